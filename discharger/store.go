@@ -1,0 +1,97 @@
+package discharger
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/discharger/discharger/discharger/caveat"
+)
+
+// A Store keeps the service's records: one per session, one per user and one
+// per homeserver. To the store they are opaque bytes.
+//
+// Every method is one atomic step, may be called concurrently, and is safe to
+// repeat: a caller that never learned the outcome of a Swap sends the same
+// one again, and finding its own result already there counts as success.
+//
+// When an error is returned, nothing is known: a write may or may not have
+// taken effect. Such an error is never a statement about a session, and no
+// client is refused because of it. A store that has lost its data returns
+// [ErrStoreLost] from Load, List and Ready until an operator has decided what
+// to do; it never reports the loss as missing records.
+type Store interface {
+	// Load reads a session's record together with those of its user and its
+	// homeserver, in one round trip. The session's and the user's are read
+	// at one instant, no earlier than the call; the homeserver's may be as
+	// old as SwapHomeserver allows for.
+	Load(ctx context.Context, user UserKey, session caveat.SessionID) (View, error)
+
+	// List reads a user's record and all session records of the user that
+	// have not expired, at one instant.
+	List(ctx context.Context, user UserKey) (Listing, error)
+
+	// Swap makes all of a Write's changes if every record is now what the
+	// change says it was, or is already what the change would make it. It
+	// reports whether it did; if not, nothing was changed. A nil error means
+	// that the answer will survive what the store promises to survive.
+	Swap(ctx context.Context, w Write) (bool, error)
+
+	// SwapHomeserver does the same for a homeserver's record, which never
+	// expires. When it has returned true, no Load anywhere that starts later
+	// returns the old record.
+	SwapHomeserver(ctx context.Context, homeserver string, old, new []byte) (bool, error)
+
+	// Ready returns nil if the store can be asked now and holds its data.
+	Ready(ctx context.Context) error
+
+	// Close releases what the store holds. No other method may be running
+	// or be called after it.
+	Close() error
+}
+
+// ErrStoreLost is returned by a [Store] whose data is gone or is not the data
+// this service worked with before.
+var ErrStoreLost = errors.New("the store has lost its data")
+
+// UserKey names what a store keeps for one user of one homeserver. Users of
+// different homeservers never share anything, whatever their names.
+type UserKey struct {
+	Homeserver string // as configured
+	User       string // as the homeserver names it
+}
+
+// View is what [Store.Load] found. A nil slice means that there is no record
+// or that it has expired.
+type View struct {
+	Session, User, Homeserver []byte
+}
+
+// Listing is what [Store.List] found.
+type Listing struct {
+	User     []byte
+	Sessions map[caveat.SessionID][]byte
+}
+
+// Write is a set of changes to the records of one user, made all or none.
+type Write struct {
+	User    UserKey
+	Changes []Change
+
+	// Revokes marks a write that ends sessions. It is acknowledged only when
+	// it is as durable as the store was configured to make revocations, and
+	// is not held back to share a commit with others.
+	Revokes bool
+}
+
+// Change replaces one record. Records are never empty: nil stands for "no
+// record", in Old as in New.
+type Change struct {
+	Session caveat.SessionID // zero: the user's own record
+	Old     []byte
+	New     []byte
+
+	// Expires is when the store may forget New; zero means never. A user's
+	// own record additionally stays as long as any of the user's sessions.
+	Expires time.Time
+}
