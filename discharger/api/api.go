@@ -1,0 +1,81 @@
+// Package api is the service's wire contract, and a Go client for it.
+//
+// # The contract
+//
+// The paths, parameters, headers, bodies and codes below are all there is to
+// say between a client and the service. They are those of the macaroon
+// bakery's discharge protocol, so that its clients work unchanged, with four
+// additions that such clients never notice: a refresh token goes in as a
+// discharge token of kind "refresh", a new one comes out beside the discharge,
+// so does the discharge's lifetime, and there is a path to log out.
+//
+//	POST /discharge
+//	    id | id64        the caveat's id, as text or in base64
+//	    caveat64         the caveat itself, where id is only a short name for it
+//	    token64          the refresh token, in base64
+//	    token-kind       "refresh", with token64
+//	    request-id       any text up to 64 bytes; the same for every attempt at one refresh
+//	    client-ip        \ from a homeserver with its API key: for whom it asks
+//	    user-agent       /
+//	200 {"Macaroon": …, "RefreshToken": "…", "ExpiresIn": 300000}
+//
+//	POST /logout         the same parameters, and
+//	    scope            "session", which is the default, or "user"
+//	200 {}
+//
+// Parameters are read from the query and from a form body. Base64 is accepted
+// in the standard and the URL alphabet, padded or not ([DecodeBase64]). The
+// Macaroon is what the bakery's clients expect for the version of the caveat.
+//
+// The status of an answer tells a client what to do, and nothing else in it
+// changes that:
+//
+//	200  here it is
+//	400  the request is wrong; repeating it is useless
+//	401  decided: no. The Info of the body says why
+//	429  ask again after Retry-After seconds; only ever after failures
+//	503  not decided: ask again, after Retry-After seconds if it says so
+//
+// Only a 401 whose body is JSON with the code "permission denied" says that a
+// session is over. Clients throw away their users' encryption keys when they
+// believe that, so [Client] believes it from nothing else: not from a proxy's
+// error page, not from a status it does not know.
+//
+// # Discharges
+//
+// A discharge's first-party caveats are in this order, which is signed:
+//
+//	time-before <RFC 3339, UTC>    always, and always the first
+//	declared epoch <decimal>       in mode rotate always, and always the second; else never
+//	…                              what a policy added
+//	…                              what its holder added
+//
+// Whoever holds a macaroon can append to it, but not insert, remove or reorder.
+// So what stands in its place comes from the service, and the same words
+// further down come from nobody in particular.
+//
+// # Refresh tokens
+//
+// To a client a refresh token is a text without meaning. It is in fact a
+// macaroon, and its holder may narrow it before storing it or passing it on;
+// see [RefreshToken.Attenuate]. The service enforces what was added, and puts
+// the same into every token that comes from it.
+//
+// # Bundles
+//
+// What a client sends to its homeserver is a bundle: the access macaroon and
+// the discharge bound to it, as one text. See [Bundle] for its two forms.
+//
+// # The client
+//
+// [Client.Discharge] gets one discharge, patiently. [Client.NewSession] makes a
+// [Session], which keeps an access macaroon discharged: it refreshes ahead of
+// time, once for everybody who asks, and a reply that is lost on the way does
+// no harm. Programs built on the Go bakery find package bakeryclient below this
+// one.
+//
+// The client sends what it holds only to the address that it was configured
+// with, never to the one that a macaroon names: the location in a caveat is not
+// signed. It follows no redirect, puts nothing secret into a URL and logs
+// nothing.
+package api
