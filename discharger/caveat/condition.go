@@ -1,0 +1,189 @@
+package caveat
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/go-json-experiment/json/jsontext"
+)
+
+// Mode says who may fetch a discharge. The zero value is none.
+type Mode uint8
+
+// The modes.
+const (
+	ModeOpen   Mode = iota + 1 // whoever shows the caveat
+	ModeRotate                 // whoever has the current refresh token too
+	ModeHeld                   // only the homeserver, with its API key
+)
+
+var modeNames = [...]string{ModeOpen: "open", ModeRotate: "rotate", ModeHeld: "held"}
+
+// ParseMode reads "open", "rotate" or "held".
+func ParseMode(s string) (Mode, error) {
+	if i := slices.Index(modeNames[ModeOpen:], s); i >= 0 {
+		return ModeOpen + Mode(i), nil
+	}
+	return 0, errors.New("mode is not open, rotate or held")
+}
+
+// String gives what [ParseMode] reads, and "mode(n)" for a value that is not a
+// mode.
+func (m Mode) String() string {
+	if !m.valid() {
+		return "mode(" + strconv.Itoa(int(m)) + ")"
+	}
+	return modeNames[m]
+}
+
+func (m Mode) valid() bool { return m >= ModeOpen && m <= ModeHeld }
+
+// Condition is what a caveat of a session demands, and all that the discharger
+// knows of the session beside its own record.
+//
+//	session {"id":"AAECAwQFBgcICQoLDA0ODw","user":"@alice:example.org", …}
+//
+// As text it is at most 2 KiB: the word session, one space, and a JSON object
+// with the members noted at the fields. The first five are required.
+type Condition struct {
+	Session SessionID         // "id"; not all zeros
+	User    string            // "user", as the homeserver names it: 1 to 255 bytes
+	Device  string            // "device", likewise, but may be empty
+	Minted  int64             // "minted": when the macaroon was made, in Unix ms
+	Mode    Mode              // "mode"
+	Policy  string            // "policy": 1 to 64 of a-z, 0-9, _ - . ; empty is the homeserver's own
+	MaxTTL  time.Duration     // "max_ttl", in the text as seconds: no discharge lives longer; 0 is no limit
+	Expires int64             // "expires": the session ends here in any case, in Unix ms; 0 is never
+	Labels  map[string]string // "labels", for policies: at most 16, of 1 to 64 and 0 to 256 bytes
+}
+
+// What a condition is bounded by, in bytes unless said otherwise.
+const (
+	maxCondition  = 2 << 10
+	maxName       = 255 // user and device
+	maxPolicy     = 64
+	maxLabels     = 16 // entries
+	maxLabelKey   = 64
+	maxLabelValue = 256
+	maxTTLSeconds = int64(math.MaxInt64 / time.Second)
+)
+
+// conditionWord and the space after it begin a condition.
+const conditionWord = "session "
+
+// Encode writes the condition, in one spelling only: members in the order of
+// the fields, without those that are zero, labels in the order of their keys,
+// no white space beside the one space. The error tells the first limit that
+// the condition breaks.
+func (c Condition) Encode() (string, error) {
+	if err := c.validate(); err != nil {
+		return "", fmt.Errorf("encode condition: %w", err)
+	}
+	b := append(make([]byte, 0, 256), conditionWord...)
+	b = appendMember(b, `{"id":`, c.Session.String())
+	b = appendMember(b, `,"user":`, c.User)
+	b = appendMember(b, `,"device":`, c.Device)
+	b = strconv.AppendInt(append(b, `,"minted":`...), c.Minted, 10)
+	b = appendMember(b, `,"mode":`, c.Mode.String())
+	if c.Policy != "" {
+		b = appendMember(b, `,"policy":`, c.Policy)
+	}
+	if c.MaxTTL != 0 {
+		b = strconv.AppendInt(append(b, `,"max_ttl":`...), int64(c.MaxTTL/time.Second), 10)
+	}
+	if c.Expires != 0 {
+		b = strconv.AppendInt(append(b, `,"expires":`...), c.Expires, 10)
+	}
+	if len(c.Labels) > 0 {
+		b = append(b, `,"labels":`...)
+		before := "{"
+		for _, key := range slices.Sorted(maps.Keys(c.Labels)) {
+			b = appendMember(b, before, key)
+			b = appendMember(b, ":", c.Labels[key])
+			before = ","
+		}
+		b = append(b, '}')
+	}
+	b = append(b, '}')
+	if len(b) > maxCondition {
+		return "", fmt.Errorf("encode condition: %d bytes, more than %d", len(b), maxCondition)
+	}
+	return string(b), nil
+}
+
+// appendMember appends what goes before a string, and the string quoted. It is
+// valid UTF-8 by then, which is all that AppendQuote asks.
+func appendMember(b []byte, before, value string) []byte {
+	b, _ = jsontext.AppendQuote(append(b, before...), value)
+	return b
+}
+
+// validate checks all limits but that on the whole.
+func (c Condition) validate() error {
+	switch {
+	case c.Session == SessionID{}:
+		return errors.New("id is all zeros")
+	case c.User == "":
+		return errors.New("user is empty")
+	case c.Minted < 0 || c.Minted > maxInteger:
+		return errors.New("minted is not from 0 to 2^53")
+	case !c.Mode.valid():
+		return errors.New("mode is not open, rotate or held")
+	case len(c.Policy) > maxPolicy:
+		return fmt.Errorf("policy has more than %d bytes", maxPolicy)
+	case strings.ContainsFunc(c.Policy, notInPolicy):
+		return errors.New("policy has a character that is not a-z, 0-9, _, - or .")
+	case c.MaxTTL < 0 || c.MaxTTL%time.Second != 0:
+		return errors.New("max_ttl is not a whole number of seconds, 1 or more")
+	case c.Expires < 0 || c.Expires > maxInteger:
+		return errors.New("expires is not from 1 to 2^53")
+	}
+	if err := checkName("user", c.User); err != nil {
+		return err
+	}
+	if err := checkName("device", c.Device); err != nil {
+		return err
+	}
+	return checkLabels(c.Labels)
+}
+
+func notInPolicy(r rune) bool {
+	return (r < 'a' || r > 'z') && (r < '0' || r > '9') && r != '_' && r != '-' && r != '.'
+}
+
+func checkName(key, value string) error {
+	switch {
+	case len(value) > maxName:
+		return fmt.Errorf("%s has more than %d bytes", key, maxName)
+	case !utf8.ValidString(value):
+		return fmt.Errorf("%s is not UTF-8", key)
+	case strings.ContainsFunc(value, unicode.IsControl):
+		return fmt.Errorf("%s has a control character", key)
+	}
+	return nil
+}
+
+func checkLabels(labels map[string]string) error {
+	if len(labels) > maxLabels {
+		return fmt.Errorf("labels has more than %d entries", maxLabels)
+	}
+	for key, value := range labels {
+		switch {
+		case key == "" || len(key) > maxLabelKey:
+			return fmt.Errorf("labels has a key that is not of 1 to %d bytes", maxLabelKey)
+		case len(value) > maxLabelValue:
+			return fmt.Errorf("labels has a value of more than %d bytes, at %q", maxLabelValue, key)
+		case !utf8.ValidString(key) || !utf8.ValidString(value):
+			return errors.New("labels has a text that is not UTF-8")
+		}
+	}
+	return nil
+}

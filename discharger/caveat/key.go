@@ -1,0 +1,174 @@
+package caveat
+
+import (
+	"bytes"
+	"crypto/ecdh"
+	"crypto/rand"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+)
+
+// PublicKey is an X25519 public key, in the 32 bytes of RFC 7748. Equal keys
+// are equal arrays. The zero value is not a usable key.
+type PublicKey [keySize]byte
+
+// ParsePublicKey reads a key from base64: in the standard or the URL alphabet,
+// padded or not, as the bakery's own reader takes it. It says nothing about
+// the strength of the key; see [CheckPublicKey]. The error does not repeat the
+// text, which may be a private key in the wrong place.
+func ParsePublicKey(s string) (PublicKey, error) {
+	key, err := decodeKey(s)
+	if err != nil {
+		return PublicKey{}, fmt.Errorf("parse public key: %w", err)
+	}
+	return key, nil
+}
+
+// String gives the key in standard base64, padded: 44 characters.
+func (k PublicKey) String() string { return base64.StdEncoding.EncodeToString(k[:]) }
+
+// MarshalText gives what String gives.
+func (k PublicKey) MarshalText() ([]byte, error) { return []byte(k.String()), nil }
+
+// UnmarshalText reads what [ParsePublicKey] reads. On error the key is left as
+// it was.
+func (k *PublicKey) UnmarshalText(text []byte) error {
+	key, err := ParsePublicKey(string(text))
+	if err != nil {
+		return err
+	}
+	*k = key
+	return nil
+}
+
+// CheckPublicKey returns an error that matches [ErrWeakKey] for a key that
+// must not be trusted: one that is not the canonical spelling of its point
+// (2²⁵⁵-19 or above, or with the top bit set), and one of low order, with
+// which everyone agrees on the same secret.
+func CheckPublicKey(key PublicKey) error {
+	if !canonical(key) {
+		return fmt.Errorf("%w: public key is not in canonical form", ErrWeakKey)
+	}
+	point, err := ecdh.X25519().NewPublicKey(key[:])
+	if err != nil {
+		return fmt.Errorf("check public key: %w", err)
+	}
+	// Any scalar tells: clamping makes all of them multiples of the cofactor,
+	// which take every point of low order to zero, and ECDH refuses zero.
+	scalar, err := ecdh.X25519().NewPrivateKey(bytes.Repeat([]byte{1}, keySize))
+	if err != nil {
+		return fmt.Errorf("check public key: %w", err)
+	}
+	if _, err := scalar.ECDH(point); err != nil {
+		return fmt.Errorf("%w: public key is of low order", ErrWeakKey)
+	}
+	return nil
+}
+
+// canonical reports whether the little-endian number is below 2²⁵⁵-19, whose
+// bytes are ed ff … ff 7f.
+func canonical(key PublicKey) bool {
+	if key[31] != 0x7f {
+		return key[31] < 0x7f
+	}
+	for _, b := range key[1:31] {
+		if b != 0xff {
+			return true
+		}
+	}
+	return key[0] < 0xed
+}
+
+// PrivateKey is an X25519 private key. It prints, logs and marshals as
+// REDACTED; only [PrivateKey.Encode] shows it.
+type PrivateKey [keySize]byte
+
+// ParsePrivateKey reads what [PrivateKey.Encode] gives, in any of the four
+// base64 alphabets. The error does not repeat the text.
+func ParsePrivateKey(s string) (PrivateKey, error) {
+	key, err := decodeKey(s)
+	if err != nil {
+		return PrivateKey{}, fmt.Errorf("parse private key: %w", err)
+	}
+	return PrivateKey(key), nil
+}
+
+// Encode gives the key in standard base64, padded, for a key file. This is the
+// one way to see it.
+func (k PrivateKey) Encode() string { return base64.StdEncoding.EncodeToString(k[:]) }
+
+// KeyPair is a private key and the public key that belongs to it. Make one
+// with [GenerateKey] or [NewKeyPair]; a pair put together by hand is to be
+// checked with Validate.
+type KeyPair struct {
+	Public  PublicKey
+	Private PrivateKey
+}
+
+// GenerateKey makes a new key pair from 32 bytes of random; nil is
+// crypto/rand.
+func GenerateKey(random io.Reader) (KeyPair, error) {
+	if random == nil {
+		random = rand.Reader
+	}
+	var private PrivateKey
+	if _, err := io.ReadFull(random, private[:]); err != nil {
+		return KeyPair{}, fmt.Errorf("generate key: %w", err)
+	}
+	return NewKeyPair(private)
+}
+
+// NewKeyPair derives the public key. A private key of zeros is [ErrWeakKey].
+func NewKeyPair(private PrivateKey) (KeyPair, error) {
+	if private == (PrivateKey{}) {
+		return KeyPair{}, fmt.Errorf("%w: private key is all zeros", ErrWeakKey)
+	}
+	scalar, err := ecdh.X25519().NewPrivateKey(private[:])
+	if err != nil {
+		return KeyPair{}, errors.New("derive public key: private key is unusable")
+	}
+	return KeyPair{Public: PublicKey(scalar.PublicKey().Bytes()), Private: private}, nil
+}
+
+// Validate reports whether the public key is the one that belongs to the
+// private key.
+func (k KeyPair) Validate() error {
+	derived, err := NewKeyPair(k.Private)
+	if err != nil {
+		return err
+	}
+	if derived.Public != k.Public {
+		return errors.New("public key does not belong to the private key")
+	}
+	return nil
+}
+
+// decodeKey reads 32 bytes of base64, in one of the four alphabets. Strict
+// decoding still skips line breaks, so the length is checked first: with it
+// fixed, a text that has any comes out too short.
+func decodeKey(s string) ([keySize]byte, error) {
+	encoding := base64.RawURLEncoding
+	switch {
+	case strings.HasSuffix(s, "=") && strings.ContainsAny(s, "+/"):
+		encoding = base64.StdEncoding
+	case strings.HasSuffix(s, "="):
+		encoding = base64.URLEncoding
+	case strings.ContainsAny(s, "+/"):
+		encoding = base64.RawStdEncoding
+	}
+	if len(s) != encoding.EncodedLen(keySize) {
+		return [keySize]byte{}, fmt.Errorf("%d characters are not %d bytes of base64", len(s), keySize)
+	}
+	var buf [keySize + 2]byte
+	n, err := encoding.Strict().Decode(buf[:], []byte(s))
+	if err != nil {
+		return [keySize]byte{}, errors.New("not base64")
+	}
+	if n != keySize {
+		return [keySize]byte{}, fmt.Errorf("%d bytes, want %d", n, keySize)
+	}
+	return [keySize]byte(buf[:keySize]), nil
+}

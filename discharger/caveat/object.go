@@ -1,0 +1,137 @@
+package caveat
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+
+	"github.com/go-json-experiment/json/jsontext"
+)
+
+// object reads one JSON object, member by member, and is strict about it: the
+// decoder refuses names that occur twice and anything that is not UTF-8, and
+// each value is asked for by its kind, so that nothing nests deeper than the
+// caller allows.
+type object struct {
+	dec *jsontext.Decoder
+	end int64 // where the text ends
+}
+
+// openObject begins with a text that has to be one object and nothing else,
+// not even white space around it.
+func openObject(text []byte) (*object, error) {
+	if len(text) == 0 || text[0] != '{' {
+		return nil, errors.New("not a JSON object")
+	}
+	o := &object{dec: jsontext.NewDecoder(bytes.NewBuffer(text)), end: int64(len(text))}
+	return o, o.enter()
+}
+
+// enter reads the brace that opens an object.
+func (o *object) enter() error {
+	if o.dec.PeekKind() != '{' {
+		return o.unexpected("an object")
+	}
+	_, err := o.dec.ReadToken()
+	return err
+}
+
+// next reads the name of the next member. At the end of the object there is
+// none, and ok is false.
+func (o *object) next() (name string, ok bool, err error) {
+	tok, err := o.dec.ReadToken()
+	if err != nil {
+		return "", false, err
+	}
+	if tok.Kind() == '}' {
+		return "", false, nil
+	}
+	return tok.String(), true, nil
+}
+
+// str reads a value that has to be a string.
+func (o *object) str() (string, error) {
+	if o.dec.PeekKind() != '"' {
+		return "", o.unexpected("a string")
+	}
+	tok, err := o.dec.ReadToken()
+	if err != nil {
+		return "", err
+	}
+	return tok.String(), nil
+}
+
+// maxInteger is 2⁵³, up to which every JSON reader agrees on integers.
+const maxInteger = 1 << 53
+
+// integer reads a value that has to be a whole number from 0 to maxInteger,
+// written in digits alone.
+func (o *object) integer() (int64, error) {
+	if o.dec.PeekKind() != '0' {
+		return 0, o.unexpected("a number")
+	}
+	raw, err := o.dec.ReadValue()
+	if err != nil {
+		return 0, err
+	}
+	if bytes.ContainsFunc(raw, func(r rune) bool { return r < '0' || r > '9' }) {
+		return 0, errors.New("not a whole number without sign")
+	}
+	n, err := strconv.ParseInt(string(raw), 10, 64)
+	if err != nil || n > maxInteger {
+		return 0, errors.New("number is over 2^53")
+	}
+	return n, nil
+}
+
+// close checks that the text ends where the object does.
+func (o *object) close() error {
+	if o.dec.InputOffset() != o.end {
+		return errors.New("data after the object")
+	}
+	return nil
+}
+
+// unexpected is the error for a value of another kind, or for no value at all.
+func (o *object) unexpected(want string) error {
+	kind := o.dec.PeekKind()
+	if kind == jsontext.KindInvalid {
+		_, err := o.dec.ReadToken()
+		return err
+	}
+	return fmt.Errorf("found %s where %s belongs", kind, want)
+}
+
+// stringMembers reads an object whose members have exactly the given names, in
+// any order, and are all strings. The values come in the order of the names.
+func stringMembers(text []byte, names ...string) ([]string, error) {
+	o, err := openObject(text)
+	if err != nil {
+		return nil, err
+	}
+	values := make([]string, len(names))
+	found := 0
+	for {
+		name, ok, err := o.next()
+		if err != nil {
+			return nil, err
+		}
+		if !ok {
+			break
+		}
+		i := slices.Index(names, name)
+		if i < 0 {
+			return nil, errors.New("unknown member")
+		}
+		if values[i], err = o.str(); err != nil {
+			return nil, err
+		}
+		found++
+	}
+	if found != len(names) {
+		return nil, errors.New("a member is missing")
+	}
+	return values, o.close()
+}

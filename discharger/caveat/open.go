@@ -1,0 +1,243 @@
+package caveat
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	"golang.org/x/crypto/nacl/box"
+)
+
+// Homeserver is one key of a registered homeserver. While a homeserver changes
+// its key it is registered under one name with both.
+type Homeserver struct {
+	Name string
+	Key  PublicKey
+}
+
+// OpenerConfig is what an [Opener] is made from.
+type OpenerConfig struct {
+	// Keys are the discharger's own pairs, at least one, newest first. The
+	// first is the one to advertise; caveats addressed to any of them open.
+	Keys []KeyPair
+	// Homeservers are those whose caveats are opened. There may be none.
+	Homeservers []Homeserver
+}
+
+// Opener opens the caveats that registered homeservers have sealed for us. It
+// never changes, and any number of goroutines may use it. It holds the shared
+// key of each pair of own key and homeserver key, but no private key.
+type Opener struct {
+	own         []PublicKey
+	homeservers map[PublicKey]*registration
+}
+
+// registration is a homeserver's key with the keys shared with it, in the
+// order of Opener.own.
+type registration struct {
+	Homeserver
+	shared []sharedKey
+}
+
+// Opened is an opened caveat. It shares no memory with the caveat's id.
+type Opened struct {
+	Homeserver    string    // the name it is registered under
+	HomeserverKey PublicKey // the key it used
+	KeyIndex      int       // which of OpenerConfig.Keys it was sealed for
+	Version       Version
+
+	// RootKey is what the discharge has to be made with. Never empty.
+	RootKey Secret
+	// Condition is the text to check; see [ParseCondition]. Never empty.
+	Condition []byte
+	// StdPrefix is what the homeserver calls the bakery's "std" namespace. A
+	// first-party condition of the discharge is written with it and a colon,
+	// "foo:time-before …" with prefix foo, and bare when it is empty, as it is
+	// for V1, V2 and V3 caveats sealed here.
+	StdPrefix string
+}
+
+// NewOpener checks all keys and computes the shared ones: one X25519
+// multiplication for each pair of own key and homeserver key. It refuses
+// pairs that do not belong together, own keys with the same first four bytes,
+// homeservers without a name, keys registered twice, our own keys as a
+// homeserver's, weak keys (see [CheckPublicKey]), and homeserver keys that
+// share one secret with us.
+func NewOpener(cfg OpenerConfig) (*Opener, error) {
+	if len(cfg.Keys) == 0 {
+		return nil, errors.New("open caveats: no key pair")
+	}
+	o := &Opener{homeservers: make(map[PublicKey]*registration, len(cfg.Homeservers))}
+	for i, pair := range cfg.Keys {
+		if err := pair.Validate(); err != nil {
+			return nil, fmt.Errorf("open caveats: key %d: %w", i, err)
+		}
+		if j := o.byPrefix(pair.Public[:prefixSize]); j >= 0 {
+			return nil, fmt.Errorf("open caveats: keys %d and %d begin with the same %d bytes", j, i, prefixSize)
+		}
+		o.own = append(o.own, pair.Public)
+	}
+	taken := make(map[[keySize]byte]string)
+	for _, hs := range cfg.Homeservers {
+		if err := o.register(hs, cfg.Keys, taken); err != nil {
+			return nil, fmt.Errorf("open caveats: homeserver %q: %w", hs.Name, err)
+		}
+	}
+	return o, nil
+}
+
+// register adds one homeserver key. Taken holds the shared keys so far and who
+// has them: adding a point of low order to a public key gives another that
+// agrees on the same secret, and thus opens the first one's caveats.
+func (o *Opener) register(hs Homeserver, keys []KeyPair, taken map[[keySize]byte]string) error {
+	if hs.Name == "" {
+		return fmt.Errorf("key %s has no name", hs.Key)
+	}
+	if err := CheckPublicKey(hs.Key); err != nil {
+		return err
+	}
+	if o.byKey(hs.Key) >= 0 {
+		return fmt.Errorf("key %s is this service's own", hs.Key)
+	}
+	if other, ok := o.homeservers[hs.Key]; ok {
+		return fmt.Errorf("key %s is already registered, for %q", hs.Key, other.Name)
+	}
+	reg := &registration{Homeserver: hs}
+	for _, pair := range keys {
+		shared := agree(pair.Private, hs.Key)
+		if other, ok := taken[*shared()]; ok {
+			return fmt.Errorf("%w: key %s shares its secret with one of %q", ErrWeakKey, hs.Key, other)
+		}
+		taken[*shared()] = hs.Name
+		reg.shared = append(reg.shared, shared)
+	}
+	o.homeservers[hs.Key] = reg
+	return nil
+}
+
+// PublicKey returns the key to advertise, to which homeservers seal caveats.
+func (o *Opener) PublicKey() PublicKey { return o.own[0] }
+
+// Open opens a caveat id, or the payload that came with one. The error matches
+// [ErrNotOurs], [ErrUnknownHomeserver] or [ErrMalformed], tried in the order:
+// outer form, own key, homeserver, box. The id is neither changed nor kept.
+func (o *Opener) Open(id []byte) (Opened, error) {
+	if len(id) == 0 {
+		return Opened{}, fmt.Errorf("%w: empty", ErrMalformed)
+	}
+	switch id[0] {
+	case byte(V2), byte(V3):
+		return o.openBinary(id)
+	case textMark:
+		return o.openText(id)
+	}
+	return Opened{}, fmt.Errorf("%w: unknown version %d", ErrMalformed, id[0])
+}
+
+func (o *Opener) openBinary(id []byte) (Opened, error) {
+	if len(id) > MaxBinarySize {
+		return Opened{}, fmt.Errorf("%w: %d bytes, more than %d", ErrMalformed, len(id), MaxBinarySize)
+	}
+	if len(id) < boxAt+box.Overhead {
+		return Opened{}, fmt.Errorf("%w: %d bytes are too few (an id that came without its payload?)", ErrMalformed, len(id))
+	}
+	opened := Opened{
+		Version:       Version(id[0]),
+		HomeserverKey: PublicKey(id[keyAt:nonceAt]),
+		KeyIndex:      o.byPrefix(id[prefixAt:keyAt]),
+	}
+	plain, err := o.unbox(&opened, (*[nonceSize]byte)(id[nonceAt:boxAt]), id[boxAt:])
+	if err != nil {
+		return Opened{}, err
+	}
+	if err := opened.readSecret(plain); err != nil {
+		return Opened{}, fmt.Errorf("%w: sealed part: %w", ErrMalformed, err)
+	}
+	return opened, nil
+}
+
+// unbox decrypts a box that came from opened.HomeserverKey and is for the own
+// key at opened.KeyIndex, -1 for none, and fills in the homeserver's name.
+func (o *Opener) unbox(opened *Opened, nonce *[nonceSize]byte, sealed []byte) ([]byte, error) {
+	if opened.KeyIndex < 0 {
+		return nil, ErrNotOurs
+	}
+	from, ok := o.homeservers[opened.HomeserverKey]
+	if !ok {
+		return nil, ErrUnknownHomeserver
+	}
+	opened.Homeserver = from.Name
+	plain, ok := box.OpenAfterPrecomputation(nil, sealed, nonce, from.shared[opened.KeyIndex]())
+	if !ok {
+		return nil, fmt.Errorf("%w: box does not open", ErrMalformed)
+	}
+	return plain, nil
+}
+
+// readSecret reads the decrypted part of a binary caveat.
+func (opened *Opened) readSecret(plain []byte) error {
+	if len(plain) == 0 || plain[0] != byte(opened.Version) {
+		return errors.New("version differs from the outer one")
+	}
+	rootKey, rest, ok := cutField(plain[1:])
+	if !ok {
+		return errors.New("root key runs past the end")
+	}
+	if opened.Version == V3 {
+		var namespace []byte
+		if namespace, rest, ok = cutField(rest); !ok {
+			return errors.New("namespace runs past the end")
+		}
+		prefix, err := stdPrefix(namespace)
+		if err != nil {
+			return err
+		}
+		opened.StdPrefix = prefix
+	}
+	return opened.setSecret(rootKey, rest)
+}
+
+// setSecret takes over root key and condition, neither of which may be empty:
+// anyone could make the discharge for an empty root key.
+func (opened *Opened) setSecret(rootKey, condition []byte) error {
+	if len(rootKey) == 0 {
+		return errors.New("root key is empty")
+	}
+	if len(condition) == 0 {
+		return errors.New("condition is empty")
+	}
+	opened.RootKey, opened.Condition = rootKey, condition
+	return nil
+}
+
+// cutField splits data after a uvarint length and as many bytes. The length is
+// compared with what is left, never added to, so that it cannot overflow.
+func cutField(data []byte) (field, rest []byte, ok bool) {
+	length, n := binary.Uvarint(data)
+	if n <= 0 || length > uint64(len(data)-n) {
+		return nil, nil, false
+	}
+	end := n + int(length)
+	return data[n:end:end], data[end:], true
+}
+
+// byPrefix finds an own key by its first bytes; -1 is none.
+func (o *Opener) byPrefix(prefix []byte) int {
+	for i := range o.own {
+		if bytes.Equal(o.own[i][:prefixSize], prefix) {
+			return i
+		}
+	}
+	return -1
+}
+
+// byKey finds an own key; -1 is none.
+func (o *Opener) byKey(key PublicKey) int {
+	for i := range o.own {
+		if o.own[i] == key {
+			return i
+		}
+	}
+	return -1
+}

@@ -1,0 +1,107 @@
+package caveat
+
+import (
+	"bytes"
+	"encoding/base64"
+	"errors"
+	"fmt"
+
+	"github.com/go-json-experiment/json/jsontext"
+	"golang.org/x/crypto/nacl/box"
+)
+
+// textMark is the first byte of a V1 caveat: base64 of '{' and what can follow
+// it begins with it.
+const textMark = 'e'
+
+// textFields and secretFields are the members of the two JSON objects of a V1
+// caveat, in the order in which the bakery writes them.
+var (
+	textFields   = []string{"ThirdPartyPublicKey", "FirstPartyPublicKey", "Nonce", "Id"}
+	secretFields = []string{"RootKey", "Condition"}
+)
+
+func (o *Opener) openText(id []byte) (Opened, error) {
+	if len(id) > MaxTextSize {
+		return Opened{}, fmt.Errorf("%w: %d bytes, more than %d", ErrMalformed, len(id), MaxTextSize)
+	}
+	text, err := decodeStd(id)
+	if err != nil {
+		return Opened{}, fmt.Errorf("%w: %w", ErrMalformed, err)
+	}
+	members, err := stringMembers(text, textFields...)
+	if err != nil {
+		return Opened{}, fmt.Errorf("%w: %w", ErrMalformed, err)
+	}
+	var fields [4][]byte
+	for i, member := range members {
+		if fields[i], err = decodeStd([]byte(member)); err != nil {
+			return Opened{}, fmt.Errorf("%w: %s: %w", ErrMalformed, textFields[i], err)
+		}
+	}
+	to, from, nonce, sealed := fields[0], fields[1], fields[2], fields[3]
+	if len(to) != keySize || len(from) != keySize || len(nonce) != nonceSize {
+		return Opened{}, fmt.Errorf("%w: a key or the nonce has a wrong size", ErrMalformed)
+	}
+	opened := Opened{Version: V1, HomeserverKey: PublicKey(from), KeyIndex: o.byKey(PublicKey(to))}
+	plain, err := o.unbox(&opened, (*[nonceSize]byte)(nonce), sealed)
+	if err != nil {
+		return Opened{}, err
+	}
+	if err := opened.readTextSecret(plain); err != nil {
+		return Opened{}, fmt.Errorf("%w: sealed part: %w", ErrMalformed, err)
+	}
+	return opened, nil
+}
+
+// readTextSecret reads the decrypted part of a V1 caveat. A JSON error would
+// quote it, so that is not passed on.
+func (opened *Opened) readTextSecret(plain []byte) error {
+	members, err := stringMembers(plain, secretFields...)
+	if err != nil {
+		return errors.New("not the JSON object that it has to be")
+	}
+	rootKey, err := decodeStd([]byte(members[0]))
+	if err != nil {
+		return errors.New("root key is not base64")
+	}
+	return opened.setSecret(rootKey, []byte(members[1]))
+}
+
+// appendText seals in the V1 encoding.
+func (s *Sealer) appendText(nonce *[nonceSize]byte, rootKey []byte, condition string) ([]byte, error) {
+	secret := append([]byte(`{"RootKey":"`), base64.StdEncoding.EncodeToString(rootKey)...)
+	secret = append(secret, `","Condition":`...)
+	secret, err := jsontext.AppendQuote(secret, condition)
+	if err != nil {
+		return nil, errors.New("condition is not UTF-8")
+	}
+	secret = append(secret, '}')
+	sealed := box.SealAfterPrecomputation(nil, secret, nonce, s.shared())
+
+	text := []byte{'{'}
+	for i, value := range [][]byte{s.discharger[:], s.homeserver[:], nonce[:], sealed} {
+		if i > 0 {
+			text = append(text, ',')
+		}
+		text = append(text, `"`+textFields[i]+`":"`...)
+		text = base64.StdEncoding.AppendEncode(text, value)
+		text = append(text, '"')
+	}
+	text = append(text, '}')
+	return base64.StdEncoding.AppendEncode(nil, text), nil
+}
+
+// decodeStd decodes standard base64, padded, in its one spelling. The decoder
+// by itself skips line breaks.
+func decodeStd(text []byte) ([]byte, error) {
+	if bytes.ContainsAny(text, "\r\n") {
+		return nil, errors.New("line break in base64")
+	}
+	data := make([]byte, base64.StdEncoding.DecodedLen(len(text)))
+	n, err := base64.StdEncoding.Strict().Decode(data, text)
+	if err != nil {
+		return nil, errors.New("not base64")
+	}
+	return data[:n], nil
+}
