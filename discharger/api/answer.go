@@ -1,0 +1,120 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"mime"
+	"net/http"
+	"strconv"
+	"time"
+)
+
+// decodeAnswer decodes an answer into out, or makes an error of it. Whatever it
+// does not know for certain is an *UnavailableError: proxies answer too, with
+// any status they like.
+func decodeAnswer(resp *http.Response, now time.Time, out any) error {
+	unavailable := &UnavailableError{
+		RetryAfter: retryAfter(resp.Header.Get(HeaderRetryAfter), now),
+		Err:        fmt.Errorf("answered with status %d", resp.StatusCode),
+	}
+	if mediaType, _, err := mime.ParseMediaType(resp.Header.Get("Content-Type")); err != nil || mediaType != ContentType {
+		return unavailable
+	}
+	if resp.StatusCode == http.StatusOK {
+		if err := decodeBody(resp, out); err != nil {
+			unavailable.Err = err
+			return unavailable
+		}
+		return nil
+	}
+	var body ErrorResponse
+	if err := decodeBody(resp, &body); err != nil {
+		return unavailable
+	}
+	switch {
+	case resp.StatusCode == http.StatusUnauthorized && body.Code == CodePermissionDenied:
+		refused := &RefusedError{Message: body.Message}
+		if body.Info != nil {
+			refused.Reason, refused.SoftLogout = body.Info.Reason, body.Info.SoftLogout
+		}
+		return refused
+	case resp.StatusCode == statusOf(body.Code):
+		return &BadRequestError{Status: resp.StatusCode, Code: body.Code, Message: body.Message}
+	}
+	return unavailable
+}
+
+// statusOf gives the status that goes with the codes of a request that cannot
+// be mended by repeating it, and 0 for any other code.
+func statusOf(code string) int {
+	switch code {
+	case CodeBadRequest:
+		return http.StatusBadRequest
+	case CodeUnauthorized:
+		return http.StatusUnauthorized
+	case CodeNotFound:
+		return http.StatusNotFound
+	case CodeMethodNotAllowed:
+		return http.StatusMethodNotAllowed
+	case CodeTooLarge:
+		return http.StatusRequestEntityTooLarge
+	}
+	return 0
+}
+
+// maxRetryAfter is as long as a service is taken at its word.
+const maxRetryAfter = time.Hour
+
+// retryAfter reads a Retry-After header: seconds, or a date. 0 is none.
+func retryAfter(value string, now time.Time) time.Duration {
+	if seconds, err := strconv.ParseUint(value, 10, 32); err == nil {
+		return min(time.Duration(seconds)*time.Second, maxRetryAfter)
+	}
+	if date, err := http.ParseTime(value); err == nil {
+		return min(max(date.Sub(now), 0), maxRetryAfter)
+	}
+	return 0
+}
+
+// The pauses between attempts: twice as long each time, up to a limit, and
+// then shortened by up to half.
+const (
+	firstPause = 250 * time.Millisecond
+	maxPause   = 15 * time.Second
+)
+
+// pause is how long to wait after the n-th failure in a row, counted from 0. A
+// service that asks to be left alone is left alone for at least that long.
+func (c *Client) pause(n int, retryAfter time.Duration) time.Duration {
+	full := min(firstPause<<min(n, 10), maxPause)
+	spread := time.Duration(c.cfg.Jitter() * float64(full/2))
+	if retryAfter > 0 {
+		return retryAfter + spread
+	}
+	return full/2 + spread
+}
+
+// patiently makes attempts until one is answered, patience runs out, or ctx
+// ends. The error is the last attempt's.
+func (c *Client) patiently(ctx context.Context, attempt func(context.Context) error) error {
+	end := c.cfg.Clock().Add(c.cfg.Patience)
+	for n := 0; ; n++ {
+		err := attempt(ctx)
+		var unavailable *UnavailableError
+		if !errors.As(err, &unavailable) {
+			return err
+		}
+		pause := c.pause(n, unavailable.RetryAfter)
+		if c.cfg.Clock().Add(pause).After(end) {
+			return err
+		}
+		timer := time.NewTimer(pause)
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return &UnavailableError{RetryAfter: unavailable.RetryAfter, Err: fmt.Errorf("%w, after: %w", ctx.Err(), unavailable.Err)}
+		}
+	}
+}

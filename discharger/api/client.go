@@ -1,0 +1,265 @@
+package api
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	mathrand "math/rand/v2"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/discharger/discharger/discharger/caveat"
+)
+
+// Config is what a [Client] is made from. Only URL is required.
+type Config struct {
+	// URL is where the service is reached: http or https, a host, perhaps a
+	// path. Secrets are sent there and nowhere else.
+	URL string
+	// Location is what caveats call the service. Empty: URL. A slash at the
+	// end of either makes no difference.
+	Location string
+	// HTTPClient sends the requests. Nil: one on http.DefaultTransport. No
+	// redirect is followed, whatever it says.
+	HTTPClient *http.Client
+	// APIKey is a homeserver's API key. It is needed in mode held and for
+	// passing on a client's address; empty: none.
+	APIKey caveat.Secret
+	// UserAgent goes into that header. Empty: Go's own.
+	UserAgent string
+	// Timeout bounds each attempt. 0: 10 seconds.
+	Timeout time.Duration
+	// Patience is for how long a call goes on trying while the service is
+	// unavailable. 0: 30 seconds; below 0: only one attempt.
+	Patience time.Duration
+	// Clock tells the time. Nil: time.Now.
+	Clock func() time.Time
+	// Rand is where request-ids are drawn from. Nil: crypto/rand.
+	Rand io.Reader
+	// Jitter gives numbers from 0 up to 1 that spread clients over time. Nil:
+	// math/rand/v2.
+	Jitter func() float64
+}
+
+// Client speaks with one service. It may be used concurrently and keeps no
+// state between calls.
+type Client struct {
+	cfg  Config
+	http http.Client
+}
+
+// New checks a configuration and makes a client. It does not connect.
+func New(cfg Config) (*Client, error) {
+	u, err := url.Parse(cfg.URL)
+	if err != nil {
+		return nil, errors.New("new client: URL cannot be parsed")
+	}
+	if (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
+		return nil, errors.New("new client: URL has to be http or https with a host, without user, query and fragment")
+	}
+	if cfg.Location == "" {
+		cfg.Location = cfg.URL
+	}
+	cfg.URL = strings.TrimSuffix(cfg.URL, "/")
+	cfg.Location = strings.TrimSuffix(cfg.Location, "/")
+	if cfg.Timeout <= 0 {
+		cfg.Timeout = 10 * time.Second
+	}
+	if cfg.Patience == 0 {
+		cfg.Patience = 30 * time.Second
+	}
+	if cfg.Clock == nil {
+		cfg.Clock = time.Now
+	}
+	if cfg.Rand == nil {
+		cfg.Rand = rand.Reader
+	}
+	if cfg.Jitter == nil {
+		cfg.Jitter = mathrand.Float64
+	}
+	c := &Client{cfg: cfg}
+	if cfg.HTTPClient != nil {
+		c.http = *cfg.HTTPClient
+	}
+	c.http.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	return c, nil
+}
+
+// Request is what a discharge or a logout is asked for with.
+type Request struct {
+	// Access is the access macaroon. Only its caveat for the service is sent.
+	Access Access
+	// Token is the session's current refresh token, in mode rotate.
+	Token RefreshToken
+	// RequestID names this one refresh; another attempt at the same has the
+	// same. Empty: one is drawn, and used for all attempts of the call.
+	RequestID string
+	// ClientIP and UserAgent are those of the client that a homeserver asks
+	// for. They count only with an API key.
+	ClientIP  netip.Addr
+	UserAgent string
+}
+
+// Discharge gets a discharge. While the service is unavailable it tries again,
+// with growing pauses, no sooner than the service asks for, until
+// [Config.Patience] or ctx ends. It does not try again after an answer.
+//
+// The error is a *RefusedError, an *UnavailableError, a *BadRequestError, or
+// about the arguments.
+func (c *Client) Discharge(ctx context.Context, r Request) (Grant, error) {
+	id, _, err := r.Access.caveatFor(c.cfg.Location)
+	if err != nil {
+		return Grant{}, fmt.Errorf("discharge: %w", err)
+	}
+	form, err := c.form(r)
+	if err != nil {
+		return Grant{}, fmt.Errorf("discharge: %w", err)
+	}
+	var grant Grant
+	err = c.patiently(ctx, func(ctx context.Context) error {
+		started := c.now()
+		var body DischargeResponse
+		if err := c.do(ctx, http.MethodPost, PathDischarge, form, &body); err != nil {
+			return err
+		}
+		g, err := newGrant(r.Access.Macaroon, id, body, started)
+		if err != nil {
+			return &UnavailableError{Err: fmt.Errorf("unusable answer: %w", err)}
+		}
+		grant = g
+		return nil
+	})
+	if err != nil {
+		return Grant{}, fmt.Errorf("discharge: %w", err)
+	}
+	return grant, nil
+}
+
+// Logout ends the session, or with [ScopeUser] all sessions of its user. It
+// succeeds for a session that is logged out already. Attempts and errors are as
+// with [Client.Discharge].
+func (c *Client) Logout(ctx context.Context, r Request, scope Scope) error {
+	form, err := c.form(r)
+	if err != nil {
+		return fmt.Errorf("log out: %w", err)
+	}
+	form.Set(ParamScope, string(scope))
+	err = c.patiently(ctx, func(ctx context.Context) error {
+		return c.do(ctx, http.MethodPost, PathLogout, form, &struct{}{})
+	})
+	if err != nil {
+		return fmt.Errorf("log out: %w", err)
+	}
+	return nil
+}
+
+// Info asks for the service's public key, to which homeservers seal caveats.
+// Over http, or from a service that is not trusted, the key proves nothing.
+func (c *Client) Info(ctx context.Context) (caveat.PublicKey, error) {
+	var body InfoResponse
+	err := c.patiently(ctx, func(ctx context.Context) error {
+		return c.do(ctx, http.MethodGet, PathInfo, nil, &body)
+	})
+	if err != nil {
+		return caveat.PublicKey{}, fmt.Errorf("get public key: %w", err)
+	}
+	key, err := caveat.ParsePublicKey(body.PublicKey)
+	if err != nil {
+		return caveat.PublicKey{}, fmt.Errorf("get public key: %w", err)
+	}
+	return key, nil
+}
+
+// form writes a request's parameters.
+func (c *Client) form(r Request) (url.Values, error) {
+	id, external, err := r.Access.caveatFor(c.cfg.Location)
+	if err != nil {
+		return nil, err
+	}
+	form := url.Values{ParamID64: {EncodeBase64(id)}}
+	if external != nil {
+		form.Set(ParamCaveat64, EncodeBase64(external))
+	}
+	if r.Token != "" {
+		form.Set(ParamToken64, string(r.Token))
+		form.Set(ParamTokenKind, TokenKindRefresh)
+	}
+	if r.RequestID == "" {
+		if r.RequestID, err = c.newRequestID(); err != nil {
+			return nil, err
+		}
+	}
+	form.Set(ParamRequestID, r.RequestID)
+	if len(c.cfg.APIKey) > 0 {
+		if r.ClientIP.IsValid() {
+			form.Set(ParamClientIP, r.ClientIP.Unmap().String())
+		}
+		if r.UserAgent != "" {
+			form.Set(ParamUserAgent, r.UserAgent)
+		}
+	}
+	return form, nil
+}
+
+func (c *Client) newRequestID() (string, error) {
+	var id [16]byte
+	if _, err := io.ReadFull(c.cfg.Rand, id[:]); err != nil {
+		return "", fmt.Errorf("draw request-id: %w", err)
+	}
+	return EncodeBase64(id[:]), nil
+}
+
+// now is the wall clock. Its monotonic part is dropped: that stands still while
+// a computer sleeps, and discharges expire all the same.
+func (c *Client) now() time.Time { return c.cfg.Clock().Round(0) }
+
+// do makes one attempt and decodes the answer into out.
+func (c *Client) do(ctx context.Context, method, path string, form url.Values, out any) error {
+	ctx, cancel := context.WithTimeout(ctx, c.cfg.Timeout)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, method, c.cfg.URL+path, strings.NewReader(form.Encode()))
+	if err != nil {
+		return err
+	}
+	if method == http.MethodPost {
+		req.Header.Set("Content-Type", ContentTypeForm)
+	}
+	req.Header.Set(HeaderProtocol, ProtocolVersion)
+	if len(c.cfg.APIKey) > 0 {
+		req.Header.Set(HeaderAuthorization, AuthorizationPrefix+string(c.cfg.APIKey))
+	}
+	if c.cfg.UserAgent != "" {
+		req.Header.Set("User-Agent", c.cfg.UserAgent)
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return &UnavailableError{Err: err}
+	}
+	defer resp.Body.Close()
+	return decodeAnswer(resp, c.now(), out)
+}
+
+// decodeBody reads a JSON body of an answer.
+func decodeBody(resp *http.Response, out any) error {
+	const limit = 64 << 10
+	data, err := io.ReadAll(io.LimitReader(resp.Body, limit+1))
+	if err != nil {
+		return err
+	}
+	if len(data) > limit {
+		return errors.New("answer is too large")
+	}
+	if err := json.Unmarshal(data, out); err != nil {
+		return errors.New("answer is not the JSON it should be")
+	}
+	return nil
+}
+
+// Format writes the service's URL and no secret, whatever the verb.
+func (c *Client) Format(s fmt.State, _ rune) { io.WriteString(s, "client of "+c.cfg.URL) }
