@@ -1,0 +1,97 @@
+package discharger
+
+import (
+	"fmt"
+	"maps"
+	"time"
+
+	"github.com/discharger/discharger/policy"
+)
+
+// Ruling is an outcome with the policy's decision worked into it.
+type Ruling struct {
+	Outcome
+	TTL        time.Duration // lifetime of the discharge, if one is issued
+	Caveats    []string      // first-party conditions to add to it
+	Message    string        // sentence for the client, with Reason
+	RetryAfter time.Duration // with NotYet
+}
+
+// Apply works a policy's decision into what the core found. It can only take
+// away: a refusal stays one, and no lifetime grows beyond grant.MaxTTL.
+func Apply(o Outcome, grant policy.Grant, d policy.Decision, now int64, user Revocation) (Ruling, error) {
+	r := Ruling{Outcome: o, Message: d.Message}
+	switch d.Effect {
+	case policy.EffectAllow:
+		if o.Reason != "" {
+			return r, nil
+		}
+		r.TTL = grant.TTL
+		if d.TTL > 0 {
+			r.TTL = min(d.TTL, grant.MaxTTL)
+		}
+		r.Caveats = d.Caveats
+		return r, r.label(d.Labels)
+	case policy.EffectDefer:
+		return Ruling{Outcome: Outcome{NotYet: true}, RetryAfter: d.RetryAfter}, nil
+	case policy.EffectDeny:
+		r.Next, r.NextUser = nil, nil
+	case policy.EffectRevoke, policy.EffectReauth:
+		r.Next, r.NextUser = o.Session.ended(now), nil
+	case policy.EffectRevokeUser:
+		r.Next = nil
+		r.NextUser = &Revocation{Generation: user.Generation + 1, At: max(now, user.At+1, o.Session.Created)}
+	default:
+		return Ruling{}, fmt.Errorf("policy rule %q decided %q, which is no effect", d.Rule, d.Effect)
+	}
+	r.Issue = nil
+	r.SoftLogout = d.SoftLogout || d.Effect == policy.EffectReauth
+	if d.Code != "" {
+		r.Reason = Reason(d.Code)
+	} else if r.Reason == "" {
+		r.Reason = ReasonPolicy
+	}
+	return r, nil
+}
+
+// label stores a policy's labels with the session; an empty value removes one.
+func (r *Ruling) label(set map[string]string) error {
+	if len(set) == 0 {
+		return nil
+	}
+	base := r.Session
+	if r.Next != nil {
+		base = r.Next
+	}
+	labels := maps.Clone(base.Labels)
+	if labels == nil {
+		labels = make(map[string]string, len(set))
+	}
+	for k, v := range set {
+		if len(k) == 0 || len(k) > maxLabelKey || len(v) > maxLabelValue {
+			return fmt.Errorf("label %.80q from the policy is longer than %d bytes, or its value than %d", k, maxLabelKey, maxLabelValue)
+		}
+		if v == "" {
+			delete(labels, k)
+		} else {
+			labels[k] = v
+		}
+	}
+	if len(labels) > maxLabels {
+		return fmt.Errorf("the policy wants to keep %d labels with a session, more than %d", len(labels), maxLabels)
+	}
+	if maps.Equal(labels, base.Labels) {
+		return nil
+	}
+	next := *base
+	next.Labels = labels
+	r.Next, r.Touch = &next, false
+	return nil
+}
+
+// Labels are bounded as those of a condition are.
+const (
+	maxLabels     = 16
+	maxLabelKey   = 64
+	maxLabelValue = 256
+)

@@ -1,0 +1,150 @@
+package discharger
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/discharger/discharger/discharger/caveat"
+)
+
+// attempt is one request on its way through the service: everything about it
+// that does not depend on the store.
+type attempt struct {
+	now    time.Time
+	id     []byte // identifier of the discharge
+	opened caveat.Opened
+	cond   caveat.Condition
+	user   UserKey
+	client string   // User-Agent, uncut
+	extra  []string // caveats a holder added to the refresh token
+	before time.Time
+	event  Event
+	evict  []Change // what a policy's limit on sessions ends, with an activation
+	obs    Observation
+}
+
+// begin opens and checks what was presented. The attempt is never nil.
+func (s *Service) begin(op Op, req *Request) (*attempt, error) {
+	a := &attempt{now: s.cfg.Now(), id: req.ID, client: req.Client}
+	a.obs.Op = op
+	sealed := req.Caveat
+	if sealed == nil {
+		sealed = req.ID
+	}
+	if len(req.ID) == 0 || len(req.ID) > maxID {
+		return a, badRequest(errBadID)
+	}
+	var err error
+	if a.opened, err = s.cfg.Opener.Open(sealed); err != nil {
+		return a, badRequest(err)
+	}
+	a.obs.Homeserver = a.opened.Homeserver
+	if a.opened.Version == caveat.V1 && !utf8.Valid(req.ID) { // format 1 has no other way to say it
+		return a, badRequest(errBadID)
+	}
+	if a.cond, err = caveat.ParseCondition(a.opened.Condition); err != nil {
+		return a, badRequest(err)
+	}
+	a.obs.Mode, a.obs.Session = a.cond.Mode, a.cond.Session
+	a.user = UserKey{Homeserver: a.opened.Homeserver, User: a.cond.User}
+	a.event = Event{
+		Kind: EventDischarge, Now: a.now.UnixMilli(), Condition: &a.cond, Tag: requestTag(req.RequestID),
+		From:         Party{Addr: req.Addr.Unmap().WithZone(""), Client: strings.ToValidUTF8(req.Client, "\uFFFD")}.cut(),
+		ByHomeserver: req.Homeserver != "" && req.Homeserver == a.opened.Homeserver,
+	}
+	return a, s.present(a, req)
+}
+
+// errBadID is the error for an identifier that a discharge cannot have.
+var errBadID = errors.New("caveat id is empty, too long, or not text where it has to be")
+
+// maxID bounds the identifier of a discharge that a client asks for.
+const maxID = 8 << 10
+
+// present verifies the refresh token, if there is one. Outside mode rotate
+// there are none, and what is presented as one is not looked at.
+func (s *Service) present(a *attempt, req *Request) error {
+	if req.RefreshToken == nil || a.cond.Mode != caveat.ModeRotate {
+		return nil
+	}
+	p, err := s.ring.Verify(req.RefreshToken, a.opened.Homeserver, a.cond.Session, a.now, req.Addr)
+	switch {
+	case errors.Is(err, errTokenMalformed):
+		return badRequest(err)
+	case errors.Is(err, errTokenInvalid):
+		return &Refusal{Reason: ReasonTokenInvalid}
+	case err != nil:
+		return unavailable(err)
+	}
+	a.event.Token = &p.Token
+	a.extra, a.before = p.Extra, p.Before
+	return nil
+}
+
+// draw takes the nonce of a token that may be issued.
+func (a *attempt) draw(random io.Reader) error {
+	if a.cond.Mode != caveat.ModeRotate {
+		return nil
+	}
+	if _, err := io.ReadFull(random, a.event.Nonce[:]); err != nil {
+		return unavailable(fmt.Errorf("draw nonce: %w", err))
+	}
+	return nil
+}
+
+func requestTag(id string) RequestTag {
+	if id == "" {
+		return RequestTag{}
+	}
+	sum := sha256.Sum256([]byte(id))
+	tag := RequestTag(sum[:4])
+	tag[0] |= 1 // never zero, which stands for none
+	return tag
+}
+
+// load reads the records that the attempt is about.
+func (s *Service) load(ctx context.Context, a *attempt) (State, View, error) {
+	v, err := s.cfg.Store.Load(ctx, a.user, a.cond.Session)
+	if err != nil {
+		return State{}, View{}, unavailable(fmt.Errorf("load session: %w", err))
+	}
+	st, err := decodeView(v)
+	if err != nil {
+		return State{}, View{}, unavailable(err)
+	}
+	return st, v, nil
+}
+
+func decodeView(v View) (State, error) {
+	var st State
+	if err := st.User.UnmarshalBinary(v.User); err != nil {
+		return State{}, err
+	}
+	if err := st.Homeserver.UnmarshalBinary(v.Homeserver); err != nil {
+		return State{}, err
+	}
+	if v.Session != nil {
+		st.Session = new(Record)
+		if err := st.Session.UnmarshalBinary(v.Session); err != nil {
+			return State{}, err
+		}
+	}
+	return st, nil
+}
+
+// attrs are the log attributes that say which session is meant. The id of a
+// session is no secret: without its caveat it is good for nothing.
+func (a *attempt) attrs(more ...slog.Attr) []slog.Attr {
+	return append([]slog.Attr{
+		slog.String("homeserver", a.opened.Homeserver),
+		slog.String("session", a.cond.Session.String()),
+		slog.String("mode", a.cond.Mode.String()),
+	}, more...)
+}

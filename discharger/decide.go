@@ -1,0 +1,196 @@
+package discharger
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net/netip"
+	"runtime/debug"
+	"slices"
+	"time"
+
+	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/policy"
+)
+
+// decide runs the state machine, asks the policy about what it found, and
+// works the answer in.
+func (s *Service) decide(ctx context.Context, a *attempt, st State) (Ruling, error) {
+	o := Step(st, &a.event, s.cfg.Limits)
+	a.obs.Replay, a.obs.Action = o.Replay, o.Action
+	a.evict = nil
+	if o.NotYet {
+		s.cfg.Log.LogAttrs(ctx, slog.LevelError, "caveat is from the future: a clock is wrong, here or at the homeserver",
+			a.attrs(slog.Time("minted", time.UnixMilli(a.cond.Minted).UTC()))...)
+		return Ruling{}, unavailable(fmt.Errorf("caveat minted at %d is from the future", a.cond.Minted))
+	}
+	if o.Replay == "" {
+		return Ruling{Outcome: o}, nil
+	}
+	grant := s.proposal(a, &o)
+	decision := policy.Decision{Effect: policy.EffectAllow}
+	if !s.plain {
+		var err error
+		if decision, err = s.ask(ctx, a, st, &o, grant); err != nil {
+			return Ruling{}, unavailable(err)
+		}
+	}
+	a.obs.Rule, a.obs.PolicyHash = decision.Rule, decision.Hash
+	r, err := Apply(o, grant, decision, a.event.Now, st.User)
+	if err != nil {
+		return Ruling{}, unavailable(err)
+	}
+	if r.NotYet {
+		return Ruling{}, &UnavailableError{RetryAfter: r.RetryAfter, err: fmt.Errorf("policy rule %q: not now", decision.Rule)}
+	}
+	for _, c := range r.Caveats {
+		if err := checkCaveat(c); err != nil {
+			return Ruling{}, unavailable(fmt.Errorf("policy rule %q: %w", decision.Rule, err))
+		}
+	}
+	if r.Reason == "" && decision.KeepSessions > 0 && o.Action == policy.ActionActivate {
+		if a.evict, err = s.beyond(ctx, a, st, decision.KeepSessions-1); err != nil {
+			return Ruling{}, err
+		}
+	}
+	return r, nil
+}
+
+// proposal is what the core would grant: never past the session's end, the
+// condition's limit, or what the refresh token's holder left of it.
+func (s *Service) proposal(a *attempt, o *Outcome) policy.Grant {
+	if o.Reason != "" {
+		return policy.Grant{Revokes: o.Revokes()}
+	}
+	longest := s.cfg.MaxTTL
+	if a.cond.MaxTTL > 0 {
+		longest = min(longest, a.cond.MaxTTL)
+	}
+	if o.Ends > 0 {
+		longest = min(longest, time.UnixMilli(o.Ends).Sub(a.now))
+	}
+	if !a.before.IsZero() {
+		longest = min(longest, a.before.Sub(a.now))
+	}
+	return policy.Grant{TTL: min(s.cfg.TTL, longest), MaxTTL: longest}
+}
+
+// ask puts the question to the policy. Whatever goes wrong in there is an
+// error, a panic included.
+func (s *Service) ask(ctx context.Context, a *attempt, st State, o *Outcome, g policy.Grant) (d policy.Decision, err error) {
+	in := s.input(a, st, o, g)
+	if c, ok := s.cfg.Policy.(policy.SessionCounter); ok && c.CountsSessions(in.Policy) {
+		live, err := s.others(ctx, a, st)
+		if err != nil {
+			return policy.Decision{}, err
+		}
+		in.User.Sessions = len(live)
+	}
+	defer func() {
+		if p := recover(); p != nil {
+			s.cfg.Log.LogAttrs(ctx, slog.LevelError, "policy panicked", slog.Any("panic", p), slog.String("stack", string(debug.Stack())))
+			d, err = policy.Decision{}, fmt.Errorf("policy panicked: %v", p)
+		}
+	}()
+	d, err = s.cfg.Policy.Evaluate(ctx, in)
+	if err != nil {
+		return policy.Decision{}, fmt.Errorf("evaluate policy %q: %w", in.Policy, err)
+	}
+	return d, nil
+}
+
+func (s *Service) input(a *attempt, st State, o *Outcome, g policy.Grant) *policy.Input {
+	r := o.Session
+	in := &policy.Input{
+		Now: a.now.UTC(), Action: o.Action, Policy: s.policyName(a), Replay: o.Replay,
+		Homeserver: policy.Homeserver{Name: a.opened.Homeserver, Generation: st.Homeserver.Generation},
+		User:       policy.User{ID: a.cond.User, Generation: st.User.Generation, Sessions: -1},
+		Session: policy.Session{
+			ID: a.cond.Session.String(), Device: a.cond.Device, Mode: a.cond.Mode.String(),
+			Minted: utc(a.cond.Minted), Created: utc(r.Created), LastUsed: utc(r.LastUsed),
+			Epoch: r.Confirmed.Epoch, FirstIP: addrText(r.First.Addr), LastIP: addrText(r.Last.Addr),
+			FirstClient: r.First.Client, LastClient: r.Last.Client, Labels: overlay(a.cond.Labels, r.Labels),
+		},
+		Request: policy.Request{IP: addrText(a.event.From.Addr), Client: cutClient(a.client), Homeserver: a.event.ByHomeserver},
+		Grant:   g,
+	}
+	if o.Ends > 0 {
+		in.Session.Expires = utc(o.Ends)
+	}
+	return in
+}
+
+// policyName is the name of the policy that applies to the session.
+func (s *Service) policyName(a *attempt) string {
+	if a.cond.Policy != "" {
+		return a.cond.Policy
+	}
+	if name := s.cfg.Policies[a.opened.Homeserver]; name != "" {
+		return name
+	}
+	return "default"
+}
+
+// stored is a session record as it was listed.
+type stored struct {
+	id     caveat.SessionID
+	raw    []byte
+	record Record
+}
+
+// others lists the live sessions of the user but for the attempt's own, the
+// most recently used first.
+func (s *Service) others(ctx context.Context, a *attempt, st State) ([]stored, error) {
+	all, err := s.list(ctx, a.user, st.Homeserver, a.event.Now)
+	if err != nil {
+		return nil, err
+	}
+	return slices.DeleteFunc(all, func(o stored) bool { return o.id == a.cond.Session }), nil
+}
+
+// beyond makes the changes that end all but the keep most recently used of
+// the user's other sessions.
+func (s *Service) beyond(ctx context.Context, a *attempt, st State, keep int) ([]Change, error) {
+	live, err := s.others(ctx, a, st)
+	if err != nil {
+		return nil, err
+	}
+	if len(live) <= keep {
+		return nil, nil
+	}
+	var out []Change
+	for _, o := range live[keep:] {
+		c, err := s.tombstone(o, a.event.Now)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, c)
+	}
+	return out, nil
+}
+
+func utc(ms int64) time.Time { return time.UnixMilli(ms).UTC() }
+
+func addrText(a netip.Addr) string {
+	if !a.IsValid() {
+		return ""
+	}
+	return a.String()
+}
+
+// cutClient bounds a User-Agent for policies: more than a record keeps, but
+// not whatever somebody sends.
+func cutClient(s string) string { return s[:min(len(s), 256)] }
+
+func overlay(base, over map[string]string) map[string]string {
+	if len(over) == 0 {
+		return base
+	}
+	m := maps.Clone(base)
+	if m == nil {
+		return over
+	}
+	maps.Copy(m, over)
+	return m
+}

@@ -1,0 +1,147 @@
+package discharger
+
+import (
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
+	"fmt"
+	"strconv"
+	"time"
+	"unicode/utf8"
+
+	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/discharger/discharger/discharger/caveat"
+)
+
+// Discharge is a minted discharge macaroon. Its first caveat is always
+//
+//	time-before <RFC 3339>
+//
+// in mode rotate followed by
+//
+//	declared epoch <n>
+//
+// and then come those a policy added. The first two carry the prefix of the
+// namespace "std" that the caveat was sealed with, as stock bakery checkers
+// expect; a policy's are written as the policy wrote them.
+type Discharge struct {
+	Version   caveat.Version // of the caveat that it discharges
+	ID        []byte         // as the client asked for it
+	Caveats   []string
+	Signature [sha256.Size]byte
+
+	stdPrefix string
+}
+
+// mint makes a discharge of an opened caveat. The signature chain is that of
+// every macaroon: each caveat is authenticated with the signature before it.
+func mint(o *caveat.Opened, id []byte, caveats []string) *Discharge {
+	d := &Discharge{Version: o.Version, ID: id, Caveats: caveats, stdPrefix: o.StdPrefix}
+	sig := keyedHash(macaroonKey(o.RootKey), id)
+	for _, c := range caveats {
+		sig = keyedHash(sig, []byte(c))
+	}
+	d.Signature = sig
+	return d
+}
+
+// macaroonKey turns a root key of any length into the first key of the chain.
+func macaroonKey(rootKey []byte) [sha256.Size]byte {
+	var generator [sha256.Size]byte
+	copy(generator[:], "macaroons-key-generator")
+	return keyedHash(generator, rootKey)
+}
+
+func keyedHash(key [sha256.Size]byte, text []byte) (sum [sha256.Size]byte) {
+	h := hmac.New(sha256.New, key[:])
+	h.Write(text)
+	h.Sum(sum[:0])
+	return sum
+}
+
+// standard writes a condition of the namespace "std" as the caveat's own
+// namespace spells it.
+func standard(prefix, condition string) string {
+	if prefix == "" {
+		return condition
+	}
+	return prefix + ":" + condition
+}
+
+func timeBefore(t time.Time) string {
+	return "time-before " + t.UTC().Format(time.RFC3339Nano)
+}
+
+func declaredEpoch(epoch uint64) string {
+	return "declared epoch " + strconv.FormatUint(epoch, 10)
+}
+
+// checkCaveat refuses what a policy must not add: the chain and every format
+// could carry it, but no verifier would read it as one condition.
+func checkCaveat(c string) error {
+	if c == "" || len(c) > 1024 || !utf8.ValidString(c) {
+		return fmt.Errorf("caveat %.40q is empty, not UTF-8, or longer than 1024 bytes", c)
+	}
+	for _, b := range []byte(c) {
+		if b < 0x20 || b == 0x7f {
+			return fmt.Errorf("caveat %.40q has a control character", c)
+		}
+	}
+	return nil
+}
+
+// AppendJSON appends the macaroon as the bakery protocol has it for the
+// version of the caveat: for V1 and V2 the macaroon formats 1 and 2, for V3
+// format 2 in an envelope that names the namespace.
+func (d *Discharge) AppendJSON(b []byte) ([]byte, error) {
+	switch d.Version {
+	case caveat.V1:
+		return d.appendV1(b)
+	case caveat.V2:
+		return d.appendV2(b)
+	}
+	b, err := d.appendV2(append(b, `{"m":`...))
+	if err != nil {
+		return nil, err
+	}
+	b = append(b, `,"v":3,"ns":`...)
+	b, err = jsontext.AppendQuote(b, "std:"+d.stdPrefix)
+	return append(b, '}'), err
+}
+
+func (d *Discharge) appendV1(b []byte) ([]byte, error) {
+	var err error
+	b = append(b, `{"caveats":[`...)
+	for i, c := range d.Caveats {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		if b, err = jsontext.AppendQuote(append(b, `{"cid":`...), c); err != nil {
+			return nil, err
+		}
+		b = append(b, '}')
+	}
+	b, err = jsontext.AppendQuote(append(b, `],"location":"","identifier":`...), d.ID)
+	b = append(b, `,"signature":"`...)
+	b = hex.AppendEncode(b, d.Signature[:])
+	return append(b, `"}`...), err
+}
+
+func (d *Discharge) appendV2(b []byte) ([]byte, error) {
+	var err error
+	b = append(b, `{"c":[`...)
+	for i, c := range d.Caveats {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		if b, err = jsontext.AppendQuote(append(b, `{"i":`...), c); err != nil {
+			return nil, err
+		}
+		b = append(b, '}')
+	}
+	b = base64.RawURLEncoding.AppendEncode(append(b, `],"i64":"`...), d.ID)
+	b = base64.RawURLEncoding.AppendEncode(append(b, `","s64":"`...), d.Signature[:])
+	return append(b, `"}`...), nil
+}

@@ -1,0 +1,58 @@
+package discharger
+
+import (
+	"errors"
+	"fmt"
+	"time"
+)
+
+// ErrBadRequest is matched by errors that mean a request can never be served:
+// it is malformed, or not meant for this service.
+var ErrBadRequest = errors.New("bad request")
+
+// ErrUnavailable is matched by errors that mean nothing was decided. The
+// session is as it was, and the same request may succeed later.
+var ErrUnavailable = errors.New("unavailable")
+
+// Refusal is the error for a request that was understood and decided against.
+// It is final: trying again changes nothing.
+type Refusal struct {
+	Reason     Reason
+	SoftLogout bool   // logging in again may keep the device's keys
+	Message    string // for people; empty unless a policy gave one
+}
+
+// Error says what was refused and why.
+func (r *Refusal) Error() string {
+	if r.Message != "" {
+		return fmt.Sprintf("refused (%s): %s", r.Reason, r.Message)
+	}
+	return fmt.Sprintf("refused (%s)", r.Reason)
+}
+
+func refusal(r *Ruling) error {
+	return &Refusal{Reason: r.Reason, SoftLogout: r.SoftLogout, Message: r.Message}
+}
+
+// UnavailableError carries the cause of an undecided request, which is for
+// the log and not for the client.
+type UnavailableError struct {
+	RetryAfter time.Duration // 0: the caller's usual
+	err        error
+}
+
+// Error says what went wrong.
+func (e *UnavailableError) Error() string { return "unavailable: " + e.err.Error() }
+
+// Unwrap returns [ErrUnavailable] and the cause.
+func (e *UnavailableError) Unwrap() []error { return []error{ErrUnavailable, e.err} }
+
+// unavailable marks an error as undecided, once.
+func unavailable(err error) error {
+	if errors.Is(err, ErrUnavailable) {
+		return err
+	}
+	return &UnavailableError{err: err}
+}
+
+func badRequest(err error) error { return fmt.Errorf("%w: %w", ErrBadRequest, err) }

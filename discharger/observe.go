@@ -1,0 +1,86 @@
+package discharger
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"time"
+
+	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/policy"
+)
+
+// An Observer is told about every request when it has been answered. It is
+// called concurrently and must not block.
+type Observer interface {
+	Observe(ctx context.Context, o Observation)
+}
+
+// Op is what was asked of the service.
+type Op string
+
+// The operations.
+const (
+	OpDischarge Op = "discharge"
+	OpLogout    Op = "logout"
+	OpLogoutAll Op = "logout_all"
+	OpSeen      Op = "seen"
+	OpRevoke    Op = "revoke"
+)
+
+// Result is the class of an answer.
+type Result string
+
+// The classes, as the errors of [Service] tell them apart.
+const (
+	ResultOK          Result = "ok"
+	ResultRefused     Result = "refused"
+	ResultBadRequest  Result = "bad_request"
+	ResultUnavailable Result = "unavailable"
+)
+
+// Observation is one answered request. It holds nothing secret. Session is
+// for logs; the rest comes from small fixed sets but for the homeserver's
+// name, which is as many as are configured, and the policy's rule.
+type Observation struct {
+	Op         Op
+	Homeserver string // "" if the caveat could not be opened
+	Session    caveat.SessionID
+	Mode       caveat.Mode // 0 if the caveat could not be opened
+	Result     Result
+	Reason     Reason // with ResultRefused
+	Action     policy.Action
+	Replay     policy.Replay
+	Rule       string // of the policy, if it was asked
+	PolicyHash string
+	Retries    int           // lost races with other requests
+	Took       time.Duration // by the service's clock
+}
+
+type nobody struct{}
+
+func (nobody) Observe(context.Context, Observation) {}
+
+// finish reports the attempt and returns its error.
+func (s *Service) finish(ctx context.Context, a *attempt, err error) error {
+	a.obs.Took = s.cfg.Now().Sub(a.now)
+	var r *Refusal
+	switch {
+	case err == nil:
+		a.obs.Result = ResultOK
+	case errors.As(err, &r):
+		a.obs.Result, a.obs.Reason = ResultRefused, r.Reason
+	case errors.Is(err, ErrBadRequest):
+		a.obs.Result = ResultBadRequest
+	default:
+		a.obs.Result = ResultUnavailable
+		s.cfg.Log.LogAttrs(ctx, slog.LevelError, "request could not be decided", a.attrs(slog.String("op", string(a.obs.Op)), slog.Any("error", err))...)
+	}
+	if a.obs.Replay == policy.ReplayFork || a.obs.Replay == policy.ReplayReuse {
+		s.cfg.Log.LogAttrs(ctx, slog.LevelWarn, "refresh token was used twice", a.attrs(
+			slog.String("replay", string(a.obs.Replay)), slog.String("result", string(a.obs.Result)),
+			slog.String("reason", string(a.obs.Reason)), slog.String("from", addrText(a.event.From.Addr)))...)
+	}
+	s.cfg.Observer.Observe(ctx, a.obs)
+	return err
+}

@@ -1,0 +1,357 @@
+package discharger
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"unicode/utf8"
+
+	"github.com/discharger/discharger/discharger/caveat"
+)
+
+// Record is what the service remembers of one session. Times are Unix
+// milliseconds; Created and LastUsed are kept to the second.
+//
+// An ended record (Ended > 0) is a tombstone: of the rest only Confirmed.Epoch
+// is kept, which is what a repeated logout needs.
+type Record struct {
+	Mode    caveat.Mode
+	Created int64 // first discharge
+	Ended   int64 // 0: the session lives
+
+	UserGeneration       uint64 // the user's generation when the session was activated
+	HomeserverGeneration uint64 // likewise the homeserver's
+
+	Device   string            // as in the condition
+	Policy   string            // as in the condition
+	Labels   map[string]string // stored by a policy; the condition's own are not repeated here
+	LastUsed int64             // last discharge; throttled in modes open and held
+	First    Party             // who activated the session
+	Last     Party             // who used it last
+
+	// In mode rotate: the refresh token that is known to have arrived, and
+	// the one that was handed out in exchange for it and is not yet used.
+	// Epoch 0 is activation, for which no token exists.
+	Confirmed Confirmed
+	Successor *Successor
+}
+
+// Party is who presented a request: address and User-Agent. Client is cut to
+// MaxClient bytes.
+type Party struct {
+	Addr   netip.Addr
+	Client string
+}
+
+// MaxClient is how many bytes of a User-Agent a record keeps. It is enough to
+// tell devices apart and keeps a session within two pieces of a Redis hash.
+const MaxClient = 40
+
+// Nonce tells apart refresh tokens of one epoch. It need not be secret, the
+// tokens are signed; it must be fresh for every token.
+type Nonce [8]byte
+
+// Confirmed is the newest refresh token known to have reached the client.
+type Confirmed struct {
+	Epoch uint64
+	Nonce Nonce // zero in epoch 0
+	At    int64 // when it was first seen to have arrived
+}
+
+// Successor is the refresh token that replaces the confirmed one as soon as
+// it, or the discharge that went with it, is used. Its epoch is one higher.
+type Successor struct {
+	Nonce    Nonce
+	IssuedAt int64
+	Tag      RequestTag // of the request that it answered
+}
+
+// RequestTag is a digest of a client's request-id; zero if it sent none.
+type RequestTag [4]byte
+
+// The stored form of a record. The first byte names format and kind, so that
+// another format can be told apart:
+//
+//	0x1m  live, m = mode        flags(1) created(u32 s) userGen homeserverGen lastUsed(s since created)
+//	                            device policy first(party) [last(party)] [labels]
+//	                            mode rotate: epoch [nonce(8)] confirmedAt(ms since created)
+//	                                         [successor: nonce(8) issuedAt(ms since confirmed) tag(4)]
+//	0x20  ended                 endedAt(s) epoch
+//
+// Integers without a width are unsigned varints; strings, and addresses of
+// 0, 4 or 16 bytes, carry their length first.
+const (
+	kindLive  = 0x10
+	kindEnded = 0x20
+
+	flagLastDiffers = 1 << 0
+	flagLabels      = 1 << 1
+	flagSuccessor   = 1 << 2
+)
+
+// maxRecord bounds a stored record: labels are the only large part.
+const maxRecord = 16 << 10
+
+var errRecord = errors.New("corrupt session record")
+
+// MarshalBinary returns the stored form.
+func (r *Record) MarshalBinary() ([]byte, error) {
+	b := make([]byte, 0, 128)
+	if r.Ended > 0 {
+		b = append(b, kindEnded)
+		b = binary.AppendUvarint(b, uint64(r.Ended/1000))
+		return binary.AppendUvarint(b, r.Confirmed.Epoch), nil
+	}
+	if r.Mode < caveat.ModeOpen || r.Mode > caveat.ModeHeld {
+		return nil, fmt.Errorf("encode session record: mode %d", r.Mode)
+	}
+	var flags byte
+	if r.Last != r.First {
+		flags |= flagLastDiffers
+	}
+	if len(r.Labels) > 0 {
+		flags |= flagLabels
+	}
+	if r.Successor != nil {
+		flags |= flagSuccessor
+	}
+	b = append(b, kindLive|byte(r.Mode), flags)
+	b = binary.BigEndian.AppendUint32(b, uint32(r.Created/1000))
+	b = binary.AppendUvarint(b, r.UserGeneration)
+	b = binary.AppendUvarint(b, r.HomeserverGeneration)
+	b = binary.AppendUvarint(b, uint64(max(r.LastUsed/1000-r.Created/1000, 0)))
+	b = appendString(b, r.Device)
+	b = appendString(b, r.Policy)
+	b = appendParty(b, r.First)
+	if flags&flagLastDiffers != 0 {
+		b = appendParty(b, r.Last)
+	}
+	if flags&flagLabels != 0 {
+		b = binary.AppendUvarint(b, uint64(len(r.Labels)))
+		for _, k := range slices.Sorted(maps.Keys(r.Labels)) {
+			b = appendString(appendString(b, k), r.Labels[k])
+		}
+	}
+	if r.Mode == caveat.ModeRotate {
+		b = r.appendRotation(b)
+	}
+	if len(b) > maxRecord {
+		return nil, fmt.Errorf("encode session record: %d bytes", len(b))
+	}
+	return b, nil
+}
+
+func (r *Record) appendRotation(b []byte) []byte {
+	b = binary.AppendUvarint(b, r.Confirmed.Epoch)
+	if r.Confirmed.Epoch > 0 {
+		b = append(b, r.Confirmed.Nonce[:]...)
+	}
+	created := r.Created / 1000 * 1000
+	b = binary.AppendUvarint(b, uint64(max(r.Confirmed.At-created, 0)))
+	if s := r.Successor; s != nil {
+		b = append(b, s.Nonce[:]...)
+		b = binary.AppendUvarint(b, uint64(max(s.IssuedAt-r.Confirmed.At, 0)))
+		b = append(b, s.Tag[:]...)
+	}
+	return b
+}
+
+// UnmarshalBinary reads a stored record. On error, r is zero.
+func (r *Record) UnmarshalBinary(b []byte) error {
+	*r = Record{}
+	if len(b) == 0 || len(b) > maxRecord {
+		return errRecord
+	}
+	d := decoder{b: b[1:]}
+	var out Record
+	switch mode := caveat.Mode(b[0] & 0x0f); {
+	case b[0] == kindEnded:
+		out.Ended = d.seconds()
+		out.Confirmed.Epoch = d.uvarint()
+		d.fail(out.Ended <= 0)
+	case b[0]&0xf0 == kindLive && mode >= caveat.ModeOpen && mode <= caveat.ModeHeld:
+		out.Mode = mode
+		out.decodeLive(&d)
+	default:
+		return errRecord
+	}
+	if d.bad || len(d.b) > 0 {
+		return errRecord
+	}
+	*r = out
+	return nil
+}
+
+func (r *Record) decodeLive(d *decoder) {
+	flags := d.byte()
+	d.fail(flags&^(flagLastDiffers|flagLabels|flagSuccessor) != 0)
+	r.Created = int64(binary.BigEndian.Uint32(d.bytes(4))) * 1000
+	r.UserGeneration = d.uvarint()
+	r.HomeserverGeneration = d.uvarint()
+	r.LastUsed = r.Created + d.seconds()
+	r.Device = d.string()
+	r.Policy = d.string()
+	r.First = d.party()
+	r.Last = r.First
+	if flags&flagLastDiffers != 0 {
+		r.Last = d.party()
+		d.fail(r.Last == r.First)
+	}
+	if flags&flagLabels != 0 {
+		r.Labels = d.labels()
+	}
+	if r.Mode != caveat.ModeRotate {
+		d.fail(flags&flagSuccessor != 0)
+		return
+	}
+	r.Confirmed.Epoch = d.uvarint()
+	if r.Confirmed.Epoch > 0 {
+		copy(r.Confirmed.Nonce[:], d.bytes(8))
+	}
+	r.Confirmed.At = r.Created + d.millis()
+	if flags&flagSuccessor != 0 {
+		s := &Successor{}
+		copy(s.Nonce[:], d.bytes(8))
+		s.IssuedAt = r.Confirmed.At + d.millis()
+		copy(s.Tag[:], d.bytes(4))
+		r.Successor = s
+	}
+}
+
+// Revocation is the record of a user or of a homeserver: how often all of its
+// sessions were revoked at once, and when that was last. The zero value is
+// "never".
+type Revocation struct {
+	Generation uint64
+	At         int64 // Unix ms
+}
+
+// MarshalBinary returns the stored form: 0x31, generation, time in ms.
+func (v Revocation) MarshalBinary() ([]byte, error) {
+	b := binary.AppendUvarint([]byte{kindRevocation}, v.Generation)
+	return binary.AppendUvarint(b, uint64(max(v.At, 0))), nil
+}
+
+const kindRevocation = 0x31
+
+// UnmarshalBinary reads the stored form; empty input, no record, is the zero
+// value. On error, v is zero.
+func (v *Revocation) UnmarshalBinary(b []byte) error {
+	*v = Revocation{}
+	if len(b) == 0 {
+		return nil
+	}
+	if b[0] != kindRevocation {
+		return errors.New("corrupt revocation record")
+	}
+	d := decoder{b: b[1:]}
+	out := Revocation{Generation: d.uvarint(), At: d.millis()}
+	if d.bad || len(d.b) > 0 {
+		return errors.New("corrupt revocation record")
+	}
+	*v = out
+	return nil
+}
+
+func appendString(b []byte, s string) []byte {
+	return append(binary.AppendUvarint(b, uint64(len(s))), s...)
+}
+
+func appendParty(b []byte, p Party) []byte {
+	a := p.Addr.Unmap().WithZone("").AsSlice()
+	b = append(append(b, byte(len(a))), a...)
+	return appendString(b, p.Client)
+}
+
+// decoder reads the stored form. After the first error it returns zeros.
+type decoder struct {
+	b   []byte
+	bad bool
+}
+
+func (d *decoder) fail(cond bool) {
+	if cond {
+		d.bad = true
+	}
+}
+
+func (d *decoder) bytes(n int) []byte {
+	if d.bad || n > len(d.b) {
+		d.bad = true
+		return make([]byte, min(n, 16))
+	}
+	out := d.b[:n]
+	d.b = d.b[n:]
+	return out
+}
+
+func (d *decoder) byte() byte { return d.bytes(1)[0] }
+
+func (d *decoder) uvarint() uint64 {
+	v, n := binary.Uvarint(d.b)
+	// The last byte of a minimal varint is not zero, unless it is the only one.
+	if d.bad || n <= 0 || n > 1 && d.b[n-1] == 0 {
+		d.bad = true
+		return 0
+	}
+	d.b = d.b[n:]
+	return v
+}
+
+// millis reads a duration or a time; it stays far from overflow.
+func (d *decoder) millis() int64 {
+	v := d.uvarint()
+	d.fail(v >= 1<<53)
+	if d.bad {
+		return 0
+	}
+	return int64(v)
+}
+
+func (d *decoder) seconds() int64 {
+	v := d.millis()
+	d.fail(v >= 1<<43)
+	return v * 1000
+}
+
+func (d *decoder) string() string {
+	n := d.uvarint()
+	if d.bad || n > uint64(len(d.b)) {
+		d.bad = true
+		return ""
+	}
+	s := string(d.bytes(int(n)))
+	d.fail(!utf8.ValidString(s))
+	return s
+}
+
+func (d *decoder) party() Party {
+	var p Party
+	switch n := d.byte(); n {
+	case 0:
+	case 4, 16:
+		p.Addr, _ = netip.AddrFromSlice(d.bytes(int(n)))
+		d.fail(p.Addr.Is4In6())
+	default:
+		d.bad = true
+	}
+	p.Client = d.string()
+	d.fail(len(p.Client) > MaxClient)
+	return p
+}
+
+func (d *decoder) labels() map[string]string {
+	n := d.uvarint()
+	d.fail(n == 0 || n > uint64(len(d.b)))
+	m := make(map[string]string)
+	last := ""
+	for i := uint64(0); i < n && !d.bad; i++ {
+		k := d.string()
+		d.fail(i > 0 && k <= last)
+		m[k], last = d.string(), k
+	}
+	return m
+}

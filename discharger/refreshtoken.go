@@ -1,0 +1,226 @@
+package discharger
+
+import (
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/netip"
+	"strconv"
+	"strings"
+	"time"
+
+	"gopkg.in/macaroon.v2"
+
+	"github.com/discharger/discharger/discharger/caveat"
+)
+
+// A refresh token is a macaroon in the V2 binary format, minted and verified
+// only here. To everybody else it is opaque, but its holder may narrow it by
+// adding first-party caveats, as with any macaroon:
+//
+//	identifier  0x01 | key id (4) | nonce (8)
+//	caveat      session <22 characters base64url>
+//	caveat      epoch <n>
+//	caveat      time-before <RFC 3339>       added by a holder
+//	caveat      client-ip <address or CIDR>  added by a holder
+//
+// The root key is derived from the ring key that the key id names, the name of
+// the homeserver and the identifier, so a token never works for another
+// homeserver's session, and nothing about it is stored. What a holder added
+// is carried over to the successor: a narrowed token cannot be exchanged for
+// a wide one.
+
+// RefreshKey is a secret that refresh tokens are signed with. It never prints.
+type RefreshKey [32]byte
+
+// NewRefreshKey draws a key from random, or from crypto/rand if that is nil.
+func NewRefreshKey(random io.Reader) (RefreshKey, error) {
+	if random == nil {
+		random = rand.Reader
+	}
+	var k RefreshKey
+	if _, err := io.ReadFull(random, k[:]); err != nil {
+		return RefreshKey{}, fmt.Errorf("draw refresh key: %w", err)
+	}
+	return k, nil
+}
+
+const redacted = "REDACTED"
+
+// String returns REDACTED.
+func (RefreshKey) String() string { return redacted }
+
+// GoString returns REDACTED.
+func (RefreshKey) GoString() string { return redacted }
+
+// Format writes REDACTED, whatever the verb.
+func (RefreshKey) Format(f fmt.State, _ rune) { io.WriteString(f, redacted) }
+
+// LogValue returns REDACTED.
+func (RefreshKey) LogValue() slog.Value { return slog.StringValue(redacted) }
+
+// MarshalText returns REDACTED.
+func (RefreshKey) MarshalText() ([]byte, error) { return []byte(redacted), nil }
+
+// ID returns the four bytes that name the key in tokens. It says nothing
+// about the key itself.
+func (k RefreshKey) ID() [4]byte {
+	sum := sha256.Sum256(append([]byte("discharger refresh key id\x00"), k[:]...))
+	return [4]byte(sum[:4])
+}
+
+const (
+	tokenVersion = 0x01
+	tokenIDLen   = 1 + 4 + 8
+
+	maxToken        = 4 << 10 // bytes of a presented token
+	maxTokenCaveats = 16
+)
+
+var (
+	// errTokenMalformed: not a refresh token at all. A bad request.
+	errTokenMalformed = errors.New("malformed refresh token")
+	// errTokenInvalid: looks like one, but is not good here. A refusal.
+	errTokenInvalid = errors.New("refresh token is not valid for this session")
+	// errTokenKey: signed with a key this process does not have. Undecided,
+	// since another process may have been given the key already.
+	errTokenKey = errors.New("refresh token is signed with an unknown key")
+)
+
+// tokenRing mints and verifies refresh tokens. The first key mints.
+type tokenRing struct {
+	keys map[[4]byte]RefreshKey
+	mint [4]byte
+}
+
+func newTokenRing(keys []RefreshKey) (*tokenRing, error) {
+	if len(keys) == 0 {
+		return nil, errors.New("no refresh-token key")
+	}
+	t := &tokenRing{keys: make(map[[4]byte]RefreshKey, len(keys)), mint: keys[0].ID()}
+	for _, k := range keys {
+		if _, dup := t.keys[k.ID()]; dup {
+			return nil, fmt.Errorf("two refresh-token keys with id %x", k.ID())
+		}
+		t.keys[k.ID()] = k
+	}
+	return t, nil
+}
+
+func tokenRootKey(key RefreshKey, homeserver string, id []byte) []byte {
+	h := hmac.New(sha256.New, key[:])
+	h.Write([]byte("discharger refresh token\x00"))
+	h.Write(binary.AppendUvarint(nil, uint64(len(homeserver))))
+	h.Write([]byte(homeserver))
+	h.Write(id)
+	return h.Sum(nil)
+}
+
+// Mint makes a token of a session, carrying extra caveats.
+func (t *tokenRing) Mint(homeserver string, session caveat.SessionID, tok Token, extra []string) ([]byte, error) {
+	id := make([]byte, 0, tokenIDLen)
+	id = append(append(append(id, tokenVersion), t.mint[:]...), tok.Nonce[:]...)
+	m, err := macaroon.New(tokenRootKey(t.keys[t.mint], homeserver, id), id, "", macaroon.V2)
+	if err != nil {
+		return nil, fmt.Errorf("mint refresh token: %w", err)
+	}
+	conditions := append([]string{"session " + session.String(), "epoch " + strconv.FormatUint(tok.Epoch, 10)}, extra...)
+	for _, c := range conditions {
+		if err := m.AddFirstPartyCaveat([]byte(c)); err != nil {
+			return nil, fmt.Errorf("mint refresh token: %w", err)
+		}
+	}
+	b, err := m.MarshalBinary()
+	if err != nil {
+		return nil, fmt.Errorf("mint refresh token: %w", err)
+	}
+	return b, nil
+}
+
+// presented is a verified token.
+type presented struct {
+	Token
+	Extra  []string  // the holder's caveats, which hold and must be carried over
+	Before time.Time // the earliest time-before among them; zero: none
+}
+
+// Verify checks a token against the session it is presented for, and what its
+// holder restricted it to.
+func (t *tokenRing) Verify(b []byte, homeserver string, session caveat.SessionID, now time.Time, from netip.Addr) (presented, error) {
+	if len(b) > maxToken {
+		return presented{}, errTokenMalformed
+	}
+	var m macaroon.Macaroon
+	if err := m.UnmarshalBinary(b); err != nil || m.Version() != macaroon.V2 || len(m.Caveats()) > maxTokenCaveats {
+		return presented{}, errTokenMalformed
+	}
+	id := m.Id()
+	if len(id) != tokenIDLen || id[0] != tokenVersion {
+		return presented{}, errTokenMalformed
+	}
+	key, ok := t.keys[[4]byte(id[1:5])]
+	if !ok {
+		return presented{}, errTokenKey
+	}
+	conditions, err := m.VerifySignature(tokenRootKey(key, homeserver, id), nil)
+	if err != nil || len(conditions) < 2 {
+		return presented{}, errTokenInvalid
+	}
+	// The first two are ours, the order is signed. A holder who repeats their
+	// names below gets nowhere: they are not among the caveats a holder may add.
+	if conditions[0] != "session "+session.String() {
+		return presented{}, errTokenInvalid
+	}
+	epoch, err := strconv.ParseUint(strings.TrimPrefix(conditions[1], "epoch "), 10, 63)
+	if err != nil || epoch == 0 {
+		return presented{}, errTokenInvalid
+	}
+	p := presented{Token: Token{Epoch: epoch, Nonce: Nonce(id[5:])}, Extra: conditions[2:]}
+	for _, c := range p.Extra {
+		if err := p.restrict(c, now, from); err != nil {
+			return presented{}, err
+		}
+	}
+	return p, nil
+}
+
+// restrict enforces one caveat that a holder added.
+func (p *presented) restrict(condition string, now time.Time, from netip.Addr) error {
+	name, arg, _ := strings.Cut(condition, " ")
+	switch name {
+	case "time-before":
+		t, err := time.Parse(time.RFC3339Nano, arg)
+		if err != nil || !now.Before(t) {
+			return errTokenInvalid
+		}
+		if p.Before.IsZero() || t.Before(p.Before) {
+			p.Before = t
+		}
+	case "client-ip":
+		prefix, err := parsePrefix(arg)
+		if err != nil || !prefix.Contains(from.Unmap().WithZone("")) {
+			return errTokenInvalid
+		}
+	default:
+		return errTokenInvalid
+	}
+	return nil
+}
+
+// parsePrefix reads an address or a CIDR.
+func parsePrefix(s string) (netip.Prefix, error) {
+	if strings.Contains(s, "/") {
+		return netip.ParsePrefix(s)
+	}
+	a, err := netip.ParseAddr(s)
+	if err != nil {
+		return netip.Prefix{}, err
+	}
+	a = a.Unmap()
+	return netip.PrefixFrom(a, a.BitLen()), nil
+}

@@ -1,0 +1,229 @@
+package discharger
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/netip"
+	"time"
+
+	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/policy"
+)
+
+// Config is what a [Service] needs. Opener, Store and RefreshKeys are
+// required; the zero value of the rest is the documented default.
+type Config struct {
+	Opener      *caveat.Opener // our keys, and the registered homeservers
+	Store       Store
+	RefreshKeys []RefreshKey // the first one mints, all verify
+
+	// Policy decides at activation and refresh; nil is [policy.Allow].
+	Policy policy.Evaluator
+	// Policies names the policy of each homeserver for sessions whose
+	// condition names none; missing is "default".
+	Policies map[string]string
+
+	TTL    time.Duration // of a discharge, unless a policy says otherwise; 0: 5 min
+	MaxTTL time.Duration // the longest a policy may make it; 0: 1 h, and never less than TTL
+	Limits Limits        // Activation 0: 10 min, Grace 0: 10 s, Skew 0: 1 min
+
+	Observer Observer         // nil: nobody
+	Log      *slog.Logger     // nil: nothing is logged
+	Now      func() time.Time // nil: time.Now
+	Rand     io.Reader        // nil: crypto/rand
+}
+
+// Service issues and refuses discharges. Its methods may be called
+// concurrently, and any number of services may share one store.
+//
+// Errors are of three kinds, and nothing else may be told to a client: a
+// [*Refusal] is a decision; an error that matches [ErrBadRequest] means that
+// the request can never be served; any other matches [ErrUnavailable] and
+// means that nothing was decided and the client should try again.
+type Service struct {
+	cfg   Config
+	ring  *tokenRing
+	plain bool // the policy is policy.Allow: it need not be asked
+}
+
+// New checks the configuration and returns a service.
+func New(cfg Config) (*Service, error) {
+	if cfg.Opener == nil || cfg.Store == nil {
+		return nil, errors.New("a service needs an opener of caveats and a store")
+	}
+	ring, err := newTokenRing(cfg.RefreshKeys)
+	if err != nil {
+		return nil, err
+	}
+	for name, d := range map[string]time.Duration{
+		"ttl": cfg.TTL, "max ttl": cfg.MaxTTL, "activation window": cfg.Limits.Activation, "grace": cfg.Limits.Grace,
+		"idle": cfg.Limits.Idle, "absolute": cfg.Limits.Absolute, "skew": cfg.Limits.Skew,
+	} {
+		if d < 0 {
+			return nil, fmt.Errorf("%s is negative", name)
+		}
+	}
+	cfg.TTL = orDefault(cfg.TTL, 5*time.Minute)
+	cfg.MaxTTL = max(orDefault(cfg.MaxTTL, time.Hour), cfg.TTL)
+	cfg.Limits.Activation = orDefault(cfg.Limits.Activation, 10*time.Minute)
+	cfg.Limits.Grace = orDefault(cfg.Limits.Grace, 10*time.Second)
+	cfg.Limits.Skew = orDefault(cfg.Limits.Skew, time.Minute)
+	if cfg.Policy == nil {
+		cfg.Policy = policy.Allow{}
+	}
+	if cfg.Observer == nil {
+		cfg.Observer = nobody{}
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.Rand == nil {
+		cfg.Rand = rand.Reader
+	}
+	_, plain := cfg.Policy.(policy.Allow)
+	return &Service{cfg: cfg, ring: ring, plain: plain}, nil
+}
+
+func orDefault(d, def time.Duration) time.Duration {
+	if d == 0 {
+		return def
+	}
+	return d
+}
+
+// Request is what a client, or a homeserver on its behalf, presents.
+type Request struct {
+	ID           []byte // identifier that the discharge shall have
+	Caveat       []byte // the sealed caveat; nil: ID is the sealed caveat itself
+	RefreshToken []byte // nil: none
+	RequestID    string // any text, the same for every attempt of one refresh; "": none
+
+	Addr   netip.Addr // of the client, as far as it is known
+	Client string     // its User-Agent
+
+	// Homeserver is the name of the homeserver that authenticated itself
+	// with its API key; "": none did.
+	Homeserver string
+}
+
+// Grant is a discharge and what goes with it.
+type Grant struct {
+	Discharge    *Discharge
+	RefreshToken []byte // mode rotate only: what the next refresh must present
+	Expires      time.Time
+	ExpiresIn    time.Duration // the same, from the moment that the service decided
+	Epoch        uint64        // mode rotate only
+	Session      caveat.SessionID
+}
+
+// maxRetries bounds how often a lost race is started over. One of the
+// contenders wins each round, and most of the others then have nothing left
+// to write.
+const maxRetries = 32
+
+// Discharge issues a discharge, or says why not.
+func (s *Service) Discharge(ctx context.Context, req *Request) (*Grant, error) {
+	a, err := s.begin(OpDischarge, req)
+	var g *Grant
+	if err == nil {
+		g, err = s.discharge(ctx, a)
+	}
+	return g, s.finish(ctx, a, err)
+}
+
+func (s *Service) discharge(ctx context.Context, a *attempt) (*Grant, error) {
+	for range maxRetries {
+		state, view, err := s.load(ctx, a)
+		if err != nil {
+			return nil, err
+		}
+		if err := a.draw(s.cfg.Rand); err != nil {
+			return nil, err
+		}
+		ruling, err := s.decide(ctx, a, state)
+		if err != nil {
+			return nil, err
+		}
+		done, err := s.store(ctx, a, &ruling, view)
+		if err != nil {
+			return nil, err
+		}
+		if !done {
+			a.obs.Retries++
+			continue
+		}
+		if ruling.LostWrite {
+			s.cfg.Log.LogAttrs(ctx, slog.LevelError, "store lost a write: refresh token is newer than its session",
+				a.attrs(slog.Uint64("epoch", a.event.Token.Epoch))...)
+		}
+		if ruling.Reason != "" {
+			return nil, refusal(&ruling)
+		}
+		return s.grant(a, &ruling)
+	}
+	return nil, unavailable(errors.New("too many concurrent requests for one session"))
+}
+
+// store makes the outcome true. It reports false if the records have changed
+// since they were read.
+func (s *Service) store(ctx context.Context, a *attempt, r *Ruling, v View) (bool, error) {
+	w := Write{User: a.user, Revokes: r.Revokes()}
+	if r.Next != nil {
+		b, err := r.Next.MarshalBinary()
+		if err != nil {
+			return false, unavailable(err)
+		}
+		w.Changes = append(w.Changes, Change{
+			Session: a.cond.Session, Old: v.Session, New: b,
+			Expires: Expires(r.Next, &a.cond, s.cfg.Limits),
+		})
+	}
+	if r.NextUser != nil {
+		b, err := r.NextUser.MarshalBinary()
+		if err != nil {
+			return false, unavailable(err)
+		}
+		keep := s.cfg.Limits.Activation + s.cfg.Limits.Skew + tombstoneSlack
+		w.Changes = append(w.Changes, Change{Old: v.User, New: b, Expires: time.UnixMilli(r.NextUser.At).Add(keep)})
+	}
+	w.Changes = append(w.Changes, a.evict...)
+	w.Revokes = w.Revokes || len(a.evict) > 0
+	if len(w.Changes) == 0 {
+		return true, nil
+	}
+	ok, err := s.cfg.Store.Swap(ctx, w)
+	if err == nil {
+		return ok, nil
+	}
+	if r.Touch && r.Next != nil && len(w.Changes) == 1 {
+		s.cfg.Log.LogAttrs(ctx, slog.LevelWarn, "session's last use could not be stored", a.attrs(slog.Any("error", err))...)
+		return true, nil
+	}
+	return false, unavailable(fmt.Errorf("swap session: %w", err))
+}
+
+// grant mints what the ruling allows.
+func (s *Service) grant(a *attempt, r *Ruling) (*Grant, error) {
+	expires := a.now.Add(r.TTL).Truncate(time.Millisecond)
+	conditions := make([]string, 0, 2+len(r.Caveats))
+	conditions = append(conditions, standard(a.opened.StdPrefix, timeBefore(expires)))
+	g := &Grant{Expires: expires, ExpiresIn: expires.Sub(a.now), Session: a.cond.Session}
+	if r.Issue != nil {
+		g.Epoch = r.Issue.Epoch
+		conditions = append(conditions, standard(a.opened.StdPrefix, declaredEpoch(g.Epoch)))
+		token, err := s.ring.Mint(a.opened.Homeserver, a.cond.Session, *r.Issue, a.extra)
+		if err != nil {
+			return nil, unavailable(err)
+		}
+		g.RefreshToken = token
+	}
+	g.Discharge = mint(&a.opened, a.id, append(conditions, r.Caveats...))
+	return g, nil
+}
