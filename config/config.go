@@ -1,0 +1,149 @@
+// Package config reads what an operator writes and turns it into settings that
+// the service can be started with.
+//
+// # Where settings come from
+//
+// In this order, each over the one before:
+//
+//	defaults      [Default]: what runs with no file at all
+//	the file      one YAML document
+//	environment   a few variables, listed at [Variables]
+//	flags         the address to listen on, for trying things out
+//
+// Secrets are never in the file and never in flags. A key that ends in _file
+// names a file to read one from, one that ends in _env an environment variable.
+// The service's own keys are in a file that package keyfile keeps.
+//
+// # Strictness
+//
+// A mistake in a configuration of an authentication service must not be
+// survived quietly. A key that does not exist, a key that comes twice, a value
+// of the wrong type, one document too many, an alias: all are errors, and all
+// of a file's errors are reported together, each with its place:
+//
+//	discharger.yaml:12:3: discharge.tll: unknown key, did you mean ttl?
+//	discharger.yaml:20:11: homeservers[1].public_key: key is weak: …
+//
+// A key that holds nothing is an error too. To have a default, leave the key
+// out.
+//
+// # Names
+//
+// Durations are written as 90s, 5m or 720h. Where zero is allowed, the comment
+// of the field says what it means. Relative paths are relative to the directory
+// that the program was started in. Every key is described in the text that
+// [Example] returns; a test compares it with the types below.
+package config
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"log/slog"
+	"net/netip"
+	"time"
+
+	"github.com/discharger/discharger/discharger/caveat"
+)
+
+// Config is a complete and checked configuration.
+type Config struct {
+	Listen      string `yaml:"listen"`       // host:port for clients and homeservers
+	AdminListen string `yaml:"admin_listen"` // host:port for /metrics, /healthz and /readyz
+	AdminPublic bool   `yaml:"admin_public"` // AdminListen may be an address that others can reach
+	PublicURL   string `yaml:"public_url"`   // where clients reach Listen; empty: http at the bound address
+	DataDir     string `yaml:"data_dir"`     // the key file and the embedded store, unless they say otherwise
+
+	Keys        Keys         `yaml:"keys"`
+	Store       Store        `yaml:"store"`
+	Homeservers []Homeserver `yaml:"homeservers"`
+	Discharge   Discharge    `yaml:"discharge"`
+	Session     Session      `yaml:"session"`
+
+	TrustedProxies []netip.Prefix `yaml:"trusted_proxies"` // whose X-Forwarded-For is believed; an address stands for itself
+	CORSOrigins    []string       `yaml:"cors_origins"`    // web pages that may call the client API; "*" is any
+
+	RequestTimeout  time.Duration `yaml:"request_timeout"`  // one request may take this long, store included
+	ShutdownTimeout time.Duration `yaml:"shutdown_timeout"` // requests under way at SIGTERM may take this long
+	Log             Log           `yaml:"log"`
+}
+
+// Keys says where the service's own keys are.
+type Keys struct {
+	File          string `yaml:"file"`           // empty: keys.json in the data directory
+	GroupReadable bool   `yaml:"group_readable"` // the file's group may read it, as secret mounts need
+}
+
+// Store says where sessions are kept: in Redis if that is given, and in one
+// file if not. Giving both is an error.
+type Store struct {
+	Bolt  *Bolt  `yaml:"bolt"`
+	Redis *Redis `yaml:"redis"`
+}
+
+// Bolt is the embedded store.
+type Bolt struct {
+	Path string `yaml:"path"` // empty: sessions.db in the data directory
+}
+
+// Homeserver is one registered homeserver.
+type Homeserver struct {
+	Name         string             `yaml:"name"`                 // in logs and metrics; part of every session's key, so it stays
+	PublicKey    caveat.PublicKey   `yaml:"public_key"`           // X25519, base64
+	PreviousKeys []caveat.PublicKey `yaml:"previous_public_keys"` // accepted too, while it changes its key
+	APIKeys      []Digest           `yaml:"api_key_sha256"`       // of the keys it may call the API with; none: it may not
+	Policy       string             `yaml:"policy"`               // for sessions that name none; empty: default
+}
+
+// Discharge is how long things last around one discharge.
+type Discharge struct {
+	TTL              time.Duration `yaml:"ttl"`               // of a discharge, unless a policy says otherwise
+	MaxTTL           time.Duration `yaml:"max_ttl"`           // the longest a policy may make it
+	ActivationWindow time.Duration `yaml:"activation_window"` // from minting to the first discharge, at the latest
+	Grace            time.Duration `yaml:"grace"`             // a refresh token used twice within this is a lost reply, not a thief
+	ClockSkew        time.Duration `yaml:"clock_skew"`        // how far ahead a homeserver's clock may be
+}
+
+// Session is how long sessions last. Zero is for ever.
+type Session struct {
+	Idle     time.Duration `yaml:"idle"`     // without a discharge
+	Absolute time.Duration `yaml:"absolute"` // since the access macaroon was minted
+}
+
+// Log says what is logged, to standard error.
+type Log struct {
+	Level  slog.Level `yaml:"level"`  // debug, info, warn or error
+	Format LogFormat  `yaml:"format"` // text or json
+}
+
+// LogFormat is how a line of the log looks.
+type LogFormat string
+
+// The formats.
+const (
+	LogText LogFormat = "text"
+	LogJSON LogFormat = "json"
+)
+
+// Digest is a SHA-256 sum, written in hexadecimal.
+type Digest [sha256.Size]byte
+
+// String gives 64 hexadecimal digits.
+func (d Digest) String() string { return hex.EncodeToString(d[:]) }
+
+// MarshalText gives what String gives.
+func (d Digest) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
+
+// UnmarshalText reads 64 hexadecimal digits. The error does not repeat the
+// text, which may be the key itself in the wrong place.
+func (d *Digest) UnmarshalText(text []byte) error {
+	if hex.DecodedLen(len(text)) != len(d) || len(text)%2 != 0 {
+		return errors.New("want 64 hexadecimal digits: the SHA-256 of the API key, not the key itself")
+	}
+	var sum Digest
+	if _, err := hex.Decode(sum[:], text); err != nil {
+		return errors.New("want 64 hexadecimal digits")
+	}
+	*d = sum
+	return nil
+}

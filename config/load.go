@@ -1,0 +1,127 @@
+package config
+
+import (
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/discharger/discharger/discharger/caveat"
+)
+
+// Options says where settings come from.
+type Options struct {
+	File string // path of the file; empty: none
+
+	// LookupEnv finds environment variables, as [os.LookupEnv] does; nil:
+	// there are none.
+	LookupEnv func(string) (string, bool)
+
+	// Flags holds settings by key, such as "listen". They go before all
+	// others. Every key must be one of [Variables].
+	Flags map[string]string
+}
+
+// Variable is an environment variable that sets a key.
+type Variable struct {
+	Name string // such as DISCHARGER_LISTEN
+	Key  string // such as listen
+}
+
+// Variables lists the environment variables that set something: what differs
+// from machine to machine, and what points to secrets. Lists are separated by
+// commas. A variable that is set but empty counts as not set.
+func Variables() []Variable {
+	keys := []string{
+		"listen", "admin_listen", "public_url", "data_dir", "keys.file",
+		"store.redis.addresses", "store.redis.username", "store.redis.password_file",
+		"log.level", "log.format",
+	}
+	vars := make([]Variable, len(keys))
+	for i, key := range keys {
+		name := strings.TrimPrefix(key, "store.")
+		vars[i] = Variable{Name: "DISCHARGER_" + strings.ToUpper(strings.ReplaceAll(name, ".", "_")), Key: key}
+	}
+	return vars
+}
+
+// Load reads the configuration and the secrets that it points to, and checks
+// all of it. Mistakes are reported as [Problems]; any other error means that
+// the file could not be read.
+func Load(o Options) (*Config, error) {
+	var data []byte
+	if o.File != "" {
+		var err error
+		if data, err = os.ReadFile(o.File); err != nil {
+			return nil, fmt.Errorf("read configuration: %w", err)
+		}
+	}
+	return parse(data, o)
+}
+
+// parse is [Load] for a file that has been read.
+func parse(data []byte, o Options) (*Config, error) {
+	d := &decoder{source: o.File, report: report{places: make(map[string]Place)}}
+	cfg := Default()
+	if !d.document(data, cfg) {
+		return nil, d.err() // what else there is would only look wrong
+	}
+	lookup := o.LookupEnv
+	if lookup == nil {
+		lookup = func(string) (string, bool) { return "", false }
+	}
+	for _, v := range Variables() {
+		if text, ok := lookup(v.Name); ok && text != "" {
+			d.set(cfg, v.Key, text, Place{Source: "$" + v.Name})
+		}
+		if text, ok := o.Flags[v.Key]; ok {
+			d.set(cfg, v.Key, text, Place{Source: "--" + strings.ReplaceAll(v.Key, "_", "-")})
+		}
+	}
+	d.validate(cfg)
+	d.secrets(cfg, lookup)
+	if err := d.err(); err != nil {
+		return nil, err
+	}
+	return cfg, nil
+}
+
+// secrets reads what the configuration points to.
+func (d *decoder) secrets(cfg *Config, lookup func(string) (string, bool)) {
+	r := cfg.Store.Redis
+	if r == nil {
+		return
+	}
+	const key = "store.redis."
+	r.Password = d.secret(key+"password", r.PasswordFile, r.PasswordEnv, lookup)
+	r.SentinelPassword = d.secret(key+"sentinel_password", r.SentinelPasswordFile, r.SentinelPasswordEnv, lookup)
+	if r.TLS != nil {
+		if _, err := r.TLS.Load(); err != nil {
+			d.at(key+"tls", "%v", err)
+		}
+	}
+}
+
+// secret reads one secret from a file or a variable; with neither there is
+// none.
+func (d *decoder) secret(key, file, variable string, lookup func(string) (string, bool)) caveat.Secret {
+	var text string
+	switch {
+	case file != "":
+		data, err := os.ReadFile(file)
+		if err != nil {
+			d.at(key+"_file", "%v", err)
+			return nil
+		}
+		key += "_file"
+		text = strings.TrimSuffix(strings.TrimSuffix(string(data), "\n"), "\r")
+	case variable != "":
+		key += "_env"
+		text, _ = lookup(variable)
+	default:
+		return nil
+	}
+	if text == "" {
+		d.at(key, "there is nothing in it")
+	}
+	return caveat.Secret(text)
+}

@@ -1,0 +1,317 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+const key1 = "8PCmUSzkhPMjqFAMbHMvVtB9FxWJXHyUZ3mTQdiuqE8="
+
+func TestParse(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	password := filepath.Join(dir, "password")
+	if err := os.WriteFile(password, []byte("correct horse\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	text := fmt.Sprintf(`
+listen: :9000
+public_url: https://discharger.example.org
+store:
+  redis:
+    addresses: [10.0.0.1:6379, 10.0.0.2:6379]
+    master_name: main
+    password_file: %s
+    sentinel_password_env: SENTINEL
+    tls: {}
+    durability: replica
+homeservers:
+  - name: example.org
+    public_key: %s
+    api_key_sha256: 9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08
+    policy: strict
+discharge: {ttl: 90s}
+session: {idle: 0s, absolute: 2160h}
+trusted_proxies: [10.0.0.0/8, "::1"]
+cors_origins: https://app.example.org
+log: {level: warn, format: json}
+`, password, key1)
+	cfg, err := parse([]byte(text), Options{LookupEnv: func(name string) (string, bool) {
+		return "battery staple", name == "SENTINEL"
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	redis := cfg.Store.Redis
+	h := cfg.Homeservers[0]
+	for _, c := range []struct {
+		what      string
+		got, want any
+	}{
+		{"listen", cfg.Listen, ":9000"},
+		{"admin_listen", cfg.AdminListen, "127.0.0.1:8091"},
+		{"ttl", cfg.Discharge.TTL, 90 * time.Second},
+		{"max_ttl", cfg.Discharge.MaxTTL, time.Hour},
+		{"idle", cfg.Session.Idle, time.Duration(0)},
+		{"absolute", cfg.Session.Absolute, 90 * 24 * time.Hour},
+		{"second address", redis.Addresses[1], "10.0.0.2:6379"},
+		{"password", string(redis.Password), "correct horse"},
+		{"sentinel password", string(redis.SentinelPassword), "battery staple"},
+		{"tls", redis.TLS != nil, true},
+		{"read timeout", redis.Timeouts.Read, 500 * time.Millisecond},
+		{"durability", redis.Durability, DurableReplica},
+		{"homeserver", h.Name, "example.org"},
+		{"public key", h.PublicKey.String(), key1},
+		{"api keys", len(h.APIKeys), 1},
+		{"first proxy", cfg.TrustedProxies[0], netip.MustParsePrefix("10.0.0.0/8")},
+		{"second proxy", cfg.TrustedProxies[1], netip.MustParsePrefix("::1/128")},
+		{"origin", cfg.CORSOrigins[0], "https://app.example.org"},
+		{"level", cfg.Log.Level, slog.LevelWarn},
+		{"format", cfg.Log.Format, LogJSON},
+		{"key file", cfg.KeyFile(), filepath.Join("discharger-data", "keys.json")},
+	} {
+		if c.got != c.want {
+			t.Errorf("%s is %v, want %v", c.what, c.got, c.want)
+		}
+	}
+	for _, s := range []string{fmt.Sprintf("%+v", redis), fmt.Sprintf("%#v", redis)} {
+		if strings.Contains(s, "horse") || strings.Contains(s, "staple") {
+			t.Errorf("prints a secret: %s", s)
+		}
+	}
+}
+
+func TestParseNothing(t *testing.T) {
+	t.Parallel()
+	for _, text := range []string{"", "# nothing\n", "---\n", "{}"} {
+		if _, err := parse([]byte(text), Options{File: "empty.yaml"}); err != nil {
+			t.Errorf("%q: %v", text, err)
+		}
+	}
+}
+
+func TestPrecedence(t *testing.T) {
+	t.Parallel()
+	env := map[string]string{
+		"DISCHARGER_LISTEN":          "127.0.0.1:2",
+		"DISCHARGER_ADMIN_LISTEN":    "127.0.0.1:3",
+		"DISCHARGER_DATA_DIR":        "",
+		"DISCHARGER_REDIS_ADDRESSES": "a:1, b:2",
+		"DISCHARGER_REDIS_USERNAME":  "123",
+		"DISCHARGER_LOG_LEVEL":       "DEBUG",
+	}
+	cfg, err := parse([]byte("listen: 127.0.0.1:1\ndata_dir: /data\nstore: {redis: {addresses: c:3, cluster: true}}"), Options{
+		File:      "f.yaml",
+		LookupEnv: func(name string) (string, bool) { v, ok := env[name]; return v, ok },
+		Flags:     map[string]string{"admin_listen": "127.0.0.1:4"},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := fmt.Sprint(cfg.Listen, cfg.AdminListen, cfg.DataDir, cfg.Store.Redis.Addresses, cfg.Store.Redis.Username, cfg.Log.Level)
+	want := fmt.Sprint("127.0.0.1:2", "127.0.0.1:4", "/data", []string{"a:1", "b:2"}, "123", slog.LevelDebug)
+	if got != want {
+		t.Errorf("got  %s\nwant %s", got, want)
+	}
+}
+
+// Without Redis in the file, the variable alone chooses it.
+func TestRedisFromEnvironment(t *testing.T) {
+	t.Parallel()
+	cfg, err := parse(nil, Options{LookupEnv: func(name string) (string, bool) {
+		return "redis:6379", name == "DISCHARGER_REDIS_ADDRESSES"
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r := cfg.Store.Redis; r == nil || r.Addresses[0] != "redis:6379" || r.Timeouts.Dial != time.Second || r.Durability != DurablePrimary {
+		t.Errorf("redis is %+v", r)
+	}
+}
+
+func TestVariablesNameKeys(t *testing.T) {
+	t.Parallel()
+	for _, v := range Variables() {
+		d := &decoder{report: report{places: make(map[string]Place)}}
+		cfg := Default()
+		d.set(cfg, v.Key, "127.0.0.1:1", Place{Source: "$" + v.Name})
+		if v.Key == "log.level" {
+			if len(d.problems) != 1 || !strings.HasPrefix(d.problems[0].Error(), "$DISCHARGER_LOG_LEVEL: log.level: want debug") {
+				t.Errorf("problems %v", d.problems)
+			}
+			continue
+		}
+		if err := d.err(); err != nil {
+			t.Errorf("%s: %v", v.Name, err)
+		}
+	}
+}
+
+func TestProblems(t *testing.T) {
+	t.Parallel()
+	tests := []struct{ name, text, want string }{
+		{"unknown key", "listne: :1", `f.yaml:1:1: listne: unknown key, did you mean listen?`},
+		{"nested", "discharge:\n  tll: 5m", `f.yaml:2:3: discharge.tll: unknown key, did you mean ttl?`},
+		{"elsewhere", "grace: 5s", `f.yaml:1:1: grace: unknown key, did you mean discharge.grace?`},
+		{"no idea", "xyzzy: 1", `f.yaml:1:1: xyzzy: unknown key`},
+		{"swapped", "session: {ilde: 1h}", `f.yaml:1:11: session.ilde: unknown key, did you mean idle?`},
+		{"password", "store: {redis: {password: hunter2, addresses: a:1}}", `f.yaml:1:17: store.redis.password: unknown key, did you mean password_env?`},
+		{"internal name", "store: {redis: {\"-\": hunter2, addresses: a:1}}", `f.yaml:1:17: store.redis.-: unknown key`},
+		{"duplicate", "listen: :1\nlisten: :2", `f.yaml:2:1: listen: a second time; first in line 1`},
+		{"number for text", "data_dir: 1", `f.yaml:1:11: data_dir: want a text, got 1; quote it if it is one`},
+		{"text for bool", "admin_public: yes", `f.yaml:1:15: admin_public: want true or false, got "yes"`},
+		{"text for number", "store: {redis: {addresses: a:1, db: zero}}", `f.yaml:1:37: store.redis.db: want a whole number, got "zero"`},
+		{"duration without unit", "discharge: {ttl: 5}", `f.yaml:1:18: discharge.ttl: want a duration such as 90s, 5m or 720h, got 5`},
+		{"list for duration", "discharge: {ttl: [5m]}", `f.yaml:1:18: discharge.ttl: want a duration, got a list`},
+		{"list for mapping", "session: []", `f.yaml:1:10: session: want a mapping of idle, absolute, got a list`},
+		{"mapping for list", "homeservers: {name: x}", `f.yaml:1:14: homeservers: want a list, got a mapping`},
+		{"text for list", "homeservers: x", `f.yaml:1:14: homeservers: want a list, got "x"`},
+		{"null", "store:\nlisten: :1", `f.yaml:1:7: store: has no value; leave the key out to have the default`},
+		{"tag", "listen: !!str 1", `f.yaml:1:9: listen: has the tag !!str; leave it away`},
+		{"alias", "log: &l {level: info}\nsession: *l", `f.yaml:2:10: session: an alias; write the value out`},
+		{"merge", "session: {<<: {idle: 1h}}", `f.yaml:1:11: session: want a name, got <<`},
+		{"number for key", "1: 2", `f.yaml:1:1: want a name, got 1`},
+		{"not a mapping", "- listen", `f.yaml:1:1: want a mapping of listen, admin_listen`},
+		{"two documents", "listen: :1\n---\nlisten: :2", `f.yaml:2:1: a second document; there can be one only`},
+		{"not yaml", "listen: :1\nkeys: [", `f.yaml:2: not YAML: did not find expected node content`},
+		{"not yaml later", "listen: :1\n---\n[", `not YAML: `},
+		{"too long", "#" + strings.Repeat("x", maxFile), `f.yaml: is longer than 1048576 bytes`},
+
+		{"address", "listen: nowhere", `f.yaml:1:9: listen: want host:port, got "nowhere"`},
+		{"port", "listen: a:99999", `f.yaml:1:9: listen: "99999" is not a port`},
+		{"same address", "admin_listen: 127.0.0.1:8090", `f.yaml:1:15: admin_listen: is the same as listen`},
+		{"public admin", "admin_listen: :8091", `f.yaml:1:15: admin_listen: :8091 is not a loopback address`},
+		{"public url", "public_url: example.org", `f.yaml:1:13: public_url: want a URL such as`},
+		{"data dir", "data_dir: ''", `f.yaml:1:11: data_dir: is empty`},
+		{"zero ttl", "discharge: {ttl: 0s}", `f.yaml:1:18: discharge.ttl: want more than 0, got 0s`},
+		{"zero grace", "discharge: {grace: 0s}", `f.yaml:1:20: discharge.grace: want more than 0, got 0s`},
+		{"short max", "discharge: {max_ttl: 1m}", `f.yaml:1:22: discharge.max_ttl: 1m0s is shorter than discharge.ttl, 5m0s`},
+		{"long ttl", "discharge: {ttl: 2h}", `f.yaml:1:12: discharge.max_ttl: 1h0m0s is shorter than discharge.ttl, 2h0m0s`},
+		{"short idle", "session: {idle: 1m}", `f.yaml:1:17: session.idle: 1m0s is not longer than discharge.ttl`},
+		{"negative absolute", "session: {absolute: -1h}", `f.yaml:1:21: session.absolute: want 0s, for no limit, or more; got -1h0m0s`},
+		{"level", "log: {level: loud}", `f.yaml:1:14: log.level: want debug, info, warn or error, got "loud"`},
+		{"format", "log: {format: xml}", `f.yaml:1:15: log.format: want text or json, got "xml"`},
+		{"everybody a proxy", "trusted_proxies: [0.0.0.0/0]", `f.yaml:1:19: trusted_proxies[0]: 0.0.0.0/0 is everybody`},
+		{"host bits", "trusted_proxies: [10.1.0.0/8]", `trusted_proxies[0]: 10.1.0.0/8 has address bits beyond its length, did you mean 10.0.0.0/8?`},
+		{"no address", "trusted_proxies: [proxy]", `trusted_proxies[0]: want an address or a CIDR such as 10.0.0.0/8, got "proxy"`},
+		{"mapped", "trusted_proxies: ['::ffff:10.0.0.0/104']", `trusted_proxies[0]: want IPv4 ranges in their own spelling`},
+		{"origin", "cors_origins: [app.example.org]", `f.yaml:1:16: cors_origins[0]: want "*" or an origin`},
+		{"origin with path", "cors_origins: ['https://a.example/']", `cors_origins[0]: want "*" or an origin`},
+
+		{"no name", "homeservers: [{public_key: " + key1 + "}]", `f.yaml:1:15: homeservers[0].name: is missing`},
+		{"no key", "homeservers: [{name: a}]", `f.yaml:1:15: homeservers[0].public_key: is missing; discharger keys new`},
+		{"key not base64", "homeservers: [{name: a, public_key: abc}]", `f.yaml:1:37: homeservers[0].public_key: parse public key`},
+		{"weak key", "homeservers: [{name: a, public_key: AQAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=}]", `homeservers[0].public_key: key is weak`},
+		{"key twice", "homeservers: [{name: a, public_key: " + key1 + ", previous_public_keys: " + key1 + "}]", `homeservers[0].previous_public_keys[0]: is homeservers[0].public_key too`},
+		{"name twice", "homeservers: [{name: a}, {name: a}]", `f.yaml:1:33: homeservers[1].name: "a" is the name of homeservers[0] too`},
+		{"name with control", "homeservers: [{name: \"a\\n\"}]", `homeservers[0].name: "a\n" has a character that a name cannot have`},
+		{"long name", "homeservers: [{name: " + strings.Repeat("n", 256) + "}]", `homeservers[0].name: is longer than 255 bytes`},
+		{"digest", "homeservers: [{name: a, api_key_sha256: s3cret}]", `homeservers[0].api_key_sha256[0]: want 64 hexadecimal digits: the SHA-256`},
+		{"digest of 64", "homeservers: [{name: a, api_key_sha256: " + strings.Repeat("x", 64) + "}]", `homeservers[0].api_key_sha256[0]: want 64 hexadecimal digits`},
+		{"policy", "homeservers: [{name: a, policy: A B}]", `homeservers[0].policy: want up to 64 of a-z, 0-9, _, - and ., got "A B"`},
+
+		{"two stores", "store: {bolt: {}, redis: {addresses: a:1}}", `f.yaml:1:8: store: has both bolt and redis`},
+		{"no addresses", "store: {redis: {}}", `f.yaml:1:16: store.redis.addresses: is missing`},
+		{"no port", "store: {redis: {addresses: localhost}}", `f.yaml:1:28: store.redis.addresses[0]: want host:port`},
+		{"port zero", "store: {redis: {addresses: 'localhost:0'}}", `store.redis.addresses[0]: "0" is not a port`},
+		{"no host", "store: {redis: {addresses: ':6379'}}", `store.redis.addresses[0]: want host:port`},
+		{"many without a kind", "store: {redis: {addresses: [a:1, b:2]}}", `store.redis.addresses: names 2 servers; set cluster`},
+		{"both kinds", "store: {redis: {addresses: [a:1], cluster: true, master_name: m}}", `store.redis.cluster: goes not together with master_name`},
+		{"cluster db", "store: {redis: {addresses: [a:1], cluster: true, db: 1}}", `store.redis.db: a cluster has database 0 only`},
+		{"negative db", "store: {redis: {addresses: [a:1], db: -1}}", `store.redis.db: want 0 or more, got -1`},
+		{"two passwords", "store: {redis: {addresses: [a:1], password_file: /nonexistent/p, password_env: P}}", `store.redis.password_env: there is store.redis.password_file too`},
+		{"no password file", "store: {redis: {addresses: [a:1], password_file: /nonexistent/p}}", `f.yaml:1:50: store.redis.password_file: open /nonexistent/p: no such file`},
+		{"no password variable", "store: {redis: {addresses: [a:1], password_env: P}}", `f.yaml:1:49: store.redis.password_env: there is nothing in it`},
+		{"sentinel alone", "store: {redis: {addresses: [a:1], sentinel_username: u}}", `store.redis.master_name: is missing, but`},
+		{"half a certificate", "store: {redis: {addresses: [a:1], tls: {cert_file: c}}}", `store.redis.tls: cert_file and key_file go together`},
+		{"no authority", "store: {redis: {addresses: [a:1], tls: {ca_file: /nonexistent/ca}}}", `store.redis.tls: read authorities: open /nonexistent/ca`},
+		{"authority not pem", "store: {redis: {addresses: [a:1], tls: {ca_file: /dev/null}}}", `store.redis.tls: read authorities: /dev/null has no certificate`},
+		{"no certificate", "store: {redis: {addresses: [a:1], tls: {cert_file: /nonexistent/c, key_file: /nonexistent/k}}}", `store.redis.tls: read client certificate`},
+		{"zero timeout", "store: {redis: {addresses: [a:1], timeouts: {read: 0s}}}", `store.redis.timeouts.read: want more than 0, got 0s`},
+		{"durability", "store: {redis: {addresses: [a:1], durability: some}}", `store.redis.durability: want primary, replica or disk, got "some"`},
+		{"pool", "store: {redis: {addresses: [a:1], pool: {size: -1}}}", `store.redis.pool: want 0 or more`},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			cfg, err := parse([]byte(tt.text), Options{File: "f.yaml"})
+			var problems Problems
+			if !errors.As(err, &problems) || cfg != nil {
+				t.Fatalf("got %v, %v; want problems", cfg, err)
+			}
+			if !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("got  %v\nwant %s", err, tt.want)
+			}
+			if strings.Contains(err.Error(), "hunter2") || strings.Contains(err.Error(), "s3cret") {
+				t.Errorf("repeats a secret: %v", err)
+			}
+		})
+	}
+}
+
+// All mistakes are told at once, in the order of the file, whoever finds them.
+func TestAllProblems(t *testing.T) {
+	t.Parallel()
+	_, err := parse([]byte("listen: nowhere\ndischarge: {ttl: soon, grace: 0s}\nlisen: 1\nlog: {level: 3}\n"), Options{
+		File:  "f.yaml",
+		Flags: map[string]string{"admin_listen": "0.0.0.0:1"},
+	})
+	want := `--admin-listen: admin_listen: 0.0.0.0:1 is not a loopback address, and whoever reaches it can read the metrics; set admin_public: true if that is meant
+f.yaml:1:9: listen: want host:port, got "nowhere"
+f.yaml:2:18: discharge.ttl: want a duration such as 90s, 5m or 720h, got "soon"
+f.yaml:2:31: discharge.grace: want more than 0, got 0s
+f.yaml:3:1: lisen: unknown key, did you mean listen?
+f.yaml:4:14: log.level: want debug, info, warn or error, got 3`
+	if err == nil || err.Error() != want {
+		t.Errorf("got\n%v\nwant\n%s", err, want)
+	}
+}
+
+func TestLoad(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "discharger.yaml")
+	if _, err := Load(Options{File: path}); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("no file: %v", err)
+	}
+	if err := os.WriteFile(path, []byte("data_dir: /d"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cfg, err := Load(Options{File: path})
+	if err != nil || cfg.KeyFile() != "/d/keys.json" || cfg.BoltFile() != "/d/sessions.db" {
+		t.Errorf("got %+v, %v", cfg, err)
+	}
+	if _, err := Load(Options{}); err != nil {
+		t.Errorf("nothing: %v", err)
+	}
+}
+
+func FuzzParse(f *testing.F) {
+	f.Add([]byte(Example()))
+	f.Add([]byte(commented.ReplaceAllString(Example(), "$1$2")))
+	f.Add([]byte("homeservers: [{name: a, public_key: " + key1 + ", api_key_sha256: []}]"))
+	f.Add([]byte("a: &a [*a]\n<<: *a"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		d := &decoder{source: "f.yaml", report: report{places: make(map[string]Place)}}
+		cfg := Default()
+		ok := d.document(data, cfg)
+		if !ok && len(d.problems) == 0 {
+			t.Fatal("no document, and no reason")
+		}
+		d.validate(cfg)
+		for _, p := range d.problems {
+			if p.Message == "" || p.Place.Source == "" || p.Place.Line < 0 {
+				t.Fatalf("problem without a place or a message: %+v", p)
+			}
+		}
+		if len(d.problems) == 0 && (cfg.Discharge.TTL <= 0 || cfg.Listen == "") {
+			t.Fatalf("no problem with %+v", cfg)
+		}
+	})
+}

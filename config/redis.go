@@ -1,0 +1,106 @@
+package config
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/discharger/discharger/discharger/caveat"
+)
+
+// Redis is a Redis to keep sessions in: one server, a primary that Sentinels
+// watch over (MasterName), or a cluster (Cluster).
+type Redis struct {
+	Addresses  []string `yaml:"addresses"`   // host:port of the server, the Sentinels, or some of the cluster
+	MasterName string   `yaml:"master_name"` // what the Sentinels call the primary
+	Cluster    bool     `yaml:"cluster"`
+	DB         int      `yaml:"db"` // not in a cluster
+
+	Username     string        `yaml:"username"`
+	PasswordFile string        `yaml:"password_file"` // a line break at the end is not part of it
+	PasswordEnv  string        `yaml:"password_env"`
+	Password     caveat.Secret `yaml:"-"` // what was found there
+
+	SentinelUsername     string        `yaml:"sentinel_username"`
+	SentinelPasswordFile string        `yaml:"sentinel_password_file"`
+	SentinelPasswordEnv  string        `yaml:"sentinel_password_env"`
+	SentinelPassword     caveat.Secret `yaml:"-"`
+
+	TLS        *TLS       `yaml:"tls"` // nil: not encrypted
+	Timeouts   Timeouts   `yaml:"timeouts"`
+	Durability Durability `yaml:"durability"`
+	Pool       Pool       `yaml:"pool"`
+}
+
+// Timeouts of one call to Redis. All of it, repeats included, ends with the
+// request's own timeout.
+type Timeouts struct {
+	Dial  time.Duration `yaml:"dial"`
+	Read  time.Duration `yaml:"read"`
+	Write time.Duration `yaml:"write"`
+	Sync  time.Duration `yaml:"sync"` // waiting for what Durability asks
+}
+
+// Pool is how many connections are kept to each server. Zero leaves it to the
+// client library.
+type Pool struct {
+	Size    int `yaml:"size"`
+	MinIdle int `yaml:"min_idle"`
+}
+
+// Durability is what a logout waits for before it is acknowledged.
+type Durability string
+
+// The levels of durability.
+const (
+	DurablePrimary Durability = "primary" // the primary has it
+	DurableReplica Durability = "replica" // a replica has it too
+	DurableDisk    Durability = "disk"    // it is on the primary's disk
+)
+
+// setDefaults fills in what runs when only the addresses are given.
+func (r *Redis) setDefaults() {
+	*r = Redis{
+		Timeouts: Timeouts{
+			Dial:  time.Second,
+			Read:  500 * time.Millisecond,
+			Write: 500 * time.Millisecond,
+			Sync:  500 * time.Millisecond,
+		},
+		Durability: DurablePrimary,
+	}
+}
+
+// TLS is how to talk to a server that encrypts. The zero value verifies the
+// server with the system's authorities and the name it was dialled by.
+type TLS struct {
+	CAFile     string `yaml:"ca_file"`     // PEM; empty: the system's authorities
+	CertFile   string `yaml:"cert_file"`   // PEM, for servers that want to know their clients
+	KeyFile    string `yaml:"key_file"`    // PEM, of CertFile
+	ServerName string `yaml:"server_name"` // expected in the server's certificate
+}
+
+// Load reads the files and returns a configuration for clients.
+func (t *TLS) Load() (*tls.Config, error) {
+	cfg := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: t.ServerName}
+	if t.CAFile != "" {
+		pem, err := os.ReadFile(t.CAFile)
+		if err != nil {
+			return nil, fmt.Errorf("read authorities: %w", err)
+		}
+		cfg.RootCAs = x509.NewCertPool()
+		if !cfg.RootCAs.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("read authorities: %s has no certificate in PEM", t.CAFile)
+		}
+	}
+	if t.CertFile != "" {
+		pair, err := tls.LoadX509KeyPair(t.CertFile, t.KeyFile)
+		if err != nil {
+			return nil, fmt.Errorf("read client certificate: %w", err)
+		}
+		cfg.Certificates = []tls.Certificate{pair}
+	}
+	return cfg, nil
+}

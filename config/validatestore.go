@@ -1,0 +1,64 @@
+package config
+
+import (
+	"fmt"
+	"time"
+)
+
+func (r *report) validateStore(s *Store) {
+	if s.Bolt != nil && s.Redis != nil {
+		r.at("store", "has both bolt and redis; sessions are kept in one place")
+	}
+	if s.Redis != nil {
+		r.validateRedis(s.Redis)
+	}
+}
+
+func (r *report) validateRedis(c *Redis) {
+	const key = "store.redis"
+	if len(c.Addresses) == 0 {
+		r.at(key+".addresses", "is missing")
+	}
+	for i, a := range c.Addresses {
+		r.address(fmt.Sprintf("%s.addresses[%d]", key, i), a, false)
+	}
+	switch {
+	case c.Cluster && c.MasterName != "":
+		r.at(key+".cluster", "goes not together with master_name: a cluster has no Sentinels")
+	case !c.Cluster && c.MasterName == "" && len(c.Addresses) > 1:
+		r.at(key+".addresses", "names %d servers; set cluster: true for a cluster, or master_name for Sentinels", len(c.Addresses))
+	case c.Cluster && c.DB != 0:
+		r.at(key+".db", "a cluster has database 0 only")
+	case c.DB < 0:
+		r.at(key+".db", "want 0 or more, got %d", c.DB)
+	}
+	r.oneSource(key+".password", c.PasswordFile, c.PasswordEnv)
+	r.oneSource(key+".sentinel_password", c.SentinelPasswordFile, c.SentinelPasswordEnv)
+	if c.MasterName == "" && (c.SentinelUsername != "" || c.SentinelPasswordFile != "" || c.SentinelPasswordEnv != "") {
+		r.at(key+".master_name", "is missing, but there is a password or a username for Sentinels")
+	}
+	if t := c.TLS; t != nil && (t.CertFile == "") != (t.KeyFile == "") {
+		r.at(key+".tls", "cert_file and key_file go together")
+	}
+	for name, d := range map[string]time.Duration{
+		"dial": c.Timeouts.Dial, "read": c.Timeouts.Read, "write": c.Timeouts.Write, "sync": c.Timeouts.Sync,
+	} {
+		if d <= 0 {
+			r.at(key+".timeouts."+name, "want more than 0, got %s", d)
+		}
+	}
+	switch c.Durability {
+	case DurablePrimary, DurableReplica, DurableDisk:
+	default:
+		r.at(key+".durability", "want primary, replica or disk, got %q", cut(string(c.Durability)))
+	}
+	if c.Pool.Size < 0 || c.Pool.MinIdle < 0 {
+		r.at(key+".pool", "want 0 or more")
+	}
+}
+
+func (r *report) oneSource(key, file, variable string) {
+	if file != "" && variable != "" {
+		r.at(key+"_env", "there is %s_file too; give one of them", key)
+	}
+}
