@@ -1,0 +1,115 @@
+package server
+
+import (
+	"errors"
+	"log/slog"
+	"math/rand/v2"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/labstack/echo/v4"
+
+	"github.com/discharger/discharger/discharger"
+	"github.com/discharger/discharger/discharger/api"
+	"github.com/discharger/discharger/discharger/caveat"
+)
+
+// answer maps an error to what the client is told. What it does not know is
+// undecided: the client learns nothing but that it may try again.
+func (s *Server) answer(err error) (status int, body api.ErrorResponse, retryAfter time.Duration) {
+	var (
+		refusal     *discharger.Refusal
+		unavailable *discharger.UnavailableError
+		param       *paramError
+		tooLarge    *http.MaxBytesError
+		routing     *echo.HTTPError
+	)
+	say := func(status int, code, message string) (int, api.ErrorResponse, time.Duration) {
+		return status, api.ErrorResponse{Code: code, Message: message}, retryAfter
+	}
+	switch {
+	case errors.As(err, &refusal):
+		body = api.ErrorResponse{
+			Code: api.CodePermissionDenied, Message: refusal.Message,
+			Info: &api.RefusalInfo{Reason: string(refusal.Reason), SoftLogout: refusal.SoftLogout},
+		}
+		if body.Message == "" {
+			body.Message = sentence(refusal.Reason)
+		}
+		return http.StatusUnauthorized, body, 0
+	case errors.Is(err, errUnauthorized):
+		return say(http.StatusUnauthorized, api.CodeUnauthorized, errUnauthorized.Error())
+	case errors.As(err, &param):
+		return say(http.StatusBadRequest, api.CodeBadRequest, param.Error())
+	case errors.As(err, &tooLarge):
+		return say(http.StatusRequestEntityTooLarge, api.CodeTooLarge, "the request is too large")
+	case errors.Is(err, discharger.ErrBadRequest):
+		return say(http.StatusBadRequest, api.CodeBadRequest, badRequestText(err))
+	case errors.As(err, &routing) && routing.Code == http.StatusNotFound:
+		return say(http.StatusNotFound, api.CodeNotFound, "there is nothing at this path")
+	case errors.As(err, &routing) && routing.Code == http.StatusMethodNotAllowed:
+		return say(http.StatusMethodNotAllowed, api.CodeMethodNotAllowed, "this path has another method")
+	}
+	// Spread over two seconds, so that those who were turned away together
+	// do not come back together.
+	retryAfter = time.Second + time.Duration(rand.Int64N(int64(2*time.Second)))
+	if errors.As(err, &unavailable) && unavailable.RetryAfter > 0 {
+		retryAfter = unavailable.RetryAfter
+	}
+	return say(http.StatusServiceUnavailable, api.CodeUnavailable, "this cannot be decided now; try again")
+}
+
+// fail is the last stop of every error.
+func (s *Server) fail(err error, c echo.Context) {
+	if c.Response().Committed {
+		return
+	}
+	status, body, retryAfter := s.answer(err)
+	if status == http.StatusBadRequest || status == http.StatusUnauthorized {
+		if wait := s.failures.note(c.RealIP()); wait > 0 {
+			status, retryAfter = http.StatusTooManyRequests, wait
+			body = api.ErrorResponse{Code: api.CodeTooManyRequests, Message: "too many failed requests from this address"}
+		}
+	}
+	if retryAfter > 0 {
+		seconds := int64((retryAfter + time.Second - 1) / time.Second)
+		c.Response().Header().Set(api.HeaderRetryAfter, strconv.FormatInt(seconds, 10))
+	}
+	if err := c.JSON(status, body); err != nil {
+		s.cfg.Log.LogAttrs(c.Request().Context(), slog.LevelDebug, "answer could not be written", slog.Any("error", err))
+	}
+}
+
+func badRequestText(err error) string {
+	switch {
+	case errors.Is(err, caveat.ErrNotOurs):
+		return "the caveat is not addressed to this service, or to a key it no longer has"
+	case errors.Is(err, caveat.ErrUnknownHomeserver):
+		return "the caveat was made by a homeserver that is not registered here"
+	case errors.Is(err, caveat.ErrMalformed):
+		return "the caveat is malformed"
+	}
+	return "the request is malformed"
+}
+
+// sentence says for people what a reason means.
+func sentence(r discharger.Reason) string {
+	switch r {
+	case discharger.ReasonSessionEnded:
+		return "this session has ended: log in again"
+	case discharger.ReasonSessionExpired:
+		return "this session has expired: log in again"
+	case discharger.ReasonTokenRequired:
+		return "this session is refreshed with a refresh token"
+	case discharger.ReasonTokenInvalid:
+		return "the refresh token is not valid for this session, now and from here"
+	case discharger.ReasonTokenSuperseded:
+		return "a newer refresh token of this session is in use"
+	case discharger.ReasonTokenReused:
+		return "the refresh token was used by two parties, so the session was ended: log in again"
+	case discharger.ReasonHomeserverRequired:
+		return "only the homeserver may fetch discharges for this session"
+	}
+	return "the policy of this service does not allow it"
+}

@@ -1,0 +1,84 @@
+package server
+
+import (
+	"context"
+	"net/http"
+	"time"
+
+	"github.com/labstack/echo/v4"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/discharger/discharger/discharger"
+	"github.com/discharger/discharger/discharger/api"
+)
+
+func (s *Server) discharge(c echo.Context) error {
+	req, _, err := s.request(c)
+	if err != nil {
+		return err
+	}
+	g, err := s.cfg.Service.Discharge(c.Request().Context(), req)
+	if err != nil {
+		return err
+	}
+	m, err := g.Discharge.AppendJSON(make([]byte, 0, 512))
+	if err != nil {
+		return err
+	}
+	body := api.DischargeResponse{Macaroon: m, ExpiresIn: g.ExpiresIn.Milliseconds()}
+	if g.RefreshToken != nil {
+		body.RefreshToken = api.EncodeBase64(g.RefreshToken)
+	}
+	return c.JSONBlob(http.StatusOK, body.Append(make([]byte, 0, 1024)))
+}
+
+func (s *Server) logout(c echo.Context) error {
+	req, p, err := s.request(c)
+	if err != nil {
+		return err
+	}
+	scope := discharger.ScopeSession
+	switch v := api.Scope(p.text(api.ParamScope)); v {
+	case "", api.ScopeSession:
+	case api.ScopeUser:
+		scope = discharger.ScopeUser
+	default:
+		return &paramError{api.ParamScope, "is neither session nor user"}
+	}
+	if p.err != nil {
+		return p.err
+	}
+	if err := s.cfg.Service.Logout(c.Request().Context(), req, scope); err != nil {
+		return err
+	}
+	return c.JSONBlob(http.StatusOK, []byte("{}"))
+}
+
+func (s *Server) info(c echo.Context) error {
+	return c.JSON(http.StatusOK, api.InfoResponse{PublicKey: s.cfg.PublicKey.String(), Version: 3})
+}
+
+func (s *Server) publicKey(c echo.Context) error {
+	return c.JSON(http.StatusOK, api.PublicKeyResponse{PublicKey: s.cfg.PublicKey.String()})
+}
+
+func (s *Server) health(c echo.Context) error {
+	return c.JSONBlob(http.StatusOK, []byte(`{"status":"ok"}`))
+}
+
+func (s *Server) ready(c echo.Context) error {
+	ctx, cancel := context.WithTimeout(c.Request().Context(), time.Second)
+	defer cancel()
+	if s.draining.Load() {
+		return c.JSONBlob(http.StatusServiceUnavailable, []byte(`{"status":"draining"}`))
+	}
+	if err := s.cfg.Ready(ctx); err != nil {
+		s.cfg.Log.WarnContext(ctx, "not ready", "error", err)
+		return c.JSON(http.StatusServiceUnavailable, map[string]string{"status": "store unavailable", "error": err.Error()})
+	}
+	return c.JSONBlob(http.StatusOK, []byte(`{"status":"ready"}`))
+}
+
+func (s *Server) metrics() echo.HandlerFunc {
+	return echo.WrapHandler(promhttp.HandlerFor(s.cfg.Gatherer, promhttp.HandlerOpts{}))
+}

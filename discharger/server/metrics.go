@@ -1,0 +1,124 @@
+package server
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/discharger/discharger/discharger"
+	"github.com/discharger/discharger/discharger/caveat"
+)
+
+// Metrics counts what the service does, for Prometheus. Labels come from
+// fixed sets; homeserver is as many as are configured. It is the service's
+// [discharger.Observer], and with [Metrics.Store] it watches the store.
+type Metrics struct {
+	requests *prometheus.CounterVec
+	took     *prometheus.HistogramVec
+	replays  *prometheus.CounterVec
+	retries  prometheus.Counter
+	store    *prometheus.HistogramVec
+}
+
+// NewMetrics makes the metrics and registers them.
+func NewMetrics(reg prometheus.Registerer) (*Metrics, error) {
+	m := &Metrics{
+		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "discharger_requests_total",
+			Help: "Answered requests by operation, homeserver, mode, result and reason of refusal.",
+		}, []string{"op", "homeserver", "mode", "result", "reason"}),
+		took: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name:    "discharger_request_seconds",
+			Help:    "Time from the opened request to the decision, by operation and result.",
+			Buckets: []float64{.00005, .0001, .00025, .0005, .001, .0025, .005, .01, .025, .1, .5, 2},
+		}, []string{"op", "result"}),
+		replays: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "discharger_replays_total",
+			Help: "Refresh tokens that were presented more than once: retry, fork, stale or reuse.",
+		}, []string{"homeserver", "kind"}),
+		retries: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "discharger_lost_races_total",
+			Help: "Swaps started over because another request had changed the session.",
+		}),
+		store: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name:    "discharger_store_seconds",
+			Help:    "Time of store operations, by operation and whether they failed.",
+			Buckets: []float64{.00001, .00005, .0001, .00025, .0005, .001, .0025, .005, .01, .05, .25, 1},
+		}, []string{"op", "result"}),
+	}
+	for _, c := range []prometheus.Collector{m.requests, m.took, m.replays, m.retries, m.store} {
+		if err := reg.Register(c); err != nil {
+			return nil, fmt.Errorf("register metrics: %w", err)
+		}
+	}
+	return m, nil
+}
+
+// Observe counts one answered request.
+func (m *Metrics) Observe(_ context.Context, o discharger.Observation) {
+	mode := ""
+	if o.Mode != 0 {
+		mode = o.Mode.String()
+	}
+	m.requests.WithLabelValues(string(o.Op), o.Homeserver, mode, string(o.Result), reasonLabel(o.Reason)).Inc()
+	m.took.WithLabelValues(string(o.Op), string(o.Result)).Observe(o.Took.Seconds())
+	if o.Replay != "" && o.Replay != "none" {
+		m.replays.WithLabelValues(o.Homeserver, string(o.Replay)).Inc()
+	}
+	if o.Retries > 0 {
+		m.retries.Add(float64(o.Retries))
+	}
+}
+
+// reasonLabel keeps the label's values few: a policy can say anything.
+func reasonLabel(r discharger.Reason) string {
+	switch r {
+	case "", discharger.ReasonSessionEnded, discharger.ReasonSessionExpired, discharger.ReasonTokenRequired,
+		discharger.ReasonTokenInvalid, discharger.ReasonTokenSuperseded, discharger.ReasonTokenReused,
+		discharger.ReasonHomeserverRequired:
+		return string(r)
+	}
+	return string(discharger.ReasonPolicy)
+}
+
+// Store returns the store with its operations timed.
+func (m *Metrics) Store(s discharger.Store) discharger.Store { return &timedStore{s, m} }
+
+type timedStore struct {
+	discharger.Store
+	m *Metrics
+}
+
+func (t *timedStore) done(op string, start time.Time, err *error) {
+	result := "ok"
+	if *err != nil {
+		result = "error"
+	}
+	t.m.store.WithLabelValues(op, result).Observe(time.Since(start).Seconds())
+}
+
+// Load times the store's Load.
+func (t *timedStore) Load(ctx context.Context, u discharger.UserKey, id caveat.SessionID) (v discharger.View, err error) {
+	defer t.done("load", time.Now(), &err)
+	return t.Store.Load(ctx, u, id)
+}
+
+// List times the store's List.
+func (t *timedStore) List(ctx context.Context, u discharger.UserKey) (l discharger.Listing, err error) {
+	defer t.done("list", time.Now(), &err)
+	return t.Store.List(ctx, u)
+}
+
+// Swap times the store's Swap.
+func (t *timedStore) Swap(ctx context.Context, w discharger.Write) (ok bool, err error) {
+	defer t.done("swap", time.Now(), &err)
+	return t.Store.Swap(ctx, w)
+}
+
+// SwapHomeserver times the store's SwapHomeserver.
+func (t *timedStore) SwapHomeserver(ctx context.Context, name string, old, new []byte) (ok bool, err error) {
+	defer t.done("swap_homeserver", time.Now(), &err)
+	return t.Store.SwapHomeserver(ctx, name, old, new)
+}

@@ -1,0 +1,204 @@
+package server
+
+import (
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strings"
+
+	"github.com/labstack/echo/v4"
+
+	"github.com/discharger/discharger/discharger"
+	"github.com/discharger/discharger/discharger/api"
+)
+
+const (
+	maxQuery = 32 << 10 // request line and headers
+	maxBody  = 32 << 10
+)
+
+// paramError is a parameter that cannot be used. Its text is for the client
+// and does not repeat the value.
+type paramError struct{ name, problem string }
+
+func (e *paramError) Error() string { return fmt.Sprintf("parameter %s %s", e.name, e.problem) }
+
+// params reads the parameters of a bakery request: Go's client sends them in
+// the query, Python's and JavaScript's in a form body. One that comes twice is
+// an error, even with the same value.
+type params struct {
+	form url.Values
+	err  error
+}
+
+func readParams(c echo.Context) *params {
+	r := c.Request()
+	if enc := r.Header.Get("Content-Encoding"); enc != "" && enc != "identity" {
+		return &params{err: &paramError{"body", "must not be compressed"}}
+	}
+	r.Body = http.MaxBytesReader(c.Response(), r.Body, maxBody)
+	if err := r.ParseForm(); err != nil {
+		if tooLarge := new(http.MaxBytesError); errors.As(err, &tooLarge) {
+			return &params{err: tooLarge}
+		}
+		return &params{err: &paramError{"list", "is not well-formed"}}
+	}
+	return &params{form: r.Form}
+}
+
+// text returns a parameter as it is; "" if there is none.
+func (p *params) text(name string) string {
+	if p.err != nil {
+		return ""
+	}
+	v := p.form[name]
+	if len(v) > 1 {
+		p.err = &paramError{name, "is given more than once"}
+		return ""
+	}
+	if len(v) == 0 {
+		return ""
+	}
+	return v[0]
+}
+
+// base64 returns a parameter's bytes; nil if there is none.
+func (p *params) base64(name string) []byte {
+	s := p.text(name)
+	if s == "" {
+		return nil
+	}
+	b, err := api.DecodeBase64(s)
+	if err != nil && p.err == nil {
+		p.err = &paramError{name, "is not base64"}
+	}
+	return b
+}
+
+// bytes returns what a pair of parameters says: the one in base64 goes before
+// the one in text, as it does in the bakery.
+func (p *params) bytes(text, encoded string) []byte {
+	t, b := p.text(text), p.base64(encoded)
+	if b != nil || t == "" {
+		return b
+	}
+	return []byte(t)
+}
+
+// token returns the refresh token. It is base64 in both parameters: a client
+// that has it as text may send it as that.
+func (p *params) token() []byte {
+	b := p.base64(api.ParamToken64)
+	if t := p.base64(api.ParamToken); b == nil {
+		b = t
+	}
+	kind := p.text(api.ParamTokenKind)
+	switch {
+	case p.err != nil:
+	case b != nil && kind != api.TokenKindRefresh:
+		p.err = &paramError{api.ParamTokenKind, "must be " + api.TokenKindRefresh + " if there is a token"}
+	case b == nil && kind != "":
+		p.err = &paramError{api.ParamToken64, "is missing, but there is a token-kind"}
+	}
+	return b
+}
+
+// request decodes what discharge and logout have in common.
+func (s *Server) request(c echo.Context) (*discharger.Request, *params, error) {
+	homeserver, err := s.keys.authenticate(c.Request().Header)
+	if err != nil {
+		return nil, nil, err
+	}
+	p := readParams(c)
+	req := &discharger.Request{
+		ID:           p.bytes(api.ParamID, api.ParamID64),
+		Caveat:       p.base64(api.ParamCaveat64),
+		RefreshToken: p.token(),
+		RequestID:    p.text(api.ParamRequestID),
+		Client:       c.Request().UserAgent(),
+		Homeserver:   homeserver,
+	}
+	if len(req.RequestID) > api.MaxRequestID {
+		p.err = &paramError{api.ParamRequestID, fmt.Sprintf("is longer than %d bytes", api.MaxRequestID)}
+	}
+	if p.err == nil && len(req.ID) == 0 {
+		p.err = &paramError{api.ParamID, "is missing"}
+	}
+	req.Addr, _ = netip.ParseAddr(c.RealIP())
+	if homeserver != "" {
+		p.forClient(req)
+	}
+	return req, p, p.err
+}
+
+// forClient takes the word of an authenticated homeserver for who its client
+// is.
+func (p *params) forClient(req *discharger.Request) {
+	if ip := p.text(api.ParamClientIP); ip != "" {
+		a, err := netip.ParseAddr(ip)
+		if err != nil && p.err == nil {
+			p.err = &paramError{api.ParamClientIP, "is not an IP address"}
+		}
+		req.Addr = a
+	}
+	if p.form.Has(api.ParamUserAgent) {
+		req.Client = p.text(api.ParamUserAgent)
+	}
+}
+
+// ipExtractor finds the client's address: the peer's, or behind trusted
+// proxies the rightmost in X-Forwarded-For that is not one of them.
+func ipExtractor(trusted []netip.Prefix) echo.IPExtractor {
+	if len(trusted) == 0 {
+		return echo.ExtractIPDirect()
+	}
+	opts := []echo.TrustOption{echo.TrustLoopback(false), echo.TrustLinkLocal(false), echo.TrustPrivateNet(false)}
+	for _, p := range trusted {
+		opts = append(opts, echo.TrustIPRange(ipNet(p)))
+	}
+	return echo.ExtractIPFromXFFHeader(opts...)
+}
+
+// apiKeys finds the homeserver that an API key belongs to, by its SHA-256.
+type apiKeys map[[sha256.Size]byte]string
+
+func newAPIKeys(byHomeserver map[string][][sha256.Size]byte) (apiKeys, error) {
+	keys := make(apiKeys)
+	for name, sums := range byHomeserver {
+		for _, sum := range sums {
+			if other, dup := keys[sum]; dup && other != name {
+				names := []string{name, other}
+				slices.Sort(names)
+				return nil, fmt.Errorf("homeservers %q and %q have the same API key", names[0], names[1])
+			}
+			keys[sum] = name
+		}
+	}
+	return keys, nil
+}
+
+var errUnauthorized = errors.New("the API key is not known")
+
+// authenticate returns the name of the homeserver whose API key the request
+// carries; "" if it carries none.
+func (k apiKeys) authenticate(h http.Header) (string, error) {
+	values := h[api.HeaderAuthorization]
+	if len(values) == 0 {
+		return "", nil
+	}
+	key, ok := strings.CutPrefix(values[0], api.AuthorizationPrefix)
+	if !ok || key == "" || len(values) > 1 {
+		return "", errUnauthorized
+	}
+	// The look-up is by digest: how long it takes says nothing about a key.
+	sum := sha256.Sum256([]byte(key))
+	name, ok := k[sum]
+	if !ok {
+		return "", errUnauthorized
+	}
+	return name, nil
+}

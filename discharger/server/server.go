@@ -1,0 +1,235 @@
+// Package server is the HTTP face of the discharger: it decodes a request,
+// calls the core once, and encodes what the core said.
+//
+// # What a status means
+//
+// Matrix clients delete their encryption keys when they believe they are
+// logged out, so a status must never say more than is known:
+//
+//	200  done
+//	400  malformed, not for this service, or from a homeserver it does not know
+//	401  decided: the session gets no discharge (permission denied), or the API
+//	     key is wrong, which says nothing about a session (unauthorized)
+//	405  another method than the path has
+//	413  too large
+//	429  too many failures from this address; never for a request in order
+//	503  undecided: the same request may succeed later
+//
+// [Server.answer] is the only place that chooses one. Bodies are JSON with the
+// content type application/json to the letter, which bakery clients compare.
+//
+// # What is never done
+//
+// Query strings are not logged, since ids, caveats and tokens travel in them;
+// a client's address is believed only from trusted proxies; nothing about a
+// session is taken from anywhere but its sealed caveat.
+package server
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"sync/atomic"
+	"time"
+
+	"github.com/labstack/echo/v4"
+	"github.com/labstack/echo/v4/middleware"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/discharger/discharger/discharger"
+	"github.com/discharger/discharger/discharger/api"
+	"github.com/discharger/discharger/discharger/caveat"
+)
+
+// Config is what a [Server] needs. Service, PublicKey and Ready are required;
+// the zero value of the rest is the documented default.
+type Config struct {
+	Service   *discharger.Service
+	PublicKey caveat.PublicKey
+	Ready     func(ctx context.Context) error // nil error: the store can be asked
+
+	// APIKeys holds, for each homeserver, the SHA-256 of the API keys that it
+	// may authorize itself with.
+	APIKeys map[string][][sha256.Size]byte
+
+	TrustedProxies []netip.Prefix // whose X-Forwarded-For is believed; nil: nobody's
+	AllowOrigins   []string       // of browser clients; nil: any
+	Timeout        time.Duration  // budget of one request; 0: 2 s
+	MaxInFlight    int            // requests at a time, further ones get 503; 0: 4096
+
+	Metrics  *Metrics            // nil: none are kept
+	Gatherer prometheus.Gatherer // what /metrics shows; nil: the path does not exist
+	Log      *slog.Logger        // nil: nothing is logged
+	Now      func() time.Time    // nil: time.Now
+}
+
+// Server answers HTTP requests. It is safe for concurrent use.
+type Server struct {
+	cfg      Config
+	client   *echo.Echo
+	admin    *echo.Echo
+	keys     apiKeys
+	failures *failures
+	inFlight atomic.Int64
+	draining atomic.Bool
+}
+
+// New checks the configuration and returns a server.
+func New(cfg Config) (*Server, error) {
+	if cfg.Service == nil || cfg.Ready == nil {
+		return nil, errors.New("a server needs a service and a readiness check")
+	}
+	if cfg.PublicKey == (caveat.PublicKey{}) {
+		return nil, errors.New("a server needs the service's public key")
+	}
+	if cfg.Timeout == 0 {
+		cfg.Timeout = 2 * time.Second
+	}
+	if cfg.MaxInFlight == 0 {
+		cfg.MaxInFlight = 4096
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	keys, err := newAPIKeys(cfg.APIKeys)
+	if err != nil {
+		return nil, err
+	}
+	s := &Server{cfg: cfg, keys: keys, failures: newFailures(cfg.Now)}
+	s.client = s.newEcho()
+	s.client.Use(s.cors(), s.guard)
+	for _, r := range s.clientRoutes() {
+		s.client.Add(r.method, r.path, r.handler)
+	}
+	s.admin = s.newEcho()
+	for _, r := range s.adminRoutes() {
+		s.admin.Add(r.method, r.path, r.handler)
+	}
+	return s, nil
+}
+
+type route struct {
+	method, path string
+	handler      echo.HandlerFunc
+}
+
+// clientRoutes are all routes of the client-facing listener.
+func (s *Server) clientRoutes() []route {
+	return []route{
+		{http.MethodPost, api.PathDischarge, s.discharge},
+		{http.MethodPost, api.PathLogout, s.logout},
+		{http.MethodGet, api.PathInfo, s.info},
+		{http.MethodGet, api.PathPublicKey, s.publicKey},
+	}
+}
+
+// adminRoutes are all routes of the operator-facing listener.
+func (s *Server) adminRoutes() []route {
+	routes := []route{
+		{http.MethodGet, api.PathHealth, s.health},
+		{http.MethodGet, api.PathReady, s.ready},
+	}
+	if s.cfg.Gatherer != nil {
+		routes = append(routes, route{http.MethodGet, api.PathMetrics, s.metrics()})
+	}
+	return routes
+}
+
+func (s *Server) newEcho() *echo.Echo {
+	e := echo.New()
+	e.Logger.SetOutput(io.Discard) // echo's own logger; errors go to ours
+	e.IPExtractor = ipExtractor(s.cfg.TrustedProxies)
+	e.HTTPErrorHandler = s.fail
+	return e
+}
+
+func (s *Server) cors() echo.MiddlewareFunc {
+	origins := s.cfg.AllowOrigins
+	if origins == nil {
+		origins = []string{"*"}
+	}
+	return middleware.CORSWithConfig(middleware.CORSConfig{
+		AllowOrigins: origins,
+		AllowMethods: []string{http.MethodGet, http.MethodPost},
+		AllowHeaders: []string{
+			api.HeaderProtocol, "Macaroons", "X-Requested-With", echo.HeaderContentType, api.HeaderAuthorization,
+		},
+		ExposeHeaders: []string{api.HeaderRetryAfter},
+		MaxAge:        int((24 * time.Hour).Seconds()),
+	})
+}
+
+// guard gives every request its budget and a place, survives its panics, and
+// writes its access line.
+func (s *Server) guard(next echo.HandlerFunc) echo.HandlerFunc {
+	return func(c echo.Context) (err error) {
+		start := s.cfg.Now()
+		defer s.access(c, start)
+		defer func() {
+			if p := recover(); p != nil {
+				err = fmt.Errorf("%w: panic: %v", discharger.ErrUnavailable, p)
+				s.cfg.Log.LogAttrs(c.Request().Context(), slog.LevelError, "request panicked",
+					slog.String("path", c.Path()), slog.Any("panic", p))
+				c.Error(err)
+			}
+		}()
+		defer s.inFlight.Add(-1)
+		if s.inFlight.Add(1) > int64(s.cfg.MaxInFlight) {
+			c.Error(errOverload)
+			return nil
+		}
+		ctx, cancel := context.WithTimeout(c.Request().Context(), s.cfg.Timeout)
+		defer cancel()
+		c.SetRequest(c.Request().WithContext(ctx))
+		c.Response().Header().Set("Cache-Control", "no-store")
+		if err := next(c); err != nil {
+			c.Error(err)
+		}
+		return nil
+	}
+}
+
+var errOverload = fmt.Errorf("%w: too many requests at a time", discharger.ErrUnavailable)
+
+// access writes the one line that a request leaves behind. The query is not in
+// it: tokens are.
+func (s *Server) access(c echo.Context, start time.Time) {
+	s.cfg.Log.LogAttrs(c.Request().Context(), slog.LevelInfo, "request",
+		slog.String("method", c.Request().Method), slog.String("path", c.Request().URL.Path),
+		slog.Int("status", c.Response().Status), slog.Int64("bytes", c.Response().Size),
+		slog.String("from", c.RealIP()), slog.Duration("took", s.cfg.Now().Sub(start)))
+}
+
+// Client returns the handler for clients and homeservers.
+func (s *Server) Client() http.Handler { return s.client }
+
+// Admin returns the handler for operators. It must not be reachable by others.
+func (s *Server) Admin() http.Handler { return s.admin }
+
+// Drain makes /readyz say no from now on, so that whoever sends requests here
+// stops before the listener closes.
+func (s *Server) Drain() { s.draining.Store(true) }
+
+// HTTPServer returns a server for one of the handlers with every timeout and
+// limit set. The caller serves and shuts it down.
+func HTTPServer(h http.Handler, log *slog.Logger) *http.Server {
+	return &http.Server{
+		Handler:           h,
+		ReadHeaderTimeout: 5 * time.Second,
+		ReadTimeout:       10 * time.Second,
+		WriteTimeout:      15 * time.Second,
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    maxQuery,
+		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelWarn),
+		BaseContext:       func(net.Listener) context.Context { return context.Background() },
+	}
+}
