@@ -70,8 +70,8 @@
 // # What it never does
 //
 // It keeps no state, reads no clock, does no I/O and logs nothing. No error
-// contains a key, a root key or decrypted text; private keys, root keys and
-// shared keys print as REDACTED or not at all.
+// contains a private key or a root key; those and the shared keys print as
+// REDACTED or not at all.
 package caveat
 
 import "errors"

@@ -261,6 +261,16 @@ func TestParseConditionWhole(t *testing.T) {
 			t.Errorf("%s: got %+v, %v", name, got, err)
 		}
 	}
+	for _, text := range []string{
+		strings.Replace(good, "{", `{"`+strings.Repeat("x", 1000)+`":1,`, 1),
+		`session {"` + strings.Repeat("x", 900) + `":1,"` + strings.Repeat("x", 900) + `":1}`,
+		`session {"labels":{"` + strings.Repeat("x", 900) + `":"","` + strings.Repeat("x", 900) + `":""}}`,
+		`session {"labels":{"` + strings.Repeat("x", 1800) + `":1}}`,
+	} {
+		if _, err := ParseCondition([]byte(text)); err == nil || len(err.Error()) > 300 {
+			t.Errorf("long name: got an error of %d bytes", len(err.Error()))
+		}
+	}
 	longest := strings.Replace(good, "{", "{"+strings.Repeat(" ", maxCondition-len(good)), 1)
 	if _, err := ParseCondition([]byte(longest)); err != nil {
 		t.Errorf("of %d bytes: %v", len(longest), err)

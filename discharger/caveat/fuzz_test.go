@@ -128,3 +128,15 @@ func FuzzParsePublicKey(f *testing.F) {
 		}
 	})
 }
+
+// A session id has one spelling.
+func FuzzParseSessionID(f *testing.F) {
+	f.Add("AAECAwQFBgcICQoLDA0ODw")
+	f.Add("AAECAwQFBgcICQoLDA0ODx")
+	f.Fuzz(func(t *testing.T, text string) {
+		id, err := ParseSessionID(text)
+		if err != nil && id != (SessionID{}) || err == nil && id.String() != text {
+			t.Errorf("%q: got %s, %v", text, id, err)
+		}
+	})
+}

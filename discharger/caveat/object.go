@@ -13,7 +13,7 @@ import (
 // object reads one JSON object, member by member, and is strict about it: the
 // decoder refuses names that occur twice and anything that is not UTF-8, and
 // each value is asked for by its kind, so that nothing nests deeper than the
-// caller allows.
+// caller allows. Its errors quote no more than a short piece of the text.
 type object struct {
 	dec *jsontext.Decoder
 	end int64 // where the text ends
@@ -42,6 +42,9 @@ func (o *object) enter() error {
 // none, and ok is false.
 func (o *object) next() (name string, ok bool, err error) {
 	tok, err := o.dec.ReadToken()
+	if syntax := (*jsontext.SyntacticError)(nil); errors.As(err, &syntax) && syntax.Err == jsontext.ErrDuplicateName {
+		return "", false, fmt.Errorf("%.64q is there twice", syntax.JSONPointer.LastToken())
+	}
 	if err != nil {
 		return "", false, err
 	}

@@ -142,73 +142,84 @@ func (o *Opener) openBinary(id []byte) (Opened, error) {
 	if len(id) < boxAt+box.Overhead {
 		return Opened{}, fmt.Errorf("%w: %d bytes are too few (an id that came without its payload?)", ErrMalformed, len(id))
 	}
-	opened := Opened{
-		Version:       Version(id[0]),
-		HomeserverKey: PublicKey(id[keyAt:nonceAt]),
-		KeyIndex:      o.byPrefix(id[prefixAt:keyAt]),
-	}
-	plain, err := o.unbox(&opened, (*[nonceSize]byte)(id[nonceAt:boxAt]), id[boxAt:])
+	version, index := Version(id[0]), o.byPrefix(id[prefixAt:keyAt])
+	from, plain, err := o.unbox(index, (*PublicKey)(id[keyAt:nonceAt]), (*[nonceSize]byte)(id[nonceAt:boxAt]), id[boxAt:])
 	if err != nil {
 		return Opened{}, err
 	}
-	if err := opened.readSecret(plain); err != nil {
+	inner, err := readSecret(version, plain)
+	if err != nil {
 		return Opened{}, fmt.Errorf("%w: sealed part: %w", ErrMalformed, err)
 	}
-	return opened, nil
+	return inner.opened(version, index, from), nil
 }
 
-// unbox decrypts a box that came from opened.HomeserverKey and is for the own
-// key at opened.KeyIndex, -1 for none, and fills in the homeserver's name.
-func (o *Opener) unbox(opened *Opened, nonce *[nonceSize]byte, sealed []byte) ([]byte, error) {
-	if opened.KeyIndex < 0 {
-		return nil, ErrNotOurs
+// unbox decrypts a box for the own key at index, -1 for none, that says it
+// comes from key. It returns whose key that is.
+func (o *Opener) unbox(index int, key *PublicKey, nonce *[nonceSize]byte, sealed []byte) (*registration, []byte, error) {
+	if index < 0 {
+		return nil, nil, ErrNotOurs
 	}
-	from, ok := o.homeservers[opened.HomeserverKey]
+	from, ok := o.homeservers[*key]
 	if !ok {
-		return nil, ErrUnknownHomeserver
+		return nil, nil, ErrUnknownHomeserver
 	}
-	opened.Homeserver = from.Name
-	plain, ok := box.OpenAfterPrecomputation(nil, sealed, nonce, from.shared[opened.KeyIndex]())
+	plain, ok := box.OpenAfterPrecomputation(nil, sealed, nonce, from.shared[index]())
 	if !ok {
-		return nil, fmt.Errorf("%w: box does not open", ErrMalformed)
+		return nil, nil, fmt.Errorf("%w: box does not open", ErrMalformed)
 	}
-	return plain, nil
+	return from, plain, nil
+}
+
+// secret is what is in the box.
+type secret struct {
+	rootKey, condition []byte
+	stdPrefix          string
 }
 
 // readSecret reads the decrypted part of a binary caveat.
-func (opened *Opened) readSecret(plain []byte) error {
-	if len(plain) == 0 || plain[0] != byte(opened.Version) {
-		return errors.New("version differs from the outer one")
+func readSecret(version Version, plain []byte) (s secret, err error) {
+	if len(plain) == 0 || plain[0] != byte(version) {
+		return secret{}, errors.New("version differs from the outer one")
 	}
-	rootKey, rest, ok := cutField(plain[1:])
-	if !ok {
-		return errors.New("root key runs past the end")
+	var ok bool
+	if s.rootKey, s.condition, ok = cutField(plain[1:]); !ok {
+		return secret{}, errors.New("root key runs past the end")
 	}
-	if opened.Version == V3 {
+	if version == V3 {
 		var namespace []byte
-		if namespace, rest, ok = cutField(rest); !ok {
-			return errors.New("namespace runs past the end")
+		if namespace, s.condition, ok = cutField(s.condition); !ok {
+			return secret{}, errors.New("namespace runs past the end")
 		}
-		prefix, err := stdPrefix(namespace)
-		if err != nil {
-			return err
+		if s.stdPrefix, err = stdPrefix(namespace); err != nil {
+			return secret{}, err
 		}
-		opened.StdPrefix = prefix
 	}
-	return opened.setSecret(rootKey, rest)
+	return s, s.check()
 }
 
-// setSecret takes over root key and condition, neither of which may be empty:
-// anyone could make the discharge for an empty root key.
-func (opened *Opened) setSecret(rootKey, condition []byte) error {
-	if len(rootKey) == 0 {
+// check refuses a secret without root key, for which anyone could make the
+// discharge, and one without condition.
+func (s *secret) check() error {
+	if len(s.rootKey) == 0 {
 		return errors.New("root key is empty")
 	}
-	if len(condition) == 0 {
+	if len(s.condition) == 0 {
 		return errors.New("condition is empty")
 	}
-	opened.RootKey, opened.Condition = rootKey, condition
 	return nil
+}
+
+func (s *secret) opened(version Version, index int, from *registration) Opened {
+	return Opened{
+		Homeserver:    from.Name,
+		HomeserverKey: from.Key,
+		KeyIndex:      index,
+		Version:       version,
+		RootKey:       s.rootKey,
+		Condition:     s.condition,
+		StdPrefix:     s.stdPrefix,
+	}
 }
 
 // cutField splits data after a uvarint length and as many bytes. The length is

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"math/big"
 	"slices"
+	"sort"
 	"strings"
 	"testing"
 
@@ -280,10 +281,7 @@ func TestOpenTooLarge(t *testing.T) {
 	text := func(n int) []byte {
 		return w.sealPlain(V1, []byte(`{"RootKey":"AAAA","Condition":"`+strings.Repeat("c", n)+`"}`))
 	}
-	n := 0
-	for len(text(n)) <= MaxTextSize {
-		n++
-	}
+	n := sort.Search(MaxTextSize, func(n int) bool { return len(text(n)) > MaxTextSize })
 	if _, err := w.opener.Open(text(n - 1)); err != nil {
 		t.Errorf("V1 of the largest size: %v", err)
 	}

@@ -48,7 +48,7 @@ func (c *Condition) read(text []byte) error {
 			break
 		}
 		if err := c.readMember(o, name); err != nil {
-			return fmt.Errorf("%q: %w", name, err)
+			return fmt.Errorf("%.64q: %w", name, err)
 		}
 		if i := slices.Index(required[:], name); i >= 0 {
 			seen[i] = true
@@ -134,7 +134,7 @@ func (o *object) labels() (map[string]string, error) {
 			labels = make(map[string]string)
 		}
 		if labels[key], err = o.str(); err != nil {
-			return nil, fmt.Errorf("%q: %w", key, err)
+			return nil, fmt.Errorf("%.64q: %w", key, err)
 		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"sort"
 	"strings"
 	"testing"
 )
@@ -90,22 +91,21 @@ func TestSealLargest(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		longest := 0
-		for n := 1; n <= MaxTextSize; n++ {
+		tooLong := sort.Search(MaxTextSize, func(n int) bool {
+			_, err := s.Seal(testRootKey, strings.Repeat("c", n+1))
+			return err != nil
+		}) + 1
+		if tooLong <= maxCondition {
+			t.Errorf("V%d: no condition of %d bytes can be sealed, up to %d are allowed", version, tooLong, maxCondition)
+		}
+		for _, n := range []int{1, 100, maxCondition, tooLong - 1} {
 			id, err := s.Seal(testRootKey, strings.Repeat("c", n))
 			if err != nil {
-				break
-			}
-			longest = n
-			if n%97 != 1 && n < maxCondition {
-				continue
+				t.Fatalf("V%d of %d bytes: %v", version, n, err)
 			}
 			if got, err := w.opener.Open(id); err != nil || len(got.Condition) != n {
 				t.Errorf("V%d of %d bytes: got %d, %v", version, n, len(got.Condition), err)
 			}
-		}
-		if longest < maxCondition {
-			t.Errorf("V%d: no condition of more than %d bytes can be sealed, %d are allowed", version, longest, maxCondition)
 		}
 	}
 }

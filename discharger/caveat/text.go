@@ -43,29 +43,31 @@ func (o *Opener) openText(id []byte) (Opened, error) {
 	if len(to) != keySize || len(from) != keySize || len(nonce) != nonceSize {
 		return Opened{}, fmt.Errorf("%w: a key or the nonce has a wrong size", ErrMalformed)
 	}
-	opened := Opened{Version: V1, HomeserverKey: PublicKey(from), KeyIndex: o.byKey(PublicKey(to))}
-	plain, err := o.unbox(&opened, (*[nonceSize]byte)(nonce), sealed)
+	index := o.byKey(PublicKey(to))
+	registered, plain, err := o.unbox(index, (*PublicKey)(from), (*[nonceSize]byte)(nonce), sealed)
 	if err != nil {
 		return Opened{}, err
 	}
-	if err := opened.readTextSecret(plain); err != nil {
+	inner, err := readTextSecret(plain)
+	if err != nil {
 		return Opened{}, fmt.Errorf("%w: sealed part: %w", ErrMalformed, err)
 	}
-	return opened, nil
+	return inner.opened(V1, index, registered), nil
 }
 
 // readTextSecret reads the decrypted part of a V1 caveat. A JSON error would
 // quote it, so that is not passed on.
-func (opened *Opened) readTextSecret(plain []byte) error {
+func readTextSecret(plain []byte) (secret, error) {
 	members, err := stringMembers(plain, secretFields...)
 	if err != nil {
-		return errors.New("not the JSON object that it has to be")
+		return secret{}, errors.New("not the JSON object that it has to be")
 	}
 	rootKey, err := decodeStd([]byte(members[0]))
 	if err != nil {
-		return errors.New("root key is not base64")
+		return secret{}, errors.New("root key is not base64")
 	}
-	return opened.setSecret(rootKey, []byte(members[1]))
+	s := secret{rootKey: rootKey, condition: []byte(members[1])}
+	return s, s.check()
 }
 
 // appendText seals in the V1 encoding.
