@@ -200,13 +200,15 @@ func (s sizes) EstimateSize(node cost.AstNode) *cost.SizeEstimate {
 	if path[0] == nameValue {
 		// Elements of a list have one character at least and a space between.
 		text, items = s.caveat.MaxLen, (s.caveat.MaxLen+1)/2
-	} else if _, ok := s.schema.variable[path[0]]; !ok {
+	} else if _, ok := s.schema.variable[path[0]]; !ok && path[0] != nameIP {
 		return nil
 	}
 	size := text
 	switch node.Type().Kind() {
 	case types.ListKind:
 		size = items
+	case types.OpaqueKind: // an address or a range
+		size = 16
 	case types.StringKind:
 	default:
 		return nil

@@ -191,13 +191,15 @@ func (s *source) caveatName(schema *Schema, p pair) bool {
 func (s *source) namedType(types []valueType, n *yaml.Node, what string) (valueType, bool) {
 	var names []string
 	for _, t := range types {
-		if t.parse == nil {
-			continue
-		}
-		if t.name == n.Value {
+		switch {
+		case t.name == n.Value && t.parse == nil:
+			s.problem(n, ErrType, "%s: only a context value can be a %s, since text may have spaces", what, t.name)
+			return valueType{}, false
+		case t.name == n.Value:
 			return t, true
+		case t.parse != nil:
+			names = append(names, t.name)
 		}
-		names = append(names, t.name)
 	}
 	s.problem(n, ErrType, "unknown type %q for %s%s", short(n.Value), what, didYouMean(n.Value, names))
 	return valueType{}, false

@@ -1,0 +1,89 @@
+package schema
+
+import (
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// fiveCaveats are what a macaroon of the schema in the package comment holds
+// after a holder has narrowed it twice.
+func fiveCaveats() []string {
+	return []string{
+		"time-before 2030-01-02T12:05:00Z",
+		"user_id = @alice:example.org",
+		"device PHONE",
+		"time-before 2030-01-02T12:01:00Z",
+		"client-ip 203.0.113.0/24",
+	}
+}
+
+func commentText(b *testing.B) string {
+	text, _ := commentExample(b)
+	return text
+}
+
+func BenchmarkCheckFive(b *testing.B) {
+	checker := checkerOf(b, commentText(b))
+	conditions, r := fiveCaveats(), request()
+	b.ReportAllocs()
+	for b.Loop() {
+		if err := checker.Check(b.Context(), conditions, r); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func BenchmarkCheckFiveBoulangerie(b *testing.B) {
+	checker := anyMatcher(b, mustLoad(b, exampleSchema))
+	conditions := []string{
+		"not-before: 2030-01-01T00:00:00Z", "expires: 2030-01-03T00:00:00Z", "booleany: true",
+		"decimal-list: 1 -2 003", "atom-list: a b/c d",
+	}
+	r := request()
+	b.ReportAllocs()
+	for b.Loop() {
+		if err := checker.Check(b.Context(), conditions, r); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func BenchmarkCheckOneUnknown(b *testing.B) {
+	checker, r := checkerOf(b, stdFile), request()
+	b.ReportAllocs()
+	for b.Loop() {
+		if err := checker.CheckOne(b.Context(), "is-admin true", r); !errors.Is(err, ErrUnknown) {
+			b.Fatal(err)
+		}
+	}
+}
+
+// BenchmarkCheckCostliest makes a check that the cost limit just lets through,
+// on inputs as large as it reckons with.
+func BenchmarkCheckCostliest(b *testing.B) {
+	checker := checkerOf(b, `
+format: 1
+id: x
+context: {scopes: {type: list(string)}}
+versions: {v1: {a: {type: string, max_len: 64, check: "scopes.all(s, s.matches('(ab)+'))"}}}
+`)
+	r := Request{Values: map[string]any{"scopes": slices.Repeat([]string{strings.Repeat("ab", 512)}, 64)}}
+	condition := "a " + strings.Repeat("a", 64)
+	for b.Loop() {
+		if err := checker.CheckOne(b.Context(), condition, r); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func BenchmarkLoad(b *testing.B) {
+	text := []byte(commentText(b))
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := Load("bench.yaml", text); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

@@ -1,0 +1,61 @@
+package schema
+
+import (
+	"os"
+	"strings"
+	"testing"
+)
+
+// TestDocs compares references with those that people have read.
+func TestDocs(t *testing.T) {
+	t.Parallel()
+	example, _ := commentExample(t)
+	for file, text := range map[string]string{
+		"std.md":         stdFile,
+		"example.md":     example,
+		"boulangerie.md": "schema-id: 7dc57277e5b399ac\npredicates:\n  v0: {expires: DateTime}\n  v1: {roles: List(Atom)}\n",
+	} {
+		want, err := os.ReadFile("testdata/" + file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := Docs(mustLoad(t, text)); got != string(want) {
+			t.Errorf("%s: got\n%s", file, got)
+		}
+	}
+}
+
+// TestDocsEscapes keeps a schema's words inside the table cell they are for.
+func TestDocsEscapes(t *testing.T) {
+	t.Parallel()
+	docs := Docs(mustLoad(t, `
+format: 1
+id: x
+context: {a: {type: string, doc: "one | two\nthree"}}
+versions: {v1: {b: {type: string, check: "value\n  == a"}}}
+`))
+	for _, want := range []string{"| `a` | `string` | one \\| two three |\n", "      value\n        == a\n"} {
+		if !strings.Contains(docs, want) {
+			t.Errorf("no %q in\n%s", want, docs)
+		}
+	}
+}
+
+func TestStd(t *testing.T) {
+	t.Parallel()
+	schema, err := Std()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(Check("std.yaml", []byte(stdFile))) != 0 {
+		t.Error("std has problems")
+	}
+	for _, name := range []string{"time-before", "client-ip"} {
+		if !schema.Knows(name) {
+			t.Errorf("std does not know %s", name)
+		}
+	}
+	if n := len(schema.Caveats()); n != 2 {
+		t.Errorf("std has %d caveats", n)
+	}
+}

@@ -1,0 +1,174 @@
+package schema
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+)
+
+func TestDetail(t *testing.T) {
+	t.Parallel()
+	tests := map[string]struct {
+		text string
+		want string
+	}{
+		"under the word": {one("type: string, check: valeu"), "f:5:30: check of caveat \"a\": undeclared reference to 'valeu' (did you mean 'value'?)\n" +
+			"    5 |     a: {type: string, check: valeu}\n" +
+			"      |                              ^"},
+		"whole file": {"", "f: is empty"},
+		"only a line": {"format: 1\nid: a: b\n",
+			"f:2: not YAML: mapping values are not allowed in this context"},
+		"tabs": {"format: 1\nid:\t7\nversions: {v1: {}}",
+			"f:2:5: id: want a string, got 7, which YAML does not read as a string; quote it if it is one\n    2 | id:\t7\n      |    \t^"},
+		"wide": {"format: 1\nid: x\ndoc: {ä: b}\nversions: {v1: {}}",
+			"f:3:6: doc: want a string, got a mapping\n    3 | doc: {ä: b}\n      |      ^"},
+		"terminal": {"format: 1\nid: x\nversions: {v1: {}}\n\u200bz: b",
+			"f:4:1: schema: unknown key \"\\u200bz\"\n    4 | ?z: b\n      | ^"},
+		"CR LF": {"format: 1\r\nid: x\r\nb: c\r\nversions: {v1: {}}\r\n",
+			"f:3:1: schema: unknown key \"b\"\n    3 | b: c\n      | ^"},
+		"byte order mark": {"\uFEFFid: x\nformat: 1\nversions: {v1: {}}\nb: c",
+			"f:4:1: schema: unknown key \"b\"\n    4 | b: c\n      | ^"},
+		"warning": {one("type: string, check: now == now"),
+			"f:5:30: warning: check of caveat \"a\": does not look at value\n" +
+				"    5 |     a: {type: string, check: now == now}\n" +
+				"      |                              ^"},
+	}
+	for name, tt := range tests {
+		problems := Check("f", []byte(tt.text))
+		if len(problems) != 1 || problems[0].Detail() != tt.want {
+			t.Errorf("%s: got %d problems, %v\n%s\nwant\n%s", name, len(problems), problems, problems[0].Detail(), tt.want)
+		}
+	}
+}
+
+// TestLongLine shows the part of a long line that a problem is in.
+func TestLongLine(t *testing.T) {
+	t.Parallel()
+	text := "{format: 1, id: x, versions: {v1: {}}, doc: '" + strings.Repeat("a", 500) + "', b: c, c: '" + strings.Repeat("d", 500) + "'}"
+	problems := Check("f", []byte(text))
+	if len(problems) != 2 {
+		t.Fatal(problems)
+	}
+	lines := strings.Split(problems[0].Detail(), "\n")
+	if len(lines) != 3 || len([]rune(lines[1])) > 120 {
+		t.Fatalf("lines %q", lines)
+	}
+	at := strings.Index(lines[2], "^")
+	shown := []rune(lines[1])
+	if string(shown[at:at+4]) != "b: c" {
+		t.Errorf("the caret is under %q", string(shown[at:]))
+	}
+}
+
+// TestAllProblems finds problems of every kind in one go, in order.
+func TestAllProblems(t *testing.T) {
+	t.Parallel()
+	text := `format: 1
+versions:
+  v1:
+    a: {type: tiem, check: now < value}
+    b: {type: time, check: now < valeu}
+    c: {type: time}
+    a: {type: time, check: now < value}
+  v4: {}
+stlye: cond arg
+`
+	var got []string
+	kinds := map[error]bool{}
+	for _, p := range Check("f", []byte(text)) {
+		got = append(got, fmt.Sprintf("%d:%d %s", p.Line, p.Column, p.Message))
+		kinds[p.Err] = true
+	}
+	want := []string{
+		"1:1 no id: a schema has a name",
+		`4:15 unknown type "tiem" for caveat "a" (did you mean "time"?)`,
+		`5:34 check of caveat "b": undeclared reference to 'valeu' (did you mean 'value'?)`,
+		`6:5 caveat "c" has no check; write check: "true" if it only informs`,
+		`7:5 version v1: "a" a second time, first in line 4`,
+		`8:3 version "v4": want v2, versions count up from v1`,
+		`9:1 schema: unknown key "stlye" (did you mean "style"?)`,
+	}
+	if strings.Join(got, "\n") != strings.Join(want, "\n") {
+		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+	for _, kind := range []error{ErrParse, ErrType, ErrCheck, ErrVersion} {
+		if !kinds[kind] {
+			t.Errorf("no problem is %v", kind)
+		}
+	}
+}
+
+// TestLimits goes one beyond every bound on a file.
+func TestLimits(t *testing.T) {
+	t.Parallel()
+	const head = "format: 1\nid: x\n"
+	repeat := func(n int, format string) string {
+		var b strings.Builder
+		for i := range n {
+			fmt.Fprintf(&b, format, i)
+		}
+		return b.String()
+	}
+	versions := func(n int) string {
+		return strings.ReplaceAll(repeat(n, "  v%d: {}\n"), "v0:", "x:")
+	}
+	tests := map[string]struct{ text, want string }{
+		"file":     {strings.Repeat("#", MaxFile+1), "f: is 1048577 bytes long, at most 1048576"},
+		"nodes":    {"[" + strings.Repeat("a,", maxMarks) + "]", "f: has more than 100000 YAML nodes"},
+		"nesting":  {head + "a: " + strings.Repeat("[", 20_000), "f:3: not YAML: exceeded max depth of 10000"},
+		"caveats":  {head + "versions:\n  v1:\n" + repeat(MaxCaveats+1, "    c%d: {type: flag, check: value}\n"), "f:261:5: more than 256 caveats"},
+		"versions": {head + "versions:\n" + versions(MaxVersions+1), "f:68:3: more than 64 versions"},
+		"context":  {head + "context:\n" + repeat(MaxContext+1, "  c%d: {type: string}\n") + "versions: {v1: {}}\n", "f:68:3: more than 64 context values"},
+		"check":    {one("type: string, check: value == '" + strings.Repeat("a", MaxCheck) + "'"), `f:5:30: check of caveat "a": more than 2048 characters`},
+		"check, by bytes": {one("type: string, check: value == '" + strings.Repeat("ü", 4*MaxCheck) + "'"),
+			"f:5:30: check: is 16395 bytes long, at most 8192"},
+		"predicates": {"schema-id: 7dc57277e5b399ac\npredicates:\n  v0:\n" + repeat(MaxCaveats+1, "    c%d: Atom\n"), "f:260:5: more than 256 caveats"},
+		"Boulangerie versions": {"schema-id: 7dc57277e5b399ac\npredicates:\n" + repeat(MaxVersions+1, "  v%d: {}\n"),
+			"f:67:3: more than 64 versions"},
+		"recursion": {one("type: int, check: '" + strings.Repeat("(", 200) + "1" + strings.Repeat(")", 200) + " == 1'"),
+			`f:5:27: check of caveat "a": expression recursion limit exceeded: 50`},
+	}
+	for name, tt := range tests {
+		_, err := Load("f", []byte(tt.text))
+		if err == nil || err.Error() != tt.want {
+			t.Errorf("%s: got %.200v, want %s", name, err, tt.want)
+		}
+	}
+}
+
+// TestManyProblems stops counting at a hundred.
+func TestManyProblems(t *testing.T) {
+	t.Parallel()
+	var b strings.Builder
+	b.WriteString("format: 1\nid: x\nversions: {v1: {}}\n")
+	for i := range 1000 {
+		fmt.Fprintf(&b, "k%d: x\n", i)
+	}
+	problems := Check("f", []byte(b.String()))
+	if len(problems) != maxProblems+1 {
+		t.Fatalf("%d problems", len(problems))
+	}
+	if got := problems[maxProblems].Error(); got != "f: more than 100 problems; the rest is not shown" {
+		t.Errorf("last problem %s", got)
+	}
+	if _, err := Load("f", []byte(b.String())); !errors.Is(err, ErrParse) {
+		t.Errorf("Load: %v", err)
+	}
+}
+
+// TestManyWarnings does not let warnings stand in the way of loading.
+func TestManyWarnings(t *testing.T) {
+	t.Parallel()
+	var b strings.Builder
+	b.WriteString("format: 1\nid: x\nversions:\n  v1:\n")
+	for i := range MaxCaveats {
+		fmt.Fprintf(&b, "    c%d: {type: time, check: now == now}\n", i)
+	}
+	if problems := Check("f", []byte(b.String())); len(problems) != maxProblems {
+		t.Errorf("%d problems", len(problems))
+	}
+	if _, err := Load("f", []byte(b.String())); err != nil {
+		t.Error(err)
+	}
+}
