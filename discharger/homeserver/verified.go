@@ -1,0 +1,128 @@
+package homeserver
+
+import (
+	"errors"
+	"net/netip"
+	"time"
+
+	"github.com/discharger/discharger/discharger/api"
+	"github.com/discharger/discharger/discharger/caveat"
+)
+
+// verified is what is left of a bundle whose signatures are good. It does not
+// change.
+type verified struct {
+	identity  Identity
+	access    time.Time // earliest time-before of the access macaroon; zero: none
+	discharge time.Time // and of the discharge
+	addresses []address
+	others    []other // for Config.Check
+}
+
+// address is a client-ip condition, other is one that is not known here.
+type (
+	address struct {
+		prefix netip.Prefix
+		part   Part
+	}
+	other struct {
+		condition string
+		part      Part
+	}
+)
+
+// newVerified reads the conditions of a bundle. The first of the discharge, and
+// in mode rotate the second too, are the discharger's; all others may be
+// anybody's.
+func newVerified(b *api.Bundle, id *identifier) (*verified, error) {
+	v := &verified{identity: id.identity()}
+	caveats := b.Discharges[0].Caveats
+	if len(caveats) == 0 || !v.expires(string(caveats[0].ID)) {
+		return nil, &Error{Kind: ErrMalformed, Part: PartDischarge, Err: errors.New("first caveat is not a time-before")}
+	}
+	caveats = caveats[1:]
+	if id.mode == caveat.ModeRotate {
+		if len(caveats) == 0 || !v.epoch(string(caveats[0].ID)) {
+			return nil, &Error{Kind: ErrMalformed, Part: PartDischarge, Err: errors.New("second caveat is not the epoch")}
+		}
+		caveats = caveats[1:]
+	}
+	if err := v.narrow(caveats, PartDischarge, &v.discharge); err != nil {
+		return nil, err
+	}
+	if err := v.narrow(b.Access.Caveats[1:], PartAccess, &v.access); err != nil {
+		return nil, err
+	}
+	v.identity.Expires = v.discharge
+	if !v.access.IsZero() && v.access.Before(v.discharge) {
+		v.identity.Expires = v.access
+	}
+	return v, nil
+}
+
+// expires reads the discharger's time-before.
+func (v *verified) expires(condition string) bool {
+	name, arg := api.CutCondition(condition)
+	if name != api.CondTimeBefore {
+		return false
+	}
+	t, err := api.ParseTimeBefore(arg)
+	v.discharge = t.UTC()
+	return err == nil
+}
+
+// epoch reads the discharger's declaration.
+func (v *verified) epoch(condition string) (ok bool) {
+	name, arg := api.CutCondition(condition)
+	v.identity.Epoch, ok = api.ParseEpoch(arg)
+	return ok && name == api.CondDeclared
+}
+
+// narrow takes over conditions that may be anybody's.
+func (v *verified) narrow(caveats []api.CaveatView, part Part, earliest *time.Time) error {
+	for i := range caveats {
+		condition := string(caveats[i].ID)
+		name, arg := api.CutCondition(condition)
+		var err error
+		switch name {
+		case api.CondTimeBefore:
+			err = sooner(earliest, arg)
+		case api.CondClientIP:
+			a := address{part: part}
+			a.prefix, err = api.ParseClientIP(arg)
+			v.addresses = append(v.addresses, a)
+		case api.CondDeclared:
+			err = errors.New("a fact that the discharger did not state")
+		default:
+			v.others = append(v.others, other{condition: condition, part: part})
+		}
+		if err != nil {
+			return &Error{Kind: ErrUnknownCaveat, Part: part, Condition: condition, Err: err}
+		}
+	}
+	return nil
+}
+
+// sooner moves a time forward to that of a time-before, if it is earlier.
+func sooner(earliest *time.Time, arg string) error {
+	t, err := api.ParseTimeBefore(arg)
+	if err != nil {
+		return err
+	}
+	if t = t.UTC(); earliest.IsZero() || t.Before(*earliest) {
+		*earliest = t
+	}
+	return nil
+}
+
+// inTime checks both expiries. The access macaroon's is the graver one: no
+// refresh helps there.
+func (v *verified) inTime(now time.Time) error {
+	if !v.access.IsZero() && !now.Before(v.access) {
+		return &Error{Kind: ErrExpired, Part: PartAccess, At: v.access}
+	}
+	if !now.Before(v.discharge) {
+		return &Error{Kind: ErrExpired, Part: PartDischarge, At: v.discharge}
+	}
+	return nil
+}

@@ -1,0 +1,170 @@
+package homeserver
+
+import (
+	"bytes"
+	"context"
+	"crypto/hmac"
+	"errors"
+	"net/netip"
+	"time"
+
+	"github.com/discharger/discharger/discharger/api"
+	"github.com/discharger/discharger/discharger/caveat"
+)
+
+// Request is what Verify has to know of the request that a bundle came with.
+type Request struct {
+	// ClientIP is the client's address. The zero value is an unknown one,
+	// which meets no client-ip condition.
+	ClientIP netip.Addr
+}
+
+// Identity is what a bundle proves.
+type Identity struct {
+	User    string           // as given to Mint
+	Device  string           // as given to Mint
+	Session caveat.SessionID //
+	Mode    caveat.Mode      //
+	Minted  time.Time        // when the access macaroon was made, UTC
+	Epoch   uint64           // of the discharge, in mode rotate; in the others 0
+	Expires time.Time        // when this bundle ends: the earliest time-before in it, UTC
+}
+
+// Verify checks a bundle, in either form, and says whose it is. It asks nobody.
+// The error is an [*Error] of a kind listed there, and then the identity is the
+// zero value. ctx is for [Config.Check].
+func (h *Homeserver) Verify(ctx context.Context, bundle string, r Request) (Identity, error) {
+	v := h.cache.get(bundle)
+	if v != nil {
+		return h.admit(ctx, v, r)
+	}
+	v, err := h.authenticate(bundle)
+	if err != nil {
+		return Identity{}, err
+	}
+	identity, err := h.admit(ctx, v, r)
+	if err == nil {
+		// Only what was accepted is worth remembering. It is refused for
+		// reasons that are looked at every time.
+		h.cache.put(bundle, v)
+	}
+	return identity, err
+}
+
+// admit checks what depends on the moment and the request.
+func (h *Homeserver) admit(ctx context.Context, v *verified, r Request) (Identity, error) {
+	if err := v.inTime(h.cfg.Clock().Add(-h.cfg.Leeway)); err != nil {
+		return Identity{}, err
+	}
+	for i := range v.addresses {
+		if a := &v.addresses[i]; !api.MatchClientIP(a.prefix, r.ClientIP) {
+			return Identity{}, &Error{Kind: ErrNotMet, Part: a.part, Condition: api.ClientIP(a.prefix)}
+		}
+	}
+	for _, o := range v.others {
+		if h.cfg.Check == nil {
+			return Identity{}, &Error{Kind: ErrUnknownCaveat, Part: o.part, Condition: o.condition}
+		}
+		if err := h.cfg.Check(ctx, o.condition); err != nil {
+			return Identity{}, &Error{Kind: kindOf(err), Part: o.part, Condition: o.condition, Err: err}
+		}
+	}
+	if h.cfg.Revocations != nil && h.cfg.Revocations.Revoked(v.identity) {
+		return Identity{}, &Error{Kind: ErrRevoked}
+	}
+	return v.identity, nil
+}
+
+// kindOf says what an error of Check means.
+func kindOf(err error) error {
+	if errors.Is(err, ErrUnknownCaveat) {
+		return ErrUnknownCaveat
+	}
+	return ErrNotMet
+}
+
+// authenticate checks everything about a bundle that stays true for ever: its
+// form, its signatures, and that each caveat is one that may stand where it
+// does.
+func (h *Homeserver) authenticate(text string) (*verified, error) {
+	b, err := api.ParseBundle(text)
+	if err != nil {
+		return nil, &Error{Kind: ErrMalformed, Err: err}
+	}
+	id, ok := parseIdentifier(b.Access.ID)
+	if !ok {
+		return nil, &Error{Kind: ErrMalformed, Part: PartAccess, Err: errors.New("identifier is of another kind")}
+	}
+	key, ok := h.keys[id.key]
+	if !ok {
+		return nil, &Error{Kind: ErrUnknownKey, Part: PartAccess}
+	}
+	dischargeKey, err := checkAccess(&b.Access, &key)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkDischarge(b, &dischargeKey); err != nil {
+		return nil, err
+	}
+	return newVerified(b, &id)
+}
+
+// checkAccess verifies an access macaroon and gives the first key of its
+// discharge's chain. The first caveat is ours and needs a discharge; all others
+// are conditions.
+func checkAccess(access *api.View, key *Key) (dischargeKey [hashSize]byte, err error) {
+	if len(access.Caveats) == 0 || !access.Caveats[0].ThirdParty() {
+		return dischargeKey, &Error{Kind: ErrMalformed, Part: PartAccess, Err: errors.New("first caveat is not a third-party caveat")}
+	}
+	root := key.rootKey(access.ID)
+	sig := macaroonKey(root[:])
+	sig = keyedHash(&sig, access.ID)
+	ours := &access.Caveats[0]
+	dischargeKey, ok := openVerificationID(&sig, ours.VerificationID)
+	if !ok {
+		return dischargeKey, &Error{Kind: ErrBadSignature, Part: PartAccess}
+	}
+	sig = keyedHash2(&sig, ours.VerificationID, ours.ID)
+	if err := chain(&sig, access.Caveats[1:], PartAccess); err != nil {
+		return dischargeKey, err
+	}
+	if !hmac.Equal(sig[:], access.Signature) {
+		return dischargeKey, &Error{Kind: ErrBadSignature, Part: PartAccess}
+	}
+	return dischargeKey, nil
+}
+
+// checkDischarge verifies that the one discharge is that of the access
+// macaroon's caveat, and bound to it. The access macaroon is in order already.
+func checkDischarge(b *api.Bundle, key *[hashSize]byte) error {
+	switch {
+	case len(b.Discharges) == 0:
+		return &Error{Kind: ErrNotDischarged}
+	case len(b.Discharges) > 1:
+		return &Error{Kind: ErrMalformed, Err: errors.New("more than one discharge")}
+	}
+	d := &b.Discharges[0]
+	if !bytes.Equal(d.ID, b.Access.Caveats[0].ID) {
+		return &Error{Kind: ErrNotDischarged, Err: errors.New("discharge is for another caveat")}
+	}
+	sig := keyedHash(key, d.ID)
+	if err := chain(&sig, d.Caveats, PartDischarge); err != nil {
+		return err
+	}
+	sig = boundTo((*[hashSize]byte)(b.Access.Signature), &sig)
+	if !hmac.Equal(sig[:], d.Signature) {
+		return &Error{Kind: ErrBadSignature, Part: PartDischarge}
+	}
+	return nil
+}
+
+// chain goes on with a signature over conditions.
+func chain(sig *[hashSize]byte, caveats []api.CaveatView, part Part) error {
+	for i := range caveats {
+		if caveats[i].ThirdParty() {
+			return &Error{Kind: ErrUnknownCaveat, Part: part, Err: errors.New("a third-party caveat that is not the homeserver's")}
+		}
+		*sig = keyedHash(sig, caveats[i].ID)
+	}
+	return nil
+}
