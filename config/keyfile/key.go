@@ -1,0 +1,95 @@
+package keyfile
+
+import (
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"time"
+
+	"github.com/discharger/discharger/discharger"
+	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/homeserver"
+)
+
+// Key is one secret. It prints and logs without it.
+type Key struct {
+	Kind    Kind
+	ID      string           // 8 hexadecimal digits
+	Created time.Time        // UTC, whole seconds
+	Public  caveat.PublicKey // of kinds discharger and seal
+
+	secret [32]byte
+}
+
+func newKey(kind Kind, now time.Time, random io.Reader) (Key, error) {
+	if random == nil {
+		random = rand.Reader
+	}
+	k := Key{Kind: kind, Created: now.UTC().Truncate(time.Second)}
+	if _, err := io.ReadFull(random, k.secret[:]); err != nil {
+		return Key{}, fmt.Errorf("draw key: %w", err)
+	}
+	return k, k.derive()
+}
+
+// derive fills in what follows from kind and secret.
+func (k *Key) derive() error {
+	if k.secret == [32]byte{} {
+		return errors.New("key is all zeros")
+	}
+	var id [4]byte
+	switch k.Kind {
+	case Discharger, Seal:
+		pair, err := caveat.NewKeyPair(k.secret)
+		if err != nil {
+			return err
+		}
+		k.Public = pair.Public
+		id = [4]byte(pair.Public[:4])
+	case Refresh:
+		id = discharger.RefreshKey(k.secret).ID()
+	case Root:
+		id = homeserver.Key(k.secret).ID()
+	case API:
+		digest := k.APIDigest()
+		id = [4]byte(digest[:4])
+	case Store:
+		sum := sha256.Sum256(append([]byte("discharger store key id\x00"), k.secret[:]...))
+		id = [4]byte(sum[:4])
+	default:
+		return fmt.Errorf("unknown kind of key %q", k.Kind)
+	}
+	k.ID = hex.EncodeToString(id[:])
+	return nil
+}
+
+// Pair is the key pair, of kinds discharger and seal.
+func (k Key) Pair() caveat.KeyPair {
+	return caveat.KeyPair{Public: k.Public, Private: caveat.PrivateKey(k.secret)}
+}
+
+// Secret is the key itself, of kinds refresh, store and root.
+func (k Key) Secret() [32]byte { return k.secret }
+
+// APIKey is the text that a homeserver sends, of kind api.
+func (k Key) APIKey() caveat.Secret {
+	return base64.RawURLEncoding.AppendEncode(nil, k.secret[:])
+}
+
+// APIDigest is the SHA-256 of APIKey, which is all the service has to know.
+func (k Key) APIDigest() [sha256.Size]byte { return sha256.Sum256(k.APIKey()) }
+
+// Format writes kind and id and no secret, whatever the verb.
+func (k Key) Format(s fmt.State, _ rune) { fmt.Fprintf(s, "%s key %s REDACTED", k.Kind, k.ID) }
+
+// LogValue gives kind and id.
+func (k Key) LogValue() slog.Value { return slog.StringValue(fmt.Sprint(k)) }
+
+// MarshalText gives kind and id. What goes into a file is written by [Create]
+// and [Update] alone.
+func (k Key) MarshalText() ([]byte, error) { return fmt.Append(nil, k), nil }

@@ -1,0 +1,388 @@
+package keyfile
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/discharger/discharger/discharger"
+	"github.com/discharger/discharger/discharger/caveat"
+)
+
+var created = time.Date(2026, 1, 2, 15, 4, 5, 600, time.UTC)
+
+func service(t testing.TB) *Ring {
+	t.Helper()
+	r, err := NewService(created, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+func homeserverRing(t testing.TB) *Ring {
+	t.Helper()
+	peer := Peer{Name: "example.org", Service: "https://d.example.org", ServiceKey: service(t).Of(Discharger)[0].Public}
+	r, err := NewHomeserver(peer, created, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+func encoded(t testing.TB, r *Ring) []byte {
+	t.Helper()
+	b, err := encode(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+func TestRoundTrip(t *testing.T) {
+	t.Parallel()
+	for _, r := range []*Ring{service(t), homeserverRing(t)} {
+		text := encoded(t, r)
+		got, err := decode(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if again := encoded(t, got); !bytes.Equal(again, text) {
+			t.Errorf("became\n%s\nof\n%s", again, text)
+		}
+		if got.Peer != r.Peer || len(got.Keys) != len(r.Keys) {
+			t.Errorf("got %+v of %+v", got, r)
+		}
+		for i := range r.Keys {
+			if got.Keys[i] != r.Keys[i] {
+				t.Errorf("got key %v of %v", got.Keys[i], r.Keys[i])
+			}
+		}
+	}
+}
+
+// Ids are those by which the parts that use the keys call them.
+func TestIDs(t *testing.T) {
+	t.Parallel()
+	r, h := service(t), homeserverRing(t)
+	pair := r.Of(Discharger)[0]
+	if err := pair.Pair().Validate(); err != nil || pair.ID != fmt.Sprintf("%x", pair.Public[:4]) {
+		t.Errorf("discharger key %v, %v", pair, err)
+	}
+	refresh := r.Of(Refresh)[0]
+	if id := discharger.RefreshKey(refresh.Secret()).ID(); refresh.ID != fmt.Sprintf("%x", id) {
+		t.Errorf("refresh key %v, want %x", refresh, id)
+	}
+	key := h.Of(API)[0]
+	if key.APIDigest() != sha256.Sum256(key.APIKey()) || len(key.APIKey()) != 43 {
+		t.Errorf("API key has %d characters, or another digest", len(key.APIKey()))
+	}
+}
+
+func TestRing(t *testing.T) {
+	t.Parallel()
+	r := service(t)
+	first := r.Of(Refresh)[0]
+	if _, err := r.Retire(first.ID); err == nil || !strings.Contains(err.Error(), "only one of kind refresh") {
+		t.Errorf("retired the last: %v", err)
+	}
+	second, err := r.Add(Refresh, created.Add(time.Hour), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if keys := r.Of(Refresh); len(keys) != 2 || keys[0] != second || keys[1] != first {
+		t.Errorf("ring is %v", keys)
+	}
+	if got, err := r.Retire(first.ID); err != nil || got != first {
+		t.Errorf("retired %v, %v", got, err)
+	}
+	if _, err := r.Retire(first.ID); !errors.Is(err, ErrUnknownKey) {
+		t.Errorf("retired twice: %v", err)
+	}
+	if keys := r.Of(Refresh); len(keys) != 1 || keys[0] != second {
+		t.Errorf("ring is %v", keys)
+	}
+	for _, kind := range []Kind{Store, Seal, "x", ""} {
+		if _, err := r.Add(kind, created, nil); err == nil {
+			t.Errorf("added a key of kind %q to a service's", kind)
+		}
+	}
+	if _, err := r.Add(Refresh, created, strings.NewReader("short")); err == nil {
+		t.Error("added a key without randomness")
+	}
+}
+
+func TestDecodeRefuses(t *testing.T) {
+	t.Parallel()
+	one, two := string(encoded(t, service(t))), service(t)
+	two.Keys = slices.Clip(two.Keys)
+	hs := string(encoded(t, homeserverRing(t)))
+	swap := func(text, old, replacement string) string {
+		if !strings.Contains(text, old) {
+			t.Fatalf("%q is not in the file", old)
+		}
+		return strings.Replace(text, old, replacement, 1)
+	}
+	var doc document
+	if err := json.Unmarshal([]byte(one), &doc); err != nil {
+		t.Fatal(err)
+	}
+	secret := doc.Keys[0].Secret
+	twice := *two
+	twice.Keys = append(twice.Keys, twice.Keys[0])
+	stores := *two
+	stores.Keys = append(stores.Keys, service(t).Of(Store)[0])
+	foreign := *two
+	foreign.Keys = append(foreign.Keys, homeserverRing(t).Of(Root)[0])
+	none := Ring{Owner: Service}
+	for name, tt := range map[string]struct{ text, want string }{
+		"empty":             {"", "not JSON"},
+		"not JSON":          {"keys", "not JSON"},
+		"not an object":     {"[]", "not a key file"},
+		"no version":        {"{}", "version 0"},
+		"newer":             {swap(one, `"version": 1`, `"version": 2`), "version 2"},
+		"cut":               {one[:len(one)/2], "not JSON"},
+		"more after it":     {one + "{}", "not JSON"},
+		"unknown member":    {swap(one, `"version"`, `"x": 1, "version"`), "is not a key file: wrong at \"/x\""},
+		"member twice":      {swap(one, `"version"`, `"owner": "service", "version"`), "has a member twice"},
+		"other case":        {swap(one, `"version"`, `"Version"`), "not a key file"},
+		"no owner":          {swap(one, `"owner": "service"`, `"owner": ""`), "unknown owner"},
+		"other owner":       {swap(one, `"owner": "service"`, `"owner": "homeserver"`), "homeserver goes with owner"},
+		"homeserver beside": {swap(hs, `"owner": "homeserver"`, `"owner": "service"`), "homeserver goes with owner"},
+		"no name":           {swap(hs, `"name": "example.org"`, `"name": ""`), "name of the homeserver"},
+		"no URL":            {swap(hs, `"https://d.example.org"`, `"d.example.org"`), "service is not"},
+		"kind":              {swap(one, `"kind": "refresh"`, `"kind": "x"`), "unknown kind"},
+		"other kind":        {swap(one, `"kind": "refresh"`, `"kind": "store"`), "id is not that of the secret"},
+		"other id":          {swap(one, firstID(one), "00000000"), "id is not that of the secret"},
+		"not base64":        {swap(one, secret, "!!"), "not 32 bytes"},
+		"short secret":      {swap(one, secret, "AAAA"), "not 32 bytes"},
+		"zero secret":       {swap(one, secret, strings.Repeat("A", 43)), "all zeros"},
+		"other public":      {swap(one, `"public": "`, `"public": "A`), "public is not that of the secret"},
+		"no time":           {swap(one, `"created": "2026`, `"created": "x`), "wrong at \"/keys/0/created\""},
+		"key twice":         {string(encoded(t, &twice)), "two keys with the id"},
+		"two store keys":    {string(encoded(t, &stores)), "two keys of kind store"},
+		"foreign kind":      {string(encoded(t, &foreign)), "which a service does not have"},
+		"no keys":           {string(encoded(t, &none)), "no key of kind discharger"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r, err := decode([]byte(tt.text))
+			if err == nil || r != nil || !strings.Contains(err.Error(), tt.want) {
+				t.Fatalf("got %v, %v; want %s", r, err, tt.want)
+			}
+			if strings.Contains(err.Error(), secret) {
+				t.Errorf("repeats a secret: %v", err)
+			}
+		})
+	}
+}
+
+// firstID finds the id of the first key in a file.
+func firstID(text string) string {
+	_, after, _ := strings.Cut(text, `"id": "`)
+	id, _, _ := strings.Cut(after, `"`)
+	return id
+}
+
+func TestSecretsDoNotShow(t *testing.T) {
+	t.Parallel()
+	for _, r := range []*Ring{service(t), homeserverRing(t)} {
+		var doc document
+		if err := json.Unmarshal(encoded(t, r), &doc); err != nil {
+			t.Fatal(err)
+		}
+		var log bytes.Buffer
+		slog.New(slog.NewJSONHandler(&log, nil)).Info("x", "ring", r, "key", r.Keys[0])
+		slog.New(slog.NewTextHandler(&log, nil)).Info("x", "ring", r, "key", r.Keys[0])
+		marshalled, err := json.Marshal(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		shown := fmt.Sprintf("%v %+v %#v %s %x %d", r, r, r, r, r, r.Keys) + log.String() + string(marshalled)
+		for i, k := range r.Keys {
+			raw := k.Secret()
+			for _, secret := range []string{doc.Keys[i].Secret, string(k.APIKey()), fmt.Sprintf("%x", raw), fmt.Sprint(raw[:4])[1:8]} {
+				if strings.Contains(shown, secret) {
+					t.Errorf("%v shows its secret in %s", k, shown)
+				}
+			}
+		}
+	}
+}
+
+func TestFile(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "keys.json")
+	if _, err := Load(path, OwnerOnly); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("no file: %v", err)
+	}
+	if err := Create(path, service(t)); err != nil {
+		t.Fatal(err)
+	}
+	before, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := Create(path, service(t)); !errors.Is(err, fs.ErrExist) {
+		t.Errorf("created twice: %v", err)
+	}
+	refused := errors.New("no")
+	if err := Update(path, OwnerOnly, func(*Ring) error { return refused }); !errors.Is(err, refused) {
+		t.Errorf("update: %v", err)
+	}
+	if err := Update(path, OwnerOnly, func(r *Ring) error { r.Keys = nil; return nil }); err == nil {
+		t.Error("wrote a ring without keys")
+	}
+	if after, err := os.ReadFile(path); err != nil || !bytes.Equal(after, before) {
+		t.Errorf("the file changed, %v", err)
+	}
+	if err := Update(path, OwnerOnly, func(r *Ring) error {
+		_, err := r.Add(Refresh, created, nil)
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if r, err := Load(path, OwnerOnly); err != nil || len(r.Of(Refresh)) != 2 {
+		t.Errorf("got %v, %v", r, err)
+	}
+	names, err := filepath.Glob(filepath.Join(filepath.Dir(path), "*"))
+	hidden, err2 := filepath.Glob(filepath.Join(filepath.Dir(path), ".*"))
+	if err := errors.Join(err, err2); err != nil || len(names)+len(hidden) != 1 {
+		t.Errorf("left %q and %q behind, %v", names, hidden, err)
+	}
+}
+
+func TestModes(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "keys.json")
+	if err := Create(path, service(t)); err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		mode         fs.FileMode
+		owner, group bool // whether Load takes it
+	}{
+		{0o600, true, true}, {0o400, true, true}, {0o640, false, true}, {0o440, false, true},
+		{0o660, false, false}, {0o644, false, false}, {0o604, false, false}, {0o602, false, false}, {0o444, false, false},
+	} {
+		if err := os.Chmod(path, tt.mode); err != nil {
+			t.Fatal(err)
+		}
+		for a, want := range map[Access]bool{OwnerOnly: tt.owner, GroupToo: tt.group} {
+			_, err := Load(path, a)
+			if (err == nil) != want || err != nil && !errors.Is(err, ErrExposed) {
+				t.Errorf("mode %04o, group too %t: %v", tt.mode, a, err)
+			}
+		}
+	}
+	if err := os.Chmod(path, 0o640); err != nil {
+		t.Fatal(err)
+	}
+	if err := Update(path, GroupToo, func(r *Ring) error { _, err := r.Add(Refresh, created, nil); return err }); err != nil {
+		t.Fatal(err)
+	}
+	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o640 {
+		t.Errorf("mode became %v, %v", info.Mode(), err)
+	}
+}
+
+func TestUpdateThroughLink(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	path, link := filepath.Join(dir, "real.json"), filepath.Join(dir, "keys.json")
+	if err := errors.Join(Create(path, service(t)), os.Symlink("real.json", link)); err != nil {
+		t.Fatal(err)
+	}
+	if err := Update(link, OwnerOnly, func(r *Ring) error { _, err := r.Add(Refresh, created, nil); return err }); err != nil {
+		t.Fatal(err)
+	}
+	info, err := os.Lstat(link)
+	if err != nil || info.Mode()&fs.ModeSymlink == 0 {
+		t.Errorf("the link is %v, %v", info, err)
+	}
+	if r, err := Load(path, OwnerOnly); err != nil || len(r.Of(Refresh)) != 2 {
+		t.Errorf("got %v, %v", r, err)
+	}
+}
+
+// Updates and creations at the same time lose nothing.
+func TestConcurrent(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "keys.json")
+	const n = 16
+	rings := make([]*Ring, n)
+	for i := range rings {
+		rings[i] = service(t)
+	}
+	var wg sync.WaitGroup
+	errs := make([]error, n)
+	for i := range n {
+		wg.Go(func() { errs[i] = Create(path, rings[i]) })
+	}
+	wg.Wait()
+	won := 0
+	for _, err := range errs {
+		switch {
+		case err == nil:
+			won++
+		case !errors.Is(err, fs.ErrExist):
+			t.Error(err)
+		}
+	}
+	if won != 1 {
+		t.Fatalf("%d created the file", won)
+	}
+	for i := range n {
+		wg.Go(func() {
+			errs[i] = Update(path, OwnerOnly, func(r *Ring) error { _, err := r.Add(Refresh, created, nil); return err })
+		})
+	}
+	wg.Wait()
+	if err := errors.Join(errs...); err != nil {
+		t.Fatal(err)
+	}
+	if r, err := Load(path, OwnerOnly); err != nil || len(r.Of(Refresh)) != n+1 {
+		t.Errorf("%d keys, want %d, %v", len(r.Of(Refresh)), n+1, err)
+	}
+}
+
+// What decodes encodes to something that decodes to the same, and what does not
+// gives nothing.
+func FuzzDecode(f *testing.F) {
+	f.Add(encoded(f, service(f)))
+	f.Add(encoded(f, homeserverRing(f)))
+	f.Add([]byte(`{"note":"","version":1,"owner":"service","keys":[{}]}`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		r, err := decode(data)
+		if err != nil {
+			if r != nil {
+				t.Fatal("an error and a ring")
+			}
+			return
+		}
+		text := encoded(t, r)
+		again, err := decode(text)
+		if err != nil {
+			t.Fatalf("does not decode again: %v\n%s", err, text)
+		}
+		if !bytes.Equal(encoded(t, again), text) {
+			t.Fatal("changes when it is decoded again")
+		}
+		for _, k := range r.Keys {
+			if k.Kind == Discharger && caveat.CheckPublicKey(k.Public) != nil {
+				t.Fatal("weak key")
+			}
+		}
+	})
+}
