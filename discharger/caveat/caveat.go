@@ -51,9 +51,12 @@
 // made it, and proves nothing to anyone else.
 //
 // Input is hostile. Its size is bounded before anything looks at it; every
-// byte is accounted for; a caveat that was cut short, lengthened or changed
-// gives an error, and with an error comes the zero value. The work for a
-// caveat from someone unknown is one comparison and one map lookup.
+// byte is accounted for; a caveat that was cut short, lengthened or changed in
+// any bit gives an error, and with an error comes the zero value. A binary
+// caveat from someone unknown costs one comparison and one map lookup.
+//
+// An id names nothing: the JSON of V1 can be written in more than one way, and
+// one session may have many caveats. What names the session is in the condition.
 //
 // # What it costs
 //

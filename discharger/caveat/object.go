@@ -42,16 +42,22 @@ func (o *object) enter() error {
 // none, and ok is false.
 func (o *object) next() (name string, ok bool, err error) {
 	tok, err := o.dec.ReadToken()
-	if syntax := (*jsontext.SyntacticError)(nil); errors.As(err, &syntax) && syntax.Err == jsontext.ErrDuplicateName {
-		return "", false, fmt.Errorf("%.64q is there twice", syntax.JSONPointer.LastToken())
-	}
 	if err != nil {
-		return "", false, err
+		return "", false, shorten(err)
 	}
 	if tok.Kind() == '}' {
 		return "", false, nil
 	}
 	return tok.String(), true, nil
+}
+
+// shorten replaces the one error of the decoder that quotes a whole name.
+func shorten(err error) error {
+	var syntax *jsontext.SyntacticError
+	if errors.As(err, &syntax) && errors.Is(err, jsontext.ErrDuplicateName) {
+		return fmt.Errorf("%.64q is there twice", syntax.JSONPointer.LastToken())
+	}
+	return err
 }
 
 // str reads a value that has to be a string.

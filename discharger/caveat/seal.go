@@ -74,11 +74,11 @@ func (s *Sealer) Seal(rootKey []byte, condition string) ([]byte, error) {
 	if s.version == V1 {
 		limit = MaxTextSize
 		var err error
-		if id, err = s.appendText(&nonce, rootKey, condition); err != nil {
+		if id, err = s.sealText(&nonce, rootKey, condition); err != nil {
 			return nil, fmt.Errorf("seal caveat: %w", err)
 		}
 	} else {
-		id = s.appendBinary(&nonce, rootKey, condition)
+		id = s.sealBinary(&nonce, rootKey, condition)
 	}
 	if len(id) > limit {
 		return nil, fmt.Errorf("seal caveat: %d bytes, more than %d", len(id), limit)
@@ -86,25 +86,25 @@ func (s *Sealer) Seal(rootKey []byte, condition string) ([]byte, error) {
 	return id, nil
 }
 
-// appendBinary seals in the V2 or V3 encoding.
-func (s *Sealer) appendBinary(nonce *[nonceSize]byte, rootKey []byte, condition string) []byte {
+// sealBinary seals in the V2 or V3 encoding.
+func (s *Sealer) sealBinary(nonce *[nonceSize]byte, rootKey []byte, condition string) []byte {
 	size := 1 + 2*binary.MaxVarintLen64 + len(rootKey) + len(sealedNamespace) + len(condition)
-	secret := make([]byte, 0, size)
-	secret = append(secret, byte(s.version))
-	secret = binary.AppendUvarint(secret, uint64(len(rootKey)))
-	secret = append(secret, rootKey...)
+	plain := make([]byte, 0, size)
+	plain = append(plain, byte(s.version))
+	plain = binary.AppendUvarint(plain, uint64(len(rootKey)))
+	plain = append(plain, rootKey...)
 	if s.version == V3 {
-		secret = binary.AppendUvarint(secret, uint64(len(sealedNamespace)))
-		secret = append(secret, sealedNamespace...)
+		plain = binary.AppendUvarint(plain, uint64(len(sealedNamespace)))
+		plain = append(plain, sealedNamespace...)
 	}
-	secret = append(secret, condition...)
+	plain = append(plain, condition...)
 
-	id := make([]byte, 0, boxAt+box.Overhead+len(secret))
+	id := make([]byte, 0, boxAt+box.Overhead+len(plain))
 	id = append(id, byte(s.version))
 	id = append(id, s.discharger[:prefixSize]...)
 	id = append(id, s.homeserver[:]...)
 	id = append(id, nonce[:]...)
-	return box.SealAfterPrecomputation(id, secret, nonce, s.shared())
+	return box.SealAfterPrecomputation(id, plain, nonce, s.shared())
 }
 
 // SealParams is one caveat to seal, with everything that takes.

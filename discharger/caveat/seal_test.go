@@ -98,6 +98,10 @@ func TestSealLargest(t *testing.T) {
 		if tooLong <= maxCondition {
 			t.Errorf("V%d: no condition of %d bytes can be sealed, up to %d are allowed", version, tooLong, maxCondition)
 		}
+		// What a condition can grow to when V1 quotes it once more.
+		if _, err := s.Seal(testRootKey, strings.Repeat(`"`, maxCondition)); err != nil {
+			t.Errorf("V%d of quotes: %v", version, err)
+		}
 		for _, n := range []int{1, 100, maxCondition, tooLong - 1} {
 			id, err := s.Seal(testRootKey, strings.Repeat("c", n))
 			if err != nil {

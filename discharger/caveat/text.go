@@ -70,16 +70,16 @@ func readTextSecret(plain []byte) (secret, error) {
 	return s, s.check()
 }
 
-// appendText seals in the V1 encoding.
-func (s *Sealer) appendText(nonce *[nonceSize]byte, rootKey []byte, condition string) ([]byte, error) {
-	secret := append([]byte(`{"RootKey":"`), base64.StdEncoding.EncodeToString(rootKey)...)
-	secret = append(secret, `","Condition":`...)
-	secret, err := jsontext.AppendQuote(secret, condition)
+// sealText seals in the V1 encoding.
+func (s *Sealer) sealText(nonce *[nonceSize]byte, rootKey []byte, condition string) ([]byte, error) {
+	plain := base64.StdEncoding.AppendEncode([]byte(`{"RootKey":"`), rootKey)
+	plain = append(plain, `","Condition":`...)
+	plain, err := jsontext.AppendQuote(plain, condition)
 	if err != nil {
 		return nil, errors.New("condition is not UTF-8")
 	}
-	secret = append(secret, '}')
-	sealed := box.SealAfterPrecomputation(nil, secret, nonce, s.shared())
+	plain = append(plain, '}')
+	sealed := box.SealAfterPrecomputation(nil, plain, nonce, s.shared())
 
 	text := []byte{'{'}
 	for i, value := range [][]byte{s.discharger[:], s.homeserver[:], nonce[:], sealed} {
