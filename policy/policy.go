@@ -39,8 +39,8 @@ type Evaluator interface {
 }
 
 // A SessionCounter is an Evaluator that reads [User.Sessions]. Counting a
-// user's sessions costs a read of all of them, so the core only does it at
-// activation and when CountsSessions returns true for the name of the policy
+// user's sessions costs a read of all of them, so the core only does it when
+// CountsSessions returns true for the name of the policy
 // in force (see [Input.Policy]).
 type SessionCounter interface {
 	Evaluator

@@ -1,0 +1,173 @@
+package policy
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"cel.dev/cel-go/common/ast"
+	"cel.dev/cel-go/common/operators"
+	"cel.dev/cel-go/common/overloads"
+)
+
+// examine looks for what the type checker cannot see: literals that name
+// nothing, comparisons that never hold, reads that fail for some sessions. It
+// reports whether the expression can be used.
+func (c *compiler) examine(e *expression) bool {
+	e.reads = map[string]bool{}
+	ok := true
+	fail := func(at ast.Expr, format string, args ...any) {
+		ok = false
+		c.errorIn(e.node, c.offsetIn(e, at), format, args...)
+	}
+	tested := testedPaths(e.ast.NativeRep().Expr())
+	ast.PostOrderVisit(e.ast.NativeRep().Expr(), ast.NewExprVisitor(func(x ast.Expr) {
+		switch x.Kind() {
+		case ast.StructKind:
+			fail(x, "objects cannot be constructed")
+		case ast.ComprehensionKind:
+			e.loops = true
+		case ast.SelectKind:
+			c.examineSelect(e, x, tested)
+		case ast.IdentKind:
+			e.reads[x.AsIdent()] = true
+		case ast.CallKind:
+			c.examineCall(e, x, tested, fail)
+		}
+	}))
+	return ok
+}
+
+// offsetIn is where a part of an expression begins in the string it is in.
+func (c *compiler) offsetIn(e *expression, x ast.Expr) int {
+	return e.offset + offsetOf(e.text, e.ast.NativeRep().SourceInfo().GetStartLocation(x.ID()))
+}
+
+// testedPaths collects what an expression asks the presence of: has(a.b), and
+// "k" in m as m.k.
+func testedPaths(root ast.Expr) map[string]bool {
+	tested := map[string]bool{}
+	ast.PostOrderVisit(root, ast.NewExprVisitor(func(x ast.Expr) {
+		switch {
+		case x.Kind() == ast.SelectKind && x.AsSelect().IsTestOnly():
+			tested[pathOf(x)] = true
+		case x.Kind() == ast.CallKind && x.AsCall().FunctionName() == operators.In:
+			key, isText := textOf(x.AsCall().Args()[0])
+			if path := pathOf(x.AsCall().Args()[1]); isText && path != "" {
+				tested[path+"."+key] = true
+			}
+		}
+	}))
+	return tested
+}
+
+// textOf is the value of a string literal.
+func textOf(e ast.Expr) (string, bool) {
+	if e.Kind() != ast.LiteralKind {
+		return "", false
+	}
+	s, ok := e.AsLiteral().Value().(string)
+	return s, ok
+}
+
+const labelsPath = "session.labels"
+
+// examineSelect notes which field is read and warns of reads that fail.
+func (c *compiler) examineSelect(e *expression, x ast.Expr, tested map[string]bool) {
+	path := pathOf(x)
+	e.reads[path] = true
+	if x.AsSelect().IsTestOnly() || tested[path] {
+		return
+	}
+	if label, ok := strings.CutPrefix(path, labelsPath+"."); ok {
+		c.warnLabel(e, x, label)
+	}
+	for i := range c.table {
+		if f := &c.table[i]; f.guard && f.path() == path && path != sessionsPath {
+			c.warnIn(e.node, c.offsetIn(e, x), "not every session has %s, and without it this fails; ask has(%s) first", path, path)
+		}
+	}
+}
+
+// sessionsPath is the field that costs the service a count when it is read.
+const sessionsPath = "user.sessions"
+
+func (c *compiler) warnLabel(e *expression, x ast.Expr, label string) {
+	c.warnIn(e.node, c.offsetIn(e, x),
+		"this fails for sessions without the label %q; write session.labels[?%s].orValue(\"\")", shorten(label), strconv.Quote(label))
+}
+
+// examineCall checks the literals that a call or an operator is given.
+func (c *compiler) examineCall(e *expression, x ast.Expr, tested map[string]bool, fail func(ast.Expr, string, ...any)) {
+	call := x.AsCall()
+	args := call.Args()
+	switch name := call.FunctionName(); name {
+	case operators.Index:
+		label, isText := textOf(args[1])
+		if pathOf(args[0]) == labelsPath && isText && !tested[labelsPath+"."+label] {
+			c.warnLabel(e, x, label)
+		}
+	case operators.OptSelect:
+		if label, isText := textOf(args[1]); isText && pathOf(args[0]) != "" {
+			e.reads[pathOf(args[0])+"."+label] = true
+		}
+	case operators.Equals, operators.NotEquals:
+		c.examineEnum(args[0], args[1], fail)
+		c.examineEnum(args[1], args[0], fail)
+	case operators.In:
+		if args[1].Kind() == ast.ListKind {
+			for _, element := range args[1].AsList().Elements() {
+				c.examineEnum(args[0], element, fail)
+			}
+		}
+	case overloads.Matches:
+		pattern := args[len(args)-1]
+		if _, isText := textOf(pattern); !isText {
+			fail(pattern, "a regular expression is written out in the rule, so that it can be checked")
+		}
+	case "during":
+		c.examineLiteral(args[0], "a time of the week", c.clock.addWindow, fail)
+		c.examineLiteral(args[1], "a time zone", c.clock.addZone, fail)
+	default:
+		if call.IsMemberFunction() && len(args) == 1 && isZoned(name) {
+			c.examineLiteral(args[0], "a time zone", c.clock.addZone, fail)
+		}
+	}
+}
+
+func isZoned(function string) bool {
+	return slices.ContainsFunc(zonedFunctions(), func(z zoned) bool { return z.function == function })
+}
+
+// examineLiteral reads an argument that has to be written out.
+func (c *compiler) examineLiteral(x ast.Expr, what string, add func(string) error, fail func(ast.Expr, string, ...any)) {
+	text, ok := textOf(x)
+	if !ok {
+		fail(x, "%s is written out in the rule, so that it can be checked", what)
+		return
+	}
+	if err := add(text); err != nil {
+		fail(x, "%s", err)
+	}
+}
+
+// examineEnum refuses to compare a field with a value it never has.
+func (c *compiler) examineEnum(x, value ast.Expr, fail func(ast.Expr, string, ...any)) {
+	text, isText := textOf(value)
+	path := pathOf(x)
+	if !isText || path == "" {
+		return
+	}
+	for i := range c.table {
+		f := &c.table[i]
+		if f.path() != path || f.enum == nil || slices.Contains(f.enum, text) {
+			continue
+		}
+		hint := nearest(text, f.enum)
+		if hint == "" {
+			hint = fmt.Sprintf("; it is one of %s", strings.Join(f.enum, ", "))
+		}
+		fail(value, "%s is never %q%s", path, shorten(text), hint)
+	}
+}

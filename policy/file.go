@@ -1,0 +1,372 @@
+package policy
+
+import (
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// Limits of what a rule file may hold.
+const (
+	maxPolicies = 64
+	maxRules    = 200   // of a policy
+	maxTests    = 1000  // of a policy
+	maxList     = 10000 // entries
+	maxEntry    = 255   // bytes of an entry
+	maxDoc      = 4096
+)
+
+// A fileDef is a rule file, read but not compiled: every key is known, every
+// value has the right type, and expressions are still text.
+type fileDef struct {
+	src      *source
+	networks map[string]*networkSet
+	lists    map[string]*stringList
+	webhooks map[string]*webhookDef
+	policies []*policyDef
+}
+
+type policyDef struct {
+	name      string
+	at        *yaml.Node
+	doc       string
+	rules     []*ruleDef
+	otherwise *thenDef
+	tests     []*testDef
+}
+
+type ruleDef struct {
+	name string
+	at   *yaml.Node // the name
+	doc  string
+	when *yaml.Node
+	then *thenDef
+}
+
+// A thenDef is what a rule decides. What may hold an expression is a node.
+type thenDef struct {
+	at       *yaml.Node
+	constant Decision
+	webhook  string // its name; nothing else is set then
+	ttl      *yaml.Node
+	caveats  []*yaml.Node
+	labels   []entry
+}
+
+// read reads a rule file. What is wrong is reported; what is right is kept.
+func (f *fileDef) read(data []byte) {
+	root := f.src.parse(data)
+	if root == nil {
+		return
+	}
+	keys := f.src.keys(root, "the file", "version", "networks", "lists", "webhooks", "policies")
+	f.version(root, keys["version"])
+	f.readNetworks(keys["networks"])
+	f.readLists(keys["lists"])
+	f.readWebhooks(keys["webhooks"])
+	n := keys["policies"]
+	if n == nil {
+		f.src.errorAt(root, "the file has no key policies")
+		return
+	}
+	entries := f.src.entries(n, "policies")
+	if len(entries) > maxPolicies {
+		f.src.errorAt(n, "%d policies; at most %d are allowed", len(entries), maxPolicies)
+		return
+	}
+	if len(entries) == 0 && !f.src.failed() {
+		f.src.errorAt(n, "there is no policy under policies")
+	}
+	for _, e := range entries {
+		if f.src.nameAt(e.at, e.key, "the policy") {
+			f.policies = append(f.policies, f.readPolicy(e))
+		}
+	}
+}
+
+func (f *fileDef) version(root, n *yaml.Node) {
+	switch {
+	case n == nil:
+		f.src.errorAt(root, "the file does not say its version; write version: 1")
+	case n.Kind != yaml.ScalarNode || n.Value != "1":
+		f.src.errorAt(n, "version is 1, not %s", describe(n))
+	}
+}
+
+func (f *fileDef) readNetworks(n *yaml.Node) {
+	f.networks = map[string]*networkSet{}
+	if n == nil {
+		return
+	}
+	for _, e := range f.src.entries(n, "networks") {
+		if !f.listName(e) {
+			continue
+		}
+		var prefixes []netip.Prefix
+		for _, text := range f.strings(e.value, "the network list "+e.key) {
+			p, err := parsePrefix(text.Value)
+			if err != nil {
+				f.src.errorAt(text, "%v", err)
+				continue
+			}
+			prefixes = append(prefixes, p)
+		}
+		f.networks[e.key] = newNetworkSet(prefixes)
+	}
+}
+
+func (f *fileDef) readLists(n *yaml.Node) {
+	f.lists = map[string]*stringList{}
+	if n == nil {
+		return
+	}
+	for _, e := range f.src.entries(n, "lists") {
+		if !f.listName(e) {
+			continue
+		}
+		var values []string
+		for _, text := range f.strings(e.value, "the list "+e.key) {
+			if _, err := parsePrefix(text.Value); err == nil {
+				f.src.errorAt(text, "%s is an address; under lists it would be compared as text, so it belongs under networks", text.Value)
+				continue
+			}
+			values = append(values, text.Value)
+		}
+		f.lists[e.key] = newStringList(values)
+	}
+}
+
+// listName checks that a list's name can stand in an expression.
+func (f *fileDef) listName(e entry) bool {
+	if !f.src.nameAt(e.at, e.key, "the list") {
+		return false
+	}
+	if strings.Contains(e.key, "-") || e.key[0] >= '0' && e.key[0] <= '9' {
+		f.src.errorAt(e.at, "the list %q: the name of a list begins with a letter and has no -, so that an expression can have it", e.key)
+		return false
+	}
+	return true
+}
+
+// strings returns a list's items, which are strings.
+func (f *fileDef) strings(n *yaml.Node, what string) []*yaml.Node {
+	var out []*yaml.Node
+	for _, item := range f.src.items(n, what, maxList) {
+		if _, ok := f.src.text(item, "an entry of "+what, maxEntry); ok {
+			out = append(out, item)
+		}
+	}
+	return out
+}
+
+func (f *fileDef) readPolicy(e entry) *policyDef {
+	p := &policyDef{name: e.key, at: e.at}
+	what := "the policy " + e.key
+	keys := f.src.keys(e.value, what, "doc", "rules", "otherwise", "tests")
+	if n := keys["doc"]; n != nil {
+		p.doc, _ = f.src.text(n, "doc", maxDoc)
+	}
+	if n := keys["rules"]; n != nil {
+		names := map[string]int{}
+		for _, item := range f.src.items(n, "rules", maxRules) {
+			if r := f.readRule(item, names); r != nil {
+				p.rules = append(p.rules, r)
+			}
+		}
+	}
+	if n := keys["otherwise"]; n != nil {
+		p.otherwise = f.readThen(n, "otherwise")
+	} else if e.value.Kind == yaml.MappingNode {
+		f.src.errorAt(e.at, "%s has no otherwise, which decides where no rule matches; write, for instance, otherwise: allow", what)
+	}
+	if n := keys["tests"]; n != nil {
+		for _, item := range f.src.items(n, "tests", maxTests) {
+			if t := f.readTest(item); t != nil {
+				p.tests = append(p.tests, t)
+			}
+		}
+	}
+	return p
+}
+
+// otherwiseRule is the name of the rule that decides where none matches.
+const otherwiseRule = "otherwise"
+
+func (f *fileDef) readRule(n *yaml.Node, names map[string]int) *ruleDef {
+	if n.Kind != yaml.MappingNode {
+		f.src.errorAt(n, "a rule is a mapping with name, when and then, not %s", describe(n))
+		return nil
+	}
+	keys := f.src.keys(n, "a rule", "name", "doc", "when", "then")
+	r := &ruleDef{at: n, when: keys["when"]}
+	if at := keys["name"]; at == nil {
+		f.src.errorAt(n, "the rule has no name")
+	} else if name, ok := f.src.text(at, "name", maxEntry); ok && f.src.nameAt(at, name, "the rule") {
+		r.name, r.at = name, at
+		if line, twice := names[name]; twice {
+			f.src.errorAt(at, "the policy has a rule %s already, in line %d", name, line)
+		}
+		names[name] = at.Line
+		if name == otherwiseRule {
+			f.src.errorAt(at, "a rule cannot be named otherwise")
+		}
+	}
+	if doc := keys["doc"]; doc != nil {
+		r.doc, _ = f.src.text(doc, "doc", maxDoc)
+	}
+	if r.when == nil {
+		f.src.errorAt(n, "the rule has no when, the condition under which it decides")
+	} else if _, ok := f.src.text(r.when, "when, an expression,", 4*maxExpression); !ok {
+		r.when = nil
+	}
+	if then := keys["then"]; then == nil {
+		f.src.errorAt(n, "the rule has no then, which says what it decides")
+	} else {
+		r.then = f.readThen(then, "then")
+	}
+	return r
+}
+
+// thenKeys returns the keys of a then, and those that an effect allows.
+func thenKeys() []string {
+	return []string{"effect", "webhook", "ttl", "caveats", "code", "message", "soft_logout", "labels", "keep_sessions", "retry_after"}
+}
+
+func keysOf(e Effect) []string {
+	switch e {
+	case EffectAllow:
+		return []string{"ttl", "caveats", "labels", "keep_sessions"}
+	case EffectDefer:
+		return []string{"retry_after"}
+	case EffectReauth:
+		return []string{"code", "message"}
+	}
+	return []string{"code", "message", "soft_logout"}
+}
+
+// readThen reads an effect by itself, or a mapping of all that is decided.
+func (f *fileDef) readThen(n *yaml.Node, what string) *thenDef {
+	t := &thenDef{at: n}
+	if n.Kind == yaml.ScalarNode {
+		return t.withEffect(f.effect(n))
+	}
+	keys := f.src.keys(n, what, thenKeys()...)
+	if hook := keys["webhook"]; hook != nil {
+		if len(keys) > 1 {
+			f.src.errorAt(n, "a webhook decides everything itself; %s has no other keys beside webhook", what)
+		}
+		t.webhook, _ = f.src.text(hook, "webhook", maxEntry)
+		return t
+	}
+	at := keys["effect"]
+	if at == nil {
+		if n.Kind == yaml.MappingNode {
+			f.src.errorAt(n, "%s has no effect", what)
+		}
+		return t
+	}
+	t.withEffect(f.effect(at))
+	if t.constant.Effect != "" {
+		f.readExtras(t, keys)
+	}
+	return t
+}
+
+func (t *thenDef) withEffect(e Effect) *thenDef {
+	t.constant.Effect = e
+	return t
+}
+
+func (f *fileDef) effect(n *yaml.Node) Effect {
+	var names []string
+	for _, e := range Effects() {
+		names = append(names, string(e))
+	}
+	text, ok := f.src.text(n, "an effect", maxEntry)
+	if !ok {
+		return ""
+	}
+	for _, name := range names {
+		if text == name {
+			return Effect(name)
+		}
+	}
+	hint := nearest(text, names)
+	if hint == "" {
+		hint = "; effects are " + strings.Join(names, ", ")
+	}
+	f.src.errorAt(n, "there is no effect %q%s", shorten(text), hint)
+	return ""
+}
+
+// readExtras reads what stands beside an effect.
+func (f *fileDef) readExtras(t *thenDef, keys map[string]*yaml.Node) {
+	effect, d := t.constant.Effect, &t.constant
+	allowed := keysOf(effect)
+	for _, key := range thenKeys()[2:] {
+		n := keys[key]
+		if n == nil {
+			continue
+		}
+		if !slices.Contains(allowed, key) {
+			f.src.errorAt(n, "%s has no meaning with the effect %s", key, effect)
+			continue
+		}
+		switch key {
+		case "ttl":
+			t.ttl = n
+		case "caveats":
+			t.caveats = f.src.items(n, key, maxCaveats)
+		case "code":
+			d.Code = f.checked(n, key, maxCode, checkCode)
+		case "message":
+			d.Message = f.checked(n, key, maxMessage, checkMessage)
+		case "soft_logout":
+			d.SoftLogout = f.src.flag(n, key)
+		case "labels":
+			t.labels = f.src.entries(n, key)
+			if len(t.labels) > maxSetLabels {
+				f.src.errorAt(n, "%d labels; at most %d can be set", len(t.labels), maxSetLabels)
+			}
+		case "keep_sessions":
+			d.KeepSessions = f.src.number(n, key, 1, 10000)
+		case "retry_after":
+			d.RetryAfter = f.duration(n, key, minTTL, maxRetryAfter)
+		}
+	}
+}
+
+// checked reads a string that has rules of its own.
+func (f *fileDef) checked(n *yaml.Node, what string, most int, check func(string) error) string {
+	s, ok := f.src.text(n, what, most)
+	if !ok {
+		return ""
+	}
+	if err := check(s); err != nil {
+		f.src.errorAt(n, "%v", err)
+		return ""
+	}
+	return s
+}
+
+// duration reads a duration between two others.
+func (f *fileDef) duration(n *yaml.Node, what string, least, most time.Duration) time.Duration {
+	if n.Kind != yaml.ScalarNode {
+		f.src.errorAt(n, "%s is a duration such as 90s, not %s", what, describe(n))
+		return 0
+	}
+	d, err := parseDuration(n.Value)
+	if err != nil {
+		f.src.errorAt(n, "%s: %v", what, err)
+		return 0
+	}
+	if d < least || d > most {
+		f.src.errorAt(n, "%s is from %s to %s, not %s", what, least, most, d)
+		return 0
+	}
+	f.src.unanchored(n)
+	return d
+}

@@ -1,0 +1,95 @@
+package policy
+
+import (
+	"encoding/json"
+	"fmt"
+	"time"
+)
+
+// In JSON, durations are strings of Go's and CEL's form, "300s" or "1h30m":
+// webhooks and audit logs are read by programs in other languages, in which
+// a number of nanoseconds is a surprise.
+
+// jsonDuration is a duration in JSON.
+type jsonDuration time.Duration
+
+func (d jsonDuration) MarshalJSON() ([]byte, error) {
+	return json.Marshal(time.Duration(d).String())
+}
+
+func (d *jsonDuration) UnmarshalJSON(data []byte) error {
+	var s string
+	if err := json.Unmarshal(data, &s); err != nil {
+		return fmt.Errorf("a duration is a string such as \"90s\", not %s", shorten(string(data)))
+	}
+	v, err := parseDuration(s)
+	if err != nil {
+		return err
+	}
+	*d = jsonDuration(v)
+	return nil
+}
+
+// jsonGrant is Grant with durations as strings.
+type jsonGrant struct {
+	TTL     jsonDuration `json:"ttl"`
+	MaxTTL  jsonDuration `json:"max_ttl"`
+	Revokes bool         `json:"revokes"`
+}
+
+// MarshalJSON writes durations as strings.
+func (g Grant) MarshalJSON() ([]byte, error) {
+	return json.Marshal(jsonGrant{jsonDuration(g.TTL), jsonDuration(g.MaxTTL), g.Revokes})
+}
+
+// UnmarshalJSON reads durations from strings. As with every struct, what the
+// JSON leaves out stays as it is.
+func (g *Grant) UnmarshalJSON(data []byte) error {
+	j := jsonGrant{jsonDuration(g.TTL), jsonDuration(g.MaxTTL), g.Revokes}
+	if err := json.Unmarshal(data, &j); err != nil {
+		return err
+	}
+	*g = Grant{time.Duration(j.TTL), time.Duration(j.MaxTTL), j.Revokes}
+	return nil
+}
+
+// jsonDecision is Decision with durations as strings.
+type jsonDecision struct {
+	Effect       Effect            `json:"effect"`
+	TTL          jsonDuration      `json:"ttl,omitempty"`
+	Caveats      []string          `json:"caveats,omitempty"`
+	Code         string            `json:"code,omitempty"`
+	Message      string            `json:"message,omitempty"`
+	SoftLogout   bool              `json:"soft_logout,omitempty"`
+	Labels       map[string]string `json:"labels,omitempty"`
+	KeepSessions int               `json:"keep_sessions,omitempty"`
+	RetryAfter   jsonDuration      `json:"retry_after,omitempty"`
+	Rule         string            `json:"rule,omitempty"`
+	Hash         string            `json:"hash,omitempty"`
+}
+
+// MarshalJSON writes durations as strings.
+func (d Decision) MarshalJSON() ([]byte, error) {
+	return json.Marshal(jsonDecision{
+		d.Effect, jsonDuration(d.TTL), d.Caveats, d.Code, d.Message, d.SoftLogout,
+		d.Labels, d.KeepSessions, jsonDuration(d.RetryAfter), d.Rule, d.Hash,
+	})
+}
+
+// UnmarshalJSON reads durations from strings.
+func (d *Decision) UnmarshalJSON(data []byte) error {
+	var j jsonDecision
+	if err := json.Unmarshal(data, &j); err != nil {
+		return err
+	}
+	*d = j.decision()
+	return nil
+}
+
+func (j jsonDecision) decision() Decision {
+	return Decision{
+		Effect: j.Effect, TTL: time.Duration(j.TTL), Caveats: j.Caveats, Code: j.Code, Message: j.Message,
+		SoftLogout: j.SoftLogout, Labels: j.Labels, KeepSessions: j.KeepSessions,
+		RetryAfter: time.Duration(j.RetryAfter), Rule: j.Rule, Hash: j.Hash,
+	}
+}

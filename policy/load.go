@@ -1,0 +1,217 @@
+package policy
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// DefaultMaxCost is what one decision may cost unless [LoadConfig] says
+// otherwise. It is about a millisecond in the worst case; a rule that
+// compares a field or two costs less than ten.
+const DefaultMaxCost = 10000
+
+// LoadConfig says what to load. The zero value loads the built-in policies
+// alone.
+type LoadConfig struct {
+	// Files are the rule files, in order. A policy name may come once in all
+	// of them. A policy of a built-in's name replaces the built-in one.
+	Files []string
+
+	// FS is where Files, and the files they name, are; nil means the
+	// operating system's.
+	FS fs.FS
+
+	// Caveats knows the caveats that policies may add. nil lets them add
+	// any.
+	Caveats CaveatChecker
+
+	// MaxCost bounds a decision; 0 means DefaultMaxCost.
+	MaxCost uint64
+
+	// Offline leaves webhooks unprepared: their secrets are not read, and a
+	// rule that asks one is undecided. For checking files where they do not
+	// run.
+	Offline bool
+
+	// SkipTests loads files whose own tests fail or are missing all the
+	// same.
+	SkipTests bool
+
+	// Now is the clock of webhooks; nil means time.Now.
+	Now func() time.Time
+
+	// Observe is told what webhooks do; nil means nobody is.
+	Observe Observer
+}
+
+// Load reads, compiles and tests rule files, all or nothing. An error about
+// what the files say is a [Problems], with places in the files; one about
+// reading them is not.
+func Load(cfg LoadConfig) (*Set, error) {
+	set, problems, err := load(cfg)
+	if err != nil {
+		return nil, err
+	}
+	if err := problems.err(); err != nil {
+		return nil, err
+	}
+	if !cfg.SkipTests {
+		report := set.test()
+		if report.Failed() > 0 {
+			return nil, append(problems, report.problems()...)
+		}
+	}
+	set.warnings = problems
+	return set, nil
+}
+
+// load compiles files. The set is complete only if no problem is more than a
+// warning.
+func load(cfg LoadConfig) (*Set, Problems, error) {
+	if cfg.MaxCost == 0 {
+		cfg.MaxCost = DefaultMaxCost
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	builtins, err := builtinFiles()
+	if err != nil {
+		return nil, nil, err
+	}
+	files := make([]rawFile, 0, len(cfg.Files))
+	for _, name := range cfg.Files {
+		data, err := readLimited(cfg.FS, name, maxFileBytes+1)
+		if err != nil {
+			return nil, nil, fmt.Errorf("read policy: %w", err)
+		}
+		files = append(files, rawFile{name: name, data: data})
+	}
+	l := &loader{cfg: cfg, set: &Set{policies: map[string]*rulePolicy{}, caveats: cfg.Caveats}, at: map[string]string{}}
+	for _, f := range files {
+		if err := l.add(f); err != nil {
+			return nil, nil, err
+		}
+	}
+	l.set.files = append(slices.Clone(cfg.Files), l.set.files...)
+	for _, f := range builtins {
+		if err := l.add(f); err != nil {
+			return nil, nil, err
+		}
+	}
+	l.set.hash = hashOf(slices.Concat(files, builtins))
+	return l.set, l.problems, nil
+}
+
+// A rawFile is a rule file as text.
+type rawFile struct {
+	name    string
+	data    []byte
+	builtin bool
+}
+
+// hashOf identifies the text of files.
+func hashOf(files []rawFile) string {
+	h := sha256.New()
+	for _, f := range files {
+		sum := sha256.Sum256(f.data)
+		h.Write(sum[:])
+	}
+	return hex.EncodeToString(h.Sum(nil)[:8])
+}
+
+// readLimited reads at most limit bytes of a file.
+func readLimited(fsys fs.FS, name string, limit int64) ([]byte, error) {
+	var f fs.File
+	var err error
+	if fsys == nil {
+		f, err = os.Open(name)
+	} else {
+		f, err = fsys.Open(name)
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	if info, err := f.Stat(); err != nil {
+		return nil, err
+	} else if info.IsDir() {
+		return nil, &fs.PathError{Op: "read", Path: name, Err: errors.New("is a directory")}
+	}
+	return io.ReadAll(io.LimitReader(f, limit))
+}
+
+// beside resolves a name that a rule file mentions, from the file's folder.
+func beside(file, name string) string {
+	if filepath.IsAbs(name) {
+		return name
+	}
+	return filepath.Join(filepath.Dir(file), name)
+}
+
+// A loader adds files to a set.
+type loader struct {
+	cfg      LoadConfig
+	set      *Set
+	problems Problems
+	at       map[string]string // the place of each policy
+}
+
+// add compiles a file and adds its policies.
+func (l *loader) add(f rawFile) error {
+	def := &fileDef{src: &source{name: f.name}}
+	def.read(f.data)
+	if len(def.policies) > 0 {
+		if err := l.compile(def, f.builtin); err != nil {
+			return err
+		}
+	}
+	l.problems = append(l.problems, def.src.result()...)
+	return nil
+}
+
+func (l *loader) compile(def *fileDef, builtin bool) error {
+	lang, err := newLanguage(def.networks, def.lists)
+	if err != nil {
+		return err
+	}
+	hooks := l.hooks(def)
+	c := &compiler{source: def.src, language: lang, maxCost: l.cfg.MaxCost, caveats: l.cfg.Caveats}
+	for _, d := range def.policies {
+		place := fmt.Sprintf("%s:%d", def.src.name, d.at.Line)
+		if first, taken := l.at[d.name]; taken {
+			if !builtin {
+				def.src.errorAt(d.at, "there is a policy %s already, at %s", d.name, first)
+			}
+			continue
+		}
+		l.at[d.name] = place
+		p := c.policy(d, hooks)
+		p.builtin, p.order = builtin, len(l.at)
+		l.set.policies[d.name] = p
+	}
+	return nil
+}
+
+// hooks prepares a file's webhooks.
+func (l *loader) hooks(def *fileDef) map[string]*webhook {
+	hooks := map[string]*webhook{}
+	for name, d := range def.webhooks {
+		hooks[name] = newWebhook(d, l.cfg, def.src)
+		for _, n := range []*yaml.Node{d.secretFile, d.caFile} {
+			if n != nil && !l.cfg.Offline {
+				l.set.files = append(l.set.files, beside(def.src.name, n.Value))
+			}
+		}
+	}
+	return hooks
+}

@@ -1,0 +1,386 @@
+package policy
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// maxFileBytes bounds a rule file. Its YAML nodes, of which a file of nothing
+// but commas has the most, then fit in some fifty megabytes.
+const maxFileBytes = 256 << 10
+
+// maxProblems is how many problems of one file are reported.
+const maxProblems = 50
+
+// A source is one rule file as YAML. It knows shapes and places, and nothing
+// of what a policy means. Its readers report what is wrong and return what is
+// left, so that one pass over a file finds as much as possible.
+type source struct {
+	name     string
+	lines    []string
+	problems Problems
+	more     bool // than maxProblems, and not only warnings
+}
+
+// parse returns the mapping that is the file's only document, or nil.
+func (s *source) parse(data []byte) *yaml.Node {
+	switch {
+	case len(data) > maxFileBytes:
+		s.whole("the file has %d bytes; at most %d are read", len(data), maxFileBytes)
+		return nil
+	case !utf8.Valid(data):
+		s.whole("the file is not UTF-8 text")
+		return nil
+	}
+	data = bytes.TrimPrefix(data, []byte("\uFEFF"))
+	s.lines = strings.Split(strings.ReplaceAll(string(data), "\r\n", "\n"), "\n")
+	decoder := yaml.NewDecoder(bytes.NewReader(data))
+	var document, another yaml.Node
+	if err := decoder.Decode(&document); errors.Is(err, io.EOF) {
+		s.whole("the file is empty")
+		return nil
+	} else if err != nil {
+		s.notYAML(err)
+		return nil
+	}
+	if err := decoder.Decode(&another); err == nil {
+		s.errorAt(&another, "a second YAML document begins here; a rule file is one document")
+		return nil
+	} else if !errors.Is(err, io.EOF) {
+		s.notYAML(err)
+		return nil
+	}
+	root := document.Content[0]
+	if root.Kind != yaml.MappingNode {
+		s.errorAt(root, "a rule file is a mapping with the keys version and policies, not %s", describe(root))
+		return nil
+	}
+	return root
+}
+
+var yamlErrorLine = regexp.MustCompile(`^yaml: (?:line (\d{1,9}): )?`)
+
+// notYAML reports an error of the YAML reader, which knows at most its line.
+func (s *source) notYAML(err error) {
+	message := err.Error()
+	line := 0
+	if m := yamlErrorLine.FindStringSubmatch(message); m != nil {
+		message = message[len(m[0]):]
+		line, _ = strconv.Atoi(m[1]) // stays 0 where there is none
+	}
+	s.report(&Problem{Line: min(line, len(s.lines)), Message: "not YAML: " + message})
+}
+
+// whole reports a problem of the file as a whole.
+func (s *source) whole(format string, args ...any) {
+	s.report(&Problem{Message: fmt.Sprintf(format, args...)})
+}
+
+// errorAt and warnAt report a problem at a node.
+func (s *source) errorAt(n *yaml.Node, format string, args ...any) {
+	s.report(&Problem{Line: n.Line, Column: n.Column, Message: fmt.Sprintf(format, args...)})
+}
+
+func (s *source) warnAt(n *yaml.Node, format string, args ...any) {
+	s.report(&Problem{Line: n.Line, Column: n.Column, Message: fmt.Sprintf(format, args...), Warning: true})
+}
+
+// errorIn and warnIn report a problem offset characters into a string.
+func (s *source) errorIn(n *yaml.Node, offset int, format string, args ...any) {
+	line, column := s.place(n, offset)
+	s.report(&Problem{Line: line, Column: column, Message: fmt.Sprintf(format, args...)})
+}
+
+func (s *source) warnIn(n *yaml.Node, offset int, format string, args ...any) {
+	line, column := s.place(n, offset)
+	s.report(&Problem{Line: line, Column: column, Message: fmt.Sprintf(format, args...), Warning: true})
+}
+
+func (s *source) report(p *Problem) {
+	if len(s.problems) >= maxProblems {
+		s.more = s.more || !p.Warning
+		return
+	}
+	p.File = s.name
+	if p.Line > 0 && p.Line <= len(s.lines) {
+		p.Text = s.lines[p.Line-1]
+	}
+	if p.Column > 0 {
+		p.Width = tokenWidth(p.Text, p.Column)
+	}
+	s.problems = append(s.problems, p)
+}
+
+// failed says whether a problem so far is more than a warning.
+func (s *source) failed() bool { return s.more || s.problems.err() != nil }
+
+// result returns the problems in the order of the file.
+func (s *source) result() Problems {
+	s.problems.sort()
+	if s.more {
+		s.problems = append(s.problems, &Problem{File: s.name,
+			Message: fmt.Sprintf("more than %d problems; the rest is not shown", maxProblems)})
+		s.more = false
+	}
+	return s.problems
+}
+
+// tokenWidth is how many characters the word or the quoted text at a column
+// has.
+func tokenWidth(line string, column int) int {
+	runes := []rune(line)
+	if column < 1 || column > len(runes) {
+		return 1
+	}
+	runes = runes[column-1:]
+	if q := runes[0]; q == '"' || q == '\'' {
+		for i, r := range runes[1:] {
+			if r == q {
+				return i + 2
+			}
+		}
+		return 1
+	}
+	n := 0
+	for n < len(runes) && (runes[n] == '_' || unicode.IsLetter(runes[n]) || unicode.IsDigit(runes[n])) {
+		n++
+	}
+	return max(n, 1)
+}
+
+// place returns the line and column of a character of a node's string, by
+// walking the string along the text it was written as: quotes, escapes,
+// folded lines and indentation are in the text only.
+func (s *source) place(n *yaml.Node, offset int) (line, column int) {
+	w := walker{lines: s.lines, line: n.Line, column: n.Column}
+	switch {
+	case n.Style&(yaml.LiteralStyle|yaml.FoldedStyle) != 0:
+		w.line, w.column = n.Line+1, 1
+	case n.Style&(yaml.DoubleQuotedStyle|yaml.SingleQuotedStyle) != 0:
+		w.column++
+	}
+	for i, r := range []rune(n.Value) {
+		w.find(r, n.Style&yaml.DoubleQuotedStyle != 0)
+		if i == offset {
+			break
+		}
+		w.column++
+	}
+	if w.line < 1 || w.line > len(s.lines) {
+		return n.Line, n.Column
+	}
+	return w.line, w.column
+}
+
+// A walker is a place in a file.
+type walker struct {
+	lines        []string
+	line, column int // both from 1
+	cached       int // the line that runes holds
+	runes        []rune
+}
+
+// peek returns the character here; a line ends in '\n'.
+func (w *walker) peek() (rune, bool) {
+	if w.line > len(w.lines) {
+		return 0, false
+	}
+	if w.cached != w.line {
+		w.cached, w.runes = w.line, []rune(w.lines[w.line-1])
+	}
+	if w.column > len(w.runes) {
+		return '\n', true
+	}
+	return w.runes[w.column-1], true
+}
+
+// find goes forward to where r was written.
+func (w *walker) find(r rune, escapes bool) {
+	for {
+		c, ok := w.peek()
+		blank := c == ' ' || c == '\t' || c == '\n'
+		switch {
+		case !ok || c == r && c != '\n':
+			return
+		case c == '\\' && escapes:
+			w.column += escapeWidth(w.runes[w.column-1:]) - 1
+			return
+		case r == ' ' && c == '\n' || r == '\n' && c == '\n':
+			return // a fold, or an end of line: it stands at the line's end
+		case c == '\n':
+			w.line, w.column = w.line+1, 1
+		case blank || c == '\'':
+			w.column++ // indentation, or a doubled quote
+		default:
+			return // not how it was written; stay near
+		}
+	}
+}
+
+// escapeWidth is the length of the escape sequence that runes begin with.
+func escapeWidth(runes []rune) int {
+	if len(runes) < 2 {
+		return 1
+	}
+	switch runes[1] {
+	case 'x':
+		return 4
+	case 'u':
+		return 6
+	case 'U':
+		return 10
+	}
+	return 2
+}
+
+// An entry is a key of a mapping and what it holds.
+type entry struct {
+	key   string
+	at    *yaml.Node // the key
+	value *yaml.Node
+}
+
+// entries returns a mapping's entries. Keys are strings and come once.
+func (s *source) entries(n *yaml.Node, what string) []entry {
+	if n.Kind != yaml.MappingNode || !untagged(n) {
+		s.errorAt(n, "%s is a mapping, not %s", what, describe(n))
+		return nil
+	}
+	s.unanchored(n)
+	lines := map[string]int{}
+	var out []entry
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		k, v := n.Content[i], n.Content[i+1]
+		if !isText(k) {
+			s.errorAt(k, "a key of %s is a name, not %s", what, describe(k))
+			continue
+		}
+		s.unanchored(k)
+		if line, twice := lines[k.Value]; twice {
+			s.errorAt(k, "%s has the key %q already, in line %d", what, shorten(k.Value), line)
+			continue
+		}
+		lines[k.Value] = k.Line
+		out = append(out, entry{k.Value, k, v})
+	}
+	return out
+}
+
+// keys reads a mapping that has no keys but the known ones.
+func (s *source) keys(n *yaml.Node, what string, known ...string) map[string]*yaml.Node {
+	out := map[string]*yaml.Node{}
+	for _, e := range s.entries(n, what) {
+		if !slices.Contains(known, e.key) {
+			s.errorAt(e.at, "%s has no key %q%s", what, shorten(e.key), nearest(e.key, known))
+			continue
+		}
+		out[e.key] = e.value
+	}
+	return out
+}
+
+// items returns the items of a list.
+func (s *source) items(n *yaml.Node, what string, most int) []*yaml.Node {
+	switch {
+	case n.Kind != yaml.SequenceNode || !untagged(n):
+		s.errorAt(n, "%s is a list, not %s", what, describe(n))
+		return nil
+	case len(n.Content) > most:
+		s.errorAt(n, "%s has %d items; at most %d are allowed", what, len(n.Content), most)
+		return nil
+	}
+	s.unanchored(n)
+	return n.Content
+}
+
+// text reads a string of at most most bytes.
+func (s *source) text(n *yaml.Node, what string, most int) (string, bool) {
+	switch {
+	case !isText(n):
+		s.errorAt(n, "%s is a string, not %s", what, describe(n))
+		return "", false
+	case len(n.Value) > most:
+		s.errorAt(n, "%s has %d bytes; at most %d are allowed", what, len(n.Value), most)
+		return "", false
+	}
+	s.unanchored(n)
+	return n.Value, true
+}
+
+var nameForm = regexp.MustCompile(`^[a-z0-9][a-z0-9_-]{0,63}$`)
+
+// nameAt checks a name that appears in logs and metrics.
+func (s *source) nameAt(n *yaml.Node, name, what string) bool {
+	if !nameForm.MatchString(name) {
+		s.errorAt(n, "%s %q: a name has at most 64 of a-z, 0-9, _ and -, and begins with a letter or digit", what, shorten(name))
+		return false
+	}
+	return true
+}
+
+// flag reads true or false.
+func (s *source) flag(n *yaml.Node, what string) bool {
+	if n.Kind != yaml.ScalarNode || n.ShortTag() != "!!bool" || !untagged(n) {
+		s.errorAt(n, "%s is true or false, not %s", what, describe(n))
+		return false
+	}
+	s.unanchored(n)
+	return strings.EqualFold(n.Value, "true")
+}
+
+// number reads a whole number.
+func (s *source) number(n *yaml.Node, what string, least, most int) int {
+	v, err := strconv.Atoi(n.Value)
+	if n.Kind != yaml.ScalarNode || n.ShortTag() != "!!int" || !untagged(n) || err != nil {
+		s.errorAt(n, "%s is a whole number, not %s", what, describe(n))
+		return 0
+	}
+	if v < least || v > most {
+		s.errorAt(n, "%s is from %d to %d, not %d", what, least, most, v)
+		return 0
+	}
+	s.unanchored(n)
+	return v
+}
+
+// unanchored refuses anchors. Aliases are refused by their kind.
+func (s *source) unanchored(n *yaml.Node) {
+	if n.Anchor != "" {
+		s.errorAt(n, "an anchor (&%s); rule files have none, write the value out", shorten(n.Anchor))
+	}
+}
+
+func isText(n *yaml.Node) bool {
+	return n.Kind == yaml.ScalarNode && n.ShortTag() == "!!str" && untagged(n)
+}
+
+func untagged(n *yaml.Node) bool { return n.Style&yaml.TaggedStyle == 0 }
+
+// describe says what a node is, where something else was wanted.
+func describe(n *yaml.Node) string {
+	switch {
+	case n.Kind == yaml.AliasNode:
+		return "an alias (*" + shorten(n.Value) + "); write the value out"
+	case !untagged(n):
+		return "a value with the tag " + shorten(n.Tag)
+	case n.Kind == yaml.MappingNode:
+		return "a mapping"
+	case n.Kind == yaml.SequenceNode:
+		return "a list"
+	case n.ShortTag() == "!!null":
+		return "nothing"
+	case n.ShortTag() == "!!str":
+		return strconv.Quote(shorten(n.Value))
+	}
+	return shorten(n.Value) + " (a " + strings.TrimPrefix(n.ShortTag(), "!!") + " in YAML; quoted it is a string)"
+}
