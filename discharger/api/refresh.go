@@ -133,9 +133,14 @@ func (s *Session) settle(err error) {
 // user's. A refresh under way is called off first. After success, what the
 // session held is gone from it, and every call returns a [RefusedError]; what
 // Save stored is the caller's to remove. Errors are those of [Client.Logout];
-// after one, the session goes on unless it was a final refusal.
+// after one, the session goes on unless it was a final refusal. A session that
+// is over already has nothing to log out with, and gives that refusal.
 func (s *Session) Logout(ctx context.Context, scope Scope) error {
 	s.mu.Lock()
+	if s.over != nil {
+		defer s.mu.Unlock()
+		return s.over
+	}
 	s.leaving++
 	f := s.flight
 	s.mu.Unlock()

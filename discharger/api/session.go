@@ -108,7 +108,9 @@ func (s *Session) Grant(ctx context.Context) (Grant, error) {
 	if err != nil {
 		return Grant{}, err
 	}
-	return c.grant, nil
+	g := c.grant
+	g.Access, g.Discharge = g.Access.Clone(), g.Discharge.Clone()
+	return g, nil
 }
 
 // Refresh gets a new discharge now, even if there is a good one: for when the
