@@ -32,7 +32,7 @@ type Variable struct {
 // commas. A variable that is set but empty counts as not set.
 func Variables() []Variable {
 	keys := []string{
-		"listen", "admin_listen", "public_url", "data_dir", "keys.file",
+		"listen", "admin_listen", "admin_public", "public_url", "data_dir", "keys.file",
 		"store.redis.addresses", "store.redis.username", "store.redis.password_file",
 		"log.level", "log.format",
 	}

@@ -131,7 +131,7 @@ func TestRedisFromEnvironment(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if r := cfg.Store.Redis; r == nil || r.Addresses[0] != "redis:6379" || r.Timeouts.Dial != time.Second || r.Durability != DurablePrimary {
+	if r := cfg.Store.Redis; r == nil || r.Addresses[0] != "redis:6379" || r.Timeouts.Dial != 500*time.Millisecond || r.Durability != DurablePrimary {
 		t.Errorf("redis is %+v", r)
 	}
 }
@@ -142,8 +142,11 @@ func TestVariablesNameKeys(t *testing.T) {
 		d := &decoder{report: report{places: make(map[string]Place)}}
 		cfg := Default()
 		d.set(cfg, v.Key, "127.0.0.1:1", Place{Source: "$" + v.Name})
-		if v.Key == "log.level" {
-			if len(d.problems) != 1 || !strings.HasPrefix(d.problems[0].Error(), "$DISCHARGER_LOG_LEVEL: log.level: want debug") {
+		if want, ok := map[string]string{
+			"log.level":    "$DISCHARGER_LOG_LEVEL: log.level: want debug",
+			"admin_public": "$DISCHARGER_ADMIN_PUBLIC: admin_public: want true or false",
+		}[v.Key]; ok {
+			if len(d.problems) != 1 || !strings.HasPrefix(d.problems[0].Error(), want) {
 				t.Errorf("problems %v", d.problems)
 			}
 			continue
@@ -236,7 +239,10 @@ func TestProblems(t *testing.T) {
 		{"no certificate", "store: {redis: {addresses: [a:1], tls: {cert_file: /nonexistent/c, key_file: /nonexistent/k}}}", `store.redis.tls: read client certificate`},
 		{"zero timeout", "store: {redis: {addresses: [a:1], timeouts: {read: 0s}}}", `store.redis.timeouts.read: want more than 0, got 0s`},
 		{"durability", "store: {redis: {addresses: [a:1], durability: some}}", `store.redis.durability: want primary, replica or disk, got "some"`},
-		{"pool", "store: {redis: {addresses: [a:1], pool: {size: -1}}}", `store.redis.pool: want 0 or more`},
+		{"pool", "store: {redis: {addresses: [a:1], pool_size: 0}}", `store.redis.pool_size: want 1 or more, got 0`},
+		{"negative replicas", "store: {redis: {addresses: [a:1], replicas: -1}}", `store.redis.replicas: want 0 or more, got -1`},
+		{"replicas for nothing", "store: {redis: {addresses: [a:1], replicas: 1}}", `store.redis.replicas: goes not together with durability primary`},
+		{"socket of a cluster", "store: {redis: {addresses: [/run/redis.sock], cluster: true}}", `store.redis.addresses[0]: want host:port`},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

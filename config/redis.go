@@ -13,7 +13,9 @@ import (
 // Redis is a Redis to keep sessions in: one server, a primary that Sentinels
 // watch over (MasterName), or a cluster (Cluster).
 type Redis struct {
-	Addresses  []string `yaml:"addresses"`   // host:port of the server, the Sentinels, or some of the cluster
+	// Addresses are host:port of the server, the Sentinels, or some of the
+	// cluster's nodes. One server may be given as the path of its unix socket.
+	Addresses  []string `yaml:"addresses"`
 	MasterName string   `yaml:"master_name"` // what the Sentinels call the primary
 	Cluster    bool     `yaml:"cluster"`
 	DB         int      `yaml:"db"` // not in a cluster
@@ -31,23 +33,17 @@ type Redis struct {
 	TLS        *TLS       `yaml:"tls"` // nil: not encrypted
 	Timeouts   Timeouts   `yaml:"timeouts"`
 	Durability Durability `yaml:"durability"`
-	Pool       Pool       `yaml:"pool"`
+	Replicas   int        `yaml:"replicas"`   // that Durability asks for; 0: one for replica, none for disk
+	PoolSize   int        `yaml:"pool_size"`  // connections to each server for commands sent alone
+	Pipelining bool       `yaml:"pipelining"` // commands of many concurrent requests travel together
 }
 
-// Timeouts of one call to Redis. All of it, repeats included, ends with the
-// request's own timeout.
+// Timeouts of one command. All of it, repeats included, ends with the request's
+// own timeout.
 type Timeouts struct {
 	Dial  time.Duration `yaml:"dial"`
 	Read  time.Duration `yaml:"read"`
 	Write time.Duration `yaml:"write"`
-	Sync  time.Duration `yaml:"sync"` // waiting for what Durability asks
-}
-
-// Pool is how many connections are kept to each server. Zero leaves it to the
-// client library.
-type Pool struct {
-	Size    int `yaml:"size"`
-	MinIdle int `yaml:"min_idle"`
 }
 
 // Durability is what a logout waits for before it is acknowledged.
@@ -56,20 +52,17 @@ type Durability string
 // The levels of durability.
 const (
 	DurablePrimary Durability = "primary" // the primary has it
-	DurableReplica Durability = "replica" // a replica has it too
-	DurableDisk    Durability = "disk"    // it is on the primary's disk
+	DurableReplica Durability = "replica" // as many replicas have it too
+	DurableDisk    Durability = "disk"    // it is on the disk of the primary and of as many replicas
 )
 
 // setDefaults fills in what runs when only the addresses are given.
 func (r *Redis) setDefaults() {
 	*r = Redis{
-		Timeouts: Timeouts{
-			Dial:  time.Second,
-			Read:  500 * time.Millisecond,
-			Write: 500 * time.Millisecond,
-			Sync:  500 * time.Millisecond,
-		},
+		Timeouts:   Timeouts{Dial: 500 * time.Millisecond, Read: 500 * time.Millisecond, Write: 500 * time.Millisecond},
 		Durability: DurablePrimary,
+		PoolSize:   32,
+		Pipelining: true,
 	}
 }
 

@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"strings"
 	"time"
 )
 
@@ -20,6 +21,9 @@ func (r *report) validateRedis(c *Redis) {
 		r.at(key+".addresses", "is missing")
 	}
 	for i, a := range c.Addresses {
+		if strings.HasPrefix(a, "/") && !c.Cluster && c.MasterName == "" {
+			continue // a unix socket
+		}
 		r.address(fmt.Sprintf("%s.addresses[%d]", key, i), a, false)
 	}
 	switch {
@@ -41,7 +45,7 @@ func (r *report) validateRedis(c *Redis) {
 		r.at(key+".tls", "cert_file and key_file go together")
 	}
 	for name, d := range map[string]time.Duration{
-		"dial": c.Timeouts.Dial, "read": c.Timeouts.Read, "write": c.Timeouts.Write, "sync": c.Timeouts.Sync,
+		"dial": c.Timeouts.Dial, "read": c.Timeouts.Read, "write": c.Timeouts.Write,
 	} {
 		if d <= 0 {
 			r.at(key+".timeouts."+name, "want more than 0, got %s", d)
@@ -52,8 +56,14 @@ func (r *report) validateRedis(c *Redis) {
 	default:
 		r.at(key+".durability", "want primary, replica or disk, got %q", cut(string(c.Durability)))
 	}
-	if c.Pool.Size < 0 || c.Pool.MinIdle < 0 {
-		r.at(key+".pool", "want 0 or more")
+	switch {
+	case c.Replicas < 0:
+		r.at(key+".replicas", "want 0 or more, got %d", c.Replicas)
+	case c.Replicas > 0 && c.Durability == DurablePrimary:
+		r.at(key+".replicas", "goes not together with durability primary, which asks none")
+	}
+	if c.PoolSize <= 0 {
+		r.at(key+".pool_size", "want 1 or more, got %d", c.PoolSize)
 	}
 }
 
