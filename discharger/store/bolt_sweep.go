@@ -1,0 +1,125 @@
+package store
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"go.etcd.io/bbolt"
+
+	"github.com/discharger/discharger/discharger/caveat"
+)
+
+// Sweeping. Expired rows are absent to every reader, so removing them is not
+// urgent and must not get in anyone's way: rows are looked through in short
+// read transactions, and what was found is removed in short write transactions.
+// An index by expiry would make every write touch twice as many pages.
+const (
+	sweepRows   = 2000 // looked at in one read transaction, about a millisecond
+	sweepRemove = 200  // removed in one write transaction
+)
+
+func (b *Bolt) sweepEvery(ctx context.Context) {
+	ticker := time.NewTicker(b.cfg.SweepEvery)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		if _, err := b.sweep(ctx); err != nil && ctx.Err() == nil {
+			b.cfg.Log.LogAttrs(ctx, slog.LevelError, "expired records could not be removed", slog.Any("error", err))
+		}
+	}
+}
+
+// sweep goes through all rows once and returns how many it removed. It passes
+// over a damaged row, and says so when it is through.
+func (b *Bolt) sweep(ctx context.Context) (int, error) {
+	removed := 0
+	var damaged error
+	for from := []byte{}; from != nil; {
+		if err := ctx.Err(); err != nil {
+			return removed, err
+		}
+		var found [][]byte
+		err := guard(func() error {
+			return b.db.View(func(tx *bbolt.Tx) error {
+				found, from, damaged = b.expired(tx.Bucket(bucketRecords), from, damaged)
+				return nil
+			})
+		})
+		if err != nil {
+			return removed, fmt.Errorf("find expired records: %w", err)
+		}
+		for ; len(found) > 0; found = found[min(sweepRemove, len(found)):] {
+			n, err := b.remove(found[:min(sweepRemove, len(found))])
+			if err != nil {
+				return removed, fmt.Errorf("remove expired records: %w", err)
+			}
+			removed += n
+		}
+	}
+	return removed, damaged
+}
+
+// expired looks at some rows beginning at a key. It returns the keys of those
+// that can go, the key to begin at next, nil after the last row, and what was
+// wrong with the last damaged row, if not with an earlier one.
+func (b *Bolt) expired(records *bbolt.Bucket, from []byte, damaged error) (found [][]byte, next []byte, _ error) {
+	now, c, n := b.cfg.Now(), records.Cursor(), 0
+	for k, v := c.Seek(from); k != nil; k, v = c.Next() {
+		if n++; n > sweepRows {
+			return found, bytes.Clone(k), damaged
+		}
+		gone, err := removable(records, k, v, now)
+		if err != nil {
+			damaged = fmt.Errorf("row %q: %w", k, err)
+		}
+		if gone {
+			found = append(found, bytes.Clone(k))
+		}
+	}
+	return found, nil, damaged
+}
+
+// remove removes the rows that can still go.
+func (b *Bolt) remove(keys [][]byte) (n int, err error) {
+	err = guard(func() error {
+		return b.db.Update(func(tx *bbolt.Tx) error {
+			now, records := b.cfg.Now(), tx.Bucket(bucketRecords)
+			for _, k := range keys {
+				v := records.Get(k)
+				if v == nil {
+					continue
+				}
+				if gone, err := removable(records, k, v, now); err != nil || !gone {
+					continue // changed since it was found; a damaged row is for the next pass
+				}
+				if err := records.Delete(k); err != nil {
+					return err
+				}
+				n++
+			}
+			return nil
+		})
+	})
+	return n, err
+}
+
+// removable reports whether a row has expired. A user's own record stays as
+// long as one of the user's sessions does.
+func removable(records *bbolt.Bucket, key, value []byte, now time.Time) (bool, error) {
+	e, _, err := splitRow(value)
+	if err != nil || !e.passed(now) {
+		return false, err
+	}
+	if rowSession(key) != (caveat.SessionID{}) {
+		return true, nil
+	}
+	live, err := liveSession(records, key[:len(key)-len(caveat.SessionID{})], now)
+	return !live, err
+}

@@ -1,0 +1,57 @@
+// Package store keeps the records of the service: in one bbolt file ([Bolt]),
+// or in Redis ([Redis]) when several processes share them.
+//
+// # What a store does
+//
+// It compares and swaps opaque bytes, all of a user's changes or none, and
+// forgets what has expired. It never looks into a record and never decides
+// what becomes of a session. Every write may be sent again: a store that finds
+// the result already there reports success and changes nothing, so a
+// connection that breaks at the wrong moment costs a retry and nothing else.
+// [discharger.Store] says what callers can rely on; one suite of tests holds
+// both stores to it.
+//
+// # What is durable
+//
+// Bolt syncs the file before it acknowledges any write. Writes that do not
+// revoke anything may share a commit with others that come at the same time.
+//
+// Redis is as durable as it is configured to be: with appendonly and
+// appendfsync everysec a crash takes back the last second. For revocations
+// [RedisConfig.Durability] can ask for more, with WAIT or WAITAOF on the
+// connection that made the write. If that is not reached, the caller gets an
+// error: the revocation has probably taken effect, and may be undone by a
+// failover. No setting excludes that a replica which lags behind is promoted.
+//
+// # What is refused
+//
+// OpenRedis refuses a server that evicts keys under memory pressure, is older
+// than 6.2, is a replica, is a node of a cluster when a single server was
+// configured, or cannot give the configured durability at that moment. If the
+// Redis user may not look, that is logged and the store goes on. It needs the
+// commands
+//
+//	eval evalsha get set setnx del time
+//	hget hgetall hmget hset hsetnx hdel hexists hlen hrandfield
+//	pttl expireat persist
+//
+// on keys that begin with "ds{", wait or waitaof for durability, and role,
+// info, config|get to be able to check.
+//
+// # What is noticed
+//
+// An empty store looks like a store in which nobody has ever logged in, and
+// every session would be refused for good. So a store has a random identity,
+// and a [Marker] remembers it outside. A store that should have data and does
+// not, or has another store's, answers [discharger.ErrStoreLost] until
+// AcceptLoss is called. Redis is watched while it runs: before a session is
+// said not to exist, the identity is read from the same node, and scripts
+// compare it before they write.
+//
+// # What an attacker could do
+//
+// Who can write to the store can bring revoked sessions back and end others.
+// Nobody can mint a discharge with what is in it: it holds no keys, no
+// macaroons and no tokens. In Redis, names of homeservers and users appear
+// only as keyed hashes; in a bbolt file they are in the clear.
+package store

@@ -1,0 +1,183 @@
+package store
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/discharger/discharger/discharger"
+	"github.com/discharger/discharger/discharger/caveat"
+)
+
+// RedisConfig says where a [Redis] is and what it has to guarantee. Addrs and
+// TagKey are required; the zero value of the rest is the documented default.
+// There is no way to have reads answered by replicas: a replica that lags
+// behind shows sessions as they were before they were revoked.
+type RedisConfig struct {
+	// Addrs is one host:port or one absolute path of a unix socket. With
+	// MasterName it lists the sentinels, with Cluster some of the nodes.
+	Addrs      []string
+	MasterName string // what Sentinel calls the primary
+	Cluster    bool
+	DB         int // not with Cluster
+
+	Username         string // for an ACL user; empty: the default user
+	Password         caveat.Secret
+	SentinelUsername string
+	SentinelPassword caveat.Secret
+	TLS              *tls.Config // nil: no TLS
+
+	// TagKey is 32 bytes that key names are derived with, so that they do not
+	// tell who has sessions. All processes that share the data need the same
+	// one, for ever: with another key the data cannot be found, which is
+	// treated as its loss.
+	TagKey caveat.Secret
+
+	// Marker remembers the store's identity elsewhere; nil leaves a loss
+	// unnoticed that happens while this process is not running.
+	Marker Marker
+
+	Durability Durability // of revocations; empty: DurabilityPrimary
+	Replicas   int        // that Durability asks for; 0: see there
+
+	DialTimeout  time.Duration // 0: 500 ms
+	ReadTimeout  time.Duration // 0: 500 ms
+	WriteTimeout time.Duration // 0: 500 ms
+	PoolSize     int           // connections to each node for commands sent alone; 0: 32
+
+	// Unpipelined sends every command alone. By default the commands of more
+	// than a few concurrent callers travel together.
+	Unpipelined bool
+
+	// CacheHomeserver is how long a homeserver's record may be used again
+	// without asking; 0 is one second, which is also the most.
+	CacheHomeserver time.Duration
+
+	Log    *slog.Logger                               // of checks that could not be made; nil: nothing is logged
+	Now    func() time.Time                           // nil: time.Now
+	Wait   func(context.Context, time.Duration) error // nil: waits that long, or until the context ends
+	Random io.Reader                                  // nil: crypto/rand
+}
+
+// Redis is a [discharger.Store] in Redis or Valkey: one server, one watched
+// by Sentinel, or a cluster.
+type Redis struct {
+	cfg    RedisConfig
+	client *client
+	layout *layout
+	cache  homeserverCache
+
+	id   atomic.Pointer[string] // the store's identity
+	lost atomic.Bool            // the data is not, or not all, of that identity
+
+	recheckMu sync.Mutex
+	recheckAt time.Time // when a lost store may be looked at again
+}
+
+var _ discharger.Store = (*Redis)(nil)
+
+// OpenRedis connects, and checks that the servers can hold what the store
+// needs them to: see the package comment for what is refused. Data that is not
+// what the marker names is not an error here; the store then answers
+// [discharger.ErrStoreLost] until [Redis.AcceptLoss] is called.
+func OpenRedis(ctx context.Context, cfg RedisConfig) (*Redis, error) {
+	if err := cfg.complete(); err != nil {
+		return nil, fmt.Errorf("open redis store: %w", err)
+	}
+	expected, err := remembered(cfg.Marker)
+	if err != nil {
+		return nil, fmt.Errorf("open redis store: %w", err)
+	}
+	c, err := newClient(cfg)
+	if err != nil {
+		return nil, fmt.Errorf("open redis store: %w", err)
+	}
+	r := &Redis{cfg: cfg, client: c, layout: newLayout(cfg.TagKey)}
+	if err := r.open(ctx, expected); err != nil {
+		return nil, errors.Join(fmt.Errorf("open redis store: %w", err), c.Close())
+	}
+	return r, nil
+}
+
+func (r *Redis) open(ctx context.Context, expected string) error {
+	if err := r.checkServers(ctx); err != nil {
+		return err
+	}
+	return r.identify(ctx, expected)
+}
+
+// complete checks what is given and fills in what is not.
+func (cfg *RedisConfig) complete() error {
+	switch {
+	case len(cfg.Addrs) == 0:
+		return errors.New("no address")
+	case cfg.MasterName != "" && cfg.Cluster:
+		return errors.New("a cluster has no sentinels")
+	case cfg.Cluster && cfg.DB != 0:
+		return errors.New("a cluster has no numbered databases")
+	case len(cfg.Addrs) > 1 && cfg.MasterName == "" && !cfg.Cluster:
+		return errors.New("several addresses: are they sentinels or nodes of a cluster?")
+	case len(cfg.TagKey) != tagKeyLen:
+		return fmt.Errorf("the tag key has %d bytes, want %d", len(cfg.TagKey), tagKeyLen)
+	case min(cfg.DialTimeout, cfg.ReadTimeout, cfg.WriteTimeout) < 0:
+		return errors.New("a timeout is negative")
+	case cfg.CacheHomeserver < 0 || cfg.CacheHomeserver > longestCache:
+		return fmt.Errorf("records of homeservers may be cached up to %v, not %v", longestCache, cfg.CacheHomeserver)
+	case cfg.PoolSize < 0 || cfg.Replicas < 0 || cfg.DB < 0:
+		return errors.New("a number is negative")
+	}
+	if err := cfg.completeDurability(); err != nil {
+		return err
+	}
+	for _, d := range []*time.Duration{&cfg.DialTimeout, &cfg.ReadTimeout, &cfg.WriteTimeout} {
+		if *d == 0 {
+			*d = 500 * time.Millisecond
+		}
+	}
+	if cfg.CacheHomeserver == 0 {
+		cfg.CacheHomeserver = longestCache
+	}
+	if cfg.PoolSize == 0 {
+		cfg.PoolSize = 32
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.Wait == nil {
+		cfg.Wait = wait
+	}
+	if cfg.Random == nil {
+		cfg.Random = rand.Reader
+	}
+	return nil
+}
+
+func wait(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// Close closes all connections.
+func (r *Redis) Close() error { return r.client.Close() }
+
+// clock is the time as scripts compare it with an expiry.
+func (r *Redis) clock() int64 {
+	return min(max(r.cfg.Now().Unix(), 0), math.MaxUint32)
+}

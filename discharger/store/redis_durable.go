@@ -1,0 +1,129 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// Durability is what a revocation must have survived before it is
+// acknowledged.
+type Durability string
+
+// Durabilities, the weakest first. None makes Redis lose nothing at all: a
+// failover to a replica that lags behind undoes what others have confirmed.
+const (
+	DurabilityPrimary Durability = "primary" // the primary has it in memory
+	DurabilityReplica Durability = "replica" // Replicas replicas, at least one, have it in memory too
+	DurabilityDisk    Durability = "disk"    // it is on the disk of the primary and of Replicas replicas, or none; Redis 7.2
+)
+
+func (cfg *RedisConfig) completeDurability() error {
+	switch cfg.Durability {
+	case "", DurabilityPrimary:
+		cfg.Durability = DurabilityPrimary
+		if cfg.Replicas != 0 {
+			return errors.New("durability primary asks no replicas")
+		}
+	case DurabilityReplica:
+		cfg.Replicas = max(cfg.Replicas, 1)
+	case DurabilityDisk:
+	default:
+		return fmt.Errorf("durability %q is not one of primary, replica, disk", cfg.Durability)
+	}
+	return nil
+}
+
+// barrier waits on a connection until what was written there before is durable.
+type barrier struct {
+	replicas int
+	memory   *redis.IntCmd      // WAIT
+	disk     *redis.IntSliceCmd // WAITAOF
+}
+
+func (r *Redis) barrier(ctx context.Context, d time.Duration) barrier {
+	b := barrier{replicas: r.cfg.Replicas}
+	if r.cfg.Durability == DurabilityDisk {
+		b.disk = redis.NewIntSliceCmd(ctx, "waitaof", 1, b.replicas, d.Milliseconds())
+	} else {
+		b.memory = redis.NewIntCmd(ctx, "wait", b.replicas, d.Milliseconds())
+	}
+	return b
+}
+
+func (b barrier) command() redis.Cmder {
+	if b.disk != nil {
+		return b.disk
+	}
+	return b.memory
+}
+
+// passed returns nil if as many have it as must.
+func (b barrier) passed() error {
+	if b.disk == nil {
+		n, err := b.memory.Result()
+		if err == nil && n < int64(b.replicas) {
+			err = fmt.Errorf("%d of %d replicas have confirmed", n, b.replicas)
+		}
+		return err
+	}
+	got, err := b.disk.Result()
+	switch {
+	case err != nil:
+		return err
+	case len(got) != 2:
+		return fmt.Errorf("redis answered with %d values instead of 2", len(got))
+	case got[0] < 1:
+		return errors.New("the primary has not confirmed that it is on its disk")
+	case got[1] < int64(b.replicas):
+		return fmt.Errorf("%d of %d replicas have confirmed that it is on their disk", got[1], b.replicas)
+	}
+	return nil
+}
+
+// runDurably calls a script and has the server wait until its effect, or that
+// of an earlier call which found the same, is durable. Both commands travel
+// together on one connection, since waiting means waiting for what that
+// connection wrote; the scripts always write something.
+func (r *Redis) runDurably(ctx context.Context, c call) (int64, error) {
+	full := false
+	for range 3 {
+		answer, wait, err := r.sendDurably(ctx, c, full)
+		if err != nil {
+			return 0, err
+		}
+		switch err := answer.Err(); {
+		case redis.HasErrorPrefix(err, "NOSCRIPT"):
+			full = true
+		case redis.HasErrorPrefix(err, "MOVED"):
+			r.client.moved(ctx)
+		case err != nil:
+			return 0, err
+		default:
+			if err := wait.passed(); err != nil {
+				return 0, fmt.Errorf("not as durable as %q: %w", r.cfg.Durability, err)
+			}
+			return answer.Int64()
+		}
+	}
+	return 0, errors.New("the key's slot keeps moving")
+}
+
+func (r *Redis) sendDurably(ctx context.Context, c call, full bool) (*redis.Cmd, barrier, error) {
+	node, err := r.client.primaryOf(ctx, c.key)
+	if err != nil {
+		return nil, barrier{}, err
+	}
+	answer, wait := c.command(ctx, full), r.barrier(ctx, r.waitFor(ctx))
+	return answer, wait, await(ctx, func() {
+		conn := node.Conn()
+		defer conn.Close()
+		pipe := conn.Pipeline()
+		_ = pipe.Process(ctx, answer)
+		_ = pipe.Process(ctx, wait.command())
+		_, _ = pipe.Exec(ctx)
+	})
+}

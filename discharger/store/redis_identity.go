@@ -1,0 +1,276 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/discharger/discharger/discharger"
+)
+
+// How loss is noticed. The identity is kept once for each of the 256 hash
+// tags, so that wherever a key could be missing there is something on the same
+// node which must not be. A script compares it before it changes anything; a
+// Load or List that finds no session reads it before it says so; Ready reads
+// all 256. A process that has once seen it missing or different says
+// ErrStoreLost until it has seen all of them right again.
+
+// identify finds out which store this is. Without a memory of one, an empty
+// store is given an identity and any other is taken as it is, unless parts of
+// it are missing.
+func (r *Redis) identify(ctx context.Context, expected string) error {
+	found, err := r.readIDs(ctx)
+	if err != nil {
+		return err
+	}
+	if expected == "" {
+		if expected, err = r.adopt(ctx, found); err != nil {
+			return err
+		}
+		if found, err = r.readIDs(ctx); err != nil {
+			return err
+		}
+		if found.complete() == expected {
+			if err := remember(r.cfg.Marker, expected); err != nil {
+				return err
+			}
+		}
+	}
+	r.id.Store(&expected)
+	r.lost.Store(found.complete() != expected)
+	return nil
+}
+
+// ids are the identities found: how often each, "" for none.
+type ids map[string]int
+
+// complete returns the identity if it is everywhere, and otherwise "".
+func (f ids) complete() string {
+	for id, n := range f {
+		if n == buckets {
+			return id
+		}
+	}
+	return ""
+}
+
+// any returns an identity that was found, "" if there is none.
+func (f ids) any() string {
+	for id := range f {
+		if id != "" {
+			return id
+		}
+	}
+	return ""
+}
+
+// adopt returns the identity to use. The first process to come to an empty
+// store writes one, and others may come while it does.
+func (r *Redis) adopt(ctx context.Context, found ids) (string, error) {
+	progress, err := r.client.HMGet(ctx, r.layout.newID, "id", "done").Result()
+	if err != nil {
+		return "", err
+	}
+	if len(progress) != 2 {
+		return "", errDamaged
+	}
+	id, started := progress[0].(string)
+	_, done := progress[1].(string)
+	switch {
+	case !started && found.any() == "":
+		if id, err = r.begin(ctx); err != nil {
+			return "", err
+		}
+	case !started:
+		return found.any(), nil // parts are missing
+	case done:
+		return id, nil
+	}
+	if err := checkID(id); err != nil {
+		return "", err
+	}
+	return id, r.writeIDs(ctx, id, false)
+}
+
+// begin agrees with other processes on the identity of a new store.
+func (r *Redis) begin(ctx context.Context) (string, error) {
+	id, err := newID(r.cfg.Random)
+	if err != nil {
+		return "", err
+	}
+	if err := r.client.HSetNX(ctx, r.layout.newID, "id", id).Err(); err != nil {
+		return "", err
+	}
+	return r.client.HGet(ctx, r.layout.newID, "id").Result()
+}
+
+// writeIDs writes the identity wherever there is none, or everywhere, and then
+// that this has been done.
+func (r *Redis) writeIDs(ctx context.Context, id string, everywhere bool) error {
+	_, err := r.client.Pipelined(ctx, func(pipe redis.Pipeliner) error {
+		for _, key := range r.layout.storeID {
+			if everywhere {
+				pipe.Set(ctx, key, id, 0)
+			} else {
+				pipe.SetNX(ctx, key, id, 0)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("write store id: %w", err)
+	}
+	if err := r.client.HSet(ctx, r.layout.newID, "id", id, "done", 1).Err(); err != nil {
+		return fmt.Errorf("write store id: %w", err)
+	}
+	return nil
+}
+
+func (r *Redis) readIDs(ctx context.Context) (ids, error) {
+	cmds := make([]redis.Cmder, buckets)
+	for i, key := range r.layout.storeID {
+		cmds[i] = redis.NewStringCmd(ctx, "get", key)
+	}
+	if err := r.client.do(ctx, cmds...); err != nil {
+		return nil, err
+	}
+	found := make(ids)
+	for _, cmd := range cmds {
+		id, err := cmd.(*redis.StringCmd).Result()
+		if err != nil && !errors.Is(err, redis.Nil) {
+			return nil, fmt.Errorf("read store id: %w", err)
+		}
+		if id != "" {
+			if err := checkID(id); err != nil {
+				return nil, err
+			}
+		}
+		found[id]++
+	}
+	return found, nil
+}
+
+// Ready returns nil if the primary, or each of a cluster's, answers and has
+// its data.
+func (r *Redis) Ready(ctx context.Context) error {
+	if err := r.ready(ctx); err != nil {
+		return fmt.Errorf("redis: %w", err)
+	}
+	return nil
+}
+
+func (r *Redis) ready(ctx context.Context) error {
+	if !r.cfg.Cluster {
+		role := redis.NewSliceCmd(ctx, "role")
+		if err := r.client.do(ctx, role); err != nil {
+			return err
+		}
+		answer, err := role.Result()
+		if err == nil {
+			err = checkRole(answer)
+		}
+		if err != nil && !redis.HasErrorPrefix(err, "NOPERM") {
+			return err
+		}
+	}
+	return r.recheck(ctx)
+}
+
+// recheck reads all identities and remembers the outcome.
+func (r *Redis) recheck(ctx context.Context) error {
+	found, err := r.readIDs(ctx)
+	if err != nil {
+		return err
+	}
+	if found.complete() != *r.id.Load() {
+		return r.lose()
+	}
+	r.lost.Store(false)
+	return nil
+}
+
+func (r *Redis) lose() error {
+	r.lost.Store(true)
+	return discharger.ErrStoreLost
+}
+
+// usable is asked before every operation. A store that was lost is looked at
+// again every second: someone may have brought the data back, or accepted the
+// loss at another process.
+func (r *Redis) usable(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if !r.lost.Load() {
+		return nil
+	}
+	r.recheckMu.Lock()
+	now := r.cfg.Now()
+	due := !now.Before(r.recheckAt)
+	if due {
+		r.recheckAt = now.Add(time.Second)
+	}
+	r.recheckMu.Unlock()
+	if !due {
+		return discharger.ErrStoreLost
+	}
+	return r.recheck(ctx)
+}
+
+// confirm is asked before something is said not to exist.
+func (r *Redis) confirm(ctx context.Context, storeID string) error {
+	id := redis.NewStringCmd(ctx, "get", storeID)
+	if err := r.client.do(ctx, id); err != nil {
+		return err
+	}
+	return r.judge(id)
+}
+
+// judge looks at one identity that was read.
+func (r *Redis) judge(cmd *redis.StringCmd) error {
+	id, err := cmd.Result()
+	if err != nil && !errors.Is(err, redis.Nil) {
+		return err
+	}
+	if id != *r.id.Load() {
+		return r.lose()
+	}
+	return nil
+}
+
+// AcceptLoss makes the data that is there the data to work with. It is an
+// operator's decision: sessions that were lost are over, and revocations that
+// were lost are forgotten. Data of one other identity is taken over; otherwise
+// what is missing is filled in under the identity that was there before, so
+// that processes which know it agree again by themselves.
+func (r *Redis) AcceptLoss(ctx context.Context) error {
+	if err := r.acceptLoss(ctx); err != nil {
+		return fmt.Errorf("accept loss: %w", err)
+	}
+	return nil
+}
+
+func (r *Redis) acceptLoss(ctx context.Context) error {
+	found, err := r.readIDs(ctx)
+	if err != nil {
+		return err
+	}
+	id := *r.id.Load()
+	if found.complete() != id {
+		delete(found, "")
+		if len(found) == 1 {
+			id = found.any()
+		}
+		if err := r.writeIDs(ctx, id, true); err != nil {
+			return err
+		}
+	}
+	if err := remember(r.cfg.Marker, id); err != nil {
+		return err
+	}
+	r.id.Store(&id)
+	return r.recheck(ctx)
+}

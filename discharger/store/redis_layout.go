@@ -1,0 +1,165 @@
+package store
+
+import (
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/binary"
+	"errors"
+	"hash"
+	"strconv"
+	"sync"
+
+	"github.com/discharger/discharger/discharger/caveat"
+)
+
+// What is in Redis. bb is one of 256 short names, tag the HMAC of a name under
+// RedisConfig.TagKey, 128 bits in base64url.
+//
+//	ds{bb}tag             hash    a user's own record and sessions
+//	ds{bb}homeserver:tag  string  a homeserver's record
+//	ds{bb}store:tag       string  the store's identity, once for each bb
+//	ds{bb}new:tag         hash    how far the identity has been written, for the first bb
+//
+// A user's hash and the identity that tells whether it was lost have the same
+// hash tag: they are on one node of a cluster and get lost together. The names
+// bb are chosen so that the cluster's 16384 slots are used evenly.
+//
+// The fields of a user's hash:
+//
+//	0            the user's own record       1  its second piece
+//	16 bytes     a session, by its id
+//	2 to 127     second piece of a session; the number follows from the id
+//	16 bytes 01  second piece of a session whose number another one uses
+//
+// Redis keeps a hash compact while no field or value is longer than 64 bytes.
+// A record that would be longer is therefore cut in two. The first piece is
+//
+//	expiry(4) place(1) record
+//
+// where place says whether the rest of the record is nowhere (0), under the
+// number (1) or under the long name (2). Small numbers as fields take no more
+// than two bytes. Numbers and long names differ in length from ids, so no
+// field can be taken for one of another kind.
+const (
+	headerSize = expirySize + 1
+	userField  = "0"
+	userSecond = "1"
+	tagKeyLen  = 32
+	buckets    = 256
+	slots      = 16384
+)
+
+type layout struct {
+	names   [buckets]string
+	storeID [buckets]string // keys of the identity
+	newID   string          // key of its making
+	macs    sync.Pool       // of hash.Hash
+}
+
+func newLayout(key caveat.Secret) *layout {
+	l := &layout{names: bucketNames()}
+	l.macs.New = func() any { return hmac.New(sha256.New, key) }
+	_, tag := l.tag('s', "", "")
+	for i, name := range l.names {
+		l.storeID[i] = "ds{" + name + "}store:" + tag
+	}
+	l.newID = "ds{" + l.names[0] + "}new:" + tag
+	return l
+}
+
+// user returns the key of a user's hash and of the identity beside it.
+func (l *layout) user(homeserver, user string) (key, storeID string) {
+	bucket, tag := l.tag('u', homeserver, user)
+	return "ds{" + l.names[bucket] + "}" + tag, l.storeID[bucket]
+}
+
+// homeserver returns the key of a homeserver's record and of the identity
+// beside it.
+func (l *layout) homeserver(name string) (key, storeID string) {
+	bucket, tag := l.tag('h', name, "")
+	return "ds{" + l.names[bucket] + "}homeserver:" + tag, l.storeID[bucket]
+}
+
+func (l *layout) tag(kind byte, a, b string) (bucket int, tag string) {
+	mac := l.macs.Get().(hash.Hash)
+	defer l.macs.Put(mac)
+	mac.Reset()
+	buf := make([]byte, 0, 256)
+	buf = append(buf, kind)
+	buf = binary.BigEndian.AppendUint16(buf, uint16(len(a)))
+	buf = append(append(buf, a...), b...)
+	mac.Write(buf)
+	sum := mac.Sum(buf[:0])
+	return int(sum[16]), base64.RawURLEncoding.EncodeToString(sum[:16])
+}
+
+// bucketNames finds for each 256th of a cluster's slots the first name, in
+// alphabetical order, that belongs there.
+func bucketNames() (names [buckets]string) {
+	const letters = "abcdefghijklmnopqrstuvwxyz0123456789"
+	for i := range letters {
+		for j := range letters {
+			name := string([]byte{letters[i], letters[j]})
+			if at := int(crc16(name)) % slots / (slots / buckets); names[at] == "" {
+				names[at] = name
+			}
+		}
+	}
+	return names
+}
+
+// crc16 is what a cluster derives a slot from: CRC-16/XMODEM.
+func crc16(s string) uint16 {
+	var crc uint16
+	for i := range len(s) {
+		crc ^= uint16(s[i]) << 8
+		for range 8 {
+			if crc&0x8000 != 0 {
+				crc = crc<<1 ^ 0x1021
+			} else {
+				crc <<= 1
+			}
+		}
+	}
+	return crc
+}
+
+// sessionFields returns the fields that a session's record may be in.
+func sessionFields(id caveat.SessionID) (first, short, long string) {
+	first = string(id[:])
+	return first, strconv.Itoa(int(id[0])%126 + 2), first + "\x01"
+}
+
+var errDamaged = errors.New("damaged record")
+
+// join puts a record together again. Pieces that are not there are nil.
+func join(first, short, long any) ([]byte, expiry, error) {
+	head, ok := first.(string)
+	if !ok {
+		if long != nil {
+			return nil, 0, errDamaged
+		}
+		return nil, 0, nil
+	}
+	if len(head) <= headerSize {
+		return nil, 0, errDamaged
+	}
+	var rest string
+	switch head[expirySize] {
+	case 0:
+		ok = true
+	case 1:
+		rest, ok = short.(string)
+	case 2:
+		rest, ok = long.(string)
+	default:
+		ok = false
+	}
+	if !ok {
+		return nil, 0, errDamaged
+	}
+	record := make([]byte, 0, len(head)-headerSize+len(rest))
+	record = append(append(record, head[headerSize:]...), rest...)
+	return record, expiry(binary.BigEndian.Uint32([]byte(head[:expirySize]))), nil
+}

@@ -1,0 +1,154 @@
+package store
+
+import (
+	"context"
+	"crypto/sha1"
+	_ "embed" // the scripts
+	"encoding/hex"
+	"fmt"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/discharger/discharger/discharger"
+	"github.com/discharger/discharger/discharger/caveat"
+)
+
+//go:embed swap.lua
+var swapText string
+
+//go:embed swap_homeserver.lua
+var swapHomeserverText string
+
+// script is called by its digest, and sent in full to a server that does not
+// know it, which is no more than a cache miss: servers forget scripts when
+// they restart.
+type script struct{ text, digest string }
+
+func newScript(text string) script {
+	sum := sha1.Sum([]byte(text))
+	return script{text, hex.EncodeToString(sum[:])}
+}
+
+var (
+	swapScript           = newScript(swapText)
+	swapHomeserverScript = newScript(swapHomeserverText)
+)
+
+// What the scripts answer.
+const (
+	swapDone = 1
+	swapNot  = 0
+	swapLost = -1
+)
+
+// call is one call of a script with two keys of one bucket.
+type call struct {
+	script       script
+	key, storeID string
+	args         []any
+}
+
+func (c call) command(ctx context.Context, full bool) *redis.Cmd {
+	args := make([]any, 0, 5+len(c.args))
+	if full {
+		args = append(args, "eval", c.script.text)
+	} else {
+		args = append(args, "evalsha", c.script.digest)
+	}
+	return redis.NewCmd(ctx, append(append(args, 2, c.key, c.storeID), c.args...)...)
+}
+
+// Swap makes all of a write's changes or none. A revocation is acknowledged
+// when it is as durable as configured.
+func (r *Redis) Swap(ctx context.Context, w discharger.Write) (bool, error) {
+	if err := checkWrite(w); err != nil {
+		return false, fmt.Errorf("swap: %w", err)
+	}
+	c := call{script: swapScript, args: make([]any, 0, 3+4*len(w.Changes))}
+	c.key, c.storeID = r.layout.user(w.User.Homeserver, w.User.User)
+	c.args = append(c.args, *r.id.Load(), r.clock(), w.Revokes)
+	for _, change := range w.Changes {
+		first := userField
+		if change.Session != (caveat.SessionID{}) {
+			first = string(change.Session[:])
+		}
+		// As strings: a command that is given up on is still looked at, and
+		// the caller may use the bytes again.
+		c.args = append(c.args, first, string(change.Old), string(change.New),
+			string(expiryOf(change.Expires).append(nil)))
+	}
+	done, err := r.swap(ctx, c, w.Revokes)
+	if err != nil {
+		return false, fmt.Errorf("swap: %w", err)
+	}
+	return done, nil
+}
+
+// SwapHomeserver replaces a homeserver's record. It returns true only after
+// every process must have stopped using the old one, which takes a second.
+func (r *Redis) SwapHomeserver(ctx context.Context, homeserver string, old, new []byte) (bool, error) {
+	if err := checkHomeserverSwap(homeserver, old, new); err != nil {
+		return false, fmt.Errorf("swap record of homeserver: %w", err)
+	}
+	c := call{script: swapHomeserverScript, args: []any{*r.id.Load(), string(old), string(new)}}
+	c.key, c.storeID = r.layout.homeserver(homeserver)
+	done, err := r.swap(ctx, c, true)
+	if err == nil && done {
+		// A twentieth more, for clocks that do not run at the same speed.
+		err = r.cfg.Wait(ctx, longestCache+longestCache/20)
+	}
+	if err != nil {
+		return false, fmt.Errorf("swap record of homeserver: %w", err)
+	}
+	return done, nil
+}
+
+// swap calls a script.
+func (r *Redis) swap(ctx context.Context, c call, durable bool) (bool, error) {
+	if err := r.usable(ctx); err != nil {
+		return false, err
+	}
+	run := r.run
+	if durable && r.cfg.Durability != DurabilityPrimary {
+		run = r.runDurably
+	}
+	answer, err := run(ctx, c)
+	if err != nil {
+		return false, err
+	}
+	switch answer {
+	case swapDone:
+		return true, nil
+	case swapNot:
+		return false, nil
+	case swapLost:
+		return false, r.lose()
+	}
+	return false, fmt.Errorf("script answered %d", answer)
+}
+
+// run calls a script in one round trip if the server knows it, in two if not.
+func (r *Redis) run(ctx context.Context, c call) (int64, error) {
+	cmd := c.command(ctx, false)
+	if err := r.client.do(ctx, cmd); err != nil {
+		return 0, err
+	}
+	if redis.HasErrorPrefix(cmd.Err(), "NOSCRIPT") {
+		cmd = c.command(ctx, true)
+		if err := r.client.do(ctx, cmd); err != nil {
+			return 0, err
+		}
+	}
+	return cmd.Int64()
+}
+
+// waitFor is how long the server may wait for replicas or the disk: the answer
+// must be here before the connection is given up.
+func (r *Redis) waitFor(ctx context.Context) time.Duration {
+	d := r.cfg.ReadTimeout
+	if deadline, ok := ctx.Deadline(); ok {
+		d = min(d, time.Until(deadline))
+	}
+	return max(d*3/4, time.Millisecond)
+}

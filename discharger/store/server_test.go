@@ -1,0 +1,178 @@
+package store_test
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/discharger/discharger/discharger"
+	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/store"
+)
+
+var tagKey = caveat.Secret("0123456789abcdef0123456789abcdef")
+
+// A redisServer is a real one, of its own directory, that listens on a unix
+// socket and, if asked to, on a port of a loopback address.
+type redisServer struct {
+	dir, socket string
+	args        []string
+	cmd         *exec.Cmd
+	raw         *redis.Client // to look behind the store's back
+}
+
+func startRedis(t testing.TB, args ...string) *redisServer {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "ds") // a socket's path must be short
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	s := &redisServer{dir: dir, socket: filepath.Join(dir, "s")}
+	s.args = append([]string{"--port", "0", "--unixsocket", s.socket, "--dir", dir,
+		"--save", "", "--appendonly", "no", "--logfile", filepath.Join(dir, "log")}, args...)
+	s.raw = redis.NewClient(&redis.Options{Addr: s.socket, MaxRetries: -1, DisableIdentity: true})
+	t.Cleanup(func() { s.raw.Close() })
+	s.start(t)
+	t.Cleanup(func() { s.stop(t) })
+	return s
+}
+
+func (s *redisServer) start(t testing.TB) {
+	t.Helper()
+	s.cmd = exec.Command("redis-server", s.args...)
+	if err := s.cmd.Start(); err != nil {
+		t.Fatalf("start redis-server: %v", err)
+	}
+	eventually(t, "redis-server answers", func() bool {
+		err := s.raw.Ping(t.Context()).Err()
+		return err == nil || strings.HasPrefix(err.Error(), "NOAUTH")
+	})
+}
+
+func (s *redisServer) stop(t testing.TB) {
+	t.Helper()
+	if s.cmd == nil {
+		return
+	}
+	_ = s.cmd.Process.Signal(syscall.SIGCONT)
+	if err := s.cmd.Process.Kill(); err != nil {
+		t.Errorf("stop redis-server: %v", err)
+	}
+	_ = s.cmd.Wait()
+	s.cmd = nil
+}
+
+// do runs one command behind the store's back.
+func (s *redisServer) do(t testing.TB, args ...any) any {
+	t.Helper()
+	v, err := s.raw.Do(t.Context(), args...).Result()
+	if err != nil && err != redis.Nil {
+		t.Fatalf("%v: %v", args, err)
+	}
+	return v
+}
+
+func freePort(t testing.TB) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.53.7.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	_, port, _ := net.SplitHostPort(l.Addr().String())
+	return port
+}
+
+// config has timeouts for a machine that is busy with other tests.
+func (s *redisServer) config() store.RedisConfig {
+	return store.RedisConfig{
+		Addrs: []string{s.socket}, TagKey: tagKey,
+		DialTimeout: 10 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: 10 * time.Second,
+	}
+}
+
+func openRedis(t testing.TB, cfg store.RedisConfig) *store.Redis {
+	t.Helper()
+	s, err := store.OpenRedis(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	return s
+}
+
+// redisFixture makes fixtures of one Redis, wherever it is.
+func redisFixture(cfg store.RedisConfig, fields func(testing.TB, string) int) func(testing.TB) *fixture {
+	return func(t testing.TB) *fixture {
+		c, cfg := newClock(), cfg
+		cfg.Now = c.now
+		cfg.Wait = func(_ context.Context, d time.Duration) error { c.advance(d); return nil }
+		f := &fixture{Store: openRedis(t, cfg), clock: c}
+		f.other = func(t testing.TB) discharger.Store { return openRedis(t, cfg) }
+		f.reopen = func(t testing.TB, f *fixture) { f.Store = openRedis(t, cfg) }
+		f.forget = func(t testing.TB, u discharger.UserKey) int {
+			return fields(t, store.UserHash(cfg.TagKey, u))
+		}
+		return f
+	}
+}
+
+func TestRedisConformance(t *testing.T) {
+	t.Parallel()
+	for _, unpipelined := range []bool{false, true} {
+		t.Run(fmt.Sprintf("unpipelined=%v", unpipelined), func(t *testing.T) {
+			s := startRedis(t)
+			cfg := s.config()
+			cfg.Unpipelined = unpipelined
+			conformance(t, redisFixture(cfg, func(t testing.TB, key string) int {
+				return int(s.raw.HLen(t.Context(), key).Val())
+			}))
+		})
+	}
+}
+
+func boltFixture(t testing.TB) *fixture {
+	c := newClock()
+	cfg := store.BoltConfig{Path: filepath.Join(t.TempDir(), "store.db"), Now: c.now}
+	f := &fixture{clock: c}
+	open := func(t testing.TB) *store.Bolt {
+		t.Helper()
+		b, err := store.OpenBolt(cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b
+	}
+	b := open(t)
+	f.Store = b
+	t.Cleanup(func() { f.Close() })
+	f.other = func(testing.TB) discharger.Store { return f.Store } // one process has the file
+	f.reopen = func(t testing.TB, f *fixture) {
+		if err := f.Close(); err != nil {
+			t.Fatal(err)
+		}
+		f.Store = open(t)
+	}
+	f.forget = func(t testing.TB, u discharger.UserKey) int {
+		if _, err := b.Sweep(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		return b.Rows(t, u)
+	}
+	return f
+}
+
+func TestBoltConformance(t *testing.T) {
+	t.Parallel()
+	conformance(t, boltFixture)
+}
