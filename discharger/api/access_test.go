@@ -2,6 +2,7 @@ package api
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"strings"
@@ -94,12 +95,19 @@ func TestCaveatForTheService(t *testing.T) {
 		if _, _, err := tc.access.caveatFor(testLocation); (err == nil) != tc.found {
 			t.Errorf("%s: %v", tc.name, err)
 		}
-		if err := tc.access.complete(testLocation); (err == nil) != tc.complete {
-			t.Errorf("%s: %v", tc.name, err)
-		}
-		_, err := svc.client(t, nil).NewSession(SessionConfig{Access: tc.access})
-		if (err == nil) != tc.complete {
+		s, err := svc.client(t, nil).NewSession(SessionConfig{Access: tc.access})
+		if (err == nil) != tc.found {
 			t.Errorf("%s: session: %v", tc.name, err)
+		}
+		if err != nil {
+			continue
+		}
+		if _, err := s.Bundle(context.Background()); (err == nil) != tc.complete {
+			t.Errorf("%s: bundle: %v", tc.name, err)
+		}
+		g, err := s.Grant(context.Background())
+		if err != nil || !s.Discharges(g.Discharge.Id(), nil) || s.Discharges(g.Discharge.Id(), []byte("x")) || s.Discharges([]byte("i"), nil) {
+			t.Errorf("%s: grant: %v", tc.name, err)
 		}
 	}
 }

@@ -65,7 +65,10 @@ func (s *Session) fly(ctx context.Context, f *flight, r Request) {
 		s.land(f, nil, err)
 		return
 	}
-	bundle, err := grant.Bundle()
+	var bundle string
+	if s.partial == nil {
+		bundle, err = grant.Bundle()
+	}
 	if err == nil && grant.Token != "" {
 		err = s.saveToken(ctx, grant.Token)
 	}
@@ -168,8 +171,11 @@ func (s *Session) leave(ctx context.Context, f *flight, scope Scope) error {
 		}
 	}
 	s.mu.Lock()
-	r := s.request("")
+	r, over := s.request(""), s.over
 	s.mu.Unlock()
+	if over != nil { // that was the refresh's answer
+		return over
+	}
 	return s.client.Logout(ctx, r, scope)
 }
 

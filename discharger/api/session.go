@@ -1,6 +1,7 @@
 package api
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"net/netip"
@@ -10,8 +11,8 @@ import (
 
 // SessionConfig is what a [Session] is made from. Only Access is required.
 type SessionConfig struct {
-	// Access is the access macaroon. It has no third-party caveat but the one
-	// for the service.
+	// Access is the access macaroon. If it has third-party caveats for others
+	// beside the one for the service, [Session.Bundle] cannot be used.
 	Access Access
 	// Token is the refresh token that Save was called with last. Empty: there
 	// has been no discharge yet, or the mode has no refresh tokens.
@@ -43,8 +44,11 @@ type SessionConfig struct {
 // One refresh token must not be used by two Sessions, here or elsewhere: the
 // service could not tell the second from a thief.
 type Session struct {
-	client *Client
-	cfg    SessionConfig
+	client   *Client
+	cfg      SessionConfig
+	caveat   []byte // id of the service's caveat
+	external []byte // and the part of it that is beside the macaroon, if any
+	partial  error  // why there are no bundles; nil: there are
 
 	mu        sync.Mutex
 	token     RefreshToken
@@ -76,13 +80,14 @@ type flight struct {
 
 // NewSession makes a session. It asks the service for nothing yet.
 func (c *Client) NewSession(cfg SessionConfig) (*Session, error) {
-	if err := cfg.Access.complete(c.cfg.Location); err != nil {
+	id, external, err := cfg.Access.caveatFor(c.cfg.Location)
+	if err != nil {
 		return nil, fmt.Errorf("new session: %w", err)
 	}
 	if cfg.Save == nil {
 		cfg.Save = func(context.Context, RefreshToken) error { return nil }
 	}
-	s := &Session{client: c, cfg: cfg, token: cfg.Token}
+	s := &Session{client: c, cfg: cfg, caveat: id, external: external, partial: cfg.Access.complete(c.cfg.Location), token: cfg.Token}
 	s.cfg.Access.Macaroon = cfg.Access.Macaroon.Clone()
 	return s, nil
 }
@@ -95,6 +100,9 @@ func (c *Client) NewSession(cfg SessionConfig) (*Session, error) {
 // attempted by a later call, but no sooner than the pause that the service asked
 // for or that good manners ask for; until then calls return the failure at once.
 func (s *Session) Bundle(ctx context.Context) (string, error) {
+	if s.partial != nil {
+		return "", s.partial
+	}
 	c, err := s.ensure(ctx, false)
 	if err != nil {
 		return "", err
@@ -102,7 +110,8 @@ func (s *Session) Bundle(ctx context.Context) (string, error) {
 	return c.bundle, nil
 }
 
-// Grant is [Session.Bundle] for those who bind the discharge themselves.
+// Grant is [Session.Bundle] for those who bind the discharge themselves. What it
+// gives is the caller's to change.
 func (s *Session) Grant(ctx context.Context) (Grant, error) {
 	c, err := s.ensure(ctx, false)
 	if err != nil {
@@ -111,6 +120,12 @@ func (s *Session) Grant(ctx context.Context) (Grant, error) {
 	g := c.grant
 	g.Access, g.Discharge = g.Access.Clone(), g.Discharge.Clone()
 	return g, nil
+}
+
+// Discharges reports whether the caveat with this id, and this external part if
+// it has one, is the one that the session gets discharges for.
+func (s *Session) Discharges(caveatID, external []byte) bool {
+	return bytes.Equal(caveatID, s.caveat) && bytes.Equal(external, s.external)
 }
 
 // Refresh gets a new discharge now, even if there is a good one: for when the
