@@ -1,0 +1,121 @@
+package api_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/discharger/discharger/discharger/api"
+)
+
+// A client keeps its login usable: bundles for the homeserver, a refresh token
+// on disk, and a logout.
+func ExampleSession() {
+	ctx := context.Background()
+	config, login := api.StandIn() // in earnest: Config{URL: …}, and what the homeserver answered to the login
+	dir, err := os.MkdirTemp("", "")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	file := filepath.Join(dir, "token")
+
+	client, err := api.New(config)
+	if err != nil {
+		log.Fatal(err)
+	}
+	access, err := api.ParseAccess([]byte(login))
+	if err != nil {
+		log.Fatal(err)
+	}
+	session, err := client.NewSession(api.SessionConfig{
+		Access: access,
+		Token:  "", // after a restart: what is in the file
+		Save: func(_ context.Context, token api.RefreshToken) error {
+			return os.WriteFile(file, []byte(string(token)), 0o600)
+		},
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+
+	bundle, err := session.Bundle(ctx) // for the Authorization header of a request
+	if err != nil {
+		log.Fatal(err)
+	}
+	decoded, err := api.ParseBundle(bundle)
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(len(decoded.Discharges), "discharge, compact:", decoded.Compact)
+	stored, err := os.ReadFile(file)
+	if err != nil {
+		log.Fatal(err)
+	}
+	_, err = api.ParseRefreshToken(string(stored))
+	fmt.Println("a token is on disk:", err == nil)
+
+	if err := session.Logout(ctx, api.ScopeSession); err != nil {
+		log.Fatal(err)
+	}
+	_, err = session.Bundle(ctx)
+	var refused *api.RefusedError
+	fmt.Println(errors.As(err, &refused) && refused.Final(), refused.Reason)
+	// Output:
+	// 1 discharge, compact: true
+	// a token is on disk: true
+	// true session_ended
+}
+
+// One discharge, without a session around it.
+func ExampleClient_Discharge() {
+	config, login := api.StandIn()
+	client, err := api.New(config)
+	if err != nil {
+		log.Fatal(err)
+	}
+	access, err := api.ParseAccess([]byte(login))
+	if err != nil {
+		log.Fatal(err)
+	}
+	grant, err := client.Discharge(context.Background(), api.Request{Access: access})
+	if err != nil {
+		log.Fatal(err)
+	}
+	for _, c := range grant.Discharge.Caveats()[1:] {
+		fmt.Println(string(c.Id))
+	}
+	fmt.Println(grant.Token)
+	// Output:
+	// declared epoch 1
+	// REDACTED
+}
+
+// A refresh token that works from one network only, and only for a day.
+func ExampleRefreshToken_Attenuate() {
+	config, login := api.StandIn()
+	client, err := api.New(config)
+	if err != nil {
+		log.Fatal(err)
+	}
+	access, err := api.ParseAccess([]byte(login))
+	if err != nil {
+		log.Fatal(err)
+	}
+	grant, err := client.Discharge(context.Background(), api.Request{Access: access})
+	if err != nil {
+		log.Fatal(err)
+	}
+	narrow, err := grant.Token.Attenuate(
+		api.ClientIP(netip.MustParsePrefix("192.0.2.0/24")),
+		api.TimeBefore(time.Now().Add(24*time.Hour)),
+	)
+	fmt.Println(len(narrow) > len(grant.Token), err)
+	// Output:
+	// true <nil>
+}
