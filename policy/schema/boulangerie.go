@@ -29,12 +29,7 @@ func (s *source) boulangerie(root *yaml.Node) *Schema {
 		s.problem(orElse(predicates, root), ErrParse, "no predicates in schema")
 		return schema
 	}
-	versions := s.pairs(predicates, ErrVersion, "predicates")
-	if len(versions) > MaxVersions {
-		s.problem(versions[MaxVersions].at, ErrParse, "more than %d versions", MaxVersions)
-		return schema
-	}
-	for i, v := range versions {
+	for i, v := range s.versions(predicates, "predicates") {
 		if s.rubyVersion(v.at, i) {
 			schema.version = i
 			s.predicates(schema, v)
@@ -92,7 +87,7 @@ func (s *source) rubyVersion(at *yaml.Node, place int) bool {
 
 // predicates reads the predicates that one version adds.
 func (s *source) predicates(schema *Schema, version pair) {
-	for _, p := range s.pairs(version.value, ErrParse, "version "+version.key) {
+	for _, p := range s.pairs(version.value, ErrParse, fmt.Sprintf("version v%d", schema.version)) {
 		if !s.caveatName(schema, p) {
 			continue
 		}
@@ -101,7 +96,7 @@ func (s *source) predicates(schema *Schema, version pair) {
 			continue
 		}
 		if !isString(p.value) {
-			s.problem(p.value, ErrType, "invalid predicate %q: want the name of a type, got %s", p.key, kindOf(p.value))
+			s.problem(p.value, ErrType, "invalid predicate %q: want the name of a type, got %s", p.key, notString(p.value))
 			continue
 		}
 		t, ok := s.namedType(boulangerieTypes(), p.value, fmt.Sprintf("predicate %q", p.key))

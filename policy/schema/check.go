@@ -101,7 +101,7 @@ func (c *Checker) Check(ctx context.Context, conditions []string, r Request) err
 		}
 		if err != nil {
 			err.Position = i + 1
-			if err.Err != ErrUndecided {
+			if !errors.Is(err, ErrUndecided) {
 				return err
 			}
 			if undecided == nil {

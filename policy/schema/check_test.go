@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"cel.dev/cel-go/cel"
+	"cel.dev/cel-go/common/types/ref"
 )
 
 // noon is the time of every request here.
@@ -149,6 +149,7 @@ versions:
 		"levels is a number": {"level 3", with("levels", 3), ErrUndecided, "context value levels is not a list(int), or too large"},
 		"long list":          {"level 3", with("levels", slices.Repeat([]any{3}, 65)), ErrUndecided, "context value levels is not a list(int), or too large"},
 		"after":              {"after 2030-01-02T12:00:00Z", full, nil, ""},
+		"after nothing":      {"after 2030-01-02T12:00:00Z", with("since", time.Time{}), ErrUndecided, "context value since is not a time, or too large"},
 		"idle":               {"idle 1m", full, nil, ""},
 		"too idle":           {"idle 59s", full, ErrUnmet, "idle <= value"},
 		"known":              {"known true", full, nil, ""},
@@ -264,31 +265,20 @@ func TestOutOfTime(t *testing.T) {
 	}
 }
 
-// TestCostLimit takes the run-time bound for what it is, the second one, by
-// making a program the first would never let through.
+// TestCostLimit takes the run-time bound for what it is, the second one: it
+// gives a check more than a request could bring.
 func TestCostLimit(t *testing.T) {
 	t.Parallel()
-	schema := mustLoad(t, "format: 1\nid: x\nversions: {v1: {a: {type: string, check: value.contains('x')}}}")
-	env, err := cel.NewEnv(cel.Variable("value", cel.StringType))
-	if err != nil {
-		t.Fatal(err)
-	}
-	tree, issues := env.Compile("[1, 2, 3].all(i, value.contains('x'))")
-	if issues.Err() != nil {
-		t.Fatal(issues.Err())
-	}
-	program, err := env.Program(tree, cel.CostLimit(3))
-	if err != nil {
-		t.Fatal(err)
-	}
-	schema.caveats[0].check.program = program
+	schema := mustLoad(t, "format: 1\nid: x\ncontext: {many: {type: list(string)}}\nversions: {v1: {a: {type: string, check: 'many.all(m, m != value)'}}}")
 	checker, err := New(Config{Schema: schema})
 	if err != nil {
 		t.Fatal(err)
 	}
-	err = checker.CheckOne(t.Context(), "a xyz", Request{})
-	if want := `caveat "a": cannot be decided: check costs too much`; err == nil || err.Error() != want {
-		t.Errorf("got %v", err)
+	a := checker.activation(Request{})
+	a.context = []ref.Val{toCEL(slices.Repeat([]any{"x"}, maxCost))}
+	refused := a.eval(schema.caveats[0], "y")
+	if want := `caveat "a": cannot be decided: check costs too much`; refused == nil || refused.Error() != want {
+		t.Errorf("got %v", refused)
 	}
 }
 

@@ -173,7 +173,7 @@ func inspect(tree *ast.AST) (names []string, err error) {
 // of all tokens that could stand there.
 func celMessage(message string) string {
 	message, _, _ = strings.Cut(message, " expecting {")
-	return strings.Join(strings.Fields(message), " ")
+	return printable(message)
 }
 
 // amount writes a cost, which has no bound when a size in it has none.
@@ -226,7 +226,7 @@ func (s sizes) EstimateCallCost(string, string, *cost.AstNode, []cost.AstNode) *
 // is the place of the scalar.
 func (s *source) within(n *yaml.Node, line, column int) (int, int) {
 	texts := strings.Split(n.Value, "\n")
-	if line < 1 || line > len(texts) || column < 0 {
+	if line < 1 || line > len(texts) || texts[line-1] == "" || column < 0 {
 		return n.Line, n.Column
 	}
 	at, skip := n.Line, n.Column-1
@@ -235,15 +235,9 @@ func (s *source) within(n *yaml.Node, line, column int) (int, int) {
 	} else if len(texts) > 1 && strings.TrimSpace(n.Value) != texts[0] {
 		return n.Line, n.Column
 	}
-	if at > len(s.lines) {
-		return n.Line, n.Column
-	}
-	runes := []rune(s.lines[at-1])
-	if skip > len(runes) {
-		return n.Line, n.Column
-	}
-	before, _, found := strings.Cut(string(runes[skip:]), texts[line-1])
-	if !found || texts[line-1] == "" {
+	rest, ok := s.after(at, skip)
+	before, _, found := strings.Cut(rest, texts[line-1])
+	if !ok || !found {
 		return n.Line, n.Column
 	}
 	return at, skip + utf8.RuneCountInString(before) + column + 1

@@ -151,7 +151,7 @@
 // Where it would crash, or accept what can never be used, this package has an
 // error with a place instead: a name given twice in one version, a name that no
 // caveat can have or that YAML reads as a number or truth value, a version
-// without a mapping, aliases, tags, and a second document. A time without an
-// offset is UTC, not the zone of the machine, and a year has at most nine
-// digits.
+// without a mapping, aliases, tags, a second document, and more of anything than
+// [MaxFile] and the limits beside it allow. A time without an offset is UTC, not
+// the zone of the machine, and a year has at most nine digits.
 package schema

@@ -1,6 +1,7 @@
 package schema
 
 import (
+	"errors"
 	"os"
 	"strings"
 	"testing"
@@ -32,9 +33,9 @@ func TestDocsEscapes(t *testing.T) {
 format: 1
 id: x
 context: {a: {type: string, doc: "one | two\nthree"}}
-versions: {v1: {b: {type: string, check: "value\n  == a"}}}
+versions: {v1: {b: {type: string, required: true, check: "value\n  == a"}}}
 `))
-	for _, want := range []string{"| `a` | `string` | one \\| two three |\n", "      value\n        == a\n"} {
+	for _, want := range []string{"| `a` | `string` | one \\| two three |\n", "      value\n        == a\n", "- required, once\n"} {
 		if !strings.Contains(docs, want) {
 			t.Errorf("no %q in\n%s", want, docs)
 		}
@@ -54,6 +55,12 @@ func TestStd(t *testing.T) {
 		if !schema.Knows(name) {
 			t.Errorf("std does not know %s", name)
 		}
+	}
+	if err := schema.KnowsCaveat("client-ip 203.0.113.7"); err != nil {
+		t.Error(err)
+	}
+	if err := schema.KnowsCaveat("client-ip example.org"); !errors.Is(err, ErrMalformed) {
+		t.Error(err)
 	}
 	if n := len(schema.Caveats()); n != 2 {
 		t.Errorf("std has %d caveats", n)

@@ -17,7 +17,7 @@ func FuzzLoad(f *testing.F) {
 		simpleSchema, exampleSchema, stdFile, one("type: list(ip), check: ip in value, max_len: 40"),
 		"format: 1\nid: x\ncontext: {a: {type: list(string)}}\nversions: {v1: {b: {type: string, check: >\n  a.exists(c,\n  c == value)}}}",
 		"format: 1\r\nid: x\r\nversions:\r\n  v1:\r\n    b:\r\n      type: time\r\n      check: |\r\n        nov < value\r\n",
-		"schema-id: 0123456701234567\npredicates: {v1: {yes: &a Derp}, v0: *a}", "format: 1\n--- !x\n", "? [a]\n: b", "{", "\uFEFFformat: 1",
+		"schema-id: 0123456701234567\npredicates: {v1: {yes: &a Derp}, v0: *a}", "format: 1\n--- !x\n", "? [a]\n: b", "{", "#\u0085format: 1\u2028id: x\nversions: {v1: {a: {type: flag, check: |\u2029  nov\r  && a}}}", "\uFEFFformat: 1",
 	} {
 		f.Add([]byte(seed))
 	}

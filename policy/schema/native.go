@@ -2,6 +2,7 @@ package schema
 
 import (
 	"net/netip"
+	"time"
 	"unicode/utf8"
 )
 
@@ -20,6 +21,12 @@ func nativeOf[T any](v any) (any, bool) {
 func nativeText(v any) (any, bool) {
 	s, ok := v.(string)
 	return s, ok && len(s) <= maxContextText && utf8.ValidString(s)
+}
+
+// nativeTime refuses the zero time, which is what a caller that forgot has.
+func nativeTime(v any) (any, bool) {
+	t, ok := v.(time.Time)
+	return t, ok && !t.IsZero() && inYears(t)
 }
 
 func nativeInt(v any) (any, bool) {

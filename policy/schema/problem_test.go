@@ -20,7 +20,7 @@ func TestDetail(t *testing.T) {
 		"only a line": {"format: 1\nid: a: b\n",
 			"f:2: not YAML: mapping values are not allowed in this context"},
 		"tabs": {"format: 1\nid:\t7\nversions: {v1: {}}",
-			"f:2:5: id: want a string, got 7, which YAML does not read as a string; quote it if it is one\n    2 | id:\t7\n      |    \t^"},
+			"f:2:5: id: want a string, got 7, which YAML does not read as a string; quote it\n    2 | id:\t7\n      |    \t^"},
 		"wide": {"format: 1\nid: x\ndoc: {ä: b}\nversions: {v1: {}}",
 			"f:3:6: doc: want a string, got a mapping\n    3 | doc: {ä: b}\n      |      ^"},
 		"terminal": {"format: 1\nid: x\nversions: {v1: {}}\n\u200bz: b",
@@ -170,5 +170,17 @@ func TestManyWarnings(t *testing.T) {
 	}
 	if _, err := Load("f", []byte(b.String())); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestLineBreaks finds the place behind every line break that YAML knows.
+func TestLineBreaks(t *testing.T) {
+	t.Parallel()
+	for _, br := range []string{"\n", "\r\n", "\r", "\u0085", "\u2028", "\u2029"} {
+		text := "# one" + br + "# two" + br + "format: 1\nid: x\ndoc: \"a" + br + "  b\"\nversions: {v1: {a: {type: string, check: nov}}}"
+		problems := Check("f", []byte(text))
+		if len(problems) != 1 || problems[0].Line != 7 || problems[0].Column != 42 || !strings.HasPrefix(problems[0].Source, "versions") {
+			t.Errorf("%q: %+v", br, problems)
+		}
 	}
 }

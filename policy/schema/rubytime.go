@@ -80,7 +80,7 @@ func (c *clock) toUTC(sign, hours, minutes int) {
 	}
 	c.day -= sign * days
 	switch {
-	case sign > 0 && c.day < 1:
+	case c.day < 1:
 		c.month--
 		if c.month < 1 {
 			c.month, c.year = 12, c.year-1

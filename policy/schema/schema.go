@@ -172,6 +172,16 @@ func isBoulangerie(root *yaml.Node) bool {
 	return found
 }
 
+// versions returns the entries of the mapping that holds the versions.
+func (s *source) versions(n *yaml.Node, what string) []pair {
+	versions := s.pairs(n, ErrVersion, what)
+	if len(versions) > MaxVersions {
+		s.problem(versions[MaxVersions].at, ErrVersion, "more than %d versions", MaxVersions)
+		return nil
+	}
+	return versions
+}
+
 // caveatName says whether p can be the name of one more caveat.
 func (s *source) caveatName(schema *Schema, p pair) bool {
 	switch old := schema.byName[p.key]; {
@@ -249,6 +259,14 @@ func (s *Schema) Parse(condition string) (Condition, error) {
 	return Condition{Name: c.Name, Value: value}, nil
 }
 
+// KnowsCaveat returns nil if the text of a caveat is one that a [Checker] of
+// the schema would understand, and Parse's error if not. With it a policy can
+// be told, before any macaroon has it, that a caveat it adds would be refused.
+func (s *Schema) KnowsCaveat(condition string) error {
+	_, err := s.Parse(condition)
+	return err
+}
+
 // parse finds the caveat that condition is one of, and its value. The name is
 // the longest run of name characters: no separator begins with one, so there
 // is one way only to read a text.
@@ -270,11 +288,11 @@ func (s *Schema) parse(condition string) (*caveat, any, *CaveatError) {
 	case c == nil:
 		return nil, nil, &CaveatError{Name: name, Err: ErrUnknown}
 	}
-	if rest == "" && c.Type == flagType {
-		return c, true, nil
-	}
 	text, found := strings.CutPrefix(rest, c.separator)
-	if !found || c.Type == flagType {
+	if c.Type == flagType {
+		text, found = "", rest == ""
+	}
+	if !found {
 		return nil, nil, c.malformed("is not written as %q", c.example)
 	}
 	if c.MaxLen > 0 && len(text) > c.MaxLen {

@@ -117,7 +117,19 @@ func (s *source) syntax(err error) {
 			line = min(n, len(s.lines))
 		}
 	}
-	s.add(Problem{Line: line, Column: 0, Message: "not YAML: " + text, Err: ErrParse})
+	s.add(Problem{Line: line, Column: 0, Message: "not YAML: " + printable(text), Err: ErrParse})
+}
+
+// after returns a line, counted from 1, without its first skip characters.
+func (s *source) after(line, skip int) (string, bool) {
+	if line > len(s.lines) {
+		return "", false
+	}
+	runes := []rune(s.lines[line-1])
+	if skip > len(runes) {
+		return "", false
+	}
+	return string(runes[skip:]), true
 }
 
 // whole reports a problem of the file as a whole.
@@ -155,7 +167,7 @@ func (s *source) pairs(n *yaml.Node, kind error, what string) []pair {
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		at, value := n.Content[i], n.Content[i+1]
 		if !isString(at) {
-			s.problem(at, kind, "%s: want a name, got %s", what, kindOf(at))
+			s.problem(at, kind, "%s: want a name, got %s", what, notString(at))
 			continue
 		}
 		if line, ok := seen[at.Value]; ok {
@@ -185,7 +197,7 @@ func (s *source) fields(n *yaml.Node, what string, known ...string) map[string]*
 func (s *source) text(n *yaml.Node, what string, limit int) (string, bool) {
 	switch {
 	case !isString(n):
-		s.problem(n, ErrParse, "%s: want a string, got %s", what, kindOf(n))
+		s.problem(n, ErrParse, "%s: want a string, got %s", what, notString(n))
 	case len(n.Value) > limit:
 		s.problem(n, ErrParse, "%s: is %d bytes long, at most %d", what, len(n.Value), limit)
 	default:
@@ -203,10 +215,11 @@ func (s *source) yesNo(n *yaml.Node, what string) bool {
 	return strings.EqualFold(n.Value, "true")
 }
 
-// number reads an integer between low and high.
+// number reads an integer between low and high, written as Go writes it:
+// other ways mean different numbers to different readers of YAML.
 func (s *source) number(n *yaml.Node, what string, low, high int) (int, bool) {
 	v, err := strconv.Atoi(n.Value)
-	if n.Kind != yaml.ScalarNode || n.ShortTag() != "!!int" || n.Style != 0 || err != nil {
+	if n.Kind != yaml.ScalarNode || n.ShortTag() != "!!int" || n.Style != 0 || err != nil || strconv.Itoa(v) != n.Value {
 		s.problem(n, ErrParse, "%s: want a whole number, got %s", what, kindOf(n))
 		return 0, false
 	}
@@ -241,5 +254,14 @@ func kindOf(n *yaml.Node) string {
 	case "!!null":
 		return "nothing"
 	}
-	return short(n.Value) + ", which YAML does not read as a string; quote it if it is one"
+	return printable(short(n.Value))
+}
+
+// notString names what a node is where a string was wanted.
+func notString(n *yaml.Node) string {
+	kind := kindOf(n)
+	if n.Kind == yaml.ScalarNode && n.Style == 0 && n.ShortTag() != "!!null" {
+		kind += ", which YAML does not read as a string; quote it"
+	}
+	return kind
 }

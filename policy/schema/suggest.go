@@ -3,6 +3,7 @@ package schema
 import (
 	"fmt"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 )
 
@@ -16,6 +17,22 @@ func short(s string) string {
 		cut--
 	}
 	return s[:cut] + "…"
+}
+
+// printable puts a message of another package on one line that a terminal
+// can be shown, at most 300 characters long.
+func printable(s string) string {
+	const limit = 300
+	runes := []rune(strings.Join(strings.Fields(s), " "))
+	if len(runes) > limit {
+		runes = append(runes[:limit], '…')
+	}
+	for i, r := range runes {
+		if !unicode.IsPrint(r) {
+			runes[i] = '?'
+		}
+	}
+	return string(runes)
 }
 
 // oneLine puts text on one line, cut to what fits in a message.

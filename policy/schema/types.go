@@ -42,7 +42,7 @@ func version1Types() []valueType {
 		{name: "int", text: "a whole number of 64 bits, without `+` or leading zeros", example: "42",
 			parse: parseInt, cel: cel.IntType, native: nativeInt, inList: true},
 		{name: "time", text: "an RFC 3339 time", example: "2030-01-02T15:04:05Z",
-			parse: parseTime, cel: cel.TimestampType, native: nativeOf[time.Time], inList: true},
+			parse: parseTime, cel: cel.TimestampType, native: nativeTime, inList: true},
 		{name: "time_ms", text: "a time in milliseconds since 1970", example: "1893596645000",
 			parse: parseMillis, cel: cel.TimestampType, inList: true},
 		{name: "duration", text: "a duration such as `90s` or `1h30m`", example: "1h30m",

@@ -12,7 +12,6 @@ import (
 
 // Why a value does not parse. None of these quotes the value.
 var (
-	errFlag     = errors.New("takes no value")
 	errText     = errors.New("want text, without control characters")
 	errAtom     = errors.New("want letters, digits and . / - _ only")
 	errBool     = errors.New("want true or false")
@@ -27,12 +26,7 @@ var (
 	errList     = errors.New("want one space between elements")
 )
 
-func parseFlag(s string) (any, error) {
-	if s != "" {
-		return nil, errFlag
-	}
-	return true, nil
-}
+func parseFlag(string) (any, error) { return true, nil }
 
 func parseText(s string) (any, error) {
 	if s == "" || !utf8.ValidString(s) || strings.ContainsFunc(s, unicode.IsControl) {

@@ -42,12 +42,7 @@ func (s *source) version1(root *yaml.Node) *Schema {
 		s.problem(orElse(n, root), ErrParse, "no versions: the caveats are under versions, v1")
 		return schema
 	}
-	versions := s.pairs(n, ErrVersion, "versions")
-	if len(versions) > MaxVersions {
-		s.problem(versions[MaxVersions].at, ErrVersion, "more than %d versions", MaxVersions)
-		return schema
-	}
-	for i, v := range versions {
+	for i, v := range s.versions(n, "versions") {
 		if want := fmt.Sprintf("v%d", i+1); v.key != want {
 			s.problem(v.at, ErrVersion, "version %q: want %s, versions count up from v1", short(v.key), want)
 			continue
@@ -114,7 +109,7 @@ func (s *source) caveat(schema *Schema, compiler *compiler, style Style, p pair)
 // caveatType reads the type of a caveat; the zero type has no name.
 func (s *source) caveatType(n *yaml.Node, what string) valueType {
 	if !isString(n) {
-		s.problem(n, ErrType, "%s: want the name of a type, got %s", what, kindOf(n))
+		s.problem(n, ErrType, "%s: want the name of a type, got %s", what, notString(n))
 		return valueType{}
 	}
 	t, _ := s.namedType(version1Types(), n, what)
