@@ -1,0 +1,62 @@
+package discharger_test
+
+import (
+	"testing"
+	"time"
+
+	"gopkg.in/macaroon.v2"
+
+	"github.com/discharger/discharger/discharger"
+	"github.com/discharger/discharger/discharger/caveat"
+)
+
+// BenchmarkDischarge is a whole discharge without HTTP: opened, looked up in
+// bbolt, decided, minted, encoded.
+func BenchmarkDischarge(b *testing.B) {
+	w := newWorld(b)
+	l := w.login(caveat.ModeOpen)
+	l.must()
+	b.ReportAllocs()
+	for b.Loop() {
+		g, err := l.discharge()
+		if err != nil {
+			b.Fatal(err)
+		}
+		if _, err := g.Discharge.AppendJSON(nil); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// BenchmarkMint mints and encodes one discharge, beside the reference library.
+func BenchmarkMint(b *testing.B) {
+	o := caveat.Opened{Version: caveat.V2, RootKey: []byte(rootKey)}
+	id := make([]byte, 220)
+	id[0] = 2
+	conditions := []string{"time-before " + time.UnixMilli(1_790_000_000_123).UTC().Format(time.RFC3339Nano), "declared epoch 12"}
+	b.Run("discharger", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			if _, err := discharger.Mint(&o, id, conditions).AppendJSON(nil); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	b.Run("macaroon.v2", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			m, err := macaroon.New(o.RootKey, id, "", macaroon.V2)
+			if err != nil {
+				b.Fatal(err)
+			}
+			for _, c := range conditions {
+				if err := m.AddFirstPartyCaveat([]byte(c)); err != nil {
+					b.Fatal(err)
+				}
+			}
+			if _, err := m.MarshalJSON(); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+}

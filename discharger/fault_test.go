@@ -1,0 +1,143 @@
+package discharger_test
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/discharger/discharger/discharger"
+	"github.com/discharger/discharger/discharger/caveat"
+)
+
+var errFault = errors.New("connection reset by peer")
+
+// faulty is a store whose next operations fail, before or after they took
+// effect.
+type faulty struct {
+	discharger.Store
+	load, swap bool // fail
+	applied    bool // swap fails, but has taken effect
+	race       func()
+}
+
+func (f *faulty) Load(ctx context.Context, u discharger.UserKey, id caveat.SessionID) (discharger.View, error) {
+	if f.load {
+		return discharger.View{}, errFault
+	}
+	v, err := f.Store.Load(ctx, u, id)
+	if race := f.race; race != nil {
+		f.race = nil
+		race()
+	}
+	return v, err
+}
+
+func (f *faulty) Swap(ctx context.Context, w discharger.Write) (bool, error) {
+	if f.swap && !f.applied {
+		return false, errFault
+	}
+	ok, err := f.Store.Swap(ctx, w)
+	if f.swap {
+		return false, errFault
+	}
+	return ok, err
+}
+
+func newFaultyWorld(t *testing.T) (*world, *faulty) {
+	f := &faulty{}
+	w := newWorld(t, func(c *discharger.Config) { f.Store, c.Store = c.Store, f })
+	return w, f
+}
+
+func TestStoreFaultsAreUndecided(t *testing.T) {
+	t.Parallel()
+	for name, applied := range map[string]bool{"not applied": false, "applied": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w, f := newFaultyWorld(t)
+			f.applied = applied
+			l := w.login(caveat.ModeRotate)
+			fail := func(do func()) {
+				f.swap = true
+				do()
+				f.swap = false
+				w.later(time.Minute) // well past grace: only the request-id ties the attempts together
+			}
+			fail(func() { l.undecided(requestID("login")) })
+			tok := l.must(requestID("login")).RefreshToken
+			fail(func() { l.undecided(token(tok), requestID("a")) })
+			next := l.must(token(tok), requestID("a")).RefreshToken
+			next = l.must(token(next), requestID("b")).RefreshToken
+			f.load = true
+			l.undecided(token(next), requestID("c"))
+			if err := l.logout(discharger.ScopeSession, token(next)); !errors.Is(err, discharger.ErrUnavailable) {
+				t.Errorf("logout: %v", err)
+			}
+			f.load = false
+			next = l.must(token(next), requestID("c")).RefreshToken
+			fail(func() {
+				if err := l.logout(discharger.ScopeSession, token(next)); !errors.Is(err, discharger.ErrUnavailable) {
+					t.Errorf("logout: %v", err)
+				}
+			})
+			if err := l.logout(discharger.ScopeSession, token(next)); err != nil {
+				t.Errorf("logout again: %v", err)
+			}
+			l.refused(discharger.ReasonSessionEnded, token(next))
+		})
+	}
+}
+
+// TestLastUseIsNotWorthARefusal: a session in order is served even when the
+// note of its use cannot be written.
+func TestLastUseIsNotWorthARefusal(t *testing.T) {
+	t.Parallel()
+	w, f := newFaultyWorld(t)
+	l := w.login(caveat.ModeOpen)
+	l.must()
+	w.later(2 * time.Hour)
+	f.swap = true
+	l.unchanged(func() { l.must() })
+	f.swap = false
+	before := string(l.stored())
+	l.must()
+	if string(l.stored()) == before {
+		t.Error("the last use was not noted")
+	}
+}
+
+// TestLostRaceStartsOver lets another request in between reading and writing.
+func TestLostRaceStartsOver(t *testing.T) {
+	t.Parallel()
+	w, f := newFaultyWorld(t)
+	l := w.login(caveat.ModeRotate)
+	tok := l.must().RefreshToken
+	var other *discharger.Grant
+	f.race = func() { other = l.must(token(tok), requestID("other")) }
+	mine := l.must(token(tok), requestID("mine"))
+	if string(mine.RefreshToken) != string(other.RefreshToken) {
+		t.Error("the loser of the race was given a successor of its own")
+	}
+	f.race = func() {
+		if err := l.logout(discharger.ScopeSession, token(mine.RefreshToken)); err != nil {
+			t.Error(err)
+		}
+	}
+	l.refused(discharger.ReasonSessionEnded, token(mine.RefreshToken))
+}
+
+// TestCorruptRecordIsUndecided: what cannot be read is not "no session".
+func TestCorruptRecordIsUndecided(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	l := w.login(caveat.ModeOpen)
+	user := discharger.UserKey{Homeserver: l.homeserver, User: l.cond.User}
+	ok, err := w.store.Swap(context.Background(), discharger.Write{User: user, Changes: []discharger.Change{
+		{Session: l.cond.Session, New: []byte{0xff, 1, 2, 3}},
+	}})
+	if !ok || err != nil {
+		t.Fatal(ok, err)
+	}
+	l.unchanged(func() { l.undecided() })
+}

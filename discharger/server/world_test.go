@@ -1,0 +1,253 @@
+package server_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/discharger/discharger/discharger"
+	"github.com/discharger/discharger/discharger/api"
+	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/homeserver"
+	"github.com/discharger/discharger/discharger/server"
+	"github.com/discharger/discharger/discharger/store"
+)
+
+const apiKey = "canary-api-key-of-a.example"
+
+// world is a server on a real listener and a real store, and a homeserver
+// that is registered with it.
+type world struct {
+	t      testing.TB
+	hs     *homeserver.Homeserver
+	keys   caveat.KeyPair // the homeserver's
+	store  *breakable
+	server *server.Server
+	http   *httptest.Server
+	admin  *httptest.Server
+	log    *syncBuffer
+}
+
+func newWorld(t testing.TB, change ...func(*server.Config)) *world {
+	t.Helper()
+	bolt, err := store.OpenBolt(store.BoltConfig{Path: filepath.Join(t.TempDir(), "sessions.db")})
+	must(t, err)
+	t.Cleanup(func() { bolt.Close() })
+	return newWorldOn(t, bolt, slog.LevelDebug, change...)
+}
+
+// newWorldOn is newWorld on another store, and with less in the log.
+func newWorldOn(t testing.TB, st discharger.Store, level slog.Level, change ...func(*server.Config)) *world {
+	t.Helper()
+	ours, theirs := newKey(t), newKey(t)
+	opener, err := caveat.NewOpener(caveat.OpenerConfig{
+		Keys:        []caveat.KeyPair{ours},
+		Homeservers: []caveat.Homeserver{{Name: "a.example", Key: theirs.Public}},
+	})
+	must(t, err)
+	key, err := discharger.NewRefreshKey(nil)
+	must(t, err)
+	w := &world{t: t, keys: theirs, store: &breakable{Store: st}, log: &syncBuffer{}}
+	log := slog.New(slog.NewJSONHandler(w.log, &slog.HandlerOptions{Level: level}))
+	reg := prometheus.NewRegistry()
+	metrics, err := server.NewMetrics(reg)
+	must(t, err)
+	service, err := discharger.New(discharger.Config{
+		Opener: opener, Store: metrics.Store(w.store), RefreshKeys: []discharger.RefreshKey{key}, Observer: metrics, Log: log,
+	})
+	must(t, err)
+	cfg := server.Config{
+		Service: service, PublicKey: ours.Public, Ready: w.store.Ready, Metrics: metrics, Gatherer: reg, Log: log,
+		APIKeys: map[string][][sha256.Size]byte{"a.example": {sha256.Sum256([]byte(apiKey))}},
+	}
+	for _, f := range change {
+		f(&cfg)
+	}
+	w.server, err = server.New(cfg)
+	must(t, err)
+	w.http = startServer(t, w.server.Client(), log)
+	w.admin = startServer(t, w.server.Admin(), log)
+	w.hs = w.homeserverFor(ours.Public, w.http.URL)
+	return w
+}
+
+// homeserverFor is the homeserver with caveats for the service of that key.
+func (w *world) homeserverFor(discharger caveat.PublicKey, location string) *homeserver.Homeserver {
+	w.t.Helper()
+	master, err := homeserver.NewKey(nil)
+	must(w.t, err)
+	hs, err := homeserver.New(homeserver.Config{
+		Name: "a.example", Keys: homeserver.Keys{master}, KeyPair: w.keys, Discharger: discharger, Location: location,
+	})
+	must(w.t, err)
+	return hs
+}
+
+// startServer serves as the real program does, timeouts and limits included.
+func startServer(t testing.TB, h http.Handler, log *slog.Logger) *httptest.Server {
+	s := httptest.NewUnstartedServer(h)
+	s.Config = server.HTTPServer(h, log)
+	s.Start()
+	t.Cleanup(s.Close)
+	return s
+}
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func newKey(t testing.TB) caveat.KeyPair {
+	t.Helper()
+	k, err := caveat.GenerateKey(nil)
+	must(t, err)
+	return k
+}
+
+// mint returns the caveat id of a new session.
+func (w *world) mint(mode caveat.Mode) []byte {
+	w.t.Helper()
+	m, err := w.hs.Mint(homeserver.MintParams{User: "@alice:a.example", Device: "PHONE", Mode: mode})
+	must(w.t, err)
+	return m.Macaroon.Caveats()[0].Id
+}
+
+type answer struct {
+	status int
+	header http.Header
+	body   []byte
+}
+
+func (a answer) error(t testing.TB) api.ErrorResponse {
+	t.Helper()
+	var e api.ErrorResponse
+	dec := json.NewDecoder(bytes.NewReader(a.body))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(&e); err != nil {
+		t.Fatalf("%s: %v", a.body, err)
+	}
+	return e
+}
+
+func (a answer) discharge(t testing.TB) api.DischargeResponse {
+	t.Helper()
+	var d api.DischargeResponse
+	if err := json.Unmarshal(a.body, &d); err != nil || a.status != http.StatusOK {
+		t.Fatalf("%d %s: %v", a.status, a.body, err)
+	}
+	return d
+}
+
+func (w *world) do(r *http.Request) answer {
+	w.t.Helper()
+	resp, err := w.http.Client().Do(r)
+	must(w.t, err)
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	must(w.t, err)
+	return answer{resp.StatusCode, resp.Header, body}
+}
+
+// post sends a form, as Python's and JavaScript's clients do.
+func (w *world) post(path string, form url.Values, header ...string) answer {
+	w.t.Helper()
+	return w.do(w.request(http.MethodPost, path, form.Encode(), append([]string{"Content-Type", api.ContentTypeForm}, header...)...))
+}
+
+func (w *world) request(method, path, body string, header ...string) *http.Request {
+	w.t.Helper()
+	r, err := http.NewRequest(method, w.http.URL+path, strings.NewReader(body))
+	must(w.t, err)
+	for i := 0; i+1 < len(header); i += 2 {
+		r.Header.Add(header[i], header[i+1])
+	}
+	return r
+}
+
+func form(kv ...string) url.Values {
+	v := url.Values{}
+	for i := 0; i+1 < len(kv); i += 2 {
+		v.Add(kv[i], kv[i+1])
+	}
+	return v
+}
+
+func b64(b []byte) string { return api.EncodeBase64(b) }
+
+// breakable is a store that can be down or hang.
+type breakable struct {
+	discharger.Store
+	mu   sync.Mutex
+	err  error
+	hang bool
+}
+
+func (b *breakable) set(err error, hang bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.err, b.hang = err, hang
+}
+
+func (b *breakable) trouble(ctx context.Context) error {
+	b.mu.Lock()
+	err, hang := b.err, b.hang
+	b.mu.Unlock()
+	if hang {
+		<-ctx.Done()
+		return ctx.Err()
+	}
+	return err
+}
+
+func (b *breakable) Load(ctx context.Context, u discharger.UserKey, id caveat.SessionID) (discharger.View, error) {
+	if err := b.trouble(ctx); err != nil {
+		return discharger.View{}, err
+	}
+	return b.Store.Load(ctx, u, id)
+}
+
+func (b *breakable) Ready(ctx context.Context) error {
+	if err := b.trouble(ctx); err != nil {
+		return err
+	}
+	return b.Store.Ready(ctx)
+}
+
+// stored says what the store holds for the only user.
+func (w *world) stored() int {
+	w.t.Helper()
+	l, err := w.store.List(context.Background(), discharger.UserKey{Homeserver: "a.example", User: "@alice:a.example"})
+	must(w.t, err)
+	return len(l.Sessions)
+}
+
+type syncBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (s *syncBuffer) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.Write(p)
+}
+
+func (s *syncBuffer) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.String()
+}

@@ -1,0 +1,413 @@
+package discharger_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"gopkg.in/macaroon.v2"
+
+	"github.com/discharger/discharger/discharger"
+	"github.com/discharger/discharger/discharger/caveat"
+)
+
+func TestOpenSession(t *testing.T) {
+	t.Parallel()
+	for _, version := range []caveat.Version{caveat.V1, caveat.V2, caveat.V3} {
+		t.Run(fmt.Sprint("V", version), func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			l := w.login(caveat.ModeOpen)
+			l.version = version
+			l.seal()
+			g := l.must()
+			if g.ExpiresIn != 5*time.Minute || !g.Expires.Equal(w.now.Add(5*time.Minute)) || g.RefreshToken != nil {
+				t.Errorf("got %+v", g)
+			}
+			if got, want := l.check(g), []string{"time-before 2026-09-21T14:18:20Z"}; !slices.Equal(got, want) {
+				t.Errorf("conditions %q, want %q", got, want)
+			}
+			l.must(identifier("a short id"))
+			w.later(time.Hour)
+			l.must()
+			if err := l.logout(discharger.ScopeSession); err != nil {
+				t.Fatal(err)
+			}
+			if r := l.refused(discharger.ReasonSessionEnded); r.SoftLogout {
+				t.Error("a logout must not keep device keys")
+			}
+			if err := l.logout(discharger.ScopeSession); err != nil {
+				t.Errorf("repeated: %v", err)
+			}
+			w.later(48 * time.Hour) // the tombstone is gone
+			l.refused(discharger.ReasonSessionEnded)
+			if err := l.logout(discharger.ScopeSession); err != nil {
+				t.Errorf("repeated late: %v", err)
+			}
+		})
+	}
+}
+
+func TestRotatingSession(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	l := w.login(caveat.ModeRotate)
+	g := l.must(requestID("1"))
+	if g.Epoch != 1 || g.RefreshToken == nil {
+		t.Fatalf("got %+v", g)
+	}
+	if got := l.check(g); len(got) != 2 || got[1] != "declared epoch 1" {
+		t.Errorf("conditions %q", got)
+	}
+	first := g.RefreshToken
+	for n := uint64(2); n < 5; n++ {
+		w.later(4 * time.Minute)
+		g = l.must(token(g.RefreshToken))
+		if g.Epoch != n {
+			t.Fatalf("epoch %d, want %d", g.Epoch, n)
+		}
+	}
+	l.unchanged(func() { l.refused(discharger.ReasonTokenRequired) })
+	l.refused(discharger.ReasonTokenReused, token(first))
+	l.refused(discharger.ReasonSessionEnded, token(g.RefreshToken))
+}
+
+func TestHeldSession(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	l := w.login(caveat.ModeHeld)
+	l.refused(discharger.ReasonHomeserverRequired)
+	l.refused(discharger.ReasonHomeserverRequired, homeserver("b.example"))
+	l.must(homeserver("a.example"))
+	l.unchanged(func() {
+		if err := l.logout(discharger.ScopeSession, homeserver("b.example")); err == nil {
+			t.Error("another homeserver logged the session out")
+		}
+	})
+	if err := l.logout(discharger.ScopeSession, homeserver("a.example")); err != nil {
+		t.Fatal(err)
+	}
+	l.refused(discharger.ReasonSessionEnded, homeserver("a.example"))
+}
+
+// TestHomeserversNeverMeet gives two homeservers the same user and session.
+func TestHomeserversNeverMeet(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := w.login(caveat.ModeRotate)
+	b := w.login(caveat.ModeRotate, func(c *caveat.Condition) { *c = a.cond })
+	b.homeserver = "b.example"
+	b.seal()
+	ga, gb := a.must(), b.must()
+	b.unchanged(func() {
+		b.refused(discharger.ReasonTokenInvalid, token(ga.RefreshToken))
+		if err := a.logout(discharger.ScopeUser, token(ga.RefreshToken)); err != nil {
+			t.Fatal(err)
+		}
+	})
+	a.refused(discharger.ReasonSessionEnded, token(ga.RefreshToken))
+	b.must(token(gb.RefreshToken))
+}
+
+func TestLogoutEverywhere(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a, b, unused := w.login(caveat.ModeOpen), w.login(caveat.ModeRotate), w.login(caveat.ModeOpen)
+	other := w.login(caveat.ModeOpen, func(c *caveat.Condition) { c.User = "@bob:a.example" })
+	a.must()
+	gb := b.must()
+	other.must()
+	w.later(time.Second)
+	if err := a.logout(discharger.ScopeUser); err != nil {
+		t.Fatal(err)
+	}
+	a.refused(discharger.ReasonSessionEnded)
+	b.refused(discharger.ReasonSessionEnded, token(gb.RefreshToken))
+	unused.refused(discharger.ReasonSessionEnded)
+	other.must()
+	w.later(time.Second)
+	again := w.login(caveat.ModeOpen)
+	again.must()
+	if err := a.logout(discharger.ScopeUser); err != nil {
+		t.Errorf("repeated: %v", err)
+	}
+	again.must() // the repetition did not end what came after
+}
+
+func TestTTLNeverOutlivesAnything(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	short := w.login(caveat.ModeOpen, func(c *caveat.Condition) { c.MaxTTL = 30 * time.Second })
+	if g := short.must(); g.ExpiresIn != 30*time.Second {
+		t.Errorf("max_ttl: %v", g.ExpiresIn)
+	}
+	ending := w.login(caveat.ModeOpen, func(c *caveat.Condition) { c.Expires = c.Minted + 90_000 })
+	if g := ending.must(); g.ExpiresIn != 90*time.Second {
+		t.Errorf("expires: %v", g.ExpiresIn)
+	}
+	w.later(90 * time.Second)
+	if r := ending.refused(discharger.ReasonSessionExpired); !r.SoftLogout {
+		t.Error("expiry should keep device keys")
+	}
+	l := w.login(caveat.ModeRotate)
+	narrow := attenuate(t, l.must().RefreshToken, "time-before "+w.now.Add(time.Minute).Format(time.RFC3339))
+	if g := l.must(token(narrow)); g.ExpiresIn > time.Minute {
+		t.Errorf("token's time-before: %v", g.ExpiresIn)
+	}
+}
+
+// attenuate adds caveats to a refresh token, as any holder can.
+func attenuate(t testing.TB, b []byte, caveats ...string) []byte {
+	t.Helper()
+	var m macaroon.Macaroon
+	if err := m.UnmarshalBinary(b); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range caveats {
+		if err := m.AddFirstPartyCaveat([]byte(c)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	out, err := m.MarshalBinary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+func TestRefreshTokenRestrictions(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	l := w.login(caveat.ModeRotate)
+	first := l.must().RefreshToken
+	soon := w.now.Add(time.Hour).Format(time.RFC3339Nano)
+	for name, caveats := range map[string][]string{
+		"expired":             {"time-before " + w.now.Format(time.RFC3339Nano)},
+		"not a time":          {"time-before tomorrow"},
+		"elsewhere":           {"client-ip 192.0.2.1"},
+		"other network":       {"client-ip 192.0.2.0/24"},
+		"not an address":      {"client-ip here"},
+		"unknown":             {"room !x:example.org"},
+		"empty":               {""},
+		"another epoch":       {"epoch 7"},
+		"another session":     {"session AAAAAAAAAAAAAAAAAAAAAA"},
+		"one good, one bad":   {"time-before " + soon, "client-ip 192.0.2.1"},
+		"more than there are": slices.Repeat([]string{"time-before " + soon}, 40),
+	} {
+		l.unchanged(func() {
+			g, err := l.discharge(token(attenuate(t, first, caveats...)))
+			if g != nil || err == nil || errors.Is(err, discharger.ErrUnavailable) {
+				t.Errorf("%s: got %v, %v", name, g, err)
+			}
+		})
+	}
+	narrow := attenuate(t, first, "time-before "+soon, "client-ip 203.0.113.0/24")
+	next := l.must(token(narrow)).RefreshToken
+	l.unchanged(func() { l.refused(discharger.ReasonTokenInvalid, token(next), at(away)) })
+	w.later(time.Hour)
+	l.refused(discharger.ReasonTokenInvalid, token(next)) // the restriction was carried over
+}
+
+func TestForgedRefreshTokens(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	l, other := w.login(caveat.ModeRotate), w.login(caveat.ModeRotate)
+	good := l.must().RefreshToken
+	foreign := other.must().RefreshToken
+	l.unchanged(func() {
+		l.refused(discharger.ReasonTokenInvalid, token(foreign))
+		for i := range good {
+			for bit := range 8 {
+				bad := slices.Clone(good)
+				bad[i] ^= 1 << bit
+				if g, err := l.discharge(token(bad)); g != nil || err == nil {
+					t.Fatalf("bit %d of byte %d flipped: accepted", bit, i)
+				}
+			}
+			if g, err := l.discharge(token(good[:i])); i > 0 && (g != nil || !errors.Is(err, discharger.ErrBadRequest)) {
+				t.Fatalf("first %d bytes: %v, %v", i, g, err)
+			}
+		}
+		if _, err := l.discharge(token([]byte(strings.Repeat("x", 1<<20)))); !errors.Is(err, discharger.ErrBadRequest) {
+			t.Errorf("huge: %v", err)
+		}
+	})
+	l.must(token(good))
+}
+
+// TestUnknownTokenKeyIsUndecided: another process may have the key already.
+func TestUnknownTokenKeyIsUndecided(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	l := w.login(caveat.ModeRotate)
+	good := l.must().RefreshToken
+	fresh, err := discharger.NewRefreshKey(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.unchanged(func() { l.undecided(token(swapKeyID(good, fresh))) })
+}
+
+func swapKeyID(b []byte, k discharger.RefreshKey) []byte {
+	out := slices.Clone(b)
+	id := k.ID()
+	i := slices.Index(out, 0x01) // the identifier's version byte
+	copy(out[i+1:], id[:])
+	return out
+}
+
+// TestOneTokenManyClients is the race that loses sessions elsewhere: however
+// many refresh at once with one token, all get the same successor, and it is
+// the only one that works.
+func TestOneTokenManyClients(t *testing.T) {
+	t.Parallel()
+	const clients = 64
+	w := newWorld(t)
+	for round := range 5 {
+		l := w.login(caveat.ModeRotate)
+		first := l.must().RefreshToken
+		grants := make([]*discharger.Grant, clients)
+		errs := make([]error, clients)
+		var wg sync.WaitGroup
+		for i := range clients {
+			wg.Go(func() { grants[i], errs[i] = l.discharge(token(first), requestID(fmt.Sprint(i))) })
+		}
+		wg.Wait()
+		for i := range clients {
+			if errs[i] != nil {
+				t.Fatalf("round %d, client %d: %v", round, i, errs[i])
+			}
+			if string(grants[i].RefreshToken) != string(grants[0].RefreshToken) {
+				t.Fatalf("round %d: client %d got another successor", round, i)
+			}
+		}
+		l.must(token(grants[0].RefreshToken))
+	}
+}
+
+// TestLogoutWinsRace: once a logout has been acknowledged, nothing refreshes.
+func TestLogoutWinsRace(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	for range 50 {
+		l := w.login(caveat.ModeRotate)
+		tok := l.must().RefreshToken
+		done := make(chan struct{})
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			defer close(done)
+			if err := l.logout(discharger.ScopeSession, token(tok)); err != nil {
+				t.Error(err)
+			}
+		})
+		for range 4 {
+			wg.Go(func() {
+				mine := tok
+				for {
+					over := false
+					select {
+					case <-done:
+						over = true
+					default:
+					}
+					g, err := l.discharge(token(mine))
+					if over {
+						if err == nil {
+							t.Error("refreshed after the logout was acknowledged")
+						}
+						return
+					}
+					if err != nil {
+						return
+					}
+					mine = g.RefreshToken
+				}
+			})
+		}
+		wg.Wait()
+	}
+}
+
+func TestBadCaveats(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	l := w.login(caveat.ModeOpen)
+	stranger := newWorld(t).login(caveat.ModeOpen)
+	for name, r := range map[string]*discharger.Request{
+		"nothing":          {},
+		"empty caveat":     {ID: []byte("x"), Caveat: []byte{}},
+		"for another":      {ID: stranger.caveat},
+		"garbage":          {ID: []byte("garbage")},
+		"truncated":        {ID: l.caveat[:len(l.caveat)-1]},
+		"not a session":    {ID: sealText(w, "is-authenticated-user")},
+		"broken condition": {ID: sealText(w, `session {"id":1}`)},
+		"huge identifier":  {ID: make([]byte, 1<<20), Caveat: l.caveat},
+		"no identifier":    {Caveat: l.caveat},
+	} {
+		g, err := w.service.Discharge(context.Background(), r)
+		if g != nil || !errors.Is(err, discharger.ErrBadRequest) {
+			t.Errorf("%s: got %v, %v", name, g, err)
+		}
+	}
+	if l.stored() != nil {
+		t.Error("a bad request made a record")
+	}
+}
+
+func sealText(w *world, condition string) []byte {
+	b, err := caveat.Seal(caveat.SealParams{
+		Version: caveat.V2, Homeserver: w.hs["a.example"], Discharger: w.keys.Public,
+		RootKey: []byte(rootKey), Condition: condition,
+	})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return b
+}
+
+func TestCaveatFromTheFutureIsUndecided(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	l := w.login(caveat.ModeOpen, func(c *caveat.Condition) { c.Minted += time.Hour.Milliseconds() })
+	l.undecided()
+	if l.stored() != nil {
+		t.Error("an undecided request made a record")
+	}
+	w.later(time.Hour)
+	l.must()
+}
+
+func TestSeenAndRevoke(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	l := w.login(caveat.ModeRotate)
+	user := discharger.UserKey{Homeserver: l.homeserver, User: l.cond.User}
+	ctx := context.Background()
+	first := l.must()
+	if err := w.service.Seen(ctx, user, l.cond.Session, 1); err != nil {
+		t.Fatal(err)
+	}
+	l.refused(discharger.ReasonTokenRequired) // the caveat alone is worthless now
+	second := l.must(token(first.RefreshToken))
+	for _, stale := range []uint64{0, 1, 99} {
+		l.unchanged(func() {
+			if err := w.service.Seen(ctx, user, l.cond.Session, stale); err != nil {
+				t.Fatal(err)
+			}
+		})
+	}
+	if err := w.service.Revoke(ctx, user, l.cond.Session); err != nil {
+		t.Fatal(err)
+	}
+	l.refused(discharger.ReasonSessionEnded, token(second.RefreshToken))
+	unused := w.login(caveat.ModeOpen)
+	if err := w.service.Revoke(ctx, user, unused.cond.Session); err != nil {
+		t.Fatal(err)
+	}
+	unused.refused(discharger.ReasonSessionEnded)
+}

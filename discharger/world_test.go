@@ -1,0 +1,243 @@
+package discharger_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"net/netip"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/go-macaroon-bakery/macaroon-bakery/v3/bakery"
+	"gopkg.in/macaroon.v2"
+
+	"github.com/discharger/discharger/discharger"
+	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/store"
+)
+
+// world is a service on a real store, with a clock that stands still, and two
+// registered homeservers.
+type world struct {
+	t       testing.TB
+	service *discharger.Service
+	store   discharger.Store
+	keys    caveat.KeyPair
+	hs      map[string]caveat.KeyPair
+	mu      sync.Mutex
+	now     time.Time
+}
+
+const rootKey = "0123456789abcdef0123456789abcdef"
+
+var (
+	phone = netip.MustParseAddr("203.0.113.7")
+	away  = netip.MustParseAddr("198.51.100.66")
+)
+
+func newWorld(t testing.TB, change ...func(*discharger.Config)) *world {
+	t.Helper()
+	w := &world{t: t, now: time.UnixMilli(1_790_000_000_000).UTC(), hs: make(map[string]caveat.KeyPair)}
+	var homeservers []caveat.Homeserver
+	w.keys = newKey(t)
+	for _, name := range []string{"a.example", "b.example"} {
+		w.hs[name] = newKey(t)
+		homeservers = append(homeservers, caveat.Homeserver{Name: name, Key: w.hs[name].Public})
+	}
+	opener, err := caveat.NewOpener(caveat.OpenerConfig{Keys: []caveat.KeyPair{w.keys}, Homeservers: homeservers})
+	if err != nil {
+		t.Fatal(err)
+	}
+	bolt, err := store.OpenBolt(store.BoltConfig{Path: filepath.Join(t.TempDir(), "sessions.db"), Now: w.clock})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { bolt.Close() })
+	key, err := discharger.NewRefreshKey(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg := discharger.Config{
+		Opener: opener, Store: bolt, RefreshKeys: []discharger.RefreshKey{key}, Now: w.clock,
+		Limits: discharger.Limits{Idle: 720 * time.Hour},
+	}
+	for _, f := range change {
+		f(&cfg)
+	}
+	if w.service, err = discharger.New(cfg); err != nil {
+		t.Fatal(err)
+	}
+	w.store = cfg.Store
+	return w
+}
+
+func newKey(t testing.TB) caveat.KeyPair {
+	t.Helper()
+	k, err := caveat.GenerateKey(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return k
+}
+
+func (w *world) clock() time.Time {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.now
+}
+
+func (w *world) later(d time.Duration) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.now = w.now.Add(d)
+}
+
+// login is what a homeserver does: it seals a fresh session's condition.
+func (w *world) login(mode caveat.Mode, change ...func(*caveat.Condition)) *login {
+	w.t.Helper()
+	id, err := caveat.NewSessionID(nil)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	l := &login{w: w, homeserver: "a.example", version: caveat.V2}
+	l.cond = caveat.Condition{Session: id, User: "@alice:a.example", Device: "PHONE", Minted: w.clock().UnixMilli(), Mode: mode}
+	for _, f := range change {
+		f(&l.cond)
+	}
+	l.seal()
+	return l
+}
+
+type login struct {
+	w          *world
+	homeserver string
+	version    caveat.Version
+	cond       caveat.Condition
+	caveat     []byte
+}
+
+func (l *login) seal() {
+	l.w.t.Helper()
+	text, err := l.cond.Encode()
+	if err != nil {
+		l.w.t.Fatal(err)
+	}
+	l.caveat, err = caveat.Seal(caveat.SealParams{
+		Version: l.version, Homeserver: l.w.hs[l.homeserver], Discharger: l.w.keys.Public,
+		RootKey: []byte(rootKey), Condition: text,
+	})
+	if err != nil {
+		l.w.t.Fatal(err)
+	}
+}
+
+type option func(*discharger.Request)
+
+func token(b []byte) option      { return func(r *discharger.Request) { r.RefreshToken = b } }
+func requestID(id string) option { return func(r *discharger.Request) { r.RequestID = id } }
+func at(addr netip.Addr) option  { return func(r *discharger.Request) { r.Addr = addr } }
+func homeserver(n string) option { return func(r *discharger.Request) { r.Homeserver = n } }
+func client(agent string) option { return func(r *discharger.Request) { r.Client = agent } }
+func identifier(id string) option {
+	return func(r *discharger.Request) { r.Caveat, r.ID = r.ID, []byte(id) }
+}
+
+func (l *login) request(opts ...option) *discharger.Request {
+	r := &discharger.Request{ID: l.caveat, Addr: phone, Client: "Element X/26.11.1 (iOS 19)"}
+	for _, o := range opts {
+		o(r)
+	}
+	return r
+}
+
+func (l *login) discharge(opts ...option) (*discharger.Grant, error) {
+	return l.w.service.Discharge(context.Background(), l.request(opts...))
+}
+
+// must demands a discharge that satisfies the caveat.
+func (l *login) must(opts ...option) *discharger.Grant {
+	l.w.t.Helper()
+	g, err := l.discharge(opts...)
+	if err != nil {
+		l.w.t.Fatalf("discharge: %v", err)
+	}
+	l.check(g)
+	return g
+}
+
+// check verifies a discharge as a homeserver would, with the reference library.
+func (l *login) check(g *discharger.Grant) []string {
+	l.w.t.Helper()
+	body, err := g.Discharge.AppendJSON(nil)
+	if err != nil {
+		l.w.t.Fatal(err)
+	}
+	var d bakery.Macaroon
+	if err := json.Unmarshal(body, &d); err != nil {
+		l.w.t.Fatalf("%s: %v", body, err)
+	}
+	version := macaroon.V2
+	if l.version == caveat.V1 {
+		version = macaroon.V1
+	}
+	access, err := macaroon.New([]byte("access root key"), []byte("access"), "", version)
+	if err != nil {
+		l.w.t.Fatal(err)
+	}
+	if err := access.AddThirdPartyCaveat([]byte(rootKey), d.M().Id(), "https://discharger.example"); err != nil {
+		l.w.t.Fatal(err)
+	}
+	bound := d.M().Clone()
+	bound.Bind(access.Signature())
+	conditions, err := access.VerifySignature([]byte("access root key"), macaroon.Slice{bound})
+	if err != nil {
+		l.w.t.Fatalf("%s does not verify: %v", body, err)
+	}
+	return conditions
+}
+
+func (l *login) refused(want discharger.Reason, opts ...option) *discharger.Refusal {
+	l.w.t.Helper()
+	g, err := l.discharge(opts...)
+	var r *discharger.Refusal
+	if !errors.As(err, &r) || r.Reason != want {
+		l.w.t.Fatalf("got %+v, %v; want a refusal (%s)", g, err, want)
+	}
+	return r
+}
+
+func (l *login) undecided(opts ...option) error {
+	l.w.t.Helper()
+	g, err := l.discharge(opts...)
+	if g != nil || !errors.Is(err, discharger.ErrUnavailable) {
+		l.w.t.Fatalf("got %+v, %v; want unavailable", g, err)
+	}
+	return err
+}
+
+func (l *login) logout(scope discharger.Scope, opts ...option) error {
+	return l.w.service.Logout(context.Background(), l.request(opts...), scope)
+}
+
+// stored returns the session's record as the store has it.
+func (l *login) stored() []byte {
+	l.w.t.Helper()
+	v, err := l.w.store.Load(context.Background(), discharger.UserKey{Homeserver: l.homeserver, User: l.cond.User}, l.cond.Session)
+	if err != nil {
+		l.w.t.Fatal(err)
+	}
+	return v.Session
+}
+
+// unchanged runs f and demands that the session's record is as it was.
+func (l *login) unchanged(f func()) {
+	l.w.t.Helper()
+	before := l.stored()
+	f()
+	if after := l.stored(); !bytes.Equal(before, after) {
+		l.w.t.Errorf("record changed\nfrom %x\nto   %x", before, after)
+	}
+}
