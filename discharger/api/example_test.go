@@ -98,24 +98,27 @@ func ExampleClient_Discharge() {
 
 // A refresh token that works from one network only, and only for a day.
 func ExampleRefreshToken_Attenuate() {
-	config, login := api.StandIn()
-	client, err := api.New(config)
-	if err != nil {
-		log.Fatal(err)
-	}
-	access, err := api.ParseAccess([]byte(login))
-	if err != nil {
-		log.Fatal(err)
-	}
-	grant, err := client.Discharge(context.Background(), api.Request{Access: access})
-	if err != nil {
-		log.Fatal(err)
-	}
-	narrow, err := grant.Token.Attenuate(
+	token := storedToken()
+	narrow, err := token.Attenuate(
 		api.ClientIP(netip.MustParsePrefix("192.0.2.0/24")),
 		api.TimeBefore(time.Now().Add(24*time.Hour)),
 	)
-	fmt.Println(len(narrow) > len(grant.Token), err)
+	fmt.Println(len(narrow) > len(token), err)
 	// Output:
 	// true <nil>
+}
+
+// storedToken is a refresh token as a client has it on disk.
+func storedToken() (token api.RefreshToken) {
+	config, login := api.StandIn()
+	client, _ := api.New(config)
+	access, _ := api.ParseAccess([]byte(login))
+	session, _ := client.NewSession(api.SessionConfig{Access: access, Save: func(_ context.Context, t api.RefreshToken) error {
+		token = t
+		return nil
+	}})
+	if err := session.Refresh(context.Background()); err != nil {
+		log.Fatal(err)
+	}
+	return token
 }

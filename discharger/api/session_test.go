@@ -24,6 +24,15 @@ func newSession(t testing.TB, c *Client, cfg SessionConfig) *Session {
 	return s
 }
 
+// withSession runs a test of one session where time is not real.
+func withSession(t *testing.T, test func(*testing.T, *service, *Session)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		svc := newService(t)
+		test(t, svc, newSession(t, svc.client(t, nil), SessionConfig{Access: svc.mint(t, caveat.V2)}))
+	})
+}
+
 func mustBundle(t testing.TB, s *Session) string {
 	t.Helper()
 	b, err := s.Bundle(context.Background())
@@ -93,9 +102,7 @@ func TestSessionGrantIsUnbound(t *testing.T) {
 
 func TestSessionRefreshesOnce(t *testing.T) {
 	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		svc := newService(t)
-		s := newSession(t, svc.client(t, nil), SessionConfig{Access: svc.mint(t, caveat.V2)})
+	withSession(t, func(t *testing.T, svc *service, s *Session) {
 		svc.fault = faults(fault{before: true}, fault{after: true})
 		impatient, cancel := context.WithCancel(context.Background())
 		var wg sync.WaitGroup
@@ -129,9 +136,7 @@ func TestSessionRefreshesOnce(t *testing.T) {
 // An outage that outlasts a refresh's patience leaves the request-id as it was.
 func TestSessionRepeatsUnderTheSameID(t *testing.T) {
 	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		svc := newService(t)
-		s := newSession(t, svc.client(t, nil), SessionConfig{Access: svc.mint(t, caveat.V2)})
+	withSession(t, func(t *testing.T, svc *service, s *Session) {
 		svc.fault = func(n int, _ url.Values) fault { return fault{after: n == 0, before: n > 0} }
 		_, err := s.Bundle(context.Background())
 		if !errors.Is(err, ErrUnavailable) {
@@ -162,9 +167,7 @@ func TestSessionRepeatsUnderTheSameID(t *testing.T) {
 
 func TestSessionDuringAnOutage(t *testing.T) {
 	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		svc := newService(t)
-		s := newSession(t, svc.client(t, nil), SessionConfig{Access: svc.mint(t, caveat.V2)})
+	withSession(t, func(t *testing.T, svc *service, s *Session) {
 		first := mustBundle(t, s)
 		svc.fault = func(int, url.Values) fault {
 			return fault{answer: answer(503, ContentType, "{}", "Retry-After", "200")}
@@ -224,9 +227,7 @@ func TestSessionSavesBeforeUse(t *testing.T) {
 
 func TestSessionEnds(t *testing.T) {
 	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		svc := newService(t)
-		s := newSession(t, svc.client(t, nil), SessionConfig{Access: svc.mint(t, caveat.V2)})
+	withSession(t, func(t *testing.T, svc *service, s *Session) {
 		mustBundle(t, s)
 		for _, r := range svc.sessions {
 			r.ended = ReasonSessionEnded
@@ -256,9 +257,7 @@ func TestSessionEnds(t *testing.T) {
 // A policy's refusal is about this moment. The session goes on, without haste.
 func TestSessionGoesOnAfterPolicy(t *testing.T) {
 	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		svc := newService(t)
-		s := newSession(t, svc.client(t, nil), SessionConfig{Access: svc.mint(t, caveat.V2)})
+	withSession(t, func(t *testing.T, svc *service, s *Session) {
 		mustBundle(t, s)
 		svc.fault = func(int, url.Values) fault {
 			return fault{answer: answer(401, ContentType, `{"Code":"permission denied","Message":"not at night","Info":{"Reason":"policy"}}`)}
@@ -299,9 +298,7 @@ func TestSessionWithoutTokens(t *testing.T) {
 
 func TestRun(t *testing.T) {
 	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		svc := newService(t)
-		s := newSession(t, svc.client(t, nil), SessionConfig{Access: svc.mint(t, caveat.V2)})
+	withSession(t, func(t *testing.T, svc *service, s *Session) {
 		ctx, cancel := context.WithCancel(context.Background())
 		done := make(chan error)
 		go func() { done <- s.Run(ctx) }()
@@ -340,9 +337,7 @@ func TestRun(t *testing.T) {
 
 func TestRunEndsWithTheSession(t *testing.T) {
 	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		svc := newService(t)
-		s := newSession(t, svc.client(t, nil), SessionConfig{Access: svc.mint(t, caveat.V2)})
+	withSession(t, func(t *testing.T, svc *service, s *Session) {
 		done := make(chan error)
 		go func() { done <- s.Run(context.Background()) }()
 		time.Sleep(time.Minute)
@@ -357,9 +352,7 @@ func TestRunEndsWithTheSession(t *testing.T) {
 
 func TestLogout(t *testing.T) {
 	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		svc := newService(t)
-		s := newSession(t, svc.client(t, nil), SessionConfig{Access: svc.mint(t, caveat.V2)})
+	withSession(t, func(t *testing.T, svc *service, s *Session) {
 		mustBundle(t, s)
 		svc.fault = faults(fault{}, fault{after: true}, fault{before: true})
 		if err := s.Logout(context.Background(), ScopeUser); err != nil {
@@ -387,9 +380,7 @@ func TestLogout(t *testing.T) {
 
 func TestLogoutFails(t *testing.T) {
 	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		svc := newService(t)
-		s := newSession(t, svc.client(t, nil), SessionConfig{Access: svc.mint(t, caveat.V2)})
+	withSession(t, func(t *testing.T, svc *service, s *Session) {
 		mustBundle(t, s)
 		svc.fault = func(int, url.Values) fault { return fault{before: true} }
 		if err := s.Logout(context.Background(), ScopeSession); !errors.Is(err, ErrUnavailable) {
@@ -418,9 +409,7 @@ func TestLogoutFails(t *testing.T) {
 // while it is under way.
 func TestLogoutCallsOffARefresh(t *testing.T) {
 	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		svc := newService(t)
-		s := newSession(t, svc.client(t, nil), SessionConfig{Access: svc.mint(t, caveat.V2)})
+	withSession(t, func(t *testing.T, svc *service, s *Session) {
 		svc.fault = func(_ int, form url.Values) fault { return fault{before: form.Get(ParamScope) == ""} }
 		waiting := make(chan error)
 		go func() {
@@ -464,9 +453,7 @@ func TestLogoutGivesUp(t *testing.T) {
 
 func TestNothingBeginsDuringLogout(t *testing.T) {
 	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		svc := newService(t)
-		s := newSession(t, svc.client(t, nil), SessionConfig{Access: svc.mint(t, caveat.V2)})
+	withSession(t, func(t *testing.T, svc *service, s *Session) {
 		svc.fault = func(int, url.Values) fault { return fault{before: true} }
 		ctx, cancel := context.WithCancel(context.Background())
 		left := make(chan error)
