@@ -1,0 +1,172 @@
+//go:build interop
+
+package interop
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/go-macaroon-bakery/macaroon-bakery/v3/bakery"
+	"github.com/go-macaroon-bakery/macaroon-bakery/v3/httpbakery"
+	"gopkg.in/errgo.v1"
+	"gopkg.in/macaroon.v2"
+
+	"github.com/discharger/discharger/discharger/api"
+	"github.com/discharger/discharger/discharger/caveat"
+)
+
+// tokenTransport is all that the stock Go client lacks for mode rotate: it
+// sends the refresh token along, and remembers the new one. It serves one
+// client, which makes one request at a time.
+type tokenTransport struct {
+	token string // in base64; empty: none yet
+}
+
+func (tt *tokenTransport) RoundTrip(req *http.Request) (*http.Response, error) {
+	if !strings.HasSuffix(req.URL.Path, api.PathDischarge) {
+		return http.DefaultTransport.RoundTrip(req)
+	}
+	req = req.Clone(req.Context())
+	req.URL.RawQuery = withToken(req.URL.Query(), tt.token).Encode()
+	resp, err := http.DefaultTransport.RoundTrip(req)
+	if err != nil {
+		return nil, err
+	}
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return nil, err
+	}
+	if resp.StatusCode == http.StatusOK {
+		var d api.DischargeResponse
+		if err := json.Unmarshal(body, &d); err != nil {
+			return nil, err
+		}
+		tt.token = d.RefreshToken
+	}
+	resp.Body = io.NopCloser(bytes.NewReader(body))
+	return resp, nil
+}
+
+// newGoClient makes a stock client, and for mode rotate what it needs there.
+func newGoClient(mode caveat.Mode) (*httpbakery.Client, *tokenTransport) {
+	client, tokens := httpbakery.NewClient(), new(tokenTransport)
+	if mode == caveat.ModeRotate {
+		client.Transport = tokens
+	}
+	return client, tokens
+}
+
+func testGo(t *testing.T, w *world) {
+	eachFlow(t, w, func(t *testing.T, f flow) {
+		l := f.issuer.login(t, f.user("go"), f.version, f.mode)
+		others := w.bystanders(t, f.issuer, l)
+		client, tokens := newGoClient(f.mode)
+		// What a client does that keeps its access macaroon: it lets go of
+		// discharges that run out, and gets those that are missing.
+		slice := bakery.Slice{l.macaroon(t)}
+		var bundles []macaroon.Slice
+		for range 3 {
+			var err error
+			if slice, err = client.DischargeAllUnbound(t.Context(), slice[:1]); err != nil {
+				t.Fatal(err)
+			}
+			bundles = append(bundles, slice.Bind())
+		}
+		if kept := len(slice.Purge(time.Now())); kept != 2 {
+			t.Errorf("the client would keep %d macaroons, want the access macaroon and its discharge", kept)
+		}
+		if a := w.post(t, api.PathLogout, withToken(l.params(t), tokens.token)); a.status != http.StatusOK || a.body != "{}" {
+			t.Fatalf("logout: %s", a)
+		}
+		_, err := client.DischargeAll(t.Context(), l.macaroon(t))
+		refusedByBakery(t, err, httpbakery.ErrPermissionDenied)
+		w.loggedOut(t, l, tokens.token)
+		f.accepted(t, l, bundles)
+		others.live(t, w)
+	})
+}
+
+// refusedByBakery checks that the stock client takes an error for a third
+// party's decision, and which.
+func refusedByBakery(t *testing.T, err error, code httpbakery.ErrorCode) {
+	t.Helper()
+	refusal, ok := errgo.Cause(err).(*httpbakery.DischargeError)
+	if !ok {
+		t.Fatalf("error is %#v, want a DischargeError", err)
+	}
+	if refusal.Reason.Code != code || refusal.Reason.Message == "" {
+		t.Errorf("error is %v with the code %q, want %q", err, refusal.Reason.Code, code)
+	}
+}
+
+// testGoStolenToken lets somebody come with a token that was used long ago.
+func testGoStolenToken(t *testing.T, w *world) {
+	f := flow{w.stock, caveat.V3, caveat.ModeRotate}
+	l := w.stock.login(t, f.user("stolen"), f.version, f.mode)
+	others := w.bystanders(t, w.stock, l)
+	client, tokens := newGoClient(f.mode)
+	var used []string
+	for range 4 {
+		if _, err := client.DischargeAll(t.Context(), l.macaroon(t)); err != nil {
+			t.Fatal(err)
+		}
+		used = append(used, tokens.token)
+	}
+	w.refused(t, l, used[0], api.ReasonTokenReused)
+	_, err := client.DischargeAll(t.Context(), l.macaroon(t))
+	refusedByBakery(t, err, httpbakery.ErrPermissionDenied)
+	w.refused(t, l, used[len(used)-1], api.ReasonSessionEnded)
+	others.live(t, w)
+}
+
+// authorized is a client's transport with a homeserver's API key.
+type authorized string
+
+func (key authorized) RoundTrip(req *http.Request) (*http.Response, error) {
+	req = req.Clone(req.Context())
+	req.Header.Set(api.HeaderAuthorization, api.AuthorizationPrefix+string(key))
+	return http.DefaultTransport.RoundTrip(req)
+}
+
+// testGoHeld lets a homeserver fetch with the stock client, in mode held.
+func testGoHeld(t *testing.T, w *world) {
+	l := w.ours.login(t, "@held:ours", caveat.V2, caveat.ModeHeld)
+	anybody, homeserver := httpbakery.NewClient(), httpbakery.NewClient()
+	homeserver.Transport = authorized(apiKey)
+	for range 3 {
+		bundle, err := homeserver.DischargeAll(t.Context(), l.macaroon(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := w.ours.check(l, bundle, time.Now()); err != nil {
+			t.Error(err)
+		}
+		_, err = anybody.DischargeAll(t.Context(), l.macaroon(t))
+		refusedByBakery(t, err, httpbakery.ErrPermissionDenied)
+		w.refused(t, l, "", api.ReasonHomeserverRequired)
+	}
+	homeserver.Transport = authorized("another key")
+	_, err := homeserver.DischargeAll(t.Context(), l.macaroon(t))
+	refusedByBakery(t, err, api.CodeUnauthorized)
+	homeserver.Transport = authorized(apiKey)
+	if _, err := homeserver.DischargeAll(t.Context(), l.macaroon(t)); err != nil {
+		t.Errorf("a wrong key did harm: %v", err)
+	}
+}
+
+// testGoStranger lets a homeserver try that is not registered.
+func testGoStranger(t *testing.T, w *world) {
+	for version := caveat.V1; version <= caveat.V3; version++ {
+		t.Run(fmt.Sprintf("V%d", version), func(t *testing.T) {
+			l := w.unknown.login(t, "@stranger:unknown", version, caveat.ModeOpen)
+			_, err := httpbakery.NewClient().DischargeAll(t.Context(), l.macaroon(t))
+			refusedByBakery(t, err, httpbakery.ErrBadRequest)
+		})
+	}
+}

@@ -1,0 +1,81 @@
+//go:build interop
+
+package interop
+
+import (
+	"fmt"
+	"testing"
+
+	"github.com/discharger/discharger/discharger/caveat"
+)
+
+// suites are run against every store, at the same time. Each uses sessions of
+// its own.
+var suites = []struct {
+	name string
+	run  func(*testing.T, *world)
+}{
+	{"go", testGo},
+	{"go-token", testGoStolenToken},
+	{"go-everywhere", testGoEverywhere},
+	{"go-held", testGoHeld},
+	{"go-stranger", testGoStranger},
+	{"go-target", testGoTarget},
+	{"python", testPython},
+	{"python-target", testPythonTarget},
+	{"python-homeserver", testPythonHomeserver},
+	{"javascript", testJavaScript},
+	{"javascript-target", testJavaScriptTarget},
+	{"verify", testVerify},
+	{"wire", testWire},
+}
+
+func TestInterop(t *testing.T) {
+	kit := assemble(t)
+	stores := []struct {
+		name  string
+		store func(*testing.T) string // returns lines for the configuration
+	}{
+		{"bolt", func(*testing.T) string { return "" }},
+		{"redis", startRedis},
+	}
+	for _, s := range stores {
+		t.Run(s.name, func(t *testing.T) {
+			w := newWorld(t, kit, s.store(t))
+			t.Run("running", func(t *testing.T) {
+				for _, suite := range suites {
+					t.Run(suite.name, func(t *testing.T) {
+						t.Parallel()
+						suite.run(t, w)
+					})
+				}
+			})
+			t.Run("restarted", func(t *testing.T) { testRestart(t, w) })
+		})
+	}
+}
+
+// flow is one session on its way through one client.
+type flow struct {
+	issuer  issuer
+	version caveat.Version
+	mode    caveat.Mode
+}
+
+func (f flow) String() string { return fmt.Sprintf("%s/V%d/%s", f.issuer.name(), f.version, f.mode) }
+
+// eachFlow runs a test for every homeserver, version and mode that clients can
+// use by themselves.
+func eachFlow(t *testing.T, w *world, test func(*testing.T, flow)) {
+	for _, i := range []issuer{w.stock, w.ours} {
+		for version := caveat.V1; version <= caveat.V3; version++ {
+			for _, mode := range []caveat.Mode{caveat.ModeOpen, caveat.ModeRotate} {
+				f := flow{i, version, mode}
+				t.Run(f.String(), func(t *testing.T) {
+					t.Parallel()
+					test(t, f)
+				})
+			}
+		}
+	}
+}

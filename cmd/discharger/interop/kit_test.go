@@ -1,0 +1,163 @@
+//go:build interop
+
+package interop
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"flag"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+)
+
+var binaryUnderTest = flag.String("discharger", "", "path of the binary under test; empty: build it from this tree")
+
+// kit is what is built and installed before anything runs.
+type kit struct {
+	dir         string
+	discharger  string // the binary under test
+	nodeModules string
+	verifyC     string // testdata/verify.c, compiled
+}
+
+// debianPython is the interpreter that Debian's Python packages are installed
+// for. Another one may come first in the path.
+const debianPython = "/usr/bin/python3"
+
+// assemble builds and installs everything, each part beside the others.
+func assemble(t *testing.T) *kit {
+	t.Helper()
+	k := &kit{dir: t.TempDir(), discharger: *binaryUnderTest}
+	var wg sync.WaitGroup
+	var problems problems
+	if k.discharger == "" {
+		k.discharger = filepath.Join(k.dir, "discharger")
+		wg.Go(func() {
+			problems.add(command(t, "go", "build", "-o", k.discharger, "github.com/discharger/discharger/cmd/discharger"))
+		})
+	}
+	k.verifyC = filepath.Join(k.dir, "verify")
+	wg.Go(func() {
+		problems.add(command(t, "cc", "-Wall", "-Werror", "-o", k.verifyC, filepath.Join("testdata", "verify.c"), "-lmacaroons"))
+	})
+	k.nodeModules = filepath.Join(k.dir, "node_modules")
+	wg.Go(func() { problems.add(k.installNodeModules(t)) })
+	wg.Go(func() {
+		problems.add(command(t, debianPython, "-c", "import macaroonbakery.httpbakery, pymacaroons, requests"))
+	})
+	wg.Wait()
+	if len(problems.all) > 0 {
+		t.Fatalf("the tools are not complete; .ci/test installs them:\n%s", bytes.Join(problems.all, nil))
+	}
+	return k
+}
+
+// problems collects what failed.
+type problems struct {
+	mu  sync.Mutex
+	all [][]byte
+}
+
+func (p *problems) add(problem []byte) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if problem != nil {
+		p.all = append(p.all, problem)
+	}
+}
+
+// command runs a command and returns what it printed, if it failed.
+func command(t *testing.T, name string, args ...string) []byte {
+	return run(exec.CommandContext(t.Context(), name, args...))
+}
+
+func run(cmd *exec.Cmd) []byte {
+	out, err := cmd.CombinedOutput()
+	if err == nil {
+		return nil
+	}
+	return append(out, (cmd.String() + ": " + err.Error() + "\n")...)
+}
+
+// installNodeModules installs what testdata/package.json names, which is every
+// package at an exact version, those of the second row included.
+func (k *kit) installNodeModules(t *testing.T) []byte {
+	list, err := os.ReadFile(filepath.Join("testdata", "package.json"))
+	if err == nil {
+		err = os.WriteFile(filepath.Join(k.dir, "package.json"), list, 0o600)
+	}
+	if err != nil {
+		return []byte(err.Error())
+	}
+	cmd := exec.CommandContext(t.Context(), "npm", "install", "--no-package-lock", "--ignore-scripts", "--no-audit", "--no-fund")
+	cmd.Dir = k.dir
+	return run(cmd)
+}
+
+// step is one line that a script printed.
+type step struct {
+	Name      string          `json:"step"`
+	Macaroons json.RawMessage `json:"macaroons"` // a list, each in JSON, bound
+
+	Status      int    `json:"status"` // of an HTTP answer
+	ContentType string `json:"content_type"`
+	Body        string `json:"body"`
+
+	Error   string `json:"error"`   // name of the error that the client's library made
+	Message string `json:"message"` // and its text
+
+	OK         bool     `json:"ok"` // of a verifier
+	Conditions []string `json:"conditions"`
+}
+
+// scriptTimeout is far more than any script needs.
+const scriptTimeout = 2 * time.Minute
+
+// python runs a script under testdata with Debian's Python.
+func (k *kit) python(t *testing.T, script string, task any) []step {
+	t.Helper()
+	return k.script(t, task, debianPython, "-W", "error::UserWarning", filepath.Join("testdata", script))
+}
+
+// node runs a script under testdata with Node.js and the installed packages.
+func (k *kit) node(t *testing.T, script string, task any) []step {
+	t.Helper()
+	return k.script(t, task, "node", filepath.Join("testdata", script))
+}
+
+func (k *kit) script(t *testing.T, task any, name string, args ...string) []step {
+	t.Helper()
+	in, err := json.Marshal(task)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), scriptTimeout)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, name, args...)
+	cmd.Env = append(os.Environ(), "NODE_PATH="+k.nodeModules, "PYTHONDONTWRITEBYTECODE=1")
+	cmd.Stdin = bytes.NewReader(in)
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("%s: %v\n%s%s", cmd, err, out, stderr.Bytes())
+	}
+	var steps []step
+	for dec := json.NewDecoder(bytes.NewReader(out)); ; {
+		var s step
+		err := dec.Decode(&s)
+		if err == io.EOF {
+			return steps
+		}
+		if err != nil {
+			t.Fatalf("%s printed %q: %v", cmd, out, err)
+		}
+		steps = append(steps, s)
+	}
+}

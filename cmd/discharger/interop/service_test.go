@@ -1,0 +1,194 @@
+//go:build interop
+
+package interop
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// startTimeout is far more than anything here needs to start or to stop.
+const startTimeout = 30 * time.Second
+
+// process is a server that runs beside the tests.
+type process struct {
+	cmd    *exec.Cmd
+	lines  chan string // what it printed, until somebody saw what they waited for
+	exited chan error
+	log    *os.File // all that it printed
+}
+
+// start runs a server and waits until it has printed each of the given texts.
+// It is killed when the test ends, unless it was stopped before.
+func start(t *testing.T, cmd *exec.Cmd, until ...string) *process {
+	t.Helper()
+	log, err := os.CreateTemp(t.TempDir(), filepath.Base(cmd.Path)+"-*.log")
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, in, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd.Stdout, cmd.Stderr = in, in
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	in.Close()
+	p := &process{cmd: cmd, lines: make(chan string), exited: make(chan error, 1), log: log}
+	ready := make(chan struct{})
+	go p.read(out, ready)
+	t.Cleanup(func() { p.kill(t) })
+	timeout := time.After(startTimeout)
+	for len(until) > 0 {
+		select {
+		case line, ok := <-p.lines:
+			if !ok {
+				t.Fatalf("%s ended before it was ready:\n%s", cmd, p.output(t))
+			}
+			if strings.Contains(line, until[0]) {
+				until = until[1:]
+			}
+		case <-timeout:
+			t.Fatalf("%s has not printed %q:\n%s", cmd, until[0], p.output(t))
+		}
+	}
+	close(ready)
+	return p
+}
+
+// read passes lines on until the server is ready, and keeps all of them.
+func (p *process) read(out io.ReadCloser, ready <-chan struct{}) {
+	lines := bufio.NewScanner(out)
+	lines.Buffer(nil, 1<<20)
+	for lines.Scan() {
+		fmt.Fprintln(p.log, lines.Text())
+		select {
+		case <-ready:
+		case p.lines <- lines.Text():
+		}
+	}
+	close(p.lines)
+	out.Close()
+	p.exited <- p.cmd.Wait()
+}
+
+// output is the end of what the server printed.
+func (p *process) output(t *testing.T) []byte {
+	t.Helper()
+	out, err := os.ReadFile(p.log.Name())
+	if err != nil {
+		t.Error(err)
+	}
+	return out[max(len(out)-8<<10, 0):]
+}
+
+// stop asks the server to end, and gives what it ended with.
+func (p *process) stop(t *testing.T) error {
+	t.Helper()
+	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case err := <-p.exited:
+		p.exited <- err
+		return err
+	case <-time.After(startTimeout):
+		t.Fatalf("%s does not stop:\n%s", p.cmd, p.output(t))
+		return nil
+	}
+}
+
+// kill ends the server, if it runs, and shows what it printed if that may be
+// of use.
+func (p *process) kill(t *testing.T) {
+	if err := p.cmd.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		t.Error(err)
+	}
+	<-p.exited
+	if t.Failed() {
+		t.Logf("%s printed at the end:\n%s", p.cmd, p.output(t))
+	}
+	p.log.Close()
+}
+
+// freeAddress finds an address on the loopback network to listen on. The host
+// is this process's own, so nobody takes the port before it is used.
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	pid := os.Getpid()
+	l, err := net.Listen("tcp", fmt.Sprintf("127.53.%d.%d:0", pid>>8&0xff, max(pid&0xff, 1)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+// startRedis starts a Redis as the service wants it, and gives the lines of the
+// configuration that name it.
+func startRedis(t *testing.T) string {
+	t.Helper()
+	host, port, err := net.SplitHostPort(freeAddress(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	start(t, exec.Command("redis-server", "--bind", host, "--port", port, "--dir", t.TempDir(),
+		"--save", "", "--appendonly", "no", "--maxmemory-policy", "noeviction"), "Ready to accept connections")
+	return fmt.Sprintf("store:\n  redis: {addresses: [%q]}\n", net.JoinHostPort(host, port))
+}
+
+// service is the binary under test, running.
+type service struct {
+	url, admin string // for clients, for operators
+	process    *process
+	command    []string
+}
+
+// startService writes a configuration and starts the binary with it. The
+// further lines are those about the store and the homeservers.
+func startService(t *testing.T, binary, further string) *service {
+	t.Helper()
+	dir := t.TempDir()
+	clients, operators := freeAddress(t), freeAddress(t)
+	config := fmt.Sprintf("listen: %s\nadmin_listen: %s\npublic_url: http://%s\ndata_dir: %s\n%s",
+		clients, operators, clients, filepath.Join(dir, "data"), further)
+	file := filepath.Join(dir, "discharger.yaml")
+	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s := &service{
+		url:     "http://" + clients,
+		admin:   "http://" + operators,
+		command: []string{binary, "serve", "--config", file},
+	}
+	s.start(t)
+	return s
+}
+
+// start starts the binary again, with the same configuration and data.
+func (s *service) start(t *testing.T) {
+	t.Helper()
+	cmd := exec.Command(s.command[0], s.command[1:]...)
+	cmd.Dir = filepath.Dir(s.command[3])
+	s.process = start(t, cmd, strings.TrimPrefix(s.url, "http://"))
+	resp, err := http.Get(s.admin + "/readyz")
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		t.Fatalf("/readyz answers %s:\n%s", resp.Status, s.process.output(t))
+	}
+}
