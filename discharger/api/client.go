@@ -123,7 +123,7 @@ func (c *Client) Discharge(ctx context.Context, r Request) (Grant, error) {
 	}
 	var grant Grant
 	err = c.patiently(ctx, func(ctx context.Context) error {
-		started := c.now()
+		started := c.cfg.Clock()
 		var body DischargeResponse
 		if err := c.do(ctx, http.MethodPost, PathDischarge, form, &body); err != nil {
 			return err
@@ -215,10 +215,6 @@ func (c *Client) newRequestID() (string, error) {
 	return EncodeBase64(id[:]), nil
 }
 
-// now is the wall clock. Its monotonic part is dropped: that stands still while
-// a computer sleeps, and discharges expire all the same.
-func (c *Client) now() time.Time { return c.cfg.Clock().Round(0) }
-
 // do makes one attempt and decodes the answer into out.
 func (c *Client) do(ctx context.Context, method, path string, form url.Values, out any) error {
 	ctx, cancel := context.WithTimeout(ctx, c.cfg.Timeout)
@@ -242,7 +238,7 @@ func (c *Client) do(ctx context.Context, method, path string, form url.Values, o
 		return &UnavailableError{Err: err}
 	}
 	defer resp.Body.Close()
-	return decodeAnswer(resp, c.now(), out)
+	return decodeAnswer(resp, c.cfg.Clock(), out)
 }
 
 // decodeBody reads a JSON body of an answer.

@@ -243,6 +243,15 @@ func TestExpiryFromTheDischarge(t *testing.T) {
 	if left := time.Until(grant.Expires); left <= 4*time.Minute || left > 5*time.Minute {
 		t.Errorf("expires in %v", left)
 	}
+	for _, strange := range []int64{-1, -1 << 63, -1<<63/1_000_000 - 12345} {
+		svc.fault = func(int, url.Values) fault {
+			return fault{change: func(r *DischargeResponse) { r.ExpiresIn = strange }}
+		}
+		grant, err := svc.client(t, nil).Discharge(context.Background(), Request{Access: svc.mint(t, caveat.V2)})
+		if err != nil || time.Until(grant.Expires) > 5*time.Minute {
+			t.Errorf("lifetime %d ms: expires in %v, %v", strange, time.Until(grant.Expires), err)
+		}
+	}
 	m, _ := macaroon.New([]byte("k"), []byte("i"), "", macaroon.V2)
 	for _, c := range []string{"s:time-before 2026-01-02T00:00:00Z", "s:time-before 2026-01-01T00:00:00Z", "xtime-before 2020-01-01T00:00:00Z"} {
 		_ = m.AddFirstPartyCaveat([]byte(c))
@@ -364,6 +373,51 @@ func TestInfo(t *testing.T) {
 	if _, err := svc.client(t, nil).Info(context.Background()); err == nil {
 		t.Error("a key of one character")
 	}
+}
+
+// FuzzAnswer: no answer panics, and only a 401 with the right code refuses.
+func FuzzAnswer(f *testing.F) {
+	svc := newService(f)
+	access := svc.mint(f, caveat.V2)
+	id := access.Macaroon.Caveats()[0].Id
+	opened, err := svc.opener.Open(id)
+	if err != nil {
+		f.Fatal(err)
+	}
+	good, err := json.Marshal(DischargeResponse{
+		Macaroon: discharge(opened, id, []string{TimeBefore(time.Now())}), RefreshToken: makeToken(1, 2), ExpiresIn: 300000,
+	})
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(200, ContentType, "", good)
+	f.Add(401, ContentType, "1", []byte(`{"Code":"permission denied","Message":"no","Info":{"Reason":"session_ended"}}`))
+	f.Add(503, "text/html", "Sat, 01 Jan 2000 00:01:00 GMT", []byte("<h1>"))
+	f.Add(200, ContentType, "", []byte(`{"Macaroon":{"m":{"i":"x"},"v":3,"cdata":{"AA":"AA"}}}`))
+	f.Fuzz(func(t *testing.T, status int, contentType, retryAfter string, body []byte) {
+		svc := &service{fault: func(int, url.Values) fault {
+			return fault{answer: answer(status, contentType, string(body), "Retry-After", retryAfter)}
+		}}
+		c := svc.client(t, func(c *Config) { c.Patience = -1 })
+		grant, err := c.Discharge(context.Background(), Request{Access: access})
+		switch {
+		case err == nil:
+			if status != http.StatusOK || grant.Expires.IsZero() || string(grant.Discharge.Id()) != string(id) {
+				t.Fatalf("status %d gives %v", status, grant)
+			}
+			if _, err := grant.Bundle(); err != nil && !errors.Is(err, ErrMalformedBundle) {
+				t.Fatal(err)
+			}
+		case grant.Discharge != nil:
+			t.Fatal("a discharge beside an error")
+		case errors.Is(err, ErrRefused):
+			if status != http.StatusUnauthorized {
+				t.Fatalf("status %d refuses: %v", status, err)
+			}
+		case !errors.Is(err, ErrUnavailable) && !errors.Is(err, ErrBadRequest):
+			t.Fatalf("an error of no kind: %v", err)
+		}
+	})
 }
 
 func TestNewRefuses(t *testing.T) {

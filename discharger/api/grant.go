@@ -47,9 +47,9 @@ func newGrant(access *macaroon.Macaroon, id []byte, body DischargeResponse, star
 	if !bytes.Equal(m.Id(), id) {
 		return Grant{}, errors.New("discharge is for another caveat")
 	}
-	lifetime := time.Duration(min(body.ExpiresIn, maxLifetime.Milliseconds())) * time.Millisecond
+	lifetime := time.Duration(max(0, min(body.ExpiresIn, maxLifetime.Milliseconds()))) * time.Millisecond
 	expires := started.Add(lifetime)
-	if lifetime <= 0 {
+	if lifetime == 0 {
 		if expires, err = earliestTimeBefore(m); err != nil {
 			return Grant{}, err
 		}

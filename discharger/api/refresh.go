@@ -12,7 +12,7 @@ import (
 // refresh outlives ctx, of which it takes only the values: others may be
 // waiting for it too.
 func (s *Session) launch(ctx context.Context) (*flight, error) {
-	now := s.client.now()
+	now := s.client.cfg.Clock()
 	switch {
 	case s.over != nil:
 		return nil, s.over
@@ -76,14 +76,21 @@ func (s *Session) fly(ctx context.Context, f *flight, r Request) {
 		s.land(f, nil, err)
 		return
 	}
-	lifetime := grant.Expires.Sub(s.client.now())
+	now := s.client.cfg.Clock()
+	lifetime := max(0, grant.Expires.Sub(now))
+	ahead := time.Duration((0.4 - 0.2*s.client.cfg.Jitter()) * float64(lifetime))
 	s.land(f, &current{
 		grant:     grant,
 		bundle:    bundle,
-		refreshAt: grant.Expires.Add(-time.Duration((0.4 - 0.2*s.client.cfg.Jitter()) * float64(lifetime))),
-		goodUntil: grant.Expires.Add(-min(lifetime/10, 5*time.Second)),
+		refreshAt: now.Add(max(lifetime-ahead, shortest)),
+		goodUntil: now.Add(max(lifetime-min(lifetime/10, 5*time.Second), shortest)),
 	}, nil)
 }
+
+// shortest is how long a discharge is handed out at least. Where clocks
+// disagree, each may look as if it had expired already, and there must not be a
+// request to the service for every call.
+const shortest = time.Second
 
 // saveToken hands a new token to whoever stores it. A logout that cancels the
 // refresh does not cancel this.
@@ -115,7 +122,7 @@ func (s *Session) land(f *flight, result *current, err error) {
 	if errors.As(err, &unavailable) {
 		retryAfter = unavailable.RetryAfter
 	}
-	s.failure, s.notBefore = err, s.client.now().Add(s.client.pause(s.failures, retryAfter))
+	s.failure, s.notBefore = err, s.client.cfg.Clock().Add(s.client.pause(s.failures, retryAfter))
 	s.failures++
 	if errors.Is(err, ErrRefused) || errors.Is(err, ErrBadRequest) {
 		s.requestID = "" // that was the answer

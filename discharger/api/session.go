@@ -32,8 +32,9 @@ type SessionConfig struct {
 //
 // A discharge is refreshed when 60 to 80 % of its lifetime are over, by the
 // first call after that or by [Session.Run], while the old one is still handed
-// out. However many ask, there is one refresh at a time, and it does not end
-// with the call that set it off.
+// out. However short it lives, it is handed out for a second. However many ask,
+// there is one refresh at a time, and it does not end with the call that set it
+// off.
 //
 // A refresh whose answer was lost is repeated under the same request-id, for
 // as long as no answer is known, so the service takes it for the one refresh
@@ -173,20 +174,28 @@ func (s *Session) due() (time.Duration, error) {
 	if s.over != nil {
 		return 0, s.over
 	}
-	at := s.notBefore
-	if s.current != nil && s.current.refreshAt.After(at) {
-		at = s.current.refreshAt
+	now := s.client.cfg.Clock()
+	wait := max(s.notBefore.Sub(now), time.Millisecond)
+	if s.current != nil {
+		wait = max(wait, left(now, s.current.refreshAt))
 	}
-	return max(at.Sub(s.client.now()), time.Millisecond), nil
+	return wait, nil
+}
+
+// left says how long it is until t, by the wall clock or by the monotonic one,
+// whichever is there sooner. The first can be set back. The second stands still
+// while a computer sleeps, and discharges expire all the same.
+func left(now, t time.Time) time.Duration {
+	return min(t.Sub(now), t.Round(0).Sub(now.Round(0)))
 }
 
 // ensure gives a good discharge: the current one if it is good and fresh is
 // false.
 func (s *Session) ensure(ctx context.Context, fresh bool) (*current, error) {
 	s.mu.Lock()
-	now, c := s.client.now(), s.current
-	if !fresh && s.over == nil && c != nil && now.Before(c.goodUntil) {
-		if !now.Before(c.refreshAt) {
+	now, c := s.client.cfg.Clock(), s.current
+	if !fresh && s.over == nil && c != nil && left(now, c.goodUntil) > 0 {
+		if left(now, c.refreshAt) <= 0 {
 			// Whether one begins or not makes no difference to this call.
 			_, _ = s.launch(ctx)
 		}

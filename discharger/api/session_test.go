@@ -277,6 +277,45 @@ func TestSessionGoesOnAfterPolicy(t *testing.T) {
 	})
 }
 
+// However short a discharge lives, there is not a request for every call.
+func TestSessionOfShortLivedDischarges(t *testing.T) {
+	t.Parallel()
+	for _, lifetime := range []time.Duration{time.Millisecond, 1500 * time.Millisecond, 3 * time.Second} {
+		withSession(t, func(t *testing.T, svc *service, s *Session) {
+			svc.lifetime = lifetime
+			for range 200 {
+				mustBundle(t, s)
+				time.Sleep(50 * time.Millisecond)
+			}
+			if n := svc.count(); n < 3 || n > 11 {
+				t.Errorf("%d requests in 10 seconds for discharges of %v", n, lifetime)
+			}
+		})
+	}
+}
+
+// A computer that sleeps has a wall clock that jumps and a monotonic one that
+// does not. Both count.
+func TestSessionAfterSleep(t *testing.T) {
+	t.Parallel()
+	svc := newService(t)
+	asleep := time.Duration(0)
+	c := svc.client(t, func(c *Config) { c.Clock = func() time.Time { return time.Now().Round(0).Add(asleep) } })
+	s := newSession(t, c, SessionConfig{Access: svc.mint(t, caveat.V2)})
+	mustBundle(t, s)
+	asleep = time.Hour
+	if got := epochOf(t, mustBundle(t, s)); got != 2 {
+		t.Errorf("epoch %d after an hour's sleep", got)
+	}
+	now := time.Now()
+	if got := left(now, now.Add(time.Minute)); got != time.Minute {
+		t.Errorf("%v left of a minute", got)
+	}
+	if got := left(now.Add(time.Hour).Round(0), now.Add(time.Minute)); got != -59*time.Minute {
+		t.Errorf("%v left of a minute after an hour's sleep", got)
+	}
+}
+
 func TestSessionWithoutTokens(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -146,3 +146,28 @@ func TestSecretsDoNotPrint(t *testing.T) {
 		}
 	}
 }
+
+// FuzzConditions: what parses is written again as something that means the
+// same.
+func FuzzConditions(f *testing.F) {
+	for _, s := range []string{"epoch 3", "2026-11-24T10:00:00.5Z", "192.0.2.7", "192.0.2.0/24", "::ffff:192.0.2.0/120", "2001:db8::/32", "fe80::1%eth0"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, arg string) {
+		if n, ok := ParseEpoch(arg); ok && Epoch(n) != CondDeclared+" "+arg {
+			t.Errorf("%q is epoch %d", arg, n)
+		}
+		if when, err := ParseTimeBefore(arg); err == nil && when.Year() > 0 && when.Year() < 9999 {
+			_, again := CutCondition(TimeBefore(when))
+			if got, err := ParseTimeBefore(again); err != nil || !got.Equal(when) {
+				t.Errorf("%q is %v, and again %v, %v", arg, when, got, err)
+			}
+		}
+		if p, err := ParseClientIP(arg); err == nil {
+			_, again := CutCondition(ClientIP(p))
+			if got, err := ParseClientIP(again); err != nil || got.Masked() != p.Masked() || !MatchClientIP(p, p.Addr()) {
+				t.Errorf("%q is %v, and again %v, %v", arg, p, got, err)
+			}
+		}
+	})
+}
