@@ -18,6 +18,11 @@
 // and why, and never holds the value of one. Signatures, keys and third-party
 // caveats are not this package's business.
 //
+// Some ask about less than a whole macaroon: [Checker.Func] is for a verifier
+// that meets one condition it does not know, and [Schema.KnowsCaveat] for a
+// policy that is about to add one. [Std] is the schema of what any holder of a
+// macaroon of this service may add.
+//
 // # The file
 //
 // Format 1 is a YAML file. Here is one with everything in it:

@@ -28,8 +28,7 @@ type Identifier struct {
 var schemaRef = regexp.MustCompile(`^([a-z0-9]{16})@([0-9]+)$`)
 
 // ParseIdentifier reads the identifier of a Boulangerie token, at most
-// [MaxCondition] bytes. Its errors wrap [ErrMalformed] and quote
-// nothing.
+// [MaxCondition] bytes. Its errors wrap [ErrMalformed] and quote nothing.
 func ParseIdentifier(s string) (Identifier, error) {
 	if len(s) > MaxCondition {
 		return Identifier{}, badIdentifier("is %d bytes long, at most %d", len(s), MaxCondition)
