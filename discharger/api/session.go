@@ -18,9 +18,9 @@ type SessionConfig struct {
 	// has been no discharge yet, or the mode has no refresh tokens.
 	Token RefreshToken
 	// Save stores a new refresh token, so that it survives this process. It is
-	// called before the token, or the discharge that came with it, is used.
-	// While it fails, the session goes on with what it had. Nil: the token
-	// lives no longer than the Session.
+	// called before the token, or the discharge that came with it, is used, and
+	// has until [Config.Timeout]. While it fails, the session goes on with what
+	// it had. Nil: the token lives no longer than the Session.
 	Save func(context.Context, RefreshToken) error
 	// ClientIP and UserAgent are those of the client for whom a homeserver
 	// keeps this session; see [Request].
@@ -140,12 +140,13 @@ func (s *Session) Refresh(ctx context.Context) error {
 // ends or the session is over. It goes on through every other failure. The
 // result is the final refusal, or nil if ctx ended.
 func (s *Session) Run(ctx context.Context) error {
+	pause := time.Duration(0)
 	for {
 		wait, err := s.due()
 		if err != nil {
 			return err
 		}
-		timer := time.NewTimer(wait)
+		timer := time.NewTimer(max(wait, pause))
 		select {
 		case <-timer.C:
 		case <-ctx.Done():
@@ -155,8 +156,9 @@ func (s *Session) Run(ctx context.Context) error {
 		s.mu.Lock()
 		f, err := s.launch(ctx)
 		s.mu.Unlock()
-		if err != nil {
-			continue // due says whether and when
+		if pause = 0; err != nil {
+			pause = firstPause // a logout is under way, for instance
+			continue
 		}
 		select {
 		case <-f.done:
