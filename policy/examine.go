@@ -1,7 +1,6 @@
 package policy
 
 import (
-	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -39,9 +38,18 @@ func (c *compiler) examine(e *expression) bool {
 	return ok
 }
 
-// offsetIn is where a part of an expression begins in the string it is in.
+// offsetIn is where a part of an expression is in the string it is in.
 func (c *compiler) offsetIn(e *expression, x ast.Expr) int {
-	return e.offset + offsetOf(e.text, e.ast.NativeRep().SourceInfo().GetStartLocation(x.ID()))
+	return e.offset + afterDot(e.text, offsetOf(e.text, e.ast.NativeRep().SourceInfo().GetStartLocation(x.ID())))
+}
+
+// afterDot moves from the dot before a field, which is where CEL says that a
+// selection is, to the field's name.
+func afterDot(text string, offset int) int {
+	if runes := []rune(text); offset < len(runes) && runes[offset] == '.' {
+		return offset + 1
+	}
+	return offset
 }
 
 // testedPaths collects what an expression asks the presence of: has(a.b), and
@@ -164,10 +172,6 @@ func (c *compiler) examineEnum(x, value ast.Expr, fail func(ast.Expr, string, ..
 		if f.path() != path || f.enum == nil || slices.Contains(f.enum, text) {
 			continue
 		}
-		hint := nearest(text, f.enum)
-		if hint == "" {
-			hint = fmt.Sprintf("; it is one of %s", strings.Join(f.enum, ", "))
-		}
-		fail(value, "%s is never %q%s", path, shorten(text), hint)
+		fail(value, "%s is never %q%s", path, shorten(text), oneOfThese(text, f.enum))
 	}
 }

@@ -49,6 +49,9 @@ func (c *compiler) compile(node *yaml.Node, offset int, text, what string, want 
 		c.errorIn(node, offset, "%s is a %s, not a %s", what, typeName(want[0]), typeName(checked.OutputType()))
 		return nil
 	}
+	if !c.examine(e) {
+		return nil
+	}
 	estimate, err := c.env.EstimateCost(checked, c.costs)
 	if err != nil {
 		c.errorIn(node, offset, "%s: estimate its cost: %v", what, err)
@@ -57,9 +60,6 @@ func (c *compiler) compile(node *yaml.Node, offset int, text, what string, want 
 	e.min, e.max = estimate.Min, estimate.Max
 	if e.max > c.maxCost {
 		c.errorIn(node, offset, "%s may cost %s; a decision may cost %d", what, costText(e.max), c.maxCost)
-		return nil
-	}
-	if !c.examine(e) {
 		return nil
 	}
 	return e
@@ -196,9 +196,7 @@ var (
 // typeMessage says in plain words what the type checker found, and where.
 func (c *compiler) typeMessage(text string, offset int, issue *common.Error) (at int, message string) {
 	runes := []rune(text)
-	if offset < len(runes) && runes[offset] == '.' {
-		offset++ // CEL points at the dot before a field
-	}
+	offset = afterDot(text, offset)
 	rest := string(runes[min(offset, len(runes)):])
 	if m := undeclaredForm.FindStringSubmatch(issue.Message); m != nil {
 		name := m[1]
@@ -221,8 +219,13 @@ func (c *compiler) typeMessage(text string, offset int, issue *common.Error) (at
 		}
 		return offset, message
 	}
-	if m := argumentForm.FindStringSubmatch(issue.Message); m != nil && m[1] == "duration" {
-		return offset, `this is no duration; durations have h, m and s, for instance duration("36h"), and days(90) is one too`
+	if m := argumentForm.FindStringSubmatch(issue.Message); m != nil {
+		switch m[1] {
+		case "duration":
+			return offset, `this is no duration; durations have h, m and s, for instance duration("36h"), and days(90) is one too`
+		case "matches":
+			return offset, "this is no regular expression in RE2's syntax"
+		}
 	}
 	return offset, readable(issue.Message)
 }

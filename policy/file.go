@@ -23,6 +23,7 @@ const (
 // value has the right type, and expressions are still text.
 type fileDef struct {
 	src      *source
+	untested bool // tests are not read
 	networks map[string]*networkSet
 	lists    map[string]*stringList
 	webhooks map[string]*webhookDef
@@ -182,7 +183,7 @@ func (f *fileDef) readPolicy(e entry) *policyDef {
 	} else if e.value.Kind == yaml.MappingNode {
 		f.src.errorAt(e.at, "%s has no otherwise, which decides where no rule matches; write, for instance, otherwise: allow", what)
 	}
-	if n := keys["tests"]; n != nil {
+	if n := keys["tests"]; n != nil && !f.untested {
 		for _, item := range f.src.items(n, "tests", maxTests) {
 			if t := f.readTest(item); t != nil {
 				p.tests = append(p.tests, t)
@@ -200,34 +201,47 @@ func (f *fileDef) readRule(n *yaml.Node, names map[string]int) *ruleDef {
 		f.src.errorAt(n, "a rule is a mapping with name, when and then, not %s", describe(n))
 		return nil
 	}
+	before := len(f.src.problems)
 	keys := f.src.keys(n, "a rule", "name", "doc", "when", "then")
 	r := &ruleDef{at: n, when: keys["when"]}
-	if at := keys["name"]; at == nil {
-		f.src.errorAt(n, "the rule has no name")
-	} else if name, ok := f.src.text(at, "name", maxEntry); ok && f.src.nameAt(at, name, "the rule") {
-		r.name, r.at = name, at
-		if line, twice := names[name]; twice {
-			f.src.errorAt(at, "the policy has a rule %s already, in line %d", name, line)
+	if len(f.src.problems) == before { // else what is missing may be there, misspelt
+		for _, missing := range []string{"name", "when", "then"} {
+			if keys[missing] == nil {
+				f.src.errorAt(n, "the rule has no %s", missing)
+			}
 		}
-		names[name] = at.Line
-		if name == otherwiseRule {
-			f.src.errorAt(at, "a rule cannot be named otherwise")
-		}
+	}
+	if at := keys["name"]; at != nil {
+		f.ruleName(r, at, names)
 	}
 	if doc := keys["doc"]; doc != nil {
 		r.doc, _ = f.src.text(doc, "doc", maxDoc)
 	}
-	if r.when == nil {
-		f.src.errorAt(n, "the rule has no when, the condition under which it decides")
-	} else if _, ok := f.src.text(r.when, "when, an expression,", 4*maxExpression); !ok {
-		r.when = nil
+	if r.when != nil {
+		if _, ok := f.src.text(r.when, "when, an expression,", 4*maxExpression); !ok {
+			r.when = nil
+		}
 	}
-	if then := keys["then"]; then == nil {
-		f.src.errorAt(n, "the rule has no then, which says what it decides")
-	} else {
+	if then := keys["then"]; then != nil {
 		r.then = f.readThen(then, "then")
 	}
 	return r
+}
+
+// ruleName reads a rule's name, which is its own in the policy.
+func (f *fileDef) ruleName(r *ruleDef, at *yaml.Node, names map[string]int) {
+	name, ok := f.src.text(at, "name", maxEntry)
+	if !ok || !f.src.nameAt(at, name, "the rule") {
+		return
+	}
+	r.name, r.at = name, at
+	if line, twice := names[name]; twice {
+		f.src.errorAt(at, "the policy has a rule %s already, in line %d", name, line)
+	}
+	names[name] = at.Line
+	if name == otherwiseRule {
+		f.src.errorAt(at, "a rule cannot be named otherwise")
+	}
 }
 
 // thenKeys returns the keys of a then, and those that an effect allows.
@@ -294,11 +308,7 @@ func (f *fileDef) effect(n *yaml.Node) Effect {
 			return Effect(name)
 		}
 	}
-	hint := nearest(text, names)
-	if hint == "" {
-		hint = "; effects are " + strings.Join(names, ", ")
-	}
-	f.src.errorAt(n, "there is no effect %q%s", shorten(text), hint)
+	f.src.errorAt(n, "there is no effect %q%s", shorten(text), oneOfThese(text, names))
 	return ""
 }
 

@@ -54,8 +54,7 @@ func (c *hookCache) get(key cacheKey, now time.Time) (answer, bool) {
 	if !ok || !now.Before(a.until) {
 		return answer{}, false
 	}
-	a.decision.Caveats = slices.Clone(a.decision.Caveats)
-	a.decision.Labels = maps.Clone(a.decision.Labels)
+	a.decision = cloneDecision(a.decision)
 	return a.answer, true
 }
 
@@ -73,5 +72,6 @@ func (c *hookCache) put(key cacheKey, a answer, now time.Time) {
 			delete(c.answers, k)
 		}
 	}
+	a.decision = cloneDecision(a.decision) // the caller's is the caller's
 	c.answers[key] = cached{a, now.Add(c.ttl)}
 }

@@ -38,6 +38,10 @@ type LoadConfig struct {
 	// MaxCost bounds a decision; 0 means DefaultMaxCost.
 	MaxCost uint64
 
+	// OnlyFiles leaves the built-in policies out, so that homeservers can
+	// choose none that Files does not have.
+	OnlyFiles bool
+
 	// Offline leaves webhooks unprepared: their secrets are not read, and a
 	// rule that asks one is undecided. For checking files where they do not
 	// run.
@@ -84,9 +88,12 @@ func load(cfg LoadConfig) (*Set, Problems, error) {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	builtins, err := builtinFiles()
-	if err != nil {
-		return nil, nil, err
+	var builtins []rawFile
+	if !cfg.OnlyFiles {
+		var err error
+		if builtins, err = builtinFiles(); err != nil {
+			return nil, nil, err
+		}
 	}
 	files := make([]rawFile, 0, len(cfg.Files))
 	for _, name := range cfg.Files {
@@ -168,7 +175,7 @@ type loader struct {
 
 // add compiles a file and adds its policies.
 func (l *loader) add(f rawFile) error {
-	def := &fileDef{src: &source{name: f.name}}
+	def := &fileDef{src: &source{name: f.name}, untested: f.builtin}
 	def.read(f.data)
 	if len(def.policies) > 0 {
 		if err := l.compile(def, f.builtin); err != nil {

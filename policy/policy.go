@@ -122,19 +122,19 @@ type User struct {
 // has no history: Created and LastUsed are Now, and the first and last client
 // are the requesting one.
 type Session struct {
-	ID          string            `json:"id"`           // 22 characters base64url
-	Device      string            `json:"device"`       // as the homeserver names it, may be empty
-	Mode        string            `json:"mode"`         // open, rotate or held
-	Minted      time.Time         `json:"minted"`       // when the access macaroon was made, by the homeserver's clock
-	Created     time.Time         `json:"created"`      // first discharge
-	LastUsed    time.Time         `json:"last_used"`    // last discharge; in modes open and held up to an hour older than the truth
-	Expires     time.Time         `json:"expires"`      // when it ends whatever happens; zero: no such time
-	Epoch       uint64            `json:"epoch"`        // confirmed refreshes, mode rotate only
-	FirstIP     string            `json:"first_ip"`     // canonical text, "" when unknown
-	LastIP      string            `json:"last_ip"`      //
-	FirstClient string            `json:"first_client"` // User-Agent, cut to what the session record keeps
-	LastClient  string            `json:"last_client"`  //
-	Labels      map[string]string `json:"labels"`       // the condition's, overlaid with those a policy stored
+	ID          string            `json:"id"`               // 22 characters base64url
+	Device      string            `json:"device"`           // as the homeserver names it, may be empty
+	Mode        string            `json:"mode"`             // open, rotate or held
+	Minted      time.Time         `json:"minted"`           // when the access macaroon was made, by the homeserver's clock
+	Created     time.Time         `json:"created"`          // first discharge
+	LastUsed    time.Time         `json:"last_used"`        // last discharge; in modes open and held up to an hour older than the truth
+	Expires     time.Time         `json:"expires,omitzero"` // when it ends whatever happens; zero: no such time
+	Epoch       uint64            `json:"epoch"`            // confirmed refreshes, mode rotate only
+	FirstIP     string            `json:"first_ip"`         // canonical text, "" when unknown
+	LastIP      string            `json:"last_ip"`          //
+	FirstClient string            `json:"first_client"`     // User-Agent, cut to what the session record keeps
+	LastClient  string            `json:"last_client"`      //
+	Labels      map[string]string `json:"labels"`           // the condition's, overlaid with those a policy stored
 }
 
 // Request is what is known about the party that asks now.

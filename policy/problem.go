@@ -69,7 +69,7 @@ func excerpt(line string, column, width int) (text, mark string) {
 		}
 	}
 	start := 0
-	if column > lineWidth*3/4 {
+	if len(shown) > lineWidth && column > lineWidth*3/4 {
 		start = min(column-1-lineWidth/2, len(shown))
 	}
 	end := min(start+lineWidth, len(shown))

@@ -281,12 +281,20 @@ func (s *source) keys(n *yaml.Node, what string, known ...string) map[string]*ya
 	out := map[string]*yaml.Node{}
 	for _, e := range s.entries(n, what) {
 		if !slices.Contains(known, e.key) {
-			s.errorAt(e.at, "%s has no key %q%s", what, shorten(e.key), nearest(e.key, known))
+			s.errorAt(e.at, "%s has no key %q%s", what, shorten(e.key), oneOfThese(e.key, known))
 			continue
 		}
 		out[e.key] = e.value
 	}
 	return out
+}
+
+// oneOfThese says which name was meant, or which there are.
+func oneOfThese(word string, known []string) string {
+	if hint := nearest(word, known); hint != "" {
+		return hint
+	}
+	return "; it is one of " + strings.Join(known, ", ")
 }
 
 // items returns the items of a list.
