@@ -1,0 +1,65 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/discharger/discharger/config"
+	"github.com/discharger/discharger/discharger/api"
+)
+
+// The exit codes; see the package comment.
+const (
+	exitOK          = 0
+	exitFailed      = 1
+	exitUsage       = 2
+	exitUnavailable = 3
+	exitConfig      = 78 // EX_CONFIG of sysexits.h
+)
+
+// usageError is a command that was typed wrongly.
+type usageError struct{ msg string }
+
+func (e *usageError) Error() string { return e.msg }
+
+func usagef(format string, args ...any) error { return &usageError{fmt.Sprintf(format, args...)} }
+
+// errUnavailable is matched by what may work later, where package api has no
+// error for it.
+var errUnavailable = errors.New("unavailable")
+
+// errConfig is matched by what has to be mended in the configuration or a key
+// file first.
+var errConfig = errors.New("cannot be used")
+
+// marked makes an error match one of the two above without changing its text.
+type marked struct {
+	error
+	as error
+}
+
+func (m marked) Unwrap() []error { return []error{m.error, m.as} }
+
+func mark(err, as error) error {
+	if err == nil {
+		return nil
+	}
+	return marked{err, as}
+}
+
+// exitCode is the one place that turns errors into exit codes.
+func exitCode(err error) int {
+	var usage *usageError
+	var problems config.Problems
+	switch {
+	case err == nil:
+		return exitOK
+	case errors.As(err, &usage):
+		return exitUsage
+	case errors.As(err, &problems), errors.Is(err, errConfig):
+		return exitConfig
+	case errors.Is(err, api.ErrUnavailable), errors.Is(err, errUnavailable):
+		return exitUnavailable
+	}
+	return exitFailed
+}

@@ -1,0 +1,54 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/discharger/discharger/config/atomicfile"
+)
+
+// maxInput bounds what is read from files and standard input, in bytes.
+const maxInput = 128 << 10
+
+// input reads the file that the first argument names, or standard input if
+// there is none or it is "-". White space around what is there is not part of
+// it.
+func (t *terminal) input(args []string) ([]byte, error) {
+	r := t.in
+	if len(args) > 0 && args[0] != "-" {
+		f, err := os.Open(args[0])
+		if err != nil {
+			return nil, fmt.Errorf("read input: %w", err)
+		}
+		defer f.Close()
+		r = f
+	}
+	data, err := io.ReadAll(io.LimitReader(r, maxInput+1))
+	if err != nil {
+		return nil, fmt.Errorf("read input: %w", err)
+	}
+	if len(data) > maxInput {
+		return nil, fmt.Errorf("read input: longer than %d bytes", maxInput)
+	}
+	if data = bytes.TrimSpace(data); len(data) == 0 {
+		return nil, errors.New("read input: there is nothing in it")
+	}
+	return data, nil
+}
+
+// output writes text and a line break to a new file with mode 0600, or to
+// standard output if the path is empty or "-".
+func (t *terminal) output(path, text string) error {
+	if path == "" || path == "-" {
+		_, err := fmt.Fprintln(t.out, text)
+		return err
+	}
+	return atomicfile.Create(path, []byte(text+"\n"))
+}
+
+// say writes a line for people, to standard error, so that it is not in the way
+// of what is piped on.
+func (t *terminal) say(format string, args ...any) { fmt.Fprintf(t.err, format+"\n", args...) }

@@ -1,0 +1,197 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/discharger/discharger/config"
+	"github.com/discharger/discharger/discharger/api"
+	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/homeserver"
+)
+
+func inspectCommand() command {
+	return command{
+		name: "inspect", args: "[flags] [file]", about: "Show what is in a macaroon, bundle, session file, token or caveat.", max: 1,
+		more: `
+Reads one of them from a file or standard input, and finds out which it is.
+Nothing is verified, and nothing that is shown is secret. With --open, the
+service's keys and configuration open the caveat and show the session in it.`,
+		setup: func(t *terminal, f *flag.FlagSet) action {
+			in := inspection{t: t}
+			options := configFlags(t, f)
+			open := f.Bool("open", false, "open the caveat, with the service's keys")
+			return func(_ context.Context, args []string) error {
+				data, err := t.input(args)
+				if err != nil {
+					return err
+				}
+				if *open {
+					if in.opener, err = openOpener(options); err != nil {
+						return err
+					}
+				}
+				return in.show(data)
+			}
+		},
+	}
+}
+
+func openOpener(options *config.Options) (*caveat.Opener, error) {
+	cfg, err := loadConfig(options)
+	if err != nil {
+		return nil, err
+	}
+	keys, err := loadKeys(cfg)
+	if err != nil {
+		return nil, err
+	}
+	opener, err := newOpener(cfg, keys)
+	return opener, mark(err, errConfig)
+}
+
+// inspection shows things.
+type inspection struct {
+	t      *terminal
+	opener *caveat.Opener // nil: caveats stay closed
+}
+
+// show finds out what data is. The order matters: a refresh token has the form
+// of a bundle too, and so has an access macaroon.
+func (in *inspection) show(data []byte) error {
+	text := string(data)
+	if s, err := parseSession(data); err == nil {
+		return in.session(s)
+	}
+	if data[0] == '{' {
+		return in.access(data)
+	}
+	if _, err := api.ParseRefreshToken(text); err == nil {
+		return in.token(text)
+	}
+	if _, err := api.ParseBundle(text); err == nil {
+		return in.bundle(text)
+	}
+	// A caveat of version 1 is text in base64 itself, of a JSON object.
+	id, err := api.DecodeBase64(text)
+	if err != nil {
+		return errors.New("inspect: not a macaroon, bundle, session file, refresh token or caveat")
+	}
+	if id[0] == '{' {
+		id = data
+	}
+	return in.caveat(id)
+}
+
+func (in *inspection) printf(format string, args ...any) { fmt.Fprintf(in.t.out, format+"\n", args...) }
+
+func (in *inspection) session(s *session) error {
+	in.printf("session file of %s", quoted(s.Service))
+	if s.RequestID != "" {
+		in.printf("a refresh is under way, or its answer got lost")
+	}
+	what := s.Bundle
+	if what == "" {
+		what = s.Access
+	}
+	if err := in.show([]byte(what)); err != nil || s.RefreshToken == "" {
+		return err
+	}
+	return in.show([]byte(s.RefreshToken))
+}
+
+// access shows an access macaroon in JSON by way of its text.
+func (in *inspection) access(data []byte) error {
+	a, err := api.ParseAccess(data)
+	if err != nil {
+		return err
+	}
+	text, err := homeserver.Minted{Macaroon: a.Macaroon}.Text()
+	if err != nil {
+		return err
+	}
+	return in.bundle(text)
+}
+
+func (in *inspection) bundle(text string) error {
+	shown, err := homeserver.Inspect(text)
+	if err != nil {
+		return err
+	}
+	fmt.Fprint(in.t.out, shown)
+	if in.opener == nil {
+		return nil
+	}
+	b, err := api.ParseBundle(text)
+	if err != nil {
+		return err
+	}
+	for i := range b.Access.Caveats {
+		if c := &b.Access.Caveats[i]; c.ThirdParty() {
+			if err := in.caveat(c.ID); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// token shows a refresh token. Its first two caveats are the service's; see
+// package discharger for its identifier.
+func (in *inspection) token(text string) error {
+	b, err := api.ParseBundle(text)
+	if err != nil {
+		return err
+	}
+	id := b.Access.ID
+	if len(id) != 13 || id[0] != 1 {
+		in.printf("macaroon without third-party caveats, and not a refresh token of this service")
+	} else {
+		in.printf("refresh token, %d characters, not verified\n  signed with key %x", len(text), id[1:5])
+	}
+	for _, c := range b.Access.Caveats {
+		in.printf("  %s", quoted(string(c.ID)))
+	}
+	return nil
+}
+
+// caveat shows what is sealed in a caveat, but for the root key.
+func (in *inspection) caveat(id []byte) error {
+	if in.opener == nil {
+		in.printf("caveat, %d bytes, sealed; --open opens it where the service's keys are", len(id))
+		return nil
+	}
+	o, err := in.opener.Open(id)
+	if err != nil {
+		return err
+	}
+	in.printf("caveat, version %d, sealed by %s with key %s", o.Version, quoted(o.Homeserver), o.HomeserverKey)
+	c, err := caveat.ParseCondition(o.Condition)
+	if err != nil {
+		return err
+	}
+	in.printf("  session  %s", c.Session)
+	in.printf("  user     %s", quoted(c.User))
+	in.printf("  device   %s", quoted(c.Device))
+	in.printf("  minted   %s", time.UnixMilli(c.Minted).UTC().Format(time.RFC3339))
+	in.printf("  mode     %s", c.Mode)
+	if c.Policy != "" {
+		in.printf("  policy   %s", quoted(c.Policy))
+	}
+	if c.MaxTTL > 0 {
+		in.printf("  max ttl  %v", c.MaxTTL)
+	}
+	if c.Expires > 0 {
+		in.printf("  expires  %s", time.UnixMilli(c.Expires).UTC().Format(time.RFC3339))
+	}
+	for _, k := range slices.Sorted(maps.Keys(c.Labels)) {
+		in.printf("  label    %s", quoted(strings.Join([]string{k, c.Labels[k]}, "=")))
+	}
+	return nil
+}

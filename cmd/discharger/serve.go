@@ -1,0 +1,202 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"reflect"
+	"syscall"
+
+	"github.com/discharger/discharger/config"
+	"github.com/discharger/discharger/config/keyfile"
+)
+
+func serveCommand() command {
+	return command{
+		name: "serve", args: "[flags]", about: "Run the service.",
+		more: `
+Without a configuration file it keeps keys and sessions in ./discharger-data and
+knows no homeserver yet; it says what to do next. "discharger config example"
+prints a file to start from.
+
+SIGHUP reads the configuration and the keys again: homeservers, lifetimes and
+keys change without a pause. SIGTERM and SIGINT finish what is under way, and
+end the program; a second one ends it at once.`,
+		setup: func(t *terminal, f *flag.FlagSet) action {
+			d := daemon{t: t}
+			d.options = configFlags(t, f)
+			f.Func("listen", "`host:port` for clients, over what is configured", setting(&d.options, "listen"))
+			f.Func("admin-listen", "`host:port` for operators, over what is configured", setting(&d.options, "admin_listen"))
+			f.BoolVar(&d.acceptLoss, "accept-loss", false, "go on although the store has lost its data: sessions in it are over, "+
+				"and logouts in it forgotten")
+			return func(ctx context.Context, _ []string) error { return d.run(ctx) }
+		},
+	}
+}
+
+// configFlags declares the flag that names the configuration file.
+func configFlags(t *terminal, f *flag.FlagSet) *config.Options {
+	o := &config.Options{LookupEnv: t.lookupEnv, Flags: make(map[string]string)}
+	f.StringVar(&o.File, "config", t.env("DISCHARGER_CONFIG", ""), "configuration `file`; or $DISCHARGER_CONFIG")
+	return o
+}
+
+func setting(o **config.Options, key string) func(string) error {
+	return func(text string) error {
+		(*o).Flags[key] = text
+		return nil
+	}
+}
+
+// loadConfig reads the configuration. One that is not there cannot be used.
+func loadConfig(o *config.Options) (*config.Config, error) {
+	cfg, err := config.Load(*o)
+	return cfg, mark(err, errConfig)
+}
+
+// daemon is one run of the serve command.
+type daemon struct {
+	t          *terminal
+	options    *config.Options
+	acceptLoss bool
+
+	cfg       *config.Config
+	log       *slog.Logger
+	level     slog.LevelVar
+	keys      *keyfile.Ring
+	parts     *parts
+	listeners *listeners
+}
+
+// run goes through the life of the service.
+func (d *daemon) run(ctx context.Context) error {
+	hangup := make(chan os.Signal, 1)
+	signal.Notify(hangup, syscall.SIGHUP)
+	defer signal.Stop(hangup)
+	made, err := d.prepare()
+	if err != nil {
+		return err
+	}
+	if err := d.start(ctx); err != nil {
+		return err
+	}
+	d.announce(made)
+	err = d.wait(ctx, hangup)
+	return errors.Join(err, d.stop())
+}
+
+// prepare reads configuration and keys, making the keys if there are none.
+func (d *daemon) prepare() (madeKeys bool, err error) {
+	if d.cfg, err = loadConfig(d.options); err != nil {
+		return false, err
+	}
+	d.level.Set(d.cfg.Log.Level)
+	d.log = newLog(d.t.err, d.cfg.Log.Format, &d.level)
+	if _, err := prepareDataDir(d.cfg); err != nil {
+		return false, err
+	}
+	d.keys, madeKeys, err = loadOrMakeKeys(d.cfg, d.t.now())
+	if madeKeys {
+		d.log.Info("made keys", slog.String("file", d.cfg.KeyFile()), slog.String("mode", "0600"))
+	}
+	return madeKeys, err
+}
+
+func newLog(w io.Writer, format config.LogFormat, level slog.Leveler) *slog.Logger {
+	o := &slog.HandlerOptions{Level: level}
+	if format == config.LogJSON {
+		return slog.New(slog.NewJSONHandler(w, o))
+	}
+	return slog.New(slog.NewTextHandler(w, o))
+}
+
+// start opens the store and both ports, and begins to answer.
+func (d *daemon) start(ctx context.Context) (err error) {
+	if d.parts, err = open(ctx, d.cfg, d.keys, d.log, d.t.now); err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, d.parts.store.Close())
+		}
+	}()
+	if d.acceptLoss {
+		if err := d.parts.store.AcceptLoss(ctx); err != nil {
+			return mark(err, errUnavailable)
+		}
+	}
+	if err := d.parts.store.Ready(ctx); err != nil {
+		d.log.Error("store is not ready", slog.Any("error", err))
+	}
+	srv, err := d.parts.server(d.cfg, d.keys)
+	if err != nil {
+		return err
+	}
+	if d.listeners, err = listen(ctx, d.cfg); err != nil {
+		return err
+	}
+	d.listeners.serve(srv, d.log)
+	return nil
+}
+
+// wait returns when the service is to end, and reloads whenever it is told to.
+func (d *daemon) wait(ctx context.Context, hangup <-chan os.Signal) error {
+	for {
+		select {
+		case <-ctx.Done():
+			d.log.Info("draining", slog.Duration("timeout", d.cfg.ShutdownTimeout))
+			return nil
+		case err := <-d.listeners.failed:
+			return fmt.Errorf("serve: %w", err)
+		case <-hangup:
+			if err := d.reload(); err != nil {
+				d.log.Error("reload failed, going on as before", slog.Any("error", err))
+			}
+		}
+	}
+}
+
+// reload reads configuration and keys again and changes over to them, between
+// two requests. If anything is wrong with them, nothing changes.
+func (d *daemon) reload() error {
+	cfg, err := loadConfig(d.options)
+	if err != nil {
+		return err
+	}
+	keys, err := loadKeys(cfg)
+	if err != nil {
+		return err
+	}
+	srv, err := d.parts.server(cfg, keys)
+	if err != nil {
+		return err
+	}
+	if fixed(cfg) != fixed(d.cfg) || !reflect.DeepEqual(cfg.Store, d.cfg.Store) {
+		d.log.Warn("addresses, the store, its directory and the log's format change with a restart only")
+	}
+	d.level.Set(cfg.Log.Level)
+	d.listeners.current.Store(srv)
+	d.cfg.ShutdownTimeout = cfg.ShutdownTimeout
+	d.log.Info("reloaded", slog.Int("homeservers", len(cfg.Homeservers)), slog.Int("keys", len(keys.Keys)))
+	return nil
+}
+
+// fixed is what a reload cannot change, beside the store.
+func fixed(c *config.Config) [4]string {
+	return [4]string{c.Listen, c.AdminListen, c.DataDir, string(c.Log.Format)}
+}
+
+// stop finishes requests and closes the store.
+func (d *daemon) stop() error {
+	err := d.listeners.shutdown(d.cfg.ShutdownTimeout)
+	err = errors.Join(err, d.parts.store.Close())
+	if err == nil {
+		d.log.Info("stopped")
+	}
+	return err
+}
