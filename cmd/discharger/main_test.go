@@ -1,0 +1,37 @@
+package main
+
+import (
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+// The test binary is the program too, when it is run under its name.
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"discharger": main})
+}
+
+func TestScripts(t *testing.T) {
+	t.Parallel()
+	testscript.Run(t, testscript.Params{
+		Dir:                 "testdata/script",
+		RequireExplicitExec: true,
+		RequireUniqueNames:  true,
+		Setup: func(e *testscript.Env) error {
+			e.Values[servicesKey{}] = make(map[string]*process)
+			return nil
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"exit":      cmdExit,
+			"serve":     cmdServe,
+			"redis":     cmdRedis,
+			"signal":    cmdSignal,
+			"end":       cmdEnd,
+			"waitlog":   cmdWaitLog,
+			"log":       cmdLog,
+			"capture":   cmdCapture,
+			"nosecrets": cmdNoSecrets,
+			"mode":      cmdMode,
+		},
+	})
+}

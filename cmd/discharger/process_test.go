@@ -1,0 +1,129 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"os"
+	"os/exec"
+	"regexp"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// patience is how long a test waits for what should come at once.
+const patience = 30 * time.Second
+
+// process is a program in the background whose standard error is read along.
+type process struct {
+	cmd  *exec.Cmd
+	done chan struct{} // closed when it has ended
+	err  error         // of ending, once done is closed
+
+	mu      sync.Mutex
+	log     bytes.Buffer
+	changed chan struct{} // closed and replaced with every line
+}
+
+// start runs a program. Stop it with kill in any case.
+func start(dir string, env []string, name string, args ...string) (*process, error) {
+	p := &process{cmd: exec.Command(name, args...), done: make(chan struct{}), changed: make(chan struct{})}
+	p.cmd.Dir, p.cmd.Env = dir, env
+	r, w := io.Pipe()
+	p.cmd.Stdout, p.cmd.Stderr = w, w
+	if err := p.cmd.Start(); err != nil {
+		return nil, err
+	}
+	read := make(chan struct{})
+	go func() {
+		defer close(read)
+		for lines := bufio.NewReader(r); ; {
+			line, err := lines.ReadString('\n')
+			p.mu.Lock()
+			p.log.WriteString(line)
+			close(p.changed)
+			p.changed = make(chan struct{})
+			p.mu.Unlock()
+			if err != nil {
+				return
+			}
+		}
+	}()
+	go func() {
+		p.err = p.cmd.Wait()
+		w.Close()
+		<-read
+		close(p.done)
+	}()
+	return p, nil
+}
+
+// waitFor waits until the log matches, and returns the match.
+func (p *process) waitFor(pattern string) ([]string, error) {
+	re, err := regexp.Compile(pattern)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	for {
+		p.mu.Lock()
+		m, changed := re.FindStringSubmatch(p.log.String()), p.changed
+		p.mu.Unlock()
+		if m != nil {
+			return m, nil
+		}
+		select {
+		case <-changed:
+		case <-p.done:
+			if m := re.FindStringSubmatch(p.text()); m != nil {
+				return m, nil
+			}
+			return nil, errors.New("it ended first:\n" + p.text())
+		case <-ctx.Done():
+			return nil, errors.New("not within " + patience.String() + ":\n" + p.text())
+		}
+	}
+}
+
+func (p *process) text() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.log.String()
+}
+
+// wait waits for the end and returns the exit code.
+func (p *process) wait() (int, error) {
+	select {
+	case <-p.done:
+		return p.cmd.ProcessState.ExitCode(), nil
+	case <-time.After(patience):
+		return 0, errors.New("did not end within " + patience.String() + ":\n" + p.text())
+	}
+}
+
+// kill ends the process if it has not ended.
+func (p *process) kill() {
+	_ = p.cmd.Process.Kill() // it may have ended already
+	<-p.done
+}
+
+// addresses are those that a service says it listens at.
+func (p *process) addresses() (client, admin string, err error) {
+	m, err := p.waitFor(`listening.*clients"?[=:]"?(http://[^" ]*).*operators"?[=:]"?(http://[^" ]*)`)
+	if err != nil {
+		return "", "", err
+	}
+	return m[1], m[2], nil
+}
+
+func signalOf(name string) (os.Signal, bool) {
+	s, ok := map[string]os.Signal{
+		"TERM": syscall.SIGTERM, "INT": syscall.SIGINT, "HUP": syscall.SIGHUP, "KILL": syscall.SIGKILL,
+	}[strings.TrimPrefix(name, "SIG")]
+	return s, ok
+}
