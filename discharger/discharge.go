@@ -1,8 +1,6 @@
 package discharger
 
 import (
-	"crypto/hmac"
-	"crypto/sha256"
 	"encoding/base64"
 	"encoding/hex"
 	"fmt"
@@ -13,6 +11,7 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/chain"
 )
 
 // Discharge is a minted discharge macaroon. Its first caveat is always
@@ -30,35 +29,21 @@ type Discharge struct {
 	Version   caveat.Version // of the caveat that it discharges
 	ID        []byte         // as the client asked for it
 	Caveats   []string
-	Signature [sha256.Size]byte
+	Signature [chain.Size]byte
 
 	stdPrefix string
 }
 
-// mint makes a discharge of an opened caveat. The signature chain is that of
-// every macaroon: each caveat is authenticated with the signature before it.
+// mint makes a discharge of an opened caveat.
 func mint(o *caveat.Opened, id []byte, caveats []string) *Discharge {
 	d := &Discharge{Version: o.Version, ID: id, Caveats: caveats, stdPrefix: o.StdPrefix}
-	sig := keyedHash(macaroonKey(o.RootKey), id)
+	sig := chain.Key(o.RootKey)
+	sig = chain.Hash(&sig, id)
 	for _, c := range caveats {
-		sig = keyedHash(sig, []byte(c))
+		sig = chain.Hash(&sig, []byte(c))
 	}
 	d.Signature = sig
 	return d
-}
-
-// macaroonKey turns a root key of any length into the first key of the chain.
-func macaroonKey(rootKey []byte) [sha256.Size]byte {
-	var generator [sha256.Size]byte
-	copy(generator[:], "macaroons-key-generator")
-	return keyedHash(generator, rootKey)
-}
-
-func keyedHash(key [sha256.Size]byte, text []byte) (sum [sha256.Size]byte) {
-	h := hmac.New(sha256.New, key[:])
-	h.Write(text)
-	h.Sum(sum[:0])
-	return sum
 }
 
 // standard writes a condition of the namespace "std" as the caveat's own

@@ -1,7 +1,6 @@
 package discharger
 
 import (
-	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/binary"
@@ -14,9 +13,8 @@ import (
 	"strings"
 	"time"
 
-	"gopkg.in/macaroon.v2"
-
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/chain"
 )
 
 // A refresh token is a macaroon in the V2 binary format, minted and verified
@@ -112,34 +110,36 @@ func newTokenRing(keys []RefreshKey) (*tokenRing, error) {
 	return t, nil
 }
 
-func tokenRootKey(key RefreshKey, homeserver string, id []byte) []byte {
-	h := hmac.New(sha256.New, key[:])
-	h.Write([]byte("discharger refresh token\x00"))
-	h.Write(binary.AppendUvarint(nil, uint64(len(homeserver))))
-	h.Write([]byte(homeserver))
-	h.Write(id)
-	return h.Sum(nil)
+// tokenKey is the first key of a token's chain.
+func tokenKey(key RefreshKey, homeserver string, id []byte) [chain.Size]byte {
+	root := chain.Hash((*[chain.Size]byte)(&key), []byte("discharger refresh token\x00"),
+		binary.AppendUvarint(nil, uint64(len(homeserver))), []byte(homeserver), id)
+	return chain.Key(root[:])
 }
 
+const (
+	sessionCaveat = "session "
+	epochCaveat   = "epoch "
+)
+
 // Mint makes a token of a session, carrying extra caveats.
-func (t *tokenRing) Mint(homeserver string, session caveat.SessionID, tok Token, extra []string) ([]byte, error) {
+func (t *tokenRing) Mint(homeserver string, session caveat.SessionID, tok Token, extra []string) []byte {
 	id := make([]byte, 0, tokenIDLen)
 	id = append(append(append(id, tokenVersion), t.mint[:]...), tok.Nonce[:]...)
-	m, err := macaroon.New(tokenRootKey(t.keys[t.mint], homeserver, id), id, "", macaroon.V2)
-	if err != nil {
-		return nil, fmt.Errorf("mint refresh token: %w", err)
+	v := chain.View{ID: id, Caveats: make([]chain.Caveat, 0, 2+len(extra))}
+	sig := tokenKey(t.keys[t.mint], homeserver, id)
+	sig = chain.Hash(&sig, id)
+	add := func(condition []byte) {
+		sig = chain.Hash(&sig, condition)
+		v.Caveats = append(v.Caveats, chain.Caveat{ID: condition})
 	}
-	conditions := append([]string{"session " + session.String(), "epoch " + strconv.FormatUint(tok.Epoch, 10)}, extra...)
-	for _, c := range conditions {
-		if err := m.AddFirstPartyCaveat([]byte(c)); err != nil {
-			return nil, fmt.Errorf("mint refresh token: %w", err)
-		}
+	add([]byte(sessionCaveat + session.String()))
+	add(strconv.AppendUint([]byte(epochCaveat), tok.Epoch, 10))
+	for _, c := range extra {
+		add([]byte(c))
 	}
-	b, err := m.MarshalBinary()
-	if err != nil {
-		return nil, fmt.Errorf("mint refresh token: %w", err)
-	}
-	return b, nil
+	v.Signature = sig[:]
+	return v.Append(make([]byte, 0, 160))
 }
 
 // presented is a verified token.
@@ -155,32 +155,41 @@ func (t *tokenRing) Verify(b []byte, homeserver string, session caveat.SessionID
 	if len(b) > maxToken {
 		return presented{}, errTokenMalformed
 	}
-	var m macaroon.Macaroon
-	if err := m.UnmarshalBinary(b); err != nil || m.Version() != macaroon.V2 || len(m.Caveats()) > maxTokenCaveats {
+	var m chain.View
+	var buf [4]chain.Caveat
+	rest, caveats, err := chain.Cut(b, &m, buf[:0])
+	if err != nil || len(rest) > 0 || len(m.ID) != tokenIDLen || m.ID[0] != tokenVersion ||
+		len(caveats) < 2 || len(caveats) > maxTokenCaveats {
 		return presented{}, errTokenMalformed
 	}
-	id := m.Id()
-	if len(id) != tokenIDLen || id[0] != tokenVersion {
-		return presented{}, errTokenMalformed
-	}
-	key, ok := t.keys[[4]byte(id[1:5])]
+	key, ok := t.keys[[4]byte(m.ID[1:5])]
 	if !ok {
 		return presented{}, errTokenKey
 	}
-	conditions, err := m.VerifySignature(tokenRootKey(key, homeserver, id), nil)
-	if err != nil || len(conditions) < 2 {
+	sig := tokenKey(key, homeserver, m.ID)
+	sig = chain.Hash(&sig, m.ID)
+	for i := range caveats {
+		if caveats[i].ThirdParty() { // a holder may add those, but nobody discharges them here
+			return presented{}, errTokenInvalid
+		}
+		sig = chain.Hash(&sig, caveats[i].ID)
+	}
+	if !chain.Equal(sig[:], m.Signature) {
 		return presented{}, errTokenInvalid
 	}
 	// The first two are ours, the order is signed. A holder who repeats their
 	// names below gets nowhere: they are not among the caveats a holder may add.
-	if conditions[0] != "session "+session.String() {
+	if string(caveats[0].ID) != sessionCaveat+session.String() {
 		return presented{}, errTokenInvalid
 	}
-	epoch, err := strconv.ParseUint(strings.TrimPrefix(conditions[1], "epoch "), 10, 63)
+	epoch, err := strconv.ParseUint(strings.TrimPrefix(string(caveats[1].ID), epochCaveat), 10, 63)
 	if err != nil || epoch == 0 {
 		return presented{}, errTokenInvalid
 	}
-	p := presented{Token: Token{Epoch: epoch, Nonce: Nonce(id[5:])}, Extra: conditions[2:]}
+	p := presented{Token: Token{Epoch: epoch, Nonce: Nonce(m.ID[5:])}}
+	for _, c := range caveats[2:] {
+		p.Extra = append(p.Extra, string(c.ID))
+	}
 	for _, c := range p.Extra {
 		if err := p.restrict(c, now, from); err != nil {
 			return presented{}, err

@@ -166,7 +166,7 @@ func (s *Service) discharge(ctx context.Context, a *attempt) (*Grant, error) {
 		if ruling.Reason != "" {
 			return nil, refusal(&ruling)
 		}
-		return s.grant(a, &ruling)
+		return s.grant(a, &ruling), nil
 	}
 	return nil, unavailable(errors.New("too many concurrent requests for one session"))
 }
@@ -210,7 +210,7 @@ func (s *Service) store(ctx context.Context, a *attempt, r *Ruling, v View) (boo
 }
 
 // grant mints what the ruling allows.
-func (s *Service) grant(a *attempt, r *Ruling) (*Grant, error) {
+func (s *Service) grant(a *attempt, r *Ruling) *Grant {
 	expires := a.now.Add(r.TTL).Truncate(time.Millisecond)
 	conditions := make([]string, 0, 2+len(r.Caveats))
 	conditions = append(conditions, standard(a.opened.StdPrefix, timeBefore(expires)))
@@ -218,12 +218,8 @@ func (s *Service) grant(a *attempt, r *Ruling) (*Grant, error) {
 	if r.Issue != nil {
 		g.Epoch = r.Issue.Epoch
 		conditions = append(conditions, standard(a.opened.StdPrefix, declaredEpoch(g.Epoch)))
-		token, err := s.ring.Mint(a.opened.Homeserver, a.cond.Session, *r.Issue, a.extra)
-		if err != nil {
-			return nil, unavailable(err)
-		}
-		g.RefreshToken = token
+		g.RefreshToken = s.ring.Mint(a.opened.Homeserver, a.cond.Session, *r.Issue, a.extra)
 	}
 	g.Discharge = mint(&a.opened, a.id, append(conditions, r.Caveats...))
-	return g, nil
+	return g
 }
