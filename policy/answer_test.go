@@ -1,0 +1,36 @@
+package policy
+
+import (
+	"strings"
+	"testing"
+	"time"
+)
+
+// FuzzAnswer reads anything as a webhook's answer. What is taken for a
+// decision is one that narrows.
+func FuzzAnswer(f *testing.F) {
+	for _, s := range []string{
+		`{"effect":"allow","ttl":"5m","caveats":["a b"],"labels":{"a":"b"},"keep_sessions":2}`,
+		`{"effect":"deny","code":"x","message":"No.","soft_logout":true,"rule":"r","hash":"h"}`,
+		`{"effect":"defer","retry_after":"1d"}`, `null`, `[]`, `{"Effect":"allow"}`, `{"effect":"allow"} {}`, strings.Repeat("[", 1000),
+	} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, body string) {
+		d, err := parseDecision([]byte(body))
+		if err != nil {
+			return
+		}
+		if d.Rule != "" || d.Hash != "" {
+			t.Fatalf("the answer names the rule: %+v", d)
+		}
+		g := Grant{TTL: 5 * time.Minute, MaxTTL: time.Hour}
+		narrowed, err := d.Narrow(g)
+		if err != nil {
+			t.Fatalf("%+v cannot be narrowed: %v", d, err)
+		}
+		if narrowed.TTL > g.MaxTTL || narrowed.TTL < 0 {
+			t.Fatalf("a ttl of %s", narrowed.TTL)
+		}
+	})
+}
