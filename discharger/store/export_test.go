@@ -34,3 +34,22 @@ func (b *Bolt) Rows(t testing.TB, u discharger.UserKey) (n int) {
 	}
 	return n
 }
+
+// HomeserverKey is the key of a homeserver's record.
+func HomeserverKey(key caveat.Secret, name string) string {
+	k, _ := newLayout(key).homeserver(name)
+	return k
+}
+
+// PutRow writes whatever is given as the row of a session.
+func (b *Bolt) PutRow(t testing.TB, u discharger.UserKey, id caveat.SessionID, row []byte) {
+	err := b.db.Update(func(tx *bbolt.Tx) error {
+		return tx.Bucket(bucketRecords).Put(append(userPrefix(u), id[:]...), row)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// IdentityKeys are the keys of the store's identity.
+func IdentityKeys(key caveat.Secret) []string { return newLayout(key).storeID[:] }

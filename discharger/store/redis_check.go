@@ -77,7 +77,7 @@ func (r *Redis) checkDurability(ctx context.Context, node *redis.Client) error {
 	if r.cfg.Durability == DurabilityPrimary {
 		return nil
 	}
-	b := r.barrier(ctx, r.waitFor(ctx))
+	b := r.barrier(ctx)
 	_ = node.Process(ctx, b.command())
 	err := b.passed()
 	if err == nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"sync/atomic"
 
 	"github.com/redis/go-redis/v9"
@@ -69,6 +70,22 @@ func newClient(cfg RedisConfig) (*client, error) {
 	}
 	c.piped = piped
 	return c, nil
+}
+
+// SetRedisLog has go-redis log there what it would otherwise print to standard
+// error, such as that a server cannot be reached. It is one setting for the
+// whole process; nil leaves such messages out.
+func SetRedisLog(log *slog.Logger) {
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	redis.SetLogger(redisLog{log})
+}
+
+type redisLog struct{ *slog.Logger }
+
+func (l redisLog) Printf(ctx context.Context, format string, v ...any) {
+	l.LogAttrs(ctx, slog.LevelWarn, "message from the redis client", slog.String("text", fmt.Sprintf(format, v...)))
 }
 
 // requirePrimary refuses a connection to a replica. Someone who may not ask

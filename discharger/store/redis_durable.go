@@ -44,8 +44,9 @@ type barrier struct {
 	disk     *redis.IntSliceCmd // WAITAOF
 }
 
-func (r *Redis) barrier(ctx context.Context, d time.Duration) barrier {
-	b := barrier{replicas: r.cfg.Replicas}
+// barrier lets the server wait no longer than its answer may take.
+func (r *Redis) barrier(ctx context.Context) barrier {
+	b, d := barrier{replicas: r.cfg.Replicas}, max(r.cfg.ReadTimeout*3/4, time.Millisecond)
 	if r.cfg.Durability == DurabilityDisk {
 		b.disk = redis.NewIntSliceCmd(ctx, "waitaof", 1, b.replicas, d.Milliseconds())
 	} else {
@@ -61,12 +62,30 @@ func (b barrier) command() redis.Cmder {
 	return b.memory
 }
 
+// notDurableError says who has not confirmed a write that has taken effect.
+type notDurableError struct {
+	disk, local   bool // local: not even the primary, which only disk asks
+	got, replicas int64
+}
+
+func (e *notDurableError) Error() string {
+	where := "in memory"
+	if e.disk {
+		where = "on disk"
+	}
+	if e.local {
+		return "the primary has not confirmed that the write is on disk"
+	}
+	return fmt.Sprintf("%d of %d replicas have confirmed that the write is %s", e.got, e.replicas, where)
+}
+
 // passed returns nil if as many have it as must.
 func (b barrier) passed() error {
+	want := int64(b.replicas)
 	if b.disk == nil {
 		n, err := b.memory.Result()
-		if err == nil && n < int64(b.replicas) {
-			err = fmt.Errorf("%d of %d replicas have confirmed", n, b.replicas)
+		if err == nil && n < want {
+			err = &notDurableError{got: n, replicas: want}
 		}
 		return err
 	}
@@ -76,10 +95,8 @@ func (b barrier) passed() error {
 		return err
 	case len(got) != 2:
 		return fmt.Errorf("redis answered with %d values instead of 2", len(got))
-	case got[0] < 1:
-		return errors.New("the primary has not confirmed that it is on its disk")
-	case got[1] < int64(b.replicas):
-		return fmt.Errorf("%d of %d replicas have confirmed that it is on their disk", got[1], b.replicas)
+	case got[0] < 1 || got[1] < want:
+		return &notDurableError{disk: true, local: got[0] < 1, got: got[1], replicas: want}
 	}
 	return nil
 }
@@ -87,29 +104,37 @@ func (b barrier) passed() error {
 // runDurably calls a script and has the server wait until its effect, or that
 // of an earlier call which found the same, is durable. Both commands travel
 // together on one connection, since waiting means waiting for what that
-// connection wrote; the scripts always write something.
+// connection wrote; the scripts always write something. If the connection
+// breaks, both are sent again.
 func (r *Redis) runDurably(ctx context.Context, c call) (int64, error) {
 	full := false
+	var last error
 	for range 3 {
 		answer, wait, err := r.sendDurably(ctx, c, full)
 		if err != nil {
 			return 0, err
 		}
-		switch err := answer.Err(); {
-		case redis.HasErrorPrefix(err, "NOSCRIPT"):
+		last = answer.Err()
+		switch {
+		case redis.HasErrorPrefix(last, "NOSCRIPT"):
 			full = true
-		case redis.HasErrorPrefix(err, "MOVED"):
+			continue
+		case redis.HasErrorPrefix(last, "MOVED"):
 			r.client.moved(ctx)
-		case err != nil:
-			return 0, err
-		default:
-			if err := wait.passed(); err != nil {
-				return 0, fmt.Errorf("not as durable as %q: %w", r.cfg.Durability, err)
-			}
+			continue
+		case last == nil:
+			last = wait.passed()
+		}
+		if last == nil {
 			return answer.Int64()
 		}
+		var unmet *notDurableError
+		var reply redis.Error
+		if errors.As(last, &unmet) || errors.As(last, &reply) {
+			break // the server has spoken
+		}
 	}
-	return 0, errors.New("the key's slot keeps moving")
+	return 0, last
 }
 
 func (r *Redis) sendDurably(ctx context.Context, c call, full bool) (*redis.Cmd, barrier, error) {
@@ -117,7 +142,7 @@ func (r *Redis) sendDurably(ctx context.Context, c call, full bool) (*redis.Cmd,
 	if err != nil {
 		return nil, barrier{}, err
 	}
-	answer, wait := c.command(ctx, full), r.barrier(ctx, r.waitFor(ctx))
+	answer, wait := c.command(ctx, full), r.barrier(ctx)
 	return answer, wait, await(ctx, func() {
 		conn := node.Conn()
 		defer conn.Close()

@@ -6,7 +6,6 @@ import (
 	_ "embed" // the scripts
 	"encoding/hex"
 	"fmt"
-	"time"
 
 	"github.com/redis/go-redis/v9"
 
@@ -141,14 +140,4 @@ func (r *Redis) run(ctx context.Context, c call) (int64, error) {
 		}
 	}
 	return cmd.Int64()
-}
-
-// waitFor is how long the server may wait for replicas or the disk: the answer
-// must be here before the connection is given up.
-func (r *Redis) waitFor(ctx context.Context) time.Duration {
-	d := r.cfg.ReadTimeout
-	if deadline, ok := ctx.Deadline(); ok {
-		d = min(d, time.Until(deadline))
-	}
-	return max(d*3/4, time.Millisecond)
 }

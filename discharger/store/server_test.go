@@ -72,6 +72,17 @@ func (s *redisServer) stop(t testing.TB) {
 	s.cmd = nil
 }
 
+// pause stops the server as a machine that hangs would, resume lets it go on.
+func (s *redisServer) pause(t testing.TB)  { s.signal(t, syscall.SIGSTOP) }
+func (s *redisServer) resume(t testing.TB) { s.signal(t, syscall.SIGCONT) }
+
+func (s *redisServer) signal(t testing.TB, sig syscall.Signal) {
+	t.Helper()
+	if err := s.cmd.Process.Signal(sig); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // do runs one command behind the store's back.
 func (s *redisServer) do(t testing.TB, args ...any) any {
 	t.Helper()

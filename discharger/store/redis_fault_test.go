@@ -1,0 +1,431 @@
+package store_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/discharger/discharger/discharger"
+	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/store"
+)
+
+// TestRedisReplyLost cuts the connection after a script has taken effect and
+// before anyone hears of it.
+func TestRedisReplyLost(t *testing.T) {
+	t.Parallel()
+	for _, durability := range []store.Durability{store.DurabilityPrimary, store.DurabilityReplica} {
+		t.Run(string(durability), func(t *testing.T) {
+			t.Parallel()
+			port := freePort(t)
+			s := startRedis(t, "--port", port, "--bind", "127.53.7.1", "--repl-diskless-sync-delay", "0")
+			replica := startRedis(t, "--replicaof", "127.53.7.1", port)
+			eventually(t, "the replica is linked", func() bool {
+				return strings.Contains(s.do(t, "info", "replication").(string), "state=online")
+			})
+			defer replica.stop(t)
+			p := startProxy(t, s.socket)
+			f := newRedisFixture(t, s, func(c *store.RedisConfig) {
+				c.Addrs, c.Durability = []string{p.addr}, durability
+				c.Wait = func(context.Context, time.Duration) error { return nil }
+			})
+			u, id := someone(), newSession()
+			swap := func(old, new string) (bool, error) {
+				return f.Swap(t.Context(), discharger.Write{User: u, Revokes: true, Changes: []discharger.Change{
+					{Session: id, Old: []byte(old), New: []byte(new), Expires: f.clock.in(time.Hour)}}})
+			}
+			f.swap(t, true, u, discharger.Change{Session: id, New: []byte("1")})
+
+			// Once: the client tries again by itself, and nobody notices.
+			s.do(t, "config", "resetstat")
+			p.cut.Store(1)
+			if ok, err := swap("1", "2"); !ok || err != nil {
+				t.Fatalf("one lost reply: %v, %v", ok, err)
+			}
+			if n := s.calls(t)["evalsha"]; n != 2 {
+				t.Errorf("the script ran %d times, want 2", n)
+			}
+			f.expect(t, u, id, "2", "")
+
+			// Always: an error, though it has taken effect; the caller tries again.
+			p.cut.Store(1 << 30)
+			if ok, err := swap("2", "3"); ok || err == nil {
+				t.Fatalf("no reply at all: %v, %v", ok, err)
+			}
+			if ok, err := f.SwapHomeserver(t.Context(), u.Homeserver, nil, []byte("h")); ok || err == nil {
+				t.Fatalf("no reply at all: %v, %v", ok, err)
+			}
+			p.cut.Store(0)
+			f.expect(t, u, id, "3", "")
+			if ok, err := swap("2", "3"); !ok || err != nil {
+				t.Fatalf("the same again: %v, %v", ok, err)
+			}
+			if ok, err := swap("2", "4"); ok || err != nil {
+				t.Fatalf("something else: %v, %v", ok, err)
+			}
+			if ok, err := f.SwapHomeserver(t.Context(), u.Homeserver, nil, []byte("h")); !ok || err != nil {
+				t.Fatalf("the same again: %v, %v", ok, err)
+			}
+			f.expect(t, u, id, "3", "")
+		})
+	}
+}
+
+// TestRedisUnreliable has many callers on a connection that breaks all the
+// time. Each takes its session through the same states; none may be lost or
+// passed twice.
+func TestRedisUnreliable(t *testing.T) {
+	t.Parallel()
+	s := startRedis(t)
+	p := startProxy(t, s.socket)
+	f := newRedisFixture(t, s, func(c *store.RedisConfig) { c.Addrs = []string{p.addr} })
+	p.every.Store(7)
+	var failed atomic.Int64
+	var wg sync.WaitGroup
+	const callers, steps = 64, 20
+	for range callers {
+		wg.Go(func() {
+			u, id := someone(), newSession()
+			var old []byte
+			for step := range steps {
+				next := fmt.Appendf(nil, "%d %s", step, strings.Repeat("x", step*7))
+				for {
+					ok, err := f.Swap(t.Context(), one(u, discharger.Change{Session: id, Old: old, New: next}))
+					if err == nil && !ok {
+						t.Errorf("step %d: someone else was there", step)
+						return
+					}
+					if err == nil {
+						break
+					}
+					failed.Add(1)
+				}
+				v, err := f.Load(t.Context(), u, id)
+				if err != nil {
+					failed.Add(1)
+				} else if !bytes.Equal(v.Session, next) {
+					t.Errorf("step %d: record is %q", step, v.Session)
+					return
+				}
+				old = next
+			}
+		})
+	}
+	wg.Wait()
+	t.Logf("%d of %d operations had to be repeated by the caller", failed.Load(), 2*callers*steps)
+}
+
+// rubbish is what a server might say that is none.
+var rubbish = []string{
+	"+OK\r\n", "-ERR no\r\n", ":1\r\n", ":0\r\n", "$-1\r\n", "*-1\r\n", "*0\r\n", "$3\r\nabc\r\n", "*1\r\n$1\r\nx\r\n",
+	"*5\r\n$1\r\na\r\n:1\r\n:1\r\n$-1\r\n$-1\r\n", "*2\r\n$1\r\na\r\n$1\r\nb\r\n", "*5\r\n$-1\r\n$-1\r\n$-1\r\n$1\r\n0\r\n$-1\r\n",
+	"HTTP/1.1 400 Bad Request\r\n\r\n", "\x00\x01\x02\r\n", "\r\n", "$-5\r\n", "*3\r\n",
+	"-LOADING Redis is loading\r\n", "-READONLY no\r\n", "-NOSCRIPT no\r\n", "-CLUSTERDOWN no\r\n", "-MOVED 1 127.0.0.1:1\r\n",
+}
+
+// TestRedisRubbish gives wrong answers to a store in use. It must not believe
+// that there is no session, and must recover.
+func TestRedisRubbish(t *testing.T) {
+	t.Parallel()
+	s := startRedis(t)
+	p := startProxy(t, s.socket)
+	c := newClock()
+	f := newRedisFixture(t, s, func(cfg *store.RedisConfig) {
+		cfg.Addrs, cfg.Now = []string{p.addr}, c.now
+		cfg.ReadTimeout = 200 * time.Millisecond
+		cfg.Wait = func(context.Context, time.Duration) error { return nil }
+	})
+	u, id := someone(), newSession()
+	f.swap(t, true, u, discharger.Change{Session: id, New: []byte("a"), Expires: f.clock.in(time.Hour)})
+	for _, answer := range rubbish {
+		b := []byte(answer)
+		p.rubbish.Store(&b)
+		c.advance(2 * time.Second)
+		if v, err := f.Load(t.Context(), u, id); err == nil {
+			t.Errorf("%q: Load gives %+v", answer, v)
+		}
+		if l, err := f.List(t.Context(), u); err == nil {
+			t.Errorf("%q: List gives %+v", answer, l)
+		}
+		w := one(u, discharger.Change{Session: id, Old: []byte("x"), New: []byte("y")})
+		if ok, err := f.Swap(t.Context(), w); err == nil && answer != ":0\r\n" && answer != ":1\r\n" {
+			t.Errorf("%q: Swap gives %v", answer, ok)
+		}
+		if err := f.Ready(t.Context()); err == nil {
+			t.Errorf("%q: Ready", answer)
+		}
+		p.rubbish.Store(nil)
+		c.advance(2 * time.Second)
+		eventually(t, "the store has recovered", func() bool {
+			_, err := f.Load(t.Context(), u, id)
+			return err == nil
+		})
+		f.expect(t, u, id, "a", "")
+	}
+}
+
+// TestRedisStub opens a store at something that is no Redis.
+func TestRedisStub(t *testing.T) {
+	t.Parallel()
+	for _, answer := range append(rubbish, "") {
+		l, err := net.Listen("tcp", "127.53.7.3:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			for {
+				c, err := l.Accept()
+				if err != nil {
+					return
+				}
+				wg.Go(func() {
+					defer c.Close()
+					buf := make([]byte, 4096)
+					for {
+						if _, err := c.Read(buf); err != nil {
+							return
+						}
+						if _, err := c.Write([]byte(answer)); err != nil {
+							return
+						}
+					}
+				})
+			}
+		})
+		cfg := store.RedisConfig{Addrs: []string{l.Addr().String()}, TagKey: tagKey, ReadTimeout: 50 * time.Millisecond}
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		start := time.Now()
+		r, err := store.OpenRedis(ctx, cfg)
+		if err == nil {
+			r.Close()
+			t.Errorf("%q: opened", answer)
+		}
+		if d := time.Since(start); d > 6*time.Second {
+			t.Errorf("%q: took %v", answer, d)
+		}
+		cancel()
+		l.Close()
+		wg.Wait()
+	}
+}
+
+// TestRedisDamaged damages what is stored. Whoever meets it gets an error, and
+// nothing is made of it.
+func TestRedisDamaged(t *testing.T) {
+	t.Parallel()
+	s := startRedis(t)
+	long := bytes.Repeat([]byte("x"), 100)
+	second := func(id caveat.SessionID) string { return fmt.Sprint(int(id[0])%126 + 2) }
+	for what, damage := range map[string]func(key string, id caveat.SessionID){
+		"type":            func(key string, _ caveat.SessionID) { s.do(t, "set", key, "x") },
+		"type 2":          func(key string, _ caveat.SessionID) { s.do(t, "del", key); s.do(t, "sadd", key, "x") },
+		"empty":           func(key string, id caveat.SessionID) { s.do(t, "hset", key, string(id[:]), "") },
+		"short":           func(key string, id caveat.SessionID) { s.do(t, "hset", key, string(id[:]), "\x00\x00\x00\x00\x00") },
+		"place":           func(key string, id caveat.SessionID) { s.do(t, "hset", key, string(id[:]), "\x00\x00\x00\x00\x03abc") },
+		"other place":     func(key string, id caveat.SessionID) { s.do(t, "hset", key, string(id[:]), "\x00\x00\x00\x00\x02abc") },
+		"no second piece": func(key string, id caveat.SessionID) { s.do(t, "hdel", key, second(id)) },
+	} {
+		u, id := someone(), newSession()
+		f := newRedisFixture(t, s)
+		f.swap(t, true, u, discharger.Change{Session: id, New: long}, discharger.Change{New: long})
+		key := store.UserHash(tagKey, u)
+		s.do(t, "del", key)
+		f.swap(t, true, u, discharger.Change{Session: id, New: long}, discharger.Change{New: long})
+		damage(key, id)
+		before := s.do(t, "dump", key)
+		check := func() {
+			t.Helper()
+			if v, err := f.Load(t.Context(), u, id); err == nil || errors.Is(err, discharger.ErrStoreLost) {
+				t.Errorf("%s: Load gives %v, %v", what, v, err)
+			}
+			if l, err := f.List(t.Context(), u); err == nil || errors.Is(err, discharger.ErrStoreLost) {
+				t.Errorf("%s: List gives %v, %v", what, l, err)
+			}
+			for _, w := range []discharger.Change{{Session: id, New: long}, {Session: id, Old: long, New: []byte("y")}, {Session: id, Old: long}} {
+				if ok, err := f.Swap(t.Context(), one(u, w)); err == nil || ok {
+					t.Errorf("%s: Swap gives %v, %v", what, ok, err)
+				}
+			}
+		}
+		check()
+		if after := s.do(t, "dump", key); after != before {
+			t.Errorf("%s: the damaged record was changed", what)
+		}
+		if s.do(t, "type", key) != "hash" {
+			continue
+		}
+		// Others of the user's sessions go on, and what is damaged stays.
+		other := newSession()
+		f.swap(t, true, u, discharger.Change{Session: other, New: long, Expires: time.Now()})
+		f.swap(t, true, u, discharger.Change{Session: newSession(), New: long, Expires: time.Now()})
+		check()
+	}
+	// Half of a record without the other half that says what it is.
+	for _, field := range []string{"1", "\x01234567890123456\x01"} {
+		u, id := someone(), caveat.SessionID([]byte("\x01234567890123456")[:16])
+		f := newRedisFixture(t, s)
+		f.swap(t, true, u, discharger.Change{Session: newSession(), New: []byte("a")})
+		s.do(t, "hset", store.UserHash(tagKey, u), field[:min(len(field), 16)]+field[min(len(field), 17):], "rest")
+		if l, err := f.List(t.Context(), u); err == nil {
+			t.Errorf("List gives %v with an orphan %q", l, field)
+		}
+		if v, err := f.Load(t.Context(), u, id); err == nil && field == "1" {
+			t.Errorf("Load gives %v with an orphan %q", v, field)
+		}
+	}
+	u := someone()
+	f := newRedisFixture(t, s)
+	if _, err := f.Swap(t.Context(), one(u, discharger.Change{New: []byte("a")})); err != nil {
+		t.Fatal(err)
+	}
+	for _, k := range s.raw.Keys(t.Context(), "ds{??}homeserver:*").Val() {
+		t.Errorf("unexpected key %s", k)
+	}
+	s.do(t, "lpush", store.HomeserverKey(tagKey, u.Homeserver), "x")
+	if v, err := f.Load(t.Context(), u, newSession()); err == nil {
+		t.Errorf("Load gives %v with a list for the homeserver's record", v)
+	}
+	s.do(t, "del", store.HomeserverKey(tagKey, u.Homeserver))
+	s.do(t, "set", store.HomeserverKey(tagKey, u.Homeserver), "")
+	if v, err := f.Load(t.Context(), u, newSession()); err == nil {
+		t.Errorf("Load gives %v with an empty record of the homeserver", v)
+	}
+}
+
+// TestRedisSlow makes the server wait. Nobody waits longer than they may, and
+// afterwards all is well.
+func TestRedisSlow(t *testing.T) {
+	t.Parallel()
+	for _, unpipelined := range []bool{false, true} {
+		t.Run(fmt.Sprintf("unpipelined=%v", unpipelined), func(t *testing.T) {
+			t.Parallel()
+			s := startRedis(t)
+			f := newRedisFixture(t, s, func(c *store.RedisConfig) {
+				c.Unpipelined = unpipelined
+				c.ReadTimeout, c.DialTimeout = 5*time.Second, 5*time.Second
+			})
+			u, id := someone(), newSession()
+			f.swap(t, true, u, discharger.Change{Session: id, New: []byte("0")})
+			before := runtime.NumGoroutine()
+			s.pause(t)
+			ends := map[string]func() (context.Context, context.CancelFunc){
+				"deadline": func() (context.Context, context.CancelFunc) {
+					return context.WithTimeout(t.Context(), 200*time.Millisecond)
+				},
+				"cancel": func() (context.Context, context.CancelFunc) {
+					ctx, cancel := context.WithCancel(t.Context())
+					return ctx, func() { time.AfterFunc(200*time.Millisecond, cancel) }
+				},
+			}
+			for what, end := range ends {
+				var wg sync.WaitGroup
+				start := time.Now()
+				for i := range 100 {
+					ctx, cancel := end()
+					if what == "cancel" {
+						cancel()
+					} else {
+						defer cancel()
+					}
+					wg.Go(func() {
+						var err error
+						if i%2 == 0 {
+							_, err = f.Load(ctx, u, id)
+						} else {
+							_, err = f.Swap(ctx, one(u, discharger.Change{Session: id, Old: []byte("0"), New: []byte("1")}))
+						}
+						if err == nil || errors.Is(err, discharger.ErrStoreLost) {
+							t.Errorf("%s: %v", what, err)
+						}
+					})
+				}
+				wg.Wait()
+				if d := time.Since(start); d > 2*time.Second {
+					t.Errorf("%s: callers who have 200 ms waited %v", what, d)
+				}
+			}
+			s.resume(t)
+			eventually(t, "the store answers again", func() bool {
+				ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+				defer cancel()
+				_, err := f.Load(ctx, u, id)
+				return err == nil
+			})
+			eventually(t, "what was given up on has come to an end", func() bool {
+				return runtime.NumGoroutine() < before+50
+			})
+			// Whichever of the swaps arrived, the record is one of the two.
+			if got := string(f.load(t, u, id).Session); got != "0" && got != "1" {
+				t.Errorf("record is %q", got)
+			}
+		})
+	}
+}
+
+// TestRedisTimeout has a context that never ends and a server that never
+// answers.
+func TestRedisTimeout(t *testing.T) {
+	t.Parallel()
+	s := startRedis(t)
+	f := newRedisFixture(t, s, func(c *store.RedisConfig) {
+		c.DialTimeout, c.ReadTimeout, c.WriteTimeout = 100*time.Millisecond, 100*time.Millisecond, 100*time.Millisecond
+	})
+	u, id := someone(), newSession()
+	s.pause(t)
+	start := time.Now()
+	if v, err := f.Load(context.Background(), u, id); err == nil {
+		t.Errorf("Load gives %v", v)
+	}
+	if d := time.Since(start); d > 5*time.Second {
+		t.Errorf("Load took %v with timeouts of 100 ms", d)
+	}
+	s.resume(t)
+	eventually(t, "the store answers again", func() bool {
+		_, err := f.Load(t.Context(), u, id)
+		return err == nil
+	})
+}
+
+// TestRedisRestart stops the server and starts it again, with its data.
+func TestRedisRestart(t *testing.T) {
+	t.Parallel()
+	s := startRedis(t, "--appendonly", "yes", "--appendfsync", "always")
+	f := newRedisFixture(t, s)
+	u, id := someone(), newSession()
+	for i := range 3 {
+		old, next := fmt.Append(nil, i), fmt.Append(nil, i+1)
+		c := discharger.Change{Session: id, New: next, Expires: f.clock.in(time.Hour)}
+		if i > 0 {
+			c.Old = old
+		}
+		f.swap(t, true, u, c)
+		s.stop(t)
+		start := time.Now()
+		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+		if v, err := f.Load(ctx, u, id); err == nil || errors.Is(err, discharger.ErrStoreLost) {
+			t.Errorf("Load from a server that is not there gives %v, %v", v, err)
+		}
+		if err := f.Ready(ctx); err == nil {
+			t.Error("ready without a server")
+		}
+		cancel()
+		if d := time.Since(start); d > 5*time.Second {
+			t.Errorf("took %v to notice that there is no server", d)
+		}
+		s.start(t)
+		eventually(t, "the store answers again", func() bool {
+			_, err := f.Load(t.Context(), u, id)
+			return err == nil
+		})
+		f.expect(t, u, id, string(next), "")
+	}
+}

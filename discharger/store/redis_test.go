@@ -1,0 +1,463 @@
+package store_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"log/slog"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/discharger/discharger/discharger"
+	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/store"
+)
+
+func newRedisFixture(t testing.TB, s *redisServer, change ...func(*store.RedisConfig)) *fixture {
+	t.Helper()
+	cfg := s.config()
+	for _, f := range change {
+		f(&cfg)
+	}
+	c := newClock()
+	return &fixture{Store: openRedis(t, cfg), clock: c}
+}
+
+func TestRedisConfig(t *testing.T) {
+	t.Parallel()
+	s := startRedis(t)
+	for what, change := range map[string]func(*store.RedisConfig){
+		"no address":          func(c *store.RedisConfig) { c.Addrs = nil },
+		"several addresses":   func(c *store.RedisConfig) { c.Addrs = []string{s.socket, s.socket} },
+		"sentinel or cluster": func(c *store.RedisConfig) { c.MasterName, c.Cluster = "m", true },
+		"cluster and DB":      func(c *store.RedisConfig) { c.Cluster, c.DB = true, 1 },
+		"no tag key":          func(c *store.RedisConfig) { c.TagKey = nil },
+		"short tag key":       func(c *store.RedisConfig) { c.TagKey = c.TagKey[:31] },
+		"timeout":             func(c *store.RedisConfig) { c.ReadTimeout = -1 },
+		"cache":               func(c *store.RedisConfig) { c.CacheHomeserver = time.Second + 1 },
+		"pool":                func(c *store.RedisConfig) { c.PoolSize = -1 },
+		"durability":          func(c *store.RedisConfig) { c.Durability = "disc" },
+		"replicas":            func(c *store.RedisConfig) { c.Replicas = 1 },
+		"cluster":             func(c *store.RedisConfig) { c.Cluster = true }, // which this server is not
+		"database":            func(c *store.RedisConfig) { c.DB = 99 },
+		"password":            func(c *store.RedisConfig) { c.Username, c.Password = "x", caveat.Secret("opensesame") },
+		"no server":           func(c *store.RedisConfig) { c.Addrs = []string{s.socket + "x"} },
+	} {
+		cfg := s.config()
+		change(&cfg)
+		r, err := store.OpenRedis(t.Context(), cfg)
+		if err == nil {
+			r.Close()
+			t.Errorf("%s: opened", what)
+		} else if strings.Contains(err.Error(), "opensesame") {
+			t.Errorf("%s: error tells the password: %v", what, err)
+		}
+	}
+	cfg := s.config()
+	cfg.Password = caveat.Secret("opensesame")
+	if text := fmt.Sprintf("%v %+v", cfg, &cfg); strings.Contains(text, "opensesame") || strings.Contains(text, string(tagKey)) {
+		t.Errorf("printing a configuration tells secrets: %s", text)
+	}
+}
+
+// TestRedisRefuses lists servers that must not be used.
+func TestRedisRefuses(t *testing.T) {
+	t.Parallel()
+	port := freePort(t)
+	primary := startRedis(t, "--port", port, "--bind", "127.53.7.1")
+	for _, c := range []struct {
+		what, want string
+		server     func() *redisServer
+		change     func(*store.RedisConfig)
+	}{
+		{what: "eviction", want: "set maxmemory-policy to noeviction",
+			server: func() *redisServer { return startRedis(t, "--maxmemory-policy", "allkeys-lru") }},
+		{what: "volatile eviction", want: "noeviction",
+			server: func() *redisServer { return startRedis(t, "--maxmemory-policy", "volatile-ttl") }},
+		{what: "replica", want: "not a primary",
+			server: func() *redisServer { return startRedis(t, "--replicaof", "127.53.7.1", port) }},
+		{what: "node of a cluster", want: "part of a cluster",
+			server: func() *redisServer {
+				return startRedis(t, "--cluster-enabled", "yes", "--port", freePort(t), "--bind", "127.53.7.1")
+			}},
+		{what: "disk before 7.2", want: "needs Redis 7.2",
+			server: func() *redisServer { return startRedis(t, "--appendonly", "yes") },
+			change: func(c *store.RedisConfig) { c.Durability = store.DurabilityDisk }},
+		{what: "no replica", want: "0 of 1 replicas",
+			server: func() *redisServer { return startRedis(t) },
+			change: func(c *store.RedisConfig) {
+				c.Durability, c.ReadTimeout = store.DurabilityReplica, 300*time.Millisecond
+			}},
+	} {
+		cfg := c.server().config()
+		if c.change != nil {
+			c.change(&cfg)
+		}
+		r, err := store.OpenRedis(t.Context(), cfg)
+		if err == nil {
+			r.Close()
+		}
+		if err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v, want an error that says %q", c.what, err, c.want)
+		}
+	}
+	openRedis(t, primary.config())
+}
+
+// TestRedisDemoted notices that the server became a replica while in use.
+func TestRedisDemoted(t *testing.T) {
+	t.Parallel()
+	port := freePort(t)
+	startRedis(t, "--port", port, "--bind", "127.53.7.1")
+	s := startRedis(t)
+	f := newRedisFixture(t, s)
+	if err := f.Ready(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	s.do(t, "replicaof", "127.53.7.1", port)
+	if err := f.Ready(t.Context()); err == nil || !strings.Contains(err.Error(), "not a primary") {
+		t.Errorf("Ready at a replica: %v", err)
+	}
+	if ok, err := f.Swap(t.Context(), one(someone(), discharger.Change{New: []byte("a")})); err == nil || ok {
+		t.Errorf("Swap at a replica: %v, %v", ok, err)
+	}
+}
+
+// TestRedisACL works as a user who may do no more than the package comment
+// says, or not even look.
+func TestRedisACL(t *testing.T) {
+	t.Parallel()
+	s := startRedis(t)
+	const commands = "+eval +evalsha +get +set +setnx +del +time +hget +hgetall +hmget +hset +hsetnx +hdel " +
+		"+hexists +hlen +hrandfield +pttl +expireat +persist"
+	for user, more := range map[string]string{"blind": "", "seeing": " +role +info +config|get"} {
+		args := []any{"acl", "setuser", user, "on", ">secret", "~ds{*"}
+		for _, c := range strings.Fields(commands + more) {
+			args = append(args, c)
+		}
+		s.do(t, args...)
+		var log bytes.Buffer
+		f := newRedisFixture(t, s, func(c *store.RedisConfig) {
+			c.Username, c.Password = user, caveat.Secret("secret")
+			c.Log = slog.New(slog.NewTextHandler(&log, nil))
+			c.Wait = func(context.Context, time.Duration) error { return nil }
+		})
+		warned := strings.Count(log.String(), "level=WARN")
+		if want := map[string]int{"blind": 2, "seeing": 0}[user]; warned != want {
+			t.Errorf("%s: %d warnings, want %d: %s", user, warned, want, log.String())
+		}
+		u, id := someone(), newSession()
+		f.swap(t, true, u, discharger.Change{Session: id, New: make([]byte, 100), Expires: f.clock.in(time.Hour)})
+		for i := range 600 {
+			f.swap(t, true, u, discharger.Change{Session: caveat.SessionID{0: byte(i), 1: byte(i >> 8), 2: 1}, New: make([]byte, 100), Expires: f.clock.in(time.Duration(i) * time.Hour)})
+		}
+		f.swap(t, true, u, discharger.Change{Session: id, Old: make([]byte, 100)}, discharger.Change{New: []byte("u")})
+		f.expect(t, u, id, "", "u")
+		if ok, err := f.SwapHomeserver(t.Context(), u.Homeserver, nil, []byte("a")); !ok || err != nil {
+			t.Errorf("SwapHomeserver: %v, %v", ok, err)
+		}
+		if ok, err := f.SwapHomeserver(t.Context(), u.Homeserver, []byte("a"), nil); !ok || err != nil {
+			t.Errorf("SwapHomeserver: %v, %v", ok, err)
+		}
+		if err := f.Ready(t.Context()); err != nil {
+			t.Errorf("Ready: %v", err)
+		}
+	}
+}
+
+// calls counts the commands that the server has executed.
+func (s *redisServer) calls(t testing.TB) map[string]int {
+	t.Helper()
+	out := make(map[string]int)
+	text, _ := s.do(t, "info", "commandstats").(string)
+	for line := range strings.SplitSeq(text, "\r\n") {
+		var n int
+		name, rest, ok := strings.Cut(strings.TrimPrefix(line, "cmdstat_"), ":")
+		if _, err := fmt.Sscanf(rest, "calls=%d", &n); ok && err == nil {
+			out[name] = n
+		}
+	}
+	return out
+}
+
+// TestRedisRoundTrips counts what operations cost.
+func TestRedisRoundTrips(t *testing.T) {
+	t.Parallel()
+	s := startRedis(t)
+	f := newRedisFixture(t, s)
+	u, id := someone(), newSession()
+	f.swap(t, true, u, discharger.Change{Session: id, New: make([]byte, 90), Expires: f.clock.in(time.Hour)})
+	f.load(t, u, id)
+	s.do(t, "config", "resetstat")
+	const n = 20
+	for range n {
+		f.load(t, u, id)
+	}
+	calls := s.calls(t)
+	if calls["hmget"] != n || calls["get"] > n || calls["evalsha"]+calls["eval"] > 0 {
+		t.Errorf("%d loads are %v", n, calls)
+	}
+	s.do(t, "script", "flush")
+	s.do(t, "config", "resetstat")
+	f.swap(t, true, u, discharger.Change{Session: id, Old: make([]byte, 90), New: []byte("b"), Expires: f.clock.in(time.Hour)})
+	f.swap(t, true, u, discharger.Change{Session: id, Old: []byte("b"), New: []byte("c"), Expires: f.clock.in(time.Hour)})
+	if calls := s.calls(t); calls["evalsha"] != 2 || calls["eval"] != 1 {
+		t.Errorf("two swaps after the scripts were forgotten are %v", calls)
+	}
+}
+
+// TestRedisExpiry looks at the expiry of keys, which is the server's business.
+func TestRedisExpiry(t *testing.T) {
+	t.Parallel()
+	s := startRedis(t)
+	f := newRedisFixture(t, s)
+	u, a, b := someone(), newSession(), newSession()
+	key := store.UserHash(tagKey, u)
+	base := time.Now().Truncate(time.Second)
+	at := func(hours int) time.Time {
+		if hours == 0 {
+			return time.Time{}
+		}
+		return base.Add(time.Duration(hours) * time.Hour)
+	}
+	want := func(hours int) { // 0 is never, -1 that there is no key
+		t.Helper()
+		got := s.do(t, "expiretime", key).(int64)
+		switch expect := at(hours).Unix(); {
+		case hours == 0 && got != -1, hours == -1 && got != -2, hours > 0 && got != expect:
+			t.Fatalf("key expires at %d, want %d (%d hours)", got, expect, hours)
+		}
+	}
+	for _, step := range []struct {
+		changes []discharger.Change
+		key     int
+	}{
+		{[]discharger.Change{{Session: a, New: []byte("1"), Expires: at(5)}}, 5},
+		{[]discharger.Change{{Session: a, Old: []byte("1"), New: []byte("2"), Expires: at(7)}}, 7},
+		{[]discharger.Change{{Session: a, Old: []byte("2"), New: []byte("3"), Expires: at(7)}}, 7},
+		{[]discharger.Change{{Session: b, New: []byte("1"), Expires: at(6)}}, 7},
+		{[]discharger.Change{{Session: a, Old: []byte("3"), New: []byte("tombstone"), Expires: at(1)}}, 6},
+		{[]discharger.Change{{New: []byte("user"), Expires: at(9)}}, 9},
+		{[]discharger.Change{{Old: []byte("user"), New: []byte("user"), Expires: at(2)}}, 6},
+		{[]discharger.Change{{Session: b, Old: []byte("1"), New: []byte("2")}}, 0},
+		{[]discharger.Change{{Session: a, Old: []byte("tombstone"), New: []byte("tombstone"), Expires: at(8)}}, 0},
+		{[]discharger.Change{{Session: b, Old: []byte("2"), New: []byte("3"), Expires: at(3)}}, 8},
+		{[]discharger.Change{{Session: a, Old: []byte("tombstone")}}, 3},
+		{[]discharger.Change{{Session: a, Old: []byte("tombstone")}}, 3}, // again
+		{[]discharger.Change{{Session: b, Old: []byte("3")}}, 2},
+		{[]discharger.Change{{Old: []byte("user")}}, -1},
+	} {
+		f.swap(t, true, u, step.changes...)
+		want(step.key)
+	}
+}
+
+// TestRedisTrim lets sessions expire for real and looks at what is left when
+// another one comes.
+func TestRedisTrim(t *testing.T) {
+	t.Parallel()
+	s := startRedis(t)
+	f := newRedisFixture(t, s)
+	u, stays := someone(), newSession()
+	key := store.UserHash(tagKey, u)
+	f.swap(t, true, u, discharger.Change{Session: stays, New: []byte("stays"), Expires: time.Now().Add(time.Hour)},
+		discharger.Change{New: []byte("user"), Expires: time.Now()})
+	for i := range 20 {
+		f.swap(t, true, u, discharger.Change{Session: newSession(), New: make([]byte, 1+i*7), Expires: time.Now().Add(time.Second)})
+	}
+	if n := s.do(t, "hlen", key).(int64); n < 22 {
+		t.Fatalf("hash has %d fields", n)
+	}
+	i := 0
+	eventually(t, "expired sessions are gone", func() bool {
+		i++
+		f.swap(t, true, u, discharger.Change{Session: caveat.SessionID{1: byte(i), 2: byte(i >> 8)}, New: []byte("x"), Expires: time.Now()})
+		return s.do(t, "hlen", key).(int64) <= 3
+	})
+	f.expect(t, u, stays, "stays", "user")
+}
+
+// TestRedisLargeHash never shortens the life of a hash it did not read in
+// full, and gets rid of what has expired little by little.
+func TestRedisLargeHash(t *testing.T) {
+	t.Parallel()
+	s := startRedis(t)
+	f := newRedisFixture(t, s)
+	u, far := someone(), newSession()
+	key := store.UserHash(tagKey, u)
+	base := time.Now().Truncate(time.Second)
+	f.swap(t, true, u, discharger.Change{Session: far, New: []byte("far"), Expires: base.Add(1000 * time.Hour)})
+	add := func(i int, expires time.Time) {
+		f.swap(t, true, u, discharger.Change{Session: caveat.SessionID{0: byte(i), 1: byte(i >> 8), 2: 1}, New: make([]byte, 100), Expires: expires})
+	}
+	for i := range 900 {
+		add(i, base.Add(time.Hour))
+	}
+	if got, want := s.do(t, "expiretime", key).(int64), base.Add(1000*time.Hour).Unix(); got != want {
+		t.Errorf("key expires at %d, want %d", got, want)
+	}
+	for i := range 900 { // all of them end now
+		f.swap(t, true, u, discharger.Change{Session: caveat.SessionID{0: byte(i), 1: byte(i >> 8), 2: 1},
+			Old: make([]byte, 100), New: make([]byte, 100), Expires: base})
+	}
+	i := 1000
+	eventually(t, "expired sessions are gone", func() bool {
+		i++
+		add(i, time.Now())
+		return s.do(t, "hlen", key).(int64) <= 4
+	})
+	f.expect(t, u, far, "far", "")
+	if got, want := s.do(t, "expiretime", key).(int64), base.Add(1000*time.Hour).Unix(); got != want {
+		t.Errorf("key expires at %d, want %d", got, want)
+	}
+}
+
+// TestRedisLease looks at what other processes may see while a homeserver's
+// record is replaced.
+func TestRedisLease(t *testing.T) {
+	t.Parallel()
+	s := startRedis(t)
+	c := newClock()
+	u, id := someone(), newSession()
+	other := newRedisFixture(t, s, func(cfg *store.RedisConfig) { cfg.Now = c.now })
+	if got := other.load(t, u, id).Homeserver; got != nil {
+		t.Fatalf("homeserver's record is %q", got)
+	}
+	waits := 0
+	f := newRedisFixture(t, s, func(cfg *store.RedisConfig) {
+		cfg.Now = c.now
+		cfg.CacheHomeserver = time.Millisecond // others may have it longer
+		cfg.Wait = func(_ context.Context, d time.Duration) error {
+			if waits++; waits == 1 {
+				if got := other.load(t, u, id).Homeserver; got != nil {
+					t.Errorf("the record was not cached: it is %q", got)
+				}
+			}
+			c.advance(d)
+			return nil
+		}
+	})
+	swap := func(want bool, old, new []byte) {
+		t.Helper()
+		if ok, err := f.SwapHomeserver(t.Context(), u.Homeserver, old, new); ok != want || err != nil {
+			t.Fatalf("SwapHomeserver gave %v, %v, want %v", ok, err, want)
+		}
+	}
+	swap(true, nil, []byte("new"))
+	if got := other.load(t, u, id).Homeserver; string(got) != "new" {
+		t.Fatalf("after SwapHomeserver, the record is %q", got)
+	}
+	swap(true, nil, []byte("new")) // knows no more about others' caches than the first one
+	swap(false, []byte("x"), []byte("y"))
+	if waits != 2 {
+		t.Errorf("waited %d times, want 2", waits)
+	}
+}
+
+// TestRedisWaitEnds does not wait for others' caches longer than it may.
+func TestRedisWaitEnds(t *testing.T) {
+	t.Parallel()
+	f := newRedisFixture(t, startRedis(t))
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	start := time.Now()
+	ok, err := f.SwapHomeserver(ctx, someone().Homeserver, nil, []byte("a"))
+	if ok || err == nil {
+		t.Errorf("SwapHomeserver did not wait: %v, %v", ok, err)
+	}
+	if d := time.Since(start); d > 900*time.Millisecond {
+		t.Errorf("SwapHomeserver took %v with a context of 50 ms", d)
+	}
+}
+
+func TestRedisDurability(t *testing.T) {
+	t.Parallel()
+	port := freePort(t)
+	s := startRedis(t, "--port", port, "--bind", "127.53.7.1", "--repl-diskless-sync-delay", "0")
+	replica := startRedis(t, "--replicaof", "127.53.7.1", port)
+	eventually(t, "the replica is linked", func() bool {
+		return strings.Contains(replica.do(t, "info", "replication").(string), "master_link_status:up") &&
+			strings.Contains(s.do(t, "info", "replication").(string), "state=online")
+	})
+	f := newRedisFixture(t, s, func(c *store.RedisConfig) {
+		c.Durability, c.ReadTimeout = store.DurabilityReplica, 2*time.Second
+		c.Wait = func(context.Context, time.Duration) error { return nil }
+	})
+	u, id := someone(), newSession()
+	live, dead := discharger.Change{Session: id, New: []byte("live")}, discharger.Change{Session: id, Old: []byte("live"), New: []byte("dead")}
+	revoke := discharger.Write{User: u, Revokes: true, Changes: []discharger.Change{dead}}
+	f.swap(t, true, u, live)
+	s.do(t, "config", "resetstat")
+	if ok, err := f.Swap(t.Context(), revoke); !ok || err != nil {
+		t.Fatalf("revocation with a replica: %v, %v", ok, err)
+	}
+	if got := replica.do(t, "hget", store.UserHash(tagKey, u), string(id[:])).(string); !strings.HasSuffix(got, "dead") {
+		t.Errorf("replica has %q", got)
+	}
+	s.do(t, "script", "flush") // revocations too go on without the scripts
+	if ok, err := f.Swap(t.Context(), revoke); !ok || err != nil {
+		t.Fatalf("the same revocation again: %v, %v", ok, err)
+	}
+	if ok, err := f.SwapHomeserver(t.Context(), u.Homeserver, nil, []byte("generation")); !ok || err != nil {
+		t.Fatalf("SwapHomeserver with a replica: %v, %v", ok, err)
+	}
+	if n := s.calls(t)["wait"]; n < 3 {
+		t.Errorf("waited %d times", n)
+	}
+
+	replica.pause(t)
+	v := someone()
+	f.swap(t, true, v, discharger.Change{Session: id, New: []byte("live")}) // nothing waits for this
+	revoke.User = v
+	if ok, err := f.Swap(t.Context(), revoke); ok || err == nil || !strings.Contains(err.Error(), "0 of 1 replicas") {
+		t.Fatalf("revocation without a replica: %v, %v", ok, err)
+	}
+	if ok, err := f.Swap(t.Context(), revoke); ok || err == nil { // it is there, but no more durable than before
+		t.Fatalf("repeated revocation without a replica: %v, %v", ok, err)
+	}
+	if ok, err := f.SwapHomeserver(t.Context(), v.Homeserver, nil, []byte("generation")); ok || err == nil {
+		t.Fatalf("SwapHomeserver without a replica: %v, %v", ok, err)
+	}
+	f.expect(t, v, id, "dead", "")
+	replica.resume(t)
+	eventually(t, "the revocation is acknowledged", func() bool {
+		ok, err := f.Swap(t.Context(), revoke)
+		return ok && err == nil
+	})
+}
+
+// TestRedisPool lets more callers in than there are connections.
+func TestRedisPool(t *testing.T) {
+	t.Parallel()
+	s := startRedis(t)
+	for _, unpipelined := range []bool{false, true} {
+		f := newRedisFixture(t, s, func(c *store.RedisConfig) { c.PoolSize, c.Unpipelined = 4, unpipelined })
+		errs := make(chan error)
+		const callers = 200
+		for range callers {
+			go func() {
+				u, id := someone(), newSession()
+				_, err := f.Swap(t.Context(), one(u, discharger.Change{Session: id, New: []byte("a")}))
+				if err == nil {
+					_, err = f.Load(t.Context(), u, id)
+				}
+				errs <- err
+			}()
+		}
+		for range callers {
+			if err := <-errs; err != nil {
+				t.Error(err)
+			}
+		}
+		var clients int
+		for _, line := range strings.Split(s.do(t, "client", "list").(string), "\n") {
+			if strings.Contains(line, "cmd=hmget") || strings.Contains(line, "cmd=evalsha") {
+				clients++
+			}
+		}
+		if clients > 4+10 {
+			t.Errorf("%d connections are open", clients)
+		}
+	}
+}
