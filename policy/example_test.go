@@ -12,12 +12,12 @@ import (
 
 // A program that embeds the service decides in Go, and asks the rules that
 // operators write where it has nothing to say.
-type holds struct {
+type withHolds struct {
 	rules  *policy.Set
 	onHold func(user string) bool // whether an account is on hold
 }
 
-func (c holds) Evaluate(ctx context.Context, in *policy.Input) (policy.Decision, error) {
+func (c withHolds) Evaluate(ctx context.Context, in *policy.Input) (policy.Decision, error) {
 	if c.onHold(in.User.ID) {
 		return policy.Decision{Effect: policy.EffectDeny, Code: "on_hold", Rule: "on-hold"}, nil
 	}
@@ -31,7 +31,7 @@ func (c holds) Evaluate(ctx context.Context, in *policy.Input) (policy.Decision,
 	return d, nil
 }
 
-func (c holds) CountsSessions(name string) bool { return c.rules.CountsSessions(name) }
+func (c withHolds) CountsSessions(name string) bool { return c.rules.CountsSessions(name) }
 
 func ExampleEvaluator() {
 	rules, err := policy.Load(policy.LoadConfig{}) // the built-in ones
@@ -39,7 +39,7 @@ func ExampleEvaluator() {
 		fmt.Println(err)
 		return
 	}
-	var e policy.SessionCounter = holds{rules, func(user string) bool { return user == "@mallory:example.org" }}
+	var e policy.SessionCounter = withHolds{rules, func(user string) bool { return user == "@mallory:example.org" }}
 
 	in := policy.SampleInput()
 	in.Policy, in.Session.Mode = "bots", "open"
