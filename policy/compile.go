@@ -4,15 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
-	"strings"
 	"time"
 
 	"cel.dev/cel-go/cel"
 	"cel.dev/cel-go/common/types"
 	"cel.dev/cel-go/common/types/ref"
-	"go.yaml.in/yaml/v3"
 )
 
 // A CaveatChecker knows which caveats the homeservers understand.
@@ -56,31 +53,6 @@ type rule struct {
 	when    *expression
 	program cel.Program // of when alone
 	then    *outcome
-}
-
-// A chain is several rules as one expression, c0 ? 0 : c1 ? 1 : … : -1, whose
-// value is the first of them that matches. Entering CEL once for many rules
-// takes a third of the time that entering it for each does. A chain ends
-// after a rule that asks a webhook, because the rules after it are only
-// needed if the webhook has no opinion.
-type chain struct {
-	program cel.Program
-	first   int // index in the policy's rules
-	loops   bool
-}
-
-// chainRules is how many rules a chain has at most. They are nested in one
-// another.
-const chainRules = 64
-
-// An outcome is what a rule decides.
-type outcome struct {
-	constant Decision
-	ttl      *hole
-	caveats  []*template
-	labels   map[string]*template
-	hook     string   // name of a webhook that decides
-	webhook  *webhook // nil when the set was loaded offline
 }
 
 // policy compiles a policy. What is wrong is reported.
@@ -128,121 +100,6 @@ func (c *compiler) rule(def *ruleDef, hooks map[string]*webhook) *rule {
 	return r
 }
 
-// outcome compiles what a rule decides.
-func (c *compiler) outcome(def *thenDef, hooks map[string]*webhook) *outcome {
-	o := &outcome{constant: def.constant, hook: def.webhook}
-	if def.webhook != "" {
-		hook, ok := hooks[def.webhook]
-		if !ok {
-			c.errorAt(def.at, "the file has no webhook %s%s", shorten(def.webhook), nearest(def.webhook, slices.Sorted(maps.Keys(hooks))))
-		}
-		o.webhook = hook
-		return o
-	}
-	if def.ttl != nil {
-		c.ttl(o, def.ttl)
-	}
-	for _, n := range def.caveats {
-		c.caveat(o, n)
-	}
-	for _, e := range def.labels {
-		c.label(o, e)
-	}
-	return o
-}
-
-// ttl reads a lifetime: a duration, or an expression that yields one.
-func (c *compiler) ttl(o *outcome, n *yaml.Node) {
-	if n.Kind != yaml.ScalarNode || !untagged(n) {
-		c.errorAt(n, "ttl is a duration such as 5m, or an expression, not %s", describe(n))
-		return
-	}
-	c.unanchored(n)
-	d, err := parseDuration(n.Value)
-	if err == nil {
-		if d < minTTL {
-			c.errorAt(n, "ttl is at least %s, not %s", minTTL, d)
-		}
-		o.constant.TTL = d
-		return
-	}
-	if !strings.ContainsAny(n.Value, "._(") {
-		c.errorAt(n, "ttl: %v", err)
-		return
-	}
-	e := c.compile(n, 0, n.Value, "ttl", cel.DurationType)
-	if e == nil {
-		return
-	}
-	p, err := c.program(c.env, e.ast)
-	if err != nil {
-		c.errorAt(n, "%v", err)
-		return
-	}
-	o.ttl = &hole{e, p}
-}
-
-// caveat compiles a caveat to add. Its name is written out, so that it can be
-// known now whether homeservers understand it.
-func (c *compiler) caveat(o *outcome, n *yaml.Node) {
-	if _, ok := c.text(n, "a caveat", maxCaveat); !ok {
-		return
-	}
-	t, ok := c.template(n, "the caveat")
-	if !ok {
-		return
-	}
-	text, constant := t.constant()
-	if !constant && !strings.ContainsAny(strings.TrimLeft(text, " "), " :=") {
-		c.errorAt(n, "a caveat begins with its name, written out, for instance: client-ip {request.ip}")
-		return
-	}
-	if !constant {
-		var ok bool
-		if text, ok = c.example(t); !ok {
-			c.warnAt(n, "the sample input has no value for this caveat, so it is checked only when it is used")
-			o.caveats = append(o.caveats, t)
-			return
-		}
-	}
-	err := checkCaveatText(text)
-	if err == nil && c.caveats != nil {
-		err = c.caveats.KnowsCaveat(text)
-	}
-	if err != nil {
-		c.errorAt(n, "%v", err)
-		return
-	}
-	o.caveats = append(o.caveats, t)
-}
-
-// example fills a template from the sample input.
-func (c *compiler) example(t *template) (string, bool) {
-	b := c.bind(SampleInput())
-	defer c.release(b)
-	s, err := t.render(context.Background(), b)
-	return s, err == nil
-}
-
-func (c *compiler) label(o *outcome, e entry) {
-	if _, ok := c.text(e.value, "a label", maxLabelValue); !ok {
-		return
-	}
-	t, ok := c.template(e.value, "the label")
-	if !ok {
-		return
-	}
-	text, _ := t.constant()
-	if err := checkLabel(e.key, text); err != nil {
-		c.errorAt(e.at, "%v", err)
-		return
-	}
-	if o.labels == nil {
-		o.labels = map[string]*template{}
-	}
-	o.labels[e.key] = t
-}
-
 // price refuses a policy whose rules together may cost too much.
 func (c *compiler) price(def *policyDef, p *rulePolicy) {
 	var total, most uint64
@@ -264,34 +121,6 @@ func (c *compiler) price(def *policyDef, p *rulePolicy) {
 // conditions.
 const ruleOverhead = 2
 
-// cost is the worst case of all expressions in an outcome.
-func (o *outcome) cost() uint64 {
-	var total uint64
-	for _, e := range o.expressions() {
-		total += e.max
-	}
-	return total
-}
-
-func (o *outcome) expressions() []*expression {
-	var all []*expression
-	if o.ttl != nil {
-		all = append(all, o.ttl.expression)
-	}
-	add := func(t *template) {
-		for _, h := range t.holes {
-			all = append(all, h.expression)
-		}
-	}
-	for _, t := range o.caveats {
-		add(t)
-	}
-	for _, key := range slices.Sorted(maps.Keys(o.labels)) {
-		add(o.labels[key])
-	}
-	return all
-}
-
 // countsSessions says whether any decision depends on the number of sessions
 // or would end some.
 func (p *rulePolicy) countsSessions() bool {
@@ -309,35 +138,6 @@ func (p *rulePolicy) countsSessions() bool {
 		}
 	}
 	return false
-}
-
-// chains joins the rules into as few expressions as possible.
-func (c *compiler) chains(p *rulePolicy) error {
-	for first := 0; first < len(p.rules); {
-		last := first
-		for last < len(p.rules)-1 && last-first < chainRules-1 && p.rules[last].then.hook == "" {
-			last++
-		}
-		joined := chain{first: first}
-		var text strings.Builder
-		for i, r := range p.rules[first : last+1] {
-			// The line break ends a comment that the expression may end in.
-			fmt.Fprintf(&text, "(%s\n) ? %d : ", r.when.text, i)
-			joined.loops = joined.loops || r.when.loops
-		}
-		text.WriteString("-1")
-		checked, issues := c.chain.Compile(text.String())
-		if issues != nil && issues.Err() != nil {
-			return fmt.Errorf("join rules: %w", issues.Err())
-		}
-		var err error
-		if joined.program, err = c.program(c.chain, checked); err != nil {
-			return err
-		}
-		p.chains = append(p.chains, joined)
-		first = last + 1
-	}
-	return nil
 }
 
 // run evaluates an expression. Only one with a loop can take long enough for

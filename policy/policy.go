@@ -13,9 +13,57 @@
 //
 // # Three ways to write one
 //
-// [Allow] is the built-in one and accepts what the core proposes. Operators
-// write rules in a YAML file. Programs that embed the service implement
-// [Evaluator], an interface of one method.
+// Operators write rules in YAML files, which [Load] turns into a [Set] and a
+// [Reloader] keeps up to date. A rule may leave its decision to a webhook.
+// Programs that embed the service implement [Evaluator], an interface of one
+// method. [Allow] accepts what the core proposes, and some policies are built
+// in, as rule files to copy: see [Builtin].
+//
+// # Rule files
+//
+// A file has any number of policies; a homeserver's configuration or a
+// session's condition names the one that applies. A policy is a list of rules,
+// each with a condition in CEL, the expression language that Kubernetes uses.
+// The first rule whose condition holds decides, and otherwise decides where
+// none does:
+//
+//	version: 1
+//	networks:
+//	  office: [203.0.113.0/24, "2001:db8:7::/48"]
+//	policies:
+//	  default:
+//	    rules:
+//	      - name: admins-at-the-office
+//	        when: session.labels[?"role"].orValue("") == "admin" && !(request.ip in networks.office)
+//	        then: {effect: deny, code: admin_network}
+//	    otherwise: {effect: allow, ttl: 5m}
+//	    tests:
+//	      - name: an admin elsewhere
+//	        input: {session: {labels: {role: admin}}}
+//	        expect: deny
+//
+// Expressions see the fields of [Input] under their JSON names ([WriteFields]
+// lists them), and the file's own lists. Beside the functions of CEL, its
+// optional values, strings and network functions as Kubernetes has them, there
+// are
+//
+//	addr in networks.office              and in cidr("10.0.0.0/8"), cidrs("10.0.0.0/8 192.0.2.7")
+//	sameNetwork(addr, addr, 24, 48)      same first 24 bits of IPv4, or 48 of IPv6
+//	now.during("Mon-Fri 08:00-18:00", "Europe/Berlin")
+//	days(90)                             a duration of 90 times 24 hours
+//
+// Everything is checked when a file is loaded: the types of expressions, names
+// and values that do not exist, rules that never run, what a decision costs at
+// most, the caveats that homeservers know, and the file's own tests. [Check]
+// lists all of it with places and suggestions.
+//
+// # What can go wrong
+//
+// Reading a field that has no value (an unknown address, a missing label) is
+// an error and not a default, because either default would be the wrong one
+// for some rule. So is a value that would not stay one word of the caveat it
+// is filled into, a decision that costs more than it may, a webhook that does
+// not answer, and a panic. All of them leave the request undecided.
 //
 // # Versions
 //
