@@ -4,8 +4,6 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"fmt"
-	"strconv"
-	"time"
 	"unicode/utf8"
 
 	"github.com/go-json-experiment/json/jsontext"
@@ -55,19 +53,15 @@ func standard(prefix, condition string) string {
 	return prefix + ":" + condition
 }
 
-func timeBefore(t time.Time) string {
-	return "time-before " + t.UTC().Format(time.RFC3339Nano)
-}
-
-func declaredEpoch(epoch uint64) string {
-	return "declared epoch " + strconv.FormatUint(epoch, 10)
-}
-
 // checkCaveat refuses what a policy must not add: the chain and every format
 // could carry it, but no verifier would read it as one condition.
 func checkCaveat(c string) error {
 	if c == "" || len(c) > 1024 || !utf8.ValidString(c) {
 		return fmt.Errorf("caveat %.40q is empty, not UTF-8, or longer than 1024 bytes", c)
+	}
+	// A homeserver takes what is declared for the service's own word.
+	if name, _ := chain.CutCondition(c); name == chain.CondDeclared {
+		return fmt.Errorf("caveat %.40q declares something, which only the service does", c)
 	}
 	for _, b := range []byte(c) {
 		if b < 0x20 || b == 0x7f {

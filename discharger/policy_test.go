@@ -124,6 +124,7 @@ func TestPolicyFailuresAreUndecided(t *testing.T) {
 		"nothing":      func(*policy.Input) (policy.Decision, error) { return policy.Decision{}, nil },
 		"no effect":    func(*policy.Input) (policy.Decision, error) { return policy.Decision{Effect: "permit"}, nil },
 		"empty caveat": allowing(policy.Decision{Caveats: []string{""}}),
+		"declares":     allowing(policy.Decision{Caveats: []string{"declared epoch 9"}}),
 		"two in one":   allowing(policy.Decision{Caveats: []string{"a\nb"}}),
 		"not UTF-8":    allowing(policy.Decision{Caveats: []string{"a\xff"}}),
 		"long caveat":  allowing(policy.Decision{Caveats: []string{strings.Repeat("a", 2000)}}),

@@ -200,36 +200,23 @@ func (t *tokenRing) Verify(b []byte, homeserver string, session caveat.SessionID
 
 // restrict enforces one caveat that a holder added.
 func (p *presented) restrict(condition string, now time.Time, from netip.Addr) error {
-	name, arg, _ := strings.Cut(condition, " ")
+	name, arg := chain.CutCondition(condition)
 	switch name {
-	case "time-before":
-		t, err := time.Parse(time.RFC3339Nano, arg)
+	case chain.CondTimeBefore:
+		t, err := chain.ParseTimeBefore(arg)
 		if err != nil || !now.Before(t) {
 			return errTokenInvalid
 		}
 		if p.Before.IsZero() || t.Before(p.Before) {
 			p.Before = t
 		}
-	case "client-ip":
-		prefix, err := parsePrefix(arg)
-		if err != nil || !prefix.Contains(from.Unmap().WithZone("")) {
+	case chain.CondClientIP:
+		prefix, err := chain.ParseClientIP(arg)
+		if err != nil || !chain.MatchClientIP(prefix, from) {
 			return errTokenInvalid
 		}
 	default:
 		return errTokenInvalid
 	}
 	return nil
-}
-
-// parsePrefix reads an address or a CIDR.
-func parsePrefix(s string) (netip.Prefix, error) {
-	if strings.Contains(s, "/") {
-		return netip.ParsePrefix(s)
-	}
-	a, err := netip.ParseAddr(s)
-	if err != nil {
-		return netip.Prefix{}, err
-	}
-	a = a.Unmap()
-	return netip.PrefixFrom(a, a.BitLen()), nil
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/chain"
 	"github.com/discharger/discharger/policy"
 )
 
@@ -213,11 +214,11 @@ func (s *Service) store(ctx context.Context, a *attempt, r *Ruling, v View) (boo
 func (s *Service) grant(a *attempt, r *Ruling) *Grant {
 	expires := a.now.Add(r.TTL).Truncate(time.Millisecond)
 	conditions := make([]string, 0, 2+len(r.Caveats))
-	conditions = append(conditions, standard(a.opened.StdPrefix, timeBefore(expires)))
+	conditions = append(conditions, standard(a.opened.StdPrefix, chain.TimeBefore(expires)))
 	g := &Grant{Expires: expires, ExpiresIn: expires.Sub(a.now), Session: a.cond.Session}
 	if r.Issue != nil {
 		g.Epoch = r.Issue.Epoch
-		conditions = append(conditions, standard(a.opened.StdPrefix, declaredEpoch(g.Epoch)))
+		conditions = append(conditions, standard(a.opened.StdPrefix, chain.Epoch(g.Epoch)))
 		g.RefreshToken = s.ring.Mint(a.opened.Homeserver, a.cond.Session, *r.Issue, a.extra)
 	}
 	g.Discharge = mint(&a.opened, a.id, append(conditions, r.Caveats...))

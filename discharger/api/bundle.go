@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"gopkg.in/macaroon.v2"
+
+	"github.com/discharger/discharger/discharger/chain"
 )
 
 // MaxBundle is the greatest length of a bundle, in characters.
@@ -17,7 +19,7 @@ const MaxBundle = 16 << 10
 // cost of looking at a hostile one in proportion.
 const (
 	MaxBundleMacaroons = 16
-	MaxBundleCaveats   = 64 // of all macaroons together
+	MaxBundleCaveats   = chain.MaxCaveats // of all macaroons together
 )
 
 // compactMark is the first byte of the compact form. The standard form begins
@@ -53,33 +55,13 @@ var ErrMalformedBundle = errors.New("malformed bundle")
 // id, no location on a first-party caveat, nothing after the end. It accepts
 // both forms, never panics, and looks at nothing longer than [MaxBundle].
 type Bundle struct {
-	Access     View
-	Discharges []View
+	Access     chain.View
+	Discharges []chain.View
 	Compact    bool // which form it was read from
 
-	views   [2]View
-	caveats [8]CaveatView
+	views   [2]chain.View
+	caveats [8]chain.Caveat
 }
-
-// View is a macaroon inside a [Bundle]. Its slices share memory with the
-// bundle's and are not to be changed.
-type View struct {
-	Location  []byte // empty: none
-	ID        []byte
-	Caveats   []CaveatView
-	Signature []byte // 32 bytes
-}
-
-// CaveatView is a caveat of a [View]. It is a third-party caveat if it has a
-// VerificationID; if not, ID is its condition.
-type CaveatView struct {
-	Location       []byte
-	ID             []byte
-	VerificationID []byte
-}
-
-// ThirdParty reports whether a discharge is needed for the caveat.
-func (c *CaveatView) ThirdParty() bool { return len(c.VerificationID) > 0 }
 
 // EncodeBundle writes an access macaroon and the discharges bound to it, in
 // that order. The form is compact if the discharges are those of the access
@@ -112,7 +94,7 @@ func encodeBundle(macaroons macaroon.Slice, compact bool) (string, error) {
 		if compact && i > 0 {
 			v.ID = nil
 		}
-		data = appendView(data, &v)
+		data = v.Append(data)
 	}
 	text := EncodeBase64(data)
 	// What cannot be read must not be handed out.
@@ -141,10 +123,10 @@ func inOrder(macaroons macaroon.Slice) bool {
 	return len(discharges) == 0
 }
 
-func viewOf(m *macaroon.Macaroon) View {
-	v := View{Location: []byte(m.Location()), ID: m.Id(), Signature: m.Signature()}
+func viewOf(m *macaroon.Macaroon) chain.View {
+	v := chain.View{Location: []byte(m.Location()), ID: m.Id(), Signature: m.Signature()}
 	for _, c := range m.Caveats() {
-		v.Caveats = append(v.Caveats, CaveatView{Location: []byte(c.Location), ID: c.Id, VerificationID: c.VerificationId})
+		v.Caveats = append(v.Caveats, chain.Caveat{Location: []byte(c.Location), ID: c.Id, VerificationID: c.VerificationId})
 	}
 	return v
 }
@@ -162,9 +144,9 @@ func DecodeBundle(text string) (macaroon.Slice, error) {
 // Macaroons copies the bundle into macaroons of the macaroon library: the
 // access macaroon, then the discharges.
 func (b *Bundle) Macaroons() (macaroon.Slice, error) {
-	data := appendView(nil, &b.Access)
+	data := b.Access.Append(nil)
 	for i := range b.Discharges {
-		data = appendView(data, &b.Discharges[i])
+		data = b.Discharges[i].Append(data)
 	}
 	var s macaroon.Slice
 	if err := s.UnmarshalBinary(data); err != nil {
@@ -207,9 +189,9 @@ func (b *Bundle) parse(data []byte) error {
 			return errors.New("too many macaroons")
 		}
 		start := len(caveats)
-		var v View
+		var v chain.View
 		var err error
-		if data, caveats, err = cutView(data, &v, caveats); err != nil {
+		if data, caveats, err = chain.Cut(data, &v, caveats); err != nil {
 			return err
 		}
 		v.Caveats = caveats[start:len(caveats):len(caveats)]

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"gopkg.in/macaroon.v2"
+
+	"github.com/discharger/discharger/discharger/chain"
 )
 
 // Grant is what a discharge was answered with. It prints and logs without its
@@ -73,11 +75,11 @@ func newGrant(access *macaroon.Macaroon, id []byte, body DischargeResponse, star
 func earliestTimeBefore(m *macaroon.Macaroon) (time.Time, error) {
 	var earliest time.Time
 	for _, c := range m.Caveats() {
-		name, arg := CutCondition(string(c.Id))
-		if name != CondTimeBefore && !strings.HasSuffix(name, ":"+CondTimeBefore) {
+		name, arg := chain.CutCondition(string(c.Id))
+		if name != chain.CondTimeBefore && !strings.HasSuffix(name, ":"+chain.CondTimeBefore) {
 			continue
 		}
-		t, err := ParseTimeBefore(arg)
+		t, err := chain.ParseTimeBefore(arg)
 		if err != nil {
 			return time.Time{}, fmt.Errorf("expiry of the discharge: %w", err)
 		}

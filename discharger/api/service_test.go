@@ -19,6 +19,7 @@ import (
 	"gopkg.in/macaroon.v2"
 
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/chain"
 )
 
 const testLocation = "https://refresh.example.org"
@@ -213,7 +214,7 @@ func (s *service) discharge(w http.ResponseWriter, form url.Values, change func(
 		return
 	}
 	r := s.session(form)
-	conditions := []string{TimeBefore(time.Now().Add(s.lifetime))}
+	conditions := []string{chain.TimeBefore(time.Now().Add(s.lifetime))}
 	var token string
 	if !s.noTokens {
 		reason := ""
@@ -221,7 +222,7 @@ func (s *service) discharge(w http.ResponseWriter, form url.Values, change func(
 			refuse(w, reason)
 			return
 		}
-		conditions = append(conditions, Epoch(r.successor))
+		conditions = append(conditions, chain.Epoch(r.successor))
 	} else if r.ended != "" {
 		refuse(w, r.ended)
 		return
@@ -357,8 +358,8 @@ func epochOf(t testing.TB, bundle string) uint64 {
 		t.Fatal(err)
 	}
 	for _, c := range conditions {
-		if name, arg := CutCondition(c); name == CondDeclared {
-			n, ok := ParseEpoch(arg)
+		if name, arg := chain.CutCondition(c); name == chain.CondDeclared {
+			n, ok := chain.ParseEpoch(arg)
 			if !ok {
 				t.Fatalf("condition %q", c)
 			}

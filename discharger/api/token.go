@@ -7,6 +7,8 @@ import (
 	"log/slog"
 
 	"gopkg.in/macaroon.v2"
+
+	"github.com/discharger/discharger/discharger/chain"
 )
 
 const redacted = "REDACTED"
@@ -44,7 +46,7 @@ func ParseRefreshToken(text string) (RefreshToken, error) {
 }
 
 // Attenuate gives a narrower token: it works only where the given conditions
-// hold too, which are those of [TimeBefore] and [ClientIP]. The service puts
+// hold too, which are those of [chain.TimeBefore] and [chain.ClientIP]. The service puts
 // them into every token that comes from this one, and no discharge outlives
 // its token. The token that was narrowed stays as it is.
 func (t RefreshToken) Attenuate(conditions ...string) (RefreshToken, error) {
@@ -77,13 +79,13 @@ func (t RefreshToken) Attenuate(conditions ...string) (RefreshToken, error) {
 // checkRestriction accepts what the service understands. With anything else
 // added, a token is good for nothing.
 func checkRestriction(condition string) error {
-	name, arg := CutCondition(condition)
+	name, arg := chain.CutCondition(condition)
 	var err error
 	switch name {
-	case CondTimeBefore:
-		_, err = ParseTimeBefore(arg)
-	case CondClientIP:
-		_, err = ParseClientIP(arg)
+	case chain.CondTimeBefore:
+		_, err = chain.ParseTimeBefore(arg)
+	case chain.CondClientIP:
+		_, err = chain.ParseClientIP(arg)
 	default:
 		err = errors.New("the service knows no such restriction")
 	}
@@ -106,5 +108,5 @@ func decodeToken(text string) ([]byte, error) {
 			return nil, errToken
 		}
 	}
-	return appendView(nil, &b.Access), nil
+	return b.Access.Append(nil), nil
 }

@@ -45,7 +45,6 @@ const (
 	fieldIdentifier     = 2
 	fieldVerificationID = 4
 	fieldSignature      = 6
-
 )
 
 var (

@@ -16,6 +16,7 @@ import (
 
 	"github.com/discharger/discharger/discharger/api"
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/chain"
 	"github.com/discharger/discharger/discharger/homeserver"
 )
 
@@ -88,7 +89,7 @@ func ExampleHomeserver_Verify_narrowed() {
 	hs, access := login(service)
 
 	lent := access.Clone()
-	if err := lent.AddFirstPartyCaveat([]byte(api.ClientIP(netip.MustParsePrefix("192.0.2.0/24")))); err != nil {
+	if err := lent.AddFirstPartyCaveat([]byte(chain.ClientIP(netip.MustParsePrefix("192.0.2.0/24")))); err != nil {
 		log.Fatal(err)
 	}
 	client, err := api.New(api.Config{URL: service.URL})
@@ -196,7 +197,7 @@ func (s *service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	const lifetime = 5 * time.Minute
 	m, _ := macaroon.New(opened.RootKey, id, "", macaroon.V2)
-	_ = m.AddFirstPartyCaveat([]byte(api.TimeBefore(time.Now().Add(lifetime))))
+	_ = m.AddFirstPartyCaveat([]byte(chain.TimeBefore(time.Now().Add(lifetime))))
 	data, _ := m.MarshalJSON()
 	_ = json.NewEncoder(w).Encode(api.DischargeResponse{Macaroon: data, ExpiresIn: lifetime.Milliseconds()})
 }

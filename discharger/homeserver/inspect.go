@@ -8,6 +8,7 @@ import (
 
 	"github.com/discharger/discharger/discharger/api"
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/chain"
 )
 
 // Inspection is what can be seen in a bundle without any key. None of it is
@@ -58,7 +59,7 @@ func Inspect(bundle string) (Inspection, error) {
 	return in, nil
 }
 
-func inspectCaveats(v *api.View) []InspectedCaveat {
+func inspectCaveats(v *chain.View) []InspectedCaveat {
 	var out []InspectedCaveat
 	for i := range v.Caveats {
 		c := &v.Caveats[i]

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 
 	"github.com/discharger/discharger/discharger/api"
+	"github.com/discharger/discharger/discharger/chain"
 )
 
 const keySize = 32
@@ -64,13 +65,13 @@ const (
 // ID gives the four bytes that stand for the key in access macaroons. They tell
 // nothing else about it.
 func (k Key) ID() [4]byte {
-	sum := keyedHash((*[32]byte)(&k), []byte(labelKeyID))
+	sum := chain.Hash((*[32]byte)(&k), []byte(labelKeyID))
 	return [4]byte(sum[:4])
 }
 
 // rootKey derives the root key of the access macaroon with this identifier.
 func (k *Key) rootKey(identifier []byte) [32]byte {
-	return keyedHash((*[32]byte)(k), []byte(labelRootKey), identifier)
+	return chain.Hash((*[32]byte)(k), []byte(labelRootKey), identifier)
 }
 
 // byID makes the ring searchable.

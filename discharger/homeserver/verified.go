@@ -7,6 +7,7 @@ import (
 
 	"github.com/discharger/discharger/discharger/api"
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/chain"
 )
 
 // verified is what is left of a bundle whose signatures are good. It does not
@@ -62,36 +63,36 @@ func newVerified(b *api.Bundle, id *identifier) (*verified, error) {
 
 // expires reads the discharger's time-before.
 func (v *verified) expires(condition string) bool {
-	name, arg := api.CutCondition(condition)
-	if name != api.CondTimeBefore {
+	name, arg := chain.CutCondition(condition)
+	if name != chain.CondTimeBefore {
 		return false
 	}
-	t, err := api.ParseTimeBefore(arg)
+	t, err := chain.ParseTimeBefore(arg)
 	v.discharge = t.UTC()
 	return err == nil
 }
 
 // epoch reads the discharger's declaration.
 func (v *verified) epoch(condition string) (ok bool) {
-	name, arg := api.CutCondition(condition)
-	v.identity.Epoch, ok = api.ParseEpoch(arg)
-	return ok && name == api.CondDeclared
+	name, arg := chain.CutCondition(condition)
+	v.identity.Epoch, ok = chain.ParseEpoch(arg)
+	return ok && name == chain.CondDeclared
 }
 
 // narrow takes over conditions that may be anybody's.
-func (v *verified) narrow(caveats []api.CaveatView, part Part, earliest *time.Time) error {
+func (v *verified) narrow(caveats []chain.Caveat, part Part, earliest *time.Time) error {
 	for i := range caveats {
 		condition := string(caveats[i].ID)
-		name, arg := api.CutCondition(condition)
+		name, arg := chain.CutCondition(condition)
 		var err error
 		switch name {
-		case api.CondTimeBefore:
+		case chain.CondTimeBefore:
 			err = sooner(earliest, arg)
-		case api.CondClientIP:
+		case chain.CondClientIP:
 			a := address{part: part}
-			a.prefix, err = api.ParseClientIP(arg)
+			a.prefix, err = chain.ParseClientIP(arg)
 			v.addresses = append(v.addresses, a)
-		case api.CondDeclared:
+		case chain.CondDeclared:
 			err = errors.New("a fact that the discharger did not state")
 		default:
 			v.others = append(v.others, other{condition: condition, part: part})
@@ -105,7 +106,7 @@ func (v *verified) narrow(caveats []api.CaveatView, part Part, earliest *time.Ti
 
 // sooner moves a time forward to that of a time-before, if it is earlier.
 func sooner(earliest *time.Time, arg string) error {
-	t, err := api.ParseTimeBefore(arg)
+	t, err := chain.ParseTimeBefore(arg)
 	if err != nil {
 		return err
 	}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/discharger/discharger/discharger/api"
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/chain"
 )
 
 // Request is what Verify has to know of the request that a bundle came with.
@@ -57,8 +58,8 @@ func (h *Homeserver) admit(ctx context.Context, v *verified, r Request) (Identit
 		return Identity{}, err
 	}
 	for i := range v.addresses {
-		if a := &v.addresses[i]; !api.MatchClientIP(a.prefix, r.ClientIP) {
-			return Identity{}, &Error{Kind: ErrNotMet, Part: a.part, Condition: api.ClientIP(a.prefix)}
+		if a := &v.addresses[i]; !chain.MatchClientIP(a.prefix, r.ClientIP) {
+			return Identity{}, &Error{Kind: ErrNotMet, Part: a.part, Condition: chain.ClientIP(a.prefix)}
 		}
 	}
 	for _, o := range v.others {
@@ -112,20 +113,20 @@ func (h *Homeserver) authenticate(text string) (*verified, error) {
 // checkAccess verifies an access macaroon and gives the first key of its
 // discharge's chain. The first caveat is ours and needs a discharge; all others
 // are conditions.
-func checkAccess(access *api.View, key *Key) (dischargeKey [hashSize]byte, err error) {
+func checkAccess(access *chain.View, key *Key) (dischargeKey [chain.Size]byte, err error) {
 	if len(access.Caveats) == 0 || !access.Caveats[0].ThirdParty() {
 		return dischargeKey, &Error{Kind: ErrMalformed, Part: PartAccess, Err: errors.New("first caveat is not a third-party caveat")}
 	}
 	root := key.rootKey(access.ID)
-	sig := macaroonKey(root[:])
-	sig = keyedHash(&sig, access.ID)
+	sig := chain.Key(root[:])
+	sig = chain.Hash(&sig, access.ID)
 	ours := &access.Caveats[0]
 	dischargeKey, ok := openVerificationID(&sig, ours.VerificationID)
 	if !ok {
 		return dischargeKey, &Error{Kind: ErrBadSignature, Part: PartAccess}
 	}
-	sig = keyedHash2(&sig, ours.VerificationID, ours.ID)
-	if err := chain(&sig, access.Caveats[1:], PartAccess); err != nil {
+	sig = chain.Hash2(&sig, ours.VerificationID, ours.ID)
+	if err := extend(&sig, access.Caveats[1:], PartAccess); err != nil {
 		return dischargeKey, err
 	}
 	if !hmac.Equal(sig[:], access.Signature) {
@@ -136,7 +137,7 @@ func checkAccess(access *api.View, key *Key) (dischargeKey [hashSize]byte, err e
 
 // checkDischarge verifies that the one discharge is that of the access
 // macaroon's caveat, and bound to it. The access macaroon is in order already.
-func checkDischarge(b *api.Bundle, key *[hashSize]byte) error {
+func checkDischarge(b *api.Bundle, key *[chain.Size]byte) error {
 	switch {
 	case len(b.Discharges) == 0:
 		return &Error{Kind: ErrNotDischarged}
@@ -147,24 +148,24 @@ func checkDischarge(b *api.Bundle, key *[hashSize]byte) error {
 	if !bytes.Equal(d.ID, b.Access.Caveats[0].ID) {
 		return &Error{Kind: ErrNotDischarged, Err: errors.New("discharge is for another caveat")}
 	}
-	sig := keyedHash(key, d.ID)
-	if err := chain(&sig, d.Caveats, PartDischarge); err != nil {
+	sig := chain.Hash(key, d.ID)
+	if err := extend(&sig, d.Caveats, PartDischarge); err != nil {
 		return err
 	}
-	sig = boundTo((*[hashSize]byte)(b.Access.Signature), &sig)
+	sig = chain.Bind((*[chain.Size]byte)(b.Access.Signature), &sig)
 	if !hmac.Equal(sig[:], d.Signature) {
 		return &Error{Kind: ErrBadSignature, Part: PartDischarge}
 	}
 	return nil
 }
 
-// chain goes on with a signature over conditions.
-func chain(sig *[hashSize]byte, caveats []api.CaveatView, part Part) error {
+// extend goes on with a signature over conditions.
+func extend(sig *[chain.Size]byte, caveats []chain.Caveat, part Part) error {
 	for i := range caveats {
 		if caveats[i].ThirdParty() {
 			return &Error{Kind: ErrUnknownCaveat, Part: part, Err: errors.New("a third-party caveat that is not the homeserver's")}
 		}
-		*sig = keyedHash(sig, caveats[i].ID)
+		*sig = chain.Hash(sig, caveats[i].ID)
 	}
 	return nil
 }

@@ -2,28 +2,12 @@ package homeserver
 
 import (
 	"bytes"
-	"crypto/hmac"
-	"crypto/sha256"
 	"testing"
 
 	"gopkg.in/macaroon.v2"
-)
 
-func TestKeyedHashIsHMAC(t *testing.T) {
-	t.Parallel()
-	random := seeded(4)
-	for _, size := range []int{0, 1, 31, 32, 63, 64, 65, 300, 447, 448, 449, 5000} {
-		var key [32]byte
-		text := make([]byte, size)
-		_, _ = random.Read(key[:])
-		_, _ = random.Read(text)
-		h := hmac.New(sha256.New, key[:])
-		h.Write(text)
-		if got := keyedHash(&key, text[:size/3], text[size/3:]); !bytes.Equal(got[:], h.Sum(nil)) {
-			t.Errorf("%d bytes: not the HMAC", size)
-		}
-	}
-}
+	"github.com/discharger/discharger/discharger/chain"
+)
 
 // The library's own signatures are those that this package computes.
 func TestChainIsTheLibrarys(t *testing.T) {
@@ -33,9 +17,9 @@ func TestChainIsTheLibrarys(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	key := macaroonKey(root)
-	sig := keyedHash(&key, id)
-	same := func(what string, sig [hashSize]byte) {
+	key := chain.Key(root)
+	sig := chain.Hash(&key, id)
+	same := func(what string, sig [chain.Size]byte) {
 		t.Helper()
 		if !bytes.Equal(sig[:], m.Signature()) {
 			t.Fatalf("%s: signatures differ", what)
@@ -45,18 +29,18 @@ func TestChainIsTheLibrarys(t *testing.T) {
 	if err := m.AddFirstPartyCaveat([]byte("condition")); err != nil {
 		t.Fatal(err)
 	}
-	before := keyedHash(&sig, []byte("condition"))
+	before := chain.Hash(&sig, []byte("condition"))
 	sig = before
 	same("condition", sig)
 	if err := m.AddThirdPartyCaveat([]byte("caveat root key"), []byte("sealed"), "there"); err != nil {
 		t.Fatal(err)
 	}
 	vid := m.Caveats()[1].VerificationId
-	sig = keyedHash2(&sig, vid, []byte("sealed"))
+	sig = chain.Hash2(&sig, vid, []byte("sealed"))
 	same("third-party caveat", sig)
 
 	found, ok := openVerificationID(&before, vid)
-	if want := macaroonKey([]byte("caveat root key")); !ok || found != want {
+	if want := chain.Key([]byte("caveat root key")); !ok || found != want {
 		t.Error("root key of the caveat not found again")
 	}
 	for i := range vid {
@@ -76,14 +60,14 @@ func TestChainIsTheLibrarys(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	unbound := [hashSize]byte(d.Signature())
+	unbound := [chain.Size]byte(d.Signature())
 	d.Bind(m.Signature())
-	if got := boundTo(&sig, &unbound); !bytes.Equal(got[:], d.Signature()) {
+	if got := chain.Bind(&sig, &unbound); !bytes.Equal(got[:], d.Signature()) {
 		t.Error("bound signatures differ")
 	}
 	d.Bind(d.Signature())
-	same2 := [hashSize]byte(d.Signature())
-	if boundTo(&same2, &same2) != same2 {
+	same2 := [chain.Size]byte(d.Signature())
+	if chain.Bind(&same2, &same2) != same2 {
 		t.Error("a signature bound to itself changes, which the library's does not")
 	}
 }

@@ -1,4 +1,4 @@
-package api
+package chain
 
 import (
 	"errors"
@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// Names of the first-party conditions that this contract gives a meaning. A
+// Names of the first-party conditions that have a meaning here. A
 // condition is a name and, after one space, what the name is about.
 const (
 	CondTimeBefore = "time-before" // RFC 3339, UTC: not from this time on
