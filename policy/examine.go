@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -121,14 +122,10 @@ func (c *compiler) examineCall(e *expression, x ast.Expr, tested map[string]bool
 			e.reads[pathOf(args[0])+"."+label] = true
 		}
 	case operators.Equals, operators.NotEquals:
-		c.examineEnum(args[0], args[1], fail)
-		c.examineEnum(args[1], args[0], fail)
+		c.examineValue(args[0], args[1], fail)
+		c.examineValue(args[1], args[0], fail)
 	case operators.In:
-		if args[1].Kind() == ast.ListKind {
-			for _, element := range args[1].AsList().Elements() {
-				c.examineEnum(args[0], element, fail)
-			}
-		}
+		c.examineIn(args[0], args[1], fail)
 	case overloads.Matches:
 		pattern := args[len(args)-1]
 		if _, isText := textOf(pattern); !isText {
@@ -160,18 +157,42 @@ func (c *compiler) examineLiteral(x ast.Expr, what string, add func(string) erro
 	}
 }
 
-// examineEnum refuses to compare a field with a value it never has.
-func (c *compiler) examineEnum(x, value ast.Expr, fail func(ast.Expr, string, ...any)) {
-	text, isText := textOf(value)
-	path := pathOf(x)
-	if !isText || path == "" {
-		return
-	}
-	for i := range c.table {
-		f := &c.table[i]
-		if f.path() != path || f.enum == nil || slices.Contains(f.enum, text) {
-			continue
+// examineIn checks what a field is looked for in.
+func (c *compiler) examineIn(x, container ast.Expr, fail func(ast.Expr, string, ...any)) {
+	if container.Kind() == ast.ListKind {
+		for _, element := range container.AsList().Elements() {
+			c.examineValue(x, element, fail)
 		}
-		fail(value, "%s is never %q%s", path, shorten(text), oneOfThese(text, f.enum))
+	}
+	if f := c.fieldAt(x); f != nil && f.addr && strings.HasPrefix(pathOf(container), listPrefix) {
+		fail(container, "%s has no addresses in it; lists of addresses and networks are under networks", pathOf(container))
+	}
+}
+
+func (c *compiler) fieldAt(x ast.Expr) *field {
+	path := pathOf(x)
+	for i := range c.table {
+		if c.table[i].path() == path {
+			return &c.table[i]
+		}
+	}
+	return nil
+}
+
+// examineValue refuses to compare a field with a value that it never has.
+func (c *compiler) examineValue(x, value ast.Expr, fail func(ast.Expr, string, ...any)) {
+	text, isText := textOf(value)
+	f := c.fieldAt(x)
+	switch {
+	case !isText || f == nil:
+	case f.enum != nil && !slices.Contains(f.enum, text):
+		fail(value, "%s is never %q%s", f.path(), shorten(text), oneOfThese(text, f.enum))
+	case f.addr && text != "":
+		a, err := netip.ParseAddr(text)
+		if err != nil {
+			fail(value, "%s is an address and never %q; a network is asked with %s in cidr(\"10.0.0.0/8\")", f.path(), shorten(text), f.path())
+		} else if canonical := a.Unmap().String(); canonical != text {
+			fail(value, "%s is never written %q; write %q", f.path(), text, canonical)
+		}
 	}
 }

@@ -23,6 +23,7 @@ type field struct {
 	get    func(*Input) ref.Val
 	set    func(*Input) bool // what has() answers; nil: always true
 	guard  bool              // reading it while unset is an error
+	addr   bool              // it is an IP address, or empty
 }
 
 // path is how an expression writes the field.
@@ -132,10 +133,10 @@ func inputFields() []field {
 		{object: "session", name: "epoch", typ: cel.IntType,
 			get: count(func(in *Input) uint64 { return in.Session.Epoch }),
 			doc: "How many refreshes were confirmed; mode rotate only."},
-		{object: "session", name: "first_ip", typ: cel.StringType, size: maxIPBytes,
+		{object: "session", name: "first_ip", typ: cel.StringType, size: maxIPBytes, addr: true,
 			get: str(firstIP), set: known(firstIP),
 			doc: "The address of the first discharge; empty when unknown."},
-		{object: "session", name: "last_ip", typ: cel.StringType, size: maxIPBytes,
+		{object: "session", name: "last_ip", typ: cel.StringType, size: maxIPBytes, addr: true,
 			get: str(lastIP), set: known(lastIP),
 			doc: "The address of the last discharge; empty when unknown."},
 		{object: "session", name: "first_client", typ: cel.StringType, size: maxClientBytes,
@@ -150,7 +151,7 @@ func inputFields() []field {
 			get: func(in *Input) ref.Val { return types.NewStringStringMap(types.DefaultTypeAdapter, in.Session.Labels) },
 			doc: "The labels the homeserver sealed into the session, overlaid with those a policy stored. Read one with session.labels[?\"role\"].orValue(\"\")."},
 
-		{object: "request", name: "ip", typ: cel.StringType, size: maxIPBytes,
+		{object: "request", name: "ip", typ: cel.StringType, size: maxIPBytes, addr: true,
 			get: str(ip), set: known(ip),
 			doc: "The address that asks, through trusted proxies; empty when unknown."},
 		{object: "request", name: "client", typ: cel.StringType, size: maxClientBytes,

@@ -3,6 +3,7 @@ package policy
 import (
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 
 	"cel.dev/cel-go/cel"
@@ -52,11 +53,15 @@ func syntaxMessage(text string, offset int) (at int, message string) {
 	case strings.HasPrefix(rest, "="):
 		return offset, "a single = is no operator; equality is =="
 	case strings.HasPrefix(rest, "&"), word("and"), word("AND"):
-		return offset, "both conditions are joined by &&"
+		return offset, "conditions are joined by &&"
 	case strings.HasPrefix(rest, "|"), word("or"), word("OR"):
-		return offset, "either condition are joined by ||"
+		return offset, "alternatives are joined by ||"
+	case word("not"):
+		return offset, "not is written !, around the whole condition: !(a in b)"
 	case strings.HasSuffix(before, "not"):
 		return len([]rune(before)) - 3, "not is written !"
+	case numberEnd.MatchString(before) && unitStart.MatchString(rest):
+		return offset, `a duration is written duration("5m"), or days(90)`
 	case strings.HasPrefix(rest, "'"), strings.HasPrefix(rest, `"`):
 		if !strings.ContainsRune(rest[1:], rune(rest[0])) {
 			return offset, "this text in quotes has no end"
@@ -66,6 +71,11 @@ func syntaxMessage(text string, offset int) (at int, message string) {
 	}
 	return offset, fmt.Sprintf("syntax error at %q", shorten(firstWord(rest)))
 }
+
+var (
+	numberEnd = regexp.MustCompile(`\d$`)
+	unitStart = regexp.MustCompile(`^(ms|[smhd])\b`)
+)
 
 func isWordByte(b byte) bool {
 	return b == '_' || b >= '0' && b <= '9' || b >= 'a' && b <= 'z' || b >= 'A' && b <= 'Z'
@@ -98,13 +108,13 @@ func (c *compiler) typeMessage(text string, offset int, issue *common.Error) (at
 	if m := undeclaredForm.FindStringSubmatch(issue.Message); m != nil {
 		name := m[1]
 		if back := offset - len([]rune(name)); back >= 0 && strings.HasPrefix(string(runes[back:]), name+"(") {
-			return back, fmt.Sprintf("there is no function %s%s", name, nearest(name, c.functionNames()))
+			return back, fmt.Sprintf("there is no function %s%s", name, c.functionHint(name))
 		}
 		return offset, c.noVariable(name, rest)
 	}
 	if m := fieldForm.FindStringSubmatch(issue.Message); m != nil {
 		object := c.operandOf(text, issue.ExprID)
-		return offset, fmt.Sprintf("%s has no field %s%s", object, m[1], nearest(m[1], c.fieldNames(object)))
+		return offset, fmt.Sprintf("%s has no field %s%s", object, m[1], c.fieldHint(object, m[1]))
 	}
 	if m := overloadForm.FindStringSubmatch(issue.Message); m != nil {
 		return c.overloadMessage(runes, offset, m[1], readable(m[2]))
@@ -140,13 +150,40 @@ func (c *compiler) noVariable(name, rest string) string {
 	case networkPrefix:
 		return fmt.Sprintf("the file has no list %s under networks%s", member, nearest(member, c.networks))
 	}
-	candidates := append(objects(), "lists", "networks")
 	for _, f := range c.table {
-		if f.object == "" {
-			candidates = append(candidates, f.name)
+		if slices.Contains(f.enum, full) {
+			return fmt.Sprintf("there is no variable %s; text is written in quotes: %q", full, full)
 		}
 	}
-	return fmt.Sprintf("there is no variable %s%s", kind, nearest(kind, candidates))
+	return fmt.Sprintf("there is no variable %s%s", kind, oneOfThese(kind, append(topNames(c.table), "lists", "networks")))
+}
+
+// fieldHint says which field was meant, or what there is instead.
+func (c *compiler) fieldHint(object, name string) string {
+	switch name {
+	case "age":
+		return "; the age is now - session.created"
+	case "idle":
+		return "; the time without use is now - session.last_used"
+	case "time":
+		return "; the time is now"
+	}
+	names := c.fieldNames(object)
+	if len(names) == 0 {
+		return ""
+	}
+	return oneOfThese(name, names)
+}
+
+// functionHint says which function was meant, or what does the same.
+func (c *compiler) functionHint(name string) string {
+	switch strings.ToLower(name) {
+	case "hour", "hours", "weekday", "dayofweek", "time", "between", "within":
+		return `; there are now.during("Mon-Fri 08:00-18:00", "Europe/Berlin"), now.getHours("Europe/Berlin") and now.getDayOfWeek("Europe/Berlin")`
+	case "incidr", "innetwork", "cidrmatch":
+		return `; write request.ip in networks.office, or request.ip in cidr("10.0.0.0/8")`
+	}
+	return nearest(name, c.functionNames())
 }
 
 // operandOf is the text of what a field was selected from.
@@ -212,13 +249,24 @@ func (c *compiler) overloadMessage(runes []rune, offset int, function, args stri
 			message += `; write the number as a duration, for instance duration("90s") or days(90)`
 		case "(timestamp, string)", "(string, timestamp)":
 			message += `; write the time as timestamp("2006-01-02T15:04:05Z")`
+		case "(timestamp, int)":
+			message += "; write the number as a duration, for instance days(90)"
 		case "(timestamp, duration)":
 			message += "; the difference of two timestamps is a duration"
+		}
+		if strings.Contains(args, "null") {
+			message += "; whether there is a value is asked with has(session.expires)"
+		}
+		if strings.Contains(args, "set of networks") {
+			message += "; write, for instance: request.ip in networks.office"
 		}
 		return offset, message
 	}
 	if back := offset - len([]rune(function)); back >= 0 && strings.HasPrefix(string(runes[back:]), function+"(") {
 		offset = back
+	}
+	if strings.Contains(args, "set of networks") {
+		return offset, fmt.Sprintf("%s cannot be asked of a set of networks; write, for instance: request.ip in networks.office", function)
 	}
 	if strings.Contains(args, ".(") {
 		return offset, fmt.Sprintf("%s cannot be asked of what it is given: %s", function, args)

@@ -77,8 +77,27 @@ func (s *source) notYAML(err error) {
 		message = message[len(m[0]):]
 		line, _ = strconv.Atoi(m[1]) // stays 0 where there is none
 	}
-	s.report(&Problem{Line: min(line, len(s.lines)), Message: "not YAML: " + message})
+	line = min(line, len(s.lines))
+	s.report(&Problem{Line: line, Message: "not YAML: " + message + s.quoteHint(line)})
 }
+
+// expressionLine is a line with an expression that YAML may take for
+// something else: because of its first character, or of a colon or number sign
+// inside.
+var expressionLine = regexp.MustCompile("^\\s*(?:- )?(?:when|ttl):\\s+(?:[\"'!&*{\\[%@`].*|[^'\"|>].*(?:: | #).*)$")
+
+// quoteHint looks for such a line near the one where the YAML reader gave up,
+// which may be the beginning of what surrounds it.
+func (s *source) quoteHint(line int) string {
+	for i := max(0, line-2); i < min(len(s.lines), line+6); i++ {
+		if expressionLine.MatchString(s.lines[i]) {
+			return fmt.Sprintf("; perhaps the expression in line %d, which %s", i+1, quoteAdvice)
+		}
+	}
+	return ""
+}
+
+const quoteAdvice = "belongs in single quotes, or on a line of its own after when: |"
 
 // whole reports a problem of the file as a whole.
 func (s *source) whole(format string, args ...any) {
@@ -205,6 +224,9 @@ func (s *source) items(n *yaml.Node, what string, most int) []*yaml.Node {
 // text reads a string of at most most bytes.
 func (s *source) text(n *yaml.Node, what string, most int) (string, bool) {
 	switch {
+	case n.Kind == yaml.ScalarNode && !untagged(n) && strings.HasPrefix(n.Tag, "!") && !strings.HasPrefix(n.Tag, "!!"):
+		s.errorAt(n, "%s begins with !, which YAML takes for a tag; it %s", what, quoteAdvice)
+		return "", false
 	case !isText(n):
 		s.errorAt(n, "%s is a string, not %s", what, describe(n))
 		return "", false
