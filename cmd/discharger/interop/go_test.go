@@ -4,6 +4,7 @@ package interop
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -18,6 +19,7 @@ import (
 	"gopkg.in/macaroon.v2"
 
 	"github.com/discharger/discharger/discharger/api"
+	"github.com/discharger/discharger/discharger/api/bakeryclient"
 	"github.com/discharger/discharger/discharger/caveat"
 )
 
@@ -102,6 +104,60 @@ func refusedByBakery(t *testing.T, err error, code httpbakery.ErrorCode) {
 	}
 	if refusal.Reason.Code != code || refusal.Reason.Message == "" {
 		t.Errorf("error is %v with the code %q, want %q", err, refusal.Reason.Code, code)
+	}
+}
+
+// testGoBakeryClient has package bakeryclient do in mode rotate what the stock
+// client does not.
+func testGoBakeryClient(t *testing.T, w *world) {
+	client, err := api.New(api.Config{URL: w.service.url})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for version := caveat.V1; version <= caveat.V3; version++ {
+		f := flow{w.stock, version, caveat.ModeRotate}
+		t.Run(f.String(), func(t *testing.T) {
+			l := w.stock.login(t, f.user("bakeryclient"), version, f.mode)
+			others := w.bystanders(t, w.stock, l)
+			access, err := bakeryclient.Access(l.macaroon(t))
+			if err != nil {
+				t.Fatal(err)
+			}
+			var token api.RefreshToken
+			session, err := client.NewSession(api.SessionConfig{
+				Access: access,
+				Save:   func(_ context.Context, next api.RefreshToken) error { token = next; return nil },
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			acquire := bakeryclient.AcquireDischarge(session, httpbakery.NewClient().AcquireDischarge)
+			held := bakery.Slice{l.macaroon(t)}
+			var bundles []macaroon.Slice
+			for n := range 3 {
+				if n > 0 {
+					if err := session.Refresh(t.Context()); err != nil {
+						t.Fatal(err)
+					}
+				}
+				all, err := held.DischargeAll(t.Context(), acquire, nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				bundles = append(bundles, all.Bind())
+			}
+			last := token
+			if err := session.Logout(t.Context(), api.ScopeSession); err != nil {
+				t.Fatal(err)
+			}
+			_, err = held.DischargeAll(t.Context(), acquire, nil)
+			if refused, ok := errgo.Cause(err).(*api.RefusedError); !ok || refused.Reason != api.ReasonSessionEnded {
+				t.Errorf("after the logout: %v", err)
+			}
+			w.loggedOut(t, l, string(last))
+			f.accepted(t, l, bundles)
+			others.live(t, w)
+		})
 	}
 }
 

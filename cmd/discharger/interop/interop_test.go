@@ -17,6 +17,7 @@ var suites = []struct {
 }{
 	{"go", testGo},
 	{"go-token", testGoStolenToken},
+	{"go-bakeryclient", testGoBakeryClient},
 	{"go-everywhere", testGoEverywhere},
 	{"go-held", testGoHeld},
 	{"go-stranger", testGoStranger},
@@ -32,16 +33,10 @@ var suites = []struct {
 
 func TestInterop(t *testing.T) {
 	kit := assemble(t)
-	stores := []struct {
-		name  string
-		store func(*testing.T) string // returns lines for the configuration
-	}{
-		{"bolt", func(*testing.T) string { return "" }},
-		{"redis", startRedis},
-	}
-	for _, s := range stores {
-		t.Run(s.name, func(t *testing.T) {
-			w := newWorld(t, kit, s.store(t))
+	for name, start := range map[string]func(*testing.T) store{"bolt": bolt, "redis": redis} {
+		t.Run(name, func(t *testing.T) {
+			s := start(t)
+			w := newWorld(t, kit, s)
 			t.Run("running", func(t *testing.T) {
 				for _, suite := range suites {
 					t.Run(suite.name, func(t *testing.T) {
@@ -51,6 +46,10 @@ func TestInterop(t *testing.T) {
 				}
 			})
 			t.Run("restarted", func(t *testing.T) { testRestart(t, w) })
+			// All of this is worth nothing if the sessions were elsewhere.
+			if !s.holds(t, w.service) {
+				t.Error("the store holds no sessions")
+			}
 		})
 	}
 }

@@ -136,39 +136,33 @@ func freeAddress(t *testing.T) string {
 	return l.Addr().String()
 }
 
-// startRedis starts a Redis as the service wants it, and gives the lines of the
-// configuration that name it.
-func startRedis(t *testing.T) string {
-	t.Helper()
-	host, port, err := net.SplitHostPort(freeAddress(t))
-	if err != nil {
-		t.Fatal(err)
-	}
-	start(t, exec.Command("redis-server", "--bind", host, "--port", port, "--dir", t.TempDir(),
-		"--save", "", "--appendonly", "no", "--maxmemory-policy", "noeviction"), "Ready to accept connections")
-	return fmt.Sprintf("store:\n  redis: {addresses: [%q]}\n", net.JoinHostPort(host, port))
-}
-
 // service is the binary under test, running.
 type service struct {
 	url, admin string // for clients, for operators
+	dir        string // its configuration, and its data
 	process    *process
 	command    []string
 }
 
 // startService writes a configuration and starts the binary with it. The
-// further lines are those about the store and the homeservers.
-func startService(t *testing.T, binary, further string) *service {
+// further lines are those about the homeservers.
+func startService(t *testing.T, binary string, st store, further string) *service {
 	t.Helper()
 	dir := t.TempDir()
 	clients, operators := freeAddress(t), freeAddress(t)
-	config := fmt.Sprintf("listen: %s\nadmin_listen: %s\npublic_url: http://%s\ndata_dir: %s\n%s",
-		clients, operators, clients, filepath.Join(dir, "data"), further)
+	config := fmt.Sprintf("listen: %s\nadmin_listen: %s\npublic_url: http://%s\ndata_dir: %s\n%s%s",
+		clients, operators, clients, filepath.Join(dir, "data"), st.config, further)
 	file := filepath.Join(dir, "discharger.yaml")
 	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	if st.shared {
+		if problem := command(t, binary, "keys", "new", "--config", file); problem != nil {
+			t.Fatalf("%s", problem)
+		}
+	}
 	s := &service{
+		dir:     dir,
 		url:     "http://" + clients,
 		admin:   "http://" + operators,
 		command: []string{binary, "serve", "--config", file},
@@ -181,7 +175,7 @@ func startService(t *testing.T, binary, further string) *service {
 func (s *service) start(t *testing.T) {
 	t.Helper()
 	cmd := exec.Command(s.command[0], s.command[1:]...)
-	cmd.Dir = filepath.Dir(s.command[3])
+	cmd.Dir = s.dir
 	s.process = start(t, cmd, strings.TrimPrefix(s.url, "http://"))
 	resp, err := http.Get(s.admin + "/readyz")
 	if err != nil {

@@ -39,7 +39,7 @@ type world struct {
 }
 
 // newWorld starts a service on a store and registers the homeservers.
-func newWorld(t *testing.T, k *kit, store string) *world {
+func newWorld(t *testing.T, k *kit, st store) *world {
 	t.Helper()
 	w := &world{
 		kit:   k,
@@ -47,12 +47,12 @@ func newWorld(t *testing.T, k *kit, store string) *world {
 		unknown: newStock(t, "unknown"),
 	}
 	sum := sha256.Sum256([]byte(apiKey))
-	config := store + "homeservers:\n"
+	config := "homeservers:\n"
 	for _, s := range []*stock{w.stock, w.other, w.python} {
 		config += fmt.Sprintf("  - {name: %s, public_key: %q}\n", s.named, s.key.Public.String())
 	}
 	config += fmt.Sprintf("  - {name: ours, public_key: %q, api_key_sha256: %s}\n", w.ours.keyPair.Public, hex.EncodeToString(sum[:]))
-	w.service = startService(t, k.discharger, config)
+	w.service = startService(t, k.discharger, st, config)
 	for _, s := range []*stock{w.stock, w.other, w.python, w.unknown} {
 		s.open(w.service.url)
 	}

@@ -1,0 +1,79 @@
+//go:build interop
+
+package interop
+
+import (
+	"bufio"
+	"fmt"
+	"net"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+)
+
+// store is where a service keeps sessions.
+type store struct {
+	config string // lines of the service's configuration
+	shared bool   // other processes could use it, so that keys are not made at the first start
+	// holds reports whether there is anything in it, and nowhere else.
+	holds func(*testing.T, *service) bool
+}
+
+// bolt is the embedded store, which is there without configuration.
+func bolt(*testing.T) store { return store{holds: inFile} }
+
+// inFile reports whether the service has a file with sessions.
+func inFile(t *testing.T, s *service) bool {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(s.dir, "data", "sessions.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(files) > 0
+}
+
+// redis starts a Redis as the service wants it.
+func redis(t *testing.T) store {
+	t.Helper()
+	address := freeAddress(t)
+	host, port, err := net.SplitHostPort(address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	start(t, exec.Command("redis-server", "--bind", host, "--port", port, "--dir", t.TempDir(),
+		"--save", "", "--appendonly", "no", "--maxmemory-policy", "noeviction"), "Ready to accept connections")
+	return store{
+		shared: true,
+		config: fmt.Sprintf("store:\n  redis: {addresses: [%q]}\n", address),
+		holds: func(t *testing.T, s *service) bool {
+			t.Helper()
+			return keys(t, address) > 0 && !inFile(t, s)
+		},
+	}
+}
+
+// keys asks a Redis how many keys it has.
+func keys(t *testing.T, address string) int {
+	t.Helper()
+	conn, err := net.DialTimeout("tcp", address, startTimeout)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if err := conn.SetDeadline(time.Now().Add(startTimeout)); err != nil {
+		t.Fatal(err)
+	}
+	fmt.Fprint(conn, "DBSIZE\r\n")
+	line, err := bufio.NewReader(conn).ReadString('\n')
+	if err != nil {
+		t.Fatal(err)
+	}
+	n, err := strconv.Atoi(strings.Trim(line, ":\r\n"))
+	if err != nil {
+		t.Fatalf("Redis answers %q", line)
+	}
+	return n
+}
