@@ -1,0 +1,195 @@
+package main_test
+
+import (
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"maps"
+	"path"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+const modulePath = "github.com/discharger/discharger"
+
+// layout says which package may import which of this module. Whoever is below
+// in the picture knows nothing of those above; a package that is not here may
+// not exist.
+//
+//	cmd
+//	server   store     config
+//	discharger         homeserver
+//	policy             api
+//	caveat             chain
+var layout = map[string][]string{
+	"cmd/discharger": {
+		"config", "config/atomicfile", "config/keyfile", "discharger", "discharger/api", "discharger/caveat",
+		"discharger/homeserver", "discharger/server", "discharger/store",
+	},
+	"cmd/discharger/interop": {},
+
+	"config":            {"discharger/caveat"},
+	"config/atomicfile": {},
+	"config/keyfile":    {"config/atomicfile", "discharger", "discharger/api", "discharger/caveat", "discharger/homeserver"},
+
+	"discharger/server":           {"discharger", "discharger/api", "discharger/caveat"},
+	"discharger/store":            {"discharger", "discharger/caveat"},
+	"discharger":                  {"discharger/caveat", "discharger/chain", "policy"},
+	"discharger/homeserver":       {"discharger/api", "discharger/caveat", "discharger/chain"},
+	"discharger/api/bakeryclient": {"discharger/api"},
+	"discharger/api":              {"discharger/caveat", "discharger/chain"},
+	"discharger/caveat":           {},
+	"discharger/chain":            {},
+
+	"policy":        {"policy/schema"},
+	"policy/schema": {},
+}
+
+// home says where a module of others may be used: in which packages, and in the
+// tests of which more. Tests with no bounds are those of any package.
+type home struct {
+	module   string
+	packages []string
+	tests    []string
+}
+
+const anywhere = "*"
+
+// homes has every module that is imported. One that is not here has to be put
+// here first, with its reason in the commit.
+var homes = []home{
+	// The big ones, each behind one package.
+	{"github.com/labstack/echo/v4", []string{"discharger/server"}, nil},
+	{"github.com/redis/go-redis/v9", []string{"discharger/store"}, nil},
+	{"go.etcd.io/bbolt", []string{"discharger/store"}, nil},
+	{"cel.dev/cel-go", []string{"policy", "policy/schema"}, nil},
+	{"go.yaml.in/yaml/v3", []string{"config", "policy", "policy/schema"}, nil},
+	{"github.com/prometheus/client_golang", []string{"cmd/discharger", "discharger/server"}, nil},
+
+	// Macaroons. The bakery is what there has to be agreement with, not what
+	// requests are answered with.
+	{"gopkg.in/macaroon.v2", []string{
+		"cmd/discharger", "discharger", "discharger/api", "discharger/api/bakeryclient", "discharger/homeserver",
+	}, []string{anywhere}},
+	{"github.com/go-macaroon-bakery/macaroon-bakery/v3", []string{"discharger/api/bakeryclient"}, []string{anywhere}},
+	{"gopkg.in/errgo.v1", nil, []string{"cmd/discharger/interop", "discharger/api/bakeryclient"}},
+
+	// Small things.
+	{"github.com/go-json-experiment/json", []string{
+		"cmd/discharger", "config/keyfile", "discharger", "discharger/api", "discharger/caveat",
+	}, nil},
+	{"golang.org/x/crypto", []string{"discharger/caveat", "discharger/homeserver"}, nil},
+	{"pgregory.net/rapid", nil, []string{anywhere}},
+	{"github.com/rogpeppe/go-internal", nil, []string{"cmd/discharger"}},
+}
+
+// imported is one import of one file.
+type imported struct {
+	file   string // from the root of the module
+	pkg    string // directory of the file, likewise
+	path   string // what it imports
+	inTest bool
+}
+
+// imports reads the imports of every Go file of the module, whatever the build
+// tags in it say.
+func imports(t *testing.T) []imported {
+	t.Helper()
+	root := filepath.Join("..", "..")
+	var all []imported
+	err := filepath.WalkDir(root, func(file string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		name := d.Name()
+		if d.IsDir() && file != root && (strings.HasPrefix(name, ".") || name == "testdata") {
+			return filepath.SkipDir
+		}
+		if d.IsDir() || !strings.HasSuffix(name, ".go") {
+			return nil
+		}
+		parsed, err := parser.ParseFile(token.NewFileSet(), file, nil, parser.ImportsOnly)
+		if err != nil {
+			return err
+		}
+		short, err := filepath.Rel(root, file)
+		if err != nil {
+			return err
+		}
+		short = filepath.ToSlash(short)
+		inTest := strings.HasSuffix(name, "_test.go")
+		all = append(all, imported{file: short, pkg: path.Dir(short), inTest: inTest}) // the file as such
+		for _, spec := range parsed.Imports {
+			what, err := strconv.Unquote(spec.Path.Value)
+			if err != nil {
+				return err
+			}
+			all = append(all, imported{short, path.Dir(short), what, inTest})
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
+// TestImportsPointDown holds the table of who may import whom. Tests may import
+// all but commands, since what they need is not built into anything.
+func TestImportsPointDown(t *testing.T) {
+	t.Parallel()
+	seen := make(map[string]bool)
+	for _, i := range imports(t) {
+		allowed, known := layout[i.pkg]
+		if !known && !seen[i.pkg] {
+			t.Errorf("%s: package %s is not in the layout", i.file, i.pkg)
+		}
+		seen[i.pkg] = true
+		what, inside := strings.CutPrefix(i.path, modulePath+"/")
+		if !inside || !known {
+			continue
+		}
+		if i.inTest && !strings.HasPrefix(what, "cmd/") {
+			continue
+		}
+		if !slices.Contains(allowed, what) {
+			t.Errorf("%s: package %s must not import %s", i.file, i.pkg, what)
+		}
+	}
+	for _, pkg := range slices.Sorted(maps.Keys(layout)) {
+		if !seen[pkg] {
+			t.Errorf("package %s is in the layout, but does not exist", pkg)
+		}
+	}
+}
+
+// TestModulesHaveOneHome holds the table of which module of others is used
+// where.
+func TestModulesHaveOneHome(t *testing.T) {
+	t.Parallel()
+	used := make(map[string]bool)
+	for _, i := range imports(t) {
+		if first, _, _ := strings.Cut(i.path, "/"); !strings.Contains(first, ".") || strings.HasPrefix(i.path, modulePath+"/") {
+			continue // the standard library, and ourselves
+		}
+		at := slices.IndexFunc(homes, func(h home) bool { return i.path == h.module || strings.HasPrefix(i.path, h.module+"/") })
+		if at < 0 {
+			t.Errorf("%s: %s is of no module that has a home", i.file, i.path)
+			continue
+		}
+		h := homes[at]
+		used[h.module] = true
+		inTest := i.inTest && (slices.Contains(h.tests, anywhere) || slices.Contains(h.tests, i.pkg))
+		if !inTest && !slices.Contains(h.packages, i.pkg) {
+			t.Errorf("%s: package %s must not import %s", i.file, i.pkg, i.path)
+		}
+	}
+	for _, h := range homes {
+		if !used[h.module] {
+			t.Errorf("module %s has a home, but nobody uses it", h.module)
+		}
+	}
+}
