@@ -3,6 +3,8 @@ package store
 import (
 	"bytes"
 	"context"
+	"errors"
+	"fmt"
 	"testing"
 
 	"go.etcd.io/bbolt"
@@ -53,3 +55,34 @@ func (b *Bolt) PutRow(t testing.TB, u discharger.UserKey, id caveat.SessionID, r
 
 // IdentityKeys are the keys of the store's identity.
 func IdentityKeys(key caveat.Secret) []string { return newLayout(key).storeID[:] }
+
+// BatchDelay is how long a swap waits for others to share a commit.
+const BatchDelay = batchDelay
+
+// FillBolt makes a file with some rows, without syncing each.
+func FillBolt(t testing.TB, path string, rows int) {
+	b, err := OpenBolt(BoltConfig{Path: path})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.db.NoSync = true
+	value := append(expiry(1<<31).append(nil), make([]byte, 75)...)
+	for from := 0; from < rows; from += 10_000 {
+		err := b.db.Update(func(tx *bbolt.Tx) error {
+			for i := from; i < min(from+10_000, rows); i++ {
+				key := userPrefix(discharger.UserKey{Homeserver: "example.org", User: fmt.Sprintf("@user%08d:example.org", i/3)})
+				key = append(key, fmt.Sprintf("%016d", i)...)
+				if err := tx.Bucket(bucketRecords).Put(key, value); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := errors.Join(b.db.Sync(), b.Close()); err != nil {
+		t.Fatal(err)
+	}
+}

@@ -149,10 +149,12 @@ func (c *client) send(ctx context.Context, cmds []redis.Cmder) {
 	_, _ = pipe.Exec(ctx)
 }
 
-// await runs f and waits for it or for the end of ctx. The client looks at
-// deadlines itself, but not at contexts that are cancelled.
+// await runs f and waits for it or for the end of ctx. The client itself keeps
+// to deadlines, so a context that has one needs no goroutine, which would
+// double the work of a lone command; if it is cancelled before, f ends with
+// its answer or ReadTimeout.
 func await(ctx context.Context, f func()) error {
-	if ctx.Done() == nil {
+	if _, ok := ctx.Deadline(); ok || ctx.Done() == nil {
 		f()
 		return nil
 	}
