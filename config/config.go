@@ -57,6 +57,7 @@ type Config struct {
 	Keys        Keys         `yaml:"keys"`
 	Store       Store        `yaml:"store"`
 	Homeservers []Homeserver `yaml:"homeservers"`
+	Policy      Policy       `yaml:"policy"`
 	Discharge   Discharge    `yaml:"discharge"`
 	Session     Session      `yaml:"session"`
 
@@ -93,6 +94,16 @@ type Homeserver struct {
 	PreviousKeys []caveat.PublicKey `yaml:"previous_public_keys"` // accepted too, while it changes its key
 	APIKeys      []Digest           `yaml:"api_key_sha256"`       // of the keys it may call the API with; none: it may not
 	Policy       string             `yaml:"policy"`               // for sessions that name none; empty: default
+}
+
+// Policy says where the rules are that decide about sessions. The names that a
+// homeserver or a session may give are those of the policies in the files and
+// of the built-in ones; what is in the files is not checked here.
+type Policy struct {
+	Files  []string `yaml:"files"`  // rule files; none: the built-in policies only
+	Shadow string   `yaml:"shadow"` // a rule file that is evaluated beside them and never answers; empty: none
+	Audit  string   `yaml:"audit"`  // where every decision is recorded; empty: nowhere
+	Schema string   `yaml:"schema"` // of caveats that policies may add beside the standard ones; empty: none
 }
 
 // Discharge is how long things last around one discharge.

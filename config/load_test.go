@@ -37,6 +37,7 @@ homeservers:
     public_key: %s
     api_key_sha256: 9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08
     policy: strict
+policy: {files: rules.yaml, shadow: next.yaml, audit: audit.ndjson, schema: caveats.yaml}
 discharge: {ttl: 90s}
 session: {idle: 0s, absolute: 2160h}
 trusted_proxies: [10.0.0.0/8, "::1"]
@@ -57,6 +58,10 @@ log: {level: warn, format: json}
 	}{
 		{"listen", cfg.Listen, ":9000"},
 		{"admin_listen", cfg.AdminListen, "127.0.0.1:8091"},
+		{"policy files", fmt.Sprint(cfg.Policy.Files), "[rules.yaml]"},
+		{"shadow", cfg.Policy.Shadow, "next.yaml"},
+		{"audit", cfg.Policy.Audit, "audit.ndjson"},
+		{"schema", cfg.Policy.Schema, "caveats.yaml"},
 		{"ttl", cfg.Discharge.TTL, 90 * time.Second},
 		{"max_ttl", cfg.Discharge.MaxTTL, time.Hour},
 		{"idle", cfg.Session.Idle, time.Duration(0)},
@@ -219,6 +224,13 @@ func TestProblems(t *testing.T) {
 		{"digest", "homeservers: [{name: a, api_key_sha256: s3cret}]", `homeservers[0].api_key_sha256[0]: want 64 hexadecimal digits: the SHA-256`},
 		{"digest of 64", "homeservers: [{name: a, api_key_sha256: " + strings.Repeat("x", 64) + "}]", `homeservers[0].api_key_sha256[0]: want 64 hexadecimal digits`},
 		{"policy", "homeservers: [{name: a, policy: A B}]", `homeservers[0].policy: want up to 64 of a-z, 0-9, _, - and ., got "A B"`},
+
+		{"unknown policy key", "policy: {file: p.yaml}", `f.yaml:1:10: policy.file: unknown key, did you mean files?`},
+		{"empty policy file", "policy: {files: ['']}", `f.yaml:1:18: policy.files[0]: is empty`},
+		{"policy file twice", "policy: {files: [p.yaml, ./p.yaml]}", `f.yaml:1:26: policy.files[1]: is policy.files[0] too`},
+		{"shadow of itself", "policy: {files: p.yaml, shadow: p.yaml}", `f.yaml:1:33: policy.shadow: is policy.files[0] too`},
+		{"audit over rules", "policy: {files: p.yaml, audit: p.yaml}", `f.yaml:1:32: policy.audit: is policy.files[0] too`},
+		{"policy as text", "policy: strict", `f.yaml:1:9: policy: want a mapping of files, shadow, audit, schema`},
 
 		{"two stores", "store: {bolt: {}, redis: {addresses: a:1}}", `f.yaml:1:8: store: has both bolt and redis`},
 		{"no addresses", "store: {redis: {}}", `f.yaml:1:16: store.redis.addresses: is missing`},

@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/netip"
 	"net/url"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -19,6 +20,7 @@ func (r *report) validate(c *Config) {
 	r.validateListeners(c)
 	r.validateLifetimes(c)
 	r.validateHomeservers(c.Homeservers)
+	r.validatePolicy(&c.Policy)
 	r.validateClients(c)
 	r.validateStore(&c.Store)
 	if c.DataDir == "" {
@@ -143,6 +145,33 @@ func (r *report) validateHomeservers(all []Homeserver) {
 			r.at(at("policy"), "want up to %d of a-z, 0-9, _, - and ., got %q", maxPolicy, cut(h.Policy))
 		}
 	}
+}
+
+// validatePolicy checks that every file is named, and named once. Two keys with
+// one file are a slip: one of them was meant to be another.
+func (r *report) validatePolicy(p *Policy) {
+	first := make(map[string]string)
+	check := func(key, path string) {
+		if path == "" {
+			return
+		}
+		path = filepath.Clean(path)
+		if other, ok := first[path]; ok {
+			r.at(key, "is %s too", other)
+			return
+		}
+		first[path] = key
+	}
+	for i, path := range p.Files {
+		key := fmt.Sprintf("policy.files[%d]", i)
+		if path == "" {
+			r.at(key, "is empty")
+		}
+		check(key, path)
+	}
+	check("policy.shadow", p.Shadow)
+	check("policy.audit", p.Audit)
+	check("policy.schema", p.Schema)
 }
 
 func badName(name string) string {
