@@ -3,6 +3,7 @@ package policy_test
 import (
 	"context"
 	"fmt"
+	"path/filepath"
 	"strings"
 	"testing"
 	"testing/fstest"
@@ -68,4 +69,37 @@ func BenchmarkLoad(b *testing.B) {
 			}
 		})
 	}
+}
+
+// BenchmarkBeside measures what audit and shadow add to the way of a request.
+func BenchmarkBeside(b *testing.B) {
+	in := policy.SampleInput()
+	ctx := context.Background()
+	run := func(b *testing.B, e policy.Evaluator) {
+		b.ReportAllocs()
+		for b.Loop() {
+			if _, err := e.Evaluate(ctx, in); err != nil {
+				b.Fatal(err)
+			}
+		}
+	}
+	b.Run("none", func(b *testing.B) { run(b, policy.Allow{}) })
+	b.Run("audit", func(b *testing.B) {
+		a, err := policy.NewAudit(policy.AuditConfig{Path: filepath.Join(b.TempDir(), "audit")})
+		if err != nil {
+			b.Fatal(err)
+		}
+		run(b, a.Evaluator(policy.Allow{}))
+		if err := a.Close(); err != nil {
+			b.Fatal(err)
+		}
+	})
+	b.Run("shadow", func(b *testing.B) {
+		s, err := policy.NewShadow(policy.ShadowConfig{Live: policy.Allow{}, Candidate: policy.Allow{}, Observe: policy.NoObserver{}})
+		if err != nil {
+			b.Fatal(err)
+		}
+		run(b, s)
+		s.Close()
+	})
 }

@@ -81,6 +81,8 @@ type bindings struct {
 	objects []boundObject
 }
 
+var _ cel.Activation = (*bindings)(nil)
+
 // ResolveName makes bindings a cel.Activation.
 func (b *bindings) ResolveName(name string) (any, bool) {
 	if i, ok := b.vars[name]; ok {

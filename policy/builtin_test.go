@@ -37,6 +37,11 @@ func TestBuiltinPoliciesPassTheirTests(t *testing.T) {
 			}
 		}
 	}
+	for _, name := range set.Names() {
+		if set.Doc(name) == "" {
+			t.Errorf("%s does not say what it is for", name)
+		}
+	}
 	want := []string{"bots", "default", "guest", "kiosk", "limits", "strict"}
 	if got := set.Names(); !slices.Equal(got, want) {
 		t.Errorf("built-in policies are %v, want %v", got, want)

@@ -3,6 +3,7 @@ package policy
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"text/tabwriter"
 )
@@ -22,8 +23,8 @@ type PolicyCost struct {
 	Limit  uint64
 }
 
-// RuleCost is what one rule costs. Min and Max are of its condition; Outcome
-// is the most that working out what it decides takes.
+// RuleCost is what one rule costs, otherwise included. Min and Max are of its
+// condition; Outcome is the most that working out what it decides takes.
 type RuleCost struct {
 	Rule     string
 	Line     int
@@ -47,21 +48,29 @@ func Check(cfg LoadConfig) (*CheckReport, error) {
 	return report, nil
 }
 
+// ruleOverhead is what choosing between two rules costs, beside their
+// conditions.
+const ruleOverhead = 2
+
 // costs is the price list of a policy.
 func (p *rulePolicy) costs() PolicyCost {
 	c := PolicyCost{File: p.file, Policy: p.name, Limit: p.maxCost}
 	var outcome uint64
-	for _, r := range p.rules {
-		cost := RuleCost{Rule: r.name, Line: r.def.at.Line, Min: r.when.min, Max: r.when.max}
+	all := p.rules
+	if p.otherwise != nil {
+		all = append(slices.Clone(all), p.otherwise)
+	}
+	for _, r := range all {
+		cost := RuleCost{Rule: r.name, Line: r.line}
+		if r.when != nil {
+			cost.Min, cost.Max = r.when.min, r.when.max
+			c.Max += cost.Max + ruleOverhead
+		}
 		if r.then != nil {
 			cost.Outcome = r.then.cost()
 		}
 		c.Rules = append(c.Rules, cost)
-		c.Max += cost.Max + ruleOverhead
 		outcome = max(outcome, cost.Outcome)
-	}
-	if p.otherwise != nil {
-		outcome = max(outcome, p.otherwise.then.cost())
 	}
 	c.Max += outcome
 	return c
@@ -83,6 +92,9 @@ func (r *CheckReport) WriteTo(w io.Writer) (int64, error) {
 			span := fmt.Sprint(rule.Max)
 			if rule.Min != rule.Max {
 				span = fmt.Sprintf("%d-%d", rule.Min, rule.Max)
+			}
+			if rule.Outcome > 0 {
+				span += fmt.Sprintf(" + %d", rule.Outcome)
 			}
 			fmt.Fprintf(table, "%s\t%s\tline %d\t\n", rule.Rule, span, rule.Line)
 		}

@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -49,8 +50,9 @@ type rulePolicy struct {
 // A rule is one of a policy's rules, compiled.
 type rule struct {
 	name    string
-	def     *ruleDef
-	when    *expression
+	def     *ruleDef    // nil: otherwise
+	line    int         // in the file
+	when    *expression // nil: always
 	program cel.Program // of when alone
 	then    *outcome
 }
@@ -64,7 +66,7 @@ func (c *compiler) policy(def *policyDef, hooks map[string]*webhook) *rulePolicy
 		}
 	}
 	if def.otherwise != nil {
-		p.otherwise = &rule{name: otherwiseRule, then: c.outcome(def.otherwise, hooks)}
+		p.otherwise = &rule{name: otherwiseRule, line: def.otherwise.at.Line, then: c.outcome(def.otherwise, hooks)}
 	}
 	if c.failed() {
 		return p
@@ -82,7 +84,7 @@ func (c *compiler) policy(def *policyDef, hooks map[string]*webhook) *rulePolicy
 }
 
 func (c *compiler) rule(def *ruleDef, hooks map[string]*webhook) *rule {
-	r := &rule{name: def.name, def: def}
+	r := &rule{name: def.name, def: def, line: def.at.Line}
 	if def.then != nil {
 		r.then = c.outcome(def.then, hooks)
 	}
@@ -102,24 +104,14 @@ func (c *compiler) rule(def *ruleDef, hooks map[string]*webhook) *rule {
 
 // price refuses a policy whose rules together may cost too much.
 func (c *compiler) price(def *policyDef, p *rulePolicy) {
-	var total, most uint64
-	var dearest *rule
-	for _, r := range p.rules {
-		cost := r.when.max + r.then.cost()
-		total += r.when.max + ruleOverhead
-		if cost > most {
-			most, dearest = cost, r
-		}
+	cost := p.costs()
+	if cost.Max <= c.maxCost {
+		return
 	}
-	if total+most > c.maxCost && dearest != nil {
-		c.errorAt(def.at, "the policy %s may cost %d for one decision, at most %d is allowed; its dearest rule is %s with %d",
-			def.name, total+most, c.maxCost, dearest.name, most)
-	}
+	dearest := slices.MaxFunc(cost.Rules, func(a, b RuleCost) int { return cmp.Compare(a.Max+a.Outcome, b.Max+b.Outcome) })
+	c.errorAt(def.at, "the policy %s may cost %d for one decision, at most %d is allowed; its dearest rule is %s with %d",
+		def.name, cost.Max, c.maxCost, dearest.Rule, dearest.Max+dearest.Outcome)
 }
-
-// ruleOverhead is what choosing between two rules costs, beside their
-// conditions.
-const ruleOverhead = 2
 
 // countsSessions says whether any decision depends on the number of sessions
 // or would end some.

@@ -6,11 +6,13 @@ import (
 	"fmt"
 	"reflect"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/fstest"
 	"time"
 
 	"github.com/discharger/discharger/policy"
+	"github.com/discharger/discharger/policy/schema"
 )
 
 // evaluate decides about the sample, changed, with a policy named p.
@@ -281,6 +283,84 @@ func TestContext(t *testing.T) {
 	}
 }
 
+// lateContext ends after it was first asked.
+type lateContext struct {
+	context.Context
+	asked atomic.Bool
+	done  chan struct{}
+}
+
+func (c *lateContext) Done() <-chan struct{} { return c.done }
+
+func (c *lateContext) Err() error {
+	if c.asked.Swap(true) {
+		return context.Canceled
+	}
+	return nil
+}
+
+func TestContextInterruptsLoops(t *testing.T) {
+	t.Parallel()
+	set, err := policy.Load(policy.LoadConfig{
+		FS:        fstest.MapFS{"p.yaml": {Data: []byte(rule(`session.labels.exists(k, k == user.id)`))}},
+		Files:     []string{"p.yaml"},
+		OnlyFiles: true,
+		MaxCost:   1 << 40,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	in := policy.SampleInput()
+	in.Policy = "p"
+	for i := range 1000 {
+		in.Session.Labels[fmt.Sprint(i)] = "x"
+	}
+	if d, err := set.Evaluate(context.Background(), in); err != nil || d.Effect != policy.EffectAllow {
+		t.Fatalf("with time enough: %+v, %v", d, err)
+	}
+	ctx := &lateContext{Context: context.Background(), done: make(chan struct{})}
+	close(ctx.done)
+	if d, err := set.Evaluate(ctx, in); !errors.Is(err, context.Canceled) || d.Effect != "" {
+		t.Errorf("got %+v, %v; want the context's error", d, err)
+	}
+}
+
+// TestCaveatsOfASchema loads policies with the caveats that holders may add.
+func TestCaveatsOfASchema(t *testing.T) {
+	t.Parallel()
+	std, err := schema.Std()
+	if err != nil {
+		t.Fatal(err)
+	}
+	knows := policy.CaveatCheckerFunc(func(condition string) error {
+		_, err := std.Parse(condition)
+		return err
+	})
+	for caveat, want := range map[string]bool{
+		"client-ip {request.ip}":                             true,
+		"client-ip 192.0.2.0/24":                             true,
+		`time-before {now + duration(\"1h\")}`:               true,
+		"client-ip {user.id}":                                false,
+		"client-op {request.ip}":                             false,
+		`client-ip {session.labels[?\"x\"].orValue(\"no\")}`: false,
+	} {
+		set, err := policy.Load(policy.LoadConfig{
+			FS:        fstest.MapFS{"p.yaml": {Data: []byte(then(`{effect: allow, caveats: ["` + caveat + `"]}`))}},
+			Files:     []string{"p.yaml"},
+			OnlyFiles: true,
+			Caveats:   knows,
+		})
+		if (err == nil) != want {
+			t.Errorf("%s: %v", caveat, err)
+		}
+		if err == nil {
+			if d, err := evaluate(t, set, nil); err != nil || len(d.Caveats) != 1 {
+				t.Errorf("%s: %+v, %v", caveat, d, err)
+			}
+		}
+	}
+}
+
 // panics is a caveat checker that panics when it is asked at run time.
 type panics struct{ armed bool }
 
@@ -349,6 +429,8 @@ func TestCountsSessions(t *testing.T) {
 		rule("session.epoch > 3"):                                                         false,
 		rule("user.sessions > 3"):                                                         true,
 		rule("has(user.sessions)"):                                                        true,
+		rule("'cel.bind(u, user, u.sessions > 3)'"):                                       true,
+		rule("'[user].exists(u, has(u.sessions))'"):                                       true,
 		rule("user.?sessions.orValue(0) > 3"):                                             true,
 		then("{effect: allow, keep_sessions: 3}"):                                         true,
 		then("{effect: allow, caveats: ['n {user.sessions}']}"):                           true,

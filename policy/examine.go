@@ -30,8 +30,6 @@ func (c *compiler) examine(e *expression) bool {
 			e.loops = true
 		case ast.SelectKind:
 			c.examineSelect(e, x, tested)
-		case ast.IdentKind:
-			e.reads[x.AsIdent()] = true
 		case ast.CallKind:
 			c.examineCall(e, x, tested, fail)
 		}
@@ -85,7 +83,7 @@ const labelsPath = "session.labels"
 // examineSelect notes which field is read and warns of reads that fail.
 func (c *compiler) examineSelect(e *expression, x ast.Expr, tested map[string]bool) {
 	path := pathOf(x)
-	e.reads[path] = true
+	c.reads(e, x.AsSelect().Operand(), x.AsSelect().FieldName())
 	if x.AsSelect().IsTestOnly() || tested[path] {
 		return
 	}
@@ -96,6 +94,14 @@ func (c *compiler) examineSelect(e *expression, x ast.Expr, tested map[string]bo
 		if f := &c.table[i]; f.guard && f.path() == path && path != sessionsPath {
 			c.warnIn(e.node, c.offsetIn(e, x), "not every session has %s, and without it this fails; ask has(%s) first", path, path)
 		}
+	}
+}
+
+// reads notes that a field of an object is looked at, by whatever name the
+// expression has for the object.
+func (c *compiler) reads(e *expression, object ast.Expr, name string) {
+	if object, ok := strings.CutPrefix(e.ast.NativeRep().GetType(object.ID()).TypeName(), objectTypeName("")); ok {
+		e.reads[object+"."+name] = true
 	}
 }
 
@@ -118,8 +124,8 @@ func (c *compiler) examineCall(e *expression, x ast.Expr, tested map[string]bool
 			c.warnLabel(e, x, label)
 		}
 	case operators.OptSelect:
-		if label, isText := textOf(args[1]); isText && pathOf(args[0]) != "" {
-			e.reads[pathOf(args[0])+"."+label] = true
+		if name, isText := textOf(args[1]); isText {
+			c.reads(e, args[0], name)
 		}
 	case operators.Equals, operators.NotEquals:
 		c.examineValue(args[0], args[1], fail)

@@ -35,6 +35,7 @@ const (
 // A RuleTrace is what one rule saw.
 type RuleTrace struct {
 	Rule    string
+	Doc     string // as in the file
 	When    string
 	Outcome string // one of the constants
 	Err     error  // with RuleFailed
@@ -63,7 +64,7 @@ func (s *Set) Explain(ctx context.Context, in *Input) *Explanation {
 	decided := strings.TrimPrefix(x.Decision.Rule, p.name+"/")
 	over := false
 	for _, r := range p.rules {
-		t := RuleTrace{Rule: r.name, When: strings.TrimSpace(r.when.text), Outcome: RuleNotReached}
+		t := RuleTrace{Rule: r.name, Doc: r.def.doc, When: strings.TrimSpace(r.when.text), Outcome: RuleNotReached}
 		if !over {
 			p.lang.trace(ctx, r, b, &t)
 			over = t.Outcome == RuleFailed || r.name == decided || t.Outcome == RuleMatched && r.then.hook == ""
@@ -169,6 +170,9 @@ func (x *Explanation) WriteTo(w io.Writer) (int64, error) {
 		b.WriteByte('\n')
 		if r.Outcome == RuleNotReached {
 			continue
+		}
+		if r.Doc != "" {
+			fmt.Fprintf(&b, "      %s\n", strings.Join(strings.Fields(r.Doc), " "))
 		}
 		fmt.Fprintf(&b, "      when: %s\n", strings.Join(strings.Fields(r.When), " "))
 		for _, p := range r.Parts {

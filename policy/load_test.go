@@ -146,6 +146,8 @@ func TestFilesThatCannotBeUsed(t *testing.T) {
 		{"deep", rule(strings.Repeat("(", 100) + "true" + strings.Repeat(")", 100)), ":8:15", "expression recursion limit exceeded"},
 		{"dear together", head + "    rules:\n" + dear.String() + "    otherwise: allow\n", ":3:3", "the policy p may cost"},
 
+		{"dear together, in otherwise", head + "    otherwise: {effect: allow, caveats: [" + strings.Repeat("'x {session.labels.map(k, k + k).join(\"\").size()}', ", 9) + "]}\n", ":3:3", "the policy p may cost"},
+
 		{"constant", rule("'true'"), "", ""},
 		{"never", rule("'false'"), ":8:16", "its condition never holds"},
 		{"never, computed", rule("'1 > 2 && user.id == \"x\"'"), ":8:16", "its condition never holds"},

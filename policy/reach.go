@@ -33,7 +33,7 @@ func (c *compiler) unreachable(p *rulePolicy) {
 		default:
 			if i := covering(cond, seen); i >= 0 {
 				c.errorAt(r.def.at, "the rule %s never runs: the rule %s in line %d matches whenever it would",
-					r.name, before[i].name, before[i].def.at.Line)
+					r.name, before[i].name, before[i].line)
 			}
 		}
 		if r.then.hook == "" { // a webhook may have no opinion

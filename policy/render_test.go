@@ -168,10 +168,13 @@ b.yaml:4:22: there is no effect "alow" (did you mean allow?)
     4 |   other: {otherwise: alow}
       |                      ^^^^
 a.yaml: policy staff: a decision costs at most 19 of 10000
-  abroad  7   line 7
-    ends  6  line 10
+     abroad  7 + 2   line 7
+       ends      6  line 10
+  otherwise      0  line 13
 a.yaml: policy empty: a decision costs at most 0 of 10000
+  otherwise  0  line 14
 b.yaml: policy other: a decision costs at most 0 of 10000
+  otherwise  0  line 4
 `)
 	if _, err := policy.Check(policy.LoadConfig{FS: files, Files: []string{"c.yaml"}}); err == nil {
 		t.Error("a file that is not there was checked")
@@ -236,6 +239,7 @@ policies:
   p:
     rules:
       - name: too-old
+        doc: Three months.
         when: now - session.created > days(90)
         then: {effect: reauth, code: old}
       - name: admin
@@ -257,6 +261,7 @@ policies:
 	same(t, written(t, set.Explain(t.Context(), in)), `
 policy p
   too-old: not matched (cost 6)
+      Three months.
       when: now - session.created > days(90)
       now = 2026-03-02T12:00:00Z
       session.created = 2026-02-20T12:00:00Z

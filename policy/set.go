@@ -7,8 +7,8 @@ import (
 	"maps"
 	"runtime/debug"
 	"slices"
+	"strings"
 
-	"cel.dev/cel-go/cel"
 	"cel.dev/cel-go/common/types"
 	"cel.dev/cel-go/interpreter"
 )
@@ -40,6 +40,15 @@ func (s *Set) Has(name string) bool {
 
 // Names returns the names of all policies, sorted.
 func (s *Set) Names() []string { return slices.Sorted(maps.Keys(s.policies)) }
+
+// Doc returns what the file says a policy is for.
+func (s *Set) Doc(name string) string {
+	p, ok := s.policies[policyName(name)]
+	if !ok {
+		return ""
+	}
+	return strings.Join(strings.Fields(p.doc), " ")
+}
 
 // Hash identifies the text of the files that the set was loaded from, in 16
 // hexadecimal digits. It is in every decision of the set.
@@ -216,6 +225,3 @@ func knowsCaveats(checker CaveatChecker, conditions []string) error {
 	}
 	return nil
 }
-
-// activation keeps bindings what CEL wants them to be.
-var _ cel.Activation = (*bindings)(nil)
