@@ -25,7 +25,12 @@ const (
 	OpLogout    Op = "logout"
 	OpLogoutAll Op = "logout_all"
 	OpSeen      Op = "seen"
+	OpList      Op = "list"
 	OpRevoke    Op = "revoke"
+
+	OpRevokeUser       Op = "revoke_user"
+	OpRevokeDevice     Op = "revoke_device"
+	OpRevokeHomeserver Op = "revoke_homeserver"
 )
 
 // Result is the class of an answer.

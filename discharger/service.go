@@ -169,7 +169,7 @@ func (s *Service) discharge(ctx context.Context, a *attempt) (*Grant, error) {
 		}
 		return s.grant(a, &ruling), nil
 	}
-	return nil, unavailable(errors.New("too many concurrent requests for one session"))
+	return nil, errContention
 }
 
 // store makes the outcome true. It reports false if the records have changed
@@ -187,12 +187,11 @@ func (s *Service) store(ctx context.Context, a *attempt, r *Ruling, v View) (boo
 		})
 	}
 	if r.NextUser != nil {
-		b, err := r.NextUser.MarshalBinary()
+		user, err := s.changeUser(v, r.NextUser)
 		if err != nil {
 			return false, unavailable(err)
 		}
-		keep := s.cfg.Limits.Activation + s.cfg.Limits.Skew + tombstoneSlack
-		w.Changes = append(w.Changes, Change{Old: v.User, New: b, Expires: time.UnixMilli(r.NextUser.At).Add(keep)})
+		w.Changes = append(w.Changes, user...)
 	}
 	w.Changes = append(w.Changes, a.evict...)
 	w.Revokes = w.Revokes || len(a.evict) > 0

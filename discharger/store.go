@@ -22,7 +22,8 @@ import (
 // to do; it never reports the loss as missing records.
 type Store interface {
 	// Load reads a session's record together with those of its user and its
-	// homeserver, in one round trip. The session's and the user's are read
+	// homeserver, in one round trip; of the zero session there is no record,
+	// only those two. The session's and the user's are read
 	// at one instant, no earlier than the call; the homeserver's may be as
 	// old as SwapHomeserver allows for.
 	Load(ctx context.Context, user UserKey, session caveat.SessionID) (View, error)

@@ -670,8 +670,12 @@ func testInvalid(t *testing.T, f *fixture) {
 		}
 	}
 	f.expect(t, u, id, "a", "")
-	if _, err := f.Load(t.Context(), u, nobody); err == nil {
-		t.Error("Load takes the zero session")
+	mine := one(u, discharger.Change{New: []byte("mine")})
+	if ok, err := f.Swap(t.Context(), mine); !ok || err != nil {
+		t.Errorf("Swap of the user's record gave %v, %v", ok, err)
+	}
+	if v, err := f.Load(t.Context(), u, nobody); err != nil || v.Session != nil || string(v.User) != "mine" {
+		t.Errorf("Load of no session gave %+v, %v", v, err)
 	}
 	if _, err := f.Load(t.Context(), discharger.UserKey{User: name}, id); err == nil {
 		t.Error("Load takes any name")

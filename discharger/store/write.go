@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/discharger/discharger/discharger"
-	"github.com/discharger/discharger/discharger/caveat"
 )
 
 // What a store takes. Both limits are far above what the service writes; they
@@ -31,14 +30,6 @@ func checkUser(u discharger.UserKey) error {
 		return fmt.Errorf("name of user has %d bytes, more than %d", len(u.User), maxName)
 	}
 	return checkHomeserver(u.Homeserver)
-}
-
-// checkSession refuses the id that stands for the user's own record.
-func checkSession(id caveat.SessionID) error {
-	if id == (caveat.SessionID{}) {
-		return errors.New("session id is zero")
-	}
-	return nil
 }
 
 // checkRecord refuses what is neither a record nor nil.

@@ -1,0 +1,240 @@
+package discharger
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/discharger/discharger/discharger/caveat"
+)
+
+// SessionInfo is what a user or a homeserver may know of a live session, to
+// tell it from the others.
+type SessionInfo struct {
+	ID       caveat.SessionID
+	Device   string
+	Mode     caveat.Mode
+	Policy   string // as in the condition; "" is the homeserver's
+	Created  time.Time
+	LastUsed time.Time // in modes open and held up to an hour older than the truth
+	First    Party
+	Last     Party
+	Epoch    uint64 // mode rotate only
+	Labels   map[string]string
+}
+
+// Sessions lists the live sessions of a user, the most recently used first.
+// Those that were minted but not activated are not known here.
+func (s *Service) Sessions(ctx context.Context, user UserKey) ([]SessionInfo, error) {
+	a := s.about(OpList, user, caveat.SessionID{})
+	var live []stored
+	state, _, err := s.load(ctx, a)
+	if err == nil {
+		live, err = s.list(ctx, user, state.Homeserver, a.event.Now)
+	}
+	out := make([]SessionInfo, 0, len(live))
+	for _, o := range live {
+		r := &o.record
+		out = append(out, SessionInfo{
+			ID: o.id, Device: r.Device, Mode: r.Mode, Policy: r.Policy, Created: utc(r.Created), LastUsed: utc(r.LastUsed),
+			First: r.First, Last: r.Last, Epoch: r.Confirmed.Epoch, Labels: maps.Clone(r.Labels),
+		})
+	}
+	return out, s.finish(ctx, a, err)
+}
+
+// Seen notes that a homeserver saw a discharge of this epoch in use, which
+// confirms that the refresh token handed out with it has arrived. Reports
+// about sessions or epochs that are gone are no error.
+func (s *Service) Seen(ctx context.Context, user UserKey, session caveat.SessionID, epoch uint64) error {
+	a := s.about(OpSeen, user, session)
+	return s.finish(ctx, a, s.attempt(ctx, a, func(st State, v View) ([]Change, error) {
+		return s.changeSession(a, v, Seen(st, epoch, a.event.Now))
+	}))
+}
+
+// Revoke ends one session of a user, by order of the homeserver or an
+// operator, whether it has been activated yet or not. Revoking a session that
+// does not exist is no error.
+func (s *Service) Revoke(ctx context.Context, user UserKey, session caveat.SessionID) error {
+	a := s.about(OpRevoke, user, session)
+	return s.finish(ctx, a, s.attempt(ctx, a, func(st State, v View) ([]Change, error) {
+		switch r := st.Session; {
+		case r == nil:
+			return s.changeSession(a, v, (&Record{}).ended(a.event.Now))
+		case r.Ended > 0:
+			return nil, nil
+		default:
+			return s.changeSession(a, v, r.ended(a.event.Now))
+		}
+	}))
+}
+
+// RevokeUser ends every session of a user but one, or all of them if except
+// is zero, in one write however many there are. Sessions that were minted by
+// now and not activated are ended too, the excepted one included.
+func (s *Service) RevokeUser(ctx context.Context, user UserKey, except caveat.SessionID) error {
+	a := s.about(OpRevokeUser, user, except)
+	return s.finish(ctx, a, s.attempt(ctx, a, func(st State, v View) ([]Change, error) {
+		next := &Revocation{Generation: st.User.Generation + 1, At: max(a.event.Now, st.User.At+1)}
+		changes, err := s.changeUser(v, next)
+		if err != nil || except == (caveat.SessionID{}) || st.Session == nil || !alive(st) {
+			return changes, err
+		}
+		kept := *st.Session
+		kept.UserGeneration = next.Generation
+		keep, err := s.changeSession(a, v, &kept)
+		return append(changes, keep...), err
+	}))
+}
+
+// RevokeDevice ends every session of a user's device but one, or all of them
+// if except is zero.
+func (s *Service) RevokeDevice(ctx context.Context, user UserKey, device string, except caveat.SessionID) error {
+	a := s.about(OpRevokeDevice, user, except)
+	return s.finish(ctx, a, s.attempt(ctx, a, func(st State, _ View) ([]Change, error) {
+		live, err := s.list(ctx, user, st.Homeserver, a.event.Now)
+		var changes []Change
+		for _, o := range live {
+			if o.record.Device != device || o.id == except {
+				continue
+			}
+			c, err := s.tombstone(o, a.event.Now)
+			if err != nil {
+				return nil, err
+			}
+			changes = append(changes, c)
+		}
+		return changes, err
+	}))
+}
+
+// RevokeHomeserver ends every session of a homeserver, activated or not, in
+// one write. It returns when no service that shares the store can still take
+// one of them for alive.
+func (s *Service) RevokeHomeserver(ctx context.Context, homeserver string) error {
+	a := s.about(OpRevokeHomeserver, UserKey{Homeserver: homeserver}, caveat.SessionID{})
+	return s.finish(ctx, a, s.revokeHomeserver(ctx, a))
+}
+
+func (s *Service) revokeHomeserver(ctx context.Context, a *attempt) error {
+	for range maxRetries {
+		state, view, err := s.load(ctx, a)
+		if err != nil {
+			return err
+		}
+		next := Revocation{Generation: state.Homeserver.Generation + 1, At: max(a.event.Now, state.Homeserver.At+1)}
+		b, err := next.MarshalBinary()
+		if err != nil {
+			return unavailable(err)
+		}
+		done, err := s.cfg.Store.SwapHomeserver(ctx, a.user.Homeserver, view.Homeserver, b)
+		if err != nil {
+			return unavailable(fmt.Errorf("swap homeserver: %w", err))
+		}
+		if done {
+			return nil
+		}
+		a.obs.Retries++
+	}
+	return errContention
+}
+
+var errContention = unavailable(errors.New("too many concurrent requests for one session"))
+
+// attempt makes what change says of the records true, starting over for as
+// long as others change them meanwhile. No changes means that all is well.
+func (s *Service) attempt(ctx context.Context, a *attempt, change func(State, View) ([]Change, error)) error {
+	for range maxRetries {
+		state, view, err := s.load(ctx, a)
+		if err != nil {
+			return err
+		}
+		changes, err := change(state, view)
+		if err != nil {
+			return unavailable(err)
+		}
+		if len(changes) == 0 {
+			return nil
+		}
+		done, err := s.cfg.Store.Swap(ctx, Write{User: a.user, Changes: changes, Revokes: a.obs.Op != OpSeen})
+		if err != nil {
+			return unavailable(fmt.Errorf("swap session: %w", err))
+		}
+		if done {
+			return nil
+		}
+		a.obs.Retries++
+	}
+	return errContention
+}
+
+// changeUser is the change of a user's own record.
+func (s *Service) changeUser(v View, next *Revocation) ([]Change, error) {
+	b, err := next.MarshalBinary()
+	keep := s.cfg.Limits.Activation + s.cfg.Limits.Skew + tombstoneSlack
+	return []Change{{Old: v.User, New: b, Expires: time.UnixMilli(next.At).Add(keep)}}, err
+}
+
+// changeSession is the change of the attempt's session; no record, no change.
+// The condition is not known here. It was minted no later than now, which
+// makes the store keep the record longer rather than shorter.
+func (s *Service) changeSession(a *attempt, v View, next *Record) ([]Change, error) {
+	if next == nil {
+		return nil, nil
+	}
+	b, err := next.MarshalBinary()
+	known := caveat.Condition{Minted: a.event.Now}
+	return []Change{{Session: a.cond.Session, Old: v.Session, New: b, Expires: Expires(next, &known, s.cfg.Limits)}}, err
+}
+
+// about starts an attempt that no caveat came with.
+func (s *Service) about(op Op, user UserKey, session caveat.SessionID) *attempt {
+	now := s.cfg.Now()
+	a := &attempt{now: now, user: user, event: Event{Now: now.UnixMilli()}}
+	a.cond.Session, a.cond.User, a.opened.Homeserver = session, user.User, user.Homeserver
+	a.obs = Observation{Op: op, Homeserver: user.Homeserver, Session: session}
+	return a
+}
+
+// list returns the live sessions of a user, the most recently used first.
+func (s *Service) list(ctx context.Context, user UserKey, homeserver Revocation, now int64) ([]stored, error) {
+	l, err := s.cfg.Store.List(ctx, user)
+	if err != nil {
+		return nil, unavailable(fmt.Errorf("list sessions: %w", err))
+	}
+	st := State{Homeserver: homeserver}
+	if err := st.User.UnmarshalBinary(l.User); err != nil {
+		return nil, unavailable(err)
+	}
+	out := make([]stored, 0, len(l.Sessions))
+	for id, raw := range l.Sessions {
+		o := stored{id: id, raw: raw}
+		if err := o.record.UnmarshalBinary(raw); err != nil {
+			return nil, unavailable(err)
+		}
+		st.Session = &o.record
+		if alive(st) && !idle(&o.record, &Event{Now: now}, s.cfg.Limits) {
+			out = append(out, o)
+		}
+	}
+	slices.SortFunc(out, func(x, y stored) int {
+		return cmp.Or(cmp.Compare(y.record.LastUsed, x.record.LastUsed), cmp.Compare(x.id.String(), y.id.String()))
+	})
+	return out, nil
+}
+
+// tombstone is the change that ends a listed session.
+func (s *Service) tombstone(o stored, now int64) (Change, error) {
+	end := o.record.ended(now)
+	b, err := end.MarshalBinary()
+	if err != nil {
+		return Change{}, unavailable(err)
+	}
+	known := caveat.Condition{Minted: o.record.Created}
+	return Change{Session: o.id, Old: o.raw, New: b, Expires: Expires(end, &known, s.cfg.Limits)}, nil
+}

@@ -1,0 +1,171 @@
+package discharger_test
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/discharger/discharger/discharger"
+	"github.com/discharger/discharger/discharger/caveat"
+)
+
+func alice(homeserver string) discharger.UserKey {
+	return discharger.UserKey{Homeserver: homeserver, User: "@alice:a.example"}
+}
+
+func (w *world) sessions(user discharger.UserKey) []discharger.SessionInfo {
+	w.t.Helper()
+	list, err := w.service.Sessions(context.Background(), user)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return list
+}
+
+func TestSessions(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	if got := w.sessions(alice("a.example")); len(got) != 0 {
+		t.Errorf("nobody logged in: %+v", got)
+	}
+	a := w.login(caveat.ModeRotate, func(c *caveat.Condition) { c.Policy = "bots" })
+	g := a.must()
+	w.later(time.Minute)
+	b := w.login(caveat.ModeOpen, func(c *caveat.Condition) { c.Device = "LAPTOP" })
+	b.must(at(away), client("curl/8"))
+	gone := w.login(caveat.ModeOpen)
+	gone.must()
+	if err := gone.logout(discharger.ScopeSession); err != nil {
+		t.Fatal(err)
+	}
+	got := w.sessions(alice("a.example"))
+	if len(got) != 2 || got[0].ID != b.cond.Session || got[1].ID != a.cond.Session {
+		t.Fatalf("got %+v", got)
+	}
+	if s := got[0]; s.Device != "LAPTOP" || s.Mode != caveat.ModeOpen || s.Last.Addr != away || s.Last.Client != "curl/8" || !s.Created.Equal(w.now) {
+		t.Errorf("got %+v", s)
+	}
+	if s := got[1]; s.Device != "PHONE" || s.Policy != "bots" || s.Epoch != 0 || !s.LastUsed.Equal(w.now.Add(-time.Minute)) {
+		t.Errorf("got %+v", s)
+	}
+	a.must(token(g.RefreshToken), at(away))
+	if s := w.sessions(alice("a.example")); s[0].ID != a.cond.Session && s[1].ID != a.cond.Session || s[0].Last.Addr != away {
+		t.Errorf("got %+v", s)
+	}
+	if got := w.sessions(alice("b.example")); len(got) != 0 {
+		t.Errorf("another homeserver sees %+v", got)
+	}
+	w.later(721 * time.Hour)
+	if got := w.sessions(alice("a.example")); len(got) != 0 {
+		t.Errorf("idle for too long: %+v", got)
+	}
+}
+
+func TestRevokeUserButOne(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	ctx := context.Background()
+	keep, other, unused := w.login(caveat.ModeRotate), w.login(caveat.ModeOpen), w.login(caveat.ModeOpen)
+	g := keep.must()
+	other.must()
+	for range 2 { // repeating it changes nothing
+		w.later(time.Second)
+		if err := w.service.RevokeUser(ctx, alice("a.example"), keep.cond.Session); err != nil {
+			t.Fatal(err)
+		}
+		other.refused(discharger.ReasonSessionEnded)
+		unused.refused(discharger.ReasonSessionEnded)
+		g = keep.must(token(g.RefreshToken))
+		if got := w.sessions(alice("a.example")); len(got) != 1 || got[0].ID != keep.cond.Session {
+			t.Errorf("left: %+v", got)
+		}
+	}
+	w.later(time.Second)
+	if err := w.service.RevokeUser(ctx, alice("a.example"), caveat.SessionID{}); err != nil {
+		t.Fatal(err)
+	}
+	keep.refused(discharger.ReasonSessionEnded, token(g.RefreshToken))
+	dead := keep.cond.Session
+	if err := w.service.RevokeUser(ctx, alice("a.example"), dead); err != nil {
+		t.Fatal(err)
+	}
+	keep.refused(discharger.ReasonSessionEnded, token(g.RefreshToken)) // being excepted does not bring it back
+	w.later(time.Second)
+	w.login(caveat.ModeOpen).must()
+}
+
+func TestRevokeDevice(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	ctx := context.Background()
+	old, fresh, laptop := w.login(caveat.ModeOpen), w.login(caveat.ModeOpen), w.login(caveat.ModeOpen, func(c *caveat.Condition) { c.Device = "LAPTOP" })
+	for _, l := range []*login{old, fresh, laptop} {
+		l.must()
+	}
+	if err := w.service.RevokeDevice(ctx, alice("a.example"), "PHONE", fresh.cond.Session); err != nil {
+		t.Fatal(err)
+	}
+	old.refused(discharger.ReasonSessionEnded)
+	fresh.must()
+	laptop.must()
+	if err := w.service.RevokeDevice(ctx, alice("a.example"), "PHONE", caveat.SessionID{}); err != nil {
+		t.Fatal(err)
+	}
+	fresh.refused(discharger.ReasonSessionEnded)
+	laptop.must()
+}
+
+func TestRevokeHomeserver(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a, bob := w.login(caveat.ModeRotate), w.login(caveat.ModeOpen, func(c *caveat.Condition) { c.User = "@bob:a.example" })
+	other := w.login(caveat.ModeOpen)
+	other.homeserver = "b.example"
+	other.seal()
+	unused := w.login(caveat.ModeOpen)
+	g := a.must()
+	bob.must()
+	other.must()
+	w.later(time.Second)
+	if err := w.service.RevokeHomeserver(context.Background(), "a.example"); err != nil {
+		t.Fatal(err)
+	}
+	a.refused(discharger.ReasonSessionEnded, token(g.RefreshToken))
+	bob.refused(discharger.ReasonSessionEnded)
+	unused.refused(discharger.ReasonSessionEnded)
+	other.must()
+	if got := w.sessions(alice("a.example")); len(got) != 0 {
+		t.Errorf("left: %+v", got)
+	}
+	w.later(time.Second)
+	w.login(caveat.ModeOpen).must()
+}
+
+func TestRevocationsUnderFaults(t *testing.T) {
+	t.Parallel()
+	for name, applied := range map[string]bool{"not applied": false, "applied": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w, f := newFaultyWorld(t)
+			l := w.login(caveat.ModeOpen)
+			l.must()
+			w.later(time.Second)
+			f.swap, f.applied = true, applied
+			ctx := context.Background()
+			for _, err := range []error{
+				w.service.RevokeUser(ctx, alice("a.example"), caveat.SessionID{}),
+				w.service.Revoke(ctx, alice("a.example"), caveat.SessionID{1}),
+			} {
+				if !errors.Is(err, discharger.ErrUnavailable) {
+					t.Errorf("got %v", err)
+				}
+			}
+			f.swap = false
+			if err := w.service.RevokeUser(ctx, alice("a.example"), caveat.SessionID{}); err != nil {
+				t.Error(err)
+			}
+			l.refused(discharger.ReasonSessionEnded)
+		})
+	}
+}
