@@ -37,7 +37,7 @@ type RuleCost struct {
 // about files that cannot be read.
 func Check(cfg LoadConfig) (*CheckReport, error) {
 	cfg.Offline = true
-	set, problems, err := load(cfg)
+	set, problems, err := newLoader(cfg).load()
 	if err != nil {
 		return nil, err
 	}

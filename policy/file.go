@@ -12,6 +12,7 @@ const (
 	maxPolicies = 64
 	maxRules    = 200   // of a policy
 	maxTests    = 1000  // of a policy
+	maxLists    = 256   // of each kind
 	maxList     = 10000 // entries
 	maxEntry    = 255   // bytes of an entry
 	maxDoc      = 4096
@@ -90,7 +91,7 @@ func (f *fileDef) readNetworks(n *yaml.Node) {
 	if n == nil {
 		return
 	}
-	for _, e := range f.src.entries(n, "networks") {
+	for _, e := range f.listEntries(n, "networks") {
 		if !f.listName(e) {
 			continue
 		}
@@ -112,7 +113,7 @@ func (f *fileDef) readLists(n *yaml.Node) {
 	if n == nil {
 		return
 	}
-	for _, e := range f.src.entries(n, "lists") {
+	for _, e := range f.listEntries(n, "lists") {
 		if !f.listName(e) {
 			continue
 		}
@@ -126,6 +127,16 @@ func (f *fileDef) readLists(n *yaml.Node) {
 		}
 		f.lists[e.key] = newStringList(values)
 	}
+}
+
+// listEntries returns the lists under a key.
+func (f *fileDef) listEntries(n *yaml.Node, what string) []entry {
+	entries := f.src.entries(n, what)
+	if len(entries) > maxLists {
+		f.src.errorAt(n, "%d lists; at most %d are allowed", len(entries), maxLists)
+		return nil
+	}
+	return entries
 }
 
 // listName checks that a list's name can stand in an expression.

@@ -65,8 +65,8 @@ func mapOf(names string, of jsonObject, most int) jsonObject {
 func fileSchema() jsonObject {
 	return objectOf(jsonObject{
 		"version":  jsonObject{"const": 1},
-		"networks": mapOf("listName", listOf(stringOf(maxEntry, "An address, or a network such as 192.0.2.0/24."), maxList), maxList),
-		"lists":    mapOf("listName", listOf(stringOf(maxEntry, "A string."), maxList), maxList),
+		"networks": mapOf("listName", listOf(stringOf(maxEntry, "An address, or a network such as 192.0.2.0/24."), maxList), maxLists),
+		"lists":    mapOf("listName", listOf(stringOf(maxEntry, "A string."), maxList), maxLists),
 		"webhooks": mapOf("name", refTo("webhook"), maxWebhooks),
 		"policies": mapOf("name", refTo("policy"), maxPolicies),
 	}, "version", "policies")

@@ -7,12 +7,11 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
 	"time"
-
-	"go.yaml.in/yaml/v3"
 )
 
 // DefaultMaxCost is what one decision may cost unless [LoadConfig] says
@@ -62,14 +61,19 @@ type LoadConfig struct {
 // what the files say is a [Problems], with places in the files; one about
 // reading them is not.
 func Load(cfg LoadConfig) (*Set, error) {
-	set, problems, err := load(cfg)
+	return newLoader(cfg).tested()
+}
+
+// tested is load with all problems as an error, and with the files' own tests.
+func (l *loader) tested() (*Set, error) {
+	set, problems, err := l.load()
 	if err != nil {
 		return nil, err
 	}
 	if err := problems.err(); err != nil {
 		return nil, err
 	}
-	if !cfg.SkipTests {
+	if !l.cfg.SkipTests {
 		report := set.test()
 		if report.Failed() > 0 {
 			return nil, append(problems, report.problems()...)
@@ -79,44 +83,57 @@ func Load(cfg LoadConfig) (*Set, error) {
 	return set, nil
 }
 
-// load compiles files. The set is complete only if no problem is more than a
-// warning.
-func load(cfg LoadConfig) (*Set, Problems, error) {
+// A loader makes a set of files.
+type loader struct {
+	cfg      LoadConfig
+	set      *Set
+	problems Problems
+	at       map[string]string // the place of each policy
+	watched  []watched
+}
+
+func newLoader(cfg LoadConfig) *loader {
 	if cfg.MaxCost == 0 {
 		cfg.MaxCost = DefaultMaxCost
 	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	var builtins []rawFile
-	if !cfg.OnlyFiles {
-		var err error
-		if builtins, err = builtinFiles(); err != nil {
-			return nil, nil, err
-		}
-	}
-	files := make([]rawFile, 0, len(cfg.Files))
-	for _, name := range cfg.Files {
-		data, err := readLimited(cfg.FS, name, maxFileBytes+1)
+	return &loader{cfg: cfg, set: &Set{policies: map[string]*rulePolicy{}, caveats: cfg.Caveats}, at: map[string]string{}}
+}
+
+// load compiles files. The set is complete only if no problem is more than a
+// warning.
+func (l *loader) load() (*Set, Problems, error) {
+	files := make([]rawFile, 0, len(l.cfg.Files))
+	for _, name := range l.cfg.Files {
+		data, err := l.read(name, maxFileBytes+1)
 		if err != nil {
 			return nil, nil, fmt.Errorf("read policy: %w", err)
 		}
 		files = append(files, rawFile{name: name, data: data})
 	}
-	l := &loader{cfg: cfg, set: &Set{policies: map[string]*rulePolicy{}, caveats: cfg.Caveats}, at: map[string]string{}}
+	if !l.cfg.OnlyFiles {
+		builtins, err := builtinFiles()
+		if err != nil {
+			return nil, nil, err
+		}
+		files = append(files, builtins...)
+	}
 	for _, f := range files {
 		if err := l.add(f); err != nil {
 			return nil, nil, err
 		}
 	}
-	l.set.files = append(slices.Clone(cfg.Files), l.set.files...)
-	for _, f := range builtins {
-		if err := l.add(f); err != nil {
-			return nil, nil, err
-		}
-	}
-	l.set.hash = hashOf(slices.Concat(files, builtins))
+	l.set.hash = hashOf(files)
 	return l.set, l.problems, nil
+}
+
+// read reads a file, and notes what was in it.
+func (l *loader) read(name string, limit int64) ([]byte, error) {
+	data, err := readLimited(l.cfg.FS, name, limit)
+	l.watched = append(l.watched, watched{name, limit, sumOf(data, err)})
+	return data, err
 }
 
 // A rawFile is a rule file as text.
@@ -165,14 +182,6 @@ func beside(file, name string) string {
 	return filepath.Join(filepath.Dir(file), name)
 }
 
-// A loader adds files to a set.
-type loader struct {
-	cfg      LoadConfig
-	set      *Set
-	problems Problems
-	at       map[string]string // the place of each policy
-}
-
 // add compiles a file and adds its policies.
 func (l *loader) add(f rawFile) error {
 	def := &fileDef{src: &source{name: f.name}, untested: f.builtin}
@@ -212,13 +221,8 @@ func (l *loader) compile(def *fileDef, builtin bool) error {
 // hooks prepares a file's webhooks.
 func (l *loader) hooks(def *fileDef) map[string]*webhook {
 	hooks := map[string]*webhook{}
-	for name, d := range def.webhooks {
-		hooks[name] = newWebhook(d, l.cfg, def.src)
-		for _, n := range []*yaml.Node{d.secretFile, d.caFile} {
-			if n != nil && !l.cfg.Offline {
-				l.set.files = append(l.set.files, beside(def.src.name, n.Value))
-			}
-		}
+	for _, name := range slices.Sorted(maps.Keys(def.webhooks)) {
+		hooks[name] = l.webhook(def.webhooks[name], def.src)
 	}
 	return hooks
 }

@@ -47,6 +47,10 @@ func TestFilesThatCannotBeUsed(t *testing.T) {
 	for i := range 100 {
 		fmt.Fprintf(&dear, "      - {name: r%d, when: 'session.labels.exists(k, k == user.id + \"%d\")', then: deny}\n", i, i)
 	}
+	manyLists := strings.Builder{}
+	for i := range 257 {
+		fmt.Fprintf(&manyLists, "  l%d: [x]\n", i)
+	}
 	tests := []struct {
 		name, file, place, want string
 	}{
@@ -188,6 +192,7 @@ func TestFilesThatCannotBeUsed(t *testing.T) {
 		{"webhook that is not there", then("{webhook: risk}"), ":7:15", "the file has no webhook risk"},
 		{"webhook and more", then("{webhook: risk, ttl: 5m}"), ":7:15", "a webhook decides everything itself"},
 
+		{"too many lists", "version: 1\nlists:\n" + manyLists.String() + "policies:\n  p: {otherwise: allow}\n", ":3:3", "257 lists; at most 256"},
 		{"list of the wrong type", "version: 1\nlists: {a: x}\npolicies:\n  p: {otherwise: allow}\n", ":2:12", "the list a is a list, not"},
 		{"number in a list", "version: 1\nlists: {a: [7]}\npolicies:\n  p: {otherwise: allow}\n", ":2:13", "an entry of the list a is a string, not 7"},
 		{"address in a list of strings", "version: 1\nlists: {a: [10.0.0.1]}\npolicies:\n  p: {otherwise: allow}\n", ":2:13", "it belongs under networks"},

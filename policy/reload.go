@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -40,7 +41,7 @@ type Reloader struct {
 	cfg     ReloaderConfig
 	current atomic.Pointer[inForce]
 	mu      sync.Mutex // held while loading
-	tried   fingerprint
+	tried   []watched  // the files of the last attempt, as they were then
 }
 
 // inForce is a set and, for a while after it came into force, the one before.
@@ -50,8 +51,24 @@ type inForce struct {
 	since    time.Time
 }
 
-// fingerprint identifies the contents of files.
-type fingerprint [sha256.Size]byte
+// watched is a file that was read, and what identifies its contents.
+type watched struct {
+	name  string
+	limit int64 // bytes that are read
+	sum   [sha256.Size]byte
+}
+
+// sumOf identifies the contents of a file. One that cannot be read has
+// contents of its own kind.
+func sumOf(data []byte, err error) [sha256.Size]byte {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return sha256.Sum256([]byte("there is no such file"))
+	case err != nil:
+		return sha256.Sum256([]byte("the file cannot be read"))
+	}
+	return sha256.Sum256(data)
+}
 
 // NewReloader loads the files for the first time. Files that are not in order
 // are an error: there is no last good set yet.
@@ -77,16 +94,13 @@ func NewReloader(cfg ReloaderConfig) (*Reloader, error) {
 func (r *Reloader) Reload() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	set, err := Load(r.cfg.Load)
+	l := newLoader(r.cfg.Load)
+	set, err := l.tested()
 	if err == nil {
 		err = r.complete(set)
 	}
+	r.tried = l.watched
 	old := r.current.Load()
-	if set != nil {
-		r.tried = r.look(set.files)
-	} else if old != nil {
-		r.tried = r.look(old.set.files)
-	}
 	if err != nil {
 		if old != nil {
 			r.cfg.Observe.Reloaded(old.set.hash, err)
@@ -116,20 +130,16 @@ func (r *Reloader) complete(set *Set) error {
 func (r *Reloader) Run(ctx context.Context) {
 	tick := time.NewTicker(r.cfg.Interval)
 	defer tick.Stop()
-	r.mu.Lock()
-	last := r.tried
-	r.mu.Unlock()
+	last := r.lastTried()
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
 		}
-		now := r.look(r.Current().files)
-		r.mu.Lock()
-		changed := now != r.tried
-		r.mu.Unlock()
-		if changed && now == last {
+		tried := r.lastTried()
+		now := r.look(tried)
+		if !slices.Equal(now, tried) && slices.Equal(now, last) {
 			// The error has gone to the observer; the set stays.
 			_ = r.Reload()
 		}
@@ -137,22 +147,19 @@ func (r *Reloader) Run(ctx context.Context) {
 	}
 }
 
-// look reads files and returns what identifies their contents. One that
-// cannot be read has contents of its own kind.
-func (r *Reloader) look(files []string) fingerprint {
-	h := sha256.New()
-	for _, name := range files {
-		data, err := readLimited(r.cfg.Load.FS, name, maxCABytes)
-		sum := sha256.Sum256(data)
-		if err != nil {
-			sum = sha256.Sum256([]byte("unreadable"))
-			if errors.Is(err, fs.ErrNotExist) {
-				sum = sha256.Sum256([]byte("missing"))
-			}
-		}
-		h.Write(sum[:])
+func (r *Reloader) lastTried() []watched {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.tried
+}
+
+// look reads files again.
+func (r *Reloader) look(files []watched) []watched {
+	now := make([]watched, len(files))
+	for i, f := range files {
+		now[i] = watched{f.name, f.limit, sumOf(readLimited(r.cfg.Load.FS, f.name, f.limit))}
 	}
-	return fingerprint(h.Sum(nil))
+	return now
 }
 
 // Current returns the set in force.

@@ -28,7 +28,6 @@ type Set struct {
 	warnings Problems
 	hash     string
 	caveats  CaveatChecker
-	files    []string // that it was loaded from, keys and certificates included
 }
 
 // Has reports whether there is a policy of this name. The empty name stands

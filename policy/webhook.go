@@ -57,21 +57,21 @@ type webhook struct {
 	countSessions bool
 }
 
-// newWebhook prepares a webhook, reporting what is wrong with the files it
-// names. Offline, it only knows its name.
-func newWebhook(def *webhookDef, cfg LoadConfig, src *source) *webhook {
-	w := &webhook{name: def.name, def: def, now: cfg.Now, observe: observer(cfg.Observe), countSessions: def.countSessions}
-	if cfg.Offline || src.failed() {
+// webhook prepares a webhook, reporting what is wrong with the files it names.
+// Offline, it only knows its name.
+func (l *loader) webhook(def *webhookDef, src *source) *webhook {
+	w := &webhook{name: def.name, def: def, now: l.cfg.Now, observe: observer(l.cfg.Observe), countSessions: def.countSessions}
+	if l.cfg.Offline || src.failed() {
 		return w
 	}
 	var err error
-	if w.key, err = readSecret(cfg.FS, beside(src.name, def.secretFile.Value)); err != nil {
+	if w.key, err = l.readSecret(beside(src.name, def.secretFile.Value)); err != nil {
 		src.errorAt(def.secretFile, "read key: %v", err)
 		return w
 	}
 	roots := &tls.Config{MinVersion: tls.VersionTLS12}
 	if def.caFile != nil {
-		if roots.RootCAs, err = readCAs(cfg.FS, beside(src.name, def.caFile.Value)); err != nil {
+		if roots.RootCAs, err = l.readCAs(beside(src.name, def.caFile.Value)); err != nil {
 			src.errorAt(def.caFile, "read certificates: %v", err)
 			return w
 		}

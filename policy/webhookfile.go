@@ -4,7 +4,6 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"net/netip"
 	"net/url"
@@ -158,8 +157,8 @@ func (secret) LogValue() slog.Value         { return slog.StringValue(redacted) 
 func (secret) MarshalJSON() ([]byte, error) { return []byte(`"` + redacted + `"`), nil }
 
 // readSecret reads the key from its file, less the white space around it.
-func readSecret(fsys fs.FS, name string) (secret, error) {
-	data, err := readLimited(fsys, name, maxSecretBytes+1)
+func (l *loader) readSecret(name string) (secret, error) {
+	data, err := l.read(name, maxSecretBytes+1)
 	if err != nil {
 		return nil, err
 	}
@@ -174,8 +173,8 @@ func readSecret(fsys fs.FS, name string) (secret, error) {
 }
 
 // readCAs reads the certificates that a webhook's may be signed by.
-func readCAs(fsys fs.FS, name string) (*x509.CertPool, error) {
-	data, err := readLimited(fsys, name, maxCABytes)
+func (l *loader) readCAs(name string) (*x509.CertPool, error) {
+	data, err := l.read(name, maxCABytes)
 	if err != nil {
 		return nil, err
 	}
