@@ -215,16 +215,25 @@ func (c *Client) newRequestID() (string, error) {
 	return EncodeBase64(id[:]), nil
 }
 
-// do makes one attempt and decodes the answer into out.
+// do makes one attempt with a form and decodes the answer into out.
 func (c *Client) do(ctx context.Context, method, path string, form url.Values, out any) error {
+	contentType := ""
+	if method == http.MethodPost {
+		contentType = ContentTypeForm
+	}
+	return c.send(ctx, method, path, contentType, form.Encode(), out)
+}
+
+// send makes one attempt and decodes the answer into out.
+func (c *Client) send(ctx context.Context, method, path, contentType, body string, out any) error {
 	ctx, cancel := context.WithTimeout(ctx, c.cfg.Timeout)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, method, c.cfg.URL+path, strings.NewReader(form.Encode()))
+	req, err := http.NewRequestWithContext(ctx, method, c.cfg.URL+path, strings.NewReader(body))
 	if err != nil {
 		return err
 	}
-	if method == http.MethodPost {
-		req.Header.Set("Content-Type", ContentTypeForm)
+	if contentType != "" {
+		req.Header.Set("Content-Type", contentType)
 	}
 	req.Header.Set(HeaderProtocol, ProtocolVersion)
 	if len(c.cfg.APIKey) > 0 {
@@ -243,7 +252,7 @@ func (c *Client) do(ctx context.Context, method, path string, form url.Values, o
 
 // decodeBody reads a JSON body of an answer.
 func decodeBody(resp *http.Response, out any) error {
-	const limit = 64 << 10
+	const limit = 1 << 20 // the sessions of one user may be many
 	data, err := io.ReadAll(io.LimitReader(resp.Body, limit+1))
 	if err != nil {
 		return err

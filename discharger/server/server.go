@@ -35,6 +35,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -107,8 +108,9 @@ func New(cfg Config) (*Server, error) {
 	s := &Server{cfg: cfg, keys: keys, failures: newFailures(cfg.Now)}
 	s.client = s.newEcho()
 	s.client.Use(s.cors(), s.guard)
+	segments := strings.NewReplacer("{", ":", "}", "") // as echo spells them
 	for _, r := range s.clientRoutes() {
-		s.client.Add(r.method, r.path, r.handler)
+		s.client.Add(r.method, segments.Replace(r.path), r.handler)
 	}
 	s.admin = s.newEcho()
 	for _, r := range s.adminRoutes() {
@@ -129,6 +131,13 @@ func (s *Server) clientRoutes() []route {
 		{http.MethodPost, api.PathLogout, s.logout},
 		{http.MethodGet, api.PathInfo, s.info},
 		{http.MethodGet, api.PathPublicKey, s.publicKey},
+
+		{http.MethodGet, api.PathUserSessions, s.authorized(s.listSessions)},
+		{http.MethodDelete, api.PathUserSessions, s.authorized(s.revokeUser)},
+		{http.MethodDelete, api.PathUserSession, s.authorized(s.revokeSession)},
+		{http.MethodDelete, api.PathUserDevice, s.authorized(s.revokeDevice)},
+		{http.MethodDelete, api.PathSessions, s.authorized(s.revokeAll)},
+		{http.MethodPost, api.PathSeen, s.authorized(s.seen)},
 	}
 }
 
@@ -172,8 +181,8 @@ func (s *Server) cors() echo.MiddlewareFunc {
 // writes its access line.
 func (s *Server) guard(next echo.HandlerFunc) echo.HandlerFunc {
 	return func(c echo.Context) (err error) {
-		start := s.cfg.Now()
-		defer s.access(c, start)
+		start, seen := s.cfg.Now(), new(discharger.Observation)
+		defer s.access(c, start, seen)
 		defer func() {
 			if p := recover(); p != nil {
 				err = fmt.Errorf("%w: panic: %v", discharger.ErrUnavailable, p)
@@ -189,7 +198,7 @@ func (s *Server) guard(next echo.HandlerFunc) echo.HandlerFunc {
 		}
 		ctx, cancel := context.WithTimeout(c.Request().Context(), s.cfg.Timeout)
 		defer cancel()
-		c.SetRequest(c.Request().WithContext(ctx))
+		c.SetRequest(c.Request().WithContext(context.WithValue(ctx, seenKey{}, seen)))
 		c.Response().Header().Set("Cache-Control", "no-store")
 		if err := next(c); err != nil {
 			c.Error(err)
@@ -200,13 +209,29 @@ func (s *Server) guard(next echo.HandlerFunc) echo.HandlerFunc {
 
 var errOverload = fmt.Errorf("%w: too many requests at a time", discharger.ErrUnavailable)
 
+// seenKey finds in a request's context what its access line is to say of the
+// core's answer.
+type seenKey struct{}
+
 // access writes the one line that a request leaves behind. The query is not in
-// it: tokens are.
-func (s *Server) access(c echo.Context, start time.Time) {
-	s.cfg.Log.LogAttrs(c.Request().Context(), slog.LevelInfo, "request",
+// it: tokens are. Of a request that was decided it has the session, and the
+// policy's rule and the version of the rules that decided.
+func (s *Server) access(c echo.Context, start time.Time, seen *discharger.Observation) {
+	attrs := make([]slog.Attr, 0, 12)
+	attrs = append(attrs,
 		slog.String("method", c.Request().Method), slog.String("path", c.Request().URL.Path),
 		slog.Int("status", c.Response().Status), slog.Int64("bytes", c.Response().Size),
 		slog.String("from", c.RealIP()), slog.Duration("took", s.cfg.Now().Sub(start)))
+	if seen.Homeserver != "" {
+		attrs = append(attrs, slog.String("homeserver", seen.Homeserver), slog.String("session", seen.Session.String()))
+	}
+	if seen.Reason != "" {
+		attrs = append(attrs, slog.String("reason", string(seen.Reason)))
+	}
+	if seen.Rule != "" {
+		attrs = append(attrs, slog.String("rule", seen.Rule), slog.String("policy_hash", seen.PolicyHash))
+	}
+	s.cfg.Log.LogAttrs(c.Request().Context(), slog.LevelInfo, "request", attrs...)
 }
 
 // Client returns the handler for clients and homeservers.
