@@ -211,6 +211,7 @@ func TestProblems(t *testing.T) {
 		{"no address", "trusted_proxies: [proxy]", `trusted_proxies[0]: want an address or a CIDR such as 10.0.0.0/8, got "proxy"`},
 		{"mapped", "trusted_proxies: ['::ffff:10.0.0.0/104']", `trusted_proxies[0]: want IPv4 ranges in their own spelling`},
 		{"origin", "cors_origins: [app.example.org]", `f.yaml:1:16: cors_origins[0]: want "*" or an origin`},
+		{"no origin", "cors_origins: []", `f.yaml:1:15: cors_origins: is empty`},
 		{"origin with path", "cors_origins: ['https://a.example/']", `cors_origins[0]: want "*" or an origin`},
 
 		{"no name", "homeservers: [{public_key: " + key1 + "}]", `f.yaml:1:15: homeservers[0].name: is missing`},

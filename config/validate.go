@@ -205,6 +205,9 @@ func (r *report) validateClients(c *Config) {
 			r.at(fmt.Sprintf("trusted_proxies[%d]", i), "%s is everybody: any client could claim any address", p)
 		}
 	}
+	if len(c.CORSOrigins) == 0 {
+		r.at("cors_origins", "is empty; name the origins, or leave the key out to allow any")
+	}
 	for i, origin := range c.CORSOrigins {
 		u, err := url.Parse(origin)
 		if origin != "*" && (err != nil || u.Scheme == "" || u.Host == "" || u.Scheme+"://"+u.Host != origin) {

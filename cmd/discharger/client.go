@@ -4,6 +4,8 @@ import (
 	"context"
 	"crypto/rand"
 	"flag"
+	"fmt"
+	"os"
 	"time"
 
 	"github.com/discharger/discharger/config/atomicfile"
@@ -62,6 +64,9 @@ session.`,
 			out := f.String("o", "", "session `file` to make; without, it goes to standard output")
 			bundle := f.Bool("bundle", false, "write the bundle to standard output, and the session only with -o")
 			return func(ctx context.Context, args []string) error {
+				if _, err := os.Lstat(*out); err == nil {
+					return fmt.Errorf("%s is there already, and stays", *out)
+				}
 				data, err := t.input(args)
 				if err != nil {
 					return err

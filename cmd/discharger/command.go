@@ -9,8 +9,6 @@ import (
 	"slices"
 	"strings"
 	"time"
-
-	"github.com/discharger/discharger/config"
 )
 
 // terminal is everything that a command touches beside files and the network.
@@ -50,6 +48,8 @@ func commands() []command {
 		serveCommand(), demoCommand(),
 		keysNewCommand(), keysListCommand(), keysRetireCommand(),
 		mintCommand(), dischargeCommand(), refreshCommand(), logoutCommand(), verifyCommand(), inspectCommand(),
+		policyCheckCommand(), policyTestCommand(), policyEvalCommand(), policyDiffCommand(),
+		policyShowCommand(), policyFieldsCommand(), policySchemaCommand(), schemaCheckCommand(), schemaDocsCommand(),
 		configCheckCommand(), configExampleCommand(), healthCommand(), versionCommand(),
 	}
 }
@@ -57,13 +57,7 @@ func commands() []command {
 // run runs what args name and returns the exit code.
 func run(ctx context.Context, t *terminal, args []string) int {
 	err := dispatch(ctx, t, args)
-	var problems config.Problems
-	switch {
-	case errors.As(err, &problems): // each has a line, and begins with its place
-		fmt.Fprintln(t.err, problems)
-	case err != nil:
-		fmt.Fprintf(t.err, "discharger: %v\n", err)
-	}
+	t.report(err)
 	return exitCode(err)
 }
 

@@ -111,11 +111,11 @@ func TestDialable(t *testing.T) {
 		"127.0.0.1:1": "127.0.0.1:1",
 		":1":          "127.0.0.1:1",
 		"0.0.0.0:1":   "127.0.0.1:1",
-		"[::]:1":      "[::1]:1",
+		"[::]:1":      "127.0.0.1:1",
 		"[::1]:1":     "[::1]:1",
 		"localhost:1": "localhost:1",
 	} {
-		if got := dialable(&config.Config{AdminListen: listen}); got != want {
+		if got := dialable(listen); got != want {
 			t.Errorf("%s is asked at %s, want %s", listen, got, want)
 		}
 	}
@@ -135,6 +135,20 @@ func TestQuoted(t *testing.T) {
 	} {
 		if got := quoted(text); got != want {
 			t.Errorf("%q became %s, want %s", text, got, want)
+		}
+	}
+}
+
+// What a service says in an error does not get through either, and stays
+// readable.
+func TestPlain(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]string{
+		"refused: «no»\n\tagain": "refused: «no»\n\tagain",
+		"\x1b[2J\u202eabc\xff":   `\x1b[2J\u202eabc` + "\ufffd",
+	} {
+		if got := plain(text); got != want {
+			t.Errorf("%q became %q, want %q", text, got, want)
 		}
 	}
 }

@@ -90,6 +90,12 @@ func TestDrain(t *testing.T) {
 	if got := status(t, admin+"/readyz"); got != http.StatusOK {
 		t.Errorf("readyz is %d", got)
 	}
+	if got := status(t, admin+"/metrics"); got != http.StatusOK {
+		t.Errorf("metrics is %d for operators", got)
+	}
+	if got := status(t, "http://"+client+"/metrics"); got != http.StatusNotFound {
+		t.Errorf("metrics is %d for clients", got)
+	}
 	conn, r := slowRequest(t, client)
 	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)

@@ -10,7 +10,6 @@ import (
 	"net/netip"
 	"time"
 
-	"github.com/discharger/discharger/config"
 	"github.com/discharger/discharger/discharger/api"
 )
 
@@ -31,7 +30,7 @@ func healthCommand() command {
 					if err != nil {
 						return err
 					}
-					*address = dialable(cfg)
+					*address = dialable(cfg.AdminListen)
 				}
 				path := api.PathHealth
 				if *ready {
@@ -43,18 +42,15 @@ func healthCommand() command {
 	}
 }
 
-// dialable is where admin_listen is reached from here: an address of all
-// interfaces is one of the loopback too.
-func dialable(cfg *config.Config) string {
-	host, port, err := net.SplitHostPort(cfg.AdminListen)
+// dialable is where an address to listen at is reached from here: all
+// interfaces are reached by the loopback too.
+func dialable(listen string) string {
+	host, port, err := net.SplitHostPort(listen)
 	if err != nil {
-		return cfg.AdminListen
+		return listen
 	}
 	if a, err := netip.ParseAddr(host); host == "" || err == nil && a.IsUnspecified() {
 		host = "127.0.0.1"
-		if a.Is6() {
-			host = "::1"
-		}
 	}
 	return net.JoinHostPort(host, port)
 }

@@ -163,12 +163,3 @@ func printIdentity(t *terminal, id homeserver.Identity) {
 	}
 	fmt.Fprintf(t.out, "  expires  %s, %v from now\n", id.Expires.Format(time.RFC3339), id.Expires.Sub(t.now()).Round(time.Second))
 }
-
-// quoted shows text from elsewhere so that a terminal cannot be told anything
-// by it.
-func quoted(s string) string {
-	if q := fmt.Sprintf("%q", s); q[1:len(q)-1] != s {
-		return q
-	}
-	return s
-}

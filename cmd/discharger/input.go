@@ -6,6 +6,9 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strconv"
+	"strings"
+	"unicode"
 
 	"github.com/discharger/discharger/config/atomicfile"
 )
@@ -52,3 +55,26 @@ func (t *terminal) output(path, text string) error {
 // say writes a line for people, to standard error, so that it is not in the way
 // of what is piped on.
 func (t *terminal) say(format string, args ...any) { fmt.Fprintf(t.err, format+"\n", args...) }
+
+// plain makes control characters visible, which may come from a service or a
+// file, and leaves lines as they are.
+func plain(s string) string {
+	var b strings.Builder
+	for _, r := range s {
+		if unicode.IsPrint(r) || r == '\n' || r == '\t' {
+			b.WriteRune(r)
+			continue
+		}
+		b.WriteString(strings.Trim(strconv.QuoteRune(r), "'"))
+	}
+	return b.String()
+}
+
+// quoted shows one text from elsewhere, in quotes if there is anything to
+// notice about it.
+func quoted(s string) string {
+	if q := strconv.Quote(s); q[1:len(q)-1] != s {
+		return q
+	}
+	return s
+}

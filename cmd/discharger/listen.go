@@ -55,7 +55,7 @@ func (l *listeners) url(cfg *config.Config) string {
 	if cfg.PublicURL != "" {
 		return cfg.PublicURL
 	}
-	return "http://" + l.client.Addr().String()
+	return "http://" + dialable(l.client.Addr().String())
 }
 
 // shutdown stops taking requests, and waits for those under way. /readyz says
