@@ -6,6 +6,7 @@ import (
 	"flag"
 	"fmt"
 	"io/fs"
+	"strings"
 
 	"github.com/discharger/discharger/config"
 )
@@ -25,7 +26,7 @@ func configExampleCommand() command {
 func configCheckCommand() command {
 	return command{
 		name: "config check", args: "[flags]", about: "Say what is wrong with a configuration, without starting.",
-		more: "Reads everything that \"serve\" reads before it opens the store: the file, the\nenvironment, the keys, and the files that secrets are in. Exit code 78: unusable.",
+		more: "Reads everything that \"serve\" reads before it opens the store: the file, the\nenvironment, the keys, the policies, and the files that secrets are in. Exit code 78: unusable.",
 		setup: func(t *terminal, f *flag.FlagSet) action {
 			options := configFlags(t, f)
 			return func(context.Context, []string) error { return checkConfig(t, options) }
@@ -50,6 +51,10 @@ func checkConfig(t *terminal, options *config.Options) error {
 		}
 		fmt.Fprintf(t.out, "keys         %d, in %s\n", len(keys.Keys), cfg.KeyFile())
 	}
+	names, err := checkRules(cfg, options.File, t.now)
+	if err != nil {
+		return err
+	}
 	store := cfg.BoltFile()
 	if r := cfg.Store.Redis; r != nil {
 		store = fmt.Sprintf("Redis at %v, durability %s", r.Addresses, r.Durability)
@@ -59,6 +64,7 @@ func checkConfig(t *terminal, options *config.Options) error {
 	for _, h := range cfg.Homeservers {
 		fmt.Fprintf(t.out, "             %s, key %s\n", quoted(h.Name), h.PublicKey)
 	}
+	fmt.Fprintf(t.out, "policies     %s\n", strings.Join(names, ", "))
 	fmt.Fprintln(t.out, "ok")
 	return nil
 }

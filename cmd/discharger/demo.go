@@ -96,10 +96,14 @@ func (d *daemon) stage(ctx context.Context) (home *keyfile.Ring, err error) {
 		return nil, errors.Join(err, l.client.Close(), l.admin.Close())
 	}
 	d.cfg.Homeservers = []config.Homeserver{{Name: home.Peer.Name, PublicKey: home.Of(keyfile.Seal)[0].Public}}
-	srv, err := d.parts.server(d.cfg, d.keys)
+	if d.rules, err = d.parts.rules.make(d.cfg, ""); err != nil {
+		return nil, errors.Join(err, l.client.Close(), l.admin.Close())
+	}
+	srv, err := d.parts.server(d.cfg, d.keys, d.rules)
 	if err != nil {
 		return nil, errors.Join(err, l.client.Close(), l.admin.Close())
 	}
+	d.parts.rules.begin(d.rules)
 	d.listeners = l
 	l.serve(srv, d.log)
 	return home, nil

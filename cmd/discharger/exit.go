@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/discharger/discharger/config"
 	"github.com/discharger/discharger/discharger/api"
 )
 
@@ -50,13 +49,12 @@ func mark(err, as error) error {
 // exitCode is the one place that turns errors into exit codes.
 func exitCode(err error) int {
 	var usage *usageError
-	var problems config.Problems
 	switch {
 	case err == nil:
 		return exitOK
 	case errors.As(err, &usage):
 		return exitUsage
-	case errors.As(err, &problems), errors.Is(err, errConfig):
+	case problemsIn(err) != nil, errors.Is(err, errConfig):
 		return exitConfig
 	case errors.Is(err, api.ErrUnavailable), errors.Is(err, errUnavailable):
 		return exitUnavailable

@@ -27,7 +27,7 @@ const modulePath = "github.com/discharger/discharger"
 var layout = map[string][]string{
 	"cmd/discharger": {
 		"config", "config/atomicfile", "config/keyfile", "discharger", "discharger/api", "discharger/caveat",
-		"discharger/homeserver", "discharger/server", "discharger/store",
+		"discharger/homeserver", "discharger/server", "discharger/store", "policy", "policy/schema",
 	},
 	"cmd/discharger/interop": {},
 
@@ -35,7 +35,7 @@ var layout = map[string][]string{
 	"config/atomicfile": {},
 	"config/keyfile":    {"config/atomicfile", "discharger", "discharger/api", "discharger/caveat", "discharger/homeserver"},
 
-	"discharger/server":           {"discharger", "discharger/api", "discharger/caveat"},
+	"discharger/server":           {"discharger", "discharger/api", "discharger/caveat", "policy"},
 	"discharger/store":            {"discharger", "discharger/caveat"},
 	"discharger":                  {"discharger/caveat", "discharger/chain", "policy"},
 	"discharger/homeserver":       {"discharger/api", "discharger/caveat", "discharger/chain"},

@@ -24,9 +24,10 @@ Without a configuration file it keeps keys and sessions in ./discharger-data and
 knows no homeserver yet; it says what to do next. "discharger config example"
 prints a file to start from.
 
-SIGHUP reads the configuration and the keys again: homeservers, lifetimes and
-keys change without a pause. SIGTERM and SIGINT finish what is under way, and
-end the program; a second one ends it at once.`,
+SIGHUP reads the configuration, the keys and the policies again: homeservers,
+lifetimes, keys and rules change without a pause. Rule files are also read again
+when they change. What is wrong changes nothing. SIGTERM and SIGINT finish what
+is under way, and end the program; a second one ends it at once.`,
 		setup: func(t *terminal, f *flag.FlagSet) action {
 			d := daemon{t: t}
 			d.options = configFlags(t, f)
@@ -70,6 +71,7 @@ type daemon struct {
 	level     slog.LevelVar
 	keys      *keyfile.Ring
 	parts     *parts
+	rules     *rules
 	listeners *listeners
 }
 
@@ -133,13 +135,17 @@ func (d *daemon) start(ctx context.Context) (err error) {
 	if err := d.parts.store.Ready(ctx); err != nil {
 		d.log.Error("store is not ready", slog.Any("error", err))
 	}
-	srv, err := d.parts.server(d.cfg, d.keys)
+	if d.rules, err = d.parts.rules.make(d.cfg, d.options.File); err != nil {
+		return err
+	}
+	srv, err := d.parts.server(d.cfg, d.keys, d.rules)
 	if err != nil {
 		return err
 	}
 	if d.listeners, err = listen(ctx, d.cfg); err != nil {
 		return err
 	}
+	d.parts.rules.begin(d.rules)
 	d.listeners.serve(srv, d.log)
 	return nil
 }
@@ -161,9 +167,14 @@ func (d *daemon) wait(ctx context.Context, hangup <-chan os.Signal) error {
 	}
 }
 
-// reload reads configuration and keys again and changes over to them, between
-// two requests. If anything is wrong with them, nothing changes.
+// reload reads configuration, keys and rules again and changes over to them,
+// between two requests. If anything is wrong with them, nothing changes. Audit
+// logs are opened anew in any case: whoever renamed them waits for that.
 func (d *daemon) reload() error {
+	return errors.Join(d.parts.rules.reopen(), d.change())
+}
+
+func (d *daemon) change() error {
 	cfg, err := loadConfig(d.options)
 	if err != nil {
 		return err
@@ -172,8 +183,14 @@ func (d *daemon) reload() error {
 	if err != nil {
 		return err
 	}
-	srv, err := d.parts.server(cfg, keys)
+	rules, err := d.parts.rules.make(cfg, d.options.File)
 	if err != nil {
+		d.parts.rules.metrics.ReloadRefused()
+		return err
+	}
+	srv, err := d.parts.server(cfg, keys, rules)
+	if err != nil {
+		rules.end()
 		return err
 	}
 	if fixed(cfg) != fixed(d.cfg) || !reflect.DeepEqual(cfg.Store, d.cfg.Store) {
@@ -181,6 +198,9 @@ func (d *daemon) reload() error {
 	}
 	d.level.Set(cfg.Log.Level)
 	d.listeners.current.Store(srv)
+	d.rules.end()
+	d.rules = rules
+	d.parts.rules.begin(rules)
 	d.cfg.ShutdownTimeout = cfg.ShutdownTimeout
 	d.log.Info("reloaded", slog.Int("homeservers", len(cfg.Homeservers)), slog.Int("keys", len(keys.Keys)))
 	return nil
@@ -191,10 +211,11 @@ func fixed(c *config.Config) [4]string {
 	return [4]string{c.Listen, c.AdminListen, c.DataDir, string(c.Log.Format)}
 }
 
-// stop finishes requests and closes the store.
+// stop finishes requests and closes audit log and store.
 func (d *daemon) stop() error {
 	err := d.listeners.shutdown(d.cfg.ShutdownTimeout)
-	err = errors.Join(err, d.parts.store.Close())
+	d.rules.end()
+	err = errors.Join(err, d.parts.rules.close(), d.parts.store.Close())
 	if err == nil {
 		d.log.Info("stopped")
 	}

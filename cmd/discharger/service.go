@@ -20,6 +20,7 @@ import (
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/server"
 	"github.com/discharger/discharger/discharger/store"
+	"github.com/discharger/discharger/policy"
 )
 
 // parts are what a service is put together from, once for its whole life. What
@@ -30,6 +31,7 @@ type parts struct {
 	store    openStore
 	metrics  *server.Metrics
 	registry *prometheus.Registry
+	rules    *ruleParts
 }
 
 // openStore is a store with what only operators ask of it.
@@ -111,6 +113,11 @@ func open(ctx context.Context, cfg *config.Config, keys *keyfile.Ring, log *slog
 	if p.metrics, err = server.NewMetrics(p.registry); err != nil {
 		return nil, err
 	}
+	policies, err := server.NewPolicyMetrics(p.registry, log, now)
+	if err != nil {
+		return nil, err
+	}
+	p.rules = &ruleParts{metrics: policies, log: log, now: now, audits: make(map[string]*policy.Audit)}
 	if r := cfg.Store.Redis; r != nil {
 		p.store, err = openRedis(ctx, cfg, r, keys, p)
 	} else {
@@ -145,8 +152,8 @@ func openRedis(ctx context.Context, cfg *config.Config, r *config.Redis, keys *k
 	return store.OpenRedis(ctx, rc)
 }
 
-// server puts core and HTTP together for a configuration and keys.
-func (p *parts) server(cfg *config.Config, keys *keyfile.Ring) (*server.Server, error) {
+// server puts core and HTTP together for a configuration, keys and rules.
+func (p *parts) server(cfg *config.Config, keys *keyfile.Ring, r *rules) (*server.Server, error) {
 	opener, err := newOpener(cfg, keys)
 	if err != nil {
 		return nil, mark(err, errConfig)
@@ -166,7 +173,8 @@ func (p *parts) server(cfg *config.Config, keys *keyfile.Ring) (*server.Server, 
 		refresh = append(refresh, k.Secret())
 	}
 	service, err := discharger.New(discharger.Config{
-		Opener: opener, Store: p.metrics.Store(p.store), RefreshKeys: refresh, Policies: policies,
+		Opener: opener, Store: p.metrics.Store(p.store), RefreshKeys: refresh,
+		Policy: r.evaluator, Policies: policies,
 		TTL: cfg.Discharge.TTL, MaxTTL: cfg.Discharge.MaxTTL,
 		Limits: discharger.Limits{
 			Activation: cfg.Discharge.ActivationWindow, Grace: cfg.Discharge.Grace, Skew: cfg.Discharge.ClockSkew,

@@ -56,8 +56,11 @@ func NewMetrics(reg prometheus.Registerer) (*Metrics, error) {
 	return m, nil
 }
 
-// Observe counts one answered request.
-func (m *Metrics) Observe(_ context.Context, o discharger.Observation) {
+// Observe counts one answered request, and notes it for the access line.
+func (m *Metrics) Observe(ctx context.Context, o discharger.Observation) {
+	if seen, ok := ctx.Value(seenKey{}).(*discharger.Observation); ok {
+		*seen = o
+	}
 	mode := ""
 	if o.Mode != 0 {
 		mode = o.Mode.String()

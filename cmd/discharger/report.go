@@ -1,0 +1,47 @@
+package main
+
+import (
+	"errors"
+
+	"github.com/discharger/discharger/config"
+	"github.com/discharger/discharger/policy"
+	"github.com/discharger/discharger/policy/schema"
+)
+
+// report writes the error of a command. What is wrong in a file has lines of its
+// own, which begin with the place; in rule files and caveat schemas the place
+// is shown too.
+func (t *terminal) report(err error) {
+	switch problems := problemsIn(err).(type) {
+	case policy.Problems:
+		if _, err := problems.WriteTo(t.err); err != nil {
+			t.say("%s", plain(problems.Error()))
+		}
+	case schema.Problems:
+		for _, p := range problems {
+			t.say("%s", plain(p.Detail()))
+		}
+	case nil:
+		if err != nil {
+			t.say("discharger: %s", plain(err.Error()))
+		}
+	default:
+		t.say("%s", plain(problems.Error()))
+	}
+}
+
+// problemsIn finds the mistakes in files that an error is about, or nil.
+func problemsIn(err error) error {
+	var configuration config.Problems
+	var rules policy.Problems
+	var caveats schema.Problems
+	switch {
+	case errors.As(err, &configuration):
+		return configuration
+	case errors.As(err, &rules):
+		return rules
+	case errors.As(err, &caveats):
+		return caveats
+	}
+	return nil
+}

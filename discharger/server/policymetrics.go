@@ -1,0 +1,190 @@
+package server
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/discharger/discharger/policy"
+)
+
+// PolicyMetrics counts what happens beside the decisions of a policy, for
+// Prometheus, and logs what an operator should look at. Labels come from fixed
+// sets; webhook is as many as rule files have, hash is the one in force.
+//
+// There may be two rule sets: the live one, which answers, and a candidate,
+// which is compared with it. [PolicyMetrics.Live] and [PolicyMetrics.Candidate]
+// are the observers of each.
+type PolicyMetrics struct {
+	log     *slog.Logger
+	now     func() time.Time
+	info    *prometheus.GaugeVec
+	reloads *prometheus.CounterVec
+	shadow  *prometheus.CounterVec
+	differ  *prometheus.CounterVec
+	lost    prometheus.Counter
+	hooks   *prometheus.HistogramVec
+	refused *prometheus.CounterVec
+	loudAt  atomic.Int64 // when a lost audit record was last logged, in Unix ns
+}
+
+// NewPolicyMetrics makes the metrics and registers them. Log and now are
+// required.
+func NewPolicyMetrics(reg prometheus.Registerer, log *slog.Logger, now func() time.Time) (*PolicyMetrics, error) {
+	if log == nil || now == nil {
+		return nil, errors.New("policy metrics need a log and a clock")
+	}
+	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
+		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
+	}
+	m := &PolicyMetrics{
+		log: log, now: now,
+		info: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "discharger_policy_info",
+			Help: "Always 1; hash identifies the rule files in force, set is live or candidate.",
+		}, []string{"set", "hash"}),
+		reloads: counter("discharger_policy_reloads_total", "Attempts to load rule files, by set and result.", "set", "result"),
+		shadow: counter("discharger_policy_shadow_total",
+			"Decisions that the candidate was asked about: same, different, undetermined, or dropped because it is too slow.", "result"),
+		differ: counter("discharger_policy_shadow_differences_total",
+			"Decisions that the candidate would change, by the effects of both; equal effects differ in something else.", "live", "candidate"),
+		lost: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "discharger_policy_audit_lost_total", Help: "Times that records did not reach the audit log.",
+		}),
+		hooks: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name:    "discharger_policy_webhook_seconds",
+			Help:    "Time until a webhook answered or was given up, by webhook and result.",
+			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5},
+		}, []string{"webhook", "result"}),
+		refused: counter("discharger_policy_webhook_refused_total",
+			"Questions that did not go out, because the webhook fails or has too many already.", "webhook"),
+	}
+	for _, c := range []prometheus.Collector{m.info, m.reloads, m.shadow, m.differ, m.lost, m.hooks, m.refused} {
+		if err := reg.Register(c); err != nil {
+			return nil, fmt.Errorf("register policy metrics: %w", err)
+		}
+	}
+	for _, set := range []string{setLive, setCandidate} {
+		for _, result := range []string{"ok", "error"} {
+			m.reloads.WithLabelValues(set, result) // from the start, so that a rise from 0 is seen
+		}
+	}
+	for _, result := range []string{"same", "different", "undetermined", "dropped"} {
+		m.shadow.WithLabelValues(result)
+	}
+	return m, nil
+}
+
+// The values of the label set.
+const (
+	setLive      = "live"
+	setCandidate = "candidate"
+)
+
+// Live returns the observer of the set that answers, of its audit log, and of
+// the comparison with a candidate.
+func (m *PolicyMetrics) Live() policy.Observer { return &setObserver{m, setLive} }
+
+// Candidate returns the observer of the set that is compared. What its webhooks
+// do is not counted: it would be taken for the live set's.
+func (m *PolicyMetrics) Candidate() policy.Observer { return &setObserver{m, setCandidate} }
+
+// ReloadRefused counts an attempt to load the live set's files whose error the
+// caller logs.
+func (m *PolicyMetrics) ReloadRefused() { m.reloads.WithLabelValues(setLive, "error").Inc() }
+
+// NoCandidate says that there is no candidate any more.
+func (m *PolicyMetrics) NoCandidate() { m.info.DeletePartialMatch(prometheus.Labels{"set": setCandidate}) }
+
+type setObserver struct {
+	m   *PolicyMetrics
+	set string
+}
+
+// Reloaded counts an attempt, and shows and logs what is in force after it.
+func (o *setObserver) Reloaded(hash string, err error) {
+	if err != nil {
+		o.m.reloads.WithLabelValues(o.set, "error").Inc()
+		o.m.log.Error("policy files cannot be used, the last good ones stay",
+			slog.String("set", o.set), slog.String("hash", hash), slog.Any("error", err))
+		return
+	}
+	o.m.reloads.WithLabelValues(o.set, "ok").Inc()
+	o.m.info.DeletePartialMatch(prometheus.Labels{"set": o.set})
+	o.m.info.WithLabelValues(o.set, hash).Set(1)
+	o.m.log.Info("policy in force", slog.String("set", o.set), slog.String("hash", hash))
+}
+
+// Shadowed counts a comparison, and logs it if the candidate differs.
+func (o *setObserver) Shadowed(c policy.Comparison) {
+	switch {
+	case c.Undetermined:
+		o.m.shadow.WithLabelValues("undetermined").Inc()
+		return
+	case len(c.Differences) == 0:
+		o.m.shadow.WithLabelValues("same").Inc()
+		return
+	}
+	live, candidate := effectLabel(c.Live, c.LiveErr), effectLabel(c.Candidate, c.CandidateErr)
+	o.m.shadow.WithLabelValues("different").Inc()
+	o.m.differ.WithLabelValues(live, candidate).Inc()
+	attrs := []any{
+		slog.String("session", c.Input.Session.ID), slog.String("homeserver", c.Input.Homeserver.Name),
+		slog.String("policy", c.Input.Policy), slog.Any("parts", c.Differences),
+		slog.String("live", live), slog.String("live_rule", c.Live.Rule),
+		slog.String("candidate", candidate), slog.String("candidate_rule", c.Candidate.Rule),
+		slog.String("candidate_hash", c.Candidate.Hash),
+	}
+	if c.CandidateErr != nil {
+		attrs = append(attrs, slog.Any("candidate_error", c.CandidateErr))
+	}
+	o.m.log.Info("candidate would decide otherwise", attrs...)
+}
+
+// effectLabel is a decision's effect, or that there is none.
+func effectLabel(d policy.Decision, err error) string {
+	if err != nil {
+		return "undecided"
+	}
+	return string(d.Effect)
+}
+
+// ShadowDropped counts a comparison that was not made.
+func (o *setObserver) ShadowDropped() { o.m.shadow.WithLabelValues("dropped").Inc() }
+
+// loudEvery is how often lost audit records are logged: they come with every
+// request.
+const loudEvery = 10 * time.Second
+
+// AuditFailed counts what is missing in the audit log.
+func (o *setObserver) AuditFailed(err error) {
+	o.m.lost.Inc()
+	now, last := o.m.now().UnixNano(), o.m.loudAt.Load()
+	if now-last >= int64(loudEvery) && o.m.loudAt.CompareAndSwap(last, now) {
+		o.m.log.Error("audit log is incomplete", slog.Any("error", err))
+	}
+}
+
+// WebhookAsked times a webhook. An error of one is logged with the request that
+// it left undecided.
+func (o *setObserver) WebhookAsked(name string, took time.Duration, err error) {
+	if o.set != setLive {
+		return
+	}
+	result := "ok"
+	if err != nil {
+		result = "error"
+	}
+	o.m.hooks.WithLabelValues(name, result).Observe(took.Seconds())
+}
+
+// WebhookRefused counts a question that was not asked.
+func (o *setObserver) WebhookRefused(name string, _ error) {
+	if o.set == setLive {
+		o.m.refused.WithLabelValues(name).Inc()
+	}
+}
