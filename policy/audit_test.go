@@ -215,6 +215,35 @@ func TestJSON(t *testing.T) {
 	if fmt.Sprintf("%+v", back) != fmt.Sprintf("%+v", *in) {
 		t.Errorf("got  %+v\nwant %+v", back, *in)
 	}
+	parsed, err := policy.ParseInput("x.json", data)
+	if err != nil || fmt.Sprintf("%+v", parsed) != fmt.Sprintf("%+v", in) {
+		t.Errorf("parsed %+v, %v\nwant   %+v", parsed, err, in)
+	}
+	in.Session.Labels = nil
+	if data, err = json.Marshal(in); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := policy.ParseInput("x.json", data); err != nil {
+		t.Errorf("without labels: %v", err)
+	}
+	parsed, err = policy.ParseInput("x.yaml", []byte("policy: strict\nsession: {created: -90d}\nrequest:\n  ip: 192.0.2.7\n"))
+	if err != nil || parsed.Policy != "strict" || parsed.Request.IP != "192.0.2.7" || parsed.Now.Sub(parsed.Session.Created).Hours() != 90*24 {
+		t.Errorf("parsed %+v, %v", parsed, err)
+	}
+	for text, want := range map[string]string{
+		"":                             "x.yaml: the file is empty",
+		"[]":                           "x.yaml:1:1: input is a mapping, not a list",
+		"request: {adress: x}":         `x.yaml:1:11: request has no key "adress"`,
+		"session: {epoch: many}":       "x.yaml:1:18: session.epoch is a whole number",
+		"grant: {ttl: 300}":            "300 has no unit",
+		"request: {homeserver: maybe}": "request.homeserver is true or false",
+		"session: {created: long ago}": "session.created is a time such as",
+		"user: {id: &a x}":             "an anchor",
+	} {
+		if _, err := policy.ParseInput("x.yaml", []byte(text)); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v, want %s", text, err, want)
+		}
+	}
 	for _, bad := range []string{`{"grant":{"ttl":5}}`, `{"grant":{"ttl":"5"}}`, `{"grant":{"ttl":"x"}}`, `{"grant":{"ttl":"1d1d"}}`} {
 		if err := json.Unmarshal([]byte(bad), &back); err == nil {
 			t.Errorf("%s was read", bad)

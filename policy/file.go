@@ -52,6 +52,10 @@ func (f *fileDef) read(data []byte) {
 	if root == nil {
 		return
 	}
+	if root.Kind != yaml.MappingNode {
+		f.src.errorAt(root, "a rule file is a mapping with the keys version and policies, not %s", describe(root))
+		return
+	}
 	keys := f.src.keys(root, "the file", "version", "networks", "lists", "webhooks", "policies")
 	f.version(root, keys["version"])
 	f.readNetworks(keys["networks"])

@@ -212,3 +212,35 @@ func FuzzDiff(f *testing.F) {
 		_ = written(t, report)
 	})
 }
+
+// FuzzParseInput reads anything as an input. What is read is written and read
+// again to the same.
+func FuzzParseInput(f *testing.F) {
+	sample, err := json.Marshal(policy.SampleInput())
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(string(sample))
+	f.Add("session: {created: -90d, labels: {role: admin}}\naction: activate\nnow: 2026-03-02T12:00:00+01:00\n")
+	f.Add("grant: {ttl: 1d, revokes: true}\nuser: {sessions: -1}\n")
+	f.Fuzz(func(t *testing.T, text string) {
+		in, err := policy.ParseInput("x", []byte(text))
+		if err != nil {
+			if in != nil {
+				t.Fatal("an error and an input")
+			}
+			return
+		}
+		written, err := json.Marshal(in)
+		if err != nil {
+			t.Fatalf("%+v cannot be written: %v", in, err)
+		}
+		again, err := policy.ParseInput("x", written)
+		if err != nil {
+			t.Fatalf("%s cannot be read: %v", written, err)
+		}
+		if back, err := json.Marshal(again); err != nil || string(back) != string(written) {
+			t.Fatalf("%s became %s", written, back)
+		}
+	})
+}

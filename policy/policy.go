@@ -69,7 +69,9 @@
 //
 // Input and Decision are version 1 of a contract that is kept outside this
 // process too: in rule files, in webhook bodies and in audit logs. Fields are
-// added, never renamed; their JSON names are part of the contract.
+// added, never renamed; their JSON names are part of the contract. In JSON a
+// time is RFC 3339, and a duration a string such as "5m0s". [JSONSchema]
+// describes all of it.
 package policy
 
 import (

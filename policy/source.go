@@ -31,7 +31,7 @@ type source struct {
 	more     bool // than maxProblems, and not only warnings
 }
 
-// parse returns the mapping that is the file's only document, or nil.
+// parse returns the root of the file's only document, or nil.
 func (s *source) parse(data []byte) *yaml.Node {
 	switch {
 	case len(data) > maxFileBytes:
@@ -53,18 +53,13 @@ func (s *source) parse(data []byte) *yaml.Node {
 		return nil
 	}
 	if err := decoder.Decode(&another); err == nil {
-		s.errorAt(&another, "a second YAML document begins here; a rule file is one document")
+		s.errorAt(&another, "a second YAML document begins here; there can be only one")
 		return nil
 	} else if !errors.Is(err, io.EOF) {
 		s.notYAML(err)
 		return nil
 	}
-	root := document.Content[0]
-	if root.Kind != yaml.MappingNode {
-		s.errorAt(root, "a rule file is a mapping with the keys version and policies, not %s", describe(root))
-		return nil
-	}
-	return root
+	return document.Content[0]
 }
 
 var yamlErrorLine = regexp.MustCompile(`^yaml: (?:line (\d{1,9}): )?`)

@@ -36,7 +36,11 @@ func (f *fileDef) readTest(n *yaml.Node) *testDef {
 		t.name, _ = f.src.text(at, "name", maxEntry)
 		t.at = at
 	}
-	t.input = f.readInput(keys["input"])
+	t.input = SampleInput()
+	if n := keys["input"]; n != nil {
+		// The policy is the one that the test is of.
+		t.input = f.readInput(n, slices.DeleteFunc(inputFields(), func(fd field) bool { return fd.name == "policy" }))
+	}
 	if hooks := keys["webhooks"]; hooks != nil {
 		for _, e := range f.src.entries(hooks, "webhooks") {
 			t.hooks[e.key] = f.readStub(e.value)
@@ -50,12 +54,24 @@ func (f *fileDef) readTest(n *yaml.Node) *testDef {
 	return t
 }
 
-// readInput applies a patch to the sample.
-func (f *fileDef) readInput(n *yaml.Node) *Input {
-	if n == nil {
-		return SampleInput()
+// ParseInput reads an input from YAML or JSON, in the form that tests in rule
+// files have: what is left out is as in [SampleInput]. The JSON of an [Input],
+// as audit logs and webhooks have it, is such a form. name is the file's, for
+// the error, which is a [Problems].
+func ParseInput(name string, data []byte) (*Input, error) {
+	f := &fileDef{src: &source{name: name}}
+	in := SampleInput()
+	if root := f.src.parse(data); root != nil {
+		in = f.readInput(root, inputFields())
 	}
-	known := inputFields()
+	if err := f.src.result().err(); err != nil {
+		return nil, err
+	}
+	return in, nil
+}
+
+// readInput applies a patch to the sample.
+func (f *fileDef) readInput(n *yaml.Node, known []field) *Input {
 	patch, ok := f.patch(n, known)
 	if !ok {
 		return SampleInput()
@@ -80,8 +96,7 @@ func (f *fileDef) patch(n *yaml.Node, known []field) (inputPatch, bool) {
 	base := SampleInput()
 	p := inputPatch{now: base.Now, action: base.Action, values: map[string]any{}}
 	before := len(f.src.problems)
-	top := slices.DeleteFunc(topNames(known), func(s string) bool { return s == "policy" })
-	byKey := f.src.keys(n, "input", top...)
+	byKey := f.src.keys(n, "input", topNames(known)...)
 	if at := byKey["now"]; at != nil {
 		if t, err := time.Parse(time.RFC3339Nano, at.Value); err != nil {
 			f.src.errorAt(at, "now is a time such as 2026-03-02T12:00:00Z, not %s", describe(at))
@@ -148,6 +163,9 @@ func (f *fileDef) value(n *yaml.Node, fd *field, now time.Time) any {
 		return f.src.number(n, what, -1, 1<<53)
 	case types.MapKind:
 		labels := map[string]string{}
+		if n.Kind == yaml.ScalarNode && n.ShortTag() == "!!null" {
+			return labels // as a nil map is written
+		}
 		for _, e := range f.src.entries(n, what) {
 			labels[e.key], _ = f.src.text(e.value, "the label "+e.key, maxLabelValue)
 		}
