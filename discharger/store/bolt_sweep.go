@@ -30,6 +30,9 @@ func (b *Bolt) sweepEvery(ctx context.Context) {
 			return
 		case <-ticker.C:
 		}
+		if b.lost.Load() {
+			continue // someone may want to look at it first
+		}
 		if _, err := b.sweep(ctx); err != nil && ctx.Err() == nil {
 			b.cfg.Log.LogAttrs(ctx, slog.LevelError, "expired records could not be removed", slog.Any("error", err))
 		}
@@ -37,10 +40,9 @@ func (b *Bolt) sweepEvery(ctx context.Context) {
 }
 
 // sweep goes through all rows once and returns how many it removed. It passes
-// over a damaged row, and says so when it is through.
+// over damaged rows, and says so when it is through.
 func (b *Bolt) sweep(ctx context.Context) (int, error) {
-	removed := 0
-	var damaged error
+	removed, damaged := 0, 0
 	for from := []byte{}; from != nil; {
 		if err := ctx.Err(); err != nil {
 			return removed, err
@@ -48,7 +50,9 @@ func (b *Bolt) sweep(ctx context.Context) (int, error) {
 		var found [][]byte
 		err := guard(func() error {
 			return b.db.View(func(tx *bbolt.Tx) error {
-				found, from, damaged = b.expired(tx.Bucket(bucketRecords), from, damaged)
+				var bad int
+				found, from, bad = b.expired(tx.Bucket(bucketRecords), from)
+				damaged += bad
 				return nil
 			})
 		})
@@ -63,13 +67,16 @@ func (b *Bolt) sweep(ctx context.Context) (int, error) {
 			removed += n
 		}
 	}
-	return removed, damaged
+	if damaged > 0 {
+		return removed, fmt.Errorf("%d damaged records were passed over", damaged)
+	}
+	return removed, nil
 }
 
 // expired looks at some rows beginning at a key. It returns the keys of those
-// that can go, the key to begin at next, nil after the last row, and what was
-// wrong with the last damaged row, if not with an earlier one.
-func (b *Bolt) expired(records *bbolt.Bucket, from []byte, damaged error) (found [][]byte, next []byte, _ error) {
+// that can go, the key to begin at next, nil after the last row, and how many
+// could not be judged.
+func (b *Bolt) expired(records *bbolt.Bucket, from []byte) (found [][]byte, next []byte, damaged int) {
 	now, c, n := b.cfg.Now(), records.Cursor(), 0
 	for k, v := c.Seek(from); k != nil; k, v = c.Next() {
 		if n++; n > sweepRows {
@@ -77,7 +84,7 @@ func (b *Bolt) expired(records *bbolt.Bucket, from []byte, damaged error) (found
 		}
 		gone, err := removable(records, k, v, now)
 		if err != nil {
-			damaged = fmt.Errorf("row %q: %w", k, err)
+			damaged++
 		}
 		if gone {
 			found = append(found, bytes.Clone(k))

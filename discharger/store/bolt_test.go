@@ -309,6 +309,43 @@ func TestBoltCutShort(t *testing.T) {
 	}
 }
 
+// TestBoltLostIsNotSwept leaves a file alone that nobody has accepted.
+func TestBoltLostIsNotSwept(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cfg := store.BoltConfig{Path: filepath.Join(t.TempDir(), "store.db"), SweepEvery: time.Hour}
+		open := func() *store.Bolt {
+			b, err := store.OpenBolt(cfg)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return b
+		}
+		b := open()
+		u := someone()
+		if ok, err := b.Swap(t.Context(), one(u, discharger.Change{New: []byte("a"), Expires: time.Now().Add(time.Minute)})); !ok || err != nil {
+			t.Fatal(ok, err)
+		}
+		if err := b.Close(); err != nil {
+			t.Fatal(err)
+		}
+		cfg.Marker = &memory{id: []byte("discharger-1:0123456789012345678901")}
+		b = open()
+		for _, want := range []int{1, 0} {
+			time.Sleep(2 * time.Hour)
+			synctest.Wait()
+			if got := b.Rows(t, u); got != want {
+				t.Errorf("%d rows, want %d", got, want)
+			}
+			if err := b.AcceptLoss(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := b.Close(); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
 // TestBoltTaken notices that the file is no longer the one on the disk.
 func TestBoltTaken(t *testing.T) {
 	t.Parallel()
@@ -446,6 +483,9 @@ func TestBoltSweeper(t *testing.T) {
 			synctest.Wait()
 		}
 		b.PutRow(t, u, id, []byte("x"))
+		if log.Len() > 0 {
+			t.Errorf("log says %q", log.String())
+		}
 		time.Sleep(time.Hour)
 		synctest.Wait()
 		if !strings.Contains(log.String(), "expired records could not be removed") {

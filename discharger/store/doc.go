@@ -35,8 +35,9 @@
 //	hget hgetall hmget hset hsetnx hdel hexists hlen hrandfield
 //	pttl expireat persist
 //
-// on keys that begin with "ds{", wait or waitaof for durability, and role,
-// info, config|get to be able to check.
+// on keys that begin with "ds{", wait or waitaof for durability, select for a
+// numbered database, cluster for a cluster, and role, info and config|get to
+// be able to check.
 //
 // # What is noticed
 //
@@ -50,8 +51,8 @@
 //
 // # What an attacker could do
 //
-// Who can write to the store can bring revoked sessions back and end others.
-// Nobody can mint a discharge with what is in it: it holds no keys, no
-// macaroons and no tokens. In Redis, names of homeservers and users appear
-// only as keyed hashes; in a bbolt file they are in the clear.
+// Who can write to the store can bring revoked sessions back and end others,
+// but cannot mint a discharge: no keys are kept here. Who can read it sees the
+// records. In Redis, names of homeservers and users appear only as keyed
+// hashes; in a bbolt file they are in the clear.
 package store

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 )
@@ -17,6 +18,9 @@ const (
 	leastMajor = 6
 	leastMinor = 2
 )
+
+// clockTolerance is how far apart clocks may be without anyone being told.
+const clockTolerance = 10 * time.Second
 
 // checkServers refuses servers that cannot do what the store relies on. In a
 // cluster every primary is asked.
@@ -44,10 +48,28 @@ func (r *Redis) checkServer(ctx context.Context, node *redis.Client) error {
 	if info["redis_mode"] == "cluster" && !r.cfg.Cluster {
 		return errors.New("the server is part of a cluster, but is configured as a single one")
 	}
+	if err := r.checkClock(ctx, node); err != nil {
+		return err
+	}
 	if err := r.checkEviction(ctx, node, info["maxmemory_policy"]); err != nil {
 		return err
 	}
 	return r.checkDurability(ctx, node)
+}
+
+// checkClock warns of a server whose clock is not ours: it is by that clock
+// that Redis forgets, and what must be remembered for minutes, such as that a
+// session was ended before it began, has only as much to spare.
+func (r *Redis) checkClock(ctx context.Context, node *redis.Client) error {
+	theirs, err := node.Time(ctx).Result()
+	if err != nil {
+		return err
+	}
+	if off := theirs.Sub(r.cfg.Now()); off.Abs() > clockTolerance {
+		r.cfg.Log.LogAttrs(ctx, slog.LevelWarn, "the clock of the redis server is wrong, or ours is",
+			slog.Duration("ahead", off.Truncate(time.Second)), slog.String("address", node.Options().Addr))
+	}
+	return nil
 }
 
 // checkEviction refuses a server that throws keys away when its memory is

@@ -31,8 +31,8 @@ func TestRedisReplyLost(t *testing.T) {
 			eventually(t, "the replica is linked", func() bool {
 				return strings.Contains(s.do(t, "info", "replication").(string), "state=online")
 			})
-			defer replica.stop(t)
-			p := startProxy(t, s.socket)
+			defer replica.Kill(t)
+			p := startProxy(t, s.Socket)
 			f := newRedisFixture(t, s, func(c *store.RedisConfig) {
 				c.Addrs, c.Durability = []string{p.addr}, durability
 				c.Wait = func(context.Context, time.Duration) error { return nil }
@@ -85,7 +85,7 @@ func TestRedisReplyLost(t *testing.T) {
 func TestRedisUnreliable(t *testing.T) {
 	t.Parallel()
 	s := startRedis(t)
-	p := startProxy(t, s.socket)
+	p := startProxy(t, s.Socket)
 	f := newRedisFixture(t, s, func(c *store.RedisConfig) { c.Addrs = []string{p.addr} })
 	p.every.Store(7)
 	var failed atomic.Int64
@@ -136,7 +136,7 @@ var rubbish = []string{
 func TestRedisRubbish(t *testing.T) {
 	t.Parallel()
 	s := startRedis(t)
-	p := startProxy(t, s.socket)
+	p := startProxy(t, s.Socket)
 	c := newClock()
 	f := newRedisFixture(t, s, func(cfg *store.RedisConfig) {
 		cfg.Addrs, cfg.Now = []string{p.addr}, c.now
@@ -408,7 +408,7 @@ func TestRedisRestart(t *testing.T) {
 			c.Old = old
 		}
 		f.swap(t, true, u, c)
-		s.stop(t)
+		s.Kill(t)
 		start := time.Now()
 		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
 		if v, err := f.Load(ctx, u, id); err == nil || errors.Is(err, discharger.ErrStoreLost) {
@@ -421,7 +421,7 @@ func TestRedisRestart(t *testing.T) {
 		if d := time.Since(start); d > 5*time.Second {
 			t.Errorf("took %v to notice that there is no server", d)
 		}
-		s.start(t)
+		s.Restart(t)
 		eventually(t, "the store answers again", func() bool {
 			_, err := f.Load(t.Context(), u, id)
 			return err == nil

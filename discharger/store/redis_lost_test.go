@@ -353,7 +353,7 @@ func TestRedisFirst(t *testing.T) {
 				t.Fatalf("they disagree: %q and %q", m.id, markers[0].id)
 			}
 		}
-		s.stop(t)
+		s.Kill(t)
 	}
 }
 

@@ -33,7 +33,7 @@ func (s *redisServer) usedMemory(t testing.TB) int64 {
 func memoryPerSession(t testing.TB, users, sessions, record, userRecord int) float64 {
 	t.Helper()
 	s := startRedis(t)
-	defer s.stop(t)
+	defer s.Kill(t)
 	f := newRedisFixture(t, s)
 	f.swap(t, true, someone(), discharger.Change{New: []byte("x")}) // scripts and connections are there
 	var wg sync.WaitGroup

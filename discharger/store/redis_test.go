@@ -3,8 +3,18 @@ package store_test
 import (
 	"bytes"
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
 	"fmt"
 	"log/slog"
+	"math/big"
+	"net"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -29,7 +39,7 @@ func TestRedisConfig(t *testing.T) {
 	s := startRedis(t)
 	for what, change := range map[string]func(*store.RedisConfig){
 		"no address":          func(c *store.RedisConfig) { c.Addrs = nil },
-		"several addresses":   func(c *store.RedisConfig) { c.Addrs = []string{s.socket, s.socket} },
+		"several addresses":   func(c *store.RedisConfig) { c.Addrs = []string{s.Socket, s.Socket} },
 		"sentinel or cluster": func(c *store.RedisConfig) { c.MasterName, c.Cluster = "m", true },
 		"cluster and DB":      func(c *store.RedisConfig) { c.Cluster, c.DB = true, 1 },
 		"no tag key":          func(c *store.RedisConfig) { c.TagKey = nil },
@@ -42,7 +52,7 @@ func TestRedisConfig(t *testing.T) {
 		"cluster":             func(c *store.RedisConfig) { c.Cluster = true }, // which this server is not
 		"database":            func(c *store.RedisConfig) { c.DB = 99 },
 		"password":            func(c *store.RedisConfig) { c.Username, c.Password = "x", caveat.Secret("opensesame") },
-		"no server":           func(c *store.RedisConfig) { c.Addrs = []string{s.socket + "x"} },
+		"no server":           func(c *store.RedisConfig) { c.Addrs = []string{s.Socket + "x"} },
 	} {
 		cfg := s.config()
 		change(&cfg)
@@ -164,6 +174,97 @@ func TestRedisACL(t *testing.T) {
 			t.Errorf("Ready: %v", err)
 		}
 	}
+}
+
+// TestRedisClock says so when the server's clock is far from ours.
+func TestRedisClock(t *testing.T) {
+	t.Parallel()
+	s := startRedis(t)
+	for ahead, want := range map[time.Duration]bool{0: false, time.Minute: true, -time.Minute: true} {
+		var log bytes.Buffer
+		newRedisFixture(t, s, func(c *store.RedisConfig) {
+			c.Now = func() time.Time { return time.Now().Add(ahead) }
+			c.Log = slog.New(slog.NewTextHandler(&log, nil))
+		})
+		if got := strings.Contains(log.String(), "clock"); got != want {
+			t.Errorf("with a clock %v ahead the log says %q", ahead, log.String())
+		}
+	}
+}
+
+// TestRedisTLS connects to a server that is who it says it is, and not to
+// another.
+func TestRedisTLS(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	roots := writeCertificate(t, dir)
+	port := freePort(t)
+	startRedis(t, "--tls-port", port, "--bind", "127.53.7.1", "--tls-auth-clients", "no",
+		"--tls-cert-file", filepath.Join(dir, "cert.pem"), "--tls-key-file", filepath.Join(dir, "key.pem"),
+		"--tls-ca-cert-file", filepath.Join(dir, "cert.pem"))
+	cfg := store.RedisConfig{Addrs: []string{"127.53.7.1:" + port}, TagKey: tagKey, TLS: &tls.Config{RootCAs: roots}}
+	f := &fixture{Store: openRedis(t, cfg), clock: newClock()}
+	u, id := someone(), newSession()
+	f.swap(t, true, u, discharger.Change{Session: id, New: []byte("a")})
+	f.expect(t, u, id, "a", "")
+	cfg.TLS = &tls.Config{RootCAs: x509.NewCertPool()}
+	if r, err := store.OpenRedis(t.Context(), cfg); err == nil {
+		r.Close()
+		t.Error("trusts a certificate that nobody vouches for")
+	}
+	cfg.TLS = &tls.Config{RootCAs: roots, ServerName: "redis.example.org"}
+	if r, err := store.OpenRedis(t.Context(), cfg); err == nil {
+		r.Close()
+		t.Error("trusts a certificate for another name")
+	}
+}
+
+// writeCertificate makes a certificate for 127.53.7.1 that vouches for itself.
+func writeCertificate(t testing.TB, dir string) *x509.CertPool {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		IPAddresses: []net.IP{net.ParseIP("127.53.7.1")}, IsCA: true, BasicConstraintsValid: true,
+		KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
+	}
+	cert, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	private, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, block := range map[string]*pem.Block{"cert.pem": {Type: "CERTIFICATE", Bytes: cert}, "key.pem": {Type: "PRIVATE KEY", Bytes: private}} {
+		if err := os.WriteFile(filepath.Join(dir, name), pem.EncodeToMemory(block), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	parsed, err := x509.ParseCertificate(cert)
+	if err != nil {
+		t.Fatal(err)
+	}
+	roots := x509.NewCertPool()
+	roots.AddCert(parsed)
+	return roots
+}
+
+// TestRedisDatabases keeps the stores of two numbered databases apart.
+func TestRedisDatabases(t *testing.T) {
+	t.Parallel()
+	s := startRedis(t)
+	u, id := someone(), newSession()
+	var fixtures []*fixture
+	for _, db := range []int{0, 3} {
+		fixtures = append(fixtures, newRedisFixture(t, s, func(c *store.RedisConfig) { c.DB = db }))
+	}
+	fixtures[1].swap(t, true, u, discharger.Change{Session: id, New: []byte("a")})
+	fixtures[0].expect(t, u, id, "", "")
+	fixtures[1].expect(t, u, id, "a", "")
 }
 
 // calls counts the commands that the server has executed.

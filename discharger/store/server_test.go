@@ -4,10 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net"
-	"os"
-	"os/exec"
 	"path/filepath"
-	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -17,71 +14,28 @@ import (
 	"github.com/discharger/discharger/discharger"
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/store"
+	"github.com/discharger/discharger/discharger/store/redistest"
 )
 
 var tagKey = caveat.Secret("0123456789abcdef0123456789abcdef")
 
-// A redisServer is a real one, of its own directory, that listens on a unix
-// socket and, if asked to, on a port of a loopback address.
+// A redisServer is a real one, with a connection of its own.
 type redisServer struct {
-	dir, socket string
-	args        []string
-	cmd         *exec.Cmd
-	raw         *redis.Client // to look behind the store's back
+	*redistest.Server
+	raw *redis.Client // to look behind the store's back
 }
 
 func startRedis(t testing.TB, args ...string) *redisServer {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "ds") // a socket's path must be short
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	s := &redisServer{dir: dir, socket: filepath.Join(dir, "s")}
-	s.args = append([]string{"--port", "0", "--unixsocket", s.socket, "--dir", dir,
-		"--save", "", "--appendonly", "no", "--logfile", filepath.Join(dir, "log")}, args...)
-	s.raw = redis.NewClient(&redis.Options{Addr: s.socket, MaxRetries: -1, DisableIdentity: true})
+	s := &redisServer{Server: redistest.Start(t, args...)}
+	s.raw = redis.NewClient(&redis.Options{Addr: s.Socket, MaxRetries: -1, DisableIdentity: true})
 	t.Cleanup(func() { s.raw.Close() })
-	s.start(t)
-	t.Cleanup(func() { s.stop(t) })
 	return s
 }
 
-func (s *redisServer) start(t testing.TB) {
-	t.Helper()
-	s.cmd = exec.Command("redis-server", s.args...)
-	if err := s.cmd.Start(); err != nil {
-		t.Fatalf("start redis-server: %v", err)
-	}
-	eventually(t, "redis-server answers", func() bool {
-		err := s.raw.Ping(t.Context()).Err()
-		return err == nil || strings.HasPrefix(err.Error(), "NOAUTH")
-	})
-}
-
-func (s *redisServer) stop(t testing.TB) {
-	t.Helper()
-	if s.cmd == nil {
-		return
-	}
-	_ = s.cmd.Process.Signal(syscall.SIGCONT)
-	if err := s.cmd.Process.Kill(); err != nil {
-		t.Errorf("stop redis-server: %v", err)
-	}
-	_ = s.cmd.Wait()
-	s.cmd = nil
-}
-
 // pause stops the server as a machine that hangs would, resume lets it go on.
-func (s *redisServer) pause(t testing.TB)  { s.signal(t, syscall.SIGSTOP) }
-func (s *redisServer) resume(t testing.TB) { s.signal(t, syscall.SIGCONT) }
-
-func (s *redisServer) signal(t testing.TB, sig syscall.Signal) {
-	t.Helper()
-	if err := s.cmd.Process.Signal(sig); err != nil {
-		t.Fatal(err)
-	}
-}
+func (s *redisServer) pause(t testing.TB)  { s.Signal(t, syscall.SIGSTOP) }
+func (s *redisServer) resume(t testing.TB) { s.Signal(t, syscall.SIGCONT) }
 
 // do runs one command behind the store's back.
 func (s *redisServer) do(t testing.TB, args ...any) any {
@@ -107,7 +61,7 @@ func freePort(t testing.TB) string {
 // config has timeouts for a machine that is busy with other tests.
 func (s *redisServer) config() store.RedisConfig {
 	return store.RedisConfig{
-		Addrs: []string{s.socket}, TagKey: tagKey,
+		Addrs: []string{s.Socket}, TagKey: tagKey,
 		DialTimeout: 10 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: 10 * time.Second,
 	}
 }
