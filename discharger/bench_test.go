@@ -8,6 +8,7 @@ import (
 
 	"github.com/discharger/discharger/discharger"
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/policy"
 )
 
 // BenchmarkDischarge is a whole discharge without HTTP: opened, looked up in
@@ -25,6 +26,28 @@ func BenchmarkDischarge(b *testing.B) {
 		if _, err := g.Discharge.AppendJSON(nil); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+// BenchmarkPolicy is the same discharge with nobody to ask, and with the
+// built-in default policy as the program asks it.
+func BenchmarkPolicy(b *testing.B) {
+	rules, err := policy.NewReloader(policy.ReloaderConfig{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	for name, evaluator := range map[string]policy.Evaluator{"allow": policy.Allow{}, "default": rules} {
+		b.Run(name, func(b *testing.B) {
+			w := newWorld(b, func(c *discharger.Config) { c.Policy = evaluator })
+			l := w.login(caveat.ModeOpen)
+			l.must()
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := l.discharge(); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
 	}
 }
 
