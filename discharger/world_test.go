@@ -17,10 +17,12 @@ import (
 	"github.com/discharger/discharger/discharger"
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/store"
+	"github.com/discharger/discharger/discharger/store/redistest"
 )
 
-// world is a service on a real store, with a clock that stands still, and two
-// registered homeservers.
+// world is a service on a real store, with a clock that stands still until it
+// is moved, and two registered homeservers. The clock starts at the real time,
+// since Redis has one of its own.
 type world struct {
 	t       testing.TB
 	service *discharger.Service
@@ -40,7 +42,7 @@ var (
 
 func newWorld(t testing.TB, change ...func(*discharger.Config)) *world {
 	t.Helper()
-	w := &world{t: t, now: time.UnixMilli(1_790_000_000_000).UTC(), hs: make(map[string]caveat.KeyPair)}
+	w := &world{t: t, now: time.Now().UTC().Truncate(time.Second), hs: make(map[string]caveat.KeyPair)}
 	var homeservers []caveat.Homeserver
 	w.keys = newKey(t)
 	for _, name := range []string{"a.example", "b.example"} {
@@ -72,6 +74,33 @@ func newWorld(t testing.TB, change ...func(*discharger.Config)) *world {
 	}
 	w.store = cfg.Store
 	return w
+}
+
+// onRedis puts the world's sessions into a Redis of its own.
+func onRedis(t testing.TB) func(*discharger.Config) {
+	return func(c *discharger.Config) {
+		st, err := store.OpenRedis(t.Context(), store.RedisConfig{
+			Addrs: []string{redistest.Start(t).Socket}, TagKey: make([]byte, 32), Now: c.Now,
+			ReadTimeout: 10 * time.Second, WriteTimeout: 10 * time.Second, DialTimeout: 10 * time.Second,
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { st.Close() })
+		c.Store = st
+	}
+}
+
+// eachStore runs a test on both.
+func eachStore(t *testing.T, test func(*testing.T, *world)) {
+	t.Run("bolt", func(t *testing.T) {
+		t.Parallel()
+		test(t, newWorld(t))
+	})
+	t.Run("redis", func(t *testing.T) {
+		t.Parallel()
+		test(t, newWorld(t, onRedis(t)))
+	})
 }
 
 func newKey(t testing.TB) caveat.KeyPair {
