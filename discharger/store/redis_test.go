@@ -1,7 +1,6 @@
 package store_test
 
 import (
-	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -10,7 +9,6 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"fmt"
-	"log/slog"
 	"math/big"
 	"net"
 	"os"
@@ -147,10 +145,10 @@ func TestRedisACL(t *testing.T) {
 			args = append(args, c)
 		}
 		s.do(t, args...)
-		var log bytes.Buffer
+		var log logBuffer
 		f := newRedisFixture(t, s, func(c *store.RedisConfig) {
 			c.Username, c.Password = user, caveat.Secret("secret")
-			c.Log = slog.New(slog.NewTextHandler(&log, nil))
+			c.Log = log.logger()
 			c.Wait = func(context.Context, time.Duration) error { return nil }
 		})
 		warned := strings.Count(log.String(), "level=WARN")
@@ -181,10 +179,10 @@ func TestRedisClock(t *testing.T) {
 	t.Parallel()
 	s := startRedis(t)
 	for ahead, want := range map[time.Duration]bool{0: false, time.Minute: true, -time.Minute: true} {
-		var log bytes.Buffer
+		var log logBuffer
 		newRedisFixture(t, s, func(c *store.RedisConfig) {
 			c.Now = func() time.Time { return time.Now().Add(ahead) }
-			c.Log = slog.New(slog.NewTextHandler(&log, nil))
+			c.Log = log.logger()
 		})
 		if got := strings.Contains(log.String(), "clock"); got != want {
 			t.Errorf("with a clock %v ahead the log says %q", ahead, log.String())
