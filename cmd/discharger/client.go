@@ -134,49 +134,45 @@ takes it for the same refresh.`,
 			c.declare(f, t.env("DISCHARGER_SERVICE", ""))
 			bundle := f.Bool("bundle", false, "write the bundle to standard output")
 			return func(ctx context.Context, args []string) error {
-				s, path, unlock, err := c.openSession(t, args)
-				if err != nil {
-					return err
-				}
-				defer unlock()
-				if err := c.refresh(ctx, t, s, path); err != nil {
-					return err
-				}
-				if *bundle {
-					if err := t.output("", s.Bundle); err != nil {
+				return c.withSession(t, args, func(s *session, path string) error {
+					if err := c.refresh(ctx, t, s, path); err != nil {
 						return err
 					}
-				}
-				t.sayUntil(s)
-				return nil
+					t.sayUntil(s)
+					if *bundle {
+						return t.output("", s.Bundle)
+					}
+					return nil
+				})
 			}
 		},
 	}
 }
 
-// openSession reads the session file that the argument names. Until unlock is
-// called no other command uses it: one refresh token used by two looks like a
-// theft.
-func (c *clientFlags) openSession(t *terminal, args []string) (s *session, path string, unlock func(), err error) {
+// withSession reads the session file that the argument names, and keeps other
+// commands away from it until do is done: one refresh token used by two looks
+// like a theft.
+func (c *clientFlags) withSession(t *terminal, args []string, do func(s *session, path string) error) error {
 	if len(args) == 0 || args[0] == "-" {
-		return nil, "", nil, usagef("which session file?")
+		return usagef("which session file?")
 	}
-	path = args[0]
-	if unlock, err = atomicfile.Lock(path); err != nil {
-		return nil, "", nil, err
-	}
-	data, err := t.input(args)
-	if err == nil {
-		s, err = parseSession(data)
-	}
+	unlock, err := atomicfile.Lock(args[0])
 	if err != nil {
-		unlock()
-		return nil, "", nil, err
+		return err
+	}
+	defer unlock()
+	data, err := t.input(args)
+	if err != nil {
+		return err
+	}
+	s, err := parseSession(data)
+	if err != nil {
+		return err
 	}
 	if c.service != "" {
 		s.Service = c.service
 	}
-	return s, path, unlock, nil
+	return do(s, args[0])
 }
 
 // refresh makes one refresh, or goes on with one whose answer got lost. The
@@ -205,12 +201,7 @@ discharged already is good until it runs out.`,
 			c.declare(f, t.env("DISCHARGER_SERVICE", ""))
 			user := f.Bool("user", false, "end all sessions of this session's user")
 			return func(ctx context.Context, args []string) error {
-				s, _, unlock, err := c.openSession(t, args)
-				if err != nil {
-					return err
-				}
-				defer unlock()
-				return c.logout(ctx, t, s, *user)
+				return c.withSession(t, args, func(s *session, _ string) error { return c.logout(ctx, t, s, *user) })
 			}
 		},
 	}
