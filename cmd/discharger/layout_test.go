@@ -37,6 +37,7 @@ var layout = map[string][]string{
 
 	"discharger/server":           {"discharger", "discharger/api", "discharger/caveat", "policy"},
 	"discharger/store":            {"discharger", "discharger/caveat"},
+	"discharger/store/redistest":  {},
 	"discharger":                  {"discharger/caveat", "discharger/chain", "policy"},
 	"discharger/homeserver":       {"discharger/api", "discharger/caveat", "discharger/chain"},
 	"discharger/api/bakeryclient": {"discharger/api"},
@@ -72,7 +73,7 @@ var homes = []home{
 	// Macaroons. The bakery is what there has to be agreement with, not what
 	// requests are answered with.
 	{"gopkg.in/macaroon.v2", []string{
-		"cmd/discharger", "discharger", "discharger/api", "discharger/api/bakeryclient", "discharger/homeserver",
+		"cmd/discharger", "discharger/api", "discharger/api/bakeryclient", "discharger/homeserver",
 	}, []string{anywhere}},
 	{"github.com/go-macaroon-bakery/macaroon-bakery/v3", []string{"discharger/api/bakeryclient"}, []string{anywhere}},
 	{"gopkg.in/errgo.v1", nil, []string{"cmd/discharger/interop", "discharger/api/bakeryclient"}},
