@@ -81,7 +81,7 @@ func (s *Service) finish(ctx context.Context, a *attempt, err error) error {
 		a.obs.Result = ResultUnavailable
 		s.cfg.Log.LogAttrs(ctx, slog.LevelError, "request could not be decided", a.attrs(slog.String("op", string(a.obs.Op)), slog.Any("error", err))...)
 	}
-	if a.obs.Replay == policy.ReplayFork || a.obs.Replay == policy.ReplayReuse {
+	if a.obs.Replay == policy.ReplayFork || a.obs.Replay == policy.ReplayReuse || a.obs.Reason == ReasonTokenReused {
 		s.cfg.Log.LogAttrs(ctx, slog.LevelWarn, "refresh token was used twice", a.attrs(
 			slog.String("replay", string(a.obs.Replay)), slog.String("result", string(a.obs.Result)),
 			slog.String("reason", string(a.obs.Reason)), slog.String("from", addrText(a.event.From.Addr)))...)

@@ -9,6 +9,7 @@ import (
 	"io"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -92,15 +93,16 @@ var (
 
 // tokenRing mints and verifies refresh tokens. The first key mints.
 type tokenRing struct {
-	keys map[[4]byte]RefreshKey
-	mint [4]byte
+	keys    map[[4]byte]RefreshKey
+	mint    [4]byte
+	retired [][4]byte
 }
 
-func newTokenRing(keys []RefreshKey) (*tokenRing, error) {
+func newTokenRing(keys []RefreshKey, retired [][4]byte) (*tokenRing, error) {
 	if len(keys) == 0 {
 		return nil, errors.New("no refresh-token key")
 	}
-	t := &tokenRing{keys: make(map[[4]byte]RefreshKey, len(keys)), mint: keys[0].ID()}
+	t := &tokenRing{keys: make(map[[4]byte]RefreshKey, len(keys)), mint: keys[0].ID(), retired: retired}
 	for _, k := range keys {
 		if _, dup := t.keys[k.ID()]; dup {
 			return nil, fmt.Errorf("two refresh-token keys with id %x", k.ID())
@@ -163,7 +165,10 @@ func (t *tokenRing) Verify(b []byte, homeserver string, session caveat.SessionID
 		return presented{}, errTokenMalformed
 	}
 	key, ok := t.keys[[4]byte(m.ID[1:5])]
-	if !ok {
+	switch {
+	case !ok && slices.Contains(t.retired, [4]byte(m.ID[1:5])):
+		return presented{}, errTokenInvalid
+	case !ok:
 		return presented{}, errTokenKey
 	}
 	sig := tokenKey(key, homeserver, m.ID)

@@ -22,6 +22,11 @@ type Config struct {
 	Store       Store
 	RefreshKeys []RefreshKey // the first one mints, all verify
 
+	// RetiredKeys are the ids of refresh keys that were taken out. A token
+	// signed with one is refused; with a key that is not known at all, nothing
+	// is decided, since another process may have been given it already.
+	RetiredKeys [][4]byte
+
 	// Policy decides at activation and refresh; nil is [policy.Allow].
 	Policy policy.Evaluator
 	// Policies names the policy of each homeserver for sessions whose
@@ -56,7 +61,7 @@ func New(cfg Config) (*Service, error) {
 	if cfg.Opener == nil || cfg.Store == nil {
 		return nil, errors.New("a service needs an opener of caveats and a store")
 	}
-	ring, err := newTokenRing(cfg.RefreshKeys)
+	ring, err := newTokenRing(cfg.RefreshKeys, cfg.RetiredKeys)
 	if err != nil {
 		return nil, err
 	}

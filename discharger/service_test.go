@@ -246,7 +246,8 @@ func TestForgedRefreshTokens(t *testing.T) {
 	l.must(token(good))
 }
 
-// TestUnknownTokenKeyIsUndecided: another process may have the key already.
+// TestUnknownTokenKeyIsUndecided: another process may have the key already. One
+// that was retired is known to be over.
 func TestUnknownTokenKeyIsUndecided(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -257,6 +258,11 @@ func TestUnknownTokenKeyIsUndecided(t *testing.T) {
 		t.Fatal(err)
 	}
 	l.unchanged(func() { l.undecided(token(swapKeyID(good, fresh))) })
+	aware := newWorld(t, func(c *discharger.Config) { c.RetiredKeys = [][4]byte{fresh.ID()} })
+	l = aware.login(caveat.ModeRotate)
+	good = l.must().RefreshToken
+	l.unchanged(func() { l.refused(discharger.ReasonTokenInvalid, token(swapKeyID(good, fresh))) })
+	l.must(token(good))
 }
 
 func swapKeyID(b []byte, k discharger.RefreshKey) []byte {

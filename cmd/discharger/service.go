@@ -172,8 +172,12 @@ func (p *parts) server(cfg *config.Config, keys *keyfile.Ring, r *rules) (*serve
 	for _, k := range keys.Of(keyfile.Refresh) {
 		refresh = append(refresh, k.Secret())
 	}
+	var retired [][4]byte
+	for _, id := range keys.Retired {
+		retired = append(retired, id)
+	}
 	service, err := discharger.New(discharger.Config{
-		Opener: opener, Store: p.metrics.Store(p.store), RefreshKeys: refresh,
+		Opener: opener, Store: p.metrics.Store(p.store), RefreshKeys: refresh, RetiredKeys: retired,
 		Policy: r.evaluator, Policies: policies,
 		TTL: cfg.Discharge.TTL, MaxTTL: cfg.Discharge.MaxTTL,
 		Limits: discharger.Limits{

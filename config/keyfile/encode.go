@@ -21,6 +21,7 @@ type document struct {
 	Version    int           `json:"version"`
 	Owner      Owner         `json:"owner"`
 	Homeserver *peerDocument `json:"homeserver,omitzero"`
+	Retired    []RetiredID   `json:"retired,omitempty"`
 	Keys       []keyDocument `json:"keys"`
 }
 
@@ -49,7 +50,7 @@ func note(o Owner) string {
 
 // encode writes a file.
 func encode(r *Ring) ([]byte, error) {
-	doc := document{Note: note(r.Owner), Version: version, Owner: r.Owner, Keys: []keyDocument{}}
+	doc := document{Note: note(r.Owner), Version: version, Owner: r.Owner, Retired: r.Retired, Keys: []keyDocument{}}
 	if r.Owner == Homeserver {
 		p := peerDocument(r.Peer)
 		doc.Homeserver = &p
@@ -77,7 +78,7 @@ func decode(data []byte) (*Ring, error) {
 	if doc.Version != version {
 		return nil, fmt.Errorf("is of version %d, which this program does not know", doc.Version)
 	}
-	r := &Ring{Owner: doc.Owner}
+	r := &Ring{Owner: doc.Owner, Retired: doc.Retired}
 	if (doc.Owner == Homeserver) != (doc.Homeserver != nil) {
 		return nil, fmt.Errorf("homeserver goes with owner %q, and only with that", Homeserver)
 	}

@@ -15,6 +15,7 @@
 //	    "service": "https://…",            URL of the service
 //	    "service_key": "…"                 its public key, base64
 //	  },
+//	  "retired": ["91c0e0b2"],             ids of refresh keys that were taken out
 //	  "keys": [
 //	    {
 //	      "kind": "discharger",
@@ -42,7 +43,9 @@
 //
 // More than one key of a kind makes a ring: the newest is used to make things,
 // all of them to recognize what was made. [Ring.Add] puts a new one first, and
-// [Ring.Retire] takes an old one out, which ends whatever was made with it.
+// [Ring.Retire] takes an old one out, which ends whatever was made with it. Of
+// a refresh key its id stays: a token signed with it is known to be over, where
+// one with an unknown id may be from a process that has a newer file.
 //
 // # What it promises
 //
@@ -58,6 +61,7 @@
 package keyfile
 
 import (
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -65,6 +69,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/discharger/discharger/discharger"
 	"github.com/discharger/discharger/discharger/caveat"
 )
 
@@ -109,6 +114,8 @@ type Ring struct {
 	Owner Owner
 	Peer  Peer  // who a homeserver's keys are for; zero for the service's
 	Keys  []Key // those of one kind newest first
+
+	Retired []RetiredID // of refresh keys, in the order in which they were taken out
 }
 
 // Peer is what a homeserver has to know, beside its keys, to use the service.
@@ -116,6 +123,22 @@ type Peer struct {
 	Name       string           // of the homeserver, as the service knows it
 	Service    string           // URL of the service
 	ServiceKey caveat.PublicKey // of the service
+}
+
+// RetiredID is the id of a key that is no longer in a ring.
+type RetiredID [4]byte
+
+// MarshalText returns the id as a key file has it.
+func (id RetiredID) MarshalText() ([]byte, error) { return hex.AppendEncode(nil, id[:]), nil }
+
+// UnmarshalText reads what MarshalText returns.
+func (id *RetiredID) UnmarshalText(text []byte) error {
+	b, err := hex.DecodeString(string(text))
+	if err != nil || len(b) != len(id) || string(text) != hex.EncodeToString(b) {
+		return errors.New("is not 8 hexadecimal digits")
+	}
+	*id = RetiredID(b)
+	return nil
 }
 
 // NewService makes a ring with one new key of every kind that the service has.
@@ -188,6 +211,9 @@ func (r *Ring) Retire(id string) (Key, error) {
 		return Key{}, fmt.Errorf("retire key: %s is the only one of kind %s; add another first", id, k.Kind)
 	}
 	r.Keys = slices.DeleteFunc(r.Keys, func(other Key) bool { return other.ID == id })
+	if k.Kind == Refresh {
+		r.Retired = append(r.Retired, discharger.RefreshKey(k.secret).ID())
+	}
 	return k, nil
 }
 
@@ -227,6 +253,9 @@ func (r *Ring) check() error {
 		return errors.New("there are two keys of kind store")
 	}
 	if r.Owner == Homeserver {
+		if len(r.Retired) > 0 {
+			return errors.New("retired is of a service's refresh keys only")
+		}
 		return r.Peer.check()
 	}
 	return nil

@@ -3,6 +3,7 @@ package keyfile
 import (
 	"bytes"
 	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -112,6 +113,19 @@ func TestRing(t *testing.T) {
 	}
 	if keys := r.Of(Refresh); len(keys) != 1 || keys[0] != second {
 		t.Errorf("ring is %v", keys)
+	}
+	file, err := encode(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	back, err := decode(file)
+	if err != nil || len(back.Retired) != 1 || hex.EncodeToString(back.Retired[0][:]) != first.ID {
+		t.Errorf("retired keys are %v, %v; want %s", back.Retired, err, first.ID)
+	}
+	for _, bad := range []string{"", "91c0e0", "91C0E0B2", "91c0e0b2b2", "91c0e0bx"} {
+		if _, err := decode(bytes.Replace(file, []byte(`"`+first.ID+`"`), []byte(`"`+bad+`"`), 1)); err == nil {
+			t.Errorf("a retired key with the id %q", bad)
+		}
 	}
 	for _, kind := range []Kind{Store, Seal, "x", ""} {
 		if _, err := r.Add(kind, created, nil); err == nil {
