@@ -1,0 +1,117 @@
+package main
+
+import (
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/discharger/discharger/policy"
+)
+
+// block is a fenced block of the README.
+type block struct{ language, text string }
+
+// policyBlocks reads the blocks of the README's section about policies.
+func policyBlocks(t *testing.T) []block {
+	t.Helper()
+	readme, err := os.ReadFile(filepath.Join("..", "..", "README.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, section, found := strings.Cut(string(readme), "### Policies\n")
+	section, _, end := strings.Cut(section, "\n## ")
+	if !found || !end {
+		t.Fatal("the README has no section about policies")
+	}
+	var all []block
+	for _, m := range regexp.MustCompile("(?ms)^```([a-z]+)\n(.*?)^```$").FindAllStringSubmatch(section, -1) {
+		all = append(all, block{m[1], m[2]})
+	}
+	return all
+}
+
+// TestReadmePolicies does what the README's section about policies shows: its
+// files are written, its commands are run, and the service starts with them.
+func TestReadmePolicies(t *testing.T) {
+	t.Parallel()
+	r := &ruled{t: t, dir: t.TempDir()}
+	kinds := make(map[string]int)
+	blocks := policyBlocks(t)
+	for _, b := range blocks {
+		kinds[b.language]++
+		if b.language == "yaml" {
+			name := regexp.MustCompile(`^# (\S+\.yaml)\n`).FindStringSubmatch(b.text)
+			if name == nil {
+				t.Fatalf("a file has no name:\n%s", b.text)
+			}
+			r.write(name[1], b.text)
+		}
+	}
+	if kinds["yaml"] != 4 || kinds["sh"] != 1 || kinds["python"] != 1 || len(blocks) != 6 {
+		t.Fatalf("the section has other blocks than are run here: %v", kinds)
+	}
+	r.write("candidate.yaml", withTTL(60))
+	r.write("risk.key", hookSecret+"\n")
+	recordOne(t, filepath.Join(r.dir, "audit.ndjson"))
+	for _, b := range blocks {
+		switch b.language {
+		case "sh":
+			for line := range strings.Lines(b.text) {
+				command, _, _ := strings.Cut(line, " #")
+				args := strings.Fields(command)
+				if args[0] != "discharger" || r.discharger(args[1:]...) == "" {
+					t.Errorf("%s did nothing", line)
+				}
+			}
+		case "python":
+			verifyInPython(t, b.text)
+		}
+	}
+	for _, file := range []string{"policy.yaml", "webhook.yaml"} {
+		if _, err := policy.Load(policy.LoadConfig{Files: []string{filepath.Join(r.dir, file)}}); err != nil {
+			t.Error(err)
+		}
+	}
+	if out := r.discharger("config", "check", "--config", "discharger.yaml"); !strings.HasSuffix(out, "ok\n") {
+		t.Errorf("config check says %s", out)
+	}
+}
+
+// recordOne makes an audit log with one decision in it.
+func recordOne(t *testing.T, path string) {
+	t.Helper()
+	audit, err := policy.NewAudit(policy.AuditConfig{Path: path})
+	if err != nil {
+		t.Fatal(err)
+	}
+	audit.Record(policy.SampleInput(), policy.Decision{Effect: policy.EffectAllow, Rule: "default/otherwise"}, nil)
+	if err := audit.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// verifyInPython lets the README's function look at signatures.
+func verifyInPython(t *testing.T, code string) {
+	t.Helper()
+	header := func(at time.Time, body string) string {
+		mac := hmac.New(sha256.New, []byte(hookSecret))
+		fmt.Fprintf(mac, "%d.%s", at.Unix(), body)
+		return fmt.Sprintf("t=%d,v1=%s", at.Unix(), hex.EncodeToString(mac.Sum(nil)))
+	}
+	now := time.Now()
+	for _, h := range []string{header(now, "{}"), header(now, "{ }"), header(now.Add(-time.Hour), "{}")} {
+		code += fmt.Sprintf("print(verified(b%q, %q, b'{}'))\n", hookSecret, h)
+	}
+	out, err := exec.CommandContext(t.Context(), "python3", "-c", code).CombinedOutput()
+	if err != nil || string(out) != "True\nFalse\nFalse\n" {
+		t.Errorf("python says %s, %v", out, err)
+	}
+}
