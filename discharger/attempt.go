@@ -32,7 +32,7 @@ type attempt struct {
 
 // begin opens and checks what was presented. The attempt is never nil.
 func (s *Service) begin(op Op, req *Request) (*attempt, error) {
-	a := &attempt{now: s.cfg.Now(), id: req.ID, client: req.Client}
+	a := &attempt{now: s.cfg.Now(), id: req.ID, client: strings.ToValidUTF8(req.Client, "\uFFFD")}
 	a.obs.Op = op
 	sealed := req.Caveat
 	if sealed == nil {
@@ -56,7 +56,7 @@ func (s *Service) begin(op Op, req *Request) (*attempt, error) {
 	a.user = UserKey{Homeserver: a.opened.Homeserver, User: a.cond.User}
 	a.event = Event{
 		Kind: EventDischarge, Now: a.now.UnixMilli(), Condition: &a.cond, Tag: requestTag(req.RequestID),
-		From:         Party{Addr: req.Addr.Unmap().WithZone(""), Client: strings.ToValidUTF8(req.Client, "\uFFFD")}.cut(),
+		From:         Party{Addr: req.Addr.Unmap().WithZone(""), Client: a.client}.cut(),
 		ByHomeserver: req.Homeserver != "" && req.Homeserver == a.opened.Homeserver,
 	}
 	return a, s.present(a, req)

@@ -112,7 +112,7 @@ func (s *Service) input(a *attempt, st State, o *Outcome, g policy.Grant) *polic
 			Epoch: r.Confirmed.Epoch, FirstIP: addrText(r.First.Addr), LastIP: addrText(r.Last.Addr),
 			FirstClient: r.First.Client, LastClient: r.Last.Client, Labels: overlay(a.cond.Labels, r.Labels),
 		},
-		Request: policy.Request{IP: addrText(a.event.From.Addr), Client: cutClient(a.client), Homeserver: a.event.ByHomeserver},
+		Request: policy.Request{IP: addrText(a.event.From.Addr), Client: cutText(a.client, maxPolicyClient), Homeserver: a.event.ByHomeserver},
 		Grant:   g,
 	}
 	if o.Ends > 0 {
@@ -170,6 +170,10 @@ func (s *Service) beyond(ctx context.Context, a *attempt, st State, keep int) ([
 	return out, nil
 }
 
+// maxPolicyClient is how much of a User-Agent policies see, in bytes: more than
+// a record keeps, but not whatever somebody sends.
+const maxPolicyClient = 256
+
 func utc(ms int64) time.Time { return time.UnixMilli(ms).UTC() }
 
 func addrText(a netip.Addr) string {
@@ -178,10 +182,6 @@ func addrText(a netip.Addr) string {
 	}
 	return a.String()
 }
-
-// cutClient bounds a User-Agent for policies: more than a record keeps, but
-// not whatever somebody sends.
-func cutClient(s string) string { return s[:min(len(s), 256)] }
 
 func overlay(base, over map[string]string) map[string]string {
 	if len(over) == 0 {

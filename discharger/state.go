@@ -400,14 +400,19 @@ func (r *Record) ended(now int64) *Record {
 // cut returns the party as a record keeps it.
 func (p Party) cut() Party {
 	p.Addr = p.Addr.Unmap().WithZone("")
-	if len(p.Client) > MaxClient {
-		n := MaxClient
-		for n > 0 && p.Client[n]&0xc0 == 0x80 { // not in the middle of a character
-			n--
-		}
-		p.Client = p.Client[:n]
-	}
+	p.Client = cutText(p.Client, MaxClient)
 	return p
+}
+
+// cutText returns the beginning of s, at most n bytes and whole characters.
+func cutText(s string, n int) string {
+	if len(s) <= n {
+		return s
+	}
+	for n > 0 && s[n]&0xc0 == 0x80 { // in the middle of one
+		n--
+	}
+	return s[:n]
 }
 
 // same reports whether two parties look like one: the same client from the
