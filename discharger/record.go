@@ -39,17 +39,6 @@ type Record struct {
 	Successor *Successor
 }
 
-// Party is who presented a request: address and User-Agent. Client is cut to
-// MaxClient bytes.
-type Party struct {
-	Addr   netip.Addr
-	Client string
-}
-
-// MaxClient is how many bytes of a User-Agent a record keeps. It is enough to
-// tell devices apart and keeps a session within two pieces of a Redis hash.
-const MaxClient = 40
-
 // Nonce tells apart refresh tokens of one epoch. It need not be secret, the
 // tokens are signed; it must be fresh for every token.
 type Nonce [8]byte
