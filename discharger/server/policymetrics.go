@@ -98,7 +98,9 @@ func (m *PolicyMetrics) Candidate() policy.Observer { return &setObserver{m, set
 func (m *PolicyMetrics) ReloadRefused() { m.reloads.WithLabelValues(setLive, "error").Inc() }
 
 // NoCandidate says that there is no candidate any more.
-func (m *PolicyMetrics) NoCandidate() { m.info.DeletePartialMatch(prometheus.Labels{"set": setCandidate}) }
+func (m *PolicyMetrics) NoCandidate() {
+	m.info.DeletePartialMatch(prometheus.Labels{"set": setCandidate})
+}
 
 type setObserver struct {
 	m   *PolicyMetrics
