@@ -11,14 +11,11 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
-	"path/filepath"
-	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"go.etcd.io/bbolt"
-	bolterrors "go.etcd.io/bbolt/errors"
 
 	"github.com/discharger/discharger/discharger"
 	"github.com/discharger/discharger/discharger/caveat"
@@ -148,99 +145,6 @@ func (b *Bolt) open() (err error) {
 	return nil
 }
 
-// batchDelay is how long a swap waits for others to share its commit with,
-// when there are others. Shorter, and commits queue up behind each other's
-// syncs; longer, and the waiting costs more than the syncs: BenchmarkBoltSwap.
-const batchDelay = time.Millisecond
-
-func (b *Bolt) options(readOnly bool) *bbolt.Options {
-	return &bbolt.Options{
-		Timeout:      b.cfg.LockTimeout,
-		FreelistType: bbolt.FreelistMapType,
-		ReadOnly:     readOnly,
-		NoStatistics: true,
-	}
-}
-
-// probe looks at an existing file without being able to change it, and before
-// anything is read that a damaged file would make dangerous to read.
-func (b *Bolt) probe() error {
-	info, err := os.Stat(b.cfg.Path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	if !info.Mode().IsRegular() {
-		return errors.New("not a regular file")
-	}
-	if info.Size() == 0 {
-		return nil // created, but nothing was ever written
-	}
-	return guard(func() error {
-		db, err := bbolt.Open(b.cfg.Path, 0, b.options(true))
-		if err != nil {
-			return explain(err)
-		}
-		defer db.Close()
-		return db.View(func(tx *bbolt.Tx) error {
-			if tx.Size() > info.Size() {
-				return fmt.Errorf("damaged file: it is %d bytes long and should have at least %d", info.Size(), tx.Size())
-			}
-			_, err := readID(tx)
-			return err
-		})
-	})
-}
-
-// readID returns the file's identity, "" if it has no buckets at all.
-func readID(tx *bbolt.Tx) (string, error) {
-	meta := tx.Bucket(bucketMeta)
-	if meta == nil {
-		if name, _ := tx.Cursor().First(); name != nil {
-			return "", errors.New("the file belongs to another program")
-		}
-		return "", nil
-	}
-	id := string(meta.Get(keyID))
-	if tx.Bucket(bucketRecords) == nil || tx.Bucket(bucketHomeservers) == nil {
-		return "", errors.New("damaged file: a bucket is missing")
-	}
-	return id, checkID(id)
-}
-
-// identify reads the file's identity or gives it one.
-func (b *Bolt) identify() error {
-	b.db.MaxBatchDelay = batchDelay
-	err := b.db.View(func(tx *bbolt.Tx) (err error) {
-		b.id, err = readID(tx)
-		return err
-	})
-	if err != nil || b.id != "" {
-		return err
-	}
-	if b.id, err = newID(b.cfg.Random); err != nil {
-		return err
-	}
-	err = b.db.Update(func(tx *bbolt.Tx) error {
-		for _, name := range [][]byte{bucketRecords, bucketHomeservers} {
-			if _, err := tx.CreateBucket(name); err != nil {
-				return err
-			}
-		}
-		meta, err := tx.CreateBucket(bucketMeta)
-		if err != nil {
-			return err
-		}
-		return meta.Put(keyID, []byte(b.id))
-	})
-	if err != nil {
-		return err
-	}
-	return syncDir(filepath.Dir(b.cfg.Path))
-}
-
 // Ready returns nil if the file is there and is the one that the marker names.
 func (b *Bolt) Ready(ctx context.Context) error {
 	if err := b.usable(ctx); err != nil {
@@ -283,31 +187,6 @@ func (b *Bolt) Close() error {
 	b.stop()
 	b.done.Wait()
 	return b.db.Close()
-}
-
-// guard turns what bbolt does about a damaged file, and what the kernel does
-// about a disk that cannot be read, into an error.
-func guard(f func() error) (err error) {
-	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
-	defer func() {
-		if p := recover(); p != nil {
-			err = fmt.Errorf("damaged file: %v", p)
-		}
-	}()
-	return f()
-}
-
-// explain says what bbolt's errors mean to someone who looks at the file.
-func explain(err error) error {
-	switch {
-	case errors.Is(err, bolterrors.ErrTimeout):
-		return errors.New("another process has the file open")
-	case errors.Is(err, bolterrors.ErrInvalid), errors.Is(err, bolterrors.ErrVersionMismatch):
-		return fmt.Errorf("not a file of this program, or damaged: %w", err)
-	case errors.Is(err, bolterrors.ErrChecksum):
-		return fmt.Errorf("damaged file: %w", err)
-	}
-	return err
 }
 
 // userPrefix is what the keys of all of a user's rows begin with.

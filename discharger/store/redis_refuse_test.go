@@ -1,0 +1,242 @@
+package store_test
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"fmt"
+	"math/big"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/discharger/discharger/discharger"
+	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/store"
+)
+
+func TestRedisConfig(t *testing.T) {
+	t.Parallel()
+	s := startRedis(t)
+	for what, change := range map[string]func(*store.RedisConfig){
+		"no address":          func(c *store.RedisConfig) { c.Addrs = nil },
+		"several addresses":   func(c *store.RedisConfig) { c.Addrs = []string{s.Socket, s.Socket} },
+		"sentinel or cluster": func(c *store.RedisConfig) { c.MasterName, c.Cluster = "m", true },
+		"cluster and DB":      func(c *store.RedisConfig) { c.Cluster, c.DB = true, 1 },
+		"no tag key":          func(c *store.RedisConfig) { c.TagKey = nil },
+		"short tag key":       func(c *store.RedisConfig) { c.TagKey = c.TagKey[:31] },
+		"timeout":             func(c *store.RedisConfig) { c.ReadTimeout = -1 },
+		"cache":               func(c *store.RedisConfig) { c.CacheHomeserver = time.Second + 1 },
+		"pool":                func(c *store.RedisConfig) { c.PoolSize = -1 },
+		"durability":          func(c *store.RedisConfig) { c.Durability = "disc" },
+		"replicas":            func(c *store.RedisConfig) { c.Replicas = 1 },
+		"cluster":             func(c *store.RedisConfig) { c.Cluster = true }, // which this server is not
+		"database":            func(c *store.RedisConfig) { c.DB = 99 },
+		"password":            func(c *store.RedisConfig) { c.Username, c.Password = "x", caveat.Secret("opensesame") },
+		"no server":           func(c *store.RedisConfig) { c.Addrs = []string{s.Socket + "x"} },
+	} {
+		cfg := s.config()
+		change(&cfg)
+		r, err := store.OpenRedis(t.Context(), cfg)
+		if err == nil {
+			r.Close()
+			t.Errorf("%s: opened", what)
+		} else if strings.Contains(err.Error(), "opensesame") {
+			t.Errorf("%s: error tells the password: %v", what, err)
+		}
+	}
+	cfg := s.config()
+	cfg.Password = caveat.Secret("opensesame")
+	if text := fmt.Sprintf("%v %+v", cfg, &cfg); strings.Contains(text, "opensesame") || strings.Contains(text, string(tagKey)) {
+		t.Errorf("printing a configuration tells secrets: %s", text)
+	}
+}
+
+// TestRedisRefuses lists servers that must not be used.
+func TestRedisRefuses(t *testing.T) {
+	t.Parallel()
+	port := freePort(t)
+	primary := startRedis(t, "--port", port, "--bind", "127.53.7.1")
+	for _, c := range []struct {
+		what, want string
+		server     func() *redisServer
+		change     func(*store.RedisConfig)
+	}{
+		{what: "eviction", want: "set maxmemory-policy to noeviction",
+			server: func() *redisServer { return startRedis(t, "--maxmemory-policy", "allkeys-lru") }},
+		{what: "volatile eviction", want: "noeviction",
+			server: func() *redisServer { return startRedis(t, "--maxmemory-policy", "volatile-ttl") }},
+		{what: "replica", want: "not a primary",
+			server: func() *redisServer { return startRedis(t, "--replicaof", "127.53.7.1", port) }},
+		{what: "node of a cluster", want: "part of a cluster",
+			server: func() *redisServer {
+				return startRedis(t, "--cluster-enabled", "yes", "--port", freePort(t), "--bind", "127.53.7.1")
+			}},
+		{what: "disk before 7.2", want: "needs Redis 7.2",
+			server: func() *redisServer { return startRedis(t, "--appendonly", "yes") },
+			change: func(c *store.RedisConfig) { c.Durability = store.DurabilityDisk }},
+		{what: "no replica", want: "0 of 1 replicas",
+			server: func() *redisServer { return startRedis(t) },
+			change: func(c *store.RedisConfig) {
+				c.Durability, c.ReadTimeout = store.DurabilityReplica, 300*time.Millisecond
+			}},
+	} {
+		cfg := c.server().config()
+		if c.change != nil {
+			c.change(&cfg)
+		}
+		r, err := store.OpenRedis(t.Context(), cfg)
+		if err == nil {
+			r.Close()
+		}
+		if err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v, want an error that says %q", c.what, err, c.want)
+		}
+	}
+	openRedis(t, primary.config())
+}
+
+// TestRedisDemoted notices that the server became a replica while in use.
+func TestRedisDemoted(t *testing.T) {
+	t.Parallel()
+	port := freePort(t)
+	startRedis(t, "--port", port, "--bind", "127.53.7.1")
+	s := startRedis(t)
+	f := newRedisFixture(t, s)
+	if err := f.Ready(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	s.do(t, "replicaof", "127.53.7.1", port)
+	if err := f.Ready(t.Context()); err == nil || !strings.Contains(err.Error(), "not a primary") {
+		t.Errorf("Ready at a replica: %v", err)
+	}
+	if ok, err := f.Swap(t.Context(), one(someone(), discharger.Change{New: []byte("a")})); err == nil || ok {
+		t.Errorf("Swap at a replica: %v, %v", ok, err)
+	}
+}
+
+// TestRedisACL works as a user who may do no more than the package comment
+// says, or not even look.
+func TestRedisACL(t *testing.T) {
+	t.Parallel()
+	s := startRedis(t)
+	const commands = "+eval +evalsha +get +set +setnx +del +time +hget +hgetall +hmget +hset +hsetnx +hdel " +
+		"+hexists +hlen +hrandfield +pttl +expireat +persist"
+	for user, more := range map[string]string{"blind": "", "seeing": " +role +info +config|get"} {
+		args := []any{"acl", "setuser", user, "on", ">secret", "~ds{*"}
+		for _, c := range strings.Fields(commands + more) {
+			args = append(args, c)
+		}
+		s.do(t, args...)
+		var log logBuffer
+		f := newRedisFixture(t, s, func(c *store.RedisConfig) {
+			c.Username, c.Password = user, caveat.Secret("secret")
+			c.Log = log.logger()
+			c.Wait = func(context.Context, time.Duration) error { return nil }
+		})
+		warned := strings.Count(log.String(), "level=WARN")
+		if want := map[string]int{"blind": 2, "seeing": 0}[user]; warned != want {
+			t.Errorf("%s: %d warnings, want %d: %s", user, warned, want, log.String())
+		}
+		u, id := someone(), newSession()
+		f.swap(t, true, u, discharger.Change{Session: id, New: make([]byte, 100), Expires: f.clock.in(time.Hour)})
+		for i := range 600 {
+			f.swap(t, true, u, discharger.Change{Session: caveat.SessionID{0: byte(i), 1: byte(i >> 8), 2: 1}, New: make([]byte, 100), Expires: f.clock.in(time.Duration(i) * time.Hour)})
+		}
+		f.swap(t, true, u, discharger.Change{Session: id, Old: make([]byte, 100)}, discharger.Change{New: []byte("u")})
+		f.expect(t, u, id, "", "u")
+		if ok, err := f.SwapHomeserver(t.Context(), u.Homeserver, nil, []byte("a")); !ok || err != nil {
+			t.Errorf("SwapHomeserver: %v, %v", ok, err)
+		}
+		if ok, err := f.SwapHomeserver(t.Context(), u.Homeserver, []byte("a"), nil); !ok || err != nil {
+			t.Errorf("SwapHomeserver: %v, %v", ok, err)
+		}
+		if err := f.Ready(t.Context()); err != nil {
+			t.Errorf("Ready: %v", err)
+		}
+	}
+}
+
+// TestRedisClock says so when the server's clock is far from ours.
+func TestRedisClock(t *testing.T) {
+	t.Parallel()
+	s := startRedis(t)
+	for ahead, want := range map[time.Duration]bool{0: false, time.Minute: true, -time.Minute: true} {
+		var log logBuffer
+		newRedisFixture(t, s, func(c *store.RedisConfig) {
+			c.Now = func() time.Time { return time.Now().Add(ahead) }
+			c.Log = log.logger()
+		})
+		if got := strings.Contains(log.String(), "clock"); got != want {
+			t.Errorf("with a clock %v ahead the log says %q", ahead, log.String())
+		}
+	}
+}
+
+// TestRedisTLS connects to a server that is who it says it is, and not to
+// another.
+func TestRedisTLS(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	roots := writeCertificate(t, dir)
+	port := freePort(t)
+	startRedis(t, "--tls-port", port, "--bind", "127.53.7.1", "--tls-auth-clients", "no",
+		"--tls-cert-file", filepath.Join(dir, "cert.pem"), "--tls-key-file", filepath.Join(dir, "key.pem"),
+		"--tls-ca-cert-file", filepath.Join(dir, "cert.pem"))
+	cfg := store.RedisConfig{Addrs: []string{"127.53.7.1:" + port}, TagKey: tagKey, TLS: &tls.Config{RootCAs: roots}}
+	f := &fixture{Store: openRedis(t, cfg), clock: newClock()}
+	u, id := someone(), newSession()
+	f.swap(t, true, u, discharger.Change{Session: id, New: []byte("a")})
+	f.expect(t, u, id, "a", "")
+	cfg.TLS = &tls.Config{RootCAs: x509.NewCertPool()}
+	if r, err := store.OpenRedis(t.Context(), cfg); err == nil {
+		r.Close()
+		t.Error("trusts a certificate that nobody vouches for")
+	}
+	cfg.TLS = &tls.Config{RootCAs: roots, ServerName: "redis.example.org"}
+	if r, err := store.OpenRedis(t.Context(), cfg); err == nil {
+		r.Close()
+		t.Error("trusts a certificate for another name")
+	}
+}
+
+// writeCertificate makes a certificate for 127.53.7.1 that vouches for itself.
+func writeCertificate(t testing.TB, dir string) *x509.CertPool {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		IPAddresses: []net.IP{net.ParseIP("127.53.7.1")}, IsCA: true, BasicConstraintsValid: true,
+		KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
+	}
+	cert, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	private, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, block := range map[string]*pem.Block{"cert.pem": {Type: "CERTIFICATE", Bytes: cert}, "key.pem": {Type: "PRIVATE KEY", Bytes: private}} {
+		if err := os.WriteFile(filepath.Join(dir, name), pem.EncodeToMemory(block), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	parsed, err := x509.ParseCertificate(cert)
+	if err != nil {
+		t.Fatal(err)
+	}
+	roots := x509.NewCertPool()
+	roots.AddCert(parsed)
+	return roots
+}

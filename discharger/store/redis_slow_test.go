@@ -1,0 +1,143 @@
+package store_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/discharger/discharger/discharger"
+	"github.com/discharger/discharger/discharger/store"
+)
+
+// TestRedisSlow makes the server wait. Nobody waits longer than they may, and
+// afterwards all is well.
+func TestRedisSlow(t *testing.T) {
+	t.Parallel()
+	for _, unpipelined := range []bool{false, true} {
+		t.Run(fmt.Sprintf("unpipelined=%v", unpipelined), func(t *testing.T) {
+			t.Parallel()
+			s := startRedis(t)
+			f := newRedisFixture(t, s, func(c *store.RedisConfig) {
+				c.Unpipelined = unpipelined
+				c.ReadTimeout, c.DialTimeout = 5*time.Second, 5*time.Second
+			})
+			u, id := someone(), newSession()
+			f.swap(t, true, u, discharger.Change{Session: id, New: []byte("0")})
+			before := runtime.NumGoroutine()
+			s.pause(t)
+			ends := map[string]func() (context.Context, context.CancelFunc){
+				"deadline": func() (context.Context, context.CancelFunc) {
+					return context.WithTimeout(t.Context(), 200*time.Millisecond)
+				},
+				"cancel": func() (context.Context, context.CancelFunc) {
+					ctx, cancel := context.WithCancel(t.Context())
+					return ctx, func() { time.AfterFunc(200*time.Millisecond, cancel) }
+				},
+			}
+			for what, end := range ends {
+				var wg sync.WaitGroup
+				start := time.Now()
+				for i := range 100 {
+					ctx, cancel := end()
+					if what == "cancel" {
+						cancel()
+					} else {
+						defer cancel()
+					}
+					wg.Go(func() {
+						var err error
+						if i%2 == 0 {
+							_, err = f.Load(ctx, u, id)
+						} else {
+							_, err = f.Swap(ctx, one(u, discharger.Change{Session: id, Old: []byte("0"), New: []byte("1")}))
+						}
+						if err == nil || errors.Is(err, discharger.ErrStoreLost) {
+							t.Errorf("%s: %v", what, err)
+						}
+					})
+				}
+				wg.Wait()
+				if d := time.Since(start); d > 2*time.Second {
+					t.Errorf("%s: callers who have 200 ms waited %v", what, d)
+				}
+			}
+			s.resume(t)
+			eventually(t, "the store answers again", func() bool {
+				ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+				defer cancel()
+				_, err := f.Load(ctx, u, id)
+				return err == nil
+			})
+			eventually(t, "what was given up on has come to an end", func() bool {
+				return runtime.NumGoroutine() < before+50
+			})
+			// Whichever of the swaps arrived, the record is one of the two.
+			if got := string(f.load(t, u, id).Session); got != "0" && got != "1" {
+				t.Errorf("record is %q", got)
+			}
+		})
+	}
+}
+
+// TestRedisTimeout has a context that never ends and a server that never
+// answers.
+func TestRedisTimeout(t *testing.T) {
+	t.Parallel()
+	s := startRedis(t)
+	f := newRedisFixture(t, s, func(c *store.RedisConfig) {
+		c.DialTimeout, c.ReadTimeout, c.WriteTimeout = 100*time.Millisecond, 100*time.Millisecond, 100*time.Millisecond
+	})
+	u, id := someone(), newSession()
+	s.pause(t)
+	start := time.Now()
+	if v, err := f.Load(context.Background(), u, id); err == nil {
+		t.Errorf("Load gives %v", v)
+	}
+	if d := time.Since(start); d > 5*time.Second {
+		t.Errorf("Load took %v with timeouts of 100 ms", d)
+	}
+	s.resume(t)
+	eventually(t, "the store answers again", func() bool {
+		_, err := f.Load(t.Context(), u, id)
+		return err == nil
+	})
+}
+
+// TestRedisRestart stops the server and starts it again, with its data.
+func TestRedisRestart(t *testing.T) {
+	t.Parallel()
+	s := startRedis(t, "--appendonly", "yes", "--appendfsync", "always")
+	f := newRedisFixture(t, s)
+	u, id := someone(), newSession()
+	for i := range 3 {
+		old, next := fmt.Append(nil, i), fmt.Append(nil, i+1)
+		c := discharger.Change{Session: id, New: next, Expires: f.clock.in(time.Hour)}
+		if i > 0 {
+			c.Old = old
+		}
+		f.swap(t, true, u, c)
+		s.Kill(t)
+		start := time.Now()
+		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+		if v, err := f.Load(ctx, u, id); err == nil || errors.Is(err, discharger.ErrStoreLost) {
+			t.Errorf("Load from a server that is not there gives %v, %v", v, err)
+		}
+		if err := f.Ready(ctx); err == nil {
+			t.Error("ready without a server")
+		}
+		cancel()
+		if d := time.Since(start); d > 5*time.Second {
+			t.Errorf("took %v to notice that there is no server", d)
+		}
+		s.Restart(t)
+		eventually(t, "the store answers again", func() bool {
+			_, err := f.Load(t.Context(), u, id)
+			return err == nil
+		})
+		f.expect(t, u, id, string(next), "")
+	}
+}
