@@ -22,7 +22,7 @@
 //	1   refused, not verified, or something else went wrong
 //	2   used wrongly: unknown flags, missing arguments
 //	3   unavailable: nothing was decided, and trying again may help
-//	78  the configuration or a key file cannot be used
+//	78  the configuration, a key file, a rule file or a caveat schema cannot be used
 //
 // # Secrets
 //

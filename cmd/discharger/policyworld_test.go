@@ -21,6 +21,7 @@ import (
 	"github.com/discharger/discharger/discharger/api"
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/homeserver"
+	"github.com/discharger/discharger/policy"
 )
 
 // ruled is the program with rule files, and a homeserver that asks it on behalf
@@ -128,6 +129,14 @@ func (r *ruled) eventually(series string, want float64) {
 			r.t.Fatalf("%s is %v, want %v", series, r.metric(series), want)
 		}
 	}
+}
+
+// inForce waits until the rules in policy.yaml decide.
+func (r *ruled) inForce() {
+	r.t.Helper()
+	set, err := policy.Load(policy.LoadConfig{Files: []string{filepath.Join(r.dir, "policy.yaml")}})
+	r.must(err)
+	r.eventually(fmt.Sprintf(`discharger_policy_info{hash=%q,set="live"}`, set.Hash()), 1)
 }
 
 // login mints an access macaroon for Alice.
