@@ -271,7 +271,7 @@ func TestWhoAsks(t *testing.T) {
 
 func TestStoreTrouble(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, func(c *server.Config) { c.Timeout = 100 * time.Millisecond })
+	w := newWorld(t, func(c *server.Config) { c.Timeout = time.Second })
 	id := b64(w.mint(caveat.ModeRotate))
 	token := w.post(api.PathDischarge, form("id64", id)).discharge(t).RefreshToken
 	v := form("id64", id, "token64", token, "token-kind", "refresh", "request-id", "r")
@@ -286,7 +286,7 @@ func TestStoreTrouble(t *testing.T) {
 			if e := a.error(t); a.status != 503 || e.Code != api.CodeUnavailable || a.header.Get("Retry-After") == "" || bytes.Contains(a.body, []byte("canary")) {
 				t.Errorf("%s, %s: %d %s", name, path, a.status, a.body)
 			}
-			if took := time.Since(start); took > 2*time.Second {
+			if took := time.Since(start); took > 5*time.Second {
 				t.Errorf("%s, %s: took %v", name, path, took)
 			}
 		}
