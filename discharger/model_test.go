@@ -95,7 +95,7 @@ func stepMatchesModel(t *rapid.T) {
 	event := func() Event {
 		nonces++
 		e := Event{Now: b.now, Condition: &b.cond, From: rapid.SampledFrom(parties).Draw(t, "from")}
-		binary.BigEndian.PutUint64(e.Nonce[:], nonces)
+		e.Nonce = numbered(nonces)
 		e.Tag = RequestTag{byte(rapid.IntRange(0, 3).Draw(t, "tag"))}
 		return e
 	}
@@ -187,6 +187,9 @@ func stepMatchesModel(t *rapid.T) {
 	})
 }
 
+// numbered is a nonce that nothing else has.
+func numbered(n uint64) Nonce { return Nonce(binary.BigEndian.AppendUint64(nil, n)[2:]) }
+
 // noT lets a bench live inside a rapid check, which reports by itself.
 type noT struct{ testing.TB }
 
@@ -208,7 +211,7 @@ func (c *client) refresh(b *bench, rng *rand.Rand, loss float64) (refused Reason
 	for {
 		o := b.discharge(c.token, from(c.party), func(e *Event) {
 			binary.BigEndian.PutUint32(e.Tag[:], c.tag|1<<31)
-			binary.BigEndian.PutUint64(e.Nonce[:], rng.Uint64())
+			e.Nonce = numbered(rng.Uint64())
 		})
 		if o.Reason != "" {
 			return o.Reason

@@ -41,7 +41,7 @@ type Record struct {
 
 // Nonce tells apart refresh tokens of one epoch. It need not be secret, the
 // tokens are signed; it must be fresh for every token.
-type Nonce [8]byte
+type Nonce [6]byte
 
 // Confirmed is the newest refresh token known to have reached the client.
 type Confirmed struct {
@@ -64,13 +64,14 @@ type RequestTag [4]byte
 // The stored form of a record. The first byte names format and kind, so that
 // another format can be told apart:
 //
-//	0x1m  live, m = mode        flags(1) created(u32 s) userGen homeserverGen lastUsed(s since created)
-//	                            device policy first(party) [last(party)] [labels]
-//	                            mode rotate: epoch [nonce(8)] confirmedAt(ms since created)
-//	                                         [successor: nonce(8) issuedAt(ms since confirmed) tag(4)]
+//	0x1m  live, m = mode        flags(1) created(u32 s) [userGen homeserverGen] device [policy]
+//	                            first(party) [last(party)] [labels]
+//	                            mode rotate: epoch [nonce(6)] confirmedAt(ms since created)
+//	                                         [successor: nonce(6) issuedAt(ms since confirmed) tag(4)]
+//	                            lastUsed(signed, s since issuedAt, else confirmedAt, else created)
 //	0x20  ended                 endedAt(s) epoch
 //
-// Integers without a width are unsigned varints; strings, and addresses of
+// Integers without a width are varints, unsigned unless it says so; strings, and addresses of
 // 0, 4 or 16 bytes, carry their length first.
 const (
 	kindLive  = 0x10
@@ -79,6 +80,10 @@ const (
 	flagLastDiffers = 1 << 0
 	flagLabels      = 1 << 1
 	flagSuccessor   = 1 << 2
+	flagGenerations = 1 << 3
+	flagPolicy      = 1 << 4
+
+	flagsKnown = 1<<5 - 1
 )
 
 // maxRecord bounds a stored record: labels are the only large part.
@@ -107,13 +112,22 @@ func (r *Record) MarshalBinary() ([]byte, error) {
 	if r.Successor != nil {
 		flags |= flagSuccessor
 	}
+	if r.UserGeneration > 0 || r.HomeserverGeneration > 0 {
+		flags |= flagGenerations
+	}
+	if r.Policy != "" {
+		flags |= flagPolicy
+	}
 	b = append(b, kindLive|byte(r.Mode), flags)
 	b = binary.BigEndian.AppendUint32(b, uint32(r.Created/1000))
-	b = binary.AppendUvarint(b, r.UserGeneration)
-	b = binary.AppendUvarint(b, r.HomeserverGeneration)
-	b = binary.AppendUvarint(b, uint64(max(r.LastUsed/1000-r.Created/1000, 0)))
+	if flags&flagGenerations != 0 {
+		b = binary.AppendUvarint(b, r.UserGeneration)
+		b = binary.AppendUvarint(b, r.HomeserverGeneration)
+	}
 	b = appendString(b, r.Device)
-	b = appendString(b, r.Policy)
+	if flags&flagPolicy != 0 {
+		b = appendString(b, r.Policy)
+	}
 	b = appendParty(b, r.First)
 	if flags&flagLastDiffers != 0 {
 		b = appendParty(b, r.Last)
@@ -127,6 +141,7 @@ func (r *Record) MarshalBinary() ([]byte, error) {
 	if r.Mode == caveat.ModeRotate {
 		b = r.appendRotation(b)
 	}
+	b = binary.AppendVarint(b, r.LastUsed/1000-r.known()/1000)
 	if len(b) > maxRecord {
 		return nil, fmt.Errorf("encode session record: %d bytes", len(b))
 	}
@@ -146,6 +161,17 @@ func (r *Record) appendRotation(b []byte) []byte {
 		b = append(b, s.Tag[:]...)
 	}
 	return b
+}
+
+// known is the latest time in the record but for LastUsed, which is near it.
+func (r *Record) known() int64 {
+	switch {
+	case r.Successor != nil:
+		return r.Successor.IssuedAt
+	case r.Mode == caveat.ModeRotate:
+		return r.Confirmed.At
+	}
+	return r.Created
 }
 
 // UnmarshalBinary reads a stored record. On error, r is zero.
@@ -176,13 +202,18 @@ func (r *Record) UnmarshalBinary(b []byte) error {
 
 func (r *Record) decodeLive(d *decoder) {
 	flags := d.byte()
-	d.fail(flags&^(flagLastDiffers|flagLabels|flagSuccessor) != 0)
+	d.fail(flags&^flagsKnown != 0)
 	r.Created = int64(binary.BigEndian.Uint32(d.bytes(4))) * 1000
-	r.UserGeneration = d.uvarint()
-	r.HomeserverGeneration = d.uvarint()
-	r.LastUsed = r.Created + d.seconds()
+	if flags&flagGenerations != 0 {
+		r.UserGeneration = d.uvarint()
+		r.HomeserverGeneration = d.uvarint()
+		d.fail(r.UserGeneration == 0 && r.HomeserverGeneration == 0)
+	}
 	r.Device = d.string()
-	r.Policy = d.string()
+	if flags&flagPolicy != 0 {
+		r.Policy = d.string()
+		d.fail(r.Policy == "")
+	}
 	r.First = d.party()
 	r.Last = r.First
 	if flags&flagLastDiffers != 0 {
@@ -192,18 +223,22 @@ func (r *Record) decodeLive(d *decoder) {
 	if flags&flagLabels != 0 {
 		r.Labels = d.labels()
 	}
-	if r.Mode != caveat.ModeRotate {
-		d.fail(flags&flagSuccessor != 0)
-		return
+	if r.Mode == caveat.ModeRotate {
+		r.decodeRotation(d, flags)
 	}
+	d.fail(r.Mode != caveat.ModeRotate && flags&flagSuccessor != 0)
+	r.LastUsed = (r.known()/1000 + d.varint()) * 1000
+}
+
+func (r *Record) decodeRotation(d *decoder, flags byte) {
 	r.Confirmed.Epoch = d.uvarint()
 	if r.Confirmed.Epoch > 0 {
-		copy(r.Confirmed.Nonce[:], d.bytes(8))
+		copy(r.Confirmed.Nonce[:], d.bytes(len(Nonce{})))
 	}
 	r.Confirmed.At = r.Created + d.millis()
 	if flags&flagSuccessor != 0 {
 		s := &Successor{}
-		copy(s.Nonce[:], d.bytes(8))
+		copy(s.Nonce[:], d.bytes(len(Nonce{})))
 		s.IssuedAt = r.Confirmed.At + d.millis()
 		copy(s.Tag[:], d.bytes(4))
 		r.Successor = s
@@ -288,6 +323,16 @@ func (d *decoder) uvarint() uint64 {
 	}
 	d.b = d.b[n:]
 	return v
+}
+
+// varint reads a signed integer, with the same care.
+func (d *decoder) varint() int64 {
+	v := d.uvarint()
+	d.fail(v >= 1<<44)
+	if d.bad {
+		return 0
+	}
+	return int64(v>>1) ^ -int64(v&1)
 }
 
 // millis reads a duration or a time; it stays far from overflow.

@@ -24,7 +24,7 @@ func genParty(t *rapid.T, label string) Party {
 }
 
 func genNonce(t *rapid.T) Nonce {
-	return Nonce(rapid.SliceOfN(rapid.Byte(), 8, 8).Draw(t, "nonce"))
+	return Nonce(rapid.SliceOfN(rapid.Byte(), 6, 6).Draw(t, "nonce"))
 }
 
 func genRecord(t *rapid.T) Record {
@@ -68,6 +68,7 @@ func genRecord(t *rapid.T) Record {
 			Tag:      RequestTag(rapid.SliceOfN(rapid.Byte(), 4, 4).Draw(t, "tag")),
 		}
 	}
+	r.LastUsed = (r.known()/1000 + rapid.Int64Range(-1<<40, 1<<40).Draw(t, "used after")) * 1000
 	return r
 }
 
@@ -103,7 +104,7 @@ func TestRecordSize(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(b) > 88 {
+	if len(b) > 75 { // what the store's test of memory has room for
 		t.Errorf("a usual record takes %d bytes", len(b))
 	}
 }
@@ -114,9 +115,9 @@ func typicalRecord() Record {
 	created := int64(1_790_000_000_000)
 	return Record{
 		Mode: caveat.ModeRotate, Created: created, Device: "ABCDEFGHIJ", LastUsed: created + 90*day,
-		UserGeneration: 1, First: party, Last: party,
-		Confirmed: Confirmed{Epoch: 25_920, Nonce: Nonce{1, 2, 3, 4, 5, 6, 7, 8}, At: created + 90*day},
-		Successor: &Successor{Nonce: Nonce{8, 7, 6, 5, 4, 3, 2, 1}, IssuedAt: created + 90*day, Tag: RequestTag{1, 2, 3, 4}},
+		First: party, Last: party,
+		Confirmed: Confirmed{Epoch: 25_920, Nonce: Nonce{1, 2, 3, 4, 5, 6}, At: created + 90*day},
+		Successor: &Successor{Nonce: Nonce{6, 5, 4, 3, 2, 1}, IssuedAt: created + 90*day, Tag: RequestTag{1, 2, 3, 4}},
 	}
 }
 

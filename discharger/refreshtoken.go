@@ -22,7 +22,7 @@ import (
 // only here. To everybody else it is opaque, but its holder may narrow it by
 // adding first-party caveats, as with any macaroon:
 //
-//	identifier  0x01 | key id (4) | nonce (8)
+//	identifier  0x01 | key id (4) | nonce (6)
 //	caveat      session <22 characters base64url>
 //	caveat      epoch <n>
 //	caveat      time-before <RFC 3339>       added by a holder
@@ -75,7 +75,7 @@ func (k RefreshKey) ID() [4]byte {
 
 const (
 	tokenVersion = 0x01
-	tokenIDLen   = 1 + 4 + 8
+	tokenIDLen   = 1 + 4 + len(Nonce{})
 
 	maxToken        = 4 << 10 // bytes of a presented token
 	maxTokenCaveats = 16

@@ -150,7 +150,7 @@ func (in *inspection) token(text string) error {
 		return err
 	}
 	id := b.Access.ID
-	if len(id) != 13 || id[0] != 1 {
+	if len(id) != 11 || id[0] != 1 {
 		in.printf("macaroon without third-party caveats, and not a refresh token of this service")
 	} else {
 		in.printf("refresh token, %d characters, not verified\n  signed with key %x", len(text), id[1:5])
