@@ -139,7 +139,7 @@ func TestRedisRubbish(t *testing.T) {
 	c := newClock()
 	f := newRedisFixture(t, s, func(cfg *store.RedisConfig) {
 		cfg.Addrs, cfg.Now = []string{p.addr}, c.now
-		cfg.ReadTimeout = 200 * time.Millisecond
+		cfg.ReadTimeout = time.Second
 		cfg.Wait = func(context.Context, time.Duration) error { return nil }
 	})
 	u, id := someone(), newSession()
@@ -230,6 +230,7 @@ func TestRedisDamaged(t *testing.T) {
 		"empty":           func(key string, id caveat.SessionID) { s.do(t, "hset", key, string(id[:]), "") },
 		"short":           func(key string, id caveat.SessionID) { s.do(t, "hset", key, string(id[:]), "\x00\x00\x00\x00\x00") },
 		"place":           func(key string, id caveat.SessionID) { s.do(t, "hset", key, string(id[:]), "\x00\x00\x00\x00\x03abc") },
+		"place, expired":  func(key string, id caveat.SessionID) { s.do(t, "hset", key, string(id[:]), "\x00\x00\x00\x01\x03abc") },
 		"other place":     func(key string, id caveat.SessionID) { s.do(t, "hset", key, string(id[:]), "\x00\x00\x00\x00\x02abc") },
 		"no second piece": func(key string, id caveat.SessionID) { s.do(t, "hdel", key, second(id)) },
 	} {

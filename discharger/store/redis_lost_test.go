@@ -150,6 +150,37 @@ func TestRedisPartlyLost(t *testing.T) {
 	f.expect(t, v, id, "a", "")
 }
 
+// TestRedisHomeserverLost loses a homeserver's record, and with it that
+// everything was revoked, but not the sessions.
+func TestRedisHomeserverLost(t *testing.T) {
+	t.Parallel()
+	s := startRedis(t)
+	c := newClock()
+	f := newRedisFixture(t, s, func(cfg *store.RedisConfig) {
+		cfg.Now = c.now
+		cfg.Wait = func(_ context.Context, d time.Duration) error { c.advance(d); return nil }
+	})
+	u, id := someone(), newSession()
+	home := store.HomeserverKey(tagKey, u.Homeserver)
+	for store.UserHash(tagKey, u)[:6] == home[:6] { // must be on another node
+		u.User += "x"
+	}
+	f.swap(t, true, u, discharger.Change{Session: id, New: []byte("a")})
+	if ok, err := f.SwapHomeserver(t.Context(), u.Homeserver, nil, []byte("all revoked")); !ok || err != nil {
+		t.Fatal(ok, err)
+	}
+	f.expect(t, u, id, "a", "")
+	for _, k := range s.raw.Keys(t.Context(), "*").Val() {
+		if k[:6] == home[:6] {
+			s.do(t, "del", k)
+		}
+	}
+	c.advance(2 * time.Second) // nobody has it in a cache any more
+	if v, err := f.Load(t.Context(), u, id); !errors.Is(err, discharger.ErrStoreLost) {
+		t.Errorf("Load gives %+v, %v", v, err)
+	}
+}
+
 // memory is a marker that lives as long as a test.
 type memory struct {
 	mu      sync.Mutex
