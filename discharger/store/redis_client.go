@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync/atomic"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 	"github.com/redis/go-redis/v9/maintnotifications"
@@ -49,6 +50,7 @@ func newClient(cfg RedisConfig) (*client, error) {
 		PoolSize:              cfg.PoolSize,
 		DialerRetries:         1, // a request that cannot wait is told so
 		MaxRetries:            2, // every command may be repeated
+		MaxRetryBackoff:       100 * time.Millisecond,
 
 		DisableIdentity:          true,
 		MaintNotificationsConfig: &maintnotifications.Config{Mode: maintnotifications.ModeDisabled},

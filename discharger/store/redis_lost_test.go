@@ -150,6 +150,30 @@ func TestRedisPartlyLost(t *testing.T) {
 	f.expect(t, v, id, "a", "")
 }
 
+// TestRedisFirstLost loses the node that knew how far the store had been made.
+// A process that knows nothing must not make it anew.
+func TestRedisFirstLost(t *testing.T) {
+	t.Parallel()
+	s := startRedis(t)
+	f := newRedisFixture(t, s)
+	first := store.IdentityKeys(tagKey)[0]
+	for _, k := range s.raw.Keys(t.Context(), "*").Val() {
+		if k[:6] == first[:6] {
+			s.do(t, "del", k)
+		}
+	}
+	fresh := newRedisFixture(t, s)
+	expectLost(t, "newcomer", fresh, someone())
+	if err := fresh.Store.(*store.Redis).AcceptLoss(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range []*fixture{fresh, f, newRedisFixture(t, s)} {
+		if err := f.Ready(t.Context()); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 // TestRedisHomeserverLost loses a homeserver's record, and with it that
 // everything was revoked, but not the sessions.
 func TestRedisHomeserverLost(t *testing.T) {
@@ -299,15 +323,25 @@ func testMarkers(t *testing.T, open func(store.Marker) (markedStore, error), wip
 	closeStore(s)
 
 	replace()
+	theirs := new(memory)
+	s = mustOpen(theirs)
+	write(s)
+	closeStore(s)
 	s = mustOpen(m)
+	if v, err := s.Load(t.Context(), u, id); !errors.Is(err, discharger.ErrStoreLost) {
+		t.Errorf("another store's session is %+v, %v", v, err)
+	}
 	expectLost(t, "replaced", s, u)
 	if err := s.AcceptLoss(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	ready("replacement accepted", s, "")
+	ready("replacement accepted", s, "a")
+	if !bytes.Equal(m.id, theirs.id) { // others who use it must not be disturbed
+		t.Errorf("accepted %q as %q", theirs.id, m.id)
+	}
 	closeStore(s)
 	s = mustOpen(m)
-	ready("replacement opened again", s, "")
+	ready("replacement opened again", s, "a")
 	closeStore(s)
 
 	for what, bad := range map[string]*memory{
