@@ -85,7 +85,7 @@ func TestRedisRefuses(t *testing.T) {
 		{what: "no replica", want: "0 of 1 replicas",
 			server: func() *redisServer { return startRedis(t) },
 			change: func(c *store.RedisConfig) {
-				c.Durability, c.ReadTimeout = store.DurabilityReplica, 300*time.Millisecond
+				c.Durability, c.ReadTimeout = store.DurabilityReplica, 4*time.Second
 			}},
 	} {
 		cfg := c.server().config()
