@@ -122,7 +122,7 @@ const scriptTimeout = 2 * time.Minute
 // python runs a script under testdata with Debian's Python.
 func (k *kit) python(t *testing.T, script string, task any) []step {
 	t.Helper()
-	return k.script(t, task, debianPython, "-W", "error::UserWarning", filepath.Join("testdata", script))
+	return k.script(t, task, debianPython, filepath.Join("testdata", script))
 }
 
 // node runs a script under testdata with Node.js and the installed packages.
@@ -140,7 +140,7 @@ func (k *kit) script(t *testing.T, task any, name string, args ...string) []step
 	ctx, cancel := context.WithTimeout(t.Context(), scriptTimeout)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, name, args...)
-	cmd.Env = append(os.Environ(), "NODE_PATH="+k.nodeModules, "PYTHONDONTWRITEBYTECODE=1")
+	cmd.Env = append(os.Environ(), "NODE_PATH="+k.nodeModules, "PYTHONDONTWRITEBYTECODE=1", "no_proxy=127.0.0.0/8")
 	cmd.Stdin = bytes.NewReader(in)
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr

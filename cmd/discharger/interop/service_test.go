@@ -48,6 +48,7 @@ func start(t *testing.T, cmd *exec.Cmd, until ...string) *process {
 	in.Close()
 	p := &process{cmd: cmd, lines: make(chan string), exited: make(chan error, 1), log: log}
 	ready := make(chan struct{})
+	defer close(ready)
 	go p.read(out, ready)
 	t.Cleanup(func() { p.kill(t) })
 	timeout := time.After(startTimeout)
@@ -64,7 +65,6 @@ func start(t *testing.T, cmd *exec.Cmd, until ...string) *process {
 			t.Fatalf("%s has not printed %q:\n%s", cmd, until[0], p.output(t))
 		}
 	}
-	close(ready)
 	return p
 }
 
@@ -123,17 +123,21 @@ func (p *process) kill(t *testing.T) {
 	p.log.Close()
 }
 
-// freeAddress finds an address on the loopback network to listen on. The host
-// is this process's own, so nobody takes the port before it is used.
-func freeAddress(t *testing.T) string {
+// freeAddresses finds addresses on the loopback network to listen on. The host
+// is this process's own, so nobody takes the ports before they are used.
+func freeAddresses(t *testing.T, n int) []string {
 	t.Helper()
 	pid := os.Getpid()
-	l, err := net.Listen("tcp", fmt.Sprintf("127.53.%d.%d:0", pid>>8&0xff, max(pid&0xff, 1)))
-	if err != nil {
-		t.Fatal(err)
+	var all []string
+	for range n {
+		l, err := net.Listen("tcp", fmt.Sprintf("127.53.%d.%d:0", pid>>8&0xff, max(pid&0xff, 1)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		all = append(all, l.Addr().String())
 	}
-	defer l.Close()
-	return l.Addr().String()
+	return all
 }
 
 // service is the binary under test, running.
@@ -149,7 +153,8 @@ type service struct {
 func startService(t *testing.T, binary string, st store, further string) *service {
 	t.Helper()
 	dir := t.TempDir()
-	clients, operators := freeAddress(t), freeAddress(t)
+	addresses := freeAddresses(t, 2)
+	clients, operators := addresses[0], addresses[1]
 	config := fmt.Sprintf("listen: %s\nadmin_listen: %s\npublic_url: http://%s\ndata_dir: %s\n%s%s",
 		clients, operators, clients, filepath.Join(dir, "data"), st.config, further)
 	file := filepath.Join(dir, "discharger.yaml")

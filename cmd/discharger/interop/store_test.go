@@ -38,7 +38,7 @@ func inFile(t *testing.T, s *service) bool {
 // redis starts a Redis as the service wants it.
 func redis(t *testing.T) store {
 	t.Helper()
-	address := freeAddress(t)
+	address := freeAddresses(t, 1)[0]
 	host, port, err := net.SplitHostPort(address)
 	if err != nil {
 		t.Fatal(err)
