@@ -174,6 +174,10 @@ func (r *Record) known() int64 {
 	return r.Created
 }
 
+// lastUse is when the session was used last, as precisely as the record says:
+// in mode rotate to the millisecond.
+func (r *Record) lastUse() int64 { return max(r.LastUsed, r.known()) }
+
 // UnmarshalBinary reads a stored record. On error, r is zero.
 func (r *Record) UnmarshalBinary(b []byte) error {
 	*r = Record{}

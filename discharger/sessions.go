@@ -223,7 +223,7 @@ func (s *Service) list(ctx context.Context, user UserKey, homeserver Revocation,
 		}
 	}
 	slices.SortFunc(out, func(x, y stored) int {
-		return cmp.Or(cmp.Compare(y.record.LastUsed, x.record.LastUsed), cmp.Compare(x.id.String(), y.id.String()))
+		return cmp.Or(cmp.Compare(y.record.lastUse(), x.record.lastUse()), cmp.Compare(x.id.String(), y.id.String()))
 	})
 	return out, nil
 }

@@ -62,6 +62,27 @@ func TestSessions(t *testing.T) {
 	}
 }
 
+// In mode rotate, uses within one second are told apart.
+func TestSessionsOrder(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	var all []*login
+	for range 8 {
+		all = append(all, w.login(caveat.ModeRotate))
+	}
+	for _, l := range all {
+		g := l.must()
+		w.later(time.Millisecond)
+		l.must(token(g.RefreshToken))
+		w.later(time.Millisecond)
+	}
+	for i, got := range w.sessions(alice("a.example")) {
+		if want := all[len(all)-1-i].cond.Session; got.ID != want {
+			t.Errorf("place %d: got %v, want %v", i, got.ID, want)
+		}
+	}
+}
+
 func TestRevokeUserButOne(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
