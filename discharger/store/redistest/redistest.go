@@ -1,10 +1,22 @@
 // Package redistest runs real Redis servers for tests: each in a directory of
 // its own, on a unix socket, stopped by its pid when the test ends. A machine
 // without redis-server fails the test.
+//
+// [Start] runs one server, [StartValkey] one of Valkey's, [StartSecure] one
+// that wants TLS and an ACL user, [StartSentinel] a primary with two replicas
+// and three Sentinels, and [StartCluster] three primaries with a replica each.
+// These can lose a primary, be told to promote a replica, and have the links
+// between primaries and replicas cut, so that writes which were acknowledged
+// are gone afterwards. Servers that have to reach each other listen on a
+// loopback address of the test's own.
+//
+// Waiting ends when what is waited for has come about. The limit is generous,
+// since the machine may be doing much else; passing it fails the test.
 package redistest
 
 import (
 	"bufio"
+	"errors"
 	"net"
 	"os"
 	"os/exec"
@@ -13,6 +25,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/redis/go-redis/v9"
 )
 
 // Server is a redis-server that keeps nothing on disk unless its arguments say
@@ -20,39 +34,133 @@ import (
 type Server struct {
 	Dir    string
 	Socket string // also an address for go-redis
-	args   []string
-	cmd    *exec.Cmd
+	Addr   string // host:port; empty: it has only the socket
+
+	program string
+	args    []string
+	cmd     *exec.Cmd
+	ended   chan struct{} // closed when cmd has ended
+	client  *redis.Client
 }
 
 // Start runs a server with further arguments and returns when it answers.
 func Start(t testing.TB, args ...string) *Server {
+	t.Helper()
+	return start(t, "redis-server", args...)
+}
+
+// ValkeyVariable names the environment variable that holds the path of
+// valkey-server, version 8 or newer. Without it, the one in PATH is run.
+const ValkeyVariable = "DISCHARGER_VALKEY_SERVER"
+
+// StartValkey runs a valkey-server instead, which can do what Redis can from
+// version 7.2 on.
+func StartValkey(t testing.TB, args ...string) *Server {
+	t.Helper()
+	program := os.Getenv(ValkeyVariable)
+	if program == "" {
+		program = "valkey-server"
+	}
+	return start(t, program, args...)
+}
+
+func start(t testing.TB, program string, args ...string) *Server {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "ds") // a socket's path must be short
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	s := &Server{Dir: dir, Socket: filepath.Join(dir, "s")}
+	s := newServer(t, dir, program)
 	s.args = append([]string{"--port", "0", "--unixsocket", s.Socket, "--dir", dir,
 		"--save", "", "--appendonly", "no", "--logfile", filepath.Join(dir, "log")}, args...)
-	s.Restart(t)
-	t.Cleanup(func() { s.Kill(t) })
+	s.run(t)
 	return s
 }
 
-// Restart runs the server again after Kill, with the same arguments.
-func (s *Server) Restart(t testing.TB) {
+// newServer describes a server that is not running yet.
+func newServer(t testing.TB, dir, program string) *Server {
+	s := &Server{Dir: dir, Socket: filepath.Join(dir, "s"), program: program}
+	s.client = redis.NewClient(&redis.Options{Addr: s.Socket, MaxRetries: -1, DisableIdentity: true})
+	t.Cleanup(func() { s.client.Close() })
+	return s
+}
+
+// run runs a server until the test ends.
+func (s *Server) run(t testing.TB) {
 	t.Helper()
-	s.cmd = exec.Command("redis-server", s.args...)
+	s.Restart(t)
+	t.Cleanup(func() { s.Kill(t) })
+}
+
+// Restart runs the server again after Kill, with the same arguments and
+// further ones.
+func (s *Server) Restart(t testing.TB, args ...string) {
+	t.Helper()
+	s.cmd = exec.Command(s.program, append(s.args[:len(s.args):len(s.args)], args...)...)
 	if err := s.cmd.Start(); err != nil {
-		t.Fatalf("start redis-server: %v", err)
+		t.Fatalf("start %s: %v", s.program, err)
 	}
-	for deadline := time.Now().Add(30 * time.Second); !s.answers(); {
+	cmd, ended := s.cmd, make(chan struct{})
+	s.ended = ended
+	go func() {
+		_ = cmd.Wait()
+		close(ended)
+	}()
+	for deadline := time.Now().Add(limit); !s.answers(); {
+		select {
+		case <-ended:
+			t.Fatalf("%s does not start\n%s", s.program, s.Log())
+		default:
+		}
 		if time.Now().After(deadline) {
-			log, _ := os.ReadFile(filepath.Join(s.Dir, "log"))
-			t.Fatalf("redis-server does not answer\n%s", log)
+			t.Fatalf("%s does not answer\n%s", s.program, s.Log())
 		}
 	}
+}
+
+// Log is what the server has logged.
+func (s *Server) Log() string {
+	log, _ := os.ReadFile(filepath.Join(s.Dir, "log"))
+	return string(log)
+}
+
+// Do runs one command on the server; an error but nil fails the test.
+func (s *Server) Do(t testing.TB, args ...any) any {
+	t.Helper()
+	v, err := s.client.Do(t.Context(), args...).Result()
+	if err != nil && err != redis.Nil {
+		t.Fatalf("%v: %v", args, err)
+	}
+	return v
+}
+
+// Info returns what the server says of one section, by name.
+func (s *Server) Info(t testing.TB, section string) map[string]string {
+	t.Helper()
+	text, _ := s.Do(t, "info", section).(string)
+	return parse(text)
+}
+
+func parse(text string) map[string]string {
+	info := make(map[string]string)
+	for line := range strings.SplitSeq(text, "\r\n") {
+		if name, value, ok := strings.Cut(line, ":"); ok {
+			info[name] = value
+		}
+	}
+	return info
+}
+
+// Calls returns how often each command was executed, by name.
+func (s *Server) Calls(t testing.TB) map[string]string {
+	t.Helper()
+	out := make(map[string]string)
+	for name, value := range s.Info(t, "commandstats") {
+		calls, _, _ := strings.Cut(strings.TrimPrefix(value, "calls="), ",")
+		out[strings.TrimPrefix(name, "cmdstat_")] = calls
+	}
+	return out
 }
 
 // answers asks for a PONG, or whatever a server says that wants a password.
@@ -77,10 +185,10 @@ func (s *Server) Kill(t testing.TB) {
 		return
 	}
 	_ = s.cmd.Process.Signal(syscall.SIGCONT)
-	if err := s.cmd.Process.Kill(); err != nil {
-		t.Errorf("stop redis-server: %v", err)
+	if err := s.cmd.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		t.Errorf("stop %s: %v", s.program, err)
 	}
-	_ = s.cmd.Wait()
+	<-s.ended
 	s.cmd = nil
 }
 
@@ -91,3 +199,6 @@ func (s *Server) Signal(t testing.TB, sig syscall.Signal) {
 		t.Fatal(err)
 	}
 }
+
+// Alive reports whether the server has been started and not killed.
+func (s *Server) Alive() bool { return s.cmd != nil }

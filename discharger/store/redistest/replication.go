@@ -1,0 +1,46 @@
+package redistest
+
+import (
+	"net"
+	"testing"
+)
+
+// Replicas log in to their primary as a user of their own, whom [cut] locks out.
+var replicated = []string{
+	"--user", "replication", "on", ">secret", "~*", "&*", "+@all", "--masteruser", "replication", "--masterauth", "secret",
+	"--repl-diskless-sync", "yes", "--repl-diskless-sync-delay", "0", "--repl-backlog-size", "16mb",
+}
+
+// startAt runs a server that others can reach.
+func startAt(t testing.TB, host, port string, args ...string) *Server {
+	t.Helper()
+	s := start(t, "redis-server", append(append(listen(host, port), replicated...), args...)...)
+	s.Addr = net.JoinHostPort(host, port)
+	return s
+}
+
+// cut ends a primary's links to its replicas for as long as it lives. What it
+// acknowledges from now on is lost if one of them is promoted.
+func cut(t testing.TB, primary *Server) {
+	t.Helper()
+	primary.Do(t, "acl", "setuser", "replication", "off")
+	Eventually(t, "the replicas are cut off", func() bool {
+		primary.Do(t, "client", "kill", "type", "replica")
+		return primary.Info(t, "replication")["connected_slaves"] == "0"
+	})
+}
+
+// mend lets the replicas of a primary come back that was cut off.
+func mend(t testing.TB, primary *Server) {
+	t.Helper()
+	primary.Do(t, "acl", "setuser", "replication", "on")
+}
+
+// waitReplicas waits until so many replicas have what the primary has.
+func waitReplicas(t testing.TB, primary *Server, want int64) {
+	t.Helper()
+	Eventually(t, "the replicas have caught up", func() bool {
+		n, _ := primary.Do(t, "wait", want, 100).(int64)
+		return n >= want
+	})
+}

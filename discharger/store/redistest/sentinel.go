@@ -1,0 +1,193 @@
+package redistest
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+// Sentinel is a primary with two replicas, watched by three Sentinels.
+type Sentinel struct {
+	Name      string    // of the primary, to the Sentinels
+	Addrs     []string  // of the Sentinels
+	Nodes     []*Server // the first one was the primary at first
+	Sentinels []*Server
+}
+
+// StartSentinel starts all six and returns when the Sentinels know each other
+// and the replicas. The arguments are for the three that keep data.
+func StartSentinel(t testing.TB, args ...string) *Sentinel {
+	t.Helper()
+	host := newHost()
+	free := ports(t, host, 6)
+	s := &Sentinel{Name: "sessions"}
+	for i := range 3 {
+		s.Nodes = append(s.Nodes, startAt(t, host, free[i], append([]string{"--replica-priority", "100"}, args...)...))
+	}
+	for _, n := range s.Nodes[1:] {
+		n.Do(t, "replicaof", host, free[0])
+	}
+	for _, port := range free[3:] {
+		s.watch(t, host, port, free[0])
+	}
+	waitReplicas(t, s.Nodes[0], 2)
+	s.settle(t)
+	return s
+}
+
+// watch starts a Sentinel.
+func (s *Sentinel) watch(t testing.TB, host, port, primary string) {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "sentinel.conf")
+	text := fmt.Sprintf("sentinel monitor %s %s %s 2\n"+
+		"sentinel down-after-milliseconds %[1]s 2000\nsentinel failover-timeout %[1]s 3000\n"+
+		"sentinel parallel-syncs %[1]s 2\n", s.Name, host, primary)
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	dir, err := os.MkdirTemp("", "ds")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	w := newServer(t, dir, "redis-sentinel")
+	w.Addr = net.JoinHostPort(host, port)
+	w.args = append([]string{file, "--unixsocket", w.Socket, "--dir", dir, "--logfile", filepath.Join(dir, "log")},
+		listen(host, port)...)
+	w.run(t)
+	s.Sentinels = append(s.Sentinels, w)
+	s.Addrs = append(s.Addrs, w.Addr)
+}
+
+// Primary returns the server that all Sentinels call the primary and that
+// knows it is.
+func (s *Sentinel) Primary(t testing.TB) *Server {
+	t.Helper()
+	var primary *Server
+	Eventually(t, "the Sentinels agree on a primary", func() bool {
+		primary = s.agreed(t)
+		return primary != nil && primary.Alive() && primary.Info(t, "replication")["role"] == "master"
+	})
+	return primary
+}
+
+// agreed returns the server that all Sentinels name, nil if they differ.
+func (s *Sentinel) agreed(t testing.TB) *Server {
+	var name string
+	for i, w := range s.Sentinels {
+		got, _ := w.Do(t, "sentinel", "get-master-addr-by-name", s.Name).([]any)
+		if len(got) != 2 {
+			return nil
+		}
+		addr := net.JoinHostPort(fmt.Sprint(got[0]), fmt.Sprint(got[1]))
+		if i > 0 && addr != name {
+			return nil
+		}
+		name = addr
+	}
+	for _, n := range s.Nodes {
+		if n.Addr == name {
+			return n
+		}
+	}
+	return nil
+}
+
+// settle waits until every Sentinel sees the two others and both replicas in
+// working order.
+func (s *Sentinel) settle(t testing.TB) {
+	t.Helper()
+	Eventually(t, "the Sentinels know each other and the replicas", func() bool {
+		for _, w := range s.Sentinels {
+			state := fields(w.Do(t, "sentinel", "master", s.Name))
+			if state["flags"] != "master" || state["num-slaves"] != "2" || state["num-other-sentinels"] != "2" {
+				return false
+			}
+			replicas, _ := w.Do(t, "sentinel", "replicas", s.Name).([]any)
+			for _, r := range replicas {
+				if f := fields(r); f["flags"] != "slave" || f["master-link-status"] != "ok" {
+					return false
+				}
+			}
+		}
+		return true
+	})
+}
+
+// fields reads a list of names and values.
+func fields(v any) map[string]string {
+	out := make(map[string]string)
+	switch v := v.(type) {
+	case []any:
+		for i := 0; i+1 < len(v); i += 2 {
+			out[fmt.Sprint(v[i])] = fmt.Sprint(v[i+1])
+		}
+	case map[any]any:
+		for name, value := range v {
+			out[fmt.Sprint(name)] = fmt.Sprint(value)
+		}
+	}
+	return out
+}
+
+// Cut ends the links between the primary and its replicas: what it
+// acknowledges from now on does not survive it.
+func (s *Sentinel) Cut(t testing.TB) {
+	t.Helper()
+	cut(t, s.Primary(t))
+}
+
+// Failover has a replica promoted, by order, and returns the new primary. The
+// old one may be dead; if it is not, it becomes a replica.
+func (s *Sentinel) Failover(t testing.TB) *Server {
+	t.Helper()
+	old := s.agreed(t)
+	Eventually(t, "a Sentinel starts a failover", func() bool {
+		if now := s.agreed(t); now == nil || now != old {
+			return true // one had noticed by itself
+		}
+		_, err := s.Sentinels[0].client.Do(t.Context(), "sentinel", "failover", s.Name).Result()
+		return err == nil
+	})
+	return s.promoted(t, old)
+}
+
+// Lose kills the primary and returns the one that the Sentinels, noticing it
+// by themselves, put in its place.
+func (s *Sentinel) Lose(t testing.TB) *Server {
+	t.Helper()
+	old := s.Primary(t)
+	old.Kill(t)
+	return s.promoted(t, old)
+}
+
+func (s *Sentinel) promoted(t testing.TB, old *Server) *Server {
+	t.Helper()
+	var primary *Server
+	Eventually(t, "another server is the primary", func() bool {
+		primary = s.agreed(t)
+		return primary != nil && primary != old && primary.Info(t, "replication")["role"] == "master"
+	})
+	return primary
+}
+
+// Rejoin starts servers that were killed as replicas of the primary, ends all
+// cuts, and returns when everything is in order again.
+func (s *Sentinel) Rejoin(t testing.TB) {
+	t.Helper()
+	primary := s.Primary(t)
+	host, port, err := net.SplitHostPort(primary.Addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range s.Nodes {
+		if !n.Alive() {
+			n.Restart(t, "--replicaof", host, port)
+		}
+		mend(t, n)
+	}
+	waitReplicas(t, primary, 2)
+	s.settle(t)
+}

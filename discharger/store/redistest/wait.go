@@ -1,0 +1,68 @@
+package redistest
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"strconv"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// limit is how long anything is waited for.
+const limit = 2 * time.Minute
+
+// Eventually waits until something is so.
+func Eventually(t testing.TB, what string, so func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(limit); !so(); {
+		if time.Now().After(deadline) {
+			t.Fatalf("waited %v in vain until %s", limit, what)
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+}
+
+// hosts counts the addresses that this process has given to tests.
+var hosts atomic.Uint32
+
+// newHost returns a loopback address that nobody else uses: other processes
+// have another third number, as far as 250 of them go, and ports are tried
+// before they are used.
+func newHost() string {
+	n := hosts.Add(1)
+	return fmt.Sprintf("127.53.%d.%d", 2+os.Getpid()%250, 1+n%250)
+}
+
+// ports returns free ports of a host, each with the one 10000 higher free too,
+// which is where nodes of a cluster talk to each other.
+func ports(t testing.TB, host string, n int) []string {
+	t.Helper()
+	var out []string
+	for port := 7000; len(out) < n; port++ {
+		if port == 20000 {
+			t.Fatalf("%s has no free ports", host)
+		}
+		if free(host, port) && free(host, port+10000) {
+			out = append(out, strconv.Itoa(port))
+		}
+	}
+	return out
+}
+
+func free(host string, port int) bool {
+	l, err := net.Listen("tcp", net.JoinHostPort(host, strconv.Itoa(port)))
+	if err != nil {
+		return false
+	}
+	l.Close()
+	return true
+}
+
+// listen are the arguments with which a server listens on a host and calls
+// others from there. Without the second, a server on another address than
+// 127.0.0.1 is taken for one that is there.
+func listen(host, port string) []string {
+	return []string{"--bind", host, "--port", port, "--bind-source-addr", host, "--protected-mode", "no"}
+}
