@@ -39,6 +39,8 @@ type command struct {
 	more  string // what else there is to say, with -h
 	max   int    // how many arguments it takes at most
 
+	hidden bool // not in the list of commands: only another command runs it
+
 	// setup declares the flags and returns what to do when they are set.
 	setup func(*terminal, *flag.FlagSet) action
 }
@@ -51,6 +53,7 @@ func commands() []command {
 		policyCheckCommand(), policyTestCommand(), policyEvalCommand(), policyDiffCommand(),
 		policyShowCommand(), policyFieldsCommand(), policySchemaCommand(), schemaCheckCommand(), schemaDocsCommand(),
 		configCheckCommand(), configExampleCommand(), healthCommand(), versionCommand(),
+		benchReferenceCommand(), benchCommand(),
 	}
 }
 
@@ -129,6 +132,9 @@ func parse(f *flag.FlagSet, args []string) (positional []string, err error) {
 func overview(w io.Writer) {
 	fmt.Fprint(w, "discharger issues short-lived discharges for sessions, and stops when they end.\n\n")
 	for _, c := range commands() {
+		if c.hidden {
+			continue
+		}
 		fmt.Fprintf(w, "  discharger %-16s %s\n", c.name, c.about)
 	}
 	fmt.Fprint(w, "\nEach explains itself with -h. To see what it is about: discharger demo\n")
