@@ -21,13 +21,17 @@
 //
 // Its identifier is binary and says everything that Verify tells:
 //
-//	0   01        version
+//	0   01 or 02  version: 02 has a payload
 //	1   mode      open 1, rotate 2, held 3        1 byte
 //	2   key id    which master key                4 bytes
 //	6   session   random                         16 bytes
 //	22  minted    Unix time in ms, big-endian     6 bytes
 //	28  user      uvarint length, and as many bytes
 //	    device    uvarint length, and as many bytes
+//	    payload   uvarint length, and as many bytes; in version 02 only
+//
+// The payload is the homeserver's own. Whoever holds the macaroon can read it,
+// so what is secret in it has to be encrypted; nobody can change it.
 //
 // The root key is the HMAC-SHA256 of the identifier, after a label, under the
 // master key. So it need not be stored, and no part of the identifier can be

@@ -10,6 +10,7 @@ import (
 // The identifier of an access macaroon, as drawn in the package comment.
 const (
 	identifierVersion = 0x01
+	payloadVersion    = 0x02 // with a payload
 
 	modeAt    = 1
 	keyIDAt   = modeAt + 1
@@ -21,17 +22,26 @@ const (
 	maxName   = 255 // user and device
 )
 
-// identifier is a decoded identifier. User and device share its memory.
+// MaxPayload is the greatest length of a payload, in bytes.
+const MaxPayload = 2048
+
+// identifier is a decoded identifier. User, device and
+// payload share its memory.
 type identifier struct {
 	mode         caveat.Mode
 	key          keyID
 	session      caveat.SessionID
 	minted       int64 // Unix ms, 0 to maxMinted
 	user, device []byte
+	payload      []byte // empty: none
 }
 
 func (id *identifier) append(b []byte) []byte {
-	b = append(b, identifierVersion, byte(id.mode))
+	version := byte(identifierVersion)
+	if len(id.payload) > 0 {
+		version = payloadVersion
+	}
+	b = append(b, version, byte(id.mode))
 	b = append(b, id.key[:]...)
 	b = append(b, id.session[:]...)
 	var minted [8]byte
@@ -40,14 +50,20 @@ func (id *identifier) append(b []byte) []byte {
 	b = binary.AppendUvarint(b, uint64(len(id.user)))
 	b = append(b, id.user...)
 	b = binary.AppendUvarint(b, uint64(len(id.device)))
-	return append(b, id.device...)
+	b = append(b, id.device...)
+	if len(id.payload) > 0 {
+		b = binary.AppendUvarint(b, uint64(len(id.payload)))
+		b = append(b, id.payload...)
+	}
+	return b
 }
 
 // parseIdentifier reads what append writes and nothing else.
 func parseIdentifier(b []byte) (id identifier, ok bool) {
-	if len(b) < namesAt || b[0] != identifierVersion {
+	if len(b) < namesAt || b[0] != identifierVersion && b[0] != payloadVersion {
 		return identifier{}, false
 	}
+	version := b[0]
 	id.mode = caveat.Mode(b[modeAt])
 	id.key = keyID(b[keyIDAt:])
 	id.session = caveat.SessionID(b[sessionAt:])
@@ -57,7 +73,15 @@ func parseIdentifier(b []byte) (id identifier, ok bool) {
 	if id.user, b, ok = cutName(b[namesAt:]); !ok {
 		return identifier{}, false
 	}
-	if id.device, b, ok = cutName(b); !ok || len(b) > 0 {
+	if id.device, b, ok = cutName(b); !ok {
+		return identifier{}, false
+	}
+	if version == payloadVersion {
+		if id.payload, b, ok = cutPayload(b); !ok {
+			return identifier{}, false
+		}
+	}
+	if len(b) > 0 {
 		return identifier{}, false
 	}
 	if id.mode < caveat.ModeOpen || id.mode > caveat.ModeHeld || id.session == (caveat.SessionID{}) || len(id.user) == 0 {
@@ -85,6 +109,17 @@ func cutName(b []byte) (name, rest []byte, ok bool) {
 	return b[at : at+length], b[at+length:], true
 }
 
+// cutPayload reads a length of one or two bytes, which is neither 0 nor above
+// MaxPayload, and as many bytes.
+func cutPayload(b []byte) (payload, rest []byte, ok bool) {
+	length, at := binary.Uvarint(b)
+	if at <= 0 || at > 1 && length < 0x80 || length == 0 || length > MaxPayload || length > uint64(len(b)-at) {
+		return nil, nil, false
+	}
+	end := at + int(length)
+	return b[at:end], b[end:], true
+}
+
 // identity is what the identifier says to a caller. It shares no memory.
 func (id *identifier) identity() Identity {
 	return Identity{
@@ -93,5 +128,6 @@ func (id *identifier) identity() Identity {
 		Session: id.session,
 		Mode:    id.mode,
 		Minted:  time.UnixMilli(id.minted).UTC(),
+		Payload: string(id.payload),
 	}
 }

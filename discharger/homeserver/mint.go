@@ -22,6 +22,8 @@ type MintParams struct {
 	Expires time.Time         // the session ends here in any case; zero: as the service has it
 	Labels  map[string]string // for policies
 	Version caveat.Version    // encoding of the caveat; 0: V2, the one that is smallest
+	Session caveat.SessionID  // to be drawn by [caveat.NewSessionID]; zero: Mint draws it
+	Payload []byte            // goes into the identifier, for all holders to read; up to MaxPayload; empty: none
 }
 
 // Minted is a new access macaroon, with what it says. The macaroon is what the
@@ -51,9 +53,15 @@ func (h *Homeserver) Mint(p MintParams) (Minted, error) {
 	if !ok {
 		return Minted{}, fmt.Errorf("mint: unknown version %d of caveats", p.Version)
 	}
-	session, err := caveat.NewSessionID(h.cfg.Rand)
-	if err != nil {
-		return Minted{}, fmt.Errorf("mint: %w", err)
+	if len(p.Payload) > MaxPayload {
+		return Minted{}, fmt.Errorf("mint: payload of %d bytes, more than %d", len(p.Payload), MaxPayload)
+	}
+	session := p.Session
+	if session == (caveat.SessionID{}) {
+		var err error
+		if session, err = caveat.NewSessionID(h.cfg.Rand); err != nil {
+			return Minted{}, fmt.Errorf("mint: %w", err)
+		}
 	}
 	c := caveat.Condition{
 		Session: session,
@@ -85,7 +93,7 @@ func (h *Homeserver) Mint(p MintParams) (Minted, error) {
 	if err != nil {
 		return Minted{}, fmt.Errorf("mint: %w", err)
 	}
-	m, err := h.access(c)
+	m, err := h.access(c, p.Payload)
 	if err != nil {
 		return Minted{}, fmt.Errorf("mint: %w", err)
 	}
@@ -97,7 +105,7 @@ func (h *Homeserver) Mint(p MintParams) (Minted, error) {
 
 // access makes an access macaroon without its caveat. It must not leave this
 // package like that: it would be good as it is.
-func (h *Homeserver) access(c caveat.Condition) (*macaroon.Macaroon, error) {
+func (h *Homeserver) access(c caveat.Condition, payload []byte) (*macaroon.Macaroon, error) {
 	key := h.cfg.Keys[0]
 	id := identifier{
 		mode:    c.Mode,
@@ -106,6 +114,7 @@ func (h *Homeserver) access(c caveat.Condition) (*macaroon.Macaroon, error) {
 		minted:  c.Minted,
 		user:    []byte(c.User),
 		device:  []byte(c.Device),
+		payload: payload,
 	}
 	encoded := id.append(nil)
 	root := key.rootKey(encoded)

@@ -95,16 +95,20 @@ func TestMintRefuses(t *testing.T) {
 
 func TestIdentifier(t *testing.T) {
 	t.Parallel()
-	for _, names := range [][2]string{
-		{"u", ""}, {"@alice:example.org", "ABCDEFGHIJ"}, {strings.Repeat("u", 127), strings.Repeat("d", 128)}, {strings.Repeat("u", 255), strings.Repeat("d", 255)},
+	for _, names := range [][3]string{
+		{"u", "", ""}, {"@alice:example.org", "ABCDEFGHIJ", ""},
+		{strings.Repeat("u", 127), strings.Repeat("d", 128), "p"},
+		{strings.Repeat("u", 255), strings.Repeat("d", 255), strings.Repeat("p", MaxPayload)},
+		{"u", "d", strings.Repeat("p", 127)}, {"u", "d", strings.Repeat("p", 128)},
 	} {
 		want := identifier{
 			mode: caveat.ModeHeld, key: keyID{1, 2, 3, 4}, session: caveat.SessionID{15: 9}, minted: 0x0102_0304_0506,
-			user: []byte(names[0]), device: []byte(names[1]),
+			user: []byte(names[0]), device: []byte(names[1]), payload: []byte(names[2]),
 		}
 		b := want.append(nil)
 		got, ok := parseIdentifier(b)
-		if !ok || !bytes.Equal(got.append(nil), b) || got.minted != want.minted || string(got.user) != names[0] || string(got.device) != names[1] {
+		if !ok || !bytes.Equal(got.append(nil), b) || got.minted != want.minted || string(got.user) != names[0] || string(got.device) != names[1] ||
+			string(got.payload) != names[2] {
 			t.Errorf("%d and %d bytes: got %+v, %v", len(names[0]), len(names[1]), got, ok)
 		}
 		for cut := range b {
@@ -120,6 +124,8 @@ func TestIdentifier(t *testing.T) {
 
 func FuzzParseIdentifier(f *testing.F) {
 	id := identifier{mode: caveat.ModeOpen, session: caveat.SessionID{1}, user: []byte("u"), device: bytes.Repeat([]byte("d"), 200)}
+	f.Add(id.append(nil))
+	id.payload = bytes.Repeat([]byte("p"), 200)
 	f.Add(id.append(nil))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		id, ok := parseIdentifier(b)

@@ -133,12 +133,22 @@ func (w *world) referenceIdentifier(id []byte) (Identity, []byte, error) {
 	}
 	canonical := 28 + len(binary.AppendUvarint(nil, uint64(len(names[0])))) + len(names[0]) +
 		len(binary.AppendUvarint(nil, uint64(len(names[1])))) + len(names[1])
+	payload := ""
+	if head.Version == 2 {
+		n, err := binary.ReadUvarint(read)
+		if err != nil || n == 0 || n > 2048 || int(n) > read.Len() {
+			return Identity{}, nil, errors.New("bad payload")
+		}
+		payload = string(id[len(id)-int(n):])
+		canonical += len(binary.AppendUvarint(nil, n)) + int(n)
+		head.Version = 1
+	}
 	if head.Version != 1 || head.Mode < 1 || head.Mode > 3 || head.Session == [16]byte{} || names[0] == "" || canonical != len(id) {
 		return Identity{}, nil, errors.New("bad identifier")
 	}
 	identity := Identity{
 		User: names[0], Device: names[1], Session: head.Session, Mode: caveat.Mode(head.Mode),
-		Minted: time.UnixMilli(int64(head.High)<<32 | int64(head.Low)).UTC(),
+		Minted: time.UnixMilli(int64(head.High)<<32 | int64(head.Low)).UTC(), Payload: payload,
 	}
 	for _, k := range w.cfg.Keys {
 		mac := hmac.New(sha256.New, k[:])
@@ -280,7 +290,12 @@ var palette = []string{
 // bundle runs the program.
 func (p *program) bundle(t *testing.T, w *world, other *macaroon.Macaroon) string {
 	mode := caveat.Mode(p.next(3)) + caveat.ModeOpen
-	access := w.mint(t, MintParams{User: "@u:example.org", Mode: mode, Version: caveat.Version(p.next(4))})
+	version := p.next(8)
+	params := MintParams{User: "@u:example.org", Mode: mode, Version: caveat.Version(version % 4)}
+	if version >= 4 {
+		params.Payload = bytes.Repeat([]byte("p"), 100*version)
+	}
+	access := w.mint(t, params)
 	d := w.discharge(t, access, p.conditions(usual(mode))...)
 	for range p.next(3) {
 		access = narrowed(t, access, palette[p.next(len(palette))])

@@ -116,11 +116,19 @@ func sooner(earliest *time.Time, arg string) error {
 	return nil
 }
 
+// accessInTime checks the access macaroon's expiry.
+func (v *verified) accessInTime(now time.Time) error {
+	if !v.access.IsZero() && !now.Before(v.access) {
+		return &Error{Kind: ErrExpired, Part: PartAccess, At: v.access}
+	}
+	return nil
+}
+
 // inTime checks both expiries. The access macaroon's is the graver one: no
 // refresh helps there.
 func (v *verified) inTime(now time.Time) error {
-	if !v.access.IsZero() && !now.Before(v.access) {
-		return &Error{Kind: ErrExpired, Part: PartAccess, At: v.access}
+	if err := v.accessInTime(now); err != nil {
+		return err
 	}
 	if !now.Before(v.discharge) {
 		return &Error{Kind: ErrExpired, Part: PartDischarge, At: v.discharge}

@@ -27,6 +27,7 @@ type Identity struct {
 	Session caveat.SessionID //
 	Mode    caveat.Mode      //
 	Minted  time.Time        // when the access macaroon was made, UTC
+	Payload string           // as given to Mint; empty: none
 	Epoch   uint64           // of the discharge, in mode rotate; in the others 0
 	Expires time.Time        // when this bundle ends: the earliest time-before in it, UTC
 }
@@ -57,6 +58,11 @@ func (h *Homeserver) admit(ctx context.Context, v *verified, r Request) (Identit
 	if err := v.inTime(h.cfg.Clock().Add(-h.cfg.Leeway)); err != nil {
 		return Identity{}, err
 	}
+	return h.meet(ctx, v, r)
+}
+
+// meet checks conditions other than time, and revocations.
+func (h *Homeserver) meet(ctx context.Context, v *verified, r Request) (Identity, error) {
 	for i := range v.addresses {
 		if a := &v.addresses[i]; !chain.MatchClientIP(a.prefix, r.ClientIP) {
 			return Identity{}, &Error{Kind: ErrNotMet, Part: a.part, Condition: chain.ClientIP(a.prefix)}
@@ -88,19 +94,7 @@ func kindOf(err error) error {
 // form, its signatures, and that each caveat is one that may stand where it
 // does.
 func (h *Homeserver) authenticate(text string) (*verified, error) {
-	b, err := api.ParseBundle(text)
-	if err != nil {
-		return nil, &Error{Kind: ErrMalformed, Err: err}
-	}
-	id, ok := parseIdentifier(b.Access.ID)
-	if !ok {
-		return nil, &Error{Kind: ErrMalformed, Part: PartAccess, Err: errors.New("identifier is of another kind")}
-	}
-	key, ok := h.keys[id.key]
-	if !ok {
-		return nil, &Error{Kind: ErrUnknownKey, Part: PartAccess}
-	}
-	dischargeKey, err := checkAccess(&b.Access, &key)
+	b, id, dischargeKey, err := h.recognize(text)
 	if err != nil {
 		return nil, err
 	}
@@ -108,6 +102,23 @@ func (h *Homeserver) authenticate(text string) (*verified, error) {
 		return nil, err
 	}
 	return newVerified(b, &id)
+}
+
+// recognize reads a bundle and verifies its access macaroon.
+func (h *Homeserver) recognize(text string) (b *api.Bundle, id identifier, dischargeKey [chain.Size]byte, err error) {
+	if b, err = api.ParseBundle(text); err != nil {
+		return nil, id, dischargeKey, &Error{Kind: ErrMalformed, Err: err}
+	}
+	id, ok := parseIdentifier(b.Access.ID)
+	if !ok {
+		return nil, id, dischargeKey, &Error{Kind: ErrMalformed, Part: PartAccess, Err: errors.New("identifier is of another kind")}
+	}
+	key, ok := h.keys[id.key]
+	if !ok {
+		return nil, id, dischargeKey, &Error{Kind: ErrUnknownKey, Part: PartAccess}
+	}
+	dischargeKey, err = checkAccess(&b.Access, &key)
+	return b, id, dischargeKey, err
 }
 
 // checkAccess verifies an access macaroon and gives the first key of its

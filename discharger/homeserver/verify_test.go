@@ -232,7 +232,7 @@ func TestThirdPartyCaveatsAddedByHolder(t *testing.T) {
 func TestFirstCaveatHasToBeOurs(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, nil)
-	m, err := w.access(caveat.Condition{Session: caveat.SessionID{1}, User: "u", Mode: caveat.ModeOpen, Minted: 1})
+	m, err := w.access(caveat.Condition{Session: caveat.SessionID{1}, User: "u", Mode: caveat.ModeOpen, Minted: 1}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
