@@ -49,7 +49,7 @@ func TestRedisReplyLost(t *testing.T) {
 			if ok, err := swap("1", "2"); !ok || err != nil {
 				t.Fatalf("one lost reply: %v, %v", ok, err)
 			}
-			if n := s.calls(t)["evalsha"]; n != 2 {
+			if n := s.Calls(t)["evalsha"]; n != 2 {
 				t.Errorf("the script ran %d times, want 2", n)
 			}
 			f.expect(t, u, id, "2", "")

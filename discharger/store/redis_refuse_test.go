@@ -2,17 +2,8 @@ package store_test
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/tls"
 	"crypto/x509"
-	"encoding/pem"
 	"fmt"
-	"math/big"
-	"net"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -20,6 +11,7 @@ import (
 	"github.com/discharger/discharger/discharger"
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/store"
+	"github.com/discharger/discharger/discharger/store/redistest"
 )
 
 func TestRedisConfig(t *testing.T) {
@@ -128,7 +120,8 @@ func TestRedisACL(t *testing.T) {
 	t.Parallel()
 	s := startRedis(t)
 	const commands = "+eval +evalsha +get +set +setnx +del +time +hget +hgetall +hmget +hset +hsetnx +hdel " +
-		"+hexists +hlen +hrandfield +pttl +expireat +persist"
+		"+hexists +hlen +hrandfield +pttl +expireat +persist " +
+		"+exists +xadd +xdel +xlen +xrange +xread +xinfo|stream"
 	for user, more := range map[string]string{"blind": "", "seeing": " +role +info +config|get"} {
 		args := []any{"acl", "setuser", user, "on", ">secret", "~ds{*"}
 		for _, c := range strings.Fields(commands + more) {
@@ -180,63 +173,31 @@ func TestRedisClock(t *testing.T) {
 	}
 }
 
-// TestRedisTLS connects to a server that is who it says it is, and not to
-// another.
-func TestRedisTLS(t *testing.T) {
+// TestRedisSecure is an ACL user that talks TLS to a server which is who it
+// says it is, and not to another.
+func TestRedisSecure(t *testing.T) {
 	t.Parallel()
-	dir := t.TempDir()
-	roots := writeCertificate(t, dir)
-	port := freePort(t)
-	startRedis(t, "--tls-port", port, "--bind", "127.53.7.1", "--tls-auth-clients", "no",
-		"--tls-cert-file", filepath.Join(dir, "cert.pem"), "--tls-key-file", filepath.Join(dir, "key.pem"),
-		"--tls-ca-cert-file", filepath.Join(dir, "cert.pem"))
-	cfg := store.RedisConfig{Addrs: []string{"127.53.7.1:" + port}, TagKey: tagKey, TLS: &tls.Config{RootCAs: roots}}
+	s := redistest.StartSecure(t)
+	cfg := store.RedisConfig{
+		Addrs: []string{s.Addr}, TagKey: tagKey, TLS: s.TLS(), Username: s.User, Password: caveat.Secret(s.Password),
+	}
 	f := &fixture{Store: openRedis(t, cfg), clock: newClock()}
 	u, id := someone(), newSession()
 	f.swap(t, true, u, discharger.Change{Session: id, New: []byte("a")})
 	f.expect(t, u, id, "a", "")
-	cfg.TLS = &tls.Config{RootCAs: x509.NewCertPool()}
-	if r, err := store.OpenRedis(t.Context(), cfg); err == nil {
-		r.Close()
-		t.Error("trusts a certificate that nobody vouches for")
-	}
-	cfg.TLS = &tls.Config{RootCAs: roots, ServerName: "redis.example.org"}
-	if r, err := store.OpenRedis(t.Context(), cfg); err == nil {
-		r.Close()
-		t.Error("trusts a certificate for another name")
-	}
-}
-
-// writeCertificate makes a certificate for 127.53.7.1 that vouches for itself.
-func writeCertificate(t testing.TB, dir string) *x509.CertPool {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-		IPAddresses: []net.IP{net.ParseIP("127.53.7.1")}, IsCA: true, BasicConstraintsValid: true,
-		KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
-	}
-	cert, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	private, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for name, block := range map[string]*pem.Block{"cert.pem": {Type: "CERTIFICATE", Bytes: cert}, "key.pem": {Type: "PRIVATE KEY", Bytes: private}} {
-		if err := os.WriteFile(filepath.Join(dir, name), pem.EncodeToMemory(block), 0o600); err != nil {
-			t.Fatal(err)
+	for what, change := range map[string]func(*store.RedisConfig){
+		"trusts a certificate that nobody vouches for": func(c *store.RedisConfig) { c.TLS.RootCAs = x509.NewCertPool() },
+		"trusts a certificate for another name":        func(c *store.RedisConfig) { c.TLS.ServerName = "redis.example.org" },
+		"is let in without a certificate":              func(c *store.RedisConfig) { c.TLS.Certificates = nil },
+		"is let in with a wrong password":              func(c *store.RedisConfig) { c.Password = caveat.Secret("wrong") },
+		"is let in as nobody":                          func(c *store.RedisConfig) { c.Username, c.Password = "", nil },
+	} {
+		cfg := cfg
+		cfg.TLS = s.TLS()
+		change(&cfg)
+		if r, err := store.OpenRedis(t.Context(), cfg); err == nil {
+			r.Close()
+			t.Error(what)
 		}
 	}
-	parsed, err := x509.ParseCertificate(cert)
-	if err != nil {
-		t.Fatal(err)
-	}
-	roots := x509.NewCertPool()
-	roots.AddCert(parsed)
-	return roots
 }

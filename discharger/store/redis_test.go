@@ -2,7 +2,6 @@ package store_test
 
 import (
 	"context"
-	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -36,21 +35,6 @@ func TestRedisDatabases(t *testing.T) {
 	fixtures[1].expect(t, u, id, "a", "")
 }
 
-// calls counts the commands that the server has executed.
-func (s *redisServer) calls(t testing.TB) map[string]int {
-	t.Helper()
-	out := make(map[string]int)
-	text, _ := s.do(t, "info", "commandstats").(string)
-	for line := range strings.SplitSeq(text, "\r\n") {
-		var n int
-		name, rest, ok := strings.Cut(strings.TrimPrefix(line, "cmdstat_"), ":")
-		if _, err := fmt.Sscanf(rest, "calls=%d", &n); ok && err == nil {
-			out[name] = n
-		}
-	}
-	return out
-}
-
 // TestRedisRoundTrips counts what operations cost.
 func TestRedisRoundTrips(t *testing.T) {
 	t.Parallel()
@@ -64,7 +48,7 @@ func TestRedisRoundTrips(t *testing.T) {
 	for range n {
 		f.load(t, u, id)
 	}
-	calls := s.calls(t)
+	calls := s.Calls(t)
 	if calls["hmget"] != n || calls["get"] > n || calls["evalsha"]+calls["eval"] > 0 {
 		t.Errorf("%d loads are %v", n, calls)
 	}
@@ -72,7 +56,7 @@ func TestRedisRoundTrips(t *testing.T) {
 	s.do(t, "config", "resetstat")
 	f.swap(t, true, u, discharger.Change{Session: id, Old: make([]byte, 90), New: []byte("b"), Expires: f.clock.in(time.Hour)})
 	f.swap(t, true, u, discharger.Change{Session: id, Old: []byte("b"), New: []byte("c"), Expires: f.clock.in(time.Hour)})
-	if calls := s.calls(t); calls["evalsha"] != 2 || calls["eval"] != 1 {
+	if calls := s.Calls(t); calls["evalsha"] != 2 || calls["eval"] != 1 {
 		t.Errorf("two swaps after the scripts were forgotten are %v", calls)
 	}
 }
@@ -272,7 +256,7 @@ func TestRedisDurability(t *testing.T) {
 	if ok, err := f.SwapHomeserver(t.Context(), u.Homeserver, nil, []byte("generation")); !ok || err != nil {
 		t.Fatalf("SwapHomeserver with a replica: %v, %v", ok, err)
 	}
-	if n := s.calls(t)["wait"]; n < 3 {
+	if n := s.Calls(t)["wait"]; n < 3 {
 		t.Errorf("waited %d times", n)
 	}
 

@@ -21,6 +21,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -153,12 +154,14 @@ func parse(text string) map[string]string {
 }
 
 // Calls returns how often each command was executed, by name.
-func (s *Server) Calls(t testing.TB) map[string]string {
+func (s *Server) Calls(t testing.TB) map[string]int {
 	t.Helper()
-	out := make(map[string]string)
+	out := make(map[string]int)
 	for name, value := range s.Info(t, "commandstats") {
 		calls, _, _ := strings.Cut(strings.TrimPrefix(value, "calls="), ",")
-		out[strings.TrimPrefix(name, "cmdstat_")] = calls
+		if n, err := strconv.Atoi(calls); err == nil {
+			out[strings.TrimPrefix(name, "cmdstat_")] = n
+		}
 	}
 	return out
 }

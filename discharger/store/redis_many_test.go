@@ -1,0 +1,136 @@
+package store_test
+
+import (
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/discharger/discharger/discharger"
+	"github.com/discharger/discharger/discharger/store"
+	"github.com/discharger/discharger/discharger/store/redistest"
+)
+
+// patient is a configuration for a machine that is busy with other tests.
+func patient(cfg store.RedisConfig) store.RedisConfig {
+	cfg.TagKey = tagKey
+	cfg.DialTimeout, cfg.ReadTimeout, cfg.WriteTimeout = 10*time.Second, 10*time.Second, 10*time.Second
+	return cfg
+}
+
+func sentinelConfig(s *redistest.Sentinel) store.RedisConfig {
+	return patient(store.RedisConfig{Addrs: s.Addrs, MasterName: s.Name})
+}
+
+func clusterConfig(c *redistest.Cluster) store.RedisConfig {
+	return patient(store.RedisConfig{Addrs: c.Addrs, Cluster: true})
+}
+
+// readers are commands that a store reads with. Replicas execute the writes
+// they are sent, but nobody sends them these.
+var readers = []string{"get", "hget", "hmget", "hgetall", "evalsha", "eval", "readonly"}
+
+func expectUnread(t *testing.T, replicas []*redistest.Server) {
+	t.Helper()
+	for _, r := range replicas {
+		calls := r.Calls(t)
+		for _, name := range readers {
+			if calls[name] > 0 {
+				t.Errorf("replica %s was sent %s %d times", r.Addr, name, calls[name])
+			}
+		}
+	}
+}
+
+// TestRedisSentinel holds a primary that Sentinels watch to what one server
+// has to do, and then has it replaced.
+func TestRedisSentinel(t *testing.T) {
+	t.Parallel()
+	s := redistest.StartSentinel(t)
+	cfg := sentinelConfig(s)
+	primary := s.Primary(t)
+	t.Run("conformance", func(t *testing.T) {
+		conformance(t, redisFixture(cfg, func(t testing.TB, key string) int {
+			return int(primary.Do(t, "hlen", key).(int64))
+		}))
+	})
+	var replicas []*redistest.Server
+	for _, n := range s.Nodes {
+		if n != primary {
+			replicas = append(replicas, n)
+		}
+	}
+	expectUnread(t, replicas)
+	// A primary that was replaced and lives on takes writes until it is told.
+	followed(t, cfg, func() { s.Failover(t); s.Rejoin(t) }, func() { s.Lose(t) })
+}
+
+// TestRedisCluster does the same on three primaries at once. A cluster refuses
+// a command or a script whose keys are in different slots, so that all methods
+// work here is what proves that none needs more than one.
+func TestRedisCluster(t *testing.T) {
+	t.Parallel()
+	c := redistest.StartCluster(t)
+	cfg := clusterConfig(c)
+	replicas := c.Replicas(t)
+	t.Run("conformance", func(t *testing.T) {
+		conformance(t, redisFixture(cfg, func(t testing.TB, key string) int {
+			return int(c.PrimaryOf(t, key).Do(t, "hlen", key).(int64))
+		}))
+	})
+	t.Run("eviction", func(t *testing.T) {
+		bad := c.Primaries(t)[1]
+		bad.Do(t, "config", "set", "maxmemory-policy", "allkeys-lru")
+		defer bad.Do(t, "config", "set", "maxmemory-policy", "noeviction")
+		r, err := store.OpenRedis(t.Context(), cfg)
+		if err == nil {
+			r.Close()
+		}
+		if err == nil || !strings.Contains(err.Error(), bad.Addr) || !strings.Contains(err.Error(), "noeviction") {
+			t.Errorf("one primary of three evicts: %v", err)
+		}
+	})
+	t.Run("accepted loss", func(t *testing.T) {
+		f := &fixture{Store: openRedis(t, cfg), clock: newClock()}
+		u, id := someone(), newSession()
+		f.swap(t, true, u, discharger.Change{Session: id, New: []byte("a")})
+		c.PrimaryOf(t, store.UserHash(tagKey, u)).Do(t, "flushall")
+		expectLost(t, "one primary of three is empty", f.Store, u)
+		if err := f.Store.(*store.Redis).AcceptLoss(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		f.expect(t, u, id, "", "")
+	})
+	expectUnread(t, replicas)
+	followed(t, cfg,
+		func() { c.Failover(t, c.Primaries(t)[0]) },
+		func() { c.Lose(t, c.Primaries(t)[0]) },
+		func() { c.Rejoin(t); c.TakeOver(t, c.Primaries(t)[2]) })
+}
+
+// followed checks that a store finds its way after each of several failovers,
+// with the data as it was.
+func followed(t *testing.T, cfg store.RedisConfig, failovers ...func()) {
+	t.Helper()
+	f := &fixture{Store: openRedis(t, cfg), clock: newClock()}
+	u, id := someone(), newSession()
+	f.swap(t, true, u, discharger.Change{Session: id, New: []byte("0")})
+	last := "0"
+	for i, failover := range failovers {
+		// A store that follows must not mistake what it sees on the way.
+		if _, err := f.Swap(t.Context(), one(u, discharger.Change{Session: id, Old: []byte(last), New: []byte(last + "+")})); err != nil {
+			t.Fatal(err)
+		}
+		last += "+"
+		failover()
+		redistest.Eventually(t, "the store works again", func() bool {
+			v, err := f.Load(t.Context(), u, id)
+			if errors.Is(err, discharger.ErrStoreLost) {
+				t.Fatalf("after failover %d: %v", i, err)
+			}
+			return err == nil && v.Session != nil
+		})
+		f.expect(t, u, id, last, "")
+		redistest.Eventually(t, "the store is ready", func() bool { return f.Ready(t.Context()) == nil })
+	}
+}

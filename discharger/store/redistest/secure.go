@@ -1,0 +1,102 @@
+package redistest
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"math/big"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// Commands are all that a store sends, for an ACL user that may do nothing
+// else: what it keeps sessions with, and what it checks the server with.
+const Commands = "+eval +evalsha +get +set +setnx +del +time +hget +hgetall +hmget +hset +hsetnx +hdel " +
+	"+hexists +hlen +hrandfield +pttl +expireat +persist " +
+	"+wait +cluster +role +info +config|get"
+
+// Secure is a server that talks TLS only, wants a certificate of its clients,
+// and knows one user, who may run [Commands] on the store's keys.
+type Secure struct {
+	*Server
+	User, Password string
+	CertFile       string // for server and clients alike; it vouches for itself
+	KeyFile        string
+}
+
+// StartSecure starts one.
+func StartSecure(t testing.TB, args ...string) *Secure {
+	t.Helper()
+	host, dir := newHost(), t.TempDir()
+	s := &Secure{
+		User: "discharger", Password: "opensesame",
+		CertFile: filepath.Join(dir, "cert.pem"), KeyFile: filepath.Join(dir, "key.pem"),
+	}
+	s.writeCertificate(t, host)
+	port := ports(t, host, 1)[0]
+	s.Server = start(t, "redis-server", append([]string{"--bind", host, "--tls-port", port, "--tls-auth-clients", "yes",
+		"--tls-cert-file", s.CertFile, "--tls-key-file", s.KeyFile, "--tls-ca-cert-file", s.CertFile}, args...)...)
+	s.Addr = net.JoinHostPort(host, port)
+	user := []any{"acl", "setuser", s.User, "on", ">" + s.Password, "~ds{*"}
+	for _, c := range strings.Fields(Commands) {
+		user = append(user, c)
+	}
+	s.Do(t, user...)
+	// Whoever does not log in may no longer do anything, but on the socket we
+	// are somebody.
+	s.Do(t, "acl", "setuser", "keeper", "on", ">keeper", "~*", "&*", "+@all")
+	s.client.Options().Username, s.client.Options().Password = "keeper", "keeper"
+	s.Do(t, "acl", "setuser", "default", "off")
+	return s
+}
+
+// TLS returns a configuration for clients.
+func (s *Secure) TLS() *tls.Config {
+	pair, err := tls.LoadX509KeyPair(s.CertFile, s.KeyFile)
+	if err != nil {
+		panic(err) // the files are of our making
+	}
+	leaf, err := x509.ParseCertificate(pair.Certificate[0])
+	if err != nil {
+		panic(err)
+	}
+	roots := x509.NewCertPool()
+	roots.AddCert(leaf)
+	return &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots, Certificates: []tls.Certificate{pair}}
+}
+
+// writeCertificate makes a certificate for a host.
+func (s *Secure) writeCertificate(t testing.TB, host string) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
+		IPAddresses: []net.IP{net.ParseIP(host)}, IsCA: true, BasicConstraintsValid: true,
+		KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
+	}
+	cert, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	private, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for file, block := range map[string]*pem.Block{
+		s.CertFile: {Type: "CERTIFICATE", Bytes: cert}, s.KeyFile: {Type: "PRIVATE KEY", Bytes: private},
+	} {
+		if err := os.WriteFile(file, pem.EncodeToMemory(block), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
