@@ -26,7 +26,7 @@ type attempt struct {
 	extra  []string // caveats a holder added to the refresh token
 	before time.Time
 	event  Event
-	evict  []Change // what a policy's limit on sessions ends, with an activation
+	evict  edit // what a policy's limit on sessions ends, before an activation
 	obs    Observation
 }
 

@@ -19,7 +19,7 @@ import (
 func (s *Service) decide(ctx context.Context, a *attempt, st State) (Ruling, error) {
 	o := Step(st, &a.event, s.cfg.Limits)
 	a.obs.Replay, a.obs.Action = o.Replay, o.Action
-	a.evict = nil
+	a.evict = edit{}
 	if o.NotYet {
 		s.cfg.Log.LogAttrs(ctx, slog.LevelError, "caveat is from the future: a clock is wrong, here or at the homeserver",
 			a.attrs(slog.Time("minted", time.UnixMilli(a.cond.Minted).UTC()))...)
@@ -142,32 +142,28 @@ type stored struct {
 // others lists the live sessions of the user but for the attempt's own, the
 // most recently used first.
 func (s *Service) others(ctx context.Context, a *attempt, st State) ([]stored, error) {
-	all, err := s.list(ctx, a.user, st.Homeserver, a.event.Now)
+	all, _, err := s.list(ctx, a.user, st.Homeserver, a.event.Now)
 	if err != nil {
 		return nil, err
 	}
 	return slices.DeleteFunc(all, func(o stored) bool { return o.id == a.cond.Session }), nil
 }
 
-// beyond makes the changes that end all but the keep most recently used of
-// the user's other sessions.
-func (s *Service) beyond(ctx context.Context, a *attempt, st State, keep int) ([]Change, error) {
-	live, err := s.others(ctx, a, st)
+// beyond is what ends all but the keep most recently used of the user's other
+// sessions.
+func (s *Service) beyond(ctx context.Context, a *attempt, st State, keep int) (edit, error) {
+	live, gone, err := s.list(ctx, a.user, st.Homeserver, a.event.Now)
 	if err != nil {
-		return nil, err
+		return edit{}, err
 	}
-	if len(live) <= keep {
-		return nil, nil
-	}
-	var out []Change
-	for _, o := range live[keep:] {
-		c, err := s.tombstone(o, a.event.Now)
-		if err != nil {
-			return nil, err
+	live = slices.DeleteFunc(live, func(o stored) bool { return o.id == a.cond.Session })
+	ed := edit{revoked: s.remains(a, gone)}
+	for _, o := range live[min(keep, len(live)):] {
+		if err := s.end(&ed, a, o, causeLimit); err != nil {
+			return edit{}, err
 		}
-		out = append(out, c)
 	}
-	return out, nil
+	return ed, nil
 }
 
 // maxPolicyClient is how much of a User-Agent policies see, in bytes: more than

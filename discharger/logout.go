@@ -40,7 +40,7 @@ func (s *Service) logout(ctx context.Context, a *attempt) error {
 		if ruling.Reason != "" {
 			return refusal(&ruling)
 		}
-		done, err := s.store(ctx, a, &ruling, view)
+		done, err := s.store(ctx, a, &ruling, state, view)
 		if err != nil || done {
 			return err
 		}

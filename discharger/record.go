@@ -254,16 +254,29 @@ func (r *Record) decodeRotation(d *decoder, flags byte) {
 // "never".
 type Revocation struct {
 	Generation uint64
-	At         int64 // Unix ms
+	At         int64            // Unix ms
+	Except     caveat.SessionID // that the last one left alone; zero: none
 }
 
-// MarshalBinary returns the stored form: 0x31, generation, time in ms.
+// MarshalBinary returns the stored form: 0x31, generation, time in ms; with an
+// exception 0x32, the same, and its 16 bytes.
 func (v Revocation) MarshalBinary() ([]byte, error) {
-	b := binary.AppendUvarint([]byte{kindRevocation}, v.Generation)
-	return binary.AppendUvarint(b, uint64(max(v.At, 0))), nil
+	kind := byte(kindRevocation)
+	if v.Except != (caveat.SessionID{}) {
+		kind = kindRevocationBut
+	}
+	b := binary.AppendUvarint([]byte{kind}, v.Generation)
+	b = binary.AppendUvarint(b, uint64(max(v.At, 0)))
+	if kind == kindRevocationBut {
+		b = append(b, v.Except[:]...)
+	}
+	return b, nil
 }
 
-const kindRevocation = 0x31
+const (
+	kindRevocation    = 0x31
+	kindRevocationBut = 0x32
+)
 
 // UnmarshalBinary reads the stored form; empty input, no record, is the zero
 // value. On error, v is zero.
@@ -272,11 +285,15 @@ func (v *Revocation) UnmarshalBinary(b []byte) error {
 	if len(b) == 0 {
 		return nil
 	}
-	if b[0] != kindRevocation {
+	if b[0] != kindRevocation && b[0] != kindRevocationBut {
 		return errors.New("corrupt revocation record")
 	}
 	d := decoder{b: b[1:]}
 	out := Revocation{Generation: d.uvarint(), At: d.millis()}
+	if b[0] == kindRevocationBut {
+		copy(out.Except[:], d.bytes(len(out.Except)))
+		d.fail(out.Except == caveat.SessionID{})
+	}
 	if d.bad || len(d.b) > 0 {
 		return errors.New("corrupt revocation record")
 	}

@@ -51,9 +51,10 @@ type Config struct {
 // the request can never be served; any other matches [ErrUnavailable] and
 // means that nothing was decided and the client should try again.
 type Service struct {
-	cfg   Config
-	ring  *tokenRing
-	plain bool // the policy is policy.Allow: it need not be asked
+	cfg       Config
+	ring      *tokenRing
+	plain     bool // the policy is policy.Allow: it need not be asked
+	announced announcements
 }
 
 // New checks the configuration and returns a service.
@@ -157,7 +158,7 @@ func (s *Service) discharge(ctx context.Context, a *attempt) (*Grant, error) {
 		if err != nil {
 			return nil, err
 		}
-		done, err := s.store(ctx, a, &ruling, view)
+		done, err := s.store(ctx, a, &ruling, state, view)
 		if err != nil {
 			return nil, err
 		}
@@ -179,39 +180,64 @@ func (s *Service) discharge(ctx context.Context, a *attempt) (*Grant, error) {
 
 // store makes the outcome true. It reports false if the records have changed
 // since they were read.
-func (s *Service) store(ctx context.Context, a *attempt, r *Ruling, v View) (bool, error) {
-	w := Write{User: a.user, Revokes: r.Revokes()}
+func (s *Service) store(ctx context.Context, a *attempt, r *Ruling, st State, v View) (bool, error) {
+	if done, err := s.evict(ctx, a); err != nil || !done {
+		return false, err
+	}
+	ed := edit{}
 	if r.Next != nil {
 		b, err := r.Next.MarshalBinary()
 		if err != nil {
 			return false, unavailable(err)
 		}
-		w.Changes = append(w.Changes, Change{
+		ed.changes = append(ed.changes, Change{
 			Session: a.cond.Session, Old: v.Session, New: b,
 			Expires: Expires(r.Next, &a.cond, s.cfg.Limits),
 		})
+		if r.Next.Ended > 0 {
+			ed.revoked = append(ed.revoked, a.revoked(a.cond.Session, causeOf(a, r)))
+		}
 	}
 	if r.NextUser != nil {
 		user, err := s.changeUser(v, r.NextUser)
 		if err != nil {
 			return false, unavailable(err)
 		}
-		w.Changes = append(w.Changes, user...)
+		ed.changes = append(ed.changes, user...)
+		ed.revoked = append(ed.revoked, revokedUser(a.user, *r.NextUser, causeOf(a, r)))
 	}
-	w.Changes = append(w.Changes, a.evict...)
-	w.Revokes = w.Revokes || len(a.evict) > 0
-	if len(w.Changes) == 0 {
-		return true, nil
+	if len(ed.changes) == 0 {
+		return true, s.announce(ctx, a.user.Homeserver, s.again(a, st, causeOf(a, r)))
 	}
-	ok, err := s.cfg.Store.Swap(ctx, w)
-	if err == nil {
-		return ok, nil
-	}
-	if r.Touch && r.Next != nil && len(w.Changes) == 1 {
+	ok, err := s.swap(ctx, a, ed)
+	if err != nil && r.Touch {
 		s.cfg.Log.LogAttrs(ctx, slog.LevelWarn, "session's last use could not be stored", a.attrs(slog.Any("error", err))...)
 		return true, nil
 	}
-	return false, unavailable(fmt.Errorf("swap session: %w", err))
+	return ok, err
+}
+
+// evict ends what an activation's policy wants ended. That comes first, in a
+// write of its own: if it has to be done over, the activation has not happened
+// yet, so the policy is asked again and finds what is left to announce.
+func (s *Service) evict(ctx context.Context, a *attempt) (bool, error) {
+	if len(a.evict.changes) == 0 {
+		return true, s.announce(ctx, a.user.Homeserver, a.evict.revoked)
+	}
+	return s.swap(ctx, a, a.evict)
+}
+
+// causeOf says why a ruling ends what it ends.
+func causeOf(a *attempt, r *Ruling) cause {
+	switch {
+	case a.event.Kind != EventDischarge:
+		return causeLogout
+	case !r.Revokes():
+		return causeAgain
+	case r.Reason == ReasonTokenReused:
+		return causeReuse
+	}
+	return causePolicy
 }
 
 // grant mints what the ruling allows.

@@ -34,7 +34,7 @@ func (s *Service) Sessions(ctx context.Context, user UserKey) ([]SessionInfo, er
 	var live []stored
 	state, _, err := s.load(ctx, a)
 	if err == nil {
-		live, err = s.list(ctx, user, state.Homeserver, a.event.Now)
+		live, _, err = s.list(ctx, user, state.Homeserver, a.event.Now)
 	}
 	out := make([]SessionInfo, 0, len(live))
 	for _, o := range live {
@@ -52,8 +52,9 @@ func (s *Service) Sessions(ctx context.Context, user UserKey) ([]SessionInfo, er
 // about sessions or epochs that are gone are no error.
 func (s *Service) Seen(ctx context.Context, user UserKey, session caveat.SessionID, epoch uint64) error {
 	a := s.about(OpSeen, user, session)
-	return s.finish(ctx, a, s.attempt(ctx, a, func(st State, v View) ([]Change, error) {
-		return s.changeSession(a, v, Seen(st, epoch, a.event.Now))
+	return s.finish(ctx, a, s.attempt(ctx, a, func(st State, v View) (edit, error) {
+		changes, err := s.changeSession(a, v, Seen(st, epoch, a.event.Now))
+		return edit{changes: changes}, err
 	}))
 }
 
@@ -62,15 +63,16 @@ func (s *Service) Seen(ctx context.Context, user UserKey, session caveat.Session
 // does not exist is no error.
 func (s *Service) Revoke(ctx context.Context, user UserKey, session caveat.SessionID) error {
 	a := s.about(OpRevoke, user, session)
-	return s.finish(ctx, a, s.attempt(ctx, a, func(st State, v View) ([]Change, error) {
-		switch r := st.Session; {
-		case r == nil:
-			return s.changeSession(a, v, (&Record{}).ended(a.event.Now))
-		case r.Ended > 0:
-			return nil, nil
-		default:
-			return s.changeSession(a, v, r.ended(a.event.Now))
+	return s.finish(ctx, a, s.attempt(ctx, a, func(st State, v View) (edit, error) {
+		r := st.Session
+		if r == nil {
+			r = &Record{}
 		}
+		if r.Ended > 0 {
+			return edit{revoked: s.again(a, st, causeRevoked)}, nil
+		}
+		changes, err := s.changeSession(a, v, r.ended(a.event.Now))
+		return edit{changes, []revoked{a.revoked(session, causeRevoked)}}, err
 	}))
 }
 
@@ -79,16 +81,20 @@ func (s *Service) Revoke(ctx context.Context, user UserKey, session caveat.Sessi
 // now and not activated are ended too, the excepted one included.
 func (s *Service) RevokeUser(ctx context.Context, user UserKey, except caveat.SessionID) error {
 	a := s.about(OpRevokeUser, user, except)
-	return s.finish(ctx, a, s.attempt(ctx, a, func(st State, v View) ([]Change, error) {
+	return s.finish(ctx, a, s.attempt(ctx, a, func(st State, v View) (edit, error) {
 		next := &Revocation{Generation: st.User.Generation + 1, At: max(a.event.Now, st.User.At+1)}
-		changes, err := s.changeUser(v, next)
-		if err != nil || except == (caveat.SessionID{}) || st.Session == nil || !alive(st) {
-			return changes, err
+		var keep []Change
+		if except != (caveat.SessionID{}) && st.Session != nil && alive(st) {
+			next.Except = except
+			kept := *st.Session
+			kept.UserGeneration = next.Generation
+			var err error
+			if keep, err = s.changeSession(a, v, &kept); err != nil {
+				return edit{}, err
+			}
 		}
-		kept := *st.Session
-		kept.UserGeneration = next.Generation
-		keep, err := s.changeSession(a, v, &kept)
-		return append(changes, keep...), err
+		changes, err := s.changeUser(v, next)
+		return edit{append(changes, keep...), []revoked{revokedUser(user, *next, causeRevoked)}}, err
 	}))
 }
 
@@ -96,20 +102,23 @@ func (s *Service) RevokeUser(ctx context.Context, user UserKey, except caveat.Se
 // if except is zero.
 func (s *Service) RevokeDevice(ctx context.Context, user UserKey, device string, except caveat.SessionID) error {
 	a := s.about(OpRevokeDevice, user, except)
-	return s.finish(ctx, a, s.attempt(ctx, a, func(st State, _ View) ([]Change, error) {
-		live, err := s.list(ctx, user, st.Homeserver, a.event.Now)
-		var changes []Change
+	return s.finish(ctx, a, s.attempt(ctx, a, func(st State, _ View) (edit, error) {
+		live, gone, err := s.list(ctx, user, st.Homeserver, a.event.Now)
+		if err != nil {
+			return edit{}, err
+		}
+		// A session that has ended no longer has a device: it may be one of
+		// those that this call ended when it was made before.
+		ed := edit{revoked: s.remains(a, gone)}
 		for _, o := range live {
 			if o.record.Device != device || o.id == except {
 				continue
 			}
-			c, err := s.tombstone(o, a.event.Now)
-			if err != nil {
-				return nil, err
+			if err := s.end(&ed, a, o, causeRevoked); err != nil {
+				return edit{}, err
 			}
-			changes = append(changes, c)
 		}
-		return changes, err
+		return ed, nil
 	}))
 }
 
@@ -132,7 +141,13 @@ func (s *Service) revokeHomeserver(ctx context.Context, a *attempt) error {
 		if err != nil {
 			return unavailable(err)
 		}
-		done, err := s.cfg.Store.SwapHomeserver(ctx, a.user.Homeserver, view.Homeserver, b)
+		event, err := s.event(&revoked{
+			homeserver: a.user.Homeserver, all: true, before: next.At + 1, at: next.At, cause: causeRevoked,
+		})
+		if err != nil {
+			return unavailable(err)
+		}
+		done, err := s.cfg.Store.SwapHomeserver(ctx, a.user.Homeserver, view.Homeserver, b, event)
 		if err != nil {
 			return unavailable(fmt.Errorf("swap homeserver: %w", err))
 		}
@@ -146,31 +161,52 @@ func (s *Service) revokeHomeserver(ctx context.Context, a *attempt) error {
 
 var errContention = unavailable(errors.New("too many concurrent requests for one session"))
 
+// edit is what an attempt wants stored, and what the feed has to say of it.
+// Without changes, it is to be said all the same.
+type edit struct {
+	changes []Change
+	revoked []revoked
+}
+
 // attempt makes what change says of the records true, starting over for as
-// long as others change them meanwhile. No changes means that all is well.
-func (s *Service) attempt(ctx context.Context, a *attempt, change func(State, View) ([]Change, error)) error {
+// long as others change them meanwhile. An empty edit means that all is well.
+func (s *Service) attempt(ctx context.Context, a *attempt, change func(State, View) (edit, error)) error {
 	for range maxRetries {
 		state, view, err := s.load(ctx, a)
 		if err != nil {
 			return err
 		}
-		changes, err := change(state, view)
+		ed, err := change(state, view)
 		if err != nil {
 			return unavailable(err)
 		}
-		if len(changes) == 0 {
-			return nil
+		if len(ed.changes) == 0 {
+			return s.announce(ctx, a.user.Homeserver, ed.revoked)
 		}
-		done, err := s.cfg.Store.Swap(ctx, Write{User: a.user, Changes: changes, Revokes: a.obs.Op != OpSeen})
-		if err != nil {
-			return unavailable(fmt.Errorf("swap session: %w", err))
-		}
-		if done {
-			return nil
+		done, err := s.swap(ctx, a, ed)
+		if err != nil || done {
+			return err
 		}
 		a.obs.Retries++
 	}
 	return errContention
+}
+
+// swap has the store make an edit. It reports false if the records have
+// changed since they were read.
+func (s *Service) swap(ctx context.Context, a *attempt, ed edit) (bool, error) {
+	events, err := s.events(ed.revoked)
+	if err != nil {
+		return false, unavailable(err)
+	}
+	done, err := s.cfg.Store.Swap(ctx, Write{User: a.user, Changes: ed.changes, Revokes: len(events) > 0, Events: events})
+	if err != nil {
+		return false, unavailable(fmt.Errorf("swap session: %w", err))
+	}
+	if done {
+		s.announced.add(ed.revoked)
+	}
+	return done, nil
 }
 
 // changeUser is the change of a user's own record.
@@ -201,40 +237,62 @@ func (s *Service) about(op Op, user UserKey, session caveat.SessionID) *attempt 
 	return a
 }
 
-// list returns the live sessions of a user, the most recently used first.
-func (s *Service) list(ctx context.Context, user UserKey, homeserver Revocation, now int64) ([]stored, error) {
+// list returns the live sessions of a user, the most recently used first, and
+// what is left of those that were ended one by one.
+func (s *Service) list(ctx context.Context, user UserKey, homeserver Revocation, now int64) (live, gone []stored, err error) {
 	l, err := s.cfg.Store.List(ctx, user)
 	if err != nil {
-		return nil, unavailable(fmt.Errorf("list sessions: %w", err))
+		return nil, nil, unavailable(fmt.Errorf("list sessions: %w", err))
 	}
 	st := State{Homeserver: homeserver}
 	if err := st.User.UnmarshalBinary(l.User); err != nil {
-		return nil, unavailable(err)
+		return nil, nil, unavailable(err)
 	}
-	out := make([]stored, 0, len(l.Sessions))
+	live = make([]stored, 0, len(l.Sessions))
 	for id, raw := range l.Sessions {
 		o := stored{id: id, raw: raw}
 		if err := o.record.UnmarshalBinary(raw); err != nil {
-			return nil, unavailable(err)
+			return nil, nil, unavailable(err)
 		}
 		st.Session = &o.record
-		if alive(st) && !idle(&o.record, &Event{Now: now}, s.cfg.Limits) {
-			out = append(out, o)
+		switch {
+		case o.record.Ended > 0:
+			gone = append(gone, o)
+		case alive(st) && !idle(&o.record, &Event{Now: now}, s.cfg.Limits):
+			live = append(live, o)
 		}
 	}
-	slices.SortFunc(out, func(x, y stored) int {
+	slices.SortFunc(live, func(x, y stored) int {
 		return cmp.Or(cmp.Compare(y.record.lastUse(), x.record.lastUse()), cmp.Compare(x.id.String(), y.id.String()))
 	})
-	return out, nil
+	return live, gone, nil
 }
 
-// tombstone is the change that ends a listed session.
-func (s *Service) tombstone(o stored, now int64) (Change, error) {
-	end := o.record.ended(now)
-	b, err := end.MarshalBinary()
+// end adds to an edit what ends a listed session.
+func (s *Service) end(ed *edit, a *attempt, o stored, why cause) error {
+	tomb := o.record.ended(a.event.Now)
+	b, err := tomb.MarshalBinary()
 	if err != nil {
-		return Change{}, unavailable(err)
+		return unavailable(err)
 	}
 	known := caveat.Condition{Minted: o.record.Created}
-	return Change{Session: o.id, Old: o.raw, New: b, Expires: Expires(end, &known, s.cfg.Limits)}, nil
+	ed.changes = append(ed.changes, Change{Session: o.id, Old: o.raw, New: b, Expires: Expires(tomb, &known, s.cfg.Limits)})
+	ed.revoked = append(ed.revoked, a.revoked(o.id, why))
+	return nil
+}
+
+// remains says what has to be announced of sessions that were found to be over.
+func (s *Service) remains(a *attempt, gone []stored) []revoked {
+	var out []revoked
+	for _, o := range gone {
+		e := a.revoked(o.id, causeAgain)
+		e.at = o.record.Ended
+		out = append(out, s.unannounced(e, a.now)...)
+	}
+	return out
+}
+
+// revoked is the event of one of the user's sessions, ended now.
+func (a *attempt) revoked(session caveat.SessionID, why cause) revoked {
+	return revoked{homeserver: a.user.Homeserver, session: session, at: a.event.Now, cause: why}
 }

@@ -36,12 +36,21 @@ type Store interface {
 	// change says it was, or is already what the change would make it. It
 	// reports whether it did; if not, nothing was changed. A nil error means
 	// that the answer will survive what the store promises to survive.
+	//
+	// When it returns true, the write's events are in the feed of the user's
+	// homeserver, at least once; when false, they are not. After an error the
+	// changes may have been made and the events be missing: that is what the
+	// write, sent again, mends.
 	Swap(ctx context.Context, w Write) (bool, error)
 
 	// SwapHomeserver does the same for a homeserver's record, which never
 	// expires. When it has returned true, no Load anywhere that starts later
 	// returns the old record.
-	SwapHomeserver(ctx context.Context, homeserver string, old, new []byte) (bool, error)
+	SwapHomeserver(ctx context.Context, homeserver string, old, new []byte, events ...FeedEvent) (bool, error)
+
+	// Publish appends events to a homeserver's feed, as durably as a write
+	// that revokes. Sent again, it appends them again.
+	Publish(ctx context.Context, homeserver string, events ...FeedEvent) error
 
 	// Ready returns nil if the store can be asked now and holds its data.
 	Ready(ctx context.Context) error
@@ -83,6 +92,10 @@ type Write struct {
 	// it is as durable as the store was configured to make revocations, and
 	// is not held back to share a commit with others.
 	Revokes bool
+
+	// Events are what the write has to say in its homeserver's feed; none if
+	// it ends no session.
+	Events []FeedEvent
 }
 
 // Change replaces one record. Records are never empty: nil stands for "no

@@ -121,7 +121,13 @@ func (t *timedStore) Swap(ctx context.Context, w discharger.Write) (ok bool, err
 }
 
 // SwapHomeserver times the store's SwapHomeserver.
-func (t *timedStore) SwapHomeserver(ctx context.Context, name string, old, new []byte) (ok bool, err error) {
+func (t *timedStore) SwapHomeserver(ctx context.Context, name string, old, new []byte, events ...discharger.FeedEvent) (ok bool, err error) {
 	defer t.done("swap_homeserver", time.Now(), &err)
-	return t.Store.SwapHomeserver(ctx, name, old, new)
+	return t.Store.SwapHomeserver(ctx, name, old, new, events...)
+}
+
+// Publish times the store's Publish.
+func (t *timedStore) Publish(ctx context.Context, name string, events ...discharger.FeedEvent) (err error) {
+	defer t.done("publish", time.Now(), &err)
+	return t.Store.Publish(ctx, name, events...)
 }

@@ -28,6 +28,7 @@ import (
 //	"discharger"  "id"                               the store's identity, with the version of this layout
 //	"records"     homeserver user session(16 bytes)  expiry(4) record
 //	"homeservers" homeserver                         record
+//	"feeds"       homeserver                         a bucket of events: bolt_feed.go
 //
 // The session of all zeros is the user's own record, so it comes first among
 // the rows of the user, which all have the same prefix.
@@ -54,6 +55,10 @@ type BoltConfig struct {
 	// file; 0 is one second.
 	LockTimeout time.Duration
 
+	// MaxEvents bounds the events of each homeserver's feed; beyond that, the
+	// oldest go before their time. 0: 1 000 000.
+	MaxEvents int
+
 	Log    *slog.Logger     // of the sweeper's troubles; nil: nothing is logged
 	Now    func() time.Time // nil: time.Now
 	Random io.Reader        // nil: crypto/rand
@@ -69,12 +74,16 @@ type Bolt struct {
 
 	lost    atomic.Bool  // the file is not the one that the marker names
 	writers atomic.Int32 // calls that are about to write
+	wakes   wakes        // of those who wait for events
 
 	stop context.CancelFunc // of the sweeper
 	done sync.WaitGroup
 }
 
-var _ discharger.Store = (*Bolt)(nil)
+var (
+	_ discharger.Store = (*Bolt)(nil)
+	_ discharger.Feed  = (*Bolt)(nil)
+)
 
 // OpenBolt opens the file, or makes one. A file that is damaged, belongs to
 // another program or is open in another process is an error and is left as it
@@ -84,14 +93,17 @@ func OpenBolt(cfg BoltConfig) (*Bolt, error) {
 	if cfg.Path == "" {
 		return nil, errors.New("open store: no path")
 	}
-	if cfg.SweepEvery < 0 || cfg.LockTimeout < 0 {
-		return nil, errors.New("open store: a duration is negative")
+	if cfg.SweepEvery < 0 || cfg.LockTimeout < 0 || cfg.MaxEvents < 0 {
+		return nil, errors.New("open store: a duration or a number is negative")
 	}
 	if cfg.SweepEvery == 0 {
 		cfg.SweepEvery = 15 * time.Minute
 	}
 	if cfg.LockTimeout == 0 {
 		cfg.LockTimeout = time.Second
+	}
+	if cfg.MaxEvents == 0 {
+		cfg.MaxEvents = defaultMaxEvents
 	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)

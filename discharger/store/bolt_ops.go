@@ -108,11 +108,16 @@ func readUser(records *bbolt.Bucket, prefix []byte, now time.Time) ([]byte, erro
 func (b *Bolt) Swap(ctx context.Context, w discharger.Write) (bool, error) {
 	var done bool
 	err := b.update(ctx, w.Revokes, func(tx *bbolt.Tx) (err error) {
-		done, err = swapRows(tx.Bucket(bucketRecords), w, b.cfg.Now())
-		return err
+		if done, err = swapRows(tx.Bucket(bucketRecords), w, b.cfg.Now()); err != nil || !done {
+			return err
+		}
+		return b.appendEvents(tx, w.User.Homeserver, w.Events)
 	}, checkWrite(w))
 	if err != nil {
 		return false, fmt.Errorf("swap: %w", err)
+	}
+	if done {
+		b.wakes.wake(w.User.Homeserver, w.Events)
 	}
 	return done, nil
 }
@@ -157,21 +162,28 @@ func swapRows(records *bbolt.Bucket, w discharger.Write, now time.Time) (bool, e
 
 // SwapHomeserver replaces a homeserver's record. One process has the file, and
 // it reads the record with every Load.
-func (b *Bolt) SwapHomeserver(ctx context.Context, homeserver string, old, new []byte) (bool, error) {
+func (b *Bolt) SwapHomeserver(ctx context.Context, homeserver string, old, new []byte, events ...discharger.FeedEvent) (bool, error) {
 	var done bool
-	err := b.update(ctx, true, func(tx *bbolt.Tx) error {
+	err := b.update(ctx, true, func(tx *bbolt.Tx) (err error) {
 		bucket, key := tx.Bucket(bucketHomeservers), appendName(nil, homeserver)
-		done = agrees(bucket.Get(key), old, new)
-		switch {
-		case !done:
+		if done = agrees(bucket.Get(key), old, new); !done {
 			return nil
-		case new == nil:
-			return bucket.Delete(key)
 		}
-		return bucket.Put(key, new)
-	}, checkHomeserverSwap(homeserver, old, new))
+		if new == nil {
+			err = bucket.Delete(key)
+		} else {
+			err = bucket.Put(key, new)
+		}
+		if err != nil {
+			return err
+		}
+		return b.appendEvents(tx, homeserver, events)
+	}, checkHomeserverSwap(homeserver, old, new, events))
 	if err != nil {
 		return false, fmt.Errorf("swap record of homeserver: %w", err)
+	}
+	if done {
+		b.wakes.wake(homeserver, events)
 	}
 	return done, nil
 }

@@ -3,6 +3,7 @@ package store
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"time"
@@ -33,7 +34,8 @@ func (b *Bolt) sweepEvery(ctx context.Context) {
 		if b.lost.Load() {
 			continue // someone may want to look at it first
 		}
-		if _, err := b.sweep(ctx); err != nil && ctx.Err() == nil {
+		_, err := b.sweep(ctx)
+		if err := errors.Join(err, b.sweepFeeds(ctx)); err != nil && ctx.Err() == nil {
 			b.cfg.Log.LogAttrs(ctx, slog.LevelError, "expired records could not be removed", slog.Any("error", err))
 		}
 	}

@@ -50,6 +50,13 @@ func conformance(t *testing.T, open func(testing.TB) *fixture) {
 		{"context", testContext},
 		{"aliasing", testAliasing},
 		{"model", testModel},
+		{"feed order", testFeedOrder},
+		{"feed resume", testFeedResume},
+		{"feed gap", testFeedGap},
+		{"feed retention", testFeedRetention},
+		{"feed reopen", testFeedReopen},
+		{"feed concurrent", testFeedConcurrent},
+		{"feed await", testFeedAwait},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()

@@ -34,6 +34,7 @@
 //	eval evalsha get set setnx del time
 //	hget hgetall hmget hset hsetnx hdel hexists hlen hrandfield
 //	pttl expireat persist
+//	exists xadd xdel xlen xrange xread xinfo|stream
 //
 // on keys that begin with "ds{", wait or waitaof for durability, select for a
 // numbered database, cluster for a cluster, and role, info and config|get to
@@ -48,6 +49,18 @@
 // AcceptLoss is called. Redis is watched while it runs: before a session is
 // said not to exist, the identity is read from the same node, and scripts
 // compare it before they write.
+//
+// # Feeds
+//
+// A store also keeps what was revoked, for each homeserver in order, so that
+// the homeserver can follow: [discharger.Feed]. An event stays until its time is
+// over, unless there are more than MaxEvents. A position names one event in one
+// store. Where events are missing after it, whatever the cause, the reader is
+// told and begins at the beginning. Events may come twice.
+//
+// In a bbolt file, events are part of the transaction that made them. In Redis
+// they follow the write, since they can be on another node; a process that
+// dies in between has not acknowledged the write.
 //
 // # What an attacker could do
 //

@@ -3,6 +3,7 @@ package store
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"testing"
@@ -20,7 +21,31 @@ func UserHash(key caveat.Secret, u discharger.UserKey) string {
 }
 
 // Sweep removes what has expired, now.
-func (b *Bolt) Sweep(ctx context.Context) (int, error) { return b.sweep(ctx) }
+func (b *Bolt) Sweep(ctx context.Context) (int, error) {
+	n, err := b.sweep(ctx)
+	return n, errors.Join(err, b.sweepFeeds(ctx))
+}
+
+// TakeBack removes the last event of a feed as if it had never been.
+func (b *Bolt) TakeBack(t testing.TB, homeserver string) {
+	err := b.db.Update(func(tx *bbolt.Tx) error {
+		feed := tx.Bucket(bucketFeeds).Bucket(appendName(nil, homeserver))
+		last := feed.Sequence()
+		if err := feed.Delete(binary.BigEndian.AppendUint64(nil, last)); err != nil {
+			return err
+		}
+		return feed.SetSequence(last - 1)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// FeedKey is the key of a homeserver's feed.
+func FeedKey(key caveat.Secret, homeserver string) string {
+	k, _, _ := newLayout(key).feed(homeserver)
+	return k
+}
 
 // Rows counts the rows of a user, expired or not.
 func (b *Bolt) Rows(t testing.TB, u discharger.UserKey) (n int) {

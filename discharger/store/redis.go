@@ -61,6 +61,10 @@ type RedisConfig struct {
 	// without asking; 0 is one second, which is also the most.
 	CacheHomeserver time.Duration
 
+	// MaxEvents bounds the events of each homeserver's feed; beyond that, the
+	// oldest go before their time. 0: 1 000 000, of about 150 bytes each.
+	MaxEvents int
+
 	Log    *slog.Logger                               // of checks that could not be made; nil: nothing is logged
 	Now    func() time.Time                           // nil: time.Now
 	Wait   func(context.Context, time.Duration) error // nil: waits that long, or until the context ends
@@ -70,10 +74,11 @@ type RedisConfig struct {
 // Redis is a [discharger.Store] in Redis or Valkey: one server, one watched
 // by Sentinel, or a cluster.
 type Redis struct {
-	cfg    RedisConfig
-	client *client
-	layout *layout
-	cache  homeserverCache
+	cfg     RedisConfig
+	client  *client
+	waiting *client // for events
+	layout  *layout
+	cache   homeserverCache
 
 	id   atomic.Pointer[string] // the store's identity
 	lost atomic.Bool            // the data is not, or not all, of that identity
@@ -82,7 +87,10 @@ type Redis struct {
 	recheckAt time.Time // when a lost store may be looked at again
 }
 
-var _ discharger.Store = (*Redis)(nil)
+var (
+	_ discharger.Store = (*Redis)(nil)
+	_ discharger.Feed  = (*Redis)(nil)
+)
 
 // OpenRedis connects, and checks that the servers can hold what the store
 // needs them to: see the package comment for what is refused. Data that is not
@@ -101,8 +109,11 @@ func OpenRedis(ctx context.Context, cfg RedisConfig) (*Redis, error) {
 		return nil, fmt.Errorf("open redis store: %w", err)
 	}
 	r := &Redis{cfg: cfg, client: c, layout: newLayout(cfg.TagKey)}
-	if err := r.open(ctx, expected); err != nil {
+	if r.waiting, err = feedClient(cfg); err != nil {
 		return nil, errors.Join(fmt.Errorf("open redis store: %w", err), c.Close())
+	}
+	if err := r.open(ctx, expected); err != nil {
+		return nil, errors.Join(fmt.Errorf("open redis store: %w", err), r.Close())
 	}
 	return r, nil
 }
@@ -131,7 +142,7 @@ func (cfg *RedisConfig) complete() error {
 		return errors.New("a timeout is negative")
 	case cfg.CacheHomeserver < 0 || cfg.CacheHomeserver > longestCache:
 		return fmt.Errorf("records of homeservers may be cached up to %v, not %v", longestCache, cfg.CacheHomeserver)
-	case cfg.PoolSize < 0 || cfg.Replicas < 0 || cfg.DB < 0:
+	case cfg.PoolSize < 0 || cfg.Replicas < 0 || cfg.DB < 0 || cfg.MaxEvents < 0:
 		return errors.New("a number is negative")
 	}
 	if err := cfg.completeDurability(); err != nil {
@@ -147,6 +158,9 @@ func (cfg *RedisConfig) complete() error {
 	}
 	if cfg.PoolSize == 0 {
 		cfg.PoolSize = 32
+	}
+	if cfg.MaxEvents == 0 {
+		cfg.MaxEvents = defaultMaxEvents
 	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
@@ -175,7 +189,7 @@ func wait(ctx context.Context, d time.Duration) error {
 }
 
 // Close closes all connections.
-func (r *Redis) Close() error { return r.client.Close() }
+func (r *Redis) Close() error { return errors.Join(r.client.Close(), r.waiting.Close()) }
 
 // clock is the time as scripts compare it with an expiry.
 func (r *Redis) clock() int64 {

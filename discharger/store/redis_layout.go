@@ -18,6 +18,8 @@ import (
 //
 //	ds{bb}tag             hash    a user's own record and sessions
 //	ds{bb}homeserver:tag  string  a homeserver's record
+//	ds{bb}feed:tag        stream  its feed: until when an event is kept (Unix ms), and the event
+//	ds{bb}lost:tag        string  until when it matters that some went before their time
 //	ds{bb}store:tag       string  the store's identity, once for each bb
 //	ds{bb}new:tag         hash    how far the identity has been written, for the first bb
 //
@@ -79,6 +81,13 @@ func (l *layout) user(homeserver, user string) (key, storeID string) {
 func (l *layout) homeserver(name string) (key, storeID string) {
 	bucket, tag := l.tag('h', name, "")
 	return "ds{" + l.names[bucket] + "}homeserver:" + tag, l.storeID[bucket]
+}
+
+// feed returns the keys of a homeserver's feed, of its losses, and of the
+// identity beside them.
+func (l *layout) feed(homeserver string) (key, lost, storeID string) {
+	bucket, tag := l.tag('h', homeserver, "")
+	return "ds{" + l.names[bucket] + "}feed:" + tag, "ds{" + l.names[bucket] + "}lost:" + tag, l.storeID[bucket]
 }
 
 func (l *layout) tag(kind byte, a, b string) (bucket int, tag string) {

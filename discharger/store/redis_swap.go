@@ -31,7 +31,7 @@ func newScript(text string) script {
 
 var (
 	swapScript           = newScript(swapText)
-	swapHomeserverScript = newScript(swapHomeserverText)
+	swapHomeserverScript = newScript(feedAppendText + swapHomeserverText)
 )
 
 // What the scripts answer.
@@ -41,21 +41,26 @@ const (
 	swapLost = -1
 )
 
-// call is one call of a script with two keys of one bucket.
+// call is one call of a script with two keys of one bucket, or more.
 type call struct {
 	script       script
 	key, storeID string
+	more         []string
 	args         []any
 }
 
 func (c call) command(ctx context.Context, full bool) *redis.Cmd {
-	args := make([]any, 0, 5+len(c.args))
+	args := make([]any, 0, 5+len(c.more)+len(c.args))
 	if full {
 		args = append(args, "eval", c.script.text)
 	} else {
 		args = append(args, "evalsha", c.script.digest)
 	}
-	return redis.NewCmd(ctx, append(append(args, 2, c.key, c.storeID), c.args...)...)
+	args = append(args, 2+len(c.more), c.key, c.storeID)
+	for _, key := range c.more {
+		args = append(args, key)
+	}
+	return redis.NewCmd(ctx, append(args, c.args...)...)
 }
 
 // Swap makes all of a write's changes or none. A revocation is acknowledged
@@ -81,17 +86,23 @@ func (r *Redis) Swap(ctx context.Context, w discharger.Write) (bool, error) {
 	if err != nil {
 		return false, fmt.Errorf("swap: %w", err)
 	}
+	if done && len(w.Events) > 0 {
+		return true, r.Publish(ctx, w.User.Homeserver, w.Events...)
+	}
 	return done, nil
 }
 
 // SwapHomeserver replaces a homeserver's record. It returns true only after
 // every process must have stopped using the old one, which takes a second.
-func (r *Redis) SwapHomeserver(ctx context.Context, homeserver string, old, new []byte) (bool, error) {
-	if err := checkHomeserverSwap(homeserver, old, new); err != nil {
+func (r *Redis) SwapHomeserver(ctx context.Context, homeserver string, old, new []byte, events ...discharger.FeedEvent) (bool, error) {
+	if err := checkHomeserverSwap(homeserver, old, new, events); err != nil {
 		return false, fmt.Errorf("swap record of homeserver: %w", err)
 	}
-	c := call{script: swapHomeserverScript, args: []any{*r.id.Load(), string(old), string(new)}}
+	c := call{script: swapHomeserverScript, args: []any{*r.id.Load(), string(old), string(new), r.cfg.MaxEvents}}
+	c.args = appendEvents(c.args, events)
 	c.key, c.storeID = r.layout.homeserver(homeserver)
+	feed, lost, _ := r.layout.feed(homeserver)
+	c.more = []string{feed, lost}
 	done, err := r.swap(ctx, c, true)
 	if err == nil && done {
 		// A twentieth more, for clocks that do not run at the same speed.
@@ -129,15 +140,23 @@ func (r *Redis) swap(ctx context.Context, c call, durable bool) (bool, error) {
 
 // run calls a script in one round trip if the server knows it, in two if not.
 func (r *Redis) run(ctx context.Context, c call) (int64, error) {
+	cmd, err := r.ask(ctx, c)
+	if err != nil {
+		return 0, err
+	}
+	return cmd.Int64()
+}
+
+func (r *Redis) ask(ctx context.Context, c call) (*redis.Cmd, error) {
 	cmd := c.command(ctx, false)
 	if err := r.client.do(ctx, cmd); err != nil {
-		return 0, err
+		return nil, err
 	}
 	if redis.HasErrorPrefix(cmd.Err(), "NOSCRIPT") {
 		cmd = c.command(ctx, true)
 		if err := r.client.do(ctx, cmd); err != nil {
-			return 0, err
+			return nil, err
 		}
 	}
-	return cmd.Int64()
+	return cmd, nil
 }

@@ -16,7 +16,12 @@ import (
 const (
 	maxName   = 4 << 10  // of a homeserver or a user, bytes
 	maxRecord = 64 << 10 // bytes
+	maxEvent  = 16 << 10 // bytes
 )
+
+// defaultMaxEvents bounds a homeserver's feed: an hour of 270 revocations a
+// second, in Redis about 150 MB.
+const defaultMaxEvents = 1_000_000
 
 func checkHomeserver(name string) error {
 	if len(name) > maxName {
@@ -62,11 +67,30 @@ func checkWrite(w discharger.Write) error {
 			}
 		}
 	}
-	return nil
+	return checkEvents(w.Events)
 }
 
-func checkHomeserverSwap(homeserver string, old, new []byte) error {
-	return errors.Join(checkHomeserver(homeserver), checkRecord(old), checkRecord(new))
+func checkHomeserverSwap(homeserver string, old, new []byte, events []discharger.FeedEvent) error {
+	return errors.Join(checkHomeserver(homeserver), checkRecord(old), checkRecord(new), checkEvents(events))
+}
+
+func checkPublish(homeserver string, events []discharger.FeedEvent) error {
+	if len(events) == 0 {
+		return errors.New("nothing to publish")
+	}
+	return errors.Join(checkHomeserver(homeserver), checkEvents(events))
+}
+
+func checkEvents(events []discharger.FeedEvent) error {
+	for i, e := range events {
+		switch {
+		case len(e.Data) == 0 || len(e.Data) > maxEvent:
+			return fmt.Errorf("event %d has %d bytes, not 1 to %d", i, len(e.Data), maxEvent)
+		case e.Until.UnixMilli() <= 0:
+			return fmt.Errorf("event %d is over before it begins", i)
+		}
+	}
+	return nil
 }
 
 // agrees reports whether a record allows a change: it is what the change says

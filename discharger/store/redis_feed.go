@@ -1,0 +1,178 @@
+package store
+
+import (
+	"context"
+	_ "embed" // the scripts
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/discharger/discharger/discharger"
+)
+
+// Feeds in Redis: a stream for each homeserver, in the bucket of its record.
+// A user's records are on another node of a cluster perhaps, so events are
+// added after the swap has taken effect and before it is acknowledged. Who
+// does not get the acknowledgement repeats the request, and then they are added
+// again.
+//
+// A position is "id.entry": of the store and of the entry in the stream. A
+// position is good if its entry is there, or was the last one ever made. After
+// a failover to a replica that lags behind, neither is true of what was lost.
+
+//go:embed feed_append.lua
+var feedAppendText string
+
+//go:embed feed_publish.lua
+var feedPublishText string
+
+//go:embed feed_read.lua
+var feedReadText string
+
+var (
+	feedPublishScript = newScript(feedAppendText + feedPublishText)
+	feedReadScript    = newScript(feedReadText)
+)
+
+// feedBlock is how long a server is asked to wait for an event. Afterwards the
+// feed is read again, to see that it is still the one it was.
+const feedBlock = 5 * time.Second
+
+// feedClient makes the client that waits for events. Each homeserver that is
+// followed takes one of its connections, and none of those that requests wait
+// for.
+func feedClient(cfg RedisConfig) (*client, error) {
+	cfg.Unpipelined, cfg.PoolSize = true, 1024
+	return newClient(cfg)
+}
+
+// feedCall is a call of a script that is about a feed.
+func (r *Redis) feedCall(s script, homeserver string, args ...any) call {
+	key, lost, storeID := r.layout.feed(homeserver)
+	return call{script: s, key: key, storeID: storeID, more: []string{lost}, args: append([]any{*r.id.Load()}, args...)}
+}
+
+// appendEvents adds events to a script's arguments.
+func appendEvents(args []any, events []discharger.FeedEvent) []any {
+	for _, e := range events {
+		args = append(args, e.Until.UnixMilli(), string(e.Data))
+	}
+	return args
+}
+
+// Publish appends events to a homeserver's feed.
+func (r *Redis) Publish(ctx context.Context, homeserver string, events ...discharger.FeedEvent) error {
+	if err := checkPublish(homeserver, events); err != nil {
+		return fmt.Errorf("publish: %w", err)
+	}
+	c := r.feedCall(feedPublishScript, homeserver, appendEvents([]any{r.cfg.MaxEvents}, events)...)
+	if _, err := r.swap(ctx, c, true); err != nil {
+		return fmt.Errorf("publish: %w", err)
+	}
+	return nil
+}
+
+// ReadFeed returns the next events after a position.
+func (r *Redis) ReadFeed(ctx context.Context, homeserver, after string) (discharger.FeedPage, error) {
+	page, err := r.readFeed(ctx, homeserver, after)
+	if err != nil {
+		return discharger.FeedPage{}, fmt.Errorf("read feed: %w", err)
+	}
+	return page, nil
+}
+
+func (r *Redis) readFeed(ctx context.Context, homeserver, after string) (page discharger.FeedPage, err error) {
+	if err := checkHomeserver(homeserver); err != nil {
+		return page, err
+	}
+	if err := r.usable(ctx); err != nil {
+		return page, err
+	}
+	prefix := positionPrefix(*r.id.Load())
+	entry, known := entryAt(prefix, after)
+	answer, err := r.ask(ctx, r.feedCall(feedReadScript, homeserver, entry, feedPage))
+	if err != nil {
+		return page, err
+	}
+	got, err := answer.Slice()
+	if err != nil {
+		return page, err
+	}
+	if len(got) == 1 && got[0] == int64(swapLost) {
+		return page, r.lose()
+	}
+	if len(got) < 2 || len(got)%2 != 0 {
+		return page, fmt.Errorf("script answered with %d values", len(got))
+	}
+	page.Gap = got[1] == int64(1) || !known
+	for i := 2; i < len(got); i += 2 {
+		id, ok1 := got[i].(string)
+		data, ok2 := got[i+1].(string)
+		if !ok1 || !ok2 {
+			return discharger.FeedPage{}, errDamaged
+		}
+		page.Entries = append(page.Entries, discharger.FeedEntry{Position: prefix + id, Data: []byte(data)})
+	}
+	return page, nil
+}
+
+// entryAt returns the entry of a position, "" for the beginning, and whether
+// the position can be this store's.
+func entryAt(prefix, position string) (entry string, ok bool) {
+	if position == "" {
+		return "", true
+	}
+	entry, ok = strings.CutPrefix(position, prefix)
+	ms, seq, dash := strings.Cut(entry, "-")
+	if !ok || !dash || !plainNumber(ms) || !plainNumber(seq) {
+		return "", false
+	}
+	return entry, true
+}
+
+// plainNumber reports whether s is a number as Redis writes it.
+func plainNumber(s string) bool {
+	n, err := strconv.ParseUint(s, 10, 64)
+	return err == nil && strconv.FormatUint(n, 10) == s
+}
+
+// AwaitFeed returns when something has been added after a position, after some
+// seconds in any case, or when ctx ends.
+func (r *Redis) AwaitFeed(ctx context.Context, homeserver, after string) error {
+	if err := r.awaitFeed(ctx, homeserver, after); err != nil {
+		return fmt.Errorf("wait for events: %w", err)
+	}
+	return nil
+}
+
+func (r *Redis) awaitFeed(ctx context.Context, homeserver, after string) error {
+	if err := checkHomeserver(homeserver); err != nil {
+		return err
+	}
+	if err := r.usable(ctx); err != nil {
+		return err
+	}
+	entry, known := entryAt(positionPrefix(*r.id.Load()), after)
+	if !known {
+		return nil
+	}
+	if entry == "" {
+		entry = "0-0"
+	}
+	key, _, _ := r.layout.feed(homeserver)
+	var answer *redis.XStreamSliceCmd
+	err := await(ctx, func() {
+		answer = r.waiting.XRead(ctx, &redis.XReadArgs{Streams: []string{key, entry}, Count: 1, Block: feedBlock})
+	})
+	if err != nil {
+		return err
+	}
+	if err := answer.Err(); err != nil && !errors.Is(err, redis.Nil) {
+		return err
+	}
+	return nil
+}
