@@ -27,6 +27,7 @@ import (
 // a reload may change is in the server that [parts.server] makes.
 type parts struct {
 	log      *slog.Logger
+	access   *slog.Logger // for the line of each request; nil: log
 	now      func() time.Time
 	store    openStore
 	metrics  *server.Metrics
@@ -192,7 +193,7 @@ func (p *parts) server(cfg *config.Config, keys *keyfile.Ring, r *rules) (*serve
 	return server.New(server.Config{
 		Service: service, PublicKey: opener.PublicKey(), Ready: p.store.Ready, APIKeys: apiKeys,
 		TrustedProxies: cfg.TrustedProxies, AllowOrigins: cfg.CORSOrigins, Timeout: cfg.RequestTimeout,
-		Metrics: p.metrics, Gatherer: p.registry, Log: p.log, Now: p.now,
+		Metrics: p.metrics, Gatherer: p.registry, Log: p.log, Access: p.access, Now: p.now,
 	})
 }
 

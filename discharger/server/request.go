@@ -4,6 +4,8 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"io"
+	"mime"
 	"net/http"
 	"net/netip"
 	"net/url"
@@ -27,44 +29,98 @@ type paramError struct{ name, problem string }
 
 func (e *paramError) Error() string { return fmt.Sprintf("parameter %s %s", e.name, e.problem) }
 
-// params reads the parameters of a bakery request: Go's client sends them in
-// the query, Python's and JavaScript's in a form body. One that comes twice is
-// an error, even with the same value.
+// params are the parameters of a bakery request: Go's client sends them in the
+// query, Python's and JavaScript's in a form body. One that comes twice is an
+// error, even with the same value; one that nobody knows is none.
+//
+// It is what [http.Request.ParseForm] does, for names that are known: that makes
+// maps, which every request would pay for.
 type params struct {
-	form url.Values
-	err  error
+	values [len(paramNames)]string
+	given  [len(paramNames)]uint8 // how often; 2 is more than once
+	err    error
+}
+
+var paramNames = [...]string{
+	api.ParamID, api.ParamID64, api.ParamCaveat64, api.ParamToken, api.ParamToken64, api.ParamTokenKind,
+	api.ParamRequestID, api.ParamScope, api.ParamClientIP, api.ParamUserAgent,
 }
 
 func readParams(c echo.Context) *params {
-	r := c.Request()
+	r, p := c.Request(), new(params)
 	if enc := r.Header.Get("Content-Encoding"); enc != "" && enc != "identity" {
-		return &params{err: &paramError{"body", "must not be compressed"}}
+		p.err = &paramError{"body", "must not be compressed"}
+		return p
 	}
-	r.Body = http.MaxBytesReader(c.Response(), r.Body, maxBody)
-	if err := r.ParseForm(); err != nil {
-		if tooLarge := new(http.MaxBytesError); errors.As(err, &tooLarge) {
-			return &params{err: tooLarge}
+	body, err := readForm(c.Response(), r)
+	if err == nil {
+		err = errors.Join(p.parse(body), p.parse(r.URL.RawQuery))
+	}
+	if tooLarge := new(http.MaxBytesError); errors.As(err, &tooLarge) {
+		p.err = tooLarge
+	} else if err != nil {
+		p.err = &paramError{"list", "is not well-formed"}
+	}
+	return p
+}
+
+// readForm returns a form body as it is; "" if the body is something else.
+func readForm(w http.ResponseWriter, r *http.Request) (string, error) {
+	if t := r.Header.Get("Content-Type"); t != api.ContentTypeForm {
+		if t == "" {
+			return "", nil
 		}
-		return &params{err: &paramError{"list", "is not well-formed"}}
+		if t, _, err := mime.ParseMediaType(t); err != nil || t != api.ContentTypeForm {
+			return "", err
+		}
 	}
-	return &params{form: r.Form}
+	body := http.MaxBytesReader(w, r.Body, maxBody)
+	if r.ContentLength < 0 || r.ContentLength > maxBody {
+		b, err := io.ReadAll(body)
+		return string(b), err
+	}
+	b := make([]byte, r.ContentLength)
+	_, err := io.ReadFull(body, b)
+	return string(b), err
+}
+
+// parse reads parameters in the encoding that queries and forms have.
+func (p *params) parse(query string) error {
+	for query != "" {
+		var pair string
+		if pair, query, _ = strings.Cut(query, "&"); strings.Contains(pair, ";") {
+			return errors.New("a semicolon between parameters")
+		}
+		name, value, _ := strings.Cut(pair, "=")
+		name, err := url.QueryUnescape(name)
+		if err != nil {
+			return err
+		}
+		if value, err = url.QueryUnescape(value); err != nil {
+			return err
+		}
+		if i := slices.Index(paramNames[:], name); i >= 0 {
+			p.values[i] = value
+			p.given[i] = min(p.given[i]+1, 2)
+		}
+	}
+	return nil
 }
 
 // text returns a parameter as it is; "" if there is none.
 func (p *params) text(name string) string {
+	i := slices.Index(paramNames[:], name)
+	if p.err == nil && p.given[i] > 1 {
+		p.err = &paramError{name, "is given more than once"}
+	}
 	if p.err != nil {
 		return ""
 	}
-	v := p.form[name]
-	if len(v) > 1 {
-		p.err = &paramError{name, "is given more than once"}
-		return ""
-	}
-	if len(v) == 0 {
-		return ""
-	}
-	return v[0]
+	return p.values[i]
 }
+
+// has reports whether there is a parameter, which may be empty.
+func (p *params) has(name string) bool { return p.given[slices.Index(paramNames[:], name)] > 0 }
 
 // base64 returns a parameter's bytes; nil if there is none.
 func (p *params) base64(name string) []byte {
@@ -145,7 +201,7 @@ func (p *params) forClient(req *discharger.Request) {
 		}
 		req.Addr = a
 	}
-	if p.form.Has(api.ParamUserAgent) {
+	if p.has(api.ParamUserAgent) {
 		req.Client = p.text(api.ParamUserAgent)
 	}
 }

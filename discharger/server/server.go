@@ -67,6 +67,7 @@ type Config struct {
 	Metrics  *Metrics            // nil: none are kept
 	Gatherer prometheus.Gatherer // what /metrics shows; nil: the path does not exist
 	Log      *slog.Logger        // nil: nothing is logged
+	Access   *slog.Logger        // gets the one line of each request; nil: Log
 	Now      func() time.Time    // nil: time.Now
 }
 
@@ -97,6 +98,9 @@ func New(cfg Config) (*Server, error) {
 	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Access == nil {
+		cfg.Access = cfg.Log
 	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now
@@ -167,6 +171,7 @@ func (s *Server) cors() echo.MiddlewareFunc {
 		origins = []string{"*"}
 	}
 	return middleware.CORSWithConfig(middleware.CORSConfig{
+		Skipper:      func(c echo.Context) bool { return len(c.Request().Header[echo.HeaderOrigin]) == 0 }, // no browser
 		AllowOrigins: origins,
 		AllowMethods: []string{http.MethodGet, http.MethodPost},
 		AllowHeaders: []string{
@@ -181,8 +186,9 @@ func (s *Server) cors() echo.MiddlewareFunc {
 // writes its access line.
 func (s *Server) guard(next echo.HandlerFunc) echo.HandlerFunc {
 	return func(c echo.Context) (err error) {
-		start, seen := s.cfg.Now(), new(discharger.Observation)
-		defer s.access(c, start, seen)
+		start, ctx := s.cfg.Now(), newBudget(c.Request().Context(), s.cfg.Timeout)
+		defer ctx.end()
+		defer s.access(c, start, &ctx.seen)
 		defer func() {
 			if p := recover(); p != nil {
 				err = fmt.Errorf("%w: panic: %v", discharger.ErrUnavailable, p)
@@ -196,9 +202,7 @@ func (s *Server) guard(next echo.HandlerFunc) echo.HandlerFunc {
 			c.Error(errOverload)
 			return nil
 		}
-		ctx, cancel := context.WithTimeout(c.Request().Context(), s.cfg.Timeout)
-		defer cancel()
-		c.SetRequest(c.Request().WithContext(context.WithValue(ctx, seenKey{}, seen)))
+		c.SetRequest(c.Request().WithContext(ctx))
 		c.Response().Header().Set("Cache-Control", "no-store")
 		if err := next(c); err != nil {
 			c.Error(err)
@@ -208,10 +212,6 @@ func (s *Server) guard(next echo.HandlerFunc) echo.HandlerFunc {
 }
 
 var errOverload = fmt.Errorf("%w: too many requests at a time", discharger.ErrUnavailable)
-
-// seenKey finds in a request's context what its access line is to say of the
-// core's answer.
-type seenKey struct{}
 
 // access writes the one line that a request leaves behind. The query is not in
 // it: tokens are. Of a request that was decided it has the session, and the
@@ -231,7 +231,7 @@ func (s *Server) access(c echo.Context, start time.Time, seen *discharger.Observ
 	if seen.Rule != "" {
 		attrs = append(attrs, slog.String("rule", seen.Rule), slog.String("policy_hash", seen.PolicyHash))
 	}
-	s.cfg.Log.LogAttrs(c.Request().Context(), slog.LevelInfo, "request", attrs...)
+	s.cfg.Access.LogAttrs(c.Request().Context(), slog.LevelInfo, "request", attrs...)
 }
 
 // Client returns the handler for clients and homeservers.

@@ -125,7 +125,7 @@ func (s *service) start(ctx context.Context) (err error) {
 func environ(procs int) []string {
 	var env []string
 	for _, v := range os.Environ() {
-		if !strings.HasPrefix(v, "DISCHARGER_") && !strings.HasPrefix(v, "GOMAXPROCS=") {
+		if !strings.HasPrefix(v, "DISCHARGER_") && !strings.HasPrefix(v, "GO") {
 			env = append(env, v)
 		}
 	}

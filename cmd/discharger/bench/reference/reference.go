@@ -1,7 +1,7 @@
 // Package reference is what the service is compared with: the smallest servers
 // that do a part of its work, on libraries that are used as they come.
 //
-//	nethttp   net/http, which answers every request with the same bytes
+//	nethttp   net/http, which reads a request and answers with the same bytes always
 //	echo      an echo handler that does so
 //	bakery    the bakery library's own discharger, which knows no sessions
 //
@@ -100,13 +100,17 @@ func Run(ctx context.Context, in io.Reader, out io.Writer) error {
 func newHandler(s Spec) (http.Handler, Hello, error) {
 	switch s.Kind {
 	case NetHTTP:
-		return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			_, _ = io.Copy(io.Discard, r.Body)
 			w.Header().Set("Content-Type", "application/json")
 			_, _ = w.Write(s.Body) // whoever does not read it measures nothing
 		}), Hello{}, nil
 	case Echo:
 		e := echo.New()
-		e.Any("/*", func(c echo.Context) error { return c.JSONBlob(http.StatusOK, s.Body) })
+		e.POST("/*", func(c echo.Context) error {
+			_, _ = io.Copy(io.Discard, c.Request().Body)
+			return c.JSONBlob(http.StatusOK, s.Body)
+		})
 		return e, Hello{}, nil
 	case Bakery:
 		return newBakery()
