@@ -60,6 +60,7 @@ type Config struct {
 	Policy      Policy       `yaml:"policy"`
 	Discharge   Discharge    `yaml:"discharge"`
 	Session     Session      `yaml:"session"`
+	Feed        Feed         `yaml:"feed"`
 
 	TrustedProxies []netip.Prefix `yaml:"trusted_proxies"` // whose X-Forwarded-For is believed; an address stands for itself
 	CORSOrigins    []string       `yaml:"cors_origins"`    // web pages that may call the client API; "*" is any
@@ -119,6 +120,13 @@ type Discharge struct {
 type Session struct {
 	Idle     time.Duration `yaml:"idle"`     // without a discharge
 	Absolute time.Duration `yaml:"absolute"` // since the access macaroon was minted
+}
+
+// Feed is how homeservers follow what is revoked.
+type Feed struct {
+	Heartbeat   time.Duration `yaml:"heartbeat"`   // how often a stream says something, at least
+	Subscribers int           `yaml:"subscribers"` // streams that one homeserver may have at one process
+	Events      int           `yaml:"events"`      // kept of one homeserver; beyond that, the oldest go before their time
 }
 
 // Log says what is logged, to standard error.

@@ -21,6 +21,7 @@ func Default() *Config {
 			ClockSkew:        time.Minute,
 		},
 		Session:         Session{Idle: 30 * 24 * time.Hour},
+		Feed:            Feed{Heartbeat: 10 * time.Second, Subscribers: 64, Events: 1_000_000},
 		CORSOrigins:     []string{"*"},
 		RequestTimeout:  2 * time.Second,
 		ShutdownTimeout: 15 * time.Second,

@@ -19,6 +19,7 @@ import (
 func (r *report) validate(c *Config) {
 	r.validateListeners(c)
 	r.validateLifetimes(c)
+	r.validateFeed(c.Feed)
 	r.validateHomeservers(c.Homeservers)
 	r.validatePolicy(&c.Policy)
 	r.validateClients(c)
@@ -94,6 +95,18 @@ func (r *report) validateLifetimes(c *Config) {
 	}
 	r.sessionLimit("session.idle", c.Session.Idle, c.Discharge.TTL)
 	r.sessionLimit("session.absolute", c.Session.Absolute, c.Discharge.TTL)
+}
+
+func (r *report) validateFeed(f Feed) {
+	if f.Heartbeat < time.Second || f.Heartbeat > 10*time.Minute {
+		r.at("feed.heartbeat", "want 1s to 10m, got %s", f.Heartbeat)
+	}
+	if f.Subscribers < 1 {
+		r.at("feed.subscribers", "want 1 or more, got %d", f.Subscribers)
+	}
+	if f.Events < 1000 {
+		r.at("feed.events", "want 1000 or more, got %d", f.Events)
+	}
 }
 
 // sessionLimit checks a limit that is zero for none, and else has to leave time

@@ -203,11 +203,11 @@ func (d *daemon) change() error {
 		rules.end()
 		return err
 	}
-	if fixed(cfg) != fixed(d.cfg) || !reflect.DeepEqual(cfg.Store, d.cfg.Store) {
+	if fixed(cfg) != fixed(d.cfg) || cfg.Feed.Events != d.cfg.Feed.Events || !reflect.DeepEqual(cfg.Store, d.cfg.Store) {
 		d.log.Warn("addresses, the store, its directory and the log's format change with a restart only")
 	}
 	d.level.Set(cfg.Log.Level)
-	d.listeners.current.Store(srv)
+	d.listeners.current.Swap(srv).Drain() // ends its streams, which come back to this one
 	d.rules.end()
 	d.rules = rules
 	d.parts.rules.begin(rules)

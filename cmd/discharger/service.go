@@ -38,6 +38,7 @@ type parts struct {
 // openStore is a store with what only operators ask of it.
 type openStore interface {
 	discharger.Store
+	discharger.Feed
 	AcceptLoss(context.Context) error
 }
 
@@ -123,7 +124,7 @@ func open(ctx context.Context, cfg *config.Config, keys *keyfile.Ring, log *slog
 		p.store, err = openRedis(ctx, cfg, r, keys, p)
 	} else {
 		p.store, err = store.OpenBolt(store.BoltConfig{
-			Path: cfg.BoltFile(), Marker: store.FileMarker(markerFile(cfg)), Log: log, Now: now,
+			Path: cfg.BoltFile(), Marker: store.FileMarker(markerFile(cfg)), MaxEvents: cfg.Feed.Events, Log: log, Now: now,
 		})
 	}
 	if err != nil {
@@ -141,7 +142,7 @@ func openRedis(ctx context.Context, cfg *config.Config, r *config.Redis, keys *k
 		TagKey: tag[:], Marker: store.FileMarker(markerFile(cfg)),
 		Durability: store.Durability(r.Durability), Replicas: r.Replicas,
 		DialTimeout: r.Timeouts.Dial, ReadTimeout: r.Timeouts.Read, WriteTimeout: r.Timeouts.Write,
-		PoolSize: r.PoolSize, Unpipelined: !r.Pipelining,
+		PoolSize: r.PoolSize, Unpipelined: !r.Pipelining, MaxEvents: cfg.Feed.Events,
 		Log: p.log, Now: p.now,
 	}
 	if r.TLS != nil {
@@ -193,6 +194,7 @@ func (p *parts) server(cfg *config.Config, keys *keyfile.Ring, r *rules) (*serve
 	return server.New(server.Config{
 		Service: service, PublicKey: opener.PublicKey(), Ready: p.store.Ready, APIKeys: apiKeys,
 		TrustedProxies: cfg.TrustedProxies, AllowOrigins: cfg.CORSOrigins, Timeout: cfg.RequestTimeout,
+		Feed: server.FeedConfig{Source: p.store, Heartbeat: cfg.Feed.Heartbeat, Subscribers: cfg.Feed.Subscribers},
 		Metrics: p.metrics, Gatherer: p.registry, Log: p.log, Access: p.access, Now: p.now,
 	})
 }

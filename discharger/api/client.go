@@ -235,6 +235,17 @@ func (c *Client) send(ctx context.Context, method, path, contentType, body strin
 	if contentType != "" {
 		req.Header.Set("Content-Type", contentType)
 	}
+	c.setHeaders(req)
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return &UnavailableError{Err: err}
+	}
+	defer resp.Body.Close()
+	return decodeAnswer(resp, c.cfg.Clock(), out)
+}
+
+// setHeaders sets what goes with every request.
+func (c *Client) setHeaders(req *http.Request) {
 	req.Header.Set(HeaderProtocol, ProtocolVersion)
 	if len(c.cfg.APIKey) > 0 {
 		req.Header.Set(HeaderAuthorization, AuthorizationPrefix+string(c.cfg.APIKey))
@@ -242,12 +253,6 @@ func (c *Client) send(ctx context.Context, method, path, contentType, body strin
 	if c.cfg.UserAgent != "" {
 		req.Header.Set("User-Agent", c.cfg.UserAgent)
 	}
-	resp, err := c.http.Do(req)
-	if err != nil {
-		return &UnavailableError{Err: err}
-	}
-	defer resp.Body.Close()
-	return decodeAnswer(resp, c.cfg.Clock(), out)
 }
 
 // decodeBody reads a JSON body of an answer.

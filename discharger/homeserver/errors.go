@@ -30,6 +30,10 @@ var (
 	ErrUnknownCaveat = errors.New("unknown caveat")
 	// ErrRevoked: revoked before it expired.
 	ErrRevoked = errors.New("revoked")
+	// ErrUndecided: the bundle is in order, but what was revoked is not known
+	// well enough; see [Freshness]. It says nothing about the session: a
+	// homeserver answers 503, never 401.
+	ErrUndecided = errors.New("undecided")
 )
 
 // Part is one of the two macaroons of a bundle.

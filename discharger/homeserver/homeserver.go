@@ -109,7 +109,7 @@ type Config struct {
 	// information, only as a further restriction. Nil: all such are refused.
 	Check func(ctx context.Context, condition string) error
 	// Revocations is asked last, about every bundle that is otherwise in
-	// order. Nil: nothing is revoked before it expires.
+	// order; a [Feed] is one. Nil: nothing is revoked before it expires.
 	Revocations Revocations
 	// Leeway is for how long after its time a time-before still holds, for
 	// clocks that differ. 0: not at all.
@@ -132,13 +132,23 @@ type Revocations interface {
 	Revoked(Identity) bool
 }
 
+// Freshness is what a [Revocations] has too if there are times at which it
+// cannot know what is revoked.
+type Freshness interface {
+	// Undecided returns why nothing can be said about bundles that are not
+	// known to be revoked, or nil. Verify then fails with ErrUndecided. It is
+	// called on every verification, concurrently, and must not block.
+	Undecided() error
+}
+
 // Homeserver mints access macaroons and verifies bundles. It does not change,
 // and may be used concurrently if its Rand may.
 type Homeserver struct {
-	cfg     Config
-	keys    map[keyID]Key
-	sealers map[caveat.Version]*caveat.Sealer
-	cache   *cache
+	cfg       Config
+	keys      map[keyID]Key
+	sealers   map[caveat.Version]*caveat.Sealer
+	cache     *cache
+	freshness Freshness // of cfg.Revocations; nil: it has none
 }
 
 const defaultCacheSize = 8192
@@ -177,6 +187,7 @@ func New(cfg Config) (*Homeserver, error) {
 			return nil, fmt.Errorf("new homeserver: %w", err)
 		}
 	}
+	h.freshness, _ = cfg.Revocations.(Freshness)
 	if cfg.CacheSize > 0 {
 		h.cache = newCache(cfg.CacheSize)
 	}

@@ -79,6 +79,11 @@ func (h *Homeserver) meet(ctx context.Context, v *verified, r Request) (Identity
 	if h.cfg.Revocations != nil && h.cfg.Revocations.Revoked(v.identity) {
 		return Identity{}, &Error{Kind: ErrRevoked}
 	}
+	if h.freshness != nil {
+		if err := h.freshness.Undecided(); err != nil {
+			return Identity{}, &Error{Kind: ErrUndecided, Err: err}
+		}
+	}
 	return v.identity, nil
 }
 

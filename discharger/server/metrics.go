@@ -20,11 +20,13 @@ type Metrics struct {
 	replays  *prometheus.CounterVec
 	retries  prometheus.Counter
 	store    *prometheus.HistogramVec
+	feed     *feedMetrics
 }
 
 // NewMetrics makes the metrics and registers them.
 func NewMetrics(reg prometheus.Registerer) (*Metrics, error) {
 	m := &Metrics{
+		feed: newFeedMetrics(),
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "discharger_requests_total",
 			Help: "Answered requests by operation, homeserver, mode, result and reason of refusal.",
@@ -48,7 +50,7 @@ func NewMetrics(reg prometheus.Registerer) (*Metrics, error) {
 			Buckets: []float64{.00001, .00005, .0001, .00025, .0005, .001, .0025, .005, .01, .05, .25, 1},
 		}, []string{"op", "result"}),
 	}
-	for _, c := range []prometheus.Collector{m.requests, m.took, m.replays, m.retries, m.store} {
+	for _, c := range append(m.feed.collectors(), m.requests, m.took, m.replays, m.retries, m.store) {
 		if err := reg.Register(c); err != nil {
 			return nil, fmt.Errorf("register metrics: %w", err)
 		}

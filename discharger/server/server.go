@@ -63,6 +63,7 @@ type Config struct {
 	AllowOrigins   []string       // of browser clients; nil: any
 	Timeout        time.Duration  // budget of one request; 0: 2 s
 	MaxInFlight    int            // requests at a time, further ones get 503; 0: 4096
+	Feed           FeedConfig     // for homeservers that follow what is revoked
 
 	Metrics  *Metrics            // nil: none are kept
 	Gatherer prometheus.Gatherer // what /metrics shows; nil: the path does not exist
@@ -78,8 +79,10 @@ type Server struct {
 	admin    *echo.Echo
 	keys     apiKeys
 	failures *failures
+	feeds    feeds
 	inFlight atomic.Int64
 	draining atomic.Bool
+	drained  chan struct{} // closed when it is draining
 }
 
 // New checks the configuration and returns a server.
@@ -109,7 +112,15 @@ func New(cfg Config) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{cfg: cfg, keys: keys, failures: newFailures(cfg.Now)}
+	if cfg.Feed.Heartbeat < 0 || cfg.Feed.Subscribers < 0 || cfg.Feed.WriteTimeout < 0 {
+		return nil, errors.New("a setting of the feed is negative")
+	}
+	cfg.Feed.complete()
+	s := &Server{cfg: cfg, keys: keys, failures: newFailures(cfg.Now), drained: make(chan struct{})}
+	s.feeds = feeds{cfg: &s.cfg.Feed, now: cfg.Now, hubs: make(map[string]*hub)}
+	if cfg.Metrics != nil {
+		s.feeds.metrics = cfg.Metrics.feed
+	}
 	s.client = s.newEcho()
 	s.client.Use(s.cors(), s.guard)
 	segments := strings.NewReplacer("{", ":", "}", "") // as echo spells them
@@ -130,7 +141,7 @@ type route struct {
 
 // clientRoutes are all routes of the client-facing listener.
 func (s *Server) clientRoutes() []route {
-	return []route{
+	routes := []route{
 		{http.MethodPost, api.PathDischarge, s.discharge},
 		{http.MethodPost, api.PathLogout, s.logout},
 		{http.MethodGet, api.PathInfo, s.info},
@@ -143,6 +154,10 @@ func (s *Server) clientRoutes() []route {
 		{http.MethodDelete, api.PathSessions, s.authorized(s.revokeAll)},
 		{http.MethodPost, api.PathSeen, s.authorized(s.seen)},
 	}
+	if s.cfg.Feed.Source != nil {
+		routes = append(routes, route{http.MethodGet, api.PathRevocations, s.authorized(s.revocations)})
+	}
+	return routes
 }
 
 // adminRoutes are all routes of the operator-facing listener.
@@ -186,17 +201,13 @@ func (s *Server) cors() echo.MiddlewareFunc {
 // writes its access line.
 func (s *Server) guard(next echo.HandlerFunc) echo.HandlerFunc {
 	return func(c echo.Context) (err error) {
+		if c.Path() == api.PathRevocations {
+			return s.stream(next, c)
+		}
 		start, ctx := s.cfg.Now(), newBudget(c.Request().Context(), s.cfg.Timeout)
 		defer ctx.end()
 		defer s.access(c, start, &ctx.seen)
-		defer func() {
-			if p := recover(); p != nil {
-				err = fmt.Errorf("%w: panic: %v", discharger.ErrUnavailable, p)
-				s.cfg.Log.LogAttrs(c.Request().Context(), slog.LevelError, "request panicked",
-					slog.String("path", c.Path()), slog.Any("panic", p))
-				c.Error(err)
-			}
-		}()
+		defer s.recovered(c, &err)
 		defer s.inFlight.Add(-1)
 		if s.inFlight.Add(1) > int64(s.cfg.MaxInFlight) {
 			c.Error(errOverload)
@@ -208,6 +219,16 @@ func (s *Server) guard(next echo.HandlerFunc) echo.HandlerFunc {
 			c.Error(err)
 		}
 		return nil
+	}
+}
+
+// recovered is deferred to answer a request that panicked.
+func (s *Server) recovered(c echo.Context, err *error) {
+	if p := recover(); p != nil {
+		*err = fmt.Errorf("%w: panic: %v", discharger.ErrUnavailable, p)
+		s.cfg.Log.LogAttrs(c.Request().Context(), slog.LevelError, "request panicked",
+			slog.String("path", c.Path()), slog.Any("panic", p))
+		c.Error(*err)
 	}
 }
 
@@ -241,8 +262,13 @@ func (s *Server) Client() http.Handler { return s.client }
 func (s *Server) Admin() http.Handler { return s.admin }
 
 // Drain makes /readyz say no from now on, so that whoever sends requests here
-// stops before the listener closes.
-func (s *Server) Drain() { s.draining.Store(true) }
+// stops before the listener closes, and ends the streams of those who follow a
+// feed, which have no other end.
+func (s *Server) Drain() {
+	if s.draining.CompareAndSwap(false, true) {
+		close(s.drained)
+	}
+}
 
 // HTTPServer returns a server for one of the handlers with every timeout and
 // limit set. The caller serves and shuts it down.

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -71,6 +72,7 @@ func newWorldOn(t testing.TB, st discharger.Store, level slog.Level, change ...f
 	cfg := server.Config{
 		Service: service, PublicKey: ours.Public, Ready: w.store.Ready, Metrics: metrics, Gatherer: reg, Log: log,
 		APIKeys: map[string][][sha256.Size]byte{"a.example": {sha256.Sum256([]byte(apiKey))}},
+		Feed:    server.FeedConfig{Source: st.(discharger.Feed), Heartbeat: time.Second},
 	}
 	for _, f := range change {
 		f(&cfg)

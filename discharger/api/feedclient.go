@@ -1,0 +1,193 @@
+package api
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net/http"
+	"strings"
+	"time"
+)
+
+// FollowRevocations reads the homeserver's feed on one connection and calls f
+// with what comes, in order. It begins after a position, or with all that is
+// retained if that is empty, and goes on until ctx ends, f fails or the
+// connection does. It needs an API key.
+//
+// The error is f's own, a *BadRequestError, or an *UnavailableError: then call
+// it again, after a pause, with the last position. A line that is longer than
+// any could be and an event that cannot be understood are such errors, and so
+// is silence: when nothing has come for three heartbeats, the line is dead.
+func (c *Client) FollowRevocations(ctx context.Context, after string, f func(FeedEvent) error) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	w := watchdog{limit: max(c.cfg.Timeout, leastSilence)}
+	w.timer = time.AfterFunc(w.limit, func() { cancel(errSilent) })
+	defer w.timer.Stop()
+	err := c.follow(ctx, after, func(e FeedEvent) error {
+		if e.Kind == FeedCurrent {
+			w.limit = max(3*e.Heartbeat, leastSilence)
+		}
+		w.timer.Reset(w.limit)
+		err := f(e)
+		w.timer.Reset(w.limit) // f may take its time
+		if err != nil {
+			return &callerError{err}
+		}
+		return nil
+	})
+	var caller *callerError
+	if errors.As(err, &caller) {
+		return caller.err
+	}
+	if cause := context.Cause(ctx); cause != nil {
+		err = &UnavailableError{Err: cause}
+	}
+	return fmt.Errorf("follow revocations: %w", err)
+}
+
+// watchdog ends a connection on which nothing comes any more.
+type watchdog struct {
+	timer *time.Timer
+	limit time.Duration
+}
+
+// leastSilence is never taken for a dead line, whatever the heartbeat.
+const leastSilence = 15 * time.Second
+
+var errSilent = errors.New("nothing has come for too long")
+
+// callerError tells the caller's own error from those of the connection.
+type callerError struct{ err error }
+
+func (e *callerError) Error() string { return e.err.Error() }
+
+func (c *Client) follow(ctx context.Context, after string, f func(FeedEvent) error) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.cfg.URL+PathRevocations, nil)
+	if err != nil {
+		return err
+	}
+	req.Header.Set("Accept", ContentTypeEvents)
+	req.Header.Set("Accept-Encoding", "identity")
+	c.setHeaders(req)
+	if after != "" {
+		req.Header.Set(HeaderLastEventID, after)
+	}
+	client := c.http
+	client.Timeout = 0 // which would be that of the whole connection
+	resp, err := client.Do(req)
+	if err != nil {
+		return &UnavailableError{Err: err}
+	}
+	defer resp.Body.Close()
+	mediaType, _, err := mime.ParseMediaType(resp.Header.Get("Content-Type"))
+	if resp.StatusCode == http.StatusOK && err == nil && mediaType == ContentTypeEvents {
+		return readEvents(resp.Body, f)
+	}
+	if err := decodeAnswer(resp, c.cfg.Clock(), &struct{}{}); err != nil {
+		return err
+	}
+	return &UnavailableError{Err: errors.New("the answer is not a feed")}
+}
+
+// maxEventLine bounds a line of the feed, in bytes. The longest that the
+// service sends has a user's name in it and is below 2 KiB.
+const maxEventLine = 16 << 10
+
+// readEvents reads server-sent events until the stream ends, which is an error.
+func readEvents(r io.Reader, f func(FeedEvent) error) error {
+	in := bufio.NewReaderSize(r, maxEventLine)
+	var e rawEvent
+	for {
+		line, err := in.ReadSlice('\n')
+		if errors.Is(err, bufio.ErrBufferFull) {
+			err = errors.New("a line is too long")
+		} else if errors.Is(err, io.EOF) {
+			err = io.ErrUnexpectedEOF // the feed has no end, and half a line is none
+		}
+		if err != nil {
+			return &UnavailableError{Err: err}
+		}
+		line = bytes.TrimSuffix(line[:len(line)-1], []byte("\r"))
+		event, ok, err := e.take(line)
+		if err != nil {
+			return &UnavailableError{Err: err}
+		}
+		if ok {
+			if err := f(event); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// rawEvent is an event while its lines come in.
+type rawEvent struct {
+	name, data string
+	lines      int    // of data
+	id         string // of the latest event that had one: it stays
+}
+
+// take takes a line. It reports whether that completes something.
+func (e *rawEvent) take(line []byte) (FeedEvent, bool, error) {
+	if len(line) == 0 {
+		event, ok, err := e.complete()
+		*e = rawEvent{id: e.id}
+		return event, ok, err
+	}
+	if line[0] == ':' {
+		return FeedEvent{Kind: FeedHeartbeat}, true, nil
+	}
+	field, value, _ := strings.Cut(string(line), ":")
+	value = strings.TrimPrefix(value, " ")
+	switch field {
+	case "event":
+		e.name = value
+	case "data":
+		if e.lines++; e.lines > 1 {
+			e.data += "\n"
+		}
+		if e.data += value; len(e.data) > maxEventLine {
+			return FeedEvent{}, false, errors.New("an event is too long")
+		}
+	case "id":
+		e.id = value
+	}
+	return FeedEvent{}, false, nil
+}
+
+// complete makes something of the lines of an event. Without data there is no
+// event, and names that are not known are for later versions.
+func (e *rawEvent) complete() (event FeedEvent, ok bool, err error) {
+	if e.lines == 0 {
+		return FeedEvent{}, false, nil
+	}
+	switch e.name {
+	case EventRevocation:
+		event = FeedEvent{Kind: FeedRevocation, Position: e.id}
+		if !goodPosition(e.id) {
+			return FeedEvent{}, false, errors.New("an event has no position, or one that cannot be resumed at")
+		}
+		err = event.Revocation.UnmarshalJSON([]byte(e.data))
+	case EventGap:
+		event.Kind = FeedGap
+	case EventCurrent:
+		event.Kind = FeedCurrent
+		event.Heartbeat, err = heartbeat([]byte(e.data))
+	default:
+		return FeedEvent{}, false, nil
+	}
+	if err != nil {
+		return FeedEvent{}, false, err
+	}
+	return event, true, nil
+}
+
+// goodPosition reports whether a position can go into a header.
+func goodPosition(s string) bool {
+	return s != "" && len(s) <= 256 && strings.IndexFunc(s, func(r rune) bool { return r <= ' ' || r > '~' }) < 0
+}

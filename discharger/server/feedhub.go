@@ -1,0 +1,214 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/discharger/discharger/discharger"
+	"github.com/discharger/discharger/discharger/api"
+)
+
+var (
+	errSlow   = errors.New("the reader is too slow")
+	errUnread = errors.New("the feed cannot be read")
+)
+
+func isTimeout(err error) bool {
+	var t net.Error
+	return errors.As(err, &t) && t.Timeout()
+}
+
+// feeds has a hub for each homeserver that somebody follows.
+type feeds struct {
+	cfg     *FeedConfig
+	now     func() time.Time
+	metrics *feedMetrics
+
+	mu   sync.Mutex
+	hubs map[string]*hub
+}
+
+// enter counts one more subscriber of a homeserver's feed; nil: there are too
+// many.
+func (f *feeds) enter(homeserver string) *hub {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	h := f.hubs[homeserver]
+	if h == nil {
+		ctx, cancel := context.WithCancel(context.Background())
+		h = &hub{
+			source: f.cfg.Source, homeserver: homeserver, now: f.now, metrics: f.metrics,
+			ctx: ctx, stop: cancel, index: make(map[string]uint64), wake: make(chan struct{}), readAt: f.now(),
+		}
+		f.hubs[homeserver] = h
+	}
+	if h.subscribers >= f.cfg.Subscribers {
+		return nil
+	}
+	h.subscribers++
+	f.metrics.subscribers(homeserver, 1)
+	return h
+}
+
+// leave ends the hub with its last subscriber.
+func (f *feeds) leave(h *hub) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.metrics.subscribers(h.homeserver, -1)
+	if h.subscribers--; h.subscribers == 0 {
+		h.stop()
+		delete(f.hubs, h.homeserver)
+	}
+}
+
+// hub reads one homeserver's feed for all who follow it here, and keeps the
+// latest events for them to take. Who is further behind than that is too slow.
+type hub struct {
+	source      discharger.Feed
+	homeserver  string
+	now         func() time.Time
+	metrics     *feedMetrics
+	ctx         context.Context // ends with the last subscriber
+	stop        context.CancelFunc
+	subscribers int // of feeds
+
+	mu         sync.Mutex
+	started    bool
+	generation uint64                          // goes up when the feed begins anew
+	ring       [hubEvents]discharger.FeedEntry // event n is at n modulo the length
+	first, end uint64                          // events that are there: [first, end)
+	before     string                          // position of the event before the first
+	index      map[string]uint64               // their positions
+	wake       chan struct{}                   // closed when there is more
+	readAt     time.Time                       // when the feed was last read
+}
+
+const (
+	// hubEvents is how many events a subscriber may be behind.
+	hubEvents = 4096
+	// hubLook is after how long the feed is looked at again, with or without
+	// a sign of anything new.
+	hubLook = 5 * time.Second
+	// hubBatch is how many events a subscriber takes at a time.
+	hubBatch = 256
+	// hubPause is between two attempts to read a feed that cannot be read.
+	hubPause = 250 * time.Millisecond
+)
+
+// start begins to read, after a position that a subscriber has come to; whoever
+// comes first decides.
+func (h *hub) start(after string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.started {
+		return
+	}
+	h.started, h.before, h.readAt = true, after, h.now()
+	go h.run(after)
+}
+
+func (h *hub) run(after string) {
+	for h.ctx.Err() == nil {
+		page, err := h.source.ReadFeed(h.ctx, h.homeserver, after)
+		if err == nil {
+			after = h.push(page, after)
+			if len(page.Entries) == 0 {
+				err = h.await(after)
+			}
+		}
+		if err != nil && h.ctx.Err() == nil {
+			pause := time.NewTimer(hubPause)
+			select {
+			case <-pause.C:
+			case <-h.ctx.Done():
+			}
+			pause.Stop()
+		}
+	}
+}
+
+// await waits for more, but not for too long.
+func (h *hub) await(after string) error {
+	ctx, cancel := context.WithCancel(h.ctx)
+	defer cancel()
+	look := time.AfterFunc(hubLook, cancel)
+	defer look.Stop()
+	err := h.source.AwaitFeed(ctx, h.homeserver, after)
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
+
+// push takes a page in and returns where to go on.
+func (h *hub) push(page discharger.FeedPage, after string) string {
+	now := h.now()
+	h.mu.Lock()
+	h.readAt = now
+	gap := page.Gap && after != ""
+	if gap { // what comes next does not follow from what is there
+		h.generation++
+		h.first, h.before = h.end, ""
+		clear(h.index)
+		after = ""
+	}
+	for _, e := range page.Entries {
+		if h.end-h.first == hubEvents {
+			old := &h.ring[h.first%hubEvents]
+			h.before = old.Position
+			delete(h.index, old.Position)
+			h.first++
+		}
+		h.ring[h.end%hubEvents] = e
+		h.index[e.Position] = h.end
+		h.end++
+		after = e.Position
+	}
+	if gap || len(page.Entries) > 0 {
+		close(h.wake)
+		h.wake = make(chan struct{})
+	}
+	h.mu.Unlock()
+	h.measure(page.Entries, now)
+	return after
+}
+
+// measure notes how old events are when they get here.
+func (h *hub) measure(entries []discharger.FeedEntry, now time.Time) {
+	for _, e := range entries {
+		var r api.Revocation
+		if r.UnmarshalJSON(e.Data) == nil {
+			h.metrics.event(h.homeserver, now.Sub(r.At))
+		}
+	}
+}
+
+// next returns what comes after a position, and a channel that is closed when
+// there is more. It is not ok if the hub does not have the position; the
+// generation then says whether it had.
+func (h *hub) next(after string) (entries []discharger.FeedEntry, generation uint64, ok bool, wake <-chan struct{}) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	from := h.first
+	if after != h.before {
+		n, known := h.index[after]
+		if !known {
+			return nil, h.generation, false, h.wake
+		}
+		from = n + 1
+	}
+	for n := from; n < min(h.end, from+hubBatch); n++ {
+		entries = append(entries, h.ring[n%hubEvents])
+	}
+	return entries, h.generation, true, h.wake
+}
+
+// fresh reports whether the feed has been read lately.
+func (h *hub) fresh(now time.Time) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return now.Sub(h.readAt) <= 3*hubLook
+}
