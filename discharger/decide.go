@@ -109,11 +109,18 @@ func (s *Service) input(a *attempt, st State, o *Outcome, g policy.Grant) *polic
 		Session: policy.Session{
 			ID: a.cond.Session.String(), Device: a.cond.Device, Mode: a.cond.Mode.String(),
 			Minted: utc(a.cond.Minted), Created: utc(r.Created), LastUsed: utc(r.LastUsed),
-			Epoch: r.Confirmed.Epoch, FirstIP: addrText(r.First.Addr), LastIP: addrText(r.Last.Addr),
+			Epoch: r.Confirmed.Epoch, FirstIP: addrText(r.First.Addr),
 			FirstClient: r.First.Client, LastClient: r.Last.Client, Labels: overlay(a.cond.Labels, r.Labels),
 		},
-		Request: policy.Request{IP: addrText(a.event.From.Addr), Client: cutText(a.client, maxPolicyClient), Homeserver: a.event.ByHomeserver},
+		Request: policy.Request{Client: cutText(a.client, maxPolicyClient), Homeserver: a.event.ByHomeserver},
 		Grant:   g,
+	}
+	in.Session.LastIP, in.Request.IP = in.Session.FirstIP, in.Session.FirstIP // mostly the same, so written once
+	if r.Last.Addr != r.First.Addr {
+		in.Session.LastIP = addrText(r.Last.Addr)
+	}
+	if a.event.From.Addr != r.First.Addr {
+		in.Request.IP = addrText(a.event.From.Addr)
 	}
 	if o.Ends > 0 {
 		in.Session.Expires = utc(o.Ends)

@@ -76,6 +76,9 @@ func (d Decision) checkAdditions() error {
 	if len(d.Labels) > maxSetLabels {
 		return fmt.Errorf("%d labels; at most %d can be set", len(d.Labels), maxSetLabels)
 	}
+	if len(d.Labels) == 0 {
+		return nil
+	}
 	for _, key := range slices.Sorted(maps.Keys(d.Labels)) {
 		if err := checkLabel(key, d.Labels[key]); err != nil {
 			return err

@@ -75,6 +75,31 @@ func FuzzNamespace(f *testing.F) {
 	})
 }
 
+// What is read the short way is what would have been read the long way.
+func FuzzReadPlain(f *testing.F) {
+	for _, c := range []Condition{
+		fullCondition(f),
+		{Session: testSession(f), User: "u", Mode: ModeOpen},
+		{Session: testSession(f), User: "@a<b>:example.org", Device: "d", Minted: 1_790_000_000_000, Mode: ModeRotate, Policy: "strict"},
+	} {
+		text, err := c.Encode()
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add([]byte(text[len(conditionWord):]))
+	}
+	f.Fuzz(func(t *testing.T, text []byte) {
+		short, ok := readPlain(text)
+		if !ok {
+			return
+		}
+		var long Condition
+		if err := long.read(text); err != nil || !reflect.DeepEqual(short, long) {
+			t.Errorf("%q: the short way %+v, the long way %+v, %v", text, short, long, err)
+		}
+	})
+}
+
 // What parses encodes, and the code parses to the same condition; with an
 // error comes the zero value.
 func FuzzParseCondition(f *testing.F) {

@@ -23,6 +23,9 @@ func ParseCondition(text []byte) (Condition, error) {
 	if !ok {
 		return Condition{}, fmt.Errorf("%w: condition does not begin with %q", ErrMalformed, conditionWord)
 	}
+	if c, ok := readPlain(arg); ok {
+		return c, nil
+	}
 	var c Condition
 	if err := c.read(arg); err != nil {
 		return Condition{}, fmt.Errorf("%w: condition: %w", ErrMalformed, err)
