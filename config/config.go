@@ -60,6 +60,7 @@ type Config struct {
 	Policy      Policy       `yaml:"policy"`
 	Discharge   Discharge    `yaml:"discharge"`
 	Session     Session      `yaml:"session"`
+	Gateway     *Gateway     `yaml:"gateway"` // nil: there is none
 	Feed        Feed         `yaml:"feed"`
 
 	TrustedProxies []netip.Prefix `yaml:"trusted_proxies"` // whose X-Forwarded-For is believed; an address stands for itself

@@ -24,6 +24,7 @@ func (r *report) validate(c *Config) {
 	r.validatePolicy(&c.Policy)
 	r.validateClients(c)
 	r.validateStore(&c.Store)
+	r.validateGateway(c)
 	if c.DataDir == "" {
 		r.at("data_dir", "is empty")
 	}

@@ -47,7 +47,7 @@ type command struct {
 
 func commands() []command {
 	return []command{
-		serveCommand(), demoCommand(),
+		serveCommand(), gatewayCommand(), demoCommand(),
 		keysNewCommand(), keysListCommand(), keysRetireCommand(),
 		mintCommand(), dischargeCommand(), refreshCommand(), logoutCommand(), verifyCommand(), inspectCommand(),
 		policyCheckCommand(), policyTestCommand(), policyEvalCommand(), policyDiffCommand(),

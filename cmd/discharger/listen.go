@@ -20,7 +20,7 @@ type listeners struct {
 	current       atomic.Pointer[server.Server] // replaced by a reload
 	clientHTTP    *http.Server
 	adminHTTP     *http.Server
-	failed        chan error // of serving; room for both
+	failed        chan error // of serving; room for both, and for a gateway
 }
 
 // listen opens both ports. Nothing is answered before [listeners.serve].
@@ -34,7 +34,7 @@ func listen(ctx context.Context, cfg *config.Config) (*listeners, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("listen for operators: %w", err), client.Close())
 	}
-	return &listeners{client: client, admin: admin, failed: make(chan error, 2)}, nil
+	return &listeners{client: client, admin: admin, failed: make(chan error, 3)}, nil
 }
 
 // serve begins to answer.

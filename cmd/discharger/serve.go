@@ -74,6 +74,9 @@ type daemon struct {
 	parts     *parts
 	rules     *rules
 	listeners *listeners
+
+	gatewayKeys *keyfile.Ring // nil: there is no gateway
+	front       *front
 }
 
 // run goes through the life of the service.
@@ -123,7 +126,10 @@ func (d *daemon) prepare() (madeKeys bool, err error) {
 	if madeKeys {
 		d.log.Info("made keys", slog.String("file", d.cfg.KeyFile()), slog.String("mode", "0600"))
 	}
-	return madeKeys, err
+	if err != nil {
+		return madeKeys, err
+	}
+	return madeKeys, d.prepareGateway()
 }
 
 // start opens the store and both ports, and begins to answer.
@@ -148,7 +154,7 @@ func (d *daemon) start(ctx context.Context) (err error) {
 	if d.rules, err = d.parts.rules.make(d.cfg, d.options.File); err != nil {
 		return err
 	}
-	srv, err := d.parts.server(d.cfg, d.keys, d.rules)
+	srv, err := d.parts.server(withGateway(d.cfg, d.cfg.Gateway, d.gatewayKeys), d.keys, d.rules)
 	if err != nil {
 		return err
 	}
@@ -157,7 +163,7 @@ func (d *daemon) start(ctx context.Context) (err error) {
 	}
 	d.parts.rules.begin(d.rules)
 	d.listeners.serve(srv, d.log)
-	return nil
+	return d.startGateway(ctx)
 }
 
 // wait returns when the service is to end, and reloads whenever it is told to.
@@ -198,13 +204,14 @@ func (d *daemon) change() error {
 		d.parts.rules.metrics.ReloadRefused()
 		return err
 	}
-	srv, err := d.parts.server(cfg, keys, rules)
+	srv, err := d.parts.server(withGateway(cfg, d.cfg.Gateway, d.gatewayKeys), keys, rules)
 	if err != nil {
 		rules.end()
 		return err
 	}
-	if fixed(cfg) != fixed(d.cfg) || cfg.Feed.Events != d.cfg.Feed.Events || !reflect.DeepEqual(cfg.Store, d.cfg.Store) {
-		d.log.Warn("addresses, the store, its directory and the log's format change with a restart only")
+	if fixed(cfg) != fixed(d.cfg) || cfg.Feed.Events != d.cfg.Feed.Events || !reflect.DeepEqual(cfg.Store, d.cfg.Store) ||
+		!reflect.DeepEqual(cfg.Gateway, d.cfg.Gateway) {
+		d.log.Warn("addresses, the gateway, the store, its directory and the log's format change with a restart only")
 	}
 	d.level.Set(cfg.Log.Level)
 	d.listeners.current.Swap(srv).Drain() // ends its streams, which come back to this one
@@ -223,7 +230,7 @@ func fixed(c *config.Config) [4]string {
 
 // stop finishes requests and closes audit log and store.
 func (d *daemon) stop() error {
-	err := d.listeners.shutdown(d.cfg.ShutdownTimeout)
+	err := errors.Join(d.stopGateway(), d.listeners.shutdown(d.cfg.ShutdownTimeout))
 	d.rules.end()
 	err = errors.Join(err, d.parts.rules.close(), d.parts.store.Close())
 	if err == nil {

@@ -1,0 +1,116 @@
+package config
+
+import (
+	"net/url"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// Gateway is a reverse proxy in front of a Matrix homeserver that knows nothing
+// of discharges. Listen and Upstream are enough, beside the service in one
+// process.
+type Gateway struct {
+	Listen    string `yaml:"listen"`     // host:port for Matrix clients and whoever else speaks with the homeserver
+	Upstream  string `yaml:"upstream"`   // URL of the homeserver
+	PublicURL string `yaml:"public_url"` // where clients reach Listen; empty: answers that say where are left alone
+
+	Name     string `yaml:"name"`      // as the service knows it: part of every session's key, so it stays
+	KeysFile string `yaml:"keys_file"` // a homeserver's keys; empty: gateway.json in the data directory
+	Service  string `yaml:"service"`   // for "discharger gateway": URL of the service; empty: as the key file says
+
+	Legacy        Legacy        `yaml:"legacy"`                // what becomes of tokens that are not the gateway's
+	LegacyUntil   time.Time     `yaml:"legacy_until"`          // with upgrade: from then on they are refused
+	OnceNew       bool          `yaml:"once_new_always_new"`   // a user who has had a new token has no use for old ones
+	ForeignTokens []Digest      `yaml:"foreign_tokens_sha256"` // tokens that are passed on in any case, such as as_token of application services
+	Reconcile     time.Duration `yaml:"reconcile_interval"`    // how often the service is asked which sessions there still are; 0: never
+}
+
+// Legacy says what becomes of tokens that are not the gateway's.
+type Legacy string
+
+// The ways to deal with them.
+const (
+	LegacyForward Legacy = "forward" // they are the homeserver's business, for ever
+	LegacyUpgrade Legacy = "upgrade" // likewise, until a date; then clients have to log in again, and keep their keys
+	LegacyReject  Legacy = "reject"  // clients have to log in again, and keep their keys
+)
+
+// setDefaults fills in what runs when only upstream is given.
+func (g *Gateway) setDefaults() {
+	*g = Gateway{Listen: "127.0.0.1:8092", Name: "gateway", Legacy: LegacyForward, Reconcile: time.Hour}
+}
+
+// GatewayKeyFile is the path of the gateway's key file.
+func (c *Config) GatewayKeyFile() string {
+	if c.Gateway != nil && c.Gateway.KeysFile != "" {
+		return c.Gateway.KeysFile
+	}
+	return filepath.Join(c.DataDir, "gateway.json")
+}
+
+// GatewayVaultFile is the path of the file in which the gateway keeps what it
+// owes.
+func (c *Config) GatewayVaultFile() string { return filepath.Join(c.DataDir, "gateway.db") }
+
+func (r *report) validateGateway(c *Config) {
+	g := c.Gateway
+	if g == nil {
+		return
+	}
+	const key = "gateway."
+	r.address(key+"listen", g.Listen, true)
+	for other, address := range map[string]string{"listen": c.Listen, "admin_listen": c.AdminListen} {
+		if g.Listen == address && !strings.HasSuffix(address, ":0") {
+			r.at(key+"listen", "is the same as %s", other)
+		}
+	}
+	if g.Upstream == "" {
+		r.at(key+"upstream", "is missing: the URL of the homeserver, such as http://127.0.0.1:8008")
+	} else {
+		r.baseURL(key+"upstream", g.Upstream)
+	}
+	if g.PublicURL != "" {
+		r.baseURL(key+"public_url", g.PublicURL)
+	}
+	if g.Service != "" {
+		r.baseURL(key+"service", g.Service)
+	}
+	if msg := badName(g.Name); msg != "" {
+		r.at(key+"name", "%s", msg)
+	}
+	for i, h := range c.Homeservers {
+		if h.Name == g.Name && g.KeysFile == "" {
+			r.at(key+"name", "%q is the name of homeservers[%d] too; the gateway registers itself", g.Name, i)
+		}
+	}
+	if g.Reconcile < 0 || g.Reconcile > 0 && g.Reconcile < time.Minute {
+		r.at(key+"reconcile_interval", "want 1m or more, or 0s for never; got %s", g.Reconcile)
+	}
+	r.validateLegacy(g)
+}
+
+func (r *report) validateLegacy(g *Gateway) {
+	const key = "gateway."
+	switch g.Legacy {
+	case LegacyForward, LegacyReject:
+		if !g.LegacyUntil.IsZero() {
+			r.at(key+"legacy_until", "goes with legacy: upgrade, and %s has no end", g.Legacy)
+		}
+	case LegacyUpgrade:
+		if g.LegacyUntil.IsZero() {
+			r.at(key+"legacy_until", "is missing: until when are old tokens accepted? such as 2027-01-31T00:00:00Z")
+		}
+	default:
+		r.at(key+"legacy", "want forward, upgrade or reject, got %q", cut(string(g.Legacy)))
+	}
+}
+
+// baseURL checks a URL that paths are put after.
+func (r *report) baseURL(key, text string) {
+	u, err := url.Parse(text)
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil ||
+		strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "" {
+		r.at(key, "want http or https and a host, such as http://127.0.0.1:8008, got %q", cut(text))
+	}
+}

@@ -1,0 +1,119 @@
+package gateway
+
+import (
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/go-json-experiment/json/jsontext"
+)
+
+// Matrix's error codes, as far as the gateway says or looks for them.
+const (
+	codeMissingToken = "M_MISSING_TOKEN"
+	codeUnknownToken = "M_UNKNOWN_TOKEN"
+	codeForbidden    = "M_FORBIDDEN"
+	codeUnrecognized = "M_UNRECOGNIZED"
+	codeNotJSON      = "M_NOT_JSON"
+	codeBadJSON      = "M_BAD_JSON"
+	codeInvalidParam = "M_INVALID_PARAM"
+	codeTooLarge     = "M_TOO_LARGE"
+	codeUnknown      = "M_UNKNOWN"
+)
+
+// failure is an answer of the gateway's own.
+type failure struct {
+	status     int
+	code       string // Matrix's error code
+	message    string // for people
+	softLogout bool   // with M_UNKNOWN_TOKEN: keep the encryption keys
+	retryAfter time.Duration
+	plain      bool // as text/plain, for clients that take any JSON for a logout
+
+	outcome outcome // for the metrics
+}
+
+func unknownToken(message string, softLogout bool) *failure {
+	return &failure{
+		status: http.StatusUnauthorized, code: codeUnknownToken, message: message, softLogout: softLogout, outcome: outcomeRefused,
+	}
+}
+
+func missingToken(message string) *failure {
+	return &failure{status: http.StatusUnauthorized, code: codeMissingToken, message: message, outcome: outcomeRefused}
+}
+
+func forbidden(message string) *failure {
+	return &failure{status: http.StatusForbidden, code: codeForbidden, message: message, outcome: outcomeForbidden}
+}
+
+func badRequest(code, message string) *failure {
+	return &failure{status: http.StatusBadRequest, code: code, message: message, outcome: outcomeMalformed}
+}
+
+// undecided is for what may be otherwise in a moment. It never says anything
+// about a session.
+func undecided(retryAfter time.Duration) *failure {
+	if retryAfter <= 0 {
+		retryAfter = 2 * time.Second
+	}
+	return &failure{
+		status: http.StatusServiceUnavailable, code: codeUnknown, outcome: outcomeUnavailable, retryAfter: retryAfter,
+		message: "This cannot be decided at the moment. Try again.",
+	}
+}
+
+func upstreamFailed() *failure {
+	return &failure{
+		status: http.StatusBadGateway, code: codeUnknown, outcome: outcomeUpstream,
+		message: "The homeserver cannot be reached at the moment. Try again.",
+	}
+}
+
+// asText makes it text/plain.
+func (f *failure) asText() *failure {
+	g := *f
+	g.plain = true
+	return &g
+}
+
+// cors sets what browsers have to see on every answer, as the specification
+// has it.
+func cors(h http.Header) {
+	h.Set("Access-Control-Allow-Origin", "*")
+	h.Set("Access-Control-Allow-Methods", "GET, POST, PUT, DELETE, OPTIONS")
+	h.Set("Access-Control-Allow-Headers", "X-Requested-With, Content-Type, Authorization")
+}
+
+// write sends the failure.
+func (f *failure) write(w http.ResponseWriter) {
+	h := w.Header()
+	cors(h)
+	h.Set("Cache-Control", "no-store")
+	if f.retryAfter > 0 {
+		h.Set("Retry-After", strconv.FormatInt(int64((f.retryAfter+time.Second-1)/time.Second), 10))
+	}
+	body := f.body()
+	if f.plain {
+		h.Set("Content-Type", "text/plain; charset=utf-8")
+	} else {
+		h.Set("Content-Type", "application/json")
+	}
+	h.Set("Content-Length", strconv.Itoa(len(body)))
+	w.WriteHeader(f.status)
+	_, _ = w.Write(body) // the client has gone: nothing to do
+}
+
+func (f *failure) body() []byte {
+	if f.plain {
+		return []byte(f.message + "\n")
+	}
+	o := object{{"errcode", quote(f.code)}, {"error", quote(f.message)}}
+	if f.code == codeUnknownToken {
+		o = append(o, member{"soft_logout", jsontext.Value(strconv.FormatBool(f.softLogout))})
+	}
+	if f.retryAfter > 0 {
+		o = append(o, member{"retry_after_ms", jsontext.Value(strconv.FormatInt(f.retryAfter.Milliseconds(), 10))})
+	}
+	return o.encode()
+}

@@ -1,0 +1,65 @@
+package gateway
+
+import (
+	"errors"
+	"fmt"
+
+	"gopkg.in/macaroon.v2"
+
+	"github.com/discharger/discharger/discharger/api"
+	"github.com/discharger/discharger/discharger/chain"
+)
+
+// Attenuate gives a narrower token: what it may be used for is what the given
+// one may, and only where every condition holds. The conditions are those of
+// the package comment; [chain.TimeBefore] and [chain.ClientIP] write two of
+// them. It works for tokens in mode held, which begin with [PrefixHeld], and
+// asks nobody. The token that was narrowed stays as it is.
+func Attenuate(token string, conditions ...string) (string, error) {
+	switch kindOf(token) {
+	case kindHeld:
+	case kindRotate, kindRefresh:
+		return "", errors.New("attenuate: tokens of a client with refresh tokens cannot be narrowed; log in without refresh_token")
+	default:
+		return "", errors.New("attenuate: not a token of a gateway")
+	}
+	b, err := parseAccess(token)
+	if err != nil {
+		return "", fmt.Errorf("attenuate: %w", err)
+	}
+	m, err := accessOf(b)
+	if err != nil {
+		return "", fmt.Errorf("attenuate: %w", err)
+	}
+	for _, c := range conditions {
+		if err := validCondition(c); err != nil {
+			return "", fmt.Errorf("attenuate with %q: %w", c, err)
+		}
+		if err := m.AddFirstPartyCaveat([]byte(c)); err != nil {
+			return "", fmt.Errorf("attenuate: %w", err)
+		}
+	}
+	text, err := api.EncodeBundle(macaroon.Slice{m})
+	return checkedToken(PrefixHeld, text, err)
+}
+
+// validCondition accepts what a gateway understands. With anything else added,
+// a token is good for nothing.
+func validCondition(condition string) error {
+	name, arg := chain.CutCondition(condition)
+	var err error
+	switch {
+	case name == chain.CondTimeBefore:
+		_, err = chain.ParseTimeBefore(arg)
+	case name == chain.CondClientIP:
+		_, err = chain.ParseClientIP(arg)
+	case condition == CondReadOnly:
+	case name == CondRoom:
+		if !validRoom(arg) {
+			err = errors.New("want the id of a room, which begins with !")
+		}
+	default:
+		err = errors.New("no gateway knows such a condition")
+	}
+	return err
+}

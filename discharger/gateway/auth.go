@@ -1,0 +1,175 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/http"
+	"strings"
+
+	"github.com/discharger/discharger/discharger/api"
+	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/homeserver"
+)
+
+// authenticate verifies a token of the gateway's and unseals the homeserver's.
+func (g *Gateway) authenticate(r *http.Request, x *exchange, c credential) *failure {
+	from := homeserver.Request{ClientIP: x.client}
+	ctx := r.Context()
+	var err error
+	switch {
+	case x.route == routeLogout:
+		// A logout needs no discharge: nobody should have to stay logged in
+		// because a token has run out.
+		x.identity, x.narrowed, err = g.verifyAccess(ctx, c.token, from)
+	case c.kind == kindHeld:
+		err = g.verifyHeld(ctx, x, c.token, forWhom{x.client, r.UserAgent()})
+	default:
+		err = g.verifyRotate(ctx, x, c.token, from)
+	}
+	if err != nil {
+		var refused *api.RefusedError
+		if errors.As(err, &refused) && refused.Final() && x.identity.Payload != "" {
+			g.overAtService(ctx, x.identity, refused.SoftLogout)
+		}
+		x.identity = homeserver.Identity{}
+		return g.refusal(ctx, err)
+	}
+	if x.upstream, err = g.openUpstream(x.identity); err != nil {
+		return unknownToken("Unknown access token.", true)
+	}
+	return nil
+}
+
+// verifyAccess verifies the access macaroon in a token.
+func (g *Gateway) verifyAccess(ctx context.Context, token string, from homeserver.Request) (id homeserver.Identity, narrowed bool, err error) {
+	b, err := parseAccess(token)
+	if err != nil {
+		return homeserver.Identity{}, false, err
+	}
+	id, err = g.hs.VerifyAccess(ctx, token[prefixSize:], from)
+	return id, len(b.Access.Caveats) > 1, err
+}
+
+// verifyRotate verifies a bundle. Nobody is asked.
+func (g *Gateway) verifyRotate(ctx context.Context, x *exchange, token string, from homeserver.Request) error {
+	_, known := g.canonical.get(token)
+	if !known {
+		if _, err := parseAccess(token); err != nil {
+			return err
+		}
+	}
+	id, err := g.hs.Verify(ctx, token[prefixSize:], from)
+	if err != nil {
+		return err
+	}
+	if !known {
+		g.canonical.put(strings.Clone(token), struct{}{})
+	}
+	if x.identity = id; g.seen.isNew(id) {
+		g.seen.note(id)
+	}
+	return g.alive(id.Session)
+}
+
+// verifyHeld verifies an access macaroon together with the discharge that the
+// gateway has for it, or fetches.
+func (g *Gateway) verifyHeld(ctx context.Context, x *exchange, token string, who forWhom) error {
+	from := homeserver.Request{ClientIP: x.client}
+	p, ok := g.held.tokens.get(token)
+	if !ok {
+		// Before anything is fetched on behalf of a token, it has to be genuine.
+		var err error
+		if p, err = g.present(ctx, token, from); err != nil {
+			return err
+		}
+	}
+	if err := g.alive(p.session.id); err != nil {
+		return err
+	}
+	bundle, err := g.held.bundle(ctx, p, who)
+	if err != nil {
+		x.identity = p.identity // whose session it was
+		return err
+	}
+	x.narrowed = p.narrowed
+	x.identity, err = g.hs.Verify(ctx, bundle, from)
+	var invalid *homeserver.Error
+	if errors.As(err, &invalid) && invalid.Kind == homeserver.ErrExpired && invalid.Part == homeserver.PartDischarge {
+		g.held.drop(p.session.id)
+		return &api.UnavailableError{Err: errors.New("a new discharge has expired already: clocks differ, here and at the service")}
+	}
+	return err
+}
+
+// alive gives a refusal for a session that is known to be over.
+func (g *Gateway) alive(id caveat.SessionID) error {
+	if soft, dead := g.dead.get(id); dead {
+		return &api.RefusedError{Reason: api.ReasonSessionEnded, SoftLogout: soft, Message: "logged out"}
+	}
+	return nil
+}
+
+// present verifies a held token that was not seen before.
+func (g *Gateway) present(ctx context.Context, token string, from homeserver.Request) (*presented, error) {
+	b, err := parseAccess(token)
+	if err != nil {
+		return nil, err
+	}
+	id, narrowed, err := g.verifyAccess(ctx, token, from)
+	if err != nil {
+		return nil, err
+	}
+	access, err := accessOf(b)
+	if err != nil {
+		return nil, err
+	}
+	p := &presented{session: g.held.session(id.Session), identity: id, access: access, narrowed: narrowed}
+	g.held.tokens.put(strings.Clone(token), p)
+	return p, nil
+}
+
+// openUpstream unseals the homeserver's token of a session.
+func (g *Gateway) openUpstream(id homeserver.Identity) (string, error) {
+	if o, ok := g.opened.get(id.Session); ok && o.payload == id.Payload {
+		return o.token, nil
+	}
+	token, err := g.sealer.openUpstream(id.Session, []byte(id.Payload))
+	if err != nil {
+		return "", err
+	}
+	g.opened.put(id.Session, openedToken{payload: id.Payload, token: token})
+	return token, nil
+}
+
+// refusal turns what keeps a token from being accepted into an answer. What was
+// not decided is never an end of a session, and soft_logout is what was decided;
+// where nobody decided, keys are kept.
+func (g *Gateway) refusal(ctx context.Context, err error) *failure {
+	var refused *api.RefusedError
+	var unavailable *api.UnavailableError
+	switch {
+	case errors.As(err, &refused):
+		return unknownToken("The session is over: "+sentence(refused), refused.SoftLogout)
+	case errors.As(err, &unavailable):
+		g.cfg.Log.LogAttrs(ctx, slog.LevelWarn, "the service decided nothing", slog.Any("error", err))
+		return undecided(unavailable.RetryAfter)
+	case errors.Is(err, api.ErrBadRequest):
+		g.cfg.Log.LogAttrs(ctx, slog.LevelError, "the service does not accept the gateway's requests", slog.Any("error", err))
+		return undecided(0)
+	case errors.Is(err, homeserver.ErrNotMet):
+		return forbidden("This access token was narrowed, and does not allow this.")
+	case errors.Is(err, homeserver.ErrExpired):
+		return unknownToken("Access token has expired.", true)
+	case errors.Is(err, homeserver.ErrUnknownCaveat):
+		return unknownToken("Access token has a condition that is not known here.", true)
+	}
+	return unknownToken("Unknown access token.", true)
+}
+
+func sentence(r *api.RefusedError) string {
+	if r.Message != "" {
+		return r.Message
+	}
+	return r.Reason
+}

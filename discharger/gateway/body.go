@@ -1,0 +1,201 @@
+package gateway
+
+import (
+	"bytes"
+	"compress/gzip"
+	"errors"
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+
+	"github.com/go-json-experiment/json/jsontext"
+)
+
+// maxBody bounds the bodies that are read, in bytes. All others only pass
+// through.
+const maxBody = 1 << 20
+
+var (
+	errTooLarge = errors.New("body is too large")
+	errNotJSON  = errors.New("body is not a JSON object")
+)
+
+// object is a JSON object whose members keep their order and their spelling:
+// what is changed in it is all that changes.
+type object []member
+
+type member struct {
+	name  string
+	value jsontext.Value
+}
+
+// parseObject reads an object. A name that comes twice is an error: the two
+// who read it might each believe another.
+func parseObject(data []byte) (object, error) {
+	d := jsontext.NewDecoder(bytes.NewReader(data))
+	if t, err := d.ReadToken(); err != nil || t.Kind() != '{' {
+		return nil, errNotJSON
+	}
+	o := object{}
+	for d.PeekKind() == '"' {
+		name, err := d.ReadToken()
+		if err != nil {
+			return nil, errNotJSON
+		}
+		m := member{name: name.String()}
+		value, err := d.ReadValue()
+		if err != nil {
+			return nil, errNotJSON
+		}
+		m.value = value.Clone()
+		o = append(o, m)
+	}
+	if t, err := d.ReadToken(); err != nil || t.Kind() != '}' {
+		return nil, errNotJSON
+	}
+	if _, err := d.ReadToken(); !errors.Is(err, io.EOF) {
+		return nil, errNotJSON
+	}
+	return o, nil
+}
+
+func (o object) index(name string) int {
+	for i := range o {
+		if o[i].name == name {
+			return i
+		}
+	}
+	return -1
+}
+
+// get gives a member's value; nil if there is none.
+func (o object) get(name string) jsontext.Value {
+	if i := o.index(name); i >= 0 {
+		return o[i].value
+	}
+	return nil
+}
+
+// text gives a member that is a string.
+func (o object) text(name string) (string, bool) {
+	v := o.get(name)
+	if v.Kind() != '"' {
+		return "", false
+	}
+	b, err := jsontext.AppendUnquote(nil, v)
+	return string(b), err == nil
+}
+
+// set changes a member, or adds it.
+func (o *object) set(name string, value jsontext.Value) {
+	if i := o.index(name); i >= 0 {
+		(*o)[i].value = value
+		return
+	}
+	*o = append(*o, member{name, value})
+}
+
+// remove takes a member out, if it is there.
+func (o *object) remove(name string) {
+	if i := o.index(name); i >= 0 {
+		*o = append((*o)[:i:i], (*o)[i+1:]...)
+	}
+}
+
+func (o object) encode() []byte {
+	b := []byte{'{'}
+	for i, m := range o {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = append(append(append(b, quote(m.name)...), ':'), m.value...)
+	}
+	return append(b, '}')
+}
+
+// quote writes a JSON string.
+func quote(s string) jsontext.Value {
+	b, _ := jsontext.AppendQuote(nil, s) // fails on bad UTF-8 only, and then writes U+FFFD
+	return b
+}
+
+func number(n int64) jsontext.Value { return strconv.AppendInt(nil, n, 10) }
+
+// readAll reads a body up to the bound.
+func readAll(r io.Reader) ([]byte, error) {
+	data, err := io.ReadAll(io.LimitReader(r, maxBody+1))
+	if err == nil && len(data) > maxBody {
+		err = errTooLarge
+	}
+	return data, err
+}
+
+// readRequest reads the body of a request and leaves it as it was. What is
+// compressed is not looked into.
+func readRequest(r *http.Request) ([]byte, *failure) {
+	if enc := r.Header.Get("Content-Encoding"); enc != "" && !strings.EqualFold(enc, "identity") {
+		return nil, badRequest(codeUnknown, "A compressed body cannot be read here.")
+	}
+	if r.Body == nil {
+		return nil, nil
+	}
+	data, err := readAll(r.Body)
+	if errors.Is(err, errTooLarge) {
+		return nil, &failure{
+			status: http.StatusRequestEntityTooLarge, code: codeTooLarge, message: "The body is too large.", outcome: outcomeMalformed,
+		}
+	}
+	if err != nil {
+		return nil, badRequest(codeUnknown, "The body could not be read.")
+	}
+	setRequestBody(r, data)
+	return data, nil
+}
+
+func setRequestBody(r *http.Request, data []byte) {
+	r.Body = io.NopCloser(bytes.NewReader(data))
+	r.ContentLength = int64(len(data))
+	r.TransferEncoding = nil
+	r.Header.Del("Transfer-Encoding")
+	if len(data) == 0 && r.Header.Get("Content-Length") == "" {
+		r.Body = http.NoBody
+		return
+	}
+	r.Header.Set("Content-Length", strconv.Itoa(len(data)))
+}
+
+// readResponse reads the body of an answer, unpacked, and leaves it so. It was
+// not asked for compressed, but some compress all the same.
+func readResponse(resp *http.Response) ([]byte, error) {
+	var r io.Reader = resp.Body
+	switch enc := resp.Header.Get("Content-Encoding"); strings.ToLower(enc) {
+	case "", "identity":
+	case "gzip", "x-gzip":
+		z, err := gzip.NewReader(resp.Body)
+		if err != nil {
+			return nil, errors.New("answer is not the gzip that it claims to be")
+		}
+		r = z
+	default:
+		return nil, errors.New("answer is compressed in a way that was not asked for")
+	}
+	data, err := readAll(r)
+	if err != nil {
+		return nil, err
+	}
+	if err := resp.Body.Close(); err != nil {
+		return nil, err
+	}
+	setResponseBody(resp, data)
+	return data, nil
+}
+
+func setResponseBody(resp *http.Response, data []byte) {
+	resp.Body = io.NopCloser(bytes.NewReader(data))
+	resp.ContentLength = int64(len(data))
+	resp.TransferEncoding = nil
+	resp.Header.Del("Content-Encoding")
+	resp.Header.Del("Transfer-Encoding")
+	resp.Header.Set("Content-Length", strconv.Itoa(len(data)))
+}

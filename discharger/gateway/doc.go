@@ -1,0 +1,95 @@
+// Package gateway stands before a Matrix homeserver that knows nothing of
+// discharges, and clients that know nothing of them either, and gives both
+// short-lived, revocable tokens.
+//
+// # What it does
+//
+// It is a reverse proxy, and to the service it is a homeserver. When the real
+// homeserver answers a login with a token, the gateway mints an access macaroon
+// with that token sealed inside, has it discharged, and gives the client a token
+// of its own instead. When a request comes with such a token, it verifies it,
+// and passes the request on with the homeserver's. Nobody is asked for that: a
+// discharge that has not run out is accepted with the service, its store and
+// the network to them down.
+//
+//	client ──gateway's token──▶ GATEWAY ──homeserver's token──▶ homeserver
+//	                               │
+//	                               └── discharges, ends of sessions ──▶ service
+//
+// # Tokens
+//
+// Prefixes are fixed, so that scanners for leaked secrets can look for them.
+//
+//	dga_  access token, mode held: the access macaroon alone, in the standard
+//	      form of a bundle. The gateway fetches the discharges and keeps them.
+//	dgb_  access token, mode rotate: access macaroon and discharge, as a compact
+//	      bundle. It runs out when the discharge does.
+//	dgr_  refresh token: the access macaroon and the service's refresh token,
+//	      sealed. It is all that a refresh needs.
+//
+// A client that logs in with refresh_token: true has mode rotate, any other has
+// mode held. Reading is strict. Every token has one text, and with any byte of
+// it changed it is refused before the homeserver sees the request; so is a token
+// whose prefix was changed, which would else look like one of the homeserver's.
+//
+// The homeserver's token is sealed with XChaCha20-Poly1305 under a key derived
+// from the gateway's master key, and bound to the session. It stays the same for
+// the whole session: homeservers keep what they remember of a device, such as
+// transactions that must not happen twice, under it.
+//
+// # What is read and changed, and what is not
+//
+//	POST login, register      the answer gets the gateway's tokens
+//	POST refresh              answered here
+//	/_synapse/admin           likewise for the two paths that hand out tokens
+//	logout, logout/all, account/password, account/deactivate, devices/{id},
+//	delete_devices            after a 200, the service is told whose sessions ended
+//	401 M_UNKNOWN_TOKEN       likewise: the homeserver has ended the session
+//	versions                  v1.3, with which refresh tokens came, is added
+//	.well-known/matrix/client base_url becomes the gateway's
+//
+// Everything else passes through: bodies unread, paths and queries byte by byte.
+// On paths between servers, of identity servers and of application services,
+// tokens are other people's and are not looked at. A path that only resembles
+// one that hands out tokens, by its encoding or by an unknown version, is not
+// passed on at all.
+//
+// # What a client is told
+//
+// Clients delete encryption keys when they believe to be logged out, so 401
+// M_UNKNOWN_TOKEN is only ever said when it was decided, and with the
+// soft_logout that the service decided on. A token that has merely run out is
+// refused with soft_logout: true. What is undecided is 503 with Retry-After; on
+// refresh it is text/plain, since clients take any JSON there for the end.
+//
+// # Narrowed tokens
+//
+// The holder of a dga_ token can narrow it without asking anybody, see
+// [Attenuate], and hand it to a script. Conditions only ever narrow, and any
+// number of them may be added:
+//
+//	time-before T   until a time, RFC 3339
+//	client-ip A     from an address or a CIDR only
+//	read-only       GET and HEAD, below /_matrix/client, of rooms, joined_rooms,
+//	                publicRooms, profile, directory, presence, capabilities,
+//	                notifications, voip, account/whoami and versions; and
+//	                downloads of media. Not sync: it takes messages away from
+//	                the device.
+//	room !id        paths below rooms/{that id}, but for upgrade; and, reading,
+//	                account/whoami, versions and downloads of media. Not sync.
+//
+// Any other condition makes a token worthless. No narrowed token, whatever its
+// conditions, may log out, touch the account, its devices, keys or pushers, get
+// any other token, or use an administrator's paths: what it could get there
+// would not be narrow.
+//
+// # What it keeps
+//
+// In memory: discharges in use, and what was verified lately. In one file: the
+// sessions that have a device at the homeserver, with its token, sealed, so that
+// devices whose sessions end elsewhere can be logged out there and do not go on
+// receiving keys; and ends of sessions that the service could not be told of
+// yet. Neither is needed to recognize a token.
+//
+// It logs no token, no query and no header.
+package gateway

@@ -1,0 +1,249 @@
+package gateway
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"net/http/httputil"
+	"net/netip"
+	"net/url"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/discharger/discharger/discharger/api"
+	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/homeserver"
+)
+
+// Config is what a [Gateway] is made from. Upstream, Service, APIKey, Keys,
+// KeyPair, Discharger and Vault are required.
+type Config struct {
+	// Upstream is where the homeserver is: http or https, and a host.
+	Upstream string
+	// PublicURL is where clients reach the gateway. Answers that tell clients
+	// where the homeserver is are changed to it. Empty: they stay as they are.
+	PublicURL string
+	// Service is the URL of the service.
+	Service string
+	// APIKey is the one under which the service knows the gateway.
+	APIKey caveat.Secret
+	// Keys are master keys: access macaroons are minted with the first, and
+	// what clients carry for the gateway is sealed with keys derived from it.
+	Keys homeserver.Keys
+	// KeyPair seals caveats. The service knows the gateway by its public key.
+	KeyPair caveat.KeyPair
+	// Discharger is the service's public key.
+	Discharger caveat.PublicKey
+
+	// Vault is the file in which the gateway keeps what it owes to the service
+	// and to the homeserver; see the package comment.
+	Vault string
+
+	// ForeignTokens holds the SHA-256 of tokens that are not the gateway's and
+	// are passed on in any case: those of application services.
+	ForeignTokens [][sha256.Size]byte
+
+	// TrustedProxies are those whose X-Forwarded-For, -Proto and -Host are
+	// believed. Nil: nobody's.
+	TrustedProxies []netip.Prefix
+	// Leeway is for how long a discharge is accepted after its time, for
+	// clocks that differ. 0: not at all.
+	Leeway time.Duration
+	// CacheSize is about how many sessions' discharges are kept. 0: 20000.
+	CacheSize int
+
+	Registerer prometheus.Registerer // of the metrics; nil: they are not shown
+	Log        *slog.Logger          // nil: nothing is logged
+	Access     *slog.Logger          // for the line of each request; nil: Log
+	Clock      func() time.Time      // nil: time.Now
+	Rand       io.Reader             // nil: crypto/rand
+	Jitter     func() float64        // from 0 up to 1, spreads refreshes over time; nil: math/rand/v2
+}
+
+const defaultCacheSize = 20000
+
+// Gateway is an HTTP handler in front of a homeserver. It may be used
+// concurrently.
+type Gateway struct {
+	cfg      Config
+	upstream *url.URL
+	hs       *homeserver.Homeserver
+	client   *api.Client
+	sealer   *sealer
+	proxy    *httputil.ReverseProxy
+	metrics  *metrics
+	held     *heldSessions
+	opened   *recent[caveat.SessionID, openedToken]
+	dead     *recent[caveat.SessionID, bool] // sessions that are over; true: device keys may stay
+	// canonical remembers bundles that were found to be in the one form that
+	// is accepted.
+	canonical *recent[string, struct{}]
+	nonce     [32]byte // of this process, for request-ids
+
+	vault      *vault
+	seen       *seenReports
+	cancel     context.CancelFunc // of what goes on in the background
+	background sync.WaitGroup
+	woken      chan struct{} // there is something to settle
+}
+
+// openedToken is a homeserver's token that was unsealed.
+type openedToken struct {
+	payload string // what it was sealed in
+	token   string
+}
+
+// New checks a configuration and makes a gateway. It connects to nobody. The
+// caller has to Close it.
+func New(cfg Config) (*Gateway, error) {
+	g, err := newGateway(cfg)
+	if err != nil {
+		return nil, fmt.Errorf("new gateway: %w", err)
+	}
+	return g, nil
+}
+
+func newGateway(cfg Config) (*Gateway, error) {
+	upstream, err := parseUpstream(cfg.Upstream)
+	if err != nil {
+		return nil, err
+	}
+	if cfg.PublicURL = strings.TrimSuffix(cfg.PublicURL, "/"); cfg.PublicURL != "" {
+		if _, err := parseUpstream(cfg.PublicURL); err != nil {
+			return nil, fmt.Errorf("public URL: %w", err)
+		}
+	}
+	if len(cfg.APIKey) == 0 {
+		return nil, errors.New("no API key")
+	}
+	if cfg.Vault == "" {
+		return nil, errors.New("no file for the vault")
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Access == nil {
+		cfg.Access = cfg.Log
+	}
+	if cfg.Clock == nil {
+		cfg.Clock = time.Now
+	}
+	if cfg.Jitter == nil {
+		cfg.Jitter = rand.Float64
+	}
+	if cfg.CacheSize <= 0 {
+		cfg.CacheSize = defaultCacheSize
+	}
+	g := &Gateway{cfg: cfg, upstream: upstream}
+	if g.sealer, err = newSealer(cfg.Keys); err != nil {
+		return nil, err
+	}
+	g.hs, err = homeserver.New(homeserver.Config{
+		Keys: cfg.Keys, KeyPair: cfg.KeyPair, Discharger: cfg.Discharger, Location: location,
+		Check: checkCondition, Leeway: cfg.Leeway, CacheSize: cfg.CacheSize,
+		Clock: cfg.Clock, Rand: cfg.Rand,
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := g.connect(); err != nil {
+		return nil, err
+	}
+	if g.metrics, err = newMetrics(cfg.Registerer, g); err != nil {
+		return nil, err
+	}
+	if g.vault, err = openVault(cfg.Vault); err != nil {
+		return nil, err
+	}
+	g.start()
+	return g, nil
+}
+
+// connect makes what asks the service and what passes on to the homeserver.
+func (g *Gateway) connect() (err error) {
+	cfg := &g.cfg
+	g.client, err = api.New(api.Config{
+		URL: cfg.Service, Location: location, APIKey: cfg.APIKey, UserAgent: "discharger-gateway",
+		Timeout: 5 * time.Second, Patience: 3 * time.Second, Clock: cfg.Clock, Rand: cfg.Rand, Jitter: cfg.Jitter,
+		HTTPClient: &http.Client{Transport: newTransport()},
+	})
+	if err != nil {
+		return err
+	}
+	if err := fillRandom(cfg.Rand, g.nonce[:]); err != nil {
+		return err
+	}
+	g.held = newHeldSessions(g)
+	g.opened = newRecent[caveat.SessionID, openedToken](cfg.CacheSize)
+	g.dead = newRecent[caveat.SessionID, bool](cfg.CacheSize)
+	g.canonical = newRecent[string, struct{}](cfg.CacheSize)
+	g.proxy = g.newProxy()
+	g.seen = newSeenReports(g)
+	g.woken = make(chan struct{}, 1)
+	return nil
+}
+
+func parseUpstream(text string) (*url.URL, error) {
+	u, err := url.Parse(text)
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil ||
+		strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "" {
+		return nil, errors.New("want http or https and a host, and nothing after it")
+	}
+	return u, nil
+}
+
+// newTransport keeps many connections, unpacks nothing, and waits for an answer
+// as long as the client does: it may be a long poll.
+func newTransport() *http.Transport {
+	return &http.Transport{
+		DialContext:           (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
+		TLSHandshakeTimeout:   10 * time.Second,
+		ExpectContinueTimeout: time.Second,
+		IdleConnTimeout:       90 * time.Second,
+		MaxIdleConnsPerHost:   1024,
+		DisableCompression:    true,
+	}
+}
+
+// Format writes where the gateway leads and no secret, whatever the verb.
+func (g *Gateway) Format(s fmt.State, _ rune) {
+	_, _ = io.WriteString(s, "gateway to "+g.upstream.Host)
+}
+
+// exchange is one request and its answer.
+type exchange struct {
+	route   route
+	method  string
+	path    string // as it was sent
+	client  netip.Addr
+	trusted bool // the peer's word is taken for where the client is
+
+	kind     kind                // of the token
+	token    bool                // whether there is one
+	identity homeserver.Identity // whose session it is, if the token is ours
+	upstream string              // the homeserver's own token of that session
+	narrowed bool                // its holder added conditions
+
+	login   login // of routes that hand out tokens
+	body    []byte
+	outcome outcome
+}
+
+// ours tells whether the request came with a token of the gateway's.
+func (x *exchange) ours() bool { return x.upstream != "" }
+
+type exchangeKey struct{}
+
+func exchangeOf(ctx context.Context) *exchange {
+	x, _ := ctx.Value(exchangeKey{}).(*exchange)
+	return x
+}

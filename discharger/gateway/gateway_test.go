@@ -1,0 +1,61 @@
+package gateway
+
+import (
+	"strings"
+	"testing"
+	"time"
+)
+
+// A client that knows nothing of refresh goes on for hours, and is logged out
+// when it logs out.
+func TestHeld(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	in := w.login(false)
+	token := in.text("access_token")
+	if !strings.HasPrefix(token, PrefixHeld) || in.body["refresh_token"] != nil || in.body["expires_in_ms"] != nil {
+		t.Fatalf("login: %s", in.raw)
+	}
+	if in.body["x.unknown"] == nil || in.text("device_id") != "DEV1" {
+		t.Fatalf("members are gone: %s", in.raw)
+	}
+	for range 5 {
+		a := w.want(w.do("GET", pathWhoami, token, nil), 200, "")
+		if a.text("user_id") != "@u:hs" {
+			t.Fatalf("whoami: %s", a.raw)
+		}
+		w.forward(4 * time.Minute)
+	}
+	w.want(w.do("POST", "/_matrix/client/v3/logout", token, anyMap{}), 200, "")
+	if a := w.want(w.do("GET", pathWhoami, token, nil), 401, codeUnknownToken); a.soft() {
+		t.Error("a logout is a hard one")
+	}
+	w.noCanary("the log", w.log.String())
+}
+
+// A client with refresh tokens refreshes.
+func TestRotate(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	in := w.login(true)
+	access, refresh := in.text("access_token"), in.text("refresh_token")
+	if !strings.HasPrefix(access, PrefixRotate) || !strings.HasPrefix(refresh, PrefixRefresh) {
+		t.Fatalf("login: %s", in.raw)
+	}
+	for range 3 {
+		w.want(w.do("GET", pathWhoami, access, nil), 200, "")
+		w.forward(testTTL)
+		if a := w.want(w.do("GET", pathWhoami, access, nil), 401, codeUnknownToken); !a.soft() {
+			t.Error("an expiry is a soft logout")
+		}
+		a := w.want(w.refresh(refresh), 200, "")
+		if ms := a.body["expires_in_ms"].(float64); ms > float64(testTTL.Milliseconds()-4000) {
+			t.Errorf("expires in %v ms", ms)
+		}
+		access, refresh = a.text("access_token"), a.text("refresh_token")
+	}
+	w.want(w.do("POST", "/_matrix/client/v3/logout", access, anyMap{}), 200, "")
+	w.want(w.do("GET", pathWhoami, access, nil), 401, codeUnknownToken)
+	w.want(w.refresh(refresh), 401, codeUnknownToken)
+	w.noCanary("the log", w.log.String())
+}

@@ -1,0 +1,225 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"gopkg.in/macaroon.v2"
+
+	"github.com/discharger/discharger/discharger/api"
+	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/homeserver"
+)
+
+// heldSessions fetches and keeps the discharges of sessions in mode held, whose
+// clients know nothing of them.
+//
+// A discharge is fetched once for everybody who waits for it, and again ahead of
+// need when a request comes after two thirds of its life. As long as it has not
+// run out it is used, whatever happens to the service.
+type heldSessions struct {
+	g        *Gateway
+	sessions *recent[caveat.SessionID, *heldSession]
+	tokens   *recent[string, *presented]
+}
+
+// presented is an access token that was found to be genuine.
+type presented struct {
+	session  *heldSession
+	identity homeserver.Identity
+	access   *macaroon.Macaroon
+	narrowed bool
+	bundle   atomic.Pointer[boundBundle]
+}
+
+// boundBundle is a token with a discharge.
+type boundBundle struct {
+	of   *discharged
+	text string
+}
+
+// heldSession is one session, whatever tokens its holder made of the one.
+type heldSession struct {
+	id      caveat.SessionID
+	current atomic.Pointer[discharged]
+
+	mu       sync.Mutex
+	flight   *heldFlight
+	failure  error     // of the last fetch; nil: it succeeded
+	failures int       // in a row
+	next     time.Time // no fetch before this, after a failure
+}
+
+// discharged is a discharge in use. It is not bound to any token yet.
+type discharged struct {
+	grant   api.Grant
+	refresh time.Time // from then on, fetch another
+	until   time.Time // no longer than this
+}
+
+// heldFlight is a fetch that any number of requests wait for.
+type heldFlight struct {
+	done   chan struct{} // closed when the rest is set
+	result *discharged
+	err    error
+}
+
+// forWhom says on whose behalf a discharge is asked for.
+type forWhom struct {
+	addr      netip.Addr
+	userAgent string
+}
+
+func newHeldSessions(g *Gateway) *heldSessions {
+	return &heldSessions{
+		g: g, sessions: newRecent[caveat.SessionID, *heldSession](g.cfg.CacheSize),
+		tokens: newRecent[string, *presented](g.cfg.CacheSize),
+	}
+}
+
+func (h *heldSessions) session(id caveat.SessionID) *heldSession {
+	return h.sessions.getOrPut(id, func() *heldSession { return &heldSession{id: id} })
+}
+
+// bundle gives a token with a discharge that has not run out.
+func (h *heldSessions) bundle(ctx context.Context, t *presented, who forWhom) (string, error) {
+	d, err := h.discharge(ctx, t.session, t.access, who)
+	if err != nil {
+		return "", err
+	}
+	if b := t.bundle.Load(); b != nil && b.of == d {
+		return b.text, nil
+	}
+	bound := d.grant.Discharge.Clone()
+	bound.Bind(t.access.Signature())
+	text, err := api.EncodeBundle(macaroon.Slice{t.access, bound})
+	if err != nil {
+		return "", err
+	}
+	t.bundle.Store(&boundBundle{of: d, text: text})
+	return text, nil
+}
+
+// discharge gives the session's discharge, and fetches one if it has to.
+func (h *heldSessions) discharge(ctx context.Context, s *heldSession, access *macaroon.Macaroon, who forWhom) (*discharged, error) {
+	now := h.g.cfg.Clock()
+	d := s.current.Load()
+	if d != nil && now.Before(d.refresh) {
+		return d, nil
+	}
+	f, err := h.fetch(s, access, who, now)
+	if d != nil && now.Before(d.until) && s.current.Load() == d {
+		return d, nil // the new one comes when it comes
+	}
+	if err != nil {
+		return nil, err
+	}
+	select {
+	case <-f.done:
+		return f.result, f.err
+	case <-ctx.Done():
+		return nil, &api.UnavailableError{Err: ctx.Err()}
+	}
+}
+
+// fetch joins the fetch under way or begins one, unless the last one failed a
+// moment ago. It outlives the request that set it off.
+func (h *heldSessions) fetch(s *heldSession, access *macaroon.Macaroon, who forWhom, now time.Time) (*heldFlight, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.flight != nil {
+		return s.flight, nil
+	}
+	if d := s.current.Load(); d != nil && now.Before(d.refresh) {
+		f := &heldFlight{done: make(chan struct{}), result: d} // somebody was faster
+		close(f.done)
+		return f, nil
+	}
+	if s.failure != nil && now.Before(s.next) {
+		return nil, s.failure
+	}
+	f := &heldFlight{done: make(chan struct{})}
+	s.flight = f
+	go func() {
+		grant, err := h.g.client.Discharge(context.Background(), api.Request{
+			Access: api.Access{Macaroon: access}, ClientIP: who.addr, UserAgent: who.userAgent,
+		})
+		h.g.metrics.fetched("held", err)
+		h.land(s, f, grant, err)
+	}()
+	return f, nil
+}
+
+// land takes over what a fetch brought.
+func (h *heldSessions) land(s *heldSession, f *heldFlight, grant api.Grant, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	defer close(f.done)
+	s.flight = nil
+	if err == nil {
+		f.result = h.keep(grant)
+		s.current.Store(f.result)
+		s.failure, s.failures = nil, 0
+		return
+	}
+	f.err = err
+	s.failure, s.next = err, h.g.cfg.Clock().Add(h.pause(s.failures, err))
+	s.failures++
+	var refused *api.RefusedError
+	if errors.As(err, &refused) && refused.Final() {
+		s.current.Store(nil)
+	}
+}
+
+// keep works out how long a discharge is used.
+func (h *heldSessions) keep(grant api.Grant) *discharged {
+	now := h.g.cfg.Clock()
+	life := max(0, grant.Expires.Sub(now))
+	return &discharged{
+		grant:   grant,
+		refresh: now.Add(time.Duration((0.6 + 0.15*h.g.cfg.Jitter()) * float64(life))),
+		until:   grant.Expires.Add(-margin(life)),
+	}
+}
+
+// pause is how long a failure is an answer to further requests.
+func (h *heldSessions) pause(failures int, err error) time.Duration {
+	var refused *api.RefusedError
+	if errors.As(err, &refused) {
+		if refused.Final() {
+			return time.Hour
+		}
+		return 5 * time.Second
+	}
+	var unavailable *api.UnavailableError
+	if errors.As(err, &unavailable) && unavailable.RetryAfter > 0 {
+		return min(unavailable.RetryAfter, 30*time.Second)
+	}
+	return min(time.Second<<min(failures, 4), 10*time.Second)
+}
+
+// put notes a discharge that was fetched otherwise: at login.
+func (h *heldSessions) put(id caveat.SessionID, grant api.Grant) {
+	s := h.session(id)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.current.Store(h.keep(grant))
+}
+
+// drop forgets the discharge of a session, so that the service is asked.
+func (h *heldSessions) drop(id caveat.SessionID) {
+	if s, ok := h.sessions.get(id); ok {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.current.Store(nil)
+		s.failure, s.failures = nil, 0
+	}
+}
+
+// margin is how much earlier than it is a client is told that something ends:
+// five seconds, or a tenth of what is short.
+func margin(life time.Duration) time.Duration { return min(5*time.Second, life/10) }

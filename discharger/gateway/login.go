@@ -1,0 +1,300 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/discharger/discharger/discharger/api"
+	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/homeserver"
+)
+
+// login is what a request for a token asks for.
+type login struct {
+	rotate bool   // with a refresh token
+	device string // on a device that may have had a token before
+	how    string // label for policies
+}
+
+// Members of bodies that carry tokens.
+const (
+	memberAccess      = "access_token"
+	memberRefresh     = "refresh_token"
+	memberRefreshOld  = "org.matrix.msc2918.refresh_token"
+	memberExpires     = "expires_in_ms"
+	memberGuest       = "guest_access_token"
+	memberUser        = "user_id"
+	memberDevice      = "device_id"
+	memberWellKnown   = "well_known"
+	labelLogin        = "login"
+	maxLoginType      = 64
+	upstreamPatience  = 10 * time.Second
+	pathLogout        = "/_matrix/client/v3/logout"
+	loginTypePrefix   = "m.login."
+	loginTypeJWT      = "org.matrix.login.jwt"
+	howRegistration   = "register"
+	howGuest          = "guest"
+	howAdministration = "admin"
+)
+
+// prepareLogin reads what the client asks for, and does not pass on that it
+// wants a refresh token: the gateway makes that, and the homeserver's own token
+// has to stay the same for the whole session.
+func (g *Gateway) prepareLogin(r *http.Request, x *exchange) *failure {
+	r.Header.Del("Accept-Encoding")
+	x.login.how = howOf(x.route, r)
+	data, f := readRequest(r)
+	if f != nil || len(strings.TrimSpace(string(data))) == 0 || x.route == routeAdminLogin {
+		return f
+	}
+	body, err := parseObject(data)
+	if err != nil {
+		return badRequest(codeNotJSON, "Content not JSON.")
+	}
+	for _, name := range []string{memberRefresh, memberRefreshOld} {
+		switch v := body.get(name); v.Kind() {
+		case 't':
+			x.login.rotate = true
+		case 'f', 0:
+		default:
+			return badRequest(codeInvalidParam, "refresh_token is not true or false.")
+		}
+	}
+	body.remove(memberRefreshOld)
+	body.set(memberRefresh, jsontext.Value("false"))
+	x.login.device, _ = body.text(memberDevice)
+	if t, ok := body.text("type"); ok && x.route == routeLogin && knownLogin(t) {
+		x.login.how = t
+	}
+	if f := g.unwrapGuest(r, x, body); f != nil {
+		return f
+	}
+	setRequestBody(r, body.encode())
+	return nil
+}
+
+func knownLogin(t string) bool {
+	return len(t) <= maxLoginType && (strings.HasPrefix(t, loginTypePrefix) || t == loginTypeJWT)
+}
+
+func howOf(r route, req *http.Request) string {
+	switch {
+	case r == routeAdminLogin || r == routeAdminRegister:
+		return howAdministration
+	case r == routeRegister && req.URL.Query().Get("kind") == "guest":
+		return howGuest
+	case r == routeRegister:
+		return howRegistration
+	}
+	return ""
+}
+
+// unwrapGuest replaces the token by which a guest proves who they are when they
+// register.
+func (g *Gateway) unwrapGuest(r *http.Request, x *exchange, body object) *failure {
+	token, ok := body.text(memberGuest)
+	if !ok || x.route != routeRegister {
+		return nil
+	}
+	k := kindOf(token)
+	if k == kindForeign && !damaged(token) {
+		return nil
+	}
+	guest := *x
+	if f := g.authenticate(r, &guest, credential{token: token, kind: k}); f != nil {
+		return f
+	}
+	if guest.narrowed {
+		return forbidden("This access token was narrowed, and does not allow to change the account.")
+	}
+	body.set(memberGuest, quote(guest.upstream))
+	return nil
+}
+
+// issued is what a client gets in place of the homeserver's token.
+type issued struct {
+	access, refresh string
+	expires         time.Duration // 0: it is not said
+}
+
+// answerLogin replaces the token in an answer.
+func (g *Gateway) answerLogin(resp *http.Response, x *exchange) error {
+	data, err := readResponse(resp)
+	if err != nil {
+		return failed{g.loginFailed(x, "read the answer to a login", err)}
+	}
+	body, err := parseObject(data)
+	if err != nil {
+		return failed{g.loginFailed(x, "read the answer to a login", err)}
+	}
+	token, ok := body.text(memberAccess)
+	if !ok {
+		return nil // registered without logging in
+	}
+	user, _ := body.text(memberUser)
+	if x.route == routeAdminLogin {
+		user = userInPath(x.path)
+	}
+	device, _ := body.text(memberDevice)
+	ctx := resp.Request.Context()
+	var ends time.Time
+	if ms, err := strconv.ParseInt(string(body.get(memberExpires)), 10, 64); err == nil && ms > 0 {
+		ends = g.cfg.Clock().Add(time.Duration(min(ms, maxUpstreamLife)) * time.Millisecond)
+	}
+	out, err := g.issue(ctx, x, loggedIn{user: user, device: device, token: token, ends: ends, userAgent: resp.Request.UserAgent()})
+	if err != nil {
+		g.abandon(ctx, token)
+		return failed{g.loginRefused(ctx, err)}
+	}
+	body.set(memberAccess, quote(out.access))
+	body.remove(memberRefresh)
+	if out.refresh != "" {
+		body.set(memberRefresh, quote(out.refresh))
+	}
+	switch {
+	case out.expires > 0:
+		body.set(memberExpires, number(out.expires.Milliseconds()))
+	case ends.IsZero():
+		body.remove(memberExpires)
+	}
+	g.rebase(&body, memberWellKnown)
+	setResponseBody(resp, body.encode())
+	return nil
+}
+
+// maxUpstreamLife is longer than any token lives, in ms, and short enough to
+// reckon with.
+const maxUpstreamLife = 10 * 365 * 24 * int64(time.Hour/time.Millisecond)
+
+// loggedIn is what the homeserver answered to a login.
+type loggedIn struct {
+	user, device, token string
+	ends                time.Time // of the homeserver's token; zero: never
+	userAgent           string
+}
+
+// issue begins a session: mints it, and has it discharged for the first time,
+// so that the service knows of it and its policy has agreed.
+func (g *Gateway) issue(ctx context.Context, x *exchange, in loggedIn) (issued, error) {
+	session, err := caveat.NewSessionID(g.cfg.Rand)
+	if err != nil {
+		return issued{}, err
+	}
+	p := homeserver.MintParams{
+		User: in.user, Device: in.device, Mode: caveat.ModeHeld, Session: session, Expires: in.ends,
+		Payload: g.sealer.sealUpstream(session, in.token),
+	}
+	if x.login.rotate {
+		p.Mode = caveat.ModeRotate
+	}
+	if x.login.how != "" {
+		p.Labels = map[string]string{labelLogin: x.login.how}
+	}
+	m, err := g.hs.Mint(p)
+	if err != nil {
+		return issued{}, err
+	}
+	grant, err := g.client.Discharge(ctx, api.Request{
+		Access: api.Access{Macaroon: m.Macaroon}, ClientIP: x.client, UserAgent: in.userAgent,
+	})
+	g.metrics.fetched("login", err)
+	if err != nil {
+		return issued{}, err
+	}
+	out, err := g.hand(grant)
+	if err != nil {
+		return issued{}, err
+	}
+	g.begun(ctx, x, session, in)
+	if p.Mode == caveat.ModeHeld {
+		g.held.put(session, grant)
+	}
+	return out, nil
+}
+
+// hand makes tokens of a discharge.
+func (g *Gateway) hand(grant api.Grant) (out issued, err error) {
+	if grant.Token == "" {
+		out.access, err = heldToken(grant.Access)
+		return out, err
+	}
+	if out.access, err = rotateToken(grant); err != nil {
+		return issued{}, err
+	}
+	if out.refresh, err = g.sealer.encodeRefresh(refreshToken{access: grant.Access, token: grant.Token}); err != nil {
+		return issued{}, err
+	}
+	life := max(0, grant.Expires.Sub(g.cfg.Clock()))
+	out.expires = max(time.Millisecond, life-margin(life))
+	return out, nil
+}
+
+// loginRefused says why a login that the homeserver agreed to failed.
+func (g *Gateway) loginRefused(ctx context.Context, err error) *failure {
+	var refused *api.RefusedError
+	var unavailable *api.UnavailableError
+	switch {
+	case errors.As(err, &refused):
+		return forbidden("The login was refused: " + sentence(refused))
+	case errors.As(err, &unavailable):
+		g.cfg.Log.LogAttrs(ctx, slog.LevelWarn, "the service decided nothing about a login", slog.Any("error", err))
+		return undecided(unavailable.RetryAfter)
+	}
+	g.cfg.Log.LogAttrs(ctx, slog.LevelError, "no session could be begun", slog.Any("error", err))
+	return undecided(0)
+}
+
+func (g *Gateway) loginFailed(x *exchange, what string, err error) *failure {
+	g.cfg.Log.LogAttrs(context.Background(), slog.LevelError, "cannot "+what, slog.String("path", x.path), slog.Any("error", err))
+	return upstreamFailed()
+}
+
+// abandon logs out at the homeserver what no client will ever use: a device
+// that is left behind would go on receiving keys.
+func (g *Gateway) abandon(ctx context.Context, token string) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), upstreamPatience)
+	defer cancel()
+	if err := g.logoutUpstream(ctx, token); err != nil {
+		g.cfg.Log.LogAttrs(ctx, slog.LevelError, "a device is left behind at the homeserver", slog.Any("error", err))
+	}
+}
+
+// logoutUpstream ends a token at the homeserver. One that is not known there is
+// ended.
+func (g *Gateway) logoutUpstream(ctx context.Context, token string) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, g.cfg.Upstream+pathLogout, strings.NewReader("{}"))
+	if err != nil {
+		return err
+	}
+	req.Header.Set("Content-Type", "application/json")
+	req.Header.Set(headerAuthorization, bearer+token)
+	resp, err := g.proxy.Transport.RoundTrip(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	_, _ = io.Copy(io.Discard, io.LimitReader(resp.Body, maxBody))
+	if resp.StatusCode == http.StatusOK || resp.StatusCode == http.StatusUnauthorized {
+		return nil
+	}
+	return errors.New("the homeserver answered with status " + strconv.Itoa(resp.StatusCode))
+}
+
+// userInPath is the user whom an administrator logs in.
+func userInPath(path string) string {
+	rest := strings.TrimPrefix(path, adminPrefix+"v1/users/")
+	user, err := url.PathUnescape(strings.TrimSuffix(rest, "/login"))
+	if err != nil {
+		return ""
+	}
+	return user
+}

@@ -1,0 +1,124 @@
+package gateway
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/discharger/discharger/discharger/api"
+)
+
+// outcome is what became of a request, for metrics and the log.
+type outcome uint8
+
+const (
+	outcomeForwarded   outcome = iota // the homeserver answered
+	outcomeOwn                        // the gateway answered, as it was asked to
+	outcomeRefused                    // the token is no good
+	outcomeForbidden                  // the token is not for this
+	outcomeDenied                     // a path that is not passed on
+	outcomeMalformed                  // the request cannot be read
+	outcomeUnavailable                // not decided
+	outcomeUpstream                   // the homeserver did not answer
+	outcomeGone                       // the client did not wait
+	outcomes
+)
+
+var outcomeNames = [outcomes]string{
+	"forwarded", "answered", "refused", "forbidden", "denied", "malformed", "unavailable", "upstream_error", "client_gone",
+}
+
+// String names the outcome as it is in metrics.
+func (o outcome) String() string { return outcomeNames[o] }
+
+// Results of what the gateway asks for itself.
+const (
+	resultOK          = "ok"
+	resultRefused     = "refused"
+	resultUnavailable = "unavailable"
+	resultError       = "error"
+)
+
+// noToken is the label of requests without a token.
+const noToken = "none"
+
+// metrics counts. Labels come from fixed sets.
+type metrics struct {
+	requests [kindRefresh + 1][outcomes]prometheus.Counter
+	none     [outcomes]prometheus.Counter
+	fetches  *prometheus.CounterVec
+	orders   *prometheus.CounterVec
+	reaped   *prometheus.CounterVec
+	seen     *prometheus.CounterVec
+}
+
+func newMetrics(reg prometheus.Registerer, g *Gateway) (*metrics, error) {
+	requests := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "discharger_gateway_requests_total",
+		Help: "Requests by the kind of token they came with and what became of them.",
+	}, []string{"token", "outcome"})
+	m := &metrics{
+		fetches: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "discharger_gateway_fetches_total",
+			Help: "Discharges asked of the service, by what for and the result.",
+		}, []string{"op", "result"}),
+		orders: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "discharger_gateway_orders_total",
+			Help: "Ends of sessions told to the service, by result.",
+		}, []string{"result"}),
+		reaped: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "discharger_gateway_reaped_total",
+			Help: "Sessions logged out at the homeserver because they were over at the service, by result.",
+		}, []string{"result"}),
+		seen: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "discharger_gateway_seen_total",
+			Help: "Epochs reported to the service as seen in use, by result.",
+		}, []string{"result"}),
+	}
+	for k := range m.requests {
+		for o := range m.requests[k] {
+			m.requests[k][o] = requests.WithLabelValues(kind(k).String(), outcome(o).String())
+		}
+	}
+	for o := range m.none {
+		m.none[o] = requests.WithLabelValues(noToken, outcome(o).String())
+	}
+	cached := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "discharger_gateway_cached_sessions",
+		Help: "Sessions whose discharges the gateway keeps.",
+	}, func() float64 { return float64(g.held.sessions.size()) })
+	if reg == nil {
+		return m, nil
+	}
+	for _, c := range []prometheus.Collector{requests, m.fetches, m.orders, m.reaped, m.seen, cached} {
+		if err := reg.Register(c); err != nil {
+			return nil, fmt.Errorf("register metrics: %w", err)
+		}
+	}
+	return m, nil
+}
+
+// request counts one.
+func (m *metrics) request(x *exchange) {
+	if !x.token {
+		m.none[x.outcome].Inc()
+		return
+	}
+	m.requests[x.kind][x.outcome].Inc()
+}
+
+// fetched counts one discharge that was asked for.
+func (m *metrics) fetched(op string, err error) { m.fetches.WithLabelValues(op, resultOf(err)).Inc() }
+
+func resultOf(err error) string {
+	switch {
+	case err == nil:
+		return resultOK
+	case errors.Is(err, api.ErrRefused):
+		return resultRefused
+	case errors.Is(err, api.ErrUnavailable):
+		return resultUnavailable
+	}
+	return resultError
+}

@@ -1,0 +1,132 @@
+package gateway
+
+import (
+	"crypto/cipher"
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	"golang.org/x/crypto/chacha20poly1305"
+
+	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/chain"
+	"github.com/discharger/discharger/discharger/homeserver"
+)
+
+// sealer encrypts what clients carry for the gateway. A box is
+//
+//	0   key id     which master key               4 bytes
+//	4   nonce                                    24 bytes
+//	28  XChaCha20-Poly1305, with its tag
+//
+// and for every purpose there is a key of its own, derived from the master key.
+// The nonce is derived from what is sealed, so the same box comes of the same
+// contents: a client that is answered twice gets the same token twice.
+type sealer struct {
+	ring []sealKeys // newest first
+}
+
+// sealKeys are derived from one master key.
+type sealKeys struct {
+	id       [4]byte
+	upstream boxKey
+	refresh  boxKey
+}
+
+// boxKey seals for one purpose.
+type boxKey struct {
+	aead  cipher.AEAD
+	nonce [32]byte
+}
+
+const (
+	labelUpstream = "discharger/gateway upstream token v1\x00"
+	labelRefresh  = "discharger/gateway refresh token v1\x00"
+	labelNonce    = "nonce\x00"
+
+	keyIDSize  = 4
+	boxHead    = keyIDSize + chacha20poly1305.NonceSizeX
+	boxMinimum = boxHead + chacha20poly1305.Overhead
+)
+
+func newSealer(keys homeserver.Keys) (*sealer, error) {
+	s := new(sealer)
+	for _, k := range keys {
+		sk := sealKeys{id: k.ID()}
+		var err error
+		if sk.upstream, err = newBoxKey(k, labelUpstream); err != nil {
+			return nil, err
+		}
+		if sk.refresh, err = newBoxKey(k, labelRefresh); err != nil {
+			return nil, err
+		}
+		s.ring = append(s.ring, sk)
+	}
+	if len(s.ring) == 0 {
+		return nil, errors.New("no master key")
+	}
+	return s, nil
+}
+
+func newBoxKey(k homeserver.Key, label string) (boxKey, error) {
+	key := chain.Hash((*[32]byte)(&k), []byte(label))
+	aead, err := chacha20poly1305.NewX(key[:])
+	if err != nil {
+		return boxKey{}, fmt.Errorf("make cipher: %w", err)
+	}
+	return boxKey{aead: aead, nonce: chain.Hash(&key, []byte(labelNonce))}, nil
+}
+
+// box seals a text, bound to what is beside it.
+func (k *boxKey) box(id [4]byte, beside, text []byte) []byte {
+	length := binary.BigEndian.AppendUint64(nil, uint64(len(beside)))
+	sum := chain.Hash(&k.nonce, length, beside, text)
+	b := make([]byte, 0, boxMinimum+len(text))
+	b = append(b, id[:]...)
+	b = append(b, sum[:chacha20poly1305.NonceSizeX]...)
+	return k.aead.Seal(b, b[keyIDSize:boxHead], text, beside)
+}
+
+var errBox = errors.New("not sealed here, or damaged")
+
+// open gives what box was given.
+func (s *sealer) open(box, beside []byte, purpose func(*sealKeys) *boxKey) ([]byte, error) {
+	if len(box) < boxMinimum {
+		return nil, errBox
+	}
+	for i := range s.ring {
+		k := &s.ring[i]
+		if k.id != [4]byte(box[:keyIDSize]) {
+			continue
+		}
+		text, err := purpose(k).aead.Open(nil, box[keyIDSize:boxHead], box[boxHead:], beside)
+		if err != nil {
+			return nil, errBox
+		}
+		return text, nil
+	}
+	return nil, errBox
+}
+
+// sealUpstream seals the homeserver's own token of a session.
+func (s *sealer) sealUpstream(session caveat.SessionID, token string) []byte {
+	k := &s.ring[0]
+	return k.upstream.box(k.id, session[:], []byte(token))
+}
+
+// openUpstream gives that token back.
+func (s *sealer) openUpstream(session caveat.SessionID, box []byte) (string, error) {
+	text, err := s.open(box, session[:], func(k *sealKeys) *boxKey { return &k.upstream })
+	return string(text), err
+}
+
+// sealRefresh seals all that a refresh needs.
+func (s *sealer) sealRefresh(text []byte) []byte {
+	k := &s.ring[0]
+	return k.refresh.box(k.id, nil, text)
+}
+
+// openRefresh gives it back.
+func (s *sealer) openRefresh(box []byte) ([]byte, error) {
+	return s.open(box, nil, func(k *sealKeys) *boxKey { return &k.refresh })
+}

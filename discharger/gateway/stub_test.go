@@ -1,0 +1,251 @@
+package gateway
+
+import (
+	"bytes"
+	"compress/gzip"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+)
+
+// stub is a homeserver with Synapse's behaviour, as far as it matters here. It
+// has no real users: every password is "secret", except in bad logins.
+type stub struct {
+	*httptest.Server
+	mu       sync.Mutex
+	tokens   map[string]stubDevice // by access token
+	made     []string              // every token that was ever given out
+	requests []stubRequest
+	devices  int
+
+	gzip        bool           // answers are compressed, whether asked for or not
+	softly      map[string]int // tokens that have expired: 401 with soft_logout
+	locked      bool
+	expiresMS   int64 // of tokens, in answers to logins; 0: it is not said
+	failLogouts int   // how many logouts are to be answered with 500
+	wellKnown   bool  // in answers to logins
+	handler     http.HandlerFunc
+}
+
+type stubDevice struct{ user, device string }
+
+// stubRequest is a request as it arrived.
+type stubRequest struct {
+	Method, URI, Token, Body string
+	Header                   http.Header
+}
+
+func newStub(t testing.TB) *stub {
+	s := &stub{tokens: make(map[string]stubDevice), softly: make(map[string]int)}
+	s.Server = httptest.NewServer(s)
+	t.Cleanup(s.Close)
+	return s
+}
+
+// last is the latest request.
+func (s *stub) last(t testing.TB) stubRequest {
+	t.Helper()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.requests) == 0 {
+		t.Fatal("the homeserver saw no request")
+	}
+	return s.requests[len(s.requests)-1]
+}
+
+func (s *stub) count() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.requests)
+}
+
+// alive tells whether a device still has a token.
+func (s *stub) alive(device string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, d := range s.tokens {
+		if d.device == device {
+			return true
+		}
+	}
+	return false
+}
+
+func (s *stub) set(f func(*stub)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	f(s)
+}
+
+func (s *stub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if s.handler != nil {
+		s.handler(w, r)
+		return
+	}
+	body, _ := io.ReadAll(r.Body)
+	token := strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer ")
+	if token == "" {
+		token = r.URL.Query().Get("access_token")
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.requests = append(s.requests, stubRequest{r.Method, r.RequestURI, token, string(body), r.Header.Clone()})
+	h := w.Header()
+	h.Set("Access-Control-Allow-Origin", "*")
+	if r.Method == http.MethodOptions {
+		return
+	}
+	status, answer := s.answer(r, token, body)
+	data, _ := json.Marshal(answer)
+	h.Set("Content-Type", "application/json")
+	if s.gzip || strings.Contains(r.Header.Get("Accept-Encoding"), "gzip") {
+		var b bytes.Buffer
+		z := gzip.NewWriter(&b)
+		_, _ = z.Write(data)
+		_ = z.Close()
+		data = b.Bytes()
+		h.Set("Content-Encoding", "gzip")
+	}
+	w.WriteHeader(status)
+	_, _ = w.Write(data)
+}
+
+type anyMap = map[string]any
+
+func (s *stub) answer(r *http.Request, token string, body []byte) (int, any) {
+	var in anyMap
+	_ = json.Unmarshal(body, &in)
+	path := r.URL.EscapedPath()
+	switch {
+	case path == "/_matrix/client/versions":
+		return 200, anyMap{"versions": []string{"r0.6.1", "v1.1", "v1.2"}, "unstable_features": anyMap{"x": true}}
+	case path == "/.well-known/matrix/client":
+		return 200, anyMap{"m.homeserver": anyMap{"base_url": s.URL, "x": 1}, "m.identity_server": anyMap{"base_url": "https://is.example"}}
+	case strings.HasSuffix(path, "/login") && r.Method == "GET":
+		return 200, anyMap{"flows": []anyMap{{"type": "m.login.password"}}}
+	case strings.HasPrefix(path, "/_synapse/admin/v1/users/") && strings.HasSuffix(path, "/login"):
+		if d, ok := s.tokens[token]; !ok || d.user != "@admin:hs" {
+			return 403, anyMap{"errcode": "M_FORBIDDEN"}
+		}
+		user := strings.TrimSuffix(strings.TrimPrefix(r.URL.Path, "/_synapse/admin/v1/users/"), "/login")
+		return 200, anyMap{"access_token": s.make(user, "")}
+	case strings.HasSuffix(path, "/login"), strings.HasSuffix(path, "/register"):
+		return s.login(r, in)
+	case strings.HasSuffix(path, "/refresh"):
+		return 200, anyMap{"access_token": "syt_fresh", "refresh_token": "syr_fresh", "expires_in_ms": 300000}
+	case strings.HasSuffix(path, "/openid/request_token"):
+		return 200, anyMap{"access_token": "openid-token", "expires_in": 3600}
+	case strings.HasPrefix(path, "/_matrix/federation/"), strings.HasPrefix(path, "/_synapse/client/"):
+		return 200, anyMap{"sub": "@u:hs"}
+	}
+	d, ok := s.tokens[token]
+	switch {
+	case token == "":
+		return 401, anyMap{"errcode": "M_MISSING_TOKEN", "error": "Missing access token"}
+	case s.softly[token] > 0:
+		return 401, anyMap{"errcode": "M_UNKNOWN_TOKEN", "error": "expired", "soft_logout": true}
+	case !ok && strings.HasPrefix(token, "as_"):
+		return 200, anyMap{"user_id": r.URL.Query().Get("user_id")}
+	case !ok:
+		return 401, anyMap{"errcode": "M_UNKNOWN_TOKEN", "error": "Unrecognised access token", "soft_logout": false}
+	}
+	return s.authed(r, token, d, in)
+}
+
+func (s *stub) make(user, device string) string {
+	s.devices++
+	token := fmt.Sprintf("syt_%s_canary%d", strings.Trim(user, "@:hs"), s.devices)
+	s.tokens[token] = stubDevice{user, device}
+	s.made = append(s.made, token)
+	return token
+}
+
+func (s *stub) login(r *http.Request, in anyMap) (int, any) {
+	if in["password"] == "wrong" {
+		return 403, anyMap{"errcode": "M_FORBIDDEN", "error": "Invalid password"}
+	}
+	if in["inhibit_login"] == true {
+		return 200, anyMap{"user_id": "@u:hs"}
+	}
+	user, _ := in["user"].(string)
+	device, _ := in["device_id"].(string)
+	if r.URL.Query().Get("kind") == "guest" {
+		user = "@guest:hs"
+	}
+	if user == "" {
+		user = "@u:hs"
+	}
+	for t, d := range s.tokens {
+		if device != "" && d == (stubDevice{user, device}) {
+			delete(s.tokens, t)
+		}
+	}
+	if device == "" {
+		device = fmt.Sprintf("DEV%d", s.devices+1)
+	}
+	out := anyMap{"user_id": user, "device_id": device, "access_token": s.make(user, device), "home_server": "hs", "x.unknown": []int{1, 2}}
+	if s.expiresMS > 0 {
+		out["expires_in_ms"] = s.expiresMS
+	}
+	if in["refresh_token"] == true {
+		out["refresh_token"] = "syr_never"
+		out["expires_in_ms"] = 300000
+	}
+	if s.wellKnown {
+		out["well_known"] = anyMap{"m.homeserver": anyMap{"base_url": s.URL}}
+	}
+	return 200, out
+}
+
+// authed answers what needs a token.
+func (s *stub) authed(r *http.Request, token string, d stubDevice, in anyMap) (int, any) {
+	_, rest, _ := cutVersion(strings.TrimPrefix(r.URL.EscapedPath(), clientPrefix))
+	drop := func(match func(string, stubDevice) bool) {
+		for t, o := range s.tokens {
+			if o.user == d.user && match(t, o) {
+				delete(s.tokens, t)
+			}
+		}
+	}
+	locked := s.locked && !strings.HasPrefix(rest, "logout")
+	uia := in["auth"] == nil && (rest == "account/password" || rest == "account/deactivate" || rest == "delete_devices" ||
+		strings.HasPrefix(rest, "devices/") && r.Method == "DELETE")
+	switch {
+	case locked:
+		return 401, anyMap{"errcode": "M_USER_LOCKED", "error": "locked", "soft_logout": true}
+	case uia:
+		return 401, anyMap{"flows": []anyMap{{"stages": []string{"m.login.password"}}}, "session": "xyz", "errcode": "M_FORBIDDEN"}
+	case rest == "logout" && s.failLogouts > 0:
+		s.failLogouts--
+		return 500, anyMap{"errcode": "M_UNKNOWN"}
+	case rest == "logout":
+		delete(s.tokens, token)
+	case rest == "logout/all", rest == "account/deactivate":
+		drop(func(string, stubDevice) bool { return true })
+	case rest == "account/password":
+		if in["logout_devices"] != false {
+			drop(func(t string, _ stubDevice) bool { return t != token })
+		}
+	case strings.HasPrefix(rest, "devices/") && r.Method == "DELETE":
+		id := strings.TrimPrefix(r.URL.Path[strings.LastIndex(r.URL.Path, "/devices/"):], "/devices/")
+		drop(func(_ string, o stubDevice) bool { return o.device == id })
+	case rest == "delete_devices":
+		list, _ := in["devices"].([]any)
+		drop(func(_ string, o stubDevice) bool {
+			for _, id := range list {
+				if o.device == id {
+					return true
+				}
+			}
+			return false
+		})
+	default:
+		return 200, anyMap{"user_id": d.user, "device_id": d.device, "query": r.URL.RawQuery}
+	}
+	return 200, anyMap{}
+}

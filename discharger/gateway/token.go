@@ -1,0 +1,196 @@
+package gateway
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"strings"
+
+	"gopkg.in/macaroon.v2"
+
+	"github.com/discharger/discharger/discharger/api"
+	"github.com/discharger/discharger/discharger/homeserver"
+)
+
+// The prefixes of the gateway's tokens. They are fixed, so that scanners for
+// leaked secrets can look for them.
+const (
+	PrefixHeld    = "dga_" // access token in mode held: an access macaroon
+	PrefixRotate  = "dgb_" // access token in mode rotate: a bundle
+	PrefixRefresh = "dgr_" // refresh token
+)
+
+const prefixSize = len(PrefixHeld)
+
+// location is what the gateway's caveats call the service. No client looks at
+// it, and it is the same wherever the service is, so that it can move.
+const location = "http://discharger"
+
+// maxToken bounds what is looked at, in characters.
+const maxToken = prefixSize + api.MaxBundle
+
+var errToken = errors.New("not a token of this gateway, or damaged")
+
+// kind says what a token is.
+type kind uint8
+
+const (
+	kindForeign kind = iota // not the gateway's
+	kindHeld
+	kindRotate
+	kindRefresh
+)
+
+// String names the kind as it is in metrics.
+func (k kind) String() string {
+	switch k {
+	case kindHeld:
+		return "held"
+	case kindRotate:
+		return "rotate"
+	case kindRefresh:
+		return "refresh"
+	}
+	return "foreign"
+}
+
+func kindOf(token string) kind {
+	if len(token) < prefixSize {
+		return kindForeign
+	}
+	switch token[:prefixSize] {
+	case PrefixHeld:
+		return kindHeld
+	case PrefixRotate:
+		return kindRotate
+	case PrefixRefresh:
+		return kindRefresh
+	}
+	return kindForeign
+}
+
+// parseAccess reads an access token strictly: of every token there is one text.
+// Macaroons do not sign locations, so these have to be what they are here.
+func parseAccess(token string) (*api.Bundle, error) {
+	k := kindOf(token)
+	if len(token) > maxToken || k != kindHeld && k != kindRotate {
+		return nil, errToken
+	}
+	b, err := api.ParseBundle(token[prefixSize:])
+	if err != nil {
+		return nil, errToken
+	}
+	if !ours(b) || k == kindHeld && (b.Compact || len(b.Discharges) != 0) || k == kindRotate && (!b.Compact || len(b.Discharges) != 1) {
+		return nil, errToken
+	}
+	return b, nil
+}
+
+// ours reports whether a bundle has the form of those that are made here.
+func ours(b *api.Bundle) bool {
+	if len(b.Access.Location) > 0 || len(b.Access.Caveats) == 0 || string(b.Access.Caveats[0].Location) != location {
+		return false
+	}
+	for i := range b.Discharges {
+		if len(b.Discharges[i].Location) > 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// damaged reports whether a token that is not the gateway's was one before its
+// prefix was changed. It must not be passed on as if it were the homeserver's.
+func damaged(token string) bool {
+	if len(token) <= prefixSize || len(token) > maxToken {
+		return false
+	}
+	for at := range min(len(token), prefixSize+2) {
+		in, err := homeserver.Inspect(token[at:])
+		if err == nil && in.Ours {
+			return true
+		}
+	}
+	return strings.Contains(token, PrefixHeld) || strings.Contains(token, PrefixRotate) || strings.Contains(token, PrefixRefresh)
+}
+
+// accessOf copies the access macaroon of a bundle.
+func accessOf(b *api.Bundle) (*macaroon.Macaroon, error) {
+	m := new(macaroon.Macaroon)
+	if err := m.UnmarshalBinary(b.Access.Append(nil)); err != nil {
+		return nil, errToken
+	}
+	return m, nil
+}
+
+// heldToken is the access token of a session in mode held.
+func heldToken(m *macaroon.Macaroon) (string, error) {
+	text, err := api.EncodeBundle(macaroon.Slice{m})
+	return checkedToken(PrefixHeld, text, err)
+}
+
+// rotateToken is the access token that a discharge in mode rotate makes.
+func rotateToken(g api.Grant) (string, error) {
+	text, err := g.Bundle()
+	return checkedToken(PrefixRotate, text, err)
+}
+
+// checkedToken makes sure that what is handed out can be read.
+func checkedToken(prefix, text string, err error) (string, error) {
+	if err != nil {
+		return "", fmt.Errorf("encode access token: %w", err)
+	}
+	if _, err := parseAccess(prefix + text); err != nil {
+		return "", fmt.Errorf("encode access token: %w", err)
+	}
+	return prefix + text, nil
+}
+
+// refreshToken is what a refresh needs: clients send nothing else with it.
+type refreshToken struct {
+	access *macaroon.Macaroon
+	token  api.RefreshToken
+}
+
+// encodeRefresh seals a refresh token.
+func (s *sealer) encodeRefresh(t refreshToken) (string, error) {
+	access, err := t.access.MarshalBinary()
+	if err != nil {
+		return "", fmt.Errorf("encode refresh token: %w", err)
+	}
+	token, err := api.DecodeBase64(string(t.token))
+	if err != nil {
+		return "", fmt.Errorf("encode refresh token: %w", err)
+	}
+	text := binary.AppendUvarint(nil, uint64(len(access)))
+	text = append(append(text, access...), token...)
+	return PrefixRefresh + api.EncodeBase64(s.sealRefresh(text)), nil
+}
+
+// decodeRefresh reads one. Every error is errToken.
+func (s *sealer) decodeRefresh(text string) (refreshToken, error) {
+	if kindOf(text) != kindRefresh || len(text) > maxToken || strings.ContainsAny(text, "+/=") {
+		return refreshToken{}, errToken
+	}
+	box, err := api.DecodeBase64(text[prefixSize:])
+	if err != nil {
+		return refreshToken{}, errToken
+	}
+	plain, err := s.openRefresh(box)
+	if err != nil {
+		return refreshToken{}, errToken
+	}
+	length, at := binary.Uvarint(plain)
+	if at <= 0 || length > uint64(len(plain)-at) {
+		return refreshToken{}, errToken
+	}
+	access, token := plain[at:at+int(length)], plain[at+int(length):]
+	t := refreshToken{access: new(macaroon.Macaroon)}
+	if err := t.access.UnmarshalBinary(access); err != nil {
+		return refreshToken{}, errToken
+	}
+	if t.token, err = api.ParseRefreshToken(api.EncodeBase64(token)); err != nil {
+		return refreshToken{}, errToken
+	}
+	return t, nil
+}

@@ -1,0 +1,135 @@
+package gateway
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"io"
+	"log/slog"
+	"time"
+)
+
+// start begins what goes on beside requests.
+func (g *Gateway) start() {
+	ctx, cancel := context.WithCancel(context.Background())
+	g.cancel = cancel
+	g.background.Go(func() { g.settle(ctx) })
+	g.background.Go(func() { g.seen.run(ctx) })
+}
+
+// Close ends what goes on beside requests, reports what was seen in use until
+// then, and closes the file. Requests have to be over.
+func (g *Gateway) Close() error {
+	g.cancel()
+	g.background.Wait()
+	ctx, cancel := context.WithTimeout(context.Background(), orderPatience)
+	defer cancel()
+	g.seen.flush(ctx)
+	return g.vault.close()
+}
+
+// wake makes the worker look for something to do.
+func (g *Gateway) wake() {
+	select {
+	case g.woken <- struct{}{}:
+	default:
+	}
+}
+
+// The pauses of the worker, after failures in a row.
+const (
+	firstSettlePause = time.Second
+	maxSettlePause   = 5 * time.Minute
+	idleSettlePause  = 10 * time.Minute
+)
+
+// settle pays what the vault says is owed, until ctx ends. What fails is tried
+// again, with growing pauses, and after a restart.
+func (g *Gateway) settle(ctx context.Context) {
+	for failures := 0; ; {
+		pause := idleSettlePause
+		if err := g.settleOnce(ctx); err != nil {
+			if ctx.Err() != nil {
+				return
+			}
+			pause = min(firstSettlePause<<min(failures, 10), maxSettlePause)
+			failures++
+			g.cfg.Log.LogAttrs(ctx, slog.LevelWarn, "an end of sessions is still to be passed on", slog.Any("error", err))
+		} else {
+			failures = 0
+		}
+		timer := time.NewTimer(pause)
+		select {
+		case <-timer.C:
+		case <-g.woken:
+			timer.Stop()
+		case <-ctx.Done():
+			timer.Stop()
+			return
+		}
+	}
+}
+
+// settleOnce pays everything that it can.
+func (g *Gateway) settleOnce(ctx context.Context) error {
+	ordersErr := g.settleOrders(ctx)
+	if err := g.reap(ctx); err != nil {
+		return err
+	}
+	return ordersErr
+}
+
+// settleOrders tells the service what it could not be told before.
+func (g *Gateway) settleOrders(ctx context.Context) error {
+	for ctx.Err() == nil {
+		key, o, err := g.vault.firstOrder()
+		if err != nil || key == nil {
+			return err
+		}
+		if err := g.tell(ctx, o); err != nil {
+			return err
+		}
+		if err := g.vault.told(key); err != nil {
+			return err
+		}
+	}
+	return ctx.Err()
+}
+
+// reap logs out at the homeserver what is over at the service.
+func (g *Gateway) reap(ctx context.Context) error {
+	const atATime = 100
+	for ctx.Err() == nil {
+		debts, err := g.vault.condemned(atATime)
+		if err != nil || len(debts) == 0 {
+			return err
+		}
+		for id, d := range debts {
+			token, err := g.sealer.openUpstream(id, d.Box)
+			if err != nil {
+				// Sealed with a key that is gone: nothing can be done any more.
+				g.cfg.Log.LogAttrs(ctx, slog.LevelError, "the key to a homeserver's token is gone, and its device stays",
+					slog.String("session", id.String()))
+			} else if err := g.logoutUpstream(ctx, token); err != nil {
+				g.metrics.reaped.WithLabelValues(resultError).Inc()
+				return fmt.Errorf("log out at the homeserver: %w", err)
+			} else {
+				g.metrics.reaped.WithLabelValues(resultOK).Inc()
+			}
+			if err := g.vault.paid(id); err != nil {
+				return err
+			}
+		}
+	}
+	return ctx.Err()
+}
+
+func fillRandom(r io.Reader, b []byte) error {
+	if r == nil {
+		r = rand.Reader
+	}
+	if _, err := io.ReadFull(r, b); err != nil {
+		return fmt.Errorf("draw random bytes: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,239 @@
+package gateway
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/discharger/discharger/discharger"
+	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/homeserver"
+	"github.com/discharger/discharger/discharger/server"
+	"github.com/discharger/discharger/discharger/store"
+	"github.com/discharger/discharger/policy"
+)
+
+const testAPIKey = "canary-api-key"
+
+// world is a homeserver, the service and a gateway, each behind real HTTP.
+type world struct {
+	t       testing.TB
+	hs      *stub
+	service *httptest.Server
+	down    atomic.Bool // the service answers nothing but 503
+	asked   atomic.Int64
+	gateway *Gateway
+	http    *httptest.Server
+	log     *syncBuffer
+	reg     *prometheus.Registry
+	ahead   atomic.Int64 // of the real clock, for all three
+	cfg     Config
+	policy  policyFunc
+}
+
+func (w *world) now() time.Time          { return time.Now().Add(time.Duration(w.ahead.Load())) }
+func (w *world) forward(d time.Duration) { w.ahead.Add(int64(d)) }
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// syncBuffer collects a log.
+type syncBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (s *syncBuffer) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.Write(p)
+}
+
+func (s *syncBuffer) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.String()
+}
+
+// policyFunc decides in place of the default policy.
+type policyFunc func(*policy.Input) policy.Decision
+
+// Evaluate decides.
+func (f policyFunc) Evaluate(_ context.Context, in *policy.Input) (policy.Decision, error) {
+	return f(in), nil
+}
+
+const testTTL = 5 * time.Minute
+
+func newWorld(t testing.TB, change ...func(*world)) *world {
+	t.Helper()
+	w := &world{t: t, hs: newStub(t), log: &syncBuffer{}, reg: prometheus.NewRegistry()}
+	dir := t.TempDir()
+	bolt, err := store.OpenBolt(store.BoltConfig{Path: filepath.Join(dir, "sessions.db"), Now: w.now})
+	must(t, err)
+	t.Cleanup(func() { bolt.Close() })
+	ours, err := caveat.GenerateKey(nil)
+	must(t, err)
+	theirs, err := caveat.GenerateKey(nil)
+	must(t, err)
+	master, err := homeserver.NewKey(nil)
+	must(t, err)
+	w.cfg = Config{
+		Upstream: w.hs.URL, APIKey: caveat.Secret(testAPIKey), Keys: homeserver.Keys{master}, KeyPair: theirs, Discharger: ours.Public,
+		Vault: filepath.Join(dir, "gateway.db"), Registerer: w.reg, Clock: w.now,
+		Log: slog.New(slog.NewJSONHandler(w.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
+	}
+	for _, f := range change {
+		f(w)
+	}
+	w.startService(bolt, ours, theirs.Public)
+	w.startGateway()
+	return w
+}
+
+func (w *world) startService(st discharger.Store, ours caveat.KeyPair, theirs caveat.PublicKey) {
+	opener, err := caveat.NewOpener(caveat.OpenerConfig{
+		Keys: []caveat.KeyPair{ours}, Homeservers: []caveat.Homeserver{{Name: "gateway", Key: theirs}},
+	})
+	must(w.t, err)
+	key, err := discharger.NewRefreshKey(nil)
+	must(w.t, err)
+	dc := discharger.Config{Opener: opener, Store: st, RefreshKeys: []discharger.RefreshKey{key}, TTL: testTTL, Now: w.now}
+	if w.policy != nil {
+		dc.Policy = w.policy
+	}
+	svc, err := discharger.New(dc)
+	must(w.t, err)
+	srv, err := server.New(server.Config{
+		Service: svc, PublicKey: ours.Public, Ready: st.Ready, Now: w.now,
+		APIKeys: map[string][][sha256.Size]byte{"gateway": {sha256.Sum256([]byte(testAPIKey))}},
+	})
+	must(w.t, err)
+	w.service = httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		if w.down.Load() {
+			panic(http.ErrAbortHandler)
+		}
+		if r.URL.Path == "/discharge" {
+			w.asked.Add(1)
+		}
+		srv.Client().ServeHTTP(rw, r)
+	}))
+	w.t.Cleanup(w.service.Close)
+	w.cfg.Service = w.service.URL
+}
+
+func (w *world) startGateway() {
+	g, err := New(w.cfg)
+	must(w.t, err)
+	w.gateway = g
+	w.http = httptest.NewServer(g)
+	w.t.Cleanup(func() {
+		w.http.Close()
+		_ = w.gateway.Close() // a test may have done so
+	})
+}
+
+// answer is what a client gets.
+type answer struct {
+	status int
+	header http.Header
+	raw    []byte
+	body   anyMap
+}
+
+func (a answer) text(name string) string { s, _ := a.body[name].(string); return s }
+
+// do sends a request. The body is sent as JSON if it is not nil.
+func (w *world) do(method, path, token string, body any) answer {
+	w.t.Helper()
+	var in io.Reader
+	switch b := body.(type) {
+	case nil:
+	case string:
+		in = strings.NewReader(b)
+	default:
+		data, err := json.Marshal(b)
+		must(w.t, err)
+		in = bytes.NewReader(data)
+	}
+	req, err := http.NewRequest(method, w.http.URL+path, in)
+	must(w.t, err)
+	if token != "" {
+		req.Header.Set("Authorization", "Bearer "+token)
+	}
+	return w.send(req)
+}
+
+func (w *world) send(req *http.Request) answer {
+	w.t.Helper()
+	resp, err := http.DefaultTransport.RoundTrip(req)
+	must(w.t, err)
+	defer resp.Body.Close()
+	raw, err := io.ReadAll(resp.Body)
+	must(w.t, err)
+	a := answer{status: resp.StatusCode, header: resp.Header, raw: raw}
+	_ = json.Unmarshal(raw, &a.body)
+	w.noCanary("an answer", string(raw))
+	return a
+}
+
+// noCanary fails if a token of the homeserver's is in a text.
+func (w *world) noCanary(what, text string) {
+	w.t.Helper()
+	if strings.Contains(text, "_canary") || strings.Contains(text, testAPIKey) {
+		w.t.Errorf("a secret is in %s: %s", what, text)
+	}
+}
+
+const (
+	pathWhoami  = "/_matrix/client/v3/account/whoami"
+	pathLogin   = "/_matrix/client/v3/login"
+	pathRefresh = "/_matrix/client/v3/refresh"
+)
+
+func (w *world) want(a answer, status int, errcode string) answer {
+	w.t.Helper()
+	if a.status != status || a.text("errcode") != errcode {
+		w.t.Fatalf("answer %d %s, want %d %s", a.status, a.raw, status, errcode)
+	}
+	return a
+}
+
+// login logs in, with a refresh token or without.
+func (w *world) login(refresh bool, extra ...anyMap) answer {
+	w.t.Helper()
+	in := anyMap{"type": "m.login.password", "user": "@u:hs", "password": "secret"}
+	if refresh {
+		in["refresh_token"] = true
+	}
+	for _, m := range extra {
+		for k, v := range m {
+			in[k] = v
+		}
+	}
+	return w.want(w.do("POST", pathLogin, "", in), 200, "")
+}
+
+func (w *world) refresh(token string) answer {
+	w.t.Helper()
+	return w.do("POST", pathRefresh, "", anyMap{"refresh_token": token})
+}
+
+// soft is what an answer says of soft_logout.
+func (a answer) soft() bool { b, _ := a.body["soft_logout"].(bool); return b }
