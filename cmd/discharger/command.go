@@ -50,6 +50,8 @@ func commands() []command {
 		serveCommand(), gatewayCommand(), demoCommand(),
 		keysNewCommand(), keysListCommand(), keysRetireCommand(),
 		mintCommand(), dischargeCommand(), refreshCommand(), logoutCommand(), verifyCommand(), inspectCommand(),
+		sessionsListCommand(), sessionsRevokeCommand(), sessionsRevokeUserCommand(), sessionsRevokeDeviceCommand(),
+		sessionsRevokeAllCommand(), sessionsWatchCommand(),
 		policyCheckCommand(), policyTestCommand(), policyEvalCommand(), policyDiffCommand(),
 		policyShowCommand(), policyFieldsCommand(), policySchemaCommand(), schemaCheckCommand(), schemaDocsCommand(),
 		configCheckCommand(), configExampleCommand(), healthCommand(), versionCommand(),
@@ -135,7 +137,7 @@ func overview(w io.Writer) {
 		if c.hidden {
 			continue
 		}
-		fmt.Fprintf(w, "  discharger %-16s %s\n", c.name, c.about)
+		fmt.Fprintf(w, "  discharger %-22s %s\n", c.name, c.about)
 	}
 	fmt.Fprint(w, "\nEach explains itself with -h. To see what it is about: discharger demo\n")
 }

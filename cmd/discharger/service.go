@@ -194,7 +194,7 @@ func (p *parts) server(cfg *config.Config, keys *keyfile.Ring, r *rules) (*serve
 	return server.New(server.Config{
 		Service: service, PublicKey: opener.PublicKey(), Ready: p.store.Ready, APIKeys: apiKeys,
 		TrustedProxies: cfg.TrustedProxies, AllowOrigins: cfg.CORSOrigins, Timeout: cfg.RequestTimeout,
-		Feed: server.FeedConfig{Source: p.store, Heartbeat: cfg.Feed.Heartbeat, Subscribers: cfg.Feed.Subscribers},
+		Feed:    server.FeedConfig{Source: p.store, Heartbeat: cfg.Feed.Heartbeat, Subscribers: cfg.Feed.Subscribers},
 		Metrics: p.metrics, Gatherer: p.registry, Log: p.log, Access: p.access, Now: p.now,
 	})
 }

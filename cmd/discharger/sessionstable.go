@@ -1,0 +1,75 @@
+package main
+
+import (
+	"fmt"
+	"text/tabwriter"
+	"time"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/discharger/discharger/discharger/api"
+)
+
+// writeJSON writes a value to standard output.
+func (t *terminal) writeJSON(v any) error {
+	b, err := json.Marshal(v, jsontext.WithIndent("  "))
+	if err != nil {
+		return fmt.Errorf("write JSON: %w", err)
+	}
+	return t.output("", string(b))
+}
+
+// writeSessions writes a table from which somebody can tell the sessions of
+// one user apart. What clients say of themselves is shown with care.
+func (t *terminal) writeSessions(list []api.SessionInfo) error {
+	if len(list) == 0 {
+		t.say("there are no sessions")
+		return nil
+	}
+	w := tabwriter.NewWriter(t.out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "SESSION\tDEVICE\tLAST USED\tFROM\tCLIENT\tLOGGED IN\tMODE\tEPOCH\tPOLICY")
+	for _, s := range list {
+		from := "-"
+		if s.LastIP.IsValid() {
+			from = s.LastIP.String()
+		}
+		epoch := "-"
+		if s.Mode == "rotate" {
+			epoch = fmt.Sprint(s.Epoch)
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", s.ID, cell(s.Device), ago(t.now(), s.LastUsed), from,
+			cell(s.LastClient), ago(t.now(), s.Created), cell(s.Mode), epoch, cell(s.Policy))
+	}
+	return w.Flush()
+}
+
+// cell shows one text from elsewhere in one line and in so much space.
+func cell(s string) string {
+	const most = 40
+	if s == "" {
+		return "-"
+	}
+	s = quoted(s)
+	if r := []rune(s); len(r) > most {
+		return string(r[:most-1]) + "…"
+	}
+	return s
+}
+
+// ago says how long ago something was, as people do.
+func ago(now, then time.Time) string {
+	d := now.Sub(then)
+	for _, unit := range []struct {
+		length time.Duration
+		name   string
+	}{{24 * time.Hour, "day"}, {time.Hour, "hour"}, {time.Minute, "minute"}, {time.Second, "second"}} {
+		switch n := int(d / unit.length); {
+		case n == 1:
+			return "1 " + unit.name + " ago"
+		case n > 1:
+			return fmt.Sprintf("%d %ss ago", n, unit.name)
+		}
+	}
+	return "just now"
+}

@@ -1,0 +1,122 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"time"
+
+	"github.com/go-json-experiment/json"
+
+	"github.com/discharger/discharger/discharger/api"
+	"github.com/discharger/discharger/discharger/caveat"
+)
+
+func sessionsWatchCommand() command {
+	return command{
+		name: "sessions watch", args: "[flags]", about: "As a homeserver: print what is revoked, as it happens.",
+		more: `
+Prints the feed that the homeserver follows: first what still matters of what was
+revoked before, then everything at once when it happens, until it is interrupted.
+Each line says until when a discharge of what was revoked could be good.
+
+With --wait it connects again when the connection is lost, and goes on where it
+stopped.` + aboutSessions,
+		setup: func(t *terminal, f *flag.FlagSet) action {
+			var h homeserverFlags
+			h.declare(t, f)
+			w := follower{t: t}
+			f.BoolVar(&w.asJSON, "json", false, "write one JSON object a line")
+			f.BoolVar(&w.once, "once", false, "end when everything up to now has been printed")
+			return func(ctx context.Context, _ []string) error {
+				client, err := h.client(t)
+				if err != nil {
+					return err
+				}
+				return w.run(ctx, client, h.wait)
+			}
+		},
+	}
+}
+
+// follower prints a feed.
+type follower struct {
+	t            *terminal
+	asJSON, once bool
+	position     string
+	heard        time.Time
+}
+
+var errUpToDate = errors.New("up to date")
+
+// watchPause is between two connections.
+const watchPause = time.Second
+
+// run prints until it is interrupted, or there has been no connection for as
+// long as patience allows.
+func (w *follower) run(ctx context.Context, client *api.Client, patience time.Duration) error {
+	w.heard = w.t.now()
+	for {
+		err := client.FollowRevocations(ctx, w.position, w.take)
+		switch {
+		case errors.Is(err, errUpToDate), ctx.Err() != nil:
+			return nil
+		case !errors.Is(err, api.ErrUnavailable), w.t.now().Sub(w.heard) >= patience:
+			return err
+		}
+		pause := time.NewTimer(watchPause)
+		select {
+		case <-pause.C:
+		case <-ctx.Done():
+			pause.Stop()
+			return nil
+		}
+	}
+}
+
+func (w *follower) take(e api.FeedEvent) error {
+	w.heard = w.t.now()
+	var line any
+	var text string
+	switch e.Kind {
+	case api.FeedRevocation:
+		w.position = e.Position
+		line, text = e.Revocation, describe(&e.Revocation)
+	case api.FeedGap:
+		line, text = map[string]bool{"gap": true}, "-- some may be missing; all that is known follows"
+	case api.FeedCurrent:
+		line, text = map[string]bool{"current": true}, "-- up to date"
+	default:
+		return nil
+	}
+	if w.asJSON {
+		b, err := json.Marshal(line)
+		if err != nil {
+			return fmt.Errorf("write JSON: %w", err)
+		}
+		text = string(b)
+	}
+	if _, err := fmt.Fprintln(w.t.out, text); err != nil {
+		return err
+	}
+	if w.once && e.Kind == api.FeedCurrent {
+		return errUpToDate
+	}
+	return nil
+}
+
+// describe says in a line what was revoked, why, and until when that matters.
+func describe(r *api.Revocation) string {
+	what := "all sessions"
+	switch {
+	case r.Session != (caveat.SessionID{}):
+		what = "session " + r.Session.String()
+	case r.User != "":
+		what = "all sessions of " + quoted(r.User)
+		if r.Except != (caveat.SessionID{}) {
+			what += " but " + r.Except.String()
+		}
+	}
+	return fmt.Sprintf("%s  %s: %s, until %s", r.At.Format(time.RFC3339), what, quoted(r.Reason), r.Until.Format(time.RFC3339))
+}
