@@ -111,3 +111,10 @@ func FillBolt(t testing.TB, path string, rows int) {
 		t.Fatal(err)
 	}
 }
+
+// BreakJournal makes every write to a journal fail, as a full disk would.
+func BreakJournal(j *Journal) {
+	if err := j.db.Close(); err != nil {
+		panic(err)
+	}
+}

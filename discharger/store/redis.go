@@ -57,6 +57,11 @@ type RedisConfig struct {
 	// than a few concurrent callers travel together.
 	Unpipelined bool
 
+	// Journal takes what this process revokes, before it is acknowledged; nil
+	// leaves undone what a failover undoes. It is the caller's to close, after
+	// the store. The Redis user must be allowed INFO and ROLE.
+	Journal *Journal
+
 	// CacheHomeserver is how long a homeserver's record may be used again
 	// without asking; 0 is one second, which is also the most.
 	CacheHomeserver time.Duration
@@ -76,7 +81,9 @@ type RedisConfig struct {
 type Redis struct {
 	cfg     RedisConfig
 	client  *client
-	waiting *client // for events
+	links   *links    // of client
+	waiting *client   // for events
+	guard   *guardian // nil: there is no journal
 	layout  *layout
 	cache   homeserverCache
 
@@ -104,13 +111,9 @@ func OpenRedis(ctx context.Context, cfg RedisConfig) (*Redis, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open redis store: %w", err)
 	}
-	c, err := newClient(cfg)
-	if err != nil {
-		return nil, fmt.Errorf("open redis store: %w", err)
-	}
-	r := &Redis{cfg: cfg, client: c, layout: newLayout(cfg.TagKey)}
-	if r.waiting, err = feedClient(cfg); err != nil {
-		return nil, errors.Join(fmt.Errorf("open redis store: %w", err), c.Close())
+	r := &Redis{cfg: cfg, layout: newLayout(cfg.TagKey)}
+	if err := errors.Join(r.guarded(), r.connect()); err != nil {
+		return nil, errors.Join(fmt.Errorf("open redis store: %w", err), r.Close())
 	}
 	if err := r.open(ctx, expected); err != nil {
 		return nil, errors.Join(fmt.Errorf("open redis store: %w", err), r.Close())
@@ -118,11 +121,52 @@ func OpenRedis(ctx context.Context, cfg RedisConfig) (*Redis, error) {
 	return r, nil
 }
 
+// guarded prepares for a journal: a second store, never shut, to replay it to.
+func (r *Redis) guarded() error {
+	if r.cfg.Journal == nil {
+		return nil
+	}
+	cfg := r.cfg
+	cfg.Journal = nil
+	second := &Redis{cfg: cfg, layout: r.layout}
+	r.guard = &guardian{journal: r.cfg.Journal, store: second, alarm: make(chan struct{}, 1)}
+	r.guard.shut.Store(true)
+	return second.connect()
+}
+
+// connect makes the clients; with a journal, nobody gets a connection until
+// it is known that the primaries have what is in it.
+func (r *Redis) connect() (err error) {
+	r.links = &links{cfg: &r.cfg, guard: r.guard}
+	if r.client, err = newClient(r.cfg, r.links); err != nil {
+		return err
+	}
+	waiting := &links{cfg: &r.cfg, guard: r.guard}
+	if r.waiting, err = feedClient(r.cfg, waiting); err != nil {
+		return err
+	}
+	if r.guard != nil {
+		r.guard.drop = []*links{r.links, waiting}
+	}
+	return nil
+}
+
 func (r *Redis) open(ctx context.Context, expected string) error {
 	if err := r.checkServers(ctx); err != nil {
 		return err
 	}
-	return r.identify(ctx, expected)
+	if err := r.identify(ctx, expected); err != nil || r.guard == nil {
+		return err
+	}
+	return r.guard.start(ctx, r)
+}
+
+// unguarded is the client that works while the store is shut.
+func (r *Redis) unguarded() *client {
+	if r.guard != nil {
+		return r.guard.store.client
+	}
+	return r.client
 }
 
 // complete checks what is given and fills in what is not.
@@ -189,7 +233,19 @@ func wait(ctx context.Context, d time.Duration) error {
 }
 
 // Close closes all connections.
-func (r *Redis) Close() error { return errors.Join(r.client.Close(), r.waiting.Close()) }
+func (r *Redis) Close() error {
+	var errs []error
+	if r.guard != nil {
+		r.guard.close()
+		errs = append(errs, r.guard.store.Close())
+	}
+	for _, c := range []*client{r.client, r.waiting} {
+		if c != nil {
+			errs = append(errs, c.Close())
+		}
+	}
+	return errors.Join(errs...)
+}
 
 // clock is the time as scripts compare it with an expiry.
 func (r *Redis) clock() int64 {

@@ -25,7 +25,7 @@ const clockTolerance = 10 * time.Second
 // checkServers refuses servers that cannot do what the store relies on. In a
 // cluster every primary is asked.
 func (r *Redis) checkServers(ctx context.Context) error {
-	return r.client.primaries(ctx, func(ctx context.Context, node *redis.Client) error {
+	return r.unguarded().primaries(ctx, func(ctx context.Context, node *redis.Client) error {
 		if err := r.checkServer(ctx, node); err != nil {
 			return fmt.Errorf("%s: %w", node.Options().Addr, err)
 		}

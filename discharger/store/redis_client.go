@@ -29,7 +29,7 @@ type client struct {
 const alone = 8
 
 // newClient makes the one client that the store uses.
-func newClient(cfg RedisConfig) (*client, error) {
+func newClient(cfg RedisConfig, l *links) (*client, error) {
 	opt := &redis.UniversalOptions{
 		Addrs:            cfg.Addrs,
 		MasterName:       cfg.MasterName,
@@ -52,13 +52,14 @@ func newClient(cfg RedisConfig) (*client, error) {
 		MaxRetries:            2, // every command may be repeated
 		MaxRetryBackoff:       100 * time.Millisecond,
 
+		Dialer:    l.dial,
+		OnConnect: l.greet,
+
 		DisableIdentity:          true,
 		MaintNotificationsConfig: &maintnotifications.Config{Mode: maintnotifications.ModeDisabled},
 	}
-	if !cfg.Cluster { // a cluster's replicas send reads to the primary themselves
-		opt.OnConnect = requirePrimary
-	}
 	c := &client{UniversalClient: redis.NewUniversalClient(opt)}
+	l.trouble = c.moved // or a cluster's client goes on asking the dead for a minute
 	if cfg.Unpipelined {
 		return c, nil
 	}

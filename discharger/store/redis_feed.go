@@ -45,9 +45,9 @@ const feedBlock = 5 * time.Second
 // feedClient makes the client that waits for events. Each homeserver that is
 // followed takes one of its connections, and none of those that requests wait
 // for.
-func feedClient(cfg RedisConfig) (*client, error) {
+func feedClient(cfg RedisConfig, l *links) (*client, error) {
 	cfg.Unpipelined, cfg.PoolSize = true, 1024
-	return newClient(cfg)
+	return newClient(cfg, l)
 }
 
 // feedCall is a call of a script that is about a feed.

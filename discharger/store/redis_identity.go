@@ -70,7 +70,7 @@ func (f ids) any() string {
 // adopt returns the identity to use. The first process to come to an empty
 // store writes one, and others may come while it does.
 func (r *Redis) adopt(ctx context.Context, found ids) (string, error) {
-	progress, err := r.client.HMGet(ctx, r.layout.newID, "id", "done").Result()
+	progress, err := r.unguarded().HMGet(ctx, r.layout.newID, "id", "done").Result()
 	if err != nil {
 		return "", err
 	}
@@ -101,16 +101,16 @@ func (r *Redis) begin(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if err := r.client.HSetNX(ctx, r.layout.newID, "id", id).Err(); err != nil {
+	if err := r.unguarded().HSetNX(ctx, r.layout.newID, "id", id).Err(); err != nil {
 		return "", err
 	}
-	return r.client.HGet(ctx, r.layout.newID, "id").Result()
+	return r.unguarded().HGet(ctx, r.layout.newID, "id").Result()
 }
 
 // writeIDs writes the identity wherever there is none, or everywhere, and then
 // that this has been done.
 func (r *Redis) writeIDs(ctx context.Context, id string, everywhere bool) error {
-	_, err := r.client.Pipelined(ctx, func(pipe redis.Pipeliner) error {
+	_, err := r.unguarded().Pipelined(ctx, func(pipe redis.Pipeliner) error {
 		for _, key := range r.layout.storeID {
 			if everywhere {
 				pipe.Set(ctx, key, id, 0)
@@ -123,7 +123,7 @@ func (r *Redis) writeIDs(ctx context.Context, id string, everywhere bool) error 
 	if err != nil {
 		return fmt.Errorf("write store id: %w", err)
 	}
-	if err := r.client.HSet(ctx, r.layout.newID, "id", id, "done", 1).Err(); err != nil {
+	if err := r.unguarded().HSet(ctx, r.layout.newID, "id", id, "done", 1).Err(); err != nil {
 		return fmt.Errorf("write store id: %w", err)
 	}
 	return nil
@@ -134,7 +134,7 @@ func (r *Redis) readIDs(ctx context.Context) (ids, error) {
 	for i, key := range r.layout.storeID {
 		cmds[i] = redis.NewStringCmd(ctx, "get", key)
 	}
-	if err := r.client.do(ctx, cmds...); err != nil {
+	if err := r.unguarded().do(ctx, cmds...); err != nil {
 		return nil, err
 	}
 	found := make(ids)
@@ -163,9 +163,16 @@ func (r *Redis) Ready(ctx context.Context) error {
 }
 
 func (r *Redis) ready(ctx context.Context) error {
+	ask := r.client
+	if r.guard != nil && r.guard.shut.Load() {
+		if !r.lost.Load() {
+			return errShut
+		}
+		ask = r.unguarded()
+	}
 	if !r.cfg.Cluster {
 		role := redis.NewSliceCmd(ctx, "role")
-		if err := r.client.do(ctx, role); err != nil {
+		if err := ask.do(ctx, role); err != nil {
 			return err
 		}
 		answer, err := role.Result()
@@ -205,6 +212,9 @@ func (r *Redis) usable(ctx context.Context) error {
 		return err
 	}
 	if !r.lost.Load() {
+		if r.guard != nil && r.guard.shut.Load() {
+			return errShut
+		}
 		return nil
 	}
 	r.recheckMu.Lock()
@@ -217,7 +227,10 @@ func (r *Redis) usable(ctx context.Context) error {
 	if !due {
 		return discharger.ErrStoreLost
 	}
-	return r.recheck(ctx)
+	if err := r.recheck(ctx); err != nil || r.guard == nil || !r.guard.shut.Load() {
+		return err
+	}
+	return errShut
 }
 
 // confirm is asked before something is said not to exist.

@@ -82,7 +82,11 @@ func (r *Redis) Swap(ctx context.Context, w discharger.Write) (bool, error) {
 		c.args = append(c.args, first, string(change.Old), string(change.New),
 			string(expiryOf(change.Expires).append(nil)))
 	}
-	done, err := r.swap(ctx, c, w.Revokes)
+	done, err := r.revoke(ctx, func() ([]discharger.JournalEntry, error) {
+		return discharger.JournalOf(w)
+	}, func() (bool, error) {
+		return r.swap(ctx, c, w.Revokes)
+	})
 	if err != nil {
 		return false, fmt.Errorf("swap: %w", err)
 	}
@@ -103,7 +107,12 @@ func (r *Redis) SwapHomeserver(ctx context.Context, homeserver string, old, new 
 	c.key, c.storeID = r.layout.homeserver(homeserver)
 	feed, lost, _ := r.layout.feed(homeserver)
 	c.more = []string{feed, lost}
-	done, err := r.swap(ctx, c, true)
+	done, err := r.revoke(ctx, func() ([]discharger.JournalEntry, error) {
+		e, err := discharger.JournalOfHomeserver(homeserver, new)
+		return []discharger.JournalEntry{e}, err
+	}, func() (bool, error) {
+		return r.swap(ctx, c, true)
+	})
 	if err == nil && done {
 		// A twentieth more, for clocks that do not run at the same speed.
 		err = r.cfg.Wait(ctx, longestCache+longestCache/20)

@@ -1,0 +1,283 @@
+package discharger
+
+import (
+	"bytes"
+	"fmt"
+	"math"
+	"time"
+
+	"github.com/discharger/discharger/discharger/caveat"
+)
+
+// This file says what a revocation is once it is only remembered: a store that
+// can lose what it has acknowledged has each process write down what it
+// revokes, and do it again if that comes about. It is as pure as Step is.
+//
+// Doing it again must bring back nothing that was revoked and end nothing that
+// was not, whatever others have done meanwhile. For a session that is simple:
+// once ended, it stays ended. "All of a user's sessions" is a generation, and
+// the store may have forgotten it together with the one session that was
+// excepted, which then has to be lifted above the generation again, and so has
+// a session that began after the revocation and before anyone noticed. Which
+// those are, only clocks can tell: a session counts as a later one if it was
+// activated more than [ClockSlack] after the revocation. One that began sooner
+// after it is ended too: somebody logs in once more, and nobody stays logged in
+// who should not. Sessions that were minted before the revocation but activated
+// after the store forgot it are not told from later ones.
+//
+// "All of a homeserver's" is a generation too, of which no session is excepted:
+// sessions that began between the loss and its discovery end with the others.
+
+// ClockSlack is how far apart the clocks of a service's processes may be.
+const ClockSlack = 10 * time.Second
+
+// JournalKind is what an entry of a journal is about.
+type JournalKind uint8
+
+// The kinds.
+const (
+	JournalSession    JournalKind = iota + 1 // one session
+	JournalUser                              // all of a user's but Except
+	JournalHomeserver                        // all of a homeserver's
+)
+
+// JournalEntry is one revocation, as a process remembers it that has ordered
+// it or heard of it.
+type JournalEntry struct {
+	Kind       JournalKind
+	Homeserver string
+	User       string           // not of a homeserver
+	Session    caveat.SessionID // of a session
+	Except     caveat.SessionID // of a user; zero: none
+	Generation uint64           // of a user or a homeserver: what it was raised to; of a session: its epoch
+	At         int64            // Unix ms
+
+	// Keep is until when the store has to remember the revocation, and
+	// ExceptKeep until when it has to remember the excepted session, in Unix
+	// seconds; zero: for ever.
+	Keep, ExceptKeep int64
+}
+
+// JournalOf returns what a write revokes: every session whose record becomes a
+// tombstone, and the user's sessions if its own record is written.
+func JournalOf(w Write) ([]JournalEntry, error) {
+	if !w.Revokes {
+		return nil, nil
+	}
+	var out []JournalEntry
+	user := -1
+	for _, c := range w.Changes {
+		if c.Session != (caveat.SessionID{}) || c.New == nil {
+			continue
+		}
+		var v Revocation
+		if err := v.UnmarshalBinary(c.New); err != nil {
+			return nil, fmt.Errorf("journal revocation of a user: %w", err)
+		}
+		user = len(out)
+		out = append(out, JournalEntry{
+			Kind: JournalUser, Homeserver: w.User.Homeserver, User: w.User.User,
+			Except: v.Except, Generation: v.Generation, At: v.At, Keep: unixOrNever(c.Expires),
+		})
+	}
+	for _, c := range w.Changes {
+		if c.Session == (caveat.SessionID{}) || c.New == nil {
+			continue
+		}
+		var r Record
+		if err := r.UnmarshalBinary(c.New); err != nil {
+			return nil, fmt.Errorf("journal revocation of a session: %w", err)
+		}
+		switch {
+		case r.Ended > 0:
+			out = append(out, JournalEntry{
+				Kind: JournalSession, Homeserver: w.User.Homeserver, User: w.User.User, Session: c.Session,
+				Generation: r.Confirmed.Epoch, At: r.Ended, Keep: unixOrNever(c.Expires),
+			})
+		case user >= 0 && c.Session == out[user].Except:
+			out[user].ExceptKeep = unixOrNever(c.Expires)
+		}
+	}
+	return out, nil
+}
+
+// JournalOfHomeserver returns what a new record of a homeserver revokes.
+func JournalOfHomeserver(homeserver string, record []byte) (JournalEntry, error) {
+	var v Revocation
+	if err := v.UnmarshalBinary(record); err != nil {
+		return JournalEntry{}, fmt.Errorf("journal revocation of a homeserver: %w", err)
+	}
+	return JournalEntry{Kind: JournalHomeserver, Homeserver: homeserver, Generation: v.Generation, At: v.At}, nil
+}
+
+func unixOrNever(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	return t.Unix() + 1
+}
+
+// replay is what the records of one user become.
+type replay struct {
+	now      int64 // Unix ms
+	user     Revocation
+	raised   bool
+	keepUser int64
+	sessions map[caveat.SessionID]*replayed
+}
+
+type replayed struct {
+	Record
+	changed bool
+	keep    int64
+}
+
+// Replay returns the changes that make a user's records show what the entries
+// say, which are all of that user, the oldest first. Nothing to change is no
+// changes. Records that cannot be read are left as they are: nobody gets a
+// discharge by them.
+func Replay(entries []JournalEntry, l Listing, now time.Time) ([]Change, error) {
+	p := replay{now: now.UnixMilli(), sessions: make(map[caveat.SessionID]*replayed, len(l.Sessions))}
+	if err := p.user.UnmarshalBinary(l.User); err != nil {
+		return nil, fmt.Errorf("replay revocations: %w", err)
+	}
+	for id, raw := range l.Sessions {
+		r := &replayed{}
+		if err := r.UnmarshalBinary(raw); err == nil {
+			p.sessions[id] = r
+		}
+	}
+	for i := range entries {
+		switch e := &entries[i]; e.Kind {
+		case JournalSession:
+			if _, unreadable := l.Sessions[e.Session]; !unreadable || p.sessions[e.Session] != nil {
+				p.endSession(e)
+			}
+		case JournalUser:
+			p.endUser(e)
+		default:
+			return nil, fmt.Errorf("replay revocations: kind %d is not a user's", e.Kind)
+		}
+	}
+	return p.changes(l)
+}
+
+// endSession makes a session's record a tombstone. Where there is none, one is
+// needed as long as the session could be activated.
+func (p *replay) endSession(e *JournalEntry) {
+	r := p.sessions[e.Session]
+	switch {
+	case r == nil && e.Keep != 0 && e.Keep*1000 <= p.now, r != nil && r.Ended > 0:
+		return
+	case r == nil:
+		r = &replayed{}
+		p.sessions[e.Session] = r
+		r.Confirmed.Epoch = e.Generation
+	}
+	p.end(r, e)
+}
+
+// end makes a record a tombstone that stays at least as long as was meant at
+// first, and long enough for all who look at the session now.
+func (p *replay) end(r *replayed, e *JournalEntry) {
+	r.Record = *r.Record.ended(e.At)
+	r.changed = true
+	r.keep = (p.now + tombstoneSlack.Milliseconds()) / 1000
+	if e.Keep == 0 {
+		r.keep = 0
+	} else {
+		r.keep = max(r.keep, e.Keep)
+	}
+}
+
+// endUser raises a user's generation. If it is as high already, others may
+// have raised it since the store forgot this one: then a session they excepted
+// is ended if it is one that this revocation did not except.
+func (p *replay) endUser(e *JournalEntry) {
+	lost := p.user.Generation < e.Generation
+	slack := ClockSlack.Milliseconds()
+	for id, r := range p.sessions {
+		if r.Ended > 0 || r.UserGeneration < p.user.Generation {
+			continue
+		}
+		switch {
+		case lost && id == e.Except:
+			r.UserGeneration, r.changed, r.keep = e.Generation, true, e.ExceptKeep
+		case lost && r.Created > e.At+slack:
+			r.UserGeneration, r.changed, r.keep = e.Generation, true, 0
+		case !lost && id != e.Except && r.Created < e.At-slack:
+			p.end(r, e)
+		}
+	}
+	if !lost && p.user.At >= e.At {
+		return
+	}
+	// The record is kept as long after the latest revocation as it was after
+	// this one.
+	if e.At >= p.user.At {
+		p.user.At, p.user.Except = e.At, e.Except
+	}
+	p.user.Generation = max(p.user.Generation, e.Generation)
+	if p.raised = true; e.Keep != 0 {
+		p.keepUser = max(p.keepUser, e.Keep+(p.user.At-e.At)/1000)
+	} else {
+		p.keepUser = math.MaxInt64
+	}
+}
+
+func (p *replay) changes(l Listing) ([]Change, error) {
+	var out []Change
+	add := func(id caveat.SessionID, old []byte, keep int64, next interface{ MarshalBinary() ([]byte, error) }) error {
+		b, err := next.MarshalBinary()
+		if err != nil {
+			return fmt.Errorf("replay revocations: %w", err)
+		}
+		if bytes.Equal(b, old) {
+			return nil
+		}
+		c := Change{Session: id, Old: old, New: b}
+		if keep > 0 && keep < math.MaxInt64 {
+			c.Expires = time.Unix(keep, 0)
+		}
+		out = append(out, c)
+		return nil
+	}
+	if p.raised {
+		if err := add(caveat.SessionID{}, l.User, p.keepUser, p.user); err != nil {
+			return nil, err
+		}
+	}
+	for id, r := range p.sessions {
+		if !r.changed {
+			continue
+		}
+		if err := add(id, l.Sessions[id], r.keep, &r.Record); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}
+
+// ReplayHomeserver returns what a homeserver's record becomes when it shows
+// what the entries say: the same bytes if it does so already.
+func ReplayHomeserver(entries []JournalEntry, record []byte) ([]byte, error) {
+	var v Revocation
+	if err := v.UnmarshalBinary(record); err != nil {
+		return nil, fmt.Errorf("replay revocations: %w", err)
+	}
+	old := v
+	for i := range entries {
+		if entries[i].Kind != JournalHomeserver {
+			return nil, fmt.Errorf("replay revocations: kind %d is not a homeserver's", entries[i].Kind)
+		}
+		v.Generation, v.At = max(v.Generation, entries[i].Generation), max(v.At, entries[i].At)
+	}
+	if v == old {
+		return record, nil
+	}
+	b, err := v.MarshalBinary()
+	if err != nil {
+		return nil, fmt.Errorf("replay revocations: %w", err)
+	}
+	return b, nil
+}

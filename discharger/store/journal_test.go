@@ -1,0 +1,361 @@
+package store_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/discharger/discharger/discharger"
+	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/store"
+	"github.com/discharger/discharger/discharger/store/redistest"
+)
+
+func openJournal(t testing.TB, cfg store.JournalConfig) *store.Journal {
+	t.Helper()
+	if cfg.Path == "" {
+		cfg.Path = filepath.Join(t.TempDir(), "journal.db")
+	}
+	j, err := store.OpenJournal(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { j.Close() })
+	return j
+}
+
+func entryOf(id byte) discharger.JournalEntry {
+	return discharger.JournalEntry{
+		Kind: discharger.JournalSession, Homeserver: "example.org", User: "@alice:example.org",
+		Session: caveat.SessionID{id}, At: 1000 * int64(id), Keep: 5,
+	}
+}
+
+func all(t testing.TB, j *store.Journal) []discharger.JournalEntry {
+	t.Helper()
+	got, err := j.All()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return got
+}
+
+// TestJournal writes entries, and finds them again after the file was closed.
+func TestJournal(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "journal.db")
+	j, err := store.OpenJournal(store.JournalConfig{Path: path})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []discharger.JournalEntry{
+		entryOf(1),
+		{Kind: discharger.JournalUser, Homeserver: "\x00\xff", User: strings.Repeat("x", 4096), Except: caveat.SessionID{9}, Generation: 1 << 60, At: -1, Keep: 1, ExceptKeep: 2},
+		{Kind: discharger.JournalHomeserver, Homeserver: "h", Generation: 3, At: 7},
+	}
+	for range 3 { // the same again is written once
+		if err := j.Add(t.Context(), want...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := all(t, j); !slices.Equal(got, want) {
+		t.Errorf("the journal has %+v", got)
+	}
+	if _, err := store.OpenJournal(store.JournalConfig{Path: path}); err == nil || !strings.Contains(err.Error(), "another process") {
+		t.Errorf("opened twice: %v", err)
+	}
+	if err := j.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("the file is %v, %v", info.Mode(), err)
+	}
+	j = openJournal(t, store.JournalConfig{Path: path})
+	if got := all(t, j); !slices.Equal(got, want) {
+		t.Errorf("reopened, the journal has %+v", got)
+	}
+}
+
+// TestJournalTogether has many write at the same time.
+func TestJournalTogether(t *testing.T) {
+	t.Parallel()
+	j := openJournal(t, store.JournalConfig{})
+	var wg sync.WaitGroup
+	for i := range 200 {
+		wg.Go(func() {
+			if err := j.Add(t.Context(), entryOf(byte(i))); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	if n := len(all(t, j)); n != 200 {
+		t.Errorf("%d entries", n)
+	}
+}
+
+// TestJournalBounds lets time pass and too many come.
+func TestJournalBounds(t *testing.T) {
+	t.Parallel()
+	c := newClock()
+	var log logBuffer
+	path := filepath.Join(t.TempDir(), "journal.db")
+	j := openJournal(t, store.JournalConfig{Path: path, Window: time.Hour, MaxEntries: 10, Now: c.now, Log: log.logger()})
+	if err := j.Add(t.Context(), entryOf(1), entryOf(2)); err != nil {
+		t.Fatal(err)
+	}
+	c.advance(59 * time.Minute)
+	if err := j.Add(t.Context(), entryOf(3)); err != nil {
+		t.Fatal(err)
+	}
+	c.advance(2 * time.Minute)
+	if got := all(t, j); !slices.Equal(got, []discharger.JournalEntry{entryOf(3)}) {
+		t.Errorf("after the window: %+v", got)
+	}
+	if err := j.Add(t.Context(), entryOf(1)); err != nil { // its first writing is over
+		t.Fatal(err)
+	}
+	if got := all(t, j); !slices.Equal(got, []discharger.JournalEntry{entryOf(3), entryOf(1)}) {
+		t.Errorf("added again after the window: %+v", got)
+	}
+	for i := range 40 {
+		if err := j.Add(t.Context(), entryOf(byte(100+i))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got := all(t, j)
+	if len(got) != 10 || got[0] != entryOf(130) || got[9] != entryOf(139) {
+		t.Errorf("of 40, %d are left, from %+v on", len(got), got[0].Session)
+	}
+	if n := strings.Count(log.String(), "the journal of revocations is full"); n != 1 {
+		t.Errorf("warned %d times: %s", n, log.String())
+	}
+	before, err := os.Stat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 500 {
+		if err := j.Add(t.Context(), entryOf(byte(i))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if after, err := os.Stat(path); err != nil || after.Size() > 2*before.Size() {
+		t.Errorf("the file grew from %d to %d bytes, %v", before.Size(), after.Size(), err)
+	}
+}
+
+func TestJournalRefuses(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	rubbish := filepath.Join(dir, "rubbish")
+	if err := os.WriteFile(rubbish, bytes.Repeat([]byte("rubbish"), 10_000), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for what, cfg := range map[string]store.JournalConfig{
+		"no path":      {},
+		"no directory": {Path: filepath.Join(dir, "none", "journal.db")},
+		"a directory":  {Path: dir},
+		"rubbish":      {Path: rubbish},
+		"window":       {Path: filepath.Join(dir, "j"), Window: -1},
+		"entries":      {Path: filepath.Join(dir, "j"), MaxEntries: -1},
+	} {
+		if j, err := store.OpenJournal(cfg); err == nil {
+			j.Close()
+			t.Errorf("%s: opened", what)
+		}
+	}
+	j := openJournal(t, store.JournalConfig{})
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := j.Add(ctx, entryOf(1)); !errors.Is(err, context.Canceled) {
+		t.Errorf("Add with an ended context: %v", err)
+	}
+}
+
+// A life is a session's record, as the service writes it.
+func live(t testing.TB, generation uint64) []byte {
+	t.Helper()
+	r := discharger.Record{Mode: caveat.ModeOpen, Created: 1_700_000_000_000, LastUsed: 1_700_000_000_000, UserGeneration: generation, Device: "D"}
+	return marshal(t, &r)
+}
+
+func tombstone(t testing.TB) []byte {
+	t.Helper()
+	return marshal(t, &discharger.Record{Ended: 1_700_000_100_000})
+}
+
+func marshal(t testing.TB, v interface{ MarshalBinary() ([]byte, error) }) []byte {
+	t.Helper()
+	b, err := v.MarshalBinary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// forgetful starts a server that loses what was written since the last SAVE
+// when it is killed.
+func forgetful(t testing.TB) *redisServer { return startRedis(t, "--dbfilename", "dump.rdb") }
+
+// crash kills the server and starts it with what it saved last.
+func (s *redisServer) crash(t testing.TB) {
+	s.Kill(t)
+	s.Restart(t)
+}
+
+// TestJournalReplay takes back revocations of all three kinds. They are there
+// again before anybody is told of a session.
+func TestJournalReplay(t *testing.T) {
+	t.Parallel()
+	s := forgetful(t)
+	j := openJournal(t, store.JournalConfig{})
+	f := newRedisFixture(t, s, func(c *store.RedisConfig) {
+		c.Journal = j
+		c.Wait = func(context.Context, time.Duration) error { return nil }
+	})
+	alice, bob, one, kept, other := someone(), someone(), newSession(), newSession(), newSession()
+	f.swap(t, true, alice, discharger.Change{Session: one, New: live(t, 0)})
+	f.swap(t, true, bob, discharger.Change{Session: kept, New: live(t, 0)}, discharger.Change{Session: other, New: live(t, 0)})
+	s.do(t, "save")
+	revoke := func(u discharger.UserKey, changes ...discharger.Change) {
+		t.Helper()
+		if ok, err := f.Swap(t.Context(), discharger.Write{User: u, Revokes: true, Changes: changes}); !ok || err != nil {
+			t.Fatalf("revoke: %v, %v", ok, err)
+		}
+	}
+	all := discharger.Revocation{Generation: 1, At: 1_700_000_200_000, Except: kept}
+	home := marshal(t, discharger.Revocation{Generation: 1, At: 1_700_000_300_000})
+	revoke(alice, discharger.Change{Session: one, Old: live(t, 0), New: tombstone(t), Expires: time.Now().Add(time.Hour)})
+	revoke(bob, discharger.Change{New: marshal(t, all)}, discharger.Change{Session: kept, Old: live(t, 0), New: live(t, 1)})
+	if ok, err := f.SwapHomeserver(t.Context(), alice.Homeserver, nil, home); !ok || err != nil {
+		t.Fatalf("revoke: %v, %v", ok, err)
+	}
+	s.crash(t)
+	refused := 0
+	redistest.Eventually(t, "the store answers again", func() bool {
+		v, err := f.Load(t.Context(), alice, one)
+		if err != nil {
+			refused++
+			return false
+		}
+		if !bytes.Equal(v.Session, tombstone(t)) || !bytes.Equal(v.Homeserver, home) {
+			t.Fatalf("after the crash the session is %x and the homeserver %x", v.Session, v.Homeserver)
+		}
+		return true
+	})
+	if refused == 0 {
+		t.Error("the store was never shut")
+	}
+	f.expect(t, bob, kept, string(live(t, 1)), string(marshal(t, all)))
+	f.expect(t, bob, other, string(live(t, 0)), string(marshal(t, all)))
+	r := f.Store.(*store.Redis)
+	st := r.JournalStats()
+	if st.Entries != 3 || st.Added != 3 || st.Replays != 2 || st.Replayed != 4 || st.LastFailover.IsZero() || st.Shut {
+		t.Errorf("statistics: %+v", st)
+	}
+}
+
+// TestJournalRestart takes the process down before the server. The next one
+// with the same file makes up for it before it opens.
+func TestJournalRestart(t *testing.T) {
+	t.Parallel()
+	s := forgetful(t)
+	path := filepath.Join(t.TempDir(), "journal.db")
+	u, id := someone(), newSession()
+	open := func() (*store.Journal, *store.Redis) {
+		j, err := store.OpenJournal(store.JournalConfig{Path: path})
+		if err != nil {
+			t.Fatal(err)
+		}
+		cfg := s.config()
+		cfg.Journal = j
+		r, err := store.OpenRedis(t.Context(), cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return j, r
+	}
+	for round, replayed := range []uint64{0, 1, 0} {
+		j, r := open()
+		f := &fixture{Store: r, clock: newClock()}
+		if round == 0 {
+			f.swap(t, true, u, discharger.Change{Session: id, New: live(t, 0)})
+			s.do(t, "save")
+			w := discharger.Write{User: u, Revokes: true, Changes: []discharger.Change{{Session: id, Old: live(t, 0), New: tombstone(t)}}}
+			if ok, err := r.Swap(t.Context(), w); !ok || err != nil {
+				t.Fatalf("revoke: %v, %v", ok, err)
+			}
+		}
+		f.expect(t, u, id, string(tombstone(t)), "")
+		if got := r.JournalStats().Replayed; got != replayed {
+			t.Errorf("round %d: %d records were replayed, want %d", round, got, replayed)
+		}
+		if err := errors.Join(r.Close(), j.Close()); err != nil {
+			t.Fatal(err)
+		}
+		if round == 0 {
+			s.crash(t)
+		}
+	}
+}
+
+// TestJournalUndecided acknowledges nothing that is not in the journal, and
+// keeps nothing there that did not happen.
+func TestJournalUndecided(t *testing.T) {
+	t.Parallel()
+	s := startRedis(t)
+	j := openJournal(t, store.JournalConfig{})
+	f := newRedisFixture(t, s, func(c *store.RedisConfig) { c.Journal = j })
+	u, id := someone(), newSession()
+	f.swap(t, true, u, discharger.Change{Session: id, New: live(t, 0)})
+	w := discharger.Write{User: u, Revokes: true, Changes: []discharger.Change{{Session: id, Old: live(t, 7), New: tombstone(t)}}}
+	if ok, err := f.Swap(t.Context(), w); ok || err != nil {
+		t.Fatalf("a swap of something else gave %v, %v", ok, err)
+	}
+	if got := all(t, j); len(got) != 0 {
+		t.Errorf("of a lost race, the journal keeps %+v", got)
+	}
+	store.BreakJournal(j)
+	w.Changes[0].Old = live(t, 0)
+	if ok, err := f.Swap(t.Context(), w); ok || err == nil || !strings.Contains(err.Error(), "journal") {
+		t.Errorf("without a journal, a revocation gave %v, %v", ok, err)
+	}
+	f.expect(t, u, id, string(live(t, 0)), "")
+	f.swap(t, true, u, discharger.Change{Session: id, Old: live(t, 0), New: live(t, 1)}) // what is no revocation goes on
+}
+
+// TestJournalLost accepts the loss of everything, which the journal must not
+// be in the way of.
+func TestJournalLost(t *testing.T) {
+	t.Parallel()
+	s := forgetful(t)
+	j := openJournal(t, store.JournalConfig{})
+	c := newClock()
+	f := newRedisFixture(t, s, func(cfg *store.RedisConfig) { cfg.Journal, cfg.Now = j, c.now })
+	u, id := someone(), newSession()
+	f.swap(t, true, u, discharger.Change{Session: id, New: live(t, 0)})
+	w := discharger.Write{User: u, Revokes: true, Changes: []discharger.Change{{Session: id, Old: live(t, 0), New: tombstone(t)}}}
+	if ok, err := f.Swap(t.Context(), w); !ok || err != nil {
+		t.Fatalf("revoke: %v, %v", ok, err)
+	}
+	s.crash(t)
+	redistest.Eventually(t, "the loss is noticed", func() bool {
+		c.advance(2 * time.Second)
+		return errors.Is(f.Ready(t.Context()), discharger.ErrStoreLost)
+	})
+	if err := f.Store.(*store.Redis).AcceptLoss(t.Context()); err != nil && !strings.Contains(err.Error(), "replayed") {
+		t.Fatal(err)
+	}
+	redistest.Eventually(t, "the store is ready", func() bool { return f.Ready(t.Context()) == nil })
+	f.expect(t, u, id, string(tombstone(t)), "")
+	if st := f.Store.(*store.Redis).JournalStats(); st.Shut || st.Replayed != 1 {
+		t.Errorf("statistics: %+v", st)
+	}
+}

@@ -1,0 +1,160 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/discharger/discharger/discharger"
+)
+
+// replayAll makes the store show what entries say, and returns how many
+// records had to be changed.
+func (g *guardian) replayAll(ctx context.Context, entries []discharger.JournalEntry) (int, error) {
+	homeservers := make(map[string][]discharger.JournalEntry)
+	users := make(map[discharger.UserKey][]discharger.JournalEntry)
+	for _, e := range entries {
+		if e.Kind == discharger.JournalHomeserver {
+			homeservers[e.Homeserver] = append(homeservers[e.Homeserver], e)
+			continue
+		}
+		u := discharger.UserKey{Homeserver: e.Homeserver, User: e.User}
+		users[u] = append(users[u], e)
+	}
+	var (
+		mu    sync.Mutex
+		total int
+		errs  []error
+		wg    sync.WaitGroup
+	)
+	note := func(n int, err error) {
+		mu.Lock()
+		defer mu.Unlock()
+		if total += n; err != nil && len(errs) < 3 {
+			errs = append(errs, err)
+		}
+	}
+	room := make(chan struct{}, replayers)
+	for u, some := range users {
+		room <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-room }()
+			note(g.replayUser(ctx, u, some))
+		})
+	}
+	wg.Wait()
+	for name, some := range homeservers {
+		note(g.replayHomeserver(ctx, name, some))
+	}
+	return total, errors.Join(errs...)
+}
+
+// replayRaces bounds how often a replay of one user is begun again because
+// other processes write there.
+const replayRaces = 32
+
+func (g *guardian) replayUser(ctx context.Context, u discharger.UserKey, entries []discharger.JournalEntry) (int, error) {
+	for range replayRaces {
+		l, err := g.store.List(ctx, u)
+		if err != nil {
+			return 0, fmt.Errorf("replay: %w", err)
+		}
+		changes, err := discharger.Replay(entries, l, g.store.cfg.Now())
+		if err != nil || len(changes) == 0 {
+			return 0, err
+		}
+		// Not as a revocation: that would be journaled, and wait for
+		// replicas which a primary may lack that was just promoted.
+		done, err := g.store.Swap(ctx, discharger.Write{User: u, Changes: changes})
+		if err != nil {
+			return 0, fmt.Errorf("replay: %w", err)
+		}
+		if done {
+			return len(changes), nil
+		}
+	}
+	return 0, errors.New("replay: others change a user's sessions all the time")
+}
+
+func (g *guardian) replayHomeserver(ctx context.Context, name string, entries []discharger.JournalEntry) (int, error) {
+	for range replayRaces {
+		record, err := g.store.askHomeserver(ctx, name, time.Time{})
+		if err != nil {
+			return 0, fmt.Errorf("replay: %w", err)
+		}
+		next, err := discharger.ReplayHomeserver(entries, record)
+		if err != nil || string(next) == string(record) {
+			return 0, err
+		}
+		done, err := g.store.SwapHomeserver(ctx, name, record, next)
+		if err != nil {
+			return 0, fmt.Errorf("replay: %w", err)
+		}
+		if done {
+			return 1, nil
+		}
+	}
+	return 0, errors.New("replay: others change a homeserver's record all the time")
+}
+
+// revoke makes a revocation: with a journal, it is written there first, then
+// to the store, and if that says it did not happen, taken out of the journal
+// again. What is no revocation has no entries.
+func (r *Redis) revoke(ctx context.Context, of func() ([]discharger.JournalEntry, error), make func() (bool, error)) (bool, error) {
+	if r.guard == nil {
+		return make()
+	}
+	entries, err := of()
+	if err != nil {
+		return false, err
+	}
+	if len(entries) == 0 {
+		return make()
+	}
+	if err := r.usable(ctx); err != nil {
+		return false, err
+	}
+	n, err := r.cfg.Journal.note(ctx, entries)
+	if err != nil {
+		return false, err
+	}
+	done, err := make()
+	if err != nil {
+		return done, err
+	}
+	if err := r.cfg.Journal.settle(ctx, n, done); err != nil {
+		return false, err
+	}
+	return done, nil
+}
+
+// JournalStats says what a store's journal has done and is doing.
+type JournalStats struct {
+	Entries      int64     // in the file
+	Bytes        int64     // size of the file
+	Added        uint64    // entries, since the process started
+	Dropped      uint64    // entries that went before their time, because there were too many
+	Replays      uint64    // times that the primaries were brought up to date
+	Replayed     uint64    // records that had to be changed for that
+	LastFailover time.Time // when another primary was last met; zero: not since the process started
+	Shut         bool      // the store waits for a replay
+}
+
+// JournalStats returns them; without a journal, all is zero.
+func (r *Redis) JournalStats() JournalStats {
+	g := r.guard
+	if g == nil {
+		return JournalStats{}
+	}
+	s := JournalStats{
+		Entries: g.journal.entries.Load(), Bytes: g.journal.size.Load(),
+		Added: g.journal.added.Load(), Dropped: g.journal.dropped.Load(),
+		Replays: g.replays.Load(), Replayed: g.replayed.Load(), Shut: g.shut.Load(),
+	}
+	if ms := g.lastFailover.Load(); ms != 0 {
+		s.LastFailover = time.UnixMilli(ms)
+	}
+	return s
+}
