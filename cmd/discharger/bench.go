@@ -85,7 +85,7 @@ func (b *benchRun) run(ctx context.Context) (err error) {
 		return fmt.Errorf("bench: %w", err)
 	}
 	if b.json {
-		return report.WriteJSON(b.t.out)
+		return writeJSON(b.t.out, report)
 	}
 	return report.WriteText(b.t.out)
 }

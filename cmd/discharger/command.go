@@ -55,7 +55,7 @@ func commands() []command {
 		policyCheckCommand(), policyTestCommand(), policyEvalCommand(), policyDiffCommand(),
 		policyShowCommand(), policyFieldsCommand(), policySchemaCommand(), schemaCheckCommand(), schemaDocsCommand(),
 		configCheckCommand(), configExampleCommand(), healthCommand(), versionCommand(),
-		benchReferenceCommand(), benchCommand(),
+		benchNumbersCommand(), benchReferenceCommand(), benchCommand(),
 	}
 }
 

@@ -32,7 +32,7 @@ var layout = map[string][]string{
 		"discharger/gateway", "discharger/homeserver", "discharger/server", "discharger/store", "policy", "policy/schema",
 	},
 	"cmd/discharger/bench": {
-		"cmd/discharger/bench/reference", "config/keyfile", "discharger/api", "discharger/caveat", "discharger/homeserver",
+		"cmd/discharger/bench/reference", "config/keyfile", "discharger/api", "discharger/caveat", "discharger/homeserver", "policy",
 	},
 	"cmd/discharger/bench/reference": {},
 	"cmd/discharger/interop":         {},
@@ -80,7 +80,7 @@ var homes = []home{
 	// Macaroons. The bakery is what there has to be agreement with, not what
 	// requests are answered with.
 	{"gopkg.in/macaroon.v2", []string{
-		"cmd/discharger", "discharger/api", "discharger/api/bakeryclient", "discharger/gateway", "discharger/homeserver",
+		"cmd/discharger", "cmd/discharger/bench/reference", "discharger/api", "discharger/api/bakeryclient", "discharger/gateway", "discharger/homeserver",
 	}, []string{anywhere}},
 	{"github.com/go-macaroon-bakery/macaroon-bakery/v3", []string{
 		"discharger/api/bakeryclient", "cmd/discharger/bench/reference",

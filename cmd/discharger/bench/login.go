@@ -23,16 +23,21 @@ type logins struct {
 	count      atomic.Int64
 }
 
-// newLogins makes logins of a homeserver, for a service with this public key.
-func newLogins(ring *keyfile.Ring, service caveat.PublicKey, perUser int) (*logins, error) {
+// newHomeserver is what a homeserver makes of its keys. cache is its CacheSize.
+func newHomeserver(ring *keyfile.Ring, service caveat.PublicKey, cache int) (*homeserver.Homeserver, error) {
 	var keys homeserver.Keys
 	for _, k := range ring.Of(keyfile.Root) {
 		keys = append(keys, k.Secret())
 	}
-	h, err := homeserver.New(homeserver.Config{
+	return homeserver.New(homeserver.Config{
 		Name: ring.Peer.Name, Location: ring.Peer.Service, Discharger: service,
-		Keys: keys, KeyPair: ring.Of(keyfile.Seal)[0].Pair(),
+		Keys: keys, KeyPair: ring.Of(keyfile.Seal)[0].Pair(), CacheSize: cache,
 	})
+}
+
+// newLogins makes logins of a homeserver, for a service with this public key.
+func newLogins(ring *keyfile.Ring, service caveat.PublicKey, perUser int) (*logins, error) {
+	h, err := newHomeserver(ring, service, 0)
 	if err != nil {
 		return nil, err
 	}
@@ -100,7 +105,7 @@ func (l *logins) appendLogout(b []byte, s *login) []byte {
 }
 
 const (
-	userAgent = "Benchmark/1.0 (as long as those of clients are, or thereabouts)"
+	userAgent = "Element/1.11.80 (Linux; bench)"
 	clientIP  = "198.51.100.17"
 )
 

@@ -2,7 +2,6 @@ package bench
 
 import (
 	"bytes"
-	"encoding/json"
 	"fmt"
 	"io"
 	"os"
@@ -90,22 +89,45 @@ func (r *Report) finish(subjects []*subject) {
 		r.Subjects = append(r.Subjects, Subject{Name: s.name, Middle: s.middle(), Rounds: s.samples})
 	}
 	for _, ref := range subjects[1:] {
-		for _, of := range []struct {
-			name string
-			f    func(*Sample) float64
-		}{
-			{"requests per second", func(s *Sample) float64 { return s.PerSecond }},
-			{"requests per second of processor time", perCore},
-			{"processor time per request", func(s *Sample) float64 { return s.CPU }},
-			{"p50", func(s *Sample) float64 { return s.P50 }},
-			{"p99", func(s *Sample) float64 { return s.P99 }},
-			{"allocations per request", func(s *Sample) float64 { return s.Allocs }},
-		} {
+		for _, of := range aspects() {
 			if spread, ok := ratios(subjects[0], ref, of.f); ok {
 				r.Ratios = append(r.Ratios, Ratio{ref.name, of.name, spread})
 			}
 		}
 	}
+}
+
+// The names of what is compared.
+const (
+	ofCore = "requests per second of processor time"
+	ofCPU  = "processor time per request"
+	ofP99  = "p99"
+)
+
+type aspect struct {
+	name string
+	f    func(*Sample) float64
+}
+
+func aspects() []aspect {
+	return []aspect{
+		{"requests per second", func(s *Sample) float64 { return s.PerSecond }},
+		{ofCore, perCore},
+		{ofCPU, func(s *Sample) float64 { return s.CPU }},
+		{"p50", func(s *Sample) float64 { return s.P50 }},
+		{ofP99, func(s *Sample) float64 { return s.P99 }},
+		{"allocations per request", func(s *Sample) float64 { return s.Allocs }},
+	}
+}
+
+// ratio finds what the first reference was compared in.
+func (r *Report) ratio(of string) Spread {
+	for _, x := range r.Ratios {
+		if x.Of == of {
+			return x.Spread
+		}
+	}
+	return Spread{}
 }
 
 // perCore is how many requests a processor answers in a second.
@@ -114,13 +136,6 @@ func perCore(s *Sample) float64 {
 		return 0
 	}
 	return 1e6 / s.CPU
-}
-
-// WriteJSON writes everything that is known.
-func (r *Report) WriteJSON(w io.Writer) error {
-	e := json.NewEncoder(w)
-	e.SetIndent("", "  ")
-	return e.Encode(r)
 }
 
 // WriteText writes tables for people.
