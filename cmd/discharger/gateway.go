@@ -107,7 +107,10 @@ func newFront(ctx context.Context, cfg *config.Config, ring *keyfile.Ring, p gat
 		Upstream: cfg.Gateway.Upstream, PublicURL: cfg.Gateway.PublicURL, Service: p.service,
 		APIKey: ring.Of(keyfile.API)[0].APIKey(), Keys: keys, KeyPair: ring.Of(keyfile.Seal)[0].Pair(), Discharger: p.serviceKey,
 		Vault: cfg.GatewayVaultFile(), TrustedProxies: cfg.TrustedProxies, Leeway: p.leeway,
-		Registerer: p.registerer, Log: p.log, Access: p.access, Clock: p.now,
+		Legacy: gateway.Legacy{
+			Reject: cfg.Gateway.Legacy == config.LegacyReject, Until: cfg.Gateway.LegacyUntil, OnceNew: cfg.Gateway.OnceNew,
+		},
+		Reconcile: cfg.Gateway.Reconcile, Registerer: p.registerer, Log: p.log, Access: p.access, Clock: p.now,
 	}
 	for _, d := range cfg.Gateway.ForeignTokens {
 		gc.ForeignTokens = append(gc.ForeignTokens, [sha256.Size]byte(d))

@@ -8,7 +8,6 @@ import (
 	"strings"
 
 	"github.com/discharger/discharger/discharger/api"
-	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/homeserver"
 )
 
@@ -69,7 +68,10 @@ func (g *Gateway) verifyRotate(ctx context.Context, x *exchange, token string, f
 	if x.identity = id; g.seen.isNew(id) {
 		g.seen.note(id)
 	}
-	return g.alive(id.Session)
+	if err := g.alive(id); err != nil {
+		return err
+	}
+	return g.heardOver(id)
 }
 
 // verifyHeld verifies an access macaroon together with the discharge that the
@@ -84,13 +86,20 @@ func (g *Gateway) verifyHeld(ctx context.Context, x *exchange, token string, who
 			return err
 		}
 	}
-	if err := g.alive(p.session.id); err != nil {
+	if err := g.alive(p.identity); err != nil {
 		return err
+	}
+	over := g.feed.Revoked(p.identity)
+	if over {
+		p.session.current.Store(nil) // the service knows how it ended
 	}
 	bundle, err := g.held.bundle(ctx, p, who)
 	if err != nil {
 		x.identity = p.identity // whose session it was
 		return err
+	}
+	if over {
+		return &api.RefusedError{Reason: api.ReasonSessionEnded, SoftLogout: true, Message: "revoked"}
 	}
 	x.narrowed = p.narrowed
 	x.identity, err = g.hs.Verify(ctx, bundle, from)
@@ -100,14 +109,6 @@ func (g *Gateway) verifyHeld(ctx context.Context, x *exchange, token string, who
 		return &api.UnavailableError{Err: errors.New("a new discharge has expired already: clocks differ, here and at the service")}
 	}
 	return err
-}
-
-// alive gives a refusal for a session that is known to be over.
-func (g *Gateway) alive(id caveat.SessionID) error {
-	if soft, dead := g.dead.get(id); dead {
-		return &api.RefusedError{Reason: api.ReasonSessionEnded, SoftLogout: soft, Message: "logged out"}
-	}
-	return nil
 }
 
 // present verifies a held token that was not seen before.

@@ -44,10 +44,16 @@ type Config struct {
 	// Discharger is the service's public key.
 	Discharger caveat.PublicKey
 
+	// Reconcile is how often the service is asked which sessions there still
+	// are. 0: never.
+	Reconcile time.Duration
 	// Vault is the file in which the gateway keeps what it owes to the service
 	// and to the homeserver; see the package comment.
 	Vault string
 
+	// Legacy says what becomes of tokens that are not the gateway's. The zero
+	// value: they are the homeserver's business.
+	Legacy Legacy
 	// ForeignTokens holds the SHA-256 of tokens that are not the gateway's and
 	// are passed on in any case: those of application services.
 	ForeignTokens [][sha256.Size]byte
@@ -83,6 +89,7 @@ type Gateway struct {
 	metrics  *metrics
 	held     *heldSessions
 	opened   *recent[caveat.SessionID, openedToken]
+	owners   *recent[[sha256.Size]byte, owner]
 	dead     *recent[caveat.SessionID, bool] // sessions that are over; true: device keys may stay
 	// canonical remembers bundles that were found to be in the one form that
 	// is accepted.
@@ -90,6 +97,8 @@ type Gateway struct {
 	nonce     [32]byte // of this process, for request-ids
 
 	vault      *vault
+	feed       *homeserver.Feed
+	gap        chan struct{} // revocations may have been missed
 	seen       *seenReports
 	cancel     context.CancelFunc // of what goes on in the background
 	background sync.WaitGroup
@@ -185,10 +194,14 @@ func (g *Gateway) connect() (err error) {
 	g.held = newHeldSessions(g)
 	g.opened = newRecent[caveat.SessionID, openedToken](cfg.CacheSize)
 	g.dead = newRecent[caveat.SessionID, bool](cfg.CacheSize)
+	g.owners = newRecent[[sha256.Size]byte, owner](cfg.CacheSize)
 	g.canonical = newRecent[string, struct{}](cfg.CacheSize)
 	g.proxy = g.newProxy()
 	g.seen = newSeenReports(g)
-	g.woken = make(chan struct{}, 1)
+	g.woken, g.gap = make(chan struct{}, 1), make(chan struct{}, 1)
+	if g.feed, err = g.newFeed(); err != nil {
+		return err
+	}
 	return nil
 }
 

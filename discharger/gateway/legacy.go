@@ -2,15 +2,121 @@ package gateway
 
 import (
 	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"log/slog"
 	"net/http"
+	"slices"
+	"time"
 )
 
-// admitForeign decides about a token that is not the gateway's: of an
-// application service, or from before there was a gateway.
-func (g *Gateway) admitForeign(context.Context, *exchange, credential) *failure { return nil }
+// Legacy says what becomes of tokens that are not the gateway's: those that the
+// homeserver gave out before there was one.
+type Legacy struct {
+	// Until is when they end; the zero value is never.
+	Until time.Time
+	// Reject ends them at once.
+	Reject bool
+	// OnceNew ends those of users who have had a token of the gateway's. The
+	// homeserver is asked whose a token is, and the answer is kept for a while.
+	OnceNew bool
+}
+
+const pathWhoami = "/_matrix/client/v3/account/whoami"
+
+// whoamiLife is for how long it is remembered whose a token is.
+const whoamiLife = 5 * time.Minute
+
+// owner is whose a token of the homeserver's is.
+type owner struct {
+	user  string // empty: nobody's whom it would name
+	until time.Time
+}
+
+var errUndecided = errors.New("the homeserver did not say whose a token is")
+
+// admitForeign decides about a token that is not the gateway's. Those of
+// application services are such too, and pass if they are listed.
+func (g *Gateway) admitForeign(ctx context.Context, x *exchange, c credential) *failure {
+	l := g.cfg.Legacy
+	if !l.Reject && l.Until.IsZero() && !l.OnceNew {
+		return nil
+	}
+	if x.route == routeLogin || x.route == routeRegister || x.route == routeAdminRegister {
+		return nil // they need no token; an application service that logs a user in has one of its own
+	}
+	sum := sha256.Sum256([]byte(c.token))
+	if slices.Contains(g.cfg.ForeignTokens, sum) {
+		return nil
+	}
+	if g.legacyOver() {
+		return unknownToken("This access token is from before, and not accepted any more. Log in again.", true)
+	}
+	if !l.OnceNew {
+		return nil
+	}
+	user, err := g.ownerOf(ctx, sum, c.token)
+	if err != nil {
+		g.cfg.Log.LogAttrs(ctx, slog.LevelWarn, "cannot find out whose an old token is", slog.Any("error", err))
+		return undecided(0)
+	}
+	if user != "" && g.vault.knows(user) {
+		return unknownToken("You have logged in anew elsewhere. Log in again here too.", true)
+	}
+	return nil
+}
+
+// legacyOver reports whether tokens from before are refused now.
+func (g *Gateway) legacyOver() bool {
+	l := g.cfg.Legacy
+	return l.Reject || !l.Until.IsZero() && !g.cfg.Clock().Before(l.Until)
+}
+
+// ownerOf asks the homeserver whose a token is, unless it was asked lately.
+func (g *Gateway) ownerOf(ctx context.Context, sum [sha256.Size]byte, token string) (string, error) {
+	now := g.cfg.Clock()
+	if o, ok := g.owners.get(sum); ok && now.Before(o.until) {
+		return o.user, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, upstreamPatience)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, g.cfg.Upstream+pathWhoami, nil)
+	if err != nil {
+		return "", err
+	}
+	req.Header.Set(headerAuthorization, bearer+token)
+	resp, err := g.proxy.Transport.RoundTrip(req)
+	if err != nil {
+		return "", err
+	}
+	defer resp.Body.Close()
+	o := owner{until: now.Add(whoamiLife)}
+	switch resp.StatusCode {
+	case http.StatusOK:
+		data, err := readResponse(resp)
+		if err != nil {
+			return "", err
+		}
+		body, err := parseObject(data)
+		if err != nil {
+			return "", err
+		}
+		o.user, _ = body.text(memberUser)
+	case http.StatusUnauthorized, http.StatusForbidden:
+		// The homeserver will say so itself.
+	default:
+		return "", fmt.Errorf("%w: status %d", errUndecided, resp.StatusCode)
+	}
+	g.owners.put(sum, o)
+	return o.user, nil
+}
 
 // refreshForeign passes on a refresh with a token of the homeserver's own.
 func (g *Gateway) refreshForeign(w http.ResponseWriter, r *http.Request, _ *exchange) *failure {
+	if g.legacyOver() {
+		return unknownToken("This refresh token is from before, and not accepted any more. Log in again.", true)
+	}
 	g.proxy.ServeHTTP(w, r)
 	return nil
 }

@@ -53,6 +53,7 @@ type metrics struct {
 	seen     *prometheus.CounterVec
 }
 
+// newMetrics makes the metrics and registers them, if there is where.
 func newMetrics(reg prometheus.Registerer, g *Gateway) (*metrics, error) {
 	requests := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "discharger_gateway_requests_total",
@@ -88,10 +89,20 @@ func newMetrics(reg prometheus.Registerer, g *Gateway) (*metrics, error) {
 		Name: "discharger_gateway_cached_sessions",
 		Help: "Sessions whose discharges the gateway keeps.",
 	}, func() float64 { return float64(g.held.sessions.size()) })
+	silence := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "discharger_gateway_feed_silence_seconds",
+		Help: "How long ago everything that was revoked was known here; -1: not since the start.",
+	}, func() float64 {
+		s := g.feed.Status()
+		if s.Heard.IsZero() {
+			return -1
+		}
+		return s.Silence.Seconds()
+	})
 	if reg == nil {
 		return m, nil
 	}
-	for _, c := range []prometheus.Collector{requests, m.fetches, m.orders, m.reaped, m.seen, cached} {
+	for _, c := range []prometheus.Collector{requests, m.fetches, m.orders, m.reaped, m.seen, cached, silence} {
 		if err := reg.Register(c); err != nil {
 			return nil, fmt.Errorf("register metrics: %w", err)
 		}

@@ -68,7 +68,7 @@ func (g *Gateway) exchangeRefresh(r *http.Request, x *exchange, t refreshToken, 
 		return issued{}, g.refusal(ctx, err)
 	}
 	x.identity = id
-	if err := g.alive(id.Session); err != nil {
+	if err := g.alive(id); err != nil {
 		return issued{}, g.refusal(ctx, err)
 	}
 	// What this process saw of the newer epoch has to be known before the older

@@ -10,6 +10,7 @@ import (
 
 	"go.etcd.io/bbolt"
 
+	"github.com/discharger/discharger/discharger/api"
 	"github.com/discharger/discharger/discharger/caveat"
 )
 
@@ -185,18 +186,45 @@ func (v *vault) condemn(id caveat.SessionID, box []byte) error {
 	})
 }
 
-// condemnAll does the same for the sessions that an order is about; of no user,
-// for all there are. It says which they were.
-func (v *vault) condemnAll(o order) (ids []caveat.SessionID, err error) {
-	err = v.db.View(func(tx *bbolt.Tx) error {
-		if o.User != "" || o.Op == endSession {
-			ids = of(tx, o)
+// has reports whether a session is in the vault.
+func (v *vault) has(id caveat.SessionID) (has bool) {
+	_ = v.db.View(func(tx *bbolt.Tx) error {
+		has = tx.Bucket(bucketSessions).Get(id[:]) != nil
+		return nil
+	})
+	return has
+}
+
+// condemnRevoked condemns the sessions that a revocation is about, and says
+// which they were.
+func (v *vault) condemnRevoked(r api.Revocation) (ids []caveat.SessionID, err error) {
+	meant := func(id caveat.SessionID, data []byte) error {
+		if data == nil || id == r.Except {
 			return nil
 		}
-		return tx.Bucket(bucketSessions).ForEach(func(k, _ []byte) error {
-			ids = append(ids, caveat.SessionID(k))
-			return nil
-		})
+		var s vaultSession
+		if err := json.Unmarshal(data, &s); err != nil {
+			return err
+		}
+		if r.Session == id || r.Session == (caveat.SessionID{}) && s.Minted < r.Before.UnixMilli() {
+			ids = append(ids, id)
+		}
+		return nil
+	}
+	err = v.db.View(func(tx *bbolt.Tx) error {
+		sessions := tx.Bucket(bucketSessions)
+		switch {
+		case r.All:
+			return sessions.ForEach(func(k, data []byte) error { return meant(caveat.SessionID(k), data) })
+		case r.User == "":
+			return meant(r.Session, sessions.Get(r.Session[:]))
+		}
+		for _, id := range of(tx, order{Op: endUser, User: r.User}) {
+			if err := meant(id, sessions.Get(id[:])); err != nil {
+				return err
+			}
+		}
+		return nil
 	})
 	for _, id := range ids {
 		err = errors.Join(err, v.condemn(id, nil))

@@ -15,6 +15,10 @@ func (g *Gateway) start() {
 	g.cancel = cancel
 	g.background.Go(func() { g.settle(ctx) })
 	g.background.Go(func() { g.seen.run(ctx) })
+	g.background.Go(func() { g.follow(ctx) })
+	if g.cfg.Reconcile > 0 {
+		g.background.Go(func() { g.reconcileEvery(ctx) })
+	}
 }
 
 // Close ends what goes on beside requests, reports what was seen in use until

@@ -107,7 +107,7 @@ func newWorld(t testing.TB, change ...func(*world)) *world {
 	return w
 }
 
-func (w *world) startService(st discharger.Store, ours caveat.KeyPair, theirs caveat.PublicKey) {
+func (w *world) startService(st *store.Bolt, ours caveat.KeyPair, theirs caveat.PublicKey) {
 	opener, err := caveat.NewOpener(caveat.OpenerConfig{
 		Keys: []caveat.KeyPair{ours}, Homeservers: []caveat.Homeserver{{Name: "gateway", Key: theirs}},
 	})
@@ -121,7 +121,7 @@ func (w *world) startService(st discharger.Store, ours caveat.KeyPair, theirs ca
 	svc, err := discharger.New(dc)
 	must(w.t, err)
 	srv, err := server.New(server.Config{
-		Service: svc, PublicKey: ours.Public, Ready: st.Ready, Now: w.now,
+		Service: svc, PublicKey: ours.Public, Ready: st.Ready, Now: w.now, Feed: server.FeedConfig{Source: st},
 		APIKeys: map[string][][sha256.Size]byte{"gateway": {sha256.Sum256([]byte(testAPIKey))}},
 	})
 	must(w.t, err)
@@ -202,7 +202,6 @@ func (w *world) noCanary(what, text string) {
 }
 
 const (
-	pathWhoami  = "/_matrix/client/v3/account/whoami"
 	pathLogin   = "/_matrix/client/v3/login"
 	pathRefresh = "/_matrix/client/v3/refresh"
 )
