@@ -37,6 +37,15 @@ func (c *Config) KeyFile() string {
 	return filepath.Join(c.DataDir, "keys.json")
 }
 
+// JournalFile is the path of the journal of revocations, which is in use
+// together with Store.Redis unless that says otherwise.
+func (c *Config) JournalFile() string {
+	if r := c.Store.Redis; r != nil && r.Journal.Path != "" {
+		return r.Journal.Path
+	}
+	return filepath.Join(c.DataDir, "journal.db")
+}
+
 // BoltFile is the path of the embedded store, which is in use if Store.Redis
 // is nil.
 func (c *Config) BoltFile() string {

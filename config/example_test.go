@@ -48,7 +48,7 @@ func TestExampleHasEveryKey(t *testing.T) {
 	var redis Redis
 	redis.setDefaults()
 	if got := cfg.Store.Redis; got.Timeouts != redis.Timeouts || got.Durability != redis.Durability || got.PoolSize != redis.PoolSize ||
-		got.Pipelining != redis.Pipelining || got.Replicas != redis.Replicas || got.DB != redis.DB || got.Cluster != redis.Cluster {
+		got.Pipelining != redis.Pipelining || got.Journal.Window != redis.Journal.Window || got.Journal.Entries != redis.Journal.Entries || got.Journal.Enabled != redis.Journal.Enabled || got.Replicas != redis.Replicas || got.DB != redis.DB || got.Cluster != redis.Cluster {
 		t.Errorf("the example's redis is %+v, the defaults are %+v", *got, redis)
 	}
 }

@@ -253,6 +253,8 @@ func TestProblems(t *testing.T) {
 		{"zero timeout", "store: {redis: {addresses: [a:1], timeouts: {read: 0s}}}", `store.redis.timeouts.read: want more than 0, got 0s`},
 		{"durability", "store: {redis: {addresses: [a:1], durability: some}}", `store.redis.durability: want primary, replica or disk, got "some"`},
 		{"pool", "store: {redis: {addresses: [a:1], pool_size: 0}}", `store.redis.pool_size: want 1 or more, got 0`},
+		{"journal window", "store: {redis: {addresses: [a:1], journal: {window: 1s}}}", `store.redis.journal.window: want a minute or more, got 1s`},
+		{"journal entries", "store: {redis: {addresses: [a:1], journal: {entries: 10}}}", `store.redis.journal.entries: want 1000 or more, got 10`},
 		{"negative replicas", "store: {redis: {addresses: [a:1], replicas: -1}}", `store.redis.replicas: want 0 or more, got -1`},
 		{"replicas for nothing", "store: {redis: {addresses: [a:1], replicas: 1}}", `store.redis.replicas: goes not together with durability primary`},
 		{"socket of a cluster", "store: {redis: {addresses: [/run/redis.sock], cluster: true}}", `store.redis.addresses[0]: want host:port`},

@@ -36,6 +36,16 @@ type Redis struct {
 	Replicas   int        `yaml:"replicas"`   // that Durability asks for; 0: one for replica, none for disk
 	PoolSize   int        `yaml:"pool_size"`  // connections to each server for commands sent alone
 	Pipelining bool       `yaml:"pipelining"` // commands of many concurrent requests travel together
+	Journal    Journal    `yaml:"journal"`
+}
+
+// Journal is a file in which a process notes what it revokes before it says
+// so, to do it again if a failover undoes it.
+type Journal struct {
+	Enabled bool          `yaml:"enabled"`
+	Path    string        `yaml:"path"`    // empty: journal.db in the data directory
+	Window  time.Duration `yaml:"window"`  // how long an entry is kept
+	Entries int           `yaml:"entries"` // the most there may be; the oldest go first
 }
 
 // Timeouts of one command. All of it, repeats included, ends with the request's
@@ -63,6 +73,7 @@ func (r *Redis) setDefaults() {
 		Durability: DurablePrimary,
 		PoolSize:   32,
 		Pipelining: true,
+		Journal:    Journal{Enabled: true, Window: 24 * time.Hour, Entries: 1_000_000},
 	}
 }
 

@@ -65,6 +65,12 @@ func (r *report) validateRedis(c *Redis) {
 	if c.PoolSize <= 0 {
 		r.at(key+".pool_size", "want 1 or more, got %d", c.PoolSize)
 	}
+	if c.Journal.Window < time.Minute {
+		r.at(key+".journal.window", "want a minute or more, got %s", c.Journal.Window)
+	}
+	if c.Journal.Entries < 1000 {
+		r.at(key+".journal.entries", "want 1000 or more, got %d", c.Journal.Entries)
+	}
 }
 
 func (r *report) oneSource(key, file, variable string) {

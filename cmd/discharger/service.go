@@ -133,27 +133,6 @@ func open(ctx context.Context, cfg *config.Config, keys *keyfile.Ring, log *slog
 	return p, nil
 }
 
-func openRedis(ctx context.Context, cfg *config.Config, r *config.Redis, keys *keyfile.Ring, p *parts) (openStore, error) {
-	tag := keys.Of(keyfile.Store)[0].Secret()
-	rc := store.RedisConfig{
-		Addrs: r.Addresses, MasterName: r.MasterName, Cluster: r.Cluster, DB: r.DB,
-		Username: r.Username, Password: r.Password,
-		SentinelUsername: r.SentinelUsername, SentinelPassword: r.SentinelPassword,
-		TagKey: tag[:], Marker: store.FileMarker(markerFile(cfg)),
-		Durability: store.Durability(r.Durability), Replicas: r.Replicas,
-		DialTimeout: r.Timeouts.Dial, ReadTimeout: r.Timeouts.Read, WriteTimeout: r.Timeouts.Write,
-		PoolSize: r.PoolSize, Unpipelined: !r.Pipelining, MaxEvents: cfg.Feed.Events,
-		Log: p.log, Now: p.now,
-	}
-	if r.TLS != nil {
-		var err error
-		if rc.TLS, err = r.TLS.Load(); err != nil {
-			return nil, err
-		}
-	}
-	return store.OpenRedis(ctx, rc)
-}
-
 // server puts core and HTTP together for a configuration, keys and rules.
 func (p *parts) server(cfg *config.Config, keys *keyfile.Ring, r *rules) (*server.Server, error) {
 	opener, err := newOpener(cfg, keys)

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
 
 	"github.com/discharger/discharger/discharger"
 )
@@ -18,6 +19,7 @@ import (
 // JournalConfig says where a [Journal] is. Path is required.
 type JournalConfig struct {
 	Path       string        // of a file of this process's own; it is made if it is not there
+	LockWait   time.Duration // how long to wait for another process to leave it; 0: 5 s
 	Window     time.Duration // how long entries are kept; 0: 24 h
 	MaxEntries int           // beyond that, the oldest go before their time; 0: 1 000 000, of about 200 bytes each
 
@@ -60,16 +62,22 @@ const (
 	journalEntries = 1_000_000
 )
 
+// ErrJournalInUse is returned for a file that another process has open.
+var ErrJournalInUse = errors.New("another process has the journal open")
+
 // OpenJournal opens the file, or makes it.
 func OpenJournal(cfg JournalConfig) (*Journal, error) {
 	if cfg.Path == "" {
 		return nil, errors.New("open journal: no path")
 	}
-	if cfg.Window < 0 || cfg.MaxEntries < 0 {
+	if cfg.Window < 0 || cfg.MaxEntries < 0 || cfg.LockWait < 0 {
 		return nil, errors.New("open journal: a number is negative")
 	}
 	if cfg.Window == 0 {
 		cfg.Window = journalWindow
+	}
+	if cfg.LockWait == 0 {
+		cfg.LockWait = 5 * time.Second
 	}
 	if cfg.MaxEntries == 0 {
 		cfg.MaxEntries = journalEntries
@@ -90,8 +98,11 @@ func OpenJournal(cfg JournalConfig) (*Journal, error) {
 
 func (j *Journal) open() error {
 	db, err := bbolt.Open(j.cfg.Path, 0o600, &bbolt.Options{
-		Timeout: 5 * time.Second, FreelistType: bbolt.FreelistMapType, NoStatistics: true,
+		Timeout: j.cfg.LockWait, FreelistType: bbolt.FreelistMapType, NoStatistics: true,
 	})
+	if errors.Is(err, bolterrors.ErrTimeout) {
+		return ErrJournalInUse
+	}
 	if err != nil {
 		return explain(err)
 	}
@@ -128,6 +139,7 @@ type journalWork struct {
 	add    []discharger.JournalEntry
 	forget [][]byte   // keys
 	keys   [][]byte   // of what was added
+	clear  bool       // forget everything
 	done   chan error // with room for one
 }
 
@@ -207,6 +219,30 @@ func (j *Journal) All() ([]discharger.JournalEntry, error) {
 		return nil, fmt.Errorf("read journal: %w", err)
 	}
 	return out, nil
+}
+
+// Adopt takes over the entries of a journal that a process left behind which
+// is no more, and empties that. It is to be called before a store is opened
+// with j, which then makes up for what is missing.
+func (j *Journal) Adopt(ctx context.Context, path string) (entries int, err error) {
+	cfg := j.cfg
+	cfg.Path = path
+	other, err := OpenJournal(cfg)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, other.Close()) }()
+	all, err := other.All()
+	if err != nil || len(all) == 0 {
+		return 0, err
+	}
+	if err := j.setPrimaries(nil); err != nil {
+		return 0, err
+	}
+	if err := j.do(ctx, &journalWork{add: all}); err != nil {
+		return 0, err
+	}
+	return len(all), other.do(ctx, &journalWork{clear: true})
 }
 
 // primaries returns what setPrimaries was told last, nil if it never was.

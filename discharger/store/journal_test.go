@@ -68,7 +68,7 @@ func TestJournal(t *testing.T) {
 	if got := all(t, j); !slices.Equal(got, want) {
 		t.Errorf("the journal has %+v", got)
 	}
-	if _, err := store.OpenJournal(store.JournalConfig{Path: path}); err == nil || !strings.Contains(err.Error(), "another process") {
+	if _, err := store.OpenJournal(store.JournalConfig{Path: path, LockWait: time.Millisecond}); !errors.Is(err, store.ErrJournalInUse) {
 		t.Errorf("opened twice: %v", err)
 	}
 	if err := j.Close(); err != nil {
@@ -80,6 +80,35 @@ func TestJournal(t *testing.T) {
 	j = openJournal(t, store.JournalConfig{Path: path})
 	if got := all(t, j); !slices.Equal(got, want) {
 		t.Errorf("reopened, the journal has %+v", got)
+	}
+}
+
+// TestJournalAdopt takes over what another process left behind.
+func TestJournalAdopt(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	mine, theirs := filepath.Join(dir, "1.db"), filepath.Join(dir, "2.db")
+	j := openJournal(t, store.JournalConfig{Path: mine})
+	if err := j.Add(t.Context(), entryOf(1)); err != nil {
+		t.Fatal(err)
+	}
+	other, err := store.OpenJournal(store.JournalConfig{Path: theirs})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := other.Add(t.Context(), entryOf(2), entryOf(3)); err != nil {
+		t.Fatal(err)
+	}
+	if err := other.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []int{2, 0} {
+		if n, err := j.Adopt(t.Context(), theirs); n != want || err != nil {
+			t.Errorf("adopted %d, %v, want %d", n, err, want)
+		}
+	}
+	if got, want := all(t, j), []discharger.JournalEntry{entryOf(1), entryOf(2), entryOf(3)}; !slices.Equal(got, want) {
+		t.Errorf("the journal has %+v", got)
 	}
 }
 
@@ -357,5 +386,23 @@ func TestJournalLost(t *testing.T) {
 	f.expect(t, u, id, string(tombstone(t)), "")
 	if st := f.Store.(*store.Redis).JournalStats(); st.Shut || st.Replayed != 1 {
 		t.Errorf("statistics: %+v", st)
+	}
+}
+
+// TestJournalPermission does not open for a user who may not see which primary
+// it is that answers.
+func TestJournalPermission(t *testing.T) {
+	t.Parallel()
+	s := startRedis(t)
+	args := []any{"acl", "setuser", "blind", "on", ">secret", "~ds{*", "+@all", "-info"}
+	s.do(t, args...)
+	cfg := s.config()
+	cfg.Username, cfg.Password, cfg.Journal = "blind", caveat.Secret("secret"), openJournal(t, store.JournalConfig{})
+	r, err := store.OpenRedis(t.Context(), cfg)
+	if err == nil {
+		r.Close()
+	}
+	if err == nil || !strings.Contains(err.Error(), "needs the commands info and role") {
+		t.Errorf("opened: %v", err)
 	}
 }

@@ -43,11 +43,20 @@ func (j *Journal) commit(batch []*journalWork) error {
 	var delta, dropped int
 	var size int64
 	now := j.cfg.Now()
-	err := j.db.Update(func(tx *bbolt.Tx) error {
+	err := j.db.Update(func(tx *bbolt.Tx) (err error) {
 		delta, dropped = 0, 0
 		entries := tx.Bucket(bucketEntries)
 		for _, w := range batch {
 			w.keys = nil
+			if w.clear {
+				if err := tx.DeleteBucket(bucketEntries); err != nil {
+					return err
+				}
+				if entries, err = tx.CreateBucket(bucketEntries); err != nil {
+					return err
+				}
+				delta = -int(j.entries.Load())
+			}
 			for i := range w.add {
 				n, err := entries.NextSequence()
 				if err != nil {

@@ -132,6 +132,9 @@ func (g *guardian) start(ctx context.Context, main *Redis) error {
 		return err
 	}
 	found, err := g.primaries(ctx)
+	if redis.HasErrorPrefix(errors.Unwrap(err), "NOPERM") {
+		return fmt.Errorf("the journal of revocations needs the commands info and role: %w", err)
+	}
 	if err != nil {
 		return err
 	}

@@ -121,7 +121,7 @@ func identifyPrimary(ctx context.Context, server informer) (string, error) {
 	pipe := server.Pipeline()
 	process, replication := pipe.Info(ctx, "server"), pipe.Info(ctx, "replication")
 	if _, err := pipe.Exec(ctx); err != nil {
-		return "", fmt.Errorf("ask the server who it is: %w", err)
+		return "", err
 	}
 	s, r := parseInfo(process.Val()), parseInfo(replication.Val())
 	if s["redis_mode"] == "sentinel" {

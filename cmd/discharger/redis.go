@@ -1,0 +1,157 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/discharger/discharger/config"
+	"github.com/discharger/discharger/config/keyfile"
+	"github.com/discharger/discharger/discharger/store"
+)
+
+// redisStore is a store in Redis together with this process's journal.
+type redisStore struct {
+	*store.Redis
+	journal *store.Journal // nil: there is none
+}
+
+// Close closes both, the journal last.
+func (r *redisStore) Close() error {
+	err := r.Redis.Close()
+	if r.journal != nil {
+		err = errors.Join(err, r.journal.Close())
+	}
+	return err
+}
+
+func openRedis(ctx context.Context, cfg *config.Config, r *config.Redis, keys *keyfile.Ring, p *parts) (openStore, error) {
+	tag := keys.Of(keyfile.Store)[0].Secret()
+	rc := store.RedisConfig{
+		Addrs: r.Addresses, MasterName: r.MasterName, Cluster: r.Cluster, DB: r.DB,
+		Username: r.Username, Password: r.Password,
+		SentinelUsername: r.SentinelUsername, SentinelPassword: r.SentinelPassword,
+		TagKey: tag[:], Marker: store.FileMarker(markerFile(cfg)),
+		Durability: store.Durability(r.Durability), Replicas: r.Replicas,
+		DialTimeout: r.Timeouts.Dial, ReadTimeout: r.Timeouts.Read, WriteTimeout: r.Timeouts.Write,
+		PoolSize: r.PoolSize, Unpipelined: !r.Pipelining, MaxEvents: cfg.Feed.Events,
+		Log: p.log, Now: p.now,
+	}
+	var err error
+	if r.TLS != nil {
+		if rc.TLS, err = r.TLS.Load(); err != nil {
+			return nil, err
+		}
+	}
+	if r.Journal.Enabled {
+		rc.Journal, err = openJournal(ctx, store.JournalConfig{
+			Path: cfg.JournalFile(), Window: r.Journal.Window, MaxEntries: r.Journal.Entries, Log: p.log, Now: p.now,
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	opened, err := store.OpenRedis(ctx, rc)
+	if err == nil && rc.Journal != nil {
+		err = registerJournal(p.registry, opened)
+		if err != nil {
+			err = errors.Join(err, opened.Close())
+		}
+	}
+	if err != nil {
+		if rc.Journal != nil {
+			err = errors.Join(err, rc.Journal.Close())
+		}
+		return nil, err
+	}
+	return &redisStore{opened, rc.Journal}, nil
+}
+
+// maxJournals is how many processes may share a data directory.
+const maxJournals = 64
+
+// openJournal opens the first journal that nobody uses: journal.db, or
+// journal-2.db, where several processes share a directory. What is in the
+// others that nobody uses was left behind, and is taken over.
+func openJournal(ctx context.Context, jc store.JournalConfig) (own *store.Journal, err error) {
+	base, ext := jc.Path, filepath.Ext(jc.Path)
+	jc.LockWait = 20 * time.Millisecond
+	for i := 1; i <= maxJournals; i++ {
+		if i > 1 {
+			jc.Path = fmt.Sprintf("%s-%d%s", strings.TrimSuffix(base, ext), i, ext)
+			if _, err := os.Stat(jc.Path); own != nil && errors.Is(err, fs.ErrNotExist) {
+				break // they are taken in turn
+			}
+		}
+		var adopted int
+		if own == nil {
+			own, err = store.OpenJournal(jc)
+		} else if adopted, err = own.Adopt(ctx, jc.Path); adopted > 0 {
+			jc.Log.LogAttrs(ctx, slog.LevelInfo, "took over a journal of revocations",
+				slog.String("path", jc.Path), slog.Int("entries", adopted))
+		}
+		if err != nil && !errors.Is(err, store.ErrJournalInUse) {
+			if own != nil {
+				err = errors.Join(err, own.Close())
+			}
+			return nil, err
+		}
+	}
+	if own == nil {
+		return nil, fmt.Errorf("open journal: %d other processes have one beside %s", maxJournals, base)
+	}
+	return own, nil
+}
+
+// registerJournal shows what the journal does.
+func registerJournal(reg prometheus.Registerer, s *store.Redis) error {
+	gauge := func(name, help string, get func(store.JournalStats) float64) prometheus.Collector {
+		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help},
+			func() float64 { return get(s.JournalStats()) })
+	}
+	counter := func(name, help string, get func(store.JournalStats) uint64) prometheus.Collector {
+		return prometheus.NewCounterFunc(prometheus.CounterOpts{Name: name, Help: help},
+			func() float64 { return float64(get(s.JournalStats())) })
+	}
+	for _, c := range []prometheus.Collector{
+		gauge("discharger_journal_entries", "Revocations in this process's journal.",
+			func(j store.JournalStats) float64 { return float64(j.Entries) }),
+		gauge("discharger_journal_bytes", "Size of the journal's file.",
+			func(j store.JournalStats) float64 { return float64(j.Bytes) }),
+		gauge("discharger_journal_shut", "1 while revocations are being replayed and the store answers nothing, else 0.",
+			func(j store.JournalStats) float64 {
+				if j.Shut {
+					return 1
+				}
+				return 0
+			}),
+		gauge("discharger_journal_failover_timestamp_seconds", "When another primary was met last, Unix time; 0: not since the start.",
+			func(j store.JournalStats) float64 {
+				if j.LastFailover.IsZero() {
+					return 0
+				}
+				return float64(j.LastFailover.UnixMilli()) / 1000
+			}),
+		counter("discharger_journal_added_total", "Revocations written to the journal.",
+			func(j store.JournalStats) uint64 { return j.Added }),
+		counter("discharger_journal_dropped_total", "Entries removed before their time because the journal was full.",
+			func(j store.JournalStats) uint64 { return j.Dropped }),
+		counter("discharger_journal_replays_total", "Times that the journal was replayed, at the start and after failovers.",
+			func(j store.JournalStats) uint64 { return j.Replays }),
+		counter("discharger_journal_replayed_total", "Records that a replay had to mend: revocations that were lost.",
+			func(j store.JournalStats) uint64 { return j.Replayed }),
+	} {
+		if err := reg.Register(c); err != nil {
+			return fmt.Errorf("register metrics: %w", err)
+		}
+	}
+	return nil
+}
