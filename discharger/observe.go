@@ -31,6 +31,9 @@ const (
 	OpRevokeUser       Op = "revoke_user"
 	OpRevokeDevice     Op = "revoke_device"
 	OpRevokeHomeserver Op = "revoke_homeserver"
+
+	OpOwnSessions Op = "own_sessions"
+	OpRevokeOwn   Op = "revoke_own"
 )
 
 // Result is the class of an answer.

@@ -125,6 +125,9 @@ func TestRevocationRoundTrip(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		want := Revocation{Generation: rapid.Uint64().Draw(t, "generation"), At: rapid.Int64Range(0, 1<<52).Draw(t, "at")}
+		if rapid.Bool().Draw(t, "but") {
+			want.Except = caveat.SessionID{rapid.Byte().Draw(t, "first"), 15: 1}
+		}
 		b, _ := want.MarshalBinary()
 		var got Revocation
 		if err := got.UnmarshalBinary(b); err != nil || got != want {
@@ -177,8 +180,10 @@ func FuzzRecord(f *testing.F) {
 }
 
 func FuzzRevocation(f *testing.F) {
-	b, _ := Revocation{Generation: 300, At: 1_790_000_000_000}.MarshalBinary()
-	f.Add(b)
+	for _, but := range []caveat.SessionID{{}, {1, 2, 3}} {
+		b, _ := Revocation{Generation: 300, At: 1_790_000_000_000, Except: but}.MarshalBinary()
+		f.Add(b)
+	}
 	f.Fuzz(func(t *testing.T, in []byte) {
 		var v Revocation
 		if err := v.UnmarshalBinary(in); err != nil || len(in) == 0 {

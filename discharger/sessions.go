@@ -36,6 +36,11 @@ func (s *Service) Sessions(ctx context.Context, user UserKey) ([]SessionInfo, er
 	if err == nil {
 		live, _, err = s.list(ctx, user, state.Homeserver, a.event.Now)
 	}
+	return infos(live), s.finish(ctx, a, err)
+}
+
+// infos is what may be known of listed sessions.
+func infos(live []stored) []SessionInfo {
 	out := make([]SessionInfo, 0, len(live))
 	for _, o := range live {
 		r := &o.record
@@ -44,7 +49,7 @@ func (s *Service) Sessions(ctx context.Context, user UserKey) ([]SessionInfo, er
 			First: r.First, Last: r.Last, Epoch: r.Confirmed.Epoch, Labels: maps.Clone(r.Labels),
 		})
 	}
-	return out, s.finish(ctx, a, err)
+	return out
 }
 
 // Seen notes that a homeserver saw a discharge of this epoch in use, which
@@ -69,7 +74,8 @@ func (s *Service) Revoke(ctx context.Context, user UserKey, session caveat.Sessi
 			r = &Record{}
 		}
 		if r.Ended > 0 {
-			return edit{revoked: s.again(a, st, causeRevoked)}, nil
+			changes, err := s.repeat(a, st, v)
+			return edit{changes, s.again(a, st, causeRevoked)}, err
 		}
 		changes, err := s.changeSession(a, v, r.ended(a.event.Now))
 		return edit{changes, []revoked{a.revoked(session, causeRevoked)}}, err
@@ -109,7 +115,7 @@ func (s *Service) RevokeDevice(ctx context.Context, user UserKey, device string,
 		}
 		// A session that has ended no longer has a device: it may be one of
 		// those that this call ended when it was made before.
-		ed := edit{revoked: s.remains(a, gone)}
+		ed := edit{s.repeatAll(a, gone), s.remains(a, gone)}
 		for _, o := range live {
 			if o.record.Device != device || o.id == except {
 				continue
@@ -177,7 +183,11 @@ func (s *Service) attempt(ctx context.Context, a *attempt, change func(State, Vi
 			return err
 		}
 		ed, err := change(state, view)
-		if err != nil {
+		var refused *Refusal
+		switch {
+		case errors.As(err, &refused):
+			return err
+		case err != nil:
 			return unavailable(err)
 		}
 		if len(ed.changes) == 0 {
@@ -199,7 +209,7 @@ func (s *Service) swap(ctx context.Context, a *attempt, ed edit) (bool, error) {
 	if err != nil {
 		return false, unavailable(err)
 	}
-	done, err := s.cfg.Store.Swap(ctx, Write{User: a.user, Changes: ed.changes, Revokes: len(events) > 0, Events: events})
+	done, err := s.cfg.Store.Swap(ctx, Write{User: a.user, Changes: ed.changes, Revokes: len(events) > 0 || a.repeats, Events: events})
 	if err != nil {
 		return false, unavailable(fmt.Errorf("swap session: %w", err))
 	}

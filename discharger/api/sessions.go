@@ -13,9 +13,11 @@ import (
 	"github.com/discharger/discharger/discharger/caveat"
 )
 
-// SessionInfo is a live session, as a homeserver sees it.
+// SessionInfo is a live session, as its homeserver or its user sees it. To a user,
+// policy and labels are not told.
 type SessionInfo struct {
 	ID          caveat.SessionID  `json:"id"`
+	Current     bool              `json:"current,omitempty"` // to a user: the session that asks
 	Device      string            `json:"device"`
 	Mode        string            `json:"mode"` // open, rotate or held
 	Policy      string            `json:"policy,omitempty"`
@@ -29,8 +31,8 @@ type SessionInfo struct {
 	Labels      map[string]string `json:"labels,omitempty"`
 }
 
-// SessionsResponse is the body of PathUserSessions, the most recently used
-// session first.
+// SessionsResponse is the body of PathUserSessions and PathOwnSessions, the most
+// recently used session first.
 type SessionsResponse struct {
 	Sessions []SessionInfo `json:"sessions"`
 }

@@ -1,11 +1,13 @@
 package api
 
-// Paths for clients. All but PathDischarge and PathLogout are read with GET.
+// Paths for clients. All but the last two are used with POST.
 const (
-	PathDischarge = "/discharge"
-	PathLogout    = "/logout"
-	PathInfo      = "/discharge/info" // answered with InfoResponse
-	PathPublicKey = "/publickey"      // answered with PublicKeyResponse; for first parties from before PathInfo
+	PathDischarge   = "/discharge"
+	PathLogout      = "/logout"
+	PathOwnSessions = "/sessions"        // answered with SessionsResponse
+	PathRevokeOwn   = "/sessions/revoke" // ends one of the user's sessions
+	PathInfo        = "/discharge/info"  // answered with InfoResponse
+	PathPublicKey   = "/publickey"       // answered with PublicKeyResponse; for first parties from before PathInfo
 )
 
 // Paths for homeservers, which authorize themselves with their API key and
@@ -27,7 +29,8 @@ const (
 	PathMetrics = "/metrics" // Prometheus
 )
 
-// Parameters of PathDischarge and PathLogout, in the query or in a form body.
+// Parameters of the paths for clients that are used with POST, in the query or in
+// a form body.
 const (
 	ParamID        = "id"         // caveat id that is text
 	ParamID64      = "id64"       // caveat id in base64; goes before ParamID
@@ -37,6 +40,7 @@ const (
 	ParamTokenKind = "token-kind" // required with a token: TokenKindRefresh
 	ParamRequestID = "request-id" // names one refresh in all its attempts; up to MaxRequestID bytes
 	ParamScope     = "scope"      // PathLogout: ScopeSession, or ScopeUser
+	ParamSession   = "session"    // PathRevokeOwn: id of the session to end
 	ParamClientIP  = "client-ip"  // address of the client for whom a homeserver asks
 	ParamUserAgent = "user-agent" // User-Agent of that client
 )

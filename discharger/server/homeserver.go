@@ -38,6 +38,10 @@ func (s *Server) listSessions(c echo.Context, homeserver string) error {
 	if err != nil {
 		return err
 	}
+	return c.JSON(http.StatusOK, sessionsResponse(list))
+}
+
+func sessionsResponse(list []discharger.SessionInfo) api.SessionsResponse {
 	body := api.SessionsResponse{Sessions: make([]api.SessionInfo, len(list))}
 	for i, x := range list {
 		body.Sessions[i] = api.SessionInfo{
@@ -46,7 +50,7 @@ func (s *Server) listSessions(c echo.Context, homeserver string) error {
 			Epoch: x.Epoch, Labels: x.Labels,
 		}
 	}
-	return c.JSON(http.StatusOK, body)
+	return body
 }
 
 func (s *Server) revokeUser(c echo.Context, homeserver string) error {

@@ -43,7 +43,7 @@ type params struct {
 
 var paramNames = [...]string{
 	api.ParamID, api.ParamID64, api.ParamCaveat64, api.ParamToken, api.ParamToken64, api.ParamTokenKind,
-	api.ParamRequestID, api.ParamScope, api.ParamClientIP, api.ParamUserAgent,
+	api.ParamRequestID, api.ParamScope, api.ParamSession, api.ParamClientIP, api.ParamUserAgent,
 }
 
 func readParams(c echo.Context) *params {

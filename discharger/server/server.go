@@ -144,6 +144,8 @@ func (s *Server) clientRoutes() []route {
 	routes := []route{
 		{http.MethodPost, api.PathDischarge, s.discharge},
 		{http.MethodPost, api.PathLogout, s.logout},
+		{http.MethodPost, api.PathOwnSessions, s.ownSessions},
+		{http.MethodPost, api.PathRevokeOwn, s.revokeOwn},
 		{http.MethodGet, api.PathInfo, s.info},
 		{http.MethodGet, api.PathPublicKey, s.publicKey},
 

@@ -1,0 +1,127 @@
+package discharger_test
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/discharger/discharger/discharger"
+	"github.com/discharger/discharger/discharger/api"
+	"github.com/discharger/discharger/discharger/caveat"
+)
+
+func (l *login) own(opts ...option) (caveat.SessionID, []discharger.SessionInfo, error) {
+	return l.w.service.OwnSessions(context.Background(), l.request(opts...))
+}
+
+func (l *login) revoke(other *login, opts ...option) error {
+	return l.w.service.RevokeOwn(context.Background(), l.request(opts...), other.cond.Session)
+}
+
+// TestOwnSessions lists and ends sessions with what would be good for a
+// refresh, and leaves that as it was.
+func TestOwnSessions(t *testing.T) {
+	t.Parallel()
+	eachStore(t, func(t *testing.T, w *world) {
+		a := w.login(caveat.ModeRotate)
+		tok := a.must().RefreshToken
+		tok = a.must(token(tok)).RefreshToken
+		b, stranger := w.login(caveat.ModeOpen), w.login(caveat.ModeOpen, func(c *caveat.Condition) { c.User = "@bob:a.example" })
+		b.must()
+		stranger.must()
+		a.unchanged(func() {
+			for range 3 {
+				id, list, err := a.own(token(tok))
+				if err != nil || id != a.cond.Session || len(list) != 2 {
+					t.Fatalf("%v: %v, %+v", err, id, list)
+				}
+			}
+		})
+		n := w.said(0)
+		mustDo(t, a.revoke(stranger, token(tok)))
+		w.said(n)
+		stranger.must()
+		mustDo(t, a.revoke(w.login(caveat.ModeOpen), token(tok)))
+		w.said(n)
+		for range 2 {
+			mustDo(t, a.revoke(b, token(tok)))
+			w.said(n, b.ended(api.RevokedLogout))
+		}
+		b.refused(discharger.ReasonSessionEnded)
+		tok = a.must(token(tok)).RefreshToken
+		mustDo(t, a.revoke(a, token(tok)))
+		w.said(n, b.ended(api.RevokedLogout), a.ended(api.RevokedLogout))
+		a.refused(discharger.ReasonSessionEnded, token(tok))
+		mustDo(t, a.revoke(a, token(tok))) // again
+		if _, _, err := a.own(token(tok)); !isRefusal(err, discharger.ReasonSessionEnded) {
+			t.Errorf("after the end: %v", err)
+		}
+		if err := a.revoke(stranger, token(tok)); !isRefusal(err, discharger.ReasonSessionEnded) {
+			t.Errorf("after the end: %v", err)
+		}
+	})
+}
+
+func isRefusal(err error, want discharger.Reason) bool {
+	var r *discharger.Refusal
+	return errors.As(err, &r) && r.Reason == want && !errors.Is(err, discharger.ErrUnavailable)
+}
+
+// TestOwnSessionsNeedProof goes through what is not enough. None of it ends or
+// changes anything.
+func TestOwnSessionsNeedProof(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	rotating, held := w.login(caveat.ModeRotate), w.login(caveat.ModeHeld)
+	first := rotating.must().RefreshToken
+	live := rotating.must(token(rotating.must(token(first)).RefreshToken)).RefreshToken
+	held.must(homeserver("a.example"))
+	w.later(time.Hour)
+	for name, c := range map[string]struct {
+		login *login
+		opts  []option
+		want  discharger.Reason // "": enough
+	}{
+		"no token":            {rotating, nil, discharger.ReasonTokenRequired},
+		"a forged token":      {rotating, []option{token(append([]byte(nil), first[:len(first)-1]...))}, ""},
+		"an old token":        {rotating, []option{token(first)}, discharger.ReasonTokenSuperseded},
+		"one from elsewhere":  {rotating, []option{token(first), at(away)}, discharger.ReasonTokenSuperseded},
+		"the live token":      {rotating, []option{token(live)}, ""},
+		"held, from a client": {held, nil, discharger.ReasonHomeserverRequired},
+		"held, another's key": {held, []option{homeserver("b.example")}, discharger.ReasonHomeserverRequired},
+		"held, with the key":  {held, []option{homeserver("a.example")}, ""},
+	} {
+		c.login.unchanged(func() {
+			_, list, err := c.login.own(c.opts...)
+			switch {
+			case name == "a forged token":
+				if err == nil || len(list) > 0 {
+					t.Errorf("%s: %v, %d sessions", name, err, len(list))
+				}
+			case c.want == "" && (err != nil || len(list) != 2):
+				t.Errorf("%s: %v, %d sessions", name, err, len(list))
+			case c.want != "" && (!isRefusal(err, c.want) || len(list) > 0):
+				t.Errorf("%s: %v, %d sessions", name, err, len(list))
+			}
+			if err := c.login.revoke(w.login(caveat.ModeOpen), c.opts...); (err == nil) != (c.want == "" && name != "a forged token") {
+				t.Errorf("%s: revoke says %v", name, err)
+			}
+		})
+	}
+	w.said(0)
+	rotating.must(token(live))
+}
+
+// TestOwnSessionNotActivated ends a session that has had no discharge.
+func TestOwnSessionNotActivated(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	l := w.login(caveat.ModeOpen)
+	if _, list, err := l.own(); err != nil || len(list) != 0 {
+		t.Errorf("%v, %d sessions", err, len(list))
+	}
+	mustDo(t, l.revoke(l))
+	l.refused(discharger.ReasonSessionEnded)
+	w.said(0, l.ended(api.RevokedLogout))
+}

@@ -1,0 +1,45 @@
+package server
+
+import (
+	"net/http"
+
+	"github.com/labstack/echo/v4"
+
+	"github.com/discharger/discharger/discharger/api"
+	"github.com/discharger/discharger/discharger/caveat"
+)
+
+// ownSessions lists a user's sessions for one of them.
+func (s *Server) ownSessions(c echo.Context) error {
+	req, _, err := s.request(c)
+	if err != nil {
+		return err
+	}
+	own, list, err := s.cfg.Service.OwnSessions(c.Request().Context(), req)
+	if err != nil {
+		return err
+	}
+	body := sessionsResponse(list)
+	for i := range body.Sessions {
+		x := &body.Sessions[i]
+		x.Current = x.ID == own
+		x.Policy, x.Labels = "", nil // the operator's business
+	}
+	return c.JSON(http.StatusOK, body)
+}
+
+// revokeOwn ends one of a user's sessions for another.
+func (s *Server) revokeOwn(c echo.Context) error {
+	req, p, err := s.request(c)
+	if err != nil {
+		return err
+	}
+	id, err := caveat.ParseSessionID(p.text(api.ParamSession))
+	if p.err != nil {
+		return p.err
+	}
+	if err != nil {
+		return &paramError{api.ParamSession, "is not a session"}
+	}
+	return done(c, s.cfg.Service.RevokeOwn(c.Request().Context(), req, id))
+}

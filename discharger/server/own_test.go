@@ -1,0 +1,89 @@
+package server_test
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"testing"
+
+	"github.com/discharger/discharger/discharger/api"
+	"github.com/discharger/discharger/discharger/caveat"
+)
+
+// TestOwnSessions is what an application's list of devices does.
+func TestOwnSessions(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	ctx := context.Background()
+	phone := w.session("@alice:a.example", "PHONE", caveat.ModeRotate)
+	laptop := w.session("@alice:a.example", "LAPTOP", caveat.ModeOpen)
+	bob := w.session("@bob:a.example", "PHONE", caveat.ModeRotate)
+	for range 2 {
+		phone.alive(t, true)
+		list, err := phone.Sessions(ctx)
+		must(t, err)
+		if len(list) != 2 {
+			t.Fatalf("%+v", list)
+		}
+		for _, s := range list {
+			if s.Current != (s.ID == phone.Minted.Session) || s.Policy != "" || s.Labels != nil {
+				t.Errorf("%+v", s)
+			}
+		}
+	}
+	must(t, phone.Revoke(ctx, bob.Minted.Session))
+	bob.alive(t, true)
+	must(t, phone.Revoke(ctx, laptop.Minted.Session))
+	must(t, phone.Revoke(ctx, laptop.Minted.Session))
+	laptop.alive(t, false)
+	phone.alive(t, true)
+	must(t, phone.Revoke(ctx, phone.Minted.Session))
+	if _, err := phone.Sessions(ctx); !errors.Is(err, api.ErrRefused) {
+		t.Errorf("after its end: %v", err)
+	}
+	phone.alive(t, false)
+	if err := phone.Revoke(ctx, bob.Minted.Session); !errors.Is(err, api.ErrRefused) {
+		t.Errorf("after its end: %v", err)
+	}
+}
+
+// TestOwnSessionsStatus goes through the classes of answers, which are those of
+// a logout.
+func TestOwnSessionsStatus(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	id := b64(w.mint(caveat.ModeOpen))
+	w.post(api.PathDischarge, form("id64", id)).discharge(t)
+	held := b64(w.mint(caveat.ModeHeld))
+	w.post(api.PathDischarge, form("id64", held), "Authorization", "Bearer "+apiKey).discharge(t)
+	other, err := caveat.NewSessionID(nil)
+	must(t, err)
+	for name, c := range map[string]struct {
+		a    answer
+		want int
+	}{
+		"list":             {w.post(api.PathOwnSessions, form("id64", id)), 200},
+		"list by query":    {w.post(api.PathOwnSessions+"?id64="+id, nil), 200},
+		"list with GET":    {w.do(w.request(http.MethodGet, api.PathOwnSessions+"?id64="+id, "")), 405},
+		"no caveat":        {w.post(api.PathOwnSessions, nil), 400},
+		"not a caveat":     {w.post(api.PathOwnSessions, form("id", "x")), 400},
+		"held":             {w.post(api.PathOwnSessions, form("id64", held)), 401},
+		"held with key":    {w.post(api.PathOwnSessions, form("id64", held), "Authorization", "Bearer "+apiKey), 200},
+		"held, wrong key":  {w.post(api.PathOwnSessions, form("id64", held), "Authorization", "Bearer x"), 401},
+		"revoke nobody":    {w.post(api.PathRevokeOwn, form("id64", id, "session", other.String())), 200},
+		"revoke what":      {w.post(api.PathRevokeOwn, form("id64", id)), 400},
+		"revoke nonsense":  {w.post(api.PathRevokeOwn, form("id64", id, "session", "x")), 400},
+		"revoke two":       {w.post(api.PathRevokeOwn, form("id64", id, "session", other.String(), "session", other.String())), 400},
+		"revoke with held": {w.post(api.PathRevokeOwn, form("id64", held, "session", other.String())), 401},
+	} {
+		if c.a.status != c.want {
+			t.Errorf("%s: %d %s, want %d", name, c.a.status, c.a.body, c.want)
+		}
+	}
+	w.store.set(errors.New("down"), false)
+	for _, path := range []string{api.PathOwnSessions, api.PathRevokeOwn} {
+		if a := w.post(path, form("id64", id, "session", other.String())); a.status != 503 || a.header.Get("Retry-After") == "" {
+			t.Errorf("%s without a store: %d %s", path, a.status, a.body)
+		}
+	}
+}
