@@ -28,6 +28,8 @@ type attempt struct {
 	event  Event
 	evict  edit // what a policy's limit on sessions ends, before an activation
 	obs    Observation
+
+	repeats bool // the write makes a revocation again that was found to be there
 }
 
 // begin opens and checks what was presented. The attempt is never nil.

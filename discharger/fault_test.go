@@ -89,6 +89,41 @@ func TestStoreFaultsAreUndecided(t *testing.T) {
 	}
 }
 
+// TestRepeatedLogoutIsNoShortcut: that a session is seen to be over does not
+// say that it will stay so. Only a write that succeeds does.
+func TestRepeatedLogoutIsNoShortcut(t *testing.T) {
+	t.Parallel()
+	w, f := newFaultyWorld(t)
+	f.applied = true
+	for what, revoke := range map[string]func(*login, []byte) error{
+		"logout":     func(l *login, tok []byte) error { return l.logout(discharger.ScopeSession, token(tok)) },
+		"logout all": func(l *login, tok []byte) error { return l.logout(discharger.ScopeUser, token(tok)) },
+		"revoke": func(l *login, _ []byte) error {
+			return w.service.Revoke(t.Context(), discharger.UserKey{Homeserver: l.homeserver, User: l.cond.User}, l.cond.Session)
+		},
+		"device": func(l *login, _ []byte) error {
+			return w.service.RevokeDevice(t.Context(), discharger.UserKey{Homeserver: l.homeserver, User: l.cond.User}, l.cond.Device, caveat.SessionID{})
+		},
+	} {
+		w.later(time.Minute)
+		l := w.login(caveat.ModeRotate)
+		tok := l.must().RefreshToken
+		f.swap = true
+		for i := range 3 {
+			if err := revoke(l, tok); !errors.Is(err, discharger.ErrUnavailable) {
+				t.Errorf("%s, attempt %d: %v", what, i, err)
+			}
+		}
+		f.swap = false
+		for range 2 {
+			if err := revoke(l, tok); err != nil {
+				t.Errorf("%s: %v", what, err)
+			}
+		}
+		l.refused(discharger.ReasonSessionEnded, token(tok))
+	}
+}
+
 // TestLastUseIsNotWorthARefusal: a session in order is served even when the
 // note of its use cannot be written.
 func TestLastUseIsNotWorthARefusal(t *testing.T) {

@@ -206,6 +206,13 @@ func (s *Service) store(ctx context.Context, a *attempt, r *Ruling, st State, v 
 		ed.changes = append(ed.changes, user...)
 		ed.revoked = append(ed.revoked, revokedUser(a.user, *r.NextUser, causeOf(a, r)))
 	}
+	if len(ed.changes) == 0 && a.event.Kind != EventDischarge {
+		var err error
+		if ed.changes, err = s.repeat(a, st, v); err != nil {
+			return false, unavailable(err)
+		}
+		ed.revoked = s.again(a, st, causeOf(a, r))
+	}
 	if len(ed.changes) == 0 {
 		return true, s.announce(ctx, a.user.Homeserver, s.again(a, st, causeOf(a, r)))
 	}
