@@ -74,7 +74,8 @@ func (s *Service) Revoke(ctx context.Context, user UserKey, session caveat.Sessi
 			r = &Record{}
 		}
 		if r.Ended > 0 {
-			return edit{revoked: s.again(a, st, causeRevoked)}, nil
+			changes, err := s.repeat(a, st, v)
+			return edit{changes, s.again(a, st, causeRevoked)}, err
 		}
 		changes, err := s.changeSession(a, v, r.ended(a.event.Now))
 		return edit{changes, []revoked{a.revoked(session, causeRevoked)}}, err
@@ -114,7 +115,7 @@ func (s *Service) RevokeDevice(ctx context.Context, user UserKey, device string,
 		}
 		// A session that has ended no longer has a device: it may be one of
 		// those that this call ended when it was made before.
-		ed := edit{revoked: s.remains(a, gone)}
+		ed := edit{s.repeatAll(a, gone), s.remains(a, gone)}
 		for _, o := range live {
 			if o.record.Device != device || o.id == except {
 				continue
@@ -208,7 +209,7 @@ func (s *Service) swap(ctx context.Context, a *attempt, ed edit) (bool, error) {
 	if err != nil {
 		return false, unavailable(err)
 	}
-	done, err := s.cfg.Store.Swap(ctx, Write{User: a.user, Changes: ed.changes, Revokes: len(events) > 0, Events: events})
+	done, err := s.cfg.Store.Swap(ctx, Write{User: a.user, Changes: ed.changes, Revokes: len(events) > 0 || a.repeats, Events: events})
 	if err != nil {
 		return false, unavailable(fmt.Errorf("swap session: %w", err))
 	}
