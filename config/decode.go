@@ -14,7 +14,7 @@ import (
 )
 
 // maxFile bounds a configuration file, in bytes.
-const maxFile = 1 << 20
+const maxFile = 8 << 20
 
 // decoder puts a YAML document into a Config. The YAML library's own decoder
 // knows no columns and stops at the first mistake of some kinds, so this one

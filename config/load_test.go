@@ -190,7 +190,7 @@ func TestProblems(t *testing.T) {
 		{"two documents", "listen: :1\n---\nlisten: :2", `f.yaml:2:1: a second document; there can be one only`},
 		{"not yaml", "listen: :1\nkeys: [", `f.yaml:2: not YAML: did not find expected node content`},
 		{"not yaml later", "listen: :1\n---\n[", `not YAML: `},
-		{"too long", "#" + strings.Repeat("x", maxFile), `f.yaml: is longer than 1048576 bytes`},
+		{"too long", "#" + strings.Repeat("x", maxFile), `f.yaml: is longer than 8388608 bytes`},
 
 		{"address", "listen: nowhere", `f.yaml:1:9: listen: want host:port, got "nowhere"`},
 		{"port", "listen: a:99999", `f.yaml:1:9: listen: "99999" is not a port`},
