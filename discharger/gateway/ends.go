@@ -115,11 +115,11 @@ func (g *Gateway) endHere(ctx context.Context, o order) {
 func (g *Gateway) tell(ctx context.Context, o order) (err error) {
 	switch o.Op {
 	case endSession:
-		err = g.client.RevokeSession(ctx, o.User, o.Session)
+		err = g.once.RevokeSession(ctx, o.User, o.Session)
 	case endDevice:
-		err = g.client.RevokeDevice(ctx, o.User, o.Device, o.Session)
+		err = g.once.RevokeDevice(ctx, o.User, o.Device, o.Session)
 	case endUser:
-		err = g.client.RevokeUser(ctx, o.User, o.Session)
+		err = g.once.RevokeUser(ctx, o.User, o.Session)
 	}
 	g.metrics.orders.WithLabelValues(resultOf(err)).Inc()
 	return err

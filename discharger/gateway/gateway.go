@@ -84,6 +84,7 @@ type Gateway struct {
 	upstream *url.URL
 	hs       *homeserver.Homeserver
 	client   *api.Client
+	once     *api.Client // makes one attempt only: what fails is made up for later
 	sealer   *sealer
 	proxy    *httputil.ReverseProxy
 	metrics  *metrics
@@ -180,12 +181,16 @@ func newGateway(cfg Config) (*Gateway, error) {
 // connect makes what asks the service and what passes on to the homeserver.
 func (g *Gateway) connect() (err error) {
 	cfg := &g.cfg
-	g.client, err = api.New(api.Config{
+	ac := api.Config{
 		URL: cfg.Service, Location: location, APIKey: cfg.APIKey, UserAgent: "discharger-gateway",
 		Timeout: 5 * time.Second, Patience: 3 * time.Second, Clock: cfg.Clock, Rand: cfg.Rand, Jitter: cfg.Jitter,
 		HTTPClient: &http.Client{Transport: newTransport()},
-	})
-	if err != nil {
+	}
+	if g.client, err = api.New(ac); err != nil {
+		return err
+	}
+	ac.Patience = -1
+	if g.once, err = api.New(ac); err != nil {
 		return err
 	}
 	if err := fillRandom(cfg.Rand, g.nonce[:]); err != nil {

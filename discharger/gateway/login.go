@@ -106,7 +106,7 @@ func (g *Gateway) unwrapGuest(r *http.Request, x *exchange, body object) *failur
 		return nil
 	}
 	k := kindOf(token)
-	if k == kindForeign && !damaged(token) {
+	if k == kindForeign && !g.sealer.damaged(token) {
 		return nil
 	}
 	guest := *x

@@ -31,7 +31,7 @@ func (g *Gateway) refresh(w http.ResponseWriter, r *http.Request, x *exchange) *
 		return badRequest(codeInvalidParam, "refresh_token is missing, or not a string.")
 	}
 	x.token, x.kind = true, kindOf(text)
-	if x.kind == kindForeign && !damaged(text) {
+	if x.kind == kindForeign && !g.sealer.damaged(text) {
 		return g.refreshForeign(w, r, x)
 	}
 	t, err := g.sealer.decodeRefresh(text)

@@ -117,7 +117,7 @@ func (s *seenReports) flush(ctx context.Context) bool {
 
 // send sends reports and takes them off the list.
 func (s *seenReports) send(ctx context.Context, batch []api.Seen) bool {
-	err := s.g.client.Seen(ctx, batch)
+	err := s.g.once.Seen(ctx, batch)
 	s.g.metrics.seen.WithLabelValues(resultOf(err)).Add(float64(len(batch)))
 	if err != nil {
 		s.g.cfg.Log.LogAttrs(ctx, slog.LevelWarn, "what was seen in use is still to be reported", slog.Any("error", err))

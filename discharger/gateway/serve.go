@@ -73,7 +73,7 @@ func (g *Gateway) identify(r *http.Request, x *exchange) *failure {
 	switch {
 	case !x.token:
 		return nil
-	case c.kind == kindForeign && damaged(c.token):
+	case c.kind == kindForeign && g.sealer.damaged(c.token):
 		return unknownToken("Unknown access token.", true)
 	case c.kind == kindForeign:
 		return g.admitForeign(r.Context(), x, c)

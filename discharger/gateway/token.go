@@ -101,17 +101,22 @@ func ours(b *api.Bundle) bool {
 
 // damaged reports whether a token that is not the gateway's was one before its
 // prefix was changed. It must not be passed on as if it were the homeserver's.
-func damaged(token string) bool {
+func (s *sealer) damaged(token string) bool {
 	if len(token) <= prefixSize || len(token) > maxToken {
 		return false
 	}
-	for at := range min(len(token), prefixSize+2) {
-		in, err := homeserver.Inspect(token[at:])
-		if err == nil && in.Ours {
+	for at := range prefixSize + 2 {
+		rest := token[min(at, len(token)):]
+		if in, err := homeserver.Inspect(rest); err == nil && in.Ours {
+			return true
+		}
+		if box, err := api.DecodeBase64(rest); err != nil {
+			continue
+		} else if _, err := s.openRefresh(box); err == nil {
 			return true
 		}
 	}
-	return strings.Contains(token, PrefixHeld) || strings.Contains(token, PrefixRotate) || strings.Contains(token, PrefixRefresh)
+	return false
 }
 
 // accessOf copies the access macaroon of a bundle.

@@ -1,0 +1,73 @@
+package gateway
+
+import (
+	"crypto/sha256"
+	"testing"
+	"time"
+)
+
+// foreign gives the homeserver a token from before the gateway.
+func (w *world) foreign(user string) string {
+	var token string
+	w.hs.set(func(s *stub) {
+		token = s.make(user, "OLD")
+		s.tokens["old-"+user] = s.tokens[token]
+	})
+	return "old-" + user
+}
+
+func TestLegacy(t *testing.T) {
+	t.Parallel()
+	now := time.Now()
+	for _, c := range []struct {
+		name   string
+		legacy Legacy
+		want   int
+	}{
+		{"forward", Legacy{}, 200},
+		{"upgrade", Legacy{Until: now.Add(time.Hour)}, 200},
+		{"upgrade, over", Legacy{Until: now.Add(-time.Hour)}, 401},
+		{"reject", Legacy{Reject: true}, 401},
+	} {
+		w := newWorld(t, func(w *world) {
+			w.cfg.Legacy = c.legacy
+			w.cfg.ForeignTokens = [][sha256.Size]byte{sha256.Sum256([]byte("as_bridge"))}
+		})
+		old := w.foreign("@u:hs")
+		before := w.hs.count()
+		a := w.do("GET", pathWhoami, old, nil)
+		if a.status != c.want || c.want == 401 && (!a.soft() || a.text("errcode") != codeUnknownToken || w.hs.count() > before) {
+			t.Errorf("%s: %d %s", c.name, a.status, a.raw)
+		}
+		a = w.refresh("syr_old")
+		if a.status != c.want || c.want == 401 && !a.soft() {
+			t.Errorf("%s: refresh: %d %s", c.name, a.status, a.raw)
+		}
+		if c.want == 200 && a.text("access_token") != "syt_fresh" {
+			t.Errorf("%s: refresh: %s", c.name, a.raw)
+		}
+		if a := w.do("GET", pathWhoami+"?user_id=%40ghost%3Ahs", "as_bridge", nil); a.status != 200 || a.text("user_id") != "@ghost:hs" {
+			t.Errorf("%s: application service: %d %s", c.name, a.status, a.raw)
+		}
+		if a := w.do("POST", pathLogin, old, anyMap{"user": "@u:hs"}); a.status != 200 {
+			t.Errorf("%s: login: %s", c.name, a.raw)
+		}
+	}
+}
+
+// Whoever has had a new token has no use for old ones; everybody else has.
+func TestOnceNewAlwaysNew(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, func(w *world) { w.cfg.Legacy.OnceNew = true })
+	old, other := w.foreign("@u:hs"), w.foreign("@v:hs")
+	w.want(w.do("GET", pathWhoami, old, nil), 200, "")
+	in := w.login(false)
+	if a := w.want(w.do("GET", pathWhoami, old, nil), 401, codeUnknownToken); !a.soft() {
+		t.Errorf("%s", a.raw)
+	}
+	w.want(w.do("GET", pathWhoami, other, nil), 200, "")
+	w.want(w.do("GET", pathWhoami, in.text("access_token"), nil), 200, "")
+	w.want(w.do("GET", pathWhoami, "nonsense", nil), 401, codeUnknownToken)
+	w.hs.Close()
+	w.want(w.do("GET", pathWhoami, "nonsense2", nil), 503, codeUnknown)
+}

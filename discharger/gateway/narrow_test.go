@@ -1,0 +1,112 @@
+package gateway
+
+import (
+	"testing"
+	"time"
+
+	"github.com/discharger/discharger/discharger/chain"
+)
+
+// What a narrowed token may do, and what not.
+func TestNarrowed(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	whole := w.login(false).text("access_token")
+	const client = "/_matrix/client/v3/"
+	const room = "rooms/%21r%3Ahs"
+	soon := chain.TimeBefore(w.now().Add(time.Hour))
+	for _, c := range []struct {
+		conditions []string
+		method     string
+		path       string
+		want       int
+	}{
+		{[]string{soon}, "GET", client + "sync", 200},
+		{[]string{soon}, "PUT", client + room + "/send/m.room.message/1", 200},
+		{[]string{soon}, "POST", client + "logout", 403},
+		{[]string{soon}, "POST", client + "logout/all", 403},
+		{[]string{soon}, "POST", client + "account/password", 403},
+		{[]string{soon}, "POST", client + "account/deactivate", 403},
+		{[]string{soon}, "POST", client + "account/3pid/add", 403},
+		{[]string{soon}, "GET", client + "account/whoami", 200},
+		{[]string{soon}, "GET", client + "devices", 403},
+		{[]string{soon}, "DELETE", client + "devices/X", 403},
+		{[]string{soon}, "POST", client + "delete_devices", 403},
+		{[]string{soon}, "POST", "/_matrix/client/v1/login/get_token", 403},
+		{[]string{soon}, "POST", client + "%6Cogout", 403},
+		{[]string{soon}, "POST", client + "keys/upload", 403},
+		{[]string{soon}, "POST", client + "keys/query", 200},
+		{[]string{soon}, "POST", client + "user/@u:hs/openid/request_token", 403},
+		{[]string{soon}, "GET", "/_synapse/admin/v1/server_version", 403},
+		{[]string{soon}, "GET", "/_matrix/client/v3/../x", 403},
+		{[]string{soon}, "GET", "/_matrix/media/v3/config", 200},
+
+		{[]string{CondReadOnly}, "GET", client + room + "/messages?limit=1", 200},
+		{[]string{CondReadOnly}, "HEAD", client + "joined_rooms", 200},
+		{[]string{CondReadOnly}, "PUT", client + room + "/send/m.room.message/1", 403},
+		{[]string{CondReadOnly}, "POST", client + "search", 403},
+		{[]string{CondReadOnly}, "GET", client + "sync", 403},
+		{[]string{CondReadOnly}, "GET", client + "events", 403},
+		{[]string{CondReadOnly}, "GET", client + "room_keys/keys", 403},
+		{[]string{CondReadOnly}, "GET", "/_matrix/client/v1/media/download/hs/x", 200},
+		{[]string{CondReadOnly}, "GET", "/_matrix/media/v3/download/hs/x", 200},
+		{[]string{CondReadOnly}, "POST", "/_matrix/media/v3/upload", 403},
+		{[]string{CondReadOnly}, "GET", "/_matrix/client/versions", 200},
+
+		{[]string{"room !r:hs"}, "PUT", client + room + "/send/m.room.message/1", 200},
+		{[]string{"room !r:hs"}, "GET", client + "rooms/!r:hs/state", 200},
+		{[]string{"room !r:hs"}, "GET", client + "rooms/!q:hs/state", 403},
+		{[]string{"room !r:hs"}, "GET", client + "rooms/!r:hs%2F..%2F!q:hs/state", 403},
+		{[]string{"room !r:hs"}, "GET", client + "rooms/!r:hs/../!q:hs/state", 403},
+		{[]string{"room !r:hs"}, "POST", client + room + "/upgrade", 403},
+		{[]string{"room !r:hs"}, "POST", client + "createRoom", 403},
+		{[]string{"room !r:hs"}, "GET", client + "sync", 403},
+		{[]string{"room !r:hs", CondReadOnly}, "PUT", client + room + "/send/m.room.message/1", 403},
+		{[]string{"room !r:hs", CondReadOnly}, "GET", client + room + "/messages", 200},
+		{[]string{"room !r:hs", "room !q:hs"}, "GET", client + room + "/messages", 403},
+
+		{[]string{"client-ip 127.0.0.1"}, "GET", pathWhoami, 200},
+		{[]string{"client-ip 192.0.2.0/24"}, "GET", pathWhoami, 403},
+		{[]string{chain.TimeBefore(w.now())}, "GET", pathWhoami, 401},
+	} {
+		token, err := Attenuate(whole, c.conditions...)
+		must(t, err)
+		before := w.hs.count()
+		a := w.do(c.method, c.path, token, nil)
+		if a.status != c.want {
+			t.Errorf("%v, %s %s: %d %s", c.conditions, c.method, c.path, a.status, a.raw)
+		}
+		if (w.hs.count() > before) != (c.want == 200) {
+			t.Errorf("%v, %s %s: seen by the homeserver: %d", c.conditions, c.method, c.path, w.hs.count()-before)
+		}
+	}
+	w.want(w.do("GET", pathWhoami, whole, nil), 200, "")
+}
+
+// A holder cannot make up conditions that mean something else, or widen.
+func TestAttenuateRefuses(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	held, rotate := w.login(false).text("access_token"), w.login(true)
+	for _, c := range []struct{ token, condition string }{
+		{held, "moon-phase full"}, {held, "room"}, {held, "room x"}, {held, "read-only yes"}, {held, "time-before tomorrow"}, {held, ""},
+		{held, "client-ip nowhere"}, {held, "declared epoch 3"},
+		{rotate.text("access_token"), CondReadOnly}, {rotate.text("refresh_token"), CondReadOnly}, {"syt_x", CondReadOnly},
+		{held[:len(held)-2], CondReadOnly},
+	} {
+		if got, err := Attenuate(c.token, c.condition); err == nil || got != "" {
+			t.Errorf("attenuated with %q", c.condition)
+		}
+	}
+	b, err := parseAccess(held)
+	must(t, err)
+	m, err := accessOf(b)
+	must(t, err)
+	must(t, m.AddFirstPartyCaveat([]byte("moon-phase full")))
+	odd, err := heldToken(m)
+	must(t, err)
+	before := w.hs.count()
+	if a := w.want(w.do("GET", pathWhoami, odd, nil), 401, codeUnknownToken); !a.soft() || w.hs.count() > before {
+		t.Errorf("%s", a.raw)
+	}
+}

@@ -1,0 +1,289 @@
+package gateway
+
+import (
+	"bufio"
+	"bytes"
+	"crypto/sha256"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// raw sends a request as it is written, and gives what the homeserver saw of it.
+func (w *world) rawRequest(line string, header ...string) (status int) {
+	w.t.Helper()
+	conn, err := net.Dial("tcp", strings.TrimPrefix(w.http.URL, "http://"))
+	must(w.t, err)
+	defer conn.Close()
+	_, err = fmt.Fprintf(conn, "%s HTTP/1.1\r\nHost: matrix.example\r\nConnection: close\r\n%s\r\n", line, strings.Join(append(header, ""), "\r\n"))
+	must(w.t, err)
+	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	must(w.t, err)
+	defer resp.Body.Close()
+	_, _ = io.Copy(io.Discard, resp.Body)
+	return resp.StatusCode
+}
+
+// Paths and queries arrive as they were sent.
+func TestByteExact(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	token := w.login(false).text("access_token")
+	for _, uri := range []string{
+		"/_matrix/client/v3/rooms/!a:b/state", "/_matrix/client/v3/rooms/%21a%3Ab/state", "/_matrix/client/v3/rooms/!a:b/state/t/%2F",
+		"/_matrix/client/v3/rooms//x", "//_matrix/client/v3/x", "/_matrix/client/v3/./x", "/_matrix/client/v3/../x", "/_matrix/client/v3/x/",
+		"/_matrix/client/v3/%6Cogout", "/_matrix/client/v3/user/@u:hs/filter/1", "/_matrix/client/v3/a%20b+c", "/_matrix/client/v3/a'b(c)*",
+		`/_matrix/client/v3/a"b|c^d`, "/_matrix/client/v3/a{b}`", "/_matrix/client/v3/ä", "/_matrix/client/v3/%e4%c3%BC", "/?", "/", "/a?b?c",
+		"/_matrix/client/v3/sync?filter=%7B%22a%22%3A1%7D&since=s1_2~3&x=;y&&z=", "/_matrix/client/v3/x?a=b;c=d", "/_matrix/client/v3/x?%zz&a", "/a?",
+		"/_matrix/client/v3/x?a=%26&a=&a", "/_matrix/client/v3/rooms/a/state/t/login", "/_matrix/client/v3/devices/refresh", "/_matrix/client/v3/login/get_token",
+		"/_matrix/static/client/login/", "/_matrix/federation/v1/event/%24a%2F%2Fb", "/_matrix/client/v3/register/available?username=login",
+	} {
+		before := w.hs.count()
+		status := w.rawRequest("GET "+uri, "Authorization: Bearer "+token)
+		if w.hs.count() != before+1 {
+			t.Errorf("%s did not arrive: %d", uri, status)
+			continue
+		}
+		if last := w.hs.last(t); last.URI != uri {
+			t.Errorf("sent    %s\narrived %s", uri, last.URI)
+		}
+	}
+	if status := w.rawRequest("GET http://matrix.example/_matrix/client/v3/x?y"); status != 401 || w.hs.last(t).URI != "/_matrix/client/v3/x?y" {
+		t.Errorf("absolute form: %d, %s", status, w.hs.last(t).URI)
+	}
+}
+
+// What only looks like a path that hands out tokens is not passed on.
+func TestDenied(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	before := w.hs.count()
+	for _, uri := range []string{
+		"/_matrix/client/v3/%6Cogin", "/_matrix/client/v3/log%69n", "/_matrix/client/v3//login", "//_matrix/client/v3/login", "/_matrix//client/v3/login",
+		"/_matrix/client/v3/./login", "/_matrix/client/x/../v3/login", "/_matrix/client/v3/login/", "/_matrix/client/v3/login/.", "/_matrix/client/v1/login",
+		"/_matrix/client/v4/login", "/_matrix/client/unstable/org.x/login", "/_matrix/client/v3/LOGIN", "/_matrix/client/v3/Refresh", "/_matrix/client/v2/refresh",
+		"/_matrix/client/v3%2Flogin", "/_matrix/client/%76%33/register", "/_matrix/client/v3/rooms/%2E%2E/login", "/_matrix/client/v3/rooms%2F..%2Flogin",
+		"/_synapse/admin/v2/register", "/_synapse/admin/v1/%72egister", "/_dendrite/admin/register", "/x/../_matrix/client/v3/login", "/%5Fmatrix/client/v3/login",
+		"/_matrix/federation/../client/v3/login", "/_synapse/client/%2e%2e/admin/v1/register", `/_matrix/client/v3\login`, "/_matrix/client/v3/refresh//",
+	} {
+		if status := w.rawRequest("POST " + uri); status != 404 {
+			t.Errorf("%s: %d", uri, status)
+		}
+	}
+	if n := w.hs.count() - before; n > 0 {
+		t.Errorf("%d arrived, the last %s", n, w.hs.last(t).URI)
+	}
+}
+
+// Only trusted proxies are believed, and the homeserver gets one address.
+func TestForwardedHeaders(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name          string
+		trusted       bool
+		in            []string
+		addr, proto   string
+		forwardedHost string
+	}{
+		{"untrusted", false, []string{"X-Forwarded-For: 192.0.2.1", "X-Forwarded-Proto: https", "X-Real-IP: 192.0.2.1", "Forwarded: for=192.0.2.1", "X-Forwarded-Host: evil"}, "127.0.0.1", "http", "matrix.example"},
+		{"trusted", true, []string{"X-Forwarded-For: 203.0.113.9, 192.0.2.1", "X-Forwarded-Proto: https", "X-Forwarded-Host: h.example"}, "192.0.2.1", "https", "h.example"},
+		{"trusted chain", true, []string{"X-Forwarded-For: 203.0.113.9", "X-Forwarded-For: 192.0.2.1, 127.0.0.1", "X-Real-IP: 203.0.113.9"}, "192.0.2.1", "http", "matrix.example"},
+		{"nonsense", true, []string{"X-Forwarded-For: x"}, "127.0.0.1", "http", "matrix.example"},
+		{"none", true, nil, "127.0.0.1", "http", "matrix.example"},
+	} {
+		w := newWorld(t, func(w *world) {
+			if c.trusted {
+				w.cfg.TrustedProxies = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
+			}
+		})
+		w.rawRequest("GET /_matrix/client/versions", c.in...)
+		h := w.hs.last(t).Header
+		if got := h["X-Forwarded-For"]; len(got) != 1 || got[0] != c.addr || h.Get("X-Real-Ip") != c.addr {
+			t.Errorf("%s: from %v, %s", c.name, got, h.Get("X-Real-Ip"))
+		}
+		if h.Get("X-Forwarded-Proto") != c.proto || h.Get("X-Forwarded-Host") != c.forwardedHost || h.Get("Forwarded") != "" {
+			t.Errorf("%s: %v", c.name, h)
+		}
+	}
+}
+
+// Without the homeserver there is a 502 that a browser can read, and that says
+// nothing about the session.
+func TestHomeserverDown(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	token := w.login(false).text("access_token")
+	w.hs.Close()
+	a := w.want(w.do("GET", pathWhoami, token, nil), 502, codeUnknown)
+	if a.header.Get("Access-Control-Allow-Origin") != "*" {
+		t.Errorf("%v", a.header)
+	}
+}
+
+// megabytes is the size of the large file: DISCHARGER_TEST_LARGE_MB, or enough
+// to show that it is not kept.
+func megabytes(t *testing.T) int64 {
+	mb := 24
+	if text := os.Getenv("DISCHARGER_TEST_LARGE_MB"); text != "" {
+		var err error
+		mb, err = strconv.Atoi(text)
+		must(t, err)
+	}
+	return int64(mb) << 20
+}
+
+// pattern is a file that is never in memory as a whole.
+type pattern struct{ at int64 }
+
+func (p *pattern) Read(b []byte) (int, error) {
+	for i := range b {
+		b[i] = byte(p.at * 131 >> 3)
+		p.at++
+	}
+	return len(b), nil
+}
+
+// Large files pass through, unchanged, in little memory.
+func TestLargeBodies(t *testing.T) {
+	w := newWorld(t)
+	token := w.login(false).text("access_token")
+	size := megabytes(t)
+	want := sha256.New()
+	_, _ = io.CopyN(want, &pattern{}, size)
+	var uploaded []byte
+	w.hs.handler = func(rw http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodPost {
+			h := sha256.New()
+			_, _ = io.Copy(h, r.Body)
+			uploaded = h.Sum(nil)
+			return
+		}
+		rw.Header().Set("Content-Length", strconv.FormatInt(size, 10))
+		_, _ = io.CopyN(rw, &pattern{}, size)
+	}
+	peak, stop := watchHeap()
+	req, err := http.NewRequest("POST", w.http.URL+"/_matrix/media/v3/upload", io.LimitReader(&pattern{}, size))
+	must(t, err)
+	req.Header.Set("Authorization", "Bearer "+token)
+	req.ContentLength = size
+	w.want(w.send(req), 200, "")
+	req, err = http.NewRequest("GET", w.http.URL+"/_matrix/client/v1/media/download/hs/x", nil)
+	must(t, err)
+	req.Header.Set("Authorization", "Bearer "+token)
+	resp, err := http.DefaultTransport.RoundTrip(req)
+	must(t, err)
+	defer resp.Body.Close()
+	got := sha256.New()
+	n, err := io.Copy(got, resp.Body)
+	stop()
+	if err != nil || n != size || !bytes.Equal(got.Sum(nil), want.Sum(nil)) || !bytes.Equal(uploaded, want.Sum(nil)) {
+		t.Errorf("%d bytes: %v", n, err)
+	}
+	t.Logf("%d MB each way, heap grew by up to %d KB", size>>20, *peak>>10)
+	if *peak > size/2 {
+		t.Errorf("the heap grew by %d bytes", *peak)
+	}
+}
+
+// watchHeap measures how much the heap grows until stop.
+func watchHeap() (peak *int64, stop func()) {
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	start := int64(m.HeapAlloc)
+	peak = new(int64)
+	done, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		for tick := time.NewTicker(10 * time.Millisecond); ; {
+			select {
+			case <-tick.C:
+				runtime.ReadMemStats(&m)
+				*peak = max(*peak, int64(m.HeapAlloc)-start)
+			case <-done:
+				tick.Stop()
+				return
+			}
+		}
+	}()
+	return peak, func() { close(done); <-ended }
+}
+
+// Long polls wait as long as they like, cost little, and are not cut short.
+func TestLongPolls(t *testing.T) {
+	w := newWorld(t)
+	const polls = 200
+	token := w.login(false).text("access_token")
+	var waiting sync.WaitGroup
+	waiting.Add(polls)
+	release := make(chan struct{})
+	w.hs.handler = func(rw http.ResponseWriter, r *http.Request) {
+		waiting.Done()
+		<-release
+		_, _ = rw.Write([]byte(`{"next_batch":"x"}`))
+	}
+	peak, stop := watchHeap()
+	results := make(chan int, polls)
+	for range polls {
+		go func() {
+			req, err := http.NewRequest("GET", w.http.URL+"/_matrix/client/v3/sync?timeout=30000", nil)
+			if err != nil {
+				results <- 0
+				return
+			}
+			req.Header.Set("Authorization", "Bearer "+token)
+			resp, err := http.DefaultTransport.RoundTrip(req)
+			if err != nil {
+				results <- 0
+				return
+			}
+			_ = resp.Body.Close()
+			results <- resp.StatusCode
+		}()
+	}
+	waiting.Wait()
+	stop()
+	close(release)
+	for range polls {
+		if status := <-results; status != 200 {
+			t.Fatalf("status %d", status)
+		}
+	}
+	t.Logf("%d polls, client and homeserver included: heap grew by up to %d KB each", polls, *peak/polls>>10)
+	if *peak > polls<<20 {
+		t.Errorf("the heap grew by %d bytes", *peak)
+	}
+}
+
+// An answer that comes in pieces is passed on in pieces.
+func TestStreaming(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	second := make(chan struct{})
+	w.hs.handler = func(rw http.ResponseWriter, r *http.Request) {
+		_, _ = rw.Write([]byte("first "))
+		_ = http.NewResponseController(rw).Flush()
+		<-second
+		_, _ = rw.Write([]byte("second"))
+	}
+	resp, err := http.Get(w.http.URL + "/_matrix/client/v3/x")
+	must(t, err)
+	defer resp.Body.Close()
+	b := make([]byte, 6)
+	_, err = io.ReadFull(resp.Body, b)
+	must(t, err)
+	close(second)
+	rest, err := io.ReadAll(resp.Body)
+	if err != nil || string(b)+string(rest) != "first second" {
+		t.Errorf("%s%s, %v", b, rest, err)
+	}
+}

@@ -1,0 +1,278 @@
+package gateway
+
+import (
+	"encoding/json"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+)
+
+// Every answer that carries a token of the homeserver's is wrapped, on every
+// path there is.
+func TestWrapped(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	in := anyMap{"type": "m.login.password", "user": "@u:hs", "password": "secret"}
+	for _, path := range []string{
+		"/_matrix/client/v3/login", "/_matrix/client/r0/login", "/_matrix/client/unstable/login", "/_matrix/client/api/v1/login",
+		"/_matrix/client/v3/register", "/_matrix/client/r0/register", "/_matrix/client/v3/register?kind=guest", "/_synapse/admin/v1/register",
+	} {
+		a := w.want(w.do("POST", path, "", in), 200, "")
+		token := a.text("access_token")
+		if kindOf(token) != kindHeld {
+			t.Fatalf("%s: %s", path, a.raw)
+		}
+		w.want(w.do("GET", pathWhoami, token, nil), 200, "")
+		var sent anyMap
+		if i := w.hs.count() - 2; json.Unmarshal([]byte(w.hs.requests[i].Body), &sent) != nil || sent["refresh_token"] != false {
+			t.Errorf("%s: the homeserver was asked %s", path, w.hs.requests[i].Body)
+		}
+		if a := w.want(w.do("POST", path, "", anyMap{"user": "@u:hs", "refresh_token": true}), 200, ""); kindOf(a.text("access_token")) != kindRotate {
+			t.Errorf("%s with refresh_token: %s", path, a.raw)
+		}
+	}
+	if a := w.want(w.do("POST", "/_matrix/client/v3/register", "", anyMap{"inhibit_login": true}), 200, ""); a.body["access_token"] != nil {
+		t.Errorf("%s", a.raw)
+	}
+	if a := w.want(w.do("POST", pathLogin, "", anyMap{"org.matrix.msc2918.refresh_token": true}), 200, ""); kindOf(a.text("access_token")) != kindRotate {
+		t.Errorf("%s", a.raw)
+	}
+	admin := w.want(w.do("POST", pathLogin, "", anyMap{"user": "@admin:hs"}), 200, "").text("access_token")
+	a := w.want(w.do("POST", "/_synapse/admin/v1/users/%40u%3Ahs/login", admin, anyMap{}), 200, "")
+	who := w.want(w.do("GET", pathWhoami, a.text("access_token"), nil), 200, "")
+	if kindOf(a.text("access_token")) != kindHeld || who.text("user_id") != "@u:hs" {
+		t.Errorf("%s, %s", a.raw, who.raw)
+	}
+}
+
+// A refresh is answered on every path that clients use, whatever access token
+// they send along.
+func TestRefreshPaths(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	in := w.login(true)
+	w.forward(testTTL)
+	for _, path := range []string{"v3", "r0", "v1", "unstable", "unstable/org.matrix.msc2918"} {
+		a := w.want(w.do("POST", "/_matrix/client/"+path+"/refresh", in.text("access_token"), anyMap{"refresh_token": in.text("refresh_token")}), 200, "")
+		if kindOf(a.text("access_token")) != kindRotate || kindOf(a.text("refresh_token")) != kindRefresh || a.header.Get("Access-Control-Allow-Origin") != "*" {
+			t.Errorf("%s: %s", path, a.raw)
+		}
+	}
+	before := w.hs.count()
+	for body, code := range map[string]string{
+		"": codeNotJSON, "x": codeNotJSON, "[]": codeNotJSON, `{"a":1,"a":2}`: codeNotJSON, "{}": codeInvalidParam, `{"refresh_token":1}`: codeInvalidParam,
+	} {
+		w.want(w.do("POST", pathRefresh, "", body), 400, code)
+	}
+	if w.hs.count() != before {
+		t.Error("the homeserver saw a refresh")
+	}
+}
+
+// What looks like the homeserver's tokens and is not, stays as it is.
+func TestLookAlikes(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, func(w *world) { w.cfg.Legacy.Reject = true })
+	token := w.login(false).text("access_token")
+	a := w.want(w.do("POST", "/_matrix/client/v3/user/@u:hs/openid/request_token", token, anyMap{}), 200, "")
+	if a.text("access_token") != "openid-token" {
+		t.Fatalf("%s", a.raw)
+	}
+	for _, uri := range []string{
+		"/_matrix/federation/v1/openid/userinfo?access_token=openid-token", "/_synapse/client/unsubscribe?access_token=abc&app_id=x",
+		"/_matrix/app/v1/transactions/1?access_token=hs", "/_matrix/key/v2/server",
+	} {
+		req, err := http.NewRequest("GET", w.http.URL+uri, nil)
+		must(t, err)
+		req.Header.Set("Authorization", `X-Matrix origin="a",key="k",sig="s"`)
+		w.send(req)
+		if last := w.hs.last(t); last.URI != uri || last.Header.Get("Authorization") != `X-Matrix origin="a",key="k",sig="s"` {
+			t.Errorf("%s arrived as %s with %q", uri, last.URI, last.Header.Get("Authorization"))
+		}
+	}
+	body := `{"access_token":"x","content":{"access_token":"` + token + `"},"id_access_token":"y"}`
+	w.do("POST", "/_matrix/client/v3/account/3pid/add", token, body)
+	if last := w.hs.last(t); last.Body != body {
+		t.Errorf("a body was changed: %s", last.Body)
+	}
+}
+
+// A guest who registers proves who they are with a token in the body.
+func TestGuestUpgrade(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	guest := w.want(w.do("POST", "/_matrix/client/v3/register?kind=guest", "", anyMap{}), 200, "").text("access_token")
+	w.want(w.do("POST", "/_matrix/client/v3/register", "", anyMap{"user": "@u:hs", "guest_access_token": guest}), 200, "")
+	var sent anyMap
+	must(t, json.Unmarshal([]byte(w.hs.last(t).Body), &sent))
+	if sent["guest_access_token"] != w.hs.made[0] {
+		t.Errorf("the homeserver got %v", sent)
+	}
+	before := w.hs.count()
+	w.want(w.do("POST", "/_matrix/client/v3/register", "", anyMap{"guest_access_token": guest[:len(guest)-4] + "AAAA"}), 401, codeUnknownToken)
+	if w.hs.count() != before {
+		t.Error("a broken token reached the homeserver")
+	}
+}
+
+// Where a token is, and where it must not be.
+func TestCredentials(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	token := w.login(false).text("access_token")
+	canary := w.hs.made[0]
+	for _, c := range []struct {
+		name, query string
+		header      []string
+		status      int
+		code, uri   string // that the homeserver sees; empty: nothing
+	}{
+		{"header", "", []string{"Bearer " + token}, 200, "", "?"},
+		{"query", "?access_token=" + token, nil, 200, "", "?"},
+		{"query first", "?access_token=" + token + "&a=%41&b", nil, 200, "", "?a=%41&b"},
+		{"query last", "?a=1;b=2&&access_token=" + token, nil, 200, "", "?a=1;b=2&"},
+		{"query encoded", "?access%5Ftoken=" + token, nil, 200, "", "?"},
+		{"query after semicolon", "?a=1;access_token=" + token, nil, 200, "", "?a=1"},
+		{"both", "?access_token=" + token, []string{"Bearer " + token}, 401, codeMissingToken, ""},
+		{"both, one foreign", "?access_token=x", []string{"Bearer " + token}, 401, codeMissingToken, ""},
+		{"twice in the query", "?access_token=" + token + "&access_token=" + token, nil, 401, codeMissingToken, ""},
+		{"two headers", "", []string{"Bearer " + token, "Bearer " + token}, 401, codeMissingToken, ""},
+		{"lower case", "", []string{"bearer " + token}, 401, codeMissingToken, ""},
+		{"none", "", nil, 401, codeMissingToken, "?"},
+		{"refresh token", "", []string{"Bearer " + PrefixRefresh + "abc"}, 401, codeUnknownToken, ""},
+		{"foreign", "", []string{"Bearer something"}, 401, codeUnknownToken, "?"},
+	} {
+		before := w.hs.count()
+		req, err := http.NewRequest("GET", w.http.URL+pathWhoami+c.query, nil)
+		must(t, err)
+		if c.header != nil {
+			req.Header["Authorization"] = c.header
+		}
+		a := w.send(req)
+		if a.status != c.status || a.text("errcode") != c.code || a.header.Get("Access-Control-Allow-Origin") != "*" {
+			t.Errorf("%s: %d %s", c.name, a.status, a.raw)
+		}
+		if (w.hs.count() > before) != (c.uri != "") {
+			t.Errorf("%s: the homeserver saw %d requests", c.name, w.hs.count()-before)
+		}
+		if last := w.hs.last(t); c.status == 200 && (last.URI != pathWhoami+strings.TrimSuffix(c.uri, "?") && last.URI != pathWhoami+c.uri || last.Token != canary) {
+			t.Errorf("%s: the homeserver saw %s with %q", c.name, last.URI, last.Token)
+		}
+	}
+	w.want(w.do("POST", pathLogin, token, anyMap{"user": "@u:hs"}), 200, "")
+	if last := w.hs.last(t); last.Token != "" {
+		t.Error("a login came with an old token")
+	}
+	w.want(w.do("POST", pathLogin, "as_token", anyMap{"user": "@u:hs"}), 200, "")
+	if last := w.hs.last(t); last.Token != "as_token" {
+		t.Error("a login of an application service came without its token")
+	}
+	req, err := http.NewRequest("OPTIONS", w.http.URL+pathWhoami+"?access_token="+token, nil)
+	must(t, err)
+	if a := w.send(req); a.status != 200 || strings.Contains(w.hs.last(t).URI, "dga_") || len(a.header["Access-Control-Allow-Origin"]) != 1 {
+		t.Errorf("OPTIONS: %d, %v, %s", a.status, a.header, w.hs.last(t).URI)
+	}
+}
+
+// With any byte of a token changed, nobody but the gateway sees it.
+func TestTampering(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	held, rotate := w.login(false), w.login(true)
+	refresh := rotate.text("refresh_token")
+	before, asked := w.hs.count(), w.asked.Load()
+	for _, token := range []string{held.text("access_token"), rotate.text("access_token"), refresh} {
+		for at := range token {
+			for _, change := range []byte{1, 2, 0x10} {
+				b := []byte(token)
+				if b[at] ^= change; b[at] < '!' || b[at] > '~' {
+					continue
+				}
+				if token == refresh {
+					if a := w.refresh(string(b)); a.status != 401 || !a.soft() {
+						t.Fatalf("byte %d: %d %s", at, a.status, a.raw)
+					}
+					continue
+				}
+				if a := w.do("GET", pathWhoami, string(b), nil); a.status != 401 || a.text("errcode") != codeUnknownToken || !a.soft() {
+					t.Fatalf("byte %d: %d %s", at, a.status, a.raw)
+				}
+			}
+		}
+		for _, other := range []string{token + "A", token[:len(token)-1], "x" + token, token[prefixSize:], token + "="} {
+			if token == refresh {
+				w.want(w.refresh(other), 401, codeUnknownToken)
+			} else {
+				w.want(w.do("GET", pathWhoami, other, nil), 401, codeUnknownToken)
+			}
+		}
+	}
+	if n := w.hs.count() - before; n > 0 {
+		t.Errorf("the homeserver saw %d requests: %+v", n, w.hs.last(t))
+	}
+	if n := w.asked.Load() - asked; n > 0 {
+		t.Errorf("the service was asked %d times", n)
+	}
+}
+
+// The homeserver's own expiry bounds the session.
+func TestHomeserverTokenExpires(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.hs.expiresMS = time.Hour.Milliseconds()
+	in := w.login(false)
+	if in.body["expires_in_ms"] == nil {
+		t.Errorf("%s", in.raw)
+	}
+	rotate := w.login(true)
+	w.forward(time.Hour - time.Minute)
+	a := w.want(w.refresh(rotate.text("refresh_token")), 200, "")
+	if ms := a.body["expires_in_ms"].(float64); ms > 60_000 {
+		t.Errorf("%s", a.raw)
+	}
+	w.forward(2 * time.Minute)
+	if a := w.want(w.do("GET", pathWhoami, in.text("access_token"), nil), 401, codeUnknownToken); !a.soft() {
+		t.Errorf("%s", a.raw)
+	}
+	if a := w.want(w.refresh(a.text("refresh_token")), 401, codeUnknownToken); !a.soft() {
+		t.Errorf("%s", a.raw)
+	}
+}
+
+// Logins that fail leave no device behind, and say what they can.
+func TestLoginFails(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.want(w.do("POST", pathLogin, "", anyMap{"password": "wrong"}), 403, codeForbidden)
+	w.want(w.do("POST", pathLogin, "", "x"), 400, codeNotJSON)
+	w.want(w.do("POST", pathLogin, "", `{"refresh_token":"yes"}`), 400, codeInvalidParam)
+	w.want(w.do("POST", pathLogin, "", strings.Repeat(" ", maxBody+1)), 413, codeTooLarge)
+	w.down.Store(true)
+	a := w.want(w.do("POST", pathLogin, "", anyMap{"device_id": "ONE"}), 503, codeUnknown)
+	if a.header.Get("Retry-After") == "" || w.hs.alive("ONE") {
+		t.Errorf("%v, alive: %v", a.header, w.hs.alive("ONE"))
+	}
+}
+
+// Compressed answers are understood where they have to be read.
+func TestGzip(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, func(w *world) { w.cfg.PublicURL = "https://matrix.example" })
+	w.hs.gzip, w.hs.wellKnown = true, true
+	in := w.login(true)
+	if well, ok := in.body["well_known"].(anyMap); !ok || well["m.homeserver"].(anyMap)["base_url"] != "https://matrix.example" {
+		t.Errorf("%s", in.raw)
+	}
+	a := w.want(w.do("GET", "/_matrix/client/versions", "", nil), 200, "")
+	if v, _ := json.Marshal(a.body["versions"]); string(v) != `["r0.6.1","v1.1","v1.2","v1.3"]` || a.body["unstable_features"] == nil {
+		t.Errorf("%s", a.raw)
+	}
+	a = w.want(w.do("GET", "/.well-known/matrix/client", "", nil), 200, "")
+	if hs := a.body["m.homeserver"].(anyMap); hs["base_url"] != "https://matrix.example" || hs["x"] == nil || a.body["m.identity_server"] == nil {
+		t.Errorf("%s", a.raw)
+	}
+	w.hs.set(func(s *stub) { clear(s.tokens) })
+	w.want(w.do("GET", pathWhoami, in.text("access_token"), nil), 401, codeUnknownToken)
+	w.want(w.refresh(in.text("refresh_token")), 401, codeUnknownToken)
+}
