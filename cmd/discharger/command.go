@@ -46,17 +46,17 @@ type command struct {
 }
 
 func commands() []command {
-	return []command{
+	all := []command{
 		serveCommand(), gatewayCommand(), demoCommand(),
 		keysNewCommand(), keysListCommand(), keysRetireCommand(),
-		mintCommand(), dischargeCommand(), refreshCommand(), logoutCommand(), verifyCommand(), inspectCommand(),
+		mintCommand(), attenuateCommand(), dischargeCommand(), refreshCommand(), logoutCommand(), verifyCommand(), inspectCommand(),
 		sessionsListCommand(), sessionsRevokeCommand(), sessionsRevokeUserCommand(), sessionsRevokeDeviceCommand(),
 		sessionsRevokeAllCommand(), sessionsWatchCommand(),
 		policyCheckCommand(), policyTestCommand(), policyEvalCommand(), policyDiffCommand(),
 		policyShowCommand(), policyFieldsCommand(), policySchemaCommand(), schemaCheckCommand(), schemaDocsCommand(),
 		configCheckCommand(), configExampleCommand(), healthCommand(), versionCommand(),
-		benchNumbersCommand(), benchReferenceCommand(), benchCommand(),
 	}
+	return append(all, benchCommands()...)
 }
 
 // run runs what args name and returns the exit code.

@@ -64,6 +64,9 @@ func checkConfig(t *terminal, options *config.Options) error {
 	for _, h := range cfg.Homeservers {
 		fmt.Fprintf(t.out, "             %s, key %s\n", quoted(h.Name), h.PublicKey)
 	}
+	if g := cfg.Gateway; g != nil {
+		fmt.Fprintf(t.out, "gateway      %s to %s, tokens from before: %s\n", g.Listen, g.Upstream, g.Legacy)
+	}
 	fmt.Fprintf(t.out, "policies     %s\n", strings.Join(names, ", "))
 	fmt.Fprintln(t.out, "ok")
 	return nil

@@ -1,0 +1,92 @@
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"net/netip"
+	"strings"
+	"time"
+
+	"github.com/discharger/discharger/discharger/chain"
+	"github.com/discharger/discharger/discharger/gateway"
+)
+
+func attenuateCommand() command {
+	return command{
+		name: "attenuate", args: "[flags] [file]", about: "Narrow a gateway's access token, to hand it to a script.", max: 1,
+		more: `
+Reads an access token that begins with dga_, from a file or standard input, and
+writes a narrower one. Nobody is asked, and the token that was read stays as it
+is. The new one ends when the session ends, and cannot log out, change the
+account or its devices, or get other tokens. Flags may come more than once; all
+that they say has to hold.
+
+    discharger attenuate --for 24h --read-only --room '!room:example.org' < token`,
+		setup: func(t *terminal, f *flag.FlagSet) action {
+			var a attenuation
+			f.DurationVar(&a.lifetime, "for", 0, "it is good for `this long` from now")
+			f.TextVar(&a.until, "until", time.Time{}, "it is good until a `time`, such as 2027-01-31T12:00:00Z")
+			f.Func("ip", "only from this `address` or CIDR", a.ip)
+			f.BoolVar(&a.readOnly, "read-only", false, "only to read: rooms, profiles, media; not /sync")
+			f.Func("room", "only in this `room`, by its id; not /sync", func(id string) error {
+				a.conditions = append(a.conditions, gateway.CondRoom+" "+id)
+				return nil
+			})
+			out := f.String("o", "", "`file` to make, instead of standard output")
+			return func(_ context.Context, args []string) error { return a.run(t, args, *out) }
+		},
+	}
+}
+
+// attenuation is one run of attenuate.
+type attenuation struct {
+	lifetime   time.Duration
+	until      time.Time
+	readOnly   bool
+	conditions []string
+}
+
+// ip reads an address or a CIDR.
+func (a *attenuation) ip(text string) error {
+	p, err := netip.ParsePrefix(text)
+	if addr, addrErr := netip.ParseAddr(text); addrErr == nil {
+		p, err = netip.PrefixFrom(addr, addr.BitLen()), nil
+	}
+	if err != nil {
+		return fmt.Errorf("want an address or a CIDR, got %q", text)
+	}
+	a.conditions = append(a.conditions, chain.ClientIP(p))
+	return nil
+}
+
+func (a *attenuation) run(t *terminal, args []string, out string) error {
+	switch {
+	case a.lifetime < 0:
+		return usagef("attenuate: --for wants more than 0")
+	case a.lifetime > 0:
+		a.conditions = append(a.conditions, chain.TimeBefore(t.now().Add(a.lifetime).Truncate(time.Second)))
+	}
+	if !a.until.IsZero() {
+		a.conditions = append(a.conditions, chain.TimeBefore(a.until))
+	}
+	if a.readOnly {
+		a.conditions = append(a.conditions, gateway.CondReadOnly)
+	}
+	if len(a.conditions) == 0 {
+		return usagef("attenuate: how? --for, --until, --ip, --read-only or --room; see discharger attenuate -h")
+	}
+	token, err := t.input(args)
+	if err != nil {
+		return err
+	}
+	narrow, err := gateway.Attenuate(string(token), a.conditions...)
+	if err != nil {
+		return err
+	}
+	if err := t.output(out, narrow); err != nil {
+		return err
+	}
+	t.say("narrowed: %s", plain(strings.Join(a.conditions, ", ")))
+	return nil
+}

@@ -1,0 +1,206 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+)
+
+// matrixStub is the smallest homeserver that a client can log in to.
+type matrixStub struct {
+	*httptest.Server
+	out atomic.Bool // its token was logged out
+}
+
+const stubToken = "canary-token-of-the-homeserver"
+
+func newMatrixStub(t *testing.T) *matrixStub {
+	s := new(matrixStub)
+	s.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		switch {
+		case r.URL.Path == "/_matrix/client/v3/login":
+			s.out.Store(false)
+			_, _ = io.WriteString(w, `{"user_id":"@u:hs","device_id":"DEV","access_token":"`+stubToken+`"}`)
+		case s.out.Load() || r.Header.Get("Authorization") != "Bearer "+stubToken:
+			w.WriteHeader(http.StatusUnauthorized)
+			_, _ = io.WriteString(w, `{"errcode":"M_UNKNOWN_TOKEN"}`)
+		case r.URL.Path == "/_matrix/client/v3/logout":
+			s.out.Store(true)
+			_, _ = io.WriteString(w, `{}`)
+		default:
+			_, _ = io.WriteString(w, `{"user_id":"@u:hs"}`)
+		}
+	}))
+	t.Cleanup(s.Close)
+	return s
+}
+
+// runProgram runs the program until the test ends.
+func runProgram(t *testing.T, dir string, args ...string) *process {
+	t.Helper()
+	program, err := exec.LookPath("discharger")
+	fine(t, err)
+	p, err := start(dir, []string{"PATH=" + os.Getenv("PATH")}, program, args...)
+	fine(t, err)
+	t.Cleanup(p.kill)
+	return p
+}
+
+// matrixURL is where a gateway says it listens.
+func matrixURL(t *testing.T, p *process) string {
+	t.Helper()
+	m, err := p.waitFor(`msg=gateway matrix=(\S+)`)
+	fine(t, err)
+	return m[1]
+}
+
+func finish(t *testing.T, p *process) {
+	t.Helper()
+	fine(t, p.cmd.Process.Signal(syscall.SIGTERM))
+	if code, err := p.wait(); err != nil || code != 0 {
+		t.Fatalf("exit code %d: %v\n%s", code, err, p.text())
+	}
+	if strings.Contains(p.text(), stubToken) {
+		t.Error("the homeserver's token is in the log")
+	}
+}
+
+// call sends a request to a gateway.
+func call(t *testing.T, method, url, token string, body any) (int, map[string]any) {
+	t.Helper()
+	data, err := json.Marshal(body)
+	fine(t, err)
+	req, err := http.NewRequest(method, url, bytes.NewReader(data))
+	fine(t, err)
+	if token != "" {
+		req.Header.Set("Authorization", "Bearer "+token)
+	}
+	resp, err := http.DefaultClient.Do(req)
+	fine(t, err)
+	defer resp.Body.Close()
+	var out map[string]any
+	_ = json.NewDecoder(resp.Body).Decode(&out)
+	return resp.StatusCode, out
+}
+
+// listen and upstream are all it takes, and tokens survive a restart.
+func TestServeWithGateway(t *testing.T) {
+	t.Parallel()
+	dir, hs := t.TempDir(), newMatrixStub(t)
+	file := filepath.Join(dir, "discharger.yaml")
+	fine(t, os.WriteFile(file, fmt.Appendf(nil, "listen: 127.0.0.1:0\nadmin_listen: 127.0.0.1:0\ngateway: {listen: 127.0.0.1:0, upstream: %q}\n", hs.URL), 0o600))
+	p := runProgram(t, dir, "serve", "--config", file)
+	url := matrixURL(t, p)
+	status, in := call(t, "POST", url+"/_matrix/client/v3/login", "", map[string]any{"type": "m.login.password"})
+	token, _ := in["access_token"].(string)
+	if status != 200 || !strings.HasPrefix(token, "dga_") {
+		t.Fatalf("login: %d %v", status, in)
+	}
+	status, in = call(t, "POST", url+"/_matrix/client/v3/login", "", map[string]any{"refresh_token": true})
+	refresh, _ := in["refresh_token"].(string)
+	if status != 200 {
+		t.Fatalf("login: %d %v", status, in)
+	}
+	if info, err := os.Stat(filepath.Join(dir, "discharger-data", "gateway.json")); err != nil || info.Mode().Perm() != 0o600 {
+		t.Fatalf("key file: %v, %v", info, err)
+	}
+	fine(t, p.cmd.Process.Signal(syscall.SIGHUP))
+	if _, err := p.waitFor("msg=reloaded"); err != nil {
+		t.Fatal(err)
+	}
+	if status, out := call(t, "POST", url+"/_matrix/client/v3/refresh", "", map[string]any{"refresh_token": refresh}); status != 200 {
+		t.Fatalf("refresh after a reload: %d %v", status, out)
+	} else {
+		refresh, _ = out["refresh_token"].(string)
+	}
+	finish(t, p)
+
+	p = runProgram(t, dir, "serve", "--config", file)
+	url = matrixURL(t, p)
+	if status, out := call(t, "GET", url+"/_matrix/client/v3/account/whoami", token, nil); status != 200 || out["user_id"] != "@u:hs" {
+		t.Fatalf("whoami: %d %v\n%s", status, out, p.text())
+	}
+	if status, out := call(t, "POST", url+"/_matrix/client/v3/refresh", "", map[string]any{"refresh_token": refresh}); status != 200 {
+		t.Fatalf("refresh: %d %v", status, out)
+	}
+	narrow := exec.Command(p.cmd.Path, "attenuate", "--for", "1h", "--read-only")
+	narrow.Stdin = strings.NewReader(token)
+	out, err := narrow.Output()
+	fine(t, err)
+	if status, answer := call(t, "GET", url+"/_matrix/client/v3/joined_rooms", strings.TrimSpace(string(out)), nil); status != 200 {
+		t.Errorf("narrowed: %d %v", status, answer)
+	}
+	if status, answer := call(t, "POST", url+"/_matrix/client/v3/logout", strings.TrimSpace(string(out)), nil); status != 403 || hs.out.Load() {
+		t.Errorf("narrowed: %d %v", status, answer)
+	}
+	if status, out := call(t, "POST", url+"/_matrix/client/v3/logout", token, nil); status != 200 || !hs.out.Load() {
+		t.Fatalf("logout: %d %v", status, out)
+	}
+	if status, out := call(t, "GET", url+"/_matrix/client/v3/account/whoami", token, nil); status != 401 || out["soft_logout"] != false {
+		t.Fatalf("whoami: %d %v", status, out)
+	}
+	finish(t, p)
+}
+
+// A gateway beside a separate service has what it needs in its key file.
+func TestGatewayAlone(t *testing.T) {
+	t.Parallel()
+	dir, hs := t.TempDir(), newMatrixStub(t)
+	write := func(name, text string) string {
+		file := filepath.Join(dir, name)
+		fine(t, os.WriteFile(file, []byte(text), 0o600))
+		return file
+	}
+	service := runProgram(t, dir, "serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0")
+	client, _, err := service.addresses()
+	fine(t, err)
+	keys := filepath.Join(dir, "gateway.json")
+	entry, err := exec.Command(service.cmd.Path, "keys", "new", "--kind", "homeserver", "--name", "matrix", "--service", client, keys).Output()
+	fine(t, err)
+	finish(t, service)
+	address := strings.TrimPrefix(client, "http://")
+	service = runProgram(t, dir, "serve", "--listen", address, "--admin-listen", "127.0.0.1:0", "--config", write("service.yaml", string(entry)))
+	if _, _, err := service.addresses(); err != nil {
+		t.Fatal(err)
+	}
+	file := write("gateway.yaml", fmt.Sprintf("admin_listen: 127.0.0.1:0\ndata_dir: %q\ngateway: {listen: 127.0.0.1:0, upstream: %q, keys_file: %q}\n",
+		filepath.Join(dir, "gateway-data"), hs.URL, keys))
+	p := runProgram(t, dir, "gateway", "--config", file)
+	url := matrixURL(t, p)
+	status, in := call(t, "POST", url+"/_matrix/client/v3/login", "", map[string]any{})
+	token, _ := in["access_token"].(string)
+	if status != 200 {
+		t.Fatalf("login: %d %v\n%s", status, in, p.text())
+	}
+	if status, out := call(t, "GET", url+"/_matrix/client/v3/account/whoami", token, nil); status != 200 {
+		t.Fatalf("whoami: %d %v", status, out)
+	}
+	m, err := p.waitFor(`msg=operators address=(\S+)`)
+	fine(t, err)
+	resp, err := http.Get(m[1] + "/metrics")
+	fine(t, err)
+	defer resp.Body.Close()
+	if text, err := io.ReadAll(resp.Body); err != nil || !strings.Contains(string(text), `discharger_gateway_fetches_total{op="login",result="ok"} 1`) {
+		t.Errorf("metrics: %v\n%s", err, text)
+	}
+	finish(t, p)
+	finish(t, service)
+}
+
+func fine(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
