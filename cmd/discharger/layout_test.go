@@ -28,7 +28,7 @@ const modulePath = "github.com/discharger/discharger"
 var layout = map[string][]string{
 	"cmd/discharger": {
 		"cmd/discharger/bench", "cmd/discharger/bench/reference",
-		"config", "config/atomicfile", "config/keyfile", "discharger", "discharger/api", "discharger/caveat",
+		"config", "config/atomicfile", "config/keyfile", "discharger", "discharger/api", "discharger/caveat", "discharger/chain",
 		"discharger/gateway", "discharger/homeserver", "discharger/server", "discharger/store", "policy", "policy/schema",
 	},
 	"cmd/discharger/bench": {
