@@ -14,6 +14,12 @@ import (
 	"github.com/discharger/discharger/cmd/discharger/bench/reference"
 )
 
+// benchCommands are those that measure. The one that stands alone comes last, or
+// the others would not be found.
+func benchCommands() []command {
+	return []command{benchNumbersCommand(), benchGrowthCommand(), benchReferenceCommand(), benchCommand()}
+}
+
 func benchCommand() command {
 	return command{
 		name: "bench", args: "[flags]", about: "Measure what the service costs.",
@@ -35,7 +41,8 @@ are due at random times, and their latency counts from then.
 --compare does the same with something else, in alternating rounds:
   bakery   the bakery library's discharger, which knows no sessions
   echo     an echo handler with a constant answer
-  nethttp  a net/http handler with a constant answer`,
+  nethttp  a net/http handler with a constant answer
+  bbolt    the same, which puts a record into a bbolt file first`,
 		setup: func(t *terminal, f *flag.FlagSet) action {
 			b := benchRun{t: t}
 			b.declare(f)

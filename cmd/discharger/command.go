@@ -46,7 +46,7 @@ type command struct {
 }
 
 func commands() []command {
-	return []command{
+	all := []command{
 		serveCommand(), gatewayCommand(), demoCommand(),
 		keysNewCommand(), keysListCommand(), keysRetireCommand(),
 		mintCommand(), attenuateCommand(), dischargeCommand(), refreshCommand(), logoutCommand(), verifyCommand(), inspectCommand(),
@@ -55,8 +55,8 @@ func commands() []command {
 		policyCheckCommand(), policyTestCommand(), policyEvalCommand(), policyDiffCommand(),
 		policyShowCommand(), policyFieldsCommand(), policySchemaCommand(), schemaCheckCommand(), schemaDocsCommand(),
 		configCheckCommand(), configExampleCommand(), healthCommand(), versionCommand(),
-		benchNumbersCommand(), benchReferenceCommand(), benchCommand(),
 	}
+	return append(all, benchCommands()...)
 }
 
 // run runs what args name and returns the exit code.

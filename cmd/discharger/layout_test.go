@@ -71,8 +71,8 @@ const anywhere = "*"
 var homes = []home{
 	// The big ones, each behind one package.
 	{"github.com/labstack/echo/v4", []string{"discharger/server", "cmd/discharger/bench/reference"}, nil},
-	{"github.com/redis/go-redis/v9", []string{"discharger/store"}, nil},
-	{"go.etcd.io/bbolt", []string{"discharger/gateway", "discharger/store"}, nil},
+	{"github.com/redis/go-redis/v9", []string{"discharger/store", "discharger/store/redistest"}, nil},
+	{"go.etcd.io/bbolt", []string{"cmd/discharger/bench/reference", "discharger/gateway", "discharger/store"}, nil},
 	{"cel.dev/cel-go", []string{"policy", "policy/schema"}, nil},
 	{"go.yaml.in/yaml/v3", []string{"config", "policy", "policy/schema"}, nil},
 	{"github.com/prometheus/client_golang", []string{"cmd/discharger", "discharger/gateway", "discharger/server"}, nil},

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/url"
+	"os"
 	"slices"
 	"strings"
 	"time"
@@ -33,7 +34,7 @@ func Workloads() []Workload { return []Workload{Open, Rotate, Held, Logout, Mix}
 
 // References lists what a run can be compared with.
 func References() []reference.Kind {
-	return []reference.Kind{reference.Bakery, reference.Echo, reference.NetHTTP}
+	return []reference.Kind{reference.Bakery, reference.Echo, reference.NetHTTP, reference.Bbolt}
 }
 
 // Config is one run. Program is required; the zero value of the rest is the
@@ -135,6 +136,7 @@ func Run(ctx context.Context, cfg Config) (_ *Report, err error) {
 type run struct {
 	cfg      Config
 	subjects []*subject
+	remove   []string // directories
 }
 
 func (r *run) progress(format string, args ...any) {
@@ -145,6 +147,9 @@ func (r *run) stop() error {
 	var err error
 	for _, s := range r.subjects {
 		err = errors.Join(err, s.stop())
+	}
+	for _, dir := range r.remove {
+		err = errors.Join(err, os.RemoveAll(dir))
 	}
 	return err
 }
@@ -239,6 +244,13 @@ func (r *run) prepareReference(ctx context.Context, kind reference.Kind, addr st
 		if spec.Body, err = answer(ctx, addr, l); err != nil {
 			return err
 		}
+	}
+	if kind == reference.Bbolt {
+		var err error
+		if spec.Dir, err = os.MkdirTemp("", "discharger-bench"); err != nil {
+			return err
+		}
+		r.remove = append(r.remove, spec.Dir)
 	}
 	ref, err := startReference(ctx, r.cfg.Program, r.cfg.Procs, spec)
 	if err != nil {

@@ -61,7 +61,7 @@ func MeasureNumbers(ctx context.Context, cfg NumbersConfig) (*Numbers, error) {
 	n := &Numbers{Machine: thisMachine()}
 	n.Busy[0] = loadAverage()
 	for _, measure := range []func(context.Context, NumbersConfig) ([]Number, error){
-		throughput, processorTime, latency, microscopic, memoryOfSessions,
+		throughput, processorTime, latency, durableRefreshes, microscopic, memoryOfSessions,
 	} {
 		found, err := measure(ctx, cfg)
 		if err != nil {
@@ -131,6 +131,24 @@ func latency(ctx context.Context, cfg NumbersConfig) ([]Number, error) {
 	}}, nil
 }
 
+// durableRefreshes compares refreshes that are on the disk when they are
+// answered, with no more around the writing than there has to be.
+func durableRefreshes(ctx context.Context, cfg NumbersConfig) ([]Number, error) {
+	r, err := Run(ctx, Config{
+		Program: cfg.Program, Workload: Rotate, Store: Bolt, Compare: []reference.Kind{reference.Bbolt},
+		Load: Load{For: cfg.For}, Rounds: cfg.Rounds, Progress: cfg.Progress,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return []Number{{
+		What: "rotate with a bbolt file: refreshes per second, 64 connections", Reference: "net/http and bare bbolt with Batch",
+		Unit: "×", Found: r.ratio(ofRate),
+		Note: fmt.Sprintf("%.0f and %.0f a second, %.0f and %.0f µs p50", r.Subjects[0].Middle.PerSecond, r.Subjects[1].Middle.PerSecond,
+			r.Subjects[0].Middle.P50, r.Subjects[1].Middle.P50),
+	}}, nil
+}
+
 // WriteText writes the table.
 func (n *Numbers) WriteText(w io.Writer) error {
 	fmt.Fprintf(w, "%s; load average %s before, %s after\n\n", n.Machine, n.Busy[0], n.Busy[1])
@@ -141,7 +159,10 @@ func (n *Numbers) WriteText(w io.Writer) error {
 			verdict = "does not hold"
 		}
 		bound := fmt.Sprintf("≤ %.3g %s", x.AtMost, x.Unit)
-		if x.AtLeast > 0 {
+		switch {
+		case x.AtLeast == 0 && x.AtMost == 0:
+			bound, verdict = "in "+x.Unit, "is shown"
+		case x.AtLeast > 0:
 			bound = fmt.Sprintf("≥ %.3g %s", x.AtLeast, x.Unit)
 		}
 		fmt.Fprintf(t, "%s\t%s\t%s\t%s\n", x.What, bound, x.Found, verdict)

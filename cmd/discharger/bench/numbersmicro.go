@@ -184,18 +184,18 @@ func memoryOfSessions(ctx context.Context, cfg NumbersConfig) (_ []Number, err e
 	if err := l.fill(ctx, s.client, connections, connections*perUser, caveat.ModeRotate); err != nil { // connections and scripts
 		return nil, err
 	}
-	before, err := s.redis.info()
+	before, err := s.redis.memory()
 	if err != nil {
 		return nil, err
 	}
 	if err := l.fill(ctx, s.client, connections, cfg.Sessions, caveat.ModeRotate); err != nil {
 		return nil, err
 	}
-	after, err := s.redis.info()
+	after, err := s.redis.memory()
 	if err != nil {
 		return nil, err
 	}
-	each := float64(after.memory-before.memory) / float64(cfg.Sessions)
+	each := float64(after-before) / float64(cfg.Sessions)
 	return []Number{{
 		What: "a session in Redis, mode rotate, 3 to a user, all told", AtMost: 160, Unit: "bytes", Found: spreadOf([]float64{each}),
 	}}, nil

@@ -99,6 +99,7 @@ func (r *Report) finish(subjects []*subject) {
 
 // The names of what is compared.
 const (
+	ofRate = "requests per second"
 	ofCore = "requests per second of processor time"
 	ofCPU  = "processor time per request"
 	ofP99  = "p99"
@@ -111,7 +112,7 @@ type aspect struct {
 
 func aspects() []aspect {
 	return []aspect{
-		{"requests per second", func(s *Sample) float64 { return s.PerSecond }},
+		{ofRate, func(s *Sample) float64 { return s.PerSecond }},
 		{ofCore, perCore},
 		{ofCPU, func(s *Sample) float64 { return s.CPU }},
 		{"p50", func(s *Sample) float64 { return s.P50 }},
@@ -148,11 +149,11 @@ func (r *Report) WriteText(w io.Writer) error {
 	fmt.Fprintf(w, "%s\n%d connections, %s, %d rounds of %g s; load average %s before, %s after\n\n",
 		r.Machine, r.Connections, loop, rounds, r.Seconds, r.Busy[0], r.Busy[1])
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(t, "\treq/s\treq/s/core\tcpu µs\tp50 µs\tp99 µs\tp99.9 µs\tallocs\tbytes\tcommands\tredis µs\tMB\t")
+	fmt.Fprintln(t, "\treq/s\treq/s/core\tcpu µs\tp50 µs\tp99 µs\tp99.9 µs\tallocs\tbytes\tstore ops\tredis µs\tMB\t")
 	for _, s := range r.Subjects {
 		m := s.Middle
 		fmt.Fprintf(t, "%s\t%.0f\t%.0f\t%.1f\t%.0f\t%.0f\t%.0f\t%.0f\t%.0f\t%.2f\t%.1f\t%.1f\t\n", s.Name, m.PerSecond, perCore(&m),
-			m.CPU, m.P50, m.P99, m.P999, m.Allocs, m.Bytes, m.Commands, m.StoreCPU, float64(m.Memory)/1e6)
+			m.CPU, m.P50, m.P99, m.P999, m.Allocs, m.Bytes, m.Ops, m.StoreCPU, float64(m.Memory)/1e6)
 	}
 	if err := t.Flush(); err != nil {
 		return err

@@ -42,6 +42,7 @@ type serviceConfig struct {
 	procs       int    // processors to use; 0: all
 	more        string // further lines of the configuration
 	homeservers int    // further ones that are registered
+	remove      string // a file to remove at the end; "": none
 }
 
 const homeserverName = "bench.example.org"
@@ -143,6 +144,9 @@ func (s *service) stop() error {
 	}
 	if s.redis != nil {
 		err = errors.Join(err, s.redis.stop())
+	}
+	if s.cfg.remove != "" {
+		err = errors.Join(err, os.Remove(s.cfg.remove))
 	}
 	if s.dir != "" {
 		err = errors.Join(err, os.RemoveAll(s.dir))

@@ -19,7 +19,7 @@ import (
 type spent struct {
 	cpu      time.Duration
 	storeCPU time.Duration
-	commands uint64 // of the store
+	ops      uint64 // of the store: round trips, or transactions
 	mallocs  uint64
 	bytes    uint64 // allocated
 	memory   int64  // resident now
@@ -29,7 +29,7 @@ type spent struct {
 func (s spent) since(before spent) spent {
 	s.cpu -= before.cpu
 	s.storeCPU -= before.storeCPU
-	s.commands -= before.commands
+	s.ops -= before.ops
 	s.mallocs -= before.mallocs
 	s.bytes -= before.bytes
 	return s
@@ -52,12 +52,11 @@ func (s *service) spent(ctx context.Context, first bool) (sp spent, err error) {
 		err = readMetrics(ctx, s.admin, map[string]func(float64){
 			"go_memstats_mallocs_total":     func(v float64) { sp.mallocs = uint64(v) },
 			"go_memstats_alloc_bytes_total": func(v float64) { sp.bytes = uint64(v) },
+			metricStore:                     func(v float64) { sp.ops += uint64(v) },
 		})
 	}
 	if s.redis != nil && err == nil {
-		var i redisInfo
-		if i, err = s.redis.info(); err == nil {
-			sp.commands, sp.store = i.commands, i.memory
+		if sp.store, err = s.redis.memory(); err == nil {
 			var u usage
 			u, err = s.redis.usage()
 			sp.storeCPU = u.cpu
@@ -69,17 +68,24 @@ func (s *service) spent(ctx context.Context, first bool) (sp spent, err error) {
 	return sp, err
 }
 
-// readMetrics reads the samples without labels that are asked for.
+// metricStore counts the operations of the store. Each is one round trip to
+// Redis or one transaction on the file.
+const metricStore = "discharger_store_seconds_count"
+
+// readMetrics calls the functions for the samples of their names, with any
+// labels. Only metricStore may have none: it has one for each operation that
+// there was.
 func readMetrics(ctx context.Context, addr string, want map[string]func(float64)) error {
 	resp, err := get(ctx, "http://"+addr+api.PathMetrics)
 	if err != nil {
 		return fmt.Errorf("read metrics: %w", err)
 	}
 	defer resp.Body.Close()
-	found := 0
+	found := map[string]bool{metricStore: true}
 	in := bufio.NewScanner(resp.Body)
 	for in.Scan() {
 		name, text, _ := strings.Cut(in.Text(), " ")
+		name, _, _ = strings.Cut(name, "{")
 		set, ok := want[name]
 		if !ok {
 			continue
@@ -89,13 +95,15 @@ func readMetrics(ctx context.Context, addr string, want map[string]func(float64)
 			return fmt.Errorf("read metrics: %w", err)
 		}
 		set(v)
-		found++
+		found[name] = true
 	}
 	if err := in.Err(); err != nil {
 		return fmt.Errorf("read metrics: %w", err)
 	}
-	if found != len(want) {
-		return fmt.Errorf("read metrics: %d of %d are there", found, len(want))
+	for name := range want {
+		if !found[name] {
+			return fmt.Errorf("read metrics: %s is not there", name)
+		}
 	}
 	return nil
 }
@@ -151,6 +159,7 @@ func (r *remote) spent(ctx context.Context, _ bool) (sp spent, err error) {
 	err = readMetrics(ctx, r.admin, map[string]func(float64){
 		"go_memstats_mallocs_total":     func(v float64) { sp.mallocs = uint64(v) },
 		"go_memstats_alloc_bytes_total": func(v float64) { sp.bytes = uint64(v) },
+		metricStore:                     func(v float64) { sp.ops += uint64(v) },
 		"process_cpu_seconds_total":     func(v float64) { sp.cpu = time.Duration(v * float64(time.Second)) },
 		"process_resident_memory_bytes": func(v float64) { sp.memory = int64(v) },
 	})

@@ -31,7 +31,7 @@ type Sample struct {
 	CPU       float64 `json:"cpu_us"`      // processor time of the server for a request
 	Allocs    float64 `json:"allocs"`      // of memory, for a request
 	Bytes     float64 `json:"alloc_bytes"` // allocated for a request
-	Commands  float64 `json:"commands"`    // that Redis ran for a request
+	Ops       float64 `json:"store_ops"`   // of the store for a request: round trips, or transactions
 	StoreCPU  float64 `json:"store_cpu_us"`
 	Memory    int64   `json:"memory"`       // of the server, resident, in bytes
 	Store     int64   `json:"store_memory"` // of Redis, in bytes
@@ -75,7 +75,7 @@ func newSample(t *tally, used spent) Sample {
 	s := Sample{
 		Requests: t.requests(), PerSecond: n / t.wall.Seconds(),
 		P50: micros(all.Quantile(.5)), P99: micros(all.Quantile(.99)), P999: micros(all.Quantile(.999)),
-		CPU: micros(used.cpu) / n, StoreCPU: micros(used.storeCPU) / n, Commands: float64(used.commands) / n,
+		CPU: micros(used.cpu) / n, StoreCPU: micros(used.storeCPU) / n, Ops: float64(used.ops) / n,
 		Allocs: float64(used.mallocs) / n, Bytes: float64(used.bytes) / n,
 		Memory: used.memory, Store: used.store, Sent: make(Kinds),
 	}
@@ -107,7 +107,7 @@ func (s *subject) middle() Sample {
 		CPU:       of(func(s *Sample) float64 { return s.CPU }),
 		Allocs:    of(func(s *Sample) float64 { return s.Allocs }),
 		Bytes:     of(func(s *Sample) float64 { return s.Bytes }),
-		Commands:  of(func(s *Sample) float64 { return s.Commands }),
+		Ops:       of(func(s *Sample) float64 { return s.Ops }),
 		StoreCPU:  of(func(s *Sample) float64 { return s.StoreCPU }),
 		Memory:    int64(of(func(s *Sample) float64 { return float64(s.Memory) })),
 		Store:     int64(of(func(s *Sample) float64 { return float64(s.Store) })),

@@ -4,6 +4,7 @@
 //	nethttp   net/http, which reads a request and answers with the same bytes always
 //	echo      an echo handler that does so
 //	bakery    the bakery library's own discharger, which knows no sessions
+//	bbolt     net/http, which puts a record into a bbolt file before it answers
 //
 // They run in a process of their own. What one is to do comes as JSON on its
 // standard input, where it listens it says as JSON on its standard output, and
@@ -37,12 +38,14 @@ const (
 	NetHTTP Kind = "nethttp"
 	Echo    Kind = "echo"
 	Bakery  Kind = "bakery"
+	Bbolt   Kind = "bbolt"
 )
 
 // Spec is what a reference is told.
 type Spec struct {
 	Kind Kind   `json:"kind"`
-	Body []byte `json:"body"` // what nethttp and echo answer with
+	Body []byte `json:"body"` // what all but bakery answer with
+	Dir  string `json:"dir"`  // where bbolt has its file
 }
 
 // Hello is what a reference says when it is ready.
@@ -69,7 +72,7 @@ func Run(ctx context.Context, in io.Reader, out io.Writer) error {
 	}
 	handler, hello, err := newHandler(spec)
 	if err != nil {
-		return err
+		return fmt.Errorf("reference %s: %w", spec.Kind, err)
 	}
 	var lc net.ListenConfig
 	l, err := lc.Listen(ctx, "tcp", "127.0.0.1:0")
@@ -114,6 +117,9 @@ func newHandler(s Spec) (http.Handler, Hello, error) {
 		return e, Hello{}, nil
 	case Bakery:
 		return newBakery()
+	case Bbolt:
+		h, err := newBbolt(s)
+		return h, Hello{}, err
 	}
 	return nil, Hello{}, fmt.Errorf("there is no reference %q", s.Kind)
 }
