@@ -4,6 +4,7 @@ go 1.26.0
 
 require (
 	cel.dev/cel-go v0.33.2
+	github.com/anishathalye/porcupine v1.3.1
 	github.com/go-json-experiment/json v1.27.2
 	github.com/go-macaroon-bakery/macaroon-bakery/v3 v3.0.2
 	github.com/labstack/echo/v4 v4.16.0

@@ -94,6 +94,7 @@ var homes = []home{
 	}, nil},
 	{"golang.org/x/crypto", []string{"discharger/caveat", "discharger/gateway", "discharger/homeserver"}, nil},
 	{"pgregory.net/rapid", nil, []string{anywhere}},
+	{"github.com/anishathalye/porcupine", nil, []string{"discharger/store"}},
 	{"github.com/rogpeppe/go-internal", nil, []string{"cmd/discharger"}},
 }
 

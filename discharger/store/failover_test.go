@@ -115,7 +115,6 @@ func lose(t *testing.T, s *redistest.Sentinel, is *issuer, stay *refreshers, nam
 			}
 		}
 	}
-	settled(t, s)
 	s.Cut(t)
 	var wg sync.WaitGroup
 	var acknowledged atomic.Int64
@@ -172,15 +171,6 @@ func singles(gone, keep []*device) (out []*device) {
 		}
 	}
 	return out
-}
-
-// settled waits until the replicas have all that is there so far.
-func settled(t *testing.T, s *redistest.Sentinel) {
-	t.Helper()
-	redistest.Eventually(t, "the replicas have caught up", func() bool {
-		n, _ := s.Primary(t).Do(t, "wait", 2, 100).(int64)
-		return n == 2
-	})
 }
 
 // refreshers are sessions that refresh all the time, whatever happens.

@@ -19,6 +19,7 @@ type issuer struct {
 	t        testing.TB
 	services []*discharger.Service
 	keys, hs caveat.KeyPair
+	refresh  discharger.RefreshKey
 }
 
 const issuerHomeserver = "hs.example.org"
@@ -34,24 +35,31 @@ func newIssuer(t testing.TB, stores ...discharger.Store) *issuer {
 	if is.hs, err = caveat.GenerateKey(nil); err != nil {
 		t.Fatal(err)
 	}
-	refresh, err := discharger.NewRefreshKey(nil)
-	if err != nil {
+	if is.refresh, err = discharger.NewRefreshKey(nil); err != nil {
 		t.Fatal(err)
 	}
-	for _, s := range stores {
-		opener, err := caveat.NewOpener(caveat.OpenerConfig{
-			Keys: []caveat.KeyPair{is.keys}, Homeservers: []caveat.Homeserver{{Name: issuerHomeserver, Key: is.hs.Public}},
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
-		service, err := discharger.New(discharger.Config{Opener: opener, Store: s, RefreshKeys: []discharger.RefreshKey{refresh}})
-		if err != nil {
-			t.Fatal(err)
-		}
-		is.services = append(is.services, service)
+	for _, st := range stores {
+		is.serve(st, discharger.Limits{})
 	}
 	return is
+}
+
+// serve adds a service over a store.
+func (is *issuer) serve(st discharger.Store, l discharger.Limits) {
+	is.t.Helper()
+	opener, err := caveat.NewOpener(caveat.OpenerConfig{
+		Keys: []caveat.KeyPair{is.keys}, Homeservers: []caveat.Homeserver{{Name: issuerHomeserver, Key: is.hs.Public}},
+	})
+	if err != nil {
+		is.t.Fatal(err)
+	}
+	s, err := discharger.New(discharger.Config{
+		Opener: opener, Store: st, RefreshKeys: []discharger.RefreshKey{is.refresh}, Limits: l,
+	})
+	if err != nil {
+		is.t.Fatal(err)
+	}
+	is.services = append(is.services, s)
 }
 
 // any returns one of the services: there is no sticky routing.
@@ -72,13 +80,15 @@ type device struct {
 var deviceAddr = netip.MustParseAddr("203.0.113.7")
 
 // login mints a session in mode rotate. It is activated by the first refresh.
-func (is *issuer) login(user string) *device {
+func (is *issuer) login(user string) *device { return is.loginMode(user, caveat.ModeRotate) }
+
+func (is *issuer) loginMode(user string, mode caveat.Mode) *device {
 	is.t.Helper()
 	id, err := caveat.NewSessionID(nil)
 	if err != nil {
 		is.t.Fatal(err)
 	}
-	cond := caveat.Condition{Session: id, User: user, Device: "D", Minted: time.Now().UnixMilli(), Mode: caveat.ModeRotate}
+	cond := caveat.Condition{Session: id, User: user, Device: "D", Minted: time.Now().UnixMilli(), Mode: mode}
 	text, err := cond.Encode()
 	if err != nil {
 		is.t.Fatal(err)

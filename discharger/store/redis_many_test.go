@@ -102,6 +102,17 @@ func TestRedisCluster(t *testing.T) {
 		f.expect(t, u, id, "", "")
 	})
 	expectUnread(t, replicas)
+	t.Run("linear", func(t *testing.T) {
+		cfg := cfg
+		cfg.ReadTimeout, cfg.Journal = 2*time.Second, openJournal(t, store.JournalConfig{})
+		first := c.Primaries(t)[0]
+		expectLinear(t, linear{tabs: 1, forgetful: true, settled: func() { c.Cut(t, first) }, during: func(loggedOut <-chan struct{}) {
+			<-loggedOut
+			first.Kill(t)
+			c.TakeOver(t, first)
+		}}.run(t, openRedis(t, cfg)))
+		c.Rejoin(t)
+	})
 	followed(t, cfg,
 		func() { c.Failover(t, c.Primaries(t)[0]) },
 		func() { c.Lose(t, c.Primaries(t)[0]) },

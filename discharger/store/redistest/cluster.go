@@ -118,10 +118,11 @@ func owns(t testing.TB, n *Server, slot int64) bool {
 	return false
 }
 
-// Cut ends the link between a primary and its replica: what it acknowledges
-// from now on does not survive it.
+// Cut ends the link between a primary and its replica, once that has caught up:
+// what it acknowledges from now on does not survive it.
 func (c *Cluster) Cut(t testing.TB, primary *Server) {
 	t.Helper()
+	waitReplicas(t, primary, 1)
 	cut(t, primary)
 }
 

@@ -132,11 +132,13 @@ func fields(v any) map[string]string {
 	return out
 }
 
-// Cut ends the links between the primary and its replicas: what it
-// acknowledges from now on does not survive it.
+// Cut ends the links between the primary and its replicas, once they have
+// caught up: what it acknowledges from now on does not survive it.
 func (s *Sentinel) Cut(t testing.TB) {
 	t.Helper()
-	cut(t, s.Primary(t))
+	primary := s.Primary(t)
+	waitReplicas(t, primary, 2)
+	cut(t, primary)
 }
 
 // Failover has a replica promoted, by order, and returns the new primary. The
