@@ -1,0 +1,111 @@
+package matrix
+
+import (
+	"net/http"
+	"testing"
+)
+
+// pair logs a user in twice.
+func (g *gateway) pair(t *testing.T, name string) (a, b *device) {
+	t.Helper()
+	u := g.register(t, name)
+	return u.login(t, nil), u.login(t, body{"refresh_token": true})
+}
+
+// confirmed makes a request that asks for the password again, and gives it.
+func (d *device) confirmed(t *testing.T, method, path string, in body) {
+	t.Helper()
+	a := d.call(t, method, path, in)
+	if a.status != http.StatusUnauthorized || a.body["flows"] == nil {
+		t.Fatalf("was not asked for the password: %d %s", a.status, a.raw)
+	}
+	d.alive(t) // that was not the end
+	again := body{"auth": d.user.auth(a.body.text("session"))}
+	for k, v := range in {
+		again[k] = v
+	}
+	d.call(t, method, path, again).ok(t)
+}
+
+// ended fails the test unless neither token of the device is good for anything.
+func (d *device) ended(t *testing.T) {
+	t.Helper()
+	d.dead(t)
+	if d.refresh != "" {
+		d.refreshed(t).want(t, http.StatusUnauthorized, "M_UNKNOWN_TOKEN")
+	}
+}
+
+func (g *gateway) testSameDevice(t *testing.T) {
+	u := g.register(t, "again")
+	first := u.login(t, body{"refresh_token": true})
+	second := u.login(t, body{"device_id": first.id})
+	if second.id != first.id {
+		t.Fatalf("devices %s and %s", first.id, second.id)
+	}
+	first.ended(t)
+	second.alive(t)
+}
+
+func (g *gateway) testLogout(t *testing.T) {
+	a, b := g.pair(t, "leaver")
+	b.call(t, "POST", "/logout", body{}).ok(t)
+	b.ended(t)
+	if g.dendrite.has(t, b.id) {
+		t.Error("Dendrite still has the device")
+	}
+	a.alive(t)
+}
+
+func (g *gateway) testLogoutAll(t *testing.T) {
+	a, b := g.pair(t, "leaver2")
+	a.call(t, "POST", "/logout/all", body{}).ok(t)
+	a.ended(t)
+	b.ended(t)
+	c := a.user.login(t, nil)
+	c.alive(t)
+}
+
+func (g *gateway) testDeleteDevice(t *testing.T) {
+	a, b := g.pair(t, "deleter")
+	a.confirmed(t, "DELETE", "/devices/"+b.id, body{})
+	b.ended(t)
+	a.alive(t)
+}
+
+func (g *gateway) testDeleteDevices(t *testing.T) {
+	a, b := g.pair(t, "deleter2")
+	c := a.user.login(t, nil)
+	a.confirmed(t, "POST", "/delete_devices", body{"devices": []string{b.id, c.id}})
+	b.ended(t)
+	c.ended(t)
+	a.alive(t)
+}
+
+func (g *gateway) testPassword(t *testing.T) {
+	a, b := g.pair(t, "changer")
+	a.confirmed(t, "POST", "/account/password", body{"new_password": "a new password", "logout_devices": false})
+	a.user.password = "a new password"
+	a.alive(t)
+	b.alive(t)
+	a.confirmed(t, "POST", "/account/password", body{"new_password": "another password"})
+	a.alive(t)
+	b.ended(t)
+}
+
+func (g *gateway) testDeactivate(t *testing.T) {
+	a, b := g.pair(t, "quitter")
+	a.confirmed(t, "POST", "/account/deactivate", body{})
+	a.ended(t)
+	b.ended(t)
+}
+
+// What ends at the homeserver without the gateway ends here too, at the first
+// request that it turns away.
+func (g *gateway) testKilledUpstream(t *testing.T, direct *site) {
+	a, b := g.pair(t, "behind")
+	killer := (&user{direct, a.user.name, a.user.password}).login(t, nil)
+	killer.confirmed(t, "POST", "/delete_devices", body{"devices": []string{a.id, b.id}})
+	a.ended(t)
+	b.ended(t)
+}

@@ -1,0 +1,199 @@
+package matrix
+
+import (
+	"bytes"
+	"io"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+func (g *gateway) testVersions(t *testing.T) {
+	versions, _ := g.call(t, "GET", "/_matrix/client/versions", "", nil).ok(t).body["versions"].([]any)
+	for _, v := range []any{"v1.2", "v1.3"} {
+		if !slices.Contains(versions, v) {
+			t.Errorf("no %v in %v", v, versions)
+		}
+	}
+}
+
+// send sends a message and returns its event.
+func (d *device) send(t *testing.T, room, txn string) string {
+	t.Helper()
+	a := d.call(t, "PUT", "/rooms/"+url.PathEscape(room)+"/send/m.room.message/"+txn, body{"msgtype": "m.text", "body": txn})
+	return a.ok(t).body.text("event_id")
+}
+
+func (d *device) room(t *testing.T) string {
+	t.Helper()
+	return d.call(t, "POST", "/createRoom", body{"preset": "private_chat"}).ok(t).body.text("room_id")
+}
+
+// A client that never heard of refresh tokens uses one access token for as long
+// as it likes.
+func (g *gateway) testUnaware(t *testing.T) {
+	d := g.register(t, "unaware").login(t, nil)
+	if d.refresh != "" || d.expires != 0 {
+		t.Errorf("was told of a refresh token or an end: %+v", d)
+	}
+	room := d.room(t)
+	first := d.send(t, room, "txn0")
+	since := d.call(t, "GET", "/sync?timeout=0", nil).ok(t).body.text("next_batch")
+	for begin := time.Now(); time.Since(begin) < 3*ttl+ttl/2; {
+		a := d.call(t, "GET", "/sync?timeout=1000&since="+url.QueryEscape(since), nil).ok(t)
+		since = a.body.text("next_batch")
+		d.alive(t)
+	}
+	// The homeserver still takes the same request from the same client for one.
+	if again := d.send(t, room, "txn0"); again != first {
+		t.Errorf("sent twice: %s and %s", first, again)
+	}
+	d.call(t, "POST", "/logout", body{}).ok(t)
+	d.dead(t)
+}
+
+// A client that asks for refresh tokens goes through several of them.
+func (g *gateway) testRefresh(t *testing.T) {
+	d := g.register(t, "refresher").login(t, body{"refresh_token": true})
+	room := d.room(t)
+	first := d.send(t, room, "txn0")
+	for range 4 {
+		if d.refresh == "" || d.expires <= 0 || d.expires > ttl {
+			t.Fatalf("got %+v", d)
+		}
+		d.alive(t)
+		old := *d
+		eventually(t, "the access token runs out", func() bool { return d.whoami(t).status != http.StatusOK })
+		if a := d.whoami(t).want(t, http.StatusUnauthorized, "M_UNKNOWN_TOKEN"); a.body["soft_logout"] != true {
+			t.Fatalf("an end that was announced is not soft: %s", a.raw)
+		}
+		d.take(t, d.refreshed(t).ok(t))
+		// The reply may be lost: the old one is good until the new one is used.
+		d.take(t, old.refreshed(t).ok(t))
+		d.alive(t)
+		eventually(t, "the old refresh token has had its day", func() bool { return old.refreshed(t).status != http.StatusOK })
+		old.refreshed(t).want(t, http.StatusUnauthorized, "M_UNKNOWN_TOKEN")
+		d.take(t, d.refreshed(t).ok(t))
+	}
+	if again := d.send(t, room, "txn0"); again != first {
+		t.Errorf("sent twice: %s and %s", first, again)
+	}
+	d.call(t, "POST", "/logout", body{}).ok(t)
+	d.dead(t)
+	d.refreshed(t).want(t, http.StatusUnauthorized, "M_UNKNOWN_TOKEN")
+}
+
+// Tabs of one browser refresh at once.
+func (g *gateway) testRefreshByMany(t *testing.T) {
+	d := g.register(t, "tabs").login(t, body{"refresh_token": true})
+	for range 3 {
+		answers := make([]answer, 8)
+		var wg sync.WaitGroup
+		for i := range answers {
+			wg.Go(func() { answers[i], _ = g.try("POST", clientV3+"/refresh", "", body{"refresh_token": d.refresh}) })
+		}
+		wg.Wait()
+		for _, a := range answers {
+			a.ok(t)
+			tab := *d
+			tab.take(t, a)
+			tab.alive(t)
+		}
+		d.take(t, answers[0])
+	}
+}
+
+func (g *gateway) testTwoDevices(t *testing.T) {
+	u := g.register(t, "twofold")
+	a, b := u.login(t, nil), u.login(t, body{"refresh_token": true})
+	for range 2 {
+		a.alive(t)
+		b.alive(t)
+		time.Sleep(ttl / 2)
+		b.take(t, b.refreshed(t).ok(t))
+	}
+	a.call(t, "POST", "/logout", body{}).ok(t)
+	a.dead(t)
+	b.alive(t)
+	b.call(t, "POST", "/logout", body{}).ok(t)
+	b.dead(t)
+}
+
+// Any change to a token makes it worthless.
+func (g *gateway) testWrongTokens(t *testing.T) {
+	for _, more := range []body{nil, {"refresh_token": true}} {
+		d := g.register(t, "wrong"+string('a'+rune(len(more)))).login(t, more)
+		for i := range d.token {
+			changed := []byte(d.token)
+			changed[i] ^= 1
+			a := g.call(t, "GET", clientV3+"/account/whoami", string(changed), nil)
+			if a.status == http.StatusOK {
+				t.Fatalf("accepted with another byte %d", i)
+			}
+		}
+		d.alive(t)
+		g.call(t, "GET", clientV3+"/account/whoami", "", nil).want(t, http.StatusUnauthorized, "M_MISSING_TOKEN")
+		g.call(t, "GET", clientV3+"/account/whoami?access_token="+url.QueryEscape(d.token), "", nil).ok(t)
+	}
+}
+
+// A token from before the gateway goes on, while the configuration allows it.
+func (g *gateway) testOldToken(t *testing.T, direct *site) {
+	g.register(t, "before")
+	old := (&user{direct, "before", "password of before"}).login(t, nil)
+	g.call(t, "GET", clientV3+"/account/whoami", old.token, nil).ok(t)
+	// That it is in this answer would be the only reason to find it there.
+	old.call(t, "POST", "/logout", body{}).ok(t)
+	g.call(t, "GET", clientV3+"/account/whoami", old.token, nil).want(t, http.StatusUnauthorized, "M_UNKNOWN_TOKEN")
+}
+
+// An OpenID token looks like an access token and is none of ours: Dendrite's
+// own comes through.
+func (g *gateway) testOpenID(t *testing.T) {
+	d := g.register(t, "openid").login(t, nil)
+	a := d.call(t, "POST", "/user/"+url.PathEscape(d.user.id())+"/openid/request_token", body{}).ok(t)
+	if token := a.body.text("access_token"); token == "" || len(token) >= len(d.token)/2 {
+		t.Errorf("got %s", a.raw)
+	}
+}
+
+// Media goes both ways, and in parts.
+func (g *gateway) testMedia(t *testing.T) {
+	d := g.register(t, "media").login(t, nil)
+	content := bytes.Repeat([]byte("0123456789abcdef"), 1<<16)
+	req, err := http.NewRequest("POST", g.url+"/_matrix/media/v3/upload?filename=x.bin", bytes.NewReader(content))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Authorization", "Bearer "+d.token)
+	req.Header.Set("Content-Type", "application/octet-stream")
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	raw, err := io.ReadAll(resp.Body)
+	if err != nil || resp.StatusCode != http.StatusOK {
+		t.Fatalf("%d %s %v", resp.StatusCode, raw, err)
+	}
+	_, uri, ok := strings.Cut(string(raw), "mxc://")
+	uri, _, ok2 := strings.Cut(uri, `"`)
+	if !ok || !ok2 {
+		t.Fatalf("got %s", raw)
+	}
+	if req, err = http.NewRequest("GET", g.url+"/_matrix/client/v1/media/download/"+uri, nil); err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Authorization", "Bearer "+d.token)
+	if resp, err = http.DefaultClient.Do(req); err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if got, err := io.ReadAll(resp.Body); err != nil || !bytes.Equal(got, content) {
+		t.Errorf("%d, %d bytes of %d, %v", resp.StatusCode, len(got), len(content), err)
+	}
+}

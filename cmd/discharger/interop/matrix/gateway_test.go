@@ -1,0 +1,61 @@
+package matrix
+
+import (
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+)
+
+// ttl is how long discharges last. Clients with a refresh token are told a
+// little less.
+const ttl = 4 * time.Second
+
+// gateway is a service with a gateway, in one process, before a Dendrite.
+type gateway struct {
+	site
+	dendrite *dendrite
+	out      output
+	admin    string
+}
+
+func startGateway(t *testing.T, k *kit, d *dendrite) *gateway {
+	t.Helper()
+	dir := t.TempDir()
+	addr, admin := freeAddr(t), freeAddr(t)
+	g := &gateway{site: site{url: "http://" + addr}, dendrite: d, admin: "http://" + admin}
+	config := fmt.Sprintf(`
+listen: %s
+admin_listen: %s
+data_dir: %s
+discharge: {ttl: %s}
+gateway:
+  listen: %s
+  upstream: %s
+`, freeAddr(t), admin, filepath.Join(dir, "data"), ttl, addr, d.url)
+	file := filepath.Join(dir, "discharger.yaml")
+	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p := start(t, &g.out, dir, k.discharger, "serve", "-config", file)
+	ready(t, p, g.url+"/_matrix/client/versions")
+	return g
+}
+
+// ready waits until an address answers with 200.
+func ready(t *testing.T, p *process, url string) {
+	t.Helper()
+	eventually(t, p.name+" answers", func() bool {
+		if p.ended() {
+			t.Fatalf("%s ended:\n%s", p.name, p.out.String())
+		}
+		resp, err := http.Get(url)
+		if err != nil {
+			return false
+		}
+		resp.Body.Close()
+		return resp.StatusCode == http.StatusOK
+	})
+}

@@ -1,0 +1,118 @@
+package matrix
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"flag"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"sync"
+	"testing"
+	"time"
+)
+
+var binaryUnderTest = flag.String("discharger", "", "path of the binary under test; empty: build it from this tree")
+
+// kit is what is built and installed before anything runs.
+type kit struct {
+	dir        string
+	discharger string // the binary under test
+	dendrite   string
+	keys       string // Dendrite's generate-keys
+}
+
+// assemble builds and installs everything.
+func assemble(t *testing.T) *kit {
+	t.Helper()
+	k := &kit{dir: t.TempDir(), discharger: *binaryUnderTest}
+	k.dendrite, k.keys = filepath.Join(k.dir, "dendrite"), filepath.Join(k.dir, "generate-keys")
+	commands := [][]string{
+		{"go", "build", "-o", k.dir, "github.com/matrix-org/dendrite/cmd/dendrite", "github.com/matrix-org/dendrite/cmd/generate-keys"},
+		{"npm", "install", "--prefix", k.dir, "--no-package-lock", "--ignore-scripts", "--no-audit", "--no-fund"},
+	}
+	if k.discharger == "" {
+		k.discharger = filepath.Join(k.dir, "discharger")
+		commands = append(commands, []string{"go", "build", "-C", filepath.Join("..", "..", "..", ".."), "-o", k.discharger, "./cmd/discharger"})
+	}
+	for _, name := range []string{"package.json", "jssdk.mjs"} {
+		copyFile(t, filepath.Join(k.dir, name), filepath.Join("testdata", name))
+	}
+	var wg sync.WaitGroup
+	for _, c := range commands {
+		wg.Go(func() {
+			cmd := exec.CommandContext(t.Context(), c[0], c[1:]...)
+			cmd.Env = append(os.Environ(), "CGO_ENABLED=0") // for SQLite that is written in Go
+			if out, err := cmd.CombinedOutput(); err != nil {
+				t.Errorf("%s: %v\n%s", cmd, err, out)
+			}
+		})
+	}
+	wg.Wait()
+	if t.Failed() {
+		t.Fatal("the tools are not complete; .ci/test installs them")
+	}
+	return k
+}
+
+func copyFile(t *testing.T, to, from string) {
+	t.Helper()
+	b, err := os.ReadFile(from)
+	if err == nil {
+		err = os.WriteFile(to, b, 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// node runs a script that was copied beside the installed packages, and reads
+// the last line that it printed.
+func (k *kit) node(t *testing.T, script string, task, report any) {
+	t.Helper()
+	in, err := json.Marshal(task)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	defer cancel()
+	arch := map[string]string{"amd64": "x64", "arm64": "arm64"}[runtime.GOARCH]
+	node := filepath.Join(k.dir, "node_modules", "node-linux-"+arch, "bin", "node")
+	cmd := exec.CommandContext(ctx, node, filepath.Join(k.dir, script))
+	cmd.Env = append(os.Environ(), "no_proxy=127.0.0.0/8")
+	cmd.Stdin = bytes.NewReader(in)
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("%s: %v\n%s%s", cmd, err, out, stderr.Bytes())
+	}
+	lines := bytes.Split(bytes.TrimSpace(out), []byte("\n"))
+	if err := json.Unmarshal(lines[len(lines)-1], report); err != nil {
+		t.Fatalf("%s printed %q: %v", cmd, out, err)
+	}
+}
+
+// freeAddr returns an address of this machine where nobody listens.
+func freeAddr(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.53.31.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+// eventually waits until ok says so.
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(time.Minute); !ok(); time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("waited in vain: %s", what)
+		}
+	}
+}

@@ -1,0 +1,80 @@
+package matrix
+
+import (
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+)
+
+// TestMatrix plays everything on one homeserver and one gateway, side by side,
+// and then looks for secrets in what was said.
+func TestMatrix(t *testing.T) {
+	k := assemble(t)
+	d := startDendrite(t, k)
+	d.watch(t)
+	g := startGateway(t, k, d)
+	direct := &site{url: d.url}
+	tests := map[string]func(*testing.T){
+		"versions":          g.testVersions,
+		"unaware client":    g.testUnaware,
+		"refresh":           g.testRefresh,
+		"refresh by many":   g.testRefreshByMany,
+		"two devices":       g.testTwoDevices,
+		"same device":       g.testSameDevice,
+		"logout":            g.testLogout,
+		"logout everywhere": g.testLogoutAll,
+		"device deleted":    g.testDeleteDevice,
+		"devices deleted":   g.testDeleteDevices,
+		"password":          g.testPassword,
+		"deactivation":      g.testDeactivate,
+		"killed upstream":   func(t *testing.T) { g.testKilledUpstream(t, direct) },
+		"old token":         func(t *testing.T) { g.testOldToken(t, direct) },
+		"wrong tokens":      g.testWrongTokens,
+		"openid":            g.testOpenID,
+		"media":             g.testMedia,
+		"mautrix":           g.testMautrix,
+		"mautrix, refresh":  g.testMautrixRefresh,
+		"js-sdk":            func(t *testing.T) { g.testJS(t, k, false) },
+		"js-sdk, refresh":   func(t *testing.T) { g.testJS(t, k, true) },
+	}
+	t.Run("all", func(t *testing.T) {
+		for name, test := range tests {
+			t.Run(name, func(t *testing.T) {
+				t.Parallel()
+				test(t)
+			})
+		}
+		t.Run("apart", func(t *testing.T) {
+			t.Parallel()
+			testApart(t, k, d)
+		})
+	})
+	t.Run("secrets", func(t *testing.T) { g.testSecrets(t, d.tokens(t)) })
+}
+
+// testSecrets looks for tokens of Dendrite's wherever somebody could find them.
+func (g *gateway) testSecrets(t *testing.T, tokens []string) {
+	if len(tokens) < 5 {
+		t.Fatalf("only %d tokens to look for", len(tokens))
+	}
+	resp, err := http.Get(g.admin + "/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	metrics, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range map[string]string{"answers": g.said.String(), "log": g.out.String(), "metrics": string(metrics)} {
+		if len(text) < 1000 {
+			t.Errorf("%s: only %q", name, text)
+		}
+		for _, token := range tokens {
+			if strings.Contains(text, token) {
+				t.Errorf("%s: there is a token of Dendrite's", name)
+			}
+		}
+	}
+}
