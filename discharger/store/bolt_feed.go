@@ -114,7 +114,7 @@ func splitEvent(value []byte) (until int64, data []byte, err error) {
 
 // Publish appends events to a homeserver's feed.
 func (b *Bolt) Publish(ctx context.Context, homeserver string, events ...discharger.FeedEvent) error {
-	err := b.update(ctx, true, func(tx *bbolt.Tx) error {
+	err := b.update(ctx, func(tx *bbolt.Tx) error {
 		return b.appendEvents(tx, homeserver, events)
 	}, checkPublish(homeserver, events))
 	if err != nil {

@@ -103,11 +103,11 @@ func readUser(records *bbolt.Bucket, prefix []byte, now time.Time) ([]byte, erro
 	return bytes.Clone(record), nil
 }
 
-// Swap makes all of a write's changes or none. Writes that revoke commit at
-// once; others may share a commit.
+// Swap makes all of a write's changes or none. Writes at the same time share a
+// commit.
 func (b *Bolt) Swap(ctx context.Context, w discharger.Write) (bool, error) {
 	var done bool
-	err := b.update(ctx, w.Revokes, func(tx *bbolt.Tx) (err error) {
+	err := b.update(ctx, func(tx *bbolt.Tx) (err error) {
 		if done, err = swapRows(tx.Bucket(bucketRecords), w, b.cfg.Now()); err != nil || !done {
 			return err
 		}
@@ -164,7 +164,7 @@ func swapRows(records *bbolt.Bucket, w discharger.Write, now time.Time) (bool, e
 // it reads the record with every Load.
 func (b *Bolt) SwapHomeserver(ctx context.Context, homeserver string, old, new []byte, events ...discharger.FeedEvent) (bool, error) {
 	var done bool
-	err := b.update(ctx, true, func(tx *bbolt.Tx) (err error) {
+	err := b.update(ctx, func(tx *bbolt.Tx) (err error) {
 		bucket, key := tx.Bucket(bucketHomeservers), appendName(nil, homeserver)
 		if done = agrees(bucket.Get(key), old, new); !done {
 			return nil
@@ -188,9 +188,10 @@ func (b *Bolt) SwapHomeserver(ctx context.Context, homeserver string, old, new [
 	return done, nil
 }
 
-// update runs f in a write transaction, alone or together with others. f may
-// be run more than once.
-func (b *Bolt) update(ctx context.Context, alone bool, f func(*bbolt.Tx) error, invalid error) error {
+// update runs f in a write transaction, together with others that come at the
+// same time: then it waits for them up to batchDelay, and with them for one sync
+// instead of for theirs, one after the other. f may be run more than once.
+func (b *Bolt) update(ctx context.Context, f func(*bbolt.Tx) error, invalid error) error {
 	if invalid != nil {
 		return invalid
 	}
@@ -198,7 +199,7 @@ func (b *Bolt) update(ctx context.Context, alone bool, f func(*bbolt.Tx) error, 
 		return err
 	}
 	defer b.writers.Add(-1)
-	if b.writers.Add(1) == 1 || alone {
+	if b.writers.Add(1) == 1 {
 		return guard(func() error { return b.db.Update(f) })
 	}
 	return guard(func() error { return b.db.Batch(f) })

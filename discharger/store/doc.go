@@ -13,8 +13,8 @@
 //
 // # What is durable
 //
-// Bolt syncs the file before it acknowledges any write. Writes that do not
-// revoke anything may share a commit with others that come at the same time.
+// Bolt syncs the file before it acknowledges any write. Writes that come at the
+// same time share a commit.
 //
 // Redis is as durable as it is configured to be: with appendonly and
 // appendfsync everysec a crash takes back the last second. For revocations
