@@ -3,7 +3,6 @@ module github.com/discharger/discharger/cmd/discharger/interop/matrix
 go 1.26
 
 tool (
-	github.com/matrix-org/dendrite/cmd/create-account
 	github.com/matrix-org/dendrite/cmd/dendrite
 	github.com/matrix-org/dendrite/cmd/generate-keys
 )
@@ -97,7 +96,6 @@ require (
 	golang.org/x/net v0.47.0 // indirect
 	golang.org/x/sync v0.18.0 // indirect
 	golang.org/x/sys v0.38.0 // indirect
-	golang.org/x/term v0.37.0 // indirect
 	golang.org/x/text v0.31.0 // indirect
 	golang.org/x/time v0.6.0 // indirect
 	google.golang.org/protobuf v1.36.10 // indirect
