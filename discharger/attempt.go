@@ -144,9 +144,12 @@ func decodeView(v View) (State, error) {
 // attrs are the log attributes that say which session is meant. The id of a
 // session is no secret: without its caveat it is good for nothing.
 func (a *attempt) attrs(more ...slog.Attr) []slog.Attr {
-	return append([]slog.Attr{
-		slog.String("homeserver", a.opened.Homeserver),
-		slog.String("session", a.cond.Session.String()),
-		slog.String("mode", a.cond.Mode.String()),
-	}, more...)
+	all := append(make([]slog.Attr, 0, 3+len(more)), slog.String("homeserver", a.opened.Homeserver))
+	if a.cond.Session != (caveat.SessionID{}) {
+		all = append(all, slog.String("session", a.cond.Session.String()))
+	}
+	if a.cond.Mode != 0 {
+		all = append(all, slog.String("mode", a.cond.Mode.String()))
+	}
+	return append(all, more...)
 }

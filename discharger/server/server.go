@@ -246,7 +246,10 @@ func (s *Server) access(c echo.Context, start time.Time, seen *discharger.Observ
 		slog.Int("status", c.Response().Status), slog.Int64("bytes", c.Response().Size),
 		slog.String("from", c.RealIP()), slog.Duration("took", s.cfg.Now().Sub(start)))
 	if seen.Homeserver != "" {
-		attrs = append(attrs, slog.String("homeserver", seen.Homeserver), slog.String("session", seen.Session.String()))
+		attrs = append(attrs, slog.String("homeserver", seen.Homeserver))
+	}
+	if seen.Session != (caveat.SessionID{}) {
+		attrs = append(attrs, slog.String("session", seen.Session.String()))
 	}
 	if seen.Reason != "" {
 		attrs = append(attrs, slog.String("reason", string(seen.Reason)))
