@@ -1,0 +1,116 @@
+package store_test
+
+import (
+	"context"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/discharger/discharger/discharger"
+	"github.com/discharger/discharger/discharger/store"
+	"github.com/discharger/discharger/discharger/store/redistest"
+)
+
+func startValkey(t testing.TB, args ...string) *redisServer {
+	t.Helper()
+	s := &redisServer{Server: redistest.StartValkey(t, args...)}
+	s.raw = redis.NewClient(&redis.Options{Addr: s.Socket, MaxRetries: -1, DisableIdentity: true})
+	t.Cleanup(func() { s.raw.Close() })
+	return s
+}
+
+// TestValkeyConformance holds Valkey to the same, with revocations on disk.
+func TestValkeyConformance(t *testing.T) {
+	t.Parallel()
+	s := startValkey(t, "--appendonly", "yes", "--appendfsync", "always")
+	cfg := s.config()
+	cfg.Durability = store.DurabilityDisk
+	conformance(t, redisFixture(cfg, func(t testing.TB, key string) int {
+		return int(s.raw.HLen(t.Context(), key).Val())
+	}))
+}
+
+// TestValkeyDisk kills a server that would sync its file within a second, right
+// after a revocation was acknowledged. Acknowledged means that it did.
+func TestValkeyDisk(t *testing.T) {
+	t.Parallel()
+	s := startValkey(t, "--appendonly", "yes", "--appendfsync", "everysec")
+	f := newRedisFixture(t, s, func(c *store.RedisConfig) {
+		c.Durability = store.DurabilityDisk
+		c.Wait = func(context.Context, time.Duration) error { return nil }
+	})
+	u, id := someone(), newSession()
+	f.swap(t, true, u, discharger.Change{Session: id, New: []byte("live")})
+	s.do(t, "config", "resetstat")
+	w := discharger.Write{User: u, Revokes: true, Changes: []discharger.Change{{Session: id, Old: []byte("live"), New: []byte("dead")}}}
+	if ok, err := f.Swap(t.Context(), w); !ok || err != nil {
+		t.Fatalf("revoke: %v, %v", ok, err)
+	}
+	if ok, err := f.SwapHomeserver(t.Context(), u.Homeserver, nil, []byte("generation")); !ok || err != nil {
+		t.Fatalf("revoke all: %v, %v", ok, err)
+	}
+	if n := s.Calls(t)["waitaof"]; n < 2 {
+		t.Errorf("the server was asked %d times whether it is on its disk", n)
+	}
+	s.crash(t)
+	redistest.Eventually(t, "the server has its data", func() bool {
+		_, err := f.Load(t.Context(), u, id)
+		return err == nil
+	})
+	f.expect(t, u, id, "dead", "")
+	if v := f.load(t, u, id); string(v.Homeserver) != "generation" {
+		t.Errorf("the homeserver's record is %q", v.Homeserver)
+	}
+}
+
+// TestValkeyDiskReplica wants it on a replica's disk too, and says so when it
+// is not there.
+func TestValkeyDiskReplica(t *testing.T) {
+	t.Parallel()
+	port := freePort(t)
+	s := startValkey(t, "--port", port, "--bind", "127.53.7.1", "--repl-diskless-sync-delay", "0", "--appendonly", "yes")
+	replica := startValkey(t, "--replicaof", "127.53.7.1", port, "--appendonly", "yes")
+	redistest.Eventually(t, "the replica is linked", func() bool {
+		return replica.Info(t, "replication")["master_link_status"] == "up" &&
+			strings.Contains(s.do(t, "info", "replication").(string), "state=online")
+	})
+	cfg := s.config()
+	cfg.Durability, cfg.Replicas, cfg.ReadTimeout = store.DurabilityDisk, 1, 4*time.Second
+	var r *store.Redis
+	redistest.Eventually(t, "the replica has its file in order", func() (ok bool) {
+		var err error
+		r, err = store.OpenRedis(t.Context(), cfg)
+		return err == nil
+	})
+	t.Cleanup(func() { r.Close() })
+	f := &fixture{Store: r, clock: newClock()}
+	u, id := someone(), newSession()
+	f.swap(t, true, u, discharger.Change{Session: id, New: []byte("live")})
+	w := discharger.Write{User: u, Revokes: true, Changes: []discharger.Change{{Session: id, Old: []byte("live"), New: []byte("dead")}}}
+	if ok, err := f.Swap(t.Context(), w); !ok || err != nil {
+		t.Fatalf("revoke: %v, %v", ok, err)
+	}
+	replica.pause(t)
+	w.User = someone()
+	f.swap(t, true, w.User, discharger.Change{Session: id, New: []byte("live")})
+	if ok, err := f.Swap(t.Context(), w); ok || err == nil || !strings.Contains(err.Error(), "0 of 1 replicas") {
+		t.Errorf("revoked without the replica: %v, %v", ok, err)
+	}
+	replica.resume(t)
+}
+
+// TestValkeyRefuses a server that keeps no file to write to.
+func TestValkeyRefuses(t *testing.T) {
+	t.Parallel()
+	cfg := startValkey(t).config()
+	cfg.Durability = store.DurabilityDisk
+	r, err := store.OpenRedis(t.Context(), cfg)
+	if err == nil {
+		r.Close()
+	}
+	if err == nil || !strings.Contains(err.Error(), "appendonly yes") {
+		t.Errorf("opened: %v", err)
+	}
+}
