@@ -99,10 +99,14 @@ func ours(b *api.Bundle) bool {
 	return true
 }
 
+// shortestToken is shorter than any token of the gateway's, and longer than
+// those that homeservers usually give out.
+const shortestToken = 300
+
 // damaged reports whether a token that is not the gateway's was one before its
 // prefix was changed. It must not be passed on as if it were the homeserver's.
 func (s *sealer) damaged(token string) bool {
-	if len(token) <= prefixSize || len(token) > maxToken {
+	if len(token) < shortestToken || len(token) > maxToken {
 		return false
 	}
 	for at := range prefixSize + 2 {

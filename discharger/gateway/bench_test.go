@@ -1,0 +1,120 @@
+package gateway
+
+import (
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// BenchmarkCPU compares the CPU time that a request costs in the gateway with
+// what it costs in a bare httputil.ReverseProxy, to which clients send the
+// homeserver's own, short token. All of it is in one process: client, proxy and homeserver; what client and homeserver take, measured
+// without anything in between, is taken off. The rounds alternate, so that they
+// meet the same machine.
+//
+//	go test -run - -bench CPU -benchtime 20x ./discharger/gateway
+func BenchmarkCPU(b *testing.B) {
+	w := newWorld(b, func(w *world) { w.cfg.Log = nil })
+	held, rotate := w.login(false).text("access_token"), w.login(true).text("access_token")
+	answer := []byte(`{"next_batch":"s1_2_3","rooms":{"join":{}}}`)
+	w.hs.handler = func(rw http.ResponseWriter, r *http.Request) {
+		rw.Header().Set("Content-Type", "application/json")
+		_, _ = rw.Write(answer)
+	}
+	target, err := url.Parse(w.hs.URL)
+	must(b, err)
+	bare := httptest.NewServer(&httputil.ReverseProxy{
+		Rewrite:   func(p *httputil.ProxyRequest) { p.SetURL(target); p.SetXForwarded() },
+		Transport: newTransport(), FlushInterval: -1, BufferPool: &buffers{},
+	})
+	b.Cleanup(bare.Close)
+	client := &http.Client{Transport: newTransport()}
+	const short = "syt_dXNlcg_abcdefghijklmnopqrst_1a2b3c"
+	ways := []struct{ name, url, token string }{
+		{"direct", w.hs.URL, short}, {"bare", bare.URL, short}, {"held", w.http.URL, held}, {"rotate", w.http.URL, rotate}, {"foreign", w.http.URL, short},
+	}
+	total := make(map[string]time.Duration)
+	const requests, workers = 400, 8
+	for _, way := range ways {
+		load(b, client, way.url, way.token, requests, workers) // to warm up
+	}
+	b.ResetTimer()
+	for range b.N {
+		for _, way := range ways {
+			start := cpuTime(b)
+			load(b, client, way.url, way.token, requests, workers)
+			total[way.name] += cpuTime(b) - start
+		}
+	}
+	b.StopTimer()
+	perRequest := func(name string) float64 { return float64(total[name].Microseconds()) / float64(b.N*requests) }
+	direct := perRequest("direct")
+	b.ReportMetric(direct, "direct-µs")
+	b.ReportMetric(perRequest("bare")-direct, "bare-µs")
+	for _, name := range []string{"held", "rotate", "foreign"} {
+		b.ReportMetric((perRequest(name)-direct)/(perRequest("bare")-direct), name+"/bare")
+	}
+}
+
+func load(b *testing.B, client *http.Client, base, token string, requests, workers int) {
+	var all sync.WaitGroup
+	for range workers {
+		all.Go(func() {
+			for range requests / workers {
+				req, err := http.NewRequest("GET", base+"/_matrix/client/v3/sync?since=s1_2_3&timeout=0", nil)
+				if err != nil {
+					b.Error(err)
+					return
+				}
+				req.Header.Set("Authorization", "Bearer "+token)
+				resp, err := client.Do(req)
+				if err != nil {
+					b.Error(err)
+					return
+				}
+				_, _ = io.Copy(io.Discard, resp.Body)
+				_ = resp.Body.Close()
+				if resp.StatusCode != 200 {
+					b.Errorf("status %d", resp.StatusCode)
+				}
+			}
+		})
+	}
+	all.Wait()
+}
+
+// cpuTime is what the process has used so far.
+func cpuTime(b *testing.B) time.Duration {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		b.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+// BenchmarkIdentify is what the gateway adds to a request: whose it is.
+func BenchmarkIdentify(b *testing.B) {
+	w := newWorld(b, func(w *world) { w.cfg.Log = nil })
+	for name, token := range map[string]string{
+		"held": w.login(false).text("access_token"), "rotate": w.login(true).text("access_token"), "foreign": "syt_abcdefg_hijklmnopqrstuvwxyz_123456",
+	} {
+		b.Run(name, func(b *testing.B) {
+			r := httptest.NewRequest("GET", "/_matrix/client/v3/sync?since=s1_2_3", nil)
+			b.ReportAllocs()
+			for b.Loop() {
+				r.Header["Authorization"] = []string{"Bearer " + token}
+				x := &exchange{method: "GET", path: "/_matrix/client/v3/sync", client: peer(r)}
+				x.route = match(x.method, x.path)
+				if f := w.gateway.identify(r, x); f != nil {
+					b.Fatal(f.message)
+				}
+			}
+		})
+	}
+}

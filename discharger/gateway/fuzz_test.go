@@ -1,0 +1,149 @@
+package gateway
+
+import (
+	"net/url"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/discharger/discharger/discharger/api"
+	"github.com/discharger/discharger/discharger/homeserver"
+)
+
+// FuzzAccessToken holds that a token has one text, and that what is not one
+// gives nothing.
+func FuzzAccessToken(f *testing.F) {
+	w := newWorld(f)
+	f.Add(w.login(false).text("access_token"))
+	f.Add(w.login(true).text("access_token"))
+	f.Add("dga_")
+	f.Fuzz(func(t *testing.T, token string) {
+		b, err := parseAccess(token)
+		if err != nil {
+			if b != nil {
+				t.Fatal("something beside an error")
+			}
+			return
+		}
+		s, err := b.Macaroons()
+		if err != nil {
+			t.Fatal(err)
+		}
+		encode := api.EncodeStandardBundle
+		if kindOf(token) == kindRotate {
+			encode = api.EncodeBundle
+		}
+		if text, err := encode(s); err != nil || token[:prefixSize]+text != token {
+			t.Fatalf("%s is written %s: %v", token, text, err)
+		}
+	})
+}
+
+// FuzzRefreshToken does the same, and puts what was sealed together anew.
+func FuzzRefreshToken(f *testing.F) {
+	w := newWorld(f)
+	sealed := w.login(true).text("refresh_token")
+	f.Add(sealed, []byte("x"))
+	f.Add("dgr_", []byte{})
+	s := w.gateway.sealer
+	f.Fuzz(func(t *testing.T, text string, plain []byte) {
+		for _, token := range []string{text, PrefixRefresh + api.EncodeBase64(s.sealRefresh(plain))} {
+			r, err := s.decodeRefresh(token)
+			if err != nil {
+				if r.access != nil || r.token != "" {
+					t.Fatal("something beside an error")
+				}
+				continue
+			}
+			// A macaroon can be written in more ways than one, but what is
+			// sealed was written here; only the text has to be the one there is.
+			again, err := s.encodeRefresh(r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if token == text && again != text {
+				t.Fatalf("%s is written %s", text, again)
+			}
+		}
+	})
+}
+
+// FuzzMatch holds that no path gets past as something harmless that a homeserver
+// could take for one that hands out tokens.
+func FuzzMatch(f *testing.F) {
+	for _, path := range []string{
+		"/_matrix/client/v3/login", "/_matrix/client/v3/%6Cogin", "/_matrix/client/v3/rooms/x/state/y/login", "/_matrix/client/x/../v3/login",
+		"/_synapse/admin/v1/users/a/login", "/_matrix/federation/v1/x", "//_matrix/client/v3/login", "/_matrix/client/v3/devices/%2e%2e/login",
+	} {
+		f.Add(path)
+	}
+	f.Fuzz(func(t *testing.T, path string) {
+		r := match("POST", path)
+		decoded, err := url.PathUnescape(path)
+		if err != nil || r.handsOut() || r == routeDenied {
+			return
+		}
+		var resolved []string // as something that normalizes would read it
+		for _, s := range strings.Split(strings.ToLower(strings.ReplaceAll(decoded, `\`, "/")), "/") {
+			switch s {
+			case "", ".":
+			case "..":
+				resolved = resolved[:max(len(resolved)-1, 0)]
+			default:
+				resolved = append(resolved, s)
+			}
+		}
+		for _, version := range []string{"v3", "r0", "unstable", "api/v1"} {
+			for _, name := range []string{"login", "register", "refresh"} {
+				if slices.Equal(resolved, strings.Split("_matrix/client/"+version+"/"+name, "/")) {
+					t.Fatalf("%q is route %d", path, r)
+				}
+			}
+		}
+	})
+}
+
+// FuzzCutToken holds that no token stays in a query, and that the rest does.
+func FuzzCutToken(f *testing.F) {
+	for _, q := range []string{"a=b&access_token=x", "access_token=x;y", "access%5ftoken=x&&", "a;b;access_token=;c"} {
+		f.Add(q)
+	}
+	f.Fuzz(func(t *testing.T, query string) {
+		rest, tokens := cutToken(query)
+		if len(tokens) == 0 {
+			if rest != query {
+				t.Fatalf("%q became %q", query, rest)
+			}
+			return
+		}
+		if _, more := cutToken(rest); len(more) > 0 {
+			t.Fatalf("%q: there is a token in what is left: %q", query, rest)
+		}
+		if !mayHold(query) {
+			t.Fatalf("%q was overlooked", query)
+		}
+		if values, err := url.ParseQuery(rest); err == nil && values.Has(paramAccessToken) {
+			t.Fatalf("%q: %q still has one", query, rest)
+		}
+	})
+}
+
+// FuzzAttenuate holds that what was narrowed is a token, and carries what it
+// was narrowed by.
+func FuzzAttenuate(f *testing.F) {
+	w := newWorld(f)
+	token := w.login(false).text("access_token")
+	f.Add("read-only")
+	f.Add("room !x:y")
+	f.Add("client-ip 192.0.2.0/24")
+	f.Fuzz(func(t *testing.T, condition string) {
+		narrow, err := Attenuate(token, condition)
+		if err != nil {
+			return
+		}
+		in, err := homeserver.Inspect(narrow[prefixSize:])
+		if err != nil || len(in.Access) != 2 || in.Access[1].Condition != condition {
+			t.Fatalf("%+v: %v", in, err)
+		}
+	})
+}

@@ -1,0 +1,58 @@
+package gateway
+
+import (
+	"context"
+	"os"
+	"testing"
+
+	"github.com/discharger/discharger/policy"
+	"github.com/discharger/discharger/policy/schema"
+)
+
+// The schema of what a gateway understands says what the gateway does.
+func TestSchema(t *testing.T) {
+	t.Parallel()
+	data, err := os.ReadFile("../../deploy/gateway-caveats.yaml")
+	must(t, err)
+	file, err := schema.Load("gateway-caveats.yaml", data)
+	must(t, err)
+	checker, err := schema.New(schema.Config{Schema: file})
+	must(t, err)
+	for _, path := range []string{
+		pathWhoami, "/_matrix/client/versions", "/_matrix/client/v3/rooms/!r:hs/messages", "/_matrix/client/v3/rooms/!q:hs/send/x/1",
+		"/_matrix/client/v3/sync", "/_matrix/client/v1/media/download/a/b", "/_matrix/client/v3/createRoom", "/_matrix/client/v3/joined_rooms",
+	} {
+		for _, method := range []string{"GET", "PUT"} {
+			x := &exchange{method: method, path: path}
+			ctx := context.WithValue(context.Background(), exchangeKey{}, x)
+			room := ""
+			if s := segments(path); len(s) > 2 && s[0] == "rooms" {
+				room = s[1]
+			}
+			values := map[string]any{"reads": readOnly(method, path), "general": inRoom(method, path, "!none"), "room": room}
+			for _, condition := range []string{"read-only", "room !r:hs", "room !q:hs", "room", "read-only x", "moon-phase full"} {
+				ours := checkCondition(ctx, condition)
+				theirs := checker.CheckOne(ctx, condition, schema.Request{Values: values})
+				if (ours == nil) != (theirs == nil) {
+					t.Errorf("%s %s, %s: the gateway says %v, the schema %v", method, path, condition, ours, theirs)
+				}
+			}
+		}
+	}
+}
+
+// A policy can narrow a session too, in both modes.
+func TestPolicyNarrows(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, func(w *world) {
+		w.policy = func(*policy.Input) policy.Decision {
+			return policy.Decision{Effect: policy.EffectAllow, Caveats: []string{CondReadOnly}}
+		}
+	})
+	for _, refresh := range []bool{false, true} {
+		token := w.login(refresh).text("access_token")
+		w.want(w.do("GET", "/_matrix/client/v3/joined_rooms", token, nil), 200, "")
+		w.want(w.do("POST", "/_matrix/client/v3/createRoom", token, anyMap{}), 403, codeForbidden)
+		w.want(w.do("POST", "/_matrix/client/v3/logout", token, anyMap{}), 200, "")
+	}
+}
