@@ -1,0 +1,96 @@
+package server_test
+
+import (
+	"errors"
+	"io"
+	"log/slog"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/discharger/discharger/discharger/api"
+	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/homeserver"
+	"github.com/discharger/discharger/discharger/store"
+	"github.com/discharger/discharger/discharger/store/redistest"
+)
+
+// lossyRoad loses every 20th reply, after the service has given it.
+type lossyRoad struct {
+	n, lost atomic.Int64
+}
+
+var errLostReply = errors.New("connection reset by peer")
+
+func (l *lossyRoad) RoundTrip(r *http.Request) (*http.Response, error) {
+	resp, err := http.DefaultTransport.RoundTrip(r)
+	if err != nil || l.n.Add(1)%20 != 0 {
+		return resp, err
+	}
+	l.lost.Add(1)
+	if _, err := io.Copy(io.Discard, resp.Body); err != nil {
+		return nil, err
+	}
+	return nil, errors.Join(errLostReply, resp.Body.Close())
+}
+
+// TestLostReplies has 50 clients refresh through the real server, and one reply
+// in twenty get lost. Nobody is logged out, and nobody is taken for a thief.
+func TestLostReplies(t *testing.T) {
+	t.Parallel()
+	const clients, refreshes = 50, 10_000
+	st, err := store.OpenRedis(t.Context(), store.RedisConfig{
+		Addrs: []string{redistest.Start(t).Socket}, TagKey: make([]byte, 32),
+		DialTimeout: 10 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: 10 * time.Second,
+	})
+	must(t, err)
+	t.Cleanup(func() { st.Close() })
+	w := newWorldOn(t, st, slog.LevelWarn)
+	road := &lossyRoad{}
+	client, err := api.New(api.Config{
+		URL: w.http.URL, HTTPClient: &http.Client{Transport: road}, Patience: time.Minute,
+		Jitter: func() float64 { return 0 },
+	})
+	must(t, err)
+	var wg sync.WaitGroup
+	for range clients {
+		m, err := w.hs.Mint(homeserver.MintParams{User: "@alice:a.example", Device: "PHONE", Mode: caveat.ModeRotate})
+		must(t, err)
+		session, err := client.NewSession(api.SessionConfig{Access: api.Access{Macaroon: m.Macaroon}})
+		must(t, err)
+		wg.Go(func() {
+			for i := range refreshes / clients {
+				if err := session.Refresh(t.Context()); err != nil {
+					t.Errorf("refresh %d: %v", i, err)
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+	metrics := scrape(t, w.admin.URL+api.PathMetrics)
+	for _, line := range strings.Split(metrics, "\n") {
+		for _, kind := range []string{"reuse", "fork", "stale"} {
+			if strings.HasPrefix(line, "discharger_replays_total") && strings.Contains(line, `kind="`+kind+`"`) {
+				t.Errorf("somebody was taken for another: %s", line)
+			}
+		}
+	}
+	if road.lost.Load() < refreshes/25 || !strings.Contains(metrics, `kind="retry"`) {
+		t.Errorf("only %d replies were lost", road.lost.Load())
+	}
+	t.Logf("%d refreshes, %d replies lost", refreshes, road.lost.Load())
+}
+
+func scrape(t *testing.T, url string) string {
+	t.Helper()
+	resp, err := http.Get(url)
+	must(t, err)
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	must(t, err)
+	return string(b)
+}
