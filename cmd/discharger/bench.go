@@ -17,7 +17,7 @@ import (
 // benchCommands are those that measure. The one that stands alone comes last, or
 // the others would not be found.
 func benchCommands() []command {
-	return []command{benchNumbersCommand(), benchGrowthCommand(), benchReferenceCommand(), benchCommand()}
+	return []command{benchNumbersCommand(), benchGrowthCommand(), benchSoakCommand(), benchReferenceCommand(), benchCommand()}
 }
 
 func benchCommand() command {

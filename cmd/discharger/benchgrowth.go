@@ -5,6 +5,7 @@ import (
 	"context"
 	"flag"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 
@@ -44,6 +45,9 @@ and what a session takes in the store.`,
 				}
 				if cfg.Program, err = program(); err != nil {
 					return err
+				}
+				if _, err := os.Stat(*svg); err == nil { // said before the measuring, not after it
+					return fmt.Errorf("bench growth: %s is there already, and stays", *svg)
 				}
 				cfg.Progress = t.progress()
 				found, err := bench.MeasureGrowth(ctx, cfg)

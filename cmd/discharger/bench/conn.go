@@ -29,8 +29,10 @@ func dial(ctx context.Context, addr string) (*conn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("connect: %w", err)
 	}
-	return &conn{c: c, r: bufio.NewReaderSize(c, 8<<10)}, nil
+	return newConn(c), nil
 }
+
+func newConn(c net.Conn) *conn { return &conn{c: c, r: bufio.NewReaderSize(c, 8<<10)} }
 
 func (c *conn) close() { c.c.Close() }
 

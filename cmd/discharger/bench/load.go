@@ -132,11 +132,12 @@ func (c *client) run(ctx context.Context, l Load) (*tally, error) {
 	return sum, sum.limit
 }
 
-// drive sends the requests of one connection. With due it sends when one is.
+// drive sends the requests of one connection, at least one. With due it sends when
+// one is.
 func drive(ctx context.Context, cn *conn, p player, due <-chan time.Time, stop time.Time, t *tally) error {
 	buf := make([]byte, 0, 2<<10)
 	from := time.Now()
-	for ctx.Err() == nil && from.Before(stop) {
+	for first := true; ctx.Err() == nil && (first || from.Before(stop)); first = false {
 		if due != nil {
 			var ok bool
 			if from, ok = <-due; !ok {

@@ -20,7 +20,17 @@ func spreadOf(all []float64) Spread {
 }
 
 // String gives the median, and the others in brackets.
-func (s Spread) String() string { return fmt.Sprintf("%.3g [%.3g %.3g]", s.Median, s.Min, s.Max) }
+func (s Spread) String() string {
+	return fmt.Sprintf("%s [%s %s]", short(s.Median), short(s.Min), short(s.Max))
+}
+
+// short writes a number with three digits, or all those before the point.
+func short(v float64) string {
+	if v >= 100 {
+		return fmt.Sprintf("%.0f", v)
+	}
+	return fmt.Sprintf("%.3g", v)
+}
 
 // ratios divides what f says of the rounds of two subjects, pair by pair. Zero
 // divides nothing: a number that is not known has no ratio.
