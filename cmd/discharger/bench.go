@@ -34,6 +34,7 @@ Workloads:
   held     discharges that a homeserver fetches with its API key
   logout   sessions that begin and end
   mix      what many sessions do: mostly refreshes, some logouts, some misuse
+  gateway  requests of Matrix clients to a homeserver behind the gateway
 
 Without --rate every connection sends when it has its answer. With it, requests
 are due at random times, and their latency counts from then.
@@ -42,7 +43,8 @@ are due at random times, and their latency counts from then.
   bakery   the bakery library's discharger, which knows no sessions
   echo     an echo handler with a constant answer
   nethttp  a net/http handler with a constant answer
-  bbolt    the same, which puts a record into a bbolt file first`,
+  bbolt    the same, which puts a record into a bbolt file first
+  reverseproxy   httputil.ReverseProxy, for the workload gateway`,
 		setup: func(t *terminal, f *flag.FlagSet) action {
 			b := benchRun{t: t}
 			b.declare(f)

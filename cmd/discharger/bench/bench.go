@@ -27,14 +27,16 @@ const (
 	Held   Workload = "held"   // discharges that a homeserver fetches with its API key
 	Logout Workload = "logout" // sessions that begin and end
 	Mix    Workload = "mix"    // what many sessions do in a day
+
+	Gateway Workload = "gateway" // requests to a homeserver behind the gateway
 )
 
 // Workloads lists them.
-func Workloads() []Workload { return []Workload{Open, Rotate, Held, Logout, Mix} }
+func Workloads() []Workload { return []Workload{Open, Rotate, Held, Logout, Mix, Gateway} }
 
 // References lists what a run can be compared with.
 func References() []reference.Kind {
-	return []reference.Kind{reference.Bakery, reference.Echo, reference.NetHTTP, reference.Bbolt}
+	return []reference.Kind{reference.Bakery, reference.Echo, reference.NetHTTP, reference.Bbolt, reference.ReverseProxy}
 }
 
 // Config is one run. Program is required; the zero value of the rest is the
@@ -136,7 +138,8 @@ func Run(ctx context.Context, cfg Config) (_ *Report, err error) {
 type run struct {
 	cfg      Config
 	subjects []*subject
-	remove   []string // directories
+	remove   []string         // directories
+	behind   *referenceServer // the gateway; nil: there is none
 }
 
 func (r *run) progress(format string, args ...any) {
@@ -148,6 +151,9 @@ func (r *run) stop() error {
 	for _, s := range r.subjects {
 		err = errors.Join(err, s.stop())
 	}
+	if r.behind != nil {
+		err = errors.Join(err, r.behind.stop())
+	}
 	for _, dir := range r.remove {
 		err = errors.Join(err, os.RemoveAll(dir))
 	}
@@ -155,6 +161,9 @@ func (r *run) stop() error {
 }
 
 func (r *run) prepare(ctx context.Context) error {
+	if r.cfg.Workload == Gateway {
+		return r.prepareGateway(ctx)
+	}
 	name := "discharger " + string(r.cfg.Workload)
 	if r.cfg.URL == "" {
 		name += " " + string(r.cfg.Store)
@@ -238,6 +247,9 @@ func (r *run) player(l *logins, w Workload) func(i int) (player, error) {
 // prepareReference starts a reference. It gets the requests that the service
 // gets, and answers with as much.
 func (r *run) prepareReference(ctx context.Context, kind reference.Kind, addr string, l *logins) error {
+	if kind == reference.ReverseProxy {
+		return fmt.Errorf("only the workload %s is compared with %s", Gateway, kind)
+	}
 	spec := reference.Spec{Kind: kind}
 	if kind != reference.Bakery {
 		var err error

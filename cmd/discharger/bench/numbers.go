@@ -61,7 +61,7 @@ func MeasureNumbers(ctx context.Context, cfg NumbersConfig) (*Numbers, error) {
 	n := &Numbers{Machine: thisMachine()}
 	n.Busy[0] = loadAverage()
 	for _, measure := range []func(context.Context, NumbersConfig) ([]Number, error){
-		throughput, processorTime, latency, durableRefreshes, microscopic, memoryOfSessions,
+		throughput, processorTime, latency, durableRefreshes, throughGateway, microscopic, memoryOfSessions,
 	} {
 		found, err := measure(ctx, cfg)
 		if err != nil {
@@ -146,6 +146,18 @@ func durableRefreshes(ctx context.Context, cfg NumbersConfig) ([]Number, error) 
 		Unit: "×", Found: r.ratio(ofRate),
 		Note: fmt.Sprintf("%.0f and %.0f a second, %.0f and %.0f µs p50", r.Subjects[0].Middle.PerSecond, r.Subjects[1].Middle.PerSecond,
 			r.Subjects[0].Middle.P50, r.Subjects[1].Middle.P50),
+	}}, nil
+}
+
+func throughGateway(ctx context.Context, cfg NumbersConfig) ([]Number, error) {
+	r, err := compared(ctx, cfg, Gateway, reference.ReverseProxy, Load{}, cfg.Rounds)
+	if err != nil {
+		return nil, err
+	}
+	return []Number{{
+		What: "a request through the gateway: processor time", Reference: "httputil.ReverseProxy",
+		AtMost: 1.25, Unit: "×", Found: r.ratio(ofCPU),
+		Note: fmt.Sprintf("%.1f and %.1f µs", r.Subjects[0].Middle.CPU, r.Subjects[1].Middle.CPU),
 	}}, nil
 }
 

@@ -33,6 +33,8 @@ type service struct {
 	ring   *keyfile.Ring
 	client string // host:port for clients
 	admin  string // and for operators
+
+	gateway string // and for Matrix clients, if there is a gateway
 }
 
 // serviceConfig is what a service is started with.
@@ -41,6 +43,7 @@ type serviceConfig struct {
 	store       Store
 	procs       int    // processors to use; 0: all
 	more        string // further lines of the configuration
+	upstream    string // URL of the homeserver behind the gateway; "": there is no gateway
 	homeservers int    // further ones that are registered
 	remove      string // a file to remove at the end; "": none
 }
@@ -99,6 +102,9 @@ func (s *service) configure() error {
 		}
 		entry(fmt.Sprintf("%d.example.org", i), other)
 	}
+	if s.cfg.upstream != "" {
+		fmt.Fprintf(&text, "gateway:\n  listen: 127.0.0.1:0\n  upstream: %q\n", s.cfg.upstream)
+	}
 	return os.WriteFile(s.configFile(), []byte(text.String()+s.cfg.more), 0o600)
 }
 
@@ -107,16 +113,22 @@ func (s *service) configFile() string { return filepath.Join(s.dir, "discharger.
 // start runs the program, and may be called again when it has ended. The access
 // log is written as it is by default, and thrown away.
 func (s *service) start(ctx context.Context) (err error) {
+	s.client, s.admin, s.gateway = "", "", ""
 	args := append(s.cfg.program[1:len(s.cfg.program):len(s.cfg.program)], "serve", "--config", s.configFile())
 	cmd := exec.Command(s.cfg.program[0], args...)
 	cmd.Env = environ(s.cfg.procs)
 	s.process, err = startProcess(ctx, cmd, false, func(line string) bool {
-		var l struct{ Msg, Clients, Operators string }
-		if json.Unmarshal([]byte(line), &l) != nil || l.Msg != "listening" {
+		var l struct{ Msg, Clients, Operators, Matrix string }
+		if json.Unmarshal([]byte(line), &l) != nil {
 			return false
 		}
-		s.client, s.admin = strings.TrimPrefix(l.Clients, "http://"), strings.TrimPrefix(l.Operators, "http://")
-		return true
+		switch l.Msg {
+		case "gateway":
+			s.gateway = strings.TrimPrefix(l.Matrix, "http://")
+		case "listening":
+			s.client, s.admin = strings.TrimPrefix(l.Clients, "http://"), strings.TrimPrefix(l.Operators, "http://")
+		}
+		return s.client != "" && (s.gateway != "") == (s.cfg.upstream != "")
 	})
 	return err
 }

@@ -6,6 +6,9 @@
 //	bakery    the bakery library's own discharger, which knows no sessions
 //	bbolt     net/http, which puts a record into a bbolt file before it answers
 //
+//	reverseproxy  httputil.ReverseProxy, with connections enough to what is behind it
+//	homeserver    not compared: nethttp, where whoever asks is logged in
+//
 // They run in a process of their own. What one is to do comes as JSON on its
 // standard input, where it listens it says as JSON on its standard output, and
 // it ends when its standard input does.
@@ -39,6 +42,9 @@ const (
 	Echo    Kind = "echo"
 	Bakery  Kind = "bakery"
 	Bbolt   Kind = "bbolt"
+
+	ReverseProxy Kind = "reverseproxy"
+	Homeserver   Kind = "homeserver"
 )
 
 // Spec is what a reference is told.
@@ -46,6 +52,8 @@ type Spec struct {
 	Kind Kind   `json:"kind"`
 	Body []byte `json:"body"` // what all but bakery answer with
 	Dir  string `json:"dir"`  // where bbolt has its file
+
+	Upstream string `json:"upstream"` // URL of what is behind reverseproxy
 }
 
 // Hello is what a reference says when it is ready.
@@ -117,6 +125,11 @@ func newHandler(s Spec) (http.Handler, Hello, error) {
 		return e, Hello{}, nil
 	case Bakery:
 		return newBakery()
+	case ReverseProxy:
+		h, err := newReverseProxy(s)
+		return h, Hello{}, err
+	case Homeserver:
+		return newHomeserver(s), Hello{}, nil
 	case Bbolt:
 		h, err := newBbolt(s)
 		return h, Hello{}, err
