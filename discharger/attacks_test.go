@@ -1,0 +1,141 @@
+package discharger_test
+
+import (
+	"context"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/discharger/discharger/discharger"
+	"github.com/discharger/discharger/discharger/caveat"
+)
+
+// TestAttackReplayAcrossRestart presents a token that was exchanged twice
+// since, to another process and within the same millisecond. Whoever did that,
+// the session is over.
+func TestAttackReplayAcrossRestart(t *testing.T) {
+	t.Parallel()
+	for name, redis := range map[string]bool{"bolt": false, "redis": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var cfg discharger.Config
+			changes := []func(*discharger.Config){func(c *discharger.Config) { cfg = *c }}
+			if redis {
+				changes = append([]func(*discharger.Config){onRedis(t)}, changes...)
+			}
+			w := newWorld(t, changes...)
+			restart := func() {
+				var err error
+				if w.service, err = discharger.New(cfg); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for what, thief := range map[string][]option{
+				"elsewhere": {at(away)},
+				"here":      {},
+			} {
+				l := w.login(caveat.ModeRotate)
+				first := l.must().RefreshToken
+				restart()
+				second := l.must(token(first)).RefreshToken
+				third := l.must(token(second)).RefreshToken
+				if what == "here" {
+					w.later(11 * time.Second) // no longer two tabs that race
+				}
+				restart()
+				l.refused(discharger.ReasonTokenReused, append(thief, token(first))...)
+				restart()
+				l.refused(discharger.ReasonSessionEnded, token(third))
+			}
+		})
+	}
+}
+
+// TestAttackClockJumps moves the service's clock about. No session in order is
+// refused, and none that has ended comes back.
+func TestAttackClockJumps(t *testing.T) {
+	t.Parallel()
+	eachStore(t, func(t *testing.T, w *world) {
+		l, gone := w.login(caveat.ModeRotate), w.login(caveat.ModeRotate)
+		tok, over := l.must().RefreshToken, gone.must().RefreshToken
+		if err := gone.logout(discharger.ScopeSession, token(over)); err != nil {
+			t.Fatal(err)
+		}
+		for _, jump := range []time.Duration{-10 * time.Minute, 20 * time.Minute, -time.Hour, time.Hour, -time.Millisecond} {
+			w.later(jump)
+			if jump < -time.Minute { // its caveat comes from the future
+				gone.undecided(token(over))
+				l.undecided(token(tok))
+				continue
+			}
+			gone.refused(discharger.ReasonSessionEnded, token(over))
+			tok = l.must(token(tok)).RefreshToken
+		}
+		slow := w.login(caveat.ModeRotate, func(c *caveat.Condition) { c.Minted -= time.Minute.Milliseconds() })
+		slow.must(token(slow.must().RefreshToken))
+	})
+}
+
+// counting counts what is asked of a store.
+type counting struct {
+	discharger.Store
+	loads, others atomic.Int64
+}
+
+func (c *counting) Load(ctx context.Context, u discharger.UserKey, id caveat.SessionID) (discharger.View, error) {
+	c.loads.Add(1)
+	return c.Store.Load(ctx, u, id)
+}
+
+func (c *counting) Swap(ctx context.Context, w discharger.Write) (bool, error) {
+	c.others.Add(1)
+	return c.Store.Swap(ctx, w)
+}
+
+func (c *counting) List(ctx context.Context, u discharger.UserKey) (discharger.Listing, error) {
+	c.others.Add(1)
+	return c.Store.List(ctx, u)
+}
+
+// TestAttackTimingShape: whatever became of a session, refusing it takes the
+// same steps, so time tells no more than the answer does.
+func TestAttackTimingShape(t *testing.T) {
+	t.Parallel()
+	c := &counting{}
+	w := newWorld(t, func(cfg *discharger.Config) { c.Store, cfg.Store = cfg.Store, c })
+	user := func(name string) func(*caveat.Condition) {
+		return func(c *caveat.Condition) { c.User = name }
+	}
+	absent, ended, all := w.login(caveat.ModeOpen, user("@a:x")), w.login(caveat.ModeOpen, user("@b:x")), w.login(caveat.ModeOpen, user("@c:x"))
+	ended.must()
+	all.must()
+	if err := ended.logout(discharger.ScopeSession); err != nil {
+		t.Fatal(err)
+	}
+	if err := all.logout(discharger.ScopeUser); err != nil {
+		t.Fatal(err)
+	}
+	w.later(20 * time.Minute)
+	for what, l := range map[string]*login{"never activated": absent, "logged out": ended, "all logged out": all} {
+		c.loads.Store(0)
+		c.others.Store(0)
+		l.refused(discharger.ReasonSessionEnded)
+		if c.loads.Load() != 1 || c.others.Load() > 0 {
+			t.Errorf("%s: %d loads and %d others", what, c.loads.Load(), c.others.Load())
+		}
+	}
+}
+
+// TestAttackDowngrade presents a second caveat of a session in a mode that asks
+// for less. Only the homeserver could have made it, and it does not help.
+func TestAttackDowngrade(t *testing.T) {
+	t.Parallel()
+	eachStore(t, func(t *testing.T, w *world) {
+		l := w.login(caveat.ModeRotate)
+		tok := l.must().RefreshToken
+		weaker := w.login(caveat.ModeOpen, func(c *caveat.Condition) { c.Session = l.cond.Session })
+		l.unchanged(func() { weaker.refused(discharger.ReasonSessionEnded) })
+		l.unchanged(func() { weaker.refused(discharger.ReasonSessionEnded, token(tok)) })
+		l.must(token(tok))
+	})
+}
