@@ -47,7 +47,7 @@ type FeedConfig struct {
 // has to run; everything else may be called concurrently with it.
 //
 // It remembers each revocation until no discharge of the sessions can be alive.
-// A session takes about 40 bytes, a user about 200; see BenchmarkFeedMemory.
+// A session takes about 50 bytes, a user about 200; see BenchmarkFeedMemory.
 // Nothing is on disk: a feed that starts is told all that still matters, within
 // a round trip.
 //

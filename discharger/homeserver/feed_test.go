@@ -1,0 +1,552 @@
+package homeserver
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/discharger/discharger/discharger/api"
+	"github.com/discharger/discharger/discharger/caveat"
+)
+
+// feedServer is a service that sends what a test says, on each connection what
+// comes next.
+type feedServer struct {
+	*httptest.Server
+	mu     sync.Mutex
+	asked  []string // Last-Event-ID of each connection
+	open   int      // connections
+	stream chan string
+	cut    chan struct{} // ends a connection
+}
+
+func newFeedServer(t testing.TB) *feedServer {
+	s := &feedServer{stream: make(chan string), cut: make(chan struct{})}
+	s.Server = httptest.NewServer(http.HandlerFunc(s.serve))
+	t.Cleanup(s.Close)
+	return s
+}
+
+func (s *feedServer) serve(w http.ResponseWriter, r *http.Request) {
+	s.mu.Lock()
+	s.asked = append(s.asked, r.Header.Get(api.HeaderLastEventID))
+	s.open++
+	s.mu.Unlock()
+	defer func() {
+		s.mu.Lock()
+		s.open--
+		s.mu.Unlock()
+	}()
+	w.Header().Set("Content-Type", api.ContentTypeEvents)
+	http.NewResponseController(w).Flush()
+	for {
+		select {
+		case text := <-s.stream:
+			io.WriteString(w, text)
+			http.NewResponseController(w).Flush()
+		case <-s.cut:
+			return
+		case <-r.Context().Done():
+			return
+		}
+	}
+}
+
+func (s *feedServer) positions() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.asked)
+}
+
+func (s *feedServer) connections() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.open
+}
+
+const current = "event: current\ndata: {\"heartbeat\":10000}\n\n"
+
+func event(t testing.TB, position string, r api.Revocation) string {
+	t.Helper()
+	b, err := json.Marshal(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return "event: revocation\nid: " + position + "\ndata: " + string(b) + "\n\n"
+}
+
+// testClock is moved by hand.
+type testClock struct {
+	mu sync.Mutex
+	t  time.Time
+}
+
+func (c *testClock) now() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.t
+}
+
+func (c *testClock) advance(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.t = c.t.Add(d)
+}
+
+// follower is a feed that runs, and what it reports.
+type follower struct {
+	*Feed
+	server *feedServer
+	clock  *testClock
+	heard  chan api.Revocation
+	gaps   chan struct{}
+	waits  chan time.Duration // pauses between connections, which last until they are taken
+}
+
+func follow(t *testing.T, change ...func(*FeedConfig)) *follower {
+	t.Helper()
+	f := &follower{
+		server: newFeedServer(t), clock: &testClock{t: time.UnixMilli(1_790_000_000_000).UTC()},
+		heard: make(chan api.Revocation, 1000), gaps: make(chan struct{}, 10), waits: make(chan time.Duration),
+	}
+	client, err := api.New(api.Config{URL: f.server.URL, APIKey: caveat.Secret("key")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg := FeedConfig{
+		Client: client, Clock: f.clock.now, Jitter: func() float64 { return 0 },
+		OnEvent: func(r api.Revocation) { f.heard <- r }, OnGap: func() { f.gaps <- struct{}{} },
+		Wait: func(ctx context.Context, d time.Duration) error {
+			select {
+			case f.waits <- d:
+				return nil
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		},
+	}
+	for _, c := range change {
+		c(&cfg)
+	}
+	if f.Feed, err = NewFeed(cfg); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- f.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("Run: %v", err)
+		}
+	})
+	return f
+}
+
+// send sends revocations and waits until they are known.
+func (f *follower) send(t testing.TB, all ...api.Revocation) {
+	t.Helper()
+	for _, r := range all {
+		f.server.stream <- event(t, fmt.Sprintf("p%d", f.Status().Events+1), r)
+		if got := <-f.heard; got != r {
+			t.Fatalf("heard %+v, sent %+v", got, r)
+		}
+	}
+}
+
+// beCurrent says that this was all, and waits until that is known.
+func (f *follower) beCurrent(t testing.TB) {
+	t.Helper()
+	f.server.stream <- current
+	until(t, "it is current", func() bool { return f.Status().Current })
+}
+
+// until waits for something that happens on another goroutine.
+func until(t testing.TB, what string, ok func() bool) {
+	t.Helper()
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	deadline := time.After(time.Minute)
+	for !ok() {
+		select {
+		case <-tick.C:
+		case <-deadline:
+			t.Fatalf("not after a minute: %s", what)
+		}
+	}
+}
+
+func (f *follower) session(n byte, lives time.Duration) api.Revocation {
+	now := f.clock.now()
+	return api.Revocation{Session: caveat.SessionID{n}, At: now, Until: now.Add(lives), Reason: api.RevokedLogout}
+}
+
+// TestFeedReplay: events that come twice, late, in another order or in part
+// make no difference to what is refused.
+func TestFeedReplay(t *testing.T) {
+	t.Parallel()
+	f := follow(t)
+	now := f.clock.now()
+	x, y := f.session(1, time.Hour), f.session(2, time.Hour)
+	user := api.Revocation{User: "u", Before: now, At: now, Until: now.Add(time.Hour), Reason: api.RevokedOrder}
+	earlier := user
+	earlier.Before, earlier.At = now.Add(-time.Minute), now.Add(-time.Minute)
+	f.send(t, y, x, x, user, earlier, y, user)
+	for _, c := range []struct {
+		id   Identity
+		want bool
+	}{
+		{Identity{Session: x.Session}, true},
+		{Identity{Session: y.Session, User: "v", Minted: now.Add(time.Hour)}, true},
+		{Identity{Session: caveat.SessionID{3}, User: "v"}, false},
+		{Identity{Session: caveat.SessionID{3}, User: "u", Minted: now.Add(-time.Millisecond)}, true},
+		{Identity{Session: caveat.SessionID{3}, User: "u", Minted: now}, false},
+	} {
+		if got := f.Revoked(c.id); got != c.want {
+			t.Errorf("%+v: revoked %v", c.id, got)
+		}
+	}
+	if s := f.Status(); s.Sessions != 2 || s.Users != 1 || s.Events != 7 || !s.Connected || s.Current || !s.Last.Equal(now) {
+		t.Errorf("%+v", s)
+	}
+	f.send(t, api.Revocation{All: true, Before: now.Add(time.Second), At: now, Until: now.Add(time.Hour), Reason: api.RevokedOrder})
+	if !f.Revoked(Identity{User: "v", Minted: now}) || f.Revoked(Identity{User: "v", Minted: now.Add(time.Second)}) {
+		t.Error("a revocation of everything is not kept to")
+	}
+}
+
+// TestFeedUserModel compares any revocations of one user, in any order, with
+// what each of them says.
+func TestFeedUserModel(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		m := newMemory()
+		var said []api.Revocation
+		for range rapid.IntRange(1, 6).Draw(t, "revocations") {
+			r := api.Revocation{User: "u", Until: time.Unix(1<<31, 0), Before: time.UnixMilli(int64(rapid.IntRange(1, 5).Draw(t, "before")))}
+			r.Except[0] = byte(rapid.IntRange(0, 3).Draw(t, "except"))
+			m.add(&r, 0)
+			said = append(said, r)
+		}
+		for session := byte(1); session <= 4; session++ {
+			for minted := range int64(7) {
+				id := Identity{User: "u", Session: caveat.SessionID{session}, Minted: time.UnixMilli(minted)}
+				want := slices.ContainsFunc(said, func(r api.Revocation) bool {
+					return id.Minted.Before(r.Before) && r.Except != id.Session
+				})
+				if got := m.revoked(&id); got != want {
+					t.Fatalf("session %d minted at %d: %v, want %v", session, minted, got, want)
+				}
+			}
+		}
+	})
+}
+
+// TestFeedForgets keeps a revocation until its time is over, and the leeway.
+func TestFeedForgets(t *testing.T) {
+	t.Parallel()
+	f := follow(t, func(c *FeedConfig) { c.Leeway = time.Minute })
+	now := f.clock.now()
+	f.send(t, f.session(1, time.Hour), f.session(2, 2*time.Hour), f.session(3, -time.Hour),
+		api.Revocation{User: "u", Before: now, At: now, Until: now.Add(time.Hour), Reason: api.RevokedOrder})
+	beat := func() {
+		t.Helper()
+		f.beCurrent(t)
+		before := f.Status().Heard
+		f.clock.advance(2 * time.Minute)
+		f.server.stream <- ":\n\n"
+		until(t, "the heartbeat is heard", func() bool { return f.Status().Heard.After(before) })
+	}
+	f.clock.advance(time.Hour - 3*time.Minute)
+	beat()
+	if s := f.Status(); s.Sessions != 2 || s.Users != 1 {
+		t.Errorf("too early: %+v", s)
+	}
+	beat()
+	if s := f.Status(); s.Sessions != 1 || s.Users != 0 || f.Revoked(Identity{Session: caveat.SessionID{1}}) {
+		t.Errorf("an hour later: %+v", s)
+	}
+	if !f.Revoked(Identity{Session: caveat.SessionID{2}}) {
+		t.Error("forgotten too early")
+	}
+}
+
+// TestFeedReconnects goes on where it stopped, with growing pauses, and says in
+// between what is amiss.
+func TestFeedReconnects(t *testing.T) {
+	t.Parallel()
+	f := follow(t)
+	f.send(t, f.session(1, time.Hour), f.session(2, time.Hour))
+	f.beCurrent(t)
+	var pauses []time.Duration
+	for range 9 {
+		f.server.cut <- struct{}{}
+		until(t, "the end is noticed", func() bool { return !f.Status().Connected })
+		if s := f.Status(); s.Current || s.Err == nil || !errors.Is(s.Err, api.ErrUnavailable) {
+			t.Fatalf("%+v", s)
+		}
+		pauses = append(pauses, <-f.waits)
+	}
+	want := []time.Duration{125, 250, 500, 1000, 2000, 4000, 7500, 7500, 7500}
+	for i := range want {
+		if pauses[i] != want[i]*time.Millisecond {
+			t.Errorf("pauses %v, want %v ms", pauses, want)
+			break
+		}
+	}
+	f.beCurrent(t)
+	f.server.cut <- struct{}{}
+	if pause := <-f.waits; pause != 125*time.Millisecond {
+		t.Errorf("after success, a pause of %v", pause)
+	}
+	f.send(t, f.session(3, time.Hour))
+	if got := f.server.positions(); got[0] != "" || slices.ContainsFunc(got[1:], func(p string) bool { return p != "p2" }) {
+		t.Errorf("resumed at %q", got)
+	}
+	// What cannot be understood is not passed over: it is asked for again.
+	f.server.stream <- "event: revocation\nid: p4\ndata: {\"v\":2}\n\n"
+	until(t, "the client has hung up", func() bool { return f.server.connections() == 0 })
+	<-f.waits
+	f.send(t, f.session(4, time.Hour))
+	if got := f.server.positions(); got[len(got)-1] != "p3" {
+		t.Errorf("resumed at %q", got)
+	}
+}
+
+// TestFeedGap: what was known stays known, and the caller hears of it.
+func TestFeedGap(t *testing.T) {
+	t.Parallel()
+	f := follow(t)
+	f.send(t, f.session(1, time.Hour))
+	f.beCurrent(t)
+	f.server.stream <- "event: gap\ndata: {}\n\n"
+	<-f.gaps
+	if s := f.Status(); s.Gaps != 1 || s.Current {
+		t.Errorf("%+v", s)
+	}
+	f.send(t, f.session(2, time.Hour))
+	f.beCurrent(t)
+	for n := byte(1); n <= 2; n++ {
+		if !f.Revoked(Identity{Session: caveat.SessionID{n}}) {
+			t.Errorf("session %d is forgotten", n)
+		}
+	}
+}
+
+// TestFeedSilence verifies bundles while nothing is heard: they are undecided
+// from MaxSilence on, and before anything was heard, but what is known to be
+// revoked is refused.
+func TestFeedSilence(t *testing.T) {
+	t.Parallel()
+	f := follow(t, func(c *FeedConfig) { c.MaxSilence = time.Minute })
+	w := newWorld(t, func(c *Config) { c.Revocations = f })
+	bundle := w.bundle(t, caveat.ModeOpen)
+	var id Identity
+	verify := func(want error) {
+		t.Helper()
+		if want != nil {
+			w.refused(t, bundle, someClient, want)
+			return
+		}
+		id = w.accepted(t, bundle, someClient)
+	}
+	verify(ErrUndecided)
+	f.send(t, f.session(1, time.Hour))
+	verify(ErrUndecided) // there may be more to come
+	f.beCurrent(t)
+	if err := f.WaitCurrent(context.Background()); err != nil {
+		t.Error(err)
+	}
+	verify(nil)
+	f.server.cut <- struct{}{}
+	<-f.waits
+	f.clock.advance(time.Minute)
+	verify(nil)
+	if s := f.Status(); s.Silence != time.Minute {
+		t.Errorf("silent for %v", s.Silence)
+	}
+	f.clock.advance(time.Millisecond)
+	verify(ErrUndecided)
+	f.server.stream <- ":\n\n" // a line that lives is not yet news
+	verify(ErrUndecided)
+	r := f.session(1, time.Hour)
+	r.Session = id.Session
+	f.send(t, r)
+	verify(ErrRevoked)
+	f.beCurrent(t)
+	verify(ErrRevoked)
+}
+
+// TestFeedGoesOn is the default: nothing is heard, and bundles are good until
+// they run out.
+func TestFeedGoesOn(t *testing.T) {
+	t.Parallel()
+	f := follow(t)
+	w := newWorld(t, func(c *Config) { c.Revocations = f })
+	f.clock.advance(1000 * time.Hour)
+	w.accepted(t, w.bundle(t, caveat.ModeRotate), someClient)
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	if err := f.WaitCurrent(ctx); !errors.Is(err, context.Canceled) {
+		t.Errorf("WaitCurrent: %v", err)
+	}
+	until(t, "it runs", func() bool { return f.server.connections() == 1 })
+	if err := f.Run(context.Background()); err == nil || !strings.Contains(err.Error(), "already") {
+		t.Errorf("a second Run: %v", err)
+	}
+}
+
+func TestFeedConfig(t *testing.T) {
+	t.Parallel()
+	client, err := api.New(api.Config{URL: "http://service.example"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, cfg := range map[string]FeedConfig{
+		"no client":        {},
+		"negative silence": {Client: client, MaxSilence: -1},
+		"negative leeway":  {Client: client, Leeway: -1},
+	} {
+		if _, err := NewFeed(cfg); err == nil {
+			t.Errorf("%s: accepted", name)
+		}
+	}
+}
+
+// TestFeedConcurrent looks up while much is added and forgotten.
+func TestFeedConcurrent(t *testing.T) {
+	t.Parallel()
+	m := newMemory()
+	minted := time.Unix(1_790_000_000, 0)
+	now := minted
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			for n := byte(0); ; n++ {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				m.revoked(&Identity{Session: caveat.SessionID{n, n}, User: fmt.Sprint(n), Minted: minted})
+			}
+		})
+	}
+	for i := range 20_000 {
+		r := api.Revocation{Until: now.Add(time.Minute), Before: now}
+		if i%4 == 0 {
+			r.User = fmt.Sprint(i % 256)
+		} else {
+			r.Session = caveat.SessionID{byte(i), byte(i >> 8), 1}
+		}
+		m.add(&r, 0)
+		now = now.Add(10 * time.Millisecond)
+		m.tidy(now)
+	}
+	close(stop)
+	wg.Wait()
+	m.tidy(now.Add(time.Hour))
+	if s, u := m.size(); s != 0 || u != 0 {
+		t.Errorf("%d sessions and %d users are left", s, u)
+	}
+}
+
+// BenchmarkFeedRevoked looks up among as many revocations as there are in an
+// hour of a thousand a second.
+func BenchmarkFeedRevoked(b *testing.B) {
+	for _, n := range []int{0, 3_600_000} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			m := filled(n)
+			ids := make([]Identity, 1024)
+			for i := range ids {
+				ids[i] = Identity{Session: numbered(i * 7), User: fmt.Sprintf("@user%d:example.org", i), Minted: time.UnixMilli(int64(i))}
+			}
+			b.ReportAllocs()
+			b.ResetTimer()
+			b.RunParallel(func(pb *testing.PB) {
+				for i := 0; pb.Next(); i++ {
+					m.revoked(&ids[i%len(ids)])
+				}
+			})
+		})
+	}
+}
+
+func newMemory() *memory {
+	m := new(memory)
+	m.init(time.Unix(1_790_000_000, 0))
+	return m
+}
+
+// filled has n sessions and, if there are any, a user.
+func filled(n int) *memory {
+	m := newMemory()
+	for i := range n {
+		m.add(&api.Revocation{Session: numbered(i), Until: time.Unix(1<<31, 0)}, 0)
+	}
+	if n > 0 {
+		m.add(&api.Revocation{User: "@user1:example.org", Before: time.UnixMilli(1), Until: time.Unix(1<<31, 0)}, 0)
+	}
+	return m
+}
+
+// numbered spreads numbers as random ids are spread.
+func numbered(i int) (id caveat.SessionID) {
+	x := uint64(i)*0x9e3779b97f4a7c15 + 1
+	for j := range id {
+		x ^= x << 13
+		x ^= x >> 7
+		x ^= x << 17
+		id[j] = byte(x >> 24)
+	}
+	return id
+}
+
+// BenchmarkFeedMemory has a thousand revocations a second for some hours, each
+// of which matters for one, and tells what an entry takes at the end.
+func BenchmarkFeedMemory(b *testing.B) {
+	const lives, rate = 3600, 1000
+	for b.Loop() {
+		m := newMemory()
+		before := heap()
+		now, n := time.Unix(1_790_000_000, 0), 0
+		var high uint64
+		for second := range 3 * lives {
+			for range rate {
+				m.add(&api.Revocation{Session: numbered(n), Until: now.Add(lives * time.Second)}, 0)
+				n++
+			}
+			now = now.Add(time.Second)
+			m.tidy(now)
+			if second == lives*3/2 {
+				high = heap() - before
+			}
+		}
+		sessions, _ := m.size()
+		end := heap() - before
+		b.ReportMetric(float64(end)/float64(sessions), "bytes/entry")
+		b.ReportMetric(float64(end)/float64(high), "growth")
+		b.ReportMetric(float64(sessions), "entries")
+		runtime.KeepAlive(m)
+	}
+}
+
+func heap() uint64 {
+	runtime.GC()
+	var s runtime.MemStats
+	runtime.ReadMemStats(&s)
+	return s.HeapAlloc
+}
