@@ -587,6 +587,7 @@ func TestSessionSurvivesEverything(t *testing.T) {
 			if good < 100 {
 				t.Errorf("seed %d: only %d bundles of 300", seed, good)
 			}
+			s.settled(context.Background()) // a bubble ends when all in it has
 		})
 	}
 }
