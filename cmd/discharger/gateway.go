@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -49,13 +50,22 @@ func gatewayKeysOrNew(cfg *config.Config, p keyfile.Peer, now time.Time) (ring *
 	if !errors.Is(err, fs.ErrNotExist) {
 		return ring, false, err
 	}
-	if cfg.Gateway.KeysFile != "" {
+	file := cfg.GatewayKeyFile()
+	_, vaultErr := os.Stat(cfg.GatewayVaultFile())
+	switch {
+	case cfg.Gateway.KeysFile != "":
 		return nil, false, err // it was named, so it should be there
+	case vaultErr == nil:
+		return nil, false, mark(fmt.Errorf("there are no keys in %s, but there were: %s is from a gateway that had some; "+
+			"restore the key file, or remove that one to begin anew, with every client logged out", file, cfg.GatewayVaultFile()), errConfig)
+	case cfg.Store.Redis != nil:
+		return nil, false, mark(fmt.Errorf("there are no keys in %s; with Redis, every process needs the same ones: make them once, "+
+			"with discharger keys new --kind homeserver, and give each process that file", file), errConfig)
 	}
 	if ring, err = keyfile.NewHomeserver(p, now, nil); err != nil {
 		return nil, false, err
 	}
-	if err := keyfile.Create(cfg.GatewayKeyFile(), ring); err != nil {
+	if err := keyfile.Create(file, ring); err != nil {
 		return nil, false, err
 	}
 	return ring, true, nil

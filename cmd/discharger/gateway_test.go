@@ -151,6 +151,13 @@ func TestServeWithGateway(t *testing.T) {
 		t.Fatalf("whoami: %d %v", status, out)
 	}
 	finish(t, p)
+
+	// Keys without which nobody's token can be read are not replaced quietly.
+	fine(t, os.Remove(filepath.Join(dir, "discharger-data", "gateway.json")))
+	p = runProgram(t, dir, "serve", "--config", file)
+	if code, err := p.wait(); err != nil || code != 78 || !strings.Contains(p.text(), "but there were") {
+		t.Errorf("exit code %d: %v\n%s", code, err, p.text())
+	}
 }
 
 // A gateway beside a separate service has what it needs in its key file.

@@ -56,7 +56,7 @@ func validCondition(condition string) error {
 	case condition == CondReadOnly:
 	case name == CondRoom:
 		if !validRoom(arg) {
-			err = errors.New("want the id of a room, which begins with !")
+			err = errors.New("want the id of a room, such as !abc:example.org")
 		}
 	default:
 		err = errors.New("no gateway knows such a condition")

@@ -80,8 +80,8 @@
 //
 // Any other condition makes a token worthless. No narrowed token, whatever its
 // conditions, may log out, touch the account, its devices, keys or pushers, get
-// any other token, or use an administrator's paths: what it could get there
-// would not be narrow.
+// any other token, or use paths of extensions or of administrators: what it
+// could get there would not be narrow.
 //
 // # What it keeps
 //

@@ -107,6 +107,7 @@ func (g *Gateway) endHere(ctx context.Context, o order) {
 	}
 	for _, id := range gone {
 		g.dead.put(id, false)
+		g.held.drop(id)
 		g.opened.remove(id)
 	}
 }
@@ -144,7 +145,11 @@ func (g *Gateway) rejected(resp *http.Response, x *exchange) error {
 		return nil
 	}
 	ctx := resp.Request.Context()
-	if body.get("soft_logout").Kind() == 't' {
+	known, soft, err := g.knownUpstream(ctx, x.upstream)
+	if err != nil || known {
+		return nil
+	}
+	if soft {
 		g.dead.put(x.identity.Session, true)
 		return nil
 	}
@@ -152,6 +157,24 @@ func (g *Gateway) rejected(resp *http.Response, x *exchange) error {
 	g.endHere(ctx, o)
 	g.background.Go(func() { g.end(context.WithoutCancel(ctx), o) })
 	return nil
+}
+
+// knownUpstream asks the homeserver whether it knows its own token. A single 401
+// is not believed: the homeserver passes on what others answer it, identity
+// servers for instance, and a session is not to end by that.
+func (g *Gateway) knownUpstream(ctx context.Context, token string) (known, soft bool, err error) {
+	status, body, err := g.whoami(ctx, token)
+	if err != nil {
+		return false, false, err
+	}
+	code, _ := body.text("errcode")
+	switch {
+	case status == http.StatusUnauthorized && code == codeUnknownToken:
+		return false, body.get("soft_logout").Kind() == 't', nil
+	case status == http.StatusOK, status == http.StatusUnauthorized, status == http.StatusForbidden:
+		return true, false, nil
+	}
+	return false, false, errUndecided
 }
 
 // begun notes a session that has just begun. If it is on a device that had one

@@ -149,6 +149,19 @@ func TestHomeserverEndsSession(t *testing.T) {
 	}
 }
 
+// What an identity server says, and the homeserver passes on, ends nothing.
+func TestOthers401(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	token := w.login(false).text("access_token")
+	w.hs.set(func(s *stub) { s.passOn = true })
+	w.want(w.do("POST", "/_matrix/client/v3/account/3pid/bind", token, anyMap{}), 401, codeUnknownToken)
+	w.want(w.do("GET", pathWhoami, token, nil), 200, "")
+	if w.sessions() != 1 {
+		t.Error("the session has ended")
+	}
+}
+
 // A locked account, and a question for a password, end nothing.
 func TestOther401s(t *testing.T) {
 	t.Parallel()
@@ -236,7 +249,7 @@ func TestDebtsSurvive(t *testing.T) {
 	w.want(w.refresh(one.text("refresh_token")), 401, codeUnknownToken)
 }
 
-// What the service does not list any more is reaped in the second pass, and not
+// What the service has not listed for long is reaped, and not
 // if that were nearly everybody.
 func TestReconcile(t *testing.T) {
 	t.Parallel()
@@ -255,6 +268,8 @@ func TestReconcile(t *testing.T) {
 			t.Fatalf("reaped before pass %d", pass)
 		}
 		must(t, w.gateway.reconcile(ctx, 0))
+		w.forward(reconcileAfter)
+		w.want(w.do("GET", pathWhoami, two.text("access_token"), nil), 200, "")
 	}
 	must(t, w.gateway.reap(ctx))
 	if w.hs.alive("ONE") || !w.hs.alive("TWO") {
@@ -266,6 +281,7 @@ func TestReconcile(t *testing.T) {
 	w.forward(reconcileYoung)
 	must(t, w.gateway.client.RevokeAll(ctx))
 	must(t, w.gateway.reconcile(ctx, 0))
+	w.forward(reconcileAfter)
 	if err := w.gateway.reconcile(ctx, 0); err == nil || !strings.Contains(err.Error(), "not believed") {
 		t.Errorf("everybody was logged out: %v", err)
 	}

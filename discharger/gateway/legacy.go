@@ -79,37 +79,46 @@ func (g *Gateway) ownerOf(ctx context.Context, sum [sha256.Size]byte, token stri
 	if o, ok := g.owners.get(sum); ok && now.Before(o.until) {
 		return o.user, nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, upstreamPatience)
-	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, g.cfg.Upstream+pathWhoami, nil)
+	status, body, err := g.whoami(ctx, token)
 	if err != nil {
 		return "", err
 	}
-	req.Header.Set(headerAuthorization, bearer+token)
-	resp, err := g.proxy.Transport.RoundTrip(req)
-	if err != nil {
-		return "", err
-	}
-	defer resp.Body.Close()
 	o := owner{until: now.Add(whoamiLife)}
-	switch resp.StatusCode {
+	switch status {
 	case http.StatusOK:
-		data, err := readResponse(resp)
-		if err != nil {
-			return "", err
-		}
-		body, err := parseObject(data)
-		if err != nil {
-			return "", err
-		}
 		o.user, _ = body.text(memberUser)
 	case http.StatusUnauthorized, http.StatusForbidden:
 		// The homeserver will say so itself.
 	default:
-		return "", fmt.Errorf("%w: status %d", errUndecided, resp.StatusCode)
+		return "", fmt.Errorf("%w: status %d", errUndecided, status)
 	}
 	g.owners.put(sum, o)
 	return o.user, nil
+}
+
+// whoami asks the homeserver about a token of its own. An answer that is not
+// JSON has no body.
+func (g *Gateway) whoami(ctx context.Context, token string) (status int, body object, err error) {
+	ctx, cancel := context.WithTimeout(ctx, upstreamPatience)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, g.cfg.Upstream+pathWhoami, nil)
+	if err != nil {
+		return 0, nil, err
+	}
+	req.Header.Set(headerAuthorization, bearer+token)
+	resp, err := g.proxy.Transport.RoundTrip(req)
+	if err != nil {
+		return 0, nil, err
+	}
+	defer resp.Body.Close()
+	data, err := readResponse(resp)
+	if err != nil {
+		return 0, nil, err
+	}
+	if body, err = parseObject(data); err != nil {
+		return resp.StatusCode, nil, nil
+	}
+	return resp.StatusCode, body, nil
 }
 
 // refreshForeign passes on a refresh with a token of the homeserver's own.

@@ -152,7 +152,7 @@ func (g *Gateway) answerLogin(resp *http.Response, x *exchange) error {
 	}
 	out, err := g.issue(ctx, x, loggedIn{user: user, device: device, token: token, ends: ends, userAgent: resp.Request.UserAgent()})
 	if err != nil {
-		g.abandon(ctx, token)
+		g.abandon(ctx, x, token)
 		return failed{g.loginRefused(ctx, err)}
 	}
 	body.set(memberAccess, quote(out.access))
@@ -259,8 +259,13 @@ func (g *Gateway) loginFailed(x *exchange, what string, err error) *failure {
 }
 
 // abandon logs out at the homeserver what no client will ever use: a device
-// that is left behind would go on receiving keys.
-func (g *Gateway) abandon(ctx context.Context, token string) {
+// that is left behind would go on receiving keys. But not a device that the
+// client named: it may be one that it has had for long, with keys that would be
+// lost, and it will come back to it.
+func (g *Gateway) abandon(ctx context.Context, x *exchange, token string) {
+	if x.login.device != "" {
+		return
+	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), upstreamPatience)
 	defer cancel()
 	if err := g.logoutUpstream(ctx, token); err != nil {
@@ -286,7 +291,7 @@ func (g *Gateway) logoutUpstream(ctx context.Context, token string) error {
 	if resp.StatusCode == http.StatusOK || resp.StatusCode == http.StatusUnauthorized {
 		return nil
 	}
-	return errors.New("the homeserver answered with status " + strconv.Itoa(resp.StatusCode))
+	return &statusError{resp.StatusCode}
 }
 
 // userInPath is the user whom an administrator logs in.

@@ -79,6 +79,11 @@ func TestDenied(t *testing.T) {
 			t.Errorf("%s: %d", uri, status)
 		}
 	}
+	for _, method := range []string{"TRACE", "TRACK", "PROPFIND"} {
+		if status := w.rawRequest(method + " /_matrix/client/v3/x"); status != 405 {
+			t.Errorf("%s: %d", method, status)
+		}
+	}
 	if n := w.hs.count() - before; n > 0 {
 		t.Errorf("%d arrived, the last %s", n, w.hs.last(t).URI)
 	}

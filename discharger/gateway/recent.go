@@ -104,21 +104,6 @@ func (r *recent[K, V]) remove(key K) {
 	delete(s.young, key)
 }
 
-// each calls f for every entry, in no order.
-func (r *recent[K, V]) each(f func(K, V)) {
-	for i := range r.shards {
-		s := &r.shards[i]
-		s.mu.RLock()
-		for k, v := range s.old {
-			f(k, v)
-		}
-		for k, v := range s.young {
-			f(k, v)
-		}
-		s.mu.RUnlock()
-	}
-}
-
 // size counts what is remembered.
 func (r *recent[K, V]) size() int {
 	n := 0

@@ -10,13 +10,15 @@ import (
 )
 
 // The bounds of reconciling. A session is logged out at the homeserver when the
-// service has not listed it in two passes, and no pass does that to most
-// sessions there are: then something else is wrong.
+// service has not listed it for a week, in which its client may come back to the
+// device and its keys, and no pass does that to most sessions there are: then
+// something else is wrong.
 const (
 	reconcilePage  = 100
 	reconcilePause = 50 * time.Millisecond // between users
 	reconcileYoung = 15 * time.Minute      // younger sessions may not be known there yet
 	reconcileFew   = 20                    // as many may always go
+	reconcileAfter = 7 * 24 * time.Hour    // of not being listed
 )
 
 // reconcileEvery compares the vault with the service's sessions, again and
@@ -68,10 +70,8 @@ func (g *Gateway) reconcile(ctx context.Context, pause time.Duration) error {
 	if len(gone) > reconcileFew && len(gone) > total/2 {
 		return fmt.Errorf("%d of %d sessions are not at the service any more, which is not believed: nobody is logged out", len(gone), total)
 	}
-	for _, id := range gone {
-		if err := g.vault.condemn(id, nil); err != nil {
-			return err
-		}
+	if err := g.vault.condemnAll(gone); err != nil {
+		return err
 	}
 	if len(gone) > 0 {
 		g.cfg.Log.LogAttrs(ctx, slog.LevelInfo, "logging out what is over", slog.Int("sessions", len(gone)))
@@ -80,8 +80,8 @@ func (g *Gateway) reconcile(ctx context.Context, pause time.Duration) error {
 	return nil
 }
 
-// missingOf counts a user's sessions, and gives those that were not at the
-// service in this pass and in the one before.
+// missingOf counts a user's sessions, and gives those that have not been at the
+// service for long.
 func (g *Gateway) missingOf(ctx context.Context, user string) (total int, gone []caveat.SessionID, err error) {
 	kept, err := g.vault.sessionsOf(user)
 	if err != nil {
@@ -104,7 +104,7 @@ func (g *Gateway) missingOf(ctx context.Context, user string) (total int, gone [
 		case now.Sub(time.UnixMilli(s.Minted)) < reconcileYoung:
 		case s.Missing == 0:
 			since = now.UnixMilli()
-		default:
+		case now.Sub(time.UnixMilli(s.Missing)) >= reconcileAfter:
 			gone = append(gone, id)
 		}
 		if since != s.Missing {

@@ -27,6 +27,8 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // handle does what the route asks for. A failure is still to be written.
 func (g *Gateway) handle(w http.ResponseWriter, r *http.Request, x *exchange) *failure {
 	switch {
+	case !passable(r.Method):
+		return &failure{status: http.StatusMethodNotAllowed, code: codeUnrecognized, message: "Unrecognized request.", outcome: outcomeDenied}
 	case r.Method == http.MethodOptions:
 		dropCredential(r)
 	case x.route == routeDenied:
@@ -41,6 +43,16 @@ func (g *Gateway) handle(w http.ResponseWriter, r *http.Request, x *exchange) *f
 	}
 	g.proxy.ServeHTTP(w, r)
 	return nil
+}
+
+// passable reports whether a method is one of Matrix's, or harmless. TRACE is
+// not: its answer is the request, with the homeserver's token in it.
+func passable(method string) bool {
+	switch method {
+	case http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodDelete, http.MethodOptions, http.MethodPatch:
+		return true
+	}
+	return false
 }
 
 // prepare finds out whose request it is, and whatever else has to be known

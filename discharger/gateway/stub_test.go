@@ -29,6 +29,7 @@ type stub struct {
 	expiresMS   int64 // of tokens, in answers to logins; 0: it is not said
 	failLogouts int   // how many logouts are to be answered with 500
 	wellKnown   bool  // in answers to logins
+	passOn      bool  // answers about third parties are those of an identity server
 	handler     http.HandlerFunc
 }
 
@@ -220,6 +221,8 @@ func (s *stub) authed(r *http.Request, token string, d stubDevice, in anyMap) (i
 		return 401, anyMap{"errcode": "M_USER_LOCKED", "error": "locked", "soft_logout": true}
 	case uia:
 		return 401, anyMap{"flows": []anyMap{{"stages": []string{"m.login.password"}}}, "session": "xyz", "errcode": "M_FORBIDDEN"}
+	case s.passOn && strings.HasPrefix(rest, "account/3pid"):
+		return 401, anyMap{"errcode": "M_UNKNOWN_TOKEN", "error": "says the identity server"}
 	case rest == "logout" && s.failLogouts > 0:
 		s.failLogouts--
 		return 500, anyMap{"errcode": "M_UNKNOWN"}

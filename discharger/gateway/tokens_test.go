@@ -249,9 +249,13 @@ func TestLoginFails(t *testing.T) {
 	w.want(w.do("POST", pathLogin, "", `{"refresh_token":"yes"}`), 400, codeInvalidParam)
 	w.want(w.do("POST", pathLogin, "", strings.Repeat(" ", maxBody+1)), 413, codeTooLarge)
 	w.down.Store(true)
-	a := w.want(w.do("POST", pathLogin, "", anyMap{"device_id": "ONE"}), 503, codeUnknown)
-	if a.header.Get("Retry-After") == "" || w.hs.alive("ONE") {
-		t.Errorf("%v, alive: %v", a.header, w.hs.alive("ONE"))
+	a := w.want(w.do("POST", pathLogin, "", anyMap{}), 503, codeUnknown)
+	if a.header.Get("Retry-After") == "" || w.hs.alive("DEV1") {
+		t.Errorf("%v, alive: %v", a.header, w.hs.alive("DEV1"))
+	}
+	w.want(w.do("POST", pathLogin, "", anyMap{"device_id": "MINE"}), 503, codeUnknown)
+	if !w.hs.alive("MINE") {
+		t.Error("a device that the client named was deleted")
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"go.etcd.io/bbolt"
+	bbolterrors "go.etcd.io/bbolt/errors"
 
 	"github.com/discharger/discharger/discharger/api"
 	"github.com/discharger/discharger/discharger/caveat"
@@ -55,7 +56,7 @@ var (
 // openVault opens the file, and makes it if there is none. Its mode is 0600.
 func openVault(path string) (*vault, error) {
 	db, err := bbolt.Open(path, 0o600, &bbolt.Options{Timeout: 2 * time.Second})
-	if errors.Is(err, bbolt.ErrTimeout) {
+	if errors.Is(err, bbolterrors.ErrTimeout) {
 		return nil, fmt.Errorf("open %s: another process has it open", path)
 	}
 	if err != nil {
@@ -166,24 +167,47 @@ func (v *vault) forget(o order) (gone []caveat.SessionID, err error) {
 }
 
 // condemn moves a session to those that are to be logged out at the
-// homeserver. Box may be nil if the session is in the vault.
+// homeserver. Box counts if the session is not in the vault.
 func (v *vault) condemn(id caveat.SessionID, box []byte) error {
-	return v.db.Batch(func(tx *bbolt.Tx) error {
-		if data := tx.Bucket(bucketSessions).Get(id[:]); data != nil {
-			var s vaultSession
-			if err := json.Unmarshal(data, &s); err != nil {
-				return err
-			}
-			box = s.Box
-		}
-		if box == nil {
-			return nil
-		}
-		if err := remove(tx, id); err != nil {
+	return v.db.Batch(func(tx *bbolt.Tx) error { return condemn(tx, id, box) })
+}
+
+func condemn(tx *bbolt.Tx, id caveat.SessionID, box []byte) error {
+	if data := tx.Bucket(bucketSessions).Get(id[:]); data != nil {
+		var s vaultSession
+		if err := json.Unmarshal(data, &s); err != nil {
 			return err
 		}
-		return putJSON(tx.Bucket(bucketCondemned), id[:], vaultDebt{Box: box})
-	})
+		box = s.Box
+	}
+	if box == nil {
+		return nil
+	}
+	if err := remove(tx, id); err != nil {
+		return err
+	}
+	return putJSON(tx.Bucket(bucketCondemned), id[:], vaultDebt{Box: box})
+}
+
+// condemnAll does the same for many sessions that are in the vault.
+func (v *vault) condemnAll(ids []caveat.SessionID) error {
+	const atATime = 1000
+	for len(ids) > 0 {
+		some := ids[:min(atATime, len(ids))]
+		ids = ids[len(some):]
+		err := v.db.Update(func(tx *bbolt.Tx) error {
+			for _, id := range some {
+				if err := condemn(tx, id, nil); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // has reports whether a session is in the vault.
@@ -226,27 +250,33 @@ func (v *vault) condemnRevoked(r api.Revocation) (ids []caveat.SessionID, err er
 		}
 		return nil
 	})
-	for _, id := range ids {
-		err = errors.Join(err, v.condemn(id, nil))
+	if err != nil {
+		return nil, err
 	}
-	return ids, err
+	return ids, v.condemnAll(ids)
 }
 
-// condemned lists up to n sessions that are to be logged out.
-func (v *vault) condemned(n int) (debts map[caveat.SessionID]vaultDebt, err error) {
-	debts = make(map[caveat.SessionID]vaultDebt)
+// nextCondemned gives the first session after one that is to be logged out. It
+// reports false if there is none.
+func (v *vault) nextCondemned(after caveat.SessionID) (id caveat.SessionID, d vaultDebt, ok bool, err error) {
 	err = v.db.View(func(tx *bbolt.Tx) error {
 		c := tx.Bucket(bucketCondemned).Cursor()
-		for k, data := c.First(); k != nil && len(debts) < n; k, data = c.Next() {
-			var d vaultDebt
-			if err := json.Unmarshal(data, &d); err != nil {
-				return err
-			}
-			debts[caveat.SessionID(k)] = d
+		k, data := c.Seek(after[:])
+		if bytes.Equal(k, after[:]) {
+			k, data = c.Next()
 		}
-		return nil
+		if k == nil {
+			return nil
+		}
+		id, ok = caveat.SessionID(k), true
+		return json.Unmarshal(data, &d)
 	})
-	return debts, err
+	return id, d, ok, err
+}
+
+// owe notes that another try failed.
+func (v *vault) owe(id caveat.SessionID, d vaultDebt) error {
+	return v.db.Batch(func(tx *bbolt.Tx) error { return putJSON(tx.Bucket(bucketCondemned), id[:], d) })
 }
 
 // paid takes a session off the list.

@@ -3,10 +3,15 @@ package gateway
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
+	"strconv"
 	"time"
+
+	"github.com/discharger/discharger/discharger/api"
+	"github.com/discharger/discharger/discharger/caveat"
 )
 
 // start begins what goes on beside requests.
@@ -90,7 +95,10 @@ func (g *Gateway) settleOrders(ctx context.Context) error {
 		if err != nil || key == nil {
 			return err
 		}
-		if err := g.tell(ctx, o); err != nil {
+		var bad *api.BadRequestError
+		if err := g.tell(ctx, o); errors.As(err, &bad) && bad.Code == api.CodeBadRequest {
+			g.cfg.Log.LogAttrs(ctx, slog.LevelError, "the service makes nothing of an order, and it is dropped", slog.Any("error", err))
+		} else if err != nil {
 			return err
 		}
 		if err := g.vault.told(key); err != nil {
@@ -100,32 +108,53 @@ func (g *Gateway) settleOrders(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// reap logs out at the homeserver what is over at the service.
-func (g *Gateway) reap(ctx context.Context) error {
-	const atATime = 100
-	for ctx.Err() == nil {
-		debts, err := g.vault.condemned(atATime)
-		if err != nil || len(debts) == 0 {
-			return err
+// maxTries is how often a logout is tried that the homeserver answers, but not
+// as it should.
+const maxTries = 20
+
+// reap logs out at the homeserver what is over at the service. One that fails
+// is not in the way of others, unless the homeserver cannot be reached at all.
+func (g *Gateway) reap(ctx context.Context) (failed error) {
+	for id := (caveat.SessionID{}); ctx.Err() == nil; {
+		next, d, ok, err := g.vault.nextCondemned(id)
+		if err != nil || !ok {
+			return errors.Join(failed, err)
 		}
-		for id, d := range debts {
-			token, err := g.sealer.openUpstream(id, d.Box)
-			if err != nil {
-				// Sealed with a key that is gone: nothing can be done any more.
-				g.cfg.Log.LogAttrs(ctx, slog.LevelError, "the key to a homeserver's token is gone, and its device stays",
-					slog.String("session", id.String()))
-			} else if err := g.logoutUpstream(ctx, token); err != nil {
-				g.metrics.reaped.WithLabelValues(resultError).Inc()
+		id = next
+		token, err := g.sealer.openUpstream(id, d.Box)
+		if err != nil {
+			g.cfg.Log.LogAttrs(ctx, slog.LevelError, "the key to a homeserver's token is gone, and its device stays",
+				slog.String("session", id.String()))
+		} else if err = g.logoutUpstream(ctx, token); err != nil {
+			g.metrics.reaped.WithLabelValues(resultError).Inc()
+			var status *statusError
+			if !errors.As(err, &status) {
 				return fmt.Errorf("log out at the homeserver: %w", err)
-			} else {
-				g.metrics.reaped.WithLabelValues(resultOK).Inc()
 			}
-			if err := g.vault.paid(id); err != nil {
-				return err
+			if d.Tries++; d.Tries < maxTries {
+				failed = fmt.Errorf("log out at the homeserver: %w", err)
+				if err := g.vault.owe(id, d); err != nil {
+					return err
+				}
+				continue
 			}
+			g.cfg.Log.LogAttrs(ctx, slog.LevelError, "the homeserver does not log a device out, and it stays",
+				slog.String("session", id.String()), slog.Any("error", err))
+		} else {
+			g.metrics.reaped.WithLabelValues(resultOK).Inc()
+		}
+		if err := g.vault.paid(id); err != nil {
+			return err
 		}
 	}
 	return ctx.Err()
+}
+
+// statusError is an answer of the homeserver's that was not expected.
+type statusError struct{ status int }
+
+func (e *statusError) Error() string {
+	return "the homeserver answered with status " + strconv.Itoa(e.status)
 }
 
 func fillRandom(r io.Reader, b []byte) error {
