@@ -35,6 +35,7 @@ Workloads:
   logout   sessions that begin and end
   mix      what many sessions do: mostly refreshes, some logouts, some misuse
   gateway  requests of Matrix clients to a homeserver behind the gateway
+  verify   bundles, verified as a homeserver does, beside the macaroon library
 
 Without --rate every connection sends when it has its answer. With it, requests
 are due at random times, and their latency counts from then.

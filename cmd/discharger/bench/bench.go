@@ -29,10 +29,11 @@ const (
 	Mix    Workload = "mix"    // what many sessions do in a day
 
 	Gateway Workload = "gateway" // requests to a homeserver behind the gateway
+	Verify  Workload = "verify"  // bundles, as a homeserver does, in this process
 )
 
 // Workloads lists them.
-func Workloads() []Workload { return []Workload{Open, Rotate, Held, Logout, Mix, Gateway} }
+func Workloads() []Workload { return []Workload{Open, Rotate, Held, Logout, Mix, Gateway, Verify} }
 
 // References lists what a run can be compared with.
 func References() []reference.Kind {
@@ -106,6 +107,9 @@ func (c *Config) complete() error {
 func Run(ctx context.Context, cfg Config) (_ *Report, err error) {
 	if err := cfg.complete(); err != nil {
 		return nil, err
+	}
+	if cfg.Workload == Verify {
+		return verify(ctx, cfg)
 	}
 	r := &run{cfg: cfg}
 	defer func() { err = errors.Join(err, r.stop()) }()

@@ -18,6 +18,8 @@ type operation struct {
 type cost struct {
 	CPU    time.Duration
 	Allocs float64
+	Times  uint64        // that it was done
+	Wall   time.Duration // for all of them
 }
 
 // measure does it for about so long, and divides.
@@ -25,6 +27,7 @@ func (o operation) measure(long time.Duration) (cost, error) {
 	var before, after runtime.MemStats
 	for n := 1; ; n *= 2 {
 		runtime.ReadMemStats(&before)
+		began := time.Now()
 		start, err := cpuTime()
 		if err != nil {
 			return cost{}, err
@@ -40,7 +43,10 @@ func (o operation) measure(long time.Duration) (cost, error) {
 		}
 		runtime.ReadMemStats(&after)
 		if took := end - start; took >= long {
-			return cost{took / time.Duration(n), float64(after.Mallocs-before.Mallocs) / float64(n)}, nil
+			return cost{
+				CPU: took / time.Duration(n), Allocs: float64(after.Mallocs-before.Mallocs) / float64(n),
+				Times: uint64(n), Wall: time.Since(began),
+			}, nil
 		}
 	}
 }

@@ -88,11 +88,19 @@ func (r *Report) finish(subjects []*subject) {
 	for _, s := range subjects {
 		r.Subjects = append(r.Subjects, Subject{Name: s.name, Middle: s.middle(), Rounds: s.samples})
 	}
+	if r.Workload == Verify { // of its subjects, only the last is a reference
+		r.compare(subjects[0], subjects[len(subjects)-1])
+		return
+	}
 	for _, ref := range subjects[1:] {
-		for _, of := range aspects() {
-			if spread, ok := ratios(subjects[0], ref, of.f); ok {
-				r.Ratios = append(r.Ratios, Ratio{ref.name, of.name, spread})
-			}
+		r.compare(subjects[0], ref)
+	}
+}
+
+func (r *Report) compare(ours, ref *subject) {
+	for _, of := range aspects() {
+		if spread, ok := ratios(ours, ref, of.f); ok {
+			r.Ratios = append(r.Ratios, Ratio{ref.name, of.name, spread})
 		}
 	}
 }
@@ -146,8 +154,11 @@ func (r *Report) WriteText(w io.Writer) error {
 		loop = fmt.Sprintf("%g requests a second", r.Rate)
 	}
 	rounds := len(r.Subjects[0].Rounds)
-	fmt.Fprintf(w, "%s\n%d connections, %s, %d rounds of %g s; load average %s before, %s after\n\n",
-		r.Machine, r.Connections, loop, rounds, r.Seconds, r.Busy[0], r.Busy[1])
+	how := fmt.Sprintf("%d connections, %s, %d rounds of %g s", r.Connections, loop, rounds, r.Seconds)
+	if r.Workload == Verify {
+		how = fmt.Sprintf("in one process, %d rounds of %v of processor time", rounds, oneRound)
+	}
+	fmt.Fprintf(w, "%s\n%s; load average %s before, %s after\n\n", r.Machine, how, r.Busy[0], r.Busy[1])
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(t, "\treq/s\treq/s/core\tcpu µs\tp50 µs\tp99 µs\tp99.9 µs\tallocs\tbytes\tstore ops\tredis µs\tMB\t")
 	for _, s := range r.Subjects {
