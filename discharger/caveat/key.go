@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"sync"
 )
 
 // PublicKey is an X25519 public key, in the 32 bytes of RFC 7748. Equal keys
@@ -56,9 +57,7 @@ func CheckPublicKey(key PublicKey) error {
 	if err != nil {
 		return fmt.Errorf("check public key: %w", err)
 	}
-	// Any scalar tells: clamping makes all of them multiples of the cofactor,
-	// which take every point of low order to zero, and ECDH refuses zero.
-	scalar, err := ecdh.X25519().NewPrivateKey(bytes.Repeat([]byte{1}, keySize))
+	scalar, err := probe()
 	if err != nil {
 		return fmt.Errorf("check public key: %w", err)
 	}
@@ -67,6 +66,14 @@ func CheckPublicKey(key PublicKey) error {
 	}
 	return nil
 }
+
+// probe is a scalar, any of which tells: clamping makes all of them multiples of
+// the cofactor, which take every point of low order to zero, and ECDH refuses
+// zero. Making one is as much work as using it, and services with thousands of
+// homeservers check thousands of keys when they start.
+var probe = sync.OnceValues(func() (*ecdh.PrivateKey, error) {
+	return ecdh.X25519().NewPrivateKey(bytes.Repeat([]byte{1}, keySize))
+})
 
 // canonical reports whether the little-endian number is below 2²⁵⁵-19, whose
 // bytes are ed ff … ff 7f.
