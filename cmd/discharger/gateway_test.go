@@ -14,18 +14,20 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // matrixStub is the smallest homeserver that a client can log in to.
 type matrixStub struct {
 	*httptest.Server
-	out atomic.Bool // its token was logged out
+	out     atomic.Bool   // its token was logged out
+	logouts chan struct{} // gets one for each time
 }
 
 const stubToken = "canary-token-of-the-homeserver"
 
 func newMatrixStub(t *testing.T) *matrixStub {
-	s := new(matrixStub)
+	s := &matrixStub{logouts: make(chan struct{}, 16)}
 	s.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
 		switch {
@@ -37,6 +39,7 @@ func newMatrixStub(t *testing.T) *matrixStub {
 			_, _ = io.WriteString(w, `{"errcode":"M_UNKNOWN_TOKEN"}`)
 		case r.URL.Path == "/_matrix/client/v3/logout":
 			s.out.Store(true)
+			s.logouts <- struct{}{}
 			_, _ = io.WriteString(w, `{}`)
 		default:
 			_, _ = io.WriteString(w, `{"user_id":"@u:hs"}`)
@@ -149,6 +152,32 @@ func TestServeWithGateway(t *testing.T) {
 	}
 	if status, out := call(t, "GET", url+"/_matrix/client/v3/account/whoami", token, nil); status != 401 || out["soft_logout"] != false {
 		t.Fatalf("whoami: %d %v", status, out)
+	}
+
+	// An operator has what it takes in the gateway's key file.
+	if status, out := call(t, "POST", url+"/_matrix/client/v3/login", "", map[string]any{}); status != 200 {
+		t.Fatalf("login: %d %v", status, out)
+	}
+	service, _, err := p.addresses()
+	fine(t, err)
+	sessions := func(args ...string) string {
+		t.Helper()
+		keys := filepath.Join(dir, "discharger-data", "gateway.json")
+		out, err := exec.Command(p.cmd.Path, append([]string{"sessions", args[0], "--service", service, "--key", keys}, args[1:]...)...).CombinedOutput()
+		if err != nil {
+			t.Fatalf("%v: %v\n%s", args, err, out)
+		}
+		return string(out)
+	}
+	<-hs.logouts // by the client, before
+	if list := sessions("list", "@u:hs"); !strings.Contains(list, "DEV") {
+		t.Errorf("the device is not in the list:\n%s", list)
+	}
+	sessions("revoke-user", "@u:hs")
+	select {
+	case <-hs.logouts:
+	case <-time.After(time.Minute):
+		t.Errorf("the device is still there:\n%s", p.text())
 	}
 	finish(t, p)
 

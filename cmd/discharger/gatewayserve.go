@@ -9,8 +9,8 @@ import (
 )
 
 // prepareGateway reads the gateway's keys, making them if there are none, and
-// registers it with the service of this process. Its API key is a new one every
-// time: nobody else needs to know it.
+// registers it with the service of this process. Operators use its key file too,
+// to list and revoke sessions.
 func (d *daemon) prepareGateway() error {
 	if d.cfg.Gateway == nil {
 		return nil
@@ -29,20 +29,6 @@ func (d *daemon) prepareGateway() error {
 		d.log.Info("made the gateway's keys", slog.String("file", d.cfg.GatewayKeyFile()), slog.String("mode", "0600"))
 	}
 	d.gatewayKeys = ring
-	return d.freshAPIKey()
-}
-
-// freshAPIKey puts an API key into the ring, in memory only, that lives as long
-// as the process.
-func (d *daemon) freshAPIKey() error {
-	for _, k := range d.gatewayKeys.Of(keyfile.API) {
-		if _, err := d.gatewayKeys.Add(keyfile.API, d.t.now(), nil); err != nil {
-			return err
-		}
-		if _, err := d.gatewayKeys.Retire(k.ID); err != nil {
-			return err
-		}
-	}
 	return nil
 }
 
