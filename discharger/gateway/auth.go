@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/discharger/discharger/discharger/api"
+	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/homeserver"
 )
 
@@ -40,14 +41,21 @@ func (g *Gateway) authenticate(r *http.Request, x *exchange, c credential) *fail
 	return nil
 }
 
-// verifyAccess verifies the access macaroon in a token.
+// verifyAccess verifies the access macaroon in a token. It has to be of the mode
+// that the token claims: a bundle whose discharge was cut off is no token that
+// discharges are fetched for.
 func (g *Gateway) verifyAccess(ctx context.Context, token string, from homeserver.Request) (id homeserver.Identity, narrowed bool, err error) {
 	b, err := parseAccess(token)
 	if err != nil {
 		return homeserver.Identity{}, false, err
 	}
-	id, err = g.hs.VerifyAccess(ctx, token[prefixSize:], from)
-	return id, len(b.Access.Caveats) > 1, err
+	if id, err = g.hs.VerifyAccess(ctx, token[prefixSize:], from); err != nil {
+		return homeserver.Identity{}, false, err
+	}
+	if id.Mode != modeOf(kindOf(token)) {
+		return homeserver.Identity{}, false, errToken
+	}
+	return id, len(b.Access.Caveats) > 1, nil
 }
 
 // verifyRotate verifies a bundle. Nobody is asked.
@@ -61,6 +69,9 @@ func (g *Gateway) verifyRotate(ctx context.Context, x *exchange, token string, f
 	id, err := g.hs.Verify(ctx, token[prefixSize:], from)
 	if err != nil {
 		return err
+	}
+	if id.Mode != caveat.ModeRotate {
+		return errToken
 	}
 	if !known {
 		g.canonical.put(strings.Clone(token), struct{}{})

@@ -210,7 +210,7 @@ func (g *Gateway) issue(ctx context.Context, x *exchange, in loggedIn) (issued, 
 	if err != nil {
 		return issued{}, err
 	}
-	out, err := g.hand(grant)
+	out, err := g.hand(grant, p.Mode)
 	if err != nil {
 		return issued{}, err
 	}
@@ -222,8 +222,11 @@ func (g *Gateway) issue(ctx context.Context, x *exchange, in loggedIn) (issued, 
 }
 
 // hand makes tokens of a discharge.
-func (g *Gateway) hand(grant api.Grant) (out issued, err error) {
-	if grant.Token == "" {
+func (g *Gateway) hand(grant api.Grant, mode caveat.Mode) (out issued, err error) {
+	if (grant.Token != "") != (mode == caveat.ModeRotate) {
+		return issued{}, errors.New("the discharge is not as its mode has it")
+	}
+	if mode == caveat.ModeHeld {
 		out.access, err = heldToken(grant.Access)
 		return out, err
 	}

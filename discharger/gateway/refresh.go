@@ -7,7 +7,10 @@ import (
 	"net/http"
 	"strconv"
 
+	"gopkg.in/macaroon.v2"
+
 	"github.com/discharger/discharger/discharger/api"
+	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/chain"
 	"github.com/discharger/discharger/discharger/homeserver"
 )
@@ -59,13 +62,16 @@ func (g *Gateway) refresh(w http.ResponseWriter, r *http.Request, x *exchange) *
 // exchangeRefresh gets the next discharge for a refresh token.
 func (g *Gateway) exchangeRefresh(r *http.Request, x *exchange, t refreshToken, text string) (issued, *failure) {
 	ctx := r.Context()
-	token, err := heldToken(t.access) // to be verified like any other
+	access, err := api.EncodeBundle(macaroon.Slice{t.access})
 	if err != nil {
 		return issued{}, unknownToken("Unknown refresh token.", true)
 	}
-	id, _, err := g.verifyAccess(ctx, token, homeserver.Request{ClientIP: x.client})
+	id, err := g.hs.VerifyAccess(ctx, access, homeserver.Request{ClientIP: x.client})
 	if err != nil {
 		return issued{}, g.refusal(ctx, err)
+	}
+	if id.Mode != caveat.ModeRotate {
+		return issued{}, unknownToken("Unknown refresh token.", true)
 	}
 	x.identity = id
 	if err := g.alive(id); err != nil {
@@ -81,7 +87,7 @@ func (g *Gateway) exchangeRefresh(r *http.Request, x *exchange, t refreshToken, 
 	if err != nil {
 		return issued{}, g.refreshRefused(ctx, x, err)
 	}
-	out, err := g.hand(grant)
+	out, err := g.hand(grant, id.Mode)
 	if err != nil {
 		g.cfg.Log.LogAttrs(ctx, slog.LevelError, "no token can be made of a discharge", slog.Any("error", err))
 		return issued{}, undecided(0).asText()

@@ -9,6 +9,7 @@ import (
 	"gopkg.in/macaroon.v2"
 
 	"github.com/discharger/discharger/discharger/api"
+	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/homeserver"
 )
 
@@ -67,6 +68,14 @@ func kindOf(token string) kind {
 		return kindRefresh
 	}
 	return kindForeign
+}
+
+// modeOf is the mode of the sessions that an access token of a kind is for.
+func modeOf(k kind) caveat.Mode {
+	if k == kindHeld {
+		return caveat.ModeHeld
+	}
+	return caveat.ModeRotate
 }
 
 // parseAccess reads an access token strictly: of every token there is one text.

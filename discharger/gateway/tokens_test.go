@@ -216,6 +216,27 @@ func TestTampering(t *testing.T) {
 	}
 }
 
+// A token in mode rotate whose discharge was cut off is nothing that a
+// discharge is fetched for, by nobody who found it.
+func TestModesAreNotMixed(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	rotate := w.login(true).text("access_token")
+	b, err := parseAccess(rotate)
+	must(t, err)
+	m, err := accessOf(b)
+	must(t, err)
+	cut, err := heldToken(m)
+	must(t, err)
+	asked, before := w.asked.Load(), w.hs.count()
+	w.want(w.do("GET", pathWhoami, cut, nil), 401, codeUnknownToken)
+	w.want(w.do("POST", "/_matrix/client/v3/logout", cut, anyMap{}), 401, codeUnknownToken)
+	if w.asked.Load() != asked || w.hs.count() != before {
+		t.Error("it was asked for, or passed on")
+	}
+	w.want(w.do("GET", pathWhoami, rotate, nil), 200, "")
+}
+
 // The homeserver's own expiry bounds the session.
 func TestHomeserverTokenExpires(t *testing.T) {
 	t.Parallel()
