@@ -1,29 +1,57 @@
 package server_test
 
 import (
+	"bufio"
 	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/discharger/discharger/discharger"
 	"github.com/discharger/discharger/discharger/api"
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/homeserver"
 	"github.com/discharger/discharger/discharger/server"
+	"github.com/discharger/discharger/discharger/store"
 )
 
-// asHomeserver is a client with an API key.
-func (w *world) asHomeserver(key string) *api.Client {
-	w.t.Helper()
-	c, err := api.New(api.Config{URL: w.http.URL, APIKey: caveat.Secret(key), Patience: time.Minute})
-	must(w.t, err)
-	return c
-}
+// patience is how long a test waits for what has to come.
+const patience = time.Minute
 
 // following runs a feed until the test ends, and returns it when it is up to
 // date.
 func (w *world) following(change ...func(*homeserver.FeedConfig)) *homeserver.Feed {
 	w.t.Helper()
-	cfg := homeserver.FeedConfig{Client: w.asHomeserver(apiKey)}
+	feed := w.follow(change...)
+	ctx, stop := context.WithTimeout(context.Background(), patience)
+	defer stop()
+	must(w.t, feed.WaitCurrent(ctx))
+	return feed
+}
+
+func (w *world) follow(change ...func(*homeserver.FeedConfig)) *homeserver.Feed {
+	w.t.Helper()
+	cfg := homeserver.FeedConfig{
+		Client: w.api(apiKey),
+		Wait: func(ctx context.Context, _ time.Duration) error { // come back at once, but do not spin
+			select {
+			case <-time.After(10 * time.Millisecond):
+				return nil
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		},
+	}
 	for _, f := range change {
 		f(&cfg)
 	}
@@ -38,24 +66,492 @@ func (w *world) following(change ...func(*homeserver.FeedConfig)) *homeserver.Fe
 			w.t.Errorf("Run: %v", err)
 		}
 	})
-	wait, stop := context.WithTimeout(context.Background(), time.Minute)
-	defer stop()
-	must(w.t, feed.WaitCurrent(wait))
 	return feed
 }
 
-func TestFeedSmoke(t *testing.T) {
+// verifying is the homeserver of the world, with revocations to keep to.
+func (w *world) verifying(r homeserver.Revocations) *homeserver.Homeserver {
+	w.t.Helper()
+	cfg := w.hsConfig
+	cfg.Revocations = r
+	hs, err := homeserver.New(cfg)
+	must(w.t, err)
+	return hs
+}
+
+// until waits for something that happens elsewhere.
+func until(t testing.TB, what string, ok func() bool) {
+	t.Helper()
+	tick := time.NewTicker(2 * time.Millisecond)
+	defer tick.Stop()
+	deadline := time.After(patience)
+	for !ok() {
+		select {
+		case <-tick.C:
+		case <-deadline:
+			t.Fatalf("not after %v: %s", patience, what)
+		}
+	}
+}
+
+// feedStream reads a feed line by line, as homeservers in other languages do.
+type feedStream struct {
+	t    testing.TB
+	resp *http.Response
+	in   *bufio.Scanner
+}
+
+func (w *world) streamFeed(after string, header ...string) *feedStream {
+	w.t.Helper()
+	r := w.request(http.MethodGet, api.PathRevocations, "", append([]string{"Authorization", "Bearer " + apiKey}, header...)...)
+	if after != "" {
+		r.Header.Set(api.HeaderLastEventID, after)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	w.t.Cleanup(cancel)
+	resp, err := w.http.Client().Do(r.WithContext(ctx))
+	must(w.t, err)
+	w.t.Cleanup(func() { resp.Body.Close() })
+	return &feedStream{w.t, resp, bufio.NewScanner(resp.Body)}
+}
+
+// event reads the next event, heartbeats apart: its lines, joined. It is "" at
+// the end.
+func (s *feedStream) event() string {
+	s.t.Helper()
+	var lines []string
+	for s.in.Scan() {
+		switch line := s.in.Text(); {
+		case line != "":
+			lines = append(lines, line)
+		case len(lines) == 0, len(lines) == 1 && lines[0] == ":":
+			lines = nil
+		default:
+			return strings.Join(lines, "\n")
+		}
+	}
+	return ""
+}
+
+// TestFeedStream reads the lines themselves.
+func TestFeedStream(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
-	got := make(chan api.Revocation, 10)
-	feed := w.following(func(c *homeserver.FeedConfig) { c.OnEvent = func(r api.Revocation) { got <- r } })
+	w := newWorld(t, withStranger)
+	ctx := context.Background()
+	one, two := w.session("@alice:a.example", "PHONE", caveat.ModeOpen), w.session("@alice:a.example", "LAPTOP", caveat.ModeRotate)
+	must(t, one.Logout(ctx, api.ScopeSession))
+	must(t, w.api(strangersKey).RevokeUser(ctx, "@carol:b.example", caveat.SessionID{}))
+
+	const current = "event: current\ndata: {\"heartbeat\":1000}"
+	s := w.streamFeed("")
+	if h := s.resp.Header; s.resp.StatusCode != 200 || h.Get("Content-Type") != api.ContentTypeEvents || h.Get("Cache-Control") != "no-store" {
+		t.Fatalf("%d %v", s.resp.StatusCode, h)
+	}
+	first := s.event()
+	if !strings.HasPrefix(first, "event: revocation\nid: ") || !strings.Contains(first, "\ndata: {\"v\":1,\"session\":\""+one.Minted.Session.String()+"\"") {
+		t.Fatalf("got %q", first)
+	}
+	if got := s.event(); got != current {
+		t.Fatalf("got %q", got)
+	}
+	must(t, two.Logout(ctx, api.ScopeUser))
+	second := s.event()
+	if !strings.Contains(second, `"user":"@alice:a.example","before":`) || !strings.Contains(second, `"reason":"logout"`) {
+		t.Fatalf("got %q", second)
+	}
+	position := func(event string) string {
+		_, rest, _ := strings.Cut(event, "\nid: ")
+		id, _, _ := strings.Cut(rest, "\n")
+		return id
+	}
+	s = w.streamFeed(position(first))
+	if got := s.event(); got != second {
+		t.Fatalf("resumed with %q", got)
+	}
+	s = w.streamFeed(position(second))
+	if got := s.event(); got != current {
+		t.Fatalf("resumed with %q", got)
+	}
+	for _, unknown := range []string{"x", position(first) + "0", strings.Repeat("9", 3000)} {
+		s = w.streamFeed(unknown)
+		for i, want := range []string{"event: gap\ndata: {}", first, second, current} {
+			if got := s.event(); got != want {
+				t.Fatalf("resumed at %.40q: event %d is %q, want %q", unknown, i, got, want)
+			}
+		}
+	}
+}
+
+// TestFeedIsEachHomeserversOwn: a key opens one feed, and none opens none.
+func TestFeedIsEachHomeserversOwn(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, withStranger)
+	ours := w.following()
+	theirs := w.following(func(c *homeserver.FeedConfig) { c.Client = w.api(strangersKey) })
 	id, err := caveat.NewSessionID(nil)
 	must(t, err)
-	must(t, w.asHomeserver(apiKey).RevokeSession(t.Context(), "@alice:a.example", id))
-	r := <-got
-	t.Logf("%+v %+v", r, feed.Status())
-	if !feed.Revoked(homeserver.Identity{Session: id}) {
-		t.Error("not revoked")
+	// The stranger names our user's session, and revokes all there is.
+	must(t, w.api(strangersKey).RevokeSession(t.Context(), "@alice:a.example", id))
+	must(t, w.api(strangersKey).RevokeAll(t.Context()))
+	until(t, "they know", func() bool { return theirs.Status().Events == 2 })
+	must(t, w.api(apiKey).RevokeUser(t.Context(), "@bob:a.example", caveat.SessionID{}))
+	until(t, "we know", func() bool { return ours.Status().Events == 1 })
+	if ours.Revoked(homeserver.Identity{Session: id, User: "@alice:a.example"}) {
+		t.Error("another homeserver's revocation counts")
 	}
-	_ = server.Config{}
+	for name, header := range map[string][]string{
+		"no key":    nil,
+		"wrong key": {"Authorization", "Bearer x"},
+		"two keys":  {"Authorization", "Bearer " + apiKey, "Authorization", "Bearer " + apiKey},
+	} {
+		a := w.do(w.request(http.MethodGet, api.PathRevocations, "", header...))
+		if e := a.error(t); a.status != 401 || e.Code != api.CodeUnauthorized {
+			t.Errorf("%s: %d %s", name, a.status, a.body)
+		}
+	}
+	if a := w.post(api.PathRevocations, nil, "Authorization", "Bearer "+apiKey); a.status != 405 {
+		t.Errorf("POST: %d", a.status)
+	}
+}
+
+// TestRevokedIsRefused is what it is all for: a bundle that is good for minutes
+// is refused as soon as its session has ended.
+func TestRevokedIsRefused(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	ctx := context.Background()
+	hs := w.verifying(w.following())
+	verify := func(s session, bundle string, want error) {
+		t.Helper()
+		if want == nil {
+			if _, err := hs.Verify(ctx, bundle, homeserver.Request{}); err != nil {
+				t.Fatal(err)
+			}
+			return
+		}
+		until(t, "it is refused", func() bool {
+			_, err := hs.Verify(ctx, bundle, homeserver.Request{})
+			return errors.Is(err, want)
+		})
+	}
+	bundle := func(s session) string {
+		t.Helper()
+		b, err := s.Bundle(ctx)
+		must(t, err)
+		return b
+	}
+	a, b, c := w.session("@alice:a.example", "A", caveat.ModeRotate), w.session("@alice:a.example", "B", caveat.ModeRotate), w.session("@alice:a.example", "C", caveat.ModeOpen)
+	bob := w.session("@bob:a.example", "A", caveat.ModeRotate)
+	bundles := map[*session]string{&a: bundle(a), &b: bundle(b), &c: bundle(c), &bob: bundle(bob)}
+	for s, text := range bundles {
+		verify(*s, text, nil)
+	}
+	must(t, a.Logout(ctx, api.ScopeSession))
+	verify(a, bundles[&a], homeserver.ErrRevoked)
+	verify(b, bundles[&b], nil)
+	must(t, w.api(apiKey).RevokeUser(ctx, "@alice:a.example", b.Minted.Session))
+	verify(c, bundles[&c], homeserver.ErrRevoked)
+	verify(b, bundles[&b], nil)
+	verify(bob, bundles[&bob], nil)
+	must(t, w.api(apiKey).RevokeAll(ctx))
+	verify(b, bundles[&b], homeserver.ErrRevoked)
+	verify(bob, bundles[&bob], homeserver.ErrRevoked)
+	// Whoever logs in again is not affected, and a homeserver that starts anew
+	// knows what the first one does.
+	revoked := time.Now()
+	until(t, "the millisecond is over", func() bool { return time.Since(revoked) > 2*time.Millisecond })
+	fresh := w.session("@alice:a.example", "D", caveat.ModeRotate)
+	verify(fresh, bundle(fresh), nil)
+	hs = w.verifying(w.following())
+	verify(a, bundles[&a], homeserver.ErrRevoked)
+	verify(bob, bundles[&bob], homeserver.ErrRevoked)
+	verify(fresh, bundle(fresh), nil)
+}
+
+// TestFeedManyFollow has many follow while much is revoked, from here and there:
+// each hears all of it in the same order.
+func TestFeedManyFollow(t *testing.T) {
+	t.Parallel()
+	const followers, revokers, each = 20, 4, 50
+	w := newWorld(t)
+	heard := make([][]caveat.SessionID, followers)
+	counts := make([]atomic.Int64, followers)
+	for i := range followers {
+		w.following(func(c *homeserver.FeedConfig) {
+			c.OnEvent = func(r api.Revocation) {
+				heard[i] = append(heard[i], r.Session)
+				counts[i].Add(1)
+			}
+		})
+	}
+	var wg sync.WaitGroup
+	for r := range revokers {
+		wg.Go(func() {
+			for n := range each {
+				id := caveat.SessionID{byte(r + 1), byte(n), 1}
+				if err := w.api(apiKey).RevokeSession(context.Background(), "@alice:a.example", id); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	for i := range counts {
+		until(t, "everything is heard", func() bool { return counts[i].Load() >= revokers*each })
+		for n := range heard[0] {
+			if heard[i][n] != heard[0][n] {
+				t.Fatalf("follower %d heard %v as number %d, follower 0 %v", i, heard[i][n], n, heard[0][n])
+			}
+		}
+	}
+}
+
+// TestFeedOutlivesLimits keeps a stream open for longer than any request may
+// take: heartbeats come, and what is revoked then is heard.
+func TestFeedOutlivesLimits(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, func(c *server.Config) {
+		c.Timeout, c.MaxInFlight, c.Feed.Heartbeat = 500*time.Millisecond, 1, 20*time.Millisecond
+	})
+	short := httptest.NewUnstartedServer(w.server.Client())
+	short.Config.ReadTimeout, short.Config.WriteTimeout = 500*time.Millisecond, 500*time.Millisecond
+	short.Start()
+	t.Cleanup(short.Close)
+	w.http = short
+	s := w.streamFeed("")
+	if got := s.event(); !strings.HasPrefix(got, "event: current") {
+		t.Fatalf("got %q", got)
+	}
+	start, beats := time.Now(), 0
+	for time.Since(start) < 1200*time.Millisecond && s.in.Scan() {
+		if s.in.Text() == ":" {
+			beats++
+		}
+	}
+	if beats < 3 {
+		t.Errorf("%d heartbeats", beats)
+	}
+	must(t, w.api(apiKey).RevokeSession(t.Context(), "@alice:a.example", caveat.SessionID{1}))
+	if got := s.event(); !strings.Contains(got, `"session":`) {
+		t.Errorf("got %q", got)
+	}
+}
+
+// TestFeedDrain: streams end at once, and none begins.
+func TestFeedDrain(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	s := w.streamFeed("")
+	s.event()
+	w.server.Drain()
+	if got := s.event(); got != "" {
+		t.Errorf("got %q", got)
+	}
+	if a := w.do(w.request(http.MethodGet, api.PathRevocations, "", "Authorization", "Bearer "+apiKey)); a.status != 503 || a.header.Get("Retry-After") == "" {
+		t.Errorf("%d %s", a.status, a.body)
+	}
+	w.server.Drain() // again, which is nothing
+}
+
+// TestFeedSubscribers allows two streams for each homeserver.
+func TestFeedSubscribers(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, withStranger, func(c *server.Config) { c.Feed.Subscribers = 2 })
+	a, b := w.streamFeed(""), w.streamFeed("")
+	a.event()
+	b.event()
+	if got := w.streamFeed("").resp.StatusCode; got != 503 {
+		t.Errorf("a third: %d", got)
+	}
+	r := w.request(http.MethodGet, api.PathRevocations, "", "Authorization", "Bearer "+strangersKey)
+	resp, err := w.http.Client().Do(r)
+	must(t, err)
+	resp.Body.Close()
+	if resp.StatusCode != 200 {
+		t.Errorf("another homeserver's first: %d", resp.StatusCode)
+	}
+	a.resp.Body.Close()
+	until(t, "there is room again", func() bool { return w.streamFeed("").resp.StatusCode == 200 })
+}
+
+// TestFeedSlowReader: who does not read is cut off, and nobody else waits.
+func TestFeedSlowReader(t *testing.T) {
+	t.Parallel()
+	reg := prometheus.NewRegistry()
+	metrics, err := server.NewMetrics(reg)
+	must(t, err)
+	w := newWorld(t, func(c *server.Config) {
+		c.Metrics, c.Feed.WriteTimeout = metrics, 200*time.Millisecond
+	})
+	slow := w.streamFeed("")
+	slow.event()
+	var heard atomic.Int64
+	quick := w.following(func(c *homeserver.FeedConfig) { c.OnEvent = func(api.Revocation) { heard.Add(1) } })
+	// More than fits into the buffers of a connection, many events at a time.
+	long := strings.Repeat("u", 200)
+	st, n := w.store.Store, int64(0)
+	for cutOff(t, reg) == 0 {
+		var events []discharger.FeedEvent
+		for range 400 {
+			events = append(events, discharger.FeedEvent{Until: time.Now().Add(time.Hour), Data: fmt.Appendf(nil,
+				`{"v":1,"user":"%s","before":1,"at":1,"until":2,"reason":"logout"}`, long)})
+		}
+		n += int64(len(events))
+		must(t, st.Publish(t.Context(), "a.example", events...))
+		until(t, "the quick one has it", func() bool { return heard.Load() == n })
+		if n > 200_000 {
+			t.Fatal("nobody is cut off")
+		}
+	}
+	if s := quick.Status(); s.Gaps > 0 || !s.Current {
+		t.Errorf("%+v", s)
+	}
+	for slow.event() != "" { // what was in the buffers
+	}
+}
+
+// cutOff reads how many readers were cut off.
+func cutOff(t testing.TB, reg prometheus.Gatherer) (n float64) {
+	t.Helper()
+	families, err := reg.Gather()
+	must(t, err)
+	for _, f := range families {
+		if f.GetName() == "discharger_feed_cut_off_total" {
+			for _, m := range f.GetMetric() {
+				n += m.GetCounter().GetValue()
+			}
+		}
+	}
+	return n
+}
+
+// unreadable is a source that fails when it is told to.
+type unreadable struct {
+	discharger.Feed
+	down atomic.Bool
+}
+
+func (u *unreadable) ReadFeed(ctx context.Context, homeserver, after string) (discharger.FeedPage, error) {
+	if u.down.Load() {
+		return discharger.FeedPage{}, errors.New("canary-feed-error")
+	}
+	return u.Feed.ReadFeed(ctx, homeserver, after)
+}
+
+// TestFeedUnreadable: while nobody knows what was revoked, nobody is told that
+// all is well.
+func TestFeedUnreadable(t *testing.T) {
+	t.Parallel()
+	source := &unreadable{}
+	var ahead atomic.Int64
+	w := newWorld(t, func(c *server.Config) {
+		source.Feed = c.Feed.Source
+		c.Feed.Source, c.Feed.Heartbeat = source, 20*time.Millisecond
+		c.Now = func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
+	})
+	s := w.streamFeed("")
+	s.event()
+	source.down.Store(true)
+	if a := w.do(w.request(http.MethodGet, api.PathRevocations, "", "Authorization", "Bearer "+apiKey)); a.status != 503 || strings.Contains(string(a.body), "canary") {
+		t.Errorf("%d %s", a.status, a.body)
+	}
+	ahead.Store(int64(time.Minute)) // and the feed has not been read since
+	if got := s.event(); got != "" {
+		t.Errorf("got %q", got)
+	}
+	feed := w.follow()
+	until(t, "the feed knows", func() bool { return errors.Is(feed.Status().Err, api.ErrUnavailable) })
+	source.down.Store(false)
+	until(t, "it is up to date", func() bool { return feed.Status().Current })
+}
+
+// TestFeedServerRestart ends the service in the middle and starts another one
+// on the same data: nothing is missed, and nothing comes twice.
+func TestFeedServerRestart(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "sessions.db")
+	open := func() *store.Bolt {
+		t.Helper()
+		b, err := store.OpenBolt(store.BoltConfig{Path: path})
+		must(t, err)
+		return b
+	}
+	var current atomic.Pointer[http.Handler]
+	front := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		(*current.Load()).ServeHTTP(rw, r)
+	}))
+	t.Cleanup(front.Close)
+	start := func(b *store.Bolt) *world {
+		w := newWorldOn(t, b, slog.LevelError)
+		w.http.Close()
+		w.http = front
+		h := w.server.Client()
+		current.Store(&h)
+		return w
+	}
+	b := open()
+	w := start(b)
+	var heard []caveat.SessionID
+	var count atomic.Int64
+	feed := w.following(func(c *homeserver.FeedConfig) {
+		c.OnEvent = func(r api.Revocation) { heard = append(heard, r.Session); count.Add(1) }
+	})
+	const rounds, each = 5, 20
+	for round := range rounds {
+		for n := range each {
+			must(t, w.api(apiKey).RevokeSession(t.Context(), "@alice:a.example", caveat.SessionID{byte(round + 1), byte(n + 1)}))
+		}
+		if round%2 == 0 {
+			w.server.Drain()
+		} else {
+			front.CloseClientConnections()
+			w.server.Drain()
+		}
+		down := http.Handler(http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) { rw.WriteHeader(http.StatusBadGateway) }))
+		current.Store(&down)
+		until(t, "the connection is lost", func() bool { return !feed.Status().Connected })
+		must(t, b.Close())
+		b = open()
+		w = start(b)
+	}
+	t.Cleanup(func() { b.Close() })
+	must(t, w.api(apiKey).RevokeSession(t.Context(), "@alice:a.example", caveat.SessionID{rounds + 1, 1}))
+	until(t, "everything is heard", func() bool { return count.Load() == rounds*each+1 })
+	for i, id := range heard {
+		if want := (caveat.SessionID{byte(i/each + 1), byte(i%each + 1)}); id != want {
+			t.Fatalf("event %d is about %v, want %v", i, id, want)
+		}
+	}
+	if s := feed.Status(); s.Gaps != 0 {
+		t.Errorf("%+v", s)
+	}
+}
+
+// TestFeedLoss has the store replaced under a homeserver that follows: it is
+// told, and keeps what it knew.
+func TestFeedLoss(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	var gaps atomic.Int64
+	first := caveat.SessionID{1}
+	must(t, w.api(apiKey).RevokeSession(t.Context(), "@alice:a.example", first))
+	other := newWorld(t)
+	var target atomic.Pointer[http.Handler]
+	h := w.server.Client()
+	target.Store(&h)
+	front := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) { (*target.Load()).ServeHTTP(rw, r) }))
+	t.Cleanup(front.Close)
+	w.http = front
+	feed := w.following(func(c *homeserver.FeedConfig) { c.OnGap = func() { gaps.Add(1) } })
+	second := caveat.SessionID{2}
+	must(t, other.api(apiKey).RevokeSession(t.Context(), "@alice:a.example", second))
+	h2 := other.server.Client()
+	target.Store(&h2)
+	w.server.Drain()
+	until(t, "both are known", func() bool {
+		return feed.Revoked(homeserver.Identity{Session: first}) && feed.Revoked(homeserver.Identity{Session: second})
+	})
+	if gaps.Load() != 1 {
+		t.Errorf("%d gaps", gaps.Load())
+	}
 }

@@ -31,14 +31,15 @@ const apiKey = "canary-api-key-of-a.example"
 // world is a server on a real listener and a real store, and a homeserver
 // that is registered with it.
 type world struct {
-	t      testing.TB
-	hs     *homeserver.Homeserver
-	keys   caveat.KeyPair // the homeserver's
-	store  *breakable
-	server *server.Server
-	http   *httptest.Server
-	admin  *httptest.Server
-	log    *syncBuffer
+	t        testing.TB
+	hs       *homeserver.Homeserver
+	hsConfig homeserver.Config
+	keys     caveat.KeyPair // the homeserver's
+	store    *breakable
+	server   *server.Server
+	http     *httptest.Server
+	admin    *httptest.Server
+	log      *syncBuffer
 }
 
 func newWorld(t testing.TB, change ...func(*server.Config)) *world {
@@ -90,9 +91,10 @@ func (w *world) homeserverFor(discharger caveat.PublicKey, location string) *hom
 	w.t.Helper()
 	master, err := homeserver.NewKey(nil)
 	must(w.t, err)
-	hs, err := homeserver.New(homeserver.Config{
+	w.hsConfig = homeserver.Config{
 		Name: "a.example", Keys: homeserver.Keys{master}, KeyPair: w.keys, Discharger: discharger, Location: location,
-	})
+	}
+	hs, err := homeserver.New(w.hsConfig)
 	must(w.t, err)
 	return hs
 }
