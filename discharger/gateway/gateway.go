@@ -123,6 +123,7 @@ func New(cfg Config) (*Gateway, error) {
 }
 
 func newGateway(cfg Config) (*Gateway, error) {
+	cfg.Upstream = strings.TrimSuffix(cfg.Upstream, "/")
 	upstream, err := parseUpstream(cfg.Upstream)
 	if err != nil {
 		return nil, err

@@ -96,31 +96,6 @@ func (g *Gateway) ownerOf(ctx context.Context, sum [sha256.Size]byte, token stri
 	return o.user, nil
 }
 
-// whoami asks the homeserver about a token of its own. An answer that is not
-// JSON has no body.
-func (g *Gateway) whoami(ctx context.Context, token string) (status int, body object, err error) {
-	ctx, cancel := context.WithTimeout(ctx, upstreamPatience)
-	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, g.cfg.Upstream+pathWhoami, nil)
-	if err != nil {
-		return 0, nil, err
-	}
-	req.Header.Set(headerAuthorization, bearer+token)
-	resp, err := g.proxy.Transport.RoundTrip(req)
-	if err != nil {
-		return 0, nil, err
-	}
-	defer resp.Body.Close()
-	data, err := readResponse(resp)
-	if err != nil {
-		return 0, nil, err
-	}
-	if body, err = parseObject(data); err != nil {
-		return resp.StatusCode, nil, nil
-	}
-	return resp.StatusCode, body, nil
-}
-
 // refreshForeign passes on a refresh with a token of the homeserver's own.
 func (g *Gateway) refreshForeign(w http.ResponseWriter, r *http.Request, _ *exchange) *failure {
 	if g.legacyOver() {

@@ -38,6 +38,12 @@ const (
 // handsOut reports whether answers of the route carry tokens.
 func (r route) handsOut() bool { return r >= routeLogin && r <= routeAdminLogin }
 
+// readsBody reports whether the body of a request is read before it is passed
+// on.
+func (r route) readsBody() bool {
+	return r.handsOut() || r == routePassword || r == routeDeleteDevices
+}
+
 const (
 	clientPrefix = "/_matrix/client/"
 	adminPrefix  = "/_synapse/admin/"

@@ -21,10 +21,12 @@ import (
 // A client takes any answer in JSON, but for 200, for the end of its session. So
 // JSON says what was decided, and what was not is text/plain.
 func (g *Gateway) refresh(w http.ResponseWriter, r *http.Request, x *exchange) *failure {
+	g.hurry(w, bodyPatience)
 	data, f := readRequest(r)
 	if f != nil {
 		return f
 	}
+	g.hurry(w, 0)
 	body, err := parseObject(data)
 	if err != nil {
 		return badRequest(codeNotJSON, "Content not JSON.")

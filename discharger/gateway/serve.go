@@ -36,6 +36,12 @@ func (g *Gateway) handle(w http.ResponseWriter, r *http.Request, x *exchange) *f
 	case x.route == routeOpaque:
 	case x.route == routeRefresh:
 		return g.refresh(w, r, x)
+	case x.route.readsBody():
+		g.hurry(w, bodyPatience)
+		if f := g.prepare(r, x); f != nil {
+			return f
+		}
+		g.hurry(w, 0)
 	default:
 		if f := g.prepare(r, x); f != nil {
 			return f
@@ -43,6 +49,20 @@ func (g *Gateway) handle(w http.ResponseWriter, r *http.Request, x *exchange) *f
 	}
 	g.proxy.ServeHTTP(w, r)
 	return nil
+}
+
+// bodyPatience is how long a client may take to send what the gateway reads
+// before it does anything else.
+const bodyPatience = 30 * time.Second
+
+// hurry bounds how long reading from the client may take; 0 is no bound. Where
+// that is not possible, there is none.
+func (g *Gateway) hurry(w http.ResponseWriter, d time.Duration) {
+	var end time.Time
+	if d > 0 {
+		end = g.cfg.Clock().Add(d)
+	}
+	_ = http.NewResponseController(w).SetReadDeadline(end)
 }
 
 // passable reports whether a method is one of Matrix's, or harmless. TRACE is

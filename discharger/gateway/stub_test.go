@@ -23,6 +23,9 @@ type stub struct {
 	requests []stubRequest
 	devices  int
 
+	inspected  int  // how often it was asked for the ways to log in
+	delegating bool // they lead to somewhere else
+
 	gzip        bool           // answers are compressed, whether asked for or not
 	softly      map[string]int // tokens that have expired: 401 with soft_logout
 	locked      bool
@@ -65,6 +68,12 @@ func (s *stub) count() int {
 	return len(s.requests)
 }
 
+func (s *stub) inspections() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.inspected
+}
+
 // alive tells whether a device still has a token.
 func (s *stub) alive(device string) bool {
 	s.mu.Lock()
@@ -95,7 +104,11 @@ func (s *stub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.requests = append(s.requests, stubRequest{r.Method, r.RequestURI, token, string(body), r.Header.Clone()})
+	if r.Method == http.MethodGet && r.RequestURI == pathLoginFlows {
+		s.inspected++ // the gateway does that once, at its start
+	} else {
+		s.requests = append(s.requests, stubRequest{r.Method, r.RequestURI, token, string(body), r.Header.Clone()})
+	}
 	h := w.Header()
 	h.Set("Access-Control-Allow-Origin", "*")
 	if r.Method == http.MethodOptions {
@@ -128,7 +141,7 @@ func (s *stub) answer(r *http.Request, token string, body []byte) (int, any) {
 	case path == "/.well-known/matrix/client":
 		return 200, anyMap{"m.homeserver": anyMap{"base_url": s.URL, "x": 1}, "m.identity_server": anyMap{"base_url": "https://is.example"}}
 	case strings.HasSuffix(path, "/login") && r.Method == "GET":
-		return 200, anyMap{"flows": []anyMap{{"type": "m.login.password"}}}
+		return 200, anyMap{"flows": []anyMap{{"type": "m.login.sso", "oauth_aware_preferred": s.delegating}}}
 	case strings.HasPrefix(path, "/_synapse/admin/v1/users/") && strings.HasSuffix(path, "/login"):
 		if d, ok := s.tokens[token]; !ok || d.user != "@admin:hs" {
 			return 403, anyMap{"errcode": "M_FORBIDDEN"}

@@ -21,6 +21,7 @@ func (g *Gateway) start() {
 	g.background.Go(func() { g.settle(ctx) })
 	g.background.Go(func() { g.seen.run(ctx) })
 	g.background.Go(func() { g.follow(ctx) })
+	g.background.Go(func() { g.inspectUpstream(ctx) })
 	if g.cfg.Reconcile > 0 {
 		g.background.Go(func() { g.reconcileEvery(ctx) })
 	}

@@ -139,8 +139,10 @@ func (w *world) startService(st *store.Bolt, ours caveat.KeyPair, theirs caveat.
 }
 
 func (w *world) startGateway() {
+	before := w.hs.inspections()
 	g, err := New(w.cfg)
 	must(w.t, err)
+	eventually(w.t, "the gateway has looked at the homeserver", func() bool { return w.hs.inspections() > before })
 	w.gateway = g
 	w.http = httptest.NewServer(g)
 	w.t.Cleanup(func() {

@@ -1,0 +1,86 @@
+package gateway
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"github.com/go-json-experiment/json"
+)
+
+const pathLoginFlows = "/_matrix/client/v3/login"
+
+// upstreamPause is between two attempts to ask the homeserver something at the
+// start.
+const upstreamPause = 5 * time.Second
+
+// inspectUpstream asks the homeserver once how clients log in, and warns if the
+// gateway can do nothing for them: where logins are delegated to an
+// authentication service, tokens do not come from the homeserver.
+func (g *Gateway) inspectUpstream(ctx context.Context) {
+	for first := true; ; first = false {
+		status, body, err := g.ask(ctx, pathLoginFlows, "")
+		switch {
+		case ctx.Err() != nil:
+			return
+		case err == nil && status == http.StatusNotFound, err == nil && delegated(body):
+			g.cfg.Log.LogAttrs(ctx, slog.LevelWarn, "the homeserver delegates logins to an authentication service: "+
+				"tokens that come from there are passed on as they are, and the gateway cannot revoke them")
+			return
+		case err == nil && status == http.StatusOK:
+			return
+		case first:
+			g.cfg.Log.LogAttrs(ctx, slog.LevelWarn, "the homeserver does not answer yet", slog.String("upstream", g.cfg.Upstream),
+				slog.Int("status", status), slog.Any("error", err))
+		}
+		if !sleep(ctx, upstreamPause) {
+			return
+		}
+	}
+}
+
+// delegated reads the ways to log in.
+func delegated(body object) bool {
+	var flows []map[string]any
+	if err := json.Unmarshal(body.get("flows"), &flows); err != nil {
+		return false
+	}
+	for _, f := range flows {
+		if f["oauth_aware_preferred"] == true || f["org.matrix.msc3824.delegated_oidc_compatibility"] == true {
+			return true
+		}
+	}
+	return false
+}
+
+// whoami asks the homeserver about a token of its own.
+func (g *Gateway) whoami(ctx context.Context, token string) (status int, body object, err error) {
+	return g.ask(ctx, pathWhoami, token)
+}
+
+// ask asks the homeserver something. An answer that is not JSON has no body.
+func (g *Gateway) ask(ctx context.Context, path, token string) (status int, body object, err error) {
+	ctx, cancel := context.WithTimeout(ctx, upstreamPatience)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, g.cfg.Upstream+path, nil)
+	if err != nil {
+		return 0, nil, err
+	}
+	if token != "" {
+		req.Header.Set(headerAuthorization, bearer+token)
+	}
+	resp, err := g.proxy.Transport.RoundTrip(req)
+	if err != nil {
+		return 0, nil, err
+	}
+	defer resp.Body.Close()
+	data, err := readResponse(resp)
+	if err != nil {
+		return 0, nil, err
+	}
+	if body, err = parseObject(data); err != nil {
+		return resp.StatusCode, nil, nil
+	}
+	return resp.StatusCode, body, nil
+}

@@ -1,0 +1,50 @@
+package gateway
+
+import (
+	"strings"
+	"testing"
+)
+
+// A homeserver whose logins go elsewhere is nothing for a gateway, and it says
+// so.
+func TestDelegatedLogins(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, func(w *world) { w.hs.delegating = true })
+	eventually(t, "it warns", func() bool { return strings.Contains(w.log.String(), "delegates logins") })
+	if w := newWorld(t); strings.Contains(w.log.String(), "delegates logins") {
+		t.Error("it warns of a homeserver that does not")
+	}
+}
+
+// What cannot work is refused at the start.
+func TestConfig(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	for name, change := range map[string]func(*Config){
+		"no upstream":     func(c *Config) { c.Upstream = "" },
+		"upstream's path": func(c *Config) { c.Upstream += "/x" },
+		"upstream's user": func(c *Config) { c.Upstream = "http://u:p@h" },
+		"public URL":      func(c *Config) { c.PublicURL = "matrix.example" },
+		"no API key":      func(c *Config) { c.APIKey = nil },
+		"no keys":         func(c *Config) { c.Keys = nil },
+		"no service":      func(c *Config) { c.Service = "" },
+		"no vault":        func(c *Config) { c.Vault = "" },
+		"vault in use":    func(*Config) {},
+		"negative leeway": func(c *Config) { c.Leeway = -1 },
+		"nobody's key":    func(c *Config) { c.Discharger = [32]byte{} },
+	} {
+		cfg := w.cfg
+		cfg.Registerer = nil
+		change(&cfg)
+		if g, err := New(cfg); err == nil || g != nil {
+			t.Errorf("%s: made", name)
+		}
+	}
+	cfg := w.cfg
+	cfg.Upstream += "/"
+	cfg.Vault += "2"
+	cfg.Registerer = nil
+	g, err := New(cfg)
+	must(t, err)
+	must(t, g.Close())
+}
