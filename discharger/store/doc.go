@@ -23,6 +23,23 @@
 // error: the revocation has probably taken effect, and may be undone by a
 // failover. No setting excludes that a replica which lags behind is promoted.
 //
+// # What a failover takes back
+//
+// A refresh that is lost does no harm, its client is believed: see
+// [discharger.Step]. A revocation that is lost is a session that lives again.
+// So a process with a [Journal] writes what it revokes to a file of its own
+// first, and uses a primary that it does not know only after it has replayed
+// what the file has. Until then every method answers with an error, which
+// nobody takes for a refusal, and Ready says why. Primaries are known by their
+// run id and replication id, which are looked at on every new connection before
+// anything else, and every second.
+//
+// What is left: a process that was not told of a revocation by the feed or by a
+// client lets the session in until the one that was has replayed it, a second
+// or so. A primary that is cut off from the others and from Sentinel answers
+// those who still reach it, until it is told; min-replicas-to-write bounds what
+// it takes. A journal whose disk is lost is lost.
+//
 // # What is refused
 //
 // OpenRedis refuses a server that evicts keys under memory pressure, is older
@@ -31,14 +48,14 @@
 // Redis user may not look, that is logged and the store goes on. It needs the
 // commands
 //
-//	eval evalsha get set setnx del time
+//	eval evalsha get set del time
 //	hget hgetall hmget hset hsetnx hdel hexists hlen hrandfield
 //	pttl expireat persist
 //	exists xadd xdel xlen xrange xread xinfo|stream
 //
 // on keys that begin with "ds{", wait or waitaof for durability, select for a
-// numbered database, cluster for a cluster, and role, info and config|get to
-// be able to check.
+// numbered database, cluster|slots and command for a cluster, and role and info
+// to be able to check, which a journal cannot do without.
 //
 // # What is noticed
 //

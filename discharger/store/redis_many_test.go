@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/discharger/discharger/discharger"
+	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/store"
 	"github.com/discharger/discharger/discharger/store/redistest"
 )
@@ -88,6 +89,33 @@ func TestRedisCluster(t *testing.T) {
 		}
 		if err == nil || !strings.Contains(err.Error(), bad.Addr) || !strings.Contains(err.Error(), "noeviction") {
 			t.Errorf("one primary of three evicts: %v", err)
+		}
+	})
+	t.Run("user", func(t *testing.T) {
+		user := []any{"acl", "setuser", "discharger", "on", ">secret", "~ds{*"}
+		for _, command := range strings.Fields(redistest.Commands + " " + redistest.Checks + " +cluster|slots +command +wait") {
+			user = append(user, command)
+		}
+		for _, n := range c.Nodes {
+			n.Do(t, user...)
+		}
+		cfg := cfg
+		cfg.Username, cfg.Password = "discharger", caveat.Secret("secret")
+		cfg.Durability, cfg.Journal = store.DurabilityReplica, openJournal(t, store.JournalConfig{})
+		f := &fixture{Store: openRedis(t, cfg), clock: newClock()}
+		u, id := someone(), newSession()
+		f.swap(t, true, u, discharger.Change{Session: id, New: live(t, 0)})
+		w := discharger.Write{User: u, Revokes: true, Changes: []discharger.Change{{Session: id, Old: live(t, 0), New: tombstone(t)}}}
+		if ok, err := f.Swap(t.Context(), w); !ok || err != nil {
+			t.Errorf("revoke: %v, %v", ok, err)
+		}
+		if err := f.Ready(t.Context()); err != nil {
+			t.Errorf("Ready: %v", err)
+		}
+		for _, n := range c.Nodes {
+			for _, entry := range n.Do(t, "acl", "log").([]any) {
+				t.Errorf("%s forbade %v", n.Addr, entry)
+			}
 		}
 	})
 	t.Run("accepted loss", func(t *testing.T) {

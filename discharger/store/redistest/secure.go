@@ -16,14 +16,18 @@ import (
 	"time"
 )
 
-// Commands are all that a store sends, for an ACL user that may do nothing
-// else: what it keeps sessions with, and what it checks the server with.
-const Commands = "+eval +evalsha +get +set +setnx +del +time +hget +hgetall +hmget +hset +hsetnx +hdel " +
-	"+hexists +hlen +hrandfield +pttl +expireat +persist " +
-	"+wait +cluster +role +info +config|get"
+// What a store sends to a server, for an ACL user that may do nothing else:
+// Commands to keep sessions with, and Checks to see whether the server is one
+// to keep them in.
+const (
+	Commands = "+eval +evalsha +get +set +del +time +hget +hgetall +hmget +hset +hsetnx +hdel +hexists +hlen " +
+		"+hrandfield +pttl +expireat +persist +exists +xadd +xdel +xlen +xrange +xread +xinfo|stream"
+	Checks = "+role +info"
+)
 
 // Secure is a server that talks TLS only, wants a certificate of its clients,
-// and knows one user, who may run [Commands] on the store's keys.
+// and knows one user, who may run [Commands] on the store's keys, and
+// [Checks].
 type Secure struct {
 	*Server
 	User, Password string
@@ -45,7 +49,7 @@ func StartSecure(t testing.TB, args ...string) *Secure {
 		"--tls-cert-file", s.CertFile, "--tls-key-file", s.KeyFile, "--tls-ca-cert-file", s.CertFile}, args...)...)
 	s.Addr = net.JoinHostPort(host, port)
 	user := []any{"acl", "setuser", s.User, "on", ">" + s.Password, "~ds{*"}
-	for _, c := range strings.Fields(Commands) {
+	for _, c := range strings.Fields(Commands + " " + Checks) {
 		user = append(user, c)
 	}
 	s.Do(t, user...)
