@@ -9,6 +9,7 @@ import (
 
 	"github.com/discharger/discharger/discharger/api"
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/chain"
 	"github.com/discharger/discharger/discharger/homeserver"
 )
 
@@ -104,22 +105,36 @@ func (g *Gateway) verifyHeld(ctx context.Context, x *exchange, token string, who
 	if over {
 		p.session.current.Store(nil) // the service knows how it ended
 	}
-	bundle, err := g.held.bundle(ctx, p, who)
-	if err != nil {
-		x.identity = p.identity // whose session it was
-		return err
+	id, err := g.verifyDischarged(ctx, p, who)
+	var invalid *homeserver.Error
+	if errors.As(err, &invalid) && invalid.Part == homeserver.PartDischarge && invalid.Kind == homeserver.ErrNotMet &&
+		strings.HasPrefix(invalid.Condition, chain.CondClientIP+" ") && g.held.moved(p.session) {
+		// A policy bound the discharge to where the client was.
+		id, err = g.verifyDischarged(ctx, p, who)
 	}
-	if over {
+	x.identity, x.narrowed = id, p.narrowed
+	switch {
+	case err != nil:
+		x.identity = p.identity // whose session it was
+	case over:
 		return &api.RefusedError{Reason: api.ReasonSessionEnded, SoftLogout: true, Message: "revoked"}
 	}
-	x.narrowed = p.narrowed
-	x.identity, err = g.hs.Verify(ctx, bundle, from)
+	return err
+}
+
+// verifyDischarged verifies a held token with the discharge that there is.
+func (g *Gateway) verifyDischarged(ctx context.Context, p *presented, who forWhom) (homeserver.Identity, error) {
+	bundle, err := g.held.bundle(ctx, p, who)
+	if err != nil {
+		return homeserver.Identity{}, err
+	}
+	id, err := g.hs.Verify(ctx, bundle, homeserver.Request{ClientIP: who.addr})
 	var invalid *homeserver.Error
 	if errors.As(err, &invalid) && invalid.Kind == homeserver.ErrExpired && invalid.Part == homeserver.PartDischarge {
 		g.held.drop(p.session.id)
-		return &api.UnavailableError{Err: errors.New("a new discharge has expired already: clocks differ, here and at the service")}
+		return id, &api.UnavailableError{Err: errors.New("a new discharge has expired already: clocks differ, here and at the service")}
 	}
-	return err
+	return id, err
 }
 
 // present verifies a held token that was not seen before.

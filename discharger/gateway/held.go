@@ -57,6 +57,7 @@ type heldSession struct {
 // discharged is a discharge in use. It is not bound to any token yet.
 type discharged struct {
 	grant   api.Grant
+	since   time.Time
 	refresh time.Time // from then on, fetch another
 	until   time.Time // no longer than this
 }
@@ -181,6 +182,7 @@ func (h *heldSessions) keep(grant api.Grant) *discharged {
 	life := max(0, grant.Expires.Sub(now))
 	return &discharged{
 		grant:   grant,
+		since:   now,
 		refresh: now.Add(time.Duration((0.6 + 0.15*h.g.cfg.Jitter()) * float64(life))),
 		until:   grant.Expires.Add(-margin(life)),
 	}
@@ -209,6 +211,20 @@ func (h *heldSessions) put(id caveat.SessionID, grant api.Grant) {
 	defer s.mu.Unlock()
 	s.current.Store(h.keep(grant))
 }
+
+// moved forgets a discharge that is for another address than the client's, so
+// that one for this is asked for. It reports false if the last was fetched a
+// moment ago: then two addresses have one token.
+func (h *heldSessions) moved(s *heldSession) bool {
+	d := s.current.Load()
+	if d != nil && h.g.cfg.Clock().Sub(d.since) < movePause {
+		return false
+	}
+	s.current.CompareAndSwap(d, nil)
+	return true
+}
+
+const movePause = 10 * time.Second
 
 // drop forgets the discharge of a session, so that the service is asked.
 func (h *heldSessions) drop(id caveat.SessionID) {

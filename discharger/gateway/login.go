@@ -48,7 +48,9 @@ const (
 
 // prepareLogin reads what the client asks for, and does not pass on that it
 // wants a refresh token: the gateway makes that, and the homeserver's own token
-// has to stay the same for the whole session.
+// has to stay the same for the whole session. Nothing is added to a body: one
+// with nothing but the answer to a question takes its other members from an
+// earlier one.
 func (g *Gateway) prepareLogin(r *http.Request, x *exchange) *failure {
 	r.Header.Del("Accept-Encoding")
 	x.login.how = howOf(x.route, r)
@@ -64,13 +66,12 @@ func (g *Gateway) prepareLogin(r *http.Request, x *exchange) *failure {
 		switch v := body.get(name); v.Kind() {
 		case 't':
 			x.login.rotate = true
+			body.set(name, jsontext.Value("false"))
 		case 'f', 0:
 		default:
 			return badRequest(codeInvalidParam, "refresh_token is not true or false.")
 		}
 	}
-	body.remove(memberRefreshOld)
-	body.set(memberRefresh, jsontext.Value("false"))
 	x.login.device, _ = body.text(memberDevice)
 	if t, ok := body.text("type"); ok && x.route == routeLogin && knownLogin(t) {
 		x.login.how = t

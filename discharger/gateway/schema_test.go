@@ -2,6 +2,8 @@ package gateway
 
 import (
 	"context"
+	"net/http"
+	"net/netip"
 	"os"
 	"testing"
 
@@ -38,6 +40,36 @@ func TestSchema(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// A discharge that a policy bound to an address is fetched anew when the client
+// has moved, and not for two addresses in turn.
+func TestClientMoves(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, func(w *world) {
+		w.cfg.TrustedProxies = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
+		w.policy = func(in *policy.Input) policy.Decision {
+			return policy.Decision{Effect: policy.EffectAllow, Caveats: []string{"client-ip " + in.Request.IP}}
+		}
+	})
+	token := w.login(false).text("access_token")
+	from := func(addr string) int {
+		req, err := http.NewRequest("GET", w.http.URL+pathWhoami, nil)
+		must(t, err)
+		req.Header.Set("Authorization", "Bearer "+token)
+		req.Header.Set("X-Forwarded-For", addr)
+		return w.send(req).status
+	}
+	w.forward(movePause)
+	if status := from("192.0.2.1"); status != 200 {
+		t.Errorf("moved: %d", status)
+	}
+	if status := from("192.0.2.2"); status != 403 {
+		t.Errorf("moved again at once: %d", status)
+	}
+	if status := from("192.0.2.1"); status != 200 {
+		t.Errorf("where it is: %d", status)
 	}
 }
 
