@@ -57,6 +57,7 @@ func (j *Journal) commit(batch []*journalWork) error {
 				}
 				delta = -int(j.entries.Load())
 			}
+			entries.FillPercent = 0.9 // what comes is always the last
 			for i := range w.add {
 				n, err := entries.NextSequence()
 				if err != nil {
