@@ -7,7 +7,8 @@
 // bakery's discharge protocol, so that its clients work unchanged, with four
 // additions that such clients never notice: a refresh token goes in as a
 // discharge token of kind "refresh", a new one comes out beside the discharge,
-// so does the discharge's lifetime, and there is a path to log out.
+// so does the discharge's lifetime, and there are paths to log out and to see and
+// end the user's other sessions.
 //
 //	POST /discharge
 //	    id | id64        the caveat's id, as text or in base64
@@ -22,6 +23,10 @@
 //	POST /logout         the same parameters, and
 //	    scope            "session", which is the default, or "user"
 //	200 {}
+//
+//	POST /sessions       the same parameters: the live sessions of the user
+//	POST /sessions/revoke   the same, and
+//	    session          the id of one of them, to end it
 //
 // Parameters are read from the query and from a form body. Base64 is accepted
 // in the standard and the URL alphabet, padded or not ([DecodeBase64]). The
@@ -65,6 +70,21 @@
 //
 // What a client sends to its homeserver is a bundle: the access macaroon and
 // the discharge bound to it, as one text. See [Bundle] for its two forms.
+//
+// # Homeservers
+//
+// With its API key, a homeserver sees and ends the sessions that it minted:
+// [Client.Sessions], [Client.RevokeSession] and others. What was revoked, by
+// whomever, it reads from a feed of server-sent events:
+//
+//	GET /v1/revocations
+//	event: revocation    a [Revocation]; id is where to resume, as Last-Event-ID
+//	event: gap           the feed does not continue there; all that is retained follows
+//	event: current       the reader knows everything; a [FeedState]
+//	:                    nothing new, but the line is alive
+//
+// [Client.FollowRevocations] reads one connection of it. Package homeserver has
+// what keeps at it.
 //
 // # The client
 //

@@ -61,6 +61,13 @@
 // A client-ip condition is met by the address that [Request] says. The rest of
 // a chain of proxies is the caller's to see through.
 //
+// # What was revoked
+//
+// By themselves, bundles are good until their discharge runs out, whatever
+// became of the session. A [Feed] as [Config.Revocations] follows what the
+// service revokes, and Verify refuses it at once; it still asks nobody. What
+// happens when the feed cannot be heard is said there.
+//
 // # What it promises
 //
 // Verify accepts exactly what the macaroon library accepts for the same root
