@@ -101,6 +101,12 @@ func (g *Gateway) verifyHeld(ctx context.Context, x *exchange, token string, who
 	if err := g.alive(p.identity); err != nil {
 		return err
 	}
+	if p.narrowed {
+		// Nor is anything fetched where the token is not good.
+		if _, err := g.hs.VerifyAccess(ctx, token[prefixSize:], from); err != nil {
+			return err
+		}
+	}
 	over := g.feed.Revoked(p.identity)
 	if over {
 		p.session.current.Store(nil) // the service knows how it ended

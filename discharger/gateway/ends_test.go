@@ -249,6 +249,27 @@ func TestDebtsSurvive(t *testing.T) {
 	w.want(w.refresh(one.text("refresh_token")), 401, codeUnknownToken)
 }
 
+// What the service is still to be told of a user's old sessions does not end
+// their new one.
+func TestOldOrdersSpareNewSessions(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	old := w.login(true)
+	w.down.Store(true)
+	w.want(w.do("POST", "/_matrix/client/v3/logout/all", old.text("access_token"), anyMap{}), 200, "")
+	eventually(t, "it was tried again", func() bool { return strings.Contains(w.log.String(), "is still to be passed on") })
+	w.down.Store(false)
+	in := w.login(true)
+	w.gateway.wake()
+	must(t, w.gateway.settleOrders(context.Background()))
+	w.want(w.do("GET", pathWhoami, in.text("access_token"), nil), 200, "")
+	w.want(w.refresh(in.text("refresh_token")), 200, "")
+	w.want(w.refresh(old.text("refresh_token")), 401, codeUnknownToken)
+	if n := w.sessions(); n != 1 {
+		t.Errorf("%d sessions", n)
+	}
+}
+
 // What the service has not listed for long is reaped, and not
 // if that were nearly everybody.
 func TestReconcile(t *testing.T) {

@@ -104,6 +104,7 @@ type Gateway struct {
 	cancel     context.CancelFunc // of what goes on in the background
 	background sync.WaitGroup
 	woken      chan struct{} // there is something to settle
+	ordering   sync.Mutex    // held while a kept order is told
 }
 
 // openedToken is a homeserver's token that was unsealed.

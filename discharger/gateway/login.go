@@ -138,8 +138,11 @@ func (g *Gateway) answerLogin(resp *http.Response, x *exchange) error {
 		return failed{g.loginFailed(x, "read the answer to a login", err)}
 	}
 	token, ok := body.text(memberAccess)
-	if !ok {
+	switch {
+	case body.get(memberAccess) == nil:
 		return nil // registered without logging in
+	case !ok || token == "":
+		return failed{g.loginFailed(x, "read the answer to a login", errNotJSON)}
 	}
 	user, _ := body.text(memberUser)
 	if x.route == routeAdminLogin {
@@ -199,6 +202,9 @@ func (g *Gateway) issue(ctx context.Context, x *exchange, in loggedIn) (issued, 
 	}
 	if x.login.how != "" {
 		p.Labels = map[string]string{labelLogin: x.login.how}
+	}
+	if err := g.settleOrdersOf(ctx, in.user); err != nil {
+		return issued{}, err
 	}
 	m, err := g.hs.Mint(p)
 	if err != nil {

@@ -81,6 +81,18 @@ func TestNarrowed(t *testing.T) {
 		}
 	}
 	w.want(w.do("GET", pathWhoami, whole, nil), 200, "")
+
+	// What is not good for anything any more fetches nothing, and keeps nobody
+	// logged in.
+	short, err := Attenuate(whole, chain.TimeBefore(w.now().Add(time.Minute)))
+	must(t, err)
+	w.want(w.do("GET", pathWhoami, short, nil), 200, "")
+	w.forward(2 * testTTL)
+	asked := w.asked.Load()
+	w.want(w.do("GET", pathWhoami, short, nil), 401, codeUnknownToken)
+	if w.asked.Load() != asked {
+		t.Error("a discharge was fetched")
+	}
 }
 
 // A holder cannot make up conditions that mean something else, or widen.

@@ -296,17 +296,23 @@ func (v *vault) putOrder(o order) error {
 	})
 }
 
-// firstOrder gives the oldest order.
-func (v *vault) firstOrder() (key []byte, o order, err error) {
+// firstOrder gives the oldest order, of one user or of any.
+func (v *vault) firstOrder(user string) (key []byte, first order, err error) {
 	err = v.db.View(func(tx *bbolt.Tx) error {
-		k, data := tx.Bucket(bucketOrders).Cursor().First()
-		if k == nil {
-			return nil
+		c := tx.Bucket(bucketOrders).Cursor()
+		for k, data := c.First(); k != nil; k, data = c.Next() {
+			var o order
+			if err := json.Unmarshal(data, &o); err != nil {
+				return err
+			}
+			if user == "" || o.User == user {
+				key, first = bytes.Clone(k), o
+				return nil
+			}
 		}
-		key = bytes.Clone(k)
-		return json.Unmarshal(data, &o)
+		return nil
 	})
-	return key, o, err
+	return key, first, err
 }
 
 // told takes an order off the list.

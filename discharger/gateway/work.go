@@ -92,21 +92,39 @@ func (g *Gateway) settleOnce(ctx context.Context) error {
 // settleOrders tells the service what it could not be told before.
 func (g *Gateway) settleOrders(ctx context.Context) error {
 	for ctx.Err() == nil {
-		key, o, err := g.vault.firstOrder()
-		if err != nil || key == nil {
-			return err
-		}
-		var bad *api.BadRequestError
-		if err := g.tell(ctx, o); errors.As(err, &bad) && bad.Code == api.CodeBadRequest {
-			g.cfg.Log.LogAttrs(ctx, slog.LevelError, "the service makes nothing of an order, and it is dropped", slog.Any("error", err))
-		} else if err != nil {
-			return err
-		}
-		if err := g.vault.told(key); err != nil {
+		if more, err := g.settleOrder(ctx, ""); err != nil || !more {
 			return err
 		}
 	}
 	return ctx.Err()
+}
+
+// settleOrdersOf does that for one user. It comes before they get a new session,
+// which an order from before must not end.
+func (g *Gateway) settleOrdersOf(ctx context.Context, user string) error {
+	for {
+		if more, err := g.settleOrder(ctx, user); err != nil || !more {
+			return err
+		}
+	}
+}
+
+// settleOrder tells one order, of one user or of any. It reports false if there
+// is none.
+func (g *Gateway) settleOrder(ctx context.Context, user string) (bool, error) {
+	g.ordering.Lock()
+	defer g.ordering.Unlock()
+	key, o, err := g.vault.firstOrder(user)
+	if err != nil || key == nil {
+		return false, err
+	}
+	var bad *api.BadRequestError
+	if err := g.tell(ctx, o); errors.As(err, &bad) && bad.Code == api.CodeBadRequest {
+		g.cfg.Log.LogAttrs(ctx, slog.LevelError, "the service makes nothing of an order, and it is dropped", slog.Any("error", err))
+	} else if err != nil {
+		return false, err
+	}
+	return true, g.vault.told(key)
 }
 
 // maxTries is how often a logout is tried that the homeserver answers, but not
