@@ -47,7 +47,11 @@ func (s *Service) until(e *revoked) time.Time {
 	return time.UnixMilli(e.at).Add(s.cfg.MaxTTL + s.cfg.Limits.Skew + feedSlack)
 }
 
-// event writes an event as package api reads it.
+// maxUser is the greatest length of a user's name, in bytes, as in a condition.
+const maxUser = 255
+
+// event writes an event as package api reads it. What that could not read is an
+// error here: a homeserver would never get past it.
 func (s *Service) event(e *revoked) (FeedEvent, error) {
 	until := s.until(e)
 	b := append(make([]byte, 0, 160), `{"v":1`...)
@@ -57,6 +61,8 @@ func (s *Service) event(e *revoked) (FeedEvent, error) {
 		b = append(b, '"')
 	case e.all:
 		b = append(b, `,"all":true`...)
+	case e.user == "" || len(e.user) > maxUser:
+		return FeedEvent{}, fmt.Errorf("write event: name of user has %d bytes", len(e.user))
 	default:
 		var err error
 		if b, err = jsontext.AppendQuote(append(b, `,"user":`...), e.user); err != nil {

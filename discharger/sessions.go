@@ -68,6 +68,9 @@ func (s *Service) Seen(ctx context.Context, user UserKey, session caveat.Session
 // does not exist is no error.
 func (s *Service) Revoke(ctx context.Context, user UserKey, session caveat.SessionID) error {
 	a := s.about(OpRevoke, user, session)
+	if session == (caveat.SessionID{}) { // which stands for the user's own record
+		return s.finish(ctx, a, badRequest(errNoSession))
+	}
 	return s.finish(ctx, a, s.attempt(ctx, a, func(st State, v View) (edit, error) {
 		r := st.Session
 		if r == nil {
@@ -164,6 +167,8 @@ func (s *Service) revokeHomeserver(ctx context.Context, a *attempt) error {
 	}
 	return errContention
 }
+
+var errNoSession = errors.New("a session's id is not all zeros")
 
 var errContention = unavailable(errors.New("too many concurrent requests for one session"))
 

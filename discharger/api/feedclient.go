@@ -32,9 +32,9 @@ func (c *Client) FollowRevocations(ctx context.Context, after string, f func(Fee
 		if e.Kind == FeedCurrent {
 			w.limit = max(3*e.Heartbeat, leastSilence)
 		}
-		w.timer.Reset(w.limit)
+		w.timer.Stop() // f may take its time
 		err := f(e)
-		w.timer.Reset(w.limit) // f may take its time
+		w.timer.Reset(w.limit)
 		if err != nil {
 			return &callerError{err}
 		}

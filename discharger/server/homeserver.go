@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"unicode/utf8"
 
 	jsonv2 "github.com/go-json-experiment/json"
 	"github.com/labstack/echo/v4"
@@ -126,8 +127,8 @@ func segment(c echo.Context, name string) (string, error) {
 		}
 		value = decoded
 	}
-	if value == "" || len(value) > 255 {
-		return "", &paramError{name, "is empty or longer than 255 bytes"}
+	if value == "" || len(value) > 255 || !utf8.ValidString(value) {
+		return "", &paramError{name, "is empty, longer than 255 bytes, or not UTF-8"}
 	}
 	return value, nil
 }

@@ -91,7 +91,9 @@ func (r *Redis) Swap(ctx context.Context, w discharger.Write) (bool, error) {
 		return false, fmt.Errorf("swap: %w", err)
 	}
 	if done && len(w.Events) > 0 {
-		return true, r.Publish(ctx, w.User.Homeserver, w.Events...)
+		if err := r.Publish(ctx, w.User.Homeserver, w.Events...); err != nil {
+			return false, fmt.Errorf("swap: %w", err)
+		}
 	}
 	return done, nil
 }
