@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -62,24 +63,12 @@ type Config struct {
 }
 
 func (c *Config) complete() error {
-	def := func(n *int, d int) {
-		if *n == 0 {
-			*n = d
-		}
-	}
-	if c.Workload == "" {
-		c.Workload = Open
-	}
-	if c.Store == "" {
-		c.Store = Bolt
-	}
-	if c.Load.For == 0 {
-		c.Load.For = 3 * time.Second
-	}
-	def(&c.Load.Connections, 64)
-	def(&c.Rounds, 3)
-	def(&c.Sessions, 1000)
-	def(&c.PerUser, 3)
+	c.Workload, c.Store = cmp.Or(c.Workload, Open), cmp.Or(c.Store, Bolt)
+	c.Load.For = cmp.Or(c.Load.For, 3*time.Second)
+	c.Load.Connections = cmp.Or(c.Load.Connections, 64)
+	c.Rounds = cmp.Or(c.Rounds, 3)
+	c.Sessions = cmp.Or(c.Sessions, 1000)
+	c.PerUser = cmp.Or(c.PerUser, 3)
 	if c.Progress == nil {
 		c.Progress = io.Discard
 	}

@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -70,18 +71,10 @@ func MeasureGrowth(ctx context.Context, cfg GrowthConfig) (*Growth, error) {
 	if cfg.Dimensions == nil {
 		cfg.Dimensions = Dimensions()
 	}
-	if cfg.Store == "" {
-		cfg.Store = Bolt
-	}
-	if cfg.Most == 0 {
-		cfg.Most = 100_000
-	}
-	if cfg.For == 0 {
-		cfg.For = time.Second
-	}
-	if cfg.Rounds == 0 {
-		cfg.Rounds = 3
-	}
+	cfg.Store = cmp.Or(cfg.Store, Bolt)
+	cfg.Most = cmp.Or(cfg.Most, 100_000)
+	cfg.For = cmp.Or(cfg.For, time.Second)
+	cfg.Rounds = cmp.Or(cfg.Rounds, 3)
 	if cfg.Progress == nil {
 		cfg.Progress = io.Discard
 	}

@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -46,15 +47,9 @@ type NumbersConfig struct {
 // MeasureNumbers measures everything that has a bound, each beside its
 // reference.
 func MeasureNumbers(ctx context.Context, cfg NumbersConfig) (*Numbers, error) {
-	if cfg.For == 0 {
-		cfg.For = 2 * time.Second
-	}
-	if cfg.Rounds == 0 {
-		cfg.Rounds = 5
-	}
-	if cfg.Sessions == 0 {
-		cfg.Sessions = 30_000
-	}
+	cfg.For = cmp.Or(cfg.For, 2*time.Second)
+	cfg.Rounds = cmp.Or(cfg.Rounds, 5)
+	cfg.Sessions = cmp.Or(cfg.Sessions, 30_000)
 	if cfg.Progress == nil {
 		cfg.Progress = io.Discard
 	}

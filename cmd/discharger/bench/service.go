@@ -103,6 +103,14 @@ func (s *service) configure() error {
 		entry(fmt.Sprintf("%d.example.org", i), other)
 	}
 	if s.cfg.upstream != "" {
+		gateway := keyfile.Peer{Name: "gateway", Service: peer.Service, ServiceKey: peer.ServiceKey}
+		ring, err := keyfile.NewHomeserver(gateway, time.Now(), nil)
+		if err != nil {
+			return err
+		}
+		if err := keyfile.Create(filepath.Join(s.dir, "gateway.json"), ring); err != nil {
+			return err
+		}
 		fmt.Fprintf(&text, "gateway:\n  listen: 127.0.0.1:0\n  upstream: %q\n", s.cfg.upstream)
 	}
 	return os.WriteFile(s.configFile(), []byte(text.String()+s.cfg.more), 0o600)

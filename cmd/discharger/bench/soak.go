@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -62,18 +63,10 @@ func Soak(ctx context.Context, cfg SoakConfig) (*SoakReport, error) {
 	if cfg.Stores == nil {
 		cfg.Stores = []Store{Bolt, Redis}
 	}
-	if cfg.For == 0 {
-		cfg.For = time.Hour
-	}
-	if cfg.Restart == 0 {
-		cfg.Restart = 2 * time.Minute
-	}
-	if cfg.Rate == 0 {
-		cfg.Rate = 200
-	}
-	if cfg.Sessions == 0 {
-		cfg.Sessions = 2000
-	}
+	cfg.For = cmp.Or(cfg.For, time.Hour)
+	cfg.Restart = cmp.Or(cfg.Restart, 2*time.Minute)
+	cfg.Rate = cmp.Or(cfg.Rate, 200)
+	cfg.Sessions = cmp.Or(cfg.Sessions, 2000)
 	if cfg.Progress == nil {
 		cfg.Progress = io.Discard
 	}
