@@ -4,11 +4,13 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -288,6 +290,63 @@ func TestJournalReplay(t *testing.T) {
 	st := r.JournalStats()
 	if st.Entries != 3 || st.Added != 3 || st.Replays != 2 || st.Replayed != 4 || st.LastFailover.IsZero() || st.Shut {
 		t.Errorf("statistics: %+v", st)
+	}
+}
+
+// TestJournalConnections has many connections open when the server changes, and
+// uses none of them afterwards, which nobody notices.
+func TestJournalConnections(t *testing.T) {
+	t.Parallel()
+	for _, secure := range []bool{false, true} {
+		t.Run(fmt.Sprintf("tls=%v", secure), func(t *testing.T) {
+			t.Parallel()
+			cfg := store.RedisConfig{}
+			var server *redistest.Server
+			if secure {
+				s := redistest.StartSecure(t, "--dbfilename", "dump.rdb")
+				server = s.Server
+				cfg.Addrs, cfg.TLS = []string{s.Addr}, s.TLS()
+				cfg.Username, cfg.Password = s.User, caveat.Secret(s.Password)
+			} else {
+				server = forgetful(t).Server
+				cfg.Addrs = []string{server.Socket}
+			}
+			cfg = patient(cfg)
+			cfg.Unpipelined, cfg.Journal = true, openJournal(t, store.JournalConfig{})
+			f := &fixture{Store: openRedis(t, cfg), clock: newClock()}
+			u, id := someone(), newSession()
+			f.swap(t, true, u, discharger.Change{Session: id, New: live(t, 0)})
+			together := func() (failed int64) {
+				var wg sync.WaitGroup
+				var n atomic.Int64
+				for range 30 {
+					wg.Go(func() {
+						if _, err := f.Load(t.Context(), u, id); err != nil {
+							n.Add(1)
+						}
+					})
+				}
+				wg.Wait()
+				return n.Load()
+			}
+			if n := together(); n > 0 {
+				t.Errorf("%d of 30 failed", n)
+			}
+			server.Do(t, "save")
+			server.Kill(t)
+			server.Restart(t)
+			redistest.Eventually(t, "the store answers again", func() bool {
+				_, err := f.Load(t.Context(), u, id)
+				return err == nil
+			})
+			// That a connection under TLS was closed shows when it is used.
+			if secure {
+				redistest.Eventually(t, "every connection is a new one", func() bool { return together() == 0 })
+			} else if n := together(); n > 0 {
+				t.Errorf("%d of 30 failed", n)
+			}
+			f.expect(t, u, id, string(live(t, 0)), "")
+		})
 	}
 }
 

@@ -191,10 +191,11 @@ func (g *guardian) look(ctx context.Context) {
 		g.mu.Lock()
 		known := subset(found, g.known)
 		g.mu.Unlock()
-		switch {
-		case errors.Is(err, errNotPrimary):
-			g.store.links.drop() // it was, when the connection was made
-		case err != nil || known:
+		demoted := errors.Is(err, errNotPrimary)
+		if demoted {
+			g.store.links.drop() // it was one, when the connection was made
+		}
+		if known && !demoted {
 			return
 		}
 		g.shutNow()

@@ -5,7 +5,9 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"net"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -18,20 +20,35 @@ import (
 // this process has revoked.
 //
 // Connections that were made before something changed must not be used after
-// it: go-redis keeps them in pools, from where they would come back when a
-// replica they lead to has been promoted. So each knows when it was made, and
+// it: go-redis keeps them in pools, from where they would come back when the
+// server they lead to has become another. So each knows when it was made, and
 // can no longer be written to after drop.
 type links struct {
 	cfg     *RedisConfig
 	guard   *guardian // nil: any primary will do
 	age     atomic.Uint64
 	trouble func(context.Context) // called when a server could not be reached; nil: nobody cares
+
+	mu   sync.Mutex
+	made map[*link]struct{} // to be closed by drop
 }
 
-// drop makes all connections useless that have been made so far.
-func (l *links) drop() { l.age.Add(1) }
+// drop makes all connections useless that have been made so far. What is under
+// way on them ends without an answer.
+func (l *links) drop() {
+	l.age.Add(1)
+	l.mu.Lock()
+	all := l.made
+	l.made = nil
+	l.mu.Unlock()
+	for c := range all {
+		c.raw.Close() // whoever holds it closes it once more, and is told then
+	}
+}
 
-var errDropped = errors.New("the connection is from before the primary changed")
+// errDropped is one of the errors after which go-redis takes another
+// connection.
+var errDropped = fmt.Errorf("the connection is from before the primary changed: %w", io.EOF)
 
 // dial does what go-redis would do by itself.
 func (l *links) dial(ctx context.Context, network, addr string) (net.Conn, error) {
@@ -48,11 +65,23 @@ func (l *links) dial(ctx context.Context, network, addr string) (net.Conn, error
 		l.report(ctx)
 		return nil, err
 	}
-	link := &link{Conn: conn, links: l, age: age}
-	if raw, ok := conn.(syscall.Conn); ok {
-		return &rawLink{link, raw}, nil
+	c := &link{Conn: conn, raw: conn, links: l, age: age}
+	if t, ok := conn.(*tls.Conn); ok {
+		c.raw = t.NetConn()
 	}
-	return link, nil
+	l.mu.Lock()
+	if l.made == nil {
+		l.made = make(map[*link]struct{})
+	}
+	l.made[c] = struct{}{}
+	l.mu.Unlock()
+	if l.age.Load() != age {
+		return nil, errors.Join(errDropped, c.Close())
+	}
+	if raw, ok := conn.(syscall.Conn); ok {
+		return &rawLink{c, raw}, nil
+	}
+	return c, nil
 }
 
 func (l *links) report(ctx context.Context) {
@@ -63,15 +92,43 @@ func (l *links) report(ctx context.Context) {
 
 type link struct {
 	net.Conn
+	raw   net.Conn // beneath TLS
 	links *links
 	age   uint64
 }
 
+func (l *link) Close() error {
+	l.links.mu.Lock()
+	delete(l.links.made, l)
+	l.links.mu.Unlock()
+	return l.Conn.Close()
+}
+
+func (l *link) dropped() bool { return l.links.age.Load() != l.age }
+
 func (l *link) Write(b []byte) (int, error) {
-	if l.links.age.Load() != l.age {
+	if l.dropped() {
 		return 0, errDropped
 	}
-	return l.Conn.Write(b)
+	n, err := l.Conn.Write(b)
+	return n, l.explain(err)
+}
+
+func (l *link) Read(b []byte) (int, error) {
+	n, err := l.Conn.Read(b)
+	return n, l.explain(err)
+}
+
+func (l *link) SetDeadline(t time.Time) error      { return l.explain(l.Conn.SetDeadline(t)) }
+func (l *link) SetReadDeadline(t time.Time) error  { return l.explain(l.Conn.SetReadDeadline(t)) }
+func (l *link) SetWriteDeadline(t time.Time) error { return l.explain(l.Conn.SetWriteDeadline(t)) }
+
+// explain says of an error on a connection that was dropped that it was.
+func (l *link) explain(err error) error {
+	if err != nil && l.dropped() {
+		return errDropped
+	}
+	return err
 }
 
 // rawLink is a link of which go-redis can see whether the server has closed it.

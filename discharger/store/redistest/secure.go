@@ -45,19 +45,14 @@ func StartSecure(t testing.TB, args ...string) *Secure {
 	}
 	s.writeCertificate(t, host)
 	port := ports(t, host, 1)[0]
-	s.Server = start(t, "redis-server", append([]string{"--bind", host, "--tls-port", port, "--tls-auth-clients", "yes",
-		"--tls-cert-file", s.CertFile, "--tls-key-file", s.KeyFile, "--tls-ca-cert-file", s.CertFile}, args...)...)
-	s.Addr = net.JoinHostPort(host, port)
-	user := []any{"acl", "setuser", s.User, "on", ">" + s.Password, "~ds{*"}
-	for _, c := range strings.Fields(Commands + " " + Checks) {
-		user = append(user, c)
-	}
-	s.Do(t, user...)
-	// Whoever does not log in may no longer do anything, but on the socket we
-	// are somebody.
-	s.Do(t, "acl", "setuser", "keeper", "on", ">keeper", "~*", "&*", "+@all")
+	users := []string{"--user", s.User, "on", ">" + s.Password, "~ds{*"}
+	users = append(users, strings.Fields(Commands+" "+Checks)...)
+	// Whoever does not log in may do nothing, but on the socket we are somebody.
+	users = append(users, "--user", "keeper", "on", ">keeper", "~*", "&*", "+@all", "--user", "default", "off")
+	s.Server = start(t, "redis-server", append(append(users, "--bind", host, "--tls-port", port, "--tls-auth-clients", "yes",
+		"--tls-cert-file", s.CertFile, "--tls-key-file", s.KeyFile, "--tls-ca-cert-file", s.CertFile), args...)...)
 	s.client.Options().Username, s.client.Options().Password = "keeper", "keeper"
-	s.Do(t, "acl", "setuser", "default", "off")
+	s.Addr = net.JoinHostPort(host, port)
 	return s
 }
 
