@@ -17,6 +17,7 @@ type Gateway struct {
 
 	Name     string `yaml:"name"`      // as the service knows it: part of every session's key, so it stays
 	KeysFile string `yaml:"keys_file"` // a homeserver's keys; empty: gateway.json in the data directory
+	Policy   string `yaml:"policy"`    // for its sessions; empty: default
 	Service  string `yaml:"service"`   // for "discharger gateway": URL of the service; empty: as the key file says
 
 	Legacy        Legacy        `yaml:"legacy"`                // what becomes of tokens that are not the gateway's
@@ -79,6 +80,7 @@ func (r *report) validateGateway(c *Config) {
 	if msg := badName(g.Name); msg != "" {
 		r.at(key+"name", "%s", msg)
 	}
+	r.policyName(key+"policy", g.Policy)
 	for i, h := range c.Homeservers {
 		if h.Name == g.Name && g.KeysFile == "" {
 			r.at(key+"name", "%q is the name of homeservers[%d] too; the gateway registers itself", g.Name, i)

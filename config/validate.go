@@ -155,9 +155,13 @@ func (r *report) validateHomeservers(all []Homeserver) {
 			}
 			digests[d] = key
 		}
-		if len(h.Policy) > maxPolicy || strings.ContainsFunc(h.Policy, notInPolicy) {
-			r.at(at("policy"), "want up to %d of a-z, 0-9, _, - and ., got %q", maxPolicy, cut(h.Policy))
-		}
+		r.policyName(at("policy"), h.Policy)
+	}
+}
+
+func (r *report) policyName(key, name string) {
+	if len(name) > maxPolicy || strings.ContainsFunc(name, notInPolicy) {
+		r.at(key, "want up to %d of a-z, 0-9, _, - and ., got %q", maxPolicy, cut(name))
 	}
 }
 

@@ -186,13 +186,17 @@ func checkRules(cfg *config.Config, source string, now func() time.Time) ([]stri
 	return r.live.Current().Names(), nil
 }
 
-// namedPolicies are the policies that homeservers are configured with.
+// namedPolicies are the policies that homeservers and the gateway are configured
+// with.
 func namedPolicies(cfg *config.Config) []string {
 	var names []string
 	for _, h := range cfg.Homeservers {
 		if h.Policy != "" {
 			names = append(names, h.Policy)
 		}
+	}
+	if g := cfg.Gateway; g != nil && g.Policy != "" {
+		names = append(names, g.Policy)
 	}
 	return names
 }
@@ -214,13 +218,19 @@ func explainUnknown(cfg *config.Config, source string, load policy.LoadConfig, e
 // unknownPolicies says which homeservers name a policy that a set does not have.
 func unknownPolicies(cfg *config.Config, source string, set *policy.Set) config.Problems {
 	var problems config.Problems
-	for i, h := range cfg.Homeservers {
-		if !set.Has(h.Policy) {
+	check := func(key, name string) {
+		if !set.Has(name) {
 			problems = append(problems, config.Problem{
-				Place: config.Place{Source: source}, Key: fmt.Sprintf("homeservers[%d].policy", i),
-				Message: fmt.Sprintf("there is no policy %q; there are %s", h.Policy, strings.Join(set.Names(), ", ")),
+				Place: config.Place{Source: source}, Key: key,
+				Message: fmt.Sprintf("there is no policy %q; there are %s", name, strings.Join(set.Names(), ", ")),
 			})
 		}
+	}
+	for i, h := range cfg.Homeservers {
+		check(fmt.Sprintf("homeservers[%d].policy", i), h.Policy)
+	}
+	if cfg.Gateway != nil {
+		check("gateway.policy", cfg.Gateway.Policy)
 	}
 	return problems
 }
