@@ -102,16 +102,17 @@ func (j *Journal) commit(batch []*journalWork) error {
 	return nil
 }
 
-// pruneAtOnce bounds what one commit has to do for others.
+// pruneAtOnce bounds what one commit does beyond making room for what it adds.
 const pruneAtOnce = 256
 
 // prune removes the oldest entries when their time is over, or there are too
 // many.
 func (j *Journal) prune(entries *bbolt.Bucket, now time.Time, delta, dropped *int) error {
+	most := pruneAtOnce + max(*delta, 0)
 	count, oldest := int(j.entries.Load())+*delta, now.Add(-j.cfg.Window).UnixMilli()
 	var gone [][]byte
 	c := entries.Cursor()
-	for key, value := c.First(); key != nil && len(gone) < pruneAtOnce; key, value = c.Next() {
+	for key, value := c.First(); key != nil && len(gone) < most; key, value = c.Next() {
 		at, _, err := decodeEntry(value)
 		if err != nil {
 			return err

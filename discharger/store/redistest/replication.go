@@ -2,6 +2,8 @@ package redistest
 
 import (
 	"net"
+	"strconv"
+	"strings"
 	"testing"
 )
 
@@ -36,11 +38,31 @@ func mend(t testing.TB, primary *Server) {
 	primary.Do(t, "acl", "setuser", "replication", "on")
 }
 
-// waitReplicas waits until so many replicas have what the primary has.
-func waitReplicas(t testing.TB, primary *Server, want int64) {
+// waitReplicas waits until so many replicas have what the primary has now.
+// WAIT would not do: it is about what its own connection wrote.
+func waitReplicas(t testing.TB, primary *Server, want int) {
 	t.Helper()
+	offset := number(primary.Info(t, "replication")["master_repl_offset"])
 	Eventually(t, "the replicas have caught up", func() bool {
-		n, _ := primary.Do(t, "wait", want, 100).(int64)
+		n := 0
+		for name, value := range primary.Info(t, "replication") {
+			if !strings.HasPrefix(name, "slave") || !strings.Contains(value, "state=online") {
+				continue
+			}
+			_, rest, _ := strings.Cut(value, "offset=")
+			text, _, _ := strings.Cut(rest, ",")
+			if number(text) >= offset {
+				n++
+			}
+		}
 		return n >= want
 	})
+}
+
+func number(s string) int64 {
+	n, err := strconv.ParseInt(s, 10, 64)
+	if err != nil {
+		return -1
+	}
+	return n
 }
