@@ -199,6 +199,28 @@ func TestReaping(t *testing.T) {
 	eventually(t, "three is logged out", func() bool { return !w.hs.alive("THREE") })
 }
 
+// Without the vault, what is over is logged out when its token is presented.
+func TestReapingFromToken(t *testing.T) {
+	t.Parallel()
+	for _, refresh := range []bool{false, true} {
+		w := newWorld(t)
+		in := w.login(refresh, anyMap{"device_id": "ONE"})
+		id := w.sessionOf(in.text("access_token"))
+		w.http.Close()
+		must(t, w.gateway.Close())
+		w.cfg.Registerer = nil
+		w.cfg.Vault += ".new"
+		w.startGateway()
+		must(t, w.gateway.client.RevokeSession(context.Background(), "@u:hs", id))
+		if refresh {
+			w.want(w.refresh(in.text("refresh_token")), 401, codeUnknownToken)
+		} else {
+			w.want(w.do("GET", pathWhoami, in.text("access_token"), nil), 401, codeUnknownToken)
+		}
+		eventually(t, "it is logged out", func() bool { return !w.hs.alive("ONE") })
+	}
+}
+
 // A refusal that is to keep the keys keeps the device too.
 func TestSoftRefusalReapsNothing(t *testing.T) {
 	t.Parallel()

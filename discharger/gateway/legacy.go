@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"mime"
 	"net/http"
 	"slices"
 	"time"
@@ -40,7 +41,7 @@ var errUndecided = errors.New("the homeserver did not say whose a token is")
 // application services are such too, and pass if they are listed.
 func (g *Gateway) admitForeign(ctx context.Context, x *exchange, c credential) *failure {
 	l := g.cfg.Legacy
-	if !l.Reject && l.Until.IsZero() && !l.OnceNew {
+	if !l.bounds() {
 		return nil
 	}
 	if x.route == routeLogin || x.route == routeRegister || x.route == routeAdminRegister {
@@ -66,6 +67,30 @@ func (g *Gateway) admitForeign(ctx context.Context, x *exchange, c credential) *
 	}
 	return nil
 }
+
+// refuseForms looks for tokens from before in a form: Synapse takes access_token
+// from there too. It has nothing to do where such tokens pass anyway.
+func (g *Gateway) refuseForms(r *http.Request) *failure {
+	if r.Method != http.MethodPost || !g.cfg.Legacy.bounds() {
+		return nil
+	}
+	switch mediaType, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type")); mediaType {
+	case "multipart/form-data":
+		return badRequest(codeNotJSON, "Content not JSON.")
+	case "application/x-www-form-urlencoded": // which curl says of anything
+		data, f := readRequest(r)
+		if f != nil {
+			return f
+		}
+		if _, tokens := cutToken(string(data)); len(tokens) > 0 {
+			return missingToken("An access token does not belong into a form.")
+		}
+	}
+	return nil
+}
+
+// bounds reports whether tokens from before are ever refused.
+func (l Legacy) bounds() bool { return l.Reject || !l.Until.IsZero() || l.OnceNew }
 
 // legacyOver reports whether tokens from before are refused now.
 func (g *Gateway) legacyOver() bool {

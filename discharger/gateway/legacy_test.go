@@ -2,6 +2,8 @@ package gateway
 
 import (
 	"crypto/sha256"
+	"net/http"
+	"strings"
 	"testing"
 	"time"
 )
@@ -45,6 +47,12 @@ func TestLegacy(t *testing.T) {
 		}
 		if c.want == 200 && a.text("access_token") != "syt_fresh" {
 			t.Errorf("%s: refresh: %s", c.name, a.raw)
+		}
+		form, err := http.NewRequest("POST", w.http.URL+"/_matrix/client/v3/join/x", strings.NewReader("a=b&access%5ftoken="+old))
+		must(t, err)
+		form.Header.Set("Content-Type", "application/x-www-form-urlencoded; charset=utf-8")
+		if a := w.send(form); a.status != 200 && c.legacy == (Legacy{}) || a.status != 401 && c.legacy != (Legacy{}) {
+			t.Errorf("%s: in a form: %d %s", c.name, a.status, a.raw)
 		}
 		if a := w.do("GET", pathWhoami+"?user_id=%40ghost%3Ahs", "as_bridge", nil); a.status != 200 || a.text("user_id") != "@ghost:hs" {
 			t.Errorf("%s: application service: %d %s", c.name, a.status, a.raw)

@@ -78,6 +78,9 @@ func passable(method string) bool {
 // prepare finds out whose request it is, and whatever else has to be known
 // before it is passed on.
 func (g *Gateway) prepare(r *http.Request, x *exchange) *failure {
+	if f := g.refuseForms(r); f != nil {
+		return f
+	}
 	if f := g.identify(r, x); f != nil {
 		return f
 	}

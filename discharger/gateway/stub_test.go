@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"strings"
 	"sync"
 	"testing"
@@ -101,6 +102,9 @@ func (s *stub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	token := strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer ")
 	if token == "" {
 		token = r.URL.Query().Get("access_token")
+	}
+	if form, err := url.ParseQuery(string(body)); token == "" && err == nil && strings.Contains(r.Header.Get("Content-Type"), "form") {
+		token = form.Get("access_token")
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
