@@ -193,9 +193,9 @@ func (f *follower) session(n byte, lives time.Duration) api.Revocation {
 	return api.Revocation{Session: caveat.SessionID{n}, At: now, Until: now.Add(lives), Reason: api.RevokedLogout}
 }
 
-// TestFeedReplay: events that come twice, late, in another order or in part
+// TestAttackFeedReplay: events that come twice, late, in another order or in part
 // make no difference to what is refused.
-func TestFeedReplay(t *testing.T) {
+func TestAttackFeedReplay(t *testing.T) {
 	t.Parallel()
 	f := follow(t)
 	now := f.clock.now()
@@ -345,10 +345,10 @@ func TestFeedGap(t *testing.T) {
 	}
 }
 
-// TestFeedSilence verifies bundles while nothing is heard: they are undecided
+// TestAttackFeedSilence verifies bundles while nothing is heard: they are undecided
 // from MaxSilence on, and before anything was heard, but what is known to be
 // revoked is refused.
-func TestFeedSilence(t *testing.T) {
+func TestAttackFeedSilence(t *testing.T) {
 	t.Parallel()
 	f := follow(t, func(c *FeedConfig) { c.MaxSilence = time.Minute })
 	w := newWorld(t, func(c *Config) { c.Revocations = f })

@@ -182,8 +182,8 @@ func TestFeedStream(t *testing.T) {
 	}
 }
 
-// TestFeedIsEachHomeserversOwn: a key opens one feed, and none opens none.
-func TestFeedIsEachHomeserversOwn(t *testing.T) {
+// TestAttackFeedForgery: a key opens one feed, and none opens none.
+func TestAttackFeedForgery(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, withStranger)
 	ours := w.following()
@@ -527,9 +527,9 @@ func TestFeedServerRestart(t *testing.T) {
 	}
 }
 
-// TestFeedLoss has the store replaced under a homeserver that follows: it is
+// TestAttackFeedLoss has the store replaced under a homeserver that follows: it is
 // told, and keeps what it knew.
-func TestFeedLoss(t *testing.T) {
+func TestAttackFeedLoss(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	var gaps atomic.Int64
