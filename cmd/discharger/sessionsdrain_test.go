@@ -1,0 +1,60 @@
+package main
+
+import (
+	"bufio"
+	"crypto/sha256"
+	"fmt"
+	"net/http"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/discharger/discharger/discharger/api"
+	"github.com/discharger/discharger/discharger/caveat"
+)
+
+// TestStreamsDoNotHoldUpShutdown has a homeserver follow the feed while the
+// service reloads and while it ends: the stream ends at once both times, so that
+// a key that was taken out is of no more use, and nobody waits.
+func TestStreamsDoNotHoldUpShutdown(t *testing.T) {
+	t.Parallel()
+	pair, err := caveat.GenerateKey(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const key = "an API key of the test"
+	p, client, _ := startService(t, fmt.Sprintf(
+		"shutdown_timeout: 1h\nhomeservers:\n  - name: example.org\n    public_key: %s\n    api_key_sha256: [%x]\n", pair.Public, sha256.Sum256([]byte(key))))
+	follow := func() *bufio.Scanner {
+		t.Helper()
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+client+api.PathRevocations, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set(api.HeaderAuthorization, api.AuthorizationPrefix+key)
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { resp.Body.Close() })
+		lines := bufio.NewScanner(resp.Body)
+		for lines.Scan() {
+			if strings.HasPrefix(lines.Text(), "event: "+api.EventCurrent) {
+				return lines
+			}
+		}
+		t.Fatalf("status %d, and the stream ended", resp.StatusCode)
+		return nil
+	}
+	for _, signal := range []syscall.Signal{syscall.SIGHUP, syscall.SIGTERM} {
+		lines := follow()
+		if err := p.cmd.Process.Signal(signal); err != nil {
+			t.Fatal(err)
+		}
+		for lines.Scan() { // to its end
+		}
+	}
+	if code, err := p.wait(); err != nil || code != 0 {
+		t.Errorf("exit code %d, %v\n%s", code, err, p.text())
+	}
+}
