@@ -73,13 +73,13 @@ func (l *ledger) apply(changes []discharger.Change) {
 func (l *ledger) step(next *byte) []discharger.JournalEntry {
 	l.now += time.Minute.Milliseconds()
 	ids := slices.SortedFunc(maps.Keys(l.sessions), func(a, b caveat.SessionID) int { return int(a[0]) - int(b[0]) })
-	kind := rapid.IntRange(0, 4).Draw(l.t, "step")
+	kind := rapid.SampledFrom([]int{4, 0, 3, 0, 2, 4, 0}).Draw(l.t, "step")
 	if len(ids) == 0 {
 		kind = 0
 	}
 	w := discharger.Write{User: ledgerUser, Revokes: true}
 	switch kind {
-	case 0, 1:
+	case 0:
 		*next++
 		l.sessions[caveat.SessionID{*next}] = discharger.Record{
 			Mode: caveat.ModeOpen, Created: l.now, LastUsed: l.now, UserGeneration: l.user.Generation, Device: "D",
@@ -119,53 +119,59 @@ func revokes(e discharger.JournalEntry, id caveat.SessionID, created int64) bool
 func TestReplayModel(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
-		var next byte
-		l := &ledger{t: t, now: 1_800_000_000_000, sessions: make(map[caveat.SessionID]discharger.Record)}
-		cut := l.clone()
-		var journal []discharger.JournalEntry
-		created := make(map[caveat.SessionID]int64)
-		born := func(l *ledger) {
-			for id, r := range l.sessions {
-				if created[id] == 0 && r.Ended == 0 {
-					created[id] = r.Created
-				}
-			}
-		}
-		for range rapid.IntRange(1, 12).Draw(t, "before") {
-			journal = append(journal, l.step(&next)...)
-			born(l)
-			if rapid.Bool().Draw(t, "replicated") {
-				cut = l.clone()
-			}
-		}
-		cut.now = l.now
-		for range rapid.IntRange(0, 6).Draw(t, "others") {
-			cut.step(&next)
-			born(cut)
-		}
-		after := cut.clone()
-		replay := func() int {
-			changes, err := discharger.Replay(journal, after.listing(), time.UnixMilli(after.now))
-			if err != nil {
-				t.Fatal(err)
-			}
-			after.apply(changes)
-			return len(changes)
-		}
-		replay()
-		for id := range created {
-			want := cut.alive(id)
-			for _, e := range journal {
-				want = want && !revokes(e, id, created[id])
-			}
-			if got := after.alive(id); got != want {
-				t.Errorf("session %d is alive: %v, want %v; it was: %v", id[0], got, want, cut.alive(id))
-			}
-		}
-		if n := replay(); n != 0 {
-			t.Errorf("replayed again, %d records change", n)
+		for range 10 {
+			testReplay(t)
 		}
 	})
+}
+
+func testReplay(t *rapid.T) {
+	var next byte
+	l := &ledger{t: t, now: 1_800_000_000_000, sessions: make(map[caveat.SessionID]discharger.Record)}
+	cut := l.clone()
+	var journal []discharger.JournalEntry
+	created := make(map[caveat.SessionID]int64)
+	born := func(l *ledger) {
+		for id, r := range l.sessions {
+			if created[id] == 0 && r.Ended == 0 {
+				created[id] = r.Created
+			}
+		}
+	}
+	for range rapid.IntRange(1, 12).Draw(t, "before") {
+		journal = append(journal, l.step(&next)...)
+		born(l)
+		if rapid.Bool().Draw(t, "replicated") {
+			cut = l.clone()
+		}
+	}
+	cut.now = l.now
+	for range rapid.IntRange(0, 6).Draw(t, "others") {
+		cut.step(&next)
+		born(cut)
+	}
+	after := cut.clone()
+	replay := func() int {
+		changes, err := discharger.Replay(journal, after.listing(), time.UnixMilli(after.now))
+		if err != nil {
+			t.Fatal(err)
+		}
+		after.apply(changes)
+		return len(changes)
+	}
+	replay()
+	for id := range created {
+		want := cut.alive(id)
+		for _, e := range journal {
+			want = want && !revokes(e, id, created[id])
+		}
+		if got := after.alive(id); got != want {
+			t.Errorf("session %d is alive: %v, want %v; it was: %v", id[0], got, want, cut.alive(id))
+		}
+	}
+	if n := replay(); n != 0 {
+		t.Errorf("replayed again, %d records change", n)
+	}
 }
 
 // TestReplayClocks tells sessions that began later from those that did not,

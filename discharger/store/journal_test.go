@@ -350,6 +350,38 @@ func TestJournalConnections(t *testing.T) {
 	}
 }
 
+// TestJournalSameServer has the server become a replica of one that has not
+// heard of a revocation, and a primary again, without a connection being
+// closed. Only looking shows that it is another one now.
+func TestJournalSameServer(t *testing.T) {
+	t.Parallel()
+	port, otherPort := freePort(t), freePort(t)
+	s := startRedis(t, "--port", port, "--bind", "127.53.7.1", "--repl-diskless-sync-delay", "0")
+	other := startRedis(t, "--port", otherPort, "--bind", "127.53.7.1", "--repl-diskless-sync-delay", "0", "--replicaof", "127.53.7.1", port)
+	f := newRedisFixture(t, s, func(c *store.RedisConfig) { c.Journal = openJournal(t, store.JournalConfig{}) })
+	u, id := someone(), newSession()
+	f.swap(t, true, u, discharger.Change{Session: id, New: live(t, 0)})
+	key := store.UserHash(tagKey, u)
+	redistest.Eventually(t, "the replica has the session", func() bool { return other.do(t, "hlen", key) != int64(0) })
+	other.do(t, "replicaof", "no", "one")
+	w := discharger.Write{User: u, Revokes: true, Changes: []discharger.Change{{Session: id, Old: live(t, 0), New: tombstone(t)}}}
+	if ok, err := f.Swap(t.Context(), w); !ok || err != nil {
+		t.Fatalf("revoke: %v, %v", ok, err)
+	}
+	s.do(t, "replicaof", "127.53.7.1", otherPort)
+	redistest.Eventually(t, "the server has what the other one has", func() bool {
+		return s.Info(t, "replication")["master_link_status"] == "up"
+	})
+	if err := f.Ready(t.Context()); err == nil {
+		t.Error("the store is ready at a replica")
+	}
+	s.do(t, "replicaof", "no", "one")
+	redistest.Eventually(t, "the revocation has been replayed", func() bool {
+		return f.Store.(*store.Redis).JournalStats().Replayed == 1 && f.Ready(t.Context()) == nil
+	})
+	f.expect(t, u, id, string(tombstone(t)), "")
+}
+
 // TestJournalRestart takes the process down before the server. The next one
 // with the same file makes up for it before it opens.
 func TestJournalRestart(t *testing.T) {
