@@ -155,7 +155,7 @@ func (g *Gateway) rejected(resp *http.Response, x *exchange) error {
 	}
 	o := order{Op: endSession, User: x.identity.User, Session: x.identity.Session}
 	g.endHere(ctx, o)
-	g.background.Go(func() { g.end(context.WithoutCancel(ctx), o) })
+	g.later(func() { g.end(context.WithoutCancel(ctx), o) })
 	return nil
 }
 

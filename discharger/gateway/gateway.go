@@ -103,8 +103,11 @@ type Gateway struct {
 	seen       *seenReports
 	cancel     context.CancelFunc // of what goes on in the background
 	background sync.WaitGroup
-	woken      chan struct{} // there is something to settle
-	ordering   sync.Mutex    // held while a kept order is told
+	closing    sync.Mutex
+	closed     bool
+	idle       []*http.Transport // whose connections end with the gateway
+	woken      chan struct{}     // there is something to settle
+	ordering   sync.Mutex        // held while a kept order is told
 }
 
 // openedToken is a homeserver's token that was unsealed.
@@ -183,10 +186,12 @@ func newGateway(cfg Config) (*Gateway, error) {
 // connect makes what asks the service and what passes on to the homeserver.
 func (g *Gateway) connect() (err error) {
 	cfg := &g.cfg
+	toService, toUpstream := newTransport(), newTransport()
+	g.idle = []*http.Transport{toService, toUpstream}
 	ac := api.Config{
 		URL: cfg.Service, Location: location, APIKey: cfg.APIKey, UserAgent: "discharger-gateway",
 		Timeout: 5 * time.Second, Patience: 3 * time.Second, Clock: cfg.Clock, Rand: cfg.Rand, Jitter: cfg.Jitter,
-		HTTPClient: &http.Client{Transport: newTransport()},
+		HTTPClient: &http.Client{Transport: toService},
 	}
 	if g.client, err = api.New(ac); err != nil {
 		return err
@@ -203,7 +208,7 @@ func (g *Gateway) connect() (err error) {
 	g.dead = newRecent[caveat.SessionID, bool](cfg.CacheSize)
 	g.owners = newRecent[[sha256.Size]byte, owner](cfg.CacheSize)
 	g.canonical = newRecent[string, struct{}](cfg.CacheSize)
-	g.proxy = g.newProxy()
+	g.proxy = g.newProxy(toUpstream)
 	g.seen = newSeenReports(g)
 	g.woken, g.gap = make(chan struct{}, 1), make(chan struct{}, 1)
 	if g.feed, err = g.newFeed(); err != nil {

@@ -12,12 +12,12 @@ import (
 // newProxy makes what passes requests on. Paths and queries go out as they came
 // in, byte by byte: signatures between servers cover them, and homeservers
 // differ in how they read them.
-func (g *Gateway) newProxy() *httputil.ReverseProxy {
+func (g *Gateway) newProxy(transport http.RoundTripper) *httputil.ReverseProxy {
 	return &httputil.ReverseProxy{
 		Rewrite:        g.rewrite,
 		ModifyResponse: g.answered,
 		ErrorHandler:   g.unanswered,
-		Transport:      newTransport(),
+		Transport:      transport,
 		FlushInterval:  -1, // at once: an answer may come in pieces, minutes apart
 		BufferPool:     &buffers{},
 		ErrorLog:       slog.NewLogLogger(g.cfg.Log.Handler(), slog.LevelDebug),

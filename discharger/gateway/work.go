@@ -27,11 +27,29 @@ func (g *Gateway) start() {
 	}
 }
 
+// later does something beside requests, or at once if the gateway is closing.
+func (g *Gateway) later(f func()) {
+	g.closing.Lock()
+	defer g.closing.Unlock()
+	if g.closed {
+		f()
+		return
+	}
+	g.background.Go(f)
+}
+
 // Close ends what goes on beside requests, reports what was seen in use until
-// then, and closes the file. Requests have to be over.
+// then, and closes the file. Requests should be over; what those that are not
+// would write down is only logged.
 func (g *Gateway) Close() error {
+	g.closing.Lock()
+	g.closed = true
+	g.closing.Unlock()
 	g.cancel()
 	g.background.Wait()
+	for _, c := range g.idle {
+		c.CloseIdleConnections()
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), orderPatience)
 	defer cancel()
 	g.seen.flush(ctx)
