@@ -355,3 +355,23 @@ func mustDo(t testing.TB, err error) {
 		t.Fatal(err)
 	}
 }
+
+// TestCaveatAloneShowsNothing: whoever has only the caveat of a rotating session
+// learns nothing of it, and so sets nothing off either.
+func TestCaveatAloneShowsNothing(t *testing.T) {
+	t.Parallel()
+	w, u := newUnfedWorld(t)
+	l := w.login(caveat.ModeRotate)
+	tok := l.must().RefreshToken
+	u.broken = true
+	if err := l.logout(discharger.ScopeSession, token(tok)); !errors.Is(err, discharger.ErrUnavailable) {
+		t.Fatalf("without a feed: %v", err)
+	}
+	w.later(time.Second)
+	l.refused(discharger.ReasonTokenRequired)
+	u.broken = false
+	l.refused(discharger.ReasonTokenRequired)
+	w.said(0)
+	l.refused(discharger.ReasonSessionEnded, token(tok))
+	w.said(0, l.ended(api.RevokedEarlier))
+}

@@ -213,8 +213,12 @@ func (s *Service) store(ctx context.Context, a *attempt, r *Ruling, st State, v 
 		}
 		ed.revoked = s.again(a, st, causeOf(a, r))
 	}
-	if len(ed.changes) == 0 {
+	switch {
+	case len(ed.changes) > 0:
+	case r.Reason == ReasonSessionEnded:
 		return true, s.announce(ctx, a.user.Homeserver, s.again(a, st, causeOf(a, r)))
+	default: // whoever is told nothing of the session must not see it in how long it takes
+		return true, nil
 	}
 	ok, err := s.swap(ctx, a, ed)
 	if err != nil && r.Touch {
