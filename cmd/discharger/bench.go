@@ -45,7 +45,10 @@ are due at random times, and their latency counts from then.
   echo     an echo handler with a constant answer
   nethttp  a net/http handler with a constant answer
   bbolt    the same, which puts a record into a bbolt file first
-  reverseproxy   httputil.ReverseProxy, for the workload gateway`,
+  reverseproxy   httputil.ReverseProxy, for the workload gateway
+  fosite   the refresh grant of the library fosite on its store in memory, for the
+           workload rotate; it is a program of its own, which is built with
+           go build -C cmd/discharger/bench/fosite -o fosite .`,
 		setup: func(t *terminal, f *flag.FlagSet) action {
 			b := benchRun{t: t}
 			b.declare(f)
@@ -79,11 +82,16 @@ func (b *benchRun) declare(f *flag.FlagSet) {
 	f.StringVar(&b.cfg.URL, "service", "", "`URL` of a service that runs already; --key is a homeserver's that it knows")
 	f.StringVar(&b.cfg.Admin, "admin", "", "`URL` where that service has its metrics; without, its costs are not known")
 	b.keyFlag(f)
+	fositeFlag(f, &b.cfg.Fosite)
 	f.BoolVar(&b.json, "json", false, "write JSON")
 }
 
 func (b *benchRun) keyFlag(f *flag.FlagSet) {
 	f.StringVar(&b.key, "key", "", "key `file` of the homeserver")
+}
+
+func fositeFlag(f *flag.FlagSet, program *string) {
+	f.StringVar(program, "fosite", "", "program `file` of the reference fosite")
 }
 
 func (b *benchRun) run(ctx context.Context) (err error) {
@@ -114,6 +122,9 @@ func (b *benchRun) complete() (err error) {
 			return usagef("bench: --compare is some of %s", words(bench.References()))
 		}
 		b.cfg.Compare = append(b.cfg.Compare, kind)
+	}
+	if slices.Contains(b.cfg.Compare, reference.Fosite) != (b.cfg.Fosite != "") {
+		return usagef("bench: --compare fosite and --fosite need each other; %s", bench.HowToFosite)
 	}
 	if b.cfg.Load.Connections < 1 || b.cfg.Rounds < 1 || b.cfg.Sessions < 1 || b.cfg.PerUser < 1 {
 		return usagef("bench: --connections, --rounds, --sessions and --per-user are 1 or more")

@@ -38,7 +38,7 @@ func Workloads() []Workload { return []Workload{Open, Rotate, Held, Logout, Mix,
 
 // References lists what a run can be compared with.
 func References() []reference.Kind {
-	return []reference.Kind{reference.Bakery, reference.Echo, reference.NetHTTP, reference.Bbolt, reference.ReverseProxy}
+	return []reference.Kind{reference.Bakery, reference.Echo, reference.NetHTTP, reference.Bbolt, reference.ReverseProxy, reference.Fosite}
 }
 
 // Config is one run. Program is required; the zero value of the rest is the
@@ -49,10 +49,11 @@ type Config struct {
 	Store    Store    // of a service of our own; empty: Bolt
 	Procs    int      // processors that what is measured may use; 0: all
 	Compare  []reference.Kind
-	Load     Load // Connections 0: 64; For 0: 3 s
-	Rounds   int  // 0: 3
-	Sessions int  // 0: 1000
-	PerUser  int  // sessions of each user; 0: 3
+	Fosite   string // file of the program in the directory fosite, to compare with it
+	Load     Load   // Connections 0: 64; For 0: 3 s
+	Rounds   int    // 0: 3
+	Sessions int    // 0: 1000
+	PerUser  int    // sessions of each user; 0: 3
 
 	// URL is where a service runs already; empty: one is started. Admin is
 	// where its metrics are, and Keys are those of a homeserver that it knows.
@@ -85,8 +86,11 @@ func (c *Config) complete() error {
 		return errors.New("a service that runs already needs the keys of a homeserver that it knows")
 	}
 	for _, kind := range c.Compare {
-		if !slices.Contains(References(), kind) {
+		switch {
+		case !slices.Contains(References(), kind):
 			return fmt.Errorf("there is no reference %q", kind)
+		case kind == reference.Fosite && c.Fosite == "":
+			return fmt.Errorf("which program is %s? %s", kind, HowToFosite)
 		}
 	}
 	return nil
@@ -219,9 +223,14 @@ func address(text string) (string, error) {
 	return u.Host, nil
 }
 
+// share is how many sessions each connection has.
+func (r *run) share() int {
+	return (r.cfg.Sessions + r.cfg.Load.Connections - 1) / r.cfg.Load.Connections
+}
+
 // player makes what goes over each connection.
 func (r *run) player(l *logins, w Workload) func(i int) (player, error) {
-	share := (r.cfg.Sessions + r.cfg.Load.Connections - 1) / r.cfg.Load.Connections
+	share := r.share()
 	return func(i int) (player, error) {
 		switch w {
 		case Rotate:
@@ -242,6 +251,9 @@ func (r *run) player(l *logins, w Workload) func(i int) (player, error) {
 func (r *run) prepareReference(ctx context.Context, kind reference.Kind, addr string, l *logins) error {
 	if kind == reference.ReverseProxy {
 		return fmt.Errorf("only the workload %s is compared with %s", Gateway, kind)
+	}
+	if kind == reference.Fosite {
+		return r.prepareFosite(ctx)
 	}
 	spec := reference.Spec{Kind: kind}
 	if kind != reference.Bakery {

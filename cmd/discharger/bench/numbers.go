@@ -40,6 +40,7 @@ type NumbersConfig struct {
 	Program  []string
 	For      time.Duration // of a round; 0: 2 s
 	Rounds   int           // 0: 5; latency is measured in at least twice as many
+	Fosite   string        // as in [Config]; "": that number is not measured
 	Sessions int           // to measure the memory of one with; 0: 30 000
 	Progress io.Writer     // nil: nowhere
 }
@@ -73,25 +74,37 @@ func compared(ctx context.Context, cfg NumbersConfig, w Workload, ref reference.
 	l.For = cfg.For
 	return Run(ctx, Config{
 		Program: cfg.Program, Workload: w, Store: Redis, Procs: 1, Compare: []reference.Kind{ref},
-		Load: l, Rounds: rounds, Progress: cfg.Progress,
+		Fosite: cfg.Fosite, Load: l, Rounds: rounds, Progress: cfg.Progress,
 	})
 }
 
 func throughput(ctx context.Context, cfg NumbersConfig) (found []Number, err error) {
 	for _, row := range []struct {
-		workload Workload
-		least    float64
-	}{{Open, 4.5}, {Rotate, 3}} {
-		r, err := compared(ctx, cfg, row.workload, reference.Bakery, Load{}, cfg.Rounds)
+		workload  Workload
+		kind      reference.Kind
+		reference string
+		least     float64
+	}{
+		{Open, reference.Bakery, "the bakery's discharger, open", 4.5},
+		{Rotate, reference.Bakery, "the bakery's discharger, open", 3},
+		{Rotate, reference.Fosite, "fosite's refresh grant on its store in memory", 2.5},
+	} {
+		n := Number{
+			What:      fmt.Sprintf("%s with Redis: throughput per core, 64 connections", row.workload),
+			Reference: row.reference, AtLeast: row.least, Unit: "×",
+		}
+		if row.kind == reference.Fosite && cfg.Fosite == "" {
+			n.Note = "not measured: " + HowToFosite
+			found = append(found, n)
+			continue
+		}
+		r, err := compared(ctx, cfg, row.workload, row.kind, Load{}, cfg.Rounds)
 		if err != nil {
 			return nil, err
 		}
 		ours, theirs := &r.Subjects[0].Middle, &r.Subjects[1].Middle
-		found = append(found, Number{
-			What:      fmt.Sprintf("%s with Redis: throughput per core, 64 connections", row.workload),
-			Reference: "the bakery's discharger, open", AtLeast: row.least, Unit: "×", Found: r.ratio(ofCore),
-			Note: fmt.Sprintf("%.0f and %.0f a second", perCore(ours), perCore(theirs)),
-		})
+		n.Found, n.Note = r.ratio(ofCore), fmt.Sprintf("%.0f and %.0f a second", perCore(ours), perCore(theirs))
+		found = append(found, n)
 	}
 	return found, nil
 }
@@ -161,8 +174,11 @@ func (n *Numbers) WriteText(w io.Writer) error {
 	fmt.Fprintf(w, "%s; load average %s before, %s after\n\n", n.Machine, n.Busy[0], n.Busy[1])
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	for _, x := range n.Numbers {
-		verdict := "holds"
-		if !x.Holds() {
+		verdict, found := "holds", x.Found.String()
+		switch {
+		case x.Found == (Spread{}):
+			verdict, found = "is not known", "-"
+		case !x.Holds():
 			verdict = "does not hold"
 		}
 		bound := fmt.Sprintf("≤ %.3g %s", x.AtMost, x.Unit)
@@ -172,7 +188,7 @@ func (n *Numbers) WriteText(w io.Writer) error {
 		case x.AtLeast > 0:
 			bound = fmt.Sprintf("≥ %.3g %s", x.AtLeast, x.Unit)
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\n", x.What, bound, x.Found, verdict)
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\n", x.What, bound, found, verdict)
 		against := ""
 		if x.Reference != "" {
 			against = "against " + x.Reference

@@ -2,7 +2,6 @@ package bench
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net/http"
@@ -74,12 +73,10 @@ func (r *refreshing) answered(status int, body []byte) error {
 
 // advance takes the new refresh token from an answer.
 func (s *login) advance(body []byte) error {
-	_, rest, ok := bytes.Cut(body, []byte(`"RefreshToken":"`))
-	token, _, ended := bytes.Cut(rest, []byte(`"`))
-	if !ok || !ended {
-		return errors.New("no refresh token in the answer")
+	if err := replace(&s.token, body, `"RefreshToken":"`); err != nil {
+		return err
 	}
-	if s.token = string(token); s.first == "" {
+	if s.first == "" {
 		s.first = s.token
 	}
 	s.tries++

@@ -20,8 +20,12 @@ type referenceServer struct {
 }
 
 func startReference(ctx context.Context, program []string, procs int, spec reference.Spec) (*referenceServer, error) {
-	args := append(program[1:len(program):len(program)], "bench", "reference")
-	cmd := exec.Command(program[0], args...)
+	return startOther(ctx, append(program[:len(program):len(program)], "bench", "reference"), procs, spec)
+}
+
+// startOther starts a reference that is a program with arguments of its own.
+func startOther(ctx context.Context, command []string, procs int, spec reference.Spec) (*referenceServer, error) {
+	cmd := exec.Command(command[0], command[1:]...)
 	cmd.Env = environ(procs)
 	stdin, err := cmd.StdinPipe()
 	if err != nil {

@@ -7,6 +7,7 @@
 //	bbolt     net/http, which puts a record into a bbolt file before it answers
 //
 //	reverseproxy  httputil.ReverseProxy, with connections enough to what is behind it
+//	fosite        not here: the refresh grant of the library fosite, in a module of its own beside bench
 //	homeserver    not compared: nethttp, where whoever asks is logged in
 //
 // They run in a process of their own. What one is to do comes as JSON on its
@@ -44,6 +45,7 @@ const (
 	Bbolt   Kind = "bbolt"
 
 	ReverseProxy Kind = "reverseproxy"
+	Fosite       Kind = "fosite"
 	Homeserver   Kind = "homeserver"
 )
 
