@@ -240,7 +240,7 @@ func (r *run) player(l *logins, w Workload) func(i int) (player, error) {
 		case Logout:
 			return &leaving{logins: l}, nil
 		case Mix:
-			return l.newDay(share, uint64(i))
+			return l.newDay(share, uint64(i)), nil
 		}
 		return l.again(share, caveat.ModeOpen)
 	}

@@ -125,20 +125,14 @@ const (
 	reusesInThousand  = 1
 )
 
-// newDay makes sessions of all modes: six held, three rotating and one open in
-// ten.
-func (l *logins) newDay(sessions int, seed uint64) (*day, error) {
-	d := &day{logins: l, sessions: make([]*login, sessions), random: rand.New(rand.NewPCG(seed, 2))}
-	for i := range d.sessions {
-		if err := d.replace(i); err != nil {
-			return nil, err
-		}
-	}
-	return d, nil
+// newDay plays sessions of all modes: six held, three rotating and one open in
+// ten. Each is minted when it is used for the first time.
+func (l *logins) newDay(sessions int, seed uint64) *day {
+	return &day{logins: l, sessions: make([]*login, sessions), random: rand.New(rand.NewPCG(seed, 2))}
 }
 
-// replace puts a new session in a place.
-func (d *day) replace(i int) (err error) {
+// begin logs in at a place.
+func (d *day) begin(i int) (err error) {
 	mode := caveat.ModeHeld
 	switch i % 10 {
 	case 1, 4, 7:
@@ -152,6 +146,11 @@ func (d *day) replace(i int) (err error) {
 
 func (d *day) next(b []byte) ([]byte, kind, error) {
 	d.at, d.kind = d.random.IntN(len(d.sessions)), kindDischarge
+	if d.sessions[d.at] == nil {
+		if err := d.begin(d.at); err != nil {
+			return nil, kindActivate, err
+		}
+	}
 	s := d.sessions[d.at]
 	if s.tries == 0 {
 		d.kind = kindActivate
@@ -175,12 +174,14 @@ func (d *day) answered(status int, body []byte) error {
 		if err := expect(http.StatusOK, status, body); err != nil {
 			return err
 		}
-		return d.replace(d.at)
+		d.sessions[d.at] = nil
+		return nil
 	case kindReuse:
 		if err := expect(http.StatusUnauthorized, status, body); err != nil {
 			return err
 		}
-		return d.replace(d.at)
+		d.sessions[d.at] = nil
+		return nil
 	}
 	if err := expect(http.StatusOK, status, body); err != nil {
 		return err

@@ -120,10 +120,7 @@ func (s *soaker) run(ctx context.Context) (err error) {
 	go schedule(ctx, due, start, stop, s.cfg.Rate)
 	var wg sync.WaitGroup
 	for i := range soakConnections {
-		day, err := l.newDay((s.cfg.Sessions+soakConnections-1)/soakConnections, uint64(i))
-		if err != nil {
-			return err
-		}
+		day := l.newDay((s.cfg.Sessions+soakConnections-1)/soakConnections, uint64(i))
 		wg.Go(func() {
 			if err := s.live(ctx, day, due); err != nil {
 				cancel(err)
