@@ -78,13 +78,20 @@ func (s *Session) fly(ctx context.Context, f *flight, r Request) {
 	}
 	now := s.client.cfg.Clock()
 	lifetime := max(0, grant.Expires.Sub(now))
-	ahead := time.Duration((0.4 - 0.2*s.client.cfg.Jitter()) * float64(lifetime))
+	ahead := refreshAhead(lifetime, s.client.cfg.Jitter())
 	s.land(f, &current{
 		grant:     grant,
 		bundle:    bundle,
 		refreshAt: now.Add(max(lifetime-ahead, shortest)),
 		goodUntil: now.Add(max(lifetime-min(lifetime/10, 5*time.Second), shortest)),
 	}, nil)
+}
+
+// refreshAhead is how long before its end a discharge is refreshed. It differs
+// widely, so that clients who all got one when the service was back do not all
+// come again at the same time.
+func refreshAhead(lifetime time.Duration, jitter float64) time.Duration {
+	return time.Duration((0.5 - 0.3*jitter) * float64(lifetime))
 }
 
 // shortest is how long a discharge is handed out at least. Where clocks

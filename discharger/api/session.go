@@ -30,7 +30,7 @@ type SessionConfig struct {
 
 // Session keeps one access macaroon discharged. It may be used concurrently.
 //
-// A discharge is refreshed when 60 to 80 % of its lifetime are over, by the
+// A discharge is refreshed when 50 to 80 % of its lifetime are over, by the
 // first call after that or by [Session.Run], while the old one is still handed
 // out. However short it lives, it is handed out for a second. However many ask,
 // there is one refresh at a time, and it does not end with the call that set it

@@ -19,8 +19,9 @@ import (
 // clients know nothing of them.
 //
 // A discharge is fetched once for everybody who waits for it, and again ahead of
-// need when a request comes after two thirds of its life. As long as it has not
-// run out it is used, whatever happens to the service.
+// need when a request comes after 60 to 90 % of its life: those who all got one
+// when the service was back do not all come again at the same time. As long as
+// it has not run out it is used, whatever happens to the service.
 type heldSessions struct {
 	g        *Gateway
 	sessions *recent[caveat.SessionID, *heldSession]
@@ -183,7 +184,7 @@ func (h *heldSessions) keep(grant api.Grant) *discharged {
 	return &discharged{
 		grant:   grant,
 		since:   now,
-		refresh: now.Add(time.Duration((0.6 + 0.15*h.g.cfg.Jitter()) * float64(life))),
+		refresh: now.Add(time.Duration((0.6 + 0.3*h.g.cfg.Jitter()) * float64(life))),
 		until:   grant.Expires.Add(-margin(life)),
 	}
 }

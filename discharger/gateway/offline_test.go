@@ -85,7 +85,7 @@ func TestOneFetchPerLifetime(t *testing.T) {
 		all.Wait()
 		w.forward(testTTL / steps)
 	}
-	// Ahead of need means at two thirds: three fetches in two lifetimes.
+	// Ahead of need means after three quarters here: four fetches in three lifetimes.
 	if n := w.asked.Load() - start; n < lifetimes || n > lifetimes*3/2+1 {
 		t.Errorf("%d fetches in %d lifetimes", n, lifetimes)
 	}
