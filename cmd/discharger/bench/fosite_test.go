@@ -1,6 +1,9 @@
 package bench
 
 import (
+	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 )
@@ -34,5 +37,39 @@ func TestGranted(t *testing.T) {
 		if (err == nil) != (c.err == "") || err != nil && !strings.Contains(err.Error(), c.err) {
 			t.Errorf("%s: error %v, want %q", c.body, err, c.err)
 		}
+	}
+}
+
+// TestRotates tells a server that takes a refresh token once from others.
+func TestRotates(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name  string
+		again int // the status of an answer to a token that was used
+		news  int // how often there is a new token
+		err   string
+	}{
+		{"once", http.StatusBadRequest, 3, ""},
+		{"for ever", http.StatusOK, 3, "status 200 instead of 400"},
+		{"broken", http.StatusInternalServerError, 3, "status 500 instead of 400"},
+		{"not replaced", http.StatusBadRequest, 2, "not a new one"},
+	} {
+		given, used := 0, make(map[string]bool)
+		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			token := r.PostFormValue("refresh_token")
+			if used[token] {
+				w.WriteHeader(c.again)
+			}
+			if given < c.news {
+				given++
+				used[token] = token != ""
+			}
+			fmt.Fprintf(w, `{"refresh_token":"%d"}`, given)
+		}))
+		err := rotates(t.Context(), strings.TrimPrefix(server.URL, "http://"))
+		if (err == nil) != (c.err == "") || err != nil && !strings.Contains(err.Error(), c.err) {
+			t.Errorf("%s: error %v, want %q", c.name, err, c.err)
+		}
+		server.Close()
 	}
 }
