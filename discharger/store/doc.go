@@ -34,9 +34,15 @@
 // run id and replication id, which are looked at on every new connection before
 // anything else, and every second.
 //
-// What is left: a process that was not told of a revocation by the feed or by a
-// client lets the session in until the one that was has replayed it, a second
-// or so. A primary that is cut off from the others and from Sentinel answers
+// Processes with a journal tell each other what they have revoked, by a stream
+// in Redis, before it is acknowledged; each writes what it hears to its own
+// journal, and replays that too.
+//
+// What is left: a revocation reaches the others a moment after it was
+// acknowledged. If the primary dies within that moment, only the process that
+// was told of it by the feed or by a client has it, and another one lets the
+// session in until that has replayed it, a second or so. The stream keeps the
+// last 100 000 entries, and who comes later than that misses the rest. A primary that is cut off from the others and from Sentinel answers
 // those who still reach it, until it is told; min-replicas-to-write bounds what
 // it takes. A journal whose disk is lost is lost.
 //
@@ -84,5 +90,6 @@
 // Who can write to the store can bring revoked sessions back and end others,
 // but cannot mint a discharge: no keys are kept here. Who can read it sees the
 // records. In Redis, names of homeservers and users appear only as keyed
-// hashes; in a bbolt file they are in the clear.
+// hashes, and in what processes tell each other, sealed with a key that is made
+// from the tag key; in a bbolt file and in a journal they are in the clear.
 package store

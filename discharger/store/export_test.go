@@ -118,3 +118,11 @@ func BreakJournal(j *Journal) {
 		panic(err)
 	}
 }
+
+// PeersKey is the key of what processes tell each other.
+func PeersKey(key caveat.Secret) string { return newLayout(key).peers }
+
+// Tell tells other processes of what was never revoked in the store.
+func (r *Redis) Tell(ctx context.Context, entries ...discharger.JournalEntry) error {
+	return r.peers.tell(ctx, entries)
+}

@@ -57,8 +57,9 @@ type RedisConfig struct {
 	// than a few concurrent callers travel together.
 	Unpipelined bool
 
-	// Journal takes what this process revokes, before it is acknowledged; nil
-	// leaves undone what a failover undoes. It is the caller's to close, after
+	// Journal takes what this process revokes, before it is acknowledged, and
+	// what other processes with one tell it that they have revoked; nil leaves
+	// undone what a failover undoes. It is the caller's to close, after
 	// the store. The Redis user must be allowed INFO and ROLE.
 	Journal *Journal
 
@@ -84,6 +85,7 @@ type Redis struct {
 	links   *links    // of client
 	waiting *client   // for events
 	guard   *guardian // nil: there is no journal
+	peers   *peers    // nil: likewise
 	layout  *layout
 	cache   homeserverCache
 
@@ -131,6 +133,10 @@ func (r *Redis) guarded() error {
 	second := &Redis{cfg: cfg, layout: r.layout}
 	r.guard = &guardian{journal: r.cfg.Journal, store: second, alarm: make(chan struct{}, 1)}
 	r.guard.shut.Store(true)
+	var err error
+	if r.peers, err = newPeers(r); err != nil {
+		return err
+	}
 	return second.connect()
 }
 

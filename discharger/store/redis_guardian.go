@@ -18,7 +18,8 @@ import (
 // Replicas confirm nothing before a primary answers, so a failover can take
 // back what was acknowledged: a client's next refresh sorts that out, but a
 // session that was logged out lives again. Therefore a process with a journal
-// uses a primary only while it knows that all it has revoked is there. A
+// uses a primary only while it knows that all it has revoked is there, and all
+// that others have told it of. A
 // primary that it does not know shuts the store for this process, whether it
 // is met on a new connection, before that is used for anything else, or by the
 // check that is made every second. The journal is then replayed, on connections
@@ -149,6 +150,7 @@ func (g *guardian) start(ctx context.Context, main *Redis) error {
 	watch, stop := context.WithCancel(context.Background())
 	g.stop = stop
 	g.done.Go(func() { g.watch(watch) })
+	g.done.Go(func() { main.peers.follow(watch) })
 	return nil
 }
 
@@ -232,8 +234,6 @@ func (g *guardian) replay(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	g.store.id.Store(g.main.id.Load())
-	g.store.lost.Store(false)
 	changed, err := g.replayAll(ctx, entries)
 	if errors.Is(err, discharger.ErrStoreLost) {
 		g.main.lost.Store(true)

@@ -22,6 +22,7 @@ import (
 //	ds{bb}lost:tag        string  until when it matters that some went before their time
 //	ds{bb}store:tag       string  the store's identity, once for each bb
 //	ds{bb}new:tag         hash    how far the identity has been written, for the first bb
+//	ds{bb}peers:tag       stream  what processes with a journal have revoked, sealed, for the first bb
 //
 // A user's hash and the identity that tells whether it was lost have the same
 // hash tag: they are on one node of a cluster and get lost together. The names
@@ -56,6 +57,7 @@ type layout struct {
 	names   [buckets]string
 	storeID [buckets]string // keys of the identity
 	newID   string          // key of its making
+	peers   string          // key of what processes tell each other
 	macs    sync.Pool       // of hash.Hash
 }
 
@@ -67,6 +69,7 @@ func newLayout(key caveat.Secret) *layout {
 		l.storeID[i] = "ds{" + name + "}store:" + tag
 	}
 	l.newID = "ds{" + l.names[0] + "}new:" + tag
+	l.peers = "ds{" + l.names[0] + "}peers:" + tag
 	return l
 }
 
@@ -91,6 +94,11 @@ func (l *layout) feed(homeserver string) (key, lost, storeID string) {
 }
 
 func (l *layout) tag(kind byte, a, b string) (bucket int, tag string) {
+	sum := l.mac(kind, a, b)
+	return int(sum[16]), base64.RawURLEncoding.EncodeToString(sum[:16])
+}
+
+func (l *layout) mac(kind byte, a, b string) [sha256.Size]byte {
 	mac := l.macs.Get().(hash.Hash)
 	defer l.macs.Put(mac)
 	mac.Reset()
@@ -99,8 +107,7 @@ func (l *layout) tag(kind byte, a, b string) (bucket int, tag string) {
 	buf = binary.BigEndian.AppendUint16(buf, uint16(len(a)))
 	buf = append(append(buf, a...), b...)
 	mac.Write(buf)
-	sum := mac.Sum(buf[:0])
-	return int(sum[16]), base64.RawURLEncoding.EncodeToString(sum[:16])
+	return [sha256.Size]byte(mac.Sum(buf[:0]))
 }
 
 // bucketNames finds for each 256th of a cluster's slots the first name, in

@@ -1,9 +1,11 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -13,6 +15,8 @@ import (
 // replayAll makes the store show what entries say, and returns how many
 // records had to be changed.
 func (g *guardian) replayAll(ctx context.Context, entries []discharger.JournalEntry) (int, error) {
+	g.store.id.Store(g.main.id.Load())
+	g.store.lost.Store(false)
 	homeservers := make(map[string][]discharger.JournalEntry)
 	users := make(map[discharger.UserKey][]discharger.JournalEntry)
 	for _, e := range entries {
@@ -38,6 +42,8 @@ func (g *guardian) replayAll(ctx context.Context, entries []discharger.JournalEn
 	}
 	room := make(chan struct{}, replayers)
 	for u, some := range users {
+		// What others revoked may have come later than what happened after it.
+		slices.SortStableFunc(some, func(a, b discharger.JournalEntry) int { return cmp.Compare(a.At, b.At) })
 		room <- struct{}{}
 		wg.Go(func() {
 			defer func() { <-room }()
@@ -101,7 +107,8 @@ func (g *guardian) replayHomeserver(ctx context.Context, name string, entries []
 
 // revoke makes a revocation: with a journal, it is written there first, then
 // to the store, and if that says it did not happen, taken out of the journal
-// again. What is no revocation has no entries.
+// again; if it did, other processes are told. What is no revocation has no
+// entries.
 func (r *Redis) revoke(ctx context.Context, of func() ([]discharger.JournalEntry, error), make func() (bool, error)) (bool, error) {
 	if r.guard == nil {
 		return make()
@@ -123,6 +130,11 @@ func (r *Redis) revoke(ctx context.Context, of func() ([]discharger.JournalEntry
 	done, err := make()
 	if err != nil {
 		return done, err
+	}
+	if done {
+		if err := r.peers.tell(ctx, n.entries); err != nil {
+			return false, err
+		}
 	}
 	if err := r.cfg.Journal.settle(ctx, n, done); err != nil {
 		return false, err

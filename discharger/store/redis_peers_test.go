@@ -1,0 +1,198 @@
+package store_test
+
+import (
+	"errors"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/discharger/discharger/discharger"
+	"github.com/discharger/discharger/discharger/store"
+	"github.com/discharger/discharger/discharger/store/redistest"
+)
+
+// A peer is a process with a journal.
+type peer struct {
+	*store.Redis
+	journal *store.Journal
+	log     logBuffer
+}
+
+func openPeer(t testing.TB, cfg store.RedisConfig, path string) *peer {
+	t.Helper()
+	p := &peer{journal: openJournal(t, store.JournalConfig{Path: path})}
+	cfg.Journal, cfg.Log = p.journal, p.log.logger()
+	p.Redis = openRedis(t, cfg)
+	return p
+}
+
+// end ends the process. What the clean-up closes again is closed.
+func (p *peer) end(t testing.TB) {
+	t.Helper()
+	if err := p.Redis.Close(); err != nil {
+		t.Fatal(err)
+	}
+	store.BreakJournal(p.journal)
+}
+
+// revoked makes a session and revokes it.
+func (p *peer) revoked(t testing.TB) (discharger.UserKey, discharger.JournalEntry) {
+	t.Helper()
+	f := &fixture{Store: p.Redis}
+	u, id := someone(), newSession()
+	f.swap(t, true, u, discharger.Change{Session: id, New: live(t, 0)})
+	w := discharger.Write{User: u, Revokes: true, Changes: []discharger.Change{{Session: id, Old: live(t, 0), New: tombstone(t)}}}
+	if ok, err := p.Swap(t.Context(), w); !ok || err != nil {
+		t.Fatalf("revoke: %v, %v", ok, err)
+	}
+	entries, err := discharger.JournalOf(w)
+	if err != nil || len(entries) != 1 {
+		t.Fatalf("the journal of a revocation is %v, %v", entries, err)
+	}
+	return u, entries[0]
+}
+
+func (p *peer) hears(t testing.TB, e discharger.JournalEntry) {
+	t.Helper()
+	redistest.Eventually(t, "the other process hears of a revocation", func() bool {
+		return slices.Contains(all(t, p.journal), e)
+	})
+}
+
+// TestPeers has what one process revokes in the other's journal, once, also
+// after that has been started again.
+func TestPeers(t *testing.T) {
+	t.Parallel()
+	cfg := startRedis(t).config()
+	path := filepath.Join(t.TempDir(), "journal.db")
+	a, b := openPeer(t, cfg, ""), openPeer(t, cfg, path)
+	_, first := a.revoked(t)
+	b.hears(t, first)
+	b.end(t)
+	_, second := a.revoked(t)
+	b = openPeer(t, cfg, path)
+	_, third := b.revoked(t)
+	_, fourth := a.revoked(t)
+	b.hears(t, fourth)
+	a.hears(t, third)
+	for what, got := range map[string][]discharger.JournalEntry{"one": all(t, a.journal), "the other": all(t, b.journal)} {
+		if len(got) != 4 || !slices.Contains(got, first) || !slices.Contains(got, second) {
+			t.Errorf("the journal of %s has %+v", what, got)
+		}
+	}
+	c := openPeer(t, cfg, "") // late, but not too late
+	c.hears(t, fourth)
+	if got := all(t, c.journal); len(got) != 4 {
+		t.Errorf("the journal of a third has %+v", got)
+	}
+}
+
+// TestPeersRubbish puts into the stream what no process has written.
+func TestPeersRubbish(t *testing.T) {
+	t.Parallel()
+	s := startRedis(t)
+	a, b := openPeer(t, s.config(), ""), openPeer(t, s.config(), "")
+	_, first := a.revoked(t)
+	b.hears(t, first)
+	key := store.PeersKey(tagKey)
+	raw, err := s.raw.XRange(t.Context(), key, "-", "+").Result()
+	if err != nil || len(raw) != 1 {
+		t.Fatalf("the stream has %v, %v", raw, err)
+	}
+	process, sealed := raw[0].Values["p"].(string), raw[0].Values["e"].(string)
+	if strings.Contains(sealed, first.User) {
+		t.Error("names are there in the clear")
+	}
+	for _, values := range [][]any{
+		{"x", "y"},
+		{"p", "", "e", ""},
+		{"p", "0123456789abcdef", "e", sealed},
+		{"p", process, "e", sealed[:11]},
+		{"p", process, "e", sealed[:len(sealed)-1]},
+		{"p", process, "e", sealed[:20] + string(sealed[20]^1) + sealed[21:]},
+		{"p", process, "e", sealed, "more", "1"},
+	} {
+		s.do(t, append([]any{"xadd", key, "*"}, values...)...)
+	}
+	_, second := a.revoked(t)
+	b.hears(t, second)
+	if got := all(t, b.journal); len(got) != 2 {
+		t.Errorf("the journal has %+v", got)
+	}
+	if n := strings.Count(b.log.String(), "not of this store's processes"); n != 1 {
+		t.Errorf("warned %d times: %s", n, b.log.String())
+	}
+}
+
+// TestPeersRewind takes the stream back, so that ids are used which are lower
+// than those that were read, and tells of a revocation that the store has lost
+// after the loss was made up for.
+func TestPeersRewind(t *testing.T) {
+	t.Parallel()
+	s := forgetful(t)
+	a, b := openPeer(t, s.config(), ""), openPeer(t, s.config(), "")
+	f := &fixture{Store: b.Redis}
+	u, id := someone(), newSession()
+	f.swap(t, true, u, discharger.Change{Session: id, New: live(t, 0)})
+	s.do(t, "save")
+	s.do(t, "xadd", store.PeersKey(tagKey), "99999999999999-0", "x", "y")
+	redistest.Eventually(t, "the last entry is read", func() bool {
+		return strings.Contains(b.log.String(), "not of this store's processes")
+	})
+	s.crash(t)
+	for _, p := range []*peer{a, b} {
+		redistest.Eventually(t, "the crash is noticed and over", func() bool {
+			return !p.JournalStats().LastFailover.IsZero() && p.Ready(t.Context()) == nil
+		})
+	}
+	_, e := a.revoked(t)
+	b.hears(t, e)
+	lost := discharger.JournalEntry{Kind: discharger.JournalSession, Homeserver: u.Homeserver, User: u.User, Session: id, At: 1_700_000_100_000}
+	if err := a.Tell(t.Context(), lost); err != nil {
+		t.Fatal(err)
+	}
+	redistest.Eventually(t, "the lost revocation is made up for", func() bool {
+		v, err := b.Load(t.Context(), u, id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(v.Session) == string(tombstone(t))
+	})
+}
+
+// TestPeersFailover loses a logout together with the process that was told of
+// it and with the primary that had it. The other process has heard of it.
+func TestPeersFailover(t *testing.T) {
+	t.Parallel()
+	s := redistest.StartSentinel(t)
+	a, b := openPeer(t, sentinelConfig(s), ""), openPeer(t, sentinelConfig(s), "")
+	is := newIssuer(t, a.Redis, b.Redis)
+	d, stays := is.login("@alice:hs"), is.login("@bob:hs")
+	for _, d := range []*device{d, stays} {
+		if err := d.refresh(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.Cut(t)
+	is.services = is.services[:1]
+	if err := d.logout(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	redistest.Eventually(t, "the other process hears of the logout", func() bool { return len(all(t, b.journal)) == 1 })
+	a.end(t)
+	is.services = nil
+	is.serve(b.Redis, discharger.Limits{})
+	s.Primary(t).Kill(t)
+	s.Failover(t)
+	var refused *discharger.Refusal
+	if err := d.refresh(t.Context()); !errors.As(err, &refused) {
+		t.Errorf("after the failover, the logged-out session got %v", err)
+	}
+	if err := stays.refresh(t.Context()); err != nil {
+		t.Errorf("a session that nobody ended: %v", err)
+	}
+	if st := b.JournalStats(); st.Replayed == 0 {
+		t.Error("the logout was not lost: nothing is tested here")
+	}
+}
