@@ -81,7 +81,7 @@ func (l *links) dial(ctx context.Context, network, addr string) (net.Conn, error
 	if raw, ok := conn.(syscall.Conn); ok {
 		return &rawLink{c, raw}, nil
 	}
-	return c, nil
+	return &tlsLink{c}, nil
 }
 
 func (l *links) report(ctx context.Context) {
@@ -138,6 +138,24 @@ type rawLink struct {
 }
 
 func (l *rawLink) SyscallConn() (syscall.RawConn, error) { return l.raw.SyscallConn() }
+
+// tlsLink is a link of which go-redis can see whether it was dropped, and no
+// more: what is on the wire is for TLS to read.
+type tlsLink struct{ *link }
+
+func (l *tlsLink) SyscallConn() (syscall.RawConn, error) {
+	if l.dropped() {
+		return nil, errDropped
+	}
+	return unlooked{}, nil
+}
+
+// unlooked is a raw connection on which nobody gets to see anything.
+type unlooked struct{}
+
+func (unlooked) Control(func(uintptr)) error    { return nil }
+func (unlooked) Read(func(uintptr) bool) error  { return nil }
+func (unlooked) Write(func(uintptr) bool) error { return nil }
 
 // greet looks at the server behind a new connection before anything else is
 // asked of it. Sentinels are looked at too, on the way to the primary.
