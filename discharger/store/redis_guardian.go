@@ -19,12 +19,11 @@ import (
 // back what was acknowledged: a client's next refresh sorts that out, but a
 // session that was logged out lives again. Therefore a process with a journal
 // uses a primary only while it knows that all it has revoked is there, and all
-// that others have told it of. A
-// primary that it does not know shuts the store for this process, whether it
-// is met on a new connection, before that is used for anything else, or by the
-// check that is made every second. The journal is then replayed, on connections
-// of its own, and when the primaries are still the same afterwards, the store
-// opens again.
+// that others have told it of. A primary that it does not know shuts the store
+// for this process, whether it is met on a new connection, before that is used
+// for anything else, or by the check that is made every second. The journal is
+// then replayed, on connections of its own, and when the primaries are still
+// the same afterwards, the store opens again.
 //
 //	            unknown primary                  replayed, same primaries
 //	   open ───────────────────────▶ shut ──────────────────────────────▶ open
