@@ -44,9 +44,10 @@
 // session in until that has replayed it, a second or so. The stream keeps the
 // last 100 000 entries: who comes later than that misses the rest. In a cluster
 // it is on the node of the first bucket, without which nothing can be revoked
-// by a process with a journal. A primary that is cut off from the others and from Sentinel answers
-// those who still reach it, until it is told; min-replicas-to-write bounds what
-// it takes. A journal whose disk is lost is lost.
+// by a process with a journal. A primary that is cut off from the others and
+// from Sentinel answers those who still reach it, until it is told;
+// min-replicas-to-write bounds what it takes. A journal whose disk is lost is
+// lost.
 //
 // # What is refused
 //
