@@ -107,7 +107,8 @@ func (s *soaker) run(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, s.service.stop()) }()
-	s.addr.Store(&s.service.client)
+	addr := s.service.client // a copy: a restart writes there
+	s.addr.Store(&addr)
 	l, err := newLogins(s.service.ring, s.service.ring.Peer.ServiceKey, 3)
 	if err != nil {
 		return err
