@@ -33,11 +33,7 @@ type front struct {
 
 // gatewayKeys reads the gateway's keys.
 func gatewayKeys(cfg *config.Config) (*keyfile.Ring, error) {
-	access := keyfile.OwnerOnly
-	if cfg.Keys.GroupReadable {
-		access = keyfile.GroupToo
-	}
-	ring, err := keyfile.Load(cfg.GatewayKeyFile(), access)
+	ring, err := loadRing(cfg, cfg.GatewayKeyFile())
 	if err == nil && ring.Owner != keyfile.Homeserver {
 		err = fmt.Errorf("key file %s: the keys in it are the %s's", cfg.GatewayKeyFile(), ring.Owner)
 	}

@@ -54,13 +54,18 @@ func prepareDataDir(cfg *config.Config) (made bool, err error) {
 	return true, nil
 }
 
-// loadKeys reads the service's keys.
-func loadKeys(cfg *config.Config) (*keyfile.Ring, error) {
+// loadRing reads a key file that may be as open as the configuration allows.
+func loadRing(cfg *config.Config, file string) (*keyfile.Ring, error) {
 	access := keyfile.OwnerOnly
 	if cfg.Keys.GroupReadable {
 		access = keyfile.GroupToo
 	}
-	ring, err := keyfile.Load(cfg.KeyFile(), access)
+	return keyfile.Load(file, access)
+}
+
+// loadKeys reads the service's keys.
+func loadKeys(cfg *config.Config) (*keyfile.Ring, error) {
+	ring, err := loadRing(cfg, cfg.KeyFile())
 	if err == nil && ring.Owner != keyfile.Service {
 		err = fmt.Errorf("key file %s: the keys in it are a %s's", cfg.KeyFile(), ring.Owner)
 	}
