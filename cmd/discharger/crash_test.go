@@ -6,11 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -45,12 +48,13 @@ func TestKillNine(t *testing.T) {
 
 // crash is the service as a process of its own, and the clients that use it.
 type crash struct {
-	t       *testing.T
-	dir     string
-	binary  string
-	process *exec.Cmd
-	client  *api.Client
-	hs      *homeserver.Homeserver
+	t         *testing.T
+	dir       string
+	binary    string
+	process   *exec.Cmd
+	client    *api.Client
+	scattered *api.Client
+	hs        *homeserver.Homeserver
 
 	mu       sync.Mutex
 	sessions []*survivor
@@ -134,6 +138,22 @@ func (c *crash) start() {
 	}()
 	c.client, err = api.New(api.Config{URL: url, Location: crashLocation, Patience: -1})
 	check(c.t, err)
+	c.scattered, err = api.New(api.Config{URL: url, Location: crashLocation, Patience: -1, HTTPClient: scattered()})
+	check(c.t, err)
+}
+
+// scattered makes every request from another address of this machine: so many
+// refusals as are due here would slow one address down.
+func scattered() *http.Client {
+	var last atomic.Uint32
+	return &http.Client{Transport: &http.Transport{
+		DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
+			n := last.Add(1)
+			d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 53, byte(n>>8), byte(n)|1)}}
+			return d.DialContext(ctx, network, addr)
+		},
+	}}
 }
 
 func (c *crash) kill() {
@@ -238,7 +258,11 @@ func (c *crash) check() {
 }
 
 func (c *crash) checkSession(i int, s *survivor) {
-	g, err := c.client.Discharge(context.Background(), api.Request{Access: s.access, Token: s.token, RequestID: s.pending})
+	client := c.client
+	if s.state == gone {
+		client = c.scattered
+	}
+	g, err := client.Discharge(context.Background(), api.Request{Access: s.access, Token: s.token, RequestID: s.pending})
 	refused := errors.Is(err, api.ErrRefused)
 	switch {
 	case s.state == gone && !refused:
