@@ -166,9 +166,11 @@ func (j *Journal) note(ctx context.Context, entries []discharger.JournalEntry) (
 		return n, nil
 	}
 	w := &journalWork{add: n.entries}
-	err := j.do(ctx, w)
+	if err := j.do(ctx, w); err != nil {
+		return n, err // it may be writing yet: its keys are not ours to read
+	}
 	n.keys = w.keys
-	return n, err
+	return n, nil
 }
 
 // settle says what became of a revocation. One that is known not to have taken
