@@ -1,6 +1,7 @@
 package discharger
 
 import (
+	"bytes"
 	"context"
 	"time"
 )
@@ -17,7 +18,7 @@ import (
 
 // FeedEvent is one event on its way into a feed.
 type FeedEvent struct {
-	Data []byte // what the homeserver reads: a line of JSON
+	Data []byte // what the homeserver reads: a line of JSON; another line may follow that it is not sent
 
 	// Until is when the event has served its purpose. It is kept until then,
 	// unless there are too many.
@@ -28,6 +29,12 @@ type FeedEvent struct {
 type FeedEntry struct {
 	Position string // of this event; text without spaces or control characters
 	Data     []byte
+}
+
+// Line is what of the event is sent to the homeserver.
+func (e FeedEntry) Line() []byte {
+	line, _, _ := bytes.Cut(e.Data, []byte{'\n'})
+	return line
 }
 
 // FeedPage is some of a feed, in order.

@@ -36,6 +36,9 @@ type revoked struct {
 	before     int64            // Unix ms; without a session: those that were minted before
 	at         int64            // Unix ms
 	cause      cause
+
+	owner  string // with session: whose it was
+	device string // with owner, where it is known
 }
 
 // feedSlack is how much longer an event is kept than discharges should live: a
@@ -78,8 +81,11 @@ func (s *Service) event(e *revoked) (FeedEvent, error) {
 	}
 	b = strconv.AppendInt(append(b, `,"at":`...), e.at, 10)
 	b = strconv.AppendInt(append(b, `,"until":`...), until.UnixMilli(), 10)
-	b = append(append(b, `,"reason":"`...), e.cause...)
-	return FeedEvent{Data: append(b, `"}`...), Until: until}, nil
+	b = append(append(append(b, `,"reason":"`...), e.cause...), `"}`...)
+	if s.cfg.Named[e.homeserver] {
+		b = appendOwner(b, e)
+	}
+	return FeedEvent{Data: b, Until: until}, nil
 }
 
 func (s *Service) events(all []revoked) ([]FeedEvent, error) {
@@ -112,7 +118,8 @@ func (s *Service) again(a *attempt, st State, c cause) []revoked {
 		r != nil && r.Ended == 0 && r.UserGeneration < st.User.Generation:
 		e = revokedUser(a.user, st.User, c)
 	case r != nil && r.Ended > 0:
-		e = revoked{homeserver: a.user.Homeserver, session: a.cond.Session, at: r.Ended, cause: c}
+		e = a.revoked(a.cond.Session, c)
+		e.at = r.Ended
 	default:
 		return nil
 	}

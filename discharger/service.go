@@ -33,6 +33,11 @@ type Config struct {
 	// condition names none; missing is "default".
 	Policies map[string]string
 
+	// Named holds the homeservers in whose feed the end of one session comes
+	// with a line that says whose it was, for [ReadEvent]. Homeservers are not
+	// sent that line.
+	Named map[string]bool
+
 	TTL    time.Duration // of a discharge, unless a policy says otherwise; 0: 5 min
 	MaxTTL time.Duration // the longest a policy may make it; 0: 1 h, and never less than TTL
 	Limits Limits        // Activation 0: 10 min, Grace 0: 10 s, Skew 0: 1 min

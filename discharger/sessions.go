@@ -81,7 +81,9 @@ func (s *Service) Revoke(ctx context.Context, user UserKey, session caveat.Sessi
 			return edit{changes, s.again(a, st, causeRevoked)}, err
 		}
 		changes, err := s.changeSession(a, v, r.ended(a.event.Now))
-		return edit{changes, []revoked{a.revoked(session, causeRevoked)}}, err
+		e := a.revoked(session, causeRevoked)
+		e.device = r.Device
+		return edit{changes, []revoked{e}}, err
 	}))
 }
 
@@ -292,7 +294,9 @@ func (s *Service) end(ed *edit, a *attempt, o stored, why cause) error {
 	}
 	known := caveat.Condition{Minted: o.record.Created}
 	ed.changes = append(ed.changes, Change{Session: o.id, Old: o.raw, New: b, Expires: Expires(tomb, &known, s.cfg.Limits)})
-	ed.revoked = append(ed.revoked, a.revoked(o.id, why))
+	e := a.revoked(o.id, why)
+	e.device = o.record.Device
+	ed.revoked = append(ed.revoked, e)
 	return nil
 }
 
@@ -309,5 +313,9 @@ func (s *Service) remains(a *attempt, gone []stored) []revoked {
 
 // revoked is the event of one of the user's sessions, ended now.
 func (a *attempt) revoked(session caveat.SessionID, why cause) revoked {
-	return revoked{homeserver: a.user.Homeserver, session: session, at: a.event.Now, cause: why}
+	e := revoked{homeserver: a.user.Homeserver, session: session, at: a.event.Now, cause: why, owner: a.user.User}
+	if session == a.cond.Session {
+		e.device = a.cond.Device // "" where no caveat came with the request
+	}
+	return e
 }

@@ -213,7 +213,7 @@ func (u *subscriber) beat() error {
 func (u *subscriber) write(entries []discharger.FeedEntry) error {
 	for _, e := range entries {
 		u.buf = append(append(u.buf, "event: "+api.EventRevocation+"\nid: "...), e.Position...)
-		u.buf = append(append(u.buf, "\ndata: "...), e.Data...)
+		u.buf = append(append(u.buf, "\ndata: "...), e.Line()...)
 		u.buf = append(u.buf, "\n\n"...)
 	}
 	u.after = entries[len(entries)-1].Position

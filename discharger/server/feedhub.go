@@ -180,7 +180,7 @@ func (h *hub) push(page discharger.FeedPage, after string) string {
 func (h *hub) measure(entries []discharger.FeedEntry, now time.Time) {
 	for _, e := range entries {
 		var r api.Revocation
-		if r.UnmarshalJSON(e.Data) == nil {
+		if r.UnmarshalJSON(e.Line()) == nil {
 			h.metrics.event(h.homeserver, now.Sub(r.At))
 		}
 	}
