@@ -74,7 +74,8 @@ type Config struct {
 // Keys says where the service's own keys are.
 type Keys struct {
 	File          string `yaml:"file"`           // empty: keys.json in the data directory
-	GroupReadable bool   `yaml:"group_readable"` // the file's group may read it, as secret mounts need
+	SigningFile   string `yaml:"signing_file"`   // of what security events are signed with; empty: signing.pem in the data directory
+	GroupReadable bool   `yaml:"group_readable"` // the files' group may read them, as secret mounts need
 }
 
 // Store says where sessions are kept: in Redis if that is given, and in one
@@ -96,6 +97,8 @@ type Homeserver struct {
 	PreviousKeys []caveat.PublicKey `yaml:"previous_public_keys"` // accepted too, while it changes its key
 	APIKeys      []Digest           `yaml:"api_key_sha256"`       // of the keys it may call the API with; none: it may not
 	Policy       string             `yaml:"policy"`               // for sessions that name none; empty: default
+
+	SecurityEvents *SecurityEvents `yaml:"security_events"` // who else is told what is revoked; nil: nobody
 }
 
 // Policy says where the rules are that decide about sessions. The names that a

@@ -37,6 +37,14 @@ func (c *Config) KeyFile() string {
 	return filepath.Join(c.DataDir, "keys.json")
 }
 
+// SigningFile is the path of the keys that security events are signed with.
+func (c *Config) SigningFile() string {
+	if c.Keys.SigningFile != "" {
+		return c.Keys.SigningFile
+	}
+	return filepath.Join(c.DataDir, "signing.pem")
+}
+
 // JournalFile is the path of the journal of revocations, which is in use
 // together with Store.Redis unless that says otherwise.
 func (c *Config) JournalFile() string {

@@ -20,6 +20,8 @@ type Gateway struct {
 	Policy   string `yaml:"policy"`    // for its sessions; empty: default
 	Service  string `yaml:"service"`   // for "discharger gateway": URL of the service; empty: as the key file says
 
+	SecurityEvents *SecurityEvents `yaml:"security_events"` // with "serve": who else is told what is revoked; nil: nobody
+
 	Legacy        Legacy        `yaml:"legacy"`                // what becomes of tokens that are not the gateway's
 	LegacyUntil   time.Time     `yaml:"legacy_until"`          // with upgrade: from then on they are refused
 	OnceNew       bool          `yaml:"once_new_always_new"`   // a user who has had a new token has no use for old ones

@@ -87,6 +87,7 @@ func parse(data []byte, o Options) (*Config, error) {
 
 // secrets reads what the configuration points to.
 func (d *decoder) secrets(cfg *Config, lookup func(string) (string, bool)) {
+	d.receiverSecrets(cfg)
 	r := cfg.Store.Redis
 	if r == nil {
 		return

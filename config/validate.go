@@ -25,6 +25,7 @@ func (r *report) validate(c *Config) {
 	r.validateClients(c)
 	r.validateStore(&c.Store)
 	r.validateGateway(c)
+	r.validateReceivers(c)
 	if c.DataDir == "" {
 		r.at("data_dir", "is empty")
 	}

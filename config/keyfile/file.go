@@ -27,6 +27,19 @@ var ErrExposed = errors.New("key file is not secret")
 
 // Load reads a key file.
 func Load(path string, a Access) (*Ring, error) {
+	data, err := readSecret(path, a)
+	if err != nil {
+		return nil, err
+	}
+	r, err := decode(data)
+	if err != nil {
+		return nil, fmt.Errorf("key file %s: %w", path, err)
+	}
+	return r, nil
+}
+
+// readSecret reads a file that nobody else can read or change.
+func readSecret(path string, a Access) ([]byte, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, fmt.Errorf("read key file: %w", err)
@@ -51,11 +64,7 @@ func Load(path string, a Access) (*Ring, error) {
 	if len(data) > maxSize {
 		return nil, fmt.Errorf("key file %s is longer than %d bytes", path, maxSize)
 	}
-	r, err := decode(data)
-	if err != nil {
-		return nil, fmt.Errorf("key file %s: %w", path, err)
-	}
-	return r, nil
+	return data, nil
 }
 
 // Create writes a new key file with mode 0600. If there is a file already, it

@@ -58,6 +58,9 @@
 //
 // Keys print, log and marshal as REDACTED. Errors do not repeat what is in a
 // file.
+//
+// What security events are signed with is in a file of its own, whose reader
+// is [LoadSigning]: receivers demand RSA, in which everybody has tools for PEM.
 package keyfile
 
 import (

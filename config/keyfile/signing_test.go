@@ -1,0 +1,121 @@
+package keyfile
+
+import (
+	"bytes"
+	"crypto/ed25519"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func TestSigning(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "signing.pem")
+	if _, err := LoadSigning(path, OwnerOnly); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("no file: %v", err)
+	}
+	if err := AddSigning(path, OwnerOnly); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("added to no file: %v", err)
+	}
+	made, err := NewSigning(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("mode %v, %v", info.Mode(), err)
+	}
+	if _, err := NewSigning(path); !errors.Is(err, fs.ErrExist) {
+		t.Errorf("made twice: %v", err)
+	}
+	if err := AddSigning(path, OwnerOnly); err != nil {
+		t.Fatal(err)
+	}
+	keys, err := LoadSigning(path, OwnerOnly)
+	if err != nil || len(keys) != 2 || !keys[1].Equal(made[0]) || keys[0].N.BitLen() != signingBits {
+		t.Errorf("%d keys, %v", len(keys), err)
+	}
+	if err := os.Chmod(path, 0o640); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := LoadSigning(path, OwnerOnly); !errors.Is(err, ErrExposed) {
+		t.Errorf("readable for the group: %v", err)
+	}
+	if _, err := LoadSigning(path, GroupToo); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestSigningRefuses(t *testing.T) {
+	t.Parallel()
+	block := func(kind string, key any) string {
+		der, err := x509.MarshalPKCS8PrivateKey(key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}))
+	}
+	good, err := rsa.GenerateKey(rand.Reader, minSigning)
+	if err != nil {
+		t.Fatal(err)
+	}
+	short, err := rsa.GenerateKey(rand.Reader, 1024)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, other, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	one := block(signingBlock, good)
+	for name, tt := range map[string]struct{ text, want string }{
+		"empty":      {"\n", "no key"},
+		"not PEM":    {"hunter2", "not PEM"},
+		"text after": {one + "hunter2", "not PEM"},
+		"cut":        {one[:len(one)/2], "not a PRIVATE KEY"},
+		"other kind": {block("RSA PRIVATE KEY", good), "not a PRIVATE KEY"},
+		"other key":  {block(signingBlock, other), "key 1 is not an RSA key"},
+		"short":      {one + block(signingBlock, short), "key 2 has 1024 bits"},
+		"twice":      {one + one, "key 2 comes twice"},
+		"damaged":    {strings.Replace(one, one[40:60], one[60:80], 1), "key 1 is not an RSA key"},
+	} {
+		keys, err := decodeSigning([]byte(tt.text))
+		if err == nil || keys != nil || !strings.Contains(err.Error(), tt.want) || strings.Contains(err.Error(), "hunter2") {
+			t.Errorf("%s: %d keys, %v; want %s", name, len(keys), err, tt.want)
+		}
+	}
+	if keys, err := decodeSigning([]byte("\n" + one + "\n\n")); err != nil || len(keys) != 1 {
+		t.Errorf("%d keys, %v", len(keys), err)
+	}
+}
+
+// What decodes is usable, and what does not gives nothing.
+func FuzzSigning(f *testing.F) {
+	key, err := rsa.GenerateKey(rand.Reader, minSigning)
+	if err != nil {
+		f.Fatal(err)
+	}
+	one, err := encodeSigning(key)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(one)
+	f.Add(bytes.Repeat(one, 2))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		keys, err := decodeSigning(data)
+		if (err == nil) != (len(keys) > 0) {
+			t.Fatalf("%d keys, %v", len(keys), err)
+		}
+		for _, k := range keys {
+			if err := k.Validate(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
+}
