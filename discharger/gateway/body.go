@@ -153,16 +153,16 @@ func readRequest(r *http.Request) ([]byte, *failure) {
 	return data, nil
 }
 
+// newBody makes a body of data, and has the headers that go with it say so.
+func newBody(h http.Header, data []byte) (body io.ReadCloser, length int64, codings []string) {
+	h.Del("Content-Encoding")
+	h.Del("Transfer-Encoding")
+	h.Set("Content-Length", strconv.Itoa(len(data)))
+	return io.NopCloser(bytes.NewReader(data)), int64(len(data)), nil
+}
+
 func setRequestBody(r *http.Request, data []byte) {
-	r.Body = io.NopCloser(bytes.NewReader(data))
-	r.ContentLength = int64(len(data))
-	r.TransferEncoding = nil
-	r.Header.Del("Transfer-Encoding")
-	if len(data) == 0 && r.Header.Get("Content-Length") == "" {
-		r.Body = http.NoBody
-		return
-	}
-	r.Header.Set("Content-Length", strconv.Itoa(len(data)))
+	r.Body, r.ContentLength, r.TransferEncoding = newBody(r.Header, data)
 }
 
 // readResponse reads the body of an answer, unpacked, and leaves it so. It was
@@ -192,10 +192,5 @@ func readResponse(resp *http.Response) ([]byte, error) {
 }
 
 func setResponseBody(resp *http.Response, data []byte) {
-	resp.Body = io.NopCloser(bytes.NewReader(data))
-	resp.ContentLength = int64(len(data))
-	resp.TransferEncoding = nil
-	resp.Header.Del("Content-Encoding")
-	resp.Header.Del("Transfer-Encoding")
-	resp.Header.Set("Content-Length", strconv.Itoa(len(data)))
+	resp.Body, resp.ContentLength, resp.TransferEncoding = newBody(resp.Header, data)
 }

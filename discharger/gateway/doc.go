@@ -28,7 +28,10 @@
 //	      sealed. It is all that a refresh needs.
 //
 // A client that logs in with refresh_token: true has mode rotate, any other has
-// mode held. Reading is strict. Every token has one text, and with any byte of
+// mode held. Where the homeserver asks something before it registers a user, it
+// is enough to say so in the first request, as long as this process gets the
+// others too; it remembers that for two days, of some ten thousand. Otherwise
+// the mode is held. Reading is strict. Every token has one text, and with any byte of
 // it changed it is refused before the homeserver sees the request; so is a token
 // whose prefix was changed, which would else look like one of the homeserver's.
 //
@@ -85,10 +88,11 @@
 //
 // # What it keeps
 //
-// In memory: discharges in use, and what was verified lately. In one file: the
-// sessions that have a device at the homeserver, with its token, sealed, so that
-// devices whose sessions end elsewhere can be logged out there and do not go on
-// receiving keys; and ends of sessions that the service could not be told of
+// In memory: discharges in use, what was verified lately, and who wants a
+// refresh token once they have answered the homeserver's questions. In one file:
+// the sessions that have a device at the homeserver, with its token, sealed, so
+// that devices whose sessions end elsewhere can be logged out there and do not go
+// on receiving keys; and ends of sessions that the service could not be told of
 // yet. Neither is needed to recognize a token.
 //
 // It logs no token, no query and no header.

@@ -92,6 +92,8 @@ type Gateway struct {
 	opened   *recent[caveat.SessionID, openedToken]
 	owners   *recent[[sha256.Size]byte, owner]
 	dead     *recent[caveat.SessionID, bool] // sessions that are over; true: device keys may stay
+	// questions remembers what clients asked for that the homeserver asks back.
+	questions questions
 	// canonical remembers bundles that were found to be in the one form that
 	// is accepted.
 	canonical *recent[string, struct{}]
@@ -207,6 +209,7 @@ func (g *Gateway) connect() (err error) {
 	g.opened = newRecent[caveat.SessionID, openedToken](cfg.CacheSize)
 	g.dead = newRecent[caveat.SessionID, bool](cfg.CacheSize)
 	g.owners = newRecent[[sha256.Size]byte, owner](cfg.CacheSize)
+	g.questions = newQuestions()
 	g.canonical = newRecent[string, struct{}](cfg.CacheSize)
 	g.proxy = g.newProxy(toUpstream)
 	g.seen = newSeenReports(g)

@@ -23,6 +23,7 @@ type login struct {
 	rotate bool   // with a refresh token
 	device string // on a device that may have had a token before
 	how    string // label for policies
+	asked  string // the homeserver's name for the questions that this answers
 }
 
 // Members of bodies that carry tokens.
@@ -50,7 +51,7 @@ const (
 // wants a refresh token: the gateway makes that, and the homeserver's own token
 // has to stay the same for the whole session. Nothing is added to a body: one
 // with nothing but the answer to a question takes its other members from an
-// earlier one.
+// earlier one, see [questions].
 func (g *Gateway) prepareLogin(r *http.Request, x *exchange) *failure {
 	r.Header.Del("Accept-Encoding")
 	x.login.how = howOf(x.route, r)
@@ -62,17 +63,13 @@ func (g *Gateway) prepareLogin(r *http.Request, x *exchange) *failure {
 	if err != nil {
 		return badRequest(codeNotJSON, "Content not JSON.")
 	}
-	for _, name := range []string{memberRefresh, memberRefreshOld} {
-		switch v := body.get(name); v.Kind() {
-		case 't':
-			x.login.rotate = true
-			body.set(name, jsontext.Value("false"))
-		case 'f', 0:
-		default:
-			return badRequest(codeInvalidParam, "refresh_token is not true or false.")
-		}
+	g.resume(x, body)
+	if f := x.login.readWish(&body); f != nil {
+		return f
 	}
-	x.login.device, _ = body.text(memberDevice)
+	if device, ok := body.text(memberDevice); ok {
+		x.login.device = device
+	}
 	if t, ok := body.text("type"); ok && x.route == routeLogin && knownLogin(t) {
 		x.login.how = t
 	}
@@ -80,6 +77,28 @@ func (g *Gateway) prepareLogin(r *http.Request, x *exchange) *failure {
 		return f
 	}
 	setRequestBody(r, body.encode())
+	return nil
+}
+
+// readWish reads whether a refresh token is wanted, if the body says so, and
+// leaves none to be wanted of the homeserver.
+func (l *login) readWish(body *object) *failure {
+	said, wanted := false, false
+	for _, name := range []string{memberRefresh, memberRefreshOld} {
+		switch v := body.get(name); v.Kind() {
+		case 't':
+			said, wanted = true, true
+			body.set(name, jsontext.Value("false"))
+		case 'f':
+			said = true
+		case 0:
+		default:
+			return badRequest(codeInvalidParam, "refresh_token is not true or false.")
+		}
+	}
+	if said {
+		l.rotate = wanted
+	}
 	return nil
 }
 

@@ -40,6 +40,9 @@ func (g *Gateway) answered(resp *http.Response) error {
 	if resp.StatusCode == http.StatusUnauthorized && x.ours() {
 		return g.rejected(resp, x)
 	}
+	if resp.StatusCode == http.StatusUnauthorized && x.route.handsOut() {
+		return g.questioned(resp, x)
+	}
 	if resp.StatusCode != http.StatusOK || x.route == routeForward {
 		return nil
 	}

@@ -30,10 +30,11 @@ type stub struct {
 	gzip        bool           // answers are compressed, whether asked for or not
 	softly      map[string]int // tokens that have expired: 401 with soft_logout
 	locked      bool
-	expiresMS   int64 // of tokens, in answers to logins; 0: it is not said
-	failLogouts int   // how many logouts are to be answered with 500
-	wellKnown   bool  // in answers to logins
-	passOn      bool  // answers about third parties are those of an identity server
+	expiresMS   int64             // of tokens, in answers to logins; 0: it is not said
+	failLogouts int               // how many logouts are to be answered with 500
+	wellKnown   bool              // in answers to logins
+	passOn      bool              // answers about third parties are those of an identity server
+	questions   map[string]anyMap // of registrations, by their name: what was asked for; nil: nothing is asked back
 	handler     http.HandlerFunc
 }
 
@@ -184,6 +185,12 @@ func (s *stub) make(user, device string) string {
 }
 
 func (s *stub) login(r *http.Request, in anyMap) (int, any) {
+	if strings.HasSuffix(r.URL.Path, "/register") && s.questions != nil {
+		var more bool
+		if in, more = s.question(in); more {
+			return 401, anyMap{"flows": []anyMap{{"stages": []string{"m.login.dummy", "m.login.terms"}}}, "session": in["session"]}
+		}
+	}
 	if in["password"] == "wrong" {
 		return 403, anyMap{"errcode": "M_FORBIDDEN", "error": "Invalid password"}
 	}
@@ -218,6 +225,26 @@ func (s *stub) login(r *http.Request, in anyMap) (int, any) {
 		out["well_known"] = anyMap{"m.homeserver": anyMap{"base_url": s.URL}}
 	}
 	return 200, out
+}
+
+// question asks before it registers anybody. What it asks comes with a name,
+// and two answers to it with the members that the first request had.
+func (s *stub) question(in anyMap) (anyMap, bool) {
+	auth, _ := in["auth"].(anyMap)
+	name, _ := auth["session"].(string)
+	first, known := s.questions[name]
+	if !known {
+		name = fmt.Sprintf("questions%d", len(s.questions))
+		s.questions[name] = in
+		return anyMap{"session": name}, true
+	}
+	for k, v := range in {
+		first[k] = v
+	}
+	if auth["type"] == "m.login.dummy" {
+		return anyMap{"session": name}, true
+	}
+	return first, false
 }
 
 // authed answers what needs a token.
