@@ -21,7 +21,7 @@ const modulePath = "github.com/discharger/discharger"
 // not exist.
 //
 //	cmd
-//	server   store     config     gateway
+//	server   store     config     gateway    secevent
 //	discharger         homeserver
 //	policy             api
 //	caveat             chain
@@ -29,7 +29,7 @@ var layout = map[string][]string{
 	"cmd/discharger": {
 		"cmd/discharger/bench", "cmd/discharger/bench/reference",
 		"config", "config/atomicfile", "config/keyfile", "discharger", "discharger/api", "discharger/caveat", "discharger/chain",
-		"discharger/gateway", "discharger/homeserver", "discharger/server", "discharger/store", "policy", "policy/schema",
+		"discharger/gateway", "discharger/homeserver", "discharger/secevent", "discharger/server", "discharger/store", "policy", "policy/schema",
 	},
 	"cmd/discharger/bench": {
 		"cmd/discharger/bench/reference", "config/keyfile", "discharger/api", "discharger/caveat", "discharger/homeserver", "policy",
@@ -42,6 +42,7 @@ var layout = map[string][]string{
 	"config/keyfile":    {"config/atomicfile", "discharger", "discharger/api", "discharger/caveat", "discharger/homeserver"},
 
 	"discharger/server":           {"discharger", "discharger/api", "discharger/caveat", "policy"},
+	"discharger/secevent":         {"config/atomicfile", "discharger", "discharger/caveat"},
 	"discharger/store":            {"discharger", "discharger/caveat"},
 	"discharger/store/redistest":  {},
 	"discharger":                  {"discharger/caveat", "discharger/chain", "policy"},
@@ -75,7 +76,8 @@ var homes = []home{
 	{"go.etcd.io/bbolt", []string{"cmd/discharger/bench/reference", "discharger/gateway", "discharger/store"}, nil},
 	{"cel.dev/cel-go", []string{"policy", "policy/schema"}, nil},
 	{"go.yaml.in/yaml/v3", []string{"config", "policy", "policy/schema"}, nil},
-	{"github.com/prometheus/client_golang", []string{"cmd/discharger", "discharger/gateway", "discharger/server"}, nil},
+	{"github.com/prometheus/client_golang", []string{"cmd/discharger", "discharger/gateway", "discharger/secevent", "discharger/server"}, nil},
+	{"github.com/golang-jwt/jwt/v5", []string{"discharger/secevent"}, []string{"cmd/discharger"}},
 
 	// Macaroons. The bakery is what there has to be agreement with, not what
 	// requests are answered with.

@@ -1,0 +1,246 @@
+package secevent_test
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/discharger/discharger/discharger"
+)
+
+func status(code int, body string) func(http.ResponseWriter) {
+	return func(w http.ResponseWriter) {
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(code)
+		fmt.Fprint(w, body)
+	}
+}
+
+// drop ends the connection without an answer.
+func drop(w http.ResponseWriter) {
+	conn, _, err := w.(http.Hijacker).Hijack()
+	if err == nil {
+		conn.Close()
+	}
+}
+
+// Whatever is no answer, the same token comes again, later and later, and what
+// was revoked after it comes after it.
+func TestTrouble(t *testing.T) {
+	t.Parallel()
+	for name, answer := range map[string]func(http.ResponseWriter){
+		"unavailable":           status(http.StatusServiceUnavailable, "later"),
+		"gateway":               status(http.StatusBadGateway, strings.Repeat("x", 1<<20)),
+		"error":                 status(http.StatusInternalServerError, ""),
+		"unauthorized":          status(http.StatusUnauthorized, `{"err":"authentication_failed"}`),
+		"forbidden":             status(http.StatusForbidden, `{"err":"access_denied"}`),
+		"too many":              status(http.StatusTooManyRequests, ""),
+		"not found":             status(http.StatusNotFound, ""),
+		"no content":            status(http.StatusNoContent, ""),
+		"bad request":           status(http.StatusBadRequest, "<html>"),
+		"bad request, no err":   status(http.StatusBadRequest, `{"error":"invalid_request"}`),
+		"does not know us":      status(http.StatusBadRequest, `{"err":"authentication_failed"}`),
+		"does not want us":      status(http.StatusBadRequest, `{"err":"access_denied"}`),
+		"dropped":               drop,
+		"answers nonsense":      func(w http.ResponseWriter) { nonsense(w) },
+		"refuses, but too long": status(http.StatusBadRequest, `{"x":"`+strings.Repeat("x", 1<<20)+`","err":"invalid_request"}`),
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, 0)
+			r := newReceiver(w, func(n int, rw http.ResponseWriter, _ *http.Request) bool {
+				if n <= 3 {
+					answer(rw)
+				}
+				return n <= 3
+			})
+			first, second := w.login("a.example", alice, "ONE"), w.login("a.example", alice, "TWO")
+			first.logout(discharger.ScopeSession)
+			second.logout(discharger.ScopeSession)
+			w.send(w.config(r.to("a.example")))
+			if a, b := r.next(), r.next(); a.member("device") != "ONE" || b.member("device") != "TWO" {
+				t.Errorf("told of %v, then of %v", a.claims["sub_id"], b.claims["sub_id"])
+			}
+			r.mu.Lock()
+			if seen := slices.Compact(slices.Clone(r.seen)); len(r.seen) != 5 || len(seen) != 2 {
+				t.Errorf("sent %v", r.seen)
+			}
+			r.mu.Unlock()
+			w.mu.Lock()
+			if fmt.Sprint(w.pauses) != "[1s 2s 4s]" {
+				t.Errorf("pauses %v", w.pauses)
+			}
+			w.mu.Unlock()
+			if n := w.value("failed_total", "a.example"); n != 3 {
+				t.Errorf("%v failures are counted, want 3", n)
+			}
+			w.keepsSecrets(r)
+		})
+	}
+}
+
+// nonsense is no HTTP.
+func nonsense(w http.ResponseWriter) {
+	conn, b, err := w.(http.Hijacker).Hijack()
+	if err == nil {
+		fmt.Fprint(b, "nonsense\r\n\r\n")
+		b.Flush()
+		conn.Close()
+	}
+}
+
+// keepsSecrets demands that nothing secret was logged.
+func (w *world) keepsSecrets(r *receiver) {
+	w.t.Helper()
+	log := w.out.String()
+	if log == "" {
+		w.t.Error("nothing was logged")
+	}
+	for _, secret := range []string{"canary", "Bearer", "eyJ", r.srv.URL} {
+		if strings.Contains(log, secret) {
+			w.t.Errorf("%s is in the log:\n%s", secret, log)
+		}
+	}
+}
+
+// A token that is refused for what it is stops nothing.
+func TestRefused(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 0)
+	codes := []string{"invalid_request", "invalid_key", "invalid_issuer", "invalid_audience", "canary eyJ"}
+	r := newReceiver(w, func(n int, rw http.ResponseWriter, _ *http.Request) bool {
+		if n <= len(codes) {
+			status(http.StatusBadRequest, fmt.Sprintf(`{"err":%q,"description":"canary"}`, codes[n-1]))(rw)
+		}
+		return n <= len(codes)
+	})
+	for i := range len(codes) + 1 {
+		w.login("a.example", alice, strconv.Itoa(i)).logout(discharger.ScopeSession)
+	}
+	stop := w.send(w.config(r.to("a.example")))
+	if e := r.next(); e.member("device") != strconv.Itoa(len(codes)) {
+		t.Errorf("subject %v", e.claims["sub_id"])
+	}
+	w.until("delivered_total", "a.example", 1)
+	stop()
+	if n := w.value("refused_total", "a.example"); int(n) != len(codes) {
+		t.Errorf("%v are counted as refused, want %d", n, len(codes))
+	}
+	for _, want := range append(codes[:4:4], "err=other") {
+		if !strings.Contains(w.out.String(), want) {
+			t.Errorf("%s is not in the log:\n%s", want, &w.out)
+		}
+	}
+	w.keepsSecrets(r)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if len(w.pauses) != 0 {
+		t.Errorf("pauses %v", w.pauses)
+	}
+}
+
+// A redirect is no answer, and nobody goes there.
+func TestRedirect(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 0)
+	var elsewhere atomic.Int64
+	other := newReceiver(w, func(int, http.ResponseWriter, *http.Request) bool { elsewhere.Add(1); return false })
+	codes := []int{http.StatusMovedPermanently, http.StatusFound, http.StatusSeeOther, http.StatusTemporaryRedirect, http.StatusPermanentRedirect}
+	r := newReceiver(w, func(n int, rw http.ResponseWriter, req *http.Request) bool {
+		if n <= len(codes) {
+			http.Redirect(rw, req, other.srv.URL+"/events?canary=secret", codes[n-1])
+		}
+		return n <= len(codes)
+	})
+	w.send(w.config(r.to("a.example")))
+	w.login("a.example", alice, "PHONE").logout(discharger.ScopeSession)
+	r.next()
+	if n := elsewhere.Load(); n != 0 {
+		t.Errorf("a redirect was followed %d times", n)
+	}
+}
+
+// A receiver that wants to be left alone is, but not for ever.
+func TestRetryAfter(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 0)
+	values := []string{"120", "1", "999999", "nonsense", "-5", time.Now().Add(30 * time.Minute).UTC().Format(http.TimeFormat)}
+	r := newReceiver(w, func(n int, rw http.ResponseWriter, _ *http.Request) bool {
+		if n <= len(values) {
+			rw.Header().Set("Retry-After", values[n-1])
+			rw.WriteHeader(http.StatusTooManyRequests)
+		}
+		return n <= len(values)
+	})
+	w.send(w.config(r.to("a.example")))
+	w.login("a.example", alice, "PHONE").logout(discharger.ScopeSession)
+	r.next()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	last := w.pauses[len(w.pauses)-1]
+	if fmt.Sprint(w.pauses[:5]) != "[2m0s 2s 1h0m0s 8s 16s]" || last < 15*time.Minute || last > 30*time.Minute {
+		t.Errorf("pauses %v", w.pauses)
+	}
+}
+
+// A receiver that does not answer in time is asked again.
+func TestTimeout(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 0)
+	r := newReceiver(w, func(n int, _ http.ResponseWriter, req *http.Request) bool {
+		if n == 1 {
+			<-req.Context().Done()
+		}
+		return n == 1
+	})
+	cfg := w.config(r.to("a.example"))
+	cfg.Timeout = 300 * time.Millisecond
+	w.send(cfg)
+	w.login("a.example", alice, "PHONE").logout(discharger.ScopeSession)
+	r.next()
+	if n := w.value("failed_total", "a.example"); n < 1 {
+		t.Errorf("%v failures are counted, want 1", n)
+	}
+}
+
+// Nobody who listens is no answer either. Whoever comes up at the address later
+// is told.
+func TestNoConnection(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 0)
+	r := newReceiver(w, nil)
+	socket := filepath.Join(t.TempDir(), "s") // an address that nobody else can take
+	cfg := w.config(r.to("a.example"))
+	cfg.Transport = &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", socket)
+	}}
+	wait, waits := cfg.Wait, 0
+	cfg.Wait = func(ctx context.Context, d time.Duration) error {
+		if waits++; waits == 3 {
+			l, err := new(net.ListenConfig).Listen(ctx, "unix", socket)
+			if err != nil {
+				t.Errorf("listen: %v", err)
+				return err
+			}
+			srv := &http.Server{Handler: r, ReadHeaderTimeout: patience}
+			go srv.Serve(l)
+			t.Cleanup(func() { srv.Close() })
+		}
+		return wait(ctx, d)
+	}
+	w.send(cfg)
+	w.login("a.example", alice, "PHONE").logout(discharger.ScopeSession)
+	r.next()
+	if n := w.value("failed_total", "a.example"); n != 3 {
+		t.Errorf("%v failures are counted, want 3", n)
+	}
+	w.keepsSecrets(r)
+}
