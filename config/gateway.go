@@ -11,9 +11,10 @@ import (
 // of discharges. Listen and Upstream are enough, beside the service in one
 // process.
 type Gateway struct {
-	Listen    string `yaml:"listen"`     // host:port for Matrix clients and whoever else speaks with the homeserver
-	Upstream  string `yaml:"upstream"`   // URL of the homeserver
-	PublicURL string `yaml:"public_url"` // where clients reach Listen; empty: answers that say where are left alone
+	Listen      string `yaml:"listen"`       // host:port for Matrix clients and whoever else speaks with the homeserver
+	Upstream    string `yaml:"upstream"`     // URL of the homeserver, or unix: and the path of its socket
+	UpstreamTLS *TLS   `yaml:"upstream_tls"` // for https; nil: the system's authorities, and no certificate
+	PublicURL   string `yaml:"public_url"`   // where clients reach Listen; empty: answers that say where are left alone
 
 	Name     string `yaml:"name"`      // as the service knows it: part of every session's key, so it stays
 	KeysFile string `yaml:"keys_file"` // a homeserver's keys; empty: gateway.json in the data directory
@@ -68,11 +69,7 @@ func (r *report) validateGateway(c *Config) {
 			r.at(key+"listen", "is the same as %s", other)
 		}
 	}
-	if g.Upstream == "" {
-		r.at(key+"upstream", "is missing: the URL of the homeserver, such as http://127.0.0.1:8008")
-	} else {
-		r.baseURL(key+"upstream", g.Upstream)
-	}
+	r.validateUpstream(g)
 	if g.PublicURL != "" {
 		r.baseURL(key+"public_url", g.PublicURL)
 	}
@@ -92,6 +89,34 @@ func (r *report) validateGateway(c *Config) {
 		r.at(key+"reconcile_interval", "want 1m or more, or 0s for never; got %s", g.Reconcile)
 	}
 	r.validateLegacy(g)
+}
+
+// maxSocket is the longest path of a socket, in bytes, that every system takes.
+const maxSocket = 103
+
+func (r *report) validateUpstream(g *Gateway) {
+	const key = "gateway.upstream"
+	socket, unix := strings.CutPrefix(g.Upstream, "unix:")
+	switch {
+	case g.Upstream == "":
+		r.at(key, "is missing: the URL of the homeserver, such as http://127.0.0.1:8008, or unix: and the path of its socket")
+	case unix && (!filepath.IsAbs(socket) || strings.HasPrefix(socket, "//")):
+		r.at(key, "want the path of a socket from the root, such as unix:/run/matrix/synapse.sock, got %q", cut(g.Upstream))
+	case unix && len(socket) > maxSocket:
+		r.at(key, "the path of a socket has at most %d bytes, and this has %d", maxSocket, len(socket))
+	case !unix:
+		r.baseURL(key, g.Upstream)
+	}
+	t := g.UpstreamTLS
+	if t == nil {
+		return
+	}
+	if (t.CertFile == "") != (t.KeyFile == "") {
+		r.at(key+"_tls", "cert_file and key_file go together")
+	}
+	if !strings.HasPrefix(g.Upstream, "https://") {
+		r.at(key+"_tls", "goes with an upstream by https")
+	}
 }
 
 func (r *report) validateLegacy(g *Gateway) {

@@ -88,6 +88,9 @@ func parse(data []byte, o Options) (*Config, error) {
 // secrets reads what the configuration points to.
 func (d *decoder) secrets(cfg *Config, lookup func(string) (string, bool)) {
 	d.receiverSecrets(cfg)
+	if g := cfg.Gateway; g != nil {
+		d.tls("gateway.upstream_tls", g.UpstreamTLS)
+	}
 	r := cfg.Store.Redis
 	if r == nil {
 		return
@@ -95,10 +98,16 @@ func (d *decoder) secrets(cfg *Config, lookup func(string) (string, bool)) {
 	const key = "store.redis."
 	r.Password = d.secret(key+"password", r.PasswordFile, r.PasswordEnv, lookup)
 	r.SentinelPassword = d.secret(key+"sentinel_password", r.SentinelPasswordFile, r.SentinelPasswordEnv, lookup)
-	if r.TLS != nil {
-		if _, err := r.TLS.Load(); err != nil {
-			d.at(key+"tls", "%v", err)
-		}
+	d.tls(key+"tls", r.TLS)
+}
+
+// tls reads the files of a connection, to know that they are good.
+func (d *decoder) tls(key string, t *TLS) {
+	if t == nil {
+		return
+	}
+	if _, err := t.Load(); err != nil {
+		d.at(key, "%v", err)
 	}
 }
 

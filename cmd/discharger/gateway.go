@@ -118,6 +118,11 @@ func newFront(ctx context.Context, cfg *config.Config, ring *keyfile.Ring, p gat
 		},
 		Reconcile: cfg.Gateway.Reconcile, Registerer: p.registerer, Log: p.log, Access: p.access, Clock: p.now,
 	}
+	if t := cfg.Gateway.UpstreamTLS; t != nil {
+		if gc.UpstreamTLS, err = t.Load(); err != nil {
+			return nil, errors.Join(err, l.Close())
+		}
+	}
 	for _, d := range cfg.Gateway.ForeignTokens {
 		gc.ForeignTokens = append(gc.ForeignTokens, [sha256.Size]byte(d))
 	}

@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"crypto/sha256"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -27,8 +28,13 @@ import (
 // Config is what a [Gateway] is made from. Upstream, Service, APIKey, Keys,
 // KeyPair, Discharger and Vault are required.
 type Config struct {
-	// Upstream is where the homeserver is: http or https, and a host.
+	// Upstream is where the homeserver is: http or https, and a host; or unix:
+	// and the path of a socket.
 	Upstream string
+	// UpstreamTLS is for a homeserver by https: whom to trust, and with which
+	// certificate the gateway shows who it is. Nil: the system's authorities,
+	// and none.
+	UpstreamTLS *tls.Config
 	// PublicURL is where clients reach the gateway. Answers that tell clients
 	// where the homeserver is are changed to it. Empty: they stay as they are.
 	PublicURL string
@@ -82,6 +88,7 @@ const defaultCacheSize = 20000
 type Gateway struct {
 	cfg      Config
 	upstream *url.URL
+	socket   string // of the homeserver; empty: it is where upstream says
 	hs       *homeserver.Homeserver
 	client   *api.Client
 	once     *api.Client // makes one attempt only: what fails is made up for later
@@ -130,12 +137,15 @@ func New(cfg Config) (*Gateway, error) {
 
 func newGateway(cfg Config) (*Gateway, error) {
 	cfg.Upstream = strings.TrimSuffix(cfg.Upstream, "/")
-	upstream, err := parseUpstream(cfg.Upstream)
+	upstream, socket, err := parseUpstream(cfg.Upstream)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("upstream: %w", err)
+	}
+	if cfg.UpstreamTLS != nil && upstream.Scheme != "https" {
+		return nil, errors.New("upstream: TLS goes with https")
 	}
 	if cfg.PublicURL = strings.TrimSuffix(cfg.PublicURL, "/"); cfg.PublicURL != "" {
-		if _, err := parseUpstream(cfg.PublicURL); err != nil {
+		if _, err := parseBase(cfg.PublicURL); err != nil {
 			return nil, fmt.Errorf("public URL: %w", err)
 		}
 	}
@@ -160,7 +170,7 @@ func newGateway(cfg Config) (*Gateway, error) {
 	if cfg.CacheSize <= 0 {
 		cfg.CacheSize = defaultCacheSize
 	}
-	g := &Gateway{cfg: cfg, upstream: upstream}
+	g := &Gateway{cfg: cfg, upstream: upstream, socket: socket}
 	if g.sealer, err = newSealer(cfg.Keys); err != nil {
 		return nil, err
 	}
@@ -188,7 +198,7 @@ func newGateway(cfg Config) (*Gateway, error) {
 // connect makes what asks the service and what passes on to the homeserver.
 func (g *Gateway) connect() (err error) {
 	cfg := &g.cfg
-	toService, toUpstream := newTransport(), newTransport()
+	toService, toUpstream := newTransport(), g.newUpstreamTransport()
 	g.idle = []*http.Transport{toService, toUpstream}
 	ac := api.Config{
 		URL: cfg.Service, Location: location, APIKey: cfg.APIKey, UserAgent: "discharger-gateway",
@@ -220,21 +230,15 @@ func (g *Gateway) connect() (err error) {
 	return nil
 }
 
-func parseUpstream(text string) (*url.URL, error) {
-	u, err := url.Parse(text)
-	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil ||
-		strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "" {
-		return nil, errors.New("want http or https and a host, and nothing after it")
-	}
-	return u, nil
-}
+// dialPatience is how long it may take to connect.
+const dialPatience = 10 * time.Second
 
 // newTransport keeps many connections, unpacks nothing, and waits for an answer
 // as long as the client does: it may be a long poll.
 func newTransport() *http.Transport {
 	return &http.Transport{
-		DialContext:           (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
-		TLSHandshakeTimeout:   10 * time.Second,
+		DialContext:           (&net.Dialer{Timeout: dialPatience, KeepAlive: 30 * time.Second}).DialContext,
+		TLSHandshakeTimeout:   dialPatience,
 		ExpectContinueTimeout: time.Second,
 		IdleConnTimeout:       90 * time.Second,
 		MaxIdleConnsPerHost:   1024,
@@ -244,7 +248,7 @@ func newTransport() *http.Transport {
 
 // Format writes where the gateway leads and no secret, whatever the verb.
 func (g *Gateway) Format(s fmt.State, _ rune) {
-	_, _ = io.WriteString(s, "gateway to "+g.upstream.Host)
+	_, _ = io.WriteString(s, "gateway to "+g.cfg.Upstream)
 }
 
 // exchange is one request and its answer.

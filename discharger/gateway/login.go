@@ -305,7 +305,7 @@ func (g *Gateway) abandon(ctx context.Context, x *exchange, token string) {
 // logoutUpstream ends a token at the homeserver. One that is not known there is
 // ended.
 func (g *Gateway) logoutUpstream(ctx context.Context, token string) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, g.cfg.Upstream+pathLogout, strings.NewReader("{}"))
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, g.upstream.String()+pathLogout, strings.NewReader("{}"))
 	if err != nil {
 		return err
 	}

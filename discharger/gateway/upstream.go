@@ -2,12 +2,60 @@ package gateway
 
 import (
 	"context"
+	"errors"
 	"log/slog"
+	"net"
 	"net/http"
+	"net/url"
+	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/go-json-experiment/json"
 )
+
+// The scheme of a homeserver behind a socket of the file system, and the host
+// that it is asked for there. Where a client's request is passed on, the host is
+// the one that the client asked for.
+const (
+	schemeUnix = "unix"
+	socketHost = "localhost"
+)
+
+// parseUpstream reads where the homeserver is.
+func parseUpstream(text string) (u *url.URL, socket string, err error) {
+	if path, ok := strings.CutPrefix(text, schemeUnix+":"); ok {
+		if !filepath.IsAbs(path) || strings.HasPrefix(path, "//") {
+			return nil, "", errors.New("want unix: and the path of a socket from the root, such as unix:/run/matrix/synapse.sock")
+		}
+		return &url.URL{Scheme: "http", Host: socketHost}, path, nil
+	}
+	u, err = parseBase(text)
+	return u, "", err
+}
+
+// parseBase reads a URL that paths are put after.
+func parseBase(text string) (*url.URL, error) {
+	u, err := url.Parse(text)
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil ||
+		strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "" {
+		return nil, errors.New("want http or https and a host, and nothing after it")
+	}
+	return u, nil
+}
+
+// newUpstreamTransport leads to the homeserver.
+func (g *Gateway) newUpstreamTransport() *http.Transport {
+	t := newTransport()
+	t.TLSClientConfig = g.cfg.UpstreamTLS.Clone()
+	if g.socket != "" {
+		dialer := &net.Dialer{Timeout: dialPatience}
+		t.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return dialer.DialContext(ctx, schemeUnix, g.socket)
+		}
+	}
+	return t
+}
 
 const pathLoginFlows = "/_matrix/client/v3/login"
 
@@ -63,7 +111,7 @@ func (g *Gateway) whoami(ctx context.Context, token string) (status int, body ob
 func (g *Gateway) ask(ctx context.Context, path, token string) (status int, body object, err error) {
 	ctx, cancel := context.WithTimeout(ctx, upstreamPatience)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, g.cfg.Upstream+path, nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, g.upstream.String()+path, nil)
 	if err != nil {
 		return 0, nil, err
 	}

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"crypto/tls"
 	"strings"
 	"testing"
 )
@@ -24,6 +25,9 @@ func TestConfig(t *testing.T) {
 		"no upstream":     func(c *Config) { c.Upstream = "" },
 		"upstream's path": func(c *Config) { c.Upstream += "/x" },
 		"upstream's user": func(c *Config) { c.Upstream = "http://u:p@h" },
+		"upstream socket": func(c *Config) { c.Upstream = "unix:hs.sock" },
+		"socket's host":   func(c *Config) { c.Upstream = "unix://host/hs.sock" },
+		"TLS for http":    func(c *Config) { c.UpstreamTLS = new(tls.Config) },
 		"public URL":      func(c *Config) { c.PublicURL = "matrix.example" },
 		"no API key":      func(c *Config) { c.APIKey = nil },
 		"no keys":         func(c *Config) { c.Keys = nil },

@@ -1,0 +1,77 @@
+package config
+
+import (
+	"crypto/ed25519"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
+	"math/big"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// pair writes a certificate that signs itself, and its key.
+func pair(t *testing.T, dir, name string) (cert, key string) {
+	t.Helper()
+	public, private, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour)}
+	der, err := x509.CreateCertificate(rand.Reader, c, c, public, private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pkcs8, err := x509.MarshalPKCS8PrivateKey(private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	write := func(name, kind string, data []byte) string {
+		file := filepath.Join(dir, name)
+		if err := os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: data}), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return file
+	}
+	return write(name+".pem", "CERTIFICATE", der), write(name+".key", "PRIVATE KEY", pkcs8)
+}
+
+// Where the homeserver is, and how to talk to it, is checked before anything
+// starts: that the files are there, and belong together.
+func TestGatewayUpstream(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	cert, key := pair(t, dir, "gateway")
+	ca, otherKey := pair(t, dir, "other")
+	files := strings.NewReplacer("CERT", cert, "KEY", key, "CA", ca, "OTHER", otherKey)
+	for _, c := range []struct{ name, text, want string }{
+		{"https", "{upstream: 'https://hs', upstream_tls: {}}", ""},
+		{"authority", "{upstream: 'https://hs', upstream_tls: {ca_file: CA, server_name: matrix.internal}}", ""},
+		{"certificate", "{upstream: 'https://hs', upstream_tls: {cert_file: CERT, key_file: KEY}}", ""},
+		{"socket", "{upstream: 'unix:/run/hs.sock'}", ""},
+		{"missing", "{listen: '127.0.0.1:0'}", `gateway.upstream: is missing`},
+		{"other scheme", "{upstream: 'ftp://hs'}", `f.yaml:1:21: gateway.upstream: want http or https and a host`},
+		{"relative socket", "{upstream: 'unix:hs.sock'}", `f.yaml:1:21: gateway.upstream: want the path of a socket from the root`},
+		{"socket with host", "{upstream: 'unix://host/hs.sock'}", `gateway.upstream: want the path of a socket from the root`},
+		{"long socket", "{upstream: 'unix:/" + strings.Repeat("x", maxSocket) + "'}", `gateway.upstream: the path of a socket has at most 103 bytes, and this has 104`},
+		{"TLS without https", "{upstream: 'http://hs', upstream_tls: {}}", `gateway.upstream_tls: goes with an upstream by https`},
+		{"TLS by socket", "{upstream: 'unix:/run/hs.sock', upstream_tls: {}}", `gateway.upstream_tls: goes with an upstream by https`},
+		{"unknown key", "{upstream: 'https://hs', upstream_tls: {insecure: true}}", `gateway.upstream_tls.insecure: unknown key`},
+		{"no authority", "{upstream: 'https://hs', upstream_tls: {ca_file: /nonexistent/ca}}", `gateway.upstream_tls: read authorities: open /nonexistent/ca`},
+		{"authority not pem", "{upstream: 'https://hs', upstream_tls: {ca_file: /dev/null}}", `gateway.upstream_tls: read authorities: /dev/null has no certificate`},
+		{"no certificate", "{upstream: 'https://hs', upstream_tls: {cert_file: /nonexistent/c, key_file: KEY}}", `gateway.upstream_tls: read client certificate: open /nonexistent/c`},
+		{"certificate alone", "{upstream: 'https://hs', upstream_tls: {cert_file: CERT}}", `gateway.upstream_tls: cert_file and key_file go together`},
+		{"another's key", "{upstream: 'https://hs', upstream_tls: {cert_file: CERT, key_file: OTHER}}", `gateway.upstream_tls: read client certificate: tls: private key does not match public key`},
+	} {
+		_, err := parse([]byte("gateway: "+files.Replace(c.text)), Options{File: "f.yaml"})
+		switch {
+		case c.want == "" && err != nil:
+			t.Errorf("%s: %v", c.name, err)
+		case c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)):
+			t.Errorf("%s:\ngot  %v\nwant %s", c.name, err, c.want)
+		}
+	}
+}
