@@ -124,6 +124,7 @@ type replay struct {
 	raised   bool
 	keepUser int64
 	sessions map[caveat.SessionID]*replayed
+	restored []JournalEntry
 }
 
 type replayed struct {
@@ -133,13 +134,14 @@ type replayed struct {
 }
 
 // Replay returns the changes that make a user's records show what the entries
-// say, which are all of that user, the oldest first. Nothing to change is no
-// changes. Records that cannot be read are left as they are: nobody gets a
-// discharge by them.
-func Replay(entries []JournalEntry, l Listing, now time.Time) ([]Change, error) {
+// say, which are all of that user, the oldest first, and for which of the
+// entries they are: what these say has to be announced again. Nothing to change
+// is no changes. Records that cannot be read are left as they are: nobody gets
+// a discharge by them.
+func Replay(entries []JournalEntry, l Listing, now time.Time) (changes []Change, restored []JournalEntry, err error) {
 	p := replay{now: now.UnixMilli(), sessions: make(map[caveat.SessionID]*replayed, len(l.Sessions))}
 	if err := p.user.UnmarshalBinary(l.User); err != nil {
-		return nil, fmt.Errorf("replay revocations: %w", err)
+		return nil, nil, fmt.Errorf("replay revocations: %w", err)
 	}
 	for id, raw := range l.Sessions {
 		r := &replayed{}
@@ -148,33 +150,42 @@ func Replay(entries []JournalEntry, l Listing, now time.Time) ([]Change, error) 
 		}
 	}
 	for i := range entries {
-		switch e := &entries[i]; e.Kind {
+		e, changed := &entries[i], false
+		switch e.Kind {
 		case JournalSession:
 			if _, unreadable := l.Sessions[e.Session]; !unreadable || p.sessions[e.Session] != nil {
-				p.endSession(e)
+				changed = p.endSession(e)
 			}
 		case JournalUser:
-			p.endUser(e)
+			changed = p.endUser(e)
 		default:
-			return nil, fmt.Errorf("replay revocations: kind %d is not a user's", e.Kind)
+			return nil, nil, fmt.Errorf("replay revocations: kind %d is not a user's", e.Kind)
+		}
+		if changed {
+			p.restored = append(p.restored, *e)
 		}
 	}
-	return p.changes(l)
+	if changes, err = p.changes(l); err != nil {
+		return nil, nil, err
+	}
+	return changes, p.restored, nil
 }
 
-// endSession makes a session's record a tombstone. Where there is none, one is
-// needed as long as the session could be activated.
-func (p *replay) endSession(e *JournalEntry) {
+// endSession makes a session's record a tombstone, and reports whether it was
+// none. Where there is no record, one is needed as long as the session could be
+// activated.
+func (p *replay) endSession(e *JournalEntry) bool {
 	r := p.sessions[e.Session]
 	switch {
 	case r == nil && e.Keep != 0 && e.Keep*1000 <= p.now, r != nil && r.Ended > 0:
-		return
+		return false
 	case r == nil:
 		r = &replayed{}
 		p.sessions[e.Session] = r
 		r.Confirmed.Epoch = e.Generation
 	}
 	p.end(r, e)
+	return true
 }
 
 // end makes a record a tombstone that stays at least as long as was meant at
@@ -190,10 +201,11 @@ func (p *replay) end(r *replayed, e *JournalEntry) {
 	}
 }
 
-// endUser raises a user's generation. If it is as high already, others may
-// have raised it since the store forgot this one: then a session they excepted
-// is ended if it is one that this revocation did not except.
-func (p *replay) endUser(e *JournalEntry) {
+// endUser raises a user's generation, and reports whether anything had to be
+// done. If it is as high already, others may have raised it since the store
+// forgot this one: then a session they excepted is ended if it is one that this
+// revocation did not except.
+func (p *replay) endUser(e *JournalEntry) (changed bool) {
 	lost := p.user.Generation < e.Generation
 	slack := ClockSlack.Milliseconds()
 	for id, r := range p.sessions {
@@ -207,10 +219,11 @@ func (p *replay) endUser(e *JournalEntry) {
 			r.UserGeneration, r.changed, r.keep = e.Generation, true, 0
 		case !lost && id != e.Except && r.Created < e.At-slack:
 			p.end(r, e)
+			changed = true
 		}
 	}
 	if !lost && p.user.At >= e.At {
-		return
+		return changed
 	}
 	// The record is kept as long after the latest revocation as it was after
 	// this one.
@@ -223,6 +236,7 @@ func (p *replay) endUser(e *JournalEntry) {
 	} else {
 		p.keepUser = math.MaxInt64
 	}
+	return true
 }
 
 func (p *replay) changes(l Listing) ([]Change, error) {

@@ -151,15 +151,18 @@ func testReplay(t *rapid.T) {
 		born(cut)
 	}
 	after := cut.clone()
-	replay := func() int {
-		changes, err := discharger.Replay(journal, after.listing(), time.UnixMilli(after.now))
+	replay := func() (int, []discharger.JournalEntry) {
+		changes, restored, err := discharger.Replay(journal, after.listing(), time.UnixMilli(after.now))
 		if err != nil {
 			t.Fatal(err)
 		}
 		after.apply(changes)
-		return len(changes)
+		return len(changes), restored
 	}
-	replay()
+	changed, restored := replay()
+	if changed == 0 && len(restored) > 0 {
+		t.Errorf("nothing changed, and these are to be announced: %+v", restored)
+	}
 	for id := range created {
 		want := cut.alive(id)
 		for _, e := range journal {
@@ -168,9 +171,13 @@ func testReplay(t *rapid.T) {
 		if got := after.alive(id); got != want {
 			t.Errorf("session %d is alive: %v, want %v; it was: %v", id[0], got, want, cut.alive(id))
 		}
+		told := slices.ContainsFunc(restored, func(e discharger.JournalEntry) bool { return revokes(e, id, created[id]) })
+		if cut.alive(id) && !want && !told || told && want {
+			t.Errorf("of session %d, alive before: %v, after: %v, it is told that it is over: %v", id[0], cut.alive(id), want, told)
+		}
 	}
-	if n := replay(); n != 0 {
-		t.Errorf("replayed again, %d records change", n)
+	if n, restored := replay(); n != 0 || len(restored) != 0 {
+		t.Errorf("replayed again, %d records change, and %d entries are told", n, len(restored))
 	}
 }
 
@@ -188,7 +195,7 @@ func TestReplayClocks(t *testing.T) {
 			t.Fatal(err)
 		}
 		l.Sessions[caveat.SessionID{1}] = raw
-		changes, err := discharger.Replay([]discharger.JournalEntry{e}, l, time.UnixMilli(at))
+		changes, _, err := discharger.Replay([]discharger.JournalEntry{e}, l, time.UnixMilli(at))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -222,7 +229,7 @@ func TestReplayTombstone(t *testing.T) {
 			l.Sessions[id] = c.session
 		}
 		e.Keep = c.keep
-		changes, err := discharger.Replay([]discharger.JournalEntry{e}, l, now)
+		changes, _, err := discharger.Replay([]discharger.JournalEntry{e}, l, now)
 		if err != nil || len(changes) != c.want {
 			t.Errorf("%s: %d changes, %v, want %d", what, len(changes), err, c.want)
 		}

@@ -22,7 +22,7 @@ const (
 	causePolicy  cause = "policy"  // a policy decided so
 	causeLimit   cause = "limit"   // a policy allows only so many sessions
 	causeRevoked cause = "revoked" // the homeserver ordered it
-	causeAgain   cause = "again"   // somebody came back to what had ended; it may never have been announced
+	causeAgain   cause = "again"   // it had ended before: somebody came back to it, or a store had lost it
 )
 
 // revoked is what an event says. It is about one session, all of a user's, or
@@ -35,6 +35,7 @@ type revoked struct {
 	except     caveat.SessionID // of the user's; zero: none
 	before     int64            // Unix ms; without a session: those that were minted before
 	at         int64            // Unix ms
+	restored   int64            // Unix ms; when a store that had lost it was given it again; 0: never
 	cause      cause
 
 	owner  string // with session: whose it was
@@ -46,17 +47,18 @@ type revoked struct {
 const feedSlack = time.Minute
 
 // until is when no discharge that the event is about can be alive any more.
-func (s *Service) until(e *revoked) time.Time {
-	return time.UnixMilli(e.at).Add(s.cfg.MaxTTL + s.cfg.Limits.Skew + feedSlack)
+func (a Announcer) until(e *revoked) time.Time {
+	lives := orDefault(a.MaxTTL, defaultMaxTTL) + orDefault(a.Skew, defaultSkew)
+	return time.UnixMilli(max(e.at, e.restored)).Add(lives + feedSlack)
 }
 
 // maxUser is the greatest length of a user's name, in bytes, as in a condition.
 const maxUser = 255
 
-// event writes an event as package api reads it. What that could not read is an
+// write writes an event as package api reads it. What that could not read is an
 // error here: a homeserver would never get past it.
-func (s *Service) event(e *revoked) (FeedEvent, error) {
-	until := s.until(e)
+func (a Announcer) write(e *revoked) (FeedEvent, error) {
+	until := a.until(e)
 	b := append(make([]byte, 0, 160), `{"v":1`...)
 	switch {
 	case e.session != (caveat.SessionID{}):
@@ -82,7 +84,7 @@ func (s *Service) event(e *revoked) (FeedEvent, error) {
 	b = strconv.AppendInt(append(b, `,"at":`...), e.at, 10)
 	b = strconv.AppendInt(append(b, `,"until":`...), until.UnixMilli(), 10)
 	b = append(append(append(b, `,"reason":"`...), e.cause...), `"}`...)
-	if s.cfg.Named[e.homeserver] {
+	if a.Named[e.homeserver] {
 		b = appendOwner(b, e)
 	}
 	return FeedEvent{Data: b, Until: until}, nil
@@ -95,7 +97,7 @@ func (s *Service) events(all []revoked) ([]FeedEvent, error) {
 	out := make([]FeedEvent, len(all))
 	for i := range all {
 		var err error
-		if out[i], err = s.event(&all[i]); err != nil {
+		if out[i], err = s.announcer.write(&all[i]); err != nil {
 			return nil, err
 		}
 	}
@@ -129,7 +131,7 @@ func (s *Service) again(a *attempt, st State, c cause) []revoked {
 // unannounced leaves out what this process has announced, and what is too long
 // ago for any discharge to be alive.
 func (s *Service) unannounced(e revoked, now time.Time) []revoked {
-	if !now.Before(s.until(&e)) || s.announced.has(e.key()) {
+	if !now.Before(s.announcer.until(&e)) || s.announced.has(e.key()) {
 		return nil
 	}
 	return []revoked{e}

@@ -59,6 +59,7 @@ type Service struct {
 	cfg       Config
 	ring      *tokenRing
 	plain     bool // the policy is policy.Allow: it need not be asked
+	announcer Announcer
 	announced announcements
 }
 
@@ -80,10 +81,10 @@ func New(cfg Config) (*Service, error) {
 		}
 	}
 	cfg.TTL = orDefault(cfg.TTL, 5*time.Minute)
-	cfg.MaxTTL = max(orDefault(cfg.MaxTTL, time.Hour), cfg.TTL)
+	cfg.MaxTTL = max(orDefault(cfg.MaxTTL, defaultMaxTTL), cfg.TTL)
 	cfg.Limits.Activation = orDefault(cfg.Limits.Activation, 10*time.Minute)
 	cfg.Limits.Grace = orDefault(cfg.Limits.Grace, 10*time.Second)
-	cfg.Limits.Skew = orDefault(cfg.Limits.Skew, time.Minute)
+	cfg.Limits.Skew = orDefault(cfg.Limits.Skew, defaultSkew)
 	if cfg.Policy == nil {
 		cfg.Policy = policy.Allow{}
 	}
@@ -100,7 +101,8 @@ func New(cfg Config) (*Service, error) {
 		cfg.Rand = rand.Reader
 	}
 	_, plain := cfg.Policy.(policy.Allow)
-	return &Service{cfg: cfg, ring: ring, plain: plain}, nil
+	announcer := Announcer{MaxTTL: cfg.MaxTTL, Skew: cfg.Limits.Skew, Named: cfg.Named}
+	return &Service{cfg: cfg, ring: ring, plain: plain, announcer: announcer}, nil
 }
 
 func orDefault(d, def time.Duration) time.Duration {
@@ -109,6 +111,12 @@ func orDefault(d, def time.Duration) time.Duration {
 	}
 	return d
 }
+
+// Of [Config] and [Limits].
+const (
+	defaultMaxTTL = time.Hour
+	defaultSkew   = time.Minute
+)
 
 // Request is what a client, or a homeserver on its behalf, presents.
 type Request struct {

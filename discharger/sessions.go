@@ -152,7 +152,7 @@ func (s *Service) revokeHomeserver(ctx context.Context, a *attempt) error {
 		if err != nil {
 			return unavailable(err)
 		}
-		event, err := s.event(&revoked{
+		event, err := s.announcer.write(&revoked{
 			homeserver: a.user.Homeserver, all: true, before: next.At + 1, at: next.At, cause: causeRevoked,
 		})
 		if err != nil {

@@ -15,6 +15,7 @@ import (
 
 	"github.com/discharger/discharger/config"
 	"github.com/discharger/discharger/config/keyfile"
+	"github.com/discharger/discharger/discharger"
 	"github.com/discharger/discharger/discharger/store"
 )
 
@@ -44,6 +45,9 @@ func openRedis(ctx context.Context, cfg *config.Config, r *config.Redis, keys *k
 		DialTimeout: r.Timeouts.Dial, ReadTimeout: r.Timeouts.Read, WriteTimeout: r.Timeouts.Write,
 		PoolSize: r.PoolSize, Unpipelined: !r.Pipelining, MaxEvents: cfg.Feed.Events,
 		Log: p.log, Now: p.now,
+		Announce: func(e *discharger.JournalEntry, now time.Time) (discharger.FeedEvent, error) {
+			return p.announcer.Load().Event(e, now)
+		},
 	}
 	var err error
 	if r.TLS != nil {

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -33,6 +34,8 @@ type parts struct {
 	metrics  *server.Metrics
 	registry *prometheus.Registry
 	rules    *ruleParts
+
+	announcer atomic.Pointer[discharger.Announcer] // of the server that was made last
 }
 
 // openStore is a store with what only operators ask of it.
@@ -124,6 +127,7 @@ func open(ctx context.Context, cfg *config.Config, keys *keyfile.Ring, log *slog
 	if err != nil {
 		return nil, err
 	}
+	p.announcer.Store(&discharger.Announcer{MaxTTL: cfg.Discharge.MaxTTL, Skew: cfg.Discharge.ClockSkew})
 	p.rules = &ruleParts{metrics: policies, log: log, now: now, audits: make(map[string]*policy.Audit)}
 	if r := cfg.Store.Redis; r != nil {
 		p.store, err = openRedis(ctx, cfg, r, keys, p)
@@ -144,11 +148,14 @@ func (p *parts) server(cfg *config.Config, keys *keyfile.Ring, r *rules) (*serve
 	if err != nil {
 		return nil, mark(err, errConfig)
 	}
-	policies := make(map[string]string)
+	policies, named := make(map[string]string), make(map[string]bool)
 	apiKeys := make(map[string][][sha256.Size]byte)
 	for _, h := range cfg.Homeservers {
 		if h.Policy != "" {
 			policies[h.Name] = h.Policy
+		}
+		if h.SecurityEvents != nil {
+			named[h.Name] = true
 		}
 		for _, d := range h.APIKeys {
 			apiKeys[h.Name] = append(apiKeys[h.Name], d)
@@ -162,19 +169,21 @@ func (p *parts) server(cfg *config.Config, keys *keyfile.Ring, r *rules) (*serve
 	for _, id := range keys.Retired {
 		retired = append(retired, id)
 	}
-	service, err := discharger.New(discharger.Config{
+	sc := discharger.Config{
 		Opener: opener, Store: p.metrics.Store(p.store), RefreshKeys: refresh, RetiredKeys: retired,
-		Policy: r.evaluator, Policies: policies,
+		Policy: r.evaluator, Policies: policies, Named: named,
 		TTL: cfg.Discharge.TTL, MaxTTL: cfg.Discharge.MaxTTL,
 		Limits: discharger.Limits{
 			Activation: cfg.Discharge.ActivationWindow, Grace: cfg.Discharge.Grace, Skew: cfg.Discharge.ClockSkew,
 			Idle: cfg.Session.Idle, Absolute: cfg.Session.Absolute,
 		},
 		Observer: p.metrics, Log: p.log, Now: p.now,
-	})
+	}
+	service, err := discharger.New(sc)
 	if err != nil {
 		return nil, fmt.Errorf("make service: %w", err)
 	}
+	p.announcer.Store(&discharger.Announcer{MaxTTL: sc.MaxTTL, Skew: sc.Limits.Skew, Named: sc.Named})
 	return server.New(server.Config{
 		Service: service, PublicKey: opener.PublicKey(), Ready: p.store.Ready, APIKeys: apiKeys,
 		TrustedProxies: cfg.TrustedProxies, AllowOrigins: cfg.CORSOrigins, Timeout: cfg.RequestTimeout,

@@ -54,7 +54,7 @@ const (
 	RevokedPolicy  = "policy"  // a policy decided so
 	RevokedLimit   = "limit"   // a policy allows only so many sessions
 	RevokedOrder   = "revoked" // the homeserver ordered it
-	RevokedEarlier = "again"   // it had ended before, and somebody came back to it
+	RevokedEarlier = "again"   // it had ended before: somebody came back to it, or a store had lost it
 )
 
 // wireRevocation is a Revocation in JSON.

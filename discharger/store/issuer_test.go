@@ -71,6 +71,7 @@ type device struct {
 	*issuer
 	user    discharger.UserKey
 	session caveat.SessionID
+	minted  time.Time
 	caveat  []byte
 	token   []byte
 	epoch   uint64
@@ -88,7 +89,8 @@ func (is *issuer) loginMode(user string, mode caveat.Mode) *device {
 	if err != nil {
 		is.t.Fatal(err)
 	}
-	cond := caveat.Condition{Session: id, User: user, Device: "D", Minted: time.Now().UnixMilli(), Mode: mode}
+	minted := time.Now()
+	cond := caveat.Condition{Session: id, User: user, Device: "D", Minted: minted.UnixMilli(), Mode: mode}
 	text, err := cond.Encode()
 	if err != nil {
 		is.t.Fatal(err)
@@ -100,7 +102,9 @@ func (is *issuer) loginMode(user string, mode caveat.Mode) *device {
 	if err != nil {
 		is.t.Fatal(err)
 	}
-	return &device{issuer: is, user: discharger.UserKey{Homeserver: issuerHomeserver, User: user}, session: id, caveat: sealed}
+	return &device{
+		issuer: is, user: discharger.UserKey{Homeserver: issuerHomeserver, User: user}, session: id, minted: minted, caveat: sealed,
+	}
 }
 
 func (d *device) request(id string) *discharger.Request {

@@ -63,6 +63,11 @@ type RedisConfig struct {
 	// the store. The Redis user must be allowed INFO and ROLE.
 	Journal *Journal
 
+	// Announce writes the event of a revocation that a replay of the journal
+	// restores now; nil: as [discharger.Announcer] does whose fields are zero.
+	// An error is logged, and the revocation is restored without an event.
+	Announce func(e *discharger.JournalEntry, now time.Time) (discharger.FeedEvent, error)
+
 	// CacheHomeserver is how long a homeserver's record may be used again
 	// without asking; 0 is one second, which is also the most.
 	CacheHomeserver time.Duration
@@ -211,6 +216,9 @@ func (cfg *RedisConfig) complete() error {
 	}
 	if cfg.MaxEvents == 0 {
 		cfg.MaxEvents = defaultMaxEvents
+	}
+	if cfg.Announce == nil {
+		cfg.Announce = discharger.Announcer{}.Event
 	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)

@@ -69,8 +69,17 @@ func (r *Redis) Publish(ctx context.Context, homeserver string, events ...discha
 	if err := checkPublish(homeserver, events); err != nil {
 		return fmt.Errorf("publish: %w", err)
 	}
+	return r.publish(ctx, homeserver, events, true)
+}
+
+// publish appends events, if there are any, and waits until they are durable if
+// they are to be.
+func (r *Redis) publish(ctx context.Context, homeserver string, events []discharger.FeedEvent, durable bool) error {
+	if len(events) == 0 {
+		return nil
+	}
 	c := r.feedCall(feedPublishScript, homeserver, appendEvents([]any{r.cfg.MaxEvents}, events)...)
-	if _, err := r.swap(ctx, c, true); err != nil {
+	if _, err := r.swap(ctx, c, durable); err != nil {
 		return fmt.Errorf("publish: %w", err)
 	}
 	return nil

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"sync"
 	"time"
@@ -12,8 +13,8 @@ import (
 	"github.com/discharger/discharger/discharger"
 )
 
-// replayAll makes the store show what entries say, and returns how many
-// records had to be changed.
+// replayAll makes the store show what entries say, publishes what had to be
+// changed for that, and returns how many records those were.
 func (g *guardian) replayAll(ctx context.Context, entries []discharger.JournalEntry) (int, error) {
 	g.store.id.Store(g.main.id.Load())
 	g.store.lost.Store(false)
@@ -61,15 +62,24 @@ func (g *guardian) replayAll(ctx context.Context, entries []discharger.JournalEn
 // other processes write there.
 const replayRaces = 32
 
+// replayUser publishes first and swaps then, other than a revocation does that
+// is made for the first time. What is published is true in any case. Whoever
+// dies in between, or is followed by a primary that has only one of the two,
+// finds the records unchanged and does both again; the other way round, nothing
+// would be left to show that an event is missing.
 func (g *guardian) replayUser(ctx context.Context, u discharger.UserKey, entries []discharger.JournalEntry) (int, error) {
+	said := make(map[discharger.JournalEntry]bool)
 	for range replayRaces {
 		l, err := g.store.List(ctx, u)
 		if err != nil {
 			return 0, fmt.Errorf("replay: %w", err)
 		}
-		changes, err := discharger.Replay(entries, l, g.store.cfg.Now())
+		changes, restored, err := discharger.Replay(entries, l, g.store.cfg.Now())
 		if err != nil || len(changes) == 0 {
 			return 0, err
+		}
+		if err := g.announce(ctx, u.Homeserver, restored, said); err != nil {
+			return 0, fmt.Errorf("replay: %w", err)
 		}
 		// Not as a revocation: that would be journaled, and wait for
 		// replicas which a primary may lack that was just promoted.
@@ -84,6 +94,39 @@ func (g *guardian) replayUser(ctx context.Context, u discharger.UserKey, entries
 	return 0, errors.New("replay: others change a user's sessions all the time")
 }
 
+// announceAtOnce bounds what one script appends to a feed.
+const announceAtOnce = 500
+
+// announce publishes what has not been said yet of the entries. It does not
+// wait for replicas either.
+func (g *guardian) announce(ctx context.Context, homeserver string, entries []discharger.JournalEntry, said map[discharger.JournalEntry]bool) error {
+	entries = slices.DeleteFunc(entries, func(e discharger.JournalEntry) bool { return said[e] })
+	for some := range slices.Chunk(entries, announceAtOnce) {
+		if err := g.store.publish(ctx, homeserver, g.events(ctx, some), false); err != nil {
+			return err
+		}
+		for _, e := range some {
+			said[e] = true
+		}
+	}
+	return nil
+}
+
+// events are what has to be said of entries. One of which nothing can be said
+// was never announced by anybody, and does not keep the store shut.
+func (g *guardian) events(ctx context.Context, entries []discharger.JournalEntry) (out []discharger.FeedEvent) {
+	for i := range entries {
+		e, err := g.store.cfg.Announce(&entries[i], g.store.cfg.Now())
+		if err != nil {
+			g.store.cfg.Log.LogAttrs(ctx, slog.LevelWarn, "a revocation was restored that cannot be announced", slog.Any("error", err))
+			continue
+		}
+		out = append(out, e)
+	}
+	return out
+}
+
+// replayHomeserver does both in one script.
 func (g *guardian) replayHomeserver(ctx context.Context, name string, entries []discharger.JournalEntry) (int, error) {
 	for range replayRaces {
 		record, err := g.store.askHomeserver(ctx, name, time.Time{})
@@ -94,7 +137,15 @@ func (g *guardian) replayHomeserver(ctx context.Context, name string, entries []
 		if err != nil || string(next) == string(record) {
 			return 0, err
 		}
-		done, err := g.store.SwapHomeserver(ctx, name, record, next)
+		e, err := discharger.JournalOfHomeserver(name, next)
+		if err != nil {
+			return 0, fmt.Errorf("replay: %w", err)
+		}
+		events := g.events(ctx, []discharger.JournalEntry{e})
+		done, err := g.store.swap(ctx, g.store.homeserverCall(name, record, next, events), false)
+		if err == nil && done {
+			err = g.store.outliveCaches(ctx)
+		}
 		if err != nil {
 			return 0, fmt.Errorf("replay: %w", err)
 		}

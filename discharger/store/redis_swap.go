@@ -104,11 +104,7 @@ func (r *Redis) SwapHomeserver(ctx context.Context, homeserver string, old, new 
 	if err := checkHomeserverSwap(homeserver, old, new, events); err != nil {
 		return false, fmt.Errorf("swap record of homeserver: %w", err)
 	}
-	c := call{script: swapHomeserverScript, args: []any{*r.id.Load(), string(old), string(new), r.cfg.MaxEvents}}
-	c.args = appendEvents(c.args, events)
-	c.key, c.storeID = r.layout.homeserver(homeserver)
-	feed, lost, _ := r.layout.feed(homeserver)
-	c.more = []string{feed, lost}
+	c := r.homeserverCall(homeserver, old, new, events)
 	done, err := r.revoke(ctx, func() ([]discharger.JournalEntry, error) {
 		e, err := discharger.JournalOfHomeserver(homeserver, new)
 		return []discharger.JournalEntry{e}, err
@@ -116,13 +112,27 @@ func (r *Redis) SwapHomeserver(ctx context.Context, homeserver string, old, new 
 		return r.swap(ctx, c, true)
 	})
 	if err == nil && done {
-		// A twentieth more, for clocks that do not run at the same speed.
-		err = r.cfg.Wait(ctx, longestCache+longestCache/20)
+		err = r.outliveCaches(ctx)
 	}
 	if err != nil {
 		return false, fmt.Errorf("swap record of homeserver: %w", err)
 	}
 	return done, nil
+}
+
+func (r *Redis) homeserverCall(homeserver string, old, new []byte, events []discharger.FeedEvent) call {
+	c := call{script: swapHomeserverScript, args: []any{*r.id.Load(), string(old), string(new), r.cfg.MaxEvents}}
+	c.args = appendEvents(c.args, events)
+	c.key, c.storeID = r.layout.homeserver(homeserver)
+	feed, lost, _ := r.layout.feed(homeserver)
+	c.more = []string{feed, lost}
+	return c
+}
+
+// outliveCaches waits until nobody uses a homeserver's old record any more: a
+// twentieth more than that, for clocks that do not run at the same speed.
+func (r *Redis) outliveCaches(ctx context.Context) error {
+	return r.cfg.Wait(ctx, longestCache+longestCache/20)
 }
 
 // swap calls a script.
