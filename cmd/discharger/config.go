@@ -67,6 +67,9 @@ func checkConfig(t *terminal, options *config.Options) error {
 	if g := cfg.Gateway; g != nil {
 		fmt.Fprintf(t.out, "gateway      %s to %s, tokens from before: %s\n", g.Listen, g.Upstream, g.Legacy)
 	}
+	if err := checkReceivers(t, cfg); err != nil {
+		return err
+	}
 	fmt.Fprintf(t.out, "policies     %s\n", strings.Join(names, ", "))
 	fmt.Fprintln(t.out, "ok")
 	return nil

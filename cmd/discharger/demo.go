@@ -99,7 +99,7 @@ func (d *daemon) stage(ctx context.Context) (home *keyfile.Ring, err error) {
 	if d.rules, err = d.parts.rules.make(d.cfg, ""); err != nil {
 		return nil, errors.Join(err, l.client.Close(), l.admin.Close())
 	}
-	srv, err := d.parts.server(d.cfg, d.keys, d.rules)
+	srv, err := d.parts.server(d.cfg, d.keys, d.rules, nil)
 	if err != nil {
 		return nil, errors.Join(err, l.client.Close(), l.admin.Close())
 	}

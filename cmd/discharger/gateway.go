@@ -74,7 +74,7 @@ func withGateway(cfg *config.Config, g *config.Gateway, ring *keyfile.Ring) *con
 		return cfg
 	}
 	seal := ring.Of(keyfile.Seal)
-	h := config.Homeserver{Name: g.Name, PublicKey: seal[0].Public, Policy: g.Policy}
+	h := config.Homeserver{Name: g.Name, PublicKey: seal[0].Public, Policy: g.Policy, SecurityEvents: g.SecurityEvents}
 	for _, k := range seal[1:] {
 		h.PreviousKeys = append(h.PreviousKeys, k.Public)
 	}

@@ -27,12 +27,15 @@ With --kind homeserver, it makes the keys of a homeserver and prints the entry
 that registers it. The service's public key is asked from the service, or given
 with --service-key.
 
+With --kind signing, it makes the key that security events are signed with, or
+puts a new one before those in the file. "serve" makes one by itself.
+
 Any other kind adds one key to a file: discharger or refresh to the service's,
 seal, root or api to a homeserver's. The new key is used from now on, and the
 others of its kind still work. A service that runs takes it up at SIGHUP.`,
 		setup: func(t *terminal, f *flag.FlagSet) action {
 			n := newKeys{t: t, options: configFlags(t, f)}
-			f.StringVar(&n.kind, "kind", "", "`what` to make or add: homeserver, discharger, refresh, seal, root or api")
+			f.StringVar(&n.kind, "kind", "", "`what` to make or add: homeserver, discharger, refresh, seal, root, api or signing")
 			f.StringVar(&n.name, "name", "", "`name` of the homeserver")
 			f.StringVar(&n.service, "service", t.env("DISCHARGER_SERVICE", defaultService), "`URL` of the service; or $DISCHARGER_SERVICE")
 			f.StringVar(&n.serviceKey, "service-key", "", "public `key` of the service, in base64")
@@ -51,6 +54,9 @@ type newKeys struct {
 func (n *newKeys) run(ctx context.Context, args []string) error {
 	if n.kind == "homeserver" {
 		return n.makeHomeserver(ctx, args)
+	}
+	if n.kind == "signing" {
+		return n.makeSigning(args)
 	}
 	path, access, err := keyPath(n.options, args)
 	if err != nil {

@@ -14,6 +14,8 @@ import (
 
 	"github.com/discharger/discharger/config"
 	"github.com/discharger/discharger/config/keyfile"
+	"github.com/discharger/discharger/discharger/secevent"
+	"github.com/discharger/discharger/discharger/server"
 )
 
 func serveCommand() command {
@@ -77,6 +79,9 @@ type daemon struct {
 
 	gatewayKeys *keyfile.Ring // nil: there is no gateway
 	front       *front
+
+	signing *secevent.Keys // nil: nobody is told what is revoked
+	sending *sending
 }
 
 // run goes through the life of the service.
@@ -129,7 +134,16 @@ func (d *daemon) prepare() (madeKeys bool, err error) {
 	if err != nil {
 		return madeKeys, err
 	}
-	return madeKeys, d.prepareGateway()
+	if err := d.prepareGateway(); err != nil {
+		return madeKeys, err
+	}
+	d.signing, err = loadOrMakeSigning(d.registered(d.cfg), d.log)
+	return madeKeys, err
+}
+
+// registered is a configuration with the gateway of this process registered.
+func (d *daemon) registered(cfg *config.Config) *config.Config {
+	return withGateway(cfg, d.cfg.Gateway, d.gatewayKeys)
 }
 
 // start opens the store and both ports, and begins to answer.
@@ -154,7 +168,11 @@ func (d *daemon) start(ctx context.Context) (err error) {
 	if d.rules, err = d.parts.rules.make(d.cfg, d.options.File); err != nil {
 		return err
 	}
-	srv, err := d.parts.server(withGateway(d.cfg, d.cfg.Gateway, d.gatewayKeys), d.keys, d.rules)
+	srv, err := d.parts.server(d.registered(d.cfg), d.keys, d.rules, d.signing)
+	if err != nil {
+		return err
+	}
+	sender, err := d.parts.sender(d.registered(d.cfg), d.signing)
 	if err != nil {
 		return err
 	}
@@ -163,7 +181,11 @@ func (d *daemon) start(ctx context.Context) (err error) {
 	}
 	d.parts.rules.begin(d.rules)
 	d.listeners.serve(srv, d.log)
-	return d.startGateway(ctx)
+	if err := d.startGateway(ctx); err != nil {
+		return err
+	}
+	d.sending = send(sender)
+	return nil
 }
 
 // wait returns when the service is to end, and reloads whenever it is told to.
@@ -204,7 +226,7 @@ func (d *daemon) change() error {
 		d.parts.rules.metrics.ReloadRefused()
 		return err
 	}
-	srv, err := d.parts.server(withGateway(cfg, d.cfg.Gateway, d.gatewayKeys), keys, rules)
+	srv, sender, err := d.anew(d.registered(cfg), keys, rules)
 	if err != nil {
 		rules.end()
 		return err
@@ -215,12 +237,28 @@ func (d *daemon) change() error {
 	}
 	d.level.Set(cfg.Log.Level)
 	d.listeners.current.Swap(srv).Drain() // ends its streams, which come back to this one
+	d.sending.end()
+	d.sending = send(sender)
 	d.rules.end()
 	d.rules = rules
 	d.parts.rules.begin(rules)
 	d.cfg.ShutdownTimeout = cfg.ShutdownTimeout
 	d.log.Info("reloaded", slog.Int("homeservers", len(cfg.Homeservers)), slog.Int("keys", len(keys.Keys)))
 	return nil
+}
+
+// anew makes what a reload puts in the place of what there is.
+func (d *daemon) anew(cfg *config.Config, keys *keyfile.Ring, r *rules) (*server.Server, *secevent.Sender, error) {
+	signing, err := loadOrMakeSigning(cfg, d.log)
+	if err != nil {
+		return nil, nil, err
+	}
+	sender, err := d.parts.sender(cfg, signing)
+	if err != nil {
+		return nil, nil, err
+	}
+	srv, err := d.parts.server(cfg, keys, r, signing)
+	return srv, sender, err
 }
 
 // fixed is what a reload cannot change, beside the store.
@@ -231,6 +269,7 @@ func fixed(c *config.Config) [4]string {
 // stop finishes requests and closes audit log and store.
 func (d *daemon) stop() error {
 	err := errors.Join(d.stopGateway(), d.listeners.shutdown(d.cfg.ShutdownTimeout))
+	d.sending.end()
 	d.rules.end()
 	err = errors.Join(err, d.parts.rules.close(), d.parts.store.Close())
 	if err == nil {

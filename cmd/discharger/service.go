@@ -19,6 +19,7 @@ import (
 	"github.com/discharger/discharger/config/keyfile"
 	"github.com/discharger/discharger/discharger"
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/secevent"
 	"github.com/discharger/discharger/discharger/server"
 	"github.com/discharger/discharger/discharger/store"
 	"github.com/discharger/discharger/policy"
@@ -34,6 +35,7 @@ type parts struct {
 	metrics  *server.Metrics
 	registry *prometheus.Registry
 	rules    *ruleParts
+	told     *secevent.Metrics
 
 	announcer atomic.Pointer[discharger.Announcer] // of the server that was made last
 }
@@ -127,6 +129,9 @@ func open(ctx context.Context, cfg *config.Config, keys *keyfile.Ring, log *slog
 	if err != nil {
 		return nil, err
 	}
+	if p.told, err = secevent.NewMetrics(p.registry, now); err != nil {
+		return nil, err
+	}
 	p.announcer.Store(&discharger.Announcer{MaxTTL: cfg.Discharge.MaxTTL, Skew: cfg.Discharge.ClockSkew})
 	p.rules = &ruleParts{metrics: policies, log: log, now: now, audits: make(map[string]*policy.Audit)}
 	if r := cfg.Store.Redis; r != nil {
@@ -142,8 +147,9 @@ func open(ctx context.Context, cfg *config.Config, keys *keyfile.Ring, log *slog
 	return p, nil
 }
 
-// server puts core and HTTP together for a configuration, keys and rules.
-func (p *parts) server(cfg *config.Config, keys *keyfile.Ring, r *rules) (*server.Server, error) {
+// server puts core and HTTP together for a configuration, keys and rules, and
+// for what security events are signed with.
+func (p *parts) server(cfg *config.Config, keys *keyfile.Ring, r *rules, signing *secevent.Keys) (*server.Server, error) {
 	opener, err := newOpener(cfg, keys)
 	if err != nil {
 		return nil, mark(err, errConfig)
@@ -184,8 +190,12 @@ func (p *parts) server(cfg *config.Config, keys *keyfile.Ring, r *rules) (*serve
 		return nil, fmt.Errorf("make service: %w", err)
 	}
 	p.announcer.Store(&discharger.Announcer{MaxTTL: sc.MaxTTL, Skew: sc.Limits.Skew, Named: sc.Named})
+	var jwks []byte
+	if signing != nil {
+		jwks = signing.JWKS()
+	}
 	return server.New(server.Config{
-		Service: service, PublicKey: opener.PublicKey(), Ready: p.store.Ready, APIKeys: apiKeys,
+		Service: service, JWKS: jwks, PublicKey: opener.PublicKey(), Ready: p.store.Ready, APIKeys: apiKeys,
 		TrustedProxies: cfg.TrustedProxies, AllowOrigins: cfg.CORSOrigins, Timeout: cfg.RequestTimeout,
 		Feed:    server.FeedConfig{Source: p.store, Heartbeat: cfg.Feed.Heartbeat, Subscribers: cfg.Feed.Subscribers},
 		Metrics: p.metrics, Gatherer: p.registry, Log: p.log, Access: p.access, Now: p.now,

@@ -1,6 +1,6 @@
 package api
 
-// Paths for clients. All but the last two are used with POST.
+// Paths for clients. All but the last three are used with POST.
 const (
 	PathDischarge   = "/discharge"
 	PathLogout      = "/logout"
@@ -8,6 +8,8 @@ const (
 	PathRevokeOwn   = "/sessions/revoke" // ends one of the user's sessions
 	PathInfo        = "/discharge/info"  // answered with InfoResponse
 	PathPublicKey   = "/publickey"       // answered with PublicKeyResponse; for first parties from before PathInfo
+
+	PathJWKS = "/.well-known/jwks.json" // RFC 7517: what security events are signed with
 )
 
 // Paths for homeservers, which authorize themselves with their API key and

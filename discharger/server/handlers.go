@@ -62,6 +62,8 @@ func (s *Server) publicKey(c echo.Context) error {
 	return c.JSON(http.StatusOK, api.PublicKeyResponse{PublicKey: s.cfg.PublicKey.String()})
 }
 
+func (s *Server) jwks(c echo.Context) error { return c.JSONBlob(http.StatusOK, s.cfg.JWKS) }
+
 func (s *Server) health(c echo.Context) error {
 	return c.JSONBlob(http.StatusOK, []byte(`{"status":"ok"}`))
 }

@@ -63,6 +63,7 @@ type Config struct {
 	AllowOrigins   []string       // of browser clients; nil: any
 	Timeout        time.Duration  // budget of one request; 0: 2 s
 	MaxInFlight    int            // requests at a time, further ones get 503; 0: 4096
+	JWKS           []byte         // the keys of security events, as a JSON Web Key Set; nil: the path does not exist
 	Feed           FeedConfig     // for homeservers that follow what is revoked
 
 	Metrics  *Metrics            // nil: none are kept
@@ -155,6 +156,9 @@ func (s *Server) clientRoutes() []route {
 		{http.MethodDelete, api.PathUserDevice, s.authorized(s.revokeDevice)},
 		{http.MethodDelete, api.PathSessions, s.authorized(s.revokeAll)},
 		{http.MethodPost, api.PathSeen, s.authorized(s.seen)},
+	}
+	if s.cfg.JWKS != nil {
+		routes = append(routes, route{http.MethodGet, api.PathJWKS, s.jwks})
 	}
 	if s.cfg.Feed.Source != nil {
 		routes = append(routes, route{http.MethodGet, api.PathRevocations, s.authorized(s.revocations)})

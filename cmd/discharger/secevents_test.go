@@ -1,0 +1,278 @@
+package main
+
+import (
+	"context"
+	"crypto/rsa"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"io"
+	"math/big"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/golang-jwt/jwt/v5"
+
+	"github.com/discharger/discharger/discharger/api"
+	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/homeserver"
+	"github.com/discharger/discharger/discharger/secevent"
+)
+
+// listener is a receiver of security events, which asks the service for its keys
+// as a receiver does.
+type listener struct {
+	t    *testing.T
+	srv  *httptest.Server
+	jwks atomic.Value // URL
+	away atomic.Bool  // answers 503
+	got  chan heard
+}
+
+// heard is a verified token.
+type heard struct {
+	jti, kid, user, session, device string
+}
+
+func newListener(t *testing.T) *listener {
+	l := &listener{t: t, got: make(chan heard, 64)}
+	l.srv = httptest.NewServer(l)
+	t.Cleanup(l.srv.Close)
+	return l
+}
+
+func (l *listener) ServeHTTP(w http.ResponseWriter, req *http.Request) {
+	if l.away.Load() {
+		w.WriteHeader(http.StatusServiceUnavailable)
+		return
+	}
+	h, err := l.verify(req)
+	if err != nil {
+		l.t.Errorf("a security event cannot be verified: %v", err)
+		w.WriteHeader(http.StatusBadRequest)
+		fmt.Fprint(w, `{"err":"invalid_request"}`)
+		return
+	}
+	w.WriteHeader(http.StatusAccepted)
+	l.got <- h
+}
+
+func (l *listener) verify(req *http.Request) (h heard, err error) {
+	if req.Header.Get("Content-Type") != "application/secevent+jwt" || req.Header.Get("Authorization") != "Bearer canary-receiver" {
+		return h, fmt.Errorf("header %v", req.Header)
+	}
+	body, err := io.ReadAll(req.Body)
+	if err != nil {
+		return h, err
+	}
+	keys, err := fetchKeys(req.Context(), l.jwks.Load().(string))
+	if err != nil {
+		return h, err
+	}
+	claims := jwt.MapClaims{}
+	token, err := jwt.NewParser(jwt.WithValidMethods([]string{"RS256"}), jwt.WithIssuer("https://discharger.example.org"),
+		jwt.WithAudience("https://receiver.example")).ParseWithClaims(string(body), claims, func(t *jwt.Token) (any, error) {
+		key, ok := keys[fmt.Sprint(t.Header["kid"])]
+		if !ok || t.Header["typ"] != "secevent+jwt" {
+			return nil, fmt.Errorf("header %v", t.Header)
+		}
+		return key, nil
+	})
+	if err != nil {
+		return h, err
+	}
+	if events, _ := claims["events"].(map[string]any); len(events) != 1 || events[secevent.EventSessionRevoked] == nil {
+		return h, fmt.Errorf("events %v", claims["events"])
+	}
+	member := func(name, key string) string {
+		s, _ := claims["sub_id"].(map[string]any)
+		m, _ := s[name].(map[string]any)
+		text, _ := m[key].(string)
+		return text
+	}
+	return heard{
+		jti: claims["jti"].(string), kid: token.Header["kid"].(string),
+		user: member("user", "sub"), session: member("session", "id"), device: member("device", "id"),
+	}, nil
+}
+
+// fetchKeys reads the keys that the service publishes.
+func fetchKeys(ctx context.Context, url string) (map[string]*rsa.PublicKey, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	var set struct{ Keys []struct{ Kid, N, E string } }
+	if err := json.NewDecoder(resp.Body).Decode(&set); err != nil {
+		return nil, err
+	}
+	keys := make(map[string]*rsa.PublicKey)
+	for _, k := range set.Keys {
+		n, err := base64.RawURLEncoding.DecodeString(k.N)
+		if err != nil {
+			return nil, err
+		}
+		e, err := base64.RawURLEncoding.DecodeString(k.E)
+		if err != nil {
+			return nil, err
+		}
+		keys[k.Kid] = &rsa.PublicKey{N: new(big.Int).SetBytes(n), E: int(new(big.Int).SetBytes(e).Int64())}
+	}
+	return keys, nil
+}
+
+// next waits for the next token.
+func (l *listener) next() heard {
+	l.t.Helper()
+	select {
+	case h := <-l.got:
+		return h
+	case <-time.After(patience):
+		l.t.Fatal("no security event came")
+		return heard{}
+	}
+}
+
+// teller is the service with a receiver, which can be restarted.
+type teller struct {
+	*ruled
+	configuration string
+	to            *listener
+	keys          homeserver.Keys
+	pair          caveat.KeyPair
+}
+
+func newTeller(t *testing.T) *teller {
+	t.Helper()
+	v := &teller{ruled: &ruled{t: t, dir: t.TempDir()}, to: newListener(t)}
+	v.write("authorization", "Bearer canary-receiver\n")
+	theirs, err := caveat.GenerateKey(nil)
+	v.must(err)
+	master, err := homeserver.NewKey(nil)
+	v.must(err)
+	v.configuration = fmt.Sprintf(`
+public_url: https://discharger.example.org
+data_dir: %[1]s
+homeservers:
+  - name: a.example
+    public_key: %[2]s
+    security_events:
+      url: %[3]s/events?canary=secret
+      audience: https://receiver.example
+      authorization_file: %[1]s/authorization
+`, v.dir, theirs.Public, v.to.srv.URL)
+	v.keys, v.pair = homeserver.Keys{master}, theirs
+	v.up()
+	return v
+}
+
+// up starts the service.
+func (v *teller) up() {
+	v.t.Helper()
+	var address string
+	v.p, address, v.admin = startService(v.t, v.configuration)
+	url := "http://" + address
+	v.to.jwks.Store(url + api.PathJWKS)
+	var err error
+	v.client, err = api.New(api.Config{URL: url, Patience: -1})
+	v.must(err)
+	service, err := v.client.Info(v.t.Context())
+	v.must(err)
+	v.hs, err = homeserver.New(homeserver.Config{Name: "a.example", Keys: v.keys, KeyPair: v.pair, Discharger: service, Location: url})
+	v.must(err)
+}
+
+// down ends it in order, and demands that it kept its secrets.
+func (v *teller) down() {
+	v.t.Helper()
+	v.must(v.p.cmd.Process.Signal(syscall.SIGTERM))
+	code, err := v.p.wait()
+	if err != nil || code != 0 {
+		v.t.Fatalf("exit code %d, %v", code, err)
+	}
+	for _, secret := range []string{"canary", "eyJ", "Bearer"} {
+		if strings.Contains(v.p.text(), secret) {
+			v.t.Errorf("%s is in the log:\n%s", secret, v.p.text())
+		}
+	}
+}
+
+// ended begins a session, and ends it or all.
+func (v *teller) ended(scope api.Scope) *visitor {
+	v.t.Helper()
+	s := v.login(caveat.ModeOpen, "", nil)
+	if _, err := s.ask(); err != nil {
+		v.t.Fatal(err)
+	}
+	v.must(v.client.Logout(v.t.Context(), api.Request{Access: s.access}, scope))
+	return s
+}
+
+// What is revoked reaches the receiver, through restarts of either, under a new
+// key, and in order; and nothing of it is in the log.
+func TestSecurityEvents(t *testing.T) {
+	t.Parallel()
+	v := newTeller(t)
+	const delivered = `discharger_security_events_delivered_total{homeserver="a.example"}`
+	v.ended(api.ScopeSession)
+	first := v.to.next()
+	if first.user != "@alice:a.example" || first.device != "PHONE" || first.session == "" {
+		t.Errorf("told of %+v", first)
+	}
+	v.ended(api.ScopeUser)
+	if h := v.to.next(); h.user != "@alice:a.example" || h.session != "" || h.device != "" {
+		t.Errorf("told of %+v", h)
+	}
+	v.eventually(delivered, 2)
+	if info, err := os.Stat(filepath.Join(v.dir, "signing.pem")); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("the key's mode is %v, %v", info.Mode(), err)
+	}
+
+	v.to.away.Store(true)
+	v.ended(api.ScopeSession)
+	v.ended(api.ScopeSession)
+	if _, err := v.p.waitFor("security event was not delivered.*answered 503"); err != nil {
+		t.Fatal(err)
+	}
+	v.down()
+	v.to.away.Store(false)
+	v.up()
+	one, two := v.to.next(), v.to.next()
+	if one.session == "" || two.session == "" || one.jti == two.jti || one.kid != first.kid {
+		t.Errorf("told of %+v, then of %+v", one, two)
+	}
+	v.eventually(delivered, 2)
+
+	program, err := exec.LookPath("discharger")
+	v.must(err)
+	out, err := exec.CommandContext(t.Context(), program, "keys", "new", "--kind", "signing", filepath.Join(v.dir, "signing.pem")).CombinedOutput()
+	if err != nil {
+		t.Fatalf("keys new: %v\n%s", err, out)
+	}
+	v.hangup()
+	v.waitFor("msg=reloaded")
+	v.ended(api.ScopeSession)
+	if h := v.to.next(); h.kid == first.kid || h.session == "" {
+		t.Errorf("told of %+v, the key before was %s", h, first.kid)
+	}
+	v.eventually(delivered, 3)
+	v.down()
+	select {
+	case h := <-v.to.got:
+		t.Errorf("told of %+v too", h)
+	default:
+	}
+}
