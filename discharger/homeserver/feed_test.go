@@ -515,6 +515,68 @@ func numbered(i int) (id caveat.SessionID) {
 	return id
 }
 
+// TestFeedMemoryIsFlat has two thousand sessions and four hundred users a
+// minute revoked, for three hours, and each forgotten after a quarter of one: what
+// is remembered, and what it takes, depends on the rate and not on how long it
+// has gone on. A burst of users leaves nothing behind. It does not run beside
+// other tests, whose memory would be counted.
+func TestFeedMemoryIsFlat(t *testing.T) {
+	const sessions, users, lives, hours = 2000, 400, 15, 3 // a minute; a minute; minutes
+	c := &testClock{t: time.Unix(1_790_000_000, 0)}
+	client, err := api.New(api.Config{URL: "http://127.0.0.1", APIKey: caveat.Secret("key")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := heap()
+	f, err := NewFeed(FeedConfig{Client: client, Clock: c.now})
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	minute := func(sessions, users int) {
+		for i := range sessions + users {
+			now := c.now()
+			r := api.Revocation{At: now, Until: now.Add(lives * time.Minute), Reason: api.RevokedLogout}
+			if i < sessions {
+				r.Session = numbered(n)
+			} else {
+				r.User, r.Before = fmt.Sprintf("@user%d:example.org", n), now
+			}
+			n++
+			f.take(api.FeedEvent{Kind: api.FeedRevocation, Position: "x", Revocation: r})
+			c.advance(time.Minute / time.Duration(sessions+users))
+		}
+	}
+	var high, low uint64 // after the first hour
+	for m := range hours * 60 {
+		minute(sessions, users)
+		st := f.Status()
+		if most := lives + 2; st.Sessions > most*sessions || st.Users > most*users { // one more until all is tidied, and one begun
+			t.Fatalf("after %d minutes, %d sessions and %d users", m, st.Sessions, st.Users)
+		}
+		if m >= 60 && m%30 == 0 {
+			now := heap() - before
+			if high = max(high, now); low == 0 {
+				low = now
+			}
+		}
+	}
+	st := f.Status()
+	t.Logf("%d sessions and %d users take %.1f MB, %.1f MB at most, %.1f MB after an hour", st.Sessions, st.Users,
+		float64(heap()-before)/1e6, float64(high)/1e6, float64(low)/1e6)
+	if high > low*3/2 {
+		t.Errorf("the memory grew from %d to %d bytes", low, high)
+	}
+	minute(1, 20*users*lives)
+	for range lives + 2 {
+		minute(sessions, users)
+	}
+	if now := heap() - before; now > high*3/2 {
+		t.Errorf("a burst of users leaves %d bytes where there were %d", now, high)
+	}
+	runtime.KeepAlive(f)
+}
+
 // BenchmarkFeedMemory has a thousand revocations a second for some hours, each
 // of which matters for one, and tells what an entry takes at the end.
 func BenchmarkFeedMemory(b *testing.B) {

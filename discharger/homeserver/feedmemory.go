@@ -2,6 +2,7 @@ package homeserver
 
 import (
 	"hash/maphash"
+	"maps"
 	"math"
 	"sync"
 	"sync/atomic"
@@ -43,6 +44,7 @@ type sessionShard struct {
 type userShard struct {
 	mu    sync.RWMutex
 	until map[string]userRevocation
+	peak  int // likewise
 }
 
 // userRevocation is what all revocations of one user come to: every session
@@ -130,6 +132,7 @@ func (m *memory) add(r *api.Revocation, leeway time.Duration) {
 			next = next.and(old)
 		}
 		u.until[r.User] = next
+		u.peak = max(u.peak, len(u.until))
 		m.anyUser.Store(true)
 	}
 }
@@ -182,28 +185,26 @@ func (m *memory) tidy(now time.Time) {
 func (s *sessionShard) tidy(now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for id, until := range s.until {
-		if now.Unix() >= int64(until) {
-			delete(s.until, id)
-		}
-	}
-	if len(s.until) < s.peak/4 { // a map does not shrink by itself
-		small := make(map[caveat.SessionID]uint32, len(s.until))
-		for id, until := range s.until {
-			small[id] = until
-		}
-		s.until, s.peak = small, len(small)
-	}
+	maps.DeleteFunc(s.until, func(_ caveat.SessionID, until uint32) bool { return now.Unix() >= int64(until) })
+	s.until, s.peak = shrink(s.until, s.peak)
 }
 
 func (u *userShard) tidy(now time.Time) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	for name, r := range u.until {
-		if now.Unix() >= int64(r.until) {
-			delete(u.until, name)
-		}
+	maps.DeleteFunc(u.until, func(_ string, r userRevocation) bool { return now.Unix() >= int64(r.until) })
+	u.until, u.peak = shrink(u.until, u.peak)
+}
+
+// shrink gives back what a map needed that has much less in it now: a map does
+// not do so by itself.
+func shrink[K comparable, V any](m map[K]V, peak int) (map[K]V, int) {
+	if len(m) >= peak/4 {
+		return m, peak
 	}
+	small := make(map[K]V, len(m))
+	maps.Copy(small, m)
+	return small, len(small)
 }
 
 func (m *memory) size() (sessions, users int) {
