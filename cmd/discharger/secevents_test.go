@@ -276,3 +276,18 @@ func TestSecurityEvents(t *testing.T) {
 	default:
 	}
 }
+
+// TestReadmeReceivers makes sure that what the README's section shows is a
+// configuration that the program accepts.
+func TestReadmeReceivers(t *testing.T) {
+	t.Parallel()
+	section := readmeSection(t, "### Telling others", "### ")
+	if n := checkConfigurations(t, section, "events of    example.org to https://receiver.example"); n != 1 {
+		t.Errorf("%d configurations", n)
+	}
+	for _, name := range []string{secevent.EventSessionRevoked, secevent.MemberExcept, api.PathJWKS} {
+		if !strings.Contains(section, name) {
+			t.Errorf("the README does not have %s", name)
+		}
+	}
+}
