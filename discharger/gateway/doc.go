@@ -57,6 +57,18 @@
 // one that hands out tokens, by its encoding or by an unknown version, is not
 // passed on at all.
 //
+// # Several gateways
+//
+// Any number of them may stand before one homeserver, with the same keys and a
+// file each. After a login on a device that had a session, the homeserver is
+// asked whether the new token is alive: then what was there ends, and else the
+// new session itself, since another login came later. So whatever the order in
+// which two gateways come to the service, the session that is left is the one
+// whose token is alive. What the service is told late, because it was away, ends
+// only what had begun by then, which needs clocks that agree. Only what is in
+// memory is not shared: who wants a refresh token while they answer questions,
+// and that two refreshes with one token are the same request.
+//
 // # What a client is told
 //
 // Clients delete encryption keys when they believe to be logged out, so 401

@@ -18,7 +18,11 @@ type order struct {
 	Op      orderOp          `json:"op"`
 	User    string           `json:"user"`
 	Device  string           `json:"device,omitempty"`
-	Session caveat.SessionID `json:"session"` // the one that ends; of the others, the one to leave alone
+	Session caveat.SessionID `json:"session"`      // the one that ends; of the others, the one to leave alone
+	At      int64            `json:"at,omitempty"` // when the homeserver ended them, Unix ms; 0: it is not known
+	// Known are sessions of this gateway's that are meant, whatever the service
+	// says of when they began.
+	Known []caveat.SessionID `json:"known,omitempty"`
 }
 
 type orderOp string
@@ -27,6 +31,7 @@ const (
 	endSession orderOp = "session"
 	endDevice  orderOp = "device"
 	endUser    orderOp = "user"
+	endOlder   orderOp = "older" // what was on the device of a session before it
 )
 
 // ended tells the service of what the homeserver has just ended.
@@ -79,7 +84,10 @@ func devicesIn(body []byte) []string {
 // end carries out an order: here at once, and at the service as soon as it can
 // be reached. The homeserver has ended the sessions already.
 func (g *Gateway) end(ctx context.Context, o order) {
-	g.endHere(ctx, o)
+	o.At = g.cfg.Clock().UnixMilli()
+	if gone := g.endHere(ctx, o); o.Op != endSession {
+		o.Known = gone
+	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), orderPatience)
 	defer cancel()
 	err := g.tell(ctx, o)
@@ -96,8 +104,12 @@ func (g *Gateway) end(ctx context.Context, o order) {
 
 const orderPatience = 4 * time.Second
 
-// endHere forgets the sessions that an order is about.
-func (g *Gateway) endHere(ctx context.Context, o order) {
+// endHere forgets the sessions that an order is about, if it says which they
+// are, and gives them.
+func (g *Gateway) endHere(ctx context.Context, o order) []caveat.SessionID {
+	if o.Op == endOlder {
+		return nil
+	}
 	gone, err := g.vault.forget(o)
 	if err != nil {
 		g.cfg.Log.LogAttrs(ctx, slog.LevelError, "cannot forget sessions", slog.Any("error", err))
@@ -110,6 +122,7 @@ func (g *Gateway) endHere(ctx context.Context, o order) {
 		g.held.drop(id)
 		g.opened.remove(id)
 	}
+	return gone
 }
 
 // tell gives an order to the service. It may be told twice.
@@ -121,6 +134,8 @@ func (g *Gateway) tell(ctx context.Context, o order) (err error) {
 		err = g.once.RevokeDevice(ctx, o.User, o.Device, o.Session)
 	case endUser:
 		err = g.once.RevokeUser(ctx, o.User, o.Session)
+	case endOlder:
+		err = g.tellOlder(ctx, o)
 	}
 	g.metrics.orders.WithLabelValues(resultOf(err)).Inc()
 	return err
@@ -188,7 +203,7 @@ func (g *Gateway) begun(ctx context.Context, x *exchange, session caveat.Session
 			slog.Any("error", err))
 	}
 	if x.login.device != "" && x.login.device == in.device {
-		g.end(ctx, order{Op: endDevice, User: in.user, Device: in.device, Session: session})
+		g.end(ctx, order{Op: endOlder, User: in.user, Device: in.device, Session: session})
 	}
 }
 

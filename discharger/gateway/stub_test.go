@@ -32,6 +32,7 @@ type stub struct {
 	locked      bool
 	expiresMS   int64             // of tokens, in answers to logins; 0: it is not said
 	failLogouts int               // how many logouts are to be answered with 500
+	failWhoami  bool              // it answers 500
 	wellKnown   bool              // in answers to logins
 	passOn      bool              // answers about third parties are those of an identity server
 	questions   map[string]anyMap // of registrations, by their name: what was asked for; nil: nothing is asked back
@@ -263,6 +264,8 @@ func (s *stub) authed(r *http.Request, token string, d stubDevice, in anyMap) (i
 	switch {
 	case locked:
 		return 401, anyMap{"errcode": "M_USER_LOCKED", "error": "locked", "soft_logout": true}
+	case s.failWhoami && rest == "account/whoami":
+		return 500, anyMap{"errcode": "M_UNKNOWN"}
 	case uia:
 		return 401, anyMap{"flows": []anyMap{{"stages": []string{"m.login.password"}}}, "session": "xyz", "errcode": "M_FORBIDDEN"}
 	case s.passOn && strings.HasPrefix(rest, "account/3pid"):

@@ -219,6 +219,22 @@ func (v *vault) has(id caveat.SessionID) (has bool) {
 	return has
 }
 
+// box gives the homeserver's token of a session, sealed; nil if the session is
+// not in the vault.
+func (v *vault) box(id caveat.SessionID) (box []byte, err error) {
+	err = v.db.View(func(tx *bbolt.Tx) error {
+		data := tx.Bucket(bucketSessions).Get(id[:])
+		if data == nil {
+			return nil
+		}
+		var s vaultSession
+		err := json.Unmarshal(data, &s)
+		box = s.Box
+		return err
+	})
+	return box, err
+}
+
 // condemnRevoked condemns the sessions that a revocation is about, and says
 // which they were.
 func (v *vault) condemnRevoked(r api.Revocation) (ids []caveat.SessionID, err error) {

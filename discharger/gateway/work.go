@@ -137,7 +137,7 @@ func (g *Gateway) settleOrder(ctx context.Context, user string) (bool, error) {
 		return false, err
 	}
 	var bad *api.BadRequestError
-	if err := g.tell(ctx, o); errors.As(err, &bad) && bad.Code == api.CodeBadRequest {
+	if err := g.tellLate(ctx, o); errors.As(err, &bad) && bad.Code == api.CodeBadRequest {
 		g.cfg.Log.LogAttrs(ctx, slog.LevelError, "the service makes nothing of an order, and it is dropped", slog.Any("error", err))
 	} else if err != nil {
 		return false, err

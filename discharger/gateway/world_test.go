@@ -35,6 +35,7 @@ type world struct {
 	service *httptest.Server
 	down    atomic.Bool // the service answers nothing but 503
 	asked   atomic.Int64
+	holding atomic.Pointer[held] // the next discharge that is asked for waits; nil: none
 	gateway *Gateway
 	http    *httptest.Server
 	log     *syncBuffer
@@ -52,6 +53,9 @@ func must(t testing.TB, err error) {
 		t.Fatal(err)
 	}
 }
+
+// held is a discharge that waits at the service's door.
+type held struct{ arrived, release chan struct{} }
 
 // syncBuffer collects a log.
 type syncBuffer struct {
@@ -131,6 +135,10 @@ func (w *world) startService(st *store.Bolt, ours caveat.KeyPair, theirs caveat.
 		}
 		if r.URL.Path == "/discharge" {
 			w.asked.Add(1)
+			if h := w.holding.Swap(nil); h != nil {
+				close(h.arrived)
+				<-h.release
+			}
 		}
 		srv.Client().ServeHTTP(rw, r)
 	}))
