@@ -132,7 +132,7 @@ func open(ctx context.Context, cfg *config.Config, keys *keyfile.Ring, log *slog
 	if p.told, err = secevent.NewMetrics(p.registry, now); err != nil {
 		return nil, err
 	}
-	p.announcer.Store(&discharger.Announcer{MaxTTL: cfg.Discharge.MaxTTL, Skew: cfg.Discharge.ClockSkew})
+	p.announcer.Store(announcerOf(cfg))
 	p.rules = &ruleParts{metrics: policies, log: log, now: now, audits: make(map[string]*policy.Audit)}
 	if r := cfg.Store.Redis; r != nil {
 		p.store, err = openRedis(ctx, cfg, r, keys, p)
@@ -154,14 +154,12 @@ func (p *parts) server(cfg *config.Config, keys *keyfile.Ring, r *rules, signing
 	if err != nil {
 		return nil, mark(err, errConfig)
 	}
-	policies, named := make(map[string]string), make(map[string]bool)
+	announcer := announcerOf(cfg)
+	policies := make(map[string]string)
 	apiKeys := make(map[string][][sha256.Size]byte)
 	for _, h := range cfg.Homeservers {
 		if h.Policy != "" {
 			policies[h.Name] = h.Policy
-		}
-		if h.SecurityEvents != nil {
-			named[h.Name] = true
 		}
 		for _, d := range h.APIKeys {
 			apiKeys[h.Name] = append(apiKeys[h.Name], d)
@@ -175,31 +173,45 @@ func (p *parts) server(cfg *config.Config, keys *keyfile.Ring, r *rules, signing
 	for _, id := range keys.Retired {
 		retired = append(retired, id)
 	}
-	sc := discharger.Config{
+	service, err := discharger.New(discharger.Config{
 		Opener: opener, Store: p.metrics.Store(p.store), RefreshKeys: refresh, RetiredKeys: retired,
-		Policy: r.evaluator, Policies: policies, Named: named,
-		TTL: cfg.Discharge.TTL, MaxTTL: cfg.Discharge.MaxTTL,
+		Policy: r.evaluator, Policies: policies, Named: announcer.Named,
+		TTL: cfg.Discharge.TTL, MaxTTL: announcer.MaxTTL,
 		Limits: discharger.Limits{
-			Activation: cfg.Discharge.ActivationWindow, Grace: cfg.Discharge.Grace, Skew: cfg.Discharge.ClockSkew,
+			Activation: cfg.Discharge.ActivationWindow, Grace: cfg.Discharge.Grace, Skew: announcer.Skew,
 			Idle: cfg.Session.Idle, Absolute: cfg.Session.Absolute,
 		},
 		Observer: p.metrics, Log: p.log, Now: p.now,
-	}
-	service, err := discharger.New(sc)
+	})
 	if err != nil {
 		return nil, fmt.Errorf("make service: %w", err)
 	}
-	p.announcer.Store(&discharger.Announcer{MaxTTL: sc.MaxTTL, Skew: sc.Limits.Skew, Named: sc.Named})
 	var jwks []byte
 	if signing != nil {
 		jwks = signing.JWKS()
 	}
-	return server.New(server.Config{
+	srv, err := server.New(server.Config{
 		Service: service, JWKS: jwks, PublicKey: opener.PublicKey(), Ready: p.store.Ready, APIKeys: apiKeys,
 		TrustedProxies: cfg.TrustedProxies, AllowOrigins: cfg.CORSOrigins, Timeout: cfg.RequestTimeout,
 		Feed:    server.FeedConfig{Source: p.store, Heartbeat: cfg.Feed.Heartbeat, Subscribers: cfg.Feed.Subscribers},
 		Metrics: p.metrics, Gatherer: p.registry, Log: p.log, Access: p.access, Now: p.now,
 	})
+	if err == nil {
+		p.announcer.Store(announcer)
+	}
+	return srv, err
+}
+
+// announcerOf is what a replay of the journal writes events with, which are like
+// those of the service.
+func announcerOf(cfg *config.Config) *discharger.Announcer {
+	a := &discharger.Announcer{MaxTTL: cfg.Discharge.MaxTTL, Skew: cfg.Discharge.ClockSkew, Named: make(map[string]bool)}
+	for _, h := range cfg.Homeservers {
+		if h.SecurityEvents != nil {
+			a.Named[h.Name] = true
+		}
+	}
+	return a
 }
 
 // newOpener registers the homeservers with all of their keys.
