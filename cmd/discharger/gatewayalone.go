@@ -29,7 +29,11 @@ admin_listen, data_dir, trusted_proxies, shutdown_timeout and log. The key file,
 gateway.keys_file, is made by "discharger keys new --kind homeserver", which also
 prints what to put into the service's configuration.
 
-"serve" with a section gateway does all of this in one process.`,
+"serve" with a section gateway does all of this in one process.
+
+/readyz, at admin_listen, is 503 if the homeserver does not answer, if the file in
+data_dir cannot be written, and while the gateway stops. Without the service it is
+200: what has a discharge goes on. The body says how each of them is.`,
 		setup: func(t *terminal, f *flag.FlagSet) action {
 			options := configFlags(t, f)
 			f.Func("admin-listen", "`host:port` for operators, over what is configured", setting(&options, "admin_listen"))
@@ -88,10 +92,10 @@ func serveGateway(ctx context.Context, cfg *config.Config, f *front, registry *p
 	if err != nil {
 		return errors.Join(fmt.Errorf("listen for operators: %w", err), f.listener.Close(), f.gateway.Close())
 	}
+	ready := &readiness{gateway: f.gateway, log: log}
 	mux := http.NewServeMux()
-	fine := func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("ok\n")) }
-	mux.HandleFunc("GET "+api.PathHealth, fine)
-	mux.HandleFunc("GET "+api.PathReady, fine)
+	mux.HandleFunc("GET "+api.PathHealth, func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("ok\n")) })
+	mux.Handle("GET "+api.PathReady, ready)
 	mux.Handle("GET "+api.PathMetrics, promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
 	admin := server.HTTPServer(mux, log)
 	failed := make(chan error, 2)
@@ -100,6 +104,7 @@ func serveGateway(ctx context.Context, cfg *config.Config, f *front, registry *p
 	log.Info("operators", slog.String("address", "http://"+l.Addr().String()))
 	select {
 	case <-ctx.Done():
+		ready.draining.Store(true)
 		log.Info("draining", slog.Duration("timeout", cfg.ShutdownTimeout))
 		err = nil
 	case err = <-failed:

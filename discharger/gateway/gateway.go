@@ -106,6 +106,9 @@ type Gateway struct {
 	canonical *recent[string, struct{}]
 	nonce     [32]byte // of this process, for request-ids
 
+	homeserverProbe probe // whether it answers
+	vaultProbe      probe // whether it can be written
+
 	vault      *vault
 	feed       *homeserver.Feed
 	gap        chan struct{} // revocations may have been missed
@@ -223,6 +226,7 @@ func (g *Gateway) connect() (err error) {
 	g.canonical = newRecent[string, struct{}](cfg.CacheSize)
 	g.proxy = g.newProxy(toUpstream)
 	g.seen = newSeenReports(g)
+	g.newProbes()
 	g.woken, g.gap = make(chan struct{}, 1), make(chan struct{}, 1)
 	if g.feed, err = g.newFeed(); err != nil {
 		return err

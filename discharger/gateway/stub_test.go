@@ -27,16 +27,17 @@ type stub struct {
 	inspected  int  // how often it was asked for the ways to log in
 	delegating bool // they lead to somewhere else
 
-	gzip        bool           // answers are compressed, whether asked for or not
-	softly      map[string]int // tokens that have expired: 401 with soft_logout
-	locked      bool
-	expiresMS   int64             // of tokens, in answers to logins; 0: it is not said
-	failLogouts int               // how many logouts are to be answered with 500
-	failWhoami  bool              // it answers 500
-	wellKnown   bool              // in answers to logins
-	passOn      bool              // answers about third parties are those of an identity server
-	questions   map[string]anyMap // of registrations, by their name: what was asked for; nil: nothing is asked back
-	handler     http.HandlerFunc
+	gzip         bool           // answers are compressed, whether asked for or not
+	softly       map[string]int // tokens that have expired: 401 with soft_logout
+	locked       bool
+	expiresMS    int64             // of tokens, in answers to logins; 0: it is not said
+	failLogouts  int               // how many logouts are to be answered with 500
+	failVersions bool              // likewise
+	failWhoami   bool              // it answers 500
+	wellKnown    bool              // in answers to logins
+	passOn       bool              // answers about third parties are those of an identity server
+	questions    map[string]anyMap // of registrations, by their name: what was asked for; nil: nothing is asked back
+	handler      http.HandlerFunc
 }
 
 type stubDevice struct{ user, device string }
@@ -142,7 +143,9 @@ func (s *stub) answer(r *http.Request, token string, body []byte) (int, any) {
 	_ = json.Unmarshal(body, &in)
 	path := r.URL.EscapedPath()
 	switch {
-	case path == "/_matrix/client/versions":
+	case s.failVersions && path == pathVersions:
+		return 500, anyMap{"errcode": "M_UNKNOWN"}
+	case path == pathVersions:
 		return 200, anyMap{"versions": []string{"r0.6.1", "v1.1", "v1.2"}, "unstable_features": anyMap{"x": true}}
 	case path == "/.well-known/matrix/client":
 		return 200, anyMap{"m.homeserver": anyMap{"base_url": s.URL, "x": 1}, "m.identity_server": anyMap{"base_url": "https://is.example"}}

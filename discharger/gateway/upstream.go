@@ -57,7 +57,10 @@ func (g *Gateway) newUpstreamTransport() *http.Transport {
 	return t
 }
 
-const pathLoginFlows = "/_matrix/client/v3/login"
+const (
+	pathLoginFlows = "/_matrix/client/v3/login"
+	pathVersions   = "/_matrix/client/versions"
+)
 
 // upstreamPause is between two attempts to ask the homeserver something at the
 // start.

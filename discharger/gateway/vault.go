@@ -24,6 +24,7 @@ import (
 //	condemned  session id                  vaultDebt: to be logged out at the homeserver
 //	orders     sequence number             order: to be told to the service
 //	users      user                        when their first session began, Unix ms
+//	tried      "at"                        when it was last tried whether the file can be written, Unix ms
 //
 // Nothing in it is needed to recognize a token. If it is lost, sessions go on,
 // and devices whose sessions end elsewhere stay at the homeserver until their
@@ -51,6 +52,7 @@ var (
 	bucketCondemned = []byte("condemned")
 	bucketOrders    = []byte("orders")
 	bucketUsers     = []byte("users")
+	bucketTried     = []byte("tried")
 )
 
 // openVault opens the file, and makes it if there is none. Its mode is 0600.
@@ -63,7 +65,7 @@ func openVault(path string) (*vault, error) {
 		return nil, fmt.Errorf("open %s: %w", path, err)
 	}
 	err = db.Update(func(tx *bbolt.Tx) error {
-		for _, name := range [][]byte{bucketSessions, bucketByUser, bucketCondemned, bucketOrders, bucketUsers} {
+		for _, name := range [][]byte{bucketSessions, bucketByUser, bucketCondemned, bucketOrders, bucketUsers, bucketTried} {
 			if _, err := tx.CreateBucketIfNotExists(name); err != nil {
 				return err
 			}
@@ -88,6 +90,13 @@ func putJSON(b *bbolt.Bucket, key []byte, value any) error {
 		return err
 	}
 	return b.Put(key, data)
+}
+
+// try finds out whether the file can be written.
+func (v *vault) try(now time.Time) error {
+	return v.db.Update(func(tx *bbolt.Tx) error {
+		return tx.Bucket(bucketTried).Put([]byte("at"), binary.BigEndian.AppendUint64(nil, uint64(now.UnixMilli())))
+	})
 }
 
 // add notes a session that has begun.

@@ -1,0 +1,53 @@
+package main
+
+import (
+	"encoding/json"
+	"log/slog"
+	"net/http"
+	"sync/atomic"
+
+	"github.com/discharger/discharger/discharger/gateway"
+)
+
+// readiness answers /readyz of a gateway on its own: 200 where requests should
+// come to it, and 503 where they should go to another. The body says how each
+// part is. Without the service the gateway is degraded, and still the right one:
+// what has a discharge goes on, and another gateway has no other service.
+type readiness struct {
+	gateway  *gateway.Gateway
+	draining atomic.Bool
+	log      *slog.Logger
+}
+
+// readyBody is the body of the answer.
+type readyBody struct {
+	Status     string `json:"status"` // ready, degraded, not ready or draining
+	Homeserver string `json:"homeserver"`
+	Vault      string `json:"vault"`
+	Service    string `json:"service"`
+}
+
+func (r *readiness) ServeHTTP(w http.ResponseWriter, req *http.Request) {
+	h := r.gateway.Health(req.Context())
+	body := readyBody{"ready", partStatus(h.Homeserver), partStatus(h.Vault), partStatus(h.Service)}
+	code := http.StatusOK
+	switch {
+	case r.draining.Load():
+		body.Status, code = "draining", http.StatusServiceUnavailable
+	case !h.Ready():
+		body.Status, code = "not ready", http.StatusServiceUnavailable
+		r.log.WarnContext(req.Context(), "not ready", slog.String("homeserver", body.Homeserver), slog.String("vault", body.Vault))
+	case h.Service != nil:
+		body.Status = "degraded"
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(code)
+	_ = json.NewEncoder(w).Encode(body) // whoever asked has gone: nothing to do
+}
+
+func partStatus(problem error) string {
+	if problem != nil {
+		return problem.Error()
+	}
+	return "ok"
+}

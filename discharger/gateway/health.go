@@ -1,0 +1,119 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+)
+
+// Health is how the gateway is.
+type Health struct {
+	// Homeserver is why the homeserver does not answer; nil: it does. Without
+	// it, every request is answered with 502.
+	Homeserver error
+	// Vault is why nothing can be written down; nil: it can. Without it, sessions
+	// work, but what is owed is lost: ends of sessions that the service could
+	// not be told at once, and devices that are to be logged out.
+	Vault error
+	// Service is why the gateway does not hear from the service; nil: it does.
+	// Without it, what has a discharge goes on until that runs out. Another
+	// gateway would be no better off.
+	Service error
+}
+
+// Ready reports whether requests should come to this gateway rather than to
+// another: the homeserver answers, and the vault can be written. The service
+// may be away; those whose discharges have not run out are not to be sent away
+// with it.
+func (h Health) Ready() bool { return h.Homeserver == nil && h.Vault == nil }
+
+// Health says how the gateway is. It asks the homeserver and writes to the
+// vault, unless that was done a moment ago, and waits no longer than ctx or two
+// seconds.
+func (g *Gateway) Health(ctx context.Context) Health {
+	ctx, cancel := context.WithTimeout(ctx, healthPatience)
+	defer cancel()
+	now := g.cfg.Clock()
+	h := Health{Homeserver: g.homeserverProbe.ask(ctx, now), Vault: g.vaultProbe.ask(ctx, now)}
+	if s := g.feed.Status(); !s.Connected || !s.Current {
+		h.Service = errSilent
+		if !s.Heard.IsZero() {
+			h.Service = fmt.Errorf("%w for %s", errSilent, s.Silence.Truncate(time.Second))
+		}
+	}
+	return h
+}
+
+const (
+	healthPatience = 2 * time.Second
+	homeserverLife = time.Second      // of an answer of the homeserver's, to those who ask how it is
+	vaultLife      = 10 * time.Second // of a successful write: it is one to the disk
+	failureLife    = time.Second
+)
+
+var (
+	errSilent = errors.New("nothing has been heard of it")
+	errNoTime = errors.New("no answer in time")
+)
+
+func (g *Gateway) newProbes() {
+	g.homeserverProbe = probe{life: homeserverLife, check: func(ctx context.Context) error {
+		status, _, err := g.ask(ctx, pathVersions, "")
+		if err == nil && status >= 500 {
+			err = &statusError{status}
+		}
+		return err
+	}}
+	g.vaultProbe = probe{life: vaultLife, check: func(context.Context) error { return g.vault.try(g.cfg.Clock()) }}
+}
+
+// probe tries something out for all who ask whether it works, and remembers for
+// a moment whether it did: those who ask are many, and come at any rate.
+type probe struct {
+	life  time.Duration // for which a success counts
+	check func(context.Context) error
+
+	mu    sync.Mutex
+	until time.Time     // for which err counts
+	err   error         // of the latest try
+	trial chan struct{} // closed when the one under way has ended; nil: there is none
+}
+
+// ask says whether it works. A try goes on when nobody waits for it any more.
+func (p *probe) ask(ctx context.Context, now time.Time) error {
+	p.mu.Lock()
+	if now.Before(p.until) {
+		defer p.mu.Unlock()
+		return p.err
+	}
+	if p.trial == nil {
+		p.trial = make(chan struct{})
+		go p.try(context.WithoutCancel(ctx), now)
+	}
+	trial := p.trial
+	p.mu.Unlock()
+	select {
+	case <-trial:
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		return p.err
+	case <-ctx.Done():
+		return errNoTime
+	}
+}
+
+func (p *probe) try(ctx context.Context, now time.Time) {
+	ctx, cancel := context.WithTimeout(ctx, healthPatience)
+	defer cancel()
+	err := p.check(ctx)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.err, p.until = err, now.Add(p.life)
+	if err != nil {
+		p.until = now.Add(failureLife)
+	}
+	close(p.trial)
+	p.trial = nil
+}

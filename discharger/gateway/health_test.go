@@ -1,0 +1,105 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"testing"
+	"time"
+
+	"go.etcd.io/bbolt"
+)
+
+// Without the service a gateway is as good as any other. Without the homeserver,
+// or where it can write nothing down, another may be better.
+func TestHealth(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	ctx := t.Context()
+	eventually(t, "all is well", func() bool { return w.gateway.Health(ctx) == Health{} })
+	w.down.Store(true)
+	w.service.CloseClientConnections()
+	eventually(t, "the service is missed", func() bool { return errors.Is(w.gateway.Health(ctx).Service, errSilent) })
+	if h := w.gateway.Health(ctx); !h.Ready() {
+		t.Errorf("%+v", h)
+	}
+
+	w.hs.set(func(s *stub) { s.failVersions = true })
+	w.forward(homeserverLife)
+	var status *statusError
+	if h := w.gateway.Health(ctx); h.Ready() || !errors.As(h.Homeserver, &status) || h.Vault != nil {
+		t.Errorf("%+v", h)
+	}
+	w.hs.set(func(s *stub) { s.failVersions = false })
+	w.forward(failureLife)
+	if h := w.gateway.Health(ctx); !h.Ready() {
+		t.Errorf("%+v", h)
+	}
+	w.hs.Close()
+	w.forward(homeserverLife)
+	if h := w.gateway.Health(ctx); h.Ready() || h.Homeserver == nil || h.Vault != nil {
+		t.Errorf("%+v", h)
+	}
+}
+
+// A vault that can only be read is no vault.
+func TestHealthOfVault(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	if h := w.gateway.Health(t.Context()); h.Vault != nil {
+		t.Fatalf("%+v", h)
+	}
+	must(t, w.gateway.vault.close())
+	db, err := bbolt.Open(w.cfg.Vault, 0o600, &bbolt.Options{ReadOnly: true})
+	must(t, err)
+	w.gateway.vault.db = db
+	if h := w.gateway.Health(t.Context()); h.Vault != nil {
+		t.Errorf("what was found out a moment ago counts no more: %+v", h)
+	}
+	w.forward(vaultLife)
+	if h := w.gateway.Health(t.Context()); h.Ready() || h.Vault == nil || h.Homeserver != nil {
+		t.Errorf("%+v", h)
+	}
+}
+
+// However many ask, the homeserver is asked once, and nobody waits for ever.
+func TestHealthIsCheap(t *testing.T) {
+	t.Parallel()
+	frozen := time.Now()
+	w := newWorld(t, func(w *world) { w.cfg.Clock = func() time.Time { return frozen } })
+	before := w.hs.count()
+	var all sync.WaitGroup
+	for range 50 {
+		all.Go(func() {
+			if h := w.gateway.Health(t.Context()); !h.Ready() {
+				t.Errorf("%+v", h)
+			}
+		})
+	}
+	all.Wait()
+	if n := w.hs.count() - before; n != 1 {
+		t.Errorf("the homeserver was asked %d times", n)
+	}
+
+	release := make(chan struct{})
+	arrived := make(chan struct{}, 1)
+	p := probe{life: time.Hour, check: func(context.Context) error {
+		arrived <- struct{}{}
+		<-release
+		return nil
+	}}
+	now := w.now()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := p.ask(ctx, now); !errors.Is(err, errNoTime) {
+		t.Errorf("%v", err)
+	}
+	<-arrived
+	close(release)
+	if err := p.ask(t.Context(), now); err != nil {
+		t.Errorf("%v", err)
+	}
+	if err := p.ask(t.Context(), now.Add(time.Hour-1)); err != nil || len(arrived) > 0 {
+		t.Errorf("asked again, or %v", err)
+	}
+}
