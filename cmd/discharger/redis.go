@@ -152,6 +152,8 @@ func registerJournal(reg prometheus.Registerer, s *store.Redis) error {
 			func(j store.JournalStats) uint64 { return j.Replays }),
 		counter("discharger_journal_replayed_total", "Records that a replay had to mend: revocations that were lost.",
 			func(j store.JournalStats) uint64 { return j.Replayed }),
+		counter("discharger_journal_missing_events_total", "Events that a replay had to publish again, whose revocations were not lost.",
+			func(j store.JournalStats) uint64 { return j.Missing }),
 	} {
 		if err := reg.Register(c); err != nil {
 			return fmt.Errorf("register metrics: %w", err)

@@ -88,6 +88,14 @@
 // they follow the write, since they can be on another node; a process that
 // dies in between has not acknowledged the write.
 //
+// A failover can take back an event, with the revocation that it is about or
+// without it, and leave no gap for a reader who had not come to it yet. So a
+// replay publishes what it restores, before it restores it: whoever dies in
+// between does both again. It also looks for events that are missing though
+// their revocation is not. A replay that finds everything publishes nothing.
+// While a feed has lost events because there were too many, it is not known
+// which are missing, and only what is restored is published.
+//
 // # What an attacker could do
 //
 // Who can write to the store can bring revoked sessions back and end others,

@@ -77,27 +77,33 @@ func (f *follower) refuses(d *device) bool {
 }
 
 // TestReplayIsAnnounced has a homeserver lose its connection to the feed, and
-// the server lose a revocation together with its event, but not what the
-// homeserver has heard already: from the feed as it was, it learns nothing.
+// the server lose a revocation together with its event, or the event alone, but
+// not what the homeserver has heard already: from the feed as it was, it learns
+// nothing.
 func TestReplayIsAnnounced(t *testing.T) {
 	t.Parallel()
 	ctx := t.Context()
+	one := func(d *device) error { return d.logout(ctx) }
+	user := func(d *device) error {
+		return d.insist(ctx, func(ctx context.Context, s *discharger.Service) error {
+			return s.Logout(ctx, d.request(""), discharger.ScopeUser)
+		})
+	}
 	for what, c := range map[string]struct {
 		revoke func(one *device) error
 		user   bool // others of the user are revoked too
 		all    bool // and of others
+		feed   bool // only the feed loses something
 	}{
-		"a session": {func(d *device) error { return d.logout(ctx) }, false, false},
-		"a user": {func(d *device) error {
-			return d.insist(ctx, func(ctx context.Context, s *discharger.Service) error {
-				return s.Logout(ctx, d.request(""), discharger.ScopeUser)
-			})
-		}, true, false},
+		"a session":              {one, false, false, false},
+		"a user":                 {user, true, false, false},
+		"the event of a session": {one, false, false, true},
+		"the event about a user": {user, true, false, true},
 		"a homeserver": {func(d *device) error {
 			return d.insist(ctx, func(ctx context.Context, s *discharger.Service) error {
 				return s.RevokeHomeserver(ctx, issuerHomeserver)
 			})
-		}, true, true},
+		}, true, true, false},
 	} {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()
@@ -117,8 +123,14 @@ func TestReplayIsAnnounced(t *testing.T) {
 			redistest.Eventually(t, "the homeserver hears of a logout", func() bool { return f.refuses(early) })
 			s.do(t, "save")
 			f.hang()
+			feed := store.FeedKey(tagKey, issuerHomeserver)
+			was := s.do(t, "dump", feed)
 			if err := c.revoke(one); err != nil {
 				t.Fatal(err)
+			}
+			if c.feed {
+				s.do(t, "restore", feed, 0, was, "replace")
+				s.do(t, "save")
 			}
 			s.crash(t)
 			redistest.Eventually(t, "the store answers again", func() bool {
@@ -129,6 +141,9 @@ func TestReplayIsAnnounced(t *testing.T) {
 			redistest.Eventually(t, "the homeserver hears of what was restored", func() bool { return f.heard.Load() > heard })
 			if f.refuses(one) != true || f.refuses(same) != c.user || f.refuses(other) != c.all {
 				t.Errorf("refused: %v, another of the user %v, others %v", f.refuses(one), f.refuses(same), f.refuses(other))
+			}
+			if st := p.JournalStats(); (st.Replayed == 0) != c.feed || (st.Missing > 0) != c.feed {
+				t.Errorf("statistics of the journal: %+v", st)
 			}
 			if st := f.Status(); st.Gaps != 0 || st.Events != 2 {
 				t.Errorf("status of the feed: %+v", st)

@@ -56,8 +56,8 @@ type guardian struct {
 	stop context.CancelFunc
 	done sync.WaitGroup
 
-	replays, replayed atomic.Uint64
-	lastFailover      atomic.Int64 // Unix ms; 0: none
+	replays, replayed, missing atomic.Uint64
+	lastFailover               atomic.Int64 // Unix ms; 0: none
 }
 
 // admit lets a connection be used if its primary is known.

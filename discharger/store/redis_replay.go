@@ -13,8 +13,8 @@ import (
 	"github.com/discharger/discharger/discharger"
 )
 
-// replayAll makes the store show what entries say, publishes what had to be
-// changed for that, and returns how many records those were.
+// replayAll makes the store show what entries say, and returns how many records
+// had to be changed for that, which it publishes too.
 func (g *guardian) replayAll(ctx context.Context, entries []discharger.JournalEntry) (int, error) {
 	g.store.id.Store(g.main.id.Load())
 	g.store.lost.Store(false)
@@ -55,7 +55,10 @@ func (g *guardian) replayAll(ctx context.Context, entries []discharger.JournalEn
 	for name, some := range homeservers {
 		note(g.replayHomeserver(ctx, name, some))
 	}
-	return total, errors.Join(errs...)
+	if err := errors.Join(errs...); err != nil {
+		return total, err
+	}
+	return total, g.publishMissing(ctx, entries)
 }
 
 // replayRaces bounds how often a replay of one user is begun again because
@@ -201,6 +204,7 @@ type JournalStats struct {
 	Dropped      uint64    // entries that went before their time, because there were too many
 	Replays      uint64    // times that the primaries were brought up to date
 	Replayed     uint64    // records that had to be changed for that
+	Missing      uint64    // events that were not in a feed, though the records were as they should be
 	LastFailover time.Time // when another primary was last met; zero: not since the process started
 	Shut         bool      // the store waits for a replay
 }
@@ -214,7 +218,7 @@ func (r *Redis) JournalStats() JournalStats {
 	s := JournalStats{
 		Entries: g.journal.entries.Load(), Bytes: g.journal.size.Load(),
 		Added: g.journal.added.Load(), Dropped: g.journal.dropped.Load(),
-		Replays: g.replays.Load(), Replayed: g.replayed.Load(), Shut: g.shut.Load(),
+		Replays: g.replays.Load(), Replayed: g.replayed.Load(), Missing: g.missing.Load(), Shut: g.shut.Load(),
 	}
 	if ms := g.lastFailover.Load(); ms != 0 {
 		s.LastFailover = time.UnixMilli(ms)

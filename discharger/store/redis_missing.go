@@ -1,0 +1,116 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/discharger/discharger/discharger"
+	"github.com/discharger/discharger/discharger/caveat"
+)
+
+// A revocation can outlive its event: in a cluster the two are on different
+// nodes, and elsewhere a replica may have been sent one and not the other. Its
+// records show nothing of that. So a replay looks through the feeds too, from
+// the oldest entry on that discharges may outlive, and publishes what is not
+// there. A homeserver's revocation and its event cannot be parted.
+
+// publishMissing makes feeds have what entries say, for as long as their own
+// revocation had it there.
+func (g *guardian) publishMissing(ctx context.Context, entries []discharger.JournalEntry) error {
+	missing := make(map[string]map[discharger.JournalEntry]discharger.FeedEvent)
+	since := make(map[string]int64)
+	now := g.store.cfg.Now()
+	for i := range entries {
+		e := &entries[i]
+		if e.Kind == discharger.JournalHomeserver {
+			continue
+		}
+		event, err := g.store.cfg.Announce(e, time.UnixMilli(e.At))
+		if err != nil || !event.Until.After(now) {
+			continue
+		}
+		of := missing[e.Homeserver]
+		if of == nil {
+			of = make(map[discharger.JournalEntry]discharger.FeedEvent)
+			missing[e.Homeserver], since[e.Homeserver] = of, e.At
+		}
+		of[factOf(e)] = event
+		since[e.Homeserver] = min(since[e.Homeserver], e.At)
+	}
+	for homeserver, of := range missing {
+		if err := g.strike(ctx, homeserver, since[homeserver], of); err != nil {
+			return fmt.Errorf("look for missing events: %w", err)
+		}
+		events := slices.Collect(maps.Values(of))
+		for some := range slices.Chunk(events, announceAtOnce) {
+			if err := g.store.publish(ctx, homeserver, some, false); err != nil {
+				return fmt.Errorf("publish missing events: %w", err)
+			}
+		}
+		g.missing.Add(uint64(len(events)))
+	}
+	return nil
+}
+
+// factOf is what an entry and its event have in common.
+func factOf(e *discharger.JournalEntry) discharger.JournalEntry {
+	if e.Kind == discharger.JournalSession {
+		return discharger.JournalEntry{Kind: e.Kind, Session: e.Session}
+	}
+	return discharger.JournalEntry{Kind: e.Kind, User: e.User, Except: e.Except, At: e.At}
+}
+
+// factOfEvent is the same of an event; of one that is not about a session or a
+// user, or cannot be read, it is something that no entry says.
+func factOfEvent(data string) discharger.JournalEntry {
+	e, err := discharger.ReadEvent([]byte(data))
+	switch {
+	case err != nil || e.All:
+		return discharger.JournalEntry{}
+	case e.Session != (caveat.SessionID{}):
+		return discharger.JournalEntry{Kind: discharger.JournalSession, Session: e.Session}
+	}
+	return discharger.JournalEntry{Kind: discharger.JournalUser, User: e.User, Except: e.Except, At: e.At.UnixMilli()}
+}
+
+// strike takes out of what is missing what a feed has. If the feed had too many
+// events, nobody knows what it would have if it had kept them: then nothing is
+// missing.
+func (g *guardian) strike(ctx context.Context, homeserver string, since int64, missing map[discharger.JournalEntry]discharger.FeedEvent) error {
+	feed, lost, _ := g.store.layout.feed(homeserver)
+	full := redis.NewIntCmd(ctx, "exists", lost)
+	if err := g.store.client.do(ctx, full); err != nil {
+		return err
+	}
+	if n, err := full.Result(); err != nil || n > 0 {
+		clear(missing)
+		return err
+	}
+	// The ids are times by the server's clock.
+	from := strconv.FormatInt(max(since-discharger.ClockSlack.Milliseconds(), 0), 10)
+	for len(missing) > 0 {
+		page := redis.NewXMessageSliceCmd(ctx, "xrange", feed, from, "+", "count", feedPage)
+		if err := g.store.client.do(ctx, page); err != nil {
+			return err
+		}
+		messages, err := page.Result()
+		if err != nil {
+			return err
+		}
+		for _, m := range messages {
+			data, _ := m.Values["e"].(string)
+			delete(missing, factOfEvent(data))
+			from = "(" + m.ID
+		}
+		if len(messages) < feedPage {
+			return nil
+		}
+	}
+	return nil
+}
