@@ -22,8 +22,23 @@ import (
 // those are, only clocks can tell: a session counts as a later one if it was
 // activated more than [ClockSlack] after the revocation. One that began sooner
 // after it is ended too: somebody logs in once more, and nobody stays logged in
-// who should not. Sessions that were minted before the revocation but activated
-// after the store forgot it are not told from later ones.
+// who should not.
+//
+// Nothing in the records tells these from older ones. A session that began
+// after the loss has the generation that the store then had, which is what the
+// sessions have that were revoked; and the moment when it began is by the clock
+// of the process that activated it, while that of the revocation is by another
+// one's. A list of the sessions that there were would have to be taken by the
+// store as it makes the revocation, kept with the entry, and told to all
+// processes, for the sake of a login that needs three things to come together:
+// the revocation is lost; whoever let the login in had not been told of it,
+// which takes a moment; and all within ClockSlack, less than the time in which
+// most failovers are noticed. A lone process cannot meet it: it lets nobody in
+// before it has replayed.
+//
+// Sessions that were minted before the revocation but activated after the
+// store forgot it, by a process that had not been told of it, are not told from
+// later ones either: records do not say when a session was minted.
 //
 // "All of a homeserver's" is a generation too, of which no session is excepted:
 // sessions that began between the loss and its discovery end with the others.

@@ -19,6 +19,20 @@ import (
 //	         ▼                                  ▼
 //	       ended ◀──────────────────────────── ended ──▶ (no record), refused for good
 //
+// All of a user's sessions are revoked by generation, which an activated session
+// has in its record. One that is not activated yet has only the time at which it
+// was minted, and that is by its homeserver's clock, while the revocation is by
+// the service's. So a session that a homeserver mints with a clock ahead, shortly
+// before such a revocation, seems to be from after it, and can still be
+// activated. Shortly is no more than the clock is ahead. That is not much more
+// than Limits.Skew without being noticed: what is minted with a clock further
+// ahead can only be used when the rest of the time has gone by, so that nobody
+// gets in at once. To cut at the revocation's time plus Skew would end each login
+// of the minute after "log out everywhere", which is when people log in again,
+// and nothing that the service sees tells the two apart. The session whose own
+// caveat comes with the logout is ended in any case, and whoever revokes one
+// session by its id ends it whatever the clocks say.
+//
 // A missing record means "not yet activated" inside the activation window and
 // "gone" after it. So a tombstone need only outlive the window, and a session
 // that has been forgotten can never come back.
