@@ -19,7 +19,7 @@ import (
 
 const (
 	signingBlock = "PRIVATE KEY"
-	signingBits  = 3072
+	signingBits  = 2048
 	minSigning   = 2048 // bits, as receivers of security events demand
 	maxSigning   = 8192
 )
