@@ -2,6 +2,7 @@ package store_test
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -141,10 +142,50 @@ func TestRedisCluster(t *testing.T) {
 		}}.run(t, openRedis(t, cfg)))
 		c.Rejoin(t)
 	})
+	t.Run("event", func(t *testing.T) { testClusterEvent(t, c) })
 	followed(t, cfg,
 		func() { c.Failover(t, c.Primaries(t)[0]) },
 		func() { c.Lose(t, c.Primaries(t)[0]) },
 		func() { c.Rejoin(t); c.TakeOver(t, c.Primaries(t)[2]) })
+}
+
+// testClusterEvent loses the event of a revocation with the node that the feed
+// is on, and not the revocation, which is on another one.
+func testClusterEvent(t *testing.T, c *redistest.Cluster) {
+	p := openPeer(t, clusterConfig(c), "")
+	is := newIssuer(t, p.Redis)
+	on := c.PrimaryOf(t, store.FeedKey(tagKey, issuerHomeserver))
+	var d *device
+	for i := 0; d == nil || c.PrimaryOf(t, store.UserHash(tagKey, d.user)) == on; i++ {
+		d = is.login(fmt.Sprintf("@user%d:hs", i))
+	}
+	other := is.login("@other:hs")
+	for _, x := range []*device{d, other} {
+		if err := x.refresh(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f := is.follow(p.Redis)
+	if err := other.logout(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	redistest.Eventually(t, "the homeserver hears of a logout", func() bool { return f.refuses(other) })
+	f.hang()
+	c.Cut(t, on)
+	if err := d.logout(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	on.Kill(t)
+	c.TakeOver(t, on)
+	f.connect()
+	redistest.Eventually(t, "the homeserver hears of the other logout", func() bool { return f.refuses(d) })
+	if st := p.JournalStats(); st.Replayed != 0 || st.Missing == 0 {
+		t.Errorf("statistics of the journal: %+v", st)
+	}
+	if st := f.Status(); st.Gaps != 0 {
+		t.Errorf("status of the feed: %+v", st)
+	}
+	c.Rejoin(t)
 }
 
 // followed checks that a store finds its way after each of several failovers,
