@@ -2,12 +2,13 @@ package secevent
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
-	"net/url"
 	"strconv"
 	"strings"
 	"time"
@@ -43,7 +44,7 @@ func (c *courier) push(ctx context.Context, token string) answer {
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.to.URL, strings.NewReader(token))
 	if err != nil {
-		return answer{why: withoutURL(err)}
+		return answer{why: tellable(err)}
 	}
 	req.Header.Set("Content-Type", contentType)
 	req.Header.Set("Accept", "application/json")
@@ -53,7 +54,7 @@ func (c *courier) push(ctx context.Context, token string) answer {
 	}
 	resp, err := c.client.Do(req)
 	if err != nil {
-		return answer{why: withoutURL(err)}
+		return answer{why: tellable(err)}
 	}
 	defer resp.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxReply))
@@ -71,26 +72,43 @@ func (c *courier) push(ctx context.Context, token string) answer {
 	}
 }
 
-// withoutURL takes the URL out of an error: there may be a secret in it.
-func withoutURL(err error) error {
-	var u *url.Error
-	if errors.As(err, &u) {
-		return u.Err
+var errAnswer = errors.New("the answer cannot be read")
+
+// tellable is what of an error can be logged. There may be a secret in the URL,
+// and the texts of others repeat what the receiver sent, which may be what it
+// was sent.
+func tellable(err error) error {
+	var (
+		op   *net.OpError
+		cert *tls.CertificateVerificationError
+	)
+	switch {
+	case errors.Is(err, context.DeadlineExceeded):
+		return context.DeadlineExceeded
+	case errors.As(err, &op):
+		return op
+	case errors.As(err, &cert):
+		return cert
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		return io.ErrUnexpectedEOF
 	}
-	return err
+	return errAnswer
 }
 
 // refusal reads why a receiver refuses a token for ever (RFC 8935, section 2.4);
 // "" if the body does not say so. That it does not know us, or does not want us,
-// says nothing about the token, and may be mended.
+// or not our key yet, says nothing about the token, and may be mended.
 func refusal(body []byte) string {
 	var r struct {
 		Err string `json:"err"`
 	}
-	if json.Unmarshal(body, &r) != nil || r.Err == "authentication_failed" || r.Err == "access_denied" {
+	if json.Unmarshal(body, &r) != nil {
 		return ""
 	}
-	if len(r.Err) > 64 || strings.ContainsFunc(r.Err, notInCode) {
+	switch {
+	case r.Err == "authentication_failed", r.Err == "access_denied", r.Err == "invalid_key":
+		return ""
+	case len(r.Err) > 64, strings.ContainsFunc(r.Err, notInCode):
 		return "other"
 	}
 	return r.Err

@@ -36,10 +36,12 @@
 // Delivery at least once, and in the order of the feed. An event is behind us
 // once the receiver has answered 202 or 200. One that it refuses for what it is
 // (400 and a body with err, RFC 8935, section 2.4) is logged, counted and passed
-// over: the same token would be refused for ever. Whatever else comes, be it 401,
-// 503, a redirect, silence or no connection at all, is no answer, and the same
-// token is sent again after a pause that grows and is never quite the same.
-// Redirects are not followed. How far it came is in a file, which is written
+// over: the same token would be refused for ever. Three of the codes there are
+// about who we are, and may be mended: authentication_failed, access_denied and
+// invalid_key, which is also what a receiver says that has not seen a new key
+// yet. After these, and whatever else comes, be it 401, 503, a redirect, silence
+// or no connection at all, the same token is sent again after a pause that grows
+// and is never quite the same. Redirects are not followed. How far it came is in a file, which is written
 // after each event: what was sent before a crash may be sent once more, with the
 // same jti.
 //

@@ -49,7 +49,12 @@ func TestTrouble(t *testing.T) {
 		"bad request, no err":   status(http.StatusBadRequest, `{"error":"invalid_request"}`),
 		"does not know us":      status(http.StatusBadRequest, `{"err":"authentication_failed"}`),
 		"does not want us":      status(http.StatusBadRequest, `{"err":"access_denied"}`),
+		"does not know the key": status(http.StatusBadRequest, `{"err":"invalid_key"}`),
 		"dropped":               drop,
+		"points nowhere": func(w http.ResponseWriter) {
+			w.Header().Set("Location", "://eyJ canary")
+			w.WriteHeader(http.StatusFound)
+		},
 		"answers nonsense":      func(w http.ResponseWriter) { nonsense(w) },
 		"refuses, but too long": status(http.StatusBadRequest, `{"x":"`+strings.Repeat("x", 1<<20)+`","err":"invalid_request"}`),
 	} {
@@ -91,7 +96,7 @@ func TestTrouble(t *testing.T) {
 func nonsense(w http.ResponseWriter) {
 	conn, b, err := w.(http.Hijacker).Hijack()
 	if err == nil {
-		fmt.Fprint(b, "nonsense\r\n\r\n")
+		fmt.Fprint(b, "eyJ canary\r\n\r\n")
 		b.Flush()
 		conn.Close()
 	}
@@ -115,7 +120,7 @@ func (w *world) keepsSecrets(r *receiver) {
 func TestRefused(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, 0)
-	codes := []string{"invalid_request", "invalid_key", "invalid_issuer", "invalid_audience", "canary eyJ"}
+	codes := []string{"invalid_request", "not_yet_known", "invalid_issuer", "invalid_audience", "canary eyJ"}
 	r := newReceiver(w, func(n int, rw http.ResponseWriter, _ *http.Request) bool {
 		if n <= len(codes) {
 			status(http.StatusBadRequest, fmt.Sprintf(`{"err":%q,"description":"canary"}`, codes[n-1]))(rw)

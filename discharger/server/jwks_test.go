@@ -1,0 +1,52 @@
+package server_test
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/discharger/discharger/discharger"
+	"github.com/discharger/discharger/discharger/api"
+	"github.com/discharger/discharger/discharger/server"
+)
+
+// The keys of security events are there for everybody, if there are any.
+func TestJWKS(t *testing.T) {
+	t.Parallel()
+	const keys = `{"keys":[]}`
+	w := newWorld(t, func(c *server.Config) { c.JWKS = []byte(keys) })
+	if a := w.do(w.request(http.MethodGet, api.PathJWKS, "")); a.status != http.StatusOK || string(a.body) != keys || a.header.Get("Content-Type") != "application/json" {
+		t.Errorf("got %d %v %s", a.status, a.header, a.body)
+	}
+	w = newWorld(t)
+	if a := w.do(w.request(http.MethodGet, api.PathJWKS, "")); a.status == http.StatusOK {
+		t.Errorf("without keys: %d %s", a.status, a.body)
+	}
+}
+
+// What an event says beside, for those who tell others, is not sent to the
+// homeserver, neither from the store nor as it happens.
+func TestFeedKeepsSecondLines(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	publish := func() {
+		must(t, w.store.Publish(t.Context(), "a.example", discharger.FeedEvent{
+			Data: []byte(`{"v":1,"session":"AAAAAAAAAAAAAAAAAAAAAQ","at":1790000000000,"until":1790003720000,"reason":"logout"}` +
+				"\n" + `{"user":"@canary:a.example","device":"canary"}`),
+			Until: time.Now().Add(time.Hour),
+		}))
+	}
+	publish()
+	s := w.streamFeed("")
+	for i := range 3 {
+		event := s.event()
+		if i == 1 {
+			publish()
+			continue // it is up to date
+		}
+		if !strings.Contains(event, "AAAAAAAAAAAAAAAAAAAAAQ") || strings.Contains(event, "canary") || strings.Count(event, "\n") != 2 {
+			t.Errorf("event %d is %q", i, event)
+		}
+	}
+}
