@@ -19,9 +19,19 @@ import (
 // clients know nothing of them.
 //
 // A discharge is fetched once for everybody who waits for it, and again ahead of
-// need when a request comes after 60 to 90 % of its life: those who all got one
-// when the service was back do not all come again at the same time. As long as
-// it has not run out it is used, whatever happens to the service.
+// need when a request comes in the last part of its life, which is long enough
+// for a client that only waits for news, and comes every half minute, to come
+// once more. So a session in use has one fetched in every life less that part:
+// of five minutes, at most 300/265 = 1.13 in a life, and of longer ones, fewer.
+// Those of a minute or two, where the part is a quarter, 1.33.
+//
+// Those who all got one at the same moment, since the service was back or a
+// gateway began, must not all come again at the same time. So after a fetch that
+// was not ahead of need, the next comes somewhere from half of the life on. That
+// happens once: whoever comes ahead of need is spread already, and stays so.
+//
+// As long as a discharge has not run out it is used, whatever happens to the
+// service.
 type heldSessions struct {
 	g        *Gateway
 	sessions *recent[caveat.SessionID, *heldSession]
@@ -163,7 +173,7 @@ func (h *heldSessions) land(s *heldSession, f *heldFlight, grant api.Grant, err 
 	defer close(f.done)
 	s.flight = nil
 	if err == nil {
-		f.result = h.keep(grant)
+		f.result = h.keep(grant, s.inRhythm(h.g.cfg.Clock()))
 		s.current.Store(f.result)
 		s.failure, s.failures = nil, 0
 		return
@@ -177,14 +187,30 @@ func (h *heldSessions) land(s *heldSession, f *heldFlight, grant api.Grant, err 
 	}
 }
 
-// keep works out how long a discharge is used.
-func (h *heldSessions) keep(grant api.Grant) *discharged {
+// inRhythm reports whether a discharge that has just come follows one as it
+// should: no fetch failed, and nobody was away for long.
+func (s *heldSession) inRhythm(now time.Time) bool {
+	d := s.current.Load()
+	return d != nil && s.failures == 0 && now.Sub(d.until) < d.until.Sub(d.since)/4
+}
+
+// aheadOf is how long before a discharge is of no use any more another is
+// fetched: the time that homeservers let clients wait for news.
+const aheadOf = 30 * time.Second
+
+// keep works out how long a discharge is used. If it does not come in rhythm,
+// many others may come at the same time.
+func (h *heldSessions) keep(grant api.Grant, rhythm bool) *discharged {
 	now := h.g.cfg.Clock()
 	life := max(0, grant.Expires.Sub(now))
+	refresh := life - min(aheadOf+margin(life), life/4)
+	if !rhythm {
+		refresh = life/2 + time.Duration(h.g.cfg.Jitter()*float64(refresh-life/2))
+	}
 	return &discharged{
 		grant:   grant,
 		since:   now,
-		refresh: now.Add(time.Duration((0.6 + 0.3*h.g.cfg.Jitter()) * float64(life))),
+		refresh: now.Add(refresh),
 		until:   grant.Expires.Add(-margin(life)),
 	}
 }
@@ -210,7 +236,7 @@ func (h *heldSessions) put(id caveat.SessionID, grant api.Grant) {
 	s := h.session(id)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.current.Store(h.keep(grant))
+	s.current.Store(h.keep(grant, false))
 }
 
 // moved forgets a discharge that is for another address than the client's, so

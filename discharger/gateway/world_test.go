@@ -40,12 +40,19 @@ type world struct {
 	http    *httptest.Server
 	log     *syncBuffer
 	reg     *prometheus.Registry
+	stopped time.Time    // what the real clock says all the time; zero: it goes on
 	ahead   atomic.Int64 // of the real clock, for all three
 	cfg     Config
 	policy  policyFunc
 }
 
-func (w *world) now() time.Time          { return time.Now().Add(time.Duration(w.ahead.Load())) }
+func (w *world) now() time.Time {
+	now := time.Now()
+	if !w.stopped.IsZero() {
+		now = w.stopped
+	}
+	return now.Add(time.Duration(w.ahead.Load()))
+}
 func (w *world) forward(d time.Duration) { w.ahead.Add(int64(d)) }
 func must(t testing.TB, err error) {
 	t.Helper()
