@@ -21,10 +21,12 @@ import (
 
 	"github.com/golang-jwt/jwt/v5"
 
+	"github.com/discharger/discharger/config/keyfile"
 	"github.com/discharger/discharger/discharger/api"
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/homeserver"
 	"github.com/discharger/discharger/discharger/secevent"
+	"github.com/discharger/discharger/discharger/store/redistest"
 )
 
 // listener is a receiver of security events, which asks the service for its keys
@@ -274,6 +276,51 @@ func TestSecurityEvents(t *testing.T) {
 	case h := <-v.to.got:
 		t.Errorf("told of %+v too", h)
 	default:
+	}
+}
+
+// Of several processes over one Redis, each tells the receiver, whichever ended
+// the session, and under one id.
+func TestSecurityEventsOfNodes(t *testing.T) {
+	t.Parallel()
+	dir, to := t.TempDir(), newListener(t)
+	v := &teller{ruled: &ruled{t: t, dir: dir}, to: to}
+	v.write("authorization", "Bearer canary-receiver")
+	ring, err := keyfile.NewService(time.Now(), nil)
+	v.must(err)
+	v.must(keyfile.Create(filepath.Join(dir, "keys.json"), ring))
+	_, err = keyfile.NewSigning(filepath.Join(dir, "signing.pem"))
+	v.must(err)
+	v.pair, err = caveat.GenerateKey(nil)
+	v.must(err)
+	master, err := homeserver.NewKey(nil)
+	v.must(err)
+	v.keys = homeserver.Keys{master}
+	v.configuration = fmt.Sprintf(`
+public_url: https://discharger.example.org
+data_dir: data
+keys: {file: %[1]s/keys.json, signing_file: %[1]s/signing.pem}
+request_timeout: 20s
+store: {redis: {addresses: [%[4]s], timeouts: {dial: 10s, read: 10s, write: 10s}}}
+homeservers:
+  - name: a.example
+    public_key: %[2]s
+    security_events: {url: "%[3]s/events?canary=secret", audience: https://receiver.example, authorization_file: %[1]s/authorization}
+`, dir, v.pair.Public, to.srv.URL, redistest.Start(t).Socket)
+	v.up()
+	other := *v.ruled
+	v.up()
+	for _, scope := range []api.Scope{api.ScopeSession, api.ScopeUser} {
+		v.ended(scope)
+		one, two := to.next(), to.next()
+		if one != two || one.user != "@alice:a.example" || (scope == api.ScopeSession) != (one.session != "" && one.device == "PHONE") {
+			t.Errorf("told of %+v, and of %+v", one, two)
+		}
+	}
+	for _, r := range []*ruled{v.ruled, &other} {
+		r.eventually(`discharger_security_events_delivered_total{homeserver="a.example"}`, 2)
+		v.p = r.p
+		v.down()
 	}
 }
 
