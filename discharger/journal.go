@@ -222,6 +222,9 @@ func (p *replay) end(r *replayed, e *JournalEntry) {
 // revocation did not except.
 func (p *replay) endUser(e *JournalEntry) (changed bool) {
 	lost := p.user.Generation < e.Generation
+	if lost && e.Keep != 0 && e.Keep*1000 <= p.now && !p.live() {
+		return false // not lost but forgotten, as it may be when no session is left
+	}
 	slack := ClockSlack.Milliseconds()
 	for id, r := range p.sessions {
 		if r.Ended > 0 || r.UserGeneration < p.user.Generation {
@@ -252,6 +255,16 @@ func (p *replay) endUser(e *JournalEntry) (changed bool) {
 		p.keepUser = math.MaxInt64
 	}
 	return true
+}
+
+// live reports whether there is a session that was not ended by itself.
+func (p *replay) live() bool {
+	for _, r := range p.sessions {
+		if r.Ended == 0 {
+			return true
+		}
+	}
+	return false
 }
 
 func (p *replay) changes(l Listing) ([]Change, error) {

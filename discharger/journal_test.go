@@ -208,6 +208,47 @@ func TestReplayClocks(t *testing.T) {
 	}
 }
 
+// TestReplayForgotten leaves a user's record forgotten which the store no longer
+// had to keep, and takes it for lost when it had to.
+func TestReplayForgotten(t *testing.T) {
+	t.Parallel()
+	now := int64(1_800_000_000_000)
+	r := discharger.Record{Mode: caveat.ModeOpen, Created: now - 2*time.Hour.Milliseconds(), LastUsed: now}
+	live, err := r.MarshalBinary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Ended = now - 1000
+	ended, err := r.MarshalBinary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for what, c := range map[string]struct {
+		keep    int64
+		session []byte
+		want    bool
+	}{
+		"forgotten":                      {now/1000 - 1, nil, false},
+		"forgotten, and a tombstone":     {now/1000 - 1, ended, false},
+		"a session is there":             {now/1000 - 1, live, true},
+		"one may still be activated":     {now/1000 + 1, nil, true},
+		"kept for ever":                  {0, nil, true},
+		"one may begin, and a tombstone": {now/1000 + 1, ended, true},
+	} {
+		e := discharger.JournalEntry{
+			Kind: discharger.JournalUser, Homeserver: "h", User: "u", Generation: 1, At: now - time.Hour.Milliseconds(), Keep: c.keep,
+		}
+		l := discharger.Listing{Sessions: map[caveat.SessionID][]byte{}}
+		if c.session != nil {
+			l.Sessions[caveat.SessionID{1}] = c.session
+		}
+		changes, restored, err := discharger.Replay([]discharger.JournalEntry{e}, l, time.UnixMilli(now))
+		if err != nil || (len(changes) > 0) != c.want || (len(restored) > 0) != c.want {
+			t.Errorf("%s: %d changes, %d entries restored, %v", what, len(changes), len(restored), err)
+		}
+	}
+}
+
 // TestReplayTombstone writes one where there is no record, as long as a
 // session could still begin there, and never touches what it cannot read.
 func TestReplayTombstone(t *testing.T) {

@@ -23,7 +23,7 @@ import (
 // publishMissing makes feeds have what entries say, for as long as their own
 // revocation had it there.
 func (g *guardian) publishMissing(ctx context.Context, entries []discharger.JournalEntry) error {
-	missing := make(map[string]map[discharger.JournalEntry]discharger.FeedEvent)
+	missing := make(map[string]facts)
 	since := make(map[string]int64)
 	now := g.store.cfg.Now()
 	for i := range entries {
@@ -31,32 +31,45 @@ func (g *guardian) publishMissing(ctx context.Context, entries []discharger.Jour
 		if e.Kind == discharger.JournalHomeserver {
 			continue
 		}
-		event, err := g.store.cfg.Announce(e, time.UnixMilli(e.At))
-		if err != nil || !event.Until.After(now) {
+		if event, err := g.firstEvent(e); err != nil || !event.Until.After(now) {
 			continue
 		}
 		of := missing[e.Homeserver]
 		if of == nil {
-			of = make(map[discharger.JournalEntry]discharger.FeedEvent)
+			of = make(facts)
 			missing[e.Homeserver], since[e.Homeserver] = of, e.At
 		}
-		of[factOf(e)] = event
+		of[factOf(e)] = e
 		since[e.Homeserver] = min(since[e.Homeserver], e.At)
 	}
 	for homeserver, of := range missing {
 		if err := g.strike(ctx, homeserver, since[homeserver], of); err != nil {
 			return fmt.Errorf("look for missing events: %w", err)
 		}
-		events := slices.Collect(maps.Values(of))
-		for some := range slices.Chunk(events, announceAtOnce) {
-			if err := g.store.publish(ctx, homeserver, some, false); err != nil {
+		for some := range slices.Chunk(slices.Collect(maps.Values(of)), announceAtOnce) {
+			events := make([]discharger.FeedEvent, len(some))
+			for i, e := range some {
+				var err error
+				if events[i], err = g.firstEvent(e); err != nil {
+					return err
+				}
+			}
+			if err := g.store.publish(ctx, homeserver, events, false); err != nil {
 				return fmt.Errorf("publish missing events: %w", err)
 			}
+			g.missing.Add(uint64(len(events)))
 		}
-		g.missing.Add(uint64(len(events)))
 	}
 	return nil
 }
+
+// firstEvent is kept as long as that of the revocation itself.
+func (g *guardian) firstEvent(e *discharger.JournalEntry) (discharger.FeedEvent, error) {
+	return g.store.cfg.Announce(e, time.UnixMilli(e.At))
+}
+
+// facts are entries by what they have in common with their events.
+type facts map[discharger.JournalEntry]*discharger.JournalEntry
 
 // factOf is what an entry and its event have in common.
 func factOf(e *discharger.JournalEntry) discharger.JournalEntry {
@@ -82,7 +95,7 @@ func factOfEvent(data string) discharger.JournalEntry {
 // strike takes out of what is missing what a feed has. If the feed had too many
 // events, nobody knows what it would have if it had kept them: then nothing is
 // missing.
-func (g *guardian) strike(ctx context.Context, homeserver string, since int64, missing map[discharger.JournalEntry]discharger.FeedEvent) error {
+func (g *guardian) strike(ctx context.Context, homeserver string, since int64, missing facts) error {
 	feed, lost, _ := g.store.layout.feed(homeserver)
 	full := redis.NewIntCmd(ctx, "exists", lost)
 	if err := g.store.client.do(ctx, full); err != nil {
