@@ -516,12 +516,12 @@ func numbered(i int) (id caveat.SessionID) {
 }
 
 // TestFeedMemoryIsFlat has two thousand sessions and four hundred users a
-// minute revoked, for three hours, and each forgotten after a quarter of one: what
+// minute revoked, for two hours, and each forgotten after ten minutes: what
 // is remembered, and what it takes, depends on the rate and not on how long it
 // has gone on. A burst of users leaves nothing behind. It does not run beside
 // other tests, whose memory would be counted.
 func TestFeedMemoryIsFlat(t *testing.T) {
-	const sessions, users, lives, hours = 2000, 400, 15, 3 // a minute; a minute; minutes
+	const sessions, users, lives, hours = 2000, 400, 10, 2 // a minute; a minute; minutes
 	c := &testClock{t: time.Unix(1_790_000_000, 0)}
 	client, err := api.New(api.Config{URL: "http://127.0.0.1", APIKey: caveat.Secret("key")})
 	if err != nil {
@@ -547,14 +547,14 @@ func TestFeedMemoryIsFlat(t *testing.T) {
 			c.advance(time.Minute / time.Duration(sessions+users))
 		}
 	}
-	var high, low uint64 // after the first hour
+	var high, low uint64 // after half an hour
 	for m := range hours * 60 {
 		minute(sessions, users)
 		st := f.Status()
 		if most := lives + 2; st.Sessions > most*sessions || st.Users > most*users { // one more until all is tidied, and one begun
 			t.Fatalf("after %d minutes, %d sessions and %d users", m, st.Sessions, st.Users)
 		}
-		if m >= 60 && m%30 == 0 {
+		if m >= 30 && m%15 == 0 {
 			now := heap() - before
 			if high = max(high, now); low == 0 {
 				low = now
@@ -562,12 +562,12 @@ func TestFeedMemoryIsFlat(t *testing.T) {
 		}
 	}
 	st := f.Status()
-	t.Logf("%d sessions and %d users take %.1f MB, %.1f MB at most, %.1f MB after an hour", st.Sessions, st.Users,
+	t.Logf("%d sessions and %d users take %.1f MB, %.1f MB at most, %.1f MB after half an hour", st.Sessions, st.Users,
 		float64(heap()-before)/1e6, float64(high)/1e6, float64(low)/1e6)
 	if high > low*3/2 {
 		t.Errorf("the memory grew from %d to %d bytes", low, high)
 	}
-	minute(1, 20*users*lives)
+	minute(1, 10*users*lives)
 	for range lives + 2 {
 		minute(sessions, users)
 	}
