@@ -233,32 +233,34 @@ func TestGatewayAlone(t *testing.T) {
 
 	// A load balancer goes on sending requests while the service is away, and
 	// stops when the homeserver is.
-	readyz := func() (int, map[string]any) { return call(t, "GET", m[1]+"/readyz", "", nil) }
-	until := func(status int, is string) map[string]any {
-		t.Helper()
-		for end := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
-			got, out := readyz()
-			if got == status && out["status"] == is {
-				return out
-			}
-			if time.Now().After(end) {
-				t.Fatalf("readyz is %d %v, want %d %s", got, out, status, is)
-			}
-		}
-	}
-	until(200, "ready")
+	readyz(t, m[1], 200, "ready")
 	finish(t, service)
-	if out := until(200, "degraded"); out["service"] == "ok" || out["homeserver"] != "ok" || out["vault"] != "ok" {
+	if out := readyz(t, m[1], 200, "degraded"); out["service"] == "ok" || out["homeserver"] != "ok" || out["vault"] != "ok" {
 		t.Errorf("readyz: %v", out)
 	}
 	if status, out := call(t, "GET", url+"/_matrix/client/v3/account/whoami", token, nil); status != 200 {
 		t.Errorf("whoami: %d %v", status, out)
 	}
 	hs.Close()
-	if out := until(503, "not ready"); out["homeserver"] == "ok" {
+	if out := readyz(t, m[1], 503, "not ready"); out["homeserver"] == "ok" {
 		t.Errorf("readyz: %v", out)
 	}
 	finish(t, p)
+}
+
+// readyz waits until a gateway on its own says that it is so, and gives what it
+// says of its parts.
+func readyz(t *testing.T, admin string, status int, is string) map[string]any {
+	t.Helper()
+	for end := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
+		got, out := call(t, "GET", admin+"/readyz", "", nil)
+		if got == status && out["status"] == is {
+			return out
+		}
+		if time.Now().After(end) {
+			t.Fatalf("readyz is %d %v, want %d %s", got, out, status, is)
+		}
+	}
 }
 
 func fine(t *testing.T, err error) {
