@@ -87,6 +87,25 @@ func (g *gateway) testRefresh(t *testing.T) {
 	d.refreshed(t).want(t, http.StatusUnauthorized, "M_UNKNOWN_TOKEN")
 }
 
+// A client that registers says in the first request that it wants a refresh
+// token, and answers Dendrite's question with nothing but the name of it.
+func (g *gateway) testRegister(t *testing.T) {
+	asked := g.call(t, "POST", clientV3+"/register", "", body{"username": "newcomer", "password": "a password", "refresh_token": true})
+	session := asked.body.text("session")
+	if asked.status != http.StatusUnauthorized || session == "" {
+		t.Fatalf("%d %s", asked.status, asked.raw)
+	}
+	a := g.call(t, "POST", clientV3+"/register", "", body{"auth": body{"type": "m.login.dummy", "session": session}}).ok(t)
+	d := &device{user: &user{&g.site, "newcomer", "a password"}, id: a.body.text("device_id")}
+	d.take(t, a)
+	if d.refresh == "" || d.expires <= 0 {
+		t.Fatalf("no refresh token: %s", a.raw)
+	}
+	d.alive(t)
+	d.take(t, d.refreshed(t).ok(t))
+	d.alive(t)
+}
+
 // Tabs of one browser refresh at once.
 func (g *gateway) testRefreshByMany(t *testing.T) {
 	d := g.register(t, "tabs").login(t, body{"refresh_token": true})

@@ -19,6 +19,7 @@ func TestMatrix(t *testing.T) {
 		"versions":          g.testVersions,
 		"unaware client":    g.testUnaware,
 		"refresh":           g.testRefresh,
+		"register":          g.testRegister,
 		"refresh by many":   g.testRefreshByMany,
 		"two devices":       g.testTwoDevices,
 		"same device":       g.testSameDevice,
