@@ -30,7 +30,7 @@ func TestFetchesPerLifetime(t *testing.T) {
 	for _, c := range []struct {
 		jitter float64
 		rhythm time.Duration
-	}{{0, aheadOf / 2}, {0.5, aheadOf}, {0.999, aheadOf}} {
+	}{{0, aheadOf}, {0.5, aheadOf * 2 / 3}, {0.999, aheadOf}} {
 		w := newWorld(t, func(w *world) {
 			w.cfg.Jitter = func() float64 { return c.jitter }
 			w.stopped = time.Now()

@@ -7,6 +7,8 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"io"
+	"log"
 	"math/big"
 	"net"
 	"net/http/httptest"
@@ -86,6 +88,7 @@ func TestUpstreamTLS(t *testing.T) {
 		srv.TLS = &tls.Config{
 			Certificates: []tls.Certificate{ours.sign(name, false)}, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: ours.pool(),
 		}
+		srv.Config.ErrorLog = log.New(io.Discard, "", 0) // what fails here is meant to
 		srv.StartTLS()
 		t.Cleanup(srv.Close)
 		w.cfg.Upstream, w.cfg.UpstreamTLS, w.cfg.Registerer = srv.URL, c.tls, nil
