@@ -250,8 +250,8 @@ func TestSecurityEvents(t *testing.T) {
 		t.Fatal(err)
 	}
 	v.down()
+	v.up() // now the receiver knows where the keys are
 	v.to.away.Store(false)
-	v.up()
 	one, two := v.to.next(), v.to.next()
 	if one.session == "" || two.session == "" || one.jti == two.jti || one.kid != first.kid {
 		t.Errorf("told of %+v, then of %+v", one, two)
