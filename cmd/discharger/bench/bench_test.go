@@ -168,10 +168,14 @@ func TestJudge(t *testing.T) {
 		{"memory", func(w *window) { w.memory *= 3 }, "memory grew"},
 		{"store", func(w *window) { w.size *= 20 }, "store grew"},
 		{"latency", func(w *window) { w.p50 *= 200 }, "latency grew"},
+		{"a slow window", func(w *window) { w.p50 *= 200 }, ""},
 	} {
 		later := steady
 		c.later(&later)
 		s := &soaker{out: &Soaking{Sent: make(Kinds), windows: []window{steady, steady, later, later}}}
+		if c.name == "a slow window" {
+			s.out.windows[3] = steady
+		}
 		if err := s.judge(); (err == nil) != (c.err == "") || err != nil && !strings.Contains(err.Error(), c.err) {
 			t.Errorf("%s: %v", c.name, err)
 		}

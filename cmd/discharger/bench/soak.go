@@ -296,8 +296,10 @@ func (s *soaker) judge() error {
 		return fmt.Errorf("memory grew from %d to %d bytes", o.Memory[0], o.Memory[1])
 	case o.Size[1] > o.Size[0]*2+8*megabyte:
 		return fmt.Errorf("the store grew from %d to %d bytes", o.Size[0], o.Size[1])
-	case o.P50[1].Median > o.P50[0].Median*5+100_000:
-		return fmt.Errorf("the median latency grew from %.0f to %.0f µs", o.P50[0].Median, o.P50[1].Median)
+	case o.P50[1].Min > o.P50[0].Median*5+100_000:
+		// The best window: what others do on the machine makes some windows slow,
+		// and what grows makes all of them slow.
+		return fmt.Errorf("the median latency grew from %.0f to at least %.0f µs", o.P50[0].Median, o.P50[1].Min)
 	}
 	return nil
 }
