@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/discharger/discharger/discharger/caveat"
 )
 
 // terminal is everything that a command touches beside files and the network.
@@ -114,11 +116,20 @@ func find(args []string) (c command, rest []string, err error) {
 }
 
 // parse parses flags wherever they stand: before, after and between the
-// arguments. After "--" there are none.
+// arguments. After "--" there are none. A session id that begins with "-", as
+// those of another maker may, is an argument still.
 func parse(f *flag.FlagSet, args []string) (positional []string, err error) {
 	for {
 		if err := f.Parse(args); err != nil {
-			return nil, err
+			refused := len(args) - f.NArg() - 1
+			if refused < 0 {
+				return nil, err
+			}
+			if _, notID := caveat.ParseSessionID(args[refused]); notID != nil {
+				return nil, err
+			}
+			positional, args = append(positional, args[refused]), f.Args()
+			continue
 		}
 		if f.NArg() == 0 {
 			return positional, nil

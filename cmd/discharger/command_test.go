@@ -64,6 +64,8 @@ func TestParseAnywhere(t *testing.T) {
 		{"-- -x b", "[-x b] false"},
 		{"-x -- -- a", "[-- a] true"},
 		{"- -x", "[-] true"},
+		{"a -wKJrhbOxcMokoUOnazjSA -x", "[a -wKJrhbOxcMokoUOnazjSA] true"},
+		{"--KJrhbOxcMokoUOnazjSA b", "[--KJrhbOxcMokoUOnazjSA b] false"},
 		{"", "[] false"},
 	} {
 		f := flag.NewFlagSet("", flag.ContinueOnError)

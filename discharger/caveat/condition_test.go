@@ -1,6 +1,7 @@
 package caveat
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"io"
@@ -342,6 +343,12 @@ func TestSessionID(t *testing.T) {
 		}
 		if err := back.UnmarshalText([]byte(bad)); err == nil || back != id {
 			t.Errorf("%q: left %s, %v", bad, back, err)
+		}
+	}
+	for b := range 256 {
+		id, err := NewSessionID(bytes.NewReader(append([]byte{byte(b)}, id[1:]...)))
+		if err != nil || id.String()[0] == '-' || b>>2 != 62 && id[0] != byte(b) {
+			t.Errorf("first byte %#x gave %s, %v", b, id, err)
 		}
 	}
 	if _, err := NewSessionID(strings.NewReader("too short")); !errors.Is(err, io.ErrUnexpectedEOF) {

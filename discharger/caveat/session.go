@@ -15,7 +15,12 @@ type SessionID [16]byte
 // sessionIDLen is the length of the text form.
 const sessionIDLen = 22
 
-// NewSessionID draws an id from random; nil is crypto/rand.
+// dash is what six bits are that base64url writes as "-".
+const dash = 62
+
+// NewSessionID draws an id from random; nil is crypto/rand. Its text form does
+// not begin with "-": people hand ids to commands, which would take that for a
+// flag.
 func NewSessionID(random io.Reader) (SessionID, error) {
 	if random == nil {
 		random = rand.Reader
@@ -23,6 +28,9 @@ func NewSessionID(random io.Reader) (SessionID, error) {
 	var id SessionID
 	if _, err := io.ReadFull(random, id[:]); err != nil {
 		return SessionID{}, fmt.Errorf("draw session id: %w", err)
+	}
+	if id[0]>>2 == dash {
+		id[0] ^= 0x80
 	}
 	return id, nil
 }
