@@ -14,7 +14,7 @@ func (d *daemon) announce(madeKeys bool) {
 	url := d.listeners.url(d.cfg)
 	d.log.Info("listening",
 		slog.String("clients", "http://"+d.listeners.client.Addr().String()),
-		slog.String("operators", "http://"+d.listeners.admin.Addr().String()),
+		slog.String("operators", "http://"+d.listeners.operators.Addr().String()),
 		slog.String("public_url", url), slog.Int("homeservers", len(d.cfg.Homeservers)))
 	if d.options.File != "" {
 		return
@@ -27,7 +27,7 @@ func (d *daemon) announce(madeKeys bool) {
 	if d.cfg.Store.Redis != nil {
 		store = fmt.Sprint("Redis at ", d.cfg.Store.Redis.Addresses)
 	}
-	fmt.Fprintf(d.t.err, welcome, url, d.listeners.admin.Addr(), keysAre, d.cfg.KeyFile(), store,
+	fmt.Fprintf(d.t.err, welcome, url, d.listeners.operators.Addr(), keysAre, d.cfg.KeyFile(), store,
 		d.keys.Of(keyfile.Discharger)[0].Public)
 }
 

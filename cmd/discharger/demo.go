@@ -93,15 +93,15 @@ func (d *daemon) stage(ctx context.Context) (home *keyfile.Ring, err error) {
 		Name: "example.org", Service: l.url(d.cfg), ServiceKey: d.keys.Of(keyfile.Discharger)[0].Public,
 	}, d.t.now(), nil)
 	if err != nil {
-		return nil, errors.Join(err, l.client.Close(), l.admin.Close())
+		return nil, errors.Join(err, l.client.Close(), l.operators.Close())
 	}
 	d.cfg.Homeservers = []config.Homeserver{{Name: home.Peer.Name, PublicKey: home.Of(keyfile.Seal)[0].Public}}
 	if d.rules, err = d.parts.rules.make(d.cfg, ""); err != nil {
-		return nil, errors.Join(err, l.client.Close(), l.admin.Close())
+		return nil, errors.Join(err, l.client.Close(), l.operators.Close())
 	}
 	srv, err := d.parts.server(d.cfg, d.keys, d.rules, nil)
 	if err != nil {
-		return nil, errors.Join(err, l.client.Close(), l.admin.Close())
+		return nil, errors.Join(err, l.client.Close(), l.operators.Close())
 	}
 	d.parts.rules.begin(d.rules)
 	d.listeners = l

@@ -27,6 +27,7 @@ type front struct {
 	ring     *keyfile.Ring
 	listener net.Listener
 	gateway  *gateway.Gateway
+	ready    *readiness
 	http     *http.Server
 	log      *slog.Logger
 }
@@ -130,7 +131,9 @@ func newFront(ctx context.Context, cfg *config.Config, ring *keyfile.Ring, p gat
 	if err != nil {
 		return nil, errors.Join(err, l.Close())
 	}
-	return &front{cfg: cfg, ring: ring, listener: l, gateway: g, log: p.log, http: gatewayHTTP(g, p.log)}, nil
+	return &front{
+		cfg: cfg, ring: ring, listener: l, gateway: g, ready: &readiness{gateway: g, log: p.log}, log: p.log, http: gatewayHTTP(g, p.log),
+	}, nil
 }
 
 // gatewayHTTP has no limit for how long a request or an answer takes: a long
@@ -153,8 +156,10 @@ func (f *front) serve(failed chan<- error) {
 }
 
 // shutdown stops taking requests, waits for those under way, and cuts those
-// that wait for longer: long polls come back by themselves.
+// that wait for longer: long polls come back by themselves. It is not ready from
+// the beginning.
 func (f *front) shutdown(timeout time.Duration) error {
+	f.ready.draining.Store(true)
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
 	err := f.http.Shutdown(ctx)

@@ -158,8 +158,9 @@ func TestServeWithGateway(t *testing.T) {
 	if status, out := call(t, "POST", url+"/_matrix/client/v3/login", "", map[string]any{}); status != 200 {
 		t.Fatalf("login: %d %v", status, out)
 	}
-	service, _, err := p.addresses()
+	service, admin, err := p.addresses()
 	fine(t, err)
+	readyz(t, admin+"/readyz/gateway", 200, "ready")
 	sessions := func(args ...string) string {
 		t.Helper()
 		keys := filepath.Join(dir, "discharger-data", "gateway.json")
@@ -179,6 +180,11 @@ func TestServeWithGateway(t *testing.T) {
 	case <-time.After(time.Minute):
 		t.Errorf("the device is still there:\n%s", p.text())
 	}
+
+	// Without the homeserver the gateway is of no use, and the service is.
+	hs.Close()
+	readyz(t, admin+"/readyz/gateway", 503, "not ready")
+	readyz(t, admin+"/readyz", 200, "ready")
 	finish(t, p)
 
 	// Keys without which nobody's token can be read are not replaced quietly.
@@ -233,27 +239,27 @@ func TestGatewayAlone(t *testing.T) {
 
 	// A load balancer goes on sending requests while the service is away, and
 	// stops when the homeserver is.
-	readyz(t, m[1], 200, "ready")
+	readyz(t, m[1]+"/readyz", 200, "ready")
 	finish(t, service)
-	if out := readyz(t, m[1], 200, "degraded"); out["service"] == "ok" || out["homeserver"] != "ok" || out["vault"] != "ok" {
+	if out := readyz(t, m[1]+"/readyz", 200, "degraded"); out["service"] == "ok" || out["homeserver"] != "ok" || out["vault"] != "ok" {
 		t.Errorf("readyz: %v", out)
 	}
 	if status, out := call(t, "GET", url+"/_matrix/client/v3/account/whoami", token, nil); status != 200 {
 		t.Errorf("whoami: %d %v", status, out)
 	}
 	hs.Close()
-	if out := readyz(t, m[1], 503, "not ready"); out["homeserver"] == "ok" {
+	if out := readyz(t, m[1]+"/readyz/gateway", 503, "not ready"); out["homeserver"] == "ok" {
 		t.Errorf("readyz: %v", out)
 	}
 	finish(t, p)
 }
 
-// readyz waits until a gateway on its own says that it is so, and gives what it
-// says of its parts.
-func readyz(t *testing.T, admin string, status int, is string) map[string]any {
+// readyz waits until a gateway says that it is so, and gives what it says of its
+// parts.
+func readyz(t *testing.T, url string, status int, is string) map[string]any {
 	t.Helper()
 	for end := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
-		got, out := call(t, "GET", admin+"/readyz", "", nil)
+		got, out := call(t, "GET", url, "", nil)
 		if got == status && out["status"] == is {
 			return out
 		}

@@ -92,10 +92,10 @@ func serveGateway(ctx context.Context, cfg *config.Config, f *front, registry *p
 	if err != nil {
 		return errors.Join(fmt.Errorf("listen for operators: %w", err), f.listener.Close(), f.gateway.Close())
 	}
-	ready := &readiness{gateway: f.gateway, log: log}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET "+api.PathHealth, func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("ok\n")) })
-	mux.Handle("GET "+api.PathReady, ready)
+	mux.Handle("GET "+api.PathReady, f.ready)
+	mux.Handle("GET "+pathGatewayReady, f.ready)
 	mux.Handle("GET "+api.PathMetrics, promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
 	admin := server.HTTPServer(mux, log)
 	failed := make(chan error, 2)
@@ -104,7 +104,6 @@ func serveGateway(ctx context.Context, cfg *config.Config, f *front, registry *p
 	log.Info("operators", slog.String("address", "http://"+l.Addr().String()))
 	select {
 	case <-ctx.Done():
-		ready.draining.Store(true)
 		log.Info("draining", slog.Duration("timeout", cfg.ShutdownTimeout))
 		err = nil
 	case err = <-failed:

@@ -6,11 +6,17 @@ import (
 	"net/http"
 	"sync/atomic"
 
+	"github.com/discharger/discharger/discharger/api"
 	"github.com/discharger/discharger/discharger/gateway"
 )
 
-// readiness answers /readyz of a gateway on its own: 200 where requests should
-// come to it, and 503 where they should go to another. The body says how each
+// pathGatewayReady is where a gateway says whether it is ready, at admin_listen
+// of its process. On its own, it says so at /readyz too, which is the service's
+// where there is one.
+const pathGatewayReady = api.PathReady + "/gateway"
+
+// readiness answers there: 200 where requests should come to the gateway, and
+// 503 where they should go to another. The body says how each
 // part is. Without the service the gateway is degraded, and still the right one:
 // what has a discharge goes on, and another gateway has no other service.
 type readiness struct {

@@ -46,6 +46,7 @@ func (d *daemon) startGateway(ctx context.Context) error {
 		return errors.Join(err, d.listeners.shutdown(d.cfg.ShutdownTimeout))
 	}
 	d.front = f
+	d.listeners.admin.Handle("GET "+pathGatewayReady, f.ready)
 	f.serve(d.listeners.failed)
 	return nil
 }

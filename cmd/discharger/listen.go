@@ -16,11 +16,12 @@ import (
 
 // listeners are the two open ports and what answers there.
 type listeners struct {
-	client, admin net.Listener
-	current       atomic.Pointer[server.Server] // replaced by a reload
-	clientHTTP    *http.Server
-	adminHTTP     *http.Server
-	failed        chan error // of serving; room for both, and for a gateway
+	client, operators net.Listener
+	current           atomic.Pointer[server.Server] // replaced by a reload
+	admin             *http.ServeMux                // what operators reach
+	clientHTTP        *http.Server
+	adminHTTP         *http.Server
+	failed            chan error // of serving; room for both, and for a gateway
 }
 
 // listen opens both ports. Nothing is answered before [listeners.serve].
@@ -30,11 +31,11 @@ func listen(ctx context.Context, cfg *config.Config) (*listeners, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listen for clients: %w", err)
 	}
-	admin, err := lc.Listen(ctx, "tcp", cfg.AdminListen)
+	operators, err := lc.Listen(ctx, "tcp", cfg.AdminListen)
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("listen for operators: %w", err), client.Close())
 	}
-	return &listeners{client: client, admin: admin, failed: make(chan error, 3)}, nil
+	return &listeners{client: client, operators: operators, admin: http.NewServeMux(), failed: make(chan error, 3)}, nil
 }
 
 // serve begins to answer.
@@ -43,11 +44,10 @@ func (l *listeners) serve(s *server.Server, log *slog.Logger) {
 	l.clientHTTP = server.HTTPServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		l.current.Load().Client().ServeHTTP(w, r)
 	}), log)
-	l.adminHTTP = server.HTTPServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		l.current.Load().Admin().ServeHTTP(w, r)
-	}), log)
+	l.admin.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) { l.current.Load().Admin().ServeHTTP(w, r) })
+	l.adminHTTP = server.HTTPServer(l.admin, log)
 	go func() { l.failed <- l.clientHTTP.Serve(l.client) }()
-	go func() { l.failed <- l.adminHTTP.Serve(l.admin) }()
+	go func() { l.failed <- l.adminHTTP.Serve(l.operators) }()
 }
 
 // url is where clients reach the service: as configured, or the bound address.
