@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
-	"time"
 
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/homeserver"
@@ -88,7 +87,7 @@ func (g *Gateway) end(ctx context.Context, o order) {
 	if gone := g.endHere(ctx, o); o.Op != endSession {
 		o.Known = gone
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), orderPatience)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), g.cfg.patience.order)
 	defer cancel()
 	err := g.tell(ctx, o)
 	if err == nil {
@@ -101,8 +100,6 @@ func (g *Gateway) end(ctx context.Context, o order) {
 	}
 	g.wake()
 }
-
-const orderPatience = 4 * time.Second
 
 // endHere forgets the sessions that an order is about, if it says which they
 // are, and gives them.

@@ -116,11 +116,13 @@ func TestLoginAgainOnDevice(t *testing.T) {
 	if n := w.sessions(); n != 2 {
 		t.Errorf("%d sessions", n)
 	}
-	for _, r := range w.hs.requests { // nobody logs the new token out
-		if strings.HasSuffix(r.URI, "/logout") {
-			t.Errorf("the homeserver was told to log %s out", r.Token)
+	w.hs.set(func(s *stub) {
+		for _, r := range s.requests { // nobody logs the new token out
+			if strings.HasSuffix(r.URI, "/logout") {
+				t.Errorf("the homeserver was told to log %s out", r.Token)
+			}
 		}
-	}
+	})
 }
 
 // A token that the homeserver does not know any more ends the session: softly,

@@ -79,6 +79,21 @@ type Config struct {
 	Clock      func() time.Time      // nil: time.Now
 	Rand       io.Reader             // nil: crypto/rand
 	Jitter     func() float64        // from 0 up to 1, spreads refreshes over time; nil: math/rand/v2
+
+	patience patience // for others; zero: usualPatience
+}
+
+// patience is how long the gateway waits for an answer to what it asks by
+// itself.
+type patience struct {
+	attempt  time.Duration // to one request to the service
+	order    time.Duration // to an end of sessions that the service is told of, before it is kept for later
+	upstream time.Duration // of the homeserver's
+	health   time.Duration // before something is taken for broken
+}
+
+func usualPatience() patience {
+	return patience{attempt: 5 * time.Second, order: 4 * time.Second, upstream: 10 * time.Second, health: 2 * time.Second}
 }
 
 const defaultCacheSize = 20000
@@ -170,6 +185,9 @@ func newGateway(cfg Config) (*Gateway, error) {
 	if cfg.Jitter == nil {
 		cfg.Jitter = rand.Float64
 	}
+	if cfg.patience == (patience{}) {
+		cfg.patience = usualPatience()
+	}
 	if cfg.CacheSize <= 0 {
 		cfg.CacheSize = defaultCacheSize
 	}
@@ -205,7 +223,7 @@ func (g *Gateway) connect() (err error) {
 	g.idle = []*http.Transport{toService, toUpstream}
 	ac := api.Config{
 		URL: cfg.Service, Location: location, APIKey: cfg.APIKey, UserAgent: "discharger-gateway",
-		Timeout: 5 * time.Second, Patience: 3 * time.Second, Clock: cfg.Clock, Rand: cfg.Rand, Jitter: cfg.Jitter,
+		Timeout: cfg.patience.attempt, Patience: 3 * time.Second, Clock: cfg.Clock, Rand: cfg.Rand, Jitter: cfg.Jitter,
 		HTTPClient: &http.Client{Transport: toService},
 	}
 	if g.client, err = api.New(ac); err != nil {

@@ -33,7 +33,7 @@ func (h Health) Ready() bool { return h.Homeserver == nil && h.Vault == nil }
 // vault, unless that was done a moment ago, and waits no longer than ctx or two
 // seconds.
 func (g *Gateway) Health(ctx context.Context) Health {
-	ctx, cancel := context.WithTimeout(ctx, healthPatience)
+	ctx, cancel := context.WithTimeout(ctx, g.cfg.patience.health)
 	defer cancel()
 	now := g.cfg.Clock()
 	h := Health{Homeserver: g.homeserverProbe.ask(ctx, now), Vault: g.vaultProbe.ask(ctx, now)}
@@ -47,7 +47,6 @@ func (g *Gateway) Health(ctx context.Context) Health {
 }
 
 const (
-	healthPatience = 2 * time.Second
 	homeserverLife = time.Second      // of an answer of the homeserver's, to those who ask how it is
 	vaultLife      = 10 * time.Second // of a successful write: it is one to the disk
 	failureLife    = time.Second
@@ -59,21 +58,22 @@ var (
 )
 
 func (g *Gateway) newProbes() {
-	g.homeserverProbe = probe{life: homeserverLife, check: func(ctx context.Context) error {
+	g.homeserverProbe = probe{life: homeserverLife, patience: g.cfg.patience.health, check: func(ctx context.Context) error {
 		status, _, err := g.ask(ctx, pathVersions, "")
 		if err == nil && status >= 500 {
 			err = &statusError{status}
 		}
 		return err
 	}}
-	g.vaultProbe = probe{life: vaultLife, check: func(context.Context) error { return g.vault.try(g.cfg.Clock()) }}
+	g.vaultProbe = probe{life: vaultLife, patience: g.cfg.patience.health, check: func(context.Context) error { return g.vault.try(g.cfg.Clock()) }}
 }
 
 // probe tries something out for all who ask whether it works, and remembers for
 // a moment whether it did: those who ask are many, and come at any rate.
 type probe struct {
-	life  time.Duration // for which a success counts
-	check func(context.Context) error
+	life     time.Duration // for which a success counts
+	patience time.Duration // with one try
+	check    func(context.Context) error
 
 	mu    sync.Mutex
 	until time.Time     // for which err counts
@@ -105,7 +105,7 @@ func (p *probe) ask(ctx context.Context, now time.Time) error {
 }
 
 func (p *probe) try(ctx context.Context, now time.Time) {
-	ctx, cancel := context.WithTimeout(ctx, healthPatience)
+	ctx, cancel := context.WithTimeout(ctx, p.patience)
 	defer cancel()
 	err := p.check(ctx)
 	p.mu.Lock()

@@ -35,7 +35,7 @@ func TestHealth(t *testing.T) {
 	if h := w.gateway.Health(ctx); !h.Ready() {
 		t.Errorf("%+v", h)
 	}
-	w.hs.Close()
+	w.hs.leave()
 	w.forward(homeserverLife)
 	if h := w.gateway.Health(ctx); h.Ready() || h.Homeserver == nil || h.Vault != nil {
 		t.Errorf("%+v", h)
@@ -45,10 +45,12 @@ func TestHealth(t *testing.T) {
 // A vault that can only be read is no vault.
 func TestHealthOfVault(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := newWorld(t, func(w *world) { w.stopped = time.Now() })
 	if h := w.gateway.Health(t.Context()); h.Vault != nil {
 		t.Fatalf("%+v", h)
 	}
+	w.gateway.cancel() // nothing else uses the file now
+	w.gateway.background.Wait()
 	must(t, w.gateway.vault.close())
 	db, err := bbolt.Open(w.cfg.Vault, 0o600, &bbolt.Options{ReadOnly: true})
 	must(t, err)
@@ -83,7 +85,7 @@ func TestHealthIsCheap(t *testing.T) {
 
 	release := make(chan struct{})
 	arrived := make(chan struct{}, 1)
-	p := probe{life: time.Hour, check: func(context.Context) error {
+	p := probe{life: time.Hour, patience: time.Hour, check: func(context.Context) error {
 		arrived <- struct{}{}
 		<-release
 		return nil

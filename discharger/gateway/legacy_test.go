@@ -76,6 +76,6 @@ func TestOnceNewAlwaysNew(t *testing.T) {
 	w.want(w.do("GET", pathWhoami, other, nil), 200, "")
 	w.want(w.do("GET", pathWhoami, in.text("access_token"), nil), 200, "")
 	w.want(w.do("GET", pathWhoami, "nonsense", nil), 401, codeUnknownToken)
-	w.hs.Close()
+	w.hs.leave()
 	w.want(w.do("GET", pathWhoami, "nonsense2", nil), 503, codeUnknown)
 }

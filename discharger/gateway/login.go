@@ -38,7 +38,6 @@ const (
 	memberWellKnown   = "well_known"
 	labelLogin        = "login"
 	maxLoginType      = 64
-	upstreamPatience  = 10 * time.Second
 	pathLogout        = "/_matrix/client/v3/logout"
 	loginTypePrefix   = "m.login."
 	loginTypeJWT      = "org.matrix.login.jwt"
@@ -295,7 +294,7 @@ func (g *Gateway) abandon(ctx context.Context, x *exchange, token string) {
 	if x.login.device != "" {
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), upstreamPatience)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), g.cfg.patience.upstream)
 	defer cancel()
 	if err := g.logoutUpstream(ctx, token); err != nil {
 		g.cfg.Log.LogAttrs(ctx, slog.LevelError, "a device is left behind at the homeserver", slog.Any("error", err))

@@ -66,7 +66,10 @@ func TestServiceRefusesGateway(t *testing.T) {
 // lifetime, and ahead of need.
 func TestOneFetchPerLifetime(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, func(w *world) { w.cfg.Jitter = func() float64 { return 0.5 } })
+	w := newWorld(t, func(w *world) {
+		w.cfg.Jitter = func() float64 { return 0.5 }
+		w.stopped = time.Now()
+	})
 	token := w.login(false).text("access_token")
 	narrow, err := Attenuate(token, "client-ip 127.0.0.1")
 	must(t, err)
@@ -85,6 +88,7 @@ func TestOneFetchPerLifetime(t *testing.T) {
 		all.Wait()
 		w.forward(testTTL / steps)
 	}
+	w.landed(w.sessionOf(token))
 	// Steps are a tenth: the first fetch comes after seven, the others after nine.
 	if n := w.asked.Load() - start; n < lifetimes || n > lifetimes+1 {
 		t.Errorf("%d fetches in %d lifetimes", n, lifetimes)
@@ -172,7 +176,7 @@ func TestNothingLeaks(t *testing.T) {
 	}
 	w.down.Store(true)
 	w.do("POST", pathLogin, "", anyMap{})
-	w.hs.Close()
+	w.hs.leave()
 	w.do("POST", pathLogin, "", anyMap{})
 	rec := newRecorded()
 	promhttp.HandlerFor(w.reg, promhttp.HandlerOpts{}).ServeHTTP(rec, mustRequest(t))

@@ -127,7 +127,7 @@ func TestHomeserverDown(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	token := w.login(false).text("access_token")
-	w.hs.Close()
+	w.hs.leave()
 	a := w.want(w.do("GET", pathWhoami, token, nil), 502, codeUnknown)
 	if a.header.Get("Access-Control-Allow-Origin") != "*" {
 		t.Errorf("%v", a.header)

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"os"
 	"testing"
+	"time"
 
 	"github.com/discharger/discharger/policy"
 	"github.com/discharger/discharger/policy/schema"
@@ -48,6 +49,7 @@ func TestSchema(t *testing.T) {
 func TestClientMoves(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, func(w *world) {
+		w.stopped = time.Now()
 		w.cfg.TrustedProxies = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
 		w.policy = func(in *policy.Input) policy.Decision {
 			return policy.Decision{Effect: policy.EffectAllow, Caveats: []string{"client-ip " + in.Request.IP}}

@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 )
 
@@ -38,6 +39,7 @@ type stub struct {
 	passOn       bool              // answers about third parties are those of an identity server
 	questions    map[string]anyMap // of registrations, by their name: what was asked for; nil: nothing is asked back
 	handler      http.HandlerFunc
+	away         atomic.Bool // it hangs up on whoever asks
 }
 
 type stubDevice struct{ user, device string }
@@ -96,7 +98,14 @@ func (s *stub) set(f func(*stub)) {
 	f(s)
 }
 
+// leave makes the homeserver give no answers any more. Its address stays its
+// own: a server of another test could be given it.
+func (s *stub) leave() { s.away.Store(true) }
+
 func (s *stub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if s.away.Load() {
+		panic(http.ErrAbortHandler)
+	}
 	if s.handler != nil {
 		s.handler(w, r)
 		return

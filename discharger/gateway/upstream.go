@@ -112,7 +112,7 @@ func (g *Gateway) whoami(ctx context.Context, token string) (status int, body ob
 
 // ask asks the homeserver something. An answer that is not JSON has no body.
 func (g *Gateway) ask(ctx context.Context, path, token string) (status int, body object, err error) {
-	ctx, cancel := context.WithTimeout(ctx, upstreamPatience)
+	ctx, cancel := context.WithTimeout(ctx, g.cfg.patience.upstream)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, g.upstream.String()+path, nil)
 	if err != nil {

@@ -12,7 +12,9 @@ func TestDelegatedLogins(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, func(w *world) { w.hs.delegating = true })
 	eventually(t, "it warns", func() bool { return strings.Contains(w.log.String(), "delegates logins") })
-	if w := newWorld(t); strings.Contains(w.log.String(), "delegates logins") {
+	w = newWorld(t)
+	w.gateway.inspectUpstream(t.Context())
+	if strings.Contains(w.log.String(), "delegates logins") {
 		t.Error("it warns of a homeserver that does not")
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"net"
 	"net/http/httptest"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -146,8 +147,9 @@ func (w *world) reachable(never string) {
 	if last := w.hs.last(w.t); last.URI != raw || last.Token != w.hs.made[0] {
 		w.t.Errorf("the homeserver saw %s with %q", last.URI, last.Token)
 	}
+	address := regexp.MustCompile(regexp.QuoteMeta(never) + `\b`) // not as the beginning of another
 	for _, h := range w.hs.last(w.t).Header {
-		if strings.Contains(strings.Join(h, " "), never) {
+		if address.MatchString(strings.Join(h, " ")) {
 			w.t.Errorf("where the homeserver is, is in a header: %q", h)
 		}
 	}

@@ -50,7 +50,7 @@ func (g *Gateway) Close() error {
 	for _, c := range g.idle {
 		c.CloseIdleConnections()
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), orderPatience)
+	ctx, cancel := context.WithTimeout(context.Background(), g.cfg.patience.order)
 	defer cancel()
 	g.seen.flush(ctx)
 	return g.vault.close()

@@ -109,6 +109,8 @@ func newWorld(t testing.TB, change ...func(*world)) *world {
 		Upstream: w.hs.URL, APIKey: caveat.Secret(testAPIKey), Keys: homeserver.Keys{master}, KeyPair: theirs, Discharger: ours.Public,
 		Vault: filepath.Join(dir, "gateway.db"), Registerer: w.reg, Clock: w.now,
 		Log: slog.New(slog.NewJSONHandler(w.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
+		// A machine that stands still for a while is nobody's end.
+		patience: patience{attempt: time.Minute, order: time.Minute, upstream: time.Minute, health: time.Minute},
 	}
 	for _, f := range change {
 		f(w)
@@ -132,7 +134,7 @@ func (w *world) startService(st *store.Bolt, ours caveat.KeyPair, theirs caveat.
 	svc, err := discharger.New(dc)
 	must(w.t, err)
 	srv, err := server.New(server.Config{
-		Service: svc, PublicKey: ours.Public, Ready: st.Ready, Now: w.now, Feed: server.FeedConfig{Source: st},
+		Service: svc, PublicKey: ours.Public, Ready: st.Ready, Now: w.now, Feed: server.FeedConfig{Source: st}, Timeout: time.Minute,
 		APIKeys: map[string][][sha256.Size]byte{"gateway": {sha256.Sum256([]byte(testAPIKey))}},
 	})
 	must(w.t, err)
