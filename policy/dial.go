@@ -18,9 +18,9 @@ var ErrAddress = errors.New("address is not allowed")
 // was resolved and before anything is sent, so that a name cannot be made to
 // point at what is inside. public says whether addresses of the public
 // Internet are allowed beside the listed networks.
-func newDialer(allow []netip.Prefix, public bool) *net.Dialer {
+func newDialer(allow []netip.Prefix, public bool, timeout time.Duration) *net.Dialer {
 	return &net.Dialer{
-		Timeout: maxHookTimeout,
+		Timeout: timeout,
 		ControlContext: func(_ context.Context, network, address string, _ syscall.RawConn) error {
 			switch network {
 			case "tcp4", "tcp6":

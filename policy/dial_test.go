@@ -66,7 +66,7 @@ func TestDialable(t *testing.T) {
 
 func TestDialerRefusesOtherNetworks(t *testing.T) {
 	t.Parallel()
-	control := newDialer(nil, true).ControlContext
+	control := newDialer(nil, true, maxHookTimeout).ControlContext
 	for network, address := range map[string]string{"unix": "/run/x.sock", "udp4": "93.184.215.14:443", "tcp4": "93.184.215.14", "tcp": "93.184.215.14:443"} {
 		if err := control(t.Context(), network, address, nil); err == nil {
 			t.Errorf("%s %s is allowed", network, address)

@@ -55,6 +55,8 @@ type LoadConfig struct {
 
 	// Observe is told what webhooks do; nil means nobody is.
 	Observe Observer
+
+	hookPatience time.Duration // in place of every webhook's timeout; 0 means that
 }
 
 // Load reads, compiles and tests rule files, all or nothing. An error about

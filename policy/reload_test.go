@@ -132,11 +132,11 @@ func TestReloadOnChange(t *testing.T) {
 				t.Errorf("%s: reports %v, decides %s", what, got, decides(t, r))
 			}
 		}
-		pass(10 * time.Second)
+		pass(10*time.Second + time.Millisecond) // and from here on between two looks
 		expect("nothing changed", 0, policy.EffectDeny)
 
 		write(t, file, effectOf("revoke"))
-		pass(1001 * time.Millisecond)
+		pass(time.Second)
 		expect("seen once", 0, policy.EffectDeny)
 		pass(time.Second)
 		expect("seen twice", 1, policy.EffectRevoke)
@@ -312,7 +312,7 @@ policies:
     otherwise: deny
 `)
 	seen := &shadows{}
-	s, err := policy.NewShadow(policy.ShadowConfig{Live: live, Candidate: candidate, Observe: seen})
+	s, err := policy.NewShadow(policy.ShadowConfig{Live: live, Candidate: candidate, Observe: seen, Timeout: time.Minute})
 	if err != nil {
 		t.Fatal(err)
 	}

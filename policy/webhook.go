@@ -2,6 +2,7 @@ package policy
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/hmac"
 	"crypto/sha256"
@@ -48,6 +49,7 @@ type webhook struct {
 	name          string
 	def           *webhookDef
 	key           secret
+	timeout       time.Duration
 	client        *http.Client // nil: offline
 	slots         chan struct{}
 	breaker       *breaker
@@ -60,7 +62,10 @@ type webhook struct {
 // webhook prepares a webhook, reporting what is wrong with the files it names.
 // Offline, it only knows its name.
 func (l *loader) webhook(def *webhookDef, src *source) *webhook {
-	w := &webhook{name: def.name, def: def, now: l.cfg.Now, observe: observer(l.cfg.Observe), countSessions: def.countSessions}
+	w := &webhook{
+		name: def.name, def: def, now: l.cfg.Now, observe: observer(l.cfg.Observe), countSessions: def.countSessions,
+		timeout: cmp.Or(l.cfg.hookPatience, def.timeout),
+	}
 	if l.cfg.Offline || src.failed() {
 		return w
 	}
@@ -79,7 +84,7 @@ func (l *loader) webhook(def *webhookDef, src *source) *webhook {
 	w.client = &http.Client{
 		Transport: &http.Transport{
 			Proxy:                  nil, // a proxy would resolve names where no filter sees it
-			DialContext:            newDialer(def.allow, def.url.Scheme == "https").DialContext,
+			DialContext:            newDialer(def.allow, def.url.Scheme == "https", w.timeout).DialContext,
 			TLSClientConfig:        roots,
 			ForceAttemptHTTP2:      true,
 			DisableCompression:     true,
@@ -152,7 +157,7 @@ func (a answer) cacheable() bool {
 // ask goes through the breaker and the limit of concurrent questions.
 func (w *webhook) ask(ctx context.Context, policy, rule string, in *Input) (answer, error) {
 	caller := ctx
-	ctx, cancel := context.WithTimeout(ctx, w.def.timeout)
+	ctx, cancel := context.WithTimeout(ctx, w.timeout)
 	defer cancel()
 	if err := w.breaker.enter(w.now()); err != nil {
 		w.observe.WebhookRefused(w.name, err)

@@ -26,7 +26,7 @@ import (
 const hookKey = "0123456789abcdef0123456789abcdef"
 
 // hooked loads a policy whose first rule asks a webhook at url. options are
-// further lines of the webhook.
+// further lines of the webhook. Without a timeout among them, it is waited for.
 func hooked(t testing.TB, cfg policy.LoadConfig, url string, options ...string) (*policy.Set, error) {
 	t.Helper()
 	dir := t.TempDir()
@@ -45,6 +45,9 @@ func hooked(t testing.TB, cfg policy.LoadConfig, url string, options ...string) 
 `
 	write(t, file, text)
 	cfg.Files, cfg.OnlyFiles = []string{file}, true
+	if !strings.Contains(text, "timeout:") {
+		cfg = cfg.Patient()
+	}
 	return policy.Load(cfg)
 }
 
@@ -152,7 +155,7 @@ func TestWebhookAnswers(t *testing.T) {
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			set, err := hooked(t, policy.LoadConfig{}, answering(t, test.status, test.kind, test.body).URL, allowLoopback, "timeout: 5s")
+			set, err := hooked(t, policy.LoadConfig{}, answering(t, test.status, test.kind, test.body).URL, allowLoopback)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -167,7 +170,7 @@ func TestWebhookAnswers(t *testing.T) {
 			if !strings.Contains(got, test.want) || d.Effect == policy.EffectAllow {
 				t.Errorf("got %s, want %s", got, test.want)
 			}
-			denying, err := hooked(t, policy.LoadConfig{}, answering(t, test.status, test.kind, test.body).URL, allowLoopback, "timeout: 5s", "on_error: deny")
+			denying, err := hooked(t, policy.LoadConfig{}, answering(t, test.status, test.kind, test.body).URL, allowLoopback, "on_error: deny")
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -224,11 +227,11 @@ func TestWebhookThatDoesNotAnswer(t *testing.T) {
 			s := httptest.NewServer(handler)
 			t.Cleanup(s.Close)
 			t.Cleanup(s.CloseClientConnections)
-			timeout := "timeout: 100ms"
-			if name == "redirects" || name == "hangs up" || name == "endless header" {
-				timeout = "timeout: 5s"
+			options := []string{allowLoopback}
+			if name == "hangs" || name == "streams" {
+				options = append(options, "timeout: 100ms")
 			}
-			set, err := hooked(t, policy.LoadConfig{}, s.URL, allowLoopback, timeout)
+			set, err := hooked(t, policy.LoadConfig{}, s.URL, options...)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -286,7 +289,7 @@ func TestWebhookBreaker(t *testing.T) {
 	}))
 	defer s.Close()
 	clock, seen := newClock(), &hookObserver{}
-	set, err := hooked(t, policy.LoadConfig{Now: clock.Now, Observe: seen}, s.URL, allowLoopback, "timeout: 5s")
+	set, err := hooked(t, policy.LoadConfig{Now: clock.Now, Observe: seen}, s.URL, allowLoopback)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -337,7 +340,7 @@ func TestWebhookCache(t *testing.T) {
 	}))
 	defer s.Close()
 	clock, seen := newClock(), &hookObserver{}
-	set, err := hooked(t, policy.LoadConfig{Now: clock.Now, Observe: seen}, s.URL, allowLoopback, "timeout: 5s", "cache: 30s")
+	set, err := hooked(t, policy.LoadConfig{Now: clock.Now, Observe: seen}, s.URL, allowLoopback, "cache: 30s")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -404,7 +407,7 @@ func TestWebhookConcurrency(t *testing.T) {
 	}))
 	defer s.Close()
 	seen := &hookObserver{}
-	set, err := hooked(t, policy.LoadConfig{Observe: seen}, s.URL, allowLoopback, "timeout: 5s", "max_concurrent: 2")
+	set, err := hooked(t, policy.LoadConfig{Observe: seen}, s.URL, allowLoopback, "max_concurrent: 2")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -419,7 +422,8 @@ func TestWebhookConcurrency(t *testing.T) {
 	<-entered
 	<-entered
 	// Both places are taken; a third caller waits no longer than its own deadline.
-	ctx, cancel := contextWithTimeout(t, 50*time.Millisecond)
+	// It has a second to begin waiting.
+	ctx, cancel := contextWithTimeout(t, time.Second)
 	defer cancel()
 	in := policy.SampleInput()
 	in.Policy = "p"
@@ -441,14 +445,14 @@ func TestWebhookTLS(t *testing.T) {
 	defer s.Close()
 	ca := filepath.Join(t.TempDir(), "ca.pem")
 	write(t, ca, string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate().Raw})))
-	set, err := hooked(t, policy.LoadConfig{}, s.URL, allowLoopback, "timeout: 5s", "ca_file: "+ca)
+	set, err := hooked(t, policy.LoadConfig{}, s.URL, allowLoopback, "ca_file: "+ca)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if d, err := evaluate(t, set, nil); err != nil || d.Rule != "p/next" {
 		t.Errorf("with its certificate: %+v, %v", d, err)
 	}
-	set, err = hooked(t, policy.LoadConfig{}, s.URL, allowLoopback, "timeout: 5s")
+	set, err = hooked(t, policy.LoadConfig{}, s.URL, allowLoopback)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -474,7 +478,7 @@ func TestWebhookInside(t *testing.T) {
 		{"https://2130706433:" + port, ""}, // 127.0.0.1 as a number, for resolvers that read it
 		{plain.URL, "allow: [10.0.0.0/8]"},
 	} {
-		set, err := hooked(t, policy.LoadConfig{}, "'"+test.url+"'", append([]string{"timeout: 5s"}, test.allow)...)
+		set, err := hooked(t, policy.LoadConfig{}, "'"+test.url+"'", test.allow)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -499,7 +503,7 @@ func TestWebhookProxy(t *testing.T) {
 	for _, name := range []string{"HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy"} {
 		t.Setenv(name, proxy.URL)
 	}
-	set, err := hooked(t, policy.LoadConfig{}, "http://127.53.9.1:1/", "allow: [127.53.9.1]", "timeout: 5s")
+	set, err := hooked(t, policy.LoadConfig{}, "http://127.53.9.1:1/", "allow: [127.53.9.1]")
 	if err != nil {
 		t.Fatal(err)
 	}
