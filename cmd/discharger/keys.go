@@ -203,7 +203,11 @@ func keysListCommand() command {
 		more: "Of each kind, the first is used and the others still work. For a homeserver's\nkeys, it also prints the entry that registers them.",
 		setup: func(t *terminal, f *flag.FlagSet) action {
 			options := configFlags(t, f)
+			signing := f.Bool("signing", false, "of the keys that sign security events")
 			return func(_ context.Context, args []string) error {
+				if *signing {
+					return listSigning(t, options, args)
+				}
 				path, access, err := keyPath(options, args)
 				if err != nil {
 					return err
@@ -246,9 +250,13 @@ func keysRetireCommand() command {
 		setup: func(t *terminal, f *flag.FlagSet) action {
 			options := configFlags(t, f)
 			sure := f.Bool("yes", false, "do it; without, it only says what would happen")
+			signing := f.Bool("signing", false, "of the keys that sign security events")
 			return func(_ context.Context, args []string) error {
 				if len(args) == 0 {
 					return usagef("keys retire: which key? discharger keys list shows the ids")
+				}
+				if *signing {
+					return retireSigning(t, options, args[0], args[1:], *sure)
 				}
 				path, access, err := keyPath(options, args[1:])
 				if err != nil {

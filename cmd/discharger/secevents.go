@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"text/tabwriter"
 
 	"github.com/discharger/discharger/config"
 	"github.com/discharger/discharger/config/keyfile"
@@ -114,25 +115,70 @@ func (n *newKeys) makeSigning(args []string) error {
 	if err != nil {
 		return err
 	}
-	path := cfg.SigningFile()
-	if len(args) > 0 {
-		path = args[0]
-	} else if _, err := prepareDataDir(cfg); err != nil {
-		return err
+	path, access := signingPath(cfg, args)
+	if len(args) == 0 {
+		if _, err := prepareDataDir(cfg); err != nil {
+			return err
+		}
 	}
 	_, err = keyfile.NewSigning(path)
 	switch {
 	case err == nil:
 		n.t.say("made %s, mode 0600: security events are signed with what is in it", path)
 	case errors.Is(err, fs.ErrExist):
-		if err := keyfile.AddSigning(path, keyfile.Access(cfg.Keys.GroupReadable)); err != nil {
+		if err := keyfile.AddSigning(path, access); err != nil {
 			return keyFileError(err)
 		}
 		n.t.say("put another key before those in %s: it signs when the service has read it, and the others are\n"+
-			"published beside it until somebody takes them out of the file", path)
+			"published beside it until they are retired", path)
 	default:
 		return err
 	}
+	return nil
+}
+
+// signingPath is the file that is meant: the one given, or as configured.
+func signingPath(cfg *config.Config, args []string) (string, keyfile.Access) {
+	return append(args, cfg.SigningFile())[0], keyfile.Access(cfg.Keys.GroupReadable)
+}
+
+func listSigning(t *terminal, o *config.Options, args []string) error {
+	cfg, err := loadConfig(o)
+	if err != nil {
+		return err
+	}
+	keys, err := keyfile.LoadSigning(signingPath(cfg, args))
+	if err != nil {
+		return mark(err, errConfig)
+	}
+	w := tabwriter.NewWriter(t.out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "KIND\tID\tBITS")
+	for _, k := range keys {
+		fmt.Fprintf(w, "signing\t%s\t%d\n", secevent.KeyID(&k.PublicKey), k.N.BitLen())
+	}
+	return w.Flush()
+}
+
+// retireSigning takes a key out of the file.
+func retireSigning(t *terminal, o *config.Options, id string, args []string, sure bool) error {
+	cfg, err := loadConfig(o)
+	if err != nil {
+		return err
+	}
+	path, access := signingPath(cfg, args)
+	err = keyfile.RetireSigning(path, access, func(k *rsa.PublicKey) (bool, error) {
+		switch {
+		case secevent.KeyID(k) != id:
+			return false, nil
+		case !sure:
+			return false, usagef("receivers will take nothing that was signed with it, and ask for the keys again; add --yes to retire it")
+		}
+		return true, nil
+	})
+	if err != nil {
+		return keyFileError(err)
+	}
+	t.say("retired; the service knows at the next SIGHUP or start")
 	return nil
 }
 

@@ -8,14 +8,14 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/discharger/discharger/config/atomicfile"
 )
 
 // Signing keys are RSA keys, and in a file of their own: PKCS #8 in PEM, one
 // block for each, the newest first. The newest signs; the others are published
-// beside it for as long as they are in the file, and whoever edits it takes
-// them out.
+// beside it for as long as they are in the file.
 
 const (
 	signingBlock = "PRIVATE KEY"
@@ -43,27 +43,58 @@ func NewSigning(path string) ([]*rsa.PrivateKey, error) {
 
 // AddSigning puts a new key before those in a file, whose mode and owner stay.
 func AddSigning(path string, a Access) error {
+	return updateSigning(path, a, func(keys []*rsa.PrivateKey) ([]*rsa.PrivateKey, error) {
+		key, err := rsa.GenerateKey(rand.Reader, signingBits)
+		if err != nil {
+			return nil, fmt.Errorf("make signing key: %w", err)
+		}
+		return append([]*rsa.PrivateKey{key}, keys...), nil
+	})
+}
+
+// RetireSigning takes the key out of a file that match knows; an error from it
+// changes nothing. The error matches [ErrUnknownKey] if it knows none. The last
+// key stays.
+func RetireSigning(path string, a Access, match func(*rsa.PublicKey) (bool, error)) error {
+	return updateSigning(path, a, func(keys []*rsa.PrivateKey) ([]*rsa.PrivateKey, error) {
+		for i, k := range keys {
+			found, err := match(&k.PublicKey)
+			switch {
+			case err != nil:
+				return nil, err
+			case found && len(keys) == 1:
+				return nil, errors.New("retire key: it is the only one; add another first")
+			case found:
+				return slices.Delete(keys, i, i+1), nil
+			}
+		}
+		return nil, ErrUnknownKey
+	})
+}
+
+// updateSigning changes the keys in a file, unless change fails.
+func updateSigning(path string, a Access, change func([]*rsa.PrivateKey) ([]*rsa.PrivateKey, error)) error {
 	unlock, err := atomicfile.Lock(path)
 	if err != nil {
 		return fmt.Errorf("update signing keys: %w", err)
 	}
 	defer unlock()
-	old, err := readSecret(path, a)
+	keys, err := LoadSigning(path, a)
 	if err != nil {
 		return err
 	}
-	if _, err := decodeSigning(old); err != nil {
+	if keys, err = change(keys); err != nil {
 		return fmt.Errorf("signing keys %s: %w", path, err)
 	}
-	key, err := rsa.GenerateKey(rand.Reader, signingBits)
-	if err != nil {
-		return fmt.Errorf("make signing key: %w", err)
+	var text []byte
+	for _, key := range keys {
+		block, err := encodeSigning(key)
+		if err != nil {
+			return err
+		}
+		text = append(text, block...)
 	}
-	block, err := encodeSigning(key)
-	if err != nil {
-		return err
-	}
-	if err := atomicfile.Replace(path, append(block, old...)); err != nil {
+	if err := atomicfile.Replace(path, text); err != nil {
 		return fmt.Errorf("write signing keys: %w", err)
 	}
 	return nil

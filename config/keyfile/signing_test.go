@@ -40,6 +40,22 @@ func TestSigning(t *testing.T) {
 	if err != nil || len(keys) != 2 || !keys[1].Equal(made[0]) || keys[0].N.BitLen() != signingBits {
 		t.Errorf("%d keys, %v", len(keys), err)
 	}
+	newest := func(k *rsa.PublicKey) (bool, error) { return k.Equal(&keys[0].PublicKey), nil }
+	if err := RetireSigning(path, OwnerOnly, newest); err != nil {
+		t.Error(err)
+	}
+	if left, err := LoadSigning(path, OwnerOnly); err != nil || len(left) != 1 || !left[0].Equal(made[0]) {
+		t.Errorf("retired one: %d keys, %v", len(left), err)
+	}
+	if err := RetireSigning(path, OwnerOnly, newest); !errors.Is(err, ErrUnknownKey) {
+		t.Errorf("retired twice: %v", err)
+	}
+	if err := RetireSigning(path, OwnerOnly, func(*rsa.PublicKey) (bool, error) { return true, nil }); err == nil || errors.Is(err, ErrUnknownKey) {
+		t.Errorf("retired the last: %v", err)
+	}
+	if left, err := LoadSigning(path, OwnerOnly); err != nil || len(left) != 1 {
+		t.Errorf("%d keys, %v", len(left), err)
+	}
 	if err := os.Chmod(path, 0o640); err != nil {
 		t.Fatal(err)
 	}

@@ -54,7 +54,11 @@ func NewKeys(keys []*rsa.PrivateKey) (*Keys, error) {
 	return &Keys{signing: keys[0], id: set.Keys[0].ID, jwks: jwks}, nil
 }
 
-// public writes a public key. Its id is the thumbprint of RFC 7638.
+// KeyID returns how a key is called in tokens and in what is published: its
+// thumbprint (RFC 7638) in base64url.
+func KeyID(key *rsa.PublicKey) string { return public(key).ID }
+
+// public writes a public key.
 func public(key *rsa.PublicKey) jwk {
 	k := jwk{
 		Type: "RSA", Use: "sig", Algorithm: "RS256",
