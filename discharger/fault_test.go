@@ -162,6 +162,35 @@ func TestLostRaceStartsOver(t *testing.T) {
 	l.refused(discharger.ReasonSessionEnded, token(mine.RefreshToken))
 }
 
+// TestLogoutIsNotOutrun has somebody refresh each time that the logout has read
+// and not yet written, more often than a discharge would start over.
+func TestLogoutIsNotOutrun(t *testing.T) {
+	t.Parallel()
+	w, f := newFaultyWorld(t)
+	for what, end := range map[string]func(*login, []byte) error{
+		"logout": func(l *login, tok []byte) error { return l.logout(discharger.ScopeSession, token(tok)) },
+		"revoke": func(l *login, _ []byte) error {
+			return w.service.Revoke(t.Context(), discharger.UserKey{Homeserver: l.homeserver, User: l.cond.User}, l.cond.Session)
+		},
+	} {
+		l := w.login(caveat.ModeRotate)
+		first := l.must().RefreshToken
+		last, left := first, 100
+		var refresh func()
+		refresh = func() {
+			last = l.must(token(last)).RefreshToken
+			if left--; left > 0 {
+				f.race = refresh
+			}
+		}
+		f.race = refresh
+		if err := end(l, first); err != nil || left != 0 {
+			t.Errorf("%s: %v, with %d refreshes left", what, err, left)
+		}
+		l.refused(discharger.ReasonSessionEnded, token(last))
+	}
+}
+
 // TestCorruptRecordIsUndecided: what cannot be read is not "no session".
 func TestCorruptRecordIsUndecided(t *testing.T) {
 	t.Parallel()

@@ -28,7 +28,7 @@ func (s *Service) Logout(ctx context.Context, req *Request, scope Scope) error {
 }
 
 func (s *Service) logout(ctx context.Context, a *attempt) error {
-	for range maxRetries {
+	for range maxRevokeRetries {
 		state, view, err := s.load(ctx, a)
 		if err != nil {
 			return err

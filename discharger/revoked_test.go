@@ -305,10 +305,11 @@ func TestRevocationIsPublishedByAnother(t *testing.T) {
 	mustDo(t, l.logout(discharger.ScopeSession))
 	n := w.said(0, l.ended(api.RevokedLogout))
 	another := newWorld(t, func(c *discharger.Config) { c.Store = u.Store })
+	another.later(w.clock().Sub(another.clock())) // their clocks agree, however long it took to start it
 	mustDo(t, another.service.Revoke(context.Background(), alice("a.example"), l.cond.Session))
 	n = w.said(n, l.ended(api.RevokedOrder))
 	third := newWorld(t, func(c *discharger.Config) { c.Store = u.Store })
-	third.later(2 * time.Hour)
+	third.later(w.clock().Sub(third.clock()) + 2*time.Hour)
 	mustDo(t, third.service.Revoke(context.Background(), alice("a.example"), l.cond.Session))
 	w.said(n)
 }

@@ -142,7 +142,7 @@ func (s *Service) RevokeHomeserver(ctx context.Context, homeserver string) error
 }
 
 func (s *Service) revokeHomeserver(ctx context.Context, a *attempt) error {
-	for range maxRetries {
+	for range maxRevokeRetries {
 		state, view, err := s.load(ctx, a)
 		if err != nil {
 			return err
@@ -184,7 +184,7 @@ type edit struct {
 // attempt makes what change says of the records true, starting over for as
 // long as others change them meanwhile. An empty edit means that all is well.
 func (s *Service) attempt(ctx context.Context, a *attempt, change func(State, View) (edit, error)) error {
-	for range maxRetries {
+	for range maxRevokeRetries {
 		state, view, err := s.load(ctx, a)
 		if err != nil {
 			return err

@@ -81,7 +81,7 @@ func onRedis(t testing.TB) func(*discharger.Config) {
 	return func(c *discharger.Config) {
 		st, err := store.OpenRedis(t.Context(), store.RedisConfig{
 			Addrs: []string{redistest.Start(t).Socket}, TagKey: make([]byte, 32), Now: c.Now,
-			ReadTimeout: 10 * time.Second, WriteTimeout: 10 * time.Second, DialTimeout: 10 * time.Second,
+			ReadTimeout: time.Minute, WriteTimeout: time.Minute, DialTimeout: time.Minute,
 		})
 		if err != nil {
 			t.Fatal(err)
