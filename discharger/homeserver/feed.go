@@ -180,9 +180,14 @@ func (f *Feed) pause(failures int, err error) time.Duration {
 	return full/2 + spread
 }
 
-// take takes what comes. Only Run calls it.
+// take takes what comes. Only Run calls it. Whatever the status says was heard
+// is known by then, and forgotten if it is over.
 func (f *Feed) take(e api.FeedEvent) {
 	now := f.cfg.Clock()
+	if e.Kind == api.FeedRevocation {
+		f.known.add(&e.Revocation, f.cfg.Leeway)
+	}
+	f.known.tidy(now)
 	f.mu.Lock()
 	f.status.Connected, f.status.Err = true, nil
 	switch e.Kind {
@@ -196,17 +201,11 @@ func (f *Feed) take(e api.FeedEvent) {
 	case api.FeedCurrent:
 		f.status.Current = true
 	}
-	current := f.status.Current
-	f.mu.Unlock()
-
-	if e.Kind == api.FeedRevocation {
-		f.known.add(&e.Revocation, f.cfg.Leeway)
-	}
-	if current {
+	if f.status.Current {
 		f.heard.Store(max(now.UnixMilli(), 1))
 		f.once.Do(func() { close(f.first) })
 	}
-	f.known.tidy(now)
+	f.mu.Unlock()
 	switch e.Kind {
 	case api.FeedRevocation:
 		f.cfg.OnEvent(e.Revocation)

@@ -121,7 +121,7 @@ func follow(t *testing.T, change ...func(*FeedConfig)) *follower {
 		server: newFeedServer(t), clock: &testClock{t: time.UnixMilli(1_790_000_000_000).UTC()},
 		heard: make(chan api.Revocation, 1000), gaps: make(chan struct{}, 10), waits: make(chan time.Duration),
 	}
-	client, err := api.New(api.Config{URL: f.server.URL, APIKey: caveat.Secret("key")})
+	client, err := api.New(api.Config{URL: f.server.URL, APIKey: caveat.Secret("key"), Timeout: 5 * time.Minute}) // nobody is in a hurry
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -608,6 +608,7 @@ func BenchmarkFeedMemory(b *testing.B) {
 
 func heap() uint64 {
 	runtime.GC()
+	runtime.GC() // what was in pools goes with the second one
 	var s runtime.MemStats
 	runtime.ReadMemStats(&s)
 	return s.HeapAlloc
