@@ -88,7 +88,7 @@ func newCrash(t *testing.T) *crash {
 	}
 	theirs, err := caveat.GenerateKey(nil)
 	check(t, err)
-	config := fmt.Sprintf("listen: 127.0.0.1:0\nadmin_listen: 127.0.0.1:0\ndata_dir: %s\nhomeservers:\n  - {name: a.example, public_key: %s}\n",
+	config := fmt.Sprintf("listen: 127.0.0.1:0\nadmin_listen: 127.0.0.1:0\nrequest_timeout: 10s\ndata_dir: %s\nhomeservers:\n  - {name: a.example, public_key: %s}\n",
 		filepath.Join(c.dir, "data"), theirs.Public)
 	check(t, os.WriteFile(filepath.Join(c.dir, "discharger.yaml"), []byte(config), 0o600))
 	c.start()
@@ -164,11 +164,29 @@ func (c *crash) kill() {
 	}
 }
 
-// load lets clients refresh and log out until the service is killed.
+// load lets clients refresh and log out until the service is killed: after so
+// long, and not before it has acknowledged some of both.
 func (c *crash) load(d time.Duration) {
-	timer := time.AfterFunc(d, func() { _ = c.process.Process.Kill() })
-	defer timer.Stop()
 	var wg sync.WaitGroup
+	over, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		service := c.process.Process
+		for end := time.Now().Add(d); ; time.Sleep(time.Millisecond) {
+			select {
+			case <-over: // all of them could not go on
+				return
+			default:
+			}
+			c.mu.Lock()
+			enough := c.refreshes > 0 && c.logouts > 0
+			c.mu.Unlock()
+			if enough && !time.Now().Before(end) {
+				_ = service.Kill()
+				return
+			}
+		}
+	}()
 	for range 16 {
 		wg.Go(func() {
 			for n := 0; ; n++ {
@@ -185,6 +203,8 @@ func (c *crash) load(d time.Duration) {
 		})
 	}
 	wg.Wait()
+	close(over)
+	<-done
 	c.kill()
 }
 

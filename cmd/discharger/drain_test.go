@@ -17,7 +17,8 @@ import (
 )
 
 // startService runs the program with a configuration and returns it with the
-// addresses of clients and operators.
+// addresses of clients and operators. It is patient unless the configuration
+// says how patient it is.
 func startService(t *testing.T, configuration string) (p *process, client, admin string) {
 	t.Helper()
 	program, err := exec.LookPath("discharger")
@@ -25,6 +26,9 @@ func startService(t *testing.T, configuration string) (p *process, client, admin
 		t.Fatal(err)
 	}
 	dir := t.TempDir()
+	if !strings.Contains(configuration, "request_timeout") {
+		configuration += "\n" + patientSetting
+	}
 	if err := os.WriteFile(filepath.Join(dir, "discharger.yaml"), []byte(configuration), 0o600); err != nil {
 		t.Fatal(err)
 	}

@@ -48,7 +48,7 @@ func TestLogs(t *testing.T) {
 			if got := w.taken(); len(got) != 0 {
 				t.Errorf("written at once: %q", got)
 			}
-			time.Sleep(gatherFor)
+			time.Sleep(2 * gatherFor)
 			synctest.Wait()
 			if got := w.taken(); len(got) != 1 || strings.Count(got[0], "\n") != 2 {
 				t.Errorf("after a moment: %q", got)

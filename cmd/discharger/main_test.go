@@ -30,6 +30,7 @@ func TestScripts(t *testing.T) {
 			"waitlog":   cmdWaitLog,
 			"log":       cmdLog,
 			"capture":   cmdCapture,
+			"patient":   cmdPatient,
 			"nosecrets": cmdNoSecrets,
 			"mode":      cmdMode,
 		},

@@ -94,7 +94,7 @@ func TestNodes(t *testing.T) {
 	}
 	n := &nodes{processes: make([]*process, 3), clients: make([]*api.Client, 3)}
 	n.configuration = fmt.Sprintf("data_dir: data\nkeys: {file: %s}\n"+
-		"store: {redis: {addresses: [%s], timeouts: {dial: 10s, read: 10s, write: 10s}}}\nrequest_timeout: 20s\n"+
+		"store: {redis: {addresses: [%s], timeouts: {dial: 10s, read: 10s, write: 10s}}}\nrequest_timeout: 20s\nshutdown_timeout: 1m\n"+
 		"homeservers:\n  - {name: a.example, public_key: %s}\n", keys, redistest.Start(t).Socket, theirs.Public)
 	for i := range n.processes {
 		n.run(t, i)

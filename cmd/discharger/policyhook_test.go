@@ -38,7 +38,10 @@ func newHooked(t *testing.T, settings ...string) *ruled {
 	return newRuled(t, hookRules(settings...), "", map[string]string{"risk.key": hookSecret + "\n"})
 }
 
-const hookAllow = "allow: [127.0.0.0/8]"
+const (
+	hookAllow    = "allow: [127.0.0.0/8]"
+	hookPatience = "timeout: 5s" // the most there is
+)
 
 // A webhook that verifies what it is sent decides.
 func TestWebhookDecides(t *testing.T) {
@@ -59,7 +62,7 @@ func TestWebhookDecides(t *testing.T) {
 		fmt.Fprint(w, `{"effect":"allow","ttl":"90s"}`)
 	}))
 	defer hook.Close()
-	r := newHooked(t, "url: "+hook.URL+"/decide", hookAllow)
+	r := newHooked(t, "url: "+hook.URL+"/decide", hookAllow, hookPatience)
 	v := r.login(caveat.ModeRotate, "", nil)
 	v.granted(90 * time.Second)
 	v.granted(90 * time.Second)
@@ -171,9 +174,9 @@ func TestWebhookAddress(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, settings := range map[string][]string{
-		"address":         {"url: https://127.0.0.1:" + port},
-		"name":            {"url: https://localhost:" + port},
-		"another network": {"url: https://127.0.0.1:" + port, "allow: [10.0.0.0/8]"},
+		"address":         {"url: https://127.0.0.1:" + port, hookPatience},
+		"name":            {"url: https://localhost:" + port, hookPatience},
+		"another network": {"url: https://127.0.0.1:" + port, "allow: [10.0.0.0/8]", hookPatience},
 	} {
 		r := newHooked(t, settings...)
 		r.login(caveat.ModeOpen, "", nil).undecided()

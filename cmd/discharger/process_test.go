@@ -16,7 +16,12 @@ import (
 )
 
 // patience is how long a test waits for what should come at once.
-const patience = 30 * time.Second
+const patience = 2 * time.Minute
+
+// patientSetting lets a service wait for its store for as long as a client waits
+// for it. By default that is so short that a pause of the machine, or of its
+// disk, is a refusal to decide.
+const patientSetting = "request_timeout: 10s\n"
 
 // process is a program in the background whose standard error is read along.
 type process struct {
@@ -63,29 +68,43 @@ func start(dir string, env []string, name string, args ...string) (*process, err
 }
 
 // waitFor waits until the log matches, and returns the match.
-func (p *process) waitFor(pattern string) ([]string, error) {
+func (p *process) waitFor(pattern string) (m []string, err error) {
 	re, err := regexp.Compile(pattern)
 	if err != nil {
 		return nil, err
 	}
+	err = p.waitUntil(func(log string) bool {
+		m = re.FindStringSubmatch(log)
+		return m != nil
+	})
+	return m, err
+}
+
+// waitForTimes waits until a text is in the log so many times.
+func (p *process) waitForTimes(text string, n int) error {
+	return p.waitUntil(func(log string) bool { return strings.Count(log, text) >= n })
+}
+
+// waitUntil waits until the log is as it should be.
+func (p *process) waitUntil(is func(log string) bool) error {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	for {
 		p.mu.Lock()
-		m, changed := re.FindStringSubmatch(p.log.String()), p.changed
+		log, changed := p.log.String(), p.changed
 		p.mu.Unlock()
-		if m != nil {
-			return m, nil
+		if is(log) {
+			return nil
 		}
 		select {
 		case <-changed:
 		case <-p.done:
-			if m := re.FindStringSubmatch(p.text()); m != nil {
-				return m, nil
+			if is(p.text()) {
+				return nil
 			}
-			return nil, errors.New("it ended first:\n" + p.text())
+			return errors.New("it ended first:\n" + p.text())
 		case <-ctx.Done():
-			return nil, errors.New("not within " + patience.String() + ":\n" + p.text())
+			return errors.New("not within " + patience.String() + ":\n" + p.text())
 		}
 	}
 }

@@ -170,6 +170,14 @@ func cmdCapture(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Setenv(args[0], m[1])
 }
 
+// cmdPatient adds to a configuration what lets a pause of the machine pass.
+//
+//	patient discharger.yaml
+func cmdPatient(ts *testscript.TestScript, neg bool, args []string) {
+	text := ts.ReadFile(args[0])
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(text+patientSetting), 0o600))
+}
+
 // cmdNoSecrets looks for secrets where they must not be: those of the first
 // file, which is a key file or a session file, in all others.
 //
