@@ -35,8 +35,11 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
+// openBolt waits long for the lock: a process that this one is just starting
+// has it too, for a moment.
 func openBolt(t testing.TB, cfg store.BoltConfig) *store.Bolt {
 	t.Helper()
+	cfg.LockTimeout = time.Minute
 	b, err := store.OpenBolt(cfg)
 	if err != nil {
 		t.Fatal(err)
@@ -140,7 +143,7 @@ func TestBoltMarkers(t *testing.T) {
 		}
 	}
 	testMarkers(t, func(m store.Marker) (markedStore, error) {
-		return store.OpenBolt(store.BoltConfig{Path: path, Marker: m})
+		return store.OpenBolt(store.BoltConfig{Path: path, Marker: m, LockTimeout: time.Minute})
 	}, wipe, func() {
 		wipe()
 		if err := openBolt(t, store.BoltConfig{Path: path}).Close(); err != nil {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/discharger/discharger/discharger"
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/store/redistest"
 )
 
 // A fixture is a store to try, with data that nobody else is using.
@@ -397,13 +398,13 @@ func testUserOutlives(t *testing.T, f *fixture) {
 
 // testUserGoes lets real time pass, since that is what Redis goes by.
 func testUserGoes(t *testing.T, f *fixture) {
-	soon := time.Now().Add(100 * time.Millisecond)
+	soon := f.clock.in(100 * time.Millisecond)
 	alone, with := someone(), someone()
 	f.swap(t, true, alone, discharger.Change{New: []byte("user"), Expires: soon})
 	f.swap(t, true, with, discharger.Change{New: []byte("user"), Expires: soon},
 		discharger.Change{Session: newSession(), New: bytes.Repeat([]byte("s"), 100), Expires: soon})
 	f.clock.advance(3 * time.Second)
-	eventually(t, "both users are forgotten", func() bool {
+	redistest.Eventually(t, "both users are forgotten", func() bool {
 		return f.forget(t, alone) == 0 && f.forget(t, with) == 0
 	})
 	if l := f.list(t, alone); l.User != nil {
@@ -411,20 +412,5 @@ func testUserGoes(t *testing.T, f *fixture) {
 	}
 	if l := f.list(t, with); l.User != nil {
 		t.Errorf("expired user is %q", l.User)
-	}
-}
-
-// eventually waits for what only real time brings about.
-func eventually(t testing.TB, what string, ok func() bool) {
-	t.Helper()
-	deadline := time.After(20 * time.Second)
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for !ok() {
-		select {
-		case <-tick.C:
-		case <-deadline:
-			t.Fatalf("not after 20 seconds: %s", what)
-		}
 	}
 }

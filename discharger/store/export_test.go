@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"testing"
+	"time"
 
 	"go.etcd.io/bbolt"
 
@@ -80,6 +81,9 @@ func (b *Bolt) PutRow(t testing.TB, u discharger.UserKey, id caveat.SessionID, r
 
 // IdentityKeys are the keys of the store's identity.
 func IdentityKeys(key caveat.Secret) []string { return newLayout(key).storeID[:] }
+
+// Wait waits as a store does by default.
+func Wait(ctx context.Context, d time.Duration) error { return wait(ctx, d) }
 
 // BatchDelay is how long a swap waits for others to share a commit.
 const BatchDelay = batchDelay

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/discharger/discharger/discharger"
 	"github.com/discharger/discharger/discharger/store"
+	"github.com/discharger/discharger/discharger/store/redistest"
 )
 
 // feed is the part of a fixture's store that reads feeds.
@@ -190,7 +192,7 @@ func testFeedConcurrent(t *testing.T, f *fixture) {
 			}
 		})
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
 	defer cancel()
 	next, after := make(map[int]int), ""
 	for seen := 0; seen < writers*each; {
@@ -248,9 +250,9 @@ func testFeedAwait(t *testing.T, f *fixture) {
 
 // testFeedBound has three events at most: the reader is told that others went
 // before their time, for as long as that matters.
-func testFeedBound(t *testing.T, f *fixture, later func(time.Duration)) {
+func testFeedBound(t *testing.T, f *fixture, after func(time.Time)) {
 	u := someone()
-	soon := discharger.FeedEvent{Data: []byte("soon"), Until: f.clock.in(2 * time.Second)}
+	soon := discharger.FeedEvent{Data: []byte("soon"), Until: f.clock.in(20 * time.Minute)}
 	f.publish(t, u.Homeserver, soon)
 	f.publish(t, u.Homeserver, f.say("1", "2")...)
 	all := f.expectFeed(t, u.Homeserver, "", false, "soon", "1", "2")
@@ -258,7 +260,7 @@ func testFeedBound(t *testing.T, f *fixture, later func(time.Duration)) {
 	f.expectFeed(t, u.Homeserver, "", true, "1", "2", "3")
 	f.expectFeed(t, u.Homeserver, all[0].Position, true, "1", "2", "3")
 	f.expectFeed(t, u.Homeserver, all[1].Position, false, "2", "3")
-	later(3 * time.Second)
+	after(soon.Until)
 	f.expectFeed(t, u.Homeserver, "", false, "1", "2", "3")
 	if _, err := f.SwapHomeserver(t.Context(), u.Homeserver, nil, []byte("h"), f.say("4", "5", "6", "7", "8")...); err != nil {
 		t.Fatal(err)
@@ -269,12 +271,8 @@ func testFeedBound(t *testing.T, f *fixture, later func(time.Duration)) {
 func TestBoltFeedBound(t *testing.T) {
 	t.Parallel()
 	c := newClock()
-	b, err := store.OpenBolt(store.BoltConfig{Path: t.TempDir() + "/store.db", Now: c.now, MaxEvents: 3})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { b.Close() })
-	testFeedBound(t, &fixture{Store: b, clock: c}, c.advance)
+	b := openBolt(t, store.BoltConfig{Path: t.TempDir() + "/store.db", Now: c.now, MaxEvents: 3})
+	testFeedBound(t, &fixture{Store: b, clock: c}, func(at time.Time) { c.advance(at.Sub(c.now())) })
 }
 
 func TestRedisFeedBound(t *testing.T) {
@@ -284,11 +282,36 @@ func TestRedisFeedBound(t *testing.T) {
 		c.MaxEvents = 3
 		c.Wait = func(context.Context, time.Duration) error { return nil }
 	})
-	testFeedBound(t, f, func(time.Duration) {
-		eventually(t, "the loss is forgotten", func() bool {
-			return len(s.do(t, "keys", "*lost:*").([]any)) == 0
-		})
+	testFeedBound(t, f, func(at time.Time) {
+		lost := s.do(t, "keys", "*lost:*").([]any)
+		if len(lost) != 1 || s.do(t, "pexpiretime", lost[0]) != at.UnixMilli() {
+			t.Fatalf("%q is not forgotten at %v", lost, at)
+		}
+		s.do(t, "pexpire", lost[0], 1) // as if it were that late
+		redistest.Eventually(t, "the loss is forgotten", func() bool { return s.do(t, "exists", lost[0]) == int64(0) })
 	})
+}
+
+// millis is the server's clock.
+func (s *redisServer) millis(t testing.TB) int64 {
+	t.Helper()
+	now, err := s.raw.Time(t.Context()).Result()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return now.UnixMilli()
+}
+
+// entryMillis is when a position's event was added, by the server's clock.
+func entryMillis(t testing.TB, position string) int64 {
+	t.Helper()
+	_, entry, _ := strings.Cut(position, ".")
+	text, _, _ := strings.Cut(entry, "-")
+	ms, err := strconv.ParseInt(text, 10, 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ms
 }
 
 // TestRedisFeedFailover reads on at a replica that did not get everything, and
@@ -306,6 +329,7 @@ func TestRedisFeedFailover(t *testing.T) {
 	at := f.expectFeed(t, u.Homeserver, "", false, "1", "2")[1].Position
 	s.do(t, "restore", key, 0, saved, "replace")
 	f.expectFeed(t, u.Homeserver, at, true, "1")
+	redistest.Eventually(t, "the server's clock has moved on", func() bool { return s.millis(t) > entryMillis(t, at) })
 	f.publish(t, u.Homeserver, f.say("3")...)
 	f.expectFeed(t, u.Homeserver, at, true, "1", "3")
 	s.do(t, "del", key)

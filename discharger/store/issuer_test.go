@@ -24,6 +24,10 @@ type issuer struct {
 
 const issuerHomeserver = "hs.example.org"
 
+// patientLimits take a reply for lost, however late the request is repeated: a
+// failover takes as long as it takes.
+var patientLimits = discharger.Limits{Grace: time.Hour}
+
 // newIssuer makes a service over each store.
 func newIssuer(t testing.TB, stores ...discharger.Store) *issuer {
 	t.Helper()
@@ -39,7 +43,7 @@ func newIssuer(t testing.TB, stores ...discharger.Store) *issuer {
 		t.Fatal(err)
 	}
 	for _, st := range stores {
-		is.serve(st, discharger.Limits{})
+		is.serve(st, patientLimits)
 	}
 	return is
 }
@@ -136,7 +140,7 @@ func decided(err error) bool {
 // been told anything, each time wherever it happens to get to.
 func (is *issuer) insist(ctx context.Context, attempt func(context.Context, *discharger.Service) error) error {
 	for {
-		once, cancel := context.WithTimeout(ctx, 5*time.Second)
+		once, cancel := context.WithTimeout(ctx, time.Minute)
 		err := attempt(once, is.any())
 		cancel()
 		if decided(err) || ctx.Err() != nil {

@@ -25,6 +25,9 @@ func openJournal(t testing.TB, cfg store.JournalConfig) *store.Journal {
 	if cfg.Path == "" {
 		cfg.Path = filepath.Join(t.TempDir(), "journal.db")
 	}
+	if cfg.LockWait == 0 {
+		cfg.LockWait = time.Minute
+	}
 	j, err := store.OpenJournal(cfg)
 	if err != nil {
 		t.Fatal(err)
@@ -349,9 +352,10 @@ func TestJournalConnections(t *testing.T) {
 // closed. Only looking shows that it is another one now.
 func TestJournalSameServer(t *testing.T) {
 	t.Parallel()
-	port, otherPort := freePort(t), freePort(t)
-	s := startRedis(t, "--port", port, "--bind", "127.53.7.1", "--repl-diskless-sync-delay", "0")
-	other := startRedis(t, "--port", otherPort, "--bind", "127.53.7.1", "--repl-diskless-sync-delay", "0", "--replicaof", "127.53.7.1", port)
+	host, port := redistest.Address(t)
+	otherHost, otherPort := redistest.Address(t)
+	s := startRedis(t, "--port", port, "--bind", host, "--repl-diskless-sync-delay", "0")
+	other := startRedis(t, "--port", otherPort, "--bind", otherHost, "--repl-diskless-sync-delay", "0", "--replicaof", host, port)
 	f := newRedisFixture(t, s, func(c *store.RedisConfig) { c.Journal = openJournal(t, store.JournalConfig{}) })
 	u, id := someone(), newSession()
 	f.swap(t, true, u, discharger.Change{Session: id, New: live(t, 0)})
@@ -362,7 +366,7 @@ func TestJournalSameServer(t *testing.T) {
 	if ok, err := f.Swap(t.Context(), w); !ok || err != nil {
 		t.Fatalf("revoke: %v, %v", ok, err)
 	}
-	s.do(t, "replicaof", "127.53.7.1", otherPort)
+	s.do(t, "replicaof", otherHost, otherPort)
 	redistest.Eventually(t, "the server has what the other one has", func() bool {
 		return s.Info(t, "replication")["master_link_status"] == "up"
 	})
@@ -384,7 +388,7 @@ func TestJournalRestart(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "journal.db")
 	u, id := someone(), newSession()
 	open := func() (*store.Journal, *store.Redis) {
-		j, err := store.OpenJournal(store.JournalConfig{Path: path})
+		j, err := store.OpenJournal(store.JournalConfig{Path: path, LockWait: time.Minute})
 		if err != nil {
 			t.Fatal(err)
 		}

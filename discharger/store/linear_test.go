@@ -235,12 +235,7 @@ func (f *flaky) Swap(ctx context.Context, w discharger.Write) (bool, error) {
 
 func linearBolt(t *testing.T) *store.Bolt {
 	t.Helper()
-	b, err := store.OpenBolt(store.BoltConfig{Path: filepath.Join(t.TempDir(), "sessions.db")})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { b.Close() })
-	return b
+	return openBolt(t, store.BoltConfig{Path: filepath.Join(t.TempDir(), "sessions.db")})
 }
 
 func expectLinear(t *testing.T, got porcupine.CheckResult) {

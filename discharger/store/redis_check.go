@@ -61,11 +61,19 @@ func (r *Redis) checkServer(ctx context.Context, node *redis.Client) error {
 // that Redis forgets, and what must be remembered for minutes, such as that a
 // session was ended before it began, has only as much to spare.
 func (r *Redis) checkClock(ctx context.Context, node *redis.Client) error {
+	asked := r.cfg.Now()
 	theirs, err := node.Time(ctx).Result()
 	if err != nil {
 		return err
 	}
-	if off := theirs.Sub(r.cfg.Now()); off.Abs() > clockTolerance {
+	// It was read some time in between, however long that took.
+	var off time.Duration
+	if heard := r.cfg.Now(); theirs.After(heard) {
+		off = theirs.Sub(heard)
+	} else if theirs.Before(asked) {
+		off = theirs.Sub(asked)
+	}
+	if off.Abs() > clockTolerance {
 		r.cfg.Log.LogAttrs(ctx, slog.LevelWarn, "the clock of the redis server is wrong, or ours is",
 			slog.Duration("ahead", off.Truncate(time.Second)), slog.String("address", node.Options().Addr))
 	}

@@ -183,7 +183,16 @@ func (r *Redis) ready(ctx context.Context) error {
 			return err
 		}
 	}
-	return r.recheck(ctx)
+	return r.recheckShut(ctx)
+}
+
+// recheckShut does so for someone who found the store shut or lost: what was
+// lost and is there again may still have to be replayed.
+func (r *Redis) recheckShut(ctx context.Context) error {
+	if err := r.recheck(ctx); err != nil || r.guard == nil || !r.guard.shut.Load() {
+		return err
+	}
+	return errShut
 }
 
 // recheck reads all identities and remembers the outcome.
@@ -227,10 +236,7 @@ func (r *Redis) usable(ctx context.Context) error {
 	if !due {
 		return discharger.ErrStoreLost
 	}
-	if err := r.recheck(ctx); err != nil || r.guard == nil || !r.guard.shut.Load() {
-		return err
-	}
-	return errShut
+	return r.recheckShut(ctx)
 }
 
 // confirm is asked before something is said not to exist.

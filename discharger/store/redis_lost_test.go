@@ -124,9 +124,12 @@ func TestRedisPartlyLost(t *testing.T) {
 	s := startRedis(t)
 	f := newRedisFixture(t, s)
 	u, v, id := someone(), someone(), newSession()
+	key := store.UserHash(tagKey, u)
+	for store.UserHash(tagKey, v)[:6] == key[:6] { // must be on another node
+		v.User += "x"
+	}
 	f.swap(t, true, u, discharger.Change{Session: id, New: []byte("a")})
 	f.swap(t, true, v, discharger.Change{Session: id, New: []byte("a")})
-	key := store.UserHash(tagKey, u)
 	for _, k := range s.raw.Keys(t.Context(), "*").Val() {
 		if k[:6] == key[:6] { // of the same hash tag
 			s.do(t, "del", k)

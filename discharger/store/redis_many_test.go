@@ -13,10 +13,11 @@ import (
 	"github.com/discharger/discharger/discharger/store/redistest"
 )
 
-// patient is a configuration for a machine that is busy with other tests.
+// patient is a configuration for a machine that is busy with other tests, or
+// whose disk is.
 func patient(cfg store.RedisConfig) store.RedisConfig {
 	cfg.TagKey = tagKey
-	cfg.DialTimeout, cfg.ReadTimeout, cfg.WriteTimeout = 10*time.Second, 10*time.Second, 10*time.Second
+	cfg.DialTimeout, cfg.ReadTimeout, cfg.WriteTimeout = time.Minute, time.Minute, time.Minute
 	return cfg
 }
 

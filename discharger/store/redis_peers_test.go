@@ -182,7 +182,7 @@ func TestPeersFailover(t *testing.T) {
 	redistest.Eventually(t, "the other process hears of the logout", func() bool { return len(all(t, b.journal)) == 1 })
 	a.end(t)
 	is.services = nil
-	is.serve(b.Redis, discharger.Limits{})
+	is.serve(b.Redis, patientLimits)
 	s.Primary(t).Kill(t)
 	s.Failover(t)
 	var refused *discharger.Refusal

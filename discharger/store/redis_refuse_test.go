@@ -54,8 +54,8 @@ func TestRedisConfig(t *testing.T) {
 // TestRedisRefuses lists servers that must not be used.
 func TestRedisRefuses(t *testing.T) {
 	t.Parallel()
-	port := freePort(t)
-	primary := startRedis(t, "--port", port, "--bind", "127.53.7.1")
+	host, port := redistest.Address(t)
+	primary := startRedis(t, "--port", port, "--bind", host)
 	for _, c := range []struct {
 		what, want string
 		server     func() *redisServer
@@ -66,10 +66,11 @@ func TestRedisRefuses(t *testing.T) {
 		{what: "volatile eviction", want: "noeviction",
 			server: func() *redisServer { return startRedis(t, "--maxmemory-policy", "volatile-ttl") }},
 		{what: "replica", want: "not a primary",
-			server: func() *redisServer { return startRedis(t, "--replicaof", "127.53.7.1", port) }},
+			server: func() *redisServer { return startRedis(t, "--replicaof", host, port) }},
 		{what: "node of a cluster", want: "part of a cluster",
 			server: func() *redisServer {
-				return startRedis(t, "--cluster-enabled", "yes", "--port", freePort(t), "--bind", "127.53.7.1")
+				host, port := redistest.Address(t)
+				return startRedis(t, "--cluster-enabled", "yes", "--port", port, "--bind", host)
 			}},
 		{what: "disk before 7.2", want: "needs Redis 7.2",
 			server: func() *redisServer { return startRedis(t, "--appendonly", "yes") },
@@ -98,14 +99,14 @@ func TestRedisRefuses(t *testing.T) {
 // TestRedisDemoted notices that the server became a replica while in use.
 func TestRedisDemoted(t *testing.T) {
 	t.Parallel()
-	port := freePort(t)
-	startRedis(t, "--port", port, "--bind", "127.53.7.1")
+	host, port := redistest.Address(t)
+	startRedis(t, "--port", port, "--bind", host)
 	s := startRedis(t)
 	f := newRedisFixture(t, s)
 	if err := f.Ready(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	s.do(t, "replicaof", "127.53.7.1", port)
+	s.do(t, "replicaof", host, port)
 	if err := f.Ready(t.Context()); err == nil || !strings.Contains(err.Error(), "not a primary") {
 		t.Errorf("Ready at a replica: %v", err)
 	}
@@ -210,9 +211,9 @@ func TestRedisClock(t *testing.T) {
 func TestRedisSecure(t *testing.T) {
 	t.Parallel()
 	s := redistest.StartSecure(t)
-	cfg := store.RedisConfig{
-		Addrs: []string{s.Addr}, TagKey: tagKey, TLS: s.TLS(), Username: s.User, Password: caveat.Secret(s.Password),
-	}
+	cfg := patient(store.RedisConfig{
+		Addrs: []string{s.Addr}, TLS: s.TLS(), Username: s.User, Password: caveat.Secret(s.Password),
+	})
 	f := &fixture{Store: openRedis(t, cfg), clock: newClock()}
 	u, id := someone(), newSession()
 	f.swap(t, true, u, discharger.Change{Session: id, New: []byte("a")})

@@ -1,16 +1,19 @@
 package store_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"runtime"
+	"runtime/pprof"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/discharger/discharger/discharger"
 	"github.com/discharger/discharger/discharger/store"
+	"github.com/discharger/discharger/discharger/store/redistest"
 )
 
 // TestRedisSlow makes the server wait. Nobody waits longer than they may, and
@@ -23,11 +26,10 @@ func TestRedisSlow(t *testing.T) {
 			s := startRedis(t)
 			f := newRedisFixture(t, s, func(c *store.RedisConfig) {
 				c.Unpipelined = unpipelined
-				c.ReadTimeout, c.DialTimeout = 5*time.Second, 5*time.Second
+				c.ReadTimeout, c.DialTimeout = 5*time.Minute, 5*time.Minute // which nobody is to wait for
 			})
 			u, id := someone(), newSession()
 			f.swap(t, true, u, discharger.Change{Session: id, New: []byte("0")})
-			before := runtime.NumGoroutine()
 			s.pause(t)
 			ends := map[string]func() (context.Context, context.CancelFunc){
 				"deadline": func() (context.Context, context.CancelFunc) {
@@ -39,41 +41,44 @@ func TestRedisSlow(t *testing.T) {
 				},
 			}
 			for what, end := range ends {
-				var wg sync.WaitGroup
-				start := time.Now()
-				for i := range 100 {
-					ctx, cancel := end()
-					if what == "cancel" {
-						cancel()
-					} else {
-						defer cancel()
-					}
-					wg.Go(func() {
-						var err error
-						if i%2 == 0 {
-							_, err = f.Load(ctx, u, id)
+				took := awake(func() {
+					var wg sync.WaitGroup
+					for i := range 100 {
+						ctx, cancel := end()
+						if what == "cancel" {
+							cancel()
 						} else {
-							_, err = f.Swap(ctx, one(u, discharger.Change{Session: id, Old: []byte("0"), New: []byte("1")}))
+							defer cancel()
 						}
-						if err == nil || errors.Is(err, discharger.ErrStoreLost) {
-							t.Errorf("%s: %v", what, err)
-						}
-					})
-				}
-				wg.Wait()
-				if d := time.Since(start); d > 2*time.Second {
-					t.Errorf("%s: callers who have 200 ms waited %v", what, d)
+						wg.Go(func() {
+							pprof.Do(ctx, pprof.Labels("slow", t.Name()), func(ctx context.Context) {
+								var err error
+								if i%2 == 0 {
+									_, err = f.Load(ctx, u, id)
+								} else {
+									_, err = f.Swap(ctx, one(u, discharger.Change{Session: id, Old: []byte("0"), New: []byte("1")}))
+								}
+								if err == nil || errors.Is(err, discharger.ErrStoreLost) {
+									t.Errorf("%s: %v", what, err)
+								}
+							})
+						})
+					}
+					wg.Wait()
+				})
+				if took > 20*time.Second {
+					t.Errorf("%s: callers who have 200 ms waited %v", what, took)
 				}
 			}
 			s.resume(t)
-			eventually(t, "the store answers again", func() bool {
-				ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			redistest.Eventually(t, "the store answers again", func() bool {
+				ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 				defer cancel()
 				_, err := f.Load(ctx, u, id)
 				return err == nil
 			})
-			eventually(t, "what was given up on has come to an end", func() bool {
-				return runtime.NumGoroutine() < before+50
+			redistest.Eventually(t, "what was given up on has come to an end", func() bool {
+				return labelled(t, t.Name()) < 50
 			})
 			// Whichever of the swaps arrived, the record is one of the two.
 			if got := string(f.load(t, u, id).Session); got != "0" && got != "1" {
@@ -83,25 +88,48 @@ func TestRedisSlow(t *testing.T) {
 	}
 }
 
+// labelled counts the goroutines of this test's calls, and those that they
+// started: other tests have goroutines too.
+func labelled(t *testing.T, label string) (n int) {
+	t.Helper()
+	var profile bytes.Buffer
+	if err := pprof.Lookup("goroutine").WriteTo(&profile, 1); err != nil {
+		t.Fatal(err)
+	}
+	// A paragraph for each stack: how many have it, and then their labels.
+	for stack := range strings.SplitSeq(profile.String(), "\n\n") {
+		if !strings.Contains(stack, fmt.Sprintf("%q:%q", "slow", label)) {
+			continue
+		}
+		var some int
+		if _, err := fmt.Sscanf(strings.TrimPrefix(stack, "\n"), "%d @", &some); err != nil {
+			t.Fatalf("a stack of the profile is %q: %v", stack, err)
+		}
+		n += some
+	}
+	return n
+}
+
 // TestRedisTimeout has a context that never ends and a server that never
 // answers.
 func TestRedisTimeout(t *testing.T) {
 	t.Parallel()
 	s := startRedis(t)
-	f := newRedisFixture(t, s, func(c *store.RedisConfig) {
-		c.DialTimeout, c.ReadTimeout, c.WriteTimeout = 100*time.Millisecond, 100*time.Millisecond, 100*time.Millisecond
-	})
+	cfg := s.config()
+	cfg.DialTimeout, cfg.ReadTimeout, cfg.WriteTimeout = 100*time.Millisecond, 100*time.Millisecond, 100*time.Millisecond
+	f := openEventually(t, cfg)
 	u, id := someone(), newSession()
 	s.pause(t)
-	start := time.Now()
-	if v, err := f.Load(context.Background(), u, id); err == nil {
-		t.Errorf("Load gives %v", v)
-	}
-	if d := time.Since(start); d > 5*time.Second {
-		t.Errorf("Load took %v with timeouts of 100 ms", d)
+	took := awake(func() {
+		if v, err := f.Load(context.Background(), u, id); err == nil {
+			t.Errorf("Load gives %v", v)
+		}
+	})
+	if took > 5*time.Second {
+		t.Errorf("Load took %v with timeouts of 100 ms", took)
 	}
 	s.resume(t)
-	eventually(t, "the store answers again", func() bool {
+	redistest.Eventually(t, "the store answers again", func() bool {
 		_, err := f.Load(t.Context(), u, id)
 		return err == nil
 	})
@@ -121,20 +149,21 @@ func TestRedisRestart(t *testing.T) {
 		}
 		f.swap(t, true, u, c)
 		s.Kill(t)
-		start := time.Now()
-		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
-		if v, err := f.Load(ctx, u, id); err == nil || errors.Is(err, discharger.ErrStoreLost) {
-			t.Errorf("Load from a server that is not there gives %v, %v", v, err)
-		}
-		if err := f.Ready(ctx); err == nil {
-			t.Error("ready without a server")
-		}
-		cancel()
-		if d := time.Since(start); d > 5*time.Second {
-			t.Errorf("took %v to notice that there is no server", d)
+		took := awake(func() {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			if v, err := f.Load(ctx, u, id); err == nil || errors.Is(err, discharger.ErrStoreLost) {
+				t.Errorf("Load from a server that is not there gives %v, %v", v, err)
+			}
+			if err := f.Ready(ctx); err == nil {
+				t.Error("ready without a server")
+			}
+		})
+		if took > 10*time.Second {
+			t.Errorf("took %v to notice that there is no server", took)
 		}
 		s.Restart(t)
-		eventually(t, "the store answers again", func() bool {
+		redistest.Eventually(t, "the store answers again", func() bool {
 			_, err := f.Load(t.Context(), u, id)
 			return err == nil
 		})

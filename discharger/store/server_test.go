@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"net"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -31,8 +30,7 @@ type redisServer struct {
 func startRedis(t testing.TB, args ...string) *redisServer {
 	t.Helper()
 	s := &redisServer{Server: redistest.Start(t, args...)}
-	s.raw = redis.NewClient(&redis.Options{Addr: s.Socket, MaxRetries: -1, DisableIdentity: true})
-	t.Cleanup(func() { s.raw.Close() })
+	s.raw = s.Connect(t)
 	return s
 }
 
@@ -70,22 +68,28 @@ func (l *logBuffer) String() string {
 
 func (l *logBuffer) logger() *slog.Logger { return slog.New(slog.NewTextHandler(l, nil)) }
 
-func freePort(t testing.TB) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.53.7.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	_, port, _ := net.SplitHostPort(l.Addr().String())
-	return port
+func (s *redisServer) config() store.RedisConfig {
+	return patient(store.RedisConfig{Addrs: []string{s.Socket}})
 }
 
-// config has timeouts for a machine that is busy with other tests.
-func (s *redisServer) config() store.RedisConfig {
-	return store.RedisConfig{
-		Addrs: []string{s.Socket}, TagKey: tagKey,
-		DialTimeout: 10 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: 10 * time.Second,
+// awake runs f and returns for how long this process was there to run it: a
+// machine that stands still for a while is not counted, since of the ticks that
+// are missed only one comes late.
+func awake(f func()) time.Duration {
+	const step = 10 * time.Millisecond
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		f()
+	}()
+	tick := time.NewTicker(step)
+	defer tick.Stop()
+	for steps := time.Duration(0); ; steps++ {
+		select {
+		case <-done:
+			return steps * step
+		case <-tick.C:
+		}
 	}
 }
 
@@ -131,7 +135,7 @@ func TestRedisConformance(t *testing.T) {
 
 func boltFixture(t testing.TB) *fixture {
 	c := newClock()
-	cfg := store.BoltConfig{Path: filepath.Join(t.TempDir(), "store.db"), Now: c.now}
+	cfg := store.BoltConfig{Path: filepath.Join(t.TempDir(), "store.db"), Now: c.now, LockTimeout: time.Minute}
 	f := &fixture{clock: c}
 	open := func(t testing.TB) *store.Bolt {
 		t.Helper()

@@ -84,14 +84,16 @@ end
 -- server's own clock; of a very large hash look at a sample and never lower
 -- the expiry of the key.
 if survey then
-  local clock = tonumber(redis.call('TIME')[1])
+  local time = redis.call('TIME')
+  local clock = tonumber(time[1])
   local all
   if redis.call('HLEN', key) <= survey_at_most then
     all = redis.call('HGETALL', key)
   else
     all = redis.call('HRANDFIELD', key, sample, 'WITHVALUES')
     if before == -1 then never = true end
-    last = math.max(last, clock + math.ceil(before / 1000))
+    -- A whole second, and the clock may have gone on since PTTL.
+    last = math.max(last, math.floor((clock * 1000 + math.floor(time[2] / 1000) + before) / 1000))
   end
   for i = 1, #all, 2 do
     local first, value = all[i], all[i + 1]

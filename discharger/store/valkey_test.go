@@ -6,8 +6,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/redis/go-redis/v9"
-
 	"github.com/discharger/discharger/discharger"
 	"github.com/discharger/discharger/discharger/store"
 	"github.com/discharger/discharger/discharger/store/redistest"
@@ -16,8 +14,7 @@ import (
 func startValkey(t testing.TB, args ...string) *redisServer {
 	t.Helper()
 	s := &redisServer{Server: redistest.StartValkey(t, args...)}
-	s.raw = redis.NewClient(&redis.Options{Addr: s.Socket, MaxRetries: -1, DisableIdentity: true})
-	t.Cleanup(func() { s.raw.Close() })
+	s.raw = s.Connect(t)
 	return s
 }
 
@@ -69,23 +66,18 @@ func TestValkeyDisk(t *testing.T) {
 // is not there.
 func TestValkeyDiskReplica(t *testing.T) {
 	t.Parallel()
-	port := freePort(t)
-	s := startValkey(t, "--port", port, "--bind", "127.53.7.1", "--repl-diskless-sync-delay", "0", "--appendonly", "yes")
-	replica := startValkey(t, "--replicaof", "127.53.7.1", port, "--appendonly", "yes")
+	host, port := redistest.Address(t)
+	s := startValkey(t, "--port", port, "--bind", host, "--repl-diskless-sync-delay", "0", "--appendonly", "yes")
+	replica := startValkey(t, "--replicaof", host, port, "--appendonly", "yes")
 	redistest.Eventually(t, "the replica is linked", func() bool {
 		return replica.Info(t, "replication")["master_link_status"] == "up" &&
 			strings.Contains(s.do(t, "info", "replication").(string), "state=online")
 	})
 	cfg := s.config()
-	cfg.Durability, cfg.Replicas, cfg.ReadTimeout = store.DurabilityDisk, 1, 4*time.Second
-	var r *store.Redis
-	redistest.Eventually(t, "the replica has its file in order", func() (ok bool) {
-		var err error
-		r, err = store.OpenRedis(t.Context(), cfg)
-		return err == nil
-	})
-	t.Cleanup(func() { r.Close() })
-	f := &fixture{Store: r, clock: newClock()}
+	cfg.Durability, cfg.Replicas = store.DurabilityDisk, 1
+	f := openEventually(t, cfg) // when the replica has its file in order
+	cfg.ReadTimeout = 4 * time.Second
+	hasty := openEventually(t, cfg)
 	u, id := someone(), newSession()
 	f.swap(t, true, u, discharger.Change{Session: id, New: []byte("live")})
 	w := discharger.Write{User: u, Revokes: true, Changes: []discharger.Change{{Session: id, Old: []byte("live"), New: []byte("dead")}}}
@@ -95,9 +87,13 @@ func TestValkeyDiskReplica(t *testing.T) {
 	replica.pause(t)
 	w.User = someone()
 	f.swap(t, true, w.User, discharger.Change{Session: id, New: []byte("live")})
-	if ok, err := f.Swap(t.Context(), w); ok || err == nil || !strings.Contains(err.Error(), "0 of 1 replicas") {
-		t.Errorf("revoked without the replica: %v, %v", ok, err)
-	}
+	redistest.Eventually(t, "the primary has it on its disk, and the replica has not", func() bool {
+		ok, err := hasty.Swap(t.Context(), w)
+		if ok || err == nil {
+			t.Fatalf("revoked without the replica: %v, %v", ok, err)
+		}
+		return strings.Contains(err.Error(), "0 of 1 replicas")
+	})
 	replica.resume(t)
 }
 

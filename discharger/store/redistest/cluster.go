@@ -5,6 +5,7 @@ import (
 	"net"
 	"strings"
 	"testing"
+	"time"
 )
 
 // Cluster is three primaries with a replica each.
@@ -13,14 +14,23 @@ type Cluster struct {
 	Addrs []string
 }
 
+// After nodeTimeout, in milliseconds, a node that does not answer is taken for
+// dead. That is for a test to order: while it does something else, a machine
+// that stands still for some seconds is not to cost a primary.
+const (
+	nodeTimeout = "--cluster-node-timeout"
+	shortly     = "3000"
+	never       = "600000"
+)
+
 // StartCluster starts six nodes and returns when all agree that the cluster is
 // whole. The arguments are for each node.
 func StartCluster(t testing.TB, args ...string) *Cluster {
 	t.Helper()
-	host := newHost()
+	host := newHost(t)
 	c := &Cluster{}
 	for _, port := range ports(t, host, 6) {
-		n := startAt(t, host, port, append([]string{"--cluster-enabled", "yes", "--cluster-node-timeout", "3000",
+		n := startAt(t, host, port, append([]string{"--cluster-enabled", "yes", nodeTimeout, shortly,
 			"--cluster-replica-validity-factor", "0", "--cluster-allow-replica-migration", "no"}, args...)...)
 		c.Nodes = append(c.Nodes, n)
 		c.Addrs = append(c.Addrs, n.Addr)
@@ -42,7 +52,18 @@ func StartCluster(t testing.TB, args ...string) *Cluster {
 		})
 	}
 	c.Settle(t)
+	c.notice(t, never)
 	return c
+}
+
+// notice has nodes that live notice after some time that others do not.
+func (c *Cluster) notice(t testing.TB, after string) {
+	t.Helper()
+	for _, n := range c.Nodes {
+		if n.Alive() {
+			n.Do(t, "config", "set", "cluster-node-timeout", after)
+		}
+	}
 }
 
 // Settle waits until all nodes agree that every slot is served, and every
@@ -144,17 +165,32 @@ func (c *Cluster) TakeOver(t testing.TB, primary *Server) *Server {
 func (c *Cluster) Lose(t testing.TB, primary *Server) *Server {
 	t.Helper()
 	replica := c.replicaOf(t, primary)
+	waitReplicas(t, primary, 1)
+	c.notice(t, shortly)
 	primary.Kill(t)
 	c.promoted(t, replica)
+	c.notice(t, never)
 	return replica
 }
+
+// orderTimeout is how long a replica tries to follow an order, and a bit. If it
+// gets another one before that, it begins anew.
+const orderTimeout = 6 * time.Second
 
 func (c *Cluster) promote(t testing.TB, primary *Server, how []any) *Server {
 	t.Helper()
 	replica := c.replicaOf(t, primary)
+	var ordered time.Time
 	Eventually(t, "a replica takes the order", func() bool {
-		_ = replica.client.Do(t.Context(), append([]any{"cluster", "failover"}, how...)...).Err()
-		return replica.Info(t, "replication")["role"] == "master"
+		if replica.Info(t, "replication")["role"] == "master" {
+			return true
+		}
+		if time.Since(ordered) > orderTimeout {
+			if replica.client.Do(t.Context(), append([]any{"cluster", "failover"}, how...)...).Err() == nil {
+				ordered = time.Now()
+			}
+		}
+		return false
 	})
 	c.promoted(t, replica)
 	return replica
@@ -207,7 +243,7 @@ func (c *Cluster) Rejoin(t testing.TB) {
 	t.Helper()
 	for _, n := range c.Nodes {
 		if !n.Alive() {
-			n.Restart(t)
+			n.Restart(t, nodeTimeout, never)
 		}
 		mend(t, n)
 	}

@@ -17,6 +17,7 @@ package redistest
 import (
 	"bufio"
 	"errors"
+	"fmt"
 	"net"
 	"os"
 	"os/exec"
@@ -82,9 +83,20 @@ func start(t testing.TB, program string, args ...string) *Server {
 // newServer describes a server that is not running yet.
 func newServer(t testing.TB, dir, program string) *Server {
 	s := &Server{Dir: dir, Socket: filepath.Join(dir, "s"), program: program}
-	s.client = redis.NewClient(&redis.Options{Addr: s.Socket, MaxRetries: -1, DisableIdentity: true})
-	t.Cleanup(func() { s.client.Close() })
+	s.client = s.Connect(t)
 	return s
+}
+
+// Connect returns a client of the server that waits as long for an answer as
+// the server may take on a machine that stands still for a while, and repeats
+// nothing.
+func (s *Server) Connect(t testing.TB) *redis.Client {
+	c := redis.NewClient(&redis.Options{
+		Addr: s.Socket, MaxRetries: -1, DisableIdentity: true,
+		DialTimeout: limit, ReadTimeout: limit, WriteTimeout: limit, PoolTimeout: limit,
+	})
+	t.Cleanup(func() { c.Close() })
+	return c
 }
 
 // run runs a server until the test ends.
@@ -195,12 +207,36 @@ func (s *Server) Kill(t testing.TB) {
 	s.cmd = nil
 }
 
-// Signal sends the server a signal; SIGSTOP makes it hang, SIGCONT go on.
+// Signal sends the server a signal; SIGSTOP makes it hang, which it does when
+// Signal returns, SIGCONT go on.
 func (s *Server) Signal(t testing.TB, sig syscall.Signal) {
 	t.Helper()
 	if err := s.cmd.Process.Signal(sig); err != nil {
 		t.Fatal(err)
 	}
+	if sig == syscall.SIGSTOP {
+		Eventually(t, "the server hangs", func() bool { return stopped(t, s.cmd.Process.Pid) })
+	}
+}
+
+// stopped reports whether all threads of a process have stopped.
+func stopped(t testing.TB, pid int) bool {
+	t.Helper()
+	files, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
+	if err != nil || len(files) == 0 {
+		t.Fatalf("process %d has no threads, %v", pid, err)
+	}
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			return false // the thread has ended
+		}
+		// The state follows the name, which is in brackets and may have any.
+		if _, state, _ := strings.Cut(string(text[strings.LastIndexByte(string(text), ')')+1:]), " "); !strings.HasPrefix(state, "T") {
+			return false
+		}
+	}
+	return true
 }
 
 // Alive reports whether the server has been started and not killed.

@@ -38,7 +38,7 @@ type Secure struct {
 // StartSecure starts one.
 func StartSecure(t testing.TB, args ...string) *Secure {
 	t.Helper()
-	host, dir := newHost(), t.TempDir()
+	host, dir := newHost(t), t.TempDir()
 	s := &Secure{
 		User: "discharger", Password: "opensesame",
 		CertFile: filepath.Join(dir, "cert.pem"), KeyFile: filepath.Join(dir, "key.pem"),

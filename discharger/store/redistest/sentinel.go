@@ -16,11 +16,19 @@ type Sentinel struct {
 	Sentinels []*Server
 }
 
+// After these, in milliseconds, a primary that does not answer is taken for
+// dead. That is for a test to order: while it does something else, a machine
+// that stands still for some seconds is not to cost a primary.
+const (
+	downNever   = 600_000
+	downShortly = 2000
+)
+
 // StartSentinel starts all six and returns when the Sentinels know each other
 // and the replicas. The arguments are for the three that keep data.
 func StartSentinel(t testing.TB, args ...string) *Sentinel {
 	t.Helper()
-	host := newHost()
+	host := newHost(t)
 	free := ports(t, host, 6)
 	s := &Sentinel{Name: "sessions"}
 	for i := range 3 {
@@ -42,8 +50,8 @@ func (s *Sentinel) watch(t testing.TB, host, port, primary string) {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "sentinel.conf")
 	text := fmt.Sprintf("sentinel monitor %s %s %s 2\n"+
-		"sentinel down-after-milliseconds %[1]s 2000\nsentinel failover-timeout %[1]s 3000\n"+
-		"sentinel parallel-syncs %[1]s 2\n", s.Name, host, primary)
+		"sentinel down-after-milliseconds %[1]s %[4]d\nsentinel failover-timeout %[1]s 3000\n"+
+		"sentinel parallel-syncs %[1]s 2\n", s.Name, host, primary, downNever)
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -75,20 +83,24 @@ func (s *Sentinel) Primary(t testing.TB) *Server {
 
 // agreed returns the server that all Sentinels name, nil if they differ.
 func (s *Sentinel) agreed(t testing.TB) *Server {
-	var name string
-	for i, w := range s.Sentinels {
-		got, _ := w.Do(t, "sentinel", "get-master-addr-by-name", s.Name).([]any)
-		if len(got) != 2 {
+	first := s.named(t, s.Sentinels[0])
+	for _, w := range s.Sentinels[1:] {
+		if s.named(t, w) != first {
 			return nil
 		}
-		addr := net.JoinHostPort(fmt.Sprint(got[0]), fmt.Sprint(got[1]))
-		if i > 0 && addr != name {
-			return nil
-		}
-		name = addr
 	}
+	return first
+}
+
+// named returns the server that a Sentinel names.
+func (s *Sentinel) named(t testing.TB, w *Server) *Server {
+	got, _ := w.Do(t, "sentinel", "get-master-addr-by-name", s.Name).([]any)
+	if len(got) != 2 {
+		return nil
+	}
+	addr := net.JoinHostPort(fmt.Sprint(got[0]), fmt.Sprint(got[1]))
 	for _, n := range s.Nodes {
-		if n.Addr == name {
+		if n.Addr == addr {
 			return n
 		}
 	}
@@ -145,15 +157,14 @@ func (s *Sentinel) Cut(t testing.TB) {
 // old one may be dead; if it is not, it becomes a replica.
 func (s *Sentinel) Failover(t testing.TB) *Server {
 	t.Helper()
-	old := s.agreed(t)
-	Eventually(t, "a Sentinel starts a failover", func() bool {
-		if now := s.agreed(t); now == nil || now != old {
-			return true // one had noticed by itself
+	first := s.Sentinels[0]
+	old := s.named(t, first)
+	return s.promoted(t, old, func() {
+		// Refused while a failover is under way; one may be given up.
+		if s.named(t, first) == old {
+			_ = first.client.Do(t.Context(), "sentinel", "failover", s.Name).Err()
 		}
-		_, err := s.Sentinels[0].client.Do(t.Context(), "sentinel", "failover", s.Name).Result()
-		return err == nil
 	})
-	return s.promoted(t, old)
 }
 
 // Lose kills the primary and returns the one that the Sentinels, noticing it
@@ -161,16 +172,32 @@ func (s *Sentinel) Failover(t testing.TB) *Server {
 func (s *Sentinel) Lose(t testing.TB) *Server {
 	t.Helper()
 	old := s.Primary(t)
+	s.notice(t, downShortly)
 	old.Kill(t)
-	return s.promoted(t, old)
+	primary := s.promoted(t, old, func() {})
+	s.notice(t, downNever)
+	return primary
 }
 
-func (s *Sentinel) promoted(t testing.TB, old *Server) *Server {
+// notice has Sentinels notice after some time that a server does not answer.
+func (s *Sentinel) notice(t testing.TB, after int) {
+	t.Helper()
+	for _, w := range s.Sentinels {
+		w.Do(t, "sentinel", "set", s.Name, "down-after-milliseconds", after)
+	}
+}
+
+// promoted waits until another server is the primary, and pushes meanwhile.
+func (s *Sentinel) promoted(t testing.TB, old *Server, push func()) *Server {
 	t.Helper()
 	var primary *Server
 	Eventually(t, "another server is the primary", func() bool {
 		primary = s.agreed(t)
-		return primary != nil && primary != old && primary.Info(t, "replication")["role"] == "master"
+		if primary != nil && primary != old && primary.Alive() && primary.Info(t, "replication")["role"] == "master" {
+			return true
+		}
+		push()
+		return false
 	})
 	return primary
 }

@@ -11,7 +11,7 @@ import (
 )
 
 // limit is how long anything is waited for.
-const limit = 2 * time.Minute
+const limit = 4 * time.Minute
 
 // Eventually waits until something is so.
 func Eventually(t testing.TB, what string, so func() bool) {
@@ -24,15 +24,37 @@ func Eventually(t testing.TB, what string, so func() bool) {
 	}
 }
 
-// hosts counts the addresses that this process has given to tests.
+// hosts counts the addresses that this process has tried.
 var hosts atomic.Uint32
 
-// newHost returns a loopback address that nobody else uses: other processes
-// have another third number, as far as 250 of them go, and ports are tried
-// before they are used.
-func newHost() string {
-	n := hosts.Add(1)
-	return fmt.Sprintf("127.53.%d.%d", 2+os.Getpid()%250, 1+n%250)
+// lockPort is the port that is taken at an address by whoever uses it.
+const lockPort = "6999"
+
+// newHost returns a loopback address that no other test uses, of this process
+// or of another one, until the test ends.
+func newHost(t testing.TB) string {
+	t.Helper()
+	for range 2000 {
+		n := hosts.Add(1)
+		host := fmt.Sprintf("127.53.%d.%d", 2+os.Getpid()%250, 1+n%250)
+		l, err := net.Listen("tcp", net.JoinHostPort(host, lockPort))
+		if err != nil {
+			continue
+		}
+		t.Cleanup(func() { l.Close() })
+		return host
+	}
+	t.Fatal("all loopback addresses for tests are in use")
+	return ""
+}
+
+// Address returns an address that no other test uses, for a server to listen
+// at: its port, and the one 10000 higher, are below those that the kernel gives
+// to connections, so nobody gets them in between.
+func Address(t testing.TB) (host, port string) {
+	t.Helper()
+	host = newHost(t)
+	return host, ports(t, host, 1)[0]
 }
 
 // ports returns free ports of a host, each with the one 10000 higher free too,
