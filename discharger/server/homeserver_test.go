@@ -24,7 +24,7 @@ func withStranger(c *server.Config) {
 
 func (w *world) api(key string) *api.Client {
 	w.t.Helper()
-	c, err := api.New(api.Config{URL: w.http.URL, APIKey: caveat.Secret(key), Patience: -1})
+	c, err := api.New(api.Config{URL: w.http.URL, APIKey: caveat.Secret(key), Timeout: patience, Patience: -1})
 	must(w.t, err)
 	return c
 }
@@ -164,8 +164,8 @@ func TestBadHomeserverOrders(t *testing.T) {
 			t.Errorf("%s: %d %s", name, a.status, a.body)
 		}
 	}
-	r := w.request(http.MethodPost, "/v1/seen", `{"seen":["`+strings.Repeat("x", 1<<20)+`"]}`, "Authorization", "Bearer "+apiKey)
-	if a := w.do(r); a.status != http.StatusRequestEntityTooLarge {
+	a := w.early("/v1/seen", `{"seen":["`+strings.Repeat("x", 1<<20)+`"]}`, "Authorization", "Bearer "+apiKey)
+	if a.status != http.StatusRequestEntityTooLarge {
 		t.Errorf("huge: %d", a.status)
 	}
 	s.alive(t, true)

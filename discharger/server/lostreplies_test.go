@@ -11,7 +11,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/discharger/discharger/discharger/api"
 	"github.com/discharger/discharger/discharger/caveat"
@@ -58,14 +57,14 @@ func TestLostReplies(t *testing.T) {
 	}
 	st, err := store.OpenRedis(t.Context(), store.RedisConfig{
 		Addrs: []string{redistest.Start(t).Socket}, TagKey: make([]byte, 32),
-		DialTimeout: 10 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: 10 * time.Second,
+		DialTimeout: patience, ReadTimeout: patience, WriteTimeout: patience,
 	})
 	must(t, err)
 	t.Cleanup(func() { st.Close() })
 	w := newWorldOn(t, st, slog.LevelWarn)
 	road := &lossyRoad{}
 	client, err := api.New(api.Config{
-		URL: w.http.URL, HTTPClient: &http.Client{Transport: road}, Patience: time.Minute,
+		URL: w.http.URL, HTTPClient: &http.Client{Transport: road}, Timeout: patience, Patience: patience,
 		Jitter: func() float64 { return 0 },
 	})
 	must(t, err)

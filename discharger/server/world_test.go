@@ -1,12 +1,14 @@
 package server_test
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/json"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -53,6 +55,18 @@ func newWorld(t testing.TB, change ...func(*server.Config)) *world {
 // newWorldOn is newWorld on another store, and with less in the log.
 func newWorldOn(t testing.TB, st discharger.Store, level slog.Level, change ...func(*server.Config)) *world {
 	t.Helper()
+	w, cfg := newUnserved(t, st, level, change...)
+	w.http = startServer(t, w.server.Client(), cfg.Log)
+	w.admin = startServer(t, w.server.Admin(), cfg.Log)
+	w.hs = w.homeserverFor(cfg.PublicKey, w.http.URL)
+	return w
+}
+
+// newUnserved makes a server that nobody can reach yet. Its limits are such that
+// no disk or processor that stands still for a while makes it exceed them; a
+// test that is about a limit sets its own.
+func newUnserved(t testing.TB, st discharger.Store, level slog.Level, change ...func(*server.Config)) (*world, server.Config) {
+	t.Helper()
 	ours, theirs := newKey(t), newKey(t)
 	opener, err := caveat.NewOpener(caveat.OpenerConfig{
 		Keys:        []caveat.KeyPair{ours},
@@ -68,22 +82,21 @@ func newWorldOn(t testing.TB, st discharger.Store, level slog.Level, change ...f
 	must(t, err)
 	service, err := discharger.New(discharger.Config{
 		Opener: opener, Store: metrics.Store(w.store), RefreshKeys: []discharger.RefreshKey{key}, Observer: metrics, Log: log,
+		Limits: discharger.Limits{Grace: patience},
 	})
 	must(t, err)
 	cfg := server.Config{
 		Service: service, PublicKey: ours.Public, Ready: w.store.Ready, Metrics: metrics, Gatherer: reg, Log: log,
 		APIKeys: map[string][][sha256.Size]byte{"a.example": {sha256.Sum256([]byte(apiKey))}},
-		Feed:    server.FeedConfig{Source: st.(discharger.Feed), Heartbeat: time.Second},
+		Feed:    server.FeedConfig{Source: st.(discharger.Feed), Heartbeat: time.Second, WriteTimeout: patience},
+		Timeout: patience,
 	}
 	for _, f := range change {
 		f(&cfg)
 	}
 	w.server, err = server.New(cfg)
 	must(t, err)
-	w.http = startServer(t, w.server.Client(), log)
-	w.admin = startServer(t, w.server.Admin(), log)
-	w.hs = w.homeserverFor(ours.Public, w.http.URL)
-	return w
+	return w, cfg
 }
 
 // homeserverFor is the homeserver with caveats for the service of that key.
@@ -164,6 +177,29 @@ func (w *world) do(r *http.Request) answer {
 	body, err := io.ReadAll(resp.Body)
 	must(w.t, err)
 	return answer{resp.StatusCode, resp.Header, body}
+}
+
+// early posts what is answered before all of it has been read. The answer is
+// read while the rest is still being sent, whatever becomes of that: a usual
+// client might tell of the broken connection instead.
+func (w *world) early(path, body string, header ...string) answer {
+	w.t.Helper()
+	r := w.request(http.MethodPost, path, body, header...)
+	conn, err := net.Dial("tcp", w.http.Listener.Addr().String())
+	must(w.t, err)
+	must(w.t, conn.SetDeadline(time.Now().Add(patience)))
+	sent := make(chan struct{})
+	go func() {
+		defer close(sent)
+		_ = r.Write(conn)
+	}()
+	resp, err := http.ReadResponse(bufio.NewReader(conn), r)
+	must(w.t, err)
+	got, err := io.ReadAll(resp.Body)
+	must(w.t, err)
+	must(w.t, conn.Close())
+	<-sent
+	return answer{resp.StatusCode, resp.Header, got}
 }
 
 // post sends a form, as Python's and JavaScript's clients do.
