@@ -351,7 +351,10 @@ func TestOverHTTP(t *testing.T) {
 	defer close(hung)
 	for path, ok := range map[string]bool{"/base": true, "/base/": true, "/moved": false, "/hung": false} {
 		c := svc.client(t, func(c *Config) {
-			c.URL, c.Location, c.HTTPClient, c.Patience, c.Timeout = server.URL+path, testLocation+"/", nil, -1, time.Second
+			c.URL, c.Location, c.HTTPClient, c.Patience, c.Timeout = server.URL+path, testLocation+"/", nil, -1, time.Minute
+			if path == "/hung" {
+				c.Timeout = time.Second
+			}
 		})
 		_, err := c.Discharge(context.Background(), Request{Access: svc.mint(t, caveat.V2)})
 		if (err == nil) != ok || (err != nil && !errors.Is(err, ErrUnavailable)) {
