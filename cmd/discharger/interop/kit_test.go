@@ -95,7 +95,7 @@ func (k *kit) installNodeModules(t *testing.T) []byte {
 	if err != nil {
 		return []byte(err.Error())
 	}
-	cmd := exec.CommandContext(t.Context(), "npm", "install", "--no-package-lock", "--ignore-scripts", "--no-audit", "--no-fund")
+	cmd := exec.CommandContext(t.Context(), "npm", "install", "--no-package-lock", "--ignore-scripts", "--no-audit", "--no-fund", "--fetch-retries", "5")
 	cmd.Dir = k.dir
 	return run(cmd)
 }

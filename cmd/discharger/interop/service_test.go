@@ -19,7 +19,7 @@ import (
 )
 
 // startTimeout is far more than anything here needs to start or to stop.
-const startTimeout = 30 * time.Second
+const startTimeout = 2 * time.Minute
 
 // process is a server that runs beside the tests.
 type process struct {
@@ -155,7 +155,7 @@ func startService(t *testing.T, binary string, st store, further string) *servic
 	dir := t.TempDir()
 	addresses := freeAddresses(t, 2)
 	clients, operators := addresses[0], addresses[1]
-	config := fmt.Sprintf("listen: %s\nadmin_listen: %s\npublic_url: http://%s\ndata_dir: %s\n%s%s",
+	config := fmt.Sprintf("listen: %s\nadmin_listen: %s\npublic_url: http://%s\ndata_dir: %s\nrequest_timeout: 10s\n%s%s",
 		clients, operators, clients, filepath.Join(dir, "data"), st.config, further)
 	file := filepath.Join(dir, "discharger.yaml")
 	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
@@ -182,12 +182,18 @@ func (s *service) start(t *testing.T) {
 	cmd := exec.Command(s.command[0], s.command[1:]...)
 	cmd.Dir = s.dir
 	s.process = start(t, cmd, strings.TrimPrefix(s.url, "http://"))
-	resp, err := http.Get(s.admin + "/readyz")
-	if err != nil {
-		t.Fatal(err)
-	}
-	resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		t.Fatalf("/readyz answers %s:\n%s", resp.Status, s.process.output(t))
+	// It gives its store a second, which a pause of the machine may be.
+	for deadline := time.Now().Add(startTimeout); ; time.Sleep(50 * time.Millisecond) {
+		resp, err := http.Get(s.admin + "/readyz")
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		if resp.StatusCode == http.StatusOK {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("/readyz answers %s:\n%s", resp.Status, s.process.output(t))
+		}
 	}
 }

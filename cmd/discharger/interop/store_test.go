@@ -47,7 +47,7 @@ func redis(t *testing.T) store {
 		"--save", "", "--appendonly", "no", "--maxmemory-policy", "noeviction"), "Ready to accept connections")
 	return store{
 		shared: true,
-		config: fmt.Sprintf("store:\n  redis: {addresses: [%q]}\n", address),
+		config: fmt.Sprintf("store:\n  redis: {addresses: [%q], timeouts: {dial: 10s, read: 10s, write: 10s}}\n", address),
 		holds: func(t *testing.T, s *service) bool {
 			t.Helper()
 			return keys(t, address) > 0 && !inFile(t, s)

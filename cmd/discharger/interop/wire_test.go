@@ -246,7 +246,8 @@ func testBadRequests(t *testing.T, w *world) {
 		{"token of another kind", url.Values{api.ParamID64: {id}, api.ParamToken64: {"AAAA"}, api.ParamTokenKind: {"agent"}}, ok},
 		{"kind without a token", url.Values{api.ParamID64: {id}, api.ParamTokenKind: {api.TokenKindRefresh}}, ok},
 		{"long request-id", url.Values{api.ParamID64: {id}, api.ParamRequestID: {strings.Repeat("x", api.MaxRequestID+1)}}, ok},
-		{"large body", url.Values{api.ParamID64: {id}, "x": {strings.Repeat("x", 1<<20)}}, http.StatusRequestEntityTooLarge},
+		// Of a larger one the rest would not be read, and the answer could be lost with the connection.
+		{"large body", url.Values{api.ParamID64: {id}, "x": {strings.Repeat("x", 1<<17)}}, http.StatusRequestEntityTooLarge},
 	} {
 		for _, path := range []string{api.PathDischarge, api.PathLogout} {
 			a := w.post(t, path, test.params)

@@ -41,6 +41,7 @@ type answer struct {
 	header http.Header
 	raw    string
 	body   body // nil if it is not a JSON object
+	asked  time.Time
 }
 
 // site is one address that Matrix clients speak to. What it says is kept.
@@ -76,6 +77,7 @@ func (s *site) try(method, path, token string, in any) (answer, error) {
 	if token != "" {
 		req.Header.Set("Authorization", "Bearer "+token)
 	}
+	asked := time.Now()
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
 		return answer{}, err
@@ -89,7 +91,7 @@ func (s *site) try(method, path, token string, in any) (answer, error) {
 	_ = resp.Header.Write(&s.said)
 	s.said.Write(raw)
 	s.mu.Unlock()
-	a := answer{status: resp.StatusCode, header: resp.Header, raw: string(raw)}
+	a := answer{status: resp.StatusCode, header: resp.Header, raw: string(raw), asked: asked}
 	_ = json.Unmarshal(raw, &a.body)
 	return a, nil
 }
@@ -143,6 +145,7 @@ type device struct {
 	id             string
 	token, refresh string
 	expires        time.Duration // as announced; 0: not at all
+	asked          time.Time     // for the tokens
 }
 
 // login logs in. More is added to the request.
@@ -161,7 +164,7 @@ func (u *user) login(t *testing.T, more body) *device {
 // take uses the tokens in an answer.
 func (d *device) take(t *testing.T, a answer) {
 	t.Helper()
-	d.token, d.refresh, d.expires = a.body.text("access_token"), a.body.text("refresh_token"), 0
+	d.token, d.refresh, d.expires, d.asked = a.body.text("access_token"), a.body.text("refresh_token"), 0, a.asked
 	if ms, ok := a.body["expires_in_ms"].(float64); ok {
 		d.expires = time.Duration(ms) * time.Millisecond
 	}
@@ -170,14 +173,39 @@ func (d *device) take(t *testing.T, a answer) {
 	}
 }
 
+// call makes a request. If the access token has run out since it was asked for,
+// as it may at any time on a machine that pauses, it does what a client does: it
+// refreshes, if it may, and asks again.
 func (d *device) call(t *testing.T, method, path string, in any) answer {
 	t.Helper()
-	return d.user.site.call(t, method, clientV3+path, d.token, in)
+	for {
+		a := d.user.site.call(t, method, clientV3+path, d.token, in)
+		if !d.ranOut(a) {
+			return a
+		}
+		again := d.refreshed(t)
+		if again.status != http.StatusOK {
+			return again
+		}
+		d.take(t, again)
+	}
+}
+
+// ranOut reports whether an answer says that the access token has run out, at a
+// time when it may have.
+func (d *device) ranOut(a answer) bool {
+	return a.status == http.StatusUnauthorized && a.body["soft_logout"] == true && d.expires > 0 && time.Since(d.asked) >= d.expires
 }
 
 func (d *device) whoami(t *testing.T) answer {
 	t.Helper()
 	return d.call(t, "GET", "/account/whoami", nil)
+}
+
+// asIs asks who it is with the access token that it has, and does not refresh.
+func (d *device) asIs(t *testing.T) answer {
+	t.Helper()
+	return d.user.site.call(t, "GET", clientV3+"/account/whoami", d.token, nil)
 }
 
 // alive fails the test unless the device is who it is.

@@ -32,9 +32,9 @@ func startDendrite(t *testing.T, k *kit) *dendrite {
 	if _, err := runIn(d.dir, k.keys, "-private-key", "matrix_key.pem"); err != nil {
 		t.Fatal(err)
 	}
-	addr := freeAddr(t)
-	d.url = "http://" + addr
-	p := start(t, &d.out, d.dir, k.dendrite, "-config", file, "-http-bind-address", addr, "-https-bind-address", freeAddr(t),
+	addrs := freeAddrs(t, 2)
+	d.url = "http://" + addrs[0]
+	p := start(t, &d.out, d.dir, k.dendrite, "-config", file, "-http-bind-address", addrs[0], "-https-bind-address", addrs[1],
 		"-really-enable-open-registration")
 	eventually(t, "Dendrite answers", func() bool {
 		if p.ended() {

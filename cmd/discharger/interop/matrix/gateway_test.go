@@ -24,17 +24,19 @@ type gateway struct {
 func startGateway(t *testing.T, k *kit, d *dendrite) *gateway {
 	t.Helper()
 	dir := t.TempDir()
-	addr, admin := freeAddr(t), freeAddr(t)
+	addrs := freeAddrs(t, 3)
+	addr, admin := addrs[0], addrs[1]
 	g := &gateway{site: site{url: "http://" + addr}, dendrite: d, admin: "http://" + admin}
 	config := fmt.Sprintf(`
 listen: %s
 admin_listen: %s
 data_dir: %s
+request_timeout: 4s
 discharge: {ttl: %s}
 gateway:
   listen: %s
   upstream: %s
-`, freeAddr(t), admin, filepath.Join(dir, "data"), ttl, addr, d.url)
+`, addrs[2], admin, filepath.Join(dir, "data"), ttl, addr, d.url)
 	file := filepath.Join(dir, "discharger.yaml")
 	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
 		t.Fatal(err)

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"flag"
+	"fmt"
 	"net"
 	"os"
 	"os/exec"
@@ -32,7 +33,7 @@ func assemble(t *testing.T) *kit {
 	k.dendrite, k.keys = filepath.Join(k.dir, "dendrite"), filepath.Join(k.dir, "generate-keys")
 	commands := [][]string{
 		{"go", "build", "-o", k.dir, "github.com/matrix-org/dendrite/cmd/dendrite", "github.com/matrix-org/dendrite/cmd/generate-keys"},
-		{"npm", "install", "--prefix", k.dir, "--no-package-lock", "--ignore-scripts", "--no-audit", "--no-fund"},
+		{"npm", "install", "--prefix", k.dir, "--no-package-lock", "--ignore-scripts", "--no-audit", "--no-fund", "--fetch-retries", "5"},
 	}
 	if k.discharger == "" {
 		k.discharger = filepath.Join(k.dir, "discharger")
@@ -96,21 +97,27 @@ func (k *kit) node(t *testing.T, script string, task, report any) {
 	}
 }
 
-// freeAddr returns an address of this machine where nobody listens.
-func freeAddr(t *testing.T) string {
+// freeAddrs finds addresses of this machine where nobody listens, each another.
+// The host is this process's own, so nobody takes the ports before they are used.
+func freeAddrs(t *testing.T, n int) []string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.53.31.1:0")
-	if err != nil {
-		t.Fatal(err)
+	pid := os.Getpid()
+	var all []string
+	for range n {
+		l, err := net.Listen("tcp", fmt.Sprintf("127.53.%d.%d:0", pid>>8&0xff, max(pid&0xff, 1)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		all = append(all, l.Addr().String())
 	}
-	defer l.Close()
-	return l.Addr().String()
+	return all
 }
 
 // eventually waits until ok says so.
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(time.Minute); !ok(); time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(3 * time.Minute); !ok(); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("waited in vain: %s", what)
 		}

@@ -25,17 +25,19 @@ const outageTTL = 12 * time.Second
 
 func startApart(t *testing.T, k *kit, d *dendrite) *apart {
 	t.Helper()
-	a := &apart{kit: k, dir: t.TempDir(), serviceURL: "http://" + freeAddr(t)}
-	addr, admin := freeAddr(t), freeAddr(t)
+	addrs := freeAddrs(t, 4)
+	addr, admin := addrs[0], addrs[1]
+	a := &apart{kit: k, dir: t.TempDir(), serviceURL: "http://" + addrs[2]}
 	a.gateway.dendrite, a.gateway.url, a.gateway.admin = d, "http://"+addr, "http://"+admin
 	a.startRedis(t)
 	service := fmt.Sprintf(`
 listen: %s
 admin_listen: %s
 data_dir: service
+request_timeout: 4s
 discharge: {ttl: %s}
-store: {redis: {addresses: [%s]}}
-`, strings.TrimPrefix(a.serviceURL, "http://"), freeAddr(t), outageTTL, a.socket())
+store: {redis: {addresses: [%s], timeouts: {dial: 3s, read: 3s, write: 3s}}}
+`, strings.TrimPrefix(a.serviceURL, "http://"), addrs[3], outageTTL, a.socket())
 	a.write(t, "service.yaml", service)
 	if err := os.Mkdir(filepath.Join(a.dir, "service"), 0o700); err != nil {
 		t.Fatal(err)

@@ -63,7 +63,7 @@ func (p *process) stop(t *testing.T, sig syscall.Signal) {
 	_ = p.cmd.Process.Signal(sig)
 	select {
 	case <-p.done:
-	case <-time.After(30 * time.Second):
+	case <-time.After(2 * time.Minute):
 		_ = p.cmd.Process.Kill()
 		<-p.done
 		t.Errorf("%s did not end by itself", p.name)
