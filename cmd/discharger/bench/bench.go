@@ -176,7 +176,7 @@ func (r *run) prepare(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if s.client, err = newClient(ctx, addr, r.cfg.Load.Connections, r.player(l, r.cfg.Workload)); err != nil {
+	if s.client, err = newClient(addr, r.cfg.Load.Connections, r.player(l, r.cfg.Workload)); err != nil {
 		return err
 	}
 	for _, kind := range r.cfg.Compare {
@@ -284,7 +284,7 @@ func (r *run) prepareReference(ctx context.Context, kind reference.Kind, addr st
 			return err
 		}
 	}
-	s.client, err = newClient(ctx, ref.hello.Addr, r.cfg.Load.Connections, r.player(l, Open))
+	s.client, err = newClient(ref.hello.Addr, r.cfg.Load.Connections, r.player(l, Open))
 	return err
 }
 

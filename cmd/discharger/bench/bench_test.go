@@ -7,6 +7,8 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
+	"os"
+	"os/exec"
 	"slices"
 	"strings"
 	"testing"
@@ -110,6 +112,26 @@ func TestConn(t *testing.T) {
 			t.Errorf("%q: error %v, want %q", c.answer, err, c.err)
 		}
 		cn.close()
+	}
+}
+
+// TestUsage knows of what a short round takes: less than the hundredth of a
+// second that /proc counts in.
+func TestUsage(t *testing.T) {
+	t.Parallel()
+	p := &process{cmd: exec.Command(os.Args[0])}
+	p.cmd.Process = &os.Process{Pid: os.Getpid()}
+	before, err := p.usage()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for after := before; after.cpu == before.cpu; {
+		if after, err = p.usage(); err != nil {
+			t.Fatal(err)
+		}
+		if used := after.cpu - before.cpu; used < 0 || used%(10*time.Millisecond) == 0 && used > 0 {
+			t.Errorf("%v of processor time is told in hundredths of a second", used)
+		}
 	}
 }
 

@@ -33,7 +33,7 @@ func (r *run) prepareFosite(ctx context.Context) error {
 		return fmt.Errorf("%s: %w", s.name, err)
 	}
 	share := r.share()
-	s.client, err = newClient(ctx, ref.hello.Addr, r.cfg.Load.Connections, func(int) (player, error) {
+	s.client, err = newClient(ref.hello.Addr, r.cfg.Load.Connections, func(int) (player, error) {
 		return &granted{tokens: make([]string, share)}, nil
 	})
 	return err

@@ -37,7 +37,7 @@ func (r *run) prepareGateway(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if s.client, err = newClient(ctx, own.gateway, r.cfg.Load.Connections, request); err != nil {
+	if s.client, err = newClient(own.gateway, r.cfg.Load.Connections, request); err != nil {
 		return err
 	}
 	for _, kind := range r.cfg.Compare {
@@ -50,7 +50,7 @@ func (r *run) prepareGateway(ctx context.Context) error {
 		}
 		s := &subject{name: string(kind), target: ref}
 		r.subjects = append(r.subjects, s)
-		if s.client, err = newClient(ctx, ref.hello.Addr, r.cfg.Load.Connections, request); err != nil {
+		if s.client, err = newClient(ref.hello.Addr, r.cfg.Load.Connections, request); err != nil {
 			return err
 		}
 	}

@@ -35,7 +35,7 @@ type GrowthConfig struct {
 	Program    []string
 	Dimensions []Dimension   // nil: all
 	Store      Store         // empty: Bolt
-	Most       int           // sessions, by powers of ten from 1 000; 0: 100 000
+	Most       int           // sessions there are, in the store by powers of ten from 1 000; 0: 100 000
 	For        time.Duration // of a round; 0: 1 s
 	Rounds     int           // 0: 3
 	Progress   io.Writer     // nil: nowhere
@@ -94,7 +94,8 @@ func (g *growth) along(ctx context.Context, d Dimension) error {
 	case Sessions:
 		return g.sessions(ctx)
 	case PerUser:
-		return g.each(ctx, d, []int{1, 10, 100, 1000}, func(n int, _ *serviceConfig) (perUser int, err error) { return n, nil })
+		at := slices.DeleteFunc([]int{1, 10, 100, 1000}, func(n int) bool { return n*usersThen > g.Most })
+		return g.each(ctx, d, at, func(n int, _ *serviceConfig) (perUser int, err error) { return n, nil })
 	case Rules:
 		return g.each(ctx, d, []int{1, 10, 100, 200}, manyRules) // a policy has no more than 200
 	case Homeservers:
@@ -102,6 +103,9 @@ func (g *growth) along(ctx context.Context, d Dimension) error {
 	}
 	return fmt.Errorf("there is no dimension %q", d)
 }
+
+// usersThen is of how many users there are sessions where each has many.
+const usersThen = 10
 
 // sessions fills one store more and more.
 func (g *growth) sessions(ctx context.Context) (err error) {
@@ -173,7 +177,7 @@ func (g *growth) point(ctx context.Context, s *service, d Dimension, n, perUser 
 	}{{Open, &p.Open}, {Rotate, &p.Rotate}} {
 		g.progress("%d %s: %s", n, d, w.workload)
 		var err error
-		if *w.to, err = g.load(ctx, s, w.workload, max(1000, perUser*10), perUser); err != nil {
+		if *w.to, err = g.load(ctx, s, w.workload, max(1000, perUser*usersThen), perUser); err != nil {
 			return err
 		}
 	}
@@ -191,7 +195,7 @@ func (g *growth) load(ctx context.Context, s *service, w Workload, sessions, per
 	load := Load{Connections: 64, For: g.For}
 	r := &run{cfg: Config{Sessions: sessions, Load: load}}
 	sub := &subject{name: string(w), target: s}
-	if sub.client, err = newClient(ctx, s.client, load.Connections, r.player(l, w)); err != nil {
+	if sub.client, err = newClient(s.client, load.Connections, r.player(l, w)); err != nil {
 		return Sample{}, err
 	}
 	defer func() { err = errors.Join(err, sub.client.close()) }()

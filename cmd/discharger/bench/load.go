@@ -2,7 +2,6 @@ package bench
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"math/rand/v2"
 	"sync"
@@ -39,27 +38,36 @@ type Load struct {
 }
 
 // client is the connections to one server with their players, which go on from
-// round to round.
+// round to round. They are made for the first round, since a server does not
+// wait long for the first request of a connection, and there is much to prepare.
 type client struct {
 	addr    string
 	conns   []*conn
 	players []player
 }
 
-func newClient(ctx context.Context, addr string, connections int, player func(i int) (player, error)) (*client, error) {
+func newClient(addr string, connections int, player func(i int) (player, error)) (*client, error) {
 	c := &client{addr: addr}
 	for i := range connections {
 		p, err := player(i)
 		if err != nil {
-			return nil, errors.Join(err, c.close())
+			return nil, err
 		}
-		cn, err := dial(ctx, addr)
-		if err != nil {
-			return nil, errors.Join(err, c.close())
-		}
-		c.players, c.conns = append(c.players, p), append(c.conns, cn)
+		c.players = append(c.players, p)
 	}
 	return c, nil
+}
+
+// connect makes the connections that are not there yet.
+func (c *client) connect(ctx context.Context) error {
+	for len(c.conns) < len(c.players) {
+		cn, err := dial(ctx, c.addr)
+		if err != nil {
+			return err
+		}
+		c.conns = append(c.conns, cn)
+	}
+	return nil
 }
 
 func (c *client) close() error {
@@ -96,6 +104,9 @@ func (t *tally) all() *Histogram {
 func (c *client) run(ctx context.Context, l Load) (*tally, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	if err := c.connect(ctx); err != nil {
+		return nil, err
+	}
 	start := time.Now()
 	stop := start.Add(l.For)
 	for _, cn := range c.conns {

@@ -139,6 +139,9 @@ func (p *process) usage() (u usage, err error) {
 		return n
 	}
 	u.cpu = time.Duration(number(14)+number(15)) * (time.Second / ticks)
+	if exact, ok := cpuOf(p.cmd.Process.Pid); ok {
+		u.cpu = exact
+	}
 	u.memory = number(24) * int64(os.Getpagesize())
 	return u, err
 }

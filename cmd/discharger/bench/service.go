@@ -24,7 +24,8 @@ const (
 )
 
 // service is a service of our own: the program itself, with a store, in a
-// directory of its own, configured as it is by default.
+// directory of its own, configured as it is by default but for its patience: a
+// pause of the machine shows in the latencies, and does not end the run.
 type service struct {
 	*process
 	cfg    serviceConfig
@@ -87,9 +88,9 @@ func (s *service) configure() error {
 	var text strings.Builder
 	fmt.Fprintf(&text, "listen: 127.0.0.1:0\nadmin_listen: 127.0.0.1:0\ndata_dir: %q\n", s.dir)
 	if s.redis != nil {
-		fmt.Fprintf(&text, "store:\n  redis:\n    addresses: [%q]\n", s.redis.socket)
+		fmt.Fprintf(&text, "store:\n  redis:\n    addresses: [%q]\n    timeouts: {dial: 10s, read: 10s, write: 10s}\n", s.redis.socket)
 	}
-	fmt.Fprintf(&text, "log:\n  format: json\nhomeservers:\n")
+	fmt.Fprintf(&text, "request_timeout: 10s\nlog:\n  format: json\nhomeservers:\n")
 	entry := func(name string, ring *keyfile.Ring) {
 		fmt.Fprintf(&text, "  - name: %q\n    public_key: %s\n    api_key_sha256: %x\n",
 			name, ring.Of(keyfile.Seal)[0].Public, ring.Of(keyfile.API)[0].APIDigest())

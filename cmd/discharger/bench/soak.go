@@ -97,7 +97,8 @@ type soaker struct {
 	addr    atomic.Pointer[string] // where it is now
 
 	mu     sync.Mutex
-	recent Histogram // of this window
+	recent Histogram // of this window, and of what was due since the service is there again
+	back   time.Time // when it was
 }
 
 const soakConnections = 16
@@ -162,7 +163,9 @@ func (s *soaker) live(ctx context.Context, p player, due <-chan time.Time) error
 		}
 		took := time.Since(from)
 		s.mu.Lock()
-		s.recent.Add(took)
+		if !from.Before(s.back) {
+			s.recent.Add(took)
+		}
 		s.out.tally.by[k].Add(took)
 		s.mu.Unlock()
 	}
@@ -220,10 +223,11 @@ func (s *soaker) watch(ctx context.Context, stop time.Time) error {
 			if now.Before(restart) {
 				continue
 			}
-			restart = now.Add(s.cfg.Restart)
 			if err := s.restart(ctx); err != nil {
 				return err
 			}
+			restart = time.Now().Add(s.cfg.Restart) // however long that took
+			tick.Reset(every)
 		}
 	}
 }
@@ -268,6 +272,9 @@ func (s *soaker) restart(ctx context.Context) error {
 	}
 	addr := s.service.client
 	s.addr.Store(&addr)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.recent, s.back = Histogram{}, time.Now()
 	return nil
 }
 
