@@ -109,8 +109,11 @@ func TestGuestUpgrade(t *testing.T) {
 	if sent["guest_access_token"] != w.hs.made[0] {
 		t.Errorf("the homeserver got %v", sent)
 	}
-	before := w.hs.count()
-	w.want(w.do("POST", "/_matrix/client/v3/register", "", anyMap{"guest_access_token": guest[:len(guest)-4] + "AAAA"}), 401, codeUnknownToken)
+	before, end := w.hs.count(), "AAAA"
+	if strings.HasSuffix(guest, end) {
+		end = "BBBB"
+	}
+	w.want(w.do("POST", "/_matrix/client/v3/register", "", anyMap{"guest_access_token": guest[:len(guest)-4] + end}), 401, codeUnknownToken)
 	if w.hs.count() != before {
 		t.Error("a broken token reached the homeserver")
 	}
