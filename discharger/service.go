@@ -143,12 +143,13 @@ type Grant struct {
 	Session      caveat.SessionID
 }
 
-// maxRetries bounds how often a discharge starts a lost race over. One of the
-// contenders wins each round, and most of the others then have nothing left
+// maxRetries bounds how often a lost race is started over by a discharge, and by
+// what ends all sessions of a homeserver, which races only with its like. One of
+// the contenders wins each round, and most of the others then have nothing left
 // to write.
 const maxRetries = 32
 
-// maxRevokeRetries bounds the same for what ends sessions. That always has
+// maxRevokeRetries bounds the same for what ends a user's sessions. That always has
 // something to write, and loses to whoever refreshes between its reading and
 // its writing, which may go on for as long as it does. It is not to be the one
 // who gives up before its context ends; this is for a context that never does.

@@ -142,7 +142,7 @@ func (s *Service) RevokeHomeserver(ctx context.Context, homeserver string) error
 }
 
 func (s *Service) revokeHomeserver(ctx context.Context, a *attempt) error {
-	for range maxRevokeRetries {
+	for range maxRetries {
 		state, view, err := s.load(ctx, a)
 		if err != nil {
 			return err
