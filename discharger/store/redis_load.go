@@ -199,6 +199,13 @@ func (c *homeserverCache) get(name string, now time.Time, lease time.Duration) (
 	return bytes.Clone(e.record), true
 }
 
+// drop forgets a record.
+func (c *homeserverCache) drop(name string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.entries, name)
+}
+
 // put keeps a record that was asked for at some time, unless a later question
 // has been answered already.
 func (c *homeserverCache) put(name string, record []byte, asked time.Time) {

@@ -111,8 +111,11 @@ func (r *Redis) SwapHomeserver(ctx context.Context, homeserver string, old, new 
 	}, func() (bool, error) {
 		return r.swap(ctx, c, true)
 	})
-	if err == nil && done {
+	switch {
+	case err == nil && done:
 		err = r.outliveCaches(ctx)
+	case err == nil:
+		r.cache.drop(homeserver) // whoever lost a race by it is to read again
 	}
 	if err != nil {
 		return false, fmt.Errorf("swap record of homeserver: %w", err)

@@ -226,6 +226,31 @@ func TestRedisLease(t *testing.T) {
 	}
 }
 
+// TestRedisLeaseEndsWithALostRace has two processes replace a homeserver's
+// record one after the other, the second one while it has the first record.
+func TestRedisLeaseEndsWithALostRace(t *testing.T) {
+	t.Parallel()
+	s, c := startRedis(t), newClock()
+	frozen := func(cfg *store.RedisConfig) {
+		cfg.Now = c.now // so that nothing that is cached gets old
+		cfg.Wait = func(context.Context, time.Duration) error { return nil }
+	}
+	first, second := newRedisFixture(t, s, frozen), newRedisFixture(t, s, frozen)
+	u, id := someone(), newSession()
+	if got := second.load(t, u, id).Homeserver; got != nil {
+		t.Fatalf("homeserver's record is %q", got)
+	}
+	if ok, err := first.SwapHomeserver(t.Context(), u.Homeserver, nil, []byte("one")); !ok || err != nil {
+		t.Fatalf("SwapHomeserver gave %v, %v", ok, err)
+	}
+	if ok, err := second.SwapHomeserver(t.Context(), u.Homeserver, nil, []byte("two")); ok || err != nil {
+		t.Fatalf("SwapHomeserver of a record that is another by now gave %v, %v", ok, err)
+	}
+	if got := second.load(t, u, id).Homeserver; string(got) != "one" {
+		t.Errorf("after the lost race, the record is %q", got)
+	}
+}
+
 // TestRedisWaitEnds does not wait for others' caches longer than it may.
 func TestRedisWaitEnds(t *testing.T) {
 	t.Parallel()
