@@ -21,6 +21,11 @@ const (
 	nodeTimeout = "--cluster-node-timeout"
 	shortly     = "3000"
 	never       = "600000"
+
+	// While a replica is ordered to take over: for twice as long a primary that
+	// has voted for it does not vote again, and for four times as long it does
+	// not ask again, should the machine stand still in between.
+	ordering = "10000"
 )
 
 // StartCluster starts six nodes and returns when all agree that the cluster is
@@ -150,7 +155,10 @@ func (c *Cluster) Cut(t testing.TB, primary *Server) {
 // Failover promotes the replica of a primary in good order.
 func (c *Cluster) Failover(t testing.TB, primary *Server) *Server {
 	t.Helper()
-	return c.promote(t, primary, nil)
+	c.notice(t, ordering)
+	replica := c.promote(t, primary, nil)
+	c.notice(t, never)
+	return replica
 }
 
 // TakeOver promotes the replica of a primary that is dead or cut off, whether
