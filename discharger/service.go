@@ -149,8 +149,8 @@ type Grant struct {
 // to write.
 const maxRetries = 32
 
-// maxRevokeRetries bounds the same for what ends a user's sessions. That always has
-// something to write, and loses to whoever refreshes between its reading and
+// maxRevokeRetries bounds the same for what ends a user's sessions. That always
+// has something to write, and loses to whoever refreshes between its reading and
 // its writing, which may go on for as long as it does. It is not to be the one
 // who gives up before its context ends; this is for a context that never does.
 const maxRevokeRetries = 1024

@@ -16,9 +16,9 @@ import (
 const pathGatewayReady = api.PathReady + "/gateway"
 
 // readiness answers there: 200 where requests should come to the gateway, and
-// 503 where they should go to another. The body says how each
-// part is. Without the service the gateway is degraded, and still the right one:
-// what has a discharge goes on, and another gateway has no other service.
+// 503 where they should go to another. The body says how each part is. Without
+// the service the gateway is degraded, and still the right one: what has a
+// discharge goes on, and another gateway has no other service.
 type readiness struct {
 	gateway  *gateway.Gateway
 	draining atomic.Bool

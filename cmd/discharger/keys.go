@@ -58,37 +58,46 @@ func (n *newKeys) run(ctx context.Context, args []string) error {
 	if n.kind == "signing" {
 		return n.makeSigning(args)
 	}
-	path, access, err := keyPath(n.options, args)
+	path, access, err := keyPath(n.options, args, (*config.Config).KeyFile)
 	if err != nil {
 		return err
 	}
 	if n.kind == "" {
-		return n.makeService(path, len(args) == 0)
+		return n.makeService(path, args)
 	}
 	return n.add(path, access)
 }
 
-// keyPath is the key file that is meant: the one given, or the service's.
-func keyPath(o *config.Options, args []string) (path string, a keyfile.Access, err error) {
+// keyPath is the key file that is meant: the one given, or the configured one.
+func keyPath(o *config.Options, args []string, configured func(*config.Config) string) (path string, a keyfile.Access, err error) {
 	cfg, err := loadConfig(o)
 	if err != nil {
 		return "", a, err
 	}
+	a = keyfile.Access(cfg.Keys.GroupReadable)
 	if len(args) > 0 {
-		return args[0], keyfile.Access(cfg.Keys.GroupReadable), nil
+		return args[0], a, nil
 	}
-	return cfg.KeyFile(), keyfile.Access(cfg.Keys.GroupReadable), nil
+	return configured(cfg), a, nil
 }
 
-func (n *newKeys) makeService(path string, configured bool) error {
-	if configured {
-		cfg, err := loadConfig(n.options)
-		if err != nil {
-			return err
-		}
-		if _, err := prepareDataDir(cfg); err != nil {
-			return err
-		}
+// prepare makes the directory that keys are made in, unless they are to be
+// elsewhere.
+func (n *newKeys) prepare(args []string) error {
+	if len(args) > 0 {
+		return nil
+	}
+	cfg, err := loadConfig(n.options)
+	if err != nil {
+		return err
+	}
+	_, err = prepareDataDir(cfg)
+	return err
+}
+
+func (n *newKeys) makeService(path string, args []string) error {
+	if err := n.prepare(args); err != nil {
+		return err
 	}
 	ring, err := keyfile.NewService(n.t.now(), nil)
 	if err != nil {
@@ -208,7 +217,7 @@ func keysListCommand() command {
 				if *signing {
 					return listSigning(t, options, args)
 				}
-				path, access, err := keyPath(options, args)
+				path, access, err := keyPath(options, args, (*config.Config).KeyFile)
 				if err != nil {
 					return err
 				}
@@ -258,7 +267,7 @@ func keysRetireCommand() command {
 				if *signing {
 					return retireSigning(t, options, args[0], args[1:], *sure)
 				}
-				path, access, err := keyPath(options, args[1:])
+				path, access, err := keyPath(options, args[1:], (*config.Config).KeyFile)
 				if err != nil {
 					return err
 				}

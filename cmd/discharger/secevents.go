@@ -111,15 +111,12 @@ func (s *sending) end() {
 
 // makeSigning makes the key, or adds one to those that are there.
 func (n *newKeys) makeSigning(args []string) error {
-	cfg, err := loadConfig(n.options)
+	path, access, err := keyPath(n.options, args, (*config.Config).SigningFile)
 	if err != nil {
 		return err
 	}
-	path, access := signingPath(cfg, args)
-	if len(args) == 0 {
-		if _, err := prepareDataDir(cfg); err != nil {
-			return err
-		}
+	if err := n.prepare(args); err != nil {
+		return err
 	}
 	_, err = keyfile.NewSigning(path)
 	switch {
@@ -137,17 +134,12 @@ func (n *newKeys) makeSigning(args []string) error {
 	return nil
 }
 
-// signingPath is the file that is meant: the one given, or as configured.
-func signingPath(cfg *config.Config, args []string) (string, keyfile.Access) {
-	return append(args, cfg.SigningFile())[0], keyfile.Access(cfg.Keys.GroupReadable)
-}
-
 func listSigning(t *terminal, o *config.Options, args []string) error {
-	cfg, err := loadConfig(o)
+	path, access, err := keyPath(o, args, (*config.Config).SigningFile)
 	if err != nil {
 		return err
 	}
-	keys, err := keyfile.LoadSigning(signingPath(cfg, args))
+	keys, err := keyfile.LoadSigning(path, access)
 	if err != nil {
 		return mark(err, errConfig)
 	}
@@ -161,11 +153,10 @@ func listSigning(t *terminal, o *config.Options, args []string) error {
 
 // retireSigning takes a key out of the file.
 func retireSigning(t *terminal, o *config.Options, id string, args []string, sure bool) error {
-	cfg, err := loadConfig(o)
+	path, access, err := keyPath(o, args, (*config.Config).SigningFile)
 	if err != nil {
 		return err
 	}
-	path, access := signingPath(cfg, args)
 	err = keyfile.RetireSigning(path, access, func(k *rsa.PublicKey) (bool, error) {
 		switch {
 		case secevent.KeyID(k) != id:

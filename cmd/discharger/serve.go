@@ -148,7 +148,7 @@ func (d *daemon) registered(cfg *config.Config) *config.Config {
 
 // start opens the store and both ports, and begins to answer.
 func (d *daemon) start(ctx context.Context) (err error) {
-	if d.parts, err = open(ctx, withGateway(d.cfg, d.cfg.Gateway, d.gatewayKeys), d.keys, d.log, d.t.now); err != nil {
+	if d.parts, err = open(ctx, d.registered(d.cfg), d.keys, d.log, d.t.now); err != nil {
 		return err
 	}
 	d.parts.access = d.logs.access

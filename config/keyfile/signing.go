@@ -31,11 +31,11 @@ func NewSigning(path string) ([]*rsa.PrivateKey, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make signing key: %w", err)
 	}
-	block, err := encodeSigning(key)
+	text, err := encodeSigning(key)
 	if err != nil {
 		return nil, err
 	}
-	if err := atomicfile.Create(path, block); err != nil {
+	if err := atomicfile.Create(path, text); err != nil {
 		return nil, fmt.Errorf("write signing keys: %w", err)
 	}
 	return []*rsa.PrivateKey{key}, nil
@@ -86,13 +86,9 @@ func updateSigning(path string, a Access, change func([]*rsa.PrivateKey) ([]*rsa
 	if keys, err = change(keys); err != nil {
 		return fmt.Errorf("signing keys %s: %w", path, err)
 	}
-	var text []byte
-	for _, key := range keys {
-		block, err := encodeSigning(key)
-		if err != nil {
-			return err
-		}
-		text = append(text, block...)
+	text, err := encodeSigning(keys...)
+	if err != nil {
+		return err
 	}
 	if err := atomicfile.Replace(path, text); err != nil {
 		return fmt.Errorf("write signing keys: %w", err)
@@ -113,12 +109,15 @@ func LoadSigning(path string, a Access) ([]*rsa.PrivateKey, error) {
 	return keys, nil
 }
 
-func encodeSigning(key *rsa.PrivateKey) ([]byte, error) {
-	der, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		return nil, fmt.Errorf("encode signing key: %w", err)
+func encodeSigning(keys ...*rsa.PrivateKey) (text []byte, err error) {
+	for _, key := range keys {
+		der, err := x509.MarshalPKCS8PrivateKey(key)
+		if err != nil {
+			return nil, fmt.Errorf("encode signing key: %w", err)
+		}
+		text = append(text, pem.EncodeToMemory(&pem.Block{Type: signingBlock, Bytes: der})...)
 	}
-	return pem.EncodeToMemory(&pem.Block{Type: signingBlock, Bytes: der}), nil
+	return text, nil
 }
 
 // decodeSigning reads keys and nothing else. Errors do not repeat what is there.

@@ -41,9 +41,9 @@
 // invalid_key, which is also what a receiver says that has not seen a new key
 // yet. After these, and whatever else comes, be it 401, 503, a redirect, silence
 // or no connection at all, the same token is sent again after a pause that grows
-// and is never quite the same. Redirects are not followed. How far it came is in a file, which is written
-// after each event: what was sent before a crash may be sent once more, with the
-// same jti.
+// and is never quite the same. Redirects are not followed. How far it came is in
+// a file, which is written after each event: what was sent before a crash may be
+// sent once more, with the same jti.
 //
 // Receivers do not wait for each other, and nobody who revokes waits for any of
 // them. Every process that is told to does all of this: where several do,
