@@ -87,8 +87,12 @@ type Store struct {
 
 // Bolt is the embedded store.
 type Bolt struct {
-	Path string `yaml:"path"` // empty: sessions.db in the data directory
+	Path    string  `yaml:"path"`    // empty: sessions.db in the data directory
+	Journal Journal `yaml:"journal"` // what an older copy of the file is given again
 }
+
+// setDefaults fills in what runs without a configuration.
+func (b *Bolt) setDefaults() { b.Journal = defaultJournal }
 
 // Homeserver is one registered homeserver.
 type Homeserver struct {
@@ -120,10 +124,11 @@ type Discharge struct {
 	ClockSkew        time.Duration `yaml:"clock_skew"`        // how far ahead a homeserver's clock may be
 }
 
-// Session is how long sessions last. Zero is for ever.
+// Session is how long sessions last, and how long their ends are remembered.
 type Session struct {
-	Idle     time.Duration `yaml:"idle"`     // without a discharge
-	Absolute time.Duration `yaml:"absolute"` // since the access macaroon was minted
+	Idle          time.Duration `yaml:"idle"`           // without a discharge; 0: for ever
+	Absolute      time.Duration `yaml:"absolute"`       // since the access macaroon was minted; 0: for ever
+	RememberEnded time.Duration `yaml:"remember_ended"` // for this long a hard end is remembered, and answered as one
 }
 
 // Feed is how homeservers follow what is revoked.

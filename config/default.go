@@ -20,7 +20,7 @@ func Default() *Config {
 			Grace:            10 * time.Second,
 			ClockSkew:        time.Minute,
 		},
-		Session:         Session{Idle: 30 * 24 * time.Hour},
+		Session:         Session{Idle: 30 * 24 * time.Hour, RememberEnded: 90 * 24 * time.Hour},
 		Feed:            Feed{Heartbeat: 10 * time.Second, Subscribers: 64, Events: 1_000_000},
 		CORSOrigins:     []string{"*"},
 		RequestTimeout:  2 * time.Second,
@@ -45,11 +45,21 @@ func (c *Config) SigningFile() string {
 	return filepath.Join(c.DataDir, "signing.pem")
 }
 
-// JournalFile is the path of the journal of revocations, which is in use
-// together with Store.Redis unless that says otherwise.
+// Journal is what the store in use says of its journal.
+func (c *Config) Journal() Journal {
+	switch {
+	case c.Store.Redis != nil:
+		return c.Store.Redis.Journal
+	case c.Store.Bolt != nil:
+		return c.Store.Bolt.Journal
+	}
+	return defaultJournal
+}
+
+// JournalFile is the path of the journal of revocations.
 func (c *Config) JournalFile() string {
-	if r := c.Store.Redis; r != nil && r.Journal.Path != "" {
-		return r.Journal.Path
+	if path := c.Journal().Path; path != "" {
+		return path
 	}
 	return filepath.Join(c.DataDir, "journal.db")
 }

@@ -28,6 +28,7 @@ type Gateway struct {
 	OnceNew       bool          `yaml:"once_new_always_new"`   // a user who has had a new token has no use for old ones
 	ForeignTokens []Digest      `yaml:"foreign_tokens_sha256"` // tokens that are passed on in any case, such as as_token of application services
 	Reconcile     time.Duration `yaml:"reconcile_interval"`    // how often the service is asked which sessions there still are; 0: never
+	ForgetAfter   time.Duration `yaml:"forget_after"`          // how long after a soft end a device stays at the homeserver; 0: for ever
 }
 
 // Legacy says what becomes of tokens that are not the gateway's.
@@ -42,7 +43,7 @@ const (
 
 // setDefaults fills in what runs when only upstream is given.
 func (g *Gateway) setDefaults() {
-	*g = Gateway{Listen: "127.0.0.1:8092", Name: "gateway", Legacy: LegacyForward, Reconcile: time.Hour}
+	*g = Gateway{Listen: "127.0.0.1:8092", Name: "gateway", Legacy: LegacyForward, Reconcile: time.Hour, ForgetAfter: 90 * 24 * time.Hour}
 }
 
 // GatewayKeyFile is the path of the gateway's key file.
@@ -87,6 +88,9 @@ func (r *report) validateGateway(c *Config) {
 	}
 	if g.Reconcile < 0 || g.Reconcile > 0 && g.Reconcile < time.Minute {
 		r.at(key+"reconcile_interval", "want 1m or more, or 0s for never; got %s", g.Reconcile)
+	}
+	if g.ForgetAfter < 0 || g.ForgetAfter > 0 && g.ForgetAfter < time.Second {
+		r.at(key+"forget_after", "want 1s or more, or 0s for never; got %s", g.ForgetAfter)
 	}
 	r.validateLegacy(g)
 }

@@ -57,6 +57,8 @@ func TestGatewayUpstream(t *testing.T) {
 		{"relative socket", "{upstream: 'unix:hs.sock'}", `f.yaml:1:21: gateway.upstream: want the path of a socket from the root`},
 		{"socket with host", "{upstream: 'unix://host/hs.sock'}", `gateway.upstream: want the path of a socket from the root`},
 		{"long socket", "{upstream: 'unix:/" + strings.Repeat("x", maxSocket) + "'}", `gateway.upstream: the path of a socket has at most 103 bytes, and this has 104`},
+		{"devices forgotten too soon", "{upstream: 'http://hs', forget_after: 10ms}", `gateway.forget_after: want 1s or more, or 0s for never; got 10ms`},
+		{"devices never forgotten", "{upstream: 'http://hs', forget_after: 0s}", ""},
 		{"TLS without https", "{upstream: 'http://hs', upstream_tls: {}}", `gateway.upstream_tls: goes with an upstream by https`},
 		{"TLS by socket", "{upstream: 'unix:/run/hs.sock', upstream_tls: {}}", `gateway.upstream_tls: goes with an upstream by https`},
 		{"unknown key", "{upstream: 'https://hs', upstream_tls: {insecure: true}}", `gateway.upstream_tls.insecure: unknown key`},

@@ -39,7 +39,7 @@ homeservers:
     policy: strict
 policy: {files: rules.yaml, shadow: next.yaml, audit: audit.ndjson, schema: caveats.yaml}
 discharge: {ttl: 90s}
-session: {idle: 0s, absolute: 2160h}
+session: {idle: 0s, absolute: 2160h, remember_ended: 480h}
 trusted_proxies: [10.0.0.0/8, "::1"]
 cors_origins: https://app.example.org
 log: {level: warn, format: json}
@@ -66,6 +66,7 @@ log: {level: warn, format: json}
 		{"max_ttl", cfg.Discharge.MaxTTL, time.Hour},
 		{"idle", cfg.Session.Idle, time.Duration(0)},
 		{"absolute", cfg.Session.Absolute, 90 * 24 * time.Hour},
+		{"remember_ended", cfg.Session.RememberEnded, 20 * 24 * time.Hour},
 		{"second address", redis.Addresses[1], "10.0.0.2:6379"},
 		{"password", string(redis.Password), "correct horse"},
 		{"sentinel password", string(redis.SentinelPassword), "battery staple"},
@@ -178,7 +179,7 @@ func TestProblems(t *testing.T) {
 		{"text for number", "store: {redis: {addresses: a:1, db: zero}}", `f.yaml:1:37: store.redis.db: want a whole number, got "zero"`},
 		{"duration without unit", "discharge: {ttl: 5}", `f.yaml:1:18: discharge.ttl: want a duration such as 90s, 5m or 720h, got 5`},
 		{"list for duration", "discharge: {ttl: [5m]}", `f.yaml:1:18: discharge.ttl: want a duration, got a list`},
-		{"list for mapping", "session: []", `f.yaml:1:10: session: want a mapping of idle, absolute, got a list`},
+		{"list for mapping", "session: []", `f.yaml:1:10: session: want a mapping of idle, absolute, remember_ended, got a list`},
 		{"mapping for list", "homeservers: {name: x}", `f.yaml:1:14: homeservers: want a list, got a mapping`},
 		{"text for list", "homeservers: x", `f.yaml:1:14: homeservers: want a list, got "x"`},
 		{"null", "store:\nlisten: :1", `f.yaml:1:7: store: has no value; leave the key out to have the default`},
@@ -208,6 +209,7 @@ func TestProblems(t *testing.T) {
 		{"feed of nothing", "feed: {events: 10}", `f.yaml:1:16: feed.events: want 1000 or more, got 10`},
 		{"short idle", "session: {idle: 1m}", `f.yaml:1:17: session.idle: 1m0s is not longer than discharge.ttl`},
 		{"negative absolute", "session: {absolute: -1h}", `f.yaml:1:21: session.absolute: want 0s, for no limit, or more; got -1h0m0s`},
+		{"short memory", "session: {remember_ended: 0s}", `f.yaml:1:27: session.remember_ended: want 1h or more, got 0s`},
 		{"level", "log: {level: loud}", `f.yaml:1:14: log.level: want debug, info, warn or error, got "loud"`},
 		{"format", "log: {format: xml}", `f.yaml:1:15: log.format: want text or json, got "xml"`},
 		{"everybody a proxy", "trusted_proxies: [0.0.0.0/0]", `f.yaml:1:19: trusted_proxies[0]: 0.0.0.0/0 is everybody`},
@@ -258,6 +260,7 @@ func TestProblems(t *testing.T) {
 		{"durability", "store: {redis: {addresses: [a:1], durability: some}}", `store.redis.durability: want primary, replica or disk, got "some"`},
 		{"pool", "store: {redis: {addresses: [a:1], pool_size: 0}}", `store.redis.pool_size: want 1 or more, got 0`},
 		{"journal window", "store: {redis: {addresses: [a:1], journal: {window: 1s}}}", `store.redis.journal.window: want a minute or more, got 1s`},
+		{"bolt journal window", "store: {bolt: {journal: {window: 1s}}}", `store.bolt.journal.window: want a minute or more, got 1s`},
 		{"journal entries", "store: {redis: {addresses: [a:1], journal: {entries: 10}}}", `store.redis.journal.entries: want 1000 or more, got 10`},
 		{"negative replicas", "store: {redis: {addresses: [a:1], replicas: -1}}", `store.redis.replicas: want 0 or more, got -1`},
 		{"replicas for nothing", "store: {redis: {addresses: [a:1], replicas: 1}}", `store.redis.replicas: goes not together with durability primary`},

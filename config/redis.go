@@ -39,8 +39,10 @@ type Redis struct {
 	Journal    Journal    `yaml:"journal"`
 }
 
+var defaultJournal = Journal{Enabled: true, Window: 24 * time.Hour, Entries: 1_000_000}
+
 // Journal is a file in which a process notes what it revokes before it says
-// so, to do it again if a failover undoes it.
+// so, to do it again if a failover or an older copy of the store undoes it.
 type Journal struct {
 	Enabled bool          `yaml:"enabled"`
 	Path    string        `yaml:"path"`    // empty: journal.db in the data directory
@@ -73,7 +75,7 @@ func (r *Redis) setDefaults() {
 		Durability: DurablePrimary,
 		PoolSize:   32,
 		Pipelining: true,
-		Journal:    Journal{Enabled: true, Window: 24 * time.Hour, Entries: 1_000_000},
+		Journal:    defaultJournal,
 	}
 }
 

@@ -97,6 +97,9 @@ func (r *report) validateLifetimes(c *Config) {
 	}
 	r.sessionLimit("session.idle", c.Session.Idle, c.Discharge.TTL)
 	r.sessionLimit("session.absolute", c.Session.Absolute, c.Discharge.TTL)
+	if c.Session.RememberEnded < time.Hour {
+		r.at("session.remember_ended", "want 1h or more, got %s", c.Session.RememberEnded)
+	}
 }
 
 func (r *report) validateFeed(f Feed) {

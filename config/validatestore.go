@@ -13,6 +13,9 @@ func (r *report) validateStore(s *Store) {
 	if s.Redis != nil {
 		r.validateRedis(s.Redis)
 	}
+	if s.Bolt != nil {
+		r.validateJournal("store.bolt.journal", &s.Bolt.Journal)
+	}
 }
 
 func (r *report) validateRedis(c *Redis) {
@@ -65,11 +68,15 @@ func (r *report) validateRedis(c *Redis) {
 	if c.PoolSize <= 0 {
 		r.at(key+".pool_size", "want 1 or more, got %d", c.PoolSize)
 	}
-	if c.Journal.Window < time.Minute {
-		r.at(key+".journal.window", "want a minute or more, got %s", c.Journal.Window)
+	r.validateJournal(key+".journal", &c.Journal)
+}
+
+func (r *report) validateJournal(key string, j *Journal) {
+	if j.Window < time.Minute {
+		r.at(key+".window", "want a minute or more, got %s", j.Window)
 	}
-	if c.Journal.Entries < 1000 {
-		r.at(key+".journal.entries", "want 1000 or more, got %d", c.Journal.Entries)
+	if j.Entries < 1000 {
+		r.at(key+".entries", "want 1000 or more, got %d", j.Entries)
 	}
 }
 

@@ -11,22 +11,27 @@ import (
 // the store did not know of them, discharges may have been issued that outlive
 // the first event.
 type Announcer struct {
-	MaxTTL time.Duration   // that of [Config]; 0: its default
-	Skew   time.Duration   // that of [Limits]; 0: its default
-	Named  map[string]bool // that of [Config]
+	MaxTTL time.Duration // that of [Config]; 0: its default
+	Skew   time.Duration // that of [Limits]; 0: its default
 }
 
 // Event returns the event of an entry that the store is given again at this
-// time, from which on no discharge is issued that the event is about.
+// time, from which on no discharge is issued that the event is about. Data is
+// nil if the entry needs no event.
 func (a Announcer) Event(e *JournalEntry, now time.Time) (FeedEvent, error) {
-	r := revoked{homeserver: e.Homeserver, at: e.At, restored: now.UnixMilli(), cause: causeAgain}
+	r := revoked{homeserver: e.Homeserver, at: e.At, restored: now.UnixMilli(), soft: e.Soft, cause: causeAgain}
 	switch e.Kind {
 	case JournalSession:
-		r.session, r.owner = e.Session, e.User
+		r.session, r.user = e.Session, e.User
+		if e.Cause == "" { // of an earlier version, which did not note how it ended
+			r.soft = true
+		}
 	case JournalUser:
-		r.user, r.except, r.before = e.User, e.Except, e.At+1
+		r.user, r.except, r.devices, r.before = e.User, e.Except, e.Devices, e.At+1
 	case JournalHomeserver:
 		r.all, r.before = true, e.At+1
+	case JournalDevice: // it covers sessions without a record only, which have no discharges
+		return FeedEvent{}, nil
 	default:
 		return FeedEvent{}, fmt.Errorf("write event: there is no kind %d of entries", e.Kind)
 	}

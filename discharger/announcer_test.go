@@ -1,11 +1,11 @@
 package discharger_test
 
 import (
+	"encoding/json"
 	"testing"
 	"time"
 
 	"github.com/discharger/discharger/discharger"
-	"github.com/discharger/discharger/discharger/api"
 	"github.com/discharger/discharger/discharger/caveat"
 )
 
@@ -17,41 +17,53 @@ func TestAnnouncer(t *testing.T) {
 	at, now := time.UnixMilli(1_800_000_000_000).UTC(), time.UnixMilli(1_800_000_090_000).UTC()
 	id := caveat.SessionID{7}
 	entry := discharger.JournalEntry{Homeserver: "a.example", User: "@alice:a.example", At: at.UnixMilli(), Generation: 3}
-	session, user, all := entry, entry, entry
-	session.Kind, session.Session = discharger.JournalSession, id
+	session, soft, old, user, all := entry, entry, entry, entry, entry
+	session.Kind, session.Session, session.Cause = discharger.JournalSession, id, discharger.CauseLogout
+	soft.Kind, soft.Session, soft.Cause, soft.Soft = discharger.JournalSession, id, discharger.CauseReuse, true
+	old.Kind, old.Session = discharger.JournalSession, id
 	user.Kind, user.Except = discharger.JournalUser, id
 	all.Kind, all.User = discharger.JournalHomeserver, ""
+	one := discharger.Ended{Session: id, User: entry.User}
+	oneSoft := one
+	oneSoft.Soft = true
 	for what, c := range map[string]struct {
-		a     discharger.Announcer
-		entry discharger.JournalEntry
-		now   time.Time
-		want  api.Revocation
-		lives time.Duration
-		owner string
+		a      discharger.Announcer
+		entry  discharger.JournalEntry
+		now    time.Time
+		want   discharger.Ended
+		before bool
+		lives  time.Duration
 	}{
-		"session": {discharger.Announcer{}, session, now, api.Revocation{Session: id}, 62 * time.Minute, ""},
-		"named": {
-			discharger.Announcer{Named: map[string]bool{"a.example": true}}, session, now, api.Revocation{Session: id}, 62 * time.Minute, entry.User,
-		},
+		"session":                        {discharger.Announcer{}, session, now, one, false, 62 * time.Minute},
+		"session, softly":                {discharger.Announcer{}, soft, now, oneSoft, false, 62 * time.Minute},
+		"session, by an earlier version": {discharger.Announcer{}, old, now, oneSoft, false, 62 * time.Minute},
 		"user": {
 			discharger.Announcer{MaxTTL: 2 * time.Hour, Skew: 9 * time.Minute}, user, now,
-			api.Revocation{User: entry.User, Except: id, Before: at.Add(time.Millisecond)}, 130 * time.Minute, entry.User,
+			discharger.Ended{User: entry.User, Except: id}, true, 130 * time.Minute,
 		},
-		"homeserver":   {discharger.Announcer{}, all, now, api.Revocation{All: true, Before: at.Add(time.Millisecond)}, 62 * time.Minute, ""},
-		"clock behind": {discharger.Announcer{}, session, at.Add(-time.Hour), api.Revocation{Session: id}, 62*time.Minute - now.Sub(at), ""},
+		"homeserver":   {discharger.Announcer{}, all, now, discharger.Ended{All: true}, true, 62 * time.Minute},
+		"clock behind": {discharger.Announcer{}, session, at.Add(-time.Hour), one, false, 62*time.Minute - now.Sub(at)},
 	} {
-		e, err := c.a.Event(&c.entry, c.now)
-		if err != nil {
-			t.Fatalf("%s: %v", what, err)
-		}
-		c.want.At, c.want.Until, c.want.Reason = at, now.Add(c.lives), api.RevokedEarlier
-		var got api.Revocation
-		if err := got.UnmarshalJSON(discharger.FeedEntry{Data: e.Data}.Line()); err != nil || got != c.want || !e.Until.Equal(c.want.Until) {
-			t.Errorf("%s: %s is %+v, %v until %v, want %+v", what, e.Data, got, err, e.Until, c.want)
-		}
-		if ended, err := discharger.ReadEvent(e.Data); err != nil || ended.User != c.owner {
-			t.Errorf("%s: %+v, %v, want user %q", what, ended, err, c.owner)
-		}
+		t.Run(what, func(t *testing.T) {
+			e, err := c.a.Event(&c.entry, c.now)
+			mustDo(t, err)
+			c.want.At, c.want.Reason = at, "again"
+			until := now.Add(c.lives)
+			var times struct{ Before, Until int64 }
+			mustDo(t, json.Unmarshal(e.Data, &times))
+			got, err := discharger.ReadEvent(e.Data)
+			if err != nil || got != c.want || !e.Until.Equal(until) || times.Until != until.UnixMilli() {
+				t.Errorf("%s is %+v, %v until %v, want %+v until %v", e.Data, got, err, e.Until, c.want, until)
+			}
+			if c.before && times.Before != at.UnixMilli()+1 || !c.before && times.Before != 0 {
+				t.Errorf("before %d", times.Before)
+			}
+		})
+	}
+	device := entry
+	device.Kind = discharger.JournalDevice
+	if e, err := (discharger.Announcer{}).Event(&device, now); err != nil || e.Data != nil {
+		t.Errorf("a device's mark needs no event: %s, %v", e.Data, err)
 	}
 	for what, e := range map[string]discharger.JournalEntry{
 		"no kind": {Homeserver: "h", User: "u"}, "no user": {Kind: discharger.JournalUser, Homeserver: "h", At: 1},

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"time"
 
+	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/policy"
 )
 
@@ -35,17 +36,21 @@ func Apply(o Outcome, grant policy.Grant, d policy.Decision, now int64, user Rev
 	case policy.EffectDefer:
 		return Ruling{Outcome: Outcome{NotYet: true}, RetryAfter: d.RetryAfter}, nil
 	case policy.EffectDeny:
-		r.Next, r.NextUser = nil, nil
+		r.Next, r.NextUser, r.NextDevice, r.Replaces = nil, nil, nil, nil
+		if r.Ended {
+			r.Ended, r.End, r.Reason = false, End{}, ReasonTokenSuperseded
+		}
 	case policy.EffectRevoke, policy.EffectReauth:
-		r.Next, r.NextUser = o.Session.ended(now), nil
+		r.Outcome = o.ended(End{Soft: d.SoftLogout || d.Effect == policy.EffectReauth, Cause: CausePolicy, Code: d.Code, At: now})
 	case policy.EffectRevokeUser:
-		r.Next = nil
-		r.NextUser = &Revocation{Generation: user.Generation + 1, At: max(now, user.At+1, o.Session.Created)}
+		end := End{Soft: d.SoftLogout, Cause: CausePolicy, Code: d.Code, At: now}
+		next := user.raised(max(now, o.Session.Created), caveat.SessionID{}, end)
+		r.Outcome = o.ended(end)
+		r.Next, r.NextUser = nil, &next
 	default:
 		return Ruling{}, fmt.Errorf("policy rule %q decided %q, which is no effect", d.Rule, d.Effect)
 	}
 	r.Issue = nil
-	r.SoftLogout = d.SoftLogout || d.Effect == policy.EffectReauth
 	if d.Code != "" {
 		r.Reason = Reason(d.Code)
 	} else if r.Reason == "" {

@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"strings"
 	"time"
@@ -22,6 +21,7 @@ type attempt struct {
 	opened caveat.Opened
 	cond   caveat.Condition
 	user   UserKey
+	device DeviceTag
 	client string   // User-Agent, uncut
 	extra  []string // caveats a holder added to the refresh token
 	before time.Time
@@ -29,13 +29,17 @@ type attempt struct {
 	evict  edit // what a policy's limit on sessions ends, before an activation
 	obs    Observation
 
-	repeats bool // the write makes a revocation again that was found to be there
+	listing  Listing  // of the user, where an activation needed it
+	onDevice []stored // the sessions that an activation replaces
 }
 
 // begin opens and checks what was presented. The attempt is never nil.
 func (s *Service) begin(op Op, req *Request) (*attempt, error) {
-	a := &attempt{now: s.cfg.Now(), id: req.ID, client: strings.ToValidUTF8(req.Client, "\uFFFD")}
+	a := &attempt{now: s.cfg.Now(), id: req.ID}
 	a.obs.Op = op
+	if err := s.clock.check(); err != nil {
+		return a, unavailable(err)
+	}
 	sealed := req.Caveat
 	if sealed == nil {
 		sealed = req.ID
@@ -56,10 +60,17 @@ func (s *Service) begin(op Op, req *Request) (*attempt, error) {
 	}
 	a.obs.Mode, a.obs.Session = a.cond.Mode, a.cond.Session
 	a.user = UserKey{Homeserver: a.opened.Homeserver, User: a.cond.User}
+	a.device = TagOf(a.cond.Device)
+	own := req.Homeserver != "" && req.Homeserver == a.opened.Homeserver
+	from := Party{Addr: req.Addr, Client: req.Client}
+	if own && req.OnBehalfOf != nil { // no other homeserver is believed
+		from = *req.OnBehalfOf
+	}
+	a.client = strings.ToValidUTF8(from.Client, "\uFFFD")
 	a.event = Event{
 		Kind: EventDischarge, Now: a.now.UnixMilli(), Condition: &a.cond, Tag: requestTag(req.RequestID),
-		From:         Party{Addr: req.Addr.Unmap().WithZone(""), Client: a.client}.cut(),
-		ByHomeserver: req.Homeserver != "" && req.Homeserver == a.opened.Homeserver,
+		From:         Party{Addr: from.Addr.Unmap().WithZone(""), Client: a.client}.cut(),
+		ByHomeserver: own,
 	}
 	return a, s.present(a, req)
 }
@@ -76,28 +87,20 @@ func (s *Service) present(a *attempt, req *Request) error {
 	if req.RefreshToken == nil || a.cond.Mode != caveat.ModeRotate {
 		return nil
 	}
-	p, err := s.ring.Verify(req.RefreshToken, a.opened.Homeserver, a.cond.Session, a.now, req.Addr)
+	p, err := s.ring.Verify(req.RefreshToken, a.opened.Homeserver, a.cond.Session, a.now, a.event.From.Addr)
 	switch {
 	case errors.Is(err, errTokenMalformed):
 		return badRequest(err)
 	case errors.Is(err, errTokenInvalid):
 		return &Refusal{Reason: ReasonTokenInvalid}
+	case errors.Is(err, errTokenRetired):
+		a.event.Retired = true
+		return nil
 	case err != nil:
 		return unavailable(err)
 	}
 	a.event.Token = &p.Token
 	a.extra, a.before = p.Extra, p.Before
-	return nil
-}
-
-// draw takes the nonce of a token that may be issued.
-func (a *attempt) draw(random io.Reader) error {
-	if a.cond.Mode != caveat.ModeRotate {
-		return nil
-	}
-	if _, err := io.ReadFull(random, a.event.Nonce[:]); err != nil {
-		return unavailable(fmt.Errorf("draw nonce: %w", err))
-	}
 	return nil
 }
 
@@ -113,7 +116,10 @@ func requestTag(id string) RequestTag {
 
 // load reads the records that the attempt is about.
 func (s *Service) load(ctx context.Context, a *attempt) (State, View, error) {
-	v, err := s.cfg.Store.Load(ctx, a.user, a.cond.Session)
+	if err := s.clock.check(); err != nil { // sessions would seem idle that are not
+		return State{}, View{}, unavailable(err)
+	}
+	v, err := s.cfg.Store.Load(ctx, a.user, a.cond.Session, a.device)
 	if err != nil {
 		return State{}, View{}, unavailable(fmt.Errorf("load session: %w", err))
 	}
@@ -125,11 +131,14 @@ func (s *Service) load(ctx context.Context, a *attempt) (State, View, error) {
 }
 
 func decodeView(v View) (State, error) {
-	var st State
+	st := State{Losses: v.Losses}
 	if err := st.User.UnmarshalBinary(v.User); err != nil {
 		return State{}, err
 	}
 	if err := st.Homeserver.UnmarshalBinary(v.Homeserver); err != nil {
+		return State{}, err
+	}
+	if err := st.Device.UnmarshalBinary(v.Device); err != nil {
 		return State{}, err
 	}
 	if v.Session != nil {

@@ -16,32 +16,36 @@ import (
 
 // decide runs the state machine, asks the policy about what it found, and
 // works the answer in.
-func (s *Service) decide(ctx context.Context, a *attempt, st State) (Ruling, error) {
-	o := Step(st, &a.event, s.cfg.Limits)
+func (s *Service) decide(ctx context.Context, a *attempt, st *State) (Ruling, error) {
+	o, err := s.step(ctx, a, st)
+	if err != nil {
+		return Ruling{}, err
+	}
 	a.obs.Replay, a.obs.Action = o.Replay, o.Action
 	a.evict = edit{}
-	if o.NotYet {
-		s.cfg.Log.LogAttrs(ctx, slog.LevelError, "caveat is from the future: a clock is wrong, here or at the homeserver",
-			a.attrs(slog.Time("minted", time.UnixMilli(a.cond.Minted).UTC()))...)
-		return Ruling{}, unavailable(fmt.Errorf("caveat minted at %d is from the future", a.cond.Minted))
-	}
 	if o.Replay == "" {
 		return Ruling{Outcome: o}, nil
 	}
 	grant := s.proposal(a, &o)
 	decision := policy.Decision{Effect: policy.EffectAllow}
 	if !s.plain {
-		var err error
-		if decision, err = s.ask(ctx, a, st, &o, grant); err != nil {
+		if decision, err = s.ask(ctx, a, *st, &o, grant); err != nil {
 			return Ruling{}, unavailable(err)
 		}
 	}
+	now := a.event.Now
+	if decision.Effect == policy.EffectRevokeUser {
+		if now, err = s.storeNow(ctx); err != nil {
+			return Ruling{}, err
+		}
+	}
 	a.obs.Rule, a.obs.PolicyHash = decision.Rule, decision.Hash
-	r, err := Apply(o, grant, decision, a.event.Now, st.User)
+	r, err := Apply(o, grant, decision, now, st.User)
 	if err != nil {
 		return Ruling{}, unavailable(err)
 	}
 	if r.NotYet {
+		a.obs.Deferred = true
 		return Ruling{}, &UnavailableError{RetryAfter: r.RetryAfter, err: fmt.Errorf("policy rule %q: not now", decision.Rule)}
 	}
 	for _, c := range r.Caveats {
@@ -50,11 +54,65 @@ func (s *Service) decide(ctx context.Context, a *attempt, st State) (Ruling, err
 		}
 	}
 	if r.Reason == "" && decision.KeepSessions > 0 && o.Action == policy.ActionActivate {
-		if a.evict, err = s.beyond(ctx, a, st, decision.KeepSessions-1); err != nil {
+		if a.evict, err = s.beyond(ctx, a, *st, decision.KeepSessions-1); err != nil {
 			return Ruling{}, err
 		}
 	}
 	return r, nil
+}
+
+// step runs the state machine, and reads what it needs beside the records.
+func (s *Service) step(ctx context.Context, a *attempt, st *State) (Outcome, error) {
+	for {
+		o := Step(*st, &a.event, s.cfg.Limits)
+		switch {
+		case o.NeedsTime:
+			now, err := s.storeNow(ctx)
+			if err != nil {
+				return Outcome{}, err
+			}
+			st.Now = now
+		case o.NeedsDevice:
+			if err := s.listDevice(ctx, a, st); err != nil {
+				return Outcome{}, err
+			}
+		case o.NotYet && o.FutureMark > 0:
+			a.obs.FutureMark = true
+			s.cfg.Log.LogAttrs(ctx, slog.LevelError, "revocation mark is in the future: a clock was wrong when it was made; nothing is decided by it",
+				a.attrs(slog.Time("mark", utc(o.FutureMark)))...)
+			return Outcome{}, unavailable(fmt.Errorf("revocation mark at %d is in the future", o.FutureMark))
+		case o.NotYet:
+			s.cfg.Log.LogAttrs(ctx, slog.LevelError, "caveat is from the future: a clock is wrong, here or at the homeserver",
+				a.attrs(slog.Time("minted", utc(a.cond.Minted)))...)
+			return Outcome{}, unavailable(fmt.Errorf("caveat minted at %d is from the future", a.cond.Minted))
+		default:
+			return o, nil
+		}
+	}
+}
+
+// storeNow returns the store's time, Unix ms.
+func (s *Service) storeNow(ctx context.Context) (int64, error) {
+	now, err := s.cfg.Store.Now(ctx)
+	if err != nil {
+		return 0, unavailable(fmt.Errorf("read the store's time: %w", err))
+	}
+	return now.UnixMilli(), nil
+}
+
+// listDevice finds the other live sessions of the device.
+func (s *Service) listDevice(ctx context.Context, a *attempt, st *State) error {
+	live, _, err := s.list(ctx, a, st.Homeserver)
+	if err != nil {
+		return err
+	}
+	st.Listed, st.OnDevice, a.onDevice = true, nil, nil
+	for _, o := range live {
+		if o.id != a.cond.Session && o.record.Device == a.cond.Device {
+			st.OnDevice, a.onDevice = append(st.OnDevice, o.id), append(a.onDevice, o)
+		}
+	}
+	return nil
 }
 
 // proposal is what the core would grant: never past the session's end, the
@@ -149,7 +207,7 @@ type stored struct {
 // others lists the live sessions of the user but for the attempt's own, the
 // most recently used first.
 func (s *Service) others(ctx context.Context, a *attempt, st State) ([]stored, error) {
-	all, _, err := s.list(ctx, a.user, st.Homeserver, a.event.Now)
+	all, _, err := s.list(ctx, a, st.Homeserver)
 	if err != nil {
 		return nil, err
 	}
@@ -159,14 +217,17 @@ func (s *Service) others(ctx context.Context, a *attempt, st State) ([]stored, e
 // beyond is what ends all but the keep most recently used of the user's other
 // sessions.
 func (s *Service) beyond(ctx context.Context, a *attempt, st State, keep int) (edit, error) {
-	live, gone, err := s.list(ctx, a.user, st.Homeserver, a.event.Now)
+	live, gone, err := s.list(ctx, a, st.Homeserver)
 	if err != nil {
 		return edit{}, err
 	}
-	live = slices.DeleteFunc(live, func(o stored) bool { return o.id == a.cond.Session })
+	// What the activation replaces does not count, and ends in any case.
+	live = slices.DeleteFunc(live, func(o stored) bool {
+		return o.id == a.cond.Session || slices.Contains(st.OnDevice, o.id)
+	})
 	ed := edit{revoked: s.remains(a, gone)}
 	for _, o := range live[min(keep, len(live)):] {
-		if err := s.end(&ed, a, o, causeLimit); err != nil {
+		if err := s.end(&ed, a, o, End{Soft: true, Cause: CauseLimit, At: a.event.Now}); err != nil {
 			return edit{}, err
 		}
 	}

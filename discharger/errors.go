@@ -15,10 +15,12 @@ var ErrBadRequest = errors.New("bad request")
 var ErrUnavailable = errors.New("unavailable")
 
 // Refusal is the error for a request that was understood and decided against.
-// It is final: trying again changes nothing.
+// If the session has ended, that is final. Otherwise the refusal is about the
+// request, and the session is as it was.
 type Refusal struct {
 	Reason     Reason
-	SoftLogout bool   // logging in again may keep the device's keys
+	Ended      bool   // the session is over
+	SoftLogout bool   // with Ended: logging in again may keep the device's keys
 	Message    string // for people; empty unless a policy gave one
 }
 
@@ -31,7 +33,7 @@ func (r *Refusal) Error() string {
 }
 
 func refusal(r *Ruling) error {
-	return &Refusal{Reason: r.Reason, SoftLogout: r.SoftLogout, Message: r.Message}
+	return &Refusal{Reason: r.Reason, Ended: r.Ended, SoftLogout: r.Ended && r.End.Soft, Message: r.Message}
 }
 
 // UnavailableError carries the cause of an undecided request, which is for

@@ -1,7 +1,15 @@
 package discharger
 
+import "time"
+
 // Mint lets benchmarks mint without a service.
 var Mint = mint
+
+// SetElapsed gives a service the monotonic clock of a test, whose time has none.
+func SetElapsed(c *Config, elapsed func() time.Duration) { c.elapsed = elapsed }
+
+// ClockSettles is how long a clock that was set has to go on evenly.
+const ClockSettles = clockSettles
 
 // MaxAnnouncements is the size of half of what is remembered.
 const MaxAnnouncements = maxAnnouncements

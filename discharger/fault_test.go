@@ -3,6 +3,7 @@ package discharger_test
 import (
 	"context"
 	"errors"
+	"net/netip"
 	"testing"
 	"time"
 
@@ -21,11 +22,11 @@ type faulty struct {
 	race       func()
 }
 
-func (f *faulty) Load(ctx context.Context, u discharger.UserKey, id caveat.SessionID) (discharger.View, error) {
+func (f *faulty) Load(ctx context.Context, u discharger.UserKey, id caveat.SessionID, d discharger.DeviceTag) (discharger.View, error) {
 	if f.load {
 		return discharger.View{}, errFault
 	}
-	v, err := f.Store.Load(ctx, u, id)
+	v, err := f.Store.Load(ctx, u, id, d)
 	if race := f.race; race != nil {
 		f.race = nil
 		race()
@@ -99,10 +100,10 @@ func TestRepeatedLogoutIsNoShortcut(t *testing.T) {
 		"logout":     func(l *login, tok []byte) error { return l.logout(discharger.ScopeSession, token(tok)) },
 		"logout all": func(l *login, tok []byte) error { return l.logout(discharger.ScopeUser, token(tok)) },
 		"revoke": func(l *login, _ []byte) error {
-			return w.service.Revoke(t.Context(), discharger.UserKey{Homeserver: l.homeserver, User: l.cond.User}, l.cond.Session)
+			return l.revokeBy(discharger.Order{})
 		},
 		"device": func(l *login, _ []byte) error {
-			return w.service.RevokeDevice(t.Context(), discharger.UserKey{Homeserver: l.homeserver, User: l.cond.User}, l.cond.Device, caveat.SessionID{})
+			return w.revokeDevice(discharger.UserKey{Homeserver: l.homeserver, User: l.cond.User}, l.cond.Device, discharger.Order{})
 		},
 	} {
 		w.later(time.Minute)
@@ -170,15 +171,15 @@ func TestLogoutIsNotOutrun(t *testing.T) {
 	for what, end := range map[string]func(*login, []byte) error{
 		"logout": func(l *login, tok []byte) error { return l.logout(discharger.ScopeSession, token(tok)) },
 		"revoke": func(l *login, _ []byte) error {
-			return w.service.Revoke(t.Context(), discharger.UserKey{Homeserver: l.homeserver, User: l.cond.User}, l.cond.Session)
+			return l.revokeBy(discharger.Order{})
 		},
 	} {
 		l := w.login(caveat.ModeRotate)
 		first := l.must().RefreshToken
-		last, left := first, 100
+		left := 100
 		var refresh func()
-		refresh = func() {
-			last = l.must(token(last)).RefreshToken
+		refresh = func() { // each has a successor of its own
+			l.must(token(first), at(netip.AddrFrom4([4]byte{203, 0, 113, byte(left)})))
 			if left--; left > 0 {
 				f.race = refresh
 			}
@@ -187,7 +188,7 @@ func TestLogoutIsNotOutrun(t *testing.T) {
 		if err := end(l, first); err != nil || left != 0 {
 			t.Errorf("%s: %v, with %d refreshes left", what, err, left)
 		}
-		l.refused(discharger.ReasonSessionEnded, token(last))
+		l.over(discharger.ReasonSessionEnded, false, token(first))
 	}
 }
 

@@ -1,14 +1,14 @@
-package discharger_test
+package discharger
 
 import (
 	"maps"
+	"reflect"
 	"slices"
 	"testing"
 	"time"
 
 	"pgregory.net/rapid"
 
-	"github.com/discharger/discharger/discharger"
 	"github.com/discharger/discharger/discharger/caveat"
 )
 
@@ -17,11 +17,11 @@ import (
 type ledger struct {
 	t        *rapid.T
 	now      int64
-	user     discharger.Revocation
-	sessions map[caveat.SessionID]discharger.Record
+	user     Revocation
+	sessions map[caveat.SessionID]Record
 }
 
-var ledgerUser = discharger.UserKey{Homeserver: "example.org", User: "@alice:example.org"}
+var ledgerUser = UserKey{Homeserver: "example.org", User: "@alice:example.org"}
 
 func (l *ledger) clone() *ledger {
 	c := *l
@@ -31,7 +31,7 @@ func (l *ledger) clone() *ledger {
 
 func (l *ledger) alive(id caveat.SessionID) bool {
 	r, ok := l.sessions[id]
-	return ok && r.Ended == 0 && r.UserGeneration >= l.user.Generation
+	return ok && !r.Over() && r.UserGeneration >= l.user.Generation
 }
 
 func (l *ledger) marshal(v interface{ MarshalBinary() ([]byte, error) }) []byte {
@@ -42,9 +42,9 @@ func (l *ledger) marshal(v interface{ MarshalBinary() ([]byte, error) }) []byte 
 	return b
 }
 
-func (l *ledger) listing() discharger.Listing {
-	out := discharger.Listing{Sessions: make(map[caveat.SessionID][]byte)}
-	if l.user != (discharger.Revocation{}) {
+func (l *ledger) listing() Listing {
+	out := Listing{Sessions: make(map[caveat.SessionID][]byte)}
+	if !reflect.DeepEqual(l.user, Revocation{}) {
 		out.User = l.marshal(l.user)
 	}
 	for id, r := range l.sessions {
@@ -53,7 +53,7 @@ func (l *ledger) listing() discharger.Listing {
 	return out
 }
 
-func (l *ledger) apply(changes []discharger.Change) {
+func (l *ledger) apply(changes []Change) {
 	for _, c := range changes {
 		if c.Session == (caveat.SessionID{}) {
 			if err := l.user.UnmarshalBinary(c.New); err != nil {
@@ -61,7 +61,7 @@ func (l *ledger) apply(changes []discharger.Change) {
 			}
 			continue
 		}
-		var r discharger.Record
+		var r Record
 		if err := r.UnmarshalBinary(c.New); err != nil {
 			l.t.Fatal(err)
 		}
@@ -70,47 +70,65 @@ func (l *ledger) apply(changes []discharger.Change) {
 }
 
 // step does something at random and returns what is journaled of it.
-func (l *ledger) step(next *byte) []discharger.JournalEntry {
+func (l *ledger) step(next *byte) []JournalEntry {
 	l.now += time.Minute.Milliseconds()
 	ids := slices.SortedFunc(maps.Keys(l.sessions), func(a, b caveat.SessionID) int { return int(a[0]) - int(b[0]) })
 	kind := rapid.SampledFrom([]int{4, 0, 3, 0, 2, 4, 0}).Draw(l.t, "step")
 	if len(ids) == 0 {
 		kind = 0
 	}
-	w := discharger.Write{User: ledgerUser, Revokes: true}
+	end := End{At: l.now, Soft: rapid.Bool().Draw(l.t, "soft"), Cause: rapid.SampledFrom([]Cause{CauseLogout, CauseReuse, CausePolicy}).Draw(l.t, "cause")}
+	if end.Cause == CausePolicy {
+		end.Code = "why"
+	}
+	keep := time.UnixMilli(l.now).Add(time.Hour)
+	var changes []Change
+	var entry JournalEntry
 	switch kind {
 	case 0:
 		*next++
-		l.sessions[caveat.SessionID{*next}] = discharger.Record{
+		l.sessions[caveat.SessionID{*next}] = Record{
 			Mode: caveat.ModeOpen, Created: l.now, LastUsed: l.now, UserGeneration: l.user.Generation, Device: "D",
 		}
 		return nil
 	case 2:
 		id := rapid.SampledFrom(ids).Draw(l.t, "session")
-		w.Changes = []discharger.Change{{Session: id, New: l.marshal(&discharger.Record{Ended: l.now})}}
+		r := l.sessions[id]
+		if over, yes := ended(State{Session: &r, User: l.user}); yes { // the service remembers it as that
+			end = over
+		}
+		changes = []Change{{Session: id, New: l.marshal(r.ended(end))}}
+		entry = journalSession(ledgerUser, id, r.ended(end), keep)
 	default:
-		rev := discharger.Revocation{Generation: l.user.Generation + 1, At: l.now}
+		rev := l.user.raised(l.now, caveat.SessionID{}, end)
 		if id := rapid.SampledFrom(ids).Draw(l.t, "except"); kind == 4 && l.alive(id) {
 			kept := l.sessions[id]
 			kept.UserGeneration, rev.Except = rev.Generation, id
-			w.Changes = []discharger.Change{{Session: id, New: l.marshal(&kept)}}
+			changes = []Change{{Session: id, New: l.marshal(&kept)}}
 		}
-		w.Changes = append(w.Changes, discharger.Change{New: l.marshal(rev), Expires: time.UnixMilli(l.now).Add(time.Hour)})
+		changes = append(changes, Change{New: l.marshal(rev), Expires: keep})
+		entry = journalUser(ledgerUser, &rev, keep)
 	}
-	entries, err := discharger.JournalOf(w)
-	if err != nil || len(entries) != 1 {
-		l.t.Fatalf("journaled %v, %v", entries, err)
-	}
-	l.apply(w.Changes)
-	return entries
+	l.apply(changes)
+	return []JournalEntry{entry}
 }
 
 // revokes says what an entry is meant to end, from its description alone.
-func revokes(e discharger.JournalEntry, id caveat.SessionID, created int64) bool {
-	if e.Kind == discharger.JournalSession {
+func revokes(e JournalEntry, id caveat.SessionID, created int64) bool {
+	if e.Kind == JournalSession {
 		return e.Session == id
 	}
 	return created < e.At && e.Except != id
+}
+
+// endedAs demands that a session ended as by the oldest entry that is about it.
+func (l *ledger) endedAs(id caveat.SessionID, journal []JournalEntry, created int64) {
+	r := l.sessions[id]
+	got, over := ended(State{Session: &r, User: l.user})
+	i := slices.IndexFunc(journal, func(e JournalEntry) bool { return revokes(e, id, created) })
+	if want := journal[i].end(); !over || got.Soft != want.Soft || got.Reason() != want.Reason() {
+		l.t.Errorf("session %d ended as %+v, want %+v", id[0], got, want)
+	}
 }
 
 // TestReplayModel lets a process revoke, takes the store back to some earlier
@@ -127,13 +145,13 @@ func TestReplayModel(t *testing.T) {
 
 func testReplay(t *rapid.T) {
 	var next byte
-	l := &ledger{t: t, now: 1_800_000_000_000, sessions: make(map[caveat.SessionID]discharger.Record)}
+	l := &ledger{t: t, now: 1_800_000_000_000, sessions: make(map[caveat.SessionID]Record)}
 	cut := l.clone()
-	var journal []discharger.JournalEntry
+	var journal []JournalEntry
 	created := make(map[caveat.SessionID]int64)
 	born := func(l *ledger) {
 		for id, r := range l.sessions {
-			if created[id] == 0 && r.Ended == 0 {
+			if created[id] == 0 && !r.Over() {
 				created[id] = r.Created
 			}
 		}
@@ -151,8 +169,8 @@ func testReplay(t *rapid.T) {
 		born(cut)
 	}
 	after := cut.clone()
-	replay := func() (int, []discharger.JournalEntry) {
-		changes, restored, err := discharger.Replay(journal, after.listing(), time.UnixMilli(after.now))
+	replay := func() (int, []JournalEntry) {
+		changes, restored, err := Replay(journal, after.listing(), time.UnixMilli(after.now))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -171,7 +189,10 @@ func testReplay(t *rapid.T) {
 		if got := after.alive(id); got != want {
 			t.Errorf("session %d is alive: %v, want %v; it was: %v", id[0], got, want, cut.alive(id))
 		}
-		told := slices.ContainsFunc(restored, func(e discharger.JournalEntry) bool { return revokes(e, id, created[id]) })
+		if cut.alive(id) && !want {
+			after.endedAs(id, journal, created[id])
+		}
+		told := slices.ContainsFunc(restored, func(e JournalEntry) bool { return revokes(e, id, created[id]) })
 		if cut.alive(id) && !want && !told || told && want {
 			t.Errorf("of session %d, alive before: %v, after: %v, it is told that it is over: %v", id[0], cut.alive(id), want, told)
 		}
@@ -186,16 +207,16 @@ func testReplay(t *rapid.T) {
 func TestReplayClocks(t *testing.T) {
 	t.Parallel()
 	at := int64(1_800_000_000_000)
-	e := discharger.JournalEntry{Kind: discharger.JournalUser, Homeserver: "h", User: "u", Generation: 1, At: at, Keep: at/1000 + 3600}
+	e := JournalEntry{Kind: JournalUser, Homeserver: "h", User: "u", Generation: 1, At: at, Keep: at/1000 + 3600}
 	for created, want := range map[int64]bool{at - 1000: false, at: false, at + 5000: false, at + 11_000: true} {
-		l := discharger.Listing{Sessions: map[caveat.SessionID][]byte{}}
-		r := discharger.Record{Mode: caveat.ModeOpen, Created: created, LastUsed: created}
+		l := Listing{Sessions: map[caveat.SessionID][]byte{}}
+		r := Record{Mode: caveat.ModeOpen, Created: created, LastUsed: created}
 		raw, err := r.MarshalBinary()
 		if err != nil {
 			t.Fatal(err)
 		}
 		l.Sessions[caveat.SessionID{1}] = raw
-		changes, _, err := discharger.Replay([]discharger.JournalEntry{e}, l, time.UnixMilli(at))
+		changes, _, err := Replay([]JournalEntry{e}, l, time.UnixMilli(at))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -213,13 +234,12 @@ func TestReplayClocks(t *testing.T) {
 func TestReplayForgotten(t *testing.T) {
 	t.Parallel()
 	now := int64(1_800_000_000_000)
-	r := discharger.Record{Mode: caveat.ModeOpen, Created: now - 2*time.Hour.Milliseconds(), LastUsed: now}
+	r := Record{Mode: caveat.ModeOpen, Created: now - 2*time.Hour.Milliseconds(), LastUsed: now}
 	live, err := r.MarshalBinary()
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.Ended = now - 1000
-	ended, err := r.MarshalBinary()
+	ended, err := r.ended(End{Cause: CauseLogout, At: now - 1000}).MarshalBinary()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -235,14 +255,14 @@ func TestReplayForgotten(t *testing.T) {
 		"kept for ever":                  {0, nil, true},
 		"one may begin, and a tombstone": {now/1000 + 1, ended, true},
 	} {
-		e := discharger.JournalEntry{
-			Kind: discharger.JournalUser, Homeserver: "h", User: "u", Generation: 1, At: now - time.Hour.Milliseconds(), Keep: c.keep,
+		e := JournalEntry{
+			Kind: JournalUser, Homeserver: "h", User: "u", Generation: 1, At: now - time.Hour.Milliseconds(), Keep: c.keep,
 		}
-		l := discharger.Listing{Sessions: map[caveat.SessionID][]byte{}}
+		l := Listing{Sessions: map[caveat.SessionID][]byte{}}
 		if c.session != nil {
 			l.Sessions[caveat.SessionID{1}] = c.session
 		}
-		changes, restored, err := discharger.Replay([]discharger.JournalEntry{e}, l, time.UnixMilli(now))
+		changes, restored, err := Replay([]JournalEntry{e}, l, time.UnixMilli(now))
 		if err != nil || (len(changes) > 0) != c.want || (len(restored) > 0) != c.want {
 			t.Errorf("%s: %d changes, %d entries restored, %v", what, len(changes), len(restored), err)
 		}
@@ -254,7 +274,7 @@ func TestReplayForgotten(t *testing.T) {
 func TestReplayTombstone(t *testing.T) {
 	t.Parallel()
 	id, now := caveat.SessionID{1}, time.UnixMilli(1_800_000_000_000)
-	e := discharger.JournalEntry{Kind: discharger.JournalSession, Homeserver: "h", User: "u", Session: id, Generation: 7, At: now.UnixMilli()}
+	e := JournalEntry{Kind: JournalSession, Homeserver: "h", User: "u", Session: id, Generation: 7, At: now.UnixMilli()}
 	for what, c := range map[string]struct {
 		keep    int64
 		session []byte
@@ -265,18 +285,18 @@ func TestReplayTombstone(t *testing.T) {
 		"too late":       {now.Unix() - 1, nil, 0},
 		"not understood": {now.Unix() + 60, []byte("rubbish"), 0},
 	} {
-		l := discharger.Listing{Sessions: map[caveat.SessionID][]byte{}}
+		l := Listing{Sessions: map[caveat.SessionID][]byte{}}
 		if c.session != nil {
 			l.Sessions[id] = c.session
 		}
 		e.Keep = c.keep
-		changes, _, err := discharger.Replay([]discharger.JournalEntry{e}, l, now)
+		changes, _, err := Replay([]JournalEntry{e}, l, now)
 		if err != nil || len(changes) != c.want {
 			t.Errorf("%s: %d changes, %v, want %d", what, len(changes), err, c.want)
 		}
 		if len(changes) == 1 {
-			var r discharger.Record
-			if err := r.UnmarshalBinary(changes[0].New); err != nil || r.Ended == 0 || r.Confirmed.Epoch != 7 {
+			var r Record
+			if err := r.UnmarshalBinary(changes[0].New); err != nil || !r.Over() || r.Confirmed.Epoch != 7 || !r.End.Soft {
 				t.Errorf("%s: the record is %+v, %v", what, r, err)
 			}
 			if forever := changes[0].Expires.IsZero(); forever != (c.keep == 0) || !forever && changes[0].Expires.Before(now.Add(time.Minute)) {
@@ -289,28 +309,181 @@ func TestReplayTombstone(t *testing.T) {
 // TestReplayHomeserver never lowers anything.
 func TestReplayHomeserver(t *testing.T) {
 	t.Parallel()
-	entry := func(g uint64, at int64) discharger.JournalEntry {
-		return discharger.JournalEntry{Kind: discharger.JournalHomeserver, Homeserver: "h", Generation: g, At: at}
+	entry := func(g uint64, at int64) JournalEntry {
+		return JournalEntry{Kind: JournalHomeserver, Homeserver: "h", Generation: g, At: at}
 	}
 	for _, c := range []struct {
-		have, want discharger.Revocation
-		entries    []discharger.JournalEntry
+		have, want Revocation
+		entries    []JournalEntry
 	}{
-		{discharger.Revocation{}, discharger.Revocation{Generation: 2, At: 20}, []discharger.JournalEntry{entry(1, 10), entry(2, 20)}},
-		{discharger.Revocation{Generation: 5, At: 15}, discharger.Revocation{Generation: 5, At: 20}, []discharger.JournalEntry{entry(2, 20)}},
-		{discharger.Revocation{Generation: 5, At: 50}, discharger.Revocation{Generation: 5, At: 50}, []discharger.JournalEntry{entry(2, 20)}},
+		{Revocation{}, Revocation{Generation: 2, At: 20}, []JournalEntry{entry(1, 10), entry(2, 20)}},
+		{Revocation{Generation: 5, At: 15}, Revocation{Generation: 5, At: 20}, []JournalEntry{entry(2, 20)}},
+		{Revocation{Generation: 5, At: 50}, Revocation{Generation: 5, At: 50}, []JournalEntry{entry(2, 20)}},
 	} {
 		have, err := c.have.MarshalBinary()
 		if err != nil {
 			t.Fatal(err)
 		}
-		b, err := discharger.ReplayHomeserver(c.entries, have)
+		b, err := ReplayHomeserver(c.entries, have, time.UnixMilli(1<<50))
 		if err != nil {
 			t.Fatal(err)
 		}
-		var got discharger.Revocation
-		if err := got.UnmarshalBinary(b); err != nil || got != c.want {
+		var got Revocation
+		if err := got.UnmarshalBinary(b); err != nil || !reflect.DeepEqual(got, c.want) {
 			t.Errorf("%+v becomes %+v, %v, want %+v", c.have, got, err, c.want)
 		}
+	}
+}
+
+// TestReplayKinds holds how sessions are over that a journal ends again. Entries
+// of earlier versions do not say so.
+func TestReplayKinds(t *testing.T) {
+	t.Parallel()
+	const now = int64(1_800_000_000_000)
+	id := caveat.SessionID{1}
+	live := Record{Mode: caveat.ModeOpen, Created: now - 3_600_000, LastUsed: now, Device: "D"}
+	tests := map[string]struct {
+		entry JournalEntry
+		want  End
+	}{
+		"session, by an earlier version": {JournalEntry{Kind: JournalSession}, End{Soft: true, Cause: CauseRevoked}},
+		"session, logged out":            {JournalEntry{Kind: JournalSession, Cause: CauseLogout}, End{Cause: CauseLogout}},
+		"session, theft":                 {JournalEntry{Kind: JournalSession, Cause: CauseReuse, Soft: true}, End{Soft: true, Cause: CauseReuse}},
+		"session, by a policy": {
+			JournalEntry{Kind: JournalSession, Cause: CausePolicy, Code: "why"}, End{Cause: CausePolicy, Code: "why"},
+		},
+		"user, by an earlier version": {JournalEntry{Kind: JournalUser, Generation: 1}, End{Cause: CauseRevoked}},
+		"user, softly":                {JournalEntry{Kind: JournalUser, Generation: 1, Cause: CauseRevoked, Soft: true}, End{Soft: true, Cause: CauseRevoked}},
+		"user, by a policy": {
+			JournalEntry{Kind: JournalUser, Generation: 1, Cause: CausePolicy, Code: "why"}, End{Cause: CausePolicy, Code: "why"},
+		},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			l := &ledger{now: now, sessions: map[caveat.SessionID]Record{id: live}}
+			tt.entry.At, tt.entry.Session = now-1000, id
+			changes, restored, err := Replay([]JournalEntry{tt.entry}, l.listing(), time.UnixMilli(now))
+			if err != nil || len(changes) != 1 || len(restored) != 1 {
+				t.Fatalf("%d changes, %d restored, %v", len(changes), len(restored), err)
+			}
+			l.apply(changes)
+			r := l.sessions[id]
+			got, over := ended(State{Session: &r, User: l.user})
+			if tt.want.At = got.At; !over || got != tt.want || got.At == 0 {
+				t.Errorf("ended as %+v, want %+v", got, tt.want)
+			}
+			if r.Device != "D" {
+				t.Errorf("device %q", r.Device)
+			}
+		})
+	}
+	for name, tt := range tests {
+		if tt.entry.Kind != JournalUser {
+			continue
+		}
+		t.Run("homeserver as "+name, func(t *testing.T) {
+			e := tt.entry
+			e.Kind, e.At = JournalHomeserver, now-1000
+			b, err := ReplayHomeserver([]JournalEntry{e}, nil, time.UnixMilli(1<<50))
+			var v Revocation
+			if err == nil {
+				err = v.UnmarshalBinary(b)
+			}
+			got, over := ended(State{Session: &live, Homeserver: v})
+			if tt.want.At = got.At; err != nil || !over || got != tt.want {
+				t.Errorf("ended as %+v, %v; want %+v", got, err, tt.want)
+			}
+		})
+	}
+}
+
+// TestReplaySparesSessionsWithoutDevice replays a revocation of all of a user's
+// sessions that have a device.
+func TestReplaySparesSessionsWithoutDevice(t *testing.T) {
+	t.Parallel()
+	const now = int64(1_800_000_000_000)
+	l := &ledger{now: now, sessions: map[caveat.SessionID]Record{
+		{1}: {Mode: caveat.ModeOpen, Created: now - 3_600_000, LastUsed: now, Device: "D"},
+		{2}: {Mode: caveat.ModeOpen, Created: now - 3_600_000, LastUsed: now},
+	}}
+	e := JournalEntry{Kind: JournalUser, Generation: 1, At: now - 1000, Devices: true, Cause: CauseRevoked}
+	for range 2 {
+		changes, _, err := Replay([]JournalEntry{e}, l.listing(), time.UnixMilli(now))
+		if err != nil {
+			t.Fatal(err)
+		}
+		l.apply(changes)
+		if l.alive(caveat.SessionID{1}) || !l.alive(caveat.SessionID{2}) {
+			t.Fatalf("alive: with a device %v, without %v", l.alive(caveat.SessionID{1}), l.alive(caveat.SessionID{2}))
+		}
+	}
+}
+
+// TestReplayDevice notes a device's revocation again, unless it is there, newer,
+// or no longer needed.
+func TestReplayDevice(t *testing.T) {
+	t.Parallel()
+	const now = int64(1_800_000_000_000)
+	tag := TagOf("D")
+	e := JournalEntry{Kind: JournalDevice, Device: tag, At: now - 1000, Keep: now/1000 + 60, Except: caveat.SessionID{3}, Soft: true, Cause: CauseRevoked}
+	end := End{Soft: true, Cause: CauseRevoked, At: e.At}
+	current := DeviceRecord{Current: caveat.SessionID{7}, Since: now - 60_000}
+	newer := DeviceRecord{Revoked: now, End: End{Cause: CauseRevoked, At: now}}
+	with := current
+	with.Revoked, with.End, with.Except = e.At, end, e.Except
+	for name, tt := range map[string]struct {
+		have *DeviceRecord
+		at   int64
+		want *DeviceRecord // nil: no change
+	}{
+		"no record":             {nil, now, &DeviceRecord{Revoked: e.At, End: end, Except: e.Except}},
+		"no record, too late":   {nil, now + 120_000, nil},
+		"a session is current":  {&current, now, &with},
+		"it is there":           {&with, now, nil},
+		"a newer one is there":  {&newer, now, nil},
+		"current, and too late": {&current, now + 120_000, &with},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := Listing{Devices: map[DeviceTag][]byte{}}
+			if tt.have != nil {
+				l.Devices[tag], _ = tt.have.MarshalBinary()
+			}
+			changes, restored, err := Replay([]JournalEntry{e}, l, time.UnixMilli(tt.at))
+			if err != nil || len(changes) != len(restored) || (len(changes) == 1) != (tt.want != nil) {
+				t.Fatalf("%d changes, %d restored, %v", len(changes), len(restored), err)
+			}
+			if tt.want == nil {
+				return
+			}
+			var got DeviceRecord
+			if err := got.UnmarshalBinary(changes[0].New); err != nil || got != *tt.want || changes[0].Device != tag {
+				t.Errorf("got %+v, %v; want %+v", got, err, *tt.want)
+			}
+		})
+	}
+}
+
+// TestReplayEndsStayInOrder replays revocations of different journals, whose
+// generations are not in the order of their times.
+func TestReplayEndsStayInOrder(t *testing.T) {
+	t.Parallel()
+	const now = int64(1_800_000_000_000)
+	id := caveat.SessionID{1}
+	l := &ledger{now: now, sessions: map[caveat.SessionID]Record{id: {Mode: caveat.ModeOpen, Created: now - 3_600_000, LastUsed: now}}}
+	var entries []JournalEntry
+	for i := range uint64(maxEnds + 4) {
+		g := (i*7)%(maxEnds+4) + 1
+		entries = append(entries, JournalEntry{
+			Kind: JournalUser, Generation: g, At: now - 1_000_000 + int64(g), Soft: true, Cause: CauseRevoked,
+		})
+	}
+	changes, _, err := Replay(entries, l.listing(), time.UnixMilli(now))
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.apply(changes) // reads what was written, which a wrong order would make unreadable
+	r := l.sessions[id]
+	if end, over := ended(State{Session: &r, User: l.user}); !over || !end.Soft {
+		t.Errorf("ended %v, %+v", over, end)
 	}
 }

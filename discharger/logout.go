@@ -33,16 +33,19 @@ func (s *Service) logout(ctx context.Context, a *attempt) error {
 		if err != nil {
 			return err
 		}
-		ruling, err := s.decide(ctx, a, state)
+		ruling, err := s.decide(ctx, a, &state)
 		if err != nil {
 			return err
 		}
-		if ruling.Reason != "" {
+		done, err := s.store(ctx, a, &ruling, state, view)
+		if err != nil {
+			return err
+		}
+		if done && ruling.Reason != "" {
 			return refusal(&ruling)
 		}
-		done, err := s.store(ctx, a, &ruling, state, view)
-		if err != nil || done {
-			return err
+		if done {
+			return nil
 		}
 		a.obs.Retries++
 	}

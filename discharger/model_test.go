@@ -3,8 +3,8 @@ package discharger
 import (
 	"encoding/binary"
 	"math/rand/v2"
+	"slices"
 	"testing"
-	"time"
 
 	"pgregory.net/rapid"
 
@@ -16,12 +16,15 @@ import (
 // was ever handed out, and what became of it. It decides by looking the token
 // up, where Step decides by arithmetic on one record.
 type model struct {
-	tokens    []*modelToken
-	confirmed *modelToken // newest that is known to have arrived
-	successor *modelToken // live and unused; nil: none
-	since     int64       // when confirmed was
-	last      Party
-	ended     bool
+	tokens      []*modelToken // the first one is none, by which a session is activated
+	confirmed   *modelToken   // the newest that is known to have arrived
+	reported    int64         // when one of the successors was reported as used; 0: none was
+	successors  []*modelToken // live and unused, the newest last
+	last        Party
+	issued      int64 // when the newest token was
+	confirmedAt int64
+	ended       bool
+	reason      Reason // with ended
 }
 
 type modelToken struct {
@@ -30,51 +33,64 @@ type modelToken struct {
 	tag      RequestTag
 }
 
-// present says what presenting tok must lead to.
-func (m *model) present(tok *modelToken, e *Event, grace time.Duration) (replay policy.Replay, reason Reason) {
-	within := func(t int64) bool { return e.Now-t <= grace.Milliseconds() }
-	race := func(kind policy.Replay) (policy.Replay, Reason) {
-		if m.last == e.From {
-			return kind, ReasonTokenSuperseded
-		}
-		m.ended = true
-		return kind, ReasonTokenReused
-	}
+// present returns the result of presenting tok.
+func (m *model) present(tok *modelToken, e *Event, l Limits) (replay policy.Replay, reason Reason) {
+	same := m.last.same(e.From)
 	switch {
+	case tok.Epoch == 0 && (m.ended || m.confirmed.Epoch > 0 || m.reported > 0 || e.Now-e.Condition.Minted > l.Activation.Milliseconds()):
+		return "", ReasonTokenRequired
 	case m.ended:
-		return "", ReasonSessionEnded
-	case tok == m.confirmed && m.successor == nil:
-		m.issue(e)
+		return "", m.reason
+	case slices.Contains(m.successors, tok) || len(m.successors) == 0: // none: it is the first
+		m.confirmed, m.successors, m.reported, m.confirmedAt = tok, nil, 0, max(e.Now, m.issued)
+		m.last = e.From
 		return policy.ReplayNone, ""
-	case tok == m.confirmed:
-		if !(m.successor.tag == e.Tag && e.Tag != RequestTag{}) && !within(m.successor.issuedAt) {
-			m.issue(e)
+	case tok == m.confirmed && (m.reported == 0 || !same && e.Now-max(m.reported, m.issued) <= reportSlack.Milliseconds()):
+		newest := m.successors[len(m.successors)-1]
+		again := tok.Epoch == 0 || newest.tag == e.Tag && e.Tag != RequestTag{} || e.Now-newest.issuedAt <= l.Grace.Milliseconds()
+		if !same || !again {
+			m.last, m.reported = e.From, 0
+			return policy.ReplayRetry, ""
 		}
-		return policy.ReplayRetry, ""
-	case tok == m.successor:
-		m.confirm(max(e.Now, tok.issuedAt))
-		m.issue(e)
-		return policy.ReplayNone, ""
-	case tok.Epoch >= m.confirmed.Epoch: // it was replaced before it was used
-		return race(policy.ReplayFork)
-	case tok.Epoch == m.confirmed.Epoch-1 && within(m.since):
-		return race(policy.ReplayStale)
+		return replayAgain, ""
+	case !same:
+		m.ended, m.reason = true, ReasonTokenReused
+		return policy.ReplayReuse, ReasonTokenReused
+	case tok.Epoch == m.confirmed.Epoch && tok != m.confirmed:
+		return policy.ReplayFork, ReasonTokenSuperseded
 	}
-	m.ended = true
-	return policy.ReplayReuse, ReasonTokenReused
+	return policy.ReplayStale, ReasonTokenSuperseded
 }
 
-func (m *model) confirm(at int64) {
-	m.confirmed, m.successor, m.since = m.successor, nil, at
+// replayAgain is a retry that is answered with the same successor.
+const replayAgain policy.Replay = "again"
+
+// issue notes the token that Step handed out.
+func (m *model) issue(t *rapid.T, tok *Token, e *Event) {
+	at := binaryNonce(tok.Nonce)
+	if tok.Epoch != m.confirmed.Epoch+1 || at <= m.issued || at < e.Now {
+		t.Fatalf("issued %+v at %d, after %d, at %d", tok, at, m.issued, e.Now)
+	}
+	m.issued = at
+	next := &modelToken{Token: *tok, issuedAt: at, tag: e.Tag}
+	m.successors, m.tokens = append(m.successors, next), append(m.tokens, next)
 }
 
-func (m *model) issue(e *Event) {
-	m.successor = &modelToken{
-		Token:    Token{Epoch: m.confirmed.Epoch + 1, Nonce: e.Nonce},
-		issuedAt: max(e.Now, m.since), tag: e.Tag,
+func (m *model) seen(epoch uint64, now int64) {
+	if !m.ended && m.reported == 0 && len(m.successors) > 0 && epoch == m.successors[0].Epoch {
+		m.reported = m.confirmedAt + max(now-m.confirmedAt, 0)/1000*1000
 	}
-	m.tokens = append(m.tokens, m.successor)
-	m.last = e.From
+}
+
+// logout returns whether a logout with tok is refused.
+func (m *model) logout(tok *modelToken) Reason {
+	if !m.ended && tok.Epoch+1 < m.confirmed.Epoch {
+		return ReasonTokenSuperseded
+	}
+	if !m.ended {
+		m.ended, m.reason = true, ReasonSessionEnded
+	}
+	return ""
 }
 
 // TestStepMatchesModel drives both with the same random history: clients that
@@ -91,52 +107,45 @@ func TestStepMatchesModel(t *testing.T) {
 func stepMatchesModel(t *rapid.T) {
 	b := newBench(noT{}, caveat.ModeRotate)
 	parties := []Party{home, thief, {Client: "Element X/26.11"}}
-	var nonces uint64
-	event := func() Event {
-		nonces++
-		e := Event{Now: b.now, Condition: &b.cond, From: rapid.SampledFrom(parties).Draw(t, "from")}
-		e.Nonce = numbered(nonces)
-		e.Tag = RequestTag{byte(rapid.IntRange(0, 3).Draw(t, "tag"))}
+	event := func() *Event {
+		e := &Event{Kind: EventDischarge, Now: b.now, Condition: &b.cond, From: rapid.SampledFrom(parties).Draw(t, "from")}
+		if n := byte(rapid.IntRange(0, 3).Draw(t, "tag")); n > 0 {
+			e.Tag = RequestTag{1, n}
+		}
 		return e
 	}
+	none := &modelToken{}
+	m := &model{tokens: []*modelToken{none}, confirmed: none}
+	present := func(t *rapid.T, e *Event, tok *modelToken) {
+		if tok.Epoch > 0 {
+			e.Token = &tok.Token
+		}
+		ended := m.ended
+		replay, reason := m.present(tok, e, b.limit)
+		b.state.Listed = true
+		o := Step(b.state, e, b.limit)
+		m.compare(t, &o, e, replay, reason)
+		if o.Revokes() != (m.ended && !ended) || o.Ended != (m.ended && reason != ReasonTokenRequired) || o.Ended && o.End.Soft != (m.reason == ReasonTokenReused) {
+			t.Fatalf("ended %v, model %v: %+v", o.Ended, m.ended, o)
+		}
+		if o.Next != nil {
+			b.state.Session = o.Next
+		}
+	}
 	first := event()
-	first.Kind = EventDischarge
-	o := Step(b.state, &first, b.limit)
-	b.state.Session = o.Next
-	m := &model{confirmed: &modelToken{}, since: b.now}
-	m.issue(&first)
+	m.last = first.From
+	present(t, first, none)
 	t.Repeat(map[string]func(*rapid.T){
 		"refresh": func(t *rapid.T) {
-			e := event()
-			e.Kind = EventDischarge
 			tok := rapid.SampledFrom(m.tokens).Draw(t, "token")
 			if rapid.Bool().Draw(t, "recent") {
 				tok = m.tokens[max(0, len(m.tokens)-1-rapid.IntRange(0, 2).Draw(t, "age"))]
 			}
-			e.Token = &tok.Token
-			replay, reason := m.present(tok, &e, b.limit.Grace)
-			o := Step(b.state, &e, b.limit)
-			if o.Reason != reason || o.Replay != replay {
-				t.Fatalf("token %+v: got %q %q, want %q %q", tok, o.Replay, o.Reason, replay, reason)
-			}
-			if reason == "" && *o.Issue != m.successor.Token {
-				t.Fatalf("issued %+v, want %+v", o.Issue, m.successor.Token)
-			}
-			if reason != "" && o.Issue != nil {
-				t.Fatal("a refusal issues a token")
-			}
-			if o.Revokes() != (m.ended && reason != ReasonSessionEnded) {
-				t.Fatalf("revokes %v, model ended %v", o.Revokes(), m.ended)
-			}
-			if o.Next != nil {
-				b.state.Session = o.Next
-			}
+			present(t, event(), tok)
 		},
 		"seen": func(t *rapid.T) {
-			n := uint64(rapid.IntRange(0, len(m.tokens)+1).Draw(t, "epoch"))
-			if !m.ended && m.successor != nil && n == m.successor.Epoch {
-				m.confirm(max(b.now, m.successor.issuedAt))
-			}
+			n := uint64(rapid.IntRange(0, int(m.confirmed.Epoch)+2).Draw(t, "epoch"))
+			m.seen(n, b.now)
 			if r := Seen(b.state, n, b.now); r != nil {
 				b.state.Session = r
 			}
@@ -145,50 +154,78 @@ func stepMatchesModel(t *rapid.T) {
 			b.now = max(b.cond.Minted, b.now+rapid.SampledFrom([]int64{1, 900, 9_000, 10_001, 300_000, -1, -8_000, -60_000}).Draw(t, "step"))
 		},
 		"logout": func(t *rapid.T) {
-			if rapid.IntRange(0, 9).Draw(t, "seldom") > 0 {
+			if rapid.IntRange(0, 9).Draw(t, "seldom") > 0 || len(m.tokens) < 2 {
 				return
 			}
-			e := event()
-			e.Kind = EventLogout
-			e.Token = &rapid.SampledFrom(m.tokens).Draw(t, "token").Token
-			o := Step(b.state, &e, b.limit)
-			if o.Reason != "" || o.Revokes() == m.ended {
-				t.Fatalf("logout: %+v, model ended %v", o, m.ended)
+			e, ended := event(), m.ended
+			tok := rapid.SampledFrom(m.tokens[1:]).Draw(t, "token")
+			e.Kind, e.Token = EventLogout, &tok.Token
+			reason := m.logout(tok)
+			o := Step(b.state, e, b.limit)
+			if o.Reason != reason || o.Revokes() != (m.ended && !ended) || o.Revokes() && o.Next.End.Soft {
+				t.Fatalf("logout: %+v, model %q, ended %v", o, reason, m.ended)
 			}
 			if o.Next != nil {
 				b.state.Session = o.Next
 			}
-			m.ended = true
 		},
-		"": func(t *rapid.T) {
-			r := b.state.Session
-			if (r.Ended > 0) != m.ended {
-				t.Fatalf("ended %d, model %v", r.Ended, m.ended)
-			}
-			if m.ended {
-				return
-			}
-			if r.Confirmed.Epoch != m.confirmed.Epoch || r.Confirmed.Nonce != m.confirmed.Nonce {
-				t.Fatalf("confirmed %+v, model %+v", r.Confirmed, m.confirmed)
-			}
-			if (r.Successor == nil) != (m.successor == nil) || r.Successor != nil && r.Successor.Nonce != m.successor.Nonce {
-				t.Fatalf("successor %+v, model %+v", r.Successor, m.successor)
-			}
-			var back Record // what is stored is what was decided
-			enc, err := r.MarshalBinary()
-			if err != nil {
-				t.Fatal(err)
-			}
-			if err := back.UnmarshalBinary(enc); err != nil {
-				t.Fatal(err)
-			}
-			b.state.Session = &back
-		},
+		"": func(t *rapid.T) { m.check(t, b) },
 	})
 }
 
-// numbered is a nonce that nothing else has.
-func numbered(n uint64) Nonce { return Nonce(binary.BigEndian.AppendUint64(nil, n)[2:]) }
+// compare demands that Step decided as the model did.
+func (m *model) compare(t *rapid.T, o *Outcome, e *Event, replay policy.Replay, reason Reason) {
+	again := replay == replayAgain
+	if again {
+		replay = policy.ReplayRetry
+	}
+	if o.Reason != reason || o.LostWrite || o.NotYet || len(m.tokens) > 1 && o.Replay != replay {
+		t.Fatalf("%+v at %d: got %q %q, lost write %v; want %q %q", e.Token, e.Now, o.Replay, o.Reason, o.LostWrite, replay, reason)
+	}
+	switch {
+	case reason != "":
+		if o.Issue != nil {
+			t.Fatal("a refusal issues a token")
+		}
+		if !o.Ended && o.Next != nil {
+			t.Fatalf("a refusal stores %+v", o.Next)
+		}
+	case again:
+		if newest := m.successors[len(m.successors)-1]; *o.Issue != newest.Token || o.Next != nil {
+			t.Fatalf("issued %+v, want %+v again", o.Issue, newest.Token)
+		}
+	default:
+		m.issue(t, o.Issue, e)
+	}
+}
+
+// check compares the record with the model, and demands that its stored form
+// says the same.
+func (m *model) check(t *rapid.T, b *bench) {
+	r := b.state.Session
+	if r.Over() != m.ended {
+		t.Fatalf("ended %+v, model %v", r.End, m.ended)
+	}
+	if m.ended {
+		return
+	}
+	newest := m.confirmed
+	if r.Confirmed.Epoch != newest.Epoch || r.Confirmed.Nonce != newest.Nonce || r.Last != m.last {
+		t.Fatalf("confirmed %+v by %v, model %+v by %v", r.Confirmed, r.Last, newest, m.last)
+	}
+	if (r.Successor == nil) != (len(m.successors) == 0) || r.Successor != nil && r.Successor.Nonce != m.successors[len(m.successors)-1].Nonce {
+		t.Fatalf("successor %+v, model %+v", r.Successor, m.successors)
+	}
+	var back Record // what is stored is what was decided
+	enc, err := r.MarshalBinary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := back.UnmarshalBinary(enc); err != nil {
+		t.Fatal(err)
+	}
+	b.state.Session = &back
+}
 
 // noT lets a bench live inside a rapid check, which reports by itself.
 type noT struct{ testing.TB }
@@ -211,7 +248,6 @@ func (c *client) refresh(b *bench, rng *rand.Rand, loss float64) (refused Reason
 	for {
 		o := b.discharge(c.token, from(c.party), func(e *Event) {
 			binary.BigEndian.PutUint32(e.Tag[:], c.tag|1<<31)
-			e.Nonce = numbered(rng.Uint64())
 		})
 		if o.Reason != "" {
 			return o.Reason
@@ -245,9 +281,7 @@ func TestHonestClientsAreNeverRefused(t *testing.T) {
 				t.Fatalf("session %d, refresh %d: refused (%s)", i, n, reason)
 			}
 			if rng.IntN(3) == 0 {
-				if r := Seen(b.state, c.token.Epoch, b.now); r != nil {
-					b.state.Session = r
-				}
+				b.seen(c.token.Epoch)
 			}
 			b.now += rng.Int64N(600_000)
 			if rng.IntN(20) == 0 {

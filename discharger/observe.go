@@ -34,6 +34,7 @@ const (
 
 	OpOwnSessions Op = "own_sessions"
 	OpRevokeOwn   Op = "revoke_own"
+	OpLiftMarks   Op = "lift_marks"
 )
 
 // Result is the class of an answer.
@@ -62,6 +63,11 @@ type Observation struct {
 	Rule       string // of the policy, if it was asked
 	PolicyHash string
 	Retries    int           // lost races with other requests
+	Deferred   bool          // a policy decided that it is not yet to be decided
+	FutureMark bool          // a revocation mark in the future kept it undecided
+	LostWrite  bool          // a refresh token showed that the store lost a write
+	Ended      bool          // with ResultRefused: the session is over
+	SoftLogout bool          // with Ended
 	Took       time.Duration // by the service's clock
 }
 
@@ -77,15 +83,24 @@ func (s *Service) finish(ctx context.Context, a *attempt, err error) error {
 	case err == nil:
 		a.obs.Result = ResultOK
 	case errors.As(err, &r):
-		a.obs.Result, a.obs.Reason = ResultRefused, r.Reason
+		a.obs.Result, a.obs.Reason, a.obs.Ended, a.obs.SoftLogout = ResultRefused, r.Reason, r.Ended, r.SoftLogout
 	case errors.Is(err, ErrBadRequest):
 		a.obs.Result = ResultBadRequest
 	default:
 		a.obs.Result = ResultUnavailable
-		s.cfg.Log.LogAttrs(ctx, slog.LevelError, "request could not be decided", a.attrs(slog.String("op", string(a.obs.Op)), slog.Any("error", err))...)
+		level := slog.LevelError
+		if a.obs.Deferred {
+			level = slog.LevelInfo
+		}
+		s.cfg.Log.LogAttrs(ctx, level, "request could not be decided", a.attrs(slog.String("op", string(a.obs.Op)), slog.Any("error", err))...)
 	}
-	if a.obs.Replay == policy.ReplayFork || a.obs.Replay == policy.ReplayReuse || a.obs.Reason == ReasonTokenReused {
-		s.cfg.Log.LogAttrs(ctx, slog.LevelWarn, "refresh token was used twice", a.attrs(
+	if a.obs.Replay == policy.ReplayFork || a.obs.Replay == policy.ReplayReuse {
+		text := "replaced refresh token was presented"
+		if a.obs.Ended && a.obs.Reason == ReasonTokenReused {
+			text = "session ended: two parties presented its refresh tokens"
+		}
+		s.cfg.Log.LogAttrs(ctx, slog.LevelWarn, text, a.attrs(
+			slog.String("user", a.cond.User), slog.String("device", a.cond.Device),
 			slog.String("replay", string(a.obs.Replay)), slog.String("result", string(a.obs.Result)),
 			slog.String("reason", string(a.obs.Reason)), slog.String("from", addrText(a.event.From.Addr)))...)
 	}

@@ -1,10 +1,11 @@
 package discharger
 
 import (
+	"cmp"
 	"context"
-	"fmt"
 
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/policy"
 )
 
 // What a client may see and do of its own user's sessions. It proves its
@@ -16,6 +17,7 @@ import (
 // what a refresh would ask for, and leaves a refresh token as it is.
 func (s *Service) OwnSessions(ctx context.Context, req *Request) (own caveat.SessionID, list []SessionInfo, err error) {
 	a, err := s.begin(OpOwnSessions, req)
+	a.event.Kind = EventOwn
 	if err == nil {
 		list, err = s.ownSessions(ctx, a)
 	}
@@ -23,14 +25,14 @@ func (s *Service) OwnSessions(ctx context.Context, req *Request) (own caveat.Ses
 }
 
 func (s *Service) ownSessions(ctx context.Context, a *attempt) ([]SessionInfo, error) {
-	st, _, err := s.load(ctx, a)
+	st, v, err := s.load(ctx, a)
 	if err != nil {
 		return nil, err
 	}
-	if err := s.prove(a, st); err != nil {
+	if err := s.prove(ctx, a, &st, v); err != nil {
 		return nil, err
 	}
-	live, _, err := s.list(ctx, a.user, st.Homeserver, a.event.Now)
+	live, _, err := s.list(ctx, a, st.Homeserver)
 	if err != nil {
 		return nil, err
 	}
@@ -42,31 +44,32 @@ func (s *Service) ownSessions(ctx context.Context, a *attempt) ([]SessionInfo, e
 // left alone, and no error.
 func (s *Service) RevokeOwn(ctx context.Context, req *Request, session caveat.SessionID) error {
 	a, err := s.begin(OpRevokeOwn, req)
+	a.event.Kind = EventOwn
 	switch {
 	case err != nil:
 	case session == a.cond.Session:
 		a.event.Kind = EventLogout
 		err = s.logout(ctx, a)
 	default:
-		err = s.attempt(ctx, a, func(st State, _ View) (edit, error) { return s.revokeOwn(ctx, a, st, session) })
+		err = s.attempt(ctx, a, func(st State, v View) (edit, error) { return s.revokeOwn(ctx, a, st, v, session) })
 	}
 	return s.finish(ctx, a, err)
 }
 
 // revokeOwn looks for the session among the user's own: its id alone must not
 // be enough to end it, or to have the feed say so.
-func (s *Service) revokeOwn(ctx context.Context, a *attempt, st State, session caveat.SessionID) (edit, error) {
-	if err := s.prove(a, st); err != nil {
+func (s *Service) revokeOwn(ctx context.Context, a *attempt, st State, v View, session caveat.SessionID) (edit, error) {
+	if err := s.prove(ctx, a, &st, v); err != nil {
 		return edit{}, err
 	}
-	live, gone, err := s.list(ctx, a.user, st.Homeserver, a.event.Now)
+	live, gone, err := s.list(ctx, a, st.Homeserver)
 	if err != nil {
 		return edit{}, err
 	}
 	for _, o := range live {
 		if o.id == session {
 			var ed edit
-			err := s.end(&ed, a, o, causeLogout)
+			err := s.end(&ed, a, o, End{Cause: CauseLogout, At: a.event.Now})
 			return ed, err
 		}
 	}
@@ -80,15 +83,25 @@ func (s *Service) revokeOwn(ctx context.Context, a *attempt, st State, session c
 
 // prove refuses what would get no discharge. A token that only shows that
 // somebody has a copy of it is refused too, and has no other consequence here.
-func (s *Service) prove(a *attempt, st State) error {
-	o := Step(st, &a.event, s.cfg.Limits)
+// An end by time is stored, since every later answer has to agree with it.
+func (s *Service) prove(ctx context.Context, a *attempt, st *State, v View) error {
+	o, err := s.step(ctx, a, st)
 	switch {
-	case o.NotYet:
-		return unavailable(fmt.Errorf("caveat minted at %d is from the future", a.cond.Minted))
-	case o.Reason == ReasonTokenReused:
+	case err != nil:
+		return err
+	case o.Replay == policy.ReplayReuse:
 		return &Refusal{Reason: ReasonTokenSuperseded}
-	case o.Reason != "":
-		return &Refusal{Reason: o.Reason, SoftLogout: o.SoftLogout}
+	case o.Ended && o.Next != nil:
+		var ed edit
+		if err := s.changeSession(&ed, a, a.cond.Session, v.Session, o.Next, a.cond.Minted); err != nil {
+			return unavailable(err)
+		}
+		if done, err := s.swap(ctx, a, ed); err != nil || !done {
+			return cmp.Or(err, errContention)
+		}
+	}
+	if o.Reason != "" {
+		return &Refusal{Reason: o.Reason, Ended: o.Ended, SoftLogout: o.Ended && o.End.Soft}
 	}
 	return nil
 }

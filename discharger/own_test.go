@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/discharger/discharger/discharger"
-	"github.com/discharger/discharger/discharger/api"
 	"github.com/discharger/discharger/discharger/caveat"
 )
 
@@ -46,12 +45,12 @@ func TestOwnSessions(t *testing.T) {
 		w.said(n)
 		for range 2 {
 			mustDo(t, a.revoke(b, token(tok)))
-			w.said(n, b.ended(api.RevokedLogout))
+			w.said(n, b.ended(discharger.CauseLogout, false))
 		}
 		b.refused(discharger.ReasonSessionEnded)
 		tok = a.must(token(tok)).RefreshToken
 		mustDo(t, a.revoke(a, token(tok)))
-		w.said(n, b.ended(api.RevokedLogout), a.ended(api.RevokedLogout))
+		w.said(n, b.ended(discharger.CauseLogout, false), a.ended(discharger.CauseLogout, false))
 		a.refused(discharger.ReasonSessionEnded, token(tok))
 		mustDo(t, a.revoke(a, token(tok))) // again
 		if _, _, err := a.own(token(tok)); !isRefusal(err, discharger.ReasonSessionEnded) {
@@ -118,10 +117,13 @@ func TestOwnSessionNotActivated(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	l := w.login(caveat.ModeOpen)
-	if _, list, err := l.own(); err != nil || len(list) != 0 {
+	if _, _, err := l.own(); !isRefusal(err, discharger.ReasonHomeserverRequired) {
+		t.Errorf("the caveat alone: %v", err)
+	}
+	if _, list, err := l.own(homeserver("a.example")); err != nil || len(list) != 0 {
 		t.Errorf("%v, %d sessions", err, len(list))
 	}
 	mustDo(t, l.revoke(l))
 	l.refused(discharger.ReasonSessionEnded)
-	w.said(0, l.ended(api.RevokedLogout))
+	w.said(0, l.ended(discharger.CauseLogout, false))
 }

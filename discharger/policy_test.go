@@ -65,11 +65,9 @@ func TestPolicyWithholds(t *testing.T) {
 	tok := l.must().RefreshToken
 
 	p.say(policy.Decision{Effect: policy.EffectDeny, Code: "office_hours", Message: "come back at nine"})
-	l.unchanged(func() {
-		if r := l.refused("office_hours", token(tok)); r.Message != "come back at nine" || r.SoftLogout {
-			t.Errorf("got %+v", r)
-		}
-	})
+	if r := l.alive("office_hours", token(tok)); r.Message != "come back at nine" {
+		t.Errorf("got %+v", r)
+	}
 	p.say(policy.Decision{Effect: policy.EffectDefer, RetryAfter: 7 * time.Second})
 	l.unchanged(func() {
 		var u *discharger.UnavailableError
@@ -81,30 +79,28 @@ func TestPolicyWithholds(t *testing.T) {
 	tok = l.must(token(tok)).RefreshToken // nothing was lost by being denied
 
 	p.say(policy.Decision{Effect: policy.EffectReauth})
-	if r := l.refused(discharger.ReasonPolicy, token(tok)); !r.SoftLogout {
-		t.Error("reauth must keep device keys")
-	}
+	l.over(discharger.ReasonPolicy, true, token(tok))
 	p.say(allow)
-	l.refused(discharger.ReasonSessionEnded, token(tok))
+	l.over(discharger.ReasonPolicy, true, token(tok)) // the same again
 
 	a, b := w.login(caveat.ModeOpen), w.login(caveat.ModeOpen)
 	a.must()
 	b.must()
 	p.say(policy.Decision{Effect: policy.EffectRevoke, Code: "device_lost"})
-	a.refused("device_lost")
+	a.over("device_lost", false)
 	p.say(allow)
-	a.refused(discharger.ReasonSessionEnded)
+	a.over("device_lost", false)
 	b.must()
-	p.say(policy.Decision{Effect: policy.EffectRevokeUser})
-	b.refused(discharger.ReasonPolicy)
+	p.say(policy.Decision{Effect: policy.EffectRevokeUser, Code: "stolen", SoftLogout: true})
+	b.over("stolen", true)
 	p.say(allow)
-	b.refused(discharger.ReasonSessionEnded)
+	b.over("stolen", true)
 
 	never := w.login(caveat.ModeOpen, func(c *caveat.Condition) { c.User, c.Minted = "@new:a.example", c.Minted+1 })
 	p.say(policy.Decision{Effect: policy.EffectRevoke})
-	never.refused(discharger.ReasonPolicy)
+	never.over(discharger.ReasonPolicy, false)
 	p.say(allow)
-	never.refused(discharger.ReasonSessionEnded) // revoked at activation, for good
+	never.over(discharger.ReasonPolicy, false) // revoked at activation, for good
 }
 
 func TestPolicyFailuresAreUndecided(t *testing.T) {
@@ -162,28 +158,28 @@ func TestPolicyOnReplay(t *testing.T) {
 		tok := l.must().RefreshToken
 		dead := l.must(token(tok)).RefreshToken
 		w.later(time.Minute)
-		l.must(token(tok))
+		l.must(token(l.must(token(tok)).RefreshToken))
 		return l, p, dead
 	}
 	t.Run("agrees", func(t *testing.T) {
 		l, p, dead := fork(t)
-		l.refused(discharger.ReasonTokenReused, token(dead), at(away))
+		l.over(discharger.ReasonTokenReused, true, token(dead), at(away))
 		in := p.last()
-		if in.Replay != policy.ReplayFork || !in.Grant.Revokes || in.Grant.TTL != 0 || in.Request.IP != away.String() || in.Session.LastIP != phone.String() {
+		if in.Replay != policy.ReplayReuse || !in.Grant.Revokes || in.Grant.TTL != 0 || in.Request.IP != away.String() || in.Session.LastIP != phone.String() {
 			t.Errorf("saw %+v", in)
 		}
-		l.refused(discharger.ReasonSessionEnded, token(dead))
+		l.over(discharger.ReasonTokenReused, true, token(dead))
 	})
 	t.Run("softens", func(t *testing.T) {
 		l, p, dead := fork(t)
 		p.say(policy.Decision{Effect: policy.EffectDeny})
-		l.unchanged(func() { l.refused(discharger.ReasonTokenReused, token(dead), at(away)) })
+		l.alive(discharger.ReasonTokenSuperseded, token(dead), at(away))
 	})
 	t.Run("hardens", func(t *testing.T) {
 		l, p, dead := fork(t)
 		p.say(policy.Decision{Effect: policy.EffectRevoke})
-		l.refused(discharger.ReasonTokenSuperseded, token(dead))
-		l.refused(discharger.ReasonSessionEnded, token(dead))
+		l.over(discharger.ReasonPolicy, false, token(dead), at(away))
+		l.over(discharger.ReasonPolicy, false, token(dead))
 	})
 }
 

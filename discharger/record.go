@@ -15,12 +15,12 @@ import (
 // Record is what the service remembers of one session. Times are Unix
 // milliseconds; Created and LastUsed are kept to the second.
 //
-// An ended record (Ended > 0) is a tombstone: of the rest only Confirmed.Epoch
-// is kept, which is what a repeated logout needs.
+// An ended record (End.At > 0) is a tombstone: of the rest only Device and
+// Confirmed.Epoch are kept.
 type Record struct {
 	Mode    caveat.Mode
 	Created int64 // first discharge
-	Ended   int64 // 0: the session lives
+	End     End   // how the session ended, End.At kept to the second; zero: it lives
 
 	UserGeneration       uint64 // the user's generation when the session was activated
 	HomeserverGeneration uint64 // likewise the homeserver's
@@ -33,15 +33,36 @@ type Record struct {
 	Last     Party             // who used it last
 
 	// In mode rotate: the refresh token that is known to have arrived, and
-	// the one that was handed out in exchange for it and is not yet used.
-	// Epoch 0 is activation, for which no token exists.
+	// the newest one that was handed out in exchange for it. Epoch 0 is
+	// activation, for which no token exists. Every token of the successor's
+	// epoch is unused, and the first one that is used confirms itself.
 	Confirmed Confirmed
-	Successor *Successor
+	Successor *Successor // nil: none was handed out
 }
 
-// Nonce tells apart refresh tokens of one epoch. It need not be secret, the
-// tokens are signed; it must be fresh for every token.
+// Nonce tells apart refresh tokens of one epoch: when the token was issued, in
+// Unix milliseconds, big-endian. In a session it strictly increases. Tokens of
+// earlier versions have random bytes there.
 type Nonce [6]byte
+
+// nonceAt returns the nonce of a token issued at a time in Unix ms.
+func nonceAt(ms int64) (n Nonce) {
+	var b [8]byte
+	binary.BigEndian.PutUint64(b[:], uint64(ms))
+	copy(n[:], b[2:])
+	return n
+}
+
+// issued returns when a token was issued, in Unix ms; 0 if that is not within
+// the bounds, since the bytes are random.
+func (n Nonce) issued(from, to int64) int64 {
+	var b [8]byte
+	copy(b[2:], n[:])
+	if ms := int64(binary.BigEndian.Uint64(b[:])); ms >= from && ms <= to {
+		return ms
+	}
+	return 0
+}
 
 // Confirmed is the newest refresh token known to have reached the client.
 type Confirmed struct {
@@ -50,16 +71,49 @@ type Confirmed struct {
 	At    int64 // when it was first seen to have arrived
 }
 
-// Successor is the refresh token that replaces the confirmed one as soon as
-// it, or the discharge that went with it, is used. Its epoch is one higher.
+// Successor is the newest refresh token that was handed out in exchange for
+// the confirmed one. Its epoch is one higher.
 type Successor struct {
 	Nonce    Nonce
 	IssuedAt int64
-	Tag      RequestTag // of the request that it answered
+	Tag      RequestTag // of the request that it answered; zero with Reported
+
+	// Reported is when a discharge of its epoch was first seen in use, kept to
+	// whole seconds after the confirmed token was; 0: it was not.
+	Reported int64
 }
 
-// RequestTag is a digest of a client's request-id; zero if it sent none.
+// RequestTag is a digest of a client's request-id; zero if it sent none. The
+// lowest bit of its first byte is set otherwise.
 type RequestTag [4]byte
+
+// The stored form has no room of its own for Successor.Reported: earlier
+// versions read it as the tag of a request that never comes again.
+
+// report notes that a discharge of the successor was seen in use.
+func (s *Successor) report(now int64, c Confirmed) {
+	s.Reported, s.Tag = c.At+min(max(now-c.At, 0)/1000, 1<<24-1)*1000, RequestTag{}
+}
+
+// tag returns the stored tag of a successor.
+func (s *Successor) tag(c Confirmed) RequestTag {
+	if s.Reported == 0 {
+		return s.Tag
+	}
+	after := (s.Reported - c.At) / 1000
+	return RequestTag{reportedTag, byte(after >> 16), byte(after >> 8), byte(after)}
+}
+
+// setTag reads what tag returned.
+func (s *Successor) setTag(t RequestTag, c Confirmed) {
+	if t[0] != reportedTag {
+		s.Tag = t
+		return
+	}
+	s.Reported = c.At + (int64(t[1])<<16|int64(t[2])<<8|int64(t[3]))*1000
+}
+
+const reportedTag = 0x02
 
 // The stored form of a record. The first byte names format and kind, so that
 // another format can be told apart:
@@ -69,13 +123,15 @@ type RequestTag [4]byte
 //	                            mode rotate: epoch [nonce(6)] confirmedAt(ms since created)
 //	                                         [successor: nonce(6) issuedAt(ms since confirmed) tag(4)]
 //	                            lastUsed(signed, s since issuedAt, else confirmedAt, else created)
-//	0x20  ended                 endedAt(s) epoch
+//	0x20  ended, by an earlier version: softly       endedAt(s) epoch
+//	0x21  ended                 end(as in appendEnd) endedAt(s) epoch device
 //
 // Integers without a width are varints, unsigned unless it says so; strings, and addresses of
 // 0, 4 or 16 bytes, carry their length first.
 const (
-	kindLive  = 0x10
-	kindEnded = 0x20
+	kindLive     = 0x10
+	kindEndedOld = 0x20
+	kindEnded    = 0x21
 
 	flagLastDiffers = 1 << 0
 	flagLabels      = 1 << 1
@@ -94,10 +150,10 @@ var errRecord = errors.New("corrupt session record")
 // MarshalBinary returns the stored form.
 func (r *Record) MarshalBinary() ([]byte, error) {
 	b := make([]byte, 0, 128)
-	if r.Ended > 0 {
-		b = append(b, kindEnded)
-		b = binary.AppendUvarint(b, uint64(r.Ended/1000))
-		return binary.AppendUvarint(b, r.Confirmed.Epoch), nil
+	if r.Over() {
+		b = appendEnd(append(b, kindEnded), r.End)
+		b = binary.AppendUvarint(b, uint64(r.End.At/1000))
+		return appendString(binary.AppendUvarint(b, r.Confirmed.Epoch), r.Device), nil
 	}
 	if r.Mode < caveat.ModeOpen || r.Mode > caveat.ModeHeld {
 		return nil, fmt.Errorf("encode session record: mode %d", r.Mode)
@@ -158,7 +214,8 @@ func (r *Record) appendRotation(b []byte) []byte {
 	if s := r.Successor; s != nil {
 		b = append(b, s.Nonce[:]...)
 		b = binary.AppendUvarint(b, uint64(max(s.IssuedAt-r.Confirmed.At, 0)))
-		b = append(b, s.Tag[:]...)
+		tag := s.tag(r.Confirmed)
+		b = append(b, tag[:]...)
 	}
 	return b
 }
@@ -187,10 +244,8 @@ func (r *Record) UnmarshalBinary(b []byte) error {
 	d := decoder{b: b[1:]}
 	var out Record
 	switch mode := caveat.Mode(b[0] & 0x0f); {
-	case b[0] == kindEnded:
-		out.Ended = d.seconds()
-		out.Confirmed.Epoch = d.uvarint()
-		d.fail(out.Ended <= 0)
+	case b[0] == kindEndedOld, b[0] == kindEnded:
+		out.decodeEnded(&d, b[0])
 	case b[0]&0xf0 == kindLive && mode >= caveat.ModeOpen && mode <= caveat.ModeHeld:
 		out.Mode = mode
 		out.decodeLive(&d)
@@ -202,6 +257,22 @@ func (r *Record) UnmarshalBinary(b []byte) error {
 	}
 	*r = out
 	return nil
+}
+
+// Over reports whether the session has ended.
+func (r *Record) Over() bool { return r.End.At > 0 }
+
+func (r *Record) decodeEnded(d *decoder, kind byte) {
+	r.End = End{Soft: true, Cause: CauseRevoked}
+	if kind == kindEnded {
+		r.End = d.end()
+	}
+	r.End.At = d.seconds()
+	r.Confirmed.Epoch = d.uvarint()
+	if kind == kindEnded {
+		r.Device = d.string()
+	}
+	d.fail(r.End.At <= 0)
 }
 
 func (r *Record) decodeLive(d *decoder) {
@@ -244,61 +315,9 @@ func (r *Record) decodeRotation(d *decoder, flags byte) {
 		s := &Successor{}
 		copy(s.Nonce[:], d.bytes(len(Nonce{})))
 		s.IssuedAt = r.Confirmed.At + d.millis()
-		copy(s.Tag[:], d.bytes(4))
+		s.setTag(RequestTag(d.bytes(4)), r.Confirmed)
 		r.Successor = s
 	}
-}
-
-// Revocation is the record of a user or of a homeserver: how often all of its
-// sessions were revoked at once, and when that was last. The zero value is
-// "never".
-type Revocation struct {
-	Generation uint64
-	At         int64            // Unix ms
-	Except     caveat.SessionID // that the last one left alone; zero: none
-}
-
-// MarshalBinary returns the stored form: 0x31, generation, time in ms; with an
-// exception 0x32, the same, and its 16 bytes.
-func (v Revocation) MarshalBinary() ([]byte, error) {
-	kind := byte(kindRevocation)
-	if v.Except != (caveat.SessionID{}) {
-		kind = kindRevocationBut
-	}
-	b := binary.AppendUvarint([]byte{kind}, v.Generation)
-	b = binary.AppendUvarint(b, uint64(max(v.At, 0)))
-	if kind == kindRevocationBut {
-		b = append(b, v.Except[:]...)
-	}
-	return b, nil
-}
-
-const (
-	kindRevocation    = 0x31
-	kindRevocationBut = 0x32
-)
-
-// UnmarshalBinary reads the stored form; empty input, no record, is the zero
-// value. On error, v is zero.
-func (v *Revocation) UnmarshalBinary(b []byte) error {
-	*v = Revocation{}
-	if len(b) == 0 {
-		return nil
-	}
-	if b[0] != kindRevocation && b[0] != kindRevocationBut {
-		return errors.New("corrupt revocation record")
-	}
-	d := decoder{b: b[1:]}
-	out := Revocation{Generation: d.uvarint(), At: d.millis()}
-	if b[0] == kindRevocationBut {
-		copy(out.Except[:], d.bytes(len(out.Except)))
-		d.fail(out.Except == caveat.SessionID{})
-	}
-	if d.bad || len(d.b) > 0 {
-		return errors.New("corrupt revocation record")
-	}
-	*v = out
-	return nil
 }
 
 func appendString(b []byte, s string) []byte {

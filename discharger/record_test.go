@@ -2,6 +2,9 @@ package discharger
 
 import (
 	"bytes"
+	"cmp"
+	"encoding"
+	"encoding/hex"
 	"net/netip"
 	"reflect"
 	"strings"
@@ -27,10 +30,24 @@ func genNonce(t *rapid.T) Nonce {
 	return Nonce(rapid.SliceOfN(rapid.Byte(), 6, 6).Draw(t, "nonce"))
 }
 
+// genEnd draws kind, cause and code of an end, without a time.
+func genEnd(t *rapid.T) End {
+	return End{
+		Soft: rapid.Bool().Draw(t, "soft"), Cause: rapid.SampledFrom(causeCodes[:]).Draw(t, "cause"),
+		Code: rapid.StringMatching(`([a-z_]{1,64})?`).Draw(t, "code"),
+	}
+}
+
+func genSession(t *rapid.T, label string) caveat.SessionID {
+	return caveat.SessionID{rapid.Byte().Draw(t, label), 15: 1}
+}
+
 func genRecord(t *rapid.T) Record {
 	if rapid.Bool().Draw(t, "ended") {
+		end := genEnd(t)
+		end.At = rapid.Int64Range(1, 1<<42).Draw(t, "endedAt") * 1000
 		return Record{
-			Ended:     rapid.Int64Range(1, 1<<42).Draw(t, "endedAt") * 1000,
+			End: end, Device: rapid.StringN(0, 80, 255).Draw(t, "device"),
 			Confirmed: Confirmed{Epoch: rapid.Uint64().Draw(t, "epoch")},
 		}
 	}
@@ -65,7 +82,13 @@ func genRecord(t *rapid.T) Record {
 		r.Successor = &Successor{
 			Nonce:    genNonce(t),
 			IssuedAt: r.Confirmed.At + rapid.Int64Range(0, 1<<50).Draw(t, "issuedAt"),
-			Tag:      RequestTag(rapid.SliceOfN(rapid.Byte(), 4, 4).Draw(t, "tag")),
+		}
+		switch rapid.IntRange(0, 2).Draw(t, "answered") {
+		case 1:
+			r.Successor.Tag = RequestTag(rapid.SliceOfN(rapid.Byte(), 4, 4).Draw(t, "tag"))
+			r.Successor.Tag[0] |= 1
+		case 2:
+			r.Successor.report(r.Confirmed.At+rapid.Int64Range(0, 1<<40).Draw(t, "reported"), r.Confirmed)
 		}
 	}
 	r.LastUsed = (r.known()/1000 + rapid.Int64Range(-1<<40, 1<<40).Draw(t, "used after")) * 1000
@@ -121,23 +144,141 @@ func typicalRecord() Record {
 	}
 }
 
+func genRevocation(t *rapid.T) Revocation {
+	v := Revocation{Generation: rapid.Uint64().Draw(t, "generation"), At: rapid.Int64Range(0, 1<<52).Draw(t, "at")}
+	if rapid.Bool().Draw(t, "but") {
+		v.Except = genSession(t, "except")
+	}
+	if rapid.Bool().Draw(t, "plain") {
+		return v
+	}
+	v.SoftUpTo = rapid.Uint64().Draw(t, "soft up to")
+	n := rapid.IntRange(0, maxEnds).Draw(t, "ends")
+	for i := range n {
+		g := GenerationEnd{Generation: uint64(i)*3 + 1 + rapid.Uint64Range(0, 2).Draw(t, "above"), End: genEnd(t)}
+		g.At = rapid.Int64Range(0, 1<<52).Draw(t, "end at")
+		v.Ends = append(v.Ends, g)
+	}
+	return v
+}
+
 func TestRevocationRoundTrip(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
-		want := Revocation{Generation: rapid.Uint64().Draw(t, "generation"), At: rapid.Int64Range(0, 1<<52).Draw(t, "at")}
-		if rapid.Bool().Draw(t, "but") {
-			want.Except = caveat.SessionID{rapid.Byte().Draw(t, "first"), 15: 1}
-		}
+		want := genRevocation(t)
 		b, _ := want.MarshalBinary()
 		var got Revocation
-		if err := got.UnmarshalBinary(b); err != nil || got != want {
+		if err := got.UnmarshalBinary(b); err != nil || !reflect.DeepEqual(got, want) {
 			t.Fatalf("got %+v, %v; want %+v", got, err, want)
+		}
+		for n := 1; n < len(b); n++ {
+			if err := new(Revocation).UnmarshalBinary(b[:n]); err == nil {
+				t.Fatalf("the first %d bytes of %x pass for a revocation", n, b)
+			}
 		}
 	})
 	var v Revocation
-	if err := v.UnmarshalBinary(nil); err != nil || v != (Revocation{}) {
+	if err := v.UnmarshalBinary(nil); err != nil || !reflect.DeepEqual(v, Revocation{}) {
 		t.Errorf("no record: %+v, %v", v, err)
 	}
+}
+
+// TestRevocationKeepsItsSize holds that an ordinary revocation is stored as by
+// earlier versions, which can read it.
+func TestRevocationKeepsItsSize(t *testing.T) {
+	t.Parallel()
+	v := Revocation{}
+	for i, end := range []End{{}, {Cause: CauseRevoked}, {Cause: CauseLogout}} {
+		v = v.raised(1_790_000_000_000+int64(i), caveat.SessionID{}, End{Cause: cmp.Or(end.Cause, CauseRevoked)})
+	}
+	b, _ := v.MarshalBinary()
+	if b[0] != kindRevocation || len(b) != 8 {
+		t.Errorf("stored as %x", b)
+	}
+}
+
+func TestDeviceRoundTrip(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		var want DeviceRecord
+		if rapid.Bool().Draw(t, "current") {
+			want.Current, want.Since = genSession(t, "session"), rapid.Int64Range(0, 1<<42).Draw(t, "since")*1000
+		}
+		if rapid.Bool().Draw(t, "revoked") {
+			want.Revoked = rapid.Int64Range(1, 1<<52).Draw(t, "at")
+			want.End = genEnd(t)
+			want.End.At = want.Revoked
+			if rapid.Bool().Draw(t, "but") {
+				want.Except = genSession(t, "except")
+			}
+		}
+		b, _ := want.MarshalBinary()
+		var got DeviceRecord
+		if err := got.UnmarshalBinary(b); err != nil || got != want {
+			t.Fatalf("got %+v, %v; want %+v", got, err, want)
+		}
+		for n := 1; n < len(b); n++ {
+			if err := new(DeviceRecord).UnmarshalBinary(b[:n]); err == nil {
+				t.Fatalf("the first %d bytes of %x pass for a device", n, b)
+			}
+		}
+	})
+	var v DeviceRecord
+	if err := v.UnmarshalBinary(nil); err != nil || v != (DeviceRecord{}) {
+		t.Errorf("no record: %+v, %v", v, err)
+	}
+	if TagOf("") != (DeviceTag{}) || TagOf("A") == TagOf("a") || TagOf("A") == (DeviceTag{}) {
+		t.Error("tags do not tell devices apart")
+	}
+}
+
+// TestOldForms reads what earlier versions stored. They are written in bytes
+// here, so that no change of the code can change both sides.
+func TestOldForms(t *testing.T) {
+	t.Parallel()
+	read := func(t *testing.T, text string, v encoding.BinaryUnmarshaler) {
+		t.Helper()
+		b, err := hex.DecodeString(strings.ReplaceAll(text, " ", ""))
+		if err == nil {
+			err = v.UnmarshalBinary(b)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Run("tombstone", func(t *testing.T) {
+		var r Record
+		read(t, "20 80f7c4d506 07", &r)
+		want := Record{End: End{Soft: true, Cause: CauseRevoked, At: 1_790_000_000_000}, Confirmed: Confirmed{Epoch: 7}}
+		if !reflect.DeepEqual(r, want) {
+			t.Errorf("read %+v", r)
+		}
+		if !r.Over() || r.End.Reason() != ReasonSessionEnded {
+			t.Errorf("ended %v, %q", r.Over(), r.End.Reason())
+		}
+	})
+	t.Run("live", func(t *testing.T) {
+		var r Record
+		// rotate, successor, created, device, first party, epoch 2, nonce, confirmed, successor, last used
+		read(t, "12 04 6ab13b80 0144 04cb007107 0158 02 f10203040506 e807 a10203040506 f403 01020304 00", &r)
+		if r.Confirmed.Epoch != 2 || r.Confirmed.Nonce != (Nonce{0xf1, 2, 3, 4, 5, 6}) || r.Successor == nil || r.Successor.Reported != 0 || r.Device != "D" {
+			t.Errorf("read %+v", r)
+		}
+	})
+	t.Run("revocation", func(t *testing.T) {
+		var v Revocation
+		read(t, "31 02 80a0e7a98c34", &v)
+		if v.Generation != 2 || v.At == 0 || v.endAbove(0).Soft || v.endAbove(1).Soft || v.endAbove(1).Reason() != ReasonSessionEnded {
+			t.Errorf("read %+v", v)
+		}
+	})
+	t.Run("revocation except one", func(t *testing.T) {
+		var v Revocation
+		read(t, "32 02 80a0e7a98c34 0102030405060708090a0b0c0d0e0f10", &v)
+		if v.Except != (caveat.SessionID{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16}) {
+			t.Errorf("read %+v", v)
+		}
+	})
 }
 
 func TestRecordRefusesWhatItCannotKeep(t *testing.T) {
@@ -162,8 +303,9 @@ func FuzzRecord(f *testing.F) {
 	r.Last.Addr = netip.MustParseAddr("2001:db8::1")
 	b, _ = r.MarshalBinary()
 	f.Add(b)
-	b, _ = r.ended(r.LastUsed).MarshalBinary()
+	b, _ = r.ended(End{Soft: true, Cause: CausePolicy, Code: "office_hours", At: r.LastUsed}).MarshalBinary()
 	f.Add(b)
+	f.Add([]byte{kindEndedOld, 0x80, 0xb3, 0xc4, 0xd5, 0x06, 7})
 	f.Fuzz(func(t *testing.T, in []byte) {
 		var r Record
 		if err := r.UnmarshalBinary(in); err != nil {
@@ -173,6 +315,13 @@ func FuzzRecord(f *testing.F) {
 			return
 		}
 		out, err := r.MarshalBinary()
+		if err == nil && in[0] == kindEndedOld { // it is written in the new form
+			var again Record
+			if err := again.UnmarshalBinary(out); err != nil || !reflect.DeepEqual(r, again) {
+				t.Fatalf("%x is %+v, and then %+v, %v", in, r, again, err)
+			}
+			return
+		}
 		if err != nil || !bytes.Equal(in, out) {
 			t.Fatalf("%x parses, but encodes to %x, %v", in, out, err)
 		}
@@ -181,13 +330,39 @@ func FuzzRecord(f *testing.F) {
 
 func FuzzRevocation(f *testing.F) {
 	for _, but := range []caveat.SessionID{{}, {1, 2, 3}} {
-		b, _ := Revocation{Generation: 300, At: 1_790_000_000_000, Except: but}.MarshalBinary()
+		v := Revocation{Generation: 300, At: 1_790_000_000_000, Except: but}
+		b, _ := v.MarshalBinary()
+		f.Add(b)
+		b, _ = v.raised(v.At+1, but, End{Soft: true, Cause: CausePolicy, Code: "why"}).MarshalBinary()
 		f.Add(b)
 	}
 	f.Fuzz(func(t *testing.T, in []byte) {
 		var v Revocation
 		if err := v.UnmarshalBinary(in); err != nil || len(in) == 0 {
-			if v != (Revocation{}) {
+			if !reflect.DeepEqual(v, Revocation{}) {
+				t.Fatalf("an error left %+v behind", v)
+			}
+			return
+		}
+		if out, _ := v.MarshalBinary(); !bytes.Equal(in, out) {
+			t.Fatalf("%x parses, but encodes to %x", in, out)
+		}
+	})
+}
+
+func FuzzDevice(f *testing.F) {
+	for _, v := range []DeviceRecord{
+		{Current: caveat.SessionID{1}, Since: 1_790_000_000_000},
+		{Current: caveat.SessionID{1}, Since: 1_790_000_000_000, Revoked: 1_790_000_000_000, End: End{Soft: true, Cause: CauseRevoked}},
+		{Revoked: 1_790_000_000_000, End: End{Cause: CauseRevoked}, Except: caveat.SessionID{2}},
+	} {
+		b, _ := v.MarshalBinary()
+		f.Add(b)
+	}
+	f.Fuzz(func(t *testing.T, in []byte) {
+		var v DeviceRecord
+		if err := v.UnmarshalBinary(in); err != nil || len(in) == 0 {
+			if v != (DeviceRecord{}) {
 				t.Fatalf("an error left %+v behind", v)
 			}
 			return

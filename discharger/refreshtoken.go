@@ -22,7 +22,7 @@ import (
 // only here. To everybody else it is opaque, but its holder may narrow it by
 // adding first-party caveats, as with any macaroon:
 //
-//	identifier  0x01 | key id (4) | nonce (6)
+//	identifier  0x01 | key id (4) | when it was issued (6, Unix ms)
 //	caveat      session <22 characters base64url>
 //	caveat      epoch <n>
 //	caveat      time-before <RFC 3339>       added by a holder
@@ -86,6 +86,9 @@ var (
 	errTokenMalformed = errors.New("malformed refresh token")
 	// errTokenInvalid: looks like one, but is not good here. A refusal.
 	errTokenInvalid = errors.New("refresh token is not valid for this session")
+	// errTokenRetired: signed with a key that was retired, by which its session
+	// has ended.
+	errTokenRetired = errors.New("refresh token is signed with a retired key")
 	// errTokenKey: signed with a key this process does not have. Undecided,
 	// since another process may have been given the key already.
 	errTokenKey = errors.New("refresh token is signed with an unknown key")
@@ -167,7 +170,7 @@ func (t *tokenRing) Verify(b []byte, homeserver string, session caveat.SessionID
 	key, ok := t.keys[[4]byte(m.ID[1:5])]
 	switch {
 	case !ok && slices.Contains(t.retired, [4]byte(m.ID[1:5])):
-		return presented{}, errTokenInvalid
+		return presented{}, errTokenRetired
 	case !ok:
 		return presented{}, errTokenKey
 	}

@@ -1,6 +1,7 @@
 package discharger
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"strconv"
@@ -12,34 +13,21 @@ import (
 	"github.com/discharger/discharger/discharger/caveat"
 )
 
-// cause says in an event why something was revoked. The words are part of the
-// wire contract.
-type cause string
-
-const (
-	causeLogout  cause = "logout"  // the client, or another of its user's
-	causeReuse   cause = "reuse"   // two parties held one refresh token
-	causePolicy  cause = "policy"  // a policy decided so
-	causeLimit   cause = "limit"   // a policy allows only so many sessions
-	causeRevoked cause = "revoked" // the homeserver ordered it
-	causeAgain   cause = "again"   // it had ended before: somebody came back to it, or a store had lost it
-)
-
-// revoked is what an event says. It is about one session, all of a user's, or
-// all of a homeserver's.
+// revoked is the content of an event: one session, all of a user's, those of a
+// user's device, or all of a homeserver's.
 type revoked struct {
 	homeserver string
 	session    caveat.SessionID
 	all        bool
-	user       string           // without the two above
-	except     caveat.SessionID // of the user's; zero: none
+	user       string           // with session: its user; not with all
+	device     string           // with session: its device; otherwise the sessions of this device of the user
+	except     caveat.SessionID // of the user's or the device's; zero: none
+	devices    bool             // of the user's: only those that have a device
 	before     int64            // Unix ms; without a session: those that were minted before
 	at         int64            // Unix ms
-	restored   int64            // Unix ms; when a store that had lost it was given it again; 0: never
-	cause      cause
-
-	owner  string // with session: whose it was
-	device string // with owner, where it is known
+	restored   int64            // Unix ms; when it was published again for a store that had lost it; 0: never
+	soft       bool
+	cause      Cause
 }
 
 // feedSlack is how much longer an event is kept than discharges should live: a
@@ -55,38 +43,58 @@ func (a Announcer) until(e *revoked) time.Time {
 // maxUser is the greatest length of a user's name, in bytes, as in a condition.
 const maxUser = 255
 
+// Kinds of ends in events.
+const (
+	kindHard = "hard"
+	kindSoft = "soft"
+)
+
 // write writes an event as package api reads it. What that could not read is an
-// error here: a homeserver would never get past it.
+// error here: a homeserver would never get past it. A name that JSON cannot
+// hold is left out of a session's event, which needs none.
 func (a Announcer) write(e *revoked) (FeedEvent, error) {
 	until := a.until(e)
-	b := append(make([]byte, 0, 160), `{"v":1`...)
+	b := append(make([]byte, 0, 240), `{"v":1`...)
+	one := e.session != caveat.SessionID{}
 	switch {
-	case e.session != (caveat.SessionID{}):
+	case one:
 		b = append(append(b, `,"session":"`...), e.session.String()...)
 		b = append(b, '"')
 	case e.all:
 		b = append(b, `,"all":true`...)
 	case e.user == "" || len(e.user) > maxUser:
 		return FeedEvent{}, fmt.Errorf("write event: name of user has %d bytes", len(e.user))
-	default:
-		var err error
-		if b, err = jsontext.AppendQuote(append(b, `,"user":`...), e.user); err != nil {
+	}
+	for _, m := range []struct{ name, value string }{{`,"user":`, e.user}, {`,"device":`, e.device}} {
+		if m.value == "" || e.all {
+			continue
+		}
+		with, err := jsontext.AppendQuote(append(bytes.Clone(b), m.name...), m.value)
+		switch {
+		case err == nil:
+			b = with
+		case !one:
 			return FeedEvent{}, fmt.Errorf("write event: %w", err)
 		}
-		if e.except != (caveat.SessionID{}) {
-			b = append(append(b, `,"except":"`...), e.except.String()...)
-			b = append(b, '"')
-		}
 	}
-	if e.session == (caveat.SessionID{}) {
+	if e.except != (caveat.SessionID{}) {
+		b = append(append(b, `,"except":"`...), e.except.String()...)
+		b = append(b, '"')
+	}
+	if e.devices {
+		b = append(b, `,"devices":true`...)
+	}
+	if !one {
 		b = strconv.AppendInt(append(b, `,"before":`...), e.before, 10)
 	}
+	kind := kindHard
+	if e.soft {
+		kind = kindSoft
+	}
+	b = append(append(append(b, `,"kind":"`...), kind...), '"')
 	b = strconv.AppendInt(append(b, `,"at":`...), e.at, 10)
 	b = strconv.AppendInt(append(b, `,"until":`...), until.UnixMilli(), 10)
 	b = append(append(append(b, `,"reason":"`...), e.cause...), `"}`...)
-	if a.Named[e.homeserver] {
-		b = appendOwner(b, e)
-	}
 	return FeedEvent{Data: b, Until: until}, nil
 }
 
@@ -105,25 +113,52 @@ func (s *Service) events(all []revoked) ([]FeedEvent, error) {
 }
 
 // revokedUser is the event of a user's revocation record.
-func revokedUser(user UserKey, r Revocation, c cause) revoked {
-	return revoked{homeserver: user.Homeserver, user: user.User, except: r.Except, before: r.At + 1, at: r.At, cause: c}
+func revokedUser(user UserKey, r Revocation) revoked {
+	end := End{Cause: CauseRevoked}
+	if r.Generation > 0 {
+		end = r.endAbove(r.Generation - 1)
+	}
+	return revoked{
+		homeserver: user.Homeserver, user: user.User, except: r.Except, devices: r.Devices, before: r.At + 1, at: r.At,
+		soft: end.Soft, cause: end.Cause,
+	}
 }
 
-// again says what has to be announced of a session that was found to be over:
-// whoever ended it may have died before its event was out. A homeserver's
+// revokedSession is the event of a session that became the tombstone r.
+func revokedSession(user UserKey, session caveat.SessionID, r *Record) revoked {
+	return revoked{
+		homeserver: user.Homeserver, session: session, user: user.User, device: r.Device, at: r.End.At, soft: r.End.Soft, cause: r.End.Cause,
+	}
+}
+
+// revokedDevice is the event of the revocation of a device.
+func revokedDevice(user UserKey, device string, d *DeviceRecord) revoked {
+	return revoked{
+		homeserver: user.Homeserver, user: user.User, device: device, except: d.Except, before: d.Revoked + 1, at: d.Revoked,
+		soft: d.End.Soft, cause: d.End.Cause,
+	}
+}
+
+// again returns the event of a session that was found to be over: the process
+// that ended it may have died before its event was published. A homeserver's
 // revocation is published together with its record, and a session without a
 // record has no discharges.
-func (s *Service) again(a *attempt, st State, c cause) []revoked {
+func (s *Service) again(a *attempt, st State) []revoked {
 	var e revoked
 	switch r := st.Session; {
 	case r == nil && st.User.At > 0 && a.cond.Minted <= st.User.At,
-		r != nil && r.Ended == 0 && r.UserGeneration < st.User.Generation:
-		e = revokedUser(a.user, st.User, c)
-	case r != nil && r.Ended > 0:
-		e = a.revoked(a.cond.Session, c)
-		e.at = r.Ended
+		r != nil && !r.Over() && r.UserGeneration < st.User.Generation:
+		e = revokedUser(a.user, st.User)
+	case r != nil && r.Over():
+		e = revokedSession(a.user, a.cond.Session, r)
 	default:
 		return nil
+	}
+	switch {
+	case a.event.Kind == EventDischarge || a.event.Kind == EventOwn:
+		e.cause = causeAgain
+	case a.event.Kind == EventLogoutAll && e.cause == CauseRevoked:
+		e.cause = CauseLogout
 	}
 	return s.unannounced(e, a.now)
 }
@@ -163,16 +198,20 @@ type announcements struct {
 
 // announcement names a fact: which session, or which revocation of a user.
 type announcement struct {
-	homeserver, user string
-	session          caveat.SessionID
-	before           int64
+	homeserver, user, device string
+	session                  caveat.SessionID
+	before                   int64
 }
 
 // maxAnnouncements is the size of either half. An entry takes about 150 bytes.
 const maxAnnouncements = 1 << 14
 
 func (e *revoked) key() announcement {
-	return announcement{homeserver: e.homeserver, user: e.user, session: e.session, before: e.before}
+	k := announcement{homeserver: e.homeserver, session: e.session, before: e.before}
+	if e.session == (caveat.SessionID{}) {
+		k.user, k.device = e.user, e.device
+	}
+	return k
 }
 
 func (m *announcements) has(k announcement) bool {

@@ -2,13 +2,13 @@ package discharger_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"testing"
 	"time"
 
 	"github.com/discharger/discharger/discharger"
-	"github.com/discharger/discharger/discharger/api"
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/policy"
 )
@@ -52,12 +52,21 @@ func newUnfedWorld(t testing.TB, change ...func(*discharger.Config)) (*world, *u
 	return newWorld(t, append(change, func(c *discharger.Config) { u.Store, c.Store = c.Store, u })...), u
 }
 
-// feed reads all that a homeserver's feed says, as the homeserver would.
-func (w *world) feed(homeserver string) (out []api.Revocation) {
+// event is what an entry of a feed says.
+type event struct {
+	discharger.Ended
+	before, until time.Time
+}
+
+// feed reads all events of a homeserver.
+func (w *world) feed(homeserver string) (out []event) {
 	w.t.Helper()
 	st := w.store
-	if u, ok := st.(*unfed); ok {
-		st = u.Store
+	switch s := st.(type) {
+	case *unfed:
+		st = s.Store
+	case *losing:
+		st = s.Store
 	}
 	for after := ""; ; {
 		page, err := st.(discharger.Feed).ReadFeed(context.Background(), homeserver, after)
@@ -68,22 +77,23 @@ func (w *world) feed(homeserver string) (out []api.Revocation) {
 			return out
 		}
 		for _, e := range page.Entries {
-			var r api.Revocation
-			if err := r.UnmarshalJSON(e.Data); err != nil {
+			var times struct{ Before, Until int64 }
+			if err := json.Unmarshal(e.Data, &times); err != nil {
 				w.t.Fatalf("%s: %v", e.Data, err)
 			}
-			if again, err := r.MarshalJSON(); err != nil || string(again) != string(e.Data) {
-				w.t.Fatalf("%s is read as %s, %v", e.Data, again, err)
+			read, err := discharger.ReadEvent(e.Data)
+			if err != nil {
+				w.t.Fatalf("%s: %v", e.Data, err)
 			}
-			out = append(out, r)
+			out = append(out, event{read, time.UnixMilli(times.Before), time.UnixMilli(times.Until)})
 			after = e.Position
 		}
 	}
 }
 
-// said demands what the feed says beyond the first n events, and returns how
-// many there are.
-func (w *world) said(n int, want ...api.Revocation) int {
+// said demands the events of the feed beyond the first n, and returns how many
+// there are.
+func (w *world) said(n int, want ...discharger.Ended) int {
 	w.t.Helper()
 	got := w.feed("a.example")
 	if len(got) != n+len(want) {
@@ -91,83 +101,94 @@ func (w *world) said(n int, want ...api.Revocation) int {
 	}
 	for i, g := range got[n:] {
 		x := want[i]
-		if g.Session != x.Session || g.User != x.User || g.All != x.All || g.Except != x.Except || g.Reason != x.Reason {
-			w.t.Fatalf("event %d is %+v, want %+v", n+i, g, x)
+		x.At = g.At
+		if g.Ended != x {
+			w.t.Fatalf("event %d is %+v, want %+v", n+i, g.Ended, x)
 		}
-		if off := w.clock().Sub(g.At); off < -time.Second || off > 3*time.Second {
+		one := x.Session != caveat.SessionID{}
+		if off := w.clock().Sub(g.At); one && (off < -time.Second || off > 3*time.Second) {
 			w.t.Fatalf("event %d is from %v, it is %v", n+i, g.At, w.clock())
 		}
-		if lives := g.Until.Sub(g.At); lives < time.Hour+time.Minute || lives > time.Hour+3*time.Minute {
+		if lives := g.until.Sub(g.At); lives < time.Hour+time.Minute || lives > time.Hour+3*time.Minute {
 			w.t.Fatalf("event %d is kept for %v", n+i, lives)
 		}
-		if x.Session == (caveat.SessionID{}) && (g.Before.Before(g.At) || g.Before.Sub(g.At) > time.Second) {
-			w.t.Fatalf("event %d is about what was minted before %v, at %v", n+i, g.Before, g.At)
+		if !one && (g.before.Before(g.At) || g.before.Sub(g.At) > time.Second) {
+			w.t.Fatalf("event %d is about what was minted before %v, at %v", n+i, g.before, g.At)
 		}
 	}
 	return len(got)
 }
 
-func (l *login) ended(reason string) api.Revocation {
-	return api.Revocation{Session: l.cond.Session, Reason: reason}
+// ended is the event of the end of the session.
+func (l *login) ended(cause discharger.Cause, soft bool) discharger.Ended {
+	return discharger.Ended{Session: l.cond.Session, User: l.cond.User, Device: l.cond.Device, Soft: soft, Reason: string(cause)}
 }
+
+// againCause is the reason of events that repeat an end.
+const againCause discharger.Cause = "again"
 
 // TestEveryRevocationIsPublished goes through everybody who can end a session.
 func TestEveryRevocationIsPublished(t *testing.T) {
 	t.Parallel()
 	eachStore(t, func(t *testing.T, w *world) {
 		ctx, user, n := context.Background(), alice("a.example"), 0
-		all := func(reason string, except caveat.SessionID) api.Revocation {
-			return api.Revocation{User: user.User, Except: except, Reason: reason}
+		all := func(cause discharger.Cause, except caveat.SessionID) discharger.Ended {
+			return discharger.Ended{User: user.User, Except: except, Reason: string(cause)}
 		}
 		l := w.login(caveat.ModeRotate)
 		first := l.must().RefreshToken
 		next := l.must(token(l.must(token(first)).RefreshToken)).RefreshToken
 		n = w.said(n)
 
-		w.later(time.Hour)
-		l.refused(discharger.ReasonTokenReused, token(first), at(away))
-		n = w.said(n, l.ended(api.RevokedReuse))
-		l.refused(discharger.ReasonSessionEnded, token(next))
+		l.over(discharger.ReasonTokenReused, true, token(first), at(away))
+		n = w.said(n, l.ended(discharger.CauseReuse, true))
+		l.over(discharger.ReasonTokenReused, true, token(next))
 		n = w.said(n)
 
 		l = w.login(caveat.ModeOpen)
 		l.must()
 		mustDo(t, l.logout(discharger.ScopeSession))
-		n = w.said(n, l.ended(api.RevokedLogout))
+		n = w.said(n, l.ended(discharger.CauseLogout, false))
 		early := w.login(caveat.ModeOpen)
 		mustDo(t, early.logout(discharger.ScopeSession))
-		n = w.said(n, early.ended(api.RevokedLogout))
+		n = w.said(n, early.ended(discharger.CauseLogout, false))
 
 		l = w.login(caveat.ModeOpen)
 		l.must()
 		w.later(time.Second)
-		mustDo(t, l.logout(discharger.ScopeUser))
-		n = w.said(n, all(api.RevokedLogout, caveat.SessionID{}))
-		w.later(2 * time.Second)
+		mustDo(t, l.logout(discharger.ScopeUser, homeserver("a.example")))
+		n = w.said(n, all(discharger.CauseLogout, caveat.SessionID{}))
+		w.pastMarks()
 
 		kept, other := w.login(caveat.ModeOpen), w.login(caveat.ModeOpen)
 		kept.must()
 		other.must()
 		w.later(time.Second)
-		mustDo(t, w.service.RevokeUser(ctx, user, kept.cond.Session))
-		n = w.said(n, all(api.RevokedOrder, kept.cond.Session))
+		mustDo(t, w.revokeUser(user, but(kept)))
+		n = w.said(n, all(discharger.CauseRevoked, kept.cond.Session))
 		kept.must()
 		// What is not alive cannot be left alone.
-		mustDo(t, w.service.RevokeUser(ctx, user, other.cond.Session))
-		n = w.said(n, all(api.RevokedOrder, caveat.SessionID{}))
-		w.later(2 * time.Second)
+		mustDo(t, w.revokeUser(user, but(other)))
+		n = w.said(n, all(discharger.CauseRevoked, caveat.SessionID{}))
+		w.pastMarks()
 
 		l = w.login(caveat.ModeOpen, func(c *caveat.Condition) { c.Device = "TABLET" })
 		l.must()
-		mustDo(t, w.service.RevokeDevice(ctx, user, "TABLET", caveat.SessionID{}))
-		n = w.said(n, l.ended(api.RevokedOrder))
+		mustDo(t, w.revokeDevice(user, "TABLET", discharger.Order{}))
+		n = w.said(n, l.ended(discharger.CauseRevoked, false),
+			discharger.Ended{User: user.User, Device: "TABLET", Reason: string(discharger.CauseRevoked)})
+		w.pastMarks()
+		before, after := w.login(caveat.ModeOpen, device("TABLET")), w.login(caveat.ModeOpen, device("TABLET"))
+		before.must()
+		after.must()
+		n = w.said(n, before.ended(discharger.CauseReplaced, true))
 		l = w.login(caveat.ModeOpen)
 		l.must()
-		mustDo(t, w.service.Revoke(ctx, user, l.cond.Session))
-		n = w.said(n, l.ended(api.RevokedOrder))
+		mustDo(t, l.revokeBy(discharger.Order{}))
+		n = w.said(n, l.ended(discharger.CauseRevoked, false))
 
-		mustDo(t, w.service.RevokeHomeserver(ctx, "a.example"))
-		w.said(n, api.Revocation{All: true, Reason: api.RevokedOrder})
+		mustDo(t, w.service.RevokeHomeserver(ctx, "a.example", discharger.Order{}))
+		w.said(n, discharger.Ended{All: true, Reason: string(discharger.CauseRevoked)})
 		if got := w.feed("b.example"); len(got) != 0 {
 			t.Errorf("another homeserver reads %+v", got)
 		}
@@ -184,16 +205,16 @@ func TestPolicyRevocationsArePublished(t *testing.T) {
 	w.later(time.Second)
 	p.say(policy.Decision{Effect: policy.EffectAllow, KeepSessions: 2})
 	c.must()
-	n := w.said(0, a.ended(api.RevokedLimit))
+	n := w.said(0, a.ended(discharger.CauseLimit, true))
 	p.say(policy.Decision{Effect: policy.EffectDeny})
 	b.refused(discharger.ReasonPolicy)
 	n = w.said(n)
 	p.say(policy.Decision{Effect: policy.EffectRevoke})
 	b.refused(discharger.ReasonPolicy)
-	n = w.said(n, b.ended(api.RevokedPolicy))
+	n = w.said(n, b.ended(discharger.CausePolicy, false))
 	p.say(policy.Decision{Effect: policy.EffectRevokeUser})
 	c.refused(discharger.ReasonPolicy)
-	w.said(n, api.Revocation{User: c.cond.User, Reason: api.RevokedPolicy})
+	w.said(n, discharger.Ended{User: c.cond.User, Reason: string(discharger.CausePolicy)})
 }
 
 // TestRepetitionPublishesWhatGotLost has the event of each revocation get lost
@@ -201,32 +222,37 @@ func TestPolicyRevocationsArePublished(t *testing.T) {
 // repeats it has the event published; after that it is known to be out.
 func TestRepetitionPublishesWhatGotLost(t *testing.T) {
 	t.Parallel()
-	ctx, user := context.Background(), alice("a.example")
-	all := api.Revocation{User: user.User, Reason: api.RevokedLogout}
+	user := alice("a.example")
+	all := discharger.Ended{User: user.User, Reason: string(discharger.CauseLogout)}
 	for name, c := range map[string]struct {
 		revoke func(w *world, l *login) error
-		want   func(l *login) api.Revocation
-		more   int // that each repetition says again: it is a revocation of its own
+		want   func(l *login) []discharger.Ended
+		more   int // of these, the last that each repetition says again: it is a revocation of its own
 	}{
 		"logout": {
 			func(w *world, l *login) error { return l.logout(discharger.ScopeSession) },
-			func(l *login) api.Revocation { return l.ended(api.RevokedLogout) }, 0,
+			func(l *login) []discharger.Ended { return []discharger.Ended{l.ended(discharger.CauseLogout, false)} }, 0,
 		},
 		"logout of the user": {
-			func(w *world, l *login) error { return l.logout(discharger.ScopeUser) },
-			func(l *login) api.Revocation { return all }, 0,
+			func(w *world, l *login) error { return l.logout(discharger.ScopeUser, homeserver("a.example")) },
+			func(l *login) []discharger.Ended { return []discharger.Ended{all} }, 0,
 		},
 		"order": {
-			func(w *world, l *login) error { return w.service.Revoke(ctx, user, l.cond.Session) },
-			func(l *login) api.Revocation { return l.ended(api.RevokedOrder) }, 0,
+			func(w *world, l *login) error { return l.revokeBy(discharger.Order{}) },
+			func(l *login) []discharger.Ended { return []discharger.Ended{l.ended(discharger.CauseRevoked, false)} }, 0,
 		},
 		"device": {
-			func(w *world, l *login) error { return w.service.RevokeDevice(ctx, user, "PHONE", caveat.SessionID{}) },
-			func(l *login) api.Revocation { return l.ended(api.RevokedEarlier) }, 0,
+			func(w *world, l *login) error { return w.revokeDevice(user, "PHONE", discharger.Order{}) },
+			func(l *login) []discharger.Ended {
+				mark := discharger.Ended{User: user.User, Device: "PHONE", Reason: string(discharger.CauseRevoked)}
+				return []discharger.Ended{l.ended(againCause, false), mark}
+			}, 1,
 		},
 		"user": {
-			func(w *world, l *login) error { return w.service.RevokeUser(ctx, user, caveat.SessionID{}) },
-			func(l *login) api.Revocation { return api.Revocation{User: user.User, Reason: api.RevokedOrder} }, 1,
+			func(w *world, l *login) error { return w.revokeUser(user, discharger.Order{}) },
+			func(l *login) []discharger.Ended {
+				return []discharger.Ended{{User: user.User, Reason: string(discharger.CauseRevoked)}}
+			}, 1,
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -244,12 +270,10 @@ func TestRepetitionPublishesWhatGotLost(t *testing.T) {
 			n := w.said(0)
 			u.broken = false
 			mustDo(t, c.revoke(w, l))
-			n = w.said(n, c.want(l))
+			want := c.want(l)
+			n = w.said(n, want...)
 			mustDo(t, c.revoke(w, l))
-			for range c.more {
-				n = w.said(n, c.want(l))
-			}
-			w.said(n)
+			w.said(n, want[len(want)-c.more:]...)
 		})
 	}
 }
@@ -269,9 +293,9 @@ func TestReuseIsPublishedAtLast(t *testing.T) {
 	l.undecided(token(next))
 	u.broken = false
 	n := w.said(0)
-	l.refused(discharger.ReasonSessionEnded, token(next))
-	n = w.said(n, l.ended(api.RevokedEarlier))
-	l.refused(discharger.ReasonSessionEnded, token(old), at(away))
+	l.over(discharger.ReasonTokenReused, true, token(next))
+	n = w.said(n, l.ended(againCause, true))
+	l.over(discharger.ReasonTokenReused, true, token(old), at(away))
 	w.said(n)
 }
 
@@ -290,7 +314,7 @@ func TestEvictionIsPublishedAtLast(t *testing.T) {
 	u.broken = false
 	n := w.said(0)
 	b.must()
-	n = w.said(n, a.ended(api.RevokedEarlier))
+	n = w.said(n, a.ended(againCause, true))
 	b.must()
 	w.said(n)
 }
@@ -303,14 +327,16 @@ func TestRevocationIsPublishedByAnother(t *testing.T) {
 	l := w.login(caveat.ModeOpen)
 	l.must()
 	mustDo(t, l.logout(discharger.ScopeSession))
-	n := w.said(0, l.ended(api.RevokedLogout))
+	n := w.said(0, l.ended(discharger.CauseLogout, false))
 	another := newWorld(t, func(c *discharger.Config) { c.Store = u.Store })
 	another.later(w.clock().Sub(another.clock())) // their clocks agree, however long it took to start it
-	mustDo(t, another.service.Revoke(context.Background(), alice("a.example"), l.cond.Session))
-	n = w.said(n, l.ended(api.RevokedOrder))
+	_, err := another.service.Revoke(context.Background(), l.user(), l.cond.Session, discharger.Order{})
+	mustDo(t, err)
+	n = w.said(n, l.ended(discharger.CauseLogout, false)) // as it ended
 	third := newWorld(t, func(c *discharger.Config) { c.Store = u.Store })
 	third.later(w.clock().Sub(third.clock()) + 2*time.Hour)
-	mustDo(t, third.service.Revoke(context.Background(), alice("a.example"), l.cond.Session))
+	_, err = third.service.Revoke(context.Background(), l.user(), l.cond.Session, discharger.Order{})
+	mustDo(t, err)
 	w.said(n)
 }
 
@@ -339,11 +365,11 @@ func TestLogoutAllIsOneWrite(t *testing.T) {
 	}
 	w.later(time.Second)
 	u.swaps, u.bytes = 0, 0
-	mustDo(t, some[0].logout(discharger.ScopeUser))
+	mustDo(t, some[0].logout(discharger.ScopeUser, homeserver("a.example")))
 	if u.swaps != 1 || u.bytes > 300 {
 		t.Errorf("%d swaps, %d bytes", u.swaps, u.bytes)
 	}
-	w.said(0, api.Revocation{User: "@alice:a.example", Reason: api.RevokedLogout})
+	w.said(0, discharger.Ended{User: "@alice:a.example", Reason: string(discharger.CauseLogout)})
 	for _, l := range some {
 		l.refused(discharger.ReasonSessionEnded)
 	}
@@ -374,5 +400,5 @@ func TestCaveatAloneShowsNothing(t *testing.T) {
 	l.refused(discharger.ReasonTokenRequired)
 	w.said(0)
 	l.refused(discharger.ReasonSessionEnded, token(tok))
-	w.said(0, l.ended(api.RevokedEarlier))
+	w.said(0, l.ended(againCause, false))
 }

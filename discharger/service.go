@@ -2,12 +2,11 @@ package discharger
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/discharger/discharger/discharger/caveat"
@@ -33,19 +32,15 @@ type Config struct {
 	// condition names none; missing is "default".
 	Policies map[string]string
 
-	// Named holds the homeservers in whose feed the end of one session comes
-	// with a line that says whose it was, for [ReadEvent]. Homeservers are not
-	// sent that line.
-	Named map[string]bool
-
 	TTL    time.Duration // of a discharge, unless a policy says otherwise; 0: 5 min
 	MaxTTL time.Duration // the longest a policy may make it; 0: 1 h, and never less than TTL
-	Limits Limits        // Activation 0: 10 min, Grace 0: 10 s, Skew 0: 1 min
+	Limits Limits        // Activation 0: 10 min, Grace 0: 10 s, Skew 0: 1 min, Remember 0: 90 days
 
 	Observer Observer         // nil: nobody
 	Log      *slog.Logger     // nil: nothing is logged
 	Now      func() time.Time // nil: time.Now
-	Rand     io.Reader        // nil: crypto/rand
+
+	elapsed func() time.Duration // by the monotonic clock; nil: that in what Now returns
 }
 
 // Service issues and refuses discharges. Its methods may be called
@@ -61,6 +56,7 @@ type Service struct {
 	plain     bool // the policy is policy.Allow: it need not be asked
 	announcer Announcer
 	announced announcements
+	clock     *clock
 }
 
 // New checks the configuration and returns a service.
@@ -74,7 +70,7 @@ func New(cfg Config) (*Service, error) {
 	}
 	for name, d := range map[string]time.Duration{
 		"ttl": cfg.TTL, "max ttl": cfg.MaxTTL, "activation window": cfg.Limits.Activation, "grace": cfg.Limits.Grace,
-		"idle": cfg.Limits.Idle, "absolute": cfg.Limits.Absolute, "skew": cfg.Limits.Skew,
+		"idle": cfg.Limits.Idle, "absolute": cfg.Limits.Absolute, "skew": cfg.Limits.Skew, "remember": cfg.Limits.Remember,
 	} {
 		if d < 0 {
 			return nil, fmt.Errorf("%s is negative", name)
@@ -85,6 +81,7 @@ func New(cfg Config) (*Service, error) {
 	cfg.Limits.Activation = orDefault(cfg.Limits.Activation, 10*time.Minute)
 	cfg.Limits.Grace = orDefault(cfg.Limits.Grace, 10*time.Second)
 	cfg.Limits.Skew = orDefault(cfg.Limits.Skew, defaultSkew)
+	cfg.Limits.Remember = orDefault(cfg.Limits.Remember, defaultRemember)
 	if cfg.Policy == nil {
 		cfg.Policy = policy.Allow{}
 	}
@@ -94,15 +91,11 @@ func New(cfg Config) (*Service, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	if cfg.Now == nil {
-		cfg.Now = time.Now
-	}
-	if cfg.Rand == nil {
-		cfg.Rand = rand.Reader
-	}
+	watch := newClock(cfg.Now, cfg.elapsed, cfg.Limits.Skew, cfg.Log)
+	cfg.Now = watch.wall
 	_, plain := cfg.Policy.(policy.Allow)
-	announcer := Announcer{MaxTTL: cfg.MaxTTL, Skew: cfg.Limits.Skew, Named: cfg.Named}
-	return &Service{cfg: cfg, ring: ring, plain: plain, announcer: announcer}, nil
+	announcer := Announcer{MaxTTL: cfg.MaxTTL, Skew: cfg.Limits.Skew}
+	return &Service{cfg: cfg, ring: ring, plain: plain, announcer: announcer, clock: watch}, nil
 }
 
 func orDefault(d, def time.Duration) time.Duration {
@@ -114,8 +107,9 @@ func orDefault(d, def time.Duration) time.Duration {
 
 // Of [Config] and [Limits].
 const (
-	defaultMaxTTL = time.Hour
-	defaultSkew   = time.Minute
+	defaultMaxTTL   = time.Hour
+	defaultSkew     = time.Minute
+	defaultRemember = 90 * 24 * time.Hour
 )
 
 // Request is what a client, or a homeserver on its behalf, presents.
@@ -125,12 +119,15 @@ type Request struct {
 	RefreshToken []byte // nil: none
 	RequestID    string // any text, the same for every attempt of one refresh; "": none
 
-	Addr   netip.Addr // of the client, as far as it is known
+	Addr   netip.Addr // of the peer, as far as it is known
 	Client string     // its User-Agent
 
 	// Homeserver is the name of the homeserver that authenticated itself
 	// with its API key; "": none did.
 	Homeserver string
+	// OnBehalfOf is the homeserver's client, as the homeserver names it; nil:
+	// it names none. It counts only if the session is that homeserver's.
+	OnBehalfOf *Party
 }
 
 // Grant is a discharge and what goes with it.
@@ -171,10 +168,7 @@ func (s *Service) discharge(ctx context.Context, a *attempt) (*Grant, error) {
 		if err != nil {
 			return nil, err
 		}
-		if err := a.draw(s.cfg.Rand); err != nil {
-			return nil, err
-		}
-		ruling, err := s.decide(ctx, a, state)
+		ruling, err := s.decide(ctx, a, &state)
 		if err != nil {
 			return nil, err
 		}
@@ -186,7 +180,7 @@ func (s *Service) discharge(ctx context.Context, a *attempt) (*Grant, error) {
 			a.obs.Retries++
 			continue
 		}
-		if ruling.LostWrite {
+		if a.obs.LostWrite = ruling.LostWrite; ruling.LostWrite {
 			s.cfg.Log.LogAttrs(ctx, slog.LevelError, "store lost a write: refresh token is newer than its session",
 				a.attrs(slog.Uint64("epoch", a.event.Token.Epoch))...)
 		}
@@ -204,40 +198,20 @@ func (s *Service) store(ctx context.Context, a *attempt, r *Ruling, st State, v 
 	if done, err := s.evict(ctx, a); err != nil || !done {
 		return false, err
 	}
-	ed := edit{}
-	if r.Next != nil {
-		b, err := r.Next.MarshalBinary()
-		if err != nil {
-			return false, unavailable(err)
-		}
-		ed.changes = append(ed.changes, Change{
-			Session: a.cond.Session, Old: v.Session, New: b,
-			Expires: Expires(r.Next, &a.cond, s.cfg.Limits),
-		})
-		if r.Next.Ended > 0 {
-			ed.revoked = append(ed.revoked, a.revoked(a.cond.Session, causeOf(a, r)))
-		}
-	}
-	if r.NextUser != nil {
-		user, err := s.changeUser(v, r.NextUser)
-		if err != nil {
-			return false, unavailable(err)
-		}
-		ed.changes = append(ed.changes, user...)
-		ed.revoked = append(ed.revoked, revokedUser(a.user, *r.NextUser, causeOf(a, r)))
+	ed, err := s.editOf(a, r, st, v)
+	if err != nil {
+		return false, unavailable(err)
 	}
 	if len(ed.changes) == 0 && a.event.Kind != EventDischarge {
-		var err error
-		if ed.changes, err = s.repeat(a, st, v); err != nil {
+		if ed, err = s.repeat(a, st, v); err != nil {
 			return false, unavailable(err)
 		}
-		ed.revoked = s.again(a, st, causeOf(a, r))
 	}
 	switch {
 	case len(ed.changes) > 0:
-	case r.Reason == ReasonSessionEnded:
-		return true, s.announce(ctx, a.user.Homeserver, s.again(a, st, causeOf(a, r)))
-	default: // whoever is told nothing of the session must not see it in how long it takes
+	case r.Ended:
+		return true, s.announce(ctx, a.user.Homeserver, s.again(a, st))
+	default: // a client that learns nothing of the session must not see it in how long it takes
 		return true, nil
 	}
 	ok, err := s.swap(ctx, a, ed)
@@ -248,7 +222,37 @@ func (s *Service) store(ctx context.Context, a *attempt, r *Ruling, st State, v 
 	return ok, err
 }
 
-// evict ends what an activation's policy wants ended. That comes first, in a
+// editOf returns the edit that makes a ruling true.
+func (s *Service) editOf(a *attempt, r *Ruling, st State, v View) (ed edit, err error) {
+	if r.Next != nil {
+		if err := s.changeSession(&ed, a, a.cond.Session, v.Session, r.Next, a.cond.Minted); err != nil {
+			return edit{}, err
+		}
+	}
+	if r.NextDevice != nil {
+		if err := s.changeDevice(&ed, a, v.Device, r.NextDevice); err != nil {
+			return edit{}, err
+		}
+		for _, o := range a.onDevice {
+			if !slices.Contains(r.Replaces, o.id) {
+				continue
+			}
+			if err := s.end(&ed, a, o, End{Soft: true, Cause: CauseReplaced, At: a.event.Now}); err != nil {
+				return edit{}, err
+			}
+		}
+		s.dropDevices(&ed, a)
+	}
+	if r.NextUser != nil {
+		if err := s.changeUser(&ed, a.user, v, r.NextUser); err != nil {
+			return edit{}, err
+		}
+		ed.revoked[len(ed.revoked)-1].cause = r.End.Cause // the record has it only as far as answers need it
+	}
+	return ed, nil
+}
+
+// evict ends the sessions beyond a policy's limit. That comes first, in a
 // write of its own: if it has to be done over, the activation has not happened
 // yet, so the policy is asked again and finds what is left to announce.
 func (s *Service) evict(ctx context.Context, a *attempt) (bool, error) {
@@ -256,19 +260,6 @@ func (s *Service) evict(ctx context.Context, a *attempt) (bool, error) {
 		return true, s.announce(ctx, a.user.Homeserver, a.evict.revoked)
 	}
 	return s.swap(ctx, a, a.evict)
-}
-
-// causeOf says why a ruling ends what it ends.
-func causeOf(a *attempt, r *Ruling) cause {
-	switch {
-	case a.event.Kind != EventDischarge:
-		return causeLogout
-	case !r.Revokes():
-		return causeAgain
-	case r.Reason == ReasonTokenReused:
-		return causeReuse
-	}
-	return causePolicy
 }
 
 // grant mints what the ruling allows.
@@ -281,6 +272,11 @@ func (s *Service) grant(a *attempt, r *Ruling) *Grant {
 		g.Epoch = r.Issue.Epoch
 		conditions = append(conditions, standard(a.opened.StdPrefix, chain.Epoch(g.Epoch)))
 		g.RefreshToken = s.ring.Mint(a.opened.Homeserver, a.cond.Session, *r.Issue, a.extra)
+	}
+	for _, c := range a.extra { // a discharge is as narrow as the token it was exchanged for
+		if name, _ := chain.CutCondition(c); name == chain.CondClientIP {
+			conditions = append(conditions, c)
+		}
 	}
 	g.Discharge = mint(&a.opened, a.id, append(conditions, r.Caveats...))
 	return g

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -38,14 +39,14 @@ func TestOpenSession(t *testing.T) {
 			if err := l.logout(discharger.ScopeSession); err != nil {
 				t.Fatal(err)
 			}
-			if r := l.refused(discharger.ReasonSessionEnded); r.SoftLogout {
-				t.Error("a logout must not keep device keys")
-			}
+			l.over(discharger.ReasonSessionEnded, false)
 			if err := l.logout(discharger.ScopeSession); err != nil {
 				t.Errorf("repeated: %v", err)
 			}
-			w.later(48 * time.Hour) // the tombstone is gone
-			l.refused(discharger.ReasonSessionEnded)
+			w.later(89 * 24 * time.Hour)
+			l.over(discharger.ReasonSessionEnded, false)
+			w.later(2 * 24 * time.Hour) // the tombstone is gone
+			l.over(discharger.ReasonSessionEnded, true)
 			if err := l.logout(discharger.ScopeSession); err != nil {
 				t.Errorf("repeated late: %v", err)
 			}
@@ -75,17 +76,19 @@ func rotatingSession(t *testing.T, w *world) {
 			t.Fatalf("epoch %d, want %d", g.Epoch, n)
 		}
 	}
-	l.unchanged(func() { l.refused(discharger.ReasonTokenRequired) })
-	l.refused(discharger.ReasonTokenReused, token(first))
-	l.refused(discharger.ReasonSessionEnded, token(g.RefreshToken))
+	l.alive(discharger.ReasonTokenRequired)
+	l.alive(discharger.ReasonTokenSuperseded, token(first))
+	g = l.must(token(g.RefreshToken))
+	l.over(discharger.ReasonTokenReused, true, token(first), at(away))
+	l.over(discharger.ReasonTokenReused, true, token(g.RefreshToken))
 }
 
 func TestHeldSession(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	l := w.login(caveat.ModeHeld)
-	l.refused(discharger.ReasonHomeserverRequired)
-	l.refused(discharger.ReasonHomeserverRequired, homeserver("b.example"))
+	l.alive(discharger.ReasonHomeserverRequired)
+	l.alive(discharger.ReasonHomeserverRequired, homeserver("b.example"))
 	l.must(homeserver("a.example"))
 	l.unchanged(func() {
 		if err := l.logout(discharger.ScopeSession, homeserver("b.example")); err == nil {
@@ -129,17 +132,24 @@ func logoutEverywhere(t *testing.T, w *world) {
 	gb := b.must()
 	other.must()
 	w.later(time.Second)
-	if err := a.logout(discharger.ScopeUser); err != nil {
+	if err := a.logout(discharger.ScopeUser); !isRefusal(err, discharger.ReasonHomeserverRequired) {
+		t.Fatalf("the caveat alone ended the user's sessions: %v", err)
+	}
+	if err := b.logout(discharger.ScopeUser); !isRefusal(err, discharger.ReasonTokenRequired) {
+		t.Fatalf("the caveat alone ended the user's sessions: %v", err)
+	}
+	a.must()
+	if err := b.logout(discharger.ScopeUser, token(gb.RefreshToken)); err != nil {
 		t.Fatal(err)
 	}
-	a.refused(discharger.ReasonSessionEnded)
-	b.refused(discharger.ReasonSessionEnded, token(gb.RefreshToken))
-	unused.refused(discharger.ReasonSessionEnded)
+	a.over(discharger.ReasonSessionEnded, false)
+	b.over(discharger.ReasonSessionEnded, false, token(gb.RefreshToken))
+	unused.over(discharger.ReasonSessionEnded, false)
 	other.must()
-	w.later(time.Second)
+	w.pastMarks()
 	again := w.login(caveat.ModeOpen)
 	again.must()
-	if err := a.logout(discharger.ScopeUser); err != nil {
+	if err := b.logout(discharger.ScopeUser, token(gb.RefreshToken)); err != nil {
 		t.Errorf("repeated: %v", err)
 	}
 	again.must() // the repetition did not end what came after
@@ -157,9 +167,7 @@ func TestTTLNeverOutlivesAnything(t *testing.T) {
 		t.Errorf("expires: %v", g.ExpiresIn)
 	}
 	w.later(90 * time.Second)
-	if r := ending.refused(discharger.ReasonSessionExpired); !r.SoftLogout {
-		t.Error("expiry should keep device keys")
-	}
+	ending.over(discharger.ReasonSessionExpired, true)
 	l := w.login(caveat.ModeRotate)
 	narrow := attenuate(t, l.must().RefreshToken, "time-before "+w.now.Add(time.Minute).Format(time.RFC3339))
 	if g := l.must(token(narrow)); g.ExpiresIn > time.Minute {
@@ -214,9 +222,9 @@ func TestRefreshTokenRestrictions(t *testing.T) {
 	}
 	narrow := attenuate(t, first, "time-before "+soon, "client-ip 203.0.113.0/24")
 	next := l.must(token(narrow)).RefreshToken
-	l.unchanged(func() { l.refused(discharger.ReasonTokenInvalid, token(next), at(away)) })
+	l.alive(discharger.ReasonTokenInvalid, token(next), at(away))
 	w.later(time.Hour)
-	l.refused(discharger.ReasonTokenInvalid, token(next)) // the restriction was carried over
+	l.alive(discharger.ReasonTokenInvalid, token(next)) // the restriction was carried over
 }
 
 func TestForgedRefreshTokens(t *testing.T) {
@@ -226,7 +234,7 @@ func TestForgedRefreshTokens(t *testing.T) {
 	good := l.must().RefreshToken
 	foreign := other.must().RefreshToken
 	l.unchanged(func() {
-		l.refused(discharger.ReasonTokenInvalid, token(foreign))
+		l.alive(discharger.ReasonTokenInvalid, token(foreign))
 		for i := range good {
 			for bit := range 8 {
 				bad := slices.Clone(good)
@@ -261,7 +269,7 @@ func TestUnknownTokenKeyIsUndecided(t *testing.T) {
 	aware := newWorld(t, func(c *discharger.Config) { c.RetiredKeys = [][4]byte{fresh.ID()} })
 	l = aware.login(caveat.ModeRotate)
 	good = l.must().RefreshToken
-	l.unchanged(func() { l.refused(discharger.ReasonTokenInvalid, token(swapKeyID(good, fresh))) })
+	l.unchanged(func() { l.over(discharger.ReasonSessionEnded, true, token(swapKeyID(good, fresh))) })
 	l.must(token(good))
 }
 
@@ -323,9 +331,9 @@ func logoutWinsRace(t *testing.T, w *world) {
 				t.Error(err)
 			}
 		})
-		for range 4 {
+		for i := range 4 {
+			from := at(netip.AddrFrom4([4]byte{203, 0, 113, byte(i)})) // each has a successor of its own
 			wg.Go(func() {
-				mine := tok
 				for {
 					over := false
 					select {
@@ -333,7 +341,7 @@ func logoutWinsRace(t *testing.T, w *world) {
 						over = true
 					default:
 					}
-					g, err := l.discharge(token(mine))
+					_, err := l.discharge(token(tok), from)
 					if over {
 						if err == nil {
 							t.Error("refreshed after the logout was acknowledged")
@@ -343,7 +351,6 @@ func logoutWinsRace(t *testing.T, w *world) {
 					if err != nil {
 						return
 					}
-					mine = g.RefreshToken
 				}
 			})
 		}
@@ -419,12 +426,12 @@ func TestSeenAndRevoke(t *testing.T) {
 			}
 		})
 	}
-	if err := w.service.Revoke(ctx, user, l.cond.Session); err != nil {
+	if err := l.revokeBy(discharger.Order{}); err != nil {
 		t.Fatal(err)
 	}
 	l.refused(discharger.ReasonSessionEnded, token(second.RefreshToken))
 	unused := w.login(caveat.ModeOpen)
-	if err := w.service.Revoke(ctx, user, unused.cond.Session); err != nil {
+	if err := unused.revokeBy(discharger.Order{}); err != nil {
 		t.Fatal(err)
 	}
 	unused.refused(discharger.ReasonSessionEnded)

@@ -1,10 +1,12 @@
 package discharger
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"slices"
 	"time"
@@ -27,6 +29,13 @@ type SessionInfo struct {
 	Labels   map[string]string
 }
 
+// EndedSession is what a store remembers of a session that ended.
+type EndedSession struct {
+	ID     caveat.SessionID
+	Device string // "" if it had none, or an earlier version ended it
+	End    End
+}
+
 // Sessions lists the live sessions of a user, the most recently used first.
 // Those that were minted but not activated are not known here.
 func (s *Service) Sessions(ctx context.Context, user UserKey) ([]SessionInfo, error) {
@@ -34,9 +43,47 @@ func (s *Service) Sessions(ctx context.Context, user UserKey) ([]SessionInfo, er
 	var live []stored
 	state, _, err := s.load(ctx, a)
 	if err == nil {
-		live, _, err = s.list(ctx, user, state.Homeserver, a.event.Now)
+		live, _, err = s.list(ctx, a, state.Homeserver)
 	}
 	return infos(live), s.finish(ctx, a, err)
+}
+
+// EndedSessions lists the sessions of a user that ended and are remembered, the
+// latest first. Sessions that ended with all of the user's or the homeserver's
+// are among them as long as their records are kept.
+func (s *Service) EndedSessions(ctx context.Context, user UserKey) ([]EndedSession, error) {
+	a := s.about(OpList, user, caveat.SessionID{})
+	var out []EndedSession
+	state, _, err := s.load(ctx, a)
+	if err == nil {
+		out, err = s.endedSessions(ctx, a, state)
+	}
+	return out, s.finish(ctx, a, err)
+}
+
+func (s *Service) endedSessions(ctx context.Context, a *attempt, st State) ([]EndedSession, error) {
+	l, err := s.cfg.Store.List(ctx, a.user)
+	if err != nil {
+		return nil, unavailable(fmt.Errorf("list sessions: %w", err))
+	}
+	if err := st.User.UnmarshalBinary(l.User); err != nil {
+		return nil, unavailable(err)
+	}
+	var out []EndedSession
+	for id, raw := range l.Sessions {
+		var r Record
+		if err := r.UnmarshalBinary(raw); err != nil {
+			return nil, unavailable(err)
+		}
+		st.Session = &r
+		if end, over := ended(st); over {
+			out = append(out, EndedSession{ID: id, Device: r.Device, End: end})
+		}
+	}
+	slices.SortFunc(out, func(x, y EndedSession) int {
+		return cmp.Or(cmp.Compare(y.End.At, x.End.At), cmp.Compare(x.ID.String(), y.ID.String()))
+	})
+	return out, nil
 }
 
 // infos is what may be known of listed sessions.
@@ -57,132 +104,29 @@ func infos(live []stored) []SessionInfo {
 // about sessions or epochs that are gone are no error.
 func (s *Service) Seen(ctx context.Context, user UserKey, session caveat.SessionID, epoch uint64) error {
 	a := s.about(OpSeen, user, session)
-	return s.finish(ctx, a, s.attempt(ctx, a, func(st State, v View) (edit, error) {
-		changes, err := s.changeSession(a, v, Seen(st, epoch, a.event.Now))
-		return edit{changes: changes}, err
+	return s.finish(ctx, a, s.attempt(ctx, a, func(st State, v View) (ed edit, err error) {
+		if next := Seen(st, epoch, a.event.Now); next != nil {
+			err = s.changeSession(&ed, a, session, v.Session, next, a.event.Now)
+		}
+		return ed, err
 	}))
-}
-
-// Revoke ends one session of a user, by order of the homeserver or an
-// operator, whether it has been activated yet or not. Revoking a session that
-// does not exist is no error.
-func (s *Service) Revoke(ctx context.Context, user UserKey, session caveat.SessionID) error {
-	a := s.about(OpRevoke, user, session)
-	if session == (caveat.SessionID{}) { // which stands for the user's own record
-		return s.finish(ctx, a, badRequest(errNoSession))
-	}
-	return s.finish(ctx, a, s.attempt(ctx, a, func(st State, v View) (edit, error) {
-		r := st.Session
-		if r == nil {
-			r = &Record{}
-		}
-		if r.Ended > 0 {
-			changes, err := s.repeat(a, st, v)
-			return edit{changes, s.again(a, st, causeRevoked)}, err
-		}
-		changes, err := s.changeSession(a, v, r.ended(a.event.Now))
-		e := a.revoked(session, causeRevoked)
-		e.device = r.Device
-		return edit{changes, []revoked{e}}, err
-	}))
-}
-
-// RevokeUser ends every session of a user but one, or all of them if except
-// is zero, in one write however many there are. Sessions that were minted by
-// now and not activated are ended too, the excepted one included.
-func (s *Service) RevokeUser(ctx context.Context, user UserKey, except caveat.SessionID) error {
-	a := s.about(OpRevokeUser, user, except)
-	return s.finish(ctx, a, s.attempt(ctx, a, func(st State, v View) (edit, error) {
-		next := &Revocation{Generation: st.User.Generation + 1, At: max(a.event.Now, st.User.At+1)}
-		var keep []Change
-		if except != (caveat.SessionID{}) && st.Session != nil && alive(st) {
-			next.Except = except
-			kept := *st.Session
-			kept.UserGeneration = next.Generation
-			var err error
-			if keep, err = s.changeSession(a, v, &kept); err != nil {
-				return edit{}, err
-			}
-		}
-		changes, err := s.changeUser(v, next)
-		return edit{append(changes, keep...), []revoked{revokedUser(user, *next, causeRevoked)}}, err
-	}))
-}
-
-// RevokeDevice ends every session of a user's device but one, or all of them
-// if except is zero.
-func (s *Service) RevokeDevice(ctx context.Context, user UserKey, device string, except caveat.SessionID) error {
-	a := s.about(OpRevokeDevice, user, except)
-	return s.finish(ctx, a, s.attempt(ctx, a, func(st State, _ View) (edit, error) {
-		live, gone, err := s.list(ctx, user, st.Homeserver, a.event.Now)
-		if err != nil {
-			return edit{}, err
-		}
-		// A session that has ended no longer has a device: it may be one of
-		// those that this call ended when it was made before.
-		ed := edit{s.repeatAll(a, gone), s.remains(a, gone)}
-		for _, o := range live {
-			if o.record.Device != device || o.id == except {
-				continue
-			}
-			if err := s.end(&ed, a, o, causeRevoked); err != nil {
-				return edit{}, err
-			}
-		}
-		return ed, nil
-	}))
-}
-
-// RevokeHomeserver ends every session of a homeserver, activated or not, in
-// one write. It returns when no service that shares the store can still take
-// one of them for alive.
-func (s *Service) RevokeHomeserver(ctx context.Context, homeserver string) error {
-	a := s.about(OpRevokeHomeserver, UserKey{Homeserver: homeserver}, caveat.SessionID{})
-	return s.finish(ctx, a, s.revokeHomeserver(ctx, a))
-}
-
-func (s *Service) revokeHomeserver(ctx context.Context, a *attempt) error {
-	for range maxRetries {
-		state, view, err := s.load(ctx, a)
-		if err != nil {
-			return err
-		}
-		next := Revocation{Generation: state.Homeserver.Generation + 1, At: max(a.event.Now, state.Homeserver.At+1)}
-		b, err := next.MarshalBinary()
-		if err != nil {
-			return unavailable(err)
-		}
-		event, err := s.announcer.write(&revoked{
-			homeserver: a.user.Homeserver, all: true, before: next.At + 1, at: next.At, cause: causeRevoked,
-		})
-		if err != nil {
-			return unavailable(err)
-		}
-		done, err := s.cfg.Store.SwapHomeserver(ctx, a.user.Homeserver, view.Homeserver, b, event)
-		if err != nil {
-			return unavailable(fmt.Errorf("swap homeserver: %w", err))
-		}
-		if done {
-			return nil
-		}
-		a.obs.Retries++
-	}
-	return errContention
 }
 
 var errNoSession = errors.New("a session's id is not all zeros")
 
 var errContention = unavailable(errors.New("too many concurrent requests for one session"))
 
-// edit is what an attempt wants stored, and what the feed has to say of it.
-// Without changes, it is to be said all the same.
+// edit is a write to be made, and its events. Without changes, the events are
+// published all the same.
 type edit struct {
-	changes []Change
-	revoked []revoked
+	changes     []Change
+	revocations []JournalEntry
+	revoked     []revoked
 }
 
-// attempt makes what change says of the records true, starting over for as
-// long as others change them meanwhile. An empty edit means that all is well.
+// attempt makes the changes that change returns, starting over for as long as
+// other requests change the records meanwhile. An empty edit means that there is
+// nothing to do.
 func (s *Service) attempt(ctx context.Context, a *attempt, change func(State, View) (edit, error)) error {
 	for range maxRevokeRetries {
 		state, view, err := s.load(ctx, a)
@@ -192,7 +136,7 @@ func (s *Service) attempt(ctx context.Context, a *attempt, change func(State, Vi
 		ed, err := change(state, view)
 		var refused *Refusal
 		switch {
-		case errors.As(err, &refused):
+		case errors.As(err, &refused), errors.Is(err, ErrBadRequest):
 			return err
 		case err != nil:
 			return unavailable(err)
@@ -216,7 +160,7 @@ func (s *Service) swap(ctx context.Context, a *attempt, ed edit) (bool, error) {
 	if err != nil {
 		return false, unavailable(err)
 	}
-	done, err := s.cfg.Store.Swap(ctx, Write{User: a.user, Changes: ed.changes, Revokes: len(events) > 0 || a.repeats, Events: events})
+	done, err := s.cfg.Store.Swap(ctx, Write{User: a.user, Changes: ed.changes, Revocations: ed.revocations, Events: events})
 	if err != nil {
 		return false, unavailable(fmt.Errorf("swap session: %w", err))
 	}
@@ -226,23 +170,79 @@ func (s *Service) swap(ctx context.Context, a *attempt, ed edit) (bool, error) {
 	return done, nil
 }
 
-// changeUser is the change of a user's own record.
-func (s *Service) changeUser(v View, next *Revocation) ([]Change, error) {
-	b, err := next.MarshalBinary()
-	keep := s.cfg.Limits.Activation + s.cfg.Limits.Skew + tombstoneSlack
-	return []Change{{Old: v.User, New: b, Expires: time.UnixMilli(next.At).Add(keep)}}, err
+// keepMark is how long a mark is needed: no session that it covers can be
+// activated later.
+func (s *Service) keepMark(at int64) time.Time {
+	return time.UnixMilli(at).Add(s.cfg.Limits.Activation + s.cfg.Limits.Skew + tombstoneSlack)
 }
 
-// changeSession is the change of the attempt's session; no record, no change.
-// The condition is not known here. It was minted no later than now, which
-// makes the store keep the record longer rather than shorter.
-func (s *Service) changeSession(a *attempt, v View, next *Record) ([]Change, error) {
-	if next == nil {
-		return nil, nil
-	}
+// changeUser adds the change of a user's own record to an edit.
+func (s *Service) changeUser(ed *edit, user UserKey, v View, next *Revocation) error {
 	b, err := next.MarshalBinary()
-	known := caveat.Condition{Minted: a.event.Now}
-	return []Change{{Session: a.cond.Session, Old: v.Session, New: b, Expires: Expires(next, &known, s.cfg.Limits)}}, err
+	if err != nil {
+		return err
+	}
+	expires := s.keepMark(next.At)
+	ed.changes = append(ed.changes, Change{Old: v.User, New: b, Expires: expires})
+	ed.revocations = append(ed.revocations, journalUser(user, next, expires))
+	ed.revoked = append(ed.revoked, revokedUser(user, *next))
+	return nil
+}
+
+// changeDevice adds the change of a device's record to an edit.
+func (s *Service) changeDevice(ed *edit, a *attempt, old []byte, next *DeviceRecord) error {
+	b, err := next.MarshalBinary()
+	if err != nil || bytes.Equal(b, old) {
+		return err
+	}
+	ed.changes = append(ed.changes, Change{Device: a.device, Old: old, New: b, Expires: s.keepMark(max(next.Since, next.Revoked))})
+	return nil
+}
+
+// maxDropped bounds how many records of devices one activation removes.
+const maxDropped = 16
+
+// dropDevices adds to an activation's edit what removes records of devices whose
+// session is gone and whose mark is not needed any more.
+func (s *Service) dropDevices(ed *edit, a *attempt) {
+	dropped := 0
+	for tag, raw := range a.listing.Devices {
+		var d DeviceRecord
+		if err := d.UnmarshalBinary(raw); err != nil || tag == a.device || dropped == maxDropped {
+			continue
+		}
+		_, kept := a.listing.Sessions[d.Current]
+		if kept || s.keepMark(max(d.Revoked, d.Since)).After(a.now) {
+			continue
+		}
+		dropped++
+		ed.changes = append(ed.changes, Change{Device: tag, Old: raw})
+	}
+}
+
+// changeSession adds the change of a session's record to an edit. Minted is when
+// the session was minted at the latest.
+func (s *Service) changeSession(ed *edit, a *attempt, id caveat.SessionID, old []byte, next *Record, minted int64) error {
+	b, err := next.MarshalBinary()
+	if err != nil {
+		return err
+	}
+	known := caveat.Condition{Minted: minted}
+	if id == a.cond.Session && a.cond.Minted != 0 {
+		known = a.cond
+	}
+	expires := Expires(next, &known, s.cfg.Limits)
+	ed.changes = append(ed.changes, Change{Session: id, Old: old, New: b, Expires: expires})
+	if next.Over() {
+		ed.revocations = append(ed.revocations, journalSession(a.user, id, next, expires))
+		ed.revoked = append(ed.revoked, revokedSession(a.user, id, next))
+	}
+	return nil
+}
+
+// end adds to an edit what ends a listed session.
+func (s *Service) end(ed *edit, a *attempt, o stored, end End) error {
+	return s.changeSession(ed, a, o.id, o.raw, o.record.ended(end), o.record.Created)
 }
 
 // about starts an attempt that no caveat came with.
@@ -254,68 +254,64 @@ func (s *Service) about(op Op, user UserKey, session caveat.SessionID) *attempt 
 	return a
 }
 
-// list returns the live sessions of a user, the most recently used first, and
-// what is left of those that were ended one by one.
-func (s *Service) list(ctx context.Context, user UserKey, homeserver Revocation, now int64) (live, gone []stored, err error) {
-	l, err := s.cfg.Store.List(ctx, user)
-	if err != nil {
-		return nil, nil, unavailable(fmt.Errorf("list sessions: %w", err))
+// list returns the live sessions of the attempt's user, the most recently used
+// first, and what is left of those that were ended one by one.
+func (s *Service) list(ctx context.Context, a *attempt, homeserver Revocation) (live, gone []stored, err error) {
+	live, gone, unreadable, err := s.listAll(ctx, a, homeserver)
+	if err == nil && unreadable != nil {
+		return nil, nil, unavailable(unreadable)
 	}
+	return live, gone, err
+}
+
+// listReadable does the same, but leaves out records that cannot be read.
+func (s *Service) listReadable(ctx context.Context, a *attempt, homeserver Revocation) (live, gone []stored, err error) {
+	live, gone, unreadable, err := s.listAll(ctx, a, homeserver)
+	if err == nil && unreadable != nil {
+		s.cfg.Log.LogAttrs(ctx, slog.LevelError, "session record is unreadable", a.attrs(slog.Any("error", unreadable))...)
+	}
+	return live, gone, err
+}
+
+func (s *Service) listAll(ctx context.Context, a *attempt, homeserver Revocation) (live, gone []stored, unreadable, err error) {
+	l, err := s.cfg.Store.List(ctx, a.user)
+	if err != nil {
+		return nil, nil, nil, unavailable(fmt.Errorf("list sessions: %w", err))
+	}
+	a.listing = l
 	st := State{Homeserver: homeserver}
 	if err := st.User.UnmarshalBinary(l.User); err != nil {
-		return nil, nil, unavailable(err)
+		return nil, nil, nil, unavailable(err)
 	}
 	live = make([]stored, 0, len(l.Sessions))
 	for id, raw := range l.Sessions {
 		o := stored{id: id, raw: raw}
 		if err := o.record.UnmarshalBinary(raw); err != nil {
-			return nil, nil, unavailable(err)
+			unreadable = err
+			continue
 		}
 		st.Session = &o.record
+		_, over := ended(st)
 		switch {
-		case o.record.Ended > 0:
+		case o.record.Over():
 			gone = append(gone, o)
-		case alive(st) && !idle(&o.record, &Event{Now: now}, s.cfg.Limits):
+		case !over && !idle(&o.record, a.event.Now, s.cfg.Limits):
 			live = append(live, o)
 		}
 	}
 	slices.SortFunc(live, func(x, y stored) int {
 		return cmp.Or(cmp.Compare(y.record.lastUse(), x.record.lastUse()), cmp.Compare(x.id.String(), y.id.String()))
 	})
-	return live, gone, nil
+	return live, gone, unreadable, nil
 }
 
-// end adds to an edit what ends a listed session.
-func (s *Service) end(ed *edit, a *attempt, o stored, why cause) error {
-	tomb := o.record.ended(a.event.Now)
-	b, err := tomb.MarshalBinary()
-	if err != nil {
-		return unavailable(err)
-	}
-	known := caveat.Condition{Minted: o.record.Created}
-	ed.changes = append(ed.changes, Change{Session: o.id, Old: o.raw, New: b, Expires: Expires(tomb, &known, s.cfg.Limits)})
-	e := a.revoked(o.id, why)
-	e.device = o.record.Device
-	ed.revoked = append(ed.revoked, e)
-	return nil
-}
-
-// remains says what has to be announced of sessions that were found to be over.
+// remains returns the events to be published of sessions that were found to be over.
 func (s *Service) remains(a *attempt, gone []stored) []revoked {
 	var out []revoked
 	for _, o := range gone {
-		e := a.revoked(o.id, causeAgain)
-		e.at = o.record.Ended
+		e := revokedSession(a.user, o.id, &o.record)
+		e.cause = causeAgain
 		out = append(out, s.unannounced(e, a.now)...)
 	}
 	return out
-}
-
-// revoked is the event of one of the user's sessions, ended now.
-func (a *attempt) revoked(session caveat.SessionID, why cause) revoked {
-	e := revoked{homeserver: a.user.Homeserver, session: session, at: a.event.Now, cause: why, owner: a.user.User}
-	if session == a.cond.Session {
-		e.device = a.cond.Device // "" where no caveat came with the request
-	}
-	return e
 }

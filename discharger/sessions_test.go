@@ -86,13 +86,12 @@ func TestSessionsOrder(t *testing.T) {
 func TestRevokeUserButOne(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	ctx := context.Background()
 	keep, other, unused := w.login(caveat.ModeRotate), w.login(caveat.ModeOpen), w.login(caveat.ModeOpen)
 	g := keep.must()
 	other.must()
 	for range 2 { // repeating it changes nothing
 		w.later(time.Second)
-		if err := w.service.RevokeUser(ctx, alice("a.example"), keep.cond.Session); err != nil {
+		if err := w.revokeUser(alice("a.example"), but(keep)); err != nil {
 			t.Fatal(err)
 		}
 		other.refused(discharger.ReasonSessionEnded)
@@ -103,12 +102,12 @@ func TestRevokeUserButOne(t *testing.T) {
 		}
 	}
 	w.later(time.Second)
-	if err := w.service.RevokeUser(ctx, alice("a.example"), caveat.SessionID{}); err != nil {
+	if err := w.revokeUser(alice("a.example"), discharger.Order{}); err != nil {
 		t.Fatal(err)
 	}
 	keep.refused(discharger.ReasonSessionEnded, token(g.RefreshToken))
 	dead := keep.cond.Session
-	if err := w.service.RevokeUser(ctx, alice("a.example"), dead); err != nil {
+	if err := w.revokeUser(alice("a.example"), discharger.Order{Except: dead}); err != nil {
 		t.Fatal(err)
 	}
 	keep.refused(discharger.ReasonSessionEnded, token(g.RefreshToken)) // being excepted does not bring it back
@@ -119,18 +118,16 @@ func TestRevokeUserButOne(t *testing.T) {
 func TestRevokeDevice(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	ctx := context.Background()
-	old, fresh, laptop := w.login(caveat.ModeOpen), w.login(caveat.ModeOpen), w.login(caveat.ModeOpen, func(c *caveat.Condition) { c.Device = "LAPTOP" })
-	for _, l := range []*login{old, fresh, laptop} {
-		l.must()
-	}
-	if err := w.service.RevokeDevice(ctx, alice("a.example"), "PHONE", fresh.cond.Session); err != nil {
-		t.Fatal(err)
-	}
-	old.refused(discharger.ReasonSessionEnded)
+	old, fresh, laptop := w.login(caveat.ModeOpen), w.login(caveat.ModeOpen, device("PHONE")), w.login(caveat.ModeOpen, device("LAPTOP"))
 	fresh.must()
 	laptop.must()
-	if err := w.service.RevokeDevice(ctx, alice("a.example"), "PHONE", caveat.SessionID{}); err != nil {
+	if err := w.revokeDevice(alice("a.example"), "PHONE", but(fresh)); err != nil {
+		t.Fatal(err)
+	}
+	old.over(discharger.ReasonSessionEnded, false) // it was not activated yet
+	fresh.must()
+	laptop.must()
+	if err := w.revokeDevice(alice("a.example"), "PHONE", discharger.Order{}); err != nil {
 		t.Fatal(err)
 	}
 	fresh.refused(discharger.ReasonSessionEnded)
@@ -149,7 +146,7 @@ func TestRevokeHomeserver(t *testing.T) {
 	bob.must()
 	other.must()
 	w.later(time.Second)
-	if err := w.service.RevokeHomeserver(context.Background(), "a.example"); err != nil {
+	if err := w.service.RevokeHomeserver(context.Background(), "a.example", discharger.Order{}); err != nil {
 		t.Fatal(err)
 	}
 	a.refused(discharger.ReasonSessionEnded, token(g.RefreshToken))
@@ -173,17 +170,17 @@ func TestRevocationsUnderFaults(t *testing.T) {
 			l.must()
 			w.later(time.Second)
 			f.swap, f.applied = true, applied
-			ctx := context.Background()
 			for _, err := range []error{
-				w.service.RevokeUser(ctx, alice("a.example"), caveat.SessionID{}),
-				w.service.Revoke(ctx, alice("a.example"), caveat.SessionID{1}),
+				w.revokeUser(alice("a.example"), discharger.Order{}),
+				w.revokeDevice(alice("a.example"), "PHONE", discharger.Order{}),
+				w.login(caveat.ModeOpen).revokeBy(discharger.Order{}),
 			} {
 				if !errors.Is(err, discharger.ErrUnavailable) {
 					t.Errorf("got %v", err)
 				}
 			}
 			f.swap = false
-			if err := w.service.RevokeUser(ctx, alice("a.example"), caveat.SessionID{}); err != nil {
+			if err := w.revokeUser(alice("a.example"), discharger.Order{}); err != nil {
 				t.Error(err)
 			}
 			l.refused(discharger.ReasonSessionEnded)

@@ -21,15 +21,15 @@ import (
 // [ErrStoreLost] from Load, List and Ready until an operator has decided what
 // to do; it never reports the loss as missing records.
 type Store interface {
-	// Load reads a session's record together with those of its user and its
-	// homeserver, in one round trip; of the zero session there is no record,
-	// only those two. The session's and the user's are read
-	// at one instant, no earlier than the call; the homeserver's may be as
-	// old as SwapHomeserver allows for.
-	Load(ctx context.Context, user UserKey, session caveat.SessionID) (View, error)
+	// Load reads a session's record together with those of its user, its
+	// homeserver and a device, in one round trip; of the zero session and of
+	// the zero device there is no record. Those of session, user and device
+	// are read at one instant, no earlier than the call; the homeserver's may
+	// be as old as SwapHomeserver allows for.
+	Load(ctx context.Context, user UserKey, session caveat.SessionID, device DeviceTag) (View, error)
 
-	// List reads a user's record and all session records of the user that
-	// have not expired, at one instant.
+	// List reads a user's record and all records of the user's sessions and
+	// devices that have not expired, at one instant.
 	List(ctx context.Context, user UserKey) (Listing, error)
 
 	// Swap makes all of a Write's changes if every record is now what the
@@ -52,7 +52,12 @@ type Store interface {
 	// that revokes. Sent again, it appends them again.
 	Publish(ctx context.Context, homeserver string, events ...FeedEvent) error
 
-	// Ready returns nil if the store can be asked now and holds its data.
+	// Now returns the store's time, which marks carry: with Redis, that of the
+	// primary.
+	Now(ctx context.Context) (time.Time, error)
+
+	// Ready returns nil if the store can be asked now, holds its data and
+	// takes a write.
 	Ready(ctx context.Context) error
 
 	// Close releases what the store holds. No other method may be running
@@ -74,13 +79,30 @@ type UserKey struct {
 // View is what [Store.Load] found. A nil slice means that there is no record
 // or that it has expired.
 type View struct {
-	Session, User, Homeserver []byte
+	Session, User, Homeserver, Device []byte
+	Losses                            Losses
+}
+
+// Losses are the times, in Unix ms by the store's clock, from which on the
+// store's data is complete; 0: nothing was lost. A store from before losses
+// were recorded has lost nothing.
+type Losses struct {
+	// Missing is when the store was made, or an operator last accepted that
+	// it had lost its data. Sessions that were minted before and have no
+	// record may have been revoked. A View need have it only where there is no
+	// record of the session.
+	Missing int64
+
+	// All is when an operator last accepted data that may lack revocations.
+	// Sessions that were activated before it may have been revoked.
+	All int64
 }
 
 // Listing is what [Store.List] found.
 type Listing struct {
 	User     []byte
 	Sessions map[caveat.SessionID][]byte
+	Devices  map[DeviceTag][]byte
 }
 
 // Write is a set of changes to the records of one user, made all or none.
@@ -88,24 +110,28 @@ type Write struct {
 	User    UserKey
 	Changes []Change
 
-	// Revokes marks a write that ends sessions. It is acknowledged only when
-	// it is as durable as the store was configured to make revocations, and
-	// is not held back to share a commit with others.
-	Revokes bool
+	// Revocations are the sessions that the write ends, also where it only
+	// repeats what is in the store. Such a write is acknowledged only when it
+	// is as durable as the store was configured to make revocations, and a
+	// store that journals revocations journals these first.
+	Revocations []JournalEntry
 
 	// Events are what the write has to say in its homeserver's feed; none if
 	// it ends no session.
 	Events []FeedEvent
 }
 
-// Change replaces one record. Records are never empty: nil stands for "no
-// record", in Old as in New.
+// Change replaces one record: of a session, of a device, or, if both are zero,
+// the user's own. Records are never empty: nil stands for "no record", in Old
+// as in New.
 type Change struct {
-	Session caveat.SessionID // zero: the user's own record
+	Session caveat.SessionID
+	Device  DeviceTag // not with Session
 	Old     []byte
 	New     []byte
 
-	// Expires is when the store may forget New; zero means never. A user's
-	// own record additionally stays as long as any of the user's sessions.
+	// Expires is when the store may forget New; zero means never. Records of
+	// a user and of devices additionally stay as long as any of the user's
+	// sessions.
 	Expires time.Time
 }

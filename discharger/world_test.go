@@ -7,6 +7,7 @@ import (
 	"errors"
 	"net/netip"
 	"path/filepath"
+	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -31,6 +32,7 @@ type world struct {
 	hs      map[string]caveat.KeyPair
 	mu      sync.Mutex
 	now     time.Time
+	logins  int
 }
 
 const rootKey = "0123456789abcdef0123456789abcdef"
@@ -42,7 +44,7 @@ var (
 
 func newWorld(t testing.TB, change ...func(*discharger.Config)) *world {
 	t.Helper()
-	w := &world{t: t, now: time.Now().UTC().Truncate(time.Second), hs: make(map[string]caveat.KeyPair)}
+	w := &world{t: t, now: time.Now().UTC().Truncate(time.Second).Add(-time.Second), hs: make(map[string]caveat.KeyPair)}
 	var homeservers []caveat.Homeserver
 	w.keys = newKey(t)
 	for _, name := range []string{"a.example", "b.example"} {
@@ -58,6 +60,7 @@ func newWorld(t testing.TB, change ...func(*discharger.Config)) *world {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { bolt.Close() })
+	w.later(time.Second) // what was minted before the store was made is lost
 	key, err := discharger.NewRefreshKey(nil)
 	if err != nil {
 		t.Fatal(err)
@@ -73,20 +76,27 @@ func newWorld(t testing.TB, change ...func(*discharger.Config)) *world {
 		t.Fatal(err)
 	}
 	w.store = cfg.Store
+	w.pastBirth()
 	return w
 }
 
 // onRedis puts the world's sessions into a Redis of its own.
 func onRedis(t testing.TB) func(*discharger.Config) {
 	return func(c *discharger.Config) {
+		server := redistest.Start(t)
 		st, err := store.OpenRedis(t.Context(), store.RedisConfig{
-			Addrs: []string{redistest.Start(t).Socket}, TagKey: make([]byte, 32), Now: c.Now,
+			Addrs: []string{server.Socket}, TagKey: make([]byte, 32), Now: c.Now,
 			ReadTimeout: time.Minute, WriteTimeout: time.Minute, DialTimeout: time.Minute,
 		})
 		if err != nil {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { st.Close() })
+		// The world's clock is a little behind that of Redis, by which the store is
+		// born: as if an earlier version had made it.
+		for _, key := range server.Do(t, "keys", "ds{??}since:*").([]any) {
+			server.Do(t, "del", key)
+		}
 		c.Store = st
 	}
 }
@@ -124,15 +134,50 @@ func (w *world) later(d time.Duration) {
 	w.now = w.now.Add(d)
 }
 
-// login is what a homeserver does: it seals a fresh session's condition.
+// pastBirth moves the clock beyond the birth of a store that has a clock of its
+// own, and returns when that clock is as far.
+func (w *world) pastBirth() {
+	w.t.Helper()
+	for first := true; ; first = false {
+		now, err := w.store.Now(context.Background())
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		if first && now.After(w.clock()) {
+			w.later(now.Sub(w.clock()).Truncate(time.Millisecond) + time.Millisecond)
+		}
+		if !now.Before(w.clock()) {
+			return
+		}
+	}
+}
+
+// pastMarks moves the clock beyond the store's, which marks carry: Redis has a
+// clock of its own, that no test moves.
+func (w *world) pastMarks() {
+	w.t.Helper()
+	now, err := w.store.Now(context.Background())
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.later(max(time.Second, now.Sub(w.clock()).Truncate(time.Second)+2*time.Second))
+}
+
+// login is what a homeserver does: it seals a fresh session's condition. Each
+// has a device of its own, unless a test says otherwise.
 func (w *world) login(mode caveat.Mode, change ...func(*caveat.Condition)) *login {
 	w.t.Helper()
 	id, err := caveat.NewSessionID(nil)
 	if err != nil {
 		w.t.Fatal(err)
 	}
+	w.logins++
+	device := "PHONE"
+	if w.logins > 1 {
+		device += strconv.Itoa(w.logins)
+	}
 	l := &login{w: w, homeserver: "a.example", version: caveat.V2}
-	l.cond = caveat.Condition{Session: id, User: "@alice:a.example", Device: "PHONE", Minted: w.clock().UnixMilli(), Mode: mode}
+	l.cond = caveat.Condition{Session: id, User: "@alice:a.example", Device: device, Minted: w.clock().UnixMilli(), Mode: mode}
 	for _, f := range change {
 		f(&l.cond)
 	}
@@ -162,6 +207,33 @@ func (l *login) seal() {
 		l.w.t.Fatal(err)
 	}
 }
+
+func device(name string) func(*caveat.Condition) {
+	return func(c *caveat.Condition) { c.Device = name }
+}
+
+func (l *login) user() discharger.UserKey {
+	return discharger.UserKey{Homeserver: l.homeserver, User: l.cond.User}
+}
+
+// revokeBy has the homeserver or an operator end the session.
+func (l *login) revokeBy(o discharger.Order) error {
+	_, err := l.w.service.Revoke(context.Background(), l.user(), l.cond.Session, o)
+	return err
+}
+
+func (w *world) revokeUser(user discharger.UserKey, o discharger.Order) error {
+	_, err := w.service.RevokeUser(context.Background(), user, o)
+	return err
+}
+
+func (w *world) revokeDevice(user discharger.UserKey, device string, o discharger.Order) error {
+	_, err := w.service.RevokeDevice(context.Background(), user, device, o)
+	return err
+}
+
+// but is the order that leaves a session alone.
+func but(l *login) discharger.Order { return discharger.Order{Except: l.cond.Session} }
 
 type option func(*discharger.Request)
 
@@ -238,6 +310,27 @@ func (l *login) refused(want discharger.Reason, opts ...option) *discharger.Refu
 	return r
 }
 
+// over demands a refusal because the session has ended, and how.
+func (l *login) over(want discharger.Reason, soft bool, opts ...option) *discharger.Refusal {
+	l.w.t.Helper()
+	r := l.refused(want, opts...)
+	if !r.Ended || r.SoftLogout != soft {
+		l.w.t.Fatalf("refused (%s): ended %v, soft %v; want an end, soft %v", r.Reason, r.Ended, r.SoftLogout, soft)
+	}
+	return r
+}
+
+// alive demands a refusal that leaves the session and its record as they are.
+func (l *login) alive(want discharger.Reason, opts ...option) *discharger.Refusal {
+	l.w.t.Helper()
+	var r *discharger.Refusal
+	l.unchanged(func() { r = l.refused(want, opts...) })
+	if r.Ended || r.SoftLogout {
+		l.w.t.Fatalf("refused (%s): ended %v, soft %v; want no end", r.Reason, r.Ended, r.SoftLogout)
+	}
+	return r
+}
+
 func (l *login) undecided(opts ...option) error {
 	l.w.t.Helper()
 	g, err := l.discharge(opts...)
@@ -254,7 +347,7 @@ func (l *login) logout(scope discharger.Scope, opts ...option) error {
 // stored returns the session's record as the store has it.
 func (l *login) stored() []byte {
 	l.w.t.Helper()
-	v, err := l.w.store.Load(context.Background(), discharger.UserKey{Homeserver: l.homeserver, User: l.cond.User}, l.cond.Session)
+	v, err := l.w.store.Load(context.Background(), discharger.UserKey{Homeserver: l.homeserver, User: l.cond.User}, l.cond.Session, discharger.DeviceTag{})
 	if err != nil {
 		l.w.t.Fatal(err)
 	}

@@ -53,10 +53,10 @@ func commands() []command {
 		keysNewCommand(), keysListCommand(), keysRetireCommand(),
 		mintCommand(), attenuateCommand(), dischargeCommand(), refreshCommand(), logoutCommand(), verifyCommand(), inspectCommand(),
 		sessionsListCommand(), sessionsRevokeCommand(), sessionsRevokeUserCommand(), sessionsRevokeDeviceCommand(),
-		sessionsRevokeAllCommand(), sessionsWatchCommand(),
+		sessionsRevokeAllCommand(), sessionsMarksCommand(), sessionsWatchCommand(),
 		policyCheckCommand(), policyTestCommand(), policyEvalCommand(), policyDiffCommand(),
 		policyShowCommand(), policyFieldsCommand(), policySchemaCommand(), schemaCheckCommand(), schemaDocsCommand(),
-		configCheckCommand(), configExampleCommand(), healthCommand(), versionCommand(),
+		configCheckCommand(), configExampleCommand(), backupCommand(), restoreCommand(), healthCommand(), versionCommand(),
 	}
 	return append(all, benchCommands()...)
 }

@@ -163,10 +163,11 @@ func (p *play) steal(ctx context.Context) error {
 	}
 	p.printf("   service to the thief: %s", said(err))
 	p.printf("   An old token means that two have it, and nobody can tell which is Alice. The session is over:")
-	if err = p.discharge(ctx); !refusedFor(err, api.ReasonSessionEnded) {
+	if err = p.discharge(ctx); !refusedFor(err, api.ReasonTokenReused) || !softly(err) {
 		return fmt.Errorf("the service should have refused the stolen session, but: %w", orAccepted(err))
 	}
 	p.printf("   service to Alice:     %s", said(err))
+	p.printf("   The end is soft: she logs in again and keeps her encryption keys.")
 	return nil
 }
 
@@ -182,6 +183,12 @@ func said(err error) string {
 func refusedFor(err error, reason string) bool {
 	var refused *api.RefusedError
 	return errors.As(err, &refused) && refused.Reason == reason
+}
+
+// softly reports whether the session is over and its client keeps its keys.
+func softly(err error) bool {
+	var refused *api.RefusedError
+	return errors.As(err, &refused) && refused.Ended && refused.SoftLogout
 }
 
 func (p *play) loginAgain(ctx context.Context) error {

@@ -117,7 +117,7 @@ func newFront(ctx context.Context, cfg *config.Config, ring *keyfile.Ring, p gat
 		Legacy: gateway.Legacy{
 			Reject: cfg.Gateway.Legacy == config.LegacyReject, Until: cfg.Gateway.LegacyUntil, OnceNew: cfg.Gateway.OnceNew,
 		},
-		Reconcile: cfg.Gateway.Reconcile, Registerer: p.registerer, Log: p.log, Access: p.access, Clock: p.now,
+		Reconcile: cfg.Gateway.Reconcile, ForgetAfter: cfg.Gateway.ForgetAfter, Registerer: p.registerer, Log: p.log, Access: p.access, Clock: p.now,
 	}
 	if t := cfg.Gateway.UpstreamTLS; t != nil {
 		if gc.UpstreamTLS, err = t.Load(); err != nil {

@@ -20,6 +20,7 @@ import (
 // matrixStub is the smallest homeserver that a client can log in to.
 type matrixStub struct {
 	*httptest.Server
+	devices atomic.Int64
 	out     atomic.Bool   // its token was logged out
 	logouts chan struct{} // gets one for each time
 }
@@ -33,7 +34,7 @@ func newMatrixStub(t *testing.T) *matrixStub {
 		switch {
 		case r.URL.Path == "/_matrix/client/v3/login":
 			s.out.Store(false)
-			_, _ = io.WriteString(w, `{"user_id":"@u:hs","device_id":"DEV","access_token":"`+stubToken+`"}`)
+			_, _ = fmt.Fprintf(w, `{"user_id":"@u:hs","device_id":"DEV%d","access_token":%q}`, s.devices.Add(1), stubToken)
 		case s.out.Load() || r.Header.Get("Authorization") != "Bearer "+stubToken:
 			w.WriteHeader(http.StatusUnauthorized)
 			_, _ = io.WriteString(w, `{"errcode":"M_UNKNOWN_TOKEN"}`)

@@ -33,6 +33,8 @@ func TestScripts(t *testing.T) {
 			"patient":   cmdPatient,
 			"nosecrets": cmdNoSecrets,
 			"mode":      cmdMode,
+			"cut":       cmdCut,
+			"damage":    cmdDamage,
 		},
 	})
 }

@@ -145,7 +145,7 @@ version: 1
 policies:
   default:
     rules:
-      - {name: revoke-phones, when: session.device == "PHONE" && action == "refresh", then: revoke}
+      - {name: revoke-phones, when: session.device.startsWith("PHONE-") && action == "refresh", then: revoke}
     otherwise: {effect: allow, ttl: 600s}
 `})
 	v := r.login(caveat.ModeRotate, "", nil)

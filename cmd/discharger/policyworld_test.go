@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -139,10 +140,10 @@ func (r *ruled) inForce() {
 	r.eventually(fmt.Sprintf(`discharger_policy_info{hash=%q,set="live"}`, set.Hash()), 1)
 }
 
-// login mints an access macaroon for Alice.
+// login mints an access macaroon for Alice, on a phone of its own.
 func (r *ruled) login(mode caveat.Mode, policy string, labels map[string]string) *visitor {
 	r.t.Helper()
-	m, err := r.hs.Mint(homeserver.MintParams{User: "@alice:a.example", Device: "PHONE", Mode: mode, Policy: policy, Labels: labels})
+	m, err := r.hs.Mint(homeserver.MintParams{User: "@alice:a.example", Device: "PHONE-" + rand.Text(), Mode: mode, Policy: policy, Labels: labels})
 	r.must(err)
 	return &visitor{r: r, access: api.Access{Macaroon: m.Macaroon}, addr: netip.MustParseAddr("203.0.113.7")}
 }

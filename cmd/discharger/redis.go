@@ -34,9 +34,10 @@ func (r *redisStore) Close() error {
 	return err
 }
 
-func openRedis(ctx context.Context, cfg *config.Config, r *config.Redis, keys *keyfile.Ring, p *parts) (openStore, error) {
+// redisConfig returns where the store is, without a journal.
+func redisConfig(cfg *config.Config, r *config.Redis, keys *keyfile.Ring, log *slog.Logger, now func() time.Time) (rc store.RedisConfig, err error) {
 	tag := keys.Of(keyfile.Store)[0].Secret()
-	rc := store.RedisConfig{
+	rc = store.RedisConfig{
 		Addrs: r.Addresses, MasterName: r.MasterName, Cluster: r.Cluster, DB: r.DB,
 		Username: r.Username, Password: r.Password,
 		SentinelUsername: r.SentinelUsername, SentinelPassword: r.SentinelPassword,
@@ -44,16 +45,22 @@ func openRedis(ctx context.Context, cfg *config.Config, r *config.Redis, keys *k
 		Durability: store.Durability(r.Durability), Replicas: r.Replicas,
 		DialTimeout: r.Timeouts.Dial, ReadTimeout: r.Timeouts.Read, WriteTimeout: r.Timeouts.Write,
 		PoolSize: r.PoolSize, Unpipelined: !r.Pipelining, MaxEvents: cfg.Feed.Events,
-		Log: p.log, Now: p.now,
-		Announce: func(e *discharger.JournalEntry, now time.Time) (discharger.FeedEvent, error) {
-			return p.announcer.Load().Event(e, now)
-		},
+		SessionLife: sessionLife(cfg),
+		Log:         log, Now: now,
 	}
-	var err error
 	if r.TLS != nil {
-		if rc.TLS, err = r.TLS.Load(); err != nil {
-			return nil, err
-		}
+		rc.TLS, err = r.TLS.Load()
+	}
+	return rc, err
+}
+
+func openRedis(ctx context.Context, cfg *config.Config, r *config.Redis, keys *keyfile.Ring, p *parts) (openStore, error) {
+	rc, err := redisConfig(cfg, r, keys, p.log, p.now)
+	if err != nil {
+		return nil, err
+	}
+	rc.Announce = func(e *discharger.JournalEntry, now time.Time) (discharger.FeedEvent, error) {
+		return p.announcer.Load().Event(e, now)
 	}
 	if r.Journal.Enabled {
 		rc.Journal, err = openJournal(ctx, store.JournalConfig{
@@ -64,8 +71,11 @@ func openRedis(ctx context.Context, cfg *config.Config, r *config.Redis, keys *k
 		}
 	}
 	opened, err := store.OpenRedis(ctx, rc)
-	if err == nil && rc.Journal != nil {
-		err = registerJournal(p.registry, opened)
+	if err == nil {
+		err = registerRedis(p.registry, opened)
+		if err == nil && rc.Journal != nil {
+			err = registerJournal(p.registry, opened)
+		}
 		if err != nil {
 			err = errors.Join(err, opened.Close())
 		}
@@ -115,8 +125,53 @@ func openJournal(ctx context.Context, jc store.JournalConfig) (own *store.Journa
 	return own, nil
 }
 
+// sessionLife returns how long after its last use a client can come back with a
+// session that the store has lost; 0: for ever.
+func sessionLife(cfg *config.Config) time.Duration {
+	idle, absolute := cfg.Session.Idle, cfg.Session.Absolute
+	if idle == 0 || absolute > 0 && absolute < idle {
+		return absolute
+	}
+	return idle
+}
+
+// registerRedis shows what the store has seen of its servers.
+func registerRedis(reg prometheus.Registerer, s *store.Redis) error {
+	since := func(name, help string, get func(store.Losses) time.Time) prometheus.Collector {
+		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, func() float64 {
+			at := get(s.Stats().Losses)
+			if at.IsZero() {
+				return 0
+			}
+			return float64(at.UnixMilli()) / 1000
+		})
+	}
+	for _, c := range []prometheus.Collector{
+		prometheus.NewCounterFunc(prometheus.CounterOpts{
+			Name: "discharger_redis_evicted_keys_total", Help: "Keys that the servers have evicted since the start: sessions and revocations may be lost.",
+		}, func() float64 { return float64(s.Stats().Evicted) }),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "discharger_redis_refused", Help: "1 while a primary evicts keys and the store answers nothing, else 0.",
+		}, func() float64 {
+			if s.Stats().Refused {
+				return 1
+			}
+			return 0
+		}),
+		since("discharger_store_born_timestamp_seconds", "When the store was made, Unix time; 0: by an earlier version.",
+			func(l store.Losses) time.Time { return l.Born }),
+		since("discharger_store_loss_timestamp_seconds", "When a loss of data was accepted last, Unix time; 0: never.",
+			func(l store.Losses) time.Time { return l.Missing }),
+	} {
+		if err := reg.Register(c); err != nil {
+			return fmt.Errorf("register metrics: %w", err)
+		}
+	}
+	return nil
+}
+
 // registerJournal shows what the journal does.
-func registerJournal(reg prometheus.Registerer, s *store.Redis) error {
+func registerJournal(reg prometheus.Registerer, s interface{ JournalStats() store.JournalStats }) error {
 	gauge := func(name, help string, get func(store.JournalStats) float64) prometheus.Collector {
 		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help},
 			func() float64 { return get(s.JournalStats()) })

@@ -230,3 +230,22 @@ func cmdMode(ts *testscript.TestScript, neg bool, args []string) {
 		}
 	}
 }
+
+// cmdCut writes the first half of a file into another one.
+//
+//	cut from to
+func cmdCut(ts *testscript.TestScript, neg bool, args []string) {
+	b, err := os.ReadFile(ts.MkAbs(args[0]))
+	ts.Check(err)
+	ts.Check(os.WriteFile(ts.MkAbs(args[1]), b[:len(b)/2], 0o600))
+}
+
+// cmdDamage flips a bit of one of the two roots of a bbolt file.
+//
+//	damage file
+func cmdDamage(ts *testscript.TestScript, neg bool, args []string) {
+	b, err := os.ReadFile(ts.MkAbs(args[0]))
+	ts.Check(err)
+	b[40] ^= 1
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), b, 0o600))
+}

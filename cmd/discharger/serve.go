@@ -36,7 +36,7 @@ is under way, and end the program; a second one ends it at once.`,
 			f.Func("listen", "`host:port` for clients, over what is configured", setting(&d.options, "listen"))
 			f.Func("admin-listen", "`host:port` for operators, over what is configured", setting(&d.options, "admin_listen"))
 			f.BoolVar(&d.acceptLoss, "accept-loss", false, "go on although the store has lost its data: sessions in it are over, "+
-				"and logouts in it forgotten")
+				"and logouts that the journal does not have forgotten; for one start")
 			return func(ctx context.Context, _ []string) error { return d.run(ctx) }
 		},
 	}
@@ -180,6 +180,7 @@ func (d *daemon) start(ctx context.Context) (err error) {
 		return err
 	}
 	d.parts.rules.begin(d.rules)
+	d.listeners.admin.Handle("POST "+pathBackup, d.backups())
 	d.listeners.serve(srv, d.log)
 	if err := d.startGateway(ctx); err != nil {
 		return err

@@ -21,7 +21,6 @@ import (
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/secevent"
 	"github.com/discharger/discharger/discharger/server"
-	"github.com/discharger/discharger/discharger/store"
 	"github.com/discharger/discharger/policy"
 )
 
@@ -137,9 +136,7 @@ func open(ctx context.Context, cfg *config.Config, keys *keyfile.Ring, log *slog
 	if r := cfg.Store.Redis; r != nil {
 		p.store, err = openRedis(ctx, cfg, r, keys, p)
 	} else {
-		p.store, err = store.OpenBolt(store.BoltConfig{
-			Path: cfg.BoltFile(), Marker: store.FileMarker(markerFile(cfg)), MaxEvents: cfg.Feed.Events, Log: log, Now: now,
-		})
+		p.store, err = openBolt(cfg, keys, p)
 	}
 	if err != nil {
 		return nil, mark(err, errUnavailable)
@@ -175,11 +172,11 @@ func (p *parts) server(cfg *config.Config, keys *keyfile.Ring, r *rules, signing
 	}
 	service, err := discharger.New(discharger.Config{
 		Opener: opener, Store: p.metrics.Store(p.store), RefreshKeys: refresh, RetiredKeys: retired,
-		Policy: r.evaluator, Policies: policies, Named: announcer.Named,
+		Policy: r.evaluator, Policies: policies,
 		TTL: cfg.Discharge.TTL, MaxTTL: announcer.MaxTTL,
 		Limits: discharger.Limits{
 			Activation: cfg.Discharge.ActivationWindow, Grace: cfg.Discharge.Grace, Skew: announcer.Skew,
-			Idle: cfg.Session.Idle, Absolute: cfg.Session.Absolute,
+			Idle: cfg.Session.Idle, Absolute: cfg.Session.Absolute, Remember: cfg.Session.RememberEnded,
 		},
 		Observer: p.metrics, Log: p.log, Now: p.now,
 	})
@@ -205,13 +202,7 @@ func (p *parts) server(cfg *config.Config, keys *keyfile.Ring, r *rules, signing
 // announcerOf is what a replay of the journal writes events with, which are like
 // those of the service.
 func announcerOf(cfg *config.Config) *discharger.Announcer {
-	a := &discharger.Announcer{MaxTTL: cfg.Discharge.MaxTTL, Skew: cfg.Discharge.ClockSkew, Named: make(map[string]bool)}
-	for _, h := range cfg.Homeservers {
-		if h.SecurityEvents != nil {
-			a.Named[h.Name] = true
-		}
-	}
-	return a
+	return &discharger.Announcer{MaxTTL: cfg.Discharge.MaxTTL, Skew: cfg.Discharge.ClockSkew}
 }
 
 // newOpener registers the homeservers with all of their keys.

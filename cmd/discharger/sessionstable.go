@@ -44,6 +44,20 @@ func (t *terminal) writeSessions(list []api.SessionInfo) error {
 	return w.Flush()
 }
 
+// writeEnded writes a table of sessions that ended.
+func (t *terminal) writeEnded(list []api.EndedSession) error {
+	if len(list) == 0 {
+		t.say("there are no ended sessions")
+		return nil
+	}
+	w := tabwriter.NewWriter(t.out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "SESSION\tDEVICE\tENDED\tKIND\tREASON")
+	for _, s := range list {
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", s.ID, cell(s.Device), ago(t.now(), s.At), cell(s.Kind), cell(s.Reason))
+	}
+	return w.Flush()
+}
+
 // cell shows one text from elsewhere in one line and in so much space.
 func cell(s string) string {
 	const most = 40

@@ -85,6 +85,9 @@ func (w *follower) take(e api.FeedEvent) error {
 		line, text = e.Revocation, describe(&e.Revocation)
 	case api.FeedGap:
 		line, text = map[string]bool{"gap": true}, "-- some may be missing; all that is known follows"
+	case api.FeedSkipped:
+		w.position = e.Position
+		line, text = map[string]string{"skipped": e.Err.Error()}, "-- skipped an event that cannot be understood: "+quoted(e.Err.Error())
 	case api.FeedCurrent:
 		line, text = map[string]bool{"current": true}, "-- up to date"
 	default:
@@ -106,17 +109,31 @@ func (w *follower) take(e api.FeedEvent) error {
 	return nil
 }
 
-// describe says in a line what was revoked, why, and until when that matters.
+// describe shows in a line what was revoked, why, how, and until when that
+// matters.
 func describe(r *api.Revocation) string {
 	what := "all sessions"
 	switch {
 	case r.Session != (caveat.SessionID{}):
 		what = "session " + r.Session.String()
-	case r.User != "":
-		what = "all sessions of " + quoted(r.User)
-		if r.Except != (caveat.SessionID{}) {
-			what += " but " + r.Except.String()
+		if r.User != "" {
+			what += " of " + quoted(r.User)
 		}
+	case r.User != "":
+		what += " of " + quoted(r.User)
 	}
-	return fmt.Sprintf("%s  %s: %s, until %s", r.At.Format(time.RFC3339), what, quoted(r.Reason), r.Until.Format(time.RFC3339))
+	if r.Device != "" {
+		what += " on " + quoted(r.Device)
+	}
+	if r.Except != (caveat.SessionID{}) {
+		what += " but " + r.Except.String()
+	}
+	if r.Devices {
+		what += " with a device"
+	}
+	kind := api.KindHard
+	if r.Soft {
+		kind = api.KindSoft
+	}
+	return fmt.Sprintf("%s  %s: %s, %s, until %s", r.At.Format(time.RFC3339), what, quoted(r.Reason), kind, r.Until.Format(time.RFC3339))
 }

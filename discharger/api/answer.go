@@ -28,21 +28,49 @@ func decodeAnswer(resp *http.Response, now time.Time, out any) error {
 		}
 		return nil
 	}
-	var body ErrorResponse
+	var body errorAnswer
 	if err := decodeBody(resp, &body); err != nil {
 		return unavailable
 	}
 	switch {
 	case resp.StatusCode == http.StatusUnauthorized && body.Code == CodePermissionDenied:
 		refused := &RefusedError{Message: body.Message}
-		if body.Info != nil {
-			refused.Reason, refused.SoftLogout = body.Info.Reason, body.Info.SoftLogout
+		if i := body.Info; i != nil {
+			refused.Reason, refused.Ended = i.Reason, i.ended()
+			refused.SoftLogout = refused.Ended && i.SoftLogout
 		}
 		return refused
 	case resp.StatusCode == statusOf(body.Code):
 		return &BadRequestError{Status: resp.StatusCode, Code: body.Code, Message: body.Message}
 	}
 	return unavailable
+}
+
+// errorAnswer is an [ErrorResponse] as it is read. Services of earlier versions
+// send no Ended, and SoftLogout in every refusal.
+type errorAnswer struct {
+	Code    string         `json:"Code"`
+	Message string         `json:"Message"`
+	Info    *refusalAnswer `json:"Info"`
+}
+
+type refusalAnswer struct {
+	Reason     string `json:"Reason"`
+	Ended      *bool  `json:"Ended"`
+	SoftLogout bool   `json:"SoftLogout"`
+}
+
+// ended reports whether the session is over: without Ended, if the reason is
+// one that ended sessions in earlier versions.
+func (i *refusalAnswer) ended() bool {
+	if i.Ended != nil {
+		return *i.Ended
+	}
+	switch i.Reason {
+	case ReasonSessionEnded, ReasonSessionExpired, ReasonTokenReused, "activation_expired":
+		return true
+	}
+	return false
 }
 
 // statusOf gives the status that goes with the codes of a request that cannot

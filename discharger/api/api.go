@@ -24,7 +24,8 @@
 //	    scope            "session", which is the default, or "user"
 //	200 {}
 //
-//	POST /sessions       the same parameters: the live sessions of the user
+//	POST /sessions       the same parameters: the live sessions of the user; in
+//	                     mode rotate with a refresh token, in mode open not at all
 //	POST /sessions/revoke   the same, and
 //	    session          the id of one of them, to end it
 //
@@ -37,14 +38,15 @@
 //
 //	200  here it is
 //	400  the request is wrong; repeating it is useless
-//	401  decided: no. The Info of the body says why
+//	401  decided: no. The Info of the body says why, and whether the session is over
 //	429  ask again after Retry-After seconds; only ever after failures
 //	503  not decided: ask again, after Retry-After seconds if it says so
 //
-// Only a 401 whose body is JSON with the code "permission denied" says that a
-// session is over. Clients throw away their users' encryption keys when they
-// believe that, so [Client] believes it from nothing else: not from a proxy's
-// error page, not from a status it does not know.
+// Only a 401 whose body is JSON with the code "permission denied" is a decision,
+// and only one with Ended in its Info says that the session is over; see
+// [RefusalInfo]. SoftLogout then says whether the client keeps its encryption
+// keys after the next login. Since clients delete keys otherwise, [Client]
+// takes nothing else for it: no proxy's error page, and no unknown status.
 //
 // # Discharges
 //
@@ -74,17 +76,17 @@
 // # Homeservers
 //
 // With its API key, a homeserver sees and ends the sessions that it minted:
-// [Client.Sessions], [Client.RevokeSession] and others. What was revoked, by
-// whomever, it reads from a feed of server-sent events:
+// [Client.Sessions], [Client.RevokeSession], [Client.Revoke] and others.
+// Revocations, its own and all others, are in a feed of server-sent events:
 //
 //	GET /v1/revocations
 //	event: revocation    a [Revocation]; id is where to resume, as Last-Event-ID
 //	event: gap           the feed does not continue there; all that is retained follows
-//	event: current       the reader knows everything; a [FeedState]
+//	event: current       all that is retained was sent; a [FeedState]
 //	:                    nothing new, but the line is alive
 //
-// [Client.FollowRevocations] reads one connection of it. Package homeserver has
-// what keeps at it.
+// [Client.FollowRevocations] reads one connection of it. Package homeserver
+// connects again and remembers what it read.
 //
 // # The client
 //

@@ -42,9 +42,12 @@ type ErrorResponse struct {
 type RefusalInfo struct {
 	// Reason is one of the constants, or what a policy says: [a-z0-9_].
 	Reason string `json:"Reason"`
-	// SoftLogout means that after logging in again the client may go on with
-	// the encryption keys it has.
-	SoftLogout bool `json:"SoftLogout"`
+	// Ended means that the session is over. Otherwise the refusal is about
+	// this request, and the session is as it was.
+	Ended bool `json:"Ended"`
+	// SoftLogout, with Ended, means that after logging in again the client may
+	// go on with the encryption keys it has. Without Ended it is absent.
+	SoftLogout *bool `json:"SoftLogout,omitempty"`
 }
 
 // Codes of an ErrorResponse. The first two are the bakery's.
@@ -61,13 +64,14 @@ const (
 
 // Reasons of a refusal. A policy may give others.
 const (
-	ReasonSessionEnded       = "session_ended"       // logged out, revoked, or never heard of: not to be told apart
+	ReasonSessionEnded       = "session_ended"       // logged out or revoked; softly also if there is no record of it
 	ReasonSessionExpired     = "session_expired"     // too old, or idle for too long
-	ReasonActivationExpired  = "activation_expired"  // the first discharge was not asked for in time
+	ReasonSessionLost        = "session_lost"        // the service lost its data since
+	ReasonReplaced           = "replaced"            // by a newer login on the same device
 	ReasonTokenRequired      = "token_required"      // mode rotate, and no refresh token was presented
 	ReasonTokenInvalid       = "token_invalid"       // not a token of this session, or restricted to another time or place
 	ReasonTokenSuperseded    = "token_superseded"    // a newer refresh token is in use already
 	ReasonTokenReused        = "token_reused"        // two parties hold one token: the session was ended
-	ReasonHomeserverRequired = "homeserver_required" // mode held, and someone else asks
+	ReasonHomeserverRequired = "homeserver_required" // only the session's homeserver may do this
 	ReasonPolicy             = "policy"              // the policy says no
 )

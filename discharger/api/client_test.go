@@ -169,7 +169,7 @@ func TestRefusalSaysWhy(t *testing.T) {
 	t.Parallel()
 	svc := newService(t)
 	access := svc.mint(t, caveat.V2)
-	for _, r := range []string{ReasonSessionEnded, ReasonSessionExpired, ReasonPolicy, "too_far_away"} {
+	for _, r := range []string{ReasonSessionEnded, ReasonSessionExpired, ReasonTokenSuperseded, ReasonPolicy, "too_far_away"} {
 		svc.sessions = map[string]*rotation{EncodeBase64(access.Macaroon.Caveats()[0].Id): {ended: r}}
 		svc.noTokens = true
 		_, err := svc.client(t, nil).Discharge(context.Background(), Request{Access: access})
@@ -178,9 +178,46 @@ func TestRefusalSaysWhy(t *testing.T) {
 			t.Fatal(err)
 		}
 		final := r == ReasonSessionEnded || r == ReasonSessionExpired
-		if refused.Reason != r || refused.Message != "no" || refused.SoftLogout != (r == ReasonSessionExpired) || refused.Final() != final {
+		if refused.Reason != r || refused.Message != "no" || refused.SoftLogout != (r == ReasonSessionExpired) || refused.Final() != final || refused.Ended != final {
 			t.Errorf("%s: %+v, final %v", r, refused, refused.Final())
 		}
+	}
+}
+
+// TestRefusalInfo reads what this version and earlier ones say of a refusal.
+func TestRefusalInfo(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		info string
+		want RefusedError
+	}{
+		"hard":                 {`,"Info":{"Reason":"session_ended","Ended":true,"SoftLogout":false}`, RefusedError{Reason: "session_ended", Ended: true}},
+		"soft":                 {`,"Info":{"Reason":"replaced","Ended":true,"SoftLogout":true}`, RefusedError{Reason: "replaced", Ended: true, SoftLogout: true}},
+		"a policy's end":       {`,"Info":{"Reason":"stolen","Ended":true,"SoftLogout":true}`, RefusedError{Reason: "stolen", Ended: true, SoftLogout: true}},
+		"of the request":       {`,"Info":{"Reason":"token_superseded","Ended":false}`, RefusedError{Reason: "token_superseded"}},
+		"soft without an end":  {`,"Info":{"Reason":"token_invalid","Ended":false,"SoftLogout":true}`, RefusedError{Reason: "token_invalid"}},
+		"not ended, whatever":  {`,"Info":{"Reason":"session_ended","Ended":false}`, RefusedError{Reason: "session_ended"}},
+		"earlier: ended":       {`,"Info":{"Reason":"session_ended","SoftLogout":true}`, RefusedError{Reason: "session_ended", Ended: true, SoftLogout: true}},
+		"earlier: expired":     {`,"Info":{"Reason":"session_expired","SoftLogout":false}`, RefusedError{Reason: "session_expired", Ended: true}},
+		"earlier: reused":      {`,"Info":{"Reason":"token_reused","SoftLogout":true}`, RefusedError{Reason: "token_reused", Ended: true, SoftLogout: true}},
+		"earlier: not in time": {`,"Info":{"Reason":"activation_expired","SoftLogout":false}`, RefusedError{Reason: "activation_expired", Ended: true}},
+		"earlier: required":    {`,"Info":{"Reason":"token_required","SoftLogout":false}`, RefusedError{Reason: "token_required"}},
+		"earlier: policy":      {`,"Info":{"Reason":"policy","SoftLogout":true}`, RefusedError{Reason: "policy"}},
+		"plain bakery":         {``, RefusedError{}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			svc := newService(t)
+			svc.fault = func(int, url.Values) fault {
+				return fault{answer: answer(401, ContentType, `{"Code":"permission denied","Message":"m"`+c.info+`}`)}
+			}
+			_, err := svc.client(t, nil).Discharge(context.Background(), Request{Access: svc.mint(t, caveat.V2)})
+			c.want.Message = "m"
+			var refused *RefusedError
+			if !errors.As(err, &refused) || *refused != c.want || refused.Final() != c.want.Ended {
+				t.Errorf("got %+v, want %+v", refused, c.want)
+			}
+		})
 	}
 }
 

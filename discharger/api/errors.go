@@ -22,7 +22,8 @@ var (
 // RefusedError is a decided refusal, status 401.
 type RefusedError struct {
 	Reason     string // one of the Reason constants, or what a policy says; empty if none was given
-	SoftLogout bool   // after logging in again, go on with the encryption keys there are
+	Ended      bool   // the session is over; otherwise the refusal is about this request
+	SoftLogout bool   // with Ended: after logging in again, go on with the encryption keys there are
 	Message    string // a sentence for people
 }
 
@@ -41,15 +42,8 @@ func (e *RefusedError) Error() string {
 func (e *RefusedError) Is(target error) bool { return target == ErrRefused }
 
 // Final reports whether the session is over: no later request can succeed, and
-// the user has to log in again. After any other refusal the session may well
-// live on.
-func (e *RefusedError) Final() bool {
-	switch e.Reason {
-	case ReasonSessionEnded, ReasonSessionExpired, ReasonActivationExpired, ReasonTokenReused:
-		return true
-	}
-	return false
-}
+// the user has to log in again. After any other refusal the session lives on.
+func (e *RefusedError) Final() bool { return e.Ended }
 
 // UnavailableError means that nothing is known about the session: the service
 // could not be reached, could not decide, or what answered was not it.

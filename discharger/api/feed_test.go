@@ -24,11 +24,18 @@ var (
 	users  = Revocation{User: "@a:x", Before: utcMilli(1001), At: utcMilli(1000), Until: utcMilli(2000), Reason: RevokedOrder}
 	butOne = Revocation{User: "@\"\n\u2028:x", Except: caveat.SessionID{2}, Before: utcMilli(1), At: utcMilli(1), Until: utcMilli(2), Reason: "later"}
 	all    = Revocation{All: true, Before: utcMilli(1001), At: utcMilli(1000), Until: utcMilli(2000), Reason: RevokedPolicy}
+
+	replaced = Revocation{Session: caveat.SessionID{1}, User: "u", Device: "d", Soft: true, At: utcMilli(1000), Until: utcMilli(2000), Reason: RevokedReplaced}
+	noName   = Revocation{Session: caveat.SessionID{1}, Device: "d", At: utcMilli(1000), Until: utcMilli(2000), Reason: RevokedExpired}
+	device   = Revocation{User: "u", Device: "d", Except: caveat.SessionID{2}, Before: utcMilli(1001), At: utcMilli(1000), Until: utcMilli(2000), Soft: true, Reason: RevokedOrder}
+	devices  = Revocation{User: "u", Devices: true, Before: utcMilli(1001), At: utcMilli(1000), Until: utcMilli(2000), Reason: RevokedOrder}
+
+	revocations = []Revocation{ended, users, butOne, all, replaced, noName, device, devices}
 )
 
 func TestRevocation(t *testing.T) {
 	t.Parallel()
-	for _, want := range []Revocation{ended, users, butOne, all} {
+	for _, want := range revocations {
 		b, err := json.Marshal(want)
 		if err != nil {
 			t.Fatal(err)
@@ -43,10 +50,15 @@ func TestRevocation(t *testing.T) {
 		``, `{}`, `[]`, `null`, `{"v":1}`, `{"v":2,"session":"` + id + `","at":1,"until":2,"reason":"x"}`,
 		`{"v":1,"at":1,"until":2,"reason":"x"}`,
 		`{"v":1,"session":"` + id + `","all":true,"at":1,"until":2,"reason":"x"}`,
-		`{"v":1,"session":"` + id + `","user":"u","at":1,"until":2,"reason":"x"}`,
+		`{"v":1,"device":"d","before":1,"at":1,"until":2,"reason":"x"}`,
+		`{"v":1,"all":true,"device":"d","before":1,"at":1,"until":2,"reason":"x"}`,
+		`{"v":1,"all":true,"devices":true,"before":1,"at":1,"until":2,"reason":"x"}`,
+		`{"v":1,"user":"u","device":"d","devices":true,"before":1,"at":1,"until":2,"reason":"x"}`,
+		`{"v":1,"user":"u","device":"d","at":1,"until":2,"reason":"x"}`,
+		`{"v":1,"user":"u","device":"` + strings.Repeat("d", 2049) + `","before":1,"at":1,"until":2,"reason":"x"}`,
+		`{"v":1,"session":"` + id + `","kind":5,"at":1,"until":2,"reason":"x"}`,
 		`{"v":1,"user":"u","all":true,"before":1,"at":1,"until":2,"reason":"x"}`,
 		`{"v":1,"session":"` + id + `","before":1,"at":1,"until":2,"reason":"x"}`,
-		`{"v":1,"session":"` + id + `","at":1,"until":2,"reason":"x","new":1}`,
 		`{"v":1,"session":"` + id + `","at":1,"until":2,"reason":"x","at":1}`,
 		`{"v":1,"session":"` + id + `","at":1,"until":2,"reason":""}`,
 		`{"v":1,"session":"` + id + `","at":1,"until":2}`,
@@ -68,6 +80,24 @@ func TestRevocation(t *testing.T) {
 		if err := got.UnmarshalJSON([]byte(bad)); err == nil || got != (Revocation{}) {
 			t.Errorf("%s is read as %+v, %v", bad, got, err)
 		}
+	}
+	for name, c := range map[string]struct {
+		text string
+		want Revocation
+	}{
+		"no kind":         {`{"v":1,"session":"` + id + `","at":1000,"until":2000,"reason":"logout"}`, ended},
+		"unknown members": {`{"v":1,"session":"` + id + `","at":1000,"until":2000,"reason":"logout","new":1,"kind":"hard","x":{}}`, ended},
+		"device, no session": {`{"v":1,"user":"u","device":"d","before":5,"at":1,"until":2,"reason":"x"}`,
+			Revocation{User: "u", Device: "d", Before: utcMilli(5), At: utcMilli(1), Until: utcMilli(2), Reason: "x"}},
+		"later kind": {`{"v":1,"session":"` + id + `","at":1,"until":2,"reason":"x","kind":"later"}`,
+			Revocation{Session: caveat.SessionID{1}, Soft: true, At: utcMilli(1), Until: utcMilli(2), Reason: "x"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var got Revocation
+			if err := got.UnmarshalJSON([]byte(c.text)); err != nil || got != c.want {
+				t.Errorf("read as %+v, %v", got, err)
+			}
+		})
 	}
 	for _, bad := range []Revocation{{}, {User: "u", All: true}, {Session: caveat.SessionID{1}}} {
 		if b, err := json.Marshal(bad); err == nil {
@@ -121,13 +151,19 @@ func TestReadEvents(t *testing.T) {
 		"no id":             {"event: revocation\ndata: " + line(t, ended) + "\n\n", nil, true},
 		"bad id":            {"event: revocation\nid: a b\ndata: " + line(t, ended) + "\n\n", nil, true},
 		"long id":           {"event: revocation\nid: " + strings.Repeat("x", 300) + "\ndata: " + line(t, ended) + "\n\n", nil, true},
-		"bad revocation":    {"event: revocation\nid: p1\ndata: {}\n\n", nil, true},
+		"bad revocation":    {"event: revocation\nid: p1\ndata: {}\n\n" + event, []FeedEvent{{Kind: FeedSkipped, Position: "p1"}, read}, false},
 		"bad current":       {"event: current\ndata: {\"heartbeat\":0}\n\n", nil, true},
 		"long line":         {"data: " + strings.Repeat("x", 20<<10) + "\n\n", nil, true},
 		"long event":        {strings.Repeat("data: "+strings.Repeat("x", 1000)+"\n", 20) + "\n", nil, true},
 		"endless line":      {": " + strings.Repeat("x", 1<<20), nil, true},
 	} {
 		got, err := collect(c.stream)
+		for i := range got {
+			if (got[i].Kind == FeedSkipped) != (got[i].Err != nil) {
+				t.Errorf("%s: %+v", name, got[i])
+			}
+			got[i].Err = nil
+		}
 		if !reflect.DeepEqual(got, c.want) {
 			t.Errorf("%s: got %+v, want %+v", name, got, c.want)
 		}
@@ -140,7 +176,7 @@ func TestReadEvents(t *testing.T) {
 // FuzzEvents reads anything: it never panics, what it holds is bounded, and
 // what it takes for a revocation is one.
 func FuzzEvents(f *testing.F) {
-	for _, r := range []Revocation{ended, users, butOne, all} {
+	for _, r := range revocations {
 		b, _ := json.Marshal(r)
 		f.Add([]byte("event: revocation\nid: p1\ndata: " + string(b) + "\n\n"))
 	}

@@ -20,8 +20,9 @@ import (
 //
 // The error is f's own, a *BadRequestError, or an *UnavailableError: then call
 // it again, after a pause, with the last position. A line that is longer than
-// any could be and an event that cannot be understood are such errors, and so
-// is silence: when nothing has come for three heartbeats, the line is dead.
+// any could be is such an error, and so is silence: when nothing has come for
+// three heartbeats, the line is dead. An event that cannot be understood is no
+// error, since it would come again for ever: f gets it as [FeedSkipped].
 func (c *Client) FollowRevocations(ctx context.Context, after string, f func(FeedEvent) error) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -95,7 +96,7 @@ func (c *Client) follow(ctx context.Context, after string, f func(FeedEvent) err
 }
 
 // maxEventLine bounds a line of the feed, in bytes. The longest that the
-// service sends has a user's name in it and is below 2 KiB.
+// service sends contains a user's and a device's name and is below 8 KiB.
 const maxEventLine = 16 << 10
 
 // readEvents reads server-sent events until the stream ends, which is an error.
@@ -172,7 +173,9 @@ func (e *rawEvent) complete() (event FeedEvent, ok bool, err error) {
 		if !goodPosition(e.id) {
 			return FeedEvent{}, false, errors.New("an event has no position, or one that cannot be resumed at")
 		}
-		err = event.Revocation.UnmarshalJSON([]byte(e.data))
+		if err := event.Revocation.UnmarshalJSON([]byte(e.data)); err != nil {
+			event.Kind, event.Err = FeedSkipped, err
+		}
 	case EventGap:
 		event.Kind = FeedGap
 	case EventCurrent:

@@ -166,7 +166,7 @@ func (s *Session) Logout(ctx context.Context, scope Scope) error {
 	defer s.mu.Unlock()
 	s.leaving--
 	if err == nil {
-		s.settle(&RefusedError{Reason: ReasonSessionEnded, Message: "logged out"})
+		s.settle(&RefusedError{Reason: ReasonSessionEnded, Ended: true, Message: "logged out"})
 		return nil
 	}
 	s.settle(err)

@@ -180,9 +180,13 @@ func answerError(w http.ResponseWriter, status int, body ErrorResponse) {
 }
 
 func refuse(w http.ResponseWriter, reason string) {
-	answerError(w, http.StatusUnauthorized, ErrorResponse{
-		Code: CodePermissionDenied, Message: "no", Info: &RefusalInfo{Reason: reason, SoftLogout: reason == ReasonSessionExpired},
-	})
+	info := &RefusalInfo{Reason: reason}
+	switch reason {
+	case ReasonSessionEnded, ReasonSessionExpired, ReasonTokenReused:
+		soft := reason != ReasonSessionEnded
+		info.Ended, info.SoftLogout = true, &soft
+	}
+	answerError(w, http.StatusUnauthorized, ErrorResponse{Code: CodePermissionDenied, Message: "no", Info: info})
 }
 
 func (s *service) session(form url.Values) *rotation {

@@ -277,6 +277,35 @@ func TestSessionGoesOnAfterPolicy(t *testing.T) {
 	})
 }
 
+// A refusal of a request leaves the session as it is, whatever the reason.
+func TestSessionGoesOnUnlessEnded(t *testing.T) {
+	t.Parallel()
+	for _, reason := range []string{
+		ReasonTokenRequired, ReasonTokenInvalid, ReasonTokenSuperseded, ReasonHomeserverRequired, ReasonSessionEnded, ReasonTokenReused,
+	} {
+		withSession(t, func(t *testing.T, svc *service, s *Session) {
+			mustBundle(t, s)
+			token := s.token
+			refused := answer(401, ContentType, `{"Code":"permission denied","Message":"m","Info":{"Reason":"`+reason+`","Ended":false}}`)
+			svc.fault = func(int, url.Values) fault { return fault{answer: refused} }
+			if err := s.Refresh(context.Background()); !errors.Is(err, ErrRefused) {
+				t.Fatal(err)
+			}
+			if err := s.Logout(context.Background(), ScopeUser); !errors.Is(err, ErrRefused) {
+				t.Fatal(err)
+			}
+			if mustBundle(t, s); s.token != token || s.over != nil {
+				t.Errorf("%s empties the session", reason)
+			}
+			svc.fault = nil
+			time.Sleep(time.Minute)
+			if err := s.Refresh(context.Background()); err != nil {
+				t.Errorf("%s: %v", reason, err)
+			}
+		})
+	}
+}
+
 // However short a discharge lives, there is not a request for every call.
 func TestSessionOfShortLivedDischarges(t *testing.T) {
 	t.Parallel()

@@ -13,28 +13,66 @@ import (
 	"github.com/discharger/discharger/discharger/caveat"
 )
 
-// SessionInfo is a live session, as its homeserver or its user sees it. To a user,
-// policy and labels are not told.
+// SessionInfo is a live session, as its homeserver or its user sees it. A user
+// sees neither policy nor labels nor epochs, and of the session that asks not
+// when, from where and by which client it was used last: that would show the
+// holder of a copied token when its owner refreshes.
 type SessionInfo struct {
 	ID          caveat.SessionID  `json:"id"`
 	Current     bool              `json:"current,omitempty"` // to a user: the session that asks
 	Device      string            `json:"device"`
 	Mode        string            `json:"mode"` // open, rotate or held
 	Policy      string            `json:"policy,omitempty"`
-	Created     time.Time         `json:"created"`   // first discharge
-	LastUsed    time.Time         `json:"last_used"` // in modes open and held up to an hour older than the truth
-	FirstIP     netip.Addr        `json:"first_ip"`  // "" when unknown
-	LastIP      netip.Addr        `json:"last_ip"`
+	Created     time.Time         `json:"created"`            // first discharge
+	LastUsed    time.Time         `json:"last_used,omitzero"` // in modes open and held up to an hour older than the truth
+	FirstIP     netip.Addr        `json:"first_ip"`           // "" when unknown
+	LastIP      netip.Addr        `json:"last_ip,omitzero"`
 	FirstClient string            `json:"first_client"` // User-Agent, the beginning of it
-	LastClient  string            `json:"last_client"`
+	LastClient  string            `json:"last_client,omitempty"`
 	Epoch       uint64            `json:"epoch,omitempty"` // mode rotate only
 	Labels      map[string]string `json:"labels,omitempty"`
 }
 
-// SessionsResponse is the body of PathUserSessions and PathOwnSessions, the most
-// recently used session first.
+// SessionsResponse is the body of PathUserSessions, the most recently used
+// session first, and of PathOwnSessions, the newest session first.
 type SessionsResponse struct {
 	Sessions []SessionInfo `json:"sessions"`
+}
+
+// EndedSession is a session that ended and is remembered.
+type EndedSession struct {
+	ID     caveat.SessionID `json:"id"`
+	Device string           `json:"device"` // "" if it had none, or it is not known
+	Kind   string           `json:"kind"`   // KindHard or KindSoft
+	Reason string           `json:"reason"` // one of the Revoked constants, or a word that came later
+	At     time.Time        `json:"at"`
+}
+
+// EndedResponse is the body of PathUserSessions with the parameter ended, the
+// latest end first.
+type EndedResponse struct {
+	Ended []EndedSession `json:"ended"`
+}
+
+// Kinds of ends.
+const (
+	KindHard = "hard" // the client discards its encryption keys
+	KindSoft = "soft" // the client logs in again and keeps them
+)
+
+// Mark is the body of PathMarks: until when sessions without a record are
+// revoked, by the store's clock. A mark after Now was made by a clock that was
+// wrong, and keeps logins undecided until then.
+type Mark struct {
+	User       time.Time `json:"user,omitzero"`       // of the user, if one was asked for
+	Device     time.Time `json:"device,omitzero"`     // the latest of the user's devices
+	Homeserver time.Time `json:"homeserver,omitzero"` // of the homeserver
+	Now        time.Time `json:"now"`                 // the store's time
+}
+
+// Lifted is the body of an answer to DELETE on PathMarks.
+type Lifted struct {
+	Lifted int `json:"lifted"` // marks that were in the future
 }
 
 // Seen says that a homeserver saw a discharge of this epoch in use, so that
@@ -74,26 +112,41 @@ func (c *Client) Sessions(ctx context.Context, user string) ([]SessionInfo, erro
 	return body.Sessions, nil
 }
 
-// RevokeSession ends one session, activated or not. Revoking a session that is
-// gone is no error, here and below.
-func (c *Client) RevokeSession(ctx context.Context, user string, id caveat.SessionID) error {
-	return c.revoke(ctx, fill(PathUserSession, user, id.String()), caveat.SessionID{})
+// EndedSessions lists the sessions of a user that ended and are remembered.
+func (c *Client) EndedSessions(ctx context.Context, user string) ([]EndedSession, error) {
+	var body EndedResponse
+	if err := c.order(ctx, http.MethodGet, fill(PathUserSessions, user)+"?"+ParamEnded+"=true", &body); err != nil {
+		return nil, fmt.Errorf("list ended sessions: %w", err)
+	}
+	return body.Ended, nil
 }
 
-// RevokeDevice ends the activated sessions of a user's device, but for one
-// unless except is zero.
-func (c *Client) RevokeDevice(ctx context.Context, user, device string, except caveat.SessionID) error {
-	return c.revoke(ctx, fill(PathUserDevice, user, device), except)
+// Marks returns the revocation marks of a user and of the homeserver; of the
+// homeserver alone if user is empty.
+func (c *Client) Marks(ctx context.Context, user string) (Mark, error) {
+	var body Mark
+	if err := c.order(ctx, http.MethodGet, marksPath(user), &body); err != nil {
+		return Mark{}, fmt.Errorf("read marks: %w", err)
+	}
+	return body, nil
 }
 
-// RevokeUser ends all sessions of a user, but for one unless except is zero.
-func (c *Client) RevokeUser(ctx context.Context, user string, except caveat.SessionID) error {
-	return c.revoke(ctx, fill(PathUserSessions, user), except)
+// LiftMarks sets marks that are in the future to the store's time, all of the
+// user's devices included, and
+// returns how many there were. What they revoked stays revoked.
+func (c *Client) LiftMarks(ctx context.Context, user string) (int, error) {
+	var body Lifted
+	if err := c.order(ctx, http.MethodDelete, marksPath(user), &body); err != nil {
+		return 0, fmt.Errorf("lift marks: %w", err)
+	}
+	return body.Lifted, nil
 }
 
-// RevokeAll ends all sessions of the homeserver.
-func (c *Client) RevokeAll(ctx context.Context) error {
-	return c.revoke(ctx, PathSessions, caveat.SessionID{})
+func marksPath(user string) string {
+	if user == "" {
+		return PathMarks
+	}
+	return PathMarks + "?" + url.Values{ParamUser: {user}}.Encode()
 }
 
 // Seen reports what was seen in use, up to [MaxSeen] at a time.
@@ -106,16 +159,6 @@ func (c *Client) Seen(ctx context.Context, seen []Seen) error {
 	}
 	if err != nil {
 		return fmt.Errorf("report what was seen: %w", err)
-	}
-	return nil
-}
-
-func (c *Client) revoke(ctx context.Context, path string, except caveat.SessionID) error {
-	if except != (caveat.SessionID{}) {
-		path += "?" + url.Values{ParamExcept: {except.String()}}.Encode()
-	}
-	if err := c.order(ctx, http.MethodDelete, path, &struct{}{}); err != nil {
-		return fmt.Errorf("revoke: %w", err)
 	}
 	return nil
 }

@@ -20,6 +20,8 @@ const (
 	PathUserSession  = "/v1/users/{user}/sessions/{id}"    // DELETE ends one
 	PathUserDevice   = "/v1/users/{user}/devices/{device}" // DELETE ends those of a device
 	PathSessions     = "/v1/sessions"                      // DELETE ends all of the homeserver's
+	PathRevoke       = "/v1/revoke"                        // POST: several revocations, answered one by one
+	PathMarks        = "/v1/marks"                         // GET: revocation marks; DELETE lifts those in the future
 	PathSeen         = "/v1/seen"                          // POST: discharges of these epochs are in use
 	PathRevocations  = "/v1/revocations"                   // GET: server-sent events
 )
@@ -49,7 +51,14 @@ const (
 
 // Parameters of the paths for homeservers.
 const (
-	ParamExcept = "except" // id of a session to leave alone
+	ParamExcept       = "except"        // id of a session to leave alone
+	ParamExceptDevice = "except_device" // device of the user whose sessions to leave alone
+	ParamDevices      = "devices"       // "true": leave sessions alone that have no device
+	ParamKind         = "kind"          // KindHard, which is the default, or KindSoft
+	ParamAge          = "age"           // milliseconds since the sessions ended for the caller
+	ParamEpoch        = "epoch"         // PathUserSession: of the discharge by which the client proved itself
+	ParamEnded        = "ended"         // PathUserSessions, GET: "true" lists what ended and is remembered
+	ParamUser         = "user"          // PathMarks: also the user's mark
 )
 
 // TokenKindRefresh is the token-kind of a refresh token.
@@ -79,7 +88,8 @@ const (
 )
 
 const (
-	// AuthorizationPrefix comes before the API key in HeaderAuthorization.
+	// AuthorizationPrefix comes before the API key in HeaderAuthorization. The
+	// service accepts the word in any case.
 	AuthorizationPrefix = "Bearer "
 	// ContentType is the Content-Type of every JSON answer, to the letter:
 	// bakery clients compare the whole of it.

@@ -13,6 +13,7 @@ const (
 	codeMissingToken = "M_MISSING_TOKEN"
 	codeUnknownToken = "M_UNKNOWN_TOKEN"
 	codeForbidden    = "M_FORBIDDEN"
+	codeGuest        = "M_GUEST_ACCESS_FORBIDDEN"
 	codeUnrecognized = "M_UNRECOGNIZED"
 	codeNotJSON      = "M_NOT_JSON"
 	codeBadJSON      = "M_BAD_JSON"

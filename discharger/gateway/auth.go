@@ -20,9 +20,9 @@ func (g *Gateway) authenticate(r *http.Request, x *exchange, c credential) *fail
 	var err error
 	switch {
 	case x.route == routeLogout:
-		// A logout needs no discharge: nobody should have to stay logged in
-		// because a token has run out.
-		x.identity, x.narrowed, err = g.verifyAccess(ctx, c.token, from)
+		err = g.verifyLogout(ctx, x, c, from)
+	case x.route == routeLogoutAll && c.kind == kindRotate:
+		err = g.verifyEverywhere(ctx, x, c.token, from)
 	case c.kind == kindHeld:
 		err = g.verifyHeld(ctx, x, c.token, forWhom{x.client, r.UserAgent()})
 	default:
@@ -31,7 +31,7 @@ func (g *Gateway) authenticate(r *http.Request, x *exchange, c credential) *fail
 	if err != nil {
 		var refused *api.RefusedError
 		if errors.As(err, &refused) && refused.Final() && x.identity.Payload != "" {
-			g.overAtService(ctx, x.identity, refused.SoftLogout)
+			g.noteEnd(ctx, x.identity, endingOf(refused))
 		}
 		x.identity = homeserver.Identity{}
 		return g.refusal(ctx, err)
@@ -80,10 +80,7 @@ func (g *Gateway) verifyRotate(ctx context.Context, x *exchange, token string, f
 	if x.identity = id; g.seen.isNew(id) {
 		g.seen.note(id)
 	}
-	if err := g.alive(id); err != nil {
-		return err
-	}
-	return g.heardOver(id)
+	return g.over(ctx, id)
 }
 
 // verifyHeld verifies an access macaroon together with the discharge that the
@@ -98,7 +95,8 @@ func (g *Gateway) verifyHeld(ctx context.Context, x *exchange, token string, who
 			return err
 		}
 	}
-	if err := g.alive(p.identity); err != nil {
+	if err := g.over(ctx, p.identity); err != nil {
+		x.identity = p.identity // whose session it was
 		return err
 	}
 	if p.narrowed {
@@ -107,25 +105,27 @@ func (g *Gateway) verifyHeld(ctx context.Context, x *exchange, token string, who
 			return err
 		}
 	}
-	over := g.feed.Revoked(p.identity)
-	if over {
-		p.session.current.Store(nil) // the service knows how it ended
-	}
 	id, err := g.verifyDischarged(ctx, p, who)
 	var invalid *homeserver.Error
-	if errors.As(err, &invalid) && invalid.Part == homeserver.PartDischarge && invalid.Kind == homeserver.ErrNotMet &&
-		strings.HasPrefix(invalid.Condition, chain.CondClientIP+" ") && g.held.moved(p.session) {
+	if errors.As(err, &invalid) && boundElsewhere(invalid) {
 		// A policy bound the discharge to where the client was.
-		id, err = g.verifyDischarged(ctx, p, who)
+		if err = errElsewhere; g.held.moved(p.session) {
+			id, err = g.verifyDischarged(ctx, p, who)
+		}
 	}
 	x.identity, x.narrowed = id, p.narrowed
-	switch {
-	case err != nil:
+	if err != nil {
 		x.identity = p.identity // whose session it was
-	case over:
-		return &api.RefusedError{Reason: api.ReasonSessionEnded, SoftLogout: true, Message: "revoked"}
 	}
 	return err
+}
+
+var errElsewhere = errors.New("session is in use at another address")
+
+// boundElsewhere reports whether a discharge is bound to another address than the
+// client's.
+func boundElsewhere(e *homeserver.Error) bool {
+	return e.Part == homeserver.PartDischarge && e.Kind == homeserver.ErrNotMet && strings.HasPrefix(e.Condition, chain.CondClientIP+" ")
 }
 
 // verifyDischarged verifies a held token with the discharge that there is.
@@ -176,20 +176,25 @@ func (g *Gateway) openUpstream(id homeserver.Identity) (string, error) {
 }
 
 // refusal turns what keeps a token from being accepted into an answer. What was
-// not decided is never an end of a session, and soft_logout is what was decided;
-// where nobody decided, keys are kept.
+// not decided is never an end of a session, and soft_logout is what was decided.
+// An answer says that the session is over only if it is.
 func (g *Gateway) refusal(ctx context.Context, err error) *failure {
 	var refused *api.RefusedError
 	var unavailable *api.UnavailableError
+	var invalid *homeserver.Error
 	switch {
 	case errors.As(err, &refused):
-		return unknownToken("The session is over: "+sentence(refused), refused.SoftLogout)
+		return g.refused(ctx, refused)
 	case errors.As(err, &unavailable):
-		g.cfg.Log.LogAttrs(ctx, slog.LevelWarn, "the service decided nothing", slog.Any("error", err))
+		g.cfg.Log.LogAttrs(ctx, slog.LevelWarn, "service decided nothing", slog.Any("error", err))
 		return undecided(unavailable.RetryAfter)
 	case errors.Is(err, api.ErrBadRequest):
-		g.cfg.Log.LogAttrs(ctx, slog.LevelError, "the service does not accept the gateway's requests", slog.Any("error", err))
+		g.cfg.Log.LogAttrs(ctx, slog.LevelError, "service does not accept the gateway's requests", slog.Any("error", err))
 		return undecided(0)
+	case errors.As(err, &invalid) && boundElsewhere(invalid):
+		return unknownToken("Access token is for another address.", true) // the client refreshes, and gets one for this
+	case errors.Is(err, errElsewhere):
+		return forbidden("This access token was used from another address a moment ago.")
 	case errors.Is(err, homeserver.ErrNotMet):
 		return forbidden("This access token was narrowed, and does not allow this.")
 	case errors.Is(err, homeserver.ErrExpired):
@@ -198,6 +203,21 @@ func (g *Gateway) refusal(ctx context.Context, err error) *failure {
 		return unknownToken("Access token has a condition that is not known here.", true)
 	}
 	return unknownToken("Unknown access token.", true)
+}
+
+// refused turns a refusal of the service's into an answer: the end of the
+// session, or that of this request.
+func (g *Gateway) refused(ctx context.Context, r *api.RefusedError) *failure {
+	switch {
+	case r.Ended:
+		return unknownToken("The session is over: "+sentence(r), r.SoftLogout)
+	case r.Reason == api.ReasonTokenSuperseded:
+		return unknownToken("The access token has expired: "+sentence(r), true)
+	case r.Reason == api.ReasonTokenRequired, r.Reason == api.ReasonTokenInvalid, r.Reason == api.ReasonHomeserverRequired:
+		g.cfg.Log.LogAttrs(ctx, slog.LevelError, "service refuses the gateway's request, its keys or its configuration are wrong", slog.Any("error", r))
+		return undecided(0)
+	}
+	return forbidden("This request was refused: " + sentence(r))
 }
 
 func sentence(r *api.RefusedError) string {

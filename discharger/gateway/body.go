@@ -87,6 +87,12 @@ func (o object) text(name string) (string, bool) {
 	return string(b), err == nil
 }
 
+// is reports whether a member is a string of this value.
+func (o object) is(name, value string) bool {
+	text, ok := o.text(name)
+	return ok && text == value
+}
+
 // set changes a member, or adds it.
 func (o *object) set(name string, value jsontext.Value) {
 	if i := o.index(name); i >= 0 {

@@ -45,8 +45,10 @@
 //	POST login, register      the answer gets the gateway's tokens
 //	POST refresh              answered here
 //	/_synapse/admin           likewise for the two paths that hand out tokens
-//	logout, logout/all, account/password, account/deactivate, devices/{id},
-//	delete_devices            after a 200, the service is told whose sessions ended
+//	logout                    passed on if the session has its device; the service
+//	                          ends the session first
+//	logout/all, account/password, account/deactivate, devices/{id},
+//	delete_devices            after a 200, the service ends the sessions
 //	401 M_UNKNOWN_TOKEN       likewise: the homeserver has ended the session
 //	versions                  v1.3, with which refresh tokens came, is added
 //	.well-known/matrix/client base_url becomes the gateway's
@@ -57,25 +59,45 @@
 // one that hands out tokens, by its encoding or by an unknown version, is not
 // passed on at all.
 //
+// # Devices
+//
+// Of the sessions of a device one lives, and the service decides which: the one
+// that was activated last. Those before it ended softly. Homeservers differ.
+// Synapse keeps old tokens of a device alive, and POST /logout with any of them
+// deletes the device with its keys; Dendrite kills the older token at a login. So
+// a device is logged out at the homeserver only after its session ended hard, and
+// only if no other session has it, which the service is asked every time. Login
+// and logout of one device happen one after the other, each with all that belongs
+// to it, and a login cancels a logout that is still to come.
+//
+// The device of a session that ended softly stays, so that its user can log in
+// again and keep the keys. When Config.ForgetAfter has gone by on the service's
+// clock, a reaper logs it out, unless another session has it or the homeserver saw
+// it in use since.
+//
+// Before every refresh the homeserver is asked whether it still knows its token, so
+// that a device that an administrator deleted there is not refreshed once more.
+//
 // # Several gateways
 //
 // Any number of them may stand before one homeserver, with the same keys and a
-// file each. After a login on a device that had a session, the homeserver is
-// asked whether the new token is alive: then what was there ends, and else the
-// new session itself, since another login came later. So whatever the order in
-// which two gateways come to the service, the session that is left is the one
-// whose token is alive. What the service is told late, because it was away, ends
-// only what had begun by then, which needs clocks that agree. Only what is in
-// memory is not shared: who wants a refresh token while they answer questions,
-// and that two refreshes with one token are the same request.
+// file each. Of simultaneous logins on one device through two of them, one lives;
+// before a homeserver that kills older tokens in an order of its own, at most one.
+// A revocation that is sent late, because the service was away, carries its age and
+// ends only sessions that had begun by then. Only what is in memory is not shared:
+// who wants a refresh token while they answer questions, and that two refreshes of
+// one party with one token are the same request.
 //
 // # What a client is told
 //
-// Clients delete encryption keys when they believe to be logged out, so 401
-// M_UNKNOWN_TOKEN is only ever said when it was decided, and with the
-// soft_logout that the service decided on. A token that has merely run out is
-// refused with soft_logout: true. What is undecided is 503 with Retry-After; on
-// refresh it is text/plain, since clients take any JSON there for the end.
+// Clients delete encryption keys when they believe to be logged out, so the end of
+// a session is 401 M_UNKNOWN_TOKEN with the soft_logout that the service decided
+// on, the same from every gateway and after restarts. A token that has merely run
+// out, or is bound to another address, is refused with soft_logout: true, and so is
+// a refresh that was denied. Another request that a policy denies is 403
+// M_FORBIDDEN, and the session lives. What is undecided is 503 with Retry-After; on
+// refresh it is text/plain, since clients take any JSON there for the end. A
+// mistake of the gateway's own is 503 too, with an ERROR in the log.
 //
 // # Narrowed tokens
 //

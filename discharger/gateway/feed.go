@@ -9,10 +9,10 @@ import (
 	"github.com/discharger/discharger/discharger/homeserver"
 )
 
-// newFeed makes what follows the service's revocations.
+// newFeed makes the follower of the service's revocations.
 func (g *Gateway) newFeed() (*homeserver.Feed, error) {
 	return homeserver.NewFeed(homeserver.FeedConfig{
-		Client: g.client, OnEvent: g.revoked, OnGap: g.missed, Leeway: g.cfg.Leeway, Clock: g.cfg.Clock, Jitter: g.cfg.Jitter,
+		Client: g.client, OnEvent: g.revoked, OnGap: g.missed, Log: g.cfg.Log, Leeway: g.cfg.Leeway, Clock: g.cfg.Clock, Jitter: g.cfg.Jitter,
 	})
 }
 
@@ -23,22 +23,26 @@ func (g *Gateway) follow(ctx context.Context) {
 	}
 }
 
-// revoked takes note of a revocation. What was ended through the gateway is not
-// in the vault any more; the rest is logged out at the homeserver, so that its
-// devices do not go on receiving keys.
-//
-// A policy may have decided that a client is to come back with the keys it has.
-// Whether it did is only known when the session is asked for again.
+// revoked takes note of a revocation. After a hard end devices are logged out at
+// the homeserver, so that they do not go on receiving keys; after a soft one they
+// stay. Sessions whose devices the homeserver has deleted already are not in the
+// vault any more.
 func (g *Gateway) revoked(r api.Revocation) {
-	if r.Reason == api.RevokedPolicy {
-		return
+	ctx := context.Background()
+	if r.Session == (caveat.SessionID{}) {
+		g.events.Add(1)
 	}
-	ids, err := g.vault.condemnRevoked(r)
+	ids, err := g.vault.revoke(r)
+	if _, dead := g.dead.get(r.Session); !dead && r.Session != (caveat.SessionID{}) {
+		g.dead.put(r.Session, ending{soft: r.Soft, reason: r.Reason, at: r.At.UnixMilli(), settled: len(ids) > 0})
+		g.held.drop(r.Session)
+		g.opened.remove(r.Session)
+	}
 	if err != nil {
-		g.cfg.Log.LogAttrs(context.Background(), slog.LevelError, "cannot note what was revoked", slog.Any("error", err))
+		g.cfg.Log.LogAttrs(ctx, slog.LevelError, "revocation cannot be written down", slog.Any("error", err))
 	}
 	if len(ids) > 0 {
-		g.cfg.Log.LogAttrs(context.Background(), slog.LevelInfo, "logging out what was revoked",
+		g.cfg.Log.LogAttrs(ctx, slog.LevelInfo, "logging out devices of revoked sessions",
 			slog.Int("sessions", len(ids)), slog.String("reason", r.Reason))
 		g.wake()
 	}
@@ -51,24 +55,3 @@ func (g *Gateway) missed() {
 	default:
 	}
 }
-
-// alive gives a refusal for a session that is known to be over.
-func (g *Gateway) alive(id homeserver.Identity) error {
-	if soft, dead := g.dead.get(id.Session); dead {
-		return &api.RefusedError{Reason: api.ReasonSessionEnded, SoftLogout: soft, Message: "logged out"}
-	}
-	return nil
-}
-
-// heardOver gives a refusal for a session in mode rotate that the feed says is
-// over.
-func (g *Gateway) heardOver(id homeserver.Identity) error {
-	if !g.feed.Revoked(id) {
-		return nil
-	}
-	return &api.RefusedError{Reason: api.ReasonSessionEnded, SoftLogout: g.softly(id.Session), Message: "revoked"}
-}
-
-// softly tells whether keys are to be kept of a session that the feed says is
-// over. If it is not in the vault any more, it was logged out for good.
-func (g *Gateway) softly(id caveat.SessionID) bool { return g.vault.has(id) }

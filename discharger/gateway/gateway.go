@@ -16,6 +16,7 @@ import (
 	"net/url"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -53,6 +54,10 @@ type Config struct {
 	// Reconcile is how often the service is asked which sessions there still
 	// are. 0: never.
 	Reconcile time.Duration
+	// ForgetAfter is how long after a soft end a session's device stays at the
+	// homeserver, by the service's clock. It is compared when reconciling. 0:
+	// for ever.
+	ForgetAfter time.Duration
 	// Vault is the file in which the gateway keeps what it owes to the service
 	// and to the homeserver; see the package comment.
 	Vault string
@@ -90,13 +95,21 @@ type patience struct {
 	order    time.Duration // to an end of sessions that the service is told of, before it is kept for later
 	upstream time.Duration // of the homeserver's
 	health   time.Duration // before something is taken for broken
+	race     time.Duration // for a login through another gateway to come to the service
+	leased   time.Duration // with a request that others wait for
 }
 
 func usualPatience() patience {
-	return patience{attempt: 5 * time.Second, order: 4 * time.Second, upstream: 10 * time.Second, health: 2 * time.Second}
+	return patience{
+		attempt: 5 * time.Second, order: 4 * time.Second, upstream: 10 * time.Second, health: 2 * time.Second, race: time.Second,
+		leased: 2 * time.Minute,
+	}
 }
 
 const defaultCacheSize = 20000
+
+// forEver is longer than any token lives.
+const forEver = 100 * 365 * 24 * time.Hour
 
 // Gateway is an HTTP handler in front of a homeserver. It may be used
 // concurrently.
@@ -105,6 +118,7 @@ type Gateway struct {
 	upstream *url.URL
 	socket   string // of the homeserver; empty: it is where upstream says
 	hs       *homeserver.Homeserver
+	lenient  *homeserver.Homeserver // looks at no times
 	client   *api.Client
 	once     *api.Client // makes one attempt only: what fails is made up for later
 	sealer   *sealer
@@ -113,7 +127,12 @@ type Gateway struct {
 	held     *heldSessions
 	opened   *recent[caveat.SessionID, openedToken]
 	owners   *recent[[sha256.Size]byte, owner]
-	dead     *recent[caveat.SessionID, bool] // sessions that are over; true: device keys may stay
+	dead     *recent[caveat.SessionID, ending]   // sessions that are over
+	vouched  *recent[caveat.SessionID, vouch]    // sessions that live, whatever the feed says
+	events   atomic.Uint64                       // received revocations of more than one session
+	gone     *recent[caveat.SessionID, struct{}] // sessions whose devices were logged out at the homeserver
+	logins   *recent[leaseKey, time.Time]        // when the last login on a device came through
+	leases   leases
 	// questions remembers what clients asked for that the homeserver asks back.
 	questions questions
 	// canonical remembers bundles that were found to be in the one form that
@@ -130,11 +149,12 @@ type Gateway struct {
 	seen       *seenReports
 	cancel     context.CancelFunc // of what goes on in the background
 	background sync.WaitGroup
-	closing    sync.Mutex
-	closed     bool
 	idle       []*http.Transport // whose connections end with the gateway
 	woken      chan struct{}     // there is something to settle
-	ordering   sync.Mutex        // held while a kept order is told
+	settling   sync.Mutex        // held during settleOnce
+	ordering   chan struct{}     // holds a value while a kept order is sent
+	passing    sync.Mutex        // guards lastPass
+	lastPass   passTimes         // of reconciling
 }
 
 // openedToken is a homeserver's token that was unsealed.
@@ -195,12 +215,7 @@ func newGateway(cfg Config) (*Gateway, error) {
 	if g.sealer, err = newSealer(cfg.Keys); err != nil {
 		return nil, err
 	}
-	g.hs, err = homeserver.New(homeserver.Config{
-		Keys: cfg.Keys, KeyPair: cfg.KeyPair, Discharger: cfg.Discharger, Location: location,
-		Check: checkCondition, Leeway: cfg.Leeway, CacheSize: cfg.CacheSize,
-		Clock: cfg.Clock, Rand: cfg.Rand,
-	})
-	if err != nil {
+	if err := g.newVerifiers(); err != nil {
 		return nil, err
 	}
 	if err := g.connect(); err != nil {
@@ -212,8 +227,25 @@ func newGateway(cfg Config) (*Gateway, error) {
 	if g.vault, err = openVault(cfg.Vault); err != nil {
 		return nil, err
 	}
+	if err := g.recall(); err != nil {
+		return nil, errors.Join(err, g.vault.close())
+	}
 	g.start()
 	return g, nil
+}
+
+// newVerifiers makes the verifiers of tokens.
+func (g *Gateway) newVerifiers() (err error) {
+	hc := homeserver.Config{
+		Keys: g.cfg.Keys, KeyPair: g.cfg.KeyPair, Discharger: g.cfg.Discharger, Location: location,
+		Check: checkCondition, Leeway: g.cfg.Leeway, CacheSize: g.cfg.CacheSize, Clock: g.cfg.Clock, Rand: g.cfg.Rand,
+	}
+	if g.hs, err = homeserver.New(hc); err != nil {
+		return err
+	}
+	hc.Check, hc.Leeway, hc.CacheSize = checkLogout, forEver, 0
+	g.lenient, err = homeserver.New(hc)
+	return err
 }
 
 // connect makes what asks the service and what passes on to the homeserver.
@@ -238,14 +270,17 @@ func (g *Gateway) connect() (err error) {
 	}
 	g.held = newHeldSessions(g)
 	g.opened = newRecent[caveat.SessionID, openedToken](cfg.CacheSize)
-	g.dead = newRecent[caveat.SessionID, bool](cfg.CacheSize)
+	g.dead = newRecent[caveat.SessionID, ending](cfg.CacheSize)
+	g.vouched = newRecent[caveat.SessionID, vouch](cfg.CacheSize)
+	g.gone = newRecent[caveat.SessionID, struct{}](cfg.CacheSize)
+	g.logins = newRecent[leaseKey, time.Time](cfg.CacheSize)
 	g.owners = newRecent[[sha256.Size]byte, owner](cfg.CacheSize)
 	g.questions = newQuestions()
 	g.canonical = newRecent[string, struct{}](cfg.CacheSize)
 	g.proxy = g.newProxy(toUpstream)
 	g.seen = newSeenReports(g)
 	g.newProbes()
-	g.woken, g.gap = make(chan struct{}, 1), make(chan struct{}, 1)
+	g.woken, g.gap, g.ordering = make(chan struct{}, 1), make(chan struct{}, 1), make(chan struct{}, 1)
 	if g.feed, err = g.newFeed(); err != nil {
 		return err
 	}
@@ -286,6 +321,9 @@ type exchange struct {
 	identity homeserver.Identity // whose session it is, if the token is ours
 	upstream string              // the homeserver's own token of that session
 	narrowed bool                // its holder added conditions
+	expired  bool                // its discharge has run out, on routes that accept that
+	settled  bool                // a logout that was passed on left nothing at the homeserver
+	leased   leased
 
 	login   login // of routes that hand out tokens
 	body    []byte

@@ -59,7 +59,7 @@ var (
 
 func (g *Gateway) newProbes() {
 	g.homeserverProbe = probe{life: homeserverLife, patience: g.cfg.patience.health, check: func(ctx context.Context) error {
-		status, _, err := g.ask(ctx, pathVersions, "")
+		status, _, err := g.ask(ctx, pathVersions, "", forWhom{})
 		if err == nil && status >= 500 {
 			err = &statusError{status}
 		}

@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"errors"
+	"net/http"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -84,6 +85,17 @@ type heldFlight struct {
 type forWhom struct {
 	addr      netip.Addr
 	userAgent string
+}
+
+// set writes who it is into the headers of a request to the homeserver.
+func (w forWhom) set(h http.Header) {
+	if w.addr.IsValid() {
+		h[headerFor] = []string{w.addr.String()}
+		h[headerRealIP] = []string{w.addr.String()}
+	}
+	if w.userAgent != "" {
+		h.Set("User-Agent", w.userAgent)
+	}
 }
 
 func newHeldSessions(g *Gateway) *heldSessions {

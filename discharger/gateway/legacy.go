@@ -39,8 +39,8 @@ var errUndecided = errors.New("the homeserver did not say whose a token is")
 
 // admitForeign decides about a token that is not the gateway's. Those of
 // application services are such too, and pass if they are listed.
-func (g *Gateway) admitForeign(ctx context.Context, x *exchange, c credential) *failure {
-	l := g.cfg.Legacy
+func (g *Gateway) admitForeign(r *http.Request, x *exchange, c credential) *failure {
+	l, ctx := g.cfg.Legacy, r.Context()
 	if !l.bounds() {
 		return nil
 	}
@@ -57,7 +57,7 @@ func (g *Gateway) admitForeign(ctx context.Context, x *exchange, c credential) *
 	if !l.OnceNew {
 		return nil
 	}
-	user, err := g.ownerOf(ctx, sum, c.token)
+	user, err := g.ownerOf(ctx, sum, c.token, forWhom{x.client, r.UserAgent()})
 	if err != nil {
 		g.cfg.Log.LogAttrs(ctx, slog.LevelWarn, "cannot find out whose an old token is", slog.Any("error", err))
 		return undecided(0)
@@ -99,12 +99,12 @@ func (g *Gateway) legacyOver() bool {
 }
 
 // ownerOf asks the homeserver whose a token is, unless it was asked lately.
-func (g *Gateway) ownerOf(ctx context.Context, sum [sha256.Size]byte, token string) (string, error) {
+func (g *Gateway) ownerOf(ctx context.Context, sum [sha256.Size]byte, token string, who forWhom) (string, error) {
 	now := g.cfg.Clock()
 	if o, ok := g.owners.get(sum); ok && now.Before(o.until) {
 		return o.user, nil
 	}
-	status, body, err := g.whoami(ctx, token)
+	status, body, err := g.whoami(ctx, token, who)
 	if err != nil {
 		return "", err
 	}

@@ -3,7 +3,6 @@ package gateway
 import (
 	"context"
 	"errors"
-	"io"
 	"log/slog"
 	"net/http"
 	"net/url"
@@ -35,6 +34,7 @@ const (
 	memberGuest       = "guest_access_token"
 	memberUser        = "user_id"
 	memberDevice      = "device_id"
+	memberLastSeen    = "last_seen_ts"
 	memberWellKnown   = "well_known"
 	labelLogin        = "login"
 	maxLoginType      = 64
@@ -66,7 +66,10 @@ func (g *Gateway) prepareLogin(r *http.Request, x *exchange) *failure {
 	if f := x.login.readWish(&body); f != nil {
 		return f
 	}
-	if device, ok := body.text(memberDevice); ok {
+	switch device, ok := body.text(memberDevice); {
+	case ok && device == "":
+		body.remove(memberDevice) // Synapse takes the empty name for that of a device, which many would share
+	case ok:
 		x.login.device = device
 	}
 	if t, ok := body.text("type"); ok && x.route == routeLogin && knownLogin(t) {
@@ -76,7 +79,33 @@ func (g *Gateway) prepareLogin(r *http.Request, x *exchange) *failure {
 		return f
 	}
 	setRequestBody(r, body.encode())
+	// Before the homeserver answers, the user is as the client says.
+	if err := g.lease(r.Context(), x, claimedUser(body), x.login.device); err != nil {
+		return g.refusal(r.Context(), &api.UnavailableError{Err: err})
+	}
 	return nil
+}
+
+// claimedUser returns the user that a login or registration names, for leases;
+// empty: only the homeserver knows whose token or mail address it is.
+func claimedUser(body object) string {
+	switch t, _ := body.text("type"); t {
+	case "", "m.login.password", "m.login.application_service":
+	default:
+		return ""
+	}
+	who := body
+	if identifier, err := parseObject(body.get("identifier")); err == nil {
+		if who = identifier; !who.is("type", "m.id.user") {
+			return ""
+		}
+	}
+	for _, name := range []string{"user", "username"} {
+		if user, ok := who.text(name); ok && strings.LastIndexByte(user, '@') <= 0 {
+			return user
+		}
+	}
+	return ""
 }
 
 // readWish reads whether a refresh token is wanted, if the body says so, and
@@ -167,15 +196,13 @@ func (g *Gateway) answerLogin(resp *http.Response, x *exchange) error {
 		user = userInPath(x.path)
 	}
 	device, _ := body.text(memberDevice)
-	ctx := resp.Request.Context()
-	var ends time.Time
+	in := loggedIn{user: user, device: device, token: token, userAgent: resp.Request.UserAgent()}
 	if ms, err := strconv.ParseInt(string(body.get(memberExpires)), 10, 64); err == nil && ms > 0 {
-		ends = g.cfg.Clock().Add(time.Duration(min(ms, maxUpstreamLife)) * time.Millisecond)
+		in.ends = g.cfg.Clock().Add(time.Duration(min(ms, maxUpstreamLife)) * time.Millisecond)
 	}
-	out, err := g.issue(ctx, x, loggedIn{user: user, device: device, token: token, ends: ends, userAgent: resp.Request.UserAgent()})
-	if err != nil {
-		g.abandon(ctx, x, token)
-		return failed{g.loginRefused(ctx, err)}
+	out, f := g.issueLeased(resp.Request.Context(), x, in)
+	if f != nil {
+		return failed{f}
 	}
 	body.set(memberAccess, quote(out.access))
 	body.remove(memberRefresh)
@@ -185,7 +212,7 @@ func (g *Gateway) answerLogin(resp *http.Response, x *exchange) error {
 	switch {
 	case out.expires > 0:
 		body.set(memberExpires, number(out.expires.Milliseconds()))
-	case ends.IsZero():
+	case in.ends.IsZero():
 		body.remove(memberExpires)
 	}
 	g.rebase(&body, memberWellKnown)
@@ -202,6 +229,26 @@ type loggedIn struct {
 	user, device, token string
 	ends                time.Time // of the homeserver's token; zero: never
 	userAgent           string
+}
+
+// issueLeased begins a session while no other request touches its device. A device
+// that is left without a session is logged out again.
+func (g *Gateway) issueLeased(ctx context.Context, x *exchange, in loggedIn) (issued, *failure) {
+	defer x.releaseLeases() // the client may take its time to read the answer
+	err := g.lease(ctx, x, in.user, in.device)
+	if err != nil {
+		err = &api.UnavailableError{Err: err}
+	} else {
+		if x.login.device != "" {
+			g.logins.put(deviceKey(in.user, in.device), g.cfg.Clock().Truncate(time.Millisecond))
+		}
+		var out issued
+		if out, err = g.issue(ctx, x, in); err == nil {
+			return out, nil
+		}
+	}
+	g.abandon(ctx, x, in.token)
+	return issued{}, g.loginRefused(ctx, err)
 }
 
 // issue begins a session: mints it, and has it discharged for the first time,
@@ -239,7 +286,7 @@ func (g *Gateway) issue(ctx context.Context, x *exchange, in loggedIn) (issued, 
 	if err != nil {
 		return issued{}, err
 	}
-	g.begun(ctx, x, session, in)
+	g.begun(ctx, session, in)
 	if p.Mode == caveat.ModeHeld {
 		g.held.put(session, grant)
 	}
@@ -271,6 +318,8 @@ func (g *Gateway) loginRefused(ctx context.Context, err error) *failure {
 	var refused *api.RefusedError
 	var unavailable *api.UnavailableError
 	switch {
+	case errors.As(err, &refused) && (refused.Reason == api.ReasonHomeserverRequired || refused.Reason == api.ReasonTokenRequired):
+		return g.refused(ctx, refused)
 	case errors.As(err, &refused):
 		return forbidden("The login was refused: " + sentence(refused))
 	case errors.As(err, &unavailable):
@@ -299,27 +348,6 @@ func (g *Gateway) abandon(ctx context.Context, x *exchange, token string) {
 	if err := g.logoutUpstream(ctx, token); err != nil {
 		g.cfg.Log.LogAttrs(ctx, slog.LevelError, "a device is left behind at the homeserver", slog.Any("error", err))
 	}
-}
-
-// logoutUpstream ends a token at the homeserver. One that is not known there is
-// ended.
-func (g *Gateway) logoutUpstream(ctx context.Context, token string) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, g.upstream.String()+pathLogout, strings.NewReader("{}"))
-	if err != nil {
-		return err
-	}
-	req.Header.Set("Content-Type", "application/json")
-	req.Header.Set(headerAuthorization, bearer+token)
-	resp, err := g.proxy.Transport.RoundTrip(req)
-	if err != nil {
-		return err
-	}
-	defer resp.Body.Close()
-	_, _ = io.Copy(io.Discard, io.LimitReader(resp.Body, maxBody))
-	if resp.StatusCode == http.StatusOK || resp.StatusCode == http.StatusUnauthorized {
-		return nil
-	}
-	return &statusError{resp.StatusCode}
 }
 
 // userInPath is the user whom an administrator logs in.

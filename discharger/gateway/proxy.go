@@ -37,6 +37,10 @@ func (g *Gateway) rewrite(p *httputil.ProxyRequest) {
 // it.
 func (g *Gateway) answered(resp *http.Response) error {
 	x := exchangeOf(resp.Request.Context())
+	defer x.releaseLeases() // the client may take its time to read the answer
+	if x.route == routeLogout && x.ours() {
+		return g.answerLogout(resp, x)
+	}
 	if resp.StatusCode == http.StatusUnauthorized && x.ours() {
 		return g.rejected(resp, x)
 	}
@@ -69,12 +73,13 @@ func (f failed) Error() string { return f.message }
 // to the client.
 func (g *Gateway) unanswered(w http.ResponseWriter, r *http.Request, err error) {
 	x := exchangeOf(r.Context())
+	x.releaseLeases()
 	var own failed
 	switch {
 	case errors.As(err, &own):
 		x.outcome = own.outcome
 		own.write(w)
-	case errors.Is(err, context.Canceled) && r.Context().Err() != nil:
+	case errors.Is(err, context.Canceled) && r.Context().Err() != nil && !errors.Is(context.Cause(r.Context()), errHeld):
 		x.outcome = outcomeGone // nobody is there to read an answer
 		w.WriteHeader(http.StatusBadGateway)
 	default:

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
+	"net/netip"
 	"strconv"
 
 	"gopkg.in/macaroon.v2"
@@ -76,14 +77,17 @@ func (g *Gateway) exchangeRefresh(r *http.Request, x *exchange, t refreshToken, 
 		return issued{}, unknownToken("Unknown refresh token.", true)
 	}
 	x.identity = id
-	if err := g.alive(id); err != nil {
-		return issued{}, g.refusal(ctx, err)
+	if err := g.over(ctx, id); err != nil {
+		return issued{}, g.refreshRefused(ctx, x, err)
+	}
+	if err := g.confirmUpstream(ctx, r, x); err != nil {
+		return issued{}, g.refreshRefused(ctx, x, err)
 	}
 	// What this process saw of the newer epoch has to be known before the older
 	// token is judged.
 	g.seen.report(ctx, id.Session)
 	grant, err := g.client.Discharge(ctx, api.Request{
-		Access: api.Access{Macaroon: t.access}, Token: t.token, RequestID: g.requestID(text), ClientIP: x.client, UserAgent: r.UserAgent(),
+		Access: api.Access{Macaroon: t.access}, Token: t.token, RequestID: g.requestID(text, x.client, r.UserAgent()), ClientIP: x.client, UserAgent: r.UserAgent(),
 	})
 	g.metrics.fetched("refresh", err)
 	if err != nil {
@@ -97,22 +101,55 @@ func (g *Gateway) exchangeRefresh(r *http.Request, x *exchange, t refreshToken, 
 	return out, nil
 }
 
-// refreshRefused says why there is no next token.
+// confirmUpstream asks the homeserver whether it still knows the session's token,
+// before every refresh: after an administrator deleted the device there, no
+// further token is granted. If it does not answer, it says nothing.
+func (g *Gateway) confirmUpstream(ctx context.Context, r *http.Request, x *exchange) error {
+	token, err := g.openUpstream(x.identity)
+	if err != nil {
+		return errToken
+	}
+	asking, cancel := context.WithTimeout(ctx, g.cfg.patience.health)
+	defer cancel()
+	v, err := g.knownUpstream(asking, token, forWhom{x.client, r.UserAgent()})
+	if err != nil || v.known {
+		return nil
+	}
+	e, err := g.lostUpstream(ctx, x, v)
+	if err != nil {
+		return err
+	}
+	return e.refused()
+}
+
+// refreshRefused says why there is no next token. To a client that refreshes,
+// what is decided is 401, and soft unless the session ended otherwise.
 func (g *Gateway) refreshRefused(ctx context.Context, x *exchange, err error) *failure {
+	var refused *api.RefusedError
+	switch {
+	case !errors.As(err, &refused):
+	case refused.Ended:
+		g.noteEnd(ctx, x.identity, endingOf(refused))
+	case refused.Reason == api.ReasonTokenRequired, refused.Reason == api.ReasonHomeserverRequired: // a mistake of the gateway's
+	default:
+		return unknownToken("The refresh was refused: "+sentence(refused), true)
+	}
 	f := g.refusal(ctx, err)
 	if f.status != http.StatusUnauthorized {
 		return f.asText()
 	}
-	var refused *api.RefusedError
-	if errors.As(err, &refused) && refused.Final() {
-		g.overAtService(ctx, x.identity, refused.SoftLogout)
-	}
 	return f
 }
 
-// requestID is the same for all attempts at one refresh that come through this
-// process: two tabs and a lost answer get the same next token.
-func (g *Gateway) requestID(text string) string {
-	sum := chain.Hash(&g.nonce, []byte(text))
+// requestID is the same for all attempts of one party at one refresh that come
+// through this process: two tabs and a lost answer get the same next token. The
+// party counts as the service counts it: an IPv6 address by its /64.
+func (g *Gateway) requestID(text string, from netip.Addr, client string) string {
+	if from.Is6() {
+		if p, err := from.Prefix(64); err == nil {
+			from = p.Addr()
+		}
+	}
+	sum := chain.Hash(&g.nonce, []byte(text), []byte{0}, []byte(from.String()), []byte{0}, []byte(client))
 	return api.EncodeBase64(sum[:16])
 }

@@ -7,6 +7,8 @@ import (
 	"net/url"
 	"strings"
 	"time"
+
+	"github.com/discharger/discharger/discharger/api"
 )
 
 // ServeHTTP answers one request.
@@ -26,6 +28,7 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // handle does what the route asks for. A failure is still to be written.
 func (g *Gateway) handle(w http.ResponseWriter, r *http.Request, x *exchange) *failure {
+	defer x.releaseLeases()
 	switch {
 	case !passable(r.Method):
 		return &failure{status: http.StatusMethodNotAllowed, code: codeUnrecognized, message: "Unrecognized request.", outcome: outcomeDenied}
@@ -47,7 +50,30 @@ func (g *Gateway) handle(w http.ResponseWriter, r *http.Request, x *exchange) *f
 			return f
 		}
 	}
-	g.proxy.ServeHTTP(w, r)
+	if x.route == routeLogout && x.ours() {
+		return g.logout(w, r, x)
+	}
+	g.pass(w, r, x)
+	return nil
+}
+
+// logout answers POST /logout with a token of the gateway's.
+func (g *Gateway) logout(w http.ResponseWriter, r *http.Request, x *exchange) *failure {
+	pass, f := g.decideLogout(r.Context(), x)
+	switch {
+	case f != nil:
+		return f
+	case pass:
+		defer g.left(context.WithoutCancel(r.Context()), x) // the proxy panics when the client has gone
+		g.pass(w, r, x)
+		return nil
+	}
+	x.outcome = outcomeOwn
+	x.releaseLeases()
+	h := w.Header()
+	cors(h)
+	h.Set("Content-Type", "application/json")
+	_, _ = w.Write(object{}.encode()) // the client has gone: nothing to do
 	return nil
 }
 
@@ -87,15 +113,32 @@ func (g *Gateway) prepare(r *http.Request, x *exchange) *failure {
 	switch {
 	case x.route.handsOut():
 		return g.prepareLogin(r, x)
-	case x.route == routePassword, x.route == routeDeleteDevices:
+	case x.route == routePassword, x.route == routeDeleteDevices, x.route == routeDeleteDevice:
 		var f *failure
-		x.body, f = readRequest(r)
-		return f
+		if x.route != routeDeleteDevice {
+			x.body, f = readRequest(r)
+		}
+		if f != nil || !x.ours() {
+			return f
+		}
+		devices := x.deletes()
+		if len(devices) > maxDeletes {
+			return badRequest(codeTooLarge, "Too many devices in one request.")
+		}
+		for _, device := range devices {
+			if err := g.lease(r.Context(), x, x.identity.User, device); err != nil {
+				return g.refusal(r.Context(), &api.UnavailableError{Err: err})
+			}
+		}
 	case x.route == routeVersions, x.route == routeWellKnown:
 		r.Header.Del("Accept-Encoding")
 	}
 	return nil
 }
+
+// maxDeletes bounds the devices that one request deletes: each has a lease, and an
+// order to the service.
+const maxDeletes = 500
 
 // identify looks at the token. One of the gateway's is replaced by the
 // homeserver's.
@@ -111,7 +154,7 @@ func (g *Gateway) identify(r *http.Request, x *exchange) *failure {
 	case c.kind == kindForeign && g.sealer.damaged(c.token):
 		return unknownToken("Unknown access token.", true)
 	case c.kind == kindForeign:
-		return g.admitForeign(r.Context(), x, c)
+		return g.admitForeign(r, x, c)
 	case x.route == routeLogin || x.route == routeRegister || x.route == routeAdminRegister:
 		// Clients that log in again may still send what they had.
 		dropCredential(r)

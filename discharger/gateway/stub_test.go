@@ -15,8 +15,10 @@ import (
 	"testing"
 )
 
-// stub is a homeserver with Synapse's behaviour, as far as it matters here. It
-// has no real users: every password is "secret", except in bad logins.
+// stub is a homeserver with Synapse's behaviour, as far as it matters here: old
+// tokens of a device live on after a login, and a logout deletes the device with
+// all of its tokens. It has no real users: every password is "secret", except in
+// bad logins.
 type stub struct {
 	*httptest.Server
 	mu       sync.Mutex
@@ -27,6 +29,11 @@ type stub struct {
 
 	inspected  int  // how often it was asked for the ways to log in
 	delegating bool // they lead to somewhere else
+
+	dendrite bool             // Dendrite's behaviour: a device has one token, and a 401 says nothing of soft_logout
+	logouts  []string         // devices that were logged out by POST /logout
+	lastSeen map[string]int64 // of devices, Unix ms
+	guests   bool             // POST /logout is forbidden to everybody
 
 	gzip         bool           // answers are compressed, whether asked for or not
 	softly       map[string]int // tokens that have expired: 401 with soft_logout
@@ -80,6 +87,13 @@ func (s *stub) inspections() int {
 	return s.inspected
 }
 
+// loggedOut counts the logouts of devices.
+func (s *stub) loggedOut() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.logouts)
+}
+
 // alive tells whether a device still has a token.
 func (s *stub) alive(device string) bool {
 	s.mu.Lock()
@@ -110,6 +124,11 @@ func (s *stub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.handler(w, r)
 		return
 	}
+	s.serve(w, r)
+}
+
+// serve answers as a homeserver does.
+func (s *stub) serve(w http.ResponseWriter, r *http.Request) {
 	body, _ := io.ReadAll(r.Body)
 	token := strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer ")
 	if token == "" {
@@ -183,6 +202,8 @@ func (s *stub) answer(r *http.Request, token string, body []byte) (int, any) {
 		return 401, anyMap{"errcode": "M_UNKNOWN_TOKEN", "error": "expired", "soft_logout": true}
 	case !ok && strings.HasPrefix(token, "as_"):
 		return 200, anyMap{"user_id": r.URL.Query().Get("user_id")}
+	case !ok && s.dendrite:
+		return 401, anyMap{"errcode": "M_UNKNOWN_TOKEN", "error": "Unknown token"}
 	case !ok:
 		return 401, anyMap{"errcode": "M_UNKNOWN_TOKEN", "error": "Unrecognised access token", "soft_logout": false}
 	}
@@ -219,7 +240,7 @@ func (s *stub) login(r *http.Request, in anyMap) (int, any) {
 		user = "@u:hs"
 	}
 	for t, d := range s.tokens {
-		if device != "" && d == (stubDevice{user, device}) {
+		if s.dendrite && device != "" && d == (stubDevice{user, device}) {
 			delete(s.tokens, t)
 		}
 	}
@@ -285,13 +306,22 @@ func (s *stub) authed(r *http.Request, token string, d stubDevice, in anyMap) (i
 	case rest == "logout" && s.failLogouts > 0:
 		s.failLogouts--
 		return 500, anyMap{"errcode": "M_UNKNOWN"}
+	case rest == "logout" && s.guests:
+		return 403, anyMap{"errcode": codeGuest, "error": "Guest access not allowed"}
 	case rest == "logout":
-		delete(s.tokens, token)
-	case rest == "logout/all", rest == "account/deactivate":
+		s.logouts = append(s.logouts, d.device)
+		drop(func(t string, o stubDevice) bool {
+			return t == token || !s.dendrite && d.device != "" && o.device == d.device
+		})
+	case strings.HasPrefix(rest, "devices/") && r.Method == "GET":
+		return 200, anyMap{"device_id": d.device, "last_seen_ts": s.lastSeen[d.device]}
+	case rest == "logout/all":
+		drop(func(_ string, o stubDevice) bool { return o.device != "" })
+	case rest == "account/deactivate":
 		drop(func(string, stubDevice) bool { return true })
 	case rest == "account/password":
 		if in["logout_devices"] != false {
-			drop(func(t string, _ stubDevice) bool { return t != token })
+			drop(func(t string, o stubDevice) bool { return t != token && o.device != "" })
 		}
 	case strings.HasPrefix(rest, "devices/") && r.Method == "DELETE":
 		id := strings.TrimPrefix(r.URL.Path[strings.LastIndex(r.URL.Path, "/devices/"):], "/devices/")

@@ -71,7 +71,7 @@ const upstreamPause = 5 * time.Second
 // authentication service, tokens do not come from the homeserver.
 func (g *Gateway) inspectUpstream(ctx context.Context) {
 	for first := true; ; first = false {
-		status, body, err := g.ask(ctx, pathLoginFlows, "")
+		status, body, err := g.ask(ctx, pathLoginFlows, "", forWhom{})
 		switch {
 		case ctx.Err() != nil:
 			return
@@ -106,12 +106,14 @@ func delegated(body object) bool {
 }
 
 // whoami asks the homeserver about a token of its own.
-func (g *Gateway) whoami(ctx context.Context, token string) (status int, body object, err error) {
-	return g.ask(ctx, pathWhoami, token)
+func (g *Gateway) whoami(ctx context.Context, token string, who forWhom) (status int, body object, err error) {
+	return g.ask(ctx, pathWhoami, token, who)
 }
 
-// ask asks the homeserver something. An answer that is not JSON has no body.
-func (g *Gateway) ask(ctx context.Context, path, token string) (status int, body object, err error) {
+// ask asks the homeserver something, on behalf of a client if there is one: the
+// homeserver shows users when and from where their devices were seen last. An
+// answer that is not JSON has no body.
+func (g *Gateway) ask(ctx context.Context, path, token string, who forWhom) (status int, body object, err error) {
 	ctx, cancel := context.WithTimeout(ctx, g.cfg.patience.upstream)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, g.upstream.String()+path, nil)
@@ -121,6 +123,7 @@ func (g *Gateway) ask(ctx context.Context, path, token string) (status int, body
 	if token != "" {
 		req.Header.Set(headerAuthorization, bearer+token)
 	}
+	who.set(req.Header)
 	resp, err := g.proxy.Transport.RoundTrip(req)
 	if err != nil {
 		return 0, nil, err

@@ -17,6 +17,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/discharger/discharger/discharger/api"
 )
 
 // authority signs certificates.
@@ -153,6 +155,6 @@ func (w *world) reachable(never string) {
 			w.t.Errorf("where the homeserver is, is in a header: %q", h)
 		}
 	}
-	must(w.t, w.gateway.client.RevokeSession(w.t.Context(), "@u:hs", w.sessionOf(token)))
+	w.revoke(w.sessionOf(token), api.Order{})
 	eventually(w.t, "the device is logged out", func() bool { return !w.hs.alive("ONE") })
 }

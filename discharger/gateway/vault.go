@@ -11,18 +11,17 @@ import (
 	"go.etcd.io/bbolt"
 	bbolterrors "go.etcd.io/bbolt/errors"
 
-	"github.com/discharger/discharger/discharger/api"
 	"github.com/discharger/discharger/discharger/caveat"
 )
 
-// vault remembers, across restarts, what the gateway owes to others: which
+// vault persists calls still to be made to the service and the homeserver: which
 // sessions have a device at the homeserver, which of these are to be logged out
-// there, and what the service could not be told yet. It is one file:
+// there, and which orders the service did not get yet. It is one file:
 //
 //	sessions   session id                  vaultSession
 //	by_user    user, 00, session id        device
-//	condemned  session id                  vaultDebt: to be logged out at the homeserver
-//	orders     sequence number             order: to be told to the service
+//	condemned  session id                  vaultDebt: device to be logged out at the homeserver
+//	orders     sequence number             order: to be sent to the service
 //	users      user                        when their first session began, Unix ms
 //	tried      "at"                        when it was last tried whether the file can be written, Unix ms
 //
@@ -37,13 +36,9 @@ type vaultSession struct {
 	Device  string `json:"device"`
 	Box     []byte `json:"box"`               // the homeserver's token, sealed
 	Minted  int64  `json:"minted"`            // Unix ms
-	Missing int64  `json:"missing,omitempty"` // since when the service does not list it, Unix ms
-}
-
-// vaultDebt is a session to be logged out at the homeserver.
-type vaultDebt struct {
-	Box   []byte `json:"box"`
-	Tries int    `json:"tries"`
+	Missing int64  `json:"missing,omitempty"` // since when the service does not list it, Unix ms by the service's clock
+	Ended   int64  `json:"ended,omitempty"`   // when it ended softly, likewise: its device stays for ForgetAfter
+	Decided bool   `json:"decided,omitempty"` // with Ended: it ended by a decision, and not by time
 }
 
 var (
@@ -99,11 +94,24 @@ func (v *vault) try(now time.Time) error {
 	})
 }
 
-// add notes a session that has begun.
-func (v *vault) add(id caveat.SessionID, s vaultSession) error {
-	return v.db.Batch(func(tx *bbolt.Tx) error {
-		if err := putJSON(tx.Bucket(bucketSessions), id[:], s); err != nil {
-			return err
+// begin notes a session that has begun. A device has one session: those before it
+// are taken out, and a logout that was still to come is cancelled. The result are
+// the sessions before.
+func (v *vault) begin(id caveat.SessionID, s vaultSession) (before []caveat.SessionID, err error) {
+	err = v.db.Batch(func(tx *bbolt.Tx) error {
+		before = nil
+		if s.Device != "" {
+			before = of(tx, order{Op: endDevice, User: s.User, Device: s.Device, Session: id})
+			cancelled, err := condemnedOn(tx, s.User, s.Device)
+			if err != nil {
+				return err
+			}
+			for _, other := range append(cancelled, before...) {
+				if err := remove(tx, other); err != nil {
+					return err
+				}
+			}
+			before = append(before, cancelled...)
 		}
 		users := tx.Bucket(bucketUsers)
 		if users.Get([]byte(s.User)) == nil {
@@ -111,8 +119,16 @@ func (v *vault) add(id caveat.SessionID, s vaultSession) error {
 				return err
 			}
 		}
-		return tx.Bucket(bucketByUser).Put(userKey(s.User, id), []byte(s.Device))
+		return putSession(tx, id, s)
 	})
+	return before, err
+}
+
+func putSession(tx *bbolt.Tx, id caveat.SessionID, s vaultSession) error {
+	if err := putJSON(tx.Bucket(bucketSessions), id[:], s); err != nil {
+		return err
+	}
+	return tx.Bucket(bucketByUser).Put(userKey(s.User, id), []byte(s.Device))
 }
 
 // knows reports whether a user ever had a session.
@@ -124,21 +140,32 @@ func (v *vault) knows(user string) (known bool) {
 	return known
 }
 
-// remove takes a session out.
+// remove takes a session out, and off the list of those to be logged out.
 func remove(tx *bbolt.Tx, id caveat.SessionID) error {
-	sessions := tx.Bucket(bucketSessions)
-	data := sessions.Get(id[:])
-	if data == nil {
-		return nil
+	if err := tx.Bucket(bucketCondemned).Delete(id[:]); err != nil {
+		return err
 	}
-	var s vaultSession
-	if err := json.Unmarshal(data, &s); err != nil {
+	s, ok, err := getSession(tx, id)
+	if err != nil || !ok {
 		return err
 	}
 	if err := tx.Bucket(bucketByUser).Delete(userKey(s.User, id)); err != nil {
 		return err
 	}
-	return sessions.Delete(id[:])
+	return tx.Bucket(bucketSessions).Delete(id[:])
+}
+
+func getSession(tx *bbolt.Tx, id caveat.SessionID) (s vaultSession, ok bool, err error) {
+	data := tx.Bucket(bucketSessions).Get(id[:])
+	if data == nil {
+		return s, false, nil
+	}
+	return s, true, json.Unmarshal(data, &s)
+}
+
+// drop takes a session out.
+func (v *vault) drop(id caveat.SessionID) error {
+	return v.db.Batch(func(tx *bbolt.Tx) error { return remove(tx, id) })
 }
 
 // of lists the sessions that an order is about.
@@ -150,22 +177,29 @@ func of(tx *bbolt.Tx, o order) (ids []caveat.SessionID) {
 	c := tx.Bucket(bucketByUser).Cursor()
 	for k, device := c.Seek(prefix); bytes.HasPrefix(k, prefix) && len(k) == len(prefix)+len(caveat.SessionID{}); k, device = c.Next() {
 		id := caveat.SessionID(k[len(prefix):])
-		if id != o.Session && (o.Op == endUser || string(device) == o.Device) {
+		if id != o.Session && (o.Op == endUser && (o.Every || len(device) > 0) || o.Op == endDevice && string(device) == o.Device) {
 			ids = append(ids, id)
 		}
 	}
 	return ids
 }
 
-// forget takes out the sessions that an order is about, and says which.
+// forget takes out the sessions that an order is about, and returns those that
+// it ends: a session that ended softly before stays as it ended.
 func (v *vault) forget(o order) (gone []caveat.SessionID, err error) {
-	var ids []caveat.SessionID
-	if err := v.db.View(func(tx *bbolt.Tx) error { ids = of(tx, o); return nil }); err != nil || len(ids) == 0 {
-		return nil, err
+	if o.Op == endOlder {
+		return nil, nil
 	}
 	err = v.db.Batch(func(tx *bbolt.Tx) error {
-		gone = of(tx, o)
-		for _, id := range gone {
+		gone = nil
+		for _, id := range of(tx, o) {
+			s, ok, err := getSession(tx, id)
+			if err != nil {
+				return err
+			}
+			if s.Ended == 0 && (ok || o.Op == endSession) {
+				gone = append(gone, id)
+			}
 			if err := remove(tx, id); err != nil {
 				return err
 			}
@@ -173,140 +207,6 @@ func (v *vault) forget(o order) (gone []caveat.SessionID, err error) {
 		return nil
 	})
 	return gone, err
-}
-
-// condemn moves a session to those that are to be logged out at the
-// homeserver. Box counts if the session is not in the vault.
-func (v *vault) condemn(id caveat.SessionID, box []byte) error {
-	return v.db.Batch(func(tx *bbolt.Tx) error { return condemn(tx, id, box) })
-}
-
-func condemn(tx *bbolt.Tx, id caveat.SessionID, box []byte) error {
-	if data := tx.Bucket(bucketSessions).Get(id[:]); data != nil {
-		var s vaultSession
-		if err := json.Unmarshal(data, &s); err != nil {
-			return err
-		}
-		box = s.Box
-	}
-	if box == nil {
-		return nil
-	}
-	if err := remove(tx, id); err != nil {
-		return err
-	}
-	return putJSON(tx.Bucket(bucketCondemned), id[:], vaultDebt{Box: box})
-}
-
-// condemnAll does the same for many sessions that are in the vault.
-func (v *vault) condemnAll(ids []caveat.SessionID) error {
-	const atATime = 1000
-	for len(ids) > 0 {
-		some := ids[:min(atATime, len(ids))]
-		ids = ids[len(some):]
-		err := v.db.Update(func(tx *bbolt.Tx) error {
-			for _, id := range some {
-				if err := condemn(tx, id, nil); err != nil {
-					return err
-				}
-			}
-			return nil
-		})
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// has reports whether a session is in the vault.
-func (v *vault) has(id caveat.SessionID) (has bool) {
-	_ = v.db.View(func(tx *bbolt.Tx) error {
-		has = tx.Bucket(bucketSessions).Get(id[:]) != nil
-		return nil
-	})
-	return has
-}
-
-// box gives the homeserver's token of a session, sealed; nil if the session is
-// not in the vault.
-func (v *vault) box(id caveat.SessionID) (box []byte, err error) {
-	err = v.db.View(func(tx *bbolt.Tx) error {
-		data := tx.Bucket(bucketSessions).Get(id[:])
-		if data == nil {
-			return nil
-		}
-		var s vaultSession
-		err := json.Unmarshal(data, &s)
-		box = s.Box
-		return err
-	})
-	return box, err
-}
-
-// condemnRevoked condemns the sessions that a revocation is about, and says
-// which they were.
-func (v *vault) condemnRevoked(r api.Revocation) (ids []caveat.SessionID, err error) {
-	meant := func(id caveat.SessionID, data []byte) error {
-		if data == nil || id == r.Except {
-			return nil
-		}
-		var s vaultSession
-		if err := json.Unmarshal(data, &s); err != nil {
-			return err
-		}
-		if r.Session == id || r.Session == (caveat.SessionID{}) && s.Minted < r.Before.UnixMilli() {
-			ids = append(ids, id)
-		}
-		return nil
-	}
-	err = v.db.View(func(tx *bbolt.Tx) error {
-		sessions := tx.Bucket(bucketSessions)
-		switch {
-		case r.All:
-			return sessions.ForEach(func(k, data []byte) error { return meant(caveat.SessionID(k), data) })
-		case r.User == "":
-			return meant(r.Session, sessions.Get(r.Session[:]))
-		}
-		for _, id := range of(tx, order{Op: endUser, User: r.User}) {
-			if err := meant(id, sessions.Get(id[:])); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-	if err != nil {
-		return nil, err
-	}
-	return ids, v.condemnAll(ids)
-}
-
-// nextCondemned gives the first session after one that is to be logged out. It
-// reports false if there is none.
-func (v *vault) nextCondemned(after caveat.SessionID) (id caveat.SessionID, d vaultDebt, ok bool, err error) {
-	err = v.db.View(func(tx *bbolt.Tx) error {
-		c := tx.Bucket(bucketCondemned).Cursor()
-		k, data := c.Seek(after[:])
-		if bytes.Equal(k, after[:]) {
-			k, data = c.Next()
-		}
-		if k == nil {
-			return nil
-		}
-		id, ok = caveat.SessionID(k), true
-		return json.Unmarshal(data, &d)
-	})
-	return id, d, ok, err
-}
-
-// owe notes that another try failed.
-func (v *vault) owe(id caveat.SessionID, d vaultDebt) error {
-	return v.db.Batch(func(tx *bbolt.Tx) error { return putJSON(tx.Bucket(bucketCondemned), id[:], d) })
-}
-
-// paid takes a session off the list.
-func (v *vault) paid(id caveat.SessionID) error {
-	return v.db.Batch(func(tx *bbolt.Tx) error { return tx.Bucket(bucketCondemned).Delete(id[:]) })
 }
 
 // putOrder keeps an order for later.
@@ -340,8 +240,39 @@ func (v *vault) firstOrder(user string) (key []byte, first order, err error) {
 	return key, first, err
 }
 
-// told takes an order off the list.
-func (v *vault) told(key []byte) error {
+// ended lists the sessions that logged out or ended hard, and whose end is still to
+// be sent to the service or to the homeserver.
+func (v *vault) ended() (ids []caveat.SessionID, err error) {
+	err = v.db.View(func(tx *bbolt.Tx) error {
+		err := tx.Bucket(bucketOrders).ForEach(func(_, data []byte) error {
+			var o order
+			if err := json.Unmarshal(data, &o); err != nil {
+				return err
+			}
+			if o.Op == endSession {
+				ids = append(ids, o.Session)
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+		return tx.Bucket(bucketCondemned).ForEach(func(k, data []byte) error {
+			var d vaultDebt
+			if err := json.Unmarshal(data, &d); err != nil {
+				return err
+			}
+			if d.Hard || d.Left {
+				ids = append(ids, caveat.SessionID(k))
+			}
+			return nil
+		})
+	})
+	return ids, err
+}
+
+// sent takes an order off the list.
+func (v *vault) sent(key []byte) error {
 	return v.db.Batch(func(tx *bbolt.Tx) error { return tx.Bucket(bucketOrders).Delete(key) })
 }
 
@@ -364,7 +295,7 @@ func (v *vault) users(after string, n int) (names []string, err error) {
 func (v *vault) sessionsOf(user string) (map[caveat.SessionID]vaultSession, error) {
 	all := make(map[caveat.SessionID]vaultSession)
 	err := v.db.View(func(tx *bbolt.Tx) error {
-		for _, id := range of(tx, order{Op: endUser, User: user}) {
+		for _, id := range of(tx, order{Op: endUser, User: user, Every: true}) {
 			var s vaultSession
 			if data := tx.Bucket(bucketSessions).Get(id[:]); data == nil {
 				continue
@@ -378,19 +309,26 @@ func (v *vault) sessionsOf(user string) (map[caveat.SessionID]vaultSession, erro
 	return all, err
 }
 
-// setMissing notes since when the service does not list a session; 0: it does.
-func (v *vault) setMissing(id caveat.SessionID, since int64) error {
+// mayLeave reports whether a session has its device as far as the vault shows, and
+// did not end by a decision.
+func (v *vault) mayLeave(id caveat.SessionID) (may bool) {
+	_ = v.db.View(func(tx *bbolt.Tx) error {
+		s, ok, err := getSession(tx, id)
+		may = err == nil && ok && !s.Decided
+		return nil
+	})
+	return may
+}
+
+// setEnd notes since when the service does not list a session, and when it ended
+// softly, Unix ms; 0: it lives, or that is not known.
+func (v *vault) setEnd(id caveat.SessionID, missing, ended int64, decided bool) error {
 	return v.db.Batch(func(tx *bbolt.Tx) error {
-		b := tx.Bucket(bucketSessions)
-		data := b.Get(id[:])
-		if data == nil {
-			return nil
-		}
-		var s vaultSession
-		if err := json.Unmarshal(data, &s); err != nil {
+		s, ok, err := getSession(tx, id)
+		if err != nil || !ok {
 			return err
 		}
-		s.Missing = since
-		return putJSON(b, id[:], s)
+		s.Missing, s.Ended, s.Decided = missing, ended, decided
+		return putJSON(tx.Bucket(bucketSessions), id[:], s)
 	})
 }

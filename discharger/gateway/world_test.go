@@ -44,6 +44,8 @@ type world struct {
 	ahead   atomic.Int64 // of the real clock, for all three
 	cfg     Config
 	policy  policyFunc
+	limits  discharger.Limits
+	reauth  atomic.Bool // the policy of some tests wants new logins
 }
 
 func (w *world) now() time.Time {
@@ -90,7 +92,10 @@ func (f policyFunc) Evaluate(_ context.Context, in *policy.Input) (policy.Decisi
 	return f(in), nil
 }
 
-const testTTL = 5 * time.Minute
+const (
+	testTTL    = 5 * time.Minute
+	testForget = 90 * 24 * time.Hour
+)
 
 func newWorld(t testing.TB, change ...func(*world)) *world {
 	t.Helper()
@@ -107,10 +112,10 @@ func newWorld(t testing.TB, change ...func(*world)) *world {
 	must(t, err)
 	w.cfg = Config{
 		Upstream: w.hs.URL, APIKey: caveat.Secret(testAPIKey), Keys: homeserver.Keys{master}, KeyPair: theirs, Discharger: ours.Public,
-		Vault: filepath.Join(dir, "gateway.db"), Registerer: w.reg, Clock: w.now,
+		Vault: filepath.Join(dir, "gateway.db"), ForgetAfter: testForget, Registerer: w.reg, Clock: w.now,
 		Log: slog.New(slog.NewJSONHandler(w.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 		// A machine that stands still for a while is nobody's end.
-		patience: patience{attempt: time.Minute, order: time.Minute, upstream: time.Minute, health: time.Minute},
+		patience: patience{attempt: time.Minute, order: time.Minute, upstream: time.Minute, health: time.Minute, race: time.Millisecond, leased: time.Minute},
 	}
 	for _, f := range change {
 		f(w)
@@ -127,7 +132,7 @@ func (w *world) startService(st *store.Bolt, ours caveat.KeyPair, theirs caveat.
 	must(w.t, err)
 	key, err := discharger.NewRefreshKey(nil)
 	must(w.t, err)
-	dc := discharger.Config{Opener: opener, Store: st, RefreshKeys: []discharger.RefreshKey{key}, TTL: testTTL, Now: w.now}
+	dc := discharger.Config{Opener: opener, Store: st, RefreshKeys: []discharger.RefreshKey{key}, TTL: testTTL, Now: w.now, Limits: w.limits}
 	if w.policy != nil {
 		dc.Policy = w.policy
 	}
@@ -181,6 +186,12 @@ func (a answer) text(name string) string { s, _ := a.body[name].(string); return
 // do sends a request. The body is sent as JSON if it is not nil.
 func (w *world) do(method, path, token string, body any) answer {
 	w.t.Helper()
+	return w.send(w.request(method, path, token, body))
+}
+
+// request makes what do sends.
+func (w *world) request(method, path, token string, body any) *http.Request {
+	w.t.Helper()
 	var in io.Reader
 	switch b := body.(type) {
 	case nil:
@@ -196,7 +207,19 @@ func (w *world) do(method, path, token string, body any) answer {
 	if token != "" {
 		req.Header.Set("Authorization", "Bearer "+token)
 	}
-	return w.send(req)
+	return req
+}
+
+// restart puts another process in the place of the gateway.
+func (w *world) restart() {
+	w.t.Helper()
+	w.http.Close()
+	must(w.t, w.gateway.Close())
+	w.cfg.Registerer = nil
+	w.startGateway()
+	if !w.down.Load() {
+		must(w.t, w.gateway.feed.WaitCurrent(w.t.(*testing.T).Context()))
+	}
 }
 
 func (w *world) send(req *http.Request) answer {

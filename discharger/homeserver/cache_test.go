@@ -2,6 +2,7 @@ package homeserver
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"sync"
@@ -71,6 +72,48 @@ func TestRevocationsSeeTheIdentity(t *testing.T) {
 	w.refused(t, w.bundle(t, caveat.ModeRotate), someClient, ErrRevoked)
 	if seen.User != "@alice:example.org" || seen.Epoch != 3 {
 		t.Errorf("asked about %+v", seen)
+	}
+}
+
+// kinds is a Revocations that knows how sessions ended.
+type kinds struct{ soft bool }
+
+func (k kinds) Revoked(Identity) bool                     { panic("RevokedKind is called instead") }
+func (k kinds) RevokedKind(Identity) (soft, revoked bool) { return k.soft, true }
+
+// TestRevokedSaysHow: an error because of a revocation carries the kind of end. A
+// kind that is not known is soft, which costs nobody a key.
+func TestRevokedSaysHow(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		revocations Revocations
+		soft        bool
+	}{
+		"hard":     {kinds{false}, false},
+		"soft":     {kinds{true}, true},
+		"no kinds": {revocations(func(Identity) bool { return true }), true},
+	} {
+		w := newWorld(t, func(cfg *Config) { cfg.Revocations = c.revocations })
+		_, err := w.Verify(context.Background(), w.bundle(t, caveat.ModeRotate), someClient)
+		var e *Error
+		if !errors.As(err, &e) || !errors.Is(err, ErrRevoked) || e.SoftLogout != c.soft {
+			t.Errorf("%s: %+v", name, err)
+		}
+	}
+	// A feed knows it from the event.
+	for _, soft := range []bool{false, true} {
+		f := follow(t)
+		w := newWorld(t, func(cfg *Config) { cfg.Revocations = f })
+		bundle := w.bundle(t, caveat.ModeRotate)
+		id := w.accepted(t, bundle, someClient)
+		r := f.session(1, time.Hour)
+		r.Session, r.User, r.Device, r.Soft = id.Session, id.User, id.Device, soft
+		f.send(t, r)
+		_, err := w.Verify(context.Background(), bundle, someClient)
+		var e *Error
+		if !errors.As(err, &e) || e.SoftLogout != soft {
+			t.Errorf("soft %v: %+v", soft, err)
+		}
 	}
 }
 

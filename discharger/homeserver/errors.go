@@ -28,7 +28,8 @@ var (
 	// ErrUnknownCaveat: a caveat that nobody here knows or that must not be
 	// where it is.
 	ErrUnknownCaveat = errors.New("unknown caveat")
-	// ErrRevoked: revoked before it expired.
+	// ErrRevoked: revoked before it expired. Error.SoftLogout is the kind of
+	// end.
 	ErrRevoked = errors.New("revoked")
 	// ErrUndecided: the bundle is in order, but what was revoked is not known
 	// well enough; see [Freshness]. It says nothing about the session: a
@@ -51,7 +52,11 @@ type Error struct {
 	Part      Part      // what it is about; empty: the bundle
 	Condition string    // the caveat's, with ErrNotMet and ErrUnknownCaveat
 	At        time.Time // since when, with ErrExpired
-	Err       error     // what else is known; may be nil
+	// SoftLogout, with ErrRevoked, is soft_logout in a Matrix homeserver's
+	// answer: the client logs in again and keeps its encryption keys. It is
+	// true as well if [Config.Revocations] is no [RevocationKinds].
+	SoftLogout bool
+	Err        error // what else is known; may be nil
 }
 
 // Error says it all in a line.

@@ -3,6 +3,7 @@ package homeserver
 import (
 	"context"
 	"errors"
+	"log/slog"
 	mathrand "math/rand/v2"
 	"sync"
 	"sync/atomic"
@@ -13,58 +14,65 @@ import (
 
 // FeedConfig is what a [Feed] is made from. Only Client is required.
 type FeedConfig struct {
-	// Client asks the service, with the homeserver's API key. What it follows
-	// should be https unless the network is trusted: who sits in between
-	// could keep revocations back, or make some up.
+	// Client follows the service, with the homeserver's API key. Its URL should
+	// be https unless the network is trusted: a party in between could withhold
+	// revocations or forge them.
 	Client *api.Client
-	// OnEvent is called with every revocation, in order, when Revoked knows of
-	// it already. The same one may come again, after a reconnection for
-	// instance. While it runs nothing is read, so it should not take long.
-	// Nil: nobody is told.
+	// OnEvent is called with every revocation, in order, after Revoked reports
+	// it. One revocation may come twice, for instance after a reconnection.
+	// Nothing is read while it runs, so it should not take long.
+	// After a hard end a homeserver deletes the device that it names, unless
+	// another session has it, and after a soft one it leaves the device. Nil:
+	// nothing is called.
 	OnEvent func(api.Revocation)
-	// OnGap is called when the service cannot go on where it stopped, which
-	// happens when it has lost data or too much time has gone by. All that it
-	// still knows comes next. Nil: nobody is told; [Status] counts.
+	// OnGap is called when the service cannot resume, because it lost data or
+	// the position is too old. All retained events come next. Nil: nothing is
+	// called; [FeedStatus] counts.
 	OnGap func()
-	// MaxSilence is for how long Verify goes on when nothing is heard of the
-	// service. Afterwards, and until the feed is up to date for the first
-	// time, it fails with ErrUndecided. 0: it always goes on.
+	// Log is where an event is reported that cannot be understood and is
+	// skipped. Nil: it is counted in [FeedStatus] only.
+	Log *slog.Logger
+	// MaxSilence is for how long Verify accepts bundles while the feed is not
+	// up to date. Afterwards, and until the feed is up to date for the first
+	// time, it fails with ErrUndecided. 0: without limit.
 	MaxSilence time.Duration
 	// Leeway is that of [Config]: discharges live so much longer.
 	Leeway time.Duration
-	// Clock tells the time. Nil: time.Now.
+	// Clock returns the time. Nil: time.Now.
 	Clock func() time.Time
-	// Wait waits between two attempts to connect. Nil: for as long as it says,
-	// or until the context ends.
+	// Wait waits between two attempts to connect. Nil: for the duration, or
+	// until the context ends.
 	Wait func(context.Context, time.Duration) error
-	// Jitter gives numbers from 0 up to 1 that spread homeservers over time.
+	// Jitter returns numbers from 0 up to 1 that spread homeservers over time.
 	// Nil: math/rand/v2.
 	Jitter func() float64
 }
 
 // Feed follows what is revoked, so that it is refused at once and not only when
-// its last discharge runs out. It is a [Revocations] and a [Freshness]. [Feed.Run]
-// has to run; everything else may be called concurrently with it.
+// its last discharge runs out. It is a [Revocations], a [RevocationKinds] and a
+// [Freshness]. [Feed.Run] has to run; everything else may be called concurrently
+// with it.
 //
 // It remembers each revocation until no discharge of the sessions can be alive.
-// A session takes about 50 bytes, a user about 200; see BenchmarkFeedMemory.
-// Nothing is on disk: a feed that starts is told all that still matters, within
-// a round trip.
+// A session takes about 60 bytes, a user or a device about 250; see
+// BenchmarkFeedMemory.
+// Nothing is on disk: a feed that starts reads all revocations that still matter
+// within a round trip.
 //
 // # When the service cannot be reached
 //
-// Verify goes on. What was revoked meanwhile is good until its discharge runs
-// out, a few minutes usually, as it would be without a feed, and nothing is
-// discharged again. Whoever would rather serve nobody than a revoked session
-// sets MaxSilence: then Verify fails with [ErrUndecided], which a homeserver
-// answers with 503 and never with 401. [Feed.Status] says how old the news are.
+// Verify goes on. A session that was revoked meanwhile is accepted until its
+// discharge expires, a few minutes usually, as it would be without a feed, and
+// gets no other. A homeserver that must not accept revoked sessions sets
+// MaxSilence: then Verify fails with [ErrUndecided], which a homeserver answers
+// with 503 and never with 401. [Feed.Status] reports how stale the feed is.
 //
 // # What it compares
 //
-// That all sessions of a user were revoked is compared with [Identity.Minted],
+// A revocation of more than one session is compared with [Identity.Minted],
 // which is by the clock of the homeserver that minted. If that is ahead of the
 // service's, sessions minted that much before are only refused when their
-// discharge has run out.
+// discharge has expired.
 type Feed struct {
 	cfg     FeedConfig
 	known   memory
@@ -82,15 +90,16 @@ type Feed struct {
 // FeedStatus is how a feed is doing.
 type FeedStatus struct {
 	Connected bool      // there is a connection
-	Current   bool      // and everything the service knows has been read from it
+	Current   bool      // and all events have been read from it
 	Heard     time.Time // when the feed was last known to be current; zero: never
 
 	// Silence is how long ago that is. Never below zero; without Heard it has
 	// no meaning.
 	Silence time.Duration
 
-	Sessions, Users int       // remembered
+	Sessions, Users int       // remembered; Users counts their devices too
 	Events, Gaps    uint64    // received since the feed was made
+	Skipped         uint64    // events that could not be understood, since the feed was made
 	Last            time.Time // when the last event was received; zero: never
 	Err             error     // why the last connection ended; nil: it has not
 }
@@ -108,6 +117,9 @@ func NewFeed(cfg FeedConfig) (*Feed, error) {
 	}
 	if cfg.OnGap == nil {
 		cfg.OnGap = func() {}
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	if cfg.Clock == nil {
 		cfg.Clock = time.Now
@@ -180,8 +192,8 @@ func (f *Feed) pause(failures int, err error) time.Duration {
 	return full/2 + spread
 }
 
-// take takes what comes. Only Run calls it. Whatever the status says was heard
-// is known by then, and forgotten if it is over.
+// take applies an event. Only Run calls it. The status counts an event after it
+// is remembered.
 func (f *Feed) take(e api.FeedEvent) {
 	now := f.cfg.Clock()
 	if e.Kind == api.FeedRevocation {
@@ -194,6 +206,9 @@ func (f *Feed) take(e api.FeedEvent) {
 	case api.FeedRevocation:
 		f.status.Events++
 		f.status.Last = now
+		f.position = e.Position
+	case api.FeedSkipped:
+		f.status.Skipped++
 		f.position = e.Position
 	case api.FeedGap:
 		f.status.Gaps++
@@ -209,6 +224,9 @@ func (f *Feed) take(e api.FeedEvent) {
 	switch e.Kind {
 	case api.FeedRevocation:
 		f.cfg.OnEvent(e.Revocation)
+	case api.FeedSkipped:
+		f.cfg.Log.LogAttrs(context.Background(), slog.LevelError, "revocation in the feed cannot be understood, skipping",
+			slog.String("position", e.Position), slog.Any("error", e.Err))
 	case api.FeedGap:
 		f.cfg.OnGap()
 	}
@@ -221,11 +239,19 @@ func (f *Feed) disconnected(err error) {
 	f.known.tidy(f.cfg.Clock())
 }
 
-// Revoked reports whether the feed has said that this session is over. It takes
+// Revoked reports whether the feed contained the end of this session. It takes
 // some tens of nanoseconds and allocates nothing.
-func (f *Feed) Revoked(id Identity) bool { return f.known.revoked(&id) }
+func (f *Feed) Revoked(id Identity) bool {
+	_, revoked := f.known.revoked(&id)
+	return revoked
+}
 
-// Undecided returns an error if nothing has been heard for MaxSilence.
+// RevokedKind reports the same, and whether the end is soft. If more than one
+// revocation covers the session, the end is that of the session's own event,
+// otherwise of the oldest.
+func (f *Feed) RevokedKind(id Identity) (soft, revoked bool) { return f.known.revoked(&id) }
+
+// Undecided returns an error if the feed has not been up to date for MaxSilence.
 func (f *Feed) Undecided() error {
 	if f.cfg.MaxSilence == 0 {
 		return nil
@@ -241,8 +267,8 @@ func (f *Feed) Undecided() error {
 }
 
 var (
-	errNeverCurrent = errors.New("it is not known yet what was revoked")
-	errSilence      = errors.New("nothing has been heard for too long of what was revoked")
+	errNeverCurrent = errors.New("revocations have not been read yet")
+	errSilence      = errors.New("revocations have not been read for too long")
 )
 
 // WaitCurrent returns nil when the feed is up to date for the first time, and
@@ -256,7 +282,7 @@ func (f *Feed) WaitCurrent(ctx context.Context) error {
 	}
 }
 
-// Status says how the feed is doing.
+// Status reports how stale the feed is, and what it remembers.
 func (f *Feed) Status() FeedStatus {
 	f.mu.Lock()
 	s := f.status

@@ -1,11 +1,13 @@
 package homeserver
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"runtime"
@@ -227,31 +229,86 @@ func TestAttackFeedReplay(t *testing.T) {
 	}
 }
 
-// TestFeedUserModel compares any revocations of one user, in any order, with
-// what each of them says.
+// TestFeedUserModel compares any revocations of one user and of its devices, in
+// any order, with what each of them says. The end is that of the oldest, or
+// soft if there were too many to keep them apart.
 func TestFeedUserModel(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		m := newMemory()
-		var said []api.Revocation
-		for range rapid.IntRange(1, 6).Draw(t, "revocations") {
-			r := api.Revocation{User: "u", Until: time.Unix(1<<31, 0), Before: time.UnixMilli(int64(rapid.IntRange(1, 5).Draw(t, "before")))}
+		var sent []api.Revocation
+		for range rapid.IntRange(1, 20).Draw(t, "revocations") {
+			r := api.Revocation{User: "u", Until: time.Unix(1<<31, 0), Before: time.UnixMilli(int64(rapid.IntRange(1, 30).Draw(t, "before")))}
 			r.Except[0] = byte(rapid.IntRange(0, 3).Draw(t, "except"))
+			r.Soft = rapid.Bool().Draw(t, "soft")
+			switch rapid.IntRange(0, 4).Draw(t, "kind") {
+			case 0:
+				r.Device = "d"
+			case 1:
+				r.Devices = true
+			case 2:
+				r.User, r.All, r.Except = "", true, caveat.SessionID{}
+			}
 			m.add(&r, 0)
-			said = append(said, r)
+			sent = append(sent, r)
 		}
-		for session := byte(1); session <= 4; session++ {
-			for minted := range int64(7) {
-				id := Identity{User: "u", Session: caveat.SessionID{session}, Minted: time.UnixMilli(minted)}
-				want := slices.ContainsFunc(said, func(r api.Revocation) bool {
-					return id.Minted.Before(r.Before) && r.Except != id.Session
-				})
-				if got := m.revoked(&id); got != want {
-					t.Fatalf("session %d minted at %d: %v, want %v", session, minted, got, want)
+		for _, device := range []string{"", "d", "e"} {
+			for session := byte(1); session <= 4; session++ {
+				for minted := range int64(31) {
+					id := Identity{User: "u", Device: device, Session: caveat.SessionID{session}, Minted: time.UnixMilli(minted)}
+					soft, got := m.revoked(&id)
+					wantSoft, want := modelled(sent, &id)
+					if got != want || soft != wantSoft && (!soft || len(sent) <= maxMarks) {
+						t.Fatalf("session %d of %q minted at %d: %v, soft %v, want %v, soft %v", session, device, minted, got, soft, want, wantSoft)
+					}
 				}
 			}
 		}
 	})
+}
+
+// modelled finds the oldest revocation that covers a session.
+func modelled(sent []api.Revocation, id *Identity) (soft, revoked bool) {
+	oldest := time.Time{}
+	for _, r := range sent {
+		switch {
+		case !id.Minted.Before(r.Before), r.Except == id.Session, r.Device != "" && r.Device != id.Device, r.Devices && id.Device == "":
+			continue
+		case !revoked, r.Before.Before(oldest), r.Before.Equal(oldest) && r.Soft:
+			oldest, soft, revoked = r.Before, r.Soft, true
+		}
+	}
+	return soft, revoked
+}
+
+// TestFeedKinds: the kind of a session's own event goes before those of marks,
+// and of marks the oldest one's.
+func TestFeedKinds(t *testing.T) {
+	t.Parallel()
+	f := follow(t)
+	now := f.clock.now()
+	mark := func(before time.Time, soft bool) api.Revocation {
+		return api.Revocation{User: "u", Before: before, At: now, Until: now.Add(time.Hour), Soft: soft, Reason: api.RevokedOrder}
+	}
+	own, device := f.session(1, time.Hour), mark(now, true)
+	own.User, own.Device, own.Soft, own.Reason = "u", "d", true, api.RevokedReplaced
+	device.Device = "d"
+	f.send(t, mark(now, false), own, mark(now.Add(time.Minute), true), device)
+	for name, c := range map[string]struct {
+		id            Identity
+		soft, revoked bool
+	}{
+		"own event":             {Identity{Session: own.Session, User: "u", Device: "d"}, true, true},
+		"oldest is hard":        {Identity{Session: caveat.SessionID{2}, User: "u"}, false, true},
+		"only the soft one":     {Identity{Session: caveat.SessionID{2}, User: "u", Minted: now}, true, true},
+		"device, at one time":   {Identity{Session: caveat.SessionID{2}, User: "u", Device: "d"}, true, true},
+		"after all of them":     {Identity{Session: caveat.SessionID{2}, User: "u", Device: "d", Minted: now.Add(time.Minute)}, false, false},
+		"device of another one": {Identity{Session: caveat.SessionID{2}, User: "v", Device: "d"}, false, false},
+	} {
+		if soft, revoked := f.RevokedKind(c.id); soft != c.soft || revoked != c.revoked || f.Revoked(c.id) != revoked {
+			t.Errorf("%s: revoked %v, soft %v", name, revoked, soft)
+		}
+	}
 }
 
 // TestFeedForgets keeps a revocation until its time is over, and the leeway.
@@ -315,13 +372,31 @@ func TestFeedReconnects(t *testing.T) {
 	if got := f.server.positions(); got[0] != "" || slices.ContainsFunc(got[1:], func(p string) bool { return p != "p2" }) {
 		t.Errorf("resumed at %q", got)
 	}
-	// What cannot be understood is not passed over: it is asked for again.
-	f.server.stream <- "event: revocation\nid: p4\ndata: {\"v\":2}\n\n"
-	until(t, "the client has hung up", func() bool { return f.server.connections() == 0 })
+}
+
+// TestFeedSkips: an event that cannot be understood is skipped with a line in
+// the log, and is not asked for again.
+func TestFeedSkips(t *testing.T) {
+	t.Parallel()
+	var out bytes.Buffer
+	f := follow(t, func(c *FeedConfig) { c.Log = slog.New(slog.NewTextHandler(&out, nil)) })
+	f.send(t, f.session(1, time.Hour))
+	f.server.stream <- "event: revocation\nid: p2\ndata: {\"v\":2}\n\n"
+	f.server.stream <- event(t, "p3", f.session(2, time.Hour))
+	<-f.heard
+	if s := f.Status(); s.Skipped != 1 || s.Events != 2 || !s.Connected {
+		t.Errorf("%+v", s)
+	}
+	f.server.stream <- "event: revocation\nid: p4\ndata: {}\n\n"
+	until(t, "the event is skipped", func() bool { return f.Status().Skipped == 2 })
+	f.server.cut <- struct{}{}
 	<-f.waits
-	f.send(t, f.session(4, time.Hour))
-	if got := f.server.positions(); got[len(got)-1] != "p3" {
+	f.send(t, f.session(3, time.Hour))
+	if got := f.server.positions(); !slices.Equal(got, []string{"", "p4"}) {
 		t.Errorf("resumed at %q", got)
+	}
+	if log := out.String(); strings.Count(log, "level=ERROR") != 2 || !strings.Contains(log, "position=p2") {
+		t.Errorf("log: %s", log)
 	}
 }
 

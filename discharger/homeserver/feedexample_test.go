@@ -20,7 +20,7 @@ func ExampleFeed() {
 	session := caveat.SessionID{1}
 	service := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", api.ContentTypeEvents)
-		fmt.Fprintf(w, "event: revocation\nid: 1\ndata: {\"v\":1,\"session\":%q,\"at\":1790000000000,\"until\":4102444800000,\"reason\":\"logout\"}\n\n", session)
+		fmt.Fprintf(w, "event: revocation\nid: 1\ndata: {\"v\":1,\"session\":%q,\"user\":\"@alice:a.example\",\"device\":\"PHONE\",\"kind\":\"hard\",\"at\":1790000000000,\"until\":4102444800000,\"reason\":\"logout\"}\n\n", session)
 		io.WriteString(w, "event: current\ndata: {\"heartbeat\":10000}\n\n")
 		http.NewResponseController(w).Flush()
 		<-r.Context().Done()
@@ -32,8 +32,12 @@ func ExampleFeed() {
 		log.Fatal(err)
 	}
 	feed, err := homeserver.NewFeed(homeserver.FeedConfig{
-		Client:  client,
-		OnEvent: func(r api.Revocation) { fmt.Println("ended:", r.Reason) },
+		Client: client,
+		OnEvent: func(r api.Revocation) {
+			if r.Device != "" && !r.Soft { // unless another session has it
+				fmt.Println("delete the device", r.Device, "of", r.User+":", r.Reason)
+			}
+		},
 	})
 	if err != nil {
 		log.Fatal(err)
@@ -49,23 +53,33 @@ func ExampleFeed() {
 	}
 	fmt.Println("revoked:", feed.Revoked(homeserver.Identity{Session: session}))
 
-	// What Verify says is answered with:
-	status := func(err error) int {
+	// The answer to an error of Verify. In all others than these two, the
+	// session may live: the client gets another discharge, and keeps its keys.
+	answer := func(err error) (status int, softLogout bool) {
+		var e *homeserver.Error
 		switch {
 		case err == nil:
-			return http.StatusOK
+			return http.StatusOK, false
 		case errors.Is(err, homeserver.ErrUndecided):
-			return http.StatusServiceUnavailable // it says nothing about the session
+			return http.StatusServiceUnavailable, false // nothing is known about the session
+		case errors.As(err, &e) && e.Kind == homeserver.ErrRevoked:
+			return http.StatusUnauthorized, e.SoftLogout
 		}
-		return http.StatusUnauthorized
+		return http.StatusUnauthorized, true
 	}
-	fmt.Println(status(nil), status(&homeserver.Error{Kind: homeserver.ErrRevoked}), status(&homeserver.Error{Kind: homeserver.ErrUndecided}))
+	fmt.Println(answer(nil))
+	fmt.Println(answer(&homeserver.Error{Kind: homeserver.ErrRevoked}))
+	fmt.Println(answer(&homeserver.Error{Kind: homeserver.ErrExpired}))
+	fmt.Println(answer(&homeserver.Error{Kind: homeserver.ErrUndecided}))
 	cancel()
 	if err := <-done; err != nil {
 		log.Fatal(err)
 	}
 	// Output:
-	// ended: logout
+	// delete the device PHONE of @alice:a.example: logout
 	// revoked: true
-	// 200 401 503
+	// 200 false
+	// 401 false
+	// 401 true
+	// 503 false
 }

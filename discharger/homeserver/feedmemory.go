@@ -18,13 +18,13 @@ import (
 // It is cut into many small maps, each with a lock of its own, so that looking
 // up never waits for more than one insertion, or for the tidying of one map.
 type memory struct {
-	before   atomic.Int64 // everything that was minted earlier is over, Unix ms
+	all      atomic.Pointer[marks] // of the homeserver; kept for ever
 	sessions [sessionShards]sessionShard
 	users    [userShards]userShard
-	anyUser  atomic.Bool // there has been a user
+	anyUser  atomic.Bool // there has been a user, or a device
 	seed     maphash.Seed
 
-	// Of whoever adds:
+	// Used by add and tidy only:
 	tidied time.Time
 	next   int // shard to tidy
 }
@@ -36,64 +36,76 @@ const (
 )
 
 type sessionShard struct {
-	mu    sync.RWMutex
-	until map[caveat.SessionID]uint32 // Unix seconds, rounded up
-	peak  int                         // the most there were since the map was made
+	mu   sync.RWMutex
+	ends map[caveat.SessionID]sessionEnd
+	peak int // the most there were since the map was made
+}
+
+// sessionEnd is how one session ended, and when that can be forgotten.
+type sessionEnd struct {
+	until uint32 // Unix seconds, rounded up
+	soft  bool
 }
 
 type userShard struct {
 	mu    sync.RWMutex
-	until map[string]userRevocation
+	marks map[userDevice]userMarks
 	peak  int // likewise
 }
 
-// userRevocation is what all revocations of one user come to: every session
-// minted earlier than before is over, but for one session only if it was
-// minted earlier than exceptBefore. Any two of these come to another. Without
-// an exception, both times are the same.
-type userRevocation struct {
-	before, exceptBefore int64 // Unix ms
-	except               caveat.SessionID
-	until                uint32
+// userDevice is a user, or with a device the user's device.
+type userDevice struct{ user, device string }
+
+type userMarks struct {
+	marks
+	until uint32
 }
 
 func (m *memory) init(now time.Time) {
 	m.seed, m.tidied = maphash.MakeSeed(), now
-	m.before.Store(math.MinInt64)
+	m.all.Store(new(marks))
 }
 
 func (m *memory) session(id *caveat.SessionID) *sessionShard {
 	return &m.sessions[(uint(id[0])<<8|uint(id[1]))%sessionShards]
 }
 
+// user returns the shard of a user and its devices.
 func (m *memory) user(name string) *userShard {
 	return &m.users[maphash.String(m.seed, name)%userShards]
 }
 
-func (m *memory) revoked(id *Identity) bool {
-	minted := id.Minted.UnixMilli()
-	if minted < m.before.Load() {
-		return true
-	}
+// revoked reports whether a session is over, and how it ended.
+func (m *memory) revoked(id *Identity) (soft, revoked bool) {
 	s := m.session(&id.Session)
 	s.mu.RLock()
-	_, ended := s.until[id.Session]
+	end, ended := s.ends[id.Session]
 	s.mu.RUnlock()
-	if ended || !m.anyUser.Load() {
-		return ended
+	if ended {
+		return end.soft, true
+	}
+	minted := id.Minted.UnixMilli()
+	oldest := int64(math.MaxInt64)
+	consider := func(x *marks) {
+		if before, kind, covered := x.first(id, minted); covered && (!revoked || before < oldest || before == oldest && kind) {
+			oldest, soft, revoked = before, kind, true
+		}
+	}
+	consider(m.all.Load())
+	if !m.anyUser.Load() {
+		return soft, revoked
 	}
 	u := m.user(id.User)
 	u.mu.RLock()
-	r, ok := u.until[id.User]
-	u.mu.RUnlock()
-	return ok && r.covers(&id.Session, minted)
-}
-
-func (r *userRevocation) covers(session *caveat.SessionID, minted int64) bool {
-	if r.except == *session {
-		return minted < r.exceptBefore
+	ofUser := u.marks[userDevice{user: id.User}]
+	ofDevice := userMarks{}
+	if id.Device != "" {
+		ofDevice = u.marks[userDevice{user: id.User, device: id.Device}]
 	}
-	return minted < r.before
+	u.mu.RUnlock()
+	consider(&ofUser.marks)
+	consider(&ofDevice.marks)
+	return soft, revoked
 }
 
 // add remembers a revocation.
@@ -104,15 +116,17 @@ func (m *memory) add(r *api.Revocation, leeway time.Duration) {
 		s := m.session(&r.Session)
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		if s.until == nil {
-			s.until = make(map[caveat.SessionID]uint32)
+		if s.ends == nil {
+			s.ends = make(map[caveat.SessionID]sessionEnd)
 		}
-		s.until[r.Session] = max(s.until[r.Session], until)
-		s.peak = max(s.peak, len(s.until))
-	case r.All: // a number, which costs nothing to keep
-		for b := r.Before.UnixMilli(); ; {
-			old := m.before.Load()
-			if old >= b || m.before.CompareAndSwap(old, b) {
+		old, known := s.ends[r.Session]
+		s.ends[r.Session] = sessionEnd{until: max(old.until, until), soft: r.Soft || known && old.soft}
+		s.peak = max(s.peak, len(s.ends))
+	case r.All:
+		for {
+			old := m.all.Load()
+			next := old.add(markOf(r))
+			if m.all.CompareAndSwap(old, &next) {
 				return
 			}
 		}
@@ -120,39 +134,15 @@ func (m *memory) add(r *api.Revocation, leeway time.Duration) {
 		u := m.user(r.User)
 		u.mu.Lock()
 		defer u.mu.Unlock()
-		if u.until == nil {
-			u.until = make(map[string]userRevocation)
+		if u.marks == nil {
+			u.marks = make(map[userDevice]userMarks)
 		}
-		next := userRevocation{before: r.Before.UnixMilli(), except: r.Except, until: until}
-		next.exceptBefore = next.before
-		if r.Except != (caveat.SessionID{}) {
-			next.exceptBefore = math.MinInt64
-		}
-		if old, ok := u.until[r.User]; ok {
-			next = next.and(old)
-		}
-		u.until[r.User] = next
-		u.peak = max(u.peak, len(u.until))
+		key := userDevice{user: r.User, device: r.Device}
+		old := u.marks[key]
+		u.marks[key] = userMarks{marks: old.add(markOf(r)), until: max(old.until, until)}
+		u.peak = max(u.peak, len(u.marks))
 		m.anyUser.Store(true)
 	}
-}
-
-// and is what two revocations come to. Of two exceptions, the one from the
-// earlier revocation is covered by the later one.
-func (r userRevocation) and(o userRevocation) userRevocation {
-	if r.before < o.before {
-		r, o = o, r
-	}
-	out := r
-	out.until = max(r.until, o.until)
-	switch {
-	case r.except == (caveat.SessionID{}): // covers all that the earlier one does, and more
-	case r.except == o.except:
-		out.exceptBefore = max(r.exceptBefore, o.exceptBefore)
-	default:
-		out.exceptBefore = max(r.exceptBefore, o.before)
-	}
-	return out
 }
 
 // seconds rounds up. What is too far away is as good as never.
@@ -160,8 +150,8 @@ func seconds(t time.Time) uint32 {
 	return uint32(min(max(t.Add(time.Second-1).Unix(), 0), math.MaxUint32))
 }
 
-// tidy forgets what is over, a few shards at a time. It is called by whoever
-// adds.
+// tidy forgets entries whose time is over, a few shards at a time. It must not
+// run concurrently with itself.
 func (m *memory) tidy(now time.Time) {
 	const each = tidyPeriod / sessionShards
 	due := int(now.Sub(m.tidied) / each)
@@ -185,15 +175,15 @@ func (m *memory) tidy(now time.Time) {
 func (s *sessionShard) tidy(now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	maps.DeleteFunc(s.until, func(_ caveat.SessionID, until uint32) bool { return now.Unix() >= int64(until) })
-	s.until, s.peak = shrink(s.until, s.peak)
+	maps.DeleteFunc(s.ends, func(_ caveat.SessionID, e sessionEnd) bool { return now.Unix() >= int64(e.until) })
+	s.ends, s.peak = shrink(s.ends, s.peak)
 }
 
 func (u *userShard) tidy(now time.Time) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	maps.DeleteFunc(u.until, func(_ string, r userRevocation) bool { return now.Unix() >= int64(r.until) })
-	u.until, u.peak = shrink(u.until, u.peak)
+	maps.DeleteFunc(u.marks, func(_ userDevice, x userMarks) bool { return now.Unix() >= int64(x.until) })
+	u.marks, u.peak = shrink(u.marks, u.peak)
 }
 
 // shrink gives back what a map needed that has much less in it now: a map does
@@ -211,13 +201,13 @@ func (m *memory) size() (sessions, users int) {
 	for i := range m.sessions {
 		s := &m.sessions[i]
 		s.mu.RLock()
-		sessions += len(s.until)
+		sessions += len(s.ends)
 		s.mu.RUnlock()
 	}
 	for i := range m.users {
 		u := &m.users[i]
 		u.mu.RLock()
-		users += len(u.until)
+		users += len(u.marks)
 		u.mu.RUnlock()
 	}
 	return sessions, users

@@ -139,6 +139,15 @@ type Revocations interface {
 	Revoked(Identity) bool
 }
 
+// RevocationKinds is implemented by a [Revocations] that knows how sessions
+// ended.
+type RevocationKinds interface {
+	// RevokedKind reports whether bundles with this identity are refused, and
+	// if so whether the end is soft: the client logs in again and keeps its
+	// encryption keys. It is called instead of Revoked.
+	RevokedKind(Identity) (soft, revoked bool)
+}
+
 // Freshness is what a [Revocations] has too if there are times at which it
 // cannot know what is revoked.
 type Freshness interface {
@@ -155,7 +164,8 @@ type Homeserver struct {
 	keys      map[keyID]Key
 	sealers   map[caveat.Version]*caveat.Sealer
 	cache     *cache
-	freshness Freshness // of cfg.Revocations; nil: it has none
+	freshness Freshness       // of cfg.Revocations; nil: it has none
+	kinds     RevocationKinds // likewise
 }
 
 const defaultCacheSize = 8192
@@ -195,6 +205,7 @@ func New(cfg Config) (*Homeserver, error) {
 		}
 	}
 	h.freshness, _ = cfg.Revocations.(Freshness)
+	h.kinds, _ = cfg.Revocations.(RevocationKinds)
 	if cfg.CacheSize > 0 {
 		h.cache = newCache(cfg.CacheSize)
 	}

@@ -76,8 +76,10 @@ func (h *Homeserver) meet(ctx context.Context, v *verified, r Request) (Identity
 			return Identity{}, &Error{Kind: kindOf(err), Part: o.part, Condition: o.condition, Err: err}
 		}
 	}
-	if h.cfg.Revocations != nil && h.cfg.Revocations.Revoked(v.identity) {
-		return Identity{}, &Error{Kind: ErrRevoked}
+	if h.cfg.Revocations != nil {
+		if soft, revoked := h.revoked(v.identity); revoked {
+			return Identity{}, &Error{Kind: ErrRevoked, SoftLogout: soft}
+		}
 	}
 	if h.freshness != nil {
 		if err := h.freshness.Undecided(); err != nil {
@@ -85,6 +87,15 @@ func (h *Homeserver) meet(ctx context.Context, v *verified, r Request) (Identity
 		}
 	}
 	return v.identity, nil
+}
+
+// revoked asks Config.Revocations. A kind of end that is not known is soft,
+// which costs nobody a key.
+func (h *Homeserver) revoked(id Identity) (soft, revoked bool) {
+	if h.kinds != nil {
+		return h.kinds.RevokedKind(id)
+	}
+	return true, h.cfg.Revocations.Revoked(id)
 }
 
 // kindOf says what an error of Check means.

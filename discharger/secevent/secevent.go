@@ -1,35 +1,35 @@
-// Package secevent tells others what is revoked, in a language that they know
-// already: each revocation in a homeserver's feed becomes a signed security
-// event token, which is pushed to the receiver that the homeserver has.
+// Package secevent sends revocations to other systems as standard security
+// events: each revocation in a homeserver's feed becomes a signed security event
+// token, which is pushed to the receiver of the homeserver.
 //
 // # What a receiver gets
 //
 // One POST (RFC 8935) for each event, of content type
 // application/secevent+jwt. The token (RFC 8417) is signed with RS256, as the
-// CAEP interoperability profile demands, and says this:
+// CAEP interoperability profile demands, and has these members:
 //
 //	header   typ: secevent+jwt   kid: which of the published keys
 //	iss      the service's public URL
 //	aud      the receiver's audience
 //	iat      when it was signed
-//	jti      names the event: the same for the same event, whoever sends it and
-//	         however often
+//	jti      names the event: the same whenever and by any process it is sent
 //	sub_id   whose sessions, a complex subject (OpenID SSF 1.0, RFC 9493)
 //	events   one, CAEP session-revoked: event_timestamp, initiating_entity and
 //	         reason_admin
 //
-// There is no sub, which is for subjects without a format, and no exp, since
-// what has ended stays so. The members of the subject are
+// There is no sub, which is for subjects without a format, and no exp, since an
+// end is for ever. The members of the subject are
 //
-//	a session has ended     session, user, device if it is known
-//	all of a user's have    user
-//	all of a homeserver's   tenant: the homeserver's name
+//	a session has ended       session; user and device, if they are known
+//	all of a device's have    user, device
+//	all of a user's have      user
+//	all of a homeserver's     tenant: the homeserver's name
 //
 // A user is iss_sub, the form that the profile has receivers know: the issuer,
-// and what the homeserver calls the user. The others are opaque. CAEP cannot say
-// "all of the user's but one"; the event then has a member beside that names the
-// exception, [MemberExcept], and a receiver that does not know it ends that
-// session too.
+// and the homeserver's name of the user. The others are opaque. CAEP has no word
+// for a part of a subject, nor for the kind of end: the event has members
+// beside, [MemberExcept], [MemberDevices] and [MemberKind]. A receiver that does
+// not know the first two ends those sessions too.
 //
 // # What it promises
 //
@@ -45,13 +45,12 @@
 // a file, which is written after each event: what was sent before a crash may be
 // sent once more, with the same jti.
 //
-// Receivers do not wait for each other, and nobody who revokes waits for any of
-// them. Every process that is told to does all of this: where several do,
-// receivers drop what they have had, by jti.
+// Receivers do not wait for each other, and no revocation waits for a receiver.
+// If several processes send, receivers drop duplicates by jti.
 //
 // A feed keeps events for about as long as discharges may live, an hour by
-// default, and a receiver that was away for longer has missed some. Nobody knows
-// then what it has missed; it is logged and counted.
+// default. A receiver that was away for longer has missed some, which is logged and
+// counted.
 //
 // # What it never does
 //
@@ -98,7 +97,7 @@ type Config struct {
 	Jitter func() float64
 }
 
-// Receiver is who is told what is revoked of one homeserver's sessions.
+// Receiver is where the revocations of one homeserver's sessions are sent.
 type Receiver struct {
 	Homeserver    string        // whose feed
 	URL           string        // where tokens are sent to: https, or http to a loopback address
@@ -131,7 +130,7 @@ func New(cfg Config) (*Sender, error) {
 	for _, r := range cfg.Receivers {
 		err := r.check()
 		if err == nil && seen[r.Homeserver] {
-			err = errors.New("there are two")
+			err = errors.New("duplicate receiver")
 		}
 		seen[r.Homeserver] = true
 		c := &courier{cfg: &cfg, to: r, client: client, file: positionFile(cfg.Dir, r)}
@@ -191,15 +190,15 @@ func (r *Receiver) check() error {
 	u, err := url.Parse(r.URL)
 	switch {
 	case r.Homeserver == "":
-		return errors.New("it is not said of which homeserver")
+		return errors.New("homeserver is missing")
 	case err != nil || u.Host == "" || u.User != nil || u.Fragment != "":
-		return errors.New("its URL is none, or has a user or a fragment")
+		return errors.New("url is invalid, or has a user or a fragment")
 	case u.Scheme != "https" && (u.Scheme != "http" || !loopback(u.Hostname())):
-		return errors.New("its URL is neither https nor that of a loopback address")
+		return errors.New("url is neither https nor of a loopback address")
 	case r.Audience == "":
-		return errors.New("it has no audience")
+		return errors.New("audience is missing")
 	case strings.ContainsFunc(string(r.Authorization), func(c rune) bool { return c < ' ' || c > '~' }):
-		return errors.New("its Authorization is not printable ASCII")
+		return errors.New("authorization is not printable ASCII")
 	}
 	return nil
 }

@@ -43,7 +43,8 @@ func TestTold(t *testing.T) {
 	if at, _ := e.event["event_timestamp"].(float64); int64(at) < began-1 || int64(at) > time.Now().Unix() || at != float64(int64(at)) {
 		t.Errorf("event of %v, it is %v", e.event["event_timestamp"], began)
 	}
-	if e.event["initiating_entity"] != "user" || fmt.Sprint(e.event["reason_admin"]) != "map[en:The user logged out.]" {
+	if e.event["initiating_entity"] != "user" || fmt.Sprint(e.event["reason_admin"]) != "map[en:The user logged out.]" ||
+		e.event[secevent.MemberKind] != "hard" || e.event[secevent.MemberDevices] != nil {
 		t.Errorf("event %v", e.event)
 	}
 
@@ -58,18 +59,26 @@ func TestTold(t *testing.T) {
 	}
 	user := discharger.UserKey{Homeserver: "a.example", User: alice}
 	kept := w.login("a.example", alice, "TABLET")
-	must(t, w.service.RevokeUser(ctx, user, kept.id))
+	if _, err := w.service.RevokeUser(ctx, user, discharger.Order{Except: kept.id, Devices: true, Soft: true}); err != nil {
+		t.Fatal(err)
+	}
 	e = r.next()
 	if except, _ := e.event[secevent.MemberExcept].(map[string]any); e.member("user") != alice || e.member("session") != "" ||
-		except["format"] != "opaque" || except["id"] != kept.id.String() || e.event["initiating_entity"] != "system" {
+		except["format"] != "opaque" || except["id"] != kept.id.String() || e.event["initiating_entity"] != "system" ||
+		e.event[secevent.MemberDevices] != true || e.event[secevent.MemberKind] != "soft" {
 		t.Errorf("subject %v, event %v", e.claims["sub_id"], e.event)
 	}
-	must(t, w.service.RevokeDevice(ctx, user, "TABLET", caveat.SessionID{}))
+	if _, err := w.service.RevokeDevice(ctx, user, "TABLET", discharger.Order{}); err != nil {
+		t.Fatal(err)
+	}
 	if e := r.next(); e.member("session") != kept.id.String() || e.member("user") != alice || e.member("device") != "TABLET" {
 		t.Errorf("subject %v", e.claims["sub_id"])
 	}
-	must(t, w.service.RevokeHomeserver(ctx, "b.example")) // whom nobody asked about
-	must(t, w.service.RevokeHomeserver(ctx, "a.example"))
+	if e := r.next(); e.member("session") != "" || e.member("user") != alice || e.member("device") != "TABLET" {
+		t.Errorf("subject %v", e.claims["sub_id"])
+	}
+	must(t, w.service.RevokeHomeserver(ctx, "b.example", discharger.Order{})) // it has no receiver
+	must(t, w.service.RevokeHomeserver(ctx, "a.example", discharger.Order{}))
 	if e := r.next(); e.member("tenant") != "a.example" || e.member("user") != "" || e.member("session") != "" {
 		t.Errorf("subject %v", e.claims["sub_id"])
 	}
@@ -91,10 +100,17 @@ func TestUnnamed(t *testing.T) {
 		discharger.FeedEvent{Data: []byte("{nonsense"), Until: at.Add(time.Hour)},
 		discharger.FeedEvent{Data: fmt.Appendf(nil, `{"v":1,"session":%q,"at":%d,"until":%d,"reason":"later"}`,
 			id, at.UnixMilli(), at.Add(time.Hour).UnixMilli()), Until: at.Add(time.Hour)}))
+	must(t, w.store.Publish(t.Context(), "a.example",
+		discharger.FeedEvent{Data: fmt.Appendf(nil, `{"v":1,"session":%q,"at":%d,"until":%d,"reason":"logout"}`+"\n"+`{"user":"@bob:a.example","device":"PHONE"}`,
+			id, at.UnixMilli(), at.Add(time.Hour).UnixMilli()), Until: at.Add(time.Hour)}))
 	w.send(w.config(r.to("a.example")))
 	e := r.next()
 	if e.member("session") != id.String() || len(e.claims["sub_id"].(map[string]any)) != 2 || e.event["initiating_entity"] != "system" {
 		t.Errorf("subject %v, event %v", e.claims["sub_id"], e.event)
+	}
+	// An earlier version named them in a second line.
+	if e := r.next(); e.member("session") != id.String() || e.member("user") != "@bob:a.example" || e.member("device") != "PHONE" {
+		t.Errorf("subject %v", e.claims["sub_id"])
 	}
 	if w.value("gaps_total", "a.example") != 1 || !strings.Contains(w.out.String(), "cannot be read") {
 		t.Errorf("what could not be read is not counted or not logged:\n%s", &w.out)
@@ -232,11 +248,11 @@ func TestNewRefuses(t *testing.T) {
 		"no keys":       {func(c *secevent.Config, _ *secevent.Receiver) { c.Keys = nil }, "keys"},
 		"no directory":  {func(c *secevent.Config, _ *secevent.Receiver) { c.Dir = "" }, "directory"},
 		"timeout":       {func(c *secevent.Config, _ *secevent.Receiver) { c.Timeout = -1 }, "negative"},
-		"two":           {func(c *secevent.Config, r *secevent.Receiver) { c.Receivers = append(c.Receivers, *r) }, "there are two"},
-		"no homeserver": {func(_ *secevent.Config, r *secevent.Receiver) { r.Homeserver = "" }, "of which homeserver"},
-		"no audience":   {func(_ *secevent.Config, r *secevent.Receiver) { r.Audience = "" }, "no audience"},
+		"two":           {func(c *secevent.Config, r *secevent.Receiver) { c.Receivers = append(c.Receivers, *r) }, "duplicate receiver"},
+		"no homeserver": {func(_ *secevent.Config, r *secevent.Receiver) { r.Homeserver = "" }, "homeserver is missing"},
+		"no audience":   {func(_ *secevent.Config, r *secevent.Receiver) { r.Audience = "" }, "audience is missing"},
 		"http":          {func(_ *secevent.Config, r *secevent.Receiver) { r.URL = "http://r.example/hunter2" }, "neither https"},
-		"no URL":        {func(_ *secevent.Config, r *secevent.Receiver) { r.URL = "hunter2" }, "its URL is none"},
+		"no URL":        {func(_ *secevent.Config, r *secevent.Receiver) { r.URL = "hunter2" }, "url is invalid"},
 		"user":          {func(_ *secevent.Config, r *secevent.Receiver) { r.URL = "https://a:hunter2@r.example" }, "has a user"},
 		"two headers":   {func(_ *secevent.Config, r *secevent.Receiver) { r.Authorization = caveat.Secret("hunter2\r\nX: y") }, "printable"},
 	} {

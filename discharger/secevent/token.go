@@ -16,10 +16,19 @@ import (
 // 3.1).
 const EventSessionRevoked = "https://schemas.openid.net/secevent/caep/event-type/session-revoked"
 
-// MemberExcept is a member of an event that is about a user: a session that is
-// not meant, as a subject identifier. The framework wants names that an event
-// type does not define to be URIs.
-const MemberExcept = "https://github.com/discharger/discharger/security-events#except"
+// Members of an event that CAEP does not define. The framework wants their names
+// to be URIs.
+const (
+	// MemberExcept, in an event about a user or a device, is a session that is
+	// not meant, as a subject identifier.
+	MemberExcept = "https://github.com/discharger/discharger/security-events#except"
+	// MemberDevices is true in an event about a user of which sessions without a
+	// device are not meant.
+	MemberDevices = "https://github.com/discharger/discharger/security-events#devices"
+	// MemberKind is the kind of end: "hard", and the clients discard their
+	// encryption keys, or "soft".
+	MemberKind = "https://github.com/discharger/discharger/security-events#kind"
+)
 
 // The media types of RFC 8417, in the header of a token and in that of a request.
 const (
@@ -52,6 +61,8 @@ type sessionRevoked struct {
 	Initiating string            `json:"initiating_entity"`
 	Reason     map[string]string `json:"reason_admin"` // by language
 	Except     *identifier       `json:"https://github.com/discharger/discharger/security-events#except,omitempty"`
+	Devices    bool              `json:"https://github.com/discharger/discharger/security-events#devices,omitempty"`
+	Kind       string            `json:"https://github.com/discharger/discharger/security-events#kind"`
 }
 
 // eventID names an event for ever: by its homeserver, and where it is in the
@@ -99,30 +110,39 @@ func subjectOf(e *discharger.Ended, homeserver, issuer string) subject {
 
 func eventOf(e *discharger.Ended) sessionRevoked {
 	who, why := reasonOf(e.Reason)
-	r := sessionRevoked{Timestamp: e.At.Unix(), Initiating: who, Reason: map[string]string{"en": why}}
+	r := sessionRevoked{Timestamp: e.At.Unix(), Initiating: who, Reason: map[string]string{"en": why}, Devices: e.Devices, Kind: "hard"}
+	if e.Soft {
+		r.Kind = "soft"
+	}
 	if e.Except != (caveat.SessionID{}) {
 		r.Except = opaque(e.Except.String())
 	}
 	return r
 }
 
-// reasonOf says who brought a revocation about, in the words of CAEP, and why,
-// in words for a log. What a homeserver orders may be a user's or an operator's
-// wish; here it is the system's.
+// reasonOf returns the initiating entity of a revocation, in the words of CAEP,
+// and its reason, in words for a log. An order of the homeserver may be a
+// user's or an operator's; here it is the system's.
 func reasonOf(reason string) (entity, text string) {
-	switch reason {
-	case "logout":
+	switch discharger.Cause(reason) {
+	case discharger.CauseLogout:
 		return "user", "The user logged out."
-	case "reuse":
+	case discharger.CauseReuse:
 		return "system", "Two parties held one refresh token."
-	case "policy":
+	case discharger.CausePolicy:
 		return "policy", "A policy decided so."
-	case "limit":
+	case discharger.CauseLimit:
 		return "policy", "The user has more sessions than a policy allows."
-	case "revoked":
+	case discharger.CauseRevoked:
 		return "system", "The homeserver ordered it."
+	case discharger.CauseExpired:
+		return "system", "The session expired."
+	case discharger.CauseReplaced:
+		return "user", "A newer login on the same device replaced it."
+	case discharger.CauseLost:
+		return "system", "The service lost the data of the session."
 	case "again":
-		return "system", "It had ended before, and somebody came back to it."
+		return "system", "It had ended before."
 	}
 	return "system", "It was revoked."
 }

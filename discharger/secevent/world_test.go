@@ -88,7 +88,6 @@ func newWorld(t *testing.T, maxEvents int) *world {
 	ours, err := caveat.GenerateKey(nil)
 	must(t, err)
 	oc := caveat.OpenerConfig{Keys: []caveat.KeyPair{ours}}
-	named := make(map[string]bool)
 	for _, name := range []string{"a.example", "b.example"} {
 		theirs, err := caveat.GenerateKey(nil)
 		must(t, err)
@@ -99,7 +98,6 @@ func newWorld(t *testing.T, maxEvents int) *world {
 		})
 		must(t, err)
 		oc.Homeservers = append(oc.Homeservers, caveat.Homeserver{Name: name, Key: theirs.Public})
-		named[name] = true
 	}
 	opener, err := caveat.NewOpener(oc)
 	must(t, err)
@@ -107,7 +105,7 @@ func newWorld(t *testing.T, maxEvents int) *world {
 	must(t, err)
 	t.Cleanup(func() { must(t, w.store.Close()) })
 	w.service, err = discharger.New(discharger.Config{
-		Opener: opener, Store: w.store, RefreshKeys: []discharger.RefreshKey{{1}}, Named: named,
+		Opener: opener, Store: w.store, RefreshKeys: []discharger.RefreshKey{{1}},
 	})
 	must(t, err)
 	key, err := signingKey()
@@ -153,16 +151,17 @@ func (w *world) send(cfg secevent.Config) (stop func()) {
 
 // session is one that has been activated.
 type session struct {
-	id     caveat.SessionID
-	caveat []byte
-	w      *world
+	id         caveat.SessionID
+	caveat     []byte
+	homeserver string
+	w          *world
 }
 
 func (w *world) login(hs, user, device string) *session {
 	w.t.Helper()
 	m, err := w.hs[hs].Mint(homeserver.MintParams{User: user, Device: device, Mode: caveat.ModeOpen})
 	must(w.t, err)
-	s := &session{id: m.Session, w: w}
+	s := &session{id: m.Session, homeserver: hs, w: w}
 	for _, c := range m.Macaroon.Caveats() {
 		if len(c.VerificationId) > 0 {
 			s.caveat = c.Id
@@ -173,9 +172,11 @@ func (w *world) login(hs, user, device string) *session {
 	return s
 }
 
+// logout is asked for by the homeserver: the caveat alone does not end the
+// user's other sessions.
 func (s *session) logout(scope discharger.Scope) {
 	s.w.t.Helper()
-	must(s.w.t, s.w.service.Logout(s.w.t.Context(), &discharger.Request{ID: s.caveat}, scope))
+	must(s.w.t, s.w.service.Logout(s.w.t.Context(), &discharger.Request{ID: s.caveat, Homeserver: s.homeserver}, scope))
 }
 
 // told is what a receiver was told, verified.

@@ -3,11 +3,13 @@ package server_test
 import (
 	"bufio"
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
 	"net"
 	"net/http"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -15,6 +17,7 @@ import (
 
 	"github.com/discharger/discharger/discharger/api"
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/homeserver"
 )
 
 // TestAttackEnumeration: who has only a caveat cannot tell from the answer what
@@ -103,5 +106,76 @@ func TestAttackSlowHeaders(t *testing.T) {
 	fmt.Fprint(conn, "POST /discharge HTTP/1.1\r\nHost: x\r\nX-Slow: ")
 	if _, err := io.Copy(io.Discard, bufio.NewReader(conn)); err != nil {
 		t.Errorf("the server waits for ever: %v", err)
+	}
+}
+
+// TestAttackForeignClient: the API key of another homeserver names no client of
+// this one's sessions, and fetches nothing for its sessions in mode held.
+func TestAttackForeignClient(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, withStranger)
+	for name, c := range map[string]struct{ key, from, client string }{
+		"its own homeserver": {apiKey, "192.0.2.7", "named"},
+		"another homeserver": {strangersKey, "127.0.0.1", "Go-http-client/1.1"},
+	} {
+		user := "@" + name + ":a.example"
+		m, err := w.hs.Mint(homeserver.MintParams{User: user, Device: "PHONE", Mode: caveat.ModeOpen})
+		must(t, err)
+		w.post(api.PathDischarge, form("id64", b64(m.Macaroon.Caveats()[0].Id), "client-ip", "192.0.2.7", "user-agent", "named"),
+			"Authorization", "Bearer "+c.key).discharge(t)
+		list, err := w.api(apiKey).Sessions(t.Context(), user)
+		must(t, err)
+		if len(list) != 1 || list[0].FirstIP.String() != c.from || list[0].FirstClient != c.client {
+			t.Errorf("%s asks: %+v", name, list)
+		}
+	}
+	held := b64(w.mint(caveat.ModeHeld))
+	a := w.post(api.PathDischarge, form("id64", held), "Authorization", "Bearer "+strangersKey)
+	if e := a.error(t); a.status != 401 || e.Info.Reason != api.ReasonHomeserverRequired || e.Info.Ended || e.Info.SoftLogout != nil {
+		t.Errorf("mode held, another homeserver's key: %d %s", a.status, a.body)
+	}
+}
+
+// TestAttackNarrowedToken: a refresh token that its holder narrowed to an
+// address gives discharges that are good from there only, as a homeserver verifies them.
+func TestAttackNarrowedToken(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	m, err := w.hs.Mint(homeserver.MintParams{User: "@alice:a.example", Device: "PHONE", Mode: caveat.ModeRotate})
+	must(t, err)
+	access := api.Access{Macaroon: m.Macaroon}
+	first, err := w.api("").Discharge(t.Context(), api.Request{Access: access})
+	must(t, err)
+	narrowed, err := first.Token.Attenuate("client-ip 127.0.0.0/8")
+	must(t, err)
+	for range 2 { // the successor is as narrow
+		g, err := w.api("").Discharge(t.Context(), api.Request{Access: access, Token: narrowed})
+		must(t, err)
+		narrowed = g.Token
+		bundle, err := g.Bundle()
+		must(t, err)
+		for addr, want := range map[string]error{"127.0.0.1": nil, "::ffff:127.9.9.9": nil, "192.0.2.7": homeserver.ErrNotMet} {
+			_, err := w.hs.Verify(t.Context(), bundle, homeserver.Request{ClientIP: netip.MustParseAddr(addr)})
+			if !errors.Is(err, want) {
+				t.Errorf("from %s: %v, want %v", addr, err, want)
+			}
+		}
+		var conditions []string
+		for _, c := range g.Discharge.Caveats() {
+			conditions = append(conditions, string(c.Id))
+		}
+		if !slices.Contains(conditions, "client-ip 127.0.0.0/8") {
+			t.Errorf("the discharge says %q", conditions)
+		}
+	}
+	elsewhere, err := narrowed.Attenuate("client-ip 192.0.2.7")
+	must(t, err)
+	_, err = w.api("").Discharge(t.Context(), api.Request{Access: access, Token: elsewhere})
+	var refused *api.RefusedError
+	if !errors.As(err, &refused) || refused.Reason != api.ReasonTokenInvalid || refused.Ended {
+		t.Errorf("from another address: %v", err)
+	}
+	if _, err := w.api("").Discharge(t.Context(), api.Request{Access: access, Token: narrowed}); err != nil {
+		t.Errorf("the session does not live on: %v", err)
 	}
 }

@@ -22,6 +22,7 @@ func (s *Server) answer(err error) (status int, body api.ErrorResponse, retryAft
 		refusal     *discharger.Refusal
 		unavailable *discharger.UnavailableError
 		param       *paramError
+		order       *orderError
 		tooLarge    *http.MaxBytesError
 		routing     *echo.HTTPError
 	)
@@ -32,7 +33,10 @@ func (s *Server) answer(err error) (status int, body api.ErrorResponse, retryAft
 	case errors.As(err, &refusal):
 		body = api.ErrorResponse{
 			Code: api.CodePermissionDenied, Message: refusal.Message,
-			Info: &api.RefusalInfo{Reason: string(refusal.Reason), SoftLogout: refusal.SoftLogout},
+			Info: &api.RefusalInfo{Reason: string(refusal.Reason), Ended: refusal.Ended},
+		}
+		if refusal.Ended {
+			body.Info.SoftLogout = &refusal.SoftLogout
 		}
 		if body.Message == "" {
 			body.Message = sentence(refusal.Reason)
@@ -42,6 +46,8 @@ func (s *Server) answer(err error) (status int, body api.ErrorResponse, retryAft
 		return say(http.StatusUnauthorized, api.CodeUnauthorized, errUnauthorized.Error())
 	case errors.As(err, &param):
 		return say(http.StatusBadRequest, api.CodeBadRequest, param.Error())
+	case errors.As(err, &order):
+		return say(http.StatusBadRequest, api.CodeBadRequest, order.Error())
 	case errors.As(err, &tooLarge):
 		return say(http.StatusRequestEntityTooLarge, api.CodeTooLarge, "the request is too large")
 	case errors.Is(err, discharger.ErrBadRequest):
@@ -100,6 +106,10 @@ func sentence(r discharger.Reason) string {
 		return "this session has ended: log in again"
 	case discharger.ReasonSessionExpired:
 		return "this session has expired: log in again"
+	case discharger.ReasonSessionLost:
+		return "the service lost the data of this session: log in again"
+	case discharger.ReasonReplaced:
+		return "a newer login on the same device replaced this session"
 	case discharger.ReasonTokenRequired:
 		return "this session is refreshed with a refresh token"
 	case discharger.ReasonTokenInvalid:
@@ -109,7 +119,7 @@ func sentence(r discharger.Reason) string {
 	case discharger.ReasonTokenReused:
 		return "the refresh token was used by two parties, so the session was ended: log in again"
 	case discharger.ReasonHomeserverRequired:
-		return "only the homeserver may fetch discharges for this session"
+		return "only the homeserver may do this for this session"
 	}
 	return "the policy of this service does not allow it"
 }

@@ -141,7 +141,7 @@ func TestFeedStream(t *testing.T) {
 	ctx := context.Background()
 	one, two := w.session("@alice:a.example", "PHONE", caveat.ModeOpen), w.session("@alice:a.example", "LAPTOP", caveat.ModeRotate)
 	must(t, one.Logout(ctx, api.ScopeSession))
-	must(t, w.api(strangersKey).RevokeUser(ctx, "@carol:b.example", caveat.SessionID{}))
+	revoked(t)(w.api(strangersKey).RevokeUser(ctx, "@carol:b.example", api.Order{}))
 
 	const current = "event: current\ndata: {\"heartbeat\":1000}"
 	s := w.streamFeed("")
@@ -192,10 +192,10 @@ func TestAttackFeedForgery(t *testing.T) {
 	id, err := caveat.NewSessionID(nil)
 	must(t, err)
 	// The stranger names our user's session, and revokes all there is.
-	must(t, w.api(strangersKey).RevokeSession(t.Context(), "@alice:a.example", id))
-	must(t, w.api(strangersKey).RevokeAll(t.Context()))
+	revoked(t)(w.api(strangersKey).RevokeSession(t.Context(), "@alice:a.example", id, api.Order{}))
+	must(t, w.api(strangersKey).RevokeAll(t.Context(), api.Order{}))
 	until(t, "they know", func() bool { return theirs.Status().Events == 2 })
-	must(t, w.api(apiKey).RevokeUser(t.Context(), "@bob:a.example", caveat.SessionID{}))
+	revoked(t)(w.api(apiKey).RevokeUser(t.Context(), "@bob:a.example", api.Order{}))
 	until(t, "we know", func() bool { return ours.Status().Events == 1 })
 	if ours.Revoked(homeserver.Identity{Session: id, User: "@alice:a.example"}) {
 		t.Error("another homeserver's revocation counts")
@@ -250,11 +250,11 @@ func TestRevokedIsRefused(t *testing.T) {
 	must(t, a.Logout(ctx, api.ScopeSession))
 	verify(a, bundles[&a], homeserver.ErrRevoked)
 	verify(b, bundles[&b], nil)
-	must(t, w.api(apiKey).RevokeUser(ctx, "@alice:a.example", b.Minted.Session))
+	revoked(t)(w.api(apiKey).RevokeUser(ctx, "@alice:a.example", api.Order{Except: b.Minted.Session}))
 	verify(c, bundles[&c], homeserver.ErrRevoked)
 	verify(b, bundles[&b], nil)
 	verify(bob, bundles[&bob], nil)
-	must(t, w.api(apiKey).RevokeAll(ctx))
+	must(t, w.api(apiKey).RevokeAll(ctx, api.Order{}))
 	verify(b, bundles[&b], homeserver.ErrRevoked)
 	verify(bob, bundles[&bob], homeserver.ErrRevoked)
 	// Whoever logs in again is not affected, and a homeserver that starts anew
@@ -290,7 +290,7 @@ func TestFeedManyFollow(t *testing.T) {
 		wg.Go(func() {
 			for n := range each {
 				id := caveat.SessionID{byte(r + 1), byte(n), 1}
-				if err := w.api(apiKey).RevokeSession(context.Background(), "@alice:a.example", id); err != nil {
+				if _, err := w.api(apiKey).RevokeSession(context.Background(), "@alice:a.example", id, api.Order{}); err != nil {
 					t.Error(err)
 				}
 			}
@@ -530,7 +530,7 @@ func TestFeedServerRestart(t *testing.T) {
 	const rounds, each = 5, 20
 	for round := range rounds {
 		for n := range each {
-			must(t, w.api(apiKey).RevokeSession(t.Context(), "@alice:a.example", caveat.SessionID{byte(round + 1), byte(n + 1)}))
+			revoked(t)(w.api(apiKey).RevokeSession(t.Context(), "@alice:a.example", caveat.SessionID{byte(round + 1), byte(n + 1)}, api.Order{}))
 		}
 		if round%2 == 0 {
 			w.server.Drain()
@@ -547,7 +547,7 @@ func TestFeedServerRestart(t *testing.T) {
 		w = start(b)
 	}
 	t.Cleanup(func() { b.Close() })
-	must(t, w.api(apiKey).RevokeSession(t.Context(), "@alice:a.example", caveat.SessionID{rounds + 1, 1}))
+	revoked(t)(w.api(apiKey).RevokeSession(t.Context(), "@alice:a.example", caveat.SessionID{rounds + 1, 1}, api.Order{}))
 	until(t, "everything is heard", func() bool { return count.Load() == rounds*each+1 })
 	for i, id := range heard {
 		if want := (caveat.SessionID{byte(i/each + 1), byte(i%each + 1)}); id != want {
@@ -566,7 +566,7 @@ func TestAttackFeedLoss(t *testing.T) {
 	w := newWorld(t)
 	var gaps atomic.Int64
 	first := caveat.SessionID{1}
-	must(t, w.api(apiKey).RevokeSession(t.Context(), "@alice:a.example", first))
+	revoked(t)(w.api(apiKey).RevokeSession(t.Context(), "@alice:a.example", first, api.Order{}))
 	other := newWorld(t)
 	var target atomic.Pointer[http.Handler]
 	h := w.server.Client()
@@ -576,7 +576,7 @@ func TestAttackFeedLoss(t *testing.T) {
 	w.http = front
 	feed := w.following(func(c *homeserver.FeedConfig) { c.OnGap = func() { gaps.Add(1) } })
 	second := caveat.SessionID{2}
-	must(t, other.api(apiKey).RevokeSession(t.Context(), "@alice:a.example", second))
+	revoked(t)(other.api(apiKey).RevokeSession(t.Context(), "@alice:a.example", second, api.Order{}))
 	h2 := other.server.Client()
 	target.Store(&h2)
 	w.server.Drain()

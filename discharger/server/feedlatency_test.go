@@ -59,7 +59,7 @@ func TestFeedLatency(t *testing.T) {
 		wg.Go(func() {
 			for i := range work {
 				id := caveat.SessionID{byte(i), byte(i >> 8), byte(i >> 16), 1}
-				if err := client.RevokeSession(context.Background(), "@user"+id.String(), id); err != nil {
+				if _, err := client.RevokeSession(context.Background(), "@user"+id.String(), id, api.Order{}); err != nil {
 					t.Error(err)
 					continue
 				}

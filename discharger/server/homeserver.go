@@ -5,9 +5,13 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
+	"strconv"
+	"time"
 	"unicode/utf8"
 
 	jsonv2 "github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
 	"github.com/labstack/echo/v4"
 
 	"github.com/discharger/discharger/discharger"
@@ -35,11 +39,40 @@ func (s *Server) listSessions(c echo.Context, homeserver string) error {
 	if err != nil {
 		return err
 	}
-	list, err := s.cfg.Service.Sessions(c.Request().Context(), discharger.UserKey{Homeserver: homeserver, User: user})
+	key := discharger.UserKey{Homeserver: homeserver, User: user}
+	ended, err := flag(c, api.ParamEnded)
+	if err != nil {
+		return err
+	}
+	if ended {
+		return s.listEnded(c, key)
+	}
+	list, err := s.cfg.Service.Sessions(c.Request().Context(), key)
 	if err != nil {
 		return err
 	}
 	return c.JSON(http.StatusOK, sessionsResponse(list))
+}
+
+func (s *Server) listEnded(c echo.Context, key discharger.UserKey) error {
+	list, err := s.cfg.Service.EndedSessions(c.Request().Context(), key)
+	if err != nil {
+		return err
+	}
+	body := api.EndedResponse{Ended: make([]api.EndedSession, len(list))}
+	for i, x := range list {
+		body.Ended[i] = api.EndedSession{
+			ID: x.ID, Device: x.Device, Kind: kindOf(x.End.Soft), Reason: string(x.End.Cause), At: time.UnixMilli(x.End.At).UTC(),
+		}
+	}
+	return c.JSON(http.StatusOK, body)
+}
+
+func kindOf(soft bool) string {
+	if soft {
+		return api.KindSoft
+	}
+	return api.KindHard
 }
 
 func sessionsResponse(list []discharger.SessionInfo) api.SessionsResponse {
@@ -55,50 +88,151 @@ func sessionsResponse(list []discharger.SessionInfo) api.SessionsResponse {
 }
 
 func (s *Server) revokeUser(c echo.Context, homeserver string) error {
-	user, err := segment(c, "user")
-	except, err2 := except(c)
+	var e api.RevokeEntry
+	var err, err2 error
+	e.User, err = segment(c, "user")
+	e.Order, err2 = readOrder(c)
 	if err := errors.Join(err, err2); err != nil {
 		return err
 	}
-	return done(c, s.cfg.Service.RevokeUser(c.Request().Context(), discharger.UserKey{Homeserver: homeserver, User: user}, except))
+	return s.revokeOne(c, homeserver, &e)
 }
 
 func (s *Server) revokeSession(c echo.Context, homeserver string) error {
-	user, err := segment(c, "user")
-	id, err2 := caveat.ParseSessionID(c.Param("id"))
-	if err2 != nil {
+	var e api.RevokeEntry
+	var err, err2, err3 error
+	e.User, err = segment(c, "user")
+	e.Session, err2 = caveat.ParseSessionID(c.Param("id"))
+	e.Order, err3 = readOrder(c)
+	if err2 != nil || e.Session == (caveat.SessionID{}) {
 		err2 = &paramError{"id", "is not a session"}
 	}
-	if err := errors.Join(err, err2); err != nil {
-		return err
-	}
-	return done(c, s.cfg.Service.Revoke(c.Request().Context(), discharger.UserKey{Homeserver: homeserver, User: user}, id))
-}
-
-func (s *Server) revokeDevice(c echo.Context, homeserver string) error {
-	user, err := segment(c, "user")
-	device, err2 := segment(c, "device")
-	except, err3 := except(c)
 	if err := errors.Join(err, err2, err3); err != nil {
 		return err
 	}
-	key := discharger.UserKey{Homeserver: homeserver, User: user}
-	return done(c, s.cfg.Service.RevokeDevice(c.Request().Context(), key, device, except))
+	return s.revokeOne(c, homeserver, &e)
+}
+
+func (s *Server) revokeDevice(c echo.Context, homeserver string) error {
+	var e api.RevokeEntry
+	var err, err2, err3 error
+	e.User, err = segment(c, "user")
+	e.Device, err2 = segment(c, "device")
+	e.Order, err3 = readOrder(c)
+	if err := errors.Join(err, err2, err3); err != nil {
+		return err
+	}
+	return s.revokeOne(c, homeserver, &e)
+}
+
+// revokeOne makes one revocation and answers it.
+func (s *Server) revokeOne(c echo.Context, homeserver string, e *api.RevokeEntry) error {
+	if err := e.Check(); err != nil {
+		return &orderError{err.Error()}
+	}
+	r, err := s.revoke(c, homeserver, e)
+	if err != nil {
+		return err
+	}
+	return c.JSON(http.StatusOK, r)
+}
+
+// revoke makes one revocation.
+func (s *Server) revoke(c echo.Context, homeserver string, e *api.RevokeEntry) (r api.Revoked, err error) {
+	ctx, service := c.Request().Context(), s.cfg.Service
+	key, o := discharger.UserKey{Homeserver: homeserver, User: e.User}, discharger.Order(e.Order)
+	var done discharger.Revoked
+	switch {
+	case e.Session != caveat.SessionID{}:
+		done, err = service.Revoke(ctx, key, e.Session, o)
+	case e.Device != "":
+		done, err = service.RevokeDevice(ctx, key, e.Device, o)
+	default:
+		done, err = service.RevokeUser(ctx, key, o)
+	}
+	return api.Revoked(done), err
 }
 
 func (s *Server) revokeAll(c echo.Context, homeserver string) error {
-	return done(c, s.cfg.Service.RevokeHomeserver(c.Request().Context(), homeserver))
+	order, err := readOrder(c)
+	if err != nil {
+		return err
+	}
+	if err := order.CheckAll(); err != nil {
+		return &orderError{err.Error()}
+	}
+	if err := s.cfg.Service.RevokeHomeserver(c.Request().Context(), homeserver, discharger.Order(order)); err != nil {
+		return err
+	}
+	return c.JSON(http.StatusOK, api.Revoked{Known: true, Marked: true})
+}
+
+// revokeMany makes several revocations, each by itself. Nothing is done if one
+// of them cannot be understood.
+func (s *Server) revokeMany(c echo.Context, homeserver string) error {
+	var body struct {
+		Revoke []jsontext.Value `json:"revoke"`
+	}
+	if err := readJSON(c, "revoke", maxRevoke, &body); err != nil {
+		return err
+	}
+	if len(body.Revoke) == 0 || len(body.Revoke) > api.MaxRevoke {
+		return &paramError{"revoke", fmt.Sprintf("has no entries, or more than %d", api.MaxRevoke)}
+	}
+	entries := make([]api.RevokeEntry, len(body.Revoke))
+	for i, raw := range body.Revoke {
+		if err := entries[i].UnmarshalJSON(raw); err != nil {
+			return &orderError{fmt.Sprintf("revoke[%d]: %v", i, err)}
+		}
+	}
+	out := api.RevokeResponse{Results: make([]api.RevokeResult, len(entries))}
+	for i := range entries {
+		r, err := s.revoke(c, homeserver, &entries[i])
+		if err != nil {
+			_, answer, _ := s.answer(err)
+			out.Results[i].Error = &answer
+			continue
+		}
+		out.Results[i].Revoked = r
+	}
+	return c.JSON(http.StatusOK, out)
+}
+
+const maxRevoke = 512 << 10 // bytes
+
+// readJSON reads a JSON body of at most so many bytes, strictly.
+func readJSON(c echo.Context, name string, limit int64, out any) error {
+	r := http.MaxBytesReader(c.Response(), c.Request().Body, limit)
+	if err := jsonv2.UnmarshalRead(r, out, jsonv2.RejectUnknownMembers(true)); err != nil {
+		if tooLarge := new(http.MaxBytesError); errors.As(err, &tooLarge) {
+			return tooLarge
+		}
+		return &paramError{name, "is not the JSON it should be"}
+	}
+	return nil
+}
+
+func (s *Server) marks(c echo.Context, homeserver string) error {
+	m, err := s.cfg.Service.Marks(c.Request().Context(), discharger.UserKey{Homeserver: homeserver, User: c.QueryParam(api.ParamUser)})
+	if err != nil {
+		return err
+	}
+	return c.JSON(http.StatusOK, api.Mark{User: m.User, Device: m.Device, Homeserver: m.Homeserver, Now: m.Now})
+}
+
+func (s *Server) liftMarks(c echo.Context, homeserver string) error {
+	n, err := s.cfg.Service.LiftMarks(c.Request().Context(), discharger.UserKey{Homeserver: homeserver, User: c.QueryParam(api.ParamUser)})
+	if err != nil {
+		return err
+	}
+	return c.JSON(http.StatusOK, api.Lifted{Lifted: n})
 }
 
 // seen notes what it can. What is left after an error can be reported again.
 func (s *Server) seen(c echo.Context, homeserver string) error {
 	var body api.SeenRequest
-	r := http.MaxBytesReader(c.Response(), c.Request().Body, maxSeen)
-	if err := jsonv2.UnmarshalRead(r, &body, jsonv2.RejectUnknownMembers(true)); err != nil {
-		if tooLarge := new(http.MaxBytesError); errors.As(err, &tooLarge) {
-			return tooLarge
-		}
-		return &paramError{"seen", "is not the JSON it should be"}
+	if err := readJSON(c, "seen", maxSeen, &body); err != nil {
+		return err
 	}
 	if len(body.Seen) > api.MaxSeen {
 		return &paramError{"seen", fmt.Sprintf("has more than %d entries", api.MaxSeen)}
@@ -133,17 +267,64 @@ func segment(c echo.Context, name string) (string, error) {
 	return value, nil
 }
 
-// except returns the session to leave alone; zero if there is none.
-func except(c echo.Context) (caveat.SessionID, error) {
-	values := c.QueryParams()[api.ParamExcept]
-	if len(values) == 0 {
-		return caveat.SessionID{}, nil
+// readOrder reads how sessions are to be revoked. A parameter that is there
+// names something.
+func readOrder(c echo.Context) (o api.Order, err error) {
+	q := c.QueryParams()
+	known := []string{api.ParamExcept, api.ParamExceptDevice, api.ParamDevices, api.ParamKind, api.ParamAge, api.ParamEpoch}
+	for name := range q { // a misspelt exception would end what was to be left alone
+		if !slices.Contains(known, name) {
+			return o, &paramError{"list", "has one that is not known here"}
+		}
 	}
-	id, err := caveat.ParseSessionID(values[0])
-	if err != nil || len(values) > 1 {
-		return id, &paramError{api.ParamExcept, "is not one session"}
+	for _, name := range known {
+		if len(q[name]) > 1 {
+			return o, &paramError{name, "is given more than once"}
+		}
+		if q.Has(name) && q.Get(name) == "" && name != api.ParamExcept {
+			return o, &paramError{name, "is empty"}
+		}
 	}
-	return id, nil
+	if q.Has(api.ParamExcept) {
+		if o.Except, err = caveat.ParseSessionID(q.Get(api.ParamExcept)); err != nil || o.Except == (caveat.SessionID{}) {
+			return o, &paramError{api.ParamExcept, "is not one session"}
+		}
+	}
+	o.ExceptDevice = q.Get(api.ParamExceptDevice)
+	if o.Devices, err = flag(c, api.ParamDevices); err != nil {
+		return o, err
+	}
+	switch v := q.Get(api.ParamKind); v {
+	case "", api.KindHard:
+	case api.KindSoft:
+		o.Soft = true
+	default:
+		return o, &paramError{api.ParamKind, "is neither hard nor soft"}
+	}
+	if v := q.Get(api.ParamAge); v != "" {
+		ms, err := strconv.ParseInt(v, 10, 64)
+		if err != nil || ms < 0 || ms > api.MaxAge.Milliseconds() {
+			return o, &paramError{api.ParamAge, "is not a number of milliseconds, at most a year"}
+		}
+		o.Age = time.Duration(ms) * time.Millisecond
+	}
+	if v := q.Get(api.ParamEpoch); v != "" {
+		if o.Epoch, err = strconv.ParseUint(v, 10, 63); err != nil {
+			return o, &paramError{api.ParamEpoch, "is not a number"}
+		}
+	}
+	return o, nil
+}
+
+// flag reads a parameter that is true, or not there.
+func flag(c echo.Context, name string) (bool, error) {
+	switch v := c.QueryParam(name); v {
+	case "", "false":
+		return false, nil
+	case "true":
+		return true, nil
+	}
+	return false, &paramError{name, "is neither true nor false"}
 }
 
 func done(c echo.Context, err error) error {

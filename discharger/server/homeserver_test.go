@@ -59,12 +59,14 @@ func TestHomeserverOrders(t *testing.T) {
 	ctx := context.Background()
 	ours, stranger := w.api(apiKey), w.api(strangersKey)
 	const user = "@al/ice 100%:a.example" // all of it has to be escaped
-	phone, phone2 := w.session(user, "PHO/NE", caveat.ModeRotate), w.session(user, "PHO/NE", caveat.ModeOpen)
+	old := w.session(user, "PHO/NE", caveat.ModeOpen)
+	phone := w.session(user, "PHO/NE", caveat.ModeRotate)
 	laptop, desk, bob := w.session(user, "LAPTOP", caveat.ModeOpen), w.session(user, "DESK", caveat.ModeOpen), w.session("@bob:a.example", "B", caveat.ModeOpen)
+	old.ended(t, api.ReasonReplaced, true)
 
 	list, err := ours.Sessions(ctx, user)
 	must(t, err)
-	if len(list) != 4 {
+	if len(list) != 3 {
 		t.Fatalf("listed %+v", list)
 	}
 	for _, s := range list {
@@ -75,27 +77,208 @@ func TestHomeserverOrders(t *testing.T) {
 	if list, err := stranger.Sessions(ctx, user); err != nil || len(list) != 0 {
 		t.Errorf("another homeserver sees %+v, %v", list, err)
 	}
-	must(t, stranger.RevokeSession(ctx, user, laptop.Minted.Session))
-	must(t, stranger.RevokeUser(ctx, user, caveat.SessionID{}))
-	must(t, stranger.RevokeAll(ctx))
+	answered(t, api.Revoked{Marked: true})(stranger.RevokeUser(ctx, user, api.Order{}))
+	answered(t, api.Revoked{Marked: true})(stranger.RevokeSession(ctx, user, laptop.Minted.Session, api.Order{}))
+	must(t, stranger.RevokeAll(ctx, api.Order{}))
 	laptop.alive(t, true)
 
-	for range 2 { // repeating is no error
-		must(t, ours.RevokeSession(ctx, user, laptop.Minted.Session))
-		laptop.alive(t, false)
-	}
-	must(t, ours.RevokeDevice(ctx, user, "PHO/NE", phone.Minted.Session))
-	phone2.alive(t, false)
+	answered(t, api.Revoked{Ended: 1, Known: true})(ours.RevokeSession(ctx, user, laptop.Minted.Session, api.Order{Soft: true}))
+	answered(t, api.Revoked{Known: true})(ours.RevokeSession(ctx, user, laptop.Minted.Session, api.Order{})) // repeating is no error
+	laptop.ended(t, api.ReasonSessionEnded, true)
+	answered(t, api.Revoked{Known: true, Marked: true})(ours.RevokeDevice(ctx, user, "PHO/NE", api.Order{Except: phone.Minted.Session}))
+	answered(t, api.Revoked{Marked: true})(ours.RevokeDevice(ctx, user, "pho/ne", api.Order{}))
 	phone.alive(t, true)
-	must(t, ours.RevokeUser(ctx, user, phone.Minted.Session))
-	desk.alive(t, false)
+	answered(t, api.Revoked{Ended: 1, Known: true, Marked: true})(ours.RevokeUser(ctx, user, api.Order{ExceptDevice: "PHO/NE"}))
+	desk.ended(t, api.ReasonSessionEnded, false)
 	phone.alive(t, true)
 	bob.alive(t, true)
-	must(t, ours.RevokeUser(ctx, user, caveat.SessionID{}))
+	answered(t, api.Revoked{Ended: 1, Known: true, Marked: true})(ours.RevokeUser(ctx, user, api.Order{}))
 	phone.alive(t, false)
 	bob.alive(t, true)
-	must(t, ours.RevokeAll(ctx))
-	bob.alive(t, false)
+	must(t, ours.RevokeAll(ctx, api.Order{Soft: true}))
+	bob.ended(t, api.ReasonSessionEnded, true)
+
+	ends, err := ours.EndedSessions(ctx, user)
+	must(t, err)
+	kinds := make(map[caveat.SessionID]string)
+	for _, e := range ends {
+		kinds[e.ID] = e.Device + " " + e.Kind + " " + e.Reason
+	}
+	for id, want := range map[caveat.SessionID]string{
+		old.Minted.Session:    "PHO/NE soft replaced",
+		laptop.Minted.Session: "LAPTOP soft revoked",
+		desk.Minted.Session:   "DESK hard revoked",
+		phone.Minted.Session:  "PHO/NE hard revoked",
+	} {
+		if kinds[id] != want {
+			t.Errorf("%s is remembered as %q, want %q", id, kinds[id], want)
+		}
+	}
+}
+
+// ended checks how a session is refused.
+func (s session) ended(t *testing.T, reason string, soft bool) {
+	t.Helper()
+	var refused *api.RefusedError
+	if err := s.Refresh(context.Background()); !errors.As(err, &refused) || !refused.Ended || refused.Reason != reason || refused.SoftLogout != soft {
+		t.Errorf("want %s, soft %v, got %+v", reason, soft, err)
+	}
+}
+
+// answered checks the answer to a revocation.
+func answered(t *testing.T, want api.Revoked) func(api.Revoked, error) {
+	return func(got api.Revoked, err error) {
+		t.Helper()
+		if err != nil || got != want {
+			t.Errorf("got %+v, %v, want %+v", got, err, want)
+		}
+	}
+}
+
+// TestRevokeMany makes several revocations in one request: each is answered for
+// itself, and what another homeserver's key names is not known to it.
+func TestRevokeMany(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, withStranger)
+	ctx := context.Background()
+	const user = "@alice:a.example"
+	phone, laptop, desk := w.session(user, "PHONE", caveat.ModeRotate), w.session(user, "LAPTOP", caveat.ModeOpen), w.session(user, "DESK", caveat.ModeOpen)
+	bob := w.session("@bob:a.example", "B", caveat.ModeOpen)
+	bare := w.session("@bob:a.example", "", caveat.ModeOpen)
+	entries := []api.RevokeEntry{
+		{User: user, Session: desk.Minted.Session, Order: api.Order{Epoch: 1}},
+		{User: user, Device: "LAPTOP", Order: api.Order{Age: time.Hour}}, // before it was activated
+		{User: user, Device: "LAPTOP", Order: api.Order{Soft: true}},
+		{User: "@bob:a.example", Order: api.Order{Devices: true}},
+		{User: "@nobody:a.example"},
+	}
+	got, err := w.api(strangersKey).Revoke(ctx, entries)
+	must(t, err)
+	for i, r := range got {
+		if r.Error != nil || r.Ended != 0 || r.Known {
+			t.Errorf("another homeserver's entry %d: %+v", i, r)
+		}
+	}
+	phone.alive(t, true)
+	got, err = w.api(apiKey).Revoke(ctx, entries)
+	must(t, err)
+	want := []api.Revoked{{Ended: 1, Known: true}, {Known: true, Marked: true}, {Ended: 1, Known: true, Marked: true}, {Ended: 1, Known: true, Marked: true}, {Marked: true}}
+	for i, r := range got {
+		if r.Error != nil || r.Revoked != want[i] {
+			t.Errorf("entry %d: %+v, want %+v", i, r, want[i])
+		}
+	}
+	desk.ended(t, api.ReasonSessionEnded, false)
+	laptop.ended(t, api.ReasonSessionEnded, true)
+	bob.ended(t, api.ReasonSessionEnded, false)
+	bare.alive(t, true)
+	phone.alive(t, true)
+
+	// One that is refused does not keep the others from being made.
+	phone.alive(t, true)
+	phone.alive(t, true)
+	got, err = w.api(apiKey).Revoke(ctx, []api.RevokeEntry{
+		{User: user, Session: phone.Minted.Session, Order: api.Order{Epoch: 1}}, {User: "@bob:a.example"},
+	})
+	must(t, err)
+	if e := got[0].Error; e == nil || e.Code != api.CodePermissionDenied || e.Info == nil || e.Info.Reason != api.ReasonTokenSuperseded || e.Info.Ended {
+		t.Errorf("an old epoch: %+v", got[0])
+	}
+	if got[1].Error != nil || got[1].Ended != 1 {
+		t.Errorf("the other: %+v", got[1])
+	}
+	w.store.set(errors.New("down"), false)
+	got, err = w.api(apiKey).Revoke(ctx, []api.RevokeEntry{{User: user}})
+	must(t, err)
+	if e := got[0].Error; e == nil || e.Code != api.CodeUnavailable {
+		t.Errorf("without a store: %+v", got[0])
+	}
+}
+
+// TestBadRevocations: members that do not go together are errors that say so,
+// and then nothing is done.
+func TestBadRevocations(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	s := w.session("@alice:a.example", "PHONE", caveat.ModeOpen)
+	id := s.Minted.Session.String()
+	const users, all = "/v1/users/@alice:a.example/", "/v1/sessions"
+	type bad struct{ method, path, body, says string }
+	cases := map[string]bad{
+		"epoch of a user":          {http.MethodDelete, users + "sessions?epoch=1", "", "epoch goes with one session only"},
+		"epoch of a device":        {http.MethodDelete, users + "devices/PHONE?epoch=1", "", "epoch goes with one session only"},
+		"epoch of all":             {http.MethodDelete, all + "?epoch=1", "", "epoch do not go with all sessions"},
+		"except of all":            {http.MethodDelete, all + "?except=" + id, "", "age, except, except_device, devices and epoch do not go"},
+		"except of a session":      {http.MethodDelete, users + "sessions/" + id + "?except=" + id, "", "do not go with one session"},
+		"devices of a session":     {http.MethodDelete, users + "sessions/" + id + "?devices=true", "", "do not go with one session"},
+		"except_device, a device":  {http.MethodDelete, users + "devices/PHONE?except_device=PHONE", "", "do not go with a device"},
+		"two exceptions":           {http.MethodDelete, users + "sessions?except_device=PHONE&except=" + id, "", "at most one of except, except_device"},
+		"empty except":             {http.MethodDelete, users + "sessions?except=", "", "parameter except is not one session"},
+		"empty except_device":      {http.MethodDelete, users + "sessions?except_device=", "", "parameter except_device is empty"},
+		"kind":                     {http.MethodDelete, users + "sessions?kind=Soft", "", "parameter kind is neither hard nor soft"},
+		"age":                      {http.MethodDelete, users + "sessions?age=-1", "", "parameter age is not a number"},
+		"devices":                  {http.MethodDelete, users + "sessions?devices=1", "", "parameter devices is neither true nor false"},
+		"ended":                    {http.MethodGet, users + "sessions?ended=1", "", "parameter ended is neither true nor false"},
+		"batch: nothing":           {http.MethodPost, api.PathRevoke, `{}`, "has no entries"},
+		"batch: no JSON":           {http.MethodPost, api.PathRevoke, `revoke`, "is not the JSON"},
+		"batch: unknown member":    {http.MethodPost, api.PathRevoke, `{"revoke":[],"x":1}`, "is not the JSON"},
+		"batch: unknown in entry":  {http.MethodPost, api.PathRevoke, `{"revoke":[{"user":"a"},{"user":"a","devise":"b"}]}`, `revoke[1]: member \"/devise\" is unknown`},
+		"batch: twice in entry":    {http.MethodPost, api.PathRevoke, `{"revoke":[{"user":"a","user":"b"}]}`, "is not the JSON"},
+		"batch: no user":           {http.MethodPost, api.PathRevoke, `{"revoke":[{"device":"PHONE"}]}`, "revoke[0]: user is empty"},
+		"batch: empty device":      {http.MethodPost, api.PathRevoke, `{"revoke":[{"user":"@alice:a.example","device":""}]}`, "device or except_device is empty"},
+		"batch: zero session":      {http.MethodPost, api.PathRevoke, `{"revoke":[{"user":"@alice:a.example","session":"AAAAAAAAAAAAAAAAAAAAAA"}]}`, "is all zeros"},
+		"batch: bad session":       {http.MethodPost, api.PathRevoke, `{"revoke":[{"user":"@alice:a.example","session":"x"}]}`, `member \"/session\" is unknown or of the wrong type`},
+		"batch: session, device":   {http.MethodPost, api.PathRevoke, `{"revoke":[{"user":"a","device":"d","session":"` + id + `"}]}`, "at most one of session, device"},
+		"batch: a good one before": {http.MethodPost, api.PathRevoke, `{"revoke":[{"user":"@alice:a.example"},{"user":"a","kind":"x"}]}`, "revoke[1]: kind is neither"},
+		"batch: null session":      {http.MethodPost, api.PathRevoke, `{"revoke":[{"user":"a","session":null}]}`, `revoke[0]: member \"session\" is null`},
+		"batch: null device":       {http.MethodPost, api.PathRevoke, `{"revoke":[{"user":"a","device":null}]}`, `revoke[0]: member \"device\" is null`},
+		"batch: empty kind":        {http.MethodPost, api.PathRevoke, `{"revoke":[{"user":"a","kind":""}]}`, `revoke[0]: member \"kind\" is null or empty`},
+		"batch: long device":       {http.MethodPost, api.PathRevoke, `{"revoke":[{"user":"a","device":"` + strings.Repeat("d", 256) + `"}]}`, "revoke[0]: device or except_device is longer"},
+		"empty kind":               {http.MethodDelete, users + "sessions?kind=", "", "parameter kind is empty"},
+		"misspelt exception":       {http.MethodDelete, users + "sessions?exceptt=1", "", "parameter list has one that is not known here"},
+		"empty age":                {http.MethodDelete, users + "sessions?age=", "", "parameter age is empty"},
+		"age of all":               {http.MethodDelete, all + "?age=1000", "", "age, except, except_device, devices and epoch do not go"},
+		"batch: age":               {http.MethodPost, api.PathRevoke, `{"revoke":[{"user":"a","age":1e12}]}`, "revoke[0]: "},
+		"batch: too many":          {http.MethodPost, api.PathRevoke, `{"revoke":[` + strings.Repeat(`{"user":"a"},`, 100) + `{"user":"a"}]}`, "more than 100"},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			a := w.do(w.request(c.method, c.path, c.body, "Authorization", "Bearer "+apiKey))
+			if a.status != http.StatusBadRequest || !strings.Contains(string(a.body), c.says) {
+				t.Errorf("%d %s", a.status, a.body)
+			}
+		})
+	}
+	s.alive(t, true)
+}
+
+// TestMarks shows revocation marks and lifts none that is not in the future.
+func TestMarks(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, withStranger)
+	ctx := context.Background()
+	ours := w.api(apiKey)
+	m, err := ours.Marks(ctx, "@alice:a.example")
+	must(t, err)
+	if !m.User.IsZero() || !m.Homeserver.IsZero() || time.Since(m.Now).Abs() > patience {
+		t.Errorf("before: %+v", m)
+	}
+	answered(t, api.Revoked{Marked: true})(ours.RevokeUser(ctx, "@alice:a.example", api.Order{Age: time.Minute}))
+	must(t, ours.RevokeAll(ctx, api.Order{}))
+	m, err = ours.Marks(ctx, "@alice:a.example")
+	must(t, err)
+	if m.Now.Sub(m.User) < time.Minute || m.Homeserver.IsZero() || m.Homeserver.After(m.Now) {
+		t.Errorf("after: %+v", m)
+	}
+	if m, err := ours.Marks(ctx, ""); err != nil || !m.User.IsZero() || m.Homeserver.IsZero() {
+		t.Errorf("of the homeserver: %+v, %v", m, err)
+	}
+	if m, err := w.api(strangersKey).Marks(ctx, "@alice:a.example"); err != nil || !m.User.IsZero() || !m.Homeserver.IsZero() {
+		t.Errorf("another homeserver's: %+v, %v", m, err)
+	}
+	if n, err := ours.LiftMarks(ctx, "@alice:a.example"); err != nil || n != 0 {
+		t.Errorf("lifted %d, %v", n, err)
+	}
 }
 
 func TestSeenOverHTTP(t *testing.T) {
@@ -128,13 +311,29 @@ func TestHomeserverPathsNeedAKey(t *testing.T) {
 	for _, r := range []struct{ method, path string }{
 		{http.MethodGet, "/v1/users/a/sessions"}, {http.MethodDelete, "/v1/users/a/sessions"},
 		{http.MethodDelete, "/v1/users/a/sessions/AAAAAAAAAAAAAAAAAAAAAQ"}, {http.MethodDelete, "/v1/users/a/devices/x"},
-		{http.MethodDelete, "/v1/sessions"}, {http.MethodPost, "/v1/seen"},
+		{http.MethodDelete, "/v1/sessions"}, {http.MethodPost, "/v1/seen"}, {http.MethodPost, "/v1/revoke"},
+		{http.MethodGet, "/v1/marks"}, {http.MethodDelete, "/v1/marks"},
 	} {
 		for _, header := range [][]string{nil, {"Authorization", "Bearer wrong"}} {
 			a := w.do(w.request(r.method, r.path, "", header...))
 			if e := a.error(t); a.status != http.StatusUnauthorized || e.Code != api.CodeUnauthorized {
 				t.Errorf("%s %s: %d %s", r.method, r.path, a.status, a.body)
 			}
+		}
+	}
+}
+
+// TestAuthorizationScheme: the word before the key may have any case, and nothing
+// else may stand there.
+func TestAuthorizationScheme(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	for value, want := range map[string]int{
+		"Bearer " + apiKey: 200, "bearer " + apiKey: 200, "BEARER " + apiKey: 200,
+		"Bearer  " + apiKey: 401, "Basic " + apiKey: 401, apiKey: 401, "Bearer " + apiKey + " x": 401, "Bearer": 401, "Bearer ": 401,
+	} {
+		if a := w.do(w.request(http.MethodGet, "/v1/users/a/sessions", "", "Authorization", value)); a.status != want {
+			t.Errorf("%q: %d %s", value, a.status, a.body)
 		}
 	}
 }
@@ -169,4 +368,12 @@ func TestBadHomeserverOrders(t *testing.T) {
 		t.Errorf("huge: %d", a.status)
 	}
 	s.alive(t, true)
+}
+
+// revoked checks that a revocation was made.
+func revoked(t testing.TB) func(api.Revoked, error) {
+	return func(_ api.Revoked, err error) {
+		t.Helper()
+		must(t, err)
+	}
 }

@@ -2,6 +2,7 @@ package server_test
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
@@ -69,8 +70,8 @@ func TestLostReplies(t *testing.T) {
 	})
 	must(t, err)
 	var wg sync.WaitGroup
-	for range clients {
-		m, err := w.hs.Mint(homeserver.MintParams{User: "@alice:a.example", Device: "PHONE", Mode: caveat.ModeRotate})
+	for i := range clients {
+		m, err := w.hs.Mint(homeserver.MintParams{User: "@alice:a.example", Device: fmt.Sprint("PHONE", i), Mode: caveat.ModeRotate})
 		must(t, err)
 		session, err := client.NewSession(api.SessionConfig{Access: api.Access{Macaroon: m.Macaroon}})
 		must(t, err)

@@ -19,6 +19,8 @@ type Metrics struct {
 	took     *prometheus.HistogramVec
 	replays  *prometheus.CounterVec
 	retries  prometheus.Counter
+	marks    prometheus.Counter
+	lost     prometheus.Counter
 	store    *prometheus.HistogramVec
 	feed     *feedMetrics
 }
@@ -29,8 +31,8 @@ func NewMetrics(reg prometheus.Registerer) (*Metrics, error) {
 		feed: newFeedMetrics(),
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "discharger_requests_total",
-			Help: "Answered requests by operation, homeserver, mode, result and reason of refusal.",
-		}, []string{"op", "homeserver", "mode", "result", "reason"}),
+			Help: "Answered requests by operation, homeserver, mode, result, reason of refusal and, if the session is over, kind of end.",
+		}, []string{"op", "homeserver", "mode", "result", "reason", "end"}),
 		took: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name:    "discharger_request_seconds",
 			Help:    "Time from the opened request to the decision, by operation and result.",
@@ -44,13 +46,21 @@ func NewMetrics(reg prometheus.Registerer) (*Metrics, error) {
 			Name: "discharger_lost_races_total",
 			Help: "Swaps started over because another request had changed the session.",
 		}),
+		marks: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "discharger_future_marks_total",
+			Help: "Requests that were undecided because of a revocation mark in the future: a clock was wrong when it was made.",
+		}),
+		lost: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "discharger_store_lost_writes_total",
+			Help: "Refresh tokens newer than the session's record, or without one: the store lost a write.",
+		}),
 		store: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name:    "discharger_store_seconds",
 			Help:    "Time of store operations, by operation and whether they failed.",
 			Buckets: []float64{.00001, .00005, .0001, .00025, .0005, .001, .0025, .005, .01, .05, .25, 1},
 		}, []string{"op", "result"}),
 	}
-	for _, c := range append(m.feed.collectors(), m.requests, m.took, m.replays, m.retries, m.store) {
+	for _, c := range append(m.feed.collectors(), m.requests, m.took, m.replays, m.retries, m.marks, m.lost, m.store) {
 		if err := reg.Register(c); err != nil {
 			return nil, fmt.Errorf("register metrics: %w", err)
 		}
@@ -67,13 +77,19 @@ func (m *Metrics) Observe(ctx context.Context, o discharger.Observation) {
 	if o.Mode != 0 {
 		mode = o.Mode.String()
 	}
-	m.requests.WithLabelValues(string(o.Op), o.Homeserver, mode, string(o.Result), reasonLabel(o.Reason)).Inc()
+	m.requests.WithLabelValues(string(o.Op), o.Homeserver, mode, string(o.Result), reasonLabel(o.Reason), endLabel(&o)).Inc()
 	m.took.WithLabelValues(string(o.Op), string(o.Result)).Observe(o.Took.Seconds())
 	if o.Replay != "" && o.Replay != "none" {
 		m.replays.WithLabelValues(o.Homeserver, string(o.Replay)).Inc()
 	}
 	if o.Retries > 0 {
 		m.retries.Add(float64(o.Retries))
+	}
+	if o.FutureMark {
+		m.marks.Inc()
+	}
+	if o.LostWrite {
+		m.lost.Inc()
 	}
 }
 
@@ -82,10 +98,19 @@ func reasonLabel(r discharger.Reason) string {
 	switch r {
 	case "", discharger.ReasonSessionEnded, discharger.ReasonSessionExpired, discharger.ReasonTokenRequired,
 		discharger.ReasonTokenInvalid, discharger.ReasonTokenSuperseded, discharger.ReasonTokenReused,
-		discharger.ReasonHomeserverRequired:
+		discharger.ReasonHomeserverRequired, discharger.ReasonSessionLost, discharger.ReasonReplaced:
 		return string(r)
 	}
 	return string(discharger.ReasonPolicy)
+}
+
+// endLabel returns the kind of end with which a request was refused; "": the
+// session is not over.
+func endLabel(o *discharger.Observation) string {
+	if !o.Ended {
+		return ""
+	}
+	return kindOf(o.SoftLogout)
 }
 
 // Store returns the store with its operations timed.
@@ -105,9 +130,9 @@ func (t *timedStore) done(op string, start time.Time, err *error) {
 }
 
 // Load times the store's Load.
-func (t *timedStore) Load(ctx context.Context, u discharger.UserKey, id caveat.SessionID) (v discharger.View, err error) {
+func (t *timedStore) Load(ctx context.Context, u discharger.UserKey, id caveat.SessionID, d discharger.DeviceTag) (v discharger.View, err error) {
 	defer t.done("load", time.Now(), &err)
-	return t.Store.Load(ctx, u, id)
+	return t.Store.Load(ctx, u, id, d)
 }
 
 // List times the store's List.

@@ -1,7 +1,11 @@
 package server
 
 import (
+	"cmp"
 	"net/http"
+	"net/netip"
+	"slices"
+	"time"
 
 	"github.com/labstack/echo/v4"
 
@@ -23,8 +27,14 @@ func (s *Server) ownSessions(c echo.Context) error {
 	for i := range body.Sessions {
 		x := &body.Sessions[i]
 		x.Current = x.ID == own
-		x.Policy, x.Labels = "", nil // the operator's business
+		x.Policy, x.Labels, x.Epoch = "", nil, 0
+		if x.Current { // the holder of a copied token must not see when its owner uses it
+			x.LastUsed, x.LastIP, x.LastClient = time.Time{}, netip.Addr{}, ""
+		}
 	}
+	slices.SortStableFunc(body.Sessions, func(a, b api.SessionInfo) int {
+		return cmp.Or(b.Created.Compare(a.Created), cmp.Compare(a.ID.String(), b.ID.String()))
+	})
 	return c.JSON(http.StatusOK, body)
 }
 

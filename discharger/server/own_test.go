@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"net/url"
 	"testing"
 
 	"github.com/discharger/discharger/discharger/api"
@@ -26,7 +27,11 @@ func TestOwnSessions(t *testing.T) {
 			t.Fatalf("%+v", list)
 		}
 		for _, s := range list {
-			if s.Current != (s.ID == phone.Minted.Session) || s.Policy != "" || s.Labels != nil {
+			if s.Current != (s.ID == phone.Minted.Session) || s.Policy != "" || s.Labels != nil || s.Epoch != 0 {
+				t.Errorf("%+v", s)
+			}
+			// Of the session that asks, nothing tells when its owner used it.
+			if hidden := s.LastUsed.IsZero() && !s.LastIP.IsValid() && s.LastClient == ""; hidden != s.Current {
 				t.Errorf("%+v", s)
 			}
 		}
@@ -52,8 +57,13 @@ func TestOwnSessions(t *testing.T) {
 func TestOwnSessionsStatus(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	id := b64(w.mint(caveat.ModeOpen))
-	w.post(api.PathDischarge, form("id64", id)).discharge(t)
+	id := b64(w.mint(caveat.ModeRotate))
+	token := w.post(api.PathDischarge, form("id64", id)).discharge(t).RefreshToken
+	with := func(more ...string) url.Values {
+		return form(append([]string{"id64", id, "token64", token, "token-kind", "refresh"}, more...)...)
+	}
+	open := b64(w.mint(caveat.ModeOpen))
+	w.post(api.PathDischarge, form("id64", open)).discharge(t)
 	held := b64(w.mint(caveat.ModeHeld))
 	w.post(api.PathDischarge, form("id64", held), "Authorization", "Bearer "+apiKey).discharge(t)
 	other, err := caveat.NewSessionID(nil)
@@ -62,18 +72,24 @@ func TestOwnSessionsStatus(t *testing.T) {
 		a    answer
 		want int
 	}{
-		"list":             {w.post(api.PathOwnSessions, form("id64", id)), 200},
-		"list by query":    {w.post(api.PathOwnSessions+"?id64="+id, nil), 200},
+		"list":             {w.post(api.PathOwnSessions, with()), 200},
+		"list by query":    {w.post(api.PathOwnSessions+"?"+with().Encode(), nil), 200},
 		"list with GET":    {w.do(w.request(http.MethodGet, api.PathOwnSessions+"?id64="+id, "")), 405},
+		"the caveat alone": {w.post(api.PathOwnSessions, form("id64", id)), 401},
+		"open":             {w.post(api.PathOwnSessions, form("id64", open)), 401},
+		"open, a token":    {w.post(api.PathOwnSessions, form("id64", open, "token64", token, "token-kind", "refresh")), 401},
+		"open with key":    {w.post(api.PathOwnSessions, form("id64", open), "Authorization", "Bearer "+apiKey), 200},
+		"revoke with open": {w.post(api.PathRevokeOwn, form("id64", open, "session", other.String())), 401},
+		"revoke, caveat":   {w.post(api.PathRevokeOwn, form("id64", id, "session", other.String())), 401},
 		"no caveat":        {w.post(api.PathOwnSessions, nil), 400},
 		"not a caveat":     {w.post(api.PathOwnSessions, form("id", "x")), 400},
 		"held":             {w.post(api.PathOwnSessions, form("id64", held)), 401},
 		"held with key":    {w.post(api.PathOwnSessions, form("id64", held), "Authorization", "Bearer "+apiKey), 200},
 		"held, wrong key":  {w.post(api.PathOwnSessions, form("id64", held), "Authorization", "Bearer x"), 401},
-		"revoke nobody":    {w.post(api.PathRevokeOwn, form("id64", id, "session", other.String())), 200},
-		"revoke what":      {w.post(api.PathRevokeOwn, form("id64", id)), 400},
-		"revoke nonsense":  {w.post(api.PathRevokeOwn, form("id64", id, "session", "x")), 400},
-		"revoke two":       {w.post(api.PathRevokeOwn, form("id64", id, "session", other.String(), "session", other.String())), 400},
+		"revoke nobody":    {w.post(api.PathRevokeOwn, with("session", other.String())), 200},
+		"revoke what":      {w.post(api.PathRevokeOwn, with()), 400},
+		"revoke nonsense":  {w.post(api.PathRevokeOwn, with("session", "x")), 400},
+		"revoke two":       {w.post(api.PathRevokeOwn, with("session", other.String(), "session", other.String())), 400},
 		"revoke with held": {w.post(api.PathRevokeOwn, form("id64", held, "session", other.String())), 401},
 	} {
 		if c.a.status != c.want {
@@ -82,7 +98,7 @@ func TestOwnSessionsStatus(t *testing.T) {
 	}
 	w.store.set(errors.New("down"), false)
 	for _, path := range []string{api.PathOwnSessions, api.PathRevokeOwn} {
-		if a := w.post(path, form("id64", id, "session", other.String())); a.status != 503 || a.header.Get("Retry-After") == "" {
+		if a := w.post(path, with("session", other.String())); a.status != 503 || a.header.Get("Retry-After") == "" {
 			t.Errorf("%s without a store: %d %s", path, a.status, a.body)
 		}
 	}

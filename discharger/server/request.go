@@ -29,6 +29,12 @@ type paramError struct{ name, problem string }
 
 func (e *paramError) Error() string { return fmt.Sprintf("parameter %s %s", e.name, e.problem) }
 
+// orderError is a revocation whose members do not go together, or are not what
+// they should be. Its text is for the client.
+type orderError struct{ problem string }
+
+func (e *orderError) Error() string { return e.problem }
+
 // params are the parameters of a bakery request: Go's client sends them in the
 // query, Python's and JavaScript's in a form body. One that comes twice is an
 // error, even with the same value; one that nobody knows is none.
@@ -191,19 +197,21 @@ func (s *Server) request(c echo.Context) (*discharger.Request, *params, error) {
 	return req, p, p.err
 }
 
-// forClient takes the word of an authenticated homeserver for who its client
-// is.
+// forClient reads who the client of an authenticated homeserver is. The core
+// believes it of that homeserver's own sessions only.
 func (p *params) forClient(req *discharger.Request) {
+	client := discharger.Party{Addr: req.Addr, Client: req.Client}
 	if ip := p.text(api.ParamClientIP); ip != "" {
 		a, err := netip.ParseAddr(ip)
 		if err != nil && p.err == nil {
 			p.err = &paramError{api.ParamClientIP, "is not an IP address"}
 		}
-		req.Addr = a
+		client.Addr = a
 	}
 	if p.has(api.ParamUserAgent) {
-		req.Client = p.text(api.ParamUserAgent)
+		client.Client = p.text(api.ParamUserAgent)
 	}
+	req.OnBehalfOf = &client
 }
 
 // ipExtractor finds the client's address: the peer's, or behind trusted
@@ -246,10 +254,11 @@ func (k apiKeys) authenticate(h http.Header) (string, error) {
 	if len(values) == 0 {
 		return "", nil
 	}
-	key, ok := strings.CutPrefix(values[0], api.AuthorizationPrefix)
-	if !ok || key == "" || len(values) > 1 {
+	const prefix = len(api.AuthorizationPrefix)
+	if len(values) > 1 || len(values[0]) <= prefix || !strings.EqualFold(values[0][:prefix], api.AuthorizationPrefix) {
 		return "", errUnauthorized
 	}
+	key := values[0][prefix:]
 	// The look-up is by digest: how long it takes says nothing about a key.
 	sum := sha256.Sum256([]byte(key))
 	name, ok := k[sum]

@@ -155,6 +155,9 @@ func (s *Server) clientRoutes() []route {
 		{http.MethodDelete, api.PathUserSession, s.authorized(s.revokeSession)},
 		{http.MethodDelete, api.PathUserDevice, s.authorized(s.revokeDevice)},
 		{http.MethodDelete, api.PathSessions, s.authorized(s.revokeAll)},
+		{http.MethodPost, api.PathRevoke, s.authorized(s.revokeMany)},
+		{http.MethodGet, api.PathMarks, s.authorized(s.marks)},
+		{http.MethodDelete, api.PathMarks, s.authorized(s.liftMarks)},
 		{http.MethodPost, api.PathSeen, s.authorized(s.seen)},
 	}
 	if s.cfg.JWKS != nil {

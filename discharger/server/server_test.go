@@ -65,7 +65,7 @@ func TestDischargeOverHTTP(t *testing.T) {
 		}
 	}
 	a = w.post(api.PathDischarge, form("id64", b64(id), "token64", token, "token-kind", "refresh"))
-	if e := a.error(t); a.status != 401 || e.Info.Reason != api.ReasonSessionEnded || e.Info.SoftLogout {
+	if e := a.error(t); a.status != 401 || e.Info.Reason != api.ReasonSessionEnded || !e.Info.Ended || e.Info.SoftLogout == nil || *e.Info.SoftLogout {
 		t.Errorf("after logout: %d %s", a.status, a.body)
 	}
 }
@@ -202,10 +202,10 @@ func TestAPIKey(t *testing.T) {
 	w := newWorld(t)
 	held := form("id64", b64(w.mint(caveat.ModeHeld)))
 	a := w.post(api.PathDischarge, held)
-	if e := a.error(t); a.status != 401 || e.Info == nil || e.Info.Reason != api.ReasonHomeserverRequired {
+	if e := a.error(t); a.status != 401 || e.Info == nil || e.Info.Reason != api.ReasonHomeserverRequired || e.Info.Ended || e.Info.SoftLogout != nil {
 		t.Errorf("without a key: %d %s", a.status, a.body)
 	}
-	for _, header := range []string{"Bearer wrong", "Bearer ", "Bearer", "bearer " + apiKey, "Basic " + apiKey, apiKey} {
+	for _, header := range []string{"Bearer wrong", "Bearer ", "Bearer", "Basic " + apiKey, apiKey} {
 		a := w.post(api.PathDischarge, held, "Authorization", header)
 		if e := a.error(t); a.status != 401 || e.Code != api.CodeUnauthorized || e.Info != nil {
 			t.Errorf("%q: %d %s", header, a.status, a.body)
@@ -396,7 +396,7 @@ func TestNoSecretsInLogs(t *testing.T) {
 		t.Errorf("log: %s", logged)
 	}
 	for _, want := range []string{
-		`discharger_requests_total{homeserver="a.example",mode="rotate",op="discharge",reason="",result="ok"} 2`,
+		`discharger_requests_total{end="",homeserver="a.example",mode="rotate",op="discharge",reason="",result="ok"} 2`,
 		`discharger_store_seconds_count{op="swap",result="ok"} 2`,
 	} {
 		if !strings.Contains(metrics.String(), want) {

@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/json"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -15,6 +16,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -42,6 +44,7 @@ type world struct {
 	http     *httptest.Server
 	admin    *httptest.Server
 	log      *syncBuffer
+	minted   atomic.Int64 // by mint
 }
 
 func newWorld(t testing.TB, change ...func(*server.Config)) *world {
@@ -135,10 +138,10 @@ func newKey(t testing.TB) caveat.KeyPair {
 	return k
 }
 
-// mint returns the caveat id of a new session.
+// mint returns the caveat id of a new session, on a device of its own.
 func (w *world) mint(mode caveat.Mode) []byte {
 	w.t.Helper()
-	m, err := w.hs.Mint(homeserver.MintParams{User: "@alice:a.example", Device: "PHONE", Mode: mode})
+	m, err := w.hs.Mint(homeserver.MintParams{User: "@alice:a.example", Device: fmt.Sprint("PHONE", w.minted.Add(1)), Mode: mode})
 	must(w.t, err)
 	return m.Macaroon.Caveats()[0].Id
 }
@@ -253,11 +256,11 @@ func (b *breakable) trouble(ctx context.Context) error {
 	return err
 }
 
-func (b *breakable) Load(ctx context.Context, u discharger.UserKey, id caveat.SessionID) (discharger.View, error) {
+func (b *breakable) Load(ctx context.Context, u discharger.UserKey, id caveat.SessionID, d discharger.DeviceTag) (discharger.View, error) {
 	if err := b.trouble(ctx); err != nil {
 		return discharger.View{}, err
 	}
-	return b.Store.Load(ctx, u, id)
+	return b.Store.Load(ctx, u, id, d)
 }
 
 func (b *breakable) Ready(ctx context.Context) error {

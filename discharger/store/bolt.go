@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"log/slog"
 	"os"
 	"sync"
@@ -26,7 +25,12 @@ import (
 //
 //	bucket        key                                value
 //	"discharger"  "id"                               the store's identity, with the version of this layout
+//	              "commit"                           number of the last commit(8)
+//	              "missing" "all"                    losses(8, Unix ms): bolt_losses.go
+//	              "journal"                          the journal(16) and its last number(8) that was used: bolt_journal.go
+//	              "probe"                            written to see whether that is possible
 //	"records"     homeserver user session(16 bytes)  expiry(4) record
+//	"devices"     homeserver user device(8 bytes)    expiry(4) record
 //	"homeservers" homeserver                         record
 //	"feeds"       homeserver                         a bucket of events: bolt_feed.go
 //
@@ -36,7 +40,13 @@ var (
 	bucketMeta        = []byte("discharger")
 	bucketRecords     = []byte("records")
 	bucketHomeservers = []byte("homeservers")
+	bucketDevices     = []byte("devices")
 	keyID             = []byte("id")
+	keyCommit         = []byte("commit")
+	keyMissing        = []byte("missing")
+	keyAll            = []byte("all")
+	keyJournal        = []byte("journal")
+	keyProbe          = []byte("probe")
 )
 
 // BoltConfig says where a [Bolt] keeps its file. Path is required.
@@ -46,6 +56,17 @@ type BoltConfig struct {
 	// Marker remembers the file's identity elsewhere; nil leaves the loss of
 	// the file unnoticed.
 	Marker Marker
+
+	// Journal takes revocations before they are made, so that an older copy of
+	// the file that is put in its place can be given them again; nil: an older
+	// copy is not noticed, and revives sessions. The caller closes it after the
+	// store.
+	Journal *Journal
+
+	// Announce writes the event of a revocation that is restored from the journal;
+	// nil: as [discharger.Announcer] does whose fields are zero. An error is logged,
+	// and the revocation is restored without an event.
+	Announce func(e *discharger.JournalEntry, now time.Time) (discharger.FeedEvent, error)
 
 	// SweepEvery is the pause between two searches for expired records; 0 is
 	// 15 minutes.
@@ -72,9 +93,17 @@ type Bolt struct {
 	file os.FileInfo // what Path was when it was opened
 	id   string
 
-	lost    atomic.Bool  // the file is not the one that the marker names
-	writers atomic.Int32 // calls that are about to write
-	wakes   wakes        // of those who wait for events
+	made    bool                    // the file was made when it was opened
+	commits atomic.Uint64           // number of the last commit
+	losses  atomic.Pointer[losses]  // never nil
+	lost    atomic.Pointer[lostErr] // why the data is not to be used; nil: it is
+	writers atomic.Int32            // calls that are about to write
+	wakes   wakes                   // of those who wait for events
+	probe   probe                   // of Ready
+
+	restored *[]discharger.JournalEntry // where a restore collects what it revokes again; nil: nowhere
+
+	replays, replayed atomic.Uint64
 
 	stop context.CancelFunc // of the sweeper
 	done sync.WaitGroup
@@ -87,14 +116,35 @@ var (
 
 // OpenBolt opens the file, or makes one. A file that is damaged, belongs to
 // another program or is open in another process is an error and is left as it
-// was. A file that is not the one the marker names is opened, but answers
-// [discharger.ErrStoreLost] until [Bolt.AcceptLoss] is called.
+// was. A file that lacks revocations which are in the journal is given them. A
+// file that is not the one the marker or the journal names, or is older than the
+// journal can complete, is opened, but answers [discharger.ErrStoreLost] until
+// [Bolt.AcceptLoss] is called; so is one whose journal is damaged.
 func OpenBolt(cfg BoltConfig) (*Bolt, error) {
+	cfg, err := cfg.complete()
+	if err != nil {
+		return nil, fmt.Errorf("open store: %w", err)
+	}
+	b := &Bolt{cfg: cfg}
+	if err := b.open(); err != nil {
+		return nil, fmt.Errorf("open store %s: %w", cfg.Path, err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	b.stop = cancel
+	b.done.Go(func() { b.sweepEvery(ctx) })
+	if cfg.Journal != nil {
+		b.done.Go(func() { b.noteCommits(ctx) })
+	}
+	return b, nil
+}
+
+// complete checks what is given and fills in what is not.
+func (cfg BoltConfig) complete() (BoltConfig, error) {
 	if cfg.Path == "" {
-		return nil, errors.New("open store: no path")
+		return cfg, errors.New("no path")
 	}
 	if cfg.SweepEvery < 0 || cfg.LockTimeout < 0 || cfg.MaxEvents < 0 {
-		return nil, errors.New("open store: a duration or a number is negative")
+		return cfg, errors.New("a duration or a number is negative")
 	}
 	if cfg.SweepEvery == 0 {
 		cfg.SweepEvery = 15 * time.Minute
@@ -114,14 +164,10 @@ func OpenBolt(cfg BoltConfig) (*Bolt, error) {
 	if cfg.Random == nil {
 		cfg.Random = rand.Reader
 	}
-	b := &Bolt{cfg: cfg}
-	if err := b.open(); err != nil {
-		return nil, fmt.Errorf("open store %s: %w", cfg.Path, err)
+	if cfg.Announce == nil {
+		cfg.Announce = discharger.Announcer{}.Event
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	b.stop = cancel
-	b.done.Go(func() { b.sweepEvery(ctx) })
-	return b, nil
+	return cfg, nil
 }
 
 func (b *Bolt) open() (err error) {
@@ -129,7 +175,7 @@ func (b *Bolt) open() (err error) {
 	if err != nil {
 		return err
 	}
-	if err := b.probe(); err != nil {
+	if err := b.inspect(); err != nil {
 		return err
 	}
 	err = guard(func() error {
@@ -150,55 +196,31 @@ func (b *Bolt) open() (err error) {
 	if err := guard(b.identify); err != nil {
 		return err
 	}
-	if expected == "" {
-		return remember(b.cfg.Marker, b.id)
-	}
-	b.lost.Store(b.id != expected)
-	return nil
-}
-
-// Ready returns nil if the file is there and is the one that the marker names.
-func (b *Bolt) Ready(ctx context.Context) error {
-	if err := b.usable(ctx); err != nil {
-		return fmt.Errorf("store: %w", err)
-	}
-	now, err := os.Stat(b.cfg.Path)
-	if errors.Is(err, fs.ErrNotExist) || err == nil && !os.SameFile(now, b.file) {
-		return fmt.Errorf("%w: %s was removed or replaced while in use", discharger.ErrStoreLost, b.cfg.Path)
-	}
-	if err != nil {
-		return fmt.Errorf("store: %w", err)
-	}
-	return nil
-}
-
-// usable is asked before every operation.
-func (b *Bolt) usable(ctx context.Context) error {
-	if b.lost.Load() {
-		return discharger.ErrStoreLost
-	}
-	return ctx.Err()
-}
-
-// AcceptLoss makes the file that is there the one to work with. It is an
-// operator's decision: sessions that were in the lost file are over, and its
-// revocations are forgotten.
-func (b *Bolt) AcceptLoss(context.Context) error {
-	if !b.lost.Load() {
+	if expected != "" && expected != b.id {
+		b.lose(fmt.Errorf("%s is not the store that the marker names: put that one back, restore a backup, or accept the loss", b.cfg.Path))
 		return nil
 	}
-	if err := remember(b.cfg.Marker, b.id); err != nil {
-		return fmt.Errorf("accept loss: %w", err)
+	if err := b.catchUp(); err != nil || b.lost.Load() != nil || expected != "" {
+		return err
 	}
-	b.lost.Store(false)
-	return nil
+	return remember(b.cfg.Marker, b.id)
+}
+
+// Now returns the time of this machine.
+func (b *Bolt) Now(ctx context.Context) (time.Time, error) {
+	return b.cfg.Now(), b.usable(ctx)
 }
 
 // Close ends the sweeper and closes the file.
 func (b *Bolt) Close() error {
 	b.stop()
 	b.done.Wait()
-	return b.db.Close()
+	var err error
+	if b.cfg.Journal != nil && b.lost.Load() == nil {
+		err = b.cfg.Journal.checkpoint(context.Background())
+		b.cfg.Journal.detach()
+	}
+	return errors.Join(err, b.db.Close())
 }
 
 // userPrefix is what the keys of all of a user's rows begin with.
@@ -214,6 +236,11 @@ func appendName(b []byte, name string) []byte {
 // rowSession is the last part of a row's key.
 func rowSession(key []byte) caveat.SessionID {
 	return caveat.SessionID(key[len(key)-len(caveat.SessionID{}):])
+}
+
+// rowDevice returns the last part of the key of a device's row.
+func rowDevice(key []byte) discharger.DeviceTag {
+	return discharger.DeviceTag(key[len(key)-len(discharger.DeviceTag{}):])
 }
 
 // splitRow takes a row apart. The record is valid as long as the transaction.

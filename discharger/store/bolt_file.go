@@ -11,7 +11,12 @@ import (
 
 	"go.etcd.io/bbolt"
 	bolterrors "go.etcd.io/bbolt/errors"
+
+	"github.com/discharger/discharger/discharger"
 )
+
+// ErrStoreInUse is returned for a file that another process has open.
+var ErrStoreInUse = errors.New("another process has the file open")
 
 // batchDelay is how long a swap waits for others to share its commit with,
 // when there are others. Shorter, and commits queue up behind each other's
@@ -27,9 +32,9 @@ func (b *Bolt) options(readOnly bool) *bbolt.Options {
 	}
 }
 
-// probe looks at an existing file without being able to change it, and before
+// inspect looks at an existing file without being able to change it, and before
 // anything is read that a damaged file would make dangerous to read.
-func (b *Bolt) probe() error {
+func (b *Bolt) inspect() error {
 	info, err := os.Stat(b.cfg.Path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -79,9 +84,17 @@ func readID(tx *bbolt.Tx) (string, error) {
 func (b *Bolt) identify() error {
 	b.db.MaxBatchDelay = batchDelay
 	err := b.db.View(func(tx *bbolt.Tx) (err error) {
-		b.id, err = readID(tx)
+		if b.id, err = readID(tx); err == nil && b.id != "" {
+			b.readMeta(tx.Bucket(bucketMeta))
+		}
 		return err
 	})
+	if err == nil && b.id != "" { // earlier versions had no devices
+		err = b.db.Update(func(tx *bbolt.Tx) error {
+			_, err := tx.CreateBucketIfNotExists(bucketDevices)
+			return err
+		})
+	}
 	if err != nil || b.id != "" {
 		return err
 	}
@@ -89,21 +102,31 @@ func (b *Bolt) identify() error {
 		return err
 	}
 	err = b.db.Update(func(tx *bbolt.Tx) error {
-		for _, name := range [][]byte{bucketRecords, bucketHomeservers} {
-			if _, err := tx.CreateBucket(name); err != nil {
-				return err
-			}
-		}
-		meta, err := tx.CreateBucket(bucketMeta)
-		if err != nil {
-			return err
-		}
-		return meta.Put(keyID, []byte(b.id))
+		return makeBuckets(tx, b.id, discharger.Losses{Missing: b.cfg.Now().UnixMilli()})
 	})
 	if err != nil {
 		return err
 	}
-	return syncDir(filepath.Dir(b.cfg.Path))
+	b.made = true
+	err = b.db.View(func(tx *bbolt.Tx) error {
+		b.readMeta(tx.Bucket(bucketMeta))
+		return nil
+	})
+	return errors.Join(err, syncDir(filepath.Dir(b.cfg.Path)))
+}
+
+// makeBuckets makes what every file has.
+func makeBuckets(tx *bbolt.Tx, id string, l discharger.Losses) error {
+	for _, name := range [][]byte{bucketRecords, bucketHomeservers, bucketDevices} {
+		if _, err := tx.CreateBucket(name); err != nil {
+			return err
+		}
+	}
+	meta, err := tx.CreateBucket(bucketMeta)
+	if err != nil {
+		return err
+	}
+	return errors.Join(meta.Put(keyID, []byte(id)), putLosses(meta, l), putNumber(meta, keyCommit, 1))
 }
 
 // guard turns what bbolt does about a damaged file, and what the kernel does
@@ -122,7 +145,7 @@ func guard(f func() error) (err error) {
 func explain(err error) error {
 	switch {
 	case errors.Is(err, bolterrors.ErrTimeout):
-		return errors.New("another process has the file open")
+		return ErrStoreInUse
 	case errors.Is(err, bolterrors.ErrInvalid), errors.Is(err, bolterrors.ErrVersionMismatch):
 		return fmt.Errorf("not a file of this program, or damaged: %w", err)
 	case errors.Is(err, bolterrors.ErrChecksum):

@@ -3,6 +3,7 @@ package store
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"fmt"
 	"time"
 
@@ -12,8 +13,8 @@ import (
 	"github.com/discharger/discharger/discharger/caveat"
 )
 
-// Load reads a session's record, its user's and its homeserver's.
-func (b *Bolt) Load(ctx context.Context, user discharger.UserKey, session caveat.SessionID) (discharger.View, error) {
+// Load reads the records of a session, its user, its homeserver and a device.
+func (b *Bolt) Load(ctx context.Context, user discharger.UserKey, session caveat.SessionID, device discharger.DeviceTag) (discharger.View, error) {
 	var v discharger.View
 	err := b.view(ctx, func(tx *bbolt.Tx) (err error) {
 		now, records, prefix := b.cfg.Now(), tx.Bucket(bucketRecords), userPrefix(user)
@@ -23,37 +24,58 @@ func (b *Bolt) Load(ctx context.Context, user discharger.UserKey, session caveat
 		if v.User, err = readUser(records, prefix, now); err != nil {
 			return err
 		}
+		if device != (discharger.DeviceTag{}) {
+			if v.Device, err = readDevice(tx, prefix, device, now); err != nil {
+				return err
+			}
+		}
 		v.Homeserver = bytes.Clone(tx.Bucket(bucketHomeservers).Get(appendName(nil, user.Homeserver)))
 		return nil
 	}, checkUser(user))
 	if err != nil {
 		return discharger.View{}, fmt.Errorf("load session: %w", err)
 	}
+	v.Losses = b.Losses()
 	return v, nil
 }
 
-// List reads a user's record and all of the user's sessions.
-func (b *Bolt) List(ctx context.Context, user discharger.UserKey) (discharger.Listing, error) {
-	l := discharger.Listing{Sessions: make(map[caveat.SessionID][]byte)}
-	err := b.view(ctx, func(tx *bbolt.Tx) (err error) {
-		now, records, prefix := b.cfg.Now(), tx.Bucket(bucketRecords), userPrefix(user)
-		if l.User, err = readUser(records, prefix, now); err != nil {
-			return err
-		}
-		c := records.Cursor()
-		for k, v := c.Seek(prefix); bytes.HasPrefix(k, prefix); k, v = c.Next() {
-			e, record, err := splitRow(v)
-			if err != nil {
-				return err
-			}
-			if id := rowSession(k); id != (caveat.SessionID{}) && !e.passed(now) {
-				l.Sessions[id] = bytes.Clone(record)
-			}
-		}
-		return nil
+// List reads a user's record and those of the user's sessions and devices.
+func (b *Bolt) List(ctx context.Context, user discharger.UserKey) (l discharger.Listing, err error) {
+	err = b.view(ctx, func(tx *bbolt.Tx) (err error) {
+		l, err = listRows(tx, user, b.cfg.Now())
+		return err
 	}, checkUser(user))
 	if err != nil {
 		return discharger.Listing{}, fmt.Errorf("list sessions: %w", err)
+	}
+	return l, nil
+}
+
+func listRows(tx *bbolt.Tx, user discharger.UserKey, now time.Time) (l discharger.Listing, err error) {
+	l = discharger.Listing{Sessions: make(map[caveat.SessionID][]byte), Devices: make(map[discharger.DeviceTag][]byte)}
+	records, prefix := tx.Bucket(bucketRecords), userPrefix(user)
+	if l.User, err = readUser(records, prefix, now); err != nil {
+		return l, err
+	}
+	c := records.Cursor()
+	for k, v := c.Seek(prefix); bytes.HasPrefix(k, prefix); k, v = c.Next() {
+		e, record, err := splitRow(v)
+		if err != nil {
+			return l, err
+		}
+		if id := rowSession(k); id != (caveat.SessionID{}) && !e.passed(now) {
+			l.Sessions[id] = bytes.Clone(record)
+		}
+	}
+	c = tx.Bucket(bucketDevices).Cursor()
+	for k, v := c.Seek(prefix); bytes.HasPrefix(k, prefix); k, v = c.Next() {
+		e, record, err := splitRow(v)
+		if err != nil {
+			return l, err
+		}
+		if !e.passed(now) || len(l.Sessions) > 0 {
+			l.Devices[rowDevice(k)] = bytes.Clone(record)
+		}
 	}
 	return l, nil
 }
@@ -84,10 +106,23 @@ func readSession(records *bbolt.Bucket, prefix []byte, id caveat.SessionID, now 
 	return bytes.Clone(record), nil
 }
 
+// readDevice copies a device's record, nil if it has expired and so have all of
+// the user's sessions.
+func readDevice(tx *bbolt.Tx, prefix []byte, device discharger.DeviceTag, now time.Time) ([]byte, error) {
+	row := tx.Bucket(bucketDevices).Get(append(bytes.Clone(prefix), device[:]...))
+	return readKept(tx.Bucket(bucketRecords), row, prefix, now)
+}
+
 // readUser copies a user's own record, nil if it has expired and so have all
 // of the user's sessions.
 func readUser(records *bbolt.Bucket, prefix []byte, now time.Time) ([]byte, error) {
 	row := records.Get(append(bytes.Clone(prefix), make([]byte, len(caveat.SessionID{}))...))
+	return readKept(records, row, prefix, now)
+}
+
+// readKept copies the record in a row that stays as long as any of the user's
+// sessions.
+func readKept(records *bbolt.Bucket, row, prefix []byte, now time.Time) ([]byte, error) {
 	if row == nil {
 		return nil, nil
 	}
@@ -104,15 +139,17 @@ func readUser(records *bbolt.Bucket, prefix []byte, now time.Time) ([]byte, erro
 }
 
 // Swap makes all of a write's changes or none. Writes at the same time share a
-// commit.
+// commit. Revocations are in the journal first.
 func (b *Bolt) Swap(ctx context.Context, w discharger.Write) (bool, error) {
-	var done bool
-	err := b.update(ctx, func(tx *bbolt.Tx) (err error) {
-		if done, err = swapRows(tx.Bucket(bucketRecords), w, b.cfg.Now()); err != nil || !done {
-			return err
+	if err := checkWrite(w); err != nil {
+		return false, fmt.Errorf("swap: %w", err)
+	}
+	done, err := b.revoke(ctx, w.Revocations, func(tx *bbolt.Tx) (done bool, err error) {
+		if done, err = swapRows(tx, w, b.cfg.Now()); err != nil || !done {
+			return false, err
 		}
-		return b.appendEvents(tx, w.User.Homeserver, w.Events)
-	}, checkWrite(w))
+		return true, b.appendEvents(tx, w.User.Homeserver, w.Events)
+	})
 	if err != nil {
 		return false, fmt.Errorf("swap: %w", err)
 	}
@@ -123,15 +160,18 @@ func (b *Bolt) Swap(ctx context.Context, w discharger.Write) (bool, error) {
 }
 
 // swapRows does all comparing before the first change.
-func swapRows(records *bbolt.Bucket, w discharger.Write, now time.Time) (bool, error) {
-	prefix := userPrefix(w.User)
+func swapRows(tx *bbolt.Tx, w discharger.Write, now time.Time) (bool, error) {
+	records, prefix := tx.Bucket(bucketRecords), userPrefix(w.User)
 	due := make([]discharger.Change, 0, len(w.Changes))
 	for _, c := range w.Changes {
 		var current []byte
 		var err error
-		if c.Session == (caveat.SessionID{}) {
+		switch {
+		case c.Device != discharger.DeviceTag{}:
+			current, err = readDevice(tx, prefix, c.Device, now)
+		case c.Session == caveat.SessionID{}:
 			current, err = readUser(records, prefix, now)
-		} else {
+		default:
 			current, err = readSession(records, prefix, c.Session, now)
 		}
 		if err != nil {
@@ -145,15 +185,18 @@ func swapRows(records *bbolt.Bucket, w discharger.Write, now time.Time) (bool, e
 		}
 	}
 	for _, c := range due {
-		key := append(bytes.Clone(prefix), c.Session[:]...)
+		bucket, key := records, append(bytes.Clone(prefix), c.Session[:]...)
+		if c.Device != (discharger.DeviceTag{}) {
+			bucket, key = tx.Bucket(bucketDevices), append(bytes.Clone(prefix), c.Device[:]...)
+		}
 		if c.New == nil {
-			if err := records.Delete(key); err != nil {
+			if err := bucket.Delete(key); err != nil {
 				return false, err
 			}
 			continue
 		}
 		row := append(expiryOf(c.Expires).append(make([]byte, 0, expirySize+len(c.New))), c.New...)
-		if err := records.Put(key, row); err != nil {
+		if err := bucket.Put(key, row); err != nil {
 			return false, err
 		}
 	}
@@ -163,27 +206,72 @@ func swapRows(records *bbolt.Bucket, w discharger.Write, now time.Time) (bool, e
 // SwapHomeserver replaces a homeserver's record. One process has the file, and
 // it reads the record with every Load.
 func (b *Bolt) SwapHomeserver(ctx context.Context, homeserver string, old, new []byte, events ...discharger.FeedEvent) (bool, error) {
-	var done bool
-	err := b.update(ctx, func(tx *bbolt.Tx) (err error) {
-		bucket, key := tx.Bucket(bucketHomeservers), appendName(nil, homeserver)
-		if done = agrees(bucket.Get(key), old, new); !done {
-			return nil
-		}
-		if new == nil {
-			err = bucket.Delete(key)
-		} else {
-			err = bucket.Put(key, new)
-		}
+	if err := checkHomeserverSwap(homeserver, old, new, events); err != nil {
+		return false, fmt.Errorf("swap record of homeserver: %w", err)
+	}
+	var entries []discharger.JournalEntry
+	if b.cfg.Journal != nil && new != nil {
+		e, err := discharger.JournalOfHomeserver(homeserver, new)
 		if err != nil {
-			return err
+			return false, fmt.Errorf("swap record of homeserver: %w", err)
 		}
-		return b.appendEvents(tx, homeserver, events)
-	}, checkHomeserverSwap(homeserver, old, new, events))
+		entries = append(entries, e)
+	}
+	done, err := b.revoke(ctx, entries, func(tx *bbolt.Tx) (bool, error) {
+		if done, err := swapHomeserver(tx, homeserver, old, new); err != nil || !done {
+			return false, err
+		}
+		return true, b.appendEvents(tx, homeserver, events)
+	})
 	if err != nil {
 		return false, fmt.Errorf("swap record of homeserver: %w", err)
 	}
 	if done {
 		b.wakes.wake(homeserver, events)
+	}
+	return done, nil
+}
+
+func swapHomeserver(tx *bbolt.Tx, homeserver string, old, new []byte) (bool, error) {
+	bucket, key := tx.Bucket(bucketHomeservers), appendName(nil, homeserver)
+	switch {
+	case !agrees(bucket.Get(key), old, new):
+		return false, nil
+	case new == nil:
+		return true, bucket.Delete(key)
+	}
+	return true, bucket.Put(key, new)
+}
+
+// revoke makes a write. Entries are what it revokes: they are in the journal
+// first, and void there if the write says that it did not take place.
+func (b *Bolt) revoke(ctx context.Context, entries []discharger.JournalEntry, write func(*bbolt.Tx) (bool, error)) (bool, error) {
+	j := b.cfg.Journal
+	var n note
+	if j != nil && len(entries) > 0 {
+		err := b.usable(ctx)
+		if err == nil {
+			n, err = j.note(ctx, entries)
+		}
+		if err != nil {
+			return false, err
+		}
+	}
+	var done bool
+	err := b.update(ctx, func(tx *bbolt.Tx) (err error) {
+		if done, err = write(tx); err != nil || !done {
+			return err
+		}
+		return b.noteJournal(tx, n.last())
+	}, nil)
+	if err != nil {
+		n.leave()
+		return false, err
+	}
+	if j != nil {
+		if err := j.settle(ctx, n, done); err != nil {
+			return false, err
+		}
 	}
 	return done, nil
 }
@@ -198,9 +286,55 @@ func (b *Bolt) update(ctx context.Context, f func(*bbolt.Tx) error, invalid erro
 	if err := b.usable(ctx); err != nil {
 		return err
 	}
-	defer b.writers.Add(-1)
-	if b.writers.Add(1) == 1 {
-		return guard(func() error { return b.db.Update(f) })
+	var commit uint64
+	var refused error
+	numbered := func(tx *bbolt.Tx) (err error) {
+		if commit, err = nextCommit(tx); err != nil {
+			return err
+		}
+		refused = f(tx)
+		return refused
 	}
-	return guard(func() error { return b.db.Batch(f) })
+	write := b.db.Batch
+	if b.writers.Add(1) == 1 {
+		write = b.db.Update
+	}
+	defer b.writers.Add(-1)
+	err := guard(func() error { return write(numbered) })
+	if err == nil {
+		b.committed(commit)
+	}
+	if refused == nil {
+		b.probe.wrote(err)
+	}
+	return err
+}
+
+// nextCommit numbers the commit of a transaction. Calls that share it have
+// numbers of their own.
+func nextCommit(tx *bbolt.Tx) (uint64, error) {
+	meta := tx.Bucket(bucketMeta)
+	commit := readNumber(meta, keyCommit) + 1
+	return commit, putNumber(meta, keyCommit, commit)
+}
+
+// committed notes the number of a commit that is on the disk.
+func (b *Bolt) committed(commit uint64) {
+	for {
+		last := b.commits.Load()
+		if commit <= last || b.commits.CompareAndSwap(last, commit) {
+			return
+		}
+	}
+}
+
+func readNumber(meta *bbolt.Bucket, key []byte) uint64 {
+	if v := meta.Get(key); len(v) == 8 {
+		return binary.BigEndian.Uint64(v)
+	}
+	return 0
+}
+
+func putNumber(meta *bbolt.Bucket, key []byte, n uint64) error {
+	return meta.Put(key, binary.BigEndian.AppendUint64(nil, n))
 }

@@ -10,6 +10,7 @@ import (
 
 	"go.etcd.io/bbolt"
 
+	"github.com/discharger/discharger/discharger"
 	"github.com/discharger/discharger/discharger/caveat"
 )
 
@@ -31,7 +32,7 @@ func (b *Bolt) sweepEvery(ctx context.Context) {
 			return
 		case <-ticker.C:
 		}
-		if b.lost.Load() {
+		if b.lost.Load() != nil {
 			continue // someone may want to look at it first
 		}
 		_, err := b.sweep(ctx)
@@ -42,31 +43,14 @@ func (b *Bolt) sweepEvery(ctx context.Context) {
 }
 
 // sweep goes through all rows once and returns how many it removed. It passes
-// over damaged rows, and says so when it is through.
-func (b *Bolt) sweep(ctx context.Context) (int, error) {
-	removed, damaged := 0, 0
-	for from := []byte{}; from != nil; {
-		if err := ctx.Err(); err != nil {
-			return removed, err
-		}
-		var found [][]byte
-		err := guard(func() error {
-			return b.db.View(func(tx *bbolt.Tx) error {
-				var bad int
-				found, from, bad = b.expired(tx.Bucket(bucketRecords), from)
-				damaged += bad
-				return nil
-			})
-		})
+// over damaged rows, and reports them when it is through.
+func (b *Bolt) sweep(ctx context.Context) (removed int, err error) {
+	damaged := 0
+	for _, name := range [][]byte{bucketRecords, bucketDevices} {
+		n, bad, err := b.sweepBucket(ctx, name)
+		removed, damaged = removed+n, damaged+bad
 		if err != nil {
-			return removed, fmt.Errorf("find expired records: %w", err)
-		}
-		for ; len(found) > 0; found = found[min(sweepRemove, len(found)):] {
-			n, err := b.remove(found[:min(sweepRemove, len(found))])
-			if err != nil {
-				return removed, fmt.Errorf("remove expired records: %w", err)
-			}
-			removed += n
+			return removed, err
 		}
 	}
 	if damaged > 0 {
@@ -75,16 +59,44 @@ func (b *Bolt) sweep(ctx context.Context) (int, error) {
 	return removed, nil
 }
 
-// expired looks at some rows beginning at a key. It returns the keys of those
-// that can go, the key to begin at next, nil after the last row, and how many
-// could not be judged.
-func (b *Bolt) expired(records *bbolt.Bucket, from []byte) (found [][]byte, next []byte, damaged int) {
-	now, c, n := b.cfg.Now(), records.Cursor(), 0
+func (b *Bolt) sweepBucket(ctx context.Context, name []byte) (removed, damaged int, err error) {
+	for from := []byte{}; from != nil; {
+		if err := ctx.Err(); err != nil {
+			return removed, damaged, err
+		}
+		var found [][]byte
+		err := guard(func() error {
+			return b.db.View(func(tx *bbolt.Tx) error {
+				var bad int
+				found, from, bad = b.expired(tx, name, from)
+				damaged += bad
+				return nil
+			})
+		})
+		if err != nil {
+			return removed, damaged, fmt.Errorf("find expired records: %w", err)
+		}
+		for ; len(found) > 0; found = found[min(sweepRemove, len(found)):] {
+			n, err := b.remove(name, found[:min(sweepRemove, len(found))])
+			if err != nil {
+				return removed, damaged, fmt.Errorf("remove expired records: %w", err)
+			}
+			removed += n
+		}
+	}
+	return removed, damaged, nil
+}
+
+// expired looks at some rows of a bucket beginning at a key. It returns the keys
+// of those that can go, the key to begin at next, nil after the last row, and how
+// many could not be judged.
+func (b *Bolt) expired(tx *bbolt.Tx, name, from []byte) (found [][]byte, next []byte, damaged int) {
+	now, c, n := b.cfg.Now(), tx.Bucket(name).Cursor(), 0
 	for k, v := c.Seek(from); k != nil; k, v = c.Next() {
 		if n++; n > sweepRows {
 			return found, bytes.Clone(k), damaged
 		}
-		gone, err := removable(records, k, v, now)
+		gone, err := removable(tx, name, k, v, now)
 		if err != nil {
 			damaged++
 		}
@@ -95,20 +107,20 @@ func (b *Bolt) expired(records *bbolt.Bucket, from []byte) (found [][]byte, next
 	return found, nil, damaged
 }
 
-// remove removes the rows that can still go.
-func (b *Bolt) remove(keys [][]byte) (n int, err error) {
+// remove removes the rows of a bucket that can still go.
+func (b *Bolt) remove(name []byte, keys [][]byte) (n int, err error) {
 	err = guard(func() error {
 		return b.db.Update(func(tx *bbolt.Tx) error {
-			now, records := b.cfg.Now(), tx.Bucket(bucketRecords)
+			now, bucket := b.cfg.Now(), tx.Bucket(name)
 			for _, k := range keys {
-				v := records.Get(k)
+				v := bucket.Get(k)
 				if v == nil {
 					continue
 				}
-				if gone, err := removable(records, k, v, now); err != nil || !gone {
+				if gone, err := removable(tx, name, k, v, now); err != nil || !gone {
 					continue // changed since it was found; a damaged row is for the next pass
 				}
-				if err := records.Delete(k); err != nil {
+				if err := bucket.Delete(k); err != nil {
 					return err
 				}
 				n++
@@ -119,16 +131,20 @@ func (b *Bolt) remove(keys [][]byte) (n int, err error) {
 	return n, err
 }
 
-// removable reports whether a row has expired. A user's own record stays as
-// long as one of the user's sessions does.
-func removable(records *bbolt.Bucket, key, value []byte, now time.Time) (bool, error) {
+// removable reports whether a row has expired. A user's own record and those of
+// the user's devices stay as long as one of the user's sessions does.
+func removable(tx *bbolt.Tx, name, key, value []byte, now time.Time) (bool, error) {
 	e, _, err := splitRow(value)
 	if err != nil || !e.passed(now) {
 		return false, err
 	}
-	if rowSession(key) != (caveat.SessionID{}) {
-		return true, nil
+	prefix := key[:len(key)-len(discharger.DeviceTag{})]
+	if bytes.Equal(name, bucketRecords) {
+		if rowSession(key) != (caveat.SessionID{}) {
+			return true, nil
+		}
+		prefix = key[:len(key)-len(caveat.SessionID{})]
 	}
-	live, err := liveSession(records, key[:len(key)-len(caveat.SessionID{})], now)
+	live, err := liveSession(tx.Bucket(bucketRecords), prefix, now)
 	return !live, err
 }

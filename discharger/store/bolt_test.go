@@ -32,6 +32,13 @@ func TestMain(m *testing.M) {
 		}
 		return
 	}
+	if dir := os.Getenv(fullEnv); dir != "" {
+		if err := fillDisk(dir); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
 	os.Exit(m.Run())
 }
 
@@ -51,10 +58,25 @@ func openBolt(t testing.TB, cfg store.BoltConfig) *store.Bolt {
 // killUser is whose sessions the process that gets killed writes.
 var killUser = discharger.UserKey{Homeserver: "example.org", User: "@alice:example.org"}
 
+// killed returns the revocation that one of the writers claims to make.
+func killed(writer int, id caveat.SessionID) []discharger.JournalEntry {
+	if writer > 0 {
+		return nil
+	}
+	return []discharger.JournalEntry{{
+		Kind: discharger.JournalSession, Homeserver: killUser.Homeserver, User: killUser.User, Session: id, At: 1_700_000_100_000,
+		Cause: discharger.CauseRevoked,
+	}}
+}
+
 // writeUntilKilled has several goroutines write sessions, by both ways, and
 // says of each when it was acknowledged.
 func writeUntilKilled(path string) error {
-	b, err := store.OpenBolt(store.BoltConfig{Path: path})
+	j, err := store.OpenJournal(store.JournalConfig{Path: path + ".journal"})
+	if err != nil {
+		return err
+	}
+	b, err := store.OpenBolt(store.BoltConfig{Path: path, Journal: j})
 	if err != nil {
 		return err
 	}
@@ -64,7 +86,7 @@ func writeUntilKilled(path string) error {
 		go func() {
 			for i := 0; ; i++ {
 				id := caveat.SessionID{0: byte(writer + 1), 1: byte(i >> 8), 2: byte(i)}
-				ok, err := b.Swap(context.Background(), discharger.Write{User: killUser, Revokes: writer == 0,
+				ok, err := b.Swap(context.Background(), discharger.Write{User: killUser, Revocations: killed(writer, id),
 					Changes: []discharger.Change{{Session: id, New: fmt.Append(nil, id)}}})
 				if err != nil || !ok {
 					errs <- fmt.Errorf("swap: %v, %w", ok, err)
@@ -131,6 +153,43 @@ func TestBoltKilled(t *testing.T) {
 				t.Errorf("round %d: session %v is %q", round, id, record)
 			}
 		}
+		if err := b.Close(); err != nil {
+			t.Fatal(err)
+		}
+		expectKilledJournal(t, path, acknowledged)
+	}
+}
+
+// expectKilledJournal expects what the first writer had acknowledged, which were
+// revocations, to be in the journal: a store that was lost is given it again.
+func expectKilledJournal(t *testing.T, path string, acknowledged []string) {
+	t.Helper()
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	b := openBolt(t, store.BoltConfig{Path: path, Journal: openJournal(t, store.JournalConfig{Path: path + ".journal"})})
+	defer b.Close()
+	if err := b.AcceptLoss(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	l, err := b.List(t.Context(), killUser)
+	if err != nil {
+		t.Fatal(err)
+	}
+	revoked := 0
+	for _, name := range acknowledged {
+		id, err := caveat.ParseSessionID(name)
+		if err != nil || id[0] != 1 {
+			continue
+		}
+		revoked++
+		var r discharger.Record
+		if err := r.UnmarshalBinary(l.Sessions[id]); err != nil || !r.Over() {
+			t.Errorf("acknowledged revocation of %v is not in the journal: %+v, %v", id, r, err)
+		}
+	}
+	if revoked == 0 {
+		t.Error("nothing was revoked")
 	}
 }
 
@@ -206,12 +265,13 @@ func TestBoltSweep(t *testing.T) {
 		w := discharger.Write{User: u, Changes: []discharger.Change{
 			{New: []byte("user"), Expires: c.in(time.Hour)},
 			{Session: newSession(), New: []byte("short"), Expires: c.in(time.Hour)},
+			{Device: discharger.TagOf("D"), New: []byte("device"), Expires: c.in(time.Hour)},
 		}}
 		k := kept{u, 0}
 		switch i % 4 {
-		case 1: // a session of the user is left, so the user's record is
+		case 1: // a session of the user is left, so the user's record and the device's are
 			w.Changes = append(w.Changes, discharger.Change{Session: newSession(), New: []byte("long"), Expires: c.in(100 * time.Hour)})
-			k.rows = 2
+			k.rows = 3
 		case 2: // the user's record never goes by itself
 			w.Changes[0].Expires = time.Time{}
 			k.rows = 1
@@ -230,7 +290,7 @@ func TestBoltSweep(t *testing.T) {
 		t.Fatalf("swept %d rows before their time, %v", n, err)
 	}
 	c.advance(2 * time.Hour)
-	if n, err := b.Sweep(t.Context()); n != 300*(2+1+1+1) || err != nil {
+	if n, err := b.Sweep(t.Context()); n != 300*(3+1+2+2) || err != nil {
 		t.Errorf("swept %d rows, %v", n, err)
 	}
 	for _, k := range users {

@@ -196,7 +196,7 @@ func testHomeserverHandles(t *testing.T, f *fixture) {
 	u, id, other := someone(), newSession(), f.other(t)
 	read := func() string {
 		t.Helper()
-		v, err := other.Load(t.Context(), u, id)
+		v, err := other.Load(t.Context(), u, id, discharger.DeviceTag{})
 		if err != nil {
 			t.Fatalf("Load: %v", err)
 		}
@@ -223,7 +223,7 @@ func testRevokes(t *testing.T, f *fixture) {
 	f.swap(t, true, u, discharger.Change{Session: id, New: []byte("live")}, discharger.Change{New: []byte("u")})
 	revoke := func(want bool, old, new string) {
 		t.Helper()
-		got, err := f.Swap(t.Context(), discharger.Write{User: u, Revokes: true, Changes: []discharger.Change{
+		got, err := f.Swap(t.Context(), discharger.Write{User: u, Revocations: ending(t, u, id), Changes: []discharger.Change{
 			{Session: id, Old: []byte(old), New: []byte(new), Expires: f.clock.in(time.Hour)},
 		}})
 		if err != nil || got != want {
@@ -263,10 +263,10 @@ func testInvalid(t *testing.T, f *fixture) {
 	if ok, err := f.Swap(t.Context(), mine); !ok || err != nil {
 		t.Errorf("Swap of the user's record gave %v, %v", ok, err)
 	}
-	if v, err := f.Load(t.Context(), u, nobody); err != nil || v.Session != nil || string(v.User) != "mine" {
+	if v, err := f.Load(t.Context(), u, nobody, discharger.DeviceTag{}); err != nil || v.Session != nil || string(v.User) != "mine" {
 		t.Errorf("Load of no session gave %+v, %v", v, err)
 	}
-	if _, err := f.Load(t.Context(), discharger.UserKey{User: name}, id); err == nil {
+	if _, err := f.Load(t.Context(), discharger.UserKey{User: name}, id, discharger.DeviceTag{}); err == nil {
 		t.Error("Load takes any name")
 	}
 	if _, err := f.List(t.Context(), discharger.UserKey{Homeserver: name}); err == nil {
@@ -310,7 +310,7 @@ func testContext(t *testing.T, f *fixture) {
 	f.swap(t, true, u, discharger.Change{Session: id, New: []byte("a")})
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	_, errLoad := f.Load(ctx, u, id)
+	_, errLoad := f.Load(ctx, u, id, discharger.DeviceTag{})
 	_, errList := f.List(ctx, u)
 	_, errSwap := f.Swap(ctx, one(u, discharger.Change{Session: id, Old: []byte("a"), New: []byte("b")}))
 	_, errHome := f.SwapHomeserver(ctx, u.Homeserver, nil, []byte("b"))
@@ -333,7 +333,7 @@ func testAliasing(t *testing.T, f *fixture) {
 	for range 2 {
 		v, l := f.load(t, u, id), f.list(t, u)
 		if string(v.Session) != "session" || string(v.User) != "user" || string(v.Homeserver) != "home" {
-			t.Fatalf("Load gives %q", v)
+			t.Fatalf("Load gives %+v", v)
 		}
 		if string(l.User) != "user" || string(l.Sessions[id]) != "session" {
 			t.Fatalf("List gives %q", l)
@@ -363,7 +363,10 @@ func testModel(t *testing.T, f *fixture) {
 		}
 		records := rapid.OneOf(rapid.Just([]byte(nil)), rapid.SliceOfN(rapid.Byte(), 1, 130), rapid.SliceOfN(rapid.ByteRange(0, 1), 1, 1))
 		for range rapid.IntRange(1, 25).Draw(r, "writes") {
-			w := discharger.Write{User: u, Revokes: rapid.Bool().Draw(r, "revokes")}
+			w := discharger.Write{User: u}
+			if rapid.Bool().Draw(r, "revokes") {
+				w.Revocations = ending(t, u, sessions[1])
+			}
 			ids := slices.Clone(sessions)
 			rand.Shuffle(len(ids), func(i, j int) { ids[i], ids[j] = ids[j], ids[i] })
 			want := true

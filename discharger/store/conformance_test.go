@@ -51,6 +51,13 @@ func conformance(t *testing.T, open func(testing.TB) *fixture) {
 		{"context", testContext},
 		{"aliasing", testAliasing},
 		{"model", testModel},
+		{"devices", testDevices},
+		{"devices all or none", testDeviceAllOrNone},
+		{"device outlives", testDeviceOutlives},
+		{"device aliasing", testDeviceAliasing},
+		{"many devices", testDeviceMany},
+		{"now", testNow},
+		{"losses", testLosses},
 		{"feed order", testFeedOrder},
 		{"feed resume", testFeedResume},
 		{"feed gap", testFeedGap},
@@ -123,7 +130,7 @@ func (f *fixture) swap(t testing.TB, want bool, u discharger.UserKey, changes ..
 
 func (f *fixture) load(t testing.TB, u discharger.UserKey, id caveat.SessionID) discharger.View {
 	t.Helper()
-	v, err := f.Load(t.Context(), u, id)
+	v, err := f.Load(t.Context(), u, id, discharger.DeviceTag{})
 	if err != nil {
 		t.Fatalf("Load: %v", err)
 	}
@@ -274,7 +281,7 @@ func testNoLostUpdate(t *testing.T, f *fixture) {
 	for counter := range counters {
 		wg.Go(func() {
 			for done := 0; done < each; {
-				v, err := f.Load(t.Context(), u, id)
+				v, err := f.Load(t.Context(), u, id, discharger.DeviceTag{})
 				if err != nil {
 					t.Errorf("Load: %v", err)
 					return

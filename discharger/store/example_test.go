@@ -39,7 +39,7 @@ func ExampleOpenBolt() {
 		done, err := s.Swap(ctx, login)
 		fmt.Println(done, err)
 	}
-	view, err := s.Load(ctx, alice, session)
+	view, err := s.Load(ctx, alice, session, discharger.DeviceTag{})
 	fmt.Printf("%s %v\n", view.Session, err)
 
 	// Output:

@@ -48,12 +48,14 @@ func FeedKey(key caveat.Secret, homeserver string) string {
 	return k
 }
 
-// Rows counts the rows of a user, expired or not.
+// Rows counts the rows of a user, devices included, expired or not.
 func (b *Bolt) Rows(t testing.TB, u discharger.UserKey) (n int) {
 	err := b.db.View(func(tx *bbolt.Tx) error {
-		prefix, c := userPrefix(u), tx.Bucket(bucketRecords).Cursor()
-		for k, _ := c.Seek(prefix); bytes.HasPrefix(k, prefix); k, _ = c.Next() {
-			n++
+		for _, name := range [][]byte{bucketRecords, bucketDevices} {
+			prefix, c := userPrefix(u), tx.Bucket(name).Cursor()
+			for k, _ := c.Seek(prefix); bytes.HasPrefix(k, prefix); k, _ = c.Next() {
+				n++
+			}
 		}
 		return nil
 	})
@@ -130,3 +132,30 @@ func PeersKey(key caveat.Secret) string { return newLayout(key).peers }
 func (r *Redis) Tell(ctx context.Context, entries ...discharger.JournalEntry) error {
 	return r.peers.tell(ctx, entries)
 }
+
+// oldRow is a row as it was written before rows had checksums.
+func oldRow(e *discharger.JournalEntry) []byte {
+	b := append(make([]byte, 8), byte(e.Kind))
+	b = appendText(appendText(b, e.Homeserver), e.User)
+	b = append(append(b, e.Session[:]...), e.Except[:]...)
+	b = binary.AppendUvarint(b, e.Generation)
+	for _, n := range []int64{e.At, e.Keep, e.ExceptKeep} {
+		b = binary.AppendVarint(b, n)
+	}
+	return b
+}
+
+// OldRow is a row as it was written before rows had checksums.
+func OldRow(e discharger.JournalEntry) []byte { return oldRow(&e) }
+
+// OldRowAt is one that was added at a time.
+func OldRowAt(at time.Time, e discharger.JournalEntry) []byte {
+	return append(binary.BigEndian.AppendUint64(nil, uint64(at.UnixMilli())), oldRow(&e)[8:]...)
+}
+
+// BeatKey is the key of the heartbeats of a store that is not in a cluster.
+func BeatKey(key caveat.Secret) string { return newLayout(key).beatKey[0] }
+
+// StopWatch ends the looks at the servers, which would be counted with what a
+// test does.
+func (r *Redis) StopWatch() { r.stopWatch() }

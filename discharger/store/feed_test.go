@@ -76,7 +76,7 @@ func (f *fixture) expectFeed(t testing.TB, homeserver, after string, wantGap boo
 func testFeedOrder(t *testing.T, f *fixture) {
 	u, other := someone(), someone()
 	f.expectFeed(t, u.Homeserver, "", false)
-	w := discharger.Write{User: u, Changes: []discharger.Change{{Session: newSession(), New: []byte("a")}}, Revokes: true, Events: f.say("1", "2")}
+	w := discharger.Write{User: u, Changes: []discharger.Change{{Session: newSession(), New: []byte("a")}}, Revocations: ending(t, u, newSession()), Events: f.say("1", "2")}
 	for range 2 { // as good as done, and said again
 		if ok, err := f.Swap(t.Context(), w); err != nil || !ok {
 			t.Fatalf("Swap: %v, %v", ok, err)

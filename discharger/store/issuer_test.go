@@ -84,7 +84,8 @@ type device struct {
 
 var deviceAddr = netip.MustParseAddr("203.0.113.7")
 
-// login mints a session in mode rotate. It is activated by the first refresh.
+// login mints a session in mode rotate on a device of its own. It is activated
+// by the first refresh.
 func (is *issuer) login(user string) *device { return is.loginMode(user, caveat.ModeRotate) }
 
 func (is *issuer) loginMode(user string, mode caveat.Mode) *device {
@@ -94,7 +95,7 @@ func (is *issuer) loginMode(user string, mode caveat.Mode) *device {
 		is.t.Fatal(err)
 	}
 	minted := time.Now()
-	cond := caveat.Condition{Session: id, User: user, Device: "D", Minted: minted.UnixMilli(), Mode: mode}
+	cond := caveat.Condition{Session: id, User: user, Device: id.String(), Minted: minted.UnixMilli(), Mode: mode}
 	text, err := cond.Encode()
 	if err != nil {
 		is.t.Fatal(err)
@@ -168,6 +169,7 @@ func (d *device) logout(ctx context.Context) error {
 // logoutOthers ends every session of the device's user but its own.
 func (d *device) logoutOthers(ctx context.Context) error {
 	return d.insist(ctx, func(ctx context.Context, s *discharger.Service) error {
-		return s.RevokeUser(ctx, d.user, d.session)
+		_, err := s.RevokeUser(ctx, d.user, discharger.Order{Except: d.session})
+		return err
 	})
 }

@@ -2,8 +2,11 @@ package store
 
 import (
 	"context"
+	"crypto/rand"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"path/filepath"
 	"sync"
@@ -28,24 +31,36 @@ type JournalConfig struct {
 }
 
 // Journal keeps the revocations that a process has ordered, in a file of its
-// own, for a [Redis] that may lose them: see RedisConfig.Journal. An entry is
-// on the disk when Add returns; entries that come at the same time share a
-// sync. Its methods may be called concurrently.
+// own, for a [Redis] that may lose them, or for a [Bolt] in whose place an older
+// copy may be put: see RedisConfig.Journal and BoltConfig.Journal. An entry is on
+// the disk when Add returns; entries that come at the same time share a sync. Its
+// methods may be called concurrently.
 //
-// In the file, sequence numbers are keys, so that the oldest entries come
-// first. What the process knows to be there of revocations that took effect is
-// not written again: repeating a logout a thousand times takes one entry.
+// In the file, numbers are keys, so that the oldest entries come first. They have
+// no holes, and each row has a checksum. What the process knows to be there of
+// revocations that took effect is not written again: repeating a logout a
+// thousand times takes one entry.
 //
-//	entries    sequence(8)    added at(8, Unix ms) entry
-//	primaries  those that are known to have all of the entries
+//	entries      number(8)  a row: journal_entry.go
+//	state        "state"    which numbers there are, and what of a Bolt is known: journal_state.go
+//	checkpoints  number(8)  a commit of a Bolt: journal_state.go
+//	primaries    those that are known to have all of the entries
 type Journal struct {
 	cfg  JournalConfig
-	db   *bbolt.DB
 	work chan *journalWork
 	stop chan struct{}
 	done sync.WaitGroup
 
 	settled settled
+
+	mu      sync.RWMutex // of all below
+	db      *bbolt.DB
+	state   journalState
+	damage  *JournalDamage
+	unsafe  bool           // bbolt must not read it
+	pending []*journalWork // whose revocations may still come to be, the oldest first
+	commits func() uint64  // the last commit of the Bolt that the journal belongs to; nil: there is none
+	checked time.Time      // when the last checkpoint was made
 
 	entries, size atomic.Int64
 	added         atomic.Uint64
@@ -53,8 +68,10 @@ type Journal struct {
 }
 
 var (
-	bucketEntries   = []byte("entries")
-	bucketPrimaries = []byte("primaries")
+	bucketEntries     = []byte("entries")
+	bucketPrimaries   = []byte("primaries")
+	bucketState       = []byte("state")
+	bucketCheckpoints = []byte("checkpoints")
 )
 
 const (
@@ -65,7 +82,8 @@ const (
 // ErrJournalInUse is returned for a file that another process has open.
 var ErrJournalInUse = errors.New("another process has the journal open")
 
-// OpenJournal opens the file, or makes it.
+// OpenJournal opens the file, or makes it. A file in which anything is damaged
+// is opened as long as it can be read at all: see [Journal.Damage].
 func OpenJournal(cfg JournalConfig) (*Journal, error) {
 	if cfg.Path == "" {
 		return nil, errors.New("open journal: no path")
@@ -97,6 +115,8 @@ func OpenJournal(cfg JournalConfig) (*Journal, error) {
 }
 
 func (j *Journal) open() error {
+	damage := checkPages(j.cfg.Path)
+	j.unsafe = damage != nil && !errors.Is(damage, errRoot)
 	db, err := bbolt.Open(j.cfg.Path, 0o600, &bbolt.Options{
 		Timeout: j.cfg.LockWait, FreelistType: bbolt.FreelistMapType, NoStatistics: true,
 	})
@@ -106,24 +126,45 @@ func (j *Journal) open() error {
 	if err != nil {
 		return explain(err)
 	}
-	err = db.Update(func(tx *bbolt.Tx) error {
-		for _, name := range [][]byte{bucketEntries, bucketPrimaries} {
-			if _, err := tx.CreateBucketIfNotExists(name); err != nil {
-				return err
-			}
-		}
-		j.entries.Store(int64(tx.Bucket(bucketEntries).Stats().KeyN))
-		j.size.Store(tx.Size())
-		return nil
-	})
+	j.db = db
+	if damage != nil {
+		j.damage = &JournalDamage{Path: j.cfg.Path, Err: damage}
+	} else if err := j.read(); err != nil {
+		return errors.Join(err, db.Close())
+	}
+	if j.damage != nil {
+		return nil // it is left as it is
+	}
+	err = db.Update(j.prepare)
 	if err == nil {
 		err = syncDir(filepath.Dir(j.cfg.Path))
 	}
 	if err != nil {
 		return errors.Join(err, db.Close())
 	}
-	j.db = db
 	return nil
+}
+
+// prepare makes what is missing of a file that is new or of an earlier version.
+func (j *Journal) prepare(tx *bbolt.Tx) error {
+	for _, name := range [][]byte{bucketEntries, bucketPrimaries, bucketState, bucketCheckpoints} {
+		if _, err := tx.CreateBucketIfNotExists(name); err != nil {
+			return err
+		}
+	}
+	if j.state.next == 0 {
+		entries := tx.Bucket(bucketEntries)
+		next := entries.Sequence() + 1
+		j.state = journalState{numbered: next, first: next, next: next}
+		if key, _ := entries.Cursor().First(); len(key) == 8 {
+			j.state.first = binary.BigEndian.Uint64(key)
+		}
+		if _, err := io.ReadFull(rand.Reader, j.state.journal[:]); err != nil {
+			return err
+		}
+	}
+	j.size.Store(tx.Size())
+	return tx.Bucket(bucketState).Put(keyState, j.state.encode())
 }
 
 // Close ends the writing and closes the file. No other method may be running
@@ -136,11 +177,15 @@ func (j *Journal) Close() error {
 
 // journalWork is what one caller wants written.
 type journalWork struct {
-	add    []discharger.JournalEntry
-	forget [][]byte   // keys
-	keys   [][]byte   // of what was added
-	clear  bool       // forget everything
-	done   chan error // with room for one
+	add     []discharger.JournalEntry
+	pending bool     // the revocations have not been made yet
+	void    []uint64 // numbers whose revocations did not take place
+	check   bool     // make a checkpoint
+	clear   bool     // remove all entries
+
+	numbers []uint64 // of what was added
+	settled atomic.Bool
+	done    chan error // with room for one
 }
 
 // Add writes entries and returns when they are on the disk. When an error is
@@ -156,7 +201,15 @@ func (j *Journal) Add(ctx context.Context, entries ...discharger.JournalEntry) e
 // note is what was written of a revocation whose outcome is not known yet.
 type note struct {
 	entries []discharger.JournalEntry
-	keys    [][]byte
+	work    *journalWork // nil: nothing was written
+}
+
+// last returns the greatest number of a note, 0 for none.
+func (n *note) last() uint64 {
+	if n.work == nil || len(n.work.numbers) == 0 {
+		return 0
+	}
+	return n.work.numbers[len(n.work.numbers)-1]
 }
 
 // note writes the entries of a revocation that is about to be made.
@@ -165,29 +218,42 @@ func (j *Journal) note(ctx context.Context, entries []discharger.JournalEntry) (
 	if len(n.entries) == 0 {
 		return n, nil
 	}
-	w := &journalWork{add: n.entries}
+	w := &journalWork{add: n.entries, pending: true}
 	if err := j.do(ctx, w); err != nil {
-		return n, err // it may be writing yet: its keys are not ours to read
+		w.settled.Store(true) // it may be writing yet, but the revocation is not made
+		return note{entries: n.entries}, err
 	}
-	n.keys = w.keys
+	n.work = w
 	return n, nil
 }
 
 // settle says what became of a revocation. One that is known not to have taken
-// effect is taken out again; of one of which nothing is known, nothing is to
-// be said.
+// effect is made void; of one of which nothing is known, nothing is to be said.
 func (j *Journal) settle(ctx context.Context, n note, done bool) error {
-	switch {
-	case len(n.entries) == 0:
+	if n.work == nil {
 		return nil
-	case done:
+	}
+	if done {
+		n.work.settled.Store(true)
 		j.settled.add(n.entries, j.cfg.Now(), j.cfg.Window/4)
 		return nil
 	}
-	return j.do(ctx, &journalWork{forget: n.keys})
+	err := j.do(ctx, &journalWork{void: n.work.numbers})
+	n.work.settled.Store(true)
+	return err
+}
+
+// leave says that a revocation has been made or never will be, and nothing else.
+func (n *note) leave() {
+	if n.work != nil {
+		n.work.settled.Store(true)
+	}
 }
 
 func (j *Journal) do(ctx context.Context, w *journalWork) error {
+	if err := j.Damage(); err != nil {
+		return fmt.Errorf("write journal: %w", err)
+	}
 	w.done = make(chan error, 1)
 	select {
 	case j.work <- w:
@@ -202,23 +268,42 @@ func (j *Journal) do(ctx context.Context, w *journalWork) error {
 	}
 }
 
-// All returns the entries whose time is not over, the oldest first.
+// All returns the entries whose time is not over, the oldest first. If anything
+// is damaged, the error is a [*JournalDamage].
 func (j *Journal) All() ([]discharger.JournalEntry, error) {
-	var out []discharger.JournalEntry
 	oldest := j.cfg.Now().Add(-j.cfg.Window).UnixMilli()
-	err := guard(func() error {
-		return j.db.View(func(tx *bbolt.Tx) error {
-			return tx.Bucket(bucketEntries).ForEach(func(_, value []byte) error {
-				at, e, err := decodeEntry(value)
-				if err == nil && at > oldest {
-					out = append(out, e)
-				}
-				return err
-			})
-		})
-	})
+	out, err := j.collect(0, func(r *row) bool { return r.added > oldest })
 	if err != nil {
 		return nil, fmt.Errorf("read journal: %w", err)
+	}
+	return out, nil
+}
+
+// since returns the entries from a number on.
+func (j *Journal) since(number uint64) ([]discharger.JournalEntry, error) {
+	out, err := j.collect(number, func(*row) bool { return true })
+	if err != nil {
+		return nil, fmt.Errorf("read journal: %w", err)
+	}
+	return out, nil
+}
+
+func (j *Journal) collect(from uint64, keep func(*row) bool) (out []discharger.JournalEntry, err error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.damage == nil {
+		var state journalState
+		state, j.damage = j.scan(func(number uint64, r *row) {
+			if number >= from && !r.void && keep(r) {
+				out = append(out, r.entry)
+			}
+		})
+		if j.damage == nil && state != j.state {
+			j.damage = &JournalDamage{Path: j.cfg.Path, Err: errors.New("its state is another one than was written last")}
+		}
+	}
+	if j.damage != nil {
+		return nil, j.damage
 	}
 	return out, nil
 }
@@ -249,14 +334,25 @@ func (j *Journal) Adopt(ctx context.Context, path string) (entries int, err erro
 
 // primaries returns what setPrimaries was told last, nil if it never was.
 func (j *Journal) primaries() (map[string]bool, error) {
-	var out map[string]bool
-	err := j.db.View(func(tx *bbolt.Tx) error {
-		return tx.Bucket(bucketPrimaries).ForEach(func(name, _ []byte) error {
-			if out == nil {
-				out = make(map[string]bool)
-			}
-			out[string(name)] = true
-			return nil
+	if err := j.Damage(); err != nil {
+		return nil, fmt.Errorf("read journal: %w", err)
+	}
+	j.mu.RLock()
+	defer j.mu.RUnlock()
+	return j.readPrimaries()
+}
+
+// readPrimaries reads them. The journal is locked.
+func (j *Journal) readPrimaries() (out map[string]bool, err error) {
+	err = guard(func() error {
+		return j.db.View(func(tx *bbolt.Tx) error {
+			return tx.Bucket(bucketPrimaries).ForEach(func(name, _ []byte) error {
+				if out == nil {
+					out = make(map[string]bool)
+				}
+				out[string(name)] = true
+				return nil
+			})
 		})
 	})
 	if err != nil {
@@ -267,6 +363,11 @@ func (j *Journal) primaries() (map[string]bool, error) {
 
 // setPrimaries notes which primaries have all that is in the journal.
 func (j *Journal) setPrimaries(names map[string]bool) error {
+	if err := j.Damage(); err != nil {
+		return fmt.Errorf("write journal: %w", err)
+	}
+	j.mu.RLock()
+	defer j.mu.RUnlock()
 	err := guard(func() error {
 		return j.db.Update(func(tx *bbolt.Tx) error {
 			if err := tx.DeleteBucket(bucketPrimaries); err != nil {

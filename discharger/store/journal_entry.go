@@ -3,53 +3,151 @@ package store
 import (
 	"encoding/binary"
 	"errors"
-	"sync"
-	"time"
+	"hash/crc32"
 
 	"github.com/discharger/discharger/discharger"
 )
 
-// The stored form of an entry: kind, its homeserver, user, session and
-// exception, its generation, and then the three times. Strings carry their
-// length first; integers are varints, unsigned the first ones, signed the times.
+// The stored form of a row. Strings carry their length first, as an unsigned
+// varint; At, Keep and ExceptKeep are signed varints.
+//
+//	format(1)     2
+//	added(8)      when it was written, Unix ms, big-endian
+//	kind(1)       0: a number without an entry, and nothing but the checksum follows
+//	homeserver user session(16) except(16) generation at keep exceptkeep
+//	flags(1)      1: soft, 2: only sessions that have a device, 4: a device follows
+//	cause code
+//	device(8)
+//	checksum(4)   CRC-32C of the row's number (8, big-endian) and what is before
+//
+// Rows of earlier versions begin with added, whose first byte is not 2 for
+// millions of years, and end after exceptkeep. They have no checksum.
+const (
+	rowFormat = 2
+	rowSum    = 4
+)
 
-var errEntry = errors.New("damaged entry")
+const (
+	entrySoft = 1 << iota
+	entryDevices
+	entryDevice
+	entryFlags = 1<<iota - 1
+)
 
-func appendEntry(b []byte, e *discharger.JournalEntry) []byte {
-	b = append(b, byte(e.Kind))
-	for _, s := range []string{e.Homeserver, e.User} {
-		b = append(binary.AppendUvarint(b, uint64(len(s))), s...)
+var (
+	errEntry   = errors.New("damaged entry")
+	castagnoli = crc32.MakeTable(crc32.Castagnoli)
+)
+
+// row is one number of a journal.
+type row struct {
+	added int64 // Unix ms
+	entry discharger.JournalEntry
+	void  bool // the revocation did not take place
+	old   bool // without a checksum, of an earlier version
+}
+
+// appendSum appends the checksum of a number and the bytes stored under it.
+func appendSum(b []byte, number uint64) []byte {
+	return binary.BigEndian.AppendUint32(b, sumOf(number, b))
+}
+
+func sumOf(number uint64, b []byte) uint32 {
+	sum := crc32.Checksum(binary.BigEndian.AppendUint64(nil, number), castagnoli)
+	return crc32.Update(sum, castagnoli, b)
+}
+
+// encodeRow returns the row of an entry; nil stands for a number without one.
+func encodeRow(number uint64, added int64, e *discharger.JournalEntry) []byte {
+	b := binary.BigEndian.AppendUint64([]byte{rowFormat}, uint64(added))
+	if e == nil {
+		return appendSum(append(b, 0), number)
 	}
+	b = append(b, byte(e.Kind))
+	b = appendText(appendText(b, e.Homeserver), e.User)
 	b = append(append(b, e.Session[:]...), e.Except[:]...)
 	b = binary.AppendUvarint(b, e.Generation)
 	for _, n := range []int64{e.At, e.Keep, e.ExceptKeep} {
 		b = binary.AppendVarint(b, n)
 	}
-	return b
+	var flags byte
+	if e.Soft {
+		flags |= entrySoft
+	}
+	if e.Devices {
+		flags |= entryDevices
+	}
+	if e.Device != (discharger.DeviceTag{}) {
+		flags |= entryDevice
+	}
+	b = appendText(appendText(append(b, flags), string(e.Cause)), e.Code)
+	if flags&entryDevice != 0 {
+		b = append(b, e.Device[:]...)
+	}
+	return appendSum(b, number)
 }
 
-// decodeEntry reads a row: when it was added, and the entry.
-func decodeEntry(b []byte) (added int64, e discharger.JournalEntry, err error) {
-	if len(b) < 9 {
-		return 0, e, errEntry
+func appendText(b []byte, s string) []byte {
+	return append(binary.AppendUvarint(b, uint64(len(s))), s...)
+}
+
+// decodeRow reads the row of a number. On error, the result is zero.
+func decodeRow(number uint64, b []byte) (row, error) {
+	if len(b) > 0 && b[0] == rowFormat {
+		return decodeSummed(number, b)
 	}
-	added, d := int64(binary.BigEndian.Uint64(b)), entryDecoder{b: b[8:]}
-	e.Kind = discharger.JournalKind(d.bytes(1)[0])
+	if len(b) < 9 {
+		return row{}, errEntry
+	}
+	d := entryDecoder{b: b[9:]}
+	r := row{added: int64(binary.BigEndian.Uint64(b)), old: true}
+	d.entry(&r.entry, discharger.JournalKind(b[8]))
+	if d.bad || len(d.b) > 0 || r.entry.Kind < discharger.JournalSession || r.entry.Kind > discharger.JournalHomeserver {
+		return row{}, errEntry
+	}
+	return r, nil
+}
+
+func decodeSummed(number uint64, b []byte) (row, error) {
+	n := len(b) - rowSum
+	if n < 10 || binary.BigEndian.Uint32(b[n:]) != sumOf(number, b[:n]) {
+		return row{}, errEntry
+	}
+	r := row{added: int64(binary.BigEndian.Uint64(b[1:])), void: b[9] == 0}
+	d := entryDecoder{b: b[10:n]}
+	if !r.void {
+		e := &r.entry
+		d.entry(e, discharger.JournalKind(b[9]))
+		flags := d.bytes(1)[0]
+		e.Soft, e.Devices = flags&entrySoft != 0, flags&entryDevices != 0
+		e.Cause, e.Code = discharger.Cause(d.string()), d.string()
+		if flags&entryDevice != 0 {
+			copy(e.Device[:], d.bytes(len(e.Device)))
+		}
+		if flags&^entryFlags != 0 || e.Kind > discharger.JournalDevice {
+			d.bad = true
+		}
+	}
+	if d.bad || len(d.b) > 0 {
+		return row{}, errEntry
+	}
+	return r, nil
+}
+
+// entryDecoder returns zeros after the first error.
+type entryDecoder struct {
+	b   []byte
+	bad bool
+}
+
+// entry reads the part of an entry that all versions have.
+func (d *entryDecoder) entry(e *discharger.JournalEntry, kind discharger.JournalKind) {
+	e.Kind = kind
 	e.Homeserver, e.User = d.string(), d.string()
 	copy(e.Session[:], d.bytes(len(e.Session)))
 	copy(e.Except[:], d.bytes(len(e.Except)))
 	e.Generation = d.uvarint()
 	e.At, e.Keep, e.ExceptKeep = d.varint(), d.varint(), d.varint()
-	if d.bad || len(d.b) > 0 || e.Kind < discharger.JournalSession || e.Kind > discharger.JournalHomeserver {
-		return 0, discharger.JournalEntry{}, errEntry
-	}
-	return added, e, nil
-}
-
-// entryDecoder gives zeros after the first error.
-type entryDecoder struct {
-	b   []byte
-	bad bool
 }
 
 func (d *entryDecoder) bytes(n int) []byte {
@@ -64,14 +162,11 @@ func (d *entryDecoder) bytes(n int) []byte {
 
 func (d *entryDecoder) string() string {
 	n := d.uvarint()
-	if n > maxName {
+	if n > maxName || n > uint64(len(d.b)) {
 		d.bad = true
 		return ""
 	}
-	if s := d.bytes(int(n)); !d.bad {
-		return string(s)
-	}
-	return ""
+	return string(d.bytes(int(n)))
 }
 
 func (d *entryDecoder) uvarint() uint64 {
@@ -92,72 +187,4 @@ func (d *entryDecoder) varint() int64 {
 	}
 	d.b = d.b[n:]
 	return v
-}
-
-// settled remembers entries that are in the file and in the store. It is
-// bounded, and forgets in two steps, well before their time in the file is
-// over; what it has forgotten is written again.
-type settled struct {
-	mu         sync.Mutex
-	young, old map[discharger.JournalEntry]struct{}
-	turned     time.Time // when young was begun
-}
-
-// maxSettled is the size of either half. An entry takes about 200 bytes.
-const maxSettled = 1 << 13
-
-// settledKey is what an entry says: of a session, when it was ended makes no
-// difference.
-func settledKey(e discharger.JournalEntry) discharger.JournalEntry {
-	if e.Kind == discharger.JournalSession {
-		e.At, e.Generation, e.Keep, e.ExceptKeep = 0, 0, 0, 0
-	}
-	return e
-}
-
-func (s *settled) add(entries []discharger.JournalEntry, now time.Time, life time.Duration) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.turn(now, life)
-	for _, e := range entries {
-		if len(s.young) >= maxSettled {
-			s.turned = time.Time{}
-			s.turn(now, life)
-		}
-		s.young[settledKey(e)] = struct{}{}
-	}
-}
-
-func (s *settled) turn(now time.Time, life time.Duration) {
-	switch age := now.Sub(s.turned); {
-	case s.young != nil && age >= 0 && age < life:
-		return
-	case age >= 0 && age < 2*life || s.turned.IsZero():
-		s.old = s.young
-	default:
-		s.old = nil
-	}
-	s.young, s.turned = make(map[discharger.JournalEntry]struct{}), now
-}
-
-// without returns the entries that are not there.
-func (s *settled) without(entries []discharger.JournalEntry, now time.Time, life time.Duration) []discharger.JournalEntry {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.turn(now, life)
-	var out []discharger.JournalEntry
-	for _, e := range entries {
-		_, young := s.young[settledKey(e)]
-		if _, old := s.old[settledKey(e)]; !young && !old {
-			out = append(out, e)
-		}
-	}
-	return out
-}
-
-// forget makes room when entries leave the file: all are written again.
-func (s *settled) forget() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.young, s.old = nil, nil
 }

@@ -222,9 +222,21 @@ func live(t testing.TB, generation uint64) []byte {
 	return marshal(t, &r)
 }
 
+// tombstone is what a live record becomes.
 func tombstone(t testing.TB) []byte {
 	t.Helper()
-	return marshal(t, &discharger.Record{Ended: 1_700_000_100_000})
+	return marshal(t, &discharger.Record{Device: "D", End: discharger.End{Soft: true, Cause: discharger.CauseRevoked, At: 1_700_000_100_000}})
+}
+
+// bare is what is restored of a tombstone when the session has no record.
+func bare(t testing.TB) []byte {
+	t.Helper()
+	var r discharger.Record
+	if err := r.UnmarshalBinary(tombstone(t)); err != nil {
+		t.Fatal(err)
+	}
+	r.Device = ""
+	return marshal(t, &r)
 }
 
 func marshal(t testing.TB, v interface{ MarshalBinary() ([]byte, error) }) []byte {
@@ -260,22 +272,24 @@ func TestJournalReplay(t *testing.T) {
 	f.swap(t, true, alice, discharger.Change{Session: one, New: live(t, 0)})
 	f.swap(t, true, bob, discharger.Change{Session: kept, New: live(t, 0)}, discharger.Change{Session: other, New: live(t, 0)})
 	s.do(t, "save")
-	revoke := func(u discharger.UserKey, changes ...discharger.Change) {
+	revoke := func(u discharger.UserKey, entries []discharger.JournalEntry, changes ...discharger.Change) {
 		t.Helper()
-		if ok, err := f.Swap(t.Context(), discharger.Write{User: u, Revokes: true, Changes: changes}); !ok || err != nil {
+		if ok, err := f.Swap(t.Context(), discharger.Write{User: u, Revocations: entries, Changes: changes}); !ok || err != nil {
 			t.Fatalf("revoke: %v, %v", ok, err)
 		}
 	}
 	all := discharger.Revocation{Generation: 1, At: 1_700_000_200_000, Except: kept}
 	home := marshal(t, discharger.Revocation{Generation: 1, At: 1_700_000_300_000})
-	revoke(alice, discharger.Change{Session: one, Old: live(t, 0), New: tombstone(t), Expires: time.Now().Add(time.Hour)})
-	revoke(bob, discharger.Change{New: marshal(t, all)}, discharger.Change{Session: kept, Old: live(t, 0), New: live(t, 1)})
+	revoke(alice, ending(t, alice, one), discharger.Change{Session: one, Old: live(t, 0), New: tombstone(t), Expires: time.Now().Add(time.Hour)})
+	revoke(bob, []discharger.JournalEntry{{
+		Kind: discharger.JournalUser, Homeserver: bob.Homeserver, User: bob.User, Except: kept, Generation: 1, At: all.At, Cause: discharger.CauseRevoked,
+	}}, discharger.Change{New: marshal(t, all)}, discharger.Change{Session: kept, Old: live(t, 0), New: live(t, 1)})
 	if ok, err := f.SwapHomeserver(t.Context(), alice.Homeserver, nil, home); !ok || err != nil {
 		t.Fatalf("revoke: %v, %v", ok, err)
 	}
 	s.crash(t)
 	redistest.Eventually(t, "the store answers again", func() bool {
-		v, err := f.Load(t.Context(), alice, one)
+		v, err := f.Load(t.Context(), alice, one, discharger.DeviceTag{})
 		if err != nil {
 			return false
 		}
@@ -321,7 +335,7 @@ func TestJournalConnections(t *testing.T) {
 				var n atomic.Int64
 				for range 30 {
 					wg.Go(func() {
-						if _, err := f.Load(t.Context(), u, id); err != nil {
+						if _, err := f.Load(t.Context(), u, id, discharger.DeviceTag{}); err != nil {
 							n.Add(1)
 						}
 					})
@@ -336,7 +350,7 @@ func TestJournalConnections(t *testing.T) {
 			server.Kill(t)
 			server.Restart(t)
 			redistest.Eventually(t, "the store answers again", func() bool {
-				_, err := f.Load(t.Context(), u, id)
+				_, err := f.Load(t.Context(), u, id, discharger.DeviceTag{})
 				return err == nil
 			})
 			if n := together(); n > 0 {
@@ -362,7 +376,7 @@ func TestJournalSameServer(t *testing.T) {
 	key := store.UserHash(tagKey, u)
 	redistest.Eventually(t, "the replica has the session", func() bool { return other.do(t, "hlen", key) != int64(0) })
 	other.do(t, "replicaof", "no", "one")
-	w := discharger.Write{User: u, Revokes: true, Changes: []discharger.Change{{Session: id, Old: live(t, 0), New: tombstone(t)}}}
+	w := discharger.Write{User: u, Revocations: ending(t, u, id), Changes: []discharger.Change{{Session: id, Old: live(t, 0), New: tombstone(t)}}}
 	if ok, err := f.Swap(t.Context(), w); !ok || err != nil {
 		t.Fatalf("revoke: %v, %v", ok, err)
 	}
@@ -406,7 +420,7 @@ func TestJournalRestart(t *testing.T) {
 		if round == 0 {
 			f.swap(t, true, u, discharger.Change{Session: id, New: live(t, 0)})
 			s.do(t, "save")
-			w := discharger.Write{User: u, Revokes: true, Changes: []discharger.Change{{Session: id, Old: live(t, 0), New: tombstone(t)}}}
+			w := discharger.Write{User: u, Revocations: ending(t, u, id), Changes: []discharger.Change{{Session: id, Old: live(t, 0), New: tombstone(t)}}}
 			if ok, err := r.Swap(t.Context(), w); !ok || err != nil {
 				t.Fatalf("revoke: %v, %v", ok, err)
 			}
@@ -433,7 +447,7 @@ func TestJournalUndecided(t *testing.T) {
 	f := newRedisFixture(t, s, func(c *store.RedisConfig) { c.Journal = j })
 	u, id := someone(), newSession()
 	f.swap(t, true, u, discharger.Change{Session: id, New: live(t, 0)})
-	w := discharger.Write{User: u, Revokes: true, Changes: []discharger.Change{{Session: id, Old: live(t, 7), New: tombstone(t)}}}
+	w := discharger.Write{User: u, Revocations: ending(t, u, id), Changes: []discharger.Change{{Session: id, Old: live(t, 7), New: tombstone(t)}}}
 	if ok, err := f.Swap(t.Context(), w); ok || err != nil {
 		t.Fatalf("a swap of something else gave %v, %v", ok, err)
 	}
@@ -459,7 +473,7 @@ func TestJournalLost(t *testing.T) {
 	f := newRedisFixture(t, s, func(cfg *store.RedisConfig) { cfg.Journal, cfg.Now = j, c.now })
 	u, id := someone(), newSession()
 	f.swap(t, true, u, discharger.Change{Session: id, New: live(t, 0)})
-	w := discharger.Write{User: u, Revokes: true, Changes: []discharger.Change{{Session: id, Old: live(t, 0), New: tombstone(t)}}}
+	w := discharger.Write{User: u, Revocations: ending(t, u, id), Changes: []discharger.Change{{Session: id, Old: live(t, 0), New: tombstone(t)}}}
 	if ok, err := f.Swap(t.Context(), w); !ok || err != nil {
 		t.Fatalf("revoke: %v, %v", ok, err)
 	}
@@ -472,7 +486,7 @@ func TestJournalLost(t *testing.T) {
 		t.Fatal(err)
 	}
 	redistest.Eventually(t, "the store is ready", func() bool { return f.Ready(t.Context()) == nil })
-	f.expect(t, u, id, string(tombstone(t)), "")
+	f.expect(t, u, id, string(bare(t)), "")
 	if st := f.Store.(*store.Redis).JournalStats(); st.Shut || st.Replayed != 1 {
 		t.Errorf("statistics: %+v", st)
 	}

@@ -144,23 +144,23 @@ func TestHomeserverCache(t *testing.T) {
 		{"wall clock only, too late", asked.Round(0).Add(time.Second), false},
 	} {
 		var cache homeserverCache
-		cache.put("h", []byte("r"), asked)
-		if got, ok := cache.get("h", c.now, time.Second); ok != c.want || ok && string(got) != "r" {
-			t.Errorf("%s: %q, %v", c.what, got, ok)
+		cache.put("h", home{record: []byte("r")}, asked)
+		if got, ok := cache.get("h", c.now, time.Second); ok != c.want || ok && string(got.record) != "r" {
+			t.Errorf("%s: %q, %v", c.what, got.record, ok)
 		}
 		if got, ok := cache.get("other", c.now, time.Second); ok {
-			t.Errorf("%s: another homeserver has %q", c.what, got)
+			t.Errorf("%s: another homeserver has %q", c.what, got.record)
 		}
 	}
 	var cache homeserverCache
-	cache.put("h", []byte("new"), asked.Add(time.Second))
-	cache.put("h", []byte("old"), asked) // its answer took longer
-	if got, ok := cache.get("h", asked.Add(time.Second), time.Second); !ok || string(got) != "new" {
-		t.Errorf("an old answer replaced a newer one: %q, %v", got, ok)
+	cache.put("h", home{record: []byte("new")}, asked.Add(time.Second))
+	cache.put("h", home{record: []byte("old")}, asked) // its answer took longer
+	if got, ok := cache.get("h", asked.Add(time.Second), time.Second); !ok || string(got.record) != "new" {
+		t.Errorf("an old answer replaced a newer one: %q, %v", got.record, ok)
 	}
-	cache.put("none", nil, asked)
-	if got, ok := cache.get("none", asked, time.Second); !ok || got != nil {
-		t.Errorf("that there is none was not remembered: %q, %v", got, ok)
+	cache.put("none", home{}, asked)
+	if got, ok := cache.get("none", asked, time.Second); !ok || got.record != nil {
+		t.Errorf("that there is none was not remembered: %q, %v", got.record, ok)
 	}
 }
 

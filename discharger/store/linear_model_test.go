@@ -25,6 +25,7 @@ type modelSession struct {
 	epoch     uint64 // of confirmed
 	confirmed string // the token that is known to have arrived
 	successor string // the one that was given for it; unknown: to a call that was not answered
+	reported  bool   // its discharge was seen in use: the confirmed token is superseded
 }
 
 const unknown = "?"
@@ -106,9 +107,7 @@ func step(st modelState, c modelCall, a modelAnswer, forgetful bool) []modelStat
 			st[i].dead = st[i].dead || i != c.session
 		}
 	case callSeen:
-		if !s.dead && s.successor != "" && s.successor != unknown && c.epoch == s.epoch+1 {
-			s.epoch, s.confirmed, s.successor = c.epoch, s.successor, ""
-		}
+		s.reported = s.reported || !s.dead && s.successor != "" && c.epoch == s.epoch+1
 	case callRefresh:
 		if !refresh(s, c, a, forgetful) {
 			return nil
@@ -120,7 +119,7 @@ func step(st modelState, c modelCall, a modelAnswer, forgetful bool) []modelStat
 // refresh reports whether a refresh can have been answered like this, and
 // changes the session.
 func refresh(s *modelSession, c modelCall, a modelAnswer, forgetful bool) bool {
-	current := s.open || forgetful || c.token == s.confirmed || c.token == s.successor
+	current := s.open || forgetful || c.token == s.confirmed && !s.reported || c.token == s.successor
 	switch {
 	case a.undecided && s.dead:
 		return true
@@ -143,7 +142,7 @@ func refresh(s *modelSession, c modelCall, a modelAnswer, forgetful bool) bool {
 	}
 	switch {
 	case c.token == s.successor:
-		s.epoch, s.confirmed, s.successor = s.epoch+1, s.successor, given
+		s.epoch, s.confirmed, s.successor, s.reported = s.epoch+1, s.successor, given, false
 	case s.successor == "" || s.successor == unknown && !a.undecided:
 		s.successor = given
 	case a.undecided:

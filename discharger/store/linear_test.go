@@ -196,9 +196,11 @@ func (c *linearClient) logsOut(t *testing.T, u int) {
 		}
 		a := c.call(t, kind, nil, 0, func(ctx context.Context, s *discharger.Service) (string, error) {
 			if kind == callLogout {
-				return "", s.Revoke(ctx, c.device.user, c.session)
+				_, err := s.Revoke(ctx, c.device.user, c.session, discharger.Order{})
+				return "", err
 			}
-			return "", s.RevokeUser(ctx, c.device.user, c.session)
+			_, err := s.RevokeUser(ctx, c.device.user, discharger.Order{Except: c.session})
+			return "", err
 		})
 		again = a.undecided
 	}
@@ -215,11 +217,11 @@ func (f *flaky) trouble() bool {
 	return rand.IntN(30) == 0
 }
 
-func (f *flaky) Load(ctx context.Context, u discharger.UserKey, id caveat.SessionID) (discharger.View, error) {
+func (f *flaky) Load(ctx context.Context, u discharger.UserKey, id caveat.SessionID, device discharger.DeviceTag) (discharger.View, error) {
 	if f.trouble() {
 		return discharger.View{}, errFlaky
 	}
-	return f.Store.Load(ctx, u, id)
+	return f.Store.Load(ctx, u, id, device)
 }
 
 func (f *flaky) Swap(ctx context.Context, w discharger.Write) (bool, error) {
@@ -334,12 +336,14 @@ type blind struct{ discharger.Store }
 func (b *blind) Swap(ctx context.Context, w discharger.Write) (bool, error) {
 	for {
 		for i := range w.Changes {
-			v, err := b.Store.Load(ctx, w.User, w.Changes[i].Session)
+			v, err := b.Store.Load(ctx, w.User, w.Changes[i].Session, w.Changes[i].Device)
 			if err != nil {
 				return false, err
 			}
-			w.Changes[i].Old = v.Session
-			if w.Changes[i].Session == (caveat.SessionID{}) {
+			switch w.Changes[i].Old = v.Session; {
+			case w.Changes[i].Device != discharger.DeviceTag{}:
+				w.Changes[i].Old = v.Device
+			case w.Changes[i].Session == caveat.SessionID{}:
 				w.Changes[i].Old = v.User
 			}
 		}
@@ -356,14 +360,14 @@ type stale struct {
 	views map[caveat.SessionID]discharger.View
 }
 
-func (s *stale) Load(ctx context.Context, u discharger.UserKey, id caveat.SessionID) (discharger.View, error) {
+func (s *stale) Load(ctx context.Context, u discharger.UserKey, id caveat.SessionID, device discharger.DeviceTag) (discharger.View, error) {
 	s.mu.Lock()
 	v, ok := s.views[id]
 	s.mu.Unlock()
 	if ok && rand.IntN(10) > 0 {
 		return v, nil
 	}
-	v, err := s.Store.Load(ctx, u, id)
+	v, err := s.Store.Load(ctx, u, id, device)
 	if err == nil && v.Session != nil {
 		s.mu.Lock()
 		s.views[id] = v

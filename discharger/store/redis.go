@@ -68,6 +68,11 @@ type RedisConfig struct {
 	// An error is logged, and the revocation is restored without an event.
 	Announce func(e *discharger.JournalEntry, now time.Time) (discharger.FeedEvent, error)
 
+	// SessionLife is how long a session can live, by its last use or for other
+	// reasons. While a store is younger, or a loss of its data was accepted more
+	// recently, OpenRedis logs a warning. 0: always.
+	SessionLife time.Duration
+
 	// CacheHomeserver is how long a homeserver's record may be used again
 	// without asking; 0 is one second, which is also the most.
 	CacheHomeserver time.Duration
@@ -94,8 +99,14 @@ type Redis struct {
 	layout  *layout
 	cache   homeserverCache
 
-	id   atomic.Pointer[string] // the store's identity
-	lost atomic.Bool            // the data is not, or not all, of that identity
+	id    atomic.Pointer[string]        // the store's identity
+	lost  atomic.Bool                   // the data is not, or not all, of that identity
+	older atomic.Pointer[[buckets]bool] // where it is older than what was there and the journal covers; nil: nowhere
+
+	of *Redis // the store that this is the guardian's second of; nil: none
+
+	beats beats
+	watch watcher
 
 	recheckMu sync.Mutex
 	recheckAt time.Time // when a lost store may be looked at again
@@ -135,7 +146,7 @@ func (r *Redis) guarded() error {
 	}
 	cfg := r.cfg
 	cfg.Journal = nil
-	second := &Redis{cfg: cfg, layout: r.layout}
+	second := &Redis{cfg: cfg, layout: r.layout, of: r}
 	r.guard = &guardian{journal: r.cfg.Journal, store: second, alarm: make(chan struct{}, 1)}
 	r.guard.shut.Store(true)
 	var err error
@@ -148,11 +159,11 @@ func (r *Redis) guarded() error {
 // connect makes the clients; with a journal, nobody gets a connection until
 // it is known that the primaries have what is in it.
 func (r *Redis) connect() (err error) {
-	r.links = &links{cfg: &r.cfg, guard: r.guard}
+	r.links = &links{cfg: &r.cfg, guard: r.guard, refuse: r.refuse}
 	if r.client, err = newClient(r.cfg, r.links); err != nil {
 		return err
 	}
-	waiting := &links{cfg: &r.cfg, guard: r.guard}
+	waiting := &links{cfg: &r.cfg, guard: r.guard, refuse: r.refuse}
 	if r.waiting, err = feedClient(r.cfg, waiting); err != nil {
 		return err
 	}
@@ -166,10 +177,19 @@ func (r *Redis) open(ctx context.Context, expected string) error {
 	if err := r.checkServers(ctx); err != nil {
 		return err
 	}
-	if err := r.identify(ctx, expected); err != nil || r.guard == nil {
+	if err := r.identify(ctx, expected); err != nil {
 		return err
 	}
-	return r.guard.start(ctx, r)
+	if err := r.warnOfLosses(ctx); err != nil {
+		return err
+	}
+	if r.guard != nil {
+		if err := r.guard.start(ctx, r); err != nil {
+			return err
+		}
+	}
+	r.startWatch()
+	return nil
 }
 
 // unguarded is the client that works while the store is shut.
@@ -249,6 +269,7 @@ func wait(ctx context.Context, d time.Duration) error {
 // Close closes all connections.
 func (r *Redis) Close() error {
 	var errs []error
+	r.stopWatch()
 	if r.guard != nil {
 		r.guard.close()
 		errs = append(errs, r.guard.store.Close())

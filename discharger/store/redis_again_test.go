@@ -101,7 +101,7 @@ func TestReplayIsAnnounced(t *testing.T) {
 		"the event about a user": {user, true, false, true},
 		"a homeserver": {func(d *device) error {
 			return d.insist(ctx, func(ctx context.Context, s *discharger.Service) error {
-				return s.RevokeHomeserver(ctx, issuerHomeserver)
+				return s.RevokeHomeserver(ctx, issuerHomeserver, discharger.Order{})
 			})
 		}, true, true, false},
 	} {
@@ -175,7 +175,7 @@ func TestReplayAllOrNothing(t *testing.T) {
 	f.swap(t, true, u, discharger.Change{Session: id, New: live(t, 0)})
 	s.do(t, "set", store.FeedKey(tagKey, u.Homeserver), "no feed")
 	s.do(t, "save")
-	w := discharger.Write{User: u, Revokes: true, Changes: []discharger.Change{{Session: id, Old: live(t, 0), New: tombstone(t)}}}
+	w := discharger.Write{User: u, Revocations: ending(t, u, id), Changes: []discharger.Change{{Session: id, Old: live(t, 0), New: tombstone(t)}}}
 	if ok, err := p.Swap(t.Context(), w); !ok || err != nil {
 		t.Fatalf("revoke: %v, %v", ok, err)
 	}
@@ -183,7 +183,7 @@ func TestReplayAllOrNothing(t *testing.T) {
 	redistest.Eventually(t, "the replay fails", func() bool {
 		return strings.Contains(p.log.String(), "revocations cannot be replayed yet") && strings.Contains(p.log.String(), "WRONGTYPE")
 	})
-	if _, err := p.Load(t.Context(), u, id); err == nil {
+	if _, err := p.Load(t.Context(), u, id, discharger.DeviceTag{}); err == nil {
 		t.Error("the store answers")
 	}
 	behind := &fixture{Store: openRedis(t, s.config())} // that has no journal

@@ -95,11 +95,7 @@ func (r *Redis) checkEviction(ctx context.Context, node *redis.Client, policy st
 		}
 		policy = got["maxmemory-policy"]
 	}
-	if policy != "noeviction" {
-		return fmt.Errorf("the server evicts keys when its memory is full (maxmemory-policy is %.30q), "+
-			"and with them revocations: set maxmemory-policy to noeviction", policy)
-	}
-	return nil
+	return checkPolicy(policy)
 }
 
 // checkDurability tries what every revocation will have to wait for.

@@ -37,9 +37,10 @@ func TestRedisReplyLost(t *testing.T) {
 				c.Addrs, c.Durability = []string{p.addr}, durability
 				c.Wait = func(context.Context, time.Duration) error { return nil }
 			})
+			f.Store.(*store.Redis).StopWatch()
 			u, id := someone(), newSession()
 			swap := func(old, new string) (bool, error) {
-				return f.Swap(t.Context(), discharger.Write{User: u, Revokes: true, Changes: []discharger.Change{
+				return f.Swap(t.Context(), discharger.Write{User: u, Revocations: ending(t, u, id), Changes: []discharger.Change{
 					{Session: id, Old: []byte(old), New: []byte(new), Expires: f.clock.in(time.Hour)}}})
 			}
 			f.swap(t, true, u, discharger.Change{Session: id, New: []byte("1")})
@@ -108,7 +109,7 @@ func TestRedisUnreliable(t *testing.T) {
 					}
 					failed.Add(1)
 				}
-				v, err := f.Load(t.Context(), u, id)
+				v, err := f.Load(t.Context(), u, id, discharger.DeviceTag{})
 				if err != nil {
 					failed.Add(1)
 				} else if !bytes.Equal(v.Session, next) {
@@ -154,7 +155,7 @@ func TestRedisRubbish(t *testing.T) {
 		}
 		b := []byte(answer)
 		p.rubbish.Store(&b)
-		if v, err := f.Load(t.Context(), u, id); err == nil {
+		if v, err := f.Load(t.Context(), u, id, discharger.DeviceTag{}); err == nil {
 			t.Errorf("%q: Load gives %+v", answer, v)
 		}
 		if l, err := f.List(t.Context(), u); err == nil {
@@ -170,7 +171,7 @@ func TestRedisRubbish(t *testing.T) {
 		p.rubbish.Store(nil)
 		redistest.Eventually(t, "the store has recovered", func() bool {
 			c.advance(time.Second) // after which a store that seems lost is looked at again
-			v, err := f.Load(t.Context(), u, id)
+			v, err := f.Load(t.Context(), u, id, discharger.DeviceTag{})
 			if err == nil && string(v.Session) != "a" {
 				t.Fatalf("session is %q", v.Session)
 			}
@@ -253,7 +254,7 @@ func TestRedisDamaged(t *testing.T) {
 		before := s.do(t, "dump", key)
 		check := func() {
 			t.Helper()
-			if v, err := f.Load(t.Context(), u, id); err == nil || errors.Is(err, discharger.ErrStoreLost) {
+			if v, err := f.Load(t.Context(), u, id, discharger.DeviceTag{}); err == nil || errors.Is(err, discharger.ErrStoreLost) {
 				t.Errorf("%s: Load gives %v, %v", what, v, err)
 			}
 			if l, err := f.List(t.Context(), u); err == nil || errors.Is(err, discharger.ErrStoreLost) {
@@ -291,7 +292,7 @@ func TestRedisDamaged(t *testing.T) {
 		if l, err := f.List(t.Context(), u); err == nil {
 			t.Errorf("List gives %v with an orphan %q", l, field)
 		}
-		if v, err := f.Load(t.Context(), u, id); err == nil && field == "1" {
+		if v, err := f.Load(t.Context(), u, id, discharger.DeviceTag{}); err == nil && field == "1" {
 			t.Errorf("Load gives %v with an orphan %q", v, field)
 		}
 	}
@@ -307,12 +308,12 @@ func TestRedisDamaged(t *testing.T) {
 		t.Errorf("unexpected key %s", k)
 	}
 	s.do(t, "lpush", store.HomeserverKey(tagKey, u.Homeserver), "x")
-	if v, err := f.Load(t.Context(), u, newSession()); err == nil {
+	if v, err := f.Load(t.Context(), u, newSession(), discharger.DeviceTag{}); err == nil {
 		t.Errorf("Load gives %v with a list for the homeserver's record", v)
 	}
 	s.do(t, "del", store.HomeserverKey(tagKey, u.Homeserver))
 	s.do(t, "set", store.HomeserverKey(tagKey, u.Homeserver), "")
-	if v, err := f.Load(t.Context(), u, newSession()); err == nil {
+	if v, err := f.Load(t.Context(), u, newSession(), discharger.DeviceTag{}); err == nil {
 		t.Errorf("Load gives %v with an empty record of the homeserver", v)
 	}
 }

@@ -23,6 +23,10 @@ import (
 // A position is "id.entry": of the store and of the entry in the stream. A
 // position is good if its entry is there, or was the last one ever made. After
 // a failover to a replica that lags behind, neither is true of what was lost.
+// The entries before it are still there then, and were read. A store with a
+// journal publishes again what was lost, so the reader goes on there, and gets
+// what was published in the last minute before once more, since the clocks of
+// two primaries differ. Without a journal the reader begins anew.
 
 //go:embed feed_append.lua
 var feedAppendText string
@@ -103,7 +107,7 @@ func (r *Redis) readFeed(ctx context.Context, homeserver, after string) (page di
 	}
 	prefix := positionPrefix(*r.id.Load())
 	entry, known := entryAt(prefix, after)
-	answer, err := r.ask(ctx, r.feedCall(feedReadScript, homeserver, entry, feedPage))
+	answer, err := r.ask(ctx, r.feedCall(feedReadScript, homeserver, entry, feedPage, r.overlap().Milliseconds()))
 	if err != nil {
 		return page, err
 	}
@@ -127,6 +131,19 @@ func (r *Redis) readFeed(ctx context.Context, homeserver, after string) (page di
 		page.Entries = append(page.Entries, discharger.FeedEntry{Position: prefix + id, Data: []byte(data)})
 	}
 	return page, nil
+}
+
+// feedOverlap is by how much the clock of a primary may be behind that of the
+// one before it.
+const feedOverlap = time.Minute
+
+// overlap returns by how much a reader goes back whose position was lost; 0: to
+// the beginning.
+func (r *Redis) overlap() time.Duration {
+	if r.guard == nil {
+		return 0
+	}
+	return feedOverlap
 }
 
 // entryAt returns the entry of a position, "" for the beginning, and whether

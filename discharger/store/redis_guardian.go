@@ -127,6 +127,10 @@ func (g *guardian) primaries(ctx context.Context) (map[string]bool, error) {
 // then on.
 func (g *guardian) start(ctx context.Context, main *Redis) error {
 	g.main = main
+	if g.damaged(ctx) {
+		g.watchAll()
+		return nil
+	}
 	known, err := g.journal.primaries()
 	if err != nil {
 		return err
@@ -146,11 +150,16 @@ func (g *guardian) start(ctx context.Context, main *Redis) error {
 	} else if err := g.replay(ctx); err != nil && !errors.Is(err, discharger.ErrStoreLost) {
 		return err
 	}
+	g.watchAll()
+	return nil
+}
+
+// watchAll watches the primaries and follows the other processes.
+func (g *guardian) watchAll() {
 	watch, stop := context.WithCancel(context.Background())
 	g.stop = stop
 	g.done.Go(func() { g.watch(watch) })
-	g.done.Go(func() { main.peers.follow(watch) })
-	return nil
+	g.done.Go(func() { g.main.peers.follow(watch) })
 }
 
 func subset(some, all map[string]bool) bool {
@@ -229,6 +238,12 @@ func (g *guardian) replay(ctx context.Context) error {
 		}
 		return err
 	}
+	if err := g.checkAge(ctx); err != nil {
+		if errors.Is(err, discharger.ErrStoreLost) {
+			g.main.lost.Store(true)
+		}
+		return err
+	}
 	entries, err := g.journal.All()
 	if err != nil {
 		return err
@@ -247,7 +262,7 @@ func (g *guardian) replay(ctx context.Context) error {
 	if !maps.Equal(before, after) {
 		return errors.New("the primary has changed again")
 	}
-	if err := g.journal.setPrimaries(after); err != nil {
+	if err := errors.Join(g.forgetBeats(), g.journal.setPrimaries(after)); err != nil {
 		return err
 	}
 	g.replays.Add(1)

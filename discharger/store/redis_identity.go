@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -44,22 +45,36 @@ func (r *Redis) identify(ctx context.Context, expected string) error {
 	return nil
 }
 
-// ids are the identities found: how often each, "" for none.
-type ids map[string]int
+// ids are the identities found at each hash tag, "" for none.
+type ids [buckets]string
 
 // complete returns the identity if it is everywhere, and otherwise "".
-func (f ids) complete() string {
-	for id, n := range f {
-		if n == buckets {
-			return id
+func (f *ids) complete() string {
+	for _, id := range f {
+		if id != f[0] {
+			return ""
 		}
 	}
-	return ""
+	return f[0]
+}
+
+// only returns the identity that was found if there is one and no other.
+func (f *ids) only() (one string) {
+	for _, id := range f {
+		switch {
+		case id == "" || id == one:
+		case one == "":
+			one = id
+		default:
+			return ""
+		}
+	}
+	return one
 }
 
 // any returns an identity that was found, "" if there is none.
-func (f ids) any() string {
-	for id := range f {
+func (f *ids) any() string {
+	for _, id := range f {
 		if id != "" {
 			return id
 		}
@@ -69,19 +84,20 @@ func (f ids) any() string {
 
 // adopt returns the identity to use. The first process to come to an empty
 // store writes one, and others may come while it does.
-func (r *Redis) adopt(ctx context.Context, found ids) (string, error) {
-	progress, err := r.unguarded().HMGet(ctx, r.layout.newID, "id", "done").Result()
+func (r *Redis) adopt(ctx context.Context, found *ids) (string, error) {
+	progress, err := r.unguarded().HMGet(ctx, r.layout.newID, "id", "done", "born").Result()
 	if err != nil {
 		return "", err
 	}
-	if len(progress) != 2 {
+	if len(progress) != 3 {
 		return "", errDamaged
 	}
 	id, started := progress[0].(string)
 	_, done := progress[1].(string)
+	born, _ := progress[2].(string) // not of an earlier version
 	switch {
 	case !started && found.any() == "":
-		if id, err = r.begin(ctx); err != nil {
+		if id, born, err = r.begin(ctx); err != nil {
 			return "", err
 		}
 	case !started:
@@ -92,19 +108,53 @@ func (r *Redis) adopt(ctx context.Context, found ids) (string, error) {
 	if err := checkID(id); err != nil {
 		return "", err
 	}
+	if err := r.writeBirth(ctx, born); err != nil {
+		return "", err
+	}
 	return id, r.writeIDs(ctx, id, false)
 }
 
-// begin agrees with other processes on the identity of a new store.
-func (r *Redis) begin(ctx context.Context) (string, error) {
-	id, err := newID(r.cfg.Random)
+// begin agrees with other processes on the identity of a new store and on its
+// birth.
+func (r *Redis) begin(ctx context.Context) (id, born string, err error) {
+	if id, err = newID(r.cfg.Random); err != nil {
+		return "", "", err
+	}
+	now, err := r.serverTime(ctx)
 	if err != nil {
-		return "", err
+		return "", "", err
+	}
+	born = strconv.FormatInt(now.UnixMilli(), 10)
+	if err := r.unguarded().HSetNX(ctx, r.layout.newID, "born", born).Err(); err != nil {
+		return "", "", err
 	}
 	if err := r.unguarded().HSetNX(ctx, r.layout.newID, "id", id).Err(); err != nil {
-		return "", err
+		return "", "", err
 	}
-	return r.unguarded().HGet(ctx, r.layout.newID, "id").Result()
+	if id, err = r.unguarded().HGet(ctx, r.layout.newID, "id").Result(); err != nil {
+		return "", "", err
+	}
+	born, err = r.unguarded().HGet(ctx, r.layout.newID, "born").Result()
+	return id, born, err
+}
+
+// writeBirth notes when a new store was made, before anything shows that it has
+// been.
+func (r *Redis) writeBirth(ctx context.Context, born string) error {
+	ms, err := strconv.ParseInt(born, 10, 64)
+	if err != nil {
+		return nil // an earlier version began with it
+	}
+	_, err = r.unguarded().Pipelined(ctx, func(pipe redis.Pipeliner) error {
+		for _, key := range r.layout.sinceKey {
+			pipe.SetNX(ctx, key, lossMark{born: ms}.encode(), 0)
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("write birth of store: %w", err)
+	}
+	return nil
 }
 
 // writeIDs writes the identity wherever there is none, or everywhere, and then
@@ -129,7 +179,7 @@ func (r *Redis) writeIDs(ctx context.Context, id string, everywhere bool) error 
 	return nil
 }
 
-func (r *Redis) readIDs(ctx context.Context) (ids, error) {
+func (r *Redis) readIDs(ctx context.Context) (*ids, error) {
 	cmds := make([]redis.Cmder, buckets)
 	for i, key := range r.layout.storeID {
 		cmds[i] = redis.NewStringCmd(ctx, "get", key)
@@ -137,8 +187,8 @@ func (r *Redis) readIDs(ctx context.Context) (ids, error) {
 	if err := r.unguarded().do(ctx, cmds...); err != nil {
 		return nil, err
 	}
-	found := make(ids)
-	for _, cmd := range cmds {
+	found := new(ids)
+	for i, cmd := range cmds {
 		id, err := cmd.(*redis.StringCmd).Result()
 		if err != nil && !errors.Is(err, redis.Nil) {
 			return nil, fmt.Errorf("read store id: %w", err)
@@ -148,13 +198,13 @@ func (r *Redis) readIDs(ctx context.Context) (ids, error) {
 				return nil, err
 			}
 		}
-		found[id]++
+		found[i] = id
 	}
 	return found, nil
 }
 
-// Ready returns nil if the primary, or each of a cluster's, answers and has
-// its data.
+// Ready returns nil if the primary, or each of a cluster's, answers, has its
+// data and takes a write, which is tried once a second.
 func (r *Redis) Ready(ctx context.Context) error {
 	if err := r.ready(ctx); err != nil {
 		return fmt.Errorf("redis: %w", err)
@@ -163,6 +213,14 @@ func (r *Redis) Ready(ctx context.Context) error {
 }
 
 func (r *Redis) ready(ctx context.Context) error {
+	if refused := r.watch.refused.Load(); refused != nil {
+		return refused
+	}
+	if r.guard != nil {
+		if err := r.guard.journal.Damage(); err != nil {
+			return err
+		}
+	}
 	ask := r.client
 	if r.guard != nil && r.guard.shut.Load() {
 		if !r.lost.Load() {
@@ -183,7 +241,10 @@ func (r *Redis) ready(ctx context.Context) error {
 			return err
 		}
 	}
-	return r.recheckShut(ctx)
+	if err := r.recheckShut(ctx); err != nil {
+		return err
+	}
+	return r.writable(ctx)
 }
 
 // recheckShut does so for someone who found the store shut or lost: what was
@@ -201,7 +262,7 @@ func (r *Redis) recheck(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if found.complete() != *r.id.Load() {
+	if found.complete() != *r.id.Load() || r.older.Load() != nil {
 		return r.lose()
 	}
 	r.lost.Store(false)
@@ -219,6 +280,9 @@ func (r *Redis) lose() error {
 func (r *Redis) usable(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err
+	}
+	if refused := r.watch.refused.Load(); refused != nil {
+		return refused
 	}
 	if !r.lost.Load() {
 		if r.guard != nil && r.guard.shut.Load() {
@@ -239,13 +303,17 @@ func (r *Redis) usable(ctx context.Context) error {
 	return r.recheckShut(ctx)
 }
 
-// confirm is asked before something is said not to exist.
-func (r *Redis) confirm(ctx context.Context, storeID string) error {
-	id := redis.NewStringCmd(ctx, "get", storeID)
-	if err := r.client.do(ctx, id); err != nil {
-		return err
+// confirm is asked before something is said not to exist, and returns what was
+// lost there.
+func (r *Redis) confirm(ctx context.Context, bucket int) (lossMark, error) {
+	id, since := redis.NewStringCmd(ctx, "get", r.layout.storeID[bucket]), redis.NewStringCmd(ctx, "get", r.layout.sinceKey[bucket])
+	if err := r.client.do(ctx, id, since); err != nil {
+		return lossMark{}, err
 	}
-	return r.judge(id)
+	if err := r.judge(id); err != nil {
+		return lossMark{}, err
+	}
+	return readLoss(since)
 }
 
 // judge looks at one identity that was read.
@@ -258,38 +326,4 @@ func (r *Redis) judge(cmd *redis.StringCmd) error {
 		return r.lose()
 	}
 	return nil
-}
-
-// AcceptLoss makes the data that is there the data to work with. It is an
-// operator's decision: sessions that were lost are over, and revocations that
-// were lost are forgotten. Data of one other identity is taken over; otherwise
-// what is missing is filled in under the identity that was there before, so
-// that processes which know it agree again by themselves.
-func (r *Redis) AcceptLoss(ctx context.Context) error {
-	if err := r.acceptLoss(ctx); err != nil {
-		return fmt.Errorf("accept loss: %w", err)
-	}
-	return nil
-}
-
-func (r *Redis) acceptLoss(ctx context.Context) error {
-	found, err := r.readIDs(ctx)
-	if err != nil {
-		return err
-	}
-	id := *r.id.Load()
-	if found.complete() != id {
-		delete(found, "")
-		if len(found) == 1 {
-			id = found.any()
-		}
-		if err := r.writeIDs(ctx, id, true); err != nil {
-			return err
-		}
-	}
-	if err := remember(r.cfg.Marker, id); err != nil {
-		return err
-	}
-	r.id.Store(&id)
-	return r.recheck(ctx)
 }

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"sync"
 
+	"github.com/discharger/discharger/discharger"
 	"github.com/discharger/discharger/discharger/caveat"
 )
 
@@ -21,6 +22,8 @@ import (
 //	ds{bb}feed:tag        stream  its feed: until when an event is kept (Unix ms), and the event
 //	ds{bb}lost:tag        string  until when it matters that some went before their time
 //	ds{bb}store:tag       string  the store's identity, once for each bb
+//	ds{bb}since:tag       string  when the data of bb began, and when its loss was accepted
+//	ds{bb}beat:tag        stream  when processes were writing to the store, for one bb of each node
 //	ds{bb}new:tag         hash    how far the identity has been written, for the first bb
 //	ds{bb}peers:tag       stream  what processes with a journal have revoked, sealed, for the first bb
 //
@@ -34,6 +37,7 @@ import (
 //	16 bytes     a session, by its id
 //	2 to 127     second piece of a session; the number follows from the id
 //	16 bytes 01  second piece of a session whose number another one uses
+//	d 8 bytes    a device, by its tag; its record is never longer than one piece
 //
 // Redis keeps a hash compact while no field or value is longer than 64 bytes.
 // A record that would be longer is therefore cut in two. The first piece is
@@ -56,9 +60,11 @@ const (
 type layout struct {
 	names   [buckets]string
 	storeID [buckets]string // keys of the identity
-	newID   string          // key of its making
-	peers   string          // key of what processes tell each other
-	macs    sync.Pool       // of hash.Hash
+	// Keys beside the identity: of losses, and of heartbeats.
+	sinceKey, beatKey [buckets]string
+	newID             string    // key of its making
+	peers             string    // key of what processes tell each other
+	macs              sync.Pool // of hash.Hash
 }
 
 func newLayout(key caveat.Secret) *layout {
@@ -67,6 +73,8 @@ func newLayout(key caveat.Secret) *layout {
 	_, tag := l.tag('s', "", "")
 	for i, name := range l.names {
 		l.storeID[i] = "ds{" + name + "}store:" + tag
+		l.sinceKey[i] = "ds{" + name + "}since:" + tag
+		l.beatKey[i] = "ds{" + name + "}beat:" + tag
 	}
 	l.newID = "ds{" + l.names[0] + "}new:" + tag
 	l.peers = "ds{" + l.names[0] + "}peers:" + tag
@@ -75,15 +83,28 @@ func newLayout(key caveat.Secret) *layout {
 
 // user returns the key of a user's hash and of the identity beside it.
 func (l *layout) user(homeserver, user string) (key, storeID string) {
+	key, bucket := l.userBucket(homeserver, user)
+	return key, l.storeID[bucket]
+}
+
+// userBucket returns the key of a user's hash and the number of its hash tag.
+func (l *layout) userBucket(homeserver, user string) (key string, bucket int) {
 	bucket, tag := l.tag('u', homeserver, user)
-	return "ds{" + l.names[bucket] + "}" + tag, l.storeID[bucket]
+	return "ds{" + l.names[bucket] + "}" + tag, bucket
 }
 
 // homeserver returns the key of a homeserver's record and of the identity
 // beside it.
 func (l *layout) homeserver(name string) (key, storeID string) {
+	key, bucket := l.homeserverBucket(name)
+	return key, l.storeID[bucket]
+}
+
+// homeserverBucket returns the key of a homeserver's record and the number of
+// its hash tag.
+func (l *layout) homeserverBucket(name string) (key string, bucket int) {
 	bucket, tag := l.tag('h', name, "")
-	return "ds{" + l.names[bucket] + "}homeserver:" + tag, l.storeID[bucket]
+	return "ds{" + l.names[bucket] + "}homeserver:" + tag, bucket
 }
 
 // feed returns the keys of a homeserver's feed, of its losses, and of the
@@ -145,6 +166,18 @@ func crc16(s string) uint16 {
 func sessionFields(id caveat.SessionID) (first, short, long string) {
 	first = string(id[:])
 	return first, strconv.Itoa(int(id[0])%126 + 2), first + "\x01"
+}
+
+// deviceField returns the field of a device's record.
+func deviceField(device discharger.DeviceTag) string { return "d" + string(device[:]) }
+
+// deviceOf reads the name of a field that deviceField returned.
+func deviceOf(field string) (tag discharger.DeviceTag, ok bool) {
+	if len(field) != 1+len(tag) || field[0] != 'd' {
+		return tag, false
+	}
+	copy(tag[:], field[1:])
+	return tag, true
 }
 
 var errDamaged = errors.New("damaged record")

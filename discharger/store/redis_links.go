@@ -27,6 +27,7 @@ type links struct {
 	cfg     *RedisConfig
 	guard   *guardian // nil: any primary will do
 	age     atomic.Uint64
+	refuse  func(*refusedError)   // called when a server must not be used
 	trouble func(context.Context) // called when a server could not be reached; nil: nobody cares
 
 	mu   sync.Mutex
@@ -168,14 +169,21 @@ func (l *links) greet(ctx context.Context, cn *redis.Conn) error {
 }
 
 func (l *links) judge(ctx context.Context, cn *redis.Conn) error {
-	if l.guard == nil {
-		if l.cfg.Cluster { // a cluster's replicas send reads to the primary themselves
-			return nil
+	// A cluster's replicas send reads to the primary themselves.
+	if l.guard != nil || !l.cfg.Cluster {
+		if err := requirePrimary(ctx, cn); err != nil {
+			return err
 		}
-		return requirePrimary(ctx, cn)
 	}
-	if err := requirePrimary(ctx, cn); err != nil {
+	if err := judgePolicy(ctx, cn); err != nil {
+		var refused *refusedError
+		if errors.As(err, &refused) {
+			l.refuse(refused)
+		}
 		return err
+	}
+	if l.guard == nil {
+		return nil
 	}
 	who, err := identifyPrimary(ctx, cn)
 	if err != nil || who == "" {

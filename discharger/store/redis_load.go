@@ -14,18 +14,18 @@ import (
 	"github.com/discharger/discharger/discharger/caveat"
 )
 
-// Load reads a session's record, its user's and its homeserver's. Only if
-// there is no session does it ask a second time, whether the data is there at
-// all.
-func (r *Redis) Load(ctx context.Context, user discharger.UserKey, session caveat.SessionID) (discharger.View, error) {
-	v, err := r.load(ctx, user, session)
+// Load reads the records of a session, its user, its homeserver and a device.
+// Only if there is no session does it ask a second time, whether the data is
+// there at all.
+func (r *Redis) Load(ctx context.Context, user discharger.UserKey, session caveat.SessionID, device discharger.DeviceTag) (discharger.View, error) {
+	v, err := r.load(ctx, user, session, device)
 	if err != nil {
 		return discharger.View{}, fmt.Errorf("load session: %w", err)
 	}
 	return v, nil
 }
 
-func (r *Redis) load(ctx context.Context, user discharger.UserKey, session caveat.SessionID) (v discharger.View, err error) {
+func (r *Redis) load(ctx context.Context, user discharger.UserKey, session caveat.SessionID, device discharger.DeviceTag) (v discharger.View, err error) {
 	if err := checkUser(user); err != nil {
 		return v, err
 	}
@@ -33,14 +33,18 @@ func (r *Redis) load(ctx context.Context, user discharger.UserKey, session cavea
 		return v, err
 	}
 	now := r.cfg.Now()
-	key, storeID := r.layout.user(user.Homeserver, user.User)
+	key, bucket := r.layout.userBucket(user.Homeserver, user.User)
 	first, short, long := sessionFields(session)
-	fields := redis.NewSliceCmd(ctx, "hmget", key, first, short, long, userField, userSecond)
-	homeserver, known := r.cache.get(user.Homeserver, now, r.cfg.CacheHomeserver)
+	args := append(make([]any, 0, 8), "hmget", key, first, short, long, userField, userSecond)
+	if device != (discharger.DeviceTag{}) {
+		args = append(args, deviceField(device))
+	}
+	fields := redis.NewSliceCmd(ctx, args...)
+	home, known := r.cache.get(user.Homeserver, now, r.cfg.CacheHomeserver)
 	if known {
 		err = r.client.do(ctx, fields)
 	} else {
-		homeserver, err = r.askHomeserver(ctx, user.Homeserver, now, fields)
+		home, err = r.askHomeserver(ctx, user.Homeserver, now, fields)
 	}
 	if err != nil {
 		return v, err
@@ -49,10 +53,15 @@ func (r *Redis) load(ctx context.Context, user discharger.UserKey, session cavea
 	if err != nil {
 		return v, err
 	}
-	if len(got) != 5 {
-		return v, fmt.Errorf("redis answered with %d values instead of 5", len(got))
+	if want := len(args) - 2; len(got) != want {
+		return v, fmt.Errorf("redis answered with %d values instead of %d", len(got), want)
 	}
-	v.Homeserver = homeserver
+	if len(got) > 5 {
+		if v.Device, _, err = join(got[5], nil, nil); err != nil {
+			return discharger.View{}, err
+		}
+	}
+	v.Homeserver, v.Losses.All = home.record, home.all
 	if v.User, _, err = join(got[3], got[4], got[4]); err != nil {
 		return discharger.View{}, err
 	}
@@ -64,35 +73,66 @@ func (r *Redis) load(ctx context.Context, user discharger.UserKey, session cavea
 		v.Session = record
 		return v, nil
 	}
-	return v, r.confirm(ctx, storeID)
+	mark, err := r.confirm(ctx, bucket)
+	v.Losses.Missing = mark.losses().Missing
+	return v, err
 }
 
-// askHomeserver reads a homeserver's record and whether the data around it is
-// there, together with other commands.
-func (r *Redis) askHomeserver(ctx context.Context, name string, asked time.Time, with ...redis.Cmder) ([]byte, error) {
-	key, storeID := r.layout.homeserver(name)
-	record, id := redis.NewStringCmd(ctx, "get", key), redis.NewStringCmd(ctx, "get", storeID)
-	if err := r.client.do(ctx, append(with, record, id)...); err != nil {
-		return nil, err
+// home is what is known of a homeserver: its record, and since when its
+// revocations are complete, Unix ms.
+type home struct {
+	record []byte
+	all    int64
+}
+
+// askHomeserver reads a homeserver's record, what was lost around it, and
+// whether the data there is the store's, together with other commands.
+func (r *Redis) askHomeserver(ctx context.Context, name string, asked time.Time, with ...redis.Cmder) (h home, err error) {
+	key, bucket := r.layout.homeserverBucket(name)
+	record, id := redis.NewStringCmd(ctx, "get", key), redis.NewStringCmd(ctx, "get", r.layout.storeID[bucket])
+	since := redis.NewStringCmd(ctx, "get", r.layout.sinceKey[bucket])
+	if err := r.client.do(ctx, append(with, record, id, since)...); err != nil {
+		return home{}, err
 	}
 	if err := r.judge(id); err != nil {
-		return nil, err
+		return home{}, err
 	}
-	b, err := record.Bytes()
+	mark, err := readLoss(since)
+	if err != nil {
+		return home{}, err
+	}
+	h.all = mark.all
+	h.record, err = record.Bytes()
 	if errors.Is(err, redis.Nil) {
-		b, err = nil, nil
+		h.record, err = nil, nil
 	}
 	if err != nil {
-		return nil, err
+		return home{}, err
 	}
-	if b != nil && len(b) == 0 {
-		return nil, errDamaged
+	if h.record != nil && len(h.record) == 0 {
+		return home{}, errDamaged
 	}
-	r.cache.put(name, b, asked)
-	return b, nil
+	r.cache.put(name, h, asked)
+	return h, nil
 }
 
-// List reads a user's record and all of the user's sessions.
+// Now returns the time of the primary, in a cluster of one of them.
+func (r *Redis) Now(ctx context.Context) (time.Time, error) {
+	if err := r.usable(ctx); err != nil {
+		return time.Time{}, fmt.Errorf("read time: %w", err)
+	}
+	cmd := redis.NewTimeCmd(ctx, "time")
+	if err := r.client.do(ctx, cmd); err != nil {
+		return time.Time{}, fmt.Errorf("read time: %w", err)
+	}
+	now, err := cmd.Result()
+	if err != nil {
+		return time.Time{}, fmt.Errorf("read time: %w", err)
+	}
+	return now, nil
+}
+
+// List reads a user's record and those of the user's sessions and devices.
 func (r *Redis) List(ctx context.Context, user discharger.UserKey) (discharger.Listing, error) {
 	l, err := r.list(ctx, user)
 	if err != nil {
@@ -109,7 +149,7 @@ func (r *Redis) list(ctx context.Context, user discharger.UserKey) (l discharger
 		return l, err
 	}
 	now := r.cfg.Now()
-	key, storeID := r.layout.user(user.Homeserver, user.User)
+	key, bucket := r.layout.userBucket(user.Homeserver, user.User)
 	fields := redis.NewMapStringStringCmd(ctx, "hgetall", key)
 	if err := r.client.do(ctx, fields); err != nil {
 		return l, err
@@ -122,9 +162,9 @@ func (r *Redis) list(ctx context.Context, user discharger.UserKey) (l discharger
 		return discharger.Listing{}, err
 	}
 	if len(l.Sessions) == 0 {
-		return l, r.confirm(ctx, storeID)
+		_, err = r.confirm(ctx, bucket)
 	}
-	return l, nil
+	return l, err
 }
 
 // joinAll puts all records of a hash together. Every field must be part of
@@ -136,10 +176,19 @@ func joinAll(fields map[string]string, now time.Time) (discharger.Listing, error
 		}
 		return nil
 	}
-	l := discharger.Listing{Sessions: make(map[caveat.SessionID][]byte)}
+	l := discharger.Listing{Sessions: make(map[caveat.SessionID][]byte), Devices: make(map[discharger.DeviceTag][]byte)}
 	pieces := 0
 	for name, head := range fields {
 		var id caveat.SessionID
+		if tag, ok := deviceOf(name); ok {
+			record, _, err := join(head, nil, nil)
+			if err != nil {
+				return discharger.Listing{}, err
+			}
+			l.Devices[tag] = record
+			pieces++
+			continue
+		}
 		short, long := userSecond, userSecond
 		if len(name) == len(id) {
 			id = caveat.SessionID([]byte(name))
@@ -178,25 +227,25 @@ type homeserverCache struct {
 }
 
 type cachedHomeserver struct {
-	record []byte
-	asked  time.Time
+	home
+	asked time.Time
 }
 
 // get returns a record that is not older than lease. A machine that slept has
 // its monotonic clock stopped, and one whose clock was set has its wall clock
 // wrong: both must agree.
-func (c *homeserverCache) get(name string, now time.Time, lease time.Duration) ([]byte, bool) {
+func (c *homeserverCache) get(name string, now time.Time, lease time.Duration) (home, bool) {
 	c.mu.RLock()
 	e, ok := c.entries[name]
 	c.mu.RUnlock()
 	if !ok {
-		return nil, false
+		return home{}, false
 	}
 	mono, wall := now.Sub(e.asked), now.Round(0).Sub(e.asked.Round(0))
 	if min(mono, wall) < 0 || max(mono, wall) >= lease {
-		return nil, false
+		return home{}, false
 	}
-	return bytes.Clone(e.record), true
+	return home{bytes.Clone(e.record), e.all}, true
 }
 
 // drop forgets a record.
@@ -206,9 +255,16 @@ func (c *homeserverCache) drop(name string) {
 	delete(c.entries, name)
 }
 
+// clear forgets all records.
+func (c *homeserverCache) clear() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	clear(c.entries)
+}
+
 // put keeps a record that was asked for at some time, unless a later question
 // has been answered already.
-func (c *homeserverCache) put(name string, record []byte, asked time.Time) {
+func (c *homeserverCache) put(name string, h home, asked time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if e, ok := c.entries[name]; ok && e.asked.After(asked) && e.asked.Round(0).After(asked.Round(0)) {
@@ -217,5 +273,5 @@ func (c *homeserverCache) put(name string, record []byte, asked time.Time) {
 	if c.entries == nil {
 		c.entries = make(map[string]cachedHomeserver)
 	}
-	c.entries[name] = cachedHomeserver{bytes.Clone(record), asked}
+	c.entries[name] = cachedHomeserver{home{bytes.Clone(h.record), h.all}, asked}
 }

@@ -107,7 +107,7 @@ func TestRedisCluster(t *testing.T) {
 		f := &fixture{Store: openRedis(t, cfg), clock: newClock()}
 		u, id := someone(), newSession()
 		f.swap(t, true, u, discharger.Change{Session: id, New: live(t, 0)})
-		w := discharger.Write{User: u, Revokes: true, Changes: []discharger.Change{{Session: id, Old: live(t, 0), New: tombstone(t)}}}
+		w := discharger.Write{User: u, Revocations: ending(t, u, id), Changes: []discharger.Change{{Session: id, Old: live(t, 0), New: tombstone(t)}}}
 		if ok, err := f.Swap(t.Context(), w); !ok || err != nil {
 			t.Errorf("revoke: %v, %v", ok, err)
 		}
@@ -205,7 +205,7 @@ func followed(t *testing.T, cfg store.RedisConfig, failovers ...func()) {
 		last += "+"
 		failover()
 		redistest.Eventually(t, "the store works again", func() bool {
-			v, err := f.Load(t.Context(), u, id)
+			v, err := f.Load(t.Context(), u, id, discharger.DeviceTag{})
 			if errors.Is(err, discharger.ErrStoreLost) {
 				t.Fatalf("after failover %d: %v", i, err)
 			}

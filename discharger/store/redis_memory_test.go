@@ -31,7 +31,14 @@ func (s *redisServer) usedMemory(t testing.TB) int64 {
 
 // memoryPerSession fills a server of its own with users and returns what one
 // session costs, keys and expiry and everything else included.
-func memoryPerSession(t testing.TB, users, sessions, record, userRecord int) float64 {
+//
+// With a device, each session is on one of its own.
+func memoryPerSession(t testing.TB, users, sessions, record, userRecord, device int) float64 {
+	return memoryOf(t, users, sessions, record, userRecord, device, 0) / float64(users*sessions)
+}
+
+// memoryOf returns what users cost, who have also ended sessions.
+func memoryOf(t testing.TB, users, sessions, record, userRecord, device, ended int) float64 {
 	t.Helper()
 	s := startRedis(t)
 	defer s.Kill(t)
@@ -50,6 +57,13 @@ func memoryPerSession(t testing.TB, users, sessions, record, userRecord int) flo
 				if j == 0 && userRecord > 0 {
 					w.Changes = append(w.Changes, discharger.Change{New: pseudorandom(userRecord), Expires: c.Expires})
 				}
+				if device > 0 {
+					tag := discharger.TagOf(id.String())
+					w.Changes = append(w.Changes, discharger.Change{Device: tag, New: pseudorandom(device), Expires: time.Now().Add(12 * time.Minute)})
+				}
+				for range ended / sessions {
+					w.Changes = append(w.Changes, discharger.Change{Session: newSession(), New: tombstoneNow(t), Expires: c.Expires})
+				}
 				if ok, err := f.Swap(t.Context(), w); !ok || err != nil {
 					t.Error(ok, err)
 					return
@@ -62,7 +76,7 @@ func memoryPerSession(t testing.TB, users, sessions, record, userRecord int) flo
 		wg.Go(func() { fill(users*w/workers, users*(w+1)/workers) })
 	}
 	wg.Wait()
-	return float64(s.memoryAtRest(t, f)-before) / float64(users*sessions)
+	return float64(s.memoryAtRest(t, f) - before)
 }
 
 // memoryAtRest is what the server uses when a store is closed, whose
@@ -90,17 +104,53 @@ func pseudorandom(n int) []byte {
 	return b[:n]
 }
 
-// TestRedisMemory holds the promise of 160 bytes for a session, with three
-// sessions to a user and a default configuration of Redis 7.0.
+// TestRedisMemory holds the promise of 160 bytes for a session without a device,
+// and of 200 with its device's entry, with three sessions to a user and a default
+// configuration of Redis 7.0; and of 60 bytes for a tombstone beside them.
 func TestRedisMemory(t *testing.T) {
-	const users, limit = 20_000, 160
-	for _, c := range []struct{ record, user int }{{55, 0}, {64, 0}, {75, 0}, {67, 16}} {
-		got := memoryPerSession(t, users, 3, c.record, c.user)
-		t.Logf("a session of %d bytes, %d for the user: %.1f bytes of memory", c.record, c.user, got)
-		if got > limit {
-			t.Errorf("a session of %d bytes takes %.1f bytes of memory, more than %d", c.record, got, limit)
-		}
+	const users = 20_000
+	for _, c := range []struct {
+		what                 string
+		record, user, device int
+		limit                float64
+	}{
+		{"session", 55, 0, 0, 160},
+		{"session", 64, 0, 0, 160},
+		{"session", 75, 0, 0, 160},
+		{"session", 67, 16, 0, 160},
+		{"session", 55, 0, deviceSize(t), 200},
+		{"session", 75, 0, deviceSize(t), 200},
+		{"session", 67, 16, deviceSize(t), 200},
+	} {
+		t.Run(fmt.Sprintf("%s of %d bytes, %d for the user, %d for the device", c.what, c.record, c.user, c.device), func(t *testing.T) {
+			got := memoryPerSession(t, users, 3, c.record, c.user, c.device)
+			t.Logf("%.1f bytes of memory", got)
+			if got > c.limit {
+				t.Errorf("%.1f bytes of memory, more than %.0f", got, c.limit)
+			}
+		})
 	}
+	t.Run("tombstones", func(t *testing.T) {
+		const ended = 6
+		with, without := memoryOf(t, users, 3, 75, 0, deviceSize(t), ended), memoryOf(t, users, 3, 75, 0, deviceSize(t), 0)
+		got := (with - without) / (users * ended)
+		t.Logf("%.1f bytes of memory for each of %d bytes", got, len(tombstoneNow(t)))
+		if got > 60 {
+			t.Errorf("%.1f bytes of memory, more than 60", got)
+		}
+	})
+}
+
+// deviceSize is the size of the record of a device on which a session lives.
+func deviceSize(t *testing.T) int {
+	return len(marshal(t, discharger.DeviceRecord{Current: newSession(), Since: time.Now().UnixMilli()}))
+}
+
+// tombstoneNow is that of a logout on a device as Synapse names it.
+func tombstoneNow(t testing.TB) []byte {
+	return marshal(t, &discharger.Record{
+		Device: "ABCDEFGHIJ", Confirmed: discharger.Confirmed{Epoch: 300}, End: discharger.End{Cause: discharger.CauseLogout, At: time.Now().UnixMilli()},
+	})
 }
 
 // BenchmarkRedisMemory reports the memory of other sizes of records.
@@ -111,7 +161,7 @@ func BenchmarkRedisMemory(b *testing.B) {
 	} {
 		b.Run(fmt.Sprintf("sessions=%d/record=%d/user=%d", c.sessions, c.record, c.user), func(b *testing.B) {
 			for b.Loop() {
-				b.ReportMetric(memoryPerSession(b, 20_000, c.sessions, c.record, c.user), "bytes/session")
+				b.ReportMetric(memoryPerSession(b, 20_000, c.sessions, c.record, c.user, 0), "bytes/session")
 			}
 		})
 	}

@@ -28,10 +28,10 @@ func (g *guardian) publishMissing(ctx context.Context, entries []discharger.Jour
 	now := g.store.cfg.Now()
 	for i := range entries {
 		e := &entries[i]
-		if e.Kind == discharger.JournalHomeserver {
-			continue
+		if e.Kind == discharger.JournalHomeserver || e.Kind == discharger.JournalDevice {
+			continue // the one has its event in the same script, the other needs none
 		}
-		if event, err := g.firstEvent(e); err != nil || !event.Until.After(now) {
+		if event, err := g.firstEvent(e); err != nil || event.Data == nil || !event.Until.After(now) {
 			continue
 		}
 		of := missing[e.Homeserver]
@@ -84,7 +84,7 @@ func factOf(e *discharger.JournalEntry) discharger.JournalEntry {
 func factOfEvent(data string) discharger.JournalEntry {
 	e, err := discharger.ReadEvent([]byte(data))
 	switch {
-	case err != nil || e.All:
+	case err != nil || e.All || e.Session == (caveat.SessionID{}) && e.Device != "":
 		return discharger.JournalEntry{}
 	case e.Session != (caveat.SessionID{}):
 		return discharger.JournalEntry{Kind: discharger.JournalSession, Session: e.Session}

@@ -111,7 +111,7 @@ func (p *peers) seal(e *discharger.JournalEntry) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("draw nonce: %w", err)
 	}
-	return string(p.aead.Seal(nonce, nonce, appendEntry(nil, e), nil)), nil
+	return string(p.aead.Seal(nonce, nonce, encodeRow(0, 0, e), nil)), nil
 }
 
 // open returns the entry of the journal that an entry of the stream holds; own
@@ -129,13 +129,18 @@ func (p *peers) open(values map[string]any) (e discharger.JournalEntry, own bool
 	if err != nil {
 		return e, false, err
 	}
-	// As a row of the journal, for which only the time is missing.
-	row, err := aead.Open(make([]byte, 8), []byte(sealed[:nonceLen]), []byte(sealed[nonceLen:]), nil)
+	text, err := aead.Open(nil, []byte(sealed[:nonceLen]), []byte(sealed[nonceLen:]), nil)
 	if err != nil {
 		return e, false, errEntry
 	}
-	_, e, err = decodeEntry(row)
-	return e, false, err
+	r, err := decodeRow(0, text)
+	if err != nil { // of an earlier version: a row for which the time is missing
+		r, err = decodeRow(0, append(make([]byte, 8), text...))
+	}
+	if err == nil && r.void {
+		err = errEntry
+	}
+	return r.entry, false, err
 }
 
 // follow takes what others revoke into the journal, until ctx ends.

@@ -42,15 +42,11 @@ func (p *peer) revoked(t testing.TB) (discharger.UserKey, discharger.JournalEntr
 	f := &fixture{Store: p.Redis}
 	u, id := someone(), newSession()
 	f.swap(t, true, u, discharger.Change{Session: id, New: live(t, 0)})
-	w := discharger.Write{User: u, Revokes: true, Changes: []discharger.Change{{Session: id, Old: live(t, 0), New: tombstone(t)}}}
+	w := discharger.Write{User: u, Revocations: ending(t, u, id), Changes: []discharger.Change{{Session: id, Old: live(t, 0), New: tombstone(t)}}}
 	if ok, err := p.Swap(t.Context(), w); !ok || err != nil {
 		t.Fatalf("revoke: %v, %v", ok, err)
 	}
-	entries, err := discharger.JournalOf(w)
-	if err != nil || len(entries) != 1 {
-		t.Fatalf("the journal of a revocation is %v, %v", entries, err)
-	}
-	return u, entries[0]
+	return u, w.Revocations[0]
 }
 
 func (p *peer) hears(t testing.TB, e discharger.JournalEntry) {
@@ -148,12 +144,12 @@ func TestPeersRewind(t *testing.T) {
 	}
 	_, e := a.revoked(t)
 	b.hears(t, e)
-	lost := discharger.JournalEntry{Kind: discharger.JournalSession, Homeserver: u.Homeserver, User: u.User, Session: id, At: 1_700_000_100_000}
+	lost := ending(t, u, id)[0]
 	if err := a.Tell(t.Context(), lost); err != nil {
 		t.Fatal(err)
 	}
 	redistest.Eventually(t, "the lost revocation is made up for", func() bool {
-		v, err := b.Load(t.Context(), u, id)
+		v, err := b.Load(t.Context(), u, id, discharger.DeviceTag{})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -124,7 +124,9 @@ func (g *guardian) events(ctx context.Context, entries []discharger.JournalEntry
 			g.store.cfg.Log.LogAttrs(ctx, slog.LevelWarn, "a revocation was restored that cannot be announced", slog.Any("error", err))
 			continue
 		}
-		out = append(out, e)
+		if e.Data != nil { // not every revocation needs one
+			out = append(out, e)
+		}
 	}
 	return out
 }
@@ -132,11 +134,12 @@ func (g *guardian) events(ctx context.Context, entries []discharger.JournalEntry
 // replayHomeserver does both in one script.
 func (g *guardian) replayHomeserver(ctx context.Context, name string, entries []discharger.JournalEntry) (int, error) {
 	for range replayRaces {
-		record, err := g.store.askHomeserver(ctx, name, time.Time{})
+		home, err := g.store.askHomeserver(ctx, name, time.Time{})
 		if err != nil {
 			return 0, fmt.Errorf("replay: %w", err)
 		}
-		next, err := discharger.ReplayHomeserver(entries, record)
+		record := home.record
+		next, err := discharger.ReplayHomeserver(entries, record, g.store.cfg.Now())
 		if err != nil || string(next) == string(record) {
 			return 0, err
 		}

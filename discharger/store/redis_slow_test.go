@@ -54,7 +54,7 @@ func TestRedisSlow(t *testing.T) {
 							pprof.Do(ctx, pprof.Labels("slow", t.Name()), func(ctx context.Context) {
 								var err error
 								if i%2 == 0 {
-									_, err = f.Load(ctx, u, id)
+									_, err = f.Load(ctx, u, id, discharger.DeviceTag{})
 								} else {
 									_, err = f.Swap(ctx, one(u, discharger.Change{Session: id, Old: []byte("0"), New: []byte("1")}))
 								}
@@ -74,7 +74,7 @@ func TestRedisSlow(t *testing.T) {
 			redistest.Eventually(t, "the store answers again", func() bool {
 				ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 				defer cancel()
-				_, err := f.Load(ctx, u, id)
+				_, err := f.Load(ctx, u, id, discharger.DeviceTag{})
 				return err == nil
 			})
 			redistest.Eventually(t, "what was given up on has come to an end", func() bool {
@@ -122,7 +122,7 @@ func TestRedisTimeout(t *testing.T) {
 	u, id := someone(), newSession()
 	s.pause(t)
 	took := awake(func() {
-		if v, err := f.Load(context.Background(), u, id); err == nil {
+		if v, err := f.Load(context.Background(), u, id, discharger.DeviceTag{}); err == nil {
 			t.Errorf("Load gives %v", v)
 		}
 	})
@@ -131,7 +131,7 @@ func TestRedisTimeout(t *testing.T) {
 	}
 	s.resume(t)
 	redistest.Eventually(t, "the store answers again", func() bool {
-		_, err := f.Load(t.Context(), u, id)
+		_, err := f.Load(t.Context(), u, id, discharger.DeviceTag{})
 		return err == nil
 	})
 }
@@ -153,7 +153,7 @@ func TestRedisRestart(t *testing.T) {
 		took := awake(func() {
 			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 			defer cancel()
-			if v, err := f.Load(ctx, u, id); err == nil || errors.Is(err, discharger.ErrStoreLost) {
+			if v, err := f.Load(ctx, u, id, discharger.DeviceTag{}); err == nil || errors.Is(err, discharger.ErrStoreLost) {
 				t.Errorf("Load from a server that is not there gives %v, %v", v, err)
 			}
 			if err := f.Ready(ctx); err == nil {
@@ -165,7 +165,7 @@ func TestRedisRestart(t *testing.T) {
 		}
 		s.Restart(t)
 		redistest.Eventually(t, "the store answers again", func() bool {
-			_, err := f.Load(t.Context(), u, id)
+			_, err := f.Load(t.Context(), u, id, discharger.DeviceTag{})
 			return err == nil
 		})
 		f.expect(t, u, id, string(next), "")

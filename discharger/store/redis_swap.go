@@ -71,11 +71,15 @@ func (r *Redis) Swap(ctx context.Context, w discharger.Write) (bool, error) {
 	}
 	c := call{script: swapScript, args: make([]any, 0, 3+4*len(w.Changes))}
 	c.key, c.storeID = r.layout.user(w.User.Homeserver, w.User.User)
-	c.args = append(c.args, *r.id.Load(), r.clock(), w.Revokes)
+	revokes := len(w.Revocations) > 0
+	c.args = append(c.args, *r.id.Load(), r.clock(), revokes)
 	for _, change := range w.Changes {
 		first := userField
-		if change.Session != (caveat.SessionID{}) {
+		switch {
+		case change.Session != caveat.SessionID{}:
 			first = string(change.Session[:])
+		case change.Device != discharger.DeviceTag{}:
+			first = deviceField(change.Device)
 		}
 		// As strings: a command that is given up on is still looked at, and
 		// the caller may use the bytes again.
@@ -83,9 +87,9 @@ func (r *Redis) Swap(ctx context.Context, w discharger.Write) (bool, error) {
 			string(expiryOf(change.Expires).append(nil)))
 	}
 	done, err := r.revoke(ctx, func() ([]discharger.JournalEntry, error) {
-		return discharger.JournalOf(w)
+		return w.Revocations, nil
 	}, func() (bool, error) {
-		return r.swap(ctx, c, w.Revokes)
+		return r.swap(ctx, c, revokes)
 	})
 	if err != nil {
 		return false, fmt.Errorf("swap: %w", err)

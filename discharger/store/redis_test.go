@@ -56,6 +56,7 @@ func TestRedisRoundTrips(t *testing.T) {
 	s := startRedis(t)
 	c := newClock() // it stands still: the homeserver's record stays in the cache
 	f := newRedisFixture(t, s, func(cfg *store.RedisConfig) { cfg.Now = c.now })
+	f.Store.(*store.Redis).StopWatch()
 	u, id := someone(), newSession()
 	f.swap(t, true, u, discharger.Change{Session: id, New: make([]byte, 90), Expires: f.clock.in(time.Hour)})
 	f.load(t, u, id)
@@ -75,6 +76,69 @@ func TestRedisRoundTrips(t *testing.T) {
 	if calls := s.Calls(t); calls["evalsha"] != 2 || calls["eval"] != 1 {
 		t.Errorf("two swaps after the scripts were forgotten are %v", calls)
 	}
+}
+
+// TestRedisRefreshCost counts what one refresh takes, and one discharge in mode
+// open, in round trips: one Load each, and the refresh one Swap.
+func TestRedisRefreshCost(t *testing.T) {
+	t.Parallel()
+	s := startRedis(t)
+	f := newRedisFixture(t, s)
+	f.Store.(*store.Redis).StopWatch()
+	counted := &counting{Store: f.Store}
+	is := newIssuer(t, counted)
+	rotating, open := is.login("@alice:hs"), is.loginMode("@bob:hs", caveat.ModeOpen)
+	for _, c := range []struct {
+		name        string
+		d           *device
+		loads, rest int
+	}{{"refresh", rotating, 1, 1}, {"open", open, 1, 0}} {
+		t.Run(c.name, func(t *testing.T) {
+			for range 2 { // activation, and the first refresh, which follows at once
+				if err := c.d.refresh(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+			}
+			before := s.Calls(t)
+			*counted = counting{Store: f.Store}
+			if err := c.d.refresh(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if counted.loads != c.loads || counted.rest != c.rest {
+				t.Errorf("%d loads and %d other calls of the store, want %d and %d", counted.loads, counted.rest, c.loads, c.rest)
+			}
+			after := s.Calls(t)
+			if n := after["evalsha"] + after["eval"] - before["evalsha"] - before["eval"]; n != c.rest {
+				t.Errorf("%d scripts, want %d", n, c.rest)
+			}
+		})
+	}
+}
+
+// counting counts calls of a store.
+type counting struct {
+	discharger.Store
+	loads, rest int
+}
+
+func (c *counting) Load(ctx context.Context, u discharger.UserKey, id caveat.SessionID, device discharger.DeviceTag) (discharger.View, error) {
+	c.loads++
+	return c.Store.Load(ctx, u, id, device)
+}
+
+func (c *counting) List(ctx context.Context, u discharger.UserKey) (discharger.Listing, error) {
+	c.rest++
+	return c.Store.List(ctx, u)
+}
+
+func (c *counting) Swap(ctx context.Context, w discharger.Write) (bool, error) {
+	c.rest++
+	return c.Store.Swap(ctx, w)
+}
+
+func (c *counting) Now(ctx context.Context) (time.Time, error) {
+	c.rest++
+	return c.Store.Now(ctx)
 }
 
 // TestRedisExpiry looks at the expiry of keys, which is the server's business.
@@ -290,7 +354,7 @@ func TestRedisDurability(t *testing.T) {
 	hasty := openEventually(t, cfg)
 	u, id := someone(), newSession()
 	live, dead := discharger.Change{Session: id, New: []byte("live")}, discharger.Change{Session: id, Old: []byte("live"), New: []byte("dead")}
-	revoke := discharger.Write{User: u, Revokes: true, Changes: []discharger.Change{dead}}
+	revoke := discharger.Write{User: u, Revocations: ending(t, u, id), Changes: []discharger.Change{dead}}
 	f.swap(t, true, u, live)
 	s.do(t, "config", "resetstat")
 	if ok, err := f.Swap(t.Context(), revoke); !ok || err != nil {
@@ -344,7 +408,7 @@ func TestRedisPool(t *testing.T) {
 				u, id := someone(), newSession()
 				_, err := f.Swap(t.Context(), one(u, discharger.Change{Session: id, New: []byte("a")}))
 				if err == nil {
-					_, err = f.Load(t.Context(), u, id)
+					_, err = f.Load(t.Context(), u, id, discharger.DeviceTag{})
 				}
 				errs <- err
 			}()

@@ -25,7 +25,7 @@ func TestRedisSentinelUser(t *testing.T) {
 	f.swap(t, true, u, discharger.Change{Session: id, New: live(t, 0)})
 	s.Failover(t)
 	redistest.Eventually(t, "the store works again", func() bool {
-		_, err := f.Load(t.Context(), u, id)
+		_, err := f.Load(t.Context(), u, id, discharger.DeviceTag{})
 		return err == nil
 	})
 	for _, w := range s.Sentinels {

@@ -168,3 +168,16 @@ func TestBoltConformance(t *testing.T) {
 	t.Parallel()
 	conformance(t, boltFixture)
 }
+
+// ending returns the journal's entry of a session that becomes the tombstone.
+func ending(t testing.TB, u discharger.UserKey, id caveat.SessionID) []discharger.JournalEntry {
+	t.Helper()
+	var r discharger.Record
+	if err := r.UnmarshalBinary(tombstone(t)); err != nil {
+		t.Fatal(err)
+	}
+	return []discharger.JournalEntry{{
+		Kind: discharger.JournalSession, Homeserver: u.Homeserver, User: u.User, Session: id,
+		At: r.End.At, Soft: r.End.Soft, Cause: r.End.Cause, Code: r.End.Code,
+	}}
+}

@@ -36,7 +36,7 @@ end
 
 local function write(first, new, expiry, place)
   local at = second(first)
-  if header + #new <= piece then
+  if header + #new <= piece or #first == 9 then -- a device's record is never cut
     redis.call('HSET', key, first, expiry .. '\0' .. new)
     if place ~= 0 then redis.call('HDEL', key, at[place]) end
     return
@@ -107,6 +107,9 @@ if survey then
       else
         last = math.max(last, expiry)
       end
+    elseif #first == 9 then -- a device stays with the sessions, and by itself until then
+      local expiry = #value > header and struct.unpack('>I4', value) or 0
+      if expiry == 0 then never = true else last = math.max(last, expiry) end
     end
   end
 end

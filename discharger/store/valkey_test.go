@@ -41,7 +41,7 @@ func TestValkeyDisk(t *testing.T) {
 	u, id := someone(), newSession()
 	f.swap(t, true, u, discharger.Change{Session: id, New: []byte("live")})
 	s.do(t, "config", "resetstat")
-	w := discharger.Write{User: u, Revokes: true, Changes: []discharger.Change{{Session: id, Old: []byte("live"), New: []byte("dead")}}}
+	w := discharger.Write{User: u, Revocations: ending(t, u, id), Changes: []discharger.Change{{Session: id, Old: []byte("live"), New: []byte("dead")}}}
 	if ok, err := f.Swap(t.Context(), w); !ok || err != nil {
 		t.Fatalf("revoke: %v, %v", ok, err)
 	}
@@ -53,7 +53,7 @@ func TestValkeyDisk(t *testing.T) {
 	}
 	s.crash(t)
 	redistest.Eventually(t, "the server has its data", func() bool {
-		_, err := f.Load(t.Context(), u, id)
+		_, err := f.Load(t.Context(), u, id, discharger.DeviceTag{})
 		return err == nil
 	})
 	f.expect(t, u, id, "dead", "")
@@ -80,7 +80,7 @@ func TestValkeyDiskReplica(t *testing.T) {
 	hasty := openEventually(t, cfg)
 	u, id := someone(), newSession()
 	f.swap(t, true, u, discharger.Change{Session: id, New: []byte("live")})
-	w := discharger.Write{User: u, Revokes: true, Changes: []discharger.Change{{Session: id, Old: []byte("live"), New: []byte("dead")}}}
+	w := discharger.Write{User: u, Revocations: ending(t, u, id), Changes: []discharger.Change{{Session: id, Old: []byte("live"), New: []byte("dead")}}}
 	if ok, err := f.Swap(t.Context(), w); !ok || err != nil {
 		t.Fatalf("revoke: %v, %v", ok, err)
 	}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/discharger/discharger/discharger"
+	"github.com/discharger/discharger/discharger/caveat"
 )
 
 // What a store takes. Both limits are far above what the service writes; they
@@ -61,8 +62,11 @@ func checkWrite(w discharger.Write) error {
 		if err := errors.Join(checkRecord(c.Old), checkRecord(c.New)); err != nil {
 			return fmt.Errorf("change %d: %w", i, err)
 		}
+		if c.Session != (caveat.SessionID{}) && c.Device != (discharger.DeviceTag{}) {
+			return fmt.Errorf("change %d: session and device", i)
+		}
 		for _, earlier := range w.Changes[:i] {
-			if earlier.Session == c.Session {
+			if earlier.Session == c.Session && earlier.Device == c.Device {
 				return fmt.Errorf("change %d: a record is changed twice", i)
 			}
 		}

@@ -4,6 +4,7 @@ package interop
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -23,6 +24,7 @@ import (
 // issuer is a homeserver.
 type issuer interface {
 	name() string
+	// login makes a session on a device of its own.
 	login(t *testing.T, user string, version caveat.Version, mode caveat.Mode) *login
 	// check returns nil if the macaroons let their bearer in at this time.
 	check(l *login, macaroons macaroon.Slice, at time.Time) error
@@ -77,7 +79,7 @@ func (s *stock) login(t *testing.T, user string, version caveat.Version, mode ca
 		t.Fatal(err)
 	}
 	return s.loginAs(t, version, caveat.Condition{
-		Session: id, User: user, Device: "DEVICE", Minted: time.Now().UnixMilli(), Mode: mode,
+		Session: id, User: user, Device: id.String(), Minted: time.Now().UnixMilli(), Mode: mode,
 	})
 }
 
@@ -155,7 +157,7 @@ func (o *ours) name() string { return o.config.Name }
 
 func (o *ours) login(t *testing.T, user string, version caveat.Version, mode caveat.Mode) *login {
 	t.Helper()
-	minted, err := o.minting.Mint(homeserver.MintParams{User: user, Device: "DEVICE", Mode: mode, Version: version})
+	minted, err := o.minting.Mint(homeserver.MintParams{User: user, Device: rand.Text(), Mode: mode, Version: version})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -107,8 +107,8 @@ func testGoTarget(t *testing.T, w *world) {
 // testGoEverywhere ends all sessions of a user with one of them.
 func testGoEverywhere(t *testing.T, w *world) {
 	const user = "@everywhere:stock"
-	client := httpbakery.NewClient()
-	phone := w.stock.login(t, user, caveat.V3, caveat.ModeOpen)
+	client, tokens := newGoClient(caveat.ModeRotate)
+	phone := w.stock.login(t, user, caveat.V3, caveat.ModeRotate)
 	laptop := w.stock.login(t, user, caveat.V2, caveat.ModeOpen)
 	unused := w.stock.login(t, user, caveat.V1, caveat.ModeOpen)
 	others := bystanders{
@@ -117,17 +117,27 @@ func testGoEverywhere(t *testing.T, w *world) {
 	}
 	others.live(t, w)
 	for range 3 {
-		for _, l := range []*login{phone, laptop} {
-			if _, err := client.DischargeAll(t.Context(), l.macaroon(t)); err != nil {
-				t.Fatal(err)
-			}
+		if _, err := client.DischargeAll(t.Context(), phone.macaroon(t)); err != nil {
+			t.Fatal(err)
+		}
+		w.discharge(t, laptop, "")
+	}
+	everywhere := func(l *login, token string) answer {
+		t.Helper()
+		params := withToken(l.params(t), token)
+		params.Set(api.ParamScope, string(api.ScopeUser))
+		return w.post(t, api.PathLogout, params)
+	}
+	// A caveat alone ends no other session.
+	for l, reason := range map[*login]string{laptop: api.ReasonHomeserverRequired, phone: api.ReasonTokenRequired} {
+		if a := everywhere(l, ""); a.status != http.StatusUnauthorized || a.refusal(t).Info.Reason != reason {
+			t.Errorf("with a caveat alone: %s", a)
 		}
 	}
-	params := phone.params(t)
-	params.Set(api.ParamScope, string(api.ScopeUser))
-	if a := w.post(t, api.PathLogout, params); a.status != http.StatusOK {
+	if a := everywhere(phone, tokens.token); a.status != http.StatusOK {
 		t.Fatalf("logout: %s", a)
 	}
+	client = httpbakery.NewClient()
 	for _, l := range []*login{phone, laptop, unused} {
 		_, err := client.DischargeAll(t.Context(), l.macaroon(t))
 		refusedByBakery(t, err, httpbakery.ErrPermissionDenied)
@@ -167,6 +177,10 @@ func testRestart(t *testing.T, w *world) {
 		others.live(t, w)
 	}
 	discharge()
-	w.refused(t, rotating, first, api.ReasonTokenReused)
-	w.refused(t, rotating, tokens.token, api.ReasonSessionEnded)
+	// A copy from the party that used the session last is refused, and the session
+	// lives; from another party it ends the session for both.
+	w.refused(t, rotating, first, api.ReasonTokenSuperseded)
+	discharge()
+	w.stolen(t, rotating, first)
+	w.refused(t, rotating, tokens.token, api.ReasonTokenReused)
 }

@@ -218,7 +218,7 @@ func testRefusal(t *testing.T, w *world) {
 		bodies = append(bodies, a.body)
 	}
 	const want = `{"Code":"permission denied","Message":"this session has ended: log in again",` +
-		`"Info":{"Reason":"session_ended","SoftLogout":false}}`
+		`"Info":{"Reason":"session_ended","Ended":true,"SoftLogout":false}}`
 	for _, body := range bodies {
 		if strings.TrimSpace(body) != want {
 			t.Errorf("the body is %s\nwant %s", body, want)

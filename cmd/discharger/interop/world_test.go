@@ -183,6 +183,19 @@ func (w *world) refused(t *testing.T, l *login, token, reason string) {
 	}
 }
 
+// stolen checks that a token which another party presents late ends the session,
+// softly.
+func (w *world) stolen(t *testing.T, l *login, token string) {
+	t.Helper()
+	req := w.request(t, http.MethodPost, api.PathDischarge+"?"+withToken(l.params(t), token).Encode(), nil)
+	req.Header.Set("User-Agent", "another party")
+	a := send(t, req)
+	e := a.refusal(t)
+	if i := e.Info; a.status != http.StatusUnauthorized || i == nil || i.Reason != api.ReasonTokenReused || !i.Ended || i.SoftLogout == nil || !*i.SoftLogout {
+		t.Errorf("a copy from another party: %s", a)
+	}
+}
+
 // loggedOut checks that a session is over, and that this is not told to somebody
 // who has not even its refresh token.
 func (w *world) loggedOut(t *testing.T, l *login, token string) {

@@ -41,7 +41,7 @@ func (s *rotating) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.over = true
 		w.WriteHeader(http.StatusUnauthorized)
 		_ = json.NewEncoder(w).Encode(api.ErrorResponse{
-			Code: api.CodePermissionDenied, Message: "no", Info: &api.RefusalInfo{Reason: api.ReasonSessionEnded},
+			Code: api.CodePermissionDenied, Message: "no", Info: &api.RefusalInfo{Reason: api.ReasonSessionEnded, Ended: true, SoftLogout: new(bool)},
 		})
 		return
 	}

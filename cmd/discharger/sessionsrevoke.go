@@ -1,0 +1,349 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"github.com/go-json-experiment/json"
+
+	"github.com/discharger/discharger/discharger/api"
+	"github.com/discharger/discharger/discharger/caveat"
+)
+
+// revocation is a command that ends sessions.
+type revocation struct {
+	name, args, about, more string
+	what                    []string // that the arguments are
+	of                      revokes
+
+	batch bool // has --from
+	yes   bool // has --yes
+}
+
+// revokes is what a revocation is about.
+type revokes int
+
+const (
+	oneSession revokes = iota
+	oneDevice
+	oneUser
+	everything
+)
+
+// orderFlags are the flags that say how sessions are revoked.
+type orderFlags struct {
+	soft, devices, yes         bool
+	age                        time.Duration
+	except, exceptDevice, from string
+}
+
+func (o *orderFlags) declare(f *flag.FlagSet, r *revocation) {
+	f.BoolVar(&o.soft, "soft", false, "the clients log in again and keep their encryption keys")
+	if r.of == oneDevice || r.of == oneUser {
+		f.DurationVar(&o.age, "age", 0, "leave alone sessions that were activated in the last `duration`")
+		f.StringVar(&o.except, "except", "", "id of a `session` to leave alone")
+	}
+	if r.of == oneUser {
+		f.StringVar(&o.exceptDevice, "except-device", "", "`device` to leave alone")
+		f.BoolVar(&o.devices, "devices", false, "leave alone sessions that have no device")
+	}
+	if r.batch {
+		f.StringVar(&o.from, "from", "", "`file` with one revocation a line, in JSON; - is standard input")
+	}
+	if r.yes {
+		f.BoolVar(&o.yes, "yes", false, "really do it")
+	}
+}
+
+// entry makes the revocation of the arguments.
+func (o *orderFlags) entry(of revokes, args []string) (e api.RevokeEntry, err error) {
+	e.Order = api.Order{Soft: o.soft, Age: o.age, ExceptDevice: o.exceptDevice, Devices: o.devices}
+	if o.age < 0 || o.age > api.MaxAge {
+		return e, usagef("--age is from 0 to %v", api.MaxAge)
+	}
+	if o.except != "" {
+		if e.Except, err = sessionID(o.except); err != nil {
+			return e, err
+		}
+	}
+	if of == everything {
+		return e, nil
+	}
+	e.User = args[0]
+	switch of {
+	case oneSession:
+		if e.Session, err = sessionID(args[1]); err != nil {
+			return e, err
+		}
+	case oneDevice:
+		if e.Device = args[1]; e.Device == "" {
+			return e, usagef("the device has no name")
+		}
+	}
+	if err := e.Check(); err != nil {
+		return e, usagef("%v", err)
+	}
+	return e, nil
+}
+
+func (r revocation) command() command {
+	return command{
+		name: r.name, args: r.args, about: r.about, more: r.more + r.aboutResult() + aboutSessions, max: len(r.what),
+		setup: func(t *terminal, f *flag.FlagSet) action {
+			var h homeserverFlags
+			var o orderFlags
+			h.declare(t, f)
+			o.declare(f, &r)
+			return func(ctx context.Context, args []string) error {
+				switch {
+				case o.from != "" && len(args) > 0:
+					return usagef("with --from, the file names what to revoke")
+				case o.from != "" && o.soft:
+					return usagef(`with --from, each line of the file has its "kind"`)
+				case o.from == "" && len(args) < len(r.what):
+					return usagef("which %s?", r.what[len(args)])
+				case r.yes && !o.yes:
+					return usagef("this logs everybody out: say --yes if you mean it")
+				}
+				return r.run(ctx, t, &h, &o, args)
+			}
+		},
+	}
+}
+
+// aboutResult describes what a revocation prints.
+func (r *revocation) aboutResult() string {
+	if r.of == everything {
+		return ""
+	}
+	return `
+
+Prints how many sessions it ended now. It fails if nothing is known by that name,
+and prints the names that are like it. Logins by that name that were made by now
+and are not activated yet are revoked in any case.`
+}
+
+func (r *revocation) run(ctx context.Context, t *terminal, h *homeserverFlags, o *orderFlags, args []string) error {
+	if o.from != "" {
+		client, err := h.client(t)
+		if err != nil {
+			return err
+		}
+		return t.revokeFrom(ctx, client, o.from)
+	}
+	e, err := o.entry(r.of, args)
+	if err != nil {
+		return err
+	}
+	names := namesake{}
+	if names.client, err = h.named(t, &names.homeserver); err != nil {
+		return err
+	}
+	if r.of == everything {
+		if err := names.client.RevokeAll(ctx, e.Order); err != nil {
+			return err
+		}
+		t.say("revoked: all sessions of the homeserver that were minted by now")
+		return nil
+	}
+	if err := names.excepted(ctx, &e); err != nil {
+		return err
+	}
+	done, err := revokeEntry(ctx, names.client, &e)
+	if err != nil {
+		return err
+	}
+	return t.sayRevoked(ctx, &names, &e, done)
+}
+
+// revokeEntry makes one revocation.
+func revokeEntry(ctx context.Context, c *api.Client, e *api.RevokeEntry) (api.Revoked, error) {
+	switch {
+	case e.Session != caveat.SessionID{}:
+		return c.RevokeSession(ctx, e.User, e.Session, e.Order)
+	case e.Device != "":
+		return c.RevokeDevice(ctx, e.User, e.Device, e.Order)
+	}
+	return c.RevokeUser(ctx, e.User, e.Order)
+}
+
+// sayRevoked says what a revocation did. Where it did nothing, the names that are
+// like the given one are an error.
+func (t *terminal) sayRevoked(ctx context.Context, names *namesake, e *api.RevokeEntry, done api.Revoked) error {
+	later := ""
+	if done.Marked {
+		later = "; logins that were made by now and are not activated yet are revoked too"
+	}
+	if done.Ended == 0 {
+		like, err := names.like(ctx, e, done.Known)
+		switch {
+		case err != nil:
+			return fmt.Errorf("no session ended now%s; looking for names like it: %w", later, err)
+		case like != "" || !done.Known:
+			return &unknownName{entry: *e, like: like, later: later}
+		}
+	}
+	t.say("revoked: %s ended now%s", plural(done.Ended, "session"), later)
+	return nil
+}
+
+func plural(n int, what string) string {
+	switch n {
+	case 0:
+		return "no " + what
+	case 1:
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}
+
+// unknownName is a revocation that ended nothing, because nothing has that name.
+type unknownName struct {
+	entry       api.RevokeEntry
+	like, later string
+}
+
+func (u *unknownName) Error() string {
+	what := "user " + quoted(u.entry.User)
+	switch {
+	case u.entry.Session != caveat.SessionID{}:
+		what = "session " + u.entry.Session.String() + " of " + quoted(u.entry.User)
+	case u.entry.Device != "":
+		what = "device " + quoted(u.entry.Device) + " of " + quoted(u.entry.User)
+	}
+	like := u.like
+	if like == "" {
+		like = "nothing has a name like it"
+	}
+	if u.entry.Session != (caveat.SessionID{}) {
+		return fmt.Sprintf("%s did not end: %s%s", what, like, u.later)
+	}
+	return fmt.Sprintf("no session of %s ended: %s%s", what, like, u.later)
+}
+
+// errSomeFailed ends a batch in which not every line ended or found something.
+var errSomeFailed = errors.New("some revocations failed, or found nothing by that name; see the lines above")
+
+// revokeFrom makes the revocations in a file and writes one result a line.
+func (t *terminal) revokeFrom(ctx context.Context, client *api.Client, path string) error {
+	r := t.in
+	if path != "-" {
+		f, err := os.Open(path)
+		if err != nil {
+			return fmt.Errorf("read revocations: %w", err)
+		}
+		defer f.Close()
+		r = f
+	}
+	entries, err := readEntries(r)
+	if err != nil {
+		return fmt.Errorf("read revocations: %w", err)
+	}
+	var failed, unavailable bool
+	ended := 0
+	for len(entries) > 0 {
+		n := min(len(entries), api.MaxRevoke)
+		results, err := client.Revoke(ctx, entries[:n])
+		if err != nil {
+			return err
+		}
+		entries = entries[n:]
+		for _, x := range results {
+			ended += x.Ended
+			failed = failed || x.Error != nil || x.Ended == 0 && !x.Known
+			unavailable = unavailable || x.Error != nil && x.Error.Code == api.CodeUnavailable
+			line, err := json.Marshal(x)
+			if err == nil {
+				_, err = fmt.Fprintln(t.out, string(line))
+			}
+			if err != nil {
+				return err
+			}
+		}
+	}
+	t.say("revoked: %s ended now", plural(ended, "session"))
+	switch {
+	case unavailable:
+		return mark(errSomeFailed, errUnavailable)
+	case failed:
+		return errSomeFailed
+	}
+	return nil
+}
+
+// readEntries reads one revocation a line, and skips empty lines. All of them are
+// read before the first is made.
+func readEntries(r io.Reader) (entries []api.RevokeEntry, err error) {
+	in := bufio.NewScanner(r)
+	for n := 1; in.Scan(); n++ {
+		line := bytes.TrimSpace(in.Bytes())
+		if len(line) == 0 {
+			continue
+		}
+		var e api.RevokeEntry
+		if err := e.UnmarshalJSON(line); err != nil {
+			return nil, fmt.Errorf("line %d: %w", n, err)
+		}
+		entries = append(entries, e)
+	}
+	if err := in.Err(); err != nil {
+		return nil, err
+	}
+	if len(entries) == 0 {
+		return nil, errors.New("there are none")
+	}
+	return entries, nil
+}
+
+func sessionsRevokeCommand() command {
+	return revocation{
+		name: "sessions revoke", args: "[flags] <user> <session>, or --from <file>", about: "As a homeserver: end one session of a user, or several.",
+		more: `
+Ends the session whether its first discharge has been fetched or not. That it is
+gone already is no error.
+
+With --from it makes the revocations in a file, one a line, and writes a line for
+each. A line names a session, a device, or all sessions of a user:
+
+  {"user":"@a:example.org","session":"7Jx…"}
+  {"user":"@a:example.org","device":"PHONE","kind":"soft"}
+  {"user":"@a:example.org","except_device":"PHONE","age":60000}`,
+		what: []string{"user", "session"}, of: oneSession, batch: true,
+	}.command()
+}
+
+func sessionsRevokeUserCommand() command {
+	return revocation{
+		name: "sessions revoke-user", args: "[flags] <user>", about: "As a homeserver: end all sessions of a user.",
+		more: `
+Ends what was minted by now, whether its first discharge has been fetched or
+not, but for what the flags leave alone.`,
+		what: []string{"user"}, of: oneUser,
+	}.command()
+}
+
+func sessionsRevokeDeviceCommand() command {
+	return revocation{
+		name: "sessions revoke-device", args: "[flags] <user> <device>", about: "As a homeserver: end the sessions of a user's device.",
+		more: `
+Ends the session that "discharger sessions list" shows for the device, and what
+was minted for it by now and has not been discharged yet.`,
+		what: []string{"user", "device"}, of: oneDevice,
+	}.command()
+}
+
+func sessionsRevokeAllCommand() command {
+	return revocation{
+		name: "sessions revoke-all", args: "--yes [flags]", about: "As a homeserver: end all sessions of all its users.",
+		more: `
+Everybody has to log in again. It does not print how many sessions ended.`,
+		of: everything, yes: true,
+	}.command()
+}

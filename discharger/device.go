@@ -1,0 +1,177 @@
+package discharger
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+
+	"github.com/discharger/discharger/discharger/caveat"
+)
+
+// DeviceTag names a device of a user in a store, without its name: the first
+// bytes of the SHA-256 of the name. The zero tag is no device.
+type DeviceTag [8]byte
+
+// TagOf returns the tag of a device; of "", which is no device, zero.
+func TagOf(device string) DeviceTag {
+	if device == "" {
+		return DeviceTag{}
+	}
+	sum := sha256.Sum256([]byte(device))
+	tag := DeviceTag(sum[:8])
+	if tag == (DeviceTag{}) {
+		tag[0] = 1
+	}
+	return tag
+}
+
+// DeviceRecord is the record of one device of a user. Of the sessions that
+// were activated on a device, only Current lives. The zero value is a device
+// on which there was none.
+type DeviceRecord struct {
+	Current caveat.SessionID // zero: none
+	Since   int64            // when Current was activated, Unix ms, kept to the second
+
+	// Revoked is when the sessions of the device were last revoked, Unix ms by
+	// the store's clock; 0: never. It covers sessions without a record.
+	Revoked int64
+	End     End // of what Revoked covers
+	Except  caveat.SessionID
+
+	// Covered is when they were revoked before that, if Except was not left alone
+	// then or the end was another, and CoveredEnd the end of what it covers. 0: it
+	// says nothing.
+	Covered    int64
+	CoveredEnd End
+}
+
+// revoked returns the record after one more revocation. Sessions that it covered
+// stay so, and their end is the same.
+func (v DeviceRecord) revoked(at int64, except caveat.SessionID, end End) DeviceRecord {
+	next := v
+	next.Revoked, next.Except, next.End = at, except, end
+	next.End.At = at
+	switch {
+	case v.Revoked == 0:
+	case except != v.Except, except == caveat.SessionID{} && end.Soft != v.End.Soft:
+		next.cover(v.Revoked, v.End)
+	default: // one end is remembered, which costs nobody a key
+		next.End.Soft = end.Soft || v.End.Soft
+	}
+	return next
+}
+
+// cover notes what is covered in any case. Of two ends, one is remembered, which
+// costs nobody a key.
+func (v *DeviceRecord) cover(at int64, end End) {
+	end.Soft = end.Soft || v.Covered > 0 && v.CoveredEnd.Soft
+	v.Covered, v.CoveredEnd = at, end
+}
+
+const kindDevice = 0x41
+
+const (
+	deviceCurrent = 1 << iota
+	deviceRevoked
+	deviceExcept
+	deviceCovered
+	deviceFlags = 1<<iota - 1
+)
+
+// MarshalBinary returns the stored form: 0x41, flags, and as far as the flags
+// say so the current session (16) and since when (s), the time of revocation
+// (ms) and its end, the excepted session (16), the time of what is covered in any
+// case (ms) and its end.
+func (v DeviceRecord) MarshalBinary() ([]byte, error) {
+	var flags byte
+	if v.Current != (caveat.SessionID{}) {
+		flags |= deviceCurrent
+	}
+	if v.Revoked > 0 {
+		flags |= deviceRevoked
+		if v.Except != (caveat.SessionID{}) {
+			flags |= deviceExcept
+		}
+		if v.Covered > 0 {
+			flags |= deviceCovered
+		}
+	}
+	b := append(make([]byte, 0, 48), kindDevice, flags)
+	if flags&deviceCurrent != 0 {
+		b = binary.AppendUvarint(append(b, v.Current[:]...), uint64(max(v.Since, 0)/1000))
+	}
+	if flags&deviceRevoked != 0 {
+		b = appendEnd(binary.AppendUvarint(b, uint64(v.Revoked)), v.End)
+	}
+	if flags&deviceExcept != 0 {
+		b = append(b, v.Except[:]...)
+	}
+	if flags&deviceCovered != 0 {
+		b = appendEnd(binary.AppendUvarint(b, uint64(v.Covered)), v.CoveredEnd)
+	}
+	return b, nil
+}
+
+var errDevice = errors.New("corrupt device record")
+
+// UnmarshalBinary reads the stored form; empty input, no record, is the zero
+// value. On error, v is zero.
+func (v *DeviceRecord) UnmarshalBinary(b []byte) error {
+	*v = DeviceRecord{}
+	if len(b) == 0 {
+		return nil
+	}
+	if len(b) < 2 || b[0] != kindDevice || b[1]&^deviceFlags != 0 {
+		return errDevice
+	}
+	flags, d := b[1], decoder{b: b[2:]}
+	var out DeviceRecord
+	if flags&deviceCurrent != 0 {
+		copy(out.Current[:], d.bytes(len(out.Current)))
+		out.Since = d.seconds()
+		d.fail(out.Current == caveat.SessionID{})
+	}
+	if flags&deviceRevoked != 0 {
+		out.Revoked = d.millis()
+		out.End = d.end()
+		out.End.At = out.Revoked
+		d.fail(out.Revoked == 0)
+	}
+	if flags&deviceExcept != 0 {
+		copy(out.Except[:], d.bytes(len(out.Except)))
+		d.fail(out.Except == caveat.SessionID{} || out.Revoked == 0)
+	}
+	if flags&deviceCovered != 0 {
+		out.Covered = d.millis()
+		out.CoveredEnd = d.end()
+		out.CoveredEnd.At = out.Covered
+		d.fail(out.Covered == 0 || out.Revoked == 0)
+	}
+	if d.bad || len(d.b) > 0 {
+		return errDevice
+	}
+	*v = out
+	return nil
+}
+
+// covers returns the time of the mark and the end, if the device was revoked when
+// a session without a record had been minted already, unless it was excepted.
+func (v *DeviceRecord) covers(c *caveat.Condition, minted int64) (mark int64, end End) {
+	switch {
+	case v.Covered > 0 && minted <= v.Covered:
+		return v.Covered, v.CoveredEnd
+	case v.Revoked > 0 && minted <= v.Revoked && v.Except != c.Session:
+		return v.Revoked, v.End
+	}
+	return 0, End{}
+}
+
+// lifted returns the record with no mark after a time.
+func (v DeviceRecord) lifted(now int64) DeviceRecord {
+	v.Revoked, v.Covered = min(v.Revoked, now), min(v.Covered, now)
+	v.End.At = v.Revoked
+	if v.Covered > 0 {
+		v.CoveredEnd.At = v.Covered
+	}
+	return v
+}

@@ -1,0 +1,433 @@
+package gateway
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/discharger/discharger/discharger/api"
+)
+
+// another is a second gateway to the same homeserver, with the same keys and the
+// same service.
+func (w *world) another() *world {
+	w.t.Helper()
+	o := &world{t: w.t, hs: w.hs, service: w.service, log: w.log, cfg: w.cfg}
+	o.cfg.Vault += ".another"
+	o.cfg.Registerer = nil
+	o.startGateway()
+	return o
+}
+
+// hold makes the next discharge that anybody asks for wait.
+func (w *world) hold() *held {
+	h := &held{make(chan struct{}), make(chan struct{})}
+	w.holding.Store(h)
+	return h
+}
+
+// onDevice is a login on a device.
+func onDevice(device string) anyMap {
+	return anyMap{"type": "m.login.password", "user": "@u:hs", "device_id": device, "refresh_token": true}
+}
+
+// homeservers runs a test before a homeserver that keeps old tokens of a device
+// alive, and deletes the device at a logout, and before one that does neither.
+func homeservers(t *testing.T, f func(t *testing.T, dendrite bool)) {
+	for _, dendrite := range []bool{false, true} {
+		t.Run(map[bool]string{false: "synapse", true: "dendrite"}[dendrite], func(t *testing.T) {
+			t.Parallel()
+			f(t, dendrite)
+		})
+	}
+}
+
+// like makes a world's homeserver behave as one of the two.
+func like(dendrite bool) func(*world) {
+	return func(w *world) { w.hs.set(func(s *stub) { s.dendrite = dendrite }) }
+}
+
+// settled makes a gateway do all that it has to do beside requests.
+func (w *world) settled() {
+	w.t.Helper()
+	must(w.t, w.gateway.settleOnce(context.Background()))
+}
+
+// softlyOver fails unless a session is over, softly, whatever is asked of it.
+func (w *world) softlyOver(what string, in answer) {
+	w.t.Helper()
+	if a := w.do("GET", pathWhoami, in.text("access_token"), nil); a.status != 401 || a.text("errcode") != codeUnknownToken || !a.soft() {
+		w.t.Errorf("%s: whoami: %d %s", what, a.status, a.raw)
+	}
+	if in.text("refresh_token") != "" {
+		if a := w.refresh(in.text("refresh_token")); a.status != 401 || a.text("errcode") != codeUnknownToken || !a.soft() {
+			w.t.Errorf("%s: refresh: %d %s", what, a.status, a.raw)
+		}
+	}
+	if a := w.do("POST", pathLogout, in.text("access_token"), anyMap{}); a.status != 401 || a.text("errcode") != codeUnknownToken || !a.soft() {
+		w.t.Errorf("%s: logout: %d %s", what, a.status, a.raw)
+	}
+}
+
+// works fails unless a session is good.
+func (w *world) works(what string, in answer) answer {
+	w.t.Helper()
+	if a := w.do("GET", pathWhoami, in.text("access_token"), nil); a.status != 200 {
+		w.t.Errorf("%s: whoami: %d %s", what, a.status, a.raw)
+	}
+	if in.text("refresh_token") == "" {
+		return in
+	}
+	a := w.refresh(in.text("refresh_token"))
+	if a.status != 200 {
+		w.t.Errorf("%s: refresh: %d %s", what, a.status, a.raw)
+	}
+	return a
+}
+
+// A login on a device that had a session ends that, softly, and the device stays:
+// through one gateway or two, after a restart, and whatever the old client does.
+func TestLoginAgainOnDevice(t *testing.T) {
+	t.Parallel()
+	homeservers(t, func(t *testing.T, dendrite bool) {
+		for _, refresh := range []bool{false, true} {
+			for _, where := range []string{"one gateway", "two gateways", "restart"} {
+				t.Run(fmt.Sprintf("%s, refresh %v", where, refresh), func(t *testing.T) {
+					one := newWorld(t, like(dendrite))
+					two := one
+					old := one.login(refresh, anyMap{"device_id": "ONE"})
+					other := one.login(refresh, anyMap{"device_id": "TWO"})
+					switch where {
+					case "two gateways":
+						two = one.another()
+					case "restart":
+						one.restart()
+					}
+					in := two.login(refresh, anyMap{"device_id": "ONE"})
+					eventually(t, "the first gateway knows", func() bool { return one.do("GET", pathWhoami, old.text("access_token"), nil).status == 401 })
+					for _, w := range []*world{one, two} {
+						w.softlyOver("the old session", old)
+						w.settled()
+					}
+					one.restart()
+					one.softlyOver("the old session after a restart", old)
+					one.settled()
+					in = two.works("the new session", in)
+					one.works("the new session at the first gateway", in)
+					one.works("the other device", other)
+					if n := one.sessions(); n != 2 || one.hs.loggedOut() > 0 {
+						t.Errorf("%d sessions, %d logouts at the homeserver", n, one.hs.loggedOut())
+					}
+				})
+			}
+		}
+	})
+}
+
+// Of logins at the same moment on one device, one lives: through one gateway
+// exactly one, and through two before a homeserver that kills older tokens in an
+// order of its own at most one.
+func TestSimultaneousLogins(t *testing.T) {
+	t.Parallel()
+	homeservers(t, func(t *testing.T, dendrite bool) {
+		for _, n := range []int{2, 3, 12} {
+			for _, gateways := range []int{1, 2} {
+				t.Run(fmt.Sprintf("%d logins, %d gateways", n, gateways), func(t *testing.T) {
+					one := newWorld(t, like(dendrite))
+					all := []*world{one}
+					if gateways == 2 {
+						all = append(all, one.another())
+					}
+					simultaneously(t, all, n, dendrite && gateways == 2)
+				})
+			}
+		}
+	})
+}
+
+func simultaneously(t *testing.T, gateways []*world, n int, atMost bool) {
+	t.Helper()
+	answers := make([]answer, n)
+	var all sync.WaitGroup
+	for i := range answers {
+		all.Go(func() {
+			in := onDevice("ONE")
+			if i%3 == 1 { // users spell themselves as they like
+				delete(in, "user")
+				in["identifier"] = anyMap{"type": "m.id.user", "user": "@u:hs"}
+			}
+			answers[i] = gateways[i%len(gateways)].do("POST", pathLogin, "", in)
+		})
+	}
+	all.Wait()
+	alive := 0
+	for i, a := range answers {
+		w := gateways[i%len(gateways)]
+		w.want(a, 200, "")
+		// The other gateway's feed may be behind, but not the service.
+		refreshed := w.refresh(a.text("refresh_token"))
+		if refreshed.status == 200 {
+			alive++
+			w.works("the one that lives", refreshed)
+			continue
+		}
+		if !refreshed.soft() {
+			t.Errorf("login %d: %s", i, refreshed.raw)
+		}
+		w.softlyOver("another login", a)
+	}
+	for _, w := range gateways {
+		w.settled()
+	}
+	if alive > 1 || alive == 0 && !atMost || gateways[0].sessions() > 1 {
+		t.Errorf("%d are alive, and %d sessions are at the service", alive, gateways[0].sessions())
+	}
+	if gateways[0].hs.loggedOut() > 0 {
+		t.Error("a device was logged out at the homeserver")
+	}
+}
+
+// The login that comes to the service last is the one that lives, whichever the
+// homeserver answered first.
+func TestServiceDecidesRace(t *testing.T) {
+	t.Parallel()
+	one := newWorld(t)
+	two := one.another()
+	h := one.hold()
+	first := make(chan answer)
+	go func() { first <- one.do("POST", pathLogin, "", onDevice("ONE")) }()
+	<-h.arrived
+	early := two.want(two.do("POST", pathLogin, "", onDevice("ONE")), 200, "")
+	close(h.release)
+	late := one.want(<-first, 200, "")
+	eventually(t, "the other gateway knows", func() bool {
+		return two.do("GET", pathWhoami, early.text("access_token"), nil).status == 401
+	})
+	for _, w := range []*world{one, two} {
+		w.softlyOver("the early one", early)
+		late = w.works("the late one", late)
+	}
+	if n := one.sessions(); n != 1 {
+		t.Errorf("%d sessions", n)
+	}
+}
+
+// While a login on a device is under way, another on it waits, and a login on
+// another device does not.
+func TestLoginsOnDeviceWait(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	h := w.hold()
+	first, second := make(chan answer), make(chan answer)
+	go func() { first <- w.do("POST", pathLogin, "", onDevice("ONE")) }()
+	<-h.arrived
+	go func() { second <- w.do("POST", pathLogin, "", onDevice("ONE")) }()
+	w.login(true, anyMap{"device_id": "TWO"})
+	eventually(t, "the second waits", func() bool {
+		w.gateway.leases.mu.Lock()
+		defer w.gateway.leases.mu.Unlock()
+		e := w.gateway.leases.held[deviceKey("@u:hs", "ONE")]
+		return e != nil && e.users == 2
+	})
+	w.hs.set(func(s *stub) {
+		if len(s.made) != 2 {
+			t.Errorf("the homeserver answered %d logins, want those on two devices", len(s.made))
+		}
+	})
+	close(h.release)
+	old := w.want(<-first, 200, "")
+	w.works("the second", w.want(<-second, 200, ""))
+	w.softlyOver("the first", old)
+}
+
+// A homeserver that kills a device's older token says of it what it says of a
+// deleted device. Where a login was the reason, the end is soft, also if the
+// service refused that login.
+func TestKilledTokenIsSoft(t *testing.T) {
+	t.Parallel()
+	deny := false
+	w := newWorld(t, like(true), denying(&deny))
+	old := w.login(true, anyMap{"device_id": "ONE"})
+	deny = true
+	w.want(w.do("POST", pathLogin, "", onDevice("ONE")), 403, codeForbidden)
+	if w.hs.loggedOut() > 0 || !w.hs.alive("ONE") {
+		t.Fatal("a device that the client named was logged out")
+	}
+	w.softlyOver("the old session", old)
+	w.settled()
+	if n := w.sessions(); n != 0 || w.hs.loggedOut() > 0 {
+		t.Errorf("%d sessions, %d logouts", n, w.hs.loggedOut())
+	}
+}
+
+// What one gateway is still to tell the service does not end what has begun
+// through another since.
+func TestLateOrdersSpareOthersSessions(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name, method, path string
+		body               anyMap
+	}{
+		{"logout everywhere", "POST", "/_matrix/client/v3/logout/all", anyMap{}},
+		{"password", "POST", "/_matrix/client/v3/account/password", anyMap{"auth": anyMap{}}},
+		{"device", "DELETE", "/_matrix/client/v3/devices/ONE", anyMap{"auth": anyMap{}}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			one := newWorld(t)
+			two := one.another()
+			own, old := one.login(true, anyMap{"device_id": "TWO"}), one.login(true, anyMap{"device_id": "ONE"})
+			foreign := two.login(true, anyMap{"device_id": "THREE"})
+			one.forward(time.Minute)
+			one.gateway.cancel() // nothing is told before the test says so
+			one.gateway.background.Wait()
+			one.down.Store(true)
+			one.want(one.do(c.method, c.path, own.text("access_token"), c.body), 200, "")
+			one.forward(time.Minute)
+			one.down.Store(false)
+			in := two.want(two.do("POST", pathLogin, "", onDevice("ONE")), 200, "")
+			must(t, one.gateway.settleOrders(context.Background()))
+			two.works("the new session", in)
+			if a := two.refresh(old.text("refresh_token")); a.status != 401 {
+				t.Errorf("refresh of the old session: %d %s", a.status, a.raw)
+			}
+			if a := two.refresh(foreign.text("refresh_token")); (a.status == 200) != (c.name == "device") {
+				t.Errorf("refresh of another gateway's old session: %d %s", a.status, a.raw)
+			}
+			if n := len(one.gatewayOrders()); n != 0 {
+				t.Errorf("%d orders are left", n)
+			}
+		})
+	}
+}
+
+// gatewayOrders are those that are kept.
+func (w *world) gatewayOrders() (kept []order) {
+	w.t.Helper()
+	if key, o, err := w.gateway.vault.firstOrder(""); err != nil || key != nil {
+		must(w.t, err)
+		kept = append(kept, o)
+	}
+	return kept
+}
+
+// A login on a device cancels a logout of it that is still to come, and so does a
+// login through another gateway.
+func TestLoginCancelsLogout(t *testing.T) {
+	t.Parallel()
+	for _, where := range []string{"here", "elsewhere"} {
+		t.Run(where, func(t *testing.T) {
+			t.Parallel()
+			one := newWorld(t)
+			two := one
+			if where == "elsewhere" {
+				two = one.another()
+			}
+			old := one.login(true, anyMap{"device_id": "ONE"})
+			one.hs.set(func(s *stub) { s.failLogouts = 1 << 20 })
+			one.revoke(one.sessionOf(old.text("access_token")), api.Order{})
+			eventually(t, "the logout is to come", func() bool { return one.pending() == 1 })
+			in := two.login(true, anyMap{"device_id": "ONE"})
+			if where == "here" && one.pending() != 0 {
+				t.Error("the logout was not cancelled")
+			}
+			one.hs.set(func(s *stub) { s.failLogouts = 0 })
+			one.restart()
+			one.settled()
+			two.settled()
+			if n := one.pending(); n != 0 || one.hs.loggedOut() > 0 {
+				t.Errorf("%d are pending, %d were logged out", n, one.hs.loggedOut())
+			}
+			two.works("the new session", in)
+			if a := one.refresh(old.text("refresh_token")); a.status != 401 || a.soft() {
+				t.Errorf("the old session: %d %s", a.status, a.raw)
+			}
+		})
+	}
+}
+
+// The homeserver's word about a device is the last: what an administrator deleted
+// there is not refreshed once more, every gateway says the same, and nothing is
+// logged out.
+func TestDeletedAtHomeserver(t *testing.T) {
+	t.Parallel()
+	for _, soft := range []bool{false, true} {
+		for _, first := range []string{"refresh", "request"} {
+			t.Run(fmt.Sprintf("soft %v, %s first", soft, first), func(t *testing.T) {
+				t.Parallel()
+				one := newWorld(t)
+				two := one.another()
+				in := one.works("the session", one.login(true, anyMap{"device_id": "ONE"}))
+				one.hs.set(func(s *stub) {
+					if soft {
+						s.softly[s.made[0]] = 1
+						return
+					}
+					clear(s.tokens)
+				})
+				ask := []func(*world) answer{
+					func(w *world) answer { return w.refresh(in.text("refresh_token")) },
+					func(w *world) answer { return w.do("GET", pathWhoami, in.text("access_token"), nil) },
+				}
+				if first == "request" {
+					ask[0], ask[1] = ask[1], ask[0]
+				}
+				for _, w := range []*world{one, two} {
+					for i, f := range ask {
+						if a := w.want(f(w), 401, codeUnknownToken); a.soft() != soft {
+							t.Errorf("answer %d: %s", i, a.raw)
+						}
+					}
+					w.settled()
+				}
+				if n := one.sessions(); n != 0 || one.hs.loggedOut() > 0 {
+					t.Errorf("%d sessions, %d logouts", n, one.hs.loggedOut())
+				}
+			})
+		}
+	}
+}
+
+// A logout that is still to come long after its session ended hard is not sent if
+// the device was in use since, by a session that is over by now.
+func TestLateLogoutSparesLaterSession(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name  string
+		since func(one, two *world)
+		gone  bool
+	}{
+		{"nothing since", func(*world, *world) {}, true},
+		{"soft end since", func(one, two *world) {
+			in := two.login(false, anyMap{"device_id": "ONE"})
+			one.forward(2 * time.Second)
+			two.revoke(two.sessionOf(in.text("access_token")), api.Order{Soft: true})
+		}, false},
+		{"seen since", func(one, _ *world) {
+			one.hs.set(func(s *stub) { s.lastSeen = map[string]int64{"ONE": one.now().Add(time.Hour).UnixMilli()} })
+		}, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			one := newWorld(t)
+			two := one.another()
+			one.offline()
+			old := one.login(false, anyMap{"device_id": "ONE"})
+			one.revoke(one.sessionOf(old.text("access_token")), api.Order{})
+			one.forward(2 * time.Second)
+			c.since(one, two)
+			two.offline()
+			one.forward(30 * time.Minute)
+			one.hs.set(func(s *stub) { s.failLogouts = 1 })
+			for range 3 { // the first fails
+				_ = one.gateway.reconcile(t.Context(), 0)
+				_ = one.gateway.settleOnce(t.Context())
+			}
+			if gone := !one.hs.alive("ONE"); gone != c.gone || one.pending() != 0 {
+				t.Errorf("gone: %v, %d are pending", gone, one.pending())
+			}
+		})
+	}
+}

@@ -1,0 +1,227 @@
+package gateway
+
+import (
+	"bufio"
+	"fmt"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/discharger/discharger/discharger/api"
+)
+
+// leases counts the requests that have a lease, or wait for it.
+func (w *world) leases(key leaseKey) int {
+	w.gateway.leases.mu.Lock()
+	defer w.gateway.leases.mu.Unlock()
+	if e := w.gateway.leases.held[key]; e != nil {
+		return e.users
+	}
+	return 0
+}
+
+// A login that fails gives back its lease before its client has read the answer:
+// anybody could hold up the logins of others otherwise.
+func TestFailedLoginFreesDevice(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	big := strings.Repeat("x", 64<<20)
+	w.hs.handler = func(rw http.ResponseWriter, r *http.Request) {
+		rw.WriteHeader(http.StatusForbidden)
+		_, _ = rw.Write([]byte(big))
+	}
+	conn, err := net.Dial("tcp", w.http.Listener.Addr().String())
+	must(t, err)
+	defer conn.Close()
+	body := `{"type":"m.login.password","user":"@u:hs","device_id":"ONE","password":"wrong"}`
+	_, err = fmt.Fprintf(conn, "POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s", pathLogin, len(body), body)
+	must(t, err)
+	_, err = bufio.NewReader(conn).ReadString('\n') // and no more
+	must(t, err)
+	if w.leases(deviceKey("@u:hs", "ONE")) > 0 {
+		t.Error("the device is taken while the client reads the answer")
+	}
+}
+
+// A homeserver that does not answer does not keep a device taken for ever.
+func TestHungLoginFreesDevice(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, func(w *world) { w.cfg.patience.leased = 50 * time.Millisecond })
+	hung := make(chan struct{})
+	t.Cleanup(func() { close(hung) })
+	w.hs.handler = func(_ http.ResponseWriter, r *http.Request) {
+		select {
+		case <-r.Context().Done():
+		case <-hung:
+		}
+	}
+	w.want(w.do("POST", pathLogin, "", onDevice("ONE")), 502, codeUnknown)
+	if w.leases(deviceKey("@u:hs", "ONE")) > 0 {
+		t.Error("the device is still taken")
+	}
+}
+
+// A device that a request keeps busy is not in the way of the logouts of others.
+func TestBusyDeviceHoldsUpNoLogouts(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.offline()
+	var tokens []answer
+	for i := range 4 {
+		in := w.login(false, anyMap{"device_id": fmt.Sprintf("D%d", i)})
+		w.revoke(w.sessionOf(in.text("access_token")), api.Order{})
+		tokens = append(tokens, in)
+	}
+	for _, in := range tokens {
+		w.do("GET", pathWhoami, in.text("access_token"), nil)
+	}
+	must(t, w.gateway.reconcile(t.Context(), 0))
+	first, _, err := w.gateway.vault.nextCondemned([16]byte{})
+	must(t, err)
+	d, _, err := w.gateway.vault.condemned(first)
+	must(t, err)
+	release, err := w.gateway.leases.acquire(t.Context(), deviceKey(d.User, d.Device))
+	must(t, err)
+	if err := w.gateway.settleOnce(t.Context()); err == nil {
+		t.Error("a device was logged out while a request had its lease")
+	}
+	if n := w.hs.loggedOut(); n != 3 {
+		t.Errorf("%d devices were logged out, want 3", n)
+	}
+	release()
+	w.settled()
+	if n := w.hs.loggedOut(); n != 4 {
+		t.Errorf("%d devices were logged out, want 4", n)
+	}
+}
+
+// One request does not delete any number of devices: for each there is a lease
+// and an order to the service.
+func TestManyDevicesAtOnce(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	token := w.login(false, anyMap{"device_id": "ONE"}).text("access_token")
+	devices := func(n int) (list []string) {
+		for i := range n {
+			list = append(list, fmt.Sprintf("D%d", i))
+		}
+		return list
+	}
+	path := "/_matrix/client/v3/delete_devices"
+	w.want(w.do("POST", path, token, anyMap{"auth": anyMap{}, "devices": devices(10)}), 200, "")
+	before := w.hs.count()
+	w.want(w.do("POST", path, token, anyMap{"auth": anyMap{}, "devices": devices(maxDeletes + 1)}), 400, codeTooLarge)
+	if w.hs.count() != before {
+		t.Error("it was passed on")
+	}
+}
+
+// The homeserver says who it is that logs in with a token or a mail address. Until
+// then no logout at the homeserver takes away the device that the login names.
+func TestUnnamedLoginExcludesLogout(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name string
+		body anyMap
+	}{
+		{"token", anyMap{"type": "m.login.token", "token": "t"}},
+		{"jwt", anyMap{"type": "org.matrix.login.jwt", "token": "t"}},
+		{"mail", anyMap{"type": "m.login.password", "identifier": anyMap{"type": "m.id.thirdparty", "medium": "email", "address": "a@b"}}},
+	} {
+		for _, how := range []string{"pending", "own"} {
+			t.Run(c.name+", "+how, func(t *testing.T) {
+				t.Parallel()
+				w := newWorld(t)
+				w.offline()
+				old := w.login(true, anyMap{"device_id": "ONE"})
+				if how == "pending" {
+					w.revoke(w.sessionOf(old.text("access_token")), api.Order{})
+					must(t, w.gateway.reconcile(t.Context(), 0))
+				}
+				arrived, release := make(chan struct{}), make(chan struct{})
+				w.hs.handler = func(rw http.ResponseWriter, r *http.Request) {
+					w.hs.serve(rw, r)
+					if r.URL.Path == pathLogin && r.Method == http.MethodPost {
+						close(arrived) // the token is made, and the answer takes its time
+						<-release
+					}
+				}
+				in := make(chan answer)
+				c.body["device_id"] = "ONE"
+				go func() { in <- w.do("POST", pathLogin, "", c.body) }()
+				<-arrived
+				done := make(chan struct{})
+				go func() {
+					defer close(done)
+					if how == "pending" {
+						_ = w.gateway.settleOnce(t.Context())
+						return
+					}
+					w.do("POST", pathLogout, old.text("access_token"), anyMap{})
+				}()
+				if how == "pending" {
+					<-done // it is tried again later
+				} else {
+					eventually(t, "the logout waits", func() bool { return w.leases(deviceKey("", "ONE")) == 2 })
+				}
+				close(release)
+				new := <-in
+				<-done
+				w.want(new, 200, "")
+				w.works("the new session", new)
+				if w.hs.loggedOut() > 0 {
+					t.Error("the device was logged out")
+				}
+			})
+		}
+	}
+}
+
+// A login that waits for an order of the user's to be sent does not wait for ever.
+func TestLoginWaitsForOrders(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, func(w *world) { w.cfg.patience.order, w.cfg.patience.leased = 50*time.Millisecond, time.Hour })
+	w.gateway.ordering <- struct{}{} // the service hangs
+	w.want(w.do("POST", pathLogin, "", onDevice("ONE")), 503, codeUnknown)
+}
+
+// A device without a name is none that logins share.
+func TestEmptyDevice(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	one, two := w.login(false, anyMap{"device_id": ""}), w.login(false, anyMap{"device_id": ""})
+	if strings.Contains(w.hs.last(t).Body, memberDevice) {
+		t.Errorf("passed on: %s", w.hs.last(t).Body)
+	}
+	w.want(w.do("POST", pathLogout, one.text("access_token"), anyMap{}), 200, "")
+	w.works("the other", two)
+}
+
+func TestLastSeen(t *testing.T) {
+	t.Parallel()
+	now := time.UnixMilli(1_790_000_000_000)
+	for _, c := range []struct {
+		body string
+		want time.Time
+	}{
+		{`{}`, time.Time{}},
+		{`{"last_seen_ts":null}`, time.Time{}},
+		{`{"last_seen_ts":0}`, time.UnixMilli(0)},
+		{`{"last_seen_ts":1789999999999}`, now.Add(-time.Millisecond)},
+		{`{"last_seen_ts":1789999999999.5}`, now},
+		{`{"last_seen_ts":9789999999999}`, now},
+		{`{"last_seen_ts":99999999999999999999}`, now},
+		{`{"last_seen_ts":"1"}`, now},
+		{`{"last_seen_ts":[]}`, now},
+	} {
+		t.Run(c.body, func(t *testing.T) {
+			body, err := parseObject([]byte(c.body))
+			must(t, err)
+			if got := lastSeen(body, now); !got.Equal(c.want) {
+				t.Errorf("%v, want %v", got, c.want)
+			}
+		})
+	}
+}

@@ -1,0 +1,230 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/http"
+
+	"github.com/discharger/discharger/discharger/api"
+	"github.com/discharger/discharger/discharger/homeserver"
+)
+
+// A logout at the homeserver deletes the device with its keys, whichever of the
+// device's tokens it comes with. So POST /logout is passed on only for the
+// session that has the device at the service, and the service ends it first: the
+// token may be an old copy, which only the service can find out.
+
+// verifyLogout verifies the token of POST /logout. It needs no live discharge: a
+// client has to be able to log out though its token has run out.
+func (g *Gateway) verifyLogout(ctx context.Context, x *exchange, c credential, from homeserver.Request) (err error) {
+	if c.kind == kindHeld {
+		x.identity, x.narrowed, err = g.verifyAccess(ctx, c.token, from)
+		return err
+	}
+	x.identity, err = g.verifyExpired(ctx, c.token, from)
+	x.expired = err == nil && !g.cfg.Clock().Before(x.identity.Expires.Add(g.cfg.Leeway))
+	return err
+}
+
+// checkLogout decides about conditions in a bundle whose times do not count. A
+// session that a policy narrowed may log out.
+func checkLogout(ctx context.Context, condition string) error {
+	if x := exchangeOf(ctx); x != nil && x.route == routeLogout {
+		return nil
+	}
+	return checkCondition(ctx, condition)
+}
+
+// verifyExpired verifies a bundle, its discharge included, but for its times. A
+// discharge for another address is no proof here either: it may be a copy.
+func (g *Gateway) verifyExpired(ctx context.Context, token string, from homeserver.Request) (homeserver.Identity, error) {
+	if _, err := parseAccess(token); err != nil {
+		return homeserver.Identity{}, err
+	}
+	id, err := g.lenient.Verify(ctx, token[prefixSize:], from)
+	if err == nil && id.Mode != modeOf(kindOf(token)) {
+		err = errToken
+	}
+	if err != nil {
+		return homeserver.Identity{}, err
+	}
+	return id, nil
+}
+
+// provenEpoch returns the epoch by which the service judges the client of an
+// exchange; 0: its token has not run out, and is as good as any.
+func (x *exchange) provenEpoch() uint64 {
+	if !x.expired {
+		return 0
+	}
+	return x.identity.Epoch
+}
+
+// decideLogout decides about POST /logout. It reports whether the request is to be
+// passed on; if not, and without a failure, the client is logged out already.
+func (g *Gateway) decideLogout(ctx context.Context, x *exchange) (pass bool, f *failure) {
+	id := x.identity
+	if e, dead := g.dead.get(id.Session); dead && (!e.soft || e.replaced()) {
+		return false, g.refusal(ctx, e.refused())
+	}
+	if err := g.leaseLogout(ctx, x, id.User, id.Device); err != nil {
+		return false, g.refusal(ctx, &api.UnavailableError{Err: err})
+	}
+	s, err := g.standing(ctx, id.User, id.Device, id.Session)
+	switch {
+	case err != nil:
+		return false, g.leaveLater(ctx, x, err)
+	case s.live:
+		return g.leaveLive(ctx, x, s)
+	case s.end != nil && !s.end.overByTime(), s.others:
+		g.noteEnd(ctx, id, s.ending())
+		return false, g.refusal(ctx, s.ending().refused())
+	}
+	return g.leaveOver(ctx, x, s)
+}
+
+// leaveLive ends a live session at the service.
+func (g *Gateway) leaveLive(ctx context.Context, x *exchange, s standing) (pass bool, f *failure) {
+	id := x.identity
+	out, err := g.once.RevokeSession(ctx, id.User, id.Session, api.Order{Epoch: x.provenEpoch()})
+	g.metrics.orders.WithLabelValues(resultOf(err)).Inc()
+	switch {
+	case err != nil:
+		return false, g.leaveLater(ctx, x, err)
+	case out.Ended == 0: // something else ended it in the meantime
+		if s, err = g.standing(ctx, id.User, id.Device, id.Session); err != nil {
+			return false, g.leaveLater(ctx, x, err)
+		}
+		g.noteEnd(ctx, id, s.ending())
+		return false, g.refusal(ctx, s.ending().refused())
+	}
+	g.endHere(ctx, order{Op: endSession, User: id.User, Session: id.Session})
+	if s.others {
+		return false, nil
+	}
+	g.owe(ctx, id)
+	return true, nil
+}
+
+// owe writes down that the device of a session that logged out is to be logged out at
+// the homeserver, in case that is not done at once.
+func (g *Gateway) owe(ctx context.Context, id homeserver.Identity) {
+	err := g.vault.condemn(id.Session, vaultDebt{Box: []byte(id.Payload), User: id.User, Device: id.Device, Named: true, Left: true})
+	if err != nil {
+		g.cfg.Log.LogAttrs(ctx, slog.LevelError, "logout cannot be written down", slog.Any("error", err))
+	}
+}
+
+// leaveOver logs out the device of a session that is over by time, if the token
+// is not an old copy. That is known of sessions which the service remembers, and
+// of those in mode held, whose token is always the same, if the vault has them: not
+// if a newer login on the device replaced them, or a decision ended them.
+func (g *Gateway) leaveOver(ctx context.Context, x *exchange, s standing) (pass bool, f *failure) {
+	id := x.identity
+	out, err := g.once.RevokeSession(ctx, id.User, id.Session, api.Order{Soft: true, Epoch: x.provenEpoch()})
+	switch {
+	case err != nil:
+		return false, g.leaveLater(ctx, x, err)
+	case !out.Known && (x.kind != kindHeld || !g.vault.mayLeave(id.Session)):
+		g.noteEnd(ctx, id, s.ending())
+		return false, g.refusal(ctx, s.ending().refused())
+	}
+	g.noteEnd(ctx, id, ending{soft: true, reason: api.RevokedExpired})
+	return true, nil
+}
+
+// leaveLater is for a logout that the service does not decide about. One whose
+// token has not run out is kept for later, and the client is logged out here.
+func (g *Gateway) leaveLater(ctx context.Context, x *exchange, err error) *failure {
+	id := x.identity
+	if !errors.Is(err, api.ErrUnavailable) || x.expired {
+		return g.refusal(ctx, err)
+	}
+	g.cfg.Log.LogAttrs(ctx, slog.LevelWarn, "logout cannot be decided yet, keeping it for later", slog.Any("error", err))
+	g.keepOrder(ctx, order{Op: endSession, User: id.User, Session: id.Session, At: g.cfg.Clock().UnixMilli()})
+	g.noteEnd(ctx, id, ending{reason: api.RevokedLogout})
+	return nil
+}
+
+// left is called after a logout was passed on. If the device may still be at the
+// homeserver, it is logged out later.
+func (g *Gateway) left(ctx context.Context, x *exchange) {
+	if !x.settled {
+		g.owe(ctx, x.identity)
+		g.wake()
+	}
+}
+
+// settleLeft takes a logout that the homeserver has carried out off the list.
+func (g *Gateway) settleLeft(ctx context.Context, x *exchange) {
+	x.settled = true
+	if err := g.vault.drop(x.identity.Session); err != nil {
+		g.cfg.Log.LogAttrs(ctx, slog.LevelError, "logout cannot be taken off the list", slog.Any("error", err))
+	}
+}
+
+// answerLogout looks at the homeserver's answer to a logout. A token that is not
+// known there is logged out.
+func (g *Gateway) answerLogout(resp *http.Response, x *exchange) error {
+	ctx := resp.Request.Context()
+	switch resp.StatusCode {
+	case http.StatusOK:
+		g.settleLeft(ctx, x)
+	case http.StatusUnauthorized, http.StatusForbidden:
+		data, err := readResponse(resp)
+		if err != nil {
+			return err
+		}
+		body, err := parseObject(data)
+		if err != nil {
+			return nil
+		}
+		code, _ := body.text("errcode")
+		if settlesLogout(resp.StatusCode, code) {
+			g.settleLeft(ctx, x)
+		}
+		if x.settled && resp.StatusCode == http.StatusUnauthorized {
+			resp.StatusCode, resp.Status = http.StatusOK, ""
+			setResponseBody(resp, object{}.encode())
+		}
+	}
+	return nil
+}
+
+// settlesLogout reports whether an answer to a logout means that there is
+// nothing more to do: the token is gone, or it is a guest's, which has no end.
+func settlesLogout(status int, code string) bool {
+	return status == http.StatusUnauthorized && (code == codeUnknownToken || code == codeMissingToken) ||
+		(status == http.StatusUnauthorized || status == http.StatusForbidden) && code == codeGuest
+}
+
+// verifyEverywhere verifies the token of POST /logout/all. Signing out everywhere
+// must not fail because a token has run out, so of a live session that of the
+// current epoch is accepted then, and that of the one before.
+func (g *Gateway) verifyEverywhere(ctx context.Context, x *exchange, token string, from homeserver.Request) error {
+	err := g.verifyRotate(ctx, x, token, from)
+	if !errors.Is(err, homeserver.ErrExpired) {
+		return err
+	}
+	id, err := g.verifyExpired(ctx, token, from)
+	if err != nil {
+		return err
+	}
+	x.identity = id
+	if err := g.over(ctx, id); err != nil {
+		return err
+	}
+	g.seen.report(ctx, id.Session)
+	s, err := g.standing(ctx, id.User, id.Device, id.Session)
+	switch {
+	case err != nil:
+		return err
+	case !s.live:
+		g.noteEnd(ctx, id, s.ending())
+		return s.ending().refused()
+	case id.Epoch < s.epoch: // the newest may be one above the confirmed one
+		return &api.RefusedError{Reason: api.ReasonTokenSuperseded, Message: "a newer token of this session is in use"}
+	}
+	return nil
+}

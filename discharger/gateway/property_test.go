@@ -1,0 +1,188 @@
+package gateway
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/discharger/discharger/discharger"
+	"github.com/discharger/discharger/discharger/api"
+)
+
+// history is a random course of events at two gateways before one homeserver and
+// one service, with what was decided about each session.
+type history struct {
+	*testing.T
+	rand     *rand.Rand
+	gateways []*world
+	clocks   []*atomic.Int64
+	sessions []*played
+	hard     map[string]bool // devices whose latest session ended hard
+}
+
+// played is a session of a history.
+type played struct {
+	in     answer
+	device string
+	hard   bool // that was decided
+}
+
+func newHistory(t *testing.T, seed uint64, dendrite bool) *history {
+	h := &history{T: t, rand: rand.New(rand.NewPCG(seed, 1)), hard: make(map[string]bool)}
+	for i := range 2 {
+		h.clocks = append(h.clocks, new(atomic.Int64))
+		step := h.clocks[i]
+		if i == 0 {
+			h.gateways = append(h.gateways, newWorld(t, like(dendrite), func(w *world) {
+				w.limits = discharger.Limits{Idle: 24 * time.Hour, Absolute: 30 * 24 * time.Hour}
+				w.cfg.Clock = func() time.Time { return w.now().Add(time.Duration(step.Load())) }
+			}))
+			continue
+		}
+		one := h.gateways[0]
+		two := &world{t: t, hs: one.hs, service: one.service, log: one.log, cfg: one.cfg}
+		two.cfg.Vault += ".another"
+		two.cfg.Registerer = nil
+		two.cfg.Clock = func() time.Time { return one.now().Add(time.Duration(step.Load())) }
+		two.startGateway()
+		h.gateways = append(h.gateways, two)
+	}
+	for _, w := range h.gateways {
+		w.offline() // the history says when a gateway looks around
+	}
+	return h
+}
+
+func (h *history) gateway() *world { return h.gateways[h.rand.IntN(len(h.gateways))] }
+
+// judge fails if a session was answered to have ended hard without a decision.
+func (h *history) judge(what string, s *played, a answer) {
+	h.Helper()
+	if a.status == 401 && !a.soft() && !s.hard {
+		h.Errorf("%s on %s: %s", what, s.device, a.raw)
+	}
+}
+
+// decide notes that a session ended hard. Of its device that is said if no session
+// was on it since.
+func (h *history) decide(s *played) {
+	s.hard = true
+	latest := s
+	for _, other := range h.sessions {
+		if other.device == s.device {
+			latest = other
+		}
+	}
+	if latest == s {
+		h.hard[s.device] = true
+	}
+}
+
+// step does one random thing.
+func (h *history) step() {
+	w := h.gateway()
+	if len(h.sessions) == 0 || h.rand.IntN(5) == 0 {
+		device := fmt.Sprintf("D%d", h.rand.IntN(3))
+		a := w.do("POST", pathLogin, "", anyMap{"user": "@u:hs", "device_id": device, "refresh_token": h.rand.IntN(2) == 0})
+		if a.status == 200 {
+			h.sessions = append(h.sessions, &played{in: a, device: device})
+			delete(h.hard, device) // whatever ended on it before
+		}
+		return
+	}
+	s := h.sessions[h.rand.IntN(len(h.sessions))]
+	token := s.in.text("access_token")
+	switch n := h.rand.IntN(24); {
+	case n < 8:
+		h.judge("whoami", s, w.do("GET", pathWhoami, token, nil))
+	case n < 13 && s.in.text("refresh_token") != "":
+		a := w.refresh(s.in.text("refresh_token"))
+		if h.judge("refresh", s, a); a.status == 200 {
+			s.in = a
+		}
+	case n == 13:
+		a := w.do("POST", pathLogout, token, anyMap{})
+		if h.judge("logout", s, a); a.status == 200 {
+			h.decide(s)
+		}
+	case n < 16:
+		o := api.Order{Soft: n == 14}
+		out, err := w.gateway.client.RevokeSession(h.Context(), "@u:hs", w.sessionOf(token), o)
+		must(h, err)
+		if out.Ended+map[bool]int{true: 1}[out.Marked] > 0 && !o.Soft {
+			h.decide(s)
+		}
+	case n == 16:
+		w.restart()
+		w.offline()
+	case n == 17:
+		h.wrongClock(w, s)
+	case n == 18:
+		h.gateways[0].forward(time.Duration(h.rand.IntN(26)) * time.Hour)
+	case n < 21:
+		_ = w.gateway.reconcile(h.Context(), 0)
+	default:
+		_ = w.gateway.settleOnce(h.Context())
+	}
+}
+
+// wrongClock sets a gateway's clock by 40 days for a moment, in which it does all
+// but log in, for which a service waits until the clock is right.
+func (h *history) wrongClock(w *world, s *played) {
+	clock := h.clocks[slices.Index(h.gateways, w)]
+	clock.Store([]int64{-1, 1}[h.rand.IntN(2)] * int64(40*24*time.Hour))
+	h.judge("whoami by a wrong clock", s, w.do("GET", pathWhoami, s.in.text("access_token"), nil))
+	if s.in.text("refresh_token") != "" {
+		h.judge("refresh by a wrong clock", s, w.refresh(s.in.text("refresh_token")))
+	}
+	_ = w.gateway.reconcile(h.Context(), 0)
+	_ = w.gateway.settleOnce(h.Context())
+	clock.Store(0)
+}
+
+// check fails if a device was logged out without a decision, or one that a live
+// session has.
+func (h *history) check(step int) {
+	h.Helper()
+	hs := h.gateways[0].hs
+	hs.set(func(s *stub) {
+		for _, device := range s.logouts {
+			if !h.hard[device] {
+				h.Errorf("step %d: %s was logged out", step, device)
+			}
+		}
+		s.logouts = nil
+	})
+	live, err := h.gateways[0].gateway.client.Sessions(h.Context(), "@u:hs")
+	must(h, err)
+	for _, s := range live {
+		if !hs.alive(s.Device) {
+			h.Errorf("step %d: a live session has lost its device %s", step, s.Device)
+		}
+	}
+}
+
+// Whatever happens, no session is answered to have ended hard unless that was
+// decided, no device is logged out unless its latest session ended hard, and none
+// that a live session has: with two gateways that miss all events, restarts, and
+// clocks of theirs that are set by 40 days.
+func TestNoHardEndWithoutDecision(t *testing.T) {
+	t.Parallel()
+	homeservers(t, func(t *testing.T, dendrite bool) {
+		for seed := range uint64(6) {
+			t.Run(fmt.Sprintf("seed %d", seed), func(t *testing.T) {
+				t.Parallel()
+				h := newHistory(t, seed, dendrite)
+				for step := range 150 {
+					if h.step(); t.Failed() {
+						return
+					}
+					h.check(step)
+				}
+			})
+		}
+	})
+}

@@ -1,0 +1,373 @@
+package gateway
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"go.etcd.io/bbolt"
+
+	"github.com/discharger/discharger/discharger"
+	"github.com/discharger/discharger/discharger/api"
+	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/policy"
+)
+
+// offline stops what a gateway does beside requests, so that a test does it: no
+// event of the feed arrives.
+func (w *world) offline() {
+	w.gateway.cancel()
+	w.gateway.background.Wait()
+}
+
+// reconciled makes one pass, and does what it found.
+func (w *world) reconciled() {
+	w.t.Helper()
+	must(w.t, w.gateway.reconcile(context.Background(), 0))
+	w.settled()
+}
+
+// The device of a session that ended softly stays for ForgetAfter, and is logged
+// out then; that of one that ended hard goes at once, though its event was missed.
+func TestReaper(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name string
+		end  func(w *world, id caveat.SessionID)
+		soft bool
+	}{
+		{"hard", func(w *world, id caveat.SessionID) { w.revoke(id, api.Order{}) }, false},
+		{"soft", func(w *world, id caveat.SessionID) { w.revoke(id, api.Order{Soft: true}) }, true},
+		{"idle", func(w *world, _ caveat.SessionID) {}, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, func(w *world) { w.limits = discharger.Limits{Idle: 24 * time.Hour} })
+			w.offline()
+			in := w.login(false, anyMap{"device_id": "ONE"})
+			c.end(w, w.sessionOf(in.text("access_token")))
+			if !c.soft {
+				w.reconciled()
+				if w.hs.alive("ONE") {
+					t.Error("the device is still there")
+				}
+				return
+			}
+			for range 90 { // a pass a day
+				w.reconciled()
+				if !w.hs.alive("ONE") {
+					t.Fatal("the device was logged out too soon")
+				}
+				w.forward(24 * time.Hour)
+			}
+			w.forward(3 * 24 * time.Hour)
+			w.reconciled() // time has gone on as here since the pass before
+			w.reconciled()
+			if w.hs.alive("ONE") {
+				t.Error("the device is still there")
+			}
+			if n := w.pending(); n != 0 {
+				t.Errorf("%d are pending", n)
+			}
+		})
+	}
+}
+
+// The reaper leaves a device alone that is in use: by a session of another
+// gateway, or as the homeserver says.
+func TestReaperSparesDevicesInUse(t *testing.T) {
+	t.Parallel()
+	for _, why := range []string{"another session", "seen at the homeserver", "login here"} {
+		t.Run(why, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			other := w.another()
+			w.offline()
+			in := w.login(true, anyMap{"device_id": "ONE"})
+			w.revoke(w.sessionOf(in.text("access_token")), api.Order{Soft: true})
+			w.reconciled()
+			w.forward(testForget / 2)
+			w.reconciled()
+			w.forward(testForget/2 + time.Hour)
+			var since answer
+			switch why {
+			case "another session":
+				since = other.login(true, anyMap{"device_id": "ONE"})
+			case "login here":
+				since = w.login(true, anyMap{"device_id": "ONE"})
+			default:
+				w.hs.set(func(s *stub) { s.lastSeen = map[string]int64{"ONE": w.now().Add(-time.Hour).UnixMilli()} })
+			}
+			for range 3 {
+				w.reconciled()
+			}
+			if n := w.pending(); n != 0 || w.hs.loggedOut() > 0 {
+				t.Fatalf("%d are pending, %d were logged out", n, w.hs.loggedOut())
+			}
+			if why != "seen at the homeserver" {
+				other.works("the session since", since)
+				return
+			}
+			w.forward(testForget)
+			w.reconciled()
+			w.reconciled()
+			if w.hs.alive("ONE") {
+				t.Error("the device is still there, long after it was seen")
+			}
+		})
+	}
+}
+
+// A clock that is far ahead for a pass reaps nothing, nor does the first pass of a
+// process.
+func TestReaperDoubtsClocks(t *testing.T) {
+	t.Parallel()
+	var behind atomic.Int64 // the gateway's clock, of the service's
+	w := newWorld(t, func(w *world) {
+		w.cfg.Clock = func() time.Time { return w.now().Add(-time.Duration(behind.Load())) }
+	})
+	w.offline()
+	in := w.login(false, anyMap{"device_id": "ONE"})
+	w.revoke(w.sessionOf(in.text("access_token")), api.Order{Soft: true})
+	w.reconciled()
+	behind.Store(int64(2 * testForget))
+	w.forward(2 * testForget)
+	w.reconciled()
+	w.forward(-2 * testForget)
+	behind.Store(0)
+	w.reconciled()
+	w.forward(2 * testForget)
+	w.restart()
+	w.offline()
+	w.reconciled()
+	if w.hs.loggedOut() > 0 {
+		t.Fatal("the device was logged out")
+	}
+	w.reconciled()
+	if w.hs.alive("ONE") {
+		t.Error("the device is still there")
+	}
+}
+
+// A pass that would log out most devices is not believed.
+func TestReconcileDoubts(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.offline()
+	for range reconcileFew + 10 {
+		w.login(false)
+	}
+	w.forward(time.Second)
+	must(t, w.gateway.client.RevokeAll(t.Context(), api.Order{}))
+	if err := w.gateway.reconcile(t.Context(), 0); err == nil || !strings.Contains(err.Error(), "not believed") {
+		t.Errorf("everybody was logged out: %v", err)
+	}
+	w.settled()
+	if w.hs.loggedOut() > 0 {
+		t.Error("devices were logged out")
+	}
+}
+
+// rewrite changes the vault's file while no gateway has it open.
+func (w *world) rewrite(f func(tx *bbolt.Tx) error) {
+	w.t.Helper()
+	w.http.Close()
+	must(w.t, w.gateway.Close())
+	db, err := bbolt.Open(w.cfg.Vault, 0o600, nil)
+	must(w.t, err)
+	must(w.t, db.Update(f))
+	must(w.t, db.Close())
+	w.cfg.Registerer = nil
+	w.startGateway()
+}
+
+// What an earlier version wrote down to be logged out says neither whose device it
+// is nor how the session ended. The homeserver and the service say; if they do
+// not, the device stays until the reaper comes.
+func TestOldVault(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name    string
+		end     func(w *world, id caveat.SessionID)
+		gone    bool // the device is logged out
+		waiting bool // the session is one of those that the reaper looks at
+	}{
+		{"hard", func(w *world, id caveat.SessionID) { w.revoke(id, api.Order{}) }, true, false},
+		{"soft", func(w *world, id caveat.SessionID) { w.revoke(id, api.Order{Soft: true}) }, false, true},
+		{"live", func(*world, caveat.SessionID) {}, false, true},
+		{"login since", func(w *world, _ caveat.SessionID) { w.login(false, anyMap{"device_id": "ONE"}) }, false, false},
+		{"forgotten", func(w *world, id caveat.SessionID) { w.forward(4 * time.Hour) }, false, true},
+		{"unknown at the homeserver", func(w *world, _ caveat.SessionID) { w.hs.set(func(s *stub) { clear(s.tokens) }) }, false, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, func(w *world) { w.limits = discharger.Limits{Idle: time.Hour} })
+			in := w.login(false, anyMap{"device_id": "ONE"})
+			id := w.sessionOf(in.text("access_token"))
+			w.offline()
+			var box []byte
+			w.rewrite(func(tx *bbolt.Tx) error {
+				s, _, err := getSession(tx, id)
+				if box = s.Box; err != nil {
+					return err
+				}
+				return remove(tx, id)
+			})
+			w.offline()
+			c.end(w, id)
+			w.rewrite(func(tx *bbolt.Tx) error {
+				old, err := json.Marshal(map[string]any{"box": box, "tries": 3})
+				if err != nil {
+					return err
+				}
+				order, err := json.Marshal(map[string]any{"op": "older", "user": "@u:hs", "device": "ONE", "session": id, "at": 1})
+				if err != nil {
+					return err
+				}
+				if err := tx.Bucket(bucketOrders).Put([]byte{0, 0, 0, 0, 0, 0, 0, 9}, order); err != nil {
+					return err
+				}
+				return tx.Bucket(bucketCondemned).Put(id[:], old)
+			})
+			w.settled()
+			if n := w.pending(); n != 0 || len(w.gatewayOrders()) != 0 {
+				t.Errorf("%d are pending, %d orders are left", n, len(w.gatewayOrders()))
+			}
+			if gone := w.hs.loggedOut() == 1; gone != c.gone {
+				t.Errorf("logged out: %v", gone)
+			}
+			if waiting := w.kept(id); waiting != c.waiting {
+				t.Errorf("the reaper looks at it: %v", waiting)
+			}
+		})
+	}
+}
+
+// No soft end, of whatever reason, leads to a logout at the homeserver or to
+// soft_logout false: repeated, after restarts of the gateway, at another one.
+func TestSoftEndsStaySoft(t *testing.T) {
+	t.Parallel()
+	homeservers(t, func(t *testing.T, dendrite bool) {
+		ends := map[string]func(w *world, in answer){
+			"idle":     func(w *world, _ answer) { w.forward(25 * time.Hour) },
+			"absolute": func(w *world, _ answer) { w.forward(200 * time.Hour) },
+			"order": func(w *world, in answer) {
+				w.revoke(w.sessionOf(in.text("access_token")), api.Order{Soft: true})
+			},
+			"user": func(w *world, _ answer) {
+				_, err := w.gateway.client.RevokeUser(t.Context(), "@u:hs", api.Order{Soft: true})
+				must(t, err)
+			},
+			"device": func(w *world, _ answer) {
+				_, err := w.gateway.client.RevokeDevice(t.Context(), "@u:hs", "ONE", api.Order{Soft: true})
+				must(t, err)
+			},
+			"all":      func(w *world, _ answer) { must(t, w.gateway.client.RevokeAll(t.Context(), api.Order{Soft: true})) },
+			"reauth":   func(w *world, _ answer) { w.reauth.Store(true) },
+			"replaced": func(w *world, _ answer) { w.login(true, anyMap{"device_id": "ONE"}) },
+		}
+		for _, name := range slices.Sorted(maps.Keys(ends)) {
+			for _, refresh := range []bool{false, true} {
+				t.Run(fmt.Sprintf("%s, refresh %v", name, refresh), func(t *testing.T) {
+					t.Parallel()
+					softEnd(t, name, ends[name], dendrite, refresh)
+				})
+			}
+		}
+	})
+}
+
+func softEnd(t *testing.T, name string, end func(*world, answer), dendrite, refresh bool) {
+	one := newWorld(t, like(dendrite), func(w *world) {
+		w.limits = discharger.Limits{Idle: 24 * time.Hour, Absolute: 7 * 24 * time.Hour}
+		w.policy = func(in *policy.Input) policy.Decision {
+			if w.reauth.Load() && in.Action != policy.ActionActivate {
+				return policy.Decision{Effect: policy.EffectReauth}
+			}
+			return policy.Decision{Effect: policy.EffectAllow}
+		}
+	})
+	two := one.another()
+	in := one.works("the session", one.login(refresh, anyMap{"device_id": "ONE"}))
+	one.forward(time.Second)
+	end(one, in)
+	if name == "reauth" {
+		one.forward(testTTL) // it is noticed at the next discharge
+	}
+	var since answer
+	check := func(what string, w *world) {
+		t.Helper()
+		w.settled()
+		must(t, w.gateway.reconcile(t.Context(), 0))
+		w.settled()
+		if a := w.do("GET", pathWhoami, in.text("access_token"), nil); a.status != 401 || !a.soft() {
+			t.Errorf("%s: whoami: %d %s", what, a.status, a.raw)
+		}
+		if refresh {
+			if a := w.refresh(in.text("refresh_token")); a.status != 401 || !a.soft() {
+				t.Errorf("%s: refresh: %d %s", what, a.status, a.raw)
+			}
+		}
+		if since.body != nil {
+			since = w.works(what+": the login since", since)
+		}
+		w.settled()
+	}
+	eventually(t, "the gateways know", func() bool {
+		return one.do("GET", pathWhoami, in.text("access_token"), nil).status == 401 &&
+			two.do("GET", pathWhoami, in.text("access_token"), nil).status == 401
+	})
+	for range 2 {
+		check("one", one)
+		check("two", two)
+		one.restart()
+		check("after a restart", one)
+		if since.body == nil {
+			one.reauth.Store(false)
+			since = two.login(true, anyMap{"device_id": "ONE"})
+		}
+		one.forward(30 * time.Second)
+	}
+	if one.hs.loggedOut() > 0 {
+		t.Error("a device was logged out at the homeserver")
+	}
+}
+
+// A logout that is late leaves a device alone that was in use after the session had
+// ended: another gateway had a session on it, which may have ended softly since.
+func TestLateLogoutSparesDeviceInUse(t *testing.T) {
+	t.Parallel()
+	for _, used := range []bool{false, true} {
+		t.Run(fmt.Sprintf("used since %v", used), func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, func(w *world) { w.limits = discharger.Limits{Idle: time.Hour} })
+			w.offline()
+			old := w.login(false, anyMap{"device_id": "ONE"})
+			w.hs.set(func(s *stub) {
+				s.failLogouts = 1
+				s.lastSeen = map[string]int64{"ONE": w.now().UnixMilli()}
+			})
+			w.revoke(w.sessionOf(old.text("access_token")), api.Order{})
+			must(t, w.gateway.reconcile(t.Context(), 0))
+			if err := w.gateway.settleOnce(t.Context()); err == nil {
+				t.Fatal("the logout did not fail")
+			}
+			if used {
+				w.forward(time.Hour)
+				w.another().login(false, anyMap{"device_id": "ONE"})
+				w.hs.set(func(s *stub) { s.lastSeen["ONE"] = w.now().UnixMilli() })
+			}
+			w.forward(4 * time.Hour) // the session since has ended softly
+			w.settled()
+			if n := w.pending(); n != 0 || w.hs.alive("ONE") != used {
+				t.Errorf("%d are pending, the device is there: %v", n, !used)
+			}
+		})
+	}
+}

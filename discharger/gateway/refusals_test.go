@@ -1,0 +1,258 @@
+package gateway
+
+import (
+	"fmt"
+	"net/http"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/discharger/discharger/discharger/api"
+	"github.com/discharger/discharger/discharger/homeserver"
+	"github.com/discharger/discharger/policy"
+)
+
+// A refusal that is about the request is answered as that: the session is not
+// over, and no answer says so.
+func TestRefusalsOfRequests(t *testing.T) {
+	t.Parallel()
+	t.Run("denied by the policy", func(t *testing.T) {
+		t.Parallel()
+		deny := false
+		w := newWorld(t, denying(&deny))
+		held, rotate := w.login(false), w.login(true)
+		w.forward(testTTL)
+		deny = true
+		if a := w.want(w.do("GET", pathWhoami, held.text("access_token"), nil), 403, codeForbidden); strings.Contains(string(a.raw), "is over") {
+			t.Errorf("%s", a.raw)
+		}
+		if a := w.want(w.refresh(rotate.text("refresh_token")), 401, codeUnknownToken); !a.soft() || strings.Contains(string(a.raw), "is over") {
+			t.Errorf("%s", a.raw)
+		}
+		deny = false
+		w.forward(time.Minute)
+		w.works("held", held)
+		w.works("rotate", w.want(w.refresh(rotate.text("refresh_token")), 200, ""))
+		if n := w.sessions(); n != 2 || w.hs.loggedOut() > 0 {
+			t.Errorf("%d sessions, %d logouts", n, w.hs.loggedOut())
+		}
+	})
+	for _, c := range []struct {
+		reason        string
+		ended, soft   bool
+		held, refresh int // statuses; 401 is soft unless the session ended hard
+		alarm         bool
+	}{
+		{api.ReasonTokenRequired, false, false, 503, 503, true},
+		{api.ReasonHomeserverRequired, false, false, 503, 503, true},
+		{api.ReasonTokenInvalid, false, false, 503, 401, true},
+		{api.ReasonTokenSuperseded, false, false, 401, 401, false},
+		{"too_late_at_night", false, false, 403, 401, false},
+		{api.ReasonSessionEnded, true, false, 401, 401, false},
+		{api.ReasonSessionLost, true, true, 401, 401, false},
+		{api.ReasonReplaced, true, true, 401, 401, false},
+	} {
+		t.Run(fmt.Sprintf("%s, ended %v", c.reason, c.ended), func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			refused := &api.RefusedError{Reason: c.reason, Ended: c.ended, SoftLogout: c.soft, Message: "because"}
+			x := &exchange{}
+			for what, want := range map[string]int{"request": c.held, "refresh": c.refresh} {
+				f := w.gateway.refusal(t.Context(), refused)
+				if what == "refresh" {
+					f = w.gateway.refreshRefused(t.Context(), x, refused)
+				}
+				hard := c.ended && !c.soft
+				if f.status != want || f.status == 401 && (f.softLogout == hard || f.code != codeUnknownToken) || f.status == 503 && what == "refresh" && !f.plain {
+					t.Errorf("%s: %+v", what, f)
+				}
+				if said := strings.Contains(f.message, "session is over"); said != c.ended {
+					t.Errorf("%s says %q", what, f.message)
+				}
+			}
+			if alarm := strings.Contains(w.log.String(), `"level":"ERROR"`); alarm != c.alarm {
+				t.Errorf("an ERROR was logged: %v", alarm)
+			}
+		})
+	}
+}
+
+// A denied login leaves no device behind, unless the client named it.
+func TestDeniedLogin(t *testing.T) {
+	t.Parallel()
+	for _, device := range []string{"", "ONE"} {
+		t.Run("device "+device, func(t *testing.T) {
+			t.Parallel()
+			deny := true
+			w := newWorld(t, denying(&deny))
+			in := anyMap{"type": "m.login.password", "user": "@u:hs"}
+			if device != "" {
+				in["device_id"] = device
+			}
+			w.want(w.do("POST", pathLogin, "", in), 403, codeForbidden)
+			if gone := w.hs.loggedOut() == 1; gone != (device == "") || w.sessions() != 0 || w.pending() != 0 {
+				t.Errorf("logged out: %v, %d sessions, %d pending", gone, w.sessions(), w.pending())
+			}
+		})
+	}
+}
+
+// Attempts of one party at one refresh have one request-id, and those of another
+// party have another.
+func TestRequestIDIsOfParty(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	id := func(text, addr, client string) string {
+		return w.gateway.requestID(text, netip.MustParseAddr(addr), client)
+	}
+	first := id("dgr_x", "2001:db8::1", "Element")
+	for _, c := range []struct {
+		name, text, addr, client string
+		same                     bool
+	}{
+		{"again", "dgr_x", "2001:db8::1", "Element", true},
+		{"another host of the IPv6 network", "dgr_x", "2001:db8::2", "Element", true},
+		{"another IPv6 network", "dgr_x", "2001:db8:0:1::1", "Element", false},
+		{"IPv4", "dgr_x", "192.0.2.1", "Element", false},
+		{"another client", "dgr_x", "2001:db8::1", "FluffyChat", false},
+		{"another token", "dgr_y", "2001:db8::1", "Element", false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if got := id(c.text, c.addr, c.client); (got == first) != c.same || len(got) > api.MaxRequestID {
+				t.Errorf("%s, the first was %s", got, first)
+			}
+		})
+	}
+	if id("dgr_x", "192.0.2.1", "Element") == id("dgr_x", "192.0.2.2", "Element") {
+		t.Error("two IPv4 addresses are one party")
+	}
+}
+
+// from sends a request from an address.
+func (w *world) from(addr, method, path, token string, body any) answer {
+	w.t.Helper()
+	req := w.request(method, path, token, body)
+	req.Header.Set("X-Forwarded-For", addr)
+	return w.send(req)
+}
+
+// Where a policy compares addresses, discharges are bound to them: an access token
+// that comes from elsewhere has the service asked, or its client refreshes.
+func TestBoundToAddress(t *testing.T) {
+	t.Parallel()
+	const home, away = "192.0.2.1", "198.51.100.1"
+	for _, refresh := range []bool{false, true} {
+		t.Run(fmt.Sprintf("refresh %v", refresh), func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, func(w *world) {
+				set, err := policy.Load(policy.LoadConfig{})
+				must(t, err)
+				w.cfg.TrustedProxies = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
+				w.policy = func(in *policy.Input) policy.Decision {
+					in.Policy = "strict"
+					d, err := set.Evaluate(t.Context(), in)
+					must(t, err)
+					return d
+				}
+			})
+			in := w.want(w.from(home, "POST", pathLogin, "", anyMap{
+				"type": "m.login.password", "user": "@u:hs", "device_id": "ONE", "refresh_token": refresh,
+			}), 200, "")
+			token := in.text("access_token")
+			w.want(w.from(home, "GET", pathWhoami, token, nil), 200, "")
+			w.forward(movePause)
+			if a := w.want(w.from(away, "GET", pathWhoami, token, nil), 401, codeUnknownToken); !a.soft() {
+				t.Errorf("the thief: %s", a.raw)
+			}
+			if refresh { // the session lives, and a copy of the access token is of no use
+				w.want(w.from(home, "GET", pathWhoami, token, nil), 200, "")
+				if a := w.want(w.from(away, "POST", pathLogout, token, anyMap{}), 401, codeUnknownToken); !a.soft() {
+					t.Errorf("the thief logs out: %s", a.raw)
+				}
+				w.want(w.from(home, "POST", pathRefresh, "", anyMap{"refresh_token": in.text("refresh_token")}), 200, "")
+				if a := w.want(w.from(away, "POST", pathRefresh, "", anyMap{"refresh_token": in.text("refresh_token")}), 401, codeUnknownToken); !a.soft() {
+					t.Errorf("the thief refreshes: %s", a.raw)
+				}
+			}
+			if a := w.want(w.from(home, "GET", pathWhoami, token, nil), 401, codeUnknownToken); !a.soft() {
+				t.Errorf("the owner: %s", a.raw)
+			}
+			w.settled()
+			if w.hs.loggedOut() > 0 {
+				t.Error("the device was logged out")
+			}
+		})
+	}
+}
+
+// What the gateway asks the homeserver for a client carries the client's address
+// and name, which the homeserver shows in the list of devices.
+func TestOwnRequestsNameClient(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	in := w.login(true)
+	req := w.request("POST", pathRefresh, "", anyMap{"refresh_token": in.text("refresh_token")})
+	req.Header.Set("User-Agent", "Element")
+	w.want(w.send(req), 200, "")
+	last := w.hs.last(t)
+	if last.URI != pathWhoami || last.Header.Get("User-Agent") != "Element" || last.Header.Get("X-Forwarded-For") != "127.0.0.1" {
+		t.Errorf("%s %v", last.URI, last.Header)
+	}
+}
+
+// A homeserver that does not answer says nothing about a token, and keeps nobody
+// from refreshing.
+func TestRefreshWithoutHomeserver(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	in := w.login(true)
+	w.hs.leave()
+	w.want(w.refresh(in.text("refresh_token")), http.StatusOK, "")
+}
+
+// All that ended is answered as the service decided, by a gateway that only
+// hears of it, and while the service is away.
+func TestKindFromFeed(t *testing.T) {
+	t.Parallel()
+	for _, soft := range []bool{false, true} {
+		for _, scope := range []string{"session", "device", "user"} {
+			for _, refresh := range []bool{false, true} {
+				t.Run(fmt.Sprintf("soft %v, %s, refresh %v", soft, scope, refresh), func(t *testing.T) {
+					t.Parallel()
+					one := newWorld(t)
+					two := one.another()
+					in := one.login(refresh, anyMap{"device_id": "ONE"})
+					two.want(two.do("GET", pathWhoami, in.text("access_token"), nil), 200, "")
+					one.forward(time.Second)
+					o := api.Order{Soft: soft}
+					var err error
+					switch scope {
+					case "session":
+						one.revoke(one.sessionOf(in.text("access_token")), o)
+					case "device":
+						_, err = one.gateway.client.RevokeDevice(t.Context(), "@u:hs", "ONE", o)
+					default:
+						_, err = one.gateway.client.RevokeUser(t.Context(), "@u:hs", o)
+					}
+					must(t, err)
+					id, err := two.gateway.hs.VerifyAccess(t.Context(), in.text("access_token")[prefixSize:], homeserver.Request{})
+					must(t, err)
+					eventually(t, "the gateways know", func() bool { return one.gateway.feed.Revoked(id) && two.gateway.feed.Revoked(id) })
+					one.down.Store(true)
+					for _, w := range []*world{one, two} {
+						if a := w.want(w.do("GET", pathWhoami, in.text("access_token"), nil), 401, codeUnknownToken); a.soft() != soft {
+							t.Errorf("while the service is away: %s", a.raw)
+						}
+					}
+					one.down.Store(false)
+					for _, w := range []*world{one, two} {
+						if a := w.want(w.do("GET", pathWhoami, in.text("access_token"), nil), 401, codeUnknownToken); a.soft() != soft {
+							t.Errorf("%s", a.raw)
+						}
+					}
+				})
+			}
+		}
+	}
+}

@@ -1,0 +1,132 @@
+package gateway
+
+import (
+	"fmt"
+	"net/http"
+	"testing"
+	"time"
+
+	"github.com/discharger/discharger/discharger"
+	"github.com/discharger/discharger/discharger/api"
+	"github.com/discharger/discharger/discharger/homeserver"
+)
+
+// A session that lives, though the feed had an end of it, ends at the next
+// revocation that covers it, and not a minute later.
+func TestVouchedSessionEnds(t *testing.T) {
+	t.Parallel()
+	for _, device := range []bool{false, true} {
+		t.Run(fmt.Sprintf("device %v", device), func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			in := w.login(true, anyMap{"device_id": "ONE"})
+			id, err := w.gateway.hs.Verify(t.Context(), in.text("access_token")[prefixSize:], homeserver.Request{})
+			must(t, err)
+			w.gateway.vouched.put(id.Session, vouch{until: w.now().Add(vouchedLife), events: w.gateway.events.Load()})
+			w.forward(time.Second)
+			if device {
+				_, err = w.gateway.client.RevokeDevice(t.Context(), "@u:hs", "ONE", api.Order{Soft: true})
+			} else {
+				_, err = w.gateway.client.RevokeUser(t.Context(), "@u:hs", api.Order{Soft: true})
+			}
+			must(t, err)
+			eventually(t, "the session is refused", func() bool {
+				return w.do("GET", pathWhoami, in.text("access_token"), nil).status == 401
+			})
+		})
+	}
+}
+
+// An answer of another server's about its own tokens does not say how a session
+// ends, and where the homeserver does not say whether it knows a token, nothing is
+// over.
+func TestRejectedSaysHowItEnds(t *testing.T) {
+	t.Parallel()
+	t.Run("soft", func(t *testing.T) {
+		t.Parallel()
+		w := newWorld(t)
+		token := w.login(false).text("access_token")
+		w.hs.set(func(s *stub) { s.softly[s.made[0]] = 1 })
+		w.hs.handler = func(rw http.ResponseWriter, r *http.Request) {
+			if r.URL.Path == pathWhoami {
+				w.hs.serve(rw, r)
+				return
+			}
+			rw.WriteHeader(http.StatusUnauthorized)
+			_, _ = rw.Write([]byte(`{"errcode":"M_UNKNOWN_TOKEN","error":"says the identity server"}`))
+		}
+		if a := w.want(w.do("POST", "/_matrix/client/v3/account/3pid/bind", token, anyMap{}), 401, codeUnknownToken); !a.soft() {
+			t.Errorf("%s", a.raw)
+		}
+	})
+	t.Run("not known", func(t *testing.T) {
+		t.Parallel()
+		w := newWorld(t, like(true))
+		token := w.login(false).text("access_token")
+		w.hs.handler = func(rw http.ResponseWriter, r *http.Request) {
+			if r.URL.Path == pathWhoami {
+				rw.WriteHeader(http.StatusInternalServerError)
+				return
+			}
+			rw.WriteHeader(http.StatusUnauthorized)
+			_, _ = rw.Write([]byte(`{"errcode":"M_UNKNOWN_TOKEN","error":"Unknown token"}`))
+		}
+		w.want(w.do("GET", "/_matrix/client/v3/sync", token, nil), 503, codeUnknown)
+	})
+}
+
+// A client that logged out while the service was away stays logged out, after a
+// restart too.
+func TestLoggedOutStaysOutAfterRestart(t *testing.T) {
+	t.Parallel()
+	for _, refresh := range []bool{false, true} {
+		t.Run(fmt.Sprintf("refresh %v", refresh), func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			in := w.login(refresh, anyMap{"device_id": "ONE"})
+			w.down.Store(true)
+			w.want(w.do("POST", pathLogout, in.text("access_token"), anyMap{}), 200, "")
+			w.restart()
+			w.want(w.do("GET", pathWhoami, in.text("access_token"), nil), 401, codeUnknownToken)
+			w.down.Store(false)
+			w.gateway.wake()
+			eventually(t, "the service and the homeserver know", func() bool { return w.sessions() == 0 && !w.hs.alive("ONE") })
+		})
+	}
+}
+
+// Where the service remembers nothing of a session, only one that has its device as
+// far as the gateway knows, and was not ended softly by a decision, logs it out.
+func TestLogoutForgotten(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name string
+		end  func(w *world, in answer)
+	}{
+		{"replaced", func(w *world, _ answer) { w.login(false, anyMap{"device_id": "ONE"}) }},
+		{"order", func(w *world, in answer) {
+			w.revoke(w.sessionOf(in.text("access_token")), api.Order{Soft: true})
+			eventually(w.t, "the gateway knows", func() bool {
+				return w.do("GET", pathWhoami, in.text("access_token"), nil).status == 401
+			})
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, func(w *world) { w.limits = discharger.Limits{Idle: time.Hour} })
+			old := w.login(false, anyMap{"device_id": "ONE"})
+			c.end(w, old)
+			w.forward(4 * time.Hour)
+			w.restart()
+			w.offline()
+			w.gateway.dead.remove(w.sessionOf(old.text("access_token"))) // as when the feed has forgotten it too
+			if a := w.want(w.do("POST", pathLogout, old.text("access_token"), anyMap{}), 401, codeUnknownToken); !a.soft() {
+				t.Errorf("%s", a.raw)
+			}
+			w.settled()
+			if w.hs.loggedOut() > 0 {
+				t.Error("the device was logged out")
+			}
+		})
+	}
+}

@@ -1,0 +1,167 @@
+package server_test
+
+import (
+	"errors"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/discharger/discharger/discharger"
+	"github.com/discharger/discharger/discharger/api"
+	"github.com/discharger/discharger/discharger/caveat"
+)
+
+// mintedAt seals a condition of Alice's with a time of the test's.
+func (w *world) mintedAt(mode caveat.Mode, ms int64) []byte {
+	w.t.Helper()
+	id, err := caveat.NewSessionID(nil)
+	must(w.t, err)
+	condition, err := (&caveat.Condition{Session: id, User: "@alice:a.example", Device: id.String(), Minted: ms, Mode: mode}).Encode()
+	must(w.t, err)
+	sealed, err := caveat.Seal(caveat.SealParams{
+		Version: caveat.V2, Homeserver: w.keys, Discharger: w.hsConfig.Discharger, RootKey: make([]byte, 24), Condition: condition,
+	})
+	must(w.t, err)
+	return sealed
+}
+
+// TestEndedOrNot: a refusal says whether the session is over, and only then how.
+// A client deletes keys because of an end that was decided, and of nothing else.
+func TestEndedOrNot(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, withStranger)
+	now := time.Now().UnixMilli()
+	rotating := b64(w.mint(caveat.ModeRotate))
+	first := w.post(api.PathDischarge, form("id64", rotating)).discharge(t).RefreshToken
+	refresh := func(token string, header ...string) answer {
+		return w.post(api.PathDischarge, form("id64", rotating, "token64", token, "token-kind", "refresh"), header...)
+	}
+	second := refresh(first).discharge(t).RefreshToken
+	third := refresh(second).discharge(t).RefreshToken
+	last := refresh(third).discharge(t).RefreshToken
+	narrowed, err := api.RefreshToken(last).Attenuate("client-ip 192.0.2.1")
+	must(t, err)
+	other := b64(w.mint(caveat.ModeRotate))
+	gone := b64(w.mint(caveat.ModeOpen))
+	w.post(api.PathDischarge, form("id64", gone)).discharge(t)
+	w.post(api.PathLogout, form("id64", gone))
+	held := b64(w.mint(caveat.ModeHeld))
+	type want struct {
+		reason      string
+		ended, soft bool
+	}
+	for _, c := range []struct {
+		name string
+		a    answer
+		want want
+	}{
+		{"no token", w.post(api.PathDischarge, form("id64", rotating)), want{api.ReasonTokenRequired, false, false}},
+		{"another session's token", w.post(api.PathDischarge, form("id64", other, "token64", last, "token-kind", "refresh")), want{api.ReasonTokenInvalid, false, false}},
+		{"a narrowing that is not met", refresh(string(narrowed)), want{api.ReasonTokenInvalid, false, false}},
+		{"superseded", refresh(first), want{api.ReasonTokenSuperseded, false, false}},
+		{"superseded, to log out", w.post(api.PathLogout, form("id64", rotating, "token64", first, "token-kind", "refresh")), want{api.ReasonTokenSuperseded, false, false}},
+		{"held", w.post(api.PathDischarge, form("id64", held)), want{api.ReasonHomeserverRequired, false, false}},
+		{"held, another homeserver", w.post(api.PathDischarge, form("id64", held), "Authorization", "Bearer "+strangersKey), want{api.ReasonHomeserverRequired, false, false}},
+		// The store is younger than these.
+		{"late first discharge", w.post(api.PathDischarge, form("id64", b64(w.mintedAt(caveat.ModeOpen, now-3_600_000)))), want{api.ReasonSessionLost, true, true}},
+		{"minted in seconds", w.post(api.PathDischarge, form("id64", b64(w.mintedAt(caveat.ModeOpen, now/1000)))), want{api.ReasonSessionLost, true, true}},
+		{"logged out", w.post(api.PathDischarge, form("id64", gone)), want{api.ReasonSessionEnded, true, false}},
+		{"reused", refresh(first, "User-Agent", "another party"), want{api.ReasonTokenReused, true, true}},
+		{"reused, again", refresh(last), want{api.ReasonTokenReused, true, true}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			e := c.a.error(t)
+			if c.a.status != http.StatusUnauthorized || e.Code != api.CodePermissionDenied || e.Info == nil {
+				t.Fatalf("%d %s", c.a.status, c.a.body)
+			}
+			got := want{reason: e.Info.Reason, ended: e.Info.Ended, soft: e.Info.SoftLogout != nil && *e.Info.SoftLogout}
+			if got != c.want || (e.Info.SoftLogout != nil) != e.Info.Ended || strings.Contains(string(c.a.body), "SoftLogout") != e.Info.Ended {
+				t.Errorf("%s", c.a.body)
+			}
+		})
+	}
+	metrics := scrape(t, w.admin.URL+api.PathMetrics)
+	for _, line := range []string{
+		`discharger_requests_total{end="soft",homeserver="a.example",mode="rotate",op="discharge",reason="token_reused",result="refused"} 2`,
+		`discharger_requests_total{end="hard",homeserver="a.example",mode="open",op="discharge",reason="session_ended",result="refused"} 1`,
+		`discharger_requests_total{end="",homeserver="a.example",mode="rotate",op="discharge",reason="token_superseded",result="refused"} 1`,
+	} {
+		if !strings.Contains(metrics, line) {
+			t.Errorf("metrics lack %s", line)
+		}
+	}
+}
+
+// TestFutureMark: a mark that a wrong clock made keeps logins undecided, which is
+// counted, until an operator lifts it.
+func TestFutureMark(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	ctx := t.Context()
+	future := time.Now().Add(time.Hour)
+	record, err := discharger.Revocation{Generation: 1, At: future.UnixMilli()}.MarshalBinary()
+	must(t, err)
+	done, err := w.store.Swap(ctx, discharger.Write{
+		User:    discharger.UserKey{Homeserver: "a.example", User: "@alice:a.example"},
+		Changes: []discharger.Change{{New: record, Expires: future.Add(time.Hour)}},
+	})
+	if err != nil || !done {
+		t.Fatal(done, err)
+	}
+	id := b64(w.mint(caveat.ModeOpen))
+	if a := w.post(api.PathDischarge, form("id64", id)); a.status != 503 {
+		t.Errorf("before: %d %s", a.status, a.body)
+	}
+	m, err := w.api(apiKey).Marks(ctx, "@alice:a.example")
+	must(t, err)
+	if !m.User.After(m.Now) || m.User.UnixMilli() != future.UnixMilli() {
+		t.Errorf("marks %+v", m)
+	}
+	if n, err := w.api(apiKey).LiftMarks(ctx, "@alice:a.example"); err != nil || n != 1 {
+		t.Errorf("lifted %d, %v", n, err)
+	}
+	if m, err = w.api(apiKey).Marks(ctx, "@alice:a.example"); err != nil || m.User.After(m.Now) || m.User.IsZero() {
+		t.Errorf("marks %+v, %v", m, err)
+	}
+	// What it revoked stays revoked; a login since then is none of it.
+	if e := w.post(api.PathDischarge, form("id64", id)).error(t); e.Info == nil || !e.Info.Ended {
+		t.Errorf("after: %+v", e)
+	}
+	until(t, "the millisecond is over", func() bool { return time.Now().UnixMilli() > m.User.UnixMilli() })
+	w.post(api.PathDischarge, form("id64", b64(w.mint(caveat.ModeOpen)))).discharge(t)
+	if metrics := scrape(t, w.admin.URL+api.PathMetrics); !strings.Contains(metrics, "discharger_future_marks_total 1\n") {
+		t.Error("the mark is not counted")
+	}
+	if !strings.Contains(w.log.String(), "revocation mark is in the future") {
+		t.Error("the mark is not logged")
+	}
+}
+
+// TestLostWrite: a token without a record, inside the activation window, shows
+// that the store lost the activation, which is counted; the session goes on.
+func TestLostWrite(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	s := w.session("@alice:a.example", "PHONE", caveat.ModeRotate)
+	user := discharger.UserKey{Homeserver: "a.example", User: "@alice:a.example"}
+	list, err := w.store.List(t.Context(), user)
+	must(t, err)
+	done, err := w.store.Swap(t.Context(), discharger.Write{User: user, Changes: []discharger.Change{
+		{Session: s.Minted.Session, Old: list.Sessions[s.Minted.Session]},
+	}})
+	if err != nil || !done {
+		t.Fatal(done, err)
+	}
+	s.alive(t, true)
+	s.alive(t, true)
+	if metrics := scrape(t, w.admin.URL+api.PathMetrics); !strings.Contains(metrics, "discharger_store_lost_writes_total 1\n") {
+		t.Error("the lost write is not counted")
+	}
+	if err := s.Logout(t.Context(), api.ScopeSession); err != nil {
+		t.Error(err)
+	}
+	if _, err := s.Bundle(t.Context()); !errors.Is(err, api.ErrRefused) {
+		t.Error(err)
+	}
+}
