@@ -46,6 +46,7 @@ var layout = map[string][]string{
 	"discharger/store":            {"discharger", "discharger/caveat"},
 	"discharger/store/redistest":  {},
 	"discharger":                  {"discharger/caveat", "discharger/chain", "policy"},
+	"discharger/simulate":         {"discharger", "discharger/caveat"},
 	"discharger/gateway":          {"discharger/api", "discharger/caveat", "discharger/chain", "discharger/homeserver"},
 	"discharger/homeserver":       {"discharger/api", "discharger/caveat", "discharger/chain"},
 	"discharger/api/bakeryclient": {"discharger/api"},

@@ -1,0 +1,209 @@
+package simulate
+
+import (
+	"encoding/binary"
+	"maps"
+
+	"github.com/discharger/discharger/discharger"
+)
+
+// The rules of others, as their documentation and sources give them. Tokens of
+// theirs are rows of a table; Epoch and Nonce together are the number of one.
+
+// Others returns the rules of other servers, and the simple ones.
+func Others() []Rules {
+	rows := func(name string, c chain) Rules {
+		return Rules{name, func() Server {
+			c := c
+			c.rows, c.issued = make(map[uint64]row), new(uint64)
+			return &c
+		}}
+	}
+	return []Rules{
+		{"discharger f75465c", func() Server { return &earlier{reports: true} }},
+		{"discharger f75465c, no reports", func() Server { return &earlier{} }},
+		// Until the new access token was used, the old refresh token gives another
+		// one, and the one before is revoked. Later it is refused.
+		rows("MAS", chain{lostReply: untilUsed, replaces: true}),
+		// The same, but the one before stays good.
+		rows("Synapse, legacy login", chain{lostReply: untilUsed}),
+		// For 15 s after the exchange, the old token gives another one. Later it
+		// ends the session.
+		rows("tuwunel", chain{lostReply: 15 * second, ends: true}),
+		// The old token is deleted at once.
+		rows("continuwuity", chain{}),
+		rows("grace period of 60 s, then reuse ends the session", chain{lostReply: minute, ends: true}),
+		rows("strict rotation, reuse ends the session", chain{ends: true}),
+		{"no rotation", func() Server { return &fixed{} }},
+	}
+}
+
+// untilUsed as chain.lostReply: a token can be exchanged again until its successor
+// was used.
+const untilUsed = -1
+
+// chain is a session at a server that keeps every token, and exchanges each once.
+type chain struct {
+	lostReply int64 // ms, or untilUsed
+	replaces  bool  // exchanged again: the successor before is revoked
+	ends      bool  // a token that is exchanged once too often ends the session
+
+	rows   map[uint64]row
+	issued *uint64 // the number of the last token; a failover does not make it come again
+	first  uint64
+	ended  bool
+}
+
+// row is one token.
+type row struct {
+	next    uint64 // the token it was exchanged for; 0: none yet
+	at      int64  // when
+	used    bool   // the access token that came with it was used
+	revoked bool
+}
+
+func number(t discharger.Token) uint64 { return t.Epoch }
+
+func (c *chain) issue() Answer {
+	*c.issued++
+	n := *c.issued
+	c.rows[n] = row{}
+	delete(c.rows, n-maxRows)
+	return Answer{Token: discharger.Token{Epoch: n}}
+}
+
+// maxRows is more than a sleeping client of these tests falls behind.
+const maxRows = 64
+
+func (c *chain) Present(t discharger.Token, r Request) Answer {
+	if t == (discharger.Token{}) { // the login itself is not what these tests are about
+		if _, ok := c.rows[c.first]; !ok {
+			a := c.issue()
+			c.first = number(a.Token)
+			return a
+		}
+		return Answer{Token: discharger.Token{Epoch: c.first}}
+	}
+	old, known := c.rows[number(t)]
+	switch {
+	case c.ended:
+		return Answer{Ended: true, Hard: true}
+	case !known: // nothing tells whose it was
+		return Answer{}
+	case old.revoked:
+		return c.reused()
+	case old.next == 0:
+	case c.lostReply == untilUsed:
+		next := c.rows[old.next]
+		if next.used || next.next != 0 {
+			return c.reused()
+		}
+		if c.replaces {
+			next.revoked = true
+			c.rows[old.next] = next
+		}
+	case r.Now-old.at > c.lostReply || c.lostReply == 0:
+		return c.reused()
+	}
+	a := c.issue()
+	if old.next == 0 {
+		old.at = r.Now
+	}
+	old.next = number(a.Token)
+	c.rows[number(t)] = old
+	return a
+}
+
+func (c *chain) reused() Answer {
+	c.ended = c.ends
+	return Answer{Ended: c.ended, Hard: c.ended}
+}
+
+func (c *chain) Use(t discharger.Token, _ int64) {
+	if r, ok := c.rows[number(t)]; ok {
+		r.used = true
+		c.rows[number(t)] = r
+	}
+}
+
+func (c *chain) Save() func() {
+	old := *c
+	old.rows = maps.Clone(c.rows)
+	return func() { *c = old }
+}
+
+// fixed is a session whose refresh token never changes.
+type fixed struct{}
+
+func (fixed) Present(discharger.Token, Request) Answer {
+	return Answer{Token: discharger.Token{Epoch: 1}}
+}
+func (fixed) Use(discharger.Token, int64) {}
+func (fixed) Save() func()                { return func() {} }
+
+// earlier is a session under the rules that this service had before: the same
+// successor within 10 s or for the same request, to anyone; a later retry kills
+// the successor before; older tokens end the session, from the same party too.
+type earlier struct {
+	epoch, nonce uint64 // confirmed
+	at           int64
+	succ         uint64 // nonce of the successor; 0: none
+	issued       int64
+	tag          discharger.RequestTag
+	last         discharger.Party
+	nonces       uint64
+	reports      bool
+	ended        bool
+}
+
+const earlierGrace = 10 * second
+
+func (s *earlier) Present(t discharger.Token, r Request) Answer {
+	epoch, nonce := t.Epoch, serial(t.Nonce)
+	fresh := func(t int64) bool { return r.Now-t <= earlierGrace }
+	switch {
+	case s.ended:
+		return Answer{Ended: true, Hard: true}
+	case epoch == s.epoch && nonce == s.nonce:
+		if s.succ != 0 && (s.tag == r.Tag && r.Tag != discharger.RequestTag{} || fresh(s.issued)) {
+			return Answer{Token: discharger.Token{Epoch: s.epoch + 1, Nonce: numbered(s.succ)}}
+		}
+	case epoch == s.epoch+1 && nonce == s.succ, epoch > s.epoch+1, epoch == s.epoch+1 && s.succ == 0:
+		s.epoch, s.nonce, s.at = epoch, nonce, r.Now
+	case epoch == s.epoch+1, epoch == s.epoch && epoch > 0, epoch+1 == s.epoch && fresh(s.at):
+		if s.last == r.From {
+			return Answer{}
+		}
+		s.ended = true
+		return Answer{Ended: true, Hard: true}
+	default:
+		s.ended = true
+		return Answer{Ended: true, Hard: true}
+	}
+	s.nonces++
+	s.succ, s.issued, s.tag, s.last = s.draw(r), r.Now, r.Tag, r.From
+	return Answer{Token: discharger.Token{Epoch: s.epoch + 1, Nonce: numbered(s.succ)}}
+}
+
+// draw returns a number that no token has, after a failover neither.
+func (s *earlier) draw(r Request) uint64 { return uint64(r.Now-start)<<8&(1<<48-1) | s.nonces&0xff }
+
+func (s *earlier) Use(t discharger.Token, now int64) {
+	if s.reports && !s.ended && s.succ != 0 && t.Epoch == s.epoch+1 {
+		s.epoch, s.nonce, s.at, s.succ = t.Epoch, s.succ, now, 0
+	}
+}
+
+func (s *earlier) Save() func() {
+	old := *s
+	return func() { *s = old }
+}
+
+// numbered returns the nonce with a number, which has 48 bits.
+func numbered(n uint64) discharger.Nonce {
+	return discharger.Nonce(binary.BigEndian.AppendUint64(nil, n)[2:])
+}
+
+func serial(n discharger.Nonce) uint64 {
+	return binary.BigEndian.Uint64(append([]byte{0, 0}, n[:]...))
+}

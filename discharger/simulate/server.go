@@ -1,0 +1,105 @@
+package simulate
+
+import (
+	"time"
+
+	"github.com/discharger/discharger/discharger"
+	"github.com/discharger/discharger/discharger/caveat"
+)
+
+// Server is one session at a server.
+type Server interface {
+	// Present answers a refresh token; the zero token asks for the first one.
+	Present(t discharger.Token, r Request) Answer
+	// Use notes that the discharge was used that came with a token.
+	Use(t discharger.Token, now int64)
+	// Save returns what sets the server back to this moment.
+	Save() (restore func())
+}
+
+// Request is how a token is presented.
+type Request struct {
+	Now  int64 // Unix ms
+	From discharger.Party
+	Tag  discharger.RequestTag
+}
+
+// Answer is a server's answer. Without Token it is a refusal, which leaves the
+// session as it is unless Ended is set.
+type Answer struct {
+	Token discharger.Token // zero: none
+	Ended bool
+	Hard  bool // with Ended: the client discards its keys
+	Again bool // undecided: to be repeated later
+}
+
+func (a Answer) granted() bool { return a.Token != discharger.Token{} }
+
+// Rules are the rules of one kind of server.
+type Rules struct {
+	Name string
+	New  func() Server
+}
+
+// Own are the rules of this service, as it is run.
+func Own() Rules { return Rules{"discharger", func() Server { return newStepper(true) }} }
+
+// OwnUnreported are the same, where no homeserver reports the use of a discharge.
+func OwnUnreported() Rules {
+	return Rules{"discharger, no reports", func() Server { return newStepper(false) }}
+}
+
+// stepper is a session under the state machine.
+type stepper struct {
+	state   discharger.State
+	cond    caveat.Condition
+	limits  discharger.Limits
+	reports bool
+}
+
+func newStepper(reports bool) *stepper {
+	return &stepper{
+		cond:    caveat.Condition{Session: caveat.SessionID{1}, User: "@alice:example.org", Device: "D", Minted: start, Mode: caveat.ModeRotate},
+		reports: reports,
+		limits: discharger.Limits{
+			Activation: 10 * time.Minute, Grace: 10 * time.Second, Skew: time.Minute, Remember: 90 * 24 * time.Hour,
+		},
+		state: discharger.State{Listed: true},
+	}
+}
+
+func (s *stepper) Present(t discharger.Token, r Request) Answer {
+	e := discharger.Event{Kind: discharger.EventDischarge, Now: r.Now, Condition: &s.cond, Tag: r.Tag, From: r.From}
+	if t != (discharger.Token{}) {
+		e.Token = &t
+	}
+	s.state.Now = r.Now
+	o := discharger.Step(s.state, &e, s.limits)
+	if o.Next != nil {
+		s.state.Session = o.Next
+	}
+	if o.NextDevice != nil {
+		s.state.Device = *o.NextDevice
+	}
+	switch {
+	case o.NotYet:
+		return Answer{Again: true}
+	case o.Issue != nil:
+		return Answer{Token: *o.Issue}
+	}
+	return Answer{Ended: o.Ended, Hard: o.Ended && !o.End.Soft}
+}
+
+func (s *stepper) Use(t discharger.Token, now int64) {
+	if !s.reports {
+		return
+	}
+	if next := discharger.Seen(s.state, t.Epoch, now); next != nil {
+		s.state.Session = next
+	}
+}
+
+func (s *stepper) Save() func() {
+	old := s.state // records are never changed in place
+	return func() { s.state = old }
+}
