@@ -1,0 +1,194 @@
+//go:build upgrade
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/discharger/discharger/config/keyfile"
+	"github.com/discharger/discharger/discharger/api"
+	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/homeserver"
+	"github.com/discharger/discharger/discharger/store/redistest"
+)
+
+// oldProgramVariable names the environment variable that holds the path of the
+// program of an earlier version. The script "upgrade" of package store builds it.
+const oldProgramVariable = "DISCHARGER_TEST_OLD_PROGRAM"
+
+// rolling is two processes over one Redis: the first one of an earlier version,
+// the second one of this.
+type rolling struct {
+	t           *testing.T
+	clients     [2]*api.Client
+	unavailable [2]int // answers of each that decided nothing
+}
+
+// runOld runs the program of an earlier version.
+func runOld(t *testing.T, configuration string) (*process, *api.Client) {
+	t.Helper()
+	program := os.Getenv(oldProgramVariable)
+	if program == "" {
+		t.Fatalf("%s names no program", oldProgramVariable)
+	}
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "discharger.yaml"), []byte(configuration), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p, err := start(dir, nil, program, "serve", "--config", "discharger.yaml", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(p.kill)
+	address, _, err := p.addresses()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p, newRollingClient(t, strings.TrimPrefix(address, "http://"))
+}
+
+func newRollingClient(t *testing.T, address string) *api.Client {
+	t.Helper()
+	c, err := api.New(api.Config{URL: "http://" + address, Location: nodesLocation, Patience: -1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// turn asks one process, and the other one if that decides nothing.
+func (r *rolling) turn(first int, ask func(*api.Client) error) error {
+	err := ask(r.clients[first])
+	if errors.Is(err, api.ErrUnavailable) {
+		r.unavailable[first]++
+		err = ask(r.clients[1-first])
+	}
+	return err
+}
+
+func (r *rolling) refresh(ctx context.Context, first int, last *api.Request, id string) error {
+	last.RequestID = id
+	return r.turn(first, func(c *api.Client) error {
+		g, err := c.Discharge(ctx, *last)
+		if err == nil {
+			last.Token = g.Token
+		}
+		return err
+	})
+}
+
+// TestRollingUpgrade runs an earlier version beside this one. Sessions begin at
+// either, refresh at both in turn, and end at either; nobody is refused who was
+// not logged out, and nobody is let in who was.
+func TestRollingUpgrade(t *testing.T) {
+	ctx := t.Context()
+	ring, err := keyfile.NewService(time.Now(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	keys := filepath.Join(t.TempDir(), "keys.json")
+	if err := keyfile.Create(keys, ring); err != nil {
+		t.Fatal(err)
+	}
+	theirs, err := caveat.GenerateKey(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	configuration := fmt.Sprintf("data_dir: data\nkeys: {file: %s}\n"+
+		"store: {redis: {addresses: [%s], timeouts: {dial: 10s, read: 10s, write: 10s}}}\nrequest_timeout: 20s\nshutdown_timeout: 1m\n"+
+		"homeservers:\n  - {name: a.example, public_key: %s}\n", keys, redistest.Start(t).Socket, theirs.Public)
+	r := &rolling{t: t}
+	old, client := runOld(t, configuration)
+	r.clients[0] = client
+	_, address, _ := startService(t, configuration)
+	r.clients[1] = newRollingClient(t, address)
+	service, err := r.clients[0].Info(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	master, err := homeserver.NewKey(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	hs, err := homeserver.New(homeserver.Config{
+		Name: "a.example", Keys: homeserver.Keys{master}, KeyPair: theirs, Discharger: service, Location: nodesLocation,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const users, each = 6, 4
+	var all [users][each]api.Request
+	for u := range all {
+		for i := range all[u] {
+			m, err := hs.Mint(homeserver.MintParams{User: fmt.Sprintf("@user%d:a.example", u), Device: fmt.Sprintf("D%d", i), Mode: caveat.ModeRotate})
+			if err != nil {
+				t.Fatal(err)
+			}
+			all[u][i].Access = api.Access{Macaroon: m.Macaroon}
+			for n := range 10 {
+				if err := r.refresh(ctx, (u+i+n)%2, &all[u][i], fmt.Sprintf("%d-%d-%d", u, i, n)); err != nil {
+					t.Fatalf("user %d, session %d, refresh %d: %v", u, i, n, err)
+				}
+			}
+		}
+	}
+	t.Logf("after logins and refreshes, undecided were %d at the earlier version and %d at this one", r.unavailable[0], r.unavailable[1])
+	// Of each user, one session ends, of the first two all.
+	ended := make(map[*api.Request]bool)
+	for u := range all {
+		scope, at := api.ScopeSession, u%2
+		if u < 2 {
+			scope = api.ScopeUser
+			for i := range all[u] {
+				ended[&all[u][i]] = true
+			}
+		}
+		ended[&all[u][0]] = true
+		if err := r.turn(at, func(c *api.Client) error { return c.Logout(ctx, all[u][0], scope) }); err != nil {
+			t.Errorf("user %d logs out at %d: %v", u, at, err)
+		}
+	}
+	check := func(phase string) {
+		t.Helper()
+		for u := range all {
+			for i := range all[u] {
+				last := &all[u][i]
+				for at := range r.clients {
+					if ended[last] {
+						if _, err := r.clients[at].Discharge(ctx, *last); err == nil {
+							t.Errorf("%s: user %d, session %d was logged out and is let in at %d", phase, u, i, at)
+						}
+					} else if err := r.refresh(ctx, at, last, fmt.Sprintf("%s-%d-%d-%d", phase, u, i, at)); err != nil {
+						t.Errorf("%s: user %d, session %d is refused at %d: %v", phase, u, i, at, err)
+					}
+				}
+			}
+		}
+	}
+	check("side by side")
+	t.Logf("undecided were %d at the earlier version and %d at this one", r.unavailable[0], r.unavailable[1])
+	if r.unavailable[1] > 0 {
+		t.Errorf("this version left %d requests undecided", r.unavailable[1])
+	}
+	if err := old.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if code, err := old.wait(); code != 0 || err != nil {
+		t.Fatalf("told to end, the earlier version ended with %d, %v:\n%s", code, err, old.text())
+	}
+	_, address, _ = startService(t, configuration)
+	r.clients[0] = newRollingClient(t, address)
+	r.unavailable = [2]int{}
+	check("afterwards")
+	if r.unavailable != [2]int{} {
+		t.Errorf("afterwards, %v requests were left undecided", r.unavailable)
+	}
+}
