@@ -2,6 +2,7 @@ package matrix
 
 import (
 	"bytes"
+	"crypto/rand"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -146,19 +147,28 @@ type device struct {
 	token, refresh string
 	expires        time.Duration // as announced; 0: not at all
 	asked          time.Time     // for the tokens
+	used           time.Time     // before the last request that was granted; only a stage keeps it
+	key            string        // identity key that was uploaded; empty: none
 }
 
 // login logs in. More is added to the request.
 func (u *user) login(t *testing.T, more body) *device {
 	t.Helper()
+	a, err := u.tryLogin(more)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := &device{user: u, id: a.ok(t).body.text("device_id")}
+	d.take(t, a)
+	return d
+}
+
+func (u *user) tryLogin(more body) (answer, error) {
 	in := body{"type": "m.login.password", "identifier": body{"type": "m.id.user", "user": u.name}, "password": u.password}
 	for k, v := range more {
 		in[k] = v
 	}
-	a := u.site.call(t, "POST", clientV3+"/login", "", in).ok(t)
-	d := &device{user: u, id: a.body.text("device_id")}
-	d.take(t, a)
-	return d
+	return u.site.try("POST", clientV3+"/login", "", in)
 }
 
 // take uses the tokens in an answer.
@@ -224,8 +234,51 @@ func (d *device) dead(t *testing.T) {
 	}
 }
 
+// over fails the test unless an answer refuses a session that ended softly.
+func (a answer) over(t *testing.T) answer {
+	t.Helper()
+	if a.want(t, http.StatusUnauthorized, "M_UNKNOWN_TOKEN").body["soft_logout"] != true {
+		t.Fatalf("logged out hard: %s", a.raw)
+	}
+	return a
+}
+
+// replaced fails the test unless both tokens of the device are refused because
+// of a newer login on it.
+func (d *device) replaced(t *testing.T) {
+	t.Helper()
+	d.asIs(t).over(t)
+	if d.refresh != "" {
+		d.refreshed(t).over(t)
+	}
+}
+
 // refreshed asks for new tokens with the one that it has.
 func (d *device) refreshed(t *testing.T) answer {
 	t.Helper()
 	return d.user.site.call(t, "POST", clientV3+"/refresh", "", body{"refresh_token": d.refresh})
+}
+
+// at returns the user as a client of another site.
+func (u *user) at(s *site) *user { return &user{s, u.name, u.password} }
+
+// through makes a device's further requests go to a site, and returns it.
+func (d *device) through(s *site) *device {
+	d.user = d.user.at(s)
+	return d
+}
+
+// randomName returns a name that is not in use.
+func randomName() string { return rand.Text()[:12] }
+
+// uploadKeys uploads identity keys of the device.
+func (d *device) uploadKeys(t *testing.T) {
+	t.Helper()
+	key := rand.Text() + rand.Text()[:17] // as long as 32 bytes in base64
+	d.call(t, "POST", "/keys/upload", body{"device_keys": body{
+		"user_id": d.user.id(), "device_id": d.id, "algorithms": []string{"m.olm.v1.curve25519-aes-sha2", "m.megolm.v1.aes-sha2"},
+		"keys":       body{"curve25519:" + d.id: key, "ed25519:" + d.id: key},
+		"signatures": body{d.user.id(): body{"ed25519:" + d.id: key}},
+	}}).ok(t)
+	d.key = key
 }

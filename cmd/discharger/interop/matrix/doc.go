@@ -1,25 +1,51 @@
-// Package matrix runs the real binary as a gateway before a real Dendrite that
-// knows nothing of it, with Matrix clients that know nothing of it. It has tests
-// only:
+// Package matrix runs the real binary as a gateway before a real Dendrite and
+// before a real Synapse, neither of which is made for it, with Matrix clients
+// that are not either. It has tests only:
 //
-//	cd cmd/discharger/interop/matrix && go test -tags goolm ./...
+//	cd cmd/discharger/interop/matrix
+//	go test -tags goolm -parallel 8 ./...
 //
 // It is a module of its own, so that a homeserver does not become a dependency
 // of this project. The first run builds Dendrite, which takes minutes; later
-// ones find it in Go's build cache. The JavaScript client and its Node.js come
-// from npm, at the versions in testdata/package.json. What is missing fails the
-// tests.
+// ones find it in Go's build cache. Synapse is taken from the Python virtual
+// environment whose path is in DISCHARGER_SYNAPSE; .ci/test makes one of the
+// packages in testdata/requirements.txt. The JavaScript client and its Node.js
+// come from npm, at the versions in testdata/package.json. A missing tool fails
+// the tests. Most of their time is spent waiting, hence -parallel.
 //
-// # What is shown
+// # Sessions
 //
-// Discharges last a few seconds here, so that every test goes through several.
+// [TestMatrix] shows how sessions begin and end. Discharges last a few seconds,
+// so that every test goes through several.
 //
-//   - Clients that never heard of refresh, and ones that do, log in, sync, send
-//     and log out: by hand, with mautrix-go and with matrix-js-sdk.
-//   - Whatever ends a session at the homeserver ends it here, and the other way
-//     round.
-//   - With the service or its store dead, what has not run out goes on, nobody is
-//     logged out, and all is well when they are back.
-//   - No token of Dendrite's is in anything that a client, a log or a metric
-//     shows.
+//   - Clients without and with refresh tokens log in, sync, send and log out: by
+//     hand, with mautrix-go and with matrix-js-sdk.
+//   - An end of a session at the homeserver ends it at the gateway, and the other
+//     way round.
+//   - With the service or its store dead, discharges are good until they run out,
+//     nobody is logged out, and all sessions go on afterwards.
+//   - No token of the homeserver's is in an answer, a log or a metric.
+//
+// # Devices
+//
+// [TestDevices] has several clients use one device. The homeservers differ:
+//
+//	                                   Dendrite          Synapse
+//	login on a device that is there    ends its token    older tokens stay alive
+//	logout                             ends the token    ends all tokens of the device
+//	                                   and the device    and the device
+//
+// In every scenario, one session is left afterwards. Its device and its keys are
+// at the homeserver. All older sessions are over, and every answer to them has
+// soft_logout: true, since the device goes on. Only before several gateways and
+// Dendrite, none may be left of logins at the same time.
+//
+// A scenario is named by homeserver, mode, gateways and order of events:
+//
+//	go test -tags goolm -run 'TestDevices/synapse/rotate/two gateways/12 at once' .
+//	go test -tags goolm -run 'TestDevices/.*/held/restart' .
+//
+// Each is played five times, or as often as DISCHARGER_TEST_ROUNDS says:
+//
+//	DISCHARGER_TEST_ROUNDS=200 go test -tags goolm -parallel 8 -timeout 2h -run TestDevices .
 package matrix

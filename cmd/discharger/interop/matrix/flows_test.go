@@ -93,7 +93,7 @@ func (g *gateway) testRefresh(t *testing.T) {
 }
 
 // A client that registers says in the first request that it wants a refresh
-// token, and answers Dendrite's question with nothing but the name of it.
+// token, and answers the homeserver's question with nothing but the name of it.
 func (g *gateway) testRegister(t *testing.T) {
 	asked := g.call(t, "POST", clientV3+"/register", "", body{"username": "newcomer", "password": "a password", "refresh_token": true})
 	session := asked.body.text("session")
@@ -170,17 +170,17 @@ func (g *gateway) testWrongTokens(t *testing.T) {
 }
 
 // A token from before the gateway goes on, while the configuration allows it.
-func (g *gateway) testOldToken(t *testing.T, direct *site) {
+func (g *gateway) testOldToken(t *testing.T) {
 	g.register(t, "before")
-	old := (&user{direct, "before", "password of before"}).login(t, nil)
+	old := (&user{&g.homeserver.site, "before", "password of before"}).login(t, nil)
 	g.call(t, "GET", clientV3+"/account/whoami", old.token, nil).ok(t)
 	// That it is in this answer would be the only reason to find it there.
 	old.call(t, "POST", "/logout", body{}).ok(t)
 	g.call(t, "GET", clientV3+"/account/whoami", old.token, nil).want(t, http.StatusUnauthorized, "M_UNKNOWN_TOKEN")
 }
 
-// An OpenID token looks like an access token and is none of ours: Dendrite's
-// own comes through.
+// An OpenID token looks like an access token and is none of ours: the
+// homeserver's own comes through.
 func (g *gateway) testOpenID(t *testing.T) {
 	d := g.register(t, "openid").login(t, nil)
 	a := d.call(t, "POST", "/user/"+url.PathEscape(d.user.id())+"/openid/request_token", body{}).ok(t)

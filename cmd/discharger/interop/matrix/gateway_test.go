@@ -13,20 +13,21 @@ import (
 // little less.
 const ttl = 4 * time.Second
 
-// gateway is a service with a gateway, in one process, before a Dendrite.
+// gateway is a gateway before a homeserver.
 type gateway struct {
 	site
-	dendrite *dendrite
-	out      output
-	admin    string
+	homeserver *homeserver
+	out        output
+	admin      string
 }
 
-func startGateway(t *testing.T, k *kit, d *dendrite) *gateway {
+// startGateway starts a service with a gateway in one process.
+func startGateway(t *testing.T, k *kit, h *homeserver) *gateway {
 	t.Helper()
 	dir := t.TempDir()
 	addrs := freeAddrs(t, 3)
 	addr, admin := addrs[0], addrs[1]
-	g := &gateway{site: site{url: "http://" + addr}, dendrite: d, admin: "http://" + admin}
+	g := &gateway{site: site{url: "http://" + addr}, homeserver: h, admin: "http://" + admin}
 	config := fmt.Sprintf(`
 listen: %s
 admin_listen: %s
@@ -36,7 +37,7 @@ discharge: {ttl: %s}
 gateway:
   listen: %s
   upstream: %s
-`, addrs[2], admin, filepath.Join(dir, "data"), ttl, addr, d.url)
+`, addrs[2], admin, filepath.Join(dir, "data"), ttl, addr, h.url)
 	file := filepath.Join(dir, "discharger.yaml")
 	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
 		t.Fatal(err)

@@ -24,24 +24,39 @@ type kit struct {
 	discharger string // the binary under test
 	dendrite   string
 	keys       string // Dendrite's generate-keys
+	python     string // of Synapse's virtual environment
 }
 
-// assemble builds and installs everything.
+// assemble builds the programs.
 func assemble(t *testing.T) *kit {
 	t.Helper()
-	k := &kit{dir: t.TempDir(), discharger: *binaryUnderTest}
+	k := &kit{dir: t.TempDir(), discharger: *binaryUnderTest, python: findSynapse(t)}
 	k.dendrite, k.keys = filepath.Join(k.dir, "dendrite"), filepath.Join(k.dir, "generate-keys")
 	commands := [][]string{
 		{"go", "build", "-o", k.dir, "github.com/matrix-org/dendrite/cmd/dendrite", "github.com/matrix-org/dendrite/cmd/generate-keys"},
-		{"npm", "install", "--prefix", k.dir, "--no-package-lock", "--ignore-scripts", "--no-audit", "--no-fund", "--fetch-retries", "5"},
 	}
 	if k.discharger == "" {
 		k.discharger = filepath.Join(k.dir, "discharger")
 		commands = append(commands, []string{"go", "build", "-C", filepath.Join("..", "..", "..", ".."), "-o", k.discharger, "./cmd/discharger"})
 	}
+	run(t, commands)
+	return k
+}
+
+// installClients installs the JavaScript clients.
+func (k *kit) installClients(t *testing.T) {
+	t.Helper()
 	for _, name := range []string{"package.json", "jssdk.mjs"} {
 		copyFile(t, filepath.Join(k.dir, name), filepath.Join("testdata", name))
 	}
+	run(t, [][]string{
+		{"npm", "install", "--prefix", k.dir, "--no-package-lock", "--ignore-scripts", "--no-audit", "--no-fund", "--fetch-retries", "5"},
+	})
+}
+
+// run runs commands at once and fails the test unless all succeed.
+func run(t *testing.T, commands [][]string) {
+	t.Helper()
 	var wg sync.WaitGroup
 	for _, c := range commands {
 		wg.Go(func() {
@@ -56,7 +71,6 @@ func assemble(t *testing.T) *kit {
 	if t.Failed() {
 		t.Fatal("the tools are not complete; .ci/test installs them")
 	}
-	return k
 }
 
 func copyFile(t *testing.T, to, from string) {

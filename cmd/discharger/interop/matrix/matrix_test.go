@@ -7,14 +7,16 @@ import (
 	"testing"
 )
 
-// TestMatrix plays everything on one homeserver and one gateway, side by side,
-// and then looks for secrets in what was said.
+// TestMatrix plays everything before each homeserver on one gateway, side by
+// side, and then looks for secrets in what was said.
 func TestMatrix(t *testing.T) {
 	k := assemble(t)
-	d := startDendrite(t, k)
-	d.watch(t)
-	g := startGateway(t, k, d)
-	direct := &site{url: d.url}
+	k.installClients(t)
+	before(t, k, func(t *testing.T, h *homeserver) { testMatrix(t, k, h) })
+}
+
+func testMatrix(t *testing.T, k *kit, h *homeserver) {
+	g := startGateway(t, k, h)
 	tests := map[string]func(*testing.T){
 		"versions":          g.testVersions,
 		"unaware client":    g.testUnaware,
@@ -29,8 +31,8 @@ func TestMatrix(t *testing.T) {
 		"devices deleted":   g.testDeleteDevices,
 		"password":          g.testPassword,
 		"deactivation":      g.testDeactivate,
-		"killed upstream":   func(t *testing.T) { g.testKilledUpstream(t, direct) },
-		"old token":         func(t *testing.T) { g.testOldToken(t, direct) },
+		"killed upstream":   g.testKilledUpstream,
+		"old token":         g.testOldToken,
 		"wrong tokens":      g.testWrongTokens,
 		"openid":            g.testOpenID,
 		"media":             g.testMedia,
@@ -48,13 +50,13 @@ func TestMatrix(t *testing.T) {
 		}
 		t.Run("apart", func(t *testing.T) {
 			t.Parallel()
-			testApart(t, k, d)
+			testApart(t, k, h)
 		})
 	})
-	t.Run("secrets", func(t *testing.T) { g.testSecrets(t, d.tokens(t)) })
+	t.Run("secrets", func(t *testing.T) { g.testSecrets(t, h.everyToken(t)) })
 }
 
-// testSecrets looks for tokens of Dendrite's wherever somebody could find them.
+// testSecrets looks for the homeserver's tokens wherever somebody could find them.
 func (g *gateway) testSecrets(t *testing.T, tokens []string) {
 	if len(tokens) < 5 {
 		t.Fatalf("only %d tokens to look for", len(tokens))
@@ -74,7 +76,7 @@ func (g *gateway) testSecrets(t *testing.T, tokens []string) {
 		}
 		for _, token := range tokens {
 			if strings.Contains(text, token) {
-				t.Errorf("%s: there is a token of Dendrite's", name)
+				t.Errorf("%s: there is a token of the homeserver's", name)
 			}
 		}
 	}

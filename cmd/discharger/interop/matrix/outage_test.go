@@ -23,12 +23,12 @@ type apart struct {
 // outageTTL leaves time to look at what has not run out.
 const outageTTL = 12 * time.Second
 
-func startApart(t *testing.T, k *kit, d *dendrite) *apart {
+func startApart(t *testing.T, k *kit, h *homeserver) *apart {
 	t.Helper()
 	addrs := freeAddrs(t, 4)
 	addr, admin := addrs[0], addrs[1]
 	a := &apart{kit: k, dir: t.TempDir(), serviceURL: "http://" + addrs[2]}
-	a.gateway.dendrite, a.gateway.url, a.gateway.admin = d, "http://"+addr, "http://"+admin
+	a.gateway.homeserver, a.gateway.url, a.gateway.admin = h, "http://"+addr, "http://"+admin
 	a.startRedis(t)
 	service := fmt.Sprintf(`
 listen: %s
@@ -52,7 +52,7 @@ store: {redis: {addresses: [%s], timeouts: {dial: 3s, read: 3s, write: 3s}}}
 admin_listen: %s
 data_dir: gateway
 gateway: {listen: %s, upstream: %s, keys_file: gateway.json}
-`, admin, addr, d.url))
+`, admin, addr, h.url))
 	p := start(t, &a.gateway.out, a.dir, k.discharger, "gateway", "-config", "gateway.yaml")
 	ready(t, p, a.gateway.url+"/_matrix/client/versions")
 	return a
@@ -95,8 +95,8 @@ func (a *apart) run(t *testing.T, args ...string) string {
 
 // testApart plays what needs a service apart from its gateway, one after the
 // other.
-func testApart(t *testing.T, k *kit, d *dendrite) {
-	a := startApart(t, k, d)
+func testApart(t *testing.T, k *kit, h *homeserver) {
+	a := startApart(t, k, h)
 	t.Run("revoked", a.testRevoked)
 	// What is started again lives as long as the rest.
 	t.Run("service killed", func(sub *testing.T) {
@@ -105,11 +105,11 @@ func testApart(t *testing.T, k *kit, d *dendrite) {
 	t.Run("store killed", func(sub *testing.T) {
 		a.testOutage(sub, "outage2", func() { a.redis.stop(sub, syscall.SIGKILL) }, func() { a.startRedis(t) })
 	})
-	t.Run("secrets", func(t *testing.T) { a.testSecrets(t, d.tokens(t)) })
+	t.Run("secrets", func(t *testing.T) { a.testSecrets(t, h.everyToken(t)) })
 }
 
 // testRevoked ends sessions as an operator does, who has never seen a token of
-// Dendrite's. Their devices go, so that nobody sends keys to them any more.
+// the homeserver's. Their devices go, so that nobody sends keys to them any more.
 func (a *apart) testRevoked(t *testing.T) {
 	one, other := a.pair(t, "revoked")
 	kept := one.user.login(t, nil)
@@ -122,7 +122,7 @@ func (a *apart) testRevoked(t *testing.T) {
 	gone := func(devices ...*device) {
 		t.Helper()
 		for _, d := range devices {
-			eventually(t, "the device is gone from Dendrite", func() bool { return !a.dendrite.has(t, d.id) })
+			eventually(t, "the device is gone from the homeserver", func() bool { return !a.homeserver.has(t, d) })
 			d.ended(t)
 		}
 	}
