@@ -27,3 +27,15 @@ func (s *Service) repeatSession(ed *edit, a *attempt, o stored) error {
 	}
 	return s.changeSession(ed, a, o.id, o.raw, &o.record, minted)
 }
+
+// repeatAll makes an edit of what makes tombstones again that were found with
+// others.
+func (s *Service) repeatAll(ed *edit, a *attempt, gone []stored) error {
+	for _, o := range gone {
+		if err := s.repeatSession(ed, a, o); err != nil {
+			return err
+		}
+	}
+	ed.revoked = s.remains(a, gone)
+	return nil
+}

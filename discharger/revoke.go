@@ -99,14 +99,10 @@ func (o *Order) spared(x *stored, mark int64) bool {
 	case o.ExceptDevice != "" && r.Device == o.ExceptDevice, o.Devices && r.Device == "":
 		return true
 	case o.Age > 0:
-		return r.activated() > mark
+		return r.Created > mark // at the earliest: it is kept to the second
 	}
 	return false
 }
-
-// activated returns when a session was activated, Unix ms: at the earliest, as
-// far as the record knows.
-func (r *Record) activated() int64 { return r.Created }
 
 // RevokeUser ends every session of a user, in one write however many there are,
 // except for those that the order spares. Sessions that were minted by now and
@@ -145,7 +141,7 @@ func (s *Service) revokeUser(ctx context.Context, a *attempt, st State, v View, 
 			each = append(each, revokedSession(a.user, x.id, x.record.ended(o.end(mark))))
 			continue
 		}
-		aged = aged || o.Age > 0 && x.record.activated() > mark
+		aged = aged || o.Age > 0 && x.record.Created > mark
 		kept := x.record
 		kept.UserGeneration = next.Generation
 		if err := s.changeSession(&ed, a, x.id, x.raw, &kept, a.event.Now); err != nil {
@@ -182,12 +178,9 @@ func (s *Service) revokeUser(ctx context.Context, a *attempt, st State, v View, 
 // those who compare times, and the time of the record does not go back. What has
 // no record is covered by it, unless it was spared then.
 func (s *Service) revokeEach(a *attempt, st State, v View, live, gone []stored, mark int64, o *Order, out *Revoked) (ed edit, err error) {
-	for _, x := range gone {
-		if err := s.repeatSession(&ed, a, x); err != nil {
-			return edit{}, err
-		}
+	if err := s.repeatAll(&ed, a, gone); err != nil {
+		return edit{}, err
 	}
-	ed.revoked = s.remains(a, gone)
 	for _, x := range live {
 		if o.spared(&x, mark) {
 			continue
@@ -231,13 +224,10 @@ func (s *Service) revokeDevice(ctx context.Context, a *attempt, st State, v View
 	// An earlier version's tombstone has no device: it may be one of those that
 	// this call ended when it was made before.
 	gone = slices.DeleteFunc(gone, func(x stored) bool { return x.record.Device != device && x.record.Device != "" })
-	for _, x := range gone {
-		out.Known = out.Known || x.record.Device == device
-		if err := s.repeatSession(&ed, a, x); err != nil {
-			return edit{}, err
-		}
+	out.Known = slices.ContainsFunc(gone, func(x stored) bool { return x.record.Device == device })
+	if err := s.repeatAll(&ed, a, gone); err != nil {
+		return edit{}, err
 	}
-	ed.revoked = s.remains(a, gone)
 	next, aged := st.Device, false // aged: a session is spared that may have been minted before the mark
 	for i := range live {
 		x := &live[i]
@@ -246,7 +236,7 @@ func (s *Service) revokeDevice(ctx context.Context, a *attempt, st State, v View
 		}
 		out.Known = true
 		if o.spared(x, mark) {
-			aged = aged || o.Age > 0 && x.record.activated() > mark
+			aged = aged || o.Age > 0 && x.record.Created > mark
 			continue
 		}
 		out.Ended++
@@ -278,8 +268,8 @@ func deviceMark(v DeviceRecord, mark int64, o *Order) DeviceRecord {
 }
 
 // RevokeHomeserver ends every session of a homeserver, activated or not, in
-// one write. An order that spares any is a bad request. It returns when no service that shares the store can still use the
-// homeserver's old record.
+// one write. An order that spares any is a bad request. It returns when no
+// service that shares the store can still use the homeserver's old record.
 func (s *Service) RevokeHomeserver(ctx context.Context, homeserver string, o Order) error {
 	a := s.about(OpRevokeHomeserver, UserKey{Homeserver: homeserver}, caveat.SessionID{})
 	if o != (Order{Soft: o.Soft}) { // a generation spares none

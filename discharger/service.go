@@ -198,7 +198,7 @@ func (s *Service) store(ctx context.Context, a *attempt, r *Ruling, st State, v 
 	if done, err := s.evict(ctx, a); err != nil || !done {
 		return false, err
 	}
-	ed, err := s.editOf(a, r, st, v)
+	ed, err := s.editOf(a, r, v)
 	if err != nil {
 		return false, unavailable(err)
 	}
@@ -223,7 +223,7 @@ func (s *Service) store(ctx context.Context, a *attempt, r *Ruling, st State, v 
 }
 
 // editOf returns the edit that makes a ruling true.
-func (s *Service) editOf(a *attempt, r *Ruling, st State, v View) (ed edit, err error) {
+func (s *Service) editOf(a *attempt, r *Ruling, v View) (ed edit, err error) {
 	if r.Next != nil {
 		if err := s.changeSession(&ed, a, a.cond.Session, v.Session, r.Next, a.cond.Minted); err != nil {
 			return edit{}, err

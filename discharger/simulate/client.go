@@ -20,11 +20,6 @@ const (
 	kinds
 )
 
-var kindNames = [kinds]string{"tabs", "app and extension", "refreshes ahead", "bot", "phone"}
-
-// String returns the name of the kind.
-func (k Kind) String() string { return kindNames[k] }
-
 // moves is how often a kind changes its network, per refresh.
 var moves = [kinds]float64{Tabs: 0.01, App: 0.05, Ahead: 0.03, Bot: 0.001, Phone: 0.2}
 

@@ -204,7 +204,8 @@ func (b *Bolt) replay(entries []discharger.JournalEntry) (changed int, err error
 	return changed, nil
 }
 
-// byUser sorts entries by what they are about, the oldest first.
+// byUser sorts entries by user and by homeserver, the oldest first: revocations
+// of other processes may be journaled later than what happened after them.
 func byUser(entries []discharger.JournalEntry) (map[discharger.UserKey][]discharger.JournalEntry, map[string][]discharger.JournalEntry) {
 	users := make(map[discharger.UserKey][]discharger.JournalEntry)
 	homeservers := make(map[string][]discharger.JournalEntry)

@@ -1,7 +1,6 @@
 package store
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -18,16 +17,7 @@ import (
 func (g *guardian) replayAll(ctx context.Context, entries []discharger.JournalEntry) (int, error) {
 	g.store.id.Store(g.main.id.Load())
 	g.store.lost.Store(false)
-	homeservers := make(map[string][]discharger.JournalEntry)
-	users := make(map[discharger.UserKey][]discharger.JournalEntry)
-	for _, e := range entries {
-		if e.Kind == discharger.JournalHomeserver {
-			homeservers[e.Homeserver] = append(homeservers[e.Homeserver], e)
-			continue
-		}
-		u := discharger.UserKey{Homeserver: e.Homeserver, User: e.User}
-		users[u] = append(users[u], e)
-	}
+	users, homeservers := byUser(entries)
 	var (
 		mu    sync.Mutex
 		total int
@@ -43,8 +33,6 @@ func (g *guardian) replayAll(ctx context.Context, entries []discharger.JournalEn
 	}
 	room := make(chan struct{}, replayers)
 	for u, some := range users {
-		// What others revoked may have come later than what happened after it.
-		slices.SortStableFunc(some, func(a, b discharger.JournalEntry) int { return cmp.Compare(a.At, b.At) })
 		room <- struct{}{}
 		wg.Go(func() {
 			defer func() { <-room }()
