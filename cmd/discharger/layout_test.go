@@ -53,6 +53,7 @@ var layout = map[string][]string{
 	"discharger/api":              {"discharger/caveat", "discharger/chain"},
 	"discharger/caveat":           {},
 	"discharger/chain":            {},
+	"discharger/clientaddr":       {},
 	"discharger/cache":            {},
 
 	"policy":        {"policy/schema"},

@@ -1,0 +1,142 @@
+// Package clientaddr finds the address of the client that sent an HTTP request,
+// through any number of trusted proxies.
+//
+// The address is the peer's, or behind a trusted peer the last one in
+// X-Forwarded-For that is not a trusted proxy's. Elements before that one are
+// the client's own and never read. The header Forwarded (RFC 7239) and X-Real-Ip
+// are ignored: a proxy that does not write them passes on those of the client.
+//
+// An element of X-Forwarded-For has one of these forms, with optional white
+// space around it:
+//
+//	192.0.2.7   192.0.2.7:50111   2001:db8::7   [2001:db8::7]   [2001:db8::7]:443
+//
+// An IPv6 address may have a zone. The address is returned without port and zone,
+// and an IPv4 address mapped to IPv6 as IPv4. Empty elements are skipped (RFC 9110,
+// section 5.6.1.2). Any other element ends the search: nothing before it can be
+// relied on, and the address is that of the proxy that added it.
+package clientaddr
+
+import (
+	"net/http"
+	"net/netip"
+	"strings"
+)
+
+// Header is the header that is read.
+const Header = "X-Forwarded-For"
+
+// Origin is where a request comes from.
+type Origin struct {
+	// Addr is the client's address. It is invalid if the peer has none, as that
+	// of a Unix socket.
+	Addr netip.Addr
+
+	// Trusted reports whether the peer is a trusted proxy.
+	Trusted bool
+
+	// Malformed is the element of X-Forwarded-For at which the search ended;
+	// empty if all elements that were read are addresses.
+	Malformed string
+}
+
+// Of returns where a request comes from.
+func Of(r *http.Request, trusted []netip.Prefix) Origin {
+	o := Origin{Addr: Peer(r)}
+	if o.Trusted = contains(trusted, o.Addr); !o.Trusted {
+		return o
+	}
+	values := r.Header[Header]
+	for i := len(values) - 1; i >= 0; i-- {
+		for rest := values[i]; rest != ""; {
+			var last string
+			rest, last = cutLast(rest)
+			if last == "" {
+				continue
+			}
+			a, ok := parse(last)
+			if !ok {
+				o.Malformed = last
+				return o
+			}
+			if o.Addr = a; !contains(trusted, a) {
+				return o
+			}
+		}
+	}
+	return o
+}
+
+// Peer returns the address of the other end of the connection; invalid if it
+// has none.
+func Peer(r *http.Request) netip.Addr {
+	a, _ := parse(r.RemoteAddr)
+	return a
+}
+
+// Network returns the network that an address counts as where clients are
+// counted: an IPv4 address by itself, an IPv6 address by its /64, in which hosts
+// choose their addresses. The network of an invalid address is invalid.
+func Network(a netip.Addr) netip.Prefix {
+	a = a.Unmap().WithZone("")
+	bits := 64
+	if a.Is4() {
+		bits = 32
+	}
+	p, err := a.Prefix(bits)
+	if err != nil {
+		return netip.Prefix{}
+	}
+	return p
+}
+
+// Site returns the /48 that an IPv6 network is in: one subscriber often has many
+// networks of it, and must not have their number of times what one may have. The
+// site of an IPv4 address, and of an invalid network, is invalid.
+func Site(network netip.Prefix) netip.Prefix {
+	if !network.Addr().Is6() {
+		return netip.Prefix{}
+	}
+	p, err := network.Addr().Prefix(48)
+	if err != nil {
+		return netip.Prefix{}
+	}
+	return p
+}
+
+func contains(prefixes []netip.Prefix, a netip.Addr) bool {
+	for _, p := range prefixes {
+		if p.Contains(a) {
+			return true
+		}
+	}
+	return false
+}
+
+// cutLast cuts a list before its last element, which it returns without white
+// space.
+func cutLast(list string) (rest, last string) {
+	last = list
+	if comma := strings.LastIndexByte(list, ','); comma >= 0 {
+		rest, last = list[:comma], list[comma+1:]
+	}
+	return rest, strings.Trim(last, " \t")
+}
+
+// parse reads an address, with or without a port.
+func parse(s string) (netip.Addr, bool) {
+	a, err := netip.ParseAddr(s)
+	if err != nil {
+		if inside, ok := strings.CutPrefix(s, "["); ok && strings.HasSuffix(s, "]") {
+			a, err = netip.ParseAddr(inside[:len(inside)-1])
+			if err != nil || a.Is4() {
+				return netip.Addr{}, false
+			}
+		} else if p, err := netip.ParseAddrPort(s); err == nil {
+			a = p.Addr()
+		} else {
+			return netip.Addr{}, false
+		}
+	}
+	return a.Unmap().WithZone(""), true
+}
