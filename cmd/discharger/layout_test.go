@@ -53,6 +53,7 @@ var layout = map[string][]string{
 	"discharger/api":              {"discharger/caveat", "discharger/chain"},
 	"discharger/caveat":           {},
 	"discharger/chain":            {},
+	"discharger/clientname":       {},
 	"discharger/clientaddr":       {},
 	"discharger/cache":            {},
 
@@ -93,6 +94,7 @@ var homes = []home{
 	{"gopkg.in/errgo.v1", nil, []string{"cmd/discharger/interop", "discharger/api/bakeryclient"}},
 
 	// Small things.
+	{"github.com/mileusna/useragent", []string{"discharger/clientname"}, nil},
 	{"github.com/go-json-experiment/json", []string{
 		"cmd/discharger", "config/keyfile", "discharger", "discharger/api", "discharger/caveat", "discharger/gateway",
 		"discharger/server",
