@@ -53,6 +53,7 @@ var layout = map[string][]string{
 	"discharger/api":              {"discharger/caveat", "discharger/chain"},
 	"discharger/caveat":           {},
 	"discharger/chain":            {},
+	"discharger/gateway/matrix":   {},
 	"discharger/clientname":       {},
 	"discharger/clientaddr":       {},
 	"discharger/cache":            {},

@@ -1,0 +1,71 @@
+package matrix
+
+import (
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+)
+
+// WriteAllowList writes which narrowed tokens may be used for which routes, as a
+// table in Markdown. It has a line for each pattern, whatever its version.
+func WriteAllowList(w io.Writer) error {
+	type line struct {
+		path    string
+		methods []string
+		narrow  Narrowing
+		events  bool
+	}
+	var lines []*line
+	for _, r := range routes {
+		if r.Narrow == 0 {
+			continue
+		}
+		path := unversioned(r.Pattern)
+		at := slices.IndexFunc(lines, func(l *line) bool { return l.path == path && l.narrow == r.Narrow })
+		if at < 0 {
+			at = len(lines)
+			lines = append(lines, &line{path: path, narrow: r.Narrow, events: r.Events})
+		}
+		if !slices.Contains(lines[at].methods, r.Method) {
+			lines[at].methods = append(lines[at].methods, r.Method)
+		}
+	}
+	var b strings.Builder
+	b.WriteString("| path | methods | limited | `read-only` | `room` |\n|---|---|---|---|---|\n")
+	for _, l := range lines {
+		room := mark(l.narrow.Has(InRoom))
+		if l.events {
+			room += ", events of this room only"
+		}
+		fmt.Fprintf(&b, "| `%s` | %s | %s | %s | %s |\n", l.path, strings.Join(l.methods, ", "), mark(l.narrow.Has(Limited)),
+			mark(l.narrow.Has(ReadOnly)), room)
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+func mark(yes bool) string {
+	if yes {
+		return "yes"
+	}
+	return ""
+}
+
+// unversioned returns the part of a pattern that is the same in all versions.
+func unversioned(pattern string) string {
+	for _, prefix := range [...]string{"/_matrix/client/", "/_matrix/media/"} {
+		rest, ok := strings.CutPrefix(pattern, prefix)
+		if !ok || rest == "versions" {
+			continue
+		}
+		for _, rows := range [...][]row{clientRows, mediaRows} {
+			for _, r := range rows {
+				if version, ok := strings.CutSuffix(rest, "/"+r.pattern); ok && slices.Contains(strings.Split(r.versions, " "), version) {
+					return prefix + "…/" + r.pattern
+				}
+			}
+		}
+	}
+	return pattern
+}

@@ -1,0 +1,259 @@
+package matrix
+
+import (
+	"net/http"
+	"slices"
+	"strings"
+)
+
+// Match is what a request is by its method and target.
+type Match struct {
+	// Route is nil if the table does not hold the request.
+	Route *Route
+	// Refused is the status by which a homeserver would refuse the request: 404 or
+	// 405. It is 0 for a request to be passed on.
+	Refused int
+
+	ids [maxIDs]string // the identifiers, percent-encoded
+	// others are routes as which the path could be read, or of other methods.
+	others []*Route
+}
+
+// maxIDs bounds the identifiers in a pattern.
+const maxIDs = 4
+
+// Effect returns the effect of the route; Forward if there is none.
+func (m *Match) Effect() Effect {
+	if m.Route == nil {
+		return Forward
+	}
+	return m.Route.Effect
+}
+
+// Body returns the kind of body that the request may have. An extension may take
+// any.
+func (m *Match) Body() Body {
+	if m.Route == nil {
+		return BodyAny
+	}
+	return m.Route.Body
+}
+
+// Public reports whether the route needs no token.
+func (m *Match) Public() bool { return m.Route != nil && m.Route.Public }
+
+// Poll reports whether the request is a long poll.
+func (m *Match) Poll() bool { return m.Route != nil && m.Route.Poll }
+
+// ID returns an identifier in the path, decoded; empty if the route has none of
+// this name.
+func (m *Match) ID(name string) string {
+	if m.Route == nil {
+		return ""
+	}
+	for i, n := range m.Route.names {
+		if n == name {
+			return decode(m.ids[i])
+		}
+	}
+	return ""
+}
+
+// Has reports whether the path has an identifier of a name.
+func (m *Match) Has(name string) bool {
+	return m.Route != nil && slices.Contains(m.Route.names, name)
+}
+
+// Allows reports whether a token narrowed by all conditions of n may be used for the
+// request, however it is read.
+func (m *Match) Allows(n Narrowing) bool {
+	if m.Route == nil || !m.Route.Narrow.Has(n) {
+		return false
+	}
+	for _, o := range m.others {
+		if !o.Narrow.Has(n) {
+			return false
+		}
+	}
+	return true
+}
+
+// Match finds the route of a request.
+func (t Target) Match(method string) Match {
+	if method == http.MethodHead {
+		method = http.MethodGet
+	}
+	var m Match
+	n := table.find(t.Path, m.ids[:0])
+	if n != nil {
+		m.Route = n.route(method)
+	}
+	switch {
+	case m.Route != nil:
+		if t.structured {
+			m.others = t.readings(method, m.Route)
+		}
+	case n != nil:
+		m.Refused = n.refusal(method)
+	case endsGuarded(t.Path):
+		m.Refused = http.StatusNotFound
+	default:
+		m.others = t.readings(method, nil)
+	}
+	for _, o := range m.others {
+		if o.Effect.guarded() && o.Effect != m.Effect() {
+			m.Refused = http.StatusNotFound
+		}
+	}
+	return m
+}
+
+// readings returns the routes as which a path could be read that is decoded, or cut
+// at what it decodes to. The route itself is not among them.
+func (t Target) readings(method string, route *Route) (all []*Route) {
+	paths, ok := decodings(t.Path)
+	if !ok {
+		return nil
+	}
+	for _, p := range paths {
+		loose, cut := loosen(p), loosen(cutAny(p, "?#\x00"))
+		for _, reading := range [...]string{loose, cut, strings.ToLower(loose), strings.ToLower(cut)} {
+			n := table.find(reading, nil)
+			if n == nil {
+				continue
+			}
+			r := n.route(method)
+			if r == nil {
+				r = n.guarded()
+			}
+			if r != nil && r != route {
+				all = append(all, r)
+			}
+		}
+	}
+	return all
+}
+
+// loosen returns a path without empty segments and parameters, in the spelling of
+// the table.
+func loosen(path string) string {
+	var b strings.Builder
+	for segment := range strings.FieldsFuncSeq(path, isSlash) {
+		if s := bare(segment); s != "" {
+			b.WriteByte('/')
+			b.WriteString(s)
+		}
+	}
+	return b.String()
+}
+
+func isSlash(r rune) bool { return r == '/' || r == '\\' }
+
+func cutAny(s, chars string) string {
+	if i := strings.IndexAny(s, chars); i >= 0 {
+		return s[:i]
+	}
+	return s
+}
+
+// endsGuarded reports whether the last segment of a path, in any decoding, is that
+// of a route which hands out or ends tokens.
+func endsGuarded(path string) bool {
+	if strings.IndexByte(path, '%') < 0 {
+		return guardedName(path)
+	}
+	paths, ok := decodings(path)
+	if !ok {
+		return true
+	}
+	for _, p := range paths {
+		if guardedName(p) || guardedName(cutAny(p, "?#\x00")) {
+			return true
+		}
+	}
+	return false
+}
+
+func guardedName(path string) bool {
+	for path != "" {
+		path = strings.TrimRightFunc(path, func(r rune) bool { return isSlash(r) || isBlank(r) || r == '.' })
+		end := strings.LastIndexAny(path, `/\`)
+		last := strings.TrimRight(bare(path[end+1:]), ".")
+		if last == "" { // parameters only
+			path = path[:max(end, 0)]
+			continue
+		}
+		switch strings.ToLower(last) {
+		case "login", "register", "refresh", "logout":
+			return true
+		}
+		return false
+	}
+	return false
+}
+
+// node is a place in the tree of patterns.
+type node struct {
+	fixed  map[string]*node // by segment
+	id     *node            // for any segment that is not empty
+	below  *node            // for all paths below
+	routes []*Route         // by method, sorted by how often they are used
+}
+
+func (n *node) route(method string) *Route {
+	for _, r := range n.routes {
+		if r.Method == method || r.Method == "" {
+			return r
+		}
+	}
+	return nil
+}
+
+// guarded returns a route of any method that must not be mistaken.
+func (n *node) guarded() *Route {
+	for _, r := range n.routes {
+		if r.Effect.guarded() {
+			return r
+		}
+	}
+	return nil
+}
+
+// refusal returns the status for a method that no route has. A homeserver decides
+// about it itself, but for paths of which an answer could carry a token.
+func (n *node) refusal(method string) int {
+	if r := n.guarded(); r != nil && r.Effect != DeleteDevice && method != http.MethodOptions {
+		return http.StatusMethodNotAllowed
+	}
+	return 0
+}
+
+// find returns the node of a path, and appends its identifiers to ids, which has
+// room for them or is nil.
+func (n *node) find(path string, ids []string) *node {
+	if path == "" {
+		if len(n.routes) == 0 {
+			return nil
+		}
+		return n
+	}
+	segment, rest := path[1:], ""
+	if i := strings.IndexByte(segment, '/'); i >= 0 {
+		segment, rest = segment[:i], segment[i:]
+	}
+	if next := n.fixed[segment]; next != nil {
+		if found := next.find(rest, ids); found != nil {
+			return found
+		}
+	}
+	if n.id != nil && segment != "" {
+		next := ids
+		if cap(ids) > len(ids) {
+			next = append(ids, segment)
+		}
+		if found := n.id.find(rest, next); found != nil {
+			return found
+		}
+	}
+	return n.below
+}
