@@ -62,6 +62,7 @@ type Config struct {
 	Session     Session      `yaml:"session"`
 	Gateway     *Gateway     `yaml:"gateway"` // nil: there is none
 	Feed        Feed         `yaml:"feed"`
+	Limits      Limits       `yaml:"limits"`
 
 	TrustedProxies []netip.Prefix `yaml:"trusted_proxies"` // whose X-Forwarded-For is believed; an address stands for itself
 	CORSOrigins    []string       `yaml:"cors_origins"`    // web pages that may call the client API; "*" is any
@@ -75,7 +76,7 @@ type Config struct {
 type Keys struct {
 	File          string `yaml:"file"`           // empty: keys.json in the data directory
 	SigningFile   string `yaml:"signing_file"`   // of what security events are signed with; empty: signing.pem in the data directory
-	GroupReadable bool   `yaml:"group_readable"` // the files' group may read them, as secret mounts need
+	GroupReadable bool   `yaml:"group_readable"` // the files' group may read and write them, as mounted secrets need
 }
 
 // Store says where sessions are kept: in Redis if that is given, and in one
@@ -99,6 +100,7 @@ type Homeserver struct {
 	Name         string             `yaml:"name"`                 // in logs and metrics; part of every session's key, so it stays
 	PublicKey    caveat.PublicKey   `yaml:"public_key"`           // X25519, base64
 	PreviousKeys []caveat.PublicKey `yaml:"previous_public_keys"` // accepted too, while it changes its key
+	RetiredKeys  []caveat.PublicKey `yaml:"retired_public_keys"`  // not used any more; sessions that depend on one are over
 	APIKeys      []Digest           `yaml:"api_key_sha256"`       // of the keys it may call the API with; none: it may not
 	Policy       string             `yaml:"policy"`               // for sessions that name none; empty: default
 
@@ -136,6 +138,12 @@ type Feed struct {
 	Heartbeat   time.Duration `yaml:"heartbeat"`   // how often a stream says something, at least
 	Subscribers int           `yaml:"subscribers"` // streams that one homeserver may have at one process
 	Events      int           `yaml:"events"`      // kept of one homeserver; beyond that, the oldest go before their time
+}
+
+// Limits bound what the service takes on at a time.
+type Limits struct {
+	InFlight   int `yaml:"in_flight"`   // requests that are worked on; a quarter is reserved for homeservers
+	PerAddress int `yaml:"per_address"` // requests of one address, a /64 of IPv6; those of homeservers do not count
 }
 
 // Log says what is logged, to standard error.

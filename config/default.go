@@ -22,6 +22,7 @@ func Default() *Config {
 		},
 		Session:         Session{Idle: 30 * 24 * time.Hour, RememberEnded: 90 * 24 * time.Hour},
 		Feed:            Feed{Heartbeat: 10 * time.Second, Subscribers: 64, Events: 1_000_000},
+		Limits:          Limits{InFlight: 4096, PerAddress: 256},
 		CORSOrigins:     []string{"*"},
 		RequestTimeout:  2 * time.Second,
 		ShutdownTimeout: 15 * time.Second,

@@ -1,6 +1,8 @@
 package config
 
 import (
+	"net"
+	"net/netip"
 	"net/url"
 	"path/filepath"
 	"strings"
@@ -29,6 +31,17 @@ type Gateway struct {
 	ForeignTokens []Digest      `yaml:"foreign_tokens_sha256"` // tokens that are passed on in any case, such as as_token of application services
 	Reconcile     time.Duration `yaml:"reconcile_interval"`    // how often the service is asked which sessions there still are; 0: never
 	ForgetAfter   time.Duration `yaml:"forget_after"`          // how long after a soft end a device stays at the homeserver; 0: for ever
+
+	Limits GatewayLimits `yaml:"limits"`
+}
+
+// GatewayLimits bound what clients can take up of a gateway.
+type GatewayLimits struct {
+	Requests           int `yaml:"requests"`                     // answered at a time
+	RequestsPerAddress int `yaml:"requests_per_address"`         // of one client address
+	Lasting            int `yaml:"lasting_requests"`             // that wait for news or last long, answered at a time
+	LastingPerAddress  int `yaml:"lasting_requests_per_address"` // of one client address
+	CacheMiB           int `yaml:"cache_mib"`                    // memory for what is kept of sessions in use
 }
 
 // Legacy says what becomes of tokens that are not the gateway's.
@@ -43,7 +56,10 @@ const (
 
 // setDefaults fills in what runs when only upstream is given.
 func (g *Gateway) setDefaults() {
-	*g = Gateway{Listen: "127.0.0.1:8092", Name: "gateway", Legacy: LegacyForward, Reconcile: time.Hour, ForgetAfter: 90 * 24 * time.Hour}
+	*g = Gateway{
+		Listen: "127.0.0.1:8092", Name: "gateway", Legacy: LegacyForward, Reconcile: time.Hour, ForgetAfter: 90 * 24 * time.Hour,
+		Limits: GatewayLimits{Requests: 4096, RequestsPerAddress: 256, Lasting: 65536, LastingPerAddress: 2048, CacheMiB: 256},
+	}
 }
 
 // GatewayKeyFile is the path of the gateway's key file.
@@ -70,7 +86,7 @@ func (r *report) validateGateway(c *Config) {
 			r.at(key+"listen", "is the same as %s", other)
 		}
 	}
-	r.validateUpstream(g)
+	r.validateUpstream(c)
 	if g.PublicURL != "" {
 		r.baseURL(key+"public_url", g.PublicURL)
 	}
@@ -93,12 +109,37 @@ func (r *report) validateGateway(c *Config) {
 		r.at(key+"forget_after", "want 1s or more, or 0s for never; got %s", g.ForgetAfter)
 	}
 	r.validateLegacy(g)
+	r.validateGatewayLimits(&g.Limits)
+}
+
+// maxCacheMiB is more than any gateway needs, and can be counted in bytes.
+const maxCacheMiB = 1 << 20
+
+func (r *report) validateGatewayLimits(l *GatewayLimits) {
+	const key = "gateway.limits."
+	for _, n := range []struct {
+		key   string
+		value int
+	}{
+		{"requests", l.Requests},
+		{"requests_per_address", l.RequestsPerAddress},
+		{"lasting_requests", l.Lasting},
+		{"lasting_requests_per_address", l.LastingPerAddress},
+	} {
+		if n.value < 1 {
+			r.at(key+n.key, "want 1 or more, got %d", n.value)
+		}
+	}
+	if l.CacheMiB < 1 || l.CacheMiB > maxCacheMiB {
+		r.at(key+"cache_mib", "want 1 to %d, got %d", maxCacheMiB, l.CacheMiB)
+	}
 }
 
 // maxSocket is the longest path of a socket, in bytes, that every system takes.
 const maxSocket = 103
 
-func (r *report) validateUpstream(g *Gateway) {
+func (r *report) validateUpstream(c *Config) {
+	g := c.Gateway
 	const key = "gateway.upstream"
 	socket, unix := strings.CutPrefix(g.Upstream, "unix:")
 	switch {
@@ -110,6 +151,7 @@ func (r *report) validateUpstream(g *Gateway) {
 		r.at(key, "the path of a socket has at most %d bytes, and this has %d", maxSocket, len(socket))
 	case !unix:
 		r.baseURL(key, g.Upstream)
+		r.notOwn(key, g.Upstream, c)
 	}
 	t := g.UpstreamTLS
 	if t == nil {
@@ -120,6 +162,29 @@ func (r *report) validateUpstream(g *Gateway) {
 	}
 	if !strings.HasPrefix(g.Upstream, "https://") {
 		r.at(key+"_tls", "goes with an upstream by https")
+	}
+}
+
+// notOwn refuses an upstream at which this program listens itself.
+func (r *report) notOwn(key, upstream string, c *Config) {
+	u, err := url.Parse(upstream)
+	if err != nil || u.Port() == "" {
+		return
+	}
+	for _, own := range []struct{ name, address string }{
+		{"gateway.listen", c.Gateway.Listen}, {"listen", c.Listen}, {"admin_listen", c.AdminListen},
+	} {
+		host, port, err := net.SplitHostPort(own.address)
+		if err != nil || port != u.Port() {
+			continue
+		}
+		at, _ := netip.ParseAddr(host)
+		to, _ := netip.ParseAddr(u.Hostname())
+		local := u.Hostname() == "localhost" || to.IsLoopback() || to.IsUnspecified()
+		if host == u.Hostname() || at.IsValid() && at == to || local && (host == "" || host == "localhost" || at.IsUnspecified()) ||
+			u.Hostname() == "localhost" && at.IsLoopback() {
+			r.at(key, "is where %s is: want the address of the homeserver itself", own.name)
+		}
 	}
 }
 

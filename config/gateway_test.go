@@ -57,6 +57,12 @@ func TestGatewayUpstream(t *testing.T) {
 		{"relative socket", "{upstream: 'unix:hs.sock'}", `f.yaml:1:21: gateway.upstream: want the path of a socket from the root`},
 		{"socket with host", "{upstream: 'unix://host/hs.sock'}", `gateway.upstream: want the path of a socket from the root`},
 		{"long socket", "{upstream: 'unix:/" + strings.Repeat("x", maxSocket) + "'}", `gateway.upstream: the path of a socket has at most 103 bytes, and this has 104`},
+		{"itself", "{listen: 'hs:8092', upstream: 'http://hs:8092'}", `f.yaml:1:40: gateway.upstream: is where gateway.listen is`},
+		{"itself by another name", "{upstream: 'http://localhost:8092'}", `gateway.upstream: is where gateway.listen is`},
+		{"itself on all interfaces", "{listen: ':8092', upstream: 'http://127.0.0.2:8092'}", `gateway.upstream: is where gateway.listen is`},
+		{"the service", "{upstream: 'http://127.0.0.1:8090'}", `gateway.upstream: is where listen is`},
+		{"the service's operators", "{upstream: 'https://127.0.0.1:8091'}", `gateway.upstream: is where admin_listen is`},
+		{"another address", "{listen: '127.0.0.2:8092', upstream: 'http://127.0.0.3:8092'}", ""},
 		{"devices forgotten too soon", "{upstream: 'http://hs', forget_after: 10ms}", `gateway.forget_after: want 1s or more, or 0s for never; got 10ms`},
 		{"devices never forgotten", "{upstream: 'http://hs', forget_after: 0s}", ""},
 		{"TLS without https", "{upstream: 'http://hs', upstream_tls: {}}", `gateway.upstream_tls: goes with an upstream by https`},
@@ -75,5 +81,32 @@ func TestGatewayUpstream(t *testing.T) {
 		case c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)):
 			t.Errorf("%s:\ngot  %v\nwant %s", c.name, err, c.want)
 		}
+	}
+}
+
+// Limits have defaults, and none can be 0: a gateway without room answers nothing.
+func TestGatewayLimits(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct{ name, text, want string }{
+		{"one of them", "{requests: 10}", ""},
+		{"all", "{requests: 1, requests_per_address: 1, lasting_requests: 1, lasting_requests_per_address: 1, cache_mib: 1}", ""},
+		{"no requests", "{requests: 0}", "f.yaml:1:53: gateway.limits.requests: want 1 or more, got 0"},
+		{"fewer", "{lasting_requests_per_address: -1}", "gateway.limits.lasting_requests_per_address: want 1 or more, got -1"},
+		{"no memory", "{cache_mib: 0}", "gateway.limits.cache_mib: want 1 to 1048576, got 0"},
+		{"too much memory", "{cache_mib: 1048577}", "gateway.limits.cache_mib: want 1 to 1048576, got 1048577"},
+		{"unknown", "{polls: 1}", "gateway.limits.polls: unknown key"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			cfg, err := parse([]byte("gateway: {upstream: 'http://hs', limits: "+c.text+"}"), Options{File: "f.yaml"})
+			switch {
+			case c.want == "" && err != nil:
+				t.Error(err)
+			case c.want == "" && (cfg.Gateway.Limits.Requests == 0 || cfg.Gateway.Limits.CacheMiB == 0):
+				t.Errorf("no default: %+v", cfg.Gateway.Limits)
+			case c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)):
+				t.Errorf("got  %v\nwant %s", err, c.want)
+			}
+		})
 	}
 }

@@ -104,7 +104,7 @@ func (t *TLS) Load() (*tls.Config, error) {
 	if t.CertFile != "" {
 		pair, err := tls.LoadX509KeyPair(t.CertFile, t.KeyFile)
 		if err != nil {
-			return nil, fmt.Errorf("read client certificate: %w", err)
+			return nil, fmt.Errorf("read client certificate: %w (in %s and %s)", err, t.CertFile, t.KeyFile)
 		}
 		cfg.Certificates = []tls.Certificate{pair}
 	}

@@ -20,6 +20,7 @@ func (r *report) validate(c *Config) {
 	r.validateListeners(c)
 	r.validateLifetimes(c)
 	r.validateFeed(c.Feed)
+	r.validateLimits(c.Limits)
 	r.validateHomeservers(c.Homeservers)
 	r.validatePolicy(&c.Policy)
 	r.validateClients(c)
@@ -114,6 +115,15 @@ func (r *report) validateFeed(f Feed) {
 	}
 }
 
+func (r *report) validateLimits(l Limits) {
+	if l.InFlight < 16 || l.InFlight > 1_000_000 {
+		r.at("limits.in_flight", "want 16 to 1000000, got %d", l.InFlight)
+	}
+	if l.PerAddress < 1 {
+		r.at("limits.per_address", "want 1 or more, got %d", l.PerAddress)
+	}
+}
+
 // sessionLimit checks a limit that is zero for none, and else has to leave time
 // for a discharge to run out and be renewed.
 func (r *report) sessionLimit(key string, limit, ttl time.Duration) {
@@ -151,6 +161,9 @@ func (r *report) validateHomeservers(all []Homeserver) {
 		}
 		for j, key := range h.PreviousKeys {
 			r.publicKey(at(fmt.Sprintf("previous_public_keys[%d]", j)), key, keys)
+		}
+		for j, key := range h.RetiredKeys {
+			r.publicKey(at(fmt.Sprintf("retired_public_keys[%d]", j)), key, keys)
 		}
 		for j, d := range h.APIKeys {
 			key := at(fmt.Sprintf("api_key_sha256[%d]", j))

@@ -22,7 +22,6 @@ type attempt struct {
 	cond   caveat.Condition
 	user   UserKey
 	device DeviceTag
-	client string   // User-Agent, uncut
 	extra  []string // caveats a holder added to the refresh token
 	before time.Time
 	event  Event
@@ -49,7 +48,7 @@ func (s *Service) begin(op Op, req *Request) (*attempt, error) {
 	}
 	var err error
 	if a.opened, err = s.cfg.Opener.Open(sealed); err != nil {
-		return a, badRequest(err)
+		return a, openError(err)
 	}
 	a.obs.Homeserver = a.opened.Homeserver
 	if a.opened.Version == caveat.V1 && !utf8.Valid(req.ID) { // format 1 has no other way to say it
@@ -66,25 +65,42 @@ func (s *Service) begin(op Op, req *Request) (*attempt, error) {
 	if own && req.OnBehalfOf != nil { // no other homeserver is believed
 		from = *req.OnBehalfOf
 	}
-	a.client = strings.ToValidUTF8(from.Client, "\uFFFD")
+	agent := strings.ToValidUTF8(from.Client, "\uFFFD")
 	a.event = Event{
 		Kind: EventDischarge, Now: a.now.UnixMilli(), Condition: &a.cond, Tag: requestTag(req.RequestID),
-		From:         Party{Addr: from.Addr.Unmap().WithZone(""), Client: a.client}.cut(),
+		From:         Party{Addr: from.Addr.Unmap().WithZone(""), Client: s.names.Of(agent)},
+		Agent:        agent,
 		ByHomeserver: own,
+		Retired:      a.opened.Retired,
 	}
 	return a, s.present(a, req)
+}
+
+// openError classifies an error of an opener. A caveat to a retired key cannot be
+// opened, so its session has no name here; the end of every such session is soft.
+func openError(err error) error {
+	switch {
+	case errors.Is(err, caveat.ErrRetired):
+		end := End{Soft: true, Cause: CauseRevoked}
+		return &Refusal{Reason: end.Reason(), Ended: true, SoftLogout: true}
+	case errors.Is(err, caveat.ErrNotOurs):
+		return unavailable(&unknownKeyError{KeyDischarger, err})
+	case errors.Is(err, caveat.ErrUnknownHomeserver):
+		return unavailable(&unknownKeyError{KeyHomeserver, err})
+	}
+	return badRequest(err)
 }
 
 // errBadID is the error for an identifier that a discharge cannot have.
 var errBadID = errors.New("caveat id is empty, too long, or not text where it has to be")
 
 // maxID bounds the identifier of a discharge that a client asks for.
-const maxID = 8 << 10
+const maxID = caveat.MaxTextSize
 
 // present verifies the refresh token, if there is one. Outside mode rotate
 // there are none, and what is presented as one is not looked at.
 func (s *Service) present(a *attempt, req *Request) error {
-	if req.RefreshToken == nil || a.cond.Mode != caveat.ModeRotate {
+	if req.RefreshToken == nil || a.cond.Mode != caveat.ModeRotate || a.event.Retired {
 		return nil
 	}
 	p, err := s.ring.Verify(req.RefreshToken, a.opened.Homeserver, a.cond.Session, a.now, a.event.From.Addr)
@@ -96,6 +112,8 @@ func (s *Service) present(a *attempt, req *Request) error {
 	case errors.Is(err, errTokenRetired):
 		a.event.Retired = true
 		return nil
+	case errors.Is(err, errTokenKey):
+		return unavailable(&unknownKeyError{KeyRefresh, err})
 	case err != nil:
 		return unavailable(err)
 	}

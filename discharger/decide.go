@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/clientname"
 	"github.com/discharger/discharger/policy"
 )
 
@@ -168,10 +169,12 @@ func (s *Service) input(a *attempt, st State, o *Outcome, g policy.Grant) *polic
 			ID: a.cond.Session.String(), Device: a.cond.Device, Mode: a.cond.Mode.String(),
 			Minted: utc(a.cond.Minted), Created: utc(r.Created), LastUsed: utc(r.LastUsed),
 			Epoch: r.Confirmed.Epoch, FirstIP: addrText(r.First.Addr),
-			FirstClient: r.First.Client, LastClient: r.Last.Client, Labels: overlay(a.cond.Labels, r.Labels),
+			FirstClient: a.policyClient(r.First), LastClient: a.policyClient(r.Last), Labels: overlay(a.cond.Labels, r.Labels),
 		},
-		Request: policy.Request{Client: cutText(a.client, maxPolicyClient), Homeserver: a.event.ByHomeserver},
-		Grant:   g,
+		Request: policy.Request{
+			Client: a.event.From.Client, UserAgent: clientname.Cut(a.event.Agent, maxUserAgent), Homeserver: a.event.ByHomeserver,
+		},
+		Grant: g,
 	}
 	in.Session.LastIP, in.Request.IP = in.Session.FirstIP, in.Session.FirstIP // mostly the same, so written once
 	if r.Last.Addr != r.First.Addr {
@@ -234,9 +237,17 @@ func (s *Service) beyond(ctx context.Context, a *attempt, st State, keep int) (e
 	return ed, nil
 }
 
-// maxPolicyClient is how much of a User-Agent policies see, in bytes: more than
-// a record keeps, but not whatever somebody sends.
-const maxPolicyClient = 256
+// policyClient returns the client of a record as the policy sees it: what the
+// request's client is compared with is named in the same way.
+func (a *attempt) policyClient(p Party) string {
+	if p.Client != a.event.From.Client && clientname.Was(p.Client, a.event.Agent) {
+		return a.event.From.Client
+	}
+	return p.shown().Client
+}
+
+// maxUserAgent is how much of a User-Agent policies see, in bytes.
+const maxUserAgent = 256
 
 func utc(ms int64) time.Time { return time.UnixMilli(ms).UTC() }
 

@@ -14,6 +14,11 @@ var ErrBadRequest = errors.New("bad request")
 // session is as it was, and the same request may succeed later.
 var ErrUnavailable = errors.New("unavailable")
 
+// ErrUnknownKey is matched by errors that match [ErrUnavailable] because a key is
+// not in the ring of this process: one that a caveat is sealed to or with, or that
+// a refresh token is signed with. Another process may have the key already.
+var ErrUnknownKey = errors.New("unknown key")
+
 // Refusal is the error for a request that was understood and decided against.
 // If the session has ended, that is final. Otherwise the refusal is about the
 // request, and the session is as it was.
@@ -56,5 +61,14 @@ func unavailable(err error) error {
 	}
 	return &UnavailableError{err: err}
 }
+
+// unknownKeyError is an undecided request, for want of a key of a kind.
+type unknownKeyError struct {
+	kind KeyKind
+	err  error
+}
+
+func (e *unknownKeyError) Error() string   { return e.err.Error() }
+func (e *unknownKeyError) Unwrap() []error { return []error{ErrUnknownKey, e.err} }
 
 func badRequest(err error) error { return fmt.Errorf("%w: %w", ErrBadRequest, err) }

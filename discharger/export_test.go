@@ -1,6 +1,11 @@
 package discharger
 
-import "time"
+import (
+	"strings"
+	"time"
+
+	"github.com/discharger/discharger/discharger/caveat"
+)
 
 // Mint lets benchmarks mint without a service.
 var Mint = mint
@@ -11,14 +16,19 @@ func SetElapsed(c *Config, elapsed func() time.Duration) { c.elapsed = elapsed }
 // ClockSettles is how long a clock that was set has to go on evenly.
 const ClockSettles = clockSettles
 
-// MaxAnnouncements is the size of half of what is remembered.
-const MaxAnnouncements = maxAnnouncements
+// AnnouncedBytes bounds what is remembered of published events.
+const AnnouncedBytes = announcedBytes
 
-// Announcements counts what is left of so many.
-func Announcements(n int) int {
-	var m announcements
-	for i := range n {
-		m.add([]revoked{{before: int64(i)}})
+// Announced returns how many bytes are remembered after so many events of users
+// with long names.
+func Announced(n int) (int, error) {
+	var s Service
+	var err error
+	if s.announced, err = newAnnounced(); err != nil {
+		return 0, err
 	}
-	return len(m.young) + len(m.old)
+	for i := range n {
+		s.published([]revoked{{user: strings.Repeat("u", caveat.MaxUser), device: strings.Repeat("d", 2048), before: int64(i)}})
+	}
+	return s.announced.Bytes(), nil
 }

@@ -6,6 +6,8 @@ import (
 	"log/slog"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/policy"
 )
@@ -48,6 +50,16 @@ const (
 	ResultUnavailable Result = "unavailable"
 )
 
+// KeyKind is a kind of key that something may have been made with.
+type KeyKind string
+
+// The kinds of keys.
+const (
+	KeyDischarger KeyKind = "discharger" // of the service: a caveat is sealed to it
+	KeyHomeserver KeyKind = "homeserver" // a caveat is sealed with it
+	KeyRefresh    KeyKind = "refresh"    // a refresh token is signed with it
+)
+
 // Observation is one answered request. It holds nothing secret. Session is
 // for logs; the rest comes from small fixed sets but for the homeserver's
 // name, which is as many as are configured, and the policy's rule.
@@ -65,6 +77,7 @@ type Observation struct {
 	Retries    int           // lost races with other requests
 	Deferred   bool          // a policy decided that it is not yet to be decided
 	FutureMark bool          // a revocation mark in the future kept it undecided
+	UnknownKey KeyKind       // with ResultUnavailable: this key is not in the ring; "": another reason
 	LostWrite  bool          // a refresh token showed that the store lost a write
 	Ended      bool          // with ResultRefused: the session is over
 	SoftLogout bool          // with Ended
@@ -88,11 +101,7 @@ func (s *Service) finish(ctx context.Context, a *attempt, err error) error {
 		a.obs.Result = ResultBadRequest
 	default:
 		a.obs.Result = ResultUnavailable
-		level := slog.LevelError
-		if a.obs.Deferred {
-			level = slog.LevelInfo
-		}
-		s.cfg.Log.LogAttrs(ctx, level, "request could not be decided", a.attrs(slog.String("op", string(a.obs.Op)), slog.Any("error", err))...)
+		s.logUndecided(ctx, a, err)
 	}
 	if a.obs.Replay == policy.ReplayFork || a.obs.Replay == policy.ReplayReuse {
 		text := "replaced refresh token was presented"
@@ -106,4 +115,32 @@ func (s *Service) finish(ctx context.Context, a *attempt, err error) error {
 	}
 	s.cfg.Observer.Observe(ctx, a.obs)
 	return err
+}
+
+// logUndecided logs why a request was not decided. Anyone can send a caveat or a
+// token with any key id, so unknown keys are logged at most once a second per
+// kind; every one is observed.
+func (s *Service) logUndecided(ctx context.Context, a *attempt, err error) {
+	attrs := a.attrs(slog.String("op", string(a.obs.Op)), slog.Any("error", err))
+	if unknown := new(unknownKeyError); errors.As(err, &unknown) {
+		a.obs.UnknownKey = unknown.kind
+		s.unknown[unknown.kind].Do(func() {
+			s.cfg.Log.LogAttrs(ctx, slog.LevelWarn, "unknown key, request answered 503", append(attrs, slog.String("kind", string(unknown.kind)))...)
+		})
+		return
+	}
+	level := slog.LevelError
+	if a.obs.Deferred {
+		level = slog.LevelInfo
+	}
+	s.cfg.Log.LogAttrs(ctx, level, "request could not be decided", attrs...)
+}
+
+// newUnknown returns what limits the log lines about unknown keys of each kind.
+func newUnknown() map[KeyKind]*rate.Sometimes {
+	limits := make(map[KeyKind]*rate.Sometimes)
+	for _, kind := range []KeyKind{KeyDischarger, KeyHomeserver, KeyRefresh} {
+		limits[kind] = &rate.Sometimes{Interval: time.Second}
+	}
+	return limits
 }

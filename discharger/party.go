@@ -1,34 +1,41 @@
 package discharger
 
-import "net/netip"
+import (
+	"net/netip"
 
-// Party is who presented a request: address and User-Agent. Client is cut to
-// MaxClient bytes.
+	"github.com/discharger/discharger/discharger/clientname"
+)
+
+// Party is who presented a request: address and client. In a [Request], Client is
+// the User-Agent. Everywhere else it is the name that package clientname makes of
+// it, or in a record of an earlier version the beginning of the User-Agent.
 type Party struct {
 	Addr   netip.Addr
 	Client string
 }
 
-// MaxClient is how many bytes of a User-Agent a record keeps. It is enough to
-// tell devices apart and keeps a session within two pieces of a Redis hash.
-const MaxClient = 40
+// MaxClient is how many bytes a client's name has in a record, at most.
+const MaxClient = clientname.Max
 
 // cut returns the party as a record keeps it.
 func (p Party) cut() Party {
 	p.Addr = p.Addr.Unmap().WithZone("")
-	p.Client = cutText(p.Client, MaxClient)
+	p.Client = clientname.Cut(p.Client, MaxClient)
 	return p
 }
 
-// cutText returns the beginning of s, at most n bytes and whole characters.
-func cutText(s string, n int) string {
-	if len(s) <= n {
-		return s
+// shown returns the party of a record as people read it.
+func (p Party) shown() Party {
+	p.Client = clientname.Stored(p.Client)
+	return p
+}
+
+// by reports whether a party looks like the event's.
+func (e *Event) by(p Party) bool {
+	if p.Client != e.From.Client && clientname.Was(p.Client, e.Agent) {
+		p.Client = e.From.Client // stored by an earlier version
 	}
-	for n > 0 && s[n]&0xc0 == 0x80 { // in the middle of one
-		n--
-	}
-	return s[:n]
+	return p.same(e.From.cut())
 }
 
 // same reports whether two parties look like one: the same client from the

@@ -201,7 +201,7 @@ func TestPolicyInput(t *testing.T) {
 	l.must(at(away), client("curl/8"))
 	in = p.last()
 	if in.Action != policy.ActionRefresh || in.Session.Labels["kind"] != "y" || in.Session.Labels["role"] != "bot" ||
-		in.Session.Labels["seen"] != "1" || in.Session.FirstIP != phone.String() || in.Request.IP != away.String() || in.Request.Client != "curl/8" {
+		in.Session.Labels["seen"] != "1" || in.Session.FirstIP != phone.String() || in.Request.IP != away.String() || in.Request.Client != "curl" || in.Request.UserAgent != "curl/8" {
 		t.Errorf("refresh: %+v", in)
 	}
 	l.must()

@@ -126,6 +126,9 @@ const reportedTag = 0x02
 //	0x20  ended, by an earlier version: softly       endedAt(s) epoch
 //	0x21  ended                 end(as in appendEnd) endedAt(s) epoch device
 //
+// A party is an address and the name of a client; earlier versions stored the first
+// 40 bytes of the User-Agent as that name.
+//
 // Integers without a width are varints, unsigned unless it says so; strings, and addresses of
 // 0, 4 or 16 bytes, carry their length first.
 const (

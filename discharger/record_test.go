@@ -47,7 +47,7 @@ func genRecord(t *rapid.T) Record {
 		end := genEnd(t)
 		end.At = rapid.Int64Range(1, 1<<42).Draw(t, "endedAt") * 1000
 		return Record{
-			End: end, Device: rapid.StringN(0, 80, 255).Draw(t, "device"),
+			End: end, Device: rapid.StringN(0, 512, -1).Draw(t, "device"),
 			Confirmed: Confirmed{Epoch: rapid.Uint64().Draw(t, "epoch")},
 		}
 	}

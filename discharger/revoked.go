@@ -5,11 +5,11 @@ import (
 	"context"
 	"fmt"
 	"strconv"
-	"sync"
 	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
 
+	"github.com/discharger/discharger/discharger/cache"
 	"github.com/discharger/discharger/discharger/caveat"
 )
 
@@ -40,9 +40,6 @@ func (a Announcer) until(e *revoked) time.Time {
 	return time.UnixMilli(max(e.at, e.restored)).Add(lives + feedSlack)
 }
 
-// maxUser is the greatest length of a user's name, in bytes, as in a condition.
-const maxUser = 255
-
 // Kinds of ends in events.
 const (
 	kindHard = "hard"
@@ -62,7 +59,7 @@ func (a Announcer) write(e *revoked) (FeedEvent, error) {
 		b = append(b, '"')
 	case e.all:
 		b = append(b, `,"all":true`...)
-	case e.user == "" || len(e.user) > maxUser:
+	case e.user == "" || len(e.user) > caveat.MaxUser:
 		return FeedEvent{}, fmt.Errorf("write event: name of user has %d bytes", len(e.user))
 	}
 	for _, m := range []struct{ name, value string }{{`,"user":`, e.user}, {`,"device":`, e.device}} {
@@ -166,10 +163,17 @@ func (s *Service) again(a *attempt, st State) []revoked {
 // unannounced leaves out what this process has announced, and what is too long
 // ago for any discharge to be alive.
 func (s *Service) unannounced(e revoked, now time.Time) []revoked {
-	if !now.Before(s.announcer.until(&e)) || s.announced.has(e.key()) {
+	if _, known := s.announced.Get(e.key()); known || !now.Before(s.announcer.until(&e)) {
 		return nil
 	}
 	return []revoked{e}
+}
+
+// published remembers what has been published.
+func (s *Service) published(all []revoked) {
+	for i := range all {
+		s.announced.Put(all[i].key(), struct{}{})
+	}
 }
 
 // announce publishes what no write did.
@@ -184,16 +188,8 @@ func (s *Service) announce(ctx context.Context, homeserver string, all []revoked
 	if err != nil {
 		return unavailable(fmt.Errorf("publish revocation: %w", err))
 	}
-	s.announced.add(all)
+	s.published(all)
 	return nil
-}
-
-// announcements remembers what this process has published, so that somebody
-// who repeats his own logout fills no feed. It is bounded, and forgets in two
-// steps. What it has forgotten is published once more.
-type announcements struct {
-	mu         sync.Mutex
-	young, old map[announcement]struct{}
 }
 
 // announcement names a fact: which session, or which revocation of a user.
@@ -203,8 +199,16 @@ type announcement struct {
 	before                   int64
 }
 
-// maxAnnouncements is the size of either half. An entry takes about 150 bytes.
-const maxAnnouncements = 1 << 14
+// announcedBytes is the memory for what this process has published, so that a
+// repeated logout fills no feed. What is forgotten is published once more.
+const announcedBytes = 8 << 20
+
+func newAnnounced() (*cache.Cache[announcement, struct{}], error) {
+	return cache.New(cache.Config[announcement, struct{}]{
+		Bytes: announcedBytes,
+		Size:  func(k announcement, _ struct{}) int { return len(k.user) + len(k.device) },
+	})
+}
 
 func (e *revoked) key() announcement {
 	k := announcement{homeserver: e.homeserver, session: e.session, before: e.before}
@@ -212,23 +216,4 @@ func (e *revoked) key() announcement {
 		k.user, k.device = e.user, e.device
 	}
 	return k
-}
-
-func (m *announcements) has(k announcement) bool {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	_, young := m.young[k]
-	_, old := m.old[k]
-	return young || old
-}
-
-func (m *announcements) add(all []revoked) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	for i := range all {
-		if m.young == nil || len(m.young) >= maxAnnouncements {
-			m.old, m.young = m.young, make(map[announcement]struct{})
-		}
-		m.young[all[i].key()] = struct{}{}
-	}
 }

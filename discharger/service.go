@@ -9,8 +9,12 @@ import (
 	"slices"
 	"time"
 
+	"golang.org/x/time/rate"
+
+	"github.com/discharger/discharger/discharger/cache"
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/chain"
+	"github.com/discharger/discharger/discharger/clientname"
 	"github.com/discharger/discharger/policy"
 )
 
@@ -55,8 +59,10 @@ type Service struct {
 	ring      *tokenRing
 	plain     bool // the policy is policy.Allow: it need not be asked
 	announcer Announcer
-	announced announcements
+	announced *cache.Cache[announcement, struct{}]
 	clock     *clock
+	unknown   map[KeyKind]*rate.Sometimes // limits log lines
+	names     *clientname.Cache
 }
 
 // New checks the configuration and returns a service.
@@ -91,11 +97,18 @@ func New(cfg Config) (*Service, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
+	announced, err := newAnnounced()
+	if err != nil {
+		return nil, err
+	}
 	watch := newClock(cfg.Now, cfg.elapsed, cfg.Limits.Skew, cfg.Log)
 	cfg.Now = watch.wall
 	_, plain := cfg.Policy.(policy.Allow)
 	announcer := Announcer{MaxTTL: cfg.MaxTTL, Skew: cfg.Limits.Skew}
-	return &Service{cfg: cfg, ring: ring, plain: plain, announcer: announcer, clock: watch}, nil
+	return &Service{
+		cfg: cfg, ring: ring, plain: plain, announcer: announcer, announced: announced, clock: watch, unknown: newUnknown(),
+		names: new(clientname.Cache),
+	}, nil
 }
 
 func orDefault(d, def time.Duration) time.Duration {
@@ -120,7 +133,7 @@ type Request struct {
 	RequestID    string // any text, the same for every attempt of one refresh; "": none
 
 	Addr   netip.Addr // of the peer, as far as it is known
-	Client string     // its User-Agent
+	Client string     // its User-Agent, whole
 
 	// Homeserver is the name of the homeserver that authenticated itself
 	// with its API key; "": none did.

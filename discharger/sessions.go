@@ -93,7 +93,7 @@ func infos(live []stored) []SessionInfo {
 		r := &o.record
 		out = append(out, SessionInfo{
 			ID: o.id, Device: r.Device, Mode: r.Mode, Policy: r.Policy, Created: utc(r.Created), LastUsed: utc(r.LastUsed),
-			First: r.First, Last: r.Last, Epoch: r.Confirmed.Epoch, Labels: maps.Clone(r.Labels),
+			First: r.First.shown(), Last: r.Last.shown(), Epoch: r.Confirmed.Epoch, Labels: maps.Clone(r.Labels),
 		})
 	}
 	return out
@@ -165,7 +165,7 @@ func (s *Service) swap(ctx context.Context, a *attempt, ed edit) (bool, error) {
 		return false, unavailable(fmt.Errorf("swap session: %w", err))
 	}
 	if done {
-		s.announced.add(ed.revoked)
+		s.published(ed.revoked)
 	}
 	return done, nil
 }

@@ -143,6 +143,7 @@ type Event struct {
 	ByHomeserver bool   // the session's own homeserver asks, with its API key
 	Tag          RequestTag
 	From         Party
+	Agent        string // the User-Agent of From
 }
 
 // Token is what a refresh token says about itself.
@@ -382,7 +383,7 @@ func rotate(o *Outcome, e *Event, l Limits) {
 		t = *e.Token
 	}
 	conf, succ := r.Confirmed, r.Successor
-	same := r.Last.same(e.From.cut())
+	same := e.by(r.Last)
 	switch {
 	case t == Token{Epoch: conf.Epoch, Nonce: conf.Nonce} && exchangeable(succ, same, e.Now):
 		if succ == nil { // by an earlier version, which forgot the token before after a report
@@ -530,7 +531,7 @@ func superseded(r *Record, e *Event) bool {
 	case t.Epoch > conf.Epoch:
 		return false
 	case e.Kind == EventLogoutAll:
-		return t != Token{Epoch: conf.Epoch, Nonce: conf.Nonce} || !exchangeable(r.Successor, r.Last.same(e.From.cut()), e.Now)
+		return t != Token{Epoch: conf.Epoch, Nonce: conf.Nonce} || !exchangeable(r.Successor, e.by(r.Last), e.Now)
 	}
 	return t.Epoch+1 < conf.Epoch
 }

@@ -452,7 +452,7 @@ func thiefMasterKey(t *testing.T, v *victim) {
 	if !v.acts(s.bind(s.forge(opened.RootKey))) {
 		t.Error("the forged bundle is refused")
 	}
-	if g, err := s.discharge(); g != nil || !errors.Is(err, discharger.ErrBadRequest) {
+	if g, err := s.discharge(); g != nil || !errors.Is(err, discharger.ErrUnknownKey) {
 		t.Errorf("the service discharges it: %v", err)
 	}
 }

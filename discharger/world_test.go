@@ -29,6 +29,7 @@ type world struct {
 	service *discharger.Service
 	store   discharger.Store
 	keys    caveat.KeyPair
+	opener  *caveat.Opener
 	hs      map[string]caveat.KeyPair
 	mu      sync.Mutex
 	now     time.Time
@@ -55,6 +56,7 @@ func newWorld(t testing.TB, change ...func(*discharger.Config)) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
+	w.opener = opener
 	bolt, err := store.OpenBolt(store.BoltConfig{Path: filepath.Join(t.TempDir(), "sessions.db"), Now: w.clock})
 	if err != nil {
 		t.Fatal(err)

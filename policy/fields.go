@@ -37,7 +37,8 @@ func (f *field) path() string {
 // Sizes that the core keeps to; see [Input].
 const (
 	maxNameBytes   = 255
-	maxClientBytes = 256
+	maxClientBytes = 40
+	maxAgentBytes  = 256
 	maxIPBytes     = 45
 	maxLabels      = 32 // the condition's 16 and 16 that policies stored
 	maxLabelKey    = 64
@@ -142,11 +143,11 @@ func inputFields() []field {
 		{object: "session", name: "first_client", typ: cel.StringType, size: maxClientBytes,
 			get: str(func(in *Input) string { return in.Session.FirstClient }),
 			set: known(func(in *Input) string { return in.Session.FirstClient }),
-			doc: "The User-Agent of the first discharge, perhaps cut short."},
+			doc: "The client of the first discharge, named as request.client is."},
 		{object: "session", name: "last_client", typ: cel.StringType, size: maxClientBytes,
 			get: str(func(in *Input) string { return in.Session.LastClient }),
 			set: known(func(in *Input) string { return in.Session.LastClient }),
-			doc: "The User-Agent of the last discharge, perhaps cut short."},
+			doc: "The client of the last discharge, named as request.client is."},
 		{object: "session", name: "labels", typ: cel.MapType(cel.StringType, cel.StringType), size: maxLabels,
 			get: func(in *Input) ref.Val { return types.NewStringStringMap(types.DefaultTypeAdapter, in.Session.Labels) },
 			doc: "The labels the homeserver sealed into the session, overlaid with those a policy stored. Read one with session.labels[?\"role\"].orValue(\"\")."},
@@ -157,7 +158,11 @@ func inputFields() []field {
 		{object: "request", name: "client", typ: cel.StringType, size: maxClientBytes,
 			get: str(func(in *Input) string { return in.Request.Client }),
 			set: known(func(in *Input) string { return in.Request.Client }),
-			doc: "The User-Agent that asks."},
+			doc: "The client that asks: program and platform without versions, for instance Firefox on Linux. It stays the same when the client updates itself."},
+		{object: "request", name: "user_agent", typ: cel.StringType, size: maxAgentBytes,
+			get: str(func(in *Input) string { return in.Request.UserAgent }),
+			set: known(func(in *Input) string { return in.Request.UserAgent }),
+			doc: "The User-Agent that asks, versions included, at most 256 bytes. Nothing of a session can be compared with it."},
 		{object: "request", name: "homeserver", typ: cel.BoolType,
 			get: flag(func(in *Input) bool { return in.Request.Homeserver }),
 			doc: "Whether the homeserver itself asks, with its API key."},

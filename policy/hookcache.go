@@ -2,11 +2,13 @@ package policy
 
 import (
 	"crypto/sha256"
+	"encoding/binary"
 	"encoding/json"
 	"maps"
 	"slices"
-	"sync"
 	"time"
+
+	"github.com/discharger/discharger/discharger/cache"
 )
 
 // A cacheKey identifies what a webhook is asked about, less what changes with
@@ -31,8 +33,7 @@ func keyOf(policy, rule string, in *Input) cacheKey {
 // A hookCache keeps answers for a while. Concurrent use is safe.
 type hookCache struct {
 	ttl     time.Duration
-	mu      sync.Mutex
-	answers map[cacheKey]cached
+	answers *cache.Cache[cacheKey, cached]
 }
 
 type cached struct {
@@ -40,17 +41,19 @@ type cached struct {
 	until time.Time
 }
 
-// maxCached is how many answers are kept.
-const maxCached = 10000
+// hookCacheBytes is the memory for the answers of one webhook.
+const hookCacheBytes = 8 << 20
 
 func newHookCache(ttl time.Duration) *hookCache {
-	return &hookCache{ttl: ttl, answers: map[cacheKey]cached{}}
+	answers, _ := cache.New(cache.Config[cacheKey, cached]{ // fails without room only
+		Bytes: hookCacheBytes, Size: func(_ cacheKey, a cached) int { return a.decision.size() },
+		Hash: func(k cacheKey) uint64 { return binary.LittleEndian.Uint64(k[:]) },
+	})
+	return &hookCache{ttl: ttl, answers: answers}
 }
 
 func (c *hookCache) get(key cacheKey, now time.Time) (answer, bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	a, ok := c.answers[key]
+	a, ok := c.answers.Get(key)
 	if !ok || !now.Before(a.until) {
 		return answer{}, false
 	}
@@ -58,20 +61,21 @@ func (c *hookCache) get(key cacheKey, now time.Time) (answer, bool) {
 	return a.answer, true
 }
 
-// put keeps an answer. When there is no room, what has run out makes some, and
-// if nothing has, a few answers that happen to come first.
+// put keeps an answer.
 func (c *hookCache) put(key cacheKey, a answer, now time.Time) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if len(c.answers) >= maxCached {
-		maps.DeleteFunc(c.answers, func(_ cacheKey, old cached) bool { return !now.Before(old.until) })
-		for k := range c.answers {
-			if len(c.answers) < maxCached*9/10 {
-				break
-			}
-			delete(c.answers, k)
-		}
-	}
 	a.decision = cloneDecision(a.decision) // the caller's is the caller's
-	c.answers[key] = cached{a, now.Add(c.ttl)}
+	c.answers.Put(key, cached{a, now.Add(c.ttl)})
+}
+
+// size returns about how many bytes a decision takes.
+func (d *Decision) size() int {
+	const self, text, label = 200, 16, 48
+	n := self + len(d.Code) + len(d.Message) + len(d.Rule) + len(d.Hash)
+	for _, c := range d.Caveats {
+		n += text + len(c)
+	}
+	for k, v := range d.Labels {
+		n += label + len(k) + len(v)
+	}
+	return n
 }

@@ -153,7 +153,7 @@ func TestEveryField(t *testing.T) {
 		`has(session.expires) && session.expires == now + duration("1h")`, `session.epoch == 1000`,
 		`session.first_ip == "192.0.2.1"`, `session.last_ip == "192.0.2.9"`, `session.first_client == "first"`, `session.last_client == "last"`,
 		`session.labels == {"role": "admin"}`, `session.labels.exists_one(k, k == "role")`, `session.labels.size() == 1`,
-		`request.ip == "192.0.2.1"`, `request.client == "ExampleClient/1.0"`, `request.homeserver`,
+		`request.ip == "192.0.2.1"`, `request.client == "Example on Android"`, `request.user_agent.contains("Android 15")`, `request.homeserver`,
 		`grant.ttl == duration("5m")`, `grant.max_ttl == duration("1h")`, `grant.revokes`,
 		`has(request.ip) && has(session.device) && has(request.client) && has(session.last_ip) && has(session.first_client) && has(session.last_client)`,
 		`cel.bind(x, user.id, x + x) == user.id + user.id`, `user.id.lowerAscii().split(":")[1] == "example.org"`,

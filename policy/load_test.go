@@ -134,7 +134,7 @@ func TestFilesThatCannotBeUsed(t *testing.T) {
 		{"address in strings", rule(`request.ip in lists.admins`), ":8:35", "lists of addresses and networks are under networks"},
 		{"hour", rule(`now.hour("UTC") > 3`), ":8:19", "there are now.during("},
 		{"age", rule(`session.age > days(3)`), ":8:23", "the age is now - session.created"},
-		{"unknown field", rule(`request.user == "x"`), ":8:23", "request has no field user; it is one of ip, client, homeserver"},
+		{"unknown field", rule(`request.user == "x"`), ":8:23", "request has no field user; it is one of ip, client, user_agent, homeserver"},
 		{"text without quotes", rule(`replay != none`), ":8:25", `text is written in quotes: "none"`},
 		{"null", rule(`user.id == null`), ":8:23", "is asked with has(session.expires)"},
 		{"number and time", rule(`now > session.created + 90`), ":8:37", "write the number as a duration"},

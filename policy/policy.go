@@ -182,15 +182,16 @@ type Session struct {
 	Epoch       uint64            `json:"epoch"`            // confirmed refreshes, mode rotate only
 	FirstIP     string            `json:"first_ip"`         // canonical text, "" when unknown
 	LastIP      string            `json:"last_ip"`          //
-	FirstClient string            `json:"first_client"`     // User-Agent, cut to what the session record keeps
-	LastClient  string            `json:"last_client"`      //
+	FirstClient string            `json:"first_client"`     // as Request.Client, of the first discharge
+	LastClient  string            `json:"last_client"`      // of the last one
 	Labels      map[string]string `json:"labels"`           // the condition's, overlaid with those a policy stored
 }
 
 // Request is what is known about the party that asks now.
 type Request struct {
 	IP         string `json:"ip"`         // canonical text; through trusted proxies, or as the homeserver reports it in mode held
-	Client     string `json:"client"`     // User-Agent
+	Client     string `json:"client"`     // name of the program and its platform, without versions: Firefox on Linux
+	UserAgent  string `json:"user_agent"` // the User-Agent itself, at most 256 bytes
 	Homeserver bool   `json:"homeserver"` // the homeserver itself asks, with its API key
 }
 

@@ -12,7 +12,7 @@ func SampleInput() *Input {
 // sample is SampleInput at another time, or at activation, where the session
 // has no history yet.
 func sample(now time.Time, action Action) *Input {
-	const addr, client = "192.0.2.1", "ExampleClient/1.0"
+	const addr, client, agent = "192.0.2.1", "Example on Android", "Example/1.0 (Phone; Android 15)"
 	in := &Input{
 		Now: now, Action: action, Policy: DefaultPolicy, Replay: ReplayNone,
 		Homeserver: Homeserver{Name: "example.org"},
@@ -23,7 +23,7 @@ func sample(now time.Time, action Action) *Input {
 			Epoch: 1000, FirstIP: addr, LastIP: addr, FirstClient: client, LastClient: client,
 			Labels: map[string]string{},
 		},
-		Request: Request{IP: addr, Client: client},
+		Request: Request{IP: addr, Client: client, UserAgent: agent},
 		Grant:   Grant{TTL: 5 * time.Minute, MaxTTL: time.Hour},
 	}
 	if action == ActionActivate {

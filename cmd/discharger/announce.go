@@ -15,7 +15,7 @@ func (d *daemon) announce(madeKeys bool) {
 	d.log.Info("listening",
 		slog.String("clients", "http://"+d.listeners.client.Addr().String()),
 		slog.String("operators", "http://"+d.listeners.operators.Addr().String()),
-		slog.String("public_url", url), slog.Int("homeservers", len(d.cfg.Homeservers)))
+		slog.String("public_url", url), slog.Int("homeservers", len(d.registered().Homeservers)))
 	if d.options.File != "" {
 		return
 	}

@@ -17,16 +17,21 @@ func attenuateCommand() command {
 		name: "attenuate", args: "[flags] [file]", about: "Narrow a gateway's access token, to hand it to a script.", max: 1,
 		more: `
 Reads an access token that begins with dga_, from a file or standard input, and
-writes a narrower one. Nobody is asked, and the token that was read stays as it
-is. The new one ends when the session ends, and cannot log out, change the
+writes a narrower one. It needs no connection, and the token that was read stays
+as it is. The new one ends when the session ends, and cannot log out, change the
 account or its devices, or get other tokens. Flags may come more than once; all
 that they say has to hold.
 
     discharger attenuate --for 24h --read-only --room '!room:example.org' < token`,
 		setup: func(t *terminal, f *flag.FlagSet) action {
 			var a attenuation
-			f.DurationVar(&a.lifetime, "for", 0, "it is good for `this long` from now")
-			f.TextVar(&a.until, "until", time.Time{}, "it is good until a `time`, such as 2027-01-31T12:00:00Z")
+			f.DurationVar(&a.lifetime, "for", 0, "valid for this `duration` from now, such as 24h")
+			f.Func("until", "valid until this `time`, such as 2027-01-31T12:00:00Z", func(text string) (err error) {
+				if a.until, err = time.Parse(time.RFC3339, text); err != nil {
+					return fmt.Errorf("want a time such as 2027-01-31T12:00:00Z, got %q", text)
+				}
+				return nil
+			})
 			f.Func("ip", "only from this `address` or CIDR", a.ip)
 			f.BoolVar(&a.readOnly, "read-only", false, "only to read: rooms, profiles, media; not /sync")
 			f.Func("room", "only in this `room`, by its id; not /sync", func(id string) error {
@@ -74,7 +79,7 @@ func (a *attenuation) run(t *terminal, args []string, out string) error {
 		a.conditions = append(a.conditions, gateway.CondReadOnly)
 	}
 	if len(a.conditions) == 0 {
-		return usagef("attenuate: how? --for, --until, --ip, --read-only or --room; see discharger attenuate -h")
+		return usagef("attenuate: give at least one of --for, --until, --ip, --read-only and --room; see discharger attenuate -h")
 	}
 	token, err := t.input(args)
 	if err != nil {

@@ -65,27 +65,37 @@ func backup(ctx context.Context, t *terminal, cfg *config.Config, address, path 
 	if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
 		return errors.Join(fmt.Errorf("%s is there already", path), err)
 	}
-	tmp, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*") // mode 0600
-	if err != nil {
-		return fmt.Errorf("write backup: %w", err)
-	}
-	defer os.Remove(tmp.Name())
-	err = store.BackupFile(ctx, store.BoltConfig{Path: cfg.BoltFile(), LockTimeout: 100 * time.Millisecond, Now: t.now}, tmp)
-	if errors.Is(err, store.ErrStoreInUse) {
-		err = fetchBackup(ctx, cfg, address, tmp)
-	}
-	if err := errors.Join(err, tmp.Sync(), tmp.Close()); err != nil {
-		return err
-	}
-	b, err := store.OpenBackup(tmp.Name())
+	b, tmp, err := takeBackup(ctx, t, cfg, address, filepath.Dir(path), "."+filepath.Base(path)+".*")
 	if err != nil {
 		return err
 	}
-	if err := os.Link(tmp.Name(), path); err != nil { // which replaces nothing
+	defer os.Remove(tmp)
+	if err := os.Link(tmp, path); err != nil { // which replaces nothing
 		return fmt.Errorf("write backup: %w", err)
 	}
 	fmt.Fprintf(t.out, "backed up  %d sessions, as of %s\n", b.Sessions, b.Time().UTC().Format(time.RFC3339))
 	return nil
+}
+
+// takeBackup writes a backup into a new file, of mode 0600 and with a name of the
+// pattern, and reads it. The caller removes the file.
+func takeBackup(ctx context.Context, t *terminal, cfg *config.Config, address, dir, pattern string) (*store.Backup, string, error) {
+	tmp, err := os.CreateTemp(dir, pattern)
+	if err != nil {
+		return nil, "", fmt.Errorf("write backup: %w", err)
+	}
+	err = store.BackupFile(ctx, store.BoltConfig{Path: cfg.BoltFile(), LockTimeout: 100 * time.Millisecond, Now: t.now}, tmp)
+	if errors.Is(err, store.ErrStoreInUse) {
+		err = fetchBackup(ctx, cfg, address, tmp)
+	}
+	var b *store.Backup
+	if err = errors.Join(err, tmp.Sync(), tmp.Close()); err == nil {
+		b, err = store.OpenBackup(tmp.Name())
+	}
+	if err != nil {
+		return nil, "", errors.Join(err, os.Remove(tmp.Name()))
+	}
+	return b, tmp.Name(), nil
 }
 
 // fetchBackup asks the service that has the store open.
@@ -129,7 +139,7 @@ const backupTimeout = time.Hour
 // backups answers requests for a backup. It is written to a file beside the store
 // first, so that a slow reader is in nobody's way.
 func (d *daemon) backups() http.Handler {
-	proof := "Bearer " + backupProof(d.keys)
+	proof, dir := "Bearer "+backupProof(d.keys), filepath.Dir(d.cfg.BoltFile()) // neither changes with a reload
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		b, ok := d.parts.store.(*boltStore)
 		switch {
@@ -144,7 +154,7 @@ func (d *daemon) backups() http.Handler {
 		if err != nil {
 			d.log.WarnContext(r.Context(), "backup may be cut short by a timeout", slog.Any("error", err))
 		}
-		f, err := os.CreateTemp(filepath.Dir(d.cfg.BoltFile()), ".backup.*") // mode 0600
+		f, err := os.CreateTemp(dir, ".backup.*") // mode 0600
 		if err == nil {
 			defer os.Remove(f.Name())
 			defer f.Close()

@@ -91,20 +91,27 @@ func openBolt(cfg *config.Config, keys *keyfile.Ring, p *parts) (openStore, erro
 	return &boltStore{opened, bc.Journal}, nil
 }
 
+// storeLost shows whether a store has lost data, of either kind.
+func storeLost(s interface{ Lost() bool }) prometheus.Collector {
+	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "discharger_store_lost", Help: "1 while the store has lost data and an operator has not accepted that, else 0.",
+	}, func() float64 { return oneIf(s.Lost()) })
+}
+
+func oneIf(set bool) float64 {
+	if set {
+		return 1
+	}
+	return 0
+}
+
 // registerBolt shows what the store has lost, and what its journal does.
 func registerBolt(reg prometheus.Registerer, s *store.Bolt, j *store.Journal) error {
 	gauge := func(name, help string, get func() float64) prometheus.Collector {
 		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, get)
 	}
-	flag := func(set bool) float64 {
-		if set {
-			return 1
-		}
-		return 0
-	}
 	for _, c := range []prometheus.Collector{
-		gauge("discharger_store_lost", "1 while the store waits for an operator to accept that it has lost data, else 0.",
-			func() float64 { return flag(s.Lost()) }),
+		storeLost(s),
 		gauge("discharger_store_loss_timestamp_seconds", "When the store was made, or a loss of data was accepted last, Unix time; 0: never.",
 			func() float64 { return float64(s.Losses().Missing) / 1000 }),
 		gauge("discharger_store_revocations_lost_timestamp_seconds", "When data that may lack revocations was accepted last, Unix time; 0: never.",
@@ -118,7 +125,7 @@ func registerBolt(reg prometheus.Registerer, s *store.Bolt, j *store.Journal) er
 		return nil
 	}
 	err := reg.Register(gauge("discharger_journal_damaged", "1 if the journal is damaged, else 0.",
-		func() float64 { return flag(j.Damage() != nil) }))
+		func() float64 { return oneIf(j.Damage() != nil) }))
 	if err != nil {
 		return fmt.Errorf("register metrics: %w", err)
 	}

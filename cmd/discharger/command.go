@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/base64"
 	"errors"
 	"flag"
 	"fmt"
@@ -50,7 +52,7 @@ type command struct {
 func commands() []command {
 	all := []command{
 		serveCommand(), gatewayCommand(), demoCommand(),
-		keysNewCommand(), keysListCommand(), keysRetireCommand(),
+		keysInitCommand(), keysNewCommand(), keysListCommand(), keysUseCommand(), keysRetireCommand(), keysServiceCommand(),
 		mintCommand(), attenuateCommand(), dischargeCommand(), refreshCommand(), logoutCommand(), verifyCommand(), inspectCommand(),
 		sessionsListCommand(), sessionsRevokeCommand(), sessionsRevokeUserCommand(), sessionsRevokeDeviceCommand(),
 		sessionsRevokeAllCommand(), sessionsMarksCommand(), sessionsWatchCommand(),
@@ -116,8 +118,8 @@ func find(args []string) (c command, rest []string, err error) {
 }
 
 // parse parses flags wherever they stand: before, after and between the
-// arguments. After "--" there are none. A session id that begins with "-", as
-// those of another maker may, is an argument still.
+// arguments. After "--" there are none. An id that begins with "-" is an argument
+// still: of a session, as those of another maker may, or of a signing key.
 func parse(f *flag.FlagSet, args []string) (positional []string, err error) {
 	for {
 		if err := f.Parse(args); err != nil {
@@ -125,7 +127,7 @@ func parse(f *flag.FlagSet, args []string) (positional []string, err error) {
 			if refused < 0 {
 				return nil, err
 			}
-			if _, notID := caveat.ParseSessionID(args[refused]); notID != nil {
+			if !isID(args[refused]) {
 				return nil, err
 			}
 			positional, args = append(positional, args[refused]), f.Args()
@@ -140,6 +142,16 @@ func parse(f *flag.FlagSet, args []string) (positional []string, err error) {
 		positional = append(positional, f.Arg(0))
 		args = f.Args()[1:]
 	}
+}
+
+// isID reports whether a text has the form of the id of a session or of a signing
+// key, in base64url.
+func isID(text string) bool {
+	if _, err := caveat.ParseSessionID(text); err == nil {
+		return true
+	}
+	b, err := base64.RawURLEncoding.Strict().DecodeString(text)
+	return err == nil && len(b) == sha256.Size
 }
 
 func overview(w io.Writer) {

@@ -65,6 +65,7 @@ func TestParseAnywhere(t *testing.T) {
 		{"-x -- -- a", "[-- a] true"},
 		{"- -x", "[-] true"},
 		{"a -wKJrhbOxcMokoUOnazjSA -x", "[a -wKJrhbOxcMokoUOnazjSA] true"},
+		{"-IH83udFeNz6qSEpluh-4E_XwQDjyS499oGM8QGPNQE -x", "[-IH83udFeNz6qSEpluh-4E_XwQDjyS499oGM8QGPNQE] true"},
 		{"--KJrhbOxcMokoUOnazjSA b", "[--KJrhbOxcMokoUOnazjSA b] false"},
 		{"", "[] false"},
 	} {

@@ -41,6 +41,8 @@ func checkConfig(t *terminal, options *config.Options) error {
 	}
 	keys, err := loadKeys(cfg)
 	switch {
+	case errors.Is(err, fs.ErrNotExist) && cfg.Store.Redis != nil:
+		fmt.Fprintf(t.out, "keys         none yet; make them once: %s\n", initCommand(options))
 	case errors.Is(err, fs.ErrNotExist):
 		fmt.Fprintf(t.out, "keys         none yet; the first start makes them, in %s\n", cfg.KeyFile())
 	case err != nil:
@@ -68,7 +70,7 @@ func checkConfig(t *terminal, options *config.Options) error {
 		fmt.Fprintf(t.out, "gateway      %s to %s, tokens from before: %s\n", g.Listen, g.Upstream, g.Legacy)
 	}
 	if err := checkReceivers(t, cfg); err != nil {
-		return err
+		return explainKeys(err, cfg, options)
 	}
 	fmt.Fprintf(t.out, "policies     %s\n", strings.Join(names, ", "))
 	fmt.Fprintln(t.out, "ok")

@@ -85,7 +85,7 @@ func (d *daemon) stage(ctx context.Context) (home *keyfile.Ring, err error) {
 			err = errors.Join(err, d.parts.store.Close())
 		}
 	}()
-	l, err := listen(ctx, d.cfg)
+	l, err := listen(ctx, d.cfg, nil)
 	if err != nil {
 		return nil, err
 	}

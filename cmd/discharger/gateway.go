@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
-	"net"
 	"net/http"
 	"os"
 	"time"
@@ -23,12 +22,12 @@ import (
 
 // front is a gateway with its listener.
 type front struct {
-	cfg      *config.Config
-	ring     *keyfile.Ring
-	listener net.Listener
+	cfg      *config.Config // at the start
+	parts    gatewayParts   // likewise
+	listener port
 	gateway  *gateway.Gateway
 	ready    *readiness
-	http     *http.Server
+	web      *web
 	log      *slog.Logger
 }
 
@@ -50,14 +49,13 @@ func gatewayKeysOrNew(cfg *config.Config, p keyfile.Peer, now time.Time) (ring *
 	file := cfg.GatewayKeyFile()
 	_, vaultErr := os.Stat(cfg.GatewayVaultFile())
 	switch {
-	case cfg.Gateway.KeysFile != "":
-		return nil, false, err // it was named, so it should be there
 	case vaultErr == nil:
 		return nil, false, mark(fmt.Errorf("there are no keys in %s, but there were: %s is from a gateway that had some; "+
 			"restore the key file, or remove that one to begin anew, with every client logged out", file, cfg.GatewayVaultFile()), errConfig)
 	case cfg.Store.Redis != nil:
-		return nil, false, mark(fmt.Errorf("there are no keys in %s; with Redis, every process needs the same ones: make them once, "+
-			"with discharger keys new --kind homeserver, and give each process that file", file), errConfig)
+		return nil, false, noSharedKeys(file)
+	case cfg.Gateway.KeysFile != "":
+		return nil, false, err // it was named, so it should be there
 	}
 	if ring, err = keyfile.NewHomeserver(p, now, nil); err != nil {
 		return nil, false, err
@@ -70,7 +68,8 @@ func gatewayKeysOrNew(cfg *config.Config, p keyfile.Peer, now time.Time) (ring *
 
 // withGateway gives a configuration in which the gateway of this process, if
 // there is one, is registered as a homeserver.
-func withGateway(cfg *config.Config, g *config.Gateway, ring *keyfile.Ring) *config.Config {
+func withGateway(cfg *config.Config, ring *keyfile.Ring) *config.Config {
+	g := cfg.Gateway
 	if g == nil {
 		return cfg
 	}
@@ -78,6 +77,9 @@ func withGateway(cfg *config.Config, g *config.Gateway, ring *keyfile.Ring) *con
 	h := config.Homeserver{Name: g.Name, PublicKey: seal[0].Public, Policy: g.Policy, SecurityEvents: g.SecurityEvents}
 	for _, k := range seal[1:] {
 		h.PreviousKeys = append(h.PreviousKeys, k.Public)
+	}
+	for _, k := range ring.RetiredOf(keyfile.Seal) {
+		h.RetiredKeys = append(h.RetiredKeys, k.Public)
 	}
 	for _, k := range ring.Of(keyfile.API) {
 		h.APIKeys = append(h.APIKeys, k.APIDigest())
@@ -89,6 +91,7 @@ func withGateway(cfg *config.Config, g *config.Gateway, ring *keyfile.Ring) *con
 
 // gatewayParts is what a gateway is told beside its configuration.
 type gatewayParts struct {
+	name       string           // at the service
 	service    string           // URL
 	serviceKey caveat.PublicKey //
 	leeway     time.Duration
@@ -96,48 +99,81 @@ type gatewayParts struct {
 	log        *slog.Logger
 	access     *slog.Logger // for the line of each request
 	now        func() time.Time
+	sockets    *sockets // nil: none were handed over
+}
+
+// config puts together what a gateway is made from, or reloads.
+func (p *gatewayParts) config(cfg *config.Config, ring *keyfile.Ring) (gc gateway.Config, err error) {
+	var keys homeserver.Keys
+	for _, k := range ring.Of(keyfile.Root) {
+		keys = append(keys, k.Secret())
+	}
+	var retired [][4]byte
+	for _, k := range ring.RetiredOf(keyfile.Root) {
+		retired = append(retired, k.ID)
+	}
+	gc = gateway.Config{
+		Upstream: cfg.Gateway.Upstream, PublicURL: cfg.Gateway.PublicURL, Service: p.service,
+		APIKey: ring.Of(keyfile.API)[0].APIKey(), Keys: keys, Retired: retired, KeyPair: ring.Of(keyfile.Seal)[0].Pair(), Discharger: p.serviceKey,
+		Vault: cfg.GatewayVaultFile(), TrustedProxies: cfg.TrustedProxies, Leeway: p.leeway,
+		Legacy: gateway.Legacy{
+			Reject: cfg.Gateway.Legacy == config.LegacyReject, Until: cfg.Gateway.LegacyUntil, OnceNew: cfg.Gateway.OnceNew,
+		},
+		CacheBytes: cfg.Gateway.Limits.CacheMiB << 20, Limits: gatewayLimits(&cfg.Gateway.Limits),
+		Reconcile: cfg.Gateway.Reconcile, ForgetAfter: cfg.Gateway.ForgetAfter, Registerer: p.registerer, Log: p.log, Access: p.access, Clock: p.now,
+	}
+	if t := cfg.Gateway.UpstreamTLS; t != nil {
+		if gc.UpstreamTLS, err = t.Load(); err != nil {
+			return gc, mark(err, errConfig)
+		}
+	}
+	for _, d := range cfg.Gateway.ForeignTokens {
+		gc.ForeignTokens = append(gc.ForeignTokens, [sha256.Size]byte(d))
+	}
+	return gc, nil
 }
 
 // newFront makes a gateway and opens its port. Nothing is answered before
 // [front.serve].
 func newFront(ctx context.Context, cfg *config.Config, ring *keyfile.Ring, p gatewayParts) (*front, error) {
-	var lc net.ListenConfig
-	l, err := lc.Listen(ctx, "tcp", cfg.Gateway.Listen)
+	gc, err := p.config(cfg, ring)
+	if err != nil {
+		return nil, err
+	}
+	l, err := openPort(ctx, p.sockets, socketGateway, cfg.Gateway.Listen)
 	if err != nil {
 		return nil, fmt.Errorf("listen for Matrix clients: %w", err)
-	}
-	var keys homeserver.Keys
-	for _, k := range ring.Of(keyfile.Root) {
-		keys = append(keys, k.Secret())
-	}
-	gc := gateway.Config{
-		Upstream: cfg.Gateway.Upstream, PublicURL: cfg.Gateway.PublicURL, Service: p.service,
-		APIKey: ring.Of(keyfile.API)[0].APIKey(), Keys: keys, KeyPair: ring.Of(keyfile.Seal)[0].Pair(), Discharger: p.serviceKey,
-		Vault: cfg.GatewayVaultFile(), TrustedProxies: cfg.TrustedProxies, Leeway: p.leeway,
-		Legacy: gateway.Legacy{
-			Reject: cfg.Gateway.Legacy == config.LegacyReject, Until: cfg.Gateway.LegacyUntil, OnceNew: cfg.Gateway.OnceNew,
-		},
-		Reconcile: cfg.Gateway.Reconcile, ForgetAfter: cfg.Gateway.ForgetAfter, Registerer: p.registerer, Log: p.log, Access: p.access, Clock: p.now,
-	}
-	if t := cfg.Gateway.UpstreamTLS; t != nil {
-		if gc.UpstreamTLS, err = t.Load(); err != nil {
-			return nil, errors.Join(err, l.Close())
-		}
-	}
-	for _, d := range cfg.Gateway.ForeignTokens {
-		gc.ForeignTokens = append(gc.ForeignTokens, [sha256.Size]byte(d))
 	}
 	g, err := gateway.New(gc)
 	if err != nil {
 		return nil, errors.Join(err, l.Close())
 	}
 	return &front{
-		cfg: cfg, ring: ring, listener: l, gateway: g, ready: &readiness{gateway: g, log: p.log}, log: p.log, http: gatewayHTTP(g, p.log),
+		cfg: cfg, parts: p, listener: l, gateway: g, ready: &readiness{gateway: g, log: p.log}, log: p.log, web: newWeb(l, gatewayHTTP(g, p.log)),
 	}, nil
 }
 
+// prepareReload returns what a reload hands to the gateway, if the gateway takes
+// it.
+func (f *front) prepareReload(cfg *config.Config, ring *keyfile.Ring, serviceKey caveat.PublicKey) (gateway.Config, error) {
+	p := f.parts
+	p.serviceKey = serviceKey
+	gc, err := p.config(cfg, ring)
+	if err == nil {
+		err = mark(f.gateway.CheckReload(gc), errConfig)
+	}
+	return gc, err
+}
+
+func gatewayLimits(l *config.GatewayLimits) gateway.Limits {
+	return gateway.Limits{
+		Requests: l.Requests, RequestsPerAddress: l.RequestsPerAddress, Lasting: l.Lasting, LastingPerAddress: l.LastingPerAddress,
+	}
+}
+
 // gatewayHTTP has no limit for how long a request or an answer takes: a long
-// poll waits for minutes, and a large file takes as long as it takes.
+// poll waits for minutes, and a large file takes as long as it takes. The gateway
+// itself ends those whose clients stand still.
 func gatewayHTTP(h http.Handler, log *slog.Logger) *http.Server {
 	return &http.Server{
 		Handler:           h,
@@ -150,22 +186,30 @@ func gatewayHTTP(h http.Handler, log *slog.Logger) *http.Server {
 
 // serve begins to answer. What ends it goes to failed.
 func (f *front) serve(failed chan<- error) {
-	go func() { failed <- f.http.Serve(f.listener) }()
+	f.web.serve(failed)
 	f.log.Info("gateway", slog.String("matrix", "http://"+f.listener.Addr().String()),
-		slog.String("homeserver", f.cfg.Gateway.Upstream), slog.String("name", f.cfg.Gateway.Name))
+		slog.String("homeserver", f.cfg.Gateway.Upstream), slog.String("name", f.parts.name))
 }
 
-// shutdown stops taking requests, waits for those under way, and cuts those
-// that wait for longer: long polls come back by themselves. It is not ready from
-// the beginning.
+// checkUpstream returns an error if the upstream is this gateway.
+func (f *front) checkUpstream(ctx context.Context) error {
+	if err := f.gateway.CheckUpstream(ctx); err != nil {
+		return mark(fmt.Errorf("gateway.upstream %s: %w", f.cfg.Gateway.Upstream, err), errConfig)
+	}
+	return nil
+}
+
+// shutdown stops taking requests, has long polls come back, and waits for the
+// other requests under way. It is not ready from the beginning.
 func (f *front) shutdown(timeout time.Duration) error {
 	f.ready.draining.Store(true)
+	f.gateway.Drain()
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
-	err := f.http.Shutdown(ctx)
+	err := f.web.shutdown(ctx)
 	if errors.Is(err, context.DeadlineExceeded) {
 		f.log.Info("cut the requests that were still waiting")
-		err = f.http.Close()
+		err = f.web.close()
 	}
 	return errors.Join(err, f.gateway.Close())
 }

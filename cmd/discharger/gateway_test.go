@@ -243,7 +243,7 @@ func TestGatewayAlone(t *testing.T) {
 	// stops when the homeserver is.
 	readyz(t, m[1]+"/readyz", 200, "ready")
 	finish(t, service)
-	if out := readyz(t, m[1]+"/readyz", 200, "degraded"); out["service"] == "ok" || out["homeserver"] != "ok" || out["vault"] != "ok" {
+	if out := readyz(t, m[1]+"/readyz", 200, "degraded"); out["service"] == "ok" || out["homeserver"] != "ok" || out["gateway_db"] != "ok" {
 		t.Errorf("readyz: %v", out)
 	}
 	if status, out := call(t, "GET", url+"/_matrix/client/v3/account/whoami", token, nil); status != 200 {

@@ -10,13 +10,13 @@ import (
 	"github.com/discharger/discharger/discharger/gateway"
 )
 
-// pathGatewayReady is where a gateway says whether it is ready, at admin_listen
-// of its process. On its own, it says so at /readyz too, which is the service's
-// where there is one.
+// pathGatewayReady has the readiness of a gateway, at admin_listen of its process.
+// On its own, a gateway has it at /readyz too, which is the service's where there
+// is one.
 const pathGatewayReady = api.PathReady + "/gateway"
 
 // readiness answers there: 200 where requests should come to the gateway, and
-// 503 where they should go to another. The body says how each part is. Without
+// 503 where they should go to another. The body has the state of each part. Without
 // the service the gateway is degraded, and still the right one: what has a
 // discharge goes on, and another gateway has no other service.
 type readiness struct {
@@ -27,9 +27,9 @@ type readiness struct {
 
 // readyBody is the body of the answer.
 type readyBody struct {
-	Status     string `json:"status"` // ready, degraded, not ready or draining
-	Homeserver string `json:"homeserver"`
-	Vault      string `json:"vault"`
+	Status     string `json:"status"`     // ready, degraded, not ready or draining
+	Homeserver string `json:"homeserver"` // these are ok or a problem
+	File       string `json:"gateway_db"` // whether gateway.db in data_dir can be written
 	Service    string `json:"service"`
 }
 
@@ -42,13 +42,13 @@ func (r *readiness) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		body.Status, code = "draining", http.StatusServiceUnavailable
 	case !h.Ready():
 		body.Status, code = "not ready", http.StatusServiceUnavailable
-		r.log.WarnContext(req.Context(), "not ready", slog.String("homeserver", body.Homeserver), slog.String("vault", body.Vault))
+		r.log.WarnContext(req.Context(), "not ready", slog.String("homeserver", body.Homeserver), slog.String("gateway_db", body.File))
 	case h.Service != nil:
 		body.Status = "degraded"
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(code)
-	_ = json.NewEncoder(w).Encode(body) // whoever asked has gone: nothing to do
+	_ = json.NewEncoder(w).Encode(body) // the client has gone: nothing to do
 }
 
 func partStatus(problem error) string {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 
+	"github.com/discharger/discharger/config"
 	"github.com/discharger/discharger/config/keyfile"
 )
 
@@ -15,13 +16,7 @@ func (d *daemon) prepareGateway() error {
 	if d.cfg.Gateway == nil {
 		return nil
 	}
-	service := "http://" + dialable(d.cfg.Listen)
-	if d.cfg.PublicURL != "" {
-		service = d.cfg.PublicURL
-	}
-	ring, made, err := gatewayKeysOrNew(d.cfg, keyfile.Peer{
-		Name: d.cfg.Gateway.Name, Service: service, ServiceKey: d.keys.Of(keyfile.Discharger)[0].Public,
-	}, d.t.now())
+	ring, made, err := gatewayKeysOrNew(d.cfg, gatewayPeer(d.cfg, d.keys), d.t.now())
 	if err != nil {
 		return err
 	}
@@ -32,15 +27,25 @@ func (d *daemon) prepareGateway() error {
 	return nil
 }
 
+// gatewayPeer is the service as a gateway's key file describes it.
+func gatewayPeer(cfg *config.Config, keys *keyfile.Ring) keyfile.Peer {
+	service := "http://" + dialable(cfg.Listen)
+	if cfg.PublicURL != "" {
+		service = cfg.PublicURL
+	}
+	return keyfile.Peer{Name: cfg.Gateway.Name, Service: service, ServiceKey: keys.Of(keyfile.Discharger)[0].Public}
+}
+
 // startGateway begins to answer Matrix clients, once the service answers.
 func (d *daemon) startGateway(ctx context.Context) error {
 	if d.cfg.Gateway == nil {
 		return nil
 	}
 	f, err := newFront(ctx, d.cfg, d.gatewayKeys, gatewayParts{
+		name:       d.cfg.Gateway.Name,
 		service:    "http://" + dialable(d.listeners.client.Addr().String()),
 		serviceKey: d.keys.Of(keyfile.Discharger)[0].Public,
-		registerer: d.parts.registry, log: d.log, access: d.logs.access, now: d.t.now,
+		registerer: d.parts.registry, log: d.log, access: d.logs.access, now: d.t.now, sockets: d.sockets,
 	})
 	if err != nil {
 		return errors.Join(err, d.listeners.shutdown(d.cfg.ShutdownTimeout))
@@ -48,6 +53,9 @@ func (d *daemon) startGateway(ctx context.Context) error {
 	d.front = f
 	d.listeners.admin.Handle("GET "+pathGatewayReady, f.ready)
 	f.serve(d.listeners.failed)
+	if err := f.checkUpstream(ctx); err != nil {
+		return errors.Join(err, d.stopGateway(), d.listeners.shutdown(d.cfg.ShutdownTimeout))
+	}
 	return nil
 }
 

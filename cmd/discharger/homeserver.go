@@ -29,9 +29,13 @@ func newHomeserver(ring *keyfile.Ring, now func() time.Time) (*homeserver.Homese
 	for _, k := range ring.Of(keyfile.Root) {
 		keys = append(keys, k.Secret())
 	}
+	var retired [][4]byte
+	for _, k := range ring.RetiredOf(keyfile.Root) {
+		retired = append(retired, k.ID)
+	}
 	return homeserver.New(homeserver.Config{
 		Name: ring.Peer.Name, Location: ring.Peer.Service, Discharger: ring.Peer.ServiceKey,
-		Keys: keys, KeyPair: ring.Of(keyfile.Seal)[0].Pair(), Clock: now,
+		Keys: keys, Retired: retired, KeyPair: ring.Of(keyfile.Seal)[0].Pair(), Clock: now,
 	})
 }
 

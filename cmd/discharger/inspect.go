@@ -13,6 +13,7 @@ import (
 	"github.com/discharger/discharger/config"
 	"github.com/discharger/discharger/discharger/api"
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/gateway"
 	"github.com/discharger/discharger/discharger/homeserver"
 )
 
@@ -20,7 +21,9 @@ func inspectCommand() command {
 	return command{
 		name: "inspect", args: "[flags] [file]", about: "Show what is in a macaroon, bundle, session file, token or caveat.", max: 1,
 		more: `
-Reads one of them from a file or standard input, and finds out which it is.
+Reads one of them from a file or standard input, and finds out which it is. Access
+tokens of a gateway (dga_, dgb_) are macaroons and bundles; its refresh tokens
+(dgr_) are encrypted.
 Nothing is verified, and nothing that is shown is secret. With --open, the
 service's keys and configuration open the caveat and show the session in it.`,
 		setup: func(t *terminal, f *flag.FlagSet) action {
@@ -71,6 +74,16 @@ func (in *inspection) show(data []byte) error {
 	}
 	if data[0] == '{' {
 		return in.access(data)
+	}
+	for _, prefix := range []string{gateway.PrefixHeld, gateway.PrefixRotate} {
+		if bundle, ok := strings.CutPrefix(text, prefix); ok {
+			in.printf("access token of a gateway")
+			return in.bundle(bundle)
+		}
+	}
+	if strings.HasPrefix(text, gateway.PrefixRefresh) {
+		in.printf("refresh token of a gateway, encrypted")
+		return nil
 	}
 	if _, err := api.ParseRefreshToken(text); err == nil {
 		return in.token(text)

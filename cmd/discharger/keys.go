@@ -5,11 +5,8 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"io"
 	"io/fs"
 	"slices"
-	"text/tabwriter"
-	"time"
 
 	"github.com/discharger/discharger/config"
 	"github.com/discharger/discharger/config/keyfile"
@@ -32,10 +29,16 @@ puts a new one before those in the file. "serve" makes one by itself.
 
 Any other kind adds one key to a file: discharger or refresh to the service's,
 seal, root or api to a homeserver's. The new key is used from now on, and the
-others of its kind still work. A service that runs takes it up at SIGHUP.`,
+others of its kind still work. A service or a gateway that runs takes it up at
+SIGHUP.
+
+Where several processes have the file, or a service has to know the key first,
+use --staged: the new key is recognized and not used. Once every process has read
+the file, "discharger keys use" begins to use it.`,
 		setup: func(t *terminal, f *flag.FlagSet) action {
 			n := newKeys{t: t, options: configFlags(t, f)}
 			f.StringVar(&n.kind, "kind", "", "`what` to make or add: homeserver, discharger, refresh, seal, root, api or signing")
+			f.BoolVar(&n.staged, "staged", false, "add a key that is recognized, and not used before \"discharger keys use\"")
 			f.StringVar(&n.name, "name", "", "`name` of the homeserver")
 			f.StringVar(&n.service, "service", t.env("DISCHARGER_SERVICE", defaultService), "`URL` of the service; or $DISCHARGER_SERVICE")
 			f.StringVar(&n.serviceKey, "service-key", "", "public `key` of the service, in base64")
@@ -49,9 +52,13 @@ type newKeys struct {
 	t                               *terminal
 	options                         *config.Options
 	kind, name, service, serviceKey string
+	staged                          bool
 }
 
 func (n *newKeys) run(ctx context.Context, args []string) error {
+	if n.staged && (n.kind == "homeserver" || n.kind == "") {
+		return usagef("keys new: the first keys of a file are used at once; --staged is for one that is added, named with --kind")
+	}
 	if n.kind == "homeserver" {
 		return n.makeHomeserver(ctx, args)
 	}
@@ -142,10 +149,15 @@ func (n *newKeys) makeHomeserver(ctx context.Context, args []string) error {
 
 // publicKey is the service's: as given, or as the service says.
 func (n *newKeys) publicKey(ctx context.Context) (caveat.PublicKey, error) {
-	if n.serviceKey != "" {
-		return caveat.ParsePublicKey(n.serviceKey)
+	return servicePublicKey(ctx, n.t, n.service, n.serviceKey)
+}
+
+// servicePublicKey parses a key, or asks the service for the one it advertises.
+func servicePublicKey(ctx context.Context, t *terminal, service, given string) (caveat.PublicKey, error) {
+	if given != "" {
+		return caveat.ParsePublicKey(given)
 	}
-	client, err := api.New(api.Config{URL: n.service, Patience: -1, Clock: n.t.now})
+	client, err := api.New(api.Config{URL: service, Patience: -1, Clock: t.now})
 	if err != nil {
 		return caveat.PublicKey{}, err
 	}
@@ -153,7 +165,7 @@ func (n *newKeys) publicKey(ctx context.Context) (caveat.PublicKey, error) {
 	if err != nil {
 		return caveat.PublicKey{}, fmt.Errorf("%w; start the service, or give its --service-key", err)
 	}
-	n.t.say("%s says that its public key is %s", n.service, key)
+	t.say("public key of %s: %s", service, key)
 	return key, nil
 }
 
@@ -164,6 +176,12 @@ func entry(ring *keyfile.Ring) string {
 	if len(seal) > 1 {
 		text += "    previous_public_keys:\n"
 		for _, k := range seal[1:] {
+			text += fmt.Sprintf("      - %s\n", k.Public)
+		}
+	}
+	if gone := ring.RetiredOf(keyfile.Seal); len(gone) > 0 {
+		text += "    retired_public_keys:\n"
+		for _, k := range gone {
 			text += fmt.Sprintf("      - %s\n", k.Public)
 		}
 	}
@@ -180,22 +198,51 @@ func (n *newKeys) add(path string, a keyfile.Access) error {
 		if !slices.Contains(r.Owner.Kinds(), keyfile.Kind(n.kind)) {
 			return usagef("keys new: %s is a %s's, whose keys are of kind %v", path, r.Owner, r.Owner.Kinds())
 		}
-		added, err = r.Add(keyfile.Kind(n.kind), n.t.now(), nil)
+		if n.staged {
+			added, err = r.Stage(keyfile.Kind(n.kind), n.t.now(), nil)
+		} else {
+			added, err = r.Add(keyfile.Kind(n.kind), n.t.now(), nil)
+		}
 		return err
 	})
 	if err != nil {
 		return keyFileError(err)
 	}
-	n.t.say("added %s key %s to %s", added.Kind, added.ID, path)
-	switch added.Kind {
-	case keyfile.Discharger:
-		n.t.say("it is advertised when the service has read it; homeservers go on with the old one until they ask again")
-	case keyfile.Refresh:
-		n.t.say("if several processes serve, let all of them read it before long: tokens signed with it work only where it is known")
-	case keyfile.Seal, keyfile.API:
-		n.t.say("register it before it is used: discharger keys list %s prints the entry", path)
+	if n.staged {
+		n.t.say("staged %s key %s in %s", added.Kind, added.ID, path)
+		n.t.say("%s", stagedNext(added.Kind, path))
+		n.t.say("then: discharger keys use %s %s", added.ID, path)
+		return nil
 	}
+	n.t.say("added %s key %s to %s", added.Kind, added.ID, path)
+	n.t.say("%s", usedNext(added.Kind, path))
 	return nil
+}
+
+// stagedNext says what has to be done before a staged key is used.
+func stagedNext(kind keyfile.Kind, path string) string {
+	if kind == keyfile.Seal || kind == keyfile.API {
+		return "put the entry that discharger keys list " + path + " prints into the service's configuration, and reload\n" +
+			"the service (SIGHUP); copy the file to every gateway, and reload each (SIGHUP)"
+	}
+	return "copy the file to every process that has it, and reload each (SIGHUP)"
+}
+
+// usedNext says what has to be done after a key became the one in use.
+func usedNext(kind keyfile.Kind, path string) string {
+	switch kind {
+	case keyfile.Discharger:
+		return "copy the file to every process of the service, and reload each (SIGHUP); then have homeservers ask for the\n" +
+			"public key again: for each gateway apart from the service, discharger keys service <its key file>, and SIGHUP"
+	case keyfile.Refresh:
+		return "copy the file to every process of the service, and reload each (SIGHUP); a process that has not read the key\n" +
+			"answers 503 to tokens signed with it"
+	case keyfile.Seal, keyfile.API:
+		return "the service has to have the key before a gateway uses it: in its configuration, as the entry that\n" +
+			"discharger keys list " + path + " prints; then copy the file to every gateway, and reload each (SIGHUP)"
+	}
+	return "copy the file to every gateway, and reload each (SIGHUP); a gateway that has not read the key answers 503 to\n" +
+		"tokens minted with it"
 }
 
 // keyFileError tells trouble with a key file from a mistake in using it.
@@ -204,115 +251,4 @@ func keyFileError(err error) error {
 		return err
 	}
 	return mark(err, errConfig)
-}
-
-func keysListCommand() command {
-	return command{
-		name: "keys list", args: "[flags] [key file]", about: "Show which keys there are, and nothing secret.", max: 1,
-		more: "Of each kind, the first is used and the others still work. For a homeserver's\nkeys, it also prints the entry that registers them.",
-		setup: func(t *terminal, f *flag.FlagSet) action {
-			options := configFlags(t, f)
-			signing := f.Bool("signing", false, "of the keys that sign security events")
-			return func(_ context.Context, args []string) error {
-				if *signing {
-					return listSigning(t, options, args)
-				}
-				path, access, err := keyPath(options, args, (*config.Config).KeyFile)
-				if err != nil {
-					return err
-				}
-				ring, err := keyfile.Load(path, access)
-				if err != nil {
-					return mark(err, errConfig)
-				}
-				list(t.out, ring)
-				if ring.Owner == keyfile.Homeserver {
-					fmt.Fprint(t.out, "\nhomeservers:\n"+entry(ring))
-				}
-				return nil
-			}
-		},
-	}
-}
-
-func list(out io.Writer, ring *keyfile.Ring) {
-	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "KIND\tID\tCREATED\tPUBLIC")
-	for _, kind := range ring.Owner.Kinds() {
-		for _, k := range ring.Of(kind) {
-			public := ""
-			switch kind {
-			case keyfile.Discharger, keyfile.Seal:
-				public = k.Public.String()
-			case keyfile.API:
-				public = fmt.Sprintf("SHA-256 %x", k.APIDigest())
-			}
-			fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", k.Kind, k.ID, k.Created.Format(time.DateTime), public)
-		}
-	}
-	w.Flush()
-}
-
-func keysRetireCommand() command {
-	return command{
-		name: "keys retire", args: "[flags] <id> [key file]", about: "Take a key out, which ends what was made with it.", max: 2,
-		setup: func(t *terminal, f *flag.FlagSet) action {
-			options := configFlags(t, f)
-			sure := f.Bool("yes", false, "do it; without, it only says what would happen")
-			signing := f.Bool("signing", false, "of the keys that sign security events")
-			return func(_ context.Context, args []string) error {
-				if len(args) == 0 {
-					return usagef("keys retire: which key? discharger keys list shows the ids")
-				}
-				if *signing {
-					return retireSigning(t, options, args[0], args[1:], *sure)
-				}
-				path, access, err := keyPath(options, args[1:], (*config.Config).KeyFile)
-				if err != nil {
-					return err
-				}
-				return retire(t, path, access, args[0], *sure)
-			}
-		},
-	}
-}
-
-func retire(t *terminal, path string, a keyfile.Access, id string, sure bool) error {
-	var retired keyfile.Key
-	errUnsure := usagef("nothing was changed; add --yes to retire it")
-	err := keyfile.Update(path, a, func(r *keyfile.Ring) (err error) {
-		retired, err = r.Retire(id)
-		if err == nil && !sure {
-			err = errUnsure
-		}
-		return err
-	})
-	if err != nil && !errors.Is(err, errUnsure) {
-		return keyFileError(err)
-	}
-	t.say("%s key %s, made %s:\n%s", retired.Kind, retired.ID, retired.Created.Format(time.DateTime), consequences(retired.Kind))
-	if err == nil {
-		t.say("retired; the service knows at the next SIGHUP or start")
-	}
-	return err
-}
-
-// consequences says what ends with a key. How much that is cannot be counted:
-// what was made with a key is with the clients, and nowhere else.
-func consequences(kind keyfile.Kind) string {
-	switch kind {
-	case keyfile.Discharger:
-		return "access macaroons whose caveat was sealed to it can never be discharged again. How many there\n" +
-			"are is not known here. Retire it when the last homeserver has had the new key for as long as\nsessions last."
-	case keyfile.Refresh:
-		return "refresh tokens signed with it are not understood any more. A client that has been active since\n" +
-			"the newer key came has one of that; every other has to log in again."
-	case keyfile.Seal:
-		return "caveats sealed with it work for as long as the service has it among previous_public_keys."
-	case keyfile.Root:
-		return "access macaroons minted with it are not accepted any more: those sessions are over."
-	case keyfile.API:
-		return "it works until its SHA-256 is taken out of the service's configuration."
-	}
-	return ""
 }

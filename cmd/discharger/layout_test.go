@@ -24,11 +24,11 @@ const modulePath = "github.com/discharger/discharger"
 //	server   store     config     gateway    secevent
 //	discharger         homeserver
 //	policy             api
-//	caveat             chain
+//	caveat             cache  chain  clientaddr  clientname
 var layout = map[string][]string{
 	"cmd/discharger": {
 		"cmd/discharger/bench", "cmd/discharger/bench/reference",
-		"config", "config/atomicfile", "config/keyfile", "discharger", "discharger/api", "discharger/caveat", "discharger/chain",
+		"config", "config/atomicfile", "config/keyfile", "discharger", "discharger/api", "discharger/caveat", "discharger/chain", "discharger/clientaddr",
 		"discharger/gateway", "discharger/homeserver", "discharger/secevent", "discharger/server", "discharger/store", "policy", "policy/schema",
 	},
 	"cmd/discharger/bench": {
@@ -41,24 +41,27 @@ var layout = map[string][]string{
 	"config/atomicfile": {},
 	"config/keyfile":    {"config/atomicfile", "discharger", "discharger/api", "discharger/caveat", "discharger/homeserver"},
 
-	"discharger/server":           {"discharger", "discharger/api", "discharger/caveat", "policy"},
-	"discharger/secevent":         {"config/atomicfile", "discharger", "discharger/caveat"},
-	"discharger/store":            {"discharger", "discharger/caveat"},
-	"discharger/store/redistest":  {},
-	"discharger":                  {"discharger/caveat", "discharger/chain", "policy"},
-	"discharger/simulate":         {"discharger", "discharger/caveat"},
-	"discharger/gateway":          {"discharger/api", "discharger/caveat", "discharger/chain", "discharger/homeserver"},
-	"discharger/homeserver":       {"discharger/api", "discharger/caveat", "discharger/chain"},
+	"discharger/server":          {"discharger", "discharger/api", "discharger/caveat", "discharger/clientaddr", "policy"},
+	"discharger/secevent":        {"config/atomicfile", "discharger", "discharger/caveat"},
+	"discharger/store":           {"discharger", "discharger/caveat"},
+	"discharger/store/redistest": {},
+	"discharger":                 {"discharger/cache", "discharger/caveat", "discharger/chain", "discharger/clientname", "policy"},
+	"discharger/simulate":        {"discharger", "discharger/caveat"},
+	"discharger/gateway": {
+		"discharger/api", "discharger/cache", "discharger/caveat", "discharger/chain", "discharger/clientaddr", "discharger/gateway/matrix",
+		"discharger/homeserver",
+	},
+	"discharger/gateway/matrix":   {},
+	"discharger/homeserver":       {"discharger/api", "discharger/cache", "discharger/caveat", "discharger/chain"},
 	"discharger/api/bakeryclient": {"discharger/api"},
 	"discharger/api":              {"discharger/caveat", "discharger/chain"},
+	"discharger/cache":            {},
 	"discharger/caveat":           {},
 	"discharger/chain":            {},
-	"discharger/gateway/matrix":   {},
-	"discharger/clientname":       {},
 	"discharger/clientaddr":       {},
-	"discharger/cache":            {},
+	"discharger/clientname":       {},
 
-	"policy":        {"policy/schema"},
+	"policy":        {"discharger/cache", "policy/schema"},
 	"policy/schema": {},
 }
 
@@ -82,6 +85,7 @@ var homes = []home{
 	{"cel.dev/cel-go", []string{"policy", "policy/schema"}, nil},
 	{"go.yaml.in/yaml/v3", []string{"config", "policy", "policy/schema"}, nil},
 	{"github.com/prometheus/client_golang", []string{"cmd/discharger", "discharger/gateway", "discharger/secevent", "discharger/server"}, nil},
+	{"github.com/coreos/go-systemd/v22", []string{"cmd/discharger"}, nil},
 	{"github.com/golang-jwt/jwt/v5", []string{"discharger/secevent"}, []string{"cmd/discharger"}},
 
 	// Macaroons. The bakery is what there has to be agreement with, not what
@@ -100,6 +104,7 @@ var homes = []home{
 		"cmd/discharger", "config/keyfile", "discharger", "discharger/api", "discharger/caveat", "discharger/gateway",
 		"discharger/server",
 	}, nil},
+	{"golang.org/x/time", []string{"cmd/discharger", "discharger", "discharger/server"}, nil},
 	{"golang.org/x/crypto", []string{"discharger/caveat", "discharger/gateway", "discharger/homeserver"}, nil},
 	{"pgregory.net/rapid", nil, []string{anywhere}},
 	{"github.com/anishathalye/porcupine", nil, []string{"discharger/store"}},

@@ -14,6 +14,7 @@ import (
 // place, but those of access are gathered for a moment: one comes with every
 // request, and writing each of its own would be a tenth of a request's cost.
 // Whatever else is logged is written at once, after what was gathered before it.
+// No line is longer than a bound, whatever is in it.
 type logs struct {
 	main   *slog.Logger
 	access *slog.Logger
@@ -29,6 +30,7 @@ func newLogs(w io.Writer, format config.LogFormat, level slog.Leveler) logs {
 	if format == config.LogJSON {
 		h = slog.NewJSONHandler(out, o)
 	}
+	h = bounded{h}
 	return logs{main: slog.New(prompt{h, out}), access: slog.New(h), out: out}
 }
 

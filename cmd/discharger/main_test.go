@@ -25,6 +25,7 @@ func TestScripts(t *testing.T) {
 			"exit":      cmdExit,
 			"serve":     cmdServe,
 			"redis":     cmdRedis,
+			"again":     cmdAgain,
 			"signal":    cmdSignal,
 			"end":       cmdEnd,
 			"waitlog":   cmdWaitLog,

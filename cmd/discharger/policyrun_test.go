@@ -186,8 +186,14 @@ func TestRulesAudit(t *testing.T) {
 	admin.at("198.51.100.66").refused("admin_network")
 	log := filepath.Join(r.dir, "audit.ndjson")
 	r.must(os.Rename(log, log+".1"))
+	r.must(os.Mkdir(log, 0o700)) // so that it cannot be opened
 	r.hangup()
+	r.waitFor(`msg="audit log cannot be opened again`)
 	r.waitFor("msg=reloaded")
+	r.must(os.Remove(log))
+	if line := r.p.reload(t, didReload); strings.Contains(r.p.text(), didNotReload) {
+		t.Errorf("a reload failed: %s", line)
+	}
 	admin.granted(time.Minute)
 	if err := r.p.cmd.Process.Signal(os.Interrupt); err != nil {
 		t.Fatal(err)

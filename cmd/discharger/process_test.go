@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -36,8 +37,13 @@ type process struct {
 
 // start runs a program. Stop it with kill in any case.
 func start(dir string, env []string, name string, args ...string) (*process, error) {
+	return startWith(dir, env, nil, name, args...)
+}
+
+// startWith runs a program with open files, the first of which is number 3.
+func startWith(dir string, env []string, files []*os.File, name string, args ...string) (*process, error) {
 	p := &process{cmd: exec.Command(name, args...), done: make(chan struct{}), changed: make(chan struct{})}
-	p.cmd.Dir, p.cmd.Env = dir, env
+	p.cmd.Dir, p.cmd.Env, p.cmd.ExtraFiles = dir, env, files
 	r, w := io.Pipe()
 	p.cmd.Stdout, p.cmd.Stderr = w, w
 	if err := p.cmd.Start(); err != nil {
@@ -83,6 +89,36 @@ func (p *process) waitFor(pattern string) (m []string, err error) {
 // waitForTimes waits until a text is in the log so many times.
 func (p *process) waitForTimes(text string, n int) error {
 	return p.waitUntil(func(log string) bool { return strings.Count(log, text) >= n })
+}
+
+// length returns how long the log is.
+func (p *process) length() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.log.Len()
+}
+
+// waitAfter waits until a text is in the log after its first bytes. It reads a long
+// log once.
+func (p *process) waitAfter(from int, text string) error {
+	timeout := time.After(patience)
+	for {
+		p.mu.Lock()
+		found := bytes.Contains(p.log.Bytes()[from:], []byte(text))
+		from = max(from, p.log.Len()-len(text))
+		changed := p.changed
+		p.mu.Unlock()
+		if found {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-p.done:
+			return errors.New("it ended first:\n" + p.text())
+		case <-timeout:
+			return fmt.Errorf("%q is not in the log within %v", text, patience)
+		}
+	}
 }
 
 // waitUntil waits until the log is as it should be.

@@ -34,13 +34,13 @@ func (r *redisStore) Close() error {
 	return err
 }
 
-// redisConfig returns where the store is, without a journal.
+// redisConfig returns where the store is, without a journal. From then on the Redis
+// client logs to log too.
 func redisConfig(cfg *config.Config, r *config.Redis, keys *keyfile.Ring, log *slog.Logger, now func() time.Time) (rc store.RedisConfig, err error) {
+	store.SetRedisLog(log)
 	tag := keys.Of(keyfile.Store)[0].Secret()
 	rc = store.RedisConfig{
 		Addrs: r.Addresses, MasterName: r.MasterName, Cluster: r.Cluster, DB: r.DB,
-		Username: r.Username, Password: r.Password,
-		SentinelUsername: r.SentinelUsername, SentinelPassword: r.SentinelPassword,
 		TagKey: tag[:], Marker: store.FileMarker(markerFile(cfg)),
 		Durability: store.Durability(r.Durability), Replicas: r.Replicas,
 		DialTimeout: r.Timeouts.Dial, ReadTimeout: r.Timeouts.Read, WriteTimeout: r.Timeouts.Write,
@@ -48,10 +48,20 @@ func redisConfig(cfg *config.Config, r *config.Redis, keys *keyfile.Ring, log *s
 		SessionLife: sessionLife(cfg),
 		Log:         log, Now: now,
 	}
-	if r.TLS != nil {
-		rc.TLS, err = r.TLS.Load()
-	}
+	rc.RedisAccess, err = redisAccess(r)
 	return rc, err
+}
+
+// redisAccess returns passwords and certificates, as a configuration has them.
+func redisAccess(r *config.Redis) (a store.RedisAccess, err error) {
+	a = store.RedisAccess{
+		Username: r.Username, Password: r.Password,
+		SentinelUsername: r.SentinelUsername, SentinelPassword: r.SentinelPassword,
+	}
+	if r.TLS != nil {
+		a.TLS, err = r.TLS.Load()
+	}
+	return a, err
 }
 
 func openRedis(ctx context.Context, cfg *config.Config, r *config.Redis, keys *keyfile.Ring, p *parts) (openStore, error) {
@@ -70,6 +80,7 @@ func openRedis(ctx context.Context, cfg *config.Config, r *config.Redis, keys *k
 			return nil, err
 		}
 	}
+	rc.AwaitServers = true
 	opened, err := store.OpenRedis(ctx, rc)
 	if err == nil {
 		err = registerRedis(p.registry, opened)
@@ -151,13 +162,9 @@ func registerRedis(reg prometheus.Registerer, s *store.Redis) error {
 			Name: "discharger_redis_evicted_keys_total", Help: "Keys that the servers have evicted since the start: sessions and revocations may be lost.",
 		}, func() float64 { return float64(s.Stats().Evicted) }),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-			Name: "discharger_redis_refused", Help: "1 while a primary evicts keys and the store answers nothing, else 0.",
-		}, func() float64 {
-			if s.Stats().Refused {
-				return 1
-			}
-			return 0
-		}),
+			Name: "discharger_redis_refused", Help: "1 while a primary may evict keys and the store answers nothing, else 0.",
+		}, func() float64 { return oneIf(s.Stats().Refused) }),
+		storeLost(s),
 		since("discharger_store_born_timestamp_seconds", "When the store was made, Unix time; 0: by an earlier version.",
 			func(l store.Losses) time.Time { return l.Born }),
 		since("discharger_store_loss_timestamp_seconds", "When a loss of data was accepted last, Unix time; 0: never.",
@@ -186,12 +193,7 @@ func registerJournal(reg prometheus.Registerer, s interface{ JournalStats() stor
 		gauge("discharger_journal_bytes", "Size of the journal's file.",
 			func(j store.JournalStats) float64 { return float64(j.Bytes) }),
 		gauge("discharger_journal_shut", "1 while revocations are being replayed and the store answers nothing, else 0.",
-			func(j store.JournalStats) float64 {
-				if j.Shut {
-					return 1
-				}
-				return 0
-			}),
+			func(j store.JournalStats) float64 { return oneIf(j.Shut) }),
 		gauge("discharger_journal_failover_timestamp_seconds", "When another primary was met last, Unix time; 0: not since the start.",
 			func(j store.JournalStats) float64 {
 				if j.LastFailover.IsZero() {

@@ -106,6 +106,14 @@ func cmdRedis(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Setenv("REDIS", socket)
 }
 
+// cmdAgain starts a process that has ended once more, as it was started.
+//
+//	again name
+func cmdAgain(ts *testscript.TestScript, neg bool, args []string) {
+	p := service(ts, args)
+	background(ts, args[0], p.cmd.Path, p.cmd.Args[1:]...)
+}
+
 // cmdSignal sends a signal.
 //
 //	signal name HUP

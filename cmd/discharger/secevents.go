@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"slices"
 	"text/tabwriter"
 
 	"github.com/discharger/discharger/config"
@@ -66,8 +67,7 @@ func loadOrMakeSigning(cfg *config.Config, log *slog.Logger) (*secevent.Keys, er
 }
 
 func errNoSigning(cfg *config.Config) error {
-	return mark(fmt.Errorf("there is no key to sign security events with in %[1]s; with Redis, every process needs the same one: "+
-		"make it once, with discharger keys new --kind signing %[1]s, and give each process that file", cfg.SigningFile()), errConfig)
+	return fmt.Errorf("security events cannot be signed: %w", noSharedKeys(cfg.SigningFile()))
 }
 
 // sender sends security events as a configuration says; nil: it has no receivers.
@@ -88,15 +88,25 @@ type sending struct {
 	done   chan struct{}
 }
 
-func send(s *secevent.Sender) *sending {
-	if s == nil {
+// send runs a sender in the place of another one, which ends first; either may be
+// nil. It does not wait for that: a read of the feed ends after seconds.
+func send(s *secevent.Sender, before *sending) *sending {
+	if s == nil && before == nil {
 		return nil
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	running := &sending{cancel: cancel, done: make(chan struct{})}
+	if before != nil {
+		before.cancel()
+	}
 	go func() {
 		defer close(running.done)
-		s.Run(ctx)
+		if before != nil {
+			<-before.done
+		}
+		if s != nil {
+			s.Run(ctx)
+		}
 	}()
 	return running
 }
@@ -118,19 +128,37 @@ func (n *newKeys) makeSigning(args []string) error {
 	if err := n.prepare(args); err != nil {
 		return err
 	}
+	if n.staged {
+		return n.addSigning(path, access)
+	}
 	_, err = keyfile.NewSigning(path)
 	switch {
 	case err == nil:
 		n.t.say("made %s, mode 0600: security events are signed with what is in it", path)
 	case errors.Is(err, fs.ErrExist):
-		if err := keyfile.AddSigning(path, access); err != nil {
-			return keyFileError(err)
-		}
-		n.t.say("put another key before those in %s: it signs when the service has read it, and the others are\n"+
-			"published beside it until they are retired", path)
-	default:
-		return err
+		return n.addSigning(path, access)
 	}
+	return err
+}
+
+// addSigning puts another key into a file that is there.
+func (n *newKeys) addSigning(path string, a keyfile.Access) error {
+	state := keyfile.Used
+	if n.staged {
+		state = keyfile.Staged
+	}
+	key, err := keyfile.AddSigning(path, a, state)
+	if err != nil {
+		return keyFileError(err)
+	}
+	if n.staged {
+		n.t.say("staged signing key %s in %s", secevent.KeyID(key), path)
+		n.t.say("copy the file to every process of the service, and reload each (SIGHUP), so that receivers find the key")
+		n.t.say("then: discharger keys use --signing %s %s", secevent.KeyID(key), path)
+		return nil
+	}
+	n.t.say("added signing key %s to %s: the service signs with it once it has read the file (SIGHUP), and publishes\n"+
+		"the others beside it until they are retired", secevent.KeyID(key), path)
 	return nil
 }
 
@@ -139,14 +167,14 @@ func listSigning(t *terminal, o *config.Options, args []string) error {
 	if err != nil {
 		return err
 	}
-	keys, err := keyfile.LoadSigning(path, access)
+	keys, err := keyfile.ListSigning(path, access)
 	if err != nil {
 		return mark(err, errConfig)
 	}
 	w := tabwriter.NewWriter(t.out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "KIND\tID\tBITS")
+	fmt.Fprintln(w, "KIND\tID\tSTATE\tBITS")
 	for _, k := range keys {
-		fmt.Fprintf(w, "signing\t%s\t%d\n", secevent.KeyID(&k.PublicKey), k.N.BitLen())
+		fmt.Fprintf(w, "signing\t%s\t%s\t%d\n", secevent.KeyID(&k.PublicKey), k.State, k.N.BitLen())
 	}
 	return w.Flush()
 }
@@ -157,20 +185,39 @@ func retireSigning(t *terminal, o *config.Options, id string, args []string, sur
 	if err != nil {
 		return err
 	}
-	err = keyfile.RetireSigning(path, access, func(k *rsa.PublicKey) (bool, error) {
-		switch {
-		case secevent.KeyID(k) != id:
-			return false, nil
-		case !sure:
-			return false, usagef("receivers will take nothing that was signed with it, and ask for the keys again; add --yes to retire it")
-		}
-		return true, nil
-	})
+	keys, err := keyfile.ListSigning(path, access)
 	if err != nil {
 		return keyFileError(err)
 	}
-	t.say("retired; the service knows at the next SIGHUP or start")
+	match := signingID(id)
+	i := slices.IndexFunc(keys, func(k keyfile.SigningKey) bool { return match(&k.PublicKey) })
+	if i >= 0 && keys[i].State != keyfile.Used && !sure {
+		t.say("no session ends; receivers ask for the keys again, and take nothing any more that was signed with it")
+		return usagef("nothing was changed; add --yes to retire it")
+	}
+	if err := keyfile.RetireSigning(path, access, match); err != nil {
+		return keyFileError(err)
+	}
+	t.say("retired; a service that runs takes it up at SIGHUP")
 	return nil
+}
+
+// useSigning has the keys of a file sign with another one.
+func useSigning(t *terminal, o *config.Options, id string, args []string) error {
+	path, access, err := keyPath(o, args, (*config.Config).SigningFile)
+	if err != nil {
+		return err
+	}
+	if err := keyfile.UseSigning(path, access, signingID(id)); err != nil {
+		return keyFileError(err)
+	}
+	t.say("signing key %s is in use now; copy the file to every process of the service, and reload each (SIGHUP)", id)
+	return nil
+}
+
+// signingID matches the key with an id.
+func signingID(id string) func(*rsa.PublicKey) bool {
+	return func(k *rsa.PublicKey) bool { return secevent.KeyID(k) == id }
 }
 
 // checkReceivers says who is told what is revoked, and whether that can be signed.

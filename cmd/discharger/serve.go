@@ -8,14 +8,13 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
-	"reflect"
 	"runtime/debug"
 	"syscall"
+	"time"
 
 	"github.com/discharger/discharger/config"
 	"github.com/discharger/discharger/config/keyfile"
 	"github.com/discharger/discharger/discharger/secevent"
-	"github.com/discharger/discharger/discharger/server"
 )
 
 func serveCommand() command {
@@ -26,10 +25,15 @@ Without a configuration file it keeps keys and sessions in ./discharger-data and
 knows no homeserver yet; it says what to do next. "discharger config example"
 prints a file to start from.
 
-SIGHUP reads the configuration, the keys and the policies again: homeservers,
-lifetimes, keys and rules change without a pause. Rule files are also read again
-when they change. What is wrong changes nothing. SIGTERM and SIGINT finish what
-is under way, and end the program; a second one ends it at once.`,
+SIGHUP reads the configuration and every file that it names again: homeservers,
+lifetimes, keys, rules, passwords, certificates and most settings of the gateway
+change without a pause. The log has the settings that changed, and those that take
+a restart. Rule files are also read again when they change. If a file cannot be
+used, nothing changes. SIGTERM and SIGINT finish the requests under way and end the
+program; a second one ends it at once.
+
+Sockets that systemd hands over under the names client, admin and gateway take the
+place of the configured addresses: a restart then refuses no connection.`,
 		setup: func(t *terminal, f *flag.FlagSet) action {
 			d := daemon{t: t}
 			d.options = configFlags(t, f)
@@ -68,7 +72,8 @@ type daemon struct {
 	options    *config.Options
 	acceptLoss bool
 
-	cfg       *config.Config
+	cfg       *config.Config // keys that take a restart have the values of the start
+	files     *reading       // cfg with the digests of its files
 	log       *slog.Logger
 	logs      logs
 	level     slog.LevelVar
@@ -77,6 +82,7 @@ type daemon struct {
 	rules     *rules
 	listeners *listeners
 
+	sockets     *sockets
 	gatewayKeys *keyfile.Ring // nil: there is no gateway
 	front       *front
 
@@ -92,7 +98,7 @@ func (d *daemon) run(ctx context.Context) error {
 	d.t.spendMemory()
 	made, err := d.prepare()
 	if err != nil {
-		return err
+		return explainKeys(err, d.cfg, d.options)
 	}
 	defer d.logs.out.flush()
 	if err := d.start(ctx); err != nil {
@@ -137,18 +143,29 @@ func (d *daemon) prepare() (madeKeys bool, err error) {
 	if err := d.prepareGateway(); err != nil {
 		return madeKeys, err
 	}
-	d.signing, err = loadOrMakeSigning(d.registered(d.cfg), d.log)
+	if d.sockets, err = d.inheritSockets(); err != nil {
+		return madeKeys, err
+	}
+	d.signing, err = loadOrMakeSigning(d.registered(), d.log)
+	d.files = newReading(d.cfg, scopeServe)
 	return madeKeys, err
 }
 
-// registered is a configuration with the gateway of this process registered.
-func (d *daemon) registered(cfg *config.Config) *config.Config {
-	return withGateway(cfg, d.cfg.Gateway, d.gatewayKeys)
+// inheritSockets takes over what a service manager listens at for this service.
+func (d *daemon) inheritSockets() (*sockets, error) {
+	names := []string{socketClient, socketAdmin}
+	if d.cfg.Gateway != nil {
+		names = append(names, socketGateway)
+	}
+	return inheritSockets(d.log, names...)
 }
+
+// registered is the configuration with the gateway of this process registered.
+func (d *daemon) registered() *config.Config { return withGateway(d.cfg, d.gatewayKeys) }
 
 // start opens the store and both ports, and begins to answer.
 func (d *daemon) start(ctx context.Context) (err error) {
-	if d.parts, err = open(ctx, d.registered(d.cfg), d.keys, d.log, d.t.now); err != nil {
+	if d.parts, err = open(ctx, d.registered(), d.keys, d.log, d.t.now); err != nil {
 		return err
 	}
 	d.parts.access = d.logs.access
@@ -168,15 +185,15 @@ func (d *daemon) start(ctx context.Context) (err error) {
 	if d.rules, err = d.parts.rules.make(d.cfg, d.options.File); err != nil {
 		return err
 	}
-	srv, err := d.parts.server(d.registered(d.cfg), d.keys, d.rules, d.signing)
+	srv, err := d.parts.server(d.registered(), d.keys, d.rules, d.signing)
 	if err != nil {
 		return err
 	}
-	sender, err := d.parts.sender(d.registered(d.cfg), d.signing)
+	sender, err := d.parts.sender(d.registered(), d.signing)
 	if err != nil {
 		return err
 	}
-	if d.listeners, err = listen(ctx, d.cfg); err != nil {
+	if d.listeners, err = listen(ctx, d.cfg, d.sockets); err != nil {
 		return err
 	}
 	d.parts.rules.begin(d.rules)
@@ -185,12 +202,15 @@ func (d *daemon) start(ctx context.Context) (err error) {
 	if err := d.startGateway(ctx); err != nil {
 		return err
 	}
-	d.sending = send(sender)
+	d.sending = send(sender, nil)
 	return nil
 }
 
 // wait returns when the service is to end, and reloads whenever it is told to.
 func (d *daemon) wait(ctx context.Context, hangup <-chan os.Signal) error {
+	m := manager{d.log}
+	m.ready()
+	defer m.stopping()
 	for {
 		select {
 		case <-ctx.Done():
@@ -199,77 +219,24 @@ func (d *daemon) wait(ctx context.Context, hangup <-chan os.Signal) error {
 		case err := <-d.listeners.failed:
 			return fmt.Errorf("serve: %w", err)
 		case <-hangup:
+			m.reloading()
 			if err := d.reload(); err != nil {
 				d.log.Error("reload failed, going on as before", slog.Any("error", err))
 			}
+			m.ready()
 		}
 	}
 }
 
-// reload reads configuration, keys and rules again and changes over to them,
-// between two requests. If anything is wrong with them, nothing changes. Audit
-// logs are opened anew in any case: whoever renamed them waits for that.
-func (d *daemon) reload() error {
-	return errors.Join(d.parts.rules.reopen(), d.change())
-}
-
-func (d *daemon) change() error {
-	cfg, err := loadConfig(d.options)
-	if err != nil {
-		return err
-	}
-	keys, err := loadKeys(cfg)
-	if err != nil {
-		return err
-	}
-	rules, err := d.parts.rules.make(cfg, d.options.File)
-	if err != nil {
-		d.parts.rules.metrics.ReloadRefused()
-		return err
-	}
-	srv, sender, err := d.anew(d.registered(cfg), keys, rules)
-	if err != nil {
-		rules.end()
-		return err
-	}
-	if fixed(cfg) != fixed(d.cfg) || cfg.Feed.Events != d.cfg.Feed.Events || !reflect.DeepEqual(cfg.Store, d.cfg.Store) ||
-		!reflect.DeepEqual(cfg.Gateway, d.cfg.Gateway) {
-		d.log.Warn("addresses, the gateway, the store, its directory and the log's format change with a restart only")
-	}
-	d.level.Set(cfg.Log.Level)
-	d.listeners.current.Swap(srv).Drain() // ends its streams, which come back to this one
-	d.sending.end()
-	d.sending = send(sender)
-	d.rules.end()
-	d.rules = rules
-	d.parts.rules.begin(rules)
-	d.cfg.ShutdownTimeout = cfg.ShutdownTimeout
-	d.log.Info("reloaded", slog.Int("homeservers", len(cfg.Homeservers)), slog.Int("keys", len(keys.Keys)))
-	return nil
-}
-
-// anew makes what a reload puts in the place of what there is.
-func (d *daemon) anew(cfg *config.Config, keys *keyfile.Ring, r *rules) (*server.Server, *secevent.Sender, error) {
-	signing, err := loadOrMakeSigning(cfg, d.log)
-	if err != nil {
-		return nil, nil, err
-	}
-	sender, err := d.parts.sender(cfg, signing)
-	if err != nil {
-		return nil, nil, err
-	}
-	srv, err := d.parts.server(cfg, keys, r, signing)
-	return srv, sender, err
-}
-
-// fixed is what a reload cannot change, beside the store.
-func fixed(c *config.Config) [4]string {
-	return [4]string{c.Listen, c.AdminListen, c.DataDir, string(c.Log.Format)}
-}
-
 // stop finishes requests and closes audit log and store.
 func (d *daemon) stop() error {
-	err := errors.Join(d.stopGateway(), d.listeners.shutdown(d.cfg.ShutdownTimeout))
+	begun := time.Now()
+	err := d.stopGateway()
+	timeout := d.cfg.ShutdownTimeout
+	if d.front != nil {
+		timeout = max(timeout-time.Since(begun), time.Second)
+	}
+	err = errors.Join(err, d.listeners.shutdown(timeout))
 	d.sending.end()
 	d.rules.end()
 	err = errors.Join(err, d.parts.rules.close(), d.parts.store.Close())

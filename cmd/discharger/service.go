@@ -35,6 +35,7 @@ type parts struct {
 	registry *prometheus.Registry
 	rules    *ruleParts
 	told     *secevent.Metrics
+	streams  *server.Streams // of all servers
 
 	announcer atomic.Pointer[discharger.Announcer] // of the server that was made last
 }
@@ -91,8 +92,7 @@ func loadOrMakeKeys(cfg *config.Config, now time.Time) (ring *keyfile.Ring, made
 			cfg.KeyFile(), markerFile(cfg)), errConfig)
 	}
 	if cfg.Store.Redis != nil {
-		return nil, false, mark(fmt.Errorf("there are no keys in %s; with Redis, every process needs the same ones: "+
-			"make them once, with discharger keys new, and give each process that file", cfg.KeyFile()), errConfig)
+		return nil, false, noSharedKeys(cfg.KeyFile())
 	}
 	if ring, err = keyfile.NewService(now, nil); err != nil {
 		return nil, false, err
@@ -110,7 +110,7 @@ func markerFile(cfg *config.Config) string { return filepath.Join(cfg.DataDir, "
 
 // open opens the store and registers the metrics.
 func open(ctx context.Context, cfg *config.Config, keys *keyfile.Ring, log *slog.Logger, now func() time.Time) (*parts, error) {
-	p := &parts{log: log, now: now, registry: prometheus.NewRegistry()}
+	p := &parts{log: log, now: now, registry: prometheus.NewRegistry(), streams: server.NewStreams()}
 	for _, c := range []prometheus.Collector{
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
@@ -167,8 +167,8 @@ func (p *parts) server(cfg *config.Config, keys *keyfile.Ring, r *rules, signing
 		refresh = append(refresh, k.Secret())
 	}
 	var retired [][4]byte
-	for _, id := range keys.Retired {
-		retired = append(retired, id)
+	for _, k := range keys.RetiredOf(keyfile.Refresh) {
+		retired = append(retired, k.ID)
 	}
 	service, err := discharger.New(discharger.Config{
 		Opener: opener, Store: p.metrics.Store(p.store), RefreshKeys: refresh, RetiredKeys: retired,
@@ -190,7 +190,8 @@ func (p *parts) server(cfg *config.Config, keys *keyfile.Ring, r *rules, signing
 	srv, err := server.New(server.Config{
 		Service: service, JWKS: jwks, PublicKey: opener.PublicKey(), Ready: p.store.Ready, APIKeys: apiKeys,
 		TrustedProxies: cfg.TrustedProxies, AllowOrigins: cfg.CORSOrigins, Timeout: cfg.RequestTimeout,
-		Feed:    server.FeedConfig{Source: p.store, Heartbeat: cfg.Feed.Heartbeat, Subscribers: cfg.Feed.Subscribers},
+		Limits:  server.Limits{InFlight: cfg.Limits.InFlight, PerAddress: cfg.Limits.PerAddress},
+		Feed:    server.FeedConfig{Source: p.store, Heartbeat: cfg.Feed.Heartbeat, Subscribers: cfg.Feed.Subscribers, Streams: p.streams},
 		Metrics: p.metrics, Gatherer: p.registry, Log: p.log, Access: p.access, Now: p.now,
 	})
 	if err == nil {
@@ -208,7 +209,13 @@ func announcerOf(cfg *config.Config) *discharger.Announcer {
 // newOpener registers the homeservers with all of their keys.
 func newOpener(cfg *config.Config, keys *keyfile.Ring) (*caveat.Opener, error) {
 	oc := caveat.OpenerConfig{Keys: pairs(keys, keyfile.Discharger)}
+	for _, k := range keys.RetiredOf(keyfile.Discharger) {
+		oc.Retired = append(oc.Retired, k.ID)
+	}
 	for _, h := range cfg.Homeservers {
+		for _, key := range h.RetiredKeys {
+			oc.Homeservers = append(oc.Homeservers, caveat.Homeserver{Name: h.Name, Key: key, Retired: true})
+		}
 		for _, key := range append([]caveat.PublicKey{h.PublicKey}, h.PreviousKeys...) {
 			oc.Homeservers = append(oc.Homeservers, caveat.Homeserver{Name: h.Name, Key: key})
 		}

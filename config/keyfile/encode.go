@@ -2,6 +2,7 @@ package keyfile
 
 import (
 	"encoding/base64"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"time"
@@ -13,7 +14,11 @@ import (
 	"github.com/discharger/discharger/discharger/caveat"
 )
 
-const version = 1
+// The versions of the format; see the package comment.
+const (
+	version1 = 1
+	version2 = 2
+)
 
 // document is the file.
 type document struct {
@@ -21,7 +26,7 @@ type document struct {
 	Version    int           `json:"version"`
 	Owner      Owner         `json:"owner"`
 	Homeserver *peerDocument `json:"homeserver,omitzero"`
-	Retired    []RetiredID   `json:"retired,omitempty"`
+	Retired    []RetiredKey  `json:"retired,omitempty"`
 	Keys       []keyDocument `json:"keys"`
 }
 
@@ -35,8 +40,68 @@ type keyDocument struct {
 	Kind    Kind      `json:"kind"`
 	ID      string    `json:"id"`
 	Created time.Time `json:"created"`
+	Staged  bool      `json:"staged,omitzero"`
+	Since   time.Time `json:"since,omitzero"`
 	Public  string    `json:"public,omitzero"`
 	Secret  string    `json:"secret"`
+}
+
+// retiredDocument is a retired key of another kind than refresh.
+type retiredDocument struct {
+	Kind   Kind   `json:"kind"`
+	ID     string `json:"id"`
+	Public string `json:"public,omitzero"`
+}
+
+// MarshalJSONTo writes the form in a key file.
+func (k RetiredKey) MarshalJSONTo(enc *jsontext.Encoder) error {
+	id := hex.EncodeToString(k.ID[:])
+	if k.Kind == Refresh {
+		return enc.WriteToken(jsontext.String(id))
+	}
+	doc := retiredDocument{Kind: k.Kind, ID: id}
+	if k.Public != (caveat.PublicKey{}) {
+		doc.Public = k.Public.String()
+	}
+	return json.MarshalEncode(enc, doc)
+}
+
+// UnmarshalJSONFrom reads what MarshalJSONTo writes.
+func (k *RetiredKey) UnmarshalJSONFrom(dec *jsontext.Decoder) error {
+	doc := retiredDocument{Kind: Refresh}
+	if dec.PeekKind() == '"' {
+		token, err := dec.ReadToken()
+		if err != nil {
+			return err
+		}
+		doc.ID = token.String()
+	} else if err := json.UnmarshalDecode(dec, &doc); err != nil {
+		return err
+	}
+	id, err := hex.DecodeString(doc.ID)
+	if err != nil || len(id) != len(k.ID) || doc.ID != hex.EncodeToString(id) {
+		return errors.New("id is not 8 hexadecimal digits")
+	}
+	*k = RetiredKey{Kind: doc.Kind, ID: [4]byte(id)}
+	if doc.Public != "" {
+		k.Public, err = caveat.ParsePublicKey(doc.Public)
+	}
+	return err
+}
+
+// versionOf returns the earliest version of the format that can express a ring.
+func versionOf(r *Ring) int {
+	for _, k := range r.Retired {
+		if k.Kind != Refresh {
+			return version2
+		}
+	}
+	for _, k := range r.Keys {
+		if k.Staged || !k.Since.IsZero() {
+			return version2
+		}
+	}
+	return version1
 }
 
 // note tells whoever opens the file what it is.
@@ -50,13 +115,13 @@ func note(o Owner) string {
 
 // encode writes a file.
 func encode(r *Ring) ([]byte, error) {
-	doc := document{Note: note(r.Owner), Version: version, Owner: r.Owner, Retired: r.Retired, Keys: []keyDocument{}}
+	doc := document{Note: note(r.Owner), Version: versionOf(r), Owner: r.Owner, Retired: r.Retired, Keys: []keyDocument{}}
 	if r.Owner == Homeserver {
 		p := peerDocument(r.Peer)
 		doc.Homeserver = &p
 	}
 	for _, k := range r.Keys {
-		kd := keyDocument{Kind: k.Kind, ID: k.ID, Created: k.Created, Secret: base64.StdEncoding.EncodeToString(k.secret[:])}
+		kd := keyDocument{Kind: k.Kind, ID: k.ID, Created: k.Created, Staged: k.Staged, Since: k.Since, Secret: base64.StdEncoding.EncodeToString(k.secret[:])}
 		if k.Public != (caveat.PublicKey{}) {
 			kd.Public = k.Public.String()
 		}
@@ -75,7 +140,7 @@ func decode(data []byte) (*Ring, error) {
 	if err := json.Unmarshal(data, &doc, json.RejectUnknownMembers(true)); err != nil {
 		return nil, decodeError(err)
 	}
-	if doc.Version != version {
+	if doc.Version != version1 && doc.Version != version2 {
 		return nil, fmt.Errorf("is of version %d, which this program does not know", doc.Version)
 	}
 	r := &Ring{Owner: doc.Owner, Retired: doc.Retired}
@@ -117,7 +182,10 @@ func (kd keyDocument) key() (Key, error) {
 	if err != nil || len(secret) != 32 {
 		return Key{}, errors.New("secret is not 32 bytes of base64")
 	}
-	k := Key{Kind: kd.Kind, Created: kd.Created.UTC().Truncate(time.Second), secret: [32]byte(secret)}
+	k := Key{Kind: kd.Kind, Created: kd.Created.UTC().Truncate(time.Second), Staged: kd.Staged, secret: [32]byte(secret)}
+	if !kd.Since.IsZero() {
+		k.Since = kd.Since.UTC().Truncate(time.Second)
+	}
 	if err := k.derive(); err != nil {
 		return Key{}, err
 	}

@@ -19,7 +19,7 @@ type Access bool
 // The two kinds of access.
 const (
 	OwnerOnly Access = false
-	GroupToo  Access = true // for secrets that are mounted for a group
+	GroupToo  Access = true // for secrets that are mounted for a group: it may read and, as with fsGroup, write them
 )
 
 // ErrExposed is returned for a key file that others can read or change.
@@ -51,7 +51,7 @@ func readSecret(path string, a Access) ([]byte, error) {
 	}
 	forbidden := fs.FileMode(0o077)
 	if a == GroupToo {
-		forbidden = 0o037
+		forbidden = 0o017
 	}
 	if info.Mode().Perm()&forbidden != 0 {
 		return nil, fmt.Errorf("%w: mode of %s is %04o; chmod 600 it, and think about who may have read it",

@@ -21,9 +21,23 @@ type Key struct {
 	Kind    Kind
 	ID      string           // 8 hexadecimal digits
 	Created time.Time        // UTC, whole seconds
+	Staged  bool             // recognized, but not used to make anything yet
+	Since   time.Time        // when it became the used one last, UTC, whole seconds; zero: at Created, or Staged
 	Public  caveat.PublicKey // of kinds discharger and seal
 
 	secret [32]byte
+}
+
+// UsedSince returns when the key became the used one, the last time if it did
+// more than once; zero for a staged key.
+func (k Key) UsedSince() time.Time {
+	switch {
+	case k.Staged:
+		return time.Time{}
+	case k.Since.IsZero():
+		return k.Created
+	}
+	return k.Since
 }
 
 func newKey(kind Kind, now time.Time, random io.Reader) (Key, error) {

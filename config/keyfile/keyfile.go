@@ -4,7 +4,7 @@
 // # The format
 //
 // A key file is one JSON object. Its keys are in no particular order but for
-// those of one kind, of which the first is the newest.
+// those of one kind, of which the first that is not staged is used.
 //
 //	{
 //	  "note": "Secret: …",                 for people
@@ -15,17 +15,28 @@
 //	    "service": "https://…",            URL of the service
 //	    "service_key": "…"                 its public key, base64
 //	  },
-//	  "retired": ["91c0e0b2"],             ids of refresh keys that were taken out
+//	  "retired": [                         keys that were taken out
+//	    "91c0e0b2",                        of kind refresh: the id
+//	    {"kind": "seal", "id": "…", "public": "…"}
+//	  ],
 //	  "keys": [
 //	    {
 //	      "kind": "discharger",
 //	      "id": "5c8e0b5f",                names it, and gives nothing away
 //	      "created": "2026-01-02T15:04:05Z",
+//	      "staged": true,                  of a staged key only
+//	      "since": "2026-01-09T10:00:00Z", when it was first used, of a key that was staged before
 //	      "public": "…",                   of a key pair only
 //	      "secret": "…"                    32 bytes in base64
 //	    }
 //	  ]
 //	}
+//
+// A file is of version 2 if it has a staged key, one with which [Ring.Use] began,
+// or a retired key of another kind than refresh. Every other file is of version 1,
+// as programs from before December 2026 write it. Those programs refuse a file
+// of version 2: at start they end, and at a reload they go on with the keys
+// that they have.
 //
 // The kinds of the service's keys:
 //
@@ -41,26 +52,33 @@
 //
 // # Rings
 //
-// More than one key of a kind makes a ring: the newest is used to make things,
-// all of them to recognize what was made. [Ring.Add] puts a new one first, and
-// [Ring.Retire] takes an old one out, which ends whatever was made with it. Of
-// a refresh key its id stays: a token signed with it is known to be over, where
-// one with an unknown id may be from a process that has a newer file.
+// More than one key of a kind makes a ring, and each key of it is in one state:
+//
+//	staged    recognized; nothing is made with it
+//	used      the one with which things are made
+//	previous  recognized; used before
+//	retired   taken out; its id stays
+//
+// [Ring.Add] and [Ring.Stage] put a new key in, [Ring.Use] makes a key the one
+// that is used, and [Ring.Retire] takes one out, which ends the sessions that
+// depend on it. Of a retired key the id stays: things that were made with it are
+// known to be over, whereas those with an unknown id may be from a process that
+// has a newer file.
 //
 // # What it promises
 //
 // A file that anyone but its owner can read is refused. So is one with a member
 // that is unknown or comes twice, a key whose id or public half is not its own,
-// a key that comes twice, and a ring with nothing in it. A file is written
-// beside its place, synced and then moved there: after a crash there is the old
-// one or the new one. [Create] never replaces a file, and two programs that
-// [Update] one at the same time do so one after the other.
+// a key that comes twice, and a ring without a used key of every kind. A file
+// is written beside its place, synced and then moved there: after a crash there
+// is the old one or the new one. [Create] never replaces a file, and two
+// programs that [Update] one at the same time do so one after the other.
 //
 // Keys print, log and marshal as REDACTED. Errors do not repeat what is in a
 // file.
 //
-// What security events are signed with is in a file of its own, whose reader
-// is [LoadSigning]: receivers demand RSA, in which everybody has tools for PEM.
+// The keys that sign security events are in a file of their own, whose reader
+// is [LoadSigning]: receivers demand RSA, for which every tool reads PEM.
 package keyfile
 
 import (
@@ -72,7 +90,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/discharger/discharger/discharger"
 	"github.com/discharger/discharger/discharger/caveat"
 )
 
@@ -116,9 +133,9 @@ var ErrUnknownKey = errors.New("no key with this id")
 type Ring struct {
 	Owner Owner
 	Peer  Peer  // who a homeserver's keys are for; zero for the service's
-	Keys  []Key // those of one kind newest first
+	Keys  []Key // of those of one kind, the first that is not staged is used
 
-	Retired []RetiredID // of refresh keys, in the order in which they were taken out
+	Retired []RetiredKey // in the order in which they were taken out
 }
 
 // Peer is what a homeserver has to know, beside its keys, to use the service.
@@ -128,21 +145,23 @@ type Peer struct {
 	ServiceKey caveat.PublicKey // of the service
 }
 
-// RetiredID is the id of a key that is no longer in a ring.
-type RetiredID [4]byte
-
-// MarshalText returns the id as a key file has it.
-func (id RetiredID) MarshalText() ([]byte, error) { return hex.AppendEncode(nil, id[:]), nil }
-
-// UnmarshalText reads what MarshalText returns.
-func (id *RetiredID) UnmarshalText(text []byte) error {
-	b, err := hex.DecodeString(string(text))
-	if err != nil || len(b) != len(id) || string(text) != hex.EncodeToString(b) {
-		return errors.New("is not 8 hexadecimal digits")
-	}
-	*id = RetiredID(b)
-	return nil
+// RetiredKey is what stays of a key that is no longer in a ring.
+type RetiredKey struct {
+	Kind   Kind
+	ID     [4]byte          //
+	Public caveat.PublicKey // of kinds discharger and seal
 }
+
+// State is one of the states of a key; see the package comment.
+type State string
+
+// The states of keys.
+const (
+	Staged   State = "staged"
+	Used     State = "used"
+	Previous State = "previous"
+	Retired  State = "retired"
+)
 
 // NewService makes a ring with one new key of every kind that the service has.
 // Random is where they are drawn from; nil is crypto/rand.
@@ -167,8 +186,17 @@ func (r *Ring) fill(now time.Time, random io.Reader) (*Ring, error) {
 	return r, nil
 }
 
-// Add draws a new key and puts it before the others of its kind.
+// Add draws a new key, which is used from now on.
 func (r *Ring) Add(kind Kind, now time.Time, random io.Reader) (Key, error) {
+	return r.insert(kind, now, random, false)
+}
+
+// Stage draws a new key, which is recognized but not used yet.
+func (r *Ring) Stage(kind Kind, now time.Time, random io.Reader) (Key, error) {
+	return r.insert(kind, now, random, true)
+}
+
+func (r *Ring) insert(kind Kind, now time.Time, random io.Reader, staged bool) (Key, error) {
 	if !slices.Contains(r.Owner.Kinds(), kind) {
 		return Key{}, fmt.Errorf("add key: a %s has none of kind %q", r.Owner, kind)
 	}
@@ -179,6 +207,7 @@ func (r *Ring) Add(kind Kind, now time.Time, random io.Reader) (Key, error) {
 	if err != nil {
 		return Key{}, err
 	}
+	r.Keys[0].Staged, k.Staged = staged, staged
 	if err := r.check(); err != nil {
 		return Key{}, fmt.Errorf("add key: %w", err)
 	}
@@ -194,6 +223,35 @@ func (r *Ring) add(kind Kind, now time.Time, random io.Reader) (Key, error) {
 	return k, nil
 }
 
+// Use makes a staged or previous key the one that is used, from now on, and
+// returns it. The one that was used before is a previous one then. A key that is
+// used already stays as it is.
+func (r *Ring) Use(id string, now time.Time) (Key, error) {
+	k, err := r.Find(id)
+	if err != nil {
+		return Key{}, err
+	}
+	if r.StateOf(k) == Used {
+		return k, nil
+	}
+	// Of a previous key too: what the key before it made is from before now.
+	k.Staged, k.Since = false, now.UTC().Truncate(time.Second)
+	r.Keys = slices.DeleteFunc(r.Keys, func(other Key) bool { return other.ID == id })
+	r.Keys = slices.Insert(r.Keys, 0, k)
+	return k, nil
+}
+
+// StateOf returns the state of a key in the ring.
+func (r *Ring) StateOf(k Key) State {
+	switch {
+	case k.Staged:
+		return Staged
+	case r.Of(k.Kind)[0].ID == k.ID:
+		return Used
+	}
+	return Previous
+}
+
 // Find returns the key with an id. The error matches [ErrUnknownKey].
 func (r *Ring) Find(id string) (Key, error) {
 	for _, k := range r.Keys {
@@ -201,34 +259,68 @@ func (r *Ring) Find(id string) (Key, error) {
 			return k, nil
 		}
 	}
+	if slices.ContainsFunc(r.Retired, func(k RetiredKey) bool { return hex.EncodeToString(k.ID[:]) == id }) {
+		return Key{}, fmt.Errorf("%w: %q is retired, and its secret is gone", ErrUnknownKey, id)
+	}
 	return Key{}, fmt.Errorf("%w: %q", ErrUnknownKey, id)
 }
 
-// Retire takes a key out and returns it. The last of its kind stays.
+// Retire takes a key out and returns it. The one that is used stays.
 func (r *Ring) Retire(id string) (Key, error) {
 	k, err := r.Find(id)
 	if err != nil {
 		return Key{}, err
 	}
-	if len(r.Of(k.Kind)) == 1 {
-		return Key{}, fmt.Errorf("retire key: %s is the only one of kind %s; add another first", id, k.Kind)
+	switch {
+	case k.Kind == Store:
+		return Key{}, errors.New("retire key: there is only one of kind store: without it, no session would be found again")
+	case r.StateOf(k) == Used:
+		return Key{}, fmt.Errorf("retire key: %s is the %s key in use; use another one first", id, k.Kind)
 	}
 	r.Keys = slices.DeleteFunc(r.Keys, func(other Key) bool { return other.ID == id })
-	if k.Kind == Refresh {
-		r.Retired = append(r.Retired, discharger.RefreshKey(k.secret).ID())
+	raw, err := hex.DecodeString(k.ID)
+	if err != nil || len(raw) != 4 {
+		return Key{}, fmt.Errorf("retire key: %q is not an id", k.ID)
 	}
+	r.Retired = append(r.Retired, RetiredKey{Kind: k.Kind, ID: [4]byte(raw), Public: k.Public})
 	return k, nil
 }
 
-// Of returns the keys of one kind, newest first.
+// Of returns the keys of one kind: the used one, the previous ones with the
+// latest first, and the staged ones.
 func (r *Ring) Of(kind Kind) []Key {
-	var keys []Key
+	var keys, staged []Key
 	for _, k := range r.Keys {
+		switch {
+		case k.Kind != kind:
+		case k.Staged:
+			staged = append(staged, k)
+		default:
+			keys = append(keys, k)
+		}
+	}
+	return append(keys, staged...)
+}
+
+// RetiredOf returns what stays of the retired keys of one kind.
+func (r *Ring) RetiredOf(kind Kind) []RetiredKey {
+	var keys []RetiredKey
+	for _, k := range r.Retired {
 		if k.Kind == kind {
 			keys = append(keys, k)
 		}
 	}
 	return keys
+}
+
+// Successor returns the key that was used next after a previous one. It reports
+// false for a key that is not a previous one.
+func (r *Ring) Successor(k Key) (Key, bool) {
+	if r.StateOf(k) != Previous {
+		return Key{}, false
+	}
+	keys := r.Of(k.Kind)
+	return keys[slices.IndexFunc(keys, func(o Key) bool { return o.ID == k.ID })-1], true
 }
 
 // check reports what keeps a ring from being used.
@@ -246,20 +338,47 @@ func (r *Ring) check() error {
 			return fmt.Errorf("there are two keys with the id %s", k.ID)
 		}
 		seen[k.ID] = true
+		if k.Staged && !k.Since.IsZero() {
+			return fmt.Errorf("key %s is staged, and was used", k.ID)
+		}
 	}
 	for _, kind := range kinds {
-		if len(r.Of(kind)) == 0 {
+		switch keys := r.Of(kind); {
+		case len(keys) == 0:
 			return fmt.Errorf("there is no key of kind %s", kind)
+		case keys[0].Staged:
+			return fmt.Errorf("every key of kind %s is staged", kind)
 		}
 	}
 	if len(r.Of(Store)) > 1 {
 		return errors.New("there are two keys of kind store")
 	}
+	if err := r.checkRetired(); err != nil {
+		return err
+	}
 	if r.Owner == Homeserver {
-		if len(r.Retired) > 0 {
-			return errors.New("retired is of a service's refresh keys only")
-		}
 		return r.Peer.check()
+	}
+	return nil
+}
+
+func (r *Ring) checkRetired() error {
+	for i, k := range r.Retired {
+		if !slices.Contains(r.Owner.Kinds(), k.Kind) || k.Kind == Store {
+			return fmt.Errorf("retired[%d] is of kind %q, of which a %s retires none", i, k.Kind, r.Owner)
+		}
+		pair := k.Kind == Discharger || k.Kind == Seal
+		if pair != (k.Public != caveat.PublicKey{}) || pair && [4]byte(k.Public[:4]) != k.ID {
+			return fmt.Errorf("retired[%d] has another public key than its id says", i)
+		}
+		if pair {
+			if err := caveat.CheckPublicKey(k.Public); err != nil {
+				return fmt.Errorf("retired[%d]: %w", i, err)
+			}
+		}
+		if _, err := r.Find(hex.EncodeToString(k.ID[:])); err == nil {
+			return fmt.Errorf("retired[%d] is in the ring", i)
+		}
 	}
 	return nil
 }

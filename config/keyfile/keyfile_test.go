@@ -95,8 +95,8 @@ func TestRing(t *testing.T) {
 	t.Parallel()
 	r := service(t)
 	first := r.Of(Refresh)[0]
-	if _, err := r.Retire(first.ID); err == nil || !strings.Contains(err.Error(), "only one of kind refresh") {
-		t.Errorf("retired the last: %v", err)
+	if _, err := r.Retire(first.ID); err == nil || !strings.Contains(err.Error(), "the refresh key in use") {
+		t.Errorf("retired the one in use: %v", err)
 	}
 	second, err := r.Add(Refresh, created.Add(time.Hour), nil)
 	if err != nil {
@@ -119,8 +119,11 @@ func TestRing(t *testing.T) {
 		t.Fatal(err)
 	}
 	back, err := decode(file)
-	if err != nil || len(back.Retired) != 1 || hex.EncodeToString(back.Retired[0][:]) != first.ID {
+	if err != nil || len(back.RetiredOf(Refresh)) != 1 || hex.EncodeToString(back.Retired[0].ID[:]) != first.ID {
 		t.Errorf("retired keys are %v, %v; want %s", back.Retired, err, first.ID)
+	}
+	if !bytes.Contains(file, []byte(`"version": 1`)) {
+		t.Errorf("programs from before cannot read\n%s", file)
 	}
 	for _, bad := range []string{"", "91c0e0", "91C0E0B2", "91c0e0b2b2", "91c0e0bx"} {
 		if _, err := decode(bytes.Replace(file, []byte(`"`+first.ID+`"`), []byte(`"`+bad+`"`), 1)); err == nil {
@@ -135,6 +138,100 @@ func TestRing(t *testing.T) {
 	if _, err := r.Add(Refresh, created, strings.NewReader("short")); err == nil {
 		t.Error("added a key without randomness")
 	}
+}
+
+// A key is staged, used, previous and retired, and a file has it as it is.
+func TestStates(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		kind Kind
+		ring func(testing.TB) *Ring
+	}{{Discharger, service}, {Refresh, service}, {Seal, homeserverRing}, {Root, homeserverRing}, {API, homeserverRing}} {
+		t.Run(string(tt.kind), func(t *testing.T) {
+			t.Parallel()
+			r := tt.ring(t)
+			first := r.Of(tt.kind)[0]
+			second, err := r.Stage(tt.kind, created.Add(time.Hour), nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			r = reread(t, r, version2)
+			if keys := r.Of(tt.kind); len(keys) != 2 || keys[0] != first || keys[1] != second || r.StateOf(second) != Staged ||
+				!second.UsedSince().IsZero() {
+				t.Fatalf("ring is %v, the new key %s since %v", keys, r.StateOf(second), second.UsedSince())
+			}
+			if second, err = r.Use(second.ID, created.Add(2*time.Hour)); err != nil {
+				t.Fatal(err)
+			}
+			if again, err := r.Use(second.ID, created.Add(3*time.Hour)); err != nil || again != second {
+				t.Errorf("used twice: %v, %v", again, err)
+			}
+			r = reread(t, r, version2)
+			if keys := r.Of(tt.kind); len(keys) != 2 || keys[0] != second || r.StateOf(second) != Used || r.StateOf(first) != Previous ||
+				!second.UsedSince().Equal(created.Add(2*time.Hour).Truncate(time.Second)) {
+				t.Fatalf("ring is %v, the new key %s since %v", keys, r.StateOf(second), second.UsedSince())
+			}
+			if next, ok := r.Successor(first); !ok || next != second {
+				t.Errorf("%v follows %v", next, first)
+			}
+			if _, err := r.Retire(second.ID); err == nil {
+				t.Error("retired the one in use")
+			}
+			if _, err := r.Retire(first.ID); err != nil {
+				t.Fatal(err)
+			}
+			r = reread(t, r, version2)
+			if left := r.RetiredOf(tt.kind); len(left) != 1 || hex.EncodeToString(left[0].ID[:]) != first.ID || left[0].Public != first.Public {
+				t.Errorf("retired keys are %v", left)
+			}
+			if _, err := r.Use(first.ID, created); !errors.Is(err, ErrUnknownKey) {
+				t.Errorf("used a retired key: %v", err)
+			}
+		})
+	}
+}
+
+// A previous key can be used again, and a staged one retired.
+func TestStatesBack(t *testing.T) {
+	t.Parallel()
+	r := service(t)
+	first := r.Of(Refresh)[0]
+	second, err := r.Add(Refresh, created.Add(time.Hour), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.Use(first.ID, created.Add(2*time.Hour)); err != nil || r.StateOf(first) != Used || r.StateOf(second) != Previous {
+		t.Errorf("used again: %s and %s, %v", r.StateOf(first), r.StateOf(second), err)
+	}
+	// The second key made things until then.
+	r = reread(t, r, version2)
+	if next, ok := r.Successor(second); !ok || next.ID != first.ID || !next.UsedSince().Equal(created.Add(2*time.Hour).Truncate(time.Second)) {
+		t.Errorf("%s follows, used since %v", next.ID, next.UsedSince())
+	}
+	third, err := r.Stage(Refresh, created.Add(time.Hour), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, ok := r.Successor(third); ok {
+		t.Error("a staged key has a successor")
+	}
+	if _, err := r.Retire(third.ID); err != nil || len(r.Of(Refresh)) != 2 {
+		t.Errorf("retired a staged key: %v, %v", r.Of(Refresh), err)
+	}
+}
+
+// reread encodes and decodes a ring.
+func reread(t *testing.T, r *Ring, version int) *Ring {
+	t.Helper()
+	text := encoded(t, r)
+	if !bytes.Contains(text, fmt.Appendf(nil, `"version": %d`, version)) {
+		t.Errorf("is not of version %d:\n%s", version, text)
+	}
+	again, err := decode(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return again
 }
 
 func TestDecodeRefuses(t *testing.T) {
@@ -165,7 +262,7 @@ func TestDecodeRefuses(t *testing.T) {
 		"not JSON":          {"keys", "not JSON"},
 		"not an object":     {"[]", "not a key file"},
 		"no version":        {"{}", "version 0"},
-		"newer":             {swap(one, `"version": 1`, `"version": 2`), "version 2"},
+		"newer":             {swap(one, `"version": 1`, `"version": 3`), "version 3"},
 		"cut":               {one[:len(one)/2], "not JSON"},
 		"more after it":     {one + "{}", "not JSON"},
 		"unknown member":    {swap(one, `"version"`, `"x": 1, "version"`), "is not a key file: wrong at \"/x\""},
@@ -187,6 +284,11 @@ func TestDecodeRefuses(t *testing.T) {
 		"key twice":         {string(encoded(t, &twice)), "two keys with the id"},
 		"two store keys":    {string(encoded(t, &stores)), "two keys of kind store"},
 		"foreign kind":      {string(encoded(t, &foreign)), "which a service does not have"},
+		"staged only":       {swap(one, `"created"`, `"staged": true, "created"`), "every key of kind store is staged"},
+		"staged and used":   {swap(one, `"created"`, `"staged": true, "since": "2026-01-02T15:04:05Z", "created"`), "is staged, and was used"},
+		"retired elsewhere": {swap(one, `"keys"`, `"retired": [{"kind": "seal", "id": "01020304"}], "keys"`), "of which a service retires none"},
+		"retired store":     {swap(one, `"keys"`, `"retired": [{"kind": "store", "id": "01020304"}], "keys"`), "of which a service retires none"},
+		"retired alone":     {swap(one, `"keys"`, `"retired": [{"kind": "discharger", "id": "01020304"}], "keys"`), "another public key"},
 		"no keys":           {string(encoded(t, &none)), "no key of kind discharger"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -283,7 +385,7 @@ func TestModes(t *testing.T) {
 		owner, group bool // whether Load takes it
 	}{
 		{0o600, true, true}, {0o400, true, true}, {0o640, false, true}, {0o440, false, true},
-		{0o660, false, false}, {0o644, false, false}, {0o604, false, false}, {0o602, false, false}, {0o444, false, false},
+		{0o660, false, true}, {0o661, false, false}, {0o662, false, false}, {0o664, false, false}, {0o770, false, false}, {0o644, false, false}, {0o604, false, false}, {0o602, false, false}, {0o444, false, false},
 	} {
 		if err := os.Chmod(path, tt.mode); err != nil {
 			t.Fatal(err)
@@ -353,6 +455,22 @@ func FuzzDecode(f *testing.F) {
 	f.Add(encoded(f, service(f)))
 	f.Add(encoded(f, homeserverRing(f)))
 	f.Add([]byte(`{"note":"","version":1,"owner":"service","keys":[{}]}`))
+	rotated := homeserverRing(f)
+	for _, kind := range []Kind{Seal, Root} {
+		old := rotated.Of(kind)[0]
+		k, err := rotated.Stage(kind, created, nil)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(encoded(f, rotated))
+		if _, err := rotated.Use(k.ID, created.Add(time.Hour)); err != nil {
+			f.Fatal(err)
+		}
+		if _, err := rotated.Retire(old.ID); err != nil {
+			f.Fatal(err)
+		}
+	}
+	f.Add(encoded(f, rotated))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		r, err := decode(data)
 		if err != nil {

@@ -14,15 +14,44 @@ import (
 )
 
 // Signing keys are RSA keys, and in a file of their own: PKCS #8 in PEM, one
-// block for each, the newest first. The newest signs; the others are published
-// beside it for as long as they are in the file.
+// block for each. The first that is not staged signs. All of them are published
+// for as long as they are in the file, so that receivers have a staged key before
+// anything is signed with it. A staged key has the PEM header "State: staged".
+// Programs from before December 2026 refuse a file with such a header.
 
 const (
 	signingBlock = "PRIVATE KEY"
 	signingBits  = 2048
 	minSigning   = 2048 // bits, as receivers of security events demand
 	maxSigning   = 8192
+
+	signingState = "State" // PEM header of staged keys, with the value string(Staged)
 )
+
+// SigningKey is a key in a file of signing keys.
+type SigningKey struct {
+	*rsa.PrivateKey
+	State State
+}
+
+// signingKeys are the keys of a file: used, previous, staged.
+type signingKeys []SigningKey
+
+// ordered returns the keys in order, with the states that their places give them.
+func (keys signingKeys) ordered() signingKeys {
+	var active, staged signingKeys
+	for _, k := range keys {
+		switch {
+		case k.State == Staged:
+			staged = append(staged, k)
+		case len(active) == 0:
+			active = append(active, SigningKey{k.PrivateKey, Used})
+		default:
+			active = append(active, SigningKey{k.PrivateKey, Previous})
+		}
+	}
+	return append(active, staged...)
+}
 
 // NewSigning makes a file with one new key, mode 0600. If there is a file
 // already, it stays as it is and the error matches [fs.ErrExist].
@@ -31,7 +60,7 @@ func NewSigning(path string) ([]*rsa.PrivateKey, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make signing key: %w", err)
 	}
-	text, err := encodeSigning(key)
+	text, err := encodeSigning(SigningKey{key, Used})
 	if err != nil {
 		return nil, err
 	}
@@ -41,45 +70,63 @@ func NewSigning(path string) ([]*rsa.PrivateKey, error) {
 	return []*rsa.PrivateKey{key}, nil
 }
 
-// AddSigning puts a new key before those in a file, whose mode and owner stay.
-func AddSigning(path string, a Access) error {
-	return updateSigning(path, a, func(keys []*rsa.PrivateKey) ([]*rsa.PrivateKey, error) {
-		key, err := rsa.GenerateKey(rand.Reader, signingBits)
-		if err != nil {
-			return nil, fmt.Errorf("make signing key: %w", err)
-		}
-		return append([]*rsa.PrivateKey{key}, keys...), nil
+// AddSigning puts a new key into a file, whose mode and owner stay. The state is
+// [Used], or [Staged].
+func AddSigning(path string, a Access, state State) (*rsa.PublicKey, error) {
+	key, err := rsa.GenerateKey(rand.Reader, signingBits)
+	if err != nil {
+		return nil, fmt.Errorf("make signing key: %w", err)
+	}
+	return &key.PublicKey, updateSigning(path, a, func(keys signingKeys) (signingKeys, error) {
+		return append(signingKeys{{key, state}}, keys...), nil
 	})
 }
 
-// RetireSigning takes the key out of a file that match knows; an error from it
-// changes nothing. The error matches [ErrUnknownKey] if it knows none. The last
-// key stays.
-func RetireSigning(path string, a Access, match func(*rsa.PublicKey) (bool, error)) error {
-	return updateSigning(path, a, func(keys []*rsa.PrivateKey) ([]*rsa.PrivateKey, error) {
-		for i, k := range keys {
-			found, err := match(&k.PublicKey)
-			switch {
-			case err != nil:
-				return nil, err
-			case found && len(keys) == 1:
-				return nil, errors.New("retire key: it is the only one; add another first")
-			case found:
-				return slices.Delete(keys, i, i+1), nil
-			}
+// UseSigning makes the key for which match returns true the one that signs. The
+// error matches [ErrUnknownKey] if there is none.
+func UseSigning(path string, a Access, match func(*rsa.PublicKey) bool) error {
+	return updateSigning(path, a, func(keys signingKeys) (signingKeys, error) {
+		i, err := keys.find(match)
+		if err != nil {
+			return nil, err
 		}
-		return nil, ErrUnknownKey
+		k := keys[i]
+		k.State = Used
+		return append(signingKeys{k}, slices.Delete(keys, i, i+1)...), nil
 	})
+}
+
+// RetireSigning takes the key for which match returns true out of a file, unless
+// it is the one that signs. The error matches [ErrUnknownKey] if there is none.
+func RetireSigning(path string, a Access, match func(*rsa.PublicKey) bool) error {
+	return updateSigning(path, a, func(keys signingKeys) (signingKeys, error) {
+		i, err := keys.find(match)
+		if err != nil {
+			return nil, err
+		}
+		if keys[i].State == Used {
+			return nil, errors.New("retire key: it is the one in use; use another one first")
+		}
+		return slices.Delete(keys, i, i+1), nil
+	})
+}
+
+func (keys signingKeys) find(match func(*rsa.PublicKey) bool) (int, error) {
+	i := slices.IndexFunc(keys, func(k SigningKey) bool { return match(&k.PublicKey) })
+	if i < 0 {
+		return 0, ErrUnknownKey
+	}
+	return i, nil
 }
 
 // updateSigning changes the keys in a file, unless change fails.
-func updateSigning(path string, a Access, change func([]*rsa.PrivateKey) ([]*rsa.PrivateKey, error)) error {
+func updateSigning(path string, a Access, change func(signingKeys) (signingKeys, error)) error {
 	unlock, err := atomicfile.Lock(path)
 	if err != nil {
 		return fmt.Errorf("update signing keys: %w", err)
 	}
 	defer unlock()
-	keys, err := LoadSigning(path, a)
+	keys, err := ListSigning(path, a)
 	if err != nil {
 		return err
 	}
@@ -96,8 +143,23 @@ func updateSigning(path string, a Access, change func([]*rsa.PrivateKey) ([]*rsa
 	return nil
 }
 
-// LoadSigning reads the keys in a file, the newest first; there is at least one.
+// LoadSigning reads the keys in a file, of which there is at least one. The first
+// is the one that signs.
 func LoadSigning(path string, a Access) ([]*rsa.PrivateKey, error) {
+	keys, err := ListSigning(path, a)
+	if err != nil {
+		return nil, err
+	}
+	all := make([]*rsa.PrivateKey, len(keys))
+	for i, k := range keys {
+		all[i] = k.PrivateKey
+	}
+	return all, nil
+}
+
+// ListSigning reads the keys in a file with their states: the used one, the
+// previous ones with the latest first, and the staged ones.
+func ListSigning(path string, a Access) ([]SigningKey, error) {
 	data, err := readSecret(path, a)
 	if err != nil {
 		return nil, err
@@ -109,27 +171,37 @@ func LoadSigning(path string, a Access) ([]*rsa.PrivateKey, error) {
 	return keys, nil
 }
 
-func encodeSigning(keys ...*rsa.PrivateKey) (text []byte, err error) {
+func encodeSigning(keys ...SigningKey) (text []byte, err error) {
 	for _, key := range keys {
-		der, err := x509.MarshalPKCS8PrivateKey(key)
+		der, err := x509.MarshalPKCS8PrivateKey(key.PrivateKey)
 		if err != nil {
 			return nil, fmt.Errorf("encode signing key: %w", err)
 		}
-		text = append(text, pem.EncodeToMemory(&pem.Block{Type: signingBlock, Bytes: der})...)
+		block := &pem.Block{Type: signingBlock, Bytes: der}
+		if key.State == Staged {
+			block.Headers = map[string]string{signingState: string(Staged)}
+		}
+		text = append(text, pem.EncodeToMemory(block)...)
 	}
 	return text, nil
 }
 
 // decodeSigning reads keys and nothing else. Errors do not repeat what is there.
-func decodeSigning(data []byte) ([]*rsa.PrivateKey, error) {
-	var keys []*rsa.PrivateKey
+func decodeSigning(data []byte) (signingKeys, error) {
+	var keys signingKeys
 	for rest := bytes.TrimSpace(data); len(rest) > 0; rest = bytes.TrimSpace(rest) {
 		if !bytes.HasPrefix(rest, []byte("-----BEGIN ")) {
 			return nil, errors.New("there is something that is not PEM")
 		}
 		block, more := pem.Decode(rest)
-		if block == nil || block.Type != signingBlock || len(block.Headers) > 0 {
+		if block == nil || block.Type != signingBlock {
 			return nil, fmt.Errorf("there is something that is not a %s in PEM", signingBlock)
+		}
+		state := Used
+		if len(block.Headers) > 0 {
+			if state = State(block.Headers[signingState]); state != Staged || len(block.Headers) > 1 {
+				return nil, fmt.Errorf("key %d has a PEM header that is not State: staged", len(keys)+1)
+			}
 		}
 		parsed, err := x509.ParsePKCS8PrivateKey(block.Bytes)
 		key, ok := parsed.(*rsa.PrivateKey)
@@ -144,10 +216,13 @@ func decodeSigning(data []byte) ([]*rsa.PrivateKey, error) {
 				return nil, fmt.Errorf("key %d comes twice", len(keys)+1)
 			}
 		}
-		keys, rest = append(keys, key), more
+		keys, rest = append(keys, SigningKey{key, state}), more
 	}
 	if len(keys) == 0 {
 		return nil, errors.New("there is no key in it")
+	}
+	if keys = keys.ordered(); keys[0].State == Staged {
+		return nil, errors.New("every key in it is staged")
 	}
 	return keys, nil
 }

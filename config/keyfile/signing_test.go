@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -20,7 +21,7 @@ func TestSigning(t *testing.T) {
 	if _, err := LoadSigning(path, OwnerOnly); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("no file: %v", err)
 	}
-	if err := AddSigning(path, OwnerOnly); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := AddSigning(path, OwnerOnly, Used); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("added to no file: %v", err)
 	}
 	made, err := NewSigning(path)
@@ -33,28 +34,27 @@ func TestSigning(t *testing.T) {
 	if _, err := NewSigning(path); !errors.Is(err, fs.ErrExist) {
 		t.Errorf("made twice: %v", err)
 	}
-	if err := AddSigning(path, OwnerOnly); err != nil {
+	if _, err := AddSigning(path, OwnerOnly, Used); err != nil {
 		t.Fatal(err)
 	}
 	keys, err := LoadSigning(path, OwnerOnly)
 	if err != nil || len(keys) != 2 || !keys[1].Equal(made[0]) || keys[0].N.BitLen() != signingBits {
 		t.Errorf("%d keys, %v", len(keys), err)
 	}
-	newest := func(k *rsa.PublicKey) (bool, error) { return k.Equal(&keys[0].PublicKey), nil }
-	if err := RetireSigning(path, OwnerOnly, newest); err != nil {
+	is := func(k *rsa.PublicKey) func(*rsa.PublicKey) bool {
+		return func(other *rsa.PublicKey) bool { return other.Equal(k) }
+	}
+	if err := RetireSigning(path, OwnerOnly, is(&keys[0].PublicKey)); err == nil || !strings.Contains(err.Error(), "the one in use") {
+		t.Errorf("retired the one in use: %v", err)
+	}
+	if err := RetireSigning(path, OwnerOnly, is(&made[0].PublicKey)); err != nil {
 		t.Error(err)
 	}
-	if left, err := LoadSigning(path, OwnerOnly); err != nil || len(left) != 1 || !left[0].Equal(made[0]) {
+	if left, err := LoadSigning(path, OwnerOnly); err != nil || len(left) != 1 || !left[0].Equal(keys[0]) {
 		t.Errorf("retired one: %d keys, %v", len(left), err)
 	}
-	if err := RetireSigning(path, OwnerOnly, newest); !errors.Is(err, ErrUnknownKey) {
+	if err := RetireSigning(path, OwnerOnly, is(&made[0].PublicKey)); !errors.Is(err, ErrUnknownKey) {
 		t.Errorf("retired twice: %v", err)
-	}
-	if err := RetireSigning(path, OwnerOnly, func(*rsa.PublicKey) (bool, error) { return true, nil }); err == nil || errors.Is(err, ErrUnknownKey) {
-		t.Errorf("retired the last: %v", err)
-	}
-	if left, err := LoadSigning(path, OwnerOnly); err != nil || len(left) != 1 {
-		t.Errorf("%d keys, %v", len(left), err)
 	}
 	if err := os.Chmod(path, 0o640); err != nil {
 		t.Fatal(err)
@@ -64,6 +64,48 @@ func TestSigning(t *testing.T) {
 	}
 	if _, err := LoadSigning(path, GroupToo); err != nil {
 		t.Error(err)
+	}
+}
+
+// A staged key is published and does not sign until it is used.
+func TestSigningStaged(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "signing.pem")
+	if _, err := NewSigning(path); err != nil {
+		t.Fatal(err)
+	}
+	staged, err := AddSigning(path, OwnerOnly, Staged)
+	if err != nil {
+		t.Fatal(err)
+	}
+	states := func() (s []State) {
+		t.Helper()
+		keys, err := ListSigning(path, OwnerOnly)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, k := range keys {
+			s = append(s, k.State)
+		}
+		return s
+	}
+	if got := states(); !slices.Equal(got, []State{Used, Staged}) {
+		t.Errorf("states are %v", got)
+	}
+	if keys, err := LoadSigning(path, OwnerOnly); err != nil || len(keys) != 2 || keys[0].PublicKey.Equal(staged) {
+		t.Errorf("%d keys, %v, or a staged one signs", len(keys), err)
+	}
+	if err := UseSigning(path, OwnerOnly, func(k *rsa.PublicKey) bool { return k.Equal(staged) }); err != nil {
+		t.Fatal(err)
+	}
+	if got := states(); !slices.Equal(got, []State{Used, Previous}) {
+		t.Errorf("states are %v", got)
+	}
+	if keys, err := LoadSigning(path, OwnerOnly); err != nil || !keys[0].PublicKey.Equal(staged) {
+		t.Errorf("another key signs, %v", err)
+	}
+	if err := UseSigning(path, OwnerOnly, func(*rsa.PublicKey) bool { return false }); !errors.Is(err, ErrUnknownKey) {
+		t.Errorf("used an unknown key: %v", err)
 	}
 }
 
@@ -90,15 +132,18 @@ func TestSigningRefuses(t *testing.T) {
 	}
 	one := block(signingBlock, good)
 	for name, tt := range map[string]struct{ text, want string }{
-		"empty":      {"\n", "no key"},
-		"not PEM":    {"hunter2", "not PEM"},
-		"text after": {one + "hunter2", "not PEM"},
-		"cut":        {one[:len(one)/2], "not a PRIVATE KEY"},
-		"other kind": {block("RSA PRIVATE KEY", good), "not a PRIVATE KEY"},
-		"other key":  {block(signingBlock, other), "key 1 is not an RSA key"},
-		"short":      {one + block(signingBlock, short), "key 2 has 1024 bits"},
-		"twice":      {one + one, "key 2 comes twice"},
-		"damaged":    {strings.Replace(one, one[40:60], one[60:80], 1), "key 1 is not an RSA key"},
+		"empty":       {"\n", "no key"},
+		"not PEM":     {"hunter2", "not PEM"},
+		"text after":  {one + "hunter2", "not PEM"},
+		"cut":         {one[:len(one)/2], "not a PRIVATE KEY"},
+		"other kind":  {block("RSA PRIVATE KEY", good), "not a PRIVATE KEY"},
+		"other key":   {block(signingBlock, other), "key 1 is not an RSA key"},
+		"short":       {one + block(signingBlock, short), "key 2 has 1024 bits"},
+		"twice":       {one + one, "key 2 comes twice"},
+		"header":      {strings.Replace(one, "-----\n", "-----\nState: used\n\n", 1), "key 1 has a PEM header"},
+		"two headers": {strings.Replace(one, "-----\n", "-----\nA: b\nState: staged\n\n", 1), "key 1 has a PEM header"},
+		"all staged":  {strings.Replace(one, "-----\n", "-----\nState: staged\n\n", 1), "every key in it is staged"},
+		"damaged":     {strings.Replace(one, one[40:60], one[60:80], 1), "key 1 is not an RSA key"},
 	} {
 		keys, err := decodeSigning([]byte(tt.text))
 		if err == nil || keys != nil || !strings.Contains(err.Error(), tt.want) || strings.Contains(err.Error(), "hunter2") {

@@ -22,14 +22,14 @@ func decodeAnswer(resp *http.Response, now time.Time, out any) error {
 		return unavailable
 	}
 	if resp.StatusCode == http.StatusOK {
-		if err := decodeBody(resp, out); err != nil {
+		if err := decodeBody(resp, out, memberOf(out)); err != nil {
 			unavailable.Err = err
 			return unavailable
 		}
 		return nil
 	}
 	var body errorAnswer
-	if err := decodeBody(resp, &body); err != nil {
+	if err := decodeBody(resp, &body, ""); err != nil {
 		return unavailable
 	}
 	switch {
@@ -37,13 +37,33 @@ func decodeAnswer(resp *http.Response, now time.Time, out any) error {
 		refused := &RefusedError{Message: body.Message}
 		if i := body.Info; i != nil {
 			refused.Reason, refused.Ended = i.Reason, i.ended()
-			refused.SoftLogout = refused.Ended && i.SoftLogout
+			refused.SoftLogout = refused.Ended && (i.SoftLogout == nil || *i.SoftLogout)
 		}
 		return refused
+	case resp.StatusCode == http.StatusServiceUnavailable && body.Message != "":
+		unavailable.Err = fmt.Errorf("answered with status %d: %.200s", resp.StatusCode, body.Message)
 	case resp.StatusCode == statusOf(body.Code):
 		return &BadRequestError{Status: resp.StatusCode, Code: body.Code, Message: body.Message}
 	}
 	return unavailable
+}
+
+// memberOf returns the name of a member that every answer of a type has, if the zero
+// value of the type would be taken for a decision: that a user has no sessions, or
+// that there was nothing to revoke. Something else than the service may answer in
+// JSON too, a maintenance page for instance.
+func memberOf(out any) string {
+	switch out.(type) {
+	case *SessionsResponse:
+		return "sessions"
+	case *EndedResponse, *Revoked:
+		return "ended"
+	case *Mark:
+		return "now"
+	case *Lifted:
+		return "lifted"
+	}
+	return ""
 }
 
 // errorAnswer is an [ErrorResponse] as it is read. Services of earlier versions
@@ -57,7 +77,7 @@ type errorAnswer struct {
 type refusalAnswer struct {
 	Reason     string `json:"Reason"`
 	Ended      *bool  `json:"Ended"`
-	SoftLogout bool   `json:"SoftLogout"`
+	SoftLogout *bool  `json:"SoftLogout"` // a hard end is a decision, and so it is in the answer
 }
 
 // ended reports whether the session is over: without Ended, if the reason is

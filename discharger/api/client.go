@@ -12,6 +12,7 @@ import (
 	"net/netip"
 	"net/url"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/discharger/discharger/discharger/caveat"
@@ -29,7 +30,7 @@ type Config struct {
 	// redirect is followed, whatever it says.
 	HTTPClient *http.Client
 	// APIKey is a homeserver's API key. It is needed in mode held and for
-	// passing on a client's address; empty: none.
+	// passing on a client's address; empty: none. [Client.SetAPIKey] replaces it.
 	APIKey caveat.Secret
 	// UserAgent goes into that header. Empty: Go's own.
 	UserAgent string
@@ -51,6 +52,7 @@ type Config struct {
 // state between calls.
 type Client struct {
 	cfg  Config
+	key  atomic.Pointer[caveat.Secret] // the current API key
 	http http.Client
 }
 
@@ -84,11 +86,18 @@ func New(cfg Config) (*Client, error) {
 		cfg.Jitter = mathrand.Float64
 	}
 	c := &Client{cfg: cfg}
+	c.SetAPIKey(cfg.APIKey)
 	if cfg.HTTPClient != nil {
 		c.http = *cfg.HTTPClient
 	}
 	c.http.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	return c, nil
+}
+
+// SetAPIKey replaces the API key. Attempts that begin later have the new one, and
+// so has the next connection of [Client.FollowRevocations].
+func (c *Client) SetAPIKey(key caveat.Secret) {
+	c.key.Store(&key)
 }
 
 // Request is what a discharge or a logout is asked for with.
@@ -196,7 +205,7 @@ func (c *Client) form(r Request) (url.Values, error) {
 		}
 	}
 	form.Set(ParamRequestID, r.RequestID)
-	if len(c.cfg.APIKey) > 0 {
+	if len(*c.key.Load()) > 0 {
 		if r.ClientIP.IsValid() {
 			form.Set(ParamClientIP, r.ClientIP.Unmap().String())
 		}
@@ -247,17 +256,17 @@ func (c *Client) send(ctx context.Context, method, path, contentType, body strin
 // setHeaders sets what goes with every request.
 func (c *Client) setHeaders(req *http.Request) {
 	req.Header.Set(HeaderProtocol, ProtocolVersion)
-	if len(c.cfg.APIKey) > 0 {
-		req.Header.Set(HeaderAuthorization, AuthorizationPrefix+string(c.cfg.APIKey))
+	if key := *c.key.Load(); len(key) > 0 {
+		req.Header.Set(HeaderAuthorization, AuthorizationPrefix+string(key))
 	}
 	if c.cfg.UserAgent != "" {
 		req.Header.Set("User-Agent", c.cfg.UserAgent)
 	}
 }
 
-// decodeBody reads a JSON body of an answer.
-func decodeBody(resp *http.Response, out any) error {
-	const limit = 1 << 20 // the sessions of one user may be many
+// decodeBody reads a JSON body of an answer, which has the member if one is given.
+func decodeBody(resp *http.Response, out any, member string) error {
+	const limit = 4 << 20 // the sessions of one user may be many, with device names of 2 KiB
 	data, err := io.ReadAll(io.LimitReader(resp.Body, limit+1))
 	if err != nil {
 		return err
@@ -266,10 +275,22 @@ func decodeBody(resp *http.Response, out any) error {
 		return errors.New("answer is too large")
 	}
 	if err := json.Unmarshal(data, out); err != nil {
-		return errors.New("answer is not the JSON it should be")
+		return errNotAnswer
+	}
+	if member == "" {
+		return nil
+	}
+	var members map[string]json.RawMessage
+	if err := json.Unmarshal(data, &members); err != nil {
+		return errNotAnswer
+	}
+	if v := members[member]; len(v) == 0 || v[0] == 'n' {
+		return fmt.Errorf("answer is without %q", member)
 	}
 	return nil
 }
+
+var errNotAnswer = errors.New("answer is not the JSON it should be")
 
 // Format writes the service's URL and no secret, whatever the verb.
 func (c *Client) Format(s fmt.State, _ rune) { io.WriteString(s, "client of "+c.cfg.URL) }

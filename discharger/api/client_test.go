@@ -165,6 +165,44 @@ func TestAnswers(t *testing.T) {
 	}
 }
 
+// Something else than the service that answers in JSON decides nothing.
+func TestAnswersOfOthers(t *testing.T) {
+	t.Parallel()
+	for name, call := range map[string]func(context.Context, *Client) error{
+		"sessions":       func(ctx context.Context, c *Client) error { _, err := c.Sessions(ctx, "u"); return err },
+		"ended sessions": func(ctx context.Context, c *Client) error { _, err := c.EndedSessions(ctx, "u"); return err },
+		"marks":          func(ctx context.Context, c *Client) error { _, err := c.Marks(ctx, "u"); return err },
+		"lift marks":     func(ctx context.Context, c *Client) error { _, err := c.LiftMarks(ctx, "u"); return err },
+		"revoke":         func(ctx context.Context, c *Client) error { _, err := c.RevokeUser(ctx, "u", Order{}); return err },
+		"revoke session": func(ctx context.Context, c *Client) error {
+			_, err := c.RevokeSession(ctx, "u", caveat.SessionID{1}, Order{})
+			return err
+		},
+		"revoke several": func(ctx context.Context, c *Client) error {
+			_, err := c.Revoke(ctx, []RevokeEntry{{User: "u"}})
+			return err
+		},
+	} {
+		for _, body := range []string{`{}`, `null`, `{"status":"maintenance"}`, `{"sessions":null,"ended":null,"now":null,"lifted":null,"results":null}`, `[]`, `""`} {
+			t.Run(name+" "+body, func(t *testing.T) {
+				t.Parallel()
+				svc := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+					w.Header().Set("Content-Type", ContentType)
+					io.WriteString(w, body)
+				}))
+				defer svc.Close()
+				c, err := New(Config{URL: svc.URL, Patience: -1})
+				if err != nil {
+					t.Fatal(err)
+				}
+				if err := call(context.Background(), c); !errors.Is(err, ErrUnavailable) {
+					t.Errorf("got %v", err)
+				}
+			})
+		}
+	}
+}
+
 func TestRefusalSaysWhy(t *testing.T) {
 	t.Parallel()
 	svc := newService(t)
@@ -203,6 +241,7 @@ func TestRefusalInfo(t *testing.T) {
 		"earlier: not in time": {`,"Info":{"Reason":"activation_expired","SoftLogout":false}`, RefusedError{Reason: "activation_expired", Ended: true}},
 		"earlier: required":    {`,"Info":{"Reason":"token_required","SoftLogout":false}`, RefusedError{Reason: "token_required"}},
 		"earlier: policy":      {`,"Info":{"Reason":"policy","SoftLogout":true}`, RefusedError{Reason: "policy"}},
+		"kind not given":       {`,"Info":{"Reason":"session_ended","Ended":true}`, RefusedError{Reason: "session_ended", Ended: true, SoftLogout: true}},
 		"plain bakery":         {``, RefusedError{}},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -138,12 +138,8 @@ func (r *Revocation) UnmarshalJSON(data []byte) error {
 
 func utcMilli(ms int64) time.Time { return time.UnixMilli(ms).UTC() }
 
-// Bounds of members, in bytes. A device has at most 512 characters.
-const (
-	maxEventUser   = 255
-	maxEventDevice = 4 * 512
-	maxEventWord   = 64
-)
+// maxEventWord bounds reason and kind, in bytes.
+const maxEventWord = 64
 
 // check refuses an event without a subject, and one that contradicts itself.
 func (w *wireRevocation) check() error {
@@ -165,7 +161,7 @@ func (w *wireRevocation) check() error {
 		return errors.New("time is out of range")
 	case w.Reason == "", len(w.Reason) > maxEventWord, len(w.Kind) > maxEventWord:
 		return errors.New("reason is missing, or reason or kind is too long")
-	case len(w.User) > maxEventUser, len(w.Device) > maxEventDevice:
+	case len(w.User) > caveat.MaxUser, caveat.CheckDevice(w.Device) != nil:
 		return errors.New("user or device is too long")
 	}
 	return nil

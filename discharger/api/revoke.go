@@ -200,10 +200,10 @@ const MaxAge = 366 * 24 * time.Hour
 func (e *RevokeEntry) Check() error {
 	session, device := e.Session != caveat.SessionID{}, e.Device != ""
 	switch {
-	case e.User == "" || len(e.User) > 255:
+	case e.User == "" || len(e.User) > caveat.MaxUser:
 		return errors.New("user is empty or longer than 255 bytes")
-	case len(e.Device) > 255 || len(e.ExceptDevice) > 255:
-		return errors.New("device or except_device is longer than 255 bytes")
+	case caveat.CheckDevice(e.Device) != nil || caveat.CheckDevice(e.ExceptDevice) != nil:
+		return errors.New("device or except_device is longer than 512 characters, or not UTF-8")
 	case session && device:
 		return errors.New("want at most one of session, device")
 	case session:

@@ -27,7 +27,7 @@ type SessionInfo struct {
 	LastUsed    time.Time         `json:"last_used,omitzero"` // in modes open and held up to an hour older than the truth
 	FirstIP     netip.Addr        `json:"first_ip"`           // "" when unknown
 	LastIP      netip.Addr        `json:"last_ip,omitzero"`
-	FirstClient string            `json:"first_client"` // User-Agent, the beginning of it
+	FirstClient string            `json:"first_client"` // program and platform, for instance "Firefox on Linux"
 	LastClient  string            `json:"last_client,omitempty"`
 	Epoch       uint64            `json:"epoch,omitempty"` // mode rotate only
 	Labels      map[string]string `json:"labels,omitempty"`
@@ -159,6 +159,15 @@ func (c *Client) Seen(ctx context.Context, seen []Seen) error {
 	}
 	if err != nil {
 		return fmt.Errorf("report what was seen: %w", err)
+	}
+	return nil
+}
+
+// Ready returns nil if the service can decide now: it is not draining, and its
+// store takes writes. The service tries a write at most once a second.
+func (c *Client) Ready(ctx context.Context) error {
+	if err := c.order(ctx, http.MethodGet, PathServiceReady, &struct{}{}); err != nil {
+		return fmt.Errorf("ask whether the service is ready: %w", err)
 	}
 	return nil
 }

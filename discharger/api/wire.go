@@ -24,6 +24,7 @@ const (
 	PathMarks        = "/v1/marks"                         // GET: revocation marks; DELETE lifts those in the future
 	PathSeen         = "/v1/seen"                          // POST: discharges of these epochs are in use
 	PathRevocations  = "/v1/revocations"                   // GET: server-sent events
+	PathServiceReady = "/v1/ready"                         // GET: 200 while the service can decide, 503 otherwise
 )
 
 // Paths for operators, on a listener of their own.

@@ -92,16 +92,21 @@ const (
 // The sizes of the largest caveats that are looked at, in bytes. Both leave
 // ample room for a condition of the largest size.
 const (
-	MaxTextSize   = 8 << 10 // V1
-	MaxBinarySize = 4 << 10 // V2 and V3
+	MaxTextSize   = 32 << 10 // V1
+	MaxBinarySize = 12 << 10 // V2 and V3
 )
 
 // What [Opener.Open] and [ParseCondition] fail with, for errors.Is. The text
 // of the error says more, and never anything secret.
 var (
-	// ErrNotOurs: the caveat is addressed to a key that is not one of ours.
-	ErrNotOurs = errors.New("caveat is not addressed to this service")
-	// ErrUnknownHomeserver: the key it comes from is not registered.
+	// ErrNotOurs: the caveat is addressed to a key that is not in the ring. It
+	// may be of another service, or newer than the ring.
+	ErrNotOurs = errors.New("caveat is addressed to an unknown key")
+	// ErrRetired: it is addressed to a key that was in the ring and was taken
+	// out, so it cannot be opened any more.
+	ErrRetired = errors.New("caveat is addressed to a retired key")
+	// ErrUnknownHomeserver: the key it comes from is not registered. It may be
+	// newer than the registration.
 	ErrUnknownHomeserver = errors.New("caveat comes from an unknown homeserver")
 	// ErrMalformed: it is not a caveat, or it was changed on the way, or what
 	// is in it is not as it has to be.

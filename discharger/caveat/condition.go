@@ -51,12 +51,12 @@ func (m Mode) valid() bool { return m >= ModeOpen && m <= ModeHeld }
 //
 //	session {"id":"AAECAwQFBgcICQoLDA0ODw","user":"@alice:example.org", …}
 //
-// As text it is at most 2 KiB: the word session, one space, and a JSON object
+// As text it is at most 8 KiB: the word session, one space, and a JSON object
 // with the members noted at the fields. The first five are required.
 type Condition struct {
 	Session SessionID         // "id"; not all zeros
 	User    string            // "user", as the homeserver names it: 1 to 255 bytes
-	Device  string            // "device", likewise, but may be empty
+	Device  string            // "device", likewise: up to [MaxDevice] characters of any kind; may be empty
 	Minted  int64             // "minted": when the macaroon was made, in Unix ms
 	Mode    Mode              // "mode"
 	Policy  string            // "policy": 1 to 64 of a-z, 0-9, _ - . ; empty is the homeserver's own
@@ -65,10 +65,15 @@ type Condition struct {
 	Labels  map[string]string // "labels", for policies: at most 16, of 1 to 64 and 0 to 256 bytes
 }
 
+// The longest names of users and devices, as Matrix homeservers take them.
+const (
+	MaxUser   = 255 // bytes
+	MaxDevice = 512 // characters, which are up to 4 bytes each
+)
+
 // What a condition is bounded by, in bytes unless said otherwise.
 const (
-	maxCondition  = 2 << 10
-	maxName       = 255 // user and device
+	maxCondition  = 8 << 10
 	maxPolicy     = 64
 	maxLabels     = 16 // entries
 	maxLabelKey   = 64
@@ -146,10 +151,10 @@ func (c Condition) validate() error {
 	case c.Expires < 0 || c.Expires > maxInteger:
 		return errors.New("expires is not from 1 to 2^53")
 	}
-	if err := checkName("user", c.User); err != nil {
+	if err := checkUser(c.User); err != nil {
 		return err
 	}
-	if err := checkName("device", c.Device); err != nil {
+	if err := CheckDevice(c.Device); err != nil {
 		return err
 	}
 	return checkLabels(c.Labels)
@@ -159,14 +164,27 @@ func notInPolicy(r rune) bool {
 	return (r < 'a' || r > 'z') && (r < '0' || r > '9') && r != '_' && r != '-' && r != '.'
 }
 
-func checkName(key, value string) error {
+func checkUser(user string) error {
 	switch {
-	case len(value) > maxName:
-		return fmt.Errorf("%s has more than %d bytes", key, maxName)
-	case !utf8.ValidString(value):
-		return fmt.Errorf("%s is not UTF-8", key)
-	case strings.ContainsFunc(value, unicode.IsControl):
-		return fmt.Errorf("%s has a control character", key)
+	case len(user) > MaxUser:
+		return fmt.Errorf("user has more than %d bytes", MaxUser)
+	case !utf8.ValidString(user):
+		return errors.New("user is not UTF-8")
+	case strings.ContainsFunc(user, unicode.IsControl):
+		return errors.New("user has a control character")
+	}
+	return nil
+}
+
+// CheckDevice reports whether a session can be on a device of this name: up to
+// [MaxDevice] characters of UTF-8, control characters included. The empty name is
+// no device, and no error.
+func CheckDevice(device string) error {
+	switch {
+	case len(device) > utf8.UTFMax*MaxDevice || utf8.RuneCountInString(device) > MaxDevice:
+		return fmt.Errorf("device has more than %d characters", MaxDevice)
+	case !utf8.ValidString(device):
+		return errors.New("device is not UTF-8")
 	}
 	return nil
 }

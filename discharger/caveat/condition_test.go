@@ -86,7 +86,9 @@ func TestConditionLimits(t *testing.T) {
 		says string
 	}{
 		"user":        {func(c *Condition) { c.User = strings.Repeat("é", 127) + "x" }, func(c *Condition) { c.User = strings.Repeat("é", 128) }, "user"},
-		"device":      {func(c *Condition) { c.Device = strings.Repeat("d", 255) }, func(c *Condition) { c.Device = strings.Repeat("d", 256) }, "device"},
+		"device":      {func(c *Condition) { c.Device = strings.Repeat("d", 512) }, func(c *Condition) { c.Device = strings.Repeat("d", 513) }, "device"},
+		"wide device": {func(c *Condition) { c.Device = strings.Repeat("𝕕", 512) }, func(c *Condition) { c.Device = strings.Repeat("𝕕", 513) }, "device"},
+		"odd device":  {func(c *Condition) { c.Device = strings.Repeat("\x00", 512) }, func(c *Condition) { c.Device = "\xff" }, "device"},
 		"policy":      {func(c *Condition) { c.Policy = strings.Repeat("p", 64) }, func(c *Condition) { c.Policy = strings.Repeat("p", 65) }, "policy"},
 		"minted":      {func(c *Condition) { c.Minted = 1 << 53 }, func(c *Condition) { c.Minted = 1<<53 + 1 }, "minted"},
 		"expires":     {func(c *Condition) { c.Expires = 1 << 53 }, func(c *Condition) { c.Expires = 1<<53 + 1 }, "expires"},
@@ -95,7 +97,7 @@ func TestConditionLimits(t *testing.T) {
 		"labels":      {func(c *Condition) { c.Labels = labels(16, 1, 1) }, func(c *Condition) { c.Labels = labels(17, 1, 1) }, "labels"},
 		"label key":   {func(c *Condition) { c.Labels = labels(1, 64, 0) }, func(c *Condition) { c.Labels = labels(1, 65, 0) }, "labels"},
 		"label value": {func(c *Condition) { c.Labels = labels(1, 1, 256) }, func(c *Condition) { c.Labels = labels(1, 1, 257) }, "labels"},
-		"whole":       {func(c *Condition) { c.Labels = labels(7, 1, 256) }, func(c *Condition) { c.Labels = labels(8, 1, 256) }, "2048"},
+		"whole":       {func(c *Condition) { c.Device, c.Labels = strings.Repeat("\x00", 512), labels(15, 64, 256) }, func(c *Condition) { c.Labels = labels(16, 64, 256) }, "8192"},
 	} {
 		c := Condition{Session: testSession(t), User: "u", Mode: ModeOpen}
 		test.good(&c)
@@ -120,7 +122,7 @@ func TestConditionEncodeRefuses(t *testing.T) {
 		"user":            func(c *Condition) { c.User = "" },
 		"user is not":     func(c *Condition) { c.User = "\xff" },
 		"user has":        func(c *Condition) { c.User = "a\x00" },
-		"device has":      func(c *Condition) { c.Device = "a\u0085" },
+		"device has":      func(c *Condition) { c.Device = strings.Repeat("é", 513) },
 		"device is not":   func(c *Condition) { c.Device = "\xc3" },
 		"minted":          func(c *Condition) { c.Minted = -1 },
 		"mode":            func(c *Condition) { c.Mode = 0 },
@@ -179,11 +181,12 @@ func TestParseConditionMembers(t *testing.T) {
 		`{"k":"` + strings.Repeat("v", 257) + `"}`, `{"` + strings.Repeat("k", 65) + `":"v"}`, strings.Repeat(`{"k":`, 300) + "1" + strings.Repeat("}", 300),
 		`{"a":"","b":"","c":"","d":"","e":"","f":"","g":"","h":"","i":"","j":"","k":"","l":"","m":"","n":"","o":"","p":"","q":""}`}
 	control := []string{`"a\u0000"`, `"a\n"`, `"\u007f"`, `"\u0085"`, `"` + strings.Repeat("x", 256) + `"`, "\"a\tb\""}
+	tooLong := []string{`"` + strings.Repeat("x", 513) + `"`, `"` + strings.Repeat("\\u0001", 513) + `"`}
 	for name, values := range map[string][]string{
 		"id": append([]string{`""`, `"AAAAAAAAAAAAAAAAAAAAAA"`, `"AAECAwQFBgcICQoLDA0ODw=="`, `"AAECAwQFBgcICQoLDA0ODx"`,
 			`"AAECAwQFBgcICQoLDA0OD"`, `"AAECAwQFBgcICQoLDA0OD/"`, `"AAECAwQFBgcICQoLDA0O\n\n"`}, notString...),
 		"user":    append(append([]string{`""`}, control...), notString...),
-		"device":  append(control, notString...),
+		"device":  append(tooLong, notString...),
 		"mode":    append([]string{`""`, `"Open"`, `"closed"`, `"open "`, `"mode(0)"`}, notString...),
 		"policy":  append([]string{`""`, `"Staff"`, `"a b"`, `"a/b"`, `"é"`, `"a\u0000"`, `"` + strings.Repeat("p", 65) + `"`}, notString...),
 		"minted":  notInteger,

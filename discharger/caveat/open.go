@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 
 	"golang.org/x/crypto/nacl/box"
 )
@@ -12,8 +13,9 @@ import (
 // Homeserver is one key of a registered homeserver. While a homeserver changes
 // its key it is registered under one name with both.
 type Homeserver struct {
-	Name string
-	Key  PublicKey
+	Name    string
+	Key     PublicKey
+	Retired bool // the homeserver does not use the key any more, nor anything that was sealed with it
 }
 
 // OpenerConfig is what an [Opener] is made from.
@@ -21,6 +23,9 @@ type OpenerConfig struct {
 	// Keys are the discharger's own pairs, at least one, newest first. The
 	// first is the one to advertise; caveats addressed to any of them open.
 	Keys []KeyPair
+	// Retired are the ids of pairs that were taken out: the first four bytes of
+	// the public keys. Caveats addressed to one fail with [ErrRetired].
+	Retired [][prefixSize]byte
 	// Homeservers are those whose caveats are opened. There may be none.
 	Homeservers []Homeserver
 }
@@ -30,6 +35,7 @@ type OpenerConfig struct {
 // key of each pair of own key and homeserver key, but no private key.
 type Opener struct {
 	own         []PublicKey
+	retired     [][prefixSize]byte
 	homeservers map[PublicKey]*registration
 }
 
@@ -44,6 +50,7 @@ type registration struct {
 type Opened struct {
 	Homeserver    string    // the name it is registered under
 	HomeserverKey PublicKey // the key it used
+	Retired       bool      // this key is retired: see [Homeserver]
 	KeyIndex      int       // which of OpenerConfig.Keys it was sealed for
 	Version       Version
 
@@ -68,13 +75,16 @@ func NewOpener(cfg OpenerConfig) (*Opener, error) {
 	if len(cfg.Keys) == 0 {
 		return nil, errors.New("open caveats: no key pair")
 	}
-	o := &Opener{homeservers: make(map[PublicKey]*registration, len(cfg.Homeservers))}
+	o := &Opener{retired: cfg.Retired, homeservers: make(map[PublicKey]*registration, len(cfg.Homeservers))}
 	for i, pair := range cfg.Keys {
 		if err := pair.Validate(); err != nil {
 			return nil, fmt.Errorf("open caveats: key %d: %w", i, err)
 		}
 		if j := o.byPrefix(pair.Public[:prefixSize]); j >= 0 {
 			return nil, fmt.Errorf("open caveats: keys %d and %d begin with the same %d bytes", j, i, prefixSize)
+		}
+		if slices.Contains(o.retired, [prefixSize]byte(pair.Public[:prefixSize])) {
+			return nil, fmt.Errorf("open caveats: key %d is retired", i)
 		}
 		o.own = append(o.own, pair.Public)
 	}
@@ -120,8 +130,8 @@ func (o *Opener) register(hs Homeserver, keys []KeyPair, taken map[[keySize]byte
 func (o *Opener) PublicKey() PublicKey { return o.own[0] }
 
 // Open opens a caveat id, or the payload that came with one. The error matches
-// [ErrNotOurs], [ErrUnknownHomeserver] or [ErrMalformed], tried in the order:
-// outer form, own key, homeserver, box. The id is neither changed nor kept.
+// [ErrNotOurs], [ErrRetired], [ErrUnknownHomeserver] or [ErrMalformed], tried in
+// the order: outer form, own key, homeserver, box. The id is neither changed nor kept.
 func (o *Opener) Open(id []byte) (Opened, error) {
 	if len(id) == 0 {
 		return Opened{}, fmt.Errorf("%w: empty", ErrMalformed)
@@ -143,6 +153,9 @@ func (o *Opener) openBinary(id []byte) (Opened, error) {
 		return Opened{}, fmt.Errorf("%w: %d bytes are too few (an id that came without its payload?)", ErrMalformed, len(id))
 	}
 	version, index := Version(id[0]), o.byPrefix(id[prefixAt:keyAt])
+	if index < 0 {
+		return Opened{}, o.notOurs(id[prefixAt:keyAt])
+	}
 	from, plain, err := o.unbox(index, (*PublicKey)(id[keyAt:nonceAt]), (*[nonceSize]byte)(id[nonceAt:boxAt]), id[boxAt:])
 	if err != nil {
 		return Opened{}, err
@@ -154,12 +167,18 @@ func (o *Opener) openBinary(id []byte) (Opened, error) {
 	return inner.opened(version, index, from), nil
 }
 
-// unbox decrypts a box for the own key at index, -1 for none, that says it
-// comes from key. It returns whose key that is.
-func (o *Opener) unbox(index int, key *PublicKey, nonce *[nonceSize]byte, sealed []byte) (*registration, []byte, error) {
-	if index < 0 {
-		return nil, nil, ErrNotOurs
+// notOurs returns the error for a caveat to a key that is not in the ring and has
+// these first bytes.
+func (o *Opener) notOurs(prefix []byte) error {
+	if slices.Contains(o.retired, [prefixSize]byte(prefix)) {
+		return ErrRetired
 	}
+	return ErrNotOurs
+}
+
+// unbox decrypts a box for the own key at index that names key as its sender. It
+// returns whose key that is.
+func (o *Opener) unbox(index int, key *PublicKey, nonce *[nonceSize]byte, sealed []byte) (*registration, []byte, error) {
 	from, ok := o.homeservers[*key]
 	if !ok {
 		return nil, nil, ErrUnknownHomeserver
@@ -214,6 +233,7 @@ func (s *secret) opened(version Version, index int, from *registration) Opened {
 	return Opened{
 		Homeserver:    from.Name,
 		HomeserverKey: from.Key,
+		Retired:       from.Retired,
 		KeyIndex:      index,
 		Version:       version,
 		RootKey:       s.rootKey,

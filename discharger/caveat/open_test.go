@@ -82,6 +82,7 @@ func TestOpenErrorOrder(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	stranger, rogue := fixedPair(t, 8), fixedPair(t, 9)
+	retired := mustOpener(t, OpenerConfig{Keys: []KeyPair{w.discharger}, Retired: [][4]byte{[4]byte(stranger.Public[:4])}})
 	empty := mustOpener(t, OpenerConfig{Keys: []KeyPair{w.discharger}})
 	plain := []byte("anything")
 	for _, version := range versions {
@@ -94,13 +95,15 @@ func TestOpenErrorOrder(t *testing.T) {
 			"for another":                  {w.opener, sealRaw(version, w.homeserver.Public, w.homeserver.Private, stranger.Public, plain), ErrNotOurs},
 			"from a stranger":              {w.opener, sealRaw(version, rogue.Public, rogue.Private, w.discharger.Public, plain), ErrUnknownHomeserver},
 			"no homeserver registered":     {empty, w.seal(t, version), ErrUnknownHomeserver},
+			"retired":                      {retired, sealRaw(version, w.homeserver.Public, w.homeserver.Private, stranger.Public, plain), ErrRetired},
+			"retired, from another":        {retired, sealRaw(version, rogue.Public, rogue.Private, stranger.Public, plain), ErrRetired},
 			"in another's name":            {w.opener, sealRaw(version, w.homeserver.Public, rogue.Private, w.discharger.Public, plain), ErrMalformed},
 		} {
 			got, err := test.opener.Open(test.id)
 			if !errors.Is(err, test.want) || !got.isZero() {
 				t.Errorf("V%d, %s: got %v, %v", version, name, got, err)
 			}
-			for _, other := range []error{ErrNotOurs, ErrUnknownHomeserver, ErrMalformed} {
+			for _, other := range []error{ErrNotOurs, ErrRetired, ErrUnknownHomeserver, ErrMalformed} {
 				if other != test.want && errors.Is(err, other) {
 					t.Errorf("V%d, %s: matches %v too", version, name, other)
 				}

@@ -44,6 +44,9 @@ func (o *Opener) openText(id []byte) (Opened, error) {
 		return Opened{}, fmt.Errorf("%w: a key or the nonce has a wrong size", ErrMalformed)
 	}
 	index := o.byKey(PublicKey(to))
+	if index < 0 {
+		return Opened{}, o.notOurs(to[:prefixSize])
+	}
 	registered, plain, err := o.unbox(index, (*PublicKey)(from), (*[nonceSize]byte)(nonce), sealed)
 	if err != nil {
 		return Opened{}, err

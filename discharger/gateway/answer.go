@@ -1,6 +1,8 @@
 package gateway
 
 import (
+	"bytes"
+	"encoding/json"
 	"net/http"
 	"strconv"
 	"time"
@@ -10,16 +12,18 @@ import (
 
 // Matrix's error codes, as far as the gateway says or looks for them.
 const (
-	codeMissingToken = "M_MISSING_TOKEN"
-	codeUnknownToken = "M_UNKNOWN_TOKEN"
-	codeForbidden    = "M_FORBIDDEN"
-	codeGuest        = "M_GUEST_ACCESS_FORBIDDEN"
-	codeUnrecognized = "M_UNRECOGNIZED"
-	codeNotJSON      = "M_NOT_JSON"
-	codeBadJSON      = "M_BAD_JSON"
-	codeInvalidParam = "M_INVALID_PARAM"
-	codeTooLarge     = "M_TOO_LARGE"
-	codeUnknown      = "M_UNKNOWN"
+	codeMissingToken  = "M_MISSING_TOKEN"
+	codeUnknownToken  = "M_UNKNOWN_TOKEN"
+	codeForbidden     = "M_FORBIDDEN"
+	codeGuest         = "M_GUEST_ACCESS_FORBIDDEN"
+	codeUnrecognized  = "M_UNRECOGNIZED"
+	codeNotJSON       = "M_NOT_JSON"
+	codeBadJSON       = "M_BAD_JSON"
+	codeInvalidParam  = "M_INVALID_PARAM"
+	codeMissingParam  = "M_MISSING_PARAM"
+	codeLimitExceeded = "M_LIMIT_EXCEEDED"
+	codeTooLarge      = "M_TOO_LARGE"
+	codeUnknown       = "M_UNKNOWN"
 )
 
 // failure is an answer of the gateway's own.
@@ -48,8 +52,25 @@ func forbidden(message string) *failure {
 	return &failure{status: http.StatusForbidden, code: codeForbidden, message: message, outcome: outcomeForbidden}
 }
 
+// badBody is for a body that is not a JSON object, or one that programs read in
+// different ways.
+func badBody(data []byte) *failure {
+	switch {
+	case !json.Valid(data):
+		return badRequest(codeNotJSON, "Content not JSON.")
+	case bytes.HasPrefix(bytes.TrimLeft(data, " \t\r\n"), []byte("{")):
+		return badRequest(codeBadJSON, "Content has a name twice, too many names, or is not Unicode.")
+	}
+	return badRequest(codeBadJSON, "Content must be a JSON object.")
+}
+
 func badRequest(code, message string) *failure {
 	return &failure{status: http.StatusBadRequest, code: code, message: message, outcome: outcomeMalformed}
+}
+
+// unrecognized is for a request that no homeserver has a route for.
+func unrecognized(status int) *failure {
+	return &failure{status: status, code: codeUnrecognized, message: "Unrecognized request.", outcome: outcomeDenied}
 }
 
 // undecided is for what may be otherwise in a moment. It never says anything
@@ -78,19 +99,21 @@ func (f *failure) asText() *failure {
 	return &g
 }
 
-// cors sets what browsers have to see on every answer, as the specification
-// has it.
+// cors sets the headers that browsers have to see on every answer, and that no
+// cache may keep it. They are Synapse's, which has all of the specification's and of
+// Dendrite's that browsers request.
 func cors(h http.Header) {
 	h.Set("Access-Control-Allow-Origin", "*")
-	h.Set("Access-Control-Allow-Methods", "GET, POST, PUT, DELETE, OPTIONS")
-	h.Set("Access-Control-Allow-Headers", "X-Requested-With, Content-Type, Authorization")
+	h.Set("Access-Control-Allow-Methods", "GET, HEAD, POST, PUT, DELETE, OPTIONS")
+	h.Set("Access-Control-Allow-Headers", "X-Requested-With, Content-Type, Authorization, Date")
+	h.Set("Access-Control-Expose-Headers", "Synapse-Trace-Id, Server")
+	h.Set("Cache-Control", "no-cache, no-store, must-revalidate")
 }
 
 // write sends the failure.
 func (f *failure) write(w http.ResponseWriter) {
 	h := w.Header()
 	cors(h)
-	h.Set("Cache-Control", "no-store")
 	if f.retryAfter > 0 {
 		h.Set("Retry-After", strconv.FormatInt(int64((f.retryAfter+time.Second-1)/time.Second), 10))
 	}

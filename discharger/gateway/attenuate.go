@@ -10,6 +10,12 @@ import (
 	"github.com/discharger/discharger/discharger/chain"
 )
 
+// Bounds of what holders add to a token. One that is beyond them is refused.
+const (
+	MaxConditions = 16  // of a token
+	maxCondition  = 512 // bytes of a condition
+)
+
 // Attenuate gives a narrower token: what it may be used for is what the given
 // one may, and only where every condition holds. The conditions are those of
 // the package comment; [chain.TimeBefore] and [chain.ClientIP] write two of
@@ -30,6 +36,9 @@ func Attenuate(token string, conditions ...string) (string, error) {
 	m, err := accessOf(b)
 	if err != nil {
 		return "", fmt.Errorf("attenuate: %w", err)
+	}
+	if n := len(m.Caveats()) - 1 + len(conditions); n > MaxConditions {
+		return "", fmt.Errorf("attenuate: %d conditions, more than %d", n, MaxConditions)
 	}
 	for _, c := range conditions {
 		if err := validCondition(c); err != nil {

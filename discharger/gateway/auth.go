@@ -26,7 +26,9 @@ func (g *Gateway) authenticate(r *http.Request, x *exchange, c credential) *fail
 	case c.kind == kindHeld:
 		err = g.verifyHeld(ctx, x, c.token, forWhom{x.client, r.UserAgent()})
 	default:
-		err = g.verifyRotate(ctx, x, c.token, from)
+		if err = g.verifyRotate(ctx, x, c.token, from); ranOut(err) {
+			err = g.verifyRanOut(ctx, x, c.token, from, err)
+		}
 	}
 	if err != nil {
 		var refused *api.RefusedError
@@ -37,7 +39,8 @@ func (g *Gateway) authenticate(r *http.Request, x *exchange, c credential) *fail
 		return g.refusal(ctx, err)
 	}
 	if x.upstream, err = g.openUpstream(x.identity); err != nil {
-		return unknownToken("Unknown access token.", true)
+		x.identity = homeserver.Identity{}
+		return g.refusal(ctx, err)
 	}
 	return nil
 }
@@ -83,6 +86,37 @@ func (g *Gateway) verifyRotate(ctx context.Context, x *exchange, token string, f
 	return g.over(ctx, id)
 }
 
+// ranOut reports whether a bundle is refused because its discharge has run out.
+func ranOut(err error) bool {
+	var invalid *homeserver.Error
+	return errors.As(err, &invalid) && invalid.Kind == homeserver.ErrExpired && invalid.Part == homeserver.PartDischarge
+}
+
+// verifyRanOut returns why a bundle is refused whose discharge has run out: expired
+// is that it has. Some clients end for good at that answer. So it is given only if
+// the service can decide about a refresh, and could when the discharge ran out.
+func (g *Gateway) verifyRanOut(ctx context.Context, x *exchange, token string, from homeserver.Request, expired error) error {
+	id, err := g.verifyExpired(ctx, token, from)
+	if err != nil {
+		return expired
+	}
+	x.identity = id
+	known := func() error { return g.over(ctx, id) }
+	if err := known(); err != nil {
+		return err
+	}
+	signs := g.link.recovered()
+	if err := g.serviceAble(ctx, g.waiterFor(x, known)); err != nil {
+		return err
+	}
+	if g.link.recovered() != signs || g.link.couldNotRefresh(id.Expires) {
+		return &api.UnavailableError{Err: errMayRefresh}
+	}
+	return expired
+}
+
+var errMayRefresh = errors.New("the service was away when the access token ran out")
+
 // verifyHeld verifies an access macaroon together with the discharge that the
 // gateway has for it, or fetches.
 func (g *Gateway) verifyHeld(ctx context.Context, x *exchange, token string, who forWhom) error {
@@ -109,7 +143,7 @@ func (g *Gateway) verifyHeld(ctx context.Context, x *exchange, token string, who
 	var invalid *homeserver.Error
 	if errors.As(err, &invalid) && boundElsewhere(invalid) {
 		// A policy bound the discharge to where the client was.
-		if err = errElsewhere; g.held.moved(p.session) {
+		if err = errElsewhere; g.held.moved(g.held.session(p.identity.Session)) {
 			id, err = g.verifyDischarged(ctx, p, who)
 		}
 	}
@@ -137,7 +171,7 @@ func (g *Gateway) verifyDischarged(ctx context.Context, p *presented, who forWho
 	id, err := g.hs.Verify(ctx, bundle, homeserver.Request{ClientIP: who.addr})
 	var invalid *homeserver.Error
 	if errors.As(err, &invalid) && invalid.Kind == homeserver.ErrExpired && invalid.Part == homeserver.PartDischarge {
-		g.held.drop(p.session.id)
+		g.held.drop(p.identity.Session)
 		return id, &api.UnavailableError{Err: errors.New("a new discharge has expired already: clocks differ, here and at the service")}
 	}
 	return id, err
@@ -157,7 +191,7 @@ func (g *Gateway) present(ctx context.Context, token string, from homeserver.Req
 	if err != nil {
 		return nil, err
 	}
-	p := &presented{session: g.held.session(id.Session), identity: id, access: access, narrowed: narrowed}
+	p := &presented{identity: id, access: access, narrowed: narrowed}
 	g.held.tokens.put(strings.Clone(token), p)
 	return p, nil
 }
@@ -186,11 +220,15 @@ func (g *Gateway) refusal(ctx context.Context, err error) *failure {
 	case errors.As(err, &refused):
 		return g.refused(ctx, refused)
 	case errors.As(err, &unavailable):
-		g.cfg.Log.LogAttrs(ctx, slog.LevelWarn, "service decided nothing", slog.Any("error", err))
+		g.cfg.Log.LogAttrs(ctx, slog.LevelWarn, "service is unavailable, request answered 503", slog.Any("error", err))
 		return undecided(unavailable.RetryAfter)
 	case errors.Is(err, api.ErrBadRequest):
 		g.cfg.Log.LogAttrs(ctx, slog.LevelError, "service does not accept the gateway's requests", slog.Any("error", err))
 		return undecided(0)
+	case errors.Is(err, homeserver.ErrUnknownKey):
+		return g.unknownKey(ctx, err)
+	case errors.Is(err, homeserver.ErrRetiredKey):
+		return unknownToken("The session is over: its key was retired. Log in again.", true)
 	case errors.As(err, &invalid) && boundElsewhere(invalid):
 		return unknownToken("Access token is for another address.", true) // the client refreshes, and gets one for this
 	case errors.Is(err, errElsewhere):
@@ -203,6 +241,15 @@ func (g *Gateway) refusal(ctx context.Context, err error) *failure {
 		return unknownToken("Access token has a condition that is not known here.", true)
 	}
 	return unknownToken("Unknown access token.", true)
+}
+
+// unknownKey answers a token that was made with a key that is not in the ring. The
+// key may be newer than what this process has read, so nothing is decided. Anyone
+// can make up such a token.
+func (g *Gateway) unknownKey(ctx context.Context, err error) *failure {
+	g.metrics.unknownKeys.Inc()
+	g.cfg.Log.LogAttrs(ctx, slog.LevelWarn, "unknown key, request answered 503", slog.Any("error", err))
+	return undecided(0)
 }
 
 // refused turns a refusal of the service's into an answer: the end of the

@@ -31,10 +31,10 @@ func BenchmarkCPU(b *testing.B) {
 	must(b, err)
 	bare := httptest.NewServer(&httputil.ReverseProxy{
 		Rewrite:   func(p *httputil.ProxyRequest) { p.SetURL(target); p.SetXForwarded() },
-		Transport: newTransport(), FlushInterval: -1, BufferPool: &buffers{},
+		Transport: new(Gateway).newTransport(), FlushInterval: -1, BufferPool: &buffers{},
 	})
 	b.Cleanup(bare.Close)
-	client := &http.Client{Transport: newTransport()}
+	client := &http.Client{Transport: new(Gateway).newTransport()}
 	const short = "syt_dXNlcg_abcdefghijklmnopqrst_1a2b3c"
 	ways := []struct{ name, url, token string }{
 		{"direct", w.hs.URL, short}, {"bare", bare.URL, short}, {"held", w.http.URL, held}, {"rotate", w.http.URL, rotate}, {"foreign", w.http.URL, short},
@@ -109,9 +109,12 @@ func BenchmarkIdentify(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
 				r.Header["Authorization"] = []string{"Bearer " + token}
-				x := &exchange{method: "GET", path: "/_matrix/client/v3/sync", client: peer(r)}
-				x.route = match(x.method, x.path)
-				if f := w.gateway.identify(r, x); f != nil {
+				x := &exchange{method: "GET", client: peer(r)}
+				f := x.enter(r)
+				if f == nil {
+					f = w.gateway.identify(r, x)
+				}
+				if f != nil {
 					b.Fatal(f.message)
 				}
 			}

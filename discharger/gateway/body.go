@@ -21,6 +21,10 @@ var (
 	errNotJSON  = errors.New("body is not a JSON object")
 )
 
+// maxMembers bounds the members of an object that is read: each takes ten times as
+// much memory as it may have in the text.
+const maxMembers = 1024
+
 // object is a JSON object whose members keep their order and their spelling:
 // what is changed in it is all that changes.
 type object []member
@@ -30,15 +34,15 @@ type member struct {
 	value jsontext.Value
 }
 
-// parseObject reads an object. A name that comes twice is an error: the two
-// who read it might each believe another.
+// parseObject reads an object of up to maxMembers members. A name that comes twice is
+// an error: two programs that read it might each take another.
 func parseObject(data []byte) (object, error) {
 	d := jsontext.NewDecoder(bytes.NewReader(data))
 	if t, err := d.ReadToken(); err != nil || t.Kind() != '{' {
 		return nil, errNotJSON
 	}
 	o := object{}
-	for d.PeekKind() == '"' {
+	for d.PeekKind() == '"' && len(o) < maxMembers {
 		name, err := d.ReadToken()
 		if err != nil {
 			return nil, errNotJSON
@@ -139,20 +143,30 @@ func readAll(r io.Reader) ([]byte, error) {
 
 // readRequest reads the body of a request and leaves it as it was. What is
 // compressed is not looked into.
-func readRequest(r *http.Request) ([]byte, *failure) {
+func (g *Gateway) readRequest(r *http.Request) ([]byte, *failure) {
 	if enc := r.Header.Get("Content-Encoding"); enc != "" && !strings.EqualFold(enc, "identity") {
 		return nil, badRequest(codeUnknown, "A compressed body cannot be read here.")
 	}
 	if r.Body == nil {
 		return nil, nil
 	}
-	data, err := readAll(r.Body)
-	if errors.Is(err, errTooLarge) {
+	x := exchangeOf(r.Context())
+	err := errTooLarge
+	var data []byte
+	if r.ContentLength <= maxBody {
+		data, err = g.bodies.read(r.Body, &x.body)
+	}
+	switch {
+	case err == nil:
+	case errors.Is(err, errTooLarge):
 		return nil, &failure{
 			status: http.StatusRequestEntityTooLarge, code: codeTooLarge, message: "The body is too large.", outcome: outcomeMalformed,
 		}
-	}
-	if err != nil {
+	case errors.Is(err, errNoRoom):
+		return nil, tooMany(x.route)
+	case errors.Is(err, errSlow):
+		return nil, tooSlow(r)
+	default:
 		return nil, badRequest(codeUnknown, "The body could not be read.")
 	}
 	setRequestBody(r, data)
@@ -173,7 +187,10 @@ func setRequestBody(r *http.Request, data []byte) {
 
 // readResponse reads the body of an answer, unpacked, and leaves it so. It was
 // not asked for compressed, but some compress all the same.
-func readResponse(resp *http.Response) ([]byte, error) {
+func readResponse(resp *http.Response) ([]byte, error) { return readResponseBy(resp, readAll) }
+
+// readResponseBy does the same with another function that reads up to the bound.
+func readResponseBy(resp *http.Response, readAll func(io.Reader) ([]byte, error)) ([]byte, error) {
 	var r io.Reader = resp.Body
 	switch enc := resp.Header.Get("Content-Encoding"); strings.ToLower(enc) {
 	case "", "identity":

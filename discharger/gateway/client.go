@@ -1,9 +1,13 @@
 package gateway
 
 import (
+	"cmp"
+	"log/slog"
 	"net/http"
 	"net/netip"
-	"strings"
+	"slices"
+
+	"github.com/discharger/discharger/discharger/clientaddr"
 )
 
 // headers that say where a request comes from. Homeservers believe them, so
@@ -11,67 +15,36 @@ import (
 // trusted proxy says is reduced to the one address that can be relied on.
 // Synapse takes the first of several, which could be anybody's.
 const (
-	headerFor    = "X-Forwarded-For"
+	headerFor    = clientaddr.Header
 	headerProto  = "X-Forwarded-Proto"
 	headerHost   = "X-Forwarded-Host"
 	headerRealIP = "X-Real-Ip"
 )
 
-// peer is the other end of the connection.
-func peer(r *http.Request) netip.Addr {
-	if a, err := netip.ParseAddrPort(r.RemoteAddr); err == nil {
-		return a.Addr().Unmap().WithZone("")
-	}
-	a, err := netip.ParseAddr(r.RemoteAddr)
-	if err != nil {
-		return netip.Addr{} // a unix socket
-	}
-	return a.Unmap().WithZone("")
-}
+// peer returns the address of the other end of the connection; invalid on a
+// Unix socket.
+func peer(r *http.Request) netip.Addr { return clientaddr.Peer(r) }
 
-// clientAddress is where a request comes from: the peer, or behind trusted
-// proxies the last address in X-Forwarded-For that is not one of them. The
-// second result tells whether the peer is trusted.
+// clientAddress returns where a request comes from, through trusted proxies. The
+// second result reports whether the peer is one of them.
 func (g *Gateway) clientAddress(r *http.Request) (netip.Addr, bool) {
-	at := peer(r)
-	if !g.trusts(at) {
-		return at, false
+	o := clientaddr.Of(r, g.live().TrustedProxies)
+	if o.Malformed != "" {
+		g.metrics.malformedFor.Inc()
+		g.forWarned.Do(func() {
+			g.cfg.Log.LogAttrs(r.Context(), slog.LevelWarn, "X-Forwarded-For not understood, clients have the proxy's address",
+				slog.String("element", o.Malformed), slog.String("proxy", o.Addr.String()))
+		})
 	}
-	values := r.Header[headerFor]
-	for i := len(values) - 1; i >= 0; i-- {
-		for rest := values[i]; rest != ""; {
-			var last string
-			if comma := strings.LastIndexByte(rest, ','); comma >= 0 {
-				rest, last = rest[:comma], rest[comma+1:]
-			} else {
-				rest, last = "", rest
-			}
-			a, err := netip.ParseAddr(strings.TrimSpace(last))
-			if err != nil {
-				return at, true // from here on nothing can be relied on
-			}
-			if at = a.Unmap().WithZone(""); !g.trusts(at) {
-				return at, true
-			}
-		}
-	}
-	return at, true
+	return o.Addr, o.Trusted
 }
 
-func (g *Gateway) trusts(a netip.Addr) bool {
-	for _, p := range g.cfg.TrustedProxies {
-		if p.Contains(a) {
-			return true
-		}
-	}
-	return false
-}
-
-// forwarded writes the headers of an outgoing request.
-func forwarded(out, in *http.Request, client netip.Addr, trusted bool) {
-	proto, host := "", ""
+// forwarded writes the headers of an outgoing request. The scheme is that by which
+// clients reach the gateway, if it is configured.
+func forwarded(out, in *http.Request, client netip.Addr, trusted bool, scheme string) {
+	proto, host := scheme, ""
 	if trusted {
-		proto, host = in.Header.Get(headerProto), in.Header.Get(headerHost)
+		proto, host = cmp.Or(proto, in.Header.Get(headerProto)), in.Header.Get(headerHost)
 	}
 	if proto != "https" && proto != "http" {
 		proto = "http"
@@ -82,7 +55,6 @@ func forwarded(out, in *http.Request, client netip.Addr, trusted bool) {
 	if host == "" {
 		host = in.Host
 	}
-	out.Header.Del(headerRealIP)
 	if client.IsValid() {
 		text := client.String()
 		out.Header[headerFor] = []string{text}
@@ -90,4 +62,9 @@ func forwarded(out, in *http.Request, client netip.Addr, trusted bool) {
 	}
 	out.Header[headerProto] = []string{proto}
 	out.Header[headerHost] = []string{host}
+}
+
+// trusts reports whether an address is that of a trusted proxy.
+func (g *Gateway) trusts(a netip.Addr) bool {
+	return slices.ContainsFunc(g.live().TrustedProxies, func(p netip.Prefix) bool { return p.Contains(a) })
 }

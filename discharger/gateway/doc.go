@@ -55,9 +55,14 @@
 //
 // Everything else passes through: bodies unread, paths and queries byte by byte.
 // On paths between servers, of identity servers and of application services,
-// tokens are other people's and are not looked at. A path that only resembles
-// one that hands out tokens, by its encoding or by an unknown version, is not
-// passed on at all.
+// tokens are other people's and are not looked at. Package matrix holds the table of
+// routes. A target that is malformed, or that a proxy or homeserver could read as a
+// route which hands out or ends tokens, is refused with 400, 404 or 405 and
+// M_UNRECOGNIZED.
+//
+// Where tokens from before the gateway are refused, see [Legacy], a request has one
+// well-formed Content-Type, of those that its route takes, and no form carries a
+// token.
 //
 // # Devices
 //
@@ -85,8 +90,17 @@
 // before a homeserver that kills older tokens in an order of its own, at most one.
 // A revocation that is sent late, because the service was away, carries its age and
 // ends only sessions that had begun by then. Only what is in memory is not shared:
-// who wants a refresh token while they answer questions, and that two refreshes of
-// one party with one token are the same request.
+// the parameters of user-interactive authentication under way, and that two
+// refreshes of one party with one token are the same request.
+//
+// # User-interactive authentication
+//
+// The last request may have nothing but auth. Of those before it the gateway
+// remembers the wish for a refresh token, the devices to be deleted, and whether a
+// new password logs other devices out. Homeservers differ in what they take from
+// the first request. So where the last does not say which devices it is about, the
+// homeserver decides afterwards which sessions are over, by its list of devices or by
+// what it answers to their tokens.
 //
 // # What a client is told
 //
@@ -99,31 +113,64 @@
 // refresh it is text/plain, since clients take any JSON there for the end. A
 // mistake of the gateway's own is 503 too, with an ERROR in the log.
 //
+// # While the service decides nothing
+//
+// It may be unreachable, or its store may be. A request that needs it waits up to 10
+// seconds. Its call is repeated with growing pauses, one call for all requests of a
+// session, and at once when the feed of revocations has connected again or another
+// call was decided. A known end of the session is answered without waiting, and one
+// that becomes known ends the wait. Waiting requests are bounded, in all and per
+// client address, and have no place among those in flight. [Gateway.Drain] answers
+// them.
+//
+// Some clients end for good when their access token has run out and they cannot
+// refresh it. So a token in mode rotate is called expired only if the service can
+// decide, and could when the token ran out or at any time in the 10 seconds since.
+//
+// A login or registration is passed on after the service answered that it can
+// decide, at most a second ago. If it decides nothing after all, the first discharge
+// waits. A login that fails then leaves no device behind, unless the client named
+// the device, another session has it, or one had it before.
+//
 // # Narrowed tokens
 //
 // The holder of a dga_ token can narrow it without asking anybody, see
-// [Attenuate], and hand it to a script. Conditions only ever narrow, and any
-// number of them may be added:
+// [Attenuate], and hand it to a script. Conditions only ever narrow, and up
+// to 16 of them may be added:
 //
 //	time-before T   until a time, RFC 3339
 //	client-ip A     from an address or a CIDR only
-//	read-only       GET and HEAD, below /_matrix/client, of rooms, joined_rooms,
-//	                publicRooms, profile, directory, presence, capabilities,
-//	                notifications, voip, account/whoami and versions; and
-//	                downloads of media. Not sync: it takes messages away from
-//	                the device.
-//	room !id        paths below rooms/{that id}, but for upgrade; and, reading,
-//	                account/whoami, versions and downloads of media. Not sync.
+//	read-only       for reading
+//	room !id        in one room
 //
-// Any other condition makes a token worthless. No narrowed token, whatever its
-// conditions, may log out, touch the account, its devices, keys or pushers, get
-// any other token, or use paths of extensions or of administrators: what it
-// could get there would not be narrow.
+// Any other condition makes a token worthless, and so do more than 16 and one of more
+// than 512 bytes. A narrowed token works by an
+// allow-list of routes, which [matrix.WriteAllowList] writes and
+// deploy/narrowed-tokens.md shows. Not on it are logout, the account, its profile, data
+// and push rules, devices, keys and pushers, other tokens, extensions and paths of
+// administrators. An answer with events to a token for one room is withheld if one of
+// them is of another.
+//
+// # Limits
+//
+// Concurrent requests are limited, see [Limits]; a request beyond a limit is
+// answered with 429. So is one for which there is no room in the 16 MiB that large
+// bodies of logins and the like share with answers that are looked at. Bodies have
+// to go on arriving, 1 KiB in 30 s, or the answer is 408; those that the gateway
+// reads have to arrive within 30 s. An answer that is not read for a minute ends the
+// connection. Neither bounds how long an upload, a download or a long poll takes.
+//
+// Of headers, the gateway keeps to itself what concerns one connection, Upgrade and
+// Expect above all, names with an underscore, request trailers, and a Referer with
+// a token. Connection cannot name fields that are meant for the homeserver.
 //
 // # What it keeps
 //
-// In memory: discharges in use, what was verified lately, and who wants a
-// refresh token once they have answered the homeserver's questions. In one file:
+// In memory: discharges in use, tokens that were verified lately, and how sessions
+// ended. That takes Config.CacheBytes at most, and of the tokens that the holder
+// of one session narrowed, 8 are kept: others work, and are verified every time.
+// An end that the service could not be told of yet is kept in any case. Beside it,
+// the parameters of user-interactive authentication, within 4 MiB. In one file:
 // the sessions that have a device at the homeserver, with its token, sealed, so
 // that devices whose sessions end elsewhere can be logged out there and do not go
 // on receiving keys; and ends of sessions that the service could not be told of

@@ -388,3 +388,33 @@ func TestReusedToken(t *testing.T) {
 		t.Error("the device was logged out")
 	}
 }
+
+// What ends all sessions of a user, or those of a device, changes nothing about one
+// that had ended softly and whose end this process has missed: it says the same as
+// any other.
+func TestEndedStaysEnded(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		method, path string
+		body         anyMap
+	}{
+		{"POST", "/_matrix/client/v3/logout/all", anyMap{}}, {"POST", "/_matrix/client/v3/account/password", anyMap{"auth": anyMap{}}},
+		{"DELETE", "/_matrix/client/v3/devices/OLD", anyMap{"auth": anyMap{}}},
+	} {
+		for _, refresh := range []bool{false, true} {
+			t.Run(fmt.Sprint(c.path, " ", refresh), func(t *testing.T) {
+				t.Parallel()
+				w := newWorld(t)
+				w.offline()
+				old := w.login(refresh, anyMap{"device_id": "OLD"}).text("access_token")
+				other := w.login(false).text("access_token")
+				w.revoke(w.sessionOf(old), api.Order{Soft: true})
+				w.want(w.do(c.method, c.path, other, c.body), 200, "")
+				a := w.want(w.do("GET", pathWhoami, old, nil), 401, codeUnknownToken)
+				if !a.soft() || strings.Contains(string(a.raw), "logged out") {
+					t.Errorf("%s", a.raw)
+				}
+			})
+		}
+	}
+}

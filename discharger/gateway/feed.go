@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"log/slog"
+	"time"
 
 	"github.com/discharger/discharger/discharger/api"
 	"github.com/discharger/discharger/discharger/caveat"
@@ -12,7 +13,8 @@ import (
 // newFeed makes the follower of the service's revocations.
 func (g *Gateway) newFeed() (*homeserver.Feed, error) {
 	return homeserver.NewFeed(homeserver.FeedConfig{
-		Client: g.client, OnEvent: g.revoked, OnGap: g.missed, Log: g.cfg.Log, Leeway: g.cfg.Leeway, Clock: g.cfg.Clock, Jitter: g.cfg.Jitter,
+		Client: g.client, OnEvent: g.revoked, OnGap: g.missed, OnCurrent: g.recovered, Wait: g.waitFeed,
+		Log: g.cfg.Log, Leeway: g.cfg.Leeway, Clock: g.cfg.Clock, Jitter: g.cfg.Jitter,
 	})
 }
 
@@ -38,6 +40,7 @@ func (g *Gateway) revoked(r api.Revocation) {
 		g.held.drop(r.Session)
 		g.opened.remove(r.Session)
 	}
+	g.link.changed()
 	if err != nil {
 		g.cfg.Log.LogAttrs(ctx, slog.LevelError, "revocation cannot be written down", slog.Any("error", err))
 	}
@@ -46,6 +49,27 @@ func (g *Gateway) revoked(r api.Revocation) {
 			slog.Int("sessions", len(ids)), slog.String("reason", r.Reason))
 		g.wake()
 	}
+}
+
+// recovered is called when the feed has become current, and ends every pause
+// after calls to the service that were not decided.
+func (g *Gateway) recovered() {
+	if outage := g.link.connected(); outage > 0 {
+		g.cfg.Log.LogAttrs(context.Background(), slog.LevelInfo, "service is available again", slog.Duration("outage", outage))
+	}
+	g.seen.wake()
+	g.wake()
+}
+
+// waitFeed waits between two attempts of the feed to connect. It logs an outage when
+// a second attempt in a row has failed: a service that restarts or reads new keys
+// ends the connection too.
+func (g *Gateway) waitFeed(ctx context.Context, d time.Duration) error {
+	if g.link.disconnected() && !g.polls.isDrained() {
+		g.cfg.Log.LogAttrs(ctx, slog.LevelWarn, "service is unavailable, retrying; sessions go on until their discharges run out",
+			slog.Any("error", g.feed.Status().Err))
+	}
+	return g.link.waitFeed(ctx, d)
 }
 
 // missed is called when revocations may have been missed.

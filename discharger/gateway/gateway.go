@@ -23,6 +23,7 @@ import (
 
 	"github.com/discharger/discharger/discharger/api"
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/gateway/matrix"
 	"github.com/discharger/discharger/discharger/homeserver"
 )
 
@@ -37,7 +38,9 @@ type Config struct {
 	// and none.
 	UpstreamTLS *tls.Config
 	// PublicURL is where clients reach the gateway. Answers that tell clients
-	// where the homeserver is are changed to it. Empty: they stay as they are.
+	// where the homeserver is are changed to it, and its scheme is reported to the
+	// homeserver. Empty: answers stay as they are, and the scheme is that of the
+	// connection or of a trusted proxy.
 	PublicURL string
 	// Service is the URL of the service.
 	Service string
@@ -46,6 +49,10 @@ type Config struct {
 	// Keys are master keys: access macaroons are minted with the first, and
 	// what clients carry for the gateway is sealed with keys derived from it.
 	Keys homeserver.Keys
+	// Retired are the ids of master keys that were taken out of Keys. Sessions that
+	// depend on one are over, softly; about those that depend on a key in neither,
+	// nothing is decided.
+	Retired [][4]byte
 	// KeyPair seals caveats. The service knows the gateway by its public key.
 	KeyPair caveat.KeyPair
 	// Discharger is the service's public key.
@@ -75,8 +82,12 @@ type Config struct {
 	// Leeway is for how long a discharge is accepted after its time, for
 	// clocks that differ. 0: not at all.
 	Leeway time.Duration
-	// CacheSize is about how many sessions' discharges are kept. 0: 20000.
-	CacheSize int
+	// CacheBytes is how much memory is used for what is kept of sessions in use:
+	// their discharges, verified tokens, ends. A session takes 5 to 10 KB. A
+	// session without room costs the service and the gateway more. 0: 256 MiB.
+	CacheBytes int
+	// Limits bound the requests that are answered at a time.
+	Limits Limits
 
 	Registerer prometheus.Registerer // of the metrics; nil: they are not shown
 	Log        *slog.Logger          // nil: nothing is logged
@@ -86,6 +97,8 @@ type Config struct {
 	Jitter     func() float64        // from 0 up to 1, spreads refreshes over time; nil: math/rand/v2
 
 	patience patience // for others; zero: usualPatience
+	// dial connects to the service and the homeserver; nil: by the network.
+	dial func(ctx context.Context, network, address string) (net.Conn, error)
 }
 
 // patience is how long the gateway waits for an answer to what it asks by
@@ -97,16 +110,17 @@ type patience struct {
 	health   time.Duration // before something is taken for broken
 	race     time.Duration // for a login through another gateway to come to the service
 	leased   time.Duration // with a request that others wait for
+	wait     time.Duration // of a request, while the service decides nothing; 0: none
 }
 
 func usualPatience() patience {
 	return patience{
 		attempt: 5 * time.Second, order: 4 * time.Second, upstream: 10 * time.Second, health: 2 * time.Second, race: time.Second,
-		leased: 2 * time.Minute,
+		leased: 2 * time.Minute, wait: 10 * time.Second,
 	}
 }
 
-const defaultCacheSize = 20000
+const defaultCacheBytes = 256 << 20
 
 // forEver is longer than any token lives.
 const forEver = 100 * 365 * 24 * time.Hour
@@ -114,7 +128,8 @@ const forEver = 100 * 365 * 24 * time.Hour
 // Gateway is an HTTP handler in front of a homeserver. It may be used
 // concurrently.
 type Gateway struct {
-	cfg      Config
+	cfg      Config                 // without what a reload replaces
+	current  atomic.Pointer[Config] // as loaded last; see live
 	upstream *url.URL
 	socket   string // of the homeserver; empty: it is where upstream says
 	hs       *homeserver.Homeserver
@@ -124,21 +139,32 @@ type Gateway struct {
 	sealer   *sealer
 	proxy    *httputil.ReverseProxy
 	metrics  *metrics
+	link     *link
+	room     *waitingRoom
+	limiter  *limiter
+	bodies   *bodyRoom
+	able     ability
+	renewals renewals
 	held     *heldSessions
 	opened   *recent[caveat.SessionID, openedToken]
 	owners   *recent[[sha256.Size]byte, owner]
-	dead     *recent[caveat.SessionID, ending]   // sessions that are over
+	dead     *endings                            // sessions that are over
 	vouched  *recent[caveat.SessionID, vouch]    // sessions that live, whatever the feed says
 	events   atomic.Uint64                       // received revocations of more than one session
 	gone     *recent[caveat.SessionID, struct{}] // sessions whose devices were logged out at the homeserver
 	logins   *recent[leaseKey, time.Time]        // when the last login on a device came through
 	leases   leases
-	// questions remembers what clients asked for that the homeserver asks back.
-	questions questions
+	// Parameters of user-interactive authentication.
+	uiaUsers, uiaRegistrations *uiaSessions
+	polls                      polls
+	loopName                   string // of this process, by which a request that comes back is recognized
 	// canonical remembers bundles that were found to be in the one form that
 	// is accepted.
 	canonical *recent[string, struct{}]
-	nonce     [32]byte // of this process, for request-ids
+	nonce     [32]byte  // of this process, for request-ids
+	forWarned sync.Once // that X-Forwarded-For is not understood
+
+	shortLogin sync.Once // a lifetime of the homeserver's was logged
 
 	homeserverProbe probe // whether it answers
 	vaultProbe      probe // whether it can be written
@@ -149,12 +175,17 @@ type Gateway struct {
 	seen       *seenReports
 	cancel     context.CancelFunc // of what goes on in the background
 	background sync.WaitGroup
-	idle       []*http.Transport // whose connections end with the gateway
-	woken      chan struct{}     // there is something to settle
-	settling   sync.Mutex        // held during settleOnce
-	ordering   chan struct{}     // holds a value while a kept order is sent
-	passing    sync.Mutex        // guards lastPass
-	lastPass   passTimes         // of reconciling
+	caches     []func() int                          // bytes of each
+	idle       []interface{ CloseIdleConnections() } // whose connections end with the gateway
+	toUpstream swappedTransport
+	woken      chan struct{} // there is something to settle
+	settling   sync.Mutex    // held during settleOnce
+	ordering   chan struct{} // holds a value while a kept order is sent
+	passing    sync.Mutex    // guards lastPass
+	lastPass   passTimes     // of reconciling
+
+	reloading    sync.Mutex    // held by Reload
+	reconfigured chan struct{} // the time between two passes may be another
 }
 
 // openedToken is a homeserver's token that was unsealed.
@@ -180,15 +211,10 @@ func newGateway(cfg Config) (*Gateway, error) {
 		return nil, fmt.Errorf("upstream: %w", err)
 	}
 	if cfg.UpstreamTLS != nil && upstream.Scheme != "https" {
-		return nil, errors.New("upstream: TLS goes with https")
+		return nil, errTLSWithoutHTTPS
 	}
-	if cfg.PublicURL = strings.TrimSuffix(cfg.PublicURL, "/"); cfg.PublicURL != "" {
-		if _, err := parseBase(cfg.PublicURL); err != nil {
-			return nil, fmt.Errorf("public URL: %w", err)
-		}
-	}
-	if len(cfg.APIKey) == 0 {
-		return nil, errors.New("no API key")
+	if err := cfg.checkReloadable(); err != nil {
+		return nil, err
 	}
 	if cfg.Vault == "" {
 		return nil, errors.New("no file for the vault")
@@ -202,17 +228,19 @@ func newGateway(cfg Config) (*Gateway, error) {
 	if cfg.Clock == nil {
 		cfg.Clock = time.Now
 	}
+	cfg.Log = limitLog(cfg.Log, cfg.Clock)
 	if cfg.Jitter == nil {
 		cfg.Jitter = rand.Float64
 	}
 	if cfg.patience == (patience{}) {
 		cfg.patience = usualPatience()
 	}
-	if cfg.CacheSize <= 0 {
-		cfg.CacheSize = defaultCacheSize
+	if cfg.CacheBytes <= 0 {
+		cfg.CacheBytes = defaultCacheBytes
 	}
-	g := &Gateway{cfg: cfg, upstream: upstream, socket: socket}
-	if g.sealer, err = newSealer(cfg.Keys); err != nil {
+	g := &Gateway{cfg: cfg.withoutReloadable(), upstream: upstream, socket: socket, reconfigured: make(chan struct{}, 1)}
+	g.current.Store(&cfg)
+	if g.sealer, err = newSealer(cfg.Keys, cfg.Retired); err != nil {
 		return nil, err
 	}
 	if err := g.newVerifiers(); err != nil {
@@ -236,14 +264,16 @@ func newGateway(cfg Config) (*Gateway, error) {
 
 // newVerifiers makes the verifiers of tokens.
 func (g *Gateway) newVerifiers() (err error) {
+	keys := g.live()
 	hc := homeserver.Config{
-		Keys: g.cfg.Keys, KeyPair: g.cfg.KeyPair, Discharger: g.cfg.Discharger, Location: location,
-		Check: checkCondition, Leeway: g.cfg.Leeway, CacheSize: g.cfg.CacheSize, Clock: g.cfg.Clock, Rand: g.cfg.Rand,
+		Keys: keys.Keys, Retired: keys.Retired, KeyPair: keys.KeyPair, Discharger: keys.Discharger, Location: location,
+		Check: checkCondition, MaxConditions: MaxConditions, MaxCondition: maxCondition, Leeway: g.cfg.Leeway,
+		CacheBytes: max(1, g.cfg.CacheBytes/wholeCache*verifiedParts), Clock: g.cfg.Clock, Rand: g.cfg.Rand,
 	}
 	if g.hs, err = homeserver.New(hc); err != nil {
 		return err
 	}
-	hc.Check, hc.Leeway, hc.CacheSize = checkLogout, forEver, 0
+	hc.Check, hc.Leeway, hc.CacheBytes = checkLogout, forEver, -1
 	g.lenient, err = homeserver.New(hc)
 	return err
 }
@@ -251,10 +281,11 @@ func (g *Gateway) newVerifiers() (err error) {
 // connect makes what asks the service and what passes on to the homeserver.
 func (g *Gateway) connect() (err error) {
 	cfg := &g.cfg
-	toService, toUpstream := newTransport(), g.newUpstreamTransport()
-	g.idle = []*http.Transport{toService, toUpstream}
+	toService := g.newTransport()
+	g.toUpstream.replace(g.newUpstreamTransport(g.live().UpstreamTLS))
+	g.idle = []interface{ CloseIdleConnections() }{toService, &g.toUpstream}
 	ac := api.Config{
-		URL: cfg.Service, Location: location, APIKey: cfg.APIKey, UserAgent: "discharger-gateway",
+		URL: cfg.Service, Location: location, APIKey: g.live().APIKey, UserAgent: ownUserAgent,
 		Timeout: cfg.patience.attempt, Patience: 3 * time.Second, Clock: cfg.Clock, Rand: cfg.Rand, Jitter: cfg.Jitter,
 		HTTPClient: &http.Client{Transport: toService},
 	}
@@ -268,17 +299,19 @@ func (g *Gateway) connect() (err error) {
 	if err := fillRandom(cfg.Rand, g.nonce[:]); err != nil {
 		return err
 	}
-	g.held = newHeldSessions(g)
-	g.opened = newRecent[caveat.SessionID, openedToken](cfg.CacheSize)
-	g.dead = newRecent[caveat.SessionID, ending](cfg.CacheSize)
-	g.vouched = newRecent[caveat.SessionID, vouch](cfg.CacheSize)
-	g.gone = newRecent[caveat.SessionID, struct{}](cfg.CacheSize)
-	g.logins = newRecent[leaseKey, time.Time](cfg.CacheSize)
-	g.owners = newRecent[[sha256.Size]byte, owner](cfg.CacheSize)
-	g.questions = newQuestions()
-	g.canonical = newRecent[string, struct{}](cfg.CacheSize)
-	g.proxy = g.newProxy(toUpstream)
-	g.seen = newSeenReports(g)
+	if g.loopName, err = newLoopName(cfg.Rand); err != nil {
+		return err
+	}
+	g.bodies = newBodyRoom(bodiesMax)
+	g.link, g.room, g.limiter = newLink(cfg.Jitter, cfg.Clock), newWaitingRoom(), newLimiter(cfg.Limits, cfg.Clock)
+	if err := g.newCaches(); err != nil {
+		return err
+	}
+	g.uiaUsers, g.uiaRegistrations = newUIASessions(uiaMemory), newUIASessions(uiaMemory)
+	g.proxy = g.newProxy(&g.toUpstream)
+	if g.seen, err = newSeenReports(g); err != nil {
+		return err
+	}
 	g.newProbes()
 	g.woken, g.gap, g.ordering = make(chan struct{}, 1), make(chan struct{}, 1), make(chan struct{}, 1)
 	if g.feed, err = g.newFeed(); err != nil {
@@ -292,9 +325,13 @@ const dialPatience = 10 * time.Second
 
 // newTransport keeps many connections, unpacks nothing, and waits for an answer
 // as long as the client does: it may be a long poll.
-func newTransport() *http.Transport {
+func (g *Gateway) newTransport() *http.Transport {
+	dial := g.cfg.dial
+	if dial == nil {
+		dial = (&net.Dialer{Timeout: dialPatience, KeepAlive: 30 * time.Second}).DialContext
+	}
 	return &http.Transport{
-		DialContext:           (&net.Dialer{Timeout: dialPatience, KeepAlive: 30 * time.Second}).DialContext,
+		DialContext:           dial,
 		TLSHandshakeTimeout:   dialPatience,
 		ExpectContinueTimeout: time.Second,
 		IdleConnTimeout:       90 * time.Second,
@@ -313,6 +350,8 @@ type exchange struct {
 	route   route
 	method  string
 	path    string // as it was sent
+	match   matrix.Match
+	room    string // that the events of the answer have to be of; empty: any
 	client  netip.Addr
 	trusted bool // the peer's word is taken for where the client is
 
@@ -324,9 +363,14 @@ type exchange struct {
 	expired  bool                // its discharge has run out, on routes that accept that
 	settled  bool                // a logout that was passed on left nothing at the homeserver
 	leased   leased
+	poll     *poll // nil: it is no long poll
+
+	place     place     // among the requests in flight
+	body      heldBody  // memory of its body and answer, as far as they were read
+	waitUntil time.Time // the service is waited for until then; zero: it was not waited for
 
 	login   login // of routes that hand out tokens
-	body    []byte
+	uia     uia   // of routes with user-interactive authentication
 	outcome outcome
 }
 

@@ -40,7 +40,7 @@ func (g *Gateway) Health(ctx context.Context) Health {
 	if s := g.feed.Status(); !s.Connected || !s.Current {
 		h.Service = errSilent
 		if !s.Heard.IsZero() {
-			h.Service = fmt.Errorf("%w for %s", errSilent, s.Silence.Truncate(time.Second))
+			h.Service = fmt.Errorf("%w, last contact %s ago", errSilent, s.Silence.Truncate(time.Second))
 		}
 	}
 	return h
@@ -53,7 +53,7 @@ const (
 )
 
 var (
-	errSilent = errors.New("nothing has been heard of it")
+	errSilent = errors.New("not connected to its feed of revocations")
 	errNoTime = errors.New("no answer in time")
 )
 

@@ -12,6 +12,7 @@ import (
 	"gopkg.in/macaroon.v2"
 
 	"github.com/discharger/discharger/discharger/api"
+	"github.com/discharger/discharger/discharger/cache"
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/homeserver"
 )
@@ -41,7 +42,6 @@ type heldSessions struct {
 
 // presented is an access token that was found to be genuine.
 type presented struct {
-	session  *heldSession
 	identity homeserver.Identity
 	access   *macaroon.Macaroon
 	narrowed bool
@@ -60,10 +60,11 @@ type heldSession struct {
 	current atomic.Pointer[discharged]
 
 	mu       sync.Mutex
-	flight   *heldFlight
-	failure  error     // of the last fetch; nil: it succeeded
-	failures int       // in a row
-	next     time.Time // no fetch before this, after a failure
+	flight   *pursuit[*discharged] // nil: no fetch is under way
+	failure  error                 // of the last call; nil: it succeeded
+	failures int                   // in a row
+	next     time.Time             // no fetch before this, after a failure
+	sign     uint64                // of the link, at the failure: a later one ends the pause
 }
 
 // discharged is a discharge in use. It is not bound to any token yet.
@@ -72,13 +73,6 @@ type discharged struct {
 	since   time.Time
 	refresh time.Time // from then on, fetch another
 	until   time.Time // no longer than this
-}
-
-// heldFlight is a fetch that any number of requests wait for.
-type heldFlight struct {
-	done   chan struct{} // closed when the rest is set
-	result *discharged
-	err    error
 }
 
 // forWhom says on whose behalf a discharge is asked for.
@@ -98,20 +92,31 @@ func (w forWhom) set(h http.Header) {
 	}
 }
 
-func newHeldSessions(g *Gateway) *heldSessions {
-	return &heldSessions{
-		g: g, sessions: newRecent[caveat.SessionID, *heldSession](g.cfg.CacheSize),
-		tokens: newRecent[string, *presented](g.cfg.CacheSize),
+func newHeldSessions(g *Gateway) (h *heldSessions, err error) {
+	const discharge, access = 2 << 10, 1 << 10 // about the size of each
+	h = &heldSessions{g: g}
+	if h.sessions, err = newRecent(g, 10, ofSession(tokenIdle, func(*heldSession) int { return discharge })); err != nil {
+		return nil, err
 	}
+	h.tokens, err = newRecent(g, 20, cache.Config[string, *presented]{
+		Idle: tokenIdle, Hash: tokenBits, PerGroup: variantsOfSession,
+		// The token is kept as text, decoded, and in a bundle.
+		Size:  func(token string, _ *presented) int { return access + 5*len(token) },
+		Group: func(_ string, p *presented) (session [16]byte, narrowed bool) { return p.identity.Session, p.narrowed },
+	})
+	return h, err
 }
 
 func (h *heldSessions) session(id caveat.SessionID) *heldSession {
+	if s, ok := h.sessions.get(id); ok {
+		return s
+	}
 	return h.sessions.getOrPut(id, func() *heldSession { return &heldSession{id: id} })
 }
 
 // bundle gives a token with a discharge that has not run out.
 func (h *heldSessions) bundle(ctx context.Context, t *presented, who forWhom) (string, error) {
-	d, err := h.discharge(ctx, t.session, t.access, who)
+	d, err := h.discharge(ctx, t, who)
 	if err != nil {
 		return "", err
 	}
@@ -128,75 +133,90 @@ func (h *heldSessions) bundle(ctx context.Context, t *presented, who forWhom) (s
 	return text, nil
 }
 
-// discharge gives the session's discharge, and fetches one if it has to.
-func (h *heldSessions) discharge(ctx context.Context, s *heldSession, access *macaroon.Macaroon, who forWhom) (*discharged, error) {
-	now := h.g.cfg.Clock()
+// discharge gives the session's discharge, and fetches one if it has to. While the
+// service decides nothing, it waits.
+func (h *heldSessions) discharge(ctx context.Context, t *presented, who forWhom) (*discharged, error) {
+	s, now := h.session(t.identity.Session), h.g.cfg.Clock()
 	d := s.current.Load()
 	if d != nil && now.Before(d.refresh) {
 		return d, nil
 	}
-	f, err := h.fetch(s, access, who, now)
-	if d != nil && now.Before(d.until) && s.current.Load() == d {
+	needed := d == nil || !now.Before(d.until)
+	p, err := h.fetch(s, t, who, now, needed)
+	if !needed && s.current.Load() == d {
 		return d, nil // the new one comes when it comes
 	}
 	if err != nil {
 		return nil, err
 	}
-	select {
-	case <-f.done:
-		return f.result, f.err
-	case <-ctx.Done():
-		return nil, &api.UnavailableError{Err: ctx.Err()}
+	if !needed && !p.join() {
+		return nil, p.lastError() // it was dropped, and the next request fetches another
 	}
+	known := func() error { return h.g.over(ctx, t.identity) }
+	return await(ctx, h.g, p, h.g.waiterFor(exchangeOf(ctx), known))
 }
 
-// fetch joins the fetch under way or begins one, unless the last one failed a
-// moment ago. It outlives the request that set it off.
-func (h *heldSessions) fetch(s *heldSession, access *macaroon.Macaroon, who forWhom, now time.Time) (*heldFlight, error) {
+// fetch returns the fetch under way or begins one, unless the last one failed a
+// moment ago. It outlives the request that set it off. If a discharge is needed, the
+// caller has joined the fetch, and a decision is the only failure.
+func (h *heldSessions) fetch(s *heldSession, t *presented, who forWhom, now time.Time, needed bool) (*pursuit[*discharged], error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.flight != nil {
+	if s.flight != nil && (!needed || s.flight.join()) {
 		return s.flight, nil
 	}
+	p := newPursuit[*discharged]()
+	if needed {
+		p.join()
+	}
 	if d := s.current.Load(); d != nil && now.Before(d.refresh) {
-		f := &heldFlight{done: make(chan struct{}), result: d} // somebody was faster
-		close(f.done)
-		return f, nil
+		p.value = d // somebody was faster
+		close(p.done)
+		return p, nil
 	}
-	if s.failure != nil && now.Before(s.next) {
-		return nil, s.failure
+	var pause time.Duration
+	if s.failure != nil && now.Before(s.next) && (!isUndecided(s.failure) || s.sign == h.g.link.recovered()) {
+		if !needed || !isUndecided(s.failure) {
+			return nil, s.failure
+		}
+		p.fail(s.failure)
+		pause = min(s.next.Sub(now), h.g.link.pause(s.failures, nil))
 	}
-	f := &heldFlight{done: make(chan struct{})}
-	s.flight = f
+	s.flight = p
+	request := api.Request{Access: api.Access{Macaroon: t.access}, ClientIP: who.addr, UserAgent: who.userAgent}
 	go func() {
-		grant, err := h.g.client.Discharge(context.Background(), api.Request{
-			Access: api.Access{Macaroon: access}, ClientIP: who.addr, UserAgent: who.userAgent,
+		defer close(p.done)
+		p.run(h.g.link, pause, func(ctx context.Context) (*discharged, error) {
+			grant, err := h.g.once.Discharge(ctx, request)
+			h.g.metrics.fetched("held", err)
+			return h.land(s, grant, err)
 		})
-		h.g.metrics.fetched("held", err)
-		h.land(s, f, grant, err)
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.flight == p {
+			s.flight = nil
+		}
 	}()
-	return f, nil
+	return p, nil
 }
 
-// land takes over what a fetch brought.
-func (h *heldSessions) land(s *heldSession, f *heldFlight, grant api.Grant, err error) {
+// land takes over what a call brought.
+func (h *heldSessions) land(s *heldSession, grant api.Grant, err error) (*discharged, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	defer close(f.done)
-	s.flight = nil
 	if err == nil {
-		f.result = h.keep(grant, s.inRhythm(h.g.cfg.Clock()))
-		s.current.Store(f.result)
+		d := h.keep(grant, s.inRhythm(h.g.cfg.Clock()))
+		s.current.Store(d)
 		s.failure, s.failures = nil, 0
-		return
+		return d, nil
 	}
-	f.err = err
-	s.failure, s.next = err, h.g.cfg.Clock().Add(h.pause(s.failures, err))
+	s.failure, s.next, s.sign = err, h.g.cfg.Clock().Add(h.pause(s.failures, err)), h.g.link.recovered()
 	s.failures++
 	var refused *api.RefusedError
 	if errors.As(err, &refused) && refused.Final() {
 		s.current.Store(nil)
 	}
+	return nil, err
 }
 
 // inRhythm reports whether a discharge that has just come follows one as it

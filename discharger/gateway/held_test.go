@@ -62,8 +62,9 @@ func TestFetchesAreSpread(t *testing.T) {
 	t.Parallel()
 	jitter := 0.0
 	now := time.Now()
-	g := &Gateway{cfg: Config{Clock: func() time.Time { return now }, Jitter: func() float64 { return jitter }}}
-	h := newHeldSessions(g)
+	g := &Gateway{cfg: Config{CacheBytes: defaultCacheBytes, Clock: func() time.Time { return now }, Jitter: func() float64 { return jitter }}}
+	h, err := newHeldSessions(g)
+	must(t, err)
 	for _, life := range []time.Duration{time.Minute, 2 * time.Minute, 5 * time.Minute, time.Hour} {
 		grant := api.Grant{Expires: now.Add(life)}
 		latest := h.keep(grant, true).refresh

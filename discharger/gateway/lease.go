@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -26,11 +27,20 @@ type leaseKey struct{ user, device string }
 type lease struct {
 	turn  chan struct{} // holds a value while the lease is taken
 	users int           // holder and waiters
+	// Of them, those that have shown neither token nor password yet, in all and by
+	// address.
+	open  int
+	peers map[netip.Prefix]int
 }
 
+// The bounds of waiting for a device. Others know the names of a user's devices, and
+// anyone can begin logins on them: these must not be in the way of the user's own
+// requests.
 const (
-	leasePatience = 30 * time.Second // for the requests before to finish
-	maxLeaseQueue = 64               // requests that wait for one device
+	leasePatience    = 30 * time.Second // for the requests before to finish
+	maxLeaseQueue    = 64               // requests that have a lease or wait for it
+	maxOpenQueue     = 32               // logins among them
+	maxOpenQueuePeer = 8                // of one address
 )
 
 var errLeased = errors.New("too many requests for one device, or they take too long")
@@ -43,8 +53,14 @@ func deviceKey(user, device string) leaseKey {
 	return leaseKey{user: strings.ToLower(local), device: device}
 }
 
+// claim is a request for a lease.
+type claim struct {
+	open bool         // a login whose password or token the homeserver has not seen yet
+	peer netip.Prefix // its address; not valid: it has no bound of its own
+}
+
 // acquire waits for a lease. The caller has to call release once.
-func (l *leases) acquire(ctx context.Context, key leaseKey) (release func(), err error) {
+func (l *leases) acquire(ctx context.Context, key leaseKey, c claim) (release func(), err error) {
 	l.mu.Lock()
 	if l.held == nil {
 		l.held = make(map[leaseKey]*lease)
@@ -54,24 +70,45 @@ func (l *leases) acquire(ctx context.Context, key leaseKey) (release func(), err
 		e = &lease{turn: make(chan struct{}, 1)}
 		l.held[key] = e
 	}
-	if e.users > maxLeaseQueue {
+	if !e.admits(c) {
 		l.mu.Unlock()
 		return nil, errLeased
 	}
-	e.users++
+	e.count(c, 1)
 	l.mu.Unlock()
 	timer := time.NewTimer(leasePatience)
 	defer timer.Stop()
 	select {
 	case e.turn <- struct{}{}:
-		return func() { <-e.turn; l.leave(key, e) }, nil
+		return func() { <-e.turn; l.leave(key, e, c) }, nil
 	case <-timer.C:
 		err = errLeased
 	case <-ctx.Done():
 		err = ctx.Err()
 	}
-	l.leave(key, e)
+	l.leave(key, e, c)
 	return nil, err
+}
+
+func (e *lease) admits(c claim) bool {
+	if e.users >= maxLeaseQueue {
+		return false
+	}
+	return !c.open || e.open < maxOpenQueue && (!c.peer.IsValid() || e.peers[c.peer] < maxOpenQueuePeer)
+}
+
+func (e *lease) count(c claim, n int) {
+	e.users += n
+	if !c.open {
+		return
+	}
+	e.open += n
+	if e.peers == nil {
+		e.peers = make(map[netip.Prefix]int)
+	}
+	if e.peers[c.peer] += n; e.peers[c.peer] == 0 {
+		delete(e.peers, c.peer)
+	}
 }
 
 // try takes a lease if no request has it or waits for it.
@@ -87,13 +124,13 @@ func (l *leases) try(key leaseKey) (release func(), ok bool) {
 	e := &lease{turn: make(chan struct{}, 1), users: 1}
 	e.turn <- struct{}{}
 	l.held[key] = e
-	return func() { <-e.turn; l.leave(key, e) }, true
+	return func() { <-e.turn; l.leave(key, e, claim{}) }, true
 }
 
-func (l *leases) leave(key leaseKey, e *lease) {
+func (l *leases) leave(key leaseKey, e *lease, c claim) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if e.users--; e.users == 0 {
+	if e.count(c, -1); e.users == 0 {
 		delete(l.held, key)
 	}
 }
@@ -108,11 +145,19 @@ type leased struct {
 // lease takes the lease of a device for an exchange, unless it has it. A session
 // without a device needs none.
 func (g *Gateway) lease(ctx context.Context, x *exchange, user, device string) error {
-	key := deviceKey(user, device)
-	if device == "" || slices.Contains(x.leased.keys, key) {
+	return g.leaseBy(ctx, x, deviceKey(user, device), claim{})
+}
+
+// leaseOpen does the same for a login before the homeserver has agreed to it.
+func (g *Gateway) leaseOpen(ctx context.Context, x *exchange, user, device string) error {
+	return g.leaseBy(ctx, x, deviceKey(user, device), claim{open: true, peer: g.boundOf(x.client)})
+}
+
+func (g *Gateway) leaseBy(ctx context.Context, x *exchange, key leaseKey, c claim) error {
+	if key.device == "" || slices.Contains(x.leased.keys, key) {
 		return nil
 	}
-	release, err := g.leases.acquire(ctx, key)
+	release, err := g.leases.acquire(ctx, key, c)
 	if err != nil {
 		return err
 	}
@@ -153,6 +198,11 @@ func (g *Gateway) pass(w http.ResponseWriter, r *http.Request, x *exchange) {
 		defer cancel(nil)
 		x.leased.end = time.AfterFunc(g.cfg.patience.leased, func() { cancel(errHeld) })
 		r = r.WithContext(ctx)
+	}
+	if x.match.Poll() {
+		ctx, p := g.polls.begin(r.Context())
+		defer p.end()
+		x.poll, r = p, r.WithContext(ctx)
 	}
 	g.proxy.ServeHTTP(w, r)
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
@@ -82,7 +83,7 @@ func TestBusyDeviceHoldsUpNoLogouts(t *testing.T) {
 	must(t, err)
 	d, _, err := w.gateway.vault.condemned(first)
 	must(t, err)
-	release, err := w.gateway.leases.acquire(t.Context(), deviceKey(d.User, d.Device))
+	release, err := w.gateway.leases.acquire(t.Context(), deviceKey(d.User, d.Device), claim{})
 	must(t, err)
 	if err := w.gateway.settleOnce(t.Context()); err == nil {
 		t.Error("a device was logged out while a request had its lease")
@@ -94,6 +95,88 @@ func TestBusyDeviceHoldsUpNoLogouts(t *testing.T) {
 	w.settled()
 	if n := w.hs.loggedOut(); n != 4 {
 		t.Errorf("%d devices were logged out, want 4", n)
+	}
+}
+
+// Logins that have shown no password yet leave room in the queue for the user's own
+// requests, and those of one address for the logins of others.
+func TestLeaseQueue(t *testing.T) {
+	t.Parallel()
+	stranger := claim{open: true, peer: netip.MustParsePrefix("192.0.2.1/32")}
+	other := claim{open: true, peer: netip.MustParsePrefix("2001:db8::/64")}
+	local := claim{open: true}
+	for _, c := range []struct {
+		name   string
+		before map[claim]int
+		next   claim
+		ok     bool
+	}{
+		{"first", nil, stranger, true},
+		{"one address", map[claim]int{stranger: maxOpenQueuePeer}, stranger, false},
+		{"another address", map[claim]int{stranger: maxOpenQueuePeer}, other, true},
+		{"all logins", map[claim]int{local: maxOpenQueue}, other, false},
+		{"a token beside all logins", map[claim]int{local: maxOpenQueue}, claim{}, true},
+		{"all", map[claim]int{{}: maxLeaseQueue}, claim{}, false},
+		{"a login beside tokens", map[claim]int{{}: maxLeaseQueue}, other, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			var e lease
+			for b, n := range c.before {
+				for range n {
+					if !e.admits(b) {
+						t.Fatalf("%v is refused", b)
+					}
+					e.count(b, 1)
+				}
+			}
+			if ok := e.admits(c.next); ok != c.ok {
+				t.Errorf("admitted: %v", ok)
+			}
+			for b, n := range c.before {
+				e.count(b, -n)
+			}
+			if e.users != 0 || e.open != 0 || len(e.peers) != 0 {
+				t.Errorf("left: %d, %d, %v", e.users, e.open, e.peers)
+			}
+		})
+	}
+}
+
+// A stranger's logins on a device, however many, do not keep its user from logging
+// out.
+func TestStrangersLoginsLeaveRoom(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, func(w *world) { w.cfg.TrustedProxies = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")} })
+	mine := w.login(false, onDevice("ONE"))
+	hung := make(chan struct{})
+	w.hs.handler = func(rw http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("X-Forwarded-For") == "192.0.2.1" {
+			<-hung
+		}
+		w.hs.serve(rw, r)
+	}
+	const many = 2 * maxLeaseQueue
+	ended := make(chan int, many)
+	for range many {
+		req := w.request("POST", pathLogin, "", anyMap{"type": "m.login.password", "user": "@u:hs", "device_id": "ONE", "password": "wrong"})
+		req.Header.Set("X-Forwarded-For", "192.0.2.1")
+		go func() { ended <- w.send(req).status }()
+	}
+	for range many - maxOpenQueuePeer {
+		if status := <-ended; status != 503 {
+			t.Errorf("status %d", status)
+		}
+	}
+	out := make(chan answer, 1)
+	go func() { out <- w.do("POST", pathLogout, mine.text("access_token"), anyMap{}) }()
+	eventually(t, "the logout waits", func() bool { return w.leases(deviceKey("@u:hs", "ONE")) > maxOpenQueuePeer })
+	close(hung)
+	w.want(<-out, 200, "")
+	for range maxOpenQueuePeer {
+		if status := <-ended; status != 403 {
+			t.Errorf("status %d", status)
+		}
 	}
 }
 

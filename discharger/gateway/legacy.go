@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"mime"
 	"net/http"
 	"slices"
 	"time"
@@ -40,15 +39,12 @@ var errUndecided = errors.New("the homeserver did not say whose a token is")
 // admitForeign decides about a token that is not the gateway's. Those of
 // application services are such too, and pass if they are listed.
 func (g *Gateway) admitForeign(r *http.Request, x *exchange, c credential) *failure {
-	l, ctx := g.cfg.Legacy, r.Context()
+	l, ctx := g.live().Legacy, r.Context()
 	if !l.bounds() {
 		return nil
 	}
-	if x.route == routeLogin || x.route == routeRegister || x.route == routeAdminRegister {
-		return nil // they need no token; an application service that logs a user in has one of its own
-	}
 	sum := sha256.Sum256([]byte(c.token))
-	if slices.Contains(g.cfg.ForeignTokens, sum) {
+	if slices.Contains(g.live().ForeignTokens, sum) {
 		return nil
 	}
 	if g.legacyOver() {
@@ -68,33 +64,12 @@ func (g *Gateway) admitForeign(r *http.Request, x *exchange, c credential) *fail
 	return nil
 }
 
-// refuseForms looks for tokens from before in a form: Synapse takes access_token
-// from there too. It has nothing to do where such tokens pass anyway.
-func (g *Gateway) refuseForms(r *http.Request) *failure {
-	if r.Method != http.MethodPost || !g.cfg.Legacy.bounds() {
-		return nil
-	}
-	switch mediaType, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type")); mediaType {
-	case "multipart/form-data":
-		return badRequest(codeNotJSON, "Content not JSON.")
-	case "application/x-www-form-urlencoded": // which curl says of anything
-		data, f := readRequest(r)
-		if f != nil {
-			return f
-		}
-		if _, tokens := cutToken(string(data)); len(tokens) > 0 {
-			return missingToken("An access token does not belong into a form.")
-		}
-	}
-	return nil
-}
-
 // bounds reports whether tokens from before are ever refused.
 func (l Legacy) bounds() bool { return l.Reject || !l.Until.IsZero() || l.OnceNew }
 
 // legacyOver reports whether tokens from before are refused now.
 func (g *Gateway) legacyOver() bool {
-	l := g.cfg.Legacy
+	l := g.live().Legacy
 	return l.Reject || !l.Until.IsZero() && !g.cfg.Clock().Before(l.Until)
 }
 
@@ -126,6 +101,47 @@ func (g *Gateway) refreshForeign(w http.ResponseWriter, r *http.Request, _ *exch
 	if g.legacyOver() {
 		return unknownToken("This refresh token is from before, and not accepted any more. Log in again.", true)
 	}
+	r.Header.Del("Accept-Encoding")
 	g.proxy.ServeHTTP(w, r)
+	return nil
+}
+
+// answerRefresh looks at an answer to a refresh that was passed on. A homeserver
+// without refresh tokens has no such route, and the token is one that is not known.
+// Where users who have had a token of the gateway's get nothing for tokens from
+// before, the answer is withheld from them: only it tells whose the refresh token was.
+func (g *Gateway) answerRefresh(resp *http.Response, x *exchange) error {
+	switch {
+	case resp.StatusCode == http.StatusNotFound, resp.StatusCode == http.StatusMethodNotAllowed:
+	case resp.StatusCode == http.StatusOK && g.live().Legacy.OnceNew:
+	default:
+		return nil
+	}
+	data, err := readResponse(resp)
+	if err != nil {
+		return err
+	}
+	body, err := parseObject(data)
+	switch {
+	case resp.StatusCode != http.StatusOK && err == nil && body.is("errcode", codeUnrecognized):
+		return failed{unknownToken("Unknown refresh token.", true)}
+	case resp.StatusCode != http.StatusOK:
+		return nil
+	case err != nil:
+		return err
+	}
+	token, ok := body.text(memberAccess)
+	if !ok {
+		return errNotJSON
+	}
+	ctx := resp.Request.Context()
+	user, err := g.ownerOf(ctx, sha256.Sum256([]byte(token)), token, forWhom{x.client, resp.Request.UserAgent()})
+	switch {
+	case err != nil:
+		g.cfg.Log.LogAttrs(ctx, slog.LevelWarn, "owner of an old refresh token is unknown", slog.Any("error", err))
+		return failed{undecided(0).asText()}
+	case user != "" && g.vault.knows(user):
+		return failed{unknownToken("You have logged in anew elsewhere. Log in again here too.", true)}
+	}
 	return nil
 }

@@ -48,6 +48,10 @@ func TestLegacy(t *testing.T) {
 		if c.want == 200 && a.text("access_token") != "syt_fresh" {
 			t.Errorf("%s: refresh: %s", c.name, a.raw)
 		}
+		upgrade := anyMap{"user": "@u:hs", "guest_access_token": old}
+		if a := w.do("POST", "/_matrix/client/v3/register", "", upgrade); a.status != c.want || c.want == 401 && !a.soft() {
+			t.Errorf("%s: registration of a guest: %d %s", c.name, a.status, a.raw)
+		}
 		form, err := http.NewRequest("POST", w.http.URL+"/_matrix/client/v3/join/x", strings.NewReader("a=b&access%5ftoken="+old))
 		must(t, err)
 		form.Header.Set("Content-Type", "application/x-www-form-urlencoded; charset=utf-8")
@@ -73,6 +77,7 @@ func TestOnceNewAlwaysNew(t *testing.T) {
 	if a := w.want(w.do("GET", pathWhoami, old, nil), 401, codeUnknownToken); !a.soft() {
 		t.Errorf("%s", a.raw)
 	}
+	w.want(w.do("POST", "/_matrix/client/v3/register", "", anyMap{"user": "@u:hs", "guest_access_token": old}), 401, codeUnknownToken)
 	w.want(w.do("GET", pathWhoami, other, nil), 200, "")
 	w.want(w.do("GET", pathWhoami, in.text("access_token"), nil), 200, "")
 	w.want(w.do("GET", pathWhoami, "nonsense", nil), 401, codeUnknownToken)

@@ -1,11 +1,11 @@
 package gateway
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"log/slog"
 	"net/http"
-	"net/url"
 	"strconv"
 	"strings"
 	"time"
@@ -22,7 +22,6 @@ type login struct {
 	rotate bool   // with a refresh token
 	device string // on a device that may have had a token before
 	how    string // label for policies
-	asked  string // the homeserver's name for the questions that this answers
 }
 
 // Members of bodies that carry tokens.
@@ -50,28 +49,29 @@ const (
 // wants a refresh token: the gateway makes that, and the homeserver's own token
 // has to stay the same for the whole session. Nothing is added to a body: one
 // with nothing but the answer to a question takes its other members from an
-// earlier one, see [questions].
+// earlier one, see [uia].
 func (g *Gateway) prepareLogin(r *http.Request, x *exchange) *failure {
 	r.Header.Del("Accept-Encoding")
 	x.login.how = howOf(x.route, r)
-	data, f := readRequest(r)
+	data, f := g.readRequest(r)
+	if f == nil {
+		f = g.askFirst(r.Context(), x)
+	}
 	if f != nil || len(strings.TrimSpace(string(data))) == 0 || x.route == routeAdminLogin {
 		return f
 	}
-	body, err := parseObject(data)
+	body, err := g.parseBody(data)
 	if err != nil {
-		return badRequest(codeNotJSON, "Content not JSON.")
+		return badBody(data)
 	}
-	g.resume(x, body)
-	if f := x.login.readWish(&body); f != nil {
+	if usesUIA(x.route) {
+		g.resumeUIA(x, body)
+	}
+	if x.uia.own, f = loginParams(&body); f != nil {
 		return f
 	}
-	switch device, ok := body.text(memberDevice); {
-	case ok && device == "":
-		body.remove(memberDevice) // Synapse takes the empty name for that of a device, which many would share
-	case ok:
-		x.login.device = device
-	}
+	wanted := x.uia.own.over(x.uia.before)
+	x.login.rotate, x.login.device = wanted.refresh == yes, wanted.device
 	if t, ok := body.text("type"); ok && x.route == routeLogin && knownLogin(t) {
 		x.login.how = t
 	}
@@ -80,7 +80,7 @@ func (g *Gateway) prepareLogin(r *http.Request, x *exchange) *failure {
 	}
 	setRequestBody(r, body.encode())
 	// Before the homeserver answers, the user is as the client says.
-	if err := g.lease(r.Context(), x, claimedUser(body), x.login.device); err != nil {
+	if err := g.leaseOpen(r.Context(), x, claimedUser(body), x.login.device); err != nil {
 		return g.refusal(r.Context(), &api.UnavailableError{Err: err})
 	}
 	return nil
@@ -108,26 +108,31 @@ func claimedUser(body object) string {
 	return ""
 }
 
-// readWish reads whether a refresh token is wanted, if the body says so, and
-// leaves none to be wanted of the homeserver.
-func (l *login) readWish(body *object) *failure {
-	said, wanted := false, false
+// loginParams reads the device of a login or registration and whether a refresh token
+// is requested, and has none requested of the homeserver.
+func loginParams(body *object) (a params, f *failure) {
 	for _, name := range []string{memberRefresh, memberRefreshOld} {
-		switch v := body.get(name); v.Kind() {
-		case 't':
-			said, wanted = true, true
+		v := body.get(name)
+		switch c := choiceOf(v); {
+		case v == nil:
+		case c == absent:
+			return params{}, badRequest(codeUnknown, "`refresh_token` should be true or false.")
+		case c == yes:
+			a.refresh = yes
 			body.set(name, jsontext.Value("false"))
-		case 'f':
-			said = true
-		case 0:
-		default:
-			return badRequest(codeInvalidParam, "refresh_token is not true or false.")
+		case a.refresh == absent:
+			a.refresh = no
 		}
 	}
-	if said {
-		l.rotate = wanted
+	switch device, ok := body.text(memberDevice); {
+	case ok && device == "":
+		body.remove(memberDevice) // Synapse takes the empty name for that of a device, which many would share
+	case ok && caveat.CheckDevice(device) == nil:
+		a.device = device
+	case ok:
+		return params{}, badRequest(codeInvalidParam, "device_id cannot be longer than 512 characters.")
 	}
-	return nil
+	return a, nil
 }
 
 func knownLogin(t string) bool {
@@ -147,24 +152,26 @@ func howOf(r route, req *http.Request) string {
 }
 
 // unwrapGuest replaces the token by which a guest proves who they are when they
-// register.
+// register. It is refused where it would be as an access token.
 func (g *Gateway) unwrapGuest(r *http.Request, x *exchange, body object) *failure {
 	token, ok := body.text(memberGuest)
-	if !ok || x.route != routeRegister {
+	if !ok || token == "" || x.route != routeRegister {
 		return nil
 	}
-	k := kindOf(token)
-	if k == kindForeign && !g.sealer.damaged(token) {
-		return nil
+	c := credential{token: token, kind: kindOf(token)}
+	if c.kind == kindForeign && !g.sealer.damaged(token) {
+		return g.admitForeign(r, x, c)
 	}
-	guest := *x
-	if f := g.authenticate(r, &guest, credential{token: token, kind: k}); f != nil {
+	f := g.authenticate(r, x, c)
+	upstream, narrowed := x.upstream, x.narrowed
+	x.identity, x.upstream, x.narrowed = homeserver.Identity{}, "", false // the registration is not the guest's request
+	switch {
+	case f != nil:
 		return f
-	}
-	if guest.narrowed {
+	case narrowed:
 		return forbidden("This access token was narrowed, and does not allow to change the account.")
 	}
-	body.set(memberGuest, quote(guest.upstream))
+	body.set(memberGuest, quote(upstream))
 	return nil
 }
 
@@ -174,31 +181,57 @@ type issued struct {
 	expires         time.Duration // 0: it is not said
 }
 
-// answerLogin replaces the token in an answer.
-func (g *Gateway) answerLogin(resp *http.Response, x *exchange) error {
+// readLogin reads the answer to a login or registration. A token is in one of
+// success; with any other, and where it cannot be told, nothing is passed on. The
+// object is nil if there is nothing to be replaced.
+func (g *Gateway) readLogin(resp *http.Response) (object, error) {
 	data, err := readResponse(resp)
 	if err != nil {
-		return failed{g.loginFailed(x, "read the answer to a login", err)}
+		return nil, err
 	}
+	success := resp.StatusCode/100 == 2
 	body, err := parseObject(data)
+	if err != nil {
+		if text := bytes.TrimLeft(data, " \t\r\n"); !success && (len(text) == 0 || text[0] != '{') {
+			return nil, nil // an error page of something between here and the homeserver
+		}
+		return nil, err
+	}
+	token, ok := body.text(memberAccess)
+	switch hasAccess, hasRefresh := body.get(memberAccess) != nil, body.get(memberRefresh) != nil; {
+	case !hasAccess && !hasRefresh:
+		return nil, nil // refused, or registered without logging in
+	case !success || !ok || token == "":
+		return nil, errStrayToken
+	}
+	return body, nil
+}
+
+var errStrayToken = errors.New("a token is in an answer that should have none, or is not a text")
+
+// answerLogin replaces the token in an answer.
+func (g *Gateway) answerLogin(resp *http.Response, x *exchange) error {
+	body, err := g.readLogin(resp)
 	if err != nil {
 		return failed{g.loginFailed(x, "read the answer to a login", err)}
 	}
-	token, ok := body.text(memberAccess)
-	switch {
-	case body.get(memberAccess) == nil:
-		return nil // registered without logging in
-	case !ok || token == "":
-		return failed{g.loginFailed(x, "read the answer to a login", errNotJSON)}
+	if body == nil {
+		return nil
 	}
+	token, _ := body.text(memberAccess)
 	user, _ := body.text(memberUser)
 	if x.route == routeAdminLogin {
-		user = userInPath(x.path)
+		user = x.match.ID("user")
 	}
 	device, _ := body.text(memberDevice)
 	in := loggedIn{user: user, device: device, token: token, userAgent: resp.Request.UserAgent()}
+	if in.session, err = caveat.NewSessionID(g.cfg.Rand); err != nil {
+		return failed{g.loginFailed(x, "begin a session", err)}
+	}
 	if ms, err := strconv.ParseInt(string(body.get(memberExpires)), 10, 64); err == nil && ms > 0 {
-		in.ends = g.cfg.Clock().Add(time.Duration(min(ms, maxUpstreamLife)) * time.Millisecond)
+		life := time.Duration(min(ms, maxUpstreamLife)) * time.Millisecond
+		in.ends = g.cfg.Clock().Add(life)
+		g.reportLifetime(resp.Request.Context(), x, life)
 	}
 	out, f := g.issueLeased(resp.Request.Context(), x, in)
 	if f != nil {
@@ -220,6 +253,20 @@ func (g *Gateway) answerLogin(resp *http.Response, x *exchange) error {
 	return nil
 }
 
+// reportLifetime counts a login of a client that refreshes whose session ends with the
+// homeserver's token, and logs the first one.
+func (g *Gateway) reportLifetime(ctx context.Context, x *exchange, life time.Duration) {
+	if !x.login.rotate {
+		return
+	}
+	g.metrics.shortLogins.Inc()
+	g.shortLogin.Do(func() {
+		g.cfg.Log.LogAttrs(ctx, slog.LevelWarn, "homeserver's tokens expire and end the sessions of clients that refresh: "+
+			"remove nonrefreshable_access_token_lifetime, and session_lifetime if that is not meant, from its configuration",
+			slog.Duration("lifetime", life))
+	})
+}
+
 // maxUpstreamLife is longer than any token lives, in ms, and short enough to
 // reckon with.
 const maxUpstreamLife = 10 * 365 * 24 * int64(time.Hour/time.Millisecond)
@@ -227,7 +274,8 @@ const maxUpstreamLife = 10 * 365 * 24 * int64(time.Hour/time.Millisecond)
 // loggedIn is what the homeserver answered to a login.
 type loggedIn struct {
 	user, device, token string
-	ends                time.Time // of the homeserver's token; zero: never
+	session             caveat.SessionID // that is to begin
+	ends                time.Time        // of the homeserver's token; zero: never
 	userAgent           string
 }
 
@@ -242,25 +290,22 @@ func (g *Gateway) issueLeased(ctx context.Context, x *exchange, in loggedIn) (is
 		if x.login.device != "" {
 			g.logins.put(deviceKey(in.user, in.device), g.cfg.Clock().Truncate(time.Millisecond))
 		}
+		x.waitUntil = time.Time{} // what it waited for before does not count
 		var out issued
 		if out, err = g.issue(ctx, x, in); err == nil {
 			return out, nil
 		}
 	}
-	g.abandon(ctx, x, in.token)
+	g.abandon(ctx, x, in, err)
 	return issued{}, g.loginRefused(ctx, err)
 }
 
 // issue begins a session: mints it, and has it discharged for the first time,
 // so that the service knows of it and its policy has agreed.
 func (g *Gateway) issue(ctx context.Context, x *exchange, in loggedIn) (issued, error) {
-	session, err := caveat.NewSessionID(g.cfg.Rand)
-	if err != nil {
-		return issued{}, err
-	}
 	p := homeserver.MintParams{
-		User: in.user, Device: in.device, Mode: caveat.ModeHeld, Session: session, Expires: in.ends,
-		Payload: g.sealer.sealUpstream(session, in.token),
+		User: in.user, Device: in.device, Mode: caveat.ModeHeld, Session: in.session, Expires: in.ends,
+		Payload: g.sealer.sealUpstream(in.session, in.token),
 	}
 	if x.login.rotate {
 		p.Mode = caveat.ModeRotate
@@ -268,17 +313,7 @@ func (g *Gateway) issue(ctx context.Context, x *exchange, in loggedIn) (issued, 
 	if x.login.how != "" {
 		p.Labels = map[string]string{labelLogin: x.login.how}
 	}
-	if err := g.settleOrdersOf(ctx, in.user); err != nil {
-		return issued{}, err
-	}
-	m, err := g.hs.Mint(p)
-	if err != nil {
-		return issued{}, err
-	}
-	grant, err := g.client.Discharge(ctx, api.Request{
-		Access: api.Access{Macaroon: m.Macaroon}, ClientIP: x.client, UserAgent: in.userAgent,
-	})
-	g.metrics.fetched("login", err)
+	grant, err := g.activate(ctx, x, p, in)
 	if err != nil {
 		return issued{}, err
 	}
@@ -286,9 +321,9 @@ func (g *Gateway) issue(ctx context.Context, x *exchange, in loggedIn) (issued, 
 	if err != nil {
 		return issued{}, err
 	}
-	g.begun(ctx, session, in)
+	g.begun(ctx, in.session, in)
 	if p.Mode == caveat.ModeHeld {
-		g.held.put(session, grant)
+		g.held.put(in.session, grant)
 	}
 	return out, nil
 }
@@ -323,7 +358,7 @@ func (g *Gateway) loginRefused(ctx context.Context, err error) *failure {
 	case errors.As(err, &refused):
 		return forbidden("The login was refused: " + sentence(refused))
 	case errors.As(err, &unavailable):
-		g.cfg.Log.LogAttrs(ctx, slog.LevelWarn, "the service decided nothing about a login", slog.Any("error", err))
+		g.cfg.Log.LogAttrs(ctx, slog.LevelWarn, "service is unavailable, login answered 503", slog.Any("error", err))
 		return undecided(unavailable.RetryAfter)
 	}
 	g.cfg.Log.LogAttrs(ctx, slog.LevelError, "no session could be begun", slog.Any("error", err))
@@ -333,29 +368,4 @@ func (g *Gateway) loginRefused(ctx context.Context, err error) *failure {
 func (g *Gateway) loginFailed(x *exchange, what string, err error) *failure {
 	g.cfg.Log.LogAttrs(context.Background(), slog.LevelError, "cannot "+what, slog.String("path", x.path), slog.Any("error", err))
 	return upstreamFailed()
-}
-
-// abandon logs out at the homeserver what no client will ever use: a device
-// that is left behind would go on receiving keys. But not a device that the
-// client named: it may be one that it has had for long, with keys that would be
-// lost, and it will come back to it.
-func (g *Gateway) abandon(ctx context.Context, x *exchange, token string) {
-	if x.login.device != "" {
-		return
-	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), g.cfg.patience.upstream)
-	defer cancel()
-	if err := g.logoutUpstream(ctx, token); err != nil {
-		g.cfg.Log.LogAttrs(ctx, slog.LevelError, "a device is left behind at the homeserver", slog.Any("error", err))
-	}
-}
-
-// userInPath is the user whom an administrator logs in.
-func userInPath(path string) string {
-	rest := strings.TrimPrefix(path, adminPrefix+"v1/users/")
-	user, err := url.PathUnescape(strings.TrimSuffix(rest, "/login"))
-	if err != nil {
-		return ""
-	}
-	return user
 }

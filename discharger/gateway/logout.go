@@ -71,7 +71,11 @@ func (g *Gateway) decideLogout(ctx context.Context, x *exchange) (pass bool, f *
 	if err := g.leaseLogout(ctx, x, id.User, id.Device); err != nil {
 		return false, g.refusal(ctx, &api.UnavailableError{Err: err})
 	}
-	s, err := g.standing(ctx, id.User, id.Device, id.Session)
+	ask := g.standing
+	if x.expired { // it is not kept for later
+		ask = g.awaitStanding
+	}
+	s, err := ask(ctx, id.User, id.Device, id.Session)
 	switch {
 	case err != nil:
 		return false, g.leaveLater(ctx, x, err)
@@ -216,7 +220,7 @@ func (g *Gateway) verifyEverywhere(ctx context.Context, x *exchange, token strin
 		return err
 	}
 	g.seen.report(ctx, id.Session)
-	s, err := g.standing(ctx, id.User, id.Device, id.Session)
+	s, err := g.awaitStanding(ctx, id.User, id.Device, id.Session)
 	switch {
 	case err != nil:
 		return err

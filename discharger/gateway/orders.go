@@ -44,6 +44,9 @@ func (g *Gateway) end(ctx context.Context, o order) {
 	defer cancel()
 	err := g.send(ctx, o)
 	if err == nil {
+		if len(o.Known) > 0 {
+			g.learnEnds(ctx, o.User, o.Known)
+		}
 		return
 	}
 	g.cfg.Log.LogAttrs(ctx, slog.LevelWarn, "revocation at the service failed, keeping it for later", slog.Any("error", err))
@@ -56,14 +59,32 @@ func (g *Gateway) keepOrder(ctx context.Context, o order) {
 		g.cfg.Log.LogAttrs(ctx, slog.LevelError, "revocation cannot be kept for later", slog.Any("error", err))
 		return
 	}
+	for _, id := range o.sessions() {
+		e, dead := g.dead.get(id)
+		if !dead {
+			e = ending{reason: api.RevokedLogout}
+		}
+		g.dead.hold(id, e)
+	}
 	g.wake()
+}
+
+// sessions returns the sessions that an order names and ends.
+func (o *order) sessions() []caveat.SessionID {
+	if o.Op == endSession {
+		return []caveat.SessionID{o.Session}
+	}
+	return o.Known
 }
 
 // recall refuses the sessions whose ends an earlier process kept: the service may
 // not know of them, and discharges live on.
 func (g *Gateway) recall() error {
-	ids, err := g.vault.ended()
-	for _, id := range ids {
+	unsent, condemned, err := g.vault.ended()
+	for _, id := range unsent {
+		g.dead.hold(id, ending{reason: api.RevokedLogout, settled: true})
+	}
+	for _, id := range condemned {
 		g.dead.put(id, ending{reason: api.RevokedLogout, settled: true})
 	}
 	return err
@@ -87,6 +108,9 @@ func (g *Gateway) endHere(ctx context.Context, o order) []caveat.SessionID {
 		g.held.drop(id)
 		g.opened.remove(id)
 	}
+	if len(ended) > 0 {
+		g.link.changed()
+	}
 	return ended
 }
 
@@ -108,6 +132,9 @@ func (g *Gateway) sendLate(ctx context.Context, o order) error {
 	err := g.revokeKnown(ctx, o)
 	if err == nil {
 		err = g.revokeAged(ctx, o, g.age(o.At))
+	}
+	if err == nil && len(o.Known) > 0 {
+		g.learnEnds(ctx, o.User, o.Known)
 	}
 	g.metrics.orders.WithLabelValues(resultOf(err)).Inc()
 	return err
@@ -190,5 +217,6 @@ func (g *Gateway) settleOrder(ctx context.Context, user string) (bool, error) {
 	} else if err != nil {
 		return false, err
 	}
+	g.dead.sent(o.sessions()...)
 	return true, g.vault.sent(key)
 }

@@ -9,10 +9,10 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/homeserver"
 )
 
 // maxTries is how often a logout is tried that the homeserver answers, but not
@@ -30,7 +30,7 @@ func (g *Gateway) logOutPending(ctx context.Context) (failed error) {
 		}
 		id = next
 		var status *statusError
-		if err := g.logOutDevice(ctx, id); errors.As(err, &status) || errors.Is(err, errLeased) {
+		if err := g.logOutDevice(ctx, id); errors.As(err, &status) || errors.Is(err, errLeased) || errors.Is(err, homeserver.ErrUnknownKey) {
 			failed = err
 		} else if err != nil {
 			return err
@@ -47,6 +47,9 @@ func (g *Gateway) logOutDevice(ctx context.Context, id caveat.SessionID) error {
 		return err
 	}
 	token, err := g.sealer.openUpstream(id, d.Box)
+	if errors.Is(err, homeserver.ErrUnknownKey) {
+		return err
+	}
 	if err != nil {
 		g.cfg.Log.LogAttrs(ctx, slog.LevelError, "key of a homeserver's token is gone, its device stays", slog.String("session", id.String()))
 		return g.vault.paid(id)
@@ -69,7 +72,7 @@ func (g *Gateway) logOutDevice(ctx context.Context, id caveat.SessionID) error {
 	if ok, err = g.mayLogOut(ctx, id, &d, token); err != nil || !ok {
 		return err
 	}
-	err = g.logoutUpstream(ctx, token)
+	err = g.logoutUpstream(ctx, token, forWhom{})
 	g.metrics.reaped.WithLabelValues(resultOf(err)).Inc()
 	var status *statusError
 	switch {
@@ -114,6 +117,9 @@ func (g *Gateway) nameDebt(ctx context.Context, id caveat.SessionID, d vaultDebt
 // session has it, and not if the session lives after all, or ended softly. An
 // entry that needs no logout is taken off the list.
 func (g *Gateway) mayLogOut(ctx context.Context, id caveat.SessionID, d *vaultDebt, token string) (bool, error) {
+	if d.New {
+		return g.mayAbandon(ctx, id, *d)
+	}
 	s, err := g.standing(ctx, d.User, d.Device, id)
 	switch {
 	case err != nil:
@@ -136,7 +142,7 @@ func (g *Gateway) mayLogOut(ctx context.Context, id caveat.SessionID, d *vaultDe
 		if err != nil {
 			return false, err
 		}
-		return g.unusedSince(ctx, id, d, token, now.Add(-g.cfg.ForgetAfter))
+		return g.unusedSince(ctx, id, d, token, now.Add(-g.live().ForgetAfter))
 	case s.end != nil && g.cfg.Clock().Sub(time.UnixMilli(s.end.at)) > usedSlack:
 		return g.unusedSince(ctx, id, d, token, time.UnixMilli(s.end.at).Add(usedSlack))
 	}
@@ -197,15 +203,15 @@ func (g *Gateway) storeNow(ctx context.Context) (time.Time, error) {
 
 // logoutUpstream ends a token at the homeserver, and its device with it. A token
 // that is not known there is ended.
-func (g *Gateway) logoutUpstream(ctx context.Context, token string) error {
+func (g *Gateway) logoutUpstream(ctx context.Context, token string, who forWhom) error {
 	ctx, cancel := context.WithTimeout(ctx, g.cfg.patience.upstream)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, g.upstream.String()+pathLogout, strings.NewReader("{}"))
+	req, err := g.newUpstreamRequest(ctx, http.MethodPost, pathLogout, token, who)
 	if err != nil {
 		return err
 	}
 	req.Header.Set("Content-Type", "application/json")
-	req.Header.Set(headerAuthorization, bearer+token)
+	setRequestBody(req, object{}.encode())
 	resp, err := g.proxy.Transport.RoundTrip(req)
 	if err != nil {
 		return err

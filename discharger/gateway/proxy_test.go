@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/netip"
 	"os"
 	"runtime"
@@ -16,6 +17,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
 // raw sends a request as it is written, and gives what the homeserver saw of it.
@@ -40,9 +43,8 @@ func TestByteExact(t *testing.T) {
 	token := w.login(false).text("access_token")
 	for _, uri := range []string{
 		"/_matrix/client/v3/rooms/!a:b/state", "/_matrix/client/v3/rooms/%21a%3Ab/state", "/_matrix/client/v3/rooms/!a:b/state/t/%2F",
-		"/_matrix/client/v3/rooms//x", "//_matrix/client/v3/x", "/_matrix/client/v3/./x", "/_matrix/client/v3/../x", "/_matrix/client/v3/x/",
-		"/_matrix/client/v3/%6Cogout", "/_matrix/client/v3/user/@u:hs/filter/1", "/_matrix/client/v3/a%20b+c", "/_matrix/client/v3/a'b(c)*",
-		`/_matrix/client/v3/a"b|c^d`, "/_matrix/client/v3/a{b}`", "/_matrix/client/v3/ä", "/_matrix/client/v3/%e4%c3%BC", "/?", "/", "/a?b?c",
+		"/_matrix/client/v3/rooms//x", "/_matrix/client/v3/x/", "/_matrix/client/v3/user/@u:hs/filter/1", "/_matrix/client/v3/a%20b+c", "/_matrix/client/v3/a'b(c)*",
+		"/_matrix/client/v3/%e4%c3%BC", "/?", "/", "/a?b?c", `/_matrix/client/v3/sync?filter={"a":[1]}|^`, "/_matrix/client/v3/.x/..y/z.",
 		"/_matrix/client/v3/sync?filter=%7B%22a%22%3A1%7D&since=s1_2~3&x=;y&&z=", "/_matrix/client/v3/x?a=b;c=d", "/_matrix/client/v3/x?%zz&a", "/a?",
 		"/_matrix/client/v3/x?a=%26&a=&a", "/_matrix/client/v3/rooms/a/state/t/login", "/_matrix/client/v3/devices/refresh", "/_matrix/client/v3/login/get_token",
 		"/_matrix/static/client/login/", "/_matrix/federation/v1/event/%24a%2F%2Fb", "/_matrix/client/v3/register/available?username=login",
@@ -57,26 +59,41 @@ func TestByteExact(t *testing.T) {
 			t.Errorf("sent    %s\narrived %s", uri, last.URI)
 		}
 	}
-	if status := w.rawRequest("GET http://matrix.example/_matrix/client/v3/x?y"); status != 401 || w.hs.last(t).URI != "/_matrix/client/v3/x?y" {
-		t.Errorf("absolute form: %d, %s", status, w.hs.last(t).URI)
-	}
 }
 
-// What only looks like a path that hands out tokens is not passed on.
+// A target that is malformed, or that a homeserver could read as that of a token, is
+// not passed on.
 func TestDenied(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	before := w.hs.count()
-	for _, uri := range []string{
-		"/_matrix/client/v3/%6Cogin", "/_matrix/client/v3/log%69n", "/_matrix/client/v3//login", "//_matrix/client/v3/login", "/_matrix//client/v3/login",
-		"/_matrix/client/v3/./login", "/_matrix/client/x/../v3/login", "/_matrix/client/v3/login/", "/_matrix/client/v3/login/.", "/_matrix/client/v1/login",
-		"/_matrix/client/v4/login", "/_matrix/client/unstable/org.x/login", "/_matrix/client/v3/LOGIN", "/_matrix/client/v3/Refresh", "/_matrix/client/v2/refresh",
-		"/_matrix/client/v3%2Flogin", "/_matrix/client/%76%33/register", "/_matrix/client/v3/rooms/%2E%2E/login", "/_matrix/client/v3/rooms%2F..%2Flogin",
-		"/_synapse/admin/v2/register", "/_synapse/admin/v1/%72egister", "/_dendrite/admin/register", "/x/../_matrix/client/v3/login", "/%5Fmatrix/client/v3/login",
-		"/_matrix/federation/../client/v3/login", "/_synapse/client/%2e%2e/admin/v1/register", `/_matrix/client/v3\login`, "/_matrix/client/v3/refresh//",
+	for status, uris := range map[int][]string{
+		400: {
+			"//_matrix/client/v3/login", "/_matrix/client/v3/./login", "/_matrix/client/x/../v3/login", "/_matrix/client/v3/login/.",
+			"/_matrix/client/v3/rooms/%2E%2E/login", "/_matrix/client/v3/rooms%2F..%2Flogin", "/x/../_matrix/client/v3/login",
+			"/_matrix/federation/../client/v3/login", "/_synapse/client/%2e%2e/admin/v1/register", `/_matrix/client/v3\login`,
+			"/_matrix/client/v3/login#x", "http://matrix.example/_matrix/client/v3/login", "/_matrix/client/v3/ä", "/_matrix/client/v3/sync?a=#b",
+			`/_matrix/client/v3/a"b`, "/_matrix/client/v3/a{b}",
+		},
+		404: {
+			"/_matrix/client/v3/%6Cogin", "/_matrix/client/v3/log%69n", "/_matrix/client/v3//login", "/_matrix//client/v3/login",
+			"/_matrix/client/v3/login/", "/_matrix/client/v1/login", "/_matrix/client/v4/login", "/_matrix/client/unstable/org.x/login",
+			"/_matrix/client/v3/LOGIN", "/_matrix/client/v3/Refresh", "/_matrix/client/v2/refresh", "/_matrix/client/v3%2Flogin",
+			"/_matrix/client/%76%33/register", "/_synapse/admin/v2/register", "/_synapse/admin/v1/%72egister", "/_dendrite/admin/register",
+			"/%5Fmatrix/client/v3/login", "/_matrix/client/v3/refresh//", "/_synapse/client/%6cogin", "/_matrix/client/v3/%6Cogout", "/logout",
+		},
 	} {
-		if status := w.rawRequest("POST " + uri); status != 404 {
-			t.Errorf("%s: %d", uri, status)
+		for _, uri := range uris {
+			if got := w.rawRequest("POST " + uri); got != status {
+				t.Errorf("%s: %d", uri, got)
+			}
+		}
+	}
+	for _, method := range []string{"PUT", "PATCH", "DELETE"} {
+		for _, name := range []string{"login", "register", "refresh", "logout", "logout/all"} {
+			if status := w.rawRequest(method + " /_matrix/client/v3/" + name); status != 405 {
+				t.Errorf("%s %s: %d", method, name, status)
+			}
 		}
 	}
 	for _, method := range []string{"TRACE", "TRACK", "PROPFIND"} {
@@ -102,6 +119,8 @@ func TestForwardedHeaders(t *testing.T) {
 		{"untrusted", false, []string{"X-Forwarded-For: 192.0.2.1", "X-Forwarded-Proto: https", "X-Real-IP: 192.0.2.1", "Forwarded: for=192.0.2.1", "X-Forwarded-Host: evil"}, "127.0.0.1", "http", "matrix.example"},
 		{"trusted", true, []string{"X-Forwarded-For: 203.0.113.9, 192.0.2.1", "X-Forwarded-Proto: https", "X-Forwarded-Host: h.example"}, "192.0.2.1", "https", "h.example"},
 		{"trusted chain", true, []string{"X-Forwarded-For: 203.0.113.9", "X-Forwarded-For: 192.0.2.1, 127.0.0.1", "X-Real-IP: 203.0.113.9"}, "192.0.2.1", "http", "matrix.example"},
+		{"trusted, with a port", true, []string{"X-Forwarded-For: 192.0.2.1:50111"}, "192.0.2.1", "http", "matrix.example"},
+		{"trusted, in brackets", true, []string{"X-Forwarded-For: [2001:db8::7]:443, [::1]"}, "::1", "http", "matrix.example"},
 		{"nonsense", true, []string{"X-Forwarded-For: x"}, "127.0.0.1", "http", "matrix.example"},
 		{"none", true, nil, "127.0.0.1", "http", "matrix.example"},
 	} {
@@ -118,6 +137,25 @@ func TestForwardedHeaders(t *testing.T) {
 		if h.Get("X-Forwarded-Proto") != c.proto || h.Get("X-Forwarded-Host") != c.forwardedHost || h.Get("Forwarded") != "" {
 			t.Errorf("%s: %v", c.name, h)
 		}
+	}
+}
+
+// X-Forwarded-For that is not understood is counted at each request, and reported
+// once.
+func TestForwardedMalformed(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, func(w *world) { w.cfg.TrustedProxies = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")} })
+	for range 3 {
+		w.rawRequest("GET /_matrix/client/versions", "X-Forwarded-For: 192.0.2.1, unknown")
+	}
+	const want = "discharger_gateway_forwarded_malformed_total 3"
+	rec := httptest.NewRecorder()
+	promhttp.HandlerFor(w.reg, promhttp.HandlerOpts{}).ServeHTTP(rec, httptest.NewRequest(http.MethodGet, "/metrics", nil))
+	if !strings.Contains(rec.Body.String(), want) {
+		t.Errorf("no %q in the metrics", want)
+	}
+	if n := strings.Count(w.log.String(), "X-Forwarded-For not understood"); n != 1 {
+		t.Errorf("%d warnings: %s", n, w.log.String())
 	}
 }
 

@@ -1,117 +1,112 @@
 package gateway
 
 import (
-	"hash/maphash"
-	"sync"
+	"encoding/binary"
+	"fmt"
+	"time"
+
+	"github.com/discharger/discharger/discharger/cache"
+	"github.com/discharger/discharger/discharger/caveat"
 )
 
-// recent remembers what was used recently, up to a bound. It forgets in two
-// steps: once the young half of a shard is full it becomes the old half, and
-// what was old is gone; what is asked for in the old half moves to the young
-// one. So a look-up is a read lock and one look into a map, and nothing that is
-// in use is forgotten.
-type recent[K comparable, V any] struct {
-	seed   maphash.Seed
-	limit  int // of each half of a shard
-	shards [recentShards]recentShard[K, V]
-}
+// recent keeps what saves a question to the service or to the homeserver, or a
+// computation. Whatever is lost costs that again, and changes no answer.
+type recent[K comparable, V any] struct{ kept *cache.Cache[K, V] }
 
-const recentShards = 16
+// wholeCache is what Config.CacheBytes is divided into. The parts in use depend on
+// the mode of most sessions.
+const wholeCache = 64
 
-type recentShard[K comparable, V any] struct {
-	mu         sync.RWMutex
-	young, old map[K]V
-}
+// verifiedParts is the part of it for the verifier's cache.
+const verifiedParts = 16
 
-// newRecent makes a memory of about size entries.
-func newRecent[K comparable, V any](size int) *recent[K, V] {
-	r := &recent[K, V]{seed: maphash.MakeSeed(), limit: max(1, size/(2*recentShards))}
-	for i := range r.shards {
-		r.shards[i].young = make(map[K]V)
+// How long entries are kept that are not used. A client that waits for news comes
+// every half minute.
+const (
+	tokenIdle = time.Hour
+	endIdle   = 48 * time.Hour
+)
+
+// variantsOfSession bounds the tokens of one session that are kept, beside the one
+// that its holder narrowed. Others work as well, and are verified every time.
+const variantsOfSession = 8
+
+// newRecent makes a cache of some parts of Config.CacheBytes.
+func newRecent[K comparable, V any](g *Gateway, parts int, cfg cache.Config[K, V]) (*recent[K, V], error) {
+	cfg.Bytes = max(1, g.cfg.CacheBytes/wholeCache*parts)
+	cfg.Clock = g.cfg.Clock
+	kept, err := cache.New(cfg)
+	if err != nil {
+		return nil, fmt.Errorf("make cache: %w", err)
 	}
-	return r
+	g.caches = append(g.caches, kept.Bytes)
+	return &recent[K, V]{kept}, nil
 }
 
-func (r *recent[K, V]) shard(key K) *recentShard[K, V] {
-	return &r.shards[maphash.Comparable(r.seed, key)%recentShards]
-}
+func (r *recent[K, V]) get(key K) (V, bool)              { return r.kept.Get(key) }
+func (r *recent[K, V]) put(key K, v V)                   { r.kept.Put(key, v) }
+func (r *recent[K, V]) getOrPut(key K, fresh func() V) V { return r.kept.GetOrPut(key, fresh) }
+func (r *recent[K, V]) remove(key K)                     { r.kept.Remove(key) }
+func (r *recent[K, V]) size() int                        { return r.kept.Len() }
 
-// get finds an entry.
-func (r *recent[K, V]) get(key K) (V, bool) {
-	s := r.shard(key)
-	s.mu.RLock()
-	v, ok := s.young[key]
-	s.mu.RUnlock()
-	if ok {
-		return v, true
+// newCaches makes what the gateway keeps in memory beside what it is busy with.
+func (g *Gateway) newCaches() (err error) {
+	if g.held, err = newHeldSessions(g); err != nil {
+		return err
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.find(key, r.limit)
-}
-
-// find is get with the shard locked.
-func (s *recentShard[K, V]) find(key K, limit int) (V, bool) {
-	if v, ok := s.young[key]; ok {
-		return v, true
+	if g.opened, err = newRecent(g, 4, ofSession(tokenIdle, func(o openedToken) int { return len(o.payload) + len(o.token) })); err != nil {
+		return err
 	}
-	v, ok := s.old[key]
-	if ok {
-		delete(s.old, key)
-		s.add(key, v, limit)
+	if g.dead, err = newEndings(g); err != nil {
+		return err
 	}
-	return v, ok
-}
-
-func (s *recentShard[K, V]) add(key K, v V, limit int) {
-	if len(s.young) >= limit {
-		s.old, s.young = s.young, make(map[K]V, limit)
+	if g.vouched, err = newRecent(g, 1, ofSession[vouch](tokenIdle, nil)); err != nil {
+		return err
 	}
-	s.young[key] = v
-}
-
-// put remembers an entry, in place of one that is there.
-func (r *recent[K, V]) put(key K, v V) {
-	s := r.shard(key)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.old, key)
-	s.add(key, v, r.limit)
-}
-
-// getOrPut finds an entry, or remembers a new one.
-func (r *recent[K, V]) getOrPut(key K, fresh func() V) V {
-	if v, ok := r.get(key); ok {
-		return v
+	if g.gone, err = newRecent(g, 1, ofSession[struct{}](endIdle, nil)); err != nil {
+		return err
 	}
-	s := r.shard(key)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if v, ok := s.find(key, r.limit); ok {
-		return v
+	if g.logins, err = newRecent(g, 1, cache.Config[leaseKey, time.Time]{
+		Idle: endIdle, Size: func(k leaseKey, _ time.Time) int { return len(k.user) + len(k.device) },
+	}); err != nil {
+		return err
 	}
-	v := fresh()
-	s.add(key, v, r.limit)
-	return v
+	if g.owners, err = newRecent(g, 1, cache.Config[[32]byte, owner]{
+		Idle: whoamiLife, Size: func(_ [32]byte, o owner) int { return len(o.user) },
+	}); err != nil {
+		return err
+	}
+	g.canonical, err = newRecent(g, 6, cache.Config[string, struct{}]{
+		Idle: tokenIdle, Hash: tokenBits, Size: func(token string, _ struct{}) int { return len(token) },
+	})
+	return err
 }
 
-// remove forgets an entry.
-func (r *recent[K, V]) remove(key K) {
-	s := r.shard(key)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.old, key)
-	delete(s.young, key)
+// ofSession returns the configuration of a cache by session. A nil size is for
+// values that point to nothing.
+func ofSession[V any](idle time.Duration, size func(V) int) cache.Config[caveat.SessionID, V] {
+	cfg := cache.Config[caveat.SessionID, V]{
+		Idle: idle, Hash: func(id caveat.SessionID) uint64 { return binary.LittleEndian.Uint64(id[:]) },
+	}
+	if size != nil {
+		cfg.Size = func(_ caveat.SessionID, v V) int { return size(v) }
+	}
+	return cfg
 }
 
-// size counts what is remembered.
-func (r *recent[K, V]) size() int {
-	n := 0
-	for i := range r.shards {
-		s := &r.shards[i]
-		s.mu.RLock()
-		n += len(s.young) + len(s.old)
-		s.mu.RUnlock()
+// tokenBits returns bits of the end of a token, which is the end of a signature.
+// The last character holds only some, so it is left out.
+func tokenBits(token string) uint64 {
+	if len(token) < 3 {
+		return 0
+	}
+	return uint64(token[len(token)-2] ^ token[len(token)-3]<<2)
+}
+
+// cacheBytes returns how much memory the caches take.
+func (g *Gateway) cacheBytes() (n int) {
+	for _, bytes := range g.caches {
+		n += bytes()
 	}
 	return n
 }

@@ -21,20 +21,34 @@ const (
 
 // reconcileEvery compares the vault with the service's sessions, again and
 // again until ctx ends. It finds sessions that ran out by themselves, and those
-// whose end was missed.
+// whose end was missed. While there is no period, it waits for a reload that sets
+// one.
 func (g *Gateway) reconcileEvery(ctx context.Context) {
-	for {
-		timer := time.NewTimer(time.Duration((0.75 + 0.5*g.cfg.Jitter()) * float64(g.reconcilePeriod())))
-		select {
-		case <-timer.C:
-		case <-g.gap:
-			timer.Stop()
-		case <-ctx.Done():
-			timer.Stop()
-			return
-		}
+	for g.passDue(ctx) {
 		if err := g.reconcile(ctx, reconcilePause); err != nil && ctx.Err() == nil {
 			g.cfg.Log.LogAttrs(ctx, slog.LevelWarn, "cannot compare sessions with the service's", slog.Any("error", err))
+		}
+	}
+}
+
+// passDue waits until another pass is due, or until ctx ends and then returns
+// false.
+func (g *Gateway) passDue(ctx context.Context) bool {
+	since, spread := time.Now(), 0.75+0.5*g.cfg.Jitter()
+	for {
+		var due <-chan time.Time
+		var gap <-chan struct{}
+		if period := g.reconcilePeriod(); period > 0 {
+			due, gap = time.After(time.Until(since.Add(time.Duration(spread*float64(period))))), g.gap
+		}
+		select {
+		case <-due:
+			return true
+		case <-gap:
+			return true
+		case <-g.reconfigured:
+		case <-ctx.Done():
+			return false
 		}
 	}
 }
@@ -42,10 +56,11 @@ func (g *Gateway) reconcileEvery(ctx context.Context) {
 // reconcilePeriod returns the time between two passes: no more than half of the
 // time after which devices are forgotten.
 func (g *Gateway) reconcilePeriod() time.Duration {
-	if half := g.cfg.ForgetAfter / 2; half > 0 {
-		return min(g.cfg.Reconcile, half)
+	cfg := g.live()
+	if half := cfg.ForgetAfter / 2; half > 0 {
+		return min(cfg.Reconcile, half)
 	}
-	return g.cfg.Reconcile
+	return cfg.Reconcile
 }
 
 // pass is one comparison of the vault with the service's sessions.
@@ -112,7 +127,7 @@ func (g *Gateway) newPass(ctx context.Context) (*pass, error) {
 	g.passing.Lock()
 	defer g.passing.Unlock()
 	if last := g.lastPass; !last.store.IsZero() {
-		p.reaping = g.cfg.ForgetAfter > 0 && (now.Sub(last.store)-here.Sub(last.here)).Abs() <= clockTolerance
+		p.reaping = g.live().ForgetAfter > 0 && (now.Sub(last.store)-here.Sub(last.here)).Abs() <= clockTolerance
 	}
 	g.lastPass = passTimes{store: now, here: here}
 	return p, nil
@@ -184,7 +199,7 @@ func (g *Gateway) compareEnded(ctx context.Context, p *pass, user string, gone m
 				return err
 			}
 		}
-		if p.reaping && p.now.Sub(time.UnixMilli(cmp.Or(at, missing))) >= g.cfg.ForgetAfter {
+		if p.reaping && p.now.Sub(time.UnixMilli(cmp.Or(at, missing))) >= g.live().ForgetAfter {
 			p.due = append(p.due, id)
 		}
 	}

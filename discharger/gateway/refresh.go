@@ -23,26 +23,32 @@ import (
 // JSON says what was decided, and what was not is text/plain.
 func (g *Gateway) refresh(w http.ResponseWriter, r *http.Request, x *exchange) *failure {
 	g.hurry(w, bodyPatience)
-	data, f := readRequest(r)
+	data, f := g.readRequest(r)
 	if f != nil {
 		return f
 	}
 	g.hurry(w, 0)
-	body, err := parseObject(data)
+	body, err := g.parseBody(data)
 	if err != nil {
-		return badRequest(codeNotJSON, "Content not JSON.")
+		return badBody(data)
 	}
 	text, ok := body.text(memberRefresh)
-	if !ok {
-		return badRequest(codeInvalidParam, "refresh_token is missing, or not a string.")
+	switch {
+	case body.get(memberRefresh) == nil:
+		return badRequest(codeMissingParam, "Missing params: ['refresh_token']")
+	case !ok:
+		return badRequest(codeInvalidParam, "Invalid param: refresh_token")
 	}
 	x.token, x.kind = true, kindOf(text)
 	if x.kind == kindForeign && !g.sealer.damaged(text) {
 		return g.refreshForeign(w, r, x)
 	}
 	t, err := g.sealer.decodeRefresh(text)
-	if err != nil {
+	switch {
+	case errors.Is(err, errToken):
 		return unknownToken("Unknown refresh token.", true)
+	case err != nil:
+		return g.refreshRefused(r.Context(), x, err)
 	}
 	out, f := g.exchangeRefresh(r, x, t, text)
 	if f != nil {
@@ -52,7 +58,6 @@ func (g *Gateway) refresh(w http.ResponseWriter, r *http.Request, x *exchange) *
 	h := w.Header()
 	cors(h)
 	h.Set("Content-Type", "application/json")
-	h.Set("Cache-Control", "no-store")
 	answer := object{
 		{memberAccess, quote(out.access)}, {memberRefresh, quote(out.refresh)}, {memberExpires, number(out.expires.Milliseconds())},
 	}.encode()
@@ -71,7 +76,7 @@ func (g *Gateway) exchangeRefresh(r *http.Request, x *exchange, t refreshToken, 
 	}
 	id, err := g.hs.VerifyAccess(ctx, access, homeserver.Request{ClientIP: x.client})
 	if err != nil {
-		return issued{}, g.refusal(ctx, err)
+		return issued{}, g.refreshRefused(ctx, x, err)
 	}
 	if id.Mode != caveat.ModeRotate {
 		return issued{}, unknownToken("Unknown refresh token.", true)
@@ -83,13 +88,7 @@ func (g *Gateway) exchangeRefresh(r *http.Request, x *exchange, t refreshToken, 
 	if err := g.confirmUpstream(ctx, r, x); err != nil {
 		return issued{}, g.refreshRefused(ctx, x, err)
 	}
-	// What this process saw of the newer epoch has to be known before the older
-	// token is judged.
-	g.seen.report(ctx, id.Session)
-	grant, err := g.client.Discharge(ctx, api.Request{
-		Access: api.Access{Macaroon: t.access}, Token: t.token, RequestID: g.requestID(text, x.client, r.UserAgent()), ClientIP: x.client, UserAgent: r.UserAgent(),
-	})
-	g.metrics.fetched("refresh", err)
+	grant, err := g.renew(ctx, r, x, t, text)
 	if err != nil {
 		return issued{}, g.refreshRefused(ctx, x, err)
 	}
@@ -107,7 +106,7 @@ func (g *Gateway) exchangeRefresh(r *http.Request, x *exchange, t refreshToken, 
 func (g *Gateway) confirmUpstream(ctx context.Context, r *http.Request, x *exchange) error {
 	token, err := g.openUpstream(x.identity)
 	if err != nil {
-		return errToken
+		return err
 	}
 	asking, cancel := context.WithTimeout(ctx, g.cfg.patience.health)
 	defer cancel()

@@ -3,11 +3,13 @@ package gateway
 import (
 	"context"
 	"net/http"
+	"net/http/httptest"
 	"net/netip"
 	"os"
 	"testing"
 	"time"
 
+	"github.com/discharger/discharger/discharger/gateway/matrix"
 	"github.com/discharger/discharger/policy"
 	"github.com/discharger/discharger/policy/schema"
 )
@@ -23,16 +25,20 @@ func TestSchema(t *testing.T) {
 	must(t, err)
 	for _, path := range []string{
 		pathWhoami, "/_matrix/client/versions", "/_matrix/client/v3/rooms/!r:hs/messages", "/_matrix/client/v3/rooms/!q:hs/send/x/1",
+		"/_matrix/client/v1/rooms/!r:hs/hierarchy",
 		"/_matrix/client/v3/sync", "/_matrix/client/v1/media/download/a/b", "/_matrix/client/v3/createRoom", "/_matrix/client/v3/joined_rooms",
 	} {
 		for _, method := range []string{"GET", "PUT"} {
-			x := &exchange{method: method, path: path}
-			ctx := context.WithValue(context.Background(), exchangeKey{}, x)
-			room := ""
-			if s := segments(path); len(s) > 2 && s[0] == "rooms" {
-				room = s[1]
+			x := &exchange{method: method}
+			if f := x.enter(httptest.NewRequest(method, path, nil)); f != nil {
+				t.Fatal(f.message)
 			}
-			values := map[string]any{"reads": readOnly(method, path), "general": inRoom(method, path, "!none"), "room": room}
+			ctx := context.WithValue(context.Background(), exchangeKey{}, x)
+			general, room := !x.match.Has("room") && x.match.Allows(matrix.InRoom), ""
+			if x.match.Allows(matrix.InRoom) {
+				room = x.match.ID("room")
+			}
+			values := map[string]any{"reads": x.match.Allows(matrix.ReadOnly), "general": general, "room": room}
 			for _, condition := range []string{"read-only", "room !r:hs", "room !q:hs", "room", "read-only x", "moon-phase full"} {
 				ours := checkCondition(ctx, condition)
 				theirs := checker.CheckOne(ctx, condition, schema.Request{Values: values})

@@ -5,6 +5,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
+	"sync/atomic"
 
 	"golang.org/x/crypto/chacha20poly1305"
 
@@ -23,8 +25,20 @@ import (
 // The nonce is derived from what is sealed, so the same box comes of the same
 // contents: a client that is answered twice gets the same token twice.
 type sealer struct {
-	ring []sealKeys // newest first
+	current atomic.Pointer[sealRing]
 }
+
+// sealRing is what a sealer does its work with. It does not change.
+type sealRing struct {
+	keys    []sealKeys // the first seals
+	retired [][4]byte  // ids of master keys that were taken out
+}
+
+// ring returns the keys that count now.
+func (s *sealer) ring() *sealRing { return s.current.Load() }
+
+// replace takes over the keys of another sealer.
+func (s *sealer) replace(by *sealer) { s.current.Store(by.current.Load()) }
 
 // sealKeys are derived from one master key.
 type sealKeys struct {
@@ -49,8 +63,8 @@ const (
 	boxMinimum = boxHead + chacha20poly1305.Overhead
 )
 
-func newSealer(keys homeserver.Keys) (*sealer, error) {
-	s := new(sealer)
+func newSealer(keys homeserver.Keys, retired [][4]byte) (*sealer, error) {
+	ring := &sealRing{retired: slices.Clone(retired)}
 	for _, k := range keys {
 		sk := sealKeys{id: k.ID()}
 		var err error
@@ -60,11 +74,13 @@ func newSealer(keys homeserver.Keys) (*sealer, error) {
 		if sk.refresh, err = newBoxKey(k, labelRefresh); err != nil {
 			return nil, err
 		}
-		s.ring = append(s.ring, sk)
+		ring.keys = append(ring.keys, sk)
 	}
-	if len(s.ring) == 0 {
+	if len(ring.keys) == 0 {
 		return nil, errors.New("no master key")
 	}
+	s := new(sealer)
+	s.current.Store(ring)
 	return s, nil
 }
 
@@ -87,16 +103,24 @@ func (k *boxKey) box(id [4]byte, beside, text []byte) []byte {
 	return k.aead.Seal(b, b[keyIDSize:boxHead], text, beside)
 }
 
-var errBox = errors.New("not sealed here, or damaged")
+var (
+	errBox         = errors.New("not sealed here, or damaged")
+	errUnknownSeal = fmt.Errorf("sealed with a master key: %w", homeserver.ErrUnknownKey)
+	errRetiredSeal = fmt.Errorf("sealed with a master key: %w", homeserver.ErrRetiredKey)
+)
 
-// open gives what box was given.
+// open gives what box was given. The error matches [homeserver.ErrUnknownKey] or
+// [homeserver.ErrRetiredKey] if the box is in order as far as can be seen without
+// its key.
 func (s *sealer) open(box, beside []byte, purpose func(*sealKeys) *boxKey) ([]byte, error) {
 	if len(box) < boxMinimum {
 		return nil, errBox
 	}
-	for i := range s.ring {
-		k := &s.ring[i]
-		if k.id != [4]byte(box[:keyIDSize]) {
+	ring := s.ring()
+	id := [4]byte(box[:keyIDSize])
+	for i := range ring.keys {
+		k := &ring.keys[i]
+		if k.id != id {
 			continue
 		}
 		text, err := purpose(k).aead.Open(nil, box[keyIDSize:boxHead], box[boxHead:], beside)
@@ -105,12 +129,15 @@ func (s *sealer) open(box, beside []byte, purpose func(*sealKeys) *boxKey) ([]by
 		}
 		return text, nil
 	}
-	return nil, errBox
+	if slices.Contains(ring.retired, id) {
+		return nil, errRetiredSeal
+	}
+	return nil, fmt.Errorf("%w: key %x", errUnknownSeal, id[:])
 }
 
 // sealUpstream seals the homeserver's own token of a session.
 func (s *sealer) sealUpstream(session caveat.SessionID, token string) []byte {
-	k := &s.ring[0]
+	k := &s.ring().keys[0]
 	return k.upstream.box(k.id, session[:], []byte(token))
 }
 
@@ -122,7 +149,7 @@ func (s *sealer) openUpstream(session caveat.SessionID, box []byte) (string, err
 
 // sealRefresh seals all that a refresh needs.
 func (s *sealer) sealRefresh(text []byte) []byte {
-	k := &s.ring[0]
+	k := &s.ring().keys[0]
 	return k.refresh.box(k.id, nil, text)
 }
 

@@ -28,11 +28,14 @@ const (
 	seenPause = 2 * time.Second        // after a failure
 )
 
-func newSeenReports(g *Gateway) *seenReports {
-	return &seenReports{
-		g: g, reported: newRecent[caveat.SessionID, uint64](g.cfg.CacheSize), woken: make(chan struct{}, 1),
-		pending: make(map[caveat.SessionID]api.Seen),
+func newSeenReports(g *Gateway) (*seenReports, error) {
+	reported, err := newRecent(g, 1, ofSession[uint64](tokenIdle, nil))
+	if err != nil {
+		return nil, err
 	}
+	return &seenReports{
+		g: g, reported: reported, woken: make(chan struct{}, 1), pending: make(map[caveat.SessionID]api.Seen),
+	}, nil
 }
 
 // isNew reports whether an identity's epoch has not been noted yet.
@@ -49,6 +52,11 @@ func (s *seenReports) note(id homeserver.Identity) {
 		s.pending[id.Session] = api.Seen{User: id.User, Session: id.Session, Epoch: id.Epoch}
 	}
 	s.mu.Unlock()
+	s.wake()
+}
+
+// wake has the reports sent.
+func (s *seenReports) wake() {
 	select {
 	case s.woken <- struct{}{}:
 	default:

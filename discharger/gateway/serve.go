@@ -4,23 +4,35 @@ import (
 	"context"
 	"log/slog"
 	"net/http"
-	"net/url"
-	"strings"
 	"time"
 
-	"github.com/discharger/discharger/discharger/api"
+	"github.com/discharger/discharger/discharger/gateway/matrix"
 )
 
 // ServeHTTP answers one request.
 func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	start := g.cfg.Clock()
-	x := &exchange{method: r.Method, path: rawPath(r)}
-	x.route = match(r.Method, x.path)
+	cleanHeaders(r)
+	x := &exchange{method: r.Method}
+	refused := x.enter(r)
 	x.client, x.trusted = g.clientAddress(r)
 	out := &recorder{ResponseWriter: w}
+	out.pace(r)
 	defer g.finish(r, x, out, start)
+	defer x.place.release()
+	defer x.body.release()
 	r = r.WithContext(context.WithValue(r.Context(), exchangeKey{}, x))
-	if f := g.handle(out, r, x); f != nil {
+	f := refused
+	if f == nil {
+		f = g.refuseLoop(out, r)
+	}
+	if f == nil {
+		f = g.enter(x)
+	}
+	if f == nil {
+		f = g.handle(out, r, x)
+	}
+	if f != nil {
 		x.outcome = f.outcome
 		f.write(out)
 	}
@@ -30,16 +42,21 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func (g *Gateway) handle(w http.ResponseWriter, r *http.Request, x *exchange) *failure {
 	defer x.releaseLeases()
 	switch {
-	case !passable(r.Method):
-		return &failure{status: http.StatusMethodNotAllowed, code: codeUnrecognized, message: "Unrecognized request.", outcome: outcomeDenied}
 	case r.Method == http.MethodOptions:
 		dropCredential(r)
-	case x.route == routeDenied:
-		return &failure{status: http.StatusNotFound, code: codeUnrecognized, message: "Unrecognized request.", outcome: outcomeDenied}
+		g.pass(w, r, x)
+		return nil
 	case x.route == routeOpaque:
+		g.pass(w, r, x)
+		return nil
+	}
+	if f := g.checkBody(w, r, x); f != nil {
+		return f
+	}
+	switch {
 	case x.route == routeRefresh:
 		return g.refresh(w, r, x)
-	case x.route.readsBody():
+	case readsBody(x.route):
 		g.hurry(w, bodyPatience)
 		if f := g.prepare(r, x); f != nil {
 			return f
@@ -81,64 +98,22 @@ func (g *Gateway) logout(w http.ResponseWriter, r *http.Request, x *exchange) *f
 // before it does anything else.
 const bodyPatience = 30 * time.Second
 
-// hurry bounds how long reading from the client may take; 0 is no bound. Where
-// that is not possible, there is none.
-func (g *Gateway) hurry(w http.ResponseWriter, d time.Duration) {
-	var end time.Time
-	if d > 0 {
-		end = g.cfg.Clock().Add(d)
-	}
-	_ = http.NewResponseController(w).SetReadDeadline(end)
-}
-
-// passable reports whether a method is one of Matrix's, or harmless. TRACE is
-// not: its answer is the request, with the homeserver's token in it.
-func passable(method string) bool {
-	switch method {
-	case http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodDelete, http.MethodOptions, http.MethodPatch:
-		return true
-	}
-	return false
-}
-
 // prepare finds out whose request it is, and whatever else has to be known
 // before it is passed on.
 func (g *Gateway) prepare(r *http.Request, x *exchange) *failure {
-	if f := g.refuseForms(r); f != nil {
-		return f
-	}
 	if f := g.identify(r, x); f != nil {
 		return f
 	}
 	switch {
-	case x.route.handsOut():
+	case x.route.HandsOut():
 		return g.prepareLogin(r, x)
 	case x.route == routePassword, x.route == routeDeleteDevices, x.route == routeDeleteDevice:
-		var f *failure
-		if x.route != routeDeleteDevice {
-			x.body, f = readRequest(r)
-		}
-		if f != nil || !x.ours() {
-			return f
-		}
-		devices := x.deletes()
-		if len(devices) > maxDeletes {
-			return badRequest(codeTooLarge, "Too many devices in one request.")
-		}
-		for _, device := range devices {
-			if err := g.lease(r.Context(), x, x.identity.User, device); err != nil {
-				return g.refusal(r.Context(), &api.UnavailableError{Err: err})
-			}
-		}
-	case x.route == routeVersions, x.route == routeWellKnown:
+		return g.prepareDevices(r, x)
+	case x.route == routeVersions, x.route == routeWellKnown, x.room != "":
 		r.Header.Del("Accept-Encoding")
 	}
 	return nil
 }
-
-// maxDeletes bounds the devices that one request deletes: each has a lease, and an
-// order to the service.
-const maxDeletes = 500
 
 // identify looks at the token. One of the gateway's is replaced by the
 // homeserver's.
@@ -151,29 +126,33 @@ func (g *Gateway) identify(r *http.Request, x *exchange) *failure {
 	switch {
 	case !x.token:
 		return nil
+	case x.match.Public():
+		dropCredential(r) // clients that log in again may still send the token that they had
+		return nil
 	case c.kind == kindForeign && g.sealer.damaged(c.token):
 		return unknownToken("Unknown access token.", true)
 	case c.kind == kindForeign:
 		return g.admitForeign(r, x, c)
-	case x.route == routeLogin || x.route == routeRegister || x.route == routeAdminRegister:
-		// Clients that log in again may still send what they had.
-		dropCredential(r)
-		return nil
 	case c.kind == kindRefresh:
 		return unknownToken("A refresh token is not an access token.", true)
 	}
 	if f := g.authenticate(r, x, c); f != nil {
 		return f
 	}
-	if x.narrowed && accountPath(x.path) {
-		return forbidden("This access token was narrowed, and does not allow to change the account.")
+	if x.narrowed && !x.match.Allows(matrix.Limited) {
+		return forbidden("This access token was narrowed, and does not allow this.")
 	}
+	g.unwrap(r, x, c)
+	return nil
+}
+
+// unwrap puts the homeserver's token in the place of the gateway's.
+func (g *Gateway) unwrap(r *http.Request, x *exchange, c credential) {
 	if c.from == fromQuery {
 		r.URL.RawQuery = c.query
 		r.URL.ForceQuery = false
 	}
 	r.Header[headerAuthorization] = []string{bearer + x.upstream}
-	return nil
 }
 
 // dropCredential takes a token of the gateway's out of a request.
@@ -189,29 +168,12 @@ func dropCredential(r *http.Request) {
 	r.Header.Del(headerAuthorization)
 }
 
-// rawPath is the path as the client sent it. The URL's own idea of it is the
-// same for nearly all.
-func rawPath(r *http.Request) string {
-	if strings.HasPrefix(r.RequestURI, "/") {
-		path, _, _ := strings.Cut(r.RequestURI, "?")
-		return path
-	}
-	return r.URL.EscapedPath()
-}
-
-// setRawPath makes a URL be written with a path as it is.
-func setRawPath(u *url.URL, path string) {
-	if u.EscapedPath() == path || strings.HasPrefix(path, "//") {
-		return
-	}
-	u.Opaque = path
-}
-
 // recorder remembers what was answered.
 type recorder struct {
 	http.ResponseWriter
 	status int
 	bytes  int64
+	pacer  pacer
 }
 
 // WriteHeader notes the status.
@@ -219,6 +181,7 @@ func (r *recorder) WriteHeader(status int) {
 	if r.status == 0 || r.status < http.StatusOK {
 		r.status = status
 	}
+	r.pacer.writing()
 	r.ResponseWriter.WriteHeader(status)
 }
 
@@ -227,6 +190,7 @@ func (r *recorder) Write(b []byte) (int, error) {
 	if r.status == 0 {
 		r.status = http.StatusOK
 	}
+	r.pacer.writing()
 	n, err := r.ResponseWriter.Write(b)
 	r.bytes += int64(n)
 	return n, err
@@ -238,6 +202,7 @@ func (r *recorder) Unwrap() http.ResponseWriter { return r.ResponseWriter }
 // finish counts the request and writes its line. The query is not in it, and
 // no header: tokens are.
 func (g *Gateway) finish(r *http.Request, x *exchange, out *recorder, start time.Time) {
+	out.pacer.writing() // what is left of the answer
 	g.metrics.request(x)
 	if !g.cfg.Access.Enabled(r.Context(), slog.LevelInfo) {
 		return

@@ -116,6 +116,13 @@ func (g *Gateway) standing(ctx context.Context, user, device string, id caveat.S
 	return out, nil
 }
 
+// awaitStanding asks the same, and waits while the service decides nothing.
+func (g *Gateway) awaitStanding(ctx context.Context, user, device string, id caveat.SessionID) (standing, error) {
+	return pursue(ctx, g, g.waiterFor(exchangeOf(ctx), nil), func(ctx context.Context) (standing, error) {
+		return g.standing(ctx, user, device, id)
+	})
+}
+
 func endingIn(s api.EndedSession) ending {
 	return ending{soft: s.Kind != api.KindHard, reason: s.Reason, at: s.At.UnixMilli()}
 }

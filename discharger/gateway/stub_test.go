@@ -27,6 +27,8 @@ type stub struct {
 	requests []stubRequest
 	devices  int
 
+	nextDevice string // that of the next login that names none; empty: a new one
+
 	inspected  int  // how often it was asked for the ways to log in
 	delegating bool // they lead to somewhere else
 
@@ -44,7 +46,10 @@ type stub struct {
 	failWhoami   bool              // it answers 500
 	wellKnown    bool              // in answers to logins
 	passOn       bool              // answers about third parties are those of an identity server
+	interactions map[string]anyMap // of users, by the name of the session: what was asked for
+	noDevices    bool              // it lists none
 	questions    map[string]anyMap // of registrations, by their name: what was asked for; nil: nothing is asked back
+	rooms        any               // the answer to GET below rooms; nil: {}
 	handler      http.HandlerFunc
 	away         atomic.Bool // it hangs up on whoever asks
 }
@@ -57,9 +62,9 @@ type stubRequest struct {
 	Header                   http.Header
 }
 
-func newStub(t testing.TB) *stub {
+func newStub(t testing.TB, p *pipes) *stub {
 	s := &stub{tokens: make(map[string]stubDevice), softly: make(map[string]int)}
-	s.Server = httptest.NewServer(s)
+	s.Server = p.serve(s)
 	t.Cleanup(s.Close)
 	return s
 }
@@ -245,6 +250,9 @@ func (s *stub) login(r *http.Request, in anyMap) (int, any) {
 		}
 	}
 	if device == "" {
+		device, s.nextDevice = s.nextDevice, ""
+	}
+	if device == "" {
 		device = fmt.Sprintf("DEV%d", s.devices+1)
 	}
 	out := anyMap{"user_id": user, "device_id": device, "access_token": s.make(user, device), "home_server": "hs", "x.unknown": []int{1, 2}}
@@ -281,9 +289,28 @@ func (s *stub) question(in anyMap) (anyMap, bool) {
 	return first, false
 }
 
+// interactive begins a session of user-interactive authentication, or ends it. As at
+// Synapse, a request with auth alone is about what was asked for before.
+func (s *stub) interactive(in anyMap) (anyMap, bool) {
+	auth, ok := in["auth"].(anyMap)
+	if !ok {
+		if s.interactions == nil {
+			s.interactions = make(map[string]anyMap)
+		}
+		name := fmt.Sprintf("interaction%d", len(s.interactions))
+		s.interactions[name] = in
+		return anyMap{"session": name}, true
+	}
+	name, _ := auth["session"].(string)
+	if first := s.interactions[name]; first != nil && len(in) == 1 && !s.dendrite {
+		return first, false
+	}
+	return in, false
+}
+
 // authed answers what needs a token.
 func (s *stub) authed(r *http.Request, token string, d stubDevice, in anyMap) (int, any) {
-	_, rest, _ := cutVersion(strings.TrimPrefix(r.URL.EscapedPath(), clientPrefix))
+	_, rest, _ := strings.Cut(strings.TrimPrefix(r.URL.EscapedPath(), clientPrefix), "/")
 	drop := func(match func(string, stubDevice) bool) {
 		for t, o := range s.tokens {
 			if o.user == d.user && match(t, o) {
@@ -292,17 +319,29 @@ func (s *stub) authed(r *http.Request, token string, d stubDevice, in anyMap) (i
 		}
 	}
 	locked := s.locked && !strings.HasPrefix(rest, "logout")
-	uia := in["auth"] == nil && (rest == "account/password" || rest == "account/deactivate" || rest == "delete_devices" ||
-		strings.HasPrefix(rest, "devices/") && r.Method == "DELETE")
+	uia := false
+	if rest == "account/password" || rest == "account/deactivate" || rest == "delete_devices" || strings.HasPrefix(rest, "devices/") && r.Method == "DELETE" {
+		in, uia = s.interactive(in)
+	}
 	switch {
 	case locked:
 		return 401, anyMap{"errcode": "M_USER_LOCKED", "error": "locked", "soft_logout": true}
 	case s.failWhoami && rest == "account/whoami":
 		return 500, anyMap{"errcode": "M_UNKNOWN"}
 	case uia:
-		return 401, anyMap{"flows": []anyMap{{"stages": []string{"m.login.password"}}}, "session": "xyz", "errcode": "M_FORBIDDEN"}
+		return 401, anyMap{"flows": []anyMap{{"stages": []string{"m.login.password"}}}, "session": in["session"], "errcode": "M_FORBIDDEN"}
+	case rest == "devices" && r.Method == "GET" && !s.noDevices:
+		list := []anyMap{}
+		for _, o := range s.tokens {
+			if o.user == d.user && o.device != "" {
+				list = append(list, anyMap{"device_id": o.device})
+			}
+		}
+		return 200, anyMap{"devices": list}
 	case s.passOn && strings.HasPrefix(rest, "account/3pid"):
 		return 401, anyMap{"errcode": "M_UNKNOWN_TOKEN", "error": "says the identity server"}
+	case s.rooms != nil && strings.HasPrefix(rest, "rooms/"):
+		return 200, s.rooms
 	case rest == "logout" && s.failLogouts > 0:
 		s.failLogouts--
 		return 500, anyMap{"errcode": "M_UNKNOWN"}
@@ -334,7 +373,7 @@ func (s *stub) authed(r *http.Request, token string, d stubDevice, in anyMap) (i
 					return true
 				}
 			}
-			return false
+			return s.dendrite && len(list) == 0
 		})
 	default:
 		return 200, anyMap{"user_id": d.user, "device_id": d.device, "query": r.URL.RawQuery}

@@ -185,18 +185,26 @@ func (s *sealer) encodeRefresh(t refreshToken) (string, error) {
 	return PrefixRefresh + api.EncodeBase64(s.sealRefresh(text)), nil
 }
 
-// decodeRefresh reads one. Every error is errToken.
+// smallestRefresh is smaller than any box of a refresh token, in bytes: an access
+// macaroon with its caveat, and the service's refresh token.
+const smallestRefresh = boxMinimum + 300
+
+// decodeRefresh reads one. Every error is errToken, or that of a key that is
+// unknown or retired.
 func (s *sealer) decodeRefresh(text string) (refreshToken, error) {
 	if kindOf(text) != kindRefresh || len(text) > maxToken || strings.ContainsAny(text, "+/=") {
 		return refreshToken{}, errToken
 	}
 	box, err := api.DecodeBase64(text[prefixSize:])
-	if err != nil {
+	if err != nil || len(box) < smallestRefresh {
 		return refreshToken{}, errToken
 	}
 	plain, err := s.openRefresh(box)
-	if err != nil {
+	switch {
+	case errors.Is(err, errBox):
 		return refreshToken{}, errToken
+	case err != nil:
+		return refreshToken{}, err
 	}
 	length, at := binary.Uvarint(plain)
 	if at <= 0 || length > uint64(len(plain)-at) {

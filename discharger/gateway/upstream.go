@@ -1,7 +1,9 @@
 package gateway
 
 import (
+	"cmp"
 	"context"
+	"crypto/tls"
 	"errors"
 	"log/slog"
 	"net"
@@ -45,9 +47,9 @@ func parseBase(text string) (*url.URL, error) {
 }
 
 // newUpstreamTransport leads to the homeserver.
-func (g *Gateway) newUpstreamTransport() *http.Transport {
-	t := newTransport()
-	t.TLSClientConfig = g.cfg.UpstreamTLS.Clone()
+func (g *Gateway) newUpstreamTransport(secure *tls.Config) *http.Transport {
+	t := g.newTransport()
+	t.TLSClientConfig = secure.Clone()
 	if g.socket != "" {
 		dialer := &net.Dialer{Timeout: dialPatience}
 		t.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
@@ -116,19 +118,19 @@ func (g *Gateway) whoami(ctx context.Context, token string, who forWhom) (status
 func (g *Gateway) ask(ctx context.Context, path, token string, who forWhom) (status int, body object, err error) {
 	ctx, cancel := context.WithTimeout(ctx, g.cfg.patience.upstream)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, g.upstream.String()+path, nil)
+	req, err := g.newUpstreamRequest(ctx, http.MethodGet, path, token, who)
 	if err != nil {
 		return 0, nil, err
 	}
-	if token != "" {
-		req.Header.Set(headerAuthorization, bearer+token)
-	}
-	who.set(req.Header)
+	g.markLoop(req.Header)
 	resp, err := g.proxy.Transport.RoundTrip(req)
 	if err != nil {
 		return 0, nil, err
 	}
 	defer resp.Body.Close()
+	if g.cameBack(resp) {
+		return 0, nil, ErrLoop
+	}
 	data, err := readResponse(resp)
 	if err != nil {
 		return 0, nil, err
@@ -138,3 +140,25 @@ func (g *Gateway) ask(ctx context.Context, path, token string, who forWhom) (sta
 	}
 	return resp.StatusCode, body, nil
 }
+
+// newUpstreamRequest makes a request of the gateway's own. It has the address and
+// the name of the client on whose behalf it is. One without a client has an empty
+// X-Forwarded-For: Synapse takes that for a request from nowhere, and notes neither
+// address nor time for the device.
+func (g *Gateway) newUpstreamRequest(ctx context.Context, method, path, token string, who forWhom) (*http.Request, error) {
+	req, err := http.NewRequestWithContext(ctx, method, g.upstream.String()+path, nil)
+	if err != nil {
+		return nil, err
+	}
+	if token != "" {
+		req.Header.Set(headerAuthorization, bearer+token)
+	}
+	req.Header[headerFor] = []string{""}
+	req.Header[headerProto] = []string{cmp.Or(g.live().publicScheme(), "https")}
+	req.Header.Set("User-Agent", ownUserAgent)
+	who.set(req.Header)
+	return req, nil
+}
+
+// ownUserAgent is the name of the gateway in requests of its own.
+const ownUserAgent = "discharger-gateway"

@@ -112,7 +112,10 @@ func (g *Gateway) lostUpstream(ctx context.Context, x *exchange, v verdict) (end
 		case err != nil:
 			return ending{}, err
 		case out.Ended > 0:
-			e := ending{soft: v.soft, reason: api.RevokedOrder}
+			e := ending{soft: v.soft, reason: api.RevokedOrder, message: "the homeserver has ended it"}
+			if v.soft && !v.silent {
+				e.message = "it has expired at the homeserver"
+			}
 			g.forgetLost(ctx, id, e)
 			return e, nil
 		}

@@ -240,18 +240,17 @@ func (v *vault) firstOrder(user string) (key []byte, first order, err error) {
 	return key, first, err
 }
 
-// ended lists the sessions that logged out or ended hard, and whose end is still to
-// be sent to the service or to the homeserver.
-func (v *vault) ended() (ids []caveat.SessionID, err error) {
+// ended lists the sessions that logged out or ended hard: those whose end is still
+// to be sent to the service, and those whose end is still to be sent to the
+// homeserver.
+func (v *vault) ended() (unsent, condemned []caveat.SessionID, err error) {
 	err = v.db.View(func(tx *bbolt.Tx) error {
 		err := tx.Bucket(bucketOrders).ForEach(func(_, data []byte) error {
 			var o order
 			if err := json.Unmarshal(data, &o); err != nil {
 				return err
 			}
-			if o.Op == endSession {
-				ids = append(ids, o.Session)
-			}
+			unsent = append(unsent, o.sessions()...)
 			return nil
 		})
 		if err != nil {
@@ -263,12 +262,12 @@ func (v *vault) ended() (ids []caveat.SessionID, err error) {
 				return err
 			}
 			if d.Hard || d.Left {
-				ids = append(ids, caveat.SessionID(k))
+				condemned = append(condemned, caveat.SessionID(k))
 			}
 			return nil
 		})
 	})
-	return ids, err
+	return unsent, condemned, err
 }
 
 // sent takes an order off the list.

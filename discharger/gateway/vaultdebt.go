@@ -21,6 +21,7 @@ type vaultDebt struct {
 	Hard   bool   `json:"hard,omitempty"`   // it ended hard at the service
 	Reap   bool   `json:"reap,omitempty"`   // it ended softly, long ago
 	Left   bool   `json:"left,omitempty"`   // its client logged out
+	New    bool   `json:"new,omitempty"`    // its login failed, and only the login made the device
 	Unused bool   `json:"unused,omitempty"` // the homeserver did not see the device in use since; it is asked once, which is a use
 }
 

@@ -40,7 +40,7 @@ func (g *Gateway) answerVersions(resp *http.Response) error {
 
 // answerWellKnown makes clients come back to the gateway.
 func (g *Gateway) answerWellKnown(resp *http.Response) error {
-	if g.cfg.PublicURL == "" {
+	if g.live().PublicURL == "" {
 		return nil
 	}
 	data, err := readResponse(resp)
@@ -69,10 +69,10 @@ func (g *Gateway) rebase(body *object, name string) {
 func (g *Gateway) rebaseObject(body *object) bool {
 	const memberHomeserver, memberBase = "m.homeserver", "base_url"
 	hs, err := parseObject(body.get(memberHomeserver))
-	if g.cfg.PublicURL == "" || err != nil || hs.get(memberBase) == nil {
+	if g.live().PublicURL == "" || err != nil || hs.get(memberBase) == nil {
 		return false
 	}
-	hs.set(memberBase, quote(g.cfg.PublicURL))
+	hs.set(memberBase, quote(g.live().PublicURL))
 	body.set(memberHomeserver, hs.encode())
 	return true
 }

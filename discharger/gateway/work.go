@@ -17,9 +17,7 @@ func (g *Gateway) start() {
 	g.background.Go(func() { g.seen.run(ctx) })
 	g.background.Go(func() { g.follow(ctx) })
 	g.background.Go(func() { g.inspectUpstream(ctx) })
-	if g.cfg.Reconcile > 0 {
-		g.background.Go(func() { g.reconcileEvery(ctx) })
-	}
+	g.background.Go(func() { g.reconcileEvery(ctx) })
 }
 
 // Close ends what goes on beside requests, reports what was seen in use until

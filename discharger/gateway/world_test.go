@@ -19,6 +19,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/discharger/discharger/discharger"
+	"github.com/discharger/discharger/discharger/api"
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/homeserver"
 	"github.com/discharger/discharger/discharger/server"
@@ -30,22 +31,26 @@ const testAPIKey = "canary-api-key"
 
 // world is a homeserver, the service and a gateway, each behind real HTTP.
 type world struct {
-	t       testing.TB
-	hs      *stub
-	service *httptest.Server
-	down    atomic.Bool // the service answers nothing but 503
-	asked   atomic.Int64
-	holding atomic.Pointer[held] // the next discharge that is asked for waits; nil: none
-	gateway *Gateway
-	http    *httptest.Server
-	log     *syncBuffer
-	reg     *prometheus.Registry
-	stopped time.Time    // what the real clock says all the time; zero: it goes on
-	ahead   atomic.Int64 // of the real clock, for all three
-	cfg     Config
-	policy  policyFunc
-	limits  discharger.Limits
-	reauth  atomic.Bool // the policy of some tests wants new logins
+	t            testing.TB
+	hs           *stub
+	service      *httptest.Server
+	down         atomic.Bool // the service answers nothing but 503
+	asked        atomic.Int64
+	withoutReady bool                 // the service does not have that question
+	refused      atomic.Int64         // requests to the service while it was down
+	ready        atomic.Int64         // questions whether it can decide
+	holding      atomic.Pointer[held] // the next discharge that is asked for waits; nil: none
+	gateway      *Gateway
+	http         *httptest.Server
+	log          *syncBuffer
+	reg          *prometheus.Registry
+	stopped      time.Time    // what the real clock says all the time; zero: it goes on
+	ahead        atomic.Int64 // of the real clock, for all three
+	cfg          Config
+	policy       policyFunc
+	limits       discharger.Limits
+	reauth       atomic.Bool // the policy of some tests wants new logins
+	pipes        *pipes      // in place of the network; nil: there is one
 }
 
 func (w *world) now() time.Time {
@@ -99,7 +104,14 @@ const (
 
 func newWorld(t testing.TB, change ...func(*world)) *world {
 	t.Helper()
-	w := &world{t: t, hs: newStub(t), log: &syncBuffer{}, reg: prometheus.NewRegistry()}
+	return newWorldOf(&world{t: t}, change...)
+}
+
+// newWorldOf makes the rest of a world.
+func newWorldOf(w *world, change ...func(*world)) *world {
+	t := w.t
+	t.Helper()
+	w.hs, w.log, w.reg = newStub(t, w.pipes), &syncBuffer{}, prometheus.NewRegistry()
 	dir := t.TempDir()
 	bolt, err := store.OpenBolt(store.BoltConfig{Path: filepath.Join(dir, "sessions.db"), Now: w.now})
 	must(t, err)
@@ -143,9 +155,16 @@ func (w *world) startService(st *store.Bolt, ours caveat.KeyPair, theirs caveat.
 		APIKeys: map[string][][sha256.Size]byte{"gateway": {sha256.Sum256([]byte(testAPIKey))}},
 	})
 	must(w.t, err)
-	w.service = httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+	w.service = w.pipes.serve(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		if w.down.Load() {
+			w.refused.Add(1)
 			panic(http.ErrAbortHandler)
+		}
+		if r.URL.Path == api.PathServiceReady {
+			w.ready.Add(1)
+			if w.withoutReady {
+				r.URL.Path = "/v1/unknown"
+			}
 		}
 		if r.URL.Path == "/discharge" {
 			w.asked.Add(1)
@@ -166,7 +185,7 @@ func (w *world) startGateway() {
 	must(w.t, err)
 	eventually(w.t, "the gateway has looked at the homeserver", func() bool { return w.hs.inspections() > before })
 	w.gateway = g
-	w.http = httptest.NewServer(g)
+	w.http = w.pipes.serve(g)
 	w.t.Cleanup(func() {
 		w.http.Close()
 		_ = w.gateway.Close() // a test may have done so
@@ -224,7 +243,7 @@ func (w *world) restart() {
 
 func (w *world) send(req *http.Request) answer {
 	w.t.Helper()
-	resp, err := http.DefaultTransport.RoundTrip(req)
+	resp, err := w.pipes.transport().RoundTrip(req)
 	must(w.t, err)
 	defer resp.Body.Close()
 	raw, err := io.ReadAll(resp.Body)

@@ -14,7 +14,7 @@ import (
 // access macaroon, or zero if it has none. Errors are those of
 // [Homeserver.Verify]. Nothing is remembered.
 func (h *Homeserver) VerifyAccess(ctx context.Context, bundle string, r Request) (Identity, error) {
-	b, id, _, err := h.recognize(bundle)
+	b, id, _, err := h.ring.Load().recognize(bundle)
 	if err != nil {
 		return Identity{}, err
 	}

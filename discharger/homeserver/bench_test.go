@@ -11,13 +11,13 @@ import (
 
 // BenchmarkVerify is all of it, from the text on, for a bundle not seen before.
 func BenchmarkVerify(b *testing.B) {
-	w := newWorld(b, func(c *Config) { c.CacheSize = -1 })
+	w := newWorld(b, func(c *Config) { c.CacheBytes = -1 })
 	benchmarkVerify(b, w, w.bundle(b, caveat.ModeRotate))
 }
 
 // BenchmarkVerifyStandard is the same with the standard form of the bundle.
 func BenchmarkVerifyStandard(b *testing.B) {
-	w := newWorld(b, func(c *Config) { c.CacheSize = -1 })
+	w := newWorld(b, func(c *Config) { c.CacheBytes = -1 })
 	benchmarkVerify(b, w, standard(b, w.bundle(b, caveat.ModeRotate)))
 }
 

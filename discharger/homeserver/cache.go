@@ -2,98 +2,65 @@ package homeserver
 
 import (
 	"strings"
-	"sync"
+	"time"
+
+	"github.com/discharger/discharger/discharger/cache"
 )
 
-// cache remembers verified bundles by their text. It is bounded and forgets in
-// two steps: once the young half of a shard is full it becomes the old half,
-// and what was old is gone; whatever is asked for in the old half moves to the
-// young one. A hit there takes a read lock and one map lookup.
+// verifiedBundles keeps verified bundles by their text.
 //
-// The map compares the whole text, so nothing but the very bundle that was
-// verified is found. It is found by the hash that Go's maps use, seeded anew in
-// every process, rather than by SHA-256: of the text of a bundle that would take
-// several times as long as all the rest, and keep nothing from anyone who can
-// read this memory, for the master keys are there too.
-//
-// A nil cache remembers nothing.
-type cache struct {
-	shards [cacheShards]shard
-	limit  int // of each half of a shard
+// The whole text is compared, so that no bundle is found but the very one that was
+// verified. It is found by the hash that Go's maps use, seeded anew in every
+// process, rather than by SHA-256: of the text of a bundle that would take several
+// times as long as all the rest, and hide nothing from a reader of this memory,
+// where the master keys are too.
+type verifiedBundles = cache.Cache[string, *verified]
+
+const (
+	// bundleIdle is for how long a bundle is kept that is not used. Clients that
+	// wait for news come every half minute.
+	bundleIdle = 10 * time.Minute
+	// bundlesOfSession bounds the bundles of one session that are kept, if they
+	// have conditions that its holder may have added: of these, anyone can make any
+	// number.
+	bundlesOfSession = 8
+)
+
+func newVerifiedBundles(cfg *Config) (*verifiedBundles, error) {
+	return cache.New(cache.Config[string, *verified]{
+		Bytes: cfg.CacheBytes,
+		Size:  func(text string, v *verified) int { return len(text) + v.size() },
+		Idle:  bundleIdle, Clock: cfg.Clock, PerGroup: bundlesOfSession,
+		Group: func(_ string, v *verified) (session [16]byte, narrowed bool) {
+			return v.identity.Session, v.narrowed
+		},
+		Hash: signatureBits,
+	})
 }
 
-const cacheShards = 16
-
-type shard struct {
-	mu         sync.RWMutex
-	young, old map[string]*verified
+// signatureBits returns bits of the end of a bundle, which is the end of a
+// signature. The last character holds only some, so it is left out.
+func signatureBits(text string) uint64 {
+	if len(text) < 3 {
+		return 0
+	}
+	return uint64(text[len(text)-2] ^ text[len(text)-3]<<2)
 }
 
-// newCache makes a cache for about size bundles.
-func newCache(size int) *cache {
-	c := &cache{limit: max(1, size/(2*cacheShards))}
-	for i := range c.shards {
-		c.shards[i].young = make(map[string]*verified)
+// keep remembers a bundle. Its text may be a piece of a larger one, such as all of
+// a request's headers, which is not kept with it.
+func (r *ring) keep(text string, v *verified) {
+	if r.cache != nil {
+		r.cache.Put(strings.Clone(text), v)
 	}
-	return c
 }
 
-// shard picks by the end of the text, which is the end of a signature. The
-// last character holds only some of the bits, so it is left out.
-func (c *cache) shard(bundle string) *shard {
-	if len(bundle) < 3 {
-		return &c.shards[0]
+// size returns about how many bytes it takes.
+func (v *verified) size() int {
+	const self, address, other = 320, 64, 48
+	n := self + len(v.identity.User) + len(v.identity.Device) + len(v.identity.Payload) + len(v.addresses)*address
+	for i := range v.others {
+		n += other + len(v.others[i].condition)
 	}
-	return &c.shards[(bundle[len(bundle)-2]^bundle[len(bundle)-3]<<2)%cacheShards]
-}
-
-// get finds a bundle, or nil.
-func (c *cache) get(bundle string) *verified {
-	if c == nil {
-		return nil
-	}
-	s := c.shard(bundle)
-	s.mu.RLock()
-	v := s.young[bundle]
-	old := v == nil && s.old[bundle] != nil
-	s.mu.RUnlock()
-	if old {
-		return c.renew(s, bundle)
-	}
-	return v
-}
-
-// renew moves a bundle from the old half to the young one.
-func (c *cache) renew(s *shard, bundle string) *verified {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	v := s.old[bundle]
-	if v == nil {
-		return s.young[bundle] // somebody else was faster
-	}
-	delete(s.old, bundle)
-	s.add(strings.Clone(bundle), v, c.limit)
-	return v
-}
-
-// put remembers a bundle.
-func (c *cache) put(bundle string, v *verified) {
-	if c == nil {
-		return
-	}
-	// The text may be a piece of a larger one, such as all of a request's
-	// headers, which is not to be kept with it.
-	bundle = strings.Clone(bundle)
-	s := c.shard(bundle)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.add(bundle, v, c.limit)
-}
-
-// add puts a bundle into the young half. The shard is locked.
-func (s *shard) add(bundle string, v *verified, limit int) {
-	if len(s.young) >= limit {
-		s.old, s.young = s.young, make(map[string]*verified, limit)
-	}
-	s.young[bundle] = v
+	return n
 }

@@ -1,26 +1,22 @@
 package homeserver
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"net/netip"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"gopkg.in/macaroon.v2"
+
 	"github.com/discharger/discharger/discharger/api"
 	"github.com/discharger/discharger/discharger/caveat"
 )
-
-// size counts what a cache remembers.
-func (c *cache) size() (n int) {
-	for i := range c.shards {
-		n += len(c.shards[i].young) + len(c.shards[i].old)
-	}
-	return n
-}
 
 // What is remembered of a bundle decides nothing that depends on the moment or
 // the request.
@@ -36,7 +32,7 @@ func TestRememberedBundlesAreChecked(t *testing.T) {
 	d := w.discharge(t, access, append(usual(caveat.ModeRotate), "client-ip 192.0.2.0/24", "moon-phase full")...)
 	text := encode(t, access, bound(access, d))
 	w.accepted(t, text, someClient)
-	if w.cache.get(text) == nil {
+	if _, ok := w.ring.Load().cache.Get(text); !ok {
 		t.Fatal("not remembered")
 	}
 	for range 3 {
@@ -128,60 +124,112 @@ func TestRefusedBundlesAreNotRemembered(t *testing.T) {
 			t.Fatal("accepted")
 		}
 	}
-	if n := w.cache.size(); n != 0 {
+	if n := w.ring.Load().cache.Len(); n != 0 {
 		t.Errorf("%d bundles remembered", n)
 	}
 }
 
+// Bundles that holders narrow take no more memory than they may, and of one
+// session only some are remembered. All of them are verified all the same.
 func TestCacheIsBounded(t *testing.T) {
 	t.Parallel()
-	c := newCache(64)
-	v := &verified{}
-	for i := range 5000 {
-		c.put(fmt.Sprintf("%06d", i), v)
+	const room = 1 << 20
+	w := newWorld(t, func(c *Config) {
+		c.CacheBytes = room
+		c.Check = func(context.Context, string) error { return nil }
+	})
+	whole := w.bundle(t, caveat.ModeRotate)
+	long := strings.Repeat("x", defaultMaxCondition-10)
+	narrow := func(access *macaroon.Macaroon, i, conditions int) string {
+		access = access.Clone()
+		for j := range conditions {
+			if err := access.AddFirstPartyCaveat(fmt.Appendf(nil, "%d-%d %s", i, j, long)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return encode(t, access, bound(access, w.discharge(t, access, usual(caveat.ModeRotate)...)))
 	}
-	if n := c.size(); n == 0 || n > 64 {
-		t.Errorf("%d bundles remembered, want 1 to 64", n)
+	for range 40 {
+		access := w.mint(t, alice(caveat.ModeRotate))
+		for i := range 20 {
+			w.accepted(t, narrow(access, i, defaultMaxConditions), someClient)
+		}
+		w.accepted(t, whole, someClient)
+		if w.ring.Load().cache.Bytes() > room {
+			t.Fatalf("%d bytes", w.ring.Load().cache.Bytes())
+		}
 	}
-	if newCache(1).limit != 1 {
-		t.Error("a cache for one remembers nothing")
+	if _, ok := w.ring.Load().cache.Get(whole); !ok {
+		t.Error("a bundle in use was forgotten")
 	}
-	var none *cache
-	none.put("x", v)
-	if none.get("x") != nil {
-		t.Error("no cache remembers something")
+	before := w.ring.Load().cache.Len()
+	access := w.mint(t, alice(caveat.ModeRotate))
+	for i := range 3 * bundlesOfSession {
+		w.accepted(t, narrow(access, i, 1), someClient)
+	}
+	if w.ring.Load().cache.Len() > before+bundlesOfSession {
+		t.Errorf("%d bundles of one session", w.ring.Load().cache.Len()-before)
 	}
 }
 
-// Whatever is asked for stays while other things go.
-func TestCacheKeepsWhatIsUsed(t *testing.T) {
+// What holders add has bounds, for access macaroons alone too.
+func TestConditionsAreBounded(t *testing.T) {
 	t.Parallel()
-	c := newCache(cacheShards * 8)
-	v := &verified{}
-	c.put("AAA", v)
-	for i := range 10_000 {
-		// All end alike, so all share a shard.
-		c.put(fmt.Sprintf("%d AAA", i), &verified{})
-		if i%2 == 0 && c.get("AAA") != v {
-			t.Fatalf("forgotten after %d others", i)
-		}
+	for _, c := range []struct {
+		name              string
+		conditions, bytes int
+		change            func(*Config)
+		want              error
+	}{
+		{"as many as there may be", defaultMaxConditions, 100, nil, nil},
+		{"one more", defaultMaxConditions + 1, 100, nil, ErrMalformed},
+		{"as long as it may be", 1, defaultMaxCondition, nil, nil},
+		{"longer", 1, defaultMaxCondition + 1, nil, ErrMalformed},
+		{"fewer allowed", 3, 100, func(c *Config) { c.MaxConditions = 2 }, ErrMalformed},
+		{"shorter allowed", 1, 100, func(c *Config) { c.MaxCondition = 99 }, ErrMalformed},
+		{"no bounds", 40, 40, func(c *Config) { c.MaxConditions, c.MaxCondition = -1, -1 }, nil},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, func(cfg *Config) {
+				cfg.Check = func(context.Context, string) error { return nil }
+				if c.change != nil {
+					c.change(cfg)
+				}
+			})
+			access := w.mint(t, alice(caveat.ModeRotate))
+			for range c.conditions {
+				if err := access.AddFirstPartyCaveat(bytes.Repeat([]byte{'x'}, c.bytes)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			text := encode(t, access, bound(access, w.discharge(t, access, usual(caveat.ModeRotate)...)))
+			if c.want != nil {
+				w.refused(t, text, someClient, c.want)
+			} else {
+				w.accepted(t, text, someClient)
+			}
+			if _, err := w.VerifyAccess(context.Background(), text, someClient); !errors.Is(err, c.want) {
+				t.Errorf("access macaroon alone: %v", err)
+			}
+		})
 	}
 }
 
 func TestNoCache(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, func(c *Config) { c.CacheSize = -1 })
+	w := newWorld(t, func(c *Config) { c.CacheBytes = -1 })
 	text := w.bundle(t, caveat.ModeOpen)
 	w.accepted(t, text, someClient)
 	w.accepted(t, text, someClient)
-	if w.cache != nil {
+	if w.ring.Load().cache != nil {
 		t.Error("there is a cache")
 	}
 }
 
 func TestVerifyConcurrently(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, func(c *Config) { c.CacheSize = 40 })
+	w := newWorld(t, func(c *Config) { c.CacheBytes = 64 << 10 })
 	var texts []string
 	for range 100 {
 		texts = append(texts, w.bundle(t, caveat.ModeRotate))
@@ -200,7 +248,7 @@ func TestVerifyConcurrently(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if n := w.cache.size(); n > 40+cacheShards {
-		t.Errorf("%d bundles remembered", n)
+	if n := w.ring.Load().cache.Bytes(); n > 64<<10 {
+		t.Errorf("%d bytes remembered", n)
 	}
 }

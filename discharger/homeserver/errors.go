@@ -12,8 +12,13 @@ import (
 var (
 	// ErrMalformed: not a bundle, or one that nobody here minted.
 	ErrMalformed = errors.New("malformed bundle")
-	// ErrUnknownKey: minted with a master key that is not in the ring.
+	// ErrUnknownKey: minted with a master key that is not in the ring and was not
+	// retired. Another process may have the key already, so it says nothing about
+	// the session: a homeserver answers 503, never 401. Anyone can make up such a
+	// bundle, so log it rarely.
 	ErrUnknownKey = errors.New("minted with an unknown key")
+	// ErrRetiredKey: minted with a retired master key. The session is over, softly.
+	ErrRetiredKey = errors.New("minted with a retired key")
 	// ErrBadSignature: forged or damaged, or the discharge is not bound to this
 	// access macaroon.
 	ErrBadSignature = errors.New("bad signature")
@@ -56,7 +61,7 @@ type Error struct {
 	// answer: the client logs in again and keeps its encryption keys. It is
 	// true as well if [Config.Revocations] is no [RevocationKinds].
 	SoftLogout bool
-	Err        error // what else is known; may be nil
+	Err        error // more about it, such as the key's id with ErrUnknownKey; may be nil
 }
 
 // Error says it all in a line.
@@ -77,6 +82,10 @@ func (e *Error) Error() string {
 	}
 	return b.String()
 }
+
+// Undecided reports whether the error says nothing about the session: it is of
+// kind [ErrUndecided] or [ErrUnknownKey]. A homeserver answers 503, never 401.
+func (e *Error) Undecided() bool { return e.Kind == ErrUndecided || e.Kind == ErrUnknownKey }
 
 // Unwrap gives Kind and Err.
 func (e *Error) Unwrap() []error {

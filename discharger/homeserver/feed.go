@@ -29,6 +29,10 @@ type FeedConfig struct {
 	// the position is too old. All retained events come next. Nil: nothing is
 	// called; [FeedStatus] counts.
 	OnGap func()
+	// OnCurrent is called when all events have been read from a new connection,
+	// or after a gap: the service can be reached. Nothing is read while it runs.
+	// Nil: nothing is called.
+	OnCurrent func()
 	// Log is where an event is reported that cannot be understood and is
 	// skipped. Nil: it is counted in [FeedStatus] only.
 	Log *slog.Logger
@@ -118,6 +122,9 @@ func NewFeed(cfg FeedConfig) (*Feed, error) {
 	if cfg.OnGap == nil {
 		cfg.OnGap = func() {}
 	}
+	if cfg.OnCurrent == nil {
+		cfg.OnCurrent = func() {}
+	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
@@ -202,6 +209,7 @@ func (f *Feed) take(e api.FeedEvent) {
 	f.known.tidy(now)
 	f.mu.Lock()
 	f.status.Connected, f.status.Err = true, nil
+	before := f.status.Current
 	switch e.Kind {
 	case api.FeedRevocation:
 		f.status.Events++
@@ -229,6 +237,10 @@ func (f *Feed) take(e api.FeedEvent) {
 			slog.String("position", e.Position), slog.Any("error", e.Err))
 	case api.FeedGap:
 		f.cfg.OnGap()
+	case api.FeedCurrent:
+		if !before {
+			f.cfg.OnCurrent()
+		}
 	}
 }
 

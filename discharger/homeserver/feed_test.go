@@ -374,6 +374,29 @@ func TestFeedReconnects(t *testing.T) {
 	}
 }
 
+// TestFeedCurrent: a homeserver learns each time that the feed becomes current, and
+// nothing of what goes on being current.
+func TestFeedCurrent(t *testing.T) {
+	t.Parallel()
+	times := make(chan struct{}, 10)
+	f := follow(t, func(c *FeedConfig) { c.OnCurrent = func() { times <- struct{}{} } })
+	for range 3 {
+		f.server.stream <- current
+		<-times
+		f.server.stream <- current
+		f.send(t, f.session(1, time.Hour))
+		f.server.stream <- "event: gap\ndata: {}\n\n"
+		<-f.gaps
+		f.server.stream <- current
+		<-times
+		f.server.cut <- struct{}{}
+		<-f.waits
+	}
+	if n := len(times); n != 0 {
+		t.Errorf("%d times more", n)
+	}
+}
+
 // TestFeedSkips: an event that cannot be understood is skipped with a line in
 // the log, and is not asked for again.
 func TestFeedSkips(t *testing.T) {

@@ -53,14 +53,14 @@ func ExampleFeed() {
 	}
 	fmt.Println("revoked:", feed.Revoked(homeserver.Identity{Session: session}))
 
-	// The answer to an error of Verify. In all others than these two, the
-	// session may live: the client gets another discharge, and keeps its keys.
+	// The answer to an error of Verify. In all others than these, the session may
+	// live: the client gets another discharge, and keeps its keys.
 	answer := func(err error) (status int, softLogout bool) {
 		var e *homeserver.Error
 		switch {
 		case err == nil:
 			return http.StatusOK, false
-		case errors.Is(err, homeserver.ErrUndecided):
+		case errors.As(err, &e) && e.Undecided():
 			return http.StatusServiceUnavailable, false // nothing is known about the session
 		case errors.As(err, &e) && e.Kind == homeserver.ErrRevoked:
 			return http.StatusUnauthorized, e.SoftLogout

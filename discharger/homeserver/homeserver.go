@@ -37,8 +37,10 @@
 // master key. So it need not be stored, and no part of the identifier can be
 // changed by anyone.
 //
-// Master keys are a ring, [Keys]: the first mints, all of them verify. A key
-// that is taken out ends every session minted with it.
+// Master keys are a ring, [Keys]: the first mints, all of them verify. A key that
+// is retired ends every session minted with it; its id goes into [Config.Retired].
+// About bundles that were minted with a key in neither, nothing is decided: where
+// several processes mint, one of them may have a new key before the others.
 //
 // # What a holder can do
 //
@@ -89,6 +91,7 @@ import (
 	"fmt"
 	"io"
 	"net/url"
+	"sync/atomic"
 	"time"
 
 	"github.com/discharger/discharger/discharger/caveat"
@@ -102,6 +105,8 @@ type Config struct {
 	Name string
 	// Keys are the master keys; the first is the newest and mints.
 	Keys Keys
+	// Retired are the ids of master keys that were taken out of Keys; see [Key.ID].
+	Retired [][4]byte
 	// KeyPair seals caveats. The discharger knows the homeserver by its public
 	// key.
 	KeyPair caveat.KeyPair
@@ -121,9 +126,18 @@ type Config struct {
 	// Leeway is for how long after its time a time-before still holds, for
 	// clocks that differ. 0: not at all.
 	Leeway time.Duration
-	// CacheSize is about how many verified bundles are remembered. Each takes
-	// 1 to 2 KB. 0: 8192; below 0: none.
-	CacheSize int
+	// MaxConditions is how many conditions a holder may have added to an access
+	// macaroon. One with more is malformed. 0: 16; below 0: as many as a bundle
+	// can have.
+	MaxConditions int
+	// MaxCondition is how many bytes such a condition may have. 0: 512; below 0:
+	// as many as a bundle can have.
+	MaxCondition int
+	// CacheBytes is how much memory verified bundles take that are remembered.
+	// One takes 1 to 3 KB, and is forgotten when it was not used for ten minutes.
+	// Of one session, at most 8 bundles are remembered that its holder may have
+	// narrowed. 0: 16 MiB; below 0: none are remembered.
+	CacheBytes int
 	// Clock tells the time. Nil: time.Now.
 	Clock func() time.Time
 	// Rand is where session ids, root keys and nonces are drawn from. Nil:
@@ -157,18 +171,38 @@ type Freshness interface {
 	Undecided() error
 }
 
-// Homeserver mints access macaroons and verifies bundles. It does not change,
-// and may be used concurrently if its Rand may.
+// Homeserver mints access macaroons and verifies bundles. It changes only by
+// [Homeserver.Reload], and may be used concurrently if its Rand may.
 type Homeserver struct {
-	cfg       Config
-	keys      map[keyID]Key
-	sealers   map[caveat.Version]*caveat.Sealer
-	cache     *cache
+	cfg       Config // its keys are those of New; ring has the current ones
+	ring      *atomic.Pointer[ring]
 	freshness Freshness       // of cfg.Revocations; nil: it has none
 	kinds     RevocationKinds // likewise
 }
 
-const defaultCacheSize = 8192
+const (
+	defaultCacheBytes    = 16 << 20
+	defaultMaxConditions = 16
+	defaultMaxCondition  = 512
+)
+
+func (c *Config) setDefaults() {
+	if c.Clock == nil {
+		c.Clock = time.Now
+	}
+	if c.Rand == nil {
+		c.Rand = rand.Reader
+	}
+	if c.CacheBytes == 0 {
+		c.CacheBytes = defaultCacheBytes
+	}
+	if c.MaxConditions == 0 {
+		c.MaxConditions = defaultMaxConditions
+	}
+	if c.MaxCondition == 0 {
+		c.MaxCondition = defaultMaxCondition
+	}
+}
 
 // New checks a configuration and makes a Homeserver. The error matches
 // [caveat.ErrWeakKey] for a discharger's key that would protect nothing.
@@ -179,36 +213,15 @@ func New(cfg Config) (*Homeserver, error) {
 	if cfg.Leeway < 0 {
 		return nil, errors.New("new homeserver: leeway is negative")
 	}
-	ring, err := cfg.Keys.byID()
+	cfg.setDefaults()
+	r, err := newRing(&cfg)
 	if err != nil {
 		return nil, fmt.Errorf("new homeserver: %w", err)
 	}
-	if cfg.Clock == nil {
-		cfg.Clock = time.Now
-	}
-	if cfg.Rand == nil {
-		cfg.Rand = rand.Reader
-	}
-	if cfg.CacheSize == 0 {
-		cfg.CacheSize = defaultCacheSize
-	}
-	h := &Homeserver{cfg: cfg, keys: ring, sealers: make(map[caveat.Version]*caveat.Sealer)}
-	for _, version := range []caveat.Version{caveat.V1, caveat.V2, caveat.V3} {
-		h.sealers[version], err = caveat.NewSealer(caveat.SealerConfig{
-			Version:    version,
-			Homeserver: cfg.KeyPair,
-			Discharger: cfg.Discharger,
-			Rand:       cfg.Rand,
-		})
-		if err != nil {
-			return nil, fmt.Errorf("new homeserver: %w", err)
-		}
-	}
+	h := &Homeserver{cfg: cfg, ring: new(atomic.Pointer[ring])}
+	h.ring.Store(r)
 	h.freshness, _ = cfg.Revocations.(Freshness)
 	h.kinds, _ = cfg.Revocations.(RevocationKinds)
-	if cfg.CacheSize > 0 {
-		h.cache = newCache(cfg.CacheSize)
-	}
 	return h, nil
 }
 

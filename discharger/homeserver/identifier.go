@@ -3,6 +3,7 @@ package homeserver
 import (
 	"encoding/binary"
 	"time"
+	"unicode/utf8"
 
 	"github.com/discharger/discharger/discharger/caveat"
 )
@@ -19,7 +20,8 @@ const (
 	namesAt   = mintedAt + 6
 
 	maxMinted = 1<<48 - 1
-	maxName   = 255 // user and device
+
+	maxDeviceBytes = utf8.UTFMax * caveat.MaxDevice
 )
 
 // MaxPayload is the greatest length of a payload, in bytes.
@@ -70,10 +72,10 @@ func parseIdentifier(b []byte) (id identifier, ok bool) {
 	var minted [8]byte
 	copy(minted[2:], b[mintedAt:namesAt])
 	id.minted = int64(binary.BigEndian.Uint64(minted[:]))
-	if id.user, b, ok = cutName(b[namesAt:]); !ok {
+	if id.user, b, ok = cutName(b[namesAt:], caveat.MaxUser); !ok {
 		return identifier{}, false
 	}
-	if id.device, b, ok = cutName(b); !ok {
+	if id.device, b, ok = cutName(b, maxDeviceBytes); !ok {
 		return identifier{}, false
 	}
 	if version == payloadVersion {
@@ -90,34 +92,21 @@ func parseIdentifier(b []byte) (id identifier, ok bool) {
 	return id, true
 }
 
-// cutName reads a length, which takes two bytes from 128 on and ends at 255,
-// and as many bytes.
-func cutName(b []byte) (name, rest []byte, ok bool) {
-	if len(b) == 0 {
-		return nil, nil, false
-	}
-	length, at := int(b[0]), 1
-	if length >= 0x80 {
-		if len(b) < 2 || b[1] != 1 {
-			return nil, nil, false
-		}
-		at = 2
-	}
-	if length > len(b)-at {
-		return nil, nil, false
-	}
-	return b[at : at+length], b[at+length:], true
-}
-
-// cutPayload reads a length of one or two bytes, which is neither 0 nor above
-// MaxPayload, and as many bytes.
-func cutPayload(b []byte) (payload, rest []byte, ok bool) {
+// cutName reads a length of one or two bytes, in its one spelling and at most
+// longest, and as many bytes.
+func cutName(b []byte, longest int) (name, rest []byte, ok bool) {
 	length, at := binary.Uvarint(b)
-	if at <= 0 || at > 1 && length < 0x80 || length == 0 || length > MaxPayload || length > uint64(len(b)-at) {
+	if at <= 0 || at > 1 && length < 0x80 || length > uint64(longest) || length > uint64(len(b)-at) {
 		return nil, nil, false
 	}
 	end := at + int(length)
 	return b[at:end], b[end:], true
+}
+
+// cutPayload reads a payload, which is not empty.
+func cutPayload(b []byte) (payload, rest []byte, ok bool) {
+	payload, rest, ok = cutName(b, MaxPayload)
+	return payload, rest, ok && len(payload) > 0
 }
 
 // identity is what the identifier says to a caller. It shares no memory.

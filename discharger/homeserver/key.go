@@ -54,7 +54,7 @@ func ParseKey(s string) (Key, error) {
 func (k Key) Encode() string { return base64.StdEncoding.EncodeToString(k[:]) }
 
 // keyID stands for a key in the identifiers of access macaroons.
-type keyID [4]byte
+type keyID = [4]byte
 
 // Labels keep apart what a master key is used for.
 const (

@@ -1,6 +1,7 @@
 package homeserver
 
 import (
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
@@ -15,7 +16,7 @@ import (
 // MintParams is one login. User and Mode are required.
 type MintParams struct {
 	User    string            // as the homeserver names it: 1 to 255 bytes
-	Device  string            // likewise; may be empty
+	Device  string            // likewise: up to 512 characters; may be empty
 	Mode    caveat.Mode       // who may fetch discharges
 	Policy  string            // which policy applies; empty: the homeserver's own
 	MaxTTL  time.Duration     // no discharge lives longer; whole seconds; 0: as the service has it
@@ -49,7 +50,8 @@ func (h *Homeserver) Mint(p MintParams) (Minted, error) {
 	if p.Version == 0 {
 		p.Version = caveat.V2
 	}
-	sealer, ok := h.sealers[p.Version]
+	ring := h.ring.Load()
+	sealer, ok := ring.sealers[p.Version]
 	if !ok {
 		return Minted{}, fmt.Errorf("mint: unknown version %d of caveats", p.Version)
 	}
@@ -93,20 +95,39 @@ func (h *Homeserver) Mint(p MintParams) (Minted, error) {
 	if err != nil {
 		return Minted{}, fmt.Errorf("mint: %w", err)
 	}
-	m, err := h.access(c, p.Payload)
+	m, err := h.access(&ring.mint, c, p.Payload)
 	if err != nil {
 		return Minted{}, fmt.Errorf("mint: %w", err)
 	}
 	if err := m.AddThirdPartyCaveat(rootKey, id, h.cfg.Location); err != nil {
 		return Minted{}, fmt.Errorf("mint: %w", err)
 	}
+	if err := checkSize(m, id); err != nil {
+		return Minted{}, fmt.Errorf("mint: %w", err)
+	}
 	return Minted{Macaroon: m, Session: session, Condition: c}, nil
+}
+
+// dischargeRoom is for a discharge's signature and first-party caveats, in bytes.
+const dischargeRoom = 1 << 10
+
+// checkSize refuses an access macaroon that would not fit into a bundle with its
+// discharge, whose identifier is the caveat's. Names of the greatest length do;
+// with the greatest payload and many labels in addition they may not.
+func checkSize(m *macaroon.Macaroon, caveatID []byte) error {
+	data, err := m.MarshalBinary()
+	if err != nil {
+		return err
+	}
+	if n := base64.RawURLEncoding.EncodedLen(len(data) + len(caveatID) + dischargeRoom); n > api.MaxBundle {
+		return fmt.Errorf("a bundle would have %d characters, more than %d", n, api.MaxBundle)
+	}
+	return nil
 }
 
 // access makes an access macaroon without its caveat. It must not leave this
 // package like that: it would be good as it is.
-func (h *Homeserver) access(c caveat.Condition, payload []byte) (*macaroon.Macaroon, error) {
-	key := h.cfg.Keys[0]
+func (h *Homeserver) access(key *Key, c caveat.Condition, payload []byte) (*macaroon.Macaroon, error) {
 	id := identifier{
 		mode:    c.Mode,
 		key:     keyID(key.ID()),

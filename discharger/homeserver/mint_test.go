@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -65,9 +66,16 @@ func TestMintRefuses(t *testing.T) {
 	w := newWorld(t, nil)
 	good := alice(caveat.ModeOpen)
 	for name, edit := range map[string]func(*MintParams){
-		"no user":          func(p *MintParams) { p.User = "" },
-		"long user":        func(p *MintParams) { p.User = strings.Repeat("u", 256) },
-		"long device":      func(p *MintParams) { p.Device = strings.Repeat("d", 256) },
+		"no user":     func(p *MintParams) { p.User = "" },
+		"long user":   func(p *MintParams) { p.User = strings.Repeat("u", 256) },
+		"long device": func(p *MintParams) { p.Device = strings.Repeat("d", 513) },
+		"too much in all": func(p *MintParams) {
+			p.Device, p.Payload = strings.Repeat("\x00", 512), make([]byte, MaxPayload)
+			p.Labels = map[string]string{"a": strings.Repeat("x", 256), "b": strings.Repeat("x", 256), "c": strings.Repeat("x", 256)}
+			for _, k := range strings.Split("defghijklm", "") {
+				p.Labels[k] = strings.Repeat("\x00", 64)
+			}
+		},
 		"no mode":          func(p *MintParams) { p.Mode = 0 },
 		"unknown mode":     func(p *MintParams) { p.Mode = 9 },
 		"unknown version":  func(p *MintParams) { p.Version = 9 },
@@ -99,6 +107,7 @@ func TestIdentifier(t *testing.T) {
 		{"u", "", ""}, {"@alice:example.org", "ABCDEFGHIJ", ""},
 		{strings.Repeat("u", 127), strings.Repeat("d", 128), "p"},
 		{strings.Repeat("u", 255), strings.Repeat("d", 255), strings.Repeat("p", MaxPayload)},
+		{"u", strings.Repeat("d", 256), ""}, {"u", strings.Repeat("𝕕", 512), "p"}, {"u", strings.Repeat("\x00", 512), ""},
 		{"u", "d", strings.Repeat("p", 127)}, {"u", "d", strings.Repeat("p", 128)},
 	} {
 		want := identifier{
@@ -254,3 +263,34 @@ func TestOldBundle(t *testing.T) {
 }
 
 const oldBundle = "AQIBC2V4YW1wbGUub3JnAjoBAtrP0wkS9KRlTvor0R46npfi4jDhAaIM_30AEkBhbGljZTpleGFtcGxlLm9yZwpBQkNERUZHSElKAAEbaHR0cHM6Ly9yZWZyZXNoLmV4YW1wbGUub3JnAucBArAfPD0qkrc0ThEsu8LBZ0tBOlo1OZqXjhSrxA39NrSv--JCZHt8gx0ckCAVdASJ6hVUJjhftnjXEPNn--WZHFfVnNPRGZHvhjWEr0fDCDRngCYMwu_i0-ucBtS83eyXPVcFnGdM2JnFf_nuPnbopy7DAWHTFReYmSjKrFah80C01l99HkbUVMYmN1TYP8aFI-GPUc4IGmWRUQTBZeraqzliH2Og7gH6K064Jkmk8kcp1Wx3NrowLkVEdA6mPzc6SZRlNYwBnCJqIb_Fg0C2Cl5Kq6_JkGNCFBZTgM75DK3l2RsOISQGBEgHSusQ-R7SrFwUr0JQLw82pfLtCMnAYDn1xQhluod1NHgBfnRMZGFC-wUMnk-_vg4FoGOkm5nKHZUJzhK4hJwIOGtkuIdjaukAAAYgJwPR3xpLJIdMD4nOt-7tqy3dnm_d3S84HuPb41b1A_oCAgAAAiB0aW1lLWJlZm9yZSAyMDI2LTExLTI0VDEwOjA1OjAwWgACEGRlY2xhcmVkIGVwb2NoIDMAAAYgrYvs_r0UQjWiLN5y8o7THw5zGE-ws5rNkMJ5HFuZlI8"
+
+// A session of the longest names has a bundle that verifies, in each encoding. V1,
+// which encodes a condition three times, has room for ASCII only.
+func TestLongestNames(t *testing.T) {
+	t.Parallel()
+	for name, device := range map[string]string{
+		"letters": strings.Repeat("d", caveat.MaxDevice), "wide": strings.Repeat("𝕕", caveat.MaxDevice),
+		"escaped": strings.Repeat("\x01", caveat.MaxDevice), "quotes": strings.Repeat(`"`, caveat.MaxDevice), "path": "../a/b?c#d%2f",
+	} {
+		for _, version := range []caveat.Version{caveat.V1, caveat.V2, caveat.V3} {
+			if version == caveat.V1 && name != "letters" && name != "path" {
+				continue
+			}
+			t.Run(fmt.Sprintf("%s V%d", name, version), func(t *testing.T) {
+				t.Parallel()
+				w := newWorld(t, nil)
+				p := alice(caveat.ModeOpen)
+				p.User, p.Device, p.Version = strings.Repeat(`\`, caveat.MaxUser), device, version
+				access := w.mint(t, p)
+				text := encode(t, access, bound(access, w.discharge(t, access, usual(p.Mode)...)))
+				if len(text) > api.MaxBundle {
+					t.Fatalf("bundle of %d characters", len(text))
+				}
+				id, err := w.Verify(t.Context(), text, Request{})
+				if err != nil || id.Device != device || id.User != p.User {
+					t.Fatalf("%d characters: %v", len(text), err)
+				}
+			})
+		}
+	}
+}

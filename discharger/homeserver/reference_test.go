@@ -122,9 +122,9 @@ func (w *world) referenceIdentifier(id []byte) (Identity, []byte, error) {
 		return Identity{}, nil, err
 	}
 	var names [2]string
-	for i := range names {
+	for i, longest := range []uint64{255, 4 * 512} {
 		n, err := binary.ReadUvarint(read)
-		if err != nil || n > 255 || int(n) > read.Len() {
+		if err != nil || n > longest || int(n) > read.Len() {
 			return Identity{}, nil, errors.New("bad name")
 		}
 		name := make([]byte, n)
@@ -371,7 +371,7 @@ func FuzzVerify(f *testing.F) {
 	for _, seed := range [][]byte{nil, {1}, {2}, {1, 2, 0, 1, 2}, {1, 0, 3, 20}, {0, 0, 0, 0, 1, 2}, {0, 0, 0, 0, 0, 7}, {0, 0, 0, 0, 0, 0, 1}} {
 		f.Add(seed)
 	}
-	w := newWorld(f, func(c *Config) { c.CacheSize = 64 })
+	w := newWorld(f, func(c *Config) { c.CacheBytes = 128 << 10 })
 	other := w.mint(f, alice(caveat.ModeOpen))
 	clients := []netip.Addr{someClient.ClientIP, netip.MustParseAddr("::ffff:192.0.2.7"), netip.MustParseAddr("2001:db8::7"), {}}
 	f.Fuzz(func(t *testing.T, input []byte) {
@@ -383,7 +383,7 @@ func FuzzVerify(f *testing.F) {
 
 // FuzzVerifyText begins with good texts and lets the fuzzer do what it likes.
 func FuzzVerifyText(f *testing.F) {
-	w := newWorld(f, func(c *Config) { c.CacheSize = 64 })
+	w := newWorld(f, func(c *Config) { c.CacheBytes = 128 << 10 })
 	for _, mode := range []caveat.Mode{caveat.ModeOpen, caveat.ModeRotate} {
 		text := w.bundle(f, mode)
 		f.Add(text)

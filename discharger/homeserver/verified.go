@@ -18,6 +18,7 @@ type verified struct {
 	discharge time.Time // and of the discharge
 	addresses []address
 	others    []other // for Config.Check
+	narrowed  bool    // there are conditions that a holder may have added
 }
 
 // address is a client-ip condition, other is one that is not known here.
@@ -48,6 +49,7 @@ func newVerified(b *api.Bundle, id *identifier) (*verified, error) {
 		}
 		caveats = caveats[1:]
 	}
+	v.narrowed = len(caveats) > 0 || len(b.Access.Caveats) > 1
 	if err := v.narrow(caveats, PartDischarge, &v.discharge); err != nil {
 		return nil, err
 	}

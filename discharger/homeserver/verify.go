@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/hmac"
 	"errors"
+	"fmt"
 	"net/netip"
 	"time"
 
@@ -36,11 +37,11 @@ type Identity struct {
 // The error is an [*Error] of a kind listed there, and then the identity is the
 // zero value. ctx is for [Config.Check].
 func (h *Homeserver) Verify(ctx context.Context, bundle string, r Request) (Identity, error) {
-	v := h.cache.get(bundle)
-	if v != nil {
+	ring := h.ring.Load()
+	if v, ok := ring.cache.Get(bundle); ok {
 		return h.admit(ctx, v, r)
 	}
-	v, err := h.authenticate(bundle)
+	v, err := ring.authenticate(bundle)
 	if err != nil {
 		return Identity{}, err
 	}
@@ -48,7 +49,7 @@ func (h *Homeserver) Verify(ctx context.Context, bundle string, r Request) (Iden
 	if err == nil {
 		// Only what was accepted is worth remembering. It is refused for
 		// reasons that are looked at every time.
-		h.cache.put(bundle, v)
+		ring.keep(bundle, v)
 	}
 	return identity, err
 }
@@ -109,8 +110,8 @@ func kindOf(err error) error {
 // authenticate checks everything about a bundle that stays true for ever: its
 // form, its signatures, and that each caveat is one that may stand where it
 // does.
-func (h *Homeserver) authenticate(text string) (*verified, error) {
-	b, id, dischargeKey, err := h.recognize(text)
+func (r *ring) authenticate(text string) (*verified, error) {
+	b, id, dischargeKey, err := r.recognize(text)
 	if err != nil {
 		return nil, err
 	}
@@ -121,7 +122,7 @@ func (h *Homeserver) authenticate(text string) (*verified, error) {
 }
 
 // recognize reads a bundle and verifies its access macaroon.
-func (h *Homeserver) recognize(text string) (b *api.Bundle, id identifier, dischargeKey [chain.Size]byte, err error) {
+func (r *ring) recognize(text string) (b *api.Bundle, id identifier, dischargeKey [chain.Size]byte, err error) {
 	if b, err = api.ParseBundle(text); err != nil {
 		return nil, id, dischargeKey, &Error{Kind: ErrMalformed, Err: err}
 	}
@@ -129,21 +130,38 @@ func (h *Homeserver) recognize(text string) (b *api.Bundle, id identifier, disch
 	if !ok {
 		return nil, id, dischargeKey, &Error{Kind: ErrMalformed, Part: PartAccess, Err: errors.New("identifier is of another kind")}
 	}
-	key, ok := h.keys[id.key]
-	if !ok {
-		return nil, id, dischargeKey, &Error{Kind: ErrUnknownKey, Part: PartAccess}
+	if len(b.Access.Caveats) == 0 || !b.Access.Caveats[0].ThirdParty() {
+		return nil, id, dischargeKey, &Error{Kind: ErrMalformed, Part: PartAccess, Err: errors.New("first caveat is not a third-party caveat")}
 	}
-	dischargeKey, err = checkAccess(&b.Access, &key)
-	return b, id, dischargeKey, err
+	key, err := r.key(id.key)
+	if err != nil {
+		return nil, id, dischargeKey, err
+	}
+	if dischargeKey, err = checkAccess(&b.Access, &key); err != nil {
+		return nil, id, dischargeKey, err
+	}
+	return b, id, dischargeKey, r.boundConditions(&b.Access)
+}
+
+// boundConditions refuses an access macaroon to which its holder added more than
+// it may.
+func (r *ring) boundConditions(access *chain.View) error {
+	added := access.Caveats[1:]
+	if r.maxConditions > 0 && len(added) > r.maxConditions {
+		return &Error{Kind: ErrMalformed, Part: PartAccess, Err: fmt.Errorf("more than %d conditions were added", r.maxConditions)}
+	}
+	for i := range added {
+		if r.maxCondition > 0 && len(added[i].ID) > r.maxCondition {
+			return &Error{Kind: ErrMalformed, Part: PartAccess, Err: fmt.Errorf("a condition of more than %d bytes was added", r.maxCondition)}
+		}
+	}
+	return nil
 }
 
 // checkAccess verifies an access macaroon and gives the first key of its
-// discharge's chain. The first caveat is ours and needs a discharge; all others
-// are conditions.
+// discharge's chain. The first caveat is a third-party caveat, ours; all others are
+// conditions.
 func checkAccess(access *chain.View, key *Key) (dischargeKey [chain.Size]byte, err error) {
-	if len(access.Caveats) == 0 || !access.Caveats[0].ThirdParty() {
-		return dischargeKey, &Error{Kind: ErrMalformed, Part: PartAccess, Err: errors.New("first caveat is not a third-party caveat")}
-	}
 	root := key.rootKey(access.ID)
 	sig := chain.Key(root[:])
 	sig = chain.Hash(&sig, access.ID)

@@ -232,7 +232,7 @@ func TestThirdPartyCaveatsAddedByHolder(t *testing.T) {
 func TestFirstCaveatHasToBeOurs(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, nil)
-	m, err := w.access(caveat.Condition{Session: caveat.SessionID{1}, User: "u", Mode: caveat.ModeOpen, Minted: 1}, nil)
+	m, err := w.access(&w.ring.Load().mint, caveat.Condition{Session: caveat.SessionID{1}, User: "u", Mode: caveat.ModeOpen, Minted: 1}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -449,6 +449,15 @@ func TestKeyRing(t *testing.T) {
 	after.accepted(t, young, someClient)
 	after.refused(t, old, someClient, ErrUnknownKey)
 	before.refused(t, young, someClient, ErrUnknownKey)
+	for _, text := range []string{old, young} {
+		retired := newWorld(t, func(c *Config) { c.Keys, c.Retired = Keys{testKey(t, 4)}, [][4]byte{older.ID(), newer.ID()} })
+		retired.refused(t, text, someClient, ErrRetiredKey)
+	}
+	if _, err := New(Config{
+		Keys: Keys{older}, Retired: [][4]byte{older.ID()}, KeyPair: before.cfg.KeyPair, Discharger: before.cfg.Discharger, Location: before.cfg.Location,
+	}); err == nil {
+		t.Error("a key is in use and retired")
+	}
 }
 
 // A library that knows nothing of this package reads the standard form and
@@ -467,5 +476,17 @@ func TestStandardFormIsMacaroons(t *testing.T) {
 	}
 	if want := usual(caveat.ModeRotate); !slices.Equal(got, want) {
 		t.Errorf("conditions %q, want %q", got, want)
+	}
+}
+
+// Two kinds of errors say nothing about the session.
+func TestUndecided(t *testing.T) {
+	t.Parallel()
+	for _, kind := range []error{
+		ErrMalformed, ErrUnknownKey, ErrRetiredKey, ErrBadSignature, ErrNotDischarged, ErrExpired, ErrNotMet, ErrUnknownCaveat, ErrRevoked, ErrUndecided,
+	} {
+		if got, want := (&Error{Kind: kind}).Undecided(), kind == ErrUnknownKey || kind == ErrUndecided; got != want {
+			t.Errorf("%v: %t", kind, got)
+		}
 	}
 }

@@ -116,7 +116,7 @@ func TestAttackForeignClient(t *testing.T) {
 	w := newWorld(t, withStranger)
 	for name, c := range map[string]struct{ key, from, client string }{
 		"its own homeserver": {apiKey, "192.0.2.7", "named"},
-		"another homeserver": {strangersKey, "127.0.0.1", "Go-http-client/1.1"},
+		"another homeserver": {strangersKey, "127.0.0.1", "Go-http-client"},
 	} {
 		user := "@" + name + ":a.example"
 		m, err := w.hs.Mint(homeserver.MintParams{User: user, Device: "PHONE", Mode: caveat.ModeOpen})

@@ -15,6 +15,7 @@ type budget struct {
 	context.Context
 	deadline time.Time
 	seen     discharger.Observation // what the access line is to say of the core's answer
+	visit    visit
 
 	mu     sync.Mutex
 	timed  context.Context // with a timer; nil: nobody has asked
@@ -57,10 +58,13 @@ func (b *budget) AfterFunc(f func()) (stop func() bool) {
 	return context.AfterFunc(b.withTimer(), f)
 }
 
-// Value finds what [Metrics.Observe] notes the answer in.
+// Value finds what [Metrics.Observe] notes the answer in, and the visit.
 func (b *budget) Value(key any) any {
-	if key == (seenKey{}) {
+	switch key {
+	case seenKey{}:
 		return &b.seen
+	case visitKey{}:
+		return &b.visit
 	}
 	return b.Context.Value(key)
 }

@@ -63,7 +63,7 @@ func (s *Server) answer(err error) (status int, body api.ErrorResponse, retryAft
 	if errors.As(err, &unavailable) && unavailable.RetryAfter > 0 {
 		retryAfter = unavailable.RetryAfter
 	}
-	return say(http.StatusServiceUnavailable, api.CodeUnavailable, "this cannot be decided now; try again")
+	return say(http.StatusServiceUnavailable, api.CodeUnavailable, undecidedText(err))
 }
 
 // fail is the last stop of every error.
@@ -72,8 +72,14 @@ func (s *Server) fail(err error, c echo.Context) {
 		return
 	}
 	status, body, retryAfter := s.answer(err)
-	if status == http.StatusBadRequest || status == http.StatusUnauthorized {
-		if wait := s.failures.note(c.RealIP()); wait > 0 {
+	if over := new(overLimit); errors.As(err, &over) {
+		s.cfg.Metrics.shedOne(over.limit)
+	}
+	if errors.Is(err, errUnknownAPIKey) {
+		s.noteUnknownKey(c)
+	}
+	if v := visitOf(c); failed(status, &body, v) {
+		if wait := s.failures.note(v.offender()); wait > 0 {
 			status, retryAfter = http.StatusTooManyRequests, wait
 			body = api.ErrorResponse{Code: api.CodeTooManyRequests, Message: "too many failed requests from this address"}
 		}
@@ -87,16 +93,52 @@ func (s *Server) fail(err error, c echo.Context) {
 	}
 }
 
+// failed reports whether an answer counts as a failure of its client. A
+// homeserver that is answered that a session is over did nothing wrong, and must
+// get that answer.
+func failed(status int, body *api.ErrorResponse, v *visit) bool {
+	switch status {
+	case http.StatusBadRequest:
+		return true
+	case http.StatusUnauthorized:
+		return v.homeserver == "" || body.Info == nil || !body.Info.Ended
+	}
+	return false
+}
+
+// noteUnknownKey counts a request with an unknown API key, and logs at most one of
+// them a second: anyone can send them.
+func (s *Server) noteUnknownKey(c echo.Context) {
+	if s.cfg.Metrics != nil {
+		s.cfg.Metrics.unknown.WithLabelValues("api").Inc()
+	}
+	s.unknownKeys.Do(func() {
+		s.cfg.Log.LogAttrs(c.Request().Context(), slog.LevelWarn, "unknown key, request answered 503",
+			slog.String("kind", "api"), slog.String("path", c.Path()), slog.String("from", visitOf(c).from()))
+	})
+}
+
 func badRequestText(err error) string {
-	switch {
-	case errors.Is(err, caveat.ErrNotOurs):
-		return "the caveat is not addressed to this service, or to a key it no longer has"
-	case errors.Is(err, caveat.ErrUnknownHomeserver):
-		return "the caveat was made by a homeserver that is not registered here"
-	case errors.Is(err, caveat.ErrMalformed):
+	if errors.Is(err, caveat.ErrMalformed) {
 		return "the caveat is malformed"
 	}
 	return "the request is malformed"
+}
+
+// undecidedText tells keys that are not in the ring from everything else, for
+// whoever sets up a service. Which keys are public is no secret.
+func undecidedText(err error) string {
+	switch {
+	case errors.Is(err, errUnknownAPIKey):
+		return "this API key is not known to this process"
+	case errors.Is(err, caveat.ErrNotOurs):
+		return "the caveat is addressed to a key that is not known to this process"
+	case errors.Is(err, caveat.ErrUnknownHomeserver):
+		return "the caveat was made with a homeserver's key that is not known to this process"
+	case errors.Is(err, discharger.ErrUnknownKey):
+		return "the refresh token is signed with a key that is not known to this process"
+	}
+	return "this cannot be decided now; try again"
 }
 
 // sentence says for people what a reason means.

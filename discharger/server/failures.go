@@ -1,20 +1,31 @@
 package server
 
 import (
-	"net"
 	"net/netip"
 	"sync"
 	"time"
+
+	"github.com/discharger/discharger/discharger/clientaddr"
 )
 
-// failures counts failed requests by address, so that somebody who tries
+// failures counts failed requests by address, so that a client that tries
 // things out is slowed down. Requests in order are neither counted nor held
 // up. Counting starts anew every failureWindow; IPv6 counts by /64.
+//
+// A homeserver asks for many clients, and its failures are theirs: they count
+// for the address that it names, apart from those of other homeservers and of
+// clients that ask for themselves. What it asks for itself does not count.
 type failures struct {
 	now    func() time.Time
 	mu     sync.Mutex
-	count  map[netip.Prefix]int
+	count  map[offender]int
 	closes time.Time
+}
+
+// offender is the source of failures.
+type offender struct {
+	homeserver string // that asked for it; empty: it asked itself
+	network    netip.Prefix
 }
 
 const (
@@ -24,22 +35,24 @@ const (
 )
 
 func newFailures(now func() time.Time) *failures {
-	return &failures{now: now, count: make(map[netip.Prefix]int)}
+	return &failures{now: now, count: make(map[offender]int)}
+}
+
+// offender returns for whom a failure of the request counts. Its network is
+// invalid if the failure does not count.
+func (v *visit) offender() offender {
+	if v.homeserver != "" {
+		return offender{v.homeserver, clientaddr.Network(v.client)}
+	}
+	return offender{network: v.network}
 }
 
 // note counts one failure. It returns how long to stay away, 0 if there were
 // not too many.
-func (f *failures) note(ip string) time.Duration {
-	addr, err := netip.ParseAddr(ip)
-	if err != nil {
+func (f *failures) note(o offender) time.Duration {
+	if !o.network.IsValid() {
 		return 0
 	}
-	addr = addr.Unmap().WithZone("")
-	bits := 64
-	if addr.Is4() {
-		bits = 32
-	}
-	p, _ := addr.Prefix(bits)
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	now := f.now()
@@ -47,17 +60,12 @@ func (f *failures) note(ip string) time.Duration {
 		clear(f.count)
 		f.closes = now.Add(failureWindow)
 	}
-	if _, known := f.count[p]; !known && len(f.count) >= failureAddrs {
+	if _, known := f.count[o]; !known && len(f.count) >= failureAddrs {
 		return 0
 	}
-	f.count[p]++
-	if f.count[p] > failureLimit {
+	f.count[o]++
+	if f.count[o] > failureLimit {
 		return f.closes.Sub(now)
 	}
 	return 0
-}
-
-func ipNet(p netip.Prefix) *net.IPNet {
-	p = p.Masked()
-	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
 }

@@ -19,6 +19,9 @@ import (
 type FeedConfig struct {
 	// Source is where it is read. Nil: there is no such path.
 	Source discharger.Feed
+	// Streams are those that the server shares with the one before it, see
+	// [Server.Succeed]. Nil: it has its own.
+	Streams *Streams
 	// Heartbeat is how often a stream says something when there is nothing to
 	// say; 0: 10 s.
 	Heartbeat time.Duration
@@ -39,6 +42,9 @@ func (c *FeedConfig) complete() {
 	if c.WriteTimeout == 0 {
 		c.WriteTimeout = 10 * time.Second
 	}
+	if c.Streams == nil {
+		c.Streams = NewStreams()
+	}
 }
 
 var (
@@ -49,8 +55,12 @@ var (
 // stream is guard for what has no end: it has no budget, and no place among the
 // requests that have one.
 func (s *Server) stream(next echo.HandlerFunc, c echo.Context) (err error) {
-	defer s.access(c, s.cfg.Now(), new(discharger.Observation))
+	v := new(visit)
+	defer s.access(c, s.cfg.Now(), v, new(discharger.Observation))
 	defer s.recovered(c, &err)
+	s.identify(c.Request(), v)
+	c.SetRequest(c.Request().WithContext(context.WithValue(c.Request().Context(), visitKey{}, v)))
+	abandonBody(c)
 	c.Response().Header().Set("Cache-Control", "no-store")
 	if err := next(c); err != nil {
 		c.Error(err)
@@ -65,11 +75,11 @@ func (s *Server) revocations(c echo.Context, homeserver string) error {
 	if s.draining.Load() {
 		return errDraining
 	}
-	h := s.feeds.enter(homeserver)
-	if h == nil {
-		return errSubscribers
+	sub, err := s.streams.enter(s, homeserver, c.Request().Header)
+	if err != nil {
+		return err
 	}
-	defer s.feeds.leave(h)
+	defer s.streams.leave(sub)
 	// What cannot be read is said while there is still a status to say it with.
 	ctx, cancel := context.WithTimeout(c.Request().Context(), s.cfg.Timeout)
 	page, err := s.cfg.Feed.Source.ReadFeed(ctx, homeserver, after)
@@ -77,13 +87,13 @@ func (s *Server) revocations(c echo.Context, homeserver string) error {
 	if err != nil {
 		return fmt.Errorf("read feed: %w", err)
 	}
-	sub := newSubscriber(s, h, c.Response(), after)
+	sub.w, sub.rc, sub.after = c.Response(), http.NewResponseController(c.Response()), after
 	if err := sub.begin(); err != nil {
 		return nil // gone already
 	}
 	end := sub.run(c.Request().Context(), page)
 	s.cfg.Log.LogAttrs(c.Request().Context(), slog.LevelDebug, "feed ended",
-		slog.String("homeserver", homeserver), slog.String("from", c.RealIP()), slog.Any("cause", end))
+		slog.String("homeserver", homeserver), slog.String("from", visitOf(c).from()), slog.Any("cause", end))
 	return nil
 }
 
@@ -91,16 +101,15 @@ func (s *Server) revocations(c echo.Context, homeserver string) error {
 // itself, page by page, and when it has caught up takes what the hub reads for
 // all. It never holds more than one page.
 type subscriber struct {
-	s     *Server
-	hub   *hub
+	s      *Server // at which it began; another may have succeeded it
+	hub    *hub
+	header http.Header   // of the request
+	ended  chan struct{} // closed when it has to end
+
 	w     *echo.Response
 	rc    *http.ResponseController
 	after string // position of what was sent last
 	buf   []byte
-}
-
-func newSubscriber(s *Server, h *hub, w *echo.Response, after string) *subscriber {
-	return &subscriber{s: s, hub: h, w: w, rc: http.NewResponseController(w), after: after}
 }
 
 // begin sends the headers, and takes away the time limits of a usual request.
@@ -128,7 +137,7 @@ func (u *subscriber) run(ctx context.Context, page discharger.FeedPage) error {
 		case ok:
 			attached, generation = true, at
 		case attached && at == generation:
-			u.s.feeds.metrics.cutOff(u.hub.homeserver)
+			u.s.feedMetrics.cutOff(u.hub.homeserver)
 			return errSlow
 		default:
 			// The hub is not here: it has not come this far yet, or begins anew.
@@ -150,7 +159,7 @@ func (u *subscriber) run(ctx context.Context, page discharger.FeedPage) error {
 			if err := u.beat(); err != nil {
 				return err
 			}
-		case <-u.s.drained:
+		case <-u.ended:
 			return errDraining
 		case <-ctx.Done():
 			return ctx.Err()
@@ -163,7 +172,7 @@ func (u *subscriber) run(ctx context.Context, page discharger.FeedPage) error {
 func (u *subscriber) replay(ctx context.Context, page discharger.FeedPage) error {
 	for first := true; ; first = false {
 		if page.Gap && (first || u.after != "") {
-			u.s.feeds.metrics.gap(u.hub.homeserver)
+			u.s.feedMetrics.gap(u.hub.homeserver)
 			u.buf = append(u.buf, "event: "+api.EventGap+"\ndata: {}\n\n"...)
 			u.after = ""
 		}
@@ -174,7 +183,7 @@ func (u *subscriber) replay(ctx context.Context, page discharger.FeedPage) error
 			return err
 		}
 		select {
-		case <-u.s.drained:
+		case <-u.ended:
 			return errDraining
 		default:
 		}
@@ -232,7 +241,7 @@ func (u *subscriber) send() error {
 		err = u.rc.Flush()
 	}
 	if isTimeout(err) {
-		u.s.feeds.metrics.cutOff(u.hub.homeserver)
+		u.s.feedMetrics.cutOff(u.hub.homeserver)
 	}
 	return err
 }

@@ -318,7 +318,7 @@ func TestFeedOutlivesLimits(t *testing.T) {
 		must(t, err)
 		t.Cleanup(func() { bolt.Close() })
 		w, cfg := newUnserved(t, bolt, slog.LevelError, func(c *server.Config) {
-			c.Timeout, c.MaxInFlight, c.Feed.Heartbeat = limit, 1, beat
+			c.Timeout, c.Limits.InFlight, c.Feed.Heartbeat = limit, 1, beat
 		})
 		w.http = servePiped(t, server.HTTPServer(w.server.Client(), cfg.Log), limit)
 		s := w.streamFeed("")

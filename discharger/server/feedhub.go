@@ -21,49 +21,6 @@ func isTimeout(err error) bool {
 	return errors.As(err, &t) && t.Timeout()
 }
 
-// feeds has a hub for each homeserver that somebody follows.
-type feeds struct {
-	cfg     *FeedConfig
-	now     func() time.Time
-	metrics *feedMetrics
-
-	mu   sync.Mutex
-	hubs map[string]*hub
-}
-
-// enter counts one more subscriber of a homeserver's feed; nil: there are too
-// many.
-func (f *feeds) enter(homeserver string) *hub {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	h := f.hubs[homeserver]
-	if h == nil {
-		ctx, cancel := context.WithCancel(context.Background())
-		h = &hub{
-			source: f.cfg.Source, homeserver: homeserver, now: f.now, metrics: f.metrics,
-			ctx: ctx, stop: cancel, index: make(map[string]uint64), wake: make(chan struct{}), readAt: f.now(),
-		}
-		f.hubs[homeserver] = h
-	}
-	if h.subscribers >= f.cfg.Subscribers {
-		return nil
-	}
-	h.subscribers++
-	f.metrics.subscribers(homeserver, 1)
-	return h
-}
-
-// leave ends the hub with its last subscriber.
-func (f *feeds) leave(h *hub) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.metrics.subscribers(h.homeserver, -1)
-	if h.subscribers--; h.subscribers == 0 {
-		h.stop()
-		delete(f.hubs, h.homeserver)
-	}
-}
-
 // hub reads one homeserver's feed for all who follow it here, and keeps the
 // latest events for them to take. Who is further behind than that is too slow.
 type hub struct {
@@ -73,7 +30,7 @@ type hub struct {
 	metrics     *feedMetrics
 	ctx         context.Context // ends with the last subscriber
 	stop        context.CancelFunc
-	subscribers int // of feeds
+	subscribers int // under Streams.mu
 
 	mu         sync.Mutex
 	started    bool

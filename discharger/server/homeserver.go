@@ -23,19 +23,19 @@ import (
 // Handlers behind it reach that homeserver's sessions and no others.
 func (s *Server) authorized(next func(c echo.Context, homeserver string) error) echo.HandlerFunc {
 	return func(c echo.Context) error {
-		homeserver, err := s.keys.authenticate(c.Request().Header)
-		if err == nil && homeserver == "" {
-			err = errUnauthorized
+		v := visitOf(c)
+		if v.keyErr != nil {
+			return v.keyErr
 		}
-		if err != nil {
-			return err
+		if v.homeserver == "" {
+			return errUnauthorized
 		}
-		return next(c, homeserver)
+		return next(c, v.homeserver)
 	}
 }
 
 func (s *Server) listSessions(c echo.Context, homeserver string) error {
-	user, err := segment(c, "user")
+	user, err := segment(c, segmentUser)
 	if err != nil {
 		return err
 	}
@@ -90,7 +90,7 @@ func sessionsResponse(list []discharger.SessionInfo) api.SessionsResponse {
 func (s *Server) revokeUser(c echo.Context, homeserver string) error {
 	var e api.RevokeEntry
 	var err, err2 error
-	e.User, err = segment(c, "user")
+	e.User, err = segment(c, segmentUser)
 	e.Order, err2 = readOrder(c)
 	if err := errors.Join(err, err2); err != nil {
 		return err
@@ -101,7 +101,7 @@ func (s *Server) revokeUser(c echo.Context, homeserver string) error {
 func (s *Server) revokeSession(c echo.Context, homeserver string) error {
 	var e api.RevokeEntry
 	var err, err2, err3 error
-	e.User, err = segment(c, "user")
+	e.User, err = segment(c, segmentUser)
 	e.Session, err2 = caveat.ParseSessionID(c.Param("id"))
 	e.Order, err3 = readOrder(c)
 	if err2 != nil || e.Session == (caveat.SessionID{}) {
@@ -116,8 +116,8 @@ func (s *Server) revokeSession(c echo.Context, homeserver string) error {
 func (s *Server) revokeDevice(c echo.Context, homeserver string) error {
 	var e api.RevokeEntry
 	var err, err2, err3 error
-	e.User, err = segment(c, "user")
-	e.Device, err2 = segment(c, "device")
+	e.User, err = segment(c, segmentUser)
+	e.Device, err2 = segment(c, segmentDevice)
 	e.Order, err3 = readOrder(c)
 	if err := errors.Join(err, err2, err3); err != nil {
 		return err
@@ -173,7 +173,7 @@ func (s *Server) revokeMany(c echo.Context, homeserver string) error {
 	var body struct {
 		Revoke []jsontext.Value `json:"revoke"`
 	}
-	if err := readJSON(c, "revoke", maxRevoke, &body); err != nil {
+	if err := readJSON(c, "revoke", &body); err != nil {
 		return err
 	}
 	if len(body.Revoke) == 0 || len(body.Revoke) > api.MaxRevoke {
@@ -200,13 +200,9 @@ func (s *Server) revokeMany(c echo.Context, homeserver string) error {
 
 const maxRevoke = 512 << 10 // bytes
 
-// readJSON reads a JSON body of at most so many bytes, strictly.
-func readJSON(c echo.Context, name string, limit int64, out any) error {
-	r := http.MaxBytesReader(c.Response(), c.Request().Body, limit)
-	if err := jsonv2.UnmarshalRead(r, out, jsonv2.RejectUnknownMembers(true)); err != nil {
-		if tooLarge := new(http.MaxBytesError); errors.As(err, &tooLarge) {
-			return tooLarge
-		}
+// readJSON reads a JSON body, strictly.
+func readJSON(c echo.Context, name string, out any) error {
+	if err := jsonv2.Unmarshal(visitOf(c).body, out, jsonv2.RejectUnknownMembers(true)); err != nil {
 		return &paramError{name, "is not the JSON it should be"}
 	}
 	return nil
@@ -231,7 +227,7 @@ func (s *Server) liftMarks(c echo.Context, homeserver string) error {
 // seen notes what it can. What is left after an error can be reported again.
 func (s *Server) seen(c echo.Context, homeserver string) error {
 	var body api.SeenRequest
-	if err := readJSON(c, "seen", maxSeen, &body); err != nil {
+	if err := readJSON(c, "seen", &body); err != nil {
 		return err
 	}
 	if len(body.Seen) > api.MaxSeen {
@@ -251,6 +247,24 @@ func (s *Server) seen(c echo.Context, homeserver string) error {
 
 const maxSeen = 512 << 10 // bytes
 
+// serviceReady answers whether a session could be begun now: the answer is 503 while
+// the service drains or its store takes no writes.
+func (s *Server) serviceReady(c echo.Context, _ string) error {
+	if s.draining.Load() {
+		return fmt.Errorf("%w: draining", discharger.ErrUnavailable)
+	}
+	if err := s.cfg.Ready(c.Request().Context()); err != nil {
+		return fmt.Errorf("%w: %w", discharger.ErrUnavailable, err)
+	}
+	return done(c, nil)
+}
+
+// The segments of paths that are names.
+const (
+	segmentUser   = "user"
+	segmentDevice = "device"
+)
+
 // segment returns a segment of the path, decoded once.
 func segment(c echo.Context, name string) (string, error) {
 	value := c.Param(name)
@@ -261,8 +275,13 @@ func segment(c echo.Context, name string) (string, error) {
 		}
 		value = decoded
 	}
-	if value == "" || len(value) > 255 || !utf8.ValidString(value) {
-		return "", &paramError{name, "is empty, longer than 255 bytes, or not UTF-8"}
+	switch {
+	case value == "" || !utf8.ValidString(value):
+		return "", &paramError{name, "is empty, or not UTF-8"}
+	case name == segmentDevice && caveat.CheckDevice(value) != nil:
+		return "", &paramError{name, "is longer than 512 characters"}
+	case name == segmentUser && len(value) > caveat.MaxUser:
+		return "", &paramError{name, "is longer than 255 bytes"}
 	}
 	return value, nil
 }

@@ -233,7 +233,7 @@ func TestBadRevocations(t *testing.T) {
 		"batch: null session":      {http.MethodPost, api.PathRevoke, `{"revoke":[{"user":"a","session":null}]}`, `revoke[0]: member \"session\" is null`},
 		"batch: null device":       {http.MethodPost, api.PathRevoke, `{"revoke":[{"user":"a","device":null}]}`, `revoke[0]: member \"device\" is null`},
 		"batch: empty kind":        {http.MethodPost, api.PathRevoke, `{"revoke":[{"user":"a","kind":""}]}`, `revoke[0]: member \"kind\" is null or empty`},
-		"batch: long device":       {http.MethodPost, api.PathRevoke, `{"revoke":[{"user":"a","device":"` + strings.Repeat("d", 256) + `"}]}`, "revoke[0]: device or except_device is longer"},
+		"batch: long device":       {http.MethodPost, api.PathRevoke, `{"revoke":[{"user":"a","device":"` + strings.Repeat("d", 513) + `"}]}`, "revoke[0]: device or except_device is longer"},
 		"empty kind":               {http.MethodDelete, users + "sessions?kind=", "", "parameter kind is empty"},
 		"misspelt exception":       {http.MethodDelete, users + "sessions?exceptt=1", "", "parameter list has one that is not known here"},
 		"empty age":                {http.MethodDelete, users + "sessions?age=", "", "parameter age is empty"},
@@ -323,6 +323,40 @@ func TestHomeserverPathsNeedAKey(t *testing.T) {
 	}
 }
 
+// Another process may have read the registration of an API key already: one in the
+// form of those that are made here is undecided.
+func TestUnknownAPIKeyIsUndecided(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	id := w.mint(caveat.ModeOpen)
+	for name, a := range map[string]answer{
+		"list":      w.do(w.request(http.MethodGet, "/v1/users/a/sessions", "", "Authorization", "Bearer "+strings.Repeat("A", 43))),
+		"discharge": w.do(w.request(http.MethodPost, api.PathDischarge+"?id64="+b64(id), "", "Authorization", "Bearer "+strings.Repeat("A", 43))),
+	} {
+		if e := a.error(t); a.status != http.StatusServiceUnavailable || e.Code != api.CodeUnavailable || !strings.Contains(e.Message, "API key") {
+			t.Errorf("%s: %d %s", name, a.status, a.body)
+		}
+	}
+	for name, key := range map[string]string{
+		"short": strings.Repeat("A", 42), "long": strings.Repeat("A", 44), "unused bits": strings.Repeat("A", 42) + "B", "other": strings.Repeat("*", 43),
+	} {
+		if a := w.do(w.request(http.MethodGet, "/v1/users/a/sessions", "", "Authorization", "Bearer "+key)); a.status != http.StatusUnauthorized {
+			t.Errorf("%s: %d %s", name, a.status, a.body)
+		}
+	}
+}
+
+// Caveats to and from keys that are not in the ring are undecided, and the answer
+// says for want of which.
+func TestUnknownCaveatKeysAreUndecided(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := w.post(api.PathDischarge, form("id64", b64(newWorld(t).mint(caveat.ModeOpen))))
+	if e := a.error(t); a.status != http.StatusServiceUnavailable || e.Code != api.CodeUnavailable || !strings.Contains(e.Message, "addressed to a key") {
+		t.Errorf("%d %s", a.status, a.body)
+	}
+}
+
 // TestAuthorizationScheme: the word before the key may have any case, and nothing
 // else may stand there.
 func TestAuthorizationScheme(t *testing.T) {
@@ -347,6 +381,7 @@ func TestBadHomeserverOrders(t *testing.T) {
 		"except":         w.request(http.MethodDelete, "/v1/users/@alice:a.example/sessions?except=x", ""),
 		"except twice":   w.request(http.MethodDelete, "/v1/users/@alice:a.example/sessions?except="+s.Minted.Session.String()+"&except="+s.Minted.Session.String(), ""),
 		"long user":      w.request(http.MethodDelete, "/v1/users/"+strings.Repeat("a", 256)+"/sessions", ""),
+		"long device":    w.request(http.MethodDelete, "/v1/users/a/devices/"+strings.Repeat("d", 513), ""),
 		"user no UTF-8":  w.request(http.MethodDelete, "/v1/users/%ff/sessions", ""),
 		"no device":      w.request(http.MethodDelete, "/v1/users/a/devices/%ff", ""),
 		"zero session":   w.request(http.MethodDelete, "/v1/users/@alice:a.example/sessions/AAAAAAAAAAAAAAAAAAAAAA", ""),
@@ -375,5 +410,28 @@ func revoked(t testing.TB) func(api.Revoked, error) {
 	return func(_ api.Revoked, err error) {
 		t.Helper()
 		must(t, err)
+	}
+}
+
+// A homeserver can find out whether a session could be begun, without beginning
+// one.
+func TestServiceReady(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	ctx := context.Background()
+	ours := w.api(apiKey)
+	must(t, ours.Ready(ctx))
+	if err := w.api("wrong").Ready(ctx); !errors.Is(err, api.ErrBadRequest) {
+		t.Errorf("with another key: %v", err)
+	}
+	w.store.set(errors.New("broken"), false)
+	if err := ours.Ready(ctx); !errors.Is(err, api.ErrUnavailable) {
+		t.Errorf("with a store that fails: %v", err)
+	}
+	w.store.set(nil, false)
+	must(t, ours.Ready(ctx))
+	w.server.Drain()
+	if err := ours.Ready(ctx); !errors.Is(err, api.ErrUnavailable) {
+		t.Errorf("while draining: %v", err)
 	}
 }

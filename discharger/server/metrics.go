@@ -21,7 +21,10 @@ type Metrics struct {
 	retries  prometheus.Counter
 	marks    prometheus.Counter
 	lost     prometheus.Counter
+	unknown  *prometheus.CounterVec
 	store    *prometheus.HistogramVec
+	shed     *prometheus.CounterVec
+	badFor   prometheus.Counter
 	feed     *feedMetrics
 }
 
@@ -54,13 +57,28 @@ func NewMetrics(reg prometheus.Registerer) (*Metrics, error) {
 			Name: "discharger_store_lost_writes_total",
 			Help: "Refresh tokens newer than the session's record, or without one: the store lost a write.",
 		}),
+		unknown: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "discharger_unknown_keys_total",
+			Help: "Requests answered 503 because a key is not in the key file or configuration that this process has read, by kind: discharger, homeserver, refresh, api.",
+		}, []string{"kind"}),
 		store: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name:    "discharger_store_seconds",
 			Help:    "Time of store operations, by operation and whether they failed.",
 			Buckets: []float64{.00001, .00005, .0001, .00025, .0005, .001, .0025, .005, .01, .05, .25, 1},
 		}, []string{"op", "result"}),
+		shed: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "discharger_shed_requests_total",
+			Help: "Requests answered 503 because of a limit: in_flight, per_address, or reading (bodies being received).",
+		}, []string{"limit"}),
+		badFor: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "discharger_forwarded_malformed_total",
+			Help: "Requests of trusted proxies whose X-Forwarded-For could not be parsed; they count under the proxy's address.",
+		}),
 	}
-	for _, c := range append(m.feed.collectors(), m.requests, m.took, m.replays, m.retries, m.marks, m.lost, m.store) {
+	for _, l := range []limit{limitAddress, limitReading, limitPlaces} {
+		m.shed.WithLabelValues(string(l))
+	}
+	for _, c := range append(m.feed.collectors(), m.requests, m.took, m.replays, m.retries, m.marks, m.lost, m.unknown, m.store, m.shed, m.badFor) {
 		if err := reg.Register(c); err != nil {
 			return nil, fmt.Errorf("register metrics: %w", err)
 		}
@@ -88,8 +106,18 @@ func (m *Metrics) Observe(ctx context.Context, o discharger.Observation) {
 	if o.FutureMark {
 		m.marks.Inc()
 	}
+	if o.UnknownKey != "" {
+		m.unknown.WithLabelValues(string(o.UnknownKey)).Inc()
+	}
 	if o.LostWrite {
 		m.lost.Inc()
+	}
+}
+
+// shedOne counts a request that was over a limit.
+func (m *Metrics) shedOne(l limit) {
+	if m != nil {
+		m.shed.WithLabelValues(string(l)).Inc()
 	}
 }
 

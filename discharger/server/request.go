@@ -2,9 +2,9 @@ package server
 
 import (
 	"crypto/sha256"
+	"encoding/base64"
 	"errors"
 	"fmt"
-	"io"
 	"mime"
 	"net/http"
 	"net/netip"
@@ -52,42 +52,30 @@ var paramNames = [...]string{
 	api.ParamRequestID, api.ParamScope, api.ParamSession, api.ParamClientIP, api.ParamUserAgent,
 }
 
-func readParams(c echo.Context) *params {
-	r, p := c.Request(), new(params)
+func readParams(r *http.Request, body []byte) *params {
+	p := new(params)
 	if enc := r.Header.Get("Content-Encoding"); enc != "" && enc != "identity" {
 		p.err = &paramError{"body", "must not be compressed"}
 		return p
 	}
-	body, err := readForm(c.Response(), r)
-	if err == nil {
-		err = errors.Join(p.parse(body), p.parse(r.URL.RawQuery))
+	form, err := isForm(r)
+	if err == nil && form {
+		err = p.parse(string(body))
 	}
-	if tooLarge := new(http.MaxBytesError); errors.As(err, &tooLarge) {
-		p.err = tooLarge
-	} else if err != nil {
+	if err := errors.Join(err, p.parse(r.URL.RawQuery)); err != nil {
 		p.err = &paramError{"list", "is not well-formed"}
 	}
 	return p
 }
 
-// readForm returns a form body as it is; "" if the body is something else.
-func readForm(w http.ResponseWriter, r *http.Request) (string, error) {
-	if t := r.Header.Get("Content-Type"); t != api.ContentTypeForm {
-		if t == "" {
-			return "", nil
-		}
-		if t, _, err := mime.ParseMediaType(t); err != nil || t != api.ContentTypeForm {
-			return "", err
-		}
+// isForm reports whether a request has a form body.
+func isForm(r *http.Request) (bool, error) {
+	t := r.Header.Get("Content-Type")
+	if t == "" || t == api.ContentTypeForm {
+		return t != "", nil
 	}
-	body := http.MaxBytesReader(w, r.Body, maxBody)
-	if r.ContentLength < 0 || r.ContentLength > maxBody {
-		b, err := io.ReadAll(body)
-		return string(b), err
-	}
-	b := make([]byte, r.ContentLength)
-	_, err := io.ReadFull(body, b)
-	return string(b), err
+	t, _, err := mime.ParseMediaType(t)
+	return t == api.ContentTypeForm, err
 }
 
 // parse reads parameters in the encoding that queries and forms have.
@@ -171,18 +159,19 @@ func (p *params) token() []byte {
 
 // request decodes what discharge and logout have in common.
 func (s *Server) request(c echo.Context) (*discharger.Request, *params, error) {
-	homeserver, err := s.keys.authenticate(c.Request().Header)
-	if err != nil {
-		return nil, nil, err
+	v := visitOf(c)
+	if v.keyErr != nil {
+		return nil, nil, v.keyErr
 	}
-	p := readParams(c)
+	p := readParams(c.Request(), v.body)
 	req := &discharger.Request{
 		ID:           p.bytes(api.ParamID, api.ParamID64),
 		Caveat:       p.base64(api.ParamCaveat64),
 		RefreshToken: p.token(),
 		RequestID:    p.text(api.ParamRequestID),
 		Client:       c.Request().UserAgent(),
-		Homeserver:   homeserver,
+		Homeserver:   v.homeserver,
+		Addr:         v.addr,
 	}
 	if len(req.RequestID) > api.MaxRequestID {
 		p.err = &paramError{api.ParamRequestID, fmt.Sprintf("is longer than %d bytes", api.MaxRequestID)}
@@ -190,41 +179,29 @@ func (s *Server) request(c echo.Context) (*discharger.Request, *params, error) {
 	if p.err == nil && len(req.ID) == 0 {
 		p.err = &paramError{api.ParamID, "is missing"}
 	}
-	req.Addr, _ = netip.ParseAddr(c.RealIP())
-	if homeserver != "" {
-		p.forClient(req)
+	if v.homeserver != "" {
+		v.client = p.forClient(req)
 	}
 	return req, p, p.err
 }
 
 // forClient reads who the client of an authenticated homeserver is. The core
-// believes it of that homeserver's own sessions only.
-func (p *params) forClient(req *discharger.Request) {
+// believes it of that homeserver's own sessions only. It returns the client's
+// address; invalid if the homeserver named none.
+func (p *params) forClient(req *discharger.Request) (named netip.Addr) {
 	client := discharger.Party{Addr: req.Addr, Client: req.Client}
 	if ip := p.text(api.ParamClientIP); ip != "" {
 		a, err := netip.ParseAddr(ip)
 		if err != nil && p.err == nil {
 			p.err = &paramError{api.ParamClientIP, "is not an IP address"}
 		}
-		client.Addr = a
+		client.Addr, named = a, a
 	}
 	if p.has(api.ParamUserAgent) {
 		client.Client = p.text(api.ParamUserAgent)
 	}
 	req.OnBehalfOf = &client
-}
-
-// ipExtractor finds the client's address: the peer's, or behind trusted
-// proxies the rightmost in X-Forwarded-For that is not one of them.
-func ipExtractor(trusted []netip.Prefix) echo.IPExtractor {
-	if len(trusted) == 0 {
-		return echo.ExtractIPDirect()
-	}
-	opts := []echo.TrustOption{echo.TrustLoopback(false), echo.TrustLinkLocal(false), echo.TrustPrivateNet(false)}
-	for _, p := range trusted {
-		opts = append(opts, echo.TrustIPRange(ipNet(p)))
-	}
-	return echo.ExtractIPFromXFFHeader(opts...)
+	return named
 }
 
 // apiKeys finds the homeserver that an API key belongs to, by its SHA-256.
@@ -247,6 +224,11 @@ func newAPIKeys(byHomeserver map[string][][sha256.Size]byte) (apiKeys, error) {
 
 var errUnauthorized = errors.New("the API key is not known")
 
+// errUnknownAPIKey is for a key in the form of those that are made by
+// "discharger keys new" and that is not registered here: another process may
+// have read its registration already.
+var errUnknownAPIKey = fmt.Errorf("%w: %w: API key is not registered", discharger.ErrUnavailable, discharger.ErrUnknownKey)
+
 // authenticate returns the name of the homeserver whose API key the request
 // carries; "" if it carries none.
 func (k apiKeys) authenticate(h http.Header) (string, error) {
@@ -262,8 +244,18 @@ func (k apiKeys) authenticate(h http.Header) (string, error) {
 	// The look-up is by digest: how long it takes says nothing about a key.
 	sum := sha256.Sum256([]byte(key))
 	name, ok := k[sum]
-	if !ok {
-		return "", errUnauthorized
+	switch {
+	case ok:
+		return name, nil
+	case isMadeKey(key):
+		return "", errUnknownAPIKey
 	}
-	return name, nil
+	return "", errUnauthorized
+}
+
+// isMadeKey reports whether an API key has the form of those that are made by
+// "discharger keys new": 32 bytes in base64url.
+func isMadeKey(key string) bool {
+	b, err := base64.RawURLEncoding.Strict().DecodeString(key)
+	return err == nil && len(b) == 32 && !strings.ContainsAny(key, "\r\n")
 }

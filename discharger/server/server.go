@@ -15,6 +15,10 @@
 //	429  too many failures from this address; never for a request in order
 //	503  undecided: the same request may succeed later
 //
+// Requests over one of the [Limits] are undecided. With an API key, failures
+// are those of the client that the homeserver names, and that a session is over
+// is never replaced by a 429.
+//
 // [Server.answer] is the only place that chooses one. Bodies are JSON with the
 // content type application/json to the letter, which bakery clients compare.
 //
@@ -36,12 +40,14 @@ import (
 	"net/http"
 	"net/netip"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/labstack/echo/v4"
 	"github.com/labstack/echo/v4/middleware"
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/time/rate"
 
 	"github.com/discharger/discharger/discharger"
 	"github.com/discharger/discharger/discharger/api"
@@ -62,7 +68,7 @@ type Config struct {
 	TrustedProxies []netip.Prefix // whose X-Forwarded-For is believed; nil: nobody's
 	AllowOrigins   []string       // of browser clients; nil: any
 	Timeout        time.Duration  // budget of one request; 0: 2 s
-	MaxInFlight    int            // requests at a time, further ones get 503; 0: 4096
+	Limits         Limits         // on requests at a time
 	JWKS           []byte         // the keys of security events, as a JSON Web Key Set; nil: the path does not exist
 	Feed           FeedConfig     // for homeservers that follow what is revoked
 
@@ -80,10 +86,16 @@ type Server struct {
 	admin    *echo.Echo
 	keys     apiKeys
 	failures *failures
-	feeds    feeds
-	inFlight atomic.Int64
+
+	unknownKeys rate.Sometimes // limits log lines about API keys
+
+	streams  *Streams
+	places   *places
+	bodies   map[string]int64 // by path, how large a body may be; POST only
+	warnFor  sync.Once        // that X-Forwarded-For is not understood
 	draining atomic.Bool
-	drained  chan struct{} // closed when it is draining
+
+	feedMetrics *feedMetrics
 }
 
 // New checks the configuration and returns a server.
@@ -97,8 +109,8 @@ func New(cfg Config) (*Server, error) {
 	if cfg.Timeout == 0 {
 		cfg.Timeout = 2 * time.Second
 	}
-	if cfg.MaxInFlight == 0 {
-		cfg.MaxInFlight = 4096
+	if cfg.Limits.InFlight < 0 || cfg.Limits.PerAddress < 0 {
+		return nil, errors.New("a limit is negative")
 	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
@@ -117,16 +129,23 @@ func New(cfg Config) (*Server, error) {
 		return nil, errors.New("a setting of the feed is negative")
 	}
 	cfg.Feed.complete()
-	s := &Server{cfg: cfg, keys: keys, failures: newFailures(cfg.Now), drained: make(chan struct{})}
-	s.feeds = feeds{cfg: &s.cfg.Feed, now: cfg.Now, hubs: make(map[string]*hub)}
-	if cfg.Metrics != nil {
-		s.feeds.metrics = cfg.Metrics.feed
+	s := &Server{
+		cfg: cfg, keys: keys, unknownKeys: rate.Sometimes{Interval: time.Second}, failures: newFailures(cfg.Now), places: newPlaces(cfg.Limits),
 	}
+	s.streams = cfg.Feed.Streams
+	s.streams.begin(s)
+	if cfg.Metrics != nil {
+		s.feedMetrics = cfg.Metrics.feed
+	}
+	s.bodies = make(map[string]int64)
 	s.client = s.newEcho()
 	s.client.Use(s.cors(), s.guard)
 	segments := strings.NewReplacer("{", ":", "}", "") // as echo spells them
 	for _, r := range s.clientRoutes() {
 		s.client.Add(r.method, segments.Replace(r.path), r.handler)
+		if r.body > 0 {
+			s.bodies[r.path] = r.body
+		}
 	}
 	s.admin = s.newEcho()
 	for _, r := range s.adminRoutes() {
@@ -138,33 +157,35 @@ func New(cfg Config) (*Server, error) {
 type route struct {
 	method, path string
 	handler      echo.HandlerFunc
+	body         int64 // bytes at most; 0: none is read
 }
 
 // clientRoutes are all routes of the client-facing listener.
 func (s *Server) clientRoutes() []route {
 	routes := []route{
-		{http.MethodPost, api.PathDischarge, s.discharge},
-		{http.MethodPost, api.PathLogout, s.logout},
-		{http.MethodPost, api.PathOwnSessions, s.ownSessions},
-		{http.MethodPost, api.PathRevokeOwn, s.revokeOwn},
-		{http.MethodGet, api.PathInfo, s.info},
-		{http.MethodGet, api.PathPublicKey, s.publicKey},
+		{http.MethodPost, api.PathDischarge, s.discharge, maxBody},
+		{http.MethodPost, api.PathLogout, s.logout, maxBody},
+		{http.MethodPost, api.PathOwnSessions, s.ownSessions, maxBody},
+		{http.MethodPost, api.PathRevokeOwn, s.revokeOwn, maxBody},
+		{http.MethodGet, api.PathInfo, s.info, 0},
+		{http.MethodGet, api.PathPublicKey, s.publicKey, 0},
 
-		{http.MethodGet, api.PathUserSessions, s.authorized(s.listSessions)},
-		{http.MethodDelete, api.PathUserSessions, s.authorized(s.revokeUser)},
-		{http.MethodDelete, api.PathUserSession, s.authorized(s.revokeSession)},
-		{http.MethodDelete, api.PathUserDevice, s.authorized(s.revokeDevice)},
-		{http.MethodDelete, api.PathSessions, s.authorized(s.revokeAll)},
-		{http.MethodPost, api.PathRevoke, s.authorized(s.revokeMany)},
-		{http.MethodGet, api.PathMarks, s.authorized(s.marks)},
-		{http.MethodDelete, api.PathMarks, s.authorized(s.liftMarks)},
-		{http.MethodPost, api.PathSeen, s.authorized(s.seen)},
+		{http.MethodGet, api.PathUserSessions, s.authorized(s.listSessions), 0},
+		{http.MethodDelete, api.PathUserSessions, s.authorized(s.revokeUser), 0},
+		{http.MethodDelete, api.PathUserSession, s.authorized(s.revokeSession), 0},
+		{http.MethodDelete, api.PathUserDevice, s.authorized(s.revokeDevice), 0},
+		{http.MethodDelete, api.PathSessions, s.authorized(s.revokeAll), 0},
+		{http.MethodPost, api.PathRevoke, s.authorized(s.revokeMany), maxRevoke},
+		{http.MethodGet, api.PathMarks, s.authorized(s.marks), 0},
+		{http.MethodDelete, api.PathMarks, s.authorized(s.liftMarks), 0},
+		{http.MethodPost, api.PathSeen, s.authorized(s.seen), maxSeen},
+		{http.MethodGet, api.PathServiceReady, s.authorized(s.serviceReady), 0},
 	}
 	if s.cfg.JWKS != nil {
-		routes = append(routes, route{http.MethodGet, api.PathJWKS, s.jwks})
+		routes = append(routes, route{http.MethodGet, api.PathJWKS, s.jwks, 0})
 	}
 	if s.cfg.Feed.Source != nil {
-		routes = append(routes, route{http.MethodGet, api.PathRevocations, s.authorized(s.revocations)})
+		routes = append(routes, route{http.MethodGet, api.PathRevocations, s.authorized(s.revocations), 0})
 	}
 	return routes
 }
@@ -172,11 +193,11 @@ func (s *Server) clientRoutes() []route {
 // adminRoutes are all routes of the operator-facing listener.
 func (s *Server) adminRoutes() []route {
 	routes := []route{
-		{http.MethodGet, api.PathHealth, s.health},
-		{http.MethodGet, api.PathReady, s.ready},
+		{http.MethodGet, api.PathHealth, s.health, 0},
+		{http.MethodGet, api.PathReady, s.ready, 0},
 	}
 	if s.cfg.Gatherer != nil {
-		routes = append(routes, route{http.MethodGet, api.PathMetrics, s.metrics()})
+		routes = append(routes, route{http.MethodGet, api.PathMetrics, s.metrics(), 0})
 	}
 	return routes
 }
@@ -184,7 +205,6 @@ func (s *Server) adminRoutes() []route {
 func (s *Server) newEcho() *echo.Echo {
 	e := echo.New()
 	e.Logger.SetOutput(io.Discard) // echo's own logger; errors go to ours
-	e.IPExtractor = ipExtractor(s.cfg.TrustedProxies)
 	e.HTTPErrorHandler = s.fail
 	return e
 }
@@ -215,16 +235,12 @@ func (s *Server) guard(next echo.HandlerFunc) echo.HandlerFunc {
 		}
 		start, ctx := s.cfg.Now(), newBudget(c.Request().Context(), s.cfg.Timeout)
 		defer ctx.end()
-		defer s.access(c, start, &ctx.seen)
+		defer s.access(c, start, &ctx.visit, &ctx.seen)
 		defer s.recovered(c, &err)
-		defer s.inFlight.Add(-1)
-		if s.inFlight.Add(1) > int64(s.cfg.MaxInFlight) {
-			c.Error(errOverload)
-			return nil
-		}
+		s.identify(c.Request(), &ctx.visit)
 		c.SetRequest(c.Request().WithContext(ctx))
 		c.Response().Header().Set("Cache-Control", "no-store")
-		if err := next(c); err != nil {
+		if err := s.admit(c, &ctx.visit, next); err != nil {
 			c.Error(err)
 		}
 		return nil
@@ -241,17 +257,15 @@ func (s *Server) recovered(c echo.Context, err *error) {
 	}
 }
 
-var errOverload = fmt.Errorf("%w: too many requests at a time", discharger.ErrUnavailable)
-
 // access writes the one line that a request leaves behind. The query is not in
 // it: tokens are. Of a request that was decided it has the session, and the
 // policy's rule and the version of the rules that decided.
-func (s *Server) access(c echo.Context, start time.Time, seen *discharger.Observation) {
+func (s *Server) access(c echo.Context, start time.Time, v *visit, seen *discharger.Observation) {
 	attrs := make([]slog.Attr, 0, 12)
 	attrs = append(attrs,
 		slog.String("method", c.Request().Method), slog.String("path", c.Request().URL.Path),
 		slog.Int("status", c.Response().Status), slog.Int64("bytes", c.Response().Size),
-		slog.String("from", c.RealIP()), slog.Duration("took", s.cfg.Now().Sub(start)))
+		slog.String("from", v.from()), slog.Duration("took", s.cfg.Now().Sub(start)))
 	if seen.Homeserver != "" {
 		attrs = append(attrs, slog.String("homeserver", seen.Homeserver))
 	}
@@ -277,9 +291,8 @@ func (s *Server) Admin() http.Handler { return s.admin }
 // stops before the listener closes, and ends the streams of those who follow a
 // feed, which have no other end.
 func (s *Server) Drain() {
-	if s.draining.CompareAndSwap(false, true) {
-		close(s.drained)
-	}
+	s.draining.Store(true)
+	s.streams.drain()
 }
 
 // HTTPServer returns a server for one of the handlers with every timeout and

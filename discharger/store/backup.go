@@ -293,6 +293,20 @@ func OpenBackup(path string) (*Backup, error) {
 	return b, nil
 }
 
+// EachSession calls f with the encoded record of every session in the backup.
+func (b *Backup) EachSession(f func(user discharger.UserKey, record []byte) error) error {
+	return b.records(func(r *backupRecord) error {
+		if r.kind != backupSession {
+			return nil
+		}
+		_, record, err := r.expires()
+		if err != nil {
+			return err
+		}
+		return f(r.user, record)
+	})
+}
+
 // records calls f for every record. The file must be the same still.
 func (b *Backup) records(f func(*backupRecord) error) error {
 	var h BackupHeader

@@ -153,7 +153,9 @@
 // an upgrade. It can neither list sessions of users who have a record of a
 // device nor read a tombstone of this version, and decides nothing about them:
 // requests for which it needs that are answered 503 there. Of what newer
-// processes revoke, its journal takes nothing.
+// processes revoke, its journal takes nothing. It compares the beginning of a
+// User-Agent with the client's name in a record of this version, and so takes the
+// client for another party; this version reads records of both.
 //
 // # Feeds
 //

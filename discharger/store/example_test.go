@@ -58,13 +58,12 @@ func ExampleOpenRedis() {
 		log.Fatal(err)
 	}
 	s, err := store.OpenRedis(context.Background(), store.RedisConfig{
-		Addrs:      []string{"sentinel-1:26379", "sentinel-2:26379", "sentinel-3:26379"},
-		MasterName: "sessions",
-		Username:   "discharger",
-		Password:   password,
-		TagKey:     tagKey,
-		Durability: store.DurabilityReplica,
-		Marker:     store.FileMarker("/var/lib/discharger/store-id"),
+		Addrs:       []string{"sentinel-1:26379", "sentinel-2:26379", "sentinel-3:26379"},
+		MasterName:  "sessions",
+		RedisAccess: store.RedisAccess{Username: "discharger", Password: password},
+		TagKey:      tagKey,
+		Durability:  store.DurabilityReplica,
+		Marker:      store.FileMarker("/var/lib/discharger/store-id"),
 	})
 	if err != nil {
 		log.Fatal(err)

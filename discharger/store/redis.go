@@ -3,7 +3,6 @@ package store
 import (
 	"context"
 	"crypto/rand"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -29,11 +28,7 @@ type RedisConfig struct {
 	Cluster    bool
 	DB         int // not with Cluster
 
-	Username         string // for an ACL user; empty: the default user
-	Password         caveat.Secret
-	SentinelUsername string
-	SentinelPassword caveat.Secret
-	TLS              *tls.Config // nil: no TLS
+	RedisAccess // until [Redis.SetAccess] replaces it
 
 	// TagKey is 32 bytes that key names are derived with, so that they do not
 	// tell who has sessions. All processes that share the data need the same
@@ -68,6 +63,11 @@ type RedisConfig struct {
 	// An error is logged, and the revocation is restored without an event.
 	Announce func(e *discharger.JournalEntry, now time.Time) (discharger.FeedEvent, error)
 
+	// AwaitServers opens the store also while the servers cannot be used, and
+	// waits for them: until then every method returns an error, and Ready's
+	// says what is wrong with them.
+	AwaitServers bool
+
 	// SessionLife is how long a session can live, by its last use or for other
 	// reasons. While a store is younger, or a loss of its data was accepted more
 	// recently, OpenRedis logs a warning. 0: always.
@@ -85,6 +85,8 @@ type RedisConfig struct {
 	Now    func() time.Time                           // nil: time.Now
 	Wait   func(context.Context, time.Duration) error // nil: waits that long, or until the context ends
 	Random io.Reader                                  // nil: crypto/rand
+
+	access *atomic.Pointer[RedisAccess] // the current one
 }
 
 // Redis is a [discharger.Store] in Redis or Valkey: one server, one watched
@@ -98,6 +100,8 @@ type Redis struct {
 	peers   *peers    // nil: likewise
 	layout  *layout
 	cache   homeserverCache
+
+	pending pending // of a store that waits for its servers
 
 	id    atomic.Pointer[string]        // the store's identity
 	lost  atomic.Bool                   // the data is not, or not all, of that identity
@@ -120,7 +124,8 @@ var (
 // OpenRedis connects, and checks that the servers can hold what the store
 // needs them to: see the package comment for what is refused. Data that is not
 // what the marker names is not an error here; the store then answers
-// [discharger.ErrStoreLost] until [Redis.AcceptLoss] is called.
+// [discharger.ErrStoreLost] until [Redis.AcceptLoss] is called. Servers that
+// cannot be used are an error, unless AwaitServers is set.
 func OpenRedis(ctx context.Context, cfg RedisConfig) (*Redis, error) {
 	if err := cfg.complete(); err != nil {
 		return nil, fmt.Errorf("open redis store: %w", err)
@@ -132,6 +137,10 @@ func OpenRedis(ctx context.Context, cfg RedisConfig) (*Redis, error) {
 	r := &Redis{cfg: cfg, layout: newLayout(cfg.TagKey)}
 	if err := errors.Join(r.guarded(), r.connect()); err != nil {
 		return nil, errors.Join(fmt.Errorf("open redis store: %w", err), r.Close())
+	}
+	if cfg.AwaitServers {
+		r.awaitServers(ctx, expected)
+		return r, nil
 	}
 	if err := r.open(ctx, expected); err != nil {
 		return nil, errors.Join(fmt.Errorf("open redis store: %w", err), r.Close())
@@ -177,10 +186,16 @@ func (r *Redis) open(ctx context.Context, expected string) error {
 	if err := r.checkServers(ctx); err != nil {
 		return err
 	}
+	r.watch.refused.Store(nil) // by a try before, if there was one
 	if err := r.identify(ctx, expected); err != nil {
 		return err
 	}
-	if err := r.warnOfLosses(ctx); err != nil {
+	losses, err := r.Losses(ctx)
+	if err != nil {
+		return err
+	}
+	now, err := r.serverTime(ctx)
+	if err != nil {
 		return err
 	}
 	if r.guard != nil {
@@ -188,6 +203,7 @@ func (r *Redis) open(ctx context.Context, expected string) error {
 			return err
 		}
 	}
+	r.warnOfLosses(ctx, losses, now)
 	r.startWatch()
 	return nil
 }
@@ -231,6 +247,9 @@ func (cfg *RedisConfig) complete() error {
 	if cfg.CacheHomeserver == 0 {
 		cfg.CacheHomeserver = longestCache
 	}
+	cfg.access = new(atomic.Pointer[RedisAccess])
+	access := cfg.RedisAccess
+	cfg.access.Store(&access)
 	if cfg.PoolSize == 0 {
 		cfg.PoolSize = 32
 	}
@@ -269,6 +288,7 @@ func wait(ctx context.Context, d time.Duration) error {
 // Close closes all connections.
 func (r *Redis) Close() error {
 	var errs []error
+	r.pending.close()
 	r.stopWatch()
 	if r.guard != nil {
 		r.guard.close()

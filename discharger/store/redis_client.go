@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"sync/atomic"
 	"time"
 
@@ -31,16 +30,13 @@ const alone = 8
 // newClient makes the one client that the store uses.
 func newClient(cfg RedisConfig, l *links) (*client, error) {
 	opt := &redis.UniversalOptions{
-		Addrs:            cfg.Addrs,
-		MasterName:       cfg.MasterName,
-		IsClusterMode:    cfg.Cluster,
-		DB:               cfg.DB,
-		Username:         cfg.Username,
-		Password:         string(cfg.Password),
-		SentinelUsername: cfg.SentinelUsername,
-		SentinelPassword: string(cfg.SentinelPassword),
-		TLSConfig:        cfg.TLS,
-		Protocol:         2, // nothing here needs 3
+		Addrs:         cfg.Addrs,
+		MasterName:    cfg.MasterName,
+		IsClusterMode: cfg.Cluster,
+		DB:            cfg.DB,
+		Protocol:      2, // nothing here needs 3
+
+		CredentialsProviderContext: cfg.credentials, // those of Sentinels are given in greet, and TLS is in dial
 
 		ContextTimeoutEnabled: true,
 		DialTimeout:           cfg.DialTimeout,
@@ -75,22 +71,6 @@ func newClient(cfg RedisConfig, l *links) (*client, error) {
 	return c, nil
 }
 
-// SetRedisLog has go-redis log there what it would otherwise print to standard
-// error, such as that a server cannot be reached. It is one setting for the
-// whole process; nil leaves such messages out.
-func SetRedisLog(log *slog.Logger) {
-	if log == nil {
-		log = slog.New(slog.DiscardHandler)
-	}
-	redis.SetLogger(redisLog{log})
-}
-
-type redisLog struct{ *slog.Logger }
-
-func (l redisLog) Printf(ctx context.Context, format string, v ...any) {
-	l.LogAttrs(ctx, slog.LevelWarn, "message from the redis client", slog.String("text", fmt.Sprintf(format, v...)))
-}
-
 // requirePrimary refuses a connection to a replica. Someone who may not ask
 // is believed.
 func requirePrimary(ctx context.Context, cn *redis.Conn) error {
@@ -108,8 +88,12 @@ func requirePrimary(ctx context.Context, cn *redis.Conn) error {
 // checkRole judges the answer to ROLE. Sentinels are asked too, on the way to
 // the primary.
 func checkRole(answer []any) error {
-	if len(answer) == 0 || answer[0] != "master" && answer[0] != "sentinel" {
-		return fmt.Errorf("the server is not a primary but %.20q; only a primary knows what has been revoked", answer)
+	role := "of no role"
+	if len(answer) > 0 {
+		role = fmt.Sprintf("%.20v", answer[0])
+	}
+	if role != "master" && role != "sentinel" {
+		return fmt.Errorf("the server is not a primary but %q; only a primary has all revocations", role)
 	}
 	return nil
 }

@@ -70,7 +70,7 @@ func appendEvents(args []any, events []discharger.FeedEvent) []any {
 
 // Publish appends events to a homeserver's feed.
 func (r *Redis) Publish(ctx context.Context, homeserver string, events ...discharger.FeedEvent) error {
-	if err := checkPublish(homeserver, events); err != nil {
+	if err := errors.Join(checkPublish(homeserver, events), r.opened()); err != nil {
 		return fmt.Errorf("publish: %w", err)
 	}
 	return r.publish(ctx, homeserver, events, true)

@@ -240,7 +240,7 @@ func (g *guardian) replay(ctx context.Context) error {
 	}
 	if err := g.checkAge(ctx); err != nil {
 		if errors.Is(err, discharger.ErrStoreLost) {
-			g.main.lost.Store(true)
+			g.main.setLost(true)
 		}
 		return err
 	}
@@ -250,7 +250,7 @@ func (g *guardian) replay(ctx context.Context) error {
 	}
 	changed, err := g.replayAll(ctx, entries)
 	if errors.Is(err, discharger.ErrStoreLost) {
-		g.main.lost.Store(true)
+		g.main.setLost(true)
 	}
 	if err != nil {
 		return err

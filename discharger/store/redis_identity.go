@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"strconv"
 	"time"
 
@@ -41,7 +42,7 @@ func (r *Redis) identify(ctx context.Context, expected string) error {
 		}
 	}
 	r.id.Store(&expected)
-	r.lost.Store(found.complete() != expected)
+	r.setLost(found.complete() != expected)
 	return nil
 }
 
@@ -213,6 +214,9 @@ func (r *Redis) Ready(ctx context.Context) error {
 }
 
 func (r *Redis) ready(ctx context.Context) error {
+	if err := r.opened(); err != nil {
+		return err
+	}
 	if refused := r.watch.refused.Load(); refused != nil {
 		return refused
 	}
@@ -265,13 +269,29 @@ func (r *Redis) recheck(ctx context.Context) error {
 	if found.complete() != *r.id.Load() || r.older.Load() != nil {
 		return r.lose()
 	}
-	r.lost.Store(false)
+	r.setLost(false)
 	return nil
 }
 
 func (r *Redis) lose() error {
-	r.lost.Store(true)
+	r.setLost(true)
 	return discharger.ErrStoreLost
+}
+
+// Lost reports whether the store was found to lack data that no operator has given
+// up, so that it answers [discharger.ErrStoreLost].
+func (r *Redis) Lost() bool { return r.lost.Load() }
+
+// setLost notes whether the store has lost its data, and logs a change. That of the
+// guardian's second store is one of the same data.
+func (r *Redis) setLost(lost bool) {
+	switch was := r.lost.Swap(lost); {
+	case r.of != nil:
+	case lost && !was:
+		r.cfg.Log.LogAttrs(context.Background(), slog.LevelError, "store has lost its data, nothing is decided until the data is back or its loss is accepted")
+	case was && !lost:
+		r.cfg.Log.LogAttrs(context.Background(), slog.LevelInfo, "store has its data again, or its loss was accepted")
+	}
 }
 
 // usable is asked before every operation. A store that was lost is looked at
@@ -279,6 +299,9 @@ func (r *Redis) lose() error {
 // loss at another process.
 func (r *Redis) usable(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if err := r.opened(); err != nil {
 		return err
 	}
 	if refused := r.watch.refused.Load(); refused != nil {

@@ -57,10 +57,11 @@ func (l *links) dial(ctx context.Context, network, addr string) (net.Conn, error
 	dialer := &net.Dialer{Timeout: l.cfg.DialTimeout, KeepAlive: 5 * time.Minute}
 	var conn net.Conn
 	var err error
-	if l.cfg.TLS == nil {
+	secure := l.cfg.access.Load().TLS
+	if secure == nil {
 		conn, err = dialer.DialContext(ctx, network, addr)
 	} else {
-		conn, err = (&tls.Dialer{NetDialer: dialer, Config: l.cfg.TLS}).DialContext(ctx, network, addr)
+		conn, err = (&tls.Dialer{NetDialer: dialer, Config: secure}).DialContext(ctx, network, addr)
 	}
 	if err != nil {
 		l.report(ctx)
@@ -169,6 +170,11 @@ func (l *links) greet(ctx context.Context, cn *redis.Conn) error {
 }
 
 func (l *links) judge(ctx context.Context, cn *redis.Conn) error {
+	if l.cfg.MasterName != "" && isSentinel(cn) {
+		if err := l.cfg.access.Load().logInToSentinel(ctx, cn); err != nil {
+			return err
+		}
+	}
 	// A cluster's replicas send reads to the primary themselves.
 	if l.guard != nil || !l.cfg.Cluster {
 		if err := requirePrimary(ctx, cn); err != nil {

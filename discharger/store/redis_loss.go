@@ -117,15 +117,7 @@ func (r *Redis) readLosses(ctx context.Context) (marks [buckets]lossMark, err er
 
 // warnOfLosses logs at the start which sessions are refused because the store
 // may not know that they were revoked, while such sessions can be alive.
-func (r *Redis) warnOfLosses(ctx context.Context) error {
-	l, err := r.Losses(ctx)
-	if err != nil {
-		return err
-	}
-	now, err := r.serverTime(ctx)
-	if err != nil {
-		return err
-	}
+func (r *Redis) warnOfLosses(ctx context.Context, l Losses, now time.Time) {
 	for _, w := range []struct {
 		at   time.Time
 		text string
@@ -138,7 +130,6 @@ func (r *Redis) warnOfLosses(ctx context.Context) error {
 			r.cfg.Log.LogAttrs(ctx, slog.LevelWarn, w.text, slog.Time("before", w.at.UTC()))
 		}
 	}
-	return nil
 }
 
 // serverTime returns the servers' time, the latest of a cluster's.
@@ -168,7 +159,13 @@ func (r *Redis) serverTime(ctx context.Context) (now time.Time, err error) {
 // The time is recorded where data was lost, or may be older than it was. From
 // then on sessions from before it are refused as lost, softly, where the store
 // cannot show that they were not revoked.
+//
+// A store that waits for its servers does all of this when it opens, before
+// anything else is answered; AcceptLoss then returns nil at once.
 func (r *Redis) AcceptLoss(ctx context.Context) error {
+	if r.pending.acceptLater() {
+		return nil
+	}
 	if err := r.acceptLoss(ctx); err != nil {
 		return fmt.Errorf("accept loss: %w", err)
 	}
@@ -212,9 +209,15 @@ func (r *Redis) acceptLoss(ctx context.Context) error {
 		return err
 	}
 	if id != before || accepted {
-		if err := r.warnOfLosses(ctx); err != nil {
+		losses, err := r.Losses(ctx)
+		if err != nil {
 			return err
 		}
+		now, err := r.serverTime(ctx)
+		if err != nil {
+			return err
+		}
+		r.warnOfLosses(ctx, losses, now)
 	}
 	return r.outliveCaches(ctx)
 }

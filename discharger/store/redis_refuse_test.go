@@ -65,7 +65,7 @@ func TestRedisRefuses(t *testing.T) {
 			server: func() *redisServer { return startRedis(t, "--maxmemory-policy", "allkeys-lru") }},
 		{what: "volatile eviction", want: "noeviction",
 			server: func() *redisServer { return startRedis(t, "--maxmemory-policy", "volatile-ttl") }},
-		{what: "replica", want: "not a primary",
+		{what: "replica", want: `not a primary but "slave";`,
 			server: func() *redisServer { return startRedis(t, "--replicaof", host, port) }},
 		{what: "node of a cluster", want: "part of a cluster",
 			server: func() *redisServer {
@@ -212,7 +212,7 @@ func TestRedisSecure(t *testing.T) {
 	t.Parallel()
 	s := redistest.StartSecure(t)
 	cfg := patient(store.RedisConfig{
-		Addrs: []string{s.Addr}, TLS: s.TLS(), Username: s.User, Password: caveat.Secret(s.Password),
+		Addrs: []string{s.Addr}, RedisAccess: store.RedisAccess{TLS: s.TLS(), Username: s.User, Password: caveat.Secret(s.Password)},
 	})
 	f := &fixture{Store: openRedis(t, cfg), clock: newClock()}
 	u, id := someone(), newSession()

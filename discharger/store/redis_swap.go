@@ -5,6 +5,7 @@ import (
 	"crypto/sha1"
 	_ "embed" // the scripts
 	"encoding/hex"
+	"errors"
 	"fmt"
 
 	"github.com/redis/go-redis/v9"
@@ -66,7 +67,7 @@ func (c call) command(ctx context.Context, full bool) *redis.Cmd {
 // Swap makes all of a write's changes or none. A revocation is acknowledged
 // when it is as durable as configured.
 func (r *Redis) Swap(ctx context.Context, w discharger.Write) (bool, error) {
-	if err := checkWrite(w); err != nil {
+	if err := errors.Join(checkWrite(w), r.opened()); err != nil {
 		return false, fmt.Errorf("swap: %w", err)
 	}
 	c := call{script: swapScript, args: make([]any, 0, 3+4*len(w.Changes))}
@@ -105,7 +106,7 @@ func (r *Redis) Swap(ctx context.Context, w discharger.Write) (bool, error) {
 // SwapHomeserver replaces a homeserver's record. It returns true only after
 // every process must have stopped using the old one, which takes a second.
 func (r *Redis) SwapHomeserver(ctx context.Context, homeserver string, old, new []byte, events ...discharger.FeedEvent) (bool, error) {
-	if err := checkHomeserverSwap(homeserver, old, new, events); err != nil {
+	if err := errors.Join(checkHomeserverSwap(homeserver, old, new, events), r.opened()); err != nil {
 		return false, fmt.Errorf("swap record of homeserver: %w", err)
 	}
 	c := r.homeserverCall(homeserver, old, new, events)

@@ -23,7 +23,7 @@ type logins struct {
 	count      atomic.Int64
 }
 
-// newHomeserver is what a homeserver makes of its keys. cache is its CacheSize.
+// newHomeserver is what a homeserver makes of its keys. cache is its CacheBytes.
 func newHomeserver(ring *keyfile.Ring, service caveat.PublicKey, cache int) (*homeserver.Homeserver, error) {
 	var keys homeserver.Keys
 	for _, k := range ring.Of(keyfile.Root) {
@@ -31,7 +31,7 @@ func newHomeserver(ring *keyfile.Ring, service caveat.PublicKey, cache int) (*ho
 	}
 	return homeserver.New(homeserver.Config{
 		Name: ring.Peer.Name, Location: ring.Peer.Service, Discharger: service,
-		Keys: keys, KeyPair: ring.Of(keyfile.Seal)[0].Pair(), CacheSize: cache,
+		Keys: keys, KeyPair: ring.Of(keyfile.Seal)[0].Pair(), CacheBytes: cache,
 	})
 }
 

@@ -56,6 +56,18 @@ func StartSecure(t testing.TB, args ...string) *Secure {
 	return s
 }
 
+// Renew gives the server another certificate, in the same files, which is also the
+// only one that it accepts from clients from then on.
+func (s *Secure) Renew(t testing.TB) {
+	t.Helper()
+	host, _, err := net.SplitHostPort(s.Addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.writeCertificate(t, host)
+	s.Do(t, "config", "set", "tls-cert-file", s.CertFile, "tls-key-file", s.KeyFile, "tls-ca-cert-file", s.CertFile)
+}
+
 // TLS returns a configuration for clients.
 func (s *Secure) TLS() *tls.Config {
 	pair, err := tls.LoadX509KeyPair(s.CertFile, s.KeyFile)

@@ -1,0 +1,135 @@
+package config
+
+import (
+	"fmt"
+	"reflect"
+	"slices"
+	"strings"
+	"unicode"
+)
+
+// Changes returns the keys whose values differ in two configurations, in the
+// order of the types above: discharge.ttl, homeservers. A list is one value. A
+// section that only one of the two has is one value too. A secret that was read
+// from a file or from the environment belongs to the key that names its source.
+func Changes(before, after *Config) []string {
+	return changes("", reflect.ValueOf(before).Elem(), reflect.ValueOf(after).Elem())
+}
+
+func changes(prefix string, a, b reflect.Value) (keys []string) {
+	for i, name := range allKeysOf(a.Type()) {
+		x, y := a.Field(i), b.Field(i)
+		if name == "-" {
+			name = sourceOf(b, a.Type().Field(i).Name)
+		}
+		key := join(prefix, name)
+		if x.Kind() == reflect.Pointer && !x.IsNil() && !y.IsNil() {
+			x, y = x.Elem(), y.Elem()
+		}
+		switch {
+		case x.Kind() == reflect.Struct && !isScalar(reflect.New(x.Type()).Elem()):
+			keys = append(keys, changes(key, x, y)...)
+		case !reflect.DeepEqual(x.Interface(), y.Interface()) && !slices.Contains(keys, key):
+			keys = append(keys, key)
+		}
+	}
+	return keys
+}
+
+// Keep gives a configuration the values that another has for some keys, which are
+// as [Changes] of the two returns them. With a key that names the source of a
+// secret comes the secret.
+func (c *Config) Keep(from *Config, keys []string) {
+	for _, key := range keys {
+		section, name := "", key
+		if dot := strings.LastIndexByte(key, '.'); dot >= 0 {
+			section, name = key[:dot], key[dot+1:]
+		}
+		to, value := sectionOf(c, section), sectionOf(from, section)
+		var fields []int
+		for i, k := range allKeysOf(to.Type()) {
+			field := to.Type().Field(i).Name
+			if k == name || k == "-" && (sourceOf(to, field) == name || sourceOf(value, field) == name) {
+				fields = append(fields, i)
+			}
+		}
+		for _, i := range fields {
+			to.Field(i).Set(value.Field(i))
+		}
+	}
+}
+
+// sectionOf finds a section by its key; an empty one is the whole.
+func sectionOf(c *Config, key string) reflect.Value {
+	v := reflect.ValueOf(c).Elem()
+	if key != "" {
+		for name := range strings.SplitSeq(key, ".") {
+			field, _ := fieldOf(v, name)
+			v = reflect.Indirect(field)
+		}
+	}
+	return v
+}
+
+// sourceOf returns the key that names where a secret was read from: for Password,
+// password_file or password_env.
+func sourceOf(section reflect.Value, field string) string {
+	var name strings.Builder
+	for i, c := range field {
+		if unicode.IsUpper(c) && i > 0 {
+			name.WriteByte('_')
+		}
+		name.WriteRune(unicode.ToLower(c))
+	}
+	if file, ok := fieldOf(section, name.String()+"_file"); ok && file.String() == "" {
+		if _, ok := fieldOf(section, name.String()+"_env"); ok {
+			return name.String() + "_env"
+		}
+	}
+	return name.String() + "_file"
+}
+
+// File is a file that a configuration names.
+type File struct {
+	Key  string // such as keys.file
+	Path string
+}
+
+// Files lists the files that a configuration names or has at their usual places,
+// for secrets, keys, certificates and rules. Some of them may not exist. Files
+// that the program writes, such as stores and logs, are not among them.
+func (c *Config) Files() []File {
+	var all []File
+	add := func(key, path string) {
+		if path != "" {
+			all = append(all, File{key, path})
+		}
+	}
+	tls := func(key string, t *TLS) {
+		if t != nil {
+			add(key+".ca_file", t.CAFile)
+			add(key+".cert_file", t.CertFile)
+			add(key+".key_file", t.KeyFile)
+		}
+	}
+	add("keys.file", c.KeyFile())
+	if c.HasReceivers() {
+		add("keys.signing_file", c.SigningFile())
+	}
+	if r := c.Store.Redis; r != nil {
+		add("store.redis.password_file", r.PasswordFile)
+		add("store.redis.sentinel_password_file", r.SentinelPasswordFile)
+		tls("store.redis.tls", r.TLS)
+	}
+	for i, path := range c.Policy.Files {
+		add(fmt.Sprintf("policy.files[%d]", i), path)
+	}
+	add("policy.shadow", c.Policy.Shadow)
+	add("policy.schema", c.Policy.Schema)
+	if g := c.Gateway; g != nil {
+		add("gateway.keys_file", c.GatewayKeyFile())
+		tls("gateway.upstream_tls", g.UpstreamTLS)
+	}
+	c.receivers(func(key string, e *SecurityEvents) { add(key+"authorization_file", e.AuthorizationFile) })
+	return all
+}

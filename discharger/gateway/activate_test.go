@@ -1,0 +1,108 @@
+package gateway
+
+import (
+	"fmt"
+	"net/http"
+	"sync/atomic"
+	"testing"
+
+	"github.com/discharger/discharger/discharger/api"
+	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/policy"
+)
+
+// What a policy denies after a login leaves nothing behind that only this login
+// made, and nothing else goes.
+func TestDeniedLoginLeavesNothing(t *testing.T) {
+	t.Parallel()
+	var deny atomic.Bool
+	w := newWorld(t, func(w *world) {
+		w.policy = func(*policy.Input) policy.Decision {
+			if deny.Load() {
+				return policy.Decision{Effect: policy.EffectDeny}
+			}
+			return policy.Decision{Effect: policy.EffectAllow}
+		}
+	})
+	for i, c := range []struct {
+		name   string
+		before func(login anyMap) // what the device had
+		named  bool               // by the client
+		stays  bool
+	}{
+		{name: "new"},
+		{name: "named by the client", named: true, stays: true},
+		{name: "another session has it", stays: true, before: func(in anyMap) { w.login(false, in) }},
+		{name: "a session had it, which logged out", stays: true, before: func(in anyMap) {
+			w.want(w.do("POST", pathLogout, w.login(false, in).text("access_token"), anyMap{}), 200, "")
+		}},
+		{name: "a session had it, which ended softly", stays: true, before: func(in anyMap) {
+			a := w.login(false, in)
+			_, err := w.gateway.client.RevokeSession(t.Context(), a.text("user_id"), w.sessionOf(a.text("access_token")), api.Order{Soft: true})
+			must(t, err)
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			device := fmt.Sprintf("DEVICE%d", i)
+			in := anyMap{"type": "m.login.password", "user": fmt.Sprintf("@user%d:hs", i), "password": "secret", "device_id": device}
+			deny.Store(false)
+			if c.before != nil {
+				c.before(in)
+			}
+			if !c.named {
+				delete(in, "device_id")
+				w.hs.set(func(s *stub) { s.nextDevice = device })
+			}
+			deny.Store(true)
+			logouts := w.hs.loggedOut()
+			w.want(w.do("POST", pathLogin, "", in), http.StatusForbidden, codeForbidden)
+			if w.hs.alive(device) != c.stays || (w.hs.loggedOut() > logouts) == c.stays {
+				t.Errorf("device is there: %v, %d logouts", !c.stays, w.hs.loggedOut()-logouts)
+			}
+			if _, ok, err := w.gateway.vault.nextCondemned(caveat.SessionID{}); ok || err != nil {
+				t.Errorf("still to be logged out: %v, %v", ok, err)
+			}
+		})
+	}
+}
+
+// A device that could not be logged out after a login failed is logged out later,
+// by another process too, but not if it got a session meanwhile.
+func TestFailedLoginIsUndoneLater(t *testing.T) {
+	t.Parallel()
+	for _, again := range []bool{false, true} {
+		t.Run(map[bool]string{false: "abandoned", true: "logged in again"}[again], func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			w.login(false) // the service can decide
+			w.down.Store(true)
+			w.hs.set(func(s *stub) { s.nextDevice = "LATE" })
+			w.want(w.do("POST", pathLogin, "", anyMap{"type": "m.login.password", "user": "@u:hs"}), 503, codeUnknown)
+			if !w.hs.alive("LATE") {
+				t.Fatal("logged out although no one knows whose device it is")
+			}
+			must(t, w.gateway.Close())
+			w.down.Store(false)
+			w.forward(ableLife)
+			w.http.Close()
+			w.cfg.Registerer = nil
+			if again { // through another gateway, which has another vault
+				vault := w.cfg.Vault
+				w.cfg.Vault += ".other"
+				w.startGateway()
+				w.login(false, anyMap{"device_id": "LATE"})
+				w.http.Close()
+				must(t, w.gateway.Close())
+				w.cfg.Vault = vault
+			}
+			w.startGateway()
+			eventually(t, "nothing is left to be done", func() bool {
+				_, ok, err := w.gateway.vault.nextCondemned(caveat.SessionID{})
+				return !ok && err == nil
+			})
+			if w.hs.alive("LATE") != again {
+				t.Errorf("device is there: %v", !again)
+			}
+		})
+	}
+}

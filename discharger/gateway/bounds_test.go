@@ -1,0 +1,233 @@
+package gateway
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"gopkg.in/macaroon.v2"
+
+	"github.com/discharger/discharger/discharger/api"
+	"github.com/discharger/discharger/discharger/caveat"
+)
+
+// narrowedBy adds conditions of a size to a token, whatever Attenuate accepts.
+func narrowedBy(t *testing.T, m *macaroon.Macaroon, name string, conditions, size int) string {
+	t.Helper()
+	m = m.Clone()
+	for i := range conditions {
+		c := fmt.Sprintf("%s !%s-%d:", CondRoom, name, i)
+		must(t, m.AddFirstPartyCaveat([]byte(c+strings.Repeat("x", size-len(c)))))
+	}
+	return heldText(t, m)
+}
+
+func heldText(t *testing.T, m *macaroon.Macaroon) string {
+	t.Helper()
+	text, err := api.EncodeBundle(macaroon.Slice{m})
+	must(t, err)
+	return PrefixHeld + text
+}
+
+func accessMacaroon(t *testing.T, token string) *macaroon.Macaroon {
+	t.Helper()
+	b, err := parseAccess(token)
+	must(t, err)
+	m, err := accessOf(b)
+	must(t, err)
+	return m
+}
+
+// identified reports how a token is judged: the status of an answer, 200 for one
+// that is passed on.
+func (w *world) identified(token string) int {
+	r := httptest.NewRequest("GET", pathWhoami, nil)
+	r.Header.Set("Authorization", "Bearer "+token)
+	x := &exchange{method: r.Method, client: peer(r)}
+	r = r.WithContext(context.WithValue(r.Context(), exchangeKey{}, x))
+	f := x.enter(r)
+	if f == nil {
+		f = w.gateway.identify(r, x)
+	}
+	if f != nil {
+		return f.status
+	}
+	return http.StatusOK
+}
+
+func heapInUse() int {
+	var m runtime.MemStats
+	for range 2 {
+		runtime.GC()
+	}
+	runtime.ReadMemStats(&m)
+	return int(m.HeapAlloc)
+}
+
+// longestRoom is the longest condition that is understood.
+const longestRoom = len(CondRoom) + 1 + 255
+
+// Holders who make thousands of tokens out of theirs get no more memory than there
+// is for all, and users who do not are served as before, without another
+// discharge.
+func TestFloodOfNarrowedTokens(t *testing.T) {
+	const room = 16 << 20
+	w := newWorld(t, func(w *world) { w.cfg.CacheBytes, w.cfg.Log, w.stopped = room, nil, time.Now() })
+	users := make([]string, 20)
+	for i := range users {
+		users[i] = w.login(false).text("access_token")
+	}
+	served := func(users []string) {
+		for _, token := range users {
+			w.want(w.do("GET", pathWhoami, token, nil), 200, "")
+		}
+	}
+	served(users)
+	served(users)
+	for _, c := range []struct {
+		name                                 string
+		sessions, each, conditions, size, at int
+	}{
+		{"as large as a token can be", 1, 10_000, 21, 540, 401},
+		{"too long a condition", 1, 1_000, 1, maxCondition + 1, 401},
+		{"as large as is accepted, of one session", 1, 3_000, MaxConditions, longestRoom, 200},
+		{"as large as is accepted, of many sessions", 300, 10, MaxConditions, longestRoom, 200},
+		{"small, of one session", 1, 2_000, 1, 60, 200},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			asked, before := w.asked.Load(), heapInUse()
+			for session := range c.sessions {
+				m := accessMacaroon(t, w.login(false).text("access_token"))
+				m = accessMacaroon(t, narrowedBy(t, m, "all", c.conditions-1, c.size))
+				for i := range c.each {
+					token := narrowedBy(t, m, fmt.Sprint(i), 1, c.size)
+					if status := w.identified(token); status != c.at {
+						t.Fatalf("token of %d bytes: %d, want %d", len(token), status, c.at)
+					}
+					if i%50 == 0 {
+						served(users[(session+i/50)%len(users):][:1])
+					}
+				}
+			}
+			served(users)
+			if grown := heapInUse() - before; grown > room*3/2 {
+				t.Errorf("the heap grew by %d KiB, with %d KiB for caches", grown>>10, room>>10)
+			}
+			if n := int(w.asked.Load() - asked); n > c.sessions {
+				t.Errorf("%d discharges were fetched for %d logins", n, c.sessions)
+			}
+			if n := w.gateway.cacheBytes(); n > room {
+				t.Errorf("caches take %d KiB of %d", n>>10, room>>10)
+			}
+		})
+	}
+}
+
+// All tokens of a session work, however many there are. Some are kept.
+func TestVariantsOfSession(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	whole := w.login(false).text("access_token")
+	var all []string
+	for i := range 3 * variantsOfSession {
+		token, err := Attenuate(whole, fmt.Sprintf("client-ip 127.0.0.0/%d", 8+i%8), fmt.Sprintf("client-ip 127.0.0.0/%d", 8+i/8))
+		must(t, err)
+		all = append(all, token)
+	}
+	for range 2 {
+		for _, token := range append(all, whole) {
+			w.want(w.do("GET", pathWhoami, token, nil), 200, "")
+		}
+	}
+	if n := w.gateway.held.tokens.size(); n > variantsOfSession+1 {
+		t.Errorf("%d tokens are kept", n)
+	}
+	if _, ok := w.gateway.held.tokens.get(whole); !ok || w.asked.Load() != 1 {
+		t.Errorf("whole token is kept: %v; %d discharges were fetched", ok, w.asked.Load())
+	}
+}
+
+// A token has a bounded number of conditions.
+func TestAttenuateIsBounded(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	token := w.login(false).text("access_token")
+	for range MaxConditions {
+		var err error
+		token, err = Attenuate(token, "client-ip 127.0.0.0/8")
+		must(t, err)
+	}
+	w.want(w.do("GET", pathWhoami, token, nil), 200, "")
+	if got, err := Attenuate(token, CondReadOnly); err == nil || got != "" {
+		t.Error("one more condition was added")
+	}
+	w.want(w.do("GET", pathWhoami, narrowedBy(t, accessMacaroon(t, token), "r", 1, 100), nil), 401, codeUnknownToken)
+}
+
+// A session that logged out while the service was away stays logged out, however
+// many sessions end in the meantime: no other memory would refuse it.
+func TestUnsentEndsAreKept(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, func(w *world) { w.cfg.CacheBytes = 1 << 20 })
+	token := w.login(false).text("access_token")
+	w.want(w.do("GET", pathWhoami, token, nil), 200, "")
+	w.down.Store(true)
+	w.want(w.do("POST", "/_matrix/client/v3/logout", token, anyMap{}), 200, "")
+	flood := func() {
+		for range 100_000 {
+			id, err := caveat.NewSessionID(nil)
+			must(t, err)
+			w.gateway.dead.put(id, ending{soft: true})
+		}
+		if n := w.gateway.dead.decided.size(); n > 2000 {
+			t.Fatalf("%d ends are kept", n)
+		}
+	}
+	for range 2 {
+		flood()
+		if a := w.want(w.do("GET", pathWhoami, token, nil), 401, codeUnknownToken); a.soft() {
+			t.Error("a logout is hard")
+		}
+		w.restart()
+	}
+	w.down.Store(false)
+	w.gateway.wake()
+	eventually(t, "the service was told", func() bool { return w.gateway.dead.count.Load() == 0 })
+	flood()
+	if a := w.want(w.do("GET", pathWhoami, token, nil), 401, codeUnknownToken); a.soft() {
+		t.Error("a logout is hard")
+	}
+}
+
+// Whatever caches lose, answers stay the same.
+func TestLossChangesNoAnswer(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, func(w *world) { w.cfg.CacheBytes = 1 }) // nothing is kept
+	held, rotate := w.login(false).text("access_token"), w.login(true)
+	narrow, err := Attenuate(held, CondReadOnly)
+	must(t, err)
+	for range 3 {
+		w.want(w.do("GET", pathWhoami, held, nil), 200, "")
+		w.want(w.do("GET", pathWhoami, narrow, nil), 200, "")
+		w.want(w.do("POST", "/_matrix/client/v3/createRoom", narrow, anyMap{}), 403, codeForbidden)
+		w.want(w.do("GET", pathWhoami, rotate.text("access_token"), nil), 200, "")
+		rotate = w.want(w.refresh(rotate.text("refresh_token")), 200, "")
+	}
+	w.want(w.do("POST", "/_matrix/client/v3/logout", held, anyMap{}), 200, "")
+	w.want(w.do("POST", "/_matrix/client/v3/logout", rotate.text("access_token"), anyMap{}), 200, "")
+	for range 2 {
+		for _, token := range []string{held, narrow, rotate.text("access_token")} {
+			if a := w.want(w.do("GET", pathWhoami, token, nil), 401, codeUnknownToken); a.soft() {
+				t.Errorf("a logout is hard: %s", a.raw)
+			}
+		}
+		if a := w.want(w.refresh(rotate.text("refresh_token")), 401, codeUnknownToken); a.soft() {
+			t.Errorf("a logout is hard: %s", a.raw)
+		}
+	}
+}

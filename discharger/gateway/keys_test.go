@@ -1,0 +1,196 @@
+package gateway
+
+import (
+	"encoding/hex"
+	"net/http/httptest"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/discharger/discharger/discharger/api"
+	"github.com/discharger/discharger/discharger/homeserver"
+)
+
+// beside makes another gateway before the same homeserver.
+func (w *world) beside(change func(*Config)) *world {
+	w.t.Helper()
+	other := &world{t: w.t, hs: w.hs, service: w.service, log: &syncBuffer{}, cfg: w.cfg}
+	other.cfg.Registerer, other.cfg.Vault = nil, filepath.Join(w.t.TempDir(), "gateway.db")
+	change(&other.cfg)
+	g, err := New(other.cfg)
+	must(w.t, err)
+	other.gateway, other.http = g, httptest.NewServer(g)
+	w.t.Cleanup(func() {
+		other.http.Close()
+		_ = g.Close()
+	})
+	return other
+}
+
+// wantUndecided wants 503 to all that a client has.
+func (w *world) wantUndecided(tokens map[string]string) {
+	w.t.Helper()
+	for name, token := range tokens {
+		if kindOf(token) == kindRefresh {
+			a := w.refresh(token)
+			if a.status != 503 || a.header.Get("Content-Type") == "application/json" || a.header.Get("Retry-After") == "" {
+				w.t.Errorf("%s: %d %s %s", name, a.status, a.header, a.raw)
+			}
+			continue
+		}
+		for _, path := range []string{pathWhoami, "/_matrix/client/v3/sync"} {
+			if a := w.do("GET", path, token, nil); a.status != 503 || a.header.Get("Retry-After") == "" {
+				w.t.Errorf("%s, %s: %d %s", name, path, a.status, a.raw)
+			}
+		}
+		for _, path := range []string{"/_matrix/client/v3/logout", "/_matrix/client/v3/logout/all"} {
+			if a := w.do("POST", path, token, anyMap{}); a.status != 503 {
+				w.t.Errorf("%s, %s: %d %s", name, path, a.status, a.raw)
+			}
+		}
+	}
+}
+
+// wantOver wants a soft end to all that a client has.
+func (w *world) wantOver(tokens map[string]string) {
+	w.t.Helper()
+	for name, token := range tokens {
+		a := answer{}
+		if kindOf(token) == kindRefresh {
+			a = w.refresh(token)
+		} else {
+			a = w.do("GET", pathWhoami, token, nil)
+		}
+		if a.status != 401 || a.text("errcode") != codeUnknownToken || !a.soft() {
+			w.t.Errorf("%s: %d %s", name, a.status, a.raw)
+		}
+	}
+}
+
+// Of two gateways, the first knows a new master key before the other. The other
+// decides nothing until it knows the key too.
+func TestKeyAtOneOfTwoGateways(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	old := w.cfg.Keys[0]
+	other := w.beside(func(*Config) {})
+	fresh := newMaster(t)
+	w.reload(func(c *Config) { c.Keys = homeserver.Keys{fresh, old} })
+	held, rotate := w.login(false), w.login(true)
+	tokens := map[string]string{
+		"held": held.text("access_token"), "rotate": rotate.text("access_token"), "refresh": rotate.text("refresh_token"),
+	}
+	before := w.hs.count()
+	other.wantUndecided(tokens)
+	if w.hs.count() != before {
+		t.Error("the homeserver was asked")
+	}
+	id := fresh.ID()
+	if log := w.log.String(); !strings.Contains(log, "unknown key, request answered 503") || !strings.Contains(log, "key "+hex.EncodeToString(id[:])) {
+		t.Errorf("the log does not have the id of the key: %s", log)
+	}
+	other.reload(func(c *Config) { c.Keys = homeserver.Keys{old, fresh} }) // staged here
+	other.want(other.do("GET", pathWhoami, tokens["held"], nil), 200, "")
+	other.want(other.do("GET", pathWhoami, tokens["rotate"], nil), 200, "")
+	other.want(other.refresh(tokens["refresh"]), 200, "")
+}
+
+// What was made with a retired master key is over, softly, and nothing is done at
+// the homeserver; what was made since lives, after a restart too.
+func TestRetiredKey(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	old, fresh := w.cfg.Keys[0], newMaster(t)
+	held, rotate := w.login(false), w.login(true)
+	tokens := map[string]string{
+		"held": held.text("access_token"), "rotate": rotate.text("access_token"), "refresh": rotate.text("refresh_token"),
+	}
+	w.reload(func(c *Config) { c.Keys = homeserver.Keys{fresh, old} })
+	w.want(w.do("GET", pathWhoami, tokens["held"], nil), 200, "")
+	since := w.login(false, anyMap{"device_id": "NEW"}).text("access_token")
+	w.reload(func(c *Config) { c.Keys, c.Retired = homeserver.Keys{fresh}, [][4]byte{old.ID()} })
+	for range 2 {
+		w.wantOver(tokens)
+		w.want(w.do("GET", pathWhoami, since, nil), 200, "")
+		for _, device := range []string{"DEV1", "DEV2", "NEW"} {
+			if !w.hs.alive(device) {
+				t.Errorf("device %s was logged out", device)
+			}
+		}
+		w.restart()
+	}
+}
+
+// A homeserver's token that is sealed with a key that the gateway does not know
+// yet is undecided, and with a retired one over, although the rest is in order.
+func TestKeyOfUpstreamToken(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	mint, seal := w.cfg.Keys[0], newMaster(t)
+	elsewhere, err := newSealer(homeserver.Keys{seal}, nil)
+	must(t, err)
+	w.gateway.sealer.replace(elsewhere)
+	held, rotate := w.login(false), w.login(true)
+	own, err := newSealer(homeserver.Keys{mint}, nil)
+	must(t, err)
+	w.gateway.sealer.replace(own)
+	w.wantUndecided(map[string]string{
+		"held": held.text("access_token"), "rotate": rotate.text("access_token"), "refresh": rotate.text("refresh_token"),
+	})
+	w.reload(func(c *Config) { c.Retired = [][4]byte{seal.ID()} })
+	w.wantOver(map[string]string{
+		"held": held.text("access_token"), "rotate": rotate.text("access_token"), "refresh": rotate.text("refresh_token"),
+	})
+}
+
+// Tokens in no form of the gateway's are refused, whatever key id could be read
+// in them.
+func TestGarbageHasNoKey(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	rotate := w.login(true)
+	for name, token := range map[string]string{
+		"prefix":        PrefixHeld,
+		"letters":       PrefixHeld + strings.Repeat("A", 600),
+		"rotate":        PrefixRotate + strings.Repeat("B", 600),
+		"refresh":       PrefixRefresh,
+		"short refresh": PrefixRefresh + strings.Repeat("A", 200),
+		"cut refresh":   rotate.text("refresh_token")[:200],
+		"padded":        PrefixRefresh + strings.Repeat("A", 600) + "=",
+	} {
+		t.Run(name, func(t *testing.T) {
+			if kindOf(token) == kindRefresh {
+				w.want(w.refresh(token), 401, codeUnknownToken)
+			} else {
+				w.want(w.do("GET", pathWhoami, token, nil), 401, codeUnknownToken)
+			}
+		})
+	}
+}
+
+// Tokens with a made-up key id are counted.
+func TestUnknownKeysAreCounted(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	token := w.login(true).text("refresh_token")
+	box, err := api.DecodeBase64(token[prefixSize:])
+	must(t, err)
+	const tries = 3
+	for range tries {
+		box[0]++
+		if a := w.refresh(PrefixRefresh + api.EncodeBase64(box)); a.status != 503 {
+			t.Errorf("key id %s: %d %s", hex.EncodeToString(box[:keyIDSize]), a.status, a.raw)
+		}
+	}
+	families, err := w.reg.Gather()
+	must(t, err)
+	for _, f := range families {
+		if f.GetName() == "discharger_gateway_unknown_keys_total" {
+			if got := f.GetMetric()[0].GetCounter().GetValue(); got != tries {
+				t.Errorf("%v were counted of %d", got, tries)
+			}
+			return
+		}
+	}
+	t.Error("nothing was counted")
+}

@@ -1,0 +1,307 @@
+package gateway
+
+import (
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/discharger/discharger/discharger/caveat"
+
+	"github.com/discharger/discharger/discharger/api"
+)
+
+// A token in the answer to a login never passes as it is: after success, whatever
+// the status, the client gets the gateway's, and otherwise none.
+func TestLoginStatuses(t *testing.T) {
+	t.Parallel()
+	const token = `{"user_id":"@u:hs","device_id":"D","access_token":"syt_canary"}`
+	for _, c := range []struct {
+		status int
+		body   string
+		want   int
+		kind   kind
+	}{
+		{200, token, 200, kindHeld}, {201, token, 201, kindHeld}, {202, token, 202, kindHeld}, {226, token, 226, kindHeld},
+		{400, token, 502, kindForeign}, {401, token, 502, kindForeign}, {302, token, 502, kindForeign}, {500, token, 502, kindForeign},
+		{400, strings.Replace(token, `{`, `{"access_token":"syt_canary",`, 1), 502, kindForeign},
+		{200, `{"user_id":"@u:hs","refresh_token":"syr_canary"}`, 502, kindForeign},
+		{200, `{"user_id":"@u:hs","access_token":["syt_canary"]}`, 502, kindForeign},
+		{401, `{"flows":[],"session":"s"}`, 401, kindForeign}, {403, `{"errcode":"M_FORBIDDEN"}`, 403, kindForeign},
+		{502, `<html>`, 502, kindForeign}, {500, ``, 500, kindForeign}, {201, ``, 502, kindForeign},
+		{200, `{"user_id":"@u:hs"}`, 200, kindForeign},
+	} {
+		for _, path := range []string{pathLogin, pathRegister, "/_synapse/admin/v1/register"} {
+			t.Run(fmt.Sprint(c.status, " ", path, " ", c.body), func(t *testing.T) {
+				t.Parallel()
+				w := newWorld(t)
+				w.hs.handler = func(rw http.ResponseWriter, r *http.Request) {
+					if r.URL.Path != path {
+						w.hs.serve(rw, r)
+						return
+					}
+					rw.WriteHeader(c.status)
+					_, _ = rw.Write([]byte(c.body))
+				}
+				a := w.do("POST", path, "", anyMap{}) // which looks for canaries
+				if got := a.text("access_token"); a.status != c.want || (got != "") != (c.kind == kindHeld) || kindOf(got) != c.kind {
+					t.Errorf("%d %s", a.status, a.raw)
+				}
+			})
+		}
+	}
+}
+
+// The gateway's own answers have the headers of Synapse's.
+func TestOwnHeaders(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	in := w.login(true)
+	for name, a := range map[string]answer{
+		"refusal":        w.do("GET", pathWhoami, PrefixHeld+"x", nil),
+		"refresh":        w.refresh(in.text("refresh_token")),
+		"bad request":    w.do("POST", pathRefresh, "", "x"),
+		"failed refresh": w.refresh(PrefixRefresh),
+	} {
+		for header, want := range map[string]string{
+			"Access-Control-Allow-Origin": "*", "Access-Control-Allow-Methods": "GET, HEAD, POST, PUT, DELETE, OPTIONS",
+			"Access-Control-Allow-Headers":  "X-Requested-With, Content-Type, Authorization, Date",
+			"Access-Control-Expose-Headers": "Synapse-Trace-Id, Server", "Cache-Control": "no-cache, no-store, must-revalidate",
+			"Content-Type": "application/json",
+		} {
+			if got := a.header[header]; len(got) != 1 || got[0] != want {
+				t.Errorf("%s: %s is %q", name, header, got)
+			}
+		}
+	}
+}
+
+// A refresh token that is not known is 401, whatever it looks like, also where the
+// homeserver has no refresh tokens.
+func TestUnknownRefreshTokens(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	in := w.login(true)
+	w.hs.handler = func(rw http.ResponseWriter, r *http.Request) {
+		if !strings.HasSuffix(r.URL.Path, "/refresh") {
+			w.hs.serve(rw, r)
+			return
+		}
+		rw.WriteHeader(http.StatusNotFound) // Dendrite
+		_, _ = rw.Write([]byte(`{"errcode":"M_UNRECOGNIZED","error":"Unrecognized request"}`))
+	}
+	good := in.text("refresh_token")
+	damaged := []byte(good)
+	damaged[40] ^= 1 // another letter of the alphabet, or of none
+	for name, token := range map[string]string{
+		"empty": "", "word": "x", "Synapse's": "syr_dQ_abcdefghijklmnopqr_1gXYZ", "prefix": PrefixRefresh, "held": PrefixHeld + "x", "access token": in.text("access_token"),
+		"no base64": PrefixRefresh + "a b", "standard base64": PrefixRefresh + "ab+/", "padded": good + "=", "cut": good[:len(good)-1],
+		"damaged": string(damaged), "other prefix": "dgx_" + good[4:], "without prefix": good[4:], "line": good + "\n", "long": PrefixRefresh + strings.Repeat("A", 1<<16),
+		"unicode": "é\x00", "new version": "dga_v2." + good,
+	} {
+		t.Run(name, func(t *testing.T) {
+			if a := w.want(w.refresh(token), 401, codeUnknownToken); !a.soft() {
+				t.Errorf("%s", a.raw)
+			}
+		})
+	}
+	w.want(w.refresh(good), 200, "")
+}
+
+// Where homeservers look at no token, one of the gateway's does no harm, whatever
+// became of it, and the homeserver does not see it.
+func TestStaleTokens(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	over := w.login(false).text("access_token")
+	w.want(w.do("POST", pathLogout, over, anyMap{}), 200, "")
+	expired := w.login(true).text("access_token")
+	w.forward(2 * testTTL)
+	w.hs.handler = func(rw http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Authorization") != "" || r.URL.Query().Has("access_token") {
+			rw.WriteHeader(http.StatusUnauthorized)
+		}
+	}
+	for name, token := range map[string]string{
+		"over": over, "expired": expired, "nonsense": PrefixHeld + "x", "refresh token": PrefixRefresh + "x", "good": w.loginAround(false),
+	} {
+		for _, target := range []string{
+			"GET /_matrix/client/v3/login", "GET /_matrix/client/r0/login", "GET /_matrix/client/v3/register/available?username=a",
+			"GET /_matrix/client/v1/register/m.login.registration_token/validity?token=a", "GET /.well-known/matrix/client", "GET /.well-known/matrix/support",
+			"GET /_matrix/client/v3/directory/room/%23a%3Ahs", "GET /_matrix/client/v3/login/sso/redirect?redirectUrl=x", "GET /_matrix/client/v3/auth/m.login.terms/fallback/web?session=x",
+			"POST /_matrix/client/v3/auth/m.login.terms/fallback/web", "POST /_matrix/client/v3/account/password/email/requestToken", "POST /_matrix/client/v3/register/email/requestToken",
+			"GET /_matrix/client/v1/auth_metadata", "GET /_matrix/client/v3/password_policy",
+		} {
+			t.Run(name+" "+target, func(t *testing.T) {
+				method, path, _ := strings.Cut(target, " ")
+				w.want(w.do(method, path, token, nil), 200, "")
+				separator := "?"
+				if strings.Contains(path, "?") {
+					separator = "&"
+				}
+				w.want(w.do(method, path+separator+"access_token="+token, "", nil), 200, "")
+			})
+		}
+	}
+	for _, target := range []string{
+		"GET " + pathWhoami, "PUT /_matrix/client/v3/directory/room/%23a%3Ahs", "GET /_matrix/client/v3/directory/room", "POST /_matrix/client/v3/account/password",
+		"GET /_matrix/client/v3/profile/@u:hs", "GET /_matrix/client/versions",
+	} {
+		method, path, _ := strings.Cut(target, " ")
+		w.want(w.do(method, path, over, nil), 401, codeUnknownToken)
+	}
+}
+
+// loginAround logs in while the homeserver has a handler of its own.
+func (w *world) loginAround(refresh bool) string {
+	handler := w.hs.handler
+	w.hs.handler = nil
+	defer func() { w.hs.handler = handler }()
+	return w.login(refresh).text("access_token")
+}
+
+// The scheme that the homeserver sees is that of the public URL.
+func TestPublicScheme(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct{ public, header, want string }{
+		{"https://matrix.example", "", "https"}, {"https://matrix.example", "http", "https"}, {"http://matrix.example", "https", "http"},
+		{"HTTPS://matrix.example/", "", "https"}, {"", "", "http"},
+	} {
+		t.Run(c.public+" "+c.header, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, func(w *world) { w.cfg.PublicURL = c.public })
+			req := w.request("GET", "/_matrix/client/v3/login/sso/redirect", "", nil)
+			if c.header != "" {
+				req.Header.Set(headerProto, c.header)
+			}
+			w.send(req)
+			if got := w.hs.last(t).Header[headerProto]; len(got) != 1 || got[0] != c.want {
+				t.Errorf("the homeserver saw %q", got)
+			}
+		})
+	}
+}
+
+// The gateway's own requests have the client's address and name, and those that are
+// for no client have an address that Synapse makes nothing of.
+func TestOwnRequests(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.offline()
+	as := func(req *http.Request) *http.Request {
+		req.Header.Set("User-Agent", "Element/1")
+		return req
+	}
+	in := w.login(true, anyMap{"device_id": "ONE"})
+	w.want(w.send(as(w.request("POST", pathRefresh, "", anyMap{"refresh_token": in.text("refresh_token")}))), 200, "")
+	if r := w.hs.last(t); r.URI != pathWhoami || r.Header.Get("User-Agent") != "Element/1" || r.Header.Get(headerFor) != "127.0.0.1" {
+		t.Errorf("a refresh asked %s as %v", r.URI, r.Header)
+	}
+	x := &exchange{client: netip.MustParseAddr("192.0.2.1")}
+	w.gateway.abandon(t.Context(), x, loggedIn{token: w.hs.make("@u:hs", "TWO"), userAgent: "Element/1"}, &api.RefusedError{})
+	if r := w.hs.last(t); r.URI != pathLogout || r.Header.Get("User-Agent") != "Element/1" || r.Header.Get(headerFor) != "192.0.2.1" {
+		t.Errorf("a login that failed was followed by %s as %v", r.URI, r.Header)
+	}
+	must(t, w.gateway.logoutUpstream(t.Context(), w.hs.make("@u:hs", "TWO"), forWhom{}))
+	r := w.hs.last(t)
+	if got := r.Header[headerFor]; r.URI != pathLogout || len(got) != 1 || got[0] != "" || r.Header.Get("User-Agent") != ownUserAgent || r.Header.Get(headerProto) != "https" {
+		t.Errorf("%s as %v", r.URI, r.Header)
+	}
+	w.hs.set(func(s *stub) {
+		for _, r := range s.requests {
+			if strings.Contains(r.Header.Get("User-Agent"), "Go-http-client/1.1") && r.URI == pathWhoami {
+				t.Errorf("%s %s as %v", r.Method, r.URI, r.Header)
+			}
+		}
+	})
+}
+
+// A lifetime of the homeserver's that ends sessions of clients that refresh is
+// logged once and counted.
+func TestContradictingLifetime(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.hs.set(func(s *stub) { s.expiresMS = time.Hour.Milliseconds() })
+	const setting = "nonrefreshable_access_token_lifetime"
+	w.login(false)
+	if !w.exposes("discharger_gateway_short_logins_total 0") || strings.Contains(w.log.String(), setting) {
+		t.Error("a login without a refresh token counts")
+	}
+	w.login(true)
+	w.login(true)
+	if lines := strings.Count(w.log.String(), setting); !w.exposes("discharger_gateway_short_logins_total 2") || lines != 1 {
+		t.Errorf("not two logins, or %d lines", lines)
+	}
+}
+
+// exposes reports whether the metrics have a line.
+func (w *world) exposes(line string) bool {
+	rec := httptest.NewRecorder()
+	promhttp.HandlerFor(w.reg, promhttp.HandlerOpts{}).ServeHTTP(rec, httptest.NewRequest(http.MethodGet, "/metrics", nil))
+	return strings.Contains(rec.Body.String(), line+"\n")
+}
+
+// Devices of the longest names, and of any, work in every way; longer ones are
+// refused before the homeserver is asked.
+func TestDeviceNames(t *testing.T) {
+	t.Parallel()
+	for name, device := range map[string]string{
+		"256": strings.Repeat("D", 256), "512": strings.Repeat("D", 512), "wide": strings.Repeat("𝕕", 512), "control": strings.Repeat("\x01", 512), "newline": "a\nb\x7f\u0085",
+		"path": "../a/b?c#d%2f;e", "dots": "..", "space": " ", "quotes": strings.Repeat(`"\`, 256),
+	} {
+		for _, refresh := range []bool{false, true} {
+			t.Run(fmt.Sprint(name, " ", refresh), func(t *testing.T) {
+				t.Parallel()
+				w := newWorld(t)
+				in := w.login(refresh, anyMap{"device_id": device})
+				token := in.text("access_token")
+				if a := w.want(w.do("GET", pathWhoami, token, nil), 200, ""); a.text("device_id") != device || in.text("device_id") != device {
+					t.Errorf("%s", a.raw)
+				}
+				if refresh {
+					token = w.want(w.refresh(in.text("refresh_token")), 200, "").text("access_token")
+				}
+				w.restart()
+				w.want(w.do("GET", pathWhoami, token, nil), 200, "")
+				other := w.login(false, anyMap{"device_id": "OTHER"}).text("access_token")
+				if name == "path" || name == "dots" { // proxies resolve such a path
+					w.want(w.do("DELETE", "/_matrix/client/v3/devices/"+url.PathEscape(device), other, anyMap{"auth": anyMap{}}), 400, codeUnrecognized)
+					w.want(w.do("POST", "/_matrix/client/v3/delete_devices", other, anyMap{"auth": anyMap{}, "devices": []string{device}}), 200, "")
+				} else {
+					w.want(w.do("DELETE", "/_matrix/client/v3/devices/"+url.PathEscape(device), other, anyMap{"auth": anyMap{}}), 200, "")
+				}
+				if a := w.want(w.do("GET", pathWhoami, token, nil), 401, codeUnknownToken); a.soft() || w.hs.alive(device) || w.sessions() != 1 {
+					t.Errorf("%s, alive: %v, %d sessions", a.raw, w.hs.alive(device), w.sessions())
+				}
+				w.login(refresh, anyMap{"device_id": device})
+				w.want(w.do("POST", "/_matrix/client/v3/delete_devices", other, anyMap{"auth": anyMap{}, "devices": []string{device}}), 200, "")
+				if w.hs.alive(device) || w.sessions() != 1 {
+					t.Errorf("alive: %v, %d sessions", w.hs.alive(device), w.sessions())
+				}
+				again := w.login(refresh, anyMap{"device_id": device}).text("access_token")
+				w.want(w.do("POST", pathLogout, again, anyMap{}), 200, "")
+				if w.hs.alive(device) || w.sessions() != 1 {
+					t.Errorf("alive: %v, %d sessions", w.hs.alive(device), w.sessions())
+				}
+			})
+		}
+	}
+	w := newWorld(t)
+	before := w.hs.count()
+	for _, body := range []any{
+		anyMap{"device_id": strings.Repeat("D", caveat.MaxDevice+1)}, anyMap{"device_id": strings.Repeat("𝕕", caveat.MaxDevice+1)},
+	} {
+		for _, path := range []string{pathLogin, pathRegister} {
+			w.want(w.do("POST", path, "", body), 400, codeInvalidParam)
+		}
+	}
+	if w.hs.count() != before {
+		t.Error("the homeserver saw a login")
+	}
+}

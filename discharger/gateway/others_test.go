@@ -1,0 +1,74 @@
+package gateway
+
+import (
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"testing"
+	"time"
+)
+
+// What answers in the service's place decides nothing: no session ends, and no device
+// is logged out.
+func TestOtherInServicesPlace(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		status int
+		body   string
+	}{
+		{200, `{}`}, {200, `null`}, {200, `{"status":"maintenance"}`}, {200, `[]`}, {200, ``}, {204, ``}, {302, ``},
+		{400, `{"Code":"bad request"}`}, {401, `{"errcode":"M_UNKNOWN_TOKEN"}`}, {401, `{"Code":"unauthorized"}`}, {403, `{}`},
+		{404, `{"Code":"not found"}`}, {404, `{}`}, {429, `{"Code":"too many requests"}`}, {500, `{}`}, {503, `{"Code":"permission denied"}`},
+	} {
+		t.Run(fmt.Sprintf("%d %s", c.status, c.body), func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			held, rotate := w.login(false), w.login(true)
+			other := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) {
+				rw.Header().Set("Content-Type", "application/json")
+				rw.Header().Set("Location", "/")
+				rw.WriteHeader(c.status)
+				fmt.Fprint(rw, c.body)
+			}))
+			t.Cleanup(other.Close)
+			w.http.Close()
+			must(t, w.gateway.Close())
+			genuine := w.cfg.Service
+			w.cfg.Registerer, w.cfg.Service = nil, other.URL
+			w.startGateway()
+			undecided := func(a answer) {
+				t.Helper()
+				if a.status != 503 {
+					t.Errorf("%d %s", a.status, a.raw)
+				}
+			}
+			undecided(w.do("GET", pathWhoami, held.text("access_token"), nil))
+			undecided(w.refresh(rotate.text("refresh_token")))
+			undecided(w.do("POST", pathLogin, "", anyMap{"user": "@u:hs"}))
+			w.forward(testTTL + time.Second)
+			undecided(w.do("GET", pathWhoami, rotate.text("access_token"), nil))
+			undecided(w.do("POST", pathLogout+"/all", rotate.text("access_token"), anyMap{}))
+			undecided(w.do("POST", pathLogout, rotate.text("access_token"), anyMap{}))
+			if err := w.gateway.reconcile(t.Context(), 0); err == nil {
+				t.Error("sessions were compared")
+			}
+			left := 1
+			if a := w.do("POST", pathLogout, held.text("access_token"), anyMap{}); a.status == 200 { // it is kept for later
+				left = 0
+			} else {
+				undecided(a)
+			}
+			_ = w.gateway.settleOnce(t.Context())
+			if n := w.hs.loggedOut(); n != 0 {
+				t.Errorf("%d devices were logged out", n)
+			}
+			w.cfg.Service = genuine
+			w.restart()
+			w.want(w.refresh(rotate.text("refresh_token")), 200, "")
+			w.settled()
+			if n := w.sessions(); n != 1+left {
+				t.Errorf("%d sessions live, want %d", n, 1+left)
+			}
+		})
+	}
+}

@@ -1,0 +1,266 @@
+package gateway
+
+import (
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/discharger/discharger/discharger/caveat"
+)
+
+const pathRegister = "/_matrix/client/v3/register"
+
+// beginRegistration begins a registration, and gives the name of the questions.
+func (w *world) beginRegistration(in anyMap) string {
+	w.t.Helper()
+	a := w.do("POST", pathRegister, "", in)
+	name := a.text("session")
+	if a.status != 401 || a.body["flows"] == nil || name == "" {
+		w.t.Fatalf("%d %s", a.status, a.raw)
+	}
+	return name
+}
+
+// answered answers both questions, the last together with what is in last.
+func (w *world) answered(name string, last anyMap) answer {
+	w.t.Helper()
+	a := w.do("POST", pathRegister, "", anyMap{"auth": anyMap{"type": "m.login.dummy", "session": name}})
+	if a.status != 401 || a.text("session") != name {
+		w.t.Fatalf("%d %s", a.status, a.raw)
+	}
+	in := anyMap{"auth": anyMap{"type": "m.login.terms", "session": name}}
+	for k, v := range last {
+		in[k] = v
+	}
+	return w.want(w.do("POST", pathRegister, "", in), 200, "")
+}
+
+// A wish for a refresh token in the first request of a registration counts in
+// the last one, unless that says otherwise.
+func TestRegistrationWithQuestions(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.hs.questions = make(map[string]anyMap)
+	for _, gzip := range []bool{false, true} {
+		w.hs.set(func(s *stub) { s.gzip = gzip })
+		for _, c := range []struct {
+			name        string
+			first, last anyMap
+			want        kind
+		}{
+			{"first", anyMap{"refresh_token": true}, nil, kindRotate},
+			{"first, by the old name", anyMap{memberRefreshOld: true}, nil, kindRotate},
+			{"last", anyMap{}, anyMap{"refresh_token": true}, kindRotate},
+			{"both", anyMap{"refresh_token": true}, anyMap{"refresh_token": true}, kindRotate},
+			{"taken back", anyMap{"refresh_token": true}, anyMap{"refresh_token": false}, kindHeld},
+			{"never", anyMap{"device_id": "D"}, nil, kindHeld},
+		} {
+			a := w.answered(w.beginRegistration(c.first), c.last)
+			if got := kindOf(a.text("access_token")); got != c.want || (a.text("refresh_token") != "") != (c.want == kindRotate) {
+				t.Errorf("%s: %s", c.name, a.raw)
+			}
+			w.want(w.do("GET", pathWhoami, a.text("access_token"), nil), 200, "")
+		}
+	}
+	w.hs.set(func(s *stub) {
+		for _, r := range s.requests {
+			if strings.Contains(r.Body, "refresh_token\":true") {
+				t.Errorf("the homeserver was asked for a refresh token: %s", r.Body)
+			}
+		}
+	})
+}
+
+// Two registrations at the same time are not taken for each other, and what was
+// asked for is forgotten in time. Another gateway knows nothing of it: then the
+// mode is held.
+func TestQuestionsAreKeptApart(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.hs.questions = make(map[string]anyMap)
+	rotate, held := w.beginRegistration(anyMap{"refresh_token": true}), w.beginRegistration(anyMap{})
+	if a := w.answered(held, nil); kindOf(a.text("access_token")) != kindHeld {
+		t.Errorf("%s", a.raw)
+	}
+	if a := w.answered(rotate, nil); kindOf(a.text("access_token")) != kindRotate {
+		t.Errorf("%s", a.raw)
+	}
+	late := w.beginRegistration(anyMap{"refresh_token": true})
+	w.forward(uiaLife + time.Second)
+	if a := w.answered(late, nil); kindOf(a.text("access_token")) != kindHeld {
+		t.Errorf("%s", a.raw)
+	}
+	elsewhere := w.beginRegistration(anyMap{"refresh_token": true})
+	w.http.Close()
+	must(t, w.gateway.Close())
+	w.cfg.Registerer = nil
+	w.startGateway()
+	a := w.answered(elsewhere, nil)
+	if kindOf(a.text("access_token")) != kindHeld || a.text("refresh_token") != "" {
+		t.Errorf("%s", a.raw)
+	}
+	w.want(w.do("GET", pathWhoami, a.text("access_token"), nil), 200, "")
+}
+
+// However many registrations are begun, and whatever is in them, no more than
+// so much is kept, and sessions of users are not forgotten for it.
+func TestUIASessionsAreBounded(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.hs.questions = make(map[string]anyMap)
+	memory := newUIASessions(64 << 10)
+	w.gateway.uiaRegistrations = memory
+	for range 200 {
+		w.beginRegistration(anyMap{"refresh_token": true, "device_id": strings.Repeat("x", caveat.MaxDevice)})
+	}
+	sum := 0
+	for el := memory.order.Front(); el != nil; el = el.Next() {
+		sum += entryIn(el).params.size()
+	}
+	if sum == 0 || sum > memory.room || sum != memory.used || memory.order.Len() != len(memory.byKey) {
+		t.Errorf("%d bytes in %d and %d entries are kept, %d are counted", sum, memory.order.Len(), len(memory.byKey), memory.used)
+	}
+	w.forward(uiaLife)
+	w.beginRegistration(anyMap{})
+	if n := memory.order.Len(); n != 1 {
+		t.Errorf("%d entries are kept, all but one have expired", n)
+	}
+	if memory.put(uiaKey{1}, params{devices: make([]string, 1000)}, w.now()); memory.order.Len() != 1 {
+		t.Error("an entry of any size is kept")
+	}
+}
+
+// interaction is a case of TestInteractiveAuthentication.
+type interaction struct {
+	path        string
+	first, last anyMap
+	ended       bool // of the other session
+}
+
+func interactions(device string) map[string]interaction {
+	const password, deletion = "/_matrix/client/v3/account/password", "/_matrix/client/v3/delete_devices"
+	devices := []string{device}
+	return map[string]interaction{
+		"password, all said":      {password, anyMap{"new_password": "n", "logout_devices": false}, anyMap{"new_password": "n", "logout_devices": false}, false},
+		"password, keep":          {password, anyMap{"new_password": "n", "logout_devices": false}, nil, false},
+		"password, log out":       {password, anyMap{"new_password": "n", "logout_devices": true}, nil, true},
+		"password, default":       {password, anyMap{"new_password": "n"}, nil, true},
+		"password, taken back":    {password, anyMap{"logout_devices": true}, anyMap{"new_password": "n", "logout_devices": false}, false},
+		"devices, all said":       {deletion, anyMap{"devices": devices}, anyMap{"devices": devices}, true},
+		"devices":                 {deletion, anyMap{"devices": devices}, nil, true},
+		"devices, others before":  {deletion, anyMap{"devices": devices}, anyMap{"devices": []string{"NONE"}}, false},
+		"devices, others later":   {deletion, anyMap{"devices": []string{"NONE"}}, anyMap{"devices": devices}, true},
+		"devices, none":           {deletion, anyMap{"devices": []string{}}, nil, false},
+		"one device":              {"/_matrix/client/v3/devices/" + device, anyMap{}, nil, true},
+		"deactivation":            {"/_matrix/client/v3/account/deactivate", anyMap{}, nil, true},
+		"deactivation, with more": {"/_matrix/client/v3/account/deactivate", anyMap{"erase": true}, anyMap{"erase": true}, true},
+	}
+}
+
+// After user-interactive authentication the sessions are over whose devices the
+// homeserver has deleted, and no others: also if the last request has nothing but
+// auth, and if the process is another one than at the first.
+func TestInteractiveAuthentication(t *testing.T) {
+	t.Parallel()
+	for name := range interactions("") {
+		for how, change := range map[string]struct {
+			dendrite, restart, noDevices bool
+		}{
+			"": {}, " restarted": {restart: true}, " at a Dendrite": {dendrite: true}, " at a Dendrite restarted": {dendrite: true, restart: true},
+			" without a list": {noDevices: true}, " without a list restarted": {noDevices: true, restart: true},
+		} {
+			t.Run(name+how, func(t *testing.T) {
+				t.Parallel()
+				w := newWorld(t)
+				w.hs.set(func(s *stub) { s.dendrite, s.noDevices = change.dendrite, change.noDevices })
+				mine, other := w.login(false).text("access_token"), w.login(true)
+				c := interactions(other.text("device_id"))[name]
+				method := "POST"
+				if strings.Contains(c.path, "/devices/") {
+					method = "DELETE"
+				}
+				a := w.do(method, c.path, mine, c.first)
+				session := a.text("session")
+				if a.status != 401 || session == "" {
+					t.Fatalf("%d %s", a.status, a.raw)
+				}
+				if change.restart {
+					w.restart()
+				}
+				last := anyMap{"auth": anyMap{"type": "m.login.password", "session": session}}
+				for k, v := range c.last {
+					last[k] = v
+				}
+				w.want(w.do(method, c.path, mine, last), 200, "")
+				alive := w.hs.alive(other.text("device_id"))
+				if alive == c.ended && !change.dendrite {
+					t.Fatalf("the homeserver's device is alive: %v", alive)
+				}
+				live, err := w.gateway.client.Sessions(t.Context(), "@u:hs")
+				must(t, err)
+				atService := false
+				for _, s := range live {
+					atService = atService || s.Device == other.text("device_id")
+				}
+				if atService != alive {
+					t.Errorf("alive at the homeserver: %v, at the service: %v", alive, atService)
+				}
+				if got := w.refresh(other.text("refresh_token")); (got.status == 200) != alive {
+					t.Errorf("alive: %v, but %d %s", alive, got.status, got.raw)
+				}
+			})
+		}
+	}
+}
+
+// A request is refused if the homeserver might read another list of devices, or
+// another wish, in its body than the gateway does.
+func TestAmbiguousBodies(t *testing.T) {
+	t.Parallel()
+	const password, deletion = "/_matrix/client/v3/account/password", "/_matrix/client/v3/delete_devices"
+	for _, c := range []struct {
+		name, path, body string
+		want             int
+		code             string
+	}{
+		{"wish twice", password, `{"logout_devices":true,"logout_devices":false,"new_password":"n"}`, 400, codeBadJSON},
+		{"half a character", password, `{"logout_devices":false,"new_password":"\ud800"}`, 400, codeBadJSON},
+		{"devices twice", deletion, `{"devices":["ONE"],"devices":["TWO"]}`, 400, codeBadJSON},
+		{"list", deletion, `["ONE"]`, 400, codeBadJSON},
+		{"no JSON", deletion, "{", 401, codeForbidden}, // Synapse takes it for {}
+		{"empty", deletion, "", 401, codeForbidden},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			mine, other := w.login(false).text("access_token"), w.login(false).text("access_token")
+			before := w.hs.count()
+			a := w.want(w.do("POST", c.path, mine, c.body), c.want, c.code)
+			if passed := w.hs.count() > before; passed != (c.want == 401) {
+				t.Errorf("seen by the homeserver: %v", passed)
+			}
+			if c.want == 401 && a.text("session") == "" {
+				t.Errorf("%s", a.raw)
+			}
+			w.want(w.do("GET", pathWhoami, other, nil), 200, "")
+		})
+	}
+}
+
+// Requests without a token of the gateway's leave nothing in the memory of users'
+// sessions of user-interactive authentication.
+func TestStrangersHaveNoUIASessions(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.hs.handler = func(rw http.ResponseWriter, _ *http.Request) {
+		rw.WriteHeader(http.StatusUnauthorized)
+		fmt.Fprint(rw, `{"session":"s","flows":[]}`)
+	}
+	w.do("POST", "/_matrix/client/v3/account/password", "", anyMap{"new_password": "n"})
+	w.do("POST", "/_matrix/client/v3/account/password", "syt_old", anyMap{"new_password": "n"})
+	if n := w.gateway.uiaUsers.order.Len(); n != 0 {
+		t.Errorf("%d sessions are kept", n)
+	}
+}

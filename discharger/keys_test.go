@@ -1,0 +1,114 @@
+package discharger_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"log/slog"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/discharger/discharger/discharger"
+	"github.com/discharger/discharger/discharger/caveat"
+)
+
+// sealedBy makes the caveat of a new session with any two keys.
+func sealedBy(t *testing.T, w *world, homeserver caveat.KeyPair, service caveat.PublicKey) []byte {
+	t.Helper()
+	c := w.login(caveat.ModeOpen).cond
+	text, err := c.Encode()
+	mustDo(t, err)
+	b, err := caveat.Seal(caveat.SealParams{
+		Version: caveat.V2, Homeserver: homeserver, Discharger: service, RootKey: []byte(rootKey), Condition: text,
+	})
+	mustDo(t, err)
+	return b
+}
+
+// noStore is for what is decided without one.
+type noStore struct{ discharger.Store }
+
+// Another process may have a key that this one has not read yet: nothing is
+// decided about what was made with it. It is always observed, and logged at most
+// once a second.
+func TestUnknownKeysAreUndecided(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	fresh, err := discharger.NewRefreshKey(nil)
+	mustDo(t, err)
+	rotating := w.login(caveat.ModeRotate)
+	unsigned := swapKeyID(rotating.must().RefreshToken, fresh)
+	for kind, req := range map[discharger.KeyKind]*discharger.Request{
+		discharger.KeyDischarger: {ID: sealedBy(t, w, w.hs["a.example"], newKey(t).Public)},
+		discharger.KeyHomeserver: {ID: sealedBy(t, w, newKey(t), w.keys.Public)},
+		discharger.KeyRefresh:    {ID: rotating.caveat, RefreshToken: unsigned},
+	} {
+		t.Run(string(kind), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) { unknownKey(t, w, kind, req) })
+		})
+	}
+}
+
+func unknownKey(t *testing.T, w *world, kind discharger.KeyKind, req *discharger.Request) {
+	var log bytes.Buffer
+	seen := 0
+	service, err := discharger.New(discharger.Config{
+		Opener: w.opener, Store: noStore{}, RefreshKeys: []discharger.RefreshKey{{1}}, Now: w.clock,
+		Log: slog.New(slog.NewTextHandler(&log, nil)),
+		Observer: observer(func(o discharger.Observation) {
+			if o.UnknownKey == kind && o.Result == discharger.ResultUnavailable {
+				seen++
+			}
+		}),
+	})
+	mustDo(t, err)
+	for second := range 2 {
+		for range 100 {
+			g, err := service.Discharge(context.Background(), req)
+			if g != nil || !errors.Is(err, discharger.ErrUnknownKey) || !errors.Is(err, discharger.ErrUnavailable) || errors.Is(err, discharger.ErrBadRequest) {
+				t.Fatalf("%v, %v", g, err)
+			}
+		}
+		if n := strings.Count(log.String(), "unknown key, request answered 503"); n != second+1 || strings.Count(log.String(), "\n") != n {
+			t.Errorf("after %d s there are %d lines: %.300s", second, n, log.String())
+		}
+		time.Sleep(time.Second)
+	}
+	if seen != 200 {
+		t.Errorf("%d of 200 were observed", seen)
+	}
+}
+
+// What was made with a retired key is over, softly; a session whose homeserver's
+// key was retired after it ended is over as it ended.
+func TestRetiredKeysEndSessions(t *testing.T) {
+	t.Parallel()
+	var cfg discharger.Config
+	w := newWorld(t, func(c *discharger.Config) { cfg = *c })
+	old := newKey(t)
+	toRetired := sealedBy(t, w, w.hs["a.example"], old.Public)
+	alive, ended := w.login(caveat.ModeOpen), w.login(caveat.ModeOpen)
+	alive.must()
+	ended.must()
+	rotating := w.login(caveat.ModeRotate)
+	refresh := rotating.must().RefreshToken
+	mustDo(t, ended.logout(discharger.ScopeSession))
+	var err error
+	cfg.Opener, err = caveat.NewOpener(caveat.OpenerConfig{
+		Keys: []caveat.KeyPair{w.keys}, Retired: [][4]byte{[4]byte(old.Public[:4])},
+		Homeservers: []caveat.Homeserver{{Name: "a.example", Key: w.hs["a.example"].Public, Retired: true}},
+	})
+	mustDo(t, err)
+	w.service, err = discharger.New(cfg)
+	mustDo(t, err)
+	alive.unchanged(func() { alive.over(discharger.ReasonSessionEnded, true) })
+	ended.unchanged(func() { ended.over(discharger.ReasonSessionEnded, false) })
+	rotating.unchanged(func() { rotating.over(discharger.ReasonSessionEnded, true, token(refresh)) })
+	g, err := w.service.Discharge(context.Background(), &discharger.Request{ID: toRetired})
+	var refused *discharger.Refusal
+	if g != nil || !errors.As(err, &refused) || !refused.Ended || !refused.SoftLogout || refused.Reason != discharger.ReasonSessionEnded {
+		t.Errorf("to a retired key: %v, %v", g, err)
+	}
+}

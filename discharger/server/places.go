@@ -1,0 +1,169 @@
+package server
+
+import (
+	"fmt"
+	"net/netip"
+	"sync"
+
+	"github.com/discharger/discharger/discharger"
+	"github.com/discharger/discharger/discharger/clientaddr"
+)
+
+// Limits bound the requests that a server has at a time. A request over a limit
+// is answered 503, and nothing of its body is read. The zero value of each is the
+// documented default.
+//
+// A request comes in three steps. It counts for its address from its headers to
+// its answer; then its body is read, until the request's deadline at the latest;
+// and only then it takes one of the places, in which it is worked on. So a
+// client that never sends its body holds no place.
+type Limits struct {
+	// InFlight is how many requests are worked on at a time, and how many bodies
+	// of clients, and as many of homeservers, are being read. A quarter of the
+	// places is reserved for requests with an API key. 0: 4096.
+	InFlight int
+
+	// PerAddress is how many requests one address, an IPv6 /64, may have at a
+	// time. An IPv6 /48 may have a quarter of InFlight, or PerAddress if that is
+	// more. Requests with an API key and requests over Unix sockets are not
+	// counted. 0: 256.
+	PerAddress int
+}
+
+// largeBodies is how many bodies of more than maxBody bytes are in memory at a
+// time. Only homeservers send such.
+const largeBodies = 64
+
+func (l *Limits) complete() {
+	if l.InFlight == 0 {
+		l.InFlight = 4096
+	}
+	if l.PerAddress == 0 {
+		l.PerAddress = 256
+	}
+}
+
+// limit is one of the limits, for metrics.
+type limit string
+
+const (
+	limitAddress limit = "per_address"
+	limitReading limit = "reading"
+	limitPlaces  limit = "in_flight"
+)
+
+// overLimit is the error of a request over a limit.
+type overLimit struct{ limit limit }
+
+func (e *overLimit) Error() string { return fmt.Sprintf("%v: limit %s", e.Unwrap(), e.limit) }
+
+// Unwrap makes it undecided.
+func (e *overLimit) Unwrap() error { return discharger.ErrUnavailable }
+
+// places counts the requests that the server has.
+type places struct {
+	Limits
+
+	mu      sync.Mutex
+	address map[netip.Prefix]int // requests of an address, and of an IPv6 /48
+	reading [2]int               // bodies of clients, and of homeservers
+	taken   [2]int               // places, likewise
+	large   int                  // large bodies
+}
+
+func newPlaces(l Limits) *places {
+	l.complete()
+	return &places{Limits: l, address: make(map[netip.Prefix]int)}
+}
+
+// arrive counts a request for its address. The request must leave if it may
+// stay.
+func (p *places) arrive(v *visit) error {
+	if v.homeserver != "" || !v.network.IsValid() {
+		return nil
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	site := clientaddr.Site(v.network)
+	if p.address[v.network] >= p.PerAddress || site.IsValid() && p.address[site] >= max(p.PerAddress, p.InFlight/4) {
+		return &overLimit{limitAddress}
+	}
+	p.count(v.network, 1)
+	p.count(site, 1)
+	return nil
+}
+
+// count notes requests of a network more or less. p.mu is held.
+func (p *places) count(n netip.Prefix, more int) {
+	if !n.IsValid() {
+		return
+	}
+	if p.address[n] += more; p.address[n] == 0 {
+		delete(p.address, n)
+	}
+}
+
+// leave undoes what arrive and grow did.
+func (p *places) leave(v *visit) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if v.large {
+		p.large--
+	}
+	if v.homeserver != "" || !v.network.IsValid() {
+		return
+	}
+	p.count(v.network, -1)
+	p.count(clientaddr.Site(v.network), -1)
+}
+
+// read counts a body that is being read. The request must call readDone if it
+// may go on.
+func (p *places) read(v *visit) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.reading[v.kind()] >= p.InFlight {
+		return &overLimit{limitReading}
+	}
+	p.reading[v.kind()]++
+	return nil
+}
+
+func (p *places) readDone(v *visit) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.reading[v.kind()]--
+}
+
+// grow counts a body that is larger than most, until the request leaves.
+func (p *places) grow(v *visit) error {
+	if v.large {
+		return nil
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.large >= largeBodies {
+		return &overLimit{limitReading}
+	}
+	p.large++
+	v.large = true
+	return nil
+}
+
+// take gives a request a place, until it calls free.
+func (p *places) take(v *visit) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	clients, homeservers := p.taken[0], p.taken[1]
+	if clients+homeservers >= p.InFlight || v.homeserver == "" && clients >= p.InFlight-p.InFlight/4 {
+		return &overLimit{limitPlaces}
+	}
+	p.taken[v.kind()]++
+	return nil
+}
+
+func (p *places) free(v *visit) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.taken[v.kind()]--
+}

@@ -1,0 +1,115 @@
+package server
+
+import (
+	"context"
+	"net/http"
+	"sync"
+)
+
+// Streams are the open streams of feeds, and the hubs that read for them. Servers
+// that follow one another, as after a reload, are given the same Streams: then the
+// streams go on when one server succeeds the other.
+type Streams struct {
+	mu       sync.Mutex
+	hubs     map[string]*hub // by homeserver
+	open     map[*subscriber]struct{}
+	current  *Server // whose settings count
+	draining bool
+}
+
+// NewStreams returns Streams for one server and its successors.
+func NewStreams() *Streams {
+	return &Streams{hubs: make(map[string]*hub), open: make(map[*subscriber]struct{})}
+}
+
+// begin makes s the current server if there is none yet.
+func (st *Streams) begin(s *Server) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	if st.current == nil {
+		st.current = s
+	}
+}
+
+// Succeed makes s the server whose settings count for the streams that it shares
+// with the one before. Those that s would not have opened like that are ended:
+// with another heartbeat, or an API key that s does not know. Their readers come
+// back, and are answered by s.
+func (s *Server) Succeed() {
+	st := s.streams
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	st.current = s
+	for u := range st.open {
+		if !s.continues(u.s, u.hub.homeserver, u.header) {
+			u.stop()
+		}
+	}
+}
+
+// continues reports whether s would have opened a stream like one that began at
+// another server.
+func (s *Server) continues(began *Server, homeserver string, header http.Header) bool {
+	name, err := s.keys.authenticate(header)
+	return err == nil && name == homeserver && s.cfg.Feed.Heartbeat == began.cfg.Feed.Heartbeat
+}
+
+// enter counts one more stream of a homeserver. header is that of the request
+// that it begins with.
+func (st *Streams) enter(s *Server, homeserver string, header http.Header) (*subscriber, error) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	h := st.hubs[homeserver]
+	switch {
+	case st.draining:
+		return nil, errDraining
+	case h != nil && h.subscribers >= st.current.cfg.Feed.Subscribers:
+		return nil, errSubscribers
+	case st.current != s && !st.current.continues(s, homeserver, header):
+		return nil, errDraining // another has succeeded since the request came
+	case h == nil:
+		ctx, cancel := context.WithCancel(context.Background())
+		h = &hub{
+			source: s.cfg.Feed.Source, homeserver: homeserver, now: s.cfg.Now, metrics: s.feedMetrics,
+			ctx: ctx, stop: cancel, index: make(map[string]uint64), wake: make(chan struct{}), readAt: s.cfg.Now(),
+		}
+		st.hubs[homeserver] = h
+	}
+	u := &subscriber{s: s, hub: h, header: header, ended: make(chan struct{})}
+	st.open[u] = struct{}{}
+	h.subscribers++
+	s.feedMetrics.subscribers(homeserver, 1)
+	return u, nil
+}
+
+// leave ends the hub with its last stream.
+func (st *Streams) leave(u *subscriber) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	delete(st.open, u)
+	h := u.hub
+	h.metrics.subscribers(h.homeserver, -1)
+	if h.subscribers--; h.subscribers == 0 {
+		h.stop()
+		delete(st.hubs, h.homeserver)
+	}
+}
+
+// drain ends all streams, and lets none begin.
+func (st *Streams) drain() {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	st.draining = true
+	for u := range st.open {
+		u.stop()
+	}
+}
+
+// stop ends a stream. Streams.mu is held.
+func (u *subscriber) stop() {
+	select {
+	case <-u.ended:
+	default:
+		close(u.ended)
+	}
+}

@@ -1,0 +1,174 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/netip"
+	"os"
+	"slices"
+	"time"
+
+	"github.com/labstack/echo/v4"
+
+	"github.com/discharger/discharger/discharger"
+	"github.com/discharger/discharger/discharger/clientaddr"
+)
+
+// visit is a request as the server sees it before a handler does: who sends it,
+// and its body.
+type visit struct {
+	addr       netip.Addr   // of the client, through trusted proxies; invalid: unknown
+	network    netip.Prefix // that addr counts for
+	homeserver string       // whose API key the request has; empty: none's
+	keyErr     error        // of an API key that is not known
+	client     netip.Addr   // for whom a homeserver asks; invalid: for itself
+	body       []byte
+	large      bool // the body counts as large
+}
+
+// kind indexes the counts of [places].
+func (v *visit) kind() int {
+	if v.homeserver != "" {
+		return 1
+	}
+	return 0
+}
+
+// from is the address for the log.
+func (v *visit) from() string {
+	if !v.addr.IsValid() {
+		return ""
+	}
+	return v.addr.String()
+}
+
+// visitKey finds the visit in a request's context.
+type visitKey struct{}
+
+// visitOf returns the visit of a request; an empty one if the request is an
+// operator's.
+func visitOf(c echo.Context) *visit {
+	if v, ok := c.Request().Context().Value(visitKey{}).(*visit); ok {
+		return v
+	}
+	return new(visit)
+}
+
+// identify finds out who sends a request.
+func (s *Server) identify(r *http.Request, v *visit) {
+	o := clientaddr.Of(r, s.cfg.TrustedProxies)
+	if o.Malformed != "" {
+		s.malformedFor(r.Context(), o)
+	}
+	v.addr, v.network = o.Addr, clientaddr.Network(o.Addr)
+	v.homeserver, v.keyErr = s.keys.authenticate(r.Header)
+}
+
+// malformedFor counts a request with an X-Forwarded-For that is not understood,
+// and reports the first one.
+func (s *Server) malformedFor(ctx context.Context, o clientaddr.Origin) {
+	if s.cfg.Metrics != nil {
+		s.cfg.Metrics.badFor.Inc()
+	}
+	s.warnFor.Do(func() {
+		s.cfg.Log.LogAttrs(ctx, slog.LevelWarn, "X-Forwarded-For not understood, clients have the proxy's address",
+			slog.String("element", o.Malformed), slog.String("proxy", o.Addr.String()))
+	})
+}
+
+// admit reads the request's body, and has the request handled in one of the
+// places.
+func (s *Server) admit(c echo.Context, v *visit, next echo.HandlerFunc) error {
+	r := c.Request()
+	if err := s.places.arrive(v); err != nil {
+		abandonBody(c)
+		return err
+	}
+	defer s.places.leave(v)
+	limit := s.bodies[c.Path()]
+	if r.Method != http.MethodPost || limit > maxBody && v.homeserver == "" {
+		limit = 0 // the route takes none, or none without an API key
+	}
+	if limit == 0 {
+		abandonBody(c)
+	} else if r.ContentLength != 0 {
+		if err := s.readBody(c, v, limit); err != nil {
+			abandonBody(c)
+			return err
+		}
+	}
+	if err := s.places.take(v); err != nil {
+		return err
+	}
+	defer s.places.free(v)
+	return next(c)
+}
+
+// abandonBody leaves the rest of a request's body unread: the connection is
+// closed after the answer, instead of being held until the body has arrived.
+func abandonBody(c echo.Context) {
+	if c.Request().ContentLength == 0 {
+		return
+	}
+	c.Response().Header().Set("Connection", "close")
+	setReadDeadline(c, time.Unix(1, 0))
+}
+
+// setReadDeadline sets when reading the body fails. A response that has no
+// connection has no deadline.
+func setReadDeadline(c echo.Context, t time.Time) {
+	_ = http.NewResponseController(c.Response()).SetReadDeadline(t)
+}
+
+var errLateBody = fmt.Errorf("%w: the body did not arrive in time", discharger.ErrUnavailable)
+
+// readBody reads the whole body, until the request's deadline. Memory is
+// allocated as the body arrives. The deadline stays in force afterwards, when
+// what is read is whether the client hangs up.
+func (s *Server) readBody(c echo.Context, v *visit, limit int64) error {
+	r := c.Request()
+	if r.ContentLength > limit {
+		return &http.MaxBytesError{Limit: limit}
+	}
+	if err := s.places.read(v); err != nil {
+		return err
+	}
+	defer s.places.readDone(v)
+	if deadline, ok := r.Context().Deadline(); ok {
+		setReadDeadline(c, deadline)
+	}
+	const first = 2 << 10 // most bodies are smaller
+	size := int64(first)
+	if r.ContentLength >= 0 {
+		size = min(size, r.ContentLength+1)
+	}
+	b := make([]byte, 0, size)
+	for {
+		n, err := r.Body.Read(b[len(b):cap(b)])
+		b = b[:len(b)+n]
+		switch {
+		case int64(len(b)) > limit:
+			return &http.MaxBytesError{Limit: limit}
+		case err == io.EOF:
+			v.body = b
+			return nil
+		case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, io.ErrUnexpectedEOF):
+			return errLateBody // or the client hung up
+		case err != nil:
+			return &paramError{"body", "cannot be read"}
+		}
+		if len(b) < cap(b) {
+			continue
+		}
+		if len(b) > maxBody/2 && limit > maxBody {
+			if err := s.places.grow(v); err != nil {
+				return err
+			}
+		}
+		b = slices.Grow(b, min(len(b), int(limit)+1-len(b)))
+	}
+}

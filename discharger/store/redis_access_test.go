@@ -1,0 +1,163 @@
+package store_test
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/discharger/discharger/discharger"
+	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/store"
+	"github.com/discharger/discharger/discharger/store/redistest"
+)
+
+// addUser makes an ACL user with a password and the permissions of a store.
+func addUser(t *testing.T, s *redistest.Server, name, password string, more ...any) {
+	t.Helper()
+	user := append([]any{"acl", "setuser", name, "on", "resetpass", ">" + password, "~ds{*"}, more...)
+	for _, command := range strings.Fields(redistest.Commands + " " + redistest.Checks) {
+		user = append(user, command)
+	}
+	s.Do(t, user...)
+}
+
+// TestRedisPassword: with a password that was replaced, connections go on, and
+// when the server ends them others are made with the new one, without an error.
+func TestRedisPassword(t *testing.T) {
+	t.Parallel()
+	for _, journal := range []bool{false, true} {
+		name := map[bool]string{false: "plain", true: "journal"}[journal]
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := redistest.Start(t)
+			addUser(t, s, "discharger", "old")
+			cfg := patient(store.RedisConfig{Addrs: []string{s.Socket}})
+			cfg.Username, cfg.Password = "discharger", caveat.Secret("old")
+			if journal {
+				cfg.Journal = openJournal(t, store.JournalConfig{})
+			}
+			r := openRedis(t, cfg)
+			f := &fixture{Store: r, clock: newClock()}
+			u, id := someone(), newSession()
+			f.swap(t, true, u, discharger.Change{Session: id, New: []byte("a")})
+
+			addUser(t, s, "discharger", "new")
+			f.expect(t, u, id, "a", "")
+			r.SetAccess(store.RedisAccess{Username: "discharger", Password: caveat.Secret("new")})
+			f.expect(t, u, id, "a", "")
+			if n := s.Do(t, "client", "kill", "user", "discharger"); n == int64(0) {
+				t.Fatal("there was no connection")
+			}
+			f.expect(t, u, id, "a", "")
+			f.swap(t, true, u, discharger.Change{Session: newSession(), New: []byte("b")})
+			if journal {
+				if err := r.Ready(t.Context()); err != nil {
+					t.Errorf("not ready: %v", err)
+				}
+			}
+		})
+	}
+}
+
+// TestRedisWrongPassword: a wrong password harms nothing before a connection has
+// to be made, and the right one mends it.
+func TestRedisWrongPassword(t *testing.T) {
+	t.Parallel()
+	s := redistest.Start(t)
+	addUser(t, s, "discharger", "right")
+	cfg := patient(store.RedisConfig{Addrs: []string{s.Socket}})
+	cfg.Username, cfg.Password = "discharger", caveat.Secret("right")
+	r := openRedis(t, cfg)
+	f := &fixture{Store: r, clock: newClock()}
+	u, id := someone(), newSession()
+	f.swap(t, true, u, discharger.Change{Session: id, New: []byte("a")})
+	wrong := cfg.RedisAccess
+	wrong.Password = caveat.Secret("wrong")
+	r.SetAccess(wrong)
+	f.expect(t, u, id, "a", "")
+	s.Do(t, "client", "kill", "user", "discharger")
+	if _, err := f.Load(t.Context(), u, id, discharger.DeviceTag{}); err == nil {
+		t.Error("let in with a wrong password")
+	}
+	r.SetAccess(cfg.RedisAccess)
+	f.expect(t, u, id, "a", "")
+}
+
+// TestRedisPasswordAtOpen: a store that waits for its server, since that does not
+// let it in, opens with the right password.
+func TestRedisPasswordAtOpen(t *testing.T) {
+	t.Parallel()
+	s := redistest.Start(t)
+	addUser(t, s, "discharger", "right")
+	cfg := patient(store.RedisConfig{Addrs: []string{s.Socket}, AwaitServers: true})
+	cfg.Username, cfg.Password = "discharger", caveat.Secret("wrong")
+	r := openRedis(t, cfg)
+	if err := r.Ready(t.Context()); err == nil {
+		t.Fatal("let in with a wrong password")
+	}
+	r.SetAccess(store.RedisAccess{Username: "discharger", Password: caveat.Secret("right")})
+	redistest.Eventually(t, "the store is open", func() bool { return r.Ready(t.Context()) == nil })
+	f := &fixture{Store: r, clock: newClock()}
+	f.swap(t, true, someone(), discharger.Change{Session: newSession(), New: []byte("a")})
+}
+
+// TestRedisRenewed: the server has another certificate, and demands another of
+// its clients.
+func TestRedisRenewed(t *testing.T) {
+	t.Parallel()
+	s := redistest.StartSecure(t)
+	cfg := patient(store.RedisConfig{Addrs: []string{s.Addr}})
+	cfg.RedisAccess = store.RedisAccess{TLS: s.TLS(), Username: s.User, Password: caveat.Secret(s.Password)}
+	r := openRedis(t, cfg)
+	f := &fixture{Store: r, clock: newClock()}
+	u, id := someone(), newSession()
+	f.swap(t, true, u, discharger.Change{Session: id, New: []byte("a")})
+
+	s.Renew(t)
+	access := cfg.RedisAccess
+	access.TLS = s.TLS()
+	r.SetAccess(access)
+	s.Do(t, "client", "kill", "user", s.User)
+	f.expect(t, u, id, "a", "")
+	r.SetAccess(cfg.RedisAccess)
+	s.Do(t, "client", "kill", "user", s.User)
+	if _, err := f.Load(t.Context(), u, id, discharger.DeviceTag{}); err == nil {
+		t.Error("the certificate from before is accepted")
+	}
+}
+
+// TestRedisSentinelPassword: new passwords of the Sentinels are used where the
+// primary is asked for the next time.
+func TestRedisSentinelPassword(t *testing.T) {
+	t.Parallel()
+	s := redistest.StartSentinel(t)
+	set := func(password string) {
+		for _, w := range s.Sentinels {
+			w.Do(t, "acl", "setuser", "asker", "on", "resetpass", ">"+password, "&*", "+role", "+info", "+ping", "+sentinel", "+subscribe")
+		}
+	}
+	set("old")
+	cfg := sentinelConfig(s)
+	cfg.SentinelUsername, cfg.SentinelPassword = "asker", caveat.Secret("old")
+	r := openRedis(t, cfg)
+	f := &fixture{Store: r, clock: newClock()}
+	u, id := someone(), newSession()
+	f.swap(t, true, u, discharger.Change{Session: id, New: []byte("a")})
+
+	set("new")
+	access := cfg.RedisAccess
+	access.SentinelPassword = caveat.Secret("new")
+	r.SetAccess(access)
+	for _, w := range s.Sentinels {
+		w.Do(t, "client", "kill", "user", "asker")
+	}
+	s.Failover(t)
+	redistest.Eventually(t, "the store works again", func() bool {
+		_, err := f.Load(t.Context(), u, id, discharger.DeviceTag{})
+		return err == nil
+	})
+	for _, w := range s.Sentinels {
+		for _, entry := range w.Do(t, "acl", "log").([]any) {
+			t.Errorf("%s forbade %v", w.Addr, entry)
+		}
+	}
+}

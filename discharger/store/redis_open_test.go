@@ -1,0 +1,253 @@
+package store_test
+
+import (
+	"errors"
+	"log/slog"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/discharger/discharger/discharger"
+	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/store"
+	"github.com/discharger/discharger/discharger/store/redistest"
+)
+
+// logLines takes a log line by line.
+type logLines chan string
+
+func (l logLines) Write(p []byte) (int, error) {
+	select {
+	case l <- string(p):
+	default: // the test has ended
+	}
+	return len(p), nil
+}
+
+func (l logLines) logger() *slog.Logger { return slog.New(slog.NewTextHandler(l, nil)) }
+
+// await returns the next line with a text.
+func (l logLines) await(t testing.TB, text string) string {
+	t.Helper()
+	for {
+		select {
+		case line := <-l:
+			if strings.Contains(line, text) {
+				return line
+			}
+		case <-t.Context().Done():
+			t.Fatalf("no line with %q", text)
+		}
+	}
+}
+
+const openedLine = "redis can be used now"
+
+// expectPending asks every method of a store that waits for its servers.
+func expectPending(t testing.TB, r *store.Redis, want string) {
+	t.Helper()
+	u, id := someone(), newSession()
+	_, errLoad := r.Load(t.Context(), u, id, discharger.DeviceTag{})
+	_, errList := r.List(t.Context(), u)
+	ok1, errSwap := r.Swap(t.Context(), one(u, discharger.Change{Session: id, New: []byte("a")}))
+	ok2, errHome := r.SwapHomeserver(t.Context(), u.Homeserver, nil, []byte("a"))
+	_, errNow := r.Now(t.Context())
+	_, errRead := r.ReadFeed(t.Context(), u.Homeserver, "")
+	errPublish := r.Publish(t.Context(), u.Homeserver, discharger.FeedEvent{Data: []byte("{}"), Until: time.Now().Add(time.Hour)})
+	if ok1 || ok2 {
+		t.Error("a swap was done")
+	}
+	for method, err := range map[string]error{
+		"Load": errLoad, "List": errList, "Swap": errSwap, "SwapHomeserver": errHome, "Now": errNow, "ReadFeed": errRead,
+		"AwaitFeed": r.AwaitFeed(t.Context(), u.Homeserver, ""), "Publish": errPublish, "Ready": r.Ready(t.Context()),
+	} {
+		if err == nil || !strings.Contains(err.Error(), want) || errors.Is(err, discharger.ErrStoreLost) {
+			t.Errorf("%s: %v, want an error that says %q", method, err, want)
+		}
+	}
+}
+
+// late returns the configuration of a store that waits for a server which is
+// stopped.
+func late(t testing.TB) (*redisServer, store.RedisConfig, logLines) {
+	s := startRedis(t)
+	s.Kill(t)
+	log := make(logLines, 1000)
+	cfg := s.config()
+	cfg.AwaitServers, cfg.Log = true, log.logger()
+	return s, cfg, log
+}
+
+// A store whose server comes later answers errors until then, and opens by
+// itself.
+func TestRedisLate(t *testing.T) {
+	t.Parallel()
+	s, cfg, log := late(t)
+	r := openRedis(t, cfg)
+	line := log.await(t, "redis does not answer, waiting for it")
+	if !strings.Contains(line, "level=WARN") || !strings.Contains(line, s.Socket) {
+		t.Errorf("the log says %s", line)
+	}
+	expectPending(t, r, "waiting for redis at "+s.Socket)
+	s.Restart(t)
+	log.await(t, openedLine)
+	if err := r.Ready(t.Context()); err != nil {
+		t.Errorf("Ready: %v", err)
+	}
+	u, id := someone(), newSession()
+	if ok, err := r.Swap(t.Context(), one(u, discharger.Change{Session: id, New: []byte("a")})); !ok || err != nil {
+		t.Errorf("Swap: %v, %v", ok, err)
+	}
+}
+
+// Sentinels and nodes of a cluster that do not answer are waited for like a server.
+func TestRedisLateMany(t *testing.T) {
+	t.Parallel()
+	for name, change := range map[string]func(*store.RedisConfig){
+		"sentinel": func(c *store.RedisConfig) { c.MasterName = "m" },
+		"cluster":  func(c *store.RedisConfig) { c.Cluster = true },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			_, cfg, log := late(t)
+			cfg.Addrs = []string{unusedAddress(t), unusedAddress(t)}
+			change(&cfg)
+			r := openRedis(t, cfg)
+			log.await(t, "redis does not answer, waiting for it")
+			expectPending(t, r, "waiting for redis at "+cfg.Addrs[0]+", "+cfg.Addrs[1])
+		})
+	}
+}
+
+// unusedAddress returns an address at which nothing listens.
+func unusedAddress(t *testing.T) string {
+	host, port := redistest.Address(t)
+	return net.JoinHostPort(host, port)
+}
+
+// Servers that must be set up otherwise are waited for too, with an error in the
+// log that names the setting and no secret.
+func TestRedisLateSettings(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name, want string
+		args       []string
+		mend       []any
+	}{
+		{"eviction", "set maxmemory-policy to noeviction", []string{"--maxmemory-policy", "allkeys-lru"},
+			[]any{"config", "set", "maxmemory-policy", "noeviction"}},
+		{"password", "WRONGPASS", nil, []any{"acl", "setuser", "discharger", "on", ">opensesame", "~*", "&*", "+@all"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			s, cfg, log := late(t)
+			if c.name == "password" {
+				cfg.Username, cfg.Password = "discharger", caveat.Secret("opensesame")
+			}
+			s.Restart(t, c.args...)
+			r := openRedis(t, cfg)
+			line := log.await(t, "redis cannot be used as it is")
+			if !strings.Contains(line, "level=ERROR") || !strings.Contains(line, c.want) || strings.Contains(line, "opensesame") {
+				t.Errorf("the log says %s", line)
+			}
+			expectPending(t, r, c.want)
+			s.do(t, c.mend...)
+			log.await(t, openedLine)
+			if err := r.Ready(t.Context()); err != nil {
+				t.Errorf("Ready: %v", err)
+			}
+		})
+	}
+}
+
+// What the journal has is replayed, and a loss is noticed, before the first
+// answer of a store whose server came late.
+func TestRedisLateLoss(t *testing.T) {
+	t.Parallel()
+	s := startRedis(t)
+	marker := new(memory)
+	cfg := s.config()
+	cfg.Marker = marker
+	r := openRedis(t, cfg)
+	u, id := someone(), newSession()
+	if ok, err := r.Swap(t.Context(), one(u, discharger.Change{Session: id, New: []byte("a")})); !ok || err != nil {
+		t.Fatalf("Swap: %v, %v", ok, err)
+	}
+	if err := r.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s.Kill(t) // which loses everything
+	log := make(logLines, 1000)
+	cfg.AwaitServers, cfg.Log = true, log.logger()
+	cfg.Journal = openJournal(t, store.JournalConfig{})
+	lost := openRedis(t, cfg)
+	s.Restart(t)
+	log.await(t, "level=ERROR msg=\"store has lost its data")
+	log.await(t, openedLine)
+	_, loadErr := lost.Load(t.Context(), u, id, discharger.DeviceTag{})
+	for _, err := range []error{loadErr, lost.Ready(t.Context())} {
+		if !errors.Is(err, discharger.ErrStoreLost) {
+			t.Errorf("the server lost its data: %v", err)
+		}
+	}
+	if err := lost.Close(); err != nil {
+		t.Fatal(err)
+	}
+
+	s.Kill(t)
+	accepted := openRedis(t, cfg)
+	if err := accepted.AcceptLoss(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	expectPending(t, accepted, "waiting for redis")
+	s.Restart(t)
+	log.await(t, openedLine)
+	if err := accepted.Ready(t.Context()); err != nil {
+		t.Errorf("Ready after the loss was accepted: %v", err)
+	}
+	view, err := accepted.Load(t.Context(), u, id, discharger.DeviceTag{})
+	if err != nil || view.Session != nil || view.Losses.Missing == 0 {
+		t.Errorf("Load after the loss was accepted: %+v, %v", view, err)
+	}
+}
+
+// The journal is replayed to a server that comes late with older data.
+func TestRedisLateReplay(t *testing.T) {
+	t.Parallel()
+	host, port := redistest.Address(t)
+	s := startRedis(t, "--bind", host, "--port", port)
+	j := openJournal(t, store.JournalConfig{})
+	cfg := s.config()
+	cfg.Marker, cfg.Journal = new(memory), j
+	first := openRedis(t, cfg)
+	if err := first.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s.do(t, "save") // before the revocation
+	if err := j.Add(t.Context(), entryOf(1)); err != nil {
+		t.Fatal(err)
+	}
+	s.Kill(t)
+	log := make(logLines, 1000)
+	cfg.AwaitServers, cfg.Log = true, log.logger()
+	r := openRedis(t, cfg)
+	expectPending(t, r, "waiting for redis")
+	s.Restart(t)
+	log.await(t, openedLine)
+	if n := r.JournalStats().Replays; n == 0 {
+		t.Error("the store is open, and the journal was not replayed")
+	}
+}
+
+// A store that waits can be closed.
+func TestRedisLateClose(t *testing.T) {
+	t.Parallel()
+	_, cfg, log := late(t)
+	cfg.Journal = openJournal(t, store.JournalConfig{})
+	r := openRedis(t, cfg)
+	log.await(t, "waiting for it")
+	if err := r.Close(); err != nil {
+		t.Error(err)
+	}
+}
