@@ -38,6 +38,8 @@ type settings struct {
 	idle   time.Duration // session.idle; 0: for ever
 	forget time.Duration // gateway.forget_after; 0: the default
 	count  bool          // logouts that the homeserver refuses
+	before string        // URL of a proxy before the homeserver; empty: none
+	more   string        // members of the section gateway, each with a comma before it
 }
 
 // with returns the settings with a number of gateways apart.
@@ -58,6 +60,9 @@ func deploy(t *testing.T, k *kit, h *homeserver, s settings) *deployment {
 	d := &deployment{settings: s, kit: k, homeserver: h, dir: t.TempDir(), key: sharedKeys, upstream: h.url}
 	if s.count {
 		d.upstream = d.startCounting(t)
+	}
+	if s.before != "" {
+		d.upstream = s.before
 	}
 	addrs := freeAddrs(t, 2)
 	d.serviceURL = "http://" + addrs[0]
@@ -128,7 +133,7 @@ func (d *deployment) newGateway(t *testing.T) *gateway {
 
 // section returns the section gateway of a configuration.
 func (d *deployment) section(g *gateway, keys string) string {
-	more := ""
+	more := d.more
 	if keys != "" {
 		more += ", keys_file: " + keys
 	}

@@ -26,6 +26,16 @@
 //     nobody is logged out, and all sessions go on afterwards.
 //   - No token of the homeserver's is in an answer, a log or a metric.
 //
+// # Outages
+//
+// [TestOutage] takes the service away from clients that sync: matrix-nio, Hydrogen,
+// matrix-js-sdk 42 and 43, and mautrix-go, with and without refresh tokens. It lasts
+// 15 seconds, or as long as DISCHARGER_TEST_OUTAGE says, and discharges four ninths
+// of that. Each client gets fewer than 50 answers of 503, the gateway logs less than
+// 100 KiB, and afterwards all receive messages as before.
+//
+//	DISCHARGER_TEST_OUTAGE=45s go test -tags goolm -v -run TestOutage .
+//
 // # Devices
 //
 // [TestDevices] has several clients use one device. The homeservers differ:
@@ -48,4 +58,22 @@
 // Each is played five times, or as often as DISCHARGER_TEST_ROUNDS says:
 //
 //	DISCHARGER_TEST_ROUNDS=200 go test -tags goolm -parallel 8 -timeout 2h -run TestDevices .
+//
+// # The gate
+//
+// [TestDifferential] makes the same requests to a homeserver, and through a gateway
+// to another one in the same state, and compares status, header and body. Its
+// paths are those of testdata/routes.txt, which [TestRoutes] compares with the routes
+// that Synapse registers. Each path is requested with every method and one way
+// to carry a token; with DISCHARGER_TEST_WHOLE, in every way:
+//
+//	DISCHARGER_TEST_WHOLE=1 go test -tags goolm -timeout 2h -run 'TestDifferential|TestNarrowed' .
+//
+// The differences that are accepted are in acceptedDifferences, with reasons.
+//
+// [TestNarrowed] tries the routes of the gateway's table with narrowed tokens,
+// before both homeservers. [TestHostile] sends targets that servers read in
+// different ways to hyper, to nginx with a proxy_pass that normalizes, and to
+// Twisted: cargo and nginx are needed for it. [TestLegacy] tries the homeserver's own
+// tokens in every place and spelling in which Synapse may find them.
 package matrix

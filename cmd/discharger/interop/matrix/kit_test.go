@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -30,23 +31,40 @@ type kit struct {
 // assemble builds the programs.
 func assemble(t *testing.T) *kit {
 	t.Helper()
+	k := assembleGateway(t)
+	k.dendrite = buildTool(t, "github.com/matrix-org/dendrite/cmd/dendrite")
+	k.keys = buildTool(t, "github.com/matrix-org/dendrite/cmd/generate-keys")
+	return k
+}
+
+// assembleGateway builds the binary under test, and no homeserver.
+func assembleGateway(t *testing.T) *kit {
+	t.Helper()
 	k := &kit{dir: t.TempDir(), discharger: *binaryUnderTest, python: findSynapse(t)}
-	k.dendrite, k.keys = filepath.Join(k.dir, "dendrite"), filepath.Join(k.dir, "generate-keys")
-	commands := [][]string{
-		{"go", "build", "-o", k.dir, "github.com/matrix-org/dendrite/cmd/dendrite", "github.com/matrix-org/dendrite/cmd/generate-keys"},
-	}
 	if k.discharger == "" {
 		k.discharger = filepath.Join(k.dir, "discharger")
-		commands = append(commands, []string{"go", "build", "-C", filepath.Join("..", "..", "..", ".."), "-o", k.discharger, "./cmd/discharger"})
+		run(t, [][]string{{"go", "build", "-C", filepath.Join("..", "..", "..", ".."), "-o", k.discharger, "./cmd/discharger"}})
 	}
-	run(t, commands)
 	return k
+}
+
+// buildTool builds a tool of this module in Go's build cache, unless it is there, and
+// returns its path.
+func buildTool(t *testing.T, name string) string {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "go", "tool", "-n", name)
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0") // for SQLite that is written in Go
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("%s: %v", cmd, err)
+	}
+	return strings.TrimSpace(string(out))
 }
 
 // installClients installs the JavaScript clients.
 func (k *kit) installClients(t *testing.T) {
 	t.Helper()
-	for _, name := range []string{"package.json", "jssdk.mjs"} {
+	for _, name := range []string{"package.json", "jssdk.mjs", "outage.mjs", "hydrogen.mjs"} {
 		copyFile(t, filepath.Join(k.dir, name), filepath.Join("testdata", name))
 	}
 	run(t, [][]string{
@@ -84,6 +102,12 @@ func copyFile(t *testing.T, to, from string) {
 	}
 }
 
+// nodePath returns the path of Node.js.
+func (k *kit) nodePath() string {
+	arch := map[string]string{"amd64": "x64", "arm64": "arm64"}[runtime.GOARCH]
+	return filepath.Join(k.dir, "node_modules", "node-linux-"+arch, "bin", "node")
+}
+
 // node runs a script that was copied beside the installed packages, and reads
 // the last line that it printed.
 func (k *kit) node(t *testing.T, script string, task, report any) {
@@ -94,9 +118,7 @@ func (k *kit) node(t *testing.T, script string, task, report any) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
-	arch := map[string]string{"amd64": "x64", "arm64": "arm64"}[runtime.GOARCH]
-	node := filepath.Join(k.dir, "node_modules", "node-linux-"+arch, "bin", "node")
-	cmd := exec.CommandContext(ctx, node, filepath.Join(k.dir, script))
+	cmd := exec.CommandContext(ctx, k.nodePath(), filepath.Join(k.dir, script))
 	cmd.Env = append(os.Environ(), "no_proxy=127.0.0.0/8")
 	cmd.Stdin = bytes.NewReader(in)
 	var stderr bytes.Buffer

@@ -31,6 +31,8 @@ func testMatrix(t *testing.T, k *kit, h *homeserver) {
 		"devices deleted":   g.testDeleteDevices,
 		"password":          g.testPassword,
 		"deactivation":      g.testDeactivate,
+		"interactive":       g.testInteractive,
+		"device names":      g.testDeviceNames,
 		"killed upstream":   g.testKilledUpstream,
 		"old token":         g.testOldToken,
 		"wrong tokens":      g.testWrongTokens,

@@ -23,7 +23,7 @@ type apart struct {
 // outageTTL leaves time to look at what has not run out.
 const outageTTL = 12 * time.Second
 
-func startApart(t *testing.T, k *kit, h *homeserver) *apart {
+func startApart(t *testing.T, k *kit, h *homeserver, ttl time.Duration) *apart {
 	t.Helper()
 	addrs := freeAddrs(t, 4)
 	addr, admin := addrs[0], addrs[1]
@@ -37,7 +37,7 @@ data_dir: service
 request_timeout: 4s
 discharge: {ttl: %s}
 store: {redis: {addresses: [%s], timeouts: {dial: 3s, read: 3s, write: 3s}}}
-`, strings.TrimPrefix(a.serviceURL, "http://"), addrs[3], outageTTL, a.socket())
+`, strings.TrimPrefix(a.serviceURL, "http://"), addrs[3], ttl, a.socket())
 	a.write(t, "service.yaml", service)
 	if err := os.Mkdir(filepath.Join(a.dir, "service"), 0o700); err != nil {
 		t.Fatal(err)
@@ -96,7 +96,7 @@ func (a *apart) run(t *testing.T, args ...string) string {
 // testApart plays what needs a service apart from its gateway, one after the
 // other.
 func testApart(t *testing.T, k *kit, h *homeserver) {
-	a := startApart(t, k, h)
+	a := startApart(t, k, h, outageTTL)
 	t.Run("revoked", a.testRevoked)
 	// What is started again lives as long as the rest.
 	t.Run("service killed", func(sub *testing.T) {

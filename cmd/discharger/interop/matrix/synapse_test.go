@@ -69,7 +69,11 @@ func startSynapse(t *testing.T, k *kit) *homeserver {
 	seed := make([]byte, 32)
 	_, _ = rand.Read(seed)
 	h.write(t, "signing.key", "ed25519 a_test "+base64.RawStdEncoding.EncodeToString(seed)+"\n")
-	return h.started(t, start(t, &h.out, h.dir, k.python, "-m", "synapse.app.homeserver", "-c", "synapse.yaml"))
+	script, err := filepath.Abs(filepath.Join("testdata", "routes.py"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return h.started(t, start(t, &h.out, h.dir, k.python, script, "-c", "synapse.yaml"))
 }
 
 func (h *homeserver) write(t *testing.T, name, text string) {
@@ -82,13 +86,13 @@ func (h *homeserver) write(t *testing.T, name, text string) {
 const synapseAdmin = "/_synapse/admin"
 
 // registerAdmin makes an administrator's account and returns a session of it.
-func (h *homeserver) registerAdmin(t *testing.T, name string) *device {
+func (s *site) registerAdmin(t *testing.T, name string) *device {
 	t.Helper()
-	u := &user{&h.site, name, "password of " + name}
-	nonce := h.call(t, "GET", synapseAdmin+"/v1/register", "", nil).ok(t).body.text("nonce")
+	u := &user{s, name, "password of " + name}
+	nonce := s.call(t, "GET", synapseAdmin+"/v1/register", "", nil).ok(t).body.text("nonce")
 	mac := hmac.New(sha1.New, []byte(sharedSecret))
 	mac.Write([]byte(strings.Join([]string{nonce, name, u.password, "admin"}, "\x00")))
-	a := h.call(t, "POST", synapseAdmin+"/v1/register", "", body{
+	a := s.call(t, "POST", synapseAdmin+"/v1/register", "", body{
 		"nonce": nonce, "username": name, "password": u.password, "admin": true, "mac": hex.EncodeToString(mac.Sum(nil)),
 	}).ok(t)
 	d := &device{user: u, id: a.body.text("device_id")}
