@@ -13,6 +13,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -133,22 +134,35 @@ func (k *kit) node(t *testing.T, script string, task, report any) {
 	}
 }
 
-// freeAddrs finds addresses of this machine where nobody listens, each another.
-// The host is this process's own, so nobody takes the ports before they are used.
+// freeAddrs returns addresses of this machine at which no process listens, each of
+// them once. The host is this process's own, and no port is given twice, so that none
+// is taken before it is used, or while its process restarts. The ports are below
+// those that outgoing connections have.
 func freeAddrs(t *testing.T, n int) []string {
 	t.Helper()
 	pid := os.Getpid()
-	var all []string
-	for range n {
-		l, err := net.Listen("tcp", fmt.Sprintf("127.53.%d.%d:0", pid>>8&0xff, max(pid&0xff, 1)))
-		if err != nil {
-			t.Fatal(err)
+	all := make([]string, 0, n)
+	for len(all) < n {
+		port := lastPort.Add(1)
+		if port >= 32768 {
+			t.Fatal("no port is left")
 		}
-		defer l.Close()
+		l, err := net.Listen("tcp", fmt.Sprintf("127.53.%d.%d:%d", pid>>8&0xff, max(pid&0xff, 1), port))
+		if err != nil {
+			continue
+		}
+		l.Close()
 		all = append(all, l.Addr().String())
 	}
 	return all
 }
+
+// lastPort is the port that freeAddrs tried last.
+var lastPort = func() *atomic.Int32 {
+	p := new(atomic.Int32)
+	p.Store(10000)
+	return p
+}()
 
 // eventually waits until ok says so.
 func eventually(t *testing.T, what string, ok func() bool) {
