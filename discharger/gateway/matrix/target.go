@@ -13,10 +13,7 @@ var ErrTarget = errors.New("request target is malformed")
 
 // Target is the target of a request in origin form.
 type Target struct {
-	Path  string // as sent, percent-encoded; it begins with a slash
-	Query string // as sent, without the question mark
-	// ForceQuery reports whether there is a question mark without a query.
-	ForceQuery bool
+	Path string // as sent, percent-encoded; it begins with a slash
 
 	// structured reports whether decoding the path can change its segments, or
 	// there are parameters or empty segments in it.
@@ -32,11 +29,11 @@ const maxDecodings = 8
 // braces. In a query every visible character of ASCII is accepted, but for the number
 // sign, which begins a fragment.
 func ParseTarget(text string) (Target, error) {
-	path, query, hasQuery := strings.Cut(text, "?")
+	path, query, _ := strings.Cut(text, "?")
 	if !strings.HasPrefix(path, "/") || strings.HasPrefix(path, "//") {
 		return Target{}, ErrTarget
 	}
-	t := Target{Path: path, Query: query, ForceQuery: hasQuery && query == ""}
+	t := Target{Path: path}
 	dots := false
 	for i := 0; i < len(path); i++ {
 		switch c := path[i]; {
