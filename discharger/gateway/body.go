@@ -19,6 +19,7 @@ const maxBody = 1 << 20
 var (
 	errTooLarge = errors.New("body is too large")
 	errNotJSON  = errors.New("body is not a JSON object")
+	errCoding   = errors.New("answer is compressed in a way that was not asked for")
 )
 
 // maxMembers bounds the members of an object that is read: each takes ten times as
@@ -201,7 +202,7 @@ func readResponseBy(resp *http.Response, readAll func(io.Reader) ([]byte, error)
 		}
 		r = z
 	default:
-		return nil, errors.New("answer is compressed in a way that was not asked for")
+		return nil, errCoding
 	}
 	data, err := readAll(r)
 	if err != nil {
@@ -212,6 +213,22 @@ func readResponseBy(resp *http.Response, readAll func(io.Reader) ([]byte, error)
 	}
 	setResponseBody(resp, data)
 	return data, nil
+}
+
+// readAnswer reads the body of an answer that is passed on whatever it holds. The
+// object is nil if the body is none, or is compressed in a way that cannot be read.
+func readAnswer(resp *http.Response) (object, error) {
+	data, err := readResponse(resp)
+	if errors.Is(err, errCoding) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	if body, err := parseObject(data); err == nil {
+		return body, nil
+	}
+	return nil, nil
 }
 
 func setResponseBody(resp *http.Response, data []byte) {

@@ -13,6 +13,7 @@ import (
 	"github.com/discharger/discharger/discharger/api"
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/chain"
+	"github.com/discharger/discharger/discharger/clientaddr"
 	"github.com/discharger/discharger/discharger/homeserver"
 )
 
@@ -144,11 +145,7 @@ func (g *Gateway) refreshRefused(ctx context.Context, x *exchange, err error) *f
 // through this process: two tabs and a lost answer get the same next token. The
 // party counts as the service counts it: an IPv6 address by its /64.
 func (g *Gateway) requestID(text string, from netip.Addr, client string) string {
-	if from.Is6() {
-		if p, err := from.Prefix(64); err == nil {
-			from = p.Addr()
-		}
-	}
-	sum := chain.Hash(&g.nonce, []byte(text), []byte{0}, []byte(from.String()), []byte{0}, []byte(client))
+	network := clientaddr.Network(from).String()
+	sum := chain.Hash(&g.nonce, []byte(text), []byte{0}, []byte(network), []byte{0}, []byte(client))
 	return api.EncodeBase64(sum[:16])
 }

@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"net/http"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -95,16 +94,9 @@ func (g *Gateway) resumeUIA(x *exchange, body object) {
 // authentication. If it names a session, the request's parameters are kept under
 // that name.
 func (g *Gateway) challenged(resp *http.Response, x *exchange) error {
-	if enc := strings.ToLower(resp.Header.Get("Content-Encoding")); enc != "" && enc != "gzip" && enc != "identity" {
-		return nil // it cannot be read
-	}
-	data, err := readResponse(resp)
+	body, err := readAnswer(resp)
 	if err != nil {
 		return err
-	}
-	body, err := parseObject(data)
-	if err != nil {
-		return nil
 	}
 	name, _ := body.text(memberSession)
 	if name == "" || body.get(memberFlows) == nil {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
-	"strings"
 	"time"
 
 	"github.com/discharger/discharger/discharger/api"
@@ -16,15 +15,11 @@ import (
 // session is over, and must not be refreshed any more. A question for a password,
 // and a locked account, is no end.
 func (g *Gateway) rejected(resp *http.Response, x *exchange) error {
-	if enc := strings.ToLower(resp.Header.Get("Content-Encoding")); enc != "" && enc != "gzip" && enc != "identity" {
-		return nil // it cannot be read
-	}
-	data, err := readResponse(resp)
+	body, err := readAnswer(resp)
 	if err != nil {
 		return err
 	}
-	body, err := parseObject(data)
-	if err != nil || body.get("flows") != nil || body.get("session") != nil {
+	if body.get("flows") != nil || body.get("session") != nil {
 		return nil
 	}
 	if code, _ := body.text("errcode"); code != codeUnknownToken {
