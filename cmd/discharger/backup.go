@@ -125,7 +125,7 @@ func fetchBackup(ctx context.Context, cfg *config.Config, address string, w io.W
 	return nil
 }
 
-// backupProof is what only a holder of the key file can know.
+// backupProof returns a secret that is derived from the key file.
 func backupProof(keys *keyfile.Ring) string {
 	secret := keys.Of(keyfile.Store)[0].Secret()
 	mac := hmac.New(sha256.New, secret[:])
@@ -137,7 +137,7 @@ func backupProof(keys *keyfile.Ring) string {
 const backupTimeout = time.Hour
 
 // backups answers requests for a backup. It is written to a file beside the store
-// first, so that a slow reader is in nobody's way.
+// first, so that a slow reader does not hold up the store.
 func (d *daemon) backups() http.Handler {
 	proof, dir := "Bearer "+backupProof(d.keys), filepath.Dir(d.cfg.BoltFile()) // neither changes with a reload
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

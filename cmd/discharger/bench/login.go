@@ -23,7 +23,8 @@ type logins struct {
 	count      atomic.Int64
 }
 
-// newHomeserver is what a homeserver makes of its keys. cache is its CacheBytes.
+// newHomeserver returns a homeserver with the keys of a ring, and a cache of so many
+// bytes.
 func newHomeserver(ring *keyfile.Ring, service caveat.PublicKey, cache int) (*homeserver.Homeserver, error) {
 	var keys homeserver.Keys
 	for _, k := range ring.Of(keyfile.Root) {

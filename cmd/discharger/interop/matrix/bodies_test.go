@@ -12,7 +12,7 @@ type sample struct {
 	method string
 	path   *regexp.Regexp
 	body   func(c *cast) body
-	breaks bool // the cast is not what it was if the request succeeds
+	breaks bool // a request that succeeds damages the cast
 }
 
 // samples are tried in order.

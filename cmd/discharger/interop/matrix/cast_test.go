@@ -17,8 +17,7 @@ type side struct {
 	aliases map[string]string
 }
 
-// cast is what the requests of a comparison are about: users with their sessions
-// and rooms. A request may damage them, and then a new cast takes their place.
+// cast holds the users of a comparison, with their sessions and rooms. A request may damage them, and then a new cast takes their place.
 type cast struct {
 	user, other, admin *device
 	second             *device // another session of the user

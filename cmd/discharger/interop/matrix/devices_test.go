@@ -262,9 +262,9 @@ func restarts(restart func(*deployment, *testing.T, syscall.Signal)) func(*testi
 	}
 }
 
-// refused waits until a client whose session was replaced is told so. A gateway that
-// does not follow the feed at the moment accepts its token until then, or until the
-// discharge runs out; a logout it decides with the service.
+// refused waits until a request of a replaced session is refused. A gateway whose
+// feed is disconnected accepts the token until the feed is back or the discharge
+// runs out; about a logout it asks the service.
 func refused(t *testing.T, a action, old *device) {
 	t.Helper()
 	var came answer

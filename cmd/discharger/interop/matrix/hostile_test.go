@@ -191,7 +191,7 @@ func (h *hostile) each(target, token string) {
 	}
 }
 
-// reading is what the servers answer with: the path that they read.
+// reading is the body of the servers' answers: the path that they read.
 type reading struct {
 	Path       *string `json:"path"`
 	Authorized bool    `json:"authorized"`
