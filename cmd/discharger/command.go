@@ -50,7 +50,7 @@ type command struct {
 }
 
 func commands() []command {
-	all := []command{
+	return []command{
 		serveCommand(), gatewayCommand(), demoCommand(),
 		keysInitCommand(), keysNewCommand(), keysListCommand(), keysUseCommand(), keysRetireCommand(), keysServiceCommand(),
 		mintCommand(), attenuateCommand(), dischargeCommand(), refreshCommand(), logoutCommand(), verifyCommand(), inspectCommand(),
@@ -60,7 +60,6 @@ func commands() []command {
 		policyShowCommand(), policyFieldsCommand(), policySchemaCommand(), schemaCheckCommand(), schemaDocsCommand(),
 		configCheckCommand(), configExampleCommand(), backupCommand(), restoreCommand(), healthCommand(), versionCommand(),
 	}
-	return append(all, benchCommands()...)
 }
 
 // run runs what args name and returns the exit code.

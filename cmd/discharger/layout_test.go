@@ -27,15 +27,10 @@ const modulePath = "github.com/discharger/discharger"
 //	caveat             cache  chain  clientaddr  clientname
 var layout = map[string][]string{
 	"cmd/discharger": {
-		"cmd/discharger/bench", "cmd/discharger/bench/reference",
 		"config", "config/atomicfile", "config/keyfile", "discharger", "discharger/api", "discharger/caveat", "discharger/chain", "discharger/clientaddr",
 		"discharger/gateway", "discharger/homeserver", "discharger/secevent", "discharger/server", "discharger/store", "policy", "policy/schema",
 	},
-	"cmd/discharger/bench": {
-		"cmd/discharger/bench/reference", "config/keyfile", "discharger/api", "discharger/caveat", "discharger/homeserver", "policy",
-	},
-	"cmd/discharger/bench/reference": {},
-	"cmd/discharger/interop":         {},
+	"cmd/discharger/interop": {},
 
 	"config":            {"discharger/caveat"},
 	"config/atomicfile": {},
@@ -79,9 +74,9 @@ const anywhere = "*"
 // here first, with its reason in the commit.
 var homes = []home{
 	// The big ones, each behind one package.
-	{"github.com/labstack/echo/v4", []string{"discharger/server", "cmd/discharger/bench/reference"}, nil},
+	{"github.com/labstack/echo/v4", []string{"discharger/server"}, nil},
 	{"github.com/redis/go-redis/v9", []string{"discharger/store", "discharger/store/redistest"}, nil},
-	{"go.etcd.io/bbolt", []string{"cmd/discharger/bench/reference", "discharger/gateway", "discharger/store"}, nil},
+	{"go.etcd.io/bbolt", []string{"discharger/gateway", "discharger/store"}, nil},
 	{"cel.dev/cel-go", []string{"policy", "policy/schema"}, nil},
 	{"go.yaml.in/yaml/v3", []string{"config", "policy", "policy/schema"}, nil},
 	{"github.com/prometheus/client_golang", []string{"cmd/discharger", "discharger/gateway", "discharger/secevent", "discharger/server"}, nil},
@@ -91,10 +86,10 @@ var homes = []home{
 	// Macaroons. The bakery is what there has to be agreement with, not what
 	// requests are answered with.
 	{"gopkg.in/macaroon.v2", []string{
-		"cmd/discharger", "cmd/discharger/bench/reference", "discharger/api", "discharger/api/bakeryclient", "discharger/gateway", "discharger/homeserver",
+		"cmd/discharger", "discharger/api", "discharger/api/bakeryclient", "discharger/gateway", "discharger/homeserver",
 	}, []string{anywhere}},
 	{"github.com/go-macaroon-bakery/macaroon-bakery/v3", []string{
-		"discharger/api/bakeryclient", "cmd/discharger/bench/reference",
+		"discharger/api/bakeryclient",
 	}, []string{anywhere}},
 	{"gopkg.in/errgo.v1", nil, []string{"cmd/discharger/interop", "discharger/api/bakeryclient"}},
 

@@ -1,0 +1,195 @@
+package measure
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/discharger/discharger/cmd/bench/reference"
+	"github.com/discharger/discharger/config/keyfile"
+	"github.com/discharger/discharger/discharger/api"
+	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/homeserver"
+	"github.com/discharger/discharger/policy"
+)
+
+// oneRound is how long an operation is repeated for one figure.
+const oneRound = 100 * time.Millisecond
+
+// microscopic measures what takes microseconds, in this process.
+func microscopic(ctx context.Context, cfg NumbersConfig) (found []Number, err error) {
+	opened, err := openingCaveats(ctx, cfg)
+	if err != nil {
+		return nil, err
+	}
+	verified, err := verifyingBundles(ctx, cfg)
+	if err != nil {
+		return nil, err
+	}
+	decided, err := defaultPolicy(cfg)
+	return append(append(opened, verified...), decided...), err
+}
+
+func openingCaveats(ctx context.Context, cfg NumbersConfig) ([]Number, error) {
+	service, err := keyfile.NewService(time.Now(), nil)
+	if err != nil {
+		return nil, err
+	}
+	pair := service.Of(keyfile.Discharger)[0].Pair()
+	peer := keyfile.Peer{Name: homeserverName, Service: "http://127.0.0.1", ServiceKey: pair.Public}
+	ring, err := keyfile.NewHomeserver(peer, time.Now(), nil)
+	if err != nil {
+		return nil, err
+	}
+	l, err := newLogins(ring, pair.Public, 1)
+	if err != nil {
+		return nil, err
+	}
+	s, err := l.new(caveat.ModeOpen)
+	if err != nil {
+		return nil, err
+	}
+	id, err := api.DecodeBase64(s.id64)
+	if err != nil {
+		return nil, err
+	}
+	opener, err := caveat.NewOpener(caveat.OpenerConfig{
+		Keys: []caveat.KeyPair{pair}, Homeservers: []caveat.Homeserver{{Name: homeserverName, Key: ring.Of(keyfile.Seal)[0].Public}},
+	})
+	if err != nil {
+		return nil, err
+	}
+	ours := operation{"open a caveat", func() error { _, err := opener.Open(id); return err }}
+	theirs := operation{"open a caveat", reference.DecodeCaveat([32]byte(pair.Public), [32]byte(pair.Private), id)}
+	a, b, ratio, err := against(ctx, theirs, ours, cfg.Rounds, oneRound)
+	if err != nil {
+		return nil, err
+	}
+	return []Number{{
+		What: "opening a caveat: how many times as fast", Reference: "the bakery's decoder", AtLeast: 100, Unit: "×", Found: ratio,
+		Note: fmt.Sprintf("%v and %v", b.CPU, a.CPU),
+	}}, nil
+}
+
+// verifyingBundles gets a bundle from a service, and verifies it.
+func verifyingBundles(ctx context.Context, cfg NumbersConfig) (_ []Number, err error) {
+	s, err := startService(ctx, serviceConfig{program: cfg.Program, store: Bolt})
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, s.stop()) }()
+	grant, err := s.oneGrant(ctx)
+	if err != nil {
+		return nil, err
+	}
+	bundle, err := grant.Bundle()
+	if err != nil {
+		return nil, err
+	}
+	operations, err := verifying(ctx, s.ring, grant)
+	if err != nil {
+		return nil, err
+	}
+	size := Number{What: "a bundle on the wire", AtMost: 800, Unit: "characters", Found: spreadOf([]float64{float64(len(bundle))}),
+		Note: "in mode rotate"}
+	var found []Number
+	for i, row := range []struct {
+		what string
+		most float64
+	}{{"verifying a bundle, parse and all checks included", 1}, {"verifying a bundle that was verified before", 1. / 30}} {
+		a, b, ratio, err := against(ctx, operations[i], operations[2], cfg.Rounds, oneRound)
+		if err != nil {
+			return nil, err
+		}
+		found = append(found, Number{
+			What: row.what, Reference: "macaroon.v2 alone, which checks no condition", AtMost: row.most, Unit: "×", Found: ratio,
+			Note: fmt.Sprintf("%v and %v, %.0f and %.0f allocations", a.CPU, b.CPU, a.Allocs, b.Allocs),
+		})
+	}
+	return append(found, size), nil
+}
+
+// oneGrant logs in once, in mode rotate.
+func (s *service) oneGrant(ctx context.Context) (api.Grant, error) {
+	h, err := newHomeserver(s.ring, s.ring.Peer.ServiceKey, 0)
+	if err != nil {
+		return api.Grant{}, err
+	}
+	m, err := h.Mint(homeserver.MintParams{User: "@alice:example.org", Device: "ABCDEFGHIJ", Mode: caveat.ModeRotate})
+	if err != nil {
+		return api.Grant{}, err
+	}
+	client, err := api.New(api.Config{URL: "http://" + s.client, Location: s.ring.Peer.Service, Patience: -1})
+	if err != nil {
+		return api.Grant{}, err
+	}
+	return client.Discharge(ctx, api.Request{Access: api.Access{Macaroon: m.Macaroon}})
+}
+
+// defaultPolicy decides about a refresh, as the service has it decided.
+func defaultPolicy(cfg NumbersConfig) ([]Number, error) {
+	rules, err := policy.NewReloader(policy.ReloaderConfig{})
+	if err != nil {
+		return nil, err
+	}
+	now := time.Now().UTC()
+	in := &policy.Input{
+		Now: now, Action: policy.ActionRefresh, Policy: "default", Replay: policy.ReplayNone,
+		Homeserver: policy.Homeserver{Name: homeserverName}, User: policy.User{ID: "@alice:example.org", Sessions: -1},
+		Session: policy.Session{
+			ID: "AAECAwQFBgcICQoLDA0ODw", Device: "ABCDEFGHIJ", Mode: "rotate", Minted: now.Add(-time.Hour), Created: now.Add(-time.Hour),
+			LastUsed: now.Add(-time.Minute), Epoch: 12, FirstIP: clientIP, LastIP: clientIP, FirstClient: userAgent, LastClient: userAgent,
+		},
+		Request: policy.Request{IP: clientIP, Client: userAgent},
+		Grant:   policy.Grant{TTL: 5 * time.Minute, MaxTTL: time.Hour},
+	}
+	ask := operation{"default policy", func() error {
+		_, err := rules.Evaluate(context.Background(), in)
+		return err
+	}}
+	var took, allocs []float64
+	for range cfg.Rounds {
+		c, err := ask.measure(oneRound)
+		if err != nil {
+			return nil, err
+		}
+		took, allocs = append(took, micros(c.CPU)), append(allocs, c.Allocs)
+	}
+	return []Number{
+		{What: "default policy, evaluated", AtMost: 5, Unit: "µs", Found: spreadOf(took)},
+		{What: "default policy, evaluated", AtMost: 40, Unit: "allocations", Found: spreadOf(allocs)},
+	}, nil
+}
+
+// memoryOfSessions fills a Redis with sessions, three to a user.
+func memoryOfSessions(ctx context.Context, cfg NumbersConfig) (_ []Number, err error) {
+	const connections, perUser = 32, 3
+	s, err := startService(ctx, serviceConfig{program: cfg.Program, store: Redis})
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, s.stop()) }()
+	l, err := newLogins(s.ring, s.ring.Peer.ServiceKey, perUser)
+	if err != nil {
+		return nil, err
+	}
+	if err := l.fill(ctx, s.client, connections, connections*perUser, caveat.ModeRotate); err != nil { // connections and scripts
+		return nil, err
+	}
+	before, err := s.redis.memory()
+	if err != nil {
+		return nil, err
+	}
+	if err := l.fill(ctx, s.client, connections, cfg.Sessions, caveat.ModeRotate); err != nil {
+		return nil, err
+	}
+	after, err := s.redis.memory()
+	if err != nil {
+		return nil, err
+	}
+	each := float64(after-before) / float64(cfg.Sessions)
+	return []Number{{
+		What: "a session in Redis, mode rotate, 3 to a user, all told", AtMost: 160, Unit: "bytes", Found: spreadOf([]float64{each}),
+	}}, nil
+}

@@ -1,0 +1,77 @@
+package measure
+
+import (
+	"context"
+	"errors"
+
+	"github.com/discharger/discharger/cmd/bench/reference"
+	"github.com/discharger/discharger/config/keyfile"
+	"github.com/discharger/discharger/discharger/api"
+	"github.com/discharger/discharger/discharger/homeserver"
+)
+
+// verify measures what a homeserver does with a bundle, in this process: there
+// is no service in it. Its subjects are a bundle that was not seen before, one
+// that was, and the macaroon library alone.
+func verify(ctx context.Context, cfg Config) (_ *Report, err error) {
+	if len(cfg.Compare) > 0 || cfg.URL != "" {
+		return nil, errors.New("verifying asks no service, and is compared with the macaroon library always")
+	}
+	s, err := startService(ctx, serviceConfig{program: cfg.Program, store: cfg.Store})
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, s.stop()) }()
+	grant, err := s.oneGrant(ctx)
+	if err != nil {
+		return nil, err
+	}
+	operations, err := verifying(ctx, s.ring, grant)
+	if err != nil {
+		return nil, err
+	}
+	report := newReport(cfg)
+	report.Connections = 0
+	subjects := make([]*subject, len(operations))
+	for i, o := range operations {
+		subjects[i] = &subject{name: o.name}
+	}
+	for range cfg.Rounds {
+		for i, o := range operations {
+			c, err := o.measure(oneRound)
+			if err != nil {
+				return nil, err
+			}
+			subjects[i].samples = append(subjects[i].samples, Sample{
+				Requests: c.Times, PerSecond: float64(c.Times) / c.Wall.Seconds(), CPU: micros(c.CPU), Allocs: c.Allocs,
+			})
+		}
+	}
+	report.finish(subjects)
+	return report, nil
+}
+
+// verifying is the three ways: a bundle that was not verified before, one that
+// was, and the library.
+func verifying(ctx context.Context, ring *keyfile.Ring, g api.Grant) ([]operation, error) {
+	bundle, err := g.Bundle()
+	if err != nil {
+		return nil, err
+	}
+	var all []operation
+	for _, way := range []struct {
+		name  string
+		cache int
+	}{{"verify", -1}, {"verify again", 0}} {
+		h, err := newHomeserver(ring, ring.Peer.ServiceKey, way.cache)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, operation{way.name, func() error {
+			_, err := h.Verify(ctx, bundle, homeserver.Request{})
+			return err
+		}})
+	}
+	library, err := reference.VerifyBundle(g.Macaroons())
+	return append(all, operation{"macaroon.v2", library}), err
+}

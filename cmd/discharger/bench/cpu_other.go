@@ -1,8 +1,0 @@
-//go:build !linux
-
-package bench
-
-import "time"
-
-// cpuOf is not known here.
-func cpuOf(int) (time.Duration, bool) { return 0, false }
