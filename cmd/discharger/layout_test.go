@@ -24,7 +24,7 @@ const modulePath = "github.com/discharger/discharger"
 //	server   store     config     gateway    secevent
 //	discharger         homeserver
 //	policy             api
-//	caveat             cache  chain  clientaddr  clientname
+//	caveat  cache  chain  clientaddr  clientname  yamlfile
 var layout = map[string][]string{
 	"cmd/discharger": {
 		"config", "config/atomicfile", "config/keyfile", "discharger", "discharger/api", "discharger/caveat", "discharger/chain", "discharger/clientaddr",
@@ -34,6 +34,7 @@ var layout = map[string][]string{
 
 	"config":            {"discharger/caveat"},
 	"config/atomicfile": {},
+	"config/yamlfile":   {},
 	"config/keyfile":    {"config/atomicfile", "discharger", "discharger/api", "discharger/caveat", "discharger/homeserver"},
 
 	"discharger/server":          {"discharger", "discharger/api", "discharger/caveat", "discharger/clientaddr", "policy"},
@@ -78,7 +79,7 @@ var homes = []home{
 	{"github.com/redis/go-redis/v9", []string{"discharger/store", "discharger/store/redistest"}, nil},
 	{"go.etcd.io/bbolt", []string{"discharger/gateway", "discharger/store"}, nil},
 	{"cel.dev/cel-go", []string{"policy", "policy/schema"}, nil},
-	{"go.yaml.in/yaml/v3", []string{"config", "policy", "policy/schema"}, nil},
+	{"go.yaml.in/yaml/v3", []string{"config", "config/yamlfile", "policy", "policy/schema"}, nil},
 	{"github.com/prometheus/client_golang", []string{"cmd/discharger", "discharger/gateway", "discharger/secevent", "discharger/server"}, nil},
 	{"github.com/coreos/go-systemd/v22", []string{"cmd/discharger"}, nil},
 	{"github.com/golang-jwt/jwt/v5", []string{"discharger/secevent"}, []string{"cmd/discharger"}},

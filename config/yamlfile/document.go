@@ -1,0 +1,281 @@
+// Package yamlfile reads files that people write in YAML, strictly, and reports
+// every mistake of a file at once, each with its place.
+//
+// A file is one document of mappings, lists, strings, numbers, booleans and
+// durations. Rejected are keys that are unknown, missing or duplicate, values of
+// another type, explicit tags, anchors, aliases, merge keys, a second document,
+// text that is not UTF-8, and files beyond the limits of [Options]. The package
+// knows shapes and places; the meaning of a file belongs to its reader, which
+// reports its own problems through the same [Document].
+//
+// # Reading
+//
+// [Read] parses the YAML and returns a Document whose methods decode one node
+// each. A method that cannot decode a node reports why, and returns the zero
+// value, so that one pass finds as many mistakes as possible:
+//
+//	doc := yamlfile.Read("rules.yaml", data, yamlfile.Options{})
+//	if doc.Root != nil {
+//		fields := doc.Fields(doc.Root, "", "version", "doc")
+//		if n := fields.Require("version", "write version: 1"); n != nil {
+//			version = doc.Int(n, "version", 1, 1)
+//		}
+//		if n := fields.Get("doc"); n != nil {
+//			text, ok = doc.Text(n, "doc", 4096)
+//		}
+//	}
+//	err := doc.Problems().Err()
+//
+// # Problems
+//
+// A [Problem] has one look, whatever the file is:
+//
+//	rules.yaml:2:1: key "polcies" is unknown (did you mean policies?)
+//	    2 | polcies:
+//	      | ^^^^^^^
+//
+// and each kind of mistake one wording. Below the top level the name of the
+// value stands before it, as in "discharge.ttl: want a duration …":
+//
+//	key "x" is unknown (did you mean y?)
+//	key "x" is missing
+//	key "x" is a duplicate; the first is in line 4
+//	want a list, got a mapping
+//	want a duration such as 90s, 5m, 12h or 30d, got 5; write 5s for seconds
+//	want 1 to 10, got 11
+//
+// A missing key is not reported where an unknown key resembles it: that is one
+// mistake. Suggestions are the names at the least edit distance ([Nearest]).
+//
+// Where a file may hold secrets, [Options.Secrets] keeps the values that could
+// be one out of the excerpts.
+package yamlfile
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// A Node is a value or a key of a document, with its line and column.
+type Node = yaml.Node
+
+// Options limit what a file may hold. The zero value has the defaults.
+type Options struct {
+	MaxBytes    int // size of the file; 0 means 1 MiB
+	MaxNodes    int // bound on the YAML nodes, each of 200 bytes in memory; 0 means no bound beside MaxBytes
+	MaxProblems int // problems that are kept; 0 means 100
+
+	// AllowEmpty accepts a file without a document: Root is nil then, and no
+	// problem is reported.
+	AllowEmpty bool
+
+	// Secrets hides, in excerpts, values of keys that are unknown, duplicate
+	// or of the wrong type, and lines that are not YAML.
+	Secrets bool
+
+	// Paths lists all keys of the file by their full paths, such as
+	// discharge.ttl. One of them is suggested for a key in the wrong mapping.
+	Paths []string
+
+	// Kind is the Err of problems reported without one of their own.
+	Kind error
+
+	// SyntaxHint returns what to add to a syntax error near a line (from 1, 0:
+	// unknown); nil adds nothing.
+	SyntaxHint func(lines []string, line int) string
+}
+
+// A Document is a parsed file and the problems found in it so far.
+type Document struct {
+	Root *Node // nil: the file has no document that can be decoded
+	Kind error // [Problem.Err] of problems reported from here on
+
+	options  Options
+	name     string
+	lines    []string // without their ends
+	shown    []string // lines with hidden values masked
+	problems Problems
+	dropped  bool // an error beyond MaxProblems
+}
+
+// Read parses a file. name stands in its problems only.
+func Read(name string, data []byte, o Options) *Document {
+	if o.MaxBytes == 0 {
+		o.MaxBytes = 1 << 20
+	}
+	if o.MaxProblems == 0 {
+		o.MaxProblems = 100
+	}
+	d := &Document{name: name, options: o, Kind: o.Kind}
+	switch {
+	case len(data) > o.MaxBytes:
+		d.Whole("file has %d bytes, want at most %d", len(data), o.MaxBytes)
+	case !utf8.Valid(data):
+		d.Whole("file is not UTF-8 text")
+	case o.MaxNodes > 0 && marks(data) > o.MaxNodes:
+		d.Whole("file has more than %d YAML nodes", o.MaxNodes)
+	default:
+		d.parse(bytes.TrimPrefix(data, []byte("\uFEFF")))
+	}
+	return d
+}
+
+// parse sets Root to the root of the only document.
+func (d *Document) parse(data []byte) {
+	d.lines = splitLines(string(data))
+	d.shown = d.lines
+	decoder := yaml.NewDecoder(bytes.NewReader(data))
+	var first, second Node
+	if err := decoder.Decode(&first); errors.Is(err, io.EOF) {
+		d.empty()
+		return
+	} else if err != nil {
+		d.syntax(err)
+		return
+	}
+	switch err := decoder.Decode(&second); {
+	case err == nil:
+		d.Errorf(&second, "a second document begins here, want one")
+	case !errors.Is(err, io.EOF):
+		d.syntax(err)
+	case IsNull(first.Content[0]) && first.Content[0].Value == "":
+		d.empty() // nothing but comments
+	default:
+		d.Root = first.Content[0]
+	}
+}
+
+func (d *Document) empty() {
+	if !d.options.AllowEmpty {
+		d.Whole("file is empty")
+	}
+}
+
+var syntaxLine = regexp.MustCompile(`^yaml: (?:line ([0-9]{1,9}): )?`)
+
+// syntax reports an error of the YAML library, which has at most a line.
+func (d *Document) syntax(err error) {
+	text, line := err.Error(), 0
+	if m := syntaxLine.FindStringSubmatch(text); m != nil {
+		text = text[len(m[0]):]
+		line, _ = strconv.Atoi(m[1]) // 0 where there is none
+	}
+	line = min(line, len(d.lines))
+	if hint := d.options.SyntaxHint; hint != nil {
+		text += hint(d.lines, line)
+	}
+	if d.options.Secrets {
+		d.shown = nil
+	}
+	d.Report(&Problem{Line: line, Message: "not YAML: " + text})
+}
+
+// marks counts the places in data at which a YAML node could begin, but for
+// one per line of nesting.
+func marks(data []byte) int {
+	n := 0
+	for i, c := range data {
+		switch c {
+		case '\n', '\r', ',', '[', '{', ':':
+			n++
+		case '-', '?':
+			if i+1 < len(data) && (data[i+1] == ' ' || data[i+1] == '\t') {
+				n++
+			}
+		}
+	}
+	return n
+}
+
+// splitLines cuts text where YAML does: at CR, LF, CR LF, NEL, LS and PS.
+func splitLines(text string) []string {
+	text = strings.ReplaceAll(text, "\r\n", "\n")
+	text = strings.NewReplacer("\r", "\n", "\u0085", "\n", "\u2028", "\n", "\u2029", "\n").Replace(text)
+	return strings.Split(text, "\n")
+}
+
+// Whole reports a problem of the file as a whole.
+func (d *Document) Whole(format string, args ...any) {
+	d.Report(&Problem{Message: fmt.Sprintf(format, args...)})
+}
+
+// Errorf reports a problem at a node.
+func (d *Document) Errorf(n *Node, format string, args ...any) {
+	d.reportAt(n, &Problem{Message: fmt.Sprintf(format, args...)})
+}
+
+// Warnf reports at a node a problem that does not keep the file from being used.
+func (d *Document) Warnf(n *Node, format string, args ...any) {
+	d.reportAt(n, &Problem{Message: fmt.Sprintf(format, args...), Warning: true})
+}
+
+// ErrorIn reports a problem some characters into a string.
+func (d *Document) ErrorIn(n *Node, offset int, format string, args ...any) {
+	line, column := d.Position(n, offset)
+	d.Report(&Problem{Line: line, Column: column, Message: fmt.Sprintf(format, args...)})
+}
+
+// WarnIn is [Document.ErrorIn] for a warning.
+func (d *Document) WarnIn(n *Node, offset int, format string, args ...any) {
+	line, column := d.Position(n, offset)
+	d.Report(&Problem{Line: line, Column: column, Message: fmt.Sprintf(format, args...), Warning: true})
+}
+
+// reportAt reports a problem at a node, all of which is underlined.
+func (d *Document) reportAt(n *Node, p *Problem) {
+	p.Line, p.Column = n.Line, n.Column
+	if n.Line > 0 && n.Line <= len(d.lines) {
+		p.Width = nodeWidth(n, d.lines[n.Line-1])
+	}
+	d.Report(p)
+}
+
+// Report adds a problem. Its File and Text are set here, and its Width and Err
+// unless it has them.
+func (d *Document) Report(p *Problem) {
+	if len(d.problems) >= d.options.MaxProblems {
+		d.dropped = d.dropped || !p.Warning
+		return
+	}
+	p.File = d.name
+	p.Message = printable(p.Message)
+	if p.Err == nil {
+		p.Err = d.Kind
+	}
+	if p.Column > 0 && p.Width == 0 && p.Line <= len(d.lines) {
+		p.Width = tokenWidth(d.lines[p.Line-1], p.Column)
+	}
+	d.problems = append(d.problems, p)
+}
+
+// Len returns the number of problems so far.
+func (d *Document) Len() int { return len(d.problems) }
+
+// Failed reports whether a problem so far is more than a warning.
+func (d *Document) Failed() bool { return d.dropped || d.problems.Err() != nil }
+
+// Problems returns the problems in the order of the file. The last one stands
+// for those beyond MaxProblems.
+func (d *Document) Problems() Problems {
+	all := slices.Clone(d.problems)
+	for _, p := range all {
+		if p.Line > 0 && p.Line <= len(d.shown) {
+			p.Text = d.shown[p.Line-1]
+		}
+	}
+	all.Sort()
+	if d.dropped {
+		all = append(all, &Problem{File: d.name, Err: d.options.Kind,
+			Message: fmt.Sprintf("more than %d problems; the rest is not shown", d.options.MaxProblems)})
+	}
+	return all
+}
