@@ -2,7 +2,6 @@ package discharger
 
 import (
 	"crypto/rand"
-	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -16,6 +15,8 @@ import (
 
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/chain"
+	"github.com/discharger/discharger/discharger/keyfile"
+	"github.com/discharger/discharger/discharger/secret"
 )
 
 // A refresh token is a macaroon in the V2 binary format, minted and verified
@@ -69,8 +70,7 @@ func (RefreshKey) MarshalText() ([]byte, error) { return []byte(redacted), nil }
 // ID returns the four bytes that name the key in tokens. It says nothing
 // about the key itself.
 func (k RefreshKey) ID() [4]byte {
-	sum := sha256.Sum256(append([]byte("discharger refresh key id\x00"), k[:]...))
-	return [4]byte(sum[:4])
+	return keyfile.RefreshID(secret.Key(k))
 }
 
 const (

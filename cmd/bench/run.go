@@ -8,7 +8,7 @@ import (
 
 	"github.com/discharger/discharger/cmd/bench/measure"
 	"github.com/discharger/discharger/cmd/bench/reference"
-	"github.com/discharger/discharger/config/keyfile"
+	"github.com/discharger/discharger/discharger/keyfile"
 )
 
 func newRun(p *program) *cobra.Command {

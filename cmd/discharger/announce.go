@@ -4,7 +4,7 @@ import (
 	"fmt"
 	"log/slog"
 
-	"github.com/discharger/discharger/config/keyfile"
+	"github.com/discharger/discharger/discharger/keyfile"
 )
 
 // announce says that the service is up. Someone who has written no configuration

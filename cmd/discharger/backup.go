@@ -17,7 +17,7 @@ import (
 	"time"
 
 	"github.com/discharger/discharger/config"
-	"github.com/discharger/discharger/config/keyfile"
+	"github.com/discharger/discharger/discharger/keyfile"
 	"github.com/discharger/discharger/discharger/store"
 )
 

@@ -8,9 +8,9 @@ import (
 	"os"
 	"time"
 
-	"github.com/discharger/discharger/config/atomicfile"
-	"github.com/discharger/discharger/config/keyfile"
 	"github.com/discharger/discharger/discharger/api"
+	"github.com/discharger/discharger/discharger/atomicfile"
+	"github.com/discharger/discharger/discharger/keyfile"
 )
 
 // clientFlags are those of everything that asks the service.

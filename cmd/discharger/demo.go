@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"github.com/discharger/discharger/config"
-	"github.com/discharger/discharger/config/keyfile"
+	"github.com/discharger/discharger/discharger/keyfile"
 )
 
 func demoCommand() command {

@@ -14,10 +14,10 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/discharger/discharger/config"
-	"github.com/discharger/discharger/config/keyfile"
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/gateway"
 	"github.com/discharger/discharger/discharger/homeserver"
+	"github.com/discharger/discharger/discharger/keyfile"
 )
 
 // front is a gateway with its listener.
@@ -106,7 +106,7 @@ type gatewayParts struct {
 func (p *gatewayParts) config(cfg *config.Config, ring *keyfile.Ring) (gc gateway.Config, err error) {
 	var keys homeserver.Keys
 	for _, k := range ring.Of(keyfile.Root) {
-		keys = append(keys, k.Secret())
+		keys = append(keys, homeserver.Key{Key: k.Secret()})
 	}
 	var retired [][4]byte
 	for _, k := range ring.RetiredOf(keyfile.Root) {

@@ -6,7 +6,7 @@ import (
 	"log/slog"
 
 	"github.com/discharger/discharger/config"
-	"github.com/discharger/discharger/config/keyfile"
+	"github.com/discharger/discharger/discharger/keyfile"
 )
 
 // prepareGateway reads the gateway's keys, making them if there are none, and

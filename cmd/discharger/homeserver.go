@@ -9,9 +9,9 @@ import (
 	"strings"
 	"time"
 
-	"github.com/discharger/discharger/config/keyfile"
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/homeserver"
+	"github.com/discharger/discharger/discharger/keyfile"
 )
 
 // loadHomeserverKeys reads a key file of a homeserver.
@@ -27,7 +27,7 @@ func loadHomeserverKeys(path string) (*keyfile.Ring, error) {
 func newHomeserver(ring *keyfile.Ring, now func() time.Time) (*homeserver.Homeserver, error) {
 	var keys homeserver.Keys
 	for _, k := range ring.Of(keyfile.Root) {
-		keys = append(keys, k.Secret())
+		keys = append(keys, homeserver.Key{Key: k.Secret()})
 	}
 	var retired [][4]byte
 	for _, k := range ring.RetiredOf(keyfile.Root) {

@@ -10,7 +10,7 @@ import (
 	"strings"
 	"unicode"
 
-	"github.com/discharger/discharger/config/atomicfile"
+	"github.com/discharger/discharger/discharger/atomicfile"
 )
 
 // maxInput bounds what is read from files and standard input, in bytes.

@@ -9,9 +9,9 @@ import (
 	"slices"
 
 	"github.com/discharger/discharger/config"
-	"github.com/discharger/discharger/config/keyfile"
 	"github.com/discharger/discharger/discharger/api"
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/keyfile"
 )
 
 func keysNewCommand() command {

@@ -11,7 +11,7 @@ import (
 	"strings"
 
 	"github.com/discharger/discharger/config"
-	"github.com/discharger/discharger/config/keyfile"
+	"github.com/discharger/discharger/discharger/keyfile"
 )
 
 func keysInitCommand() command {

@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"github.com/discharger/discharger/config"
-	"github.com/discharger/discharger/config/keyfile"
+	"github.com/discharger/discharger/discharger/keyfile"
 )
 
 func keysListCommand() command {

@@ -11,9 +11,9 @@ import (
 	"time"
 
 	"github.com/discharger/discharger/config"
-	"github.com/discharger/discharger/config/keyfile"
 	"github.com/discharger/discharger/discharger"
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/keyfile"
 )
 
 func keysRetireCommand() command {

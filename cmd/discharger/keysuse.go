@@ -5,7 +5,7 @@ import (
 	"flag"
 
 	"github.com/discharger/discharger/config"
-	"github.com/discharger/discharger/config/keyfile"
+	"github.com/discharger/discharger/discharger/keyfile"
 )
 
 func keysUseCommand() command {

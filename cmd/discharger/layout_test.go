@@ -27,32 +27,33 @@ const modulePath = "github.com/discharger/discharger"
 //	caveat  cache  chain  clientaddr  clientname  yamlfile
 var layout = map[string][]string{
 	"cmd/discharger": {
-		"config", "config/atomicfile", "config/keyfile", "discharger", "discharger/api", "discharger/caveat", "discharger/chain", "discharger/clientaddr",
+		"config", "discharger/atomicfile", "discharger/keyfile", "discharger", "discharger/api", "discharger/caveat", "discharger/chain", "discharger/clientaddr",
 		"discharger/gateway", "discharger/homeserver", "discharger/secevent", "discharger/server", "discharger/store", "policy", "policy/schema",
 	},
 	"cmd/discharger/interop": {},
 
-	"config":            {"discharger/caveat"},
-	"config/atomicfile": {},
-	"config/yamlfile":   {},
-	"config/keyfile":    {"config/atomicfile", "discharger", "discharger/api", "discharger/caveat", "discharger/homeserver"},
+	"config":                {"discharger/caveat"},
+	"discharger/atomicfile": {},
+	"config/yamlfile":       {},
+	"discharger/keyfile":    {"discharger/atomicfile", "discharger/caveat", "discharger/chain", "discharger/secret"},
+	"discharger/secret":     {},
 
 	"discharger/server":          {"discharger", "discharger/api", "discharger/caveat", "discharger/clientaddr", "policy"},
-	"discharger/secevent":        {"config/atomicfile", "discharger", "discharger/caveat"},
+	"discharger/secevent":        {"discharger/atomicfile", "discharger", "discharger/caveat"},
 	"discharger/store":           {"discharger", "discharger/caveat"},
 	"discharger/store/redistest": {},
-	"discharger":                 {"discharger/cache", "discharger/caveat", "discharger/chain", "discharger/clientname", "policy"},
+	"discharger":                 {"discharger/cache", "discharger/caveat", "discharger/chain", "discharger/clientname", "discharger/keyfile", "discharger/secret", "policy"},
 	"discharger/simulate":        {"discharger", "discharger/caveat"},
 	"discharger/gateway": {
 		"discharger/api", "discharger/cache", "discharger/caveat", "discharger/chain", "discharger/clientaddr", "discharger/gateway/matrix",
 		"discharger/homeserver",
 	},
 	"discharger/gateway/matrix":   {},
-	"discharger/homeserver":       {"discharger/api", "discharger/cache", "discharger/caveat", "discharger/chain"},
+	"discharger/homeserver":       {"discharger/api", "discharger/cache", "discharger/caveat", "discharger/chain", "discharger/keyfile", "discharger/secret"},
 	"discharger/api/bakeryclient": {"discharger/api"},
 	"discharger/api":              {"discharger/caveat", "discharger/chain"},
 	"discharger/cache":            {},
-	"discharger/caveat":           {},
+	"discharger/caveat":           {"discharger/secret"},
 	"discharger/chain":            {},
 	"discharger/clientaddr":       {},
 	"discharger/clientname":       {},
@@ -95,9 +96,10 @@ var homes = []home{
 	{"gopkg.in/errgo.v1", nil, []string{"cmd/discharger/interop", "discharger/api/bakeryclient"}},
 
 	// Small things.
+	{"github.com/google/renameio/v2", []string{"discharger/atomicfile"}, nil},
 	{"github.com/mileusna/useragent", []string{"discharger/clientname"}, nil},
 	{"github.com/go-json-experiment/json", []string{
-		"cmd/discharger", "config/keyfile", "discharger", "discharger/api", "discharger/caveat", "discharger/gateway",
+		"cmd/discharger", "discharger/keyfile", "discharger", "discharger/api", "discharger/caveat", "discharger/gateway",
 		"discharger/server",
 	}, nil},
 	{"golang.org/x/time", []string{"cmd/discharger", "discharger", "discharger/server"}, nil},

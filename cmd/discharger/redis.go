@@ -14,8 +14,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/discharger/discharger/config"
-	"github.com/discharger/discharger/config/keyfile"
 	"github.com/discharger/discharger/discharger"
+	"github.com/discharger/discharger/discharger/keyfile"
 	"github.com/discharger/discharger/discharger/store"
 )
 

@@ -11,7 +11,7 @@ import (
 	"text/tabwriter"
 
 	"github.com/discharger/discharger/config"
-	"github.com/discharger/discharger/config/keyfile"
+	"github.com/discharger/discharger/discharger/keyfile"
 	"github.com/discharger/discharger/discharger/secevent"
 )
 

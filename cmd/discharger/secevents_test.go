@@ -23,10 +23,10 @@ import (
 
 	"github.com/golang-jwt/jwt/v5"
 
-	"github.com/discharger/discharger/config/keyfile"
 	"github.com/discharger/discharger/discharger/api"
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/homeserver"
+	"github.com/discharger/discharger/discharger/keyfile"
 	"github.com/discharger/discharger/discharger/secevent"
 	"github.com/discharger/discharger/discharger/store/redistest"
 )

@@ -16,9 +16,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"github.com/discharger/discharger/config"
-	"github.com/discharger/discharger/config/keyfile"
 	"github.com/discharger/discharger/discharger"
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/keyfile"
 	"github.com/discharger/discharger/discharger/secevent"
 	"github.com/discharger/discharger/discharger/server"
 	"github.com/discharger/discharger/policy"
@@ -164,7 +164,7 @@ func (p *parts) server(cfg *config.Config, keys *keyfile.Ring, r *rules, signing
 	}
 	var refresh []discharger.RefreshKey
 	for _, k := range keys.Of(keyfile.Refresh) {
-		refresh = append(refresh, k.Secret())
+		refresh = append(refresh, discharger.RefreshKey(k.Secret()))
 	}
 	var retired [][4]byte
 	for _, k := range keys.RetiredOf(keyfile.Refresh) {

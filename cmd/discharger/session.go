@@ -8,8 +8,8 @@ import (
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 
-	"github.com/discharger/discharger/config/atomicfile"
 	"github.com/discharger/discharger/discharger/api"
+	"github.com/discharger/discharger/discharger/atomicfile"
 )
 
 // session is a session file: all that a client has to remember. Discharge makes

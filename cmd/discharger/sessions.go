@@ -5,9 +5,9 @@ import (
 	"flag"
 	"time"
 
-	"github.com/discharger/discharger/config/keyfile"
 	"github.com/discharger/discharger/discharger/api"
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/keyfile"
 )
 
 // homeserverFlags are those of everything that asks the service as a

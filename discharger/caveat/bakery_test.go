@@ -18,7 +18,7 @@ import (
 func bakeryPair(pair KeyPair) *bakery.KeyPair {
 	return &bakery.KeyPair{
 		Public:  bakery.PublicKey{Key: bakery.Key(pair.Public)},
-		Private: bakery.PrivateKey{Key: bakery.Key(pair.Private)},
+		Private: bakery.PrivateKey{Key: bakery.Key(pair.Private.Key)},
 	}
 }
 

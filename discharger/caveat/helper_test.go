@@ -19,8 +19,8 @@ const testCondition = `session {"id":"AAECAwQFBgcICQoLDA0ODw","user":"@alice:exa
 func fixedPair(tb testing.TB, fill byte) KeyPair {
 	tb.Helper()
 	var private PrivateKey
-	for i := range private {
-		private[i] = fill
+	for i := range private.Key {
+		private.Key[i] = fill
 	}
 	pair, err := NewKeyPair(private)
 	if err != nil {
@@ -74,7 +74,7 @@ func (w world) seal(tb testing.TB, version Version) []byte {
 func sealRaw(version Version, from PublicKey, private PrivateKey, to PublicKey, plain []byte) []byte {
 	var nonce [nonceSize]byte
 	rand.Read(nonce[:])
-	sealed := box.Seal(nil, plain, &nonce, (*[keySize]byte)(&to), (*[keySize]byte)(&private))
+	sealed := box.Seal(nil, plain, &nonce, (*[keySize]byte)(&to), (*[keySize]byte)(&private.Key))
 	if version == V1 {
 		std := base64.StdEncoding.EncodeToString
 		text := fmt.Sprintf(`{"ThirdPartyPublicKey":%q,"FirstPartyPublicKey":%q,"Nonce":%q,"Id":%q}`,

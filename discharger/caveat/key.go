@@ -8,8 +8,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"strings"
 	"sync"
+
+	"github.com/discharger/discharger/discharger/secret"
 )
 
 // PublicKey is an X25519 public key, in the 32 bytes of RFC 7748. Equal keys
@@ -21,11 +22,11 @@ type PublicKey [keySize]byte
 // the strength of the key; see [CheckPublicKey]. The error does not repeat the
 // text, which may be a private key in the wrong place.
 func ParsePublicKey(s string) (PublicKey, error) {
-	key, err := decodeKey(s)
+	key, err := secret.ParseKey(s)
 	if err != nil {
 		return PublicKey{}, fmt.Errorf("parse public key: %w", err)
 	}
-	return key, nil
+	return PublicKey(key), nil
 }
 
 // String gives the key in standard base64, padded: 44 characters.
@@ -90,22 +91,18 @@ func canonical(key PublicKey) bool {
 }
 
 // PrivateKey is an X25519 private key. It prints, logs and marshals as
-// REDACTED; only [PrivateKey.Encode] shows it.
-type PrivateKey [keySize]byte
+// REDACTED; only Encode shows it.
+type PrivateKey struct{ secret.Key }
 
-// ParsePrivateKey reads what [PrivateKey.Encode] gives, in any of the four
-// base64 alphabets. The error does not repeat the text.
+// ParsePrivateKey decodes what Encode returns, in any of the four base64
+// alphabets. The error does not contain the text.
 func ParsePrivateKey(s string) (PrivateKey, error) {
-	key, err := decodeKey(s)
+	key, err := secret.ParseKey(s)
 	if err != nil {
 		return PrivateKey{}, fmt.Errorf("parse private key: %w", err)
 	}
-	return PrivateKey(key), nil
+	return PrivateKey{key}, nil
 }
-
-// Encode gives the key in standard base64, padded, for a key file. This is the
-// one way to see it.
-func (k PrivateKey) Encode() string { return base64.StdEncoding.EncodeToString(k[:]) }
 
 // KeyPair is a private key and the public key that belongs to it. Make one
 // with [GenerateKey] or [NewKeyPair]; a pair put together by hand is to be
@@ -122,7 +119,7 @@ func GenerateKey(random io.Reader) (KeyPair, error) {
 		random = rand.Reader
 	}
 	var private PrivateKey
-	if _, err := io.ReadFull(random, private[:]); err != nil {
+	if _, err := io.ReadFull(random, private.Key[:]); err != nil {
 		return KeyPair{}, fmt.Errorf("generate key: %w", err)
 	}
 	return NewKeyPair(private)
@@ -133,7 +130,7 @@ func NewKeyPair(private PrivateKey) (KeyPair, error) {
 	if private == (PrivateKey{}) {
 		return KeyPair{}, fmt.Errorf("%w: private key is all zeros", ErrWeakKey)
 	}
-	scalar, err := ecdh.X25519().NewPrivateKey(private[:])
+	scalar, err := ecdh.X25519().NewPrivateKey(private.Key[:])
 	if err != nil {
 		return KeyPair{}, errors.New("derive public key: private key is unusable")
 	}
@@ -151,31 +148,4 @@ func (k KeyPair) Validate() error {
 		return errors.New("public key does not belong to the private key")
 	}
 	return nil
-}
-
-// decodeKey reads 32 bytes of base64, in one of the four alphabets. Strict
-// decoding still skips line breaks, so the length is checked first: with it
-// fixed, a text that has any comes out too short.
-func decodeKey(s string) ([keySize]byte, error) {
-	encoding := base64.RawURLEncoding
-	switch {
-	case strings.HasSuffix(s, "=") && strings.ContainsAny(s, "+/"):
-		encoding = base64.StdEncoding
-	case strings.HasSuffix(s, "="):
-		encoding = base64.URLEncoding
-	case strings.ContainsAny(s, "+/"):
-		encoding = base64.RawStdEncoding
-	}
-	if len(s) != encoding.EncodedLen(keySize) {
-		return [keySize]byte{}, fmt.Errorf("%d characters are not %d bytes of base64", len(s), keySize)
-	}
-	var buf [keySize + 2]byte
-	n, err := encoding.Strict().Decode(buf[:], []byte(s))
-	if err != nil {
-		return [keySize]byte{}, errors.New("not base64")
-	}
-	if n != keySize {
-		return [keySize]byte{}, fmt.Errorf("%d bytes, want %d", n, keySize)
-	}
-	return [keySize]byte(buf[:keySize]), nil
 }

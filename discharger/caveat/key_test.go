@@ -9,6 +9,8 @@ import (
 	"io"
 	"strings"
 	"testing"
+
+	"github.com/discharger/discharger/discharger/secret"
 )
 
 func TestParsePublicKey(t *testing.T) {
@@ -96,7 +98,7 @@ func TestPrivateKeyEncode(t *testing.T) {
 func TestNewKeyPairVector(t *testing.T) {
 	t.Parallel()
 	private, _ := hex.DecodeString("77076d0a7318a57d3c16c17251b26645df4c2f87ebc0992ab177fba51db92c2a")
-	pair, err := NewKeyPair(PrivateKey(private))
+	pair, err := NewKeyPair(PrivateKey{secret.Key(private)})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -160,7 +160,7 @@ func (o *Opener) openBinary(id []byte) (Opened, error) {
 	if err != nil {
 		return Opened{}, err
 	}
-	inner, err := readSecret(version, plain)
+	inner, err := readContent(version, plain)
 	if err != nil {
 		return Opened{}, fmt.Errorf("%w: sealed part: %w", ErrMalformed, err)
 	}
@@ -190,36 +190,36 @@ func (o *Opener) unbox(index int, key *PublicKey, nonce *[nonceSize]byte, sealed
 	return from, plain, nil
 }
 
-// secret is what is in the box.
-type secret struct {
+// content is what is in the box.
+type content struct {
 	rootKey, condition []byte
 	stdPrefix          string
 }
 
-// readSecret reads the decrypted part of a binary caveat.
-func readSecret(version Version, plain []byte) (s secret, err error) {
+// readContent reads the decrypted part of a binary caveat.
+func readContent(version Version, plain []byte) (s content, err error) {
 	if len(plain) == 0 || plain[0] != byte(version) {
-		return secret{}, errors.New("version differs from the outer one")
+		return content{}, errors.New("version differs from the outer one")
 	}
 	var ok bool
 	if s.rootKey, s.condition, ok = cutField(plain[1:]); !ok {
-		return secret{}, errors.New("root key runs past the end")
+		return content{}, errors.New("root key runs past the end")
 	}
 	if version == V3 {
 		var namespace []byte
 		if namespace, s.condition, ok = cutField(s.condition); !ok {
-			return secret{}, errors.New("namespace runs past the end")
+			return content{}, errors.New("namespace runs past the end")
 		}
 		if s.stdPrefix, err = stdPrefix(namespace); err != nil {
-			return secret{}, err
+			return content{}, err
 		}
 	}
 	return s, s.check()
 }
 
-// check refuses a secret without root key, for which anyone could make the
+// check refuses content without root key, for which anyone could make the
 // discharge, and one without condition.
-func (s *secret) check() error {
+func (s *content) check() error {
 	if len(s.rootKey) == 0 {
 		return errors.New("root key is empty")
 	}
@@ -229,7 +229,7 @@ func (s *secret) check() error {
 	return nil
 }
 
-func (s *secret) opened(version Version, index int, from *registration) Opened {
+func (s *content) opened(version Version, index int, from *registration) Opened {
 	return Opened{
 		Homeserver:    from.Name,
 		HomeserverKey: from.Key,

@@ -318,7 +318,7 @@ func TestOpenNamespace(t *testing.T) {
 // nobody.
 func naiveOpen(own KeyPair, id []byte) ([]byte, bool) {
 	return box.Open(nil, id[boxAt:], (*[nonceSize]byte)(id[nonceAt:boxAt]),
-		(*[keySize]byte)(id[keyAt:nonceAt]), (*[keySize]byte)(&own.Private))
+		(*[keySize]byte)(id[keyAt:nonceAt]), (*[keySize]byte)(&own.Private.Key))
 }
 
 // With a key of low order anyone makes a box that opens: here a forger who
@@ -332,7 +332,7 @@ func TestOpenLowOrderForgery(t *testing.T) {
 		low := weakKey(t, weakKeys[name])
 		// Any private key agrees with a point of low order on the same secret.
 		var nonce [nonceSize]byte
-		sealed := box.Seal(nil, plain, &nonce, (*[keySize]byte)(&low), (*[keySize]byte)(&forger.Private))
+		sealed := box.Seal(nil, plain, &nonce, (*[keySize]byte)(&low), (*[keySize]byte)(&forger.Private.Key))
 		id := append([]byte{byte(V2)}, w.discharger.Public[:prefixSize]...)
 		id = append(id, low[:]...)
 		id = append(id, nonce[:]...)

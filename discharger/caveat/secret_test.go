@@ -26,7 +26,7 @@ func TestSecretsDoNotPrint(t *testing.T) {
 		t.Fatal(err)
 	}
 	var shared [keySize]byte
-	box.Precompute(&shared, (*[keySize]byte)(&w.homeserver.Public), (*[keySize]byte)(&w.discharger.Private))
+	box.Precompute(&shared, (*[keySize]byte)(&w.homeserver.Public), (*[keySize]byte)(&w.discharger.Private.Key))
 
 	for name, value := range map[string]any{
 		"private key":   w.discharger.Private,
@@ -48,8 +48,8 @@ func TestSecretsDoNotPrint(t *testing.T) {
 	} {
 		for _, text := range renderings(t, value) {
 			for secret, raw := range map[string][]byte{
-				"discharger's key": w.discharger.Private[:],
-				"homeserver's key": w.homeserver.Private[:],
+				"discharger's key": w.discharger.Private.Key[:],
+				"homeserver's key": w.homeserver.Private.Key[:],
 				"root key":         testRootKey,
 				"shared key":       shared[:],
 			} {

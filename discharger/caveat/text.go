@@ -51,25 +51,25 @@ func (o *Opener) openText(id []byte) (Opened, error) {
 	if err != nil {
 		return Opened{}, err
 	}
-	inner, err := readTextSecret(plain)
+	inner, err := readTextContent(plain)
 	if err != nil {
 		return Opened{}, fmt.Errorf("%w: sealed part: %w", ErrMalformed, err)
 	}
 	return inner.opened(V1, index, registered), nil
 }
 
-// readTextSecret reads the decrypted part of a V1 caveat. A JSON error would
+// readTextContent reads the decrypted part of a V1 caveat. A JSON error would
 // quote it, so that is not passed on.
-func readTextSecret(plain []byte) (secret, error) {
+func readTextContent(plain []byte) (content, error) {
 	members, err := stringMembers(plain, secretFields...)
 	if err != nil {
-		return secret{}, errors.New("not the JSON object that it has to be")
+		return content{}, errors.New("not the JSON object that it has to be")
 	}
 	rootKey, err := decodeStd([]byte(members[0]))
 	if err != nil {
-		return secret{}, errors.New("root key is not base64")
+		return content{}, errors.New("root key is not base64")
 	}
-	s := secret{rootKey: rootKey, condition: []byte(members[1])}
+	s := content{rootKey: rootKey, condition: []byte(members[1])}
 	return s, s.check()
 }
 

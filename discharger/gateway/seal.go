@@ -85,7 +85,7 @@ func newSealer(keys homeserver.Keys, retired [][4]byte) (*sealer, error) {
 }
 
 func newBoxKey(k homeserver.Key, label string) (boxKey, error) {
-	key := chain.Hash((*[32]byte)(&k), []byte(label))
+	key := chain.Hash((*[32]byte)(&k.Key), []byte(label))
 	aead, err := chacha20poly1305.NewX(key[:])
 	if err != nil {
 		return boxKey{}, fmt.Errorf("make cipher: %w", err)

@@ -151,11 +151,11 @@ func FuzzParseIdentifier(f *testing.F) {
 func TestFormatsAreFixed(t *testing.T) {
 	t.Parallel()
 	var key Key
-	for i := range key {
-		key[i] = byte(i)
+	for i := range key.Key {
+		key.Key[i] = byte(i)
 	}
 	mac := func(label string, data []byte) []byte {
-		h := hmac.New(sha256.New, key[:])
+		h := hmac.New(sha256.New, key.Key[:])
 		h.Write(append([]byte(label), data...))
 		return h.Sum(nil)
 	}
@@ -183,7 +183,7 @@ func TestKeys(t *testing.T) {
 	if got, err := ParseKey(k.Encode()); err != nil || got != k {
 		t.Errorf("ParseKey(Encode()) fails: %v", err)
 	}
-	if got, err := ParseKey(api.EncodeBase64(k[:])); err != nil || got != k {
+	if got, err := ParseKey(api.EncodeBase64(k.Key[:])); err != nil || got != k {
 		t.Errorf("ParseKey of base64url fails: %v", err)
 	}
 	for _, bad := range []string{"", "AAAA", k.Encode() + "AAAA", "not base64 at all!", k.Encode()[1:]} {
@@ -197,7 +197,7 @@ func TestKeys(t *testing.T) {
 		t.Error("a key out of 5 bytes")
 	}
 	if a, err := NewKey(nil); err != nil || a == (Key{}) {
-		t.Errorf("NewKey(nil) gives %x, %v", a[:4], err)
+		t.Errorf("NewKey(nil) gives %x, %v", a.Key[:4], err)
 	}
 }
 
@@ -244,8 +244,8 @@ func TestNewRefuses(t *testing.T) {
 func TestOldBundle(t *testing.T) {
 	t.Parallel()
 	var key Key
-	for i := range key {
-		key[i] = byte(i)
+	for i := range key.Key {
+		key.Key[i] = byte(i)
 	}
 	w := newWorld(t, func(c *Config) { c.Keys = Keys{key} })
 	got := w.accepted(t, oldBundle, someClient)

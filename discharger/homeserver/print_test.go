@@ -36,7 +36,7 @@ func TestSecretsDoNotPrint(t *testing.T) {
 		slog.New(slog.NewJSONHandler(&out, nil)).Info("x", "key", thing)
 	}
 	text := strings.ToLower(out.String())
-	for _, secret := range [][]byte{key[:], private[:]} {
+	for _, secret := range [][]byte{key.Key[:], private.Key[:]} {
 		for _, form := range []string{
 			string(secret), hex.EncodeToString(secret), api.EncodeBase64(secret), fmt.Sprint(secret), fmt.Sprintf("%#v", secret),
 			strings.Trim(fmt.Sprint(secret[:8]), "[]"), hex.EncodeToString(secret[:6]),

@@ -151,10 +151,10 @@ func (w *world) referenceIdentifier(id []byte) (Identity, []byte, error) {
 		Minted: time.UnixMilli(int64(head.High)<<32 | int64(head.Low)).UTC(), Payload: payload,
 	}
 	for _, k := range w.cfg.Keys {
-		mac := hmac.New(sha256.New, k[:])
+		mac := hmac.New(sha256.New, k.Key[:])
 		mac.Write([]byte("discharger/homeserver master key id v1\x00"))
 		if bytes.Equal(mac.Sum(nil)[:4], head.Key[:]) {
-			mac = hmac.New(sha256.New, k[:])
+			mac = hmac.New(sha256.New, k.Key[:])
 			mac.Write([]byte("discharger/homeserver access macaroon root key v1\x00"))
 			mac.Write(id)
 			return identity, mac.Sum(nil), nil

@@ -10,7 +10,7 @@ import (
 	"os"
 	"path/filepath"
 
-	"github.com/discharger/discharger/config/atomicfile"
+	"github.com/discharger/discharger/discharger/atomicfile"
 )
 
 // place is what is kept of a receiver: the position in its homeserver's feed of

@@ -14,8 +14,8 @@ import (
 	"time"
 
 	"github.com/discharger/discharger/cmd/bench/reference"
-	"github.com/discharger/discharger/config/keyfile"
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/keyfile"
 )
 
 // Workload says what is asked of the service.

@@ -7,10 +7,10 @@ import (
 	"strconv"
 	"sync/atomic"
 
-	"github.com/discharger/discharger/config/keyfile"
 	"github.com/discharger/discharger/discharger/api"
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/homeserver"
+	"github.com/discharger/discharger/discharger/keyfile"
 )
 
 // logins makes access macaroons for users of its own.
@@ -28,7 +28,7 @@ type logins struct {
 func newHomeserver(ring *keyfile.Ring, service caveat.PublicKey, cache int) (*homeserver.Homeserver, error) {
 	var keys homeserver.Keys
 	for _, k := range ring.Of(keyfile.Root) {
-		keys = append(keys, k.Secret())
+		keys = append(keys, homeserver.Key{Key: k.Secret()})
 	}
 	return homeserver.New(homeserver.Config{
 		Name: ring.Peer.Name, Location: ring.Peer.Service, Discharger: service,

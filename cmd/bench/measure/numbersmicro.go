@@ -7,10 +7,10 @@ import (
 	"time"
 
 	"github.com/discharger/discharger/cmd/bench/reference"
-	"github.com/discharger/discharger/config/keyfile"
 	"github.com/discharger/discharger/discharger/api"
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/homeserver"
+	"github.com/discharger/discharger/discharger/keyfile"
 	"github.com/discharger/discharger/policy"
 )
 
@@ -61,7 +61,7 @@ func openingCaveats(ctx context.Context, cfg NumbersConfig) ([]Number, error) {
 		return nil, err
 	}
 	ours := operation{"open a caveat", func() error { _, err := opener.Open(id); return err }}
-	theirs := operation{"open a caveat", reference.DecodeCaveat([32]byte(pair.Public), [32]byte(pair.Private), id)}
+	theirs := operation{"open a caveat", reference.DecodeCaveat([32]byte(pair.Public), [32]byte(pair.Private.Key), id)}
 	a, b, ratio, err := against(ctx, theirs, ours, cfg.Rounds, oneRound)
 	if err != nil {
 		return nil, err

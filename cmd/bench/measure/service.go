@@ -11,7 +11,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/discharger/discharger/config/keyfile"
+	"github.com/discharger/discharger/discharger/keyfile"
 )
 
 // Store says where a service keeps its sessions.

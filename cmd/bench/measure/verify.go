@@ -5,9 +5,9 @@ import (
 	"errors"
 
 	"github.com/discharger/discharger/cmd/bench/reference"
-	"github.com/discharger/discharger/config/keyfile"
 	"github.com/discharger/discharger/discharger/api"
 	"github.com/discharger/discharger/discharger/homeserver"
+	"github.com/discharger/discharger/discharger/keyfile"
 )
 
 // verify measures what a homeserver does with a bundle, in this process: there

@@ -1,7 +1,6 @@
 package keyfile
 
 import (
-	"encoding/base64"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -10,8 +9,8 @@ import (
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 
-	"github.com/discharger/discharger/discharger/api"
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/secret"
 )
 
 // The versions of the format; see the package comment.
@@ -121,7 +120,7 @@ func encode(r *Ring) ([]byte, error) {
 		doc.Homeserver = &p
 	}
 	for _, k := range r.Keys {
-		kd := keyDocument{Kind: k.Kind, ID: k.ID, Created: k.Created, Staged: k.Staged, Since: k.Since, Secret: base64.StdEncoding.EncodeToString(k.secret[:])}
+		kd := keyDocument{Kind: k.Kind, ID: k.ID, Created: k.Created, Staged: k.Staged, Since: k.Since, Secret: k.secret.Encode()}
 		if k.Public != (caveat.PublicKey{}) {
 			kd.Public = k.Public.String()
 		}
@@ -178,11 +177,11 @@ func decodeError(err error) error {
 
 // key checks that what is written beside the secret belongs to it.
 func (kd keyDocument) key() (Key, error) {
-	secret, err := api.DecodeBase64(kd.Secret)
-	if err != nil || len(secret) != 32 {
+	raw, err := secret.ParseKey(kd.Secret)
+	if err != nil {
 		return Key{}, errors.New("secret is not 32 bytes of base64")
 	}
-	k := Key{Kind: kd.Kind, Created: kd.Created.UTC().Truncate(time.Second), Staged: kd.Staged, secret: [32]byte(secret)}
+	k := Key{Kind: kd.Kind, Created: kd.Created.UTC().Truncate(time.Second), Staged: kd.Staged, secret: raw}
 	if !kd.Since.IsZero() {
 		k.Since = kd.Since.UTC().Truncate(time.Second)
 	}

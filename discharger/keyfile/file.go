@@ -7,7 +7,7 @@ import (
 	"io/fs"
 	"os"
 
-	"github.com/discharger/discharger/config/atomicfile"
+	"github.com/discharger/discharger/discharger/atomicfile"
 )
 
 // maxSize bounds a key file, in bytes.

@@ -10,7 +10,7 @@ import (
 	"fmt"
 	"slices"
 
-	"github.com/discharger/discharger/config/atomicfile"
+	"github.com/discharger/discharger/discharger/atomicfile"
 )
 
 // Signing keys are RSA keys, and in a file of their own: PKCS #8 in PEM, one

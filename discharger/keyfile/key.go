@@ -11,9 +11,9 @@ import (
 	"log/slog"
 	"time"
 
-	"github.com/discharger/discharger/discharger"
 	"github.com/discharger/discharger/discharger/caveat"
-	"github.com/discharger/discharger/discharger/homeserver"
+	"github.com/discharger/discharger/discharger/chain"
+	"github.com/discharger/discharger/discharger/secret"
 )
 
 // Key is one secret. It prints and logs without it.
@@ -25,7 +25,7 @@ type Key struct {
 	Since   time.Time        // when it became the used one last, UTC, whole seconds; zero: at Created, or Staged
 	Public  caveat.PublicKey // of kinds discharger and seal
 
-	secret [32]byte
+	secret secret.Key
 }
 
 // UsedSince returns when the key became the used one, the last time if it did
@@ -53,28 +53,27 @@ func newKey(kind Kind, now time.Time, random io.Reader) (Key, error) {
 
 // derive fills in what follows from kind and secret.
 func (k *Key) derive() error {
-	if k.secret == [32]byte{} {
+	if k.secret == (secret.Key{}) {
 		return errors.New("key is all zeros")
 	}
 	var id [4]byte
 	switch k.Kind {
 	case Discharger, Seal:
-		pair, err := caveat.NewKeyPair(k.secret)
+		pair, err := caveat.NewKeyPair(caveat.PrivateKey{Key: k.secret})
 		if err != nil {
 			return err
 		}
 		k.Public = pair.Public
 		id = [4]byte(pair.Public[:4])
 	case Refresh:
-		id = discharger.RefreshKey(k.secret).ID()
+		id = RefreshID(k.secret)
 	case Root:
-		id = homeserver.Key(k.secret).ID()
+		id = RootID(k.secret)
 	case API:
 		digest := k.APIDigest()
 		id = [4]byte(digest[:4])
 	case Store:
-		sum := sha256.Sum256(append([]byte("discharger store key id\x00"), k.secret[:]...))
-		id = [4]byte(sum[:4])
+		id = labelled("discharger store key id\x00", k.secret)
 	default:
 		return fmt.Errorf("unknown kind of key %q", k.Kind)
 	}
@@ -82,16 +81,31 @@ func (k *Key) derive() error {
 	return nil
 }
 
+// RefreshID returns the id of a key of kind refresh, which refresh tokens carry.
+func RefreshID(k secret.Key) [4]byte { return labelled("discharger refresh key id\x00", k) }
+
+// RootID returns the id of a key of kind root, which access macaroons carry.
+func RootID(k secret.Key) [4]byte {
+	sum := chain.Hash((*[chain.Size]byte)(&k), []byte("discharger/homeserver master key id v1\x00"))
+	return [4]byte(sum[:4])
+}
+
+// labelled returns the first bytes of the SHA-256 of label and key.
+func labelled(label string, k secret.Key) [4]byte {
+	sum := sha256.Sum256(append([]byte(label), k[:]...))
+	return [4]byte(sum[:4])
+}
+
 // Pair is the key pair, of kinds discharger and seal.
 func (k Key) Pair() caveat.KeyPair {
-	return caveat.KeyPair{Public: k.Public, Private: caveat.PrivateKey(k.secret)}
+	return caveat.KeyPair{Public: k.Public, Private: caveat.PrivateKey{Key: k.secret}}
 }
 
 // Secret is the key itself, of kinds refresh, store and root.
-func (k Key) Secret() [32]byte { return k.secret }
+func (k Key) Secret() secret.Key { return k.secret }
 
 // APIKey is the text that a homeserver sends, of kind api.
-func (k Key) APIKey() caveat.Secret {
+func (k Key) APIKey() secret.Bytes {
 	return base64.RawURLEncoding.AppendEncode(nil, k.secret[:])
 }
 

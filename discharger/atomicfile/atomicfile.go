@@ -1,0 +1,108 @@
+// Package atomicfile writes files that hold secrets: each in one step that a
+// crash cannot interrupt, readable by the owner only.
+//
+// A file is written under another name in the same directory, synced, and then
+// moved or linked to its place; then the directory is synced. A reader sees the
+// old file or the new one. A crash can leave a file behind whose name begins with
+// a dot and ends in a number; it can be removed.
+package atomicfile
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"syscall"
+
+	"github.com/google/renameio/v2"
+)
+
+// Create writes a new file with mode 0600. If the file exists, it stays as it is
+// and the error matches [fs.ErrExist].
+func Create(path string, data []byte) error {
+	tmp, err := writeTemp(path, data)
+	if err != nil {
+		return fmt.Errorf("create file: %w", err)
+	}
+	defer tmp.Cleanup()
+	if err := tmp.Sync(); err != nil {
+		return fmt.Errorf("create file: %w", err)
+	}
+	// Unlike a rename, a link never replaces anything.
+	if err := os.Link(tmp.Name(), path); err != nil {
+		var link *os.LinkError
+		if errors.As(err, &link) { // its text names the temporary file
+			err = &fs.PathError{Op: "link", Path: path, Err: link.Err}
+		}
+		return fmt.Errorf("create file: %w", err)
+	}
+	return syncDir(path)
+}
+
+// Replace replaces an existing file and keeps its mode and owner. A symbolic link
+// stays a link: its target is replaced.
+func Replace(path string, data []byte) error {
+	path, err := filepath.EvalSymlinks(path)
+	if err != nil {
+		return fmt.Errorf("replace file: %w", err)
+	}
+	info, err := os.Stat(path)
+	if err != nil {
+		return fmt.Errorf("replace file: %w", err)
+	}
+	tmp, err := writeTemp(path, data)
+	if err != nil {
+		return fmt.Errorf("replace file: %w", err)
+	}
+	defer tmp.Cleanup()
+	if st, ok := info.Sys().(*syscall.Stat_t); ok {
+		err = tmp.Chown(int(st.Uid), int(st.Gid))
+	}
+	// The mode last: chown can clear bits of it.
+	if err := errors.Join(err, tmp.Chmod(info.Mode().Perm())); err != nil {
+		return fmt.Errorf("replace file: %w", err)
+	}
+	if err := tmp.CloseAtomicallyReplace(); err != nil {
+		return fmt.Errorf("replace file: %w", err)
+	}
+	return syncDir(path)
+}
+
+// writeTemp writes a file with mode 0600 into the directory of path.
+func writeTemp(path string, data []byte) (*renameio.PendingFile, error) {
+	tmp, err := renameio.NewPendingFile(path, renameio.WithTempDir(filepath.Dir(path)), renameio.WithStaticPermissions(0o600))
+	if err != nil {
+		return nil, err
+	}
+	if _, err := tmp.Write(data); err != nil {
+		return nil, errors.Join(err, tmp.Cleanup())
+	}
+	return tmp, nil
+}
+
+// Lock blocks until it holds the lock of the file's directory. The lock excludes
+// other programs and other goroutines until unlock is called or the program ends.
+func Lock(path string) (unlock func(), err error) {
+	dir := filepath.Dir(path)
+	d, err := os.Open(dir)
+	if err != nil {
+		return nil, fmt.Errorf("lock file: %w", err)
+	}
+	if err := syscall.Flock(int(d.Fd()), syscall.LOCK_EX); err != nil {
+		return nil, errors.Join(fmt.Errorf("lock file: %w", &fs.PathError{Op: "flock", Path: dir, Err: err}), d.Close())
+	}
+	return func() { d.Close() }, nil
+}
+
+// syncDir makes the entry of a file in its directory durable.
+func syncDir(path string) error {
+	d, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return fmt.Errorf("sync directory: %w", err)
+	}
+	if err := errors.Join(d.Sync(), d.Close()); err != nil {
+		return fmt.Errorf("sync directory: %w", err)
+	}
+	return nil
+}
