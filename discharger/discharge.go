@@ -9,7 +9,7 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/discharger/discharger/discharger/caveat"
-	"github.com/discharger/discharger/discharger/chain"
+	"github.com/discharger/discharger/discharger/rawmacaroon"
 )
 
 // Discharge is a minted discharge macaroon. Its first caveat is always
@@ -27,7 +27,7 @@ type Discharge struct {
 	Version   caveat.Version // of the caveat that it discharges
 	ID        []byte         // as the client asked for it
 	Caveats   []string
-	Signature [chain.Size]byte
+	Signature [rawmacaroon.Size]byte
 
 	stdPrefix string
 }
@@ -35,10 +35,10 @@ type Discharge struct {
 // mint makes a discharge of an opened caveat.
 func mint(o *caveat.Opened, id []byte, caveats []string) *Discharge {
 	d := &Discharge{Version: o.Version, ID: id, Caveats: caveats, stdPrefix: o.StdPrefix}
-	sig := chain.Key(o.RootKey)
-	sig = chain.Hash(&sig, id)
+	sig := rawmacaroon.Key(o.RootKey)
+	sig = rawmacaroon.Hash(&sig, id)
 	for _, c := range caveats {
-		sig = chain.Hash(&sig, []byte(c))
+		sig = rawmacaroon.Hash(&sig, []byte(c))
 	}
 	d.Signature = sig
 	return d
@@ -60,7 +60,7 @@ func checkCaveat(c string) error {
 		return fmt.Errorf("caveat %.40q is empty, not UTF-8, or longer than 1024 bytes", c)
 	}
 	// A homeserver takes what is declared for the service's own word.
-	if name, _ := chain.CutCondition(c); name == chain.CondDeclared {
+	if name, _ := rawmacaroon.CutCondition(c); name == rawmacaroon.CondDeclared {
 		return fmt.Errorf("caveat %.40q declares something, which only the service does", c)
 	}
 	for _, b := range []byte(c) {

@@ -14,8 +14,8 @@ import (
 	"time"
 
 	"github.com/discharger/discharger/discharger/caveat"
-	"github.com/discharger/discharger/discharger/chain"
 	"github.com/discharger/discharger/discharger/keyfile"
+	"github.com/discharger/discharger/discharger/rawmacaroon"
 	"github.com/discharger/discharger/discharger/secret"
 )
 
@@ -116,10 +116,10 @@ func newTokenRing(keys []RefreshKey, retired [][4]byte) (*tokenRing, error) {
 }
 
 // tokenKey is the first key of a token's chain.
-func tokenKey(key RefreshKey, homeserver string, id []byte) [chain.Size]byte {
-	root := chain.Hash((*[chain.Size]byte)(&key), []byte("discharger refresh token\x00"),
+func tokenKey(key RefreshKey, homeserver string, id []byte) [rawmacaroon.Size]byte {
+	root := rawmacaroon.Hash((*[rawmacaroon.Size]byte)(&key), []byte("discharger refresh token\x00"),
 		binary.AppendUvarint(nil, uint64(len(homeserver))), []byte(homeserver), id)
-	return chain.Key(root[:])
+	return rawmacaroon.Key(root[:])
 }
 
 const (
@@ -131,12 +131,12 @@ const (
 func (t *tokenRing) Mint(homeserver string, session caveat.SessionID, tok Token, extra []string) []byte {
 	id := make([]byte, 0, tokenIDLen)
 	id = append(append(append(id, tokenVersion), t.mint[:]...), tok.Nonce[:]...)
-	v := chain.View{ID: id, Caveats: make([]chain.Caveat, 0, 2+len(extra))}
+	v := rawmacaroon.Macaroon{ID: id, Caveats: make([]rawmacaroon.Caveat, 0, 2+len(extra))}
 	sig := tokenKey(t.keys[t.mint], homeserver, id)
-	sig = chain.Hash(&sig, id)
+	sig = rawmacaroon.Hash(&sig, id)
 	add := func(condition []byte) {
-		sig = chain.Hash(&sig, condition)
-		v.Caveats = append(v.Caveats, chain.Caveat{ID: condition})
+		sig = rawmacaroon.Hash(&sig, condition)
+		v.Caveats = append(v.Caveats, rawmacaroon.Caveat{ID: condition})
 	}
 	add([]byte(sessionCaveat + session.String()))
 	add(strconv.AppendUint([]byte(epochCaveat), tok.Epoch, 10))
@@ -160,9 +160,9 @@ func (t *tokenRing) Verify(b []byte, homeserver string, session caveat.SessionID
 	if len(b) > maxToken {
 		return presented{}, errTokenMalformed
 	}
-	var m chain.View
-	var buf [4]chain.Caveat
-	rest, caveats, err := chain.Cut(b, &m, buf[:0])
+	var m rawmacaroon.Macaroon
+	var buf [4]rawmacaroon.Caveat
+	rest, caveats, err := rawmacaroon.Parse(b, &m, buf[:0])
 	if err != nil || len(rest) > 0 || len(m.ID) != tokenIDLen || m.ID[0] != tokenVersion ||
 		len(caveats) < 2 || len(caveats) > maxTokenCaveats {
 		return presented{}, errTokenMalformed
@@ -175,14 +175,14 @@ func (t *tokenRing) Verify(b []byte, homeserver string, session caveat.SessionID
 		return presented{}, errTokenKey
 	}
 	sig := tokenKey(key, homeserver, m.ID)
-	sig = chain.Hash(&sig, m.ID)
+	sig = rawmacaroon.Hash(&sig, m.ID)
 	for i := range caveats {
 		if caveats[i].ThirdParty() { // a holder may add those, but nobody discharges them here
 			return presented{}, errTokenInvalid
 		}
-		sig = chain.Hash(&sig, caveats[i].ID)
+		sig = rawmacaroon.Hash(&sig, caveats[i].ID)
 	}
-	if !chain.Equal(sig[:], m.Signature) {
+	if !rawmacaroon.Equal(sig[:], m.Signature) {
 		return presented{}, errTokenInvalid
 	}
 	// The first two are ours, the order is signed. A holder who repeats their
@@ -208,19 +208,19 @@ func (t *tokenRing) Verify(b []byte, homeserver string, session caveat.SessionID
 
 // restrict enforces one caveat that a holder added.
 func (p *presented) restrict(condition string, now time.Time, from netip.Addr) error {
-	name, arg := chain.CutCondition(condition)
+	name, arg := rawmacaroon.CutCondition(condition)
 	switch name {
-	case chain.CondTimeBefore:
-		t, err := chain.ParseTimeBefore(arg)
+	case rawmacaroon.CondTimeBefore:
+		t, err := rawmacaroon.ParseTimeBefore(arg)
 		if err != nil || !now.Before(t) {
 			return errTokenInvalid
 		}
 		if p.Before.IsZero() || t.Before(p.Before) {
 			p.Before = t
 		}
-	case chain.CondClientIP:
-		prefix, err := chain.ParseClientIP(arg)
-		if err != nil || !chain.MatchClientIP(prefix, from) {
+	case rawmacaroon.CondClientIP:
+		prefix, err := rawmacaroon.ParseClientIP(arg)
+		if err != nil || !rawmacaroon.MatchClientIP(prefix, from) {
 			return errTokenInvalid
 		}
 	default:

@@ -13,8 +13,8 @@ import (
 
 	"github.com/discharger/discharger/discharger/cache"
 	"github.com/discharger/discharger/discharger/caveat"
-	"github.com/discharger/discharger/discharger/chain"
 	"github.com/discharger/discharger/discharger/clientname"
+	"github.com/discharger/discharger/discharger/rawmacaroon"
 	"github.com/discharger/discharger/policy"
 )
 
@@ -279,15 +279,15 @@ func (s *Service) evict(ctx context.Context, a *attempt) (bool, error) {
 func (s *Service) grant(a *attempt, r *Ruling) *Grant {
 	expires := a.now.Add(r.TTL).Truncate(time.Millisecond)
 	conditions := make([]string, 0, 2+len(r.Caveats))
-	conditions = append(conditions, standard(a.opened.StdPrefix, chain.TimeBefore(expires)))
+	conditions = append(conditions, standard(a.opened.StdPrefix, rawmacaroon.TimeBefore(expires)))
 	g := &Grant{Expires: expires, ExpiresIn: expires.Sub(a.now), Session: a.cond.Session}
 	if r.Issue != nil {
 		g.Epoch = r.Issue.Epoch
-		conditions = append(conditions, standard(a.opened.StdPrefix, chain.Epoch(g.Epoch)))
+		conditions = append(conditions, standard(a.opened.StdPrefix, rawmacaroon.Epoch(g.Epoch)))
 		g.RefreshToken = s.ring.Mint(a.opened.Homeserver, a.cond.Session, *r.Issue, a.extra)
 	}
 	for _, c := range a.extra { // a discharge is as narrow as the token it was exchanged for
-		if name, _ := chain.CutCondition(c); name == chain.CondClientIP {
+		if name, _ := rawmacaroon.CutCondition(c); name == rawmacaroon.CondClientIP {
 			conditions = append(conditions, c)
 		}
 	}

@@ -17,8 +17,8 @@ import (
 	"github.com/discharger/discharger/discharger"
 	"github.com/discharger/discharger/discharger/api"
 	"github.com/discharger/discharger/discharger/caveat"
-	"github.com/discharger/discharger/discharger/chain"
 	hs "github.com/discharger/discharger/discharger/homeserver"
+	"github.com/discharger/discharger/discharger/rawmacaroon"
 	"github.com/discharger/discharger/discharger/store"
 )
 
@@ -122,7 +122,7 @@ func (s *session) forge(rootKey []byte) *macaroon.Macaroon {
 	s.v.t.Helper()
 	d, err := macaroon.New(rootKey, s.login.caveat, "", macaroon.V2)
 	mustDo(s.v.t, err)
-	mustDo(s.v.t, d.AddFirstPartyCaveat([]byte(chain.TimeBefore(s.v.clock().Add(time.Hour)))))
+	mustDo(s.v.t, d.AddFirstPartyCaveat([]byte(rawmacaroon.TimeBefore(s.v.clock().Add(time.Hour)))))
 	return d
 }
 

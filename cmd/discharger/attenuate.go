@@ -8,8 +8,8 @@ import (
 	"strings"
 	"time"
 
-	"github.com/discharger/discharger/discharger/chain"
 	"github.com/discharger/discharger/discharger/gateway"
+	"github.com/discharger/discharger/discharger/rawmacaroon"
 )
 
 func attenuateCommand() command {
@@ -61,7 +61,7 @@ func (a *attenuation) ip(text string) error {
 	if err != nil {
 		return fmt.Errorf("want an address or a CIDR, got %q", text)
 	}
-	a.conditions = append(a.conditions, chain.ClientIP(p))
+	a.conditions = append(a.conditions, rawmacaroon.ClientIP(p))
 	return nil
 }
 
@@ -70,10 +70,10 @@ func (a *attenuation) run(t *terminal, args []string, out string) error {
 	case a.lifetime < 0:
 		return usagef("attenuate: --for wants more than 0")
 	case a.lifetime > 0:
-		a.conditions = append(a.conditions, chain.TimeBefore(t.now().Add(a.lifetime).Truncate(time.Second)))
+		a.conditions = append(a.conditions, rawmacaroon.TimeBefore(t.now().Add(a.lifetime).Truncate(time.Second)))
 	}
 	if !a.until.IsZero() {
-		a.conditions = append(a.conditions, chain.TimeBefore(a.until))
+		a.conditions = append(a.conditions, rawmacaroon.TimeBefore(a.until))
 	}
 	if a.readOnly {
 		a.conditions = append(a.conditions, gateway.CondReadOnly)

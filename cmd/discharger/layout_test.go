@@ -24,10 +24,10 @@ const modulePath = "github.com/discharger/discharger"
 //	server   store     config     gateway    secevent
 //	discharger         homeserver
 //	policy             api
-//	caveat  cache  chain  clientaddr  clientname  yamlfile
+//	caveat  cache  rawmacaroon  clientaddr  clientname  yamlfile
 var layout = map[string][]string{
 	"cmd/discharger": {
-		"config", "discharger/atomicfile", "discharger/keyfile", "discharger", "discharger/api", "discharger/caveat", "discharger/chain", "discharger/clientaddr",
+		"config", "discharger/atomicfile", "discharger/keyfile", "discharger", "discharger/api", "discharger/caveat", "discharger/rawmacaroon", "discharger/clientaddr",
 		"discharger/gateway", "discharger/homeserver", "discharger/secevent", "discharger/server", "discharger/store", "policy", "policy/schema",
 	},
 	"cmd/discharger/interop": {},
@@ -35,26 +35,26 @@ var layout = map[string][]string{
 	"config":                {"discharger/caveat"},
 	"discharger/atomicfile": {},
 	"config/yamlfile":       {},
-	"discharger/keyfile":    {"discharger/atomicfile", "discharger/caveat", "discharger/chain", "discharger/secret"},
+	"discharger/keyfile":    {"discharger/atomicfile", "discharger/caveat", "discharger/rawmacaroon", "discharger/secret"},
 	"discharger/secret":     {},
 
 	"discharger/server":          {"discharger", "discharger/api", "discharger/caveat", "discharger/clientaddr", "policy"},
 	"discharger/secevent":        {"discharger/atomicfile", "discharger", "discharger/caveat"},
 	"discharger/store":           {"discharger", "discharger/caveat"},
 	"discharger/store/redistest": {},
-	"discharger":                 {"discharger/cache", "discharger/caveat", "discharger/chain", "discharger/clientname", "discharger/keyfile", "discharger/secret", "policy"},
+	"discharger":                 {"discharger/cache", "discharger/caveat", "discharger/rawmacaroon", "discharger/clientname", "discharger/keyfile", "discharger/secret", "policy"},
 	"discharger/simulate":        {"discharger", "discharger/caveat"},
 	"discharger/gateway": {
-		"discharger/api", "discharger/cache", "discharger/caveat", "discharger/chain", "discharger/clientaddr", "discharger/gateway/matrix",
+		"discharger/api", "discharger/cache", "discharger/caveat", "discharger/rawmacaroon", "discharger/clientaddr", "discharger/gateway/matrix",
 		"discharger/homeserver",
 	},
 	"discharger/gateway/matrix":   {},
-	"discharger/homeserver":       {"discharger/api", "discharger/cache", "discharger/caveat", "discharger/chain", "discharger/keyfile", "discharger/secret"},
+	"discharger/homeserver":       {"discharger/api", "discharger/cache", "discharger/caveat", "discharger/rawmacaroon", "discharger/keyfile", "discharger/secret"},
 	"discharger/api/bakeryclient": {"discharger/api"},
-	"discharger/api":              {"discharger/caveat", "discharger/chain"},
+	"discharger/api":              {"discharger/caveat", "discharger/rawmacaroon"},
 	"discharger/cache":            {},
 	"discharger/caveat":           {"discharger/secret"},
-	"discharger/chain":            {},
+	"discharger/rawmacaroon":      {},
 	"discharger/clientaddr":       {},
 	"discharger/clientname":       {},
 

@@ -9,7 +9,7 @@ import (
 
 	"gopkg.in/macaroon.v2"
 
-	"github.com/discharger/discharger/discharger/chain"
+	"github.com/discharger/discharger/discharger/rawmacaroon"
 )
 
 // MaxBundle is the greatest length of a bundle, in characters.
@@ -19,7 +19,7 @@ const MaxBundle = 16 << 10
 // cost of looking at a hostile one in proportion.
 const (
 	MaxBundleMacaroons = 16
-	MaxBundleCaveats   = chain.MaxCaveats // of all macaroons together
+	MaxBundleCaveats   = rawmacaroon.MaxCaveats // of all macaroons together
 )
 
 // compactMark is the first byte of the compact form. The standard form begins
@@ -55,12 +55,12 @@ var ErrMalformedBundle = errors.New("malformed bundle")
 // id, no location on a first-party caveat, nothing after the end. It accepts
 // both forms, never panics, and looks at nothing longer than [MaxBundle].
 type Bundle struct {
-	Access     chain.View
-	Discharges []chain.View
+	Access     rawmacaroon.Macaroon
+	Discharges []rawmacaroon.Macaroon
 	Compact    bool // which form it was read from
 
-	views   [2]chain.View
-	caveats [8]chain.Caveat
+	views   [2]rawmacaroon.Macaroon
+	caveats [8]rawmacaroon.Caveat
 }
 
 // EncodeBundle writes an access macaroon and the discharges bound to it, in
@@ -123,10 +123,10 @@ func inOrder(macaroons macaroon.Slice) bool {
 	return len(discharges) == 0
 }
 
-func viewOf(m *macaroon.Macaroon) chain.View {
-	v := chain.View{Location: []byte(m.Location()), ID: m.Id(), Signature: m.Signature()}
+func viewOf(m *macaroon.Macaroon) rawmacaroon.Macaroon {
+	v := rawmacaroon.Macaroon{Location: []byte(m.Location()), ID: m.Id(), Signature: m.Signature()}
 	for _, c := range m.Caveats() {
-		v.Caveats = append(v.Caveats, chain.Caveat{Location: []byte(c.Location), ID: c.Id, VerificationID: c.VerificationId})
+		v.Caveats = append(v.Caveats, rawmacaroon.Caveat{Location: []byte(c.Location), ID: c.Id, VerificationID: c.VerificationId})
 	}
 	return v
 }
@@ -189,9 +189,9 @@ func (b *Bundle) parse(data []byte) error {
 			return errors.New("too many macaroons")
 		}
 		start := len(caveats)
-		var v chain.View
+		var v rawmacaroon.Macaroon
 		var err error
-		if data, caveats, err = chain.Cut(data, &v, caveats); err != nil {
+		if data, caveats, err = rawmacaroon.Parse(data, &v, caveats); err != nil {
 			return err
 		}
 		v.Caveats = caveats[start:len(caveats):len(caveats)]

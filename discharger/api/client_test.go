@@ -17,7 +17,7 @@ import (
 	"gopkg.in/macaroon.v2"
 
 	"github.com/discharger/discharger/discharger/caveat"
-	"github.com/discharger/discharger/discharger/chain"
+	"github.com/discharger/discharger/discharger/rawmacaroon"
 )
 
 func TestDischarge(t *testing.T) {
@@ -266,7 +266,7 @@ func TestUnusableDischarges(t *testing.T) {
 	for name, change := range map[string]func(*service, *DischargeResponse){
 		"for another caveat": func(s *service, r *DischargeResponse) {
 			m, _ := macaroon.New([]byte("k"), []byte("another"), "", macaroon.V2)
-			_ = m.AddFirstPartyCaveat([]byte(chain.TimeBefore(time.Now().Add(time.Hour))))
+			_ = m.AddFirstPartyCaveat([]byte(rawmacaroon.TimeBefore(time.Now().Add(time.Hour))))
 			r.Macaroon, _ = m.MarshalJSON()
 		},
 		"to be discharged": func(s *service, r *DischargeResponse) {
@@ -465,7 +465,7 @@ func FuzzAnswer(f *testing.F) {
 		f.Fatal(err)
 	}
 	good, err := json.Marshal(DischargeResponse{
-		Macaroon: discharge(opened, id, []string{chain.TimeBefore(time.Now())}), RefreshToken: makeToken(1, 2), ExpiresIn: 300000,
+		Macaroon: discharge(opened, id, []string{rawmacaroon.TimeBefore(time.Now())}), RefreshToken: makeToken(1, 2), ExpiresIn: 300000,
 	})
 	if err != nil {
 		f.Fatal(err)

@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"github.com/discharger/discharger/discharger/api"
-	"github.com/discharger/discharger/discharger/chain"
+	"github.com/discharger/discharger/discharger/rawmacaroon"
 )
 
 // A client keeps its login usable: bundles for the homeserver, a refresh token
@@ -101,8 +101,8 @@ func ExampleClient_Discharge() {
 func ExampleRefreshToken_Attenuate() {
 	token := storedToken()
 	narrow, err := token.Attenuate(
-		chain.ClientIP(netip.MustParsePrefix("192.0.2.0/24")),
-		chain.TimeBefore(time.Now().Add(24*time.Hour)),
+		rawmacaroon.ClientIP(netip.MustParsePrefix("192.0.2.0/24")),
+		rawmacaroon.TimeBefore(time.Now().Add(24*time.Hour)),
 	)
 	fmt.Println(len(narrow) > len(token), err)
 	// Output:

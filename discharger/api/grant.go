@@ -12,7 +12,7 @@ import (
 
 	"gopkg.in/macaroon.v2"
 
-	"github.com/discharger/discharger/discharger/chain"
+	"github.com/discharger/discharger/discharger/rawmacaroon"
 )
 
 // Grant is what a discharge was answered with. It prints and logs without its
@@ -75,11 +75,11 @@ func newGrant(access *macaroon.Macaroon, id []byte, body DischargeResponse, star
 func earliestTimeBefore(m *macaroon.Macaroon) (time.Time, error) {
 	var earliest time.Time
 	for _, c := range m.Caveats() {
-		name, arg := chain.CutCondition(string(c.Id))
-		if name != chain.CondTimeBefore && !strings.HasSuffix(name, ":"+chain.CondTimeBefore) {
+		name, arg := rawmacaroon.CutCondition(string(c.Id))
+		if name != rawmacaroon.CondTimeBefore && !strings.HasSuffix(name, ":"+rawmacaroon.CondTimeBefore) {
 			continue
 		}
-		t, err := chain.ParseTimeBefore(arg)
+		t, err := rawmacaroon.ParseTimeBefore(arg)
 		if err != nil {
 			return time.Time{}, fmt.Errorf("expiry of the discharge: %w", err)
 		}

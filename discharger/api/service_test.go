@@ -19,7 +19,7 @@ import (
 	"gopkg.in/macaroon.v2"
 
 	"github.com/discharger/discharger/discharger/caveat"
-	"github.com/discharger/discharger/discharger/chain"
+	"github.com/discharger/discharger/discharger/rawmacaroon"
 )
 
 const testLocation = "https://refresh.example.org"
@@ -218,7 +218,7 @@ func (s *service) discharge(w http.ResponseWriter, form url.Values, change func(
 		return
 	}
 	r := s.session(form)
-	conditions := []string{chain.TimeBefore(time.Now().Add(s.lifetime))}
+	conditions := []string{rawmacaroon.TimeBefore(time.Now().Add(s.lifetime))}
 	var token string
 	if !s.noTokens {
 		reason := ""
@@ -226,7 +226,7 @@ func (s *service) discharge(w http.ResponseWriter, form url.Values, change func(
 			refuse(w, reason)
 			return
 		}
-		conditions = append(conditions, chain.Epoch(r.successor))
+		conditions = append(conditions, rawmacaroon.Epoch(r.successor))
 	} else if r.ended != "" {
 		refuse(w, r.ended)
 		return
@@ -362,8 +362,8 @@ func epochOf(t testing.TB, bundle string) uint64 {
 		t.Fatal(err)
 	}
 	for _, c := range conditions {
-		if name, arg := chain.CutCondition(c); name == chain.CondDeclared {
-			n, ok := chain.ParseEpoch(arg)
+		if name, arg := rawmacaroon.CutCondition(c); name == rawmacaroon.CondDeclared {
+			n, ok := rawmacaroon.ParseEpoch(arg)
 			if !ok {
 				t.Fatalf("condition %q", c)
 			}

@@ -8,7 +8,7 @@ import (
 
 	"gopkg.in/macaroon.v2"
 
-	"github.com/discharger/discharger/discharger/chain"
+	"github.com/discharger/discharger/discharger/rawmacaroon"
 )
 
 const redacted = "REDACTED"
@@ -46,7 +46,7 @@ func ParseRefreshToken(text string) (RefreshToken, error) {
 }
 
 // Attenuate gives a narrower token: it works only where the given conditions
-// hold too, which are those of [chain.TimeBefore] and [chain.ClientIP]. The service puts
+// hold too, which are those of [rawmacaroon.TimeBefore] and [rawmacaroon.ClientIP]. The service puts
 // them into every token that comes from this one, and no discharge outlives
 // its token. The token that was narrowed stays as it is.
 func (t RefreshToken) Attenuate(conditions ...string) (RefreshToken, error) {
@@ -79,13 +79,13 @@ func (t RefreshToken) Attenuate(conditions ...string) (RefreshToken, error) {
 // checkRestriction accepts what the service understands. With anything else
 // added, a token is good for nothing.
 func checkRestriction(condition string) error {
-	name, arg := chain.CutCondition(condition)
+	name, arg := rawmacaroon.CutCondition(condition)
 	var err error
 	switch name {
-	case chain.CondTimeBefore:
-		_, err = chain.ParseTimeBefore(arg)
-	case chain.CondClientIP:
-		_, err = chain.ParseClientIP(arg)
+	case rawmacaroon.CondTimeBefore:
+		_, err = rawmacaroon.ParseTimeBefore(arg)
+	case rawmacaroon.CondClientIP:
+		_, err = rawmacaroon.ParseClientIP(arg)
 	default:
 		err = errors.New("the service knows no such restriction")
 	}

@@ -14,14 +14,14 @@ import (
 	"gopkg.in/macaroon.v2"
 
 	"github.com/discharger/discharger/discharger/caveat"
-	"github.com/discharger/discharger/discharger/chain"
+	"github.com/discharger/discharger/discharger/rawmacaroon"
 )
 
 func TestAttenuate(t *testing.T) {
 	t.Parallel()
 	when := time.Date(2026, 11, 24, 11, 0, 0, 123_000_000, time.FixedZone("", 3600))
 	token := RefreshToken(makeToken(3, 4))
-	narrow, err := token.Attenuate(chain.TimeBefore(when), chain.ClientIP(netip.MustParsePrefix("192.0.2.99/24")), chain.ClientIP(netip.MustParsePrefix("2001:db8::1/128")))
+	narrow, err := token.Attenuate(rawmacaroon.TimeBefore(when), rawmacaroon.ClientIP(netip.MustParsePrefix("192.0.2.99/24")), rawmacaroon.ClientIP(netip.MustParsePrefix("2001:db8::1/128")))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -52,7 +52,7 @@ func TestAttenuate(t *testing.T) {
 	long := narrow
 	for err == nil {
 		narrow = long
-		long, err = long.Attenuate(chain.TimeBefore(when), chain.TimeBefore(when), chain.TimeBefore(when))
+		long, err = long.Attenuate(rawmacaroon.TimeBefore(when), rawmacaroon.TimeBefore(when), rawmacaroon.TimeBefore(when))
 	}
 	if len(narrow) < MaxRefreshToken/2 && !strings.Contains(err.Error(), "caveats") {
 		t.Errorf("attenuation ends at %d characters: %v", len(narrow), err)
@@ -70,13 +70,13 @@ func TestAttenuate(t *testing.T) {
 func TestEpoch(t *testing.T) {
 	t.Parallel()
 	for _, n := range []uint64{0, 1, 10, 1<<64 - 1} {
-		name, arg := chain.CutCondition(chain.Epoch(n))
-		if got, ok := chain.ParseEpoch(arg); !ok || got != n || name != chain.CondDeclared {
+		name, arg := rawmacaroon.CutCondition(rawmacaroon.Epoch(n))
+		if got, ok := rawmacaroon.ParseEpoch(arg); !ok || got != n || name != rawmacaroon.CondDeclared {
 			t.Errorf("%d: got %d, %v", n, got, ok)
 		}
 	}
 	for _, bad := range []string{"", "epoch", "epoch ", "epoch 01", "epoch +1", "epoch -1", "epoch 1 ", "epoch  1", "Epoch 1", "epoch 1_0", "epoch 0x1", "epoch 18446744073709551616", "user 1"} {
-		if _, ok := chain.ParseEpoch(bad); ok {
+		if _, ok := rawmacaroon.ParseEpoch(bad); ok {
 			t.Errorf("%q is taken for an epoch", bad)
 		}
 	}
@@ -88,17 +88,17 @@ func TestClientIP(t *testing.T) {
 		{"192.0.2.7/32", "192.0.2.7"}, {"192.0.2.7/24", "192.0.2.0/24"}, {"::ffff:192.0.2.7/128", "192.0.2.7"},
 		{"::ffff:192.0.2.7/120", "192.0.2.0/24"}, {"2001:db8::7/32", "2001:db8::/32"}, {"2001:db8::7/128", "2001:db8::7"},
 	} {
-		got := chain.ClientIP(netip.MustParsePrefix(tc.in))
+		got := rawmacaroon.ClientIP(netip.MustParsePrefix(tc.in))
 		if got != "client-ip "+tc.want {
 			t.Errorf("%s: %q", tc.in, got)
 		}
-		_, arg := chain.CutCondition(got)
-		p, err := chain.ParseClientIP(arg)
-		if err != nil || !chain.MatchClientIP(p, netip.MustParsePrefix(tc.in).Addr()) {
+		_, arg := rawmacaroon.CutCondition(got)
+		p, err := rawmacaroon.ParseClientIP(arg)
+		if err != nil || !rawmacaroon.MatchClientIP(p, netip.MustParsePrefix(tc.in).Addr()) {
 			t.Errorf("%s does not hold for itself: %v", got, err)
 		}
 	}
-	if _, err := chain.ParseClientIP(strings.TrimPrefix(chain.ClientIP(netip.Prefix{}), "client-ip ")); err == nil {
+	if _, err := rawmacaroon.ParseClientIP(strings.TrimPrefix(rawmacaroon.ClientIP(netip.Prefix{}), "client-ip ")); err == nil {
 		t.Error("no range at all becomes one")
 	}
 }
@@ -106,8 +106,8 @@ func TestClientIP(t *testing.T) {
 func TestTimeBeforeOfAnyTime(t *testing.T) {
 	t.Parallel()
 	for _, when := range []time.Time{{}, time.Unix(0, 1), time.Date(9999, 12, 31, 23, 59, 59, 999_999_999, time.UTC)} {
-		_, arg := chain.CutCondition(chain.TimeBefore(when))
-		if got, err := chain.ParseTimeBefore(arg); err != nil || !got.Equal(when) {
+		_, arg := rawmacaroon.CutCondition(rawmacaroon.TimeBefore(when))
+		if got, err := rawmacaroon.ParseTimeBefore(arg); err != nil || !got.Equal(when) {
 			t.Errorf("%v comes back as %v, %v", when, got, err)
 		}
 	}
@@ -155,18 +155,18 @@ func FuzzConditions(f *testing.F) {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, arg string) {
-		if n, ok := chain.ParseEpoch(arg); ok && chain.Epoch(n) != chain.CondDeclared+" "+arg {
+		if n, ok := rawmacaroon.ParseEpoch(arg); ok && rawmacaroon.Epoch(n) != rawmacaroon.CondDeclared+" "+arg {
 			t.Errorf("%q is epoch %d", arg, n)
 		}
-		if when, err := chain.ParseTimeBefore(arg); err == nil && when.Year() > 0 && when.Year() < 9999 {
-			_, again := chain.CutCondition(chain.TimeBefore(when))
-			if got, err := chain.ParseTimeBefore(again); err != nil || !got.Equal(when) {
+		if when, err := rawmacaroon.ParseTimeBefore(arg); err == nil && when.Year() > 0 && when.Year() < 9999 {
+			_, again := rawmacaroon.CutCondition(rawmacaroon.TimeBefore(when))
+			if got, err := rawmacaroon.ParseTimeBefore(again); err != nil || !got.Equal(when) {
 				t.Errorf("%q is %v, and again %v, %v", arg, when, got, err)
 			}
 		}
-		if p, err := chain.ParseClientIP(arg); err == nil {
-			_, again := chain.CutCondition(chain.ClientIP(p))
-			if got, err := chain.ParseClientIP(again); err != nil || got.Masked() != p.Masked() || !chain.MatchClientIP(p, p.Addr()) {
+		if p, err := rawmacaroon.ParseClientIP(arg); err == nil {
+			_, again := rawmacaroon.CutCondition(rawmacaroon.ClientIP(p))
+			if got, err := rawmacaroon.ParseClientIP(again); err != nil || got.Masked() != p.Masked() || !rawmacaroon.MatchClientIP(p, p.Addr()) {
 				t.Errorf("%q is %v, and again %v, %v", arg, p, got, err)
 			}
 		}

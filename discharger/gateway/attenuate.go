@@ -7,7 +7,7 @@ import (
 	"gopkg.in/macaroon.v2"
 
 	"github.com/discharger/discharger/discharger/api"
-	"github.com/discharger/discharger/discharger/chain"
+	"github.com/discharger/discharger/discharger/rawmacaroon"
 )
 
 // Bounds of what holders add to a token. One that is beyond them is refused.
@@ -18,7 +18,7 @@ const (
 
 // Attenuate gives a narrower token: what it may be used for is what the given
 // one may, and only where every condition holds. The conditions are those of
-// the package comment; [chain.TimeBefore] and [chain.ClientIP] write two of
+// the package comment; [rawmacaroon.TimeBefore] and [rawmacaroon.ClientIP] write two of
 // them. It works for tokens in mode held, which begin with [PrefixHeld], and
 // asks nobody. The token that was narrowed stays as it is.
 func Attenuate(token string, conditions ...string) (string, error) {
@@ -55,13 +55,13 @@ func Attenuate(token string, conditions ...string) (string, error) {
 // validCondition accepts what a gateway understands. With anything else added,
 // a token is good for nothing.
 func validCondition(condition string) error {
-	name, arg := chain.CutCondition(condition)
+	name, arg := rawmacaroon.CutCondition(condition)
 	var err error
 	switch {
-	case name == chain.CondTimeBefore:
-		_, err = chain.ParseTimeBefore(arg)
-	case name == chain.CondClientIP:
-		_, err = chain.ParseClientIP(arg)
+	case name == rawmacaroon.CondTimeBefore:
+		_, err = rawmacaroon.ParseTimeBefore(arg)
+	case name == rawmacaroon.CondClientIP:
+		_, err = rawmacaroon.ParseClientIP(arg)
 	case condition == CondReadOnly:
 	case name == CondRoom:
 		if !validRoom(arg) {

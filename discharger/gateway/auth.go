@@ -9,8 +9,8 @@ import (
 
 	"github.com/discharger/discharger/discharger/api"
 	"github.com/discharger/discharger/discharger/caveat"
-	"github.com/discharger/discharger/discharger/chain"
 	"github.com/discharger/discharger/discharger/homeserver"
+	"github.com/discharger/discharger/discharger/rawmacaroon"
 )
 
 // authenticate verifies a token of the gateway's and unseals the homeserver's.
@@ -159,7 +159,7 @@ var errElsewhere = errors.New("session is in use at another address")
 // boundElsewhere reports whether a discharge is bound to another address than the
 // client's.
 func boundElsewhere(e *homeserver.Error) bool {
-	return e.Part == homeserver.PartDischarge && e.Kind == homeserver.ErrNotMet && strings.HasPrefix(e.Condition, chain.CondClientIP+" ")
+	return e.Part == homeserver.PartDischarge && e.Kind == homeserver.ErrNotMet && strings.HasPrefix(e.Condition, rawmacaroon.CondClientIP+" ")
 }
 
 // verifyDischarged verifies a held token with the discharge that there is.

@@ -3,9 +3,9 @@ package gateway
 import (
 	"context"
 
-	"github.com/discharger/discharger/discharger/chain"
 	"github.com/discharger/discharger/discharger/gateway/matrix"
 	"github.com/discharger/discharger/discharger/homeserver"
+	"github.com/discharger/discharger/discharger/rawmacaroon"
 )
 
 // Names of the conditions that a holder can add to a token in mode held, beside
@@ -18,7 +18,7 @@ const (
 // checkCondition decides about a condition of a holder's for the request that
 // ctx belongs to.
 func checkCondition(ctx context.Context, condition string) error {
-	name, arg := chain.CutCondition(condition)
+	name, arg := rawmacaroon.CutCondition(condition)
 	x := exchangeOf(ctx)
 	switch {
 	case x == nil:

@@ -8,8 +8,8 @@ import (
 	"strings"
 	"time"
 
-	"github.com/discharger/discharger/discharger/chain"
 	"github.com/discharger/discharger/discharger/gateway"
+	"github.com/discharger/discharger/discharger/rawmacaroon"
 )
 
 // A token that a script can read one room with, for a day, from one network.
@@ -21,8 +21,8 @@ func ExampleAttenuate() {
 	narrow, err := gateway.Attenuate(strings.TrimSpace(string(token)),
 		gateway.CondReadOnly,
 		gateway.CondRoom+" !abc:example.org",
-		chain.TimeBefore(time.Date(2026, 11, 25, 12, 0, 0, 0, time.UTC)),
-		chain.ClientIP(netip.MustParsePrefix("192.0.2.0/24")),
+		rawmacaroon.TimeBefore(time.Date(2026, 11, 25, 12, 0, 0, 0, time.UTC)),
+		rawmacaroon.ClientIP(netip.MustParsePrefix("192.0.2.0/24")),
 	)
 	if err != nil {
 		log.Fatal(err)

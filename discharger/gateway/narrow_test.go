@@ -4,7 +4,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/discharger/discharger/discharger/chain"
+	"github.com/discharger/discharger/discharger/rawmacaroon"
 )
 
 // What a narrowed token may do, and what not.
@@ -14,7 +14,7 @@ func TestNarrowed(t *testing.T) {
 	whole := w.login(false).text("access_token")
 	const client = "/_matrix/client/v3/"
 	const room = "rooms/%21r%3Ahs"
-	soon := chain.TimeBefore(w.now().Add(time.Hour))
+	soon := rawmacaroon.TimeBefore(w.now().Add(time.Hour))
 	for _, c := range []struct {
 		conditions []string
 		method     string
@@ -75,7 +75,7 @@ func TestNarrowed(t *testing.T) {
 
 		{[]string{"client-ip 127.0.0.1"}, "GET", pathWhoami, 200},
 		{[]string{"client-ip 192.0.2.0/24"}, "GET", pathWhoami, 403},
-		{[]string{chain.TimeBefore(w.now())}, "GET", pathWhoami, 401},
+		{[]string{rawmacaroon.TimeBefore(w.now())}, "GET", pathWhoami, 401},
 	} {
 		token, err := Attenuate(whole, c.conditions...)
 		must(t, err)
@@ -92,7 +92,7 @@ func TestNarrowed(t *testing.T) {
 
 	// What is not good for anything any more fetches nothing, and keeps nobody
 	// logged in.
-	short, err := Attenuate(whole, chain.TimeBefore(w.now().Add(time.Minute)))
+	short, err := Attenuate(whole, rawmacaroon.TimeBefore(w.now().Add(time.Minute)))
 	must(t, err)
 	w.want(w.do("GET", pathWhoami, short, nil), 200, "")
 	w.forward(2 * testTTL)

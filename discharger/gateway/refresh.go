@@ -12,9 +12,9 @@ import (
 
 	"github.com/discharger/discharger/discharger/api"
 	"github.com/discharger/discharger/discharger/caveat"
-	"github.com/discharger/discharger/discharger/chain"
 	"github.com/discharger/discharger/discharger/clientaddr"
 	"github.com/discharger/discharger/discharger/homeserver"
+	"github.com/discharger/discharger/discharger/rawmacaroon"
 )
 
 // refresh answers POST /refresh. The access token that some clients send along
@@ -146,6 +146,6 @@ func (g *Gateway) refreshRefused(ctx context.Context, x *exchange, err error) *f
 // party counts as the service counts it: an IPv6 address by its /64.
 func (g *Gateway) requestID(text string, from netip.Addr, client string) string {
 	network := clientaddr.Network(from).String()
-	sum := chain.Hash(&g.nonce, []byte(text), []byte{0}, []byte(network), []byte{0}, []byte(client))
+	sum := rawmacaroon.Hash(&g.nonce, []byte(text), []byte{0}, []byte(network), []byte{0}, []byte(client))
 	return api.EncodeBase64(sum[:16])
 }

@@ -11,8 +11,8 @@ import (
 	"golang.org/x/crypto/chacha20poly1305"
 
 	"github.com/discharger/discharger/discharger/caveat"
-	"github.com/discharger/discharger/discharger/chain"
 	"github.com/discharger/discharger/discharger/homeserver"
+	"github.com/discharger/discharger/discharger/rawmacaroon"
 )
 
 // sealer encrypts what clients carry for the gateway. A box is
@@ -85,18 +85,18 @@ func newSealer(keys homeserver.Keys, retired [][4]byte) (*sealer, error) {
 }
 
 func newBoxKey(k homeserver.Key, label string) (boxKey, error) {
-	key := chain.Hash((*[32]byte)(&k.Key), []byte(label))
+	key := rawmacaroon.Hash((*[32]byte)(&k.Key), []byte(label))
 	aead, err := chacha20poly1305.NewX(key[:])
 	if err != nil {
 		return boxKey{}, fmt.Errorf("make cipher: %w", err)
 	}
-	return boxKey{aead: aead, nonce: chain.Hash(&key, []byte(labelNonce))}, nil
+	return boxKey{aead: aead, nonce: rawmacaroon.Hash(&key, []byte(labelNonce))}, nil
 }
 
 // box seals a text, bound to what is beside it.
 func (k *boxKey) box(id [4]byte, beside, text []byte) []byte {
 	length := binary.BigEndian.AppendUint64(nil, uint64(len(beside)))
-	sum := chain.Hash(&k.nonce, length, beside, text)
+	sum := rawmacaroon.Hash(&k.nonce, length, beside, text)
 	b := make([]byte, 0, boxMinimum+len(text))
 	b = append(b, id[:]...)
 	b = append(b, sum[:chacha20poly1305.NonceSizeX]...)

@@ -9,7 +9,7 @@ import (
 
 	"github.com/discharger/discharger/discharger/api"
 	"github.com/discharger/discharger/discharger/caveat"
-	"github.com/discharger/discharger/discharger/chain"
+	"github.com/discharger/discharger/discharger/rawmacaroon"
 )
 
 // A payload comes back as it went in, and a session id that was drawn before
@@ -46,7 +46,7 @@ func TestVerifyAccess(t *testing.T) {
 	ctx := context.Background()
 	access := w.mint(t, alice(caveat.ModeHeld))
 	alone := encode(t, access)
-	expired := w.discharge(t, access, chain.TimeBefore(testNow.Add(-time.Minute)))
+	expired := w.discharge(t, access, rawmacaroon.TimeBefore(testNow.Add(-time.Minute)))
 	for _, text := range []string{alone, encode(t, access, bound(access, expired)), w.bundle(t, caveat.ModeRotate)} {
 		id, err := w.VerifyAccess(ctx, text, someClient)
 		if err != nil || id.User != "@alice:example.org" || id.Epoch != 0 || !id.Expires.IsZero() {
@@ -54,14 +54,14 @@ func TestVerifyAccess(t *testing.T) {
 		}
 	}
 	until := testNow.Add(time.Hour)
-	if id, err := w.VerifyAccess(ctx, encode(t, narrowed(t, access, chain.TimeBefore(until))), someClient); err != nil || !id.Expires.Equal(until) {
+	if id, err := w.VerifyAccess(ctx, encode(t, narrowed(t, access, rawmacaroon.TimeBefore(until))), someClient); err != nil || !id.Expires.Equal(until) {
 		t.Fatalf("identity %+v: %v", id, err)
 	}
 	for _, c := range []struct {
 		condition string
 		want      error
 	}{
-		{chain.TimeBefore(testNow), ErrExpired},
+		{rawmacaroon.TimeBefore(testNow), ErrExpired},
 		{"client-ip 198.51.100.1", ErrNotMet},
 		{"declared epoch 3", ErrUnknownCaveat},
 		{"moon-phase full", ErrUnknownCaveat},

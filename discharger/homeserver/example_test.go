@@ -16,8 +16,8 @@ import (
 
 	"github.com/discharger/discharger/discharger/api"
 	"github.com/discharger/discharger/discharger/caveat"
-	"github.com/discharger/discharger/discharger/chain"
 	"github.com/discharger/discharger/discharger/homeserver"
+	"github.com/discharger/discharger/discharger/rawmacaroon"
 )
 
 // A login, the two kinds of request that follow it, and what the homeserver
@@ -89,7 +89,7 @@ func ExampleHomeserver_Verify_narrowed() {
 	hs, access := login(service)
 
 	lent := access.Clone()
-	if err := lent.AddFirstPartyCaveat([]byte(chain.ClientIP(netip.MustParsePrefix("192.0.2.0/24")))); err != nil {
+	if err := lent.AddFirstPartyCaveat([]byte(rawmacaroon.ClientIP(netip.MustParsePrefix("192.0.2.0/24")))); err != nil {
 		log.Fatal(err)
 	}
 	client, err := api.New(api.Config{URL: service.URL})
@@ -197,7 +197,7 @@ func (s *service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	const lifetime = 5 * time.Minute
 	m, _ := macaroon.New(opened.RootKey, id, "", macaroon.V2)
-	_ = m.AddFirstPartyCaveat([]byte(chain.TimeBefore(time.Now().Add(lifetime))))
+	_ = m.AddFirstPartyCaveat([]byte(rawmacaroon.TimeBefore(time.Now().Add(lifetime))))
 	data, _ := m.MarshalJSON()
 	_ = json.NewEncoder(w).Encode(api.DischargeResponse{Macaroon: data, ExpiresIn: lifetime.Milliseconds()})
 }

@@ -8,7 +8,7 @@ import (
 
 	"github.com/discharger/discharger/discharger/api"
 	"github.com/discharger/discharger/discharger/caveat"
-	"github.com/discharger/discharger/discharger/chain"
+	"github.com/discharger/discharger/discharger/rawmacaroon"
 )
 
 // Inspection is what can be seen in a bundle without any key. None of it is
@@ -59,7 +59,7 @@ func Inspect(bundle string) (Inspection, error) {
 	return in, nil
 }
 
-func inspectCaveats(v *chain.View) []InspectedCaveat {
+func inspectCaveats(v *rawmacaroon.Macaroon) []InspectedCaveat {
 	var out []InspectedCaveat
 	for i := range v.Caveats {
 		c := &v.Caveats[i]

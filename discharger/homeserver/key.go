@@ -7,8 +7,8 @@ import (
 	"io"
 	"log/slog"
 
-	"github.com/discharger/discharger/discharger/chain"
 	"github.com/discharger/discharger/discharger/keyfile"
+	"github.com/discharger/discharger/discharger/rawmacaroon"
 	"github.com/discharger/discharger/discharger/secret"
 )
 
@@ -58,7 +58,7 @@ func (k Key) ID() [4]byte {
 
 // rootKey derives the root key of the access macaroon with this identifier.
 func (k *Key) rootKey(identifier []byte) [32]byte {
-	return chain.Hash((*[32]byte)(&k.Key), []byte(labelRootKey), identifier)
+	return rawmacaroon.Hash((*[32]byte)(&k.Key), []byte(labelRootKey), identifier)
 }
 
 // byID makes the ring searchable.

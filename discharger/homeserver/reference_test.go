@@ -19,7 +19,7 @@ import (
 
 	"github.com/discharger/discharger/discharger/api"
 	"github.com/discharger/discharger/discharger/caveat"
-	"github.com/discharger/discharger/discharger/chain"
+	"github.com/discharger/discharger/discharger/rawmacaroon"
 )
 
 // reference is Verify once more, on the macaroon library and with none of the
@@ -278,8 +278,8 @@ func (p *program) next(n int) int {
 
 // palette are conditions that a holder may come up with, or a discharger.
 var palette = []string{
-	chain.TimeBefore(testNow.Add(5 * time.Minute)), "declared epoch 3", "client-ip 192.0.2.7",
-	chain.TimeBefore(testNow), chain.TimeBefore(testNow.Add(1)), "time-before tomorrow", "time-before",
+	rawmacaroon.TimeBefore(testNow.Add(5 * time.Minute)), "declared epoch 3", "client-ip 192.0.2.7",
+	rawmacaroon.TimeBefore(testNow), rawmacaroon.TimeBefore(testNow.Add(1)), "time-before tomorrow", "time-before",
 	"time-before 2026-11-24T12:00:00+01:00", "time-before 2026-11-24T10:00:01,5Z", "time-before 9999-12-31T23:59:59Z",
 	"client-ip 192.0.2.0/24", "client-ip 198.51.100.1", "client-ip ::ffff:192.0.2.7", "client-ip ::ffff:192.0.2.0/120",
 	"client-ip ::/0", "client-ip 0.0.0.0/0", "client-ip ::ffff:0:0/90", "client-ip 2001:db8::7", "client-ip x", "client-ip",

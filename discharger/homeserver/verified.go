@@ -7,7 +7,7 @@ import (
 
 	"github.com/discharger/discharger/discharger/api"
 	"github.com/discharger/discharger/discharger/caveat"
-	"github.com/discharger/discharger/discharger/chain"
+	"github.com/discharger/discharger/discharger/rawmacaroon"
 )
 
 // verified is what is left of a bundle whose signatures are good. It does not
@@ -65,36 +65,36 @@ func newVerified(b *api.Bundle, id *identifier) (*verified, error) {
 
 // expires reads the discharger's time-before.
 func (v *verified) expires(condition string) bool {
-	name, arg := chain.CutCondition(condition)
-	if name != chain.CondTimeBefore {
+	name, arg := rawmacaroon.CutCondition(condition)
+	if name != rawmacaroon.CondTimeBefore {
 		return false
 	}
-	t, err := chain.ParseTimeBefore(arg)
+	t, err := rawmacaroon.ParseTimeBefore(arg)
 	v.discharge = t.UTC()
 	return err == nil
 }
 
 // epoch reads the discharger's declaration.
 func (v *verified) epoch(condition string) (ok bool) {
-	name, arg := chain.CutCondition(condition)
-	v.identity.Epoch, ok = chain.ParseEpoch(arg)
-	return ok && name == chain.CondDeclared
+	name, arg := rawmacaroon.CutCondition(condition)
+	v.identity.Epoch, ok = rawmacaroon.ParseEpoch(arg)
+	return ok && name == rawmacaroon.CondDeclared
 }
 
 // narrow takes over conditions that may be anybody's.
-func (v *verified) narrow(caveats []chain.Caveat, part Part, earliest *time.Time) error {
+func (v *verified) narrow(caveats []rawmacaroon.Caveat, part Part, earliest *time.Time) error {
 	for i := range caveats {
 		condition := string(caveats[i].ID)
-		name, arg := chain.CutCondition(condition)
+		name, arg := rawmacaroon.CutCondition(condition)
 		var err error
 		switch name {
-		case chain.CondTimeBefore:
+		case rawmacaroon.CondTimeBefore:
 			err = sooner(earliest, arg)
-		case chain.CondClientIP:
+		case rawmacaroon.CondClientIP:
 			a := address{part: part}
-			a.prefix, err = chain.ParseClientIP(arg)
+			a.prefix, err = rawmacaroon.ParseClientIP(arg)
 			v.addresses = append(v.addresses, a)
-		case chain.CondDeclared:
+		case rawmacaroon.CondDeclared:
 			err = errors.New("a fact that the discharger did not state")
 		default:
 			v.others = append(v.others, other{condition: condition, part: part})
@@ -108,7 +108,7 @@ func (v *verified) narrow(caveats []chain.Caveat, part Part, earliest *time.Time
 
 // sooner moves a time forward to that of a time-before, if it is earlier.
 func sooner(earliest *time.Time, arg string) error {
-	t, err := chain.ParseTimeBefore(arg)
+	t, err := rawmacaroon.ParseTimeBefore(arg)
 	if err != nil {
 		return err
 	}

@@ -11,7 +11,7 @@ import (
 
 	"github.com/discharger/discharger/discharger/api"
 	"github.com/discharger/discharger/discharger/caveat"
-	"github.com/discharger/discharger/discharger/chain"
+	"github.com/discharger/discharger/discharger/rawmacaroon"
 )
 
 // Request is what Verify has to know of the request that a bundle came with.
@@ -65,8 +65,8 @@ func (h *Homeserver) admit(ctx context.Context, v *verified, r Request) (Identit
 // meet checks conditions other than time, and revocations.
 func (h *Homeserver) meet(ctx context.Context, v *verified, r Request) (Identity, error) {
 	for i := range v.addresses {
-		if a := &v.addresses[i]; !chain.MatchClientIP(a.prefix, r.ClientIP) {
-			return Identity{}, &Error{Kind: ErrNotMet, Part: a.part, Condition: chain.ClientIP(a.prefix)}
+		if a := &v.addresses[i]; !rawmacaroon.MatchClientIP(a.prefix, r.ClientIP) {
+			return Identity{}, &Error{Kind: ErrNotMet, Part: a.part, Condition: rawmacaroon.ClientIP(a.prefix)}
 		}
 	}
 	for _, o := range v.others {
@@ -122,7 +122,7 @@ func (r *ring) authenticate(text string) (*verified, error) {
 }
 
 // recognize reads a bundle and verifies its access macaroon.
-func (r *ring) recognize(text string) (b *api.Bundle, id identifier, dischargeKey [chain.Size]byte, err error) {
+func (r *ring) recognize(text string) (b *api.Bundle, id identifier, dischargeKey [rawmacaroon.Size]byte, err error) {
 	if b, err = api.ParseBundle(text); err != nil {
 		return nil, id, dischargeKey, &Error{Kind: ErrMalformed, Err: err}
 	}
@@ -145,7 +145,7 @@ func (r *ring) recognize(text string) (b *api.Bundle, id identifier, dischargeKe
 
 // boundConditions refuses an access macaroon to which its holder added more than
 // it may.
-func (r *ring) boundConditions(access *chain.View) error {
+func (r *ring) boundConditions(access *rawmacaroon.Macaroon) error {
 	added := access.Caveats[1:]
 	if r.maxConditions > 0 && len(added) > r.maxConditions {
 		return &Error{Kind: ErrMalformed, Part: PartAccess, Err: fmt.Errorf("more than %d conditions were added", r.maxConditions)}
@@ -161,16 +161,16 @@ func (r *ring) boundConditions(access *chain.View) error {
 // checkAccess verifies an access macaroon and gives the first key of its
 // discharge's chain. The first caveat is a third-party caveat, ours; all others are
 // conditions.
-func checkAccess(access *chain.View, key *Key) (dischargeKey [chain.Size]byte, err error) {
+func checkAccess(access *rawmacaroon.Macaroon, key *Key) (dischargeKey [rawmacaroon.Size]byte, err error) {
 	root := key.rootKey(access.ID)
-	sig := chain.Key(root[:])
-	sig = chain.Hash(&sig, access.ID)
+	sig := rawmacaroon.Key(root[:])
+	sig = rawmacaroon.Hash(&sig, access.ID)
 	ours := &access.Caveats[0]
 	dischargeKey, ok := openVerificationID(&sig, ours.VerificationID)
 	if !ok {
 		return dischargeKey, &Error{Kind: ErrBadSignature, Part: PartAccess}
 	}
-	sig = chain.Hash2(&sig, ours.VerificationID, ours.ID)
+	sig = rawmacaroon.Hash2(&sig, ours.VerificationID, ours.ID)
 	if err := extend(&sig, access.Caveats[1:], PartAccess); err != nil {
 		return dischargeKey, err
 	}
@@ -182,7 +182,7 @@ func checkAccess(access *chain.View, key *Key) (dischargeKey [chain.Size]byte, e
 
 // checkDischarge verifies that the one discharge is that of the access
 // macaroon's caveat, and bound to it. The access macaroon is in order already.
-func checkDischarge(b *api.Bundle, key *[chain.Size]byte) error {
+func checkDischarge(b *api.Bundle, key *[rawmacaroon.Size]byte) error {
 	switch {
 	case len(b.Discharges) == 0:
 		return &Error{Kind: ErrNotDischarged}
@@ -193,11 +193,11 @@ func checkDischarge(b *api.Bundle, key *[chain.Size]byte) error {
 	if !bytes.Equal(d.ID, b.Access.Caveats[0].ID) {
 		return &Error{Kind: ErrNotDischarged, Err: errors.New("discharge is for another caveat")}
 	}
-	sig := chain.Hash(key, d.ID)
+	sig := rawmacaroon.Hash(key, d.ID)
 	if err := extend(&sig, d.Caveats, PartDischarge); err != nil {
 		return err
 	}
-	sig = chain.Bind((*[chain.Size]byte)(b.Access.Signature), &sig)
+	sig = rawmacaroon.Bind((*[rawmacaroon.Size]byte)(b.Access.Signature), &sig)
 	if !hmac.Equal(sig[:], d.Signature) {
 		return &Error{Kind: ErrBadSignature, Part: PartDischarge}
 	}
@@ -205,12 +205,12 @@ func checkDischarge(b *api.Bundle, key *[chain.Size]byte) error {
 }
 
 // extend goes on with a signature over conditions.
-func extend(sig *[chain.Size]byte, caveats []chain.Caveat, part Part) error {
+func extend(sig *[rawmacaroon.Size]byte, caveats []rawmacaroon.Caveat, part Part) error {
 	for i := range caveats {
 		if caveats[i].ThirdParty() {
 			return &Error{Kind: ErrUnknownCaveat, Part: part, Err: errors.New("a third-party caveat that is not the homeserver's")}
 		}
-		*sig = chain.Hash(sig, caveats[i].ID)
+		*sig = rawmacaroon.Hash(sig, caveats[i].ID)
 	}
 	return nil
 }

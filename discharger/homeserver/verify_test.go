@@ -13,7 +13,7 @@ import (
 
 	"github.com/discharger/discharger/discharger/api"
 	"github.com/discharger/discharger/discharger/caveat"
-	"github.com/discharger/discharger/discharger/chain"
+	"github.com/discharger/discharger/discharger/rawmacaroon"
 )
 
 func TestVerifyTellsWhoItIs(t *testing.T) {
@@ -242,7 +242,7 @@ func TestFirstCaveatHasToBeOurs(t *testing.T) {
 
 func TestConditions(t *testing.T) {
 	t.Parallel()
-	past, future := chain.TimeBefore(testNow.Add(-time.Second)), chain.TimeBefore(testNow.Add(time.Hour))
+	past, future := rawmacaroon.TimeBefore(testNow.Add(-time.Second)), rawmacaroon.TimeBefore(testNow.Add(time.Hour))
 	v4, v6 := netip.MustParseAddr("192.0.2.7"), netip.MustParseAddr("2001:db8::7")
 	mapped, zoned := netip.MustParseAddr("::ffff:192.0.2.7"), netip.MustParseAddr("fe80::1%eth0")
 	rotate, open := caveat.ModeRotate, caveat.ModeOpen
@@ -261,8 +261,8 @@ func TestConditions(t *testing.T) {
 		{"expiry not first", open, nil, []string{"client-ip 192.0.2.7", soon()}, v4, ErrMalformed},
 		{"expiry only on the access macaroon", open, []string{future}, nil, v4, ErrMalformed},
 		{"expired", open, nil, []string{past}, v4, ErrExpired},
-		{"expired this moment", open, nil, []string{chain.TimeBefore(testNow)}, v4, ErrExpired},
-		{"expires in the next", open, nil, []string{chain.TimeBefore(testNow.Add(1))}, v4, nil},
+		{"expired this moment", open, nil, []string{rawmacaroon.TimeBefore(testNow)}, v4, ErrExpired},
+		{"expires in the next", open, nil, []string{rawmacaroon.TimeBefore(testNow.Add(1))}, v4, nil},
 		{"shortened by its holder", open, nil, []string{soon(), past}, v4, ErrExpired},
 		{"lengthened by its holder", open, nil, []string{past, future}, v4, ErrExpired},
 		{"access macaroon shortened", open, []string{past}, []string{soon()}, v4, ErrExpired},
@@ -347,7 +347,7 @@ func TestExpiryIsTheEarliest(t *testing.T) {
 		conditions := func(minutes []int) (out []string) {
 			for _, m := range minutes {
 				earliest = min(earliest, m)
-				out = append(out, chain.TimeBefore(testNow.Add(time.Duration(m)*time.Minute)))
+				out = append(out, rawmacaroon.TimeBefore(testNow.Add(time.Duration(m)*time.Minute)))
 			}
 			return out
 		}
@@ -365,7 +365,7 @@ func TestExpiryTellsWhich(t *testing.T) {
 	w := newWorld(t, nil)
 	access := w.mint(t, alice(caveat.ModeOpen))
 	d := w.discharge(t, access, soon())
-	access = narrowed(t, access, chain.TimeBefore(testNow.Add(time.Hour)))
+	access = narrowed(t, access, rawmacaroon.TimeBefore(testNow.Add(time.Hour)))
 	text := encode(t, access, bound(access, d))
 	for _, tc := range []struct {
 		after time.Duration

@@ -6,7 +6,7 @@ import (
 
 	"gopkg.in/macaroon.v2"
 
-	"github.com/discharger/discharger/discharger/chain"
+	"github.com/discharger/discharger/discharger/rawmacaroon"
 )
 
 // The library's own signatures are those that this package computes.
@@ -17,9 +17,9 @@ func TestChainIsTheLibrarys(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	key := chain.Key(root)
-	sig := chain.Hash(&key, id)
-	same := func(what string, sig [chain.Size]byte) {
+	key := rawmacaroon.Key(root)
+	sig := rawmacaroon.Hash(&key, id)
+	same := func(what string, sig [rawmacaroon.Size]byte) {
 		t.Helper()
 		if !bytes.Equal(sig[:], m.Signature()) {
 			t.Fatalf("%s: signatures differ", what)
@@ -29,18 +29,18 @@ func TestChainIsTheLibrarys(t *testing.T) {
 	if err := m.AddFirstPartyCaveat([]byte("condition")); err != nil {
 		t.Fatal(err)
 	}
-	before := chain.Hash(&sig, []byte("condition"))
+	before := rawmacaroon.Hash(&sig, []byte("condition"))
 	sig = before
 	same("condition", sig)
 	if err := m.AddThirdPartyCaveat([]byte("caveat root key"), []byte("sealed"), "there"); err != nil {
 		t.Fatal(err)
 	}
 	vid := m.Caveats()[1].VerificationId
-	sig = chain.Hash2(&sig, vid, []byte("sealed"))
+	sig = rawmacaroon.Hash2(&sig, vid, []byte("sealed"))
 	same("third-party caveat", sig)
 
 	found, ok := openVerificationID(&before, vid)
-	if want := chain.Key([]byte("caveat root key")); !ok || found != want {
+	if want := rawmacaroon.Key([]byte("caveat root key")); !ok || found != want {
 		t.Error("root key of the caveat not found again")
 	}
 	for i := range vid {
@@ -60,14 +60,14 @@ func TestChainIsTheLibrarys(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	unbound := [chain.Size]byte(d.Signature())
+	unbound := [rawmacaroon.Size]byte(d.Signature())
 	d.Bind(m.Signature())
-	if got := chain.Bind(&sig, &unbound); !bytes.Equal(got[:], d.Signature()) {
+	if got := rawmacaroon.Bind(&sig, &unbound); !bytes.Equal(got[:], d.Signature()) {
 		t.Error("bound signatures differ")
 	}
 	d.Bind(d.Signature())
-	same2 := [chain.Size]byte(d.Signature())
-	if chain.Bind(&same2, &same2) != same2 {
+	same2 := [rawmacaroon.Size]byte(d.Signature())
+	if rawmacaroon.Bind(&same2, &same2) != same2 {
 		t.Error("a signature bound to itself changes, which the library's does not")
 	}
 }

@@ -13,7 +13,7 @@ import (
 
 	"github.com/discharger/discharger/discharger/api"
 	"github.com/discharger/discharger/discharger/caveat"
-	"github.com/discharger/discharger/discharger/chain"
+	"github.com/discharger/discharger/discharger/rawmacaroon"
 )
 
 // testNow is what every clock in these tests begins with.
@@ -109,12 +109,12 @@ func (w *world) discharge(t testing.TB, access *macaroon.Macaroon, conditions ..
 }
 
 // soon is a discharge's usual expiry.
-func soon() string { return chain.TimeBefore(testNow.Add(5 * time.Minute)) }
+func soon() string { return rawmacaroon.TimeBefore(testNow.Add(5 * time.Minute)) }
 
 // usual are the conditions that the discharger writes.
 func usual(mode caveat.Mode) []string {
 	if mode == caveat.ModeRotate {
-		return []string{soon(), chain.Epoch(3)}
+		return []string{soon(), rawmacaroon.Epoch(3)}
 	}
 	return []string{soon()}
 }

@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"github.com/discharger/discharger/discharger/caveat"
-	"github.com/discharger/discharger/discharger/chain"
+	"github.com/discharger/discharger/discharger/rawmacaroon"
 	"github.com/discharger/discharger/discharger/secret"
 )
 
@@ -86,7 +86,7 @@ func RefreshID(k secret.Key) [4]byte { return labelled("discharger refresh key i
 
 // RootID returns the id of a key of kind root, which access macaroons carry.
 func RootID(k secret.Key) [4]byte {
-	sum := chain.Hash((*[chain.Size]byte)(&k), []byte("discharger/homeserver master key id v1\x00"))
+	sum := rawmacaroon.Hash((*[rawmacaroon.Size]byte)(&k), []byte("discharger/homeserver master key id v1\x00"))
 	return [4]byte(sum[:4])
 }
 

@@ -18,7 +18,7 @@ import (
 
 	"github.com/discharger/discharger/discharger/api"
 	"github.com/discharger/discharger/discharger/caveat"
-	"github.com/discharger/discharger/discharger/chain"
+	"github.com/discharger/discharger/discharger/rawmacaroon"
 	"github.com/discharger/discharger/discharger/server"
 )
 
@@ -253,7 +253,7 @@ func TestWhoAsks(t *testing.T) {
 			id := b64(w.mint(caveat.ModeRotate))
 			token, err := api.ParseRefreshToken(w.post(api.PathDischarge, form("id64", id)).discharge(t).RefreshToken)
 			must(t, err)
-			narrow, err := token.Attenuate(chain.ClientIP(netip.MustParsePrefix(there + "/32")))
+			narrow, err := token.Attenuate(rawmacaroon.ClientIP(netip.MustParsePrefix(there + "/32")))
 			must(t, err)
 			v := form("id64", id, "token64", string(narrow), "token-kind", "refresh")
 			for k, x := range tt.form {

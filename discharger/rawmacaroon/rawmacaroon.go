@@ -3,11 +3,11 @@
 //
 // The macaroon library has both. Who checks or mints one for every request
 // does without its allocations here: hashes are computed on the stack, and a
-// [View] is slices of what was read. Tests compare the two.
+// [Macaroon] is slices of what was read. Tests compare the two.
 //
 // It never decides anything. Reading is strict, so that a macaroon has one
 // encoding; it never panics, and allocates nothing that the input asks for.
-package chain
+package rawmacaroon
 
 import (
 	"crypto/sha256"

@@ -1,4 +1,4 @@
-package chain
+package rawmacaroon
 
 import (
 	"bytes"
@@ -37,7 +37,7 @@ func TestMacaroonIsTheLibrarys(t *testing.T) {
 		}
 		sig := Key(rootKey)
 		sig = Hash(&sig, id)
-		v := View{ID: id}
+		v := Macaroon{ID: id}
 		for range rapid.IntRange(0, 5).Draw(t, "caveats") {
 			c := rapid.SliceOfN(rapid.Byte(), 1, 200).Draw(t, "caveat")
 			if err := want.AddFirstPartyCaveat(c); err != nil {
@@ -76,8 +76,8 @@ func FuzzCut(f *testing.F) {
 	f.Add(seed)
 	f.Add(append(bytes.Clone(seed), seed...))
 	f.Fuzz(func(t *testing.T, in []byte) {
-		var v View
-		rest, caveats, err := Cut(in, &v, nil)
+		var v Macaroon
+		rest, caveats, err := Parse(in, &v, nil)
 		if err != nil {
 			return
 		}

@@ -1,20 +1,20 @@
-package chain
+package rawmacaroon
 
 import (
 	"encoding/binary"
 	"errors"
 )
 
-// View is a macaroon in binary format 2. After [Cut] its slices share memory
+// Macaroon is a macaroon in binary format 2. After [Parse] its slices share memory
 // with what was read and are not to be changed.
-type View struct {
+type Macaroon struct {
 	Location  []byte // empty: none
 	ID        []byte
 	Caveats   []Caveat
 	Signature []byte // Size bytes
 }
 
-// Caveat is a caveat of a [View]. It is a third-party caveat if it has a
+// Caveat is a caveat of a [Macaroon]. It is a third-party caveat if it has a
 // VerificationID; if not, ID is its condition.
 type Caveat struct {
 	Location       []byte
@@ -59,7 +59,7 @@ var (
 // caveats. Nothing is copied. Lengths must be in the fewest bytes and below
 // 16384; a location or verification id is absent rather than empty; only a
 // third-party caveat has a location.
-func Cut(data []byte, v *View, caveats []Caveat) ([]byte, []Caveat, error) {
+func Parse(data []byte, v *Macaroon, caveats []Caveat) ([]byte, []Caveat, error) {
 	if len(data) == 0 {
 		return nil, nil, errCut
 	}
@@ -165,7 +165,7 @@ func cutField(data []byte) (field, rest []byte, err error) {
 }
 
 // Append writes the macaroon after data.
-func (v *View) Append(data []byte) []byte {
+func (v *Macaroon) Append(data []byte) []byte {
 	data = append(data, binaryVersion)
 	if len(v.Location) > 0 {
 		data = appendField(data, fieldLocation, v.Location)
