@@ -1,7 +1,7 @@
 package config
 
 import (
-	"fmt"
+	"cmp"
 	"reflect"
 	"slices"
 	"strings"
@@ -64,8 +64,7 @@ func sectionOf(c *Config, key string) reflect.Value {
 	v := reflect.ValueOf(c).Elem()
 	if key != "" {
 		for name := range strings.SplitSeq(key, ".") {
-			field, _ := fieldOf(v, name)
-			v = reflect.Indirect(field)
+			v = reflect.Indirect(fieldOf(v, name))
 		}
 	}
 	return v
@@ -81,10 +80,9 @@ func sourceOf(section reflect.Value, field string) string {
 		}
 		name.WriteRune(unicode.ToLower(c))
 	}
-	if file, ok := fieldOf(section, name.String()+"_file"); ok && file.String() == "" {
-		if _, ok := fieldOf(section, name.String()+"_env"); ok {
-			return name.String() + "_env"
-		}
+	file, variable := fieldOf(section, name.String()+"_file"), fieldOf(section, name.String()+"_env")
+	if file.IsValid() && file.String() == "" && variable.IsValid() {
+		return name.String() + "_env"
 	}
 	return name.String() + "_file"
 }
@@ -100,36 +98,11 @@ type File struct {
 // that the program writes, such as stores and logs, are not among them.
 func (c *Config) Files() []File {
 	var all []File
-	add := func(key, path string) {
-		if path != "" {
+	usual := map[string]string{"keys.file": c.KeyFile(), "keys.signing_file": c.SigningFile(), "gateway.keys_file": c.GatewayKeyFile()}
+	walk("", reflect.ValueOf(c).Elem(), reflect.StructField{}, func(key string, v reflect.Value, f reflect.StructField) {
+		if path := cmp.Or(usual[key], v.String()); path != "" && f.Tag.Get("file") != "" && (key != "keys.signing_file" || c.HasReceivers()) {
 			all = append(all, File{key, path})
 		}
-	}
-	tls := func(key string, t *TLS) {
-		if t != nil {
-			add(key+".ca_file", t.CAFile)
-			add(key+".cert_file", t.CertFile)
-			add(key+".key_file", t.KeyFile)
-		}
-	}
-	add("keys.file", c.KeyFile())
-	if c.HasReceivers() {
-		add("keys.signing_file", c.SigningFile())
-	}
-	if r := c.Store.Redis; r != nil {
-		add("store.redis.password_file", r.PasswordFile)
-		add("store.redis.sentinel_password_file", r.SentinelPasswordFile)
-		tls("store.redis.tls", r.TLS)
-	}
-	for i, path := range c.Policy.Files {
-		add(fmt.Sprintf("policy.files[%d]", i), path)
-	}
-	add("policy.shadow", c.Policy.Shadow)
-	add("policy.schema", c.Policy.Schema)
-	if g := c.Gateway; g != nil {
-		add("gateway.keys_file", c.GatewayKeyFile())
-		tls("gateway.upstream_tls", g.UpstreamTLS)
-	}
-	c.receivers(func(key string, e *SecurityEvents) { add(key+"authorization_file", e.AuthorizationFile) })
+	})
 	return all
 }

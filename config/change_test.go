@@ -3,7 +3,6 @@ package config
 import (
 	"os"
 	"path/filepath"
-	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -103,7 +102,7 @@ func TestFiles(t *testing.T) {
 	for _, f := range c.Files() {
 		listed[strings.NewReplacer("[0]", "").Replace(f.Key)] = true
 	}
-	for _, key := range paths("", reflect.TypeFor[Config]()) {
+	for _, key := range paths() {
 		last := key[strings.LastIndexByte(key, '.')+1:]
 		file := last == "file" || last == "files" || strings.HasSuffix(last, "_file") || key == "policy.shadow" || key == "policy.schema"
 		if file != listed[key] {

@@ -36,14 +36,9 @@
 package config
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
-	"errors"
 	"log/slog"
 	"net/netip"
 	"time"
-
-	"github.com/discharger/discharger/discharger/caveat"
 )
 
 // Config is a complete and checked configuration.
@@ -67,16 +62,16 @@ type Config struct {
 	TrustedProxies []netip.Prefix `yaml:"trusted_proxies"` // whose X-Forwarded-For is believed; an address stands for itself
 	CORSOrigins    []string       `yaml:"cors_origins"`    // web pages that may call the client API; "*" is any
 
-	RequestTimeout  time.Duration `yaml:"request_timeout"`  // one request may take this long, store included
-	ShutdownTimeout time.Duration `yaml:"shutdown_timeout"` // requests under way at SIGTERM may take this long
+	RequestTimeout  time.Duration `yaml:"request_timeout" min:"1ns"`  // one request may take this long, store included
+	ShutdownTimeout time.Duration `yaml:"shutdown_timeout" min:"1ns"` // requests under way at SIGTERM may take this long
 	Log             Log           `yaml:"log"`
 }
 
 // Keys says where the service's own keys are.
 type Keys struct {
-	File          string `yaml:"file"`           // empty: keys.json in the data directory
-	SigningFile   string `yaml:"signing_file"`   // of what security events are signed with; empty: signing.pem in the data directory
-	GroupReadable bool   `yaml:"group_readable"` // the files' group may read and write them, as mounted secrets need
+	File          string `yaml:"file" file:"read"`         // empty: keys.json in the data directory
+	SigningFile   string `yaml:"signing_file" file:"read"` // of what security events are signed with; empty: signing.pem in the data directory
+	GroupReadable bool   `yaml:"group_readable"`           // the files' group may read and write them, as mounted secrets need
 }
 
 // Store says where sessions are kept: in Redis if that is given, and in one
@@ -95,55 +90,43 @@ type Bolt struct {
 // setDefaults fills in what runs without a configuration.
 func (b *Bolt) setDefaults() { b.Journal = defaultJournal }
 
-// Homeserver is one registered homeserver.
-type Homeserver struct {
-	Name         string             `yaml:"name"`                 // in logs and metrics; part of every session's key, so it stays
-	PublicKey    caveat.PublicKey   `yaml:"public_key"`           // X25519, base64
-	PreviousKeys []caveat.PublicKey `yaml:"previous_public_keys"` // accepted too, while it changes its key
-	RetiredKeys  []caveat.PublicKey `yaml:"retired_public_keys"`  // not used any more; sessions that depend on one are over
-	APIKeys      []Digest           `yaml:"api_key_sha256"`       // of the keys it may call the API with; none: it may not
-	Policy       string             `yaml:"policy"`               // for sessions that name none; empty: default
-
-	SecurityEvents *SecurityEvents `yaml:"security_events"` // who else is told what is revoked; nil: nobody
-}
-
 // Policy says where the rules are that decide about sessions. The names that a
 // homeserver or a session may give are those of the policies in the files and
 // of the built-in ones; what is in the files is not checked here.
 type Policy struct {
-	Files  []string `yaml:"files"`  // rule files; none: the built-in policies only
-	Shadow string   `yaml:"shadow"` // a rule file that is evaluated beside them and never answers; empty: none
-	Audit  string   `yaml:"audit"`  // where every decision is recorded; empty: nowhere
-	Schema string   `yaml:"schema"` // of caveats that policies may add beside the standard ones; empty: none
+	Files  []string `yaml:"files" file:"read"`  // rule files; none: the built-in policies only
+	Shadow string   `yaml:"shadow" file:"read"` // a rule file that is evaluated beside them and never answers; empty: none
+	Audit  string   `yaml:"audit"`              // where every decision is recorded; empty: nowhere
+	Schema string   `yaml:"schema" file:"read"` // of caveats that policies may add beside the standard ones; empty: none
 }
 
 // Discharge is how long things last around one discharge.
 type Discharge struct {
-	TTL              time.Duration `yaml:"ttl"`               // of a discharge, unless a policy says otherwise
-	MaxTTL           time.Duration `yaml:"max_ttl"`           // the longest a policy may make it
-	ActivationWindow time.Duration `yaml:"activation_window"` // from minting to the first discharge, at the latest
-	Grace            time.Duration `yaml:"grace"`             // a refresh token used twice within this is a lost reply, not a thief
-	ClockSkew        time.Duration `yaml:"clock_skew"`        // how far ahead a homeserver's clock may be
+	TTL              time.Duration `yaml:"ttl" min:"1ns"`               // of a discharge, unless a policy says otherwise
+	MaxTTL           time.Duration `yaml:"max_ttl" min:"1ns"`           // the longest a policy may make it
+	ActivationWindow time.Duration `yaml:"activation_window" min:"1ns"` // from minting to the first discharge, at the latest
+	Grace            time.Duration `yaml:"grace" min:"1ns"`             // a refresh token used twice within this is a lost reply, not a thief
+	ClockSkew        time.Duration `yaml:"clock_skew" min:"1ns"`        // how far ahead a homeserver's clock may be
 }
 
 // Session is how long sessions last, and how long their ends are remembered.
 type Session struct {
-	Idle          time.Duration `yaml:"idle"`           // without a discharge; 0: for ever
-	Absolute      time.Duration `yaml:"absolute"`       // since the access macaroon was minted; 0: for ever
-	RememberEnded time.Duration `yaml:"remember_ended"` // for this long a hard end is remembered, and answered as one
+	Idle          time.Duration `yaml:"idle"`                    // without a discharge; 0: for ever
+	Absolute      time.Duration `yaml:"absolute"`                // since the access macaroon was minted; 0: for ever
+	RememberEnded time.Duration `yaml:"remember_ended" min:"1h"` // for this long a hard end is remembered, and answered as one
 }
 
 // Feed is how homeservers follow what is revoked.
 type Feed struct {
-	Heartbeat   time.Duration `yaml:"heartbeat"`   // how often a stream says something, at least
-	Subscribers int           `yaml:"subscribers"` // streams that one homeserver may have at one process
-	Events      int           `yaml:"events"`      // kept of one homeserver; beyond that, the oldest go before their time
+	Heartbeat   time.Duration `yaml:"heartbeat" min:"1s" max:"10m"` // how often a stream says something, at least
+	Subscribers int           `yaml:"subscribers" min:"1"`          // streams that one homeserver may have at one process
+	Events      int           `yaml:"events" min:"1000"`            // kept of one homeserver; beyond that, the oldest go before their time
 }
 
 // Limits bound what the service takes on at a time.
 type Limits struct {
-	InFlight   int `yaml:"in_flight"`   // requests that are worked on; a quarter is reserved for homeservers
-	PerAddress int `yaml:"per_address"` // requests of one address, a /64 of IPv6; those of homeservers do not count
+	InFlight   int `yaml:"in_flight" min:"16" max:"1000000"` // requests that are worked on; a quarter is reserved for homeservers
+	PerAddress int `yaml:"per_address" min:"1"`              // requests of one address, a /64 of IPv6; those of homeservers do not count
 }
 
 // Log says what is logged, to standard error.
@@ -161,25 +144,4 @@ const (
 	LogJSON LogFormat = "json"
 )
 
-// Digest is a SHA-256 sum, written in hexadecimal.
-type Digest [sha256.Size]byte
-
-// String gives 64 hexadecimal digits.
-func (d Digest) String() string { return hex.EncodeToString(d[:]) }
-
-// MarshalText gives what String gives.
-func (d Digest) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
-
-// UnmarshalText reads 64 hexadecimal digits. The error does not repeat the
-// text, which may be the key itself in the wrong place.
-func (d *Digest) UnmarshalText(text []byte) error {
-	if hex.DecodedLen(len(text)) != len(d) || len(text)%2 != 0 {
-		return errors.New("want 64 hexadecimal digits: the SHA-256 of the API key, not the key itself")
-	}
-	var sum Digest
-	if _, err := hex.Decode(sum[:], text); err != nil {
-		return errors.New("want 64 hexadecimal digits")
-	}
-	*d = sum
-	return nil
-}
+func (LogFormat) names() []string { return []string{string(LogText), string(LogJSON)} }

@@ -1,120 +1,119 @@
 package config
 
 import (
-	"bytes"
-	"errors"
 	"fmt"
-	"io"
+	"math"
 	"reflect"
-	"regexp"
-	"strconv"
 	"strings"
 
-	"go.yaml.in/yaml/v3"
+	"github.com/discharger/discharger/config/yamlfile"
 )
 
 // maxFile bounds a configuration file, in bytes.
 const maxFile = 8 << 20
 
-// decoder puts a YAML document into a Config. The YAML library's own decoder
-// knows no columns and stops at the first mistake of some kinds, so this one
-// walks the library's tree of nodes along the types of Config.
+// maxProblems bounds the problems that are reported of a file.
+const maxProblems = 1000
+
+// A decoder decodes the YAML of a file, and values from the environment and from
+// flags, along the types of Config. It remembers the place of each value, where
+// problems found later are reported.
 type decoder struct {
-	report
-	source string // name of the file
+	file   *yamlfile.Document
+	others []*yamlfile.Document // one for each variable and flag
+	places map[string]place     // by key
+	failed map[string]bool      // keys with a problem, and those that are misspelt
 }
 
-// document decodes data, which holds one mapping or nothing. It reports false
-// if data is not even that.
-func (d *decoder) document(data []byte, into *Config) bool {
-	d.places[""] = Place{Source: d.source}
-	if len(data) > maxFile {
-		d.at("", "is longer than %d bytes", maxFile)
-		return false
-	}
-	dec := yaml.NewDecoder(bytes.NewReader(data))
-	var doc, second yaml.Node
-	switch err := dec.Decode(&doc); {
-	case errors.Is(err, io.EOF):
-		return true
-	case err != nil:
-		d.syntax(err)
-		return false
-	}
-	switch err := dec.Decode(&second); {
-	case err == nil:
-		d.atNode(&second, "", "a second document; there can be one only")
-		return false
-	case !errors.Is(err, io.EOF):
-		d.syntax(err)
-		return false
-	}
-	root := doc.Content[0]
-	if isNull(root) && root.Value == "" {
-		return true // nothing but comments
-	}
-	d.value(root, reflect.ValueOf(into).Elem(), "")
-	return root.Kind == yaml.MappingNode
+// A place is where a value was written. The zero node is a source as a whole.
+type place struct {
+	doc  *yamlfile.Document
+	node *yamlfile.Node
 }
 
-var yamlLine = regexp.MustCompile(`^yaml: (?:line ([0-9]+): )?`)
+func newDecoder(name string, data []byte) *decoder {
+	file := yamlfile.Read(name, data, yamlfile.Options{
+		MaxBytes: maxFile, MaxProblems: maxProblems, AllowEmpty: true, Secrets: true, Paths: paths(),
+	})
+	return &decoder{file: file, places: map[string]place{"": {doc: file}}, failed: make(map[string]bool)}
+}
 
-// syntax reports what the YAML library says, which names a line if it can.
-func (d *decoder) syntax(err error) {
-	text := err.Error()
-	place := Place{Source: d.source}
-	if m := yamlLine.FindStringSubmatch(text); m != nil {
-		text = text[len(m[0]):]
-		place.Line, _ = strconv.Atoi(m[1]) // no line in the text: none here
+// document decodes the file, and reports false if it is not a mapping, nor empty.
+func (d *decoder) document(into *Config) bool {
+	if root := d.file.Root; root != nil {
+		d.value(place{d.file, root}, reflect.ValueOf(into).Elem(), "")
+		return yamlfile.IsMapping(root)
 	}
-	d.problems = append(d.problems, Problem{Place: place, Message: "not YAML: " + text})
+	return !d.file.Failed()
 }
 
-func (d *decoder) place(n *yaml.Node) Place {
-	return Place{Source: d.source, Line: n.Line, Column: n.Column}
+// at reports a problem with a key, where its value was written. A key without a
+// value has the place of the mapping around it. Of one key the first problem is
+// reported: a value that cannot be decoded has others as a consequence.
+func (d *decoder) at(key, format string, args ...any) {
+	if d.failed[key] {
+		return
+	}
+	d.failed[key] = true
+	p := d.placeOf(key)
+	p.doc.Invalid(p.node, key, format, args...)
 }
 
-// atNode reports a problem at a node instead of where its key came from.
-func (d *decoder) atNode(n *yaml.Node, key, format string, args ...any) {
-	d.problems = append(d.problems, Problem{Place: d.place(n), Key: key, Message: fmt.Sprintf(format, args...)})
+// missing reports a key that is not there, with a hint at what to write.
+func (d *decoder) missing(key, hint string) {
+	if d.failed[key] {
+		return
+	}
+	d.failed[key] = true
+	holder := holderOf(key)
+	p := d.placeOf(holder)
+	p.doc.Invalid(p.node, holder, "key %q is missing%s", strings.TrimPrefix(key[len(holder):], "."), hint)
+}
+
+func (d *decoder) placeOf(key string) place {
+	p, ok := d.places[key]
+	for !ok {
+		key = holderOf(key)
+		p, ok = d.places[key]
+	}
+	return p
+}
+
+// err returns all problems, those of the file in its order, or nil.
+func (d *decoder) err() error {
+	all := d.file.Problems()
+	for _, doc := range d.others {
+		all = append(all, doc.Problems()...)
+	}
+	all.Sort()
+	return all.Err()
 }
 
 // value decodes a node by the type of v. Where it cannot, it reports why and
 // leaves v as it was.
-func (d *decoder) value(n *yaml.Node, v reflect.Value, key string) {
+func (d *decoder) value(at place, v reflect.Value, key string) {
+	n := at.node
 	switch {
-	case n.Kind == yaml.AliasNode:
-		d.atNode(n, key, "an alias; write the value out")
-	case n.Kind == yaml.ScalarNode && n.Style&yaml.TaggedStyle != 0:
-		d.atNode(n, key, "has the tag %s; leave it away", n.Tag)
-	case n.Kind == yaml.ScalarNode && isNull(n):
-		d.atNode(n, key, "has no value; leave the key out to have the default")
+	case yamlfile.IsNull(n):
+		d.at(key, "want a value, got nothing; leave the key out for the default")
 	case isScalar(v):
-		if n.Kind != yaml.ScalarNode {
-			d.atNode(n, key, "want %s, got %s", wanted(v), kindOf(n))
-		} else if err := setScalar(v, n); err != nil {
-			d.atNode(n, key, "%v", err)
-		}
+		d.scalar(at, v, key)
 	case v.Kind() == reflect.Pointer:
-		d.pointer(n, v, key)
+		if v.IsNil() {
+			v.Set(newPart(v.Type()))
+		}
+		d.value(at, v.Elem(), key)
 	case v.Kind() == reflect.Slice:
-		d.slice(n, v, key)
-	case n.Kind != yaml.MappingNode:
-		d.atNode(n, key, "want a mapping of %s, got %s", strings.Join(keysOf(v.Type()), ", "), kindOf(n))
+		d.list(at, v, key)
+	case !yamlfile.IsMapping(n):
+		d.failed[key] = true
+		at.doc.Mistyped(n, key, "a mapping of "+strings.Join(keysOf(v.Type()), ", "))
 	default:
-		d.mapping(n, v, key)
+		d.mapping(at, v, key)
 	}
 }
 
-// pointer decodes a part of the configuration that may be absent.
-func (d *decoder) pointer(n *yaml.Node, v reflect.Value, key string) {
-	if v.IsNil() {
-		v.Set(newPart(v.Type()))
-	}
-	d.value(n, v.Elem(), key)
-}
-
-// newPart makes a part of the configuration with its defaults.
+// newPart returns a part of the configuration with its defaults.
 func newPart(pointer reflect.Type) reflect.Value {
 	p := reflect.New(pointer.Elem())
 	if part, ok := p.Interface().(interface{ setDefaults() }); ok {
@@ -123,57 +122,47 @@ func newPart(pointer reflect.Type) reflect.Value {
 	return p
 }
 
-// slice decodes a list. A list of scalars with one entry may be written as the
+// list decodes a list. A list of scalars with one entry may be written as the
 // entry alone.
-func (d *decoder) slice(n *yaml.Node, v reflect.Value, key string) {
-	list := reflect.MakeSlice(v.Type(), 0, len(n.Content))
-	nodes := n.Content
-	switch {
-	case n.Kind == yaml.SequenceNode:
-	case n.Kind == yaml.ScalarNode && isScalar(reflect.New(v.Type().Elem()).Elem()):
-		nodes = []*yaml.Node{n}
-	default:
-		d.atNode(n, key, "want a list, got %s", kindOf(n))
-		return
+func (d *decoder) list(at place, v reflect.Value, key string) {
+	items := []*yamlfile.Node{at.node}
+	if !yamlfile.IsScalar(at.node) || !isScalar(reflect.New(v.Type().Elem()).Elem()) {
+		items = at.doc.Items(at.node, key, math.MaxInt)
+		if !yamlfile.IsList(at.node) {
+			d.failed[key] = true
+			return
+		}
 	}
-	for i, entry := range nodes {
-		entryKey := fmt.Sprintf("%s[%d]", key, i)
-		d.places[entryKey] = d.place(entry)
-		e := reflect.New(v.Type().Elem()).Elem()
-		d.value(entry, e, entryKey)
-		list = reflect.Append(list, e)
+	list := reflect.MakeSlice(v.Type(), len(items), len(items))
+	for i, item := range items {
+		itemKey := fmt.Sprintf("%s[%d]", key, i)
+		d.places[itemKey] = place{at.doc, item}
+		d.value(d.places[itemKey], list.Index(i), itemKey)
 	}
 	v.Set(list)
 }
 
 // mapping decodes into a struct.
-func (d *decoder) mapping(n *yaml.Node, v reflect.Value, key string) {
-	first := make(map[string]int)
-	for i := 0; i+1 < len(n.Content); i += 2 {
-		name, value := n.Content[i], n.Content[i+1]
-		path := join(key, name.Value)
-		if name.Kind != yaml.ScalarNode || name.ShortTag() != "!!str" {
-			d.atNode(name, key, "want a name, got %s", kindOf(name))
+func (d *decoder) mapping(at place, v reflect.Value, key string) {
+	fields := at.doc.Fields(at.node, key, keysOf(v.Type())...)
+	for i, name := range allKeysOf(v.Type()) {
+		path := join(key, name)
+		node := fields.Get(name)
+		if node == nil {
+			d.failed[path] = fields.Misspelt(name)
 			continue
 		}
-		if line, ok := first[name.Value]; ok {
-			d.atNode(name, path, "a second time; first in line %d", line)
-			continue
+		d.places[path] = place{at.doc, node}
+		d.value(d.places[path], v.Field(i), path)
+		if v.Type().Field(i).Tag.Get("hide") != "" {
+			at.doc.Hide(node)
 		}
-		first[name.Value] = name.Line
-		field, ok := fieldOf(v, name.Value)
-		if !ok {
-			d.atNode(name, path, "unknown key%s", hint(name.Value, v.Type()))
-			continue
-		}
-		d.places[path] = d.place(value)
-		d.value(value, field, path)
 	}
 }
 
-// set decodes a text from elsewhere than the file, such as the environment,
-// into what the key names. Lists are separated by commas.
-func (d *decoder) set(into *Config, key, text string, from Place) {
+// set decodes a text from the environment or a flag into the value of a key.
+// Lists are separated by commas.
+func (d *decoder) set(into *Config, key, text, source string) {
 	v := reflect.ValueOf(into).Elem()
 	for name := range strings.SplitSeq(key, ".") {
 		if v.Kind() == reflect.Pointer {
@@ -182,48 +171,21 @@ func (d *decoder) set(into *Config, key, text string, from Place) {
 			}
 			v = v.Elem()
 		}
-		v, _ = fieldOf(v, name) // a test holds that all such keys exist
+		v = fieldOf(v, name)
 	}
-	d.places[key] = from
-	node := &yaml.Node{Kind: yaml.ScalarNode, Value: text}
-	if v.Kind() == reflect.String {
-		node.Tag = "!!str" // a text like 123 is one even without quotes
-	}
+	doc := yamlfile.Read(source, nil, yamlfile.Options{AllowEmpty: true, Secrets: true})
+	d.others = append(d.others, doc)
+	d.places[key], d.failed[key] = place{doc, yamlfile.Scalar(text)}, false
 	if v.Kind() == reflect.Slice {
-		list := reflect.MakeSlice(v.Type(), 0, 1)
+		var list []string
 		for part := range strings.SplitSeq(text, ",") {
-			list = reflect.Append(list, reflect.ValueOf(strings.TrimSpace(part)))
+			list = append(list, strings.TrimSpace(part))
 		}
-		v.Set(list)
+		v.Set(reflect.ValueOf(list))
 		return
 	}
-	if err := setScalar(v, node); err != nil {
-		d.at(key, "%v", err)
+	if v.Kind() == reflect.String {
+		d.places[key].node.Tag = "!!str" // 123 is a string here without quotes
 	}
-}
-
-func isNull(n *yaml.Node) bool { return n.Kind == yaml.ScalarNode && n.ShortTag() == "!!null" }
-
-// kindOf names what a node is, for people.
-func kindOf(n *yaml.Node) string {
-	switch n.Kind {
-	case yaml.MappingNode:
-		return "a mapping"
-	case yaml.SequenceNode:
-		return "a list"
-	case yaml.AliasNode:
-		return "an alias"
-	}
-	if n.ShortTag() == "!!str" {
-		return strconv.Quote(cut(n.Value))
-	}
-	return cut(n.Value)
-}
-
-// cut bounds what is repeated of a value.
-func cut(s string) string {
-	if r := []rune(s); len(r) > 40 {
-		return string(r[:40]) + "…"
-	}
-	return s
+	d.scalar(d.places[key], v, key)
 }

@@ -29,9 +29,9 @@ var commented = regexp.MustCompile(`(?m)^( *)#([^ ])`)
 func TestExampleHasEveryKey(t *testing.T) {
 	t.Parallel()
 	all := commented.ReplaceAllString(Example(), "$1$2")
-	d := &decoder{source: "example.yaml", report: report{places: make(map[string]Place)}}
+	d := newDecoder("example.yaml", []byte(all))
 	cfg := Default()
-	d.document([]byte(all), cfg)
+	d.document(cfg)
 	if err := d.err(); err != nil {
 		t.Fatalf("the example does not parse with everything uncommented:\n%v", err)
 	}
@@ -40,7 +40,7 @@ func TestExampleHasEveryKey(t *testing.T) {
 	for key := range d.places {
 		shown[index.ReplaceAllString(key, "")] = true
 	}
-	for _, key := range paths("", reflect.TypeFor[Config]()) {
+	for _, key := range paths() {
 		if !shown[key] {
 			t.Errorf("%s is not in the example", key)
 		}

@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"github.com/discharger/discharger/config/yamlfile"
 )
 
 // Gateway is a reverse proxy in front of a Matrix homeserver that knows nothing
@@ -18,10 +20,10 @@ type Gateway struct {
 	UpstreamTLS *TLS   `yaml:"upstream_tls"` // for https; nil: the system's authorities, and no certificate
 	PublicURL   string `yaml:"public_url"`   // where clients reach Listen; empty: answers that say where are left alone
 
-	Name     string `yaml:"name"`      // as the service knows it: part of every session's key, so it stays
-	KeysFile string `yaml:"keys_file"` // a homeserver's keys; empty: gateway.json in the data directory
-	Policy   string `yaml:"policy"`    // for its sessions; empty: default
-	Service  string `yaml:"service"`   // for "discharger gateway": URL of the service; empty: as the key file says
+	Name     string `yaml:"name"`                  // as the service knows it: part of every session's key, so it stays
+	KeysFile string `yaml:"keys_file" file:"read"` // a homeserver's keys; empty: gateway.json in the data directory
+	Policy   string `yaml:"policy"`                // for its sessions; empty: default
+	Service  string `yaml:"service"`               // for "discharger gateway": URL of the service; empty: as the key file says
 
 	SecurityEvents *SecurityEvents `yaml:"security_events"` // with "serve": who else is told what is revoked; nil: nobody
 
@@ -37,11 +39,11 @@ type Gateway struct {
 
 // GatewayLimits bound what clients can take up of a gateway.
 type GatewayLimits struct {
-	Requests           int `yaml:"requests"`                     // answered at a time
-	RequestsPerAddress int `yaml:"requests_per_address"`         // of one client address
-	Lasting            int `yaml:"lasting_requests"`             // that wait for news or last long, answered at a time
-	LastingPerAddress  int `yaml:"lasting_requests_per_address"` // of one client address
-	CacheMiB           int `yaml:"cache_mib"`                    // memory for what is kept of sessions in use
+	Requests           int `yaml:"requests" min:"1"`                     // answered at a time
+	RequestsPerAddress int `yaml:"requests_per_address" min:"1"`         // of one client address
+	Lasting            int `yaml:"lasting_requests" min:"1"`             // that wait for news or last long, answered at a time
+	LastingPerAddress  int `yaml:"lasting_requests_per_address" min:"1"` // of one client address
+	CacheMiB           int `yaml:"cache_mib" min:"1" max:"1048576"`      // memory for what is kept of sessions in use
 }
 
 // Legacy says what becomes of tokens that are not the gateway's.
@@ -54,7 +56,11 @@ const (
 	LegacyReject  Legacy = "reject"  // clients have to log in again, and keep their keys
 )
 
-// setDefaults fills in what runs when only upstream is given.
+func (Legacy) names() []string {
+	return []string{string(LegacyForward), string(LegacyUpgrade), string(LegacyReject)}
+}
+
+// setDefaults sets the values of a gateway of which only upstream is given.
 func (g *Gateway) setDefaults() {
 	*g = Gateway{
 		Listen: "127.0.0.1:8092", Name: "gateway", Legacy: LegacyForward, Reconcile: time.Hour, ForgetAfter: 90 * 24 * time.Hour,
@@ -74,99 +80,73 @@ func (c *Config) GatewayKeyFile() string {
 // owes.
 func (c *Config) GatewayVaultFile() string { return filepath.Join(c.DataDir, "gateway.db") }
 
-func (r *report) validateGateway(c *Config) {
+func (d *decoder) validateGateway(c *Config) {
 	g := c.Gateway
 	if g == nil {
 		return
 	}
 	const key = "gateway."
-	r.address(key+"listen", g.Listen, true)
+	d.address(key+"listen", g.Listen, true)
 	for other, address := range map[string]string{"listen": c.Listen, "admin_listen": c.AdminListen} {
 		if g.Listen == address && !strings.HasSuffix(address, ":0") {
-			r.at(key+"listen", "is the same as %s", other)
+			d.at(key+"listen", "is the same as %s", other)
 		}
 	}
-	r.validateUpstream(c)
+	d.validateUpstream(c)
 	if g.PublicURL != "" {
-		r.baseURL(key+"public_url", g.PublicURL)
+		d.baseURL(key+"public_url", g.PublicURL)
 	}
 	if g.Service != "" {
-		r.baseURL(key+"service", g.Service)
+		d.baseURL(key+"service", g.Service)
 	}
-	if msg := badName(g.Name); msg != "" {
-		r.at(key+"name", "%s", msg)
-	}
-	r.policyName(key+"policy", g.Policy)
+	d.name(key+"name", g.Name)
+	d.policyName(key+"policy", g.Policy)
 	for i, h := range c.Homeservers {
 		if h.Name == g.Name && g.KeysFile == "" {
-			r.at(key+"name", "%q is the name of homeservers[%d] too; the gateway registers itself", g.Name, i)
+			d.at(key+"name", "%q is the name of homeservers[%d] too; the gateway registers itself", g.Name, i)
 		}
 	}
 	if g.Reconcile < 0 || g.Reconcile > 0 && g.Reconcile < time.Minute {
-		r.at(key+"reconcile_interval", "want 1m or more, or 0s for never; got %s", g.Reconcile)
+		d.at(key+"reconcile_interval", "want 1m or more, or 0s for never; got %s", g.Reconcile)
 	}
 	if g.ForgetAfter < 0 || g.ForgetAfter > 0 && g.ForgetAfter < time.Second {
-		r.at(key+"forget_after", "want 1s or more, or 0s for never; got %s", g.ForgetAfter)
+		d.at(key+"forget_after", "want 1s or more, or 0s for never; got %s", g.ForgetAfter)
 	}
-	r.validateLegacy(g)
-	r.validateGatewayLimits(&g.Limits)
-}
-
-// maxCacheMiB is more than any gateway needs, and can be counted in bytes.
-const maxCacheMiB = 1 << 20
-
-func (r *report) validateGatewayLimits(l *GatewayLimits) {
-	const key = "gateway.limits."
-	for _, n := range []struct {
-		key   string
-		value int
-	}{
-		{"requests", l.Requests},
-		{"requests_per_address", l.RequestsPerAddress},
-		{"lasting_requests", l.Lasting},
-		{"lasting_requests_per_address", l.LastingPerAddress},
-	} {
-		if n.value < 1 {
-			r.at(key+n.key, "want 1 or more, got %d", n.value)
-		}
-	}
-	if l.CacheMiB < 1 || l.CacheMiB > maxCacheMiB {
-		r.at(key+"cache_mib", "want 1 to %d, got %d", maxCacheMiB, l.CacheMiB)
-	}
+	d.validateLegacy(g)
 }
 
 // maxSocket is the longest path of a socket, in bytes, that every system takes.
 const maxSocket = 103
 
-func (r *report) validateUpstream(c *Config) {
+func (d *decoder) validateUpstream(c *Config) {
 	g := c.Gateway
 	const key = "gateway.upstream"
 	socket, unix := strings.CutPrefix(g.Upstream, "unix:")
 	switch {
 	case g.Upstream == "":
-		r.at(key, "is missing: the URL of the homeserver, such as http://127.0.0.1:8008, or unix: and the path of its socket")
+		d.missing(key, "; write the URL of the homeserver, such as http://127.0.0.1:8008, or unix: and the path of its socket")
 	case unix && (!filepath.IsAbs(socket) || strings.HasPrefix(socket, "//")):
-		r.at(key, "want the path of a socket from the root, such as unix:/run/matrix/synapse.sock, got %q", cut(g.Upstream))
+		d.at(key, "want the path of a socket from the root, such as unix:/run/matrix/synapse.sock, got %q", yamlfile.Shorten(g.Upstream))
 	case unix && len(socket) > maxSocket:
-		r.at(key, "the path of a socket has at most %d bytes, and this has %d", maxSocket, len(socket))
+		d.at(key, "the path of a socket has at most %d bytes, and this has %d", maxSocket, len(socket))
 	case !unix:
-		r.baseURL(key, g.Upstream)
-		r.notOwn(key, g.Upstream, c)
+		d.baseURL(key, g.Upstream)
+		d.notOwn(key, g.Upstream, c)
 	}
 	t := g.UpstreamTLS
 	if t == nil {
 		return
 	}
 	if (t.CertFile == "") != (t.KeyFile == "") {
-		r.at(key+"_tls", "cert_file and key_file go together")
+		d.at(key+"_tls", "cert_file and key_file go together")
 	}
 	if !strings.HasPrefix(g.Upstream, "https://") {
-		r.at(key+"_tls", "goes with an upstream by https")
+		d.at(key+"_tls", "goes with an upstream by https")
 	}
 }
 
 // notOwn refuses an upstream at which this program listens itself.
-func (r *report) notOwn(key, upstream string, c *Config) {
+func (d *decoder) notOwn(key, upstream string, c *Config) {
 	u, err := url.Parse(upstream)
 	if err != nil || u.Port() == "" {
 		return
@@ -183,32 +163,28 @@ func (r *report) notOwn(key, upstream string, c *Config) {
 		local := u.Hostname() == "localhost" || to.IsLoopback() || to.IsUnspecified()
 		if host == u.Hostname() || at.IsValid() && at == to || local && (host == "" || host == "localhost" || at.IsUnspecified()) ||
 			u.Hostname() == "localhost" && at.IsLoopback() {
-			r.at(key, "is where %s is: want the address of the homeserver itself", own.name)
+			d.at(key, "is where %s is: want the address of the homeserver itself", own.name)
 		}
 	}
 }
 
-func (r *report) validateLegacy(g *Gateway) {
+func (d *decoder) validateLegacy(g *Gateway) {
 	const key = "gateway."
 	switch g.Legacy {
 	case LegacyForward, LegacyReject:
 		if !g.LegacyUntil.IsZero() {
-			r.at(key+"legacy_until", "goes with legacy: upgrade, and %s has no end", g.Legacy)
+			d.at(key+"legacy_until", "goes with legacy: upgrade, and %s has no end", g.Legacy)
 		}
 	case LegacyUpgrade:
 		if g.LegacyUntil.IsZero() {
-			r.at(key+"legacy_until", "is missing: until when are old tokens accepted? such as 2027-01-31T00:00:00Z")
+			d.missing(key+"legacy_until", "; legacy: upgrade accepts old tokens until then; write, for instance, 2027-01-31T00:00:00Z")
 		}
-	default:
-		r.at(key+"legacy", "want forward, upgrade or reject, got %q", cut(string(g.Legacy)))
 	}
 }
 
 // baseURL checks a URL that paths are put after.
-func (r *report) baseURL(key, text string) {
-	u, err := url.Parse(text)
-	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil ||
-		strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "" {
-		r.at(key, "want http or https and a host, such as http://127.0.0.1:8008, got %q", cut(text))
+func (d *decoder) baseURL(key, text string) {
+	if u := webURL(text); u == nil || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" {
+		d.at(key, "want http or https and a host, such as http://127.0.0.1:8008, got %q", yamlfile.Shorten(text))
 	}
 }

@@ -52,7 +52,7 @@ func TestGatewayUpstream(t *testing.T) {
 		{"authority", "{upstream: 'https://hs', upstream_tls: {ca_file: CA, server_name: matrix.internal}}", ""},
 		{"certificate", "{upstream: 'https://hs', upstream_tls: {cert_file: CERT, key_file: KEY}}", ""},
 		{"socket", "{upstream: 'unix:/run/hs.sock'}", ""},
-		{"missing", "{listen: '127.0.0.1:0'}", `gateway.upstream: is missing`},
+		{"missing", "{listen: '127.0.0.1:0'}", `gateway: key "upstream" is missing`},
 		{"other scheme", "{upstream: 'ftp://hs'}", `f.yaml:1:21: gateway.upstream: want http or https and a host`},
 		{"relative socket", "{upstream: 'unix:hs.sock'}", `f.yaml:1:21: gateway.upstream: want the path of a socket from the root`},
 		{"socket with host", "{upstream: 'unix://host/hs.sock'}", `gateway.upstream: want the path of a socket from the root`},
@@ -67,7 +67,7 @@ func TestGatewayUpstream(t *testing.T) {
 		{"devices never forgotten", "{upstream: 'http://hs', forget_after: 0s}", ""},
 		{"TLS without https", "{upstream: 'http://hs', upstream_tls: {}}", `gateway.upstream_tls: goes with an upstream by https`},
 		{"TLS by socket", "{upstream: 'unix:/run/hs.sock', upstream_tls: {}}", `gateway.upstream_tls: goes with an upstream by https`},
-		{"unknown key", "{upstream: 'https://hs', upstream_tls: {insecure: true}}", `gateway.upstream_tls.insecure: unknown key`},
+		{"unknown key", "{upstream: 'https://hs', upstream_tls: {insecure: true}}", `gateway.upstream_tls: key "insecure" is unknown`},
 		{"no authority", "{upstream: 'https://hs', upstream_tls: {ca_file: /nonexistent/ca}}", `gateway.upstream_tls: read authorities: open /nonexistent/ca`},
 		{"authority not pem", "{upstream: 'https://hs', upstream_tls: {ca_file: /dev/null}}", `gateway.upstream_tls: read authorities: /dev/null has no certificate`},
 		{"no certificate", "{upstream: 'https://hs', upstream_tls: {cert_file: /nonexistent/c, key_file: KEY}}", `gateway.upstream_tls: read client certificate: open /nonexistent/c`},
@@ -94,7 +94,7 @@ func TestGatewayLimits(t *testing.T) {
 		{"fewer", "{lasting_requests_per_address: -1}", "gateway.limits.lasting_requests_per_address: want 1 or more, got -1"},
 		{"no memory", "{cache_mib: 0}", "gateway.limits.cache_mib: want 1 to 1048576, got 0"},
 		{"too much memory", "{cache_mib: 1048577}", "gateway.limits.cache_mib: want 1 to 1048576, got 1048577"},
-		{"unknown", "{polls: 1}", "gateway.limits.polls: unknown key"},
+		{"unknown", "{polls: 1}", `gateway.limits: key "polls" is unknown`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()

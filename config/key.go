@@ -1,28 +1,32 @@
 package config
 
 import (
+	"fmt"
 	"reflect"
 	"slices"
 	"strings"
 )
 
-func join(key, name string) string {
-	if key == "" {
+// join returns the key of a name in a section.
+func join(section, name string) string {
+	if section == "" {
 		return name
 	}
-	return key + "." + name
+	return section + "." + name
 }
 
-// fieldOf finds a struct's field by the name of its key.
-func fieldOf(v reflect.Value, name string) (reflect.Value, bool) {
-	i := slices.Index(allKeysOf(v.Type()), name)
-	if i < 0 || name == "-" {
-		return reflect.Value{}, false
+// holderOf returns the key of the mapping or list that holds a key's value.
+func holderOf(key string) string { return key[:max(strings.LastIndexAny(key, ".["), 0)] }
+
+// fieldOf returns a struct's field by the name of its key, or the zero Value.
+func fieldOf(v reflect.Value, name string) reflect.Value {
+	if i := slices.Index(allKeysOf(v.Type()), name); i >= 0 && name != "-" {
+		return v.Field(i)
 	}
-	return v.Field(i), true
+	return reflect.Value{}
 }
 
-// allKeysOf lists the key of every field, "-" for those that have none.
+// allKeysOf returns the key of every field, "-" for those without one.
 func allKeysOf(t reflect.Type) []string {
 	keys := make([]string, t.NumField())
 	for i := range keys {
@@ -31,42 +35,53 @@ func allKeysOf(t reflect.Type) []string {
 	return keys
 }
 
-// keysOf lists the keys of a struct.
+// keysOf returns the keys of a struct.
 func keysOf(t reflect.Type) []string {
 	return slices.DeleteFunc(allKeysOf(t), func(k string) bool { return k == "-" })
 }
 
-// hint suggests a key for one that does not exist: one of the same mapping that
-// looks alike, or the same word elsewhere.
-func hint(name string, t reflect.Type) string {
-	if k := alike(name, keysOf(t)); k != "" {
-		return ", did you mean " + k + "?"
-	}
-	for _, path := range paths("", reflect.TypeFor[Config]()) {
-		if last := path[strings.LastIndexByte(path, '.')+1:]; last == name {
-			return ", did you mean " + path + "?"
+// paths returns the keys of a configuration, those of lists without an index.
+func paths() []string {
+	all := []string{}
+	var add func(section string, t reflect.Type)
+	add = func(section string, t reflect.Type) {
+		for i, name := range allKeysOf(t) {
+			if name == "-" {
+				continue
+			}
+			all = append(all, join(section, name))
+			inner := t.Field(i).Type
+			for inner.Kind() == reflect.Pointer || inner.Kind() == reflect.Slice {
+				inner = inner.Elem()
+			}
+			if inner.Kind() == reflect.Struct && !isScalar(reflect.New(inner).Elem()) {
+				add(join(section, name), inner)
+			}
 		}
 	}
-	return ""
+	add("", reflect.TypeFor[Config]())
+	return all
 }
 
-// paths lists the keys of a struct and of all that is in it, such as
-// discharge.ttl and homeservers.name.
-func paths(prefix string, t reflect.Type) []string {
-	var all []string
-	for i, k := range allKeysOf(t) {
-		if k == "-" {
-			continue
+// walk calls do for every scalar of a part of a configuration, with its key and
+// the field that it stands in. Sections that are absent are left out.
+func walk(key string, v reflect.Value, f reflect.StructField, do func(key string, v reflect.Value, f reflect.StructField)) {
+	switch {
+	case isScalar(v):
+		do(key, v, f)
+	case v.Kind() == reflect.Pointer:
+		if !v.IsNil() {
+			walk(key, v.Elem(), f, do)
 		}
-		path := join(prefix, k)
-		all = append(all, path)
-		inner := t.Field(i).Type
-		for inner.Kind() == reflect.Pointer || inner.Kind() == reflect.Slice {
-			inner = inner.Elem()
+	case v.Kind() == reflect.Slice:
+		for i := range v.Len() {
+			walk(fmt.Sprintf("%s[%d]", key, i), v.Index(i), f, do)
 		}
-		if inner.Kind() == reflect.Struct && !isScalar(reflect.New(inner).Elem()) {
-			all = append(all, paths(path, inner)...)
+	default:
+		for i, name := range allKeysOf(v.Type()) {
+			if name != "-" {
+				walk(join(key, name), v.Field(i), v.Type().Field(i), do)
+			}
 		}
 	}
-	return all
 }

@@ -45,7 +45,7 @@ func Variables() []Variable {
 }
 
 // Load reads the configuration and the secrets that it points to, and checks
-// all of it. Mistakes are reported as [Problems]; any other error means that
+// all of it. Mistakes are reported as [yamlfile.Problems]; any other error means that
 // the file could not be read.
 func Load(o Options) (*Config, error) {
 	var data []byte
@@ -60,9 +60,9 @@ func Load(o Options) (*Config, error) {
 
 // parse is [Load] for a file that has been read.
 func parse(data []byte, o Options) (*Config, error) {
-	d := &decoder{source: o.File, report: report{places: make(map[string]Place)}}
+	d := newDecoder(o.File, data)
 	cfg := Default()
-	if !d.document(data, cfg) {
+	if !d.document(cfg) {
 		return nil, d.err() // what else there is would only look wrong
 	}
 	lookup := o.LookupEnv
@@ -71,10 +71,10 @@ func parse(data []byte, o Options) (*Config, error) {
 	}
 	for _, v := range Variables() {
 		if text, ok := lookup(v.Name); ok && text != "" {
-			d.set(cfg, v.Key, text, Place{Source: "$" + v.Name})
+			d.set(cfg, v.Key, text, "$"+v.Name)
 		}
 		if text, ok := o.Flags[v.Key]; ok {
-			d.set(cfg, v.Key, text, Place{Source: "--" + strings.ReplaceAll(v.Key, "_", "-")})
+			d.set(cfg, v.Key, text, "--"+strings.ReplaceAll(v.Key, "_", "-"))
 		}
 	}
 	d.validate(cfg)

@@ -7,9 +7,12 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/discharger/discharger/config/yamlfile"
 )
 
 const key1 = "8PCmUSzkhPMjqFAMbHMvVtB9FxWJXHyUZ3mTQdiuqE8="
@@ -145,15 +148,16 @@ func TestRedisFromEnvironment(t *testing.T) {
 func TestVariablesNameKeys(t *testing.T) {
 	t.Parallel()
 	for _, v := range Variables() {
-		d := &decoder{report: report{places: make(map[string]Place)}}
+		d := newDecoder("", nil)
 		cfg := Default()
-		d.set(cfg, v.Key, "127.0.0.1:1", Place{Source: "$" + v.Name})
+		d.set(cfg, v.Key, "127.0.0.1:1", "$"+v.Name)
 		if want, ok := map[string]string{
 			"log.level":    "$DISCHARGER_LOG_LEVEL: log.level: want debug",
+			"log.format":   "$DISCHARGER_LOG_FORMAT: log.format: want text or json",
 			"admin_public": "$DISCHARGER_ADMIN_PUBLIC: admin_public: want true or false",
 		}[v.Key]; ok {
-			if len(d.problems) != 1 || !strings.HasPrefix(d.problems[0].Error(), want) {
-				t.Errorf("problems %v", d.problems)
+			if err := d.err(); err == nil || strings.Contains(err.Error(), "\n") || !strings.HasPrefix(err.Error(), want) {
+				t.Errorf("problems %v", err)
 			}
 			continue
 		}
@@ -166,32 +170,32 @@ func TestVariablesNameKeys(t *testing.T) {
 func TestProblems(t *testing.T) {
 	t.Parallel()
 	tests := []struct{ name, text, want string }{
-		{"unknown key", "listne: :1", `f.yaml:1:1: listne: unknown key, did you mean listen?`},
-		{"nested", "discharge:\n  tll: 5m", `f.yaml:2:3: discharge.tll: unknown key, did you mean ttl?`},
-		{"elsewhere", "grace: 5s", `f.yaml:1:1: grace: unknown key, did you mean discharge.grace?`},
-		{"no idea", "xyzzy: 1", `f.yaml:1:1: xyzzy: unknown key`},
-		{"swapped", "session: {ilde: 1h}", `f.yaml:1:11: session.ilde: unknown key, did you mean idle?`},
-		{"password", "store: {redis: {password: hunter2, addresses: a:1}}", `f.yaml:1:17: store.redis.password: unknown key, did you mean password_env?`},
-		{"internal name", "store: {redis: {\"-\": hunter2, addresses: a:1}}", `f.yaml:1:17: store.redis.-: unknown key`},
-		{"duplicate", "listen: :1\nlisten: :2", `f.yaml:2:1: listen: a second time; first in line 1`},
-		{"number for text", "data_dir: 1", `f.yaml:1:11: data_dir: want a text, got 1; quote it if it is one`},
+		{"unknown key", "listne: :1", `f.yaml:1:1: key "listne" is unknown (did you mean listen?)`},
+		{"nested", "discharge:\n  tll: 5m", `f.yaml:2:3: discharge: key "tll" is unknown (did you mean ttl?)`},
+		{"elsewhere", "grace: 5s", `f.yaml:1:1: key "grace" is unknown (did you mean discharge.grace?)`},
+		{"no idea", "xyzzy: 1", `f.yaml:1:1: key "xyzzy" is unknown`},
+		{"swapped", "session: {ilde: 1h}", `f.yaml:1:11: session: key "ilde" is unknown (did you mean idle?)`},
+		{"password", "store: {redis: {password: hunter2, addresses: a:1}}", `f.yaml:1:17: store.redis: key "password" is unknown (did you mean password_env?)`},
+		{"internal name", "store: {redis: {\"-\": hunter2, addresses: a:1}}", `f.yaml:1:17: store.redis: key "-" is unknown`},
+		{"duplicate", "listen: :1\nlisten: :2", `f.yaml:2:1: key "listen" is a duplicate; the first is in line 1`},
+		{"number for text", "data_dir: 1", `f.yaml:1:11: data_dir: want a string, got 1; quote it if it is one`},
 		{"text for bool", "admin_public: yes", `f.yaml:1:15: admin_public: want true or false, got "yes"`},
 		{"text for number", "store: {redis: {addresses: a:1, db: zero}}", `f.yaml:1:37: store.redis.db: want a whole number, got "zero"`},
-		{"duration without unit", "discharge: {ttl: 5}", `f.yaml:1:18: discharge.ttl: want a duration such as 90s, 5m or 720h, got 5`},
-		{"list for duration", "discharge: {ttl: [5m]}", `f.yaml:1:18: discharge.ttl: want a duration, got a list`},
+		{"duration without unit", "discharge: {ttl: 5}", `f.yaml:1:18: discharge.ttl: want a duration such as 90s, 5m, 12h or 30d, got 5; write 5s for seconds`},
+		{"list for duration", "discharge: {ttl: [5m]}", `f.yaml:1:18: discharge.ttl: want a duration such as 90s, 5m, 12h or 30d, got a list`},
 		{"list for mapping", "session: []", `f.yaml:1:10: session: want a mapping of idle, absolute, remember_ended, got a list`},
 		{"mapping for list", "homeservers: {name: x}", `f.yaml:1:14: homeservers: want a list, got a mapping`},
 		{"text for list", "homeservers: x", `f.yaml:1:14: homeservers: want a list, got "x"`},
-		{"null", "store:\nlisten: :1", `f.yaml:1:7: store: has no value; leave the key out to have the default`},
-		{"tag", "listen: !!str 1", `f.yaml:1:9: listen: has the tag !!str; leave it away`},
-		{"alias", "log: &l {level: info}\nsession: *l", `f.yaml:2:10: session: an alias; write the value out`},
-		{"merge", "session: {<<: {idle: 1h}}", `f.yaml:1:11: session: want a name, got <<`},
-		{"number for key", "1: 2", `f.yaml:1:1: want a name, got 1`},
+		{"null", "store:\nlisten: :1", `f.yaml:1:7: store: want a value, got nothing; leave the key out for the default`},
+		{"tag", "listen: !!str 1", `f.yaml:1:9: listen: want a string, got a value with the tag !!str; quote it if it is one`},
+		{"alias", "log: &l {level: info}\nsession: *l", `f.yaml:2:10: session: want a mapping of idle, absolute, remember_ended, got an alias (*l); write the value out`},
+		{"merge", "session: {<<: {idle: 1h}}", `f.yaml:1:11: session: want a name as key, got <<`},
+		{"number for key", "1: 2", `f.yaml:1:1: want a name as key, got 1`},
 		{"not a mapping", "- listen", `f.yaml:1:1: want a mapping of listen, admin_listen`},
-		{"two documents", "listen: :1\n---\nlisten: :2", `f.yaml:2:1: a second document; there can be one only`},
+		{"two documents", "listen: :1\n---\nlisten: :2", `f.yaml:2:1: a second document begins here, want one`},
 		{"not yaml", "listen: :1\nkeys: [", `f.yaml:2: not YAML: did not find expected node content`},
 		{"not yaml later", "listen: :1\n---\n[", `not YAML: `},
-		{"too long", "#" + strings.Repeat("x", maxFile), `f.yaml: is longer than 8388608 bytes`},
+		{"too long", "#" + strings.Repeat("x", maxFile), `f.yaml: file has 8388609 bytes, want at most 8388608`},
 
 		{"address", "listen: nowhere", `f.yaml:1:9: listen: want host:port, got "nowhere"`},
 		{"port", "listen: a:99999", `f.yaml:1:9: listen: "99999" is not a port`},
@@ -216,27 +220,27 @@ func TestProblems(t *testing.T) {
 		{"level", "log: {level: loud}", `f.yaml:1:14: log.level: want debug, info, warn or error, got "loud"`},
 		{"format", "log: {format: xml}", `f.yaml:1:15: log.format: want text or json, got "xml"`},
 		{"everybody a proxy", "trusted_proxies: [0.0.0.0/0]", `f.yaml:1:19: trusted_proxies[0]: 0.0.0.0/0 is everybody`},
-		{"host bits", "trusted_proxies: [10.1.0.0/8]", `trusted_proxies[0]: 10.1.0.0/8 has address bits beyond its length, did you mean 10.0.0.0/8?`},
-		{"no address", "trusted_proxies: [proxy]", `trusted_proxies[0]: want an address or a CIDR such as 10.0.0.0/8, got "proxy"`},
-		{"mapped", "trusted_proxies: ['::ffff:10.0.0.0/104']", `trusted_proxies[0]: want IPv4 ranges in their own spelling`},
+		{"host bits", "trusted_proxies: [10.1.0.0/8]", `trusted_proxies[0]: 10.1.0.0/8 has address bits beyond its length; write 10.0.0.0/8`},
+		{"no address", "trusted_proxies: [proxy]", `trusted_proxies[0]: want an address or a network such as 192.0.2.0/24, got "proxy"`},
+		{"mapped", "trusted_proxies: ['::ffff:10.0.0.0/104']", `trusted_proxies[0]: want IPv4 networks in IPv4 form, got ::ffff:10.0.0.0/104`},
 		{"origin", "cors_origins: [app.example.org]", `f.yaml:1:16: cors_origins[0]: want "*" or an origin`},
 		{"no origin", "cors_origins: []", `f.yaml:1:15: cors_origins: is empty`},
 		{"origin with path", "cors_origins: ['https://a.example/']", `cors_origins[0]: want "*" or an origin`},
 
-		{"no name", "homeservers: [{public_key: " + key1 + "}]", `f.yaml:1:15: homeservers[0].name: is missing`},
-		{"no key", "homeservers: [{name: a}]", `f.yaml:1:15: homeservers[0].public_key: is missing; discharger keys new`},
+		{"no name", "homeservers: [{public_key: " + key1 + "}]", `f.yaml:1:15: homeservers[0]: key "name" is missing`},
+		{"no key", "homeservers: [{name: a}]", `f.yaml:1:15: homeservers[0]: key "public_key" is missing; discharger keys new`},
 		{"key not base64", "homeservers: [{name: a, public_key: abc}]", `f.yaml:1:37: homeservers[0].public_key: parse public key`},
 		{"weak key", "homeservers: [{name: a, public_key: AQAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=}]", `homeservers[0].public_key: key is weak`},
 		{"key twice", "homeservers: [{name: a, public_key: " + key1 + ", previous_public_keys: " + key1 + "}]", `homeservers[0].previous_public_keys[0]: is homeservers[0].public_key too`},
 		{"retired and used", "homeservers: [{name: a, public_key: " + key1 + ", retired_public_keys: " + key1 + "}]", `homeservers[0].retired_public_keys[0]: is homeservers[0].public_key too`},
 		{"name twice", "homeservers: [{name: a}, {name: a}]", `f.yaml:1:33: homeservers[1].name: "a" is the name of homeservers[0] too`},
 		{"name with control", "homeservers: [{name: \"a\\n\"}]", `homeservers[0].name: "a\n" has a character that a name cannot have`},
-		{"long name", "homeservers: [{name: " + strings.Repeat("n", 256) + "}]", `homeservers[0].name: is longer than 255 bytes`},
+		{"long name", "homeservers: [{name: " + strings.Repeat("n", 256) + "}]", `homeservers[0].name: want at most 255 bytes, got 256`},
 		{"digest", "homeservers: [{name: a, api_key_sha256: s3cret}]", `homeservers[0].api_key_sha256[0]: want 64 hexadecimal digits: the SHA-256`},
 		{"digest of 64", "homeservers: [{name: a, api_key_sha256: " + strings.Repeat("x", 64) + "}]", `homeservers[0].api_key_sha256[0]: want 64 hexadecimal digits`},
 		{"policy", "homeservers: [{name: a, policy: A B}]", `homeservers[0].policy: want up to 64 of a-z, 0-9, _, - and ., got "A B"`},
 
-		{"unknown policy key", "policy: {file: p.yaml}", `f.yaml:1:10: policy.file: unknown key, did you mean files?`},
+		{"unknown policy key", "policy: {file: p.yaml}", `f.yaml:1:10: policy: key "file" is unknown (did you mean files?)`},
 		{"empty policy file", "policy: {files: ['']}", `f.yaml:1:18: policy.files[0]: is empty`},
 		{"policy file twice", "policy: {files: [p.yaml, ./p.yaml]}", `f.yaml:1:26: policy.files[1]: is policy.files[0] too`},
 		{"shadow of itself", "policy: {files: p.yaml, shadow: p.yaml}", `f.yaml:1:33: policy.shadow: is policy.files[0] too`},
@@ -244,18 +248,18 @@ func TestProblems(t *testing.T) {
 		{"policy as text", "policy: strict", `f.yaml:1:9: policy: want a mapping of files, shadow, audit, schema`},
 
 		{"two stores", "store: {bolt: {}, redis: {addresses: a:1}}", `f.yaml:1:8: store: has both bolt and redis`},
-		{"no addresses", "store: {redis: {}}", `f.yaml:1:16: store.redis.addresses: is missing`},
+		{"no addresses", "store: {redis: {}}", `f.yaml:1:16: store.redis: key "addresses" is missing`},
 		{"no port", "store: {redis: {addresses: localhost}}", `f.yaml:1:28: store.redis.addresses[0]: want host:port`},
 		{"port zero", "store: {redis: {addresses: 'localhost:0'}}", `store.redis.addresses[0]: "0" is not a port`},
 		{"no host", "store: {redis: {addresses: ':6379'}}", `store.redis.addresses[0]: want host:port`},
 		{"many without a kind", "store: {redis: {addresses: [a:1, b:2]}}", `store.redis.addresses: names 2 servers; set cluster`},
-		{"both kinds", "store: {redis: {addresses: [a:1], cluster: true, master_name: m}}", `store.redis.cluster: goes not together with master_name`},
+		{"both kinds", "store: {redis: {addresses: [a:1], cluster: true, master_name: m}}", `store.redis.cluster: does not go with master_name`},
 		{"cluster db", "store: {redis: {addresses: [a:1], cluster: true, db: 1}}", `store.redis.db: a cluster has database 0 only`},
 		{"negative db", "store: {redis: {addresses: [a:1], db: -1}}", `store.redis.db: want 0 or more, got -1`},
-		{"two passwords", "store: {redis: {addresses: [a:1], password_file: /nonexistent/p, password_env: P}}", `store.redis.password_env: there is store.redis.password_file too`},
+		{"two passwords", "store: {redis: {addresses: [a:1], password_file: /nonexistent/p, password_env: P}}", `store.redis.password_env: does not go with store.redis.password_file; give one`},
 		{"no password file", "store: {redis: {addresses: [a:1], password_file: /nonexistent/p}}", `f.yaml:1:50: store.redis.password_file: open /nonexistent/p: no such file`},
 		{"no password variable", "store: {redis: {addresses: [a:1], password_env: P}}", `f.yaml:1:49: store.redis.password_env: there is nothing in it`},
-		{"sentinel alone", "store: {redis: {addresses: [a:1], sentinel_username: u}}", `store.redis.master_name: is missing, but`},
+		{"sentinel alone", "store: {redis: {addresses: [a:1], sentinel_username: u}}", `store.redis: key "master_name" is missing, but`},
 		{"half a certificate", "store: {redis: {addresses: [a:1], tls: {cert_file: c}}}", `store.redis.tls: cert_file and key_file go together`},
 		{"no authority", "store: {redis: {addresses: [a:1], tls: {ca_file: /nonexistent/ca}}}", `store.redis.tls: read authorities: open /nonexistent/ca`},
 		{"authority not pem", "store: {redis: {addresses: [a:1], tls: {ca_file: /dev/null}}}", `store.redis.tls: read authorities: /dev/null has no certificate`},
@@ -263,18 +267,18 @@ func TestProblems(t *testing.T) {
 		{"zero timeout", "store: {redis: {addresses: [a:1], timeouts: {read: 0s}}}", `store.redis.timeouts.read: want more than 0, got 0s`},
 		{"durability", "store: {redis: {addresses: [a:1], durability: some}}", `store.redis.durability: want primary, replica or disk, got "some"`},
 		{"pool", "store: {redis: {addresses: [a:1], pool_size: 0}}", `store.redis.pool_size: want 1 or more, got 0`},
-		{"journal window", "store: {redis: {addresses: [a:1], journal: {window: 1s}}}", `store.redis.journal.window: want a minute or more, got 1s`},
-		{"bolt journal window", "store: {bolt: {journal: {window: 1s}}}", `store.bolt.journal.window: want a minute or more, got 1s`},
+		{"journal window", "store: {redis: {addresses: [a:1], journal: {window: 1s}}}", `store.redis.journal.window: want 1m or more, got 1s`},
+		{"bolt journal window", "store: {bolt: {journal: {window: 1s}}}", `store.bolt.journal.window: want 1m or more, got 1s`},
 		{"journal entries", "store: {redis: {addresses: [a:1], journal: {entries: 10}}}", `store.redis.journal.entries: want 1000 or more, got 10`},
 		{"negative replicas", "store: {redis: {addresses: [a:1], replicas: -1}}", `store.redis.replicas: want 0 or more, got -1`},
-		{"replicas for nothing", "store: {redis: {addresses: [a:1], replicas: 1}}", `store.redis.replicas: goes not together with durability primary`},
+		{"replicas for nothing", "store: {redis: {addresses: [a:1], replicas: 1}}", `store.redis.replicas: does not go with durability: primary`},
 		{"socket of a cluster", "store: {redis: {addresses: [/run/redis.sock], cluster: true}}", `store.redis.addresses[0]: want host:port`},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			cfg, err := parse([]byte(tt.text), Options{File: "f.yaml"})
-			var problems Problems
+			var problems yamlfile.Problems
 			if !errors.As(err, &problems) || cfg != nil {
 				t.Fatalf("got %v, %v; want problems", cfg, err)
 			}
@@ -297,12 +301,52 @@ func TestAllProblems(t *testing.T) {
 	})
 	want := `--admin-listen: admin_listen: 0.0.0.0:1 is not a loopback address, and whoever reaches it can read the metrics; set admin_public: true if that is meant
 f.yaml:1:9: listen: want host:port, got "nowhere"
-f.yaml:2:18: discharge.ttl: want a duration such as 90s, 5m or 720h, got "soon"
+f.yaml:2:18: discharge.ttl: want a duration such as 90s, 5m, 12h or 30d, got "soon"
 f.yaml:2:31: discharge.grace: want more than 0, got 0s
-f.yaml:3:1: lisen: unknown key, did you mean listen?
+f.yaml:3:1: key "lisen" is unknown (did you mean listen?)
 f.yaml:4:14: log.level: want debug, info, warn or error, got 3`
 	if err == nil || err.Error() != want {
 		t.Errorf("got\n%v\nwant\n%s", err, want)
+	}
+}
+
+// A misspelt key is one mistake, also where it is required.
+func TestMisspeltRequiredKey(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct{ text, want string }{
+		"in a list":      {"homeservers: [{nmae: a, public_key: " + key1 + "}]", `f.yaml:1:16: homeservers[0]: key "nmae" is unknown (did you mean name?)`},
+		"in a section":   {"gateway: {upstraem: x}", `f.yaml:1:11: gateway: key "upstraem" is unknown (did you mean upstream?)`},
+		"below a secret": {"store: {redis: {addreses: hunter2}}", `f.yaml:1:17: store.redis: key "addreses" is unknown (did you mean addresses?)`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			_, err := parse([]byte(tt.text), Options{File: "f.yaml"})
+			if err == nil || err.Error() != tt.want {
+				t.Errorf("got\n%v\nwant\n%s", err, tt.want)
+			}
+		})
+	}
+}
+
+// Every bound in a tag is a number or a duration, of a field that is one.
+func TestBounds(t *testing.T) {
+	t.Parallel()
+	c := Default()
+	c.Gateway, c.Store = &Gateway{}, Store{Bolt: &Bolt{}, Redis: &Redis{}}
+	bounded := 0
+	walk("", reflect.ValueOf(c).Elem(), reflect.StructField{}, func(key string, v reflect.Value, f reflect.StructField) {
+		for _, tag := range []string{f.Tag.Get("min"), f.Tag.Get("max")} {
+			if tag == "" {
+				continue
+			}
+			bounded++
+			if !v.CanInt() || bound(tag) == 0 && tag != "0" || (v.Type() == reflect.TypeFor[time.Duration]()) != strings.ContainsAny(tag, "nsmh") {
+				t.Errorf("%s: bound %q", key, tag)
+			}
+		}
+	})
+	if bounded < 20 {
+		t.Errorf("%d bounds", bounded)
 	}
 }
 
@@ -330,19 +374,21 @@ func FuzzParse(f *testing.F) {
 	f.Add([]byte("homeservers: [{name: a, public_key: " + key1 + ", api_key_sha256: []}]"))
 	f.Add([]byte("a: &a [*a]\n<<: *a"))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		d := &decoder{source: "f.yaml", report: report{places: make(map[string]Place)}}
+		d := newDecoder("f.yaml", data)
 		cfg := Default()
-		ok := d.document(data, cfg)
-		if !ok && len(d.problems) == 0 {
+		ok := d.document(cfg)
+		if !ok && d.err() == nil {
 			t.Fatal("no document, and no reason")
 		}
 		d.validate(cfg)
-		for _, p := range d.problems {
-			if p.Message == "" || p.Place.Source == "" || p.Place.Line < 0 {
+		var problems yamlfile.Problems
+		errors.As(d.err(), &problems)
+		for _, p := range problems {
+			if p.Message == "" || p.File == "" || p.Line < 0 {
 				t.Fatalf("problem without a place or a message: %+v", p)
 			}
 		}
-		if len(d.problems) == 0 && (cfg.Discharge.TTL <= 0 || cfg.Listen == "") {
+		if len(problems) == 0 && (cfg.Discharge.TTL <= 0 || cfg.Listen == "") {
 			t.Fatalf("no problem with %+v", cfg)
 		}
 	})

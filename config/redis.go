@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"fmt"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/discharger/discharger/discharger/caveat"
@@ -18,24 +19,24 @@ type Redis struct {
 	Addresses  []string `yaml:"addresses"`
 	MasterName string   `yaml:"master_name"` // what the Sentinels call the primary
 	Cluster    bool     `yaml:"cluster"`
-	DB         int      `yaml:"db"` // not in a cluster
+	DB         int      `yaml:"db" min:"0"` // not in a cluster
 
 	Username     string        `yaml:"username"`
-	PasswordFile string        `yaml:"password_file"` // a line break at the end is not part of it
+	PasswordFile string        `yaml:"password_file" file:"read"` // a line break at the end is not part of it
 	PasswordEnv  string        `yaml:"password_env"`
 	Password     caveat.Secret `yaml:"-"` // what was found there
 
 	SentinelUsername     string        `yaml:"sentinel_username"`
-	SentinelPasswordFile string        `yaml:"sentinel_password_file"`
+	SentinelPasswordFile string        `yaml:"sentinel_password_file" file:"read"`
 	SentinelPasswordEnv  string        `yaml:"sentinel_password_env"`
 	SentinelPassword     caveat.Secret `yaml:"-"`
 
 	TLS        *TLS       `yaml:"tls"` // nil: not encrypted
 	Timeouts   Timeouts   `yaml:"timeouts"`
 	Durability Durability `yaml:"durability"`
-	Replicas   int        `yaml:"replicas"`   // that Durability asks for; 0: one for replica, none for disk
-	PoolSize   int        `yaml:"pool_size"`  // connections to each server for commands sent alone
-	Pipelining bool       `yaml:"pipelining"` // commands of many concurrent requests travel together
+	Replicas   int        `yaml:"replicas" min:"0"`  // that Durability asks for; 0: one for replica, none for disk
+	PoolSize   int        `yaml:"pool_size" min:"1"` // connections to each server for commands sent alone
+	Pipelining bool       `yaml:"pipelining"`        // commands of many concurrent requests travel together
 	Journal    Journal    `yaml:"journal"`
 }
 
@@ -45,17 +46,17 @@ var defaultJournal = Journal{Enabled: true, Window: 24 * time.Hour, Entries: 1_0
 // so, to do it again if a failover or an older copy of the store undoes it.
 type Journal struct {
 	Enabled bool          `yaml:"enabled"`
-	Path    string        `yaml:"path"`    // empty: journal.db in the data directory
-	Window  time.Duration `yaml:"window"`  // how long an entry is kept
-	Entries int           `yaml:"entries"` // the most there may be; the oldest go first
+	Path    string        `yaml:"path"`               // empty: journal.db in the data directory
+	Window  time.Duration `yaml:"window" min:"1m"`    // how long an entry is kept
+	Entries int           `yaml:"entries" min:"1000"` // the most there may be; the oldest go first
 }
 
 // Timeouts of one command. All of it, repeats included, ends with the request's
 // own timeout.
 type Timeouts struct {
-	Dial  time.Duration `yaml:"dial"`
-	Read  time.Duration `yaml:"read"`
-	Write time.Duration `yaml:"write"`
+	Dial  time.Duration `yaml:"dial" min:"1ns"`
+	Read  time.Duration `yaml:"read" min:"1ns"`
+	Write time.Duration `yaml:"write" min:"1ns"`
 }
 
 // Durability is what a logout waits for before it is acknowledged.
@@ -68,7 +69,11 @@ const (
 	DurableDisk    Durability = "disk"    // it is on the disk of the primary and of as many replicas
 )
 
-// setDefaults fills in what runs when only the addresses are given.
+func (Durability) names() []string {
+	return []string{string(DurablePrimary), string(DurableReplica), string(DurableDisk)}
+}
+
+// setDefaults sets the values of a Redis of which only the addresses are given.
 func (r *Redis) setDefaults() {
 	*r = Redis{
 		Timeouts:   Timeouts{Dial: 500 * time.Millisecond, Read: 500 * time.Millisecond, Write: 500 * time.Millisecond},
@@ -82,10 +87,10 @@ func (r *Redis) setDefaults() {
 // TLS is how to talk to a server that encrypts. The zero value verifies the
 // server with the system's authorities and the name it was dialled by.
 type TLS struct {
-	CAFile     string `yaml:"ca_file"`     // PEM; empty: the system's authorities
-	CertFile   string `yaml:"cert_file"`   // PEM, for servers that want to know their clients
-	KeyFile    string `yaml:"key_file"`    // PEM, of CertFile
-	ServerName string `yaml:"server_name"` // expected in the server's certificate
+	CAFile     string `yaml:"ca_file" file:"read"`   // PEM; empty: the system's authorities
+	CertFile   string `yaml:"cert_file" file:"read"` // PEM, for servers that want to know their clients
+	KeyFile    string `yaml:"key_file" file:"read"`  // PEM, of CertFile
+	ServerName string `yaml:"server_name"`           // expected in the server's certificate
 }
 
 // Load reads the files and returns a configuration for clients.
@@ -109,4 +114,51 @@ func (t *TLS) Load() (*tls.Config, error) {
 		cfg.Certificates = []tls.Certificate{pair}
 	}
 	return cfg, nil
+}
+
+func (d *decoder) validateStore(s *Store) {
+	if s.Bolt != nil && s.Redis != nil {
+		d.at("store", "has both bolt and redis; want one")
+	}
+	if s.Redis != nil {
+		d.validateRedis(s.Redis)
+	}
+}
+
+func (d *decoder) validateRedis(c *Redis) {
+	const key = "store.redis"
+	if len(c.Addresses) == 0 {
+		d.missing(key+".addresses", "")
+	}
+	for i, a := range c.Addresses {
+		if strings.HasPrefix(a, "/") && !c.Cluster && c.MasterName == "" {
+			continue // a unix socket
+		}
+		d.address(fmt.Sprintf("%s.addresses[%d]", key, i), a, false)
+	}
+	switch {
+	case c.Cluster && c.MasterName != "":
+		d.at(key+".cluster", "does not go with master_name: a cluster has no Sentinels")
+	case !c.Cluster && c.MasterName == "" && len(c.Addresses) > 1:
+		d.at(key+".addresses", "names %d servers; set cluster: true for a cluster, or master_name for Sentinels", len(c.Addresses))
+	case c.Cluster && c.DB != 0:
+		d.at(key+".db", "a cluster has database 0 only")
+	}
+	d.oneSource(key+".password", c.PasswordFile, c.PasswordEnv)
+	d.oneSource(key+".sentinel_password", c.SentinelPasswordFile, c.SentinelPasswordEnv)
+	if c.MasterName == "" && (c.SentinelUsername != "" || c.SentinelPasswordFile != "" || c.SentinelPasswordEnv != "") {
+		d.missing(key+".master_name", ", but there is a password or a username for Sentinels")
+	}
+	if t := c.TLS; t != nil && (t.CertFile == "") != (t.KeyFile == "") {
+		d.at(key+".tls", "cert_file and key_file go together")
+	}
+	if c.Replicas > 0 && c.Durability == DurablePrimary {
+		d.at(key+".replicas", "does not go with durability: primary, which waits for no replica")
+	}
+}
+
+func (d *decoder) oneSource(key, file, variable string) {
+	if file != "" && variable != "" {
+		d.at(key+"_env", "does not go with %s_file; give one of them", key)
+	}
 }

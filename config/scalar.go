@@ -1,20 +1,19 @@
 package config
 
 import (
+	"crypto/sha256"
 	"encoding"
+	"encoding/hex"
 	"errors"
-	"fmt"
 	"log/slog"
+	"math"
 	"net/netip"
 	"reflect"
-	"strconv"
 	"strings"
 	"time"
-
-	"go.yaml.in/yaml/v3"
 )
 
-// isScalar tells the types that are written as one value.
+// isScalar reports whether a type is written as one value.
 func isScalar(v reflect.Value) bool {
 	switch v.Addr().Interface().(type) {
 	case *time.Duration, *netip.Prefix, encoding.TextUnmarshaler:
@@ -23,92 +22,86 @@ func isScalar(v reflect.Value) bool {
 	return v.Kind() == reflect.String || v.Kind() == reflect.Bool || v.Kind() == reflect.Int
 }
 
-// setScalar decodes one value.
-func setScalar(v reflect.Value, n *yaml.Node) error {
-	text := n.Value
+// scalar decodes one value.
+func (d *decoder) scalar(at place, v reflect.Value, key string) {
+	doc, n, before := at.doc, at.node, at.doc.Len()
 	switch p := v.Addr().Interface().(type) {
 	case *time.Duration:
-		parsed, err := time.ParseDuration(text)
-		if err != nil {
-			return fmt.Errorf("want a duration such as 90s, 5m or 720h, got %s", kindOf(n))
+		if x, ok := doc.Duration(n, key, math.MinInt64, math.MaxInt64); ok {
+			*p = x
 		}
-		*p = parsed
-		return nil
 	case *netip.Prefix:
-		parsed, err := parsePrefix(text)
-		if err != nil {
-			return err
+		if x, ok := doc.Prefix(n, key); ok {
+			*p = x
 		}
-		*p = parsed
-		return nil
 	case *slog.Level:
-		return setLevel(p, n)
+		lower := *n
+		lower.Value = strings.ToLower(n.Value)
+		if x, ok := doc.OneOf(&lower, key, "debug", "info", "warn", "error"); ok {
+			d.text(at, p, x, key)
+		}
 	case encoding.TextUnmarshaler:
-		return p.UnmarshalText([]byte(text))
+		if x, ok := doc.Raw(n, key, "a string"); ok {
+			d.text(at, p, x, key)
+		}
+	case interface{ names() []string }:
+		if x, ok := doc.OneOf(n, key, p.names()...); ok {
+			v.SetString(x)
+		}
+	default:
+		d.basic(at, v, key)
 	}
+	if doc.Len() > before {
+		d.failed[key] = true
+	}
+}
+
+// text decodes a value of a type with its own form. What is no key or digest is
+// hidden in excerpts: it may be the secret that belongs elsewhere.
+func (d *decoder) text(at place, v encoding.TextUnmarshaler, text, key string) {
+	if err := v.UnmarshalText([]byte(text)); err != nil {
+		if reflect.TypeOf(v).Elem().Kind() == reflect.Array {
+			at.doc.Hide(at.node)
+		}
+		at.doc.Invalid(at.node, key, "%v", err)
+	}
+}
+
+// basic decodes a string, a boolean or a number.
+func (d *decoder) basic(at place, v reflect.Value, key string) {
 	switch v.Kind() {
 	case reflect.String:
-		if n.ShortTag() != "!!str" {
-			return fmt.Errorf("want a text, got %s; quote it if it is one", kindOf(n))
+		if x, ok := at.doc.Text(at.node, key, math.MaxInt); ok {
+			v.SetString(x)
 		}
-		v.SetString(text)
 	case reflect.Bool:
-		if n.ShortTag() != "!!bool" {
-			return fmt.Errorf("want true or false, got %s", kindOf(n))
-		}
-		v.SetBool(strings.EqualFold(text, "true"))
+		v.SetBool(at.doc.Bool(at.node, key))
 	default:
-		number, err := strconv.Atoi(text)
-		if err != nil || n.ShortTag() != "!!int" {
-			return fmt.Errorf("want a whole number, got %s", kindOf(n))
+		if x, ok := at.doc.Int(at.node, key, math.MinInt, math.MaxInt); ok {
+			v.SetInt(int64(x))
 		}
-		v.SetInt(int64(number))
 	}
+}
+
+// Digest is a SHA-256 sum, written in hexadecimal.
+type Digest [sha256.Size]byte
+
+// String returns 64 hexadecimal digits.
+func (d Digest) String() string { return hex.EncodeToString(d[:]) }
+
+// MarshalText returns the digits of String.
+func (d Digest) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
+
+// UnmarshalText parses 64 hexadecimal digits. The error does not repeat the
+// text, which may be the key itself in the wrong place.
+func (d *Digest) UnmarshalText(text []byte) error {
+	var sum Digest
+	if hex.DecodedLen(len(text)) != len(d) || len(text)%2 != 0 {
+		return errors.New("want 64 hexadecimal digits: the SHA-256 of the API key, not the key itself")
+	}
+	if _, err := hex.Decode(sum[:], text); err != nil {
+		return errors.New("want 64 hexadecimal digits")
+	}
+	*d = sum
 	return nil
-}
-
-func setLevel(level *slog.Level, n *yaml.Node) error {
-	for _, l := range []slog.Level{slog.LevelDebug, slog.LevelInfo, slog.LevelWarn, slog.LevelError} {
-		if strings.EqualFold(l.String(), n.Value) {
-			*level = l
-			return nil
-		}
-	}
-	return fmt.Errorf("want debug, info, warn or error, got %s", kindOf(n))
-}
-
-// parsePrefix reads a CIDR, or an address, which stands for itself. An IPv4
-// range spelled as IPv6 becomes plain IPv4, as clients' addresses do.
-func parsePrefix(text string) (netip.Prefix, error) {
-	if a, err := netip.ParseAddr(text); err == nil && a.Zone() == "" {
-		a = a.Unmap()
-		return netip.PrefixFrom(a, a.BitLen()), nil
-	}
-	p, err := netip.ParsePrefix(text)
-	switch {
-	case err != nil:
-		return netip.Prefix{}, fmt.Errorf("want an address or a CIDR such as 10.0.0.0/8, got %q", cut(text))
-	case p.Addr().Is4In6():
-		return netip.Prefix{}, errors.New("want IPv4 ranges in their own spelling")
-	case p != p.Masked():
-		return netip.Prefix{}, fmt.Errorf("%s has address bits beyond its length, did you mean %s?", p, p.Masked())
-	}
-	return p, nil
-}
-
-// wanted names the type of a scalar.
-func wanted(v reflect.Value) string {
-	switch v.Addr().Interface().(type) {
-	case *time.Duration:
-		return "a duration"
-	case *netip.Prefix:
-		return "an address or a CIDR"
-	}
-	switch v.Kind() {
-	case reflect.Bool:
-		return "true or false"
-	case reflect.Int:
-		return "a whole number"
-	}
-	return "a text"
 }

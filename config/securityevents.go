@@ -2,7 +2,6 @@ package config
 
 import (
 	"fmt"
-	"net/url"
 	"strings"
 
 	"github.com/discharger/discharger/discharger/caveat"
@@ -11,11 +10,11 @@ import (
 // SecurityEvents is a receiver of security event tokens, which is told what is
 // revoked of a homeserver's sessions.
 type SecurityEvents struct {
-	URL      string `yaml:"url"`      // where they are pushed to
-	Audience string `yaml:"audience"` // who they are for
+	URL      string `yaml:"url" hide:"true"` // where they are pushed to
+	Audience string `yaml:"audience"`        // who they are for
 
-	AuthorizationFile string        `yaml:"authorization_file"` // of the Authorization header; empty: there is none
-	Authorization     caveat.Secret `yaml:"-"`                  // what is in it
+	AuthorizationFile string        `yaml:"authorization_file" file:"read"` // of the Authorization header; empty: there is none
+	Authorization     caveat.Secret `yaml:"-"`                              // what is in it
 }
 
 // receivers calls do for each receiver, with its key.
@@ -39,21 +38,20 @@ func (c *Config) HasReceivers() (any bool) {
 // maxAudience bounds the name of an audience, in bytes.
 const maxAudience = 1024
 
-func (r *report) validateReceivers(c *Config) {
+func (d *decoder) validateReceivers(c *Config) {
 	c.receivers(func(key string, e *SecurityEvents) {
-		if e.URL == "" {
-			r.at(key+"url", "is missing: where events are sent to, such as https://receiver.example/events")
-		} else if u, err := url.Parse(e.URL); err != nil || u.Host == "" || u.User != nil || u.Fragment != "" ||
-			u.Scheme != "https" && (u.Scheme != "http" || !loopback(u.Hostname())) {
-			// It is not repeated: a receiver's secret may be in it.
-			r.at(key+"url", "want https and a host, such as https://receiver.example/events, with no user in it; "+
+		if u := webURL(e.URL); e.URL == "" {
+			d.missing(key+"url", "; write where events are sent to, such as https://receiver.example/events")
+		} else if u == nil || u.Scheme != "https" && !loopback(u.Hostname()) {
+			// The URL is not repeated: it may hold a secret of the receiver.
+			d.at(key+"url", "want https and a host, such as https://receiver.example/events, with no user in it; "+
 				"http is for loopback addresses only")
 		}
 		if e.Audience == "" || len(e.Audience) > maxAudience {
-			r.at(key+"audience", "want the audience that the receiver expects, such as https://receiver.example")
+			d.at(key+"audience", "want the audience that the receiver expects, such as https://receiver.example")
 		}
 		if c.PublicURL == "" {
-			r.at("public_url", "is missing: it says in security events who they are from, and where the keys are")
+			d.missing("public_url", "; it is the issuer in security events, and locates its keys")
 		}
 	})
 }

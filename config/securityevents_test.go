@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/discharger/discharger/config/yamlfile"
 )
 
 func receiver(url, more string) string {
@@ -54,33 +56,34 @@ func TestReceiverProblems(t *testing.T) {
 	}
 	const key = `homeservers[0].security_events.`
 	for name, tt := range map[string]struct{ text, want string }{
-		"no url":          {receiver("", ""), key + `url: is missing`},
+		"no url":          {receiver("", ""), `homeservers[0].security_events: key "url" is missing`},
 		"http":            {receiver("http://r.example/hunter2", ""), key + `url: want https and a host`},
 		"user":            {receiver("https://u:hunter2@r.example/", ""), key + `url: want https and a host`},
 		"fragment":        {receiver("https://r.example/#hunter2", ""), key + `url: want https and a host`},
 		"no host":         {receiver("https:///hunter2", ""), key + `url: want https and a host`},
 		"other scheme":    {receiver("ftp://127.0.0.1/", ""), key + `url: want https and a host`},
-		"unknown key":     {receiver("https://r.example/", ", authorisation_file: a"), `security_events.authorisation_file: unknown key, did you mean authorization_file?`},
-		"header in there": {receiver("https://r.example/", ", authorization: hunter2"), `security_events.authorization: unknown key`},
+		"unknown key":     {receiver("https://r.example/", ", authorisation_file: a"), `security_events: key "authorisation_file" is unknown (did you mean authorization_file?)`},
+		"header in there": {receiver("https://r.example/", ", authorization: hunter2"), `security_events: key "authorization" is unknown`},
 		"no file":         {file("none"), key + `authorization_file: open `},
 		"two lines":       {file("two"), key + `authorization_file: want one line`},
 		"empty file":      {file("nothing"), key + `authorization_file: there is nothing in it`},
 		"not ASCII":       {file("umlaut"), key + `authorization_file: want one line`},
 		"no audience": {strings.Replace(receiver("https://r.example/", ""), ", audience: r", "", 1),
 			key + `audience: want the audience`},
-		"no public url": {strings.TrimPrefix(receiver("https://r.example/", ""), "public_url: https://d.example\n"), `public_url: is missing`},
+		"no public url": {strings.TrimPrefix(receiver("https://r.example/", ""), "public_url: https://d.example\n"), `key "public_url" is missing`},
 		"gateway": {"public_url: https://d.example\ngateway: {upstream: 'http://127.0.0.1:1', security_events: {audience: a}}",
-			`f.yaml:2:60: gateway.security_events.url: is missing`},
+			`f.yaml:2:60: gateway.security_events: key "url" is missing`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			cfg, err := parse([]byte(tt.text), Options{File: "f.yaml"})
-			var problems Problems
+			var problems yamlfile.Problems
 			if !errors.As(err, &problems) || cfg != nil || !strings.Contains(err.Error(), tt.want) {
 				t.Fatalf("got %v, %v; want %s", cfg, err, tt.want)
 			}
-			if strings.Contains(err.Error(), "hunter2") {
-				t.Errorf("repeats a secret: %v", err)
+			var shown strings.Builder
+			if _, err := problems.WriteTo(&shown); err != nil || strings.Contains(shown.String(), "hunter2") {
+				t.Errorf("repeats a secret: %s", &shown)
 			}
 		})
 	}

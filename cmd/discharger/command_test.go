@@ -12,7 +12,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/discharger/discharger/config"
+	"github.com/discharger/discharger/config/yamlfile"
 	"github.com/discharger/discharger/discharger/api"
 )
 
@@ -92,7 +92,7 @@ func TestExitCode(t *testing.T) {
 		{usagef("x"), 2},
 		{fmt.Errorf("x: %w", &api.UnavailableError{Err: io.EOF}), 3},
 		{mark(io.EOF, errUnavailable), 3},
-		{config.Problems{{Message: "x"}}, 78},
+		{yamlfile.Problems{{Message: "x"}}, 78},
 		{mark(fs.ErrNotExist, errConfig), 78},
 		{errors.Join(mark(io.EOF, errConfig), io.EOF), 78},
 	} {

@@ -27,12 +27,12 @@ const modulePath = "github.com/discharger/discharger"
 //	caveat  cache  rawmacaroon  clientaddr  clientname  yamlfile
 var layout = map[string][]string{
 	"cmd/discharger": {
-		"config", "discharger/atomicfile", "discharger/keyfile", "discharger", "discharger/api", "discharger/caveat", "discharger/rawmacaroon", "discharger/clientaddr",
+		"config", "config/yamlfile", "discharger/atomicfile", "discharger/keyfile", "discharger", "discharger/api", "discharger/caveat", "discharger/rawmacaroon", "discharger/clientaddr",
 		"discharger/gateway", "discharger/homeserver", "discharger/secevent", "discharger/server", "discharger/store", "policy", "policy/schema",
 	},
 	"cmd/discharger/interop": {},
 
-	"config":                {"discharger/caveat"},
+	"config":                {"config/yamlfile", "discharger/caveat"},
 	"discharger/atomicfile": {},
 	"config/yamlfile":       {},
 	"discharger/keyfile":    {"discharger/atomicfile", "discharger/caveat", "discharger/rawmacaroon", "discharger/secret"},
@@ -80,7 +80,7 @@ var homes = []home{
 	{"github.com/redis/go-redis/v9", []string{"discharger/store", "discharger/store/redistest"}, nil},
 	{"go.etcd.io/bbolt", []string{"discharger/gateway", "discharger/store"}, nil},
 	{"cel.dev/cel-go", []string{"policy", "policy/schema"}, nil},
-	{"go.yaml.in/yaml/v3", []string{"config", "config/yamlfile", "policy", "policy/schema"}, nil},
+	{"go.yaml.in/yaml/v3", []string{"config/yamlfile", "policy", "policy/schema"}, nil},
 	{"github.com/prometheus/client_golang", []string{"cmd/discharger", "discharger/gateway", "discharger/secevent", "discharger/server"}, nil},
 	{"github.com/coreos/go-systemd/v22", []string{"cmd/discharger"}, nil},
 	{"github.com/golang-jwt/jwt/v5", []string{"discharger/secevent"}, []string{"cmd/discharger"}},

@@ -3,16 +3,19 @@ package main
 import (
 	"errors"
 
-	"github.com/discharger/discharger/config"
+	"github.com/discharger/discharger/config/yamlfile"
 	"github.com/discharger/discharger/policy"
 	"github.com/discharger/discharger/policy/schema"
 )
 
-// report writes the error of a command. What is wrong in a file has lines of its
-// own, which begin with the place; in rule files and caveat schemas the place
-// is shown too.
+// report writes the error of a command. Each problem of a file has lines of its
+// own, the first of which begins with the place; an excerpt of the file follows.
 func (t *terminal) report(err error) {
 	switch problems := problemsIn(err).(type) {
+	case yamlfile.Problems:
+		if _, err := problems.WriteTo(t.err); err != nil {
+			t.say("%s", plain(problems.Error()))
+		}
 	case policy.Problems:
 		if _, err := problems.WriteTo(t.err); err != nil {
 			t.say("%s", plain(problems.Error()))
@@ -32,7 +35,7 @@ func (t *terminal) report(err error) {
 
 // problemsIn finds the mistakes in files that an error is about, or nil.
 func problemsIn(err error) error {
-	var configuration config.Problems
+	var configuration yamlfile.Problems
 	var rules policy.Problems
 	var caveats schema.Problems
 	switch {

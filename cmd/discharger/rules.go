@@ -14,6 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/discharger/discharger/config"
+	"github.com/discharger/discharger/config/yamlfile"
 	"github.com/discharger/discharger/discharger/server"
 	"github.com/discharger/discharger/policy"
 	"github.com/discharger/discharger/policy/schema"
@@ -216,12 +217,12 @@ func explainUnknown(cfg *config.Config, source string, load policy.LoadConfig, e
 }
 
 // unknownPolicies says which homeservers name a policy that a set does not have.
-func unknownPolicies(cfg *config.Config, source string, set *policy.Set) config.Problems {
-	var problems config.Problems
+func unknownPolicies(cfg *config.Config, source string, set *policy.Set) yamlfile.Problems {
+	var problems yamlfile.Problems
 	check := func(key, name string) {
 		if !set.Has(name) {
-			problems = append(problems, config.Problem{
-				Place: config.Place{Source: source}, Key: key,
+			problems = append(problems, &yamlfile.Problem{
+				File: source, Path: key,
 				Message: fmt.Sprintf("there is no policy %q; there are %s", name, strings.Join(set.Names(), ", ")),
 			})
 		}

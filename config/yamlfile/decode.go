@@ -2,6 +2,7 @@ package yamlfile
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -56,7 +57,7 @@ func (d *Document) Entries(n *Node, path string) []Entry {
 		case !IsText(key):
 			d.Mistyped(key, path, "a name as key")
 		case twice:
-			d.problem(key, path, "key %q is a duplicate; the first is in line %d", Shorten(key.Value), line)
+			d.Invalid(key, path, "key %q is a duplicate; the first is in line %d", Shorten(key.Value), line)
 		default:
 			d.noAnchor(key, path)
 			first[key.Value] = key.Line
@@ -88,7 +89,7 @@ func (d *Document) Fields(n *Node, path string, known ...string) *Fields {
 			f.values[e.Key] = e.Value
 			continue
 		}
-		d.problem(e.At, path, "key %q is unknown%s", Shorten(e.Key), d.unknown(e.Key, known))
+		d.Invalid(e.At, path, "key %q is unknown%s", Shorten(e.Key), d.unknown(e.Key, known))
 		d.hideSecret(e.Value)
 		f.near[Nearest(e.Key, known)] = true
 	}
@@ -112,7 +113,7 @@ func (f *Fields) Require(key, hint string) *Node {
 		if hint != "" {
 			hint = "; " + hint
 		}
-		f.doc.problem(f.At, f.path, "key %q is missing%s", key, hint)
+		f.doc.Invalid(f.At, f.path, "key %q is missing%s", key, hint)
 	}
 	return n
 }
@@ -124,7 +125,7 @@ func (d *Document) Items(n *Node, path string, most int) []*Node {
 		d.Mistyped(n, path, "a list")
 		return nil
 	case len(n.Content) > most:
-		d.problem(n, path, "want at most %d items, got %d", most, len(n.Content))
+		d.Invalid(n, path, "want at most %d items, got %d", most, len(n.Content))
 		return nil
 	}
 	d.noAnchor(n, path)
@@ -138,7 +139,7 @@ func (d *Document) Text(n *Node, path string, most int) (string, bool) {
 		d.Mistyped(n, path, "a string")
 		return "", false
 	case len(n.Value) > most:
-		d.problem(n, path, "want at most %d bytes, got %d", most, len(n.Value))
+		d.Invalid(n, path, "want at most %d bytes, got %d", most, len(n.Value))
 		return "", false
 	}
 	d.noAnchor(n, path)
@@ -165,29 +166,65 @@ func (d *Document) Int(n *Node, path string, least, most int) (int, bool) {
 		return 0, false
 	}
 	if v < least || v > most {
-		d.problem(n, path, "want %d to %d, got %d", least, most, v)
+		d.Invalid(n, path, "want %d to %d, got %d", least, most, v)
 		return 0, false
 	}
 	d.noAnchor(n, path)
 	return v, true
 }
 
-// Duration decodes a duration from least to most, in the form of
-// [ParseDuration]. Where it reports a problem, it returns false.
-func (d *Document) Duration(n *Node, path string, least, most time.Duration) (time.Duration, bool) {
-	v, err := ParseDuration(n.Value)
-	switch {
-	case n.Kind != yaml.ScalarNode || tagged(n) || IsNull(n):
-		d.Mistyped(n, path, durationForm)
-	case err != nil:
-		d.problem(n, path, "%v", err)
-	case v < least || v > most:
-		d.problem(n, path, "want %s to %s, got %s", least, most, v)
-	default:
-		d.noAnchor(n, path)
-		return v, true
+// Raw decodes one value of any type as the text it was written as. want
+// describes it in the problem.
+func (d *Document) Raw(n *Node, path, want string) (string, bool) {
+	if n.Kind != yaml.ScalarNode || tagged(n) || IsNull(n) {
+		d.Mistyped(n, path, want)
+		return "", false
 	}
-	return 0, false
+	d.noAnchor(n, path)
+	return n.Value, true
+}
+
+// Duration decodes a duration from least to most, in the form of
+// [ParseDuration].
+func (d *Document) Duration(n *Node, path string, least, most time.Duration) (time.Duration, bool) {
+	text, ok := d.Raw(n, path, durationForm)
+	if !ok {
+		return 0, false
+	}
+	v, err := ParseDuration(text)
+	if err != nil {
+		d.Invalid(n, path, "%v", err)
+		return 0, false
+	}
+	if v < least || v > most {
+		d.Invalid(n, path, "want %s to %s, got %s", least, most, v)
+		return 0, false
+	}
+	return v, true
+}
+
+// Prefix decodes an address or a network, in the form of [ParsePrefix].
+func (d *Document) Prefix(n *Node, path string) (netip.Prefix, bool) {
+	text, ok := d.Raw(n, path, prefixForm)
+	if !ok {
+		return netip.Prefix{}, false
+	}
+	v, err := ParsePrefix(text)
+	if err != nil {
+		d.Invalid(n, path, "%v", err)
+	}
+	return v, err == nil
+}
+
+// OneOf decodes one of some names.
+func (d *Document) OneOf(n *Node, path string, names ...string) (string, bool) {
+	want := strings.Join(names[:len(names)-1], ", ") + " or " + names[len(names)-1]
+	text, ok := d.Raw(n, path, want)
+	if ok && !slices.Contains(names, text) {
+		d.Invalid(n, path, "want %s, got %s%s", want, Describe(n), Suggest(text, names))
+		return "", false
+	}
+	return text, ok
 }
 
 // durationForm is how messages describe a duration.
@@ -231,6 +268,34 @@ func notDuration(s string) error {
 	return fmt.Errorf("want %s, got %q", durationForm, Shorten(s))
 }
 
+// prefixForm is how messages describe an address or a network.
+const prefixForm = "an address or a network such as 192.0.2.0/24"
+
+// ParsePrefix parses a network in CIDR form, or an address, which is a network
+// of itself. IPv4 addresses in IPv6 form are taken as IPv4. Errors are a zone,
+// address bits beyond the network's length, and a network that covers IPv4
+// addresses in IPv6 form.
+func ParsePrefix(s string) (netip.Prefix, error) {
+	if a, err := netip.ParseAddr(s); err == nil && a.Zone() == "" {
+		a = a.Unmap()
+		return netip.PrefixFrom(a, a.BitLen()), nil
+	}
+	p, err := netip.ParsePrefix(s)
+	switch {
+	case err != nil:
+		return netip.Prefix{}, fmt.Errorf("want %s, got %q", prefixForm, Shorten(s))
+	case p.Addr().Is4In6():
+		return netip.Prefix{}, fmt.Errorf("want IPv4 networks in IPv4 form, got %s", p)
+	case p != p.Masked():
+		return netip.Prefix{}, fmt.Errorf("%s has address bits beyond its length; write %s", p, p.Masked())
+	}
+	return p, nil
+}
+
+// Scalar returns the node of a value that does not stand in the file, such as one
+// of an environment variable, typed as YAML types it.
+func Scalar(text string) *Node { return &Node{Kind: yaml.ScalarNode, Value: text} }
+
 // Mistyped reports that a node is not what was wanted, such as "a list".
 func (d *Document) Mistyped(n *Node, path, want string) {
 	if n.Kind != yaml.ScalarNode {
@@ -244,7 +309,7 @@ func (d *Document) Mistyped(n *Node, path, want string) {
 	case want == "a string":
 		hint = "; quote it if it is one"
 	}
-	d.problem(n, path, "want %s, got %s%s", want, Describe(n), hint)
+	d.Invalid(n, path, "want %s, got %s%s", want, Describe(n), hint)
 }
 
 // Describe returns what a node is, for a message about another that was wanted.
@@ -266,14 +331,9 @@ func Describe(n *Node) string {
 	return Shorten(n.Value)
 }
 
-// problem reports a problem of the value that path names.
-func (d *Document) problem(n *Node, path, format string, args ...any) {
-	d.reportAt(n, &Problem{Path: path, Message: fmt.Sprintf(format, args...)})
-}
-
 // noAnchor reports an anchor. Aliases are of no type, and reported as such.
 func (d *Document) noAnchor(n *Node, path string) {
 	if n.Anchor != "" {
-		d.problem(n, path, "an anchor (&%s) is not allowed; write the value out", Shorten(n.Anchor))
+		d.Invalid(n, path, "an anchor (&%s) is not allowed; write the value out", Shorten(n.Anchor))
 	}
 }

@@ -230,11 +230,19 @@ func (d *Document) WarnIn(n *Node, offset int, format string, args ...any) {
 	d.Report(&Problem{Line: line, Column: column, Message: fmt.Sprintf(format, args...), Warning: true})
 }
 
+// Invalid reports a problem of the value that path names. A nil node stands for
+// the file as a whole.
+func (d *Document) Invalid(n *Node, path, format string, args ...any) {
+	d.reportAt(n, &Problem{Path: path, Message: fmt.Sprintf(format, args...)})
+}
+
 // reportAt reports a problem at a node, all of which is underlined.
 func (d *Document) reportAt(n *Node, p *Problem) {
-	p.Line, p.Column = n.Line, n.Column
-	if n.Line > 0 && n.Line <= len(d.lines) {
-		p.Width = nodeWidth(n, d.lines[n.Line-1])
+	if n != nil {
+		p.Line, p.Column = n.Line, n.Column
+		if n.Line > 0 && n.Line <= len(d.lines) {
+			p.Width = nodeWidth(n, d.lines[n.Line-1])
+		}
 	}
 	d.Report(p)
 }
