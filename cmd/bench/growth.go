@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/discharger/discharger/cmd/bench/measure"
+	"github.com/discharger/discharger/cmd/bench/server"
 )
 
 func newGrowth(p *program) *cobra.Command {
@@ -24,7 +25,7 @@ which matches; registered homeservers.
 For each it measures discharges in mode open and refreshes, the time that the service
 takes to start, and the size of a session in the store.`,
 		RunE: func(c *cobra.Command, _ []string) (err error) {
-			if cfg.Store = measure.Store(store); cfg.Store != measure.Bolt && cfg.Store != measure.Redis {
+			if cfg.Store = server.Store(store); cfg.Store != server.Bolt && cfg.Store != server.Redis {
 				return usagef("growth: --store is bolt or redis")
 			}
 			for _, name := range list(along) {
@@ -60,7 +61,7 @@ takes to start, and the size of a session in the store.`,
 	}
 	f := c.Flags()
 	f.StringVar(&along, "along", "", "`dimensions`, separated by commas: "+words(measure.Dimensions())+" (default all)")
-	f.StringVar(&store, "store", string(measure.Bolt), "`bolt|redis`")
+	f.StringVar(&store, "store", string(server.Bolt), "`bolt|redis`")
 	f.IntVar(&cfg.Most, "most", 100_000, "largest `number` of sessions")
 	f.DurationVar(&cfg.For, "for", 0, "`duration` of a round (default 1s)")
 	f.IntVar(&cfg.Rounds, "rounds", 3, "`number` of rounds")

@@ -8,6 +8,7 @@ import (
 
 	"github.com/discharger/discharger/cmd/bench/measure"
 	"github.com/discharger/discharger/cmd/bench/reference"
+	"github.com/discharger/discharger/cmd/bench/server"
 	"github.com/discharger/discharger/discharger/keyfile"
 )
 
@@ -44,7 +45,7 @@ With it, requests are due at random times, and latency counts from then.
 	}
 	f := c.Flags()
 	f.StringVar(&r.workload, "workload", string(measure.Open), "`workload` to send")
-	f.StringVar(&r.store, "store", string(measure.Bolt), "`bolt|redis`: store of the service that bench starts")
+	f.StringVar(&r.store, "store", string(server.Bolt), "`bolt|redis`: store of the service that bench starts")
 	f.StringVar(&r.compare, "compare", "", "`references`, separated by commas")
 	f.IntVar(&r.cfg.Load.Connections, "connections", 64, "`number` of connections")
 	f.Float64Var(&r.cfg.Load.Rate, "rate", 0, "open loop: `requests` per second over all connections")
@@ -53,7 +54,7 @@ With it, requests are due at random times, and latency counts from then.
 	f.IntVar(&r.cfg.Sessions, "sessions", 1000, "`number` of sessions over all connections")
 	f.IntVar(&r.cfg.PerUser, "per-user", 3, "`sessions` of each user")
 	f.IntVar(&r.cfg.Procs, "procs", 1, "`processors` for the measured process; 0: all")
-	f.StringVar(&r.cfg.URL, "service", "", "`URL` of a running service that knows the homeserver of --key")
+	f.StringVar(&r.cfg.URL, "service", "", "`URL` of a running service in which the homeserver of --key is registered")
 	f.StringVar(&r.cfg.Admin, "admin", "", "`URL` of that service's metrics; without it, its costs are unknown")
 	f.StringVar(&r.key, "key", "", "key `file` of the homeserver")
 	f.BoolVar(&r.json, "json", false, "write JSON")
@@ -99,7 +100,7 @@ func (r *runCommand) complete() (err error) {
 	if r.cfg.Workload = measure.Workload(r.workload); !slices.Contains(measure.Workloads(), r.cfg.Workload) {
 		return usagef("--workload is one of %s", words(measure.Workloads()))
 	}
-	if r.cfg.Store = measure.Store(r.store); r.cfg.Store != measure.Bolt && r.cfg.Store != measure.Redis {
+	if r.cfg.Store = server.Store(r.store); r.cfg.Store != server.Bolt && r.cfg.Store != server.Redis {
 		return usagef("--store is bolt or redis")
 	}
 	for _, name := range list(r.compare) {

@@ -4,6 +4,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/discharger/discharger/cmd/bench/measure"
+	"github.com/discharger/discharger/cmd/bench/server"
 )
 
 func newSoak(p *program) *cobra.Command {
@@ -22,8 +23,8 @@ The exit code is 1 if a session is refused wrongly, if a request is never answer
 or if memory, store or latency grow.`,
 		RunE: func(c *cobra.Command, _ []string) (err error) {
 			for _, name := range list(stores) {
-				store := measure.Store(name)
-				if store != measure.Bolt && store != measure.Redis {
+				store := server.Store(name)
+				if store != server.Bolt && store != server.Redis {
 					return usagef("soak: --store is bolt, redis or both")
 				}
 				cfg.Stores = append(cfg.Stores, store)

@@ -7,16 +7,18 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
 
+	"github.com/discharger/discharger/cmd/bench/load"
+	"github.com/discharger/discharger/cmd/bench/server"
+	"github.com/discharger/discharger/cmd/bench/workload"
 	"github.com/discharger/discharger/discharger/caveat"
 )
 
-// Dimension is something that there may be more or less of.
+// Dimension is a size that may grow.
 type Dimension string
 
 // The dimensions.
@@ -34,23 +36,23 @@ func Dimensions() []Dimension { return []Dimension{Sessions, PerUser, Rules, Hom
 type GrowthConfig struct {
 	Program    string
 	Dimensions []Dimension   // nil: all
-	Store      Store         // empty: Bolt
-	Most       int           // sessions there are, in the store by powers of ten from 1 000; 0: 100 000
+	Store      server.Store  // empty: Bolt
+	Most       int           // largest number of sessions, by powers of ten from 1 000; 0: 100 000
 	For        time.Duration // of a round; 0: 1 s
 	Rounds     int           // 0: 3
 	Progress   io.Writer     // nil: nowhere
 }
 
-// Growth is what requests cost as there is more of something.
+// Growth is the cost of requests along the dimensions.
 type Growth struct {
-	Machine Machine   `json:"machine"`
-	Store   Store     `json:"store"`
-	Busy    [2]string `json:"load_average"`
-	Points  []Point   `json:"points"`
+	Machine Machine      `json:"machine"`
+	Store   server.Store `json:"store"`
+	Busy    [2]string    `json:"load_average"`
+	Points  []Point      `json:"points"`
 }
 
-// Point is what was found at one place of a dimension. A start is from running
-// the program to its listening, with all that is there.
+// Point is the result at one size of a dimension. Start is the time from running the
+// program until it listens.
 type Point struct {
 	Dimension Dimension `json:"dimension"`
 	At        int       `json:"at"`
@@ -60,7 +62,7 @@ type Point struct {
 	PerItem   float64   `json:"store_bytes"` // of the store, for a session; 0: not measured
 }
 
-// growth is a run under way.
+// growth is a run.
 type growth struct {
 	GrowthConfig
 	out *Growth
@@ -71,7 +73,7 @@ func MeasureGrowth(ctx context.Context, cfg GrowthConfig) (*Growth, error) {
 	if cfg.Dimensions == nil {
 		cfg.Dimensions = Dimensions()
 	}
-	cfg.Store = cmp.Or(cfg.Store, Bolt)
+	cfg.Store = cmp.Or(cfg.Store, server.Bolt)
 	cfg.Most = cmp.Or(cfg.Most, 100_000)
 	cfg.For = cmp.Or(cfg.For, time.Second)
 	cfg.Rounds = cmp.Or(cfg.Rounds, 3)
@@ -95,41 +97,41 @@ func (g *growth) along(ctx context.Context, d Dimension) error {
 		return g.sessions(ctx)
 	case PerUser:
 		at := slices.DeleteFunc([]int{1, 10, 100, 1000}, func(n int) bool { return n*usersThen > g.Most })
-		return g.each(ctx, d, at, func(n int, _ *serviceConfig) (perUser int, err error) { return n, nil })
+		return g.each(ctx, d, at, func(n int, _ *server.Config) (perUser int, err error) { return n, nil })
 	case Rules:
 		return g.each(ctx, d, []int{1, 10, 100, 200}, manyRules) // a policy has no more than 200
 	case Homeservers:
-		return g.each(ctx, d, []int{1, 100, 10_000}, func(n int, c *serviceConfig) (int, error) { c.homeservers = n - 1; return 1, nil })
+		return g.each(ctx, d, []int{1, 100, 10_000}, func(n int, c *server.Config) (int, error) { c.Homeservers = n - 1; return 1, nil })
 	}
-	return fmt.Errorf("there is no dimension %q", d)
+	return fmt.Errorf("dimension %q is unknown", d)
 }
 
-// usersThen is of how many users there are sessions where each has many.
+// usersThen is the number of users where each has many sessions.
 const usersThen = 10
 
-// sessions fills one store more and more.
+// sessions measures one store as it fills.
 func (g *growth) sessions(ctx context.Context) (err error) {
-	s, err := startService(ctx, serviceConfig{program: g.Program, store: g.Store, procs: 1})
+	s, err := server.Start(ctx, server.Config{Program: g.Program, Store: g.Store, Procs: 1})
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, s.stop()) }()
-	l, err := newLogins(s.ring, s.ring.Peer.ServiceKey, 3)
+	defer func() { err = errors.Join(err, s.Stop()) }()
+	l, err := workload.NewLogins(s.Ring, s.Ring.Peer.ServiceKey, 3)
 	if err != nil {
 		return err
 	}
-	empty, err := s.storeSize()
+	empty, err := s.StoreSize()
 	if err != nil {
 		return err
 	}
 	filled := 0
 	for n := 1000; n <= g.Most; n *= 10 {
 		g.progress("filling up to %d sessions", n)
-		if err := l.fill(ctx, s.client, 256, n-filled, caveat.ModeRotate); err != nil {
+		if err := l.Fill(ctx, s.Client, 256, n-filled, caveat.ModeRotate); err != nil {
 			return err
 		}
 		filled = n
-		size, err := s.storeSize()
+		size, err := s.StoreSize()
 		if err != nil {
 			return err
 		}
@@ -140,34 +142,34 @@ func (g *growth) sessions(ctx context.Context) (err error) {
 	return nil
 }
 
-// each starts a service for every place of a dimension.
-func (g *growth) each(ctx context.Context, d Dimension, at []int, change func(int, *serviceConfig) (perUser int, err error)) error {
+// each starts a service for every size of a dimension.
+func (g *growth) each(ctx context.Context, d Dimension, at []int, change func(int, *server.Config) (perUser int, err error)) error {
 	for _, n := range at {
-		cfg := serviceConfig{program: g.Program, store: g.Store, procs: 1}
+		cfg := server.Config{Program: g.Program, Store: g.Store, Procs: 1}
 		perUser, err := change(n, &cfg)
 		if err != nil {
 			return err
 		}
 		g.progress("starting with %d %s", n, d)
-		s, err := startService(ctx, cfg)
+		s, err := server.Start(ctx, cfg)
 		if err != nil {
 			return err
 		}
-		if err := errors.Join(g.point(ctx, s, d, n, perUser, 0), s.stop()); err != nil {
+		if err := errors.Join(g.point(ctx, s, d, n, perUser, 0), s.Stop()); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// point starts the service again, and measures at one place.
-func (g *growth) point(ctx context.Context, s *service, d Dimension, n, perUser int, perItem float64) error {
+// point restarts the service and measures at one size.
+func (g *growth) point(ctx context.Context, s *server.Service, d Dimension, n, perUser int, perItem float64) error {
 	p := Point{Dimension: d, At: n, PerItem: perItem}
-	if err := s.end(); err != nil {
+	if err := s.End(); err != nil {
 		return err
 	}
 	began := time.Now()
-	if err := s.start(ctx); err != nil {
+	if err := s.Restart(ctx); err != nil {
 		return err
 	}
 	p.Start = micros(time.Since(began)) / 1000
@@ -177,7 +179,7 @@ func (g *growth) point(ctx context.Context, s *service, d Dimension, n, perUser 
 	}{{Open, &p.Open}, {Rotate, &p.Rotate}} {
 		g.progress("%d %s: %s", n, d, w.workload)
 		var err error
-		if *w.to, err = g.load(ctx, s, w.workload, max(1000, perUser*usersThen), perUser); err != nil {
+		if *w.to, err = g.send(ctx, s, w.workload, max(1000, perUser*usersThen), perUser); err != nil {
 			return err
 		}
 	}
@@ -186,24 +188,24 @@ func (g *growth) point(ctx context.Context, s *service, d Dimension, n, perUser 
 	return nil
 }
 
-// load puts a workload on a service that is there already.
-func (g *growth) load(ctx context.Context, s *service, w Workload, sessions, perUser int) (_ Sample, err error) {
-	l, err := newLogins(s.ring, s.ring.Peer.ServiceKey, perUser)
+// send sends a workload to the service.
+func (g *growth) send(ctx context.Context, s *server.Service, w Workload, sessions, perUser int) (Sample, error) {
+	l, err := workload.NewLogins(s.Ring, s.Ring.Peer.ServiceKey, perUser)
 	if err != nil {
 		return Sample{}, err
 	}
-	load := Load{Connections: 64, For: g.For}
-	r := &run{cfg: Config{Sessions: sessions, Load: load}}
+	closed := load.Load{Connections: 64, For: g.For}
+	r := &run{cfg: Config{Sessions: sessions, Load: closed}}
 	sub := &subject{name: string(w), target: s}
-	if sub.client, err = newClient(s.client, load.Connections, r.player(l, w)); err != nil {
+	if sub.client, err = load.NewClient(s.Client, closed.Connections, r.player(l, w)); err != nil {
 		return Sample{}, err
 	}
-	defer func() { err = errors.Join(err, sub.client.close()) }()
-	if _, err := sub.measure(ctx, load); err != nil { // activates them
+	defer sub.client.Close()
+	if _, err := sub.measure(ctx, closed); err != nil { // activates them
 		return Sample{}, err
 	}
 	for range g.Rounds {
-		if err := sub.round(ctx, load); err != nil {
+		if err := sub.round(ctx, closed); err != nil {
 			return Sample{}, err
 		}
 	}
@@ -214,8 +216,8 @@ func (g *growth) progress(format string, args ...any) {
 	fmt.Fprintf(g.Progress, "\r\x1b[K"+format, args...)
 }
 
-// manyRules configures a policy of rules that are all looked at, in vain.
-func manyRules(n int, c *serviceConfig) (perUser int, err error) {
+// manyRules configures a policy of rules, none of which matches.
+func manyRules(n int, c *server.Config) (perUser int, err error) {
 	f, err := os.CreateTemp("", "discharger-bench-*.yaml")
 	if err != nil {
 		return 0, err
@@ -223,25 +225,13 @@ func manyRules(n int, c *serviceConfig) (perUser int, err error) {
 	var b strings.Builder
 	b.WriteString("version: 1\npolicies:\n  default:\n    rules:\n")
 	for i := range n {
-		fmt.Fprintf(&b, "      - {name: rule-%d, when: session.device == \"NOBODYS-%d\", then: deny}\n", i, i)
+		fmt.Fprintf(&b, "      - {name: rule-%d, when: session.device == \"OTHER-%d\", then: deny}\n", i, i)
 	}
 	b.WriteString("    otherwise: allow\n")
 	_, err = f.WriteString(b.String())
-	c.more = fmt.Sprintf("policy:\n  files: [%q]\n", f.Name())
-	c.remove = f.Name()
+	c.More = fmt.Sprintf("policy:\n  files: [%q]\n", f.Name())
+	c.Remove = f.Name()
 	return 1, errors.Join(err, f.Close())
-}
-
-// storeSize is what the store takes for its sessions, in bytes.
-func (s *service) storeSize() (int64, error) {
-	if s.redis != nil {
-		return s.redis.memory()
-	}
-	info, err := os.Stat(filepath.Join(s.dir, "sessions.db"))
-	if err != nil {
-		return 0, err
-	}
-	return info.Size(), nil
 }
 
 // WriteText writes a table for each dimension.
@@ -261,7 +251,7 @@ func (g *Growth) WriteText(w io.Writer) error {
 	return t.Flush()
 }
 
-// along is the points of one dimension.
+// along returns the points of one dimension.
 func (g *Growth) along(d Dimension) []Point {
 	return slices.DeleteFunc(slices.Clone(g.Points), func(p Point) bool { return p.Dimension != d })
 }

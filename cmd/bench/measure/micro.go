@@ -8,21 +8,21 @@ import (
 	"time"
 )
 
-// operation is what is so quick that it is done over and over in this process.
+// operation is an operation of microseconds, repeated in this process.
 type operation struct {
 	name string
 	do   func() error
 }
 
-// cost is what one operation takes.
+// cost is the cost of one operation.
 type cost struct {
 	CPU    time.Duration
 	Allocs float64
-	Times  uint64        // that it was done
+	Times  uint64        // it was repeated
 	Wall   time.Duration // for all of them
 }
 
-// measure does it for about so long, and divides.
+// measure repeats the operation for about a duration of processor time.
 func (o operation) measure(long time.Duration) (cost, error) {
 	var before, after runtime.MemStats
 	for n := 1; ; n *= 2 {
@@ -51,7 +51,7 @@ func (o operation) measure(long time.Duration) (cost, error) {
 	}
 }
 
-// cpuTime is the processor time that this process has used.
+// cpuTime returns the processor time used by this process.
 func cpuTime() (time.Duration, error) {
 	var u syscall.Rusage
 	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {

@@ -10,7 +10,7 @@ import (
 	"text/tabwriter"
 )
 
-// Machine is where something was measured.
+// Machine describes the machine of a measurement.
 type Machine struct {
 	CPU        string `json:"cpu"`
 	Processors int    `json:"processors"`
@@ -33,12 +33,12 @@ func thisMachine() Machine {
 	return m
 }
 
-// String is one line.
+// String returns one line.
 func (m Machine) String() string {
 	return fmt.Sprintf("%s, %d processors, %s, %s", m.CPU, m.Processors, m.System, m.Go)
 }
 
-// loadAverage is how busy the machine is: the system's own words, or none.
+// loadAverage returns the load average over 1 and 5 minutes, or "unknown".
 func loadAverage() string {
 	text, err := os.ReadFile("/proc/loadavg")
 	if err != nil {
@@ -47,7 +47,7 @@ func loadAverage() string {
 	return strings.Join(strings.Fields(string(text))[:2], " ")
 }
 
-// Report is what a run found. Ratios are of the service to each reference.
+// Report is the result of a run. Ratios are of the service to each reference.
 type Report struct {
 	Machine     Machine   `json:"machine"`
 	Workload    Workload  `json:"workload"`
@@ -60,7 +60,7 @@ type Report struct {
 	Ratios      []Ratio   `json:"ratios,omitempty"`
 }
 
-// Subject is what was found of one server.
+// Subject is the result for one server.
 type Subject struct {
 	Name   string   `json:"name"`
 	Middle Sample   `json:"median"`
@@ -105,7 +105,7 @@ func (r *Report) compare(ours, ref *subject) {
 	}
 }
 
-// The names of what is compared.
+// The names of compared numbers.
 const (
 	ofRate = "requests per second"
 	ofCore = "requests per second of processor time"
@@ -129,7 +129,7 @@ func aspects() []aspect {
 	}
 }
 
-// ratio finds what the first reference was compared in.
+// ratio returns the ratio of a number to that of the first reference.
 func (r *Report) ratio(of string) Spread {
 	for _, x := range r.Ratios {
 		if x.Of == of {
@@ -139,7 +139,7 @@ func (r *Report) ratio(of string) Spread {
 	return Spread{}
 }
 
-// perCore is how many requests a processor answers in a second.
+// perCore returns the requests that a processor answers in a second.
 func perCore(s *Sample) float64 {
 	if s.CPU == 0 {
 		return 0
@@ -147,7 +147,7 @@ func perCore(s *Sample) float64 {
 	return 1e6 / s.CPU
 }
 
-// WriteText writes tables for people.
+// WriteText writes tables.
 func (r *Report) WriteText(w io.Writer) error {
 	loop := "closed loop"
 	if r.Rate > 0 {

@@ -10,44 +10,48 @@ import (
 	"sync/atomic"
 	"text/tabwriter"
 	"time"
+
+	"github.com/discharger/discharger/cmd/bench/load"
+	"github.com/discharger/discharger/cmd/bench/server"
+	"github.com/discharger/discharger/cmd/bench/workload"
 )
 
 // SoakConfig is one run of [Soak]. Program is required.
 type SoakConfig struct {
 	Program  string
-	Stores   []Store       // nil: both, at the same time
-	For      time.Duration // 0: an hour
-	Restart  time.Duration // how long until the service is restarted; 0: 2 min
-	Rate     float64       // requests a second to each service; 0: 200
-	Sessions int           // of each service; 0: 2000
-	Progress io.Writer     // nil: nowhere
+	Stores   []server.Store // nil: both, at the same time
+	For      time.Duration  // 0: an hour
+	Restart  time.Duration  // time between restarts; 0: 2 min
+	Rate     float64        // requests a second to each service; 0: 200
+	Sessions int            // of each service; 0: 2000
+	Progress io.Writer      // nil: nowhere
 }
 
-// SoakReport is what came of it.
+// SoakReport is the result of a soak.
 type SoakReport struct {
 	Machine Machine    `json:"machine"`
 	Busy    [2]string  `json:"load_average"`
 	Soaked  []*Soaking `json:"stores"`
 }
 
-// Soaking is a service over time. First and second are the halves of it: of
-// memory and of the store the largest value, of latency the medians of all
-// windows.
+// Soaking is the result for one service. Pairs are of the first and the second half
+// of the time: the largest value of memory and store, the medians over windows of
+// latency.
 type Soaking struct {
-	Store    Store     `json:"store"`
-	Requests uint64    `json:"requests"`
-	Sent     Kinds     `json:"sent"`
-	Again    uint64    `json:"sent_again"` // because there was no answer, or not a decided one
-	Ended    int       `json:"ended"`      // restarts with SIGTERM
-	Killed   int       `json:"killed"`     // and with SIGKILL
-	Longest  float64   `json:"longest_ms"` // until a request was answered, through a restart
-	Memory   [2]int64  `json:"memory"`     // of the service
-	Size     [2]int64  `json:"store_bytes"`
-	P50      [2]Spread `json:"p50_us"`
-	P99      [2]Spread `json:"p99_us"`
+	Store    server.Store `json:"store"`
+	Requests uint64       `json:"requests"`
+	Sent     Kinds        `json:"sent"`
+	Again    uint64       `json:"sent_again"` // for lack of a decided answer
+	Ended    int          `json:"ended"`      // restarts with SIGTERM
+	Killed   int          `json:"killed"`     // and with SIGKILL
+	Longest  float64      `json:"longest_ms"` // until a request was answered, through a restart
+	Memory   [2]int64     `json:"memory"`     // of the service
+	Size     [2]int64     `json:"store_bytes"`
+	P50      [2]Spread    `json:"p50_us"`
+	P99      [2]Spread    `json:"p99_us"`
 
 	windows []window
-	tally   tally
+	tally   load.Tally
 }
 
 // window is a part of the time.
@@ -56,12 +60,12 @@ type window struct {
 	p50, p99     float64
 }
 
-// Soak sends what a day brings, and restarts the service again and again: once
-// it may finish, once it is killed. It fails if a session is refused that should
-// not be, if a request is never answered, and if memory, store or latency grow.
+// Soak sends the requests of a day and restarts the service again and again, in turn
+// with SIGTERM and SIGKILL. It fails if a session is refused wrongly, if a request
+// is never answered, or if memory, store or latency grow.
 func Soak(ctx context.Context, cfg SoakConfig) (*SoakReport, error) {
 	if cfg.Stores == nil {
-		cfg.Stores = []Store{Bolt, Redis}
+		cfg.Stores = []server.Store{server.Bolt, server.Redis}
 	}
 	cfg.For = cmp.Or(cfg.For, time.Hour)
 	cfg.Restart = cmp.Or(cfg.Restart, 2*time.Minute)
@@ -89,28 +93,28 @@ func Soak(ctx context.Context, cfg SoakConfig) (*SoakReport, error) {
 	return report, context.Cause(ctx)
 }
 
-// soaker is one service that is soaked.
+// soaker runs one service.
 type soaker struct {
 	cfg     SoakConfig
 	out     *Soaking
-	service *service
-	addr    atomic.Pointer[string] // where it is now
+	service *server.Service
+	addr    atomic.Pointer[string] // of the service since its last restart
 
 	mu     sync.Mutex
-	recent Histogram // of this window, and of what was due since the service is there again
-	back   time.Time // when it was
+	recent load.Histogram // of requests of this window that were due after the last restart
+	back   time.Time      // time of the last restart
 }
 
 const soakConnections = 16
 
 func (s *soaker) run(ctx context.Context) (err error) {
-	if s.service, err = startService(ctx, serviceConfig{program: s.cfg.Program, store: s.out.Store}); err != nil {
+	if s.service, err = server.Start(ctx, server.Config{Program: s.cfg.Program, Store: s.out.Store}); err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, s.service.stop()) }()
-	addr := s.service.client // a copy: a restart writes there
+	defer func() { err = errors.Join(err, s.service.Stop()) }()
+	addr := s.service.Client // a copy: a restart overwrites it
 	s.addr.Store(&addr)
-	l, err := newLogins(s.service.ring, s.service.ring.Peer.ServiceKey, 3)
+	l, err := workload.NewLogins(s.service.Ring, s.service.Ring.Peer.ServiceKey, 3)
 	if err != nil {
 		return err
 	}
@@ -118,11 +122,11 @@ func (s *soaker) run(ctx context.Context) (err error) {
 	stop := start.Add(s.cfg.For)
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	due := make(chan time.Time, int(s.cfg.Rate*slow.Seconds())+1000)
-	go schedule(ctx, due, start, stop, s.cfg.Rate)
+	due := make(chan time.Time, int(s.cfg.Rate*load.Timeout.Seconds())+1000)
+	go load.Schedule(ctx, due, start, stop, s.cfg.Rate)
 	var wg sync.WaitGroup
 	for i := range soakConnections {
-		day := l.newDay((s.cfg.Sessions+soakConnections-1)/soakConnections, uint64(i))
+		day := l.NewDay((s.cfg.Sessions+soakConnections-1)/soakConnections, uint64(i))
 		wg.Go(func() {
 			if err := s.live(ctx, day, due); err != nil {
 				cancel(err)
@@ -139,70 +143,69 @@ func (s *soaker) run(ctx context.Context) (err error) {
 	return s.judge()
 }
 
-// live sends what is due over one connection.
-func (s *soaker) live(ctx context.Context, p player, due <-chan time.Time) error {
-	var c *conn
+// live sends due requests over one connection.
+func (s *soaker) live(ctx context.Context, p load.Player, due <-chan time.Time) error {
+	var c *load.Conn
 	defer func() {
 		if c != nil {
-			c.close()
+			c.Close()
 		}
 	}()
 	var buf []byte
 	for from := range due {
-		var k kind
+		var k load.Kind
 		var err error
-		if buf, k, err = p.next(buf[:0]); err != nil {
+		if buf, k, err = p.Next(buf[:0]); err != nil {
 			return err
 		}
 		status, body, err := s.insist(ctx, &c, buf)
 		if err != nil {
-			return fmt.Errorf("%s: %w", kindNames[k], err)
+			return fmt.Errorf("%s: %w", k, err)
 		}
-		if err := p.answered(status, body); err != nil {
-			return fmt.Errorf("%s: %w", kindNames[k], err)
+		if err := p.Answered(status, body); err != nil {
+			return fmt.Errorf("%s: %w", k, err)
 		}
 		took := time.Since(from)
 		s.mu.Lock()
 		if !from.Before(s.back) {
 			s.recent.Add(took)
 		}
-		s.out.tally.by[k].Add(took)
+		s.out.tally.By[k].Add(took)
 		s.mu.Unlock()
 	}
 	return ctx.Err()
 }
 
-// insist sends a request until it is answered with something decided, as a
-// client does.
-func (s *soaker) insist(ctx context.Context, c **conn, request []byte) (status int, body []byte, err error) {
+// insist sends a request until the answer is a decision, as a client does.
+func (s *soaker) insist(ctx context.Context, c **load.Conn, request []byte) (status int, body []byte, err error) {
 	began := time.Now()
 	for ctx.Err() == nil {
 		if *c == nil {
-			*c, err = dial(ctx, *s.addr.Load())
+			*c, err = load.Dial(ctx, *s.addr.Load())
 		}
 		if err == nil {
-			if err = (*c).expire(time.Now().Add(slow)); err == nil {
-				status, body, err = (*c).do(request)
+			if err = (*c).Expire(time.Now().Add(load.Timeout)); err == nil {
+				status, body, err = (*c).Do(request)
 			}
 		}
 		if err == nil && status < 500 {
 			return status, body, nil
 		}
 		if err != nil && *c != nil {
-			(*c).close()
+			(*c).Close()
 			*c = nil
 		}
-		if time.Since(began) > 2*slow {
-			return status, body, fmt.Errorf("not answered for %v: status %d, %w", 2*slow, status, err)
+		if time.Since(began) > 2*load.Timeout {
+			return status, body, fmt.Errorf("not answered for %v: status %d, %w", 2*load.Timeout, status, err)
 		}
 		err = nil
 		atomic.AddUint64(&s.out.Again, 1)
-		pause(20 * time.Millisecond)
+		load.Pause(20 * time.Millisecond)
 	}
 	return 0, nil, ctx.Err()
 }
 
-// watch restarts the service when it is time, and notes how it does.
+// watch closes windows and restarts the service, each at its time.
 func (s *soaker) watch(ctx context.Context, stop time.Time) error {
 	every := max(s.cfg.For/20, time.Second)
 	tick := time.NewTicker(every)
@@ -226,19 +229,19 @@ func (s *soaker) watch(ctx context.Context, stop time.Time) error {
 			if err := s.restart(ctx); err != nil {
 				return err
 			}
-			restart = time.Now().Add(s.cfg.Restart) // however long that took
+			restart = time.Now().Add(s.cfg.Restart) // independent of the time of the restart
 			tick.Reset(every)
 		}
 	}
 }
 
-// look ends a window.
+// look closes a window.
 func (s *soaker) look() error {
-	u, err := s.service.usage()
+	u, err := s.service.Usage()
 	if err != nil {
 		return err
 	}
-	size, err := s.service.storeSize()
+	size, err := s.service.StoreSize()
 	if err != nil {
 		return err
 	}
@@ -246,39 +249,39 @@ func (s *soaker) look() error {
 	defer s.mu.Unlock()
 	if s.recent.Count() > 0 {
 		s.out.windows = append(s.out.windows, window{
-			memory: u.memory, size: size, p50: micros(s.recent.Quantile(.5)), p99: micros(s.recent.Quantile(.99)),
+			memory: u.Memory, size: size, p50: micros(s.recent.Quantile(.5)), p99: micros(s.recent.Quantile(.99)),
 		})
 	}
-	s.recent = Histogram{}
+	s.recent = load.Histogram{}
 	return nil
 }
 
-// restart ends the service, and starts it again. Every second time it is killed:
-// what it has acknowledged has to be there afterwards.
+// restart ends the service and starts it again. Every second time it is killed:
+// acknowledged writes must survive that.
 func (s *soaker) restart(ctx context.Context) error {
 	if s.out.Ended <= s.out.Killed {
 		s.out.Ended++
-		if err := s.service.end(); err != nil {
+		if err := s.service.End(); err != nil {
 			return err
 		}
 	} else {
 		s.out.Killed++
-		if err := s.service.kill(); err != nil {
+		if err := s.service.Kill(); err != nil {
 			return err
 		}
 	}
-	if err := s.service.start(ctx); err != nil {
+	if err := s.service.Restart(ctx); err != nil {
 		return err
 	}
-	addr := s.service.client
+	addr := s.service.Client
 	s.addr.Store(&addr)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.recent, s.back = Histogram{}, time.Now()
+	s.recent, s.back = load.Histogram{}, time.Now()
 	return nil
 }
 
-// judge sums up, and says what is wrong with it.
+// judge sums up, and returns an error if something grew.
 func (s *soaker) judge() error {
 	o := s.out
 	if len(o.windows) < 4 {
@@ -293,9 +296,9 @@ func (s *soaker) judge() error {
 		}
 		o.P50[i], o.P99[i] = spreadOf(p50), spreadOf(p99)
 	}
-	o.Requests, o.Longest = o.tally.requests(), micros(o.tally.all().Max())/1000
-	for k := range o.tally.by {
-		o.Sent[kindNames[k]] = o.tally.by[k].Count()
+	o.Requests, o.Longest = o.tally.Requests(), micros(o.tally.All().Max())/1000
+	for k := range o.tally.By {
+		o.Sent[load.Kind(k).String()] = o.tally.By[k].Count()
 	}
 	const megabyte = 1 << 20
 	switch {
@@ -304,8 +307,8 @@ func (s *soaker) judge() error {
 	case o.Size[1] > o.Size[0]*2+8*megabyte:
 		return fmt.Errorf("the store grew from %d to %d bytes", o.Size[0], o.Size[1])
 	case o.P50[1].Min > o.P50[0].Median*5+100_000:
-		// The best window: what others do on the machine makes some windows slow,
-		// and what grows makes all of them slow.
+		// The best window: other work on the machine slows some windows, growth
+		// slows all of them.
 		return fmt.Errorf("the median latency grew from %.0f to at least %.0f µs", o.P50[0].Median, o.P50[1].Min)
 	}
 	return nil

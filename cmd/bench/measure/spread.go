@@ -5,26 +5,26 @@ import (
 	"slices"
 )
 
-// Spread is what a number was over several rounds.
+// Spread is a number over several rounds.
 type Spread struct {
 	Median float64 `json:"median"`
 	Min    float64 `json:"min"`
 	Max    float64 `json:"max"`
 }
 
-// spreadOf sorts the numbers. There must be at least one.
+// spreadOf sorts the numbers, of which there is at least one.
 func spreadOf(all []float64) Spread {
 	slices.Sort(all)
 	n := len(all)
 	return Spread{Median: (all[(n-1)/2] + all[n/2]) / 2, Min: all[0], Max: all[n-1]}
 }
 
-// String gives the median, and the others in brackets.
+// String returns the median, followed by the others in brackets.
 func (s Spread) String() string {
 	return fmt.Sprintf("%s [%s %s]", short(s.Median), short(s.Min), short(s.Max))
 }
 
-// short writes a number with three digits, or all those before the point.
+// short formats a number with three digits, or with all those before the point.
 func short(v float64) string {
 	if v >= 100 {
 		return fmt.Sprintf("%.0f", v)
@@ -32,8 +32,8 @@ func short(v float64) string {
 	return fmt.Sprintf("%.3g", v)
 }
 
-// ratios divides what f says of the rounds of two subjects, pair by pair. Zero
-// divides nothing: a number that is not known has no ratio.
+// ratios divides f of the rounds of two subjects, pair by pair. Pairs with an unknown
+// number, which is zero, are left out.
 func ratios(a, b *subject, f func(*Sample) float64) (Spread, bool) {
 	var all []float64
 	for i := range min(len(a.samples), len(b.samples)) {

@@ -5,23 +5,27 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/discharger/discharger/cmd/bench/load"
+	"github.com/discharger/discharger/cmd/bench/server"
 )
 
-// measured is a server that tells what it has used.
+// measured is a server whose use of resources is known.
 type measured interface {
-	spent(ctx context.Context, first bool) (spent, error)
-	stop() error
+	Spent(ctx context.Context, after bool) (server.Spent, error)
+	Stop() error
 }
 
-// subject is a server with the load that it gets.
+// subject is a server with its load.
 type subject struct {
 	name    string
 	target  measured
-	client  *client
+	client  *load.Client
 	samples []Sample
 }
 
-// Sample is one round, or the middle of several. What is not known is zero.
+// Sample is the result of one round, or the median of several. Unknown numbers are
+// zero.
 type Sample struct {
 	Requests  uint64  `json:"requests"`
 	PerSecond float64 `json:"per_second"`
@@ -38,11 +42,11 @@ type Sample struct {
 	Sent      Kinds   `json:"sent"`
 }
 
-// Kinds is how many requests of each kind were answered.
+// Kinds are numbers of answered requests by kind.
 type Kinds map[string]uint64
 
-// round puts the load on the server once and notes what came of it.
-func (s *subject) round(ctx context.Context, l Load) error {
+// round sends the load once and keeps the result.
+func (s *subject) round(ctx context.Context, l load.Load) error {
 	sample, err := s.measure(ctx, l)
 	if err != nil {
 		return fmt.Errorf("%s: %w", s.name, err)
@@ -51,37 +55,37 @@ func (s *subject) round(ctx context.Context, l Load) error {
 	return nil
 }
 
-func (s *subject) measure(ctx context.Context, l Load) (Sample, error) {
-	before, err := s.target.spent(ctx, false)
+func (s *subject) measure(ctx context.Context, l load.Load) (Sample, error) {
+	before, err := s.target.Spent(ctx, false)
 	if err != nil {
 		return Sample{}, err
 	}
-	t, err := s.client.run(ctx, l)
+	t, err := s.client.Run(ctx, l)
 	if err != nil {
 		return Sample{}, err
 	}
-	after, err := s.target.spent(ctx, true)
+	after, err := s.target.Spent(ctx, true)
 	if err != nil {
 		return Sample{}, err
 	}
-	if t.requests() == 0 {
+	if t.Requests() == 0 {
 		return Sample{}, errors.New("no request was answered")
 	}
-	return newSample(t, after.since(before)), nil
+	return newSample(t, after.Since(before)), nil
 }
 
-func newSample(t *tally, used spent) Sample {
-	all, n := t.all(), float64(t.requests())
+func newSample(t *load.Tally, used server.Spent) Sample {
+	all, n := t.All(), float64(t.Requests())
 	s := Sample{
-		Requests: t.requests(), PerSecond: n / t.wall.Seconds(),
+		Requests: t.Requests(), PerSecond: n / t.Wall.Seconds(),
 		P50: micros(all.Quantile(.5)), P99: micros(all.Quantile(.99)), P999: micros(all.Quantile(.999)),
-		CPU: micros(used.cpu) / n, StoreCPU: micros(used.storeCPU) / n, Ops: float64(used.ops) / n,
-		Allocs: float64(used.mallocs) / n, Bytes: float64(used.bytes) / n,
-		Memory: used.memory, Store: used.store, Sent: make(Kinds),
+		CPU: micros(used.CPU) / n, StoreCPU: micros(used.StoreCPU) / n, Ops: float64(used.Ops) / n,
+		Allocs: float64(used.Mallocs) / n, Bytes: float64(used.Bytes) / n,
+		Memory: used.Memory, Store: used.Store, Sent: make(Kinds),
 	}
-	for k := range t.by {
-		if c := t.by[k].Count(); c > 0 {
-			s.Sent[kindNames[k]] = c
+	for k := range t.By {
+		if c := t.By[k].Count(); c > 0 {
+			s.Sent[load.Kind(k).String()] = c
 		}
 	}
 	return s
@@ -89,7 +93,7 @@ func newSample(t *tally, used spent) Sample {
 
 func micros(d time.Duration) float64 { return float64(d) / float64(time.Microsecond) }
 
-// middle is a sample whose every number is the median of the rounds'.
+// middle returns a sample whose every number is the median over the rounds.
 func (s *subject) middle() Sample {
 	of := func(f func(*Sample) float64) float64 {
 		all := make([]float64, len(s.samples))
@@ -115,13 +119,12 @@ func (s *subject) middle() Sample {
 	}
 }
 
-func (s *subject) stop() error {
-	var err error
+func (s *subject) Stop() error {
 	if s.client != nil {
-		err = s.client.close()
+		s.client.Close()
 	}
-	if s.target != nil {
-		err = errors.Join(err, s.target.stop())
+	if s.target == nil {
+		return nil
 	}
-	return err
+	return s.target.Stop()
 }

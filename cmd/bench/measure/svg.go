@@ -8,16 +8,16 @@ import (
 	"strings"
 )
 
-// The plot's measures, in pixels.
+// The size of a plot, in pixels.
 const (
-	plotWidth, plotHeight = 360, 220 // of what is drawn in
+	plotWidth, plotHeight = 360, 220 // of the drawing area
 	plotLeft, plotTop     = 60, 40
 	cellWidth             = plotLeft + plotWidth + 30
 	cellHeight            = plotTop + plotHeight + 60
 )
 
-// WriteSVG draws processor time against every dimension, two plots to a row.
-// What does not grow is a level line; the scale begins at zero.
+// WriteSVG draws processor time against every dimension, two plots to a row. The
+// scale begins at zero.
 func (g *Growth) WriteSVG(w io.Writer) error {
 	var b strings.Builder
 	n := 0
@@ -82,8 +82,8 @@ func drawPlot(b *strings.Builder, d Dimension, points []Point, x, y float64) {
 	b.WriteString("</g>\n")
 }
 
-// niceTop is where a scale ends: 1, 2, 4 or 8 times a power of ten, and not
-// below most.
+// niceTop returns the end of a scale: 1, 2, 4 or 8 times a power of ten, at least
+// most.
 func niceTop(most float64) float64 {
 	if most <= 0 {
 		return 1

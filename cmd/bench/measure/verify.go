@@ -5,28 +5,30 @@ import (
 	"errors"
 
 	"github.com/discharger/discharger/cmd/bench/reference"
+	"github.com/discharger/discharger/cmd/bench/server"
+	"github.com/discharger/discharger/cmd/bench/workload"
 	"github.com/discharger/discharger/discharger/api"
 	"github.com/discharger/discharger/discharger/homeserver"
 	"github.com/discharger/discharger/discharger/keyfile"
 )
 
-// verify measures what a homeserver does with a bundle, in this process: there
-// is no service in it. Its subjects are a bundle that was not seen before, one
-// that was, and the macaroon library alone.
+// verify measures the verification of a bundle by a homeserver, in this process and
+// without the service. Its subjects are a new bundle, a cached one, and the macaroon
+// library alone.
 func verify(ctx context.Context, cfg Config) (_ *Report, err error) {
 	if len(cfg.Compare) > 0 || cfg.URL != "" {
-		return nil, errors.New("verifying asks no service, and is compared with the macaroon library always")
+		return nil, errors.New("the workload verify needs no service, and is always compared with the macaroon library")
 	}
-	s, err := startService(ctx, serviceConfig{program: cfg.Program, store: cfg.Store})
+	s, err := server.Start(ctx, server.Config{Program: cfg.Program, Store: cfg.Store})
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, s.stop()) }()
-	grant, err := s.oneGrant(ctx)
+	defer func() { err = errors.Join(err, s.Stop()) }()
+	grant, err := oneGrant(ctx, s)
 	if err != nil {
 		return nil, err
 	}
-	operations, err := verifying(ctx, s.ring, grant)
+	operations, err := verifying(ctx, s.Ring, grant)
 	if err != nil {
 		return nil, err
 	}
@@ -51,8 +53,7 @@ func verify(ctx context.Context, cfg Config) (_ *Report, err error) {
 	return report, nil
 }
 
-// verifying is the three ways: a bundle that was not verified before, one that
-// was, and the library.
+// verifying returns the three subjects: a new bundle, a cached one, and the library.
 func verifying(ctx context.Context, ring *keyfile.Ring, g api.Grant) ([]operation, error) {
 	bundle, err := g.Bundle()
 	if err != nil {
@@ -63,7 +64,7 @@ func verifying(ctx context.Context, ring *keyfile.Ring, g api.Grant) ([]operatio
 		name  string
 		cache int
 	}{{"verify", -1}, {"verify again", 0}} {
-		h, err := newHomeserver(ring, ring.Peer.ServiceKey, way.cache)
+		h, err := workload.NewHomeserver(ring, ring.Peer.ServiceKey, way.cache)
 		if err != nil {
 			return nil, err
 		}

@@ -9,9 +9,9 @@ import (
 	"go.etcd.io/bbolt"
 )
 
-// newBbolt answers when a record of the size of a session's is on the disk. It
-// is written with Batch, so that requests at the same time share a sync; the
-// delay is the store's own, which is better than bbolt's default.
+// newBbolt returns a handler that answers once a record of the size of a session's
+// is on disk. Batch lets simultaneous requests share a sync; the delay is that of the
+// discharger's store, which is better than bbolt's default.
 func newBbolt(s Spec) (http.Handler, error) {
 	db, err := bbolt.Open(filepath.Join(s.Dir, "reference.db"), 0o600, &bbolt.Options{Timeout: time.Second})
 	if err != nil {
@@ -29,7 +29,7 @@ func newBbolt(s Spec) (http.Handler, error) {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(r.Body)
 		if err == nil {
-			key := body[:min(len(body), 64)] // the beginning of a caveat's id is the same for all, what follows is not
+			key := body[:min(len(body), 64)] // ids of caveats share a prefix and differ within 64 bytes
 			err = db.Batch(func(tx *bbolt.Tx) error { return tx.Bucket(bucket).Put(key, value) })
 		}
 		if err != nil {
@@ -37,6 +37,6 @@ func newBbolt(s Spec) (http.Handler, error) {
 			return
 		}
 		w.Header().Set("Content-Type", "application/json")
-		_, _ = w.Write(s.Body) // whoever does not read it measures nothing
+		_, _ = w.Write(s.Body) // a failed write shows as a failed request
 	}), nil
 }

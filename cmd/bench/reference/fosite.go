@@ -42,7 +42,7 @@ func newFosite() http.Handler {
 	return mux
 }
 
-// token is the token endpoint, as the library's documentation has it.
+// token is the token endpoint, as in the documentation of the library.
 func (s *fositeServer) token(w http.ResponseWriter, r *http.Request) {
 	ctx := r.Context()
 	request, err := s.provider.NewAccessRequest(ctx, r, new(fosite.DefaultSession))
@@ -58,7 +58,7 @@ func (s *fositeServer) token(w http.ResponseWriter, r *http.Request) {
 	s.provider.WriteAccessResponse(ctx, w, request, response)
 }
 
-// login begins a session, as a grant does that asks a user.
+// login begins a session, as a grant with a login page does.
 func (s *fositeServer) login(w http.ResponseWriter, r *http.Request) {
 	ctx := r.Context()
 	request := fosite.NewRequest()

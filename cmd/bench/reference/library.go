@@ -10,9 +10,9 @@ import (
 	"gopkg.in/macaroon.v2"
 )
 
-// DecodeCaveat returns a function that opens a caveat with the bakery. Its
-// decoder is not exported; the shortest way there is a discharge that is refused
-// right after decoding, which adds one copy of the condition and one error.
+// DecodeCaveat returns a function that opens a caveat with the bakery. The decoder is
+// not exported; the shortest way to it is a discharge refused right after decoding,
+// which adds one copy of the condition and one error.
 func DecodeCaveat(public, private [32]byte, id []byte) func() error {
 	decoded, errRefused := false, errors.New("refused")
 	check := func(context.Context, *bakery.ThirdPartyCaveatInfo) ([]checkers.Caveat, error) {
@@ -32,10 +32,9 @@ func DecodeCaveat(public, private [32]byte, id []byte) func() error {
 	}
 }
 
-// VerifyBundle returns a function that reads and verifies a bundle with the
-// macaroon library alone, checking no condition. It verifies a bundle of its own
-// that is like the given one in all its parts: with the root key at hand, which
-// a homeserver does not give away.
+// VerifyBundle returns a function that parses and verifies a bundle with the macaroon
+// library alone, without checking conditions. The bundle is a copy of the given one
+// with a new root key.
 func VerifyBundle(like macaroon.Slice) (func() error, error) {
 	root, caveatRoot := []byte("a root key of thirty-two bytes.."), []byte("another one, for the discharge..")
 	var own macaroon.Slice

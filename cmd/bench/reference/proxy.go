@@ -9,8 +9,8 @@ import (
 	"sync/atomic"
 )
 
-// newReverseProxy is what there is to a gateway at least. Go's own limit of two
-// idle connections would make it open new ones all the time.
+// newReverseProxy returns the least that a gateway can be. The transport's default of
+// two idle connections would make it open new ones all the time.
 func newReverseProxy(s Spec) (http.Handler, error) {
 	target, err := url.Parse(s.Upstream)
 	if err != nil {
@@ -24,8 +24,8 @@ func newReverseProxy(s Spec) (http.Handler, error) {
 	}, nil
 }
 
-// newHomeserver logs everybody in, each with a token of their own, and answers
-// everything else with the same bytes.
+// newHomeserver returns a handler that answers every login with a new token, and all
+// other requests with the same bytes.
 func newHomeserver(s Spec) http.Handler {
 	var logins atomic.Int64
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -35,6 +35,6 @@ func newHomeserver(s Spec) http.Handler {
 			fmt.Fprintf(w, `{"user_id":"@u%d:example.org","access_token":"syt_dG9rZW4_%024d_4Fz1","device_id":"DEVICE%d","home_server":"example.org"}`, n, n, n)
 			return
 		}
-		_, _ = w.Write(s.Body) // whoever does not read it measures nothing
+		_, _ = w.Write(s.Body) // a failed write shows as a failed request
 	})
 }

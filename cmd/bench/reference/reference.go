@@ -1,18 +1,17 @@
-// Package reference is what the service is compared with: the smallest servers
-// that do a part of its work, on libraries that are used as they come.
+// Package reference has the servers that the discharger is compared with: the
+// smallest that do a part of its work, with unmodified libraries.
 //
-//	nethttp   net/http, which reads a request and answers with the same bytes always
-//	echo      an echo handler that does so
-//	bakery    the bakery library's own discharger, which knows no sessions
-//	bbolt     net/http, which puts a record into a bbolt file before it answers
+//	nethttp   net/http, with a constant answer
+//	echo      an echo handler, with a constant answer
+//	bakery    the bakery library's own discharger, which keeps no sessions
+//	bbolt     net/http, which writes a record to a bbolt file before it answers
 //
-//	reverseproxy  httputil.ReverseProxy, with connections enough to what is behind it
+//	reverseproxy  httputil.ReverseProxy, with enough idle connections
 //	fosite        the refresh_token grant of the library fosite on its in-memory store
 //	homeserver    behind the gateway, not compared: nethttp that accepts every login
 //
-// They run in a process of their own. What one is to do comes as JSON on its
-// standard input, where it listens it says as JSON on its standard output, and
-// it ends when its standard input does.
+// Each runs in a process of its own. It reads a [Spec] as JSON from standard input,
+// writes a [Hello] as JSON to standard output, and ends when standard input does.
 package reference
 
 import (
@@ -34,7 +33,7 @@ import (
 	"github.com/labstack/echo/v4"
 )
 
-// Kind says which server it is.
+// Kind names a reference.
 type Kind string
 
 // The kinds.
@@ -49,36 +48,36 @@ const (
 	Homeserver   Kind = "homeserver"
 )
 
-// Spec is what a reference is told.
+// Spec configures a reference.
 type Spec struct {
 	Kind Kind   `json:"kind"`
-	Body []byte `json:"body"` // what all but bakery answer with
-	Dir  string `json:"dir"`  // where bbolt has its file
+	Body []byte `json:"body"` // the constant answer
+	Dir  string `json:"dir"`  // directory of the file of bbolt
 
-	Upstream string `json:"upstream"` // URL of what is behind reverseproxy
+	Upstream string `json:"upstream"` // URL behind reverseproxy
 }
 
-// Hello is what a reference says when it is ready.
+// Hello is the first line of a reference, once it listens.
 type Hello struct {
-	Addr      string `json:"addr"`       // where it listens
+	Addr      string `json:"addr"`       // host:port
 	PublicKey string `json:"public_key"` // of a bakery, base64
 }
 
-// PathMemory is answered with a [Memory].
+// PathMemory is the path of [Memory].
 const PathMemory = "/reference/memory"
 
-// Memory is what the process has allocated since it started.
+// Memory is the memory allocated by the process since it started.
 type Memory struct {
 	Mallocs uint64 `json:"mallocs"`
 	Bytes   uint64 `json:"bytes"`
 }
 
-// Run is a reference from beginning to end.
+// Run serves one reference until in ends.
 func Run(ctx context.Context, in io.Reader, out io.Writer) error {
 	decoder := json.NewDecoder(in)
 	var spec Spec
 	if err := decoder.Decode(&spec); err != nil {
-		return fmt.Errorf("read what to do: %w", err)
+		return fmt.Errorf("read spec: %w", err)
 	}
 	handler, hello, err := newHandler(spec)
 	if err != nil {
@@ -98,7 +97,7 @@ func Run(ctx context.Context, in io.Reader, out io.Writer) error {
 	}
 	ended := make(chan struct{})
 	go func() {
-		_, _ = io.Copy(io.Discard, in) // however it ends, it has ended
+		_, _ = io.Copy(io.Discard, in) // any error ends it
 		close(ended)
 	}()
 	select {
@@ -116,7 +115,7 @@ func newHandler(s Spec) (http.Handler, Hello, error) {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			_, _ = io.Copy(io.Discard, r.Body)
 			w.Header().Set("Content-Type", "application/json")
-			_, _ = w.Write(s.Body) // whoever does not read it measures nothing
+			_, _ = w.Write(s.Body) // a failed write shows as a failed request
 		}), Hello{}, nil
 	case Echo:
 		e := echo.New()
@@ -138,10 +137,10 @@ func newHandler(s Spec) (http.Handler, Hello, error) {
 		h, err := newBbolt(s)
 		return h, Hello{}, err
 	}
-	return nil, Hello{}, fmt.Errorf("there is no reference %q", s.Kind)
+	return nil, Hello{}, fmt.Errorf("reference %q is unknown", s.Kind)
 }
 
-// newBakery is a discharger that discharges whatever is addressed to it.
+// newBakery returns a discharger that discharges every caveat.
 func newBakery() (http.Handler, Hello, error) {
 	key, err := bakery.GenerateKey()
 	if err != nil {
@@ -156,7 +155,7 @@ func newBakery() (http.Handler, Hello, error) {
 	return mux, Hello{PublicKey: base64.StdEncoding.EncodeToString(key.Public.Key[:])}, nil
 }
 
-// withMemory answers one path more, at the cost of a comparison.
+// withMemory serves PathMemory, at the cost of a comparison.
 func withMemory(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == PathMemory {

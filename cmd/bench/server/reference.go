@@ -1,4 +1,4 @@
-package measure
+package server
 
 import (
 	"context"
@@ -9,18 +9,19 @@ import (
 	"os/exec"
 	"time"
 
+	"github.com/discharger/discharger/cmd/bench/load"
 	"github.com/discharger/discharger/cmd/bench/reference"
 )
 
-// referenceServer is a reference in a process of its own.
-type referenceServer struct {
+// Reference is a reference in a process of its own.
+type Reference struct {
 	*process
 	stdin io.Closer
-	hello reference.Hello
+	Hello reference.Hello
 }
 
-// startReference starts a reference as a subprocess of this program.
-func startReference(ctx context.Context, self string, procs int, spec reference.Spec) (*referenceServer, error) {
+// StartReference starts a reference as a subprocess of this program.
+func StartReference(ctx context.Context, self string, procs int, spec reference.Spec) (*Reference, error) {
 	cmd := exec.Command(self, "reference")
 	cmd.Env = environ(procs)
 	stdin, err := cmd.StdinPipe()
@@ -30,9 +31,9 @@ func startReference(ctx context.Context, self string, procs int, spec reference.
 	go func() {
 		_ = json.NewEncoder(stdin).Encode(spec) // a process that does not get it fails
 	}()
-	r := &referenceServer{stdin: stdin}
+	r := &Reference{stdin: stdin}
 	r.process, err = startProcess(ctx, cmd, true, func(line string) bool {
-		return json.Unmarshal([]byte(line), &r.hello) == nil && r.hello.Addr != ""
+		return json.Unmarshal([]byte(line), &r.Hello) == nil && r.Hello.Addr != ""
 	})
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("reference %s: %w", spec.Kind, err), stdin.Close())
@@ -40,13 +41,13 @@ func startReference(ctx context.Context, self string, procs int, spec reference.
 	return r, nil
 }
 
-// stop ends the reference.
-func (r *referenceServer) stop() error {
+// Stop ends the reference.
+func (r *Reference) Stop() error {
 	err := r.stdin.Close()
 	select {
 	case <-r.done:
 		return errors.Join(err, r.err)
-	case <-time.After(slow):
-		return errors.Join(err, r.kill())
+	case <-time.After(load.Timeout):
+		return errors.Join(err, r.Kill())
 	}
 }

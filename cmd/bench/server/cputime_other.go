@@ -1,8 +1,8 @@
 //go:build !linux
 
-package measure
+package server
 
 import "time"
 
-// cpuOf is not known here.
+// cpuOf returns false: only Linux is supported.
 func cpuOf(int) (time.Duration, bool) { return 0, false }

@@ -1,4 +1,4 @@
-package measure
+package server
 
 import (
 	"bufio"
@@ -13,12 +13,14 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/discharger/discharger/cmd/bench/load"
 )
 
-// redisServer is a Redis of our own, on a unix socket. It keeps nothing on disk.
+// redisServer is a redis-server on a unix socket, without persistence.
 type redisServer struct {
 	*process
-	dir    string // short, since a socket's path has to be
+	dir    string // short, as the path of a socket has to be
 	socket string
 }
 
@@ -39,17 +41,17 @@ func startRedis(ctx context.Context) (*redisServer, error) {
 }
 
 func (r *redisServer) stop() error {
-	return errors.Join(r.kill(), os.RemoveAll(r.dir))
+	return errors.Join(r.Kill(), os.RemoveAll(r.dir))
 }
 
-// memory asks the server what it uses, in bytes.
+// memory returns the memory used by the server, in bytes.
 func (r *redisServer) memory() (int64, error) {
 	c, err := net.Dial("unix", r.socket)
 	if err != nil {
-		return 0, fmt.Errorf("ask redis: %w", err)
+		return 0, fmt.Errorf("read redis memory: %w", err)
 	}
 	defer c.Close()
-	if err := c.SetDeadline(time.Now().Add(slow)); err != nil {
+	if err := c.SetDeadline(time.Now().Add(load.Timeout)); err != nil {
 		return 0, err
 	}
 	if _, err := io.WriteString(c, "INFO memory\r\n"); err != nil {
@@ -58,10 +60,10 @@ func (r *redisServer) memory() (int64, error) {
 	in := bufio.NewReader(c)
 	head, err := in.ReadString('\n')
 	if err != nil {
-		return 0, fmt.Errorf("ask redis: %w", err)
+		return 0, fmt.Errorf("read redis memory: %w", err)
 	}
 	if head[0] != '$' {
-		return 0, fmt.Errorf("ask redis: it answers %q", head)
+		return 0, fmt.Errorf("read redis memory: unexpected answer %q", head)
 	}
 	length, err := strconv.Atoi(strings.TrimSpace(head[1:]))
 	if err != nil {
@@ -74,12 +76,12 @@ func (r *redisServer) memory() (int64, error) {
 	return usedMemory(string(text))
 }
 
-// usedMemory finds it in what INFO says.
+// usedMemory returns the value of used_memory in the output of INFO.
 func usedMemory(info string) (int64, error) {
 	for line := range strings.Lines(info) {
 		if value, ok := strings.CutPrefix(strings.TrimSpace(line), "used_memory:"); ok {
 			return strconv.ParseInt(value, 10, 64)
 		}
 	}
-	return 0, errors.New("ask redis: it does not say what memory it uses")
+	return 0, errors.New("read redis memory: no used_memory in INFO")
 }

@@ -1,4 +1,4 @@
-package measure
+package workload
 
 import (
 	"context"
@@ -6,11 +6,12 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/discharger/discharger/cmd/bench/load"
 	"github.com/discharger/discharger/discharger/caveat"
 )
 
-// fill activates as many sessions, over some connections, and forgets them.
-func (l *logins) fill(ctx context.Context, addr string, connections, sessions int, mode caveat.Mode) error {
+// Fill activates a number of sessions over some connections.
+func (l *Logins) Fill(ctx context.Context, addr string, connections, sessions int, mode caveat.Mode) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var left atomic.Int64
@@ -27,24 +28,24 @@ func (l *logins) fill(ctx context.Context, addr string, connections, sessions in
 	return context.Cause(ctx)
 }
 
-func (l *logins) fillOne(ctx context.Context, addr string, left *atomic.Int64, mode caveat.Mode) error {
-	c, err := dial(ctx, addr)
+func (l *Logins) fillOne(ctx context.Context, addr string, left *atomic.Int64, mode caveat.Mode) error {
+	c, err := load.Dial(ctx, addr)
 	if err != nil {
 		return err
 	}
-	defer c.close()
+	defer c.Close()
 	var buf []byte
 	for left.Add(-1) >= 0 && ctx.Err() == nil {
-		s, err := l.new(mode)
+		s, err := l.New(mode)
 		if err != nil {
 			return err
 		}
-		buf = l.appendDischarge(buf[:0], s, "")
-		status, body, err := c.do(buf)
+		buf = l.AppendDischarge(buf[:0], s, "")
+		status, body, err := c.Do(buf)
 		if err != nil {
 			return err
 		}
-		if err := expect(http.StatusOK, status, body); err != nil {
+		if err := Expect(http.StatusOK, status, body); err != nil {
 			return err
 		}
 	}

@@ -13,12 +13,15 @@ import (
 	"strings"
 	"time"
 
+	"github.com/discharger/discharger/cmd/bench/load"
 	"github.com/discharger/discharger/cmd/bench/reference"
+	"github.com/discharger/discharger/cmd/bench/server"
+	"github.com/discharger/discharger/cmd/bench/workload"
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/keyfile"
 )
 
-// Workload says what is asked of the service.
+// Workload is a mix of requests.
 type Workload string
 
 // The workloads.
@@ -26,37 +29,37 @@ const (
 	Open   Workload = "open"   // discharges of sessions that need nothing but the caveat
 	Rotate Workload = "rotate" // refreshes with refresh tokens
 	Held   Workload = "held"   // discharges that a homeserver fetches with its API key
-	Logout Workload = "logout" // sessions that begin and end
-	Mix    Workload = "mix"    // what many sessions do in a day
+	Logout Workload = "logout" // activations, each followed by a logout
+	Mix    Workload = "mix"    // a day of many sessions
 
 	Gateway Workload = "gateway" // requests to a homeserver behind the gateway
-	Verify  Workload = "verify"  // bundles, as a homeserver does, in this process
+	Verify  Workload = "verify"  // verification of bundles, in this process
 )
 
 // Workloads lists them.
 func Workloads() []Workload { return []Workload{Open, Rotate, Held, Logout, Mix, Gateway, Verify} }
 
-// References lists what a run can be compared with.
+// References lists the references.
 func References() []reference.Kind {
 	return []reference.Kind{reference.Bakery, reference.Echo, reference.NetHTTP, reference.Bbolt, reference.ReverseProxy, reference.Fosite}
 }
 
-// Config is one run. Self is required, and Program unless there is a URL; the zero value of the rest is the
+// Config configures one run. Self is required, and Program unless there is a URL; the zero value of the rest is the
 // documented default.
 type Config struct {
-	Program  string   // file of the discharger
-	Self     string   // file of this program, which runs the references
-	Workload Workload // empty: Open
-	Store    Store    // of a service of our own; empty: Bolt
-	Procs    int      // processors that what is measured may use; 0: all
+	Program  string       // file of the discharger
+	Self     string       // file of this program, which runs the references
+	Workload Workload     // empty: Open
+	Store    server.Store // of the service that bench starts; empty: Bolt
+	Procs    int          // processors of the measured process; 0: all
 	Compare  []reference.Kind
-	Load     Load // Connections 0: 64; For 0: 3 s
-	Rounds   int  // 0: 3
-	Sessions int  // 0: 1000
-	PerUser  int  // sessions of each user; 0: 3
+	Load     load.Load // Connections 0: 64; For 0: 3 s
+	Rounds   int       // 0: 3
+	Sessions int       // 0: 1000
+	PerUser  int       // sessions of each user; 0: 3
 
-	// URL is where a service runs already; empty: one is started. Admin is
-	// where its metrics are, and Keys are those of a homeserver that it knows.
+	// URL is that of a running service; empty: one is started. Admin is the URL
+	// of its metrics, and Keys are those of a homeserver registered there.
 	URL, Admin string
 	Keys       *keyfile.Ring
 
@@ -64,7 +67,7 @@ type Config struct {
 }
 
 func (c *Config) complete() error {
-	c.Workload, c.Store = cmp.Or(c.Workload, Open), cmp.Or(c.Store, Bolt)
+	c.Workload, c.Store = cmp.Or(c.Workload, Open), cmp.Or(c.Store, server.Bolt)
 	c.Load.For = cmp.Or(c.Load.For, 3*time.Second)
 	c.Load.Connections = cmp.Or(c.Load.Connections, 64)
 	c.Rounds = cmp.Or(c.Rounds, 3)
@@ -75,25 +78,25 @@ func (c *Config) complete() error {
 	}
 	switch {
 	case c.Program == "" && c.URL == "" || c.Self == "":
-		return errors.New("no program")
+		return errors.New("no program to measure")
 	case !slices.Contains(Workloads(), c.Workload):
-		return fmt.Errorf("there is no workload %q", c.Workload)
-	case c.Store != Bolt && c.Store != Redis:
-		return fmt.Errorf("there is no store %q", c.Store)
+		return fmt.Errorf("workload %q is unknown", c.Workload)
+	case c.Store != server.Bolt && c.Store != server.Redis:
+		return fmt.Errorf("store %q is unknown", c.Store)
 	case min(c.Load.Connections, c.Rounds, c.Sessions, c.PerUser) < 1 || c.Procs < 0 || c.Load.Rate < 0 || c.Load.For < 0:
-		return errors.New("connections, rounds, sessions and sessions per user are 1 or more, and nothing is below 0")
+		return errors.New("connections, rounds, sessions and sessions per user must be 1 or more, other numbers 0 or more")
 	case c.URL != "" && c.Keys == nil:
-		return errors.New("a service that runs already needs the keys of a homeserver that it knows")
+		return errors.New("a running service needs the keys of a registered homeserver")
 	}
 	for _, kind := range c.Compare {
 		if !slices.Contains(References(), kind) {
-			return fmt.Errorf("there is no reference %q", kind)
+			return fmt.Errorf("reference %q is unknown", kind)
 		}
 	}
 	return nil
 }
 
-// Run measures.
+// Run measures one workload.
 func Run(ctx context.Context, cfg Config) (_ *Report, err error) {
 	if err := cfg.complete(); err != nil {
 		return nil, err
@@ -128,12 +131,12 @@ func Run(ctx context.Context, cfg Config) (_ *Report, err error) {
 	return report, nil
 }
 
-// run is the servers of one run. The first subject is the service.
+// run holds the servers of one run. The first subject is the service.
 type run struct {
 	cfg      Config
 	subjects []*subject
-	remove   []string         // directories
-	behind   *referenceServer // the gateway; nil: there is none
+	remove   []string          // directories
+	behind   *server.Reference // the homeserver behind the gateway; nil: none
 }
 
 func (r *run) progress(format string, args ...any) {
@@ -143,10 +146,10 @@ func (r *run) progress(format string, args ...any) {
 func (r *run) stop() error {
 	var err error
 	for _, s := range r.subjects {
-		err = errors.Join(err, s.stop())
+		err = errors.Join(err, s.Stop())
 	}
 	if r.behind != nil {
-		err = errors.Join(err, r.behind.stop())
+		err = errors.Join(err, r.behind.Stop())
 	}
 	for _, dir := range r.remove {
 		err = errors.Join(err, os.RemoveAll(dir))
@@ -169,11 +172,11 @@ func (r *run) prepare(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	l, err := newLogins(ring, ring.Peer.ServiceKey, r.cfg.PerUser)
+	l, err := workload.NewLogins(ring, ring.Peer.ServiceKey, r.cfg.PerUser)
 	if err != nil {
 		return err
 	}
-	if s.client, err = newClient(addr, r.cfg.Load.Connections, r.player(l, r.cfg.Workload)); err != nil {
+	if s.client, err = load.NewClient(addr, r.cfg.Load.Connections, r.player(l, r.cfg.Workload)); err != nil {
 		return err
 	}
 	for _, kind := range r.cfg.Compare {
@@ -184,22 +187,22 @@ func (r *run) prepare(ctx context.Context) error {
 	return nil
 }
 
-// target is the service that runs, or one of our own.
+// target returns the running service, or starts one.
 func (r *run) target(ctx context.Context, s *subject) (addr string, ring *keyfile.Ring, err error) {
 	if r.cfg.URL == "" {
-		own, err := startService(ctx, serviceConfig{program: r.cfg.Program, store: r.cfg.Store, procs: r.cfg.Procs})
+		own, err := server.Start(ctx, server.Config{Program: r.cfg.Program, Store: r.cfg.Store, Procs: r.cfg.Procs})
 		if err != nil {
 			return "", nil, err
 		}
 		s.target = own
-		return own.client, own.ring, nil
+		return own.Client, own.Ring, nil
 	}
 	if addr, err = address(r.cfg.URL); err != nil {
 		return "", nil, err
 	}
-	there := &remote{}
+	there := &server.Remote{}
 	if r.cfg.Admin != "" {
-		if there.admin, err = address(r.cfg.Admin); err != nil {
+		if there.Admin, err = address(r.cfg.Admin); err != nil {
 			return "", nil, err
 		}
 	}
@@ -207,12 +210,12 @@ func (r *run) target(ctx context.Context, s *subject) (addr string, ring *keyfil
 	return addr, r.cfg.Keys, nil
 }
 
-// address is the host and port of a URL without TLS, which would be most of
-// what is measured.
+// address returns the host and port of a URL. TLS is not supported: it would be most
+// of the measured cost.
 func address(text string) (string, error) {
 	u, err := url.Parse(text)
 	if err != nil || u.Scheme != "http" || u.Host == "" || strings.Trim(u.Path, "/") != "" {
-		return "", fmt.Errorf("%q is not http:// with a host and a port", text)
+		return "", fmt.Errorf("url %q: want http:// with a host and a port", text)
 	}
 	if u.Port() == "" {
 		return net.JoinHostPort(u.Hostname(), "80"), nil
@@ -220,32 +223,32 @@ func address(text string) (string, error) {
 	return u.Host, nil
 }
 
-// share is how many sessions each connection has.
+// share returns the number of sessions of each connection.
 func (r *run) share() int {
 	return (r.cfg.Sessions + r.cfg.Load.Connections - 1) / r.cfg.Load.Connections
 }
 
-// player makes what goes over each connection.
-func (r *run) player(l *logins, w Workload) func(i int) (player, error) {
+// player returns a function that makes the player of each connection.
+func (r *run) player(l *workload.Logins, w Workload) func(i int) (load.Player, error) {
 	share := r.share()
-	return func(i int) (player, error) {
+	return func(i int) (load.Player, error) {
 		switch w {
 		case Rotate:
-			return l.refreshing(share)
+			return l.Refresh(share)
 		case Held:
-			return l.again(share, caveat.ModeHeld)
+			return l.Repeat(share, caveat.ModeHeld)
 		case Logout:
-			return &leaving{logins: l}, nil
+			return &workload.LoginLogout{Logins: l}, nil
 		case Mix:
-			return l.newDay(share, uint64(i)), nil
+			return l.NewDay(share, uint64(i)), nil
 		}
-		return l.again(share, caveat.ModeOpen)
+		return l.Repeat(share, caveat.ModeOpen)
 	}
 }
 
-// prepareReference starts a reference. It gets the requests that the service
-// gets, and answers with as much.
-func (r *run) prepareReference(ctx context.Context, kind reference.Kind, addr string, l *logins) error {
+// prepareReference starts a reference. It receives the same requests as the service
+// and answers with as many bytes.
+func (r *run) prepareReference(ctx context.Context, kind reference.Kind, addr string, l *workload.Logins) error {
 	if kind == reference.ReverseProxy {
 		return fmt.Errorf("only the workload %s is compared with %s", Gateway, kind)
 	}
@@ -266,39 +269,39 @@ func (r *run) prepareReference(ctx context.Context, kind reference.Kind, addr st
 		}
 		r.remove = append(r.remove, spec.Dir)
 	}
-	ref, err := startReference(ctx, r.cfg.Self, r.cfg.Procs, spec)
+	ref, err := server.StartReference(ctx, r.cfg.Self, r.cfg.Procs, spec)
 	if err != nil {
 		return err
 	}
 	s := &subject{name: string(kind), target: ref}
 	r.subjects = append(r.subjects, s)
 	if kind == reference.Bakery {
-		key, err := caveat.ParsePublicKey(ref.hello.PublicKey)
+		key, err := caveat.ParsePublicKey(ref.Hello.PublicKey)
 		if err != nil {
 			return err
 		}
-		if l, err = l.elsewhere(key, r.cfg.PerUser); err != nil {
+		if l, err = l.At(key, r.cfg.PerUser); err != nil {
 			return err
 		}
 	}
-	s.client, err = newClient(ref.hello.Addr, r.cfg.Load.Connections, r.player(l, Open))
+	s.client, err = load.NewClient(ref.Hello.Addr, r.cfg.Load.Connections, r.player(l, Open))
 	return err
 }
 
-// answer is one that the service gives to a request for a discharge.
-func answer(ctx context.Context, addr string, l *logins) ([]byte, error) {
-	s, err := l.new(caveat.ModeOpen)
+// answer returns an answer of the service to a request for a discharge.
+func answer(ctx context.Context, addr string, l *workload.Logins) ([]byte, error) {
+	s, err := l.New(caveat.ModeOpen)
 	if err != nil {
 		return nil, err
 	}
-	c, err := dial(ctx, addr)
+	c, err := load.Dial(ctx, addr)
 	if err != nil {
 		return nil, err
 	}
-	defer c.close()
-	status, body, err := c.do(l.appendDischarge(nil, s, ""))
+	defer c.Close()
+	status, body, err := c.Do(l.AppendDischarge(nil, s, ""))
 	if err != nil {
 		return nil, err
 	}
-	return body, expect(200, status, body)
+	return body, workload.Expect(200, status, body)
 }

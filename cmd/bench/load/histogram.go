@@ -1,4 +1,4 @@
-package measure
+package load
 
 import (
 	"math/bits"
@@ -11,7 +11,7 @@ type Histogram struct {
 	total  uint64
 }
 
-// subBits is how many bits of a value after its first one are kept.
+// subBits is the number of bits kept after the highest one.
 const subBits = 6
 
 // Add counts a duration.
@@ -20,7 +20,7 @@ func (h *Histogram) Add(d time.Duration) {
 	h.total++
 }
 
-// Merge counts all that another has counted.
+// Merge adds the counts of another histogram.
 func (h *Histogram) Merge(other *Histogram) {
 	for i, n := range other.counts {
 		h.counts[i] += n
@@ -28,10 +28,10 @@ func (h *Histogram) Merge(other *Histogram) {
 	h.total += other.total
 }
 
-// Count is how many there are.
+// Count returns the number of durations counted.
 func (h *Histogram) Count() uint64 { return h.total }
 
-// Quantile is the duration below which a share q of all are; 0 if there are none.
+// Quantile returns the duration below which a share q of all lie, 0 if there are none.
 func (h *Histogram) Quantile(q float64) time.Duration {
 	rank := uint64(q * float64(h.total))
 	for i, n := range h.counts {
@@ -43,7 +43,7 @@ func (h *Histogram) Quantile(q float64) time.Duration {
 	return h.Max()
 }
 
-// Max is the longest; 0 if there are none.
+// Max returns the longest duration, 0 if there are none.
 func (h *Histogram) Max() time.Duration {
 	for i := len(h.counts) - 1; i >= 0; i-- {
 		if h.counts[i] > 0 {
@@ -53,8 +53,8 @@ func (h *Histogram) Max() time.Duration {
 	return 0
 }
 
-// slot is where a duration is counted: by its highest bit, and the subBits after
-// it.
+// slot returns the index of a duration's count: its highest bit, followed by the
+// next subBits.
 func slot(d time.Duration) int {
 	v := uint64(max(d, 0))
 	if v < 1<<subBits {
@@ -64,7 +64,7 @@ func slot(d time.Duration) int {
 	return min((shift<<subBits)+int(v>>shift), len(Histogram{}.counts)-1)
 }
 
-// value is the middle of what is counted in a slot.
+// value returns the middle of the durations of a slot.
 func value(i int) time.Duration {
 	if i < 1<<subBits {
 		return time.Duration(i)

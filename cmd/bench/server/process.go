@@ -1,4 +1,4 @@
-package measure
+package server
 
 import (
 	"bytes"
@@ -13,18 +13,20 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/discharger/discharger/cmd/bench/load"
 )
 
-// process is a program that is measured.
+// process is a measured program.
 type process struct {
 	cmd  *exec.Cmd
 	done chan struct{} // closed when it has ended
-	err  error         // of ending, once done is closed
-	out  *lines        // what it says, up to the line that it is waited for with
+	err  error         // of Wait, once done is closed
+	out  *lines        // its output, up to the line that shows it to be ready
 }
 
-// startProcess runs a program. What it writes to its standard error, or with
-// stdout to that, is read until a line has come that ready accepts.
+// startProcess runs a program and waits until ready accepts a line of its standard
+// error, or with stdout of its standard output.
 func startProcess(ctx context.Context, cmd *exec.Cmd, stdout bool, ready func(line string) bool) (*process, error) {
 	out := &lines{ready: ready, found: make(chan struct{})}
 	if cmd.Stderr = out; stdout {
@@ -44,11 +46,11 @@ func startProcess(ctx context.Context, cmd *exec.Cmd, stdout bool, ready func(li
 	case <-p.done:
 		return nil, fmt.Errorf("%s ended before it was ready: %w\n%s", cmd.Path, p.err, out.text())
 	case <-ctx.Done():
-		return nil, errors.Join(ctx.Err(), p.kill())
+		return nil, errors.Join(ctx.Err(), p.Kill())
 	}
 }
 
-// lines keeps the first lines that are written to it, until one is ready.
+// lines is a writer that keeps lines until ready accepts one.
 type lines struct {
 	ready func(string) bool
 	found chan struct{}
@@ -56,10 +58,10 @@ type lines struct {
 	mu   sync.Mutex
 	kept bytes.Buffer
 	over bool
-	next int // where the first line begins that was not looked at
+	next int // offset of the first line not yet passed to ready
 }
 
-// Write keeps what is still of interest and drops the rest.
+// Write keeps b until a line is ready, and drops it afterwards.
 func (l *lines) Write(b []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -87,8 +89,8 @@ func (l *lines) text() string {
 	return l.kept.String()
 }
 
-// end asks the process to finish, and waits until it has.
-func (p *process) end() error {
+// End sends SIGTERM and waits for the process to end.
+func (p *process) End() error {
 	if p == nil {
 		return nil
 	}
@@ -98,13 +100,13 @@ func (p *process) end() error {
 	select {
 	case <-p.done:
 		return p.err
-	case <-time.After(slow):
-		return errors.Join(fmt.Errorf("%s did not end within %v", p.cmd.Path, slow), p.kill())
+	case <-time.After(load.Timeout):
+		return errors.Join(fmt.Errorf("%s did not end within %v", p.cmd.Path, load.Timeout), p.Kill())
 	}
 }
 
-// kill ends the process at once, as a crash would.
-func (p *process) kill() error {
+// Kill ends the process at once, as a crash would.
+func (p *process) Kill() error {
 	err := p.cmd.Process.Kill()
 	<-p.done
 	if errors.Is(err, os.ErrProcessDone) {
@@ -113,20 +115,20 @@ func (p *process) kill() error {
 	return err
 }
 
-// usage is what the kernel says of a process.
-type usage struct {
-	cpu    time.Duration // since it started
-	memory int64         // resident, in bytes
+// Usage is the use of resources by a process, from the kernel.
+type Usage struct {
+	CPU    time.Duration // since it started
+	Memory int64         // resident, in bytes
 }
 
-// usage reads /proc, which other systems than Linux do not have.
-func (p *process) usage() (u usage, err error) {
+// Usage reads /proc; it fails on other systems than Linux.
+func (p *process) Usage() (u Usage, err error) {
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.cmd.Process.Pid))
 	if err != nil {
 		return u, fmt.Errorf("read processor time: %w", err)
 	}
-	// What comes before the last parenthesis is the program's name; after it
-	// come the third and the further fields of proc_pid_stat(5).
+	// The program's name ends with the last parenthesis. The third and the further
+	// fields of proc_pid_stat(5) follow.
 	_, rest, _ := strings.Cut(string(stat[bytes.LastIndexByte(stat, ')')+1:]), " ")
 	fields := strings.Fields(rest)
 	if len(fields) < 22 {
@@ -138,13 +140,13 @@ func (p *process) usage() (u usage, err error) {
 		}
 		return n
 	}
-	u.cpu = time.Duration(number(14)+number(15)) * (time.Second / ticks)
+	u.CPU = time.Duration(number(14)+number(15)) * (time.Second / ticks)
 	if exact, ok := cpuOf(p.cmd.Process.Pid); ok {
-		u.cpu = exact
+		u.CPU = exact
 	}
-	u.memory = number(24) * int64(os.Getpagesize())
+	u.Memory = number(24) * int64(os.Getpagesize())
 	return u, err
 }
 
-// ticks is what the kernel divides a second into when it tells processor time.
+// ticks is the number of clock ticks in a second, in proc_pid_stat(5).
 const ticks = 100

@@ -1,4 +1,4 @@
-package measure
+package load
 
 import (
 	"bufio"
@@ -12,19 +12,20 @@ import (
 	"time"
 )
 
-// conn is one connection over HTTP/1.1 that sends requests made beforehand and
-// looks into answers for what it needs.
-type conn struct {
+// Conn is an HTTP/1.1 connection that sends prepared requests and reads no more of
+// an answer than its status, length and body.
+type Conn struct {
 	c    net.Conn
 	r    *bufio.Reader
 	body []byte
 }
 
-// slow is how long an answer may take before it counts as missing.
-const slow = 30 * time.Second
+// Timeout is the longest wait for an answer.
+const Timeout = 30 * time.Second
 
-func dial(ctx context.Context, addr string) (*conn, error) {
-	d := net.Dialer{Timeout: slow}
+// Dial connects to host:port.
+func Dial(ctx context.Context, addr string) (*Conn, error) {
+	d := net.Dialer{Timeout: Timeout}
 	c, err := d.DialContext(ctx, "tcp", addr)
 	if err != nil {
 		return nil, fmt.Errorf("connect: %w", err)
@@ -32,12 +33,13 @@ func dial(ctx context.Context, addr string) (*conn, error) {
 	return newConn(c), nil
 }
 
-func newConn(c net.Conn) *conn { return &conn{c: c, r: bufio.NewReaderSize(c, 8<<10)} }
+func newConn(c net.Conn) *Conn { return &Conn{c: c, r: bufio.NewReaderSize(c, 8<<10)} }
 
-func (c *conn) close() { c.c.Close() }
+// Close closes the connection.
+func (c *Conn) Close() { c.c.Close() }
 
-// do sends a request and returns the answer. The body is valid until the next.
-func (c *conn) do(request []byte) (status int, body []byte, err error) {
+// Do sends a request and returns the answer. The body is valid until the next call.
+func (c *Conn) Do(request []byte) (status int, body []byte, err error) {
 	if _, err := c.c.Write(request); err != nil {
 		return 0, nil, err
 	}
@@ -74,10 +76,10 @@ var contentLength = []byte("Content-Length:")
 
 func statusOf(line []byte) (int, error) {
 	if len(line) < 12 || !bytes.HasPrefix(line, []byte("HTTP/1.")) {
-		return 0, errors.New("this is not an answer in HTTP/1.1")
+		return 0, errors.New("not an answer in HTTP/1.1")
 	}
 	return strconv.Atoi(string(line[9:12]))
 }
 
-// expire makes whatever waits on the connection fail from t on; zero: never.
-func (c *conn) expire(t time.Time) error { return c.c.SetDeadline(t) }
+// Expire makes reads and writes fail from t on; zero: never.
+func (c *Conn) Expire(t time.Time) error { return c.c.SetDeadline(t) }

@@ -1,4 +1,4 @@
-package measure
+package server
 
 import (
 	"syscall"
@@ -6,10 +6,10 @@ import (
 	"unsafe"
 )
 
-// cpuOf is the processor time that a process has used, to the nanosecond. What
-// /proc says is in hundredths of a second, in which a short round may be nothing.
+// cpuOf returns the processor time used by a process, to the nanosecond. /proc has
+// hundredths of a second, too coarse for a short round.
 func cpuOf(pid int) (time.Duration, bool) {
-	const scheduled = 2 // of the clocks of a process: see clock_getcpuclockid(3)
+	const scheduled = 2 // CPUCLOCK_SCHED, see clock_getcpuclockid(3)
 	var t syscall.Timespec
 	_, _, errno := syscall.Syscall(syscall.SYS_CLOCK_GETTIME, uintptr(^pid<<3|scheduled), uintptr(unsafe.Pointer(&t)), 0)
 	return time.Duration(t.Nano()), errno == 0
