@@ -15,7 +15,7 @@ import (
 	"gopkg.in/macaroon.v2"
 
 	"github.com/discharger/discharger/discharger"
-	"github.com/discharger/discharger/discharger/api"
+	"github.com/discharger/discharger/discharger/bundle"
 	"github.com/discharger/discharger/discharger/caveat"
 	hs "github.com/discharger/discharger/discharger/homeserver"
 	"github.com/discharger/discharger/discharger/rawmacaroon"
@@ -112,7 +112,7 @@ func (s *session) bind(discharge *macaroon.Macaroon) string {
 	s.v.t.Helper()
 	bound := discharge.Clone()
 	bound.Bind(s.access.Signature())
-	text, err := api.EncodeBundle(macaroon.Slice{s.access, bound})
+	text, err := bundle.Encode(macaroon.Slice{s.access, bound})
 	mustDo(s.v.t, err)
 	return text
 }
@@ -334,7 +334,7 @@ func thiefTokenAlone(t *testing.T, v *victim) {
 	mustDo(t, err)
 	var d bakery.Macaroon
 	mustDo(t, json.Unmarshal(body, &d))
-	alone, err := api.EncodeBundle(macaroon.Slice{d.M()})
+	alone, err := bundle.Encode(macaroon.Slice{d.M()})
 	mustDo(t, err)
 	if v.acts(alone) {
 		t.Error("a discharge alone is accepted")

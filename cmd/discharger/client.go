@@ -8,9 +8,10 @@ import (
 	"os"
 	"time"
 
-	"github.com/discharger/discharger/discharger/api"
 	"github.com/discharger/discharger/discharger/atomicfile"
+	"github.com/discharger/discharger/discharger/client"
 	"github.com/discharger/discharger/discharger/keyfile"
+	"github.com/discharger/discharger/discharger/wire"
 )
 
 // clientFlags are those of everything that asks the service.
@@ -29,12 +30,12 @@ func (c *clientFlags) declare(f *flag.FlagSet, service string) {
 }
 
 // client makes a client for a session's service.
-func (c *clientFlags) client(t *terminal, service string, access api.Access) (*api.Client, error) {
+func (c *clientFlags) client(t *terminal, service string, access client.Access) (*client.Client, error) {
 	loc, err := location(access)
 	if err != nil {
 		return nil, err
 	}
-	cfg := api.Config{URL: service, Location: loc, UserAgent: c.userAgent, Patience: c.wait, Clock: t.now}
+	cfg := client.Config{URL: service, Location: loc, UserAgent: c.userAgent, Patience: c.wait, Clock: t.now}
 	if c.wait == 0 {
 		cfg.Patience = -1 // one attempt
 	}
@@ -45,7 +46,7 @@ func (c *clientFlags) client(t *terminal, service string, access api.Access) (*a
 		}
 		cfg.APIKey = ring.Of(keyfile.API)[0].APIKey()
 	}
-	return api.New(cfg)
+	return client.New(cfg)
 }
 
 const defaultService = "http://127.0.0.1:8090"
@@ -216,9 +217,9 @@ func (c *clientFlags) logout(ctx context.Context, t *terminal, s *session, user 
 	if err != nil {
 		return err
 	}
-	scope, what := api.ScopeSession, "the session is over"
+	scope, what := wire.ScopeSession, "the session is over"
 	if user {
-		scope, what = api.ScopeUser, "all sessions of the user are over"
+		scope, what = wire.ScopeUser, "all sessions of the user are over"
 	}
 	if err := client.Logout(ctx, r, scope); err != nil {
 		return err

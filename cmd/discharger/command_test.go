@@ -13,7 +13,7 @@ import (
 	"time"
 
 	"github.com/discharger/discharger/config/yamlfile"
-	"github.com/discharger/discharger/discharger/api"
+	"github.com/discharger/discharger/discharger/client"
 )
 
 func testTerminal(out *bytes.Buffer) *terminal {
@@ -87,10 +87,10 @@ func TestExitCode(t *testing.T) {
 	}{
 		{nil, 0},
 		{errors.New("x"), 1},
-		{fmt.Errorf("x: %w", &api.RefusedError{}), 1},
-		{&api.BadRequestError{}, 1},
+		{fmt.Errorf("x: %w", &client.RefusedError{}), 1},
+		{&client.BadRequestError{}, 1},
 		{usagef("x"), 2},
-		{fmt.Errorf("x: %w", &api.UnavailableError{Err: io.EOF}), 3},
+		{fmt.Errorf("x: %w", &client.UnavailableError{Err: io.EOF}), 3},
 		{mark(io.EOF, errUnavailable), 3},
 		{yamlfile.Problems{{Message: "x"}}, 78},
 		{mark(fs.ErrNotExist, errConfig), 78},

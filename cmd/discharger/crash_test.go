@@ -18,9 +18,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/discharger/discharger/discharger/api"
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/client"
 	"github.com/discharger/discharger/discharger/homeserver"
+	"github.com/discharger/discharger/discharger/wire"
 )
 
 // TestKillNine kills the service with SIGKILL in the middle of refreshes and
@@ -52,8 +53,8 @@ type crash struct {
 	dir       string
 	binary    string
 	process   *exec.Cmd
-	client    *api.Client
-	scattered *api.Client
+	client    *client.Client
+	scattered *client.Client
 	hs        *homeserver.Homeserver
 
 	mu       sync.Mutex
@@ -64,8 +65,8 @@ type crash struct {
 
 // survivor is what a client knows of its session, as it would have it on disk.
 type survivor struct {
-	access  api.Access
-	token   api.RefreshToken
+	access  client.Access
+	token   client.RefreshToken
 	pending string // request-id of a refresh that was not answered
 	state   state
 }
@@ -136,9 +137,9 @@ func (c *crash) start() {
 		for lines.Scan() { // it must not block on a full pipe
 		}
 	}()
-	c.client, err = api.New(api.Config{URL: url, Location: crashLocation, Patience: -1})
+	c.client, err = client.New(client.Config{URL: url, Location: crashLocation, Patience: -1})
 	check(c.t, err)
-	c.scattered, err = api.New(api.Config{URL: url, Location: crashLocation, Patience: -1, HTTPClient: scattered()})
+	c.scattered, err = client.New(client.Config{URL: url, Location: crashLocation, Patience: -1, HTTPClient: scattered()})
 	check(c.t, err)
 }
 
@@ -214,7 +215,7 @@ func (c *crash) login() *survivor {
 		c.t.Error(err)
 		return &survivor{}
 	}
-	s := &survivor{access: api.Access{Macaroon: m.Macaroon}}
+	s := &survivor{access: client.Access{Macaroon: m.Macaroon}}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.sessions = append(c.sessions, s)
@@ -226,7 +227,7 @@ func (c *crash) refresh(s *survivor) bool {
 	if s.pending == "" {
 		s.pending = fmt.Sprint(rand.Uint64())
 	}
-	g, err := c.client.Discharge(context.Background(), api.Request{Access: s.access, Token: s.token, RequestID: s.pending})
+	g, err := c.client.Discharge(context.Background(), client.Request{Access: s.access, Token: s.token, RequestID: s.pending})
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	switch {
@@ -234,7 +235,7 @@ func (c *crash) refresh(s *survivor) bool {
 		s.token, s.pending = g.Token, ""
 		c.refreshes++
 		return true
-	case errors.Is(err, api.ErrUnavailable):
+	case errors.Is(err, client.ErrUnavailable):
 		c.cut++
 	default:
 		c.t.Errorf("a session in order: %v", err)
@@ -244,7 +245,7 @@ func (c *crash) refresh(s *survivor) bool {
 
 func (c *crash) logout(s *survivor) bool {
 	s.state = leaving
-	err := c.client.Logout(context.Background(), api.Request{Access: s.access, Token: s.token}, api.ScopeSession)
+	err := c.client.Logout(context.Background(), client.Request{Access: s.access, Token: s.token}, wire.ScopeSession)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if err == nil {
@@ -252,7 +253,7 @@ func (c *crash) logout(s *survivor) bool {
 		c.logouts++
 		return true
 	}
-	if !errors.Is(err, api.ErrUnavailable) {
+	if !errors.Is(err, client.ErrUnavailable) {
 		c.t.Errorf("logout: %v", err)
 	}
 	return false
@@ -278,12 +279,12 @@ func (c *crash) check() {
 }
 
 func (c *crash) checkSession(i int, s *survivor) {
-	client := c.client
+	service := c.client
 	if s.state == gone {
-		client = c.scattered
+		service = c.scattered
 	}
-	g, err := client.Discharge(context.Background(), api.Request{Access: s.access, Token: s.token, RequestID: s.pending})
-	refused := errors.Is(err, api.ErrRefused)
+	g, err := service.Discharge(context.Background(), client.Request{Access: s.access, Token: s.token, RequestID: s.pending})
+	refused := errors.Is(err, client.ErrRefused)
 	switch {
 	case s.state == gone && !refused:
 		c.t.Errorf("session %d was logged out, and its discharge says %v", i, err)

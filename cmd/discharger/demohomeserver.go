@@ -11,10 +11,10 @@ import (
 	"net/url"
 	"strings"
 
-	"github.com/discharger/discharger/discharger/api"
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/homeserver"
 	"github.com/discharger/discharger/discharger/server"
+	"github.com/discharger/discharger/discharger/wire"
 )
 
 // demoHomeserver is the smallest homeserver there can be:
@@ -44,7 +44,7 @@ func serveDemoHomeserver(ctx context.Context, h *homeserver.Homeserver) (*demoHo
 		fmt.Fprint(w, text)
 	})
 	mux.HandleFunc("GET /whoami", func(w http.ResponseWriter, r *http.Request) {
-		bundle := strings.TrimPrefix(r.Header.Get(api.HeaderAuthorization), api.AuthorizationPrefix)
+		bundle := strings.TrimPrefix(r.Header.Get(wire.HeaderAuthorization), wire.AuthorizationPrefix)
 		id, err := h.Verify(r.Context(), bundle, homeserver.Request{})
 		if err != nil {
 			http.Error(w, err.Error(), http.StatusUnauthorized)
@@ -70,10 +70,10 @@ func ask(ctx context.Context, method, target, bundle string, form url.Values) (s
 		return "", err
 	}
 	if form != nil {
-		req.Header.Set("Content-Type", api.ContentTypeForm)
+		req.Header.Set("Content-Type", wire.ContentTypeForm)
 	}
 	if bundle != "" {
-		req.Header.Set(api.HeaderAuthorization, api.AuthorizationPrefix+bundle)
+		req.Header.Set(wire.HeaderAuthorization, wire.AuthorizationPrefix+bundle)
 	}
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {

@@ -9,7 +9,8 @@ import (
 	"net/url"
 	"time"
 
-	"github.com/discharger/discharger/discharger/api"
+	"github.com/discharger/discharger/discharger/client"
+	"github.com/discharger/discharger/discharger/wire"
 )
 
 // play is the demo's plot. Every step asks over HTTP, and fails if the answer is
@@ -22,10 +23,10 @@ type play struct {
 	ttl        time.Duration
 	step       int
 
-	access api.Access       // Alice's
-	bare   string           // the same, as text
-	grant  api.Grant        // her latest
-	stolen api.RefreshToken // what the thief has copied
+	access client.Access       // Alice's
+	bare   string              // the same, as text
+	grant  client.Grant        // her latest
+	stolen client.RefreshToken // what the thief has copied
 }
 
 func (p *play) run(ctx context.Context) error {
@@ -57,8 +58,8 @@ func short(secret string) string {
 }
 
 // client is the service's client library under a User-Agent.
-func (p *play) client(userAgent string) (*api.Client, error) {
-	return api.New(api.Config{URL: p.service, UserAgent: userAgent, Patience: -1, Clock: p.clock.now})
+func (p *play) client(userAgent string) (*client.Client, error) {
+	return client.New(client.Config{URL: p.service, UserAgent: userAgent, Patience: -1, Clock: p.clock.now})
 }
 
 func (p *play) mint(ctx context.Context) error {
@@ -66,8 +67,8 @@ func (p *play) mint(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	p.bare, p.grant = text, api.Grant{}
-	p.access, err = api.ParseAccess([]byte(text))
+	p.bare, p.grant = text, client.Grant{}
+	p.access, err = client.ParseAccess([]byte(text))
 	return err
 }
 
@@ -106,7 +107,7 @@ func (p *play) discharge(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	p.grant, err = alice.Discharge(ctx, api.Request{Access: p.access, Token: p.grant.Token})
+	p.grant, err = alice.Discharge(ctx, client.Request{Access: p.access, Token: p.grant.Token})
 	return err
 }
 
@@ -157,13 +158,13 @@ func (p *play) steal(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	_, err = thief.Discharge(ctx, api.Request{Access: p.access, Token: p.stolen})
-	if !refusedFor(err, api.ReasonTokenReused) {
+	_, err = thief.Discharge(ctx, client.Request{Access: p.access, Token: p.stolen})
+	if !refusedFor(err, wire.ReasonTokenReused) {
 		return fmt.Errorf("the service should have refused the stolen token, but: %w", orAccepted(err))
 	}
 	p.printf("   service to the thief: %s", said(err))
 	p.printf("   An old token means that two have it, and nobody can tell which is Alice. The session is over:")
-	if err = p.discharge(ctx); !refusedFor(err, api.ReasonTokenReused) || !softly(err) {
+	if err = p.discharge(ctx); !refusedFor(err, wire.ReasonTokenReused) || !softly(err) {
 		return fmt.Errorf("the service should have refused the stolen session, but: %w", orAccepted(err))
 	}
 	p.printf("   service to Alice:     %s", said(err))
@@ -173,7 +174,7 @@ func (p *play) steal(ctx context.Context) error {
 
 // said is what the service said to someone it refused.
 func said(err error) string {
-	var refused *api.RefusedError
+	var refused *client.RefusedError
 	if !errors.As(err, &refused) {
 		return err.Error()
 	}
@@ -181,13 +182,13 @@ func said(err error) string {
 }
 
 func refusedFor(err error, reason string) bool {
-	var refused *api.RefusedError
+	var refused *client.RefusedError
 	return errors.As(err, &refused) && refused.Reason == reason
 }
 
 // softly reports whether the session is over and its client keeps its keys.
 func softly(err error) bool {
-	var refused *api.RefusedError
+	var refused *client.RefusedError
 	return errors.As(err, &refused) && refused.Ended && refused.SoftLogout
 }
 
@@ -208,12 +209,12 @@ func (p *play) logout(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := alice.Logout(ctx, api.Request{Access: p.access, Token: p.grant.Token}, api.ScopeSession); err != nil {
+	if err := alice.Logout(ctx, client.Request{Access: p.access, Token: p.grant.Token}, wire.ScopeSession); err != nil {
 		return err
 	}
 	p.printf("   service: logged out")
 	last := p.grant
-	if err = p.discharge(ctx); !refusedFor(err, api.ReasonSessionEnded) {
+	if err = p.discharge(ctx); !refusedFor(err, wire.ReasonSessionEnded) {
 		return fmt.Errorf("the service should have refused after the logout, but: %w", orAccepted(err))
 	}
 	p.printf("   service, asked for a discharge: %s", said(err))

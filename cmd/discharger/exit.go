@@ -4,7 +4,7 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/discharger/discharger/discharger/api"
+	"github.com/discharger/discharger/discharger/client"
 )
 
 // The exit codes; see the package comment.
@@ -56,7 +56,7 @@ func exitCode(err error) int {
 		return exitUsage
 	case problemsIn(err) != nil, errors.Is(err, errConfig):
 		return exitConfig
-	case errors.Is(err, api.ErrUnavailable), errors.Is(err, errUnavailable):
+	case errors.Is(err, client.ErrUnavailable), errors.Is(err, errUnavailable):
 		return exitUnavailable
 	}
 	return exitFailed

@@ -19,9 +19,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/discharger/discharger/config"
-	"github.com/discharger/discharger/discharger/api"
 	"github.com/discharger/discharger/discharger/keyfile"
 	"github.com/discharger/discharger/discharger/server"
+	"github.com/discharger/discharger/discharger/wire"
 )
 
 func gatewayCommand() command {
@@ -136,10 +136,10 @@ func (a *aloneGateway) serve(ctx context.Context, hangup <-chan os.Signal) error
 		return errors.Join(fmt.Errorf("listen for operators: %w", err), a.front.listener.Close(), a.front.gateway.Close())
 	}
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET "+api.PathHealth, func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("ok\n")) })
-	mux.Handle("GET "+api.PathReady, a.front.ready)
+	mux.HandleFunc("GET "+wire.PathHealth, func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("ok\n")) })
+	mux.Handle("GET "+wire.PathReady, a.front.ready)
 	mux.Handle("GET "+pathGatewayReady, a.front.ready)
-	mux.Handle("GET "+api.PathMetrics, promhttp.HandlerFor(a.registry, promhttp.HandlerOpts{}))
+	mux.Handle("GET "+wire.PathMetrics, promhttp.HandlerFor(a.registry, promhttp.HandlerOpts{}))
 	admin := newWeb(l, server.HTTPServer(mux, a.log))
 	failed := make(chan error, 1)
 	admin.serve(failed)

@@ -6,14 +6,14 @@ import (
 	"net/http"
 	"sync/atomic"
 
-	"github.com/discharger/discharger/discharger/api"
 	"github.com/discharger/discharger/discharger/gateway"
+	"github.com/discharger/discharger/discharger/wire"
 )
 
 // pathGatewayReady has the readiness of a gateway, at admin_listen of its process.
 // On its own, a gateway has it at /readyz too, which is the service's where there
 // is one.
-const pathGatewayReady = api.PathReady + "/gateway"
+const pathGatewayReady = wire.PathReady + "/gateway"
 
 // readiness answers there: 200 where requests should come to the gateway, and
 // 503 where they should go to another. The body has the state of each part. Without

@@ -10,7 +10,7 @@ import (
 	"net/netip"
 	"time"
 
-	"github.com/discharger/discharger/discharger/api"
+	"github.com/discharger/discharger/discharger/wire"
 )
 
 func healthCommand() command {
@@ -32,9 +32,9 @@ func healthCommand() command {
 					}
 					*address = dialable(cfg.AdminListen)
 				}
-				path := api.PathHealth
+				path := wire.PathHealth
 				if *ready {
-					path = api.PathReady
+					path = wire.PathReady
 				}
 				return mark(health(ctx, t, "http://"+*address+path), errUnavailable)
 			}

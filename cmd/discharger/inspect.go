@@ -11,10 +11,12 @@ import (
 	"time"
 
 	"github.com/discharger/discharger/config"
-	"github.com/discharger/discharger/discharger/api"
+	"github.com/discharger/discharger/discharger/bundle"
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/client"
 	"github.com/discharger/discharger/discharger/gateway"
 	"github.com/discharger/discharger/discharger/homeserver"
+	"github.com/discharger/discharger/discharger/wire"
 )
 
 func inspectCommand() command {
@@ -85,14 +87,14 @@ func (in *inspection) show(data []byte) error {
 		in.printf("refresh token of a gateway, encrypted")
 		return nil
 	}
-	if _, err := api.ParseRefreshToken(text); err == nil {
+	if _, err := client.ParseRefreshToken(text); err == nil {
 		return in.token(text)
 	}
-	if _, err := api.ParseBundle(text); err == nil {
+	if _, err := bundle.Parse(text); err == nil {
 		return in.bundle(text)
 	}
 	// A caveat of version 1 is text in base64 itself, of a JSON object.
-	id, err := api.DecodeBase64(text)
+	id, err := wire.DecodeBase64(text)
 	if err != nil {
 		return errors.New("inspect: not a macaroon, bundle, session file, refresh token or caveat")
 	}
@@ -121,7 +123,7 @@ func (in *inspection) session(s *session) error {
 
 // access shows an access macaroon in JSON by way of its text.
 func (in *inspection) access(data []byte) error {
-	a, err := api.ParseAccess(data)
+	a, err := client.ParseAccess(data)
 	if err != nil {
 		return err
 	}
@@ -141,7 +143,7 @@ func (in *inspection) bundle(text string) error {
 	if in.opener == nil {
 		return nil
 	}
-	b, err := api.ParseBundle(text)
+	b, err := bundle.Parse(text)
 	if err != nil {
 		return err
 	}
@@ -158,7 +160,7 @@ func (in *inspection) bundle(text string) error {
 // token shows a refresh token. Its first two caveats are the service's; see
 // package discharger for its identifier.
 func (in *inspection) token(text string) error {
-	b, err := api.ParseBundle(text)
+	b, err := bundle.Parse(text)
 	if err != nil {
 		return err
 	}

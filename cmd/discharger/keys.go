@@ -9,8 +9,8 @@ import (
 	"slices"
 
 	"github.com/discharger/discharger/config"
-	"github.com/discharger/discharger/discharger/api"
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/client"
 	"github.com/discharger/discharger/discharger/keyfile"
 )
 
@@ -157,7 +157,7 @@ func servicePublicKey(ctx context.Context, t *terminal, service, given string) (
 	if given != "" {
 		return caveat.ParsePublicKey(given)
 	}
-	client, err := api.New(api.Config{URL: service, Patience: -1, Clock: t.now})
+	client, err := client.New(client.Config{URL: service, Patience: -1, Clock: t.now})
 	if err != nil {
 		return caveat.PublicKey{}, err
 	}

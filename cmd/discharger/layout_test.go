@@ -23,11 +23,12 @@ const modulePath = "github.com/discharger/discharger"
 //	cmd
 //	server   store     config     gateway    secevent
 //	discharger         homeserver
-//	policy             api
+//	policy             bakery  client
+//	                   bundle  wire
 //	caveat  cache  rawmacaroon  clientaddr  clientname  yamlfile
 var layout = map[string][]string{
 	"cmd/discharger": {
-		"config", "config/yamlfile", "discharger/atomicfile", "discharger/keyfile", "discharger", "discharger/api", "discharger/caveat", "discharger/rawmacaroon", "discharger/clientaddr",
+		"config", "config/yamlfile", "discharger/atomicfile", "discharger/keyfile", "discharger", "discharger/bundle", "discharger/client", "discharger/wire", "discharger/caveat", "discharger/rawmacaroon", "discharger/clientaddr",
 		"discharger/gateway", "discharger/homeserver", "discharger/secevent", "discharger/server", "discharger/store", "policy", "policy/schema",
 	},
 	"cmd/discharger/interop": {},
@@ -38,25 +39,27 @@ var layout = map[string][]string{
 	"discharger/keyfile":    {"discharger/atomicfile", "discharger/caveat", "discharger/rawmacaroon", "discharger/secret"},
 	"discharger/secret":     {},
 
-	"discharger/server":          {"discharger", "discharger/api", "discharger/caveat", "discharger/clientaddr", "policy"},
+	"discharger/server":          {"discharger", "discharger/wire", "discharger/caveat", "discharger/clientaddr", "policy"},
 	"discharger/secevent":        {"discharger/atomicfile", "discharger", "discharger/caveat"},
 	"discharger/store":           {"discharger", "discharger/caveat"},
 	"discharger/store/redistest": {},
 	"discharger":                 {"discharger/cache", "discharger/caveat", "discharger/rawmacaroon", "discharger/clientname", "discharger/keyfile", "discharger/secret", "policy"},
 	"discharger/simulate":        {"discharger", "discharger/caveat"},
 	"discharger/gateway": {
-		"discharger/api", "discharger/cache", "discharger/caveat", "discharger/rawmacaroon", "discharger/clientaddr", "discharger/gateway/matrix",
+		"discharger/bundle", "discharger/client", "discharger/wire", "discharger/cache", "discharger/caveat", "discharger/rawmacaroon", "discharger/clientaddr", "discharger/gateway/matrix",
 		"discharger/homeserver",
 	},
-	"discharger/gateway/matrix":   {},
-	"discharger/homeserver":       {"discharger/api", "discharger/cache", "discharger/caveat", "discharger/rawmacaroon", "discharger/keyfile", "discharger/secret"},
-	"discharger/api/bakeryclient": {"discharger/api"},
-	"discharger/api":              {"discharger/caveat", "discharger/rawmacaroon"},
-	"discharger/cache":            {},
-	"discharger/caveat":           {"discharger/secret"},
-	"discharger/rawmacaroon":      {},
-	"discharger/clientaddr":       {},
-	"discharger/clientname":       {},
+	"discharger/gateway/matrix": {},
+	"discharger/homeserver":     {"discharger/bundle", "discharger/client", "discharger/wire", "discharger/cache", "discharger/caveat", "discharger/rawmacaroon", "discharger/keyfile", "discharger/secret"},
+	"discharger/bakery":         {"discharger/client"},
+	"discharger/client":         {"discharger/bundle", "discharger/caveat", "discharger/rawmacaroon", "discharger/wire"},
+	"discharger/bundle":         {"discharger/rawmacaroon"},
+	"discharger/wire":           {"discharger/caveat"},
+	"discharger/cache":          {},
+	"discharger/caveat":         {"discharger/secret"},
+	"discharger/rawmacaroon":    {},
+	"discharger/clientaddr":     {},
+	"discharger/clientname":     {},
 
 	"policy":        {"discharger/cache", "policy/schema"},
 	"policy/schema": {},
@@ -88,18 +91,18 @@ var homes = []home{
 	// Macaroons. The bakery is what there has to be agreement with, not what
 	// requests are answered with.
 	{"gopkg.in/macaroon.v2", []string{
-		"cmd/discharger", "discharger/api", "discharger/api/bakeryclient", "discharger/gateway", "discharger/homeserver",
+		"cmd/discharger", "discharger/bakery", "discharger/bundle", "discharger/client", "discharger/gateway", "discharger/homeserver",
 	}, []string{anywhere}},
 	{"github.com/go-macaroon-bakery/macaroon-bakery/v3", []string{
-		"discharger/api/bakeryclient",
+		"discharger/bakery",
 	}, []string{anywhere}},
-	{"gopkg.in/errgo.v1", nil, []string{"cmd/discharger/interop", "discharger/api/bakeryclient"}},
+	{"gopkg.in/errgo.v1", nil, []string{"cmd/discharger/interop", "discharger/bakery"}},
 
 	// Small things.
 	{"github.com/google/renameio/v2", []string{"discharger/atomicfile"}, nil},
 	{"github.com/mileusna/useragent", []string{"discharger/clientname"}, nil},
 	{"github.com/go-json-experiment/json", []string{
-		"cmd/discharger", "discharger/keyfile", "discharger", "discharger/api", "discharger/caveat", "discharger/gateway",
+		"cmd/discharger", "discharger/keyfile", "discharger", "discharger/caveat", "discharger/client", "discharger/gateway", "discharger/wire",
 		"discharger/server",
 	}, nil},
 	{"golang.org/x/time", []string{"cmd/discharger", "discharger", "discharger/server"}, nil},

@@ -12,11 +12,12 @@ import (
 	"testing"
 	"time"
 
-	"github.com/discharger/discharger/discharger/api"
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/client"
 	"github.com/discharger/discharger/discharger/homeserver"
 	"github.com/discharger/discharger/discharger/keyfile"
 	"github.com/discharger/discharger/discharger/store/redistest"
+	"github.com/discharger/discharger/discharger/wire"
 )
 
 // nodes are several processes over one Redis. Nothing else connects them, and
@@ -25,7 +26,7 @@ type nodes struct {
 	configuration string
 	mu            sync.Mutex
 	processes     []*process
-	clients       []*api.Client
+	clients       []*client.Client
 }
 
 const nodesLocation = "https://discharger.example"
@@ -34,7 +35,7 @@ const nodesLocation = "https://discharger.example"
 func (n *nodes) run(t *testing.T, i int) {
 	t.Helper()
 	p, address, _ := startService(t, n.configuration)
-	c, err := api.New(api.Config{URL: "http://" + address, Location: nodesLocation, Patience: -1})
+	c, err := client.New(client.Config{URL: "http://" + address, Location: nodesLocation, Patience: -1})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -43,7 +44,7 @@ func (n *nodes) run(t *testing.T, i int) {
 	n.processes[i], n.clients[i] = p, c
 }
 
-func (n *nodes) any() *api.Client {
+func (n *nodes) any() *client.Client {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return n.clients[rand.IntN(len(n.clients))]
@@ -65,11 +66,11 @@ func (n *nodes) restart(t *testing.T, i int) {
 }
 
 // discharge asks anywhere until there is an answer, as one request.
-func (n *nodes) discharge(ctx context.Context, r api.Request) (api.Grant, error) {
+func (n *nodes) discharge(ctx context.Context, r client.Request) (client.Grant, error) {
 	r.RequestID = fmt.Sprint(rand.Uint64())
 	for {
 		g, err := n.any().Discharge(ctx, r)
-		if !errors.Is(err, api.ErrUnavailable) || ctx.Err() != nil {
+		if !errors.Is(err, client.ErrUnavailable) || ctx.Err() != nil {
 			return g, err
 		}
 	}
@@ -92,7 +93,7 @@ func TestNodes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	n := &nodes{processes: make([]*process, 3), clients: make([]*api.Client, 3)}
+	n := &nodes{processes: make([]*process, 3), clients: make([]*client.Client, 3)}
 	n.configuration = fmt.Sprintf("data_dir: data\nkeys: {file: %s}\n"+
 		"store: {redis: {addresses: [%s], timeouts: {dial: 10s, read: 10s, write: 10s}}}\nrequest_timeout: 20s\nshutdown_timeout: 1m\n"+
 		"homeservers:\n  - {name: a.example, public_key: %s}\n", keys, redistest.Start(t).Socket, theirs.Public)
@@ -114,7 +115,7 @@ func TestNodes(t *testing.T) {
 		t.Fatal(err)
 	}
 	const clients = 16
-	last := make([]api.Request, clients)
+	last := make([]client.Request, clients)
 	var refreshes [clients]atomic.Int64
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
@@ -124,7 +125,7 @@ func TestNodes(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		last[i].Access = api.Access{Macaroon: m.Macaroon}
+		last[i].Access = client.Access{Macaroon: m.Macaroon}
 		wg.Go(func() {
 			for ctx.Err() == nil {
 				g, err := n.discharge(t.Context(), last[i])
@@ -157,11 +158,11 @@ func TestNodes(t *testing.T) {
 		total += refreshes[i].Load()
 	}
 	t.Logf("%d refreshes during 3 restarts", total)
-	if err := n.clients[0].Logout(t.Context(), last[0], api.ScopeSession); err != nil {
+	if err := n.clients[0].Logout(t.Context(), last[0], wire.ScopeSession); err != nil {
 		t.Fatalf("logout: %v", err)
 	}
 	for i, c := range n.clients {
-		if _, err := c.Discharge(t.Context(), last[0]); !errors.Is(err, api.ErrRefused) {
+		if _, err := c.Discharge(t.Context(), last[0]); !errors.Is(err, client.ErrRefused) {
 			t.Errorf("logged out at one process, node %d says %v", i, err)
 		}
 	}

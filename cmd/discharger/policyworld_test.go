@@ -19,8 +19,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/discharger/discharger/discharger/api"
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/client"
 	"github.com/discharger/discharger/discharger/homeserver"
 	"github.com/discharger/discharger/policy"
 )
@@ -32,7 +32,7 @@ type ruled struct {
 	dir    string // of files; the rules are in policy.yaml
 	p      *process
 	admin  string
-	client *api.Client
+	client *client.Client
 	hs     *homeserver.Homeserver
 }
 
@@ -51,22 +51,22 @@ func newRuled(t *testing.T, rules, section string, more map[string]string) *rule
 	theirs, err := caveat.GenerateKey(nil)
 	r.must(err)
 	digest := sha256.Sum256([]byte(ruledKey))
-	var client string
-	r.p, client, r.admin = startService(t, strings.ReplaceAll(fmt.Sprintf(`
+	var c string
+	r.p, c, r.admin = startService(t, strings.ReplaceAll(fmt.Sprintf(`
 policy:
   files: $DIR/policy.yaml
   %s
 homeservers:
   - {name: a.example, public_key: %s, api_key_sha256: %s}
 `, section, theirs.Public, hex.EncodeToString(digest[:])), "$DIR", r.dir))
-	r.client, err = api.New(api.Config{URL: "http://" + client, APIKey: caveat.Secret(ruledKey), Patience: -1})
+	r.client, err = client.New(client.Config{URL: "http://" + c, APIKey: caveat.Secret(ruledKey), Patience: -1})
 	r.must(err)
 	service, err := r.client.Info(t.Context())
 	r.must(err)
 	master, err := homeserver.NewKey(nil)
 	r.must(err)
 	r.hs, err = homeserver.New(homeserver.Config{
-		Name: "a.example", Keys: homeserver.Keys{master}, KeyPair: theirs, Discharger: service, Location: "http://" + client,
+		Name: "a.example", Keys: homeserver.Keys{master}, KeyPair: theirs, Discharger: service, Location: "http://" + c,
 	})
 	r.must(err)
 	return r
@@ -145,14 +145,14 @@ func (r *ruled) login(mode caveat.Mode, policy string, labels map[string]string)
 	r.t.Helper()
 	m, err := r.hs.Mint(homeserver.MintParams{User: "@alice:a.example", Device: "PHONE-" + rand.Text(), Mode: mode, Policy: policy, Labels: labels})
 	r.must(err)
-	return &visitor{r: r, access: api.Access{Macaroon: m.Macaroon}, addr: netip.MustParseAddr("203.0.113.7")}
+	return &visitor{r: r, access: client.Access{Macaroon: m.Macaroon}, addr: netip.MustParseAddr("203.0.113.7")}
 }
 
 // visitor is a client at an address.
 type visitor struct {
 	r      *ruled
-	access api.Access
-	token  api.RefreshToken
+	access client.Access
+	token  client.RefreshToken
 	addr   netip.Addr
 }
 
@@ -162,8 +162,8 @@ func (v *visitor) at(addr string) *visitor {
 	return &moved
 }
 
-func (v *visitor) ask() (api.Grant, error) {
-	g, err := v.r.client.Discharge(context.Background(), api.Request{
+func (v *visitor) ask() (client.Grant, error) {
+	g, err := v.r.client.Discharge(context.Background(), client.Request{
 		Access: v.access, Token: v.token, ClientIP: v.addr, UserAgent: "Element X/26.11.1 (iOS 19)",
 	})
 	if err == nil {
@@ -174,7 +174,7 @@ func (v *visitor) ask() (api.Grant, error) {
 
 // granted demands a discharge that the homeserver accepts and that lasts as
 // long.
-func (v *visitor) granted(ttl time.Duration) api.Grant {
+func (v *visitor) granted(ttl time.Duration) client.Grant {
 	v.r.t.Helper()
 	before := time.Now()
 	g, err := v.ask()
@@ -194,10 +194,10 @@ func (v *visitor) granted(ttl time.Duration) api.Grant {
 }
 
 // refused demands a decided refusal.
-func (v *visitor) refused(reason string) *api.RefusedError {
+func (v *visitor) refused(reason string) *client.RefusedError {
 	v.r.t.Helper()
 	_, err := v.ask()
-	var refusal *api.RefusedError
+	var refusal *client.RefusedError
 	if !errors.As(err, &refusal) || refusal.Reason != reason {
 		v.r.t.Fatalf("got %v, want a refusal (%s)", err, reason)
 	}
@@ -205,11 +205,11 @@ func (v *visitor) refused(reason string) *api.RefusedError {
 }
 
 // undecided demands that nothing was decided: status 503.
-func (v *visitor) undecided() *api.UnavailableError {
+func (v *visitor) undecided() *client.UnavailableError {
 	v.r.t.Helper()
 	_, err := v.ask()
-	var unavailable *api.UnavailableError
-	if !errors.As(err, &unavailable) || errors.Is(err, api.ErrRefused) {
+	var unavailable *client.UnavailableError
+	if !errors.As(err, &unavailable) || errors.Is(err, client.ErrRefused) {
 		v.r.t.Fatalf("got %v, want unavailable", err)
 	}
 	return unavailable

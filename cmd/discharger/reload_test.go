@@ -99,15 +99,15 @@ func (f folder) keys(program string, args ...string) string {
 	return string(out)
 }
 
-// client is a Matrix client of a gateway.
-type client struct {
+// matrixClient is a Matrix client of a gateway.
+type matrixClient struct {
 	t   *testing.T
 	url string
 }
 
 const pathWhoami = "/_matrix/client/v3/account/whoami"
 
-func (c client) login() string {
+func (c matrixClient) login() string {
 	c.t.Helper()
 	status, in := call(c.t, "POST", c.url+"/_matrix/client/v3/login", "", map[string]any{"type": "m.login.password"})
 	token, _ := in["access_token"].(string)
@@ -117,7 +117,7 @@ func (c client) login() string {
 	return token
 }
 
-func (c client) want(token string, status int) {
+func (c matrixClient) want(token string, status int) {
 	c.t.Helper()
 	if got, out := call(c.t, "GET", c.url+pathWhoami, token, nil); got != status {
 		c.t.Fatalf("whoami: %d %v, want %d", got, out, status)
@@ -151,7 +151,7 @@ func TestReloadGatewayAlone(t *testing.T) {
 	settings := "admin_listen: 127.0.0.1:0\ndata_dir: gateway-data\ngateway: {listen: 127.0.0.1:0, upstream: %q, keys_file: gateway.json%s}\n%s"
 	f.write("gateway.yaml", settings, front.URL, "", "")
 	p := runProgram(t, f.dir, "gateway", "--config", "gateway.yaml")
-	c := client{t, matrixURL(t, p)}
+	c := matrixClient{t, matrixURL(t, p)}
 	token := c.login()
 	_, err = p.waitFor(`msg=gateway .* name=matrix\b`) // that of the key file
 	fine(t, err)
@@ -232,7 +232,7 @@ func TestReloadFaulty(t *testing.T) {
 				p = runProgram(t, f.dir, "gateway", "--config", "g.yaml")
 				files = []string{"g.yaml", "discharger-data/gateway.json", "ca.pem"}
 			}
-			c := client{t, matrixURL(t, p)}
+			c := matrixClient{t, matrixURL(t, p)}
 			token := c.login()
 			for _, name := range files {
 				t.Run(name, func(t *testing.T) {
@@ -310,7 +310,7 @@ func TestReloadAuthority(t *testing.T) {
 	f.write("c.yaml", patientSetting+"listen: 127.0.0.1:0\nadmin_listen: 127.0.0.1:0\n"+
 		"gateway: {listen: 127.0.0.1:0, upstream: %q, upstream_tls: {ca_file: ca.pem}}\n", hs.URL)
 	p := runProgram(t, f.dir, "serve", "--config", "c.yaml")
-	c := client{t, matrixURL(t, p)}
+	c := matrixClient{t, matrixURL(t, p)}
 	token := c.login()
 	ca.renew()
 	hs.CloseClientConnections()
@@ -345,7 +345,7 @@ func TestReloadRedisPassword(t *testing.T) {
 	key := regexp.MustCompile(`\S{43}=`).FindString(f.keys(program, "list", "discharger-data/keys.json"))
 	f.keys(program, "new", "--kind", "homeserver", "--name", "gateway", "--service", "http://127.0.0.1:1", "--service-key", key, "gateway.json")
 	p := runProgram(t, f.dir, "serve", "--config", "c.yaml")
-	c := client{t, matrixURL(t, p)}
+	c := matrixClient{t, matrixURL(t, p)}
 	c.want(c.login(), 200)
 	for _, password := range []string{"canary-two", "canary-three"} {
 		setPassword(password)

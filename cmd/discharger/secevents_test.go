@@ -23,12 +23,13 @@ import (
 
 	"github.com/golang-jwt/jwt/v5"
 
-	"github.com/discharger/discharger/discharger/api"
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/client"
 	"github.com/discharger/discharger/discharger/homeserver"
 	"github.com/discharger/discharger/discharger/keyfile"
 	"github.com/discharger/discharger/discharger/secevent"
 	"github.com/discharger/discharger/discharger/store/redistest"
+	"github.com/discharger/discharger/discharger/wire"
 )
 
 // listener is a receiver of security events, which asks the service for its keys
@@ -197,9 +198,9 @@ func (v *teller) up() {
 	var address string
 	v.p, address, v.admin = startService(v.t, v.configuration)
 	url := "http://" + address
-	v.to.jwks.Store(url + api.PathJWKS)
+	v.to.jwks.Store(url + wire.PathJWKS)
 	var err error
-	v.client, err = api.New(api.Config{URL: url, Patience: -1})
+	v.client, err = client.New(client.Config{URL: url, Patience: -1})
 	v.must(err)
 	service, err := v.client.Info(v.t.Context())
 	v.must(err)
@@ -221,13 +222,13 @@ func (v *teller) down() {
 }
 
 // ended begins a session, and ends it or all.
-func (v *teller) ended(scope api.Scope) *visitor {
+func (v *teller) ended(scope wire.Scope) *visitor {
 	v.t.Helper()
 	s := v.login(caveat.ModeRotate, "", nil)
 	if _, err := s.ask(); err != nil {
 		v.t.Fatal(err)
 	}
-	v.must(v.client.Logout(v.t.Context(), api.Request{Access: s.access, Token: s.token}, scope))
+	v.must(v.client.Logout(v.t.Context(), client.Request{Access: s.access, Token: s.token}, scope))
 	return s
 }
 
@@ -237,12 +238,12 @@ func TestSecurityEvents(t *testing.T) {
 	t.Parallel()
 	v := newTeller(t)
 	const delivered = `discharger_security_events_delivered_total{homeserver="a.example"}`
-	v.ended(api.ScopeSession)
+	v.ended(wire.ScopeSession)
 	first := v.to.next()
 	if first.user != "@alice:a.example" || !strings.HasPrefix(first.device, "PHONE-") || first.session == "" {
 		t.Errorf("told of %+v", first)
 	}
-	v.ended(api.ScopeUser)
+	v.ended(wire.ScopeUser)
 	if h := v.to.next(); h.user != "@alice:a.example" || h.session != "" || h.device != "" {
 		t.Errorf("told of %+v", h)
 	}
@@ -252,8 +253,8 @@ func TestSecurityEvents(t *testing.T) {
 	}
 
 	v.to.away.Store(true)
-	v.ended(api.ScopeSession)
-	v.ended(api.ScopeSession)
+	v.ended(wire.ScopeSession)
+	v.ended(wire.ScopeSession)
 	if _, err := v.p.waitFor("security event was not delivered.*answered 503"); err != nil {
 		t.Fatal(err)
 	}
@@ -274,7 +275,7 @@ func TestSecurityEvents(t *testing.T) {
 	}
 	v.hangup()
 	v.waitFor("msg=reloaded")
-	v.ended(api.ScopeSession)
+	v.ended(wire.ScopeSession)
 	if h := v.to.next(); h.kid == first.kid || h.session == "" {
 		t.Errorf("told of %+v, the key before was %s", h, first.kid)
 	}
@@ -319,10 +320,10 @@ homeservers:
 	other := *v.ruled
 	v.write("authorization", "Bearer canary-receiver of another")
 	v.up()
-	for _, scope := range []api.Scope{api.ScopeSession, api.ScopeUser} {
+	for _, scope := range []wire.Scope{wire.ScopeSession, wire.ScopeUser} {
 		v.ended(scope)
 		one, two := to.next(), to.next()
-		if one != two || one.user != "@alice:a.example" || (scope == api.ScopeSession) != (one.session != "" && strings.HasPrefix(one.device, "PHONE-")) {
+		if one != two || one.user != "@alice:a.example" || (scope == wire.ScopeSession) != (one.session != "" && strings.HasPrefix(one.device, "PHONE-")) {
 			t.Errorf("told of %+v, and of %+v", one, two)
 		}
 	}
@@ -341,7 +342,7 @@ func TestReadmeReceivers(t *testing.T) {
 	if n := checkConfigurations(t, section, "events of    example.org to https://receiver.example"); n != 1 {
 		t.Errorf("%d configurations", n)
 	}
-	for _, name := range []string{secevent.EventSessionRevoked, secevent.MemberExcept, secevent.MemberDevices, secevent.MemberKind, api.PathJWKS} {
+	for _, name := range []string{secevent.EventSessionRevoked, secevent.MemberExcept, secevent.MemberDevices, secevent.MemberKind, wire.PathJWKS} {
 		if !strings.Contains(section, name) {
 			t.Errorf("the README does not have %s", name)
 		}

@@ -8,8 +8,8 @@ import (
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 
-	"github.com/discharger/discharger/discharger/api"
 	"github.com/discharger/discharger/discharger/atomicfile"
+	"github.com/discharger/discharger/discharger/client"
 )
 
 // session is a session file: all that a client has to remember. Discharge makes
@@ -52,7 +52,7 @@ func (s *session) save(path string) error {
 }
 
 // take puts the answer of a discharge into the session.
-func (s *session) take(g api.Grant) error {
+func (s *session) take(g client.Grant) error {
 	bundle, err := g.Bundle()
 	if err != nil {
 		return err
@@ -65,17 +65,17 @@ func (s *session) take(g api.Grant) error {
 }
 
 // request is what the service is asked with.
-func (s *session) request() (api.Request, error) {
-	access, err := api.ParseAccess([]byte(s.Access))
+func (s *session) request() (client.Request, error) {
+	access, err := client.ParseAccess([]byte(s.Access))
 	if err != nil {
-		return api.Request{}, err
+		return client.Request{}, err
 	}
-	return api.Request{Access: access, Token: api.RefreshToken(s.RefreshToken), RequestID: s.RequestID}, nil
+	return client.Request{Access: access, Token: client.RefreshToken(s.RefreshToken), RequestID: s.RequestID}, nil
 }
 
 // location is what the access macaroon calls the service. It decides which
 // caveat is meant, and never where anything is sent.
-func location(a api.Access) (string, error) {
+func location(a client.Access) (string, error) {
 	for _, c := range a.Macaroon.Caveats() {
 		if len(c.VerificationId) > 0 {
 			return c.Location, nil

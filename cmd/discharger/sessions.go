@@ -5,9 +5,10 @@ import (
 	"flag"
 	"time"
 
-	"github.com/discharger/discharger/discharger/api"
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/client"
 	"github.com/discharger/discharger/discharger/keyfile"
+	"github.com/discharger/discharger/discharger/wire"
 )
 
 // homeserverFlags are those of everything that asks the service as a
@@ -28,14 +29,14 @@ func (h *homeserverFlags) declare(t *terminal, f *flag.FlagSet) {
 
 // client makes a client that has the API key. It comes from a file or from the
 // environment, and never from a flag, which others can see.
-func (h *homeserverFlags) client(t *terminal) (*api.Client, error) {
+func (h *homeserverFlags) client(t *terminal) (*client.Client, error) {
 	return h.named(t, nil)
 }
 
 // named is client, and stores the name of the homeserver, as far as the key file
 // has it.
-func (h *homeserverFlags) named(t *terminal, name *string) (*api.Client, error) {
-	cfg := api.Config{URL: h.service, UserAgent: "discharger", Patience: h.wait, Clock: t.now}
+func (h *homeserverFlags) named(t *terminal, name *string) (*client.Client, error) {
+	cfg := client.Config{URL: h.service, UserAgent: "discharger", Patience: h.wait, Clock: t.now}
 	if h.wait == 0 {
 		cfg.Patience = -1 // one attempt
 	}
@@ -57,7 +58,7 @@ func (h *homeserverFlags) named(t *terminal, name *string) (*api.Client, error) 
 	if cfg.URL == "" {
 		cfg.URL = defaultService
 	}
-	return api.New(cfg)
+	return client.New(cfg)
 }
 
 const aboutSessions = `
@@ -96,7 +97,7 @@ session could not be activated any more.` + aboutSessions,
 					return err
 				}
 				if *asJSON {
-					return t.writeJSON(api.SessionsResponse{Sessions: list})
+					return t.writeJSON(wire.SessionsResponse{Sessions: list})
 				}
 				return t.writeSessions(list)
 			}
@@ -104,13 +105,13 @@ session could not be activated any more.` + aboutSessions,
 	}
 }
 
-func (t *terminal) listEnded(ctx context.Context, client *api.Client, user string, asJSON bool) error {
+func (t *terminal) listEnded(ctx context.Context, client *client.Client, user string, asJSON bool) error {
 	list, err := client.EndedSessions(ctx, user)
 	if err != nil {
 		return err
 	}
 	if asJSON {
-		return t.writeJSON(api.EndedResponse{Ended: list})
+		return t.writeJSON(wire.EndedResponse{Ended: list})
 	}
 	return t.writeEnded(list)
 }

@@ -9,8 +9,8 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/discharger/discharger/discharger/api"
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/wire"
 )
 
 // TestStreamsDoNotHoldUpShutdown has a homeserver follow the feed while the
@@ -26,11 +26,11 @@ func TestStreamsDoNotHoldUpShutdown(t *testing.T) {
 		"shutdown_timeout: 1h\nhomeservers:\n  - name: example.org\n    public_key: %s\n    api_key_sha256: [%x]\n", pair.Public, sha256.Sum256([]byte(key))))
 	follow := func() *bufio.Scanner {
 		t.Helper()
-		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+client+api.PathRevocations, nil)
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+client+wire.PathRevocations, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
-		req.Header.Set(api.HeaderAuthorization, api.AuthorizationPrefix+key)
+		req.Header.Set(wire.HeaderAuthorization, wire.AuthorizationPrefix+key)
 		resp, err := http.DefaultClient.Do(req)
 		if err != nil {
 			t.Fatal(err)
@@ -38,7 +38,7 @@ func TestStreamsDoNotHoldUpShutdown(t *testing.T) {
 		t.Cleanup(func() { resp.Body.Close() })
 		lines := bufio.NewScanner(resp.Body)
 		for lines.Scan() {
-			if strings.HasPrefix(lines.Text(), "event: "+api.EventCurrent) {
+			if strings.HasPrefix(lines.Text(), "event: "+wire.EventCurrent) {
 				return lines
 			}
 		}

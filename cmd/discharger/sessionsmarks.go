@@ -7,7 +7,7 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"github.com/discharger/discharger/discharger/api"
+	"github.com/discharger/discharger/discharger/wire"
 )
 
 func sessionsMarksCommand() command {
@@ -56,7 +56,7 @@ revoked.` + aboutSessions,
 	}
 }
 
-func (t *terminal) writeMarks(user string, m *api.Mark) error {
+func (t *terminal) writeMarks(user string, m *wire.Mark) error {
 	w := tabwriter.NewWriter(t.out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "OF\tMARK\tSTATE")
 	if user != "" {

@@ -6,20 +6,21 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/discharger/discharger/discharger/api"
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/client"
+	"github.com/discharger/discharger/discharger/wire"
 )
 
 // namesake finds names that are like one by which nothing is known. The service
 // compares names byte for byte, and lists no users.
 type namesake struct {
-	client     *api.Client
+	client     *client.Client
 	homeserver string // its name; "": it is not known
 }
 
 // excepted checks that the device that is to be left alone has a session: with a
 // name that is misspelt, the revocation would end that session too.
-func (n *namesake) excepted(ctx context.Context, e *api.RevokeEntry) error {
+func (n *namesake) excepted(ctx context.Context, e *wire.RevokeEntry) error {
 	none := caveat.SessionID{}
 	if e.ExceptDevice == "" && e.Except == none {
 		return nil
@@ -28,13 +29,13 @@ func (n *namesake) excepted(ctx context.Context, e *api.RevokeEntry) error {
 	if err != nil {
 		return err
 	}
-	if e.Except != none && !slices.ContainsFunc(list, func(s api.SessionInfo) bool { return s.ID == e.Except }) {
+	if e.Except != none && !slices.ContainsFunc(list, func(s wire.SessionInfo) bool { return s.ID == e.Except }) {
 		return fmt.Errorf("nothing was revoked: %s has no session %s to leave alone", quoted(e.User), e.Except)
 	}
 	if e.ExceptDevice == "" {
 		return nil
 	}
-	if slices.ContainsFunc(list, func(s api.SessionInfo) bool { return s.Device == e.ExceptDevice }) {
+	if slices.ContainsFunc(list, func(s wire.SessionInfo) bool { return s.Device == e.ExceptDevice }) {
 		return nil
 	}
 	like := likeDevices(list, e.ExceptDevice)
@@ -47,7 +48,7 @@ func (n *namesake) excepted(ctx context.Context, e *api.RevokeEntry) error {
 // like describes what exists with a name like that of a revocation which ended
 // nothing; "": nothing does. If the name itself is known, only sessions of users
 // whose name is spelt otherwise count.
-func (n *namesake) like(ctx context.Context, e *api.RevokeEntry, known bool) (string, error) {
+func (n *namesake) like(ctx context.Context, e *wire.RevokeEntry, known bool) (string, error) {
 	if !known && (e.Device != "" || e.Session != caveat.SessionID{}) {
 		list, err := n.client.Sessions(ctx, e.User)
 		if err != nil {
@@ -110,7 +111,7 @@ func spellings(user, homeserver string) []string {
 const maxShown = 10
 
 // likeDevices names the devices that are spelt like one, or else all of them.
-func likeDevices(list []api.SessionInfo, device string) string {
+func likeDevices(list []wire.SessionInfo, device string) string {
 	var near, all []string
 	for _, s := range list {
 		if s.Device == "" || slices.Contains(all, s.Device) {
@@ -130,7 +131,7 @@ func likeDevices(list []api.SessionInfo, device string) string {
 	return ""
 }
 
-func likeSessions(list []api.SessionInfo) string {
+func likeSessions(list []wire.SessionInfo) string {
 	var all []string
 	for _, s := range list {
 		text := s.ID.String()

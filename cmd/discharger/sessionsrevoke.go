@@ -13,8 +13,9 @@ import (
 
 	"github.com/go-json-experiment/json"
 
-	"github.com/discharger/discharger/discharger/api"
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/client"
+	"github.com/discharger/discharger/discharger/wire"
 )
 
 // revocation is a command that ends sessions.
@@ -63,10 +64,10 @@ func (o *orderFlags) declare(f *flag.FlagSet, r *revocation) {
 }
 
 // entry makes the revocation of the arguments.
-func (o *orderFlags) entry(of revokes, args []string) (e api.RevokeEntry, err error) {
-	e.Order = api.Order{Soft: o.soft, Age: o.age, ExceptDevice: o.exceptDevice, Devices: o.devices}
-	if o.age < 0 || o.age > api.MaxAge {
-		return e, usagef("--age is from 0 to %v", api.MaxAge)
+func (o *orderFlags) entry(of revokes, args []string) (e wire.RevokeEntry, err error) {
+	e.RevokeOptions = wire.RevokeOptions{Soft: o.soft, Age: o.age, ExceptDevice: o.exceptDevice, Devices: o.devices}
+	if o.age < 0 || o.age > wire.MaxAge {
+		return e, usagef("--age is from 0 to %v", wire.MaxAge)
 	}
 	if o.except != "" {
 		if e.Except, err = sessionID(o.except); err != nil {
@@ -147,7 +148,7 @@ func (r *revocation) run(ctx context.Context, t *terminal, h *homeserverFlags, o
 		return err
 	}
 	if r.of == everything {
-		if err := names.client.RevokeAll(ctx, e.Order); err != nil {
+		if err := names.client.RevokeAll(ctx, e.RevokeOptions); err != nil {
 			return err
 		}
 		t.say("revoked: all sessions of the homeserver that were minted by now")
@@ -164,19 +165,19 @@ func (r *revocation) run(ctx context.Context, t *terminal, h *homeserverFlags, o
 }
 
 // revokeEntry makes one revocation.
-func revokeEntry(ctx context.Context, c *api.Client, e *api.RevokeEntry) (api.Revoked, error) {
+func revokeEntry(ctx context.Context, c *client.Client, e *wire.RevokeEntry) (wire.Revoked, error) {
 	switch {
 	case e.Session != caveat.SessionID{}:
-		return c.RevokeSession(ctx, e.User, e.Session, e.Order)
+		return c.RevokeSession(ctx, e.User, e.Session, e.RevokeOptions)
 	case e.Device != "":
-		return c.RevokeDevice(ctx, e.User, e.Device, e.Order)
+		return c.RevokeDevice(ctx, e.User, e.Device, e.RevokeOptions)
 	}
-	return c.RevokeUser(ctx, e.User, e.Order)
+	return c.RevokeUser(ctx, e.User, e.RevokeOptions)
 }
 
 // sayRevoked says what a revocation did. Where it did nothing, the names that are
 // like the given one are an error.
-func (t *terminal) sayRevoked(ctx context.Context, names *namesake, e *api.RevokeEntry, done api.Revoked) error {
+func (t *terminal) sayRevoked(ctx context.Context, names *namesake, e *wire.RevokeEntry, done wire.Revoked) error {
 	later := ""
 	if done.Marked {
 		later = "; logins that were made by now and are not activated yet are revoked too"
@@ -206,7 +207,7 @@ func plural(n int, what string) string {
 
 // unknownName is a revocation that ended nothing, because nothing has that name.
 type unknownName struct {
-	entry       api.RevokeEntry
+	entry       wire.RevokeEntry
 	like, later string
 }
 
@@ -232,7 +233,7 @@ func (u *unknownName) Error() string {
 var errSomeFailed = errors.New("some revocations failed, or found nothing by that name; see the lines above")
 
 // revokeFrom makes the revocations in a file and writes one result a line.
-func (t *terminal) revokeFrom(ctx context.Context, client *api.Client, path string) error {
+func (t *terminal) revokeFrom(ctx context.Context, client *client.Client, path string) error {
 	r := t.in
 	if path != "-" {
 		f, err := os.Open(path)
@@ -249,7 +250,7 @@ func (t *terminal) revokeFrom(ctx context.Context, client *api.Client, path stri
 	var failed, unavailable bool
 	ended := 0
 	for len(entries) > 0 {
-		n := min(len(entries), api.MaxRevoke)
+		n := min(len(entries), wire.MaxRevoke)
 		results, err := client.Revoke(ctx, entries[:n])
 		if err != nil {
 			return err
@@ -258,7 +259,7 @@ func (t *terminal) revokeFrom(ctx context.Context, client *api.Client, path stri
 		for _, x := range results {
 			ended += x.Ended
 			failed = failed || x.Error != nil || x.Ended == 0 && !x.Known
-			unavailable = unavailable || x.Error != nil && x.Error.Code == api.CodeUnavailable
+			unavailable = unavailable || x.Error != nil && x.Error.Code == wire.CodeUnavailable
 			line, err := json.Marshal(x)
 			if err == nil {
 				_, err = fmt.Fprintln(t.out, string(line))
@@ -280,14 +281,14 @@ func (t *terminal) revokeFrom(ctx context.Context, client *api.Client, path stri
 
 // readEntries reads one revocation a line, and skips empty lines. All of them are
 // read before the first is made.
-func readEntries(r io.Reader) (entries []api.RevokeEntry, err error) {
+func readEntries(r io.Reader) (entries []wire.RevokeEntry, err error) {
 	in := bufio.NewScanner(r)
 	for n := 1; in.Scan(); n++ {
 		line := bytes.TrimSpace(in.Bytes())
 		if len(line) == 0 {
 			continue
 		}
-		var e api.RevokeEntry
+		var e wire.RevokeEntry
 		if err := e.UnmarshalJSON(line); err != nil {
 			return nil, fmt.Errorf("line %d: %w", n, err)
 		}

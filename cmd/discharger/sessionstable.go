@@ -8,7 +8,7 @@ import (
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 
-	"github.com/discharger/discharger/discharger/api"
+	"github.com/discharger/discharger/discharger/wire"
 )
 
 // writeJSON writes a value to standard output.
@@ -22,7 +22,7 @@ func (t *terminal) writeJSON(v any) error {
 
 // writeSessions writes a table from which somebody can tell the sessions of
 // one user apart. What clients say of themselves is shown with care.
-func (t *terminal) writeSessions(list []api.SessionInfo) error {
+func (t *terminal) writeSessions(list []wire.SessionInfo) error {
 	if len(list) == 0 {
 		t.say("there are no sessions")
 		return nil
@@ -45,7 +45,7 @@ func (t *terminal) writeSessions(list []api.SessionInfo) error {
 }
 
 // writeEnded writes a table of sessions that ended.
-func (t *terminal) writeEnded(list []api.EndedSession) error {
+func (t *terminal) writeEnded(list []wire.EndedSession) error {
 	if len(list) == 0 {
 		t.say("there are no ended sessions")
 		return nil

@@ -9,8 +9,9 @@ import (
 
 	"github.com/go-json-experiment/json"
 
-	"github.com/discharger/discharger/discharger/api"
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/client"
+	"github.com/discharger/discharger/discharger/wire"
 )
 
 func sessionsWatchCommand() command {
@@ -55,14 +56,14 @@ const watchPause = time.Second
 
 // run prints until it is interrupted, or there has been no connection for as
 // long as patience allows.
-func (w *follower) run(ctx context.Context, client *api.Client, patience time.Duration) error {
+func (w *follower) run(ctx context.Context, c *client.Client, patience time.Duration) error {
 	w.heard = w.t.now()
 	for {
-		err := client.FollowRevocations(ctx, w.position, w.take)
+		err := c.FollowRevocations(ctx, w.position, w.take)
 		switch {
 		case errors.Is(err, errUpToDate), ctx.Err() != nil:
 			return nil
-		case !errors.Is(err, api.ErrUnavailable), w.t.now().Sub(w.heard) >= patience:
+		case !errors.Is(err, client.ErrUnavailable), w.t.now().Sub(w.heard) >= patience:
 			return err
 		}
 		pause := time.NewTimer(watchPause)
@@ -75,20 +76,20 @@ func (w *follower) run(ctx context.Context, client *api.Client, patience time.Du
 	}
 }
 
-func (w *follower) take(e api.FeedEvent) error {
+func (w *follower) take(e client.FeedEvent) error {
 	w.heard = w.t.now()
 	var line any
 	var text string
 	switch e.Kind {
-	case api.FeedRevocation:
+	case client.FeedRevocation:
 		w.position = e.Position
 		line, text = e.Revocation, describe(&e.Revocation)
-	case api.FeedGap:
+	case client.FeedGap:
 		line, text = map[string]bool{"gap": true}, "-- some may be missing; all that is known follows"
-	case api.FeedSkipped:
+	case client.FeedSkipped:
 		w.position = e.Position
 		line, text = map[string]string{"skipped": e.Err.Error()}, "-- skipped an event that cannot be understood: "+quoted(e.Err.Error())
-	case api.FeedCurrent:
+	case client.FeedCurrent:
 		line, text = map[string]bool{"current": true}, "-- up to date"
 	default:
 		return nil
@@ -103,7 +104,7 @@ func (w *follower) take(e api.FeedEvent) error {
 	if _, err := fmt.Fprintln(w.t.out, text); err != nil {
 		return err
 	}
-	if w.once && e.Kind == api.FeedCurrent {
+	if w.once && e.Kind == client.FeedCurrent {
 		return errUpToDate
 	}
 	return nil
@@ -111,7 +112,7 @@ func (w *follower) take(e api.FeedEvent) error {
 
 // describe shows in a line what was revoked, why, how, and until when that
 // matters.
-func describe(r *api.Revocation) string {
+func describe(r *wire.Revocation) string {
 	what := "all sessions"
 	switch {
 	case r.Session != (caveat.SessionID{}):
@@ -131,9 +132,9 @@ func describe(r *api.Revocation) string {
 	if r.Devices {
 		what += " with a device"
 	}
-	kind := api.KindHard
+	kind := wire.KindHard
 	if r.Soft {
-		kind = api.KindSoft
+		kind = wire.KindSoft
 	}
 	return fmt.Sprintf("%s  %s: %s, %s, until %s", r.At.Format(time.RFC3339), what, quoted(r.Reason), kind, r.Until.Format(time.RFC3339))
 }

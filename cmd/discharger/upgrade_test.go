@@ -13,11 +13,12 @@ import (
 	"testing"
 	"time"
 
-	"github.com/discharger/discharger/discharger/api"
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/client"
 	"github.com/discharger/discharger/discharger/homeserver"
 	"github.com/discharger/discharger/discharger/keyfile"
 	"github.com/discharger/discharger/discharger/store/redistest"
+	"github.com/discharger/discharger/discharger/wire"
 )
 
 // oldProgramVariable names the environment variable that holds the path of the
@@ -28,12 +29,12 @@ const oldProgramVariable = "DISCHARGER_TEST_OLD_PROGRAM"
 // the second one of this.
 type rolling struct {
 	t           *testing.T
-	clients     [2]*api.Client
+	clients     [2]*client.Client
 	unavailable [2]int // answers of each that decided nothing
 }
 
 // runOld runs the program of an earlier version.
-func runOld(t *testing.T, configuration string) (*process, *api.Client) {
+func runOld(t *testing.T, configuration string) (*process, *client.Client) {
 	t.Helper()
 	program := os.Getenv(oldProgramVariable)
 	if program == "" {
@@ -55,9 +56,9 @@ func runOld(t *testing.T, configuration string) (*process, *api.Client) {
 	return p, newRollingClient(t, strings.TrimPrefix(address, "http://"))
 }
 
-func newRollingClient(t *testing.T, address string) *api.Client {
+func newRollingClient(t *testing.T, address string) *client.Client {
 	t.Helper()
-	c, err := api.New(api.Config{URL: "http://" + address, Location: nodesLocation, Patience: -1})
+	c, err := client.New(client.Config{URL: "http://" + address, Location: nodesLocation, Patience: -1})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -65,18 +66,18 @@ func newRollingClient(t *testing.T, address string) *api.Client {
 }
 
 // turn asks one process, and the other one if that decides nothing.
-func (r *rolling) turn(first int, ask func(*api.Client) error) error {
+func (r *rolling) turn(first int, ask func(*client.Client) error) error {
 	err := ask(r.clients[first])
-	if errors.Is(err, api.ErrUnavailable) {
+	if errors.Is(err, client.ErrUnavailable) {
 		r.unavailable[first]++
 		err = ask(r.clients[1-first])
 	}
 	return err
 }
 
-func (r *rolling) refresh(ctx context.Context, first int, last *api.Request, id string) error {
+func (r *rolling) refresh(ctx context.Context, first int, last *client.Request, id string) error {
 	last.RequestID = id
-	return r.turn(first, func(c *api.Client) error {
+	return r.turn(first, func(c *client.Client) error {
 		g, err := c.Discharge(ctx, *last)
 		if err == nil {
 			last.Token = g.Token
@@ -106,8 +107,8 @@ func TestRollingUpgrade(t *testing.T) {
 		"store: {redis: {addresses: [%s], timeouts: {dial: 10s, read: 10s, write: 10s}}}\nrequest_timeout: 20s\nshutdown_timeout: 1m\n"+
 		"homeservers:\n  - {name: a.example, public_key: %s}\n", keys, redistest.Start(t).Socket, theirs.Public)
 	r := &rolling{t: t}
-	old, client := runOld(t, configuration)
-	r.clients[0] = client
+	old, caller := runOld(t, configuration)
+	r.clients[0] = caller
 	_, address, _ := startService(t, configuration)
 	r.clients[1] = newRollingClient(t, address)
 	service, err := r.clients[0].Info(ctx)
@@ -125,14 +126,14 @@ func TestRollingUpgrade(t *testing.T) {
 		t.Fatal(err)
 	}
 	const users, each = 6, 4
-	var all [users][each]api.Request
+	var all [users][each]client.Request
 	for u := range all {
 		for i := range all[u] {
 			m, err := hs.Mint(homeserver.MintParams{User: fmt.Sprintf("@user%d:a.example", u), Device: fmt.Sprintf("D%d", i), Mode: caveat.ModeRotate})
 			if err != nil {
 				t.Fatal(err)
 			}
-			all[u][i].Access = api.Access{Macaroon: m.Macaroon}
+			all[u][i].Access = client.Access{Macaroon: m.Macaroon}
 			for n := range 10 {
 				if err := r.refresh(ctx, (u+i+n)%2, &all[u][i], fmt.Sprintf("%d-%d-%d", u, i, n)); err != nil {
 					t.Fatalf("user %d, session %d, refresh %d: %v", u, i, n, err)
@@ -142,17 +143,17 @@ func TestRollingUpgrade(t *testing.T) {
 	}
 	t.Logf("after logins and refreshes, undecided were %d at the earlier version and %d at this one", r.unavailable[0], r.unavailable[1])
 	// Of each user, one session ends, of the first two all.
-	ended := make(map[*api.Request]bool)
+	ended := make(map[*client.Request]bool)
 	for u := range all {
-		scope, at := api.ScopeSession, u%2
+		scope, at := wire.ScopeSession, u%2
 		if u < 2 {
-			scope = api.ScopeUser
+			scope = wire.ScopeUser
 			for i := range all[u] {
 				ended[&all[u][i]] = true
 			}
 		}
 		ended[&all[u][0]] = true
-		if err := r.turn(at, func(c *api.Client) error { return c.Logout(ctx, all[u][0], scope) }); err != nil {
+		if err := r.turn(at, func(c *client.Client) error { return c.Logout(ctx, all[u][0], scope) }); err != nil {
 			t.Errorf("user %d logs out at %d: %v", u, at, err)
 		}
 	}

@@ -6,7 +6,8 @@ import (
 	"sync"
 	"time"
 
-	"github.com/discharger/discharger/discharger/api"
+	"github.com/discharger/discharger/discharger/client"
+	"github.com/discharger/discharger/discharger/wire"
 )
 
 // ability is the answer to the question whether the service can decide, for all
@@ -55,8 +56,8 @@ func (g *Gateway) askAbility(p *pursuit[struct{}]) {
 	defer close(p.done)
 	p.run(g.link, 0, func(ctx context.Context) (struct{}, error) {
 		err := g.once.Ready(ctx)
-		var bad *api.BadRequestError
-		if errors.As(err, &bad) && bad.Code == api.CodeNotFound {
+		var bad *client.BadRequestError
+		if errors.As(err, &bad) && bad.Code == wire.CodeNotFound {
 			_, err = g.once.Marks(ctx, "") // a service of an earlier version: its store can be read
 		}
 		g.metrics.fetched("ready", err)

@@ -5,34 +5,35 @@ import (
 	"errors"
 	"log/slog"
 
-	"github.com/discharger/discharger/discharger/api"
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/client"
 	"github.com/discharger/discharger/discharger/homeserver"
+	"github.com/discharger/discharger/discharger/wire"
 )
 
 // activate mints the session of a login and gets its first discharge. While the
 // service decides nothing, it waits: the homeserver has made a token already.
-func (g *Gateway) activate(ctx context.Context, x *exchange, p homeserver.MintParams, in loggedIn) (api.Grant, error) {
+func (g *Gateway) activate(ctx context.Context, x *exchange, p homeserver.MintParams, in loggedIn) (client.Grant, error) {
 	w := g.waiterFor(x, nil)
 	// Before the session is minted: what ended the user's sessions until now must
 	// not end this one.
 	_, err := pursue(ctx, g, w, func(ctx context.Context) (struct{}, error) { return struct{}{}, g.settleOrdersOf(ctx, in.user) })
 	if err != nil {
-		return api.Grant{}, err
+		return client.Grant{}, err
 	}
 	m, err := g.hs.Mint(p)
 	if err != nil {
-		return api.Grant{}, err
+		return client.Grant{}, err
 	}
 	// All attempts are one request.
 	var name [16]byte
 	if err := fillRandom(g.cfg.Rand, name[:]); err != nil {
-		return api.Grant{}, err
+		return client.Grant{}, err
 	}
-	request := api.Request{
-		Access: api.Access{Macaroon: m.Macaroon}, RequestID: api.EncodeBase64(name[:]), ClientIP: x.client, UserAgent: in.userAgent,
+	request := client.Request{
+		Access: client.Access{Macaroon: m.Macaroon}, RequestID: wire.EncodeBase64(name[:]), ClientIP: x.client, UserAgent: in.userAgent,
 	}
-	return pursue(ctx, g, w, func(ctx context.Context) (api.Grant, error) {
+	return pursue(ctx, g, w, func(ctx context.Context) (client.Grant, error) {
 		grant, err := g.once.Discharge(ctx, request)
 		g.metrics.fetched("login", err)
 		return grant, err
@@ -47,7 +48,7 @@ func (g *Gateway) activate(ctx context.Context, x *exchange, p homeserver.MintPa
 func (g *Gateway) abandon(ctx context.Context, x *exchange, in loggedIn, why error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), g.cfg.patience.upstream)
 	defer cancel()
-	if !errors.Is(why, api.ErrRefused) { // the service may have begun the session, and its answer was lost
+	if !errors.Is(why, client.ErrRefused) { // the service may have begun the session, and its answer was lost
 		g.keepOrder(ctx, order{Op: endSession, User: in.user, Session: in.session, At: g.cfg.Clock().UnixMilli()})
 	}
 	if x.login.device != "" {

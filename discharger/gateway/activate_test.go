@@ -6,8 +6,8 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"github.com/discharger/discharger/discharger/api"
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/wire"
 	"github.com/discharger/discharger/policy"
 )
 
@@ -38,7 +38,7 @@ func TestDeniedLoginLeavesNothing(t *testing.T) {
 		}},
 		{name: "a session had it, which ended softly", stays: true, before: func(in anyMap) {
 			a := w.login(false, in)
-			_, err := w.gateway.client.RevokeSession(t.Context(), a.text("user_id"), w.sessionOf(a.text("access_token")), api.Order{Soft: true})
+			_, err := w.gateway.client.RevokeSession(t.Context(), a.text("user_id"), w.sessionOf(a.text("access_token")), wire.RevokeOptions{Soft: true})
 			must(t, err)
 		}},
 	} {

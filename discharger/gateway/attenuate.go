@@ -6,7 +6,7 @@ import (
 
 	"gopkg.in/macaroon.v2"
 
-	"github.com/discharger/discharger/discharger/api"
+	"github.com/discharger/discharger/discharger/bundle"
 	"github.com/discharger/discharger/discharger/rawmacaroon"
 )
 
@@ -48,7 +48,7 @@ func Attenuate(token string, conditions ...string) (string, error) {
 			return "", fmt.Errorf("attenuate: %w", err)
 		}
 	}
-	text, err := api.EncodeBundle(macaroon.Slice{m})
+	text, err := bundle.Encode(macaroon.Slice{m})
 	return checkedToken(PrefixHeld, text, err)
 }
 

@@ -7,10 +7,11 @@ import (
 	"net/http"
 	"strings"
 
-	"github.com/discharger/discharger/discharger/api"
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/client"
 	"github.com/discharger/discharger/discharger/homeserver"
 	"github.com/discharger/discharger/discharger/rawmacaroon"
+	"github.com/discharger/discharger/discharger/wire"
 )
 
 // authenticate verifies a token of the gateway's and unseals the homeserver's.
@@ -31,7 +32,7 @@ func (g *Gateway) authenticate(r *http.Request, x *exchange, c credential) *fail
 		}
 	}
 	if err != nil {
-		var refused *api.RefusedError
+		var refused *client.RefusedError
 		if errors.As(err, &refused) && refused.Final() && x.identity.Payload != "" {
 			g.noteEnd(ctx, x.identity, endingOf(refused))
 		}
@@ -110,7 +111,7 @@ func (g *Gateway) verifyRanOut(ctx context.Context, x *exchange, token string, f
 		return err
 	}
 	if g.link.recovered() != signs || g.link.couldNotRefresh(id.Expires) {
-		return &api.UnavailableError{Err: errMayRefresh}
+		return &client.UnavailableError{Err: errMayRefresh}
 	}
 	return expired
 }
@@ -172,7 +173,7 @@ func (g *Gateway) verifyDischarged(ctx context.Context, p *presented, who forWho
 	var invalid *homeserver.Error
 	if errors.As(err, &invalid) && invalid.Kind == homeserver.ErrExpired && invalid.Part == homeserver.PartDischarge {
 		g.held.drop(p.identity.Session)
-		return id, &api.UnavailableError{Err: errors.New("a new discharge has expired already: clocks differ, here and at the service")}
+		return id, &client.UnavailableError{Err: errors.New("a new discharge has expired already: clocks differ, here and at the service")}
 	}
 	return id, err
 }
@@ -213,8 +214,8 @@ func (g *Gateway) openUpstream(id homeserver.Identity) (string, error) {
 // not decided is never an end of a session, and soft_logout is what was decided.
 // An answer says that the session is over only if it is.
 func (g *Gateway) refusal(ctx context.Context, err error) *failure {
-	var refused *api.RefusedError
-	var unavailable *api.UnavailableError
+	var refused *client.RefusedError
+	var unavailable *client.UnavailableError
 	var invalid *homeserver.Error
 	switch {
 	case errors.As(err, &refused):
@@ -222,7 +223,7 @@ func (g *Gateway) refusal(ctx context.Context, err error) *failure {
 	case errors.As(err, &unavailable):
 		g.cfg.Log.LogAttrs(ctx, slog.LevelWarn, "service is unavailable, request answered 503", slog.Any("error", err))
 		return undecided(unavailable.RetryAfter)
-	case errors.Is(err, api.ErrBadRequest):
+	case errors.Is(err, client.ErrBadRequest):
 		g.cfg.Log.LogAttrs(ctx, slog.LevelError, "service does not accept the gateway's requests", slog.Any("error", err))
 		return undecided(0)
 	case errors.Is(err, homeserver.ErrUnknownKey):
@@ -254,20 +255,20 @@ func (g *Gateway) unknownKey(ctx context.Context, err error) *failure {
 
 // refused turns a refusal of the service's into an answer: the end of the
 // session, or that of this request.
-func (g *Gateway) refused(ctx context.Context, r *api.RefusedError) *failure {
+func (g *Gateway) refused(ctx context.Context, r *client.RefusedError) *failure {
 	switch {
 	case r.Ended:
 		return unknownToken("The session is over: "+sentence(r), r.SoftLogout)
-	case r.Reason == api.ReasonTokenSuperseded:
+	case r.Reason == wire.ReasonTokenSuperseded:
 		return unknownToken("The access token has expired: "+sentence(r), true)
-	case r.Reason == api.ReasonTokenRequired, r.Reason == api.ReasonTokenInvalid, r.Reason == api.ReasonHomeserverRequired:
+	case r.Reason == wire.ReasonTokenRequired, r.Reason == wire.ReasonTokenInvalid, r.Reason == wire.ReasonHomeserverRequired:
 		g.cfg.Log.LogAttrs(ctx, slog.LevelError, "service refuses the gateway's request, its keys or its configuration are wrong", slog.Any("error", r))
 		return undecided(0)
 	}
 	return forbidden("This request was refused: " + sentence(r))
 }
 
-func sentence(r *api.RefusedError) string {
+func sentence(r *client.RefusedError) string {
 	if r.Message != "" {
 		return r.Message
 	}

@@ -12,7 +12,7 @@ import (
 
 	"gopkg.in/macaroon.v2"
 
-	"github.com/discharger/discharger/discharger/api"
+	"github.com/discharger/discharger/discharger/bundle"
 	"github.com/discharger/discharger/discharger/caveat"
 )
 
@@ -29,7 +29,7 @@ func narrowedBy(t *testing.T, m *macaroon.Macaroon, name string, conditions, siz
 
 func heldText(t *testing.T, m *macaroon.Macaroon) string {
 	t.Helper()
-	text, err := api.EncodeBundle(macaroon.Slice{m})
+	text, err := bundle.Encode(macaroon.Slice{m})
 	must(t, err)
 	return PrefixHeld + text
 }

@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/discharger/discharger/discharger/api"
+	"github.com/discharger/discharger/discharger/wire"
 )
 
 // another is a second gateway to the same homeserver, with the same keys and the
@@ -327,7 +327,7 @@ func TestLoginCancelsLogout(t *testing.T) {
 			}
 			old := one.login(true, anyMap{"device_id": "ONE"})
 			one.hs.set(func(s *stub) { s.failLogouts = 1 << 20 })
-			one.revoke(one.sessionOf(old.text("access_token")), api.Order{})
+			one.revoke(one.sessionOf(old.text("access_token")), wire.RevokeOptions{})
 			eventually(t, "the logout is to come", func() bool { return one.pending() == 1 })
 			in := two.login(true, anyMap{"device_id": "ONE"})
 			if where == "here" && one.pending() != 0 {
@@ -403,7 +403,7 @@ func TestLateLogoutSparesLaterSession(t *testing.T) {
 		{"soft end since", func(one, two *world) {
 			in := two.login(false, anyMap{"device_id": "ONE"})
 			one.forward(2 * time.Second)
-			two.revoke(two.sessionOf(in.text("access_token")), api.Order{Soft: true})
+			two.revoke(two.sessionOf(in.text("access_token")), wire.RevokeOptions{Soft: true})
 		}, false},
 		{"seen since", func(one, _ *world) {
 			one.hs.set(func(s *stub) { s.lastSeen = map[string]int64{"ONE": one.now().Add(time.Hour).UnixMilli()} })
@@ -415,7 +415,7 @@ func TestLateLogoutSparesLaterSession(t *testing.T) {
 			two := one.another()
 			one.offline()
 			old := one.login(false, anyMap{"device_id": "ONE"})
-			one.revoke(one.sessionOf(old.text("access_token")), api.Order{})
+			one.revoke(one.sessionOf(old.text("access_token")), wire.RevokeOptions{})
 			one.forward(2 * time.Second)
 			c.since(one, two)
 			two.offline()

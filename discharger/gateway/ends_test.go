@@ -9,9 +9,9 @@ import (
 
 	"go.etcd.io/bbolt"
 
-	"github.com/discharger/discharger/discharger/api"
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/homeserver"
+	"github.com/discharger/discharger/discharger/wire"
 	"github.com/discharger/discharger/policy"
 )
 
@@ -35,7 +35,7 @@ func (w *world) sessions() int {
 }
 
 // revoke ends a session of the user's at the service.
-func (w *world) revoke(id caveat.SessionID, o api.Order) {
+func (w *world) revoke(id caveat.SessionID, o wire.RevokeOptions) {
 	w.t.Helper()
 	_, err := w.gateway.client.RevokeSession(context.Background(), "@u:hs", id, o)
 	must(w.t, err)
@@ -185,7 +185,7 @@ func TestReaping(t *testing.T) {
 	ctx := context.Background()
 	one, two, three := w.login(false, anyMap{"device_id": "ONE"}), w.login(true, anyMap{"device_id": "TWO"}), w.login(false, anyMap{"device_id": "THREE"})
 	w.hs.set(func(s *stub) { s.failLogouts = 1 })
-	w.revoke(w.sessionOf(one.text("access_token")), api.Order{})
+	w.revoke(w.sessionOf(one.text("access_token")), wire.RevokeOptions{})
 	eventually(t, "one is logged out", func() bool { return !w.hs.alive("ONE") })
 	if a := w.want(w.do("GET", pathWhoami, one.text("access_token"), nil), 401, codeUnknownToken); a.soft() {
 		t.Error("an order is a hard logout")
@@ -193,13 +193,13 @@ func TestReaping(t *testing.T) {
 	if !w.hs.alive("TWO") || !w.hs.alive("THREE") {
 		t.Fatal("others are logged out")
 	}
-	_, err := w.gateway.client.RevokeUser(ctx, "@u:hs", api.Order{Except: w.sessionOf(three.text("access_token"))})
+	_, err := w.gateway.client.RevokeUser(ctx, "@u:hs", wire.RevokeOptions{Except: w.sessionOf(three.text("access_token"))})
 	must(t, err)
 	eventually(t, "two is logged out", func() bool { return !w.hs.alive("TWO") })
 	w.want(w.do("GET", pathWhoami, two.text("access_token"), nil), 401, codeUnknownToken)
 	w.want(w.do("GET", pathWhoami, three.text("access_token"), nil), 200, "")
 	w.forward(time.Second) // what is minted in the same millisecond is not meant
-	must(t, w.gateway.client.RevokeAll(ctx, api.Order{}))
+	must(t, w.gateway.client.RevokeAll(ctx, wire.RevokeOptions{}))
 	eventually(t, "three is logged out", func() bool { return !w.hs.alive("THREE") })
 }
 
@@ -217,7 +217,7 @@ func TestReapingFromToken(t *testing.T) {
 			w.cfg.Registerer = nil
 			w.cfg.Vault += ".new"
 			w.startGateway()
-			w.revoke(id, api.Order{})
+			w.revoke(id, wire.RevokeOptions{})
 			if refresh {
 				w.want(w.refresh(in.text("refresh_token")), 401, codeUnknownToken)
 			} else {
@@ -263,7 +263,7 @@ func TestDebtsSurvive(t *testing.T) {
 	w := newWorld(t)
 	one, two := w.login(true, anyMap{"device_id": "ONE"}), w.login(true, anyMap{"device_id": "TWO"})
 	w.hs.set(func(s *stub) { s.failLogouts = 1 << 20 })
-	w.revoke(w.sessionOf(two.text("access_token")), api.Order{})
+	w.revoke(w.sessionOf(two.text("access_token")), wire.RevokeOptions{})
 	eventually(t, "the gateway knows", func() bool { return w.pending() == 1 })
 	w.down.Store(true)
 	w.want(w.do("POST", "/_matrix/client/v3/logout", one.text("access_token"), anyMap{}), 200, "")
@@ -408,7 +408,7 @@ func TestEndedStaysEnded(t *testing.T) {
 				w.offline()
 				old := w.login(refresh, anyMap{"device_id": "OLD"}).text("access_token")
 				other := w.login(false).text("access_token")
-				w.revoke(w.sessionOf(old), api.Order{Soft: true})
+				w.revoke(w.sessionOf(old), wire.RevokeOptions{Soft: true})
 				w.want(w.do(c.method, c.path, other, c.body), 200, "")
 				a := w.want(w.do("GET", pathWhoami, old, nil), 401, codeUnknownToken)
 				if !a.soft() || strings.Contains(string(a.raw), "logged out") {

@@ -5,9 +5,9 @@ import (
 	"log/slog"
 	"time"
 
-	"github.com/discharger/discharger/discharger/api"
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/homeserver"
+	"github.com/discharger/discharger/discharger/wire"
 )
 
 // newFeed makes the follower of the service's revocations.
@@ -29,7 +29,7 @@ func (g *Gateway) follow(ctx context.Context) {
 // the homeserver, so that they do not go on receiving keys; after a soft one they
 // stay. Sessions whose devices the homeserver has deleted already are not in the
 // vault any more.
-func (g *Gateway) revoked(r api.Revocation) {
+func (g *Gateway) revoked(r wire.Revocation) {
 	ctx := context.Background()
 	if r.Session == (caveat.SessionID{}) {
 		g.events.Add(1)

@@ -4,8 +4,9 @@ import (
 	"net/url"
 	"testing"
 
-	"github.com/discharger/discharger/discharger/api"
+	"github.com/discharger/discharger/discharger/bundle"
 	"github.com/discharger/discharger/discharger/homeserver"
+	"github.com/discharger/discharger/discharger/wire"
 )
 
 // FuzzAccessToken holds that a token has one text, and that what is not one
@@ -27,9 +28,9 @@ func FuzzAccessToken(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		encode := api.EncodeStandardBundle
+		encode := bundle.EncodeStandard
 		if kindOf(token) == kindRotate {
-			encode = api.EncodeBundle
+			encode = bundle.Encode
 		}
 		if text, err := encode(s); err != nil || token[:prefixSize]+text != token {
 			t.Fatalf("%s is written %s: %v", token, text, err)
@@ -45,7 +46,7 @@ func FuzzRefreshToken(f *testing.F) {
 	f.Add("dgr_", []byte{})
 	s := w.gateway.sealer
 	f.Fuzz(func(t *testing.T, text string, plain []byte) {
-		for _, token := range []string{text, PrefixRefresh + api.EncodeBase64(s.sealRefresh(plain))} {
+		for _, token := range []string{text, PrefixRefresh + wire.EncodeBase64(s.sealRefresh(plain))} {
 			r, err := s.decodeRefresh(token)
 			if err != nil {
 				if r.access != nil || r.token != "" {

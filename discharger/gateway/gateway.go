@@ -21,8 +21,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"github.com/discharger/discharger/discharger/api"
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/client"
 	"github.com/discharger/discharger/discharger/gateway/matrix"
 	"github.com/discharger/discharger/discharger/homeserver"
 )
@@ -134,8 +134,8 @@ type Gateway struct {
 	socket   string // of the homeserver; empty: it is where upstream says
 	hs       *homeserver.Homeserver
 	lenient  *homeserver.Homeserver // looks at no times
-	client   *api.Client
-	once     *api.Client // makes one attempt only: what fails is made up for later
+	client   *client.Client
+	once     *client.Client // makes one attempt only: what fails is made up for later
 	sealer   *sealer
 	proxy    *httputil.ReverseProxy
 	metrics  *metrics
@@ -284,16 +284,16 @@ func (g *Gateway) connect() (err error) {
 	toService := g.newTransport()
 	g.toUpstream.replace(g.newUpstreamTransport(g.live().UpstreamTLS))
 	g.idle = []interface{ CloseIdleConnections() }{toService, &g.toUpstream}
-	ac := api.Config{
+	ac := client.Config{
 		URL: cfg.Service, Location: location, APIKey: g.live().APIKey, UserAgent: ownUserAgent,
 		Timeout: cfg.patience.attempt, Patience: 3 * time.Second, Clock: cfg.Clock, Rand: cfg.Rand, Jitter: cfg.Jitter,
 		HTTPClient: &http.Client{Transport: toService},
 	}
-	if g.client, err = api.New(ac); err != nil {
+	if g.client, err = client.New(ac); err != nil {
 		return err
 	}
 	ac.Patience = -1
-	if g.once, err = api.New(ac); err != nil {
+	if g.once, err = client.New(ac); err != nil {
 		return err
 	}
 	if err := fillRandom(cfg.Rand, g.nonce[:]); err != nil {

@@ -11,9 +11,10 @@ import (
 
 	"gopkg.in/macaroon.v2"
 
-	"github.com/discharger/discharger/discharger/api"
+	"github.com/discharger/discharger/discharger/bundle"
 	"github.com/discharger/discharger/discharger/cache"
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/client"
 	"github.com/discharger/discharger/discharger/homeserver"
 )
 
@@ -69,7 +70,7 @@ type heldSession struct {
 
 // discharged is a discharge in use. It is not bound to any token yet.
 type discharged struct {
-	grant   api.Grant
+	grant   client.Grant
 	since   time.Time
 	refresh time.Time // from then on, fetch another
 	until   time.Time // no longer than this
@@ -125,7 +126,7 @@ func (h *heldSessions) bundle(ctx context.Context, t *presented, who forWhom) (s
 	}
 	bound := d.grant.Discharge.Clone()
 	bound.Bind(t.access.Signature())
-	text, err := api.EncodeBundle(macaroon.Slice{t.access, bound})
+	text, err := bundle.Encode(macaroon.Slice{t.access, bound})
 	if err != nil {
 		return "", err
 	}
@@ -183,7 +184,7 @@ func (h *heldSessions) fetch(s *heldSession, t *presented, who forWhom, now time
 		pause = min(s.next.Sub(now), h.g.link.pause(s.failures, nil))
 	}
 	s.flight = p
-	request := api.Request{Access: api.Access{Macaroon: t.access}, ClientIP: who.addr, UserAgent: who.userAgent}
+	request := client.Request{Access: client.Access{Macaroon: t.access}, ClientIP: who.addr, UserAgent: who.userAgent}
 	go func() {
 		defer close(p.done)
 		p.run(h.g.link, pause, func(ctx context.Context) (*discharged, error) {
@@ -201,7 +202,7 @@ func (h *heldSessions) fetch(s *heldSession, t *presented, who forWhom, now time
 }
 
 // land takes over what a call brought.
-func (h *heldSessions) land(s *heldSession, grant api.Grant, err error) (*discharged, error) {
+func (h *heldSessions) land(s *heldSession, grant client.Grant, err error) (*discharged, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err == nil {
@@ -212,7 +213,7 @@ func (h *heldSessions) land(s *heldSession, grant api.Grant, err error) (*discha
 	}
 	s.failure, s.next, s.sign = err, h.g.cfg.Clock().Add(h.pause(s.failures, err)), h.g.link.recovered()
 	s.failures++
-	var refused *api.RefusedError
+	var refused *client.RefusedError
 	if errors.As(err, &refused) && refused.Final() {
 		s.current.Store(nil)
 	}
@@ -232,7 +233,7 @@ const aheadOf = 30 * time.Second
 
 // keep works out how long a discharge is used. If it does not come in rhythm,
 // many others may come at the same time.
-func (h *heldSessions) keep(grant api.Grant, rhythm bool) *discharged {
+func (h *heldSessions) keep(grant client.Grant, rhythm bool) *discharged {
 	now := h.g.cfg.Clock()
 	life := max(0, grant.Expires.Sub(now))
 	refresh := life - min(aheadOf+margin(life), life/4)
@@ -249,14 +250,14 @@ func (h *heldSessions) keep(grant api.Grant, rhythm bool) *discharged {
 
 // pause is how long a failure is an answer to further requests.
 func (h *heldSessions) pause(failures int, err error) time.Duration {
-	var refused *api.RefusedError
+	var refused *client.RefusedError
 	if errors.As(err, &refused) {
 		if refused.Final() {
 			return time.Hour
 		}
 		return 5 * time.Second
 	}
-	var unavailable *api.UnavailableError
+	var unavailable *client.UnavailableError
 	if errors.As(err, &unavailable) && unavailable.RetryAfter > 0 {
 		return min(unavailable.RetryAfter, 30*time.Second)
 	}
@@ -264,7 +265,7 @@ func (h *heldSessions) pause(failures int, err error) time.Duration {
 }
 
 // put notes a discharge that was fetched otherwise: at login.
-func (h *heldSessions) put(id caveat.SessionID, grant api.Grant) {
+func (h *heldSessions) put(id caveat.SessionID, grant client.Grant) {
 	s := h.session(id)
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -4,8 +4,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/discharger/discharger/discharger/api"
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/client"
 )
 
 // landed waits until no discharge of a session is being fetched, and gives the
@@ -66,7 +66,7 @@ func TestFetchesAreSpread(t *testing.T) {
 	h, err := newHeldSessions(g)
 	must(t, err)
 	for _, life := range []time.Duration{time.Minute, 2 * time.Minute, 5 * time.Minute, time.Hour} {
-		grant := api.Grant{Expires: now.Add(life)}
+		grant := client.Grant{Expires: now.Add(life)}
 		latest := h.keep(grant, true).refresh
 		jitter = 0
 		first := h.keep(grant, false).refresh

@@ -7,8 +7,8 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/discharger/discharger/discharger/api"
 	"github.com/discharger/discharger/discharger/homeserver"
+	"github.com/discharger/discharger/discharger/wire"
 )
 
 // beside makes another gateway before the same homeserver.
@@ -173,12 +173,12 @@ func TestUnknownKeysAreCounted(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	token := w.login(true).text("refresh_token")
-	box, err := api.DecodeBase64(token[prefixSize:])
+	box, err := wire.DecodeBase64(token[prefixSize:])
 	must(t, err)
 	const tries = 3
 	for range tries {
 		box[0]++
-		if a := w.refresh(PrefixRefresh + api.EncodeBase64(box)); a.status != 503 {
+		if a := w.refresh(PrefixRefresh + wire.EncodeBase64(box)); a.status != 503 {
 			t.Errorf("key id %s: %d %s", hex.EncodeToString(box[:keyIDSize]), a.status, a.raw)
 		}
 	}

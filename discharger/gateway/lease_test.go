@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/discharger/discharger/discharger/api"
+	"github.com/discharger/discharger/discharger/wire"
 )
 
 // leases counts the requests that have a lease, or wait for it.
@@ -72,7 +72,7 @@ func TestBusyDeviceHoldsUpNoLogouts(t *testing.T) {
 	var tokens []answer
 	for i := range 4 {
 		in := w.login(false, anyMap{"device_id": fmt.Sprintf("D%d", i)})
-		w.revoke(w.sessionOf(in.text("access_token")), api.Order{})
+		w.revoke(w.sessionOf(in.text("access_token")), wire.RevokeOptions{})
 		tokens = append(tokens, in)
 	}
 	for _, in := range tokens {
@@ -220,7 +220,7 @@ func TestUnnamedLoginExcludesLogout(t *testing.T) {
 				w.offline()
 				old := w.login(true, anyMap{"device_id": "ONE"})
 				if how == "pending" {
-					w.revoke(w.sessionOf(old.text("access_token")), api.Order{})
+					w.revoke(w.sessionOf(old.text("access_token")), wire.RevokeOptions{})
 					must(t, w.gateway.reconcile(t.Context(), 0))
 				}
 				arrived, release := make(chan struct{}), make(chan struct{})

@@ -6,7 +6,8 @@ import (
 	"sync"
 	"time"
 
-	"github.com/discharger/discharger/discharger/api"
+	"github.com/discharger/discharger/discharger/client"
+	"github.com/discharger/discharger/discharger/wire"
 )
 
 // link is the way to the service, as calls and the feed find it. It wakes
@@ -158,7 +159,7 @@ func (l *link) isFailing() bool {
 func (l *link) pause(n int, err error) time.Duration {
 	full := min(firstRetryPause<<min(n, 10), maxRetryPause)
 	spread := time.Duration(l.jitter() * float64(full/2))
-	var unavailable *api.UnavailableError
+	var unavailable *client.UnavailableError
 	if errors.As(err, &unavailable) && unavailable.RetryAfter > full/2 {
 		return min(unavailable.RetryAfter, maxRetryAfter) + spread
 	}
@@ -194,15 +195,15 @@ func (l *link) waitFeed(ctx context.Context, d time.Duration) error {
 // moment: the service could not be reached, its store or policy failed, or it does
 // not accept the gateway's keys.
 func isUndecided(err error) bool {
-	var refused *api.RefusedError
+	var refused *client.RefusedError
 	if errors.As(err, &refused) {
 		return mistaken(refused)
 	}
-	return errors.Is(err, api.ErrUnavailable) || errors.Is(err, api.ErrBadRequest)
+	return errors.Is(err, client.ErrUnavailable) || errors.Is(err, client.ErrBadRequest)
 }
 
 // mistaken reports whether a refusal is about the gateway and not about the
 // session: its keys or its configuration are wrong.
-func mistaken(r *api.RefusedError) bool {
-	return !r.Ended && (r.Reason == api.ReasonTokenRequired || r.Reason == api.ReasonHomeserverRequired)
+func mistaken(r *client.RefusedError) bool {
+	return !r.Ended && (r.Reason == wire.ReasonTokenRequired || r.Reason == wire.ReasonHomeserverRequired)
 }

@@ -12,9 +12,10 @@ import (
 
 	"github.com/go-json-experiment/json/jsontext"
 
-	"github.com/discharger/discharger/discharger/api"
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/client"
 	"github.com/discharger/discharger/discharger/homeserver"
+	"github.com/discharger/discharger/discharger/wire"
 )
 
 // login is what a request for a token asks for.
@@ -81,7 +82,7 @@ func (g *Gateway) prepareLogin(r *http.Request, x *exchange) *failure {
 	setRequestBody(r, body.encode())
 	// Before the homeserver answers, the user is as the client says.
 	if err := g.leaseOpen(r.Context(), x, claimedUser(body), x.login.device); err != nil {
-		return g.refusal(r.Context(), &api.UnavailableError{Err: err})
+		return g.refusal(r.Context(), &client.UnavailableError{Err: err})
 	}
 	return nil
 }
@@ -285,7 +286,7 @@ func (g *Gateway) issueLeased(ctx context.Context, x *exchange, in loggedIn) (is
 	defer x.releaseLeases() // the client may take its time to read the answer
 	err := g.lease(ctx, x, in.user, in.device)
 	if err != nil {
-		err = &api.UnavailableError{Err: err}
+		err = &client.UnavailableError{Err: err}
 	} else {
 		if x.login.device != "" {
 			g.logins.put(deviceKey(in.user, in.device), g.cfg.Clock().Truncate(time.Millisecond))
@@ -329,7 +330,7 @@ func (g *Gateway) issue(ctx context.Context, x *exchange, in loggedIn) (issued, 
 }
 
 // hand makes tokens of a discharge.
-func (g *Gateway) hand(grant api.Grant, mode caveat.Mode) (out issued, err error) {
+func (g *Gateway) hand(grant client.Grant, mode caveat.Mode) (out issued, err error) {
 	if (grant.Token != "") != (mode == caveat.ModeRotate) {
 		return issued{}, errors.New("the discharge is not as its mode has it")
 	}
@@ -350,10 +351,10 @@ func (g *Gateway) hand(grant api.Grant, mode caveat.Mode) (out issued, err error
 
 // loginRefused says why a login that the homeserver agreed to failed.
 func (g *Gateway) loginRefused(ctx context.Context, err error) *failure {
-	var refused *api.RefusedError
-	var unavailable *api.UnavailableError
+	var refused *client.RefusedError
+	var unavailable *client.UnavailableError
 	switch {
-	case errors.As(err, &refused) && (refused.Reason == api.ReasonHomeserverRequired || refused.Reason == api.ReasonTokenRequired):
+	case errors.As(err, &refused) && (refused.Reason == wire.ReasonHomeserverRequired || refused.Reason == wire.ReasonTokenRequired):
 		return g.refused(ctx, refused)
 	case errors.As(err, &refused):
 		return forbidden("The login was refused: " + sentence(refused))

@@ -14,7 +14,7 @@ import (
 
 	"github.com/discharger/discharger/discharger/caveat"
 
-	"github.com/discharger/discharger/discharger/api"
+	"github.com/discharger/discharger/discharger/client"
 )
 
 // A token in the answer to a login never passes as it is: after success, whatever
@@ -204,7 +204,7 @@ func TestOwnRequests(t *testing.T) {
 		t.Errorf("a refresh asked %s as %v", r.URI, r.Header)
 	}
 	x := &exchange{client: netip.MustParseAddr("192.0.2.1")}
-	w.gateway.abandon(t.Context(), x, loggedIn{token: w.hs.make("@u:hs", "TWO"), userAgent: "Element/1"}, &api.RefusedError{})
+	w.gateway.abandon(t.Context(), x, loggedIn{token: w.hs.make("@u:hs", "TWO"), userAgent: "Element/1"}, &client.RefusedError{})
 	if r := w.hs.last(t); r.URI != pathLogout || r.Header.Get("User-Agent") != "Element/1" || r.Header.Get(headerFor) != "192.0.2.1" {
 		t.Errorf("a login that failed was followed by %s as %v", r.URI, r.Header)
 	}

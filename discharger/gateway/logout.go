@@ -6,8 +6,9 @@ import (
 	"log/slog"
 	"net/http"
 
-	"github.com/discharger/discharger/discharger/api"
+	"github.com/discharger/discharger/discharger/client"
 	"github.com/discharger/discharger/discharger/homeserver"
+	"github.com/discharger/discharger/discharger/wire"
 )
 
 // A logout at the homeserver deletes the device with its keys, whichever of the
@@ -69,7 +70,7 @@ func (g *Gateway) decideLogout(ctx context.Context, x *exchange) (pass bool, f *
 		return false, g.refusal(ctx, e.refused())
 	}
 	if err := g.leaseLogout(ctx, x, id.User, id.Device); err != nil {
-		return false, g.refusal(ctx, &api.UnavailableError{Err: err})
+		return false, g.refusal(ctx, &client.UnavailableError{Err: err})
 	}
 	ask := g.standing
 	if x.expired { // it is not kept for later
@@ -91,7 +92,7 @@ func (g *Gateway) decideLogout(ctx context.Context, x *exchange) (pass bool, f *
 // leaveLive ends a live session at the service.
 func (g *Gateway) leaveLive(ctx context.Context, x *exchange, s standing) (pass bool, f *failure) {
 	id := x.identity
-	out, err := g.once.RevokeSession(ctx, id.User, id.Session, api.Order{Epoch: x.provenEpoch()})
+	out, err := g.once.RevokeSession(ctx, id.User, id.Session, wire.RevokeOptions{Epoch: x.provenEpoch()})
 	g.metrics.orders.WithLabelValues(resultOf(err)).Inc()
 	switch {
 	case err != nil:
@@ -126,7 +127,7 @@ func (g *Gateway) owe(ctx context.Context, id homeserver.Identity) {
 // if a newer login on the device replaced them, or a decision ended them.
 func (g *Gateway) leaveOver(ctx context.Context, x *exchange, s standing) (pass bool, f *failure) {
 	id := x.identity
-	out, err := g.once.RevokeSession(ctx, id.User, id.Session, api.Order{Soft: true, Epoch: x.provenEpoch()})
+	out, err := g.once.RevokeSession(ctx, id.User, id.Session, wire.RevokeOptions{Soft: true, Epoch: x.provenEpoch()})
 	switch {
 	case err != nil:
 		return false, g.leaveLater(ctx, x, err)
@@ -134,7 +135,7 @@ func (g *Gateway) leaveOver(ctx context.Context, x *exchange, s standing) (pass 
 		g.noteEnd(ctx, id, s.ending())
 		return false, g.refusal(ctx, s.ending().refused())
 	}
-	g.noteEnd(ctx, id, ending{soft: true, reason: api.RevokedExpired})
+	g.noteEnd(ctx, id, ending{soft: true, reason: wire.RevokedExpired})
 	return true, nil
 }
 
@@ -142,12 +143,12 @@ func (g *Gateway) leaveOver(ctx context.Context, x *exchange, s standing) (pass 
 // token has not run out is kept for later, and the client is logged out here.
 func (g *Gateway) leaveLater(ctx context.Context, x *exchange, err error) *failure {
 	id := x.identity
-	if !errors.Is(err, api.ErrUnavailable) || x.expired {
+	if !errors.Is(err, client.ErrUnavailable) || x.expired {
 		return g.refusal(ctx, err)
 	}
 	g.cfg.Log.LogAttrs(ctx, slog.LevelWarn, "logout cannot be decided yet, keeping it for later", slog.Any("error", err))
 	g.keepOrder(ctx, order{Op: endSession, User: id.User, Session: id.Session, At: g.cfg.Clock().UnixMilli()})
-	g.noteEnd(ctx, id, ending{reason: api.RevokedLogout})
+	g.noteEnd(ctx, id, ending{reason: wire.RevokedLogout})
 	return nil
 }
 
@@ -228,7 +229,7 @@ func (g *Gateway) verifyEverywhere(ctx context.Context, x *exchange, token strin
 		g.noteEnd(ctx, id, s.ending())
 		return s.ending().refused()
 	case id.Epoch < s.epoch: // the newest may be one above the confirmed one
-		return &api.RefusedError{Reason: api.ReasonTokenSuperseded, Message: "a newer token of this session is in use"}
+		return &client.RefusedError{Reason: wire.ReasonTokenSuperseded, Message: "a newer token of this session is in use"}
 	}
 	return nil
 }

@@ -7,8 +7,8 @@ import (
 	"time"
 
 	"github.com/discharger/discharger/discharger"
-	"github.com/discharger/discharger/discharger/api"
 	"github.com/discharger/discharger/discharger/homeserver"
+	"github.com/discharger/discharger/discharger/wire"
 	"github.com/discharger/discharger/policy"
 )
 
@@ -283,7 +283,7 @@ func TestGuestLogoutSettles(t *testing.T) {
 	w := newWorld(t)
 	in := w.login(false, anyMap{"device_id": "ONE"})
 	w.hs.set(func(s *stub) { s.guests = true })
-	w.revoke(w.sessionOf(in.text("access_token")), api.Order{})
+	w.revoke(w.sessionOf(in.text("access_token")), wire.RevokeOptions{})
 	eventually(t, "the gateway knows", func() bool {
 		return w.do("GET", pathWhoami, in.text("access_token"), nil).status == 401
 	})
@@ -317,7 +317,7 @@ func TestLoggedOutOnce(t *testing.T) {
 	w.offline()
 	in := w.login(false, anyMap{"device_id": "ONE"})
 	w.hs.set(func(s *stub) { s.guests = true })
-	w.revoke(w.sessionOf(in.text("access_token")), api.Order{})
+	w.revoke(w.sessionOf(in.text("access_token")), wire.RevokeOptions{})
 	w.reconciled()
 	w.forward(2 * testTTL)
 	w.want(w.do("GET", pathWhoami, in.text("access_token"), nil), 401, codeUnknownToken)

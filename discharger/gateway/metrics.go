@@ -6,7 +6,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"github.com/discharger/discharger/discharger/api"
+	"github.com/discharger/discharger/discharger/client"
 )
 
 // outcome is what became of a request, for metrics and the log.
@@ -162,9 +162,9 @@ func resultOf(err error) string {
 	switch {
 	case err == nil:
 		return resultOK
-	case errors.Is(err, api.ErrRefused):
+	case errors.Is(err, client.ErrRefused):
 		return resultRefused
-	case errors.Is(err, api.ErrUnavailable):
+	case errors.Is(err, client.ErrUnavailable):
 		return resultUnavailable
 	}
 	return resultError

@@ -6,8 +6,9 @@ import (
 	"log/slog"
 	"time"
 
-	"github.com/discharger/discharger/discharger/api"
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/client"
+	"github.com/discharger/discharger/discharger/wire"
 )
 
 // order is an end of sessions that the service is to carry out. The homeserver
@@ -62,7 +63,7 @@ func (g *Gateway) keepOrder(ctx context.Context, o order) {
 	for _, id := range o.sessions() {
 		e, dead := g.dead.get(id)
 		if !dead {
-			e = ending{reason: api.RevokedLogout}
+			e = ending{reason: wire.RevokedLogout}
 		}
 		g.dead.hold(id, e)
 	}
@@ -82,10 +83,10 @@ func (o *order) sessions() []caveat.SessionID {
 func (g *Gateway) recall() error {
 	unsent, condemned, err := g.vault.ended()
 	for _, id := range unsent {
-		g.dead.hold(id, ending{reason: api.RevokedLogout, settled: true})
+		g.dead.hold(id, ending{reason: wire.RevokedLogout, settled: true})
 	}
 	for _, id := range condemned {
-		g.dead.put(id, ending{reason: api.RevokedLogout, settled: true})
+		g.dead.put(id, ending{reason: wire.RevokedLogout, settled: true})
 	}
 	return err
 }
@@ -104,7 +105,7 @@ func (g *Gateway) endHere(ctx context.Context, o order) []caveat.SessionID {
 			continue
 		}
 		ended = append(ended, id)
-		g.dead.put(id, ending{reason: api.RevokedLogout, settled: true})
+		g.dead.put(id, ending{reason: wire.RevokedLogout, settled: true})
 		g.held.drop(id)
 		g.opened.remove(id)
 	}
@@ -142,7 +143,7 @@ func (g *Gateway) sendLate(ctx context.Context, o order) error {
 
 func (g *Gateway) revokeKnown(ctx context.Context, o order) error {
 	for _, id := range o.Known {
-		if _, err := g.once.RevokeSession(ctx, o.User, id, api.Order{}); err != nil {
+		if _, err := g.once.RevokeSession(ctx, o.User, id, wire.RevokeOptions{}); err != nil {
 			return err
 		}
 	}
@@ -166,11 +167,11 @@ func (g *Gateway) age(at int64) time.Duration {
 func (g *Gateway) revokeAged(ctx context.Context, o order, age time.Duration) (err error) {
 	switch o.Op {
 	case endSession:
-		_, err = g.once.RevokeSession(ctx, o.User, o.Session, api.Order{})
+		_, err = g.once.RevokeSession(ctx, o.User, o.Session, wire.RevokeOptions{})
 	case endDevice:
-		_, err = g.once.RevokeDevice(ctx, o.User, o.Device, api.Order{Except: o.Session, Age: age})
+		_, err = g.once.RevokeDevice(ctx, o.User, o.Device, wire.RevokeOptions{Except: o.Session, Age: age})
 	case endUser:
-		_, err = g.once.RevokeUser(ctx, o.User, api.Order{Except: o.Session, Devices: !o.Every, Age: age})
+		_, err = g.once.RevokeUser(ctx, o.User, wire.RevokeOptions{Except: o.Session, Devices: !o.Every, Age: age})
 	}
 	return err
 }
@@ -204,15 +205,15 @@ func (g *Gateway) settleOrder(ctx context.Context, user string) (bool, error) {
 	case g.ordering <- struct{}{}:
 		defer func() { <-g.ordering }()
 	case <-ctx.Done():
-		return false, &api.UnavailableError{Err: ctx.Err()}
+		return false, &client.UnavailableError{Err: ctx.Err()}
 	}
 	key, o, err := g.vault.firstOrder(user)
 	if err != nil || key == nil {
 		return false, err
 	}
-	var bad *api.BadRequestError
-	var refused *api.RefusedError
-	if err := g.sendLate(ctx, o); errors.As(err, &bad) && bad.Code == api.CodeBadRequest || errors.As(err, &refused) {
+	var bad *client.BadRequestError
+	var refused *client.RefusedError
+	if err := g.sendLate(ctx, o); errors.As(err, &bad) && bad.Code == wire.CodeBadRequest || errors.As(err, &refused) {
 		g.cfg.Log.LogAttrs(ctx, slog.LevelError, "revocation rejected by the service, dropping", slog.Any("error", err))
 	} else if err != nil {
 		return false, err

@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"github.com/discharger/discharger/discharger"
-	"github.com/discharger/discharger/discharger/api"
+	"github.com/discharger/discharger/discharger/wire"
 )
 
 // history is a random course of events at two gateways before one homeserver and
@@ -109,7 +109,7 @@ func (h *history) step() {
 			h.decide(s)
 		}
 	case n < 16:
-		o := api.Order{Soft: n == 14}
+		o := wire.RevokeOptions{Soft: n == 14}
 		out, err := w.gateway.client.RevokeSession(h.Context(), "@u:hs", w.sessionOf(token), o)
 		must(h, err)
 		if out.Ended+map[bool]int{true: 1}[out.Marked] > 0 && !o.Soft {

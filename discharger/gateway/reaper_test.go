@@ -14,8 +14,8 @@ import (
 	"go.etcd.io/bbolt"
 
 	"github.com/discharger/discharger/discharger"
-	"github.com/discharger/discharger/discharger/api"
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/wire"
 	"github.com/discharger/discharger/policy"
 )
 
@@ -42,8 +42,8 @@ func TestReaper(t *testing.T) {
 		end  func(w *world, id caveat.SessionID)
 		soft bool
 	}{
-		{"hard", func(w *world, id caveat.SessionID) { w.revoke(id, api.Order{}) }, false},
-		{"soft", func(w *world, id caveat.SessionID) { w.revoke(id, api.Order{Soft: true}) }, true},
+		{"hard", func(w *world, id caveat.SessionID) { w.revoke(id, wire.RevokeOptions{}) }, false},
+		{"soft", func(w *world, id caveat.SessionID) { w.revoke(id, wire.RevokeOptions{Soft: true}) }, true},
 		{"idle", func(w *world, _ caveat.SessionID) {}, true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -90,7 +90,7 @@ func TestReaperSparesDevicesInUse(t *testing.T) {
 			other := w.another()
 			w.offline()
 			in := w.login(true, anyMap{"device_id": "ONE"})
-			w.revoke(w.sessionOf(in.text("access_token")), api.Order{Soft: true})
+			w.revoke(w.sessionOf(in.text("access_token")), wire.RevokeOptions{Soft: true})
 			w.reconciled()
 			w.forward(testForget / 2)
 			w.reconciled()
@@ -134,7 +134,7 @@ func TestReaperDoubtsClocks(t *testing.T) {
 	})
 	w.offline()
 	in := w.login(false, anyMap{"device_id": "ONE"})
-	w.revoke(w.sessionOf(in.text("access_token")), api.Order{Soft: true})
+	w.revoke(w.sessionOf(in.text("access_token")), wire.RevokeOptions{Soft: true})
 	w.reconciled()
 	behind.Store(int64(2 * testForget))
 	w.forward(2 * testForget)
@@ -164,7 +164,7 @@ func TestReconcileDoubts(t *testing.T) {
 		w.login(false)
 	}
 	w.forward(time.Second)
-	must(t, w.gateway.client.RevokeAll(t.Context(), api.Order{}))
+	must(t, w.gateway.client.RevokeAll(t.Context(), wire.RevokeOptions{}))
 	if err := w.gateway.reconcile(t.Context(), 0); err == nil || !strings.Contains(err.Error(), "not believed") {
 		t.Errorf("everybody was logged out: %v", err)
 	}
@@ -198,8 +198,8 @@ func TestOldVault(t *testing.T) {
 		gone    bool // the device is logged out
 		waiting bool // the session is one of those that the reaper looks at
 	}{
-		{"hard", func(w *world, id caveat.SessionID) { w.revoke(id, api.Order{}) }, true, false},
-		{"soft", func(w *world, id caveat.SessionID) { w.revoke(id, api.Order{Soft: true}) }, false, true},
+		{"hard", func(w *world, id caveat.SessionID) { w.revoke(id, wire.RevokeOptions{}) }, true, false},
+		{"soft", func(w *world, id caveat.SessionID) { w.revoke(id, wire.RevokeOptions{Soft: true}) }, false, true},
 		{"live", func(*world, caveat.SessionID) {}, false, true},
 		{"login since", func(w *world, _ caveat.SessionID) { w.login(false, anyMap{"device_id": "ONE"}) }, false, false},
 		{"forgotten", func(w *world, id caveat.SessionID) { w.forward(4 * time.Hour) }, false, true},
@@ -258,17 +258,19 @@ func TestSoftEndsStaySoft(t *testing.T) {
 			"idle":     func(w *world, _ answer) { w.forward(25 * time.Hour) },
 			"absolute": func(w *world, _ answer) { w.forward(200 * time.Hour) },
 			"order": func(w *world, in answer) {
-				w.revoke(w.sessionOf(in.text("access_token")), api.Order{Soft: true})
+				w.revoke(w.sessionOf(in.text("access_token")), wire.RevokeOptions{Soft: true})
 			},
 			"user": func(w *world, _ answer) {
-				_, err := w.gateway.client.RevokeUser(t.Context(), "@u:hs", api.Order{Soft: true})
+				_, err := w.gateway.client.RevokeUser(t.Context(), "@u:hs", wire.RevokeOptions{Soft: true})
 				must(t, err)
 			},
 			"device": func(w *world, _ answer) {
-				_, err := w.gateway.client.RevokeDevice(t.Context(), "@u:hs", "ONE", api.Order{Soft: true})
+				_, err := w.gateway.client.RevokeDevice(t.Context(), "@u:hs", "ONE", wire.RevokeOptions{Soft: true})
 				must(t, err)
 			},
-			"all":      func(w *world, _ answer) { must(t, w.gateway.client.RevokeAll(t.Context(), api.Order{Soft: true})) },
+			"all": func(w *world, _ answer) {
+				must(t, w.gateway.client.RevokeAll(t.Context(), wire.RevokeOptions{Soft: true}))
+			},
 			"reauth":   func(w *world, _ answer) { w.reauth.Store(true) },
 			"replaced": func(w *world, _ answer) { w.login(true, anyMap{"device_id": "ONE"}) },
 		}
@@ -353,7 +355,7 @@ func TestLateLogoutSparesDeviceInUse(t *testing.T) {
 				s.failLogouts = 1
 				s.lastSeen = map[string]int64{"ONE": w.now().UnixMilli()}
 			})
-			w.revoke(w.sessionOf(old.text("access_token")), api.Order{})
+			w.revoke(w.sessionOf(old.text("access_token")), wire.RevokeOptions{})
 			must(t, w.gateway.reconcile(t.Context(), 0))
 			if err := w.gateway.settleOnce(t.Context()); err == nil {
 				t.Fatal("the logout did not fail")

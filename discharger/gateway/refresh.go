@@ -10,11 +10,13 @@ import (
 
 	"gopkg.in/macaroon.v2"
 
-	"github.com/discharger/discharger/discharger/api"
+	"github.com/discharger/discharger/discharger/bundle"
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/client"
 	"github.com/discharger/discharger/discharger/clientaddr"
 	"github.com/discharger/discharger/discharger/homeserver"
 	"github.com/discharger/discharger/discharger/rawmacaroon"
+	"github.com/discharger/discharger/discharger/wire"
 )
 
 // refresh answers POST /refresh. The access token that some clients send along
@@ -71,7 +73,7 @@ func (g *Gateway) refresh(w http.ResponseWriter, r *http.Request, x *exchange) *
 // exchangeRefresh gets the next discharge for a refresh token.
 func (g *Gateway) exchangeRefresh(r *http.Request, x *exchange, t refreshToken, text string) (issued, *failure) {
 	ctx := r.Context()
-	access, err := api.EncodeBundle(macaroon.Slice{t.access})
+	access, err := bundle.Encode(macaroon.Slice{t.access})
 	if err != nil {
 		return issued{}, unknownToken("Unknown refresh token.", true)
 	}
@@ -125,12 +127,12 @@ func (g *Gateway) confirmUpstream(ctx context.Context, r *http.Request, x *excha
 // refreshRefused says why there is no next token. To a client that refreshes,
 // what is decided is 401, and soft unless the session ended otherwise.
 func (g *Gateway) refreshRefused(ctx context.Context, x *exchange, err error) *failure {
-	var refused *api.RefusedError
+	var refused *client.RefusedError
 	switch {
 	case !errors.As(err, &refused):
 	case refused.Ended:
 		g.noteEnd(ctx, x.identity, endingOf(refused))
-	case refused.Reason == api.ReasonTokenRequired, refused.Reason == api.ReasonHomeserverRequired: // a mistake of the gateway's
+	case refused.Reason == wire.ReasonTokenRequired, refused.Reason == wire.ReasonHomeserverRequired: // a mistake of the gateway's
 	default:
 		return unknownToken("The refresh was refused: "+sentence(refused), true)
 	}
@@ -147,5 +149,5 @@ func (g *Gateway) refreshRefused(ctx context.Context, x *exchange, err error) *f
 func (g *Gateway) requestID(text string, from netip.Addr, client string) string {
 	network := clientaddr.Network(from).String()
 	sum := rawmacaroon.Hash(&g.nonce, []byte(text), []byte{0}, []byte(network), []byte{0}, []byte(client))
-	return api.EncodeBase64(sum[:16])
+	return wire.EncodeBase64(sum[:16])
 }

@@ -8,8 +8,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/discharger/discharger/discharger/api"
+	"github.com/discharger/discharger/discharger/client"
 	"github.com/discharger/discharger/discharger/homeserver"
+	"github.com/discharger/discharger/discharger/wire"
 	"github.com/discharger/discharger/policy"
 )
 
@@ -44,19 +45,19 @@ func TestRefusalsOfRequests(t *testing.T) {
 		held, refresh int // statuses; 401 is soft unless the session ended hard
 		alarm         bool
 	}{
-		{api.ReasonTokenRequired, false, false, 503, 503, true},
-		{api.ReasonHomeserverRequired, false, false, 503, 503, true},
-		{api.ReasonTokenInvalid, false, false, 503, 401, true},
-		{api.ReasonTokenSuperseded, false, false, 401, 401, false},
+		{wire.ReasonTokenRequired, false, false, 503, 503, true},
+		{wire.ReasonHomeserverRequired, false, false, 503, 503, true},
+		{wire.ReasonTokenInvalid, false, false, 503, 401, true},
+		{wire.ReasonTokenSuperseded, false, false, 401, 401, false},
 		{"too_late_at_night", false, false, 403, 401, false},
-		{api.ReasonSessionEnded, true, false, 401, 401, false},
-		{api.ReasonSessionLost, true, true, 401, 401, false},
-		{api.ReasonReplaced, true, true, 401, 401, false},
+		{wire.ReasonSessionEnded, true, false, 401, 401, false},
+		{wire.ReasonSessionLost, true, true, 401, 401, false},
+		{wire.ReasonReplaced, true, true, 401, 401, false},
 	} {
 		t.Run(fmt.Sprintf("%s, ended %v", c.reason, c.ended), func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t)
-			refused := &api.RefusedError{Reason: c.reason, Ended: c.ended, SoftLogout: c.soft, Message: "because"}
+			refused := &client.RefusedError{Reason: c.reason, Ended: c.ended, SoftLogout: c.soft, Message: "because"}
 			x := &exchange{}
 			for what, want := range map[string]int{"request": c.held, "refresh": c.refresh} {
 				f := w.gateway.refusal(t.Context(), refused)
@@ -119,7 +120,7 @@ func TestRequestIDIsOfParty(t *testing.T) {
 		{"another token", "dgr_y", "2001:db8::1", "Element", false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			if got := id(c.text, c.addr, c.client); (got == first) != c.same || len(got) > api.MaxRequestID {
+			if got := id(c.text, c.addr, c.client); (got == first) != c.same || len(got) > wire.MaxRequestID {
 				t.Errorf("%s, the first was %s", got, first)
 			}
 		})
@@ -225,7 +226,7 @@ func TestKindFromFeed(t *testing.T) {
 					in := one.login(refresh, anyMap{"device_id": "ONE"})
 					two.want(two.do("GET", pathWhoami, in.text("access_token"), nil), 200, "")
 					one.forward(time.Second)
-					o := api.Order{Soft: soft}
+					o := wire.RevokeOptions{Soft: soft}
 					var err error
 					switch scope {
 					case "session":

@@ -6,9 +6,9 @@ import (
 	"sync"
 	"time"
 
-	"github.com/discharger/discharger/discharger/api"
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/homeserver"
+	"github.com/discharger/discharger/discharger/wire"
 )
 
 // seenReports tell the service, once per session and epoch, that a bundle is in
@@ -20,7 +20,7 @@ type seenReports struct {
 	woken    chan struct{}
 
 	mu      sync.Mutex
-	pending map[caveat.SessionID]api.Seen
+	pending map[caveat.SessionID]wire.Seen
 }
 
 const (
@@ -34,7 +34,7 @@ func newSeenReports(g *Gateway) (*seenReports, error) {
 		return nil, err
 	}
 	return &seenReports{
-		g: g, reported: reported, woken: make(chan struct{}, 1), pending: make(map[caveat.SessionID]api.Seen),
+		g: g, reported: reported, woken: make(chan struct{}, 1), pending: make(map[caveat.SessionID]wire.Seen),
 	}, nil
 }
 
@@ -49,7 +49,7 @@ func (s *seenReports) note(id homeserver.Identity) {
 	s.reported.put(id.Session, id.Epoch)
 	s.mu.Lock()
 	if p, ok := s.pending[id.Session]; !ok || p.Epoch < id.Epoch {
-		s.pending[id.Session] = api.Seen{User: id.User, Session: id.Session, Epoch: id.Epoch}
+		s.pending[id.Session] = wire.Seen{User: id.User, Session: id.Session, Epoch: id.Epoch}
 	}
 	s.mu.Unlock()
 	s.wake()
@@ -98,7 +98,7 @@ func (s *seenReports) report(ctx context.Context, id caveat.SessionID) {
 	one, ok := s.pending[id]
 	s.mu.Unlock()
 	if ok {
-		s.send(ctx, []api.Seen{one})
+		s.send(ctx, []wire.Seen{one})
 	}
 }
 
@@ -106,9 +106,9 @@ func (s *seenReports) report(ctx context.Context, id caveat.SessionID) {
 func (s *seenReports) flush(ctx context.Context) bool {
 	for {
 		s.mu.Lock()
-		batch := make([]api.Seen, 0, min(len(s.pending), api.MaxSeen))
+		batch := make([]wire.Seen, 0, min(len(s.pending), wire.MaxSeen))
 		for _, one := range s.pending {
-			if len(batch) == api.MaxSeen {
+			if len(batch) == wire.MaxSeen {
 				break
 			}
 			batch = append(batch, one)
@@ -124,7 +124,7 @@ func (s *seenReports) flush(ctx context.Context) bool {
 }
 
 // send sends reports and takes them off the list.
-func (s *seenReports) send(ctx context.Context, batch []api.Seen) bool {
+func (s *seenReports) send(ctx context.Context, batch []wire.Seen) bool {
 	err := s.g.once.Seen(ctx, batch)
 	s.g.metrics.seen.WithLabelValues(resultOf(err)).Add(float64(len(batch)))
 	if err != nil {

@@ -5,9 +5,10 @@ import (
 	"log/slog"
 	"time"
 
-	"github.com/discharger/discharger/discharger/api"
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/client"
 	"github.com/discharger/discharger/discharger/homeserver"
+	"github.com/discharger/discharger/discharger/wire"
 )
 
 // ending is how a session ended, as the service decided it.
@@ -20,10 +21,10 @@ type ending struct {
 }
 
 // refused returns the refusal of a session that ended so.
-func (e ending) refused() *api.RefusedError {
-	r := &api.RefusedError{Reason: e.reason, Ended: true, SoftLogout: e.soft, Message: e.message}
+func (e ending) refused() *client.RefusedError {
+	r := &client.RefusedError{Reason: e.reason, Ended: true, SoftLogout: e.soft, Message: e.message}
 	if r.Reason == "" {
-		r.Reason = api.ReasonSessionEnded
+		r.Reason = wire.ReasonSessionEnded
 	}
 	if r.Message == "" {
 		r.Message = endSentence(e.reason)
@@ -34,32 +35,32 @@ func (e ending) refused() *api.RefusedError {
 // endSentence returns a sentence for people about the reason of an end.
 func endSentence(reason string) string {
 	switch reason {
-	case api.RevokedReplaced:
+	case wire.RevokedReplaced:
 		return "there was a newer login on the same device"
-	case api.RevokedExpired, api.ReasonSessionExpired:
+	case wire.RevokedExpired, wire.ReasonSessionExpired:
 		return "it has expired"
-	case api.RevokedReuse, api.ReasonTokenReused:
+	case wire.RevokedReuse, wire.ReasonTokenReused:
 		return "its refresh token was used by two parties"
-	case api.RevokedLogout:
+	case wire.RevokedLogout:
 		return "logged out"
-	case api.RevokedLost, api.ReasonSessionLost:
+	case wire.RevokedLost, wire.ReasonSessionLost:
 		return "its data was lost"
-	case api.RevokedOrder:
+	case wire.RevokedOrder:
 		return "revoked"
 	}
 	return "log in again"
 }
 
-func endingOf(r *api.RefusedError) ending {
+func endingOf(r *client.RefusedError) ending {
 	return ending{soft: r.SoftLogout, reason: r.Reason, message: r.Message}
 }
 
 // replaced reports whether a session ended by a newer login on its device.
-func (e ending) replaced() bool { return e.soft && e.reason == api.RevokedReplaced }
+func (e ending) replaced() bool { return e.soft && e.reason == wire.RevokedReplaced }
 
 // overByTime reports whether a session ended because of its age or idleness.
 func (e ending) overByTime() bool {
-	return e.soft && (e.reason == api.RevokedExpired || e.reason == api.ReasonSessionExpired)
+	return e.soft && (e.reason == wire.RevokedExpired || e.reason == wire.ReasonSessionExpired)
 }
 
 // standing is a session's state at the service.
@@ -123,8 +124,8 @@ func (g *Gateway) awaitStanding(ctx context.Context, user, device string, id cav
 	})
 }
 
-func endingIn(s api.EndedSession) ending {
-	return ending{soft: s.Kind != api.KindHard, reason: s.Reason, at: s.At.UnixMilli()}
+func endingIn(s wire.EndedSession) ending {
+	return ending{soft: s.Kind != wire.KindHard, reason: s.Reason, at: s.At.UnixMilli()}
 }
 
 // vouchedLife is for how long the service is believed that a session lives which

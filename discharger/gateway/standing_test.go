@@ -7,8 +7,8 @@ import (
 	"time"
 
 	"github.com/discharger/discharger/discharger"
-	"github.com/discharger/discharger/discharger/api"
 	"github.com/discharger/discharger/discharger/homeserver"
+	"github.com/discharger/discharger/discharger/wire"
 )
 
 // A session that lives, though the feed had an end of it, ends at the next
@@ -25,9 +25,9 @@ func TestVouchedSessionEnds(t *testing.T) {
 			w.gateway.vouched.put(id.Session, vouch{until: w.now().Add(vouchedLife), events: w.gateway.events.Load()})
 			w.forward(time.Second)
 			if device {
-				_, err = w.gateway.client.RevokeDevice(t.Context(), "@u:hs", "ONE", api.Order{Soft: true})
+				_, err = w.gateway.client.RevokeDevice(t.Context(), "@u:hs", "ONE", wire.RevokeOptions{Soft: true})
 			} else {
-				_, err = w.gateway.client.RevokeUser(t.Context(), "@u:hs", api.Order{Soft: true})
+				_, err = w.gateway.client.RevokeUser(t.Context(), "@u:hs", wire.RevokeOptions{Soft: true})
 			}
 			must(t, err)
 			eventually(t, "the session is refused", func() bool {
@@ -105,7 +105,7 @@ func TestLogoutForgotten(t *testing.T) {
 	}{
 		{"replaced", func(w *world, _ answer) { w.login(false, anyMap{"device_id": "ONE"}) }},
 		{"order", func(w *world, in answer) {
-			w.revoke(w.sessionOf(in.text("access_token")), api.Order{Soft: true})
+			w.revoke(w.sessionOf(in.text("access_token")), wire.RevokeOptions{Soft: true})
 			eventually(w.t, "the gateway knows", func() bool {
 				return w.do("GET", pathWhoami, in.text("access_token"), nil).status == 401
 			})

@@ -8,9 +8,11 @@ import (
 
 	"gopkg.in/macaroon.v2"
 
-	"github.com/discharger/discharger/discharger/api"
+	"github.com/discharger/discharger/discharger/bundle"
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/client"
 	"github.com/discharger/discharger/discharger/homeserver"
+	"github.com/discharger/discharger/discharger/wire"
 )
 
 // The prefixes of the gateway's tokens. They are fixed, so that scanners for
@@ -28,7 +30,7 @@ const prefixSize = len(PrefixHeld)
 const location = "http://discharger"
 
 // maxToken bounds what is looked at, in characters.
-const maxToken = prefixSize + api.MaxBundle
+const maxToken = prefixSize + bundle.MaxLength
 
 var errToken = errors.New("not a token of this gateway, or damaged")
 
@@ -80,12 +82,12 @@ func modeOf(k kind) caveat.Mode {
 
 // parseAccess reads an access token strictly: of every token there is one text.
 // Macaroons do not sign locations, so these have to be what they are here.
-func parseAccess(token string) (*api.Bundle, error) {
+func parseAccess(token string) (*bundle.Bundle, error) {
 	k := kindOf(token)
 	if len(token) > maxToken || k != kindHeld && k != kindRotate {
 		return nil, errToken
 	}
-	b, err := api.ParseBundle(token[prefixSize:])
+	b, err := bundle.Parse(token[prefixSize:])
 	if err != nil {
 		return nil, errToken
 	}
@@ -96,7 +98,7 @@ func parseAccess(token string) (*api.Bundle, error) {
 }
 
 // ours reports whether a bundle has the form of those that are made here.
-func ours(b *api.Bundle) bool {
+func ours(b *bundle.Bundle) bool {
 	if len(b.Access.Location) > 0 || len(b.Access.Caveats) == 0 || string(b.Access.Caveats[0].Location) != location {
 		return false
 	}
@@ -123,7 +125,7 @@ func (s *sealer) damaged(token string) bool {
 		if in, err := homeserver.Inspect(rest); err == nil && in.Ours {
 			return true
 		}
-		if box, err := api.DecodeBase64(rest); err != nil {
+		if box, err := wire.DecodeBase64(rest); err != nil {
 			continue
 		} else if _, err := s.openRefresh(box); err == nil {
 			return true
@@ -133,7 +135,7 @@ func (s *sealer) damaged(token string) bool {
 }
 
 // accessOf copies the access macaroon of a bundle.
-func accessOf(b *api.Bundle) (*macaroon.Macaroon, error) {
+func accessOf(b *bundle.Bundle) (*macaroon.Macaroon, error) {
 	m := new(macaroon.Macaroon)
 	if err := m.UnmarshalBinary(b.Access.Append(nil)); err != nil {
 		return nil, errToken
@@ -143,12 +145,12 @@ func accessOf(b *api.Bundle) (*macaroon.Macaroon, error) {
 
 // heldToken is the access token of a session in mode held.
 func heldToken(m *macaroon.Macaroon) (string, error) {
-	text, err := api.EncodeBundle(macaroon.Slice{m})
+	text, err := bundle.Encode(macaroon.Slice{m})
 	return checkedToken(PrefixHeld, text, err)
 }
 
 // rotateToken is the access token that a discharge in mode rotate makes.
-func rotateToken(g api.Grant) (string, error) {
+func rotateToken(g client.Grant) (string, error) {
 	text, err := g.Bundle()
 	return checkedToken(PrefixRotate, text, err)
 }
@@ -167,7 +169,7 @@ func checkedToken(prefix, text string, err error) (string, error) {
 // refreshToken is what a refresh needs: clients send nothing else with it.
 type refreshToken struct {
 	access *macaroon.Macaroon
-	token  api.RefreshToken
+	token  client.RefreshToken
 }
 
 // encodeRefresh seals a refresh token.
@@ -176,13 +178,13 @@ func (s *sealer) encodeRefresh(t refreshToken) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("encode refresh token: %w", err)
 	}
-	token, err := api.DecodeBase64(string(t.token))
+	token, err := wire.DecodeBase64(string(t.token))
 	if err != nil {
 		return "", fmt.Errorf("encode refresh token: %w", err)
 	}
 	text := binary.AppendUvarint(nil, uint64(len(access)))
 	text = append(append(text, access...), token...)
-	return PrefixRefresh + api.EncodeBase64(s.sealRefresh(text)), nil
+	return PrefixRefresh + wire.EncodeBase64(s.sealRefresh(text)), nil
 }
 
 // smallestRefresh is smaller than any box of a refresh token, in bytes: an access
@@ -195,7 +197,7 @@ func (s *sealer) decodeRefresh(text string) (refreshToken, error) {
 	if kindOf(text) != kindRefresh || len(text) > maxToken || strings.ContainsAny(text, "+/=") {
 		return refreshToken{}, errToken
 	}
-	box, err := api.DecodeBase64(text[prefixSize:])
+	box, err := wire.DecodeBase64(text[prefixSize:])
 	if err != nil || len(box) < smallestRefresh {
 		return refreshToken{}, errToken
 	}
@@ -215,7 +217,7 @@ func (s *sealer) decodeRefresh(text string) (refreshToken, error) {
 	if err := t.access.UnmarshalBinary(access); err != nil {
 		return refreshToken{}, errToken
 	}
-	if t.token, err = api.ParseRefreshToken(api.EncodeBase64(token)); err != nil {
+	if t.token, err = client.ParseRefreshToken(wire.EncodeBase64(token)); err != nil {
 		return refreshToken{}, errToken
 	}
 	return t, nil

@@ -8,8 +8,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/discharger/discharger/discharger/api"
 	"github.com/discharger/discharger/discharger/homeserver"
+	"github.com/discharger/discharger/discharger/wire"
 )
 
 // Every answer that carries a token of the homeserver's is wrapped, on every
@@ -229,7 +229,7 @@ func TestTampering(t *testing.T) {
 
 // keyIDOf returns the id of the master key that a well-formed token names.
 func keyIDOf(token string) string {
-	if box, err := api.DecodeBase64(strings.TrimPrefix(token, PrefixRefresh)); kindOf(token) == kindRefresh && err == nil &&
+	if box, err := wire.DecodeBase64(strings.TrimPrefix(token, PrefixRefresh)); kindOf(token) == kindRefresh && err == nil &&
 		len(box) > keyIDSize && !strings.ContainsAny(token, "+/=") {
 		return hex.EncodeToString(box[:keyIDSize])
 	}

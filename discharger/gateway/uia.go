@@ -12,7 +12,7 @@ import (
 
 	"github.com/go-json-experiment/json/jsontext"
 
-	"github.com/discharger/discharger/discharger/api"
+	"github.com/discharger/discharger/discharger/client"
 )
 
 // User-interactive authentication (specification, section 4.8) is one mechanism for
@@ -166,7 +166,7 @@ func (g *Gateway) prepareDevices(r *http.Request, x *exchange) *failure {
 	}
 	for _, device := range devices {
 		if err := g.lease(r.Context(), x, x.identity.User, device); err != nil {
-			return g.refusal(r.Context(), &api.UnavailableError{Err: err})
+			return g.refusal(r.Context(), &client.UnavailableError{Err: err})
 		}
 	}
 	return nil

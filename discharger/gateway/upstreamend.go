@@ -7,8 +7,9 @@ import (
 	"net/http"
 	"time"
 
-	"github.com/discharger/discharger/discharger/api"
+	"github.com/discharger/discharger/discharger/client"
 	"github.com/discharger/discharger/discharger/homeserver"
+	"github.com/discharger/discharger/discharger/wire"
 )
 
 // rejected looks at a 401 of the homeserver's. If the token is unknown there, the
@@ -86,7 +87,7 @@ const raceWindow = 2 * time.Minute
 func (g *Gateway) lostUpstream(ctx context.Context, x *exchange, v verdict) (ending, error) {
 	id := x.identity
 	if err := g.lease(ctx, x, id.User, id.Device); err != nil {
-		return ending{}, &api.UnavailableError{Err: err}
+		return ending{}, &client.UnavailableError{Err: err}
 	}
 	if e, dead := g.dead.get(id.Session); dead {
 		return e, nil
@@ -101,13 +102,13 @@ func (g *Gateway) lostUpstream(ctx context.Context, x *exchange, v verdict) (end
 		return ending{}, err
 	}
 	if s.live {
-		out, err := g.once.RevokeSession(ctx, id.User, id.Session, api.Order{Soft: v.soft})
+		out, err := g.once.RevokeSession(ctx, id.User, id.Session, wire.RevokeOptions{Soft: v.soft})
 		g.metrics.orders.WithLabelValues(resultOf(err)).Inc()
 		switch {
 		case err != nil:
 			return ending{}, err
 		case out.Ended > 0:
-			e := ending{soft: v.soft, reason: api.RevokedOrder, message: "the homeserver has ended it"}
+			e := ending{soft: v.soft, reason: wire.RevokedOrder, message: "the homeserver has ended it"}
 			if v.soft && !v.silent {
 				e.message = "it has expired at the homeserver"
 			}
@@ -118,7 +119,7 @@ func (g *Gateway) lostUpstream(ctx context.Context, x *exchange, v verdict) (end
 			return ending{}, err
 		}
 		if s.live {
-			return ending{}, &api.UnavailableError{Err: errors.New("session is live after its revocation")}
+			return ending{}, &client.UnavailableError{Err: errors.New("session is live after its revocation")}
 		}
 	}
 	g.forgetLost(ctx, id, s.ending())

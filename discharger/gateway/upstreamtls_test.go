@@ -18,7 +18,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/discharger/discharger/discharger/api"
+	"github.com/discharger/discharger/discharger/wire"
 )
 
 // authority signs certificates.
@@ -155,6 +155,6 @@ func (w *world) reachable(never string) {
 			w.t.Errorf("where the homeserver is, is in a header: %q", h)
 		}
 	}
-	w.revoke(w.sessionOf(token), api.Order{})
+	w.revoke(w.sessionOf(token), wire.RevokeOptions{})
 	eventually(w.t, "the device is logged out", func() bool { return !w.hs.alive("ONE") })
 }

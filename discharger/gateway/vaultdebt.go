@@ -6,8 +6,8 @@ import (
 
 	"go.etcd.io/bbolt"
 
-	"github.com/discharger/discharger/discharger/api"
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/wire"
 )
 
 // vaultDebt is a session whose device is to be logged out at the homeserver.
@@ -110,7 +110,7 @@ func condemnedOn(tx *bbolt.Tx, user, device string) (ids []caveat.SessionID, err
 // revoke notes a revocation: after a hard end the sessions that it is about are
 // condemned, after a soft one their devices stay. It returns which sessions were
 // condemned. Those that had ended before stay as they ended.
-func (v *vault) revoke(r api.Revocation) (ids []caveat.SessionID, err error) {
+func (v *vault) revoke(r wire.Revocation) (ids []caveat.SessionID, err error) {
 	err = v.db.View(func(tx *bbolt.Tx) error {
 		return revokedSessions(tx, r, func(id caveat.SessionID) { ids = append(ids, id) })
 	})
@@ -130,7 +130,7 @@ func (v *vault) revoke(r api.Revocation) (ids []caveat.SessionID, err error) {
 
 // revokedSessions calls f with the sessions in the vault that a revocation is
 // about.
-func revokedSessions(tx *bbolt.Tx, r api.Revocation, f func(caveat.SessionID)) error {
+func revokedSessions(tx *bbolt.Tx, r wire.Revocation, f func(caveat.SessionID)) error {
 	meant := func(id caveat.SessionID) error {
 		s, ok, err := getSession(tx, id)
 		switch {

@@ -7,7 +7,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/discharger/discharger/discharger/api"
+	"github.com/discharger/discharger/discharger/client"
 	"github.com/discharger/discharger/discharger/clientaddr"
 )
 
@@ -253,7 +253,7 @@ func (g *Gateway) waiterFor(x *exchange, known func() error) waiter {
 
 // await returns the result of a pursuit that the caller has joined. The error is
 // the pursuit's or the waiter's refusal; without a result in time it is an
-// *api.UnavailableError, or the last call's.
+// *client.UnavailableError, or the last call's.
 func await[T any](ctx context.Context, g *Gateway, p *pursuit[T], w waiter) (result T, err error) {
 	defer p.leave()
 	select {
@@ -296,7 +296,7 @@ func await[T any](ctx context.Context, g *Gateway, p *pursuit[T], w waiter) (res
 			err = ctx.Err()
 		}
 		if err != nil {
-			return result, &api.UnavailableError{RetryAfter: busyRetry, Err: err}
+			return result, &client.UnavailableError{RetryAfter: busyRetry, Err: err}
 		}
 	}
 }
@@ -331,7 +331,7 @@ func (s *stay) end(err error) error {
 	}
 	s.exit()
 	if err == nil && !s.waiter.place.acquire() {
-		return &api.UnavailableError{RetryAfter: busyRetry, Err: errNoPlace}
+		return &client.UnavailableError{RetryAfter: busyRetry, Err: errNoPlace}
 	}
 	return err
 }

@@ -13,7 +13,8 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/discharger/discharger/discharger/api"
+	"github.com/discharger/discharger/discharger/client"
+	"github.com/discharger/discharger/discharger/wire"
 )
 
 const testWait = 10 * time.Second
@@ -213,7 +214,7 @@ func TestEndWhileWaiting(t *testing.T) {
 		out := w.later("GET", pathWhoami, revoked, nil)
 		time.Sleep(testWait / 4)
 		w.waiting(out)
-		w.gateway.revoked(api.Revocation{Session: id, User: "@u:hs", At: time.Now(), Soft: true, Reason: api.RevokedOrder})
+		w.gateway.revoked(wire.Revocation{Session: id, User: "@u:hs", At: time.Now(), Soft: true, Reason: wire.RevokedOrder})
 		a := w.want(<-out, 401, codeUnknownToken)
 		if took := time.Since(start); !a.soft() || took > testWait/2 {
 			t.Errorf("%s after %v", a.raw, took)
@@ -338,10 +339,10 @@ func TestWaiterHasNoPlace(t *testing.T) {
 				g := &Gateway{link: newLink(func() float64 { return 0.5 }, time.Now), room: newWaitingRoom()}
 				l := newLimiter(Limits{Requests: 1}, time.Now)
 				var p, other place
-				client := netip.MustParseAddr("192.0.2.1")
-				l.take(&p, peerOf(client), brief)
+				c := netip.MustParseAddr("192.0.2.1")
+				l.take(&p, peerOf(c), brief)
 				var calls int
-				w := waiter{peer: peerOf(client), place: &p, until: time.Now().Add(testWait)}
+				w := waiter{peer: peerOf(c), place: &p, until: time.Now().Add(testWait)}
 				value, err := pursue(t.Context(), g, w, func(context.Context) (int, error) {
 					if calls++; calls == 4 {
 						return 7, nil
@@ -350,12 +351,12 @@ func TestWaiterHasNoPlace(t *testing.T) {
 					case n != 0 && calls == 2:
 						t.Errorf("%d places are taken while it waits", n)
 					case full && calls == 2:
-						l.take(&other, peerOf(client), brief)
+						l.take(&other, peerOf(c), brief)
 					}
-					return 0, &api.UnavailableError{Err: http.ErrServerClosed}
+					return 0, &client.UnavailableError{Err: http.ErrServerClosed}
 				})
 				if full {
-					if !errors.Is(err, api.ErrUnavailable) || p.taken {
+					if !errors.Is(err, client.ErrUnavailable) || p.taken {
 						t.Errorf("%v, %d places", err, l.busy(brief))
 					}
 				} else if err != nil || value != 7 || l.busy(brief) != 1 {
@@ -377,7 +378,7 @@ func TestPursuitIsAbandoned(t *testing.T) {
 		w := waiter{place: new(place), until: time.Now().Add(testWait)}
 		_, err := pursue(ctx, g, w, func(context.Context) (struct{}, error) {
 			calls.Add(1)
-			return struct{}{}, &api.UnavailableError{Err: http.ErrServerClosed}
+			return struct{}{}, &client.UnavailableError{Err: http.ErrServerClosed}
 		})
 		n := calls.Load()
 		if !errors.Is(err, context.DeadlineExceeded) || n < 2 {
@@ -394,7 +395,7 @@ func TestPursuitIsAbandoned(t *testing.T) {
 // is decided again.
 func TestFeedPauses(t *testing.T) {
 	t.Parallel()
-	away := &api.UnavailableError{Err: http.ErrServerClosed}
+	away := &client.UnavailableError{Err: http.ErrServerClosed}
 	for _, c := range []struct {
 		name  string
 		calls []error // a quarter of a second apart
@@ -444,11 +445,11 @@ func TestFeedEndsPauses(t *testing.T) {
 						return struct{}{}, nil
 					case i%2 == 0 && calls > 1:
 						<-ctx.Done() // on a dead connection
-						return struct{}{}, &api.UnavailableError{Err: ctx.Err()}
+						return struct{}{}, &client.UnavailableError{Err: ctx.Err()}
 					case i%2 == 0:
-						return struct{}{}, &api.UnavailableError{Err: http.ErrServerClosed}
+						return struct{}{}, &client.UnavailableError{Err: http.ErrServerClosed}
 					}
-					return struct{}{}, &api.UnavailableError{RetryAfter: time.Minute, Err: http.ErrServerClosed}
+					return struct{}{}, &client.UnavailableError{RetryAfter: time.Minute, Err: http.ErrServerClosed}
 				})
 				if took := time.Since(start); err != nil || took > 4*time.Second {
 					t.Errorf("%v after %v", err, took)

@@ -19,11 +19,11 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/discharger/discharger/discharger"
-	"github.com/discharger/discharger/discharger/api"
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/homeserver"
 	"github.com/discharger/discharger/discharger/server"
 	"github.com/discharger/discharger/discharger/store"
+	"github.com/discharger/discharger/discharger/wire"
 	"github.com/discharger/discharger/policy"
 )
 
@@ -160,7 +160,7 @@ func (w *world) startService(st *store.Bolt, ours caveat.KeyPair, theirs caveat.
 			w.refused.Add(1)
 			panic(http.ErrAbortHandler)
 		}
-		if r.URL.Path == api.PathServiceReady {
+		if r.URL.Path == wire.PathServiceReady {
 			w.ready.Add(1)
 			if w.withoutReady {
 				r.URL.Path = "/v1/unknown"

@@ -7,9 +7,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/discharger/discharger/discharger/api"
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/rawmacaroon"
+	"github.com/discharger/discharger/discharger/wire"
 )
 
 // A payload comes back as it went in, and a session id that was drawn before
@@ -75,7 +75,7 @@ func TestVerifyAccess(t *testing.T) {
 	for at := range data {
 		b := bytes.Clone(data)
 		b[at] ^= 1
-		text := api.EncodeBase64(b)
+		text := wire.EncodeBase64(b)
 		for _, l := range locations {
 			if i := bytes.Index(data, []byte(l)); at >= i && at < i+len(l) {
 				text = ""

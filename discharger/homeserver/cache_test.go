@@ -14,8 +14,8 @@ import (
 
 	"gopkg.in/macaroon.v2"
 
-	"github.com/discharger/discharger/discharger/api"
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/wire"
 )
 
 // What is remembered of a bundle decides nothing that depends on the moment or
@@ -49,7 +49,7 @@ func TestRememberedBundlesAreChecked(t *testing.T) {
 
 	data := mustDecode(t, text)
 	data[len(data)-1] ^= 1
-	w.refused(t, api.EncodeBase64(data), someClient, ErrBadSignature)
+	w.refused(t, wire.EncodeBase64(data), someClient, ErrBadSignature)
 
 	w.now = testNow.Add(5 * time.Minute)
 	w.refused(t, text, someClient, ErrExpired)

@@ -14,10 +14,12 @@ import (
 
 	"gopkg.in/macaroon.v2"
 
-	"github.com/discharger/discharger/discharger/api"
+	"github.com/discharger/discharger/discharger/bundle"
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/client"
 	"github.com/discharger/discharger/discharger/homeserver"
 	"github.com/discharger/discharger/discharger/rawmacaroon"
+	"github.com/discharger/discharger/discharger/wire"
 )
 
 // A login, the two kinds of request that follow it, and what the homeserver
@@ -28,11 +30,11 @@ func Example() {
 	defer service.Close()
 
 	// The homeserver: its keys come from a file, the service's from the service.
-	client, err := api.New(api.Config{URL: service.URL})
+	c, err := client.New(client.Config{URL: service.URL})
 	if err != nil {
 		log.Fatal(err)
 	}
-	discharger, err := client.Info(ctx)
+	discharger, err := c.Info(ctx)
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -65,7 +67,7 @@ func Example() {
 	fmt.Println(err, errors.Is(err, homeserver.ErrNotDischarged))
 
 	// Her client has it discharged, and sends both.
-	grant, err := client.Discharge(ctx, api.Request{Access: api.Access{Macaroon: minted.Macaroon}})
+	grant, err := c.Discharge(ctx, client.Request{Access: client.Access{Macaroon: minted.Macaroon}})
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -92,11 +94,11 @@ func ExampleHomeserver_Verify_narrowed() {
 	if err := lent.AddFirstPartyCaveat([]byte(rawmacaroon.ClientIP(netip.MustParsePrefix("192.0.2.0/24")))); err != nil {
 		log.Fatal(err)
 	}
-	client, err := api.New(api.Config{URL: service.URL})
+	c, err := client.New(client.Config{URL: service.URL})
 	if err != nil {
 		log.Fatal(err)
 	}
-	grant, err := client.Discharge(ctx, api.Request{Access: api.Access{Macaroon: lent}})
+	grant, err := c.Discharge(ctx, client.Request{Access: client.Access{Macaroon: lent}})
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -118,7 +120,7 @@ func ExampleInspect() {
 	service := startService()
 	defer service.Close()
 	_, access := login(service)
-	bundle, err := api.EncodeBundle(macaroon.Slice{access})
+	bundle, err := bundle.Encode(macaroon.Slice{access})
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -184,12 +186,12 @@ func startService() *service {
 }
 
 func (s *service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	w.Header().Set("Content-Type", api.ContentType)
-	if r.URL.Path == api.PathInfo {
-		_ = json.NewEncoder(w).Encode(api.InfoResponse{PublicKey: s.opener.PublicKey().String(), Version: 3})
+	w.Header().Set("Content-Type", wire.ContentType)
+	if r.URL.Path == wire.PathInfo {
+		_ = json.NewEncoder(w).Encode(wire.InfoResponse{PublicKey: s.opener.PublicKey().String(), Version: 3})
 		return
 	}
-	id, _ := api.DecodeBase64(r.FormValue(api.ParamID64))
+	id, _ := wire.DecodeBase64(r.FormValue(wire.ParamID64))
 	opened, err := s.opener.Open(id)
 	if err != nil {
 		w.WriteHeader(http.StatusBadRequest)
@@ -199,5 +201,5 @@ func (s *service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	m, _ := macaroon.New(opened.RootKey, id, "", macaroon.V2)
 	_ = m.AddFirstPartyCaveat([]byte(rawmacaroon.TimeBefore(time.Now().Add(lifetime))))
 	data, _ := m.MarshalJSON()
-	_ = json.NewEncoder(w).Encode(api.DischargeResponse{Macaroon: data, ExpiresIn: lifetime.Milliseconds()})
+	_ = json.NewEncoder(w).Encode(wire.DischargeResponse{Macaroon: data, ExpiresIn: lifetime.Milliseconds()})
 }

@@ -9,7 +9,8 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/discharger/discharger/discharger/api"
+	"github.com/discharger/discharger/discharger/client"
+	"github.com/discharger/discharger/discharger/wire"
 )
 
 // FeedConfig is what a [Feed] is made from. Only Client is required.
@@ -17,14 +18,14 @@ type FeedConfig struct {
 	// Client follows the service, with the homeserver's API key. Its URL should
 	// be https unless the network is trusted: a party in between could withhold
 	// revocations or forge them.
-	Client *api.Client
+	Client *client.Client
 	// OnEvent is called with every revocation, in order, after Revoked reports
 	// it. One revocation may come twice, for instance after a reconnection.
 	// Nothing is read while it runs, so it should not take long.
 	// After a hard end a homeserver deletes the device that it names, unless
 	// another session has it, and after a soft one it leaves the device. Nil:
 	// nothing is called.
-	OnEvent func(api.Revocation)
+	OnEvent func(wire.Revocation)
 	// OnGap is called when the service cannot resume, because it lost data or
 	// the position is too old. All retained events come next. Nil: nothing is
 	// called; [FeedStatus] counts.
@@ -117,7 +118,7 @@ func NewFeed(cfg FeedConfig) (*Feed, error) {
 		return nil, errors.New("new feed: a duration is negative")
 	}
 	if cfg.OnEvent == nil {
-		cfg.OnEvent = func(api.Revocation) {}
+		cfg.OnEvent = func(wire.Revocation) {}
 	}
 	if cfg.OnGap == nil {
 		cfg.OnGap = func() {}
@@ -163,8 +164,8 @@ func (f *Feed) Run(ctx context.Context) error {
 	defer f.running.Store(false)
 	for failures := 0; ; failures++ {
 		current := false
-		err := f.cfg.Client.FollowRevocations(ctx, f.position, func(e api.FeedEvent) error {
-			current = current || e.Kind == api.FeedCurrent
+		err := f.cfg.Client.FollowRevocations(ctx, f.position, func(e client.FeedEvent) error {
+			current = current || e.Kind == client.FeedCurrent
 			f.take(e)
 			return nil
 		})
@@ -192,7 +193,7 @@ const (
 func (f *Feed) pause(failures int, err error) time.Duration {
 	full := min(firstPause<<min(failures, 10), maxPause)
 	spread := time.Duration(f.cfg.Jitter() * float64(full/2))
-	var unavailable *api.UnavailableError
+	var unavailable *client.UnavailableError
 	if errors.As(err, &unavailable) && unavailable.RetryAfter > full/2 {
 		return unavailable.RetryAfter + spread
 	}
@@ -201,9 +202,9 @@ func (f *Feed) pause(failures int, err error) time.Duration {
 
 // take applies an event. Only Run calls it. The status counts an event after it
 // is remembered.
-func (f *Feed) take(e api.FeedEvent) {
+func (f *Feed) take(e client.FeedEvent) {
 	now := f.cfg.Clock()
-	if e.Kind == api.FeedRevocation {
+	if e.Kind == client.FeedRevocation {
 		f.known.add(&e.Revocation, f.cfg.Leeway)
 	}
 	f.known.tidy(now)
@@ -211,17 +212,17 @@ func (f *Feed) take(e api.FeedEvent) {
 	f.status.Connected, f.status.Err = true, nil
 	before := f.status.Current
 	switch e.Kind {
-	case api.FeedRevocation:
+	case client.FeedRevocation:
 		f.status.Events++
 		f.status.Last = now
 		f.position = e.Position
-	case api.FeedSkipped:
+	case client.FeedSkipped:
 		f.status.Skipped++
 		f.position = e.Position
-	case api.FeedGap:
+	case client.FeedGap:
 		f.status.Gaps++
 		f.status.Current = false
-	case api.FeedCurrent:
+	case client.FeedCurrent:
 		f.status.Current = true
 	}
 	if f.status.Current {
@@ -230,14 +231,14 @@ func (f *Feed) take(e api.FeedEvent) {
 	}
 	f.mu.Unlock()
 	switch e.Kind {
-	case api.FeedRevocation:
+	case client.FeedRevocation:
 		f.cfg.OnEvent(e.Revocation)
-	case api.FeedSkipped:
+	case client.FeedSkipped:
 		f.cfg.Log.LogAttrs(context.Background(), slog.LevelError, "revocation in the feed cannot be understood, skipping",
 			slog.String("position", e.Position), slog.Any("error", e.Err))
-	case api.FeedGap:
+	case client.FeedGap:
 		f.cfg.OnGap()
-	case api.FeedCurrent:
+	case client.FeedCurrent:
 		if !before {
 			f.cfg.OnCurrent()
 		}

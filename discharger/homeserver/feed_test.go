@@ -19,8 +19,9 @@ import (
 
 	"pgregory.net/rapid"
 
-	"github.com/discharger/discharger/discharger/api"
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/client"
+	"github.com/discharger/discharger/discharger/wire"
 )
 
 // feedServer is a service that sends what a test says, on each connection what
@@ -43,7 +44,7 @@ func newFeedServer(t testing.TB) *feedServer {
 
 func (s *feedServer) serve(w http.ResponseWriter, r *http.Request) {
 	s.mu.Lock()
-	s.asked = append(s.asked, r.Header.Get(api.HeaderLastEventID))
+	s.asked = append(s.asked, r.Header.Get(wire.HeaderLastEventID))
 	s.open++
 	s.mu.Unlock()
 	defer func() {
@@ -51,7 +52,7 @@ func (s *feedServer) serve(w http.ResponseWriter, r *http.Request) {
 		s.open--
 		s.mu.Unlock()
 	}()
-	w.Header().Set("Content-Type", api.ContentTypeEvents)
+	w.Header().Set("Content-Type", wire.ContentTypeEvents)
 	http.NewResponseController(w).Flush()
 	for {
 		select {
@@ -80,7 +81,7 @@ func (s *feedServer) connections() int {
 
 const current = "event: current\ndata: {\"heartbeat\":10000}\n\n"
 
-func event(t testing.TB, position string, r api.Revocation) string {
+func event(t testing.TB, position string, r wire.Revocation) string {
 	t.Helper()
 	b, err := json.Marshal(r)
 	if err != nil {
@@ -112,7 +113,7 @@ type follower struct {
 	*Feed
 	server *feedServer
 	clock  *testClock
-	heard  chan api.Revocation
+	heard  chan wire.Revocation
 	gaps   chan struct{}
 	waits  chan time.Duration // pauses between connections, which last until they are taken
 }
@@ -121,15 +122,15 @@ func follow(t *testing.T, change ...func(*FeedConfig)) *follower {
 	t.Helper()
 	f := &follower{
 		server: newFeedServer(t), clock: &testClock{t: time.UnixMilli(1_790_000_000_000).UTC()},
-		heard: make(chan api.Revocation, 1000), gaps: make(chan struct{}, 10), waits: make(chan time.Duration),
+		heard: make(chan wire.Revocation, 1000), gaps: make(chan struct{}, 10), waits: make(chan time.Duration),
 	}
-	client, err := api.New(api.Config{URL: f.server.URL, APIKey: caveat.Secret("key"), Timeout: 5 * time.Minute}) // nobody is in a hurry
+	client, err := client.New(client.Config{URL: f.server.URL, APIKey: caveat.Secret("key"), Timeout: 5 * time.Minute}) // nobody is in a hurry
 	if err != nil {
 		t.Fatal(err)
 	}
 	cfg := FeedConfig{
 		Client: client, Clock: f.clock.now, Jitter: func() float64 { return 0 },
-		OnEvent: func(r api.Revocation) { f.heard <- r }, OnGap: func() { f.gaps <- struct{}{} },
+		OnEvent: func(r wire.Revocation) { f.heard <- r }, OnGap: func() { f.gaps <- struct{}{} },
 		Wait: func(ctx context.Context, d time.Duration) error {
 			select {
 			case f.waits <- d:
@@ -158,7 +159,7 @@ func follow(t *testing.T, change ...func(*FeedConfig)) *follower {
 }
 
 // send sends revocations and waits until they are known.
-func (f *follower) send(t testing.TB, all ...api.Revocation) {
+func (f *follower) send(t testing.TB, all ...wire.Revocation) {
 	t.Helper()
 	for _, r := range all {
 		f.server.stream <- event(t, fmt.Sprintf("p%d", f.Status().Events+1), r)
@@ -190,9 +191,9 @@ func until(t testing.TB, what string, ok func() bool) {
 	}
 }
 
-func (f *follower) session(n byte, lives time.Duration) api.Revocation {
+func (f *follower) session(n byte, lives time.Duration) wire.Revocation {
 	now := f.clock.now()
-	return api.Revocation{Session: caveat.SessionID{n}, At: now, Until: now.Add(lives), Reason: api.RevokedLogout}
+	return wire.Revocation{Session: caveat.SessionID{n}, At: now, Until: now.Add(lives), Reason: wire.RevokedLogout}
 }
 
 // TestAttackFeedReplay: events that come twice, late, in another order or in part
@@ -202,7 +203,7 @@ func TestAttackFeedReplay(t *testing.T) {
 	f := follow(t)
 	now := f.clock.now()
 	x, y := f.session(1, time.Hour), f.session(2, time.Hour)
-	user := api.Revocation{User: "u", Before: now, At: now, Until: now.Add(time.Hour), Reason: api.RevokedOrder}
+	user := wire.Revocation{User: "u", Before: now, At: now, Until: now.Add(time.Hour), Reason: wire.RevokedOrder}
 	earlier := user
 	earlier.Before, earlier.At = now.Add(-time.Minute), now.Add(-time.Minute)
 	f.send(t, y, x, x, user, earlier, y, user)
@@ -223,7 +224,7 @@ func TestAttackFeedReplay(t *testing.T) {
 	if s := f.Status(); s.Sessions != 2 || s.Users != 1 || s.Events != 7 || !s.Connected || s.Current || !s.Last.Equal(now) {
 		t.Errorf("%+v", s)
 	}
-	f.send(t, api.Revocation{All: true, Before: now.Add(time.Second), At: now, Until: now.Add(time.Hour), Reason: api.RevokedOrder})
+	f.send(t, wire.Revocation{All: true, Before: now.Add(time.Second), At: now, Until: now.Add(time.Hour), Reason: wire.RevokedOrder})
 	if !f.Revoked(Identity{User: "v", Minted: now}) || f.Revoked(Identity{User: "v", Minted: now.Add(time.Second)}) {
 		t.Error("a revocation of everything is not kept to")
 	}
@@ -236,9 +237,9 @@ func TestFeedUserModel(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		m := newMemory()
-		var sent []api.Revocation
+		var sent []wire.Revocation
 		for range rapid.IntRange(1, 20).Draw(t, "revocations") {
-			r := api.Revocation{User: "u", Until: time.Unix(1<<31, 0), Before: time.UnixMilli(int64(rapid.IntRange(1, 30).Draw(t, "before")))}
+			r := wire.Revocation{User: "u", Until: time.Unix(1<<31, 0), Before: time.UnixMilli(int64(rapid.IntRange(1, 30).Draw(t, "before")))}
 			r.Except[0] = byte(rapid.IntRange(0, 3).Draw(t, "except"))
 			r.Soft = rapid.Bool().Draw(t, "soft")
 			switch rapid.IntRange(0, 4).Draw(t, "kind") {
@@ -268,7 +269,7 @@ func TestFeedUserModel(t *testing.T) {
 }
 
 // modelled finds the oldest revocation that covers a session.
-func modelled(sent []api.Revocation, id *Identity) (soft, revoked bool) {
+func modelled(sent []wire.Revocation, id *Identity) (soft, revoked bool) {
 	oldest := time.Time{}
 	for _, r := range sent {
 		switch {
@@ -287,11 +288,11 @@ func TestFeedKinds(t *testing.T) {
 	t.Parallel()
 	f := follow(t)
 	now := f.clock.now()
-	mark := func(before time.Time, soft bool) api.Revocation {
-		return api.Revocation{User: "u", Before: before, At: now, Until: now.Add(time.Hour), Soft: soft, Reason: api.RevokedOrder}
+	mark := func(before time.Time, soft bool) wire.Revocation {
+		return wire.Revocation{User: "u", Before: before, At: now, Until: now.Add(time.Hour), Soft: soft, Reason: wire.RevokedOrder}
 	}
 	own, device := f.session(1, time.Hour), mark(now, true)
-	own.User, own.Device, own.Soft, own.Reason = "u", "d", true, api.RevokedReplaced
+	own.User, own.Device, own.Soft, own.Reason = "u", "d", true, wire.RevokedReplaced
 	device.Device = "d"
 	f.send(t, mark(now, false), own, mark(now.Add(time.Minute), true), device)
 	for name, c := range map[string]struct {
@@ -317,7 +318,7 @@ func TestFeedForgets(t *testing.T) {
 	f := follow(t, func(c *FeedConfig) { c.Leeway = time.Minute })
 	now := f.clock.now()
 	f.send(t, f.session(1, time.Hour), f.session(2, 2*time.Hour), f.session(3, -time.Hour),
-		api.Revocation{User: "u", Before: now, At: now, Until: now.Add(time.Hour), Reason: api.RevokedOrder})
+		wire.Revocation{User: "u", Before: now, At: now, Until: now.Add(time.Hour), Reason: wire.RevokedOrder})
 	beat := func() {
 		t.Helper()
 		f.beCurrent(t)
@@ -351,7 +352,7 @@ func TestFeedReconnects(t *testing.T) {
 	for range 9 {
 		f.server.cut <- struct{}{}
 		until(t, "the end is noticed", func() bool { return !f.Status().Connected })
-		if s := f.Status(); s.Current || s.Err == nil || !errors.Is(s.Err, api.ErrUnavailable) {
+		if s := f.Status(); s.Current || s.Err == nil || !errors.Is(s.Err, client.ErrUnavailable) {
 			t.Fatalf("%+v", s)
 		}
 		pauses = append(pauses, <-f.waits)
@@ -508,7 +509,7 @@ func TestFeedGoesOn(t *testing.T) {
 
 func TestFeedConfig(t *testing.T) {
 	t.Parallel()
-	client, err := api.New(api.Config{URL: "http://service.example"})
+	client, err := client.New(client.Config{URL: "http://service.example"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -544,7 +545,7 @@ func TestFeedConcurrent(t *testing.T) {
 		})
 	}
 	for i := range 20_000 {
-		r := api.Revocation{Until: now.Add(time.Minute), Before: now}
+		r := wire.Revocation{Until: now.Add(time.Minute), Before: now}
 		if i%4 == 0 {
 			r.User = fmt.Sprint(i % 256)
 		} else {
@@ -593,10 +594,10 @@ func newMemory() *memory {
 func filled(n int) *memory {
 	m := newMemory()
 	for i := range n {
-		m.add(&api.Revocation{Session: numbered(i), Until: time.Unix(1<<31, 0)}, 0)
+		m.add(&wire.Revocation{Session: numbered(i), Until: time.Unix(1<<31, 0)}, 0)
 	}
 	if n > 0 {
-		m.add(&api.Revocation{User: "@user1:example.org", Before: time.UnixMilli(1), Until: time.Unix(1<<31, 0)}, 0)
+		m.add(&wire.Revocation{User: "@user1:example.org", Before: time.UnixMilli(1), Until: time.Unix(1<<31, 0)}, 0)
 	}
 	return m
 }
@@ -621,12 +622,12 @@ func numbered(i int) (id caveat.SessionID) {
 func TestFeedMemoryIsFlat(t *testing.T) {
 	const sessions, users, lives, hours = 2000, 400, 10, 2 // a minute; a minute; minutes
 	c := &testClock{t: time.Unix(1_790_000_000, 0)}
-	client, err := api.New(api.Config{URL: "http://127.0.0.1", APIKey: caveat.Secret("key")})
+	service, err := client.New(client.Config{URL: "http://127.0.0.1", APIKey: caveat.Secret("key")})
 	if err != nil {
 		t.Fatal(err)
 	}
 	before := heap()
-	f, err := NewFeed(FeedConfig{Client: client, Clock: c.now})
+	f, err := NewFeed(FeedConfig{Client: service, Clock: c.now})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -634,14 +635,14 @@ func TestFeedMemoryIsFlat(t *testing.T) {
 	minute := func(sessions, users int) {
 		for i := range sessions + users {
 			now := c.now()
-			r := api.Revocation{At: now, Until: now.Add(lives * time.Minute), Reason: api.RevokedLogout}
+			r := wire.Revocation{At: now, Until: now.Add(lives * time.Minute), Reason: wire.RevokedLogout}
 			if i < sessions {
 				r.Session = numbered(n)
 			} else {
 				r.User, r.Before = fmt.Sprintf("@user%d:example.org", n), now
 			}
 			n++
-			f.take(api.FeedEvent{Kind: api.FeedRevocation, Position: "x", Revocation: r})
+			f.take(client.FeedEvent{Kind: client.FeedRevocation, Position: "x", Revocation: r})
 			c.advance(time.Minute / time.Duration(sessions+users))
 		}
 	}
@@ -686,7 +687,7 @@ func BenchmarkFeedMemory(b *testing.B) {
 		var high uint64
 		for second := range 3 * lives {
 			for range rate {
-				m.add(&api.Revocation{Session: numbered(n), Until: now.Add(lives * time.Second)}, 0)
+				m.add(&wire.Revocation{Session: numbered(n), Until: now.Add(lives * time.Second)}, 0)
 				n++
 			}
 			now = now.Add(time.Second)

@@ -9,9 +9,10 @@ import (
 	"net/http"
 	"net/http/httptest"
 
-	"github.com/discharger/discharger/discharger/api"
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/client"
 	"github.com/discharger/discharger/discharger/homeserver"
+	"github.com/discharger/discharger/discharger/wire"
 )
 
 // A homeserver that follows the feed, and what it answers when a session was
@@ -19,7 +20,7 @@ import (
 func ExampleFeed() {
 	session := caveat.SessionID{1}
 	service := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("Content-Type", api.ContentTypeEvents)
+		w.Header().Set("Content-Type", wire.ContentTypeEvents)
 		fmt.Fprintf(w, "event: revocation\nid: 1\ndata: {\"v\":1,\"session\":%q,\"user\":\"@alice:a.example\",\"device\":\"PHONE\",\"kind\":\"hard\",\"at\":1790000000000,\"until\":4102444800000,\"reason\":\"logout\"}\n\n", session)
 		io.WriteString(w, "event: current\ndata: {\"heartbeat\":10000}\n\n")
 		http.NewResponseController(w).Flush()
@@ -27,13 +28,13 @@ func ExampleFeed() {
 	}))
 	defer service.Close()
 
-	client, err := api.New(api.Config{URL: service.URL, APIKey: caveat.Secret("from a file")})
+	client, err := client.New(client.Config{URL: service.URL, APIKey: caveat.Secret("from a file")})
 	if err != nil {
 		log.Fatal(err)
 	}
 	feed, err := homeserver.NewFeed(homeserver.FeedConfig{
 		Client: client,
-		OnEvent: func(r api.Revocation) {
+		OnEvent: func(r wire.Revocation) {
 			if r.Device != "" && !r.Soft { // unless another session has it
 				fmt.Println("delete the device", r.Device, "of", r.User+":", r.Reason)
 			}

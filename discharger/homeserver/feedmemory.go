@@ -8,8 +8,8 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/discharger/discharger/discharger/api"
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/wire"
 )
 
 // memory is what a feed remembers. Nothing in it is ever taken back, only
@@ -109,7 +109,7 @@ func (m *memory) revoked(id *Identity) (soft, revoked bool) {
 }
 
 // add remembers a revocation.
-func (m *memory) add(r *api.Revocation, leeway time.Duration) {
+func (m *memory) add(r *wire.Revocation, leeway time.Duration) {
 	until := seconds(r.Until.Add(leeway))
 	switch {
 	case r.Session != (caveat.SessionID{}):

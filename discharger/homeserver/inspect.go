@@ -6,7 +6,7 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"github.com/discharger/discharger/discharger/api"
+	"github.com/discharger/discharger/discharger/bundle"
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/rawmacaroon"
 )
@@ -15,7 +15,7 @@ import (
 // verified, and none of it is secret: signatures and sealed parts are left out.
 type Inspection struct {
 	Characters int  // length of the text
-	Compact    bool // which form it is in; see [api.Bundle]
+	Compact    bool // which form it is in; see [bundle.Bundle]
 
 	// Ours tells whether the access macaroon's identifier is one that Mint
 	// makes. If not, the fields up to Minted are zero.
@@ -41,12 +41,12 @@ type InspectedCaveat struct {
 
 // Inspect shows what is in a bundle or an access macaroon, for people. It
 // verifies nothing.
-func Inspect(bundle string) (Inspection, error) {
-	b, err := api.ParseBundle(bundle)
+func Inspect(text string) (Inspection, error) {
+	b, err := bundle.Parse(text)
 	if err != nil {
 		return Inspection{}, fmt.Errorf("inspect: %w", err)
 	}
-	in := Inspection{Characters: len(bundle), Compact: b.Compact, Access: inspectCaveats(&b.Access)}
+	in := Inspection{Characters: len(text), Compact: b.Compact, Access: inspectCaveats(&b.Access)}
 	if id, ok := parseIdentifier(b.Access.ID); ok {
 		who := id.identity()
 		in.Ours = true

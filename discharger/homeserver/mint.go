@@ -9,7 +9,7 @@ import (
 
 	"gopkg.in/macaroon.v2"
 
-	"github.com/discharger/discharger/discharger/api"
+	"github.com/discharger/discharger/discharger/bundle"
 	"github.com/discharger/discharger/discharger/caveat"
 )
 
@@ -38,7 +38,7 @@ type Minted struct {
 
 // Text gives the access macaroon as a text, in the form of a bundle without
 // discharges.
-func (m Minted) Text() (string, error) { return api.EncodeBundle(macaroon.Slice{m.Macaroon}) }
+func (m Minted) Text() (string, error) { return bundle.Encode(macaroon.Slice{m.Macaroon}) }
 
 // rootKeySize is that of the caveat's root key, as the bakery has it.
 const rootKeySize = 24
@@ -119,8 +119,8 @@ func checkSize(m *macaroon.Macaroon, caveatID []byte) error {
 	if err != nil {
 		return err
 	}
-	if n := base64.RawURLEncoding.EncodedLen(len(data) + len(caveatID) + dischargeRoom); n > api.MaxBundle {
-		return fmt.Errorf("a bundle would have %d characters, more than %d", n, api.MaxBundle)
+	if n := base64.RawURLEncoding.EncodedLen(len(data) + len(caveatID) + dischargeRoom); n > bundle.MaxLength {
+		return fmt.Errorf("a bundle would have %d characters, more than %d", n, bundle.MaxLength)
 	}
 	return nil
 }

@@ -13,8 +13,9 @@ import (
 
 	"gopkg.in/macaroon.v2"
 
-	"github.com/discharger/discharger/discharger/api"
+	"github.com/discharger/discharger/discharger/bundle"
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/wire"
 )
 
 func TestMintSealsTheCondition(t *testing.T) {
@@ -183,7 +184,7 @@ func TestKeys(t *testing.T) {
 	if got, err := ParseKey(k.Encode()); err != nil || got != k {
 		t.Errorf("ParseKey(Encode()) fails: %v", err)
 	}
-	if got, err := ParseKey(api.EncodeBase64(k.Key[:])); err != nil || got != k {
+	if got, err := ParseKey(wire.EncodeBase64(k.Key[:])); err != nil || got != k {
 		t.Errorf("ParseKey of base64url fails: %v", err)
 	}
 	for _, bad := range []string{"", "AAAA", k.Encode() + "AAAA", "not base64 at all!", k.Encode()[1:]} {
@@ -283,7 +284,7 @@ func TestLongestNames(t *testing.T) {
 				p.User, p.Device, p.Version = strings.Repeat(`\`, caveat.MaxUser), device, version
 				access := w.mint(t, p)
 				text := encode(t, access, bound(access, w.discharge(t, access, usual(p.Mode)...)))
-				if len(text) > api.MaxBundle {
+				if len(text) > bundle.MaxLength {
 					t.Fatalf("bundle of %d characters", len(text))
 				}
 				id, err := w.Verify(t.Context(), text, Request{})

@@ -9,8 +9,8 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/discharger/discharger/discharger/api"
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/wire"
 )
 
 // No way of printing shows a key, not even of what contains one.
@@ -38,7 +38,7 @@ func TestSecretsDoNotPrint(t *testing.T) {
 	text := strings.ToLower(out.String())
 	for _, secret := range [][]byte{key.Key[:], private.Key[:]} {
 		for _, form := range []string{
-			string(secret), hex.EncodeToString(secret), api.EncodeBase64(secret), fmt.Sprint(secret), fmt.Sprintf("%#v", secret),
+			string(secret), hex.EncodeToString(secret), wire.EncodeBase64(secret), fmt.Sprint(secret), fmt.Sprintf("%#v", secret),
 			strings.Trim(fmt.Sprint(secret[:8]), "[]"), hex.EncodeToString(secret[:6]),
 		} {
 			if strings.Contains(text, strings.ToLower(form)) {

@@ -17,9 +17,10 @@ import (
 
 	"gopkg.in/macaroon.v2"
 
-	"github.com/discharger/discharger/discharger/api"
+	"github.com/discharger/discharger/discharger/bundle"
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/rawmacaroon"
+	"github.com/discharger/discharger/discharger/wire"
 )
 
 // reference is Verify once more, on the macaroon library and with none of the
@@ -324,9 +325,9 @@ func (p *program) bundle(t *testing.T, w *world, other *macaroon.Macaroon) strin
 	default:
 		s = append(s, bound(access, d))
 	}
-	text, err := api.EncodeBundle(s)
+	text, err := bundle.Encode(s)
 	if p.next(2) == 1 {
-		text, err = api.EncodeStandardBundle(s)
+		text, err = bundle.EncodeStandard(s)
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -362,7 +363,7 @@ func (p *program) damage(t *testing.T, text string) string {
 	case 3:
 		data = append(data[:at:at], append([]byte{byte(p.next(256))}, data[at:]...)...)
 	}
-	return api.EncodeBase64(data)
+	return wire.EncodeBase64(data)
 }
 
 // FuzzVerify puts bundles together in all sorts of ways and compares the

@@ -5,7 +5,7 @@ import (
 	"net/netip"
 	"time"
 
-	"github.com/discharger/discharger/discharger/api"
+	"github.com/discharger/discharger/discharger/bundle"
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/rawmacaroon"
 )
@@ -36,7 +36,7 @@ type (
 // newVerified reads the conditions of a bundle. The first of the discharge, and
 // in mode rotate the second too, are the discharger's; all others may be
 // anybody's.
-func newVerified(b *api.Bundle, id *identifier) (*verified, error) {
+func newVerified(b *bundle.Bundle, id *identifier) (*verified, error) {
 	v := &verified{identity: id.identity()}
 	caveats := b.Discharges[0].Caveats
 	if len(caveats) == 0 || !v.expires(string(caveats[0].ID)) {

@@ -9,7 +9,7 @@ import (
 	"net/netip"
 	"time"
 
-	"github.com/discharger/discharger/discharger/api"
+	"github.com/discharger/discharger/discharger/bundle"
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/rawmacaroon"
 )
@@ -122,8 +122,8 @@ func (r *ring) authenticate(text string) (*verified, error) {
 }
 
 // recognize reads a bundle and verifies its access macaroon.
-func (r *ring) recognize(text string) (b *api.Bundle, id identifier, dischargeKey [rawmacaroon.Size]byte, err error) {
-	if b, err = api.ParseBundle(text); err != nil {
+func (r *ring) recognize(text string) (b *bundle.Bundle, id identifier, dischargeKey [rawmacaroon.Size]byte, err error) {
+	if b, err = bundle.Parse(text); err != nil {
 		return nil, id, dischargeKey, &Error{Kind: ErrMalformed, Err: err}
 	}
 	id, ok := parseIdentifier(b.Access.ID)
@@ -182,7 +182,7 @@ func checkAccess(access *rawmacaroon.Macaroon, key *Key) (dischargeKey [rawmacar
 
 // checkDischarge verifies that the one discharge is that of the access
 // macaroon's caveat, and bound to it. The access macaroon is in order already.
-func checkDischarge(b *api.Bundle, key *[rawmacaroon.Size]byte) error {
+func checkDischarge(b *bundle.Bundle, key *[rawmacaroon.Size]byte) error {
 	switch {
 	case len(b.Discharges) == 0:
 		return &Error{Kind: ErrNotDischarged}

@@ -11,9 +11,10 @@ import (
 
 	"gopkg.in/macaroon.v2"
 
-	"github.com/discharger/discharger/discharger/api"
+	"github.com/discharger/discharger/discharger/bundle"
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/rawmacaroon"
+	"github.com/discharger/discharger/discharger/wire"
 )
 
 func TestVerifyTellsWhoItIs(t *testing.T) {
@@ -70,16 +71,16 @@ func TestBareAccessMacaroon(t *testing.T) {
 }
 
 // withID gives a bundle with another identifier on its access macaroon.
-func withID(t *testing.T, bundle string, id []byte) string {
+func withID(t *testing.T, text string, id []byte) string {
 	t.Helper()
-	old, err := api.DecodeBundle(bundle)
+	old, err := bundle.Decode(text)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if len(old[0].Id()) != len(id) {
 		t.Fatal("identifiers of different lengths")
 	}
-	return api.EncodeBase64(bytes.Replace(mustDecode(t, bundle), old[0].Id(), id, 1))
+	return wire.EncodeBase64(bytes.Replace(mustDecode(t, text), old[0].Id(), id, 1))
 }
 
 // No byte can be changed. The locations are the exception: no macaroon signs
@@ -101,7 +102,7 @@ func TestTampering(t *testing.T) {
 			for bit := range 8 {
 				changed := bytes.Clone(data)
 				changed[i] ^= 1 << bit
-				id, err := w.Verify(context.Background(), api.EncodeBase64(changed), someClient)
+				id, err := w.Verify(context.Background(), wire.EncodeBase64(changed), someClient)
 				if slices.Contains(unsigned, i) {
 					if err != nil || id.User != "@alice:example.org" {
 						t.Fatalf("byte %d, part of a location, changes the outcome: %v", i, err)
@@ -112,7 +113,7 @@ func TestTampering(t *testing.T) {
 					t.Fatalf("accepted with bit %d of byte %d flipped", bit, i)
 				}
 			}
-			if _, err := w.Verify(context.Background(), api.EncodeBase64(data[:i]), someClient); err == nil {
+			if _, err := w.Verify(context.Background(), wire.EncodeBase64(data[:i]), someClient); err == nil {
 				t.Fatalf("accepted when cut at byte %d", i)
 			}
 		}
@@ -184,7 +185,7 @@ func TestCompactFormOfAnotherDischarge(t *testing.T) {
 		t.Fatal("identifier of the discharge not found")
 	}
 	compact := append([]byte{1}, bytes.Replace(data, field, []byte{2, 0}, 1)...)
-	w.refused(t, api.EncodeBase64(compact), someClient, ErrBadSignature)
+	w.refused(t, wire.EncodeBase64(compact), someClient, ErrBadSignature)
 }
 
 func TestAccessMacaroonsOfAnother(t *testing.T) {
@@ -195,7 +196,7 @@ func TestAccessMacaroonsOfAnother(t *testing.T) {
 
 	// The same key id under another key needs the id changed by force.
 	text := other.bundle(t, caveat.ModeOpen)
-	b, err := api.ParseBundle(text)
+	b, err := bundle.Parse(text)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -11,9 +11,10 @@ import (
 
 	"gopkg.in/macaroon.v2"
 
-	"github.com/discharger/discharger/discharger/api"
+	"github.com/discharger/discharger/discharger/bundle"
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/rawmacaroon"
+	"github.com/discharger/discharger/discharger/wire"
 )
 
 // testNow is what every clock in these tests begins with.
@@ -140,7 +141,7 @@ func bound(access, discharge *macaroon.Macaroon) *macaroon.Macaroon {
 
 func encode(t testing.TB, macaroons ...*macaroon.Macaroon) string {
 	t.Helper()
-	text, err := api.EncodeBundle(macaroons)
+	text, err := bundle.Encode(macaroons)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -188,13 +189,13 @@ func (w *world) accepted(t *testing.T, bundle string, r Request) Identity {
 }
 
 // standard gives the standard form of a bundle.
-func standard(t testing.TB, bundle string) string {
+func standard(t testing.TB, encoded string) string {
 	t.Helper()
-	s, err := api.DecodeBundle(bundle)
+	s, err := bundle.Decode(encoded)
 	if err != nil {
 		t.Fatal(err)
 	}
-	text, err := api.EncodeStandardBundle(s)
+	text, err := bundle.EncodeStandard(s)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -203,7 +204,7 @@ func standard(t testing.TB, bundle string) string {
 
 func mustDecode(t testing.TB, text string) []byte {
 	t.Helper()
-	data, err := api.DecodeBase64(text)
+	data, err := wire.DecodeBase64(text)
 	if err != nil || strings.Contains(text, "=") {
 		t.Fatalf("bundle is not base64: %v", err)
 	}

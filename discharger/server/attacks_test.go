@@ -15,9 +15,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/discharger/discharger/discharger/api"
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/client"
 	"github.com/discharger/discharger/discharger/homeserver"
+	"github.com/discharger/discharger/discharger/wire"
 )
 
 // TestAttackEnumeration: who has only a caveat cannot tell from the answer what
@@ -33,12 +34,12 @@ func TestAttackEnumeration(t *testing.T) {
 		}
 	}
 	ask := func(id []byte, more ...string) answer {
-		return w.post(api.PathDischarge, form(append([]string{"id64", b64(id)}, more...)...), "Bakery-Protocol-Version", "3")
+		return w.post(wire.PathDischarge, form(append([]string{"id64", b64(id)}, more...)...), "Bakery-Protocol-Version", "3")
 	}
 	ended, never := w.mint(caveat.ModeOpen), w.mint(caveat.ModeOpen)
 	ask(ended).discharge(t)
 	for _, id := range [][]byte{ended, never} { // the second before it began
-		if got := w.post(api.PathLogout, form("id64", b64(id))); got.status != http.StatusOK {
+		if got := w.post(wire.PathLogout, form("id64", b64(id))); got.status != http.StatusOK {
 			t.Fatalf("logout: %d %s", got.status, got.body)
 		}
 	}
@@ -49,7 +50,7 @@ func TestAttackEnumeration(t *testing.T) {
 		first := ask(id).discharge(t)
 		ask(id, "token64", first.RefreshToken, "token-kind", "refresh").discharge(t)
 		if bytes.Equal(id, gone) {
-			if got := w.post(api.PathLogout, form("id64", b64(id), "token64", first.RefreshToken, "token-kind", "refresh")); got.status != http.StatusOK {
+			if got := w.post(wire.PathLogout, form("id64", b64(id), "token64", first.RefreshToken, "token-kind", "refresh")); got.status != http.StatusOK {
 				t.Fatalf("logout: %d %s", got.status, got.body)
 			}
 		}
@@ -62,7 +63,7 @@ func TestAttackEnumeration(t *testing.T) {
 func TestAttackOtherUser(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.post(api.PathDischarge, form("id64", b64(w.mint(caveat.ModeOpen)), "user", "@bob:a.example", "homeserver", "b.example",
+	w.post(wire.PathDischarge, form("id64", b64(w.mint(caveat.ModeOpen)), "user", "@bob:a.example", "homeserver", "b.example",
 		"session", "AAAAAAAAAAAAAAAAAAAAAA", "mode", "open", "ttl", "1000000")).discharge(t)
 	if n := w.stored(); n != 1 {
 		t.Errorf("%d sessions of the caveat's user are stored", n)
@@ -121,7 +122,7 @@ func TestAttackForeignClient(t *testing.T) {
 		user := "@" + name + ":a.example"
 		m, err := w.hs.Mint(homeserver.MintParams{User: user, Device: "PHONE", Mode: caveat.ModeOpen})
 		must(t, err)
-		w.post(api.PathDischarge, form("id64", b64(m.Macaroon.Caveats()[0].Id), "client-ip", "192.0.2.7", "user-agent", "named"),
+		w.post(wire.PathDischarge, form("id64", b64(m.Macaroon.Caveats()[0].Id), "client-ip", "192.0.2.7", "user-agent", "named"),
 			"Authorization", "Bearer "+c.key).discharge(t)
 		list, err := w.api(apiKey).Sessions(t.Context(), user)
 		must(t, err)
@@ -130,8 +131,8 @@ func TestAttackForeignClient(t *testing.T) {
 		}
 	}
 	held := b64(w.mint(caveat.ModeHeld))
-	a := w.post(api.PathDischarge, form("id64", held), "Authorization", "Bearer "+strangersKey)
-	if e := a.error(t); a.status != 401 || e.Info.Reason != api.ReasonHomeserverRequired || e.Info.Ended || e.Info.SoftLogout != nil {
+	a := w.post(wire.PathDischarge, form("id64", held), "Authorization", "Bearer "+strangersKey)
+	if e := a.error(t); a.status != 401 || e.Info.Reason != wire.ReasonHomeserverRequired || e.Info.Ended || e.Info.SoftLogout != nil {
 		t.Errorf("mode held, another homeserver's key: %d %s", a.status, a.body)
 	}
 }
@@ -143,13 +144,13 @@ func TestAttackNarrowedToken(t *testing.T) {
 	w := newWorld(t)
 	m, err := w.hs.Mint(homeserver.MintParams{User: "@alice:a.example", Device: "PHONE", Mode: caveat.ModeRotate})
 	must(t, err)
-	access := api.Access{Macaroon: m.Macaroon}
-	first, err := w.api("").Discharge(t.Context(), api.Request{Access: access})
+	access := client.Access{Macaroon: m.Macaroon}
+	first, err := w.api("").Discharge(t.Context(), client.Request{Access: access})
 	must(t, err)
 	narrowed, err := first.Token.Attenuate("client-ip 127.0.0.0/8")
 	must(t, err)
 	for range 2 { // the successor is as narrow
-		g, err := w.api("").Discharge(t.Context(), api.Request{Access: access, Token: narrowed})
+		g, err := w.api("").Discharge(t.Context(), client.Request{Access: access, Token: narrowed})
 		must(t, err)
 		narrowed = g.Token
 		bundle, err := g.Bundle()
@@ -170,12 +171,12 @@ func TestAttackNarrowedToken(t *testing.T) {
 	}
 	elsewhere, err := narrowed.Attenuate("client-ip 192.0.2.7")
 	must(t, err)
-	_, err = w.api("").Discharge(t.Context(), api.Request{Access: access, Token: elsewhere})
-	var refused *api.RefusedError
-	if !errors.As(err, &refused) || refused.Reason != api.ReasonTokenInvalid || refused.Ended {
+	_, err = w.api("").Discharge(t.Context(), client.Request{Access: access, Token: elsewhere})
+	var refused *client.RefusedError
+	if !errors.As(err, &refused) || refused.Reason != wire.ReasonTokenInvalid || refused.Ended {
 		t.Errorf("from another address: %v", err)
 	}
-	if _, err := w.api("").Discharge(t.Context(), api.Request{Access: access, Token: narrowed}); err != nil {
+	if _, err := w.api("").Discharge(t.Context(), client.Request{Access: access, Token: narrowed}); err != nil {
 		t.Errorf("the session does not live on: %v", err)
 	}
 }

@@ -22,10 +22,10 @@ import (
 	"github.com/go-macaroon-bakery/macaroon-bakery/v3/httpbakery"
 
 	"github.com/discharger/discharger/discharger"
-	"github.com/discharger/discharger/discharger/api"
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/store"
 	"github.com/discharger/discharger/discharger/store/redistest"
+	"github.com/discharger/discharger/discharger/wire"
 )
 
 const connections = 64
@@ -170,7 +170,7 @@ type rawConn struct {
 func (c *rawConn) post(v url.Values) ([]byte, error) {
 	body := v.Encode()
 	c.out = fmt.Appendf(c.out[:0], "POST %s HTTP/1.1\r\nHost: x\r\nContent-Type: %s\r\nBakery-Protocol-Version: 3\r\nContent-Length: %d\r\n\r\n%s",
-		api.PathDischarge, api.ContentTypeForm, len(body), body)
+		wire.PathDischarge, wire.ContentTypeForm, len(body), body)
 	if _, err := c.c.Write(c.out); err != nil {
 		return nil, err
 	}

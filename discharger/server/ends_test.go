@@ -8,8 +8,9 @@ import (
 	"time"
 
 	"github.com/discharger/discharger/discharger"
-	"github.com/discharger/discharger/discharger/api"
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/client"
+	"github.com/discharger/discharger/discharger/wire"
 )
 
 // mintedAt seals a condition of Alice's with a time of the test's.
@@ -33,19 +34,19 @@ func TestEndedOrNot(t *testing.T) {
 	w := newWorld(t, withStranger)
 	now := time.Now().UnixMilli()
 	rotating := b64(w.mint(caveat.ModeRotate))
-	first := w.post(api.PathDischarge, form("id64", rotating)).discharge(t).RefreshToken
+	first := w.post(wire.PathDischarge, form("id64", rotating)).discharge(t).RefreshToken
 	refresh := func(token string, header ...string) answer {
-		return w.post(api.PathDischarge, form("id64", rotating, "token64", token, "token-kind", "refresh"), header...)
+		return w.post(wire.PathDischarge, form("id64", rotating, "token64", token, "token-kind", "refresh"), header...)
 	}
 	second := refresh(first).discharge(t).RefreshToken
 	third := refresh(second).discharge(t).RefreshToken
 	last := refresh(third).discharge(t).RefreshToken
-	narrowed, err := api.RefreshToken(last).Attenuate("client-ip 192.0.2.1")
+	narrowed, err := client.RefreshToken(last).Attenuate("client-ip 192.0.2.1")
 	must(t, err)
 	other := b64(w.mint(caveat.ModeRotate))
 	gone := b64(w.mint(caveat.ModeOpen))
-	w.post(api.PathDischarge, form("id64", gone)).discharge(t)
-	w.post(api.PathLogout, form("id64", gone))
+	w.post(wire.PathDischarge, form("id64", gone)).discharge(t)
+	w.post(wire.PathLogout, form("id64", gone))
 	held := b64(w.mint(caveat.ModeHeld))
 	type want struct {
 		reason      string
@@ -56,23 +57,23 @@ func TestEndedOrNot(t *testing.T) {
 		a    answer
 		want want
 	}{
-		{"no token", w.post(api.PathDischarge, form("id64", rotating)), want{api.ReasonTokenRequired, false, false}},
-		{"another session's token", w.post(api.PathDischarge, form("id64", other, "token64", last, "token-kind", "refresh")), want{api.ReasonTokenInvalid, false, false}},
-		{"a narrowing that is not met", refresh(string(narrowed)), want{api.ReasonTokenInvalid, false, false}},
-		{"superseded", refresh(first), want{api.ReasonTokenSuperseded, false, false}},
-		{"superseded, to log out", w.post(api.PathLogout, form("id64", rotating, "token64", first, "token-kind", "refresh")), want{api.ReasonTokenSuperseded, false, false}},
-		{"held", w.post(api.PathDischarge, form("id64", held)), want{api.ReasonHomeserverRequired, false, false}},
-		{"held, another homeserver", w.post(api.PathDischarge, form("id64", held), "Authorization", "Bearer "+strangersKey), want{api.ReasonHomeserverRequired, false, false}},
+		{"no token", w.post(wire.PathDischarge, form("id64", rotating)), want{wire.ReasonTokenRequired, false, false}},
+		{"another session's token", w.post(wire.PathDischarge, form("id64", other, "token64", last, "token-kind", "refresh")), want{wire.ReasonTokenInvalid, false, false}},
+		{"a narrowing that is not met", refresh(string(narrowed)), want{wire.ReasonTokenInvalid, false, false}},
+		{"superseded", refresh(first), want{wire.ReasonTokenSuperseded, false, false}},
+		{"superseded, to log out", w.post(wire.PathLogout, form("id64", rotating, "token64", first, "token-kind", "refresh")), want{wire.ReasonTokenSuperseded, false, false}},
+		{"held", w.post(wire.PathDischarge, form("id64", held)), want{wire.ReasonHomeserverRequired, false, false}},
+		{"held, another homeserver", w.post(wire.PathDischarge, form("id64", held), "Authorization", "Bearer "+strangersKey), want{wire.ReasonHomeserverRequired, false, false}},
 		// The store is younger than these.
-		{"late first discharge", w.post(api.PathDischarge, form("id64", b64(w.mintedAt(caveat.ModeOpen, now-3_600_000)))), want{api.ReasonSessionLost, true, true}},
-		{"minted in seconds", w.post(api.PathDischarge, form("id64", b64(w.mintedAt(caveat.ModeOpen, now/1000)))), want{api.ReasonSessionLost, true, true}},
-		{"logged out", w.post(api.PathDischarge, form("id64", gone)), want{api.ReasonSessionEnded, true, false}},
-		{"reused", refresh(first, "User-Agent", "another party"), want{api.ReasonTokenReused, true, true}},
-		{"reused, again", refresh(last), want{api.ReasonTokenReused, true, true}},
+		{"late first discharge", w.post(wire.PathDischarge, form("id64", b64(w.mintedAt(caveat.ModeOpen, now-3_600_000)))), want{wire.ReasonSessionLost, true, true}},
+		{"minted in seconds", w.post(wire.PathDischarge, form("id64", b64(w.mintedAt(caveat.ModeOpen, now/1000)))), want{wire.ReasonSessionLost, true, true}},
+		{"logged out", w.post(wire.PathDischarge, form("id64", gone)), want{wire.ReasonSessionEnded, true, false}},
+		{"reused", refresh(first, "User-Agent", "another party"), want{wire.ReasonTokenReused, true, true}},
+		{"reused, again", refresh(last), want{wire.ReasonTokenReused, true, true}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			e := c.a.error(t)
-			if c.a.status != http.StatusUnauthorized || e.Code != api.CodePermissionDenied || e.Info == nil {
+			if c.a.status != http.StatusUnauthorized || e.Code != wire.CodePermissionDenied || e.Info == nil {
 				t.Fatalf("%d %s", c.a.status, c.a.body)
 			}
 			got := want{reason: e.Info.Reason, ended: e.Info.Ended, soft: e.Info.SoftLogout != nil && *e.Info.SoftLogout}
@@ -81,7 +82,7 @@ func TestEndedOrNot(t *testing.T) {
 			}
 		})
 	}
-	metrics := scrape(t, w.admin.URL+api.PathMetrics)
+	metrics := scrape(t, w.admin.URL+wire.PathMetrics)
 	for _, line := range []string{
 		`discharger_requests_total{end="soft",homeserver="a.example",mode="rotate",op="discharge",reason="token_reused",result="refused"} 2`,
 		`discharger_requests_total{end="hard",homeserver="a.example",mode="open",op="discharge",reason="session_ended",result="refused"} 1`,
@@ -110,7 +111,7 @@ func TestFutureMark(t *testing.T) {
 		t.Fatal(done, err)
 	}
 	id := b64(w.mint(caveat.ModeOpen))
-	if a := w.post(api.PathDischarge, form("id64", id)); a.status != 503 {
+	if a := w.post(wire.PathDischarge, form("id64", id)); a.status != 503 {
 		t.Errorf("before: %d %s", a.status, a.body)
 	}
 	m, err := w.api(apiKey).Marks(ctx, "@alice:a.example")
@@ -125,12 +126,12 @@ func TestFutureMark(t *testing.T) {
 		t.Errorf("marks %+v, %v", m, err)
 	}
 	// What it revoked stays revoked; a login since then is none of it.
-	if e := w.post(api.PathDischarge, form("id64", id)).error(t); e.Info == nil || !e.Info.Ended {
+	if e := w.post(wire.PathDischarge, form("id64", id)).error(t); e.Info == nil || !e.Info.Ended {
 		t.Errorf("after: %+v", e)
 	}
 	until(t, "the millisecond is over", func() bool { return time.Now().UnixMilli() > m.User.UnixMilli() })
-	w.post(api.PathDischarge, form("id64", b64(w.mint(caveat.ModeOpen)))).discharge(t)
-	if metrics := scrape(t, w.admin.URL+api.PathMetrics); !strings.Contains(metrics, "discharger_future_marks_total 1\n") {
+	w.post(wire.PathDischarge, form("id64", b64(w.mint(caveat.ModeOpen)))).discharge(t)
+	if metrics := scrape(t, w.admin.URL+wire.PathMetrics); !strings.Contains(metrics, "discharger_future_marks_total 1\n") {
 		t.Error("the mark is not counted")
 	}
 	if !strings.Contains(w.log.String(), "revocation mark is in the future") {
@@ -155,13 +156,13 @@ func TestLostWrite(t *testing.T) {
 	}
 	s.alive(t, true)
 	s.alive(t, true)
-	if metrics := scrape(t, w.admin.URL+api.PathMetrics); !strings.Contains(metrics, "discharger_store_lost_writes_total 1\n") {
+	if metrics := scrape(t, w.admin.URL+wire.PathMetrics); !strings.Contains(metrics, "discharger_store_lost_writes_total 1\n") {
 		t.Error("the lost write is not counted")
 	}
-	if err := s.Logout(t.Context(), api.ScopeSession); err != nil {
+	if err := s.Logout(t.Context(), wire.ScopeSession); err != nil {
 		t.Error(err)
 	}
-	if _, err := s.Bundle(t.Context()); !errors.Is(err, api.ErrRefused) {
+	if _, err := s.Bundle(t.Context()); !errors.Is(err, client.ErrRefused) {
 		t.Error(err)
 	}
 }

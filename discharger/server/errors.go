@@ -11,13 +11,13 @@ import (
 	"github.com/labstack/echo/v4"
 
 	"github.com/discharger/discharger/discharger"
-	"github.com/discharger/discharger/discharger/api"
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/wire"
 )
 
 // answer maps an error to what the client is told. What it does not know is
 // undecided: the client learns nothing but that it may try again.
-func (s *Server) answer(err error) (status int, body api.ErrorResponse, retryAfter time.Duration) {
+func (s *Server) answer(err error) (status int, body wire.ErrorResponse, retryAfter time.Duration) {
 	var (
 		refusal     *discharger.Refusal
 		unavailable *discharger.UnavailableError
@@ -26,14 +26,14 @@ func (s *Server) answer(err error) (status int, body api.ErrorResponse, retryAft
 		tooLarge    *http.MaxBytesError
 		routing     *echo.HTTPError
 	)
-	say := func(status int, code, message string) (int, api.ErrorResponse, time.Duration) {
-		return status, api.ErrorResponse{Code: code, Message: message}, retryAfter
+	say := func(status int, code, message string) (int, wire.ErrorResponse, time.Duration) {
+		return status, wire.ErrorResponse{Code: code, Message: message}, retryAfter
 	}
 	switch {
 	case errors.As(err, &refusal):
-		body = api.ErrorResponse{
-			Code: api.CodePermissionDenied, Message: refusal.Message,
-			Info: &api.RefusalInfo{Reason: string(refusal.Reason), Ended: refusal.Ended},
+		body = wire.ErrorResponse{
+			Code: wire.CodePermissionDenied, Message: refusal.Message,
+			Info: &wire.RefusalInfo{Reason: string(refusal.Reason), Ended: refusal.Ended},
 		}
 		if refusal.Ended {
 			body.Info.SoftLogout = &refusal.SoftLogout
@@ -43,19 +43,19 @@ func (s *Server) answer(err error) (status int, body api.ErrorResponse, retryAft
 		}
 		return http.StatusUnauthorized, body, 0
 	case errors.Is(err, errUnauthorized):
-		return say(http.StatusUnauthorized, api.CodeUnauthorized, errUnauthorized.Error())
+		return say(http.StatusUnauthorized, wire.CodeUnauthorized, errUnauthorized.Error())
 	case errors.As(err, &param):
-		return say(http.StatusBadRequest, api.CodeBadRequest, param.Error())
+		return say(http.StatusBadRequest, wire.CodeBadRequest, param.Error())
 	case errors.As(err, &order):
-		return say(http.StatusBadRequest, api.CodeBadRequest, order.Error())
+		return say(http.StatusBadRequest, wire.CodeBadRequest, order.Error())
 	case errors.As(err, &tooLarge):
-		return say(http.StatusRequestEntityTooLarge, api.CodeTooLarge, "the request is too large")
+		return say(http.StatusRequestEntityTooLarge, wire.CodeTooLarge, "the request is too large")
 	case errors.Is(err, discharger.ErrBadRequest):
-		return say(http.StatusBadRequest, api.CodeBadRequest, badRequestText(err))
+		return say(http.StatusBadRequest, wire.CodeBadRequest, badRequestText(err))
 	case errors.As(err, &routing) && routing.Code == http.StatusNotFound:
-		return say(http.StatusNotFound, api.CodeNotFound, "there is nothing at this path")
+		return say(http.StatusNotFound, wire.CodeNotFound, "there is nothing at this path")
 	case errors.As(err, &routing) && routing.Code == http.StatusMethodNotAllowed:
-		return say(http.StatusMethodNotAllowed, api.CodeMethodNotAllowed, "this path has another method")
+		return say(http.StatusMethodNotAllowed, wire.CodeMethodNotAllowed, "this path has another method")
 	}
 	// Spread over two seconds, so that those who were turned away together
 	// do not come back together.
@@ -63,7 +63,7 @@ func (s *Server) answer(err error) (status int, body api.ErrorResponse, retryAft
 	if errors.As(err, &unavailable) && unavailable.RetryAfter > 0 {
 		retryAfter = unavailable.RetryAfter
 	}
-	return say(http.StatusServiceUnavailable, api.CodeUnavailable, undecidedText(err))
+	return say(http.StatusServiceUnavailable, wire.CodeUnavailable, undecidedText(err))
 }
 
 // fail is the last stop of every error.
@@ -81,12 +81,12 @@ func (s *Server) fail(err error, c echo.Context) {
 	if v := visitOf(c); failed(status, &body, v) {
 		if wait := s.failures.note(v.offender()); wait > 0 {
 			status, retryAfter = http.StatusTooManyRequests, wait
-			body = api.ErrorResponse{Code: api.CodeTooManyRequests, Message: "too many failed requests from this address"}
+			body = wire.ErrorResponse{Code: wire.CodeTooManyRequests, Message: "too many failed requests from this address"}
 		}
 	}
 	if retryAfter > 0 {
 		seconds := int64((retryAfter + time.Second - 1) / time.Second)
-		c.Response().Header().Set(api.HeaderRetryAfter, strconv.FormatInt(seconds, 10))
+		c.Response().Header().Set(wire.HeaderRetryAfter, strconv.FormatInt(seconds, 10))
 	}
 	if err := c.JSON(status, body); err != nil {
 		s.cfg.Log.LogAttrs(c.Request().Context(), slog.LevelDebug, "answer could not be written", slog.Any("error", err))
@@ -96,7 +96,7 @@ func (s *Server) fail(err error, c echo.Context) {
 // failed reports whether an answer counts as a failure of its client. A
 // homeserver that is answered that a session is over did nothing wrong, and must
 // get that answer.
-func failed(status int, body *api.ErrorResponse, v *visit) bool {
+func failed(status int, body *wire.ErrorResponse, v *visit) bool {
 	switch status {
 	case http.StatusBadRequest:
 		return true

@@ -6,9 +6,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/discharger/discharger/discharger/api"
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/server"
+	"github.com/discharger/discharger/discharger/wire"
 )
 
 // failureLimit is how many failures a client may have in a window.
@@ -28,19 +28,19 @@ func TestEndsForManyClients(t *testing.T) {
 	w := newWorld(t, stopped)
 	key := []string{"Authorization", "Bearer " + apiKey}
 	good, ended := form("id64", b64(w.mint(caveat.ModeOpen))), form("id64", b64(w.mint(caveat.ModeOpen)))
-	if a := w.post(api.PathLogout, ended); a.status != http.StatusOK {
+	if a := w.post(wire.PathLogout, ended); a.status != http.StatusOK {
 		t.Fatalf("logout: %d %s", a.status, a.body)
 	}
 	for n := range failureLimit + 50 {
 		for name, who := range map[string]string{"one address": "192.0.2.1", "an address each": fmt.Sprint("198.51.100.", n), "no address": ""} {
 			ended.Set("client-ip", who)
-			if a := w.post(api.PathDischarge, ended, key...); a.status != http.StatusUnauthorized || !a.error(t).Info.Ended {
+			if a := w.post(wire.PathDischarge, ended, key...); a.status != http.StatusUnauthorized || !a.error(t).Info.Ended {
 				t.Fatalf("client %d, %s: %d %s", n, name, a.status, a.body)
 			}
 		}
 	}
-	w.post(api.PathDischarge, good, key...).discharge(t)
-	if a := w.post(api.PathDischarge, form("id", "x")); a.status != http.StatusBadRequest {
+	w.post(wire.PathDischarge, good, key...).discharge(t)
+	if a := w.post(wire.PathDischarge, form("id", "x")); a.status != http.StatusBadRequest {
 		t.Errorf("another client at the homeserver's address: %d %s", a.status, a.body)
 	}
 }
@@ -52,7 +52,7 @@ func TestFailuresThroughHomeserver(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, stopped, withStranger)
 	post := func(key, who string, more ...string) int {
-		return w.post(api.PathDischarge, form(append([]string{"id", "x", "client-ip", who}, more...)...), "Authorization", "Bearer "+key).status
+		return w.post(wire.PathDischarge, form(append([]string{"id", "x", "client-ip", who}, more...)...), "Authorization", "Bearer "+key).status
 	}
 	for n := range failureLimit {
 		if got := post(apiKey, "2001:db8::1"); got != http.StatusBadRequest {
@@ -60,7 +60,7 @@ func TestFailuresThroughHomeserver(t *testing.T) {
 		}
 	}
 	ended := b64(w.mint(caveat.ModeOpen))
-	if a := w.post(api.PathLogout, form("id64", ended)); a.status != http.StatusOK {
+	if a := w.post(wire.PathLogout, form("id64", ended)); a.status != http.StatusOK {
 		t.Fatalf("logout: %d %s", a.status, a.body)
 	}
 	live := b64(w.mint(caveat.ModeHeld))
@@ -74,9 +74,9 @@ func TestFailuresThroughHomeserver(t *testing.T) {
 		{"another client", post(apiKey, "2001:db8:0:1::1"), http.StatusBadRequest},
 		{"the homeserver itself", post(apiKey, ""), http.StatusBadRequest},
 		{"the same address at another homeserver", post(strangersKey, "2001:db8::1"), http.StatusBadRequest},
-		{"a client at the homeserver's address", w.post(api.PathDischarge, form("id", "x")).status, http.StatusBadRequest},
-		{"the client, in order", w.post(api.PathDischarge, form("id64", live, "client-ip", "2001:db8::1"), "Authorization", "Bearer "+apiKey).status, http.StatusOK},
-		{"the client, whose session is over", w.post(api.PathDischarge, form("id64", ended, "client-ip", "2001:db8::1"), "Authorization", "Bearer "+apiKey).status, http.StatusUnauthorized},
+		{"a client at the homeserver's address", w.post(wire.PathDischarge, form("id", "x")).status, http.StatusBadRequest},
+		{"the client, in order", w.post(wire.PathDischarge, form("id64", live, "client-ip", "2001:db8::1"), "Authorization", "Bearer "+apiKey).status, http.StatusOK},
+		{"the client, whose session is over", w.post(wire.PathDischarge, form("id64", ended, "client-ip", "2001:db8::1"), "Authorization", "Bearer "+apiKey).status, http.StatusUnauthorized},
 	} {
 		if c.got != c.want {
 			t.Errorf("%s: %d, want %d", c.name, c.got, c.want)

@@ -11,7 +11,7 @@ import (
 	"github.com/labstack/echo/v4"
 
 	"github.com/discharger/discharger/discharger"
-	"github.com/discharger/discharger/discharger/api"
+	"github.com/discharger/discharger/discharger/wire"
 )
 
 // FeedConfig is how homeservers follow what is revoked. The zero value of each
@@ -71,7 +71,7 @@ func (s *Server) stream(next echo.HandlerFunc, c echo.Context) (err error) {
 // revocations sends the feed of a homeserver until the reader goes away, is too
 // slow, or the server drains.
 func (s *Server) revocations(c echo.Context, homeserver string) error {
-	after := c.Request().Header.Get(api.HeaderLastEventID)
+	after := c.Request().Header.Get(wire.HeaderLastEventID)
 	if s.draining.Load() {
 		return errDraining
 	}
@@ -117,7 +117,7 @@ func (u *subscriber) begin() error {
 	if err := u.rc.SetReadDeadline(time.Time{}); err != nil {
 		return err
 	}
-	u.w.Header().Set(echo.HeaderContentType, api.ContentTypeEvents)
+	u.w.Header().Set(echo.HeaderContentType, wire.ContentTypeEvents)
 	u.w.Header().Set("X-Accel-Buffering", "no") // proxies that would wait for more
 	u.w.WriteHeader(http.StatusOK)
 	return u.send()
@@ -173,7 +173,7 @@ func (u *subscriber) replay(ctx context.Context, page discharger.FeedPage) error
 	for first := true; ; first = false {
 		if page.Gap && (first || u.after != "") {
 			u.s.feedMetrics.gap(u.hub.homeserver)
-			u.buf = append(u.buf, "event: "+api.EventGap+"\ndata: {}\n\n"...)
+			u.buf = append(u.buf, "event: "+wire.EventGap+"\ndata: {}\n\n"...)
 			u.after = ""
 		}
 		if len(page.Entries) == 0 {
@@ -193,7 +193,7 @@ func (u *subscriber) replay(ctx context.Context, page discharger.FeedPage) error
 		}
 	}
 	u.hub.start(u.after)
-	u.buf = append(u.buf, "event: "+api.EventCurrent+"\ndata: {\"heartbeat\":"...)
+	u.buf = append(u.buf, "event: "+wire.EventCurrent+"\ndata: {\"heartbeat\":"...)
 	u.buf = strconv.AppendInt(u.buf, u.s.cfg.Feed.Heartbeat.Milliseconds(), 10)
 	u.buf = append(u.buf, "}\n\n"...)
 	return u.send()
@@ -221,7 +221,7 @@ func (u *subscriber) beat() error {
 // write sends events.
 func (u *subscriber) write(entries []discharger.FeedEntry) error {
 	for _, e := range entries {
-		u.buf = append(append(u.buf, "event: "+api.EventRevocation+"\nid: "...), e.Position...)
+		u.buf = append(append(u.buf, "event: "+wire.EventRevocation+"\nid: "...), e.Position...)
 		u.buf = append(append(u.buf, "\ndata: "...), e.Line()...)
 		u.buf = append(u.buf, "\n\n"...)
 	}

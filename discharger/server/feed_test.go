@@ -19,11 +19,12 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/discharger/discharger/discharger"
-	"github.com/discharger/discharger/discharger/api"
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/client"
 	"github.com/discharger/discharger/discharger/homeserver"
 	"github.com/discharger/discharger/discharger/server"
 	"github.com/discharger/discharger/discharger/store"
+	"github.com/discharger/discharger/discharger/wire"
 )
 
 // patience is how long a test waits for what has to come.
@@ -104,9 +105,9 @@ type feedStream struct {
 
 func (w *world) streamFeed(after string, header ...string) *feedStream {
 	w.t.Helper()
-	r := w.request(http.MethodGet, api.PathRevocations, "", append([]string{"Authorization", "Bearer " + apiKey}, header...)...)
+	r := w.request(http.MethodGet, wire.PathRevocations, "", append([]string{"Authorization", "Bearer " + apiKey}, header...)...)
 	if after != "" {
-		r.Header.Set(api.HeaderLastEventID, after)
+		r.Header.Set(wire.HeaderLastEventID, after)
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	w.t.Cleanup(cancel)
@@ -140,12 +141,12 @@ func TestFeedStream(t *testing.T) {
 	w := newWorld(t, withStranger)
 	ctx := context.Background()
 	one, two := w.session("@alice:a.example", "PHONE", caveat.ModeOpen), w.session("@alice:a.example", "LAPTOP", caveat.ModeRotate)
-	must(t, one.Logout(ctx, api.ScopeSession))
-	revoked(t)(w.api(strangersKey).RevokeUser(ctx, "@carol:b.example", api.Order{}))
+	must(t, one.Logout(ctx, wire.ScopeSession))
+	revoked(t)(w.api(strangersKey).RevokeUser(ctx, "@carol:b.example", wire.RevokeOptions{}))
 
 	const current = "event: current\ndata: {\"heartbeat\":1000}"
 	s := w.streamFeed("")
-	if h := s.resp.Header; s.resp.StatusCode != 200 || h.Get("Content-Type") != api.ContentTypeEvents || h.Get("Cache-Control") != "no-store" {
+	if h := s.resp.Header; s.resp.StatusCode != 200 || h.Get("Content-Type") != wire.ContentTypeEvents || h.Get("Cache-Control") != "no-store" {
 		t.Fatalf("%d %v", s.resp.StatusCode, h)
 	}
 	first := s.event()
@@ -155,7 +156,7 @@ func TestFeedStream(t *testing.T) {
 	if got := s.event(); got != current {
 		t.Fatalf("got %q", got)
 	}
-	must(t, two.Logout(ctx, api.ScopeUser))
+	must(t, two.Logout(ctx, wire.ScopeUser))
 	second := s.event()
 	if !strings.Contains(second, `"user":"@alice:a.example","before":`) || !strings.Contains(second, `"reason":"logout"`) {
 		t.Fatalf("got %q", second)
@@ -192,10 +193,10 @@ func TestAttackFeedForgery(t *testing.T) {
 	id, err := caveat.NewSessionID(nil)
 	must(t, err)
 	// The stranger names our user's session, and revokes all there is.
-	revoked(t)(w.api(strangersKey).RevokeSession(t.Context(), "@alice:a.example", id, api.Order{}))
-	must(t, w.api(strangersKey).RevokeAll(t.Context(), api.Order{}))
+	revoked(t)(w.api(strangersKey).RevokeSession(t.Context(), "@alice:a.example", id, wire.RevokeOptions{}))
+	must(t, w.api(strangersKey).RevokeAll(t.Context(), wire.RevokeOptions{}))
 	until(t, "they know", func() bool { return theirs.Status().Events == 2 })
-	revoked(t)(w.api(apiKey).RevokeUser(t.Context(), "@bob:a.example", api.Order{}))
+	revoked(t)(w.api(apiKey).RevokeUser(t.Context(), "@bob:a.example", wire.RevokeOptions{}))
 	until(t, "we know", func() bool { return ours.Status().Events == 1 })
 	if ours.Revoked(homeserver.Identity{Session: id, User: "@alice:a.example"}) {
 		t.Error("another homeserver's revocation counts")
@@ -205,12 +206,12 @@ func TestAttackFeedForgery(t *testing.T) {
 		"wrong key": {"Authorization", "Bearer x"},
 		"two keys":  {"Authorization", "Bearer " + apiKey, "Authorization", "Bearer " + apiKey},
 	} {
-		a := w.do(w.request(http.MethodGet, api.PathRevocations, "", header...))
-		if e := a.error(t); a.status != 401 || e.Code != api.CodeUnauthorized {
+		a := w.do(w.request(http.MethodGet, wire.PathRevocations, "", header...))
+		if e := a.error(t); a.status != 401 || e.Code != wire.CodeUnauthorized {
 			t.Errorf("%s: %d %s", name, a.status, a.body)
 		}
 	}
-	if a := w.post(api.PathRevocations, nil, "Authorization", "Bearer "+apiKey); a.status != 405 {
+	if a := w.post(wire.PathRevocations, nil, "Authorization", "Bearer "+apiKey); a.status != 405 {
 		t.Errorf("POST: %d", a.status)
 	}
 }
@@ -247,14 +248,14 @@ func TestRevokedIsRefused(t *testing.T) {
 	for s, text := range bundles {
 		verify(*s, text, nil)
 	}
-	must(t, a.Logout(ctx, api.ScopeSession))
+	must(t, a.Logout(ctx, wire.ScopeSession))
 	verify(a, bundles[&a], homeserver.ErrRevoked)
 	verify(b, bundles[&b], nil)
-	revoked(t)(w.api(apiKey).RevokeUser(ctx, "@alice:a.example", api.Order{Except: b.Minted.Session}))
+	revoked(t)(w.api(apiKey).RevokeUser(ctx, "@alice:a.example", wire.RevokeOptions{Except: b.Minted.Session}))
 	verify(c, bundles[&c], homeserver.ErrRevoked)
 	verify(b, bundles[&b], nil)
 	verify(bob, bundles[&bob], nil)
-	must(t, w.api(apiKey).RevokeAll(ctx, api.Order{}))
+	must(t, w.api(apiKey).RevokeAll(ctx, wire.RevokeOptions{}))
 	verify(b, bundles[&b], homeserver.ErrRevoked)
 	verify(bob, bundles[&bob], homeserver.ErrRevoked)
 	// Whoever logs in again is not affected, and a homeserver that starts anew
@@ -279,7 +280,7 @@ func TestFeedManyFollow(t *testing.T) {
 	counts := make([]atomic.Int64, followers)
 	for i := range followers {
 		w.following(func(c *homeserver.FeedConfig) {
-			c.OnEvent = func(r api.Revocation) {
+			c.OnEvent = func(r wire.Revocation) {
 				heard[i] = append(heard[i], r.Session)
 				counts[i].Add(1)
 			}
@@ -290,7 +291,7 @@ func TestFeedManyFollow(t *testing.T) {
 		wg.Go(func() {
 			for n := range each {
 				id := caveat.SessionID{byte(r + 1), byte(n), 1}
-				if _, err := w.api(apiKey).RevokeSession(context.Background(), "@alice:a.example", id, api.Order{}); err != nil {
+				if _, err := w.api(apiKey).RevokeSession(context.Background(), "@alice:a.example", id, wire.RevokeOptions{}); err != nil {
 					t.Error(err)
 				}
 			}
@@ -354,7 +355,7 @@ func TestFeedDrain(t *testing.T) {
 	if got := s.event(); got != "" {
 		t.Errorf("got %q", got)
 	}
-	if a := w.do(w.request(http.MethodGet, api.PathRevocations, "", "Authorization", "Bearer "+apiKey)); a.status != 503 || a.header.Get("Retry-After") == "" {
+	if a := w.do(w.request(http.MethodGet, wire.PathRevocations, "", "Authorization", "Bearer "+apiKey)); a.status != 503 || a.header.Get("Retry-After") == "" {
 		t.Errorf("%d %s", a.status, a.body)
 	}
 	w.server.Drain() // again, which is nothing
@@ -370,7 +371,7 @@ func TestFeedSubscribers(t *testing.T) {
 	if got := w.streamFeed("").resp.StatusCode; got != 503 {
 		t.Errorf("a third: %d", got)
 	}
-	r := w.request(http.MethodGet, api.PathRevocations, "", "Authorization", "Bearer "+strangersKey)
+	r := w.request(http.MethodGet, wire.PathRevocations, "", "Authorization", "Bearer "+strangersKey)
 	resp, err := w.http.Client().Do(r)
 	must(t, err)
 	resp.Body.Close()
@@ -401,7 +402,7 @@ func TestFeedSlowReader(t *testing.T) {
 	slow := w.streamFeed("", "X-Slow", "1")
 	slow.event()
 	var heard atomic.Int64
-	quick := w.following(func(c *homeserver.FeedConfig) { c.OnEvent = func(api.Revocation) { heard.Add(1) } })
+	quick := w.following(func(c *homeserver.FeedConfig) { c.OnEvent = func(wire.Revocation) { heard.Add(1) } })
 	// More than fits into the buffers of a connection, many events at a time.
 	long := strings.Repeat("u", 200)
 	st, n := w.store.Store, int64(0)
@@ -483,7 +484,7 @@ func TestFeedUnreadable(t *testing.T) {
 	s := w.streamFeed("")
 	s.event()
 	source.down.Store(true)
-	if a := w.do(w.request(http.MethodGet, api.PathRevocations, "", "Authorization", "Bearer "+apiKey)); a.status != 503 || strings.Contains(string(a.body), "canary") {
+	if a := w.do(w.request(http.MethodGet, wire.PathRevocations, "", "Authorization", "Bearer "+apiKey)); a.status != 503 || strings.Contains(string(a.body), "canary") {
 		t.Errorf("%d %s", a.status, a.body)
 	}
 	ahead.Store(int64(time.Minute)) // and the feed has not been read since
@@ -491,7 +492,7 @@ func TestFeedUnreadable(t *testing.T) {
 		t.Errorf("got %q", got)
 	}
 	feed := w.follow()
-	until(t, "the feed knows", func() bool { return errors.Is(feed.Status().Err, api.ErrUnavailable) })
+	until(t, "the feed knows", func() bool { return errors.Is(feed.Status().Err, client.ErrUnavailable) })
 	source.down.Store(false)
 	until(t, "it is up to date", func() bool { return feed.Status().Current })
 }
@@ -525,12 +526,12 @@ func TestFeedServerRestart(t *testing.T) {
 	var heard []caveat.SessionID
 	var count atomic.Int64
 	feed := w.following(func(c *homeserver.FeedConfig) {
-		c.OnEvent = func(r api.Revocation) { heard = append(heard, r.Session); count.Add(1) }
+		c.OnEvent = func(r wire.Revocation) { heard = append(heard, r.Session); count.Add(1) }
 	})
 	const rounds, each = 5, 20
 	for round := range rounds {
 		for n := range each {
-			revoked(t)(w.api(apiKey).RevokeSession(t.Context(), "@alice:a.example", caveat.SessionID{byte(round + 1), byte(n + 1)}, api.Order{}))
+			revoked(t)(w.api(apiKey).RevokeSession(t.Context(), "@alice:a.example", caveat.SessionID{byte(round + 1), byte(n + 1)}, wire.RevokeOptions{}))
 		}
 		if round%2 == 0 {
 			w.server.Drain()
@@ -547,7 +548,7 @@ func TestFeedServerRestart(t *testing.T) {
 		w = start(b)
 	}
 	t.Cleanup(func() { b.Close() })
-	revoked(t)(w.api(apiKey).RevokeSession(t.Context(), "@alice:a.example", caveat.SessionID{rounds + 1, 1}, api.Order{}))
+	revoked(t)(w.api(apiKey).RevokeSession(t.Context(), "@alice:a.example", caveat.SessionID{rounds + 1, 1}, wire.RevokeOptions{}))
 	until(t, "everything is heard", func() bool { return count.Load() == rounds*each+1 })
 	for i, id := range heard {
 		if want := (caveat.SessionID{byte(i/each + 1), byte(i%each + 1)}); id != want {
@@ -566,7 +567,7 @@ func TestAttackFeedLoss(t *testing.T) {
 	w := newWorld(t)
 	var gaps atomic.Int64
 	first := caveat.SessionID{1}
-	revoked(t)(w.api(apiKey).RevokeSession(t.Context(), "@alice:a.example", first, api.Order{}))
+	revoked(t)(w.api(apiKey).RevokeSession(t.Context(), "@alice:a.example", first, wire.RevokeOptions{}))
 	other := newWorld(t)
 	var target atomic.Pointer[http.Handler]
 	h := w.server.Client()
@@ -576,7 +577,7 @@ func TestAttackFeedLoss(t *testing.T) {
 	w.http = front
 	feed := w.following(func(c *homeserver.FeedConfig) { c.OnGap = func() { gaps.Add(1) } })
 	second := caveat.SessionID{2}
-	revoked(t)(other.api(apiKey).RevokeSession(t.Context(), "@alice:a.example", second, api.Order{}))
+	revoked(t)(other.api(apiKey).RevokeSession(t.Context(), "@alice:a.example", second, wire.RevokeOptions{}))
 	h2 := other.server.Client()
 	target.Store(&h2)
 	w.server.Drain()

@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"github.com/discharger/discharger/discharger"
-	"github.com/discharger/discharger/discharger/api"
+	"github.com/discharger/discharger/discharger/wire"
 )
 
 var (
@@ -136,7 +136,7 @@ func (h *hub) push(page discharger.FeedPage, after string) string {
 // measure notes how old events are when they get here.
 func (h *hub) measure(entries []discharger.FeedEntry, now time.Time) {
 	for _, e := range entries {
-		var r api.Revocation
+		var r wire.Revocation
 		if r.UnmarshalJSON(e.Line()) == nil {
 			h.metrics.event(h.homeserver, now.Sub(r.At))
 		}

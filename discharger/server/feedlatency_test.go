@@ -9,12 +9,12 @@ import (
 	"testing"
 	"time"
 
-	"github.com/discharger/discharger/discharger/api"
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/homeserver"
 	"github.com/discharger/discharger/discharger/server"
 	"github.com/discharger/discharger/discharger/store"
 	"github.com/discharger/discharger/discharger/store/redistest"
+	"github.com/discharger/discharger/discharger/wire"
 )
 
 // TestFeedLatency measures how long after the acknowledgement of a revocation
@@ -45,7 +45,7 @@ func TestFeedLatency(t *testing.T) {
 	var mu sync.Mutex
 	refused, acknowledged := make(map[caveat.SessionID]time.Time, n), make(map[caveat.SessionID]time.Time, n)
 	feed := w.following(func(c *homeserver.FeedConfig) {
-		c.OnEvent = func(r api.Revocation) { // by now, Revoked says so
+		c.OnEvent = func(r wire.Revocation) { // by now, Revoked says so
 			mu.Lock()
 			defer mu.Unlock()
 			refused[r.Session] = time.Now()
@@ -59,7 +59,7 @@ func TestFeedLatency(t *testing.T) {
 		wg.Go(func() {
 			for i := range work {
 				id := caveat.SessionID{byte(i), byte(i >> 8), byte(i >> 16), 1}
-				if _, err := client.RevokeSession(context.Background(), "@user"+id.String(), id, api.Order{}); err != nil {
+				if _, err := client.RevokeSession(context.Background(), "@user"+id.String(), id, wire.RevokeOptions{}); err != nil {
 					t.Error(err)
 					continue
 				}

@@ -9,7 +9,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/discharger/discharger/discharger"
-	"github.com/discharger/discharger/discharger/api"
+	"github.com/discharger/discharger/discharger/wire"
 )
 
 func (s *Server) discharge(c echo.Context) error {
@@ -25,9 +25,9 @@ func (s *Server) discharge(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	body := api.DischargeResponse{Macaroon: m, ExpiresIn: g.ExpiresIn.Milliseconds()}
+	body := wire.DischargeResponse{Macaroon: m, ExpiresIn: g.ExpiresIn.Milliseconds()}
 	if g.RefreshToken != nil {
-		body.RefreshToken = api.EncodeBase64(g.RefreshToken)
+		body.RefreshToken = wire.EncodeBase64(g.RefreshToken)
 	}
 	return c.JSONBlob(http.StatusOK, body.Append(make([]byte, 0, 1024)))
 }
@@ -38,12 +38,12 @@ func (s *Server) logout(c echo.Context) error {
 		return err
 	}
 	scope := discharger.ScopeSession
-	switch v := api.Scope(p.text(api.ParamScope)); v {
-	case "", api.ScopeSession:
-	case api.ScopeUser:
+	switch v := wire.Scope(p.text(wire.ParamScope)); v {
+	case "", wire.ScopeSession:
+	case wire.ScopeUser:
 		scope = discharger.ScopeUser
 	default:
-		return &paramError{api.ParamScope, "is neither session nor user"}
+		return &paramError{wire.ParamScope, "is neither session nor user"}
 	}
 	if p.err != nil {
 		return p.err
@@ -55,11 +55,11 @@ func (s *Server) logout(c echo.Context) error {
 }
 
 func (s *Server) info(c echo.Context) error {
-	return c.JSON(http.StatusOK, api.InfoResponse{PublicKey: s.cfg.PublicKey.String(), Version: 3})
+	return c.JSON(http.StatusOK, wire.InfoResponse{PublicKey: s.cfg.PublicKey.String(), Version: 3})
 }
 
 func (s *Server) publicKey(c echo.Context) error {
-	return c.JSON(http.StatusOK, api.PublicKeyResponse{PublicKey: s.cfg.PublicKey.String()})
+	return c.JSON(http.StatusOK, wire.PublicKeyResponse{PublicKey: s.cfg.PublicKey.String()})
 }
 
 func (s *Server) jwks(c echo.Context) error { return c.JSONBlob(http.StatusOK, s.cfg.JWKS) }

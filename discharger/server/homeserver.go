@@ -15,8 +15,8 @@ import (
 	"github.com/labstack/echo/v4"
 
 	"github.com/discharger/discharger/discharger"
-	"github.com/discharger/discharger/discharger/api"
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/wire"
 )
 
 // authorized lets a request through that carries an API key, and says whose.
@@ -40,7 +40,7 @@ func (s *Server) listSessions(c echo.Context, homeserver string) error {
 		return err
 	}
 	key := discharger.UserKey{Homeserver: homeserver, User: user}
-	ended, err := flag(c, api.ParamEnded)
+	ended, err := flag(c, wire.ParamEnded)
 	if err != nil {
 		return err
 	}
@@ -59,9 +59,9 @@ func (s *Server) listEnded(c echo.Context, key discharger.UserKey) error {
 	if err != nil {
 		return err
 	}
-	body := api.EndedResponse{Ended: make([]api.EndedSession, len(list))}
+	body := wire.EndedResponse{Ended: make([]wire.EndedSession, len(list))}
 	for i, x := range list {
-		body.Ended[i] = api.EndedSession{
+		body.Ended[i] = wire.EndedSession{
 			ID: x.ID, Device: x.Device, Kind: kindOf(x.End.Soft), Reason: string(x.End.Cause), At: time.UnixMilli(x.End.At).UTC(),
 		}
 	}
@@ -70,15 +70,15 @@ func (s *Server) listEnded(c echo.Context, key discharger.UserKey) error {
 
 func kindOf(soft bool) string {
 	if soft {
-		return api.KindSoft
+		return wire.KindSoft
 	}
-	return api.KindHard
+	return wire.KindHard
 }
 
-func sessionsResponse(list []discharger.SessionInfo) api.SessionsResponse {
-	body := api.SessionsResponse{Sessions: make([]api.SessionInfo, len(list))}
+func sessionsResponse(list []discharger.SessionInfo) wire.SessionsResponse {
+	body := wire.SessionsResponse{Sessions: make([]wire.SessionInfo, len(list))}
 	for i, x := range list {
-		body.Sessions[i] = api.SessionInfo{
+		body.Sessions[i] = wire.SessionInfo{
 			ID: x.ID, Device: x.Device, Mode: x.Mode.String(), Policy: x.Policy, Created: x.Created, LastUsed: x.LastUsed,
 			FirstIP: x.First.Addr, LastIP: x.Last.Addr, FirstClient: x.First.Client, LastClient: x.Last.Client,
 			Epoch: x.Epoch, Labels: x.Labels,
@@ -88,10 +88,10 @@ func sessionsResponse(list []discharger.SessionInfo) api.SessionsResponse {
 }
 
 func (s *Server) revokeUser(c echo.Context, homeserver string) error {
-	var e api.RevokeEntry
+	var e wire.RevokeEntry
 	var err, err2 error
 	e.User, err = segment(c, segmentUser)
-	e.Order, err2 = readOrder(c)
+	e.RevokeOptions, err2 = readOrder(c)
 	if err := errors.Join(err, err2); err != nil {
 		return err
 	}
@@ -99,11 +99,11 @@ func (s *Server) revokeUser(c echo.Context, homeserver string) error {
 }
 
 func (s *Server) revokeSession(c echo.Context, homeserver string) error {
-	var e api.RevokeEntry
+	var e wire.RevokeEntry
 	var err, err2, err3 error
 	e.User, err = segment(c, segmentUser)
 	e.Session, err2 = caveat.ParseSessionID(c.Param("id"))
-	e.Order, err3 = readOrder(c)
+	e.RevokeOptions, err3 = readOrder(c)
 	if err2 != nil || e.Session == (caveat.SessionID{}) {
 		err2 = &paramError{"id", "is not a session"}
 	}
@@ -114,11 +114,11 @@ func (s *Server) revokeSession(c echo.Context, homeserver string) error {
 }
 
 func (s *Server) revokeDevice(c echo.Context, homeserver string) error {
-	var e api.RevokeEntry
+	var e wire.RevokeEntry
 	var err, err2, err3 error
 	e.User, err = segment(c, segmentUser)
 	e.Device, err2 = segment(c, segmentDevice)
-	e.Order, err3 = readOrder(c)
+	e.RevokeOptions, err3 = readOrder(c)
 	if err := errors.Join(err, err2, err3); err != nil {
 		return err
 	}
@@ -126,7 +126,7 @@ func (s *Server) revokeDevice(c echo.Context, homeserver string) error {
 }
 
 // revokeOne makes one revocation and answers it.
-func (s *Server) revokeOne(c echo.Context, homeserver string, e *api.RevokeEntry) error {
+func (s *Server) revokeOne(c echo.Context, homeserver string, e *wire.RevokeEntry) error {
 	if err := e.Check(); err != nil {
 		return &orderError{err.Error()}
 	}
@@ -138,9 +138,9 @@ func (s *Server) revokeOne(c echo.Context, homeserver string, e *api.RevokeEntry
 }
 
 // revoke makes one revocation.
-func (s *Server) revoke(c echo.Context, homeserver string, e *api.RevokeEntry) (r api.Revoked, err error) {
+func (s *Server) revoke(c echo.Context, homeserver string, e *wire.RevokeEntry) (r wire.Revoked, err error) {
 	ctx, service := c.Request().Context(), s.cfg.Service
-	key, o := discharger.UserKey{Homeserver: homeserver, User: e.User}, discharger.Order(e.Order)
+	key, o := discharger.UserKey{Homeserver: homeserver, User: e.User}, discharger.Order(e.RevokeOptions)
 	var done discharger.Revoked
 	switch {
 	case e.Session != caveat.SessionID{}:
@@ -150,7 +150,7 @@ func (s *Server) revoke(c echo.Context, homeserver string, e *api.RevokeEntry) (
 	default:
 		done, err = service.RevokeUser(ctx, key, o)
 	}
-	return api.Revoked(done), err
+	return wire.Revoked(done), err
 }
 
 func (s *Server) revokeAll(c echo.Context, homeserver string) error {
@@ -164,7 +164,7 @@ func (s *Server) revokeAll(c echo.Context, homeserver string) error {
 	if err := s.cfg.Service.RevokeHomeserver(c.Request().Context(), homeserver, discharger.Order(order)); err != nil {
 		return err
 	}
-	return c.JSON(http.StatusOK, api.Revoked{Known: true, Marked: true})
+	return c.JSON(http.StatusOK, wire.Revoked{Known: true, Marked: true})
 }
 
 // revokeMany makes several revocations, each by itself. Nothing is done if one
@@ -176,16 +176,16 @@ func (s *Server) revokeMany(c echo.Context, homeserver string) error {
 	if err := readJSON(c, "revoke", &body); err != nil {
 		return err
 	}
-	if len(body.Revoke) == 0 || len(body.Revoke) > api.MaxRevoke {
-		return &paramError{"revoke", fmt.Sprintf("has no entries, or more than %d", api.MaxRevoke)}
+	if len(body.Revoke) == 0 || len(body.Revoke) > wire.MaxRevoke {
+		return &paramError{"revoke", fmt.Sprintf("has no entries, or more than %d", wire.MaxRevoke)}
 	}
-	entries := make([]api.RevokeEntry, len(body.Revoke))
+	entries := make([]wire.RevokeEntry, len(body.Revoke))
 	for i, raw := range body.Revoke {
 		if err := entries[i].UnmarshalJSON(raw); err != nil {
 			return &orderError{fmt.Sprintf("revoke[%d]: %v", i, err)}
 		}
 	}
-	out := api.RevokeResponse{Results: make([]api.RevokeResult, len(entries))}
+	out := wire.RevokeResponse{Results: make([]wire.RevokeResult, len(entries))}
 	for i := range entries {
 		r, err := s.revoke(c, homeserver, &entries[i])
 		if err != nil {
@@ -209,29 +209,29 @@ func readJSON(c echo.Context, name string, out any) error {
 }
 
 func (s *Server) marks(c echo.Context, homeserver string) error {
-	m, err := s.cfg.Service.Marks(c.Request().Context(), discharger.UserKey{Homeserver: homeserver, User: c.QueryParam(api.ParamUser)})
+	m, err := s.cfg.Service.Marks(c.Request().Context(), discharger.UserKey{Homeserver: homeserver, User: c.QueryParam(wire.ParamUser)})
 	if err != nil {
 		return err
 	}
-	return c.JSON(http.StatusOK, api.Mark{User: m.User, Device: m.Device, Homeserver: m.Homeserver, Now: m.Now})
+	return c.JSON(http.StatusOK, wire.Mark{User: m.User, Device: m.Device, Homeserver: m.Homeserver, Now: m.Now})
 }
 
 func (s *Server) liftMarks(c echo.Context, homeserver string) error {
-	n, err := s.cfg.Service.LiftMarks(c.Request().Context(), discharger.UserKey{Homeserver: homeserver, User: c.QueryParam(api.ParamUser)})
+	n, err := s.cfg.Service.LiftMarks(c.Request().Context(), discharger.UserKey{Homeserver: homeserver, User: c.QueryParam(wire.ParamUser)})
 	if err != nil {
 		return err
 	}
-	return c.JSON(http.StatusOK, api.Lifted{Lifted: n})
+	return c.JSON(http.StatusOK, wire.Lifted{Lifted: n})
 }
 
 // seen notes what it can. What is left after an error can be reported again.
 func (s *Server) seen(c echo.Context, homeserver string) error {
-	var body api.SeenRequest
+	var body wire.SeenRequest
 	if err := readJSON(c, "seen", &body); err != nil {
 		return err
 	}
-	if len(body.Seen) > api.MaxSeen {
-		return &paramError{"seen", fmt.Sprintf("has more than %d entries", api.MaxSeen)}
+	if len(body.Seen) > wire.MaxSeen {
+		return &paramError{"seen", fmt.Sprintf("has more than %d entries", wire.MaxSeen)}
 	}
 	for _, x := range body.Seen {
 		key := discharger.UserKey{Homeserver: homeserver, User: x.User}
@@ -288,9 +288,9 @@ func segment(c echo.Context, name string) (string, error) {
 
 // readOrder reads how sessions are to be revoked. A parameter that is there
 // names something.
-func readOrder(c echo.Context) (o api.Order, err error) {
+func readOrder(c echo.Context) (o wire.RevokeOptions, err error) {
 	q := c.QueryParams()
-	known := []string{api.ParamExcept, api.ParamExceptDevice, api.ParamDevices, api.ParamKind, api.ParamAge, api.ParamEpoch}
+	known := []string{wire.ParamExcept, wire.ParamExceptDevice, wire.ParamDevices, wire.ParamKind, wire.ParamAge, wire.ParamEpoch}
 	for name := range q { // a misspelt exception would end what was to be left alone
 		if !slices.Contains(known, name) {
 			return o, &paramError{"list", "has one that is not known here"}
@@ -300,36 +300,36 @@ func readOrder(c echo.Context) (o api.Order, err error) {
 		if len(q[name]) > 1 {
 			return o, &paramError{name, "is given more than once"}
 		}
-		if q.Has(name) && q.Get(name) == "" && name != api.ParamExcept {
+		if q.Has(name) && q.Get(name) == "" && name != wire.ParamExcept {
 			return o, &paramError{name, "is empty"}
 		}
 	}
-	if q.Has(api.ParamExcept) {
-		if o.Except, err = caveat.ParseSessionID(q.Get(api.ParamExcept)); err != nil || o.Except == (caveat.SessionID{}) {
-			return o, &paramError{api.ParamExcept, "is not one session"}
+	if q.Has(wire.ParamExcept) {
+		if o.Except, err = caveat.ParseSessionID(q.Get(wire.ParamExcept)); err != nil || o.Except == (caveat.SessionID{}) {
+			return o, &paramError{wire.ParamExcept, "is not one session"}
 		}
 	}
-	o.ExceptDevice = q.Get(api.ParamExceptDevice)
-	if o.Devices, err = flag(c, api.ParamDevices); err != nil {
+	o.ExceptDevice = q.Get(wire.ParamExceptDevice)
+	if o.Devices, err = flag(c, wire.ParamDevices); err != nil {
 		return o, err
 	}
-	switch v := q.Get(api.ParamKind); v {
-	case "", api.KindHard:
-	case api.KindSoft:
+	switch v := q.Get(wire.ParamKind); v {
+	case "", wire.KindHard:
+	case wire.KindSoft:
 		o.Soft = true
 	default:
-		return o, &paramError{api.ParamKind, "is neither hard nor soft"}
+		return o, &paramError{wire.ParamKind, "is neither hard nor soft"}
 	}
-	if v := q.Get(api.ParamAge); v != "" {
+	if v := q.Get(wire.ParamAge); v != "" {
 		ms, err := strconv.ParseInt(v, 10, 64)
-		if err != nil || ms < 0 || ms > api.MaxAge.Milliseconds() {
-			return o, &paramError{api.ParamAge, "is not a number of milliseconds, at most a year"}
+		if err != nil || ms < 0 || ms > wire.MaxAge.Milliseconds() {
+			return o, &paramError{wire.ParamAge, "is not a number of milliseconds, at most a year"}
 		}
 		o.Age = time.Duration(ms) * time.Millisecond
 	}
-	if v := q.Get(api.ParamEpoch); v != "" {
+	if v := q.Get(wire.ParamEpoch); v != "" {
 		if o.Epoch, err = strconv.ParseUint(v, 10, 63); err != nil {
-			return o, &paramError{api.ParamEpoch, "is not a number"}
+			return o, &paramError{wire.ParamEpoch, "is not a number"}
 		}
 	}
 	return o, nil

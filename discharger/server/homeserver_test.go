@@ -10,10 +10,11 @@ import (
 	"testing"
 	"time"
 
-	"github.com/discharger/discharger/discharger/api"
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/client"
 	"github.com/discharger/discharger/discharger/homeserver"
 	"github.com/discharger/discharger/discharger/server"
+	"github.com/discharger/discharger/discharger/wire"
 )
 
 const strangersKey = "canary-api-key-of-b.example"
@@ -22,9 +23,9 @@ func withStranger(c *server.Config) {
 	c.APIKeys["b.example"] = [][sha256.Size]byte{sha256.Sum256([]byte(strangersKey))}
 }
 
-func (w *world) api(key string) *api.Client {
+func (w *world) api(key string) *client.Client {
 	w.t.Helper()
-	c, err := api.New(api.Config{URL: w.http.URL, APIKey: caveat.Secret(key), Timeout: patience, Patience: -1})
+	c, err := client.New(client.Config{URL: w.http.URL, APIKey: caveat.Secret(key), Timeout: patience, Patience: -1})
 	must(w.t, err)
 	return c
 }
@@ -32,14 +33,14 @@ func (w *world) api(key string) *api.Client {
 // session is a client with a session of its own.
 type session struct {
 	homeserver.Minted
-	*api.Session
+	*client.Session
 }
 
 func (w *world) session(user, device string, mode caveat.Mode) session {
 	w.t.Helper()
 	m, err := w.hs.Mint(homeserver.MintParams{User: user, Device: device, Mode: mode})
 	must(w.t, err)
-	s, err := w.api("").NewSession(api.SessionConfig{Access: api.Access{Macaroon: m.Macaroon}})
+	s, err := w.api("").NewSession(client.SessionConfig{Access: client.Access{Macaroon: m.Macaroon}})
 	must(w.t, err)
 	must(w.t, s.Refresh(context.Background()))
 	return session{m, s}
@@ -48,7 +49,7 @@ func (w *world) session(user, device string, mode caveat.Mode) session {
 func (s session) alive(t *testing.T, want bool) {
 	t.Helper()
 	err := s.Refresh(context.Background())
-	if want && err != nil || !want && !errors.Is(err, api.ErrRefused) {
+	if want && err != nil || !want && !errors.Is(err, client.ErrRefused) {
 		t.Errorf("alive %v, but refresh says %v", want, err)
 	}
 }
@@ -62,7 +63,7 @@ func TestHomeserverOrders(t *testing.T) {
 	old := w.session(user, "PHO/NE", caveat.ModeOpen)
 	phone := w.session(user, "PHO/NE", caveat.ModeRotate)
 	laptop, desk, bob := w.session(user, "LAPTOP", caveat.ModeOpen), w.session(user, "DESK", caveat.ModeOpen), w.session("@bob:a.example", "B", caveat.ModeOpen)
-	old.ended(t, api.ReasonReplaced, true)
+	old.ended(t, wire.ReasonReplaced, true)
 
 	list, err := ours.Sessions(ctx, user)
 	must(t, err)
@@ -77,26 +78,26 @@ func TestHomeserverOrders(t *testing.T) {
 	if list, err := stranger.Sessions(ctx, user); err != nil || len(list) != 0 {
 		t.Errorf("another homeserver sees %+v, %v", list, err)
 	}
-	answered(t, api.Revoked{Marked: true})(stranger.RevokeUser(ctx, user, api.Order{}))
-	answered(t, api.Revoked{Marked: true})(stranger.RevokeSession(ctx, user, laptop.Minted.Session, api.Order{}))
-	must(t, stranger.RevokeAll(ctx, api.Order{}))
+	answered(t, wire.Revoked{Marked: true})(stranger.RevokeUser(ctx, user, wire.RevokeOptions{}))
+	answered(t, wire.Revoked{Marked: true})(stranger.RevokeSession(ctx, user, laptop.Minted.Session, wire.RevokeOptions{}))
+	must(t, stranger.RevokeAll(ctx, wire.RevokeOptions{}))
 	laptop.alive(t, true)
 
-	answered(t, api.Revoked{Ended: 1, Known: true})(ours.RevokeSession(ctx, user, laptop.Minted.Session, api.Order{Soft: true}))
-	answered(t, api.Revoked{Known: true})(ours.RevokeSession(ctx, user, laptop.Minted.Session, api.Order{})) // repeating is no error
-	laptop.ended(t, api.ReasonSessionEnded, true)
-	answered(t, api.Revoked{Known: true, Marked: true})(ours.RevokeDevice(ctx, user, "PHO/NE", api.Order{Except: phone.Minted.Session}))
-	answered(t, api.Revoked{Marked: true})(ours.RevokeDevice(ctx, user, "pho/ne", api.Order{}))
+	answered(t, wire.Revoked{Ended: 1, Known: true})(ours.RevokeSession(ctx, user, laptop.Minted.Session, wire.RevokeOptions{Soft: true}))
+	answered(t, wire.Revoked{Known: true})(ours.RevokeSession(ctx, user, laptop.Minted.Session, wire.RevokeOptions{})) // repeating is no error
+	laptop.ended(t, wire.ReasonSessionEnded, true)
+	answered(t, wire.Revoked{Known: true, Marked: true})(ours.RevokeDevice(ctx, user, "PHO/NE", wire.RevokeOptions{Except: phone.Minted.Session}))
+	answered(t, wire.Revoked{Marked: true})(ours.RevokeDevice(ctx, user, "pho/ne", wire.RevokeOptions{}))
 	phone.alive(t, true)
-	answered(t, api.Revoked{Ended: 1, Known: true, Marked: true})(ours.RevokeUser(ctx, user, api.Order{ExceptDevice: "PHO/NE"}))
-	desk.ended(t, api.ReasonSessionEnded, false)
+	answered(t, wire.Revoked{Ended: 1, Known: true, Marked: true})(ours.RevokeUser(ctx, user, wire.RevokeOptions{ExceptDevice: "PHO/NE"}))
+	desk.ended(t, wire.ReasonSessionEnded, false)
 	phone.alive(t, true)
 	bob.alive(t, true)
-	answered(t, api.Revoked{Ended: 1, Known: true, Marked: true})(ours.RevokeUser(ctx, user, api.Order{}))
+	answered(t, wire.Revoked{Ended: 1, Known: true, Marked: true})(ours.RevokeUser(ctx, user, wire.RevokeOptions{}))
 	phone.alive(t, false)
 	bob.alive(t, true)
-	must(t, ours.RevokeAll(ctx, api.Order{Soft: true}))
-	bob.ended(t, api.ReasonSessionEnded, true)
+	must(t, ours.RevokeAll(ctx, wire.RevokeOptions{Soft: true}))
+	bob.ended(t, wire.ReasonSessionEnded, true)
 
 	ends, err := ours.EndedSessions(ctx, user)
 	must(t, err)
@@ -119,15 +120,15 @@ func TestHomeserverOrders(t *testing.T) {
 // ended checks how a session is refused.
 func (s session) ended(t *testing.T, reason string, soft bool) {
 	t.Helper()
-	var refused *api.RefusedError
+	var refused *client.RefusedError
 	if err := s.Refresh(context.Background()); !errors.As(err, &refused) || !refused.Ended || refused.Reason != reason || refused.SoftLogout != soft {
 		t.Errorf("want %s, soft %v, got %+v", reason, soft, err)
 	}
 }
 
 // answered checks the answer to a revocation.
-func answered(t *testing.T, want api.Revoked) func(api.Revoked, error) {
-	return func(got api.Revoked, err error) {
+func answered(t *testing.T, want wire.Revoked) func(wire.Revoked, error) {
+	return func(got wire.Revoked, err error) {
 		t.Helper()
 		if err != nil || got != want {
 			t.Errorf("got %+v, %v, want %+v", got, err, want)
@@ -145,11 +146,11 @@ func TestRevokeMany(t *testing.T) {
 	phone, laptop, desk := w.session(user, "PHONE", caveat.ModeRotate), w.session(user, "LAPTOP", caveat.ModeOpen), w.session(user, "DESK", caveat.ModeOpen)
 	bob := w.session("@bob:a.example", "B", caveat.ModeOpen)
 	bare := w.session("@bob:a.example", "", caveat.ModeOpen)
-	entries := []api.RevokeEntry{
-		{User: user, Session: desk.Minted.Session, Order: api.Order{Epoch: 1}},
-		{User: user, Device: "LAPTOP", Order: api.Order{Age: time.Hour}}, // before it was activated
-		{User: user, Device: "LAPTOP", Order: api.Order{Soft: true}},
-		{User: "@bob:a.example", Order: api.Order{Devices: true}},
+	entries := []wire.RevokeEntry{
+		{User: user, Session: desk.Minted.Session, RevokeOptions: wire.RevokeOptions{Epoch: 1}},
+		{User: user, Device: "LAPTOP", RevokeOptions: wire.RevokeOptions{Age: time.Hour}}, // before it was activated
+		{User: user, Device: "LAPTOP", RevokeOptions: wire.RevokeOptions{Soft: true}},
+		{User: "@bob:a.example", RevokeOptions: wire.RevokeOptions{Devices: true}},
 		{User: "@nobody:a.example"},
 	}
 	got, err := w.api(strangersKey).Revoke(ctx, entries)
@@ -162,35 +163,35 @@ func TestRevokeMany(t *testing.T) {
 	phone.alive(t, true)
 	got, err = w.api(apiKey).Revoke(ctx, entries)
 	must(t, err)
-	want := []api.Revoked{{Ended: 1, Known: true}, {Known: true, Marked: true}, {Ended: 1, Known: true, Marked: true}, {Ended: 1, Known: true, Marked: true}, {Marked: true}}
+	want := []wire.Revoked{{Ended: 1, Known: true}, {Known: true, Marked: true}, {Ended: 1, Known: true, Marked: true}, {Ended: 1, Known: true, Marked: true}, {Marked: true}}
 	for i, r := range got {
 		if r.Error != nil || r.Revoked != want[i] {
 			t.Errorf("entry %d: %+v, want %+v", i, r, want[i])
 		}
 	}
-	desk.ended(t, api.ReasonSessionEnded, false)
-	laptop.ended(t, api.ReasonSessionEnded, true)
-	bob.ended(t, api.ReasonSessionEnded, false)
+	desk.ended(t, wire.ReasonSessionEnded, false)
+	laptop.ended(t, wire.ReasonSessionEnded, true)
+	bob.ended(t, wire.ReasonSessionEnded, false)
 	bare.alive(t, true)
 	phone.alive(t, true)
 
 	// One that is refused does not keep the others from being made.
 	phone.alive(t, true)
 	phone.alive(t, true)
-	got, err = w.api(apiKey).Revoke(ctx, []api.RevokeEntry{
-		{User: user, Session: phone.Minted.Session, Order: api.Order{Epoch: 1}}, {User: "@bob:a.example"},
+	got, err = w.api(apiKey).Revoke(ctx, []wire.RevokeEntry{
+		{User: user, Session: phone.Minted.Session, RevokeOptions: wire.RevokeOptions{Epoch: 1}}, {User: "@bob:a.example"},
 	})
 	must(t, err)
-	if e := got[0].Error; e == nil || e.Code != api.CodePermissionDenied || e.Info == nil || e.Info.Reason != api.ReasonTokenSuperseded || e.Info.Ended {
+	if e := got[0].Error; e == nil || e.Code != wire.CodePermissionDenied || e.Info == nil || e.Info.Reason != wire.ReasonTokenSuperseded || e.Info.Ended {
 		t.Errorf("an old epoch: %+v", got[0])
 	}
 	if got[1].Error != nil || got[1].Ended != 1 {
 		t.Errorf("the other: %+v", got[1])
 	}
 	w.store.set(errors.New("down"), false)
-	got, err = w.api(apiKey).Revoke(ctx, []api.RevokeEntry{{User: user}})
+	got, err = w.api(apiKey).Revoke(ctx, []wire.RevokeEntry{{User: user}})
 	must(t, err)
-	if e := got[0].Error; e == nil || e.Code != api.CodeUnavailable {
+	if e := got[0].Error; e == nil || e.Code != wire.CodeUnavailable {
 		t.Errorf("without a store: %+v", got[0])
 	}
 }
@@ -219,27 +220,27 @@ func TestBadRevocations(t *testing.T) {
 		"age":                      {http.MethodDelete, users + "sessions?age=-1", "", "parameter age is not a number"},
 		"devices":                  {http.MethodDelete, users + "sessions?devices=1", "", "parameter devices is neither true nor false"},
 		"ended":                    {http.MethodGet, users + "sessions?ended=1", "", "parameter ended is neither true nor false"},
-		"batch: nothing":           {http.MethodPost, api.PathRevoke, `{}`, "has no entries"},
-		"batch: no JSON":           {http.MethodPost, api.PathRevoke, `revoke`, "is not the JSON"},
-		"batch: unknown member":    {http.MethodPost, api.PathRevoke, `{"revoke":[],"x":1}`, "is not the JSON"},
-		"batch: unknown in entry":  {http.MethodPost, api.PathRevoke, `{"revoke":[{"user":"a"},{"user":"a","devise":"b"}]}`, `revoke[1]: member \"/devise\" is unknown`},
-		"batch: twice in entry":    {http.MethodPost, api.PathRevoke, `{"revoke":[{"user":"a","user":"b"}]}`, "is not the JSON"},
-		"batch: no user":           {http.MethodPost, api.PathRevoke, `{"revoke":[{"device":"PHONE"}]}`, "revoke[0]: user is empty"},
-		"batch: empty device":      {http.MethodPost, api.PathRevoke, `{"revoke":[{"user":"@alice:a.example","device":""}]}`, "device or except_device is empty"},
-		"batch: zero session":      {http.MethodPost, api.PathRevoke, `{"revoke":[{"user":"@alice:a.example","session":"AAAAAAAAAAAAAAAAAAAAAA"}]}`, "is all zeros"},
-		"batch: bad session":       {http.MethodPost, api.PathRevoke, `{"revoke":[{"user":"@alice:a.example","session":"x"}]}`, `member \"/session\" is unknown or of the wrong type`},
-		"batch: session, device":   {http.MethodPost, api.PathRevoke, `{"revoke":[{"user":"a","device":"d","session":"` + id + `"}]}`, "at most one of session, device"},
-		"batch: a good one before": {http.MethodPost, api.PathRevoke, `{"revoke":[{"user":"@alice:a.example"},{"user":"a","kind":"x"}]}`, "revoke[1]: kind is neither"},
-		"batch: null session":      {http.MethodPost, api.PathRevoke, `{"revoke":[{"user":"a","session":null}]}`, `revoke[0]: member \"session\" is null`},
-		"batch: null device":       {http.MethodPost, api.PathRevoke, `{"revoke":[{"user":"a","device":null}]}`, `revoke[0]: member \"device\" is null`},
-		"batch: empty kind":        {http.MethodPost, api.PathRevoke, `{"revoke":[{"user":"a","kind":""}]}`, `revoke[0]: member \"kind\" is null or empty`},
-		"batch: long device":       {http.MethodPost, api.PathRevoke, `{"revoke":[{"user":"a","device":"` + strings.Repeat("d", 513) + `"}]}`, "revoke[0]: device or except_device is longer"},
+		"batch: nothing":           {http.MethodPost, wire.PathRevoke, `{}`, "has no entries"},
+		"batch: no JSON":           {http.MethodPost, wire.PathRevoke, `revoke`, "is not the JSON"},
+		"batch: unknown member":    {http.MethodPost, wire.PathRevoke, `{"revoke":[],"x":1}`, "is not the JSON"},
+		"batch: unknown in entry":  {http.MethodPost, wire.PathRevoke, `{"revoke":[{"user":"a"},{"user":"a","devise":"b"}]}`, `revoke[1]: member \"/devise\" is unknown`},
+		"batch: twice in entry":    {http.MethodPost, wire.PathRevoke, `{"revoke":[{"user":"a","user":"b"}]}`, "is not the JSON"},
+		"batch: no user":           {http.MethodPost, wire.PathRevoke, `{"revoke":[{"device":"PHONE"}]}`, "revoke[0]: user is empty"},
+		"batch: empty device":      {http.MethodPost, wire.PathRevoke, `{"revoke":[{"user":"@alice:a.example","device":""}]}`, "device or except_device is empty"},
+		"batch: zero session":      {http.MethodPost, wire.PathRevoke, `{"revoke":[{"user":"@alice:a.example","session":"AAAAAAAAAAAAAAAAAAAAAA"}]}`, "is all zeros"},
+		"batch: bad session":       {http.MethodPost, wire.PathRevoke, `{"revoke":[{"user":"@alice:a.example","session":"x"}]}`, `member \"/session\" is unknown or of the wrong type`},
+		"batch: session, device":   {http.MethodPost, wire.PathRevoke, `{"revoke":[{"user":"a","device":"d","session":"` + id + `"}]}`, "at most one of session, device"},
+		"batch: a good one before": {http.MethodPost, wire.PathRevoke, `{"revoke":[{"user":"@alice:a.example"},{"user":"a","kind":"x"}]}`, "revoke[1]: kind is neither"},
+		"batch: null session":      {http.MethodPost, wire.PathRevoke, `{"revoke":[{"user":"a","session":null}]}`, `revoke[0]: member \"session\" is null`},
+		"batch: null device":       {http.MethodPost, wire.PathRevoke, `{"revoke":[{"user":"a","device":null}]}`, `revoke[0]: member \"device\" is null`},
+		"batch: empty kind":        {http.MethodPost, wire.PathRevoke, `{"revoke":[{"user":"a","kind":""}]}`, `revoke[0]: member \"kind\" is null or empty`},
+		"batch: long device":       {http.MethodPost, wire.PathRevoke, `{"revoke":[{"user":"a","device":"` + strings.Repeat("d", 513) + `"}]}`, "revoke[0]: device or except_device is longer"},
 		"empty kind":               {http.MethodDelete, users + "sessions?kind=", "", "parameter kind is empty"},
 		"misspelt exception":       {http.MethodDelete, users + "sessions?exceptt=1", "", "parameter list has one that is not known here"},
 		"empty age":                {http.MethodDelete, users + "sessions?age=", "", "parameter age is empty"},
 		"age of all":               {http.MethodDelete, all + "?age=1000", "", "age, except, except_device, devices and epoch do not go"},
-		"batch: age":               {http.MethodPost, api.PathRevoke, `{"revoke":[{"user":"a","age":1e12}]}`, "revoke[0]: "},
-		"batch: too many":          {http.MethodPost, api.PathRevoke, `{"revoke":[` + strings.Repeat(`{"user":"a"},`, 100) + `{"user":"a"}]}`, "more than 100"},
+		"batch: age":               {http.MethodPost, wire.PathRevoke, `{"revoke":[{"user":"a","age":1e12}]}`, "revoke[0]: "},
+		"batch: too many":          {http.MethodPost, wire.PathRevoke, `{"revoke":[` + strings.Repeat(`{"user":"a"},`, 100) + `{"user":"a"}]}`, "more than 100"},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
@@ -263,8 +264,8 @@ func TestMarks(t *testing.T) {
 	if !m.User.IsZero() || !m.Homeserver.IsZero() || time.Since(m.Now).Abs() > patience {
 		t.Errorf("before: %+v", m)
 	}
-	answered(t, api.Revoked{Marked: true})(ours.RevokeUser(ctx, "@alice:a.example", api.Order{Age: time.Minute}))
-	must(t, ours.RevokeAll(ctx, api.Order{}))
+	answered(t, wire.Revoked{Marked: true})(ours.RevokeUser(ctx, "@alice:a.example", wire.RevokeOptions{Age: time.Minute}))
+	must(t, ours.RevokeAll(ctx, wire.RevokeOptions{}))
 	m, err = ours.Marks(ctx, "@alice:a.example")
 	must(t, err)
 	if m.Now.Sub(m.User) < time.Minute || m.Homeserver.IsZero() || m.Homeserver.After(m.Now) {
@@ -286,18 +287,18 @@ func TestSeenOverHTTP(t *testing.T) {
 	w := newWorld(t, withStranger)
 	ctx := context.Background()
 	s := w.session("@alice:a.example", "PHONE", caveat.ModeRotate)
-	report := []api.Seen{
+	report := []wire.Seen{
 		{User: "@nobody:a.example", Session: caveat.SessionID{1}, Epoch: 1},
 		{User: "@alice:a.example", Session: s.Minted.Session, Epoch: 1},
 	}
 	again := func() error { // what a thief of the access macaroon would do
-		_, err := w.api("").Discharge(ctx, api.Request{Access: api.Access{Macaroon: s.Macaroon}})
+		_, err := w.api("").Discharge(ctx, client.Request{Access: client.Access{Macaroon: s.Macaroon}})
 		return err
 	}
 	must(t, w.api(strangersKey).Seen(ctx, report))
 	must(t, again())
 	must(t, w.api(apiKey).Seen(ctx, report))
-	if err := again(); !errors.Is(err, api.ErrRefused) {
+	if err := again(); !errors.Is(err, client.ErrRefused) {
 		t.Errorf("got %v", err)
 	}
 	for range 2 {
@@ -316,7 +317,7 @@ func TestHomeserverPathsNeedAKey(t *testing.T) {
 	} {
 		for _, header := range [][]string{nil, {"Authorization", "Bearer wrong"}} {
 			a := w.do(w.request(r.method, r.path, "", header...))
-			if e := a.error(t); a.status != http.StatusUnauthorized || e.Code != api.CodeUnauthorized {
+			if e := a.error(t); a.status != http.StatusUnauthorized || e.Code != wire.CodeUnauthorized {
 				t.Errorf("%s %s: %d %s", r.method, r.path, a.status, a.body)
 			}
 		}
@@ -331,9 +332,9 @@ func TestUnknownAPIKeyIsUndecided(t *testing.T) {
 	id := w.mint(caveat.ModeOpen)
 	for name, a := range map[string]answer{
 		"list":      w.do(w.request(http.MethodGet, "/v1/users/a/sessions", "", "Authorization", "Bearer "+strings.Repeat("A", 43))),
-		"discharge": w.do(w.request(http.MethodPost, api.PathDischarge+"?id64="+b64(id), "", "Authorization", "Bearer "+strings.Repeat("A", 43))),
+		"discharge": w.do(w.request(http.MethodPost, wire.PathDischarge+"?id64="+b64(id), "", "Authorization", "Bearer "+strings.Repeat("A", 43))),
 	} {
-		if e := a.error(t); a.status != http.StatusServiceUnavailable || e.Code != api.CodeUnavailable || !strings.Contains(e.Message, "API key") {
+		if e := a.error(t); a.status != http.StatusServiceUnavailable || e.Code != wire.CodeUnavailable || !strings.Contains(e.Message, "API key") {
 			t.Errorf("%s: %d %s", name, a.status, a.body)
 		}
 	}
@@ -351,8 +352,8 @@ func TestUnknownAPIKeyIsUndecided(t *testing.T) {
 func TestUnknownCaveatKeysAreUndecided(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	a := w.post(api.PathDischarge, form("id64", b64(newWorld(t).mint(caveat.ModeOpen))))
-	if e := a.error(t); a.status != http.StatusServiceUnavailable || e.Code != api.CodeUnavailable || !strings.Contains(e.Message, "addressed to a key") {
+	a := w.post(wire.PathDischarge, form("id64", b64(newWorld(t).mint(caveat.ModeOpen))))
+	if e := a.error(t); a.status != http.StatusServiceUnavailable || e.Code != wire.CodeUnavailable || !strings.Contains(e.Message, "addressed to a key") {
 		t.Errorf("%d %s", a.status, a.body)
 	}
 }
@@ -394,7 +395,7 @@ func TestBadHomeserverOrders(t *testing.T) {
 		"too many":       w.request(http.MethodPost, "/v1/seen", `{"seen":[`+strings.Repeat(`{"user":"a","session":"AAAAAAAAAAAAAAAAAAAAAQ","epoch":1},`, 1000)+`{"user":"a","session":"AAAAAAAAAAAAAAAAAAAAAQ","epoch":1}]}`),
 	} {
 		r.Header.Set("Authorization", "Bearer "+apiKey)
-		if a := w.do(r); a.status != http.StatusBadRequest || a.error(t).Code != api.CodeBadRequest {
+		if a := w.do(r); a.status != http.StatusBadRequest || a.error(t).Code != wire.CodeBadRequest {
 			t.Errorf("%s: %d %s", name, a.status, a.body)
 		}
 	}
@@ -406,8 +407,8 @@ func TestBadHomeserverOrders(t *testing.T) {
 }
 
 // revoked checks that a revocation was made.
-func revoked(t testing.TB) func(api.Revoked, error) {
-	return func(_ api.Revoked, err error) {
+func revoked(t testing.TB) func(wire.Revoked, error) {
+	return func(_ wire.Revoked, err error) {
 		t.Helper()
 		must(t, err)
 	}
@@ -421,17 +422,17 @@ func TestServiceReady(t *testing.T) {
 	ctx := context.Background()
 	ours := w.api(apiKey)
 	must(t, ours.Ready(ctx))
-	if err := w.api("wrong").Ready(ctx); !errors.Is(err, api.ErrBadRequest) {
+	if err := w.api("wrong").Ready(ctx); !errors.Is(err, client.ErrBadRequest) {
 		t.Errorf("with another key: %v", err)
 	}
 	w.store.set(errors.New("broken"), false)
-	if err := ours.Ready(ctx); !errors.Is(err, api.ErrUnavailable) {
+	if err := ours.Ready(ctx); !errors.Is(err, client.ErrUnavailable) {
 		t.Errorf("with a store that fails: %v", err)
 	}
 	w.store.set(nil, false)
 	must(t, ours.Ready(ctx))
 	w.server.Drain()
-	if err := ours.Ready(ctx); !errors.Is(err, api.ErrUnavailable) {
+	if err := ours.Ready(ctx); !errors.Is(err, client.ErrUnavailable) {
 		t.Errorf("while draining: %v", err)
 	}
 }

@@ -7,8 +7,8 @@ import (
 	"time"
 
 	"github.com/discharger/discharger/discharger"
-	"github.com/discharger/discharger/discharger/api"
 	"github.com/discharger/discharger/discharger/server"
+	"github.com/discharger/discharger/discharger/wire"
 )
 
 // The keys of security events are there for everybody, if there are any.
@@ -16,11 +16,11 @@ func TestJWKS(t *testing.T) {
 	t.Parallel()
 	const keys = `{"keys":[]}`
 	w := newWorld(t, func(c *server.Config) { c.JWKS = []byte(keys) })
-	if a := w.do(w.request(http.MethodGet, api.PathJWKS, "")); a.status != http.StatusOK || string(a.body) != keys || a.header.Get("Content-Type") != "application/json" {
+	if a := w.do(w.request(http.MethodGet, wire.PathJWKS, "")); a.status != http.StatusOK || string(a.body) != keys || a.header.Get("Content-Type") != "application/json" {
 		t.Errorf("got %d %v %s", a.status, a.header, a.body)
 	}
 	w = newWorld(t)
-	if a := w.do(w.request(http.MethodGet, api.PathJWKS, "")); a.status == http.StatusOK {
+	if a := w.do(w.request(http.MethodGet, wire.PathJWKS, "")); a.status == http.StatusOK {
 		t.Errorf("without keys: %d %s", a.status, a.body)
 	}
 }

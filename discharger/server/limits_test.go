@@ -17,10 +17,10 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/discharger/discharger/discharger/api"
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/server"
 	"github.com/discharger/discharger/discharger/store"
+	"github.com/discharger/discharger/discharger/wire"
 )
 
 // idle is a request whose body is never sent.
@@ -43,7 +43,7 @@ func (w *world) idleRequest(from, path string, header ...string) *idle {
 	must(w.t, conn.SetDeadline(time.Now().Add(patience)))
 	i := &idle{conn, bufio.NewReaderSize(conn, 512)}
 	_, err = fmt.Fprintf(conn, "POST %s HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: %s\r\nContent-Type: %s\r\nContent-Length: %d\r\nExpect: 100-continue\r\n%s\r\n",
-		path, from, api.ContentTypeForm, announcedBody, strings.Join(append(header, ""), "\r\n"))
+		path, from, wire.ContentTypeForm, announcedBody, strings.Join(append(header, ""), "\r\n"))
 	must(w.t, err)
 	return i
 }
@@ -76,7 +76,7 @@ func behindProxy(c *server.Config) {
 
 func (w *world) infoFrom(addr string, header ...string) int {
 	w.t.Helper()
-	return w.do(w.request(http.MethodGet, api.PathInfo, "", append([]string{"X-Forwarded-For", addr}, header...)...)).status
+	return w.do(w.request(http.MethodGet, wire.PathInfo, "", append([]string{"X-Forwarded-For", addr}, header...)...)).status
 }
 
 // TestAttackIdleBodies holds as many requests without their bodies as it can,
@@ -85,7 +85,7 @@ func TestAttackIdleBodies(t *testing.T) { // measures memory: not beside others
 	const perAddress = 200
 	w := newWorld(t, behindProxy, func(c *server.Config) { c.Limits = server.Limits{InFlight: 2*perAddress + 8, PerAddress: perAddress} })
 	good := form("id64", b64(w.mint(caveat.ModeOpen)))
-	w.post(api.PathDischarge, good).discharge(t)
+	w.post(wire.PathDischarge, good).discharge(t)
 	attackers := []string{"192.0.2.1", "2001:db8::%x"}
 	before := liveHeap()
 	var all []*idle
@@ -94,7 +94,7 @@ func TestAttackIdleBodies(t *testing.T) { // measures memory: not beside others
 			if strings.Contains(addr, "%") {
 				addr = fmt.Sprintf(addr, n) // all of one /64
 			}
-			i := w.idleRequest(addr, api.PathDischarge)
+			i := w.idleRequest(addr, wire.PathDischarge)
 			i.reading(t)
 			all = append(all, i)
 		}
@@ -107,7 +107,7 @@ func TestAttackIdleBodies(t *testing.T) { // measures memory: not beside others
 		if got := w.infoFrom(addr); got != http.StatusServiceUnavailable {
 			t.Errorf("%s: %d, one request more than it may have", addr, got)
 		}
-		if got := w.idleRequest(addr, api.PathDischarge).answered(t); got != http.StatusServiceUnavailable {
+		if got := w.idleRequest(addr, wire.PathDischarge).answered(t); got != http.StatusServiceUnavailable {
 			t.Errorf("%s: %d, one idle request more than it may have", addr, got)
 		}
 	}
@@ -116,11 +116,11 @@ func TestAttackIdleBodies(t *testing.T) { // measures memory: not beside others
 		"a neighbour on IPv6":        {"X-Forwarded-For", "2001:db8:1::1"},
 		"a homeserver at an address": {"X-Forwarded-For", "192.0.2.1", "Authorization", "Bearer " + apiKey},
 	} {
-		if a := w.post(api.PathDischarge, good, header...); a.status != http.StatusOK {
+		if a := w.post(wire.PathDischarge, good, header...); a.status != http.StatusOK {
 			t.Errorf("%s: %d %s", name, a.status, a.body)
 		}
 	}
-	if text := scrape(t, w.admin.URL+api.PathMetrics); !strings.Contains(text, `discharger_shed_requests_total{limit="per_address"} 4`) {
+	if text := scrape(t, w.admin.URL+wire.PathMetrics); !strings.Contains(text, `discharger_shed_requests_total{limit="per_address"} 4`) {
 		t.Errorf("metrics: %s", text)
 	}
 	for _, i := range all {
@@ -144,16 +144,16 @@ func TestAttackManyAddresses(t *testing.T) {
 	const inFlight = 16
 	w := newWorld(t, behindProxy, func(c *server.Config) { c.Limits.InFlight = inFlight })
 	for n := range inFlight {
-		w.idleRequest(fmt.Sprint("192.0.2.", n), api.PathDischarge).reading(t)
+		w.idleRequest(fmt.Sprint("192.0.2.", n), wire.PathDischarge).reading(t)
 	}
-	if got := w.idleRequest("198.51.100.1", api.PathDischarge).answered(t); got != http.StatusServiceUnavailable {
+	if got := w.idleRequest("198.51.100.1", wire.PathDischarge).answered(t); got != http.StatusServiceUnavailable {
 		t.Errorf("one body more: %d", got)
 	}
 	if got := w.infoFrom("198.51.100.1"); got != http.StatusOK {
 		t.Errorf("no body: %d", got)
 	}
 	good := form("id64", b64(w.mint(caveat.ModeOpen)))
-	w.post(api.PathDischarge, good, "Authorization", "Bearer "+apiKey).discharge(t)
+	w.post(wire.PathDischarge, good, "Authorization", "Bearer "+apiKey).discharge(t)
 }
 
 // TestAttackManyNetworks has idle requests from the networks of one IPv6 /48. They
@@ -163,12 +163,12 @@ func TestAttackManyNetworks(t *testing.T) {
 	const inFlight = 16
 	w := newWorld(t, behindProxy, func(c *server.Config) { c.Limits = server.Limits{InFlight: inFlight, PerAddress: 2} })
 	for n := range inFlight / 4 {
-		w.idleRequest(fmt.Sprintf("2001:db8:0:%x::1", n), api.PathDischarge).reading(t)
+		w.idleRequest(fmt.Sprintf("2001:db8:0:%x::1", n), wire.PathDischarge).reading(t)
 	}
-	if got := w.idleRequest("2001:db8:0:ffff::1", api.PathDischarge).answered(t); got != http.StatusServiceUnavailable {
+	if got := w.idleRequest("2001:db8:0:ffff::1", wire.PathDischarge).answered(t); got != http.StatusServiceUnavailable {
 		t.Errorf("one more: %d", got)
 	}
-	w.idleRequest("2001:db8:1::1", api.PathDischarge).reading(t)
+	w.idleRequest("2001:db8:1::1", wire.PathDischarge).reading(t)
 }
 
 // TestReservedPlaces fills all places that clients may have with requests that
@@ -183,9 +183,11 @@ func TestReservedPlaces(t *testing.T) {
 		conn, err := net.Dial("tcp", w.http.Listener.Addr().String())
 		must(t, err)
 		defer conn.Close()
-		must(t, w.request(http.MethodPost, api.PathDischarge+"?"+good.Encode(), "").Write(conn))
+		must(t, w.request(http.MethodPost, wire.PathDischarge+"?"+good.Encode(), "").Write(conn))
 	}
-	info := func(header ...string) int { return w.do(w.request(http.MethodGet, api.PathInfo, "", header...)).status }
+	info := func(header ...string) int {
+		return w.do(w.request(http.MethodGet, wire.PathInfo, "", header...)).status
+	}
 	until(t, "clients have all of their places", func() bool { return info() == http.StatusServiceUnavailable })
 	if got := info("Authorization", "Bearer "+apiKey); got != http.StatusOK {
 		t.Errorf("a homeserver: %d", got)
@@ -220,14 +222,14 @@ func TestLateBody(t *testing.T) {
 						}
 					}
 				}()
-				r, err := http.NewRequest(http.MethodPost, w.http.URL+api.PathDischarge, body)
+				r, err := http.NewRequest(http.MethodPost, w.http.URL+wire.PathDischarge, body)
 				must(t, err)
 				r.ContentLength = announcedBody
-				r.Header.Set("Content-Type", api.ContentTypeForm)
+				r.Header.Set("Content-Type", wire.ContentTypeForm)
 				start, done := time.Now(), make(chan answer)
 				go func() { done <- w.do(r) }()
 				synctest.Wait()
-				if a := w.do(w.request(http.MethodGet, api.PathInfo, "")); a.status != http.StatusOK {
+				if a := w.do(w.request(http.MethodGet, wire.PathInfo, "")); a.status != http.StatusOK {
 					t.Errorf("meanwhile: %d %s", a.status, a.body)
 				}
 				a := <-done
@@ -247,14 +249,14 @@ func TestHangUps(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, stopped)
 	for range failureLimit + 1 {
-		i := w.idleRequest("192.0.2.1", api.PathDischarge)
+		i := w.idleRequest("192.0.2.1", wire.PathDischarge)
 		i.reading(t)
 		must(t, i.conn.(*net.TCPConn).CloseWrite())
 		if got := i.answered(t); got != http.StatusServiceUnavailable {
 			t.Fatalf("got %d", got)
 		}
 	}
-	if a := w.post(api.PathDischarge, form("id", "x")); a.status != http.StatusBadRequest {
+	if a := w.post(wire.PathDischarge, form("id", "x")); a.status != http.StatusBadRequest {
 		t.Errorf("afterwards: %d %s", a.status, a.body)
 	}
 }
@@ -269,10 +271,10 @@ func TestUnreadBodies(t *testing.T) {
 		want         int
 	}{
 		"no such path":           {"/nowhere", "X: y", http.StatusNotFound},
-		"another method":         {api.PathInfo, "X: y", http.StatusMethodNotAllowed},
-		"an API key is missing":  {api.PathSeen, "X: y", http.StatusUnauthorized},
-		"an API key is unknown":  {api.PathRevoke, "Authorization: Bearer wrong", http.StatusUnauthorized},
-		"feed, without a key":    {api.PathRevocations, "X: y", http.StatusMethodNotAllowed},
+		"another method":         {wire.PathInfo, "X: y", http.StatusMethodNotAllowed},
+		"an API key is missing":  {wire.PathSeen, "X: y", http.StatusUnauthorized},
+		"an API key is unknown":  {wire.PathRevoke, "Authorization: Bearer wrong", http.StatusUnauthorized},
+		"feed, without a key":    {wire.PathRevocations, "X: y", http.StatusMethodNotAllowed},
 		"compressed, never sent": {"/nowhere", "Content-Encoding: gzip", http.StatusNotFound},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -292,24 +294,24 @@ func TestLargeBodies(t *testing.T) {
 	const key = "Authorization: Bearer " + apiKey
 	part := make([]byte, announcedBody-1)
 	for range 64 {
-		i := w.idleRequest("192.0.2.1", api.PathSeen, key)
+		i := w.idleRequest("192.0.2.1", wire.PathSeen, key)
 		i.reading(t)
 		_, err := i.conn.Write(part)
 		must(t, err)
 	}
 	const shed = `discharger_shed_requests_total{limit="reading"} `
 	until(t, "one more is put off", func() bool {
-		i := w.idleRequest("192.0.2.1", api.PathSeen, key)
+		i := w.idleRequest("192.0.2.1", wire.PathSeen, key)
 		i.reading(t)
 		_, _ = i.conn.Write(part) // the server may have answered, and closed the connection
 		_ = i.conn.(*net.TCPConn).CloseWrite()
 		if got := i.answered(t); got != http.StatusServiceUnavailable {
 			t.Fatalf("not all of a body: %d", got)
 		}
-		text := scrape(t, w.admin.URL+api.PathMetrics)
+		text := scrape(t, w.admin.URL+wire.PathMetrics)
 		return strings.Contains(text, shed) && !strings.Contains(text, shed+"0")
 	})
-	small := w.request(http.MethodPost, api.PathSeen, `{"seen":[]}`, "Authorization", "Bearer "+apiKey)
+	small := w.request(http.MethodPost, wire.PathSeen, `{"seen":[]}`, "Authorization", "Bearer "+apiKey)
 	if a := w.do(small); a.status != http.StatusOK {
 		t.Errorf("a small body: %d %s", a.status, a.body)
 	}

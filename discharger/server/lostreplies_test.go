@@ -13,11 +13,12 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"github.com/discharger/discharger/discharger/api"
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/client"
 	"github.com/discharger/discharger/discharger/homeserver"
 	"github.com/discharger/discharger/discharger/store"
 	"github.com/discharger/discharger/discharger/store/redistest"
+	"github.com/discharger/discharger/discharger/wire"
 )
 
 // refreshesVariable makes this test as long as anybody likes; 10000 take half a
@@ -64,7 +65,7 @@ func TestLostReplies(t *testing.T) {
 	t.Cleanup(func() { st.Close() })
 	w := newWorldOn(t, st, slog.LevelWarn)
 	road := &lossyRoad{}
-	client, err := api.New(api.Config{
+	c, err := client.New(client.Config{
 		URL: w.http.URL, HTTPClient: &http.Client{Transport: road}, Timeout: patience, Patience: patience,
 		Jitter: func() float64 { return 0 },
 	})
@@ -73,7 +74,7 @@ func TestLostReplies(t *testing.T) {
 	for i := range clients {
 		m, err := w.hs.Mint(homeserver.MintParams{User: "@alice:a.example", Device: fmt.Sprint("PHONE", i), Mode: caveat.ModeRotate})
 		must(t, err)
-		session, err := client.NewSession(api.SessionConfig{Access: api.Access{Macaroon: m.Macaroon}})
+		session, err := c.NewSession(client.SessionConfig{Access: client.Access{Macaroon: m.Macaroon}})
 		must(t, err)
 		wg.Go(func() {
 			for i := range refreshes / clients {
@@ -85,7 +86,7 @@ func TestLostReplies(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	metrics := scrape(t, w.admin.URL+api.PathMetrics)
+	metrics := scrape(t, w.admin.URL+wire.PathMetrics)
 	for _, line := range strings.Split(metrics, "\n") {
 		for _, kind := range []string{"reuse", "fork", "stale"} {
 			if strings.HasPrefix(line, "discharger_replays_total") && strings.Contains(line, `kind="`+kind+`"`) {

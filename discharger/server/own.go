@@ -9,8 +9,8 @@ import (
 
 	"github.com/labstack/echo/v4"
 
-	"github.com/discharger/discharger/discharger/api"
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/wire"
 )
 
 // ownSessions lists a user's sessions for one of them.
@@ -32,7 +32,7 @@ func (s *Server) ownSessions(c echo.Context) error {
 			x.LastUsed, x.LastIP, x.LastClient = time.Time{}, netip.Addr{}, ""
 		}
 	}
-	slices.SortStableFunc(body.Sessions, func(a, b api.SessionInfo) int {
+	slices.SortStableFunc(body.Sessions, func(a, b wire.SessionInfo) int {
 		return cmp.Or(b.Created.Compare(a.Created), cmp.Compare(a.ID.String(), b.ID.String()))
 	})
 	return c.JSON(http.StatusOK, body)
@@ -44,12 +44,12 @@ func (s *Server) revokeOwn(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	id, err := caveat.ParseSessionID(p.text(api.ParamSession))
+	id, err := caveat.ParseSessionID(p.text(wire.ParamSession))
 	if p.err != nil {
 		return p.err
 	}
 	if err != nil {
-		return &paramError{api.ParamSession, "is not a session"}
+		return &paramError{wire.ParamSession, "is not a session"}
 	}
 	return done(c, s.cfg.Service.RevokeOwn(c.Request().Context(), req, id))
 }

@@ -7,8 +7,9 @@ import (
 	"net/url"
 	"testing"
 
-	"github.com/discharger/discharger/discharger/api"
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/client"
+	"github.com/discharger/discharger/discharger/wire"
 )
 
 // TestOwnSessions is what an application's list of devices does.
@@ -43,11 +44,11 @@ func TestOwnSessions(t *testing.T) {
 	laptop.alive(t, false)
 	phone.alive(t, true)
 	must(t, phone.Revoke(ctx, phone.Minted.Session))
-	if _, err := phone.Sessions(ctx); !errors.Is(err, api.ErrRefused) {
+	if _, err := phone.Sessions(ctx); !errors.Is(err, client.ErrRefused) {
 		t.Errorf("after its end: %v", err)
 	}
 	phone.alive(t, false)
-	if err := phone.Revoke(ctx, bob.Minted.Session); !errors.Is(err, api.ErrRefused) {
+	if err := phone.Revoke(ctx, bob.Minted.Session); !errors.Is(err, client.ErrRefused) {
 		t.Errorf("after its end: %v", err)
 	}
 }
@@ -58,46 +59,46 @@ func TestOwnSessionsStatus(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	id := b64(w.mint(caveat.ModeRotate))
-	token := w.post(api.PathDischarge, form("id64", id)).discharge(t).RefreshToken
+	token := w.post(wire.PathDischarge, form("id64", id)).discharge(t).RefreshToken
 	with := func(more ...string) url.Values {
 		return form(append([]string{"id64", id, "token64", token, "token-kind", "refresh"}, more...)...)
 	}
 	open := b64(w.mint(caveat.ModeOpen))
-	w.post(api.PathDischarge, form("id64", open)).discharge(t)
+	w.post(wire.PathDischarge, form("id64", open)).discharge(t)
 	held := b64(w.mint(caveat.ModeHeld))
-	w.post(api.PathDischarge, form("id64", held), "Authorization", "Bearer "+apiKey).discharge(t)
+	w.post(wire.PathDischarge, form("id64", held), "Authorization", "Bearer "+apiKey).discharge(t)
 	other, err := caveat.NewSessionID(nil)
 	must(t, err)
 	for name, c := range map[string]struct {
 		a    answer
 		want int
 	}{
-		"list":             {w.post(api.PathOwnSessions, with()), 200},
-		"list by query":    {w.post(api.PathOwnSessions+"?"+with().Encode(), nil), 200},
-		"list with GET":    {w.do(w.request(http.MethodGet, api.PathOwnSessions+"?id64="+id, "")), 405},
-		"the caveat alone": {w.post(api.PathOwnSessions, form("id64", id)), 401},
-		"open":             {w.post(api.PathOwnSessions, form("id64", open)), 401},
-		"open, a token":    {w.post(api.PathOwnSessions, form("id64", open, "token64", token, "token-kind", "refresh")), 401},
-		"open with key":    {w.post(api.PathOwnSessions, form("id64", open), "Authorization", "Bearer "+apiKey), 200},
-		"revoke with open": {w.post(api.PathRevokeOwn, form("id64", open, "session", other.String())), 401},
-		"revoke, caveat":   {w.post(api.PathRevokeOwn, form("id64", id, "session", other.String())), 401},
-		"no caveat":        {w.post(api.PathOwnSessions, nil), 400},
-		"not a caveat":     {w.post(api.PathOwnSessions, form("id", "x")), 400},
-		"held":             {w.post(api.PathOwnSessions, form("id64", held)), 401},
-		"held with key":    {w.post(api.PathOwnSessions, form("id64", held), "Authorization", "Bearer "+apiKey), 200},
-		"held, wrong key":  {w.post(api.PathOwnSessions, form("id64", held), "Authorization", "Bearer x"), 401},
-		"revoke nobody":    {w.post(api.PathRevokeOwn, with("session", other.String())), 200},
-		"revoke what":      {w.post(api.PathRevokeOwn, with()), 400},
-		"revoke nonsense":  {w.post(api.PathRevokeOwn, with("session", "x")), 400},
-		"revoke two":       {w.post(api.PathRevokeOwn, with("session", other.String(), "session", other.String())), 400},
-		"revoke with held": {w.post(api.PathRevokeOwn, form("id64", held, "session", other.String())), 401},
+		"list":             {w.post(wire.PathOwnSessions, with()), 200},
+		"list by query":    {w.post(wire.PathOwnSessions+"?"+with().Encode(), nil), 200},
+		"list with GET":    {w.do(w.request(http.MethodGet, wire.PathOwnSessions+"?id64="+id, "")), 405},
+		"the caveat alone": {w.post(wire.PathOwnSessions, form("id64", id)), 401},
+		"open":             {w.post(wire.PathOwnSessions, form("id64", open)), 401},
+		"open, a token":    {w.post(wire.PathOwnSessions, form("id64", open, "token64", token, "token-kind", "refresh")), 401},
+		"open with key":    {w.post(wire.PathOwnSessions, form("id64", open), "Authorization", "Bearer "+apiKey), 200},
+		"revoke with open": {w.post(wire.PathRevokeOwn, form("id64", open, "session", other.String())), 401},
+		"revoke, caveat":   {w.post(wire.PathRevokeOwn, form("id64", id, "session", other.String())), 401},
+		"no caveat":        {w.post(wire.PathOwnSessions, nil), 400},
+		"not a caveat":     {w.post(wire.PathOwnSessions, form("id", "x")), 400},
+		"held":             {w.post(wire.PathOwnSessions, form("id64", held)), 401},
+		"held with key":    {w.post(wire.PathOwnSessions, form("id64", held), "Authorization", "Bearer "+apiKey), 200},
+		"held, wrong key":  {w.post(wire.PathOwnSessions, form("id64", held), "Authorization", "Bearer x"), 401},
+		"revoke nobody":    {w.post(wire.PathRevokeOwn, with("session", other.String())), 200},
+		"revoke what":      {w.post(wire.PathRevokeOwn, with()), 400},
+		"revoke nonsense":  {w.post(wire.PathRevokeOwn, with("session", "x")), 400},
+		"revoke two":       {w.post(wire.PathRevokeOwn, with("session", other.String(), "session", other.String())), 400},
+		"revoke with held": {w.post(wire.PathRevokeOwn, form("id64", held, "session", other.String())), 401},
 	} {
 		if c.a.status != c.want {
 			t.Errorf("%s: %d %s, want %d", name, c.a.status, c.a.body, c.want)
 		}
 	}
 	w.store.set(errors.New("down"), false)
-	for _, path := range []string{api.PathOwnSessions, api.PathRevokeOwn} {
+	for _, path := range []string{wire.PathOwnSessions, wire.PathRevokeOwn} {
 		if a := w.post(path, with("session", other.String())); a.status != 503 || a.header.Get("Retry-After") == "" {
 			t.Errorf("%s without a store: %d %s", path, a.status, a.body)
 		}

@@ -15,7 +15,7 @@ import (
 	"github.com/labstack/echo/v4"
 
 	"github.com/discharger/discharger/discharger"
-	"github.com/discharger/discharger/discharger/api"
+	"github.com/discharger/discharger/discharger/wire"
 )
 
 const (
@@ -48,8 +48,8 @@ type params struct {
 }
 
 var paramNames = [...]string{
-	api.ParamID, api.ParamID64, api.ParamCaveat64, api.ParamToken, api.ParamToken64, api.ParamTokenKind,
-	api.ParamRequestID, api.ParamScope, api.ParamSession, api.ParamClientIP, api.ParamUserAgent,
+	wire.ParamID, wire.ParamID64, wire.ParamCaveat64, wire.ParamToken, wire.ParamToken64, wire.ParamTokenKind,
+	wire.ParamRequestID, wire.ParamScope, wire.ParamSession, wire.ParamClientIP, wire.ParamUserAgent,
 }
 
 func readParams(r *http.Request, body []byte) *params {
@@ -71,11 +71,11 @@ func readParams(r *http.Request, body []byte) *params {
 // isForm reports whether a request has a form body.
 func isForm(r *http.Request) (bool, error) {
 	t := r.Header.Get("Content-Type")
-	if t == "" || t == api.ContentTypeForm {
+	if t == "" || t == wire.ContentTypeForm {
 		return t != "", nil
 	}
 	t, _, err := mime.ParseMediaType(t)
-	return t == api.ContentTypeForm, err
+	return t == wire.ContentTypeForm, err
 }
 
 // parse reads parameters in the encoding that queries and forms have.
@@ -122,7 +122,7 @@ func (p *params) base64(name string) []byte {
 	if s == "" {
 		return nil
 	}
-	b, err := api.DecodeBase64(s)
+	b, err := wire.DecodeBase64(s)
 	if err != nil && p.err == nil {
 		p.err = &paramError{name, "is not base64"}
 	}
@@ -142,17 +142,17 @@ func (p *params) bytes(text, encoded string) []byte {
 // token returns the refresh token. It is base64 in both parameters: a client
 // that has it as text may send it as that.
 func (p *params) token() []byte {
-	b := p.base64(api.ParamToken64)
-	if t := p.base64(api.ParamToken); b == nil {
+	b := p.base64(wire.ParamToken64)
+	if t := p.base64(wire.ParamToken); b == nil {
 		b = t
 	}
-	kind := p.text(api.ParamTokenKind)
+	kind := p.text(wire.ParamTokenKind)
 	switch {
 	case p.err != nil:
-	case b != nil && kind != api.TokenKindRefresh:
-		p.err = &paramError{api.ParamTokenKind, "must be " + api.TokenKindRefresh + " if there is a token"}
+	case b != nil && kind != wire.TokenKindRefresh:
+		p.err = &paramError{wire.ParamTokenKind, "must be " + wire.TokenKindRefresh + " if there is a token"}
 	case b == nil && kind != "":
-		p.err = &paramError{api.ParamToken64, "is missing, but there is a token-kind"}
+		p.err = &paramError{wire.ParamToken64, "is missing, but there is a token-kind"}
 	}
 	return b
 }
@@ -165,19 +165,19 @@ func (s *Server) request(c echo.Context) (*discharger.Request, *params, error) {
 	}
 	p := readParams(c.Request(), v.body)
 	req := &discharger.Request{
-		ID:           p.bytes(api.ParamID, api.ParamID64),
-		Caveat:       p.base64(api.ParamCaveat64),
+		ID:           p.bytes(wire.ParamID, wire.ParamID64),
+		Caveat:       p.base64(wire.ParamCaveat64),
 		RefreshToken: p.token(),
-		RequestID:    p.text(api.ParamRequestID),
+		RequestID:    p.text(wire.ParamRequestID),
 		Client:       c.Request().UserAgent(),
 		Homeserver:   v.homeserver,
 		Addr:         v.addr,
 	}
-	if len(req.RequestID) > api.MaxRequestID {
-		p.err = &paramError{api.ParamRequestID, fmt.Sprintf("is longer than %d bytes", api.MaxRequestID)}
+	if len(req.RequestID) > wire.MaxRequestID {
+		p.err = &paramError{wire.ParamRequestID, fmt.Sprintf("is longer than %d bytes", wire.MaxRequestID)}
 	}
 	if p.err == nil && len(req.ID) == 0 {
-		p.err = &paramError{api.ParamID, "is missing"}
+		p.err = &paramError{wire.ParamID, "is missing"}
 	}
 	if v.homeserver != "" {
 		v.client = p.forClient(req)
@@ -189,18 +189,18 @@ func (s *Server) request(c echo.Context) (*discharger.Request, *params, error) {
 // believes it of that homeserver's own sessions only. It returns the client's
 // address; invalid if the homeserver named none.
 func (p *params) forClient(req *discharger.Request) (named netip.Addr) {
-	client := discharger.Party{Addr: req.Addr, Client: req.Client}
-	if ip := p.text(api.ParamClientIP); ip != "" {
+	c := discharger.Party{Addr: req.Addr, Client: req.Client}
+	if ip := p.text(wire.ParamClientIP); ip != "" {
 		a, err := netip.ParseAddr(ip)
 		if err != nil && p.err == nil {
-			p.err = &paramError{api.ParamClientIP, "is not an IP address"}
+			p.err = &paramError{wire.ParamClientIP, "is not an IP address"}
 		}
-		client.Addr, named = a, a
+		c.Addr, named = a, a
 	}
-	if p.has(api.ParamUserAgent) {
-		client.Client = p.text(api.ParamUserAgent)
+	if p.has(wire.ParamUserAgent) {
+		c.Client = p.text(wire.ParamUserAgent)
 	}
-	req.OnBehalfOf = &client
+	req.OnBehalfOf = &c
 	return named
 }
 
@@ -232,12 +232,12 @@ var errUnknownAPIKey = fmt.Errorf("%w: %w: API key is not registered", discharge
 // authenticate returns the name of the homeserver whose API key the request
 // carries; "" if it carries none.
 func (k apiKeys) authenticate(h http.Header) (string, error) {
-	values := h[api.HeaderAuthorization]
+	values := h[wire.HeaderAuthorization]
 	if len(values) == 0 {
 		return "", nil
 	}
-	const prefix = len(api.AuthorizationPrefix)
-	if len(values) > 1 || len(values[0]) <= prefix || !strings.EqualFold(values[0][:prefix], api.AuthorizationPrefix) {
+	const prefix = len(wire.AuthorizationPrefix)
+	if len(values) > 1 || len(values[0]) <= prefix || !strings.EqualFold(values[0][:prefix], wire.AuthorizationPrefix) {
 		return "", errUnauthorized
 	}
 	key := values[0][prefix:]

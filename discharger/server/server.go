@@ -50,8 +50,8 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/discharger/discharger/discharger"
-	"github.com/discharger/discharger/discharger/api"
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/wire"
 )
 
 // Config is what a [Server] needs. Service, PublicKey and Ready are required;
@@ -163,29 +163,29 @@ type route struct {
 // clientRoutes are all routes of the client-facing listener.
 func (s *Server) clientRoutes() []route {
 	routes := []route{
-		{http.MethodPost, api.PathDischarge, s.discharge, maxBody},
-		{http.MethodPost, api.PathLogout, s.logout, maxBody},
-		{http.MethodPost, api.PathOwnSessions, s.ownSessions, maxBody},
-		{http.MethodPost, api.PathRevokeOwn, s.revokeOwn, maxBody},
-		{http.MethodGet, api.PathInfo, s.info, 0},
-		{http.MethodGet, api.PathPublicKey, s.publicKey, 0},
+		{http.MethodPost, wire.PathDischarge, s.discharge, maxBody},
+		{http.MethodPost, wire.PathLogout, s.logout, maxBody},
+		{http.MethodPost, wire.PathOwnSessions, s.ownSessions, maxBody},
+		{http.MethodPost, wire.PathRevokeOwn, s.revokeOwn, maxBody},
+		{http.MethodGet, wire.PathInfo, s.info, 0},
+		{http.MethodGet, wire.PathPublicKey, s.publicKey, 0},
 
-		{http.MethodGet, api.PathUserSessions, s.authorized(s.listSessions), 0},
-		{http.MethodDelete, api.PathUserSessions, s.authorized(s.revokeUser), 0},
-		{http.MethodDelete, api.PathUserSession, s.authorized(s.revokeSession), 0},
-		{http.MethodDelete, api.PathUserDevice, s.authorized(s.revokeDevice), 0},
-		{http.MethodDelete, api.PathSessions, s.authorized(s.revokeAll), 0},
-		{http.MethodPost, api.PathRevoke, s.authorized(s.revokeMany), maxRevoke},
-		{http.MethodGet, api.PathMarks, s.authorized(s.marks), 0},
-		{http.MethodDelete, api.PathMarks, s.authorized(s.liftMarks), 0},
-		{http.MethodPost, api.PathSeen, s.authorized(s.seen), maxSeen},
-		{http.MethodGet, api.PathServiceReady, s.authorized(s.serviceReady), 0},
+		{http.MethodGet, wire.PathUserSessions, s.authorized(s.listSessions), 0},
+		{http.MethodDelete, wire.PathUserSessions, s.authorized(s.revokeUser), 0},
+		{http.MethodDelete, wire.PathUserSession, s.authorized(s.revokeSession), 0},
+		{http.MethodDelete, wire.PathUserDevice, s.authorized(s.revokeDevice), 0},
+		{http.MethodDelete, wire.PathSessions, s.authorized(s.revokeAll), 0},
+		{http.MethodPost, wire.PathRevoke, s.authorized(s.revokeMany), maxRevoke},
+		{http.MethodGet, wire.PathMarks, s.authorized(s.marks), 0},
+		{http.MethodDelete, wire.PathMarks, s.authorized(s.liftMarks), 0},
+		{http.MethodPost, wire.PathSeen, s.authorized(s.seen), maxSeen},
+		{http.MethodGet, wire.PathServiceReady, s.authorized(s.serviceReady), 0},
 	}
 	if s.cfg.JWKS != nil {
-		routes = append(routes, route{http.MethodGet, api.PathJWKS, s.jwks, 0})
+		routes = append(routes, route{http.MethodGet, wire.PathJWKS, s.jwks, 0})
 	}
 	if s.cfg.Feed.Source != nil {
-		routes = append(routes, route{http.MethodGet, api.PathRevocations, s.authorized(s.revocations), 0})
+		routes = append(routes, route{http.MethodGet, wire.PathRevocations, s.authorized(s.revocations), 0})
 	}
 	return routes
 }
@@ -193,11 +193,11 @@ func (s *Server) clientRoutes() []route {
 // adminRoutes are all routes of the operator-facing listener.
 func (s *Server) adminRoutes() []route {
 	routes := []route{
-		{http.MethodGet, api.PathHealth, s.health, 0},
-		{http.MethodGet, api.PathReady, s.ready, 0},
+		{http.MethodGet, wire.PathHealth, s.health, 0},
+		{http.MethodGet, wire.PathReady, s.ready, 0},
 	}
 	if s.cfg.Gatherer != nil {
-		routes = append(routes, route{http.MethodGet, api.PathMetrics, s.metrics(), 0})
+		routes = append(routes, route{http.MethodGet, wire.PathMetrics, s.metrics(), 0})
 	}
 	return routes
 }
@@ -219,9 +219,9 @@ func (s *Server) cors() echo.MiddlewareFunc {
 		AllowOrigins: origins,
 		AllowMethods: []string{http.MethodGet, http.MethodPost},
 		AllowHeaders: []string{
-			api.HeaderProtocol, "Macaroons", "X-Requested-With", echo.HeaderContentType, api.HeaderAuthorization,
+			wire.HeaderProtocol, "Macaroons", "X-Requested-With", echo.HeaderContentType, wire.HeaderAuthorization,
 		},
-		ExposeHeaders: []string{api.HeaderRetryAfter},
+		ExposeHeaders: []string{wire.HeaderRetryAfter},
 		MaxAge:        int((24 * time.Hour).Seconds()),
 	})
 }
@@ -230,7 +230,7 @@ func (s *Server) cors() echo.MiddlewareFunc {
 // writes its access line.
 func (s *Server) guard(next echo.HandlerFunc) echo.HandlerFunc {
 	return func(c echo.Context) (err error) {
-		if c.Path() == api.PathRevocations {
+		if c.Path() == wire.PathRevocations {
 			return s.stream(next, c)
 		}
 		start, ctx := s.cfg.Now(), newBudget(c.Request().Context(), s.cfg.Timeout)

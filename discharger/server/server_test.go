@@ -16,10 +16,11 @@ import (
 	"testing"
 	"time"
 
-	"github.com/discharger/discharger/discharger/api"
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/client"
 	"github.com/discharger/discharger/discharger/rawmacaroon"
 	"github.com/discharger/discharger/discharger/server"
+	"github.com/discharger/discharger/discharger/wire"
 )
 
 func TestDischargeOverHTTP(t *testing.T) {
@@ -28,9 +29,9 @@ func TestDischargeOverHTTP(t *testing.T) {
 	id := w.mint(caveat.ModeRotate)
 	for name, send := range map[string]func(extra url.Values) answer{
 		"query": func(v url.Values) answer {
-			return w.do(w.request(http.MethodPost, api.PathDischarge+"?"+v.Encode(), ""))
+			return w.do(w.request(http.MethodPost, wire.PathDischarge+"?"+v.Encode(), ""))
 		},
-		"form": func(v url.Values) answer { return w.post(api.PathDischarge, v) },
+		"form": func(v url.Values) answer { return w.post(wire.PathDischarge, v) },
 		"both": func(v url.Values) answer {
 			rest := url.Values{}
 			for k, x := range v {
@@ -38,7 +39,7 @@ func TestDischargeOverHTTP(t *testing.T) {
 					rest[k] = x
 				}
 			}
-			return w.post(api.PathDischarge+"?id64="+v.Get("id64"), rest)
+			return w.post(wire.PathDischarge+"?id64="+v.Get("id64"), rest)
 		},
 	} {
 		a := send(form("id64", b64(id), "request-id", "1"))
@@ -49,23 +50,23 @@ func TestDischargeOverHTTP(t *testing.T) {
 			t.Errorf("%s: got %s", name, a.body)
 		}
 	}
-	token := w.post(api.PathDischarge, form("id64", b64(id), "request-id", "1")).discharge(t).RefreshToken
+	token := w.post(wire.PathDischarge, form("id64", b64(id), "request-id", "1")).discharge(t).RefreshToken
 	for range 2 {
-		a := w.post(api.PathDischarge, form("id64", b64(id), "token64", token, "token-kind", "refresh"))
+		a := w.post(wire.PathDischarge, form("id64", b64(id), "token64", token, "token-kind", "refresh"))
 		token = a.discharge(t).RefreshToken
 	}
-	a := w.post(api.PathDischarge, form("id64", b64(id)))
-	if e := a.error(t); a.status != 401 || e.Code != api.CodePermissionDenied || e.Info.Reason != api.ReasonTokenRequired {
+	a := w.post(wire.PathDischarge, form("id64", b64(id)))
+	if e := a.error(t); a.status != 401 || e.Code != wire.CodePermissionDenied || e.Info.Reason != wire.ReasonTokenRequired {
 		t.Errorf("without a token: %d %s", a.status, a.body)
 	}
 	for range 2 {
-		a = w.post(api.PathLogout, form("id64", b64(id), "token", token, "token-kind", "refresh"))
+		a = w.post(wire.PathLogout, form("id64", b64(id), "token", token, "token-kind", "refresh"))
 		if a.status != 200 || string(a.body) != "{}" || a.header.Get("Content-Type") != "application/json" {
 			t.Errorf("logout: %d %s", a.status, a.body)
 		}
 	}
-	a = w.post(api.PathDischarge, form("id64", b64(id), "token64", token, "token-kind", "refresh"))
-	if e := a.error(t); a.status != 401 || e.Info.Reason != api.ReasonSessionEnded || !e.Info.Ended || e.Info.SoftLogout == nil || *e.Info.SoftLogout {
+	a = w.post(wire.PathDischarge, form("id64", b64(id), "token64", token, "token-kind", "refresh"))
+	if e := a.error(t); a.status != 401 || e.Info.Reason != wire.ReasonSessionEnded || !e.Info.Ended || e.Info.SoftLogout == nil || *e.Info.SoftLogout {
 		t.Errorf("after logout: %d %s", a.status, a.body)
 	}
 }
@@ -75,8 +76,8 @@ func TestBase64Alphabets(t *testing.T) {
 	w := newWorld(t)
 	id := w.mint(caveat.ModeOpen)
 	for _, enc := range []*base64.Encoding{base64.StdEncoding, base64.RawStdEncoding, base64.URLEncoding, base64.RawURLEncoding} {
-		w.post(api.PathDischarge, form("id64", enc.EncodeToString(id))).discharge(t)
-		w.post(api.PathDischarge, form("id", "\x03\x00", "caveat64", enc.EncodeToString(id))).discharge(t)
+		w.post(wire.PathDischarge, form("id64", enc.EncodeToString(id))).discharge(t)
+		w.post(wire.PathDischarge, form("id", "\x03\x00", "caveat64", enc.EncodeToString(id))).discharge(t)
 	}
 }
 
@@ -90,33 +91,33 @@ func TestBadRequests(t *testing.T) {
 	z.Write([]byte("id64=" + good))
 	z.Close()
 	for name, a := range map[string]answer{
-		"nothing":             w.post(api.PathDischarge, nil),
-		"empty id":            w.post(api.PathDischarge, form("id", "")),
-		"id twice":            w.post(api.PathDischarge, form("id64", good, "id64", good)),
-		"id in both places":   w.post(api.PathDischarge+"?id64="+good, form("id64", good)),
-		"not base64":          w.post(api.PathDischarge, form("id64", good+"*")),
-		"line break in id":    w.post(api.PathDischarge, form("id64", good[:8]+"\n"+good[8:])),
-		"mixed alphabets":     w.post(api.PathDischarge, form("id64", "-_+/")),
-		"not a caveat":        w.post(api.PathDischarge, form("id", "hello")),
-		"not UTF-8":           w.post(api.PathDischarge, form("id", "\xff\xfe")),
-		"V1 without a key":    w.post(api.PathDischarge, form("id", "eyJ4IjoxfQ==")),
-		"caveat not base64":   w.post(api.PathDischarge, form("id", "x", "caveat64", "%%%")),
-		"caveat but no id":    w.post(api.PathDischarge, form("caveat64", good)),
-		"token without kind":  w.post(api.PathDischarge, form("id64", b64(rotating), "token64", "AAAA")),
-		"token of other kind": w.post(api.PathDischarge, form("id64", b64(rotating), "token64", "AAAA", "token-kind", "agent")),
-		"kind without token":  w.post(api.PathDischarge, form("id64", good, "token-kind", "refresh")),
-		"token not base64":    w.post(api.PathDischarge, form("id64", b64(rotating), "token64", "*", "token-kind", "refresh")),
-		"token not a token":   w.post(api.PathDischarge, form("id64", b64(rotating), "token64", "AAAA", "token-kind", "refresh")),
-		"long request-id":     w.post(api.PathDischarge, form("id64", good, "request-id", strings.Repeat("x", 65))),
-		"unknown scope":       w.post(api.PathLogout, form("id64", good, "scope", "everything")),
-		"scope twice":         w.post(api.PathLogout, form("id64", good, "scope", "session", "scope", "user")),
-		"broken escape":       w.do(w.request(http.MethodPost, api.PathDischarge+"?id64=%zz", "")),
-		"semicolons":          w.do(w.request(http.MethodPost, api.PathDischarge+"?a=1;id64="+good, "")),
-		"JSON body":           w.do(w.request(http.MethodPost, api.PathDischarge, `{"id64":"`+good+`"}`, "Content-Type", "application/json")),
-		"compressed": w.do(w.request(http.MethodPost, api.PathDischarge, zipped.String(),
-			"Content-Type", api.ContentTypeForm, "Content-Encoding", "gzip")),
+		"nothing":             w.post(wire.PathDischarge, nil),
+		"empty id":            w.post(wire.PathDischarge, form("id", "")),
+		"id twice":            w.post(wire.PathDischarge, form("id64", good, "id64", good)),
+		"id in both places":   w.post(wire.PathDischarge+"?id64="+good, form("id64", good)),
+		"not base64":          w.post(wire.PathDischarge, form("id64", good+"*")),
+		"line break in id":    w.post(wire.PathDischarge, form("id64", good[:8]+"\n"+good[8:])),
+		"mixed alphabets":     w.post(wire.PathDischarge, form("id64", "-_+/")),
+		"not a caveat":        w.post(wire.PathDischarge, form("id", "hello")),
+		"not UTF-8":           w.post(wire.PathDischarge, form("id", "\xff\xfe")),
+		"V1 without a key":    w.post(wire.PathDischarge, form("id", "eyJ4IjoxfQ==")),
+		"caveat not base64":   w.post(wire.PathDischarge, form("id", "x", "caveat64", "%%%")),
+		"caveat but no id":    w.post(wire.PathDischarge, form("caveat64", good)),
+		"token without kind":  w.post(wire.PathDischarge, form("id64", b64(rotating), "token64", "AAAA")),
+		"token of other kind": w.post(wire.PathDischarge, form("id64", b64(rotating), "token64", "AAAA", "token-kind", "agent")),
+		"kind without token":  w.post(wire.PathDischarge, form("id64", good, "token-kind", "refresh")),
+		"token not base64":    w.post(wire.PathDischarge, form("id64", b64(rotating), "token64", "*", "token-kind", "refresh")),
+		"token not a token":   w.post(wire.PathDischarge, form("id64", b64(rotating), "token64", "AAAA", "token-kind", "refresh")),
+		"long request-id":     w.post(wire.PathDischarge, form("id64", good, "request-id", strings.Repeat("x", 65))),
+		"unknown scope":       w.post(wire.PathLogout, form("id64", good, "scope", "everything")),
+		"scope twice":         w.post(wire.PathLogout, form("id64", good, "scope", "session", "scope", "user")),
+		"broken escape":       w.do(w.request(http.MethodPost, wire.PathDischarge+"?id64=%zz", "")),
+		"semicolons":          w.do(w.request(http.MethodPost, wire.PathDischarge+"?a=1;id64="+good, "")),
+		"JSON body":           w.do(w.request(http.MethodPost, wire.PathDischarge, `{"id64":"`+good+`"}`, "Content-Type", "application/json")),
+		"compressed": w.do(w.request(http.MethodPost, wire.PathDischarge, zipped.String(),
+			"Content-Type", wire.ContentTypeForm, "Content-Encoding", "gzip")),
 	} {
-		if e := a.error(t); a.status != http.StatusBadRequest || e.Code != api.CodeBadRequest || e.Message == "" || e.Info != nil {
+		if e := a.error(t); a.status != http.StatusBadRequest || e.Code != wire.CodeBadRequest || e.Message == "" || e.Info != nil {
 			t.Errorf("%s: %d %s", name, a.status, a.body)
 		}
 		if got := a.header.Get("Content-Type"); got != "application/json" {
@@ -124,14 +125,14 @@ func TestBadRequests(t *testing.T) {
 		}
 	}
 	for n := range len(id) {
-		if a := w.post(api.PathDischarge, form("id64", b64(id[:n]))); a.status != 400 && a.status != 429 {
+		if a := w.post(wire.PathDischarge, form("id64", b64(id[:n]))); a.status != 400 && a.status != 429 {
 			t.Errorf("first %d bytes of a caveat: %d %s", n, a.status, a.body)
 		}
 	}
 	if n := w.stored(); n != 0 {
 		t.Errorf("bad requests left %d records", n)
 	}
-	w.post(api.PathDischarge, form("id64", good)).discharge(t) // in order, whatever failed before
+	w.post(wire.PathDischarge, form("id64", good)).discharge(t) // in order, whatever failed before
 }
 
 func TestTooLarge(t *testing.T) {
@@ -139,14 +140,14 @@ func TestTooLarge(t *testing.T) {
 	w := newWorld(t)
 	huge := strings.Repeat("A", 10<<20)
 	for name, a := range map[string]answer{
-		"form":   w.early(api.PathDischarge, form("id64", huge).Encode(), "Content-Type", api.ContentTypeForm),
-		"logout": w.early(api.PathLogout, form("id64", huge).Encode(), "Content-Type", api.ContentTypeForm),
+		"form":   w.early(wire.PathDischarge, form("id64", huge).Encode(), "Content-Type", wire.ContentTypeForm),
+		"logout": w.early(wire.PathLogout, form("id64", huge).Encode(), "Content-Type", wire.ContentTypeForm),
 	} {
-		if e := a.error(t); a.status != http.StatusRequestEntityTooLarge || e.Code != api.CodeTooLarge {
+		if e := a.error(t); a.status != http.StatusRequestEntityTooLarge || e.Code != wire.CodeTooLarge {
 			t.Errorf("%s: %d %s", name, a.status, a.body)
 		}
 	}
-	a := w.early(api.PathDischarge+"?id64="+huge[:64<<10], "")
+	a := w.early(wire.PathDischarge+"?id64="+huge[:64<<10], "")
 	if a.status/100 != 4 {
 		t.Errorf("query: %d", a.status)
 	}
@@ -157,25 +158,25 @@ func TestMethodsAndPaths(t *testing.T) {
 	w := newWorld(t)
 	good := b64(w.mint(caveat.ModeOpen))
 	for _, method := range []string{http.MethodGet, http.MethodPut, http.MethodDelete, http.MethodPatch} {
-		for _, path := range []string{api.PathDischarge, api.PathLogout} {
+		for _, path := range []string{wire.PathDischarge, wire.PathLogout} {
 			a := w.do(w.request(method, path+"?id64="+good, ""))
-			if e := a.error(t); a.status != http.StatusMethodNotAllowed || e.Code != api.CodeMethodNotAllowed || !strings.Contains(a.header.Get("Allow"), "POST") {
+			if e := a.error(t); a.status != http.StatusMethodNotAllowed || e.Code != wire.CodeMethodNotAllowed || !strings.Contains(a.header.Get("Allow"), "POST") {
 				t.Errorf("%s %s: %d %s, Allow %q", method, path, a.status, a.body, a.header.Get("Allow"))
 			}
 		}
 	}
 	for _, path := range []string{"/", "/discharge/", "/metrics", "/healthz", "/readyz", "/discharge/x"} {
-		if a := w.do(w.request(http.MethodGet, path, "")); a.status != http.StatusNotFound || a.error(t).Code != api.CodeNotFound {
+		if a := w.do(w.request(http.MethodGet, path, "")); a.status != http.StatusNotFound || a.error(t).Code != wire.CodeNotFound {
 			t.Errorf("%s: %d %s", path, a.status, a.body)
 		}
 	}
 	if n := w.stored(); n != 0 {
 		t.Errorf("%d records were made", n)
 	}
-	if a := w.do(w.request(http.MethodGet, api.PathInfo, "")); !strings.Contains(string(a.body), `"Version":3`) {
+	if a := w.do(w.request(http.MethodGet, wire.PathInfo, "")); !strings.Contains(string(a.body), `"Version":3`) {
 		t.Errorf("info: %s", a.body)
 	}
-	if a := w.do(w.request(http.MethodGet, api.PathPublicKey, "")); a.status != 200 || strings.Contains(string(a.body), "Version") {
+	if a := w.do(w.request(http.MethodGet, wire.PathPublicKey, "")); a.status != 200 || strings.Contains(string(a.body), "Version") {
 		t.Errorf("public key: %s", a.body)
 	}
 }
@@ -183,13 +184,13 @@ func TestMethodsAndPaths(t *testing.T) {
 func TestBrowserClients(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	a := w.do(w.request(http.MethodOptions, api.PathDischarge, "", "Origin", "https://app.example",
+	a := w.do(w.request(http.MethodOptions, wire.PathDischarge, "", "Origin", "https://app.example",
 		"Access-Control-Request-Method", "POST", "Access-Control-Request-Headers", "bakery-protocol-version"))
 	allowed := strings.ToLower(a.header.Get("Access-Control-Allow-Headers"))
 	if a.status != http.StatusNoContent || a.header.Get("Access-Control-Allow-Origin") != "*" || !strings.Contains(allowed, "bakery-protocol-version") {
 		t.Errorf("preflight: %d %v", a.status, a.header)
 	}
-	a = w.post(api.PathDischarge, form("id", "x"), "Origin", "https://app.example")
+	a = w.post(wire.PathDischarge, form("id", "x"), "Origin", "https://app.example")
 	if a.status != 400 || a.header.Get("Access-Control-Allow-Origin") != "*" {
 		t.Errorf("a refusal the browser may not read: %d %v", a.status, a.header)
 	}
@@ -199,23 +200,23 @@ func TestAPIKey(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	held := form("id64", b64(w.mint(caveat.ModeHeld)))
-	a := w.post(api.PathDischarge, held)
-	if e := a.error(t); a.status != 401 || e.Info == nil || e.Info.Reason != api.ReasonHomeserverRequired || e.Info.Ended || e.Info.SoftLogout != nil {
+	a := w.post(wire.PathDischarge, held)
+	if e := a.error(t); a.status != 401 || e.Info == nil || e.Info.Reason != wire.ReasonHomeserverRequired || e.Info.Ended || e.Info.SoftLogout != nil {
 		t.Errorf("without a key: %d %s", a.status, a.body)
 	}
 	for _, header := range []string{"Bearer wrong", "Bearer ", "Bearer", "Basic " + apiKey, apiKey} {
-		a := w.post(api.PathDischarge, held, "Authorization", header)
-		if e := a.error(t); a.status != 401 || e.Code != api.CodeUnauthorized || e.Info != nil {
+		a := w.post(wire.PathDischarge, held, "Authorization", header)
+		if e := a.error(t); a.status != 401 || e.Code != wire.CodeUnauthorized || e.Info != nil {
 			t.Errorf("%q: %d %s", header, a.status, a.body)
 		}
 	}
-	a = w.post(api.PathDischarge, held, "Authorization", "Bearer "+apiKey, "Authorization", "Bearer "+apiKey)
+	a = w.post(wire.PathDischarge, held, "Authorization", "Bearer "+apiKey, "Authorization", "Bearer "+apiKey)
 	if a.status != 401 {
 		t.Errorf("two keys: %d", a.status)
 	}
-	w.post(api.PathDischarge, held, "Authorization", "Bearer "+apiKey).discharge(t)
+	w.post(wire.PathDischarge, held, "Authorization", "Bearer "+apiKey).discharge(t)
 	held.Set("client-ip", "not an address")
-	if a := w.post(api.PathDischarge, held, "Authorization", "Bearer "+apiKey); a.status != 400 {
+	if a := w.post(wire.PathDischarge, held, "Authorization", "Bearer "+apiKey); a.status != 400 {
 		t.Errorf("bad client-ip: %d %s", a.status, a.body)
 	}
 }
@@ -251,7 +252,7 @@ func TestWhoAsks(t *testing.T) {
 			}
 			w := newWorld(t, change)
 			id := b64(w.mint(caveat.ModeRotate))
-			token, err := api.ParseRefreshToken(w.post(api.PathDischarge, form("id64", id)).discharge(t).RefreshToken)
+			token, err := client.ParseRefreshToken(w.post(wire.PathDischarge, form("id64", id)).discharge(t).RefreshToken)
 			must(t, err)
 			narrow, err := token.Attenuate(rawmacaroon.ClientIP(netip.MustParsePrefix(there + "/32")))
 			must(t, err)
@@ -259,7 +260,7 @@ func TestWhoAsks(t *testing.T) {
 			for k, x := range tt.form {
 				v[k] = x
 			}
-			a := w.post(api.PathDischarge, v, tt.header...)
+			a := w.post(wire.PathDischarge, v, tt.header...)
 			if (a.status == 200) != tt.ok {
 				t.Errorf("%d %s", a.status, a.body)
 			}
@@ -279,7 +280,7 @@ func TestStoreTrouble(t *testing.T) {
 	client, admin := startServer(t, short.Client(), hasty.Log), startServer(t, short.Admin(), hasty.Log)
 	patient := w.http
 	id := b64(w.mint(caveat.ModeRotate))
-	token := w.post(api.PathDischarge, form("id64", id)).discharge(t).RefreshToken
+	token := w.post(wire.PathDischarge, form("id64", id)).discharge(t).RefreshToken
 	v := form("id64", id, "token64", token, "token-kind", "refresh", "request-id", "r")
 	for name, trouble := range map[string]func(){
 		"down":  func() { w.store.set(errors.New("canary-store-error"), false) },
@@ -287,31 +288,31 @@ func TestStoreTrouble(t *testing.T) {
 	} {
 		trouble()
 		w.http = client
-		for _, path := range []string{api.PathDischarge, api.PathLogout} {
+		for _, path := range []string{wire.PathDischarge, wire.PathLogout} {
 			start := time.Now()
 			a := w.post(path, v)
 			if took := time.Since(start); took > patience/2 {
 				t.Errorf("%s, %s: took %v", name, path, took)
 			}
-			if e := a.error(t); a.status != 503 || e.Code != api.CodeUnavailable || a.header.Get("Retry-After") == "" || bytes.Contains(a.body, []byte("canary")) {
+			if e := a.error(t); a.status != 503 || e.Code != wire.CodeUnavailable || a.header.Get("Retry-After") == "" || bytes.Contains(a.body, []byte("canary")) {
 				t.Errorf("%s, %s: %d %s", name, path, a.status, a.body)
 			}
 		}
-		if got := get(t, admin.URL+api.PathReady); got != 503 {
+		if got := get(t, admin.URL+wire.PathReady); got != 503 {
 			t.Errorf("%s: ready says %d", name, got)
 		}
-		if got := get(t, admin.URL+api.PathHealth); got != 200 {
+		if got := get(t, admin.URL+wire.PathHealth); got != 200 {
 			t.Errorf("%s: health says %d", name, got)
 		}
 	}
 	w.store.set(nil, false)
 	w.http = patient
-	w.post(api.PathDischarge, v).discharge(t)
-	if got := get(t, w.admin.URL+api.PathReady); got != 200 {
+	w.post(wire.PathDischarge, v).discharge(t)
+	if got := get(t, w.admin.URL+wire.PathReady); got != 200 {
 		t.Errorf("ready says %d", got)
 	}
 	w.server.Drain()
-	if got := get(t, w.admin.URL+api.PathReady); got != 503 {
+	if got := get(t, w.admin.URL+wire.PathReady); got != 503 {
 		t.Errorf("draining: ready says %d", got)
 	}
 }
@@ -332,15 +333,15 @@ func TestTooManyFailures(t *testing.T) {
 	w := newWorld(t, func(c *server.Config) { c.Now = func() time.Time { return now } })
 	good := form("id64", b64(w.mint(caveat.ModeOpen)))
 	for n := range 200 {
-		if a := w.post(api.PathDischarge, form("id", "x")); a.status != 400 {
+		if a := w.post(wire.PathDischarge, form("id", "x")); a.status != 400 {
 			t.Fatalf("failure %d: %d", n, a.status)
 		}
 	}
-	a := w.post(api.PathDischarge, form("id", "x"))
-	if e := a.error(t); a.status != 429 || e.Code != api.CodeTooManyRequests || a.header.Get("Retry-After") != "10" {
+	a := w.post(wire.PathDischarge, form("id", "x"))
+	if e := a.error(t); a.status != 429 || e.Code != wire.CodeTooManyRequests || a.header.Get("Retry-After") != "10" {
 		t.Errorf("got %d %s, Retry-After %q", a.status, a.body, a.header.Get("Retry-After"))
 	}
-	w.post(api.PathDischarge, good).discharge(t)
+	w.post(wire.PathDischarge, good).discharge(t)
 }
 
 func TestOverload(t *testing.T) {
@@ -351,7 +352,7 @@ func TestOverload(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
 	for range 2 {
-		r := w.request(http.MethodPost, api.PathDischarge+"?"+v.Encode(), "").WithContext(ctx)
+		r := w.request(http.MethodPost, wire.PathDischarge+"?"+v.Encode(), "").WithContext(ctx)
 		wg.Go(func() {
 			for ctx.Err() == nil { // it may be refused itself, for the sake of whoever looks
 				if resp, err := w.http.Client().Do(r.Clone(ctx)); err == nil {
@@ -361,7 +362,7 @@ func TestOverload(t *testing.T) {
 		})
 	}
 	answered := func(status int) func() bool { // something harmless
-		return func() bool { return w.do(w.request(http.MethodGet, api.PathInfo, "")).status == status }
+		return func() bool { return w.do(w.request(http.MethodGet, wire.PathInfo, "")).status == status }
 	}
 	until(t, "there is no room", answered(http.StatusServiceUnavailable))
 	cancel()
@@ -375,15 +376,15 @@ func TestNoSecretsInLogs(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	id := b64(w.mint(caveat.ModeRotate))
-	token := w.post(api.PathDischarge, form("id64", id)).discharge(t).RefreshToken
+	token := w.post(wire.PathDischarge, form("id64", id)).discharge(t).RefreshToken
 	query := fmt.Sprintf("?id64=%s&token64=%s&token-kind=refresh", id, token)
-	w.do(w.request(http.MethodPost, api.PathDischarge+query, ""))
-	w.do(w.request(http.MethodGet, api.PathDischarge+query, ""))
+	w.do(w.request(http.MethodPost, wire.PathDischarge+query, ""))
+	w.do(w.request(http.MethodGet, wire.PathDischarge+query, ""))
 	w.do(w.request(http.MethodPost, "/nowhere"+query, ""))
-	w.post(api.PathDischarge, form("id64", id, "token64", token), "Authorization", "Bearer "+apiKey)
+	w.post(wire.PathDischarge, form("id64", id, "token64", token), "Authorization", "Bearer "+apiKey)
 	w.store.set(errors.New("down"), false)
-	w.do(w.request(http.MethodPost, api.PathDischarge+query, "", "Authorization", "Bearer "+apiKey))
-	resp, err := http.Get(w.admin.URL + api.PathMetrics)
+	w.do(w.request(http.MethodPost, wire.PathDischarge+query, "", "Authorization", "Bearer "+apiKey))
+	resp, err := http.Get(w.admin.URL + wire.PathMetrics)
 	must(t, err)
 	defer resp.Body.Close()
 	var metrics bytes.Buffer

@@ -7,9 +7,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/discharger/discharger/discharger/api"
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/server"
+	"github.com/discharger/discharger/discharger/wire"
 )
 
 // TestStreamsSucceed: a stream goes on when a server with other settings takes the
@@ -47,12 +47,12 @@ func TestStreamsSucceed(t *testing.T) {
 			must(t, err)
 			next.Succeed()
 			id := caveat.SessionID{1}
-			revoked(t)(w.api(apiKey).RevokeSession(t.Context(), "@alice:a.example", id, api.Order{}))
+			revoked(t)(w.api(apiKey).RevokeSession(t.Context(), "@alice:a.example", id, wire.RevokeOptions{}))
 			if got := s.event(); strings.Contains(got, id.String()) != tt.goes || !tt.goes && got != "" {
 				t.Fatalf("the stream has %q", got)
 			}
 			if !tt.goes {
-				late := w.do(w.request(http.MethodGet, api.PathRevocations, "", "Authorization", "Bearer "+apiKey))
+				late := w.do(w.request(http.MethodGet, wire.PathRevocations, "", "Authorization", "Bearer "+apiKey))
 				if late.status != 503 {
 					t.Errorf("a stream that begins at the server before: %d %s", late.status, late.body)
 				}

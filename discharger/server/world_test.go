@@ -23,11 +23,11 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/discharger/discharger/discharger"
-	"github.com/discharger/discharger/discharger/api"
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/homeserver"
 	"github.com/discharger/discharger/discharger/server"
 	"github.com/discharger/discharger/discharger/store"
+	"github.com/discharger/discharger/discharger/wire"
 )
 
 const apiKey = "canary-api-key-of-a.example"
@@ -152,9 +152,9 @@ type answer struct {
 	body   []byte
 }
 
-func (a answer) error(t testing.TB) api.ErrorResponse {
+func (a answer) error(t testing.TB) wire.ErrorResponse {
 	t.Helper()
-	var e api.ErrorResponse
+	var e wire.ErrorResponse
 	dec := json.NewDecoder(bytes.NewReader(a.body))
 	dec.DisallowUnknownFields()
 	if err := dec.Decode(&e); err != nil {
@@ -163,9 +163,9 @@ func (a answer) error(t testing.TB) api.ErrorResponse {
 	return e
 }
 
-func (a answer) discharge(t testing.TB) api.DischargeResponse {
+func (a answer) discharge(t testing.TB) wire.DischargeResponse {
 	t.Helper()
-	var d api.DischargeResponse
+	var d wire.DischargeResponse
 	if err := json.Unmarshal(a.body, &d); err != nil || a.status != http.StatusOK {
 		t.Fatalf("%d %s: %v", a.status, a.body, err)
 	}
@@ -208,7 +208,7 @@ func (w *world) early(path, body string, header ...string) answer {
 // post sends a form, as Python's and JavaScript's clients do.
 func (w *world) post(path string, form url.Values, header ...string) answer {
 	w.t.Helper()
-	return w.do(w.request(http.MethodPost, path, form.Encode(), append([]string{"Content-Type", api.ContentTypeForm}, header...)...))
+	return w.do(w.request(http.MethodPost, path, form.Encode(), append([]string{"Content-Type", wire.ContentTypeForm}, header...)...))
 }
 
 func (w *world) request(method, path, body string, header ...string) *http.Request {
@@ -229,7 +229,7 @@ func form(kv ...string) url.Values {
 	return v
 }
 
-func b64(b []byte) string { return api.EncodeBase64(b) }
+func b64(b []byte) string { return wire.EncodeBase64(b) }
 
 // breakable is a store that can be down or hang.
 type breakable struct {

@@ -12,12 +12,13 @@ import (
 	"time"
 
 	"github.com/discharger/discharger/discharger"
-	"github.com/discharger/discharger/discharger/api"
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/client"
 	"github.com/discharger/discharger/discharger/homeserver"
 	"github.com/discharger/discharger/discharger/server"
 	"github.com/discharger/discharger/discharger/store"
 	"github.com/discharger/discharger/discharger/store/redistest"
+	"github.com/discharger/discharger/discharger/wire"
 )
 
 // A follower is a homeserver that follows the feed, whose connection can be
@@ -43,12 +44,12 @@ func (is *issuer) follow(st *store.Redis) *follower {
 	}
 	web := httptest.NewServer(srv.Client())
 	is.t.Cleanup(func() { srv.Drain(); web.Close() })
-	client, err := api.New(api.Config{URL: web.URL, APIKey: caveat.Secret(key)})
+	client, err := client.New(client.Config{URL: web.URL, APIKey: caveat.Secret(key)})
 	if err != nil {
 		is.t.Fatal(err)
 	}
 	f := &follower{t: is.t}
-	f.Feed, err = homeserver.NewFeed(homeserver.FeedConfig{Client: client, OnEvent: func(api.Revocation) { f.heard.Add(1) }})
+	f.Feed, err = homeserver.NewFeed(homeserver.FeedConfig{Client: client, OnEvent: func(wire.Revocation) { f.heard.Add(1) }})
 	if err != nil {
 		is.t.Fatal(err)
 	}

@@ -9,10 +9,11 @@ import (
 	"github.com/discharger/discharger/cmd/bench/reference"
 	"github.com/discharger/discharger/cmd/bench/server"
 	"github.com/discharger/discharger/cmd/bench/workload"
-	"github.com/discharger/discharger/discharger/api"
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/client"
 	"github.com/discharger/discharger/discharger/homeserver"
 	"github.com/discharger/discharger/discharger/keyfile"
+	"github.com/discharger/discharger/discharger/wire"
 	"github.com/discharger/discharger/policy"
 )
 
@@ -52,7 +53,7 @@ func openingCaveats(ctx context.Context, cfg NumbersConfig) ([]Number, error) {
 	if err != nil {
 		return nil, err
 	}
-	id, err := api.DecodeBase64(s.ID64)
+	id, err := wire.DecodeBase64(s.ID64)
 	if err != nil {
 		return nil, err
 	}
@@ -113,20 +114,20 @@ func verifyingBundles(ctx context.Context, cfg NumbersConfig) (_ []Number, err e
 }
 
 // oneGrant fetches the first discharge of a new session in mode rotate.
-func oneGrant(ctx context.Context, s *server.Service) (api.Grant, error) {
+func oneGrant(ctx context.Context, s *server.Service) (client.Grant, error) {
 	h, err := workload.NewHomeserver(s.Ring, s.Ring.Peer.ServiceKey, 0)
 	if err != nil {
-		return api.Grant{}, err
+		return client.Grant{}, err
 	}
 	m, err := h.Mint(homeserver.MintParams{User: "@alice:example.org", Device: "ABCDEFGHIJ", Mode: caveat.ModeRotate})
 	if err != nil {
-		return api.Grant{}, err
+		return client.Grant{}, err
 	}
-	client, err := api.New(api.Config{URL: "http://" + s.Client, Location: s.Ring.Peer.Service, Patience: -1})
+	c, err := client.New(client.Config{URL: "http://" + s.Client, Location: s.Ring.Peer.Service, Patience: -1})
 	if err != nil {
-		return api.Grant{}, err
+		return client.Grant{}, err
 	}
-	return client.Discharge(ctx, api.Request{Access: api.Access{Macaroon: m.Macaroon}})
+	return c.Discharge(ctx, client.Request{Access: client.Access{Macaroon: m.Macaroon}})
 }
 
 // defaultPolicy measures the decision of the default policy about a refresh.

@@ -7,7 +7,7 @@ import (
 	"github.com/discharger/discharger/cmd/bench/reference"
 	"github.com/discharger/discharger/cmd/bench/server"
 	"github.com/discharger/discharger/cmd/bench/workload"
-	"github.com/discharger/discharger/discharger/api"
+	"github.com/discharger/discharger/discharger/client"
 	"github.com/discharger/discharger/discharger/homeserver"
 	"github.com/discharger/discharger/discharger/keyfile"
 )
@@ -54,7 +54,7 @@ func verify(ctx context.Context, cfg Config) (_ *Report, err error) {
 }
 
 // verifying returns the three subjects: a new bundle, a cached one, and the library.
-func verifying(ctx context.Context, ring *keyfile.Ring, g api.Grant) ([]operation, error) {
+func verifying(ctx context.Context, ring *keyfile.Ring, g client.Grant) ([]operation, error) {
 	bundle, err := g.Bundle()
 	if err != nil {
 		return nil, err

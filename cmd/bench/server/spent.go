@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"github.com/discharger/discharger/cmd/bench/reference"
-	"github.com/discharger/discharger/discharger/api"
+	"github.com/discharger/discharger/discharger/wire"
 )
 
 // Spent is the use of resources by a server since it started. Unknown numbers are
@@ -76,7 +76,7 @@ const metricStore = "discharger_store_seconds_count"
 // readMetrics calls the function of each name for its samples, with any labels.
 // Only metricStore may have none: it has one for each operation that occurred.
 func readMetrics(ctx context.Context, addr string, want map[string]func(float64)) error {
-	resp, err := get(ctx, "http://"+addr+api.PathMetrics)
+	resp, err := get(ctx, "http://"+addr+wire.PathMetrics)
 	if err != nil {
 		return fmt.Errorf("read metrics: %w", err)
 	}

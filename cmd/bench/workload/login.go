@@ -8,10 +8,10 @@ import (
 	"strconv"
 	"sync/atomic"
 
-	"github.com/discharger/discharger/discharger/api"
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/homeserver"
 	"github.com/discharger/discharger/discharger/keyfile"
+	"github.com/discharger/discharger/discharger/wire"
 )
 
 // Logins mints access macaroons of users that exist in this run alone.
@@ -79,7 +79,7 @@ func (l *Logins) New(mode caveat.Mode) (*Login, error) {
 	}
 	for _, c := range m.Macaroon.Caveats() {
 		if len(c.VerificationId) > 0 {
-			return &Login{mode: mode, ID64: api.EncodeBase64(c.Id)}, nil
+			return &Login{mode: mode, ID64: wire.EncodeBase64(c.Id)}, nil
 		}
 	}
 	return nil, errors.New("access macaroon without its caveat")
@@ -100,12 +100,12 @@ func (l *Logins) newSome(n int, mode caveat.Mode) ([]*Login, error) {
 // AppendDischarge appends a request for a discharge, with a refresh token unless it
 // is empty.
 func (l *Logins) AppendDischarge(b []byte, s *Login, token string) []byte {
-	return l.append(b, api.PathDischarge, s, token)
+	return l.append(b, wire.PathDischarge, s, token)
 }
 
 // appendLogout appends a logout of the session.
 func (l *Logins) appendLogout(b []byte, s *Login) []byte {
-	return l.append(b, api.PathLogout, s, s.token)
+	return l.append(b, wire.PathLogout, s, s.token)
 }
 
 // The client of all requests.
@@ -116,19 +116,19 @@ const (
 
 func (l *Logins) append(b []byte, path string, s *Login, token string) []byte {
 	var buf [1 << 10]byte
-	body := append(append(buf[:0], api.ParamID64+"="...), s.ID64...)
+	body := append(append(buf[:0], wire.ParamID64+"="...), s.ID64...)
 	if token != "" {
-		body = append(append(body, "&"+api.ParamToken64+"="...), token...)
-		body = append(body, "&"+api.ParamTokenKind+"="+api.TokenKindRefresh+"&"+api.ParamRequestID+"="...)
+		body = append(append(body, "&"+wire.ParamToken64+"="...), token...)
+		body = append(body, "&"+wire.ParamTokenKind+"="+wire.TokenKindRefresh+"&"+wire.ParamRequestID+"="...)
 		body = strconv.AppendInt(body, int64(s.tries), 10)
 	}
 	if s.mode == caveat.ModeHeld {
-		body = append(body, "&"+api.ParamClientIP+"="+ClientIP+"&"+api.ParamUserAgent+"=Client%2F1.0"...)
+		body = append(body, "&"+wire.ParamClientIP+"="+ClientIP+"&"+wire.ParamUserAgent+"=Client%2F1.0"...)
 	}
 	b = append(append(append(b, "POST "...), path...), " HTTP/1.1\r\nHost: bench\r\nUser-Agent: "+UserAgent+
-		"\r\nContent-Type: "+api.ContentTypeForm+"\r\n"+api.HeaderProtocol+": "+api.ProtocolVersion+"\r\n"...)
+		"\r\nContent-Type: "+wire.ContentTypeForm+"\r\n"+wire.HeaderProtocol+": "+wire.ProtocolVersion+"\r\n"...)
 	if s.mode == caveat.ModeHeld {
-		b = append(append(b, api.HeaderAuthorization+": "+api.AuthorizationPrefix...), l.apiKey...)
+		b = append(append(b, wire.HeaderAuthorization+": "+wire.AuthorizationPrefix...), l.apiKey...)
 		b = append(b, "\r\n"...)
 	}
 	b = strconv.AppendInt(append(b, "Content-Length: "...), int64(len(body)), 10)

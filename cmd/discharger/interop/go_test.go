@@ -18,9 +18,10 @@ import (
 	"gopkg.in/errgo.v1"
 	"gopkg.in/macaroon.v2"
 
-	"github.com/discharger/discharger/discharger/api"
-	"github.com/discharger/discharger/discharger/api/bakeryclient"
+	sessionbakery "github.com/discharger/discharger/discharger/bakery"
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/client"
+	"github.com/discharger/discharger/discharger/wire"
 )
 
 // tokenTransport is all that the stock Go client lacks for mode rotate: it
@@ -31,7 +32,7 @@ type tokenTransport struct {
 }
 
 func (tt *tokenTransport) RoundTrip(req *http.Request) (*http.Response, error) {
-	if !strings.HasSuffix(req.URL.Path, api.PathDischarge) {
+	if !strings.HasSuffix(req.URL.Path, wire.PathDischarge) {
 		return http.DefaultTransport.RoundTrip(req)
 	}
 	req = req.Clone(req.Context())
@@ -45,7 +46,7 @@ func (tt *tokenTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	if resp.StatusCode == http.StatusOK {
-		var d api.DischargeResponse
+		var d wire.DischargeResponse
 		if err := json.Unmarshal(body, &d); err != nil {
 			return nil, err
 		}
@@ -83,7 +84,7 @@ func testGo(t *testing.T, w *world) {
 		if kept := len(slice.Purge(time.Now())); kept != 2 {
 			t.Errorf("the client would keep %d macaroons, want the access macaroon and its discharge", kept)
 		}
-		if a := w.post(t, api.PathLogout, withToken(l.params(t), tokens.token)); a.status != http.StatusOK || a.body != "{}" {
+		if a := w.post(t, wire.PathLogout, withToken(l.params(t), tokens.token)); a.status != http.StatusOK || a.body != "{}" {
 			t.Fatalf("logout: %s", a)
 		}
 		_, err := client.DischargeAll(t.Context(), l.macaroon(t))
@@ -107,10 +108,10 @@ func refusedByBakery(t *testing.T, err error, code httpbakery.ErrorCode) {
 	}
 }
 
-// testGoBakeryClient has package bakeryclient do in mode rotate what the stock
+// testGoBakeryClient has package bakery do in mode rotate what the stock
 // client does not.
 func testGoBakeryClient(t *testing.T, w *world) {
-	client, err := api.New(api.Config{URL: w.service.url})
+	c, err := client.New(client.Config{URL: w.service.url})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -119,19 +120,19 @@ func testGoBakeryClient(t *testing.T, w *world) {
 		t.Run(f.String(), func(t *testing.T) {
 			l := w.stock.login(t, f.user("bakeryclient"), version, f.mode)
 			others := w.bystanders(t, w.stock, l)
-			access, err := bakeryclient.Access(l.macaroon(t))
+			access, err := sessionbakery.Access(l.macaroon(t))
 			if err != nil {
 				t.Fatal(err)
 			}
-			var token api.RefreshToken
-			session, err := client.NewSession(api.SessionConfig{
+			var token client.RefreshToken
+			session, err := c.NewSession(client.SessionConfig{
 				Access: access,
-				Save:   func(_ context.Context, next api.RefreshToken) error { token = next; return nil },
+				Save:   func(_ context.Context, next client.RefreshToken) error { token = next; return nil },
 			})
 			if err != nil {
 				t.Fatal(err)
 			}
-			acquire := bakeryclient.AcquireDischarge(session, httpbakery.NewClient().AcquireDischarge)
+			acquire := sessionbakery.AcquireDischarge(session, httpbakery.NewClient().AcquireDischarge)
 			held := bakery.Slice{l.macaroon(t)}
 			var bundles []macaroon.Slice
 			for n := range 3 {
@@ -147,11 +148,11 @@ func testGoBakeryClient(t *testing.T, w *world) {
 				bundles = append(bundles, all.Bind())
 			}
 			last := token
-			if err := session.Logout(t.Context(), api.ScopeSession); err != nil {
+			if err := session.Logout(t.Context(), wire.ScopeSession); err != nil {
 				t.Fatal(err)
 			}
 			_, err = held.DischargeAll(t.Context(), acquire, nil)
-			if refused, ok := errgo.Cause(err).(*api.RefusedError); !ok || refused.Reason != api.ReasonSessionEnded {
+			if refused, ok := errgo.Cause(err).(*client.RefusedError); !ok || refused.Reason != wire.ReasonSessionEnded {
 				t.Errorf("after the logout: %v", err)
 			}
 			w.loggedOut(t, l, string(last))
@@ -176,14 +177,14 @@ func testGoStolenToken(t *testing.T, w *world) {
 	}
 	// From the party that used the session last it is refused, and the session
 	// lives; from another one it ends the session.
-	w.refused(t, l, used[0], api.ReasonTokenSuperseded)
+	w.refused(t, l, used[0], wire.ReasonTokenSuperseded)
 	if _, err := client.DischargeAll(t.Context(), l.macaroon(t)); err != nil {
 		t.Fatal(err)
 	}
 	w.stolen(t, l, used[0])
 	_, err := client.DischargeAll(t.Context(), l.macaroon(t))
 	refusedByBakery(t, err, httpbakery.ErrPermissionDenied)
-	w.refused(t, l, used[len(used)-1], api.ReasonTokenReused)
+	w.refused(t, l, used[len(used)-1], wire.ReasonTokenReused)
 	others.live(t, w)
 }
 
@@ -192,7 +193,7 @@ type authorized string
 
 func (key authorized) RoundTrip(req *http.Request) (*http.Response, error) {
 	req = req.Clone(req.Context())
-	req.Header.Set(api.HeaderAuthorization, api.AuthorizationPrefix+string(key))
+	req.Header.Set(wire.HeaderAuthorization, wire.AuthorizationPrefix+string(key))
 	return http.DefaultTransport.RoundTrip(req)
 }
 
@@ -211,11 +212,11 @@ func testGoHeld(t *testing.T, w *world) {
 		}
 		_, err = anybody.DischargeAll(t.Context(), l.macaroon(t))
 		refusedByBakery(t, err, httpbakery.ErrPermissionDenied)
-		w.refused(t, l, "", api.ReasonHomeserverRequired)
+		w.refused(t, l, "", wire.ReasonHomeserverRequired)
 	}
 	homeserver.Transport = authorized("another key")
 	_, err := homeserver.DischargeAll(t.Context(), l.macaroon(t))
-	refusedByBakery(t, err, api.CodeUnauthorized)
+	refusedByBakery(t, err, wire.CodeUnauthorized)
 	homeserver.Transport = authorized(apiKey)
 	if _, err := homeserver.DischargeAll(t.Context(), l.macaroon(t)); err != nil {
 		t.Errorf("a wrong key did harm: %v", err)
@@ -229,7 +230,7 @@ func testGoStranger(t *testing.T, w *world) {
 		t.Run(fmt.Sprintf("V%d", version), func(t *testing.T) {
 			l := w.unknown.login(t, "@stranger:unknown", version, caveat.ModeOpen)
 			_, err := httpbakery.NewClient().DischargeAll(t.Context(), l.macaroon(t))
-			refusedByBakery(t, err, api.CodeUnavailable)
+			refusedByBakery(t, err, wire.CodeUnavailable)
 		})
 	}
 }

@@ -16,7 +16,7 @@ import (
 	"github.com/go-macaroon-bakery/macaroon-bakery/v3/httpbakery"
 	"gopkg.in/macaroon.v2"
 
-	"github.com/discharger/discharger/discharger/api"
+	"github.com/discharger/discharger/discharger/bundle"
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/homeserver"
 )
@@ -175,7 +175,7 @@ func (o *ours) check(l *login, macaroons macaroon.Slice, at time.Time) error {
 	if err != nil {
 		return err
 	}
-	bundle, err := api.EncodeBundle(macaroons)
+	bundle, err := bundle.Encode(macaroons)
 	if err != nil {
 		return err
 	}

@@ -8,8 +8,8 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/discharger/discharger/discharger/api"
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/wire"
 )
 
 // clientTask is what a script does as a client.
@@ -32,7 +32,7 @@ func newTargetTask(t *testing.T, w *world, tg *target) targetTask {
 	return targetTask{
 		Account:   tg.URL + pathAccount,
 		Expire:    tg.URL + pathExpire,
-		Logout:    w.service.url + api.PathLogout,
+		Logout:    w.service.url + wire.PathLogout,
 		LogoutFor: tg.login.params(t).Encode(),
 	}
 }
@@ -42,11 +42,11 @@ func (w *world) client(t *testing.T, name string, play func(*testing.T, any) []s
 	eachFlow(t, w, func(t *testing.T, f flow) {
 		l := f.issuer.login(t, f.user(name), f.version, f.mode)
 		others := w.bystanders(t, f.issuer, l)
-		last := f.played(t, l, play(t, clientTask{l.access, f.mode.String(), w.service.url + api.PathLogout}))
+		last := f.played(t, l, play(t, clientTask{l.access, f.mode.String(), w.service.url + wire.PathLogout}))
 		told(t, last, error, f.mode)
 		a := answer{status: last.Status, contentType: last.ContentType, body: last.Body}
-		if e := a.refusal(t); a.status != http.StatusUnauthorized || a.contentType != api.ContentType ||
-			e.Code != api.CodePermissionDenied || e.Info == nil || e.Info.Reason != api.ReasonSessionEnded {
+		if e := a.refusal(t); a.status != http.StatusUnauthorized || a.contentType != wire.ContentType ||
+			e.Code != wire.CodePermissionDenied || e.Info == nil || e.Info.Reason != wire.ReasonSessionEnded {
 			t.Errorf("the client was answered %s", a)
 		}
 		w.loggedOut(t, l, "")

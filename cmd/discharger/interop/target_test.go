@@ -14,8 +14,8 @@ import (
 	"github.com/go-macaroon-bakery/macaroon-bakery/v3/bakery/checkers"
 	"github.com/go-macaroon-bakery/macaroon-bakery/v3/httpbakery"
 
-	"github.com/discharger/discharger/discharger/api"
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/wire"
 )
 
 // target is a web service as people build them on the bakery: whoever comes
@@ -96,7 +96,7 @@ func testGoTarget(t *testing.T, w *world) {
 		}
 		tg.stale.Store(true)
 	}
-	if a := w.post(t, api.PathLogout, tg.login.params(t)); a.status != http.StatusOK {
+	if a := w.post(t, wire.PathLogout, tg.login.params(t)); a.status != http.StatusOK {
 		t.Fatalf("logout: %s", a)
 	}
 	_, err := visit()
@@ -125,11 +125,11 @@ func testGoEverywhere(t *testing.T, w *world) {
 	everywhere := func(l *login, token string) answer {
 		t.Helper()
 		params := withToken(l.params(t), token)
-		params.Set(api.ParamScope, string(api.ScopeUser))
-		return w.post(t, api.PathLogout, params)
+		params.Set(wire.ParamScope, string(wire.ScopeUser))
+		return w.post(t, wire.PathLogout, params)
 	}
 	// A caveat alone ends no other session.
-	for l, reason := range map[*login]string{laptop: api.ReasonHomeserverRequired, phone: api.ReasonTokenRequired} {
+	for l, reason := range map[*login]string{laptop: wire.ReasonHomeserverRequired, phone: wire.ReasonTokenRequired} {
 		if a := everywhere(l, ""); a.status != http.StatusUnauthorized || a.refusal(t).Info.Reason != reason {
 			t.Errorf("with a caveat alone: %s", a)
 		}
@@ -163,7 +163,7 @@ func testRestart(t *testing.T, w *world) {
 	}
 	discharge()
 	w.discharge(t, ended, "")
-	if a := w.post(t, api.PathLogout, ended.params(t)); a.status != http.StatusOK {
+	if a := w.post(t, wire.PathLogout, ended.params(t)); a.status != http.StatusOK {
 		t.Fatalf("logout: %s", a)
 	}
 	first := tokens.token
@@ -172,15 +172,15 @@ func testRestart(t *testing.T, w *world) {
 			t.Fatalf("the service ends with %v:\n%s", err, w.service.process.output(t))
 		}
 		w.service.start(t)
-		w.refused(t, ended, "", api.ReasonSessionEnded)
+		w.refused(t, ended, "", wire.ReasonSessionEnded)
 		discharge()
 		others.live(t, w)
 	}
 	discharge()
 	// A copy from the party that used the session last is refused, and the session
 	// lives; from another party it ends the session for both.
-	w.refused(t, rotating, first, api.ReasonTokenSuperseded)
+	w.refused(t, rotating, first, wire.ReasonTokenSuperseded)
 	discharge()
 	w.stolen(t, rotating, first)
-	w.refused(t, rotating, tokens.token, api.ReasonTokenReused)
+	w.refused(t, rotating, tokens.token, wire.ReasonTokenReused)
 }

@@ -19,8 +19,9 @@ import (
 
 	"gopkg.in/macaroon.v2"
 
-	"github.com/discharger/discharger/discharger/api"
+	"github.com/discharger/discharger/discharger/bundle"
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/client"
 )
 
 // verification is one bundle that a foreign library verifies with the root key
@@ -52,7 +53,7 @@ func (o *ours) rootKey(t *testing.T, m *macaroon.Macaroon) []byte {
 // are not.
 func verifications(t *testing.T, w *world) []verification {
 	t.Helper()
-	client, err := api.New(api.Config{URL: w.service.url})
+	c, err := client.New(client.Config{URL: w.service.url})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -60,13 +61,13 @@ func verifications(t *testing.T, w *world) []verification {
 	for version := caveat.V1; version <= caveat.V3; version++ {
 		for _, mode := range []caveat.Mode{caveat.ModeOpen, caveat.ModeRotate} {
 			f := flow{w.ours, version, mode}
-			var grants [2]api.Grant
+			var grants [2]client.Grant
 			for n := range grants {
-				a, err := api.ParseAccess(w.ours.login(t, f.user("verify"), version, mode).access)
+				a, err := client.ParseAccess(w.ours.login(t, f.user("verify"), version, mode).access)
 				if err != nil {
 					t.Fatal(err)
 				}
-				if grants[n], err = client.Discharge(t.Context(), api.Request{Access: a}); err != nil {
+				if grants[n], err = c.Discharge(t.Context(), client.Request{Access: a}); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -76,7 +77,7 @@ func verifications(t *testing.T, w *world) []verification {
 	return all
 }
 
-func variations(t *testing.T, w *world, name string, g, other api.Grant) []verification {
+func variations(t *testing.T, w *world, name string, g, other client.Grant) []verification {
 	t.Helper()
 	good := g.Macaroons()
 	forged := good[1].Clone()
@@ -101,7 +102,7 @@ func variations(t *testing.T, w *world, name string, g, other api.Grant) []verif
 			v.key = w.ours.rootKey(t, g.Access)
 		}
 		var err error
-		if v.bundle, err = api.EncodeStandardBundle(v.slice); err != nil {
+		if v.bundle, err = bundle.EncodeStandard(v.slice); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -15,8 +15,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/discharger/discharger/discharger/api"
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/wire"
 )
 
 // testWire looks at single requests and answers, for what stock clients depend
@@ -42,23 +42,23 @@ func testWire(t *testing.T, w *world) {
 
 // testAdvertisedKey reads what homeservers seal caveats to.
 func testAdvertisedKey(t *testing.T, w *world) {
-	info := send(t, w.request(t, http.MethodGet, api.PathInfo, nil))
+	info := send(t, w.request(t, http.MethodGet, wire.PathInfo, nil))
 	var body struct {
 		PublicKey string
 		Version   int
 	}
 	dec := json.NewDecoder(strings.NewReader(info.body))
 	dec.DisallowUnknownFields()
-	if err := dec.Decode(&body); err != nil || info.status != http.StatusOK || info.contentType != api.ContentType {
+	if err := dec.Decode(&body); err != nil || info.status != http.StatusOK || info.contentType != wire.ContentType {
 		t.Fatalf("%s: %v", info, err)
 	}
 	key, err := base64.StdEncoding.DecodeString(body.PublicKey)
 	if err != nil || len(key) != 32 || body.Version != 3 {
 		t.Errorf("%s: the key is %x, %v", info, key, err)
 	}
-	old := send(t, w.request(t, http.MethodGet, api.PathPublicKey, nil))
+	old := send(t, w.request(t, http.MethodGet, wire.PathPublicKey, nil))
 	if want := fmt.Sprintf(`{"PublicKey":%q}`, body.PublicKey); old.status != http.StatusOK ||
-		old.contentType != api.ContentType || strings.TrimSpace(old.body) != want {
+		old.contentType != wire.ContentType || strings.TrimSpace(old.body) != want {
 		t.Errorf("%s, want %s", old, want)
 	}
 }
@@ -68,13 +68,13 @@ func testAdvertisedKey(t *testing.T, w *world) {
 func testMethod(t *testing.T, w *world) {
 	l := w.stock.login(t, "@method:stock", caveat.V2, caveat.ModeRotate)
 	params := l.params(t).Encode()
-	for _, path := range []string{api.PathDischarge, api.PathLogout} {
+	for _, path := range []string{wire.PathDischarge, wire.PathLogout} {
 		for _, method := range []string{http.MethodGet, http.MethodPut, http.MethodDelete, http.MethodPatch, http.MethodHead} {
 			a := send(t, w.request(t, method, path+"?"+params, nil))
-			if a.status != http.StatusMethodNotAllowed || a.contentType != api.ContentType || a.header.Get("Allow") == "" {
+			if a.status != http.StatusMethodNotAllowed || a.contentType != wire.ContentType || a.header.Get("Allow") == "" {
 				t.Errorf("%s %s: %s, Allow %q", method, path, a, a.header.Get("Allow"))
 			}
-			if method != http.MethodHead && a.refusal(t).Code != api.CodeMethodNotAllowed {
+			if method != http.MethodHead && a.refusal(t).Code != wire.CodeMethodNotAllowed {
 				t.Errorf("%s %s: %s", method, path, a)
 			}
 		}
@@ -90,7 +90,7 @@ func testMethod(t *testing.T, w *world) {
 func testParameters(t *testing.T, w *world) {
 	l := w.stock.login(t, "@parameters:stock", caveat.V3, caveat.ModeOpen)
 	params := l.params(t)
-	id, external := url.Values{api.ParamID64: params[api.ParamID64]}, url.Values{api.ParamCaveat64: params[api.ParamCaveat64]}
+	id, external := url.Values{wire.ParamID64: params[wire.ParamID64]}, url.Values{wire.ParamCaveat64: params[wire.ParamCaveat64]}
 	for _, test := range []struct {
 		name        string
 		query, body url.Values
@@ -104,9 +104,9 @@ func testParameters(t *testing.T, w *world) {
 		{"none", nil, nil, http.StatusBadRequest},
 		{"only the short id", id, nil, http.StatusBadRequest},
 	} {
-		req := w.request(t, http.MethodPost, api.PathDischarge+"?"+test.query.Encode(), strings.NewReader(test.body.Encode()))
-		req.Header.Set("Content-Type", api.ContentTypeForm)
-		if a := send(t, req); a.status != test.status || a.contentType != api.ContentType {
+		req := w.request(t, http.MethodPost, wire.PathDischarge+"?"+test.query.Encode(), strings.NewReader(test.body.Encode()))
+		req.Header.Set("Content-Type", wire.ContentTypeForm)
+		if a := send(t, req); a.status != test.status || a.contentType != wire.ContentType {
 			t.Errorf("%s: %s, want %d", test.name, a, test.status)
 		}
 	}
@@ -115,22 +115,22 @@ func testParameters(t *testing.T, w *world) {
 // testBase64 sends ids and tokens in all four alphabets.
 func testBase64(t *testing.T, w *world) {
 	l := w.stock.login(t, "@base64:stock", caveat.V2, caveat.ModeRotate)
-	id, err := api.DecodeBase64(l.params(t).Get(api.ParamID64))
+	id, err := wire.DecodeBase64(l.params(t).Get(wire.ParamID64))
 	if err != nil {
 		t.Fatal(err)
 	}
 	var token []byte
 	for _, enc := range []*base64.Encoding{base64.StdEncoding, base64.RawStdEncoding, base64.URLEncoding, base64.RawURLEncoding} {
-		params := url.Values{api.ParamID64: {enc.EncodeToString(id)}}
+		params := url.Values{wire.ParamID64: {enc.EncodeToString(id)}}
 		if token != nil {
 			withToken(params, enc.EncodeToString(token))
 		}
-		a := w.post(t, api.PathDischarge, params)
-		var d api.DischargeResponse
+		a := w.post(t, wire.PathDischarge, params)
+		var d wire.DischargeResponse
 		if err := json.Unmarshal([]byte(a.body), &d); err != nil || a.status != http.StatusOK {
 			t.Fatalf("%s: %v", a, err)
 		}
-		if token, err = api.DecodeBase64(d.RefreshToken); err != nil {
+		if token, err = wire.DecodeBase64(d.RefreshToken); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -141,11 +141,11 @@ func testBase64(t *testing.T, w *world) {
 func testPythonShortID(t *testing.T, w *world) {
 	l := w.stock.login(t, "@short:stock", caveat.V3, caveat.ModeOpen)
 	params := l.params(t)
-	if params.Get(api.ParamID64) != "AwA" {
-		t.Fatalf("the caveat's id is %q, want the bytes 3, 0", params.Get(api.ParamID64))
+	if params.Get(wire.ParamID64) != "AwA" {
+		t.Fatalf("the caveat's id is %q, want the bytes 3, 0", params.Get(wire.ParamID64))
 	}
-	req := w.request(t, http.MethodPost, api.PathDischarge, strings.NewReader("id=%03%00&caveat64="+params.Get(api.ParamCaveat64)))
-	req.Header.Set("Content-Type", api.ContentTypeForm)
+	req := w.request(t, http.MethodPost, wire.PathDischarge, strings.NewReader("id=%03%00&caveat64="+params.Get(wire.ParamCaveat64)))
+	req.Header.Set("Content-Type", wire.ContentTypeForm)
 	a := send(t, req)
 	var d struct {
 		Macaroon struct {
@@ -187,7 +187,7 @@ func testGoRawRequest(t *testing.T, w *world) {
 			t.Fatal(err)
 		}
 		body, err := io.ReadAll(resp.Body)
-		if err != nil || resp.StatusCode != http.StatusOK || resp.Header.Get("Content-Type") != api.ContentType ||
+		if err != nil || resp.StatusCode != http.StatusOK || resp.Header.Get("Content-Type") != wire.ContentType ||
 			resp.Header.Get("Content-Encoding") != "" || !strings.HasPrefix(string(body), `{"Macaroon":{"caveats":[{"cid":"time-before `) {
 			t.Fatalf("%s %v: %s, %v", resp.Status, resp.Header, body, err)
 		}
@@ -201,18 +201,18 @@ func testRefusal(t *testing.T, w *world) {
 	l := w.stock.login(t, "@refusal:stock", caveat.V2, caveat.ModeOpen)
 	w.discharge(t, l, "")
 	for range 2 { // a logout that is repeated succeeds
-		if a := w.post(t, api.PathLogout, l.params(t)); a.status != http.StatusOK || a.contentType != api.ContentType || a.body != "{}" {
+		if a := w.post(t, wire.PathLogout, l.params(t)); a.status != http.StatusOK || a.contentType != wire.ContentType || a.body != "{}" {
 			t.Fatalf("logout: %s", a)
 		}
 	}
 	var bodies []string
 	for _, version := range []string{"", "0", "1", "3", "99", "x"} {
-		req := w.request(t, http.MethodPost, api.PathDischarge+"?"+l.params(t).Encode(), nil)
+		req := w.request(t, http.MethodPost, wire.PathDischarge+"?"+l.params(t).Encode(), nil)
 		if version != "" {
-			req.Header.Set(api.HeaderProtocol, version)
+			req.Header.Set(wire.HeaderProtocol, version)
 		}
 		a := send(t, req)
-		if a.status != http.StatusUnauthorized || a.contentType != api.ContentType || len(a.header["Www-Authenticate"]) > 0 {
+		if a.status != http.StatusUnauthorized || a.contentType != wire.ContentType || len(a.header["Www-Authenticate"]) > 0 {
 			t.Errorf("version %q: %s %v", version, a, a.header)
 		}
 		bodies = append(bodies, a.body)
@@ -231,34 +231,34 @@ func testRefusal(t *testing.T, w *world) {
 func testBadRequests(t *testing.T, w *world) {
 	l := w.stock.login(t, "@bad:stock", caveat.V2, caveat.ModeOpen)
 	w.discharge(t, l, "")
-	id := l.params(t).Get(api.ParamID64)
+	id := l.params(t).Get(wire.ParamID64)
 	const ok = http.StatusBadRequest
 	for _, test := range []struct {
 		name   string
 		params url.Values
 		status int
 	}{
-		{"id is not base64", url.Values{api.ParamID64: {"!"}}, ok},
-		{"id is no caveat", url.Values{api.ParamID64: {"AAAA"}}, ok},
-		{"id is cut short", url.Values{api.ParamID64: {id[:len(id)-4]}}, ok},
-		{"V1 id that names no key", url.Values{api.ParamID: {"eyJ4IjoxfQ=="}}, ok},
-		{"token without a kind", url.Values{api.ParamID64: {id}, api.ParamToken64: {"AAAA"}}, ok},
-		{"token of another kind", url.Values{api.ParamID64: {id}, api.ParamToken64: {"AAAA"}, api.ParamTokenKind: {"agent"}}, ok},
-		{"kind without a token", url.Values{api.ParamID64: {id}, api.ParamTokenKind: {api.TokenKindRefresh}}, ok},
-		{"long request-id", url.Values{api.ParamID64: {id}, api.ParamRequestID: {strings.Repeat("x", api.MaxRequestID+1)}}, ok},
+		{"id is not base64", url.Values{wire.ParamID64: {"!"}}, ok},
+		{"id is no caveat", url.Values{wire.ParamID64: {"AAAA"}}, ok},
+		{"id is cut short", url.Values{wire.ParamID64: {id[:len(id)-4]}}, ok},
+		{"V1 id that names no key", url.Values{wire.ParamID: {"eyJ4IjoxfQ=="}}, ok},
+		{"token without a kind", url.Values{wire.ParamID64: {id}, wire.ParamToken64: {"AAAA"}}, ok},
+		{"token of another kind", url.Values{wire.ParamID64: {id}, wire.ParamToken64: {"AAAA"}, wire.ParamTokenKind: {"agent"}}, ok},
+		{"kind without a token", url.Values{wire.ParamID64: {id}, wire.ParamTokenKind: {wire.TokenKindRefresh}}, ok},
+		{"long request-id", url.Values{wire.ParamID64: {id}, wire.ParamRequestID: {strings.Repeat("x", wire.MaxRequestID+1)}}, ok},
 		// Of a larger one the rest would not be read, and the answer could be lost with the connection.
-		{"large body", url.Values{api.ParamID64: {id}, "x": {strings.Repeat("x", 1<<17)}}, http.StatusRequestEntityTooLarge},
+		{"large body", url.Values{wire.ParamID64: {id}, "x": {strings.Repeat("x", 1<<17)}}, http.StatusRequestEntityTooLarge},
 	} {
-		for _, path := range []string{api.PathDischarge, api.PathLogout} {
+		for _, path := range []string{wire.PathDischarge, wire.PathLogout} {
 			a := w.post(t, path, test.params)
-			code := map[int]string{ok: api.CodeBadRequest, http.StatusRequestEntityTooLarge: api.CodeTooLarge}[test.status]
-			if e := a.refusal(t); a.status != test.status || a.contentType != api.ContentType || e.Code != code || e.Message == "" || e.Info != nil {
+			code := map[int]string{ok: wire.CodeBadRequest, http.StatusRequestEntityTooLarge: wire.CodeTooLarge}[test.status]
+			if e := a.refusal(t); a.status != test.status || a.contentType != wire.ContentType || e.Code != code || e.Message == "" || e.Info != nil {
 				t.Errorf("%s at %s: %s", test.name, path, a)
 			}
 		}
 	}
 	missing := send(t, w.request(t, http.MethodGet, "/discharge/wait", nil))
-	if missing.status != http.StatusNotFound || missing.contentType != api.ContentType || missing.refusal(t).Code != api.CodeNotFound {
+	if missing.status != http.StatusNotFound || missing.contentType != wire.ContentType || missing.refusal(t).Code != wire.CodeNotFound {
 		t.Errorf("a path that does not exist: %s", missing)
 	}
 	w.discharge(t, l, "")
@@ -269,7 +269,7 @@ func testBadRequests(t *testing.T, w *world) {
 func testBrowser(t *testing.T, w *world) {
 	l := w.stock.login(t, "@browser:stock", caveat.V3, caveat.ModeOpen)
 	const origin = "https://app.example.org"
-	ask := w.request(t, http.MethodOptions, api.PathDischarge, nil)
+	ask := w.request(t, http.MethodOptions, wire.PathDischarge, nil)
 	ask.Header.Set("Origin", origin)
 	ask.Header.Set("Access-Control-Request-Method", http.MethodPost)
 	ask.Header.Set("Access-Control-Request-Headers", "bakery-protocol-version,content-type")
@@ -279,8 +279,8 @@ func testBrowser(t *testing.T, w *world) {
 		!strings.Contains(a.header.Get("Access-Control-Allow-Methods"), http.MethodPost) {
 		t.Errorf("preflight: %s %v", a, a.header)
 	}
-	req := w.request(t, http.MethodPost, api.PathDischarge, strings.NewReader(l.params(t).Encode()))
-	req.Header.Set("Content-Type", api.ContentTypeForm)
+	req := w.request(t, http.MethodPost, wire.PathDischarge, strings.NewReader(l.params(t).Encode()))
+	req.Header.Set("Content-Type", wire.ContentTypeForm)
 	req.Header.Set("Origin", origin)
 	a = send(t, req)
 	if from := a.header.Get("Access-Control-Allow-Origin"); a.status != http.StatusOK || (from != "*" && from != origin) ||

@@ -20,8 +20,9 @@ import (
 	"github.com/go-macaroon-bakery/macaroon-bakery/v3/httpbakery"
 	"gopkg.in/macaroon.v2"
 
-	"github.com/discharger/discharger/discharger/api"
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/client"
+	"github.com/discharger/discharger/discharger/wire"
 )
 
 // apiKey is with what the homeserver "ours" authorizes itself.
@@ -75,9 +76,9 @@ type answer struct {
 func (a answer) String() string { return fmt.Sprintf("%d %s: %s", a.status, a.contentType, a.body) }
 
 // refusal reads the body of an error.
-func (a answer) refusal(t *testing.T) api.ErrorResponse {
+func (a answer) refusal(t *testing.T) wire.ErrorResponse {
 	t.Helper()
-	var e api.ErrorResponse
+	var e wire.ErrorResponse
 	if err := json.Unmarshal([]byte(a.body), &e); err != nil {
 		t.Fatalf("%s: %v", a, err)
 	}
@@ -112,14 +113,14 @@ func (w *world) request(t *testing.T, method, path string, body io.Reader) *http
 func (w *world) post(t *testing.T, path string, params url.Values) answer {
 	t.Helper()
 	req := w.request(t, http.MethodPost, path, strings.NewReader(params.Encode()))
-	req.Header.Set("Content-Type", api.ContentTypeForm)
+	req.Header.Set("Content-Type", wire.ContentTypeForm)
 	return send(t, req)
 }
 
 // params are the parameters that name the login's caveat.
 func (l *login) params(t *testing.T) url.Values {
 	t.Helper()
-	a, err := api.ParseAccess(l.access)
+	a, err := client.ParseAccess(l.access)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -127,9 +128,9 @@ func (l *login) params(t *testing.T) url.Values {
 		if len(c.VerificationId) == 0 {
 			continue
 		}
-		v := url.Values{api.ParamID64: {api.EncodeBase64(c.Id)}}
+		v := url.Values{wire.ParamID64: {wire.EncodeBase64(c.Id)}}
 		if external := a.External[string(c.Id)]; external != nil {
-			v.Set(api.ParamCaveat64, api.EncodeBase64(external))
+			v.Set(wire.ParamCaveat64, wire.EncodeBase64(external))
 		}
 		return v
 	}
@@ -150,20 +151,20 @@ func (l *login) macaroon(t *testing.T) *bakery.Macaroon {
 // withToken adds a refresh token to parameters; an empty one adds nothing.
 func withToken(v url.Values, token string) url.Values {
 	if token != "" {
-		v.Set(api.ParamToken64, token)
-		v.Set(api.ParamTokenKind, api.TokenKindRefresh)
+		v.Set(wire.ParamToken64, token)
+		v.Set(wire.ParamTokenKind, wire.TokenKindRefresh)
 	}
 	return v
 }
 
 // discharge gets a discharge and returns its answer.
-func (w *world) discharge(t *testing.T, l *login, token string) api.DischargeResponse {
+func (w *world) discharge(t *testing.T, l *login, token string) wire.DischargeResponse {
 	t.Helper()
-	a := w.post(t, api.PathDischarge, withToken(l.params(t), token))
-	if a.status != http.StatusOK || a.contentType != api.ContentType {
+	a := w.post(t, wire.PathDischarge, withToken(l.params(t), token))
+	if a.status != http.StatusOK || a.contentType != wire.ContentType {
 		t.Fatalf("discharge of %s: %s", l.condition.User, a)
 	}
-	var d api.DischargeResponse
+	var d wire.DischargeResponse
 	if err := json.Unmarshal([]byte(a.body), &d); err != nil {
 		t.Fatal(err)
 	}
@@ -173,12 +174,12 @@ func (w *world) discharge(t *testing.T, l *login, token string) api.DischargeRes
 // refused checks that there is no discharge any more, and why.
 func (w *world) refused(t *testing.T, l *login, token, reason string) {
 	t.Helper()
-	a := w.post(t, api.PathDischarge, withToken(l.params(t), token))
-	if a.status != http.StatusUnauthorized || a.contentType != api.ContentType {
+	a := w.post(t, wire.PathDischarge, withToken(l.params(t), token))
+	if a.status != http.StatusUnauthorized || a.contentType != wire.ContentType {
 		t.Fatalf("discharge of %s: %s", l.condition.User, a)
 	}
 	e := a.refusal(t)
-	if e.Code != api.CodePermissionDenied || e.Info == nil || e.Info.Reason != reason || e.Message == "" {
+	if e.Code != wire.CodePermissionDenied || e.Info == nil || e.Info.Reason != reason || e.Message == "" {
 		t.Errorf("discharge of %s: %s, want the reason %s", l.condition.User, a, reason)
 	}
 }
@@ -187,11 +188,11 @@ func (w *world) refused(t *testing.T, l *login, token, reason string) {
 // softly.
 func (w *world) stolen(t *testing.T, l *login, token string) {
 	t.Helper()
-	req := w.request(t, http.MethodPost, api.PathDischarge+"?"+withToken(l.params(t), token).Encode(), nil)
+	req := w.request(t, http.MethodPost, wire.PathDischarge+"?"+withToken(l.params(t), token).Encode(), nil)
 	req.Header.Set("User-Agent", "another party")
 	a := send(t, req)
 	e := a.refusal(t)
-	if i := e.Info; a.status != http.StatusUnauthorized || i == nil || i.Reason != api.ReasonTokenReused || !i.Ended || i.SoftLogout == nil || !*i.SoftLogout {
+	if i := e.Info; a.status != http.StatusUnauthorized || i == nil || i.Reason != wire.ReasonTokenReused || !i.Ended || i.SoftLogout == nil || !*i.SoftLogout {
 		t.Errorf("a copy from another party: %s", a)
 	}
 }
@@ -201,12 +202,12 @@ func (w *world) stolen(t *testing.T, l *login, token string) {
 func (w *world) loggedOut(t *testing.T, l *login, token string) {
 	t.Helper()
 	if l.condition.Mode != caveat.ModeRotate {
-		w.refused(t, l, "", api.ReasonSessionEnded)
+		w.refused(t, l, "", wire.ReasonSessionEnded)
 		return
 	}
-	w.refused(t, l, "", api.ReasonTokenRequired)
+	w.refused(t, l, "", wire.ReasonTokenRequired)
 	if token != "" {
-		w.refused(t, l, token, api.ReasonSessionEnded)
+		w.refused(t, l, token, wire.ReasonSessionEnded)
 	}
 }
 
@@ -288,7 +289,7 @@ func (f flow) played(t *testing.T, l *login, steps []step) step {
 			}
 			bundles = append(bundles, bundle)
 		case "logged-out":
-			if s.Status != http.StatusOK || s.ContentType != api.ContentType || s.Body != "{}" {
+			if s.Status != http.StatusOK || s.ContentType != wire.ContentType || s.Body != "{}" {
 				t.Errorf("logout: %+v", s)
 			}
 		}

@@ -1,0 +1,233 @@
+// Package bundle reads and writes bundles: the text of an access macaroon with
+// its bound discharges that a client sends to its homeserver. See [Bundle].
+package bundle
+
+import (
+	"bytes"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"strings"
+
+	"gopkg.in/macaroon.v2"
+
+	"github.com/discharger/discharger/discharger/rawmacaroon"
+)
+
+// MaxLength is the greatest length of a bundle, in characters.
+const MaxLength = 16 << 10
+
+// Limits on what is in a bundle, far above what anybody needs. They keep the
+// cost of looking at a hostile one in proportion.
+const (
+	MaxMacaroons = 16
+	MaxCaveats   = rawmacaroon.MaxCaveats // of all macaroons together
+)
+
+// compactMark is the first byte of the compact form. The standard form begins
+// with the version of its first macaroon, which is 2.
+const compactMark = 0x01
+
+// errBase64 does not repeat the text: it is secret.
+var errBase64 = errors.New("not base64")
+
+// ErrMalformed is returned for a text that is not a bundle.
+var ErrMalformed = errors.New("malformed bundle")
+
+// Bundle is a decoded bundle: an access macaroon and the discharges bound to
+// it, unverified. It is a text in base64, URL alphabet, unpadded, of one of two
+// forms.
+//
+//	standard   macaroons in the V2 binary format, one after the other, the
+//	           access macaroon first: what every macaroon library reads
+//
+//	compact    0x01, then the same, but with the identifiers of the discharges
+//	           left empty. A discharge's identifier is the id of the
+//	           third-party caveat that it satisfies, so it stands in the access
+//	           macaroon already, and it is the largest part. Discharges are in
+//	           the order of the third-party caveats, one for each.
+//
+// A macaroon in the V2 binary format is:
+//
+//	02                                        version
+//	[01 length location] 02 length identifier 00
+//	{[01 length location] 02 length caveat-id [04 length verification-id] 00}
+//	00
+//	06 20 signature                           32 bytes
+//
+// Lengths are uvarints. Reading is strict, so that a bundle has one text in
+// each form: lengths in the fewest bytes, no empty location or verification
+// id, no location on a first-party caveat, nothing after the end. It accepts
+// both forms, never panics, and looks at nothing longer than [MaxLength].
+type Bundle struct {
+	Access     rawmacaroon.Macaroon
+	Discharges []rawmacaroon.Macaroon
+	Compact    bool // which form it was read from
+
+	views   [2]rawmacaroon.Macaroon
+	caveats [8]rawmacaroon.Caveat
+}
+
+// Encode writes an access macaroon and the discharges bound to it, in
+// that order. The form is compact if the discharges are those of the access
+// macaroon's third-party caveats, in their order, and standard otherwise.
+// Macaroons of version 1 are written as version 2, which does not touch their
+// signatures.
+func Encode(macaroons macaroon.Slice) (string, error) {
+	return encodeBundle(macaroons, inOrder(macaroons))
+}
+
+// EncodeStandard is [Encode], but the form is standard always. It
+// is for readers that know nothing of the compact form.
+func EncodeStandard(macaroons macaroon.Slice) (string, error) {
+	return encodeBundle(macaroons, false)
+}
+
+func encodeBundle(macaroons macaroon.Slice, compact bool) (string, error) {
+	if len(macaroons) == 0 {
+		return "", errors.New("encode bundle: no macaroon")
+	}
+	var data []byte
+	if compact {
+		data = append(data, compactMark)
+	}
+	for i, m := range macaroons {
+		if m == nil {
+			return "", fmt.Errorf("encode bundle: macaroon %d is nil", i)
+		}
+		v := viewOf(m)
+		if compact && i > 0 {
+			v.ID = nil
+		}
+		data = v.Append(data)
+	}
+	text := strictURL.EncodeToString(data)
+	// What cannot be read must not be handed out.
+	if _, err := Parse(text); err != nil {
+		return "", fmt.Errorf("encode bundle: %w", err)
+	}
+	return text, nil
+}
+
+// inOrder reports whether the discharges are exactly those of the first
+// macaroon's third-party caveats, in order.
+func inOrder(macaroons macaroon.Slice) bool {
+	if len(macaroons) < 2 || macaroons[0] == nil {
+		return false
+	}
+	discharges := macaroons[1:]
+	for _, c := range macaroons[0].Caveats() {
+		if len(c.VerificationId) == 0 {
+			continue
+		}
+		if len(discharges) == 0 || discharges[0] == nil || !bytes.Equal(discharges[0].Id(), c.Id) {
+			return false
+		}
+		discharges = discharges[1:]
+	}
+	return len(discharges) == 0
+}
+
+func viewOf(m *macaroon.Macaroon) rawmacaroon.Macaroon {
+	v := rawmacaroon.Macaroon{Location: []byte(m.Location()), ID: m.Id(), Signature: m.Signature()}
+	for _, c := range m.Caveats() {
+		v.Caveats = append(v.Caveats, rawmacaroon.Caveat{Location: []byte(c.Location), ID: c.Id, VerificationID: c.VerificationId})
+	}
+	return v
+}
+
+// Decode reads a bundle of either form into macaroons: the access
+// macaroon, then the discharges.
+func Decode(text string) (macaroon.Slice, error) {
+	b, err := Parse(text)
+	if err != nil {
+		return nil, err
+	}
+	return b.Macaroons()
+}
+
+// Macaroons copies the bundle into macaroons of the macaroon library: the
+// access macaroon, then the discharges.
+func (b *Bundle) Macaroons() (macaroon.Slice, error) {
+	data := b.Access.Append(nil)
+	for i := range b.Discharges {
+		data = b.Discharges[i].Append(data)
+	}
+	var s macaroon.Slice
+	if err := s.UnmarshalBinary(data); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrMalformed, err)
+	}
+	return s, nil
+}
+
+// Parse reads a bundle of either form without copying its parts. Every
+// error is [ErrMalformed].
+func Parse(text string) (*Bundle, error) {
+	if len(text) > MaxLength {
+		return nil, fmt.Errorf("%w: %d characters, more than %d", ErrMalformed, len(text), MaxLength)
+	}
+	if strings.IndexByte(text, '\n') >= 0 || strings.IndexByte(text, '\r') >= 0 {
+		return nil, fmt.Errorf("%w: %w", ErrMalformed, errBase64) // the decoder would skip them
+	}
+	data, err := strictURL.DecodeString(text)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrMalformed, errBase64)
+	}
+	b := new(Bundle)
+	if err := b.parse(data); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrMalformed, err)
+	}
+	return b, nil
+}
+
+var strictURL = base64.RawURLEncoding.Strict()
+
+// parse fills b from the decoded text, which it keeps.
+func (b *Bundle) parse(data []byte) error {
+	if len(data) > 0 && data[0] == compactMark {
+		b.Compact = true
+		data = data[1:]
+	}
+	views, caveats := b.views[:0], b.caveats[:0]
+	for first := true; first || len(data) > 0; first = false {
+		if len(views) == MaxMacaroons {
+			return errors.New("too many macaroons")
+		}
+		start := len(caveats)
+		var v rawmacaroon.Macaroon
+		var err error
+		if data, caveats, err = rawmacaroon.Parse(data, &v, caveats); err != nil {
+			return err
+		}
+		v.Caveats = caveats[start:len(caveats):len(caveats)]
+		views = append(views, v)
+	}
+	b.Access, b.Discharges = views[0], views[1:]
+	if b.Compact {
+		return b.restoreIDs()
+	}
+	return nil
+}
+
+// restoreIDs gives the discharges of the compact form their identifiers.
+func (b *Bundle) restoreIDs() error {
+	next := 0
+	for i := range b.Access.Caveats {
+		c := &b.Access.Caveats[i]
+		if !c.ThirdParty() {
+			continue
+		}
+		if next == len(b.Discharges) {
+			return errors.New("compact, but a discharge is missing")
+		}
+		if len(b.Discharges[next].ID) > 0 {
+			return errors.New("compact, but a discharge has an identifier")
+		}
+		b.Discharges[next].ID = c.ID
+		next++
+	}
+	if next == 0 || next != len(b.Discharges) {
+		return errors.New("compact, but not one discharge for each third-party caveat")
+	}
+	return nil
+}
