@@ -11,7 +11,7 @@ import (
 // about the gateway are ones that the program accepts.
 func TestReadmeGateway(t *testing.T) {
 	t.Parallel()
-	section := readmeSection(t, "## In front of a Matrix homeserver", "## ")
+	section := documentSection(t, "README.md", "## In front of a Matrix homeserver", "## ")
 	if n := checkConfigurations(t, section, "gateway "); n != 2 {
 		t.Errorf("%d configurations", n)
 	}

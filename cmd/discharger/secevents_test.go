@@ -338,7 +338,7 @@ homeservers:
 // configuration that the program accepts.
 func TestReadmeReceivers(t *testing.T) {
 	t.Parallel()
-	section := readmeSection(t, "### Telling others", "### ")
+	section := documentSection(t, "README.md", "### Telling others", "### ")
 	if n := checkConfigurations(t, section, "events of    example.org to https://receiver.example"); n != 1 {
 		t.Errorf("%d configurations", n)
 	}

@@ -9,11 +9,12 @@ import (
 	"testing"
 )
 
-// metricName matches the name of a metric, and the beginning of some.
+// metricName matches the name of a metric, or its prefix.
 var metricName = regexp.MustCompile(`\bdischarger_[a-z_]+`)
 
-// Metrics that the documents name are in the program.
-func TestReadmeMetrics(t *testing.T) {
+// TestMetricsInDocuments checks that the program has every metric named in a
+// document.
+func TestMetricsInDocuments(t *testing.T) {
 	t.Parallel()
 	root := filepath.Join("..", "..")
 	var code strings.Builder
@@ -36,7 +37,7 @@ func TestReadmeMetrics(t *testing.T) {
 				quoted += `"`
 			}
 			if !strings.Contains(code.String(), quoted) {
-				t.Errorf("%s: there is no metric %s", filepath.Base(path), name)
+				t.Errorf("%s: metric %s does not exist", filepath.Base(path), name)
 			}
 		}
 	}
