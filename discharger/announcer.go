@@ -2,6 +2,7 @@ package discharger
 
 import (
 	"fmt"
+	"github.com/discharger/discharger/discharger/revocation"
 	"time"
 )
 
@@ -12,25 +13,25 @@ import (
 // the first event.
 type Announcer struct {
 	MaxTTL time.Duration // that of [Config]; 0: its default
-	Skew   time.Duration // that of [Limits]; 0: its default
+	Skew   time.Duration // that of [session.Limits]; 0: its default
 }
 
 // Event returns the event of an entry that the store is given again at this
 // time, from which on no discharge is issued that the event is about. Data is
 // nil if the entry needs no event.
-func (a Announcer) Event(e *JournalEntry, now time.Time) (FeedEvent, error) {
-	r := revoked{homeserver: e.Homeserver, at: e.At, restored: now.UnixMilli(), soft: e.Soft, cause: causeAgain}
+func (a Announcer) Event(e *revocation.Revocation, now time.Time) (FeedEvent, error) {
+	r := revoked{homeserver: e.Homeserver, at: e.At, restored: now.UnixMilli(), soft: e.Soft, cause: revocation.CauseAgain}
 	switch e.Kind {
-	case JournalSession:
+	case revocation.KindSession:
 		r.session, r.user = e.Session, e.User
 		if e.Cause == "" { // of an earlier version, which did not note how it ended
 			r.soft = true
 		}
-	case JournalUser:
+	case revocation.KindUser:
 		r.user, r.except, r.devices, r.before = e.User, e.Except, e.Devices, e.At+1
-	case JournalHomeserver:
+	case revocation.KindHomeserver:
 		r.all, r.before = true, e.At+1
-	case JournalDevice: // it covers sessions without a record only, which have no discharges
+	case revocation.KindDevice: // it covers sessions without a record only, which have no discharges
 		return FeedEvent{}, nil
 	default:
 		return FeedEvent{}, fmt.Errorf("write event: there is no kind %d of entries", e.Kind)

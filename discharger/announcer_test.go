@@ -7,6 +7,7 @@ import (
 
 	"github.com/discharger/discharger/discharger"
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/revocation"
 )
 
 // TestAnnouncer reads what it writes as a homeserver does, and as those do who
@@ -16,21 +17,21 @@ func TestAnnouncer(t *testing.T) {
 	t.Parallel()
 	at, now := time.UnixMilli(1_800_000_000_000).UTC(), time.UnixMilli(1_800_000_090_000).UTC()
 	id := caveat.SessionID{7}
-	entry := discharger.JournalEntry{Homeserver: "a.example", User: "@alice:a.example", At: at.UnixMilli(), Generation: 3}
+	entry := revocation.Revocation{Homeserver: "a.example", User: "@alice:a.example", At: at.UnixMilli(), Generation: 3}
 	session, soft, old, user, all := entry, entry, entry, entry, entry
-	session.Kind, session.Session, session.Cause = discharger.JournalSession, id, discharger.CauseLogout
-	soft.Kind, soft.Session, soft.Cause, soft.Soft = discharger.JournalSession, id, discharger.CauseReuse, true
-	old.Kind, old.Session = discharger.JournalSession, id
-	user.Kind, user.Except = discharger.JournalUser, id
-	all.Kind, all.User = discharger.JournalHomeserver, ""
-	one := discharger.Ended{Session: id, User: entry.User}
+	session.Kind, session.Session, session.Cause = revocation.KindSession, id, revocation.CauseLogout
+	soft.Kind, soft.Session, soft.Cause, soft.Soft = revocation.KindSession, id, revocation.CauseReuse, true
+	old.Kind, old.Session = revocation.KindSession, id
+	user.Kind, user.Except = revocation.KindUser, id
+	all.Kind, all.User = revocation.KindHomeserver, ""
+	one := revocation.Ended{Session: id, User: entry.User}
 	oneSoft := one
 	oneSoft.Soft = true
 	for what, c := range map[string]struct {
 		a      discharger.Announcer
-		entry  discharger.JournalEntry
+		entry  revocation.Revocation
 		now    time.Time
-		want   discharger.Ended
+		want   revocation.Ended
 		before bool
 		lives  time.Duration
 	}{
@@ -39,9 +40,9 @@ func TestAnnouncer(t *testing.T) {
 		"session, by an earlier version": {discharger.Announcer{}, old, now, oneSoft, false, 62 * time.Minute},
 		"user": {
 			discharger.Announcer{MaxTTL: 2 * time.Hour, Skew: 9 * time.Minute}, user, now,
-			discharger.Ended{User: entry.User, Except: id}, true, 130 * time.Minute,
+			revocation.Ended{User: entry.User, Except: id}, true, 130 * time.Minute,
 		},
-		"homeserver":   {discharger.Announcer{}, all, now, discharger.Ended{All: true}, true, 62 * time.Minute},
+		"homeserver":   {discharger.Announcer{}, all, now, revocation.Ended{All: true}, true, 62 * time.Minute},
 		"clock behind": {discharger.Announcer{}, session, at.Add(-time.Hour), one, false, 62*time.Minute - now.Sub(at)},
 	} {
 		t.Run(what, func(t *testing.T) {
@@ -51,7 +52,7 @@ func TestAnnouncer(t *testing.T) {
 			until := now.Add(c.lives)
 			var times struct{ Before, Until int64 }
 			mustDo(t, json.Unmarshal(e.Data, &times))
-			got, err := discharger.ReadEvent(e.Data)
+			got, err := revocation.ReadEvent(e.Data)
 			if err != nil || got != c.want || !e.Until.Equal(until) || times.Until != until.UnixMilli() {
 				t.Errorf("%s is %+v, %v until %v, want %+v until %v", e.Data, got, err, e.Until, c.want, until)
 			}
@@ -61,12 +62,12 @@ func TestAnnouncer(t *testing.T) {
 		})
 	}
 	device := entry
-	device.Kind = discharger.JournalDevice
+	device.Kind = revocation.KindDevice
 	if e, err := (discharger.Announcer{}).Event(&device, now); err != nil || e.Data != nil {
 		t.Errorf("a device's mark needs no event: %s, %v", e.Data, err)
 	}
-	for what, e := range map[string]discharger.JournalEntry{
-		"no kind": {Homeserver: "h", User: "u"}, "no user": {Kind: discharger.JournalUser, Homeserver: "h", At: 1},
+	for what, e := range map[string]revocation.Revocation{
+		"no kind": {Homeserver: "h", User: "u"}, "no user": {Kind: revocation.KindUser, Homeserver: "h", At: 1},
 	} {
 		if got, err := (discharger.Announcer{}).Event(&e, now); err == nil {
 			t.Errorf("%s: %s", what, got.Data)

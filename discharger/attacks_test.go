@@ -8,6 +8,8 @@ import (
 
 	"github.com/discharger/discharger/discharger"
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/revocation"
+	"github.com/discharger/discharger/discharger/session"
 )
 
 // TestAttackReplayAcrossRestart presents a token that was exchanged twice
@@ -38,16 +40,16 @@ func TestAttackReplayAcrossRestart(t *testing.T) {
 				third := l.must(token(second)).RefreshToken
 				restart()
 				if !elsewhere {
-					l.alive(discharger.ReasonTokenSuperseded, token(first))
+					l.alive(session.ReasonTokenSuperseded, token(first))
 					w.later(time.Hour)
 					restart()
-					l.alive(discharger.ReasonTokenSuperseded, token(first))
+					l.alive(session.ReasonTokenSuperseded, token(first))
 					l.must(token(third))
 					continue
 				}
-				l.over(discharger.ReasonTokenReused, true, token(first), at(away))
+				l.over(session.ReasonTokenReused, true, token(first), at(away))
 				restart()
-				l.over(discharger.ReasonTokenReused, true, token(third))
+				l.over(session.ReasonTokenReused, true, token(third))
 			}
 		})
 	}
@@ -70,7 +72,7 @@ func TestAttackClockJumps(t *testing.T) {
 				l.undecided(token(tok))
 				continue
 			}
-			gone.refused(discharger.ReasonSessionEnded, token(over))
+			gone.refused(session.ReasonSessionEnded, token(over))
 			tok = l.must(token(tok)).RefreshToken
 		}
 		slow := w.login(caveat.ModeRotate, func(c *caveat.Condition) { c.Minted -= time.Minute.Milliseconds() })
@@ -84,7 +86,7 @@ type counting struct {
 	loads, others atomic.Int64
 }
 
-func (c *counting) Load(ctx context.Context, u discharger.UserKey, id caveat.SessionID, d discharger.DeviceTag) (discharger.View, error) {
+func (c *counting) Load(ctx context.Context, u discharger.UserKey, id caveat.SessionID, d revocation.DeviceTag) (discharger.View, error) {
 	c.loads.Add(1)
 	return c.Store.Load(ctx, u, id, d)
 }
@@ -121,7 +123,7 @@ func TestAttackTimingShape(t *testing.T) {
 	for what, l := range map[string]*login{"never activated": absent, "logged out": ended, "all logged out": all} {
 		c.loads.Store(0)
 		c.others.Store(0)
-		l.refused(discharger.ReasonSessionEnded)
+		l.refused(session.ReasonSessionEnded)
 		if c.loads.Load() != 1 || c.others.Load() > 0 {
 			t.Errorf("%s: %d loads and %d others", what, c.loads.Load(), c.others.Load())
 		}
@@ -136,8 +138,8 @@ func TestAttackDowngrade(t *testing.T) {
 		l := w.login(caveat.ModeRotate)
 		tok := l.must().RefreshToken
 		weaker := w.login(caveat.ModeOpen, func(c *caveat.Condition) { c.Session = l.cond.Session })
-		weaker.alive(discharger.ReasonTokenInvalid)
-		weaker.alive(discharger.ReasonTokenInvalid, token(tok))
+		weaker.alive(session.ReasonTokenInvalid)
+		weaker.alive(session.ReasonTokenInvalid, token(tok))
 		for _, scope := range []discharger.Scope{discharger.ScopeSession, discharger.ScopeUser} {
 			if err := weaker.logout(scope); err == nil {
 				t.Errorf("scope %d: logged out", scope)

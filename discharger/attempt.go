@@ -11,6 +11,8 @@ import (
 	"unicode/utf8"
 
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/revocation"
+	"github.com/discharger/discharger/discharger/session"
 )
 
 // attempt is one request on its way through the service: everything about it
@@ -21,10 +23,10 @@ type attempt struct {
 	opened caveat.Opened
 	cond   caveat.Condition
 	user   UserKey
-	device DeviceTag
+	device revocation.DeviceTag
 	extra  []string // caveats a holder added to the refresh token
 	before time.Time
-	event  Event
+	event  session.Event
 	evict  edit // what a policy's limit on sessions ends, before an activation
 	obs    Observation
 
@@ -59,16 +61,16 @@ func (s *Service) begin(op Op, req *Request) (*attempt, error) {
 	}
 	a.obs.Mode, a.obs.Session = a.cond.Mode, a.cond.Session
 	a.user = UserKey{Homeserver: a.opened.Homeserver, User: a.cond.User}
-	a.device = TagOf(a.cond.Device)
+	a.device = revocation.TagOf(a.cond.Device)
 	own := req.Homeserver != "" && req.Homeserver == a.opened.Homeserver
-	from := Party{Addr: req.Addr, Client: req.Client}
+	from := session.Party{Addr: req.Addr, Client: req.Client}
 	if own && req.OnBehalfOf != nil { // no other homeserver is believed
 		from = *req.OnBehalfOf
 	}
 	agent := strings.ToValidUTF8(from.Client, "\uFFFD")
-	a.event = Event{
-		Kind: EventDischarge, Now: a.now.UnixMilli(), Condition: &a.cond, Tag: requestTag(req.RequestID),
-		From:         Party{Addr: from.Addr.Unmap().WithZone(""), Client: s.names.Of(agent)},
+	a.event = session.Event{
+		Kind: session.EventDischarge, Now: a.now.UnixMilli(), Condition: &a.cond, Tag: requestTag(req.RequestID),
+		From:         session.Party{Addr: from.Addr.Unmap().WithZone(""), Client: s.names.Of(agent)},
 		Agent:        agent,
 		ByHomeserver: own,
 		Retired:      a.opened.Retired,
@@ -81,8 +83,7 @@ func (s *Service) begin(op Op, req *Request) (*attempt, error) {
 func openError(err error) error {
 	switch {
 	case errors.Is(err, caveat.ErrRetired):
-		end := End{Soft: true, Cause: CauseRevoked}
-		return &Refusal{Reason: end.Reason(), Ended: true, SoftLogout: true}
+		return &Refusal{Reason: session.ReasonSessionEnded, Ended: true, SoftLogout: true}
 	case errors.Is(err, caveat.ErrNotOurs):
 		return unavailable(&unknownKeyError{KeyDischarger, err})
 	case errors.Is(err, caveat.ErrUnknownHomeserver):
@@ -108,7 +109,7 @@ func (s *Service) present(a *attempt, req *Request) error {
 	case errors.Is(err, errTokenMalformed):
 		return badRequest(err)
 	case errors.Is(err, errTokenInvalid):
-		return &Refusal{Reason: ReasonTokenInvalid}
+		return &Refusal{Reason: session.ReasonTokenInvalid}
 	case errors.Is(err, errTokenRetired):
 		a.event.Retired = true
 		return nil
@@ -122,47 +123,47 @@ func (s *Service) present(a *attempt, req *Request) error {
 	return nil
 }
 
-func requestTag(id string) RequestTag {
+func requestTag(id string) session.RequestTag {
 	if id == "" {
-		return RequestTag{}
+		return session.RequestTag{}
 	}
 	sum := sha256.Sum256([]byte(id))
-	tag := RequestTag(sum[:4])
+	tag := session.RequestTag(sum[:4])
 	tag[0] |= 1 // never zero, which stands for none
 	return tag
 }
 
 // load reads the records that the attempt is about.
-func (s *Service) load(ctx context.Context, a *attempt) (State, View, error) {
+func (s *Service) load(ctx context.Context, a *attempt) (session.State, View, error) {
 	if err := s.clock.check(); err != nil { // sessions would seem idle that are not
-		return State{}, View{}, unavailable(err)
+		return session.State{}, View{}, unavailable(err)
 	}
 	v, err := s.cfg.Store.Load(ctx, a.user, a.cond.Session, a.device)
 	if err != nil {
-		return State{}, View{}, unavailable(fmt.Errorf("load session: %w", err))
+		return session.State{}, View{}, unavailable(fmt.Errorf("load session: %w", err))
 	}
 	st, err := decodeView(v)
 	if err != nil {
-		return State{}, View{}, unavailable(err)
+		return session.State{}, View{}, unavailable(err)
 	}
 	return st, v, nil
 }
 
-func decodeView(v View) (State, error) {
-	st := State{Losses: v.Losses}
+func decodeView(v View) (session.State, error) {
+	st := session.State{Losses: v.Losses}
 	if err := st.User.UnmarshalBinary(v.User); err != nil {
-		return State{}, err
+		return session.State{}, err
 	}
 	if err := st.Homeserver.UnmarshalBinary(v.Homeserver); err != nil {
-		return State{}, err
+		return session.State{}, err
 	}
 	if err := st.Device.UnmarshalBinary(v.Device); err != nil {
-		return State{}, err
+		return session.State{}, err
 	}
 	if v.Session != nil {
-		st.Session = new(Record)
+		st.Session = new(session.Record)
 		if err := st.Session.UnmarshalBinary(v.Session); err != nil {
-			return State{}, err
+			return session.State{}, err
 		}
 	}
 	return st, nil

@@ -7,6 +7,7 @@ import (
 	"github.com/discharger/discharger/discharger"
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/clientname"
+	"github.com/discharger/discharger/discharger/session"
 	"github.com/discharger/discharger/policy"
 )
 
@@ -36,7 +37,7 @@ func superseded(w *world, agent string) (l *login, old []byte) {
 func (l *login) asStoredBefore(agent string) {
 	l.w.t.Helper()
 	raw := l.stored()
-	var r discharger.Record
+	var r session.Record
 	mustDo(l.w.t, r.UnmarshalBinary(raw))
 	r.First.Client = clientname.Cut(agent, 40)
 	r.Last.Client = r.First.Client
@@ -81,9 +82,9 @@ func TestClientsApart(t *testing.T) {
 					l.asStoredBefore(c.was)
 				}
 				if c.theft {
-					l.over(discharger.ReasonTokenReused, true, token(old), client(c.is))
+					l.over(session.ReasonTokenReused, true, token(old), client(c.is))
 				} else {
-					l.alive(discharger.ReasonTokenSuperseded, token(old), client(c.is))
+					l.alive(session.ReasonTokenSuperseded, token(old), client(c.is))
 				}
 			})
 		}

@@ -12,80 +12,82 @@ import (
 
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/clientname"
+	"github.com/discharger/discharger/discharger/revocation"
+	"github.com/discharger/discharger/discharger/session"
 	"github.com/discharger/discharger/policy"
 )
 
 // decide runs the state machine, asks the policy about what it found, and
 // works the answer in.
-func (s *Service) decide(ctx context.Context, a *attempt, st *State) (Ruling, error) {
+func (s *Service) decide(ctx context.Context, a *attempt, st *session.State) (session.Ruling, error) {
 	o, err := s.step(ctx, a, st)
 	if err != nil {
-		return Ruling{}, err
+		return session.Ruling{}, err
 	}
 	a.obs.Replay, a.obs.Action = o.Replay, o.Action
 	a.evict = edit{}
 	if o.Replay == "" {
-		return Ruling{Outcome: o}, nil
+		return session.Ruling{Outcome: o}, nil
 	}
 	grant := s.proposal(a, &o)
 	decision := policy.Decision{Effect: policy.EffectAllow}
 	if !s.plain {
 		if decision, err = s.ask(ctx, a, *st, &o, grant); err != nil {
-			return Ruling{}, unavailable(err)
+			return session.Ruling{}, unavailable(err)
 		}
 	}
 	now := a.event.Now
 	if decision.Effect == policy.EffectRevokeUser {
 		if now, err = s.storeNow(ctx); err != nil {
-			return Ruling{}, err
+			return session.Ruling{}, err
 		}
 	}
 	a.obs.Rule, a.obs.PolicyHash = decision.Rule, decision.Hash
-	r, err := Apply(o, grant, decision, now, st.User)
+	r, err := session.Apply(o, grant, decision, now, st.User)
 	if err != nil {
-		return Ruling{}, unavailable(err)
+		return session.Ruling{}, unavailable(err)
 	}
 	if r.NotYet {
 		a.obs.Deferred = true
-		return Ruling{}, &UnavailableError{RetryAfter: r.RetryAfter, err: fmt.Errorf("policy rule %q: not now", decision.Rule)}
+		return session.Ruling{}, &UnavailableError{RetryAfter: r.RetryAfter, err: fmt.Errorf("policy rule %q: not now", decision.Rule)}
 	}
 	for _, c := range r.Caveats {
 		if err := checkCaveat(c); err != nil {
-			return Ruling{}, unavailable(fmt.Errorf("policy rule %q: %w", decision.Rule, err))
+			return session.Ruling{}, unavailable(fmt.Errorf("policy rule %q: %w", decision.Rule, err))
 		}
 	}
 	if r.Reason == "" && decision.KeepSessions > 0 && o.Action == policy.ActionActivate {
 		if a.evict, err = s.beyond(ctx, a, *st, decision.KeepSessions-1); err != nil {
-			return Ruling{}, err
+			return session.Ruling{}, err
 		}
 	}
 	return r, nil
 }
 
 // step runs the state machine, and reads what it needs beside the records.
-func (s *Service) step(ctx context.Context, a *attempt, st *State) (Outcome, error) {
+func (s *Service) step(ctx context.Context, a *attempt, st *session.State) (session.Outcome, error) {
 	for {
-		o := Step(*st, &a.event, s.cfg.Limits)
+		o := session.Step(*st, &a.event, s.cfg.Limits)
 		switch {
 		case o.NeedsTime:
 			now, err := s.storeNow(ctx)
 			if err != nil {
-				return Outcome{}, err
+				return session.Outcome{}, err
 			}
 			st.Now = now
 		case o.NeedsDevice:
 			if err := s.listDevice(ctx, a, st); err != nil {
-				return Outcome{}, err
+				return session.Outcome{}, err
 			}
 		case o.NotYet && o.FutureMark > 0:
 			a.obs.FutureMark = true
 			s.cfg.Log.LogAttrs(ctx, slog.LevelError, "revocation mark is in the future: a clock was wrong when it was made; nothing is decided by it",
 				a.attrs(slog.Time("mark", utc(o.FutureMark)))...)
-			return Outcome{}, unavailable(fmt.Errorf("revocation mark at %d is in the future", o.FutureMark))
+			return session.Outcome{}, unavailable(fmt.Errorf("revocation mark at %d is in the future", o.FutureMark))
 		case o.NotYet:
 			s.cfg.Log.LogAttrs(ctx, slog.LevelError, "caveat is from the future: a clock is wrong, here or at the homeserver",
 				a.attrs(slog.Time("minted", utc(a.cond.Minted)))...)
-			return Outcome{}, unavailable(fmt.Errorf("caveat minted at %d is from the future", a.cond.Minted))
+			return session.Outcome{}, unavailable(fmt.Errorf("caveat minted at %d is from the future", a.cond.Minted))
 		default:
 			return o, nil
 		}
@@ -102,7 +104,7 @@ func (s *Service) storeNow(ctx context.Context) (int64, error) {
 }
 
 // listDevice finds the other live sessions of the device.
-func (s *Service) listDevice(ctx context.Context, a *attempt, st *State) error {
+func (s *Service) listDevice(ctx context.Context, a *attempt, st *session.State) error {
 	live, _, err := s.list(ctx, a, st.Homeserver)
 	if err != nil {
 		return err
@@ -118,7 +120,7 @@ func (s *Service) listDevice(ctx context.Context, a *attempt, st *State) error {
 
 // proposal is what the core would grant: never past the session's end, the
 // condition's limit, or what the refresh token's holder left of it.
-func (s *Service) proposal(a *attempt, o *Outcome) policy.Grant {
+func (s *Service) proposal(a *attempt, o *session.Outcome) policy.Grant {
 	if o.Reason != "" {
 		return policy.Grant{Revokes: o.Revokes()}
 	}
@@ -137,7 +139,7 @@ func (s *Service) proposal(a *attempt, o *Outcome) policy.Grant {
 
 // ask puts the question to the policy. Whatever goes wrong in there is an
 // error, a panic included.
-func (s *Service) ask(ctx context.Context, a *attempt, st State, o *Outcome, g policy.Grant) (d policy.Decision, err error) {
+func (s *Service) ask(ctx context.Context, a *attempt, st session.State, o *session.Outcome, g policy.Grant) (d policy.Decision, err error) {
 	in := s.input(a, st, o, g)
 	if c, ok := s.cfg.Policy.(policy.SessionCounter); ok && c.CountsSessions(in.Policy) {
 		live, err := s.others(ctx, a, st)
@@ -159,7 +161,7 @@ func (s *Service) ask(ctx context.Context, a *attempt, st State, o *Outcome, g p
 	return d, nil
 }
 
-func (s *Service) input(a *attempt, st State, o *Outcome, g policy.Grant) *policy.Input {
+func (s *Service) input(a *attempt, st session.State, o *session.Outcome, g policy.Grant) *policy.Input {
 	r := o.Session
 	in := &policy.Input{
 		Now: a.now.UTC(), Action: o.Action, Policy: s.policyName(a), Replay: o.Replay,
@@ -204,12 +206,12 @@ func (s *Service) policyName(a *attempt) string {
 type stored struct {
 	id     caveat.SessionID
 	raw    []byte
-	record Record
+	record session.Record
 }
 
 // others lists the live sessions of the user but for the attempt's own, the
 // most recently used first.
-func (s *Service) others(ctx context.Context, a *attempt, st State) ([]stored, error) {
+func (s *Service) others(ctx context.Context, a *attempt, st session.State) ([]stored, error) {
 	all, _, err := s.list(ctx, a, st.Homeserver)
 	if err != nil {
 		return nil, err
@@ -219,7 +221,7 @@ func (s *Service) others(ctx context.Context, a *attempt, st State) ([]stored, e
 
 // beyond is what ends all but the keep most recently used of the user's other
 // sessions.
-func (s *Service) beyond(ctx context.Context, a *attempt, st State, keep int) (edit, error) {
+func (s *Service) beyond(ctx context.Context, a *attempt, st session.State, keep int) (edit, error) {
 	live, gone, err := s.list(ctx, a, st.Homeserver)
 	if err != nil {
 		return edit{}, err
@@ -230,7 +232,7 @@ func (s *Service) beyond(ctx context.Context, a *attempt, st State, keep int) (e
 	})
 	ed := edit{revoked: s.remains(a, gone)}
 	for _, o := range live[min(keep, len(live)):] {
-		if err := s.end(&ed, a, o, End{Soft: true, Cause: CauseLimit, At: a.event.Now}); err != nil {
+		if err := s.end(&ed, a, o, revocation.End{Soft: true, Cause: revocation.CauseLimit, At: a.event.Now}); err != nil {
 			return edit{}, err
 		}
 	}
@@ -239,11 +241,11 @@ func (s *Service) beyond(ctx context.Context, a *attempt, st State, keep int) (e
 
 // policyClient returns the client of a record as the policy sees it: what the
 // request's client is compared with is named in the same way.
-func (a *attempt) policyClient(p Party) string {
+func (a *attempt) policyClient(p session.Party) string {
 	if p.Client != a.event.From.Client && clientname.Was(p.Client, a.event.Agent) {
 		return a.event.From.Client
 	}
-	return p.shown().Client
+	return p.Shown().Client
 }
 
 // maxUserAgent is how much of a User-Agent policies see, in bytes.

@@ -11,6 +11,8 @@ import (
 
 	"github.com/discharger/discharger/discharger"
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/revocation"
+	"github.com/discharger/discharger/discharger/session"
 	"github.com/discharger/discharger/policy"
 )
 
@@ -29,13 +31,13 @@ func TestReplacedByNewerLogin(t *testing.T) {
 			l := w.login(mode, device("PHONE"))
 			l.must(homeserver("a.example"))
 			if len(all) > 0 {
-				n = w.said(n, all[len(all)-1].ended(discharger.CauseReplaced, true))
+				n = w.said(n, all[len(all)-1].ended(revocation.CauseReplaced, true))
 			}
 			all = append(all, l)
 		}
 		for range 2 {
 			for _, l := range all[1 : len(all)-1] {
-				l.over(discharger.ReasonReplaced, true, homeserver("a.example"))
+				l.over(session.ReasonReplaced, true, homeserver("a.example"))
 			}
 			all[len(all)-1].must()
 			elsewhere.must()
@@ -51,7 +53,7 @@ func TestReplacedByNewerLogin(t *testing.T) {
 		list, err := w.service.EndedSessions(context.Background(), alice("a.example"))
 		mustDo(t, err)
 		for _, e := range list {
-			if e.End.Cause != discharger.CauseReplaced || !e.End.Soft || e.Device != "PHONE" {
+			if e.End.Cause != revocation.CauseReplaced || !e.End.Soft || e.Device != "PHONE" {
 				t.Errorf("remembered as %+v", e)
 			}
 			ends = append(ends, e.ID.String())
@@ -111,7 +113,7 @@ func together(t *testing.T, w *world, second *discharger.Service, n int) {
 			t.Errorf("login %d: %v", i, errs[i])
 		case err == nil:
 			live++
-		case !errors.As(err, &r) || r.Reason != discharger.ReasonReplaced || !r.SoftLogout:
+		case !errors.As(err, &r) || r.Reason != session.ReasonReplaced || !r.SoftLogout:
 			t.Errorf("login %d: %v", i, err)
 		}
 	}
@@ -124,11 +126,11 @@ func together(t *testing.T, w *world, second *discharger.Service, n int) {
 // as a failover of a store does that loses its last seconds.
 func (l *login) lose() {
 	l.w.t.Helper()
-	ctx, tag := context.Background(), discharger.TagOf(l.cond.Device)
+	ctx, tag := context.Background(), revocation.TagOf(l.cond.Device)
 	v, err := l.w.store.Load(ctx, l.user(), l.cond.Session, tag)
 	mustDo(l.w.t, err)
 	changes := []discharger.Change{{Session: l.cond.Session, Old: v.Session}}
-	var d discharger.DeviceRecord
+	var d session.DeviceRecord
 	mustDo(l.w.t, d.UnmarshalBinary(v.Device))
 	if v.Device != nil && d.Current == l.cond.Session {
 		changes = append(changes, discharger.Change{Device: tag, Old: v.Device})
@@ -148,7 +150,7 @@ func TestLostActivation(t *testing.T) {
 			tok := l.must().RefreshToken
 			l.lose()
 			mustDo(t, w.revokeUser(l.user(), discharger.Order{}))
-			l.over(discharger.ReasonSessionEnded, false, token(tok))
+			l.over(session.ReasonSessionEnded, false, token(tok))
 		})
 		t.Run("comes back", func(t *testing.T) {
 			l := w.login(caveat.ModeRotate)
@@ -158,7 +160,7 @@ func TestLostActivation(t *testing.T) {
 			w.later(time.Minute)
 			tok = l.must(token(tok), at(away)).RefreshToken
 			l.must(token(tok))
-			l.alive(discharger.ReasonTokenRequired)
+			l.alive(session.ReasonTokenRequired)
 		})
 		t.Run("takes no device over", func(t *testing.T) {
 			l := w.login(caveat.ModeRotate, device("TABLET"))
@@ -166,7 +168,7 @@ func TestLostActivation(t *testing.T) {
 			l.lose()
 			other := w.login(caveat.ModeOpen, device("TABLET"))
 			other.must()
-			l.over(discharger.ReasonReplaced, true, token(tok))
+			l.over(session.ReasonReplaced, true, token(tok))
 			other.must()
 		})
 		t.Run("is over after the window", func(t *testing.T) {
@@ -174,7 +176,7 @@ func TestLostActivation(t *testing.T) {
 			tok := l.must().RefreshToken
 			l.lose()
 			w.later(11 * time.Minute)
-			l.over(discharger.ReasonSessionEnded, true, token(tok))
+			l.over(session.ReasonSessionEnded, true, token(tok))
 		})
 	})
 	t.Run("the policy is asked", func(t *testing.T) {
@@ -183,7 +185,7 @@ func TestLostActivation(t *testing.T) {
 		tok := l.must().RefreshToken
 		l.lose()
 		p.say(policy.Decision{Effect: policy.EffectDeny})
-		l.alive(discharger.ReasonPolicy, token(tok))
+		l.alive(session.ReasonPolicy, token(tok))
 		p.say(policy.Decision{Effect: policy.EffectAllow})
 		l.must(token(tok))
 	})
@@ -192,10 +194,10 @@ func TestLostActivation(t *testing.T) {
 // losing is a store that says that it has lost data.
 type losing struct {
 	discharger.Store
-	losses discharger.Losses
+	losses session.Losses
 }
 
-func (s *losing) Load(ctx context.Context, u discharger.UserKey, id caveat.SessionID, d discharger.DeviceTag) (discharger.View, error) {
+func (s *losing) Load(ctx context.Context, u discharger.UserKey, id caveat.SessionID, d revocation.DeviceTag) (discharger.View, error) {
 	v, err := s.Store.Load(ctx, u, id, d)
 	v.Losses = s.losses
 	return v, err
@@ -213,12 +215,12 @@ func TestAcceptedLoss(t *testing.T) {
 	gone.lose()
 	w.later(time.Second)
 	st.losses.Missing = w.clock().UnixMilli()
-	gone.over(discharger.ReasonSessionLost, true, token(tok))
-	unused.over(discharger.ReasonSessionLost, true)
+	gone.over(session.ReasonSessionLost, true, token(tok))
+	unused.over(session.ReasonSessionLost, true)
 	kept.must()
 	st.losses.All = st.losses.Missing
-	kept.over(discharger.ReasonSessionLost, true)
-	kept.over(discharger.ReasonSessionLost, true)
+	kept.over(session.ReasonSessionLost, true)
+	kept.over(session.ReasonSessionLost, true)
 	w.later(time.Second)
 	w.login(caveat.ModeOpen).must()
 }
@@ -264,7 +266,7 @@ func TestClockJumpEndsNothing(t *testing.T) {
 			l.undecided(token(tok))
 			wait(discharger.ClockSettles)
 			if jump > 0 { // the clock was set: the session has been idle for 40 days, and is forgotten
-				l.over(discharger.ReasonSessionEnded, true, token(tok))
+				l.over(session.ReasonSessionEnded, true, token(tok))
 			} else { // its caveat is from the future
 				l.undecided(token(tok))
 			}
@@ -285,7 +287,7 @@ func TestMarkFromTheFuture(t *testing.T) {
 	mustDo(t, w.service.RevokeHomeserver(ctx, "a.example", discharger.Order{}))
 	mustDo(t, w.revokeUser(user, discharger.Order{}))
 	w.later(-365*24*time.Hour + time.Second)
-	live.over(discharger.ReasonSessionEnded, false)
+	live.over(session.ReasonSessionEnded, false)
 	l := w.login(caveat.ModeOpen)
 	for range 2 {
 		l.undecided()
@@ -302,8 +304,8 @@ func TestMarkFromTheFuture(t *testing.T) {
 			t.Errorf("lifted %d, %v; want %d", n, err, want)
 		}
 	}
-	revoked.over(discharger.ReasonSessionEnded, false)
-	live.over(discharger.ReasonSessionEnded, false)
+	revoked.over(session.ReasonSessionEnded, false)
+	live.over(session.ReasonSessionEnded, false)
 	w.later(time.Second)
 	w.login(caveat.ModeOpen).must()
 }

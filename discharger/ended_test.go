@@ -8,6 +8,7 @@ import (
 
 	"github.com/discharger/discharger/discharger"
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/revocation"
 )
 
 // TestEventsNameTheSession holds what every event says: whose session has ended,
@@ -28,13 +29,13 @@ func TestEventsNameTheSession(t *testing.T) {
 	mustDo(t, w.revokeUser(user, discharger.Order{Soft: true}))
 	mustDo(t, w.service.RevokeHomeserver(context.Background(), "a.example", discharger.Order{Soft: true}))
 	w.said(0,
-		byClient.ended(discharger.CauseLogout, false),
-		byOrder.ended(discharger.CauseRevoked, true),
-		byDevice.ended(discharger.CauseRevoked, true),
-		discharger.Ended{User: user.User, Device: byDevice.cond.Device, Soft: true, Reason: string(discharger.CauseRevoked)},
-		early.ended(discharger.CauseRevoked, false),
-		discharger.Ended{User: user.User, Soft: true, Reason: string(discharger.CauseRevoked)},
-		discharger.Ended{All: true, Soft: true, Reason: string(discharger.CauseRevoked)},
+		byClient.ended(revocation.CauseLogout, false),
+		byOrder.ended(revocation.CauseRevoked, true),
+		byDevice.ended(revocation.CauseRevoked, true),
+		revocation.Ended{User: user.User, Device: byDevice.cond.Device, Soft: true, Reason: string(revocation.CauseRevoked)},
+		early.ended(revocation.CauseRevoked, false),
+		revocation.Ended{User: user.User, Soft: true, Reason: string(revocation.CauseRevoked)},
+		revocation.Ended{All: true, Soft: true, Reason: string(revocation.CauseRevoked)},
 	)
 }
 
@@ -47,27 +48,27 @@ func TestReadEvent(t *testing.T) {
 	at := time.UnixMilli(1).UTC()
 	for name, tt := range map[string]struct {
 		data string
-		want discharger.Ended
+		want revocation.Ended
 	}{
 		"a member of a later version": {
 			`{"v":1,"x":1,"session":"AAAAAAAAAAAAAAAAAAAAAQ","kind":"soft","at":1,"until":2,"reason":"sold"}`,
-			discharger.Ended{Session: id, Soft: true, At: at, Reason: "sold"},
+			revocation.Ended{Session: id, Soft: true, At: at, Reason: "sold"},
 		},
 		"of an earlier version": {
 			`{"v":1,"session":"AAAAAAAAAAAAAAAAAAAAAQ","at":1,"until":2,"reason":"logout"}`,
-			discharger.Ended{Session: id, At: at, Reason: "logout"},
+			revocation.Ended{Session: id, At: at, Reason: "logout"},
 		},
 		"of an earlier version, with the owner": {
 			`{"v":1,"session":"AAAAAAAAAAAAAAAAAAAAAQ","at":1,"until":2,"reason":"logout"}` + "\n" + `{"user":"@a:b","device":"D"}`,
-			discharger.Ended{Session: id, User: "@a:b", Device: "D", At: at, Reason: "logout"},
+			revocation.Ended{Session: id, User: "@a:b", Device: "D", At: at, Reason: "logout"},
 		},
 		"a device": {
 			`{"v":1,"user":"@a:b","device":"D","before":2,"kind":"hard","at":1,"until":2,"reason":"revoked"}`,
-			discharger.Ended{User: "@a:b", Device: "D", At: at, Reason: "revoked"},
+			revocation.Ended{User: "@a:b", Device: "D", At: at, Reason: "revoked"},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if got, err := discharger.ReadEvent([]byte(tt.data)); err != nil || got != tt.want {
+			if got, err := revocation.ReadEvent([]byte(tt.data)); err != nil || got != tt.want {
 				t.Errorf("got %+v, %v; want %+v", got, err, tt.want)
 			}
 		})
@@ -93,7 +94,7 @@ func TestReadEventRefuses(t *testing.T) {
 		"owner of a user": {`{"v":1,"user":"a"` + rest + "\n" + `{"user":"a"}`, "second line"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if e, err := discharger.ReadEvent([]byte(tt.data)); err == nil || !strings.Contains(err.Error(), tt.want) || e != (discharger.Ended{}) {
+			if e, err := revocation.ReadEvent([]byte(tt.data)); err == nil || !strings.Contains(err.Error(), tt.want) || e != (revocation.Ended{}) {
 				t.Errorf("%+v, %v; want %s", e, err, tt.want)
 			}
 		})
@@ -106,9 +107,9 @@ func FuzzReadEvent(f *testing.F) {
 	f.Add([]byte(`{"v":1,"user":"@a:b","except":"AAAAAAAAAAAAAAAAAAAAAQ","before":2,"at":1,"until":2,"reason":"revoked"}`))
 	f.Add([]byte(`{"v":1,"all":true,"before":2,"at":1,"until":2,"reason":"revoked"}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		e, err := discharger.ReadEvent(data)
+		e, err := revocation.ReadEvent(data)
 		if err != nil {
-			if e != (discharger.Ended{}) {
+			if e != (revocation.Ended{}) {
 				t.Fatal("an error and an event")
 			}
 			return

@@ -3,6 +3,7 @@ package discharger
 import (
 	"errors"
 	"fmt"
+	"github.com/discharger/discharger/discharger/session"
 	"time"
 )
 
@@ -23,7 +24,7 @@ var ErrUnknownKey = errors.New("unknown key")
 // If the session has ended, that is final. Otherwise the refusal is about the
 // request, and the session is as it was.
 type Refusal struct {
-	Reason     Reason
+	Reason     session.Reason
 	Ended      bool   // the session is over
 	SoftLogout bool   // with Ended: logging in again may keep the device's keys
 	Message    string // for people; empty unless a policy gave one
@@ -37,7 +38,7 @@ func (r *Refusal) Error() string {
 	return fmt.Sprintf("refused (%s)", r.Reason)
 }
 
-func refusal(r *Ruling) error {
+func refusal(r *session.Ruling) error {
 	return &Refusal{Reason: r.Reason, Ended: r.Ended, SoftLogout: r.Ended && r.End.Soft, Message: r.Message}
 }
 

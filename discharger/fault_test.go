@@ -9,6 +9,8 @@ import (
 
 	"github.com/discharger/discharger/discharger"
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/revocation"
+	"github.com/discharger/discharger/discharger/session"
 )
 
 var errFault = errors.New("connection reset by peer")
@@ -22,7 +24,7 @@ type faulty struct {
 	race       func()
 }
 
-func (f *faulty) Load(ctx context.Context, u discharger.UserKey, id caveat.SessionID, d discharger.DeviceTag) (discharger.View, error) {
+func (f *faulty) Load(ctx context.Context, u discharger.UserKey, id caveat.SessionID, d revocation.DeviceTag) (discharger.View, error) {
 	if f.load {
 		return discharger.View{}, errFault
 	}
@@ -85,7 +87,7 @@ func TestStoreFaultsAreUndecided(t *testing.T) {
 			if err := l.logout(discharger.ScopeSession, token(next)); err != nil {
 				t.Errorf("logout again: %v", err)
 			}
-			l.refused(discharger.ReasonSessionEnded, token(next))
+			l.refused(session.ReasonSessionEnded, token(next))
 		})
 	}
 }
@@ -121,7 +123,7 @@ func TestRepeatedLogoutIsNoShortcut(t *testing.T) {
 				t.Errorf("%s: %v", what, err)
 			}
 		}
-		l.refused(discharger.ReasonSessionEnded, token(tok))
+		l.refused(session.ReasonSessionEnded, token(tok))
 	}
 }
 
@@ -160,7 +162,7 @@ func TestLostRaceStartsOver(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	l.refused(discharger.ReasonSessionEnded, token(mine.RefreshToken))
+	l.refused(session.ReasonSessionEnded, token(mine.RefreshToken))
 }
 
 // TestLogoutIsNotOutrun has somebody refresh each time that the logout has read
@@ -188,7 +190,7 @@ func TestLogoutIsNotOutrun(t *testing.T) {
 		if err := end(l, first); err != nil || left != 0 {
 			t.Errorf("%s: %v, with %d refreshes left", what, err, left)
 		}
-		l.over(discharger.ReasonSessionEnded, false, token(first))
+		l.over(session.ReasonSessionEnded, false, token(first))
 	}
 }
 

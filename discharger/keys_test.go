@@ -12,6 +12,7 @@ import (
 
 	"github.com/discharger/discharger/discharger"
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/session"
 )
 
 // sealedBy makes the caveat of a new session with any two keys.
@@ -103,12 +104,12 @@ func TestRetiredKeysEndSessions(t *testing.T) {
 	mustDo(t, err)
 	w.service, err = discharger.New(cfg)
 	mustDo(t, err)
-	alive.unchanged(func() { alive.over(discharger.ReasonSessionEnded, true) })
-	ended.unchanged(func() { ended.over(discharger.ReasonSessionEnded, false) })
-	rotating.unchanged(func() { rotating.over(discharger.ReasonSessionEnded, true, token(refresh)) })
+	alive.unchanged(func() { alive.over(session.ReasonSessionEnded, true) })
+	ended.unchanged(func() { ended.over(session.ReasonSessionEnded, false) })
+	rotating.unchanged(func() { rotating.over(session.ReasonSessionEnded, true, token(refresh)) })
 	g, err := w.service.Discharge(context.Background(), &discharger.Request{ID: toRetired})
 	var refused *discharger.Refusal
-	if g != nil || !errors.As(err, &refused) || !refused.Ended || !refused.SoftLogout || refused.Reason != discharger.ReasonSessionEnded {
+	if g != nil || !errors.As(err, &refused) || !refused.Ended || !refused.SoftLogout || refused.Reason != session.ReasonSessionEnded {
 		t.Errorf("to a retired key: %v, %v", g, err)
 	}
 }

@@ -1,6 +1,9 @@
 package discharger
 
-import "context"
+import (
+	"context"
+	"github.com/discharger/discharger/discharger/session"
+)
 
 // Scope is how much a logout ends.
 type Scope uint8
@@ -15,9 +18,9 @@ const (
 // that is durable. It asks for what a refresh would ask for. Repeating it is
 // not an error, nor is logging out a session that is gone.
 func (s *Service) Logout(ctx context.Context, req *Request, scope Scope) error {
-	op, kind := OpLogout, EventLogout
+	op, kind := OpLogout, session.EventLogout
 	if scope == ScopeUser {
-		op, kind = OpLogoutAll, EventLogoutAll
+		op, kind = OpLogoutAll, session.EventLogoutAll
 	}
 	a, err := s.begin(op, req)
 	a.event.Kind = kind

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/session"
 	"github.com/discharger/discharger/policy"
 )
 
@@ -69,7 +70,7 @@ type Observation struct {
 	Session    caveat.SessionID
 	Mode       caveat.Mode // 0 if the caveat could not be opened
 	Result     Result
-	Reason     Reason // with ResultRefused
+	Reason     session.Reason // with ResultRefused
 	Action     policy.Action
 	Replay     policy.Replay
 	Rule       string // of the policy, if it was asked
@@ -105,7 +106,7 @@ func (s *Service) finish(ctx context.Context, a *attempt, err error) error {
 	}
 	if a.obs.Replay == policy.ReplayFork || a.obs.Replay == policy.ReplayReuse {
 		text := "replaced refresh token was presented"
-		if a.obs.Ended && a.obs.Reason == ReasonTokenReused {
+		if a.obs.Ended && a.obs.Reason == session.ReasonTokenReused {
 			text = "session ended: two parties presented its refresh tokens"
 		}
 		s.cfg.Log.LogAttrs(ctx, slog.LevelWarn, text, a.attrs(

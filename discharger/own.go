@@ -5,6 +5,8 @@ import (
 	"context"
 
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/revocation"
+	"github.com/discharger/discharger/discharger/session"
 	"github.com/discharger/discharger/policy"
 )
 
@@ -17,7 +19,7 @@ import (
 // what a refresh would ask for, and leaves a refresh token as it is.
 func (s *Service) OwnSessions(ctx context.Context, req *Request) (own caveat.SessionID, list []SessionInfo, err error) {
 	a, err := s.begin(OpOwnSessions, req)
-	a.event.Kind = EventOwn
+	a.event.Kind = session.EventOwn
 	if err == nil {
 		list, err = s.ownSessions(ctx, a)
 	}
@@ -42,23 +44,23 @@ func (s *Service) ownSessions(ctx context.Context, a *attempt) ([]SessionInfo, e
 // RevokeOwn ends a session of the user whose session is presented: another one,
 // or itself, which is [Service.Logout]. What is not a session of that user is
 // left alone, and no error.
-func (s *Service) RevokeOwn(ctx context.Context, req *Request, session caveat.SessionID) error {
+func (s *Service) RevokeOwn(ctx context.Context, req *Request, id caveat.SessionID) error {
 	a, err := s.begin(OpRevokeOwn, req)
-	a.event.Kind = EventOwn
+	a.event.Kind = session.EventOwn
 	switch {
 	case err != nil:
-	case session == a.cond.Session:
-		a.event.Kind = EventLogout
+	case id == a.cond.Session:
+		a.event.Kind = session.EventLogout
 		err = s.logout(ctx, a)
 	default:
-		err = s.attempt(ctx, a, func(st State, v View) (edit, error) { return s.revokeOwn(ctx, a, st, v, session) })
+		err = s.attempt(ctx, a, func(st session.State, v View) (edit, error) { return s.revokeOwn(ctx, a, st, v, id) })
 	}
 	return s.finish(ctx, a, err)
 }
 
 // revokeOwn looks for the session among the user's own: its id alone must not
 // be enough to end it, or to have the feed say so.
-func (s *Service) revokeOwn(ctx context.Context, a *attempt, st State, v View, session caveat.SessionID) (edit, error) {
+func (s *Service) revokeOwn(ctx context.Context, a *attempt, st session.State, v View, id caveat.SessionID) (edit, error) {
 	if err := s.prove(ctx, a, &st, v); err != nil {
 		return edit{}, err
 	}
@@ -67,14 +69,14 @@ func (s *Service) revokeOwn(ctx context.Context, a *attempt, st State, v View, s
 		return edit{}, err
 	}
 	for _, o := range live {
-		if o.id == session {
+		if o.id == id {
 			var ed edit
-			err := s.end(&ed, a, o, End{Cause: CauseLogout, At: a.event.Now})
+			err := s.end(&ed, a, o, revocation.End{Cause: revocation.CauseLogout, At: a.event.Now})
 			return ed, err
 		}
 	}
 	for _, o := range gone {
-		if o.id == session {
+		if o.id == id {
 			return edit{revoked: s.remains(a, []stored{o})}, nil
 		}
 	}
@@ -84,13 +86,13 @@ func (s *Service) revokeOwn(ctx context.Context, a *attempt, st State, v View, s
 // prove refuses what would get no discharge. A token that only shows that
 // somebody has a copy of it is refused too, and has no other consequence here.
 // An end by time is stored, since every later answer has to agree with it.
-func (s *Service) prove(ctx context.Context, a *attempt, st *State, v View) error {
+func (s *Service) prove(ctx context.Context, a *attempt, st *session.State, v View) error {
 	o, err := s.step(ctx, a, st)
 	switch {
 	case err != nil:
 		return err
 	case o.Replay == policy.ReplayReuse:
-		return &Refusal{Reason: ReasonTokenSuperseded}
+		return &Refusal{Reason: session.ReasonTokenSuperseded}
 	case o.Ended && o.Next != nil:
 		var ed edit
 		if err := s.changeSession(&ed, a, a.cond.Session, v.Session, o.Next, a.cond.Minted); err != nil {

@@ -8,6 +8,8 @@ import (
 
 	"github.com/discharger/discharger/discharger"
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/revocation"
+	"github.com/discharger/discharger/discharger/session"
 )
 
 func (l *login) own(opts ...option) (caveat.SessionID, []discharger.SessionInfo, error) {
@@ -45,24 +47,24 @@ func TestOwnSessions(t *testing.T) {
 		w.said(n)
 		for range 2 {
 			mustDo(t, a.revoke(b, token(tok)))
-			w.said(n, b.ended(discharger.CauseLogout, false))
+			w.said(n, b.ended(revocation.CauseLogout, false))
 		}
-		b.refused(discharger.ReasonSessionEnded)
+		b.refused(session.ReasonSessionEnded)
 		tok = a.must(token(tok)).RefreshToken
 		mustDo(t, a.revoke(a, token(tok)))
-		w.said(n, b.ended(discharger.CauseLogout, false), a.ended(discharger.CauseLogout, false))
-		a.refused(discharger.ReasonSessionEnded, token(tok))
+		w.said(n, b.ended(revocation.CauseLogout, false), a.ended(revocation.CauseLogout, false))
+		a.refused(session.ReasonSessionEnded, token(tok))
 		mustDo(t, a.revoke(a, token(tok))) // again
-		if _, _, err := a.own(token(tok)); !isRefusal(err, discharger.ReasonSessionEnded) {
+		if _, _, err := a.own(token(tok)); !isRefusal(err, session.ReasonSessionEnded) {
 			t.Errorf("after the end: %v", err)
 		}
-		if err := a.revoke(stranger, token(tok)); !isRefusal(err, discharger.ReasonSessionEnded) {
+		if err := a.revoke(stranger, token(tok)); !isRefusal(err, session.ReasonSessionEnded) {
 			t.Errorf("after the end: %v", err)
 		}
 	})
 }
 
-func isRefusal(err error, want discharger.Reason) bool {
+func isRefusal(err error, want session.Reason) bool {
 	var r *discharger.Refusal
 	return errors.As(err, &r) && r.Reason == want && !errors.Is(err, discharger.ErrUnavailable)
 }
@@ -80,15 +82,15 @@ func TestOwnSessionsNeedProof(t *testing.T) {
 	for name, c := range map[string]struct {
 		login *login
 		opts  []option
-		want  discharger.Reason // "": enough
+		want  session.Reason // "": enough
 	}{
-		"no token":            {rotating, nil, discharger.ReasonTokenRequired},
+		"no token":            {rotating, nil, session.ReasonTokenRequired},
 		"a forged token":      {rotating, []option{token(append([]byte(nil), first[:len(first)-1]...))}, ""},
-		"an old token":        {rotating, []option{token(first)}, discharger.ReasonTokenSuperseded},
-		"one from elsewhere":  {rotating, []option{token(first), at(away)}, discharger.ReasonTokenSuperseded},
+		"an old token":        {rotating, []option{token(first)}, session.ReasonTokenSuperseded},
+		"one from elsewhere":  {rotating, []option{token(first), at(away)}, session.ReasonTokenSuperseded},
 		"the live token":      {rotating, []option{token(live)}, ""},
-		"held, from a client": {held, nil, discharger.ReasonHomeserverRequired},
-		"held, another's key": {held, []option{homeserver("b.example")}, discharger.ReasonHomeserverRequired},
+		"held, from a client": {held, nil, session.ReasonHomeserverRequired},
+		"held, another's key": {held, []option{homeserver("b.example")}, session.ReasonHomeserverRequired},
 		"held, with the key":  {held, []option{homeserver("a.example")}, ""},
 	} {
 		c.login.unchanged(func() {
@@ -117,13 +119,13 @@ func TestOwnSessionNotActivated(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	l := w.login(caveat.ModeOpen)
-	if _, _, err := l.own(); !isRefusal(err, discharger.ReasonHomeserverRequired) {
+	if _, _, err := l.own(); !isRefusal(err, session.ReasonHomeserverRequired) {
 		t.Errorf("the caveat alone: %v", err)
 	}
 	if _, list, err := l.own(homeserver("a.example")); err != nil || len(list) != 0 {
 		t.Errorf("%v, %d sessions", err, len(list))
 	}
 	mustDo(t, l.revoke(l))
-	l.refused(discharger.ReasonSessionEnded)
-	w.said(0, l.ended(discharger.CauseLogout, false))
+	l.refused(session.ReasonSessionEnded)
+	w.said(0, l.ended(revocation.CauseLogout, false))
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/discharger/discharger/discharger"
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/session"
 	"github.com/discharger/discharger/policy"
 )
 
@@ -79,9 +80,9 @@ func TestPolicyWithholds(t *testing.T) {
 	tok = l.must(token(tok)).RefreshToken // nothing was lost by being denied
 
 	p.say(policy.Decision{Effect: policy.EffectReauth})
-	l.over(discharger.ReasonPolicy, true, token(tok))
+	l.over(session.ReasonPolicy, true, token(tok))
 	p.say(allow)
-	l.over(discharger.ReasonPolicy, true, token(tok)) // the same again
+	l.over(session.ReasonPolicy, true, token(tok)) // the same again
 
 	a, b := w.login(caveat.ModeOpen), w.login(caveat.ModeOpen)
 	a.must()
@@ -98,9 +99,9 @@ func TestPolicyWithholds(t *testing.T) {
 
 	never := w.login(caveat.ModeOpen, func(c *caveat.Condition) { c.User, c.Minted = "@new:a.example", c.Minted+1 })
 	p.say(policy.Decision{Effect: policy.EffectRevoke})
-	never.over(discharger.ReasonPolicy, false)
+	never.over(session.ReasonPolicy, false)
 	p.say(allow)
-	never.over(discharger.ReasonPolicy, false) // revoked at activation, for good
+	never.over(session.ReasonPolicy, false) // revoked at activation, for good
 }
 
 func TestPolicyFailuresAreUndecided(t *testing.T) {
@@ -163,23 +164,23 @@ func TestPolicyOnReplay(t *testing.T) {
 	}
 	t.Run("agrees", func(t *testing.T) {
 		l, p, dead := fork(t)
-		l.over(discharger.ReasonTokenReused, true, token(dead), at(away))
+		l.over(session.ReasonTokenReused, true, token(dead), at(away))
 		in := p.last()
 		if in.Replay != policy.ReplayReuse || !in.Grant.Revokes || in.Grant.TTL != 0 || in.Request.IP != away.String() || in.Session.LastIP != phone.String() {
 			t.Errorf("saw %+v", in)
 		}
-		l.over(discharger.ReasonTokenReused, true, token(dead))
+		l.over(session.ReasonTokenReused, true, token(dead))
 	})
 	t.Run("softens", func(t *testing.T) {
 		l, p, dead := fork(t)
 		p.say(policy.Decision{Effect: policy.EffectDeny})
-		l.alive(discharger.ReasonTokenSuperseded, token(dead), at(away))
+		l.alive(session.ReasonTokenSuperseded, token(dead), at(away))
 	})
 	t.Run("hardens", func(t *testing.T) {
 		l, p, dead := fork(t)
 		p.say(policy.Decision{Effect: policy.EffectRevoke})
-		l.over(discharger.ReasonPolicy, false, token(dead), at(away))
-		l.over(discharger.ReasonPolicy, false, token(dead))
+		l.over(session.ReasonPolicy, false, token(dead), at(away))
+		l.over(session.ReasonPolicy, false, token(dead))
 	})
 }
 
@@ -233,8 +234,8 @@ func TestPolicyLimitsSessions(t *testing.T) {
 	if got := p.last().User.Sessions; got != 3 {
 		t.Errorf("counted %d, one of four was logged out", got)
 	}
-	all[0].refused(discharger.ReasonSessionEnded)
-	all[1].refused(discharger.ReasonSessionEnded)
+	all[0].refused(session.ReasonSessionEnded)
+	all[1].refused(session.ReasonSessionEnded)
 	all[2].must()
 	fifth.must()
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/discharger/discharger/discharger"
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/session"
 	"github.com/discharger/discharger/policy"
 )
 
@@ -79,7 +80,7 @@ func (u *undecidedWorld) wait(d time.Duration) {
 func (u *undecidedWorld) begin() {
 	u.users++
 	u.user, u.logins = fmt.Sprintf("@user%d:a.example", u.users), nil
-	u.store.losses = discharger.Losses{}
+	u.store.losses = session.Losses{}
 	u.policy.saw = nil
 	u.policy.say(policy.Decision{Effect: policy.EffectAllow})
 	for i, p := range u.processes {
@@ -96,7 +97,7 @@ func (u *undecidedWorld) begin() {
 func TestNoDecisionIsSoft(t *testing.T) {
 	t.Parallel()
 	u := newUndecidedWorld(t)
-	ends := make(map[discharger.Reason]int)
+	ends := make(map[session.Reason]int)
 	check := func(t *rapid.T) {
 		u.begin()
 		t.Repeat(map[string]func(*rapid.T){
@@ -140,9 +141,9 @@ func TestNoDecisionIsSoft(t *testing.T) {
 	for range 5 {
 		rapid.Check(t, check)
 	}
-	for _, want := range []discharger.Reason{
-		discharger.ReasonSessionExpired, discharger.ReasonSessionLost, discharger.ReasonReplaced, discharger.ReasonTokenReused,
-		discharger.ReasonSessionEnded, "too_long",
+	for _, want := range []session.Reason{
+		session.ReasonSessionExpired, session.ReasonSessionLost, session.ReasonReplaced, session.ReasonTokenReused,
+		session.ReasonSessionEnded, "too_long",
 	} {
 		if ends[want] == 0 {
 			t.Errorf("no session ended with %q: the test does not reach it", want)
@@ -164,7 +165,7 @@ func (u *undecidedWorld) draw(t *rapid.T) {
 
 // present presents any token of any session to any process, twice if it is
 // refused.
-func (u *undecidedWorld) present(t *rapid.T, ends map[discharger.Reason]int) {
+func (u *undecidedWorld) present(t *rapid.T, ends map[session.Reason]int) {
 	if len(u.logins) == 0 {
 		return
 	}

@@ -17,6 +17,7 @@ import (
 	"github.com/discharger/discharger/discharger/keyfile"
 	"github.com/discharger/discharger/discharger/rawmacaroon"
 	"github.com/discharger/discharger/discharger/secret"
+	"github.com/discharger/discharger/discharger/session"
 )
 
 // A refresh token is a macaroon in the V2 binary format, minted and verified
@@ -75,7 +76,7 @@ func (k RefreshKey) ID() [4]byte {
 
 const (
 	tokenVersion = 0x01
-	tokenIDLen   = 1 + 4 + len(Nonce{})
+	tokenIDLen   = 1 + 4 + len(session.Nonce{})
 
 	maxToken        = 4 << 10 // bytes of a presented token
 	maxTokenCaveats = 16
@@ -128,7 +129,7 @@ const (
 )
 
 // Mint makes a token of a session, carrying extra caveats.
-func (t *tokenRing) Mint(homeserver string, session caveat.SessionID, tok Token, extra []string) []byte {
+func (t *tokenRing) Mint(homeserver string, sid caveat.SessionID, tok session.Token, extra []string) []byte {
 	id := make([]byte, 0, tokenIDLen)
 	id = append(append(append(id, tokenVersion), t.mint[:]...), tok.Nonce[:]...)
 	v := rawmacaroon.Macaroon{ID: id, Caveats: make([]rawmacaroon.Caveat, 0, 2+len(extra))}
@@ -138,7 +139,7 @@ func (t *tokenRing) Mint(homeserver string, session caveat.SessionID, tok Token,
 		sig = rawmacaroon.Hash(&sig, condition)
 		v.Caveats = append(v.Caveats, rawmacaroon.Caveat{ID: condition})
 	}
-	add([]byte(sessionCaveat + session.String()))
+	add([]byte(sessionCaveat + sid.String()))
 	add(strconv.AppendUint([]byte(epochCaveat), tok.Epoch, 10))
 	for _, c := range extra {
 		add([]byte(c))
@@ -149,14 +150,14 @@ func (t *tokenRing) Mint(homeserver string, session caveat.SessionID, tok Token,
 
 // presented is a verified token.
 type presented struct {
-	Token
+	session.Token
 	Extra  []string  // the holder's caveats, which hold and must be carried over
 	Before time.Time // the earliest time-before among them; zero: none
 }
 
 // Verify checks a token against the session it is presented for, and what its
 // holder restricted it to.
-func (t *tokenRing) Verify(b []byte, homeserver string, session caveat.SessionID, now time.Time, from netip.Addr) (presented, error) {
+func (t *tokenRing) Verify(b []byte, homeserver string, sid caveat.SessionID, now time.Time, from netip.Addr) (presented, error) {
 	if len(b) > maxToken {
 		return presented{}, errTokenMalformed
 	}
@@ -187,14 +188,14 @@ func (t *tokenRing) Verify(b []byte, homeserver string, session caveat.SessionID
 	}
 	// The first two are ours, the order is signed. A holder who repeats their
 	// names below gets nowhere: they are not among the caveats a holder may add.
-	if string(caveats[0].ID) != sessionCaveat+session.String() {
+	if string(caveats[0].ID) != sessionCaveat+sid.String() {
 		return presented{}, errTokenInvalid
 	}
 	epoch, err := strconv.ParseUint(strings.TrimPrefix(string(caveats[1].ID), epochCaveat), 10, 63)
 	if err != nil || epoch == 0 {
 		return presented{}, errTokenInvalid
 	}
-	p := presented{Token: Token{Epoch: epoch, Nonce: Nonce(m.ID[5:])}}
+	p := presented{Token: session.Token{Epoch: epoch, Nonce: session.Nonce(m.ID[5:])}}
 	for _, c := range caveats[2:] {
 		p.Extra = append(p.Extra, string(c.ID))
 	}

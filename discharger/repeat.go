@@ -1,5 +1,7 @@
 package discharger
 
+import "github.com/discharger/discharger/discharger/session"
+
 // A client that logs out twice may never have received an answer to the first
 // request: the write took effect, and what it had to wait for did not come about.
 // So the second request must not be answered because of what the store shows; it
@@ -8,7 +10,7 @@ package discharger
 
 // repeat returns the write that makes a revocation again which was found in the
 // store. A homeserver's revocation needs none: it is raised anew every time.
-func (s *Service) repeat(a *attempt, st State, v View) (ed edit, err error) {
+func (s *Service) repeat(a *attempt, st session.State, v View) (ed edit, err error) {
 	switch r := st.Session; {
 	case r != nil && r.Over():
 		err = s.repeatSession(&ed, a, stored{id: a.cond.Session, raw: v.Session, record: *r})

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/revocation"
+	"github.com/discharger/discharger/discharger/session"
 )
 
 // Revocation by the homeserver or an operator. It also covers sessions that have
@@ -40,49 +42,43 @@ type Revoked struct {
 	Marked bool // sessions that were minted by now and have no record are ended too
 }
 
-func (o *Order) end(at int64) End { return End{Soft: o.Soft, Cause: CauseRevoked, At: at} }
+func (o *Order) end(at int64) revocation.End {
+	return revocation.End{Soft: o.Soft, Cause: revocation.CauseRevoked, At: at}
+}
 
 // Revoke ends one session of a user, by order of the homeserver or an
 // operator, whether it has been activated yet or not. Revoking a session that
 // does not exist is no error.
-func (s *Service) Revoke(ctx context.Context, user UserKey, session caveat.SessionID, o Order) (out Revoked, err error) {
-	a := s.about(OpRevoke, user, session)
-	if session == (caveat.SessionID{}) { // which stands for the user's own record
+func (s *Service) Revoke(ctx context.Context, user UserKey, id caveat.SessionID, o Order) (out Revoked, err error) {
+	a := s.about(OpRevoke, user, id)
+	if id == (caveat.SessionID{}) { // which stands for the user's own record
 		return Revoked{}, s.finish(ctx, a, badRequest(errNoSession))
 	}
-	err = s.attempt(ctx, a, func(st State, v View) (ed edit, err error) {
+	err = s.attempt(ctx, a, func(st session.State, v View) (ed edit, err error) {
 		out = Revoked{}
 		r := st.Session
 		if r == nil {
 			out.Marked = true
-			r = &Record{}
+			r = &session.Record{}
 		} else {
 			out.Known = true
-			if o.Epoch > 0 && o.Epoch+1 < r.newestEpoch() {
-				return edit{}, &Refusal{Reason: ReasonTokenSuperseded}
+			if o.Epoch > 0 && o.Epoch+1 < r.NewestEpoch() {
+				return edit{}, &Refusal{Reason: session.ReasonTokenSuperseded}
 			}
-			if end, over := ended(st); over && !r.Over() {
-				r = r.ended(end) // by a revocation of all: it is remembered as that
+			if end, over := st.Ended(); over && !r.Over() {
+				r = r.Tombstone(end) // by a revocation of all: it is remembered as that
 			} else if !over {
 				out.Ended = 1
 			}
 		}
 		if r.Over() {
-			err = s.repeatSession(&ed, a, stored{id: session, raw: v.Session, record: *r})
-			ed.revoked = s.unannounced(revokedSession(user, session, r), a.now)
+			err = s.repeatSession(&ed, a, stored{id: id, raw: v.Session, record: *r})
+			ed.revoked = s.unannounced(revokedSession(user, id, r), a.now)
 			return ed, err
 		}
-		return ed, s.changeSession(&ed, a, session, v.Session, r.ended(o.end(a.event.Now)), a.event.Now)
+		return ed, s.changeSession(&ed, a, id, v.Session, r.Tombstone(o.end(a.event.Now)), a.event.Now)
 	})
 	return out, s.finish(ctx, a, err)
-}
-
-// newestEpoch returns the epoch of the newest token that was handed out.
-func (r *Record) newestEpoch() uint64 {
-	if r.Successor != nil {
-		return r.Confirmed.Epoch + 1
-	}
-	return r.Confirmed.Epoch
 }
 
 // mark returns the mark of an order, by the store's time.
@@ -109,14 +105,14 @@ func (o *Order) spared(x *stored, mark int64) bool {
 // are not activated are ended too.
 func (s *Service) RevokeUser(ctx context.Context, user UserKey, o Order) (out Revoked, err error) {
 	a := s.about(OpRevokeUser, user, o.Except)
-	err = s.attempt(ctx, a, func(st State, v View) (edit, error) {
+	err = s.attempt(ctx, a, func(st session.State, v View) (edit, error) {
 		out = Revoked{Marked: true}
 		return s.revokeUser(ctx, a, st, v, &o, &out)
 	})
 	return out, s.finish(ctx, a, err)
 }
 
-func (s *Service) revokeUser(ctx context.Context, a *attempt, st State, v View, o *Order, out *Revoked) (ed edit, err error) {
+func (s *Service) revokeUser(ctx context.Context, a *attempt, st session.State, v View, o *Order, out *Revoked) (ed edit, err error) {
 	mark, err := s.mark(ctx, o)
 	if err != nil {
 		return edit{}, err
@@ -130,7 +126,7 @@ func (s *Service) revokeUser(ctx context.Context, a *attempt, st State, v View, 
 	if mark < st.User.At {
 		return s.revokeEach(a, st, v, live, gone, mark, o, out)
 	}
-	next := st.User.raised(mark, caveat.SessionID{}, o.end(mark))
+	next := st.User.Raise(mark, caveat.SessionID{}, o.end(mark))
 	except := caveat.SessionID{}
 	var each []revoked // what ends now
 	aged := false      // a session is spared that may have been minted before the mark
@@ -138,7 +134,7 @@ func (s *Service) revokeUser(ctx context.Context, a *attempt, st State, v View, 
 		x := &live[i]
 		if !o.spared(x, mark) {
 			out.Ended++
-			each = append(each, revokedSession(a.user, x.id, x.record.ended(o.end(mark))))
+			each = append(each, revokedSession(a.user, x.id, x.record.Tombstone(o.end(mark))))
 			continue
 		}
 		aged = aged || o.Age > 0 && x.record.Created > mark
@@ -154,7 +150,7 @@ func (s *Service) revokeUser(ctx context.Context, a *attempt, st State, v View, 
 	if except == (caveat.SessionID{}) && o.Except != (caveat.SessionID{}) && st.Session == nil {
 		except = o.Except // its record may have been lost
 	}
-	next.spare(&st.User, except, o.Devices)
+	next.Spare(&st.User, except, o.Devices)
 	if next.Covered < mark-(s.cfg.Limits.Activation+s.cfg.Limits.Skew).Milliseconds() {
 		next.Covered = 0 // that cannot be activated any more
 	}
@@ -177,7 +173,7 @@ func (s *Service) revokeUser(ctx context.Context, a *attempt, st State, v View, 
 // the mark already: a generation would end sessions that the order spares, for
 // those who compare times, and the time of the record does not go back. What has
 // no record is covered by it, unless it was spared then.
-func (s *Service) revokeEach(a *attempt, st State, v View, live, gone []stored, mark int64, o *Order, out *Revoked) (ed edit, err error) {
+func (s *Service) revokeEach(a *attempt, st session.State, v View, live, gone []stored, mark int64, o *Order, out *Revoked) (ed edit, err error) {
 	if err := s.repeatAll(&ed, a, gone); err != nil {
 		return edit{}, err
 	}
@@ -204,15 +200,15 @@ func (s *Service) RevokeDevice(ctx context.Context, user UserKey, device string,
 	if device == "" {
 		return Revoked{}, s.finish(ctx, a, badRequest(fmt.Errorf("device is empty")))
 	}
-	a.device = TagOf(device)
-	err = s.attempt(ctx, a, func(st State, v View) (edit, error) {
+	a.device = revocation.TagOf(device)
+	err = s.attempt(ctx, a, func(st session.State, v View) (edit, error) {
 		out = Revoked{Marked: true}
 		return s.revokeDevice(ctx, a, st, v, device, &o, &out)
 	})
 	return out, s.finish(ctx, a, err)
 }
 
-func (s *Service) revokeDevice(ctx context.Context, a *attempt, st State, v View, device string, o *Order, out *Revoked) (ed edit, err error) {
+func (s *Service) revokeDevice(ctx context.Context, a *attempt, st session.State, v View, device string, o *Order, out *Revoked) (ed edit, err error) {
 	mark, err := s.mark(ctx, o)
 	if err != nil {
 		return edit{}, err
@@ -257,12 +253,12 @@ func (s *Service) revokeDevice(ctx context.Context, a *attempt, st State, v View
 
 // deviceMark returns the record of a device after an order. The time of its mark
 // does not go back.
-func deviceMark(v DeviceRecord, mark int64, o *Order) DeviceRecord {
+func deviceMark(v session.DeviceRecord, mark int64, o *Order) session.DeviceRecord {
 	if mark > v.Revoked {
-		return v.revoked(mark, o.Except, o.end(mark))
+		return v.Revoke(mark, o.Except, o.end(mark))
 	}
 	if v.Except != (caveat.SessionID{}) && v.Except != o.Except && mark > v.Covered {
-		v.cover(mark, o.end(mark))
+		v.Cover(mark, o.end(mark))
 	}
 	return v
 }
@@ -288,7 +284,7 @@ func (s *Service) revokeHomeserver(ctx context.Context, a *attempt, o *Order) er
 		if err != nil {
 			return err
 		}
-		next := state.Homeserver.raised(mark, caveat.SessionID{}, o.end(mark))
+		next := state.Homeserver.Raise(mark, caveat.SessionID{}, o.end(mark))
 		done, err := s.swapHomeserver(ctx, a, view, &next, true)
 		if err != nil || done {
 			return err
@@ -299,14 +295,14 @@ func (s *Service) revokeHomeserver(ctx context.Context, a *attempt, o *Order) er
 }
 
 // swapHomeserver replaces a homeserver's record, with an event if it revokes.
-func (s *Service) swapHomeserver(ctx context.Context, a *attempt, v View, next *Revocation, revokes bool) (bool, error) {
+func (s *Service) swapHomeserver(ctx context.Context, a *attempt, v View, next *session.GenerationRecord, revokes bool) (bool, error) {
 	b, err := next.MarshalBinary()
 	if err != nil {
 		return false, unavailable(err)
 	}
 	var events []FeedEvent
 	if revokes {
-		end := next.endAbove(next.Generation - 1)
+		end := next.EndAbove(next.Generation - 1)
 		event, err := s.announcer.write(&revoked{
 			homeserver: a.user.Homeserver, all: true, before: next.At + 1, at: next.At, soft: end.Soft, cause: end.Cause,
 		})
@@ -341,7 +337,7 @@ func (s *Service) Marks(ctx context.Context, user UserKey) (m Marks, err error) 
 	return m, s.finish(ctx, a, err)
 }
 
-func (s *Service) marks(ctx context.Context, a *attempt, st State, m *Marks) error {
+func (s *Service) marks(ctx context.Context, a *attempt, st session.State, m *Marks) error {
 	devices, err := s.deviceMarks(ctx, a)
 	if err != nil {
 		return err
@@ -359,7 +355,7 @@ func (s *Service) marks(ctx context.Context, a *attempt, st State, m *Marks) err
 }
 
 // deviceMarks lists the records of the user's devices.
-func (s *Service) deviceMarks(ctx context.Context, a *attempt) (map[DeviceTag]DeviceRecord, error) {
+func (s *Service) deviceMarks(ctx context.Context, a *attempt) (map[revocation.DeviceTag]session.DeviceRecord, error) {
 	if a.user.User == "" {
 		return nil, nil
 	}
@@ -368,9 +364,9 @@ func (s *Service) deviceMarks(ctx context.Context, a *attempt) (map[DeviceTag]De
 		return nil, unavailable(fmt.Errorf("list devices: %w", err))
 	}
 	a.listing = l
-	out := make(map[DeviceTag]DeviceRecord, len(l.Devices))
+	out := make(map[revocation.DeviceTag]session.DeviceRecord, len(l.Devices))
 	for tag, raw := range l.Devices {
-		var d DeviceRecord
+		var d session.DeviceRecord
 		if err := d.UnmarshalBinary(raw); err != nil {
 			return nil, unavailable(err)
 		}
@@ -437,7 +433,7 @@ func (s *Service) liftMarks(ctx context.Context, a *attempt, lifted *int) error 
 
 // liftUser returns the edit that lifts marks of a user and of its devices.
 // Nothing ends by it, but the journal has to know.
-func (s *Service) liftUser(ctx context.Context, a *attempt, st State, v View, now int64) (ed edit, err error) {
+func (s *Service) liftUser(ctx context.Context, a *attempt, st session.State, v View, now int64) (ed edit, err error) {
 	if st.User.At > now {
 		next := st.User
 		next.At, next.Covered = now, min(next.Covered, now)
@@ -454,7 +450,7 @@ func (s *Service) liftUser(ctx context.Context, a *attempt, st State, v View, no
 		if d.Revoked <= now {
 			continue
 		}
-		next := d.lifted(now)
+		next := d.Lift(now)
 		a.device = tag
 		if err := s.changeDevice(&ed, a, a.listing.Devices[tag], &next); err != nil {
 			return edit{}, unavailable(err)
@@ -467,9 +463,9 @@ func (s *Service) liftUser(ctx context.Context, a *attempt, st State, v View, no
 }
 
 // journalDevice returns the entry of a device's mark.
-func (s *Service) journalDevice(a *attempt, v *DeviceRecord) JournalEntry {
-	return JournalEntry{
-		Kind: JournalDevice, Homeserver: a.user.Homeserver, User: a.user.User, Device: a.device, Except: v.Except, At: v.Revoked,
+func (s *Service) journalDevice(a *attempt, v *session.DeviceRecord) revocation.Revocation {
+	return revocation.Revocation{
+		Kind: revocation.KindDevice, Homeserver: a.user.Homeserver, User: a.user.User, Device: a.device, Except: v.Except, At: v.Revoked,
 		Keep: unixOrNever(s.keepMark(v.Revoked)), Soft: v.End.Soft, Cause: v.End.Cause,
 	}
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/discharger/discharger/discharger"
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/session"
 )
 
 // TestRevokeSoftly ends sessions so that clients keep their keys. A later hard
@@ -31,9 +32,9 @@ func TestRevokeSoftly(t *testing.T) {
 				l := w.login(caveat.ModeOpen)
 				l.must()
 				mustDo(t, revoke(w, l, soft))
-				l.over(discharger.ReasonSessionEnded, true)
+				l.over(session.ReasonSessionEnded, true)
 				mustDo(t, revoke(w, l, discharger.Order{}))
-				l.over(discharger.ReasonSessionEnded, true)
+				l.over(session.ReasonSessionEnded, true)
 				if name == "session" { // there is nothing that one could log in again to
 					return
 				}
@@ -41,7 +42,7 @@ func TestRevokeSoftly(t *testing.T) {
 				l = w.login(caveat.ModeOpen)
 				l.must()
 				mustDo(t, revoke(w, l, discharger.Order{}))
-				l.over(discharger.ReasonSessionEnded, false)
+				l.over(session.ReasonSessionEnded, false)
 			})
 		})
 	}
@@ -128,7 +129,7 @@ func TestRevokeSpares(t *testing.T) {
 				if x.live {
 					x.l.must()
 				} else {
-					x.l.over(discharger.ReasonSessionEnded, false)
+					x.l.over(session.ReasonSessionEnded, false)
 				}
 			}
 		})
@@ -139,7 +140,7 @@ func TestRevokeSpares(t *testing.T) {
 		mustDo(t, w.revokeDevice(user, "YOUNG", discharger.Order{Age: time.Minute}))
 		s.young.must()
 		mustDo(t, w.revokeDevice(user, "YOUNG", discharger.Order{}))
-		s.young.over(discharger.ReasonSessionEnded, false)
+		s.young.over(session.ReasonSessionEnded, false)
 		s.old.must()
 	})
 	t.Run("a session whose record was lost", func(t *testing.T) {
@@ -167,11 +168,11 @@ func TestRevokeWithEpoch(t *testing.T) {
 			tok = l.must(token(tok)).RefreshToken
 		}
 		err := l.revokeBy(discharger.Order{Epoch: epoch})
-		if ok := err == nil; ok != want || !ok && !isRefusal(err, discharger.ReasonTokenSuperseded) {
+		if ok := err == nil; ok != want || !ok && !isRefusal(err, session.ReasonTokenSuperseded) {
 			t.Errorf("epoch %d: %v", epoch, err)
 		}
 		if want {
-			l.over(discharger.ReasonSessionEnded, false, token(tok))
+			l.over(session.ReasonSessionEnded, false, token(tok))
 		} else {
 			l.must(token(tok))
 		}
@@ -190,10 +191,10 @@ func TestEndByTimeIsStored(t *testing.T) {
 		l := w.login(caveat.ModeRotate, func(c *caveat.Condition) { c.Expires = c.Minted + time.Hour.Milliseconds() })
 		tok := l.must().RefreshToken
 		w.later(time.Hour)
-		if err := ask(l, tok); !isRefusal(err, discharger.ReasonSessionExpired) {
+		if err := ask(l, tok); !isRefusal(err, session.ReasonSessionExpired) {
 			t.Errorf("%s: %v", name, err)
 		}
 		w.later(-30 * time.Minute)
-		l.over(discharger.ReasonSessionExpired, true, token(tok))
+		l.over(session.ReasonSessionExpired, true, token(tok))
 	}
 }

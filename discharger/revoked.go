@@ -11,6 +11,8 @@ import (
 
 	"github.com/discharger/discharger/discharger/cache"
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/revocation"
+	"github.com/discharger/discharger/discharger/session"
 )
 
 // revoked is the content of an event: one session, all of a user's, those of a
@@ -27,7 +29,7 @@ type revoked struct {
 	at         int64            // Unix ms
 	restored   int64            // Unix ms; when it was published again for a store that had lost it; 0: never
 	soft       bool
-	cause      Cause
+	cause      revocation.Cause
 }
 
 // feedSlack is how much longer an event is kept than discharges should live: a
@@ -110,10 +112,10 @@ func (s *Service) events(all []revoked) ([]FeedEvent, error) {
 }
 
 // revokedUser is the event of a user's revocation record.
-func revokedUser(user UserKey, r Revocation) revoked {
-	end := End{Cause: CauseRevoked}
+func revokedUser(user UserKey, r session.GenerationRecord) revoked {
+	end := revocation.End{Cause: revocation.CauseRevoked}
 	if r.Generation > 0 {
-		end = r.endAbove(r.Generation - 1)
+		end = r.EndAbove(r.Generation - 1)
 	}
 	return revoked{
 		homeserver: user.Homeserver, user: user.User, except: r.Except, devices: r.Devices, before: r.At + 1, at: r.At,
@@ -122,14 +124,14 @@ func revokedUser(user UserKey, r Revocation) revoked {
 }
 
 // revokedSession is the event of a session that became the tombstone r.
-func revokedSession(user UserKey, session caveat.SessionID, r *Record) revoked {
+func revokedSession(user UserKey, id caveat.SessionID, r *session.Record) revoked {
 	return revoked{
-		homeserver: user.Homeserver, session: session, user: user.User, device: r.Device, at: r.End.At, soft: r.End.Soft, cause: r.End.Cause,
+		homeserver: user.Homeserver, session: id, user: user.User, device: r.Device, at: r.End.At, soft: r.End.Soft, cause: r.End.Cause,
 	}
 }
 
 // revokedDevice is the event of the revocation of a device.
-func revokedDevice(user UserKey, device string, d *DeviceRecord) revoked {
+func revokedDevice(user UserKey, device string, d *session.DeviceRecord) revoked {
 	return revoked{
 		homeserver: user.Homeserver, user: user.User, device: device, except: d.Except, before: d.Revoked + 1, at: d.Revoked,
 		soft: d.End.Soft, cause: d.End.Cause,
@@ -140,7 +142,7 @@ func revokedDevice(user UserKey, device string, d *DeviceRecord) revoked {
 // that ended it may have died before its event was published. A homeserver's
 // revocation is published together with its record, and a session without a
 // record has no discharges.
-func (s *Service) again(a *attempt, st State) []revoked {
+func (s *Service) again(a *attempt, st session.State) []revoked {
 	var e revoked
 	switch r := st.Session; {
 	case r == nil && st.User.At > 0 && a.cond.Minted <= st.User.At,
@@ -152,10 +154,10 @@ func (s *Service) again(a *attempt, st State) []revoked {
 		return nil
 	}
 	switch {
-	case a.event.Kind == EventDischarge || a.event.Kind == EventOwn:
-		e.cause = causeAgain
-	case a.event.Kind == EventLogoutAll && e.cause == CauseRevoked:
-		e.cause = CauseLogout
+	case a.event.Kind == session.EventDischarge || a.event.Kind == session.EventOwn:
+		e.cause = revocation.CauseAgain
+	case a.event.Kind == session.EventLogoutAll && e.cause == revocation.CauseRevoked:
+		e.cause = revocation.CauseLogout
 	}
 	return s.unannounced(e, a.now)
 }

@@ -10,6 +10,8 @@ import (
 
 	"github.com/discharger/discharger/discharger"
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/revocation"
+	"github.com/discharger/discharger/discharger/session"
 	"github.com/discharger/discharger/policy"
 )
 
@@ -54,7 +56,7 @@ func newUnfedWorld(t testing.TB, change ...func(*discharger.Config)) (*world, *u
 
 // event is what an entry of a feed says.
 type event struct {
-	discharger.Ended
+	revocation.Ended
 	before, until time.Time
 }
 
@@ -81,7 +83,7 @@ func (w *world) feed(homeserver string) (out []event) {
 			if err := json.Unmarshal(e.Data, &times); err != nil {
 				w.t.Fatalf("%s: %v", e.Data, err)
 			}
-			read, err := discharger.ReadEvent(e.Data)
+			read, err := revocation.ReadEvent(e.Data)
 			if err != nil {
 				w.t.Fatalf("%s: %v", e.Data, err)
 			}
@@ -93,7 +95,7 @@ func (w *world) feed(homeserver string) (out []event) {
 
 // said demands the events of the feed beyond the first n, and returns how many
 // there are.
-func (w *world) said(n int, want ...discharger.Ended) int {
+func (w *world) said(n int, want ...revocation.Ended) int {
 	w.t.Helper()
 	got := w.feed("a.example")
 	if len(got) != n+len(want) {
@@ -120,44 +122,44 @@ func (w *world) said(n int, want ...discharger.Ended) int {
 }
 
 // ended is the event of the end of the session.
-func (l *login) ended(cause discharger.Cause, soft bool) discharger.Ended {
-	return discharger.Ended{Session: l.cond.Session, User: l.cond.User, Device: l.cond.Device, Soft: soft, Reason: string(cause)}
+func (l *login) ended(cause revocation.Cause, soft bool) revocation.Ended {
+	return revocation.Ended{Session: l.cond.Session, User: l.cond.User, Device: l.cond.Device, Soft: soft, Reason: string(cause)}
 }
 
 // againCause is the reason of events that repeat an end.
-const againCause discharger.Cause = "again"
+const againCause revocation.Cause = "again"
 
 // TestEveryRevocationIsPublished goes through everybody who can end a session.
 func TestEveryRevocationIsPublished(t *testing.T) {
 	t.Parallel()
 	eachStore(t, func(t *testing.T, w *world) {
 		ctx, user, n := context.Background(), alice("a.example"), 0
-		all := func(cause discharger.Cause, except caveat.SessionID) discharger.Ended {
-			return discharger.Ended{User: user.User, Except: except, Reason: string(cause)}
+		all := func(cause revocation.Cause, except caveat.SessionID) revocation.Ended {
+			return revocation.Ended{User: user.User, Except: except, Reason: string(cause)}
 		}
 		l := w.login(caveat.ModeRotate)
 		first := l.must().RefreshToken
 		next := l.must(token(l.must(token(first)).RefreshToken)).RefreshToken
 		n = w.said(n)
 
-		l.over(discharger.ReasonTokenReused, true, token(first), at(away))
-		n = w.said(n, l.ended(discharger.CauseReuse, true))
-		l.over(discharger.ReasonTokenReused, true, token(next))
+		l.over(session.ReasonTokenReused, true, token(first), at(away))
+		n = w.said(n, l.ended(revocation.CauseReuse, true))
+		l.over(session.ReasonTokenReused, true, token(next))
 		n = w.said(n)
 
 		l = w.login(caveat.ModeOpen)
 		l.must()
 		mustDo(t, l.logout(discharger.ScopeSession))
-		n = w.said(n, l.ended(discharger.CauseLogout, false))
+		n = w.said(n, l.ended(revocation.CauseLogout, false))
 		early := w.login(caveat.ModeOpen)
 		mustDo(t, early.logout(discharger.ScopeSession))
-		n = w.said(n, early.ended(discharger.CauseLogout, false))
+		n = w.said(n, early.ended(revocation.CauseLogout, false))
 
 		l = w.login(caveat.ModeOpen)
 		l.must()
 		w.later(time.Second)
 		mustDo(t, l.logout(discharger.ScopeUser, homeserver("a.example")))
-		n = w.said(n, all(discharger.CauseLogout, caveat.SessionID{}))
+		n = w.said(n, all(revocation.CauseLogout, caveat.SessionID{}))
 		w.pastMarks()
 
 		kept, other := w.login(caveat.ModeOpen), w.login(caveat.ModeOpen)
@@ -165,30 +167,30 @@ func TestEveryRevocationIsPublished(t *testing.T) {
 		other.must()
 		w.later(time.Second)
 		mustDo(t, w.revokeUser(user, but(kept)))
-		n = w.said(n, all(discharger.CauseRevoked, kept.cond.Session))
+		n = w.said(n, all(revocation.CauseRevoked, kept.cond.Session))
 		kept.must()
 		// What is not alive cannot be left alone.
 		mustDo(t, w.revokeUser(user, but(other)))
-		n = w.said(n, all(discharger.CauseRevoked, caveat.SessionID{}))
+		n = w.said(n, all(revocation.CauseRevoked, caveat.SessionID{}))
 		w.pastMarks()
 
 		l = w.login(caveat.ModeOpen, func(c *caveat.Condition) { c.Device = "TABLET" })
 		l.must()
 		mustDo(t, w.revokeDevice(user, "TABLET", discharger.Order{}))
-		n = w.said(n, l.ended(discharger.CauseRevoked, false),
-			discharger.Ended{User: user.User, Device: "TABLET", Reason: string(discharger.CauseRevoked)})
+		n = w.said(n, l.ended(revocation.CauseRevoked, false),
+			revocation.Ended{User: user.User, Device: "TABLET", Reason: string(revocation.CauseRevoked)})
 		w.pastMarks()
 		before, after := w.login(caveat.ModeOpen, device("TABLET")), w.login(caveat.ModeOpen, device("TABLET"))
 		before.must()
 		after.must()
-		n = w.said(n, before.ended(discharger.CauseReplaced, true))
+		n = w.said(n, before.ended(revocation.CauseReplaced, true))
 		l = w.login(caveat.ModeOpen)
 		l.must()
 		mustDo(t, l.revokeBy(discharger.Order{}))
-		n = w.said(n, l.ended(discharger.CauseRevoked, false))
+		n = w.said(n, l.ended(revocation.CauseRevoked, false))
 
 		mustDo(t, w.service.RevokeHomeserver(ctx, "a.example", discharger.Order{}))
-		w.said(n, discharger.Ended{All: true, Reason: string(discharger.CauseRevoked)})
+		w.said(n, revocation.Ended{All: true, Reason: string(revocation.CauseRevoked)})
 		if got := w.feed("b.example"); len(got) != 0 {
 			t.Errorf("another homeserver reads %+v", got)
 		}
@@ -205,16 +207,16 @@ func TestPolicyRevocationsArePublished(t *testing.T) {
 	w.later(time.Second)
 	p.say(policy.Decision{Effect: policy.EffectAllow, KeepSessions: 2})
 	c.must()
-	n := w.said(0, a.ended(discharger.CauseLimit, true))
+	n := w.said(0, a.ended(revocation.CauseLimit, true))
 	p.say(policy.Decision{Effect: policy.EffectDeny})
-	b.refused(discharger.ReasonPolicy)
+	b.refused(session.ReasonPolicy)
 	n = w.said(n)
 	p.say(policy.Decision{Effect: policy.EffectRevoke})
-	b.refused(discharger.ReasonPolicy)
-	n = w.said(n, b.ended(discharger.CausePolicy, false))
+	b.refused(session.ReasonPolicy)
+	n = w.said(n, b.ended(revocation.CausePolicy, false))
 	p.say(policy.Decision{Effect: policy.EffectRevokeUser})
-	c.refused(discharger.ReasonPolicy)
-	w.said(n, discharger.Ended{User: c.cond.User, Reason: string(discharger.CausePolicy)})
+	c.refused(session.ReasonPolicy)
+	w.said(n, revocation.Ended{User: c.cond.User, Reason: string(revocation.CausePolicy)})
 }
 
 // TestRepetitionPublishesWhatGotLost has the event of each revocation get lost
@@ -223,35 +225,35 @@ func TestPolicyRevocationsArePublished(t *testing.T) {
 func TestRepetitionPublishesWhatGotLost(t *testing.T) {
 	t.Parallel()
 	user := alice("a.example")
-	all := discharger.Ended{User: user.User, Reason: string(discharger.CauseLogout)}
+	all := revocation.Ended{User: user.User, Reason: string(revocation.CauseLogout)}
 	for name, c := range map[string]struct {
 		revoke func(w *world, l *login) error
-		want   func(l *login) []discharger.Ended
+		want   func(l *login) []revocation.Ended
 		more   int // of these, the last that each repetition says again: it is a revocation of its own
 	}{
 		"logout": {
 			func(w *world, l *login) error { return l.logout(discharger.ScopeSession) },
-			func(l *login) []discharger.Ended { return []discharger.Ended{l.ended(discharger.CauseLogout, false)} }, 0,
+			func(l *login) []revocation.Ended { return []revocation.Ended{l.ended(revocation.CauseLogout, false)} }, 0,
 		},
 		"logout of the user": {
 			func(w *world, l *login) error { return l.logout(discharger.ScopeUser, homeserver("a.example")) },
-			func(l *login) []discharger.Ended { return []discharger.Ended{all} }, 0,
+			func(l *login) []revocation.Ended { return []revocation.Ended{all} }, 0,
 		},
 		"order": {
 			func(w *world, l *login) error { return l.revokeBy(discharger.Order{}) },
-			func(l *login) []discharger.Ended { return []discharger.Ended{l.ended(discharger.CauseRevoked, false)} }, 0,
+			func(l *login) []revocation.Ended { return []revocation.Ended{l.ended(revocation.CauseRevoked, false)} }, 0,
 		},
 		"device": {
 			func(w *world, l *login) error { return w.revokeDevice(user, "PHONE", discharger.Order{}) },
-			func(l *login) []discharger.Ended {
-				mark := discharger.Ended{User: user.User, Device: "PHONE", Reason: string(discharger.CauseRevoked)}
-				return []discharger.Ended{l.ended(againCause, false), mark}
+			func(l *login) []revocation.Ended {
+				mark := revocation.Ended{User: user.User, Device: "PHONE", Reason: string(revocation.CauseRevoked)}
+				return []revocation.Ended{l.ended(againCause, false), mark}
 			}, 1,
 		},
 		"user": {
 			func(w *world, l *login) error { return w.revokeUser(user, discharger.Order{}) },
-			func(l *login) []discharger.Ended {
-				return []discharger.Ended{{User: user.User, Reason: string(discharger.CauseRevoked)}}
+			func(l *login) []revocation.Ended {
+				return []revocation.Ended{{User: user.User, Reason: string(revocation.CauseRevoked)}}
 			}, 1,
 		},
 	} {
@@ -293,9 +295,9 @@ func TestReuseIsPublishedAtLast(t *testing.T) {
 	l.undecided(token(next))
 	u.broken = false
 	n := w.said(0)
-	l.over(discharger.ReasonTokenReused, true, token(next))
+	l.over(session.ReasonTokenReused, true, token(next))
 	n = w.said(n, l.ended(againCause, true))
-	l.over(discharger.ReasonTokenReused, true, token(old), at(away))
+	l.over(session.ReasonTokenReused, true, token(old), at(away))
 	w.said(n)
 }
 
@@ -327,12 +329,12 @@ func TestRevocationIsPublishedByAnother(t *testing.T) {
 	l := w.login(caveat.ModeOpen)
 	l.must()
 	mustDo(t, l.logout(discharger.ScopeSession))
-	n := w.said(0, l.ended(discharger.CauseLogout, false))
+	n := w.said(0, l.ended(revocation.CauseLogout, false))
 	another := newWorld(t, func(c *discharger.Config) { c.Store = u.Store })
 	another.later(w.clock().Sub(another.clock())) // their clocks agree, however long it took to start it
 	_, err := another.service.Revoke(context.Background(), l.user(), l.cond.Session, discharger.Order{})
 	mustDo(t, err)
-	n = w.said(n, l.ended(discharger.CauseLogout, false)) // as it ended
+	n = w.said(n, l.ended(revocation.CauseLogout, false)) // as it ended
 	third := newWorld(t, func(c *discharger.Config) { c.Store = u.Store })
 	third.later(w.clock().Sub(third.clock()) + 2*time.Hour)
 	_, err = third.service.Revoke(context.Background(), l.user(), l.cond.Session, discharger.Order{})
@@ -371,9 +373,9 @@ func TestLogoutAllIsOneWrite(t *testing.T) {
 	if u.swaps != 1 || u.bytes > 300 {
 		t.Errorf("%d swaps, %d bytes", u.swaps, u.bytes)
 	}
-	w.said(0, discharger.Ended{User: "@alice:a.example", Reason: string(discharger.CauseLogout)})
+	w.said(0, revocation.Ended{User: "@alice:a.example", Reason: string(revocation.CauseLogout)})
 	for _, l := range some {
-		l.refused(discharger.ReasonSessionEnded)
+		l.refused(session.ReasonSessionEnded)
 	}
 	t.Logf("%d sessions ended with %d write of %d bytes, event included", sessions, u.swaps, u.bytes)
 }
@@ -397,10 +399,10 @@ func TestCaveatAloneShowsNothing(t *testing.T) {
 		t.Fatalf("without a feed: %v", err)
 	}
 	w.later(time.Second)
-	l.refused(discharger.ReasonTokenRequired)
+	l.refused(session.ReasonTokenRequired)
 	u.broken = false
-	l.refused(discharger.ReasonTokenRequired)
+	l.refused(session.ReasonTokenRequired)
 	w.said(0)
-	l.refused(discharger.ReasonSessionEnded, token(tok))
+	l.refused(session.ReasonSessionEnded, token(tok))
 	w.said(0, l.ended(againCause, false))
 }

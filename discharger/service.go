@@ -15,6 +15,8 @@ import (
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/clientname"
 	"github.com/discharger/discharger/discharger/rawmacaroon"
+	"github.com/discharger/discharger/discharger/revocation"
+	"github.com/discharger/discharger/discharger/session"
 	"github.com/discharger/discharger/policy"
 )
 
@@ -36,9 +38,9 @@ type Config struct {
 	// condition names none; missing is "default".
 	Policies map[string]string
 
-	TTL    time.Duration // of a discharge, unless a policy says otherwise; 0: 5 min
-	MaxTTL time.Duration // the longest a policy may make it; 0: 1 h, and never less than TTL
-	Limits Limits        // Activation 0: 10 min, Grace 0: 10 s, Skew 0: 1 min, Remember 0: 90 days
+	TTL    time.Duration  // of a discharge, unless a policy says otherwise; 0: 5 min
+	MaxTTL time.Duration  // the longest a policy may make it; 0: 1 h, and never less than TTL
+	Limits session.Limits // Activation 0: 10 min, Grace 0: 10 s, Skew 0: 1 min, Remember 0: 90 days
 
 	Observer Observer         // nil: nobody
 	Log      *slog.Logger     // nil: nothing is logged
@@ -118,7 +120,7 @@ func orDefault(d, def time.Duration) time.Duration {
 	return d
 }
 
-// Of [Config] and [Limits].
+// Of [Config] and [session.Limits].
 const (
 	defaultMaxTTL   = time.Hour
 	defaultSkew     = time.Minute
@@ -140,7 +142,7 @@ type Request struct {
 	Homeserver string
 	// OnBehalfOf is the homeserver's client, as the homeserver names it; nil:
 	// it names none. It counts only if the session is that homeserver's.
-	OnBehalfOf *Party
+	OnBehalfOf *session.Party
 }
 
 // Grant is a discharge and what goes with it.
@@ -207,7 +209,7 @@ func (s *Service) discharge(ctx context.Context, a *attempt) (*Grant, error) {
 
 // store makes the outcome true. It reports false if the records have changed
 // since they were read.
-func (s *Service) store(ctx context.Context, a *attempt, r *Ruling, st State, v View) (bool, error) {
+func (s *Service) store(ctx context.Context, a *attempt, r *session.Ruling, st session.State, v View) (bool, error) {
 	if done, err := s.evict(ctx, a); err != nil || !done {
 		return false, err
 	}
@@ -215,7 +217,7 @@ func (s *Service) store(ctx context.Context, a *attempt, r *Ruling, st State, v 
 	if err != nil {
 		return false, unavailable(err)
 	}
-	if len(ed.changes) == 0 && a.event.Kind != EventDischarge {
+	if len(ed.changes) == 0 && a.event.Kind != session.EventDischarge {
 		if ed, err = s.repeat(a, st, v); err != nil {
 			return false, unavailable(err)
 		}
@@ -236,7 +238,7 @@ func (s *Service) store(ctx context.Context, a *attempt, r *Ruling, st State, v 
 }
 
 // editOf returns the edit that makes a ruling true.
-func (s *Service) editOf(a *attempt, r *Ruling, v View) (ed edit, err error) {
+func (s *Service) editOf(a *attempt, r *session.Ruling, v View) (ed edit, err error) {
 	if r.Next != nil {
 		if err := s.changeSession(&ed, a, a.cond.Session, v.Session, r.Next, a.cond.Minted); err != nil {
 			return edit{}, err
@@ -250,7 +252,7 @@ func (s *Service) editOf(a *attempt, r *Ruling, v View) (ed edit, err error) {
 			if !slices.Contains(r.Replaces, o.id) {
 				continue
 			}
-			if err := s.end(&ed, a, o, End{Soft: true, Cause: CauseReplaced, At: a.event.Now}); err != nil {
+			if err := s.end(&ed, a, o, revocation.End{Soft: true, Cause: revocation.CauseReplaced, At: a.event.Now}); err != nil {
 				return edit{}, err
 			}
 		}
@@ -276,7 +278,7 @@ func (s *Service) evict(ctx context.Context, a *attempt) (bool, error) {
 }
 
 // grant mints what the ruling allows.
-func (s *Service) grant(a *attempt, r *Ruling) *Grant {
+func (s *Service) grant(a *attempt, r *session.Ruling) *Grant {
 	expires := a.now.Add(r.TTL).Truncate(time.Millisecond)
 	conditions := make([]string, 0, 2+len(r.Caveats))
 	conditions = append(conditions, standard(a.opened.StdPrefix, rawmacaroon.TimeBefore(expires)))

@@ -15,6 +15,7 @@ import (
 
 	"github.com/discharger/discharger/discharger"
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/session"
 )
 
 func TestOpenSession(t *testing.T) {
@@ -39,14 +40,14 @@ func TestOpenSession(t *testing.T) {
 			if err := l.logout(discharger.ScopeSession); err != nil {
 				t.Fatal(err)
 			}
-			l.over(discharger.ReasonSessionEnded, false)
+			l.over(session.ReasonSessionEnded, false)
 			if err := l.logout(discharger.ScopeSession); err != nil {
 				t.Errorf("repeated: %v", err)
 			}
 			w.later(89 * 24 * time.Hour)
-			l.over(discharger.ReasonSessionEnded, false)
+			l.over(session.ReasonSessionEnded, false)
 			w.later(2 * 24 * time.Hour) // the tombstone is gone
-			l.over(discharger.ReasonSessionEnded, true)
+			l.over(session.ReasonSessionEnded, true)
 			if err := l.logout(discharger.ScopeSession); err != nil {
 				t.Errorf("repeated late: %v", err)
 			}
@@ -76,19 +77,19 @@ func rotatingSession(t *testing.T, w *world) {
 			t.Fatalf("epoch %d, want %d", g.Epoch, n)
 		}
 	}
-	l.alive(discharger.ReasonTokenRequired)
-	l.alive(discharger.ReasonTokenSuperseded, token(first))
+	l.alive(session.ReasonTokenRequired)
+	l.alive(session.ReasonTokenSuperseded, token(first))
 	g = l.must(token(g.RefreshToken))
-	l.over(discharger.ReasonTokenReused, true, token(first), at(away))
-	l.over(discharger.ReasonTokenReused, true, token(g.RefreshToken))
+	l.over(session.ReasonTokenReused, true, token(first), at(away))
+	l.over(session.ReasonTokenReused, true, token(g.RefreshToken))
 }
 
 func TestHeldSession(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	l := w.login(caveat.ModeHeld)
-	l.alive(discharger.ReasonHomeserverRequired)
-	l.alive(discharger.ReasonHomeserverRequired, homeserver("b.example"))
+	l.alive(session.ReasonHomeserverRequired)
+	l.alive(session.ReasonHomeserverRequired, homeserver("b.example"))
 	l.must(homeserver("a.example"))
 	l.unchanged(func() {
 		if err := l.logout(discharger.ScopeSession, homeserver("b.example")); err == nil {
@@ -98,7 +99,7 @@ func TestHeldSession(t *testing.T) {
 	if err := l.logout(discharger.ScopeSession, homeserver("a.example")); err != nil {
 		t.Fatal(err)
 	}
-	l.refused(discharger.ReasonSessionEnded, homeserver("a.example"))
+	l.refused(session.ReasonSessionEnded, homeserver("a.example"))
 }
 
 // TestHomeserversNeverMeet gives two homeservers the same user and session.
@@ -111,12 +112,12 @@ func TestHomeserversNeverMeet(t *testing.T) {
 	b.seal()
 	ga, gb := a.must(), b.must()
 	b.unchanged(func() {
-		b.refused(discharger.ReasonTokenInvalid, token(ga.RefreshToken))
+		b.refused(session.ReasonTokenInvalid, token(ga.RefreshToken))
 		if err := a.logout(discharger.ScopeUser, token(ga.RefreshToken)); err != nil {
 			t.Fatal(err)
 		}
 	})
-	a.refused(discharger.ReasonSessionEnded, token(ga.RefreshToken))
+	a.refused(session.ReasonSessionEnded, token(ga.RefreshToken))
 	b.must(token(gb.RefreshToken))
 }
 
@@ -132,19 +133,19 @@ func logoutEverywhere(t *testing.T, w *world) {
 	gb := b.must()
 	other.must()
 	w.later(time.Second)
-	if err := a.logout(discharger.ScopeUser); !isRefusal(err, discharger.ReasonHomeserverRequired) {
+	if err := a.logout(discharger.ScopeUser); !isRefusal(err, session.ReasonHomeserverRequired) {
 		t.Fatalf("the caveat alone ended the user's sessions: %v", err)
 	}
-	if err := b.logout(discharger.ScopeUser); !isRefusal(err, discharger.ReasonTokenRequired) {
+	if err := b.logout(discharger.ScopeUser); !isRefusal(err, session.ReasonTokenRequired) {
 		t.Fatalf("the caveat alone ended the user's sessions: %v", err)
 	}
 	a.must()
 	if err := b.logout(discharger.ScopeUser, token(gb.RefreshToken)); err != nil {
 		t.Fatal(err)
 	}
-	a.over(discharger.ReasonSessionEnded, false)
-	b.over(discharger.ReasonSessionEnded, false, token(gb.RefreshToken))
-	unused.over(discharger.ReasonSessionEnded, false)
+	a.over(session.ReasonSessionEnded, false)
+	b.over(session.ReasonSessionEnded, false, token(gb.RefreshToken))
+	unused.over(session.ReasonSessionEnded, false)
 	other.must()
 	w.pastMarks()
 	again := w.login(caveat.ModeOpen)
@@ -167,7 +168,7 @@ func TestTTLNeverOutlivesAnything(t *testing.T) {
 		t.Errorf("expires: %v", g.ExpiresIn)
 	}
 	w.later(90 * time.Second)
-	ending.over(discharger.ReasonSessionExpired, true)
+	ending.over(session.ReasonSessionExpired, true)
 	l := w.login(caveat.ModeRotate)
 	narrow := attenuate(t, l.must().RefreshToken, "time-before "+w.now.Add(time.Minute).Format(time.RFC3339))
 	if g := l.must(token(narrow)); g.ExpiresIn > time.Minute {
@@ -222,9 +223,9 @@ func TestRefreshTokenRestrictions(t *testing.T) {
 	}
 	narrow := attenuate(t, first, "time-before "+soon, "client-ip 203.0.113.0/24")
 	next := l.must(token(narrow)).RefreshToken
-	l.alive(discharger.ReasonTokenInvalid, token(next), at(away))
+	l.alive(session.ReasonTokenInvalid, token(next), at(away))
 	w.later(time.Hour)
-	l.alive(discharger.ReasonTokenInvalid, token(next)) // the restriction was carried over
+	l.alive(session.ReasonTokenInvalid, token(next)) // the restriction was carried over
 }
 
 func TestForgedRefreshTokens(t *testing.T) {
@@ -234,7 +235,7 @@ func TestForgedRefreshTokens(t *testing.T) {
 	good := l.must().RefreshToken
 	foreign := other.must().RefreshToken
 	l.unchanged(func() {
-		l.alive(discharger.ReasonTokenInvalid, token(foreign))
+		l.alive(session.ReasonTokenInvalid, token(foreign))
 		for i := range good {
 			for bit := range 8 {
 				bad := slices.Clone(good)
@@ -269,7 +270,7 @@ func TestUnknownTokenKeyIsUndecided(t *testing.T) {
 	aware := newWorld(t, func(c *discharger.Config) { c.RetiredKeys = [][4]byte{fresh.ID()} })
 	l = aware.login(caveat.ModeRotate)
 	good = l.must().RefreshToken
-	l.unchanged(func() { l.over(discharger.ReasonSessionEnded, true, token(swapKeyID(good, fresh))) })
+	l.unchanged(func() { l.over(session.ReasonSessionEnded, true, token(swapKeyID(good, fresh))) })
 	l.must(token(good))
 }
 
@@ -415,7 +416,7 @@ func TestSeenAndRevoke(t *testing.T) {
 	if err := w.service.Seen(ctx, user, l.cond.Session, 1); err != nil {
 		t.Fatal(err)
 	}
-	l.refused(discharger.ReasonTokenRequired) // the caveat alone is worthless now
+	l.refused(session.ReasonTokenRequired) // the caveat alone is worthless now
 	second := l.must(token(first.RefreshToken))
 	for _, stale := range []uint64{0, 1, 99} {
 		l.unchanged(func() {
@@ -427,10 +428,10 @@ func TestSeenAndRevoke(t *testing.T) {
 	if err := l.revokeBy(discharger.Order{}); err != nil {
 		t.Fatal(err)
 	}
-	l.refused(discharger.ReasonSessionEnded, token(second.RefreshToken))
+	l.refused(session.ReasonSessionEnded, token(second.RefreshToken))
 	unused := w.login(caveat.ModeOpen)
 	if err := unused.revokeBy(discharger.Order{}); err != nil {
 		t.Fatal(err)
 	}
-	unused.refused(discharger.ReasonSessionEnded)
+	unused.refused(session.ReasonSessionEnded)
 }

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/revocation"
+	"github.com/discharger/discharger/discharger/session"
 )
 
 // SessionInfo is what a user or a homeserver may know of a live session, to
@@ -23,8 +25,8 @@ type SessionInfo struct {
 	Policy   string // as in the condition; "" is the homeserver's
 	Created  time.Time
 	LastUsed time.Time // in modes open and held up to an hour older than the truth
-	First    Party
-	Last     Party
+	First    session.Party
+	Last     session.Party
 	Epoch    uint64 // mode rotate only
 	Labels   map[string]string
 }
@@ -33,7 +35,7 @@ type SessionInfo struct {
 type EndedSession struct {
 	ID     caveat.SessionID
 	Device string // "" if it had none, or an earlier version ended it
-	End    End
+	End    revocation.End
 }
 
 // Sessions lists the live sessions of a user, the most recently used first.
@@ -61,7 +63,7 @@ func (s *Service) EndedSessions(ctx context.Context, user UserKey) ([]EndedSessi
 	return out, s.finish(ctx, a, err)
 }
 
-func (s *Service) endedSessions(ctx context.Context, a *attempt, st State) ([]EndedSession, error) {
+func (s *Service) endedSessions(ctx context.Context, a *attempt, st session.State) ([]EndedSession, error) {
 	l, err := s.cfg.Store.List(ctx, a.user)
 	if err != nil {
 		return nil, unavailable(fmt.Errorf("list sessions: %w", err))
@@ -71,12 +73,12 @@ func (s *Service) endedSessions(ctx context.Context, a *attempt, st State) ([]En
 	}
 	var out []EndedSession
 	for id, raw := range l.Sessions {
-		var r Record
+		var r session.Record
 		if err := r.UnmarshalBinary(raw); err != nil {
 			return nil, unavailable(err)
 		}
 		st.Session = &r
-		if end, over := ended(st); over {
+		if end, over := st.Ended(); over {
 			out = append(out, EndedSession{ID: id, Device: r.Device, End: end})
 		}
 	}
@@ -93,7 +95,7 @@ func infos(live []stored) []SessionInfo {
 		r := &o.record
 		out = append(out, SessionInfo{
 			ID: o.id, Device: r.Device, Mode: r.Mode, Policy: r.Policy, Created: utc(r.Created), LastUsed: utc(r.LastUsed),
-			First: r.First.shown(), Last: r.Last.shown(), Epoch: r.Confirmed.Epoch, Labels: maps.Clone(r.Labels),
+			First: r.First.Shown(), Last: r.Last.Shown(), Epoch: r.Confirmed.Epoch, Labels: maps.Clone(r.Labels),
 		})
 	}
 	return out
@@ -102,11 +104,11 @@ func infos(live []stored) []SessionInfo {
 // Seen notes that a homeserver saw a discharge of this epoch in use, which
 // confirms that the refresh token handed out with it has arrived. Reports
 // about sessions or epochs that are gone are no error.
-func (s *Service) Seen(ctx context.Context, user UserKey, session caveat.SessionID, epoch uint64) error {
-	a := s.about(OpSeen, user, session)
-	return s.finish(ctx, a, s.attempt(ctx, a, func(st State, v View) (ed edit, err error) {
-		if next := Seen(st, epoch, a.event.Now); next != nil {
-			err = s.changeSession(&ed, a, session, v.Session, next, a.event.Now)
+func (s *Service) Seen(ctx context.Context, user UserKey, id caveat.SessionID, epoch uint64) error {
+	a := s.about(OpSeen, user, id)
+	return s.finish(ctx, a, s.attempt(ctx, a, func(st session.State, v View) (ed edit, err error) {
+		if next := session.Seen(st, epoch, a.event.Now); next != nil {
+			err = s.changeSession(&ed, a, id, v.Session, next, a.event.Now)
 		}
 		return ed, err
 	}))
@@ -120,14 +122,14 @@ var errContention = unavailable(errors.New("too many concurrent requests for one
 // published all the same.
 type edit struct {
 	changes     []Change
-	revocations []JournalEntry
+	revocations []revocation.Revocation
 	revoked     []revoked
 }
 
 // attempt makes the changes that change returns, starting over for as long as
 // other requests change the records meanwhile. An empty edit means that there is
 // nothing to do.
-func (s *Service) attempt(ctx context.Context, a *attempt, change func(State, View) (edit, error)) error {
+func (s *Service) attempt(ctx context.Context, a *attempt, change func(session.State, View) (edit, error)) error {
 	for range maxRevokeRetries {
 		state, view, err := s.load(ctx, a)
 		if err != nil {
@@ -173,11 +175,11 @@ func (s *Service) swap(ctx context.Context, a *attempt, ed edit) (bool, error) {
 // keepMark is how long a mark is needed: no session that it covers can be
 // activated later.
 func (s *Service) keepMark(at int64) time.Time {
-	return time.UnixMilli(at).Add(s.cfg.Limits.Activation + s.cfg.Limits.Skew + tombstoneSlack)
+	return time.UnixMilli(at).Add(s.cfg.Limits.Activation + s.cfg.Limits.Skew + session.TombstoneSlack)
 }
 
 // changeUser adds the change of a user's own record to an edit.
-func (s *Service) changeUser(ed *edit, user UserKey, v View, next *Revocation) error {
+func (s *Service) changeUser(ed *edit, user UserKey, v View, next *session.GenerationRecord) error {
 	b, err := next.MarshalBinary()
 	if err != nil {
 		return err
@@ -190,7 +192,7 @@ func (s *Service) changeUser(ed *edit, user UserKey, v View, next *Revocation) e
 }
 
 // changeDevice adds the change of a device's record to an edit.
-func (s *Service) changeDevice(ed *edit, a *attempt, old []byte, next *DeviceRecord) error {
+func (s *Service) changeDevice(ed *edit, a *attempt, old []byte, next *session.DeviceRecord) error {
 	b, err := next.MarshalBinary()
 	if err != nil || bytes.Equal(b, old) {
 		return err
@@ -207,7 +209,7 @@ const maxDropped = 16
 func (s *Service) dropDevices(ed *edit, a *attempt) {
 	dropped := 0
 	for tag, raw := range a.listing.Devices {
-		var d DeviceRecord
+		var d session.DeviceRecord
 		if err := d.UnmarshalBinary(raw); err != nil || tag == a.device || dropped == maxDropped {
 			continue
 		}
@@ -222,7 +224,7 @@ func (s *Service) dropDevices(ed *edit, a *attempt) {
 
 // changeSession adds the change of a session's record to an edit. Minted is when
 // the session was minted at the latest.
-func (s *Service) changeSession(ed *edit, a *attempt, id caveat.SessionID, old []byte, next *Record, minted int64) error {
+func (s *Service) changeSession(ed *edit, a *attempt, id caveat.SessionID, old []byte, next *session.Record, minted int64) error {
 	b, err := next.MarshalBinary()
 	if err != nil {
 		return err
@@ -231,7 +233,7 @@ func (s *Service) changeSession(ed *edit, a *attempt, id caveat.SessionID, old [
 	if id == a.cond.Session && a.cond.Minted != 0 {
 		known = a.cond
 	}
-	expires := Expires(next, &known, s.cfg.Limits)
+	expires := session.Expires(next, &known, s.cfg.Limits)
 	ed.changes = append(ed.changes, Change{Session: id, Old: old, New: b, Expires: expires})
 	if next.Over() {
 		ed.revocations = append(ed.revocations, journalSession(a.user, id, next, expires))
@@ -241,22 +243,22 @@ func (s *Service) changeSession(ed *edit, a *attempt, id caveat.SessionID, old [
 }
 
 // end adds to an edit what ends a listed session.
-func (s *Service) end(ed *edit, a *attempt, o stored, end End) error {
-	return s.changeSession(ed, a, o.id, o.raw, o.record.ended(end), o.record.Created)
+func (s *Service) end(ed *edit, a *attempt, o stored, end revocation.End) error {
+	return s.changeSession(ed, a, o.id, o.raw, o.record.Tombstone(end), o.record.Created)
 }
 
 // about starts an attempt that no caveat came with.
-func (s *Service) about(op Op, user UserKey, session caveat.SessionID) *attempt {
+func (s *Service) about(op Op, user UserKey, id caveat.SessionID) *attempt {
 	now := s.cfg.Now()
-	a := &attempt{now: now, user: user, event: Event{Now: now.UnixMilli()}}
-	a.cond.Session, a.cond.User, a.opened.Homeserver = session, user.User, user.Homeserver
-	a.obs = Observation{Op: op, Homeserver: user.Homeserver, Session: session}
+	a := &attempt{now: now, user: user, event: session.Event{Now: now.UnixMilli()}}
+	a.cond.Session, a.cond.User, a.opened.Homeserver = id, user.User, user.Homeserver
+	a.obs = Observation{Op: op, Homeserver: user.Homeserver, Session: id}
 	return a
 }
 
 // list returns the live sessions of the attempt's user, the most recently used
 // first, and what is left of those that were ended one by one.
-func (s *Service) list(ctx context.Context, a *attempt, homeserver Revocation) (live, gone []stored, err error) {
+func (s *Service) list(ctx context.Context, a *attempt, homeserver session.GenerationRecord) (live, gone []stored, err error) {
 	live, gone, unreadable, err := s.listAll(ctx, a, homeserver)
 	if err == nil && unreadable != nil {
 		return nil, nil, unavailable(unreadable)
@@ -265,7 +267,7 @@ func (s *Service) list(ctx context.Context, a *attempt, homeserver Revocation) (
 }
 
 // listReadable does the same, but leaves out records that cannot be read.
-func (s *Service) listReadable(ctx context.Context, a *attempt, homeserver Revocation) (live, gone []stored, err error) {
+func (s *Service) listReadable(ctx context.Context, a *attempt, homeserver session.GenerationRecord) (live, gone []stored, err error) {
 	live, gone, unreadable, err := s.listAll(ctx, a, homeserver)
 	if err == nil && unreadable != nil {
 		s.cfg.Log.LogAttrs(ctx, slog.LevelError, "session record is unreadable", a.attrs(slog.Any("error", unreadable))...)
@@ -273,13 +275,13 @@ func (s *Service) listReadable(ctx context.Context, a *attempt, homeserver Revoc
 	return live, gone, err
 }
 
-func (s *Service) listAll(ctx context.Context, a *attempt, homeserver Revocation) (live, gone []stored, unreadable, err error) {
+func (s *Service) listAll(ctx context.Context, a *attempt, homeserver session.GenerationRecord) (live, gone []stored, unreadable, err error) {
 	l, err := s.cfg.Store.List(ctx, a.user)
 	if err != nil {
 		return nil, nil, nil, unavailable(fmt.Errorf("list sessions: %w", err))
 	}
 	a.listing = l
-	st := State{Homeserver: homeserver}
+	st := session.State{Homeserver: homeserver}
 	if err := st.User.UnmarshalBinary(l.User); err != nil {
 		return nil, nil, nil, unavailable(err)
 	}
@@ -291,16 +293,16 @@ func (s *Service) listAll(ctx context.Context, a *attempt, homeserver Revocation
 			continue
 		}
 		st.Session = &o.record
-		_, over := ended(st)
+		_, over := st.Ended()
 		switch {
 		case o.record.Over():
 			gone = append(gone, o)
-		case !over && !idle(&o.record, a.event.Now, s.cfg.Limits):
+		case !over && !o.record.Idle(a.event.Now, s.cfg.Limits):
 			live = append(live, o)
 		}
 	}
 	slices.SortFunc(live, func(x, y stored) int {
-		return cmp.Or(cmp.Compare(y.record.lastUse(), x.record.lastUse()), cmp.Compare(x.id.String(), y.id.String()))
+		return cmp.Or(cmp.Compare(y.record.LastUse(), x.record.LastUse()), cmp.Compare(x.id.String(), y.id.String()))
 	})
 	return live, gone, unreadable, nil
 }
@@ -310,7 +312,7 @@ func (s *Service) remains(a *attempt, gone []stored) []revoked {
 	var out []revoked
 	for _, o := range gone {
 		e := revokedSession(a.user, o.id, &o.record)
-		e.cause = causeAgain
+		e.cause = revocation.CauseAgain
 		out = append(out, s.unannounced(e, a.now)...)
 	}
 	return out

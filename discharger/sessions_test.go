@@ -8,6 +8,7 @@ import (
 
 	"github.com/discharger/discharger/discharger"
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/session"
 )
 
 func alice(homeserver string) discharger.UserKey {
@@ -94,8 +95,8 @@ func TestRevokeUserButOne(t *testing.T) {
 		if err := w.revokeUser(alice("a.example"), but(keep)); err != nil {
 			t.Fatal(err)
 		}
-		other.refused(discharger.ReasonSessionEnded)
-		unused.refused(discharger.ReasonSessionEnded)
+		other.refused(session.ReasonSessionEnded)
+		unused.refused(session.ReasonSessionEnded)
 		g = keep.must(token(g.RefreshToken))
 		if got := w.sessions(alice("a.example")); len(got) != 1 || got[0].ID != keep.cond.Session {
 			t.Errorf("left: %+v", got)
@@ -105,12 +106,12 @@ func TestRevokeUserButOne(t *testing.T) {
 	if err := w.revokeUser(alice("a.example"), discharger.Order{}); err != nil {
 		t.Fatal(err)
 	}
-	keep.refused(discharger.ReasonSessionEnded, token(g.RefreshToken))
+	keep.refused(session.ReasonSessionEnded, token(g.RefreshToken))
 	dead := keep.cond.Session
 	if err := w.revokeUser(alice("a.example"), discharger.Order{Except: dead}); err != nil {
 		t.Fatal(err)
 	}
-	keep.refused(discharger.ReasonSessionEnded, token(g.RefreshToken)) // being excepted does not bring it back
+	keep.refused(session.ReasonSessionEnded, token(g.RefreshToken)) // being excepted does not bring it back
 	w.later(time.Second)
 	w.login(caveat.ModeOpen).must()
 }
@@ -124,13 +125,13 @@ func TestRevokeDevice(t *testing.T) {
 	if err := w.revokeDevice(alice("a.example"), "PHONE", but(fresh)); err != nil {
 		t.Fatal(err)
 	}
-	old.over(discharger.ReasonSessionEnded, false) // it was not activated yet
+	old.over(session.ReasonSessionEnded, false) // it was not activated yet
 	fresh.must()
 	laptop.must()
 	if err := w.revokeDevice(alice("a.example"), "PHONE", discharger.Order{}); err != nil {
 		t.Fatal(err)
 	}
-	fresh.refused(discharger.ReasonSessionEnded)
+	fresh.refused(session.ReasonSessionEnded)
 	laptop.must()
 }
 
@@ -149,9 +150,9 @@ func TestRevokeHomeserver(t *testing.T) {
 	if err := w.service.RevokeHomeserver(context.Background(), "a.example", discharger.Order{}); err != nil {
 		t.Fatal(err)
 	}
-	a.refused(discharger.ReasonSessionEnded, token(g.RefreshToken))
-	bob.refused(discharger.ReasonSessionEnded)
-	unused.refused(discharger.ReasonSessionEnded)
+	a.refused(session.ReasonSessionEnded, token(g.RefreshToken))
+	bob.refused(session.ReasonSessionEnded)
+	unused.refused(session.ReasonSessionEnded)
 	other.must()
 	if got := w.sessions(alice("a.example")); len(got) != 0 {
 		t.Errorf("left: %+v", got)
@@ -183,7 +184,7 @@ func TestRevocationsUnderFaults(t *testing.T) {
 			if err := w.revokeUser(alice("a.example"), discharger.Order{}); err != nil {
 				t.Error(err)
 			}
-			l.refused(discharger.ReasonSessionEnded)
+			l.refused(session.ReasonSessionEnded)
 		})
 	}
 }

@@ -10,6 +10,8 @@ import (
 
 	"github.com/discharger/discharger/discharger"
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/revocation"
+	"github.com/discharger/discharger/discharger/session"
 	"github.com/discharger/discharger/discharger/store"
 )
 
@@ -21,20 +23,20 @@ func TestSparingRevivesNone(t *testing.T) {
 		l := w.login(caveat.ModeRotate)
 		w.later(time.Second)
 		check(t, w.revokeUser(l.user(), discharger.Order{}))
-		l.over(discharger.ReasonSessionEnded, false)
+		l.over(session.ReasonSessionEnded, false)
 		w.later(time.Second)
 		check(t, w.revokeUser(l.user(), but(l)))
-		l.over(discharger.ReasonSessionEnded, false)
+		l.over(session.ReasonSessionEnded, false)
 	})
 	t.Run("device", func(t *testing.T) {
 		w := newWorld(t)
 		l := w.login(caveat.ModeRotate)
 		w.later(time.Second)
 		check(t, w.revokeDevice(l.user(), "PHONE", discharger.Order{}))
-		l.over(discharger.ReasonSessionEnded, false)
+		l.over(session.ReasonSessionEnded, false)
 		w.later(time.Second)
 		check(t, w.revokeDevice(l.user(), "PHONE", but(l)))
-		l.over(discharger.ReasonSessionEnded, false)
+		l.over(session.ReasonSessionEnded, false)
 	})
 	t.Run("user devices", func(t *testing.T) {
 		w := newWorld(t)
@@ -43,17 +45,17 @@ func TestSparingRevivesNone(t *testing.T) {
 		check(t, w.revokeUser(l.user(), discharger.Order{}))
 		w.later(time.Second)
 		check(t, w.revokeUser(l.user(), discharger.Order{Devices: true}))
-		l.over(discharger.ReasonSessionEnded, false)
+		l.over(session.ReasonSessionEnded, false)
 	})
 	t.Run("device kind", func(t *testing.T) {
 		w := newWorld(t)
 		l := w.login(caveat.ModeRotate)
 		w.later(time.Second)
 		check(t, w.revokeDevice(l.user(), "PHONE", discharger.Order{Soft: true}))
-		l.over(discharger.ReasonSessionEnded, true)
+		l.over(session.ReasonSessionEnded, true)
 		w.later(time.Second)
 		check(t, w.revokeDevice(l.user(), "PHONE", discharger.Order{}))
-		l.over(discharger.ReasonSessionEnded, true)
+		l.over(session.ReasonSessionEnded, true)
 	})
 }
 
@@ -281,13 +283,13 @@ func TestRevokeHomeserverSparesNone(t *testing.T) {
 
 // TestDeviceRecordCovered stores what a device's earlier revocation covered.
 func TestDeviceRecordCovered(t *testing.T) {
-	v := discharger.DeviceRecord{
-		Revoked: 2000, End: discharger.End{Cause: discharger.CauseRevoked, At: 2000}, Except: caveat.SessionID{1},
-		Covered: 1000, CoveredEnd: discharger.End{Soft: true, Cause: discharger.CauseRevoked, At: 1000},
+	v := session.DeviceRecord{
+		Revoked: 2000, End: revocation.End{Cause: revocation.CauseRevoked, At: 2000}, Except: caveat.SessionID{1},
+		Covered: 1000, CoveredEnd: revocation.End{Soft: true, Cause: revocation.CauseRevoked, At: 1000},
 	}
 	b, err := v.MarshalBinary()
 	check(t, err)
-	var got discharger.DeviceRecord
+	var got session.DeviceRecord
 	if err := got.UnmarshalBinary(b); err != nil || got != v {
 		t.Errorf("got %+v, %v; want %+v", got, err, v)
 	}
@@ -299,10 +301,10 @@ func TestDeviceRecordCovered(t *testing.T) {
 }
 
 func TestRevocationCovered(t *testing.T) {
-	v := discharger.Revocation{Generation: 2, At: 2000, Except: caveat.SessionID{1}, Covered: 1000}
+	v := session.GenerationRecord{Generation: 2, At: 2000, Except: caveat.SessionID{1}, Covered: 1000}
 	b, err := v.MarshalBinary()
 	check(t, err)
-	var got discharger.Revocation
+	var got session.GenerationRecord
 	if err := got.UnmarshalBinary(b); err != nil || got.Covered != v.Covered || got.Except != v.Except || got.Devices {
 		t.Errorf("got %+v, %v; want %+v", got, err, v)
 	}

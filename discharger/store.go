@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/revocation"
+	"github.com/discharger/discharger/discharger/session"
 )
 
 // A Store keeps the service's records: one per session, one per user and one
@@ -26,7 +28,7 @@ type Store interface {
 	// the zero device there is no record. Those of session, user and device
 	// are read at one instant, no earlier than the call; the homeserver's may
 	// be as old as SwapHomeserver allows for.
-	Load(ctx context.Context, user UserKey, session caveat.SessionID, device DeviceTag) (View, error)
+	Load(ctx context.Context, user UserKey, session caveat.SessionID, device revocation.DeviceTag) (View, error)
 
 	// List reads a user's record and all records of the user's sessions and
 	// devices that have not expired, at one instant.
@@ -80,29 +82,14 @@ type UserKey struct {
 // or that it has expired.
 type View struct {
 	Session, User, Homeserver, Device []byte
-	Losses                            Losses
-}
-
-// Losses are the times, in Unix ms by the store's clock, from which on the
-// store's data is complete; 0: nothing was lost. A store from before losses
-// were recorded has lost nothing.
-type Losses struct {
-	// Missing is when the store was made, or an operator last accepted that
-	// it had lost its data. Sessions that were minted before and have no
-	// record may have been revoked. A View need have it only where there is no
-	// record of the session.
-	Missing int64
-
-	// All is when an operator last accepted data that may lack revocations.
-	// Sessions that were activated before it may have been revoked.
-	All int64
+	Losses                            session.Losses
 }
 
 // Listing is what [Store.List] found.
 type Listing struct {
 	User     []byte
 	Sessions map[caveat.SessionID][]byte
-	Devices  map[DeviceTag][]byte
+	Devices  map[revocation.DeviceTag][]byte
 }
 
 // Write is a set of changes to the records of one user, made all or none.
@@ -114,7 +101,7 @@ type Write struct {
 	// repeats what is in the store. Such a write is acknowledged only when it
 	// is as durable as the store was configured to make revocations, and a
 	// store that journals revocations journals these first.
-	Revocations []JournalEntry
+	Revocations []revocation.Revocation
 
 	// Events are what the write has to say in its homeserver's feed; none if
 	// it ends no session.
@@ -126,7 +113,7 @@ type Write struct {
 // as in New.
 type Change struct {
 	Session caveat.SessionID
-	Device  DeviceTag // not with Session
+	Device  revocation.DeviceTag // not with Session
 	Old     []byte
 	New     []byte
 

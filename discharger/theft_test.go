@@ -19,6 +19,7 @@ import (
 	"github.com/discharger/discharger/discharger/caveat"
 	hs "github.com/discharger/discharger/discharger/homeserver"
 	"github.com/discharger/discharger/discharger/rawmacaroon"
+	"github.com/discharger/discharger/discharger/session"
 	"github.com/discharger/discharger/discharger/store"
 )
 
@@ -64,13 +65,13 @@ func (v *victim) homeserver(pair caveat.KeyPair, service caveat.PublicKey) *hs.H
 }
 
 // session is what a login gives: an access macaroon, and with it the caveat.
-type session struct {
+type ownSession struct {
 	*login
 	v      *victim
 	access *macaroon.Macaroon
 }
 
-func (v *victim) session(mode caveat.Mode, change ...func(*hs.MintParams)) *session {
+func (v *victim) session(mode caveat.Mode, change ...func(*hs.MintParams)) *ownSession {
 	v.t.Helper()
 	p := hs.MintParams{User: "@alice:a.example", Device: "PHONE", Mode: mode}
 	for _, f := range change {
@@ -78,7 +79,7 @@ func (v *victim) session(mode caveat.Mode, change ...func(*hs.MintParams)) *sess
 	}
 	m, err := v.hs.Mint(p)
 	mustDo(v.t, err)
-	s := &session{v: v, access: m.Macaroon}
+	s := &ownSession{v: v, access: m.Macaroon}
 	s.login = &login{w: v.world, homeserver: "a.example", version: caveat.V2, cond: m.Condition}
 	for _, c := range m.Macaroon.Caveats() {
 		if c.VerificationId != nil {
@@ -89,7 +90,7 @@ func (v *victim) session(mode caveat.Mode, change ...func(*hs.MintParams)) *sess
 }
 
 // must demands a discharge.
-func (s *session) must(opts ...option) *discharger.Grant {
+func (s *ownSession) must(opts ...option) *discharger.Grant {
 	s.v.t.Helper()
 	g, err := s.discharge(opts...)
 	if err != nil {
@@ -99,7 +100,7 @@ func (s *session) must(opts ...option) *discharger.Grant {
 }
 
 // bundle is what is sent to the homeserver.
-func (s *session) bundle(g *discharger.Grant) string {
+func (s *ownSession) bundle(g *discharger.Grant) string {
 	s.v.t.Helper()
 	body, err := g.Discharge.AppendJSON(nil)
 	mustDo(s.v.t, err)
@@ -108,7 +109,7 @@ func (s *session) bundle(g *discharger.Grant) string {
 	return s.bind(d.M())
 }
 
-func (s *session) bind(discharge *macaroon.Macaroon) string {
+func (s *ownSession) bind(discharge *macaroon.Macaroon) string {
 	s.v.t.Helper()
 	bound := discharge.Clone()
 	bound.Bind(s.access.Signature())
@@ -118,7 +119,7 @@ func (s *session) bind(discharge *macaroon.Macaroon) string {
 }
 
 // forge makes a discharge with a root key.
-func (s *session) forge(rootKey []byte) *macaroon.Macaroon {
+func (s *ownSession) forge(rootKey []byte) *macaroon.Macaroon {
 	s.v.t.Helper()
 	d, err := macaroon.New(rootKey, s.login.caveat, "", macaroon.V2)
 	mustDo(s.v.t, err)
@@ -170,14 +171,14 @@ func thiefOpen(t *testing.T, v *victim) {
 	if !v.acts(last) {
 		t.Error("the discharge is refused")
 	}
-	if _, _, err := s.own(at(away)); !isRefusal(err, discharger.ReasonHomeserverRequired) {
+	if _, _, err := s.own(at(away)); !isRefusal(err, session.ReasonHomeserverRequired) {
 		t.Errorf("listed the user's sessions: %v", err)
 	}
-	if err := s.logout(discharger.ScopeUser, at(away)); !isRefusal(err, discharger.ReasonHomeserverRequired) {
+	if err := s.logout(discharger.ScopeUser, at(away)); !isRefusal(err, session.ReasonHomeserverRequired) {
 		t.Errorf("ended the user's sessions: %v", err)
 	}
 	mustDo(t, s.logout(discharger.ScopeSession))
-	s.over(discharger.ReasonSessionEnded, false, at(away))
+	s.over(session.ReasonSessionEnded, false, at(away))
 	v.later(5 * time.Minute)
 	if v.acts(last) {
 		t.Error("the last discharge outlives its time")
@@ -201,17 +202,17 @@ func thiefRotate(t *testing.T, v *victim) {
 			t.Fatalf("%s first: the same token", first)
 		}
 		mine = s.must(token(mine.RefreshToken))
-		s.alive(discharger.ReasonTokenRequired, at(away))
-		if _, _, err := s.own(at(away)); !isRefusal(err, discharger.ReasonTokenRequired) {
+		s.alive(session.ReasonTokenRequired, at(away))
+		if _, _, err := s.own(at(away)); !isRefusal(err, session.ReasonTokenRequired) {
 			t.Errorf("listed the user's sessions: %v", err)
 		}
-		s.over(discharger.ReasonTokenReused, true, token(stolen.RefreshToken), at(away)) // it comes back
-		s.over(discharger.ReasonTokenReused, true, token(mine.RefreshToken))
+		s.over(session.ReasonTokenReused, true, token(stolen.RefreshToken), at(away)) // it comes back
+		s.over(session.ReasonTokenReused, true, token(mine.RefreshToken))
 	}
 	s := v.session(caveat.ModeRotate)
 	s.must()
 	for _, kind := range []error{s.logout(discharger.ScopeSession, at(away)), s.logout(discharger.ScopeUser, at(away))} {
-		if kind != nil && !isRefusal(kind, discharger.ReasonTokenRequired) {
+		if kind != nil && !isRefusal(kind, session.ReasonTokenRequired) {
 			t.Error(kind)
 		}
 	}
@@ -220,8 +221,8 @@ func thiefRotate(t *testing.T, v *victim) {
 func thiefHeld(t *testing.T, v *victim) {
 	s := v.session(caveat.ModeHeld)
 	s.must(apiKey)
-	s.alive(discharger.ReasonHomeserverRequired, at(away))
-	if err := s.logout(discharger.ScopeSession, at(away)); !isRefusal(err, discharger.ReasonHomeserverRequired) {
+	s.alive(session.ReasonHomeserverRequired, at(away))
+	if err := s.logout(discharger.ScopeSession, at(away)); !isRefusal(err, session.ReasonHomeserverRequired) {
 		t.Errorf("logged out: %v", err)
 	}
 }
@@ -269,7 +270,7 @@ func thiefBoth(t *testing.T, v *victim) {
 				g, err := s.discharge(append(opts, token(*tok))...)
 				var r *discharger.Refusal
 				switch {
-				case errors.As(err, &r) && r.Reason == discharger.ReasonTokenReused && r.Ended && r.SoftLogout:
+				case errors.As(err, &r) && r.Reason == session.ReasonTokenReused && r.Ended && r.SoftLogout:
 					over = true
 					return false
 				case err != nil:
@@ -304,7 +305,7 @@ func thiefBoth(t *testing.T, v *victim) {
 				t.Errorf("reports %v, order %b: over %v, the thief gained %d", reports, order, over, gained)
 			}
 			for _, tok := range [][]byte{mine, stolen} {
-				s.over(discharger.ReasonTokenReused, true, token(tok))
+				s.over(session.ReasonTokenReused, true, token(tok))
 			}
 		}
 	}
@@ -320,7 +321,7 @@ func thiefSharedAddress(t *testing.T, v *victim) {
 	v.later(time.Minute)
 	stolen = s.must(token(stolen)).RefreshToken // beside it
 	mine = s.must(token(mine)).RefreshToken
-	s.alive(discharger.ReasonTokenSuperseded, token(stolen))
+	s.alive(session.ReasonTokenSuperseded, token(stolen))
 	s.must(token(mine))
 }
 
@@ -344,9 +345,9 @@ func thiefTokenAlone(t *testing.T, v *victim) {
 	if v.acts(other.bind(d.M())) {
 		t.Error("a discharge is accepted with another access macaroon")
 	}
-	other.alive(discharger.ReasonTokenInvalid, token(tok), at(away))
+	other.alive(session.ReasonTokenInvalid, token(tok), at(away))
 	mustDo(t, s.logout(discharger.ScopeSession, token(tok), at(away)))
-	s.over(discharger.ReasonSessionEnded, false, token(g.RefreshToken))
+	s.over(session.ReasonSessionEnded, false, token(g.RefreshToken))
 }
 
 // A token that its holder narrowed to an address gives discharges for that
@@ -354,7 +355,7 @@ func thiefTokenAlone(t *testing.T, v *victim) {
 func thiefNarrowed(t *testing.T, v *victim) {
 	s := v.session(caveat.ModeRotate)
 	narrow := attenuate(t, s.must().RefreshToken, "client-ip "+phone.String())
-	s.alive(discharger.ReasonTokenInvalid, token(narrow), at(away))
+	s.alive(session.ReasonTokenInvalid, token(narrow), at(away))
 	g := s.must(token(narrow))
 	if v.acts(s.bundle(g)) { // from away
 		t.Error("the discharge is good at another address")
@@ -362,7 +363,7 @@ func thiefNarrowed(t *testing.T, v *victim) {
 	if _, err := v.hs.Verify(context.Background(), s.bundle(g), hs.Request{ClientIP: phone}); err != nil {
 		t.Errorf("at its own address: %v", err)
 	}
-	s.alive(discharger.ReasonTokenInvalid, token(g.RefreshToken), at(away))
+	s.alive(session.ReasonTokenInvalid, token(g.RefreshToken), at(away))
 }
 
 // With the API key of a homeserver, a thief can list and end everything of that
@@ -381,11 +382,11 @@ func thiefAPIKey(t *testing.T, v *victim) {
 	other.homeserver = "b.example"
 	other.seal()
 	other.must(otherKey)
-	other.alive(discharger.ReasonHomeserverRequired, apiKey)
+	other.alive(session.ReasonHomeserverRequired, apiKey)
 	open := v.login(caveat.ModeOpen)
 	open.homeserver = "b.example"
 	open.seal()
-	lie := func(r *discharger.Request) { r.OnBehalfOf = &discharger.Party{Addr: phone, Client: "Element"} }
+	lie := func(r *discharger.Request) { r.OnBehalfOf = &session.Party{Addr: phone, Client: "Element"} }
 	open.must(at(away), apiKey, lie) // whose word about the client counts for nothing
 	for _, info := range v.sessions(open.user()) {
 		if info.ID == open.cond.Session && info.Last.Addr != away {
@@ -396,7 +397,7 @@ func thiefAPIKey(t *testing.T, v *victim) {
 	if err != nil || out.Ended != 1 {
 		t.Errorf("ended %+v, %v", out, err)
 	}
-	s.over(discharger.ReasonSessionEnded, false, apiKey)
+	s.over(session.ReasonSessionEnded, false, apiKey)
 	other.must(otherKey)
 }
 
@@ -489,7 +490,7 @@ func thiefRefreshKey(t *testing.T, v *victim) {
 	}
 	held := v.session(caveat.ModeHeld, func(p *hs.MintParams) { p.Device = "HELD" })
 	held.must(apiKey)
-	held.alive(discharger.ReasonHomeserverRequired, token(tok), at(away))
+	held.alive(session.ReasonHomeserverRequired, token(tok), at(away))
 }
 
 // A copy of the store shows users, devices, addresses and times. It holds no
@@ -538,10 +539,10 @@ func thiefWrites(t *testing.T, v *victim) {
 		}
 	}
 	mustDo(t, s.logout(discharger.ScopeSession, token(tok)))
-	s.over(discharger.ReasonSessionEnded, false, token(tok))
+	s.over(session.ReasonSessionEnded, false, token(tok))
 	write(s.stored(), before)
 	tok = s.must(token(tok)).RefreshToken
-	s.alive(discharger.ReasonTokenInvalid, token(flip(tok)), at(away)) // no record makes up for a signature
+	s.alive(session.ReasonTokenInvalid, token(flip(tok)), at(away)) // no record makes up for a signature
 }
 
 // flip changes the signature of a token.

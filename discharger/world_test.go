@@ -17,6 +17,8 @@ import (
 
 	"github.com/discharger/discharger/discharger"
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/revocation"
+	"github.com/discharger/discharger/discharger/session"
 	"github.com/discharger/discharger/discharger/store"
 	"github.com/discharger/discharger/discharger/store/redistest"
 )
@@ -69,7 +71,7 @@ func newWorld(t testing.TB, change ...func(*discharger.Config)) *world {
 	}
 	cfg := discharger.Config{
 		Opener: opener, Store: bolt, RefreshKeys: []discharger.RefreshKey{key}, Now: w.clock,
-		Limits: discharger.Limits{Idle: 720 * time.Hour},
+		Limits: session.Limits{Idle: 720 * time.Hour},
 	}
 	for _, f := range change {
 		f(&cfg)
@@ -302,7 +304,7 @@ func (l *login) check(g *discharger.Grant) []string {
 	return conditions
 }
 
-func (l *login) refused(want discharger.Reason, opts ...option) *discharger.Refusal {
+func (l *login) refused(want session.Reason, opts ...option) *discharger.Refusal {
 	l.w.t.Helper()
 	g, err := l.discharge(opts...)
 	var r *discharger.Refusal
@@ -313,7 +315,7 @@ func (l *login) refused(want discharger.Reason, opts ...option) *discharger.Refu
 }
 
 // over demands a refusal because the session has ended, and how.
-func (l *login) over(want discharger.Reason, soft bool, opts ...option) *discharger.Refusal {
+func (l *login) over(want session.Reason, soft bool, opts ...option) *discharger.Refusal {
 	l.w.t.Helper()
 	r := l.refused(want, opts...)
 	if !r.Ended || r.SoftLogout != soft {
@@ -323,7 +325,7 @@ func (l *login) over(want discharger.Reason, soft bool, opts ...option) *dischar
 }
 
 // alive demands a refusal that leaves the session and its record as they are.
-func (l *login) alive(want discharger.Reason, opts ...option) *discharger.Refusal {
+func (l *login) alive(want session.Reason, opts ...option) *discharger.Refusal {
 	l.w.t.Helper()
 	var r *discharger.Refusal
 	l.unchanged(func() { r = l.refused(want, opts...) })
@@ -349,7 +351,7 @@ func (l *login) logout(scope discharger.Scope, opts ...option) error {
 // stored returns the session's record as the store has it.
 func (l *login) stored() []byte {
 	l.w.t.Helper()
-	v, err := l.w.store.Load(context.Background(), discharger.UserKey{Homeserver: l.homeserver, User: l.cond.User}, l.cond.Session, discharger.DeviceTag{})
+	v, err := l.w.store.Load(context.Background(), discharger.UserKey{Homeserver: l.homeserver, User: l.cond.User}, l.cond.Session, revocation.DeviceTag{})
 	if err != nil {
 		l.w.t.Fatal(err)
 	}

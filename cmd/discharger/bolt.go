@@ -13,6 +13,7 @@ import (
 	"github.com/discharger/discharger/config"
 	"github.com/discharger/discharger/discharger"
 	"github.com/discharger/discharger/discharger/keyfile"
+	"github.com/discharger/discharger/discharger/revocation"
 	"github.com/discharger/discharger/discharger/store"
 )
 
@@ -64,7 +65,7 @@ func openBolt(cfg *config.Config, keys *keyfile.Ring, p *parts) (openStore, erro
 	if err != nil {
 		return nil, err
 	}
-	bc.Announce = func(e *discharger.JournalEntry, now time.Time) (discharger.FeedEvent, error) {
+	bc.Announce = func(e *revocation.Revocation, now time.Time) (discharger.FeedEvent, error) {
 		return p.announcer.Load().Event(e, now)
 	}
 	opened, err := store.OpenBolt(bc)

@@ -72,7 +72,7 @@ session.`,
 				if err != nil {
 					return err
 				}
-				s := &session{Service: c.service, Access: string(data)}
+				s := &savedSession{Service: c.service, Access: string(data)}
 				if err := c.discharge(ctx, t, s); err != nil {
 					return err
 				}
@@ -83,7 +83,7 @@ session.`,
 }
 
 // discharge asks for a discharge and puts it into the session.
-func (c *clientFlags) discharge(ctx context.Context, t *terminal, s *session) error {
+func (c *clientFlags) discharge(ctx context.Context, t *terminal, s *savedSession) error {
 	r, err := s.request()
 	if err != nil {
 		return err
@@ -100,7 +100,7 @@ func (c *clientFlags) discharge(ctx context.Context, t *terminal, s *session) er
 }
 
 // deliver writes what a first discharge gave.
-func (t *terminal) deliver(s *session, out string, bundle bool) error {
+func (t *terminal) deliver(s *savedSession, out string, bundle bool) error {
 	text, err := s.text()
 	if err != nil {
 		return err
@@ -119,7 +119,7 @@ func (t *terminal) deliver(s *session, out string, bundle bool) error {
 	return nil
 }
 
-func (t *terminal) sayUntil(s *session) {
+func (t *terminal) sayUntil(s *savedSession) {
 	t.say("discharged until %s, %v from now", s.Expires.Format(time.RFC3339), s.Expires.Sub(t.now()).Round(time.Second))
 }
 
@@ -135,7 +135,7 @@ takes it for the same refresh.`,
 			c.declare(f, t.env("DISCHARGER_SERVICE", ""))
 			bundle := f.Bool("bundle", false, "write the bundle to standard output")
 			return func(ctx context.Context, args []string) error {
-				return c.withSession(t, args, func(s *session, path string) error {
+				return c.withSession(t, args, func(s *savedSession, path string) error {
 					if err := c.refresh(ctx, t, s, path); err != nil {
 						return err
 					}
@@ -153,7 +153,7 @@ takes it for the same refresh.`,
 // withSession reads the session file that the argument names, and keeps other
 // commands away from it until do is done: one refresh token used by two looks
 // like a theft.
-func (c *clientFlags) withSession(t *terminal, args []string, do func(s *session, path string) error) error {
+func (c *clientFlags) withSession(t *terminal, args []string, do func(s *savedSession, path string) error) error {
 	if len(args) == 0 || args[0] == "-" {
 		return usagef("which session file?")
 	}
@@ -178,7 +178,7 @@ func (c *clientFlags) withSession(t *terminal, args []string, do func(s *session
 
 // refresh makes one refresh, or goes on with one whose answer got lost. The
 // request-id is on disk before the question, and the answer before its use.
-func (c *clientFlags) refresh(ctx context.Context, t *terminal, s *session, path string) error {
+func (c *clientFlags) refresh(ctx context.Context, t *terminal, s *savedSession, path string) error {
 	if s.RequestID == "" {
 		s.RequestID = rand.Text()
 		if err := s.save(path); err != nil {
@@ -202,13 +202,13 @@ discharged already is good until it runs out.`,
 			c.declare(f, t.env("DISCHARGER_SERVICE", ""))
 			user := f.Bool("user", false, "end all sessions of this session's user")
 			return func(ctx context.Context, args []string) error {
-				return c.withSession(t, args, func(s *session, _ string) error { return c.logout(ctx, t, s, *user) })
+				return c.withSession(t, args, func(s *savedSession, _ string) error { return c.logout(ctx, t, s, *user) })
 			}
 		},
 	}
 }
 
-func (c *clientFlags) logout(ctx context.Context, t *terminal, s *session, user bool) error {
+func (c *clientFlags) logout(ctx context.Context, t *terminal, s *savedSession, user bool) error {
 	r, err := s.request()
 	if err != nil {
 		return err

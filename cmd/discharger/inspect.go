@@ -106,7 +106,7 @@ func (in *inspection) show(data []byte) error {
 
 func (in *inspection) printf(format string, args ...any) { fmt.Fprintf(in.t.out, format+"\n", args...) }
 
-func (in *inspection) session(s *session) error {
+func (in *inspection) session(s *savedSession) error {
 	in.printf("session file of %s", quoted(s.Service))
 	if s.RequestID != "" {
 		in.printf("a refresh is under way, or its answer got lost")

@@ -14,6 +14,7 @@ import (
 	"github.com/discharger/discharger/discharger"
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/keyfile"
+	"github.com/discharger/discharger/discharger/session"
 )
 
 func keysRetireCommand() command {
@@ -166,7 +167,7 @@ func (r *retirement) count(ctx context.Context, ring *keyfile.Ring, kind keyfile
 	}
 	defer func() { err = errors.Join(err, os.Remove(tmp)) }()
 	err = b.EachSession(func(user discharger.UserKey, record []byte) error {
-		var session discharger.Record
+		var session session.Record
 		if err := session.UnmarshalBinary(record); err != nil {
 			return err
 		}
@@ -187,7 +188,7 @@ func registers(cfg *config.Config, name string) bool {
 // depends reports whether a session may need a key that was used until a time. The
 // times of records and of keys are of whole seconds. A record is made by the first
 // discharge, which may be as late after the caveat as the activation window is long.
-func depends(r *discharger.Record, kind keyfile.Kind, until time.Time, window time.Duration) bool {
+func depends(r *session.Record, kind keyfile.Kind, until time.Time, window time.Duration) bool {
 	end := until.Add(time.Second)
 	if kind == keyfile.Refresh {
 		return r.Mode == caveat.ModeRotate && r.LastUsed < end.UnixMilli()

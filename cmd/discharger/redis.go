@@ -16,6 +16,7 @@ import (
 	"github.com/discharger/discharger/config"
 	"github.com/discharger/discharger/discharger"
 	"github.com/discharger/discharger/discharger/keyfile"
+	"github.com/discharger/discharger/discharger/revocation"
 	"github.com/discharger/discharger/discharger/store"
 )
 
@@ -69,7 +70,7 @@ func openRedis(ctx context.Context, cfg *config.Config, r *config.Redis, keys *k
 	if err != nil {
 		return nil, err
 	}
-	rc.Announce = func(e *discharger.JournalEntry, now time.Time) (discharger.FeedEvent, error) {
+	rc.Announce = func(e *revocation.Revocation, now time.Time) (discharger.FeedEvent, error) {
 		return p.announcer.Load().Event(e, now)
 	}
 	if r.Journal.Enabled {

@@ -13,7 +13,7 @@ import (
 	"time"
 
 	"github.com/discharger/discharger/config"
-	"github.com/discharger/discharger/discharger"
+	"github.com/discharger/discharger/discharger/revocation"
 	"github.com/discharger/discharger/discharger/store"
 )
 
@@ -176,14 +176,14 @@ func reportRestored(w io.Writer, cfg *config.Config, b *store.Backup, r *store.R
 }
 
 // describeEntry says in one line what was revoked and when.
-func describeEntry(e *discharger.JournalEntry) string {
+func describeEntry(e *revocation.Revocation) string {
 	at := time.UnixMilli(e.At).UTC().Format(time.RFC3339)
 	switch e.Kind {
-	case discharger.JournalSession:
+	case revocation.KindSession:
 		return fmt.Sprintf("session %s of %s at %s, %s", e.Session, quoted(e.User), quoted(e.Homeserver), at)
-	case discharger.JournalUser:
+	case revocation.KindUser:
 		return fmt.Sprintf("all sessions of %s at %s, %s", quoted(e.User), quoted(e.Homeserver), at)
-	case discharger.JournalDevice:
+	case revocation.KindDevice:
 		return fmt.Sprintf("a device of %s at %s, %s", quoted(e.User), quoted(e.Homeserver), at)
 	}
 	return fmt.Sprintf("all sessions of %s, %s", quoted(e.Homeserver), at)

@@ -21,6 +21,7 @@ import (
 	"github.com/discharger/discharger/discharger/keyfile"
 	"github.com/discharger/discharger/discharger/secevent"
 	"github.com/discharger/discharger/discharger/server"
+	"github.com/discharger/discharger/discharger/session"
 	"github.com/discharger/discharger/policy"
 )
 
@@ -174,7 +175,7 @@ func (p *parts) server(cfg *config.Config, keys *keyfile.Ring, r *rules, signing
 		Opener: opener, Store: p.metrics.Store(p.store), RefreshKeys: refresh, RetiredKeys: retired,
 		Policy: r.evaluator, Policies: policies,
 		TTL: cfg.Discharge.TTL, MaxTTL: announcer.MaxTTL,
-		Limits: discharger.Limits{
+		Limits: session.Limits{
 			Activation: cfg.Discharge.ActivationWindow, Grace: cfg.Discharge.Grace, Skew: announcer.Skew,
 			Idle: cfg.Session.Idle, Absolute: cfg.Session.Absolute, Remember: cfg.Session.RememberEnded,
 		},

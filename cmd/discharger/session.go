@@ -14,7 +14,7 @@ import (
 
 // session is a session file: all that a client has to remember. Discharge makes
 // it, refresh changes it, logout and verify read it.
-type session struct {
+type savedSession struct {
 	Service      string    `json:"service"`                 // URL of the service
 	Access       string    `json:"access"`                  // access macaroon, as text or JSON
 	RefreshToken string    `json:"refresh_token,omitempty"` // in mode rotate
@@ -25,8 +25,8 @@ type session struct {
 
 // parseSession reads a session file. One that is something else is no session
 // without an error.
-func parseSession(data []byte) (*session, error) {
-	var s session
+func parseSession(data []byte) (*savedSession, error) {
+	var s savedSession
 	if err := json.Unmarshal(data, &s, json.RejectUnknownMembers(true)); err != nil || s.Access == "" || s.Service == "" {
 		return nil, errors.New("not a session file; discharger discharge makes one")
 	}
@@ -34,7 +34,7 @@ func parseSession(data []byte) (*session, error) {
 }
 
 // text writes a session file.
-func (s *session) text() (string, error) {
+func (s *savedSession) text() (string, error) {
 	b, err := json.Marshal(s, jsontext.WithIndent("  "))
 	if err != nil {
 		return "", fmt.Errorf("write session: %w", err)
@@ -43,7 +43,7 @@ func (s *session) text() (string, error) {
 }
 
 // save replaces the file that the session was read from.
-func (s *session) save(path string) error {
+func (s *savedSession) save(path string) error {
 	text, err := s.text()
 	if err != nil {
 		return err
@@ -52,7 +52,7 @@ func (s *session) save(path string) error {
 }
 
 // take puts the answer of a discharge into the session.
-func (s *session) take(g client.Grant) error {
+func (s *savedSession) take(g client.Grant) error {
 	bundle, err := g.Bundle()
 	if err != nil {
 		return err
@@ -65,7 +65,7 @@ func (s *session) take(g client.Grant) error {
 }
 
 // request is what the service is asked with.
-func (s *session) request() (client.Request, error) {
+func (s *savedSession) request() (client.Request, error) {
 	access, err := client.ParseAccess([]byte(s.Access))
 	if err != nil {
 		return client.Request{}, err

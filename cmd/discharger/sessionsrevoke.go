@@ -19,7 +19,7 @@ import (
 )
 
 // revocation is a command that ends sessions.
-type revocation struct {
+type revokeSpec struct {
 	name, args, about, more string
 	what                    []string // that the arguments are
 	of                      revokes
@@ -45,7 +45,7 @@ type orderFlags struct {
 	except, exceptDevice, from string
 }
 
-func (o *orderFlags) declare(f *flag.FlagSet, r *revocation) {
+func (o *orderFlags) declare(f *flag.FlagSet, r *revokeSpec) {
 	f.BoolVar(&o.soft, "soft", false, "the clients log in again and keep their encryption keys")
 	if r.of == oneDevice || r.of == oneUser {
 		f.DurationVar(&o.age, "age", 0, "leave alone sessions that were activated in the last `duration`")
@@ -94,7 +94,7 @@ func (o *orderFlags) entry(of revokes, args []string) (e wire.RevokeEntry, err e
 	return e, nil
 }
 
-func (r revocation) command() command {
+func (r revokeSpec) command() command {
 	return command{
 		name: r.name, args: r.args, about: r.about, more: r.more + r.aboutResult() + aboutSessions, max: len(r.what),
 		setup: func(t *terminal, f *flag.FlagSet) action {
@@ -120,7 +120,7 @@ func (r revocation) command() command {
 }
 
 // aboutResult describes what a revocation prints.
-func (r *revocation) aboutResult() string {
+func (r *revokeSpec) aboutResult() string {
 	if r.of == everything {
 		return ""
 	}
@@ -131,7 +131,7 @@ and prints the names that are like it. Logins by that name that were made by now
 and are not activated yet are revoked in any case.`
 }
 
-func (r *revocation) run(ctx context.Context, t *terminal, h *homeserverFlags, o *orderFlags, args []string) error {
+func (r *revokeSpec) run(ctx context.Context, t *terminal, h *homeserverFlags, o *orderFlags, args []string) error {
 	if o.from != "" {
 		client, err := h.client(t)
 		if err != nil {
@@ -304,7 +304,7 @@ func readEntries(r io.Reader) (entries []wire.RevokeEntry, err error) {
 }
 
 func sessionsRevokeCommand() command {
-	return revocation{
+	return revokeSpec{
 		name: "sessions revoke", args: "[flags] <user> <session>, or --from <file>", about: "As a homeserver: end one session of a user, or several.",
 		more: `
 Ends the session whether its first discharge has been fetched or not. That it is
@@ -321,7 +321,7 @@ each. A line names a session, a device, or all sessions of a user:
 }
 
 func sessionsRevokeUserCommand() command {
-	return revocation{
+	return revokeSpec{
 		name: "sessions revoke-user", args: "[flags] <user>", about: "As a homeserver: end all sessions of a user.",
 		more: `
 Ends what was minted by now, whether its first discharge has been fetched or
@@ -331,7 +331,7 @@ not, but for what the flags leave alone.`,
 }
 
 func sessionsRevokeDeviceCommand() command {
-	return revocation{
+	return revokeSpec{
 		name: "sessions revoke-device", args: "[flags] <user> <device>", about: "As a homeserver: end the sessions of a user's device.",
 		more: `
 Ends the session that "discharger sessions list" shows for the device, and what
@@ -341,7 +341,7 @@ was minted for it by now and has not been discharged yet.`,
 }
 
 func sessionsRevokeAllCommand() command {
-	return revocation{
+	return revokeSpec{
 		name: "sessions revoke-all", args: "--yes [flags]", about: "As a homeserver: end all sessions of all its users.",
 		more: `
 Everybody has to log in again. It does not print how many sessions ended.`,

@@ -6,8 +6,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/discharger/discharger/discharger"
 	"github.com/discharger/discharger/discharger/homeserver"
+	"github.com/discharger/discharger/discharger/session"
 	"github.com/discharger/discharger/discharger/wire"
 	"github.com/discharger/discharger/policy"
 )
@@ -187,7 +187,7 @@ func TestLogoutOverByTime(t *testing.T) {
 				for _, again := range []bool{false, true} {
 					t.Run(fmt.Sprintf("refresh %v, away %v, noticed %v, login since %v", refresh, away, noticed, again), func(t *testing.T) {
 						t.Parallel()
-						w := newWorld(t, func(w *world) { w.limits = discharger.Limits{Idle: time.Hour} })
+						w := newWorld(t, func(w *world) { w.limits = session.Limits{Idle: time.Hour} })
 						w.leaveOverByTime(refresh, away, noticed, again)
 					})
 				}
@@ -228,7 +228,7 @@ func (w *world) leaveOverByTime(refresh bool, away time.Duration, noticed, again
 // Of a session that ended by time, too, an old copy of a token logs nothing out.
 func TestLogoutOverByTimeOldCopy(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, func(w *world) { w.limits = discharger.Limits{Idle: time.Hour} })
+	w := newWorld(t, func(w *world) { w.limits = session.Limits{Idle: time.Hour} })
 	in := w.login(true, anyMap{"device_id": "ONE"})
 	copied := in.text("access_token")
 	for range 3 {

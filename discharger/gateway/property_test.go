@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/discharger/discharger/discharger"
+	"github.com/discharger/discharger/discharger/session"
 	"github.com/discharger/discharger/discharger/wire"
 )
 
@@ -37,7 +37,7 @@ func newHistory(t *testing.T, seed uint64, dendrite bool) *history {
 		step := h.clocks[i]
 		if i == 0 {
 			h.gateways = append(h.gateways, newWorld(t, like(dendrite), func(w *world) {
-				w.limits = discharger.Limits{Idle: 24 * time.Hour, Absolute: 30 * 24 * time.Hour}
+				w.limits = session.Limits{Idle: 24 * time.Hour, Absolute: 30 * 24 * time.Hour}
 				w.cfg.Clock = func() time.Time { return w.now().Add(time.Duration(step.Load())) }
 			}))
 			continue

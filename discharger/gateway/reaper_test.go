@@ -13,8 +13,8 @@ import (
 
 	"go.etcd.io/bbolt"
 
-	"github.com/discharger/discharger/discharger"
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/session"
 	"github.com/discharger/discharger/discharger/wire"
 	"github.com/discharger/discharger/policy"
 )
@@ -48,7 +48,7 @@ func TestReaper(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			w := newWorld(t, func(w *world) { w.limits = discharger.Limits{Idle: 24 * time.Hour} })
+			w := newWorld(t, func(w *world) { w.limits = session.Limits{Idle: 24 * time.Hour} })
 			w.offline()
 			in := w.login(false, anyMap{"device_id": "ONE"})
 			c.end(w, w.sessionOf(in.text("access_token")))
@@ -207,7 +207,7 @@ func TestOldVault(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			w := newWorld(t, func(w *world) { w.limits = discharger.Limits{Idle: time.Hour} })
+			w := newWorld(t, func(w *world) { w.limits = session.Limits{Idle: time.Hour} })
 			in := w.login(false, anyMap{"device_id": "ONE"})
 			id := w.sessionOf(in.text("access_token"))
 			w.offline()
@@ -287,7 +287,7 @@ func TestSoftEndsStaySoft(t *testing.T) {
 
 func softEnd(t *testing.T, name string, end func(*world, answer), dendrite, refresh bool) {
 	one := newWorld(t, like(dendrite), func(w *world) {
-		w.limits = discharger.Limits{Idle: 24 * time.Hour, Absolute: 7 * 24 * time.Hour}
+		w.limits = session.Limits{Idle: 24 * time.Hour, Absolute: 7 * 24 * time.Hour}
 		w.policy = func(in *policy.Input) policy.Decision {
 			if w.reauth.Load() && in.Action != policy.ActionActivate {
 				return policy.Decision{Effect: policy.EffectReauth}
@@ -348,7 +348,7 @@ func TestLateLogoutSparesDeviceInUse(t *testing.T) {
 	for _, used := range []bool{false, true} {
 		t.Run(fmt.Sprintf("used since %v", used), func(t *testing.T) {
 			t.Parallel()
-			w := newWorld(t, func(w *world) { w.limits = discharger.Limits{Idle: time.Hour} })
+			w := newWorld(t, func(w *world) { w.limits = session.Limits{Idle: time.Hour} })
 			w.offline()
 			old := w.login(false, anyMap{"device_id": "ONE"})
 			w.hs.set(func(s *stub) {

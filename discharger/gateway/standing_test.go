@@ -6,8 +6,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/discharger/discharger/discharger"
 	"github.com/discharger/discharger/discharger/homeserver"
+	"github.com/discharger/discharger/discharger/session"
 	"github.com/discharger/discharger/discharger/wire"
 )
 
@@ -113,7 +113,7 @@ func TestLogoutForgotten(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			w := newWorld(t, func(w *world) { w.limits = discharger.Limits{Idle: time.Hour} })
+			w := newWorld(t, func(w *world) { w.limits = session.Limits{Idle: time.Hour} })
 			old := w.login(false, anyMap{"device_id": "ONE"})
 			c.end(w, old)
 			w.forward(4 * time.Hour)

@@ -22,6 +22,7 @@ import (
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/homeserver"
 	"github.com/discharger/discharger/discharger/server"
+	"github.com/discharger/discharger/discharger/session"
 	"github.com/discharger/discharger/discharger/store"
 	"github.com/discharger/discharger/discharger/wire"
 	"github.com/discharger/discharger/policy"
@@ -48,7 +49,7 @@ type world struct {
 	ahead        atomic.Int64 // of the real clock, for all three
 	cfg          Config
 	policy       policyFunc
-	limits       discharger.Limits
+	limits       session.Limits
 	reauth       atomic.Bool // the policy of some tests wants new logins
 	pipes        *pipes      // in place of the network; nil: there is one
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/discharger/discharger/discharger"
+	"github.com/discharger/discharger/discharger/revocation"
 )
 
 // courier brings the feed of one homeserver to its receiver.
@@ -131,7 +132,7 @@ func (c *courier) keep(ctx context.Context, position string) {
 // or the token cannot be made.
 func (c *courier) bring(ctx context.Context, entry discharger.FeedEntry) error {
 	id := eventID(c.to.Homeserver, entry.Position)
-	ended, err := discharger.ReadEvent(entry.Data)
+	ended, err := revocation.ReadEvent(entry.Data)
 	if err != nil {
 		c.cfg.Metrics.gap(c.to.Homeserver)
 		c.log(ctx, slog.LevelError, "revocation in the feed cannot be read, the receiver is not told",

@@ -8,8 +8,8 @@ import (
 
 	"github.com/golang-jwt/jwt/v5"
 
-	"github.com/discharger/discharger/discharger"
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/revocation"
 )
 
 // EventSessionRevoked is the type of every event here (OpenID CAEP 1.0, section
@@ -73,7 +73,7 @@ func eventID(homeserver, position string) string {
 }
 
 // sign makes the token of an event.
-func (c *courier) sign(id string, e *discharger.Ended, now time.Time) (string, error) {
+func (c *courier) sign(id string, e *revocation.Ended, now time.Time) (string, error) {
 	t := jwt.NewWithClaims(jwt.SigningMethodRS256, jwt.MapClaims{
 		"iss":    c.cfg.Issuer,
 		"aud":    c.to.Audience,
@@ -90,7 +90,7 @@ func (c *courier) sign(id string, e *discharger.Ended, now time.Time) (string, e
 	return signed, nil
 }
 
-func subjectOf(e *discharger.Ended, homeserver, issuer string) subject {
+func subjectOf(e *revocation.Ended, homeserver, issuer string) subject {
 	s := subject{Format: "complex"}
 	if e.All {
 		s.Tenant = opaque(homeserver)
@@ -108,7 +108,7 @@ func subjectOf(e *discharger.Ended, homeserver, issuer string) subject {
 	return s
 }
 
-func eventOf(e *discharger.Ended) sessionRevoked {
+func eventOf(e *revocation.Ended) sessionRevoked {
 	who, why := reasonOf(e.Reason)
 	r := sessionRevoked{Timestamp: e.At.Unix(), Initiating: who, Reason: map[string]string{"en": why}, Devices: e.Devices, Kind: "hard"}
 	if e.Soft {
@@ -124,22 +124,22 @@ func eventOf(e *discharger.Ended) sessionRevoked {
 // and its reason, in words for a log. An order of the homeserver may be a
 // user's or an operator's; here it is the system's.
 func reasonOf(reason string) (entity, text string) {
-	switch discharger.Cause(reason) {
-	case discharger.CauseLogout:
+	switch revocation.Cause(reason) {
+	case revocation.CauseLogout:
 		return "user", "The user logged out."
-	case discharger.CauseReuse:
+	case revocation.CauseReuse:
 		return "system", "Two parties held one refresh token."
-	case discharger.CausePolicy:
+	case revocation.CausePolicy:
 		return "policy", "A policy decided so."
-	case discharger.CauseLimit:
+	case revocation.CauseLimit:
 		return "policy", "The user has more sessions than a policy allows."
-	case discharger.CauseRevoked:
+	case revocation.CauseRevoked:
 		return "system", "The homeserver ordered it."
-	case discharger.CauseExpired:
+	case revocation.CauseExpired:
 		return "system", "The session expired."
-	case discharger.CauseReplaced:
+	case revocation.CauseReplaced:
 		return "user", "A newer login on the same device replaced it."
-	case discharger.CauseLost:
+	case revocation.CauseLost:
 		return "system", "The service lost the data of the session."
 	case "again":
 		return "system", "It had ended before."

@@ -10,6 +10,7 @@ import (
 	"github.com/discharger/discharger/discharger"
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/client"
+	"github.com/discharger/discharger/discharger/session"
 	"github.com/discharger/discharger/discharger/wire"
 )
 
@@ -101,7 +102,7 @@ func TestFutureMark(t *testing.T) {
 	w := newWorld(t)
 	ctx := t.Context()
 	future := time.Now().Add(time.Hour)
-	record, err := discharger.Revocation{Generation: 1, At: future.UnixMilli()}.MarshalBinary()
+	record, err := session.GenerationRecord{Generation: 1, At: future.UnixMilli()}.MarshalBinary()
 	must(t, err)
 	done, err := w.store.Swap(ctx, discharger.Write{
 		User:    discharger.UserKey{Homeserver: "a.example", User: "@alice:a.example"},

@@ -12,6 +12,7 @@ import (
 
 	"github.com/discharger/discharger/discharger"
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/session"
 	"github.com/discharger/discharger/discharger/wire"
 )
 
@@ -142,25 +143,25 @@ func undecidedText(err error) string {
 }
 
 // sentence says for people what a reason means.
-func sentence(r discharger.Reason) string {
+func sentence(r session.Reason) string {
 	switch r {
-	case discharger.ReasonSessionEnded:
+	case session.ReasonSessionEnded:
 		return "this session has ended: log in again"
-	case discharger.ReasonSessionExpired:
+	case session.ReasonSessionExpired:
 		return "this session has expired: log in again"
-	case discharger.ReasonSessionLost:
+	case session.ReasonSessionLost:
 		return "the service lost the data of this session: log in again"
-	case discharger.ReasonReplaced:
+	case session.ReasonReplaced:
 		return "a newer login on the same device replaced this session"
-	case discharger.ReasonTokenRequired:
+	case session.ReasonTokenRequired:
 		return "this session is refreshed with a refresh token"
-	case discharger.ReasonTokenInvalid:
+	case session.ReasonTokenInvalid:
 		return "the refresh token is not valid for this session, now and from here"
-	case discharger.ReasonTokenSuperseded:
+	case session.ReasonTokenSuperseded:
 		return "a newer refresh token of this session is in use"
-	case discharger.ReasonTokenReused:
+	case session.ReasonTokenReused:
 		return "the refresh token was used by two parties, so the session was ended: log in again"
-	case discharger.ReasonHomeserverRequired:
+	case session.ReasonHomeserverRequired:
 		return "only the homeserver may do this for this session"
 	}
 	return "the policy of this service does not allow it"

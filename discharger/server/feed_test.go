@@ -223,7 +223,7 @@ func TestRevokedIsRefused(t *testing.T) {
 	w := newWorld(t)
 	ctx := context.Background()
 	hs := w.verifying(w.following())
-	verify := func(s session, bundle string, want error) {
+	verify := func(s login, bundle string, want error) {
 		t.Helper()
 		if want == nil {
 			if _, err := hs.Verify(ctx, bundle, homeserver.Request{}); err != nil {
@@ -236,7 +236,7 @@ func TestRevokedIsRefused(t *testing.T) {
 			return errors.Is(err, want)
 		})
 	}
-	bundle := func(s session) string {
+	bundle := func(s login) string {
 		t.Helper()
 		b, err := s.Bundle(ctx)
 		must(t, err)
@@ -244,7 +244,7 @@ func TestRevokedIsRefused(t *testing.T) {
 	}
 	a, b, c := w.session("@alice:a.example", "A", caveat.ModeRotate), w.session("@alice:a.example", "B", caveat.ModeRotate), w.session("@alice:a.example", "C", caveat.ModeOpen)
 	bob := w.session("@bob:a.example", "A", caveat.ModeRotate)
-	bundles := map[*session]string{&a: bundle(a), &b: bundle(b), &c: bundle(c), &bob: bundle(bob)}
+	bundles := map[*login]string{&a: bundle(a), &b: bundle(b), &c: bundle(c), &bob: bundle(bob)}
 	for s, text := range bundles {
 		verify(*s, text, nil)
 	}

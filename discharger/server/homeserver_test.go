@@ -31,22 +31,22 @@ func (w *world) api(key string) *client.Client {
 }
 
 // session is a client with a session of its own.
-type session struct {
+type login struct {
 	homeserver.Minted
 	*client.Session
 }
 
-func (w *world) session(user, device string, mode caveat.Mode) session {
+func (w *world) session(user, device string, mode caveat.Mode) login {
 	w.t.Helper()
 	m, err := w.hs.Mint(homeserver.MintParams{User: user, Device: device, Mode: mode})
 	must(w.t, err)
 	s, err := w.api("").NewSession(client.SessionConfig{Access: client.Access{Macaroon: m.Macaroon}})
 	must(w.t, err)
 	must(w.t, s.Refresh(context.Background()))
-	return session{m, s}
+	return login{m, s}
 }
 
-func (s session) alive(t *testing.T, want bool) {
+func (s login) alive(t *testing.T, want bool) {
 	t.Helper()
 	err := s.Refresh(context.Background())
 	if want && err != nil || !want && !errors.Is(err, client.ErrRefused) {
@@ -118,7 +118,7 @@ func TestHomeserverOrders(t *testing.T) {
 }
 
 // ended checks how a session is refused.
-func (s session) ended(t *testing.T, reason string, soft bool) {
+func (s login) ended(t *testing.T, reason string, soft bool) {
 	t.Helper()
 	var refused *client.RefusedError
 	if err := s.Refresh(context.Background()); !errors.As(err, &refused) || !refused.Ended || refused.Reason != reason || refused.SoftLogout != soft {

@@ -9,6 +9,8 @@ import (
 
 	"github.com/discharger/discharger/discharger"
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/revocation"
+	"github.com/discharger/discharger/discharger/session"
 )
 
 // Metrics counts what the service does, for Prometheus. Labels come from
@@ -122,14 +124,14 @@ func (m *Metrics) shedOne(l limit) {
 }
 
 // reasonLabel keeps the label's values few: a policy can say anything.
-func reasonLabel(r discharger.Reason) string {
+func reasonLabel(r session.Reason) string {
 	switch r {
-	case "", discharger.ReasonSessionEnded, discharger.ReasonSessionExpired, discharger.ReasonTokenRequired,
-		discharger.ReasonTokenInvalid, discharger.ReasonTokenSuperseded, discharger.ReasonTokenReused,
-		discharger.ReasonHomeserverRequired, discharger.ReasonSessionLost, discharger.ReasonReplaced:
+	case "", session.ReasonSessionEnded, session.ReasonSessionExpired, session.ReasonTokenRequired,
+		session.ReasonTokenInvalid, session.ReasonTokenSuperseded, session.ReasonTokenReused,
+		session.ReasonHomeserverRequired, session.ReasonSessionLost, session.ReasonReplaced:
 		return string(r)
 	}
-	return string(discharger.ReasonPolicy)
+	return string(session.ReasonPolicy)
 }
 
 // endLabel returns the kind of end with which a request was refused; "": the
@@ -158,7 +160,7 @@ func (t *timedStore) done(op string, start time.Time, err *error) {
 }
 
 // Load times the store's Load.
-func (t *timedStore) Load(ctx context.Context, u discharger.UserKey, id caveat.SessionID, d discharger.DeviceTag) (v discharger.View, err error) {
+func (t *timedStore) Load(ctx context.Context, u discharger.UserKey, id caveat.SessionID, d revocation.DeviceTag) (v discharger.View, err error) {
 	defer t.done("load", time.Now(), &err)
 	return t.Store.Load(ctx, u, id, d)
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/labstack/echo/v4"
 
 	"github.com/discharger/discharger/discharger"
+	"github.com/discharger/discharger/discharger/session"
 	"github.com/discharger/discharger/discharger/wire"
 )
 
@@ -189,7 +190,7 @@ func (s *Server) request(c echo.Context) (*discharger.Request, *params, error) {
 // believes it of that homeserver's own sessions only. It returns the client's
 // address; invalid if the homeserver named none.
 func (p *params) forClient(req *discharger.Request) (named netip.Addr) {
-	c := discharger.Party{Addr: req.Addr, Client: req.Client}
+	c := session.Party{Addr: req.Addr, Client: req.Client}
 	if ip := p.text(wire.ParamClientIP); ip != "" {
 		a, err := netip.ParseAddr(ip)
 		if err != nil && p.err == nil {

@@ -25,7 +25,9 @@ import (
 	"github.com/discharger/discharger/discharger"
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/homeserver"
+	"github.com/discharger/discharger/discharger/revocation"
 	"github.com/discharger/discharger/discharger/server"
+	"github.com/discharger/discharger/discharger/session"
 	"github.com/discharger/discharger/discharger/store"
 	"github.com/discharger/discharger/discharger/wire"
 )
@@ -85,7 +87,7 @@ func newUnserved(t testing.TB, st discharger.Store, level slog.Level, change ...
 	must(t, err)
 	service, err := discharger.New(discharger.Config{
 		Opener: opener, Store: metrics.Store(w.store), RefreshKeys: []discharger.RefreshKey{key}, Observer: metrics, Log: log,
-		Limits: discharger.Limits{Grace: patience},
+		Limits: session.Limits{Grace: patience},
 	})
 	must(t, err)
 	cfg := server.Config{
@@ -256,7 +258,7 @@ func (b *breakable) trouble(ctx context.Context) error {
 	return err
 }
 
-func (b *breakable) Load(ctx context.Context, u discharger.UserKey, id caveat.SessionID, d discharger.DeviceTag) (discharger.View, error) {
+func (b *breakable) Load(ctx context.Context, u discharger.UserKey, id caveat.SessionID, d revocation.DeviceTag) (discharger.View, error) {
 	if err := b.trouble(ctx); err != nil {
 		return discharger.View{}, err
 	}

@@ -4,7 +4,7 @@ import (
 	"encoding/binary"
 	"net/netip"
 
-	"github.com/discharger/discharger/discharger"
+	"github.com/discharger/discharger/discharger/session"
 )
 
 // Kind is a kind of honest client.
@@ -45,9 +45,9 @@ type client struct {
 	kind    Kind
 	addrs   [2]netip.Addr // IPv4 and IPv6
 	agents  []*agent
-	token   discharger.Token // in the storage that the agents share
-	due     int64            // when the discharge in the storage runs out
-	locked  int64            // until when an agent of an app has the storage for itself
+	token   session.Token // in the storage that the agents share
+	due     int64         // when the discharge in the storage runs out
+	locked  int64         // until when an agent of an app has the storage for itself
 	tags    uint32
 	started int   // refreshes
 	done    int   // of these, those that were granted
@@ -173,7 +173,7 @@ func (a *agent) ifDue() {
 
 func (c *client) move() { c.addrs = [2]netip.Addr{c.w.address(false), c.w.address(true)} }
 
-func (c *client) tag() (t discharger.RequestTag) {
+func (c *client) tag() (t session.RequestTag) {
 	c.tags++
 	binary.BigEndian.PutUint32(t[:], c.tags)
 	t[0] |= 1
@@ -182,8 +182,8 @@ func (c *client) tag() (t discharger.RequestTag) {
 
 // attempt is one request of one refresh.
 type attempt struct {
-	token discharger.Token
-	tag   discharger.RequestTag
+	token session.Token
+	tag   session.RequestTag
 	n     int  // attempts before it
 	slept bool // the agent slept since it read the token
 	over  bool // it was answered, or timed out
@@ -209,12 +209,12 @@ func (a *agent) refresh() {
 	a.try(&attempt{token: c.token, tag: c.tag()})
 }
 
-func (a *agent) from() discharger.Party {
+func (a *agent) from() session.Party {
 	addr := a.c.addrs[0]
 	if a.dual && a.c.w.chance(0.5) {
 		addr = a.c.addrs[1]
 	}
-	return discharger.Party{Addr: addr, Client: a.name}
+	return session.Party{Addr: addr, Client: a.name}
 }
 
 // try sends a request. It is repeated when there is no answer in time.
@@ -241,7 +241,7 @@ func (a *agent) awakened(at *attempt, f func()) {
 }
 
 // arrive has the server answer, and the answer go back.
-func (a *agent) arrive(at *attempt, from discharger.Party) {
+func (a *agent) arrive(at *attempt, from session.Party) {
 	w := a.c.w
 	ans := w.present(at.token, from, at.tag)
 	if w.heard != nil {
@@ -292,7 +292,7 @@ func (a *agent) repeat(at *attempt) {
 func (a *agent) again() {
 	c := a.c
 	switch {
-	case c.token == discharger.Token{}:
+	case c.token == session.Token{}:
 		a.try(&attempt{tag: c.tag()})
 	case c.kind == App:
 		a.ifDue()
@@ -314,7 +314,7 @@ func (a *agent) reply(at *attempt, ans Answer) {
 	case ans.granted() && w.chance(w.rates.Crash), ans.Again:
 		w.after(5*second, a.again)
 	case ans.granted():
-		first := c.token == discharger.Token{}
+		first := c.token == session.Token{}
 		c.token, c.due = ans.Token, w.now+ttl
 		c.done++
 		w.use(ans.Token)

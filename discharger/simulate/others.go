@@ -4,7 +4,7 @@ import (
 	"encoding/binary"
 	"maps"
 
-	"github.com/discharger/discharger/discharger"
+	"github.com/discharger/discharger/discharger/session"
 )
 
 // The rules of others, as their documentation and sources give them. Tokens of
@@ -62,27 +62,27 @@ type row struct {
 	revoked bool
 }
 
-func number(t discharger.Token) uint64 { return t.Epoch }
+func number(t session.Token) uint64 { return t.Epoch }
 
 func (c *chain) issue() Answer {
 	*c.issued++
 	n := *c.issued
 	c.rows[n] = row{}
 	delete(c.rows, n-maxRows)
-	return Answer{Token: discharger.Token{Epoch: n}}
+	return Answer{Token: session.Token{Epoch: n}}
 }
 
 // maxRows is more than a sleeping client of these tests falls behind.
 const maxRows = 64
 
-func (c *chain) Present(t discharger.Token, r Request) Answer {
-	if t == (discharger.Token{}) { // the login itself is not what these tests are about
+func (c *chain) Present(t session.Token, r Request) Answer {
+	if t == (session.Token{}) { // the login itself is not what these tests are about
 		if _, ok := c.rows[c.first]; !ok {
 			a := c.issue()
 			c.first = number(a.Token)
 			return a
 		}
-		return Answer{Token: discharger.Token{Epoch: c.first}}
+		return Answer{Token: session.Token{Epoch: c.first}}
 	}
 	old, known := c.rows[number(t)]
 	switch {
@@ -119,7 +119,7 @@ func (c *chain) reused() Answer {
 	return Answer{Ended: c.ended, Hard: c.ended}
 }
 
-func (c *chain) Use(t discharger.Token, _ int64) {
+func (c *chain) Use(t session.Token, _ int64) {
 	if r, ok := c.rows[number(t)]; ok {
 		r.used = true
 		c.rows[number(t)] = r
@@ -135,11 +135,11 @@ func (c *chain) Save() func() {
 // fixed is a session whose refresh token never changes.
 type fixed struct{}
 
-func (fixed) Present(discharger.Token, Request) Answer {
-	return Answer{Token: discharger.Token{Epoch: 1}}
+func (fixed) Present(session.Token, Request) Answer {
+	return Answer{Token: session.Token{Epoch: 1}}
 }
-func (fixed) Use(discharger.Token, int64) {}
-func (fixed) Save() func()                { return func() {} }
+func (fixed) Use(session.Token, int64) {}
+func (fixed) Save() func()             { return func() {} }
 
 // earlier is a session under the rules that this service had before: the same
 // successor within 10 s or for the same request, to anyone; a later retry kills
@@ -149,8 +149,8 @@ type earlier struct {
 	at           int64
 	succ         uint64 // nonce of the successor; 0: none
 	issued       int64
-	tag          discharger.RequestTag
-	last         discharger.Party
+	tag          session.RequestTag
+	last         session.Party
 	nonces       uint64
 	reports      bool
 	ended        bool
@@ -158,15 +158,15 @@ type earlier struct {
 
 const earlierGrace = 10 * second
 
-func (s *earlier) Present(t discharger.Token, r Request) Answer {
+func (s *earlier) Present(t session.Token, r Request) Answer {
 	epoch, nonce := t.Epoch, serial(t.Nonce)
 	fresh := func(t int64) bool { return r.Now-t <= earlierGrace }
 	switch {
 	case s.ended:
 		return Answer{Ended: true, Hard: true}
 	case epoch == s.epoch && nonce == s.nonce:
-		if s.succ != 0 && (s.tag == r.Tag && r.Tag != discharger.RequestTag{} || fresh(s.issued)) {
-			return Answer{Token: discharger.Token{Epoch: s.epoch + 1, Nonce: numbered(s.succ)}}
+		if s.succ != 0 && (s.tag == r.Tag && r.Tag != session.RequestTag{} || fresh(s.issued)) {
+			return Answer{Token: session.Token{Epoch: s.epoch + 1, Nonce: numbered(s.succ)}}
 		}
 	case epoch == s.epoch+1 && nonce == s.succ, epoch > s.epoch+1, epoch == s.epoch+1 && s.succ == 0:
 		s.epoch, s.nonce, s.at = epoch, nonce, r.Now
@@ -182,13 +182,13 @@ func (s *earlier) Present(t discharger.Token, r Request) Answer {
 	}
 	s.nonces++
 	s.succ, s.issued, s.tag, s.last = s.draw(r), r.Now, r.Tag, r.From
-	return Answer{Token: discharger.Token{Epoch: s.epoch + 1, Nonce: numbered(s.succ)}}
+	return Answer{Token: session.Token{Epoch: s.epoch + 1, Nonce: numbered(s.succ)}}
 }
 
 // draw returns a number that no token has, after a failover neither.
 func (s *earlier) draw(r Request) uint64 { return uint64(r.Now-start)<<8&(1<<48-1) | s.nonces&0xff }
 
-func (s *earlier) Use(t discharger.Token, now int64) {
+func (s *earlier) Use(t session.Token, now int64) {
 	if s.reports && !s.ended && s.succ != 0 && t.Epoch == s.epoch+1 {
 		s.epoch, s.nonce, s.at, s.succ = t.Epoch, s.succ, now, 0
 	}
@@ -200,10 +200,10 @@ func (s *earlier) Save() func() {
 }
 
 // numbered returns the nonce with a number, which has 48 bits.
-func numbered(n uint64) discharger.Nonce {
-	return discharger.Nonce(binary.BigEndian.AppendUint64(nil, n)[2:])
+func numbered(n uint64) session.Nonce {
+	return session.Nonce(binary.BigEndian.AppendUint64(nil, n)[2:])
 }
 
-func serial(n discharger.Nonce) uint64 {
+func serial(n session.Nonce) uint64 {
 	return binary.BigEndian.Uint64(append([]byte{0, 0}, n[:]...))
 }

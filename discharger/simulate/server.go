@@ -3,16 +3,16 @@ package simulate
 import (
 	"time"
 
-	"github.com/discharger/discharger/discharger"
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/session"
 )
 
 // Server is one session at a server.
 type Server interface {
 	// Present answers a refresh token; the zero token asks for the first one.
-	Present(t discharger.Token, r Request) Answer
+	Present(t session.Token, r Request) Answer
 	// Use notes that the discharge was used that came with a token.
-	Use(t discharger.Token, now int64)
+	Use(t session.Token, now int64)
 	// Save returns what sets the server back to this moment.
 	Save() (restore func())
 }
@@ -20,20 +20,20 @@ type Server interface {
 // Request is how a token is presented.
 type Request struct {
 	Now  int64 // Unix ms
-	From discharger.Party
-	Tag  discharger.RequestTag
+	From session.Party
+	Tag  session.RequestTag
 }
 
 // Answer is a server's answer. Without Token it is a refusal, which leaves the
 // session as it is unless Ended is set.
 type Answer struct {
-	Token discharger.Token // zero: none
+	Token session.Token // zero: none
 	Ended bool
 	Hard  bool // with Ended: the client discards its keys
 	Again bool // undecided: to be repeated later
 }
 
-func (a Answer) granted() bool { return a.Token != discharger.Token{} }
+func (a Answer) granted() bool { return a.Token != session.Token{} }
 
 // Rules are the rules of one kind of server.
 type Rules struct {
@@ -51,9 +51,9 @@ func OwnUnreported() Rules {
 
 // stepper is a session under the state machine.
 type stepper struct {
-	state   discharger.State
+	state   session.State
 	cond    caveat.Condition
-	limits  discharger.Limits
+	limits  session.Limits
 	reports bool
 }
 
@@ -61,20 +61,20 @@ func newStepper(reports bool) *stepper {
 	return &stepper{
 		cond:    caveat.Condition{Session: caveat.SessionID{1}, User: "@alice:example.org", Device: "D", Minted: start, Mode: caveat.ModeRotate},
 		reports: reports,
-		limits: discharger.Limits{
+		limits: session.Limits{
 			Activation: 10 * time.Minute, Grace: 10 * time.Second, Skew: time.Minute, Remember: 90 * 24 * time.Hour,
 		},
-		state: discharger.State{Listed: true},
+		state: session.State{Listed: true},
 	}
 }
 
-func (s *stepper) Present(t discharger.Token, r Request) Answer {
-	e := discharger.Event{Kind: discharger.EventDischarge, Now: r.Now, Condition: &s.cond, Tag: r.Tag, From: r.From}
-	if t != (discharger.Token{}) {
+func (s *stepper) Present(t session.Token, r Request) Answer {
+	e := session.Event{Kind: session.EventDischarge, Now: r.Now, Condition: &s.cond, Tag: r.Tag, From: r.From}
+	if t != (session.Token{}) {
 		e.Token = &t
 	}
 	s.state.Now = r.Now
-	o := discharger.Step(s.state, &e, s.limits)
+	o := session.Step(s.state, &e, s.limits)
 	if o.Next != nil {
 		s.state.Session = o.Next
 	}
@@ -90,11 +90,11 @@ func (s *stepper) Present(t discharger.Token, r Request) Answer {
 	return Answer{Ended: o.Ended, Hard: o.Ended && !o.End.Soft}
 }
 
-func (s *stepper) Use(t discharger.Token, now int64) {
+func (s *stepper) Use(t session.Token, now int64) {
 	if !s.reports {
 		return
 	}
-	if next := discharger.Seen(s.state, t.Epoch, now); next != nil {
+	if next := session.Seen(s.state, t.Epoch, now); next != nil {
 		s.state.Session = next
 	}
 }

@@ -24,7 +24,7 @@ import (
 	"math/rand/v2"
 	"net/netip"
 
-	"github.com/discharger/discharger/discharger"
+	"github.com/discharger/discharger/discharger/session"
 )
 
 // Rates are the probabilities of faults.
@@ -106,7 +106,7 @@ func (w *world) chance(p float64) bool { return p > 0 && w.rng.Float64() < p }
 func (w *world) between(from, to int64) int64 { return from + w.rng.Int64N(to-from) }
 
 // present has the server answer a request that has arrived.
-func (w *world) present(t discharger.Token, from discharger.Party, tag discharger.RequestTag) Answer {
+func (w *world) present(t session.Token, from session.Party, tag session.RequestTag) Answer {
 	if len(w.saves) == maxSaves {
 		w.saves = append(w.saves[:0], w.saves[1:]...)
 	}
@@ -123,7 +123,7 @@ func (w *world) present(t discharger.Token, from discharger.Party, tag discharge
 }
 
 // use tells the server that the discharge was used that came with a token.
-func (w *world) use(t discharger.Token) {
+func (w *world) use(t session.Token) {
 	w.after(w.between(50, 500), func() { w.server.Use(t, w.now) })
 }
 

@@ -3,7 +3,7 @@ package simulate
 import (
 	"net/netip"
 
-	"github.com/discharger/discharger/discharger"
+	"github.com/discharger/discharger/discharger/session"
 )
 
 // Rhythm is when a thief uses its copy.
@@ -43,9 +43,9 @@ type thief struct {
 	w        *world
 	c        *client
 	rhythm   Rhythm
-	token    discharger.Token
-	second   discharger.Token // with BothTokens: the newer one of the copy
-	waits    int              // with FirstThenWait: refreshes of the owner
+	token    session.Token
+	second   session.Token // with BothTokens: the newer one of the copy
+	waits    int           // with FirstThenWait: refreshes of the owner
 	came     int
 	gained   int  // discharges
 	returned int  // refreshes of the owner, when the thief came back with a token from an exchange; -1: not yet
@@ -54,8 +54,8 @@ type thief struct {
 }
 
 // party returns another address than the owner's, and the owner's client name.
-func (t *thief) party() discharger.Party {
-	return discharger.Party{Addr: netip.MustParseAddr("198.51.100.66"), Client: t.c.agents[0].name}
+func (t *thief) party() session.Party {
+	return session.Party{Addr: netip.MustParseAddr("198.51.100.66"), Client: t.c.agents[0].name}
 }
 
 // steal copies the storage, and begins.
@@ -166,7 +166,7 @@ func (t *thief) act() {
 	if t.given && t.returned < 0 {
 		t.returned = t.c.started
 	}
-	ans := t.w.present(t.token, t.party(), discharger.RequestTag{})
+	ans := t.w.present(t.token, t.party(), session.RequestTag{})
 	switch {
 	case ans.granted():
 		t.token, t.given = ans.Token, true

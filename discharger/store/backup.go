@@ -18,6 +18,7 @@ import (
 
 	"github.com/discharger/discharger/discharger"
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/revocation"
 )
 
 // A backup is a stream: a line of text, then records, then an end. It does not
@@ -57,7 +58,7 @@ type BackupHeader struct {
 	Store   string `json:"store"`   // its identity
 	At      int64  `json:"at"`      // when it was made, Unix ms by the store's clock
 	Commit  uint64 `json:"commit"`  // number of the last commit in it
-	Missing int64  `json:"missing"` // losses, as in [discharger.Losses]
+	Missing int64  `json:"missing"` // losses, as in [session.Losses]
 	All     int64  `json:"all"`
 }
 
@@ -165,7 +166,7 @@ func writeBackup(ctx context.Context, tx *bbolt.Tx, w io.Writer, now time.Time) 
 	}
 	err = tx.Bucket(bucketRecords).ForEach(func(k, v []byte) error { return check(backupRow(out, k, v, len(caveat.SessionID{}), now)) })
 	if devices := tx.Bucket(bucketDevices); err == nil && devices != nil {
-		err = devices.ForEach(func(k, v []byte) error { return check(backupRow(out, k, v, len(discharger.DeviceTag{}), now)) })
+		err = devices.ForEach(func(k, v []byte) error { return check(backupRow(out, k, v, len(revocation.DeviceTag{}), now)) })
 	}
 	if err == nil {
 		err = tx.Bucket(bucketHomeservers).ForEach(func(k, v []byte) error {
@@ -198,7 +199,7 @@ func backupRow(out *backupWriter, k, v []byte, idLen int, now time.Time) error {
 	}
 	names := appendText(appendText(nil, homeserver), user)
 	switch {
-	case idLen == len(discharger.DeviceTag{}):
+	case idLen == len(revocation.DeviceTag{}):
 		return out.frame(backupDevice, names, id, v)
 	case caveat.SessionID(id) == caveat.SessionID{}:
 		return out.frame(backupUser, names, v)
@@ -254,7 +255,7 @@ type backupRecord struct {
 	kind    byte
 	user    discharger.UserKey // of a homeserver or an event: no user
 	session caveat.SessionID
-	device  discharger.DeviceTag
+	device  revocation.DeviceTag
 	row     []byte // expiry and record, the record of a homeserver, or until and data of an event
 }
 

@@ -12,6 +12,8 @@ import (
 
 	"github.com/discharger/discharger/discharger"
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/revocation"
+	"github.com/discharger/discharger/discharger/session"
 	"github.com/discharger/discharger/discharger/store"
 )
 
@@ -68,9 +70,9 @@ func TestBackup(t *testing.T) {
 	s.end(u, ended)
 	s.swap(t, true, v,
 		discharger.Change{New: []byte("user"), Expires: s.clock.in(time.Hour)},
-		discharger.Change{Device: discharger.TagOf("D"), New: []byte("device"), Expires: s.clock.in(time.Hour)},
+		discharger.Change{Device: revocation.TagOf("D"), New: []byte("device"), Expires: s.clock.in(time.Hour)},
 		discharger.Change{Session: caveat.SessionID{7}, New: []byte("short"), Expires: s.clock.in(time.Minute)})
-	home := marshal(t, discharger.Revocation{Generation: 1, At: 1_700_000_400_000})
+	home := marshal(t, session.GenerationRecord{Generation: 1, At: 1_700_000_400_000})
 	if ok, err := s.SwapHomeserver(t.Context(), v.Homeserver, nil, home); !ok || err != nil {
 		t.Fatal(ok, err)
 	}
@@ -84,7 +86,7 @@ func TestBackup(t *testing.T) {
 	s.clock.advance(2 * time.Minute)
 	for range 2 { // the second time, the journal has seen two histories
 		r := s.restore("backup")
-		want := discharger.Losses{Missing: s.clock.now().UnixMilli()}
+		want := session.Losses{Missing: s.clock.now().UnixMilli()}
 		if !r.Vouched || len(r.Again) != 1 || r.Again[0].Session != since || r.Losses != want {
 			t.Errorf("restored: %+v", r)
 		}
@@ -97,7 +99,7 @@ func TestBackup(t *testing.T) {
 		if !bytes.Equal(view.Homeserver, home) || view.Losses != want {
 			t.Errorf("homeserver is %x, losses %+v", view.Homeserver, view.Losses)
 		}
-		if got := s.device(t, v, discharger.TagOf("D")); got != "device" {
+		if got := s.device(t, v, revocation.TagOf("D")); got != "device" {
 			t.Errorf("device is %q", got)
 		}
 		page, err := s.feed().ReadFeed(t.Context(), u.Homeserver, "")
@@ -138,7 +140,7 @@ func TestBackupUnknown(t *testing.T) {
 			s.end(u, s.begin(u))
 			s.during(func() { lose(s) })
 			r := s.restore("backup")
-			want := discharger.Losses{Missing: s.clock.now().UnixMilli(), All: at.UnixMilli() + 1}
+			want := session.Losses{Missing: s.clock.now().UnixMilli(), All: at.UnixMilli() + 1}
 			if r.Vouched || r.Losses != want || s.load(t, u, a).Losses != want {
 				t.Errorf("restored: %+v, want losses %+v", r, want)
 			}
@@ -227,10 +229,10 @@ func TestBackupIntoRedis(t *testing.T) {
 	u, v := someone(), someone()
 	since, kept := s.begin(u), s.begin(v)
 	s.swap(t, true, v,
-		discharger.Change{New: marshal(t, discharger.Revocation{Generation: 1, At: 1}), Expires: s.clock.in(time.Hour)},
-		discharger.Change{Device: discharger.TagOf("D"), New: marshal(t, discharger.DeviceRecord{Current: kept, Since: 1000})},
+		discharger.Change{New: marshal(t, session.GenerationRecord{Generation: 1, At: 1}), Expires: s.clock.in(time.Hour)},
+		discharger.Change{Device: revocation.TagOf("D"), New: marshal(t, session.DeviceRecord{Current: kept, Since: 1000})},
 		discharger.Change{Session: caveat.SessionID{7}, New: bytes.Repeat([]byte("l"), 150), Expires: s.clock.in(time.Hour)})
-	home := marshal(t, discharger.Revocation{Generation: 1, At: 1_700_000_400_000})
+	home := marshal(t, session.GenerationRecord{Generation: 1, At: 1_700_000_400_000})
 	if ok, err := s.SwapHomeserver(t.Context(), v.Homeserver, nil, home); !ok || err != nil {
 		t.Fatal(ok, err)
 	}
@@ -263,9 +265,9 @@ func TestBackupIntoRedis(t *testing.T) {
 			t.Fatal(err)
 		}
 		f.expectEnd(u, since)
-		f.expect(t, v, kept, string(live(t, 0)), string(marshal(t, discharger.Revocation{Generation: 1, At: 1})))
-		f.expect(t, v, caveat.SessionID{7}, strings.Repeat("l", 150), string(marshal(t, discharger.Revocation{Generation: 1, At: 1})))
-		if got := f.device(t, v, discharger.TagOf("D")); got != string(marshal(t, discharger.DeviceRecord{Current: kept, Since: 1000})) {
+		f.expect(t, v, kept, string(live(t, 0)), string(marshal(t, session.GenerationRecord{Generation: 1, At: 1})))
+		f.expect(t, v, caveat.SessionID{7}, strings.Repeat("l", 150), string(marshal(t, session.GenerationRecord{Generation: 1, At: 1})))
+		if got := f.device(t, v, revocation.TagOf("D")); got != string(marshal(t, session.DeviceRecord{Current: kept, Since: 1000})) {
 			t.Errorf("device is %x", got)
 		}
 		view := f.load(t, v, newSession())
@@ -285,7 +287,7 @@ func TestBackupHalfIntoRedis(t *testing.T) {
 	s := newJournaled(t)
 	u := someone()
 	s.begin(u)
-	home := marshal(t, discharger.Revocation{Generation: 1, At: 1_700_000_400_000})
+	home := marshal(t, session.GenerationRecord{Generation: 1, At: 1_700_000_400_000})
 	if ok, err := s.SwapHomeserver(t.Context(), u.Homeserver, nil, home); !ok || err != nil {
 		t.Fatal(ok, err)
 	}

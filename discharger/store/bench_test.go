@@ -17,6 +17,7 @@ import (
 
 	"github.com/discharger/discharger/discharger"
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/revocation"
 	"github.com/discharger/discharger/discharger/store"
 )
 
@@ -69,7 +70,7 @@ func benchLoad(b *testing.B, s discharger.Store, callers int) {
 	b.ResetTimer()
 	spread(b, callers, b.N, func(i int) {
 		at := sessions[i*7919%benchUsers]
-		if v, err := s.Load(ctx, at.user, at.id, discharger.DeviceTag{}); err != nil || v.Session == nil {
+		if v, err := s.Load(ctx, at.user, at.id, revocation.DeviceTag{}); err != nil || v.Session == nil {
 			b.Error(v, err)
 		}
 	})
@@ -160,7 +161,7 @@ func BenchmarkRedisPaced(b *testing.B) {
 				at, due := sessions[i*7919%benchUsers], due
 				time.Sleep(time.Until(due))
 				wg.Go(func() {
-					if _, err := s.Load(ctx, at.user, at.id, discharger.DeviceTag{}); err != nil {
+					if _, err := s.Load(ctx, at.user, at.id, revocation.DeviceTag{}); err != nil {
 						b.Error(err)
 					}
 					took[i] = time.Since(due)

@@ -18,6 +18,7 @@ import (
 
 	"github.com/discharger/discharger/discharger"
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/revocation"
 )
 
 // The file. Every string has its length in front, as two bytes, big-endian;
@@ -66,7 +67,7 @@ type BoltConfig struct {
 	// Announce writes the event of a revocation that is restored from the journal;
 	// nil: as [discharger.Announcer] does whose fields are zero. An error is logged,
 	// and the revocation is restored without an event.
-	Announce func(e *discharger.JournalEntry, now time.Time) (discharger.FeedEvent, error)
+	Announce func(e *revocation.Revocation, now time.Time) (discharger.FeedEvent, error)
 
 	// SweepEvery is the pause between two searches for expired records; 0 is
 	// 15 minutes.
@@ -101,7 +102,7 @@ type Bolt struct {
 	wakes   wakes                   // of those who wait for events
 	probe   probe                   // of Ready
 
-	restored *[]discharger.JournalEntry // where a restore collects what it revokes again; nil: nowhere
+	restored *[]revocation.Revocation // where a restore collects what it revokes again; nil: nowhere
 
 	replays, replayed atomic.Uint64
 
@@ -239,8 +240,8 @@ func rowSession(key []byte) caveat.SessionID {
 }
 
 // rowDevice returns the last part of the key of a device's row.
-func rowDevice(key []byte) discharger.DeviceTag {
-	return discharger.DeviceTag(key[len(key)-len(discharger.DeviceTag{}):])
+func rowDevice(key []byte) revocation.DeviceTag {
+	return revocation.DeviceTag(key[len(key)-len(revocation.DeviceTag{}):])
 }
 
 // splitRow takes a row apart. The record is valid as long as the transaction.

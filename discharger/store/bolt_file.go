@@ -12,7 +12,7 @@ import (
 	"go.etcd.io/bbolt"
 	bolterrors "go.etcd.io/bbolt/errors"
 
-	"github.com/discharger/discharger/discharger"
+	"github.com/discharger/discharger/discharger/session"
 )
 
 // ErrStoreInUse is returned for a file that another process has open.
@@ -102,7 +102,7 @@ func (b *Bolt) identify() error {
 		return err
 	}
 	err = b.db.Update(func(tx *bbolt.Tx) error {
-		return makeBuckets(tx, b.id, discharger.Losses{Missing: b.cfg.Now().UnixMilli()})
+		return makeBuckets(tx, b.id, session.Losses{Missing: b.cfg.Now().UnixMilli()})
 	})
 	if err != nil {
 		return err
@@ -116,7 +116,7 @@ func (b *Bolt) identify() error {
 }
 
 // makeBuckets makes what every file has.
-func makeBuckets(tx *bbolt.Tx, id string, l discharger.Losses) error {
+func makeBuckets(tx *bbolt.Tx, id string, l session.Losses) error {
 	for _, name := range [][]byte{bucketRecords, bucketHomeservers, bucketDevices} {
 		if _, err := tx.CreateBucket(name); err != nil {
 			return err

@@ -12,6 +12,7 @@ import (
 	"go.etcd.io/bbolt"
 
 	"github.com/discharger/discharger/discharger"
+	"github.com/discharger/discharger/discharger/revocation"
 	"github.com/discharger/discharger/discharger/store"
 )
 
@@ -206,7 +207,7 @@ func TestBoltDamagedRow(t *testing.T) {
 		f.swap(t, true, w, discharger.Change{Session: id, New: []byte("a"), Expires: c.in(time.Hour)})
 	}
 	b.PutRow(t, u, id, []byte("\x00\x00\x00\x01")) // an expiry and nothing else
-	if got, err := b.Load(t.Context(), u, id, discharger.DeviceTag{}); err == nil {
+	if got, err := b.Load(t.Context(), u, id, revocation.DeviceTag{}); err == nil {
 		t.Errorf("Load gives %v", got)
 	}
 	if got, err := b.List(t.Context(), u); err == nil {

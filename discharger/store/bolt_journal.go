@@ -15,6 +15,7 @@ import (
 	"go.etcd.io/bbolt"
 
 	"github.com/discharger/discharger/discharger"
+	"github.com/discharger/discharger/discharger/revocation"
 )
 
 // A file that was copied and put back shows sessions as they were: those that
@@ -163,7 +164,7 @@ const replayAtOnce = 500
 
 // replay makes the file show what entries say, publishes what it lacked, and
 // returns how many records had to be changed. Nothing else uses the file yet.
-func (b *Bolt) replay(entries []discharger.JournalEntry) (changed int, err error) {
+func (b *Bolt) replay(entries []revocation.Revocation) (changed int, err error) {
 	users, homeservers := byUser(entries)
 	now := b.cfg.Now()
 	for some := range slices.Chunk(slices.Collect(maps.Keys(users)), replayAtOnce) {
@@ -206,11 +207,11 @@ func (b *Bolt) replay(entries []discharger.JournalEntry) (changed int, err error
 
 // byUser sorts entries by user and by homeserver, the oldest first: revocations
 // of other processes may be journaled later than what happened after them.
-func byUser(entries []discharger.JournalEntry) (map[discharger.UserKey][]discharger.JournalEntry, map[string][]discharger.JournalEntry) {
-	users := make(map[discharger.UserKey][]discharger.JournalEntry)
-	homeservers := make(map[string][]discharger.JournalEntry)
+func byUser(entries []revocation.Revocation) (map[discharger.UserKey][]revocation.Revocation, map[string][]revocation.Revocation) {
+	users := make(map[discharger.UserKey][]revocation.Revocation)
+	homeservers := make(map[string][]revocation.Revocation)
 	for _, e := range entries {
-		if e.Kind == discharger.JournalHomeserver {
+		if e.Kind == revocation.KindHomeserver {
 			homeservers[e.Homeserver] = append(homeservers[e.Homeserver], e)
 			continue
 		}
@@ -218,12 +219,12 @@ func byUser(entries []discharger.JournalEntry) (map[discharger.UserKey][]dischar
 		users[u] = append(users[u], e)
 	}
 	for _, some := range users {
-		slices.SortStableFunc(some, func(a, b discharger.JournalEntry) int { return cmp.Compare(a.At, b.At) })
+		slices.SortStableFunc(some, func(a, b revocation.Revocation) int { return cmp.Compare(a.At, b.At) })
 	}
 	return users, homeservers
 }
 
-func (b *Bolt) replayUser(tx *bbolt.Tx, u discharger.UserKey, entries []discharger.JournalEntry, now time.Time) (int, error) {
+func (b *Bolt) replayUser(tx *bbolt.Tx, u discharger.UserKey, entries []revocation.Revocation, now time.Time) (int, error) {
 	l, err := listRows(tx, u, now)
 	if err != nil {
 		return 0, err
@@ -245,7 +246,7 @@ func (b *Bolt) replayUser(tx *bbolt.Tx, u discharger.UserKey, entries []discharg
 	return len(changes), b.appendEvents(tx, u.Homeserver, b.events(restored, now))
 }
 
-func (b *Bolt) replayHomeserver(tx *bbolt.Tx, name string, entries []discharger.JournalEntry, now time.Time) (int, error) {
+func (b *Bolt) replayHomeserver(tx *bbolt.Tx, name string, entries []revocation.Revocation, now time.Time) (int, error) {
 	record := bytes.Clone(tx.Bucket(bucketHomeservers).Get(appendName(nil, name)))
 	next, err := discharger.ReplayHomeserver(entries, record, now)
 	if err != nil || bytes.Equal(next, record) {
@@ -261,12 +262,12 @@ func (b *Bolt) replayHomeserver(tx *bbolt.Tx, name string, entries []discharger.
 	if b.restored != nil {
 		*b.restored = append(*b.restored, e)
 	}
-	return 1, b.appendEvents(tx, name, b.events([]discharger.JournalEntry{e}, now))
+	return 1, b.appendEvents(tx, name, b.events([]revocation.Revocation{e}, now))
 }
 
 // events returns the events of restored entries. One that cannot be written is
 // logged, and does not keep the store shut.
-func (b *Bolt) events(entries []discharger.JournalEntry, now time.Time) (out []discharger.FeedEvent) {
+func (b *Bolt) events(entries []revocation.Revocation, now time.Time) (out []discharger.FeedEvent) {
 	for i := range entries {
 		e, err := b.cfg.Announce(&entries[i], now)
 		switch {

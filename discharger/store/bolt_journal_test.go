@@ -15,6 +15,8 @@ import (
 
 	"github.com/discharger/discharger/discharger"
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/revocation"
+	"github.com/discharger/discharger/discharger/session"
 	"github.com/discharger/discharger/discharger/store"
 )
 
@@ -109,11 +111,11 @@ func (s *journaled) begin(u discharger.UserKey) caveat.SessionID {
 // end ends one.
 func (s *journaled) end(u discharger.UserKey, id caveat.SessionID) {
 	s.t.Helper()
-	dead := &discharger.Record{Device: "D", End: discharger.End{Cause: discharger.CauseLogout, At: 1_700_000_100_000}}
-	e := discharger.JournalEntry{
-		Kind: discharger.JournalSession, Homeserver: u.Homeserver, User: u.User, Session: id, At: dead.End.At, Cause: discharger.CauseLogout,
+	dead := &session.Record{Device: "D", End: revocation.End{Cause: revocation.CauseLogout, At: 1_700_000_100_000}}
+	e := revocation.Revocation{
+		Kind: revocation.KindSession, Homeserver: u.Homeserver, User: u.User, Session: id, At: dead.End.At, Cause: revocation.CauseLogout,
 	}
-	ok, err := s.Swap(s.t.Context(), discharger.Write{User: u, Revocations: []discharger.JournalEntry{e}, Changes: []discharger.Change{
+	ok, err := s.Swap(s.t.Context(), discharger.Write{User: u, Revocations: []revocation.Revocation{e}, Changes: []discharger.Change{
 		{Session: id, Old: live(s.t, 0), New: marshal(s.t, dead), Expires: s.clock.in(90 * 24 * time.Hour)},
 	}, Events: []discharger.FeedEvent{{Data: []byte(`{}`), Until: s.clock.in(time.Hour)}}})
 	if !ok || err != nil {
@@ -124,11 +126,11 @@ func (s *journaled) end(u discharger.UserKey, id caveat.SessionID) {
 // expectEnd expects a session to have ended hard by a logout.
 func (s *journaled) expectEnd(u discharger.UserKey, id caveat.SessionID) {
 	s.t.Helper()
-	var r discharger.Record
+	var r session.Record
 	if err := r.UnmarshalBinary(s.load(s.t, u, id).Session); err != nil {
 		s.t.Fatal(err)
 	}
-	if !r.Over() || r.End.Soft || r.End.Cause != discharger.CauseLogout {
+	if !r.Over() || r.End.Soft || r.End.Cause != revocation.CauseLogout {
 		s.t.Fatalf("the session's record is %+v", r)
 	}
 }
@@ -139,7 +141,7 @@ func (s *journaled) expectLost(says string) {
 	if !errors.Is(err, discharger.ErrStoreLost) || !strings.Contains(err.Error(), says) {
 		s.t.Fatalf("Ready gives %v, want %q", err, says)
 	}
-	if _, err := s.Load(s.t.Context(), someone(), newSession(), discharger.DeviceTag{}); !errors.Is(err, discharger.ErrStoreLost) {
+	if _, err := s.Load(s.t.Context(), someone(), newSession(), revocation.DeviceTag{}); !errors.Is(err, discharger.ErrStoreLost) {
 		s.t.Fatalf("Load gives %v", err)
 	}
 }
@@ -165,18 +167,18 @@ func TestBoltOlderCopy(t *testing.T) {
 	born := s.bolt.Losses()
 	s.during(func() { s.copy("sessions.db", "copy.db") })
 	s.end(alice, one)
-	all := discharger.Revocation{Generation: 1, At: 1_700_000_200_000, Except: kept}
-	device := discharger.DeviceRecord{Revoked: 1_700_000_300_000, End: discharger.End{Soft: true, Cause: discharger.CauseRevoked, At: 1_700_000_300_000}}
+	all := session.GenerationRecord{Generation: 1, At: 1_700_000_200_000, Except: kept}
+	device := session.DeviceRecord{Revoked: 1_700_000_300_000, End: revocation.End{Soft: true, Cause: revocation.CauseRevoked, At: 1_700_000_300_000}}
 	ok, err := s.Swap(t.Context(), discharger.Write{User: bob, Changes: []discharger.Change{
-		{New: marshal(t, all)}, {Device: discharger.TagOf("D"), New: marshal(t, device)},
-	}, Revocations: []discharger.JournalEntry{
-		{Kind: discharger.JournalUser, Homeserver: bob.Homeserver, User: bob.User, Except: kept, Generation: 1, At: all.At, Cause: discharger.CauseRevoked},
-		{Kind: discharger.JournalDevice, Homeserver: bob.Homeserver, User: bob.User, Device: discharger.TagOf("D"), At: device.Revoked, Soft: true, Cause: discharger.CauseRevoked},
+		{New: marshal(t, all)}, {Device: revocation.TagOf("D"), New: marshal(t, device)},
+	}, Revocations: []revocation.Revocation{
+		{Kind: revocation.KindUser, Homeserver: bob.Homeserver, User: bob.User, Except: kept, Generation: 1, At: all.At, Cause: revocation.CauseRevoked},
+		{Kind: revocation.KindDevice, Homeserver: bob.Homeserver, User: bob.User, Device: revocation.TagOf("D"), At: device.Revoked, Soft: true, Cause: revocation.CauseRevoked},
 	}})
 	if !ok || err != nil {
 		t.Fatal(ok, err)
 	}
-	home := marshal(t, discharger.Revocation{Generation: 1, At: 1_700_000_400_000})
+	home := marshal(t, session.GenerationRecord{Generation: 1, At: 1_700_000_400_000})
 	if ok, err := s.SwapHomeserver(t.Context(), carol.Homeserver, nil, home); !ok || err != nil {
 		t.Fatal(ok, err)
 	}
@@ -188,11 +190,11 @@ func TestBoltOlderCopy(t *testing.T) {
 		s.expectEnd(alice, one)
 		s.expect(t, alice, two, string(live(t, 0)), "")
 		v := s.load(t, bob, kept)
-		var user discharger.Revocation
+		var user session.GenerationRecord
 		if err := user.UnmarshalBinary(v.User); err != nil || user.Generation != 1 || user.Except != kept {
 			t.Errorf("the user's record is %+v, %v", user, err)
 		}
-		if got := s.device(t, bob, discharger.TagOf("D")); got != string(marshal(t, device)) {
+		if got := s.device(t, bob, revocation.TagOf("D")); got != string(marshal(t, device)) {
 			t.Errorf("the device's record is %x", got)
 		}
 		if !bytes.Equal(v.Homeserver, home) {
@@ -266,7 +268,7 @@ func TestBoltFileLost(t *testing.T) {
 			s.clock.advance(time.Hour)
 			s.accept()
 			s.expectEnd(u, id)
-			if got, want := s.load(t, u, newSession()).Losses, (discharger.Losses{Missing: s.clock.now().UnixMilli()}); got != want {
+			if got, want := s.load(t, u, newSession()).Losses, (session.Losses{Missing: s.clock.now().UnixMilli()}); got != want {
 				t.Errorf("losses are %+v, want %+v", got, want)
 			}
 			if !strings.Contains(s.log.String(), "level=WARN msg=\"loss of the store's data was accepted") {
@@ -301,7 +303,7 @@ func TestBoltTooOld(t *testing.T) {
 	s.accept()
 	s.expectEnd(u, second)
 	now := s.clock.now()
-	if got, want := s.load(t, u, first).Losses, (discharger.Losses{Missing: now.UnixMilli(), All: now.Truncate(time.Second).UnixMilli()}); got != want {
+	if got, want := s.load(t, u, first).Losses, (session.Losses{Missing: now.UnixMilli(), All: now.Truncate(time.Second).UnixMilli()}); got != want {
 		t.Errorf("losses are %+v, want %+v", got, want)
 	}
 	s.during(func() { s.copy("copy.db", "sessions.db") })
@@ -329,8 +331,8 @@ func TestBoltCrash(t *testing.T) {
 	s := newJournaled(t)
 	u := someone()
 	a, b := s.begin(u), s.begin(u)
-	if err := s.journal.Add(t.Context(), discharger.JournalEntry{
-		Kind: discharger.JournalSession, Homeserver: u.Homeserver, User: u.User, Session: a, At: 1_700_000_100_000, Cause: discharger.CauseLogout,
+	if err := s.journal.Add(t.Context(), revocation.Revocation{
+		Kind: revocation.KindSession, Homeserver: u.Homeserver, User: u.User, Session: a, At: 1_700_000_100_000, Cause: revocation.CauseLogout,
 	}); err != nil {
 		t.Fatal(err)
 	}
@@ -455,7 +457,7 @@ func TestBoltEarlier(t *testing.T) {
 			t.Fatal(err)
 		}
 	})
-	if l := s.load(t, u, newSession()).Losses; l != (discharger.Losses{}) {
+	if l := s.load(t, u, newSession()).Losses; l != (session.Losses{}) {
 		t.Errorf("losses are %+v", l)
 	}
 	s.end(u, id)
@@ -470,22 +472,22 @@ func TestBoltCopies(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	random := rand.New(rand.NewPCG(seed, 1))
-	type session struct {
+	type login struct {
 		user  discharger.UserKey
 		id    caveat.SessionID
 		ended bool
 	}
-	var all []*session
+	var all []*login
 	users := []discharger.UserKey{someone(), someone(), someone()}
 	copies := 0
 	for range 150 {
 		switch n := random.IntN(10); {
 		case n < 3:
 			u := users[random.IntN(len(users))]
-			all = append(all, &session{user: u, id: s.begin(u)})
+			all = append(all, &login{user: u, id: s.begin(u)})
 		case n < 6 && len(all) > 0:
 			x := all[random.IntN(len(all))]
-			var r discharger.Record
+			var r session.Record
 			if raw := s.load(t, x.user, x.id).Session; raw == nil {
 				continue // it began after the copy
 			} else if err := r.UnmarshalBinary(raw); err != nil {

@@ -13,13 +13,14 @@ import (
 	"go.etcd.io/bbolt"
 
 	"github.com/discharger/discharger/discharger"
+	"github.com/discharger/discharger/discharger/session"
 )
 
 // A new file records when it was made, and every loss that an operator accepts
 // is recorded in it. A file of an earlier version has no record: it has lost
 // nothing.
 
-type losses = discharger.Losses
+type losses = session.Losses
 
 // lostErr says why the data is not to be used.
 type lostErr struct{ err error }
@@ -29,7 +30,7 @@ func (b *Bolt) lose(why error) {
 }
 
 // Losses returns what the file has recorded as lost.
-func (b *Bolt) Losses() discharger.Losses { return *b.losses.Load() }
+func (b *Bolt) Losses() session.Losses { return *b.losses.Load() }
 
 // Created reports whether the file was made when it was opened.
 func (b *Bolt) Created() bool { return b.made }

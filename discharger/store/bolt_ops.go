@@ -11,10 +11,11 @@ import (
 
 	"github.com/discharger/discharger/discharger"
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/revocation"
 )
 
 // Load reads the records of a session, its user, its homeserver and a device.
-func (b *Bolt) Load(ctx context.Context, user discharger.UserKey, session caveat.SessionID, device discharger.DeviceTag) (discharger.View, error) {
+func (b *Bolt) Load(ctx context.Context, user discharger.UserKey, session caveat.SessionID, device revocation.DeviceTag) (discharger.View, error) {
 	var v discharger.View
 	err := b.view(ctx, func(tx *bbolt.Tx) (err error) {
 		now, records, prefix := b.cfg.Now(), tx.Bucket(bucketRecords), userPrefix(user)
@@ -24,7 +25,7 @@ func (b *Bolt) Load(ctx context.Context, user discharger.UserKey, session caveat
 		if v.User, err = readUser(records, prefix, now); err != nil {
 			return err
 		}
-		if device != (discharger.DeviceTag{}) {
+		if device != (revocation.DeviceTag{}) {
 			if v.Device, err = readDevice(tx, prefix, device, now); err != nil {
 				return err
 			}
@@ -52,7 +53,7 @@ func (b *Bolt) List(ctx context.Context, user discharger.UserKey) (l discharger.
 }
 
 func listRows(tx *bbolt.Tx, user discharger.UserKey, now time.Time) (l discharger.Listing, err error) {
-	l = discharger.Listing{Sessions: make(map[caveat.SessionID][]byte), Devices: make(map[discharger.DeviceTag][]byte)}
+	l = discharger.Listing{Sessions: make(map[caveat.SessionID][]byte), Devices: make(map[revocation.DeviceTag][]byte)}
 	records, prefix := tx.Bucket(bucketRecords), userPrefix(user)
 	if l.User, err = readUser(records, prefix, now); err != nil {
 		return l, err
@@ -108,7 +109,7 @@ func readSession(records *bbolt.Bucket, prefix []byte, id caveat.SessionID, now 
 
 // readDevice copies a device's record, nil if it has expired and so have all of
 // the user's sessions.
-func readDevice(tx *bbolt.Tx, prefix []byte, device discharger.DeviceTag, now time.Time) ([]byte, error) {
+func readDevice(tx *bbolt.Tx, prefix []byte, device revocation.DeviceTag, now time.Time) ([]byte, error) {
 	row := tx.Bucket(bucketDevices).Get(append(bytes.Clone(prefix), device[:]...))
 	return readKept(tx.Bucket(bucketRecords), row, prefix, now)
 }
@@ -167,7 +168,7 @@ func swapRows(tx *bbolt.Tx, w discharger.Write, now time.Time) (bool, error) {
 		var current []byte
 		var err error
 		switch {
-		case c.Device != discharger.DeviceTag{}:
+		case c.Device != revocation.DeviceTag{}:
 			current, err = readDevice(tx, prefix, c.Device, now)
 		case c.Session == caveat.SessionID{}:
 			current, err = readUser(records, prefix, now)
@@ -186,7 +187,7 @@ func swapRows(tx *bbolt.Tx, w discharger.Write, now time.Time) (bool, error) {
 	}
 	for _, c := range due {
 		bucket, key := records, append(bytes.Clone(prefix), c.Session[:]...)
-		if c.Device != (discharger.DeviceTag{}) {
+		if c.Device != (revocation.DeviceTag{}) {
 			bucket, key = tx.Bucket(bucketDevices), append(bytes.Clone(prefix), c.Device[:]...)
 		}
 		if c.New == nil {
@@ -209,7 +210,7 @@ func (b *Bolt) SwapHomeserver(ctx context.Context, homeserver string, old, new [
 	if err := checkHomeserverSwap(homeserver, old, new, events); err != nil {
 		return false, fmt.Errorf("swap record of homeserver: %w", err)
 	}
-	var entries []discharger.JournalEntry
+	var entries []revocation.Revocation
 	if b.cfg.Journal != nil && new != nil {
 		e, err := discharger.JournalOfHomeserver(homeserver, new)
 		if err != nil {
@@ -245,7 +246,7 @@ func swapHomeserver(tx *bbolt.Tx, homeserver string, old, new []byte) (bool, err
 
 // revoke makes a write. Entries are what it revokes: they are in the journal
 // first, and void there if the write says that it did not take place.
-func (b *Bolt) revoke(ctx context.Context, entries []discharger.JournalEntry, write func(*bbolt.Tx) (bool, error)) (bool, error) {
+func (b *Bolt) revoke(ctx context.Context, entries []revocation.Revocation, write func(*bbolt.Tx) (bool, error)) (bool, error) {
 	j := b.cfg.Journal
 	var n note
 	if j != nil && len(entries) > 0 {

@@ -10,8 +10,8 @@ import (
 
 	"go.etcd.io/bbolt"
 
-	"github.com/discharger/discharger/discharger"
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/revocation"
 )
 
 // Sweeping. Expired rows are absent to every reader, so removing them is not
@@ -138,7 +138,7 @@ func removable(tx *bbolt.Tx, name, key, value []byte, now time.Time) (bool, erro
 	if err != nil || !e.passed(now) {
 		return false, err
 	}
-	prefix := key[:len(key)-len(discharger.DeviceTag{})]
+	prefix := key[:len(key)-len(revocation.DeviceTag{})]
 	if bytes.Equal(name, bucketRecords) {
 		if rowSession(key) != (caveat.SessionID{}) {
 			return true, nil

@@ -17,6 +17,8 @@ import (
 
 	"github.com/discharger/discharger/discharger"
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/revocation"
+	"github.com/discharger/discharger/discharger/session"
 	"github.com/discharger/discharger/discharger/store"
 )
 
@@ -59,13 +61,13 @@ func openBolt(t testing.TB, cfg store.BoltConfig) *store.Bolt {
 var killUser = discharger.UserKey{Homeserver: "example.org", User: "@alice:example.org"}
 
 // killed returns the revocation that one of the writers claims to make.
-func killed(writer int, id caveat.SessionID) []discharger.JournalEntry {
+func killed(writer int, id caveat.SessionID) []revocation.Revocation {
 	if writer > 0 {
 		return nil
 	}
-	return []discharger.JournalEntry{{
-		Kind: discharger.JournalSession, Homeserver: killUser.Homeserver, User: killUser.User, Session: id, At: 1_700_000_100_000,
-		Cause: discharger.CauseRevoked,
+	return []revocation.Revocation{{
+		Kind: revocation.KindSession, Homeserver: killUser.Homeserver, User: killUser.User, Session: id, At: 1_700_000_100_000,
+		Cause: revocation.CauseRevoked,
 	}}
 }
 
@@ -183,7 +185,7 @@ func expectKilledJournal(t *testing.T, path string, acknowledged []string) {
 			continue
 		}
 		revoked++
-		var r discharger.Record
+		var r session.Record
 		if err := r.UnmarshalBinary(l.Sessions[id]); err != nil || !r.Over() {
 			t.Errorf("acknowledged revocation of %v is not in the journal: %+v, %v", id, r, err)
 		}
@@ -265,7 +267,7 @@ func TestBoltSweep(t *testing.T) {
 		w := discharger.Write{User: u, Changes: []discharger.Change{
 			{New: []byte("user"), Expires: c.in(time.Hour)},
 			{Session: newSession(), New: []byte("short"), Expires: c.in(time.Hour)},
-			{Device: discharger.TagOf("D"), New: []byte("device"), Expires: c.in(time.Hour)},
+			{Device: revocation.TagOf("D"), New: []byte("device"), Expires: c.in(time.Hour)},
 		}}
 		k := kept{u, 0}
 		switch i % 4 {

@@ -11,11 +11,12 @@ import (
 
 	"github.com/discharger/discharger/discharger"
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/revocation"
 	"github.com/discharger/discharger/discharger/store/redistest"
 )
 
 // device loads the record of a user's device.
-func (f *fixture) device(t testing.TB, u discharger.UserKey, tag discharger.DeviceTag) string {
+func (f *fixture) device(t testing.TB, u discharger.UserKey, tag revocation.DeviceTag) string {
 	t.Helper()
 	v, err := f.Load(t.Context(), u, nobody, tag)
 	if err != nil {
@@ -31,7 +32,7 @@ func (f *fixture) device(t testing.TB, u discharger.UserKey, tag discharger.Devi
 // of the user and of a session, and alone.
 func testDevices(t *testing.T, f *fixture) {
 	u, other, id := someone(), someone(), newSession()
-	a, b := discharger.TagOf("A"), discharger.TagOf("B")
+	a, b := revocation.TagOf("A"), revocation.TagOf("B")
 	if got := f.device(t, u, a); got != "" {
 		t.Fatalf("a device without a record is %q", got)
 	}
@@ -85,7 +86,7 @@ func testDevices(t *testing.T, f *fixture) {
 // testDeviceAllOrNone has a write fail because of a device, and because of
 // something else.
 func testDeviceAllOrNone(t *testing.T, f *fixture) {
-	u, id, a := someone(), newSession(), discharger.TagOf("A")
+	u, id, a := someone(), newSession(), revocation.TagOf("A")
 	f.swap(t, true, u, discharger.Change{Session: id, New: []byte("s1")}, discharger.Change{Device: a, New: []byte("a1")})
 	f.swap(t, false, u, discharger.Change{Session: id, Old: []byte("s1"), New: []byte("s2")}, discharger.Change{Device: a, Old: []byte("a0"), New: []byte("a2")})
 	f.swap(t, false, u, discharger.Change{Session: id, Old: []byte("s0"), New: []byte("s2")}, discharger.Change{Device: a, Old: []byte("a1"), New: []byte("a2")})
@@ -108,7 +109,7 @@ func testDeviceAllOrNone(t *testing.T, f *fixture) {
 // testDeviceOutlives keeps the record of a device as long as any session of its
 // user, and as long as it was meant to be kept.
 func testDeviceOutlives(t *testing.T, f *fixture) {
-	u, id, a := someone(), newSession(), discharger.TagOf("A")
+	u, id, a := someone(), newSession(), revocation.TagOf("A")
 	soon := f.clock.in(100 * time.Millisecond) // real time has to pass: Redis goes by it
 	gone := someone()
 	f.swap(t, true, gone,
@@ -130,7 +131,7 @@ func testDeviceOutlives(t *testing.T, f *fixture) {
 
 // testDeviceAliasing hands out copies.
 func testDeviceAliasing(t *testing.T, f *fixture) {
-	u, a := someone(), discharger.TagOf("A")
+	u, a := someone(), revocation.TagOf("A")
 	record := []byte("device")
 	f.swap(t, true, u, discharger.Change{Device: a, New: record})
 	copy(record, "!!!!!!")
@@ -152,9 +153,9 @@ func testDeviceAliasing(t *testing.T, f *fixture) {
 // testDeviceMany has more devices than one reply of a server holds at once.
 func testDeviceMany(t *testing.T, f *fixture) {
 	u := someone()
-	want := make(map[discharger.DeviceTag][]byte)
+	want := make(map[revocation.DeviceTag][]byte)
 	for i := range 300 {
-		tag := discharger.TagOf(strings.Repeat("d", i+1))
+		tag := revocation.TagOf(strings.Repeat("d", i+1))
 		want[tag] = []byte{byte(i), byte(i >> 8), 1}
 		f.swap(t, true, u, discharger.Change{Device: tag, New: want[tag]},
 			discharger.Change{Session: caveat.SessionID{0: byte(i), 1: byte(i >> 8), 15: 1}, New: []byte("s")})

@@ -16,6 +16,7 @@ import (
 
 	"github.com/discharger/discharger/discharger"
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/revocation"
 )
 
 func testHostileNames(t *testing.T, f *fixture) {
@@ -196,7 +197,7 @@ func testHomeserverHandles(t *testing.T, f *fixture) {
 	u, id, other := someone(), newSession(), f.other(t)
 	read := func() string {
 		t.Helper()
-		v, err := other.Load(t.Context(), u, id, discharger.DeviceTag{})
+		v, err := other.Load(t.Context(), u, id, revocation.DeviceTag{})
 		if err != nil {
 			t.Fatalf("Load: %v", err)
 		}
@@ -263,10 +264,10 @@ func testInvalid(t *testing.T, f *fixture) {
 	if ok, err := f.Swap(t.Context(), mine); !ok || err != nil {
 		t.Errorf("Swap of the user's record gave %v, %v", ok, err)
 	}
-	if v, err := f.Load(t.Context(), u, nobody, discharger.DeviceTag{}); err != nil || v.Session != nil || string(v.User) != "mine" {
+	if v, err := f.Load(t.Context(), u, nobody, revocation.DeviceTag{}); err != nil || v.Session != nil || string(v.User) != "mine" {
 		t.Errorf("Load of no session gave %+v, %v", v, err)
 	}
-	if _, err := f.Load(t.Context(), discharger.UserKey{User: name}, id, discharger.DeviceTag{}); err == nil {
+	if _, err := f.Load(t.Context(), discharger.UserKey{User: name}, id, revocation.DeviceTag{}); err == nil {
 		t.Error("Load takes any name")
 	}
 	if _, err := f.List(t.Context(), discharger.UserKey{Homeserver: name}); err == nil {
@@ -310,7 +311,7 @@ func testContext(t *testing.T, f *fixture) {
 	f.swap(t, true, u, discharger.Change{Session: id, New: []byte("a")})
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	_, errLoad := f.Load(ctx, u, id, discharger.DeviceTag{})
+	_, errLoad := f.Load(ctx, u, id, revocation.DeviceTag{})
 	_, errList := f.List(ctx, u)
 	_, errSwap := f.Swap(ctx, one(u, discharger.Change{Session: id, Old: []byte("a"), New: []byte("b")}))
 	_, errHome := f.SwapHomeserver(ctx, u.Homeserver, nil, []byte("b"))

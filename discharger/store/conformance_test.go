@@ -10,6 +10,7 @@ import (
 
 	"github.com/discharger/discharger/discharger"
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/revocation"
 	"github.com/discharger/discharger/discharger/store/redistest"
 )
 
@@ -130,7 +131,7 @@ func (f *fixture) swap(t testing.TB, want bool, u discharger.UserKey, changes ..
 
 func (f *fixture) load(t testing.TB, u discharger.UserKey, id caveat.SessionID) discharger.View {
 	t.Helper()
-	v, err := f.Load(t.Context(), u, id, discharger.DeviceTag{})
+	v, err := f.Load(t.Context(), u, id, revocation.DeviceTag{})
 	if err != nil {
 		t.Fatalf("Load: %v", err)
 	}
@@ -281,7 +282,7 @@ func testNoLostUpdate(t *testing.T, f *fixture) {
 	for counter := range counters {
 		wg.Go(func() {
 			for done := 0; done < each; {
-				v, err := f.Load(t.Context(), u, id, discharger.DeviceTag{})
+				v, err := f.Load(t.Context(), u, id, revocation.DeviceTag{})
 				if err != nil {
 					t.Errorf("Load: %v", err)
 					return

@@ -26,7 +26,7 @@
 // # What a failover takes back
 //
 // A refresh that is lost does no harm, its client is believed: see
-// [discharger.Step]. A revocation that is lost is a session that lives again.
+// [session.Step]. A revocation that is lost is a session that lives again.
 // So a process with a [Journal] writes what it revokes to a file of its own
 // first, and uses a primary that it does not know only after it has replayed
 // what the file has. Until then every method answers with an error, which
@@ -139,7 +139,7 @@
 //
 // A new store records when it was made, by the servers' clock, and AcceptLoss
 // records when: for the users whose data was lost, and for the homeservers whose
-// revocations may be missing, see [discharger.Losses]. Load returns these times,
+// revocations may be missing, see [session.Losses]. Load returns these times,
 // so that sessions from before are refused as lost, and softly, where the store
 // cannot show that nobody revoked them. An accepted loss is seen by every process
 // within a second, and AcceptLoss waits for that. In a cluster, only users and

@@ -10,6 +10,7 @@ import (
 
 	"github.com/discharger/discharger/discharger"
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/revocation"
 	"github.com/discharger/discharger/discharger/store"
 )
 
@@ -39,7 +40,7 @@ func ExampleOpenBolt() {
 		done, err := s.Swap(ctx, login)
 		fmt.Println(done, err)
 	}
-	view, err := s.Load(ctx, alice, session, discharger.DeviceTag{})
+	view, err := s.Load(ctx, alice, session, revocation.DeviceTag{})
 	fmt.Printf("%s %v\n", view.Session, err)
 
 	// Output:

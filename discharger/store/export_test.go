@@ -13,6 +13,7 @@ import (
 
 	"github.com/discharger/discharger/discharger"
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/revocation"
 )
 
 // UserHash is the key of a user's hash.
@@ -129,12 +130,12 @@ func BreakJournal(j *Journal) {
 func PeersKey(key caveat.Secret) string { return newLayout(key).peers }
 
 // Tell tells other processes of what was never revoked in the store.
-func (r *Redis) Tell(ctx context.Context, entries ...discharger.JournalEntry) error {
+func (r *Redis) Tell(ctx context.Context, entries ...revocation.Revocation) error {
 	return r.peers.tell(ctx, entries)
 }
 
 // oldRow is a row as it was written before rows had checksums.
-func oldRow(e *discharger.JournalEntry) []byte {
+func oldRow(e *revocation.Revocation) []byte {
 	b := append(make([]byte, 8), byte(e.Kind))
 	b = appendText(appendText(b, e.Homeserver), e.User)
 	b = append(append(b, e.Session[:]...), e.Except[:]...)
@@ -146,10 +147,10 @@ func oldRow(e *discharger.JournalEntry) []byte {
 }
 
 // OldRow is a row as it was written before rows had checksums.
-func OldRow(e discharger.JournalEntry) []byte { return oldRow(&e) }
+func OldRow(e revocation.Revocation) []byte { return oldRow(&e) }
 
 // OldRowAt is one that was added at a time.
-func OldRowAt(at time.Time, e discharger.JournalEntry) []byte {
+func OldRowAt(at time.Time, e revocation.Revocation) []byte {
 	return append(binary.BigEndian.AppendUint64(nil, uint64(at.UnixMilli())), oldRow(&e)[8:]...)
 }
 

@@ -11,6 +11,7 @@ import (
 
 	"github.com/discharger/discharger/discharger"
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/session"
 )
 
 // An issuer is a service in several processes, which share a store's data and
@@ -26,7 +27,7 @@ const issuerHomeserver = "hs.example.org"
 
 // patientLimits take a reply for lost, however late the request is repeated: a
 // failover takes as long as it takes.
-var patientLimits = discharger.Limits{Grace: time.Hour}
+var patientLimits = session.Limits{Grace: time.Hour}
 
 // newIssuer makes a service over each store.
 func newIssuer(t testing.TB, stores ...discharger.Store) *issuer {
@@ -49,7 +50,7 @@ func newIssuer(t testing.TB, stores ...discharger.Store) *issuer {
 }
 
 // serve adds a service over a store.
-func (is *issuer) serve(st discharger.Store, l discharger.Limits) {
+func (is *issuer) serve(st discharger.Store, l session.Limits) {
 	is.t.Helper()
 	opener, err := caveat.NewOpener(caveat.OpenerConfig{
 		Keys: []caveat.KeyPair{is.keys}, Homeservers: []caveat.Homeserver{{Name: issuerHomeserver, Key: is.hs.Public}},

@@ -16,7 +16,7 @@ import (
 	"go.etcd.io/bbolt"
 	bolterrors "go.etcd.io/bbolt/errors"
 
-	"github.com/discharger/discharger/discharger"
+	"github.com/discharger/discharger/discharger/revocation"
 )
 
 // JournalConfig says where a [Journal] is. Path is required.
@@ -177,7 +177,7 @@ func (j *Journal) Close() error {
 
 // journalWork is what one caller wants written.
 type journalWork struct {
-	add     []discharger.JournalEntry
+	add     []revocation.Revocation
 	pending bool     // the revocations have not been made yet
 	void    []uint64 // numbers whose revocations did not take place
 	check   bool     // make a checkpoint
@@ -190,7 +190,7 @@ type journalWork struct {
 
 // Add writes entries and returns when they are on the disk. When an error is
 // returned, they may be there or not.
-func (j *Journal) Add(ctx context.Context, entries ...discharger.JournalEntry) error {
+func (j *Journal) Add(ctx context.Context, entries ...revocation.Revocation) error {
 	n, err := j.note(ctx, entries)
 	if err == nil {
 		j.settled.add(n.entries, j.cfg.Now(), j.cfg.Window/4)
@@ -200,7 +200,7 @@ func (j *Journal) Add(ctx context.Context, entries ...discharger.JournalEntry) e
 
 // note is what was written of a revocation whose outcome is not known yet.
 type note struct {
-	entries []discharger.JournalEntry
+	entries []revocation.Revocation
 	work    *journalWork // nil: nothing was written
 }
 
@@ -213,7 +213,7 @@ func (n *note) last() uint64 {
 }
 
 // note writes the entries of a revocation that is about to be made.
-func (j *Journal) note(ctx context.Context, entries []discharger.JournalEntry) (note, error) {
+func (j *Journal) note(ctx context.Context, entries []revocation.Revocation) (note, error) {
 	n := note{entries: j.settled.without(entries, j.cfg.Now(), j.cfg.Window/4)}
 	if len(n.entries) == 0 {
 		return n, nil
@@ -270,7 +270,7 @@ func (j *Journal) do(ctx context.Context, w *journalWork) error {
 
 // All returns the entries whose time is not over, the oldest first. If anything
 // is damaged, the error is a [*JournalDamage].
-func (j *Journal) All() ([]discharger.JournalEntry, error) {
+func (j *Journal) All() ([]revocation.Revocation, error) {
 	oldest := j.cfg.Now().Add(-j.cfg.Window).UnixMilli()
 	out, err := j.collect(0, func(r *row) bool { return r.added > oldest })
 	if err != nil {
@@ -280,7 +280,7 @@ func (j *Journal) All() ([]discharger.JournalEntry, error) {
 }
 
 // since returns the entries from a number on.
-func (j *Journal) since(number uint64) ([]discharger.JournalEntry, error) {
+func (j *Journal) since(number uint64) ([]revocation.Revocation, error) {
 	out, err := j.collect(number, func(*row) bool { return true })
 	if err != nil {
 		return nil, fmt.Errorf("read journal: %w", err)
@@ -288,7 +288,7 @@ func (j *Journal) since(number uint64) ([]discharger.JournalEntry, error) {
 	return out, nil
 }
 
-func (j *Journal) collect(from uint64, keep func(*row) bool) (out []discharger.JournalEntry, err error) {
+func (j *Journal) collect(from uint64, keep func(*row) bool) (out []revocation.Revocation, err error) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if j.damage == nil {

@@ -12,7 +12,7 @@ import (
 
 	"go.etcd.io/bbolt"
 
-	"github.com/discharger/discharger/discharger"
+	"github.com/discharger/discharger/discharger/revocation"
 )
 
 // JournalDamage is the error for a journal in which something is damaged. The
@@ -228,7 +228,7 @@ func (j *Journal) Renew(ctx context.Context) (aside string, kept int, err error)
 	return aside, len(entries), nil
 }
 
-func (j *Journal) renew() (aside string, entries []discharger.JournalEntry, err error) {
+func (j *Journal) renew() (aside string, entries []revocation.Revocation, err error) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if j.damage == nil {

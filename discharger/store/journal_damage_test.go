@@ -14,23 +14,23 @@ import (
 
 	"go.etcd.io/bbolt"
 
-	"github.com/discharger/discharger/discharger"
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/revocation"
 	"github.com/discharger/discharger/discharger/store"
 )
 
 // journalFile returns the path of a closed journal with entries, and these.
-func journalFile(t testing.TB, n int) (string, []discharger.JournalEntry) {
+func journalFile(t testing.TB, n int) (string, []revocation.Revocation) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "journal.db")
 	j, err := store.OpenJournal(store.JournalConfig{Path: path})
 	if err != nil {
 		t.Fatal(err)
 	}
-	var entries []discharger.JournalEntry
+	var entries []revocation.Revocation
 	for i := range n {
 		e := entryOf(byte(i))
-		e.Session[1], e.Cause = byte(i>>8), discharger.CauseLogout
+		e.Session[1], e.Cause = byte(i>>8), revocation.CauseLogout
 		entries = append(entries, e)
 	}
 	for some := range slices.Chunk(entries, 50) {
@@ -211,10 +211,10 @@ func TestJournalEarlier(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := []discharger.JournalEntry{
+	want := []revocation.Revocation{
 		entryOf(1),
-		{Kind: discharger.JournalUser, Homeserver: "h", User: "u", Except: caveat.SessionID{9}, Generation: 7, At: 5, Keep: 1, ExceptKeep: 2},
-		{Kind: discharger.JournalHomeserver, Homeserver: "h", Generation: 3, At: 7},
+		{Kind: revocation.KindUser, Homeserver: "h", User: "u", Except: caveat.SessionID{9}, Generation: 7, At: 5, Keep: 1, ExceptKeep: 2},
+		{Kind: revocation.KindHomeserver, Homeserver: "h", Generation: 3, At: 7},
 	}
 	err = db.Update(func(tx *bbolt.Tx) error {
 		entries, err := tx.CreateBucket([]byte("entries"))
@@ -241,7 +241,7 @@ func TestJournalEarlier(t *testing.T) {
 			t.Errorf("the journal has %+v", got)
 		}
 		next := entryOf(byte(len(want)))
-		next.Soft, next.Cause, next.Code = true, discharger.CausePolicy, "outdated"
+		next.Soft, next.Cause, next.Code = true, revocation.CausePolicy, "outdated"
 		if err := j.Add(t.Context(), next); err != nil {
 			t.Fatal(err)
 		}

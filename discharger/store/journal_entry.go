@@ -5,7 +5,7 @@ import (
 	"errors"
 	"hash/crc32"
 
-	"github.com/discharger/discharger/discharger"
+	"github.com/discharger/discharger/discharger/revocation"
 )
 
 // The stored form of a row. Strings carry their length first, as an unsigned
@@ -42,7 +42,7 @@ var (
 // row is one number of a journal.
 type row struct {
 	added int64 // Unix ms
-	entry discharger.JournalEntry
+	entry revocation.Revocation
 	void  bool // the revocation did not take place
 	old   bool // without a checksum, of an earlier version
 }
@@ -58,7 +58,7 @@ func sumOf(number uint64, b []byte) uint32 {
 }
 
 // encodeRow returns the row of an entry; nil stands for a number without one.
-func encodeRow(number uint64, added int64, e *discharger.JournalEntry) []byte {
+func encodeRow(number uint64, added int64, e *revocation.Revocation) []byte {
 	b := binary.BigEndian.AppendUint64([]byte{rowFormat}, uint64(added))
 	if e == nil {
 		return appendSum(append(b, 0), number)
@@ -77,7 +77,7 @@ func encodeRow(number uint64, added int64, e *discharger.JournalEntry) []byte {
 	if e.Devices {
 		flags |= entryDevices
 	}
-	if e.Device != (discharger.DeviceTag{}) {
+	if e.Device != (revocation.DeviceTag{}) {
 		flags |= entryDevice
 	}
 	b = appendText(appendText(append(b, flags), string(e.Cause)), e.Code)
@@ -101,8 +101,8 @@ func decodeRow(number uint64, b []byte) (row, error) {
 	}
 	d := entryDecoder{b: b[9:]}
 	r := row{added: int64(binary.BigEndian.Uint64(b)), old: true}
-	d.entry(&r.entry, discharger.JournalKind(b[8]))
-	if d.bad || len(d.b) > 0 || r.entry.Kind < discharger.JournalSession || r.entry.Kind > discharger.JournalHomeserver {
+	d.entry(&r.entry, revocation.Kind(b[8]))
+	if d.bad || len(d.b) > 0 || r.entry.Kind < revocation.KindSession || r.entry.Kind > revocation.KindHomeserver {
 		return row{}, errEntry
 	}
 	return r, nil
@@ -117,14 +117,14 @@ func decodeSummed(number uint64, b []byte) (row, error) {
 	d := entryDecoder{b: b[10:n]}
 	if !r.void {
 		e := &r.entry
-		d.entry(e, discharger.JournalKind(b[9]))
+		d.entry(e, revocation.Kind(b[9]))
 		flags := d.bytes(1)[0]
 		e.Soft, e.Devices = flags&entrySoft != 0, flags&entryDevices != 0
-		e.Cause, e.Code = discharger.Cause(d.string()), d.string()
+		e.Cause, e.Code = revocation.Cause(d.string()), d.string()
 		if flags&entryDevice != 0 {
 			copy(e.Device[:], d.bytes(len(e.Device)))
 		}
-		if flags&^entryFlags != 0 || e.Kind > discharger.JournalDevice {
+		if flags&^entryFlags != 0 || e.Kind > revocation.KindDevice {
 			d.bad = true
 		}
 	}
@@ -141,7 +141,7 @@ type entryDecoder struct {
 }
 
 // entry reads the part of an entry that all versions have.
-func (d *entryDecoder) entry(e *discharger.JournalEntry, kind discharger.JournalKind) {
+func (d *entryDecoder) entry(e *revocation.Revocation, kind revocation.Kind) {
 	e.Kind = kind
 	e.Homeserver, e.User = d.string(), d.string()
 	copy(e.Session[:], d.bytes(len(e.Session)))

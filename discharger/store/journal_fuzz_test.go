@@ -4,21 +4,21 @@ import (
 	"bytes"
 	"testing"
 
-	"github.com/discharger/discharger/discharger"
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/revocation"
 )
 
 // FuzzDecodeEntry reads rows of a journal: what is understood is written back
 // as the same entry, and of the rest nothing is left.
 func FuzzDecodeEntry(f *testing.F) {
-	full := discharger.JournalEntry{
-		Kind: discharger.JournalDevice, Homeserver: "h", User: "u", Device: discharger.DeviceTag{1}, Except: caveat.SessionID{2},
-		Generation: 300, At: -1, Keep: 1 << 40, Soft: true, Devices: true, Cause: discharger.CausePolicy, Code: "outdated",
+	full := revocation.Revocation{
+		Kind: revocation.KindDevice, Homeserver: "h", User: "u", Device: revocation.DeviceTag{1}, Except: caveat.SessionID{2},
+		Generation: 300, At: -1, Keep: 1 << 40, Soft: true, Devices: true, Cause: revocation.CausePolicy, Code: "outdated",
 	}
 	f.Add(uint64(7), encodeRow(7, 1, &full))
 	f.Add(uint64(7), encodeRow(7, 1, nil))
 	f.Add(uint64(8), append(make([]byte, 8), 1, 1, 'h', 1, 'u'))
-	f.Add(uint64(1), oldRow(&discharger.JournalEntry{Kind: discharger.JournalUser, Homeserver: "h", User: "u", Generation: 300, At: -1, Keep: 1 << 40}))
+	f.Add(uint64(1), oldRow(&revocation.Revocation{Kind: revocation.KindUser, Homeserver: "h", User: "u", Generation: 300, At: -1, Keep: 1 << 40}))
 	f.Add(uint64(1), bytes.Repeat([]byte{0xff}, 60))
 	f.Fuzz(func(t *testing.T, number uint64, b []byte) {
 		r, err := decodeRow(number, b)
@@ -28,7 +28,7 @@ func FuzzDecodeEntry(f *testing.F) {
 			}
 			return
 		}
-		var e *discharger.JournalEntry
+		var e *revocation.Revocation
 		if !r.void {
 			e = &r.entry
 		}

@@ -4,7 +4,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/discharger/discharger/discharger"
+	"github.com/discharger/discharger/discharger/revocation"
 )
 
 // settled remembers entries that are in the file and in the store. It is
@@ -12,7 +12,7 @@ import (
 // over; what it has forgotten is written again.
 type settled struct {
 	mu         sync.Mutex
-	young, old map[discharger.JournalEntry]struct{}
+	young, old map[revocation.Revocation]struct{}
 	turned     time.Time // when young was begun
 }
 
@@ -21,14 +21,14 @@ const maxSettled = 1 << 13
 
 // settledKey is what an entry says: of a session, when it was ended makes no
 // difference.
-func settledKey(e discharger.JournalEntry) discharger.JournalEntry {
-	if e.Kind == discharger.JournalSession {
+func settledKey(e revocation.Revocation) revocation.Revocation {
+	if e.Kind == revocation.KindSession {
 		e.At, e.Generation, e.Keep, e.ExceptKeep = 0, 0, 0, 0
 	}
 	return e
 }
 
-func (s *settled) add(entries []discharger.JournalEntry, now time.Time, life time.Duration) {
+func (s *settled) add(entries []revocation.Revocation, now time.Time, life time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.turn(now, life)
@@ -50,15 +50,15 @@ func (s *settled) turn(now time.Time, life time.Duration) {
 	default:
 		s.old = nil
 	}
-	s.young, s.turned = make(map[discharger.JournalEntry]struct{}), now
+	s.young, s.turned = make(map[revocation.Revocation]struct{}), now
 }
 
 // without returns the entries that are not there.
-func (s *settled) without(entries []discharger.JournalEntry, now time.Time, life time.Duration) []discharger.JournalEntry {
+func (s *settled) without(entries []revocation.Revocation, now time.Time, life time.Duration) []revocation.Revocation {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.turn(now, life)
-	var out []discharger.JournalEntry
+	var out []revocation.Revocation
 	for _, e := range entries {
 		_, young := s.young[settledKey(e)]
 		if _, old := s.old[settledKey(e)]; !young && !old {

@@ -16,6 +16,8 @@ import (
 
 	"github.com/discharger/discharger/discharger"
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/revocation"
+	"github.com/discharger/discharger/discharger/session"
 	"github.com/discharger/discharger/discharger/store"
 	"github.com/discharger/discharger/discharger/store/redistest"
 )
@@ -36,14 +38,14 @@ func openJournal(t testing.TB, cfg store.JournalConfig) *store.Journal {
 	return j
 }
 
-func entryOf(id byte) discharger.JournalEntry {
-	return discharger.JournalEntry{
-		Kind: discharger.JournalSession, Homeserver: "example.org", User: "@alice:example.org",
+func entryOf(id byte) revocation.Revocation {
+	return revocation.Revocation{
+		Kind: revocation.KindSession, Homeserver: "example.org", User: "@alice:example.org",
 		Session: caveat.SessionID{id}, At: 1000 * int64(id), Keep: 5,
 	}
 }
 
-func all(t testing.TB, j *store.Journal) []discharger.JournalEntry {
+func all(t testing.TB, j *store.Journal) []revocation.Revocation {
 	t.Helper()
 	got, err := j.All()
 	if err != nil {
@@ -60,10 +62,10 @@ func TestJournal(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := []discharger.JournalEntry{
+	want := []revocation.Revocation{
 		entryOf(1),
-		{Kind: discharger.JournalUser, Homeserver: "\x00\xff", User: strings.Repeat("x", 4096), Except: caveat.SessionID{9}, Generation: 1 << 60, At: -1, Keep: 1, ExceptKeep: 2},
-		{Kind: discharger.JournalHomeserver, Homeserver: "h", Generation: 3, At: 7},
+		{Kind: revocation.KindUser, Homeserver: "\x00\xff", User: strings.Repeat("x", 4096), Except: caveat.SessionID{9}, Generation: 1 << 60, At: -1, Keep: 1, ExceptKeep: 2},
+		{Kind: revocation.KindHomeserver, Homeserver: "h", Generation: 3, At: 7},
 	}
 	for range 3 { // the same again is written once
 		if err := j.Add(t.Context(), want...); err != nil {
@@ -112,7 +114,7 @@ func TestJournalAdopt(t *testing.T) {
 			t.Errorf("adopted %d, %v, want %d", n, err, want)
 		}
 	}
-	if got, want := all(t, j), []discharger.JournalEntry{entryOf(1), entryOf(2), entryOf(3)}; !slices.Equal(got, want) {
+	if got, want := all(t, j), []revocation.Revocation{entryOf(1), entryOf(2), entryOf(3)}; !slices.Equal(got, want) {
 		t.Errorf("the journal has %+v", got)
 	}
 }
@@ -150,13 +152,13 @@ func TestJournalBounds(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.advance(2 * time.Minute)
-	if got := all(t, j); !slices.Equal(got, []discharger.JournalEntry{entryOf(3)}) {
+	if got := all(t, j); !slices.Equal(got, []revocation.Revocation{entryOf(3)}) {
 		t.Errorf("after the window: %+v", got)
 	}
 	if err := j.Add(t.Context(), entryOf(1)); err != nil { // its first writing is over
 		t.Fatal(err)
 	}
-	if got := all(t, j); !slices.Equal(got, []discharger.JournalEntry{entryOf(3), entryOf(1)}) {
+	if got := all(t, j); !slices.Equal(got, []revocation.Revocation{entryOf(3), entryOf(1)}) {
 		t.Errorf("added again after the window: %+v", got)
 	}
 	for i := range 40 {
@@ -218,20 +220,20 @@ func TestJournalRefuses(t *testing.T) {
 // A life is a session's record, as the service writes it.
 func live(t testing.TB, generation uint64) []byte {
 	t.Helper()
-	r := discharger.Record{Mode: caveat.ModeOpen, Created: 1_700_000_000_000, LastUsed: 1_700_000_000_000, UserGeneration: generation, Device: "D"}
+	r := session.Record{Mode: caveat.ModeOpen, Created: 1_700_000_000_000, LastUsed: 1_700_000_000_000, UserGeneration: generation, Device: "D"}
 	return marshal(t, &r)
 }
 
 // tombstone is what a live record becomes.
 func tombstone(t testing.TB) []byte {
 	t.Helper()
-	return marshal(t, &discharger.Record{Device: "D", End: discharger.End{Soft: true, Cause: discharger.CauseRevoked, At: 1_700_000_100_000}})
+	return marshal(t, &session.Record{Device: "D", End: revocation.End{Soft: true, Cause: revocation.CauseRevoked, At: 1_700_000_100_000}})
 }
 
 // bare is what is restored of a tombstone when the session has no record.
 func bare(t testing.TB) []byte {
 	t.Helper()
-	var r discharger.Record
+	var r session.Record
 	if err := r.UnmarshalBinary(tombstone(t)); err != nil {
 		t.Fatal(err)
 	}
@@ -272,24 +274,24 @@ func TestJournalReplay(t *testing.T) {
 	f.swap(t, true, alice, discharger.Change{Session: one, New: live(t, 0)})
 	f.swap(t, true, bob, discharger.Change{Session: kept, New: live(t, 0)}, discharger.Change{Session: other, New: live(t, 0)})
 	s.do(t, "save")
-	revoke := func(u discharger.UserKey, entries []discharger.JournalEntry, changes ...discharger.Change) {
+	revoke := func(u discharger.UserKey, entries []revocation.Revocation, changes ...discharger.Change) {
 		t.Helper()
 		if ok, err := f.Swap(t.Context(), discharger.Write{User: u, Revocations: entries, Changes: changes}); !ok || err != nil {
 			t.Fatalf("revoke: %v, %v", ok, err)
 		}
 	}
-	all := discharger.Revocation{Generation: 1, At: 1_700_000_200_000, Except: kept}
-	home := marshal(t, discharger.Revocation{Generation: 1, At: 1_700_000_300_000})
+	all := session.GenerationRecord{Generation: 1, At: 1_700_000_200_000, Except: kept}
+	home := marshal(t, session.GenerationRecord{Generation: 1, At: 1_700_000_300_000})
 	revoke(alice, ending(t, alice, one), discharger.Change{Session: one, Old: live(t, 0), New: tombstone(t), Expires: time.Now().Add(time.Hour)})
-	revoke(bob, []discharger.JournalEntry{{
-		Kind: discharger.JournalUser, Homeserver: bob.Homeserver, User: bob.User, Except: kept, Generation: 1, At: all.At, Cause: discharger.CauseRevoked,
+	revoke(bob, []revocation.Revocation{{
+		Kind: revocation.KindUser, Homeserver: bob.Homeserver, User: bob.User, Except: kept, Generation: 1, At: all.At, Cause: revocation.CauseRevoked,
 	}}, discharger.Change{New: marshal(t, all)}, discharger.Change{Session: kept, Old: live(t, 0), New: live(t, 1)})
 	if ok, err := f.SwapHomeserver(t.Context(), alice.Homeserver, nil, home); !ok || err != nil {
 		t.Fatalf("revoke: %v, %v", ok, err)
 	}
 	s.crash(t)
 	redistest.Eventually(t, "the store answers again", func() bool {
-		v, err := f.Load(t.Context(), alice, one, discharger.DeviceTag{})
+		v, err := f.Load(t.Context(), alice, one, revocation.DeviceTag{})
 		if err != nil {
 			return false
 		}
@@ -335,7 +337,7 @@ func TestJournalConnections(t *testing.T) {
 				var n atomic.Int64
 				for range 30 {
 					wg.Go(func() {
-						if _, err := f.Load(t.Context(), u, id, discharger.DeviceTag{}); err != nil {
+						if _, err := f.Load(t.Context(), u, id, revocation.DeviceTag{}); err != nil {
 							n.Add(1)
 						}
 					})
@@ -350,7 +352,7 @@ func TestJournalConnections(t *testing.T) {
 			server.Kill(t)
 			server.Restart(t)
 			redistest.Eventually(t, "the store answers again", func() bool {
-				_, err := f.Load(t.Context(), u, id, discharger.DeviceTag{})
+				_, err := f.Load(t.Context(), u, id, revocation.DeviceTag{})
 				return err == nil
 			})
 			if n := together(); n > 0 {

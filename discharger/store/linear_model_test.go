@@ -8,7 +8,7 @@ import (
 
 	"github.com/anishathalye/porcupine"
 
-	"github.com/discharger/discharger/discharger"
+	"github.com/discharger/discharger/discharger/session"
 )
 
 // What clients may see of a user's sessions, said once more and as simply as
@@ -52,8 +52,8 @@ type modelCall struct {
 
 type modelAnswer struct {
 	undecided bool
-	reason    discharger.Reason // of a refusal
-	token     string            // of a grant, in mode rotate
+	reason    session.Reason // of a refusal
+	token     string         // of a grant, in mode rotate
 }
 
 // linearModel is the model; forgetful is one of a store that may take back
@@ -123,11 +123,11 @@ func refresh(s *modelSession, c modelCall, a modelAnswer, forgetful bool) bool {
 	switch {
 	case a.undecided && s.dead:
 		return true
-	case a.reason == discharger.ReasonSessionEnded:
+	case a.reason == session.ReasonSessionEnded:
 		return s.dead
-	case a.reason == discharger.ReasonTokenSuperseded:
+	case a.reason == session.ReasonTokenSuperseded:
 		return !s.dead && !current
-	case a.reason == discharger.ReasonTokenReused || a.undecided && !current:
+	case a.reason == session.ReasonTokenReused || a.undecided && !current:
 		was := s.dead
 		s.dead = true
 		return !was && !current

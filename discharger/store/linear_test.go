@@ -15,6 +15,8 @@ import (
 
 	"github.com/discharger/discharger/discharger"
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/revocation"
+	"github.com/discharger/discharger/discharger/session"
 	"github.com/discharger/discharger/discharger/store"
 	"github.com/discharger/discharger/discharger/store/redistest"
 )
@@ -30,7 +32,7 @@ const (
 type linear struct {
 	tabs      int                             // clients that share one rotating session
 	forgetful bool                            // refreshes may be lost
-	limits    discharger.Limits               // of the services
+	limits    session.Limits                  // of the services
 	during    func(loggedOut <-chan struct{}) // what goes wrong
 	settled   func()                          // called when all are logged in; nil: nothing
 }
@@ -217,7 +219,7 @@ func (f *flaky) trouble() bool {
 	return rand.IntN(30) == 0
 }
 
-func (f *flaky) Load(ctx context.Context, u discharger.UserKey, id caveat.SessionID, device discharger.DeviceTag) (discharger.View, error) {
+func (f *flaky) Load(ctx context.Context, u discharger.UserKey, id caveat.SessionID, device revocation.DeviceTag) (discharger.View, error) {
 	if f.trouble() {
 		return discharger.View{}, errFlaky
 	}
@@ -315,7 +317,7 @@ func TestLinearBroken(t *testing.T) {
 		"reads from a cache": {linear{tabs: 2}, func(s discharger.Store) discharger.Store {
 			return &stale{Store: s, views: make(map[caveat.SessionID]discharger.View)}
 		}},
-		"retries are new requests": {linear{tabs: 2, limits: discharger.Limits{Grace: 1}},
+		"retries are new requests": {linear{tabs: 2, limits: session.Limits{Grace: 1}},
 			func(s discharger.Store) discharger.Store { return &flaky{s} }},
 	} {
 		t.Run(what, func(t *testing.T) {
@@ -341,7 +343,7 @@ func (b *blind) Swap(ctx context.Context, w discharger.Write) (bool, error) {
 				return false, err
 			}
 			switch w.Changes[i].Old = v.Session; {
-			case w.Changes[i].Device != discharger.DeviceTag{}:
+			case w.Changes[i].Device != revocation.DeviceTag{}:
 				w.Changes[i].Old = v.Device
 			case w.Changes[i].Session == caveat.SessionID{}:
 				w.Changes[i].Old = v.User
@@ -360,7 +362,7 @@ type stale struct {
 	views map[caveat.SessionID]discharger.View
 }
 
-func (s *stale) Load(ctx context.Context, u discharger.UserKey, id caveat.SessionID, device discharger.DeviceTag) (discharger.View, error) {
+func (s *stale) Load(ctx context.Context, u discharger.UserKey, id caveat.SessionID, device revocation.DeviceTag) (discharger.View, error) {
 	s.mu.Lock()
 	v, ok := s.views[id]
 	s.mu.Unlock()

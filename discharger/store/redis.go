@@ -14,6 +14,7 @@ import (
 
 	"github.com/discharger/discharger/discharger"
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/revocation"
 )
 
 // RedisConfig says where a [Redis] is and what it has to guarantee. Addrs and
@@ -61,7 +62,7 @@ type RedisConfig struct {
 	// Announce writes the event of a revocation that a replay of the journal
 	// restores now; nil: as [discharger.Announcer] does whose fields are zero.
 	// An error is logged, and the revocation is restored without an event.
-	Announce func(e *discharger.JournalEntry, now time.Time) (discharger.FeedEvent, error)
+	Announce func(e *revocation.Revocation, now time.Time) (discharger.FeedEvent, error)
 
 	// AwaitServers opens the store also while the servers cannot be used, and
 	// waits for them: until then every method returns an error, and Ready's

@@ -6,6 +6,7 @@ import (
 
 	"github.com/discharger/discharger/discharger"
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/revocation"
 	"github.com/discharger/discharger/discharger/store"
 	"github.com/discharger/discharger/discharger/store/redistest"
 )
@@ -25,7 +26,7 @@ func addUser(t *testing.T, s *redistest.Server, name, password string, more ...a
 func goesOn(t *testing.T, f *fixture, u discharger.UserKey, id caveat.SessionID) {
 	t.Helper()
 	redistest.Eventually(t, "a connection goes on", func() bool {
-		_, err := f.Load(t.Context(), u, id, discharger.DeviceTag{})
+		_, err := f.Load(t.Context(), u, id, revocation.DeviceTag{})
 		return err == nil
 	})
 }
@@ -85,7 +86,7 @@ func TestRedisWrongPassword(t *testing.T) {
 	r.SetAccess(wrong)
 	goesOn(t, f, u, id)
 	s.Do(t, "client", "kill", "user", "discharger")
-	if _, err := f.Load(t.Context(), u, id, discharger.DeviceTag{}); err == nil {
+	if _, err := f.Load(t.Context(), u, id, revocation.DeviceTag{}); err == nil {
 		t.Error("let in with a wrong password")
 	}
 	r.SetAccess(cfg.RedisAccess)
@@ -130,7 +131,7 @@ func TestRedisRenewed(t *testing.T) {
 	f.expect(t, u, id, "a", "")
 	r.SetAccess(cfg.RedisAccess)
 	s.Do(t, "client", "kill", "user", s.User)
-	if _, err := f.Load(t.Context(), u, id, discharger.DeviceTag{}); err == nil {
+	if _, err := f.Load(t.Context(), u, id, revocation.DeviceTag{}); err == nil {
 		t.Error("the certificate from before is accepted")
 	}
 }
@@ -162,7 +163,7 @@ func TestRedisSentinelPassword(t *testing.T) {
 	}
 	s.Failover(t)
 	redistest.Eventually(t, "the store works again", func() bool {
-		_, err := f.Load(t.Context(), u, id, discharger.DeviceTag{})
+		_, err := f.Load(t.Context(), u, id, revocation.DeviceTag{})
 		return err == nil
 	})
 	for _, w := range s.Sentinels {

@@ -15,6 +15,7 @@ import (
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/client"
 	"github.com/discharger/discharger/discharger/homeserver"
+	"github.com/discharger/discharger/discharger/revocation"
 	"github.com/discharger/discharger/discharger/server"
 	"github.com/discharger/discharger/discharger/store"
 	"github.com/discharger/discharger/discharger/store/redistest"
@@ -184,7 +185,7 @@ func TestReplayAllOrNothing(t *testing.T) {
 	redistest.Eventually(t, "the replay fails", func() bool {
 		return strings.Contains(p.log.String(), "revocations cannot be replayed yet") && strings.Contains(p.log.String(), "WRONGTYPE")
 	})
-	if _, err := p.Load(t.Context(), u, id, discharger.DeviceTag{}); err == nil {
+	if _, err := p.Load(t.Context(), u, id, revocation.DeviceTag{}); err == nil {
 		t.Error("the store answers")
 	}
 	behind := &fixture{Store: openRedis(t, s.config())} // that has no journal
@@ -202,7 +203,7 @@ func TestReplayWithoutEvent(t *testing.T) {
 	t.Parallel()
 	s := forgetful(t)
 	cfg := s.config()
-	cfg.Announce = func(*discharger.JournalEntry, time.Time) (discharger.FeedEvent, error) {
+	cfg.Announce = func(*revocation.Revocation, time.Time) (discharger.FeedEvent, error) {
 		return discharger.FeedEvent{}, errors.New("there is nothing to say")
 	}
 	p := openPeer(t, cfg, "")

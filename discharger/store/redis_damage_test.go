@@ -11,6 +11,7 @@ import (
 	"go.etcd.io/bbolt"
 
 	"github.com/discharger/discharger/discharger"
+	"github.com/discharger/discharger/discharger/revocation"
 	"github.com/discharger/discharger/discharger/store"
 	"github.com/discharger/discharger/discharger/store/redistest"
 )
@@ -59,7 +60,7 @@ func TestRedisJournalDamaged(t *testing.T) {
 			if err := r.Ready(t.Context()); err == nil || !strings.Contains(err.Error(), path+" is damaged: entries 1 cannot be read") {
 				t.Errorf("Ready gives %v", err)
 			}
-			if _, err := r.Load(t.Context(), u, id, discharger.DeviceTag{}); err == nil {
+			if _, err := r.Load(t.Context(), u, id, revocation.DeviceTag{}); err == nil {
 				t.Error("a session is loaded")
 			}
 			if err := r.AcceptLoss(t.Context()); err != nil && !strings.Contains(err.Error(), "replayed") {

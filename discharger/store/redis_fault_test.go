@@ -14,6 +14,7 @@ import (
 
 	"github.com/discharger/discharger/discharger"
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/revocation"
 	"github.com/discharger/discharger/discharger/store"
 	"github.com/discharger/discharger/discharger/store/redistest"
 )
@@ -109,7 +110,7 @@ func TestRedisUnreliable(t *testing.T) {
 					}
 					failed.Add(1)
 				}
-				v, err := f.Load(t.Context(), u, id, discharger.DeviceTag{})
+				v, err := f.Load(t.Context(), u, id, revocation.DeviceTag{})
 				if err != nil {
 					failed.Add(1)
 				} else if !bytes.Equal(v.Session, next) {
@@ -155,7 +156,7 @@ func TestRedisRubbish(t *testing.T) {
 		}
 		b := []byte(answer)
 		p.rubbish.Store(&b)
-		if v, err := f.Load(t.Context(), u, id, discharger.DeviceTag{}); err == nil {
+		if v, err := f.Load(t.Context(), u, id, revocation.DeviceTag{}); err == nil {
 			t.Errorf("%q: Load gives %+v", answer, v)
 		}
 		if l, err := f.List(t.Context(), u); err == nil {
@@ -171,7 +172,7 @@ func TestRedisRubbish(t *testing.T) {
 		p.rubbish.Store(nil)
 		redistest.Eventually(t, "the store has recovered", func() bool {
 			c.advance(time.Second) // after which a store that seems lost is looked at again
-			v, err := f.Load(t.Context(), u, id, discharger.DeviceTag{})
+			v, err := f.Load(t.Context(), u, id, revocation.DeviceTag{})
 			if err == nil && string(v.Session) != "a" {
 				t.Fatalf("session is %q", v.Session)
 			}
@@ -254,7 +255,7 @@ func TestRedisDamaged(t *testing.T) {
 		before := s.do(t, "dump", key)
 		check := func() {
 			t.Helper()
-			if v, err := f.Load(t.Context(), u, id, discharger.DeviceTag{}); err == nil || errors.Is(err, discharger.ErrStoreLost) {
+			if v, err := f.Load(t.Context(), u, id, revocation.DeviceTag{}); err == nil || errors.Is(err, discharger.ErrStoreLost) {
 				t.Errorf("%s: Load gives %v, %v", what, v, err)
 			}
 			if l, err := f.List(t.Context(), u); err == nil || errors.Is(err, discharger.ErrStoreLost) {
@@ -292,7 +293,7 @@ func TestRedisDamaged(t *testing.T) {
 		if l, err := f.List(t.Context(), u); err == nil {
 			t.Errorf("List gives %v with an orphan %q", l, field)
 		}
-		if v, err := f.Load(t.Context(), u, id, discharger.DeviceTag{}); err == nil && field == "1" {
+		if v, err := f.Load(t.Context(), u, id, revocation.DeviceTag{}); err == nil && field == "1" {
 			t.Errorf("Load gives %v with an orphan %q", v, field)
 		}
 	}
@@ -308,12 +309,12 @@ func TestRedisDamaged(t *testing.T) {
 		t.Errorf("unexpected key %s", k)
 	}
 	s.do(t, "lpush", store.HomeserverKey(tagKey, u.Homeserver), "x")
-	if v, err := f.Load(t.Context(), u, newSession(), discharger.DeviceTag{}); err == nil {
+	if v, err := f.Load(t.Context(), u, newSession(), revocation.DeviceTag{}); err == nil {
 		t.Errorf("Load gives %v with a list for the homeserver's record", v)
 	}
 	s.do(t, "del", store.HomeserverKey(tagKey, u.Homeserver))
 	s.do(t, "set", store.HomeserverKey(tagKey, u.Homeserver), "")
-	if v, err := f.Load(t.Context(), u, newSession(), discharger.DeviceTag{}); err == nil {
+	if v, err := f.Load(t.Context(), u, newSession(), revocation.DeviceTag{}); err == nil {
 		t.Errorf("Load gives %v with an empty record of the homeserver", v)
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/discharger/discharger/discharger"
+	"github.com/discharger/discharger/discharger/session"
 )
 
 // RestoreRedis fills an empty Redis from a backup, through the writes that the
@@ -42,7 +43,7 @@ func (r *Redis) restore(ctx context.Context, from *Backup, j *Journal) (out *Res
 	if err != nil {
 		return nil, err
 	}
-	out = &Restored{Losses: discharger.Losses{Missing: now.UnixMilli(), All: from.All}}
+	out = &Restored{Losses: session.Losses{Missing: now.UnixMilli(), All: from.All}}
 	var first uint64
 	if j != nil {
 		if first, out.Vouched, err = j.vouches(from); err != nil {
@@ -95,7 +96,7 @@ func (r *Redis) checkEmpty(ctx context.Context) error {
 
 // writeLosses writes losses beside every identity. All takes the place of what is
 // there.
-func (r *Redis) writeLosses(ctx context.Context, l discharger.Losses) error {
+func (r *Redis) writeLosses(ctx context.Context, l session.Losses) error {
 	marks, err := r.readLosses(ctx)
 	if err != nil {
 		return err

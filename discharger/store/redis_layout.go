@@ -10,8 +10,8 @@ import (
 	"strconv"
 	"sync"
 
-	"github.com/discharger/discharger/discharger"
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/revocation"
 )
 
 // What is in Redis. bb is one of 256 short names, tag the HMAC of a name under
@@ -169,10 +169,10 @@ func sessionFields(id caveat.SessionID) (first, short, long string) {
 }
 
 // deviceField returns the field of a device's record.
-func deviceField(device discharger.DeviceTag) string { return "d" + string(device[:]) }
+func deviceField(device revocation.DeviceTag) string { return "d" + string(device[:]) }
 
 // deviceOf reads the name of a field that deviceField returned.
-func deviceOf(field string) (tag discharger.DeviceTag, ok bool) {
+func deviceOf(field string) (tag revocation.DeviceTag, ok bool) {
 	if len(field) != 1+len(tag) || field[0] != 'd' {
 		return tag, false
 	}

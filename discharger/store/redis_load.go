@@ -12,12 +12,13 @@ import (
 
 	"github.com/discharger/discharger/discharger"
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/revocation"
 )
 
 // Load reads the records of a session, its user, its homeserver and a device.
 // Only if there is no session does it ask a second time, whether the data is
 // there at all.
-func (r *Redis) Load(ctx context.Context, user discharger.UserKey, session caveat.SessionID, device discharger.DeviceTag) (discharger.View, error) {
+func (r *Redis) Load(ctx context.Context, user discharger.UserKey, session caveat.SessionID, device revocation.DeviceTag) (discharger.View, error) {
 	v, err := r.load(ctx, user, session, device)
 	if err != nil {
 		return discharger.View{}, fmt.Errorf("load session: %w", err)
@@ -25,7 +26,7 @@ func (r *Redis) Load(ctx context.Context, user discharger.UserKey, session cavea
 	return v, nil
 }
 
-func (r *Redis) load(ctx context.Context, user discharger.UserKey, session caveat.SessionID, device discharger.DeviceTag) (v discharger.View, err error) {
+func (r *Redis) load(ctx context.Context, user discharger.UserKey, session caveat.SessionID, device revocation.DeviceTag) (v discharger.View, err error) {
 	if err := checkUser(user); err != nil {
 		return v, err
 	}
@@ -36,7 +37,7 @@ func (r *Redis) load(ctx context.Context, user discharger.UserKey, session cavea
 	key, bucket := r.layout.userBucket(user.Homeserver, user.User)
 	first, short, long := sessionFields(session)
 	args := append(make([]any, 0, 8), "hmget", key, first, short, long, userField, userSecond)
-	if device != (discharger.DeviceTag{}) {
+	if device != (revocation.DeviceTag{}) {
 		args = append(args, deviceField(device))
 	}
 	fields := redis.NewSliceCmd(ctx, args...)
@@ -176,7 +177,7 @@ func joinAll(fields map[string]string, now time.Time) (discharger.Listing, error
 		}
 		return nil
 	}
-	l := discharger.Listing{Sessions: make(map[caveat.SessionID][]byte), Devices: make(map[discharger.DeviceTag][]byte)}
+	l := discharger.Listing{Sessions: make(map[caveat.SessionID][]byte), Devices: make(map[revocation.DeviceTag][]byte)}
 	pieces := 0
 	for name, head := range fields {
 		var id caveat.SessionID

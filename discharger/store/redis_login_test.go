@@ -6,7 +6,7 @@ import (
 	"path/filepath"
 	"testing"
 
-	"github.com/discharger/discharger/discharger"
+	"github.com/discharger/discharger/discharger/revocation"
 	"github.com/discharger/discharger/discharger/store"
 	"github.com/discharger/discharger/discharger/store/redistest"
 )
@@ -156,7 +156,7 @@ func loseLogins(t *testing.T, s lossyServers, is *issuer, peers []*peer, round i
 	}
 	lost := 0
 	for _, d := range late {
-		v, err := peers[0].Load(ctx, d.user, d.session, discharger.DeviceTag{})
+		v, err := peers[0].Load(ctx, d.user, d.session, revocation.DeviceTag{})
 		if err != nil {
 			t.Fatal(err)
 		}

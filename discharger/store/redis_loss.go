@@ -13,7 +13,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
-	"github.com/discharger/discharger/discharger"
+	"github.com/discharger/discharger/discharger/session"
 )
 
 // Beside each of the 256 identities is when the data of its hash tag began, and
@@ -253,6 +253,6 @@ func (r *Redis) recordLoss(ctx context.Context, lost func(bucket int) bool) erro
 }
 
 // losses returns a mark as a View holds it.
-func (m lossMark) losses() discharger.Losses {
-	return discharger.Losses{Missing: max(m.born, m.missing), All: m.all}
+func (m lossMark) losses() session.Losses {
+	return session.Losses{Missing: max(m.born, m.missing), All: m.all}
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/discharger/discharger/discharger"
+	"github.com/discharger/discharger/discharger/revocation"
 	"github.com/discharger/discharger/discharger/store"
 )
 
@@ -18,7 +19,7 @@ import (
 func expectLost(t testing.TB, what string, s discharger.Store, u discharger.UserKey) {
 	t.Helper()
 	id := newSession()
-	_, errLoad := s.Load(t.Context(), u, id, discharger.DeviceTag{})
+	_, errLoad := s.Load(t.Context(), u, id, revocation.DeviceTag{})
 	_, errList := s.List(t.Context(), u)
 	ok1, errNew := s.Swap(t.Context(), one(u, discharger.Change{Session: id, New: []byte("a")}))
 	ok2, errOld := s.Swap(t.Context(), one(u, discharger.Change{Session: id, Old: []byte("a"), New: []byte("b")}))
@@ -40,7 +41,7 @@ func TestRedisFlushed(t *testing.T) {
 	u, id := someone(), newSession()
 	for what, ask := range map[string]func(discharger.Store) error{
 		"Load": func(s discharger.Store) error {
-			_, err := s.Load(t.Context(), u, id, discharger.DeviceTag{})
+			_, err := s.Load(t.Context(), u, id, revocation.DeviceTag{})
 			return err
 		},
 		"List": func(s discharger.Store) error { _, err := s.List(t.Context(), u); return err },
@@ -114,7 +115,7 @@ func TestRedisRestored(t *testing.T) {
 	s.do(t, "swapdb", 0, 1)
 	expectLost(t, "emptied", f, u)
 	s.do(t, "swapdb", 0, 1)
-	if _, err := f.Load(t.Context(), u, id, discharger.DeviceTag{}); !errors.Is(err, discharger.ErrStoreLost) {
+	if _, err := f.Load(t.Context(), u, id, revocation.DeviceTag{}); !errors.Is(err, discharger.ErrStoreLost) {
 		t.Errorf("looked again at once: %v", err)
 	}
 	c.advance(2 * time.Second)
@@ -138,7 +139,7 @@ func TestRedisPartlyLost(t *testing.T) {
 			s.do(t, "del", k)
 		}
 	}
-	if _, err := f.Load(t.Context(), u, id, discharger.DeviceTag{}); !errors.Is(err, discharger.ErrStoreLost) {
+	if _, err := f.Load(t.Context(), u, id, revocation.DeviceTag{}); !errors.Is(err, discharger.ErrStoreLost) {
 		t.Errorf("Load: %v", err)
 	}
 	expectLost(t, "everywhere", f, v)
@@ -206,7 +207,7 @@ func TestRedisHomeserverLost(t *testing.T) {
 		}
 	}
 	c.advance(2 * time.Second) // nobody has it in a cache any more
-	if v, err := f.Load(t.Context(), u, id, discharger.DeviceTag{}); !errors.Is(err, discharger.ErrStoreLost) {
+	if v, err := f.Load(t.Context(), u, id, revocation.DeviceTag{}); !errors.Is(err, discharger.ErrStoreLost) {
 		t.Errorf("Load gives %+v, %v", v, err)
 	}
 }
@@ -256,7 +257,7 @@ func testMarkers(t *testing.T, open func(store.Marker) (markedStore, error), wip
 	}
 	ready := func(what string, s markedStore, session string) {
 		t.Helper()
-		v, err := s.Load(t.Context(), u, id, discharger.DeviceTag{})
+		v, err := s.Load(t.Context(), u, id, revocation.DeviceTag{})
 		if err != nil || string(v.Session) != session {
 			t.Fatalf("%s: session is %q, %v, want %q", what, v.Session, err, session)
 		}
@@ -334,7 +335,7 @@ func testMarkers(t *testing.T, open func(store.Marker) (markedStore, error), wip
 	write(s)
 	closeStore(s)
 	s = mustOpen(m)
-	if v, err := s.Load(t.Context(), u, id, discharger.DeviceTag{}); !errors.Is(err, discharger.ErrStoreLost) {
+	if v, err := s.Load(t.Context(), u, id, revocation.DeviceTag{}); !errors.Is(err, discharger.ErrStoreLost) {
 		t.Errorf("another store's session is %+v, %v", v, err)
 	}
 	expectLost(t, "replaced", s, u)

@@ -9,6 +9,7 @@ import (
 
 	"github.com/discharger/discharger/discharger"
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/revocation"
 	"github.com/discharger/discharger/discharger/store"
 	"github.com/discharger/discharger/discharger/store/redistest"
 )
@@ -205,7 +206,7 @@ func followed(t *testing.T, cfg store.RedisConfig, failovers ...func()) {
 		last += "+"
 		failover()
 		redistest.Eventually(t, "the store works again", func() bool {
-			v, err := f.Load(t.Context(), u, id, discharger.DeviceTag{})
+			v, err := f.Load(t.Context(), u, id, revocation.DeviceTag{})
 			if errors.Is(err, discharger.ErrStoreLost) {
 				t.Fatalf("after failover %d: %v", i, err)
 			}

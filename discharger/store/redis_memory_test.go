@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/discharger/discharger/discharger"
+	"github.com/discharger/discharger/discharger/revocation"
+	"github.com/discharger/discharger/discharger/session"
 	"github.com/discharger/discharger/discharger/store"
 	"github.com/discharger/discharger/discharger/store/redistest"
 )
@@ -58,7 +60,7 @@ func memoryOf(t testing.TB, users, sessions, record, userRecord, device, ended i
 					w.Changes = append(w.Changes, discharger.Change{New: pseudorandom(userRecord), Expires: c.Expires})
 				}
 				if device > 0 {
-					tag := discharger.TagOf(id.String())
+					tag := revocation.TagOf(id.String())
 					w.Changes = append(w.Changes, discharger.Change{Device: tag, New: pseudorandom(device), Expires: time.Now().Add(12 * time.Minute)})
 				}
 				for range ended / sessions {
@@ -143,13 +145,13 @@ func TestRedisMemory(t *testing.T) {
 
 // deviceSize is the size of the record of a device on which a session lives.
 func deviceSize(t *testing.T) int {
-	return len(marshal(t, discharger.DeviceRecord{Current: newSession(), Since: time.Now().UnixMilli()}))
+	return len(marshal(t, session.DeviceRecord{Current: newSession(), Since: time.Now().UnixMilli()}))
 }
 
 // tombstoneNow is that of a logout on a device as Synapse names it.
 func tombstoneNow(t testing.TB) []byte {
-	return marshal(t, &discharger.Record{
-		Device: "ABCDEFGHIJ", Confirmed: discharger.Confirmed{Epoch: 300}, End: discharger.End{Cause: discharger.CauseLogout, At: time.Now().UnixMilli()},
+	return marshal(t, &session.Record{
+		Device: "ABCDEFGHIJ", Confirmed: session.Confirmed{Epoch: 300}, End: revocation.End{Cause: revocation.CauseLogout, At: time.Now().UnixMilli()},
 	})
 }
 

@@ -12,6 +12,7 @@ import (
 
 	"github.com/discharger/discharger/discharger"
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/revocation"
 )
 
 // A revocation can outlive its event: in a cluster the two are on different
@@ -22,13 +23,13 @@ import (
 
 // publishMissing makes feeds have what entries say, for as long as their own
 // revocation had it there.
-func (g *guardian) publishMissing(ctx context.Context, entries []discharger.JournalEntry) error {
+func (g *guardian) publishMissing(ctx context.Context, entries []revocation.Revocation) error {
 	missing := make(map[string]facts)
 	since := make(map[string]int64)
 	now := g.store.cfg.Now()
 	for i := range entries {
 		e := &entries[i]
-		if e.Kind == discharger.JournalHomeserver || e.Kind == discharger.JournalDevice {
+		if e.Kind == revocation.KindHomeserver || e.Kind == revocation.KindDevice {
 			continue // the one has its event in the same script, the other needs none
 		}
 		if event, err := g.firstEvent(e); err != nil || event.Data == nil || !event.Until.After(now) {
@@ -64,32 +65,32 @@ func (g *guardian) publishMissing(ctx context.Context, entries []discharger.Jour
 }
 
 // firstEvent is kept as long as that of the revocation itself.
-func (g *guardian) firstEvent(e *discharger.JournalEntry) (discharger.FeedEvent, error) {
+func (g *guardian) firstEvent(e *revocation.Revocation) (discharger.FeedEvent, error) {
 	return g.store.cfg.Announce(e, time.UnixMilli(e.At))
 }
 
 // facts are entries by what they have in common with their events.
-type facts map[discharger.JournalEntry]*discharger.JournalEntry
+type facts map[revocation.Revocation]*revocation.Revocation
 
 // factOf is what an entry and its event have in common.
-func factOf(e *discharger.JournalEntry) discharger.JournalEntry {
-	if e.Kind == discharger.JournalSession {
-		return discharger.JournalEntry{Kind: e.Kind, Session: e.Session}
+func factOf(e *revocation.Revocation) revocation.Revocation {
+	if e.Kind == revocation.KindSession {
+		return revocation.Revocation{Kind: e.Kind, Session: e.Session}
 	}
-	return discharger.JournalEntry{Kind: e.Kind, User: e.User, Except: e.Except, At: e.At}
+	return revocation.Revocation{Kind: e.Kind, User: e.User, Except: e.Except, At: e.At}
 }
 
 // factOfEvent is the same of an event; of one that is not about a session or a
 // user, or cannot be read, it is something that no entry says.
-func factOfEvent(data string) discharger.JournalEntry {
-	e, err := discharger.ReadEvent([]byte(data))
+func factOfEvent(data string) revocation.Revocation {
+	e, err := revocation.ReadEvent([]byte(data))
 	switch {
 	case err != nil || e.All || e.Session == (caveat.SessionID{}) && e.Device != "":
-		return discharger.JournalEntry{}
+		return revocation.Revocation{}
 	case e.Session != (caveat.SessionID{}):
-		return discharger.JournalEntry{Kind: discharger.JournalSession, Session: e.Session}
+		return revocation.Revocation{Kind: revocation.KindSession, Session: e.Session}
 	}
-	return discharger.JournalEntry{Kind: discharger.JournalUser, User: e.User, Except: e.Except, At: e.At.UnixMilli()}
+	return revocation.Revocation{Kind: revocation.KindUser, User: e.User, Except: e.Except, At: e.At.UnixMilli()}
 }
 
 // strike takes out of what is missing what a feed has. If the feed had too many

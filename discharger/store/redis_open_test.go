@@ -10,6 +10,7 @@ import (
 
 	"github.com/discharger/discharger/discharger"
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/revocation"
 	"github.com/discharger/discharger/discharger/store"
 	"github.com/discharger/discharger/discharger/store/redistest"
 )
@@ -48,7 +49,7 @@ const openedLine = "redis can be used now"
 func expectPending(t testing.TB, r *store.Redis, want string) {
 	t.Helper()
 	u, id := someone(), newSession()
-	_, errLoad := r.Load(t.Context(), u, id, discharger.DeviceTag{})
+	_, errLoad := r.Load(t.Context(), u, id, revocation.DeviceTag{})
 	_, errList := r.List(t.Context(), u)
 	ok1, errSwap := r.Swap(t.Context(), one(u, discharger.Change{Session: id, New: []byte("a")}))
 	ok2, errHome := r.SwapHomeserver(t.Context(), u.Homeserver, nil, []byte("a"))
@@ -185,7 +186,7 @@ func TestRedisLateLoss(t *testing.T) {
 	s.Restart(t)
 	log.await(t, "level=ERROR msg=\"store has lost its data")
 	log.await(t, openedLine)
-	_, loadErr := lost.Load(t.Context(), u, id, discharger.DeviceTag{})
+	_, loadErr := lost.Load(t.Context(), u, id, revocation.DeviceTag{})
 	for _, err := range []error{loadErr, lost.Ready(t.Context())} {
 		if !errors.Is(err, discharger.ErrStoreLost) {
 			t.Errorf("the server lost its data: %v", err)
@@ -206,7 +207,7 @@ func TestRedisLateLoss(t *testing.T) {
 	if err := accepted.Ready(t.Context()); err != nil {
 		t.Errorf("Ready after the loss was accepted: %v", err)
 	}
-	view, err := accepted.Load(t.Context(), u, id, discharger.DeviceTag{})
+	view, err := accepted.Load(t.Context(), u, id, revocation.DeviceTag{})
 	if err != nil || view.Session != nil || view.Losses.Missing == 0 {
 		t.Errorf("Load after the loss was accepted: %+v, %v", view, err)
 	}

@@ -15,6 +15,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/discharger/discharger/discharger"
+	"github.com/discharger/discharger/discharger/revocation"
 )
 
 // A process can only replay what it knows of. So processes with a journal tell
@@ -52,9 +53,9 @@ type peers struct {
 	// Of the goroutine that follows.
 	last    string // id of the entry that was read last; "": from the beginning
 	replays uint64 // how many there had been when the beginning was read
-	have    map[discharger.JournalEntry]struct{}
-	owed    []discharger.JournalEntry // in the journal, but perhaps not in the store
-	warned  bool                      // of an entry that cannot be read
+	have    map[revocation.Revocation]struct{}
+	owed    []revocation.Revocation // in the journal, but perhaps not in the store
+	warned  bool                    // of an entry that cannot be read
 }
 
 func newPeers(r *Redis) (*peers, error) {
@@ -80,7 +81,7 @@ func (l *layout) peerSeal(process string) (cipher.AEAD, error) {
 }
 
 // tell adds entries of a revocation that has taken effect to the stream.
-func (p *peers) tell(ctx context.Context, entries []discharger.JournalEntry) error {
+func (p *peers) tell(ctx context.Context, entries []revocation.Revocation) error {
 	if len(entries) == 0 {
 		return nil
 	}
@@ -103,7 +104,7 @@ func (p *peers) tell(ctx context.Context, entries []discharger.JournalEntry) err
 	return nil
 }
 
-func (p *peers) seal(e *discharger.JournalEntry) (string, error) {
+func (p *peers) seal(e *revocation.Revocation) (string, error) {
 	nonce := make([]byte, nonceLen, 256)
 	p.mu.Lock()
 	_, err := io.ReadFull(p.main.cfg.Random, nonce)
@@ -116,7 +117,7 @@ func (p *peers) seal(e *discharger.JournalEntry) (string, error) {
 
 // open returns the entry of the journal that an entry of the stream holds; own
 // is true of what this process wrote itself.
-func (p *peers) open(values map[string]any) (e discharger.JournalEntry, own bool, err error) {
+func (p *peers) open(values map[string]any) (e revocation.Revocation, own bool, err error) {
 	process, _ := values["p"].(string)
 	sealed, _ := values["e"].(string)
 	switch {
@@ -197,7 +198,7 @@ func (p *peers) rewind() error {
 	if err != nil {
 		return err
 	}
-	p.have = make(map[discharger.JournalEntry]struct{}, len(entries))
+	p.have = make(map[revocation.Revocation]struct{}, len(entries))
 	for _, e := range entries {
 		p.have[settledKey(e)] = struct{}{}
 	}
@@ -228,8 +229,8 @@ func (p *peers) read(ctx context.Context) ([]redis.XMessage, error) {
 
 // news are the entries of others that the journal may lack. Whoever writes
 // rubbish to the stream gets one line in the log.
-func (p *peers) news(ctx context.Context, messages []redis.XMessage) []discharger.JournalEntry {
-	var out []discharger.JournalEntry
+func (p *peers) news(ctx context.Context, messages []redis.XMessage) []revocation.Revocation {
+	var out []revocation.Revocation
 	for _, m := range messages {
 		e, own, err := p.open(m.Values)
 		if err != nil && !p.warned {
@@ -245,7 +246,7 @@ func (p *peers) news(ctx context.Context, messages []redis.XMessage) []discharge
 }
 
 // hear writes entries to the journal.
-func (p *peers) hear(ctx context.Context, entries []discharger.JournalEntry) error {
+func (p *peers) hear(ctx context.Context, entries []revocation.Revocation) error {
 	if len(entries) == 0 {
 		return nil
 	}

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/discharger/discharger/discharger"
+	"github.com/discharger/discharger/discharger/revocation"
 	"github.com/discharger/discharger/discharger/store"
 	"github.com/discharger/discharger/discharger/store/redistest"
 )
@@ -37,7 +38,7 @@ func (p *peer) end(t testing.TB) {
 }
 
 // revoked makes a session and revokes it.
-func (p *peer) revoked(t testing.TB) (discharger.UserKey, discharger.JournalEntry) {
+func (p *peer) revoked(t testing.TB) (discharger.UserKey, revocation.Revocation) {
 	t.Helper()
 	f := &fixture{Store: p.Redis}
 	u, id := someone(), newSession()
@@ -49,7 +50,7 @@ func (p *peer) revoked(t testing.TB) (discharger.UserKey, discharger.JournalEntr
 	return u, w.Revocations[0]
 }
 
-func (p *peer) hears(t testing.TB, e discharger.JournalEntry) {
+func (p *peer) hears(t testing.TB, e revocation.Revocation) {
 	t.Helper()
 	redistest.Eventually(t, "the other process hears of a revocation", func() bool {
 		return slices.Contains(all(t, p.journal), e)
@@ -72,7 +73,7 @@ func TestPeers(t *testing.T) {
 	_, fourth := a.revoked(t)
 	b.hears(t, fourth)
 	a.hears(t, third)
-	for what, got := range map[string][]discharger.JournalEntry{"one": all(t, a.journal), "the other": all(t, b.journal)} {
+	for what, got := range map[string][]revocation.Revocation{"one": all(t, a.journal), "the other": all(t, b.journal)} {
 		if len(got) != 4 || !slices.Contains(got, first) || !slices.Contains(got, second) {
 			t.Errorf("the journal of %s has %+v", what, got)
 		}
@@ -149,7 +150,7 @@ func TestPeersRewind(t *testing.T) {
 		t.Fatal(err)
 	}
 	redistest.Eventually(t, "the lost revocation is made up for", func() bool {
-		v, err := b.Load(t.Context(), u, id, discharger.DeviceTag{})
+		v, err := b.Load(t.Context(), u, id, revocation.DeviceTag{})
 		if err != nil {
 			t.Fatal(err)
 		}

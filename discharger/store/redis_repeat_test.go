@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/discharger/discharger/discharger"
+	"github.com/discharger/discharger/discharger/revocation"
 	"github.com/discharger/discharger/discharger/store"
 	"github.com/discharger/discharger/discharger/store/redistest"
 )
@@ -30,8 +31,8 @@ func TestFailoverRepeats(t *testing.T) {
 	// What was said in the last hour.
 	const hour = 100
 	for i := range hour {
-		e, err := discharger.Announcer{}.Event(&discharger.JournalEntry{
-			Kind: discharger.JournalSession, Homeserver: issuerHomeserver, User: "@early:hs", Session: newSession(), At: time.Now().UnixMilli(),
+		e, err := discharger.Announcer{}.Event(&revocation.Revocation{
+			Kind: revocation.KindSession, Homeserver: issuerHomeserver, User: "@early:hs", Session: newSession(), At: time.Now().UnixMilli(),
 		}, time.Now())
 		if err != nil {
 			t.Fatal(err)
@@ -126,7 +127,7 @@ func TestFailoverRepeats(t *testing.T) {
 // about names what an event is about, without when and why it was published.
 func about(t *testing.T, data []byte) string {
 	t.Helper()
-	e, err := discharger.ReadEvent(data)
+	e, err := revocation.ReadEvent(data)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -10,11 +10,12 @@ import (
 	"time"
 
 	"github.com/discharger/discharger/discharger"
+	"github.com/discharger/discharger/discharger/revocation"
 )
 
 // replayAll makes the store show what entries say, and returns how many records
 // had to be changed for that, which it publishes too.
-func (g *guardian) replayAll(ctx context.Context, entries []discharger.JournalEntry) (int, error) {
+func (g *guardian) replayAll(ctx context.Context, entries []revocation.Revocation) (int, error) {
 	g.store.id.Store(g.main.id.Load())
 	g.store.lost.Store(false)
 	users, homeservers := byUser(entries)
@@ -58,8 +59,8 @@ const replayRaces = 32
 // dies in between, or is followed by a primary that has only one of the two,
 // finds the records unchanged and does both again; the other way round, nothing
 // would be left to show that an event is missing.
-func (g *guardian) replayUser(ctx context.Context, u discharger.UserKey, entries []discharger.JournalEntry) (int, error) {
-	said := make(map[discharger.JournalEntry]bool)
+func (g *guardian) replayUser(ctx context.Context, u discharger.UserKey, entries []revocation.Revocation) (int, error) {
+	said := make(map[revocation.Revocation]bool)
 	for range replayRaces {
 		l, err := g.store.List(ctx, u)
 		if err != nil {
@@ -90,8 +91,8 @@ const announceAtOnce = 500
 
 // announce publishes what has not been said yet of the entries. It does not
 // wait for replicas either.
-func (g *guardian) announce(ctx context.Context, homeserver string, entries []discharger.JournalEntry, said map[discharger.JournalEntry]bool) error {
-	entries = slices.DeleteFunc(entries, func(e discharger.JournalEntry) bool { return said[e] })
+func (g *guardian) announce(ctx context.Context, homeserver string, entries []revocation.Revocation, said map[revocation.Revocation]bool) error {
+	entries = slices.DeleteFunc(entries, func(e revocation.Revocation) bool { return said[e] })
 	for some := range slices.Chunk(entries, announceAtOnce) {
 		if err := g.store.publish(ctx, homeserver, g.events(ctx, some), false); err != nil {
 			return err
@@ -105,7 +106,7 @@ func (g *guardian) announce(ctx context.Context, homeserver string, entries []di
 
 // events are what has to be said of entries. One of which nothing can be said
 // was never announced by anybody, and does not keep the store shut.
-func (g *guardian) events(ctx context.Context, entries []discharger.JournalEntry) (out []discharger.FeedEvent) {
+func (g *guardian) events(ctx context.Context, entries []revocation.Revocation) (out []discharger.FeedEvent) {
 	for i := range entries {
 		e, err := g.store.cfg.Announce(&entries[i], g.store.cfg.Now())
 		if err != nil {
@@ -120,7 +121,7 @@ func (g *guardian) events(ctx context.Context, entries []discharger.JournalEntry
 }
 
 // replayHomeserver does both in one script.
-func (g *guardian) replayHomeserver(ctx context.Context, name string, entries []discharger.JournalEntry) (int, error) {
+func (g *guardian) replayHomeserver(ctx context.Context, name string, entries []revocation.Revocation) (int, error) {
 	for range replayRaces {
 		home, err := g.store.askHomeserver(ctx, name, time.Time{})
 		if err != nil {
@@ -135,7 +136,7 @@ func (g *guardian) replayHomeserver(ctx context.Context, name string, entries []
 		if err != nil {
 			return 0, fmt.Errorf("replay: %w", err)
 		}
-		events := g.events(ctx, []discharger.JournalEntry{e})
+		events := g.events(ctx, []revocation.Revocation{e})
 		done, err := g.store.swap(ctx, g.store.homeserverCall(name, record, next, events), false)
 		if err == nil && done {
 			err = g.store.outliveCaches(ctx)
@@ -154,7 +155,7 @@ func (g *guardian) replayHomeserver(ctx context.Context, name string, entries []
 // to the store, and if that says it did not happen, taken out of the journal
 // again; if it did, other processes are told. What is no revocation has no
 // entries.
-func (r *Redis) revoke(ctx context.Context, of func() ([]discharger.JournalEntry, error), make func() (bool, error)) (bool, error) {
+func (r *Redis) revoke(ctx context.Context, of func() ([]revocation.Revocation, error), make func() (bool, error)) (bool, error) {
 	if r.guard == nil {
 		return make()
 	}

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/discharger/discharger/discharger"
+	"github.com/discharger/discharger/discharger/revocation"
 	"github.com/discharger/discharger/discharger/store"
 	"github.com/discharger/discharger/discharger/store/redistest"
 )
@@ -54,7 +55,7 @@ func TestRedisSlow(t *testing.T) {
 							pprof.Do(ctx, pprof.Labels("slow", t.Name()), func(ctx context.Context) {
 								var err error
 								if i%2 == 0 {
-									_, err = f.Load(ctx, u, id, discharger.DeviceTag{})
+									_, err = f.Load(ctx, u, id, revocation.DeviceTag{})
 								} else {
 									_, err = f.Swap(ctx, one(u, discharger.Change{Session: id, Old: []byte("0"), New: []byte("1")}))
 								}
@@ -74,7 +75,7 @@ func TestRedisSlow(t *testing.T) {
 			redistest.Eventually(t, "the store answers again", func() bool {
 				ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 				defer cancel()
-				_, err := f.Load(ctx, u, id, discharger.DeviceTag{})
+				_, err := f.Load(ctx, u, id, revocation.DeviceTag{})
 				return err == nil
 			})
 			redistest.Eventually(t, "what was given up on has come to an end", func() bool {
@@ -122,7 +123,7 @@ func TestRedisTimeout(t *testing.T) {
 	u, id := someone(), newSession()
 	s.pause(t)
 	took := awake(func() {
-		if v, err := f.Load(context.Background(), u, id, discharger.DeviceTag{}); err == nil {
+		if v, err := f.Load(context.Background(), u, id, revocation.DeviceTag{}); err == nil {
 			t.Errorf("Load gives %v", v)
 		}
 	})
@@ -131,7 +132,7 @@ func TestRedisTimeout(t *testing.T) {
 	}
 	s.resume(t)
 	redistest.Eventually(t, "the store answers again", func() bool {
-		_, err := f.Load(t.Context(), u, id, discharger.DeviceTag{})
+		_, err := f.Load(t.Context(), u, id, revocation.DeviceTag{})
 		return err == nil
 	})
 }
@@ -153,7 +154,7 @@ func TestRedisRestart(t *testing.T) {
 		took := awake(func() {
 			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 			defer cancel()
-			if v, err := f.Load(ctx, u, id, discharger.DeviceTag{}); err == nil || errors.Is(err, discharger.ErrStoreLost) {
+			if v, err := f.Load(ctx, u, id, revocation.DeviceTag{}); err == nil || errors.Is(err, discharger.ErrStoreLost) {
 				t.Errorf("Load from a server that is not there gives %v, %v", v, err)
 			}
 			if err := f.Ready(ctx); err == nil {
@@ -165,7 +166,7 @@ func TestRedisRestart(t *testing.T) {
 		}
 		s.Restart(t)
 		redistest.Eventually(t, "the store answers again", func() bool {
-			_, err := f.Load(t.Context(), u, id, discharger.DeviceTag{})
+			_, err := f.Load(t.Context(), u, id, revocation.DeviceTag{})
 			return err == nil
 		})
 		f.expect(t, u, id, string(next), "")

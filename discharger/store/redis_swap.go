@@ -12,6 +12,7 @@ import (
 
 	"github.com/discharger/discharger/discharger"
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/revocation"
 )
 
 //go:embed swap.lua
@@ -79,7 +80,7 @@ func (r *Redis) Swap(ctx context.Context, w discharger.Write) (bool, error) {
 		switch {
 		case change.Session != caveat.SessionID{}:
 			first = string(change.Session[:])
-		case change.Device != discharger.DeviceTag{}:
+		case change.Device != revocation.DeviceTag{}:
 			first = deviceField(change.Device)
 		}
 		// As strings: a command that is given up on is still looked at, and
@@ -87,7 +88,7 @@ func (r *Redis) Swap(ctx context.Context, w discharger.Write) (bool, error) {
 		c.args = append(c.args, first, string(change.Old), string(change.New),
 			string(expiryOf(change.Expires).append(nil)))
 	}
-	done, err := r.revoke(ctx, func() ([]discharger.JournalEntry, error) {
+	done, err := r.revoke(ctx, func() ([]revocation.Revocation, error) {
 		return w.Revocations, nil
 	}, func() (bool, error) {
 		return r.swap(ctx, c, revokes)
@@ -110,9 +111,9 @@ func (r *Redis) SwapHomeserver(ctx context.Context, homeserver string, old, new 
 		return false, fmt.Errorf("swap record of homeserver: %w", err)
 	}
 	c := r.homeserverCall(homeserver, old, new, events)
-	done, err := r.revoke(ctx, func() ([]discharger.JournalEntry, error) {
+	done, err := r.revoke(ctx, func() ([]revocation.Revocation, error) {
 		e, err := discharger.JournalOfHomeserver(homeserver, new)
-		return []discharger.JournalEntry{e}, err
+		return []revocation.Revocation{e}, err
 	}, func() (bool, error) {
 		return r.swap(ctx, c, true)
 	})

@@ -9,6 +9,7 @@ import (
 
 	"github.com/discharger/discharger/discharger"
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/revocation"
 	"github.com/discharger/discharger/discharger/store"
 	"github.com/discharger/discharger/discharger/store/redistest"
 )
@@ -121,7 +122,7 @@ type counting struct {
 	loads, rest int
 }
 
-func (c *counting) Load(ctx context.Context, u discharger.UserKey, id caveat.SessionID, device discharger.DeviceTag) (discharger.View, error) {
+func (c *counting) Load(ctx context.Context, u discharger.UserKey, id caveat.SessionID, device revocation.DeviceTag) (discharger.View, error) {
 	c.loads++
 	return c.Store.Load(ctx, u, id, device)
 }
@@ -408,7 +409,7 @@ func TestRedisPool(t *testing.T) {
 				u, id := someone(), newSession()
 				_, err := f.Swap(t.Context(), one(u, discharger.Change{Session: id, New: []byte("a")}))
 				if err == nil {
-					_, err = f.Load(t.Context(), u, id, discharger.DeviceTag{})
+					_, err = f.Load(t.Context(), u, id, revocation.DeviceTag{})
 				}
 				errs <- err
 			}()

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/discharger/discharger/discharger"
+	"github.com/discharger/discharger/discharger/revocation"
+	"github.com/discharger/discharger/discharger/session"
 	"github.com/discharger/discharger/discharger/store"
 	"github.com/discharger/discharger/discharger/store/redistest"
 )
@@ -35,7 +37,7 @@ func TestRedisEvictionAtRuntime(t *testing.T) {
 			refused := func(err error) bool {
 				return err != nil && !errors.Is(err, discharger.ErrStoreLost) && strings.Contains(err.Error(), "noeviction")
 			}
-			_, errLoad := f.Load(t.Context(), u, id, discharger.DeviceTag{})
+			_, errLoad := f.Load(t.Context(), u, id, revocation.DeviceTag{})
 			_, errList := f.List(t.Context(), u)
 			_, errSwap := f.Swap(t.Context(), one(u, discharger.Change{Session: id, Old: []byte("a"), New: []byte("b")}))
 			_, errNow := f.Now(t.Context())
@@ -80,7 +82,7 @@ func TestRedisEvictionAfterFailover(t *testing.T) {
 	primary := s.Lose(t)
 	for i, f := range stores {
 		redistest.Eventually(t, "the store meets the new primary", func() bool {
-			if _, err := f.Load(t.Context(), u, id, discharger.DeviceTag{}); err == nil {
+			if _, err := f.Load(t.Context(), u, id, revocation.DeviceTag{}); err == nil {
 				t.Fatal("the store answers from a primary that evicts keys")
 			}
 			return strings.Contains(logs[i].String(), "redis server must not be used")
@@ -303,7 +305,7 @@ func TestRedisLosses(t *testing.T) {
 	r := f.Store.(*store.Redis)
 	f.swap(t, true, u, discharger.Change{Session: id, New: []byte("a")})
 	for _, v := range []discharger.View{f.load(t, u, id), f.load(t, u, newSession())} {
-		if v.Losses != (discharger.Losses{}) {
+		if v.Losses != (session.Losses{}) {
 			t.Errorf("a store of an earlier version has lost %+v", v.Losses)
 		}
 	}

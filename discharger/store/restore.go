@@ -13,6 +13,8 @@ import (
 	"go.etcd.io/bbolt"
 
 	"github.com/discharger/discharger/discharger"
+	"github.com/discharger/discharger/discharger/revocation"
+	"github.com/discharger/discharger/discharger/session"
 )
 
 // Restored is the result of a restore.
@@ -22,9 +24,9 @@ type Restored struct {
 	Vouched bool
 
 	// Again are the revocations that the backup lacked, and the journal had.
-	Again []discharger.JournalEntry
+	Again []revocation.Revocation
 
-	Losses discharger.Losses // as they were recorded
+	Losses session.Losses // as they were recorded
 }
 
 // ErrStoreExists is returned by [RestoreBolt] if there is a file already.
@@ -52,7 +54,7 @@ func restoreBolt(ctx context.Context, cfg BoltConfig, from *Backup) (out *Restor
 		return nil, errors.Join(ErrStoreExists, err)
 	}
 	var first uint64
-	out = &Restored{Losses: discharger.Losses{Missing: cfg.Now().UnixMilli(), All: from.All}}
+	out = &Restored{Losses: session.Losses{Missing: cfg.Now().UnixMilli(), All: from.All}}
 	if cfg.Journal != nil {
 		if first, out.Vouched, err = cfg.Journal.vouches(from); err != nil {
 			return nil, err

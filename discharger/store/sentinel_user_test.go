@@ -5,6 +5,7 @@ import (
 
 	"github.com/discharger/discharger/discharger"
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/revocation"
 	"github.com/discharger/discharger/discharger/store"
 	"github.com/discharger/discharger/discharger/store/redistest"
 )
@@ -25,7 +26,7 @@ func TestRedisSentinelUser(t *testing.T) {
 	f.swap(t, true, u, discharger.Change{Session: id, New: live(t, 0)})
 	s.Failover(t)
 	redistest.Eventually(t, "the store works again", func() bool {
-		_, err := f.Load(t.Context(), u, id, discharger.DeviceTag{})
+		_, err := f.Load(t.Context(), u, id, revocation.DeviceTag{})
 		return err == nil
 	})
 	for _, w := range s.Sentinels {

@@ -15,6 +15,8 @@ import (
 
 	"github.com/discharger/discharger/discharger"
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/revocation"
+	"github.com/discharger/discharger/discharger/session"
 	"github.com/discharger/discharger/discharger/store"
 	"github.com/discharger/discharger/discharger/store/redistest"
 )
@@ -170,14 +172,14 @@ func TestBoltConformance(t *testing.T) {
 }
 
 // ending returns the journal's entry of a session that becomes the tombstone.
-func ending(t testing.TB, u discharger.UserKey, id caveat.SessionID) []discharger.JournalEntry {
+func ending(t testing.TB, u discharger.UserKey, id caveat.SessionID) []revocation.Revocation {
 	t.Helper()
-	var r discharger.Record
+	var r session.Record
 	if err := r.UnmarshalBinary(tombstone(t)); err != nil {
 		t.Fatal(err)
 	}
-	return []discharger.JournalEntry{{
-		Kind: discharger.JournalSession, Homeserver: u.Homeserver, User: u.User, Session: id,
+	return []revocation.Revocation{{
+		Kind: revocation.KindSession, Homeserver: u.Homeserver, User: u.User, Session: id,
 		At: r.End.At, Soft: r.End.Soft, Cause: r.End.Cause, Code: r.End.Code,
 	}}
 }

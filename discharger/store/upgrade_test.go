@@ -15,6 +15,8 @@ import (
 
 	"github.com/discharger/discharger/discharger"
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/revocation"
+	"github.com/discharger/discharger/discharger/session"
 	"github.com/discharger/discharger/discharger/store"
 )
 
@@ -135,7 +137,7 @@ func (u upgraded) expect(t *testing.T, st discharger.Store, sessions []upgradedS
 		t.Fatalf("the feed has %d entries, %v", len(page.Entries), err)
 	}
 	for _, e := range page.Entries {
-		if _, err := discharger.ReadEvent(e.Data); err != nil {
+		if _, err := revocation.ReadEvent(e.Data); err != nil {
 			t.Errorf("%s: %v", e.Data, err)
 		}
 	}
@@ -170,8 +172,8 @@ func TestUpgrade(t *testing.T) {
 	user := discharger.UserKey{Homeserver: upgradedHomeserver, User: "@unknown:hs"}
 	lostNothing := func(t *testing.T, st discharger.Store) {
 		t.Helper()
-		v, err := st.Load(t.Context(), user, key, discharger.DeviceTag{})
-		if err != nil || v.Losses != (discharger.Losses{}) {
+		v, err := st.Load(t.Context(), user, key, revocation.DeviceTag{})
+		if err != nil || v.Losses != (session.Losses{}) {
 			t.Errorf("losses are %+v, %v", v.Losses, err)
 		}
 	}
@@ -190,7 +192,7 @@ func TestUpgrade(t *testing.T) {
 		cfg := s.config()
 		cfg.Now, cfg.Wait = u.now(), store.Wait
 		// Redis drops events that are over by its own clock.
-		cfg.Announce = func(e *discharger.JournalEntry, _ time.Time) (discharger.FeedEvent, error) {
+		cfg.Announce = func(e *revocation.Revocation, _ time.Time) (discharger.FeedEvent, error) {
 			return discharger.Announcer{}.Event(e, time.Now())
 		}
 		cfg.Journal = openJournal(t, store.JournalConfig{Path: copied(t, "journal.db"), Now: u.now()})

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/discharger/discharger/discharger"
+	"github.com/discharger/discharger/discharger/revocation"
 	"github.com/discharger/discharger/discharger/store"
 	"github.com/discharger/discharger/discharger/store/redistest"
 )
@@ -53,7 +54,7 @@ func TestValkeyDisk(t *testing.T) {
 	}
 	s.crash(t)
 	redistest.Eventually(t, "the server has its data", func() bool {
-		_, err := f.Load(t.Context(), u, id, discharger.DeviceTag{})
+		_, err := f.Load(t.Context(), u, id, revocation.DeviceTag{})
 		return err == nil
 	})
 	f.expect(t, u, id, "dead", "")

@@ -10,6 +10,7 @@ import (
 
 	"github.com/discharger/discharger/discharger"
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/revocation"
 )
 
 // What a store takes. Both limits are far above what the service writes; they
@@ -62,7 +63,7 @@ func checkWrite(w discharger.Write) error {
 		if err := errors.Join(checkRecord(c.Old), checkRecord(c.New)); err != nil {
 			return fmt.Errorf("change %d: %w", i, err)
 		}
-		if c.Session != (caveat.SessionID{}) && c.Device != (discharger.DeviceTag{}) {
+		if c.Session != (caveat.SessionID{}) && c.Device != (revocation.DeviceTag{}) {
 			return fmt.Errorf("change %d: session and device", i)
 		}
 		for _, earlier := range w.Changes[:i] {

@@ -1,4 +1,4 @@
-package discharger
+package revocation
 
 import (
 	"bytes"
@@ -64,7 +64,7 @@ func ReadEvent(data []byte) (Ended, error) {
 	if err := jsonv2.Unmarshal(line, &e); err != nil {
 		return Ended{}, errors.New("read event: malformed JSON")
 	}
-	out := Ended{User: e.User, Device: e.Device, All: e.All, Devices: e.Devices, Soft: e.Kind == kindSoft, At: time.UnixMilli(e.At).UTC(), Reason: e.Reason}
+	out := Ended{User: e.User, Device: e.Device, All: e.All, Devices: e.Devices, Soft: e.Kind == "soft", At: time.UnixMilli(e.At).UTC(), Reason: e.Reason}
 	if e.Session != nil {
 		out.Session = *e.Session
 	}

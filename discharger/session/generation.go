@@ -1,102 +1,12 @@
-package discharger
+package session
 
 import (
 	"encoding/binary"
 	"errors"
 
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/revocation"
 )
-
-// Cause is why sessions ended. The words are part of the wire contract: they
-// are the reason of an event in the feed.
-type Cause string
-
-// The causes.
-const (
-	CauseLogout   Cause = "logout"   // by the client, or by another client of its user
-	CauseReuse    Cause = "reuse"    // two parties held one refresh token
-	CausePolicy   Cause = "policy"   // a policy decided so
-	CauseLimit    Cause = "limit"    // a policy allows only so many sessions
-	CauseRevoked  Cause = "revoked"  // by the homeserver or an operator
-	CauseExpired  Cause = "expired"  // idle or absolute lifetime, or the time in the condition
-	CauseReplaced Cause = "replaced" // a newer login on the same device
-	CauseLost     Cause = "lost"     // the store lost its data
-	causeAgain    Cause = "again"    // published again: the revocation is older than the event
-)
-
-// causeCodes are the stored numbers of causes. They never change.
-var causeCodes = [...]Cause{
-	0: CauseRevoked, 1: CauseLogout, 2: CauseReuse, 3: CausePolicy, 4: CauseLimit, 5: CauseExpired, 6: CauseReplaced, 7: CauseLost,
-}
-
-// End is how sessions ended. A hard end means that clients discard their
-// encryption keys; after a soft end they log in again and keep them.
-type End struct {
-	Soft  bool
-	Cause Cause
-	Code  string // with CausePolicy: the reason that the policy gave; "": ReasonPolicy
-	At    int64  // Unix ms
-}
-
-// Reason returns the reason of refusals because of this end.
-func (e End) Reason() Reason {
-	switch e.Cause {
-	case CauseReuse:
-		return ReasonTokenReused
-	case CauseExpired:
-		return ReasonSessionExpired
-	case CauseReplaced:
-		return ReasonReplaced
-	case CauseLost:
-		return ReasonSessionLost
-	case CausePolicy:
-		if e.Code != "" {
-			return Reason(e.Code)
-		}
-		return ReasonPolicy
-	}
-	return ReasonSessionEnded
-}
-
-// maxEndCode bounds Code in a stored record, in bytes. Policies are held to
-// the same bound.
-const maxEndCode = 64
-
-// appendEnd appends kind, cause and code, but not the time:
-//
-//	1 byte   bit 7: soft; bit 6: a code follows; the rest is the cause
-//	string   the code, with its length first
-func appendEnd(b []byte, e End) []byte {
-	var head byte
-	for n, c := range causeCodes {
-		if c == e.Cause {
-			head = byte(n)
-		}
-	}
-	if e.Soft {
-		head |= 1 << 7
-	}
-	if e.Code == "" || len(e.Code) > maxEndCode {
-		return append(b, head)
-	}
-	return appendString(append(b, head|1<<6), e.Code)
-}
-
-// end reads what appendEnd wrote.
-func (d *decoder) end() (e End) {
-	head := d.byte()
-	n := int(head & 0x3f)
-	if n >= len(causeCodes) {
-		d.bad = true
-		return End{}
-	}
-	e.Soft, e.Cause = head&(1<<7) != 0, causeCodes[n]
-	if head&(1<<6) != 0 {
-		e.Code = d.string()
-		d.fail(e.Code == "" || len(e.Code) > maxEndCode)
-	}
-	return e
-}
 
 // Revocation is the record of a user or of a homeserver: how often all of its
 // sessions were revoked at once, and when that was last. The zero value means
@@ -105,8 +15,8 @@ func (d *decoder) end() (e End) {
 // A session has ended if its generation is below Generation; its end is that
 // of the revocation which came first after it was activated. So the record
 // remembers how the latest revocations ended sessions, as far as that is not
-// the default, a hard end by [CauseRevoked].
-type Revocation struct {
+// the default, a hard end by [revocation.CauseRevoked].
+type GenerationRecord struct {
 	Generation uint64
 	At         int64            // Unix ms, by the store's clock
 	Except     caveat.SessionID // that the last one left alone; zero: none
@@ -125,26 +35,26 @@ type Revocation struct {
 // generation to this one.
 type GenerationEnd struct {
 	Generation uint64
-	End
+	revocation.End
 }
 
 // maxEnds bounds Revocation.Ends. What does not fit is remembered as soft,
 // which costs nobody a key.
-const maxEnds = 16
+const MaxEnds = 16
 
 // raised returns the record after one more revocation. It spares
 // only Except; see spare for more.
-func (v Revocation) raised(at int64, except caveat.SessionID, end End) Revocation {
-	next := Revocation{Generation: v.Generation + 1, At: max(at, v.At+1), SoftUpTo: v.SoftUpTo}
+func (v GenerationRecord) Raise(at int64, except caveat.SessionID, end revocation.End) GenerationRecord {
+	next := GenerationRecord{Generation: v.Generation + 1, At: max(at, v.At+1), SoftUpTo: v.SoftUpTo}
 	next.Ends = append(next.Ends, v.Ends...)
-	next.spare(&v, except, false)
-	next.note(GenerationEnd{Generation: next.Generation, End: End{Soft: end.Soft, Cause: end.Cause, Code: end.Code, At: next.At}})
+	next.Spare(&v, except, false)
+	next.Note(GenerationEnd{Generation: next.Generation, End: revocation.End{Soft: end.Soft, Cause: end.Cause, Code: end.Code, At: next.At}})
 	return next
 }
 
 // spare sets what a revocation leaves alone. What the record before it covered
 // stays covered.
-func (v *Revocation) spare(before *Revocation, except caveat.SessionID, devices bool) {
+func (v *GenerationRecord) Spare(before *GenerationRecord, except caveat.SessionID, devices bool) {
 	v.Except, v.Devices, v.Covered = except, devices, 0
 	none := caveat.SessionID{}
 	switch {
@@ -157,8 +67,8 @@ func (v *Revocation) spare(before *Revocation, except caveat.SessionID, devices 
 }
 
 // note adds the end of one generation, if it is not the default.
-func (v *Revocation) note(g GenerationEnd) {
-	if plain := (End{Cause: CauseRevoked, At: g.At}); g.End == plain || g.End == (End{Cause: CauseLogout, At: g.At}) {
+func (v *GenerationRecord) Note(g GenerationEnd) {
+	if plain := (revocation.End{Cause: revocation.CauseRevoked, At: g.At}); g.End == plain || g.End == (revocation.End{Cause: revocation.CauseLogout, At: g.At}) {
 		return // ReasonSessionEnded, hard
 	}
 	for i := range v.Ends {
@@ -167,7 +77,7 @@ func (v *Revocation) note(g GenerationEnd) {
 		}
 	}
 	v.Ends = append(v.Ends, g)
-	for len(v.Ends) > maxEnds {
+	for len(v.Ends) > MaxEnds {
 		v.SoftUpTo = max(v.SoftUpTo, v.Ends[0].Generation)
 		v.Ends = v.Ends[1:]
 	}
@@ -175,30 +85,30 @@ func (v *Revocation) note(g GenerationEnd) {
 
 // endAbove returns the end of a session that was activated in a generation
 // below v.Generation.
-func (v *Revocation) endAbove(generation uint64) End {
+func (v *GenerationRecord) EndAbove(generation uint64) revocation.End {
 	for _, g := range v.Ends {
 		if g.Generation == generation+1 {
 			return g.End
 		}
 	}
-	return End{Soft: generation+1 <= v.SoftUpTo, Cause: CauseRevoked, At: v.At}
+	return revocation.End{Soft: generation+1 <= v.SoftUpTo, Cause: revocation.CauseRevoked, At: v.At}
 }
 
 // endSince returns the end of a session that was minted at a time no later
 // than v.At and has no record: that of the oldest revocation since which is
 // remembered, otherwise of the last.
-func (v *Revocation) endSince(minted int64) End {
+func (v *GenerationRecord) endSince(minted int64) revocation.End {
 	for _, g := range v.Ends {
 		if g.At >= minted {
 			return g.End
 		}
 	}
-	return End{Cause: CauseRevoked, At: v.At}
+	return revocation.End{Cause: revocation.CauseRevoked, At: v.At}
 }
 
 // covers reports whether everything was revoked when a session without a
 // record had been minted already, unless it was excepted.
-func (v *Revocation) covers(c *caveat.Condition, minted int64) bool {
+func (v *GenerationRecord) covers(c *caveat.Condition, minted int64) bool {
 	spared := v.Except == c.Session || v.Devices && c.Device == ""
 	return minted <= v.At && !(spared && minted > v.Covered)
 }
@@ -217,8 +127,8 @@ const (
 // exception 0x32, the same, and its 16 bytes. With ends or Devices, 0x33,
 // generation, time, the exception's 16 bytes, flags (1: Devices, 2: Covered
 // follows, as a time in ms), SoftUpTo, and the number of ends, each a generation, a time in ms and an end
-// as [End] is stored.
-func (v Revocation) MarshalBinary() ([]byte, error) {
+// as [revocation.End] is stored.
+func (v GenerationRecord) MarshalBinary() ([]byte, error) {
 	kind := byte(kindRevocation)
 	switch {
 	case len(v.Ends) > 0 || v.SoftUpTo > 0 || v.Devices || v.Covered > 0:
@@ -258,8 +168,8 @@ var errRevocation = errors.New("corrupt revocation record")
 
 // UnmarshalBinary reads the stored form; empty input, no record, is the zero
 // value. On error, v is zero.
-func (v *Revocation) UnmarshalBinary(b []byte) error {
-	*v = Revocation{}
+func (v *GenerationRecord) UnmarshalBinary(b []byte) error {
+	*v = GenerationRecord{}
 	if len(b) == 0 {
 		return nil
 	}
@@ -268,7 +178,7 @@ func (v *Revocation) UnmarshalBinary(b []byte) error {
 		return errRevocation
 	}
 	d := decoder{b: b[1:]}
-	out := Revocation{Generation: d.uvarint(), At: d.millis()}
+	out := GenerationRecord{Generation: d.uvarint(), At: d.millis()}
 	if kind != kindRevocation {
 		copy(out.Except[:], d.bytes(len(out.Except)))
 		d.fail(kind == kindRevocationBut && out.Except == caveat.SessionID{})
@@ -283,7 +193,7 @@ func (v *Revocation) UnmarshalBinary(b []byte) error {
 	return nil
 }
 
-func (v *Revocation) decodeEnds(d *decoder) {
+func (v *GenerationRecord) decodeEnds(d *decoder) {
 	flags := d.byte()
 	v.Devices = flags&revocationDevices != 0
 	if flags&revocationCovered != 0 {
@@ -292,7 +202,7 @@ func (v *Revocation) decodeEnds(d *decoder) {
 	}
 	v.SoftUpTo = d.uvarint()
 	n := d.uvarint()
-	d.fail(flags&^revocationFlags != 0 || n > maxEnds || n == 0 && v.SoftUpTo == 0 && flags == 0)
+	d.fail(flags&^revocationFlags != 0 || n > MaxEnds || n == 0 && v.SoftUpTo == 0 && flags == 0)
 	last := uint64(0)
 	for i := uint64(0); i < n && !d.bad; i++ {
 		g := GenerationEnd{Generation: d.uvarint()}

@@ -9,9 +9,11 @@ import (
 	"time"
 
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/revocation"
+	"github.com/discharger/discharger/discharger/session"
 )
 
-// This file says what a revocation is once it is only remembered: a store that
+// Replay of revocations: a store that
 // can lose what it has acknowledged has each process write down what it
 // revokes, and do it again if that comes about. It is as pure as Step is.
 //
@@ -48,112 +50,25 @@ import (
 // ClockSlack is how far apart the clocks of a service's processes may be.
 const ClockSlack = 10 * time.Second
 
-// JournalKind is what an entry of a journal is about.
-type JournalKind uint8
-
-// The kinds.
-const (
-	JournalSession    JournalKind = iota + 1 // one session
-	JournalUser                              // all of a user's but Except
-	JournalHomeserver                        // all of a homeserver's
-	JournalDevice                            // all of a device's that have no record
-)
-
-// JournalEntry is one revocation, as a process remembers it that has ordered
-// it or heard of it.
-type JournalEntry struct {
-	Kind       JournalKind
-	Homeserver string
-	User       string           // not of a homeserver
-	Session    caveat.SessionID // of a session
-	Except     caveat.SessionID // of a user or a device; zero: none
-	Device     DeviceTag        // of a device
-	Generation uint64           // of a user or a homeserver: what it was raised to; of a session: its epoch; of a device: the mark that was lifted, or 0
-	At         int64            // Unix ms
-	Devices    bool             // of a user: only sessions that have a device
-
-	// How the sessions ended. Entries of earlier versions do not have it: a
-	// session of theirs ended softly, all of a user's or a homeserver's hard.
-	Soft  bool
-	Cause Cause
-	Code  string
-
-	// Keep is until when the store has to remember the revocation, and
-	// ExceptKeep until when it has to remember the excepted session, in Unix
-	// seconds; zero: for ever.
-	Keep, ExceptKeep int64
-}
-
-// end returns how the sessions of an entry ended.
-func (e *JournalEntry) end() End {
-	return End{Soft: e.Soft, Cause: e.Cause, Code: e.Code, At: e.At}
-}
-
-// journalSession returns the entry of one session that becomes a tombstone.
-func journalSession(user UserKey, session caveat.SessionID, r *Record, expires time.Time) JournalEntry {
-	return JournalEntry{
-		Kind: JournalSession, Homeserver: user.Homeserver, User: user.User, Session: session, Generation: r.Confirmed.Epoch,
-		At: r.End.At, Keep: unixOrNever(expires), Soft: r.End.Soft, Cause: r.End.Cause, Code: r.End.Code,
-	}
-}
-
-// journalUser returns the entry of a user's revocation.
-func journalUser(user UserKey, v *Revocation, expires time.Time) JournalEntry {
-	e := JournalEntry{
-		Kind: JournalUser, Homeserver: user.Homeserver, User: user.User, Except: v.Except, Generation: v.Generation, At: v.At,
-		Keep: unixOrNever(expires),
-	}
-	e.Devices = v.Devices
-	e.ended(v)
-	return e
-}
-
-// ended notes how the latest revocation of a record ended sessions.
-func (e *JournalEntry) ended(v *Revocation) {
-	if v.Generation == 0 {
-		return
-	}
-	end := v.endAbove(v.Generation - 1)
-	e.Soft, e.Cause, e.Code = end.Soft, end.Cause, end.Code
-}
-
-// JournalOfHomeserver returns what a new record of a homeserver revokes.
-func JournalOfHomeserver(homeserver string, record []byte) (JournalEntry, error) {
-	var v Revocation
-	if err := v.UnmarshalBinary(record); err != nil {
-		return JournalEntry{}, fmt.Errorf("journal revocation of a homeserver: %w", err)
-	}
-	e := JournalEntry{Kind: JournalHomeserver, Homeserver: homeserver, Generation: v.Generation, At: v.At}
-	e.ended(&v)
-	return e, nil
-}
-
-func unixOrNever(t time.Time) int64 {
-	if t.IsZero() {
-		return 0
-	}
-	return t.Unix() + 1
-}
-
 // replay is what the records of one user become.
 type replay struct {
 	now      int64 // Unix ms
-	user     Revocation
+	user     session.GenerationRecord
 	raised   bool
 	keepUser int64
 	sessions map[caveat.SessionID]*replayed
-	devices  map[DeviceTag]*replayedDevice
-	restored []JournalEntry
+	devices  map[revocation.DeviceTag]*replayedDevice
+	restored []revocation.Revocation
 }
 
 type replayedDevice struct {
-	DeviceRecord
+	session.DeviceRecord
 	changed bool
 	keep    int64
 }
 
 type replayed struct {
-	Record
+	session.Record
 	changed bool
 	keep    int64
 }
@@ -163,10 +78,10 @@ type replayed struct {
 // entries they are: what these say has to be announced again. Nothing to change
 // is no changes. Records that cannot be read are left as they are: nobody gets
 // a discharge by them.
-func Replay(entries []JournalEntry, l Listing, now time.Time) (changes []Change, restored []JournalEntry, err error) {
+func Replay(entries []revocation.Revocation, l Listing, now time.Time) (changes []Change, restored []revocation.Revocation, err error) {
 	p := replay{
 		now: now.UnixMilli(), sessions: make(map[caveat.SessionID]*replayed, len(l.Sessions)),
-		devices: make(map[DeviceTag]*replayedDevice, len(l.Devices)),
+		devices: make(map[revocation.DeviceTag]*replayedDevice, len(l.Devices)),
 	}
 	if err := p.user.UnmarshalBinary(l.User); err != nil {
 		return nil, nil, fmt.Errorf("replay revocations: %w", err)
@@ -190,13 +105,13 @@ func Replay(entries []JournalEntry, l Listing, now time.Time) (changes []Change,
 			continue
 		}
 		switch e.Kind {
-		case JournalSession:
+		case revocation.KindSession:
 			if _, unreadable := l.Sessions[e.Session]; !unreadable || p.sessions[e.Session] != nil {
 				changed = p.endSession(e)
 			}
-		case JournalUser:
+		case revocation.KindUser:
 			changed = p.endUser(e)
-		case JournalDevice:
+		case revocation.KindDevice:
 			if _, unreadable := l.Devices[e.Device]; !unreadable || p.devices[e.Device] != nil {
 				changed = p.revokeDevice(e)
 			}
@@ -213,50 +128,10 @@ func Replay(entries []JournalEntry, l Listing, now time.Time) (changes []Change,
 	return changes, p.restored, nil
 }
 
-// lifted are marks from the future that an operator lifted.
-type lifted struct {
-	now     int64                        // Unix ms; marks later than that are from the future
-	raised  map[uint64]bool              // generations with an entry that is not from the future
-	devices map[DeviceTag]map[int64]bool // of a device: the marks
-}
-
-// liftedMarks finds them: a lifted mark has another entry, which is not from the
-// future.
-func liftedMarks(entries []JournalEntry, now int64) lifted {
-	l := lifted{now: now + ClockSlack.Milliseconds(), raised: make(map[uint64]bool), devices: make(map[DeviceTag]map[int64]bool)}
-	for i := range entries {
-		e := &entries[i]
-		switch {
-		case e.At > l.now:
-		case e.Kind == JournalUser, e.Kind == JournalHomeserver:
-			l.raised[e.Generation] = true
-		case e.Kind == JournalDevice && e.Generation > 0:
-			if l.devices[e.Device] == nil {
-				l.devices[e.Device] = make(map[int64]bool)
-			}
-			l.devices[e.Device][int64(e.Generation)] = true
-		}
-	}
-	return l
-}
-
-// has reports whether an entry's mark was lifted.
-func (l *lifted) has(e *JournalEntry) bool {
-	switch {
-	case e.At <= l.now:
-		return false
-	case e.Kind == JournalUser, e.Kind == JournalHomeserver:
-		return l.raised[e.Generation]
-	case e.Kind == JournalDevice:
-		return l.devices[e.Device][e.At]
-	}
-	return false
-}
-
 // endSession makes a session's record a tombstone, and reports whether it was
 // none. Where there is no record, one is needed as long as the session could be
 // activated.
-func (p *replay) endSession(e *JournalEntry) bool {
+func (p *replay) endSession(e *revocation.Revocation) bool {
 	r := p.sessions[e.Session]
 	switch {
 	case r == nil && e.Keep != 0 && e.Keep*1000 <= p.now, r != nil && r.Over():
@@ -272,14 +147,14 @@ func (p *replay) endSession(e *JournalEntry) bool {
 
 // end makes a record a tombstone that stays at least as long as was meant at
 // first, and long enough for all who look at the session now.
-func (p *replay) end(r *replayed, e *JournalEntry) {
-	end := e.end()
+func (p *replay) end(r *replayed, e *revocation.Revocation) {
+	end := e.End()
 	if end.Cause == "" {
-		end.Soft, end.Cause = e.Kind == JournalSession, CauseRevoked
+		end.Soft, end.Cause = e.Kind == revocation.KindSession, revocation.CauseRevoked
 	}
-	r.Record = *r.Record.ended(end)
+	r.Record = *r.Record.Tombstone(end)
 	r.changed = true
-	r.keep = (p.now + tombstoneSlack.Milliseconds()) / 1000
+	r.keep = (p.now + session.TombstoneSlack.Milliseconds()) / 1000
 	if e.Keep == 0 {
 		r.keep = 0
 	} else {
@@ -289,7 +164,7 @@ func (p *replay) end(r *replayed, e *JournalEntry) {
 
 // revokeDevice notes the revocation of a device, and reports whether it was
 // missing.
-func (p *replay) revokeDevice(e *JournalEntry) bool {
+func (p *replay) revokeDevice(e *revocation.Revocation) bool {
 	r := p.devices[e.Device]
 	if r == nil {
 		if e.Keep != 0 && e.Keep*1000 <= p.now {
@@ -299,14 +174,14 @@ func (p *replay) revokeDevice(e *JournalEntry) bool {
 		p.devices[e.Device] = r
 	}
 	if e.Generation > 0 && r.Revoked == int64(e.Generation) {
-		r.DeviceRecord = r.lifted(e.At)
+		r.DeviceRecord = r.Lift(e.At)
 		r.changed, r.keep = true, e.Keep
 		return true
 	}
 	if r.Revoked >= e.At {
 		return false
 	}
-	r.DeviceRecord = r.revoked(e.At, e.Except, e.end())
+	r.DeviceRecord = r.Revoke(e.At, e.Except, e.End())
 	r.changed, r.keep = true, e.Keep
 	return true
 }
@@ -315,7 +190,7 @@ func (p *replay) revokeDevice(e *JournalEntry) bool {
 // done. If it is as high already, others may have raised it since the store
 // forgot this one: then a session they excepted is ended if it is one that this
 // revocation did not except.
-func (p *replay) endUser(e *JournalEntry) (changed bool) {
+func (p *replay) endUser(e *revocation.Revocation) (changed bool) {
 	lost := p.user.Generation < e.Generation
 	if lost && e.Keep != 0 && e.Keep*1000 <= p.now && !p.live() {
 		return false // not lost but forgotten, as it may be when no session is left
@@ -353,12 +228,12 @@ func (p *replay) endUser(e *JournalEntry) (changed bool) {
 	if e.At >= p.user.At {
 		before := p.user
 		p.user.At = e.At
-		p.user.spare(&before, e.Except, e.Devices)
+		p.user.Spare(&before, e.Except, e.Devices)
 	}
 	p.user.Generation = max(p.user.Generation, e.Generation)
 	if e.Cause != "" {
-		p.user.note(GenerationEnd{Generation: e.Generation, End: e.end()})
-		slices.SortFunc(p.user.Ends, func(x, y GenerationEnd) int { return cmp.Compare(x.Generation, y.Generation) })
+		p.user.Note(session.GenerationEnd{Generation: e.Generation, End: e.End()})
+		slices.SortFunc(p.user.Ends, func(x, y session.GenerationEnd) int { return cmp.Compare(x.Generation, y.Generation) })
 	}
 	if p.raised = true; e.Keep != 0 {
 		p.keepUser = max(p.keepUser, e.Keep+(p.user.At-e.At)/1000)
@@ -421,14 +296,14 @@ func (p *replay) changes(l Listing) ([]Change, error) {
 
 // ReplayHomeserver returns what a homeserver's record becomes when it shows
 // what the entries say: the same bytes if it does so already.
-func ReplayHomeserver(entries []JournalEntry, record []byte, now time.Time) ([]byte, error) {
-	var v Revocation
+func ReplayHomeserver(entries []revocation.Revocation, record []byte, now time.Time) ([]byte, error) {
+	var v session.GenerationRecord
 	if err := v.UnmarshalBinary(record); err != nil {
 		return nil, fmt.Errorf("replay revocations: %w", err)
 	}
 	old, marks := v, liftedMarks(entries, now.UnixMilli())
 	for i := range entries {
-		if entries[i].Kind != JournalHomeserver {
+		if entries[i].Kind != revocation.KindHomeserver {
 			return nil, fmt.Errorf("replay revocations: kind %d is not a homeserver's", entries[i].Kind)
 		}
 		e := &entries[i]
@@ -439,14 +314,14 @@ func ReplayHomeserver(entries []JournalEntry, record []byte, now time.Time) ([]b
 			v.At = e.At
 		}
 		if e.Generation > v.Generation && e.Cause != "" {
-			v.note(GenerationEnd{Generation: e.Generation, End: e.end()})
+			v.Note(session.GenerationEnd{Generation: e.Generation, End: e.End()})
 		}
 		v.Generation, v.At = max(v.Generation, e.Generation), max(v.At, e.At)
 	}
 	if v.Generation == old.Generation && v.At == old.At {
 		return record, nil
 	}
-	slices.SortFunc(v.Ends, func(x, y GenerationEnd) int { return cmp.Compare(x.Generation, y.Generation) })
+	slices.SortFunc(v.Ends, func(x, y session.GenerationEnd) int { return cmp.Compare(x.Generation, y.Generation) })
 	b, err := v.MarshalBinary()
 	if err != nil {
 		return nil, fmt.Errorf("replay revocations: %w", err)

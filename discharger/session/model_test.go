@@ -1,4 +1,4 @@
-package discharger
+package session
 
 import (
 	"encoding/binary"

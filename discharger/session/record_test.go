@@ -1,4 +1,4 @@
-package discharger
+package session
 
 import (
 	"bytes"
@@ -13,6 +13,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/revocation"
 )
 
 func genParty(t *rapid.T, label string) Party {
@@ -31,8 +32,8 @@ func genNonce(t *rapid.T) Nonce {
 }
 
 // genEnd draws kind, cause and code of an end, without a time.
-func genEnd(t *rapid.T) End {
-	return End{
+func genEnd(t *rapid.T) revocation.End {
+	return revocation.End{
 		Soft: rapid.Bool().Draw(t, "soft"), Cause: rapid.SampledFrom(causeCodes[:]).Draw(t, "cause"),
 		Code: rapid.StringMatching(`([a-z_]{1,64})?`).Draw(t, "code"),
 	}
@@ -144,8 +145,8 @@ func typicalRecord() Record {
 	}
 }
 
-func genRevocation(t *rapid.T) Revocation {
-	v := Revocation{Generation: rapid.Uint64().Draw(t, "generation"), At: rapid.Int64Range(0, 1<<52).Draw(t, "at")}
+func genRevocation(t *rapid.T) GenerationRecord {
+	v := GenerationRecord{Generation: rapid.Uint64().Draw(t, "generation"), At: rapid.Int64Range(0, 1<<52).Draw(t, "at")}
 	if rapid.Bool().Draw(t, "but") {
 		v.Except = genSession(t, "except")
 	}
@@ -153,7 +154,7 @@ func genRevocation(t *rapid.T) Revocation {
 		return v
 	}
 	v.SoftUpTo = rapid.Uint64().Draw(t, "soft up to")
-	n := rapid.IntRange(0, maxEnds).Draw(t, "ends")
+	n := rapid.IntRange(0, MaxEnds).Draw(t, "ends")
 	for i := range n {
 		g := GenerationEnd{Generation: uint64(i)*3 + 1 + rapid.Uint64Range(0, 2).Draw(t, "above"), End: genEnd(t)}
 		g.At = rapid.Int64Range(0, 1<<52).Draw(t, "end at")
@@ -167,18 +168,18 @@ func TestRevocationRoundTrip(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		want := genRevocation(t)
 		b, _ := want.MarshalBinary()
-		var got Revocation
+		var got GenerationRecord
 		if err := got.UnmarshalBinary(b); err != nil || !reflect.DeepEqual(got, want) {
 			t.Fatalf("got %+v, %v; want %+v", got, err, want)
 		}
 		for n := 1; n < len(b); n++ {
-			if err := new(Revocation).UnmarshalBinary(b[:n]); err == nil {
+			if err := new(GenerationRecord).UnmarshalBinary(b[:n]); err == nil {
 				t.Fatalf("the first %d bytes of %x pass for a revocation", n, b)
 			}
 		}
 	})
-	var v Revocation
-	if err := v.UnmarshalBinary(nil); err != nil || !reflect.DeepEqual(v, Revocation{}) {
+	var v GenerationRecord
+	if err := v.UnmarshalBinary(nil); err != nil || !reflect.DeepEqual(v, GenerationRecord{}) {
 		t.Errorf("no record: %+v, %v", v, err)
 	}
 }
@@ -187,9 +188,9 @@ func TestRevocationRoundTrip(t *testing.T) {
 // earlier versions, which can read it.
 func TestRevocationKeepsItsSize(t *testing.T) {
 	t.Parallel()
-	v := Revocation{}
-	for i, end := range []End{{}, {Cause: CauseRevoked}, {Cause: CauseLogout}} {
-		v = v.raised(1_790_000_000_000+int64(i), caveat.SessionID{}, End{Cause: cmp.Or(end.Cause, CauseRevoked)})
+	v := GenerationRecord{}
+	for i, end := range []revocation.End{{}, {Cause: revocation.CauseRevoked}, {Cause: revocation.CauseLogout}} {
+		v = v.Raise(1_790_000_000_000+int64(i), caveat.SessionID{}, revocation.End{Cause: cmp.Or(end.Cause, revocation.CauseRevoked)})
 	}
 	b, _ := v.MarshalBinary()
 	if b[0] != kindRevocation || len(b) != 8 {
@@ -227,7 +228,7 @@ func TestDeviceRoundTrip(t *testing.T) {
 	if err := v.UnmarshalBinary(nil); err != nil || v != (DeviceRecord{}) {
 		t.Errorf("no record: %+v, %v", v, err)
 	}
-	if TagOf("") != (DeviceTag{}) || TagOf("A") == TagOf("a") || TagOf("A") == (DeviceTag{}) {
+	if revocation.TagOf("") != (revocation.DeviceTag{}) || revocation.TagOf("A") == revocation.TagOf("a") || revocation.TagOf("A") == (revocation.DeviceTag{}) {
 		t.Error("tags do not tell devices apart")
 	}
 }
@@ -249,12 +250,12 @@ func TestOldForms(t *testing.T) {
 	t.Run("tombstone", func(t *testing.T) {
 		var r Record
 		read(t, "20 80f7c4d506 07", &r)
-		want := Record{End: End{Soft: true, Cause: CauseRevoked, At: 1_790_000_000_000}, Confirmed: Confirmed{Epoch: 7}}
+		want := Record{End: revocation.End{Soft: true, Cause: revocation.CauseRevoked, At: 1_790_000_000_000}, Confirmed: Confirmed{Epoch: 7}}
 		if !reflect.DeepEqual(r, want) {
 			t.Errorf("read %+v", r)
 		}
-		if !r.Over() || r.End.Reason() != ReasonSessionEnded {
-			t.Errorf("ended %v, %q", r.Over(), r.End.Reason())
+		if !r.Over() || ReasonOf(r.End) != ReasonSessionEnded {
+			t.Errorf("ended %v, %q", r.Over(), ReasonOf(r.End))
 		}
 	})
 	t.Run("live", func(t *testing.T) {
@@ -266,14 +267,14 @@ func TestOldForms(t *testing.T) {
 		}
 	})
 	t.Run("revocation", func(t *testing.T) {
-		var v Revocation
+		var v GenerationRecord
 		read(t, "31 02 80a0e7a98c34", &v)
-		if v.Generation != 2 || v.At == 0 || v.endAbove(0).Soft || v.endAbove(1).Soft || v.endAbove(1).Reason() != ReasonSessionEnded {
+		if v.Generation != 2 || v.At == 0 || v.EndAbove(0).Soft || v.EndAbove(1).Soft || ReasonOf(v.EndAbove(1)) != ReasonSessionEnded {
 			t.Errorf("read %+v", v)
 		}
 	})
 	t.Run("revocation except one", func(t *testing.T) {
-		var v Revocation
+		var v GenerationRecord
 		read(t, "32 02 80a0e7a98c34 0102030405060708090a0b0c0d0e0f10", &v)
 		if v.Except != (caveat.SessionID{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16}) {
 			t.Errorf("read %+v", v)
@@ -303,7 +304,7 @@ func FuzzRecord(f *testing.F) {
 	r.Last.Addr = netip.MustParseAddr("2001:db8::1")
 	b, _ = r.MarshalBinary()
 	f.Add(b)
-	b, _ = r.ended(End{Soft: true, Cause: CausePolicy, Code: "office_hours", At: r.LastUsed}).MarshalBinary()
+	b, _ = r.Tombstone(revocation.End{Soft: true, Cause: revocation.CausePolicy, Code: "office_hours", At: r.LastUsed}).MarshalBinary()
 	f.Add(b)
 	f.Add([]byte{kindEndedOld, 0x80, 0xb3, 0xc4, 0xd5, 0x06, 7})
 	f.Fuzz(func(t *testing.T, in []byte) {
@@ -330,16 +331,16 @@ func FuzzRecord(f *testing.F) {
 
 func FuzzRevocation(f *testing.F) {
 	for _, but := range []caveat.SessionID{{}, {1, 2, 3}} {
-		v := Revocation{Generation: 300, At: 1_790_000_000_000, Except: but}
+		v := GenerationRecord{Generation: 300, At: 1_790_000_000_000, Except: but}
 		b, _ := v.MarshalBinary()
 		f.Add(b)
-		b, _ = v.raised(v.At+1, but, End{Soft: true, Cause: CausePolicy, Code: "why"}).MarshalBinary()
+		b, _ = v.Raise(v.At+1, but, revocation.End{Soft: true, Cause: revocation.CausePolicy, Code: "why"}).MarshalBinary()
 		f.Add(b)
 	}
 	f.Fuzz(func(t *testing.T, in []byte) {
-		var v Revocation
+		var v GenerationRecord
 		if err := v.UnmarshalBinary(in); err != nil || len(in) == 0 {
-			if !reflect.DeepEqual(v, Revocation{}) {
+			if !reflect.DeepEqual(v, GenerationRecord{}) {
 				t.Fatalf("an error left %+v behind", v)
 			}
 			return
@@ -353,8 +354,8 @@ func FuzzRevocation(f *testing.F) {
 func FuzzDevice(f *testing.F) {
 	for _, v := range []DeviceRecord{
 		{Current: caveat.SessionID{1}, Since: 1_790_000_000_000},
-		{Current: caveat.SessionID{1}, Since: 1_790_000_000_000, Revoked: 1_790_000_000_000, End: End{Soft: true, Cause: CauseRevoked}},
-		{Revoked: 1_790_000_000_000, End: End{Cause: CauseRevoked}, Except: caveat.SessionID{2}},
+		{Current: caveat.SessionID{1}, Since: 1_790_000_000_000, Revoked: 1_790_000_000_000, End: revocation.End{Soft: true, Cause: revocation.CauseRevoked}},
+		{Revoked: 1_790_000_000_000, End: revocation.End{Cause: revocation.CauseRevoked}, Except: caveat.SessionID{2}},
 	} {
 		b, _ := v.MarshalBinary()
 		f.Add(b)

@@ -1,4 +1,4 @@
-package discharger
+package session
 
 import (
 	"fmt"
@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/revocation"
 	"github.com/discharger/discharger/policy"
 )
 
@@ -20,7 +21,7 @@ type Ruling struct {
 
 // Apply works a policy's decision into what the core found. It can only take
 // away: a refusal stays one, and no lifetime grows beyond grant.MaxTTL.
-func Apply(o Outcome, grant policy.Grant, d policy.Decision, now int64, user Revocation) (Ruling, error) {
+func Apply(o Outcome, grant policy.Grant, d policy.Decision, now int64, user GenerationRecord) (Ruling, error) {
 	r := Ruling{Outcome: o, Message: d.Message}
 	switch d.Effect {
 	case policy.EffectAllow:
@@ -38,13 +39,13 @@ func Apply(o Outcome, grant policy.Grant, d policy.Decision, now int64, user Rev
 	case policy.EffectDeny:
 		r.Next, r.NextUser, r.NextDevice, r.Replaces = nil, nil, nil, nil
 		if r.Ended {
-			r.Ended, r.End, r.Reason = false, End{}, ReasonTokenSuperseded
+			r.Ended, r.End, r.Reason = false, revocation.End{}, ReasonTokenSuperseded
 		}
 	case policy.EffectRevoke, policy.EffectReauth:
-		r.Outcome = o.ended(End{Soft: d.SoftLogout || d.Effect == policy.EffectReauth, Cause: CausePolicy, Code: d.Code, At: now})
+		r.Outcome = o.ended(revocation.End{Soft: d.SoftLogout || d.Effect == policy.EffectReauth, Cause: revocation.CausePolicy, Code: d.Code, At: now})
 	case policy.EffectRevokeUser:
-		end := End{Soft: d.SoftLogout, Cause: CausePolicy, Code: d.Code, At: now}
-		next := user.raised(max(now, o.Session.Created), caveat.SessionID{}, end)
+		end := revocation.End{Soft: d.SoftLogout, Cause: revocation.CausePolicy, Code: d.Code, At: now}
+		next := user.Raise(max(now, o.Session.Created), caveat.SessionID{}, end)
 		r.Outcome = o.ended(end)
 		r.Next, r.NextUser = nil, &next
 	default:

@@ -1,4 +1,4 @@
-package discharger
+package session
 
 import (
 	"net/netip"
@@ -6,7 +6,7 @@ import (
 	"github.com/discharger/discharger/discharger/clientname"
 )
 
-// Party is who presented a request: address and client. In a [Request], Client is
+// Party is who presented a request: address and client. In a [discharger.Request], Client is
 // the User-Agent. Everywhere else it is the name that package clientname makes of
 // it, or in a record of an earlier version the beginning of the User-Agent.
 type Party struct {
@@ -25,7 +25,7 @@ func (p Party) cut() Party {
 }
 
 // shown returns the party of a record as people read it.
-func (p Party) shown() Party {
+func (p Party) Shown() Party {
 	p.Client = clientname.Stored(p.Client)
 	return p
 }

@@ -10,6 +10,8 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/revocation"
+	"github.com/discharger/discharger/discharger/session"
 )
 
 // A ledger is what a store holds of one user, kept as the service keeps it.
@@ -17,8 +19,8 @@ import (
 type ledger struct {
 	t        *rapid.T
 	now      int64
-	user     Revocation
-	sessions map[caveat.SessionID]Record
+	user     session.GenerationRecord
+	sessions map[caveat.SessionID]session.Record
 }
 
 var ledgerUser = UserKey{Homeserver: "example.org", User: "@alice:example.org"}
@@ -44,7 +46,7 @@ func (l *ledger) marshal(v interface{ MarshalBinary() ([]byte, error) }) []byte 
 
 func (l *ledger) listing() Listing {
 	out := Listing{Sessions: make(map[caveat.SessionID][]byte)}
-	if !reflect.DeepEqual(l.user, Revocation{}) {
+	if !reflect.DeepEqual(l.user, session.GenerationRecord{}) {
 		out.User = l.marshal(l.user)
 	}
 	for id, r := range l.sessions {
@@ -61,7 +63,7 @@ func (l *ledger) apply(changes []Change) {
 			}
 			continue
 		}
-		var r Record
+		var r session.Record
 		if err := r.UnmarshalBinary(c.New); err != nil {
 			l.t.Fatal(err)
 		}
@@ -70,37 +72,37 @@ func (l *ledger) apply(changes []Change) {
 }
 
 // step does something at random and returns what is journaled of it.
-func (l *ledger) step(next *byte) []JournalEntry {
+func (l *ledger) step(next *byte) []revocation.Revocation {
 	l.now += time.Minute.Milliseconds()
 	ids := slices.SortedFunc(maps.Keys(l.sessions), func(a, b caveat.SessionID) int { return int(a[0]) - int(b[0]) })
 	kind := rapid.SampledFrom([]int{4, 0, 3, 0, 2, 4, 0}).Draw(l.t, "step")
 	if len(ids) == 0 {
 		kind = 0
 	}
-	end := End{At: l.now, Soft: rapid.Bool().Draw(l.t, "soft"), Cause: rapid.SampledFrom([]Cause{CauseLogout, CauseReuse, CausePolicy}).Draw(l.t, "cause")}
-	if end.Cause == CausePolicy {
+	end := revocation.End{At: l.now, Soft: rapid.Bool().Draw(l.t, "soft"), Cause: rapid.SampledFrom([]revocation.Cause{revocation.CauseLogout, revocation.CauseReuse, revocation.CausePolicy}).Draw(l.t, "cause")}
+	if end.Cause == revocation.CausePolicy {
 		end.Code = "why"
 	}
 	keep := time.UnixMilli(l.now).Add(time.Hour)
 	var changes []Change
-	var entry JournalEntry
+	var entry revocation.Revocation
 	switch kind {
 	case 0:
 		*next++
-		l.sessions[caveat.SessionID{*next}] = Record{
+		l.sessions[caveat.SessionID{*next}] = session.Record{
 			Mode: caveat.ModeOpen, Created: l.now, LastUsed: l.now, UserGeneration: l.user.Generation, Device: "D",
 		}
 		return nil
 	case 2:
 		id := rapid.SampledFrom(ids).Draw(l.t, "session")
 		r := l.sessions[id]
-		if over, yes := ended(State{Session: &r, User: l.user}); yes { // the service remembers it as that
+		if over, yes := (session.State{Session: &r, User: l.user}).Ended(); yes { // the service remembers it as that
 			end = over
 		}
-		changes = []Change{{Session: id, New: l.marshal(r.ended(end))}}
-		entry = journalSession(ledgerUser, id, r.ended(end), keep)
+		changes = []Change{{Session: id, New: l.marshal(r.Tombstone(end))}}
+		entry = journalSession(ledgerUser, id, r.Tombstone(end), keep)
 	default:
-		rev := l.user.raised(l.now, caveat.SessionID{}, end)
+		rev := l.user.Raise(l.now, caveat.SessionID{}, end)
 		if id := rapid.SampledFrom(ids).Draw(l.t, "except"); kind == 4 && l.alive(id) {
 			kept := l.sessions[id]
 			kept.UserGeneration, rev.Except = rev.Generation, id
@@ -110,23 +112,23 @@ func (l *ledger) step(next *byte) []JournalEntry {
 		entry = journalUser(ledgerUser, &rev, keep)
 	}
 	l.apply(changes)
-	return []JournalEntry{entry}
+	return []revocation.Revocation{entry}
 }
 
 // revokes says what an entry is meant to end, from its description alone.
-func revokes(e JournalEntry, id caveat.SessionID, created int64) bool {
-	if e.Kind == JournalSession {
+func revokes(e revocation.Revocation, id caveat.SessionID, created int64) bool {
+	if e.Kind == revocation.KindSession {
 		return e.Session == id
 	}
 	return created < e.At && e.Except != id
 }
 
 // endedAs demands that a session ended as by the oldest entry that is about it.
-func (l *ledger) endedAs(id caveat.SessionID, journal []JournalEntry, created int64) {
+func (l *ledger) endedAs(id caveat.SessionID, journal []revocation.Revocation, created int64) {
 	r := l.sessions[id]
-	got, over := ended(State{Session: &r, User: l.user})
-	i := slices.IndexFunc(journal, func(e JournalEntry) bool { return revokes(e, id, created) })
-	if want := journal[i].end(); !over || got.Soft != want.Soft || got.Reason() != want.Reason() {
+	got, over := (session.State{Session: &r, User: l.user}).Ended()
+	i := slices.IndexFunc(journal, func(e revocation.Revocation) bool { return revokes(e, id, created) })
+	if want := journal[i].End(); !over || got.Soft != want.Soft || session.ReasonOf(got) != session.ReasonOf(want) {
 		l.t.Errorf("session %d ended as %+v, want %+v", id[0], got, want)
 	}
 }
@@ -145,9 +147,9 @@ func TestReplayModel(t *testing.T) {
 
 func testReplay(t *rapid.T) {
 	var next byte
-	l := &ledger{t: t, now: 1_800_000_000_000, sessions: make(map[caveat.SessionID]Record)}
+	l := &ledger{t: t, now: 1_800_000_000_000, sessions: make(map[caveat.SessionID]session.Record)}
 	cut := l.clone()
-	var journal []JournalEntry
+	var journal []revocation.Revocation
 	created := make(map[caveat.SessionID]int64)
 	born := func(l *ledger) {
 		for id, r := range l.sessions {
@@ -169,7 +171,7 @@ func testReplay(t *rapid.T) {
 		born(cut)
 	}
 	after := cut.clone()
-	replay := func() (int, []JournalEntry) {
+	replay := func() (int, []revocation.Revocation) {
 		changes, restored, err := Replay(journal, after.listing(), time.UnixMilli(after.now))
 		if err != nil {
 			t.Fatal(err)
@@ -192,7 +194,7 @@ func testReplay(t *rapid.T) {
 		if cut.alive(id) && !want {
 			after.endedAs(id, journal, created[id])
 		}
-		told := slices.ContainsFunc(restored, func(e JournalEntry) bool { return revokes(e, id, created[id]) })
+		told := slices.ContainsFunc(restored, func(e revocation.Revocation) bool { return revokes(e, id, created[id]) })
 		if cut.alive(id) && !want && !told || told && want {
 			t.Errorf("of session %d, alive before: %v, after: %v, it is told that it is over: %v", id[0], cut.alive(id), want, told)
 		}
@@ -207,16 +209,16 @@ func testReplay(t *rapid.T) {
 func TestReplayClocks(t *testing.T) {
 	t.Parallel()
 	at := int64(1_800_000_000_000)
-	e := JournalEntry{Kind: JournalUser, Homeserver: "h", User: "u", Generation: 1, At: at, Keep: at/1000 + 3600}
+	e := revocation.Revocation{Kind: revocation.KindUser, Homeserver: "h", User: "u", Generation: 1, At: at, Keep: at/1000 + 3600}
 	for created, want := range map[int64]bool{at - 1000: false, at: false, at + 5000: false, at + 11_000: true} {
 		l := Listing{Sessions: map[caveat.SessionID][]byte{}}
-		r := Record{Mode: caveat.ModeOpen, Created: created, LastUsed: created}
+		r := session.Record{Mode: caveat.ModeOpen, Created: created, LastUsed: created}
 		raw, err := r.MarshalBinary()
 		if err != nil {
 			t.Fatal(err)
 		}
 		l.Sessions[caveat.SessionID{1}] = raw
-		changes, _, err := Replay([]JournalEntry{e}, l, time.UnixMilli(at))
+		changes, _, err := Replay([]revocation.Revocation{e}, l, time.UnixMilli(at))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -234,12 +236,12 @@ func TestReplayClocks(t *testing.T) {
 func TestReplayForgotten(t *testing.T) {
 	t.Parallel()
 	now := int64(1_800_000_000_000)
-	r := Record{Mode: caveat.ModeOpen, Created: now - 2*time.Hour.Milliseconds(), LastUsed: now}
+	r := session.Record{Mode: caveat.ModeOpen, Created: now - 2*time.Hour.Milliseconds(), LastUsed: now}
 	live, err := r.MarshalBinary()
 	if err != nil {
 		t.Fatal(err)
 	}
-	ended, err := r.ended(End{Cause: CauseLogout, At: now - 1000}).MarshalBinary()
+	ended, err := r.Tombstone(revocation.End{Cause: revocation.CauseLogout, At: now - 1000}).MarshalBinary()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -255,14 +257,14 @@ func TestReplayForgotten(t *testing.T) {
 		"kept for ever":                  {0, nil, true},
 		"one may begin, and a tombstone": {now/1000 + 1, ended, true},
 	} {
-		e := JournalEntry{
-			Kind: JournalUser, Homeserver: "h", User: "u", Generation: 1, At: now - time.Hour.Milliseconds(), Keep: c.keep,
+		e := revocation.Revocation{
+			Kind: revocation.KindUser, Homeserver: "h", User: "u", Generation: 1, At: now - time.Hour.Milliseconds(), Keep: c.keep,
 		}
 		l := Listing{Sessions: map[caveat.SessionID][]byte{}}
 		if c.session != nil {
 			l.Sessions[caveat.SessionID{1}] = c.session
 		}
-		changes, restored, err := Replay([]JournalEntry{e}, l, time.UnixMilli(now))
+		changes, restored, err := Replay([]revocation.Revocation{e}, l, time.UnixMilli(now))
 		if err != nil || (len(changes) > 0) != c.want || (len(restored) > 0) != c.want {
 			t.Errorf("%s: %d changes, %d entries restored, %v", what, len(changes), len(restored), err)
 		}
@@ -274,7 +276,7 @@ func TestReplayForgotten(t *testing.T) {
 func TestReplayTombstone(t *testing.T) {
 	t.Parallel()
 	id, now := caveat.SessionID{1}, time.UnixMilli(1_800_000_000_000)
-	e := JournalEntry{Kind: JournalSession, Homeserver: "h", User: "u", Session: id, Generation: 7, At: now.UnixMilli()}
+	e := revocation.Revocation{Kind: revocation.KindSession, Homeserver: "h", User: "u", Session: id, Generation: 7, At: now.UnixMilli()}
 	for what, c := range map[string]struct {
 		keep    int64
 		session []byte
@@ -290,12 +292,12 @@ func TestReplayTombstone(t *testing.T) {
 			l.Sessions[id] = c.session
 		}
 		e.Keep = c.keep
-		changes, _, err := Replay([]JournalEntry{e}, l, now)
+		changes, _, err := Replay([]revocation.Revocation{e}, l, now)
 		if err != nil || len(changes) != c.want {
 			t.Errorf("%s: %d changes, %v, want %d", what, len(changes), err, c.want)
 		}
 		if len(changes) == 1 {
-			var r Record
+			var r session.Record
 			if err := r.UnmarshalBinary(changes[0].New); err != nil || !r.Over() || r.Confirmed.Epoch != 7 || !r.End.Soft {
 				t.Errorf("%s: the record is %+v, %v", what, r, err)
 			}
@@ -309,16 +311,16 @@ func TestReplayTombstone(t *testing.T) {
 // TestReplayHomeserver never lowers anything.
 func TestReplayHomeserver(t *testing.T) {
 	t.Parallel()
-	entry := func(g uint64, at int64) JournalEntry {
-		return JournalEntry{Kind: JournalHomeserver, Homeserver: "h", Generation: g, At: at}
+	entry := func(g uint64, at int64) revocation.Revocation {
+		return revocation.Revocation{Kind: revocation.KindHomeserver, Homeserver: "h", Generation: g, At: at}
 	}
 	for _, c := range []struct {
-		have, want Revocation
-		entries    []JournalEntry
+		have, want session.GenerationRecord
+		entries    []revocation.Revocation
 	}{
-		{Revocation{}, Revocation{Generation: 2, At: 20}, []JournalEntry{entry(1, 10), entry(2, 20)}},
-		{Revocation{Generation: 5, At: 15}, Revocation{Generation: 5, At: 20}, []JournalEntry{entry(2, 20)}},
-		{Revocation{Generation: 5, At: 50}, Revocation{Generation: 5, At: 50}, []JournalEntry{entry(2, 20)}},
+		{session.GenerationRecord{}, session.GenerationRecord{Generation: 2, At: 20}, []revocation.Revocation{entry(1, 10), entry(2, 20)}},
+		{session.GenerationRecord{Generation: 5, At: 15}, session.GenerationRecord{Generation: 5, At: 20}, []revocation.Revocation{entry(2, 20)}},
+		{session.GenerationRecord{Generation: 5, At: 50}, session.GenerationRecord{Generation: 5, At: 50}, []revocation.Revocation{entry(2, 20)}},
 	} {
 		have, err := c.have.MarshalBinary()
 		if err != nil {
@@ -328,7 +330,7 @@ func TestReplayHomeserver(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		var got Revocation
+		var got session.GenerationRecord
 		if err := got.UnmarshalBinary(b); err != nil || !reflect.DeepEqual(got, c.want) {
 			t.Errorf("%+v becomes %+v, %v, want %+v", c.have, got, err, c.want)
 		}
@@ -341,34 +343,34 @@ func TestReplayKinds(t *testing.T) {
 	t.Parallel()
 	const now = int64(1_800_000_000_000)
 	id := caveat.SessionID{1}
-	live := Record{Mode: caveat.ModeOpen, Created: now - 3_600_000, LastUsed: now, Device: "D"}
+	live := session.Record{Mode: caveat.ModeOpen, Created: now - 3_600_000, LastUsed: now, Device: "D"}
 	tests := map[string]struct {
-		entry JournalEntry
-		want  End
+		entry revocation.Revocation
+		want  revocation.End
 	}{
-		"session, by an earlier version": {JournalEntry{Kind: JournalSession}, End{Soft: true, Cause: CauseRevoked}},
-		"session, logged out":            {JournalEntry{Kind: JournalSession, Cause: CauseLogout}, End{Cause: CauseLogout}},
-		"session, theft":                 {JournalEntry{Kind: JournalSession, Cause: CauseReuse, Soft: true}, End{Soft: true, Cause: CauseReuse}},
+		"session, by an earlier version": {revocation.Revocation{Kind: revocation.KindSession}, revocation.End{Soft: true, Cause: revocation.CauseRevoked}},
+		"session, logged out":            {revocation.Revocation{Kind: revocation.KindSession, Cause: revocation.CauseLogout}, revocation.End{Cause: revocation.CauseLogout}},
+		"session, theft":                 {revocation.Revocation{Kind: revocation.KindSession, Cause: revocation.CauseReuse, Soft: true}, revocation.End{Soft: true, Cause: revocation.CauseReuse}},
 		"session, by a policy": {
-			JournalEntry{Kind: JournalSession, Cause: CausePolicy, Code: "why"}, End{Cause: CausePolicy, Code: "why"},
+			revocation.Revocation{Kind: revocation.KindSession, Cause: revocation.CausePolicy, Code: "why"}, revocation.End{Cause: revocation.CausePolicy, Code: "why"},
 		},
-		"user, by an earlier version": {JournalEntry{Kind: JournalUser, Generation: 1}, End{Cause: CauseRevoked}},
-		"user, softly":                {JournalEntry{Kind: JournalUser, Generation: 1, Cause: CauseRevoked, Soft: true}, End{Soft: true, Cause: CauseRevoked}},
+		"user, by an earlier version": {revocation.Revocation{Kind: revocation.KindUser, Generation: 1}, revocation.End{Cause: revocation.CauseRevoked}},
+		"user, softly":                {revocation.Revocation{Kind: revocation.KindUser, Generation: 1, Cause: revocation.CauseRevoked, Soft: true}, revocation.End{Soft: true, Cause: revocation.CauseRevoked}},
 		"user, by a policy": {
-			JournalEntry{Kind: JournalUser, Generation: 1, Cause: CausePolicy, Code: "why"}, End{Cause: CausePolicy, Code: "why"},
+			revocation.Revocation{Kind: revocation.KindUser, Generation: 1, Cause: revocation.CausePolicy, Code: "why"}, revocation.End{Cause: revocation.CausePolicy, Code: "why"},
 		},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			l := &ledger{now: now, sessions: map[caveat.SessionID]Record{id: live}}
+			l := &ledger{now: now, sessions: map[caveat.SessionID]session.Record{id: live}}
 			tt.entry.At, tt.entry.Session = now-1000, id
-			changes, restored, err := Replay([]JournalEntry{tt.entry}, l.listing(), time.UnixMilli(now))
+			changes, restored, err := Replay([]revocation.Revocation{tt.entry}, l.listing(), time.UnixMilli(now))
 			if err != nil || len(changes) != 1 || len(restored) != 1 {
 				t.Fatalf("%d changes, %d restored, %v", len(changes), len(restored), err)
 			}
 			l.apply(changes)
 			r := l.sessions[id]
-			got, over := ended(State{Session: &r, User: l.user})
+			got, over := (session.State{Session: &r, User: l.user}).Ended()
 			if tt.want.At = got.At; !over || got != tt.want || got.At == 0 {
 				t.Errorf("ended as %+v, want %+v", got, tt.want)
 			}
@@ -378,18 +380,18 @@ func TestReplayKinds(t *testing.T) {
 		})
 	}
 	for name, tt := range tests {
-		if tt.entry.Kind != JournalUser {
+		if tt.entry.Kind != revocation.KindUser {
 			continue
 		}
 		t.Run("homeserver as "+name, func(t *testing.T) {
 			e := tt.entry
-			e.Kind, e.At = JournalHomeserver, now-1000
-			b, err := ReplayHomeserver([]JournalEntry{e}, nil, time.UnixMilli(1<<50))
-			var v Revocation
+			e.Kind, e.At = revocation.KindHomeserver, now-1000
+			b, err := ReplayHomeserver([]revocation.Revocation{e}, nil, time.UnixMilli(1<<50))
+			var v session.GenerationRecord
 			if err == nil {
 				err = v.UnmarshalBinary(b)
 			}
-			got, over := ended(State{Session: &live, Homeserver: v})
+			got, over := (session.State{Session: &live, Homeserver: v}).Ended()
 			if tt.want.At = got.At; err != nil || !over || got != tt.want {
 				t.Errorf("ended as %+v, %v; want %+v", got, err, tt.want)
 			}
@@ -402,13 +404,13 @@ func TestReplayKinds(t *testing.T) {
 func TestReplaySparesSessionsWithoutDevice(t *testing.T) {
 	t.Parallel()
 	const now = int64(1_800_000_000_000)
-	l := &ledger{now: now, sessions: map[caveat.SessionID]Record{
+	l := &ledger{now: now, sessions: map[caveat.SessionID]session.Record{
 		{1}: {Mode: caveat.ModeOpen, Created: now - 3_600_000, LastUsed: now, Device: "D"},
 		{2}: {Mode: caveat.ModeOpen, Created: now - 3_600_000, LastUsed: now},
 	}}
-	e := JournalEntry{Kind: JournalUser, Generation: 1, At: now - 1000, Devices: true, Cause: CauseRevoked}
+	e := revocation.Revocation{Kind: revocation.KindUser, Generation: 1, At: now - 1000, Devices: true, Cause: revocation.CauseRevoked}
 	for range 2 {
-		changes, _, err := Replay([]JournalEntry{e}, l.listing(), time.UnixMilli(now))
+		changes, _, err := Replay([]revocation.Revocation{e}, l.listing(), time.UnixMilli(now))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -424,19 +426,19 @@ func TestReplaySparesSessionsWithoutDevice(t *testing.T) {
 func TestReplayDevice(t *testing.T) {
 	t.Parallel()
 	const now = int64(1_800_000_000_000)
-	tag := TagOf("D")
-	e := JournalEntry{Kind: JournalDevice, Device: tag, At: now - 1000, Keep: now/1000 + 60, Except: caveat.SessionID{3}, Soft: true, Cause: CauseRevoked}
-	end := End{Soft: true, Cause: CauseRevoked, At: e.At}
-	current := DeviceRecord{Current: caveat.SessionID{7}, Since: now - 60_000}
-	newer := DeviceRecord{Revoked: now, End: End{Cause: CauseRevoked, At: now}}
+	tag := revocation.TagOf("D")
+	e := revocation.Revocation{Kind: revocation.KindDevice, Device: tag, At: now - 1000, Keep: now/1000 + 60, Except: caveat.SessionID{3}, Soft: true, Cause: revocation.CauseRevoked}
+	end := revocation.End{Soft: true, Cause: revocation.CauseRevoked, At: e.At}
+	current := session.DeviceRecord{Current: caveat.SessionID{7}, Since: now - 60_000}
+	newer := session.DeviceRecord{Revoked: now, End: revocation.End{Cause: revocation.CauseRevoked, At: now}}
 	with := current
 	with.Revoked, with.End, with.Except = e.At, end, e.Except
 	for name, tt := range map[string]struct {
-		have *DeviceRecord
+		have *session.DeviceRecord
 		at   int64
-		want *DeviceRecord // nil: no change
+		want *session.DeviceRecord // nil: no change
 	}{
-		"no record":             {nil, now, &DeviceRecord{Revoked: e.At, End: end, Except: e.Except}},
+		"no record":             {nil, now, &session.DeviceRecord{Revoked: e.At, End: end, Except: e.Except}},
 		"no record, too late":   {nil, now + 120_000, nil},
 		"a session is current":  {&current, now, &with},
 		"it is there":           {&with, now, nil},
@@ -444,18 +446,18 @@ func TestReplayDevice(t *testing.T) {
 		"current, and too late": {&current, now + 120_000, &with},
 	} {
 		t.Run(name, func(t *testing.T) {
-			l := Listing{Devices: map[DeviceTag][]byte{}}
+			l := Listing{Devices: map[revocation.DeviceTag][]byte{}}
 			if tt.have != nil {
 				l.Devices[tag], _ = tt.have.MarshalBinary()
 			}
-			changes, restored, err := Replay([]JournalEntry{e}, l, time.UnixMilli(tt.at))
+			changes, restored, err := Replay([]revocation.Revocation{e}, l, time.UnixMilli(tt.at))
 			if err != nil || len(changes) != len(restored) || (len(changes) == 1) != (tt.want != nil) {
 				t.Fatalf("%d changes, %d restored, %v", len(changes), len(restored), err)
 			}
 			if tt.want == nil {
 				return
 			}
-			var got DeviceRecord
+			var got session.DeviceRecord
 			if err := got.UnmarshalBinary(changes[0].New); err != nil || got != *tt.want || changes[0].Device != tag {
 				t.Errorf("got %+v, %v; want %+v", got, err, *tt.want)
 			}
@@ -469,12 +471,12 @@ func TestReplayEndsStayInOrder(t *testing.T) {
 	t.Parallel()
 	const now = int64(1_800_000_000_000)
 	id := caveat.SessionID{1}
-	l := &ledger{now: now, sessions: map[caveat.SessionID]Record{id: {Mode: caveat.ModeOpen, Created: now - 3_600_000, LastUsed: now}}}
-	var entries []JournalEntry
-	for i := range uint64(maxEnds + 4) {
-		g := (i*7)%(maxEnds+4) + 1
-		entries = append(entries, JournalEntry{
-			Kind: JournalUser, Generation: g, At: now - 1_000_000 + int64(g), Soft: true, Cause: CauseRevoked,
+	l := &ledger{now: now, sessions: map[caveat.SessionID]session.Record{id: {Mode: caveat.ModeOpen, Created: now - 3_600_000, LastUsed: now}}}
+	var entries []revocation.Revocation
+	for i := range uint64(session.MaxEnds + 4) {
+		g := (i*7)%(session.MaxEnds+4) + 1
+		entries = append(entries, revocation.Revocation{
+			Kind: revocation.KindUser, Generation: g, At: now - 1_000_000 + int64(g), Soft: true, Cause: revocation.CauseRevoked,
 		})
 	}
 	changes, _, err := Replay(entries, l.listing(), time.UnixMilli(now))
@@ -483,7 +485,7 @@ func TestReplayEndsStayInOrder(t *testing.T) {
 	}
 	l.apply(changes) // reads what was written, which a wrong order would make unreadable
 	r := l.sessions[id]
-	if end, over := ended(State{Session: &r, User: l.user}); !over || !end.Soft {
+	if end, over := (session.State{Session: &r, User: l.user}).Ended(); !over || !end.Soft {
 		t.Errorf("ended %v, %+v", over, end)
 	}
 }

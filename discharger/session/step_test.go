@@ -1,4 +1,4 @@
-package discharger
+package session
 
 import (
 	"fmt"
@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/revocation"
 	"github.com/discharger/discharger/policy"
 )
 
@@ -105,7 +106,7 @@ func (b *bench) over(o Outcome, want Reason, soft bool) {
 	if o.Reason != want || !o.Ended || o.NotYet || o.Issue != nil {
 		b.t.Fatalf("got %q, ended %v; want the end %q", o.Reason, o.Ended, want)
 	}
-	if o.End.Soft != soft || o.End.Reason() != want || o.End.At <= 0 {
+	if o.End.Soft != soft || ReasonOf(o.End) != want || o.End.At <= 0 {
 		b.t.Fatalf("end is %+v; want %q, soft %v", o.End, want, soft)
 	}
 }
@@ -369,7 +370,7 @@ func refusedOrTheft(t *testing.T, b *bench, old, live *Token, who Party, other b
 		return
 	}
 	b.over(o, ReasonTokenReused, true)
-	if o.Replay != policy.ReplayReuse || !o.Revokes() || o.End.Cause != CauseReuse {
+	if o.Replay != policy.ReplayReuse || !o.Revokes() || o.End.Cause != revocation.CauseReuse {
 		t.Errorf("got %+v", o)
 	}
 	for _, tok := range []*Token{old, live} {
@@ -470,21 +471,23 @@ func TestLostActivationStaysLost(t *testing.T) {
 		b.over(b.discharge(t1), ReasonSessionEnded, true)
 	})
 	t.Run("a user's mark since it was issued", func(t *testing.T) {
-		b, t1 := lost(t, func(b *bench) { b.state.User = Revocation{Generation: 1, At: b.now} })
+		b, t1 := lost(t, func(b *bench) { b.state.User = GenerationRecord{Generation: 1, At: b.now} })
 		b.over(b.discharge(t1), ReasonSessionEnded, false)
 	})
 	t.Run("a homeserver's mark since it was issued", func(t *testing.T) {
-		b, t1 := lost(t, func(b *bench) { b.state.Homeserver = Revocation{}.raised(b.now, caveat.SessionID{}, End{Soft: true}) })
+		b, t1 := lost(t, func(b *bench) {
+			b.state.Homeserver = GenerationRecord{}.Raise(b.now, caveat.SessionID{}, revocation.End{Soft: true})
+		})
 		b.over(b.discharge(t1), ReasonSessionEnded, true)
 	})
 	t.Run("a device's mark since it was issued", func(t *testing.T) {
 		b, t1 := lost(t, func(b *bench) {
-			b.state.Device = DeviceRecord{Revoked: b.now, End: End{Cause: CauseRevoked, At: b.now}}
+			b.state.Device = DeviceRecord{Revoked: b.now, End: revocation.End{Cause: revocation.CauseRevoked, At: b.now}}
 		})
 		b.over(b.discharge(t1), ReasonSessionEnded, false)
 	})
 	t.Run("a mark from before it was issued", func(t *testing.T) {
-		b, t1 := lost(t, func(b *bench) { b.state.User = Revocation{Generation: 3, At: b.cond.Minted - 1} })
+		b, t1 := lost(t, func(b *bench) { b.state.User = GenerationRecord{Generation: 3, At: b.cond.Minted - 1} })
 		b.issued(b.discharge(t1))
 		if b.state.Session.UserGeneration != 3 {
 			t.Errorf("generation %d", b.state.Session.UserGeneration)
@@ -803,17 +806,17 @@ func TestEndsByTime(t *testing.T) {
 // whatever else happens to the user meanwhile.
 func TestEndsAgreeWithTombstone(t *testing.T) {
 	t.Parallel()
-	for _, end := range []End{
-		{Cause: CauseLogout}, {Cause: CauseRevoked}, {Soft: true, Cause: CauseRevoked}, {Soft: true, Cause: CauseReuse}, {Cause: CauseReuse},
-		{Cause: CausePolicy}, {Soft: true, Cause: CausePolicy, Code: "office_hours"}, {Soft: true, Cause: CauseLimit},
-		{Soft: true, Cause: CauseExpired}, {Soft: true, Cause: CauseReplaced}, {Soft: true, Cause: CauseLost},
+	for _, end := range []revocation.End{
+		{Cause: revocation.CauseLogout}, {Cause: revocation.CauseRevoked}, {Soft: true, Cause: revocation.CauseRevoked}, {Soft: true, Cause: revocation.CauseReuse}, {Cause: revocation.CauseReuse},
+		{Cause: revocation.CausePolicy}, {Soft: true, Cause: revocation.CausePolicy, Code: "office_hours"}, {Soft: true, Cause: revocation.CauseLimit},
+		{Soft: true, Cause: revocation.CauseExpired}, {Soft: true, Cause: revocation.CauseReplaced}, {Soft: true, Cause: revocation.CauseLost},
 	} {
 		t.Run(fmt.Sprintf("%s %s soft=%v", end.Cause, end.Code, end.Soft), func(t *testing.T) {
 			b, t1 := activated(t)
 			t2 := b.issued(b.discharge(t1))
 			end.At = b.now
-			want := end.Reason()
-			b.state.Session = b.state.Session.ended(end)
+			want := ReasonOf(end)
+			b.state.Session = b.state.Session.Tombstone(end)
 			for _, later := range []time.Duration{0, time.Hour, 40 * 24 * time.Hour, -80 * 24 * time.Hour, 40 * 24 * time.Hour} {
 				b.later(later)
 				if b.now < b.cond.Minted {
@@ -837,7 +840,7 @@ func TestEndsAgreeWithTombstone(t *testing.T) {
 					}
 					b.refusedNothing(b.step(EventLogout, tok))
 				}
-				b.state.User = b.state.User.raised(b.now, caveat.SessionID{}, End{Soft: !end.Soft})
+				b.state.User = b.state.User.Raise(b.now, caveat.SessionID{}, revocation.End{Soft: !end.Soft})
 				b.state.Losses = Losses{Missing: b.now, All: b.now}
 			}
 		})
@@ -853,49 +856,49 @@ func TestGenerations(t *testing.T) {
 		b.issued(b.discharge(nil))
 		return b
 	}
-	soft := End{Soft: true, Cause: CauseRevoked}
-	hard := End{Cause: CauseRevoked}
-	reauth := End{Soft: true, Cause: CausePolicy, Code: "stolen_laptop"}
+	soft := revocation.End{Soft: true, Cause: revocation.CauseRevoked}
+	hard := revocation.End{Cause: revocation.CauseRevoked}
+	reauth := revocation.End{Soft: true, Cause: revocation.CausePolicy, Code: "stolen_laptop"}
 	t.Run("soft, then hard", func(t *testing.T) {
 		b := live(t)
-		b.state.User = b.state.User.raised(b.now+1, caveat.SessionID{}, soft).raised(b.now+2, caveat.SessionID{}, hard)
+		b.state.User = b.state.User.Raise(b.now+1, caveat.SessionID{}, soft).Raise(b.now+2, caveat.SessionID{}, hard)
 		b.over(b.discharge(nil), ReasonSessionEnded, true)
 	})
 	t.Run("hard, then soft", func(t *testing.T) {
 		b := live(t)
-		b.state.User = b.state.User.raised(b.now+1, caveat.SessionID{}, hard).raised(b.now+2, caveat.SessionID{}, soft)
+		b.state.User = b.state.User.Raise(b.now+1, caveat.SessionID{}, hard).Raise(b.now+2, caveat.SessionID{}, soft)
 		b.over(b.discharge(nil), ReasonSessionEnded, false)
 	})
 	t.Run("by a policy, then hard", func(t *testing.T) {
 		b := live(t)
-		b.state.User = b.state.User.raised(b.now+1, caveat.SessionID{}, reauth).raised(b.now+2, caveat.SessionID{}, hard)
+		b.state.User = b.state.User.Raise(b.now+1, caveat.SessionID{}, reauth).Raise(b.now+2, caveat.SessionID{}, hard)
 		b.over(b.discharge(nil), "stolen_laptop", true)
 	})
 	t.Run("of the user, then of the homeserver", func(t *testing.T) {
 		b := live(t)
-		b.state.User = b.state.User.raised(b.now+1, caveat.SessionID{}, hard)
-		b.state.Homeserver = b.state.Homeserver.raised(b.now+2, caveat.SessionID{}, soft)
+		b.state.User = b.state.User.Raise(b.now+1, caveat.SessionID{}, hard)
+		b.state.Homeserver = b.state.Homeserver.Raise(b.now+2, caveat.SessionID{}, soft)
 		b.over(b.discharge(nil), ReasonSessionEnded, false)
 	})
 	t.Run("of the homeserver, then of the user", func(t *testing.T) {
 		b := live(t)
-		b.state.Homeserver = b.state.Homeserver.raised(b.now+1, caveat.SessionID{}, soft)
-		b.state.User = b.state.User.raised(b.now+2, caveat.SessionID{}, hard)
+		b.state.Homeserver = b.state.Homeserver.Raise(b.now+1, caveat.SessionID{}, soft)
+		b.state.User = b.state.User.Raise(b.now+2, caveat.SessionID{}, hard)
 		b.over(b.discharge(nil), ReasonSessionEnded, true)
 	})
 	t.Run("from before its generation", func(t *testing.T) {
 		b := newBench(t, caveat.ModeOpen)
-		b.state.User = b.state.User.raised(b.now-2, caveat.SessionID{}, hard)
+		b.state.User = b.state.User.Raise(b.now-2, caveat.SessionID{}, hard)
 		b.issued(b.discharge(nil))
-		b.state.User = b.state.User.raised(b.now+2, caveat.SessionID{}, soft)
+		b.state.User = b.state.User.Raise(b.now+2, caveat.SessionID{}, soft)
 		b.over(b.discharge(nil), ReasonSessionEnded, true)
 	})
 	t.Run("more than are remembered", func(t *testing.T) {
 		b := live(t)
-		for i := range int64(3 * maxEnds) {
-			b.state.User = b.state.User.raised(b.now+i, caveat.SessionID{}, soft)
+		for i := range int64(3 * MaxEnds) {
+			b.state.User = b.state.User.Raise(b.now+i, caveat.SessionID{}, soft)
 		}
-		if n := len(b.state.User.Ends); n != maxEnds {
+		if n := len(b.state.User.Ends); n != MaxEnds {
 			t.Errorf("%d ends are kept", n)
 		}
 		b.over(b.discharge(nil), ReasonSessionEnded, true) // what is forgotten costs nobody a key
@@ -914,12 +917,14 @@ func TestGenerations(t *testing.T) {
 func TestMarks(t *testing.T) {
 	t.Parallel()
 	id := caveat.SessionID{1}
-	marks := map[string]func(*State, int64, caveat.SessionID, End){
-		"user": func(s *State, at int64, except caveat.SessionID, e End) { s.User = s.User.raised(at, except, e) },
-		"homeserver": func(s *State, at int64, _ caveat.SessionID, e End) {
-			s.Homeserver = s.Homeserver.raised(at, caveat.SessionID{}, e)
+	marks := map[string]func(*State, int64, caveat.SessionID, revocation.End){
+		"user": func(s *State, at int64, except caveat.SessionID, e revocation.End) {
+			s.User = s.User.Raise(at, except, e)
 		},
-		"device": func(s *State, at int64, except caveat.SessionID, e End) {
+		"homeserver": func(s *State, at int64, _ caveat.SessionID, e revocation.End) {
+			s.Homeserver = s.Homeserver.Raise(at, caveat.SessionID{}, e)
+		},
+		"device": func(s *State, at int64, except caveat.SessionID, e revocation.End) {
 			e.At = at
 			s.Device.Revoked, s.Device.Except, s.Device.End = at, except, e
 		},
@@ -929,7 +934,7 @@ func TestMarks(t *testing.T) {
 			for _, soft := range []bool{false, true} {
 				b := newBench(t, caveat.ModeOpen)
 				b.later(time.Second)
-				mark(&b.state, b.now, caveat.SessionID{}, End{Soft: soft, Cause: CauseRevoked})
+				mark(&b.state, b.now, caveat.SessionID{}, revocation.End{Soft: soft, Cause: revocation.CauseRevoked})
 				b.over(b.discharge(nil), ReasonSessionEnded, soft)
 				b.cond.Minted = b.now + 1
 				b.issued(b.discharge(nil))
@@ -937,7 +942,7 @@ func TestMarks(t *testing.T) {
 		})
 		t.Run(name+", by the store's time", func(t *testing.T) {
 			b := newBench(t, caveat.ModeOpen)
-			mark(&b.state, b.now+5_000, caveat.SessionID{}, End{Cause: CauseRevoked})
+			mark(&b.state, b.now+5_000, caveat.SessionID{}, revocation.End{Cause: revocation.CauseRevoked})
 			if o := Step(b.state, &Event{Kind: EventDischarge, Now: b.now, Condition: &b.cond}, b.limit); !o.NeedsTime {
 				t.Errorf("decided without the store's time: %+v", o)
 			}
@@ -947,7 +952,7 @@ func TestMarks(t *testing.T) {
 		t.Run(name+", from the future", func(t *testing.T) {
 			b := newBench(t, caveat.ModeOpen)
 			future := b.now + 40*24*time.Hour.Milliseconds()
-			mark(&b.state, future, caveat.SessionID{}, End{Cause: CauseRevoked})
+			mark(&b.state, future, caveat.SessionID{}, revocation.End{Cause: revocation.CauseRevoked})
 			o := b.discharge(nil)
 			if b.undecided(o); o.FutureMark != future {
 				t.Errorf("mark %d, want %d", o.FutureMark, future)
@@ -955,7 +960,7 @@ func TestMarks(t *testing.T) {
 			live := newBench(t, caveat.ModeOpen) // what has a record is decided by it
 			live.issued(live.discharge(nil))
 			if name == "device" {
-				mark(&live.state, future, caveat.SessionID{}, End{Cause: CauseRevoked})
+				mark(&live.state, future, caveat.SessionID{}, revocation.End{Cause: revocation.CauseRevoked})
 				live.issued(live.discharge(nil))
 			}
 		})
@@ -963,7 +968,7 @@ func TestMarks(t *testing.T) {
 			t.Run(name+", except", func(t *testing.T) {
 				b := newBench(t, caveat.ModeOpen)
 				b.later(time.Second)
-				mark(&b.state, b.now, id, End{Cause: CauseRevoked})
+				mark(&b.state, b.now, id, revocation.End{Cause: revocation.CauseRevoked})
 				b.issued(b.discharge(nil)) // its record may have been lost
 				b.state.Session, b.cond.Session = nil, caveat.SessionID{2}
 				b.over(b.discharge(nil), ReasonSessionEnded, false)
@@ -985,7 +990,7 @@ func TestDevice(t *testing.T) {
 	t.Run("an activation takes it over", func(t *testing.T) {
 		b := newBench(t, caveat.ModeRotate)
 		others := []caveat.SessionID{{7}, {8}}
-		b.state.Device = DeviceRecord{Current: caveat.SessionID{7}, Since: b.now - 1000, Revoked: 5, End: End{Cause: CauseRevoked, At: 5}}
+		b.state.Device = DeviceRecord{Current: caveat.SessionID{7}, Since: b.now - 1000, Revoked: 5, End: revocation.End{Cause: revocation.CauseRevoked, At: 5}}
 		if o := Step(b.state, &Event{Kind: EventDischarge, Now: b.now, Condition: &b.cond}, b.limit); !o.NeedsDevice {
 			t.Errorf("decided without the device's sessions: %+v", o)
 		}
@@ -1074,13 +1079,13 @@ func TestExpires(t *testing.T) {
 	live := b.state.Session
 	for _, soft := range []bool{true, false} {
 		b.later(24 * time.Hour)
-		end := live.ended(End{Soft: soft, Cause: CauseRevoked, At: b.now})
+		end := live.Tombstone(revocation.End{Soft: soft, Cause: revocation.CauseRevoked, At: b.now})
 		got := Expires(end, &b.cond, b.limit)
 		if kept := got.Sub(time.UnixMilli(b.now)); !got.After(closes) || soft && kept > 2*time.Hour || !soft && kept < b.limit.Remember-time.Second {
 			t.Errorf("tombstone, soft %v, is kept for %v", soft, kept)
 		}
 	}
-	early := live.ended(End{Soft: true, Cause: CauseExpired, At: b.cond.Minted})
+	early := live.Tombstone(revocation.End{Soft: true, Cause: revocation.CauseExpired, At: b.cond.Minted})
 	if got := Expires(early, &b.cond, b.limit); !got.After(closes) {
 		t.Errorf("tombstone forgotten at %v, the window closes at %v", got, closes)
 	}

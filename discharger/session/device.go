@@ -1,29 +1,12 @@
-package discharger
+package session
 
 import (
-	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/revocation"
 )
-
-// DeviceTag names a device of a user in a store, without its name: the first
-// bytes of the SHA-256 of the name. The zero tag is no device.
-type DeviceTag [8]byte
-
-// TagOf returns the tag of a device; of "", which is no device, zero.
-func TagOf(device string) DeviceTag {
-	if device == "" {
-		return DeviceTag{}
-	}
-	sum := sha256.Sum256([]byte(device))
-	tag := DeviceTag(sum[:8])
-	if tag == (DeviceTag{}) {
-		tag[0] = 1
-	}
-	return tag
-}
 
 // DeviceRecord is the record of one device of a user. Of the sessions that
 // were activated on a device, only Current lives. The zero value is a device
@@ -35,26 +18,26 @@ type DeviceRecord struct {
 	// Revoked is when the sessions of the device were last revoked, Unix ms by
 	// the store's clock; 0: never. It covers sessions without a record.
 	Revoked int64
-	End     End // of what Revoked covers
+	End     revocation.End // of what Revoked covers
 	Except  caveat.SessionID
 
 	// Covered is when they were revoked before that, if Except was not left alone
 	// then or the end was another, and CoveredEnd the end of what it covers. 0: it
 	// says nothing.
 	Covered    int64
-	CoveredEnd End
+	CoveredEnd revocation.End
 }
 
 // revoked returns the record after one more revocation. Sessions that it covered
 // stay so, and their end is the same.
-func (v DeviceRecord) revoked(at int64, except caveat.SessionID, end End) DeviceRecord {
+func (v DeviceRecord) Revoke(at int64, except caveat.SessionID, end revocation.End) DeviceRecord {
 	next := v
 	next.Revoked, next.Except, next.End = at, except, end
 	next.End.At = at
 	switch {
 	case v.Revoked == 0:
 	case except != v.Except, except == caveat.SessionID{} && end.Soft != v.End.Soft:
-		next.cover(v.Revoked, v.End)
+		next.Cover(v.Revoked, v.End)
 	default: // one end is remembered, which costs nobody a key
 		next.End.Soft = end.Soft || v.End.Soft
 	}
@@ -63,7 +46,7 @@ func (v DeviceRecord) revoked(at int64, except caveat.SessionID, end End) Device
 
 // cover notes what is covered in any case. Of two ends, one is remembered, which
 // costs nobody a key.
-func (v *DeviceRecord) cover(at int64, end End) {
+func (v *DeviceRecord) Cover(at int64, end revocation.End) {
 	end.Soft = end.Soft || v.Covered > 0 && v.CoveredEnd.Soft
 	v.Covered, v.CoveredEnd = at, end
 }
@@ -156,18 +139,18 @@ func (v *DeviceRecord) UnmarshalBinary(b []byte) error {
 
 // covers returns the time of the mark and the end, if the device was revoked when
 // a session without a record had been minted already, unless it was excepted.
-func (v *DeviceRecord) covers(c *caveat.Condition, minted int64) (mark int64, end End) {
+func (v *DeviceRecord) covers(c *caveat.Condition, minted int64) (mark int64, end revocation.End) {
 	switch {
 	case v.Covered > 0 && minted <= v.Covered:
 		return v.Covered, v.CoveredEnd
 	case v.Revoked > 0 && minted <= v.Revoked && v.Except != c.Session:
 		return v.Revoked, v.End
 	}
-	return 0, End{}
+	return 0, revocation.End{}
 }
 
 // lifted returns the record with no mark after a time.
-func (v DeviceRecord) lifted(now int64) DeviceRecord {
+func (v DeviceRecord) Lift(now int64) DeviceRecord {
 	v.Revoked, v.Covered = min(v.Revoked, now), min(v.Covered, now)
 	v.End.At = v.Revoked
 	if v.Covered > 0 {

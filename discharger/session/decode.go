@@ -1,0 +1,117 @@
+package session
+
+import (
+	"encoding/binary"
+	"net/netip"
+	"unicode/utf8"
+)
+
+func appendString(b []byte, s string) []byte {
+	return append(binary.AppendUvarint(b, uint64(len(s))), s...)
+}
+
+func appendParty(b []byte, p Party) []byte {
+	a := p.Addr.Unmap().WithZone("").AsSlice()
+	b = append(append(b, byte(len(a))), a...)
+	return appendString(b, p.Client)
+}
+
+// decoder reads the stored form. After the first error it returns zeros.
+type decoder struct {
+	b   []byte
+	bad bool
+}
+
+func (d *decoder) fail(cond bool) {
+	if cond {
+		d.bad = true
+	}
+}
+
+func (d *decoder) bytes(n int) []byte {
+	if d.bad || n > len(d.b) {
+		d.bad = true
+		return make([]byte, min(n, 16))
+	}
+	out := d.b[:n]
+	d.b = d.b[n:]
+	return out
+}
+
+func (d *decoder) byte() byte { return d.bytes(1)[0] }
+
+func (d *decoder) uvarint() uint64 {
+	v, n := binary.Uvarint(d.b)
+	// The last byte of a minimal varint is not zero, unless it is the only one.
+	if d.bad || n <= 0 || n > 1 && d.b[n-1] == 0 {
+		d.bad = true
+		return 0
+	}
+	d.b = d.b[n:]
+	return v
+}
+
+// varint reads a signed integer, with the same care.
+func (d *decoder) varint() int64 {
+	v := d.uvarint()
+	d.fail(v >= 1<<44)
+	if d.bad {
+		return 0
+	}
+	return int64(v>>1) ^ -int64(v&1)
+}
+
+// millis reads a duration or a time; it stays far from overflow.
+func (d *decoder) millis() int64 {
+	v := d.uvarint()
+	d.fail(v >= 1<<53)
+	if d.bad {
+		return 0
+	}
+	return int64(v)
+}
+
+func (d *decoder) seconds() int64 {
+	v := d.millis()
+	d.fail(v >= 1<<43)
+	return v * 1000
+}
+
+func (d *decoder) string() string {
+	n := d.uvarint()
+	if d.bad || n > uint64(len(d.b)) {
+		d.bad = true
+		return ""
+	}
+	s := string(d.bytes(int(n)))
+	d.fail(!utf8.ValidString(s))
+	return s
+}
+
+func (d *decoder) party() Party {
+	var p Party
+	switch n := d.byte(); n {
+	case 0:
+	case 4, 16:
+		p.Addr, _ = netip.AddrFromSlice(d.bytes(int(n)))
+		d.fail(p.Addr.Is4In6())
+	default:
+		d.bad = true
+	}
+	p.Client = d.string()
+	d.fail(len(p.Client) > MaxClient)
+	return p
+}
+
+func (d *decoder) labels() map[string]string {
+	n := d.uvarint()
+	d.fail(n == 0 || n > uint64(len(d.b)))
+	m := make(map[string]string)
+	last := ""
+	for i := uint64(0); i < n && !d.bad; i++ {
+		k := d.string()
+		d.fail(i > 0 && k <= last)
+		m[k], last = d.string(), k
+	}
+	return m
+}
