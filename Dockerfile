@@ -11,11 +11,11 @@
 #
 # Keys and sessions are in /data. A configuration is mounted, and named in
 # DISCHARGER_CONFIG, where the health check finds it too. Operators' paths stay on
-# the container's loopback unless the configuration says admin_public.
+# the container's loopback unless the configuration has admin_public.
 
 ARG GO_IMAGE=docker.io/library/golang:1.26
 
-# What both images have in common. Directories belong to the user that is set
+# The common part of both images. Directories belong to the user that is set
 # before them.
 FROM scratch AS base
 USER 65532:65532
