@@ -8,7 +8,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/discharger/discharger/discharger/gateway"
+	"github.com/discharger/discharger/discharger/gateway/token"
 	"github.com/discharger/discharger/discharger/rawmacaroon"
 )
 
@@ -35,7 +35,7 @@ that they say has to hold.
 			f.Func("ip", "only from this `address` or CIDR", a.ip)
 			f.BoolVar(&a.readOnly, "read-only", false, "only to read: rooms, profiles, media; not /sync")
 			f.Func("room", "only in this `room`, by its id; not /sync", func(id string) error {
-				a.conditions = append(a.conditions, gateway.CondRoom+" "+id)
+				a.conditions = append(a.conditions, token.CondRoom+" "+id)
 				return nil
 			})
 			out := f.String("o", "", "`file` to make, instead of standard output")
@@ -76,16 +76,16 @@ func (a *attenuation) run(t *terminal, args []string, out string) error {
 		a.conditions = append(a.conditions, rawmacaroon.TimeBefore(a.until))
 	}
 	if a.readOnly {
-		a.conditions = append(a.conditions, gateway.CondReadOnly)
+		a.conditions = append(a.conditions, token.CondReadOnly)
 	}
 	if len(a.conditions) == 0 {
 		return usagef("attenuate: give at least one of --for, --until, --ip, --read-only and --room; see discharger attenuate -h")
 	}
-	token, err := t.input(args)
+	text, err := t.input(args)
 	if err != nil {
 		return err
 	}
-	narrow, err := gateway.Attenuate(string(token), a.conditions...)
+	narrow, err := token.Attenuate(string(text), a.conditions...)
 	if err != nil {
 		return err
 	}

@@ -14,7 +14,7 @@ import (
 	"github.com/discharger/discharger/discharger/bundle"
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/client"
-	"github.com/discharger/discharger/discharger/gateway"
+	"github.com/discharger/discharger/discharger/gateway/token"
 	"github.com/discharger/discharger/discharger/homeserver"
 	"github.com/discharger/discharger/discharger/wire"
 )
@@ -77,13 +77,13 @@ func (in *inspection) show(data []byte) error {
 	if data[0] == '{' {
 		return in.access(data)
 	}
-	for _, prefix := range []string{gateway.PrefixHeld, gateway.PrefixRotate} {
+	for _, prefix := range []string{token.PrefixHeld, token.PrefixRotate} {
 		if bundle, ok := strings.CutPrefix(text, prefix); ok {
 			in.printf("access token of a gateway")
 			return in.bundle(bundle)
 		}
 	}
-	if strings.HasPrefix(text, gateway.PrefixRefresh) {
+	if strings.HasPrefix(text, token.PrefixRefresh) {
 		in.printf("refresh token of a gateway, encrypted")
 		return nil
 	}

@@ -54,7 +54,7 @@ func (g *Gateway) abandon(ctx context.Context, x *exchange, in loggedIn, why err
 	if x.login.device != "" {
 		return
 	}
-	d := vaultDebt{Box: g.sealer.sealUpstream(in.session, in.token), User: in.user, Device: in.device, Named: true, New: true}
+	d := vaultDebt{Box: g.sealer.SealUpstream(in.session, in.token), User: in.user, Device: in.device, Named: true, New: true}
 	if err := g.vault.condemn(in.session, d); err != nil {
 		g.cfg.Log.LogAttrs(ctx, slog.LevelError, "logout cannot be written down", slog.Any("error", err))
 	}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/client"
+	"github.com/discharger/discharger/discharger/gateway/token"
 	"github.com/discharger/discharger/discharger/homeserver"
 	"github.com/discharger/discharger/discharger/rawmacaroon"
 	"github.com/discharger/discharger/discharger/wire"
@@ -22,9 +23,9 @@ func (g *Gateway) authenticate(r *http.Request, x *exchange, c credential) *fail
 	switch {
 	case x.route == routeLogout:
 		err = g.verifyLogout(ctx, x, c, from)
-	case x.route == routeLogoutAll && c.kind == kindRotate:
+	case x.route == routeLogoutAll && c.kind == token.Rotate:
 		err = g.verifyEverywhere(ctx, x, c.token, from)
-	case c.kind == kindHeld:
+	case c.kind == token.Held:
 		err = g.verifyHeld(ctx, x, c.token, forWhom{x.client, r.UserAgent()})
 	default:
 		if err = g.verifyRotate(ctx, x, c.token, from); ranOut(err) {
@@ -49,37 +50,37 @@ func (g *Gateway) authenticate(r *http.Request, x *exchange, c credential) *fail
 // verifyAccess verifies the access macaroon in a token. It has to be of the mode
 // that the token claims: a bundle whose discharge was cut off is no token that
 // discharges are fetched for.
-func (g *Gateway) verifyAccess(ctx context.Context, token string, from homeserver.Request) (id homeserver.Identity, narrowed bool, err error) {
-	b, err := parseAccess(token)
+func (g *Gateway) verifyAccess(ctx context.Context, text string, from homeserver.Request) (id homeserver.Identity, narrowed bool, err error) {
+	b, err := token.ParseAccess(text)
 	if err != nil {
 		return homeserver.Identity{}, false, err
 	}
-	if id, err = g.hs.VerifyAccess(ctx, token[prefixSize:], from); err != nil {
+	if id, err = g.hs.VerifyAccess(ctx, text[token.PrefixSize:], from); err != nil {
 		return homeserver.Identity{}, false, err
 	}
-	if id.Mode != modeOf(kindOf(token)) {
-		return homeserver.Identity{}, false, errToken
+	if id.Mode != token.Mode(token.KindOf(text)) {
+		return homeserver.Identity{}, false, token.ErrInvalid
 	}
 	return id, len(b.Access.Caveats) > 1, nil
 }
 
 // verifyRotate verifies a bundle. Nobody is asked.
-func (g *Gateway) verifyRotate(ctx context.Context, x *exchange, token string, from homeserver.Request) error {
-	_, known := g.canonical.get(token)
+func (g *Gateway) verifyRotate(ctx context.Context, x *exchange, text string, from homeserver.Request) error {
+	_, known := g.canonical.get(text)
 	if !known {
-		if _, err := parseAccess(token); err != nil {
+		if _, err := token.ParseAccess(text); err != nil {
 			return err
 		}
 	}
-	id, err := g.hs.Verify(ctx, token[prefixSize:], from)
+	id, err := g.hs.Verify(ctx, text[token.PrefixSize:], from)
 	if err != nil {
 		return err
 	}
 	if id.Mode != caveat.ModeRotate {
-		return errToken
+		return token.ErrInvalid
 	}
 	if !known {
-		g.canonical.put(strings.Clone(token), struct{}{})
+		g.canonical.put(strings.Clone(text), struct{}{})
 	}
 	if x.identity = id; g.seen.isNew(id) {
 		g.seen.note(id)
@@ -120,13 +121,13 @@ var errMayRefresh = errors.New("the service was away when the access token ran o
 
 // verifyHeld verifies an access macaroon together with the discharge that the
 // gateway has for it, or fetches.
-func (g *Gateway) verifyHeld(ctx context.Context, x *exchange, token string, who forWhom) error {
+func (g *Gateway) verifyHeld(ctx context.Context, x *exchange, text string, who forWhom) error {
 	from := homeserver.Request{ClientIP: x.client}
-	p, ok := g.held.tokens.get(token)
+	p, ok := g.held.tokens.get(text)
 	if !ok {
 		// Before anything is fetched on behalf of a token, it has to be genuine.
 		var err error
-		if p, err = g.present(ctx, token, from); err != nil {
+		if p, err = g.present(ctx, text, from); err != nil {
 			return err
 		}
 	}
@@ -136,7 +137,7 @@ func (g *Gateway) verifyHeld(ctx context.Context, x *exchange, token string, who
 	}
 	if p.narrowed {
 		// Nor is anything fetched where the token is not good.
-		if _, err := g.hs.VerifyAccess(ctx, token[prefixSize:], from); err != nil {
+		if _, err := g.hs.VerifyAccess(ctx, text[token.PrefixSize:], from); err != nil {
 			return err
 		}
 	}
@@ -179,21 +180,21 @@ func (g *Gateway) verifyDischarged(ctx context.Context, p *presented, who forWho
 }
 
 // present verifies a held token that was not seen before.
-func (g *Gateway) present(ctx context.Context, token string, from homeserver.Request) (*presented, error) {
-	b, err := parseAccess(token)
+func (g *Gateway) present(ctx context.Context, text string, from homeserver.Request) (*presented, error) {
+	b, err := token.ParseAccess(text)
 	if err != nil {
 		return nil, err
 	}
-	id, narrowed, err := g.verifyAccess(ctx, token, from)
+	id, narrowed, err := g.verifyAccess(ctx, text, from)
 	if err != nil {
 		return nil, err
 	}
-	access, err := accessOf(b)
+	access, err := token.AccessOf(b)
 	if err != nil {
 		return nil, err
 	}
 	p := &presented{identity: id, access: access, narrowed: narrowed}
-	g.held.tokens.put(strings.Clone(token), p)
+	g.held.tokens.put(strings.Clone(text), p)
 	return p, nil
 }
 
@@ -202,7 +203,7 @@ func (g *Gateway) openUpstream(id homeserver.Identity) (string, error) {
 	if o, ok := g.opened.get(id.Session); ok && o.payload == id.Payload {
 		return o.token, nil
 	}
-	token, err := g.sealer.openUpstream(id.Session, []byte(id.Payload))
+	token, err := g.sealer.OpenUpstream(id.Session, []byte(id.Payload))
 	if err != nil {
 		return "", err
 	}

@@ -10,6 +10,8 @@ import (
 	"testing"
 	"testing/iotest"
 	"testing/synctest"
+
+	"github.com/discharger/discharger/discharger/gateway/token"
 )
 
 func TestBodyRoom(t *testing.T) {
@@ -88,7 +90,7 @@ func TestLargeBodiesDoNotArrive(t *testing.T) {
 	}
 	w.login(false)
 	w.want(w.refresh(refresh), 200, "")
-	large := anyMap{"refresh_token": PrefixRefresh + strings.Repeat("x", maxBody/2)}
+	large := anyMap{"refresh_token": token.PrefixRefresh + strings.Repeat("x", maxBody/2)}
 	if a := w.do("POST", pathRefresh, "", large); a.status != 503 && a.status != 401 || a.status == 503 && a.body != nil {
 		t.Errorf("%d %s", a.status, a.raw)
 	}
@@ -107,7 +109,7 @@ func TestLargeBodiesDoNotArrive(t *testing.T) {
 func TestNarrowedAnswersAreBounded(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	narrow, err := Attenuate(w.login(false).text("access_token"), "room !r:hs")
+	narrow, err := token.Attenuate(w.login(false).text("access_token"), "room !r:hs")
 	must(t, err)
 	w.hs.set(func(s *stub) {
 		s.rooms = anyMap{"event_id": "$x", "room_id": "!r:hs", "content": anyMap{"body": strings.Repeat("x", 2*smallBody)}}

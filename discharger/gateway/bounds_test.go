@@ -14,6 +14,7 @@ import (
 
 	"github.com/discharger/discharger/discharger/bundle"
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/gateway/token"
 )
 
 // narrowedBy adds conditions of a size to a token, whatever Attenuate accepts.
@@ -21,7 +22,7 @@ func narrowedBy(t *testing.T, m *macaroon.Macaroon, name string, conditions, siz
 	t.Helper()
 	m = m.Clone()
 	for i := range conditions {
-		c := fmt.Sprintf("%s !%s-%d:", CondRoom, name, i)
+		c := fmt.Sprintf("%s !%s-%d:", token.CondRoom, name, i)
 		must(t, m.AddFirstPartyCaveat([]byte(c+strings.Repeat("x", size-len(c)))))
 	}
 	return heldText(t, m)
@@ -31,14 +32,14 @@ func heldText(t *testing.T, m *macaroon.Macaroon) string {
 	t.Helper()
 	text, err := bundle.Encode(macaroon.Slice{m})
 	must(t, err)
-	return PrefixHeld + text
+	return token.PrefixHeld + text
 }
 
-func accessMacaroon(t *testing.T, token string) *macaroon.Macaroon {
+func accessMacaroon(t *testing.T, text string) *macaroon.Macaroon {
 	t.Helper()
-	b, err := parseAccess(token)
+	b, err := token.ParseAccess(text)
 	must(t, err)
-	m, err := accessOf(b)
+	m, err := token.AccessOf(b)
 	must(t, err)
 	return m
 }
@@ -70,7 +71,7 @@ func heapInUse() int {
 }
 
 // longestRoom is the longest condition that is understood.
-const longestRoom = len(CondRoom) + 1 + 255
+const longestRoom = len(token.CondRoom) + 1 + 255
 
 // Holders who make thousands of tokens out of theirs get no more memory than there
 // is for all, and users who do not are served as before, without another
@@ -94,9 +95,9 @@ func TestFloodOfNarrowedTokens(t *testing.T) {
 		sessions, each, conditions, size, at int
 	}{
 		{"as large as a token can be", 1, 10_000, 21, 540, 401},
-		{"too long a condition", 1, 1_000, 1, maxCondition + 1, 401},
-		{"as large as is accepted, of one session", 1, 3_000, MaxConditions, longestRoom, 200},
-		{"as large as is accepted, of many sessions", 300, 10, MaxConditions, longestRoom, 200},
+		{"too long a condition", 1, 1_000, 1, token.MaxCondition + 1, 401},
+		{"as large as is accepted, of one session", 1, 3_000, token.MaxConditions, longestRoom, 200},
+		{"as large as is accepted, of many sessions", 300, 10, token.MaxConditions, longestRoom, 200},
 		{"small, of one session", 1, 2_000, 1, 60, 200},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -135,7 +136,7 @@ func TestVariantsOfSession(t *testing.T) {
 	whole := w.login(false).text("access_token")
 	var all []string
 	for i := range 3 * variantsOfSession {
-		token, err := Attenuate(whole, fmt.Sprintf("client-ip 127.0.0.0/%d", 8+i%8), fmt.Sprintf("client-ip 127.0.0.0/%d", 8+i/8))
+		token, err := token.Attenuate(whole, fmt.Sprintf("client-ip 127.0.0.0/%d", 8+i%8), fmt.Sprintf("client-ip 127.0.0.0/%d", 8+i/8))
 		must(t, err)
 		all = append(all, token)
 	}
@@ -156,17 +157,17 @@ func TestVariantsOfSession(t *testing.T) {
 func TestAttenuateIsBounded(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	token := w.login(false).text("access_token")
-	for range MaxConditions {
+	text := w.login(false).text("access_token")
+	for range token.MaxConditions {
 		var err error
-		token, err = Attenuate(token, "client-ip 127.0.0.0/8")
+		text, err = token.Attenuate(text, "client-ip 127.0.0.0/8")
 		must(t, err)
 	}
-	w.want(w.do("GET", pathWhoami, token, nil), 200, "")
-	if got, err := Attenuate(token, CondReadOnly); err == nil || got != "" {
+	w.want(w.do("GET", pathWhoami, text, nil), 200, "")
+	if got, err := token.Attenuate(text, token.CondReadOnly); err == nil || got != "" {
 		t.Error("one more condition was added")
 	}
-	w.want(w.do("GET", pathWhoami, narrowedBy(t, accessMacaroon(t, token), "r", 1, 100), nil), 401, codeUnknownToken)
+	w.want(w.do("GET", pathWhoami, narrowedBy(t, accessMacaroon(t, text), "r", 1, 100), nil), 401, codeUnknownToken)
 }
 
 // A session that logged out while the service was away stays logged out, however
@@ -209,7 +210,7 @@ func TestLossChangesNoAnswer(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, func(w *world) { w.cfg.CacheBytes = 1 }) // nothing is kept
 	held, rotate := w.login(false).text("access_token"), w.login(true)
-	narrow, err := Attenuate(held, CondReadOnly)
+	narrow, err := token.Attenuate(held, token.CondReadOnly)
 	must(t, err)
 	for range 3 {
 		w.want(w.do("GET", pathWhoami, held, nil), 200, "")

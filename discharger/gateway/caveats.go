@@ -4,15 +4,9 @@ import (
 	"context"
 
 	"github.com/discharger/discharger/discharger/gateway/matrix"
+	"github.com/discharger/discharger/discharger/gateway/token"
 	"github.com/discharger/discharger/discharger/homeserver"
 	"github.com/discharger/discharger/discharger/rawmacaroon"
-)
-
-// Names of the conditions that a holder can add to a token in mode held, beside
-// time-before and client-ip; see the package comment.
-const (
-	CondReadOnly = "read-only" // no argument
-	CondRoom     = "room"      // a room id
 )
 
 // checkCondition decides about a condition of a holder's for the request that
@@ -23,11 +17,11 @@ func checkCondition(ctx context.Context, condition string) error {
 	switch {
 	case x == nil:
 		return homeserver.ErrNotMet
-	case condition == CondReadOnly:
+	case condition == token.CondReadOnly:
 		if !x.match.Allows(matrix.Limited | matrix.ReadOnly) {
 			return homeserver.ErrNotMet
 		}
-	case name == CondRoom && validRoom(arg):
+	case name == token.CondRoom && token.ValidRoom(arg):
 		if !x.enterRoom(arg) {
 			return homeserver.ErrNotMet
 		}
@@ -35,8 +29,4 @@ func checkCondition(ctx context.Context, condition string) error {
 		return homeserver.ErrUnknownCaveat
 	}
 	return nil
-}
-
-func validRoom(id string) bool {
-	return len(id) > 1 && len(id) <= 255 && id[0] == '!'
 }

@@ -4,12 +4,14 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+
+	"github.com/discharger/discharger/discharger/gateway/token"
 )
 
 // credential is the access token that a request carries.
 type credential struct {
 	token string // empty: none
-	kind  kind
+	kind  token.Kind
 	query string // what is left of the raw query if the token was in there
 	from  source
 }
@@ -38,8 +40,8 @@ func findCredential(r *http.Request) (credential, *failure) {
 		return c, missingToken("Too many Authorization headers.")
 	}
 	if len(values) == 1 {
-		if token, ok := strings.CutPrefix(values[0], bearer); ok {
-			c = credential{token: token, kind: kindOf(token), from: fromHeader}
+		if text, ok := strings.CutPrefix(values[0], bearer); ok {
+			c = credential{token: text, kind: token.KindOf(text), from: fromHeader}
 		} else if len(values[0]) >= len(bearer) && strings.EqualFold(values[0][:len(bearer)], bearer) {
 			return c, missingToken("Invalid Authorization header.")
 		}
@@ -56,7 +58,7 @@ func findCredential(r *http.Request) (credential, *failure) {
 	case len(tokens) > 1:
 		return credential{}, missingToken("Too many access_token query parameters.")
 	}
-	return credential{token: tokens[0], kind: kindOf(tokens[0]), query: rest, from: fromQuery}, nil
+	return credential{token: tokens[0], kind: token.KindOf(tokens[0]), query: rest, from: fromQuery}, nil
 }
 
 // mayHold is a quick look that lets nearly every query pass.

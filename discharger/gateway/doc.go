@@ -18,14 +18,8 @@
 //
 // # Tokens
 //
-// Prefixes are fixed, so that scanners for leaked secrets can look for them.
-//
-//	dga_  access token, mode held: the access macaroon alone, in the standard
-//	      form of a bundle. The gateway fetches the discharges and keeps them.
-//	dgb_  access token, mode rotate: access macaroon and discharge, as a compact
-//	      bundle. It runs out when the discharge does.
-//	dgr_  refresh token: the access macaroon and the service's refresh token,
-//	      sealed. It is all that a refresh needs.
+// Package token draws the three kinds: dga_ and dgb_ access tokens of the modes held
+// and rotate, and dgr_ refresh tokens.
 //
 // A client that logs in with refresh_token: true has mode rotate, any other has
 // mode held. Where the homeserver asks something before it registers a user, it
@@ -135,7 +129,7 @@
 // # Narrowed tokens
 //
 // The holder of a dga_ token can narrow it without asking anybody, see
-// [Attenuate], and hand it to a script. Conditions only ever narrow, and up
+// [token.Attenuate], and hand it to a script. Conditions only ever narrow, and up
 // to 16 of them may be added:
 //
 //	time-before T   until a time, RFC 3339

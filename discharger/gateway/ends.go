@@ -94,7 +94,7 @@ func (g *Gateway) missing(ctx context.Context, x *exchange, who forWhom, session
 		if !ok {
 			continue // of another gateway
 		}
-		token, err := g.sealer.openUpstream(id, s.Box)
+		token, err := g.sealer.OpenUpstream(id, s.Box)
 		if err != nil {
 			continue
 		}
@@ -153,7 +153,7 @@ func (g *Gateway) devicesUpstream(ctx context.Context, x *exchange, who forWhom)
 // it are over.
 func (g *Gateway) begun(ctx context.Context, session caveat.SessionID, in loggedIn) {
 	before, err := g.vault.begin(session, vaultSession{
-		User: in.user, Device: in.device, Box: g.sealer.sealUpstream(session, in.token), Minted: g.cfg.Clock().UnixMilli(),
+		User: in.user, Device: in.device, Box: g.sealer.SealUpstream(session, in.token), Minted: g.cfg.Clock().UnixMilli(),
 	})
 	if err != nil {
 		g.cfg.Log.LogAttrs(ctx, slog.LevelError, "session cannot be written down and will not be logged out at the homeserver when it is over",

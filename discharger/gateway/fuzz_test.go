@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/discharger/discharger/discharger/bundle"
+	"github.com/discharger/discharger/discharger/gateway/token"
 	"github.com/discharger/discharger/discharger/homeserver"
 	"github.com/discharger/discharger/discharger/wire"
 )
@@ -16,8 +17,8 @@ func FuzzAccessToken(f *testing.F) {
 	f.Add(w.login(false).text("access_token"))
 	f.Add(w.login(true).text("access_token"))
 	f.Add("dga_")
-	f.Fuzz(func(t *testing.T, token string) {
-		b, err := parseAccess(token)
+	f.Fuzz(func(t *testing.T, valid string) {
+		b, err := token.ParseAccess(valid)
 		if err != nil {
 			if b != nil {
 				t.Fatal("something beside an error")
@@ -29,11 +30,11 @@ func FuzzAccessToken(f *testing.F) {
 			t.Fatal(err)
 		}
 		encode := bundle.EncodeStandard
-		if kindOf(token) == kindRotate {
+		if token.KindOf(valid) == token.Rotate {
 			encode = bundle.Encode
 		}
-		if text, err := encode(s); err != nil || token[:prefixSize]+text != token {
-			t.Fatalf("%s is written %s: %v", token, text, err)
+		if text, err := encode(s); err != nil || valid[:token.PrefixSize]+text != valid {
+			t.Fatalf("%s is written %s: %v", valid, text, err)
 		}
 	})
 }
@@ -46,21 +47,21 @@ func FuzzRefreshToken(f *testing.F) {
 	f.Add("dgr_", []byte{})
 	s := w.gateway.sealer
 	f.Fuzz(func(t *testing.T, text string, plain []byte) {
-		for _, token := range []string{text, PrefixRefresh + wire.EncodeBase64(s.sealRefresh(plain))} {
-			r, err := s.decodeRefresh(token)
+		for _, valid := range []string{text, token.PrefixRefresh + wire.EncodeBase64(s.SealRefresh(plain))} {
+			r, err := s.DecodeRefresh(valid)
 			if err != nil {
-				if r.access != nil || r.token != "" {
+				if r.Access != nil || r.Token != "" {
 					t.Fatal("something beside an error")
 				}
 				continue
 			}
 			// A macaroon can be written in more ways than one, but what is
 			// sealed was written here; only the text has to be the one there is.
-			again, err := s.encodeRefresh(r)
+			again, err := s.EncodeRefresh(r)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if token == text && again != text {
+			if valid == text && again != text {
 				t.Fatalf("%s is written %s", text, again)
 			}
 		}
@@ -96,16 +97,16 @@ func FuzzCutToken(f *testing.F) {
 // was narrowed by.
 func FuzzAttenuate(f *testing.F) {
 	w := newWorld(f)
-	token := w.login(false).text("access_token")
+	text := w.login(false).text("access_token")
 	f.Add("read-only")
 	f.Add("room !x:y")
 	f.Add("client-ip 192.0.2.0/24")
 	f.Fuzz(func(t *testing.T, condition string) {
-		narrow, err := Attenuate(token, condition)
+		narrow, err := token.Attenuate(text, condition)
 		if err != nil {
 			return
 		}
-		in, err := homeserver.Inspect(narrow[prefixSize:])
+		in, err := homeserver.Inspect(narrow[token.PrefixSize:])
 		if err != nil || len(in.Access) != 2 || in.Access[1].Condition != condition {
 			t.Fatalf("%+v: %v", in, err)
 		}

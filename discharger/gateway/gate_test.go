@@ -6,6 +6,8 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+
+	"github.com/discharger/discharger/discharger/gateway/token"
 )
 
 // rejecting makes a world that accepts no token from before.
@@ -157,7 +159,7 @@ func TestRoomConfinesEvents(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	whole := w.login(false).text("access_token")
-	narrow, err := Attenuate(whole, "room !r:hs")
+	narrow, err := token.Attenuate(whole, "room !r:hs")
 	must(t, err)
 	event := func(room string) anyMap {
 		return anyMap{"event_id": "$x", "room_id": room, "content": anyMap{"room_id": "!any:hs"}}

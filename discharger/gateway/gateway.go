@@ -24,6 +24,7 @@ import (
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/client"
 	"github.com/discharger/discharger/discharger/gateway/matrix"
+	"github.com/discharger/discharger/discharger/gateway/token"
 	"github.com/discharger/discharger/discharger/homeserver"
 )
 
@@ -136,7 +137,7 @@ type Gateway struct {
 	lenient  *homeserver.Homeserver // looks at no times
 	client   *client.Client
 	once     *client.Client // makes one attempt only: what fails is made up for later
-	sealer   *sealer
+	sealer   *token.Sealer
 	proxy    *httputil.ReverseProxy
 	metrics  *metrics
 	link     *link
@@ -240,7 +241,7 @@ func newGateway(cfg Config) (*Gateway, error) {
 	}
 	g := &Gateway{cfg: cfg.withoutReloadable(), upstream: upstream, socket: socket, reconfigured: make(chan struct{}, 1)}
 	g.current.Store(&cfg)
-	if g.sealer, err = newSealer(cfg.Keys, cfg.Retired); err != nil {
+	if g.sealer, err = token.NewSealer(cfg.Keys, cfg.Retired); err != nil {
 		return nil, err
 	}
 	if err := g.newVerifiers(); err != nil {
@@ -266,8 +267,8 @@ func newGateway(cfg Config) (*Gateway, error) {
 func (g *Gateway) newVerifiers() (err error) {
 	keys := g.live()
 	hc := homeserver.Config{
-		Keys: keys.Keys, Retired: keys.Retired, KeyPair: keys.KeyPair, Discharger: keys.Discharger, Location: location,
-		Check: checkCondition, MaxConditions: MaxConditions, MaxCondition: maxCondition, Leeway: g.cfg.Leeway,
+		Keys: keys.Keys, Retired: keys.Retired, KeyPair: keys.KeyPair, Discharger: keys.Discharger, Location: token.Location,
+		Check: checkCondition, MaxConditions: token.MaxConditions, MaxCondition: token.MaxCondition, Leeway: g.cfg.Leeway,
 		CacheBytes: max(1, g.cfg.CacheBytes/wholeCache*verifiedParts), Clock: g.cfg.Clock, Rand: g.cfg.Rand,
 	}
 	if g.hs, err = homeserver.New(hc); err != nil {
@@ -285,7 +286,7 @@ func (g *Gateway) connect() (err error) {
 	g.toUpstream.replace(g.newUpstreamTransport(g.live().UpstreamTLS))
 	g.idle = []interface{ CloseIdleConnections() }{toService, &g.toUpstream}
 	ac := client.Config{
-		URL: cfg.Service, Location: location, APIKey: g.live().APIKey, UserAgent: ownUserAgent,
+		URL: cfg.Service, Location: token.Location, APIKey: g.live().APIKey, UserAgent: ownUserAgent,
 		Timeout: cfg.patience.attempt, Patience: 3 * time.Second, Clock: cfg.Clock, Rand: cfg.Rand, Jitter: cfg.Jitter,
 		HTTPClient: &http.Client{Transport: toService},
 	}
@@ -355,7 +356,7 @@ type exchange struct {
 	client  netip.Addr
 	trusted bool // the peer's word is taken for where the client is
 
-	kind     kind                // of the token
+	kind     token.Kind          // of the token
 	token    bool                // whether there is one
 	identity homeserver.Identity // whose session it is, if the token is ours
 	upstream string              // the homeserver's own token of that session

@@ -4,6 +4,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/discharger/discharger/discharger/gateway/token"
 )
 
 // A client that knows nothing of refresh goes on for hours, and is logged out
@@ -12,22 +14,22 @@ func TestHeld(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	in := w.login(false)
-	token := in.text("access_token")
-	if !strings.HasPrefix(token, PrefixHeld) || in.body["refresh_token"] != nil || in.body["expires_in_ms"] != nil {
+	text := in.text("access_token")
+	if !strings.HasPrefix(text, token.PrefixHeld) || in.body["refresh_token"] != nil || in.body["expires_in_ms"] != nil {
 		t.Fatalf("login: %s", in.raw)
 	}
 	if in.body["x.unknown"] == nil || in.text("device_id") != "DEV1" {
 		t.Fatalf("members are gone: %s", in.raw)
 	}
 	for range 5 {
-		a := w.want(w.do("GET", pathWhoami, token, nil), 200, "")
+		a := w.want(w.do("GET", pathWhoami, text, nil), 200, "")
 		if a.text("user_id") != "@u:hs" {
 			t.Fatalf("whoami: %s", a.raw)
 		}
 		w.forward(4 * time.Minute)
 	}
-	w.want(w.do("POST", "/_matrix/client/v3/logout", token, anyMap{}), 200, "")
-	if a := w.want(w.do("GET", pathWhoami, token, nil), 401, codeUnknownToken); a.soft() {
+	w.want(w.do("POST", "/_matrix/client/v3/logout", text, anyMap{}), 200, "")
+	if a := w.want(w.do("GET", pathWhoami, text, nil), 401, codeUnknownToken); a.soft() {
 		t.Error("a logout is a hard one")
 	}
 	w.noCanary("the log", w.log.String())
@@ -39,7 +41,7 @@ func TestRotate(t *testing.T) {
 	w := newWorld(t)
 	in := w.login(true)
 	access, refresh := in.text("access_token"), in.text("refresh_token")
-	if !strings.HasPrefix(access, PrefixRotate) || !strings.HasPrefix(refresh, PrefixRefresh) {
+	if !strings.HasPrefix(access, token.PrefixRotate) || !strings.HasPrefix(refresh, token.PrefixRefresh) {
 		t.Fatalf("login: %s", in.raw)
 	}
 	for range 3 {

@@ -5,6 +5,8 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+
+	"github.com/discharger/discharger/discharger/gateway/token"
 )
 
 // cleanHeaders takes out of a request what is for the gateway alone, and what a
@@ -71,7 +73,7 @@ func endToEnd(name string) bool {
 // namesToken reports whether there may be a token in a URL, however it is encoded.
 func namesToken(text string) bool {
 	for range 4 {
-		for _, mark := range [...]string{paramAccessToken, PrefixHeld, PrefixRotate, PrefixRefresh} {
+		for _, mark := range [...]string{paramAccessToken, token.PrefixHeld, token.PrefixRotate, token.PrefixRefresh} {
 			if strings.Contains(text, mark) {
 				return true
 			}

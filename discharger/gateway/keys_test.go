@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/discharger/discharger/discharger/gateway/token"
 	"github.com/discharger/discharger/discharger/homeserver"
 	"github.com/discharger/discharger/discharger/wire"
 )
@@ -30,21 +31,21 @@ func (w *world) beside(change func(*Config)) *world {
 // wantUndecided wants 503 to all that a client has.
 func (w *world) wantUndecided(tokens map[string]string) {
 	w.t.Helper()
-	for name, token := range tokens {
-		if kindOf(token) == kindRefresh {
-			a := w.refresh(token)
+	for name, text := range tokens {
+		if token.KindOf(text) == token.Refresh {
+			a := w.refresh(text)
 			if a.status != 503 || a.header.Get("Content-Type") == "application/json" || a.header.Get("Retry-After") == "" {
 				w.t.Errorf("%s: %d %s %s", name, a.status, a.header, a.raw)
 			}
 			continue
 		}
 		for _, path := range []string{pathWhoami, "/_matrix/client/v3/sync"} {
-			if a := w.do("GET", path, token, nil); a.status != 503 || a.header.Get("Retry-After") == "" {
+			if a := w.do("GET", path, text, nil); a.status != 503 || a.header.Get("Retry-After") == "" {
 				w.t.Errorf("%s, %s: %d %s", name, path, a.status, a.raw)
 			}
 		}
 		for _, path := range []string{"/_matrix/client/v3/logout", "/_matrix/client/v3/logout/all"} {
-			if a := w.do("POST", path, token, anyMap{}); a.status != 503 {
+			if a := w.do("POST", path, text, anyMap{}); a.status != 503 {
 				w.t.Errorf("%s, %s: %d %s", name, path, a.status, a.raw)
 			}
 		}
@@ -54,12 +55,12 @@ func (w *world) wantUndecided(tokens map[string]string) {
 // wantOver wants a soft end to all that a client has.
 func (w *world) wantOver(tokens map[string]string) {
 	w.t.Helper()
-	for name, token := range tokens {
+	for name, text := range tokens {
 		a := answer{}
-		if kindOf(token) == kindRefresh {
-			a = w.refresh(token)
+		if token.KindOf(text) == token.Refresh {
+			a = w.refresh(text)
 		} else {
-			a = w.do("GET", pathWhoami, token, nil)
+			a = w.do("GET", pathWhoami, text, nil)
 		}
 		if a.status != 401 || a.text("errcode") != codeUnknownToken || !a.soft() {
 			w.t.Errorf("%s: %d %s", name, a.status, a.raw)
@@ -127,13 +128,13 @@ func TestKeyOfUpstreamToken(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	mint, seal := w.cfg.Keys[0], newMaster(t)
-	elsewhere, err := newSealer(homeserver.Keys{seal}, nil)
+	elsewhere, err := token.NewSealer(homeserver.Keys{seal}, nil)
 	must(t, err)
-	w.gateway.sealer.replace(elsewhere)
+	w.gateway.sealer.Replace(elsewhere)
 	held, rotate := w.login(false), w.login(true)
-	own, err := newSealer(homeserver.Keys{mint}, nil)
+	own, err := token.NewSealer(homeserver.Keys{mint}, nil)
 	must(t, err)
-	w.gateway.sealer.replace(own)
+	w.gateway.sealer.Replace(own)
 	w.wantUndecided(map[string]string{
 		"held": held.text("access_token"), "rotate": rotate.text("access_token"), "refresh": rotate.text("refresh_token"),
 	})
@@ -149,20 +150,20 @@ func TestGarbageHasNoKey(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	rotate := w.login(true)
-	for name, token := range map[string]string{
-		"prefix":        PrefixHeld,
-		"letters":       PrefixHeld + strings.Repeat("A", 600),
-		"rotate":        PrefixRotate + strings.Repeat("B", 600),
-		"refresh":       PrefixRefresh,
-		"short refresh": PrefixRefresh + strings.Repeat("A", 200),
+	for name, text := range map[string]string{
+		"prefix":        token.PrefixHeld,
+		"letters":       token.PrefixHeld + strings.Repeat("A", 600),
+		"rotate":        token.PrefixRotate + strings.Repeat("B", 600),
+		"refresh":       token.PrefixRefresh,
+		"short refresh": token.PrefixRefresh + strings.Repeat("A", 200),
 		"cut refresh":   rotate.text("refresh_token")[:200],
-		"padded":        PrefixRefresh + strings.Repeat("A", 600) + "=",
+		"padded":        token.PrefixRefresh + strings.Repeat("A", 600) + "=",
 	} {
 		t.Run(name, func(t *testing.T) {
-			if kindOf(token) == kindRefresh {
-				w.want(w.refresh(token), 401, codeUnknownToken)
+			if token.KindOf(text) == token.Refresh {
+				w.want(w.refresh(text), 401, codeUnknownToken)
 			} else {
-				w.want(w.do("GET", pathWhoami, token, nil), 401, codeUnknownToken)
+				w.want(w.do("GET", pathWhoami, text, nil), 401, codeUnknownToken)
 			}
 		})
 	}
@@ -172,14 +173,14 @@ func TestGarbageHasNoKey(t *testing.T) {
 func TestUnknownKeysAreCounted(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	token := w.login(true).text("refresh_token")
-	box, err := wire.DecodeBase64(token[prefixSize:])
+	text := w.login(true).text("refresh_token")
+	box, err := wire.DecodeBase64(text[token.PrefixSize:])
 	must(t, err)
 	const tries = 3
 	for range tries {
 		box[0]++
-		if a := w.refresh(PrefixRefresh + wire.EncodeBase64(box)); a.status != 503 {
-			t.Errorf("key id %s: %d %s", hex.EncodeToString(box[:keyIDSize]), a.status, a.raw)
+		if a := w.refresh(token.PrefixRefresh + wire.EncodeBase64(box)); a.status != 503 {
+			t.Errorf("key id %s: %d %s", hex.EncodeToString(box[:token.KeyIDSize]), a.status, a.raw)
 		}
 	}
 	families, err := w.reg.Gather()

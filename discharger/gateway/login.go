@@ -14,6 +14,7 @@ import (
 
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/client"
+	"github.com/discharger/discharger/discharger/gateway/token"
 	"github.com/discharger/discharger/discharger/homeserver"
 	"github.com/discharger/discharger/discharger/wire"
 )
@@ -155,12 +156,12 @@ func howOf(r route, req *http.Request) string {
 // unwrapGuest replaces the token by which a guest proves who they are when they
 // register. It is refused where it would be as an access token.
 func (g *Gateway) unwrapGuest(r *http.Request, x *exchange, body object) *failure {
-	token, ok := body.text(memberGuest)
-	if !ok || token == "" || x.route != routeRegister {
+	text, ok := body.text(memberGuest)
+	if !ok || text == "" || x.route != routeRegister {
 		return nil
 	}
-	c := credential{token: token, kind: kindOf(token)}
-	if c.kind == kindForeign && !g.sealer.damaged(token) {
+	c := credential{token: text, kind: token.KindOf(text)}
+	if c.kind == token.Foreign && !g.sealer.WasOurs(text) {
 		return g.admitForeign(r, x, c)
 	}
 	f := g.authenticate(r, x, c)
@@ -306,7 +307,7 @@ func (g *Gateway) issueLeased(ctx context.Context, x *exchange, in loggedIn) (is
 func (g *Gateway) issue(ctx context.Context, x *exchange, in loggedIn) (issued, error) {
 	p := homeserver.MintParams{
 		User: in.user, Device: in.device, Mode: caveat.ModeHeld, Session: in.session, Expires: in.ends,
-		Payload: g.sealer.sealUpstream(in.session, in.token),
+		Payload: g.sealer.SealUpstream(in.session, in.token),
 	}
 	if x.login.rotate {
 		p.Mode = caveat.ModeRotate
@@ -335,13 +336,13 @@ func (g *Gateway) hand(grant client.Grant, mode caveat.Mode) (out issued, err er
 		return issued{}, errors.New("the discharge is not as its mode has it")
 	}
 	if mode == caveat.ModeHeld {
-		out.access, err = heldToken(grant.Access)
+		out.access, err = token.EncodeHeld(grant.Access)
 		return out, err
 	}
-	if out.access, err = rotateToken(grant); err != nil {
+	if out.access, err = token.EncodeRotate(grant); err != nil {
 		return issued{}, err
 	}
-	if out.refresh, err = g.sealer.encodeRefresh(refreshToken{access: grant.Access, token: grant.Token}); err != nil {
+	if out.refresh, err = g.sealer.EncodeRefresh(token.RefreshToken{Access: grant.Access, Token: grant.Token}); err != nil {
 		return issued{}, err
 	}
 	life := max(0, grant.Expires.Sub(g.cfg.Clock()))

@@ -13,29 +13,29 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/discharger/discharger/discharger/caveat"
-
 	"github.com/discharger/discharger/discharger/client"
+	"github.com/discharger/discharger/discharger/gateway/token"
 )
 
 // A token in the answer to a login never passes as it is: after success, whatever
 // the status, the client gets the gateway's, and otherwise none.
 func TestLoginStatuses(t *testing.T) {
 	t.Parallel()
-	const token = `{"user_id":"@u:hs","device_id":"D","access_token":"syt_canary"}`
+	const text = `{"user_id":"@u:hs","device_id":"D","access_token":"syt_canary"}`
 	for _, c := range []struct {
 		status int
 		body   string
 		want   int
-		kind   kind
+		kind   token.Kind
 	}{
-		{200, token, 200, kindHeld}, {201, token, 201, kindHeld}, {202, token, 202, kindHeld}, {226, token, 226, kindHeld},
-		{400, token, 502, kindForeign}, {401, token, 502, kindForeign}, {302, token, 502, kindForeign}, {500, token, 502, kindForeign},
-		{400, strings.Replace(token, `{`, `{"access_token":"syt_canary",`, 1), 502, kindForeign},
-		{200, `{"user_id":"@u:hs","refresh_token":"syr_canary"}`, 502, kindForeign},
-		{200, `{"user_id":"@u:hs","access_token":["syt_canary"]}`, 502, kindForeign},
-		{401, `{"flows":[],"session":"s"}`, 401, kindForeign}, {403, `{"errcode":"M_FORBIDDEN"}`, 403, kindForeign},
-		{502, `<html>`, 502, kindForeign}, {500, ``, 500, kindForeign}, {201, ``, 502, kindForeign},
-		{200, `{"user_id":"@u:hs"}`, 200, kindForeign},
+		{200, text, 200, token.Held}, {201, text, 201, token.Held}, {202, text, 202, token.Held}, {226, text, 226, token.Held},
+		{400, text, 502, token.Foreign}, {401, text, 502, token.Foreign}, {302, text, 502, token.Foreign}, {500, text, 502, token.Foreign},
+		{400, strings.Replace(text, `{`, `{"access_token":"syt_canary",`, 1), 502, token.Foreign},
+		{200, `{"user_id":"@u:hs","refresh_token":"syr_canary"}`, 502, token.Foreign},
+		{200, `{"user_id":"@u:hs","access_token":["syt_canary"]}`, 502, token.Foreign},
+		{401, `{"flows":[],"session":"s"}`, 401, token.Foreign}, {403, `{"errcode":"M_FORBIDDEN"}`, 403, token.Foreign},
+		{502, `<html>`, 502, token.Foreign}, {500, ``, 500, token.Foreign}, {201, ``, 502, token.Foreign},
+		{200, `{"user_id":"@u:hs"}`, 200, token.Foreign},
 	} {
 		for _, path := range []string{pathLogin, pathRegister, "/_synapse/admin/v1/register"} {
 			t.Run(fmt.Sprint(c.status, " ", path, " ", c.body), func(t *testing.T) {
@@ -50,7 +50,7 @@ func TestLoginStatuses(t *testing.T) {
 					_, _ = rw.Write([]byte(c.body))
 				}
 				a := w.do("POST", path, "", anyMap{}) // which looks for canaries
-				if got := a.text("access_token"); a.status != c.want || (got != "") != (c.kind == kindHeld) || kindOf(got) != c.kind {
+				if got := a.text("access_token"); a.status != c.want || (got != "") != (c.kind == token.Held) || token.KindOf(got) != c.kind {
 					t.Errorf("%d %s", a.status, a.raw)
 				}
 			})
@@ -64,10 +64,10 @@ func TestOwnHeaders(t *testing.T) {
 	w := newWorld(t)
 	in := w.login(true)
 	for name, a := range map[string]answer{
-		"refusal":        w.do("GET", pathWhoami, PrefixHeld+"x", nil),
+		"refusal":        w.do("GET", pathWhoami, token.PrefixHeld+"x", nil),
 		"refresh":        w.refresh(in.text("refresh_token")),
 		"bad request":    w.do("POST", pathRefresh, "", "x"),
-		"failed refresh": w.refresh(PrefixRefresh),
+		"failed refresh": w.refresh(token.PrefixRefresh),
 	} {
 		for header, want := range map[string]string{
 			"Access-Control-Allow-Origin": "*", "Access-Control-Allow-Methods": "GET, HEAD, POST, PUT, DELETE, OPTIONS",
@@ -100,9 +100,9 @@ func TestUnknownRefreshTokens(t *testing.T) {
 	damaged := []byte(good)
 	damaged[40] ^= 1 // another letter of the alphabet, or of none
 	for name, token := range map[string]string{
-		"empty": "", "word": "x", "Synapse's": "syr_dQ_abcdefghijklmnopqr_1gXYZ", "prefix": PrefixRefresh, "held": PrefixHeld + "x", "access token": in.text("access_token"),
-		"no base64": PrefixRefresh + "a b", "standard base64": PrefixRefresh + "ab+/", "padded": good + "=", "cut": good[:len(good)-1],
-		"damaged": string(damaged), "other prefix": "dgx_" + good[4:], "without prefix": good[4:], "line": good + "\n", "long": PrefixRefresh + strings.Repeat("A", 1<<16),
+		"empty": "", "word": "x", "Synapse's": "syr_dQ_abcdefghijklmnopqr_1gXYZ", "prefix": token.PrefixRefresh, "held": token.PrefixHeld + "x", "access token": in.text("access_token"),
+		"no base64": token.PrefixRefresh + "a b", "standard base64": token.PrefixRefresh + "ab+/", "padded": good + "=", "cut": good[:len(good)-1],
+		"damaged": string(damaged), "other prefix": "dgx_" + good[4:], "without prefix": good[4:], "line": good + "\n", "long": token.PrefixRefresh + strings.Repeat("A", 1<<16),
 		"unicode": "é\x00", "new version": "dga_v2." + good,
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -129,7 +129,7 @@ func TestStaleTokens(t *testing.T) {
 		}
 	}
 	for name, token := range map[string]string{
-		"over": over, "expired": expired, "nonsense": PrefixHeld + "x", "refresh token": PrefixRefresh + "x", "good": w.loginAround(false),
+		"over": over, "expired": expired, "nonsense": token.PrefixHeld + "x", "refresh token": token.PrefixRefresh + "x", "good": w.loginAround(false),
 	} {
 		for _, target := range []string{
 			"GET /_matrix/client/v3/login", "GET /_matrix/client/r0/login", "GET /_matrix/client/v3/register/available?username=a",

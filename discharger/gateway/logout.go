@@ -7,6 +7,7 @@ import (
 	"net/http"
 
 	"github.com/discharger/discharger/discharger/client"
+	"github.com/discharger/discharger/discharger/gateway/token"
 	"github.com/discharger/discharger/discharger/homeserver"
 	"github.com/discharger/discharger/discharger/wire"
 )
@@ -19,7 +20,7 @@ import (
 // verifyLogout verifies the token of POST /logout. It needs no live discharge: a
 // client has to be able to log out though its token has run out.
 func (g *Gateway) verifyLogout(ctx context.Context, x *exchange, c credential, from homeserver.Request) (err error) {
-	if c.kind == kindHeld {
+	if c.kind == token.Held {
 		x.identity, x.narrowed, err = g.verifyAccess(ctx, c.token, from)
 		return err
 	}
@@ -39,13 +40,13 @@ func checkLogout(ctx context.Context, condition string) error {
 
 // verifyExpired verifies a bundle, its discharge included, but for its times. A
 // discharge for another address is no proof here either: it may be a copy.
-func (g *Gateway) verifyExpired(ctx context.Context, token string, from homeserver.Request) (homeserver.Identity, error) {
-	if _, err := parseAccess(token); err != nil {
+func (g *Gateway) verifyExpired(ctx context.Context, text string, from homeserver.Request) (homeserver.Identity, error) {
+	if _, err := token.ParseAccess(text); err != nil {
 		return homeserver.Identity{}, err
 	}
-	id, err := g.lenient.Verify(ctx, token[prefixSize:], from)
-	if err == nil && id.Mode != modeOf(kindOf(token)) {
-		err = errToken
+	id, err := g.lenient.Verify(ctx, text[token.PrefixSize:], from)
+	if err == nil && id.Mode != token.Mode(token.KindOf(text)) {
+		err = token.ErrInvalid
 	}
 	if err != nil {
 		return homeserver.Identity{}, err
@@ -131,7 +132,7 @@ func (g *Gateway) leaveOver(ctx context.Context, x *exchange, s standing) (pass 
 	switch {
 	case err != nil:
 		return false, g.leaveLater(ctx, x, err)
-	case !out.Known && (x.kind != kindHeld || !g.vault.mayLeave(id.Session)):
+	case !out.Known && (x.kind != token.Held || !g.vault.mayLeave(id.Session)):
 		g.noteEnd(ctx, id, s.ending())
 		return false, g.refusal(ctx, s.ending().refused())
 	}

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/discharger/discharger/discharger/gateway/token"
 	"github.com/discharger/discharger/discharger/homeserver"
 	"github.com/discharger/discharger/discharger/session"
 	"github.com/discharger/discharger/discharger/wire"
@@ -299,9 +300,9 @@ func TestGuestLogoutSettles(t *testing.T) {
 func TestLogoutSurvivesRestart(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	token := w.login(false, anyMap{"device_id": "ONE"}).text("access_token")
+	text := w.login(false, anyMap{"device_id": "ONE"}).text("access_token")
 	x := &exchange{route: routeLogout}
-	must(t, w.gateway.verifyLogout(t.Context(), x, credential{token: token, kind: kindHeld}, homeserver.Request{}))
+	must(t, w.gateway.verifyLogout(t.Context(), x, credential{token: text, kind: token.Held}, homeserver.Request{}))
 	if pass, f := w.gateway.decideLogout(t.Context(), x); !pass || f != nil {
 		t.Fatalf("the logout is not passed on: %+v", f)
 	}

@@ -7,6 +7,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/discharger/discharger/discharger/client"
+	"github.com/discharger/discharger/discharger/gateway/token"
 )
 
 // outcome is what became of a request, for metrics and the log.
@@ -47,7 +48,7 @@ const noToken = "none"
 
 // metrics counts. Labels come from fixed sets.
 type metrics struct {
-	requests [kindRefresh + 1][outcomes]prometheus.Counter
+	requests [token.Refresh + 1][outcomes]prometheus.Counter
 	none     [outcomes]prometheus.Counter
 	fetches  *prometheus.CounterVec
 	orders   *prometheus.CounterVec
@@ -98,7 +99,7 @@ func newMetrics(reg prometheus.Registerer, g *Gateway) (*metrics, error) {
 	})
 	for k := range m.requests {
 		for o := range m.requests[k] {
-			m.requests[k][o] = requests.WithLabelValues(kind(k).String(), outcome(o).String())
+			m.requests[k][o] = requests.WithLabelValues(token.Kind(k).String(), outcome(o).String())
 		}
 	}
 	for o := range m.none {

@@ -4,6 +4,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/discharger/discharger/discharger/gateway/token"
 	"github.com/discharger/discharger/discharger/rawmacaroon"
 )
 
@@ -48,17 +49,17 @@ func TestNarrowed(t *testing.T) {
 		{[]string{soon}, "GET", client + "unknown", 403},
 		{[]string{soon}, "POST", client + "user/@u:hs%2Fopenid%2Frequest_token%3F/filter", 403},
 
-		{[]string{CondReadOnly}, "GET", client + room + "/messages?limit=1", 200},
-		{[]string{CondReadOnly}, "HEAD", client + "joined_rooms", 200},
-		{[]string{CondReadOnly}, "PUT", client + room + "/send/m.room.message/1", 403},
-		{[]string{CondReadOnly}, "POST", client + "search", 403},
-		{[]string{CondReadOnly}, "GET", client + "sync", 403},
-		{[]string{CondReadOnly}, "GET", client + "events", 403},
-		{[]string{CondReadOnly}, "GET", client + "room_keys/keys", 403},
-		{[]string{CondReadOnly}, "GET", "/_matrix/client/v1/media/download/hs/x", 200},
-		{[]string{CondReadOnly}, "GET", "/_matrix/media/v3/download/hs/x", 200},
-		{[]string{CondReadOnly}, "POST", "/_matrix/media/v3/upload", 403},
-		{[]string{CondReadOnly}, "GET", "/_matrix/client/versions", 200},
+		{[]string{token.CondReadOnly}, "GET", client + room + "/messages?limit=1", 200},
+		{[]string{token.CondReadOnly}, "HEAD", client + "joined_rooms", 200},
+		{[]string{token.CondReadOnly}, "PUT", client + room + "/send/m.room.message/1", 403},
+		{[]string{token.CondReadOnly}, "POST", client + "search", 403},
+		{[]string{token.CondReadOnly}, "GET", client + "sync", 403},
+		{[]string{token.CondReadOnly}, "GET", client + "events", 403},
+		{[]string{token.CondReadOnly}, "GET", client + "room_keys/keys", 403},
+		{[]string{token.CondReadOnly}, "GET", "/_matrix/client/v1/media/download/hs/x", 200},
+		{[]string{token.CondReadOnly}, "GET", "/_matrix/media/v3/download/hs/x", 200},
+		{[]string{token.CondReadOnly}, "POST", "/_matrix/media/v3/upload", 403},
+		{[]string{token.CondReadOnly}, "GET", "/_matrix/client/versions", 200},
 
 		{[]string{"room !r:hs"}, "PUT", client + room + "/send/m.room.message/1", 200},
 		{[]string{"room !r:hs"}, "GET", client + "rooms/!r:hs/state", 200},
@@ -69,15 +70,15 @@ func TestNarrowed(t *testing.T) {
 		{[]string{"room !r:hs"}, "POST", client + "createRoom", 403},
 		{[]string{"room !r:hs"}, "GET", client + "sync", 403},
 		{[]string{"room !r:hs"}, "GET", "/_matrix/client/v1/" + room + "/hierarchy", 403},
-		{[]string{"room !r:hs", CondReadOnly}, "PUT", client + room + "/send/m.room.message/1", 403},
-		{[]string{"room !r:hs", CondReadOnly}, "GET", client + room + "/messages", 200},
+		{[]string{"room !r:hs", token.CondReadOnly}, "PUT", client + room + "/send/m.room.message/1", 403},
+		{[]string{"room !r:hs", token.CondReadOnly}, "GET", client + room + "/messages", 200},
 		{[]string{"room !r:hs", "room !q:hs"}, "GET", client + room + "/messages", 403},
 
 		{[]string{"client-ip 127.0.0.1"}, "GET", pathWhoami, 200},
 		{[]string{"client-ip 192.0.2.0/24"}, "GET", pathWhoami, 403},
 		{[]string{rawmacaroon.TimeBefore(w.now())}, "GET", pathWhoami, 401},
 	} {
-		token, err := Attenuate(whole, c.conditions...)
+		token, err := token.Attenuate(whole, c.conditions...)
 		must(t, err)
 		before := w.hs.count()
 		a := w.do(c.method, c.path, token, nil)
@@ -92,7 +93,7 @@ func TestNarrowed(t *testing.T) {
 
 	// What is not good for anything any more fetches nothing, and keeps nobody
 	// logged in.
-	short, err := Attenuate(whole, rawmacaroon.TimeBefore(w.now().Add(time.Minute)))
+	short, err := token.Attenuate(whole, rawmacaroon.TimeBefore(w.now().Add(time.Minute)))
 	must(t, err)
 	w.want(w.do("GET", pathWhoami, short, nil), 200, "")
 	w.forward(2 * testTTL)
@@ -111,19 +112,19 @@ func TestAttenuateRefuses(t *testing.T) {
 	for _, c := range []struct{ token, condition string }{
 		{held, "moon-phase full"}, {held, "room"}, {held, "room x"}, {held, "read-only yes"}, {held, "time-before tomorrow"}, {held, ""},
 		{held, "client-ip nowhere"}, {held, "declared epoch 3"},
-		{rotate.text("access_token"), CondReadOnly}, {rotate.text("refresh_token"), CondReadOnly}, {"syt_x", CondReadOnly},
-		{held[:len(held)-2], CondReadOnly},
+		{rotate.text("access_token"), token.CondReadOnly}, {rotate.text("refresh_token"), token.CondReadOnly}, {"syt_x", token.CondReadOnly},
+		{held[:len(held)-2], token.CondReadOnly},
 	} {
-		if got, err := Attenuate(c.token, c.condition); err == nil || got != "" {
+		if got, err := token.Attenuate(c.token, c.condition); err == nil || got != "" {
 			t.Errorf("attenuated with %q", c.condition)
 		}
 	}
-	b, err := parseAccess(held)
+	b, err := token.ParseAccess(held)
 	must(t, err)
-	m, err := accessOf(b)
+	m, err := token.AccessOf(b)
 	must(t, err)
 	must(t, m.AddFirstPartyCaveat([]byte("moon-phase full")))
-	odd, err := heldToken(m)
+	odd, err := token.EncodeHeld(m)
 	must(t, err)
 	before := w.hs.count()
 	if a := w.want(w.do("GET", pathWhoami, odd, nil), 401, codeUnknownToken); !a.soft() || w.hs.count() > before {

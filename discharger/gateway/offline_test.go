@@ -11,6 +11,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"github.com/discharger/discharger/discharger/gateway/token"
 	"github.com/discharger/discharger/policy"
 )
 
@@ -74,8 +75,8 @@ func TestOneFetchPerLifetime(t *testing.T) {
 		w.cfg.Jitter = func() float64 { return 0.5 }
 		w.stopped = time.Now()
 	})
-	token := w.login(false).text("access_token")
-	narrow, err := Attenuate(token, "client-ip 127.0.0.1")
+	text := w.login(false).text("access_token")
+	narrow, err := token.Attenuate(text, "client-ip 127.0.0.1")
 	must(t, err)
 	start := w.asked.Load()
 	const lifetimes, steps = 4, 10
@@ -83,7 +84,7 @@ func TestOneFetchPerLifetime(t *testing.T) {
 		var all sync.WaitGroup
 		for i := range 16 {
 			all.Go(func() {
-				use := []string{token, narrow}[i%2]
+				use := []string{text, narrow}[i%2]
 				if a := w.do("GET", pathWhoami, use, nil); a.status != 200 {
 					t.Errorf("%d %s", a.status, a.raw)
 				}
@@ -92,7 +93,7 @@ func TestOneFetchPerLifetime(t *testing.T) {
 		all.Wait()
 		w.forward(testTTL / steps)
 	}
-	w.landed(w.sessionOf(token))
+	w.landed(w.sessionOf(text))
 	// Steps are a tenth: the first fetch comes after seven, the others after nine.
 	if n := w.asked.Load() - start; n < lifetimes || n > lifetimes+1 {
 		t.Errorf("%d fetches in %d lifetimes", n, lifetimes)
@@ -102,7 +103,7 @@ func TestOneFetchPerLifetime(t *testing.T) {
 	var all sync.WaitGroup
 	for range 64 {
 		all.Go(func() {
-			if a := w.do("GET", pathWhoami, token, nil); a.status != 200 {
+			if a := w.do("GET", pathWhoami, text, nil); a.status != 200 {
 				t.Errorf("%d %s", a.status, a.raw)
 			}
 		})

@@ -46,7 +46,7 @@ func (g *Gateway) logOutDevice(ctx context.Context, id caveat.SessionID) error {
 	if err != nil || !ok {
 		return err
 	}
-	token, err := g.sealer.openUpstream(id, d.Box)
+	token, err := g.sealer.OpenUpstream(id, d.Box)
 	if errors.Is(err, homeserver.ErrUnknownKey) {
 		return err
 	}

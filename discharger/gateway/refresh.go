@@ -14,6 +14,7 @@ import (
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/client"
 	"github.com/discharger/discharger/discharger/clientaddr"
+	"github.com/discharger/discharger/discharger/gateway/token"
 	"github.com/discharger/discharger/discharger/homeserver"
 	"github.com/discharger/discharger/discharger/rawmacaroon"
 	"github.com/discharger/discharger/discharger/wire"
@@ -42,13 +43,13 @@ func (g *Gateway) refresh(w http.ResponseWriter, r *http.Request, x *exchange) *
 	case !ok:
 		return badRequest(codeInvalidParam, "Invalid param: refresh_token")
 	}
-	x.token, x.kind = true, kindOf(text)
-	if x.kind == kindForeign && !g.sealer.damaged(text) {
+	x.token, x.kind = true, token.KindOf(text)
+	if x.kind == token.Foreign && !g.sealer.WasOurs(text) {
 		return g.refreshForeign(w, r, x)
 	}
-	t, err := g.sealer.decodeRefresh(text)
+	t, err := g.sealer.DecodeRefresh(text)
 	switch {
-	case errors.Is(err, errToken):
+	case errors.Is(err, token.ErrInvalid):
 		return unknownToken("Unknown refresh token.", true)
 	case err != nil:
 		return g.refreshRefused(r.Context(), x, err)
@@ -71,9 +72,9 @@ func (g *Gateway) refresh(w http.ResponseWriter, r *http.Request, x *exchange) *
 }
 
 // exchangeRefresh gets the next discharge for a refresh token.
-func (g *Gateway) exchangeRefresh(r *http.Request, x *exchange, t refreshToken, text string) (issued, *failure) {
+func (g *Gateway) exchangeRefresh(r *http.Request, x *exchange, t token.RefreshToken, text string) (issued, *failure) {
 	ctx := r.Context()
-	access, err := bundle.Encode(macaroon.Slice{t.access})
+	access, err := bundle.Encode(macaroon.Slice{t.Access})
 	if err != nil {
 		return issued{}, unknownToken("Unknown refresh token.", true)
 	}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/discharger/discharger/discharger/client"
+	"github.com/discharger/discharger/discharger/gateway/token"
 	"github.com/discharger/discharger/discharger/homeserver"
 	"github.com/discharger/discharger/discharger/wire"
 	"github.com/discharger/discharger/policy"
@@ -237,7 +238,7 @@ func TestKindFromFeed(t *testing.T) {
 						_, err = one.gateway.client.RevokeUser(t.Context(), "@u:hs", o)
 					}
 					must(t, err)
-					id, err := two.gateway.hs.VerifyAccess(t.Context(), in.text("access_token")[prefixSize:], homeserver.Request{})
+					id, err := two.gateway.hs.VerifyAccess(t.Context(), in.text("access_token")[token.PrefixSize:], homeserver.Request{})
 					must(t, err)
 					eventually(t, "the gateways know", func() bool { return one.gateway.feed.Revoked(id) && two.gateway.feed.Revoked(id) })
 					one.down.Store(true)

@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/gateway/token"
 	"github.com/discharger/discharger/discharger/homeserver"
 )
 
@@ -32,7 +33,7 @@ func (g *Gateway) CheckReload(cfg Config) error {
 	_, err := g.prepareReload(&cfg)
 	if err == nil {
 		_, err = homeserver.New(homeserver.Config{
-			Keys: cfg.Keys, Retired: cfg.Retired, KeyPair: cfg.KeyPair, Discharger: cfg.Discharger, Location: location, CacheBytes: -1,
+			Keys: cfg.Keys, Retired: cfg.Retired, KeyPair: cfg.KeyPair, Discharger: cfg.Discharger, Location: token.Location, CacheBytes: -1,
 		})
 	}
 	if err != nil {
@@ -42,14 +43,14 @@ func (g *Gateway) CheckReload(cfg Config) error {
 }
 
 // prepareReload checks all that the verifiers do not check.
-func (g *Gateway) prepareReload(cfg *Config) (*sealer, error) {
+func (g *Gateway) prepareReload(cfg *Config) (*token.Sealer, error) {
 	if err := cfg.checkReloadable(); err != nil {
 		return nil, err
 	}
 	if cfg.UpstreamTLS != nil && g.upstream.Scheme != "https" {
 		return nil, errTLSWithoutHTTPS
 	}
-	return newSealer(cfg.Keys, cfg.Retired)
+	return token.NewSealer(cfg.Keys, cfg.Retired)
 }
 
 func (g *Gateway) reload(cfg Config) error {
@@ -66,7 +67,7 @@ func (g *Gateway) reload(cfg Config) error {
 	if err := g.hs.Reload(keys); err != nil {
 		return err // never: the other one has just taken the same keys
 	}
-	g.sealer.replace(sealer)
+	g.sealer.Replace(sealer)
 	g.client.SetAPIKey(cfg.APIKey)
 	g.once.SetAPIKey(cfg.APIKey)
 	if before := g.live(); !sameTLS(before.UpstreamTLS, cfg.UpstreamTLS) {

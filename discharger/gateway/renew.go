@@ -7,6 +7,7 @@ import (
 
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/client"
+	"github.com/discharger/discharger/discharger/gateway/token"
 )
 
 // renewals are the refreshes under way, by their request-ids: one party that
@@ -18,9 +19,9 @@ type renewals struct {
 
 // renew gets the next discharge for a refresh token. While the service decides
 // nothing, it waits.
-func (g *Gateway) renew(ctx context.Context, r *http.Request, x *exchange, t refreshToken, text string) (client.Grant, error) {
+func (g *Gateway) renew(ctx context.Context, r *http.Request, x *exchange, t token.RefreshToken, text string) (client.Grant, error) {
 	request := client.Request{
-		Access: client.Access{Macaroon: t.access}, Token: t.token, RequestID: g.requestID(text, x.client, r.UserAgent()),
+		Access: client.Access{Macaroon: t.Access}, Token: t.Token, RequestID: g.requestID(text, x.client, r.UserAgent()),
 		ClientIP: x.client, UserAgent: r.UserAgent(),
 	}
 	a := &g.renewals

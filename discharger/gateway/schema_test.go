@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/discharger/discharger/discharger/gateway/matrix"
+	"github.com/discharger/discharger/discharger/gateway/token"
 	"github.com/discharger/discharger/policy"
 	"github.com/discharger/discharger/policy/schema"
 )
@@ -86,7 +87,7 @@ func TestPolicyNarrows(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, func(w *world) {
 		w.policy = func(*policy.Input) policy.Decision {
-			return policy.Decision{Effect: policy.EffectAllow, Caveats: []string{CondReadOnly}}
+			return policy.Decision{Effect: policy.EffectAllow, Caveats: []string{token.CondReadOnly}}
 		}
 	})
 	for _, refresh := range []bool{false, true} {

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/discharger/discharger/discharger/gateway/matrix"
+	"github.com/discharger/discharger/discharger/gateway/token"
 )
 
 // ServeHTTP answers one request.
@@ -129,11 +130,11 @@ func (g *Gateway) identify(r *http.Request, x *exchange) *failure {
 	case x.match.Public():
 		dropCredential(r) // clients that log in again may still send the token that they had
 		return nil
-	case c.kind == kindForeign && g.sealer.damaged(c.token):
+	case c.kind == token.Foreign && g.sealer.WasOurs(c.token):
 		return unknownToken("Unknown access token.", true)
-	case c.kind == kindForeign:
+	case c.kind == token.Foreign:
 		return g.admitForeign(r, x, c)
-	case c.kind == kindRefresh:
+	case c.kind == token.Refresh:
 		return unknownToken("A refresh token is not an access token.", true)
 	}
 	if f := g.authenticate(r, x, c); f != nil {
@@ -158,7 +159,7 @@ func (g *Gateway) unwrap(r *http.Request, x *exchange, c credential) {
 // dropCredential takes a token of the gateway's out of a request.
 func dropCredential(r *http.Request) {
 	c, f := findCredential(r)
-	if f != nil || c.kind == kindForeign {
+	if f != nil || c.kind == token.Foreign {
 		return
 	}
 	if c.from == fromQuery {

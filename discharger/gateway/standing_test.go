@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/discharger/discharger/discharger/gateway/token"
 	"github.com/discharger/discharger/discharger/homeserver"
 	"github.com/discharger/discharger/discharger/session"
 	"github.com/discharger/discharger/discharger/wire"
@@ -20,7 +21,7 @@ func TestVouchedSessionEnds(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t)
 			in := w.login(true, anyMap{"device_id": "ONE"})
-			id, err := w.gateway.hs.Verify(t.Context(), in.text("access_token")[prefixSize:], homeserver.Request{})
+			id, err := w.gateway.hs.Verify(t.Context(), in.text("access_token")[token.PrefixSize:], homeserver.Request{})
 			must(t, err)
 			w.gateway.vouched.put(id.Session, vouch{until: w.now().Add(vouchedLife), events: w.gateway.events.Load()})
 			w.forward(time.Second)

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/discharger/discharger/discharger/gateway/token"
 	"github.com/discharger/discharger/discharger/homeserver"
 	"github.com/discharger/discharger/discharger/wire"
 )
@@ -23,29 +24,29 @@ func TestWrapped(t *testing.T) {
 		"/_matrix/client/v3/register", "/_matrix/client/r0/register", "/_matrix/client/v3/register?kind=guest", "/_synapse/admin/v1/register",
 	} {
 		a := w.want(w.do("POST", path, "", in), 200, "")
-		token := a.text("access_token")
-		if kindOf(token) != kindHeld {
+		text := a.text("access_token")
+		if token.KindOf(text) != token.Held {
 			t.Fatalf("%s: %s", path, a.raw)
 		}
-		w.want(w.do("GET", pathWhoami, token, nil), 200, "")
+		w.want(w.do("GET", pathWhoami, text, nil), 200, "")
 		var sent anyMap
 		if i := w.hs.count() - 2; json.Unmarshal([]byte(w.hs.requests[i].Body), &sent) != nil || sent["refresh_token"] != nil {
 			t.Errorf("%s: the homeserver was asked %s", path, w.hs.requests[i].Body)
 		}
-		if a := w.want(w.do("POST", path, "", anyMap{"user": "@u:hs", "refresh_token": true}), 200, ""); kindOf(a.text("access_token")) != kindRotate || !strings.Contains(w.hs.last(t).Body, `"refresh_token":false`) {
+		if a := w.want(w.do("POST", path, "", anyMap{"user": "@u:hs", "refresh_token": true}), 200, ""); token.KindOf(a.text("access_token")) != token.Rotate || !strings.Contains(w.hs.last(t).Body, `"refresh_token":false`) {
 			t.Errorf("%s with refresh_token: %s; the homeserver was asked %s", path, a.raw, w.hs.last(t).Body)
 		}
 	}
 	if a := w.want(w.do("POST", "/_matrix/client/v3/register", "", anyMap{"inhibit_login": true}), 200, ""); a.body["access_token"] != nil {
 		t.Errorf("%s", a.raw)
 	}
-	if a := w.want(w.do("POST", pathLogin, "", anyMap{"org.matrix.msc2918.refresh_token": true}), 200, ""); kindOf(a.text("access_token")) != kindRotate {
+	if a := w.want(w.do("POST", pathLogin, "", anyMap{"org.matrix.msc2918.refresh_token": true}), 200, ""); token.KindOf(a.text("access_token")) != token.Rotate {
 		t.Errorf("%s", a.raw)
 	}
 	admin := w.want(w.do("POST", pathLogin, "", anyMap{"user": "@admin:hs"}), 200, "").text("access_token")
 	a := w.want(w.do("POST", "/_synapse/admin/v1/users/%40u%3Ahs/login", admin, anyMap{}), 200, "")
 	who := w.want(w.do("GET", pathWhoami, a.text("access_token"), nil), 200, "")
-	if kindOf(a.text("access_token")) != kindHeld || who.text("user_id") != "@u:hs" {
+	if token.KindOf(a.text("access_token")) != token.Held || who.text("user_id") != "@u:hs" {
 		t.Errorf("%s, %s", a.raw, who.raw)
 	}
 }
@@ -59,7 +60,7 @@ func TestRefreshPaths(t *testing.T) {
 	w.forward(testTTL)
 	for _, path := range []string{"v3", "r0", "v1", "unstable", "unstable/org.matrix.msc2918"} {
 		a := w.want(w.do("POST", "/_matrix/client/"+path+"/refresh", in.text("access_token"), anyMap{"refresh_token": in.text("refresh_token")}), 200, "")
-		if kindOf(a.text("access_token")) != kindRotate || kindOf(a.text("refresh_token")) != kindRefresh || a.header.Get("Access-Control-Allow-Origin") != "*" {
+		if token.KindOf(a.text("access_token")) != token.Rotate || token.KindOf(a.text("refresh_token")) != token.Refresh || a.header.Get("Access-Control-Allow-Origin") != "*" {
 			t.Errorf("%s: %s", path, a.raw)
 		}
 	}
@@ -127,7 +128,7 @@ func TestGuestUpgrade(t *testing.T) {
 func TestCredentials(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	token := w.login(false).text("access_token")
+	text := w.login(false).text("access_token")
 	canary := w.hs.made[0]
 	for _, c := range []struct {
 		name, query string
@@ -135,19 +136,19 @@ func TestCredentials(t *testing.T) {
 		status      int
 		code, uri   string // that the homeserver sees; empty: nothing
 	}{
-		{"header", "", []string{"Bearer " + token}, 200, "", "?"},
-		{"query", "?access_token=" + token, nil, 200, "", "?"},
-		{"query first", "?access_token=" + token + "&a=%41&b", nil, 200, "", "?a=%41&b"},
-		{"query last", "?a=1;b=2&&access_token=" + token, nil, 200, "", "?a=1;b=2&"},
-		{"query encoded", "?access%5Ftoken=" + token, nil, 200, "", "?"},
-		{"query after semicolon", "?a=1;access_token=" + token, nil, 200, "", "?a=1"},
-		{"both", "?access_token=" + token, []string{"Bearer " + token}, 401, codeMissingToken, ""},
-		{"both, one foreign", "?access_token=x", []string{"Bearer " + token}, 401, codeMissingToken, ""},
-		{"twice in the query", "?access_token=" + token + "&access_token=" + token, nil, 401, codeMissingToken, ""},
-		{"two headers", "", []string{"Bearer " + token, "Bearer " + token}, 401, codeMissingToken, ""},
-		{"lower case", "", []string{"bearer " + token}, 401, codeMissingToken, ""},
+		{"header", "", []string{"Bearer " + text}, 200, "", "?"},
+		{"query", "?access_token=" + text, nil, 200, "", "?"},
+		{"query first", "?access_token=" + text + "&a=%41&b", nil, 200, "", "?a=%41&b"},
+		{"query last", "?a=1;b=2&&access_token=" + text, nil, 200, "", "?a=1;b=2&"},
+		{"query encoded", "?access%5Ftoken=" + text, nil, 200, "", "?"},
+		{"query after semicolon", "?a=1;access_token=" + text, nil, 200, "", "?a=1"},
+		{"both", "?access_token=" + text, []string{"Bearer " + text}, 401, codeMissingToken, ""},
+		{"both, one foreign", "?access_token=x", []string{"Bearer " + text}, 401, codeMissingToken, ""},
+		{"twice in the query", "?access_token=" + text + "&access_token=" + text, nil, 401, codeMissingToken, ""},
+		{"two headers", "", []string{"Bearer " + text, "Bearer " + text}, 401, codeMissingToken, ""},
+		{"lower case", "", []string{"bearer " + text}, 401, codeMissingToken, ""},
 		{"none", "", nil, 401, codeMissingToken, "?"},
-		{"refresh token", "", []string{"Bearer " + PrefixRefresh + "abc"}, 401, codeUnknownToken, ""},
+		{"refresh token", "", []string{"Bearer " + token.PrefixRefresh + "abc"}, 401, codeUnknownToken, ""},
 		{"foreign", "", []string{"Bearer something"}, 401, codeUnknownToken, "?"},
 	} {
 		before := w.hs.count()
@@ -167,7 +168,7 @@ func TestCredentials(t *testing.T) {
 			t.Errorf("%s: the homeserver saw %s with %q", c.name, last.URI, last.Token)
 		}
 	}
-	w.want(w.do("POST", pathLogin, token, anyMap{"user": "@u:hs"}), 200, "")
+	w.want(w.do("POST", pathLogin, text, anyMap{"user": "@u:hs"}), 200, "")
 	if last := w.hs.last(t); last.Token != "" {
 		t.Error("a login came with an old token")
 	}
@@ -175,7 +176,7 @@ func TestCredentials(t *testing.T) {
 	if last := w.hs.last(t); last.Token != "as_token" {
 		t.Error("a login of an application service came without its token")
 	}
-	req, err := http.NewRequest("OPTIONS", w.http.URL+pathWhoami+"?access_token="+token, nil)
+	req, err := http.NewRequest("OPTIONS", w.http.URL+pathWhoami+"?access_token="+text, nil)
 	must(t, err)
 	if a := w.send(req); a.status != 200 || strings.Contains(w.hs.last(t).URI, "dga_") || len(a.header["Access-Control-Allow-Origin"]) != 1 {
 		t.Errorf("OPTIONS: %d, %v, %s", a.status, a.header, w.hs.last(t).URI)
@@ -189,30 +190,30 @@ func TestTampering(t *testing.T) {
 	held, rotate := w.login(false), w.login(true)
 	refresh := rotate.text("refresh_token")
 	before, asked := w.hs.count(), w.asked.Load()
-	for _, token := range []string{held.text("access_token"), rotate.text("access_token"), refresh} {
-		for at := range token {
-			b := []byte(token)
+	for _, text := range []string{held.text("access_token"), rotate.text("access_token"), refresh} {
+		for at := range text {
+			b := []byte(text)
 			if b[at] ^= []byte{1, 2, 0x10}[at%3]; b[at] < '!' || b[at] > '~' {
 				b[at] = 'A'
 			}
 			var a answer
-			if token == refresh {
+			if text == refresh {
 				a = w.refresh(string(b))
 			} else {
 				a = w.do("GET", pathWhoami, string(b), nil)
 			}
-			if id := keyIDOf(string(b)); id != "" && id != keyIDOf(token) && kindOf(string(b)) == kindOf(token) { // it may be one that the gateway has not read yet
+			if id := keyIDOf(string(b)); id != "" && id != keyIDOf(text) && token.KindOf(string(b)) == token.KindOf(text) { // it may be one that the gateway has not read yet
 				if a.status != 503 {
 					t.Fatalf("byte %d, another key id: %d %s", at, a.status, a.raw)
 				}
 				continue
 			}
-			if string(b) != token && (a.status != 401 || a.text("errcode") != codeUnknownToken || !a.soft()) {
+			if string(b) != text && (a.status != 401 || a.text("errcode") != codeUnknownToken || !a.soft()) {
 				t.Fatalf("byte %d: %d %s", at, a.status, a.raw)
 			}
 		}
-		for _, other := range []string{token + "A", token[:len(token)-1], "x" + token, token[prefixSize:], token + "="} {
-			if token == refresh {
+		for _, other := range []string{text + "A", text[:len(text)-1], "x" + text, text[token.PrefixSize:], text + "="} {
+			if text == refresh {
 				w.want(w.refresh(other), 401, codeUnknownToken)
 			} else {
 				w.want(w.do("GET", pathWhoami, other, nil), 401, codeUnknownToken)
@@ -228,15 +229,15 @@ func TestTampering(t *testing.T) {
 }
 
 // keyIDOf returns the id of the master key that a well-formed token names.
-func keyIDOf(token string) string {
-	if box, err := wire.DecodeBase64(strings.TrimPrefix(token, PrefixRefresh)); kindOf(token) == kindRefresh && err == nil &&
-		len(box) > keyIDSize && !strings.ContainsAny(token, "+/=") {
-		return hex.EncodeToString(box[:keyIDSize])
+func keyIDOf(text string) string {
+	if box, err := wire.DecodeBase64(strings.TrimPrefix(text, token.PrefixRefresh)); token.KindOf(text) == token.Refresh && err == nil &&
+		len(box) > token.KeyIDSize && !strings.ContainsAny(text, "+/=") {
+		return hex.EncodeToString(box[:token.KeyIDSize])
 	}
-	if _, err := parseAccess(token); err != nil {
+	if _, err := token.ParseAccess(text); err != nil {
 		return ""
 	}
-	in, err := homeserver.Inspect(token[prefixSize:])
+	in, err := homeserver.Inspect(text[token.PrefixSize:])
 	if err != nil {
 		return ""
 	}
@@ -249,11 +250,11 @@ func TestModesAreNotMixed(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	rotate := w.login(true).text("access_token")
-	b, err := parseAccess(rotate)
+	b, err := token.ParseAccess(rotate)
 	must(t, err)
-	m, err := accessOf(b)
+	m, err := token.AccessOf(b)
 	must(t, err)
-	cut, err := heldToken(m)
+	cut, err := token.EncodeHeld(m)
 	must(t, err)
 	asked, before := w.asked.Load(), w.hs.count()
 	w.want(w.do("GET", pathWhoami, cut, nil), 401, codeUnknownToken)

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/gateway/token"
 )
 
 const pathRegister = "/_matrix/client/v3/register"
@@ -48,17 +49,17 @@ func TestRegistrationWithQuestions(t *testing.T) {
 		for _, c := range []struct {
 			name        string
 			first, last anyMap
-			want        kind
+			want        token.Kind
 		}{
-			{"first", anyMap{"refresh_token": true}, nil, kindRotate},
-			{"first, by the old name", anyMap{memberRefreshOld: true}, nil, kindRotate},
-			{"last", anyMap{}, anyMap{"refresh_token": true}, kindRotate},
-			{"both", anyMap{"refresh_token": true}, anyMap{"refresh_token": true}, kindRotate},
-			{"taken back", anyMap{"refresh_token": true}, anyMap{"refresh_token": false}, kindHeld},
-			{"never", anyMap{"device_id": "D"}, nil, kindHeld},
+			{"first", anyMap{"refresh_token": true}, nil, token.Rotate},
+			{"first, by the old name", anyMap{memberRefreshOld: true}, nil, token.Rotate},
+			{"last", anyMap{}, anyMap{"refresh_token": true}, token.Rotate},
+			{"both", anyMap{"refresh_token": true}, anyMap{"refresh_token": true}, token.Rotate},
+			{"taken back", anyMap{"refresh_token": true}, anyMap{"refresh_token": false}, token.Held},
+			{"never", anyMap{"device_id": "D"}, nil, token.Held},
 		} {
 			a := w.answered(w.beginRegistration(c.first), c.last)
-			if got := kindOf(a.text("access_token")); got != c.want || (a.text("refresh_token") != "") != (c.want == kindRotate) {
+			if got := token.KindOf(a.text("access_token")); got != c.want || (a.text("refresh_token") != "") != (c.want == token.Rotate) {
 				t.Errorf("%s: %s", c.name, a.raw)
 			}
 			w.want(w.do("GET", pathWhoami, a.text("access_token"), nil), 200, "")
@@ -81,15 +82,15 @@ func TestQuestionsAreKeptApart(t *testing.T) {
 	w := newWorld(t)
 	w.hs.questions = make(map[string]anyMap)
 	rotate, held := w.beginRegistration(anyMap{"refresh_token": true}), w.beginRegistration(anyMap{})
-	if a := w.answered(held, nil); kindOf(a.text("access_token")) != kindHeld {
+	if a := w.answered(held, nil); token.KindOf(a.text("access_token")) != token.Held {
 		t.Errorf("%s", a.raw)
 	}
-	if a := w.answered(rotate, nil); kindOf(a.text("access_token")) != kindRotate {
+	if a := w.answered(rotate, nil); token.KindOf(a.text("access_token")) != token.Rotate {
 		t.Errorf("%s", a.raw)
 	}
 	late := w.beginRegistration(anyMap{"refresh_token": true})
 	w.forward(uiaLife + time.Second)
-	if a := w.answered(late, nil); kindOf(a.text("access_token")) != kindHeld {
+	if a := w.answered(late, nil); token.KindOf(a.text("access_token")) != token.Held {
 		t.Errorf("%s", a.raw)
 	}
 	elsewhere := w.beginRegistration(anyMap{"refresh_token": true})
@@ -98,7 +99,7 @@ func TestQuestionsAreKeptApart(t *testing.T) {
 	w.cfg.Registerer = nil
 	w.startGateway()
 	a := w.answered(elsewhere, nil)
-	if kindOf(a.text("access_token")) != kindHeld || a.text("refresh_token") != "" {
+	if token.KindOf(a.text("access_token")) != token.Held || a.text("refresh_token") != "" {
 		t.Errorf("%s", a.raw)
 	}
 	w.want(w.do("GET", pathWhoami, a.text("access_token"), nil), 200, "")

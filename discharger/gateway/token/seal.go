@@ -1,4 +1,4 @@
-package gateway
+package token
 
 import (
 	"crypto/cipher"
@@ -15,7 +15,7 @@ import (
 	"github.com/discharger/discharger/discharger/rawmacaroon"
 )
 
-// sealer encrypts what clients carry for the gateway. A box is
+// Sealer encrypts what clients carry for the gateway. A box is
 //
 //	0   key id     which master key               4 bytes
 //	4   nonce                                    24 bytes
@@ -24,7 +24,7 @@ import (
 // and for every purpose there is a key of its own, derived from the master key.
 // The nonce is derived from what is sealed, so the same box comes of the same
 // contents: a client that is answered twice gets the same token twice.
-type sealer struct {
+type Sealer struct {
 	current atomic.Pointer[sealRing]
 }
 
@@ -35,10 +35,10 @@ type sealRing struct {
 }
 
 // ring returns the keys that count now.
-func (s *sealer) ring() *sealRing { return s.current.Load() }
+func (s *Sealer) ring() *sealRing { return s.current.Load() }
 
-// replace takes over the keys of another sealer.
-func (s *sealer) replace(by *sealer) { s.current.Store(by.current.Load()) }
+// Replace takes over the keys of another sealer.
+func (s *Sealer) Replace(by *Sealer) { s.current.Store(by.current.Load()) }
 
 // sealKeys are derived from one master key.
 type sealKeys struct {
@@ -58,12 +58,12 @@ const (
 	labelRefresh  = "discharger/gateway refresh token v1\x00"
 	labelNonce    = "nonce\x00"
 
-	keyIDSize  = 4
-	boxHead    = keyIDSize + chacha20poly1305.NonceSizeX
+	KeyIDSize  = 4
+	boxHead    = KeyIDSize + chacha20poly1305.NonceSizeX
 	boxMinimum = boxHead + chacha20poly1305.Overhead
 )
 
-func newSealer(keys homeserver.Keys, retired [][4]byte) (*sealer, error) {
+func NewSealer(keys homeserver.Keys, retired [][4]byte) (*Sealer, error) {
 	ring := &sealRing{retired: slices.Clone(retired)}
 	for _, k := range keys {
 		sk := sealKeys{id: k.ID()}
@@ -79,7 +79,7 @@ func newSealer(keys homeserver.Keys, retired [][4]byte) (*sealer, error) {
 	if len(ring.keys) == 0 {
 		return nil, errors.New("no master key")
 	}
-	s := new(sealer)
+	s := new(Sealer)
 	s.current.Store(ring)
 	return s, nil
 }
@@ -100,7 +100,7 @@ func (k *boxKey) box(id [4]byte, beside, text []byte) []byte {
 	b := make([]byte, 0, boxMinimum+len(text))
 	b = append(b, id[:]...)
 	b = append(b, sum[:chacha20poly1305.NonceSizeX]...)
-	return k.aead.Seal(b, b[keyIDSize:boxHead], text, beside)
+	return k.aead.Seal(b, b[KeyIDSize:boxHead], text, beside)
 }
 
 var (
@@ -112,18 +112,18 @@ var (
 // open gives what box was given. The error matches [homeserver.ErrUnknownKey] or
 // [homeserver.ErrRetiredKey] if the box is in order as far as can be seen without
 // its key.
-func (s *sealer) open(box, beside []byte, purpose func(*sealKeys) *boxKey) ([]byte, error) {
+func (s *Sealer) open(box, beside []byte, purpose func(*sealKeys) *boxKey) ([]byte, error) {
 	if len(box) < boxMinimum {
 		return nil, errBox
 	}
 	ring := s.ring()
-	id := [4]byte(box[:keyIDSize])
+	id := [4]byte(box[:KeyIDSize])
 	for i := range ring.keys {
 		k := &ring.keys[i]
 		if k.id != id {
 			continue
 		}
-		text, err := purpose(k).aead.Open(nil, box[keyIDSize:boxHead], box[boxHead:], beside)
+		text, err := purpose(k).aead.Open(nil, box[KeyIDSize:boxHead], box[boxHead:], beside)
 		if err != nil {
 			return nil, errBox
 		}
@@ -135,25 +135,25 @@ func (s *sealer) open(box, beside []byte, purpose func(*sealKeys) *boxKey) ([]by
 	return nil, fmt.Errorf("%w: key %x", errUnknownSeal, id[:])
 }
 
-// sealUpstream seals the homeserver's own token of a session.
-func (s *sealer) sealUpstream(session caveat.SessionID, token string) []byte {
+// SealUpstream seals the homeserver's own token of a session.
+func (s *Sealer) SealUpstream(session caveat.SessionID, token string) []byte {
 	k := &s.ring().keys[0]
 	return k.upstream.box(k.id, session[:], []byte(token))
 }
 
-// openUpstream gives that token back.
-func (s *sealer) openUpstream(session caveat.SessionID, box []byte) (string, error) {
+// OpenUpstream gives that token back.
+func (s *Sealer) OpenUpstream(session caveat.SessionID, box []byte) (string, error) {
 	text, err := s.open(box, session[:], func(k *sealKeys) *boxKey { return &k.upstream })
 	return string(text), err
 }
 
-// sealRefresh seals all that a refresh needs.
-func (s *sealer) sealRefresh(text []byte) []byte {
+// SealRefresh seals all that a refresh needs.
+func (s *Sealer) SealRefresh(text []byte) []byte {
 	k := &s.ring().keys[0]
 	return k.refresh.box(k.id, nil, text)
 }
 
 // openRefresh gives it back.
-func (s *sealer) openRefresh(box []byte) ([]byte, error) {
+func (s *Sealer) openRefresh(box []byte) ([]byte, error) {
 	return s.open(box, nil, func(k *sealKeys) *boxKey { return &k.refresh })
 }

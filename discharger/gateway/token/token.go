@@ -1,4 +1,4 @@
-package gateway
+package token
 
 import (
 	"encoding/binary"
@@ -23,83 +23,83 @@ const (
 	PrefixRefresh = "dgr_" // refresh token
 )
 
-const prefixSize = len(PrefixHeld)
+const PrefixSize = len(PrefixHeld)
 
-// location is what the gateway's caveats call the service. No client looks at
+// Location is what the gateway's caveats call the service. No client looks at
 // it, and it is the same wherever the service is, so that it can move.
-const location = "http://discharger"
+const Location = "http://discharger"
 
 // maxToken bounds what is looked at, in characters.
-const maxToken = prefixSize + bundle.MaxLength
+const maxToken = PrefixSize + bundle.MaxLength
 
-var errToken = errors.New("not a token of this gateway, or damaged")
+var ErrInvalid = errors.New("not a token of this gateway, or damaged")
 
-// kind says what a token is.
-type kind uint8
+// Kind says what a token is.
+type Kind uint8
 
 const (
-	kindForeign kind = iota // not the gateway's
-	kindHeld
-	kindRotate
-	kindRefresh
+	Foreign Kind = iota // not the gateway's
+	Held
+	Rotate
+	Refresh
 )
 
 // String names the kind as it is in metrics.
-func (k kind) String() string {
+func (k Kind) String() string {
 	switch k {
-	case kindHeld:
+	case Held:
 		return "held"
-	case kindRotate:
+	case Rotate:
 		return "rotate"
-	case kindRefresh:
+	case Refresh:
 		return "refresh"
 	}
 	return "foreign"
 }
 
-func kindOf(token string) kind {
-	if len(token) < prefixSize {
-		return kindForeign
+func KindOf(token string) Kind {
+	if len(token) < PrefixSize {
+		return Foreign
 	}
-	switch token[:prefixSize] {
+	switch token[:PrefixSize] {
 	case PrefixHeld:
-		return kindHeld
+		return Held
 	case PrefixRotate:
-		return kindRotate
+		return Rotate
 	case PrefixRefresh:
-		return kindRefresh
+		return Refresh
 	}
-	return kindForeign
+	return Foreign
 }
 
-// modeOf is the mode of the sessions that an access token of a kind is for.
-func modeOf(k kind) caveat.Mode {
-	if k == kindHeld {
+// Mode is the mode of the sessions that an access token of a kind is for.
+func Mode(k Kind) caveat.Mode {
+	if k == Held {
 		return caveat.ModeHeld
 	}
 	return caveat.ModeRotate
 }
 
-// parseAccess reads an access token strictly: of every token there is one text.
+// ParseAccess reads an access token strictly: of every token there is one text.
 // Macaroons do not sign locations, so these have to be what they are here.
-func parseAccess(token string) (*bundle.Bundle, error) {
-	k := kindOf(token)
-	if len(token) > maxToken || k != kindHeld && k != kindRotate {
-		return nil, errToken
+func ParseAccess(token string) (*bundle.Bundle, error) {
+	k := KindOf(token)
+	if len(token) > maxToken || k != Held && k != Rotate {
+		return nil, ErrInvalid
 	}
-	b, err := bundle.Parse(token[prefixSize:])
+	b, err := bundle.Parse(token[PrefixSize:])
 	if err != nil {
-		return nil, errToken
+		return nil, ErrInvalid
 	}
-	if !ours(b) || k == kindHeld && (b.Compact || len(b.Discharges) != 0) || k == kindRotate && (!b.Compact || len(b.Discharges) != 1) {
-		return nil, errToken
+	if !ours(b) || k == Held && (b.Compact || len(b.Discharges) != 0) || k == Rotate && (!b.Compact || len(b.Discharges) != 1) {
+		return nil, ErrInvalid
 	}
 	return b, nil
 }
 
 // ours reports whether a bundle has the form of those that are made here.
 func ours(b *bundle.Bundle) bool {
-	if len(b.Access.Location) > 0 || len(b.Access.Caveats) == 0 || string(b.Access.Caveats[0].Location) != location {
+	if len(b.Access.Location) > 0 || len(b.Access.Caveats) == 0 || string(b.Access.Caveats[0].Location) != Location {
 		return false
 	}
 	for i := range b.Discharges {
@@ -114,13 +114,13 @@ func ours(b *bundle.Bundle) bool {
 // those that homeservers usually give out.
 const shortestToken = 300
 
-// damaged reports whether a token that is not the gateway's was one before its
+// WasOurs reports whether a token that is not the gateway's was one before its
 // prefix was changed. It must not be passed on as if it were the homeserver's.
-func (s *sealer) damaged(token string) bool {
+func (s *Sealer) WasOurs(token string) bool {
 	if len(token) < shortestToken || len(token) > maxToken {
 		return false
 	}
-	for at := range prefixSize + 2 {
+	for at := range PrefixSize + 2 {
 		rest := token[min(at, len(token)):]
 		if in, err := homeserver.Inspect(rest); err == nil && in.Ours {
 			return true
@@ -134,23 +134,23 @@ func (s *sealer) damaged(token string) bool {
 	return false
 }
 
-// accessOf copies the access macaroon of a bundle.
-func accessOf(b *bundle.Bundle) (*macaroon.Macaroon, error) {
+// AccessOf copies the access macaroon of a bundle.
+func AccessOf(b *bundle.Bundle) (*macaroon.Macaroon, error) {
 	m := new(macaroon.Macaroon)
 	if err := m.UnmarshalBinary(b.Access.Append(nil)); err != nil {
-		return nil, errToken
+		return nil, ErrInvalid
 	}
 	return m, nil
 }
 
-// heldToken is the access token of a session in mode held.
-func heldToken(m *macaroon.Macaroon) (string, error) {
+// EncodeHeld is the access token of a session in mode held.
+func EncodeHeld(m *macaroon.Macaroon) (string, error) {
 	text, err := bundle.Encode(macaroon.Slice{m})
 	return checkedToken(PrefixHeld, text, err)
 }
 
-// rotateToken is the access token that a discharge in mode rotate makes.
-func rotateToken(g client.Grant) (string, error) {
+// EncodeRotate is the access token that a discharge in mode rotate makes.
+func EncodeRotate(g client.Grant) (string, error) {
 	text, err := g.Bundle()
 	return checkedToken(PrefixRotate, text, err)
 }
@@ -160,65 +160,65 @@ func checkedToken(prefix, text string, err error) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("encode access token: %w", err)
 	}
-	if _, err := parseAccess(prefix + text); err != nil {
+	if _, err := ParseAccess(prefix + text); err != nil {
 		return "", fmt.Errorf("encode access token: %w", err)
 	}
 	return prefix + text, nil
 }
 
-// refreshToken is what a refresh needs: clients send nothing else with it.
-type refreshToken struct {
-	access *macaroon.Macaroon
-	token  client.RefreshToken
+// RefreshToken is what a refresh needs: clients send nothing else with it.
+type RefreshToken struct {
+	Access *macaroon.Macaroon
+	Token  client.RefreshToken
 }
 
-// encodeRefresh seals a refresh token.
-func (s *sealer) encodeRefresh(t refreshToken) (string, error) {
-	access, err := t.access.MarshalBinary()
+// EncodeRefresh seals a refresh token.
+func (s *Sealer) EncodeRefresh(t RefreshToken) (string, error) {
+	access, err := t.Access.MarshalBinary()
 	if err != nil {
 		return "", fmt.Errorf("encode refresh token: %w", err)
 	}
-	token, err := wire.DecodeBase64(string(t.token))
+	token, err := wire.DecodeBase64(string(t.Token))
 	if err != nil {
 		return "", fmt.Errorf("encode refresh token: %w", err)
 	}
 	text := binary.AppendUvarint(nil, uint64(len(access)))
 	text = append(append(text, access...), token...)
-	return PrefixRefresh + wire.EncodeBase64(s.sealRefresh(text)), nil
+	return PrefixRefresh + wire.EncodeBase64(s.SealRefresh(text)), nil
 }
 
 // smallestRefresh is smaller than any box of a refresh token, in bytes: an access
 // macaroon with its caveat, and the service's refresh token.
 const smallestRefresh = boxMinimum + 300
 
-// decodeRefresh reads one. Every error is errToken, or that of a key that is
+// DecodeRefresh reads one. Every error is errToken, or that of a key that is
 // unknown or retired.
-func (s *sealer) decodeRefresh(text string) (refreshToken, error) {
-	if kindOf(text) != kindRefresh || len(text) > maxToken || strings.ContainsAny(text, "+/=") {
-		return refreshToken{}, errToken
+func (s *Sealer) DecodeRefresh(text string) (RefreshToken, error) {
+	if KindOf(text) != Refresh || len(text) > maxToken || strings.ContainsAny(text, "+/=") {
+		return RefreshToken{}, ErrInvalid
 	}
-	box, err := wire.DecodeBase64(text[prefixSize:])
+	box, err := wire.DecodeBase64(text[PrefixSize:])
 	if err != nil || len(box) < smallestRefresh {
-		return refreshToken{}, errToken
+		return RefreshToken{}, ErrInvalid
 	}
 	plain, err := s.openRefresh(box)
 	switch {
 	case errors.Is(err, errBox):
-		return refreshToken{}, errToken
+		return RefreshToken{}, ErrInvalid
 	case err != nil:
-		return refreshToken{}, err
+		return RefreshToken{}, err
 	}
 	length, at := binary.Uvarint(plain)
 	if at <= 0 || length > uint64(len(plain)-at) {
-		return refreshToken{}, errToken
+		return RefreshToken{}, ErrInvalid
 	}
 	access, token := plain[at:at+int(length)], plain[at+int(length):]
-	t := refreshToken{access: new(macaroon.Macaroon)}
-	if err := t.access.UnmarshalBinary(access); err != nil {
-		return refreshToken{}, errToken
+	t := RefreshToken{Access: new(macaroon.Macaroon)}
+	if err := t.Access.UnmarshalBinary(access); err != nil {
+		return RefreshToken{}, ErrInvalid
 	}
-	if t.token, err = client.ParseRefreshToken(wire.EncodeBase64(token)); err != nil {
-		return refreshToken{}, errToken
+	if t.Token, err = client.ParseRefreshToken(wire.EncodeBase64(token)); err != nil {
+		return RefreshToken{}, ErrInvalid
 	}
 	return t, nil
 }

@@ -1,4 +1,4 @@
-package gateway
+package token
 
 import (
 	"errors"
@@ -13,7 +13,7 @@ import (
 // Bounds of what holders add to a token. One that is beyond them is refused.
 const (
 	MaxConditions = 16  // of a token
-	maxCondition  = 512 // bytes of a condition
+	MaxCondition  = 512 // bytes of a condition
 )
 
 // Attenuate gives a narrower token: what it may be used for is what the given
@@ -22,18 +22,18 @@ const (
 // them. It works for tokens in mode held, which begin with [PrefixHeld], and
 // asks nobody. The token that was narrowed stays as it is.
 func Attenuate(token string, conditions ...string) (string, error) {
-	switch kindOf(token) {
-	case kindHeld:
-	case kindRotate, kindRefresh:
+	switch KindOf(token) {
+	case Held:
+	case Rotate, Refresh:
 		return "", errors.New("attenuate: tokens of a client with refresh tokens cannot be narrowed; log in without refresh_token")
 	default:
 		return "", errors.New("attenuate: not a token of a gateway")
 	}
-	b, err := parseAccess(token)
+	b, err := ParseAccess(token)
 	if err != nil {
 		return "", fmt.Errorf("attenuate: %w", err)
 	}
-	m, err := accessOf(b)
+	m, err := AccessOf(b)
 	if err != nil {
 		return "", fmt.Errorf("attenuate: %w", err)
 	}
@@ -64,7 +64,7 @@ func validCondition(condition string) error {
 		_, err = rawmacaroon.ParseClientIP(arg)
 	case condition == CondReadOnly:
 	case name == CondRoom:
-		if !validRoom(arg) {
+		if !ValidRoom(arg) {
 			err = errors.New("want the id of a room, such as !abc:example.org")
 		}
 	default:
