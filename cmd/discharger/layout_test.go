@@ -31,7 +31,7 @@ var layout = map[string][]string{
 		"config", "config/yamlfile", "discharger", "discharger/atomicfile", "discharger/bundle", "discharger/caveat", "discharger/client",
 		"discharger/clientaddr", "discharger/gateway", "discharger/gateway/token", "discharger/homeserver", "discharger/keyfile", "discharger/rawmacaroon",
 		"discharger/revocation", "discharger/secevent", "discharger/server", "discharger/session", "discharger/store", "discharger/wire", "policy",
-		"policy/schema",
+		"policy/schema", "policy/schema/boulangerie",
 	},
 	"cmd/discharger/interop": {},
 
@@ -79,8 +79,10 @@ var layout = map[string][]string{
 	"discharger/clientaddr":  {},
 	"discharger/clientname":  {},
 
-	"policy":        {"discharger/cache", "policy/schema"},
-	"policy/schema": {},
+	"policy":                    {"discharger/cache", "policy/schema"},
+	"policy/schema":             {"config/yamlfile", "policy/schema/uri"},
+	"policy/schema/boulangerie": {"config/yamlfile", "policy/schema", "policy/schema/uri"},
+	"policy/schema/uri":         {},
 }
 
 // home says where a module of others may be used: in which packages, and in the
@@ -101,7 +103,7 @@ var homes = []home{
 	{"github.com/redis/go-redis/v9", []string{"discharger/store", "discharger/store/redistest"}, nil},
 	{"go.etcd.io/bbolt", []string{"discharger/store", "discharger/gateway"}, nil},
 	{"cel.dev/cel-go", []string{"policy", "policy/schema"}, nil},
-	{"go.yaml.in/yaml/v3", []string{"config/yamlfile", "policy", "policy/schema"}, nil},
+	{"go.yaml.in/yaml/v3", []string{"config/yamlfile", "policy"}, nil},
 	{"github.com/prometheus/client_golang", []string{"cmd/discharger", "discharger/secevent", "discharger/server", "discharger/gateway"}, nil},
 	{"github.com/coreos/go-systemd/v22", []string{"cmd/discharger"}, nil},
 	{"github.com/golang-jwt/jwt/v5", []string{"discharger/secevent"}, []string{"cmd/discharger"}},

@@ -5,7 +5,6 @@ import (
 
 	"github.com/discharger/discharger/config/yamlfile"
 	"github.com/discharger/discharger/policy"
-	"github.com/discharger/discharger/policy/schema"
 )
 
 // report writes the error of a command. Each problem of a file has lines of its
@@ -20,10 +19,6 @@ func (t *terminal) report(err error) {
 		if _, err := problems.WriteTo(t.err); err != nil {
 			t.say("%s", plain(problems.Error()))
 		}
-	case schema.Problems:
-		for _, p := range problems {
-			t.say("%s", plain(p.Detail()))
-		}
 	case nil:
 		if err != nil {
 			t.say("discharger: %s", plain(err.Error()))
@@ -37,14 +32,11 @@ func (t *terminal) report(err error) {
 func problemsIn(err error) error {
 	var configuration yamlfile.Problems
 	var rules policy.Problems
-	var caveats schema.Problems
 	switch {
 	case errors.As(err, &configuration):
 		return configuration
 	case errors.As(err, &rules):
 		return rules
-	case errors.As(err, &caveats):
-		return caveats
 	}
 	return nil
 }

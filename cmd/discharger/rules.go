@@ -18,6 +18,7 @@ import (
 	"github.com/discharger/discharger/discharger/server"
 	"github.com/discharger/discharger/policy"
 	"github.com/discharger/discharger/policy/schema"
+	"github.com/discharger/discharger/policy/schema/boulangerie"
 )
 
 // rules are what decides about sessions, from one reading of the configuration:
@@ -272,7 +273,7 @@ func loadSchema(path string) (*schema.Schema, error) {
 	if err != nil {
 		return nil, err
 	}
-	return schema.Load(path, data)
+	return boulangerie.Load(path, data)
 }
 
 // readSchema reads a schema's file. One that is too long is left to the parser

@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/discharger/discharger/config/yamlfile"
 	"github.com/discharger/discharger/policy/schema"
+	"github.com/discharger/discharger/policy/schema/boulangerie"
 )
 
 func schemaCheckCommand() command {
@@ -27,33 +29,25 @@ mistake with its place. Exit code 78: a file cannot be used.`,
 }
 
 func (t *terminal) checkSchemas(paths []string) error {
-	var all schema.Problems
+	var all yamlfile.Problems
 	for _, path := range paths {
 		data, err := readSchema(path)
 		if err != nil {
 			return mark(err, errConfig)
 		}
-		unusable := false
-		for _, p := range schema.Check(path, data) {
-			if p.Warning {
-				t.say("%s", p.Detail())
-				continue
-			}
-			all, unusable = append(all, p), true
-		}
-		if unusable {
+		problems := boulangerie.Check(path, data)
+		if problems.Err() != nil {
+			all = append(all, problems...)
 			continue
 		}
-		s, err := schema.Load(path, data)
+		t.report(problems)
+		s, err := boulangerie.Load(path, data)
 		if err != nil {
 			return err
 		}
 		fmt.Fprintf(t.out, "%s: ok, %d caveats in version %d, format %s\n", path, len(s.Caveats()), s.Version(), s.Format())
 	}
-	if len(all) > 0 {
-		return all
-	}
-	return nil
+	return all.Err()
 }
 
 func schemaDocsCommand() command {

@@ -17,6 +17,12 @@ func IsText(n *Node) bool { return isScalar(n, "!!str") }
 // IsNull reports whether a node is null, written out or as nothing at all.
 func IsNull(n *Node) bool { return n.Kind == yaml.ScalarNode && n.ShortTag() == "!!null" }
 
+// IsEmpty reports whether a node is null, an empty string, or a mapping or list
+// without entries.
+func IsEmpty(n *Node) bool {
+	return n.Kind != yaml.AliasNode && len(n.Content) == 0 && (n.Kind != yaml.ScalarNode || n.Value == "" || IsNull(n))
+}
+
 // IsScalar reports whether a node is one value: no mapping, list or alias.
 func IsScalar(n *Node) bool { return n.Kind == yaml.ScalarNode }
 
@@ -165,7 +171,11 @@ func (d *Document) Int(n *Node, path string, least, most int) (int, bool) {
 		d.Mistyped(n, path, "a whole number")
 		return 0, false
 	}
-	if v < least || v > most {
+	switch {
+	case least == most && v != least:
+		d.Invalid(n, path, "want %d, got %d", least, v)
+		return 0, false
+	case v < least || v > most:
 		d.Invalid(n, path, "want %d to %d, got %d", least, most, v)
 		return 0, false
 	}
@@ -334,6 +344,6 @@ func Describe(n *Node) string {
 // noAnchor reports an anchor. Aliases are of no type, and reported as such.
 func (d *Document) noAnchor(n *Node, path string) {
 	if n.Anchor != "" {
-		d.Invalid(n, path, "an anchor (&%s) is not allowed; write the value out", Shorten(n.Anchor))
+		d.Invalid(n, path, "anchor &%s is not allowed; write the value out", Shorten(n.Anchor))
 	}
 }

@@ -10,7 +10,7 @@ import (
 const maxWord = 64
 
 // maxListed is how many known names a message lists.
-const maxListed = 12
+const maxListed = 16
 
 // Nearest returns the candidate that word is most likely a misspelling of, or
 // "". A candidate is near if it equals word but for letter case, begins with

@@ -75,8 +75,8 @@ func TestProblems(t *testing.T) {
 
 		{"tag", "name: !!str 7", `f.yaml:1:7: name: want a string, got a value with the tag !!str; quote it if it is one`},
 		{"text for a tag", "name: !(a)", `f.yaml:1:7: name: want a string, got a value with the tag !(a); text that begins with ! belongs in single quotes`},
-		{"anchor", "name: &n x", `f.yaml:1:7: name: an anchor (&n) is not allowed; write the value out`},
-		{"alias", "name: x\nopen: &o {}\ninner: *o", "f.yaml:2:7: open: an anchor (&o) is not allowed; write the value out\n" +
+		{"anchor", "name: &n x", `f.yaml:1:7: name: anchor &n is not allowed; write the value out`},
+		{"alias", "name: x\nopen: &o {}\ninner: *o", "f.yaml:2:7: open: anchor &o is not allowed; write the value out\n" +
 			`f.yaml:3:8: inner: want a mapping, got an alias (*o); write the value out`},
 		{"control characters", "name: \"a\\u200bb\\u202ec long\"\nxy\u200bz: 1", "f.yaml:1:7: name: want at most 8 bytes, got 14\n" +
 			"f.yaml:2:1: key \"xy\\u200bz\" is unknown; it is one of name, count, wait, on, list, open, inner"},

@@ -35,21 +35,6 @@ func BenchmarkCheckFive(b *testing.B) {
 	}
 }
 
-func BenchmarkCheckFiveBoulangerie(b *testing.B) {
-	checker := anyMatcher(b, mustLoad(b, exampleSchema))
-	conditions := []string{
-		"not-before: 2030-01-01T00:00:00Z", "expires: 2030-01-03T00:00:00Z", "booleany: true",
-		"decimal-list: 1 -2 003", "atom-list: a b/c d",
-	}
-	r := request()
-	b.ReportAllocs()
-	for b.Loop() {
-		if err := checker.Check(b.Context(), conditions, r); err != nil {
-			b.Fatal(err)
-		}
-	}
-}
-
 func BenchmarkCheckOneUnknown(b *testing.B) {
 	checker, r := checkerOf(b, stdFile), request()
 	b.ReportAllocs()

@@ -144,7 +144,7 @@ func (c *Checker) Func(request func(context.Context) (Request, error)) func(cont
 // required returns the error of the first caveat that the version requires
 // and that was not seen.
 func (c *Checker) required(seen *[MaxCaveats]bool, version int) *CaveatError {
-	if c.schema.format == FormatBoulangerie {
+	if c.schema.format != Format1 {
 		return nil
 	}
 	newest := c.schema.version
@@ -246,7 +246,7 @@ func (a *activation) eval(c *caveat, value any) *CaveatError {
 		}
 		return c.undecided("check fails on this value")
 	case result != types.True:
-		return &CaveatError{Name: c.Name, Err: ErrUnmet, Reason: c.told}
+		return &CaveatError{Name: c.Name, Err: ErrUnmet, Reason: c.shown}
 	}
 	return nil
 }

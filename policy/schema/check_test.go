@@ -72,10 +72,12 @@ func TestCheck(t *testing.T) {
 		"as many":           {slices.Repeat([]string{alive}, MaxConditions), nil, ""},
 	}
 	for name, tt := range tests {
-		err := checker.Check(t.Context(), tt.conditions, request())
-		if !errors.Is(err, tt.want) || err != nil && err.Error() != tt.text {
-			t.Errorf("%s: got %v, want %v, %s", name, err, tt.want, tt.text)
-		}
+		t.Run(name, func(t *testing.T) {
+			err := checker.Check(t.Context(), tt.conditions, request())
+			if !errors.Is(err, tt.want) || err != nil && err.Error() != tt.text {
+				t.Errorf("%s: got %v, want %v, %s", name, err, tt.want, tt.text)
+			}
+		})
 	}
 }
 
@@ -161,11 +163,13 @@ versions:
 		"not to be parsed":   {"parsed hunter2", full, ErrUndecided, "check fails on this value"},
 	}
 	for name, tt := range tests {
-		err := checker.CheckOne(t.Context(), tt.condition, tt.request)
-		var refused *CaveatError
-		if !errors.Is(err, tt.want) || errors.As(err, &refused) && refused.Reason != tt.reason {
-			t.Errorf("%s: got %v, want %v, %s", name, err, tt.want, tt.reason)
-		}
+		t.Run(name, func(t *testing.T) {
+			err := checker.CheckOne(t.Context(), tt.condition, tt.request)
+			var refused *CaveatError
+			if !errors.Is(err, tt.want) || errors.As(err, &refused) && refused.Reason != tt.reason {
+				t.Errorf("%s: got %v, want %v, %s", name, err, tt.want, tt.reason)
+			}
+		})
 	}
 }
 
@@ -212,10 +216,12 @@ versions:
 			"caveat: cannot be decided: version -1 of the schema is not known, the newest is 3"},
 	}
 	for name, tt := range tests {
-		err := checker.Check(t.Context(), strings.Fields(tt.conditions), Request{Version: tt.version})
-		if !errors.Is(err, tt.want) || err != nil && err.Error() != tt.text {
-			t.Errorf("%s: got %v, want %v, %s", name, err, tt.want, tt.text)
-		}
+		t.Run(name, func(t *testing.T) {
+			err := checker.Check(t.Context(), strings.Fields(tt.conditions), Request{Version: tt.version})
+			if !errors.Is(err, tt.want) || err != nil && err.Error() != tt.text {
+				t.Errorf("%s: got %v, want %v, %s", name, err, tt.want, tt.text)
+			}
+		})
 	}
 }
 
@@ -243,11 +249,13 @@ func TestRefusedBeforeUndecided(t *testing.T) {
 	}
 	delete(r.Values, "scopes")
 	for name, tt := range tests {
-		err := checker.Check(t.Context(), tt.conditions, r)
-		var refused *CaveatError
-		if !errors.Is(err, tt.want) || !errors.As(err, &refused) || refused.Position != tt.position {
-			t.Errorf("%s: got %v, want %v at %d", name, err, tt.want, tt.position)
-		}
+		t.Run(name, func(t *testing.T) {
+			err := checker.Check(t.Context(), tt.conditions, r)
+			var refused *CaveatError
+			if !errors.Is(err, tt.want) || !errors.As(err, &refused) || refused.Position != tt.position {
+				t.Errorf("%s: got %v, want %v at %d", name, err, tt.want, tt.position)
+			}
+		})
 	}
 }
 

@@ -11,7 +11,8 @@ import (
 	"cel.dev/cel-go/common/cost"
 	"cel.dev/cel-go/common/types"
 	"cel.dev/cel-go/ext"
-	"go.yaml.in/yaml/v3"
+
+	"github.com/discharger/discharger/config/yamlfile"
 )
 
 // maxCost is what a check may cost, in CEL's units; ten thousand of them take
@@ -35,67 +36,74 @@ type check struct {
 	needs   []string // what it uses of the request: now, ip, and context values
 }
 
-// compiler compiles the checks of one schema.
+// compiler has the CEL environments of one schema's checks.
 type compiler struct {
-	source *source
-	schema *Schema
-	base   *cel.Env            // all but value; nil before the first check
-	envs   map[string]*cel.Env // by the type of value
+	base *cel.Env            // all but value; nil before the first check
+	envs map[string]*cel.Env // by the type of value
 }
 
-// compile reports what is wrong with the check of c, a caveat of type t, and
-// returns nil, or it returns the compiled check.
-func (k *compiler) compile(n *yaml.Node, c *caveat, t valueType) *check {
-	what := fmt.Sprintf("check of caveat %q", c.Name)
+// compile returns the compiled check of c, a caveat of type t, or reports why
+// there is none.
+func (d *decoder) compile(n *yamlfile.Node, c *caveat, t valueType) *check {
+	d.Kind = ErrCheck
+	defer func() { d.Kind = ErrParse }()
+	path := fmt.Sprintf("check of caveat %q", c.Name)
 	if utf8.RuneCountInString(n.Value) > MaxCheck {
-		k.source.problem(n, ErrCheck, "%s: more than %d characters", what, MaxCheck)
+		d.Invalid(n, path, "want at most %d characters", MaxCheck)
 		return nil
 	}
-	env, err := k.env(t)
+	env, err := d.env(t)
 	if err != nil {
-		k.source.problem(n, ErrCheck, "%s: %v", what, err)
+		d.Invalid(n, path, "%v", err)
 		return nil
 	}
 	tree, issues := env.Compile(n.Value)
 	if issues.Err() != nil {
 		for _, e := range issues.Errors() {
-			line, column := k.source.within(n, e.Location.Line(), e.Location.Column())
-			k.source.add(Problem{Line: line, Column: column, Message: what + ": " + celMessage(e.Message), Err: ErrCheck})
+			line, column := d.Position(n, offset(n.Value, e.Location.Line(), e.Location.Column()))
+			d.Report(&yamlfile.Problem{Line: line, Column: column, Path: path, Message: celMessage(e.Message)})
 		}
 		return nil
 	}
-	if !tree.OutputType().IsExactType(cel.BoolType) {
-		k.source.problem(n, ErrCheck, "%s: is %s, want bool", what, cel.FormatCELType(tree.OutputType()))
-		return nil
-	}
-	names, err := inspect(tree.NativeRep())
+	names, err := d.admit(env, tree, c)
 	if err != nil {
-		k.source.problem(n, ErrCheck, "%s: %v", what, err)
-		return nil
-	}
-	estimate, err := env.EstimateCost(tree, sizes{schema: k.schema, caveat: c})
-	if err != nil {
-		k.source.problem(n, ErrCheck, "%s: %v", what, err)
-		return nil
-	}
-	if estimate.Max > maxCost {
-		k.source.problem(n, ErrCheck, "%s: may cost %s, at most %d; a smaller max_len or fewer loops would help",
-			what, amount(estimate.Max), maxCost)
+		d.Invalid(n, path, "%v", err)
 		return nil
 	}
 	program, err := env.Program(tree, cel.EvalOptions(cel.OptOptimize), cel.CostLimit(maxCost))
 	if err != nil {
-		k.source.problem(n, ErrCheck, "%s: %v", what, err)
+		d.Invalid(n, path, "%v", err)
 		return nil
 	}
 	if !slices.Contains(names, nameValue) && c.Check != "true" && t.name != flagType {
-		k.source.warn(n, ErrCheck, "%s: does not look at value", what)
+		d.Warnf(n, "%s: value is not used", path)
 	}
-	return &check{program: program, needs: k.needs(names)}
+	return &check{program: program, needs: d.needs(names)}
+}
+
+// admit returns the names that a check uses, or an error if the check is not a
+// boolean, compiles text of a holder, or may cost too much.
+func (d *decoder) admit(env *cel.Env, tree *cel.Ast, c *caveat) ([]string, error) {
+	if !tree.OutputType().IsExactType(cel.BoolType) {
+		return nil, fmt.Errorf("want bool, got %s", cel.FormatCELType(tree.OutputType()))
+	}
+	names, err := inspect(tree.NativeRep())
+	if err != nil {
+		return nil, err
+	}
+	estimate, err := env.EstimateCost(tree, sizes{schema: d.schema, caveat: c})
+	if err != nil {
+		return nil, err
+	}
+	if estimate.Max > maxCost {
+		return nil, fmt.Errorf("may cost %s, want at most %d; a smaller max_len or fewer loops would help", amount(estimate.Max), maxCost)
+	}
+	return names, nil
 }
 
 // env returns the environment of checks whose value has type t.
-func (k *compiler) env(t valueType) (*cel.Env, error) {
+func (d *decoder) env(t valueType) (*cel.Env, error) {
+	k := &d.compiler
 	if env := k.envs[t.name]; env != nil {
 		return env, nil
 	}
@@ -115,7 +123,7 @@ func (k *compiler) env(t valueType) (*cel.Env, error) {
 			cel.Variable(nameNow, cel.TimestampType),
 			cel.Variable(nameIP, ext.IPType),
 		}
-		for _, v := range k.schema.context {
+		for _, v := range d.schema.context {
 			options = append(options, cel.Variable(v.Name, v.cel))
 		}
 		base, err := cel.NewEnv(options...)
@@ -132,15 +140,12 @@ func (k *compiler) env(t valueType) (*cel.Env, error) {
 	return env, nil
 }
 
-// needs keeps of the names in a check those that a request brings.
-func (k *compiler) needs(names []string) []string {
-	var needs []string
-	for _, name := range names {
-		if _, ok := k.schema.variable[name]; ok || name == nameNow || name == nameIP {
-			needs = append(needs, name)
-		}
-	}
-	return needs
+// needs returns the names in a check whose values come with a request.
+func (d *decoder) needs(names []string) []string {
+	return slices.DeleteFunc(names, func(name string) bool {
+		_, declared := d.schema.variable[name]
+		return !declared && name != nameNow && name != nameIP
+	})
 }
 
 // inspect returns the names that a check uses, each once. It refuses a
@@ -169,11 +174,31 @@ func inspect(tree *ast.AST) (names []string, err error) {
 	return names, err
 }
 
-// celMessage returns a message of the compiler on one line, without the list
-// of all tokens that could stand there.
+// maxMessage bounds a message of the CEL compiler, in characters.
+const maxMessage = 300
+
+// celMessage returns a message of the compiler on one line, without the list of
+// all tokens that could stand there.
 func celMessage(message string) string {
 	message, _, _ = strings.Cut(message, " expecting {")
-	return printable(message)
+	runes := []rune(strings.Join(strings.Fields(message), " "))
+	if len(runes) > maxMessage {
+		return string(runes[:maxMessage]) + "…"
+	}
+	return string(runes)
+}
+
+// offset returns the offset in characters of a place in a text: line from 1,
+// column from 0.
+func offset(text string, line, column int) int {
+	at := 0
+	for l := range strings.SplitSeq(text, "\n") {
+		if line--; line <= 0 {
+			break
+		}
+		at += utf8.RuneCountInString(l) + 1
+	}
+	return at + max(0, column)
 }
 
 // amount writes a cost, which has no bound when a size in it has none.
@@ -219,26 +244,4 @@ func (s sizes) EstimateSize(node cost.AstNode) *cost.SizeEstimate {
 // EstimateCallCost leaves the cost of every function as CEL has it.
 func (s sizes) EstimateCallCost(string, string, *cost.AstNode, []cost.AstNode) *cost.CallEstimate {
 	return nil
-}
-
-// within returns the place in the file of a place in the text of a scalar:
-// line from 1, column from 0. Where quoting or folding has moved the text, it
-// is the place of the scalar.
-func (s *source) within(n *yaml.Node, line, column int) (int, int) {
-	texts := strings.Split(n.Value, "\n")
-	if line < 1 || line > len(texts) || texts[line-1] == "" || column < 0 {
-		return n.Line, n.Column
-	}
-	at, skip := n.Line, n.Column-1
-	if n.Style&yaml.LiteralStyle != 0 {
-		at, skip = n.Line+line, 0
-	} else if len(texts) > 1 && strings.TrimSpace(n.Value) != texts[0] {
-		return n.Line, n.Column
-	}
-	rest, ok := s.after(at, skip)
-	before, _, found := strings.Cut(rest, texts[line-1])
-	if !ok || !found {
-		return n.Line, n.Column
-	}
-	return at, skip + utf8.RuneCountInString(before) + column + 1
 }

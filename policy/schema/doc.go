@@ -132,31 +132,8 @@
 // that requires something new says so in a new version, and the macaroons of
 // the old one stay good: whoever asks gives the version in [Request.Version].
 //
-// # Boulangerie
+// # Other formats
 //
-// The files of Boulangerie, a Ruby gem from 2015, are read as they are. A file
-// with schema-id or predicates, and without format, is taken for one:
-//
-//	schema-id: 7dc57277e5b399ac
-//	predicates:
-//	  v0:
-//	    not-before: DateTime
-//	    expires: DateTime
-//	  v1:
-//	    role: Atom
-//
-// The types are Atom, Binary, Boolean, DateTime, Decimal, URI, and List of all
-// but Binary. Such a schema says nothing of when a caveat holds. expires and
-// not-before compare with the time; for every other the program brings a
-// [Matcher]. Caveats read "name: value", none is required, each may be repeated,
-// and the version in a token's [Identifier] plays no part: a token verifies
-// here if it does there. The exceptions of the gem are [ErrParse],
-// [ErrSchemaID], [ErrVersion] and [ErrType].
-//
-// Where it would crash, or accept what can never be used, this package has an
-// error with a place instead: a name given twice in one version, a name that no
-// caveat can have or that YAML reads as a number or truth value, a version
-// without a mapping, aliases, tags, a second document, and more of anything than
-// [MaxFile] and the limits beside it allow. A time without an offset is UTC, not
-// the zone of the machine, and a year has at most nine digits.
+// [Foreign] makes a [Schema] of a file in another format. Package boulangerie reads
+// one of them.
 package schema

@@ -1,27 +1,22 @@
 package schema
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 )
 
-// Docs returns a reference of a schema's caveats in Markdown, for whoever
-// writes or reads them. It ends in a newline.
+// Docs returns a reference of a schema's caveats in Markdown. It ends in a newline.
 func Docs(s *Schema) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "# Caveats of schema `%s`\n", s.id)
 	if s.doc != "" {
 		fmt.Fprintf(&b, "\n%s\n", s.doc)
 	}
-	switch s.format {
-	case FormatBoulangerie:
-		fmt.Fprintf(&b, "\nA Boulangerie schema, version %d. None of its caveats is required, and each may be\n"+
-			"given any number of times; all must hold.\n", s.version)
-	default:
-		fmt.Fprintf(&b, "\nVersion %d. A macaroon with a caveat that is not listed here is refused.\n", s.version)
-	}
+	about := fmt.Sprintf("Version %d. A macaroon with a caveat that is not listed here is refused.", s.version)
+	fmt.Fprintf(&b, "\n%s\n", cmp.Or(s.about, about))
 	for _, c := range s.caveats {
-		c.document(&b, s.format)
+		c.document(&b)
 	}
 	if len(s.context) > 0 {
 		b.WriteString("\n## Context\n\nWhat the checks above use beside `value`, `now` and `ip`.\n\n" +
@@ -34,7 +29,7 @@ func Docs(s *Schema) string {
 }
 
 // document writes the section of one caveat.
-func (c *caveat) document(b *strings.Builder, format Format) {
+func (c *caveat) document(b *strings.Builder) {
 	fmt.Fprintf(b, "\n## %s\n\n    %s\n", c.Name, c.example)
 	if c.Doc != "" {
 		fmt.Fprintf(b, "\n%s\n", c.Doc)
@@ -45,11 +40,8 @@ func (c *caveat) document(b *strings.Builder, format Format) {
 	}
 	fmt.Fprintf(b, "\n- since version %d\n", c.Version)
 	switch {
-	case format == FormatBoulangerie && c.match != nil:
-		b.WriteString("- compared with the time\n")
-		return
-	case format == FormatBoulangerie:
-		b.WriteString("- decided by the program that loads the schema\n")
+	case c.check == nil:
+		fmt.Fprintf(b, "- %s\n", cmp.Or(c.holds, "decided by the program that loads the schema"))
 		return
 	case c.Required && c.Repeat:
 		b.WriteString("- required, and may be given more than once: all must hold\n")

@@ -6,6 +6,18 @@ import (
 	"strings"
 )
 
+// Kinds of problems of a schema file, which a [yamlfile.Problem] wraps.
+var (
+	// ErrParse: the file does not follow the grammar.
+	ErrParse = errors.New("schema cannot be parsed")
+	// ErrVersion: a version is malformed or out of order. It wraps ErrParse.
+	ErrVersion = fmt.Errorf("%w: bad version", ErrParse)
+	// ErrType: a type is unknown.
+	ErrType = errors.New("unknown type")
+	// ErrCheck: a check does not compile, is not a boolean, or may cost too much.
+	ErrCheck = errors.New("bad check")
+)
+
 // Why a macaroon's caveats are refused. A [CaveatError] wraps one of them.
 var (
 	// ErrUnknown: the schema has no such caveat.

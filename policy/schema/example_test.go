@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
 	"time"
 
 	"github.com/discharger/discharger/policy/schema"
@@ -55,13 +56,13 @@ func Example() {
 
 func ExampleCheck() {
 	bad := "format: 1\nid: rooms\nversions:\n  v1:\n    room: {type: string, check: value == roon}\n"
-	for _, p := range schema.Check("rooms.yaml", []byte(bad)) {
-		fmt.Println(p.Detail())
+	if _, err := schema.Check("rooms.yaml", []byte(bad)).WriteTo(os.Stdout); err != nil {
+		fmt.Println(err)
 	}
 	// Output:
 	// rooms.yaml:5:42: check of caveat "room": undeclared reference to 'roon'
 	//     5 |     room: {type: string, check: value == roon}
-	//       |                                          ^
+	//       |                                          ^^^^
 }
 
 func ExampleSchema_Parse() {

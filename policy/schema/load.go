@@ -1,90 +1,46 @@
 package schema
 
-import "go.yaml.in/yaml/v3"
+import (
+	"github.com/discharger/discharger/config/yamlfile"
+)
 
-// Load reads a schema file of either format; filename is used in errors only.
-// A file with the key format is of [Format1], one without it that has
-// schema-id or predicates is Boulangerie's. The error is of type [Problems].
+// Limits of a schema file. A file beyond one of them is rejected before it costs
+// more work.
+const (
+	MaxFile     = 1 << 20 // bytes of a file
+	MaxNodes    = 100_000 // YAML nodes of a file: one of nothing but commas is nearly all nodes
+	MaxVersions = 64      // versions of a schema
+	MaxCaveats  = 256     // caveats of a schema, all versions together
+	MaxContext  = 64      // context values of a schema
+	MaxName     = 64      // bytes of a name or an id
+	MaxCheck    = 2048    // characters of a check
+	MaxDoc      = 4096    // bytes of a doc text
+)
+
+// Load parses a schema file of format 1. filename stands in errors only. An error
+// is of type [yamlfile.Problems], and wraps the kinds of its problems, such as
+// [ErrCheck].
 func Load(filename string, data []byte) (*Schema, error) {
-	schema, s := read(filename, data)
-	if s.failed() {
-		return nil, Problems(s.sorted())
+	schema, problems := read(filename, data)
+	if err := problems.Err(); err != nil {
+		return nil, err
 	}
 	return schema, nil
 }
 
-// Check returns everything that is wrong in a schema file, warnings too, in
-// the order of the file. No problem but warnings means that [Load] accepts it.
-func Check(filename string, data []byte) []Problem {
-	_, s := read(filename, data)
-	return s.sorted()
+// Check returns all problems of a schema file, warnings included, in the order of
+// the file. [Load] accepts a file with no problems but warnings.
+func Check(filename string, data []byte) yamlfile.Problems {
+	_, problems := read(filename, data)
+	return problems
 }
 
-// read returns the schema as far as it can be read.
-func read(filename string, data []byte) (*Schema, *source) {
-	s := &source{report{file: filename}}
-	root := s.document(data)
-	switch {
-	case root == nil:
-		return nil, s
-	case isBoulangerie(root):
-		return s.boulangerie(root), s
+// read returns the part of the schema that can be decoded.
+func read(filename string, data []byte) (*Schema, yamlfile.Problems) {
+	doc := yamlfile.Read(filename, data, yamlfile.Options{MaxBytes: MaxFile, MaxNodes: MaxNodes, Kind: ErrParse})
+	d := &decoder{Document: doc, schema: newSchema(Format1)}
+	if doc.Root != nil {
+		d.decode()
 	}
-	return s.version1(root), s
-}
-
-func isBoulangerie(root *yaml.Node) bool {
-	found := false
-	for i := 0; i < len(root.Content); i += 2 {
-		switch root.Content[i].Value {
-		case "format":
-			return false
-		case "schema-id", "predicates":
-			found = true
-		}
-	}
-	return found
-}
-
-// versions returns the entries of the mapping that holds the versions.
-func (s *source) versions(n *yaml.Node, what string) []pair {
-	versions := s.pairs(n, ErrVersion, what)
-	if len(versions) > MaxVersions {
-		s.problem(versions[MaxVersions].at, ErrVersion, "more than %d versions", MaxVersions)
-		return nil
-	}
-	return versions
-}
-
-// caveatName says whether p can be the name of one more caveat.
-func (s *source) caveatName(schema *Schema, p pair) bool {
-	switch old := schema.byName[p.key]; {
-	case len(p.key) > MaxName, p.key == "", !allBytes(p.key, isNameByte):
-		s.problem(p.at, ErrParse, "caveat name %q: want up to %d letters, digits and . / - _", short(p.key), MaxName)
-	case old != nil:
-		s.problem(p.at, ErrParse, "caveat %q specified twice, first in version v%d", p.key, old.Version)
-	case len(schema.caveats) == MaxCaveats:
-		s.problem(p.at, ErrParse, "more than %d caveats", MaxCaveats)
-	default:
-		return true
-	}
-	return false
-}
-
-// namedType returns the type that n names and that caveats can have.
-func (s *source) namedType(types []valueType, n *yaml.Node, what string) (valueType, bool) {
-	var names []string
-	for _, t := range types {
-		switch {
-		case t.name == n.Value && t.parse == nil:
-			s.problem(n, ErrType, "%s: only a context value can be a %s, since text may have spaces", what, t.name)
-			return valueType{}, false
-		case t.name == n.Value:
-			return t, true
-		case t.parse != nil:
-			names = append(names, t.name)
-		}
-	}
-	s.problem(n, ErrType, "unknown type %q for %s%s", short(n.Value), what, didYouMean(n.Value, names))
-	return valueType{}, false
+	return d.schema, doc.Problems()
 }

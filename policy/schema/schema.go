@@ -1,15 +1,17 @@
 package schema
 
-import "strings"
+import (
+	"fmt"
+	"strings"
+
+	"github.com/discharger/discharger/config/yamlfile"
+)
 
 // A Format is the language that a schema file is written in.
 type Format string
 
-// The formats.
-const (
-	Format1           Format = "1"           // our own, as the package comment describes it
-	FormatBoulangerie Format = "boulangerie" // the Ruby gem's
-)
+// Format1 is the format in the package comment.
+const Format1 Format = "1"
 
 // A Style is how a caveat puts its name and its value into one text.
 type Style string
@@ -79,6 +81,7 @@ const MaxCondition = 1<<16 - 1
 // be used concurrently.
 type Schema struct {
 	format   Format
+	about    string // first paragraph of Docs, in other formats than 1
 	id       string
 	doc      string
 	version  int
@@ -96,9 +99,10 @@ type caveat struct {
 	example   string // the whole text of one that parses
 	typeText  string
 	parse     func(string) (any, error)
-	match     Matcher // Boulangerie's own; nil for most
-	check     *check  // nil in a Boulangerie schema
-	told      string  // the check as errors show it
+	match     Matcher // of a schema in another format; nil for most
+	holds     string  // when match is true, for Docs
+	check     *check  // nil in a schema of another format
+	shown     string  // the check as errors show it
 }
 
 // variable is a Variable with its type.
@@ -122,6 +126,19 @@ func (s *Schema) add(c *caveat, t valueType) {
 	c.place = len(s.caveats)
 	s.caveats = append(s.caveats, c)
 	s.byName[c.Name] = c
+}
+
+// nameError returns why a name cannot be that of one more caveat, or nil.
+func (s *Schema) nameError(name string) error {
+	switch old := s.byName[name]; {
+	case len(name) > MaxName, name == "", !allBytes(name, isNameByte):
+		return fmt.Errorf("caveat name %q: want up to %d letters, digits and . / - _", yamlfile.Shorten(name), MaxName)
+	case old != nil:
+		return fmt.Errorf("caveat %q is a duplicate; the first is in version v%d", name, old.Version)
+	case len(s.caveats) == MaxCaveats:
+		return fmt.Errorf("more than %d caveats", MaxCaveats)
+	}
+	return nil
 }
 
 // Format returns the language the schema was written in.
@@ -206,9 +223,6 @@ func (s *Schema) parse(condition string) (*caveat, any, *CaveatError) {
 	}
 	if c.MaxLen > 0 && len(text) > c.MaxLen {
 		return nil, nil, c.malformed("value is %d bytes long, at most %d", len(text), c.MaxLen)
-	}
-	if s.format == FormatBoulangerie && strings.Contains(text, "\n") {
-		return nil, nil, c.malformed("value has a line feed")
 	}
 	value, err := c.parse(text)
 	if err != nil {

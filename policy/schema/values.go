@@ -8,6 +8,8 @@ import (
 	"time"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/discharger/discharger/policy/schema/uri"
 )
 
 // Why a value does not parse. None of these quotes the value.
@@ -169,7 +171,7 @@ func plainPrefix(p netip.Prefix) (netip.Prefix, bool) {
 }
 
 func parseAbsoluteURI(s string) (any, error) {
-	if u, ok := splitURI(s); !ok || u.scheme == "" || !allPathChars(u.query, "/?") {
+	if u, ok := uri.Parse(s); !ok || u.Scheme == "" || !u.Strict() {
 		return nil, errURI
 	}
 	return s, nil

@@ -1,4 +1,4 @@
-package schema
+package boulangerie
 
 import (
 	"fmt"
@@ -8,15 +8,16 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/discharger/discharger/policy/schema"
 )
 
-// An Identifier is what a Boulangerie token says of itself:
+// An Identifier is the identifier of a Boulangerie token:
 //
 //	v:0 uuid:<uuid> kid:<key id> sch:<schema-id>@<version> iat:<time>
 //
-// Nothing in it is checked against a schema or a key: whoever looks up a key
-// by KeyID compares SchemaID too. As in the gem, Version plays no part in
-// verifying.
+// It is not checked against a schema or a key: a program that finds a key by KeyID
+// compares SchemaID too. As in the gem, Version has no effect on verification.
 type Identifier struct {
 	UUID     string
 	KeyID    string
@@ -27,13 +28,14 @@ type Identifier struct {
 
 var schemaRef = regexp.MustCompile(`^([a-z0-9]{16})@([0-9]+)$`)
 
-// ParseIdentifier reads the identifier of a Boulangerie token, at most
-// [MaxCondition] bytes. Its errors wrap [ErrMalformed] and quote nothing.
+// ParseIdentifier parses the identifier of a Boulangerie token, of at most
+// [schema.MaxCondition] bytes. Errors wrap [schema.ErrMalformed] and do not contain
+// the text.
 func ParseIdentifier(s string) (Identifier, error) {
-	if len(s) > MaxCondition {
-		return Identifier{}, badIdentifier("is %d bytes long, at most %d", len(s), MaxCondition)
+	if len(s) > schema.MaxCondition {
+		return Identifier{}, badIdentifier("is %d bytes long, at most %d", len(s), schema.MaxCondition)
 	}
-	parts := strings.FieldsFunc(s, func(r rune) bool { return r < 0x80 && isRubySpace(byte(r)) })
+	parts := strings.FieldsFunc(s, isSpace)
 	labels := []string{"v", "uuid", "kid", "sch", "iat"}
 	values := make([]string, len(labels))
 	for i, label := range labels {
@@ -49,14 +51,14 @@ func ParseIdentifier(s string) (Identifier, error) {
 	if len(parts) > len(labels) {
 		return Identifier{}, badIdentifier("unexpected field after 'iat'")
 	}
-	if format, err := rubyInteger(values[0]); err != nil || format.(*big.Int).Sign() != 0 {
+	if format, err := parseDecimal(values[0]); err != nil || format.(*big.Int).Sign() != 0 {
 		return Identifier{}, badIdentifier("bad version")
 	}
 	ref := schemaRef.FindStringSubmatch(values[3])
 	if ref == nil {
 		return Identifier{}, badIdentifier("bad schema identifier")
 	}
-	issued, err := rubyTime(values[4])
+	issued, err := parseDateTime(values[4])
 	if err != nil {
 		return Identifier{}, badIdentifier("bad time")
 	}
@@ -68,5 +70,5 @@ func ParseIdentifier(s string) (Identifier, error) {
 }
 
 func badIdentifier(format string, args ...any) error {
-	return fmt.Errorf("identifier: %w: %s", ErrMalformed, fmt.Sprintf(format, args...))
+	return fmt.Errorf("identifier: %w: %s", schema.ErrMalformed, fmt.Sprintf(format, args...))
 }

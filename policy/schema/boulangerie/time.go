@@ -1,4 +1,4 @@
-package schema
+package boulangerie
 
 import (
 	"regexp"
@@ -9,12 +9,12 @@ import (
 
 var iso8601 = regexp.MustCompile(`^(-?[0-9]+)-([0-9]{2})-([0-9]{2})[Tt]([0-9]{2}):([0-9]{2}):([0-9]{2})(?:\.([0-9]+))?([Zz]|[+-][0-9]{2}(?::?[0-9]{2})?)?$`)
 
-// rubyTime reads what Ruby's Time.iso8601 does, to the nanosecond. Like it,
-// it lets 24:00:00, the 60th second and the 30th of February roll over. A time
-// without an offset is taken to be UTC, where Ruby takes the zone of the
-// machine; years have at most nine digits, and the whole 256 characters.
-func rubyTime(s string) (any, error) {
-	s = trimRubySpace(s)
+// parseDateTime accepts the texts of Ruby's Time.iso8601, to the nanosecond. As in
+// Ruby, 24:00:00, the 60th second and the 30th of February roll over. A time
+// without an offset is UTC, where Ruby takes the zone of the machine. Years have at
+// most nine digits, and the text 256 characters.
+func parseDateTime(s string) (any, error) {
+	s = strings.TrimFunc(s, isSpace)
 	if len(s) > 256 {
 		return nil, errDateTime
 	}
@@ -40,7 +40,7 @@ func rubyTime(s string) (any, error) {
 	return time.Date(d.year, time.Month(d.month), d.day, d.hour, d.minute, d.second, digits(fraction), time.UTC), nil
 }
 
-// digits reads a number that the pattern has already bounded; "" is 0.
+// digits returns a number of at most nine digits; "" is 0.
 func digits(s string) int {
 	n, err := strconv.Atoi(s)
 	if err != nil {
@@ -49,19 +49,19 @@ func digits(s string) int {
 	return n
 }
 
-// clock is a date and time as written, which need not exist.
+// clock is a date and time as written, which may not exist.
 type clock struct{ year, month, day, hour, minute, second int }
 
-// valid says whether Ruby makes a time of it.
+// valid reports whether Ruby accepts the date and time.
 func (c clock) valid() bool {
 	return c.month >= 1 && c.month <= 12 && c.day >= 1 && c.day <= 31 &&
 		c.minute <= 59 && c.second <= 60 &&
 		(c.hour <= 23 || c.hour == 24 && c.minute == 0 && c.second == 0)
 }
 
-// toUTC takes an offset of hours and minutes off the clock. It carries as
-// Ruby does: only from a part that the offset changes, and past the end of a
-// month to its neighbour's nearest day, however far the offset reaches.
+// toUTC subtracts an offset of hours and minutes. It carries as Ruby does: only
+// from a part that the offset changes, and past the end of a month to the nearest
+// day of the next, however far the offset reaches.
 func (c *clock) toUTC(sign, hours, minutes int) {
 	offset := hours*60 + minutes
 	if part := offset % 60; part != 0 {
@@ -94,7 +94,7 @@ func (c *clock) toUTC(sign, hours, minutes int) {
 	}
 }
 
-// carry brings *v into 0 … base-1 and returns how many times base it took off.
+// carry reduces *v to 0 … base-1 and returns how many times it subtracted base.
 func carry(v *int, base int) int {
 	times := *v / base
 	if *v%base < 0 {

@@ -1,10 +1,12 @@
-package schema
+package boulangerie
 
 import (
 	"errors"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/discharger/discharger/policy/schema"
 )
 
 func TestParseIdentifier(t *testing.T) {
@@ -46,11 +48,11 @@ func TestParseIdentifier(t *testing.T) {
 		replace("@3", ""):                               "identifier: malformed: bad schema identifier",
 		replace("2016-01-10T", "2016-01-10 "):           "identifier: malformed: unexpected field after 'iat'",
 		replace("00:00:00Z", "noon"):                    "identifier: malformed: bad time",
-		strings.Repeat("a", MaxCondition+1):             "identifier: malformed: is 65536 bytes long, at most 65535",
+		strings.Repeat("a", schema.MaxCondition+1):      "identifier: malformed: is 65536 bytes long, at most 65535",
 	}
 	for text, want := range refused {
 		got, err := ParseIdentifier(text)
-		if err == nil || err.Error() != want || !errors.Is(err, ErrMalformed) || got != (Identifier{}) {
+		if err == nil || err.Error() != want || !errors.Is(err, schema.ErrMalformed) || got != (Identifier{}) {
 			t.Errorf("%.99q: got %+v, %v, want %s", text, got, err, want)
 		}
 	}

@@ -1,4 +1,4 @@
-package schema
+package boulangerie
 
 import (
 	"errors"
@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/discharger/discharger/policy/schema"
 )
 
 // TestRubyValues probes the types at the edges that Ruby has.
@@ -82,11 +84,11 @@ func TestRubyValues(t *testing.T) {
 		"List(DateTime)": {"2016-01-10T00:00:00Z 2016-01-10T00:01:00Z": []any{at("2016-01-10T00:00:00Z"), at("2016-01-10T00:01:00Z")}},
 	}
 	for typeName, values := range tests {
-		schema := mustLoad(t, "schema-id: 7dc57277e5b399ac\npredicates: {v0: {x: "+typeName+"}}")
+		loaded := mustLoad(t, "schema-id: 7dc57277e5b399ac\npredicates: {v0: {x: "+typeName+"}}")
 		for _, text := range slices.Sorted(maps.Keys(values)) {
-			got, err := schema.Parse("x: " + text)
+			got, err := loaded.Parse("x: " + text)
 			switch want := values[text]; {
-			case want == nil && !errors.Is(err, ErrMalformed):
+			case want == nil && !errors.Is(err, schema.ErrMalformed):
 				t.Errorf("%s %q: got %v, %v", typeName, text, got.Value, err)
 			case want != nil && (err != nil || !reflect.DeepEqual(got.Value, want)):
 				t.Errorf("%s %q: got %v, %v, want %v", typeName, text, got.Value, err, want)
@@ -104,12 +106,12 @@ func TestRubyMonthZero(t *testing.T) {
 		"2016-13-01T00:30:00+01:00": time.Date(2016, 12, 31, 23, 30, 0, 0, time.UTC),
 		"2016-01-01T12:99:00+00:30": time.Date(2016, 1, 1, 13, 9, 0, 0, time.UTC),
 	} {
-		got, err := rubyTime(text)
+		got, err := parseDateTime(text)
 		if err != nil || !got.(time.Time).Equal(want) {
 			t.Errorf("%s: got %v, %v, want %v", text, got, err, want)
 		}
 	}
-	if got, err := rubyTime("2016-01-31T23:99:00+00:30"); err == nil {
+	if got, err := parseDateTime("2016-01-31T23:99:00+00:30"); err == nil {
 		t.Errorf("the 32nd of January is %v", got)
 	}
 }
