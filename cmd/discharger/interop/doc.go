@@ -1,10 +1,9 @@
-// Package interop runs the real binary against software that knows nothing of
-// this project. It has tests only, behind a build tag, because they need what
-// a bare Go installation does not have:
+// Package interop tests the real binary with foreign software. It has tests only,
+// behind a build tag, because they need more than a Go installation:
 //
 //	go test -tags interop ./cmd/discharger/interop/
 //
-// # Who takes part
+// # Clients and homeservers
 //
 //	Go          httpbakery.Client, and a homeserver made of the bakery's Oven and Checker
 //	Python      macaroonbakery as client and as homeserver, pymacaroons as verifier
@@ -13,23 +12,21 @@
 //
 // The Python and C libraries are Debian's, at /usr; the JavaScript ones come
 // from npm, at the versions in testdata/package.json, into a temporary
-// directory. What is missing fails the tests. Nothing is skipped.
+// directory. A missing tool fails the tests. No test is skipped.
 //
-// # What is shown
+// # Sequence
 //
-// Every client plays the same part, in each mode and with each version of
-// caveat that it knows: it gets a discharge, refreshes twice, logs out, and is
-// refused from then on, with an error that it understands as a refusal. Each
-// bundle it made is accepted by the homeserver until the discharge expires.
-// Sessions of others that could be mistaken for this one, of another user or
-// with the same id at another homeserver, go on. Then the service is stopped
-// and started again, and all of this is still so.
+// Every client runs the same sequence, in each mode and with each version of caveat
+// that it supports: it fetches a discharge, refreshes twice, logs out, and is refused
+// from then on, with an error that its library treats as a refusal. The homeserver
+// accepts each of its bundles until the discharge expires. Similar sessions, of
+// another user or with the same id at another homeserver, go on. After a restart of
+// the service all of this still holds.
 //
-// The same happens on the embedded store and on a Redis that the tests start.
+// The sequence runs on the embedded store and on a Redis that the tests start.
 //
-// # How
+// # Scripts
 //
-// Scripts under testdata read one task in JSON from standard input and write
-// one line of JSON for each step they took. They report; judging is left to
-// the tests.
+// Scripts under testdata read one task in JSON from standard input and write one
+// line of JSON for each step. The Go tests check the steps.
 package interop

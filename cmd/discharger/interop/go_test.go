@@ -24,9 +24,9 @@ import (
 	"github.com/discharger/discharger/discharger/wire"
 )
 
-// tokenTransport is all that the stock Go client lacks for mode rotate: it
-// sends the refresh token along, and remembers the new one. It serves one
-// client, which makes one request at a time.
+// tokenTransport is the part that the stock Go client lacks for mode rotate: it adds
+// the refresh token to requests and keeps the new one. It serves one client, which
+// makes one request at a time.
 type tokenTransport struct {
 	token string // in base64; empty: none yet
 }
@@ -56,7 +56,7 @@ func (tt *tokenTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 	return resp, nil
 }
 
-// newGoClient makes a stock client, and for mode rotate what it needs there.
+// newGoClient returns a stock client, with a tokenTransport in mode rotate.
 func newGoClient(mode caveat.Mode) (*httpbakery.Client, *tokenTransport) {
 	client, tokens := httpbakery.NewClient(), new(tokenTransport)
 	if mode == caveat.ModeRotate {
@@ -70,8 +70,8 @@ func testGo(t *testing.T, w *world) {
 		l := f.issuer.login(t, f.user("go"), f.version, f.mode)
 		others := w.bystanders(t, f.issuer, l)
 		client, tokens := newGoClient(f.mode)
-		// What a client does that keeps its access macaroon: it lets go of
-		// discharges that run out, and gets those that are missing.
+		// A client keeps its access macaroon, drops expired discharges and fetches
+		// missing ones.
 		slice := bakery.Slice{l.macaroon(t)}
 		var bundles []macaroon.Slice
 		for range 3 {
@@ -95,8 +95,8 @@ func testGo(t *testing.T, w *world) {
 	})
 }
 
-// refusedByBakery checks that the stock client takes an error for a third
-// party's decision, and which.
+// refusedByBakery checks that the stock client reports an error as a third party's
+// decision with a code.
 func refusedByBakery(t *testing.T, err error, code httpbakery.ErrorCode) {
 	t.Helper()
 	refusal, ok := errgo.Cause(err).(*httpbakery.DischargeError)
@@ -108,8 +108,7 @@ func refusedByBakery(t *testing.T, err error, code httpbakery.ErrorCode) {
 	}
 }
 
-// testGoBakeryClient has package bakery do in mode rotate what the stock
-// client does not.
+// testGoBakeryClient runs the sequence with package bakery, in mode rotate.
 func testGoBakeryClient(t *testing.T, w *world) {
 	c, err := client.New(client.Config{URL: w.service.url})
 	if err != nil {
@@ -162,7 +161,7 @@ func testGoBakeryClient(t *testing.T, w *world) {
 	}
 }
 
-// testGoStolenToken lets somebody come with a token that was used long ago.
+// testGoStolenToken presents a token that was superseded long ago.
 func testGoStolenToken(t *testing.T, w *world) {
 	f := flow{w.stock, caveat.V3, caveat.ModeRotate}
 	l := w.stock.login(t, f.user("stolen"), f.version, f.mode)
@@ -188,7 +187,7 @@ func testGoStolenToken(t *testing.T, w *world) {
 	others.live(t, w)
 }
 
-// authorized is a client's transport with a homeserver's API key.
+// authorized is a transport that sends a homeserver's API key.
 type authorized string
 
 func (key authorized) RoundTrip(req *http.Request) (*http.Response, error) {
@@ -197,10 +196,10 @@ func (key authorized) RoundTrip(req *http.Request) (*http.Response, error) {
 	return http.DefaultTransport.RoundTrip(req)
 }
 
-// testGoHeld lets a homeserver fetch with the stock client, in mode held.
+// testGoHeld fetches discharges in mode held with the stock client and an API key.
 func testGoHeld(t *testing.T, w *world) {
 	l := w.ours.login(t, "@held:ours", caveat.V2, caveat.ModeHeld)
-	anybody, homeserver := httpbakery.NewClient(), httpbakery.NewClient()
+	other, homeserver := httpbakery.NewClient(), httpbakery.NewClient()
 	homeserver.Transport = authorized(apiKey)
 	for range 3 {
 		bundle, err := homeserver.DischargeAll(t.Context(), l.macaroon(t))
@@ -210,7 +209,7 @@ func testGoHeld(t *testing.T, w *world) {
 		if err := w.ours.check(l, bundle, time.Now()); err != nil {
 			t.Error(err)
 		}
-		_, err = anybody.DischargeAll(t.Context(), l.macaroon(t))
+		_, err = other.DischargeAll(t.Context(), l.macaroon(t))
 		refusedByBakery(t, err, httpbakery.ErrPermissionDenied)
 		w.refused(t, l, "", wire.ReasonHomeserverRequired)
 	}
@@ -219,12 +218,12 @@ func testGoHeld(t *testing.T, w *world) {
 	refusedByBakery(t, err, wire.CodeUnauthorized)
 	homeserver.Transport = authorized(apiKey)
 	if _, err := homeserver.DischargeAll(t.Context(), l.macaroon(t)); err != nil {
-		t.Errorf("a wrong key did harm: %v", err)
+		t.Errorf("after a wrong API key: %v", err)
 	}
 }
 
-// testGoStranger lets a homeserver try that is not registered: another process may
-// have read its registration already.
+// testGoStranger uses a homeserver that is not registered. The answer is 503: another
+// process may have read its registration already.
 func testGoStranger(t *testing.T, w *world) {
 	for version := caveat.V1; version <= caveat.V3; version++ {
 		t.Run(fmt.Sprintf("V%d", version), func(t *testing.T) {

@@ -26,7 +26,7 @@ type issuer interface {
 	name() string
 	// login makes a session on a device of its own.
 	login(t *testing.T, user string, version caveat.Version, mode caveat.Mode) *login
-	// check returns nil if the macaroons let their bearer in at this time.
+	// check returns nil if the homeserver accepts the macaroons at a time.
 	check(l *login, macaroons macaroon.Slice, at time.Time) error
 }
 
@@ -36,8 +36,8 @@ type login struct {
 	access    json.RawMessage // the access macaroon in JSON, as the bakery writes it
 }
 
-// stock is a homeserver that somebody made of the bakery's parts. It finds the
-// service's key at the service's URL.
+// stock is a homeserver made of the bakery's parts. It fetches the service's key from
+// the service's URL.
 type stock struct {
 	named  string
 	key    *bakery.KeyPair
@@ -45,7 +45,7 @@ type stock struct {
 	bakery *bakery.Bakery
 }
 
-// access is the one thing that can be done at a stock homeserver.
+// access is the only operation of a stock homeserver.
 var access = bakery.Op{Entity: "account", Action: "use"}
 
 func newStock(t *testing.T, name string) *stock {
@@ -57,7 +57,7 @@ func newStock(t *testing.T, name string) *stock {
 	return &stock{named: name, key: key}
 }
 
-// open makes the homeserver ready, when it is known where the service is.
+// open sets the URL of the service.
 func (s *stock) open(url string) {
 	locator := httpbakery.NewThirdPartyLocator(nil, nil)
 	locator.AllowInsecure()
@@ -92,7 +92,7 @@ func (s *stock) loginAs(t *testing.T, version caveat.Version, c caveat.Condition
 	return newLogin(t, c, m)
 }
 
-// mint makes an access macaroon. The caveat's version is the macaroon's.
+// mint returns an access macaroon. The caveat has the version of the macaroon.
 func (s *stock) mint(ctx context.Context, version bakery.Version, c caveat.Condition) (*bakery.Macaroon, error) {
 	condition, err := c.Encode()
 	if err != nil {
@@ -121,7 +121,7 @@ func (s *stock) check(_ *login, macaroons macaroon.Slice, at time.Time) error {
 	return err
 }
 
-// ours is a homeserver that imports package homeserver.
+// ours is a homeserver built on package homeserver.
 type ours struct {
 	keyPair caveat.KeyPair
 	key     homeserver.Key
@@ -179,17 +179,17 @@ func (o *ours) check(l *login, macaroons macaroon.Slice, at time.Time) error {
 	if err != nil {
 		return err
 	}
-	who, err := h.Verify(context.Background(), bundle, homeserver.Request{})
+	identity, err := h.Verify(context.Background(), bundle, homeserver.Request{})
 	if err != nil {
 		return err
 	}
-	if who.User != l.condition.User || who.Session != l.condition.Session {
-		return fmt.Errorf("bundle is of %s, session %s", who.User, who.Session)
+	if identity.User != l.condition.User || identity.Session != l.condition.Session {
+		return fmt.Errorf("bundle is of %s, session %s", identity.User, identity.Session)
 	}
 	return nil
 }
 
-// discharged reads what a client's library made: a list of macaroons in JSON.
+// discharged parses the bundle of a client's library: a list of macaroons in JSON.
 func discharged(data json.RawMessage) (macaroon.Slice, error) {
 	var s macaroon.Slice
 	if err := json.Unmarshal(data, &s); err != nil {
@@ -201,7 +201,7 @@ func discharged(data json.RawMessage) (macaroon.Slice, error) {
 	return s, nil
 }
 
-// expiry finds the time-before of a discharge.
+// expiry returns the time-before of a discharge.
 func expiry(s macaroon.Slice) (time.Time, error) {
 	t, ok := checkers.MacaroonsExpiryTime(checkers.New(nil).Namespace(), s[1:])
 	if !ok {

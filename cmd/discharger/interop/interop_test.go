@@ -9,8 +9,7 @@ import (
 	"github.com/discharger/discharger/discharger/caveat"
 )
 
-// suites are run against every store, at the same time. Each uses sessions of
-// its own.
+// suites run against every store, concurrently. Each uses sessions of its own.
 var suites = []struct {
 	name string
 	run  func(*testing.T, *world)
@@ -46,7 +45,7 @@ func TestInterop(t *testing.T) {
 				}
 			})
 			t.Run("restarted", func(t *testing.T) { testRestart(t, w) })
-			// All of this is worth nothing if the sessions were elsewhere.
+			// The tests would prove nothing if the sessions were elsewhere.
 			if !s.holds(t, w.service) {
 				t.Error("the store holds no sessions")
 			}
@@ -54,7 +53,7 @@ func TestInterop(t *testing.T) {
 	}
 }
 
-// flow is one session on its way through one client.
+// flow is the life of one session with one client.
 type flow struct {
 	issuer  issuer
 	version caveat.Version
@@ -63,8 +62,8 @@ type flow struct {
 
 func (f flow) String() string { return fmt.Sprintf("%s/V%d/%s", f.issuer.name(), f.version, f.mode) }
 
-// eachFlow runs a test for every homeserver, version and mode that clients can
-// use by themselves.
+// eachFlow runs a test for every homeserver and version, in the modes that need no
+// API key.
 func eachFlow(t *testing.T, w *world, test func(*testing.T, flow)) {
 	for _, i := range []issuer{w.stock, w.ours} {
 		for version := caveat.V1; version <= caveat.V3; version++ {

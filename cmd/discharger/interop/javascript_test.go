@@ -4,15 +4,15 @@ package interop
 
 import "testing"
 
-// testJavaScript has macaroon do what is done with macaroons. It makes no
-// requests itself, so the script does, and the error is the script's too.
+// testJavaScript uses the library macaroon. It makes no requests itself: requests and
+// errors are the script's.
 func testJavaScript(t *testing.T, w *world) {
 	w.client(t, "javascript", func(t *testing.T, task any) []step { return w.kit.node(t, "client.cjs", task) }, "refused")
 }
 
-// testJavaScriptTarget has macaroon-bakery do everything. It knows V1 caveats
-// only, and it must be told of a refusal by its callback: from an answer that
-// it takes for neither success nor refusal it never returns.
+// testJavaScriptTarget uses macaroon-bakery alone. It supports V1 caveats only. A
+// refusal must reach its callback: it never returns from an answer that is neither
+// success nor refusal.
 func testJavaScriptTarget(t *testing.T, w *world) {
 	w.target(t, "javascript", func(t *testing.T, task any) []step { return w.kit.node(t, "target.cjs", task) }, "callback")
 }

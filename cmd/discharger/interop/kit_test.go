@@ -18,7 +18,7 @@ import (
 
 var binaryUnderTest = flag.String("discharger", "", "path of the binary under test; empty: build it from this tree")
 
-// kit is what is built and installed before anything runs.
+// kit holds the programs and libraries that are built and installed first.
 type kit struct {
 	dir         string
 	discharger  string // the binary under test
@@ -26,11 +26,11 @@ type kit struct {
 	verifyC     string // testdata/verify.c, compiled
 }
 
-// debianPython is the interpreter that Debian's Python packages are installed
-// for. Another one may come first in the path.
+// debianPython is the interpreter of Debian's Python packages. Another one may come
+// first in PATH.
 const debianPython = "/usr/bin/python3"
 
-// assemble builds and installs everything, each part beside the others.
+// assemble builds and installs all parts concurrently.
 func assemble(t *testing.T) *kit {
 	t.Helper()
 	k := &kit{dir: t.TempDir(), discharger: *binaryUnderTest}
@@ -53,12 +53,12 @@ func assemble(t *testing.T) *kit {
 	})
 	wg.Wait()
 	if len(problems.all) > 0 {
-		t.Fatalf("the tools are not complete; .ci/test installs them:\n%s", bytes.Join(problems.all, nil))
+		t.Fatalf("tools are missing; .ci/test installs them:\n%s", bytes.Join(problems.all, nil))
 	}
 	return k
 }
 
-// problems collects what failed.
+// problems collects the output of failed commands.
 type problems struct {
 	mu  sync.Mutex
 	all [][]byte
@@ -72,7 +72,7 @@ func (p *problems) add(problem []byte) {
 	}
 }
 
-// command runs a command and returns what it printed, if it failed.
+// command runs a command, and returns its output if it failed.
 func command(t *testing.T, name string, args ...string) []byte {
 	return run(exec.CommandContext(t.Context(), name, args...))
 }
@@ -85,8 +85,8 @@ func run(cmd *exec.Cmd) []byte {
 	return append(out, (cmd.String() + ": " + err.Error() + "\n")...)
 }
 
-// installNodeModules installs what testdata/package.json names, which is every
-// package at an exact version, those of the second row included.
+// installNodeModules installs the packages of testdata/package.json, which lists all
+// of them, indirect ones included, at exact versions.
 func (k *kit) installNodeModules(t *testing.T) []byte {
 	list, err := os.ReadFile(filepath.Join("testdata", "package.json"))
 	if err == nil {
@@ -100,7 +100,7 @@ func (k *kit) installNodeModules(t *testing.T) []byte {
 	return run(cmd)
 }
 
-// step is one line that a script printed.
+// step is one line of a script's output.
 type step struct {
 	Name      string          `json:"step"`
 	Macaroons json.RawMessage `json:"macaroons"` // a list, each in JSON, bound
@@ -109,14 +109,14 @@ type step struct {
 	ContentType string `json:"content_type"`
 	Body        string `json:"body"`
 
-	Error   string `json:"error"`   // name of the error that the client's library made
+	Error   string `json:"error"`   // name of the error of the client's library
 	Message string `json:"message"` // and its text
 
 	OK         bool     `json:"ok"` // of a verifier
 	Conditions []string `json:"conditions"`
 }
 
-// scriptTimeout is far more than any script needs.
+// scriptTimeout only ends a script that hangs.
 const scriptTimeout = 2 * time.Minute
 
 // python runs a script under testdata with Debian's Python.

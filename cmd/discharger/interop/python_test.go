@@ -12,14 +12,14 @@ import (
 	"github.com/discharger/discharger/discharger/wire"
 )
 
-// clientTask is what a script does as a client.
+// clientTask is the task of a script that is a client.
 type clientTask struct {
 	Access json.RawMessage `json:"access"`
 	Mode   string          `json:"mode"`
 	Logout string          `json:"logout"` // URL
 }
 
-// targetTask is what a script does at a target.
+// targetTask is the task of a script that visits a target.
 type targetTask struct {
 	Account   string `json:"account"`    // URL
 	Expire    string `json:"expire"`     // URL
@@ -37,13 +37,13 @@ func newTargetTask(t *testing.T, w *world, tg *target) targetTask {
 	}
 }
 
-// client lets a script play the common part for each flow.
+// client runs the common sequence in a script, for each flow.
 func (w *world) client(t *testing.T, name string, play func(*testing.T, any) []step, error string) {
 	eachFlow(t, w, func(t *testing.T, f flow) {
 		l := f.issuer.login(t, f.user(name), f.version, f.mode)
 		others := w.bystanders(t, f.issuer, l)
 		last := f.played(t, l, play(t, clientTask{l.access, f.mode.String(), w.service.url + wire.PathLogout}))
-		told(t, last, error, f.mode)
+		refusedInLibrary(t, last, error, f.mode)
 		a := answer{status: last.Status, contentType: last.ContentType, body: last.Body}
 		if e := a.refusal(t); a.status != http.StatusUnauthorized || a.contentType != wire.ContentType ||
 			e.Code != wire.CodePermissionDenied || e.Info == nil || e.Info.Reason != wire.ReasonSessionEnded {
@@ -54,7 +54,7 @@ func (w *world) client(t *testing.T, name string, play func(*testing.T, any) []s
 	})
 }
 
-// target lets a script visit a target: twice with each of three discharges, and
+// target runs a script that visits a target: twice with each of three discharges, and
 // once after the logout.
 func (w *world) target(t *testing.T, name string, play func(*testing.T, any) []step, error string) {
 	tg := newTarget(t, w.stock, "@"+name+"-target:stock")
@@ -71,25 +71,25 @@ func (w *world) target(t *testing.T, name string, play func(*testing.T, any) []s
 	if s := steps[6]; s.Name != "logged-out" || s.Status != http.StatusOK {
 		t.Errorf("logout: %+v", s)
 	}
-	told(t, steps[7], error, caveat.ModeOpen)
+	refusedInLibrary(t, steps[7], error, caveat.ModeOpen)
 	w.loggedOut(t, tg.login, "")
 	others.live(t, w)
 }
 
-// told checks that a client's library made the error that it makes of a refusal,
-// with the sentence that the service has for people.
-func told(t *testing.T, s step, error string, mode caveat.Mode) {
+// refusedInLibrary checks that the error of a client's library is its error for
+// refusals, with the service's message.
+func refusedInLibrary(t *testing.T, s step, error string, mode caveat.Mode) {
 	t.Helper()
-	sentence := "this session has ended"
+	message := "this session has ended"
 	if mode == caveat.ModeRotate && error == pythonError {
-		sentence = "this session is refreshed with a refresh token" // which the stock client has not
+		message = "this session is refreshed with a refresh token" // which the stock client lacks
 	}
-	if s.Name != "refused" || s.Error != error || !strings.Contains(s.Message, sentence) {
-		t.Errorf("the client was told %s: %q, want %s with %q", s.Error, s.Message, error, sentence)
+	if s.Name != "refused" || s.Error != error || !strings.Contains(s.Message, message) {
+		t.Errorf("error of the client: %s: %q, want %s with %q", s.Error, s.Message, error, message)
 	}
 }
 
-// pythonError is what the Python client raises.
+// pythonError is the exception of the Python client.
 const pythonError = "DischargeError"
 
 func testPython(t *testing.T, w *world) {
@@ -100,8 +100,8 @@ func testPythonTarget(t *testing.T, w *world) {
 	w.target(t, "python", func(t *testing.T, task any) []step { return w.kit.python(t, "target.py", task) }, pythonError)
 }
 
-// testPythonHomeserver lets a homeserver in Python mint and check, with a
-// client in Python too: nothing is Go but the service.
+// testPythonHomeserver mints and verifies in Python, with a client in Python too: only
+// the service is Go.
 func testPythonHomeserver(t *testing.T, w *world) {
 	for version := caveat.V1; version <= caveat.V3; version++ {
 		for _, mode := range []caveat.Mode{caveat.ModeOpen, caveat.ModeRotate} {
@@ -133,7 +133,7 @@ func testPythonHomeserver(t *testing.T, w *world) {
 	}
 }
 
-// checkHomeserver checks what a script says that played homeserver and client.
+// checkHomeserver checks the steps of a script that is homeserver and client.
 func checkHomeserver(t *testing.T, mode caveat.Mode, steps []step) {
 	t.Helper()
 	want := []string{"bare", "accepted", "expired", "accepted", "expired", "accepted", "expired", "logged-out", "refused"}
@@ -162,7 +162,7 @@ func checkHomeserver(t *testing.T, mode caveat.Mode, steps []step) {
 				t.Errorf("logout: %+v", s)
 			}
 		default:
-			told(t, s, pythonError, mode)
+			refusedInLibrary(t, s, pythonError, mode)
 		}
 	}
 }

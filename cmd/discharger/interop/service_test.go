@@ -13,24 +13,25 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
 )
 
-// startTimeout is far more than anything here needs to start or to stop.
+// startTimeout only ends a server that hangs at its start or stop.
 const startTimeout = 2 * time.Minute
 
-// process is a server that runs beside the tests.
+// process is a server in a subprocess.
 type process struct {
 	cmd    *exec.Cmd
-	lines  chan string // what it printed, until somebody saw what they waited for
+	lines  chan string // its output, until start returns
 	exited chan error
-	log    *os.File // all that it printed
+	log    *os.File // all of its output
 }
 
-// start runs a server and waits until it has printed each of the given texts.
-// It is killed when the test ends, unless it was stopped before.
+// start runs a server and waits until each of the given texts is in its output. The
+// server is killed at the end of the test, unless it was stopped before.
 func start(t *testing.T, cmd *exec.Cmd, until ...string) *process {
 	t.Helper()
 	log, err := os.CreateTemp(t.TempDir(), filepath.Base(cmd.Path)+"-*.log")
@@ -68,7 +69,8 @@ func start(t *testing.T, cmd *exec.Cmd, until ...string) *process {
 	return p
 }
 
-// read passes lines on until the server is ready, and keeps all of them.
+// read sends lines to p.lines until the server is ready, and writes all of them to
+// p.log.
 func (p *process) read(out io.ReadCloser, ready <-chan struct{}) {
 	lines := bufio.NewScanner(out)
 	lines.Buffer(nil, 1<<20)
@@ -84,7 +86,7 @@ func (p *process) read(out io.ReadCloser, ready <-chan struct{}) {
 	p.exited <- p.cmd.Wait()
 }
 
-// output is the end of what the server printed.
+// output returns the last 8 KiB of the output.
 func (p *process) output(t *testing.T) []byte {
 	t.Helper()
 	out, err := os.ReadFile(p.log.Name())
@@ -94,7 +96,7 @@ func (p *process) output(t *testing.T) []byte {
 	return out[max(len(out)-8<<10, 0):]
 }
 
-// stop asks the server to end, and gives what it ended with.
+// stop sends SIGTERM and returns the error of Wait.
 func (p *process) stop(t *testing.T) error {
 	t.Helper()
 	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
@@ -110,8 +112,7 @@ func (p *process) stop(t *testing.T) error {
 	}
 }
 
-// kill ends the server, if it runs, and shows what it printed if that may be
-// of use.
+// kill ends the server, if it runs, and logs its output if the test failed.
 func (p *process) kill(t *testing.T) {
 	if err := p.cmd.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		t.Error(err)
@@ -123,24 +124,31 @@ func (p *process) kill(t *testing.T) {
 	p.log.Close()
 }
 
-// freeAddresses finds addresses on the loopback network to listen on. The host
-// is this process's own, so nobody takes the ports before they are used.
+// handedOut has the addresses returned by freeAddresses. The kernel may offer a port
+// again before the first server listens on it.
+var handedOut sync.Map
+
+// freeAddresses returns loopback addresses to listen on. Their host belongs to this
+// process alone, and each is returned once.
 func freeAddresses(t *testing.T, n int) []string {
 	t.Helper()
 	pid := os.Getpid()
 	var all []string
-	for range n {
+	for len(all) < n {
 		l, err := net.Listen("tcp", fmt.Sprintf("127.53.%d.%d:0", pid>>8&0xff, max(pid&0xff, 1)))
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer l.Close()
-		all = append(all, l.Addr().String())
+		address := l.Addr().String()
+		if _, taken := handedOut.LoadOrStore(address, true); !taken {
+			all = append(all, address)
+		}
 	}
 	return all
 }
 
-// service is the binary under test, running.
+// service is a running binary under test.
 type service struct {
 	url, admin string // for clients, for operators
 	dir        string // its configuration, and its data
@@ -148,8 +156,8 @@ type service struct {
 	command    []string
 }
 
-// startService writes a configuration and starts the binary with it. The
-// further lines are those about the homeservers.
+// startService writes a configuration and starts the binary with it. The further
+// lines register homeservers.
 func startService(t *testing.T, binary string, st store, further string) *service {
 	t.Helper()
 	dir := t.TempDir()
@@ -182,7 +190,7 @@ func (s *service) start(t *testing.T) {
 	cmd := exec.Command(s.command[0], s.command[1:]...)
 	cmd.Dir = s.dir
 	s.process = start(t, cmd, strings.TrimPrefix(s.url, "http://"))
-	// It gives its store a second, which a pause of the machine may be.
+	// /readyz allows the store a second, and the machine may pause for as long.
 	for deadline := time.Now().Add(startTimeout); ; time.Sleep(50 * time.Millisecond) {
 		resp, err := http.Get(s.admin + "/readyz")
 		if err != nil {

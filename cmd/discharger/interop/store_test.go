@@ -14,18 +14,18 @@ import (
 	"time"
 )
 
-// store is where a service keeps sessions.
+// store is a kind of store for a service.
 type store struct {
 	config string // lines of the service's configuration
-	shared bool   // other processes could use it, so that keys are not made at the first start
-	// holds reports whether there is anything in it, and nowhere else.
+	shared bool   // other processes could use it, so that the first start makes no keys
+	// holds reports whether the store, and no other, has records.
 	holds func(*testing.T, *service) bool
 }
 
-// bolt is the embedded store, which is there without configuration.
+// bolt returns the embedded store, which needs no configuration.
 func bolt(*testing.T) store { return store{holds: inFile} }
 
-// inFile reports whether the service has a file with sessions.
+// inFile reports whether the service has a file of sessions.
 func inFile(t *testing.T, s *service) bool {
 	t.Helper()
 	files, err := filepath.Glob(filepath.Join(s.dir, "data", "sessions.db"))
@@ -35,7 +35,7 @@ func inFile(t *testing.T, s *service) bool {
 	return len(files) > 0
 }
 
-// redis starts a Redis as the service wants it.
+// redis starts a Redis with the settings that the service requires.
 func redis(t *testing.T) store {
 	t.Helper()
 	address := freeAddresses(t, 1)[0]
@@ -55,7 +55,7 @@ func redis(t *testing.T) store {
 	}
 }
 
-// keys asks a Redis how many keys it has.
+// keys returns the number of keys in a Redis.
 func keys(t *testing.T, address string) int {
 	t.Helper()
 	conn, err := net.DialTimeout("tcp", address, startTimeout)

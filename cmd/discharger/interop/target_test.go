@@ -18,15 +18,14 @@ import (
 	"github.com/discharger/discharger/discharger/wire"
 )
 
-// target is a web service as people build them on the bakery: whoever comes
-// without macaroons gets an access macaroon to be discharged, and comes again.
-// All who come are of one session.
+// target is a web service built on the bakery: a client without macaroons receives
+// an access macaroon to be discharged, and repeats its request. All clients share one
+// session.
 type target struct {
 	*httptest.Server
 	stock *stock
 	login *login
-	// stale makes the next request come at a time when all that was issued
-	// up to now has expired.
+	// stale moves the next request to a time when everything issued has expired.
 	stale atomic.Bool
 }
 
@@ -69,8 +68,8 @@ func (tg *target) account(w http.ResponseWriter, req *http.Request) {
 	}))
 }
 
-// testGoTarget lets the stock client find its own way: from the 401 of the
-// target to the service, and back with the macaroons in its cookie jar.
+// testGoTarget checks that the stock client goes from the 401 of the target to the
+// service, and back with the macaroons in its cookie jar.
 func testGoTarget(t *testing.T, w *world) {
 	tg := newTarget(t, w.stock, "@go-target:stock")
 	others := w.bystanders(t, w.stock, tg.login)
@@ -89,7 +88,7 @@ func testGoTarget(t *testing.T, w *world) {
 		return string(body), err
 	}
 	for range 3 { // each time with a new discharge
-		for range 2 { // with a new one, and with the one in the jar
+		for range 2 { // with a new discharge, and with the one in the jar
 			if body, err := visit(); err != nil || body != welcome {
 				t.Fatalf("got %q, %v", body, err)
 			}
@@ -112,7 +111,7 @@ func testGoEverywhere(t *testing.T, w *world) {
 	laptop := w.stock.login(t, user, caveat.V2, caveat.ModeOpen)
 	unused := w.stock.login(t, user, caveat.V1, caveat.ModeOpen)
 	others := bystanders{
-		w.stock.login(t, "@somebody-else:stock", caveat.V2, caveat.ModeOpen),
+		w.stock.login(t, "@other:stock", caveat.V2, caveat.ModeOpen),
 		w.other.login(t, user, caveat.V2, caveat.ModeOpen),
 	}
 	others.live(t, w)
@@ -149,7 +148,7 @@ func testGoEverywhere(t *testing.T, w *world) {
 	}
 }
 
-// testRestart stops the service and starts it again on the data it left.
+// testRestart stops the service and starts it again on the same data.
 func testRestart(t *testing.T, w *world) {
 	client, tokens := newGoClient(caveat.ModeRotate)
 	rotating := w.stock.login(t, "@rotating:stock", caveat.V3, caveat.ModeRotate)

@@ -24,8 +24,8 @@ import (
 	"github.com/discharger/discharger/discharger/client"
 )
 
-// verification is one bundle that a foreign library verifies with the root key
-// of its access macaroon, as a homeserver in another language would.
+// verification is a bundle to be verified by a foreign library with the root key of
+// its access macaroon, as in a homeserver in another language.
 type verification struct {
 	name   string
 	want   bool
@@ -35,8 +35,8 @@ type verification struct {
 	at     time.Time
 }
 
-// rootKey is how a homeserver finds the root key of an access macaroon from its
-// master key, written once more as somebody would in another language.
+// rootKey derives the root key of an access macaroon from the master key, as an
+// implementation in another language would.
 func (o *ours) rootKey(t *testing.T, m *macaroon.Macaroon) []byte {
 	t.Helper()
 	master, err := base64.StdEncoding.DecodeString(o.key.Encode())
@@ -49,8 +49,7 @@ func (o *ours) rootKey(t *testing.T, m *macaroon.Macaroon) []byte {
 	return h.Sum(nil)
 }
 
-// verifications makes bundles that are to be accepted, and of each several that
-// are not.
+// verifications returns valid bundles, and several invalid ones of each.
 func verifications(t *testing.T, w *world) []verification {
 	t.Helper()
 	c, err := client.New(client.Config{URL: w.service.url})
@@ -109,7 +108,7 @@ func variations(t *testing.T, w *world, name string, g, other client.Grant) []ve
 	return all
 }
 
-// testVerify lets libraries in three other languages verify bundles.
+// testVerify verifies bundles with libraries in three other languages.
 func testVerify(t *testing.T, w *world) {
 	all := verifications(t, w)
 	t.Run("pymacaroons", func(t *testing.T) {
@@ -119,7 +118,7 @@ func testVerify(t *testing.T, w *world) {
 		judged(t, all, w.kit.node(t, "verify.cjs", verifyTask(all)))
 	})
 	t.Run("libmacaroons", func(t *testing.T) {
-		// It checks no times here: it says what conditions there are.
+		// verify.c checks no times: it returns the conditions.
 		timeless := slices.DeleteFunc(slices.Clone(all), func(v verification) bool { return strings.HasSuffix(v.name, "/expired") })
 		var steps []step
 		for _, v := range timeless {
@@ -143,7 +142,7 @@ func verifyTask(all []verification) any {
 	return out
 }
 
-// judged checks what a verifier says: it accepts the good bundles and has seen
+// judged checks the verdicts of a verifier: it accepts the valid bundles and returns
 // all of their conditions, and refuses the others.
 func judged(t *testing.T, all []verification, steps []step) {
 	t.Helper()
@@ -189,8 +188,8 @@ func (k *kit) libmacaroons(t *testing.T, v verification) step {
 	return s
 }
 
-// packets writes a macaroon in the V1 binary format. The library for Go writes
-// it only for macaroons whose ids are text, which the format does not ask for.
+// packets encodes a macaroon in the V1 binary format. The library for Go does so only
+// for macaroons whose ids are text, which the format does not require.
 func packets(m *macaroon.Macaroon) []byte {
 	var out []byte
 	packet := func(field string, data []byte) {

@@ -19,8 +19,7 @@ import (
 	"github.com/discharger/discharger/discharger/wire"
 )
 
-// testWire looks at single requests and answers, for what stock clients depend
-// on without saying so.
+// testWire checks the details of requests and answers that stock clients depend on.
 func testWire(t *testing.T, w *world) {
 	for _, test := range []struct {
 		name string
@@ -40,7 +39,7 @@ func testWire(t *testing.T, w *world) {
 	}
 }
 
-// testAdvertisedKey reads what homeservers seal caveats to.
+// testAdvertisedKey reads the public key that homeservers seal caveats to.
 func testAdvertisedKey(t *testing.T, w *world) {
 	info := send(t, w.request(t, http.MethodGet, wire.PathInfo, nil))
 	var body struct {
@@ -63,8 +62,8 @@ func testAdvertisedKey(t *testing.T, w *world) {
 	}
 }
 
-// testMethod tries other methods: a link must not be a request, and what the
-// bakery's own discharger answers to GET this one does not.
+// testMethod uses other methods: a link must not be a request. The bakery's own
+// discharger answers GET; this one does not.
 func testMethod(t *testing.T, w *world) {
 	l := w.stock.login(t, "@method:stock", caveat.V2, caveat.ModeRotate)
 	params := l.params(t).Encode()
@@ -86,7 +85,7 @@ func testMethod(t *testing.T, w *world) {
 }
 
 // testParameters sends the same request in the query, in the body, and half in
-// each. A parameter that is in both is not taken.
+// each. A parameter in both is refused.
 func testParameters(t *testing.T, w *world) {
 	l := w.stock.login(t, "@parameters:stock", caveat.V3, caveat.ModeOpen)
 	params := l.params(t)
@@ -104,11 +103,14 @@ func testParameters(t *testing.T, w *world) {
 		{"none", nil, nil, http.StatusBadRequest},
 		{"only the short id", id, nil, http.StatusBadRequest},
 	} {
-		req := w.request(t, http.MethodPost, wire.PathDischarge+"?"+test.query.Encode(), strings.NewReader(test.body.Encode()))
-		req.Header.Set("Content-Type", wire.ContentTypeForm)
-		if a := send(t, req); a.status != test.status || a.contentType != wire.ContentType {
-			t.Errorf("%s: %s, want %d", test.name, a, test.status)
-		}
+		t.Run(test.name, func(t *testing.T) {
+			req := w.request(t, http.MethodPost, wire.PathDischarge+"?"+test.query.Encode(), strings.NewReader(test.body.Encode()))
+			req.Header.Set("Content-Type", wire.ContentTypeForm)
+			if a := send(t, req); a.status != test.status || a.contentType != wire.ContentType {
+				t.Errorf("%s: %s, want %d", test.name, a, test.status)
+			}
+
+		})
 	}
 }
 
@@ -164,8 +166,8 @@ func testPythonShortID(t *testing.T, w *world) {
 	}
 }
 
-// testGoRawRequest sends, byte for byte, what the Go client sends: parameters in
-// the query, an empty body in chunks, an empty Cookie header, no content type.
+// testGoRawRequest sends the bytes of the Go client: parameters in the query, an empty
+// body in chunks, an empty Cookie header, no content type.
 func testGoRawRequest(t *testing.T, w *world) {
 	l := w.stock.login(t, "@raw:stock", caveat.V1, caveat.ModeOpen)
 	host := strings.TrimPrefix(w.service.url, "http://")
@@ -178,7 +180,7 @@ func testGoRawRequest(t *testing.T, w *world) {
 		t.Fatal(err)
 	}
 	answers := bufio.NewReader(conn)
-	for range 3 { // on one connection, so that what is left of a body would show
+	for range 3 { // on one connection, where the rest of a body would show
 		fmt.Fprintf(conn, "POST /discharge?%s HTTP/1.1\r\nHost: %s\r\nUser-Agent: Go-http-client/1.1\r\n"+
 			"Transfer-Encoding: chunked\r\nBakery-Protocol-Version: 3\r\nCookie: \r\nAccept-Encoding: gzip\r\n\r\n0\r\n\r\n",
 			l.params(t).Encode(), host)
@@ -194,9 +196,9 @@ func testGoRawRequest(t *testing.T, w *world) {
 	}
 }
 
-// testRefusal reads a refusal, which is the same whatever version of the
-// protocol a client says it speaks: the statuses 407 and WWW-Authenticate are
-// for a question that this service never asks.
+// testRefusal reads a refusal, which is the same for every version of the protocol:
+// status 407 and WWW-Authenticate belong to interactions, which this service does not
+// have.
 func testRefusal(t *testing.T, w *world) {
 	l := w.stock.login(t, "@refusal:stock", caveat.V2, caveat.ModeOpen)
 	w.discharge(t, l, "")
@@ -226,8 +228,8 @@ func testRefusal(t *testing.T, w *world) {
 	}
 }
 
-// testBadRequests sends what no client should: each is told so, in a body that
-// the stock clients can read, and the session they were about goes on.
+// testBadRequests sends malformed requests: each is answered with an error that the
+// stock clients can read, and the session goes on.
 func testBadRequests(t *testing.T, w *world) {
 	l := w.stock.login(t, "@bad:stock", caveat.V2, caveat.ModeOpen)
 	w.discharge(t, l, "")
@@ -246,16 +248,19 @@ func testBadRequests(t *testing.T, w *world) {
 		{"token of another kind", url.Values{wire.ParamID64: {id}, wire.ParamToken64: {"AAAA"}, wire.ParamTokenKind: {"agent"}}, ok},
 		{"kind without a token", url.Values{wire.ParamID64: {id}, wire.ParamTokenKind: {wire.TokenKindRefresh}}, ok},
 		{"long request-id", url.Values{wire.ParamID64: {id}, wire.ParamRequestID: {strings.Repeat("x", wire.MaxRequestID+1)}}, ok},
-		// Of a larger one the rest would not be read, and the answer could be lost with the connection.
-		{"large body", url.Values{wire.ParamID64: {id}, "x": {strings.Repeat("x", 1<<17)}}, http.StatusRequestEntityTooLarge},
+		// The smallest body above the limit: it fits into the buffers of the connection, so that
+		// the client never waits to write the part that the service does not read.
+		{"large body", url.Values{wire.ParamID64: {id}, "x": {strings.Repeat("x", 1<<16)}}, http.StatusRequestEntityTooLarge},
 	} {
-		for _, path := range []string{wire.PathDischarge, wire.PathLogout} {
-			a := w.post(t, path, test.params)
-			code := map[int]string{ok: wire.CodeBadRequest, http.StatusRequestEntityTooLarge: wire.CodeTooLarge}[test.status]
-			if e := a.refusal(t); a.status != test.status || a.contentType != wire.ContentType || e.Code != code || e.Message == "" || e.Info != nil {
-				t.Errorf("%s at %s: %s", test.name, path, a)
+		t.Run(test.name, func(t *testing.T) {
+			for _, path := range []string{wire.PathDischarge, wire.PathLogout} {
+				a := w.post(t, path, test.params)
+				code := map[int]string{ok: wire.CodeBadRequest, http.StatusRequestEntityTooLarge: wire.CodeTooLarge}[test.status]
+				if e := a.refusal(t); a.status != test.status || a.contentType != wire.ContentType || e.Code != code || e.Message == "" || e.Info != nil {
+					t.Errorf("%s at %s: %s", test.name, path, a)
+				}
 			}
-		}
+		})
 	}
 	missing := send(t, w.request(t, http.MethodGet, "/discharge/wait", nil))
 	if missing.status != http.StatusNotFound || missing.contentType != wire.ContentType || missing.refusal(t).Code != wire.CodeNotFound {
@@ -264,16 +269,16 @@ func testBadRequests(t *testing.T, w *world) {
 	w.discharge(t, l, "")
 }
 
-// testBrowser makes the requests that a browser makes before, and with, a
-// request of a page of another origin.
+// testBrowser sends the preflight request of a browser for a page of another origin,
+// and the request itself.
 func testBrowser(t *testing.T, w *world) {
 	l := w.stock.login(t, "@browser:stock", caveat.V3, caveat.ModeOpen)
 	const origin = "https://app.example.org"
-	ask := w.request(t, http.MethodOptions, wire.PathDischarge, nil)
-	ask.Header.Set("Origin", origin)
-	ask.Header.Set("Access-Control-Request-Method", http.MethodPost)
-	ask.Header.Set("Access-Control-Request-Headers", "bakery-protocol-version,content-type")
-	a := send(t, ask)
+	preflight := w.request(t, http.MethodOptions, wire.PathDischarge, nil)
+	preflight.Header.Set("Origin", origin)
+	preflight.Header.Set("Access-Control-Request-Method", http.MethodPost)
+	preflight.Header.Set("Access-Control-Request-Headers", "bakery-protocol-version,content-type")
+	a := send(t, preflight)
 	allowed := strings.ToLower(a.header.Get("Access-Control-Allow-Headers"))
 	if a.status != http.StatusNoContent || !strings.Contains(allowed, "bakery-protocol-version") ||
 		!strings.Contains(a.header.Get("Access-Control-Allow-Methods"), http.MethodPost) {

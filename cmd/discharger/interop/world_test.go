@@ -25,7 +25,7 @@ import (
 	"github.com/discharger/discharger/discharger/wire"
 )
 
-// apiKey is with what the homeserver "ours" authorizes itself.
+// apiKey is the API key of the homeserver "ours".
 const apiKey = "the API key of ours"
 
 // world is a running service and the homeservers around it.
@@ -34,7 +34,7 @@ type world struct {
 	service *service
 	stock   *stock // registered, made of the bakery
 	ours    *ours  // registered, made with package homeserver
-	other   *stock // registered, for sessions that look like those of others
+	other   *stock // registered, for sessions that resemble those of others
 	python  *stock // registered, for the key that a homeserver in Python uses
 	unknown *stock // not registered
 }
@@ -65,7 +65,7 @@ func newWorld(t *testing.T, k *kit, st store) *world {
 	return w
 }
 
-// answer is what the service said over plain HTTP.
+// answer is an answer of the service over plain HTTP.
 type answer struct {
 	status      int
 	contentType string
@@ -171,7 +171,7 @@ func (w *world) discharge(t *testing.T, l *login, token string) wire.DischargeRe
 	return d
 }
 
-// refused checks that there is no discharge any more, and why.
+// refused checks that a discharge is refused with a reason.
 func (w *world) refused(t *testing.T, l *login, token, reason string) {
 	t.Helper()
 	a := w.post(t, wire.PathDischarge, withToken(l.params(t), token))
@@ -197,8 +197,8 @@ func (w *world) stolen(t *testing.T, l *login, token string) {
 	}
 }
 
-// loggedOut checks that a session is over, and that this is not told to somebody
-// who has not even its refresh token.
+// loggedOut checks that a session is over, and that the answer to a caller without
+// its refresh token does not show it.
 func (w *world) loggedOut(t *testing.T, l *login, token string) {
 	t.Helper()
 	if l.condition.Mode != caveat.ModeRotate {
@@ -211,8 +211,7 @@ func (w *world) loggedOut(t *testing.T, l *login, token string) {
 	}
 }
 
-// bystanders are sessions that have nothing to do with the one under test, but
-// could be taken for it.
+// bystanders are sessions that resemble the one under test, and must go on.
 type bystanders []*login
 
 func (w *world) bystanders(t *testing.T, i issuer, l *login) bystanders {
@@ -220,7 +219,7 @@ func (w *world) bystanders(t *testing.T, i issuer, l *login) bystanders {
 	twin := l.condition
 	twin.Mode = caveat.ModeOpen
 	b := bystanders{
-		i.login(t, "@somebody-else:"+i.name(), caveat.V2, caveat.ModeOpen),
+		i.login(t, "@other:"+i.name(), caveat.V2, caveat.ModeOpen),
 		i.login(t, l.condition.User, caveat.V2, caveat.ModeOpen),
 		w.other.loginAs(t, caveat.V2, twin),
 	}
@@ -236,12 +235,12 @@ func (b bystanders) live(t *testing.T, w *world) {
 	}
 }
 
-// user is a name that no other test uses.
+// user returns a name that no other test uses.
 func (f flow) user(client string) string { return "@" + client + ":" + f.String() }
 
-// accepted checks what a client made over the life of a session: every bundle
-// is good until its discharge expires and no longer, and in mode rotate each
-// says the next epoch.
+// accepted checks the bundles of a client over the life of a session: each is valid
+// until its discharge expires and no longer, and in mode rotate each declares the
+// next epoch.
 func (f flow) accepted(t *testing.T, l *login, bundles []macaroon.Slice) {
 	t.Helper()
 	for n, bundle := range bundles {
@@ -271,8 +270,8 @@ func (f flow) accepted(t *testing.T, l *login, bundles []macaroon.Slice) {
 	}
 }
 
-// played checks the steps of a script that played the common part: a discharge,
-// two refreshes, a logout, a refusal. It returns the last step.
+// played checks the steps of a script that ran the common sequence: a discharge, two
+// refreshes, a logout, a refusal. It returns the last step.
 func (f flow) played(t *testing.T, l *login, steps []step) step {
 	t.Helper()
 	want := []string{"discharged", "discharged", "discharged", "logged-out", "refused"}

@@ -27,7 +27,7 @@ class Client:
     """A stock client with what it lacks for mode rotate."""
 
     def __init__(self, mode):
-        # No interaction methods: there is nobody to interact with.
+        # No interaction methods.
         self.stock = httpbakery.Client(interaction_methods=[])
         self.rotate = mode == 'rotate'
         self.token = None
