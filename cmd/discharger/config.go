@@ -8,52 +8,55 @@ import (
 	"io/fs"
 	"strings"
 
+	"github.com/discharger/discharger/cmd/discharger/command"
+	"github.com/discharger/discharger/cmd/discharger/ruleset"
+	"github.com/discharger/discharger/cmd/discharger/setup"
 	"github.com/discharger/discharger/config"
 )
 
-func configExampleCommand() command {
-	return command{
-		name: "config example", about: "Print a configuration file that explains itself.",
-		setup: func(t *terminal, _ *flag.FlagSet) action {
+func configExampleCommand() command.Command {
+	return command.Command{
+		Name: "config example", Short: "Print a configuration file that explains itself.",
+		Setup: func(t *command.Terminal, _ *flag.FlagSet) command.Action {
 			return func(context.Context, []string) error {
-				_, err := fmt.Fprint(t.out, config.Example())
+				_, err := fmt.Fprint(t.Out, config.Example())
 				return err
 			}
 		},
 	}
 }
 
-func configCheckCommand() command {
-	return command{
-		name: "config check", args: "[flags]", about: "Say what is wrong with a configuration, without starting.",
-		more: "Reads everything that \"serve\" reads before it opens the store: the file, the\nenvironment, the keys, the policies, and the files that secrets are in. Exit code 78: unusable.",
-		setup: func(t *terminal, f *flag.FlagSet) action {
-			options := configFlags(t, f)
+func configCheckCommand() command.Command {
+	return command.Command{
+		Name: "config check", Args: "[flags]", Short: "Say what is wrong with a configuration, without starting.",
+		Long: "Reads everything that \"serve\" reads before it opens the store: the file, the\nenvironment, the keys, the policies, and the files that secrets are in. Exit code 78: unusable.",
+		Setup: func(t *command.Terminal, f *flag.FlagSet) command.Action {
+			options := setup.ConfigFlags(t, f)
 			return func(context.Context, []string) error { return checkConfig(t, options) }
 		},
 	}
 }
 
-func checkConfig(t *terminal, options *config.Options) error {
-	cfg, err := loadConfig(options)
+func checkConfig(t *command.Terminal, options *config.Options) error {
+	cfg, err := setup.LoadConfig(options)
 	if err != nil {
 		return err
 	}
-	keys, err := loadKeys(cfg)
+	keys, err := setup.Keys(cfg)
 	switch {
 	case errors.Is(err, fs.ErrNotExist) && cfg.Store.Redis != nil:
-		fmt.Fprintf(t.out, "keys         none yet; make them once: %s\n", initCommand(options))
+		fmt.Fprintf(t.Out, "keys         none yet; make them once: %s\n", setup.InitCommand(options))
 	case errors.Is(err, fs.ErrNotExist):
-		fmt.Fprintf(t.out, "keys         none yet; the first start makes them, in %s\n", cfg.KeyFile())
+		fmt.Fprintf(t.Out, "keys         none yet; the first start makes them, in %s\n", cfg.KeyFile())
 	case err != nil:
 		return err
 	default:
-		if _, err := newOpener(cfg, keys); err != nil {
-			return mark(err, errConfig)
+		if _, err := setup.Opener(cfg, keys); err != nil {
+			return command.Mark(err, command.ErrConfig)
 		}
-		fmt.Fprintf(t.out, "keys         %d, in %s\n", len(keys.Keys), cfg.KeyFile())
+		fmt.Fprintf(t.Out, "keys         %d, in %s\n", len(keys.Keys), cfg.KeyFile())
 	}
-	names, err := checkRules(cfg, options.File, t.now)
+	names, err := ruleset.Check(cfg, options.File, t.Now)
 	if err != nil {
 		return err
 	}
@@ -61,18 +64,52 @@ func checkConfig(t *terminal, options *config.Options) error {
 	if r := cfg.Store.Redis; r != nil {
 		store = fmt.Sprintf("Redis at %v, durability %s", r.Addresses, r.Durability)
 	}
-	fmt.Fprintf(t.out, "clients      %s\noperators    %s\nstore        %s\nhomeservers  %d\n",
+	fmt.Fprintf(t.Out, "clients      %s\noperators    %s\nstore        %s\nhomeservers  %d\n",
 		cfg.Listen, cfg.AdminListen, store, len(cfg.Homeservers))
 	for _, h := range cfg.Homeservers {
-		fmt.Fprintf(t.out, "             %s, key %s\n", quoted(h.Name), h.PublicKey)
+		fmt.Fprintf(t.Out, "             %s, key %s\n", command.Quoted(h.Name), h.PublicKey)
 	}
 	if g := cfg.Gateway; g != nil {
-		fmt.Fprintf(t.out, "gateway      %s to %s, tokens from before: %s\n", g.Listen, g.Upstream, g.Legacy)
+		fmt.Fprintf(t.Out, "gateway      %s to %s, tokens from before: %s\n", g.Listen, g.Upstream, g.Legacy)
 	}
 	if err := checkReceivers(t, cfg); err != nil {
-		return explainKeys(err, cfg, options)
+		return setup.ExplainKeys(err, cfg, options)
 	}
-	fmt.Fprintf(t.out, "policies     %s\n", strings.Join(names, ", "))
-	fmt.Fprintln(t.out, "ok")
+	fmt.Fprintf(t.Out, "policies     %s\n", strings.Join(names, ", "))
+	fmt.Fprintln(t.Out, "ok")
 	return nil
+}
+
+// checkReceivers says who is told what is revoked, and whether that can be signed.
+func checkReceivers(t *command.Terminal, cfg *config.Config) error {
+	if !cfg.HasReceivers() {
+		return nil
+	}
+	_, err := setup.Signing(cfg)
+	switch {
+	case !errors.Is(err, fs.ErrNotExist):
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(t.Out, "signing keys in %s\n", cfg.SigningFile())
+	case cfg.Store.Redis != nil:
+		return setup.ErrNoSigning(cfg)
+	default:
+		fmt.Fprintf(t.Out, "signing keys none yet; the first start makes one, in %s\n", cfg.SigningFile())
+	}
+	for _, r := range setup.Receivers(withReceiver(cfg)) {
+		fmt.Fprintf(t.Out, "events of    %s to %s\n", command.Quoted(r.Homeserver), command.Quoted(r.Audience))
+	}
+	return nil
+}
+
+// withReceiver has the gateway's receiver among the homeservers'.
+func withReceiver(cfg *config.Config) *config.Config {
+	g := cfg.Gateway
+	if g == nil || g.SecurityEvents == nil {
+		return cfg
+	}
+	c := *cfg
+	c.Homeservers = append(append([]config.Homeserver(nil), cfg.Homeservers...), config.Homeserver{Name: g.Name, SecurityEvents: g.SecurityEvents})
+	return &c
 }

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/discharger/discharger/discharger/store/redistest"
+	"github.com/discharger/discharger/discharger/testkit"
 )
 
 // documentSection returns the text of a document between a heading and the first
@@ -16,7 +17,7 @@ import (
 func documentSection(t *testing.T, file, heading, until string) string {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join("..", "..", filepath.FromSlash(file)))
-	fine(t, err)
+	testkit.NoError(t, err)
 	_, section, found := strings.Cut(string(text), heading+"\n")
 	section, _, end := strings.Cut(section, "\n"+until)
 	if !found || !end {
@@ -30,10 +31,10 @@ func documentSection(t *testing.T, file, heading, until string) string {
 func checkConfigurations(t *testing.T, section, output string) (checked int) {
 	t.Helper()
 	program, err := exec.LookPath("discharger")
-	fine(t, err)
+	testkit.NoError(t, err)
 	for _, m := range regexp.MustCompile("(?ms)^```yaml\n# (\\S+\\.yaml)\n(.*?)^```$").FindAllStringSubmatch(section, -1) {
 		file := filepath.Join(t.TempDir(), m[1])
-		fine(t, os.WriteFile(file, []byte(m[2]), 0o600))
+		testkit.NoError(t, os.WriteFile(file, []byte(m[2]), 0o600))
 		check := exec.Command(program, "config", "check", "--config", file)
 		check.Env = append(os.Environ(), "REDIS_PASSWORD=secret")
 		if out, err := check.CombinedOutput(); err != nil || !strings.Contains(string(out), output) {

@@ -7,6 +7,8 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/discharger/discharger/discharger/testkit"
 )
 
 // metricName matches the name of a metric, or its prefix.
@@ -18,7 +20,7 @@ func TestMetricsInDocuments(t *testing.T) {
 	t.Parallel()
 	root := filepath.Join("..", "..")
 	var code strings.Builder
-	fine(t, filepath.WalkDir(root, func(path string, _ fs.DirEntry, err error) error {
+	testkit.NoError(t, filepath.WalkDir(root, func(path string, _ fs.DirEntry, err error) error {
 		if err != nil || filepath.Ext(path) != ".go" || strings.HasSuffix(path, "_test.go") {
 			return err
 		}
@@ -27,10 +29,10 @@ func TestMetricsInDocuments(t *testing.T) {
 		return err
 	}))
 	documents, err := filepath.Glob(filepath.Join(root, "deploy", "*"))
-	fine(t, err)
+	testkit.NoError(t, err)
 	for _, path := range append(documents, filepath.Join(root, "README.md"), filepath.Join(root, "config", "example.yaml")) {
 		text, err := os.ReadFile(path)
-		fine(t, err)
+		testkit.NoError(t, err)
 		for _, name := range metricName.FindAllString(string(text), -1) {
 			quoted := `"` + name
 			if !strings.HasSuffix(name, "_") {

@@ -14,6 +14,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/discharger/discharger/cmd/discharger/command"
 )
 
 // startService runs the program with a configuration and returns it with the
@@ -152,7 +154,7 @@ func TestDrainTimeout(t *testing.T) {
 		t.Fatal(err)
 	}
 	code, err := p.wait()
-	if err != nil || code != exitFailed {
+	if err != nil || code != command.ExitFailed {
 		t.Errorf("exit code %d, %v:\n%s", code, err, p.text())
 	}
 	if !strings.Contains(p.text(), "requests did not finish in 50ms") {

@@ -15,6 +15,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/discharger/discharger/discharger/testkit"
 )
 
 // matrixStub is the smallest homeserver that a client can log in to.
@@ -54,9 +56,9 @@ func newMatrixStub(t *testing.T) *matrixStub {
 func runProgram(t *testing.T, dir string, args ...string) *process {
 	t.Helper()
 	program, err := exec.LookPath("discharger")
-	fine(t, err)
+	testkit.NoError(t, err)
 	p, err := start(dir, []string{"PATH=" + os.Getenv("PATH")}, program, args...)
-	fine(t, err)
+	testkit.NoError(t, err)
 	t.Cleanup(p.kill)
 	return p
 }
@@ -65,13 +67,13 @@ func runProgram(t *testing.T, dir string, args ...string) *process {
 func matrixURL(t *testing.T, p *process) string {
 	t.Helper()
 	m, err := p.waitFor(`msg=gateway matrix=(\S+)`)
-	fine(t, err)
+	testkit.NoError(t, err)
 	return m[1]
 }
 
 func finish(t *testing.T, p *process) {
 	t.Helper()
-	fine(t, p.cmd.Process.Signal(syscall.SIGTERM))
+	testkit.NoError(t, p.cmd.Process.Signal(syscall.SIGTERM))
 	if code, err := p.wait(); err != nil || code != 0 {
 		t.Fatalf("exit code %d: %v\n%s", code, err, p.text())
 	}
@@ -84,14 +86,14 @@ func finish(t *testing.T, p *process) {
 func call(t *testing.T, method, url, token string, body any) (int, map[string]any) {
 	t.Helper()
 	data, err := json.Marshal(body)
-	fine(t, err)
+	testkit.NoError(t, err)
 	req, err := http.NewRequest(method, url, bytes.NewReader(data))
-	fine(t, err)
+	testkit.NoError(t, err)
 	if token != "" {
 		req.Header.Set("Authorization", "Bearer "+token)
 	}
 	resp, err := http.DefaultClient.Do(req)
-	fine(t, err)
+	testkit.NoError(t, err)
 	defer resp.Body.Close()
 	var out map[string]any
 	_ = json.NewDecoder(resp.Body).Decode(&out)
@@ -103,7 +105,7 @@ func TestServeWithGateway(t *testing.T) {
 	t.Parallel()
 	dir, hs := t.TempDir(), newMatrixStub(t)
 	file := filepath.Join(dir, "discharger.yaml")
-	fine(t, os.WriteFile(file, fmt.Appendf(nil, "listen: 127.0.0.1:0\nadmin_listen: 127.0.0.1:0\n"+patientSetting+
+	testkit.NoError(t, os.WriteFile(file, fmt.Appendf(nil, "listen: 127.0.0.1:0\nadmin_listen: 127.0.0.1:0\n"+patientSetting+
 		"gateway: {listen: 127.0.0.1:0, upstream: %q}\n", hs.URL), 0o600))
 	p := runProgram(t, dir, "serve", "--config", file)
 	url := matrixURL(t, p)
@@ -120,7 +122,7 @@ func TestServeWithGateway(t *testing.T) {
 	if info, err := os.Stat(filepath.Join(dir, "discharger-data", "gateway.json")); err != nil || info.Mode().Perm() != 0o600 {
 		t.Fatalf("key file: %v, %v", info, err)
 	}
-	fine(t, p.cmd.Process.Signal(syscall.SIGHUP))
+	testkit.NoError(t, p.cmd.Process.Signal(syscall.SIGHUP))
 	if _, err := p.waitFor("msg=reloaded"); err != nil {
 		t.Fatal(err)
 	}
@@ -142,7 +144,7 @@ func TestServeWithGateway(t *testing.T) {
 	narrow := exec.Command(p.cmd.Path, "attenuate", "--for", "1h", "--read-only")
 	narrow.Stdin = strings.NewReader(token)
 	out, err := narrow.Output()
-	fine(t, err)
+	testkit.NoError(t, err)
 	if status, answer := call(t, "GET", url+"/_matrix/client/v3/joined_rooms", strings.TrimSpace(string(out)), nil); status != 200 {
 		t.Errorf("narrowed: %d %v", status, answer)
 	}
@@ -161,7 +163,7 @@ func TestServeWithGateway(t *testing.T) {
 		t.Fatalf("login: %d %v", status, out)
 	}
 	service, admin, err := p.addresses()
-	fine(t, err)
+	testkit.NoError(t, err)
 	readyz(t, admin+"/readyz/gateway", 200, "ready")
 	sessions := func(args ...string) string {
 		t.Helper()
@@ -190,7 +192,7 @@ func TestServeWithGateway(t *testing.T) {
 	finish(t, p)
 
 	// Keys without which nobody's token can be read are not replaced quietly.
-	fine(t, os.Remove(filepath.Join(dir, "discharger-data", "gateway.json")))
+	testkit.NoError(t, os.Remove(filepath.Join(dir, "discharger-data", "gateway.json")))
 	p = runProgram(t, dir, "serve", "--config", file)
 	if code, err := p.wait(); err != nil || code != 78 || !strings.Contains(p.text(), "but there were") {
 		t.Errorf("exit code %d: %v\n%s", code, err, p.text())
@@ -203,18 +205,18 @@ func TestGatewayAlone(t *testing.T) {
 	dir, hs := t.TempDir(), newMatrixStub(t)
 	write := func(name, text string) string {
 		file := filepath.Join(dir, name)
-		fine(t, os.WriteFile(file, []byte(text), 0o600))
+		testkit.NoError(t, os.WriteFile(file, []byte(text), 0o600))
 		return file
 	}
 	configuration := write("service.yaml", patientSetting)
 	service := runProgram(t, dir, "serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--config", configuration)
 	client, _, err := service.addresses()
-	fine(t, err)
+	testkit.NoError(t, err)
 	keys := filepath.Join(dir, "gateway.json")
 	entry, err := exec.Command(service.cmd.Path, "keys", "new", "--kind", "homeserver", "--name", "matrix", "--service", client, keys).Output()
-	fine(t, err)
+	testkit.NoError(t, err)
 	write("service.yaml", string(entry)+patientSetting)
-	fine(t, service.cmd.Process.Signal(syscall.SIGHUP))
+	testkit.NoError(t, service.cmd.Process.Signal(syscall.SIGHUP))
 	if _, err := service.waitFor("msg=reloaded homeservers=1"); err != nil {
 		t.Fatal(err)
 	}
@@ -231,9 +233,9 @@ func TestGatewayAlone(t *testing.T) {
 		t.Fatalf("whoami: %d %v", status, out)
 	}
 	m, err := p.waitFor(`msg=operators address=(\S+)`)
-	fine(t, err)
+	testkit.NoError(t, err)
 	resp, err := http.Get(m[1] + "/metrics")
-	fine(t, err)
+	testkit.NoError(t, err)
 	defer resp.Body.Close()
 	if text, err := io.ReadAll(resp.Body); err != nil || !strings.Contains(string(text), `discharger_gateway_fetches_total{op="login",result="ok"} 1`) {
 		t.Errorf("metrics: %v\n%s", err, text)
@@ -268,12 +270,5 @@ func readyz(t *testing.T, url string, status int, is string) map[string]any {
 		if time.Now().After(end) {
 			t.Fatalf("readyz is %d %v, want %d %s", got, out, status, is)
 		}
-	}
-}
-
-func fine(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
 	}
 }

@@ -5,20 +5,21 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
-	"net/netip"
 	"time"
 
+	"github.com/discharger/discharger/cmd/discharger/command"
+	"github.com/discharger/discharger/cmd/discharger/httpd"
+	"github.com/discharger/discharger/cmd/discharger/setup"
 	"github.com/discharger/discharger/discharger/wire"
 )
 
-func healthCommand() command {
-	return command{
-		name: "health", args: "[flags]", about: "Ask a running service how it is.",
-		more: "Asks at admin_listen, as configured. Exit code 3: not well, or nobody there.",
-		setup: func(t *terminal, f *flag.FlagSet) action {
-			options := configFlags(t, f)
+func healthCommand() command.Command {
+	return command.Command{
+		Name: "health", Args: "[flags]", Short: "Ask a running service how it is.",
+		Long: "Asks at admin_listen, as configured. Exit code 3: not well, or nobody there.",
+		Setup: func(t *command.Terminal, f *flag.FlagSet) command.Action {
+			options := setup.ConfigFlags(t, f)
 			address := f.String("address", "", "`host:port` to ask at, instead of what is configured")
 			ready := f.Bool("ready", false, "ask whether it can serve now, not only whether it runs")
 			timeout := f.Duration("timeout", 2*time.Second, "how `long` to wait for the answer")
@@ -26,36 +27,23 @@ func healthCommand() command {
 				ctx, cancel := context.WithTimeout(ctx, *timeout)
 				defer cancel()
 				if *address == "" {
-					cfg, err := loadConfig(options)
+					cfg, err := setup.LoadConfig(options)
 					if err != nil {
 						return err
 					}
-					*address = dialable(cfg.AdminListen)
+					*address = httpd.Dialable(cfg.AdminListen)
 				}
 				path := wire.PathHealth
 				if *ready {
 					path = wire.PathReady
 				}
-				return mark(health(ctx, t, "http://"+*address+path), errUnavailable)
+				return command.Mark(health(ctx, t, "http://"+*address+path), command.ErrUnavailable)
 			}
 		},
 	}
 }
 
-// dialable is where an address to listen at is reached from here: all
-// interfaces are reached by the loopback too.
-func dialable(listen string) string {
-	host, port, err := net.SplitHostPort(listen)
-	if err != nil {
-		return listen
-	}
-	if a, err := netip.ParseAddr(host); host == "" || err == nil && a.IsUnspecified() {
-		host = "127.0.0.1"
-	}
-	return net.JoinHostPort(host, port)
-}
-
-func health(ctx context.Context, t *terminal, url string) error {
+func health(ctx context.Context, t *command.Terminal, url string) error {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return err
@@ -70,8 +58,8 @@ func health(ctx context.Context, t *terminal, url string) error {
 		return err
 	}
 	if resp.StatusCode != http.StatusOK {
-		return fmt.Errorf("%s: %s: %s", url, resp.Status, quoted(string(body)))
+		return fmt.Errorf("%s: %s: %s", url, resp.Status, command.Quoted(string(body)))
 	}
-	_, err = fmt.Fprintln(t.out, "ok")
+	_, err = fmt.Fprintln(t.Out, "ok")
 	return err
 }

@@ -22,6 +22,7 @@ import (
 	"testing"
 
 	"github.com/discharger/discharger/discharger/store/redistest"
+	"github.com/discharger/discharger/discharger/testkit"
 )
 
 // manyStub is a homeserver with a token of its own for every login.
@@ -103,14 +104,14 @@ func (r *rotation) keys(args ...string) string {
 // file puts a file in place as a whole.
 func (r *rotation) file(path string, data []byte) {
 	r.t.Helper()
-	fine(r.t, os.WriteFile(path+".new", data, 0o600))
-	fine(r.t, os.Rename(path+".new", path))
+	testkit.NoError(r.t, os.WriteFile(path+".new", data, 0o600))
+	testkit.NoError(r.t, os.Rename(path+".new", path))
 }
 
 func (r *rotation) copy(from, to string) {
 	r.t.Helper()
 	data, err := os.ReadFile(from)
-	fine(r.t, err)
+	testkit.NoError(r.t, err)
 	r.file(to, data)
 }
 
@@ -130,8 +131,8 @@ func (r *rotation) configure(keys string) {
 func (r *rotation) reload(p *process) {
 	r.t.Helper()
 	from := p.length()
-	fine(r.t, p.cmd.Process.Signal(syscall.SIGHUP))
-	fine(r.t, p.waitAfter(from, "msg=reloaded"))
+	testkit.NoError(r.t, p.cmd.Process.Signal(syscall.SIGHUP))
+	testkit.NoError(r.t, p.waitAfter(from, "msg=reloaded"))
 }
 
 // rotated is one client.
@@ -261,12 +262,12 @@ func (r *rotation) start() {
 	t := r.t
 	hs := newManyStub(t)
 	for i := range 2 {
-		fine(t, os.MkdirAll(r.path("service", i, ""), 0o700))
-		fine(t, os.MkdirAll(r.path("gateway", i, ""), 0o700))
+		testkit.NoError(t, os.MkdirAll(r.path("service", i, ""), 0o700))
+		testkit.NoError(t, os.MkdirAll(r.path("gateway", i, ""), 0o700))
 	}
 	r.base = patientSetting + fmt.Sprintf("public_url: https://discharger.example.org\nlisten: 127.0.0.1:0\nadmin_listen: 127.0.0.1:0\n"+
 		"store: {redis: {addresses: [%s], timeouts: {dial: 10s, read: 10s, write: 10s}}}\n", redistest.Start(t).Socket)
-	fine(t, os.WriteFile(filepath.Join(r.dir, "authorization"), []byte("Bearer canary-receiver"), 0o600))
+	testkit.NoError(t, os.WriteFile(filepath.Join(r.dir, "authorization"), []byte("Bearer canary-receiver"), 0o600))
 	r.keys("new", r.path("service", 0, "keys.json"))
 	r.keys("new", "--kind", "signing", r.path("service", 0, "signing.pem"))
 	r.copy(r.path("service", 0, "keys.json"), r.path("service", 1, "keys.json"))
@@ -281,7 +282,7 @@ func (r *rotation) start() {
 	for i := range 2 {
 		r.services[i] = runProgram(t, r.dir, "serve", "--config", r.path("service", i, "c.yaml"))
 		url, admin, err := r.services[i].addresses()
-		fine(t, err)
+		testkit.NoError(t, err)
 		jwks[i], r.admins = url+"/.well-known/jwks.json", append(r.admins, admin)
 		r.file(r.path("gateway", i, "c.yaml"), fmt.Appendf(nil, "admin_listen: 127.0.0.1:0\ndata_dir: %q\n"+
 			"gateway: {listen: 127.0.0.1:0, upstream: %q, service: %q, keys_file: %q}\n",
@@ -291,7 +292,7 @@ func (r *rotation) start() {
 		r.gateways[i] = runProgram(t, r.dir, "gateway", "--config", r.path("gateway", i, "c.yaml"))
 		r.urls[i] = matrixURL(t, r.gateways[i])
 		m, err := r.gateways[i].waitFor(`msg=operators address=(\S+)`)
-		fine(t, err)
+		testkit.NoError(t, err)
 		r.admins = append(r.admins, m[1])
 	}
 }
@@ -468,7 +469,7 @@ func (r *rotation) canaryAfter(k *kindOfKey, c *rotated) {
 func TestRotateEveryKey(t *testing.T) {
 	t.Parallel()
 	program, err := exec.LookPath("discharger")
-	fine(t, err)
+	testkit.NoError(t, err)
 	r := &rotation{t: t, dir: t.TempDir(), program: program}
 	r.start()
 	ctx, stop := context.WithCancel(t.Context())
@@ -516,10 +517,10 @@ func TestRotateEveryKey(t *testing.T) {
 func metricsOf(t *testing.T, admin, name string) map[string]string {
 	t.Helper()
 	resp, err := http.Get(admin + "/metrics")
-	fine(t, err)
+	testkit.NoError(t, err)
 	defer resp.Body.Close()
 	text, err := io.ReadAll(resp.Body)
-	fine(t, err)
+	testkit.NoError(t, err)
 	all := make(map[string]string)
 	for line := range strings.Lines(string(text)) {
 		if what, value, ok := strings.Cut(strings.TrimSpace(line), " "); ok && strings.Contains(what, name) {

@@ -28,10 +28,58 @@ const modulePath = "github.com/discharger/discharger"
 //	caveat  cache  rawmacaroon  clientaddr  clientname  yamlfile
 var layout = map[string][]string{
 	"cmd/discharger": {
-		"config", "config/yamlfile", "discharger", "discharger/atomicfile", "discharger/bundle", "discharger/caveat", "discharger/client",
-		"discharger/clientaddr", "discharger/gateway", "discharger/gateway/token", "discharger/homeserver", "discharger/keyfile", "discharger/rawmacaroon",
-		"discharger/revocation", "discharger/secevent", "discharger/server", "discharger/session", "discharger/store", "discharger/wire", "policy",
-		"policy/schema", "policy/schema/boulangerie",
+		"cmd/discharger/backup", "cmd/discharger/command", "cmd/discharger/demo", "cmd/discharger/gatewayd", "cmd/discharger/httpd",
+		"cmd/discharger/keys", "cmd/discharger/policies", "cmd/discharger/ruleset", "cmd/discharger/serve", "cmd/discharger/sessions",
+		"cmd/discharger/setup", "cmd/discharger/tokens", "config", "discharger/wire",
+	},
+	"cmd/discharger/backup": {
+		"cmd/discharger/command", "cmd/discharger/httpd", "cmd/discharger/logging", "cmd/discharger/setup", "cmd/discharger/storage", "config",
+		"discharger/keyfile", "discharger/revocation", "discharger/store",
+	},
+	"cmd/discharger/command": {"config/yamlfile", "discharger/atomicfile", "discharger/caveat", "discharger/client", "policy"},
+	"cmd/discharger/demo": {
+		"cmd/discharger/command", "cmd/discharger/serve", "cmd/discharger/setup", "config", "discharger/caveat", "discharger/client",
+		"discharger/homeserver", "discharger/server", "discharger/wire",
+	},
+	"cmd/discharger/gatewayd": {
+		"cmd/discharger/command", "cmd/discharger/httpd", "cmd/discharger/logging", "cmd/discharger/reload", "cmd/discharger/setup", "config",
+		"discharger/caveat", "discharger/gateway", "discharger/homeserver", "discharger/keyfile", "discharger/server", "discharger/wire",
+	},
+	"cmd/discharger/httpd": {"cmd/discharger/command", "discharger/clientaddr"},
+	"cmd/discharger/keys": {
+		"cmd/discharger/backup", "cmd/discharger/command", "cmd/discharger/httpd", "cmd/discharger/setup", "config", "discharger",
+		"discharger/caveat", "discharger/client", "discharger/keyfile", "discharger/secevent", "discharger/session",
+	},
+	"cmd/discharger/logging": {"config"},
+	"cmd/discharger/policies": {
+		"cmd/discharger/command", "cmd/discharger/ruleset", "cmd/discharger/setup", "config", "config/yamlfile", "policy", "policy/schema",
+		"policy/schema/boulangerie",
+	},
+	"cmd/discharger/reload": {"cmd/discharger/setup", "config"},
+	"cmd/discharger/ruleset": {
+		"cmd/discharger/command", "config", "config/yamlfile", "discharger/server", "policy", "policy/schema", "policy/schema/boulangerie",
+	},
+	"cmd/discharger/serve": {
+		"cmd/discharger/backup", "cmd/discharger/command", "cmd/discharger/gatewayd", "cmd/discharger/httpd", "cmd/discharger/logging",
+		"cmd/discharger/reload", "cmd/discharger/ruleset", "cmd/discharger/setup", "cmd/discharger/storage", "config", "discharger",
+		"discharger/gateway", "discharger/keyfile", "discharger/revocation", "discharger/secevent", "discharger/server", "discharger/session",
+		"discharger/store", "policy",
+	},
+	"cmd/discharger/sessions": {
+		"cmd/discharger/command", "cmd/discharger/setup", "discharger/caveat", "discharger/client", "discharger/keyfile", "discharger/wire",
+	},
+	"cmd/discharger/setup": {
+		"cmd/discharger/command", "cmd/discharger/httpd", "config", "discharger/caveat", "discharger/homeserver", "discharger/keyfile",
+		"discharger/secevent",
+	},
+	"cmd/discharger/storage": {
+		"cmd/discharger/command", "cmd/discharger/setup", "config", "discharger", "discharger/keyfile", "discharger/revocation",
+		"discharger/store",
+	},
+	"cmd/discharger/tokens": {
+		"cmd/discharger/command", "cmd/discharger/setup", "config", "discharger/atomicfile", "discharger/bundle", "discharger/caveat",
+		"discharger/client", "discharger/gateway/token", "discharger/homeserver", "discharger/keyfile", "discharger/rawmacaroon",
+		"discharger/wire",
 	},
 	"cmd/discharger/interop": {},
 
@@ -77,6 +125,7 @@ var layout = map[string][]string{
 	"discharger/caveat":      {"discharger/secret"},
 	"discharger/rawmacaroon": {},
 	"discharger/clientaddr":  {},
+	"discharger/testkit":     {},
 	"discharger/clientname":  {},
 
 	"policy":                    {"discharger/cache", "policy/schema"},
@@ -104,14 +153,16 @@ var homes = []home{
 	{"go.etcd.io/bbolt", []string{"discharger/store", "discharger/gateway"}, nil},
 	{"cel.dev/cel-go", []string{"policy", "policy/schema"}, nil},
 	{"go.yaml.in/yaml/v3", []string{"config/yamlfile", "policy"}, nil},
-	{"github.com/prometheus/client_golang", []string{"cmd/discharger", "discharger/secevent", "discharger/server", "discharger/gateway"}, nil},
-	{"github.com/coreos/go-systemd/v22", []string{"cmd/discharger"}, nil},
+	{"github.com/prometheus/client_golang", []string{
+		"cmd/discharger/gatewayd", "cmd/discharger/ruleset", "cmd/discharger/serve", "cmd/discharger/storage",
+		"discharger/secevent", "discharger/server", "discharger/gateway"}, nil},
+	{"github.com/coreos/go-systemd/v22", []string{"cmd/discharger/httpd"}, []string{"cmd/discharger"}},
 	{"github.com/golang-jwt/jwt/v5", []string{"discharger/secevent"}, []string{"cmd/discharger"}},
 
 	// Macaroons. The bakery is what there has to be agreement with, not what
 	// requests are answered with.
 	{"gopkg.in/macaroon.v2", []string{
-		"cmd/discharger", "discharger/bakery", "discharger/bundle", "discharger/client", "discharger/homeserver", "discharger/gateway", "discharger/gateway/token",
+		"discharger/bakery", "discharger/bundle", "discharger/client", "discharger/homeserver", "discharger/gateway", "discharger/gateway/token",
 	}, []string{anywhere}},
 	{"github.com/go-macaroon-bakery/macaroon-bakery/v3", []string{
 		"discharger/bakery",
@@ -122,11 +173,11 @@ var homes = []home{
 	{"github.com/google/renameio/v2", []string{"discharger/atomicfile"}, nil},
 	{"github.com/mileusna/useragent", []string{"discharger/clientname"}, nil},
 	{"github.com/go-json-experiment/json", []string{
-		"cmd/discharger", "discharger", "discharger/api", "discharger/caveat", "discharger/client", "discharger/keyfile",
+		"cmd/discharger/sessions", "cmd/discharger/tokens", "discharger/keyfile", "discharger", "discharger/caveat", "discharger/client",
 		"discharger/revocation", "discharger/wire",
 		"discharger/server", "discharger/gateway",
 	}, nil},
-	{"golang.org/x/time", []string{"cmd/discharger", "discharger", "discharger/server"}, nil},
+	{"golang.org/x/time", []string{"cmd/discharger/httpd", "discharger", "discharger/server"}, nil},
 	{"golang.org/x/crypto", []string{"discharger/caveat", "discharger/homeserver", "discharger/gateway/token"}, nil},
 	{"pgregory.net/rapid", nil, []string{anywhere}},
 	{"github.com/anishathalye/porcupine", nil, []string{"discharger/store"}},

@@ -37,15 +37,17 @@ import (
 	"os/signal"
 	"syscall"
 	"time"
+
+	"github.com/discharger/discharger/cmd/discharger/command"
 )
 
 func main() {
 	// The first signal asks to finish; after it, a second one ends the program.
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop)
-	t := &terminal{
-		in: os.Stdin, out: os.Stdout, err: os.Stderr,
-		lookupEnv: os.LookupEnv, now: time.Now,
+	t := &command.Terminal{
+		In: os.Stdin, Out: os.Stdout, Err: os.Stderr,
+		LookupEnv: os.LookupEnv, Now: time.Now,
 	}
 	os.Exit(run(ctx, t, os.Args[1:]))
 }

@@ -17,7 +17,6 @@ import (
 	"net/url"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"regexp"
 	"strings"
 	"sync/atomic"
@@ -26,6 +25,7 @@ import (
 	"time"
 
 	"github.com/discharger/discharger/discharger/store/redistest"
+	"github.com/discharger/discharger/discharger/testkit"
 )
 
 // reload sends SIGHUP and waits for one more line in the log that has a text. It
@@ -33,11 +33,11 @@ import (
 func (p *process) reload(t *testing.T, text string) string {
 	t.Helper()
 	before := strings.Count(p.text(), text)
-	fine(t, p.cmd.Process.Signal(syscall.SIGHUP))
-	fine(t, p.waitForTimes(text, before+1))
+	testkit.NoError(t, p.cmd.Process.Signal(syscall.SIGHUP))
+	testkit.NoError(t, p.waitForTimes(text, before+1))
 	all := p.text()
 	line := all[strings.LastIndex(all, text):]
-	fine(t, p.waitUntil(func(log string) bool { // until its end is there
+	testkit.NoError(t, p.waitUntil(func(log string) bool { // until its end is there
 		line = log[strings.LastIndex(log, text):]
 		return strings.Contains(line, "\n")
 	}))
@@ -68,34 +68,13 @@ func quote(keys string) string {
 	return "[" + keys + "]"
 }
 
-// folder is where the files of a test are.
-type folder struct {
-	t   *testing.T
-	dir string
-}
-
-func (f folder) path(name string) string { return filepath.Join(f.dir, name) }
-
-func (f folder) write(name, format string, args ...any) string {
-	f.t.Helper()
-	fine(f.t, os.WriteFile(f.path(name), fmt.Appendf(nil, format, args...), 0o600))
-	return f.path(name)
-}
-
-func (f folder) read(name string) string {
-	f.t.Helper()
-	data, err := os.ReadFile(f.path(name))
-	fine(f.t, err)
-	return string(data)
-}
-
-// keys runs a keys command and returns its output.
-func (f folder) keys(program string, args ...string) string {
-	f.t.Helper()
+// keysCommand runs a keys command in a folder and returns its output.
+func keysCommand(t *testing.T, f testkit.Folder, program string, args ...string) string {
+	t.Helper()
 	cmd := exec.Command(program, append([]string{"keys"}, args...)...)
-	cmd.Dir = f.dir
+	cmd.Dir = f.Dir
 	out, err := cmd.Output()
-	fine(f.t, err)
+	testkit.NoError(t, err)
 	return string(out)
 }
 
@@ -128,10 +107,10 @@ func (c matrixClient) want(token string, status int) {
 // break neither a long poll nor the feed.
 func TestReloadGatewayAlone(t *testing.T) {
 	t.Parallel()
-	f, hs := folder{t, t.TempDir()}, newMatrixStub(t)
+	f, hs := testkit.NewFolder(t), newMatrixStub(t)
 	polling, release := make(chan struct{}), make(chan struct{})
 	target, err := url.Parse(hs.URL)
-	fine(t, err)
+	testkit.NoError(t, err)
 	stub := httputil.NewSingleHostReverseProxy(target)
 	front := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if strings.HasSuffix(r.URL.Path, "/sync") {
@@ -141,22 +120,22 @@ func TestReloadGatewayAlone(t *testing.T) {
 		stub.ServeHTTP(w, r)
 	}))
 	defer front.Close()
-	configuration := f.write("service.yaml", "%s", patientSetting)
-	service := runProgram(t, f.dir, "serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--config", configuration)
+	configuration := f.Write("service.yaml", "%s", patientSetting)
+	service := runProgram(t, f.Dir, "serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--config", configuration)
 	at, admin, err := service.addresses()
-	fine(t, err)
-	entry := f.keys(service.cmd.Path, "new", "--kind", "homeserver", "--name", "matrix", "--service", at, "gateway.json")
-	f.write("service.yaml", "%s%s", entry, patientSetting)
+	testkit.NoError(t, err)
+	entry := keysCommand(t, f, service.cmd.Path, "new", "--kind", "homeserver", "--name", "matrix", "--service", at, "gateway.json")
+	f.Write("service.yaml", "%s%s", entry, patientSetting)
 	service.wantReload(t, "homeservers", "")
 	settings := "admin_listen: 127.0.0.1:0\ndata_dir: gateway-data\ngateway: {listen: 127.0.0.1:0, upstream: %q, keys_file: gateway.json%s}\n%s"
-	f.write("gateway.yaml", settings, front.URL, "", "")
-	p := runProgram(t, f.dir, "gateway", "--config", "gateway.yaml")
+	f.Write("gateway.yaml", settings, front.URL, "", "")
+	p := runProgram(t, f.Dir, "gateway", "--config", "gateway.yaml")
 	c := matrixClient{t, matrixURL(t, p)}
 	token := c.login()
 	_, err = p.waitFor(`msg=gateway .* name=matrix\b`) // that of the key file
-	fine(t, err)
+	testkit.NoError(t, err)
 	m, err := p.waitFor(`msg=operators address=(\S+)`)
-	fine(t, err)
+	testkit.NoError(t, err)
 	readyz(t, m[1]+"/readyz", 200, "ready") // the feed is current
 
 	polled := make(chan int, 1)
@@ -166,10 +145,10 @@ func TestReloadGatewayAlone(t *testing.T) {
 	}()
 	<-polling
 	p.wantReload(t, "", "")
-	f.write("gateway.yaml", settings, front.URL, ", legacy: reject, forget_after: 1h, name: other, service: http://127.0.0.1:1", "log: {level: debug}\nlisten: 127.0.0.1:1\n")
+	f.Write("gateway.yaml", settings, front.URL, ", legacy: reject, forget_after: 1h, name: other, service: http://127.0.0.1:1", "log: {level: debug}\nlisten: 127.0.0.1:1\n")
 	p.wantReload(t, "gateway.legacy gateway.forget_after log.level", "gateway.service")
 	c.want("from-before", 401)
-	f.keys(service.cmd.Path, "new", "--kind", "root", "gateway.json")
+	keysCommand(t, f, service.cmd.Path, "new", "--kind", "root", "gateway.json")
 	p.wantReload(t, "gateway.keys_file", "gateway.service")
 	c.want(token, 200)
 	c.want(c.login(), 200)
@@ -193,10 +172,10 @@ func TestReloadGatewayAlone(t *testing.T) {
 func metric(t *testing.T, admin, name string) string {
 	t.Helper()
 	resp, err := http.Get(admin + "/metrics")
-	fine(t, err)
+	testkit.NoError(t, err)
 	defer resp.Body.Close()
 	text, err := io.ReadAll(resp.Body)
-	fine(t, err)
+	testkit.NoError(t, err)
 	_, rest, _ := strings.Cut(string(text), "\n"+name+" ")
 	value, _, _ := strings.Cut(rest, "\n")
 	return value
@@ -209,27 +188,27 @@ func TestReloadFaulty(t *testing.T) {
 	for _, command := range []string{"serve", "gateway"} {
 		t.Run(command, func(t *testing.T) {
 			t.Parallel()
-			f := folder{t, t.TempDir()}
+			f := testkit.NewFolder(t)
 			ca := newCertificates(t)
 			hs := ca.serve(newMatrixStub(t).Config.Handler)
 			defer hs.Close()
-			f.write("ca.pem", "%s", ca.pem())
+			f.Write("ca.pem", "%s", ca.pem())
 			const settings = patientSetting + "listen: 127.0.0.1:0\nadmin_listen: 127.0.0.1:0\n%s" +
 				"gateway: {listen: 127.0.0.1:0, upstream: %q, upstream_tls: {ca_file: ca.pem}%s}\n"
-			configure := func(more string) { f.write("c.yaml", settings, "", hs.URL, more) }
+			configure := func(more string) { f.Write("c.yaml", settings, "", hs.URL, more) }
 			configure("")
-			p := runProgram(t, f.dir, "serve", "--config", "c.yaml")
+			p := runProgram(t, f.Dir, "serve", "--config", "c.yaml")
 			files := []string{"c.yaml", "discharger-data/keys.json", "discharger-data/gateway.json", "ca.pem"}
 			if command == "gateway" {
 				matrixURL(t, p)
 				at, _, err := p.addresses()
-				fine(t, err)
+				testkit.NoError(t, err)
 				configure = func(more string) {
-					f.write("g.yaml", settings, "data_dir: gateway-data\n", hs.URL,
+					f.Write("g.yaml", settings, "data_dir: gateway-data\n", hs.URL,
 						", service: "+at+", keys_file: discharger-data/gateway.json"+more)
 				}
 				configure("")
-				p = runProgram(t, f.dir, "gateway", "--config", "g.yaml")
+				p = runProgram(t, f.Dir, "gateway", "--config", "g.yaml")
 				files = []string{"g.yaml", "discharger-data/gateway.json", "ca.pem"}
 			}
 			c := matrixClient{t, matrixURL(t, p)}
@@ -237,8 +216,8 @@ func TestReloadFaulty(t *testing.T) {
 			for _, name := range files {
 				t.Run(name, func(t *testing.T) {
 					configure(", legacy: reject")
-					good := f.read(name)
-					f.write(name, "%s", good[:len(good)/2])
+					good := f.Read(name)
+					f.Write(name, "%s", good[:len(good)/2])
 					errors := strings.Count(p.text(), "level=ERROR")
 					line := p.reload(t, didNotReload)
 					if !strings.Contains(line, name) || strings.Count(p.text(), "level=ERROR") != errors+1 {
@@ -246,7 +225,7 @@ func TestReloadFaulty(t *testing.T) {
 					}
 					c.want(token, 200)
 					c.want(stubToken, 200)
-					f.write(name, "%s", good)
+					f.Write(name, "%s", good)
 					configure("")
 					p.wantReload(t, "", "")
 				})
@@ -274,15 +253,15 @@ func newCertificates(t *testing.T) *certificates {
 func (c *certificates) renew() {
 	c.t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	fine(c.t, err)
+	testkit.NoError(c.t, err)
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
 		DNSNames: []string{"localhost"}, IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	fine(c.t, err)
+	testkit.NoError(c.t, err)
 	c.cert, err = x509.ParseCertificate(der)
-	fine(c.t, err)
+	testkit.NoError(c.t, err)
 	c.current.Store(&tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key})
 }
 
@@ -303,19 +282,19 @@ func (c *certificates) serve(h http.Handler) *httptest.Server {
 // The homeserver's authority is renewed.
 func TestReloadAuthority(t *testing.T) {
 	t.Parallel()
-	f, ca := folder{t, t.TempDir()}, newCertificates(t)
+	f, ca := testkit.NewFolder(t), newCertificates(t)
 	hs := ca.serve(newMatrixStub(t).Config.Handler)
 	defer hs.Close()
-	f.write("ca.pem", "%s", ca.pem())
-	f.write("c.yaml", patientSetting+"listen: 127.0.0.1:0\nadmin_listen: 127.0.0.1:0\n"+
+	f.Write("ca.pem", "%s", ca.pem())
+	f.Write("c.yaml", patientSetting+"listen: 127.0.0.1:0\nadmin_listen: 127.0.0.1:0\n"+
 		"gateway: {listen: 127.0.0.1:0, upstream: %q, upstream_tls: {ca_file: ca.pem}}\n", hs.URL)
-	p := runProgram(t, f.dir, "serve", "--config", "c.yaml")
+	p := runProgram(t, f.Dir, "serve", "--config", "c.yaml")
 	c := matrixClient{t, matrixURL(t, p)}
 	token := c.login()
 	ca.renew()
 	hs.CloseClientConnections()
 	c.want(token, 502)
-	f.write("ca.pem", "%s", ca.pem())
+	f.Write("ca.pem", "%s", ca.pem())
 	p.wantReload(t, "gateway.upstream_tls.ca_file", "")
 	c.want(token, 200)
 	finish(t, p)
@@ -325,26 +304,26 @@ func TestReloadAuthority(t *testing.T) {
 // refused after the reload.
 func TestReloadRedisPassword(t *testing.T) {
 	t.Parallel()
-	f, redis, hs := folder{t, t.TempDir()}, redistest.Start(t), newMatrixStub(t)
+	f, redis, hs := testkit.NewFolder(t), redistest.Start(t), newMatrixStub(t)
 	setPassword := func(password string) {
 		user := []any{"acl", "setuser", "discharger", "on", "resetpass", ">" + password, "~ds{*"}
 		for _, command := range strings.Fields(redistest.Commands + " " + redistest.Checks) {
 			user = append(user, command)
 		}
 		redis.Do(t, user...)
-		f.write("password", "%s\n", password)
+		f.Write("password", "%s\n", password)
 	}
 	setPassword("canary-one")
-	f.write("c.yaml", patientSetting+"listen: 127.0.0.1:0\nadmin_listen: 127.0.0.1:0\n"+
+	f.Write("c.yaml", patientSetting+"listen: 127.0.0.1:0\nadmin_listen: 127.0.0.1:0\n"+
 		"store: {redis: {addresses: [%q], username: discharger, password_file: password, timeouts: {dial: 10s, read: 10s, write: 10s}}}\n"+
 		"gateway: {listen: 127.0.0.1:0, upstream: %q, keys_file: gateway.json}\n", redis.Socket, hs.URL)
 	program, err := exec.LookPath("discharger")
-	fine(t, err)
-	fine(t, os.MkdirAll(f.path("discharger-data"), 0o700))
-	f.keys(program, "new", "discharger-data/keys.json")
-	key := regexp.MustCompile(`\S{43}=`).FindString(f.keys(program, "list", "discharger-data/keys.json"))
-	f.keys(program, "new", "--kind", "homeserver", "--name", "gateway", "--service", "http://127.0.0.1:1", "--service-key", key, "gateway.json")
-	p := runProgram(t, f.dir, "serve", "--config", "c.yaml")
+	testkit.NoError(t, err)
+	testkit.NoError(t, os.MkdirAll(f.Path("discharger-data"), 0o700))
+	keysCommand(t, f, program, "new", "discharger-data/keys.json")
+	key := regexp.MustCompile(`\S{43}=`).FindString(keysCommand(t, f, program, "list", "discharger-data/keys.json"))
+	keysCommand(t, f, program, "new", "--kind", "homeserver", "--name", "gateway", "--service", "http://127.0.0.1:1", "--service-key", key, "gateway.json")
+	p := runProgram(t, f.Dir, "serve", "--config", "c.yaml")
 	c := matrixClient{t, matrixURL(t, p)}
 	c.want(c.login(), 200)
 	for _, password := range []string{"canary-two", "canary-three"} {

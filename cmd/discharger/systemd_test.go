@@ -17,6 +17,10 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/discharger/discharger/cmd/discharger/command"
+	"github.com/discharger/discharger/cmd/discharger/httpd"
+	"github.com/discharger/discharger/discharger/testkit"
 )
 
 // holder holds listening sockets as systemd does, and hands them to one process
@@ -33,11 +37,11 @@ func holdSockets(t *testing.T, names ...string) *holder {
 	h := &holder{t: t, names: names, urls: make(map[string]string)}
 	for _, name := range names {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
-		fine(t, err)
+		testkit.NoError(t, err)
 		f, err := l.(*net.TCPListener).File()
-		fine(t, err)
+		testkit.NoError(t, err)
 		h.urls[name] = "http://" + l.Addr().String()
-		fine(t, l.Close())
+		testkit.NoError(t, l.Close())
 		t.Cleanup(func() { f.Close() })
 		h.files = append(h.files, f)
 	}
@@ -48,10 +52,10 @@ func holdSockets(t *testing.T, names ...string) *holder {
 func (h *holder) run(dir string, env []string, args ...string) *process {
 	h.t.Helper()
 	program, err := exec.LookPath("discharger")
-	fine(h.t, err)
+	testkit.NoError(h.t, err)
 	env = append(env, "PATH="+os.Getenv("PATH"), fmt.Sprintf("LISTEN_FDS=%d", len(h.files)), "LISTEN_FDNAMES="+strings.Join(h.names, ":"))
 	p, err := startWith(dir, env, h.files, "sh", append([]string{"-c", `LISTEN_PID=$$ exec "$@"`, "sh", program}, args...)...)
-	fine(h.t, err)
+	testkit.NoError(h.t, err)
 	h.t.Cleanup(p.kill)
 	return p
 }
@@ -81,7 +85,7 @@ func (h *holder) load(ctx context.Context, answered *atomic.Int64) *sync.WaitGro
 	var wg sync.WaitGroup
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 	for _, url := range []string{
-		h.urls[socketGateway] + "/_matrix/client/versions", h.urls[socketClient] + "/discharge/info", h.urls[socketAdmin] + "/healthz",
+		h.urls[httpd.SocketGateway] + "/_matrix/client/versions", h.urls[httpd.SocketClient] + "/discharge/info", h.urls[httpd.SocketAdmin] + "/healthz",
 	} {
 		for range 2 {
 			wg.Go(func() {
@@ -123,8 +127,8 @@ func get(ctx context.Context, client *http.Client, url string) (int, error) {
 func TestRestartRefusesNothing(t *testing.T) {
 	t.Parallel()
 	upstream, polled := busyHomeserver(t)
-	dir, h := t.TempDir(), holdSockets(t, socketGateway, socketClient, socketAdmin)
-	fine(t, os.WriteFile(filepath.Join(dir, "discharger.yaml"), fmt.Appendf(nil, "shutdown_timeout: 1h\n"+patientSetting+
+	dir, h := t.TempDir(), holdSockets(t, httpd.SocketGateway, httpd.SocketClient, httpd.SocketAdmin)
+	testkit.NoError(t, os.WriteFile(filepath.Join(dir, "discharger.yaml"), fmt.Appendf(nil, "shutdown_timeout: 1h\n"+patientSetting+
 		"gateway: {upstream: %q}\n", upstream), 0o600))
 	args := []string{"serve", "--config", "discharger.yaml"}
 	first := h.run(dir, nil, args...)
@@ -135,7 +139,7 @@ func TestRestartRefusesNothing(t *testing.T) {
 	statuses := make(chan int, polls)
 	for range polls {
 		go func() {
-			status, _ := get(t.Context(), http.DefaultClient, h.urls[socketGateway]+"/_matrix/client/v3/sync?since=s1&timeout=30000")
+			status, _ := get(t.Context(), http.DefaultClient, h.urls[httpd.SocketGateway]+"/_matrix/client/v3/sync?since=s1&timeout=30000")
 			statuses <- status
 		}()
 	}
@@ -148,7 +152,7 @@ func TestRestartRefusesNothing(t *testing.T) {
 	load := h.load(ctx, &answered)
 	waitForMore := func() {
 		for before := answered.Load(); answered.Load() < before+100 && !t.Failed(); {
-			if _, err := get(ctx, http.DefaultClient, h.urls[socketClient]+"/publickey"); err != nil {
+			if _, err := get(ctx, http.DefaultClient, h.urls[httpd.SocketClient]+"/publickey"); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -171,11 +175,11 @@ func TestRestartRefusesNothing(t *testing.T) {
 func managed(t *testing.T) (env string, states <-chan string) {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "ds") // a socket's path must be short
-	fine(t, err)
+	testkit.NoError(t, err)
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	path := filepath.Join(dir, "notify")
 	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
-	fine(t, err)
+	testkit.NoError(t, err)
 	t.Cleanup(func() { conn.Close() })
 	got := make(chan string, 16)
 	go func() {
@@ -195,11 +199,11 @@ func managed(t *testing.T) (env string, states <-chan string) {
 func TestNotify(t *testing.T) {
 	t.Parallel()
 	hs := newMatrixStub(t)
-	for _, command := range []string{"serve", "gateway"} {
-		t.Run(command, func(t *testing.T) {
+	for _, name := range []string{"serve", "gateway"} {
+		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			dir, h := t.TempDir(), holdSockets(t, socketGateway, socketAdmin)
-			fine(t, os.WriteFile(filepath.Join(dir, "discharger.yaml"), fmt.Appendf(nil, "listen: 127.0.0.1:0\n"+
+			dir, h := t.TempDir(), holdSockets(t, httpd.SocketGateway, httpd.SocketAdmin)
+			testkit.NoError(t, os.WriteFile(filepath.Join(dir, "discharger.yaml"), fmt.Appendf(nil, "listen: 127.0.0.1:0\n"+
 				"gateway: {upstream: %q, keys_file: gateway.json}\n", hs.URL), 0o600))
 			key := exec.Command("discharger", "keys", "init", "--config", "discharger.yaml")
 			key.Dir = dir
@@ -208,7 +212,7 @@ func TestNotify(t *testing.T) {
 				t.Fatalf("%v\n%s", err, out)
 			}
 			env, states := managed(t)
-			p := h.run(dir, []string{env}, command, "--config", "discharger.yaml")
+			p := h.run(dir, []string{env}, name, "--config", "discharger.yaml")
 			expect := func(want string) {
 				t.Helper()
 				select {
@@ -221,10 +225,10 @@ func TestNotify(t *testing.T) {
 				}
 			}
 			expect("READY=1")
-			if status, err := get(t.Context(), http.DefaultClient, h.urls[socketGateway]+"/_matrix/client/versions"); status != http.StatusUnauthorized || err != nil {
+			if status, err := get(t.Context(), http.DefaultClient, h.urls[httpd.SocketGateway]+"/_matrix/client/versions"); status != http.StatusUnauthorized || err != nil {
 				t.Errorf("ready, and the homeserver's answer is %d, %v", status, err)
 			}
-			fine(t, p.cmd.Process.Signal(syscall.SIGHUP))
+			testkit.NoError(t, p.cmd.Process.Signal(syscall.SIGHUP))
 			expect("RELOADING=1\nMONOTONIC_USEC=")
 			expect("READY=1")
 			finish(t, p)
@@ -237,16 +241,16 @@ func TestNotify(t *testing.T) {
 func TestSocketNames(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
-		name, command, socket, want string
+		name, Command, socket, want string
 	}{
 		{"unknown", "serve", "discharger.socket", `socket "discharger.socket" from the service manager has no use here, want FileDescriptorName to be one of client, admin`},
-		{"no gateway", "serve", socketGateway, "want FileDescriptorName to be one of client, admin"},
+		{"no gateway", "serve", httpd.SocketGateway, "want FileDescriptorName to be one of client, admin"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			h := holdSockets(t, c.socket)
-			p := h.run(t.TempDir(), nil, c.command)
-			if code, err := p.wait(); err != nil || code != exitConfig || !strings.Contains(p.text(), c.want) {
+			p := h.run(t.TempDir(), nil, c.Command)
+			if code, err := p.wait(); err != nil || code != command.ExitConfig || !strings.Contains(p.text(), c.want) {
 				t.Errorf("exit code %d, %v:\n%s", code, err, p.text())
 			}
 		})
@@ -256,21 +260,21 @@ func TestSocketNames(t *testing.T) {
 // An upstream that leads back to the gateway is refused at the start.
 func TestUpstreamLoop(t *testing.T) {
 	t.Parallel()
-	for _, command := range []string{"serve", "gateway"} {
-		t.Run(command, func(t *testing.T) {
+	for _, name := range []string{"serve", "gateway"} {
+		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			dir, h := t.TempDir(), holdSockets(t, socketGateway, socketAdmin)
-			relay := relayTo(t, strings.TrimPrefix(h.urls[socketGateway], "http://"))
-			fine(t, os.WriteFile(filepath.Join(dir, "discharger.yaml"), fmt.Appendf(nil, "listen: 127.0.0.1:0\n"+
+			dir, h := t.TempDir(), holdSockets(t, httpd.SocketGateway, httpd.SocketAdmin)
+			relay := relayTo(t, strings.TrimPrefix(h.urls[httpd.SocketGateway], "http://"))
+			testkit.NoError(t, os.WriteFile(filepath.Join(dir, "discharger.yaml"), fmt.Appendf(nil, "listen: 127.0.0.1:0\n"+
 				"gateway: {upstream: %q, keys_file: gateway.json}\n", "http://"+relay), 0o600))
 			key := exec.Command("discharger", "keys", "init", "--config", "discharger.yaml")
 			key.Dir = dir
 			if out, err := key.CombinedOutput(); err != nil {
 				t.Fatalf("%v\n%s", err, out)
 			}
-			p := h.run(dir, nil, command, "--config", "discharger.yaml")
+			p := h.run(dir, nil, name, "--config", "discharger.yaml")
 			want := "gateway.upstream http://" + relay + ": upstream leads back to this gateway"
-			if code, err := p.wait(); err != nil || code != exitConfig || !strings.Contains(p.text(), want) {
+			if code, err := p.wait(); err != nil || code != command.ExitConfig || !strings.Contains(p.text(), want) {
 				t.Errorf("exit code %d, %v:\n%s", code, err, p.text())
 			}
 		})
@@ -280,7 +284,7 @@ func TestUpstreamLoop(t *testing.T) {
 // relayTo forwards a port as a packet filter would.
 func relayTo(t *testing.T, address string) string {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
-	fine(t, err)
+	testkit.NoError(t, err)
 	t.Cleanup(func() { l.Close() })
 	go func() {
 		for {

@@ -9,17 +9,19 @@ import (
 
 	"github.com/coreos/go-systemd/v22/unit"
 
+	"github.com/discharger/discharger/cmd/discharger/httpd"
 	"github.com/discharger/discharger/config"
+	"github.com/discharger/discharger/discharger/testkit"
 )
 
 // unitFile reads a systemd unit: its options by section and name.
 func unitFile(t *testing.T, file string) map[string][]string {
 	t.Helper()
 	f, err := os.Open(file)
-	fine(t, err)
+	testkit.NoError(t, err)
 	defer f.Close()
 	options, err := unit.DeserializeOptions(f)
-	fine(t, err)
+	testkit.NoError(t, err)
 	all := make(map[string][]string)
 	for _, o := range options {
 		all[o.Section+"."+o.Name] = append(all[o.Section+"."+o.Name], o.Value)
@@ -30,7 +32,7 @@ func unitFile(t *testing.T, file string) map[string][]string {
 func units(t *testing.T, pattern string) []string {
 	t.Helper()
 	files, err := filepath.Glob(filepath.Join("..", "..", "deploy", pattern))
-	fine(t, err)
+	testkit.NoError(t, err)
 	if len(files) == 0 {
 		t.Fatalf("no unit is called %s", pattern)
 	}
@@ -69,10 +71,10 @@ func TestSocketUnits(t *testing.T) {
 	t.Parallel()
 	o := config.Options{LookupEnv: func(string) (string, bool) { return "", false }}
 	o.File = filepath.Join(t.TempDir(), "discharger.yaml")
-	fine(t, os.WriteFile(o.File, []byte("gateway: {upstream: \"http://127.0.0.1:8008\"}\n"), 0o600))
+	testkit.NoError(t, os.WriteFile(o.File, []byte("gateway: {upstream: \"http://127.0.0.1:8008\"}\n"), 0o600))
 	cfg, err := config.Load(o)
-	fine(t, err)
-	addresses := map[string]string{socketClient: cfg.Listen, socketAdmin: cfg.AdminListen, socketGateway: cfg.Gateway.Listen}
+	testkit.NoError(t, err)
+	addresses := map[string]string{httpd.SocketClient: cfg.Listen, httpd.SocketAdmin: cfg.AdminListen, httpd.SocketGateway: cfg.Gateway.Listen}
 	files := units(t, "*.socket")
 	if len(files) != len(addresses) {
 		t.Errorf("units %q, want one for each of %v", files, addresses)

@@ -5,12 +5,14 @@ import (
 	"flag"
 	"fmt"
 	"runtime/debug"
+
+	"github.com/discharger/discharger/cmd/discharger/command"
 )
 
-func versionCommand() command {
-	return command{
-		name: "version", about: "Print what this program was built from.",
-		setup: func(t *terminal, _ *flag.FlagSet) action {
+func versionCommand() command.Command {
+	return command.Command{
+		Name: "version", Short: "Print what this program was built from.",
+		Setup: func(t *command.Terminal, _ *flag.FlagSet) command.Action {
 			return func(context.Context, []string) error {
 				version, commit := "unknown", ""
 				if info, ok := debug.ReadBuildInfo(); ok {
@@ -22,7 +24,7 @@ func versionCommand() command {
 					}
 					version += commit + ", " + info.GoVersion
 				}
-				_, err := fmt.Fprintln(t.out, "discharger", version)
+				_, err := fmt.Fprintln(t.Out, "discharger", version)
 				return err
 			}
 		},

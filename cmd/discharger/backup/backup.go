@@ -1,0 +1,123 @@
+// Package backup has the commands backup and restore of the store in a file, and the
+// handler that sends a backup while the service has the store open.
+package backup
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/http"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/discharger/discharger/cmd/discharger/command"
+	"github.com/discharger/discharger/cmd/discharger/httpd"
+	"github.com/discharger/discharger/cmd/discharger/setup"
+	"github.com/discharger/discharger/config"
+	"github.com/discharger/discharger/discharger/store"
+)
+
+func Command() command.Command {
+	return command.Command{
+		Name: "backup", Args: "[flags] file", Short: "Write a backup of the store, also while the service runs.",
+		Long: `
+The file is new, has mode 0600, and is complete: all that was acknowledged before
+the backup began is in it. Of a running service it is fetched at admin_listen, as
+configured, with a proof of the service's key file. Keys are not in it. Ended
+sessions that are remembered are in it, and in the number that it prints.
+
+This is for the store in one file. Redis has backups of its own.`,
+		Max: 1,
+		Setup: func(t *command.Terminal, f *flag.FlagSet) command.Action {
+			options := setup.ConfigFlags(t, f)
+			address := f.String("address", "", "`host:port` to fetch it at, instead of what is configured")
+			return func(ctx context.Context, args []string) error {
+				if len(args) == 0 {
+					return command.Usagef("backup: into which file?")
+				}
+				cfg, err := setup.LoadConfig(options)
+				if err != nil {
+					return err
+				}
+				if cfg.Store.Redis != nil {
+					return command.Mark(errInRedis, command.ErrConfig)
+				}
+				if *address == "" {
+					*address = httpd.Dialable(cfg.AdminListen)
+				}
+				return backup(ctx, t, cfg, *address, args[0])
+			}
+		},
+	}
+}
+
+var errInRedis = errors.New("the store is in Redis, which has backups of its own")
+
+// backup writes the file under another name first, and reads it.
+func backup(ctx context.Context, t *command.Terminal, cfg *config.Config, address, path string) error {
+	if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
+		return errors.Join(fmt.Errorf("%s is there already", path), err)
+	}
+	b, tmp, err := Take(ctx, t, cfg, address, filepath.Dir(path), "."+filepath.Base(path)+".*")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(tmp)
+	if err := os.Link(tmp, path); err != nil { // which replaces nothing
+		return fmt.Errorf("write backup: %w", err)
+	}
+	fmt.Fprintf(t.Out, "backed up  %d sessions, as of %s\n", b.Sessions, b.Time().UTC().Format(time.RFC3339))
+	return nil
+}
+
+// takeBackup writes a backup into a new file, of mode 0600 and with a name of the
+// pattern, and reads it. The caller removes the file.
+func Take(ctx context.Context, t *command.Terminal, cfg *config.Config, address, dir, pattern string) (*store.Backup, string, error) {
+	tmp, err := os.CreateTemp(dir, pattern)
+	if err != nil {
+		return nil, "", fmt.Errorf("write backup: %w", err)
+	}
+	err = store.BackupFile(ctx, store.BoltConfig{Path: cfg.BoltFile(), LockTimeout: 100 * time.Millisecond, Now: t.Now}, tmp)
+	if errors.Is(err, store.ErrStoreInUse) {
+		err = fetchBackup(ctx, cfg, address, tmp)
+	}
+	var b *store.Backup
+	if err = errors.Join(err, tmp.Sync(), tmp.Close()); err == nil {
+		b, err = store.OpenBackup(tmp.Name())
+	}
+	if err != nil {
+		return nil, "", errors.Join(err, os.Remove(tmp.Name()))
+	}
+	return b, tmp.Name(), nil
+}
+
+// fetchBackup asks the service that has the store open.
+func fetchBackup(ctx context.Context, cfg *config.Config, address string, w io.Writer) error {
+	keys, err := setup.Keys(cfg)
+	if err != nil {
+		return err
+	}
+	url := "http://" + address + PathBackup
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, url, nil)
+	if err != nil {
+		return err
+	}
+	req.Header.Set("Authorization", "Bearer "+backupProof(keys))
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return command.Mark(fmt.Errorf("the store is in use, and its service cannot be asked: %w", err), command.ErrUnavailable)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		text, _ := io.ReadAll(io.LimitReader(resp.Body, 1024))
+		return command.Mark(fmt.Errorf("%s: %s: %s", url, resp.Status, command.Quoted(string(text))), command.ErrUnavailable)
+	}
+	if _, err := io.Copy(w, resp.Body); err != nil {
+		return command.Mark(fmt.Errorf("%s: %w", url, err), command.ErrUnavailable)
+	}
+	return nil
+}

@@ -1,0 +1,194 @@
+package backup
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"github.com/discharger/discharger/cmd/discharger/command"
+	"github.com/discharger/discharger/cmd/discharger/logging"
+	"github.com/discharger/discharger/cmd/discharger/setup"
+	"github.com/discharger/discharger/cmd/discharger/storage"
+	"github.com/discharger/discharger/config"
+	"github.com/discharger/discharger/discharger/revocation"
+	"github.com/discharger/discharger/discharger/store"
+)
+
+func RestoreCommand() command.Command {
+	return command.Command{
+		Name: "restore", Args: "[flags] file", Short: "Make a store from a backup: in a file, or in an empty Redis.",
+		Long: `
+The backup is read completely first; one that is not whole changes nothing. What
+has been revoked since, as far as the journal has it, is revoked again. If the
+journal does not have all of it, every session needs a new login, and clients keep
+their encryption keys. So do sessions that were activated since.
+
+The service must not be running. A store that is there is left alone, unless
+--replace moves it aside. The new files belong to the user who runs this: after a
+restore as root, give them to the user of the service.
+
+The journal and the other files in data_dir stay where they are: if all of them
+are put back by hand instead, nothing shows what was revoked since.`,
+		Max: 1,
+		Setup: func(t *command.Terminal, f *flag.FlagSet) command.Action {
+			options := setup.ConfigFlags(t, f)
+			replace := f.Bool("replace", false, "move the store that is there aside")
+			return func(ctx context.Context, args []string) error {
+				if len(args) == 0 {
+					return command.Usagef("restore: from which file?")
+				}
+				cfg, err := setup.LoadConfig(options)
+				if err != nil {
+					return err
+				}
+				if *replace && cfg.Store.Redis != nil {
+					return command.Usagef("restore: --replace is for a store in a file")
+				}
+				b, err := store.OpenBackup(args[0])
+				if err != nil {
+					return err
+				}
+				if _, err := setup.DataDir(cfg); err != nil {
+					return err
+				}
+				return restore(ctx, t, cfg, b, *replace)
+			}
+		},
+	}
+}
+
+func restore(ctx context.Context, t *command.Terminal, cfg *config.Config, b *store.Backup, replace bool) (err error) {
+	log := logging.New(t.Err, cfg.Log.Format, cfg.Log.Level).Main
+	var r *store.Restored
+	if cfg.Store.Redis != nil {
+		r, err = restoreRedis(ctx, t, cfg, b)
+	} else {
+		if err := makeRoom(t, cfg, replace); err != nil {
+			return err
+		}
+		var bc store.BoltConfig
+		if bc, err = storage.BoltConfig(cfg, log, t.Now); err != nil {
+			return command.Mark(err, command.ErrUnavailable)
+		}
+		bc.Announce = storage.AnnouncerOf(cfg).Event
+		r, err = store.RestoreBolt(ctx, bc, b)
+		if bc.Journal != nil {
+			err = errors.Join(err, bc.Journal.Close())
+		}
+		if err == nil {
+			err = giveToOwner(filepath.Dir(cfg.BoltFile()), cfg.BoltFile(), cfg.JournalFile(), setup.MarkerFile(cfg))
+		}
+	}
+	if err != nil {
+		return err
+	}
+	return reportRestored(t.Out, cfg, b, r)
+}
+
+// giveToOwner gives files that root has made to the owner of their directory, whom
+// the service runs as.
+func giveToOwner(dir string, files ...string) error {
+	if os.Geteuid() != 0 {
+		return nil
+	}
+	info, err := os.Stat(dir)
+	if err != nil {
+		return err
+	}
+	owner, ok := info.Sys().(*syscall.Stat_t)
+	if !ok {
+		return nil
+	}
+	for _, name := range files {
+		if err := os.Chown(name, int(owner.Uid), int(owner.Gid)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
+}
+
+// makeRoom looks for a store that is there.
+func makeRoom(t *command.Terminal, cfg *config.Config, replace bool) error {
+	path := cfg.BoltFile()
+	_, err := os.Lstat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+		return err
+	case !replace:
+		return fmt.Errorf("%w, %s; --replace moves it aside", store.ErrStoreExists, path)
+	}
+	aside, err := store.MoveAside(path, t.Now())
+	if err == nil {
+		t.Say("moved %s to %s", path, aside)
+	}
+	return command.Mark(err, command.ErrUnavailable)
+}
+
+func restoreRedis(ctx context.Context, t *command.Terminal, cfg *config.Config, b *store.Backup) (*store.Restored, error) {
+	keys, err := setup.Keys(cfg)
+	if err != nil {
+		return nil, err
+	}
+	log := logging.New(t.Err, cfg.Log.Format, cfg.Log.Level).Main
+	rc, err := storage.RedisConfig(cfg, cfg.Store.Redis, keys, log, t.Now)
+	if err != nil {
+		return nil, err
+	}
+	if j := cfg.Journal(); j.Enabled {
+		rc.Journal, err = store.OpenJournal(store.JournalConfig{
+			Path: cfg.JournalFile(), Window: j.Window, MaxEntries: j.Entries, Log: log, Now: t.Now,
+		})
+		if err != nil {
+			return nil, command.Mark(err, command.ErrUnavailable)
+		}
+		defer rc.Journal.Close()
+	}
+	return store.RestoreRedis(ctx, rc, b)
+}
+
+// shownAgain bounds how many revocations are listed.
+const shownAgain = 20
+
+// reportRestored says what is there now and what is not.
+func reportRestored(w io.Writer, cfg *config.Config, b *store.Backup, r *store.Restored) error {
+	at := b.Time().UTC().Format(time.RFC3339)
+	fmt.Fprintf(w, "restored       %d sessions, as they were at %s\n", b.Sessions, at)
+	fmt.Fprintf(w, "revoked again  %d, from %s\n", len(r.Again), cfg.JournalFile())
+	for i := range r.Again {
+		if i == shownAgain {
+			fmt.Fprintf(w, "               and %d more\n", len(r.Again)-i)
+			break
+		}
+		fmt.Fprintf(w, "               %s\n", describeEntry(&r.Again[i]))
+	}
+	if r.Vouched {
+		fmt.Fprintf(w, "unknown        sessions activated since %s: they log in again\n", at)
+	} else {
+		fmt.Fprintf(w, "unknown        all since %s, revocations included: every session activated before now logs in again\n", at)
+	}
+	_, err := fmt.Fprintln(w, "Clients that log in again keep their encryption keys.")
+	return err
+}
+
+// describeEntry says in one line what was revoked and when.
+func describeEntry(e *revocation.Revocation) string {
+	at := time.UnixMilli(e.At).UTC().Format(time.RFC3339)
+	switch e.Kind {
+	case revocation.KindSession:
+		return fmt.Sprintf("session %s of %s at %s, %s", e.Session, command.Quoted(e.User), command.Quoted(e.Homeserver), at)
+	case revocation.KindUser:
+		return fmt.Sprintf("all sessions of %s at %s, %s", command.Quoted(e.User), command.Quoted(e.Homeserver), at)
+	case revocation.KindDevice:
+		return fmt.Sprintf("a device of %s at %s, %s", command.Quoted(e.User), command.Quoted(e.Homeserver), at)
+	}
+	return fmt.Sprintf("all sessions of %s, %s", command.Quoted(e.Homeserver), at)
+}

@@ -1,0 +1,240 @@
+package demo
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"time"
+
+	"github.com/discharger/discharger/discharger/client"
+	"github.com/discharger/discharger/discharger/wire"
+)
+
+// play is the demo's plot. Every step asks over HTTP, and fails if the answer is
+// not the one that the plot has.
+type play struct {
+	out        io.Writer
+	clock      *clock
+	service    string
+	homeserver string
+	ttl        time.Duration
+	step       int
+
+	access client.Access       // Alice's
+	bare   string              // the same, as text
+	grant  client.Grant        // her latest
+	stolen client.RefreshToken // what the thief has copied
+}
+
+func (p *play) run(ctx context.Context) error {
+	p.printf("One session from login to logout, and one that is stolen on the way.\n")
+	p.printf("  service     %s   knows its own keys and the homeserver's public key", p.service)
+	p.printf("  homeserver  %s   knows its own keys and the service's public key", p.homeserver)
+	for _, step := range []func(context.Context) error{
+		p.login, p.useBare, p.activate, p.refreshTwice, p.steal, p.loginAgain, p.logout, p.runOut,
+	} {
+		if err := step(ctx); err != nil {
+			return fmt.Errorf("step %d of the demo: %w", p.step, err)
+		}
+	}
+	p.printf("\nEverything went as it should. Now with your own: discharger serve")
+	return nil
+}
+
+func (p *play) printf(format string, args ...any) { fmt.Fprintf(p.out, format+"\n", args...) }
+
+// begin prints the headline of a step.
+func (p *play) begin(headline string) {
+	p.step++
+	p.printf("\n%d. %s", p.step, headline)
+}
+
+// short shows as much of a secret as it takes to tell it from another.
+func short(secret string) string {
+	return fmt.Sprintf("…%s (%d characters)", secret[max(0, len(secret)-6):], len(secret))
+}
+
+// client is the service's client library under a User-Agent.
+func (p *play) client(userAgent string) (*client.Client, error) {
+	return client.New(client.Config{URL: p.service, UserAgent: userAgent, Patience: -1, Clock: p.clock.now})
+}
+
+func (p *play) mint(ctx context.Context) error {
+	text, err := ask(ctx, http.MethodPost, p.homeserver+"/login", "", url.Values{"user": {"@alice:example.org"}})
+	if err != nil {
+		return err
+	}
+	p.bare, p.grant = text, client.Grant{}
+	p.access, err = client.ParseAccess([]byte(text))
+	return err
+}
+
+func (p *play) login(ctx context.Context) error {
+	p.begin("Alice logs in. The homeserver mints an access macaroon, and asks nobody for it.")
+	if err := p.mint(ctx); err != nil {
+		return err
+	}
+	p.printf("   access macaroon  %s", short(p.bare))
+	p.printf("   It is made to last. Sealed in it is a caveat that only the service can discharge.")
+	return nil
+}
+
+func (p *play) useBare(ctx context.Context) error {
+	p.begin("By itself it is worth nothing.")
+	_, err := ask(ctx, http.MethodGet, p.homeserver+"/whoami", p.bare, nil)
+	if !refusedAs(err, "not discharged") {
+		return fmt.Errorf("the homeserver should have refused the bare macaroon, but: %w", orAccepted(err))
+	}
+	p.printf("   homeserver: %v", err)
+	return nil
+}
+
+var errAccepted = errors.New("it was accepted")
+
+func orAccepted(err error) error {
+	if err == nil {
+		return errAccepted
+	}
+	return err
+}
+
+// discharge asks the service as Alice.
+func (p *play) discharge(ctx context.Context) error {
+	alice, err := p.client("Alice's phone")
+	if err != nil {
+		return err
+	}
+	p.grant, err = alice.Discharge(ctx, client.Request{Access: p.access, Token: p.grant.Token})
+	return err
+}
+
+// whoami shows the homeserver the latest bundle.
+func (p *play) whoami(ctx context.Context) error {
+	bundle, err := p.grant.Bundle()
+	if err != nil {
+		return err
+	}
+	answer, err := ask(ctx, http.MethodGet, p.homeserver+"/whoami", bundle, nil)
+	if err != nil {
+		return fmt.Errorf("the homeserver should have accepted the bundle, but: %w", err)
+	}
+	p.printf("   homeserver: accepted, %s", answer)
+	return nil
+}
+
+func (p *play) activate(ctx context.Context) error {
+	p.begin("Alice's client has it discharged. The service sees a new session, and remembers it.")
+	if err := p.discharge(ctx); err != nil {
+		return err
+	}
+	p.stolen = p.grant.Token
+	p.printf("   discharge        good for %v", p.ttl)
+	p.printf("   refresh token    %s, for the next one", short(string(p.grant.Token)))
+	p.printf("   The homeserver checks both with its own keys, and asks nobody:")
+	return p.whoami(ctx)
+}
+
+func (p *play) refreshTwice(ctx context.Context) error {
+	p.begin("Before it runs out, the client gets another, and another. Each brings the next token.")
+	for range 2 {
+		p.clock.forward(p.ttl - time.Minute)
+		if err := p.discharge(ctx); err != nil {
+			return err
+		}
+		p.printf("   %v later: a new discharge, refresh token %s", p.ttl-time.Minute, short(string(p.grant.Token)))
+		if err := p.whoami(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (p *play) steal(ctx context.Context) error {
+	p.begin("A thief has copied macaroon and token from Alice's first refresh, and tries them.")
+	thief, err := p.client("a thief's machine")
+	if err != nil {
+		return err
+	}
+	_, err = thief.Discharge(ctx, client.Request{Access: p.access, Token: p.stolen})
+	if !refusedFor(err, wire.ReasonTokenReused) {
+		return fmt.Errorf("the service should have refused the stolen token, but: %w", orAccepted(err))
+	}
+	p.printf("   service to the thief: %s", said(err))
+	p.printf("   An old token means that two have it, and nobody can tell which is Alice. The session is over:")
+	if err = p.discharge(ctx); !refusedFor(err, wire.ReasonTokenReused) || !softly(err) {
+		return fmt.Errorf("the service should have refused the stolen session, but: %w", orAccepted(err))
+	}
+	p.printf("   service to Alice:     %s", said(err))
+	p.printf("   The end is soft: she logs in again and keeps her encryption keys.")
+	return nil
+}
+
+// said is what the service said to someone it refused.
+func said(err error) string {
+	var refused *client.RefusedError
+	if !errors.As(err, &refused) {
+		return err.Error()
+	}
+	return fmt.Sprintf("%s, %q", refused.Reason, refused.Message)
+}
+
+func refusedFor(err error, reason string) bool {
+	var refused *client.RefusedError
+	return errors.As(err, &refused) && refused.Reason == reason
+}
+
+// softly reports whether the session is over and its client keeps its keys.
+func softly(err error) bool {
+	var refused *client.RefusedError
+	return errors.As(err, &refused) && refused.Ended && refused.SoftLogout
+}
+
+func (p *play) loginAgain(ctx context.Context) error {
+	p.begin("Alice logs in again: a new session, of which the thief has nothing.")
+	if err := p.mint(ctx); err != nil {
+		return err
+	}
+	if err := p.discharge(ctx); err != nil {
+		return err
+	}
+	return p.whoami(ctx)
+}
+
+func (p *play) logout(ctx context.Context) error {
+	p.begin("Alice logs out. The service writes that down before it answers, and refuses from now on.")
+	alice, err := p.client("Alice's phone")
+	if err != nil {
+		return err
+	}
+	if err := alice.Logout(ctx, client.Request{Access: p.access, Token: p.grant.Token}, wire.ScopeSession); err != nil {
+		return err
+	}
+	p.printf("   service: logged out")
+	last := p.grant
+	if err = p.discharge(ctx); !refusedFor(err, wire.ReasonSessionEnded) {
+		return fmt.Errorf("the service should have refused after the logout, but: %w", orAccepted(err))
+	}
+	p.printf("   service, asked for a discharge: %s", said(err))
+	p.grant = last
+	return nil
+}
+
+func (p *play) runOut(ctx context.Context) error {
+	p.begin(fmt.Sprintf("The homeserver asks nobody, so the last bundle works until it runs out, %v at most.", p.ttl))
+	if err := p.whoami(ctx); err != nil {
+		return err
+	}
+	p.clock.forward(p.ttl)
+	bundle, err := p.grant.Bundle()
+	if err != nil {
+		return err
+	}
+	if _, err = ask(ctx, http.MethodGet, p.homeserver+"/whoami", bundle, nil); !refusedAs(err, "expired") {
+		return fmt.Errorf("the homeserver should have refused the old bundle, but: %w", orAccepted(err))
+	}
+	p.printf("   %v later, homeserver: %v", p.ttl, err)
+	return nil
+}

@@ -1,0 +1,114 @@
+package keys
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io/fs"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/discharger/discharger/cmd/discharger/command"
+	"github.com/discharger/discharger/cmd/discharger/setup"
+	"github.com/discharger/discharger/config"
+	"github.com/discharger/discharger/discharger/keyfile"
+)
+
+func InitCommand() command.Command {
+	return command.Command{
+		Name: "keys init", Args: "[--config <file>]", Short: "Make every key file that a configuration needs.",
+		Long: `
+Makes the key files that "serve" would make by itself with the store in one file:
+the service's, the gateway's if there is a section gateway, and the one that signs
+security events if there are receivers. Files that are there stay as they are.
+
+Processes that share a Redis need the same key files: run this once, and copy the
+files to each of them.`,
+		Setup: func(t *command.Terminal, f *flag.FlagSet) command.Action {
+			options := setup.ConfigFlags(t, f)
+			return func(context.Context, []string) error { return initKeys(t, options) }
+		},
+	}
+}
+
+// initKeys makes the key files that are missing.
+func initKeys(t *command.Terminal, o *config.Options) error {
+	cfg, err := setup.LoadConfig(o)
+	if err != nil {
+		return err
+	}
+	if _, err := setup.DataDir(cfg); err != nil {
+		return err
+	}
+	keys, err := initFile(t, cfg.KeyFile(), setup.MarkerFile(cfg), func() (*keyfile.Ring, error) { return setup.Keys(cfg) },
+		func() (*keyfile.Ring, error) { return keyfile.NewService(t.Now(), nil) })
+	if err != nil {
+		return err
+	}
+	if cfg.Gateway != nil {
+		p := setup.GatewayPeer(cfg, keys)
+		ring, err := initFile(t, cfg.GatewayKeyFile(), cfg.GatewayVaultFile(), func() (*keyfile.Ring, error) { return setup.GatewayKeys(cfg) },
+			func() (*keyfile.Ring, error) { return keyfile.NewHomeserver(p, t.Now(), nil) })
+		if err != nil {
+			return err
+		}
+		if !slices.ContainsFunc(keys.Of(keyfile.Discharger), func(k keyfile.Key) bool { return k.Public == ring.Peer.ServiceKey }) {
+			t.Say("%s has the public key of another service, which counts in a gateway of its own; to store this one's there:\n"+
+				"discharger keys service --service-key %s %[1]s", cfg.GatewayKeyFile(), p.ServiceKey)
+		}
+	}
+	if err := initSigning(t, cfg); err != nil {
+		return err
+	}
+	if cfg.Store.Redis != nil {
+		t.Say("every process that shares this Redis needs a copy of %s", strings.Join(setup.KeyFiles(cfg), ", "))
+	}
+	return nil
+}
+
+// initFile makes one key file, unless it is there. It refuses if a file shows that
+// there were keys before: sessions that were made with them could not go on.
+func initFile(t *command.Terminal, path, trace string, load, make func() (*keyfile.Ring, error)) (*keyfile.Ring, error) {
+	ring, err := load()
+	if err == nil {
+		t.Say("%s is there already, and stays", path)
+		return ring, nil
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	if _, err := os.Stat(trace); err == nil {
+		return nil, command.Mark(fmt.Errorf("no keys in %s, but %s was made by a process that had some: restore the key file, "+
+			"or remove %[2]s to begin anew, with every session ended", path, trace), command.ErrConfig)
+	}
+	if ring, err = make(); err != nil {
+		return nil, err
+	}
+	if err := keyfile.Create(path, ring); err != nil {
+		return nil, err
+	}
+	t.Say("made %s", path)
+	return ring, nil
+}
+
+func initSigning(t *command.Terminal, cfg *config.Config) error {
+	if !cfg.HasReceivers() {
+		return nil
+	}
+	path := cfg.SigningFile()
+	_, err := setup.Signing(cfg)
+	switch {
+	case err == nil:
+		t.Say("%s is there already, and stays", path)
+		return nil
+	case !errors.Is(err, fs.ErrNotExist):
+		return err
+	}
+	if _, err := keyfile.NewSigning(path); err != nil {
+		return err
+	}
+	t.Say("made %s", path)
+	return nil
+}

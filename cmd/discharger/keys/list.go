@@ -1,0 +1,73 @@
+package keys
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"io"
+	"text/tabwriter"
+	"time"
+
+	"github.com/discharger/discharger/cmd/discharger/command"
+	"github.com/discharger/discharger/cmd/discharger/setup"
+	"github.com/discharger/discharger/config"
+	"github.com/discharger/discharger/discharger/keyfile"
+)
+
+func ListCommand() command.Command {
+	return command.Command{
+		Name: "keys list", Args: "[flags] [key file]", Short: "Show which keys there are, and nothing secret.", Max: 1,
+		Long: `
+Each key has a state:
+
+  staged    recognized; nothing is made with it until "discharger keys use"
+  used      the one with which things are made
+  previous  recognized; used before
+  retired   taken out; what was made with it is refused
+
+For a homeserver's keys, it also prints the entry that registers them.`,
+		Setup: func(t *command.Terminal, f *flag.FlagSet) command.Action {
+			options := setup.ConfigFlags(t, f)
+			signing := f.Bool("signing", false, "of the keys that sign security events")
+			return func(_ context.Context, args []string) error {
+				if *signing {
+					return listSigning(t, options, args)
+				}
+				path, access, err := keyPath(options, args, (*config.Config).KeyFile)
+				if err != nil {
+					return err
+				}
+				ring, err := keyfile.Load(path, access)
+				if err != nil {
+					return command.Mark(err, command.ErrConfig)
+				}
+				list(t.Out, ring)
+				if ring.Owner == keyfile.Homeserver {
+					fmt.Fprint(t.Out, "\nhomeservers:\n"+entry(ring))
+				}
+				return nil
+			}
+		},
+	}
+}
+
+func list(out io.Writer, ring *keyfile.Ring) {
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "KIND\tID\tSTATE\tCREATED\tPUBLIC")
+	for _, kind := range ring.Owner.Kinds() {
+		for _, k := range ring.Of(kind) {
+			public := ""
+			switch kind {
+			case keyfile.Discharger, keyfile.Seal:
+				public = k.Public.String()
+			case keyfile.API:
+				public = fmt.Sprintf("SHA-256 %x", k.APIDigest())
+			}
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", k.Kind, k.ID, ring.StateOf(k), k.Created.Format(time.DateTime), public)
+		}
+		for _, k := range ring.RetiredOf(kind) {
+			fmt.Fprintf(w, "%s\t%x\t%s\t\t\n", k.Kind, k.ID, keyfile.Retired)
+		}
+	}
+	w.Flush()
+}

@@ -1,0 +1,259 @@
+// Package keys has the commands that make, list, use and retire keys. None of them
+// prints a secret. A command that ends sessions describes the effect first, and has it
+// with --yes only.
+package keys
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io/fs"
+	"slices"
+
+	"github.com/discharger/discharger/cmd/discharger/command"
+	"github.com/discharger/discharger/cmd/discharger/setup"
+	"github.com/discharger/discharger/config"
+	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/client"
+	"github.com/discharger/discharger/discharger/keyfile"
+)
+
+func NewCommand() command.Command {
+	return command.Command{
+		Name: "keys new", Args: "[flags] [key file]", Short: "Make keys, or add one.", Max: 1,
+		Long: `
+Without --kind, it makes the service's key file. "serve" does that by itself.
+
+With --kind homeserver, it makes the keys of a homeserver and prints the entry
+that registers it. The service's public key is asked from the service, or given
+with --service-key.
+
+With --kind signing, it makes the key that security events are signed with, or
+puts a new one before those in the file. "serve" makes one by itself.
+
+Any other kind adds one key to a file: discharger or refresh to the service's,
+seal, root or api to a homeserver's. The new key is used from now on, and the
+others of its kind still work. A service or a gateway that runs takes it up at
+SIGHUP.
+
+Where several processes have the file, or a service has to know the key first,
+use --staged: the new key is recognized and not used. Once every process has read
+the file, "discharger keys use" begins to use it.`,
+		Setup: func(t *command.Terminal, f *flag.FlagSet) command.Action {
+			n := newKeys{t: t, options: setup.ConfigFlags(t, f)}
+			f.StringVar(&n.kind, "kind", "", "`what` to make or add: homeserver, discharger, refresh, seal, root, api or signing")
+			f.BoolVar(&n.staged, "staged", false, "add a key that is recognized, and not used before \"discharger keys use\"")
+			f.StringVar(&n.name, "name", "", "`name` of the homeserver")
+			f.StringVar(&n.service, "service", t.Env("DISCHARGER_SERVICE", setup.DefaultService), "`URL` of the service; or $DISCHARGER_SERVICE")
+			f.StringVar(&n.serviceKey, "service-key", "", "public `key` of the service, in base64")
+			return n.run
+		},
+	}
+}
+
+// newKeys is one run of keys new.
+type newKeys struct {
+	t                               *command.Terminal
+	options                         *config.Options
+	kind, name, service, serviceKey string
+	staged                          bool
+}
+
+func (n *newKeys) run(ctx context.Context, args []string) error {
+	if n.staged && (n.kind == "homeserver" || n.kind == "") {
+		return command.Usagef("keys new: the first keys of a file are used at once; --staged is for one that is added, named with --kind")
+	}
+	if n.kind == "homeserver" {
+		return n.makeHomeserver(ctx, args)
+	}
+	if n.kind == "signing" {
+		return n.makeSigning(args)
+	}
+	path, access, err := keyPath(n.options, args, (*config.Config).KeyFile)
+	if err != nil {
+		return err
+	}
+	if n.kind == "" {
+		return n.makeService(path, args)
+	}
+	return n.add(path, access)
+}
+
+// keyPath is the key file that is meant: the one given, or the configured one.
+func keyPath(o *config.Options, args []string, configured func(*config.Config) string) (path string, a keyfile.Access, err error) {
+	cfg, err := setup.LoadConfig(o)
+	if err != nil {
+		return "", a, err
+	}
+	a = keyfile.Access(cfg.Keys.GroupReadable)
+	if len(args) > 0 {
+		return args[0], a, nil
+	}
+	return configured(cfg), a, nil
+}
+
+// prepare makes the directory that keys are made in, unless they are to be
+// elsewhere.
+func (n *newKeys) prepare(args []string) error {
+	if len(args) > 0 {
+		return nil
+	}
+	cfg, err := setup.LoadConfig(n.options)
+	if err != nil {
+		return err
+	}
+	_, err = setup.DataDir(cfg)
+	return err
+}
+
+func (n *newKeys) makeService(path string, args []string) error {
+	if err := n.prepare(args); err != nil {
+		return err
+	}
+	ring, err := keyfile.NewService(n.t.Now(), nil)
+	if err != nil {
+		return err
+	}
+	if err := create(path, ring); err != nil {
+		return err
+	}
+	n.t.Say("made %s", path)
+	list(n.t.Out, ring)
+	return nil
+}
+
+func create(path string, ring *keyfile.Ring) error {
+	err := keyfile.Create(path, ring)
+	if errors.Is(err, fs.ErrExist) {
+		return fmt.Errorf("%s is there already, and stays; to add a key to it, say which with --kind", path)
+	}
+	return err
+}
+
+func (n *newKeys) makeHomeserver(ctx context.Context, args []string) error {
+	if len(args) == 0 || n.name == "" {
+		return command.Usagef("keys new --kind homeserver: which --name, and which file?")
+	}
+	p := keyfile.Peer{Name: n.name, Service: n.service}
+	var err error
+	if p.ServiceKey, err = n.publicKey(ctx); err != nil {
+		return err
+	}
+	ring, err := keyfile.NewHomeserver(p, n.t.Now(), nil)
+	if err != nil {
+		return err
+	}
+	if err := create(args[0], ring); err != nil {
+		return err
+	}
+	n.t.Say("made %s, mode 0600: the keys of %s\nput this into the service's configuration:\n", args[0], command.Quoted(n.name))
+	fmt.Fprint(n.t.Out, "homeservers:\n"+entry(ring))
+	return nil
+}
+
+// publicKey is the service's: as given, or as the service says.
+func (n *newKeys) publicKey(ctx context.Context) (caveat.PublicKey, error) {
+	return servicePublicKey(ctx, n.t, n.service, n.serviceKey)
+}
+
+// servicePublicKey parses a key, or asks the service for the one it advertises.
+func servicePublicKey(ctx context.Context, t *command.Terminal, service, given string) (caveat.PublicKey, error) {
+	if given != "" {
+		return caveat.ParsePublicKey(given)
+	}
+	client, err := client.New(client.Config{URL: service, Patience: -1, Clock: t.Now})
+	if err != nil {
+		return caveat.PublicKey{}, err
+	}
+	key, err := client.Info(ctx)
+	if err != nil {
+		return caveat.PublicKey{}, fmt.Errorf("%w; start the service, or give its --service-key", err)
+	}
+	t.Say("public key of %s: %s", service, key)
+	return key, nil
+}
+
+// entry is what registers a homeserver, in YAML.
+func entry(ring *keyfile.Ring) string {
+	seal := ring.Of(keyfile.Seal)
+	text := fmt.Sprintf("  - name: %q\n    public_key: %s\n", ring.Peer.Name, seal[0].Public)
+	if len(seal) > 1 {
+		text += "    previous_public_keys:\n"
+		for _, k := range seal[1:] {
+			text += fmt.Sprintf("      - %s\n", k.Public)
+		}
+	}
+	if gone := ring.RetiredOf(keyfile.Seal); len(gone) > 0 {
+		text += "    retired_public_keys:\n"
+		for _, k := range gone {
+			text += fmt.Sprintf("      - %s\n", k.Public)
+		}
+	}
+	text += "    api_key_sha256:\n"
+	for _, k := range ring.Of(keyfile.API) {
+		text += fmt.Sprintf("      - %x\n", k.APIDigest())
+	}
+	return text
+}
+
+func (n *newKeys) add(path string, a keyfile.Access) error {
+	var added keyfile.Key
+	err := keyfile.Update(path, a, func(r *keyfile.Ring) (err error) {
+		if !slices.Contains(r.Owner.Kinds(), keyfile.Kind(n.kind)) {
+			return command.Usagef("keys new: %s is a %s's, whose keys are of kind %v", path, r.Owner, r.Owner.Kinds())
+		}
+		if n.staged {
+			added, err = r.Stage(keyfile.Kind(n.kind), n.t.Now(), nil)
+		} else {
+			added, err = r.Add(keyfile.Kind(n.kind), n.t.Now(), nil)
+		}
+		return err
+	})
+	if err != nil {
+		return keyFileError(err)
+	}
+	if n.staged {
+		n.t.Say("staged %s key %s in %s", added.Kind, added.ID, path)
+		n.t.Say("%s", stagedNext(added.Kind, path))
+		n.t.Say("then: discharger keys use %s %s", added.ID, path)
+		return nil
+	}
+	n.t.Say("added %s key %s to %s", added.Kind, added.ID, path)
+	n.t.Say("%s", usedNext(added.Kind, path))
+	return nil
+}
+
+// stagedNext says what has to be done before a staged key is used.
+func stagedNext(kind keyfile.Kind, path string) string {
+	if kind == keyfile.Seal || kind == keyfile.API {
+		return "put the entry that discharger keys list " + path + " prints into the service's configuration, and reload\n" +
+			"the service (SIGHUP); copy the file to every gateway, and reload each (SIGHUP)"
+	}
+	return "copy the file to every process that has it, and reload each (SIGHUP)"
+}
+
+// usedNext says what has to be done after a key became the one in use.
+func usedNext(kind keyfile.Kind, path string) string {
+	switch kind {
+	case keyfile.Discharger:
+		return "copy the file to every process of the service, and reload each (SIGHUP); then have homeservers ask for the\n" +
+			"public key again: for each gateway apart from the service, discharger keys service <its key file>, and SIGHUP"
+	case keyfile.Refresh:
+		return "copy the file to every process of the service, and reload each (SIGHUP); a process that has not read the key\n" +
+			"answers 503 to tokens signed with it"
+	case keyfile.Seal, keyfile.API:
+		return "the service has to have the key before a gateway uses it: in its configuration, as the entry that\n" +
+			"discharger keys list " + path + " prints; then copy the file to every gateway, and reload each (SIGHUP)"
+	}
+	return "copy the file to every gateway, and reload each (SIGHUP); a gateway that has not read the key answers 503 to\n" +
+		"tokens minted with it"
+}
+
+// keyFileError tells trouble with a key file from a mistake in using it.
+func keyFileError(err error) error {
+	if errors.Is(err, keyfile.ErrUnknownKey) || command.ExitCode(err) == command.ExitUsage {
+		return err
+	}
+	return command.Mark(err, command.ErrConfig)
+}

@@ -1,0 +1,201 @@
+package keys
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"slices"
+	"time"
+
+	"github.com/discharger/discharger/cmd/discharger/backup"
+	"github.com/discharger/discharger/cmd/discharger/command"
+	"github.com/discharger/discharger/cmd/discharger/httpd"
+	"github.com/discharger/discharger/cmd/discharger/setup"
+	"github.com/discharger/discharger/config"
+	"github.com/discharger/discharger/discharger"
+	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/keyfile"
+	"github.com/discharger/discharger/discharger/session"
+)
+
+func RetireCommand() command.Command {
+	return command.Command{
+		Name: "keys retire", Args: "[flags] <id> [key file]", Short: "Take a key out, which ends the sessions that depend on it.", Max: 2,
+		Long: `
+It says which sessions end, and does it with --yes only. Where this machine has
+the service's store in a file, it counts them: with the file itself, or asking
+the service at admin_listen, as for "discharger backup". The key in use cannot be
+retired; use another one first.
+
+A process refuses what the key made once it has read the file (SIGHUP). These
+refusals are soft: clients log in again and keep their encryption keys. The id
+of the key stays in the file, so that this can be told from a key that a process
+has not read yet.`,
+		Setup: func(t *command.Terminal, f *flag.FlagSet) command.Action {
+			r := retirement{t: t, options: setup.ConfigFlags(t, f)}
+			f.StringVar(&r.address, "address", "", "`host:port` to ask the service at, instead of what is configured")
+			f.BoolVar(&r.sure, "yes", false, "do it; without, it only says what would happen")
+			signing := f.Bool("signing", false, "of the keys that sign security events")
+			return func(ctx context.Context, args []string) error {
+				if len(args) == 0 {
+					return command.Usagef("keys retire: which key? discharger keys list shows the ids")
+				}
+				if *signing {
+					return retireSigning(t, r.options, args[0], args[1:], r.sure)
+				}
+				path, access, err := keyPath(r.options, args[1:], (*config.Config).KeyFile)
+				if err != nil {
+					return err
+				}
+				return r.run(ctx, path, access, args[0])
+			}
+		},
+	}
+}
+
+// retirement is one run of keys retire.
+type retirement struct {
+	t       *command.Terminal
+	options *config.Options
+	address string // of the service, for operators; empty: as configured
+	sure    bool
+}
+
+func (r *retirement) run(ctx context.Context, path string, a keyfile.Access, id string) error {
+	t := r.t
+	ring, err := keyfile.Load(path, a)
+	if err != nil {
+		return keyFileError(err)
+	}
+	next, previous := keyfile.Key{}, false
+	k, err := ring.Find(id)
+	if err == nil {
+		next, previous = ring.Successor(k)
+		_, err = ring.Retire(id)
+	}
+	if err != nil {
+		return keyFileError(err)
+	}
+	t.Say("%s key %s, made %s, %s", k.Kind, k.ID, k.Created.Format(time.DateTime), stateText(k, next))
+	if !previous {
+		t.Say("no session ends: nothing was made with it")
+	} else {
+		t.Say("%s", consequences(k.Kind, next.UsedSince()))
+		if endsSessions(k.Kind) {
+			t.Say("%s", countText(r.count(ctx, ring, k.Kind, next.UsedSince())))
+		}
+	}
+	if !r.sure {
+		return command.Usagef("nothing was changed; add --yes to retire it")
+	}
+	err = keyfile.Update(path, a, func(ring *keyfile.Ring) error {
+		if now, err := ring.Find(id); err == nil && now.Staged != k.Staged {
+			return fmt.Errorf("key %s is not %s any more", id, stateText(k, next))
+		}
+		_, err := ring.Retire(id)
+		return err
+	})
+	if err != nil {
+		return keyFileError(err)
+	}
+	t.Say("retired; a process that runs takes it up at SIGHUP")
+	if k.Kind == keyfile.Seal || k.Kind == keyfile.API {
+		t.Say("the service's configuration has it still: discharger keys list %s prints the entry", path)
+	}
+	return nil
+}
+
+func stateText(k, next keyfile.Key) string {
+	if k.Staged {
+		return "staged"
+	}
+	return "used until " + next.UsedSince().Format(time.DateTime) + ", when " + next.ID + " took its place"
+}
+
+// endsSessions reports whether sessions depend on keys of a kind.
+func endsSessions(kind keyfile.Kind) bool { return kind != keyfile.API }
+
+// consequences returns which sessions end with a key that was used until a time.
+// Processes that read the next key later went on with this one until then.
+func consequences(kind keyfile.Kind, until time.Time) string {
+	at := until.Format(time.DateTime)
+	switch kind {
+	case keyfile.Discharger:
+		return "sessions end whose caveats were sealed to it: those that were minted before " + at + ", or before their\n" +
+			"homeserver had the next key"
+	case keyfile.Refresh:
+		return "sessions in mode rotate end whose client has no newer refresh token: those that were not refreshed since\n" +
+			at + ", or since the service read the next key"
+	case keyfile.Seal:
+		return "sessions end whose caveats were sealed with it, once its public key is in retired_public_keys at the service:\n" +
+			"those that were minted before " + at + ", or before the homeserver read the next key"
+	case keyfile.Root:
+		return "sessions end that were minted with it: those that were minted before " + at + ", or before the\n" +
+			"homeserver read the next key"
+	case keyfile.API:
+		return "no session ends. It works until its SHA-256 is taken out of the service's configuration."
+	}
+	return ""
+}
+
+func countText(n int, err error) string {
+	if err != nil {
+		return "how many there are cannot be counted here: " + command.Plain(err.Error())
+	}
+	return fmt.Sprintf("live sessions among these, by the store: at most %d, and more if a process read the next key later", n)
+}
+
+// count counts the live sessions that depend on a key of a kind that was
+// used until a time, in a backup of the store.
+func (r *retirement) count(ctx context.Context, ring *keyfile.Ring, kind keyfile.Kind, until time.Time) (n int, err error) {
+	cfg, err := setup.LoadConfig(r.options)
+	if err != nil {
+		return 0, err
+	}
+	name := ring.Peer.Name // empty: the service's
+	switch {
+	case cfg.Store.Redis != nil:
+		return 0, errors.New("the store is in Redis, which has no list of all sessions")
+	case name != "" && !registers(cfg, name):
+		return 0, fmt.Errorf("the configuration has no homeserver %s; give that of the service with --config", command.Quoted(name))
+	}
+	if _, err := os.Stat(cfg.BoltFile()); err != nil {
+		return 0, fmt.Errorf("the service's store is not on this machine: %w", err)
+	}
+	b, tmp, err := backup.Take(ctx, r.t, cfg, cmp.Or(r.address, httpd.Dialable(cfg.AdminListen)), "", "discharger-keys.*")
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, os.Remove(tmp)) }()
+	err = b.EachSession(func(user discharger.UserKey, record []byte) error {
+		var session session.Record
+		if err := session.UnmarshalBinary(record); err != nil {
+			return err
+		}
+		if !session.Over() && (name == "" || user.Homeserver == name) && depends(&session, kind, until, cfg.Discharge.ActivationWindow) {
+			n++
+		}
+		return nil
+	})
+	return n, err
+}
+
+// registers reports whether a homeserver of a name is registered.
+func registers(cfg *config.Config, name string) bool {
+	return cfg.Gateway != nil && cfg.Gateway.Name == name ||
+		slices.ContainsFunc(cfg.Homeservers, func(h config.Homeserver) bool { return h.Name == name })
+}
+
+// depends reports whether a session may need a key that was used until a time. The
+// times of records and of keys are of whole seconds. A record is made by the first
+// discharge, which may be as late after the caveat as the activation window is long.
+func depends(r *session.Record, kind keyfile.Kind, until time.Time, window time.Duration) bool {
+	end := until.Add(time.Second)
+	if kind == keyfile.Refresh {
+		return r.Mode == caveat.ModeRotate && r.LastUsed < end.UnixMilli()
+	}
+	return r.Created < end.Add(window).UnixMilli()
+}

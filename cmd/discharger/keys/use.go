@@ -1,0 +1,65 @@
+package keys
+
+import (
+	"context"
+	"flag"
+
+	"github.com/discharger/discharger/cmd/discharger/command"
+	"github.com/discharger/discharger/cmd/discharger/setup"
+	"github.com/discharger/discharger/config"
+	"github.com/discharger/discharger/discharger/keyfile"
+)
+
+func UseCommand() command.Command {
+	return command.Command{
+		Name: "keys use", Args: "[flags] <id> [key file]", Short: "Begin to use a staged key, or a previous one again.", Max: 2,
+		Long: `
+From now on, things of the key's kind are made with it. The key that was used
+before is a previous one: it is recognized until "discharger keys retire". A
+process takes the change up at SIGHUP.
+
+Have every process read the staged key before: one that has not answers 503 to
+what the key made.`,
+		Setup: func(t *command.Terminal, f *flag.FlagSet) command.Action {
+			options := setup.ConfigFlags(t, f)
+			signing := f.Bool("signing", false, "of the keys that sign security events")
+			return func(_ context.Context, args []string) error {
+				if len(args) == 0 {
+					return command.Usagef("keys use: which key? discharger keys list shows the ids")
+				}
+				if *signing {
+					return useSigning(t, options, args[0], args[1:])
+				}
+				path, access, err := keyPath(options, args[1:], (*config.Config).KeyFile)
+				if err != nil {
+					return err
+				}
+				return useKey(t, path, access, args[0])
+			}
+		},
+	}
+}
+
+func useKey(t *command.Terminal, path string, a keyfile.Access, id string) error {
+	var used keyfile.Key
+	already := false
+	err := keyfile.Update(path, a, func(r *keyfile.Ring) (err error) {
+		k, err := r.Find(id)
+		if err != nil {
+			return err
+		}
+		already = r.StateOf(k) == keyfile.Used
+		used, err = r.Use(id, t.Now())
+		return err
+	})
+	if err != nil {
+		return keyFileError(err)
+	}
+	if already {
+		t.Say("%s key %s is used already", used.Kind, used.ID)
+		return nil
+	}
+	t.Say("%s key %s is in use now", used.Kind, used.ID)
+	t.Say("%s", usedNext(used.Kind, path))
+	return nil
+}

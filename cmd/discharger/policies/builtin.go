@@ -1,0 +1,100 @@
+package policies
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"io/fs"
+	"slices"
+	"strings"
+
+	"github.com/discharger/discharger/cmd/discharger/command"
+	"github.com/discharger/discharger/policy"
+)
+
+func ShowCommand() command.Command {
+	return command.Command{
+		Name: "policy show", Args: "[name]", Short: "Print a built-in policy, to read or to copy.", Max: 1,
+		Long: `
+Without a name it lists the built-in policies. A homeserver's configuration, or
+a session's condition, chooses one by name. A file of your own with a policy of
+the same name replaces it.`,
+		Setup: func(t *command.Terminal, _ *flag.FlagSet) command.Action {
+			return func(_ context.Context, args []string) error {
+				if len(args) == 0 {
+					return listBuiltins(t)
+				}
+				return showBuiltin(t, args[0])
+			}
+		},
+	}
+}
+
+func listBuiltins(t *command.Terminal) error {
+	set, err := policy.Load(policy.LoadConfig{SkipTests: true})
+	if err != nil {
+		return err
+	}
+	for _, name := range set.Names() {
+		fmt.Fprintf(t.Out, "%-8s  %s\n", name, set.Doc(name))
+	}
+	return nil
+}
+
+// showBuiltin prints the file that a built-in policy is in.
+func showBuiltin(t *command.Terminal, name string) error {
+	files, err := fs.Glob(policy.Builtin(), "*.yaml")
+	if err != nil {
+		return err
+	}
+	var all []string
+	for _, file := range files {
+		set, err := policy.Load(policy.LoadConfig{FS: policy.Builtin(), Files: []string{file}, OnlyFiles: true, SkipTests: true})
+		if err != nil {
+			return err
+		}
+		if set.Has(name) {
+			data, err := fs.ReadFile(policy.Builtin(), file)
+			if err != nil {
+				return err
+			}
+			_, err = t.Out.Write(data)
+			return err
+		}
+		all = append(all, set.Names()...)
+	}
+	slices.Sort(all)
+	return fmt.Errorf("there is no built-in policy %s; there are %s", command.Quoted(name), strings.Join(all, ", "))
+}
+
+func FieldsCommand() command.Command {
+	return command.Command{
+		Name: "policy fields", Short: "List what the expressions in rules can read.",
+		Setup: func(t *command.Terminal, _ *flag.FlagSet) command.Action {
+			return func(context.Context, []string) error { return policy.WriteFields(t.Out) }
+		},
+	}
+}
+
+func SchemaCommand() command.Command {
+	return command.Command{
+		Name: "policy schema", Short: "Print a JSON Schema of rule files, for editors.",
+		Long: `
+Editors that use yaml-language-server complete and check a rule file whose first
+line is
+
+  # yaml-language-server: $schema=policy.schema.json
+
+where policy.schema.json is what this command prints. Its $defs has input and
+decision, as webhooks and audit logs have them.`,
+		Setup: func(t *command.Terminal, _ *flag.FlagSet) command.Action {
+			return func(context.Context, []string) error {
+				data, err := policy.JSONSchema()
+				if err != nil {
+					return err
+				}
+				return t.Output("", strings.TrimSpace(string(data)))
+			}
+		},
+	}
+}

@@ -1,0 +1,210 @@
+// Package policies has the commands for rule files and caveat schemas: check, test,
+// eval, diff and the references that the commands print.
+package policies
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/discharger/discharger/cmd/discharger/command"
+	"github.com/discharger/discharger/cmd/discharger/ruleset"
+	"github.com/discharger/discharger/cmd/discharger/setup"
+	"github.com/discharger/discharger/config"
+	"github.com/discharger/discharger/policy"
+)
+
+// manyFiles is how many arguments a command takes that takes files.
+const manyFiles = 1000
+
+// policyFiles says which rule files a command is about: those of the arguments,
+// or those of the configuration.
+type policyFiles struct {
+	t       *command.Terminal
+	options *config.Options
+	schema  string
+}
+
+func declarePolicyFiles(t *command.Terminal, f *flag.FlagSet) *policyFiles {
+	p := &policyFiles{t: t, options: setup.ConfigFlags(t, f)}
+	f.StringVar(&p.schema, "schema", "", "caveat schema `file`: what policies may add; without, the configuration's")
+	return p
+}
+
+// load finds out what to load. Files that are named in arguments go before the
+// configuration's.
+func (p *policyFiles) load(args []string) (load policy.LoadConfig, cfg *config.Config, err error) {
+	if cfg, err = setup.LoadConfig(p.options); err != nil {
+		return load, nil, err
+	}
+	load.Files = cfg.Policy.Files
+	if len(args) > 0 {
+		load.Files = args
+	}
+	if p.schema == "" {
+		p.schema = cfg.Policy.Schema
+	}
+	load.Caveats, err = ruleset.Caveats(p.schema)
+	load.Offline, load.Now = true, p.t.Now
+	return load, cfg, err
+}
+
+// some is load for commands that have nothing to say about no file.
+func (p *policyFiles) some(args []string) (load policy.LoadConfig, cfg *config.Config, err error) {
+	load, cfg, err = p.load(args)
+	if err == nil && len(load.Files) == 0 {
+		err = command.Usagef("which policy file? There is none in the configuration either")
+	}
+	return load, cfg, err
+}
+
+// unusable is what is wrong with rule files: mistakes in them, or files that
+// cannot be read.
+func unusable(err error) error { return command.Mark(err, command.ErrConfig) }
+
+func CheckCommand() command.Command {
+	return command.Command{
+		Name: "policy check", Args: "[flags] [file...]", Short: "Say what is wrong in rule files, and what rules cost.", Max: manyFiles,
+		Long: `
+Reads rule files, or those of the configuration, and shows every mistake with its
+place, and rules that can never run. For each rule it tells how much of what a
+decision may cost its condition takes at most. No test is run; see policy test.
+Exit code 78: the files cannot be used.`,
+		Setup: func(t *command.Terminal, f *flag.FlagSet) command.Action {
+			files := declarePolicyFiles(t, f)
+			return func(_ context.Context, args []string) error {
+				load, cfg, err := files.some(args)
+				if err != nil {
+					return err
+				}
+				return checkPolicy(t, load, cfg, files.options.File)
+			}
+		},
+	}
+}
+
+func checkPolicy(t *command.Terminal, load policy.LoadConfig, cfg *config.Config, source string) error {
+	r, err := policy.Check(load)
+	if err != nil {
+		return unusable(err)
+	}
+	if !r.OK() {
+		return r.Problems
+	}
+	if _, err := r.Problems.WriteTo(t.Err); err != nil { // warnings
+		return err
+	}
+	load.SkipTests = true
+	set, err := policy.Load(load)
+	if err != nil {
+		return unusable(err)
+	}
+	if problems := ruleset.UnknownPolicies(cfg, source, set); len(problems) > 0 {
+		return problems
+	}
+	_, err = (&policy.CheckReport{Costs: r.Costs}).WriteTo(t.Out)
+	fmt.Fprintln(t.Out, "ok")
+	return err
+}
+
+func TestCommand() command.Command {
+	return command.Command{
+		Name: "policy test", Args: "[flags] [file...]", Short: "Run the tests in rule files.", Max: manyFiles,
+		Long: `
+Reads rule files, or those of the configuration, and runs the tests that stand
+beside the rules. What a test expected otherwise is shown line by line, and at the
+end which rules decided in no test. The service does the same before it uses a
+file. No webhook is asked. Exit code 1: a test failed.`,
+		Setup: func(t *command.Terminal, f *flag.FlagSet) command.Action {
+			files := declarePolicyFiles(t, f)
+			return func(_ context.Context, args []string) error {
+				load, _, err := files.some(args)
+				if err != nil {
+					return err
+				}
+				load.SkipTests = true // they are run here
+				set, err := policy.Load(load)
+				if err != nil {
+					return unusable(err)
+				}
+				return testPolicy(t, set)
+			}
+		},
+	}
+}
+
+func testPolicy(t *command.Terminal, set *policy.Set) error {
+	r := set.RunTests()
+	if _, err := r.WriteTo(t.Out); err != nil {
+		return err
+	}
+	if err := r.WriteCoverage(t.Out); err != nil {
+		return err
+	}
+	if n := r.Failed(); n > 0 {
+		return fmt.Errorf("tests failed: %d of %d", n, len(r.Results))
+	}
+	return nil
+}
+
+func DiffCommand() command.Command {
+	return command.Command{
+		Name: "policy diff", Args: "[flags] [old] new", Short: "Say which recorded decisions other rules would change.", Max: 2,
+		Long: `
+Decides everything in an audit log with two rule files, and shows what differs,
+the most frequent first. Without an old file, the new one is compared with what
+was decided then. Several files that belong together are separated by commas. No
+webhook is asked. See policy.audit in the configuration.`,
+		Setup: func(t *command.Terminal, f *flag.FlagSet) command.Action {
+			files := declarePolicyFiles(t, f)
+			replay := f.String("replay", "", "audit log `file` to decide again; - is standard input")
+			return func(ctx context.Context, args []string) error {
+				if len(args) == 0 || *replay == "" {
+					return command.Usagef("which rule files, and which audit log? See discharger policy diff -h")
+				}
+				return files.diff(ctx, args, *replay)
+			}
+		},
+	}
+}
+
+func (p *policyFiles) diff(ctx context.Context, args []string, replay string) error {
+	var sets []*policy.Set
+	for _, arg := range args {
+		load, _, err := p.load(strings.Split(arg, ","))
+		if err != nil {
+			return err
+		}
+		load.SkipTests = true // an old file may be compared as it is
+		set, err := policy.Load(load)
+		if err != nil {
+			return unusable(err)
+		}
+		sets = append(sets, set)
+	}
+	if len(sets) == 1 {
+		sets = []*policy.Set{nil, sets[0]}
+	}
+	log := p.t.In
+	if replay != "-" {
+		f, err := os.Open(replay)
+		if err != nil {
+			return fmt.Errorf("read audit log: %w", err)
+		}
+		defer f.Close()
+		log = f
+	}
+	r, err := policy.Diff(ctx, sets[0], sets[1], log)
+	if err != nil {
+		return err
+	}
+	if _, err := r.WriteTo(p.t.Out); err != nil {
+		return err
+	}
+	if r.Records == 0 {
+		return fmt.Errorf("there is no decision in %s", replay)
+	}
+	return nil
+}

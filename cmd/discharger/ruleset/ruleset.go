@@ -1,0 +1,187 @@
+// Package ruleset loads the rules of a configuration: the rule files in force, the
+// candidate beside them, the audit log around both, and the caveat schemas that the
+// rules are checked against. Files in force are watched, and one that cannot be used
+// changes nothing.
+package ruleset
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/discharger/discharger/cmd/discharger/command"
+	"github.com/discharger/discharger/config"
+	"github.com/discharger/discharger/discharger/server"
+	"github.com/discharger/discharger/policy"
+)
+
+// rules are what decides about sessions, from one reading of the configuration:
+// the rule files, which are watched from [rules.begin] on, the candidate beside
+// them, and the audit log around both.
+type Rules struct {
+	Evaluator policy.Evaluator
+	live      *watched
+	candidate *watched // nil: none
+	shadow    *policy.Shadow
+	stop      context.CancelFunc
+}
+
+// watched is a reloader whose observer hears of it only while it is in force.
+type watched struct {
+	*policy.Reloader
+	gate *gate
+}
+
+// gate keeps quiet about a set that may never come into force.
+type gate struct {
+	policy.Observer
+	open atomic.Bool
+}
+
+// Reloaded passes on what a set in force reports.
+func (g *gate) Reloaded(hash string, err error) {
+	if g.open.Load() {
+		g.Observer.Reloaded(hash, err)
+	}
+}
+
+// ruleParts are what rules are made with, the same for the life of the service.
+type Loader struct {
+	Metrics *server.PolicyMetrics
+	Log     *slog.Logger
+	Now     func() time.Time
+	Audits  map[string]*policy.Audit // by path; open until the service ends
+}
+
+// make loads what the configuration names, or says what is wrong with it.
+// source is the name of the configuration's file. Nothing is in force or
+// watched before begin.
+func (p *Loader) Load(cfg *config.Config, source string) (*Rules, error) {
+	caveats, err := Caveats(cfg.Policy.Schema)
+	if err != nil {
+		return nil, err
+	}
+	load := policy.LoadConfig{Caveats: caveats, Now: p.Now}
+	r := &Rules{stop: func() {}}
+	load.Files = cfg.Policy.Files
+	if r.live, err = watch(load, namedPolicies(cfg), p.Metrics.Live()); err != nil {
+		if errors.Is(err, policy.ErrUnknownPolicy) {
+			err = explainUnknown(cfg, source, load, err)
+		}
+		return nil, command.Mark(err, command.ErrConfig)
+	}
+	r.Evaluator = r.live
+	if cfg.Policy.Shadow != "" {
+		load.Files = []string{cfg.Policy.Shadow}
+		if r.candidate, err = watch(load, nil, p.Metrics.Candidate()); err != nil {
+			return nil, command.Mark(err, command.ErrConfig)
+		}
+		r.shadow, err = policy.NewShadow(policy.ShadowConfig{Live: r.live, Candidate: r.candidate, Observe: p.Metrics.Live()})
+		if err != nil {
+			return nil, err
+		}
+		r.Evaluator = r.shadow
+	}
+	if path := cfg.Policy.Audit; path != "" {
+		audit, err := p.audit(path)
+		if err != nil {
+			r.End()
+			return nil, command.Mark(err, command.ErrConfig)
+		}
+		r.Evaluator = audit.Evaluator(r.Evaluator)
+	}
+	return r, nil
+}
+
+func watch(load policy.LoadConfig, require []string, observe policy.Observer) (*watched, error) {
+	g := &gate{Observer: observe}
+	r, err := policy.NewReloader(policy.ReloaderConfig{Load: load, Require: require, Observe: g})
+	if err != nil {
+		return nil, err
+	}
+	return &watched{r, g}, nil
+}
+
+// audit opens an audit log, or returns it if it is open.
+func (p *Loader) audit(path string) (*policy.Audit, error) {
+	if a, ok := p.Audits[path]; ok {
+		return a, nil
+	}
+	a, err := policy.NewAudit(policy.AuditConfig{Path: path, Now: p.Now, Observe: p.Metrics.Live()})
+	if err != nil {
+		return nil, err
+	}
+	p.Audits[path] = a
+	return a, nil
+}
+
+// reopen opens the audit logs anew, for whoever has renamed the files.
+func (p *Loader) Reopen() error {
+	var errs []error
+	for _, a := range p.Audits {
+		errs = append(errs, a.Reopen())
+	}
+	return errors.Join(errs...)
+}
+
+// close writes what the audit logs still hold.
+func (p *Loader) Close() error {
+	var errs []error
+	for _, a := range p.Audits {
+		errs = append(errs, a.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// begin says that the rules are in force, and watches their files until end.
+func (p *Loader) Begin(r *Rules) {
+	ctx, stop := context.WithCancel(context.Background())
+	r.stop = stop
+	p.Metrics.NoCandidate()
+	for _, w := range []*watched{r.live, r.candidate} {
+		if w == nil {
+			continue
+		}
+		for _, warning := range w.Current().Warnings() {
+			p.Log.Warn("policy file", slog.Any("problem", warning))
+		}
+		w.gate.open.Store(true)
+		w.gate.Reloaded(w.Current().Hash(), nil)
+		go w.Run(ctx)
+	}
+}
+
+// end stops watching and comparing. Requests under way are still answered.
+func (r *Rules) End() {
+	for _, w := range []*watched{r.live, r.candidate} {
+		if w != nil {
+			w.gate.open.Store(false)
+		}
+	}
+	r.stop()
+	if r.shadow != nil {
+		go r.shadow.Close() // waits for comparisons, which nobody else should
+	}
+}
+
+// checkRules loads the rules of a configuration to see whether they can be
+// used, and returns the names of the policies.
+func Check(cfg *config.Config, source string, now func() time.Time) ([]string, error) {
+	log := slog.New(slog.DiscardHandler)
+	metrics, err := server.NewPolicyMetrics(prometheus.NewRegistry(), log, now)
+	if err != nil {
+		return nil, err
+	}
+	unrecorded := *cfg
+	unrecorded.Policy.Audit = "" // opening it would make it
+	r, err := (&Loader{Metrics: metrics, Log: log, Now: now}).Load(&unrecorded, source)
+	if err != nil {
+		return nil, err
+	}
+	r.End()
+	return r.live.Current().Names(), nil
+}

@@ -1,0 +1,85 @@
+package serve
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+
+	"github.com/discharger/discharger/cmd/discharger/gatewayd"
+	"github.com/discharger/discharger/cmd/discharger/httpd"
+	"github.com/discharger/discharger/cmd/discharger/setup"
+	"github.com/discharger/discharger/config"
+	"github.com/discharger/discharger/discharger/keyfile"
+)
+
+// withGateway gives a configuration in which the gateway of this process, if
+// there is one, is registered as a homeserver.
+func withGateway(cfg *config.Config, ring *keyfile.Ring) *config.Config {
+	g := cfg.Gateway
+	if g == nil {
+		return cfg
+	}
+	seal := ring.Of(keyfile.Seal)
+	h := config.Homeserver{Name: g.Name, PublicKey: seal[0].Public, Policy: g.Policy, SecurityEvents: g.SecurityEvents}
+	for _, k := range seal[1:] {
+		h.PreviousKeys = append(h.PreviousKeys, k.Public)
+	}
+	for _, k := range ring.RetiredOf(keyfile.Seal) {
+		h.RetiredKeys = append(h.RetiredKeys, k.Public)
+	}
+	for _, k := range ring.Of(keyfile.API) {
+		h.APIKeys = append(h.APIKeys, k.APIDigest())
+	}
+	c := *cfg
+	c.Homeservers = append(append([]config.Homeserver(nil), cfg.Homeservers...), h)
+	return &c
+}
+
+// prepareGateway reads the gateway's keys, making them if there are none, and
+// registers it with the service of this process. Operators use its key file too,
+// to list and revoke sessions.
+func (d *Daemon) prepareGateway() error {
+	if d.cfg.Gateway == nil {
+		return nil
+	}
+	ring, made, err := setup.GatewayKeysOrNew(d.cfg, setup.GatewayPeer(d.cfg, d.keys), d.t.Now())
+	if err != nil {
+		return err
+	}
+	if made {
+		d.log.Info("made the gateway's keys", slog.String("file", d.cfg.GatewayKeyFile()), slog.String("mode", "0600"))
+	}
+	d.gatewayKeys = ring
+	return nil
+}
+
+// startGateway begins to answer Matrix clients, once the service answers.
+func (d *Daemon) startGateway(ctx context.Context) error {
+	if d.cfg.Gateway == nil {
+		return nil
+	}
+	f, err := gatewayd.NewServer(ctx, d.cfg, d.gatewayKeys, gatewayd.Params{
+		Name:       d.cfg.Gateway.Name,
+		Service:    "http://" + httpd.Dialable(d.listeners.client.Addr().String()),
+		ServiceKey: d.keys.Of(keyfile.Discharger)[0].Public,
+		Registerer: d.parts.registry, Log: d.log, Access: d.logs.Access, Now: d.t.Now, Sockets: d.sockets,
+	})
+	if err != nil {
+		return errors.Join(err, d.listeners.shutdown(d.cfg.ShutdownTimeout))
+	}
+	d.front = f
+	d.listeners.admin.Handle("GET "+gatewayd.PathGatewayReady, f.Ready)
+	f.Serve(d.listeners.failed)
+	if err := f.CheckUpstream(ctx); err != nil {
+		return errors.Join(err, d.stopGateway(), d.listeners.shutdown(d.cfg.ShutdownTimeout))
+	}
+	return nil
+}
+
+// stopGateway comes before the service stops, which it needs until then.
+func (d *Daemon) stopGateway() error {
+	if d.front == nil {
+		return nil
+	}
+	return d.front.Shutdown(d.cfg.ShutdownTimeout)
+}

@@ -1,0 +1,72 @@
+package serve
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	"github.com/discharger/discharger/cmd/discharger/httpd"
+	"github.com/discharger/discharger/config"
+	"github.com/discharger/discharger/discharger/server"
+)
+
+// listeners are the two open ports and what answers there.
+type listeners struct {
+	client, operators httpd.Port
+	current           atomic.Pointer[server.Server] // replaced by a reload
+	admin             *http.ServeMux                // what operators reach
+	clientWeb         *httpd.Server
+	adminWeb          *httpd.Server
+	failed            chan error // of serving, that of a gateway included
+}
+
+// listen opens both ports, or takes them over. Nothing is answered before
+// [listeners.serve].
+func listen(ctx context.Context, cfg *config.Config, s *httpd.Sockets) (*listeners, error) {
+	client, err := httpd.Listen(ctx, s, httpd.SocketClient, cfg.Listen)
+	if err != nil {
+		return nil, fmt.Errorf("listen for clients: %w", err)
+	}
+	operators, err := httpd.Listen(ctx, s, httpd.SocketAdmin, cfg.AdminListen)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("listen for operators: %w", err), client.Close())
+	}
+	return &listeners{client: client, operators: operators, admin: http.NewServeMux(), failed: make(chan error, 1)}, nil
+}
+
+// serve begins to answer.
+func (l *listeners) serve(s *server.Server, log *slog.Logger) {
+	l.current.Store(s)
+	l.clientWeb = httpd.New(l.client, server.HTTPServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		l.current.Load().Client().ServeHTTP(w, r)
+	}), log))
+	l.admin.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) { l.current.Load().Admin().ServeHTTP(w, r) })
+	l.adminWeb = httpd.New(l.operators, server.HTTPServer(l.admin, log))
+	l.clientWeb.Serve(l.failed)
+	l.adminWeb.Serve(l.failed)
+}
+
+// url is where clients reach the service: as configured, or the bound address.
+func (l *listeners) url(cfg *config.Config) string {
+	if cfg.PublicURL != "" {
+		return cfg.PublicURL
+	}
+	return "http://" + httpd.Dialable(l.client.Addr().String())
+}
+
+// shutdown stops taking requests, and waits for those under way. /readyz is 503
+// from the beginning, and answers until the last request is done.
+func (l *listeners) shutdown(timeout time.Duration) error {
+	l.current.Load().Drain()
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	defer cancel()
+	err := l.clientWeb.Shutdown(ctx)
+	if err != nil {
+		err = errors.Join(fmt.Errorf("requests did not finish in %v: %w", timeout, err), l.clientWeb.Close())
+	}
+	return errors.Join(err, httpd.EndAdmin(l.adminWeb))
+}

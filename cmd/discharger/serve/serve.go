@@ -1,0 +1,242 @@
+// Package serve runs the service: the command "serve".
+//
+// The process goes through five steps: it prepares configuration, keys and sockets;
+// starts store, rules, server, gateway and sender; waits for a signal; reloads at
+// SIGHUP; and stops in the reverse order of the start. A reload makes all
+// replacements before it applies the first one, so that a file that cannot be used
+// changes nothing.
+package serve
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"syscall"
+	"time"
+
+	"github.com/discharger/discharger/cmd/discharger/backup"
+	"github.com/discharger/discharger/cmd/discharger/command"
+	"github.com/discharger/discharger/cmd/discharger/gatewayd"
+	"github.com/discharger/discharger/cmd/discharger/httpd"
+	"github.com/discharger/discharger/cmd/discharger/logging"
+	"github.com/discharger/discharger/cmd/discharger/reload"
+	"github.com/discharger/discharger/cmd/discharger/ruleset"
+	"github.com/discharger/discharger/cmd/discharger/setup"
+	"github.com/discharger/discharger/config"
+	"github.com/discharger/discharger/discharger/keyfile"
+	"github.com/discharger/discharger/discharger/secevent"
+)
+
+func Command() command.Command {
+	return command.Command{
+		Name: "serve", Args: "[flags]", Short: "Run the service.",
+		Long: `
+Without a configuration file it keeps keys and sessions in ./discharger-data and
+knows no homeserver yet; it says what to do next. "discharger config example"
+prints a file to start from.
+
+SIGHUP reads the configuration and every file that it names again: homeservers,
+lifetimes, keys, rules, passwords, certificates and most settings of the gateway
+change without a pause. The log has the settings that changed, and those that take
+a restart. Rule files are also read again when they change. If a file cannot be
+used, nothing changes. SIGTERM and SIGINT finish the requests under way and end the
+program; a second one ends it at once.
+
+Sockets that systemd hands over under the names client, admin and gateway take the
+place of the configured addresses: a restart then refuses no connection.`,
+		Setup: func(t *command.Terminal, f *flag.FlagSet) command.Action {
+			d := Daemon{t: t}
+			d.options = setup.ConfigFlags(t, f)
+			f.Func("listen", "`host:port` for clients, over what is configured", setup.Setting(&d.options, "listen"))
+			f.Func("admin-listen", "`host:port` for operators, over what is configured", setup.Setting(&d.options, "admin_listen"))
+			f.BoolVar(&d.acceptLoss, "accept-loss", false, "go on although the store has lost its data: sessions in it are over, "+
+				"and logouts that the journal does not have forgotten; for one start")
+			return func(ctx context.Context, _ []string) error { return d.run(ctx) }
+		},
+	}
+}
+
+// daemon is one run of the serve command.
+type Daemon struct {
+	t          *command.Terminal
+	options    *config.Options
+	acceptLoss bool
+
+	cfg       *config.Config  // keys that take a restart have the values of the start
+	files     *reload.Reading // cfg with the digests of its files
+	log       *slog.Logger
+	logs      logging.Loggers
+	level     slog.LevelVar
+	keys      *keyfile.Ring
+	parts     *parts
+	rules     *ruleset.Rules
+	listeners *listeners
+
+	sockets     *httpd.Sockets
+	gatewayKeys *keyfile.Ring // nil: there is no gateway
+	front       *gatewayd.Server
+
+	signing *secevent.Keys // nil: nobody is told what is revoked
+	sending *sending
+}
+
+// run goes through the life of the service.
+func (d *Daemon) run(ctx context.Context) error {
+	hangup := make(chan os.Signal, 1)
+	signal.Notify(hangup, syscall.SIGHUP)
+	defer signal.Stop(hangup)
+	spendMemory(d.t)
+	made, err := d.prepare()
+	if err != nil {
+		return setup.ExplainKeys(err, d.cfg, d.options)
+	}
+	defer d.logs.Flush()
+	if err := d.start(ctx); err != nil {
+		return err
+	}
+	d.announce(made)
+	err = d.wait(ctx, hangup)
+	return errors.Join(err, d.Stop())
+}
+
+// gcPercent is how much the heap may grow, in percent of what is in use, before
+// it is collected. Little is in use here, and much of it for one request only:
+// collecting a quarter as often as Go does saves a tenth of a request's cost and
+// takes some 30 MB.
+const gcPercent = 400
+
+// spendMemory sets the above, unless Go's own variables say something.
+func spendMemory(t *command.Terminal) {
+	if t.Env("GOGC", "") == "" && t.Env("GOMEMLIMIT", "") == "" {
+		debug.SetGCPercent(gcPercent)
+	}
+}
+
+// prepare reads configuration and keys, making the keys if there are none.
+func (d *Daemon) prepare() (madeKeys bool, err error) {
+	if d.cfg, err = setup.LoadConfig(d.options); err != nil {
+		return false, err
+	}
+	d.level.Set(d.cfg.Log.Level)
+	d.logs = logging.New(d.t.Err, d.cfg.Log.Format, &d.level)
+	d.log = d.logs.Main
+	if _, err := setup.DataDir(d.cfg); err != nil {
+		return false, err
+	}
+	d.keys, madeKeys, err = setup.KeysOrNew(d.cfg, d.t.Now())
+	if madeKeys {
+		d.log.Info("made keys", slog.String("file", d.cfg.KeyFile()), slog.String("mode", "0600"))
+	}
+	if err != nil {
+		return madeKeys, err
+	}
+	if err := d.prepareGateway(); err != nil {
+		return madeKeys, err
+	}
+	if d.sockets, err = d.inheritSockets(); err != nil {
+		return madeKeys, err
+	}
+	d.signing, err = setup.SigningOrNew(d.registered(), d.log)
+	d.files = reload.New(d.cfg, reload.ScopeServe)
+	return madeKeys, err
+}
+
+// inheritSockets takes over what a service manager listens at for this service.
+func (d *Daemon) inheritSockets() (*httpd.Sockets, error) {
+	names := []string{httpd.SocketClient, httpd.SocketAdmin}
+	if d.cfg.Gateway != nil {
+		names = append(names, httpd.SocketGateway)
+	}
+	return httpd.Inherit(d.log, names...)
+}
+
+// registered is the configuration with the gateway of this process registered.
+func (d *Daemon) registered() *config.Config { return withGateway(d.cfg, d.gatewayKeys) }
+
+// start opens the store and both ports, and begins to answer.
+func (d *Daemon) start(ctx context.Context) (err error) {
+	if d.parts, err = open(ctx, d.registered(), d.keys, d.log, d.t.Now); err != nil {
+		return err
+	}
+	d.parts.access = d.logs.Access
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, d.parts.store.Close())
+		}
+	}()
+	if d.acceptLoss {
+		if err := d.parts.store.AcceptLoss(ctx); err != nil {
+			return command.Mark(err, command.ErrUnavailable)
+		}
+	}
+	if err := d.parts.store.Ready(ctx); err != nil {
+		d.log.Error("store is not ready", slog.Any("error", err))
+	}
+	if d.rules, err = d.parts.rules.Load(d.cfg, d.options.File); err != nil {
+		return err
+	}
+	srv, err := d.parts.server(d.registered(), d.keys, d.rules, d.signing)
+	if err != nil {
+		return err
+	}
+	sender, err := d.parts.sender(d.registered(), d.signing)
+	if err != nil {
+		return err
+	}
+	if d.listeners, err = listen(ctx, d.cfg, d.sockets); err != nil {
+		return err
+	}
+	d.parts.rules.Begin(d.rules)
+	d.listeners.admin.Handle("POST "+backup.PathBackup, backup.Handler(d.cfg, d.keys, d.parts.store, d.log))
+	d.listeners.serve(srv, d.log)
+	if err := d.startGateway(ctx); err != nil {
+		return err
+	}
+	d.sending = send(sender, nil)
+	return nil
+}
+
+// wait returns when the service is to end, and reloads whenever it is told to.
+func (d *Daemon) wait(ctx context.Context, hangup <-chan os.Signal) error {
+	m := httpd.Manager{Log: d.log}
+	m.Ready()
+	defer m.Stopping()
+	for {
+		select {
+		case <-ctx.Done():
+			d.log.Info("draining", slog.Duration("timeout", d.cfg.ShutdownTimeout))
+			return nil
+		case err := <-d.listeners.failed:
+			return fmt.Errorf("serve: %w", err)
+		case <-hangup:
+			m.Reloading()
+			if err := d.reload(); err != nil {
+				d.log.Error("reload failed, going on as before", slog.Any("error", err))
+			}
+			m.Ready()
+		}
+	}
+}
+
+// stop finishes requests and closes audit log and store.
+func (d *Daemon) Stop() error {
+	begun := time.Now()
+	err := d.stopGateway()
+	timeout := d.cfg.ShutdownTimeout
+	if d.front != nil {
+		timeout = max(timeout-time.Since(begun), time.Second)
+	}
+	err = errors.Join(err, d.listeners.shutdown(timeout))
+	d.sending.end()
+	d.rules.End()
+	err = errors.Join(err, d.parts.rules.Close(), d.parts.store.Close())
+	if err == nil {
+		d.log.Info("stopped")
+	}
+	return err
+}

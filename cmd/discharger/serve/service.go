@@ -1,0 +1,135 @@
+package serve
+
+import (
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"github.com/discharger/discharger/cmd/discharger/command"
+	"github.com/discharger/discharger/cmd/discharger/ruleset"
+	"github.com/discharger/discharger/cmd/discharger/setup"
+	"github.com/discharger/discharger/cmd/discharger/storage"
+	"github.com/discharger/discharger/config"
+	"github.com/discharger/discharger/discharger"
+	"github.com/discharger/discharger/discharger/keyfile"
+	"github.com/discharger/discharger/discharger/revocation"
+	"github.com/discharger/discharger/discharger/secevent"
+	"github.com/discharger/discharger/discharger/server"
+	"github.com/discharger/discharger/discharger/session"
+	"github.com/discharger/discharger/policy"
+)
+
+// parts are what a service is put together from, once for its whole life. What
+// a reload may change is in the server that [parts.server] makes.
+type parts struct {
+	log      *slog.Logger
+	access   *slog.Logger // for the line of each request; nil: log
+	now      func() time.Time
+	store    storage.Store
+	metrics  *server.Metrics
+	registry *prometheus.Registry
+	rules    *ruleset.Loader
+	told     *secevent.Metrics
+	streams  *server.Streams // of all servers
+
+	announcer atomic.Pointer[discharger.Announcer] // of the server that was made last
+}
+
+// open opens the store and registers the metrics.
+func open(ctx context.Context, cfg *config.Config, keys *keyfile.Ring, log *slog.Logger, now func() time.Time) (*parts, error) {
+	p := &parts{log: log, now: now, registry: prometheus.NewRegistry(), streams: server.NewStreams()}
+	for _, c := range []prometheus.Collector{
+		collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+		collectors.NewBuildInfoCollector(),
+	} {
+		if err := p.registry.Register(c); err != nil {
+			return nil, fmt.Errorf("register metrics: %w", err)
+		}
+	}
+	var err error
+	if p.metrics, err = server.NewMetrics(p.registry); err != nil {
+		return nil, err
+	}
+	policies, err := server.NewPolicyMetrics(p.registry, log, now)
+	if err != nil {
+		return nil, err
+	}
+	if p.told, err = secevent.NewMetrics(p.registry, now); err != nil {
+		return nil, err
+	}
+	p.announcer.Store(storage.AnnouncerOf(cfg))
+	p.rules = &ruleset.Loader{Metrics: policies, Log: log, Now: now, Audits: make(map[string]*policy.Audit)}
+	p.store, err = storage.Open(ctx, cfg, keys, &storage.Params{
+		Registry: p.registry, Log: log, Now: now,
+		Announce: func(e *revocation.Revocation, now time.Time) (discharger.FeedEvent, error) {
+			return p.announcer.Load().Event(e, now)
+		},
+	})
+	if err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+// server puts core and HTTP together for a configuration, keys and rules, and
+// for what security events are signed with.
+func (p *parts) server(cfg *config.Config, keys *keyfile.Ring, r *ruleset.Rules, signing *secevent.Keys) (*server.Server, error) {
+	opener, err := setup.Opener(cfg, keys)
+	if err != nil {
+		return nil, command.Mark(err, command.ErrConfig)
+	}
+	announcer := storage.AnnouncerOf(cfg)
+	policies := make(map[string]string)
+	apiKeys := make(map[string][][sha256.Size]byte)
+	for _, h := range cfg.Homeservers {
+		if h.Policy != "" {
+			policies[h.Name] = h.Policy
+		}
+		for _, d := range h.APIKeys {
+			apiKeys[h.Name] = append(apiKeys[h.Name], d)
+		}
+	}
+	var refresh []discharger.RefreshKey
+	for _, k := range keys.Of(keyfile.Refresh) {
+		refresh = append(refresh, discharger.RefreshKey(k.Secret()))
+	}
+	var retired [][4]byte
+	for _, k := range keys.RetiredOf(keyfile.Refresh) {
+		retired = append(retired, k.ID)
+	}
+	service, err := discharger.New(discharger.Config{
+		Opener: opener, Store: p.metrics.Store(p.store), RefreshKeys: refresh, RetiredKeys: retired,
+		Policy: r.Evaluator, Policies: policies,
+		TTL: cfg.Discharge.TTL, MaxTTL: announcer.MaxTTL,
+		Limits: session.Limits{
+			Activation: cfg.Discharge.ActivationWindow, Grace: cfg.Discharge.Grace, Skew: announcer.Skew,
+			Idle: cfg.Session.Idle, Absolute: cfg.Session.Absolute, Remember: cfg.Session.RememberEnded,
+		},
+		Observer: p.metrics, Log: p.log, Now: p.now,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("make service: %w", err)
+	}
+	var jwks []byte
+	if signing != nil {
+		jwks = signing.JWKS()
+	}
+	srv, err := server.New(server.Config{
+		Service: service, JWKS: jwks, PublicKey: opener.PublicKey(), Ready: p.store.Ready, APIKeys: apiKeys,
+		TrustedProxies: cfg.TrustedProxies, AllowOrigins: cfg.CORSOrigins, Timeout: cfg.RequestTimeout,
+		Limits:  server.Limits{InFlight: cfg.Limits.InFlight, PerAddress: cfg.Limits.PerAddress},
+		Feed:    server.FeedConfig{Source: p.store, Heartbeat: cfg.Feed.Heartbeat, Subscribers: cfg.Feed.Subscribers, Streams: p.streams},
+		Metrics: p.metrics, Gatherer: p.registry, Log: p.log, Access: p.access, Now: p.now,
+	})
+	if err == nil {
+		p.announcer.Store(announcer)
+	}
+	return srv, err
+}

@@ -1,0 +1,133 @@
+// Package sessions has the commands of a homeserver that list, revoke and watch its
+// sessions. They authenticate with the homeserver's API key, which comes from a key
+// file or from the environment, and never from a flag.
+package sessions
+
+import (
+	"context"
+	"flag"
+	"time"
+
+	"github.com/discharger/discharger/cmd/discharger/command"
+	"github.com/discharger/discharger/cmd/discharger/setup"
+	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/client"
+	"github.com/discharger/discharger/discharger/keyfile"
+	"github.com/discharger/discharger/discharger/wire"
+)
+
+// homeserverFlags are those of everything that asks the service as a
+// homeserver.
+type homeserverFlags struct {
+	service string
+	key     string
+	wait    time.Duration
+}
+
+const apiKeyVariable = "DISCHARGER_API_KEY"
+
+func (h *homeserverFlags) declare(t *command.Terminal, f *flag.FlagSet) {
+	f.StringVar(&h.service, "service", t.Env("DISCHARGER_SERVICE", ""), "`URL` of the service; or $DISCHARGER_SERVICE, or as in the key file")
+	f.StringVar(&h.key, "key", "", "key `file` of the homeserver, for its API key; or the API key in $"+apiKeyVariable)
+	f.DurationVar(&h.wait, "wait", 0, "go on trying for `this long` while the service is unavailable")
+}
+
+// client makes a client that has the API key. It comes from a file or from the
+// environment, and never from a flag, which others can see.
+func (h *homeserverFlags) client(t *command.Terminal) (*client.Client, error) {
+	return h.named(t, nil)
+}
+
+// named is client, and stores the name of the homeserver, as far as the key file
+// has it.
+func (h *homeserverFlags) named(t *command.Terminal, name *string) (*client.Client, error) {
+	cfg := client.Config{URL: h.service, UserAgent: "discharger", Patience: h.wait, Clock: t.Now}
+	if h.wait == 0 {
+		cfg.Patience = -1 // one attempt
+	}
+	if h.key != "" {
+		ring, err := setup.HomeserverKeys(h.key)
+		if err != nil {
+			return nil, err
+		}
+		cfg.APIKey = ring.Of(keyfile.API)[0].APIKey()
+		if cfg.URL == "" {
+			cfg.URL = ring.Peer.Service
+		}
+		if name != nil {
+			*name = ring.Peer.Name
+		}
+	} else if cfg.APIKey = caveat.Secret(t.Env(apiKeyVariable, "")); len(cfg.APIKey) == 0 {
+		return nil, command.Usagef("no API key: give --key, or set $%s", apiKeyVariable)
+	}
+	if cfg.URL == "" {
+		cfg.URL = setup.DefaultService
+	}
+	return client.New(cfg)
+}
+
+const aboutSessions = `
+It asks as the homeserver, with the API key from its key file or from
+$DISCHARGER_API_KEY, and reaches no other homeserver's sessions.`
+
+func ListCommand() command.Command {
+	return command.Command{
+		Name: "sessions list", Args: "[flags] <user>", Short: "As a homeserver: list a user's sessions.", Max: 1,
+		Long: `
+Lists the sessions that are alive, the most recently used first. In modes open
+and held, the time of the last use can be up to an hour older than the truth.
+Sessions whose first discharge has not been fetched are not known yet.
+
+With --ended it lists the sessions that ended and are remembered, the latest
+first: hard ends for as long as session.remember_ended says, soft ends until the
+session could not be activated any more.` + aboutSessions,
+		Setup: func(t *command.Terminal, f *flag.FlagSet) command.Action {
+			var h homeserverFlags
+			h.declare(t, f)
+			asJSON := f.Bool("json", false, "write JSON, as the service does")
+			ended := f.Bool("ended", false, "list the sessions that ended")
+			return func(ctx context.Context, args []string) error {
+				if len(args) < 1 {
+					return command.Usagef("whose sessions?")
+				}
+				client, err := h.client(t)
+				if err != nil {
+					return err
+				}
+				if *ended {
+					return listEnded(t, ctx, client, args[0], *asJSON)
+				}
+				list, err := client.Sessions(ctx, args[0])
+				if err != nil {
+					return err
+				}
+				if *asJSON {
+					return writeJSON(t, wire.SessionsResponse{Sessions: list})
+				}
+				return writeSessions(t, list)
+			}
+		},
+	}
+}
+
+func listEnded(t *command.Terminal, ctx context.Context, client *client.Client, user string, asJSON bool) error {
+	list, err := client.EndedSessions(ctx, user)
+	if err != nil {
+		return err
+	}
+	if asJSON {
+		return writeJSON(t, wire.EndedResponse{Ended: list})
+	}
+	return writeEnded(t, list)
+}
+
+func sessionID(text string) (caveat.SessionID, error) {
+	id, err := caveat.ParseSessionID(text)
+	if err != nil {
+		return id, command.Usagef("%s is not the id of a session: %v", command.Quoted(text), err)
+	}
+	if id == (caveat.SessionID{}) {
+		return id, command.Usagef("%s is not the id of a session: all of its bits are zero", command.Quoted(text))
+	}
+	return id, nil
+}

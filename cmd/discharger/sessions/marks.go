@@ -1,0 +1,80 @@
+package sessions
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"text/tabwriter"
+	"time"
+
+	"github.com/discharger/discharger/cmd/discharger/command"
+	"github.com/discharger/discharger/discharger/wire"
+)
+
+func MarksCommand() command.Command {
+	return command.Command{
+		Name: "sessions marks", Args: "[flags] [user]", Short: "As a homeserver: show revocation marks, and lift those in the future.", Max: 1,
+		Long: `
+A mark is the time of the last revocation of all sessions, of the homeserver's, a
+user's or a device's, by the store's clock. It covers what was minted by then and
+has not been discharged yet.
+
+A mark in the future was made while a clock was wrong. Until its time comes,
+logins that it would cover are neither discharged nor refused, but answered with
+503. With --lift such marks are set to the store's time; what they revoked stays
+revoked.` + aboutSessions,
+		Setup: func(t *command.Terminal, f *flag.FlagSet) command.Action {
+			var h homeserverFlags
+			h.declare(t, f)
+			asJSON := f.Bool("json", false, "write JSON, as the service does")
+			lift := f.Bool("lift", false, "lift marks that are in the future")
+			return func(ctx context.Context, args []string) error {
+				user := ""
+				if len(args) > 0 {
+					user = args[0]
+				}
+				client, err := h.client(t)
+				if err != nil {
+					return err
+				}
+				if *lift {
+					n, err := client.LiftMarks(ctx, user)
+					if err != nil {
+						return err
+					}
+					t.Say("lifted %s", plural(n, "mark"))
+				}
+				m, err := client.Marks(ctx, user)
+				if err != nil {
+					return err
+				}
+				if *asJSON {
+					return writeJSON(t, m)
+				}
+				return writeMarks(t, user, &m)
+			}
+		},
+	}
+}
+
+func writeMarks(t *command.Terminal, user string, m *wire.Mark) error {
+	w := tabwriter.NewWriter(t.Out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "OF\tMARK\tSTATE")
+	if user != "" {
+		fmt.Fprintf(w, "%s\t%s\n", cell(user), markCells(m.User, m.Now))
+		fmt.Fprintf(w, "devices, the latest\t%s\n", markCells(m.Device, m.Now))
+	}
+	fmt.Fprintf(w, "the homeserver\t%s\n", markCells(m.Homeserver, m.Now))
+	return w.Flush()
+}
+
+// markCells shows the time of a mark and how far it is from the store's.
+func markCells(at, now time.Time) string {
+	switch {
+	case at.IsZero():
+		return "-\tnone"
+	case at.After(now):
+		return fmt.Sprintf("%s\t%v in the future: a clock was wrong", at.Format(time.RFC3339), at.Sub(now).Round(time.Second))
+	}
+	return fmt.Sprintf("%s\t%s", at.Format(time.RFC3339), ago(now, at))
+}

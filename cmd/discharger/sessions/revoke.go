@@ -1,0 +1,270 @@
+package sessions
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"time"
+
+	"github.com/discharger/discharger/cmd/discharger/command"
+	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/client"
+	"github.com/discharger/discharger/discharger/wire"
+)
+
+// revocation is a command that ends sessions.
+type revokeSpec struct {
+	name, args, about, more string
+	what                    []string // that the arguments are
+	of                      revokes
+
+	batch bool // has --from
+	yes   bool // has --yes
+}
+
+// revokes is what a revocation is about.
+type revokes int
+
+const (
+	oneSession revokes = iota
+	oneDevice
+	oneUser
+	everything
+)
+
+// orderFlags are the flags that say how sessions are revoked.
+type orderFlags struct {
+	soft, devices, yes         bool
+	age                        time.Duration
+	except, exceptDevice, from string
+}
+
+func (o *orderFlags) declare(f *flag.FlagSet, r *revokeSpec) {
+	f.BoolVar(&o.soft, "soft", false, "the clients log in again and keep their encryption keys")
+	if r.of == oneDevice || r.of == oneUser {
+		f.DurationVar(&o.age, "age", 0, "leave alone sessions that were activated in the last `duration`")
+		f.StringVar(&o.except, "except", "", "id of a `session` to leave alone")
+	}
+	if r.of == oneUser {
+		f.StringVar(&o.exceptDevice, "except-device", "", "`device` to leave alone")
+		f.BoolVar(&o.devices, "devices", false, "leave alone sessions that have no device")
+	}
+	if r.batch {
+		f.StringVar(&o.from, "from", "", "`file` with one revocation a line, in JSON; - is standard input")
+	}
+	if r.yes {
+		f.BoolVar(&o.yes, "yes", false, "really do it")
+	}
+}
+
+// entry makes the revocation of the arguments.
+func (o *orderFlags) entry(of revokes, args []string) (e wire.RevokeEntry, err error) {
+	e.RevokeOptions = wire.RevokeOptions{Soft: o.soft, Age: o.age, ExceptDevice: o.exceptDevice, Devices: o.devices}
+	if o.age < 0 || o.age > wire.MaxAge {
+		return e, command.Usagef("--age is from 0 to %v", wire.MaxAge)
+	}
+	if o.except != "" {
+		if e.Except, err = sessionID(o.except); err != nil {
+			return e, err
+		}
+	}
+	if of == everything {
+		return e, nil
+	}
+	e.User = args[0]
+	switch of {
+	case oneSession:
+		if e.Session, err = sessionID(args[1]); err != nil {
+			return e, err
+		}
+	case oneDevice:
+		if e.Device = args[1]; e.Device == "" {
+			return e, command.Usagef("the device has no name")
+		}
+	}
+	if err := e.Check(); err != nil {
+		return e, command.Usagef("%v", err)
+	}
+	return e, nil
+}
+
+func (r revokeSpec) command() command.Command {
+	return command.Command{
+		Name: r.name, Args: r.args, Short: r.about, Long: r.more + r.aboutResult() + aboutSessions, Max: len(r.what),
+		Setup: func(t *command.Terminal, f *flag.FlagSet) command.Action {
+			var h homeserverFlags
+			var o orderFlags
+			h.declare(t, f)
+			o.declare(f, &r)
+			return func(ctx context.Context, args []string) error {
+				switch {
+				case o.from != "" && len(args) > 0:
+					return command.Usagef("with --from, the file names what to revoke")
+				case o.from != "" && o.soft:
+					return command.Usagef(`with --from, each line of the file has its "kind"`)
+				case o.from == "" && len(args) < len(r.what):
+					return command.Usagef("which %s?", r.what[len(args)])
+				case r.yes && !o.yes:
+					return command.Usagef("this logs everybody out: say --yes if you mean it")
+				}
+				return r.run(ctx, t, &h, &o, args)
+			}
+		},
+	}
+}
+
+// aboutResult describes what a revocation prints.
+func (r *revokeSpec) aboutResult() string {
+	if r.of == everything {
+		return ""
+	}
+	return `
+
+Prints how many sessions it ended now. It fails if nothing is known by that name,
+and prints the names that are like it. Logins by that name that were made by now
+and are not activated yet are revoked in any case.`
+}
+
+func (r *revokeSpec) run(ctx context.Context, t *command.Terminal, h *homeserverFlags, o *orderFlags, args []string) error {
+	if o.from != "" {
+		client, err := h.client(t)
+		if err != nil {
+			return err
+		}
+		return revokeFrom(t, ctx, client, o.from)
+	}
+	e, err := o.entry(r.of, args)
+	if err != nil {
+		return err
+	}
+	names := namesake{}
+	if names.client, err = h.named(t, &names.homeserver); err != nil {
+		return err
+	}
+	if r.of == everything {
+		if err := names.client.RevokeAll(ctx, e.RevokeOptions); err != nil {
+			return err
+		}
+		t.Say("revoked: all sessions of the homeserver that were minted by now")
+		return nil
+	}
+	if err := names.excepted(ctx, &e); err != nil {
+		return err
+	}
+	done, err := revokeEntry(ctx, names.client, &e)
+	if err != nil {
+		return err
+	}
+	return sayRevoked(t, ctx, &names, &e, done)
+}
+
+// revokeEntry makes one revocation.
+func revokeEntry(ctx context.Context, c *client.Client, e *wire.RevokeEntry) (wire.Revoked, error) {
+	switch {
+	case e.Session != caveat.SessionID{}:
+		return c.RevokeSession(ctx, e.User, e.Session, e.RevokeOptions)
+	case e.Device != "":
+		return c.RevokeDevice(ctx, e.User, e.Device, e.RevokeOptions)
+	}
+	return c.RevokeUser(ctx, e.User, e.RevokeOptions)
+}
+
+// sayRevoked says what a revocation did. Where it did nothing, the names that are
+// like the given one are an error.
+func sayRevoked(t *command.Terminal, ctx context.Context, names *namesake, e *wire.RevokeEntry, done wire.Revoked) error {
+	later := ""
+	if done.Marked {
+		later = "; logins that were made by now and are not activated yet are revoked too"
+	}
+	if done.Ended == 0 {
+		like, err := names.like(ctx, e, done.Known)
+		switch {
+		case err != nil:
+			return fmt.Errorf("no session ended now%s; looking for names like it: %w", later, err)
+		case like != "" || !done.Known:
+			return &unknownName{entry: *e, like: like, later: later}
+		}
+	}
+	t.Say("revoked: %s ended now%s", plural(done.Ended, "session"), later)
+	return nil
+}
+
+func plural(n int, what string) string {
+	switch n {
+	case 0:
+		return "no " + what
+	case 1:
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}
+
+// unknownName is a revocation that ended nothing, because nothing has that name.
+type unknownName struct {
+	entry       wire.RevokeEntry
+	like, later string
+}
+
+func (u *unknownName) Error() string {
+	what := "user " + command.Quoted(u.entry.User)
+	switch {
+	case u.entry.Session != caveat.SessionID{}:
+		what = "session " + u.entry.Session.String() + " of " + command.Quoted(u.entry.User)
+	case u.entry.Device != "":
+		what = "device " + command.Quoted(u.entry.Device) + " of " + command.Quoted(u.entry.User)
+	}
+	like := u.like
+	if like == "" {
+		like = "nothing has a name like it"
+	}
+	if u.entry.Session != (caveat.SessionID{}) {
+		return fmt.Sprintf("%s did not end: %s%s", what, like, u.later)
+	}
+	return fmt.Sprintf("no session of %s ended: %s%s", what, like, u.later)
+}
+
+func RevokeCommand() command.Command {
+	return revokeSpec{
+		name: "sessions revoke", args: "[flags] <user> <session>, or --from <file>", about: "As a homeserver: end one session of a user, or several.",
+		more: `
+Ends the session whether its first discharge has been fetched or not. That it is
+gone already is no error.
+
+With --from it makes the revocations in a file, one a line, and writes a line for
+each. A line names a session, a device, or all sessions of a user:
+
+  {"user":"@a:example.org","session":"7Jx…"}
+  {"user":"@a:example.org","device":"PHONE","kind":"soft"}
+  {"user":"@a:example.org","except_device":"PHONE","age":60000}`,
+		what: []string{"user", "session"}, of: oneSession, batch: true,
+	}.command()
+}
+
+func RevokeUserCommand() command.Command {
+	return revokeSpec{
+		name: "sessions revoke-user", args: "[flags] <user>", about: "As a homeserver: end all sessions of a user.",
+		more: `
+Ends what was minted by now, whether its first discharge has been fetched or
+not, but for what the flags leave alone.`,
+		what: []string{"user"}, of: oneUser,
+	}.command()
+}
+
+func RevokeDeviceCommand() command.Command {
+	return revokeSpec{
+		name: "sessions revoke-device", args: "[flags] <user> <device>", about: "As a homeserver: end the sessions of a user's device.",
+		more: `
+Ends the session that "discharger sessions list" shows for the device, and what
+was minted for it by now and has not been discharged yet.`,
+		what: []string{"user", "device"}, of: oneDevice,
+	}.command()
+}
+
+func RevokeAllCommand() command.Command {
+	return revokeSpec{
+		name: "sessions revoke-all", args: "--yes [flags]", about: "As a homeserver: end all sessions of all its users.",
+		more: `
+Everybody has to log in again. It does not print how many sessions ended.`,
+		of: everything, yes: true,
+	}.command()
+}

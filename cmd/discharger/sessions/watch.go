@@ -1,0 +1,141 @@
+package sessions
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"time"
+
+	"github.com/go-json-experiment/json"
+
+	"github.com/discharger/discharger/cmd/discharger/command"
+	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/client"
+	"github.com/discharger/discharger/discharger/wire"
+)
+
+func WatchCommand() command.Command {
+	return command.Command{
+		Name: "sessions watch", Args: "[flags]", Short: "As a homeserver: print what is revoked, as it happens.",
+		Long: `
+Prints the feed that the homeserver follows: first what still matters of what was
+revoked before, then everything at once when it happens, until it is interrupted.
+Each line says until when a discharge of what was revoked could be good.
+
+With --wait it connects again when the connection is lost, and goes on where it
+stopped.` + aboutSessions,
+		Setup: func(t *command.Terminal, f *flag.FlagSet) command.Action {
+			var h homeserverFlags
+			h.declare(t, f)
+			w := follower{t: t}
+			f.BoolVar(&w.asJSON, "json", false, "write one JSON object a line")
+			f.BoolVar(&w.once, "once", false, "end when everything up to now has been printed")
+			return func(ctx context.Context, _ []string) error {
+				client, err := h.client(t)
+				if err != nil {
+					return err
+				}
+				return w.run(ctx, client, h.wait)
+			}
+		},
+	}
+}
+
+// follower prints a feed.
+type follower struct {
+	t            *command.Terminal
+	asJSON, once bool
+	position     string
+	heard        time.Time
+}
+
+var errUpToDate = errors.New("up to date")
+
+// watchPause is between two connections.
+const watchPause = time.Second
+
+// run prints until it is interrupted, or there has been no connection for as
+// long as patience allows.
+func (w *follower) run(ctx context.Context, c *client.Client, patience time.Duration) error {
+	w.heard = w.t.Now()
+	for {
+		err := c.FollowRevocations(ctx, w.position, w.take)
+		switch {
+		case errors.Is(err, errUpToDate), ctx.Err() != nil:
+			return nil
+		case !errors.Is(err, client.ErrUnavailable), w.t.Now().Sub(w.heard) >= patience:
+			return err
+		}
+		pause := time.NewTimer(watchPause)
+		select {
+		case <-pause.C:
+		case <-ctx.Done():
+			pause.Stop()
+			return nil
+		}
+	}
+}
+
+func (w *follower) take(e client.FeedEvent) error {
+	w.heard = w.t.Now()
+	var line any
+	var text string
+	switch e.Kind {
+	case client.FeedRevocation:
+		w.position = e.Position
+		line, text = e.Revocation, describe(&e.Revocation)
+	case client.FeedGap:
+		line, text = map[string]bool{"gap": true}, "-- some may be missing; all that is known follows"
+	case client.FeedSkipped:
+		w.position = e.Position
+		line, text = map[string]string{"skipped": e.Err.Error()}, "-- skipped an event that cannot be understood: "+command.Quoted(e.Err.Error())
+	case client.FeedCurrent:
+		line, text = map[string]bool{"current": true}, "-- up to date"
+	default:
+		return nil
+	}
+	if w.asJSON {
+		b, err := json.Marshal(line)
+		if err != nil {
+			return fmt.Errorf("write JSON: %w", err)
+		}
+		text = string(b)
+	}
+	if _, err := fmt.Fprintln(w.t.Out, text); err != nil {
+		return err
+	}
+	if w.once && e.Kind == client.FeedCurrent {
+		return errUpToDate
+	}
+	return nil
+}
+
+// describe shows in a line what was revoked, why, how, and until when that
+// matters.
+func describe(r *wire.Revocation) string {
+	what := "all sessions"
+	switch {
+	case r.Session != (caveat.SessionID{}):
+		what = "session " + r.Session.String()
+		if r.User != "" {
+			what += " of " + command.Quoted(r.User)
+		}
+	case r.User != "":
+		what += " of " + command.Quoted(r.User)
+	}
+	if r.Device != "" {
+		what += " on " + command.Quoted(r.Device)
+	}
+	if r.Except != (caveat.SessionID{}) {
+		what += " but " + r.Except.String()
+	}
+	if r.Devices {
+		what += " with a device"
+	}
+	kind := wire.KindHard
+	if r.Soft {
+		kind = wire.KindSoft
+	}
+	return fmt.Sprintf("%s  %s: %s, %s, until %s", r.At.Format(time.RFC3339), what, command.Quoted(r.Reason), kind, r.Until.Format(time.RFC3339))
+}

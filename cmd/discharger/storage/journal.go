@@ -1,0 +1,51 @@
+package storage
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/discharger/discharger/discharger/store"
+)
+
+// maxJournals is how many processes may share a data directory.
+const maxJournals = 64
+
+// openJournal opens the first journal that nobody uses: journal.db, or
+// journal-2.db, where several processes share a directory. What is in the
+// others that nobody uses was left behind, and is taken over.
+func openJournal(ctx context.Context, jc store.JournalConfig) (own *store.Journal, err error) {
+	base, ext := jc.Path, filepath.Ext(jc.Path)
+	jc.LockWait = 20 * time.Millisecond
+	for i := 1; i <= maxJournals; i++ {
+		if i > 1 {
+			jc.Path = fmt.Sprintf("%s-%d%s", strings.TrimSuffix(base, ext), i, ext)
+			if _, err := os.Stat(jc.Path); own != nil && errors.Is(err, fs.ErrNotExist) {
+				break // they are taken in turn
+			}
+		}
+		var adopted int
+		if own == nil {
+			own, err = store.OpenJournal(jc)
+		} else if adopted, err = own.Adopt(ctx, jc.Path); adopted > 0 {
+			jc.Log.LogAttrs(ctx, slog.LevelInfo, "took over a journal of revocations",
+				slog.String("path", jc.Path), slog.Int("entries", adopted))
+		}
+		if err != nil && !errors.Is(err, store.ErrJournalInUse) {
+			if own != nil {
+				err = errors.Join(err, own.Close())
+			}
+			return nil, err
+		}
+	}
+	if own == nil {
+		return nil, fmt.Errorf("open journal: %d other processes have one beside %s", maxJournals, base)
+	}
+	return own, nil
+}

@@ -1,0 +1,48 @@
+// Package storage opens the store that a configuration names, with the journal and
+// the metrics of both.
+package storage
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/discharger/discharger/cmd/discharger/command"
+	"github.com/discharger/discharger/config"
+	"github.com/discharger/discharger/discharger"
+	"github.com/discharger/discharger/discharger/keyfile"
+	"github.com/discharger/discharger/discharger/revocation"
+)
+
+// storeParams are the parts of a process that its store uses.
+type Params struct {
+	Registry prometheus.Registerer
+	Log      *slog.Logger
+	Now      func() time.Time
+	Announce func(*revocation.Revocation, time.Time) (discharger.FeedEvent, error)
+}
+
+// openStore is a store with what only operators ask of it.
+type Store interface {
+	discharger.Store
+	discharger.Feed
+	AcceptLoss(context.Context) error
+}
+
+// openConfigured opens the store that a configuration names and registers its metrics.
+func Open(ctx context.Context, cfg *config.Config, keys *keyfile.Ring, p *Params) (s Store, err error) {
+	if r := cfg.Store.Redis; r != nil {
+		s, err = openRedis(ctx, cfg, r, keys, p)
+	} else {
+		s, err = openBolt(cfg, keys, p)
+	}
+	return s, command.Mark(err, command.ErrUnavailable)
+}
+
+// announcerOf is what a replay of the journal writes events with, which are like
+// those of the service.
+func AnnouncerOf(cfg *config.Config) *discharger.Announcer {
+	return &discharger.Announcer{MaxTTL: cfg.Discharge.MaxTTL, Skew: cfg.Discharge.ClockSkew}
+}

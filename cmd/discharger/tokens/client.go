@@ -1,0 +1,235 @@
+// Package tokens has the commands that do by hand what clients and homeservers do
+// with macaroons: mint, attenuate, discharge, refresh, logout, verify and inspect.
+//
+// A session file has the state of a client. A refresh writes its request-id to the
+// file before the request, and the answer before its use, so that an interrupted
+// refresh can be repeated.
+package tokens
+
+import (
+	"context"
+	"crypto/rand"
+	"flag"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/discharger/discharger/cmd/discharger/command"
+	"github.com/discharger/discharger/cmd/discharger/setup"
+	"github.com/discharger/discharger/discharger/atomicfile"
+	"github.com/discharger/discharger/discharger/client"
+	"github.com/discharger/discharger/discharger/keyfile"
+	"github.com/discharger/discharger/discharger/wire"
+)
+
+// clientFlags are those of everything that asks the service.
+type clientFlags struct {
+	service   string
+	key       string
+	wait      time.Duration
+	userAgent string
+}
+
+func (c *clientFlags) declare(f *flag.FlagSet, service string) {
+	f.StringVar(&c.service, "service", service, "`URL` of the service; or $DISCHARGER_SERVICE")
+	f.StringVar(&c.key, "key", "", "key `file` of the homeserver, to ask with its API key; mode held needs that")
+	f.DurationVar(&c.wait, "wait", 0, "go on trying for `this long` while the service is unavailable")
+	f.StringVar(&c.userAgent, "user-agent", "discharger", "what to call itself")
+}
+
+// client makes a client for a session's service.
+func (c *clientFlags) client(t *command.Terminal, service string, access client.Access) (*client.Client, error) {
+	loc, err := location(access)
+	if err != nil {
+		return nil, err
+	}
+	cfg := client.Config{URL: service, Location: loc, UserAgent: c.userAgent, Patience: c.wait, Clock: t.Now}
+	if c.wait == 0 {
+		cfg.Patience = -1 // one attempt
+	}
+	if c.key != "" {
+		ring, err := setup.HomeserverKeys(c.key)
+		if err != nil {
+			return nil, err
+		}
+		cfg.APIKey = ring.Of(keyfile.API)[0].APIKey()
+	}
+	return client.New(cfg)
+}
+
+func DischargeCommand() command.Command {
+	return command.Command{
+		Name: "discharge", Args: "[flags] [access macaroon]", Short: "As a client: get a session's first discharge.", Max: 1,
+		Long: `
+Reads an access macaroon from a file or standard input, as text or JSON, and
+writes a session file: the bundle of access macaroon and discharge for the
+homeserver, and in mode rotate the refresh token. Whoever has that file has the
+session.`,
+		Setup: func(t *command.Terminal, f *flag.FlagSet) command.Action {
+			var c clientFlags
+			c.declare(f, t.Env("DISCHARGER_SERVICE", setup.DefaultService))
+			out := f.String("o", "", "session `file` to make; without, it goes to standard output")
+			bundle := f.Bool("bundle", false, "write the bundle to standard output, and the session only with -o")
+			return func(ctx context.Context, args []string) error {
+				if _, err := os.Lstat(*out); err == nil {
+					return fmt.Errorf("%s is there already, and stays", *out)
+				}
+				data, err := t.Input(args)
+				if err != nil {
+					return err
+				}
+				s := &savedSession{Service: c.service, Access: string(data)}
+				if err := c.discharge(ctx, t, s); err != nil {
+					return err
+				}
+				return deliver(t, s, *out, *bundle)
+			}
+		},
+	}
+}
+
+// discharge asks for a discharge and puts it into the session.
+func (c *clientFlags) discharge(ctx context.Context, t *command.Terminal, s *savedSession) error {
+	r, err := s.request()
+	if err != nil {
+		return err
+	}
+	client, err := c.client(t, s.Service, r.Access)
+	if err != nil {
+		return err
+	}
+	g, err := client.Discharge(ctx, r)
+	if err != nil {
+		return err
+	}
+	return s.take(g)
+}
+
+// deliver writes what a first discharge gave.
+func deliver(t *command.Terminal, s *savedSession, out string, bundle bool) error {
+	text, err := s.text()
+	if err != nil {
+		return err
+	}
+	if out != "" || !bundle {
+		if err := t.Output(out, text); err != nil {
+			return err
+		}
+	}
+	if bundle {
+		if err := t.Output("", s.Bundle); err != nil {
+			return err
+		}
+	}
+	sayUntil(t, s)
+	return nil
+}
+
+func sayUntil(t *command.Terminal, s *savedSession) {
+	t.Say("discharged until %s, %v from now", s.Expires.Format(time.RFC3339), s.Expires.Sub(t.Now()).Round(time.Second))
+}
+
+func RefreshCommand() command.Command {
+	return command.Command{
+		Name: "refresh", Args: "[flags] <session file>", Short: "As a client: get the next discharge.", Max: 1,
+		Long: `
+Asks with what is in the session file, and writes what comes back into it. If no
+answer comes, run it again: it asks under the same request-id, and the service
+takes it for the same refresh.`,
+		Setup: func(t *command.Terminal, f *flag.FlagSet) command.Action {
+			var c clientFlags
+			c.declare(f, t.Env("DISCHARGER_SERVICE", ""))
+			bundle := f.Bool("bundle", false, "write the bundle to standard output")
+			return func(ctx context.Context, args []string) error {
+				return c.withSession(t, args, func(s *savedSession, path string) error {
+					if err := c.refresh(ctx, t, s, path); err != nil {
+						return err
+					}
+					sayUntil(t, s)
+					if *bundle {
+						return t.Output("", s.Bundle)
+					}
+					return nil
+				})
+			}
+		},
+	}
+}
+
+// withSession reads the session file that the argument names, and keeps other
+// commands away from it until do is done: one refresh token used by two looks
+// like a theft.
+func (c *clientFlags) withSession(t *command.Terminal, args []string, do func(s *savedSession, path string) error) error {
+	if len(args) == 0 || args[0] == "-" {
+		return command.Usagef("which session file?")
+	}
+	unlock, err := atomicfile.Lock(args[0])
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	data, err := t.Input(args)
+	if err != nil {
+		return err
+	}
+	s, err := parseSession(data)
+	if err != nil {
+		return err
+	}
+	if c.service != "" {
+		s.Service = c.service
+	}
+	return do(s, args[0])
+}
+
+// refresh makes one refresh, or goes on with one whose answer got lost. The
+// request-id is on disk before the question, and the answer before its use.
+func (c *clientFlags) refresh(ctx context.Context, t *command.Terminal, s *savedSession, path string) error {
+	if s.RequestID == "" {
+		s.RequestID = rand.Text()
+		if err := s.save(path); err != nil {
+			return err
+		}
+	}
+	if err := c.discharge(ctx, t, s); err != nil {
+		return err
+	}
+	return s.save(path)
+}
+
+func LogoutCommand() command.Command {
+	return command.Command{
+		Name: "logout", Args: "[flags] <session file>", Short: "As a client: end a session.", Max: 1,
+		Long: `
+From then on nothing discharges the session's access macaroon. What has been
+discharged already is good until it runs out.`,
+		Setup: func(t *command.Terminal, f *flag.FlagSet) command.Action {
+			var c clientFlags
+			c.declare(f, t.Env("DISCHARGER_SERVICE", ""))
+			user := f.Bool("user", false, "end all sessions of this session's user")
+			return func(ctx context.Context, args []string) error {
+				return c.withSession(t, args, func(s *savedSession, _ string) error { return c.logout(ctx, t, s, *user) })
+			}
+		},
+	}
+}
+
+func (c *clientFlags) logout(ctx context.Context, t *command.Terminal, s *savedSession, user bool) error {
+	r, err := s.request()
+	if err != nil {
+		return err
+	}
+	client, err := c.client(t, s.Service, r.Access)
+	if err != nil {
+		return err
+	}
+	scope, what := wire.ScopeSession, "the session is over"
+	if user {
+		scope, what = wire.ScopeUser, "all sessions of the user are over"
+	}
+	if err := client.Logout(ctx, r, scope); err != nil {
+		return err
+	}
+	t.Say("logged out: %s; its last bundle runs out at %s", what, s.Expires.Format(time.RFC3339))
+	return nil
+}

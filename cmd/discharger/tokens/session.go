@@ -1,0 +1,85 @@
+package tokens
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/discharger/discharger/discharger/atomicfile"
+	"github.com/discharger/discharger/discharger/client"
+)
+
+// session is a session file: all that a client has to remember. Discharge makes
+// it, refresh changes it, logout and verify read it.
+type savedSession struct {
+	Service      string    `json:"service"`                 // URL of the service
+	Access       string    `json:"access"`                  // access macaroon, as text or JSON
+	RefreshToken string    `json:"refresh_token,omitempty"` // in mode rotate
+	RequestID    string    `json:"request_id,omitempty"`    // of a refresh whose answer is not known
+	Bundle       string    `json:"bundle"`                  // for the homeserver
+	Expires      time.Time `json:"expires"`                 // when the bundle does
+}
+
+// parseSession reads a session file. One that is something else is no session
+// without an error.
+func parseSession(data []byte) (*savedSession, error) {
+	var s savedSession
+	if err := json.Unmarshal(data, &s, json.RejectUnknownMembers(true)); err != nil || s.Access == "" || s.Service == "" {
+		return nil, errors.New("not a session file; discharger discharge makes one")
+	}
+	return &s, nil
+}
+
+// text writes a session file.
+func (s *savedSession) text() (string, error) {
+	b, err := json.Marshal(s, jsontext.WithIndent("  "))
+	if err != nil {
+		return "", fmt.Errorf("write session: %w", err)
+	}
+	return string(b), nil
+}
+
+// save replaces the file that the session was read from.
+func (s *savedSession) save(path string) error {
+	text, err := s.text()
+	if err != nil {
+		return err
+	}
+	return atomicfile.Replace(path, []byte(text+"\n"))
+}
+
+// take puts the answer of a discharge into the session.
+func (s *savedSession) take(g client.Grant) error {
+	bundle, err := g.Bundle()
+	if err != nil {
+		return err
+	}
+	s.Bundle, s.Expires, s.RequestID = bundle, g.Expires.UTC().Truncate(time.Millisecond), ""
+	if g.Token != "" {
+		s.RefreshToken = string(g.Token)
+	}
+	return nil
+}
+
+// request is what the service is asked with.
+func (s *savedSession) request() (client.Request, error) {
+	access, err := client.ParseAccess([]byte(s.Access))
+	if err != nil {
+		return client.Request{}, err
+	}
+	return client.Request{Access: access, Token: client.RefreshToken(s.RefreshToken), RequestID: s.RequestID}, nil
+}
+
+// location is what the access macaroon calls the service. It decides which
+// caveat is meant, and never where anything is sent.
+func location(a client.Access) (string, error) {
+	for _, c := range a.Macaroon.Caveats() {
+		if len(c.VerificationId) > 0 {
+			return c.Location, nil
+		}
+	}
+	return "", errors.New("the access macaroon has no third-party caveat: there is nothing to discharge")
+}
