@@ -10,7 +10,7 @@ import (
 
 	"github.com/discharger/discharger/discharger"
 	"github.com/discharger/discharger/discharger/caveat"
-	"github.com/discharger/discharger/discharger/store"
+	"github.com/discharger/discharger/discharger/store/bolt"
 	"github.com/discharger/discharger/policy"
 )
 
@@ -20,7 +20,7 @@ func Example() {
 	dir, err := os.MkdirTemp("", "discharger")
 	must(err)
 	defer os.RemoveAll(dir)
-	sessions, err := store.OpenBolt(store.BoltConfig{Path: filepath.Join(dir, "sessions.db")})
+	sessions, err := bolt.Open(bolt.Config{Path: filepath.Join(dir, "sessions.db")})
 	must(err)
 	defer sessions.Close()
 	ours, theirs := pair(), pair() // the service's keys, and those of the homeserver

@@ -12,7 +12,8 @@ import (
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/revocation"
 	"github.com/discharger/discharger/discharger/session"
-	"github.com/discharger/discharger/discharger/store"
+	"github.com/discharger/discharger/discharger/store/bolt"
+	"github.com/discharger/discharger/discharger/store/journal"
 )
 
 // TestSparingRevivesNone revokes sessions that have no record, and then once more,
@@ -72,15 +73,15 @@ func journalWorld(t *testing.T) (*world, func(string)) {
 	dir := t.TempDir()
 	var w *world
 	var cfg discharger.Config
-	var b *store.Bolt
-	var j *store.Journal
+	var b *bolt.Store
+	var j *journal.Journal
 	open := func() {
 		var err error
-		j, err = store.OpenJournal(store.JournalConfig{Path: filepath.Join(dir, "journal.db"), Now: cfg.Now})
+		j, err = journal.Open(journal.Config{Path: filepath.Join(dir, "journal.db"), Now: cfg.Now})
 		if err != nil {
 			t.Fatal(err)
 		}
-		b, err = store.OpenBolt(store.BoltConfig{Path: filepath.Join(dir, "sessions.db"), Now: cfg.Now, Journal: j})
+		b, err = bolt.Open(bolt.Config{Path: filepath.Join(dir, "sessions.db"), Now: cfg.Now, Journal: j})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -20,7 +20,7 @@ import (
 	hs "github.com/discharger/discharger/discharger/homeserver"
 	"github.com/discharger/discharger/discharger/rawmacaroon"
 	"github.com/discharger/discharger/discharger/session"
-	"github.com/discharger/discharger/discharger/store"
+	"github.com/discharger/discharger/discharger/store/bolt"
 )
 
 // victim is a homeserver in front of the service of a world.
@@ -41,7 +41,7 @@ func newVictim(t *testing.T) *victim {
 	}
 	v.world = newWorld(t, func(c *discharger.Config) {
 		v.path = filepath.Join(t.TempDir(), "stolen.db")
-		st, err := store.OpenBolt(store.BoltConfig{Path: v.path, Now: c.Now})
+		st, err := bolt.Open(bolt.Config{Path: v.path, Now: c.Now})
 		mustDo(t, err)
 		t.Cleanup(func() { st.Close() })
 		c.Store, c.RefreshKeys = st, []discharger.RefreshKey{v.key}

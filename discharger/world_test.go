@@ -19,7 +19,8 @@ import (
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/revocation"
 	"github.com/discharger/discharger/discharger/session"
-	"github.com/discharger/discharger/discharger/store"
+	"github.com/discharger/discharger/discharger/store/bolt"
+	"github.com/discharger/discharger/discharger/store/redis"
 	"github.com/discharger/discharger/discharger/store/redistest"
 )
 
@@ -59,7 +60,7 @@ func newWorld(t testing.TB, change ...func(*discharger.Config)) *world {
 		t.Fatal(err)
 	}
 	w.opener = opener
-	bolt, err := store.OpenBolt(store.BoltConfig{Path: filepath.Join(t.TempDir(), "sessions.db"), Now: w.clock})
+	bolt, err := bolt.Open(bolt.Config{Path: filepath.Join(t.TempDir(), "sessions.db"), Now: w.clock})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -88,7 +89,7 @@ func newWorld(t testing.TB, change ...func(*discharger.Config)) *world {
 func onRedis(t testing.TB) func(*discharger.Config) {
 	return func(c *discharger.Config) {
 		server := redistest.Start(t)
-		st, err := store.OpenRedis(t.Context(), store.RedisConfig{
+		st, err := redis.Open(t.Context(), redis.Config{
 			Addrs: []string{server.Socket}, TagKey: make([]byte, 32), Now: c.Now,
 			ReadTimeout: time.Minute, WriteTimeout: time.Minute, DialTimeout: time.Minute,
 		})

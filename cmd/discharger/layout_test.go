@@ -34,7 +34,7 @@ var layout = map[string][]string{
 	},
 	"cmd/discharger/backup": {
 		"cmd/discharger/command", "cmd/discharger/httpd", "cmd/discharger/logging", "cmd/discharger/setup", "cmd/discharger/storage", "config",
-		"discharger/keyfile", "discharger/revocation", "discharger/store",
+		"discharger/boltfile", "discharger/keyfile", "discharger/revocation", "discharger/store/backup", "discharger/store/bolt", "discharger/store/journal", "discharger/store/redis",
 	},
 	"cmd/discharger/command": {"config/yamlfile", "discharger/atomicfile", "discharger/caveat", "discharger/client", "policy"},
 	"cmd/discharger/demo": {
@@ -63,7 +63,7 @@ var layout = map[string][]string{
 		"cmd/discharger/backup", "cmd/discharger/command", "cmd/discharger/gatewayd", "cmd/discharger/httpd", "cmd/discharger/logging",
 		"cmd/discharger/reload", "cmd/discharger/ruleset", "cmd/discharger/setup", "cmd/discharger/storage", "config", "discharger",
 		"discharger/gateway", "discharger/keyfile", "discharger/revocation", "discharger/secevent", "discharger/server", "discharger/session",
-		"discharger/store", "policy",
+		"discharger/store/redis", "policy",
 	},
 	"cmd/discharger/sessions": {
 		"cmd/discharger/command", "cmd/discharger/setup", "discharger/caveat", "discharger/client", "discharger/keyfile", "discharger/wire",
@@ -74,7 +74,7 @@ var layout = map[string][]string{
 	},
 	"cmd/discharger/storage": {
 		"cmd/discharger/command", "cmd/discharger/setup", "config", "discharger", "discharger/keyfile", "discharger/revocation",
-		"discharger/store",
+		"discharger/store/bolt", "discharger/store/journal", "discharger/store/marker", "discharger/store/redis",
 	},
 	"cmd/discharger/tokens": {
 		"cmd/discharger/command", "cmd/discharger/setup", "config", "discharger/atomicfile", "discharger/bundle", "discharger/caveat",
@@ -92,9 +92,24 @@ var layout = map[string][]string{
 	"discharger/server": {
 		"discharger", "discharger/caveat", "discharger/clientaddr", "discharger/revocation", "discharger/session", "discharger/wire", "policy",
 	},
-	"discharger/secevent":        {"discharger", "discharger/atomicfile", "discharger/caveat", "discharger/revocation"},
-	"discharger/store":           {"discharger", "discharger/caveat", "discharger/revocation", "discharger/session"},
+	"discharger/secevent":     {"discharger", "discharger/atomicfile", "discharger/caveat", "discharger/revocation"},
+	"discharger/store":        {},
+	"discharger/store/backup": {"discharger", "discharger/caveat", "discharger/revocation", "discharger/session", "discharger/store/journal", "discharger/store/limits", "discharger/store/marker", "discharger/store/record"},
+	"discharger/store/bolt": {
+		"discharger", "discharger/caveat", "discharger/revocation", "discharger/session", "discharger/boltfile", "discharger/store/backup", "discharger/store/journal", "discharger/store/limits",
+		"discharger/store/marker", "discharger/store/record",
+	},
+	"discharger/store/journal": {"discharger", "discharger/boltfile", "discharger/revocation", "discharger/store/record"},
+	"discharger/store/limits":  {"discharger", "discharger/caveat", "discharger/revocation"},
+	"discharger/store/marker":  {"discharger/boltfile"},
+	"discharger/store/record":  {"discharger/store/limits"},
+	"discharger/store/redis": {
+		"discharger", "discharger/caveat", "discharger/revocation", "discharger/session", "discharger/store/backup", "discharger/store/journal", "discharger/store/limits", "discharger/store/marker",
+		"discharger/store/record",
+	},
 	"discharger/store/redistest": {},
+	"discharger/store/storetest": {"discharger", "discharger/caveat", "discharger/revocation", "discharger/session", "discharger/store/journal", "discharger/store/marker", "discharger/store/redistest"},
+	"discharger/boltfile":        {},
 	"discharger": {
 		"discharger/cache", "discharger/caveat", "discharger/clientname", "discharger/keyfile", "discharger/rawmacaroon", "discharger/revocation",
 		"discharger/secret", "discharger/session", "policy",
@@ -149,8 +164,8 @@ const anywhere = "*"
 var homes = []home{
 	// The big ones, each behind one package.
 	{"github.com/labstack/echo/v4", []string{"discharger/server"}, nil},
-	{"github.com/redis/go-redis/v9", []string{"discharger/store", "discharger/store/redistest"}, nil},
-	{"go.etcd.io/bbolt", []string{"discharger/store", "discharger/gateway"}, nil},
+	{"github.com/redis/go-redis/v9", []string{"discharger/store/redis", "discharger/store/redistest"}, nil},
+	{"go.etcd.io/bbolt", []string{"discharger/boltfile", "discharger/gateway", "discharger/store/bolt", "discharger/store/journal", "discharger/store/storetest"}, []string{"discharger/store/redis"}},
 	{"cel.dev/cel-go", []string{"policy", "policy/schema"}, nil},
 	{"go.yaml.in/yaml/v3", []string{"config/yamlfile", "policy"}, nil},
 	{"github.com/prometheus/client_golang", []string{
@@ -179,8 +194,8 @@ var homes = []home{
 	}, nil},
 	{"golang.org/x/time", []string{"cmd/discharger/httpd", "discharger", "discharger/server"}, nil},
 	{"golang.org/x/crypto", []string{"discharger/caveat", "discharger/homeserver", "discharger/gateway/token"}, nil},
-	{"pgregory.net/rapid", nil, []string{anywhere}},
-	{"github.com/anishathalye/porcupine", nil, []string{"discharger/store"}},
+	{"pgregory.net/rapid", []string{"discharger/store/storetest"}, []string{anywhere}},
+	{"github.com/anishathalye/porcupine", []string{"discharger/store/storetest"}, []string{"discharger/store/bolt", "discharger/store/redis"}},
 	{"github.com/rogpeppe/go-internal", nil, []string{"cmd/discharger"}},
 }
 

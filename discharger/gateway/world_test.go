@@ -23,7 +23,7 @@ import (
 	"github.com/discharger/discharger/discharger/homeserver"
 	"github.com/discharger/discharger/discharger/server"
 	"github.com/discharger/discharger/discharger/session"
-	"github.com/discharger/discharger/discharger/store"
+	"github.com/discharger/discharger/discharger/store/bolt"
 	"github.com/discharger/discharger/discharger/wire"
 	"github.com/discharger/discharger/policy"
 )
@@ -114,7 +114,7 @@ func newWorldOf(w *world, change ...func(*world)) *world {
 	t.Helper()
 	w.hs, w.log, w.reg = newStub(t, w.pipes), &syncBuffer{}, prometheus.NewRegistry()
 	dir := t.TempDir()
-	bolt, err := store.OpenBolt(store.BoltConfig{Path: filepath.Join(dir, "sessions.db"), Now: w.now})
+	bolt, err := bolt.Open(bolt.Config{Path: filepath.Join(dir, "sessions.db"), Now: w.now})
 	must(t, err)
 	t.Cleanup(func() { bolt.Close() })
 	ours, err := caveat.GenerateKey(nil)
@@ -138,7 +138,7 @@ func newWorldOf(w *world, change ...func(*world)) *world {
 	return w
 }
 
-func (w *world) startService(st *store.Bolt, ours caveat.KeyPair, theirs caveat.PublicKey) {
+func (w *world) startService(st *bolt.Store, ours caveat.KeyPair, theirs caveat.PublicKey) {
 	opener, err := caveat.NewOpener(caveat.OpenerConfig{
 		Keys: []caveat.KeyPair{ours}, Homeservers: []caveat.Homeserver{{Name: "gateway", Key: theirs}},
 	})

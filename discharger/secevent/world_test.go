@@ -26,7 +26,7 @@ import (
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/homeserver"
 	"github.com/discharger/discharger/discharger/secevent"
-	"github.com/discharger/discharger/discharger/store"
+	"github.com/discharger/discharger/discharger/store/bolt"
 )
 
 const (
@@ -52,7 +52,7 @@ func must(t testing.TB, err error) {
 type world struct {
 	t       *testing.T
 	dir     string
-	store   *store.Bolt
+	store   *bolt.Store
 	service *discharger.Service
 	hs      map[string]*homeserver.Homeserver
 	keys    *secevent.Keys
@@ -101,7 +101,7 @@ func newWorld(t *testing.T, maxEvents int) *world {
 	}
 	opener, err := caveat.NewOpener(oc)
 	must(t, err)
-	w.store, err = store.OpenBolt(store.BoltConfig{Path: filepath.Join(w.dir, "sessions.db"), MaxEvents: maxEvents})
+	w.store, err = bolt.Open(bolt.Config{Path: filepath.Join(w.dir, "sessions.db"), MaxEvents: maxEvents})
 	must(t, err)
 	t.Cleanup(func() { must(t, w.store.Close()) })
 	w.service, err = discharger.New(discharger.Config{

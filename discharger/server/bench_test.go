@@ -23,7 +23,8 @@ import (
 
 	"github.com/discharger/discharger/discharger"
 	"github.com/discharger/discharger/discharger/caveat"
-	"github.com/discharger/discharger/discharger/store"
+	"github.com/discharger/discharger/discharger/store/bolt"
+	"github.com/discharger/discharger/discharger/store/redis"
 	"github.com/discharger/discharger/discharger/store/redistest"
 	"github.com/discharger/discharger/discharger/wire"
 )
@@ -73,13 +74,13 @@ func (s benchStore) world(b *testing.B) *world { return newWorldOn(b, s.open(b),
 func stores() []benchStore {
 	return []benchStore{
 		{"bolt", func(t testing.TB) discharger.Store {
-			st, err := store.OpenBolt(store.BoltConfig{Path: filepath.Join(t.TempDir(), "sessions.db")})
+			st, err := bolt.Open(bolt.Config{Path: filepath.Join(t.TempDir(), "sessions.db")})
 			must(t, err)
 			t.Cleanup(func() { st.Close() })
 			return st
 		}},
 		{"redis", func(t testing.TB) discharger.Store {
-			st, err := store.OpenRedis(t.Context(), store.RedisConfig{
+			st, err := redis.Open(t.Context(), redis.Config{
 				Addrs: []string{redistest.Start(t).Socket}, TagKey: make([]byte, 32),
 			})
 			must(t, err)

@@ -23,7 +23,7 @@ import (
 	"github.com/discharger/discharger/discharger/client"
 	"github.com/discharger/discharger/discharger/homeserver"
 	"github.com/discharger/discharger/discharger/server"
-	"github.com/discharger/discharger/discharger/store"
+	"github.com/discharger/discharger/discharger/store/bolt"
 	"github.com/discharger/discharger/discharger/wire"
 )
 
@@ -315,7 +315,7 @@ func TestFeedOutlivesLimits(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		const limit, lasts, beat = 10 * time.Second, 40 * time.Second, 7 * time.Second
-		bolt, err := store.OpenBolt(store.BoltConfig{Path: filepath.Join(t.TempDir(), "sessions.db")})
+		bolt, err := bolt.Open(bolt.Config{Path: filepath.Join(t.TempDir(), "sessions.db")})
 		must(t, err)
 		t.Cleanup(func() { bolt.Close() })
 		w, cfg := newUnserved(t, bolt, slog.LevelError, func(c *server.Config) {
@@ -502,9 +502,9 @@ func TestFeedUnreadable(t *testing.T) {
 func TestFeedServerRestart(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "sessions.db")
-	open := func() *store.Bolt {
+	open := func() *bolt.Store {
 		t.Helper()
-		b, err := store.OpenBolt(store.BoltConfig{Path: path})
+		b, err := bolt.Open(bolt.Config{Path: path})
 		must(t, err)
 		return b
 	}
@@ -513,7 +513,7 @@ func TestFeedServerRestart(t *testing.T) {
 		(*current.Load()).ServeHTTP(rw, r)
 	}))
 	t.Cleanup(front.Close)
-	start := func(b *store.Bolt) *world {
+	start := func(b *bolt.Store) *world {
 		w := newWorldOn(t, b, slog.LevelError)
 		w.http.Close()
 		w.http = front

@@ -12,7 +12,7 @@ import (
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/homeserver"
 	"github.com/discharger/discharger/discharger/server"
-	"github.com/discharger/discharger/discharger/store"
+	"github.com/discharger/discharger/discharger/store/redis"
 	"github.com/discharger/discharger/discharger/store/redistest"
 	"github.com/discharger/discharger/discharger/wire"
 )
@@ -34,7 +34,7 @@ func TestFeedLatency(t *testing.T) {
 		}
 	}
 	n := int(duration.Seconds() * rate)
-	st, err := store.OpenRedis(t.Context(), store.RedisConfig{
+	st, err := redis.Open(t.Context(), redis.Config{
 		Addrs: []string{redistest.Start(t).Socket}, TagKey: make([]byte, 32),
 		DialTimeout: bound, ReadTimeout: bound, WriteTimeout: bound,
 	})

@@ -16,7 +16,7 @@ import (
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/client"
 	"github.com/discharger/discharger/discharger/homeserver"
-	"github.com/discharger/discharger/discharger/store"
+	"github.com/discharger/discharger/discharger/store/redis"
 	"github.com/discharger/discharger/discharger/store/redistest"
 	"github.com/discharger/discharger/discharger/wire"
 )
@@ -57,7 +57,7 @@ func TestLostReplies(t *testing.T) {
 		}
 		refreshes = n
 	}
-	st, err := store.OpenRedis(t.Context(), store.RedisConfig{
+	st, err := redis.Open(t.Context(), redis.Config{
 		Addrs: []string{redistest.Start(t).Socket}, TagKey: make([]byte, 32),
 		DialTimeout: patience, ReadTimeout: patience, WriteTimeout: patience,
 	})

@@ -28,7 +28,7 @@ import (
 	"github.com/discharger/discharger/discharger/revocation"
 	"github.com/discharger/discharger/discharger/server"
 	"github.com/discharger/discharger/discharger/session"
-	"github.com/discharger/discharger/discharger/store"
+	"github.com/discharger/discharger/discharger/store/bolt"
 	"github.com/discharger/discharger/discharger/wire"
 )
 
@@ -51,7 +51,7 @@ type world struct {
 
 func newWorld(t testing.TB, change ...func(*server.Config)) *world {
 	t.Helper()
-	bolt, err := store.OpenBolt(store.BoltConfig{Path: filepath.Join(t.TempDir(), "sessions.db")})
+	bolt, err := bolt.Open(bolt.Config{Path: filepath.Join(t.TempDir(), "sessions.db")})
 	must(t, err)
 	t.Cleanup(func() { bolt.Close() })
 	return newWorldOn(t, bolt, slog.LevelDebug, change...)

@@ -1,5 +1,5 @@
-// Package store keeps the records of the service: in one bbolt file ([Bolt]),
-// or in Redis ([Redis]) when several processes share them.
+// Package store keeps the records of the service: in one bbolt file (bolt.Store),
+// or in Redis (redis.Store) when several processes share them.
 //
 // # What a store does
 //
@@ -14,11 +14,11 @@
 // # What is durable
 //
 // Bolt syncs the file before it acknowledges any write. Writes that come at the
-// same time share a commit. A revocation is synced to the [Journal] before that.
+// same time share a commit. A revocation is synced to the journal.Journal before that.
 //
 // Redis is as durable as it is configured to be: with appendonly and
 // appendfsync everysec a crash takes back the last second. For revocations
-// [RedisConfig.Durability] can ask for more, with WAIT or WAITAOF on the
+// [redis.Config.Durability] can ask for more, with WAIT or WAITAOF on the
 // connection that made the write. If that is not reached, the caller gets an
 // error: the revocation has probably taken effect, and may be undone by a
 // failover. No setting excludes that a replica which lags behind is promoted.
@@ -27,7 +27,7 @@
 //
 // A refresh that is lost does no harm, its client is believed: see
 // [session.Step]. A revocation that is lost is a session that lives again.
-// So a process with a [Journal] writes what it revokes to a file of its own
+// So a process with a journal.Journal writes what it revokes to a file of its own
 // first, and uses a primary that it does not know only after it has replayed
 // what the file has. Until then every method answers with an error, which
 // nobody takes for a refusal, and Ready says why. Primaries are known by their
@@ -52,7 +52,7 @@
 // # What an older copy takes back
 //
 // A bbolt file that is copied and put back later shows sessions as they were. So
-// a Bolt with a [Journal] writes what it revokes to that file first. Its commits
+// a Bolt with a journal.Journal writes what it revokes to that file first. Its commits
 // are numbered, and the journal has checkpoints: numbers of commits from which it
 // is complete. A file that is older than the last commit that the journal knows
 // is given what it lacks when it is opened, with the events. A file that is older
@@ -69,14 +69,14 @@
 // sessions that ended since live again: restore a backup instead.
 //
 // Each entry of a journal has a number and a checksum, in both stores. A number
-// that is missing and a checksum that is wrong are a [JournalDamage], which Ready
+// that is missing and a checksum that is wrong are a journal.DamageError, which Ready
 // reports. Nothing is written to a damaged journal; AcceptLoss puts it aside and
 // begins another one with the entries that can be read.
 //
 // # Backups
 //
-// [Bolt.Backup] writes the records as they are at one instant, in a format of its
-// own, and [RestoreBolt] and [RestoreRedis] make a store of them. They restore
+// bolt.Store.Backup writes the records as they are at one instant, in a format of its
+// own, and bolt.Restore and redis.Restore make a store of them. They restore
 // nothing from a file that is cut short or altered. What the journal has since the
 // backup is revoked again. Without a journal that is complete since then, all
 // sessions from before the backup are refused as lost, softly. So are, in any
@@ -95,7 +95,7 @@
 // all primaries every two seconds. While a primary evicts keys, every method
 // returns an error, which is no decision, and Ready returns the reason; it is
 // logged once. While the configured durability cannot be had, Ready returns that
-// and revocations are not acknowledged. [Redis.Stats] counts evicted keys, and a
+// and revocations are not acknowledged. redis.Store.Stats counts evicted keys, and a
 // growing number is logged as an error.
 //
 // Ready also tries a write on each primary, at most once a second: a server
@@ -117,7 +117,7 @@
 //
 // An empty store looks like a store in which nobody has ever logged in, and
 // every session would be refused for good. So a store has a random identity,
-// and a [Marker] remembers it outside. A store that should have data and does
+// and a marker.Marker remembers it outside. A store that should have data and does
 // not, or has another store's, answers [discharger.ErrStoreLost] until
 // AcceptLoss is called. Redis is watched while it runs: before a session is
 // said not to exist, the identity is read from the same node, and scripts

@@ -18,7 +18,9 @@ import (
 	"github.com/discharger/discharger/cmd/discharger/httpd"
 	"github.com/discharger/discharger/cmd/discharger/setup"
 	"github.com/discharger/discharger/config"
-	"github.com/discharger/discharger/discharger/store"
+	"github.com/discharger/discharger/discharger/boltfile"
+	"github.com/discharger/discharger/discharger/store/backup"
+	"github.com/discharger/discharger/discharger/store/bolt"
 )
 
 func Command() command.Command {
@@ -49,7 +51,7 @@ This is for the store in one file. Redis has backups of its own.`,
 				if *address == "" {
 					*address = httpd.Dialable(cfg.AdminListen)
 				}
-				return backup(ctx, t, cfg, *address, args[0])
+				return writeBackup(ctx, t, cfg, *address, args[0])
 			}
 		},
 	}
@@ -57,8 +59,8 @@ This is for the store in one file. Redis has backups of its own.`,
 
 var errInRedis = errors.New("the store is in Redis, which has backups of its own")
 
-// backup writes the file under another name first, and reads it.
-func backup(ctx context.Context, t *command.Terminal, cfg *config.Config, address, path string) error {
+// writeBackup writes the file under another name first, and reads it.
+func writeBackup(ctx context.Context, t *command.Terminal, cfg *config.Config, address, path string) error {
 	if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
 		return errors.Join(fmt.Errorf("%s is there already", path), err)
 	}
@@ -76,18 +78,18 @@ func backup(ctx context.Context, t *command.Terminal, cfg *config.Config, addres
 
 // takeBackup writes a backup into a new file, of mode 0600 and with a name of the
 // pattern, and reads it. The caller removes the file.
-func Take(ctx context.Context, t *command.Terminal, cfg *config.Config, address, dir, pattern string) (*store.Backup, string, error) {
+func Take(ctx context.Context, t *command.Terminal, cfg *config.Config, address, dir, pattern string) (*backup.Backup, string, error) {
 	tmp, err := os.CreateTemp(dir, pattern)
 	if err != nil {
 		return nil, "", fmt.Errorf("write backup: %w", err)
 	}
-	err = store.BackupFile(ctx, store.BoltConfig{Path: cfg.BoltFile(), LockTimeout: 100 * time.Millisecond, Now: t.Now}, tmp)
-	if errors.Is(err, store.ErrStoreInUse) {
+	err = bolt.BackupFile(ctx, bolt.Config{Path: cfg.BoltFile(), LockTimeout: 100 * time.Millisecond, Now: t.Now}, tmp)
+	if errors.Is(err, boltfile.ErrInUse) {
 		err = fetchBackup(ctx, cfg, address, tmp)
 	}
-	var b *store.Backup
+	var b *backup.Backup
 	if err = errors.Join(err, tmp.Sync(), tmp.Close()); err == nil {
-		b, err = store.OpenBackup(tmp.Name())
+		b, err = backup.Open(tmp.Name())
 	}
 	if err != nil {
 		return nil, "", errors.Join(err, os.Remove(tmp.Name()))

@@ -18,7 +18,10 @@ import (
 	"github.com/discharger/discharger/cmd/discharger/storage"
 	"github.com/discharger/discharger/config"
 	"github.com/discharger/discharger/discharger/revocation"
-	"github.com/discharger/discharger/discharger/store"
+	"github.com/discharger/discharger/discharger/store/backup"
+	"github.com/discharger/discharger/discharger/store/bolt"
+	"github.com/discharger/discharger/discharger/store/journal"
+	"github.com/discharger/discharger/discharger/store/redis"
 )
 
 func RestoreCommand() command.Command {
@@ -51,7 +54,7 @@ are put back by hand instead, nothing shows what was revoked since.`,
 				if *replace && cfg.Store.Redis != nil {
 					return command.Usagef("restore: --replace is for a store in a file")
 				}
-				b, err := store.OpenBackup(args[0])
+				b, err := backup.Open(args[0])
 				if err != nil {
 					return err
 				}
@@ -64,21 +67,21 @@ are put back by hand instead, nothing shows what was revoked since.`,
 	}
 }
 
-func restore(ctx context.Context, t *command.Terminal, cfg *config.Config, b *store.Backup, replace bool) (err error) {
+func restore(ctx context.Context, t *command.Terminal, cfg *config.Config, b *backup.Backup, replace bool) (err error) {
 	log := logging.New(t.Err, cfg.Log.Format, cfg.Log.Level).Main
-	var r *store.Restored
+	var r *backup.Restored
 	if cfg.Store.Redis != nil {
 		r, err = restoreRedis(ctx, t, cfg, b)
 	} else {
 		if err := makeRoom(t, cfg, replace); err != nil {
 			return err
 		}
-		var bc store.BoltConfig
+		var bc bolt.Config
 		if bc, err = storage.BoltConfig(cfg, log, t.Now); err != nil {
 			return command.Mark(err, command.ErrUnavailable)
 		}
 		bc.Announce = storage.AnnouncerOf(cfg).Event
-		r, err = store.RestoreBolt(ctx, bc, b)
+		r, err = bolt.Restore(ctx, bc, b)
 		if bc.Journal != nil {
 			err = errors.Join(err, bc.Journal.Close())
 		}
@@ -124,16 +127,16 @@ func makeRoom(t *command.Terminal, cfg *config.Config, replace bool) error {
 	case err != nil:
 		return err
 	case !replace:
-		return fmt.Errorf("%w, %s; --replace moves it aside", store.ErrStoreExists, path)
+		return fmt.Errorf("%w, %s; --replace moves it aside", backup.ErrExists, path)
 	}
-	aside, err := store.MoveAside(path, t.Now())
+	aside, err := bolt.MoveAside(path, t.Now())
 	if err == nil {
 		t.Say("moved %s to %s", path, aside)
 	}
 	return command.Mark(err, command.ErrUnavailable)
 }
 
-func restoreRedis(ctx context.Context, t *command.Terminal, cfg *config.Config, b *store.Backup) (*store.Restored, error) {
+func restoreRedis(ctx context.Context, t *command.Terminal, cfg *config.Config, b *backup.Backup) (*backup.Restored, error) {
 	keys, err := setup.Keys(cfg)
 	if err != nil {
 		return nil, err
@@ -144,7 +147,7 @@ func restoreRedis(ctx context.Context, t *command.Terminal, cfg *config.Config, 
 		return nil, err
 	}
 	if j := cfg.Journal(); j.Enabled {
-		rc.Journal, err = store.OpenJournal(store.JournalConfig{
+		rc.Journal, err = journal.Open(journal.Config{
 			Path: cfg.JournalFile(), Window: j.Window, MaxEntries: j.Entries, Log: log, Now: t.Now,
 		})
 		if err != nil {
@@ -152,14 +155,14 @@ func restoreRedis(ctx context.Context, t *command.Terminal, cfg *config.Config, 
 		}
 		defer rc.Journal.Close()
 	}
-	return store.RestoreRedis(ctx, rc, b)
+	return redis.Restore(ctx, rc, b)
 }
 
 // shownAgain bounds how many revocations are listed.
 const shownAgain = 20
 
 // reportRestored says what is there now and what is not.
-func reportRestored(w io.Writer, cfg *config.Config, b *store.Backup, r *store.Restored) error {
+func reportRestored(w io.Writer, cfg *config.Config, b *backup.Backup, r *backup.Restored) error {
 	at := b.Time().UTC().Format(time.RFC3339)
 	fmt.Fprintf(w, "restored       %d sessions, as they were at %s\n", b.Sessions, at)
 	fmt.Fprintf(w, "revoked again  %d, from %s\n", len(r.Again), cfg.JournalFile())

@@ -11,18 +11,20 @@ import (
 	"github.com/discharger/discharger/cmd/discharger/setup"
 	"github.com/discharger/discharger/config"
 	"github.com/discharger/discharger/discharger/keyfile"
-	"github.com/discharger/discharger/discharger/store"
+	"github.com/discharger/discharger/discharger/store/bolt"
+	"github.com/discharger/discharger/discharger/store/journal"
+	"github.com/discharger/discharger/discharger/store/marker"
 )
 
 // boltStore is a store in a file together with its journal.
 type Bolt struct {
-	*store.Bolt
-	journal *store.Journal // nil: there is none
+	*bolt.Store
+	journal *journal.Journal // nil: there is none
 }
 
 // Close closes both, the journal last.
 func (b *Bolt) Close() error {
-	err := b.Bolt.Close()
+	err := b.Store.Close()
 	if b.journal != nil {
 		err = errors.Join(err, b.journal.Close())
 	}
@@ -33,12 +35,12 @@ func (b *Bolt) Close() error {
 const journalWait = time.Second
 
 // boltConfig returns where the store is, with its journal opened.
-func BoltConfig(cfg *config.Config, log *slog.Logger, now func() time.Time) (bc store.BoltConfig, err error) {
-	bc = store.BoltConfig{
-		Path: cfg.BoltFile(), Marker: store.FileMarker(setup.MarkerFile(cfg)), MaxEvents: cfg.Feed.Events, Log: log, Now: now,
+func BoltConfig(cfg *config.Config, log *slog.Logger, now func() time.Time) (bc bolt.Config, err error) {
+	bc = bolt.Config{
+		Path: cfg.BoltFile(), Marker: marker.FileMarker(setup.MarkerFile(cfg)), MaxEvents: cfg.Feed.Events, Log: log, Now: now,
 	}
 	if j := cfg.Journal(); j.Enabled {
-		bc.Journal, err = store.OpenJournal(store.JournalConfig{
+		bc.Journal, err = journal.Open(journal.Config{
 			Path: cfg.JournalFile(), Window: j.Window, MaxEntries: j.Entries, Log: log, Now: now, LockWait: journalWait,
 		})
 		if err != nil {
@@ -63,7 +65,7 @@ func openBolt(cfg *config.Config, keys *keyfile.Ring, p *Params) (Store, error) 
 		return nil, err
 	}
 	bc.Announce = p.Announce
-	opened, err := store.OpenBolt(bc)
+	opened, err := bolt.Open(bc)
 	if err == nil && lacks {
 		p.Log.LogAttrs(context.Background(), slog.LevelWarn,
 			"journal is new although the store is not: revocations before now cannot be made again if an older copy of the store is put back",

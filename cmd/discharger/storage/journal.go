@@ -11,7 +11,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/discharger/discharger/discharger/store"
+	"github.com/discharger/discharger/discharger/store/journal"
 )
 
 // maxJournals is how many processes may share a data directory.
@@ -20,7 +20,7 @@ const maxJournals = 64
 // openJournal opens the first journal that nobody uses: journal.db, or
 // journal-2.db, where several processes share a directory. What is in the
 // others that nobody uses was left behind, and is taken over.
-func openJournal(ctx context.Context, jc store.JournalConfig) (own *store.Journal, err error) {
+func openJournal(ctx context.Context, jc journal.Config) (own *journal.Journal, err error) {
 	base, ext := jc.Path, filepath.Ext(jc.Path)
 	jc.LockWait = 20 * time.Millisecond
 	for i := 1; i <= maxJournals; i++ {
@@ -32,12 +32,12 @@ func openJournal(ctx context.Context, jc store.JournalConfig) (own *store.Journa
 		}
 		var adopted int
 		if own == nil {
-			own, err = store.OpenJournal(jc)
+			own, err = journal.Open(jc)
 		} else if adopted, err = own.Adopt(ctx, jc.Path); adopted > 0 {
 			jc.Log.LogAttrs(ctx, slog.LevelInfo, "took over a journal of revocations",
 				slog.String("path", jc.Path), slog.Int("entries", adopted))
 		}
-		if err != nil && !errors.Is(err, store.ErrJournalInUse) {
+		if err != nil && !errors.Is(err, journal.ErrInUse) {
 			if own != nil {
 				err = errors.Join(err, own.Close())
 			}

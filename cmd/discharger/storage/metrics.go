@@ -6,7 +6,9 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"github.com/discharger/discharger/discharger/store"
+	"github.com/discharger/discharger/discharger/store/bolt"
+	"github.com/discharger/discharger/discharger/store/journal"
+	"github.com/discharger/discharger/discharger/store/redis"
 )
 
 // storeLost shows whether a store has lost data, of either kind.
@@ -24,7 +26,7 @@ func oneIf(set bool) float64 {
 }
 
 // registerBolt shows what the store has lost, and what its journal does.
-func registerBolt(reg prometheus.Registerer, s *store.Bolt, j *store.Journal) error {
+func registerBolt(reg prometheus.Registerer, s *bolt.Store, j *journal.Journal) error {
 	gauge := func(name, help string, get func() float64) prometheus.Collector {
 		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, get)
 	}
@@ -51,8 +53,8 @@ func registerBolt(reg prometheus.Registerer, s *store.Bolt, j *store.Journal) er
 }
 
 // registerRedis shows what the store has seen of its servers.
-func registerRedis(reg prometheus.Registerer, s *store.Redis) error {
-	since := func(name, help string, get func(store.Losses) time.Time) prometheus.Collector {
+func registerRedis(reg prometheus.Registerer, s *redis.Store) error {
+	since := func(name, help string, get func(redis.Losses) time.Time) prometheus.Collector {
 		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, func() float64 {
 			at := get(s.Stats().Losses)
 			if at.IsZero() {
@@ -70,9 +72,9 @@ func registerRedis(reg prometheus.Registerer, s *store.Redis) error {
 		}, func() float64 { return oneIf(s.Stats().Refused) }),
 		storeLost(s),
 		since("discharger_store_born_timestamp_seconds", "When the store was made, Unix time; 0: by an earlier version.",
-			func(l store.Losses) time.Time { return l.Born }),
+			func(l redis.Losses) time.Time { return l.Born }),
 		since("discharger_store_loss_timestamp_seconds", "When a loss of data was accepted last, Unix time; 0: never.",
-			func(l store.Losses) time.Time { return l.Missing }),
+			func(l redis.Losses) time.Time { return l.Missing }),
 	} {
 		if err := reg.Register(c); err != nil {
 			return fmt.Errorf("register metrics: %w", err)
@@ -82,39 +84,39 @@ func registerRedis(reg prometheus.Registerer, s *store.Redis) error {
 }
 
 // registerJournal shows what the journal does.
-func registerJournal(reg prometheus.Registerer, s interface{ JournalStats() store.JournalStats }) error {
-	gauge := func(name, help string, get func(store.JournalStats) float64) prometheus.Collector {
+func registerJournal(reg prometheus.Registerer, s interface{ JournalStats() journal.Stats }) error {
+	gauge := func(name, help string, get func(journal.Stats) float64) prometheus.Collector {
 		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help},
 			func() float64 { return get(s.JournalStats()) })
 	}
-	counter := func(name, help string, get func(store.JournalStats) uint64) prometheus.Collector {
+	counter := func(name, help string, get func(journal.Stats) uint64) prometheus.Collector {
 		return prometheus.NewCounterFunc(prometheus.CounterOpts{Name: name, Help: help},
 			func() float64 { return float64(get(s.JournalStats())) })
 	}
 	for _, c := range []prometheus.Collector{
 		gauge("discharger_journal_entries", "Revocations in this process's journal.",
-			func(j store.JournalStats) float64 { return float64(j.Entries) }),
+			func(j journal.Stats) float64 { return float64(j.Entries) }),
 		gauge("discharger_journal_bytes", "Size of the journal's file.",
-			func(j store.JournalStats) float64 { return float64(j.Bytes) }),
+			func(j journal.Stats) float64 { return float64(j.Bytes) }),
 		gauge("discharger_journal_shut", "1 while revocations are being replayed and the store answers nothing, else 0.",
-			func(j store.JournalStats) float64 { return oneIf(j.Shut) }),
+			func(j journal.Stats) float64 { return oneIf(j.Shut) }),
 		gauge("discharger_journal_failover_timestamp_seconds", "When another primary was met last, Unix time; 0: not since the start.",
-			func(j store.JournalStats) float64 {
+			func(j journal.Stats) float64 {
 				if j.LastFailover.IsZero() {
 					return 0
 				}
 				return float64(j.LastFailover.UnixMilli()) / 1000
 			}),
 		counter("discharger_journal_added_total", "Revocations written to the journal.",
-			func(j store.JournalStats) uint64 { return j.Added }),
+			func(j journal.Stats) uint64 { return j.Added }),
 		counter("discharger_journal_dropped_total", "Entries removed before their time because the journal was full.",
-			func(j store.JournalStats) uint64 { return j.Dropped }),
+			func(j journal.Stats) uint64 { return j.Dropped }),
 		counter("discharger_journal_replays_total", "Times that the journal was replayed, at the start and after failovers.",
-			func(j store.JournalStats) uint64 { return j.Replays }),
+			func(j journal.Stats) uint64 { return j.Replays }),
 		counter("discharger_journal_replayed_total", "Records that a replay had to mend: revocations that were lost.",
-			func(j store.JournalStats) uint64 { return j.Replayed }),
+			func(j journal.Stats) uint64 { return j.Replayed }),
 		counter("discharger_journal_missing_events_total", "Events that a replay had to publish again, whose revocations were not lost.",
-			func(j store.JournalStats) uint64 { return j.Missing }),
+			func(j journal.Stats) uint64 { return j.Missing }),
 	} {
 		if err := reg.Register(c); err != nil {
 			return fmt.Errorf("register metrics: %w", err)

@@ -9,18 +9,20 @@ import (
 	"github.com/discharger/discharger/cmd/discharger/setup"
 	"github.com/discharger/discharger/config"
 	"github.com/discharger/discharger/discharger/keyfile"
-	"github.com/discharger/discharger/discharger/store"
+	"github.com/discharger/discharger/discharger/store/journal"
+	"github.com/discharger/discharger/discharger/store/marker"
+	"github.com/discharger/discharger/discharger/store/redis"
 )
 
 // redisStore is a store in Redis together with this process's journal.
 type Redis struct {
-	*store.Redis
-	journal *store.Journal // nil: there is none
+	*redis.Store
+	journal *journal.Journal // nil: there is none
 }
 
 // Close closes both, the journal last.
 func (r *Redis) Close() error {
-	err := r.Redis.Close()
+	err := r.Store.Close()
 	if r.journal != nil {
 		err = errors.Join(err, r.journal.Close())
 	}
@@ -29,25 +31,25 @@ func (r *Redis) Close() error {
 
 // redisConfig returns where the store is, without a journal. From then on the Redis
 // client logs to log too.
-func RedisConfig(cfg *config.Config, r *config.Redis, keys *keyfile.Ring, log *slog.Logger, now func() time.Time) (rc store.RedisConfig, err error) {
-	store.SetRedisLog(log)
+func RedisConfig(cfg *config.Config, r *config.Redis, keys *keyfile.Ring, log *slog.Logger, now func() time.Time) (rc redis.Config, err error) {
+	redis.SetLog(log)
 	tag := keys.Of(keyfile.Store)[0].Secret()
-	rc = store.RedisConfig{
+	rc = redis.Config{
 		Addrs: r.Addresses, MasterName: r.MasterName, Cluster: r.Cluster, DB: r.DB,
-		TagKey: tag[:], Marker: store.FileMarker(setup.MarkerFile(cfg)),
-		Durability: store.Durability(r.Durability), Replicas: r.Replicas,
+		TagKey: tag[:], Marker: marker.FileMarker(setup.MarkerFile(cfg)),
+		Durability: redis.Durability(r.Durability), Replicas: r.Replicas,
 		DialTimeout: r.Timeouts.Dial, ReadTimeout: r.Timeouts.Read, WriteTimeout: r.Timeouts.Write,
 		PoolSize: r.PoolSize, Unpipelined: !r.Pipelining, MaxEvents: cfg.Feed.Events,
 		SessionLife: sessionLife(cfg),
 		Log:         log, Now: now,
 	}
-	rc.RedisAccess, err = RedisAccess(r)
+	rc.Access, err = RedisAccess(r)
 	return rc, err
 }
 
 // redisAccess returns passwords and certificates, as a configuration has them.
-func RedisAccess(r *config.Redis) (a store.RedisAccess, err error) {
-	a = store.RedisAccess{
+func RedisAccess(r *config.Redis) (a redis.Access, err error) {
+	a = redis.Access{
 		Username: r.Username, Password: r.Password,
 		SentinelUsername: r.SentinelUsername, SentinelPassword: r.SentinelPassword,
 	}
@@ -64,7 +66,7 @@ func openRedis(ctx context.Context, cfg *config.Config, r *config.Redis, keys *k
 	}
 	rc.Announce = p.Announce
 	if r.Journal.Enabled {
-		rc.Journal, err = openJournal(ctx, store.JournalConfig{
+		rc.Journal, err = openJournal(ctx, journal.Config{
 			Path: cfg.JournalFile(), Window: r.Journal.Window, MaxEntries: r.Journal.Entries, Log: p.Log, Now: p.Now,
 		})
 		if err != nil {
@@ -72,7 +74,7 @@ func openRedis(ctx context.Context, cfg *config.Config, r *config.Redis, keys *k
 		}
 	}
 	rc.AwaitServers = true
-	opened, err := store.OpenRedis(ctx, rc)
+	opened, err := redis.Open(ctx, rc)
 	if err == nil {
 		err = registerRedis(p.Registry, opened)
 		if err == nil && rc.Journal != nil {

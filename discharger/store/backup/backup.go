@@ -1,0 +1,295 @@
+package backup
+
+import (
+	"bufio"
+	"bytes"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"os"
+	"time"
+
+	"github.com/discharger/discharger/discharger"
+	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/revocation"
+	"github.com/discharger/discharger/discharger/store/limits"
+	"github.com/discharger/discharger/discharger/store/marker"
+	"github.com/discharger/discharger/discharger/store/record"
+)
+
+// A backup is a stream: a line of text, then records, then an end. It does not
+// depend on what the store is made of.
+//
+//	discharger-backup-1 {"store":"…","at":…,"commit":…,"missing":…,"all":…}
+//	kind(1) length(uvarint) content
+//	…
+//	'e' length count(uvarint) sha256(32)
+//
+//	kind  content
+//	'u'   homeserver user expiry(4) record              of a user
+//	's'   homeserver user session(16) expiry(4) record  of a session
+//	'd'   homeserver user device(8) expiry(4) record    of a device
+//	'h'   homeserver record                             of a homeserver
+//	'f'   homeserver until(8, Unix ms) data             an event of a homeserver's feed
+//
+// Names have their length in front, as an unsigned varint. Count is of records,
+// and the digest of everything before the 'e'. Users come in order: the record
+// of a user, then those of the user's sessions; devices come after all of them.
+const magic = "discharger-backup-1 "
+
+// maxFrame bounds a record of a backup.
+const maxFrame = limits.MaxRecord + 3*limits.MaxName
+
+const (
+	User       = 'u'
+	Session    = 's'
+	Device     = 'd'
+	Homeserver = 'h'
+	Event      = 'f'
+	end        = 'e'
+)
+
+// Header is what a backup says of the store that it was made of.
+type Header struct {
+	Store   string `json:"store"`   // its identity
+	At      int64  `json:"at"`      // when it was made, Unix ms by the store's clock
+	Commit  uint64 `json:"commit"`  // number of the last commit in it
+	Missing int64  `json:"missing"` // losses, as in [session.Losses]
+	All     int64  `json:"all"`
+}
+
+// Time returns when the backup was made.
+func (h Header) Time() time.Time { return time.UnixMilli(h.At) }
+
+// Writer writes a backup.
+type Writer struct {
+	w     *bufio.Writer
+	sum   hash.Hash
+	count uint64
+}
+
+func NewWriter(w io.Writer, h Header) (*Writer, error) {
+	text, err := json.Marshal(h)
+	if err != nil {
+		return nil, err
+	}
+	b := &Writer{w: bufio.NewWriterSize(w, 1<<16), sum: sha256.New()}
+	return b, b.write([]byte(magic + string(text) + "\n"))
+}
+
+func (b *Writer) write(p []byte) error {
+	b.sum.Write(p)
+	_, err := b.w.Write(p)
+	return err
+}
+
+func (b *Writer) Frame(kind byte, content ...[]byte) error {
+	joined := bytes.Join(content, nil)
+	b.count++
+	return errors.Join(b.write(binary.AppendUvarint([]byte{kind}, uint64(len(joined)))), b.write(joined))
+}
+
+func (b *Writer) End() error {
+	content := b.sum.Sum(binary.AppendUvarint(nil, b.count))
+	if err := b.write(binary.AppendUvarint([]byte{end}, uint64(len(content)))); err != nil {
+		return err
+	}
+	return errors.Join(b.write(content), b.w.Flush())
+}
+
+// Backup is a backup in a file, which has been read completely and is whole.
+type Backup struct {
+	Header
+	Users, Sessions, Devices, Homeservers, Events int // records of them
+
+	path string
+	sum  [sha256.Size]byte
+}
+
+// Record is one record of a backup.
+type Record struct {
+	Kind    byte
+	User    discharger.UserKey // of a homeserver or an event: no user
+	Session caveat.SessionID
+	Device  revocation.DeviceTag
+	Row     []byte // expiry and record, the record of a homeserver, or until and data of an event
+}
+
+// Expires returns when a record expires; zero: never.
+func (r *Record) Expires() (time.Time, []byte, error) {
+	e, record, err := record.SplitRow(r.Row)
+	if err != nil || e == 0 {
+		return time.Time{}, record, err
+	}
+	return time.Unix(int64(e), 0), record, nil
+}
+
+var errBackup = errors.New("it is not a backup of this version, or damaged")
+
+// Open reads a file, and refuses one that is not whole.
+func Open(path string) (*Backup, error) {
+	b := &Backup{path: path}
+	err := b.each(func(r *Record) error {
+		switch r.Kind {
+		case User:
+			b.Users++
+		case Session:
+			b.Sessions++
+		case Device:
+			b.Devices++
+		case Homeserver:
+			b.Homeservers++
+		case Event:
+			b.Events++
+		}
+		return nil
+	}, &b.Header, &b.sum)
+	if err != nil {
+		return nil, err
+	}
+	return b, nil
+}
+
+// EachSession calls f with the encoded record of every session in the backup.
+func (b *Backup) EachSession(f func(user discharger.UserKey, record []byte) error) error {
+	return b.Records(func(r *Record) error {
+		if r.Kind != Session {
+			return nil
+		}
+		_, record, err := r.Expires()
+		if err != nil {
+			return err
+		}
+		return f(r.User, record)
+	})
+}
+
+// Records calls f for every record. The file must be the same still.
+func (b *Backup) Records(f func(*Record) error) error {
+	var h Header
+	var sum [sha256.Size]byte
+	if err := b.each(f, &h, &sum); err != nil {
+		return err
+	}
+	if sum != b.sum {
+		return fmt.Errorf("read backup %s: it has changed", b.path)
+	}
+	return nil
+}
+
+func (b *Backup) each(f func(*Record) error, h *Header, sum *[sha256.Size]byte) error {
+	file, err := os.Open(b.path)
+	if err != nil {
+		return fmt.Errorf("read backup: %w", err)
+	}
+	defer file.Close()
+	r := &backupReader{r: bufio.NewReaderSize(file, 1<<16), sum: sha256.New()}
+	if err := r.all(f, h); err != nil {
+		return fmt.Errorf("read backup %s: %w", b.path, err)
+	}
+	*sum = [sha256.Size]byte(r.sum.Sum(nil))
+	return nil
+}
+
+type backupReader struct {
+	r     *bufio.Reader
+	sum   hash.Hash
+	count uint64
+}
+
+// cut makes the end of the file an error that says so.
+func cut(err error) error {
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return errors.New("it is cut short")
+	}
+	return err
+}
+
+func (r *backupReader) all(f func(*Record) error, h *Header) error {
+	line, err := r.r.ReadSlice('\n')
+	text, ok := bytes.CutPrefix(line, []byte(magic))
+	switch {
+	case errors.Is(err, io.EOF) && bytes.HasPrefix([]byte(magic), line[:min(len(line), len(magic))]):
+		return errors.New("it is cut short")
+	case err != nil || !ok || json.Unmarshal(text, h) != nil || marker.CheckID(h.Store) != nil:
+		return errBackup
+	}
+	r.sum.Write(line)
+	for {
+		before := r.sum.Sum(nil)
+		kind, content, err := r.frame()
+		if err != nil {
+			return cut(err)
+		}
+		if kind == end {
+			return r.end(content, before)
+		}
+		r.count++
+		record, err := parseRecord(kind, content)
+		if err != nil {
+			return err
+		}
+		if err := f(record); err != nil {
+			return err
+		}
+	}
+}
+
+func (r *backupReader) frame() (byte, []byte, error) {
+	kind, err := r.r.ReadByte()
+	if err != nil {
+		return 0, nil, err
+	}
+	n, err := binary.ReadUvarint(r.r)
+	if err != nil {
+		return 0, nil, err
+	}
+	if n > maxFrame {
+		return 0, nil, errBackup
+	}
+	content := make([]byte, n)
+	if _, err := io.ReadFull(r.r, content); err != nil {
+		return 0, nil, err
+	}
+	r.sum.Write(binary.AppendUvarint([]byte{kind}, n))
+	r.sum.Write(content)
+	return kind, content, nil
+}
+
+// end compares count and digest, and expects nothing after them.
+func (r *backupReader) end(content, sum []byte) error {
+	count, n := binary.Uvarint(content)
+	if n <= 0 || count != r.count || !bytes.Equal(content[n:], sum) {
+		return errors.New("it was altered: its digest is another one")
+	}
+	if _, err := r.r.ReadByte(); !errors.Is(err, io.EOF) {
+		return errors.New("it was altered: something follows its end")
+	}
+	return nil
+}
+
+func parseRecord(kind byte, content []byte) (*Record, error) {
+	r, d := &Record{Kind: kind}, record.Decoder{B: content}
+	r.User.Homeserver = d.String()
+	switch kind {
+	case User, Session, Device:
+		r.User.User = d.String()
+	case Homeserver, Event:
+	default:
+		return nil, errBackup
+	}
+	switch kind {
+	case Session:
+		copy(r.Session[:], d.Bytes(len(r.Session)))
+	case Device:
+		copy(r.Device[:], d.Bytes(len(r.Device)))
+	}
+	if r.Row = d.B; d.Bad || len(r.Row) == 0 {
+		return nil, errBackup
+	}
+	return r, nil
+}

@@ -1,0 +1,159 @@
+package bolt
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"go.etcd.io/bbolt"
+
+	"github.com/discharger/discharger/discharger/boltfile"
+	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/revocation"
+	"github.com/discharger/discharger/discharger/store/backup"
+	"github.com/discharger/discharger/discharger/store/record"
+)
+
+// Backup writes a backup of the store as it is at one instant. Others go on
+// meanwhile, but a write that needs a larger file waits for it: w should be a
+// file.
+func (b *Store) Backup(ctx context.Context, w io.Writer) error {
+	err := b.view(ctx, func(tx *bbolt.Tx) error { return writeBackup(ctx, tx, w, b.cfg.Now()) }, nil)
+	if err != nil {
+		return fmt.Errorf("back up store: %w", err)
+	}
+	return nil
+}
+
+// BackupFile writes a backup of a file that no process has open.
+func BackupFile(ctx context.Context, cfg Config, w io.Writer) error {
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.LockTimeout == 0 {
+		cfg.LockTimeout = time.Second
+	}
+	b := &Store{cfg: cfg}
+	_, err := os.Stat(cfg.Path)
+	if err == nil {
+		err = b.inspect()
+	}
+	if err == nil {
+		err = boltfile.Guard(func() error {
+			db, err := bbolt.Open(cfg.Path, 0, b.options(true))
+			if err != nil {
+				return boltfile.Explain(err)
+			}
+			defer db.Close()
+			return db.View(func(tx *bbolt.Tx) error { return writeBackup(ctx, tx, w, cfg.Now()) })
+		})
+	}
+	if err != nil {
+		return fmt.Errorf("back up store %s: %w", cfg.Path, err)
+	}
+	return nil
+}
+
+func writeBackup(ctx context.Context, tx *bbolt.Tx, w io.Writer, now time.Time) error {
+	id, err := readID(tx)
+	if err == nil && id == "" {
+		err = errors.New("the file is empty")
+	}
+	if err != nil {
+		return err
+	}
+	meta := tx.Bucket(bucketMeta)
+	l := readLosses(meta)
+	out, err := backup.NewWriter(w, backup.Header{
+		Store: id, At: now.UnixMilli(), Commit: readNumber(meta, keyCommit), Missing: l.Missing, All: l.All,
+	})
+	if err != nil {
+		return err
+	}
+	n := 0
+	check := func(err error) error {
+		if n++; n%1000 == 0 {
+			err = errors.Join(err, ctx.Err())
+		}
+		return err
+	}
+	err = tx.Bucket(bucketRecords).ForEach(func(k, v []byte) error { return check(backupRow(out, k, v, len(caveat.SessionID{}), now)) })
+	if devices := tx.Bucket(bucketDevices); err == nil && devices != nil {
+		err = devices.ForEach(func(k, v []byte) error { return check(backupRow(out, k, v, len(revocation.DeviceTag{}), now)) })
+	}
+	if err == nil {
+		err = tx.Bucket(bucketHomeservers).ForEach(func(k, v []byte) error {
+			name, _, ok := cutName(k)
+			if !ok {
+				return record.ErrDamaged
+			}
+			return check(out.Frame(backup.Homeserver, record.AppendText(nil, name), v))
+		})
+	}
+	if err == nil {
+		err = backupFeeds(out, tx, now)
+	}
+	if err != nil {
+		return err
+	}
+	return out.End()
+}
+
+// backupRow writes the row of a user, a session or a device.
+func backupRow(out *backup.Writer, k, v []byte, idLen int, now time.Time) error {
+	homeserver, rest, ok := cutName(k)
+	user, id, ok2 := cutName(rest)
+	if !ok || !ok2 || len(id) != idLen {
+		return record.ErrDamaged
+	}
+	e, _, err := record.SplitRow(v)
+	if err != nil {
+		return err
+	}
+	names := record.AppendText(record.AppendText(nil, homeserver), user)
+	switch {
+	case idLen == len(revocation.DeviceTag{}):
+		return out.Frame(backup.Device, names, id, v)
+	case caveat.SessionID(id) == caveat.SessionID{}:
+		return out.Frame(backup.User, names, v)
+	case e.Passed(now):
+		return nil
+	}
+	return out.Frame(backup.Session, names, id, v)
+}
+
+func backupFeeds(out *backup.Writer, tx *bbolt.Tx, now time.Time) error {
+	feeds := tx.Bucket(bucketFeeds)
+	if feeds == nil {
+		return nil
+	}
+	return feeds.ForEachBucket(func(k []byte) error {
+		name, _, ok := cutName(k)
+		if !ok {
+			return record.ErrDamaged
+		}
+		return feeds.Bucket(k).ForEach(func(k, v []byte) error {
+			until, _, err := record.SplitEvent(v)
+			if _, ok := eventNumber(k); !ok || err != nil || until <= now.UnixMilli() {
+				return err
+			}
+			return out.Frame(backup.Event, record.AppendText(nil, name), v)
+		})
+	})
+}
+
+// cutName takes a name off a key.
+func cutName(key []byte) (name string, rest []byte, ok bool) {
+	if len(key) < 2 {
+		return "", nil, false
+	}
+	n := int(binary.BigEndian.Uint16(key))
+	if len(key) < 2+n {
+		return "", nil, false
+	}
+	return string(key[2 : 2+n]), key[2+n:], true
+}

@@ -1,0 +1,265 @@
+package bolt
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"go.etcd.io/bbolt"
+
+	"github.com/discharger/discharger/discharger"
+	"github.com/discharger/discharger/discharger/boltfile"
+	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/revocation"
+	"github.com/discharger/discharger/discharger/store/journal"
+	"github.com/discharger/discharger/discharger/store/limits"
+	"github.com/discharger/discharger/discharger/store/marker"
+	"github.com/discharger/discharger/discharger/store/record"
+)
+
+// The file. Every string has its length in front, as two bytes, big-endian;
+// names may contain any byte.
+//
+//	bucket        key                                value
+//	"discharger"  "id"                               the store's identity, with the version of this layout
+//	              "commit"                           number of the last commit(8)
+//	              "missing" "all"                    losses(8, Unix ms): bolt_losses.go
+//	              "journal"                          the journal(16) and its last number(8) that was used: bolt_journal.go
+//	              "probe"                            written to see whether that is possible
+//	"records"     homeserver user session(16 bytes)  expiry(4) record
+//	"devices"     homeserver user device(8 bytes)    expiry(4) record
+//	"homeservers" homeserver                         record
+//	"feeds"       homeserver                         a bucket of events: bolt_feed.go
+//
+// The session of all zeros is the user's own record, so it comes first among
+// the rows of the user, which all have the same prefix.
+var (
+	bucketMeta        = []byte("discharger")
+	bucketRecords     = []byte("records")
+	bucketHomeservers = []byte("homeservers")
+	bucketDevices     = []byte("devices")
+	keyID             = []byte("id")
+	keyCommit         = []byte("commit")
+	keyMissing        = []byte("missing")
+	keyAll            = []byte("all")
+	keyJournal        = []byte("journal")
+	keyProbe          = []byte("probe")
+)
+
+// Config says where a [Bolt] keeps its file. Path is required.
+type Config struct {
+	Path string // created with mode 0600 if it does not exist; its directory must
+
+	// Marker remembers the file's identity elsewhere; nil leaves the loss of
+	// the file unnoticed.
+	Marker marker.Marker
+
+	// Journal takes revocations before they are made, so that an older copy of
+	// the file that is put in its place can be given them again; nil: an older
+	// copy is not noticed, and revives sessions. The caller closes it after the
+	// store.
+	Journal *journal.Journal
+
+	// Announce writes the event of a revocation that is restored from the journal;
+	// nil: as [discharger.Announcer] does whose fields are zero. An error is logged,
+	// and the revocation is restored without an event.
+	Announce func(e *revocation.Revocation, now time.Time) (discharger.FeedEvent, error)
+
+	// SweepEvery is the pause between two searches for expired records; 0 is
+	// 15 minutes.
+	SweepEvery time.Duration
+
+	// LockTimeout is how long to wait for another process to let go of the
+	// file; 0 is one second.
+	LockTimeout time.Duration
+
+	// MaxEvents bounds the events of each homeserver's feed; beyond that, the
+	// oldest go before their time. 0: 1 000 000.
+	MaxEvents int
+
+	Log    *slog.Logger     // of the sweeper's troubles; nil: nothing is logged
+	Now    func() time.Time // nil: time.Now
+	Random io.Reader        // nil: crypto/rand
+}
+
+// Store is a [discharger.Store] in one bbolt file. A write that has been
+// acknowledged is on the disk, revocation or not.
+type Store struct {
+	cfg  Config
+	db   *bbolt.DB
+	file os.FileInfo // what Path was when it was opened
+	id   string
+
+	made    bool                    // the file was made when it was opened
+	commits atomic.Uint64           // number of the last commit
+	losses  atomic.Pointer[losses]  // never nil
+	lost    atomic.Pointer[lostErr] // why the data is not to be used; nil: it is
+	writers atomic.Int32            // calls that are about to write
+	wakes   wakes                   // of those who wait for events
+	probe   probe                   // of Ready
+
+	restored *[]revocation.Revocation // where a restore collects what it revokes again; nil: nowhere
+
+	replays, replayed atomic.Uint64
+
+	stop context.CancelFunc // of the sweeper
+	done sync.WaitGroup
+}
+
+var (
+	_ discharger.Store = (*Store)(nil)
+	_ discharger.Feed  = (*Store)(nil)
+)
+
+// Open opens the file, or makes one. A file that is damaged, belongs to
+// another program or is open in another process is an error and is left as it
+// was. A file that lacks revocations which are in the journal is given them. A
+// file that is not the one the marker or the journal names, or is older than the
+// journal can complete, is opened, but answers [discharger.ErrStoreLost] until
+// [Bolt.AcceptLoss] is called; so is one whose journal is damaged.
+func Open(cfg Config) (*Store, error) {
+	cfg, err := cfg.complete()
+	if err != nil {
+		return nil, fmt.Errorf("open store: %w", err)
+	}
+	b := &Store{cfg: cfg}
+	if err := b.open(); err != nil {
+		return nil, fmt.Errorf("open store %s: %w", cfg.Path, err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	b.stop = cancel
+	b.done.Go(func() { b.sweepEvery(ctx) })
+	if cfg.Journal != nil {
+		b.done.Go(func() { b.noteCommits(ctx) })
+	}
+	return b, nil
+}
+
+// complete checks what is given and fills in what is not.
+func (cfg Config) complete() (Config, error) {
+	if cfg.Path == "" {
+		return cfg, errors.New("no path")
+	}
+	if cfg.SweepEvery < 0 || cfg.LockTimeout < 0 || cfg.MaxEvents < 0 {
+		return cfg, errors.New("a duration or a number is negative")
+	}
+	if cfg.SweepEvery == 0 {
+		cfg.SweepEvery = 15 * time.Minute
+	}
+	if cfg.LockTimeout == 0 {
+		cfg.LockTimeout = time.Second
+	}
+	if cfg.MaxEvents == 0 {
+		cfg.MaxEvents = limits.DefaultMaxEvents
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.Random == nil {
+		cfg.Random = rand.Reader
+	}
+	if cfg.Announce == nil {
+		cfg.Announce = discharger.Announcer{}.Event
+	}
+	return cfg, nil
+}
+
+func (b *Store) open() (err error) {
+	expected, err := marker.Remembered(b.cfg.Marker)
+	if err != nil {
+		return err
+	}
+	if err := b.inspect(); err != nil {
+		return err
+	}
+	err = boltfile.Guard(func() error {
+		b.db, err = bbolt.Open(b.cfg.Path, 0o600, b.options(false))
+		return err
+	})
+	if err != nil {
+		return boltfile.Explain(err)
+	}
+	defer func() {
+		if err != nil {
+			b.db.Close()
+		}
+	}()
+	if b.file, err = os.Stat(b.cfg.Path); err != nil {
+		return err
+	}
+	if err := boltfile.Guard(b.identify); err != nil {
+		return err
+	}
+	if expected != "" && expected != b.id {
+		b.lose(fmt.Errorf("%s is not the store that the marker names: put that one back, restore a backup, or accept the loss", b.cfg.Path))
+		return nil
+	}
+	if err := b.catchUp(); err != nil || b.lost.Load() != nil || expected != "" {
+		return err
+	}
+	return marker.Remember(b.cfg.Marker, b.id)
+}
+
+// Now returns the time of this machine.
+func (b *Store) Now(ctx context.Context) (time.Time, error) {
+	return b.cfg.Now(), b.usable(ctx)
+}
+
+// Close ends the sweeper and closes the file.
+func (b *Store) Close() error {
+	b.stop()
+	b.done.Wait()
+	var err error
+	if b.cfg.Journal != nil && b.lost.Load() == nil {
+		err = b.cfg.Journal.Checkpoint(context.Background())
+		b.cfg.Journal.Detach()
+	}
+	return errors.Join(err, b.db.Close())
+}
+
+// userPrefix is what the keys of all of a user's rows begin with.
+func userPrefix(u discharger.UserKey) []byte {
+	b := make([]byte, 0, 2+len(u.Homeserver)+2+len(u.User)+len(caveat.SessionID{}))
+	return appendName(appendName(b, u.Homeserver), u.User)
+}
+
+func appendName(b []byte, name string) []byte {
+	return append(binary.BigEndian.AppendUint16(b, uint16(len(name))), name...)
+}
+
+// rowSession is the last part of a row's key.
+func rowSession(key []byte) caveat.SessionID {
+	return caveat.SessionID(key[len(key)-len(caveat.SessionID{}):])
+}
+
+// rowDevice returns the last part of the key of a device's row.
+func rowDevice(key []byte) revocation.DeviceTag {
+	return revocation.DeviceTag(key[len(key)-len(revocation.DeviceTag{}):])
+}
+
+// liveSession reports whether a user has a session that has not expired.
+func liveSession(records *bbolt.Bucket, prefix []byte, now time.Time) (bool, error) {
+	c := records.Cursor()
+	for k, v := c.Seek(prefix); bytes.HasPrefix(k, prefix); k, v = c.Next() {
+		e, _, err := record.SplitRow(v)
+		if err != nil {
+			return false, err
+		}
+		if rowSession(k) != (caveat.SessionID{}) && !e.Passed(now) {
+			return true, nil
+		}
+	}
+	return false, nil
+}

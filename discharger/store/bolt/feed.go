@@ -1,0 +1,307 @@
+package bolt
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"hash/fnv"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"go.etcd.io/bbolt"
+
+	"github.com/discharger/discharger/discharger"
+	"github.com/discharger/discharger/discharger/boltfile"
+	"github.com/discharger/discharger/discharger/store/limits"
+	"github.com/discharger/discharger/discharger/store/marker"
+	"github.com/discharger/discharger/discharger/store/record"
+)
+
+// Feeds in the file.
+//
+//	bucket               key         value
+//	"feeds" homeserver   number(8)   until(8, Unix ms) data
+//	                     "lost"      until(8, Unix ms)
+//
+// Numbers begin at 1 and have no holes; the last one given out is the sequence
+// of the homeserver's bucket. "lost" is there once events had to go before
+// their time, and says until when that matters.
+//
+// A position is "id.number.digest": of the store, of the event, and of what the
+// event is, since a file that was restored from a copy gives out numbers again.
+var (
+	bucketFeeds = []byte("feeds")
+	keyLost     = []byte("lost")
+)
+
+// appendEvents adds events to a homeserver's feed, and drops the oldest if
+// there are too many.
+func (b *Store) appendEvents(tx *bbolt.Tx, homeserver string, events []discharger.FeedEvent) error {
+	if len(events) == 0 {
+		return nil
+	}
+	feeds, err := tx.CreateBucketIfNotExists(bucketFeeds)
+	if err != nil {
+		return err
+	}
+	feed, err := feeds.CreateBucketIfNotExists(appendName(nil, homeserver))
+	if err != nil {
+		return err
+	}
+	for _, e := range events {
+		n, err := feed.NextSequence()
+		if err != nil {
+			return err
+		}
+		value := binary.BigEndian.AppendUint64(make([]byte, 0, record.UntilSize+len(e.Data)), uint64(e.Until.UnixMilli()))
+		if err := feed.Put(binary.BigEndian.AppendUint64(nil, n), append(value, e.Data...)); err != nil {
+			return err
+		}
+	}
+	return b.boundFeed(feed)
+}
+
+// boundFeed drops the oldest events of a feed that has too many.
+func (b *Store) boundFeed(feed *bbolt.Bucket) error {
+	last, now := feed.Sequence(), b.cfg.Now().UnixMilli()
+	for {
+		k, v := feed.Cursor().First()
+		first, ok := eventNumber(k)
+		if !ok || last-first < uint64(b.cfg.MaxEvents) {
+			return nil
+		}
+		until, _, err := record.SplitEvent(v)
+		if err == nil && until > now {
+			if err := noteLost(feed, until); err != nil {
+				return err
+			}
+		}
+		if err := feed.Delete(k); err != nil {
+			return err
+		}
+	}
+}
+
+// noteLost remembers that an event went before its time.
+func noteLost(feed *bbolt.Bucket, until int64) error {
+	if lostUntil(feed) >= until {
+		return nil
+	}
+	return feed.Put(keyLost, binary.BigEndian.AppendUint64(nil, uint64(until)))
+}
+
+func lostUntil(feed *bbolt.Bucket) int64 {
+	if v := feed.Get(keyLost); len(v) == record.UntilSize {
+		return int64(binary.BigEndian.Uint64(v))
+	}
+	return 0
+}
+
+// eventNumber reads the key of an event. "lost" comes after all of them.
+func eventNumber(key []byte) (uint64, bool) {
+	if len(key) != 8 {
+		return 0, false
+	}
+	return binary.BigEndian.Uint64(key), true
+}
+
+// Publish appends events to a homeserver's feed.
+func (b *Store) Publish(ctx context.Context, homeserver string, events ...discharger.FeedEvent) error {
+	err := b.update(ctx, func(tx *bbolt.Tx) error {
+		return b.appendEvents(tx, homeserver, events)
+	}, limits.CheckPublish(homeserver, events))
+	if err != nil {
+		return fmt.Errorf("publish: %w", err)
+	}
+	b.wakes.wake(homeserver, events)
+	return nil
+}
+
+// ReadFeed returns the next events after a position.
+func (b *Store) ReadFeed(ctx context.Context, homeserver, after string) (discharger.FeedPage, error) {
+	var page discharger.FeedPage
+	err := b.view(ctx, func(tx *bbolt.Tx) error {
+		page = discharger.FeedPage{Gap: after != ""}
+		feeds := tx.Bucket(bucketFeeds)
+		if feeds == nil {
+			return nil
+		}
+		feed := feeds.Bucket(appendName(nil, homeserver))
+		if feed == nil {
+			return nil
+		}
+		next := uint64(0)
+		if n, ok := b.continues(feed, after); ok {
+			page.Gap, next = false, n+1
+		} else if after == "" {
+			page.Gap = lostUntil(feed) > b.cfg.Now().UnixMilli()
+		}
+		return b.readEvents(feed, next, &page)
+	}, limits.CheckHomeserver(homeserver))
+	if err != nil {
+		return discharger.FeedPage{}, fmt.Errorf("read feed: %w", err)
+	}
+	return page, nil
+}
+
+func (b *Store) readEvents(feed *bbolt.Bucket, from uint64, page *discharger.FeedPage) error {
+	c := feed.Cursor()
+	for k, v := c.Seek(binary.BigEndian.AppendUint64(nil, from)); k != nil && len(page.Entries) < limits.FeedPage; k, v = c.Next() {
+		n, ok := eventNumber(k)
+		if !ok {
+			continue
+		}
+		_, data, err := record.SplitEvent(v)
+		if err != nil {
+			return err
+		}
+		page.Entries = append(page.Entries, discharger.FeedEntry{
+			Position: b.position(n, v), Data: append([]byte(nil), data...),
+		})
+	}
+	return nil
+}
+
+// position names an event.
+func (b *Store) position(n uint64, value []byte) string {
+	h := fnv.New32a()
+	h.Write(value)
+	return marker.PositionPrefix(b.id) + strconv.FormatUint(n, 10) + "." + strconv.FormatUint(uint64(h.Sum32()), 36)
+}
+
+// continues finds the event at a position, or sees that it was the last one
+// there was.
+func (b *Store) continues(feed *bbolt.Bucket, position string) (uint64, bool) {
+	rest, ok := strings.CutPrefix(position, marker.PositionPrefix(b.id))
+	if !ok {
+		return 0, false
+	}
+	number, _, _ := strings.Cut(rest, ".")
+	n, err := strconv.ParseUint(number, 10, 64)
+	if err != nil || n == 0 || n > feed.Sequence() {
+		return 0, false
+	}
+	if v := feed.Get(binary.BigEndian.AppendUint64(nil, n)); v != nil {
+		return n, b.position(n, v) == position
+	}
+	return n, n == feed.Sequence()
+}
+
+// AwaitFeed returns when something has been added after a position, or ctx
+// ends.
+func (b *Store) AwaitFeed(ctx context.Context, homeserver, after string) error {
+	wake := b.wakes.next(homeserver)
+	page, err := b.ReadFeed(ctx, homeserver, after)
+	if err != nil || page.Gap && after != "" || len(page.Entries) > 0 {
+		return err
+	}
+	select {
+	case <-wake:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// wakes tells readers of feeds that something was added.
+type wakes struct {
+	mu      sync.Mutex
+	waiting map[string]chan struct{}
+}
+
+// next returns a channel that is closed when something is added.
+func (w *wakes) next(homeserver string) <-chan struct{} {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.waiting == nil {
+		w.waiting = make(map[string]chan struct{})
+	}
+	c, ok := w.waiting[homeserver]
+	if !ok {
+		c = make(chan struct{})
+		w.waiting[homeserver] = c
+	}
+	return c
+}
+
+func (w *wakes) wake(homeserver string, events []discharger.FeedEvent) {
+	if len(events) == 0 {
+		return
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if c, ok := w.waiting[homeserver]; ok {
+		close(c)
+		delete(w.waiting, homeserver)
+	}
+}
+
+// sweepFeeds removes events whose time is over. Like rows, in short steps.
+func (b *Store) sweepFeeds(ctx context.Context) error {
+	var names [][]byte
+	err := boltfile.Guard(func() error {
+		return b.db.View(func(tx *bbolt.Tx) error {
+			feeds := tx.Bucket(bucketFeeds)
+			if feeds == nil {
+				return nil
+			}
+			return feeds.ForEachBucket(func(name []byte) error {
+				names = append(names, append([]byte(nil), name...))
+				return nil
+			})
+		})
+	})
+	for _, name := range names {
+		for more := true; more && err == nil; {
+			if err = ctx.Err(); err == nil {
+				more, err = b.trimFeed(name)
+			}
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("remove old events: %w", err)
+	}
+	return nil
+}
+
+// trimFeed removes some events from the beginning of a feed, up to the first
+// that must stay. It looks first, so that nothing is written for nothing.
+func (b *Store) trimFeed(name []byte) (more bool, err error) {
+	now := b.cfg.Now()
+	var due [][]byte
+	err = boltfile.Guard(func() error {
+		return b.db.View(func(tx *bbolt.Tx) error {
+			due = overdue(tx.Bucket(bucketFeeds).Bucket(name), now)
+			return nil
+		})
+	})
+	if err != nil || len(due) == 0 {
+		return false, err
+	}
+	return len(due) == sweepRemove, boltfile.Guard(func() error {
+		return b.db.Update(func(tx *bbolt.Tx) error {
+			feed := tx.Bucket(bucketFeeds).Bucket(name)
+			for _, k := range due {
+				if err := feed.Delete(k); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	})
+}
+
+func overdue(feed *bbolt.Bucket, now time.Time) (due [][]byte) {
+	c := feed.Cursor()
+	for k, v := c.First(); k != nil && len(due) < sweepRemove; k, v = c.Next() {
+		_, ok := eventNumber(k)
+		until, _, err := record.SplitEvent(v)
+		if !ok || err == nil && until > now.UnixMilli() {
+			break
+		}
+		due = append(due, append([]byte(nil), k...))
+	}
+	return due
+}

@@ -1,0 +1,2 @@
+// Package journal keeps the revocations of one process in a file of its own.
+package journal

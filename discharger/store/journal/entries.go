@@ -1,0 +1,28 @@
+package journal
+
+import (
+	"cmp"
+	"slices"
+
+	"github.com/discharger/discharger/discharger"
+	"github.com/discharger/discharger/discharger/revocation"
+)
+
+// ByUser sorts entries by user and by homeserver, the oldest first: revocations
+// of other processes may be journaled later than what happened after them.
+func ByUser(entries []revocation.Revocation) (map[discharger.UserKey][]revocation.Revocation, map[string][]revocation.Revocation) {
+	users := make(map[discharger.UserKey][]revocation.Revocation)
+	homeservers := make(map[string][]revocation.Revocation)
+	for _, e := range entries {
+		if e.Kind == revocation.KindHomeserver {
+			homeservers[e.Homeserver] = append(homeservers[e.Homeserver], e)
+			continue
+		}
+		u := discharger.UserKey{Homeserver: e.Homeserver, User: e.User}
+		users[u] = append(users[u], e)
+	}
+	for _, some := range users {
+		slices.SortStableFunc(some, func(a, b revocation.Revocation) int { return cmp.Compare(a.At, b.At) })
+	}
+	return users, homeservers
+}

@@ -1,0 +1,188 @@
+package journal
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"io/fs"
+	"os"
+	"syscall"
+
+	"github.com/discharger/discharger/discharger/boltfile"
+)
+
+// checkPages looks at the pages of a bbolt file before bbolt does. bbolt takes
+// the older of its two roots if the other one is damaged, which is the file as it
+// was one commit ago, and follows pointers wherever they lead.
+//
+// A file that does not exist, or is empty, has no damage; neither has one that
+// bbolt will not open at all.
+func checkPages(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		return err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil || info.Size() == 0 || !info.Mode().IsRegular() {
+		return err
+	}
+	data, err := syscall.Mmap(int(f.Fd()), 0, int(info.Size()), syscall.PROT_READ, syscall.MAP_SHARED)
+	if err != nil {
+		return err
+	}
+	defer syscall.Munmap(data)
+	return boltfile.Guard(func() error { return walkPages(data) })
+}
+
+// The layout of bbolt's pages.
+const (
+	pageHeader = 16 // id(8) flags(2) count(2) overflow(4)
+	metaSize   = 64 // magic(4) version(4) pagesize(4) flags(4) root(8) sequence(8) freelist(8) pages(8) commit(8) checksum(8)
+	metaMagic  = 0xED0CDAED
+	pageBranch = 1
+	pageLeaf   = 2
+	leafBucket = 1
+	elemSize   = 16
+)
+
+var order = binary.NativeEndian
+
+type pageWalker struct {
+	data []byte
+	size uint64
+	high uint64 // pages that are in use are below
+	seen map[uint64]bool
+}
+
+func walkPages(data []byte) error {
+	size := uint64(os.Getpagesize())
+	first, errFirst := readMeta(data, 0)
+	if errFirst == nil {
+		size = first.pageSize
+	}
+	second, errSecond := readMeta(data, size)
+	switch {
+	case errFirst != nil && errSecond != nil:
+		return nil // bbolt says what it is
+	}
+	newest := first
+	if errFirst != nil || errSecond == nil && second.commit > first.commit {
+		newest = second
+	}
+	w := pageWalker{data: data, size: newest.pageSize, high: newest.pages, seen: make(map[uint64]bool)}
+	if err := w.page(newest.root); err != nil {
+		return err
+	}
+	if errFirst != nil || errSecond != nil {
+		return errRoot
+	}
+	return nil
+}
+
+// errRoot is the error for a file of which one root is damaged, and nothing that
+// the other one leads to.
+var errRoot = errors.New("one of the file's two roots is damaged, so its last commit may be missing")
+
+type meta struct{ pageSize, root, pages, commit uint64 }
+
+func readMeta(data []byte, at uint64) (m meta, err error) {
+	if at+pageHeader+metaSize > uint64(len(data)) {
+		return m, errors.New("too short")
+	}
+	b := data[at+pageHeader : at+pageHeader+metaSize]
+	h := fnv.New64a()
+	h.Write(b[:metaSize-8])
+	if order.Uint32(b) != metaMagic || order.Uint64(b[metaSize-8:]) != h.Sum64() {
+		return m, errors.New("checksum")
+	}
+	m = meta{pageSize: uint64(order.Uint32(b[8:])), root: order.Uint64(b[16:]), pages: order.Uint64(b[40:]), commit: order.Uint64(b[48:])}
+	if m.pageSize < 512 || m.pageSize > 1<<20 {
+		return m, errors.New("page size")
+	}
+	return m, nil
+}
+
+// page looks at a page and at all below it.
+func (w *pageWalker) page(id uint64) error {
+	damaged := func() error { return fmt.Errorf("page %d of the file is damaged", id) }
+	at := id * w.size
+	if id < 2 || id >= w.high || w.seen[id] || at+w.size > uint64(len(w.data)) {
+		return damaged()
+	}
+	overflow := uint64(order.Uint32(w.data[at+12:]))
+	end := at + (overflow+1)*w.size
+	if order.Uint64(w.data[at:]) != id || id+overflow >= w.high || end > uint64(len(w.data)) {
+		return damaged()
+	}
+	for i := range overflow + 1 {
+		if w.seen[id+i] {
+			return damaged()
+		}
+		w.seen[id+i] = true
+	}
+	if err := w.elements(w.data[at:end]); err != nil {
+		if errors.Is(err, errElement) {
+			return damaged()
+		}
+		return err
+	}
+	return nil
+}
+
+var errElement = errors.New("damaged element")
+
+// elements looks at what is on a page, or on one that is inside a bucket's value.
+func (w *pageWalker) elements(p []byte) error {
+	if len(p) < pageHeader {
+		return errElement
+	}
+	flags, count := order.Uint16(p[8:]), uint64(order.Uint16(p[10:]))
+	if flags != pageBranch && flags != pageLeaf || pageHeader+count*elemSize > uint64(len(p)) {
+		return errElement
+	}
+	if flags == pageBranch && count == 0 {
+		return errElement
+	}
+	for i := range count {
+		at := pageHeader + i*elemSize
+		e := p[at : at+elemSize]
+		if flags == pageBranch {
+			if at+uint64(order.Uint32(e))+uint64(order.Uint32(e[4:])) > uint64(len(p)) {
+				return errElement
+			}
+			if err := w.page(order.Uint64(e[8:])); err != nil {
+				return err
+			}
+			continue
+		}
+		key := at + uint64(order.Uint32(e[4:]))
+		value := key + uint64(order.Uint32(e[8:]))
+		end := value + uint64(order.Uint32(e[12:]))
+		if end > uint64(len(p)) {
+			return errElement
+		}
+		if order.Uint32(e)&leafBucket != 0 {
+			if err := w.bucket(p[value:end]); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// bucket looks at a bucket: root(8) sequence(8), and its page if there is no
+// root.
+func (w *pageWalker) bucket(v []byte) error {
+	if len(v) < 16 {
+		return errElement
+	}
+	if root := order.Uint64(v); root != 0 {
+		return w.page(root)
+	}
+	return w.elements(v[16:])
+}

@@ -1,0 +1,2 @@
+// Package limits checks what a store is given.
+package limits

@@ -1,0 +1,98 @@
+package limits
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/discharger/discharger/discharger"
+	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/revocation"
+)
+
+// FeedPage is how many events are read at once.
+const FeedPage = 512
+
+// What a store takes. Both limits are far above what the service writes; they
+// are there so that a mistake is an error and not a full disk.
+const (
+	MaxName   = 4 << 10  // of a homeserver or a user, bytes
+	MaxRecord = 64 << 10 // bytes
+	maxEvent  = 16 << 10 // bytes
+)
+
+// DefaultMaxEvents bounds a homeserver's feed: an hour of 270 revocations a
+// second, in Redis about 150 MB.
+const DefaultMaxEvents = 1_000_000
+
+func CheckHomeserver(name string) error {
+	if len(name) > MaxName {
+		return fmt.Errorf("name of homeserver has %d bytes, more than %d", len(name), MaxName)
+	}
+	return nil
+}
+
+func CheckUser(u discharger.UserKey) error {
+	if len(u.User) > MaxName {
+		return fmt.Errorf("name of user has %d bytes, more than %d", len(u.User), MaxName)
+	}
+	return CheckHomeserver(u.Homeserver)
+}
+
+// checkRecord refuses what is neither a record nor nil.
+func checkRecord(b []byte) error {
+	switch {
+	case b != nil && len(b) == 0:
+		return errors.New("record is empty")
+	case len(b) > MaxRecord:
+		return fmt.Errorf("record has %d bytes, more than %d", len(b), MaxRecord)
+	}
+	return nil
+}
+
+// CheckWrite refuses what no store could carry out: it is a mistake of the
+// caller, and nothing has been changed.
+func CheckWrite(w discharger.Write) error {
+	if err := CheckUser(w.User); err != nil {
+		return err
+	}
+	if len(w.Changes) == 0 {
+		return errors.New("write changes nothing")
+	}
+	for i, c := range w.Changes {
+		if err := errors.Join(checkRecord(c.Old), checkRecord(c.New)); err != nil {
+			return fmt.Errorf("change %d: %w", i, err)
+		}
+		if c.Session != (caveat.SessionID{}) && c.Device != (revocation.DeviceTag{}) {
+			return fmt.Errorf("change %d: session and device", i)
+		}
+		for _, earlier := range w.Changes[:i] {
+			if earlier.Session == c.Session && earlier.Device == c.Device {
+				return fmt.Errorf("change %d: a record is changed twice", i)
+			}
+		}
+	}
+	return checkEvents(w.Events)
+}
+
+func CheckHomeserverSwap(homeserver string, old, new []byte, events []discharger.FeedEvent) error {
+	return errors.Join(CheckHomeserver(homeserver), checkRecord(old), checkRecord(new), checkEvents(events))
+}
+
+func CheckPublish(homeserver string, events []discharger.FeedEvent) error {
+	if len(events) == 0 {
+		return errors.New("nothing to publish")
+	}
+	return errors.Join(CheckHomeserver(homeserver), checkEvents(events))
+}
+
+func checkEvents(events []discharger.FeedEvent) error {
+	for i, e := range events {
+		switch {
+		case len(e.Data) == 0 || len(e.Data) > maxEvent:
+			return fmt.Errorf("event %d has %d bytes, not 1 to %d", i, len(e.Data), maxEvent)
+		case e.Until.UnixMilli() <= 0:
+			return fmt.Errorf("event %d is over before it begins", i)
+		}
+	}
+	return nil
+}

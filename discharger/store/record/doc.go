@@ -1,0 +1,2 @@
+// Package record is the stored form of records and events.
+package record

@@ -1,0 +1,280 @@
+package redis
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/discharger/discharger/discharger"
+	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/revocation"
+	"github.com/discharger/discharger/discharger/store/limits"
+	"github.com/discharger/discharger/discharger/store/record"
+)
+
+// Load reads the records of a session, its user, its homeserver and a device.
+// Only if there is no session does it ask a second time, whether the data is
+// there at all.
+func (r *Store) Load(ctx context.Context, user discharger.UserKey, session caveat.SessionID, device revocation.DeviceTag) (discharger.View, error) {
+	v, err := r.load(ctx, user, session, device)
+	if err != nil {
+		return discharger.View{}, fmt.Errorf("load session: %w", err)
+	}
+	return v, nil
+}
+
+func (r *Store) load(ctx context.Context, user discharger.UserKey, session caveat.SessionID, device revocation.DeviceTag) (v discharger.View, err error) {
+	if err := limits.CheckUser(user); err != nil {
+		return v, err
+	}
+	if err := r.usable(ctx); err != nil {
+		return v, err
+	}
+	now := r.cfg.Now()
+	key, bucket := r.layout.userBucket(user.Homeserver, user.User)
+	first, short, long := sessionFields(session)
+	args := append(make([]any, 0, 8), "hmget", key, first, short, long, userField, userSecond)
+	if device != (revocation.DeviceTag{}) {
+		args = append(args, deviceField(device))
+	}
+	fields := redis.NewSliceCmd(ctx, args...)
+	home, known := r.cache.get(user.Homeserver, now, r.cfg.CacheHomeserver)
+	if known {
+		err = r.client.do(ctx, fields)
+	} else {
+		home, err = r.askHomeserver(ctx, user.Homeserver, now, fields)
+	}
+	if err != nil {
+		return v, err
+	}
+	got, err := fields.Result()
+	if err != nil {
+		return v, err
+	}
+	if want := len(args) - 2; len(got) != want {
+		return v, fmt.Errorf("redis answered with %d values instead of %d", len(got), want)
+	}
+	if len(got) > 5 {
+		if v.Device, _, err = join(got[5], nil, nil); err != nil {
+			return discharger.View{}, err
+		}
+	}
+	v.Homeserver, v.Losses.All = home.record, home.all
+	if v.User, _, err = join(got[3], got[4], got[4]); err != nil {
+		return discharger.View{}, err
+	}
+	rec, e, err := join(got[0], got[1], got[2])
+	if err != nil {
+		return discharger.View{}, err
+	}
+	if rec != nil && !e.Passed(now) {
+		v.Session = rec
+		return v, nil
+	}
+	mark, err := r.confirm(ctx, bucket)
+	v.Losses.Missing = mark.losses().Missing
+	return v, err
+}
+
+// home is what is known of a homeserver: its record, and since when its
+// revocations are complete, Unix ms.
+type home struct {
+	record []byte
+	all    int64
+}
+
+// askHomeserver reads a homeserver's record, what was lost around it, and
+// whether the data there is the store's, together with other commands.
+func (r *Store) askHomeserver(ctx context.Context, name string, asked time.Time, with ...redis.Cmder) (h home, err error) {
+	key, bucket := r.layout.homeserverBucket(name)
+	raw, id := redis.NewStringCmd(ctx, "get", key), redis.NewStringCmd(ctx, "get", r.layout.storeID[bucket])
+	since := redis.NewStringCmd(ctx, "get", r.layout.sinceKey[bucket])
+	if err := r.client.do(ctx, append(with, raw, id, since)...); err != nil {
+		return home{}, err
+	}
+	if err := r.judge(id); err != nil {
+		return home{}, err
+	}
+	mark, err := readLoss(since)
+	if err != nil {
+		return home{}, err
+	}
+	h.all = mark.all
+	h.record, err = raw.Bytes()
+	if errors.Is(err, redis.Nil) {
+		h.record, err = nil, nil
+	}
+	if err != nil {
+		return home{}, err
+	}
+	if h.record != nil && len(h.record) == 0 {
+		return home{}, record.ErrDamaged
+	}
+	r.cache.put(name, h, asked)
+	return h, nil
+}
+
+// Now returns the time of the primary, in a cluster of one of them.
+func (r *Store) Now(ctx context.Context) (time.Time, error) {
+	if err := r.usable(ctx); err != nil {
+		return time.Time{}, fmt.Errorf("read time: %w", err)
+	}
+	cmd := redis.NewTimeCmd(ctx, "time")
+	if err := r.client.do(ctx, cmd); err != nil {
+		return time.Time{}, fmt.Errorf("read time: %w", err)
+	}
+	now, err := cmd.Result()
+	if err != nil {
+		return time.Time{}, fmt.Errorf("read time: %w", err)
+	}
+	return now, nil
+}
+
+// List reads a user's record and those of the user's sessions and devices.
+func (r *Store) List(ctx context.Context, user discharger.UserKey) (discharger.Listing, error) {
+	l, err := r.list(ctx, user)
+	if err != nil {
+		return discharger.Listing{}, fmt.Errorf("list sessions: %w", err)
+	}
+	return l, nil
+}
+
+func (r *Store) list(ctx context.Context, user discharger.UserKey) (l discharger.Listing, err error) {
+	if err := limits.CheckUser(user); err != nil {
+		return l, err
+	}
+	if err := r.usable(ctx); err != nil {
+		return l, err
+	}
+	now := r.cfg.Now()
+	key, bucket := r.layout.userBucket(user.Homeserver, user.User)
+	fields := redis.NewMapStringStringCmd(ctx, "hgetall", key)
+	if err := r.client.do(ctx, fields); err != nil {
+		return l, err
+	}
+	got, err := fields.Result()
+	if err != nil {
+		return l, err
+	}
+	if l, err = joinAll(got, now); err != nil {
+		return discharger.Listing{}, err
+	}
+	if len(l.Sessions) == 0 {
+		_, err = r.confirm(ctx, bucket)
+	}
+	return l, err
+}
+
+// joinAll puts all records of a hash together. Every field must be part of
+// one.
+func joinAll(fields map[string]string, now time.Time) (discharger.Listing, error) {
+	piece := func(name string) any {
+		if v, ok := fields[name]; ok {
+			return v
+		}
+		return nil
+	}
+	l := discharger.Listing{Sessions: make(map[caveat.SessionID][]byte), Devices: make(map[revocation.DeviceTag][]byte)}
+	pieces := 0
+	for name, head := range fields {
+		var id caveat.SessionID
+		if tag, ok := deviceOf(name); ok {
+			rec, _, err := join(head, nil, nil)
+			if err != nil {
+				return discharger.Listing{}, err
+			}
+			l.Devices[tag] = rec
+			pieces++
+			continue
+		}
+		short, long := userSecond, userSecond
+		if len(name) == len(id) {
+			id = caveat.SessionID([]byte(name))
+			_, short, long = sessionFields(id)
+		} else if name != userField {
+			continue
+		}
+		rec, e, err := join(head, piece(short), piece(long))
+		if err != nil {
+			return discharger.Listing{}, err
+		}
+		if pieces++; head[record.ExpirySize] != 0 {
+			pieces++
+		}
+		if name == userField {
+			l.User = rec
+		} else if !e.Passed(now) {
+			l.Sessions[id] = rec
+		}
+	}
+	if pieces != len(fields) {
+		return discharger.Listing{}, record.ErrDamaged
+	}
+	return l, nil
+}
+
+// longestCache is how long any process may use a homeserver's record without
+// asking again. It is the same for all, whatever they are configured to, since
+// none knows the others' configuration.
+const longestCache = time.Second
+
+// homeserverCache keeps records of homeservers, of which there are few.
+type homeserverCache struct {
+	mu      sync.RWMutex
+	entries map[string]cachedHomeserver
+}
+
+type cachedHomeserver struct {
+	home
+	asked time.Time
+}
+
+// get returns a record that is not older than lease. A machine that slept has
+// its monotonic clock stopped, and one whose clock was set has its wall clock
+// wrong: both must agree.
+func (c *homeserverCache) get(name string, now time.Time, lease time.Duration) (home, bool) {
+	c.mu.RLock()
+	e, ok := c.entries[name]
+	c.mu.RUnlock()
+	if !ok {
+		return home{}, false
+	}
+	mono, wall := now.Sub(e.asked), now.Round(0).Sub(e.asked.Round(0))
+	if min(mono, wall) < 0 || max(mono, wall) >= lease {
+		return home{}, false
+	}
+	return home{bytes.Clone(e.record), e.all}, true
+}
+
+// drop forgets a record.
+func (c *homeserverCache) drop(name string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.entries, name)
+}
+
+// clear forgets all records.
+func (c *homeserverCache) clear() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	clear(c.entries)
+}
+
+// put keeps a record that was asked for at some time, unless a later question
+// has been answered already.
+func (c *homeserverCache) put(name string, h home, asked time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if e, ok := c.entries[name]; ok && e.asked.After(asked) && e.asked.Round(0).After(asked.Round(0)) {
+		return
+	}
+	if c.entries == nil {
+		c.entries = make(map[string]cachedHomeserver)
+	}
+	c.entries[name] = cachedHomeserver{home{bytes.Clone(h.record), h.all}, asked}
+}

@@ -1,0 +1,260 @@
+package redis
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/discharger/discharger/discharger/session"
+	"github.com/discharger/discharger/discharger/store/marker"
+	"github.com/discharger/discharger/discharger/store/record"
+)
+
+// Beside each of the 256 identities is when the data of its hash tag began, and
+// when an operator accepted its loss, by the servers' clock:
+//
+//	born missing all     decimal, Unix ms; 0: never
+//
+// A store that was made by an earlier version has no such key, and has lost
+// nothing. Missing is about users of this hash tag: those of their sessions
+// that have no record may have been revoked. All is about homeservers whose
+// record has this hash tag: a revocation of theirs may be missing, so that a
+// session with a record, wherever that is, may have been revoked as well. So
+// the loss of one node of a cluster costs nothing to the users on another one,
+// unless the record of their homeserver was lost.
+//
+// Load reads both without a round trip of its own: Missing together with the
+// identity, which it reads before it returns no session; All together with the
+// homeserver's record, and keeps it as long as that.
+
+// lossMark is when data began and when its loss was accepted, Unix ms.
+type lossMark struct{ born, missing, all int64 }
+
+func (m lossMark) encode() string {
+	return fmt.Sprintf("%d %d %d", m.born, m.missing, m.all)
+}
+
+// decodeLoss reads a mark; "" is the mark of a store that has none.
+func decodeLoss(text string) (m lossMark, err error) {
+	if text == "" {
+		return m, nil
+	}
+	fields := strings.Split(text, " ")
+	if len(fields) != 3 {
+		return m, record.ErrDamaged
+	}
+	for i, p := range []*int64{&m.born, &m.missing, &m.all} {
+		if *p, err = strconv.ParseInt(fields[i], 10, 64); err != nil || *p < 0 {
+			return lossMark{}, record.ErrDamaged
+		}
+	}
+	return m, nil
+}
+
+// readLoss reads the answer to a GET of a mark.
+func readLoss(cmd *redis.StringCmd) (lossMark, error) {
+	text, err := cmd.Result()
+	if err != nil && !errors.Is(err, redis.Nil) {
+		return lossMark{}, err
+	}
+	return decodeLoss(text)
+}
+
+// Losses are the times at which a [Redis] was made and at which its loss was
+// accepted last. Zero: that is not recorded.
+type Losses struct {
+	Born    time.Time // the store was made
+	Missing time.Time // a loss was accepted: sessions without a record may have been revoked
+	All     time.Time // the same, and sessions with a record may have been revoked too
+}
+
+// Losses reads them from all of the store.
+func (r *Store) Losses(ctx context.Context) (Losses, error) {
+	marks, err := r.readLosses(ctx)
+	if err != nil {
+		return Losses{}, fmt.Errorf("read losses: %w", err)
+	}
+	l := summarize(marks)
+	r.watch.losses.Store(&l)
+	return l, nil
+}
+
+func summarize(marks [buckets]lossMark) Losses {
+	var born, missing, all int64
+	for _, m := range marks {
+		born, missing, all = max(born, m.born), max(missing, m.missing), max(all, m.all)
+	}
+	at := func(ms int64) time.Time {
+		if ms == 0 {
+			return time.Time{}
+		}
+		return time.UnixMilli(ms)
+	}
+	return Losses{Born: at(born), Missing: at(missing), All: at(all)}
+}
+
+func (r *Store) readLosses(ctx context.Context) (marks [buckets]lossMark, err error) {
+	cmds := make([]redis.Cmder, buckets)
+	for i, key := range r.layout.sinceKey {
+		cmds[i] = redis.NewStringCmd(ctx, "get", key)
+	}
+	if err := r.unguarded().do(ctx, cmds...); err != nil {
+		return marks, err
+	}
+	for i, cmd := range cmds {
+		if marks[i], err = readLoss(cmd.(*redis.StringCmd)); err != nil {
+			return marks, err
+		}
+	}
+	return marks, nil
+}
+
+// warnOfLosses logs at the start which sessions are refused because the store
+// may not know that they were revoked, while such sessions can be alive.
+func (r *Store) warnOfLosses(ctx context.Context, l Losses, now time.Time) {
+	for _, w := range []struct {
+		at   time.Time
+		text string
+	}{
+		{l.Born, "store is new, sessions that were minted before are refused and have to log in again"},
+		{l.Missing, "loss of data was accepted, sessions that were minted before and have no record are refused and have to log in again"},
+		{l.All, "loss of revocations was accepted, sessions that were activated before are refused and have to log in again"},
+	} {
+		if age := now.Sub(w.at); !w.at.IsZero() && (r.cfg.SessionLife == 0 || age < r.cfg.SessionLife) {
+			r.cfg.Log.LogAttrs(ctx, slog.LevelWarn, w.text, slog.Time("before", w.at.UTC()))
+		}
+	}
+}
+
+// serverTime returns the servers' time, the latest of a cluster's.
+func (r *Store) serverTime(ctx context.Context) (now time.Time, err error) {
+	var mu sync.Mutex
+	err = r.unguarded().primaries(ctx, func(ctx context.Context, node *redis.Client) error {
+		theirs, err := node.Time(ctx).Result()
+		if err != nil {
+			return err
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		if theirs.After(now) {
+			now = theirs
+		}
+		return nil
+	})
+	return now, err
+}
+
+// AcceptLoss makes the data that is there the data to work with. It is an
+// operator's decision: sessions that were lost are over, and revocations that
+// were lost are forgotten. Data of one other identity is taken over; otherwise
+// what is missing is filled in under the identity that was there before, so
+// that processes which know it agree again by themselves.
+//
+// The time is recorded where data was lost, or may be older than it was. From
+// then on sessions from before it are refused as lost, softly, where the store
+// cannot show that they were not revoked.
+//
+// A store that waits for its servers does all of this when it opens, before
+// anything else is answered; AcceptLoss then returns nil at once.
+func (r *Store) AcceptLoss(ctx context.Context) error {
+	if r.pending.acceptLater() {
+		return nil
+	}
+	if err := r.acceptLoss(ctx); err != nil {
+		return fmt.Errorf("accept loss: %w", err)
+	}
+	return nil
+}
+
+func (r *Store) acceptLoss(ctx context.Context) error {
+	found, err := r.readIDs(ctx)
+	if err != nil {
+		return err
+	}
+	missing, accepted := false, false
+	if r.guard != nil {
+		if missing, err = r.guard.acceptDamage(ctx); err != nil {
+			return err
+		}
+	}
+	before := *r.id.Load()
+	id, older := before, r.older.Load()
+	if older == nil {
+		older = new([buckets]bool)
+	}
+	if missing || found.complete() != before || *older != [buckets]bool{} {
+		if one := found.only(); one != "" {
+			id = one
+		}
+		if err := r.recordLoss(ctx, func(bucket int) bool { return missing || older[bucket] || found[bucket] != before }); err != nil {
+			return err
+		}
+		if err := r.writeIDs(ctx, id, true); err != nil {
+			return err
+		}
+		accepted = true
+	}
+	if err := marker.Remember(r.cfg.Marker, id); err != nil {
+		return err
+	}
+	r.id.Store(&id)
+	r.older.Store(nil)
+	if err := r.recheck(ctx); err != nil {
+		return err
+	}
+	if id != before || accepted {
+		losses, err := r.Losses(ctx)
+		if err != nil {
+			return err
+		}
+		now, err := r.serverTime(ctx)
+		if err != nil {
+			return err
+		}
+		r.warnOfLosses(ctx, losses, now)
+	}
+	return r.outliveCaches(ctx)
+}
+
+// recordLoss writes the time of an accepted loss for some of the hash tags.
+// Records keep the second in which a session was activated, so that is what
+// All has too.
+func (r *Store) recordLoss(ctx context.Context, lost func(bucket int) bool) error {
+	marks, err := r.readLosses(ctx)
+	if err != nil {
+		return err
+	}
+	now, err := r.serverTime(ctx)
+	if err != nil {
+		return err
+	}
+	ms := min(now.UnixMilli(), math.MaxInt64/2)
+	_, err = r.unguarded().Pipelined(ctx, func(pipe redis.Pipeliner) error {
+		for i, key := range r.layout.sinceKey {
+			if lost(i) {
+				marks[i].missing, marks[i].all = ms, ms/1000*1000
+				pipe.Set(ctx, key, marks[i].encode(), 0)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("record loss: %w", err)
+	}
+	r.cache.clear()
+	_, err = r.Losses(ctx)
+	return err
+}
+
+// losses returns a mark as a View holds it.
+func (m lossMark) losses() session.Losses {
+	return session.Losses{Missing: max(m.born, m.missing), All: m.all}
+}

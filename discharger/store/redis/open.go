@@ -1,0 +1,201 @@
+package redis
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/discharger/discharger/discharger"
+)
+
+// A store can be opened before its servers can be used: after a power cut, Redis
+// and the service start at the same time. With [RedisConfig.AwaitServers] the
+// store then is pending. Every method returns an error, nothing is journaled, and
+// the servers are tried again every second. Identity, losses and journal are
+// checked by the try that succeeds, so no answer comes before them.
+//
+// Wrong credentials and unsuitable servers, such as one that evicts keys, are
+// waited for as well: both are corrected at the servers, while the service runs.
+
+const (
+	openFirst = 5 * time.Second // that OpenRedis waits for the first try
+	openTry   = guardTimeout    // of one try, replay of the journal included
+	openRetry = time.Second     // between two tries
+	openLog   = time.Minute     // between two lines with the same problem
+)
+
+// pending is the state of a store that waits for its servers.
+type pending struct {
+	is     atomic.Bool // false: the store is open
+	mu     sync.Mutex
+	err    error // why the servers cannot be used; nil: the store is open
+	accept bool  // a loss of data is accepted once the store is open
+
+	stop context.CancelFunc
+	done sync.WaitGroup
+
+	logged   string // problem that was logged last
+	loggedAt time.Time
+}
+
+// errNotTried is the problem until the first try has ended.
+var errNotTried = errors.New("the servers have not answered yet")
+
+// opened returns nil if the store is open, and otherwise why it is not.
+func (r *Store) opened() error {
+	if !r.pending.is.Load() {
+		return nil
+	}
+	r.pending.mu.Lock()
+	defer r.pending.mu.Unlock()
+	if r.pending.err != nil {
+		return fmt.Errorf("waiting for redis at %s: %w", strings.Join(r.cfg.Addrs, ", "), r.pending.err)
+	}
+	return nil
+}
+
+// awaitServers opens the store as soon as that is possible. It returns after the
+// first try, or after a while.
+func (r *Store) awaitServers(ctx context.Context, expected string) {
+	p := &r.pending
+	p.err = errNotTried
+	p.is.Store(true)
+	background, stop := context.WithCancel(context.WithoutCancel(ctx))
+	p.stop = stop
+	tried := make(chan struct{})
+	p.done.Go(func() { r.openLate(background, expected, sync.OnceFunc(func() { close(tried) })) })
+	timer := time.NewTimer(openFirst)
+	defer timer.Stop()
+	select {
+	case <-tried:
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+}
+
+// openLate tries to open the store until it is open or ctx ends. It calls tried
+// after every try.
+func (r *Store) openLate(ctx context.Context, expected string, tried func()) {
+	for open := false; ; {
+		var err error
+		if !open {
+			err = r.tryOpen(ctx, expected)
+			open = err == nil
+		}
+		if open {
+			if err = r.finishOpen(ctx); err == nil {
+				tried()
+				return
+			}
+		}
+		if ctx.Err() != nil {
+			return
+		}
+		r.pending.fail(r, err)
+		tried()
+		if wait(ctx, openRetry) != nil {
+			return
+		}
+	}
+}
+
+func (r *Store) tryOpen(ctx context.Context, expected string) error {
+	ctx, cancel := context.WithTimeout(ctx, openTry)
+	defer cancel()
+	return r.open(ctx, expected)
+}
+
+// finishOpen lets the store be used, and first accepts a loss if that is wanted.
+func (r *Store) finishOpen(ctx context.Context) error {
+	p := &r.pending
+	for {
+		p.mu.Lock()
+		if !p.accept {
+			p.err = nil
+			p.is.Store(false)
+			p.mu.Unlock()
+			if p.logged != "" {
+				r.cfg.Log.LogAttrs(ctx, slog.LevelInfo, "redis can be used now")
+			}
+			return nil
+		}
+		p.mu.Unlock()
+		if err := r.acceptLoss(ctx); err != nil {
+			return fmt.Errorf("accept loss: %w", err)
+		}
+		p.mu.Lock()
+		p.accept = false
+		p.mu.Unlock()
+	}
+}
+
+// acceptLater notes that a loss is accepted when a pending store opens. It
+// reports whether the store is pending.
+func (p *pending) acceptLater() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.accept = p.err != nil
+	return p.accept
+}
+
+// fail notes why the servers cannot be used, and logs it when the problem is
+// another one, and once a minute.
+func (p *pending) fail(r *Store, err error) {
+	p.mu.Lock()
+	p.err = err
+	p.mu.Unlock()
+	now := time.Now()
+	if problem := problemOf(err); problem != p.logged || now.Sub(p.loggedAt) >= openLog {
+		p.logged, p.loggedAt = problem, now
+		level, text := slog.LevelError, "redis cannot be used as it is, waiting until it is changed"
+		if absent(err) {
+			level, text = slog.LevelWarn, "redis does not answer, waiting for it"
+		}
+		r.cfg.Log.LogAttrs(context.Background(), level, text, slog.Any("addresses", r.cfg.Addrs), slog.Any("error", err))
+	}
+}
+
+// problemOf returns the text of an error without numbers, which differ between
+// two tries: ports, process ids, counts.
+func problemOf(err error) string {
+	return strings.Map(func(c rune) rune {
+		if c >= '0' && c <= '9' {
+			return -1
+		}
+		return c
+	}, err.Error())
+}
+
+// absent reports whether an error means that no server answered, or that one is
+// still starting. Anything else has to be corrected at the servers or in the
+// configuration.
+func absent(err error) bool {
+	var network net.Error
+	switch {
+	case errors.As(err, &network), errors.Is(err, io.EOF), errors.Is(err, context.DeadlineExceeded), errors.Is(err, discharger.ErrUnavailable):
+		return true
+	}
+	for _, prefix := range []string{"LOADING", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN"} {
+		if redis.HasErrorPrefix(err, prefix) || strings.Contains(err.Error(), ": "+prefix+" ") {
+			return true
+		}
+	}
+	return strings.Contains(err.Error(), "sentinels specified in configuration are unreachable")
+}
+
+// close ends the wait for the servers.
+func (p *pending) close() {
+	if p.stop != nil {
+		p.stop()
+	}
+	p.done.Wait()
+}

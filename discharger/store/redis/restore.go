@@ -1,0 +1,176 @@
+package redis
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/discharger/discharger/discharger"
+	"github.com/discharger/discharger/discharger/session"
+	"github.com/discharger/discharger/discharger/store/backup"
+	"github.com/discharger/discharger/discharger/store/journal"
+	"github.com/discharger/discharger/discharger/store/marker"
+	"github.com/discharger/discharger/discharger/store/record"
+)
+
+// Restore fills an empty Redis from a backup, through the writes that the
+// store always makes. It refuses one that has any record of a store, and nothing
+// may use it meanwhile. Losses are recorded as by [RestoreBolt]. What the journal
+// has is made again when a process with it opens the store for the first time:
+// Again is all that it has since the backup.
+func Restore(ctx context.Context, cfg Config, from *backup.Backup) (*backup.Restored, error) {
+	mark, jour := cfg.Marker, cfg.Journal
+	cfg.Marker, cfg.Journal = nil, nil
+	r, err := Open(ctx, cfg)
+	if err != nil {
+		return nil, err
+	}
+	out, err := r.restore(ctx, from, jour)
+	if err == nil {
+		err = marker.Remember(mark, *r.id.Load())
+	}
+	if err := errors.Join(err, r.Close()); err != nil {
+		return nil, fmt.Errorf("restore: %w", err)
+	}
+	return out, nil
+}
+
+func (r *Store) restore(ctx context.Context, from *backup.Backup, j *journal.Journal) (out *backup.Restored, err error) {
+	if err := r.checkEmpty(ctx); err != nil {
+		return nil, err
+	}
+	now, err := r.serverTime(ctx)
+	if err != nil {
+		return nil, err
+	}
+	out = &backup.Restored{Losses: session.Losses{Missing: now.UnixMilli(), All: from.All}}
+	var first uint64
+	if j != nil {
+		if first, out.Vouched, err = backup.Vouches(j, from); err != nil {
+			return nil, err
+		}
+	}
+	if !out.Vouched {
+		out.Losses.All = max(from.All, from.At+1)
+	}
+	// Until all is there, some of what is there may have been revoked by what is not.
+	partial := out.Losses
+	partial.All = max(from.All, from.At+1)
+	if err := r.writeLosses(ctx, partial); err != nil {
+		return nil, err
+	}
+	im := importer{r: r}
+	if err := errors.Join(from.Records(func(rec *backup.Record) error { return im.add(ctx, rec) }), im.flush(ctx)); err != nil {
+		return nil, err
+	}
+	if err := r.writeLosses(ctx, out.Losses); err != nil {
+		return nil, err
+	}
+	if j == nil {
+		return out, nil
+	}
+	if out.Again, err = j.Since(first); err != nil {
+		return nil, err
+	}
+	return out, j.SetPrimaries(nil) // none has what is in it
+}
+
+// scanAtOnce is how many keys one command looks at.
+const scanAtOnce = 1000
+
+// checkEmpty returns an error if there is a record or a feed of any store.
+func (r *Store) checkEmpty(ctx context.Context) error {
+	return r.client.primaries(ctx, func(ctx context.Context, node *redis.Client) error {
+		keys := node.Scan(ctx, 0, "ds{*", scanAtOnce).Iterator()
+		for keys.Next(ctx) {
+			_, name, _ := strings.Cut(keys.Val(), "}")
+			kind, _, named := strings.Cut(name, ":")
+			switch {
+			case !named, kind == "homeserver", kind == "feed":
+				return fmt.Errorf("%w: Redis has key %s", backup.ErrExists, keys.Val())
+			}
+		}
+		return keys.Err()
+	})
+}
+
+// writeLosses writes losses beside every identity. All takes the place of what is
+// there.
+func (r *Store) writeLosses(ctx context.Context, l session.Losses) error {
+	marks, err := r.readLosses(ctx)
+	if err != nil {
+		return err
+	}
+	_, err = r.unguarded().Pipelined(ctx, func(pipe redis.Pipeliner) error {
+		for i, key := range r.layout.sinceKey {
+			marks[i].missing, marks[i].all = max(marks[i].missing, l.Missing), l.All
+			pipe.Set(ctx, key, marks[i].encode(), 0)
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("record losses: %w", err)
+	}
+	return nil
+}
+
+// importAtOnce bounds the changes of one write.
+const importAtOnce = 200
+
+// importer collects the records of one user for a write.
+type importer struct {
+	r *Store
+	w discharger.Write
+}
+
+func (im *importer) add(ctx context.Context, rec *backup.Record) error {
+	switch rec.Kind {
+	case backup.Homeserver:
+		if err := im.flush(ctx); err != nil {
+			return err
+		}
+		return done(im.r.swap(ctx, im.r.homeserverCall(rec.User.Homeserver, nil, rec.Row, nil), false))
+	case backup.Event:
+		if err := im.flush(ctx); err != nil {
+			return err
+		}
+		until, data, err := record.SplitEvent(rec.Row)
+		if err != nil {
+			return err
+		}
+		return im.r.publish(ctx, rec.User.Homeserver, []discharger.FeedEvent{{Data: data, Until: time.UnixMilli(until)}}, false)
+	}
+	if rec.User != im.w.User || len(im.w.Changes) >= importAtOnce {
+		if err := im.flush(ctx); err != nil {
+			return err
+		}
+		im.w.User = rec.User
+	}
+	expires, record, err := rec.Expires()
+	if err != nil {
+		return err
+	}
+	im.w.Changes = append(im.w.Changes, discharger.Change{Session: rec.Session, Device: rec.Device, New: record, Expires: expires})
+	return nil
+}
+
+func (im *importer) flush(ctx context.Context) error {
+	if len(im.w.Changes) == 0 {
+		return nil
+	}
+	w := im.w
+	im.w.Changes = nil
+	return done(im.r.Swap(ctx, w))
+}
+
+// done makes a write that found another record an error.
+func done(ok bool, err error) error {
+	if err == nil && !ok {
+		return errors.New("another process writes to the store")
+	}
+	return err
+}

@@ -1,0 +1,38 @@
+package redis_test
+
+import (
+	"testing"
+
+	"github.com/discharger/discharger/discharger"
+	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/revocation"
+	"github.com/discharger/discharger/discharger/store/journal"
+	"github.com/discharger/discharger/discharger/store/redistest"
+	"github.com/discharger/discharger/discharger/store/storetest"
+)
+
+// TestRedisSentinelUser asks the Sentinels as a user who may do no more than
+// the README says.
+func TestRedisSentinelUser(t *testing.T) {
+	t.Parallel()
+	s := redistest.StartSentinel(t)
+	for _, w := range s.Sentinels {
+		w.Do(t, "acl", "setuser", "asker", "on", ">secret", "&*", "+role", "+info", "+ping", "+sentinel", "+subscribe")
+	}
+	cfg := sentinelConfig(s)
+	cfg.SentinelUsername, cfg.SentinelPassword = "asker", caveat.Secret("secret")
+	cfg.Journal = storetest.OpenJournal(t, journal.Config{})
+	f := &storetest.Fixture{Store: OpenRedis(t, cfg), Clock: storetest.NewClock()}
+	u, id := storetest.Someone(), storetest.NewSession()
+	f.MustSwap(t, true, u, discharger.Change{Session: id, New: storetest.Live(t, 0)})
+	s.Failover(t)
+	redistest.Eventually(t, "the store works again", func() bool {
+		_, err := f.Load(t.Context(), u, id, revocation.DeviceTag{})
+		return err == nil
+	})
+	for _, w := range s.Sentinels {
+		for _, entry := range w.Do(t, "acl", "log").([]any) {
+			t.Errorf("%s forbade %v", w.Addr, entry)
+		}
+	}
+}

@@ -1,0 +1,194 @@
+package redis
+
+import (
+	"context"
+	"crypto/sha1"
+	_ "embed"
+	"encoding/hex"
+	"errors"
+	"fmt"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/discharger/discharger/discharger"
+	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/revocation"
+	"github.com/discharger/discharger/discharger/store/limits"
+	"github.com/discharger/discharger/discharger/store/record"
+)
+
+//go:embed swap.lua
+var swapText string
+
+//go:embed swap_homeserver.lua
+var swapHomeserverText string
+
+// script is called by its digest, and sent in full to a server that does not
+// know it, which is no more than a cache miss: servers forget scripts when
+// they restart.
+type script struct{ text, digest string }
+
+func newScript(text string) script {
+	sum := sha1.Sum([]byte(text))
+	return script{text, hex.EncodeToString(sum[:])}
+}
+
+var (
+	swapScript           = newScript(swapText)
+	swapHomeserverScript = newScript(feedAppendText + swapHomeserverText)
+)
+
+// What the scripts answer.
+const (
+	swapDone = 1
+	swapNot  = 0
+	swapLost = -1
+)
+
+// call is one call of a script with two keys of one bucket, or more.
+type call struct {
+	script       script
+	key, storeID string
+	more         []string
+	args         []any
+}
+
+func (c call) command(ctx context.Context, full bool) *redis.Cmd {
+	args := make([]any, 0, 5+len(c.more)+len(c.args))
+	if full {
+		args = append(args, "eval", c.script.text)
+	} else {
+		args = append(args, "evalsha", c.script.digest)
+	}
+	args = append(args, 2+len(c.more), c.key, c.storeID)
+	for _, key := range c.more {
+		args = append(args, key)
+	}
+	return redis.NewCmd(ctx, append(args, c.args...)...)
+}
+
+// Swap makes all of a write's changes or none. A revocation is acknowledged
+// when it is as durable as configured.
+func (r *Store) Swap(ctx context.Context, w discharger.Write) (bool, error) {
+	if err := errors.Join(limits.CheckWrite(w), r.opened()); err != nil {
+		return false, fmt.Errorf("swap: %w", err)
+	}
+	c := call{script: swapScript, args: make([]any, 0, 3+4*len(w.Changes))}
+	c.key, c.storeID = r.layout.user(w.User.Homeserver, w.User.User)
+	revokes := len(w.Revocations) > 0
+	c.args = append(c.args, *r.id.Load(), r.clock(), revokes)
+	for _, change := range w.Changes {
+		first := userField
+		switch {
+		case change.Session != caveat.SessionID{}:
+			first = string(change.Session[:])
+		case change.Device != revocation.DeviceTag{}:
+			first = deviceField(change.Device)
+		}
+		// As strings: a command that is given up on is still looked at, and
+		// the caller may use the bytes again.
+		c.args = append(c.args, first, string(change.Old), string(change.New),
+			string(record.ExpiryOf(change.Expires).Append(nil)))
+	}
+	done, err := r.revoke(ctx, func() ([]revocation.Revocation, error) {
+		return w.Revocations, nil
+	}, func() (bool, error) {
+		return r.swap(ctx, c, revokes)
+	})
+	if err != nil {
+		return false, fmt.Errorf("swap: %w", err)
+	}
+	if done && len(w.Events) > 0 {
+		if err := r.Publish(ctx, w.User.Homeserver, w.Events...); err != nil {
+			return false, fmt.Errorf("swap: %w", err)
+		}
+	}
+	return done, nil
+}
+
+// SwapHomeserver replaces a homeserver's record. It returns true only after
+// every process must have stopped using the old one, which takes a second.
+func (r *Store) SwapHomeserver(ctx context.Context, homeserver string, old, new []byte, events ...discharger.FeedEvent) (bool, error) {
+	if err := errors.Join(limits.CheckHomeserverSwap(homeserver, old, new, events), r.opened()); err != nil {
+		return false, fmt.Errorf("swap record of homeserver: %w", err)
+	}
+	c := r.homeserverCall(homeserver, old, new, events)
+	done, err := r.revoke(ctx, func() ([]revocation.Revocation, error) {
+		e, err := discharger.JournalOfHomeserver(homeserver, new)
+		return []revocation.Revocation{e}, err
+	}, func() (bool, error) {
+		return r.swap(ctx, c, true)
+	})
+	switch {
+	case err == nil && done:
+		err = r.outliveCaches(ctx)
+	case err == nil:
+		r.cache.drop(homeserver) // whoever lost a race by it is to read again
+	}
+	if err != nil {
+		return false, fmt.Errorf("swap record of homeserver: %w", err)
+	}
+	return done, nil
+}
+
+func (r *Store) homeserverCall(homeserver string, old, new []byte, events []discharger.FeedEvent) call {
+	c := call{script: swapHomeserverScript, args: []any{*r.id.Load(), string(old), string(new), r.cfg.MaxEvents}}
+	c.args = appendEvents(c.args, events)
+	c.key, c.storeID = r.layout.homeserver(homeserver)
+	feed, lost, _ := r.layout.feed(homeserver)
+	c.more = []string{feed, lost}
+	return c
+}
+
+// outliveCaches waits until nobody uses a homeserver's old record any more: a
+// twentieth more than that, for clocks that do not run at the same speed.
+func (r *Store) outliveCaches(ctx context.Context) error {
+	return r.cfg.Wait(ctx, longestCache+longestCache/20)
+}
+
+// swap calls a script.
+func (r *Store) swap(ctx context.Context, c call, durable bool) (bool, error) {
+	if err := r.usable(ctx); err != nil {
+		return false, err
+	}
+	run := r.run
+	if durable && r.cfg.Durability != DurabilityPrimary {
+		run = r.runDurably
+	}
+	answer, err := run(ctx, c)
+	if err != nil {
+		return false, err
+	}
+	switch answer {
+	case swapDone:
+		return true, nil
+	case swapNot:
+		return false, nil
+	case swapLost:
+		return false, r.lose()
+	}
+	return false, fmt.Errorf("script answered %d", answer)
+}
+
+// run calls a script in one round trip if the server knows it, in two if not.
+func (r *Store) run(ctx context.Context, c call) (int64, error) {
+	cmd, err := r.ask(ctx, c)
+	if err != nil {
+		return 0, err
+	}
+	return cmd.Int64()
+}
+
+func (r *Store) ask(ctx context.Context, c call) (*redis.Cmd, error) {
+	cmd := c.command(ctx, false)
+	if err := r.client.do(ctx, cmd); err != nil {
+		return nil, err
+	}
+	if redis.HasErrorPrefix(cmd.Err(), "NOSCRIPT") {
+		cmd = c.command(ctx, true)
+		if err := r.client.do(ctx, cmd); err != nil {
+			return nil, err
+		}
+	}
+	return cmd, nil
+}

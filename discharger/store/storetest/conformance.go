@@ -1,0 +1,424 @@
+package storetest
+
+import (
+	"bytes"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/discharger/discharger/discharger"
+	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/revocation"
+	"github.com/discharger/discharger/discharger/store/redistest"
+)
+
+// A Fixture is a store to try, with data that nobody else is using.
+type Fixture struct {
+	discharger.Store
+	Clock  *clock                                   // the store's
+	Other  func(testing.TB) discharger.Store        // a second handle on the same data, or the same one
+	Reopen func(testing.TB, *Fixture)               // closes the store and opens it again
+	Forget func(testing.TB, discharger.UserKey) int // rows or fields that are kept for a user
+}
+
+// Run runs every case over what open opens. It is all that a store has
+// to pass, whatever it is made of.
+func Run(t *testing.T, open func(testing.TB) *Fixture) {
+	for _, c := range []struct {
+		name string
+		run  func(*testing.T, *Fixture)
+	}{
+		{"absent", testAbsent},
+		{"swap", testSwap},
+		{"repeat", testRepeat},
+		{"one winner", testOneWinner},
+		{"no lost update", testNoLostUpdate},
+		{"all or none", testAllOrNone},
+		{"expiry", testExpiry},
+		{"extremes of time", testExtremes},
+		{"user outlives", testUserOutlives},
+		{"user goes with the last session", testUserGoes},
+		{"hostile names", testHostileNames},
+		{"list", testList},
+		{"sizes", testSizes},
+		{"neighbours", testNeighbours},
+		{"homeserver", testHomeserver},
+		{"homeserver two handles", testHomeserverHandles},
+		{"revokes", testRevokes},
+		{"invalid", testInvalid},
+		{"reopen", testReopen},
+		{"context", testContext},
+		{"aliasing", testAliasing},
+		{"model", testModel},
+		{"devices", testDevices},
+		{"devices all or none", testDeviceAllOrNone},
+		{"device outlives", testDeviceOutlives},
+		{"device aliasing", testDeviceAliasing},
+		{"many devices", testDeviceMany},
+		{"now", testNow},
+		{"losses", testLosses},
+		{"feed order", testFeedOrder},
+		{"feed resume", testFeedResume},
+		{"feed gap", testFeedGap},
+		{"feed retention", testFeedRetention},
+		{"feed reopen", testFeedReopen},
+		{"feed concurrent", testFeedConcurrent},
+		{"feed await", testFeedAwait},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			c.run(t, open(t))
+		})
+	}
+}
+
+// A clock stands still until it is told otherwise.
+type clock struct {
+	mu sync.Mutex
+	t  time.Time
+}
+
+func NewClock() *clock { return &clock{t: time.Now()} }
+
+func (c *clock) Now() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.t
+}
+
+func (c *clock) Advance(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.t = c.t.Add(d)
+}
+
+func (c *clock) In(d time.Duration) time.Time { return c.Now().Add(d) }
+
+// Someone is a user that no other test knows.
+func Someone() discharger.UserKey {
+	return discharger.UserKey{
+		Homeserver: fmt.Sprintf("h%x.example.org", rand.Uint64()),
+		User:       fmt.Sprintf("@u%x:example.org", rand.Uint64()),
+	}
+}
+
+func NewSession() (id caveat.SessionID) {
+	for i := range id {
+		id[i] = byte(rand.Uint32())
+	}
+	return id
+}
+
+// nobody is the session that stands for the user's own record.
+var nobody caveat.SessionID
+
+func One(u discharger.UserKey, c discharger.Change) discharger.Write {
+	return discharger.Write{User: u, Changes: []discharger.Change{c}}
+}
+
+func (f *Fixture) MustSwap(t testing.TB, want bool, u discharger.UserKey, changes ...discharger.Change) {
+	t.Helper()
+	got, err := f.Swap(t.Context(), discharger.Write{User: u, Changes: changes})
+	if err != nil {
+		t.Fatalf("Swap: %v", err)
+	}
+	if got != want {
+		t.Fatalf("Swap gave %v, want %v", got, want)
+	}
+}
+
+func (f *Fixture) MustLoad(t testing.TB, u discharger.UserKey, id caveat.SessionID) discharger.View {
+	t.Helper()
+	v, err := f.Load(t.Context(), u, id, revocation.DeviceTag{})
+	if err != nil {
+		t.Fatalf("Load: %v", err)
+	}
+	return v
+}
+
+func (f *Fixture) MustList(t testing.TB, u discharger.UserKey) discharger.Listing {
+	t.Helper()
+	l, err := f.List(t.Context(), u)
+	if err != nil {
+		t.Fatalf("List: %v", err)
+	}
+	return l
+}
+
+// Expect checks both ways of reading a session; "" is none.
+func (f *Fixture) Expect(t testing.TB, u discharger.UserKey, id caveat.SessionID, session, user string) {
+	t.Helper()
+	v, l := f.MustLoad(t, u, id), f.MustList(t, u)
+	if string(v.Session) != session || string(l.Sessions[id]) != session {
+		t.Fatalf("session is %q and listed as %q, want %q", v.Session, l.Sessions[id], session)
+	}
+	if string(v.User) != user || string(l.User) != user {
+		t.Fatalf("user is %q and listed as %q, want %q", v.User, l.User, user)
+	}
+}
+
+func testAbsent(t *testing.T, f *Fixture) {
+	u, id := Someone(), NewSession()
+	if v := f.MustLoad(t, u, id); v.Session != nil || v.User != nil || v.Homeserver != nil {
+		t.Errorf("Load of nothing gives %+v", v)
+	}
+	if l := f.MustList(t, u); l.User != nil || len(l.Sessions) != 0 {
+		t.Errorf("List of nothing gives %+v", l)
+	}
+	f.MustSwap(t, false, u, discharger.Change{Session: id, Old: []byte("a"), New: []byte("b")})
+	f.MustSwap(t, false, u, discharger.Change{Old: []byte("a"), New: []byte("b")})
+	f.MustSwap(t, true, u, discharger.Change{Session: id, Old: []byte("a")}) // as good as done
+	f.MustSwap(t, true, u, discharger.Change{Session: id})
+	f.Expect(t, u, id, "", "")
+	if err := f.Ready(t.Context()); err != nil {
+		t.Errorf("Ready: %v", err)
+	}
+}
+
+func testSwap(t *testing.T, f *Fixture) {
+	for _, id := range []caveat.SessionID{nobody, NewSession()} {
+		u := Someone()
+		read := func() string {
+			if id == nobody {
+				return string(f.MustLoad(t, u, NewSession()).User)
+			}
+			return string(f.MustLoad(t, u, id).Session)
+		}
+		for i, step := range []struct {
+			old, new string
+			want     bool
+			after    string
+		}{
+			{"", "a", true, "a"},
+			{"", "b", false, "a"},
+			{"b", "c", false, "a"},
+			{"a", "b", true, "b"},
+			{"a", "c", false, "b"},
+			{"b", "b", true, "b"},
+			{"a", "", false, "b"},
+			{"b", "", true, ""},
+			{"b", "c", false, ""},
+			{"", "d", true, "d"},
+		} {
+			c := discharger.Change{Session: id}
+			if step.old != "" {
+				c.Old = []byte(step.old)
+			}
+			if step.new != "" {
+				c.New = []byte(step.new)
+			}
+			f.MustSwap(t, step.want, u, c)
+			if got := read(); got != step.after {
+				t.Fatalf("step %d left %q, want %q", i, got, step.after)
+			}
+		}
+	}
+}
+
+// testRepeat sends every write twice, as someone does who did not hear the
+// answer, and once more when the record has moved on.
+func testRepeat(t *testing.T, f *Fixture) {
+	u, id := Someone(), NewSession()
+	writes := [][]discharger.Change{
+		{{Session: id, New: []byte("1")}, {New: []byte("u1")}},
+		{{Session: id, Old: []byte("1"), New: []byte("2")}},
+		{{Session: id, Old: []byte("2"), New: []byte("3")}, {Old: []byte("u1"), New: []byte("u2")}},
+		{{Session: id, Old: []byte("3")}},
+	}
+	for i, w := range writes {
+		f.MustSwap(t, true, u, w...)
+		f.MustSwap(t, true, u, w...)
+		if i > 0 {
+			f.MustSwap(t, false, u, writes[i-1]...)
+		}
+	}
+	f.Expect(t, u, id, "", "u2")
+}
+
+func testOneWinner(t *testing.T, f *Fixture) {
+	const racers = 64
+	for _, old := range []string{"", "before"} {
+		u, id := Someone(), NewSession()
+		c := discharger.Change{Session: id}
+		if old != "" {
+			f.MustSwap(t, true, u, discharger.Change{Session: id, New: []byte(old)})
+			c.Old = []byte(old)
+		}
+		var mu sync.Mutex
+		var winners []string
+		var wg sync.WaitGroup
+		for i := range racers {
+			c := c
+			c.New = fmt.Appendf(nil, "racer %d", i)
+			wg.Go(func() {
+				ok, err := f.Swap(t.Context(), One(u, c))
+				if err != nil {
+					t.Errorf("Swap: %v", err)
+				}
+				if ok {
+					mu.Lock()
+					defer mu.Unlock()
+					winners = append(winners, string(c.New))
+				}
+			})
+		}
+		wg.Wait()
+		if len(winners) != 1 {
+			t.Fatalf("%d racers won: %q", len(winners), winners)
+		}
+		f.Expect(t, u, id, winners[0], "")
+	}
+}
+
+// testNoLostUpdate counts up from many goroutines, in a session and in the
+// user's record at once. Each signs its numbers, so that nobody can take
+// someone else's for their own.
+func testNoLostUpdate(t *testing.T, f *Fixture) {
+	const counters, each = 16, 4
+	u, id := Someone(), NewSession()
+	var wg sync.WaitGroup
+	for counter := range counters {
+		wg.Go(func() {
+			for done := 0; done < each; {
+				v, err := f.Load(t.Context(), u, id, revocation.DeviceTag{})
+				if err != nil {
+					t.Errorf("Load: %v", err)
+					return
+				}
+				if string(v.Session) != string(v.User) {
+					t.Errorf("read at two instants: session %q, user %q", v.Session, v.User)
+					return
+				}
+				next := fmt.Appendf(nil, "%d by %d", atoi(v.Session)+1, counter)
+				ok, err := f.Swap(t.Context(), discharger.Write{User: u, Changes: []discharger.Change{
+					{Session: id, Old: v.Session, New: next}, {Old: v.User, New: next},
+				}})
+				if err != nil {
+					t.Errorf("Swap: %v", err)
+					return
+				}
+				if ok {
+					done++
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if v := f.MustLoad(t, u, id); atoi(v.Session) != counters*each {
+		t.Errorf("counted to %q, want %d", v.Session, counters*each)
+	}
+}
+
+func atoi(b []byte) (n int) {
+	fmt.Sscan(string(b), &n)
+	return n
+}
+
+func testAllOrNone(t *testing.T, f *Fixture) {
+	u, a, b := Someone(), NewSession(), NewSession()
+	f.MustSwap(t, true, u,
+		discharger.Change{Session: a, New: []byte("a1")},
+		discharger.Change{Session: b, New: []byte("b1")},
+		discharger.Change{New: []byte("u1")})
+	for _, wrong := range []caveat.SessionID{a, b, nobody} {
+		changes := []discharger.Change{
+			{Session: a, Old: []byte("a1"), New: []byte("a2")},
+			{Session: b, Old: []byte("b1")},
+			{Old: []byte("u1"), New: []byte("u2")},
+		}
+		for i := range changes {
+			if changes[i].Session == wrong {
+				changes[i].Old = []byte("something else")
+				changes[i].New = []byte("new")
+			}
+		}
+		f.MustSwap(t, false, u, changes...)
+		f.Expect(t, u, a, "a1", "u1")
+		f.Expect(t, u, b, "b1", "u1")
+	}
+	// Half of it is there already: that half agrees, the rest is made to.
+	f.MustSwap(t, true, u, discharger.Change{Session: a, Old: []byte("a1"), New: []byte("a2")})
+	f.MustSwap(t, true, u,
+		discharger.Change{Session: a, Old: []byte("a1"), New: []byte("a2")},
+		discharger.Change{Session: b, Old: []byte("b1")},
+		discharger.Change{Old: []byte("u1"), New: []byte("u2")})
+	f.Expect(t, u, a, "a2", "u2")
+	f.Expect(t, u, b, "", "u2")
+}
+
+func testExpiry(t *testing.T, f *Fixture) {
+	u, short, long, ever := Someone(), NewSession(), NewSession(), NewSession()
+	f.MustSwap(t, true, u,
+		discharger.Change{Session: short, New: []byte("short"), Expires: f.Clock.In(time.Hour)},
+		discharger.Change{Session: long, New: []byte("long"), Expires: f.Clock.In(3 * time.Hour)},
+		discharger.Change{Session: ever, New: []byte("ever")})
+	f.Clock.Advance(time.Hour - time.Millisecond) // never early
+	f.Expect(t, u, short, "short", "")
+	f.Clock.Advance(time.Second + time.Millisecond)
+	f.Expect(t, u, short, "", "")
+	f.Expect(t, u, long, "long", "")
+	f.Expect(t, u, ever, "ever", "")
+
+	// What has expired is no record.
+	f.MustSwap(t, false, u, discharger.Change{Session: short, Old: []byte("short"), New: []byte("again")})
+	f.MustSwap(t, true, u, discharger.Change{Session: short, New: []byte("again"), Expires: f.Clock.In(time.Hour)})
+	f.Expect(t, u, short, "again", "")
+
+	// The same record, kept longer.
+	f.MustSwap(t, true, u, discharger.Change{Session: short, Old: []byte("again"), New: []byte("again"), Expires: f.Clock.In(5 * time.Hour)})
+	f.Clock.Advance(4 * time.Hour)
+	f.Expect(t, u, short, "again", "")
+	f.Expect(t, u, long, "", "")
+	f.MustSwap(t, true, u, discharger.Change{Session: ever, Old: []byte("ever"), New: []byte("ever"), Expires: f.Clock.In(time.Hour)})
+	f.Clock.Advance(2 * time.Hour)
+	f.Expect(t, u, short, "", "")
+	f.Expect(t, u, ever, "", "")
+}
+
+func testExtremes(t *testing.T, f *Fixture) {
+	u, late, early := Someone(), NewSession(), NewSession()
+	f.MustSwap(t, true, u, discharger.Change{Session: late, New: []byte("late"), Expires: time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC)})
+	f.Expect(t, u, late, "late", "")
+	f.MustSwap(t, true, u, discharger.Change{Session: early, New: []byte("early"), Expires: time.Date(1912, 1, 1, 0, 0, 0, 0, time.UTC)})
+	f.Expect(t, u, early, "", "")
+	f.MustSwap(t, true, u, discharger.Change{Session: late, Old: []byte("late"), New: []byte("late"), Expires: f.Clock.In(-time.Hour)})
+	f.Expect(t, u, late, "", "")
+}
+
+func testUserOutlives(t *testing.T, f *Fixture) {
+	u, id, other := Someone(), NewSession(), NewSession()
+	f.MustSwap(t, true, u,
+		discharger.Change{New: []byte("generation 7"), Expires: f.Clock.In(time.Minute)},
+		discharger.Change{Session: id, New: []byte("session"), Expires: f.Clock.In(100 * time.Hour)})
+	f.Clock.Advance(50 * time.Hour)
+	f.Expect(t, u, id, "session", "generation 7")
+	f.Expect(t, u, other, "", "generation 7")
+	f.MustSwap(t, false, u, discharger.Change{New: []byte("generation 1")})
+	f.MustSwap(t, true, u, discharger.Change{Session: other, New: []byte("new"), Expires: f.Clock.In(100 * time.Hour)})
+	f.Expect(t, u, other, "new", "generation 7")
+	f.MustSwap(t, true, u, discharger.Change{Session: id, Old: []byte("session")})
+	f.Clock.Advance(99 * time.Hour)
+	f.MustSwap(t, true, u, discharger.Change{Old: []byte("generation 7"), New: []byte("generation 8"), Expires: f.Clock.In(time.Minute)})
+	f.Expect(t, u, other, "new", "generation 8")
+}
+
+// testUserGoes lets real time pass, since that is what Redis goes by.
+func testUserGoes(t *testing.T, f *Fixture) {
+	soon := f.Clock.In(100 * time.Millisecond)
+	alone, with := Someone(), Someone()
+	f.MustSwap(t, true, alone, discharger.Change{New: []byte("user"), Expires: soon})
+	f.MustSwap(t, true, with, discharger.Change{New: []byte("user"), Expires: soon},
+		discharger.Change{Session: NewSession(), New: bytes.Repeat([]byte("s"), 100), Expires: soon})
+	f.Clock.Advance(3 * time.Second)
+	redistest.Eventually(t, "both users are forgotten", func() bool {
+		return f.Forget(t, alone) == 0 && f.Forget(t, with) == 0
+	})
+	if l := f.MustList(t, alone); l.User != nil {
+		t.Errorf("expired user is %q", l.User)
+	}
+	if l := f.MustList(t, with); l.User != nil {
+		t.Errorf("expired user is %q", l.User)
+	}
+}

@@ -1,0 +1,266 @@
+package storetest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/discharger/discharger/discharger"
+)
+
+// Feed is the part of a fixture's store that reads feeds.
+func (f *Fixture) Feed() discharger.Feed { return f.Store.(discharger.Feed) }
+
+// Events makes events that are kept for an hour.
+func (f *Fixture) Events(texts ...string) (out []discharger.FeedEvent) {
+	for _, text := range texts {
+		out = append(out, discharger.FeedEvent{Data: []byte(text), Until: f.Clock.In(time.Hour)})
+	}
+	return out
+}
+
+func (f *Fixture) MustPublish(t testing.TB, homeserver string, events ...discharger.FeedEvent) {
+	t.Helper()
+	if err := f.Publish(t.Context(), homeserver, events...); err != nil {
+		t.Fatalf("Publish: %v", err)
+	}
+}
+
+// MustRead reads all that there is after a position.
+func (f *Fixture) MustRead(t testing.TB, homeserver, after string) (out []discharger.FeedEntry, gap bool) {
+	t.Helper()
+	for first := true; ; first = false {
+		page, err := f.Feed().ReadFeed(t.Context(), homeserver, after)
+		if err != nil {
+			t.Fatalf("ReadFeed: %v", err)
+		}
+		if page.Gap && !first {
+			t.Fatalf("a gap in the middle, after %q", after)
+		}
+		gap = gap || page.Gap
+		if len(page.Entries) == 0 {
+			return out, gap
+		}
+		out = append(out, page.Entries...)
+		after = page.Entries[len(page.Entries)-1].Position
+	}
+}
+
+func Texts(entries []discharger.FeedEntry) (out []string) {
+	for _, e := range entries {
+		out = append(out, string(e.Data))
+	}
+	return out
+}
+
+// ExpectFeed checks what a feed says after a position.
+func (f *Fixture) ExpectFeed(t testing.TB, homeserver, after string, wantGap bool, want ...string) []discharger.FeedEntry {
+	t.Helper()
+	got, gap := f.MustRead(t, homeserver, after)
+	if !slices.Equal(Texts(got), want) || gap != wantGap {
+		t.Fatalf("after %q: %q with gap %v, want %q with gap %v", after, Texts(got), gap, want, wantGap)
+	}
+	return got
+}
+
+// testFeedOrder takes events from all three sources, and none from a write that
+// was not made.
+func testFeedOrder(t *testing.T, f *Fixture) {
+	u, other := Someone(), Someone()
+	f.ExpectFeed(t, u.Homeserver, "", false)
+	w := discharger.Write{User: u, Changes: []discharger.Change{{Session: NewSession(), New: []byte("a")}}, Revocations: Ending(t, u, NewSession()), Events: f.Events("1", "2")}
+	for range 2 { // as good as done, and said again
+		if ok, err := f.Swap(t.Context(), w); err != nil || !ok {
+			t.Fatalf("Swap: %v, %v", ok, err)
+		}
+	}
+	w.Changes[0].Old, w.Changes[0].New, w.Events = []byte("something else"), []byte("b"), f.Events("never")
+	if ok, err := f.Swap(t.Context(), w); err != nil || ok {
+		t.Fatalf("Swap: %v, %v", ok, err)
+	}
+	if ok, err := f.SwapHomeserver(t.Context(), u.Homeserver, nil, []byte("h"), f.Events("3")...); err != nil || !ok {
+		t.Fatalf("SwapHomeserver: %v, %v", ok, err)
+	}
+	if ok, err := f.SwapHomeserver(t.Context(), u.Homeserver, []byte("x"), []byte("y"), f.Events("never")...); err != nil || ok {
+		t.Fatalf("SwapHomeserver: %v, %v", ok, err)
+	}
+	f.MustPublish(t, u.Homeserver, f.Events("4", "5")...)
+	f.MustPublish(t, other.Homeserver, f.Events("other")...)
+	all := f.ExpectFeed(t, u.Homeserver, "", false, "1", "2", "1", "2", "3", "4", "5")
+	for i, e := range all {
+		if e.Position == "" || strings.ContainsAny(e.Position, " \n\r\x00") {
+			t.Errorf("position %q", e.Position)
+		}
+		f.ExpectFeed(t, u.Homeserver, e.Position, false, Texts(all[i+1:])...)
+	}
+	for _, bad := range [][]discharger.FeedEvent{nil, {{Data: nil, Until: f.Clock.In(time.Hour)}}, {{Data: []byte("x")}},
+		{{Data: make([]byte, 17<<10), Until: f.Clock.In(time.Hour)}}} {
+		if err := f.Publish(t.Context(), u.Homeserver, bad...); err == nil {
+			t.Errorf("%d events accepted", len(bad))
+		}
+	}
+}
+
+// testFeedResume reads a feed that is longer than a page from every position.
+func testFeedResume(t *testing.T, f *Fixture) {
+	const n = 1100
+	u, want := Someone(), make([]string, n)
+	for i := range want {
+		want[i] = fmt.Sprint(i)
+	}
+	for _, part := range [][]string{want[:600], want[600:601], want[601:]} {
+		f.MustPublish(t, u.Homeserver, f.Events(part...)...)
+	}
+	all := f.ExpectFeed(t, u.Homeserver, "", false, want...)
+	for i := 0; i < n; i += 17 {
+		f.ExpectFeed(t, u.Homeserver, all[i].Position, false, want[i+1:]...)
+	}
+	f.ExpectFeed(t, u.Homeserver, all[n-1].Position, false)
+}
+
+func testFeedGap(t *testing.T, f *Fixture) {
+	u, other := Someone(), Someone()
+	f.MustPublish(t, u.Homeserver, f.Events("1", "2")...)
+	at := f.ExpectFeed(t, u.Homeserver, "", false, "1", "2")[1].Position
+	f.MustPublish(t, other.Homeserver, f.Events("a", "b", "c", "d")...)
+	elsewhere := f.ExpectFeed(t, other.Homeserver, "", false, "a", "b", "c", "d")
+	prefix, rest, _ := strings.Cut(at, ".")
+	for _, position := range []string{
+		"x", ".", "-", "\x00", "0-0", prefix, prefix + ".", prefix + ".0-0", prefix + ".0", prefix + ".1-", prefix + ".999",
+		prefix + ".1-1", prefix + ".9999999999999-0", prefix + ".18446744073709551615-18446744073709551615", prefix + ".18446744073709551616-0",
+		prefix + ".-1", prefix + ".01-1", prefix + ".2.x", "AAAAAAAA." + rest, at + "0", at + "-0", elsewhere[3].Position, strings.Repeat("9", 5000),
+	} {
+		f.ExpectFeed(t, u.Homeserver, position, true, "1", "2")
+	}
+	f.ExpectFeed(t, Someone().Homeserver, at, true)
+	f.ExpectFeed(t, u.Homeserver, at, false)
+}
+
+// testFeedRetention has events go when their time is over, up to the first that
+// has to stay.
+func testFeedRetention(t *testing.T, f *Fixture) {
+	u := Someone()
+	over := func(text string) discharger.FeedEvent {
+		return discharger.FeedEvent{Data: []byte(text), Until: f.Clock.In(-time.Second)}
+	}
+	f.MustPublish(t, u.Homeserver, over("1"), over("2"), over("3"))
+	f.MustPublish(t, u.Homeserver, append(f.Events("4"), over("5"))...)
+	f.Forget(t, u)
+	f.MustPublish(t, u.Homeserver, f.Events("6")...)
+	all := f.ExpectFeed(t, u.Homeserver, "", false, "4", "5", "6")
+	f.ExpectFeed(t, u.Homeserver, all[0].Position, false, "5", "6")
+
+	quiet := Someone()
+	f.MustPublish(t, quiet.Homeserver, f.Events("1")...)
+	at := f.ExpectFeed(t, quiet.Homeserver, "", false, "1")[0].Position
+	f.MustPublish(t, quiet.Homeserver, over("2"))
+	f.ExpectFeed(t, quiet.Homeserver, at, false, "2")
+}
+
+// testFeedReopen goes on at the positions from before.
+func testFeedReopen(t *testing.T, f *Fixture) {
+	u := Someone()
+	f.MustPublish(t, u.Homeserver, f.Events("1", "2")...)
+	before := f.ExpectFeed(t, u.Homeserver, "", false, "1", "2")
+	f.Reopen(t, f)
+	f.MustPublish(t, u.Homeserver, f.Events("3")...)
+	f.ExpectFeed(t, u.Homeserver, before[0].Position, false, "2", "3")
+	f.ExpectFeed(t, u.Homeserver, before[1].Position, false, "3")
+}
+
+// testFeedConcurrent appends from many goroutines while a reader follows: it
+// sees each event once, and what one goroutine said in its order.
+func testFeedConcurrent(t *testing.T, f *Fixture) {
+	const writers, each = 8, 12
+	u := Someone()
+	var wg sync.WaitGroup
+	handles := []discharger.Store{f.Store, f.Other(t)}
+	for w := range writers {
+		wg.Go(func() {
+			for i := range each {
+				if err := handles[w%2].Publish(t.Context(), u.Homeserver, f.Events(fmt.Sprintf("%d %d", w, i))...); err != nil {
+					t.Errorf("Publish: %v", err)
+				}
+			}
+		})
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
+	defer cancel()
+	next, after := make(map[int]int), ""
+	for seen := 0; seen < writers*each; {
+		page, err := f.Feed().ReadFeed(ctx, u.Homeserver, after)
+		if err != nil || page.Gap {
+			t.Fatalf("after %d events: %v, gap %v", seen, err, page.Gap)
+		}
+		for _, e := range page.Entries {
+			var w, i int
+			fmt.Sscan(string(e.Data), &w, &i)
+			if i != next[w] {
+				t.Fatalf("writer %d: event %d comes where %d should", w, i, next[w])
+			}
+			next[w]++
+			seen++
+			after = e.Position
+		}
+		if len(page.Entries) == 0 {
+			if err := f.Feed().AwaitFeed(ctx, u.Homeserver, after); err != nil {
+				t.Fatalf("AwaitFeed: %v", err)
+			}
+		}
+	}
+	wg.Wait()
+	f.ExpectFeed(t, u.Homeserver, after, false)
+}
+
+func testFeedAwait(t *testing.T, f *Fixture) {
+	u := Someone()
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error)
+	go func() {
+		for {
+			if err := f.Feed().AwaitFeed(ctx, u.Homeserver, ""); err != nil {
+				ended <- err
+				return
+			}
+		}
+	}()
+	cancel()
+	if err := <-ended; !errors.Is(err, context.Canceled) {
+		t.Errorf("cancelled: %v", err)
+	}
+	f.MustPublish(t, u.Homeserver, f.Events("1")...)
+	if err := f.Feed().AwaitFeed(t.Context(), u.Homeserver, ""); err != nil {
+		t.Errorf("with an event there: %v", err)
+	}
+	if err := f.Feed().AwaitFeed(t.Context(), u.Homeserver, "unknown"); err != nil {
+		t.Errorf("at an unknown position: %v", err)
+	}
+	if _, err := f.Feed().ReadFeed(ctx, u.Homeserver, ""); !errors.Is(err, context.Canceled) {
+		t.Errorf("ReadFeed when cancelled: %v", err)
+	}
+}
+
+// FeedBound has three events at most: the reader is told that others went
+// before their time, for as long as that matters.
+func FeedBound(t *testing.T, f *Fixture, after func(time.Time)) {
+	u := Someone()
+	soon := discharger.FeedEvent{Data: []byte("soon"), Until: f.Clock.In(20 * time.Minute)}
+	f.MustPublish(t, u.Homeserver, soon)
+	f.MustPublish(t, u.Homeserver, f.Events("1", "2")...)
+	all := f.ExpectFeed(t, u.Homeserver, "", false, "soon", "1", "2")
+	f.MustPublish(t, u.Homeserver, f.Events("3")...)
+	f.ExpectFeed(t, u.Homeserver, "", true, "1", "2", "3")
+	f.ExpectFeed(t, u.Homeserver, all[0].Position, true, "1", "2", "3")
+	f.ExpectFeed(t, u.Homeserver, all[1].Position, false, "2", "3")
+	after(soon.Until)
+	f.ExpectFeed(t, u.Homeserver, "", false, "1", "2", "3")
+	if _, err := f.SwapHomeserver(t.Context(), u.Homeserver, nil, []byte("h"), f.Events("4", "5", "6", "7", "8")...); err != nil {
+		t.Fatal(err)
+	}
+	f.ExpectFeed(t, u.Homeserver, "", true, "6", "7", "8")
+}
