@@ -14,15 +14,15 @@ type pair struct {
 	direct, through    answer
 }
 
-// difference is a kind of difference that is as it should be, and is used to
-// accept one, given as "name: direct | through".
+// difference is a kind of intended difference, with a function that recognizes one,
+// given as "name: direct | through".
 type difference struct {
 	name, reason string
 	is           func(x pair, d string) bool
 }
 
-// acceptedDifferences are the differences that the gateway means to make, and those
-// that come with two homeservers.
+// acceptedDifferences are the intended differences of the gateway, and those between
+// any two homeservers.
 var acceptedDifferences = []difference{
 	{"text", "the error that comes with an errcode is a text for people", func(x pair, d string) bool {
 		return about(d, "body.error:") && x.through.body.text("errcode") != ""
@@ -73,7 +73,7 @@ const pathVersions = "/_matrix/client/versions"
 // pages are paths outside of the API.
 var pages = []string{"/", "/health", "/_matrix/static/", "/.well-known/matrix/server"}
 
-// optional matches paths of routes that can be open to everyone.
+// optional matches paths of routes that may need no token.
 var optional = regexp.MustCompile(`/profile/|/publicRooms$|^/_matrix/media/[^/]+/(download|thumbnail)/|/admin/v1/server_version$`)
 
 // lists matches paths of such lists.
@@ -94,7 +94,7 @@ func about(d string, parts ...string) bool {
 	return slices.ContainsFunc(parts, func(part string) bool { return strings.HasPrefix(d, part) })
 }
 
-// accepted returns the name of the kind that a difference is of; empty: of none.
+// accepted returns the name of the kind of a difference, empty if it is not accepted.
 func (x pair) accepted(d string) string {
 	for _, a := range acceptedDifferences {
 		if a.is(x, d) {

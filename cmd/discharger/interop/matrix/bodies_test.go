@@ -7,7 +7,7 @@ import (
 	"slices"
 )
 
-// sample is a body that some routes answer well. Other routes get an empty object.
+// sample is a valid body for some routes. Other routes get an empty object.
 type sample struct {
 	method string
 	path   *regexp.Regexp
@@ -15,7 +15,7 @@ type sample struct {
 	breaks bool // a request that succeeds damages the cast
 }
 
-// samples are tried in order.
+// samples are matched in order.
 var samples = []sample{
 	on("POST", `/login$`, false, func(c *cast) body {
 		return body{"type": "m.login.password", "identifier": body{"type": "m.id.user", "user": c.user.user.name},
@@ -103,14 +103,14 @@ func nothing(*cast) body { return body{} }
 
 func authOnly(c *cast) body { return body{"auth": c.user.user.auth("")} }
 
-// sampleOf returns the sample for a request. The last one is for all.
+// sampleOf returns the first matching sample. The last one matches every request.
 func sampleOf(method, path string) sample {
 	return samples[slices.IndexFunc(samples, func(s sample) bool {
 		return (s.method == "" || s.method == method) && s.path.MatchString(path)
 	})]
 }
 
-// hasBody reports whether requests with a method come with a body.
+// hasBody reports whether requests with a method have a body.
 func hasBody(method string) bool {
 	switch method {
 	case http.MethodPost, http.MethodPut, http.MethodDelete, http.MethodPatch:

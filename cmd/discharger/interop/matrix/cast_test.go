@@ -7,27 +7,27 @@ import (
 	"testing"
 )
 
-// side is one of two homeservers that are compared. They are of one kind and see
-// the same requests, one of them through a gateway.
+// side is one of two compared homeservers of one kind. They receive the same
+// requests, one of them through a gateway.
 type side struct {
 	*site
 	cast *cast
-	// aliases are the values that differ from the other side's, and the names that
-	// both have for them.
+	// aliases map values that differ between the sides to common names.
 	aliases map[string]string
 }
 
-// cast holds the users of a comparison, with their sessions and rooms. A request may damage them, and then a new cast takes their place.
+// cast holds the users of a comparison, with their sessions and rooms. After a request
+// that may have damaged them, a new cast replaces them.
 type cast struct {
 	user, other, admin *device
 	second             *device // another session of the user
 	rotating           *device // and one with a refresh token; nil: the site has none
 	values             map[string]string
-	registrations      int // of users whom a request makes
+	registrations      int // of users that a request registers
 }
 
-// newCast makes users, sessions and rooms. Both sides give them the same names,
-// of which n is a part.
+// newCast creates users, sessions and rooms, with the same names on both sides. The
+// number n is part of the names.
 func (s *side) newCast(t *testing.T, n int) {
 	t.Helper()
 	c := &cast{values: maps.Clone(routeValues)}
@@ -64,7 +64,7 @@ func (s *side) newCast(t *testing.T, n int) {
 	}
 }
 
-// routeValues are values of named groups in patterns that no cast changes.
+// routeValues are values of named groups that do not depend on the cast.
 var routeValues = map[string]string{
 	"account_data_type": "org.example.data", "address": "alice@example.org", "appservice_id": "none", "delay_id": "none",
 	"delete_id": "none", "destination": "example.org", "event_type": "m.room.topic", "external_id": "none", "file_name": "file.json",

@@ -14,8 +14,8 @@ import (
 	"time"
 )
 
-// runIn runs a program in a directory and returns what it wrote to standard
-// output. What it wrote to standard error is in the error.
+// runIn runs a program in a directory and returns its standard output. The error
+// contains its standard error.
 func runIn(dir, name string, args ...string) (string, error) {
 	cmd := exec.Command(name, args...)
 	cmd.Dir = dir
@@ -36,16 +36,16 @@ func (b body) text(key string) string {
 	return s
 }
 
-// answer is what a request got.
+// answer is the answer to a request.
 type answer struct {
-	status int
-	header http.Header
-	raw    string
-	body   body // nil if it is not a JSON object
-	asked  time.Time
+	status    int
+	header    http.Header
+	raw       string
+	body      body // nil if it is not a JSON object
+	requested time.Time
 }
 
-// site is one address that Matrix clients speak to. What it says is kept.
+// site is an address of the client-server API. It keeps all answers.
 type site struct {
 	url  string
 	mu   sync.Mutex
@@ -78,7 +78,7 @@ func (s *site) try(method, path, token string, in any) (answer, error) {
 	if token != "" {
 		req.Header.Set("Authorization", "Bearer "+token)
 	}
-	asked := time.Now()
+	requested := time.Now()
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
 		return answer{}, err
@@ -92,12 +92,12 @@ func (s *site) try(method, path, token string, in any) (answer, error) {
 	_ = resp.Header.Write(&s.said)
 	s.said.Write(raw)
 	s.mu.Unlock()
-	a := answer{status: resp.StatusCode, header: resp.Header, raw: string(raw), asked: asked}
+	a := answer{status: resp.StatusCode, header: resp.Header, raw: string(raw), requested: requested}
 	_ = json.Unmarshal(raw, &a.body)
 	return a, nil
 }
 
-// want fails the test unless the answer has this status and error code.
+// want fails the test unless the answer has a status and an error code.
 func (a answer) want(t *testing.T, status int, errcode string) answer {
 	t.Helper()
 	if a.status != status || a.body.text("errcode") != errcode {
@@ -113,13 +113,13 @@ func (a answer) ok(t *testing.T) answer {
 
 const clientV3 = "/_matrix/client/v3"
 
-// user is somebody with an account.
+// user is a user with an account.
 type user struct {
 	site           *site
 	name, password string
 }
 
-// register makes an account, and logs out the device that comes with it.
+// register creates an account and logs out its first device.
 func (s *site) register(t *testing.T, name string) *user {
 	t.Helper()
 	u := &user{s, name, "password of " + name}
@@ -132,7 +132,7 @@ func (s *site) register(t *testing.T, name string) *user {
 
 func (u *user) id() string { return "@" + u.name + ":localhost" }
 
-// auth is the answer to a request for the password again.
+// auth returns the auth object of user-interactive authentication with a password.
 func (u *user) auth(session string) body {
 	return body{
 		"type": "m.login.password", "session": session, "password": u.password,
@@ -146,12 +146,12 @@ type device struct {
 	id             string
 	token, refresh string
 	expires        time.Duration // as announced; 0: not at all
-	asked          time.Time     // for the tokens
-	used           time.Time     // before the last request that was granted; only a stage keeps it
-	key            string        // identity key that was uploaded; empty: none
+	requested      time.Time     // time of the request for the tokens
+	used           time.Time     // before the last granted request; set by a stage only
+	key            string        // uploaded identity key; empty: none
 }
 
-// login logs in. More is added to the request.
+// login logs in, with further members in the request.
 func (u *user) login(t *testing.T, more body) *device {
 	t.Helper()
 	a, err := u.tryLogin(more)
@@ -171,10 +171,10 @@ func (u *user) tryLogin(more body) (answer, error) {
 	return u.site.try("POST", clientV3+"/login", "", in)
 }
 
-// take uses the tokens in an answer.
+// take stores the tokens of an answer.
 func (d *device) take(t *testing.T, a answer) {
 	t.Helper()
-	d.token, d.refresh, d.expires, d.asked = a.body.text("access_token"), a.body.text("refresh_token"), 0, a.asked
+	d.token, d.refresh, d.expires, d.requested = a.body.text("access_token"), a.body.text("refresh_token"), 0, a.requested
 	if ms, ok := a.body["expires_in_ms"].(float64); ok {
 		d.expires = time.Duration(ms) * time.Millisecond
 	}
@@ -183,9 +183,9 @@ func (d *device) take(t *testing.T, a answer) {
 	}
 }
 
-// call makes a request. If the access token has run out since it was asked for,
-// as it may at any time on a machine that pauses, it does what a client does: it
-// refreshes, if it may, and asks again.
+// call makes a request. If the access token has expired, as it may at any time on a
+// machine that pauses, call refreshes as a client does, if it can, and repeats the
+// request.
 func (d *device) call(t *testing.T, method, path string, in any) answer {
 	t.Helper()
 	for {
@@ -201,10 +201,10 @@ func (d *device) call(t *testing.T, method, path string, in any) answer {
 	}
 }
 
-// ranOut reports whether an answer says that the access token has run out, at a
-// time when it may have.
+// ranOut reports whether an answer refuses an expired access token, at a time when it
+// may have expired.
 func (d *device) ranOut(a answer) bool {
-	return a.status == http.StatusUnauthorized && a.body["soft_logout"] == true && d.expires > 0 && time.Since(d.asked) >= d.expires
+	return a.status == http.StatusUnauthorized && a.body["soft_logout"] == true && d.expires > 0 && time.Since(d.requested) >= d.expires
 }
 
 func (d *device) whoami(t *testing.T) answer {
@@ -212,21 +212,21 @@ func (d *device) whoami(t *testing.T) answer {
 	return d.call(t, "GET", "/account/whoami", nil)
 }
 
-// asIs asks who it is with the access token that it has, and does not refresh.
+// asIs calls whoami with the current access token, without a refresh.
 func (d *device) asIs(t *testing.T) answer {
 	t.Helper()
 	return d.user.site.call(t, "GET", clientV3+"/account/whoami", d.token, nil)
 }
 
-// alive fails the test unless the device is who it is.
+// alive fails the test unless whoami returns the device.
 func (d *device) alive(t *testing.T) {
 	t.Helper()
 	if a := d.whoami(t).ok(t); a.body.text("user_id") != d.user.id() || a.body.text("device_id") != d.id {
-		t.Fatalf("somebody else: %s", a.raw)
+		t.Fatalf("another device: %s", a.raw)
 	}
 }
 
-// dead fails the test unless the device is logged out for good.
+// dead fails the test unless the session ended hard.
 func (d *device) dead(t *testing.T) {
 	t.Helper()
 	if a := d.whoami(t).want(t, http.StatusUnauthorized, "M_UNKNOWN_TOKEN"); a.body["soft_logout"] == true {
@@ -234,7 +234,7 @@ func (d *device) dead(t *testing.T) {
 	}
 }
 
-// over fails the test unless an answer refuses a session that ended softly.
+// over fails the test unless an answer refuses a softly ended session.
 func (a answer) over(t *testing.T) answer {
 	t.Helper()
 	if a.want(t, http.StatusUnauthorized, "M_UNKNOWN_TOKEN").body["soft_logout"] != true {
@@ -243,8 +243,8 @@ func (a answer) over(t *testing.T) answer {
 	return a
 }
 
-// replaced fails the test unless both tokens of the device are refused because
-// of a newer login on it.
+// replaced fails the test unless both tokens of the device are refused as replaced by
+// a newer login.
 func (d *device) replaced(t *testing.T) {
 	t.Helper()
 	d.asIs(t).over(t)
@@ -253,22 +253,22 @@ func (d *device) replaced(t *testing.T) {
 	}
 }
 
-// refreshed asks for new tokens with the one that it has.
+// refreshed refreshes with the current refresh token.
 func (d *device) refreshed(t *testing.T) answer {
 	t.Helper()
 	return d.user.site.call(t, "POST", clientV3+"/refresh", "", body{"refresh_token": d.refresh})
 }
 
-// at returns the user as a client of another site.
+// at returns the user at another site.
 func (u *user) at(s *site) *user { return &user{s, u.name, u.password} }
 
-// through makes a device's further requests go to a site, and returns it.
+// through sends further requests of a device to a site, and returns the device.
 func (d *device) through(s *site) *device {
 	d.user = d.user.at(s)
 	return d
 }
 
-// randomName returns a name that is not in use.
+// randomName returns an unused name.
 func randomName() string { return rand.Text()[:12] }
 
 // uploadKeys uploads identity keys of the device.

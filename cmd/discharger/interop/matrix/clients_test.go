@@ -11,8 +11,8 @@ import (
 	"maunium.net/go/mautrix/event"
 )
 
-// newMautrix logs in with mautrix-go and returns a client that tells of the
-// messages it receives.
+// newMautrix logs in with mautrix-go and returns a client with a channel of received
+// messages.
 func (g *gateway) newMautrix(t *testing.T, name string, refresh bool) (*mautrix.Client, *mautrix.RespLogin, <-chan string) {
 	t.Helper()
 	u := g.register(t, name)
@@ -33,8 +33,8 @@ func (g *gateway) newMautrix(t *testing.T, name string, refresh bool) (*mautrix.
 	return c, login, received
 }
 
-// A bot made with mautrix-go, which stops for good at M_UNKNOWN_TOKEN, goes on
-// for longer than three discharges.
+// A bot on mautrix-go, which stops for good at M_UNKNOWN_TOKEN, lives for more than
+// three discharges.
 func (g *gateway) testMautrix(t *testing.T) {
 	c, login, received := g.newMautrix(t, "bot", false)
 	if login.RefreshToken != "" || login.ExpiresInMS != 0 {
@@ -70,8 +70,8 @@ func (g *gateway) testMautrix(t *testing.T) {
 	}
 }
 
-// With a refresh token a bot has to refresh by itself, which this library leaves
-// to whoever uses it.
+// A bot with a refresh token refreshes itself: this library leaves it to the
+// application.
 func (g *gateway) testMautrixRefresh(t *testing.T) {
 	asked := time.Now()
 	c, login, _ := g.newMautrix(t, "bot2", true)
@@ -133,7 +133,7 @@ func (g *gateway) testJS(t *testing.T, k *kit, refresh bool) {
 		t.Errorf("refreshed %d times", report.Refreshes)
 	}
 	if report.Login["has_refresh_token"] != refresh || (report.Login["expires_in_ms"] != nil) != refresh {
-		t.Errorf("login said %v", report.Login)
+		t.Errorf("login returned %v", report.Login)
 	}
 	if report.AfterLogout["status"] != float64(http.StatusUnauthorized) || report.AfterLogout.text("errcode") != "M_UNKNOWN_TOKEN" {
 		t.Errorf("after the logout: %v", report.AfterLogout)

@@ -10,8 +10,8 @@ import (
 	"strings"
 )
 
-// comparable is an answer without what differs between two homeservers in equal
-// states: identifiers, times, tokens.
+// comparable is an answer without the parts that differ between two homeservers in
+// equal states: identifiers, times, tokens.
 type comparable struct {
 	status int
 	header map[string]string
@@ -23,7 +23,7 @@ var otherHeaders = []string{"Connection", "Content-Length", "Date", "Keep-Alive"
 
 // otherMembers are members of JSON objects whose values are not compared.
 //
-// When and from where a session was last used is written some seconds later.
+// The time and address of the last use of a session are written some seconds later.
 var otherMembers = []string{
 	"access_token", "age", "average_items_per_ms", "connections", "content_uri", "database_size", "delete_id", "end", "estimated_size",
 	"etag", "expires_in_ms", "filter_id", "from", "hashes", "home_server", "last_active_ago", "last_seen_ip", "last_seen_ts",
@@ -47,7 +47,7 @@ var randomText = []struct {
 	{regexp.MustCompile(`\b(session|sid|nonce)=[A-Za-z0-9_-]+`), "<session>"},
 }
 
-// comparable returns what of an answer is compared.
+// comparable returns the compared parts of an answer.
 func (s *side) comparable(a answer) comparable {
 	c := comparable{status: a.status, header: map[string]string{}}
 	replace := strings.NewReplacer(slices.Concat(pairs(s.aliases)...)...)
@@ -79,8 +79,8 @@ func pairs(m map[string]string) (all [][]string) {
 	return all
 }
 
-// normal returns a JSON value without what is not compared. The order of an
-// array is not compared either: it may be that of random identifiers.
+// normal returns a JSON value without the parts that are not compared, with arrays
+// sorted: their order may be that of random identifiers.
 func normal(value any, text func(string) string) any {
 	switch v := value.(type) {
 	case map[string]any:
@@ -118,7 +118,7 @@ func encoded(v any) string {
 	return string(b)
 }
 
-// differences lists what differs between an answer and the answer through the
+// differences lists the differences between a direct answer and one through the
 // gateway, as "name: direct | through".
 func differences(direct, through comparable) (all []string) {
 	note := func(name string, a, b any) {

@@ -26,18 +26,18 @@ type deployment struct {
 	key        string // file name of the gateways' keys
 	service    *process
 	upstream   string       // URL of the homeserver, or of the counting proxy before it
-	refused    atomic.Int32 // logouts that the homeserver refused, if they are counted
-	fronts     []*process   // of the gateways; none: the one gateway is in the service's process
+	refused    atomic.Int32 // logouts refused by the homeserver, if counted
+	fronts     []*process   // of the gateways; none: the gateway is in the service's process
 	gateways   []*gateway
 }
 
-// settings are the parts of a configuration that tests differ in.
+// settings are the parts of a configuration that differ between tests.
 type settings struct {
 	apart  int           // gateways with a process of their own; 0: one in the service's process
 	ttl    time.Duration // of a discharge
 	idle   time.Duration // session.idle; 0: for ever
 	forget time.Duration // gateway.forget_after; 0: the default
-	count  bool          // logouts that the homeserver refuses
+	count  bool          // count logouts refused by the homeserver
 	before string        // URL of a proxy before the homeserver; empty: none
 	more   string        // members of the section gateway, each with a comma before it
 }
@@ -98,8 +98,8 @@ func deploy(t *testing.T, k *kit, h *homeserver, s settings) *deployment {
 	return d
 }
 
-// startCounting starts a proxy that counts the logouts that the homeserver
-// refuses, and returns its URL.
+// startCounting starts a proxy that counts logouts refused by the homeserver, and
+// returns its URL.
 func (d *deployment) startCounting(t *testing.T) string {
 	t.Helper()
 	target, err := url.Parse(d.homeserver.url)
@@ -184,7 +184,7 @@ func (d *deployment) write(t *testing.T, name, text string) {
 	}
 }
 
-// run runs the binary and returns what it wrote to standard output.
+// run runs the binary and returns its standard output.
 func (d *deployment) run(t *testing.T, args ...string) string {
 	t.Helper()
 	out, err := runIn(d.dir, d.kit.discharger, args...)
@@ -201,9 +201,9 @@ func (d *deployment) revoke(t *testing.T, u *user) {
 	d.run(t, "sessions", "revoke-user", "-key", d.key, u.id())
 }
 
-// settle returns when every gateway has gone through the logouts at the
-// homeserver that were due when it was called. After one logout a second is
-// awaited, since the pass that makes the first may have begun before.
+// settle waits until every gateway has made the logouts at the homeserver that were
+// due at the call. It waits for two logouts: the pass that makes the first may have
+// begun before.
 func (d *deployment) settle(t *testing.T) {
 	t.Helper()
 	for range 2 {
@@ -219,7 +219,7 @@ func (d *deployment) settle(t *testing.T) {
 	}
 }
 
-// newUser makes an account at the homeserver. The user has no device.
+// newUser creates an account at the homeserver, without a device.
 func (d *deployment) newUser(t *testing.T) *user {
 	t.Helper()
 	return d.homeserver.register(t, "user"+strings.ToLower(randomName()))

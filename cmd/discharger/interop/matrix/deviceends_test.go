@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// playLogout logs out the only session of a device that had others.
+// playLogout logs out the last session of a device that had others.
 func playLogout(t *testing.T, s *stage) {
 	for i := range s.rounds {
 		old := s.login(t, i, randomName())
@@ -22,7 +22,7 @@ func playLogout(t *testing.T, s *stage) {
 	}
 }
 
-// ended waits until a gateway refuses a session for good.
+// ended waits until a gateway refuses a session hard.
 func (s *stage) ended(t *testing.T, d *device, g *gateway) {
 	t.Helper()
 	d.through(&g.site)
@@ -32,7 +32,7 @@ func (s *stage) ended(t *testing.T, d *device, g *gateway) {
 	d.ended(t)
 }
 
-// expire waits until the access token has run out.
+// expire waits until the access token has expired.
 func (d *device) expire(t *testing.T) {
 	t.Helper()
 	eventually(t, "the access token runs out", func() bool {
@@ -68,8 +68,8 @@ func playLogoutAllExpired(t *testing.T, s *stage) {
 	}
 }
 
-// playAsUser has an administrator use a user's account. The session is not the
-// user's to end.
+// playAsUser uses a user's account as an administrator. The user cannot end this
+// session.
 func playAsUser(t *testing.T, s *stage) {
 	admin := s.homeserver.registerAdmin(t, "admin"+strings.ToLower(randomName()))
 	token := admin.user.at(s.site(0)).login(t, nil).token
@@ -80,7 +80,7 @@ func playAsUser(t *testing.T, s *stage) {
 	acts := func() {
 		t.Helper()
 		if a := decided(t, func() answer { return asUser.asIs(t) }); a.ok(t).body.text("user_id") != s.user.id() {
-			t.Fatalf("somebody else: %s", a.raw)
+			t.Fatalf("another user: %s", a.raw)
 		}
 	}
 	acts()
@@ -95,8 +95,8 @@ func playAsUser(t *testing.T, s *stage) {
 	acts()
 }
 
-// playGuest revokes a guest's session. Synapse has no logout for guests, and one
-// refusal of it is enough.
+// playGuest revokes a guest's session. Synapse has no logout for guests: the gateway
+// must not repeat it after a refusal.
 func playGuest(t *testing.T, s *stage) {
 	in := body{}
 	if s.rotate {
@@ -107,7 +107,7 @@ func playGuest(t *testing.T, s *stage) {
 	guest := &device{user: &user{site: s.site(0), name: name}, id: a.body.text("device_id")}
 	guest.take(t, a)
 	if a := guest.whoami(t).ok(t); a.body.text("user_id") != guest.user.id() {
-		t.Fatalf("somebody else: %s", a.raw)
+		t.Fatalf("another user: %s", a.raw)
 	}
 	s.revoke(t, guest.user)
 	for _, g := range s.gateways {
@@ -120,8 +120,8 @@ func playGuest(t *testing.T, s *stage) {
 	}
 }
 
-// playDeleted has an administrator delete a device at the homeserver. The
-// gateway finds out at the next request that could be granted.
+// playDeleted deletes a device at the homeserver, as an administrator. The gateway
+// detects it at the next request that would be granted.
 func playDeleted(t *testing.T, s *stage) {
 	admin := s.homeserver.registerAdmin(t, "admin"+strings.ToLower(randomName()))
 	for i := range s.rounds {

@@ -10,11 +10,11 @@ import (
 	"time"
 )
 
-// roundsVariable names the environment variable that holds how often scenarios
-// of devices are repeated.
+// roundsVariable is the environment variable with the number of rounds of each
+// scenario.
 const roundsVariable = "DISCHARGER_TEST_ROUNDS"
 
-// testRounds returns how often a scenario is repeated.
+// testRounds returns the number of rounds.
 func testRounds(t *testing.T) int {
 	t.Helper()
 	text := os.Getenv(roundsVariable)
@@ -28,10 +28,9 @@ func testRounds(t *testing.T) int {
 	return n
 }
 
-// TestDevices has clients log in again and again on one device, in every order,
-// before each homeserver and in each mode. Afterwards the newest session is
-// alive, and has its device and its keys at the homeserver; the older ones are
-// over softly.
+// TestDevices logs in clients again and again on one device, in every order, before
+// each homeserver and in each mode. Afterwards the newest session is alive, with its
+// device and keys at the homeserver; the older ones have ended softly.
 func TestDevices(t *testing.T) {
 	k := assemble(t)
 	before(t, k, func(t *testing.T, h *homeserver) {
@@ -44,7 +43,7 @@ func TestDevices(t *testing.T) {
 	})
 }
 
-// scenario is one way in which clients use a device.
+// scenario is a sequence of events on a device.
 type scenario struct {
 	name string
 	play func(*testing.T, *stage)
@@ -92,7 +91,7 @@ func testDevices(t *testing.T, k *kit, h *homeserver, rotate bool) {
 	}
 }
 
-// scenarios returns those that may run side by side.
+// scenarios returns the scenarios that may run concurrently.
 func scenarios(h *homeserver, rotate bool) []scenario {
 	all := []scenario{{"in turn", playInTurn}, {"old client, meanwhile", playMeanwhile}, {"logout", playLogout}}
 	for _, n := range []int{2, 3, 12} {
@@ -133,7 +132,7 @@ func actions(rotate bool) []action {
 	return all
 }
 
-// logout logs out with the access token that the device has.
+// logout logs out with the device's current access token.
 func (d *device) logout(t *testing.T) answer {
 	t.Helper()
 	return d.user.site.call(t, "POST", clientV3+"/logout", d.token, body{})
@@ -155,8 +154,8 @@ func playInTurn(t *testing.T, s *stage) {
 	s.finish(t)
 }
 
-// atOnce has n clients log in at once. In every other round the device is there
-// before, with keys that have to stay.
+// atOnce logs in n clients at once. In every other round the device exists before,
+// with keys that must stay.
 func atOnce(n int) func(*testing.T, *stage) {
 	return func(t *testing.T, s *stage) {
 		for i := range s.rounds {
@@ -181,7 +180,7 @@ func atOnce(n int) func(*testing.T, *stage) {
 	}
 }
 
-// returns has the client of an older session come back, at once and later.
+// returns makes requests of an older session, at once and later.
 func returns(a action) func(*testing.T, *stage) {
 	return func(t *testing.T, s *stage) {
 		for i := range s.rounds {
@@ -204,8 +203,7 @@ func returns(a action) func(*testing.T, *stage) {
 	}
 }
 
-// playMeanwhile has the client of an older session make requests while another
-// logs in.
+// playMeanwhile makes requests of an older session during the login of another.
 func playMeanwhile(t *testing.T, s *stage) {
 	for i := range s.rounds {
 		name := randomName()
@@ -238,8 +236,8 @@ func playMeanwhile(t *testing.T, s *stage) {
 	s.finish(t)
 }
 
-// restarts has the client of an older session come back after a restart. The
-// newer login comes before it or after it.
+// restarts makes requests of an older session after a restart. The newer login comes
+// before or after the restart.
 func restarts(restart func(*deployment, *testing.T, syscall.Signal)) func(*testing.T, *stage) {
 	return func(t *testing.T, s *stage) {
 		all := actions(s.rotate)
@@ -264,7 +262,7 @@ func restarts(restart func(*deployment, *testing.T, syscall.Signal)) func(*testi
 
 // refused waits until a request of a replaced session is refused. A gateway whose
 // feed is disconnected accepts the token until the feed is back or the discharge
-// runs out; about a logout it asks the service.
+// expires; a logout goes to the service.
 func refused(t *testing.T, a action, old *device) {
 	t.Helper()
 	var came answer
@@ -275,8 +273,8 @@ func refused(t *testing.T, a action, old *device) {
 	came.over(t)
 }
 
-// repeat plays until the machine did not pause for so long that the newest
-// session ran out too.
+// repeat plays until a round in which the machine did not pause for so long that the
+// newest session was idle for too long too.
 func repeat(t *testing.T, s *stage, play func() bool) {
 	t.Helper()
 	for !play() {
@@ -285,8 +283,8 @@ func repeat(t *testing.T, s *stage, play func() bool) {
 	}
 }
 
-// playIdle has a client come back to a device whose session ran out, and then
-// the client of that session.
+// playIdle logs in on a device whose session was idle for too long, and then makes
+// requests of that session.
 func playIdle(t *testing.T, s *stage) {
 	repeat(t, s, func() bool {
 		all := actions(s.rotate)
@@ -311,7 +309,7 @@ func playIdle(t *testing.T, s *stage) {
 	})
 }
 
-// playIdleAlone has a client log out after its session ran out.
+// playIdleAlone logs out of a session that was idle for too long.
 func playIdleAlone(t *testing.T, s *stage) {
 	d := s.login(t, 0, randomName())
 	d.uploadKeys(t)
@@ -323,8 +321,8 @@ func playIdleAlone(t *testing.T, s *stage) {
 	s.gone(t, d)
 }
 
-// playForgotten waits until devices of sessions that ran out are logged out at
-// the homeserver. A device on which there is a newer session is not among them.
+// playForgotten waits until devices of sessions that were idle for too long are
+// logged out at the homeserver, except a device with a newer session.
 func playForgotten(t *testing.T, s *stage) {
 	repeat(t, s, func() bool {
 		old := s.login(t, 0, randomName())
@@ -354,7 +352,7 @@ func playForgotten(t *testing.T, s *stage) {
 				s.over(t, d, g)
 			}
 		}
-		s.gone(t, newest) // it is not used any more
+		s.gone(t, newest) // no longer in use
 		return true
 	})
 }

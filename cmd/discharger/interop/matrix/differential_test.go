@@ -16,16 +16,16 @@ import (
 	"time"
 )
 
-// wholeVariable names the environment variable that has the whole matrix of
-// requests compared: every route by every method with every token.
+// wholeVariable is the environment variable that selects the whole matrix of
+// requests: every route, by every method, with every token.
 const wholeVariable = "DISCHARGER_TEST_WHOLE"
 
-// methods are those that every path is requested with.
+// methods are the methods for every path.
 var methods = []string{
 	http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodDelete, http.MethodPatch, http.MethodOptions, http.MethodTrace,
 }
 
-// carrying is a way in which a request has a token or none.
+// carrying is a place for a token in a request, or none.
 type carrying struct {
 	name    string
 	token   func(*cast) string
@@ -57,8 +57,8 @@ func changedToken(c *cast) string {
 	return c.user.token[:len(c.user.token)-1] + string(last)
 }
 
-// TestDifferential makes the same requests to a homeserver, and through a gateway
-// to another one of the same kind and in the same state, and compares the answers.
+// TestDifferential sends the same requests to a homeserver, and through a gateway to
+// another one of the same kind and in the same state, and compares the answers.
 func TestDifferential(t *testing.T) {
 	k := assemble(t)
 	for _, kind := range kinds() {
@@ -114,7 +114,7 @@ func (c *comparison) report(t *testing.T) {
 
 func (c *comparison) both() []*side { return []*side{c.direct, c.through} }
 
-// renew puts a new cast in the place of the one that there is.
+// renew replaces the cast.
 func (c *comparison) renew(t *testing.T) {
 	t.Helper()
 	c.casts++
@@ -157,7 +157,7 @@ func (c *comparison) compare(t *testing.T, p pathPattern, method string, how car
 	c.restore(t, method, sample, answers)
 }
 
-// restore renews the cast if the request that was answered may have damaged it.
+// restore renews the cast if the last request may have damaged it.
 func (c *comparison) restore(t *testing.T, method string, sample sample, answers []answer) {
 	t.Helper()
 	ok := func(a answer) bool { return a.status < http.StatusMultipleChoices }
@@ -169,14 +169,14 @@ func (c *comparison) restore(t *testing.T, method string, sample sample, answers
 	}
 }
 
-// comparing makes requests as a client does that follows nothing.
+// comparing is a client that follows no redirects.
 var comparing = &http.Client{
 	Transport:     &http.Transport{DisableCompression: true, MaxIdleConnsPerHost: 16},
 	CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	Timeout:       time.Minute,
 }
 
-// request makes one request to the side, and keeps the answer in what it said.
+// request makes one request to the side, and keeps the answer.
 func (s *side) request(ctx context.Context, method, path string, how carrying, sample sample) (answer, error) {
 	content := io.Reader(http.NoBody)
 	if hasBody(method) {

@@ -12,14 +12,14 @@ func (g *gateway) pair(t *testing.T, name string) (a, b *device) {
 	return u.login(t, nil), u.login(t, body{"refresh_token": true})
 }
 
-// confirmed makes a request that asks for the password again, and gives it.
+// confirmed makes a request with user-interactive authentication by password.
 func (d *device) confirmed(t *testing.T, method, path string, in body) {
 	t.Helper()
 	a := d.call(t, method, path, in)
 	if a.status != http.StatusUnauthorized || a.body["flows"] == nil {
-		t.Fatalf("was not asked for the password: %d %s", a.status, a.raw)
+		t.Fatalf("no user-interactive authentication: %d %s", a.status, a.raw)
 	}
-	d.alive(t) // that was not the end
+	d.alive(t) // the session goes on
 	again := body{"auth": d.user.auth(a.body.text("session"))}
 	for k, v := range in {
 		again[k] = v
@@ -27,7 +27,7 @@ func (d *device) confirmed(t *testing.T, method, path string, in body) {
 	d.call(t, method, path, again).ok(t)
 }
 
-// ended fails the test unless neither token of the device is good for anything.
+// ended fails the test unless both tokens of the device are refused.
 func (d *device) ended(t *testing.T) {
 	t.Helper()
 	d.dead(t)
@@ -100,8 +100,8 @@ func (g *gateway) testDeactivate(t *testing.T) {
 	b.ended(t)
 }
 
-// What ends at the homeserver without the gateway ends here too, at the first
-// request that it turns away.
+// A session that ends at the homeserver, without the gateway, ends here too, at the
+// first request that the homeserver refuses.
 func (g *gateway) testKilledUpstream(t *testing.T) {
 	a, b := g.pair(t, "behind")
 	killer := (&user{&g.homeserver.site, a.user.name, a.user.password}).login(t, nil)
@@ -111,8 +111,8 @@ func (g *gateway) testKilledUpstream(t *testing.T) {
 		b.ended(t)
 		return
 	}
-	// It answers for a token that a newer login killed as it does here, and without
-	// soft_logout: of a session as young as these, the keys are kept.
+	// The homeserver answers in the same way, without soft_logout, for a token that a
+	// newer login ended. The end of a session as young as these is soft.
 	a.asIs(t).over(t)
 	b.asIs(t).over(t)
 }

@@ -33,12 +33,11 @@ func (d *device) room(t *testing.T) string {
 	return d.call(t, "POST", "/createRoom", body{"preset": "private_chat"}).ok(t).body.text("room_id")
 }
 
-// A client that never heard of refresh tokens uses one access token for as long
-// as it likes.
+// A client without support for refresh tokens uses one access token without limit.
 func (g *gateway) testUnaware(t *testing.T) {
 	d := g.register(t, "unaware").login(t, nil)
 	if d.refresh != "" || d.expires != 0 {
-		t.Errorf("was told of a refresh token or an end: %+v", d)
+		t.Errorf("a refresh token or an expiry in the answer: %+v", d)
 	}
 	room := d.room(t)
 	first := d.send(t, room, "txn0")
@@ -48,7 +47,7 @@ func (g *gateway) testUnaware(t *testing.T) {
 		since = a.body.text("next_batch")
 		d.alive(t)
 	}
-	// The homeserver still takes the same request from the same client for one.
+	// The homeserver still treats it as the same request of the same client.
 	if again := d.send(t, room, "txn0"); again != first {
 		t.Errorf("sent twice: %s and %s", first, again)
 	}
@@ -56,7 +55,7 @@ func (g *gateway) testUnaware(t *testing.T) {
 	d.dead(t)
 }
 
-// A client that asks for refresh tokens goes through several of them.
+// A client that requests refresh tokens uses several of them.
 func (g *gateway) testRefresh(t *testing.T) {
 	d := g.register(t, "refresher").login(t, body{"refresh_token": true})
 	room := d.room(t)
@@ -72,12 +71,12 @@ func (g *gateway) testRefresh(t *testing.T) {
 			t.Fatalf("an end that was announced is not soft: %s", a.raw)
 		}
 		d.take(t, d.refreshed(t).ok(t))
-		// The reply may be lost: the old one is good until the new one is used.
+		// The reply may be lost: the old one is valid until the new one is used.
 		d.take(t, old.refreshed(t).ok(t))
 		token := d.refresh
 		d.alive(t)
 		if d.refresh != token {
-			continue // the machine paused until it ran out, and the old one is two back
+			continue // the machine paused until it expired, and the old one is two epochs back
 		}
 		eventually(t, "the old refresh token has had its day", func() bool { return old.refreshed(t).status != http.StatusOK })
 		old.refreshed(t).want(t, http.StatusUnauthorized, "M_UNKNOWN_TOKEN")
@@ -92,8 +91,8 @@ func (g *gateway) testRefresh(t *testing.T) {
 	d.refreshed(t).want(t, http.StatusUnauthorized, "M_UNKNOWN_TOKEN")
 }
 
-// A client that registers says in the first request that it wants a refresh
-// token, and answers the homeserver's question with nothing but the name of it.
+// A client that registers requests a refresh token in its first request, and sends
+// only the session of user-interactive authentication in the second.
 func (g *gateway) testRegister(t *testing.T) {
 	asked := g.call(t, "POST", clientV3+"/register", "", body{"username": "newcomer", "password": "a password", "refresh_token": true})
 	session := asked.body.text("session")
@@ -126,7 +125,7 @@ func (g *gateway) testRefreshByMany(t *testing.T) {
 			tab := *d
 			tab.take(t, a)
 			if is := tab.asIs(t); !tab.ranOut(is) && (is.ok(t).body.text("user_id") != d.user.id() || is.body.text("device_id") != d.id) {
-				t.Fatalf("somebody else: %s", is.raw)
+				t.Fatalf("another device: %s", is.raw)
 			}
 		}
 		d.take(t, answers[0])
@@ -149,7 +148,7 @@ func (g *gateway) testTwoDevices(t *testing.T) {
 	b.dead(t)
 }
 
-// Any change to a token makes it worthless.
+// A token with any change is refused.
 func (g *gateway) testWrongTokens(t *testing.T) {
 	for _, more := range []body{nil, {"refresh_token": true}} {
 		d := g.register(t, "wrong"+string('a'+rune(len(more)))).login(t, more)
@@ -174,13 +173,13 @@ func (g *gateway) testOldToken(t *testing.T) {
 	g.register(t, "before")
 	old := (&user{&g.homeserver.site, "before", "password of before"}).login(t, nil)
 	g.call(t, "GET", clientV3+"/account/whoami", old.token, nil).ok(t)
-	// That it is in this answer would be the only reason to find it there.
+	// The answer contains the token by design; testSecrets must not report it.
 	old.call(t, "POST", "/logout", body{}).ok(t)
 	g.call(t, "GET", clientV3+"/account/whoami", old.token, nil).want(t, http.StatusUnauthorized, "M_UNKNOWN_TOKEN")
 }
 
-// An OpenID token looks like an access token and is none of ours: the
-// homeserver's own comes through.
+// An OpenID token resembles an access token and is not the gateway's: the
+// homeserver's own passes.
 func (g *gateway) testOpenID(t *testing.T) {
 	d := g.register(t, "openid").login(t, nil)
 	a := d.call(t, "POST", "/user/"+url.PathEscape(d.user.id())+"/openid/request_token", body{}).ok(t)
@@ -189,7 +188,7 @@ func (g *gateway) testOpenID(t *testing.T) {
 	}
 }
 
-// Media goes both ways, and in parts.
+// Media are uploaded and downloaded, also in parts.
 func (g *gateway) testMedia(t *testing.T) {
 	d := g.register(t, "media").login(t, nil)
 	content := bytes.Repeat([]byte("0123456789abcdef"), 1<<16)

@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// ttl is how long discharges last. Clients with a refresh token are told a
-// little less.
+// ttl is the lifetime of discharges. Clients with a refresh token receive a slightly
+// shorter expiry.
 const ttl = 4 * time.Second
 
 // gateway is a gateway before a homeserver.

@@ -28,7 +28,7 @@ type homeserverKind struct {
 	// ends all tokens of the device. Otherwise a login ends them.
 	keepsOld bool
 	database string // file name
-	watch    string // SQL that has every access token recorded in the table seen
+	watch    string // SQL that records every access token in the table seen
 	devices  string // SQL for the devices of a user, by the name
 	tokens   string // SQL for the access tokens of a user's device
 }
@@ -36,7 +36,7 @@ type homeserverKind struct {
 // kinds returns every homeserver that the gateway is tested with.
 func kinds() []*homeserverKind { return []*homeserverKind{dendriteKind(), synapseKind()} }
 
-// before runs a test as a subtest before each homeserver, all at once.
+// before runs a test as a subtest before each homeserver, concurrently.
 func before(t *testing.T, k *kit, test func(*testing.T, *homeserver)) {
 	for _, kind := range kinds() {
 		t.Run(kind.name, func(t *testing.T) {
@@ -56,7 +56,7 @@ func (h *homeserver) started(t *testing.T, p *process) *homeserver {
 	return h
 }
 
-// watch has the database record every access token that the homeserver issues.
+// watch makes the database record every access token that the homeserver issues.
 func (h *homeserver) watch(t *testing.T) {
 	t.Helper()
 	h.query(t, func(db *sql.DB) error {
@@ -65,7 +65,7 @@ func (h *homeserver) watch(t *testing.T) {
 	})
 }
 
-// everyToken returns every access token that there ever was.
+// everyToken returns all access tokens ever issued.
 func (h *homeserver) everyToken(t *testing.T) []string {
 	t.Helper()
 	return h.column(t, "SELECT token FROM seen")
@@ -83,7 +83,7 @@ func (h *homeserver) tokens(t *testing.T, d *device) []string {
 	return h.column(t, h.kind.tokens, d.user.name, d.id)
 }
 
-// accepts reports whether an access token of the homeserver's own is good.
+// accepts reports whether the homeserver accepts an access token of its own.
 func (h *homeserver) accepts(t *testing.T, token string) bool {
 	t.Helper()
 	return h.call(t, "GET", clientV3+"/account/whoami", token, nil).status == http.StatusOK

@@ -19,8 +19,8 @@ import (
 )
 
 // TestHostile sends request targets through the gateway that servers behind it read
-// in different ways. No answer holds a token of the homeserver's, and a token that
-// is narrowed to a room reaches nothing but the room.
+// in different ways. No answer contains a token of the homeserver, and a token narrowed
+// to a room reaches only that room.
 //
 // The servers are hyper, which compares paths as they are; nginx with a proxy_pass
 // that normalizes, before hyper; and Twisted with a reader of paths that decodes,
@@ -71,7 +71,7 @@ func buildHyper(t *testing.T) string {
 			t.Fatal(err)
 		}
 		if have, err := os.ReadFile(filepath.Join(dir, name)); err == nil && bytes.Equal(have, want) {
-			continue // cargo goes by the time of the last change
+			continue // cargo compares modification times
 		}
 		if err := os.WriteFile(filepath.Join(dir, name), want, 0o600); err != nil {
 			t.Fatal(err)
@@ -100,7 +100,7 @@ func startNginx(t *testing.T, behind string) string {
 	t.Helper()
 	nginx, err := exec.LookPath("nginx")
 	if err != nil {
-		nginx = "/usr/sbin/nginx" // where a user's PATH does not lead
+		nginx = "/usr/sbin/nginx" // not in the PATH of users
 	}
 	config, err := os.ReadFile(filepath.Join("testdata", "nginx.conf"))
 	if err != nil {
@@ -170,7 +170,7 @@ func attenuated(t *testing.T, k *kit, token string, flags ...string) string {
 	return strings.TrimSpace(string(out))
 }
 
-// hostile sends requests as they are, several at once.
+// hostile sends unnormalized requests, several at once.
 type hostile struct {
 	t                *testing.T
 	addr             string

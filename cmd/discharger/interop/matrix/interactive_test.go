@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// round is one user-interactive authentication whose last request has other members
-// than its first.
+// round is a user-interactive authentication whose last request has other members than
+// its first.
 type round struct {
 	path        string
 	first, last body
@@ -32,8 +32,8 @@ func rounds(id string) map[string]round {
 	}
 }
 
-// testInteractive plays rounds. The homeserver may do or refuse what it likes: then
-// the other device's session is over exactly if its device is gone.
+// testInteractive plays rounds. The homeserver may grant or refuse each: the other
+// device's session has ended if and only if its device is gone.
 func (g *gateway) testInteractive(t *testing.T) {
 	for name := range rounds("") {
 		t.Run(name, func(t *testing.T) {
@@ -65,7 +65,7 @@ func (g *gateway) testInteractive(t *testing.T) {
 	}
 }
 
-// testDeviceNames logs in on devices of all names that homeservers take, and out.
+// testDeviceNames logs in and out on devices with all kinds of valid names.
 func (g *gateway) testDeviceNames(t *testing.T) {
 	u := g.register(t, "namer")
 	other := u.login(t, nil)

@@ -20,7 +20,7 @@ import (
 
 var binaryUnderTest = flag.String("discharger", "", "path of the binary under test; empty: build it from this tree")
 
-// kit is what is built and installed before anything runs.
+// kit holds the programs and libraries that are built and installed first.
 type kit struct {
 	dir        string
 	discharger string // the binary under test
@@ -73,7 +73,7 @@ func (k *kit) installClients(t *testing.T) {
 	})
 }
 
-// run runs commands at once and fails the test unless all succeed.
+// run runs commands concurrently and fails the test unless all succeed.
 func run(t *testing.T, commands [][]string) {
 	t.Helper()
 	var wg sync.WaitGroup
@@ -109,8 +109,8 @@ func (k *kit) nodePath() string {
 	return filepath.Join(k.dir, "node_modules", "node-linux-"+arch, "bin", "node")
 }
 
-// node runs a script that was copied beside the installed packages, and reads
-// the last line that it printed.
+// node runs a script that was copied beside the installed packages, and parses the
+// last line of its output.
 func (k *kit) node(t *testing.T, script string, task, report any) {
 	t.Helper()
 	in, err := json.Marshal(task)
@@ -134,10 +134,10 @@ func (k *kit) node(t *testing.T, script string, task, report any) {
 	}
 }
 
-// freeAddrs returns addresses of this machine at which no process listens, each of
-// them once. The host is this process's own, and no port is given twice, so that none
-// is taken before it is used, or while its process restarts. The ports are below
-// those that outgoing connections have.
+// freeAddrs returns addresses of this machine at which no process listens. The host
+// belongs to this process alone and each port is returned once, so that none is taken
+// before it is used, or while its process restarts. The ports are below those of
+// outgoing connections.
 func freeAddrs(t *testing.T, n int) []string {
 	t.Helper()
 	pid := os.Getpid()
@@ -164,7 +164,7 @@ var lastPort = func() *atomic.Int32 {
 	return p
 }()
 
-// eventually waits until ok says so.
+// eventually waits until ok returns true.
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(3 * time.Minute); !ok(); time.Sleep(20 * time.Millisecond) {

@@ -60,8 +60,8 @@ func testLegacy(t *testing.T, h *homeserver, d *deployment) {
 	if !h.accepts(t, old.token) {
 		t.Error("the homeserver's own session is over")
 	}
-	// With once_new_always_new the homeserver is asked for the answer, which names the
-	// user, and the answer is withheld.
+	// With once_new_always_new the request reaches the homeserver, whose answer names
+	// the user, and the answer is withheld.
 	if refresh := refreshBypasses(old.refresh)[0]; !strings.Contains(d.more, "once_new") && !granted(t, direct, refresh) {
 		t.Error("the homeserver does not accept its refresh token")
 	}

@@ -31,8 +31,8 @@ const (
 	mostLog       = 100 << 10 // bytes
 )
 
-// outageVariable is how long the service is away. Discharges last four ninths of
-// that.
+// outageVariable is the environment variable with the length of the outage.
+// Discharges last four ninths of it.
 const outageVariable = "DISCHARGER_TEST_OUTAGE"
 
 func outageLength(t *testing.T) time.Duration {
@@ -48,9 +48,9 @@ func outageLength(t *testing.T) time.Duration {
 	return d
 }
 
-// TestOutage takes the service away from clients that sync, for longer than their
-// discharges last. They get few answers that nothing is decided, the log stays
-// short, and all go on afterwards: nobody is logged out.
+// TestOutage stops the service for longer than discharges last, while clients sync.
+// Clients receive few answers of 503, the log stays short, and all go on afterwards:
+// no client is logged out.
 func TestOutage(t *testing.T) {
 	k := assemble(t)
 	k.installClients(t)
@@ -131,14 +131,14 @@ type syncing struct {
 	requests, undecided atomic.Int64
 }
 
-// clientEvent is a line that a client writes.
+// clientEvent is a line of a client's output.
 type clientEvent struct {
 	Event string `json:"event"` // ready, message, or over
 	Body  string `json:"body"`
 	Why   string `json:"why"`
 }
 
-// begin makes what the client needs.
+// begin creates the account and the room of the client.
 func (c *syncing) begin(t *testing.T, a *apart) {
 	t.Helper()
 	c.kit, c.events = a.kit, make(chan clientEvent, 1000)
@@ -189,7 +189,7 @@ func (c *syncing) expect(name, text string) error {
 	}
 }
 
-// run starts a program that is the client, until the test ends.
+// run starts a client program, until the test ends.
 func (c *syncing) run(t *testing.T, name, script string) error {
 	task, err := json.Marshal(body{
 		"url": c.url, "user": c.user.name, "password": c.user.password, "library": c.library, "refresh": c.refresh, "room": c.room,
@@ -243,7 +243,7 @@ func (c *syncing) hydrogen(t *testing.T) error {
 	return c.run(t, c.kit.nodePath(), filepath.Join(c.kit.dir, "hydrogen.mjs"))
 }
 
-// mautrix runs a client made of mautrix-go, which leaves refreshing to its user.
+// mautrix runs a client on mautrix-go, which leaves refreshing to the application.
 func (c *syncing) mautrix(t *testing.T) error {
 	m, err := mautrix.NewClient(c.url, "", "")
 	if err != nil {
@@ -287,7 +287,7 @@ func (c *syncing) mautrix(t *testing.T) error {
 	}
 }
 
-// refreshMautrix refreshes ahead of need, and for as long as it takes.
+// refreshMautrix refreshes before the expiry, and retries until it succeeds.
 func refreshMautrix(ctx context.Context, m *mautrix.Client, login *mautrix.RespLogin, renewed *renewedToken) {
 	token, lasts := login.RefreshToken, time.Duration(login.ExpiresInMS)*time.Millisecond
 	for pause := lasts / 2; ; pause = lasts / 2 {
@@ -316,8 +316,8 @@ func refreshMautrix(ctx context.Context, m *mautrix.Client, login *mautrix.RespL
 	}
 }
 
-// renewedToken sends requests with the latest access token: the client's own must not
-// be changed while it syncs.
+// renewedToken sends requests with the latest access token: that of the client must
+// not change while it syncs.
 type renewedToken struct{ token atomic.Pointer[string] }
 
 // RoundTrip implements [http.RoundTripper].

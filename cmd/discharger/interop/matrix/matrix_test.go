@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// TestMatrix plays everything before each homeserver on one gateway, side by
-// side, and then looks for secrets in what was said.
+// TestMatrix runs all tests before each homeserver on one gateway, concurrently, and
+// then looks for secrets in answers, logs and metrics.
 func TestMatrix(t *testing.T) {
 	k := assemble(t)
 	k.installClients(t)
@@ -58,7 +58,7 @@ func testMatrix(t *testing.T, k *kit, h *homeserver) {
 	t.Run("secrets", func(t *testing.T) { g.testSecrets(t, h.everyToken(t)) })
 }
 
-// testSecrets looks for the homeserver's tokens wherever somebody could find them.
+// testSecrets looks for the homeserver's tokens in all answers, logs and metrics.
 func (g *gateway) testSecrets(t *testing.T, tokens []string) {
 	if len(tokens) < 5 {
 		t.Fatalf("only %d tokens to look for", len(tokens))

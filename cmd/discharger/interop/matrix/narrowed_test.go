@@ -40,9 +40,9 @@ func narrowings(room string) []narrowing {
 	}
 }
 
-// TestNarrowed requests every route of the table, and every route of Synapse that
-// is not in it, with narrowed tokens. Requests that the table allows reach the
-// homeserver, and others do not.
+// TestNarrowed requests every route of the table, and every other route of Synapse,
+// with narrowed tokens. Requests that the table allows reach the homeserver, and others
+// do not.
 func TestNarrowed(t *testing.T) {
 	k, table := assemble(t), gatewayTable(t)
 	for _, kind := range kinds() {
@@ -71,12 +71,12 @@ func testNarrowed(t *testing.T, k *kit, kind *homeserverKind, table []tableRoute
 
 // narrowed makes requests with narrowed tokens of one user.
 type narrowed struct {
-	table  []tableRoute
-	seen   *seeing
-	side   *side
-	values map[string]string
-	tokens []narrowedToken
-	asked  int
+	table     []tableRoute
+	seen      *seeing
+	side      *side
+	values    map[string]string
+	tokens    []narrowedToken
+	requested int
 }
 
 type narrowedToken struct {
@@ -84,8 +84,8 @@ type narrowedToken struct {
 	text string
 }
 
-// seeing is a proxy before a homeserver that notes the requests that come by with a
-// token. Requests have a number in the query.
+// seeing is a proxy before a homeserver that records requests with a token. Requests
+// have a number in the query.
 type seeing struct {
 	url  string
 	mu   sync.Mutex
@@ -115,8 +115,8 @@ func startSeeing(t *testing.T, homeserver string) *seeing {
 // token.
 func (n *narrowed) request(t *testing.T, method, path, token string) (a answer, reached, withToken bool) {
 	t.Helper()
-	n.asked++
-	number := fmt.Sprint(n.asked)
+	n.requested++
+	number := fmt.Sprint(n.requested)
 	var in any
 	if hasBody(method) {
 		in = sampleOf(method, path).body(n.side.cast)
@@ -139,7 +139,7 @@ func (n *narrowed) testRoutes(t *testing.T) {
 			}
 			a, reached, withToken := n.request(t, method, path, token.text)
 			switch allowed := r.allows(token.narrowing); {
-			case r.Opaque: // the token is not looked at
+			case r.Opaque: // the token passes unread
 			case allowed && !reached:
 				t.Errorf("%s %s, token narrowed by %s: got %d %s", method, path, token.name, a.status, a.raw)
 			case !allowed && withToken:
@@ -160,7 +160,7 @@ func (n *narrowed) wantForbidden(t *testing.T, method, path string, token narrow
 	}
 }
 
-// testExtensions requests what the table does not hold.
+// testExtensions requests paths outside of the table.
 func (n *narrowed) testExtensions(t *testing.T) {
 	count := 0
 	for i, p := range knownPatterns(t) {
@@ -206,8 +206,8 @@ func (n *narrowed) fill(pattern string) string {
 // secret is in every event of the room that a token is not narrowed to.
 const secret = "a secret of another room"
 
-// testOtherRoom requests what a token narrowed to a space must not read in a room
-// of the space, by way of the identifiers of its events.
+// testOtherRoom requests events of a room of a space with a token narrowed to the
+// space, which must not read them.
 func (n *narrowed) testOtherRoom(t *testing.T, k *kit) {
 	user := n.side.cast.user
 	create := func(in body) string { return user.call(t, "POST", "/createRoom", in).ok(t).body.text("room_id") }

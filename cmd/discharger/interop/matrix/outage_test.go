@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// apart is a service, its Redis, and a gateway, each a process of its own.
+// apart is a service, its Redis and a gateway, each in a process of its own.
 type apart struct {
 	gateway
 	kit            *kit
@@ -20,7 +20,7 @@ type apart struct {
 	serviceURL     string
 }
 
-// outageTTL leaves time to look at what has not run out.
+// outageTTL leaves time to test a discharge that has not expired.
 const outageTTL = 12 * time.Second
 
 func startApart(t *testing.T, k *kit, h *homeserver, ttl time.Duration) *apart {
@@ -44,7 +44,7 @@ store: {redis: {addresses: [%s], timeouts: {dial: 3s, read: 3s, write: 3s}}}
 	}
 	a.run(t, "keys", "new", "service/keys.json")
 	a.startService(t)
-	// The gateway is registered as any homeserver is.
+	// The gateway is registered like a homeserver.
 	a.write(t, "service.yaml", service+a.run(t, "keys", "new", "-kind", "homeserver", "-name", "gateway", "-service", a.serviceURL, "gateway.json"))
 	a.service.stop(t, syscall.SIGTERM)
 	a.startService(t)
@@ -83,7 +83,7 @@ func (a *apart) write(t *testing.T, name, text string) {
 	}
 }
 
-// run runs the binary and returns what it writes to standard output.
+// run runs the binary and returns its standard output.
 func (a *apart) run(t *testing.T, args ...string) string {
 	t.Helper()
 	out, err := runIn(a.dir, a.kit.discharger, args...)
@@ -93,12 +93,11 @@ func (a *apart) run(t *testing.T, args ...string) string {
 	return out
 }
 
-// testApart plays what needs a service apart from its gateway, one after the
-// other.
+// testApart runs the tests that need a service apart from its gateway, in sequence.
 func testApart(t *testing.T, k *kit, h *homeserver) {
 	a := startApart(t, k, h, outageTTL)
 	t.Run("revoked", a.testRevoked)
-	// What is started again lives as long as the rest.
+	// A process that is started again lives as long as the others.
 	t.Run("service killed", func(sub *testing.T) {
 		a.testOutage(sub, "outage1", func() { a.service.stop(sub, syscall.SIGKILL) }, func() { a.startService(t) })
 	})
@@ -108,8 +107,8 @@ func testApart(t *testing.T, k *kit, h *homeserver) {
 	t.Run("secrets", func(t *testing.T) { a.testSecrets(t, h.everyToken(t)) })
 }
 
-// testRevoked ends sessions as an operator does, who has never seen a token of
-// the homeserver's. Their devices go, so that nobody sends keys to them any more.
+// testRevoked ends sessions as an operator, without a token of the homeserver. Their
+// devices are removed, so that clients stop sending keys to them.
 func (a *apart) testRevoked(t *testing.T) {
 	one, other := a.pair(t, "revoked")
 	kept := one.user.login(t, nil)
@@ -134,9 +133,8 @@ func (a *apart) testRevoked(t *testing.T) {
 	gone(other, kept)
 }
 
-// testOutage kills something. Until a discharge runs out nobody notices; after
-// that clients are told to try again, in a form that they do; and when it is
-// back, all of them go on.
+// testOutage kills a process. Until a discharge expires, requests succeed; after that
+// the answer is one that clients retry; and once the process is back, all go on.
 func (a *apart) testOutage(t *testing.T, name string, kill, restore func()) {
 	u := a.register(t, name)
 	unaware, aware := u.login(t, nil), u.login(t, body{"refresh_token": true})
@@ -171,8 +169,8 @@ func (a *apart) testOutage(t *testing.T, name string, kill, restore func()) {
 	aware.ended(t)
 }
 
-// undecided fails the test unless an answer is one that clients retry. From
-// JSON of any status matrix-js-sdk takes it that it is logged out.
+// undecided fails the test unless an answer is one that clients retry. JSON of any
+// status makes matrix-js-sdk log out.
 func (d *device) undecided(t *testing.T, a answer) {
 	t.Helper()
 	if a.status < 500 || strings.Contains(a.header.Get("Content-Type"), "json") {

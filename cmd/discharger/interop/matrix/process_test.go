@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// process is a program that runs beside the tests.
+// process is a program in a subprocess.
 type process struct {
 	name string
 	cmd  *exec.Cmd
@@ -17,7 +17,7 @@ type process struct {
 	out  *output
 }
 
-// output is what a program printed, and can be read while it prints.
+// output is the output of a program, readable while it runs.
 type output struct {
 	mu sync.Mutex
 	b  bytes.Buffer
@@ -35,8 +35,8 @@ func (o *output) String() string {
 	return o.b.String()
 }
 
-// start runs a program until the test ends. What it prints is added to out, and
-// shown if the test fails.
+// start runs a program until the test ends. Its output is appended to out, and logged
+// if the test fails.
 func start(t *testing.T, out *output, dir, name string, args ...string) *process {
 	t.Helper()
 	p := &process{name: name, cmd: exec.Command(name, args...), done: make(chan struct{}), out: out}
@@ -57,7 +57,7 @@ func start(t *testing.T, out *output, dir, name string, args ...string) *process
 	return p
 }
 
-// stop ends the program, if it has not ended, and waits until it has.
+// stop ends the program, if it runs, and waits for its end.
 func (p *process) stop(t *testing.T, sig syscall.Signal) {
 	t.Helper()
 	_ = p.cmd.Process.Signal(sig)

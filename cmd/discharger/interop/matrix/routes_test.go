@@ -16,8 +16,8 @@ import (
 
 var updateRoutes = flag.Bool("update", false, "write the routes that Synapse prints into testdata/routes.txt")
 
-// routesFile lists the routes of Synapse, one a line: a method and the pattern of
-// the paths.
+// routesFile lists the routes of Synapse, one in a line: a method and a pattern of
+// paths.
 const routesFile = "testdata/routes.txt"
 
 // pathPattern is the pattern of the paths of one or more routes.
@@ -38,8 +38,8 @@ func knownPatterns(t *testing.T) []pathPattern {
 	return append(all, groupRoutes(t, otherRoutes)...)
 }
 
-// otherRoutes are routes that Synapse does not register as patterns, and
-// Dendrite's own.
+// otherRoutes are routes that Synapse does not register as patterns, and those of
+// Dendrite alone.
 var otherRoutes = []string{
 	"GET ^/$",
 	"GET ^/health$",
@@ -78,8 +78,7 @@ func groupRoutes(t *testing.T, lines []string) (all []pathPattern) {
 	return all
 }
 
-// TestRoutes compares the routes that Synapse registers with the list that the
-// other tests go by.
+// TestRoutes compares the routes that Synapse registers with routesFile.
 func TestRoutes(t *testing.T) {
 	h := startSynapse(t, &kit{python: findSynapse(t)})
 	file, err := os.Open(filepath.Join(h.dir, "routes.ndjson"))
@@ -142,9 +141,9 @@ func fill(t *testing.T, b *strings.Builder, re *syntax.Regexp, values map[string
 	switch re.Op {
 	case syntax.OpLiteral:
 		b.WriteString(string(re.Rune))
-	case syntax.OpAnyCharNotNL: // of a pattern that means a dot
+	case syntax.OpAnyCharNotNL: // a dot that should have been escaped
 		b.WriteByte('.')
-	case syntax.OpCharClass: // what the parser makes of v1|v3
+	case syntax.OpCharClass: // the parsed form of v1|v3
 		b.WriteRune(re.Rune[2*(turn%(len(re.Rune)/2))])
 	case syntax.OpAlternate:
 		fill(t, b, re.Sub[turn%len(re.Sub)], values, turn)

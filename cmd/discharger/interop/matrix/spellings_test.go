@@ -14,8 +14,8 @@ type bypass struct {
 	body string
 }
 
-// contentTypes are headers by which some reader takes a body for a form. Each is one
-// or more whole lines.
+// contentTypes are headers that make some parser read a body as a form. Each is one or
+// more whole lines.
 var contentTypes = []string{
 	"Content-Type: application/x-www-form-urlencoded",
 	"Content-Type: application/x-www-form-urlencoded;a=1;a=2",

@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// stage is a user whose clients log in on devices of the same name, before a
-// deployment that others use too.
+// stage is a user whose clients log in on devices of one name, before a deployment
+// shared with other tests.
 type stage struct {
 	*deployment
 	user   *user
@@ -17,8 +17,7 @@ type stage struct {
 	played []outcome
 }
 
-// outcome is a device after a round: one session is alive, and older ones are
-// over.
+// outcome is a device after a round: one session is alive, and older ones have ended.
 type outcome struct {
 	newest *device
 	older  []*device
@@ -48,7 +47,7 @@ func (s *stage) login(t *testing.T, i int, name string) *device {
 	if d.id != name {
 		t.Fatalf("logged in on device %s, want %s", d.id, name)
 	}
-	d.used = d.asked
+	d.used = d.requested
 	return d
 }
 
@@ -66,7 +65,7 @@ func (s *stage) loginAtOnce(t *testing.T, n int, name string) []*device {
 		if errs[i] != nil {
 			t.Fatal(errs[i])
 		}
-		all[i] = &device{user: s.user.at(s.site(i)), id: name, used: a.asked}
+		all[i] = &device{user: s.user.at(s.site(i)), id: name, used: a.requested}
 		all[i].take(t, a.ok(t))
 	}
 	return all
@@ -92,7 +91,7 @@ func (s *stage) alive(t *testing.T, d *device) bool {
 		return false
 	}
 	if a.ok(t).body.text("user_id") != d.user.id() || a.body.text("device_id") != d.id {
-		t.Fatalf("somebody else: %s", a.raw)
+		t.Fatalf("another device: %s", a.raw)
 	}
 	d.used = now
 	return true
@@ -150,9 +149,9 @@ func (s *stage) over(t *testing.T, d *device, g *gateway) {
 	}
 }
 
-// only fails the test unless the newest session is alive, with its device, and
-// the older ones come to be over, at every gateway. It returns false if the
-// newest may have been idle for too long.
+// only fails the test unless the newest session is alive, with its device, and the
+// older ones end, at every gateway. It returns false if the newest may have been idle
+// for too long.
 func (s *stage) only(t *testing.T, newest *device, older ...*device) bool {
 	t.Helper()
 	for _, g := range s.gateways {
@@ -169,9 +168,8 @@ func (s *stage) only(t *testing.T, newest *device, older ...*device) bool {
 	return true
 }
 
-// finish looks at every outcome again, after the gateways have made the logouts
-// that they may have meant to make. It returns false if a session may have been
-// idle for too long.
+// finish checks every outcome again, after the gateways have made their pending
+// logouts. It returns false if a session may have been idle for too long.
 func (s *stage) finish(t *testing.T) bool {
 	t.Helper()
 	s.settle(t)
@@ -235,11 +233,11 @@ func (s *stage) survivor(t *testing.T, all []*device) (newest *device, older []*
 	return newest, older
 }
 
-// runOut leaves sessions alone until they have been idle for too long.
+// runOut waits until the sessions have been idle for too long.
 func (s *stage) runOut(t *testing.T, all ...*device) {
 	t.Helper()
 	for left := all; len(left) > 0; {
-		time.Sleep(s.idle + time.Second) // a look at a session is a use of it
+		time.Sleep(s.idle + time.Second) // a check of a session is a use of it
 		var again []*device
 		for _, d := range left {
 			a := decided(t, func() answer {

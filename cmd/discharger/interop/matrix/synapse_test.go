@@ -14,8 +14,8 @@ import (
 	"testing"
 )
 
-// synapseVariable names the environment variable that holds the path of a Python
-// virtual environment with the packages of testdata/requirements.txt.
+// synapseVariable is the environment variable with the path of a Python virtual
+// environment that has the packages of testdata/requirements.txt.
 const synapseVariable = "DISCHARGER_SYNAPSE"
 
 // findSynapse returns the Python that runs Synapse.
@@ -85,7 +85,7 @@ func (h *homeserver) write(t *testing.T, name, text string) {
 
 const synapseAdmin = "/_synapse/admin"
 
-// registerAdmin makes an administrator's account and returns a session of it.
+// registerAdmin creates an administrator's account and returns a session of it.
 func (s *site) registerAdmin(t *testing.T, name string) *device {
 	t.Helper()
 	u := &user{s, name, "password of " + name}

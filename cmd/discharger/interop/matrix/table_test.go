@@ -40,7 +40,7 @@ func gatewayTable(t *testing.T) (all []tableRoute) {
 	}
 }
 
-// allows reports whether a token that is narrowed so may be used for the route.
+// allows reports whether the table allows the route for a narrowed token.
 func (r tableRoute) allows(how narrowing) bool {
 	return r.Limited && (r.ReadOnly || !how.readOnly) && (r.InRoom || !how.inRoom)
 }
@@ -68,7 +68,7 @@ func (r tableRoute) matches(path string) bool {
 	return true
 }
 
-// method returns the method to try the route with.
+// method returns a method of the route.
 func (r tableRoute) method() string {
 	if r.Method == "" {
 		return http.MethodPost

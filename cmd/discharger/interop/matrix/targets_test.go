@@ -5,8 +5,8 @@ import (
 	"strings"
 )
 
-// tokenPaths are paths of which an answer holds tokens. All spellings of the first
-// are tried, and some of the others.
+// tokenPaths are paths whose answers contain tokens. All spellings of the first are
+// sent, and some of the others.
 var tokenPaths = []string{
 	"/_matrix/client/v3/login",
 	"/_matrix/client/v3/register",
@@ -16,7 +16,7 @@ var tokenPaths = []string{
 	"/_synapse/client/login",
 }
 
-// narrowRoom is the room that a token is narrowed to.
+// narrowRoom is the room of a narrowed token.
 const narrowRoom = "!room:localhost"
 
 // pathPrefixes are put before a path.
@@ -35,7 +35,7 @@ var pathSuffixes = []string{
 	"%253b", "%2523", "%2500", "%", "%z", "%2", ":", ".json", "%u002f", "/%", "?%", "%3b/..%2f", "/;", "/;x/",
 }
 
-// segmentsUp lead one segment up, for some reader.
+// segmentsUp lead one segment up, for some parser.
 var segmentsUp = []string{
 	"/..", "/%2e%2e", "/.%2e", "/%2e.", "%2f..", "/..%2f.", "/..;", "/..;x=y", "/..%3b", "\\..", "%5c..", "/..%5c.", "/%252e%252e", "%252f..",
 	"/%25252e%25252e", "/..%00", "/..%09", "/..%20", "/..%0a", "/..%23", "/..%3f", "/%c0%ae%c0%ae", "/．．", "/..\t", "/. .", "/...", "//..", "/./..", "/x/../..",
@@ -100,8 +100,8 @@ func spellings(path string) []string {
 	return slices.DeleteFunc(slices.Compact(all), func(s string) bool { return s == path })
 }
 
-// escapes returns request targets that begin in a room, and that a server may read
-// as ones outside.
+// escapes returns request targets that begin in a room, and that a server may read as
+// targets outside of it.
 func escapes() []string {
 	const in = "/_matrix/client/v3/rooms/" + narrowRoom
 	var all []string
