@@ -90,7 +90,8 @@ var layout = map[string][]string{
 	"discharger/secret":     {},
 
 	"discharger/server": {
-		"discharger", "discharger/caveat", "discharger/clientaddr", "discharger/revocation", "discharger/session", "discharger/wire", "policy",
+		"discharger", "discharger/caveat", "discharger/clientaddr", "discharger/revocation", "discharger/session", "discharger/sse",
+		"discharger/wire", "policy",
 	},
 	"discharger/secevent":     {"discharger", "discharger/atomicfile", "discharger/caveat", "discharger/revocation"},
 	"discharger/store":        {},
@@ -132,9 +133,12 @@ var layout = map[string][]string{
 		"discharger/bundle", "discharger/cache", "discharger/caveat", "discharger/client", "discharger/keyfile", "discharger/rawmacaroon",
 		"discharger/secret", "discharger/wire",
 	},
-	"discharger/bakery":      {"discharger/client"},
-	"discharger/client":      {"discharger/bundle", "discharger/caveat", "discharger/rawmacaroon", "discharger/wire"},
+	"discharger/bakery": {"discharger/client"},
+	"discharger/client": {
+		"discharger/bundle", "discharger/caveat", "discharger/rawmacaroon", "discharger/secret", "discharger/sse", "discharger/wire",
+	},
 	"discharger/bundle":      {"discharger/rawmacaroon"},
+	"discharger/sse":         {},
 	"discharger/wire":        {"discharger/caveat"},
 	"discharger/cache":       {},
 	"discharger/caveat":      {"discharger/secret"},
@@ -192,6 +196,7 @@ var homes = []home{
 		"discharger/revocation", "discharger/wire",
 		"discharger/server", "discharger/gateway",
 	}, nil},
+	{"github.com/cenkalti/backoff/v5", []string{"discharger/client"}, nil},
 	{"golang.org/x/time", []string{"cmd/discharger/httpd", "discharger", "discharger/server"}, nil},
 	{"golang.org/x/crypto", []string{"discharger/caveat", "discharger/homeserver", "discharger/gateway/token"}, nil},
 	{"pgregory.net/rapid", []string{"discharger/store/storetest"}, []string{anywhere}},

@@ -51,7 +51,7 @@ func TestRulesDecide(t *testing.T) {
 		user.granted(10 * time.Minute)
 	}
 	elsewhere := admin.at("198.51.100.66")
-	if refusal := elsewhere.refused("admin_network"); refusal.Message != "Only at the office." || refusal.Final() {
+	if refusal := elsewhere.refused("admin_network"); refusal.Message != "Only at the office." || refusal.Ended {
 		t.Errorf("refused with %+v", refusal)
 	}
 	user.at("198.51.100.66").granted(10 * time.Minute)

@@ -6,102 +6,104 @@ import (
 	"fmt"
 	"strings"
 
+	"gopkg.in/macaroon.v2"
+
 	"github.com/discharger/discharger/discharger/bundle"
 	"github.com/discharger/discharger/discharger/wire"
-	"gopkg.in/macaroon.v2"
 )
 
-// Access is an access macaroon as its holder keeps it.
+// Access is an access macaroon as its holder stores it.
 type Access struct {
-	// Macaroon is the access macaroon, not bound to anything.
+	// Macaroon is the access macaroon, unbound.
 	Macaroon *macaroon.Macaroon
-	// External holds caveats that are not in the macaroon but beside it, by
-	// the ids that stand for them there. The bakery makes such with V3
-	// caveats. Usually it is nil.
+	// External maps ids of V3 caveats of the bakery to the caveats, which are beside
+	// the macaroon. Usually it is nil.
 	External map[string][]byte
 }
 
-// maxAccess bounds what ParseAccess looks at, in bytes.
+// maxAccess bounds the input of ParseAccess, in bytes.
 const maxAccess = 64 << 10
 
-// ParseAccess reads an access macaroon in any of the forms that homeservers
-// give it out in: a bundle, whose discharges are left aside if it has any, or
-// JSON of the macaroon library (V1, V2) or of the bakery (V3, with external
-// caveats).
+// ParseAccess parses an access macaroon in any form in which homeservers return
+// it: a bundle, of which it drops the discharges, or JSON of the macaroon library
+// (V1, V2) or of the bakery (V3, with external caveats).
 func ParseAccess(data []byte) (Access, error) {
+	a, err := parseAccess(data)
+	if err != nil {
+		return Access{}, fmt.Errorf("parse access macaroon: %w", err)
+	}
+	return a, nil
+}
+
+func parseAccess(data []byte) (Access, error) {
 	if len(data) == 0 || len(data) > maxAccess {
-		return Access{}, errors.New("parse access macaroon: empty or too long")
+		return Access{}, errors.New("empty or too long")
 	}
 	if data[0] == '{' {
-		m, external, err := parseMacaroonJSON(data)
-		if err != nil {
-			return Access{}, fmt.Errorf("parse access macaroon: %w", err)
-		}
-		return Access{Macaroon: m, External: external}, nil
+		return parseMacaroonJSON(data)
 	}
 	s, err := bundle.Decode(string(data))
 	if err != nil {
-		return Access{}, fmt.Errorf("parse access macaroon: %w", err)
+		return Access{}, err
 	}
 	return Access{Macaroon: s[0]}, nil
 }
 
-// parseMacaroonJSON reads a macaroon in JSON: plain, or in the bakery's V3
-// wrapping.
-func parseMacaroonJSON(data []byte) (*macaroon.Macaroon, map[string][]byte, error) {
+var errNotMacaroon = errors.New("malformed macaroon JSON")
+
+// parseMacaroonJSON parses a macaroon in JSON, bare or in the V3 wrapping of the
+// bakery.
+func parseMacaroonJSON(data []byte) (Access, error) {
 	var wrapped struct {
 		Macaroon json.RawMessage   `json:"m"`
 		Version  int               `json:"v"`
 		External map[string]string `json:"cdata"`
 	}
 	if err := json.Unmarshal(data, &wrapped); err != nil {
-		return nil, nil, errors.New("not a macaroon in JSON")
+		return Access{}, errNotMacaroon
 	}
-	if len(wrapped.Macaroon) > 0 {
-		if wrapped.Version != 3 {
-			return nil, nil, fmt.Errorf("bakery macaroon of version %d, want 3", wrapped.Version)
-		}
-		data = wrapped.Macaroon
+	if len(wrapped.Macaroon) == 0 {
+		m, err := parseBareJSON(data)
+		return Access{Macaroon: m}, err
 	}
-	m, err := parsePlainJSON(data)
-	if err != nil {
-		return nil, nil, err
+	if wrapped.Version != 3 {
+		return Access{}, fmt.Errorf("bakery macaroon has version %d, want 3", wrapped.Version)
 	}
-	if len(wrapped.Macaroon) == 0 || len(wrapped.External) == 0 {
-		return m, nil, nil
+	m, err := parseBareJSON(wrapped.Macaroon)
+	if err != nil || len(wrapped.External) == 0 {
+		return Access{Macaroon: m}, err
 	}
 	external := make(map[string][]byte, len(wrapped.External))
 	for id64, caveat64 := range wrapped.External {
 		id, err := wire.DecodeBase64(id64)
 		if err != nil {
-			return nil, nil, fmt.Errorf("id of an external caveat: %w", err)
+			return Access{}, fmt.Errorf("id of external caveat: %w", err)
 		}
 		if external[string(id)], err = wire.DecodeBase64(caveat64); err != nil {
-			return nil, nil, fmt.Errorf("external caveat: %w", err)
+			return Access{}, fmt.Errorf("external caveat: %w", err)
 		}
 	}
-	return m, external, nil
+	return Access{Macaroon: m, External: external}, nil
 }
 
-// parsePlainJSON reads a macaroon of version 1 or 2. The library takes other
-// things too, such as a string with the binary format in base64, and indexes
-// its input without looking; so only an object reaches it.
-func parsePlainJSON(data []byte) (*macaroon.Macaroon, error) {
+// parseBareJSON parses a macaroon of version 1 or 2. The macaroon library panics on
+// some input that is not an object, so only an object reaches it.
+func parseBareJSON(data []byte) (*macaroon.Macaroon, error) {
 	if len(data) == 0 || data[0] != '{' {
-		return nil, errors.New("not a macaroon in JSON")
+		return nil, errNotMacaroon
 	}
 	m := new(macaroon.Macaroon)
 	if err := m.UnmarshalJSON(data); err != nil {
-		return nil, fmt.Errorf("not a macaroon in JSON: %w", err)
+		return nil, fmt.Errorf("%w: %w", errNotMacaroon, err)
 	}
 	return m, nil
 }
 
-// caveatFor finds the access macaroon's third-party caveat that is addressed to
-// location, and the external caveat that belongs to it, if any.
+// caveatFor returns the id and external part of the third-party caveat that is
+// addressed to location.
 func (a Access) caveatFor(location string) (id, external []byte, err error) {
 	if a.Macaroon == nil {
-		return nil, nil, errors.New("no access macaroon")
+		return nil, nil, errors.New("access macaroon is missing")
 	}
 	found := 0
 	for _, c := range a.Macaroon.Caveats() {
@@ -116,11 +118,12 @@ func (a Access) caveatFor(location string) (id, external []byte, err error) {
 	return id, external, nil
 }
 
-// complete checks that nobody else has to discharge something as well.
+// complete returns an error if the access macaroon needs discharges from others
+// than location.
 func (a Access) complete(location string) error {
 	for _, c := range a.Macaroon.Caveats() {
 		if len(c.VerificationId) > 0 && strings.TrimSuffix(c.Location, "/") != location {
-			return fmt.Errorf("access macaroon needs a discharge by %q too, and a bundle would lack it", c.Location)
+			return fmt.Errorf("access macaroon needs a discharge by %q too, which a bundle would lack", c.Location)
 		}
 	}
 	return nil

@@ -1,29 +1,31 @@
 package client
 
 import (
-	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
-	"github.com/discharger/discharger/discharger/wire"
+	"io"
 	"mime"
 	"net/http"
 	"strconv"
 	"time"
+
+	"github.com/discharger/discharger/discharger/wire"
 )
 
-// decodeAnswer decodes an answer into out, or makes an error of it. Whatever it
-// does not know for certain is an *UnavailableError: proxies answer too, with
-// any status they like.
-func decodeAnswer(resp *http.Response, now time.Time, out any) error {
+// decodeAnswer decodes a successful answer into out and returns any other as an
+// error. An answer that the contract does not define is an *UnavailableError:
+// proxies answer as well, with any status.
+func decodeAnswer(resp *http.Response, out any) error {
 	unavailable := &UnavailableError{
-		RetryAfter: retryAfter(resp.Header.Get(wire.HeaderRetryAfter), now),
+		RetryAfter: retryAfter(resp.Header.Get(wire.HeaderRetryAfter)),
 		Err:        fmt.Errorf("answered with status %d", resp.StatusCode),
 	}
 	if mediaType, _, err := mime.ParseMediaType(resp.Header.Get("Content-Type")); err != nil || mediaType != wire.ContentType {
 		return unavailable
 	}
 	if resp.StatusCode == http.StatusOK {
-		if err := decodeBody(resp, out, memberOf(out)); err != nil {
+		if err := decodeBody(resp, out, requiredMember(out)); err != nil {
 			unavailable.Err = err
 			return unavailable
 		}
@@ -49,11 +51,10 @@ func decodeAnswer(resp *http.Response, now time.Time, out any) error {
 	return unavailable
 }
 
-// memberOf returns the name of a member that every answer of a type has, if the zero
-// value of the type would be taken for a decision: that a user has no sessions, or
-// that there was nothing to revoke. Something else than the service may answer in
-// JSON too, a maintenance page for instance.
-func memberOf(out any) string {
+// requiredMember returns the name of a member that every answer of a type has, if
+// the zero value of the type is a decision: that a user has no sessions, or that
+// there was nothing to revoke. A maintenance page can be JSON with status 200 too.
+func requiredMember(out any) string {
 	switch out.(type) {
 	case *wire.SessionsResponse:
 		return "sessions"
@@ -67,8 +68,40 @@ func memberOf(out any) string {
 	return ""
 }
 
-// errorAnswer is an [wire.ErrorResponse] as it is read. Services of earlier versions
-// send no Ended, and SoftLogout in every refusal.
+// maxAnswer bounds the body of an answer. The sessions of one user may be many,
+// with device names of 2 KiB.
+const maxAnswer = 4 << 20
+
+var errNotAnswer = errors.New("answer is malformed JSON")
+
+// decodeBody decodes a JSON body into out. An empty member requires none.
+func decodeBody(resp *http.Response, out any, member string) error {
+	data, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
+	if err != nil {
+		return err
+	}
+	if len(data) > maxAnswer {
+		return errors.New("answer is too large")
+	}
+	if err := json.Unmarshal(data, out); err != nil {
+		return errNotAnswer
+	}
+	if member == "" {
+		return nil
+	}
+	var members map[string]json.RawMessage
+	if err := json.Unmarshal(data, &members); err != nil {
+		return errNotAnswer
+	}
+	if v := members[member]; len(v) == 0 || v[0] == 'n' {
+		return fmt.Errorf("answer has no member %q", member)
+	}
+	return nil
+}
+
+// errorAnswer is a [wire.ErrorResponse] whose absent members can be told from
+// false: earlier versions of the service send no Ended, and SoftLogout in every
+// refusal.
 type errorAnswer struct {
 	Code    string         `json:"Code"`
 	Message string         `json:"Message"`
@@ -78,24 +111,25 @@ type errorAnswer struct {
 type refusalAnswer struct {
 	Reason     string `json:"Reason"`
 	Ended      *bool  `json:"Ended"`
-	SoftLogout *bool  `json:"SoftLogout"` // a hard end is a decision, and so it is in the answer
+	SoftLogout *bool  `json:"SoftLogout"` // absent: soft, since a hard end has to be explicit
 }
 
-// ended reports whether the session is over: without Ended, if the reason is
-// one that ended sessions in earlier versions.
+// ended reports whether the session is over. Without Ended it is over if earlier
+// versions ended sessions with the reason.
 func (i *refusalAnswer) ended() bool {
 	if i.Ended != nil {
 		return *i.Ended
 	}
 	switch i.Reason {
-	case wire.ReasonSessionEnded, wire.ReasonSessionExpired, wire.ReasonTokenReused, "activation_expired":
+	case wire.ReasonSessionEnded, wire.ReasonSessionExpired, wire.ReasonTokenReused,
+		"activation_expired": // which this version does not send
 		return true
 	}
 	return false
 }
 
-// statusOf gives the status that goes with the codes of a request that cannot
-// be mended by repeating it, and 0 for any other code.
+// statusOf returns the status of a code that repeating the request does not
+// change, and 0 for any other code.
 func statusOf(code string) int {
 	switch code {
 	case wire.CodeBadRequest:
@@ -112,58 +146,17 @@ func statusOf(code string) int {
 	return 0
 }
 
-// maxRetryAfter is as long as a service is taken at its word.
+// maxRetryAfter bounds a Retry-After.
 const maxRetryAfter = time.Hour
 
-// retryAfter reads a Retry-After header: seconds, or a date. 0 is none.
-func retryAfter(value string, now time.Time) time.Duration {
+// retryAfter parses a Retry-After header, which is a number of seconds or a date.
+// It returns 0 for a missing or malformed one.
+func retryAfter(value string) time.Duration {
 	if seconds, err := strconv.ParseUint(value, 10, 32); err == nil {
 		return min(time.Duration(seconds)*time.Second, maxRetryAfter)
 	}
 	if date, err := http.ParseTime(value); err == nil {
-		return min(max(date.Sub(now), 0), maxRetryAfter)
+		return min(max(time.Until(date), 0), maxRetryAfter)
 	}
 	return 0
-}
-
-// The pauses between attempts: twice as long each time, up to a limit, and
-// then shortened by up to half.
-const (
-	firstPause = 250 * time.Millisecond
-	maxPause   = 15 * time.Second
-)
-
-// pause is how long to wait after the n-th failure in a row, counted from 0. A
-// service that asks to be left alone is left alone for at least that long.
-func (c *Client) pause(n int, retryAfter time.Duration) time.Duration {
-	full := min(firstPause<<min(n, 10), maxPause)
-	spread := time.Duration(c.cfg.Jitter() * float64(full/2))
-	if retryAfter > 0 {
-		return retryAfter + spread
-	}
-	return full/2 + spread
-}
-
-// patiently makes attempts until one is answered, patience runs out, or ctx
-// ends. The error is the last attempt's.
-func (c *Client) patiently(ctx context.Context, attempt func(context.Context) error) error {
-	end := c.cfg.Clock().Add(c.cfg.Patience)
-	for n := 0; ; n++ {
-		err := attempt(ctx)
-		var unavailable *UnavailableError
-		if !errors.As(err, &unavailable) {
-			return err
-		}
-		pause := c.pause(n, unavailable.RetryAfter)
-		if c.cfg.Clock().Add(pause).After(end) {
-			return err
-		}
-		timer := time.NewTimer(pause)
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-			timer.Stop()
-			return &UnavailableError{RetryAfter: unavailable.RetryAfter, Err: fmt.Errorf("%w, after: %w", ctx.Err(), unavailable.Err)}
-		}
-	}
 }

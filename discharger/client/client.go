@@ -3,11 +3,9 @@ package client
 import (
 	"context"
 	"crypto/rand"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	mathrand "math/rand/v2"
 	"net/http"
 	"net/netip"
 	"net/url"
@@ -16,55 +14,53 @@ import (
 	"time"
 
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/secret"
 	"github.com/discharger/discharger/discharger/wire"
 )
 
-// Config is what a [Client] is made from. Only URL is required.
+// Config configures a [Client]. Only URL is required.
 type Config struct {
-	// URL is where the service is reached: http or https, a host, perhaps a
+	// URL is the address of the service: http or https, a host, and optionally a
 	// path. Secrets are sent there and nowhere else.
 	URL string
-	// Location is what caveats call the service. Empty: URL. A slash at the
-	// end of either makes no difference.
+	// Location is the location of caveats for the service. Empty: URL. A slash at
+	// the end of either makes no difference.
 	Location string
-	// HTTPClient sends the requests. Nil: one on http.DefaultTransport. No
-	// redirect is followed, whatever it says.
+	// HTTPClient sends the requests. Nil: one on http.DefaultTransport. Its
+	// CheckRedirect is ignored: no redirect is followed.
 	HTTPClient *http.Client
-	// APIKey is a homeserver's API key. It is needed in mode held and for
-	// passing on a client's address; empty: none. [Client.SetAPIKey] replaces it.
-	APIKey caveat.Secret
-	// UserAgent goes into that header. Empty: Go's own.
+	// APIKey is the API key of a homeserver, needed by the methods for homeservers,
+	// in mode held, and for reporting a client's address. Empty: none.
+	// [Client.SetAPIKey] replaces it.
+	APIKey secret.Bytes
+	// UserAgent is the header of that name. Empty: the one of net/http.
 	UserAgent string
 	// Timeout bounds each attempt. 0: 10 seconds.
 	Timeout time.Duration
-	// Patience is for how long a call goes on trying while the service is
-	// unavailable. 0: 30 seconds; below 0: only one attempt.
+	// Patience bounds the attempts of one call while the service is unavailable.
+	// 0: 30 seconds; below 0: one attempt.
 	Patience time.Duration
-	// Clock tells the time. Nil: time.Now.
-	Clock func() time.Time
-	// Rand is where request-ids are drawn from. Nil: crypto/rand.
-	Rand io.Reader
-	// Jitter gives numbers from 0 up to 1 that spread clients over time. Nil:
-	// math/rand/v2.
-	Jitter func() float64
 }
 
-// Client speaks with one service. It may be used concurrently and keeps no
-// state between calls.
+// Client sends requests to one service. It may be used concurrently and keeps no
+// state between calls but the API key.
 type Client struct {
 	cfg  Config
-	key  atomic.Pointer[caveat.Secret] // the current API key
+	key  atomic.Pointer[secret.Bytes]
 	http http.Client
+
+	now    func() time.Time // tests replace it
+	jitter func() float64   // likewise; from 0 to 1
 }
 
-// New checks a configuration and makes a client. It does not connect.
+// New returns a client. It does not connect.
 func New(cfg Config) (*Client, error) {
 	u, err := url.Parse(cfg.URL)
 	if err != nil {
-		return nil, errors.New("new client: URL cannot be parsed")
+		return nil, errors.New("new client: malformed URL")
 	}
 	if (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
-		return nil, errors.New("new client: URL has to be http or https with a host, without user, query and fragment")
+		return nil, errors.New("new client: want a URL of scheme http or https with a host, without user, query and fragment")
 	}
 	if cfg.Location == "" {
 		cfg.Location = cfg.URL
@@ -77,16 +73,7 @@ func New(cfg Config) (*Client, error) {
 	if cfg.Patience == 0 {
 		cfg.Patience = 30 * time.Second
 	}
-	if cfg.Clock == nil {
-		cfg.Clock = time.Now
-	}
-	if cfg.Rand == nil {
-		cfg.Rand = rand.Reader
-	}
-	if cfg.Jitter == nil {
-		cfg.Jitter = mathrand.Float64
-	}
-	c := &Client{cfg: cfg}
+	c := &Client{cfg: cfg, now: time.Now, jitter: defaultJitter}
 	c.SetAPIKey(cfg.APIKey)
 	if cfg.HTTPClient != nil {
 		c.http = *cfg.HTTPClient
@@ -95,47 +82,40 @@ func New(cfg Config) (*Client, error) {
 	return c, nil
 }
 
-// SetAPIKey replaces the API key. Attempts that begin later have the new one, and
-// so has the next connection of [Client.FollowRevocations].
-func (c *Client) SetAPIKey(key caveat.Secret) {
-	c.key.Store(&key)
-}
+// SetAPIKey replaces the API key, for attempts and connections that begin later.
+func (c *Client) SetAPIKey(key secret.Bytes) { c.key.Store(&key) }
 
-// Request is what a discharge or a logout is asked for with.
+// Request is the session of a request, and the proof that the sender holds it.
 type Request struct {
 	// Access is the access macaroon. Only its caveat for the service is sent.
 	Access Access
-	// Token is the session's current refresh token, in mode rotate.
+	// Token is the current refresh token of the session, in mode rotate.
 	Token RefreshToken
-	// RequestID names this one refresh; another attempt at the same has the
-	// same. Empty: one is drawn, and used for all attempts of the call.
+	// RequestID identifies a refresh in all its attempts. Empty: a random one for
+	// the attempts of this call.
 	RequestID string
-	// ClientIP and UserAgent are those of the client that a homeserver asks
-	// for. They count only with an API key.
+	// ClientIP and UserAgent are the client's, in a request that its homeserver
+	// sends. They are sent only with an API key.
 	ClientIP  netip.Addr
 	UserAgent string
 }
 
-// Discharge gets a discharge. While the service is unavailable it tries again,
-// with growing pauses, no sooner than the service asks for, until
-// [Config.Patience] or ctx ends. It does not try again after an answer.
+// Discharge fetches a discharge. While the service is unavailable it repeats the
+// attempt with growing pauses, none shorter than a Retry-After, until
+// [Config.Patience] or ctx ends. It does not repeat an attempt that was answered.
 //
-// The error is a *RefusedError, an *UnavailableError, a *BadRequestError, or
-// about the arguments.
+// The error is a *RefusedError, *UnavailableError or *BadRequestError, or it
+// concerns the arguments.
 func (c *Client) Discharge(ctx context.Context, r Request) (Grant, error) {
 	id, _, err := r.Access.caveatFor(c.cfg.Location)
 	if err != nil {
 		return Grant{}, fmt.Errorf("discharge: %w", err)
 	}
-	form, err := c.form(r)
-	if err != nil {
-		return Grant{}, fmt.Errorf("discharge: %w", err)
-	}
 	var grant Grant
-	err = c.patiently(ctx, func(ctx context.Context) error {
-		started := c.cfg.Clock()
+	err = c.present(ctx, r, func(ctx context.Context, form url.Values) error {
+		started := c.now()
 		var body wire.DischargeResponse
-		if err := c.do(ctx, http.MethodPost, wire.PathDischarge, form, &body); err != nil {
+		if err := c.post(ctx, wire.PathDischarge, form, &body); err != nil {
 			return err
 		}
 		g, err := newGrant(r.Access.Macaroon, id, body, started)
@@ -152,16 +132,12 @@ func (c *Client) Discharge(ctx context.Context, r Request) (Grant, error) {
 }
 
 // Logout ends the session, or with [wire.ScopeUser] all sessions of its user. It
-// succeeds for a session that is logged out already. Attempts and errors are as
-// with [Client.Discharge].
+// succeeds for a session that has ended by logout. Attempts and errors are as for
+// [Client.Discharge].
 func (c *Client) Logout(ctx context.Context, r Request, scope wire.Scope) error {
-	form, err := c.form(r)
-	if err != nil {
-		return fmt.Errorf("log out: %w", err)
-	}
-	form.Set(wire.ParamScope, string(scope))
-	err = c.patiently(ctx, func(ctx context.Context) error {
-		return c.do(ctx, http.MethodPost, wire.PathLogout, form, &struct{}{})
+	err := c.present(ctx, r, func(ctx context.Context, form url.Values) error {
+		form.Set(wire.ParamScope, string(scope))
+		return c.post(ctx, wire.PathLogout, form, &struct{}{})
 	})
 	if err != nil {
 		return fmt.Errorf("log out: %w", err)
@@ -169,25 +145,32 @@ func (c *Client) Logout(ctx context.Context, r Request, scope wire.Scope) error 
 	return nil
 }
 
-// Info asks for the service's public key, to which homeservers seal caveats.
-// Over http, or from a service that is not trusted, the key proves nothing.
+// Info fetches the public key of the service, to which homeservers seal caveats.
+// A key from an http URL or an untrusted service proves nothing.
 func (c *Client) Info(ctx context.Context) (caveat.PublicKey, error) {
 	var body wire.InfoResponse
-	err := c.patiently(ctx, func(ctx context.Context) error {
-		return c.do(ctx, http.MethodGet, wire.PathInfo, nil, &body)
-	})
-	if err != nil {
-		return caveat.PublicKey{}, fmt.Errorf("get public key: %w", err)
+	err := c.call(ctx, http.MethodGet, wire.PathInfo, &body)
+	var key caveat.PublicKey
+	if err == nil {
+		key, err = caveat.ParsePublicKey(body.PublicKey)
 	}
-	key, err := caveat.ParsePublicKey(body.PublicKey)
 	if err != nil {
 		return caveat.PublicKey{}, fmt.Errorf("get public key: %w", err)
 	}
 	return key, nil
 }
 
-// form writes a request's parameters.
-func (c *Client) form(r Request) (url.Values, error) {
+// present calls send with the parameters of r, the same in every attempt, until it
+// is answered.
+func (c *Client) present(ctx context.Context, r Request, send func(context.Context, url.Values) error) error {
+	form, err := c.params(r)
+	if err != nil {
+		return err
+	}
+	return c.retry(ctx, func(ctx context.Context) error { return send(ctx, form) })
+}
+
+func (c *Client) params(r Request) (url.Values, error) {
 	id, external, err := r.Access.caveatFor(c.cfg.Location)
 	if err != nil {
 		return nil, err
@@ -201,9 +184,7 @@ func (c *Client) form(r Request) (url.Values, error) {
 		form.Set(wire.ParamTokenKind, wire.TokenKindRefresh)
 	}
 	if r.RequestID == "" {
-		if r.RequestID, err = c.newRequestID(); err != nil {
-			return nil, err
-		}
+		r.RequestID = newRequestID()
 	}
 	form.Set(wire.ParamRequestID, r.RequestID)
 	if len(*c.key.Load()) > 0 {
@@ -217,21 +198,27 @@ func (c *Client) form(r Request) (url.Values, error) {
 	return form, nil
 }
 
-func (c *Client) newRequestID() (string, error) {
+func newRequestID() string {
 	var id [16]byte
-	if _, err := io.ReadFull(c.cfg.Rand, id[:]); err != nil {
-		return "", fmt.Errorf("draw request-id: %w", err)
-	}
-	return wire.EncodeBase64(id[:]), nil
+	rand.Read(id[:]) // does not fail
+	return wire.EncodeBase64(id[:])
 }
 
-// do makes one attempt with a form and decodes the answer into out.
-func (c *Client) do(ctx context.Context, method, path string, form url.Values, out any) error {
-	contentType := ""
-	if method == http.MethodPost {
-		contentType = wire.ContentTypeForm
-	}
-	return c.send(ctx, method, path, contentType, form.Encode(), out)
+// call sends a request without a body until it is answered.
+func (c *Client) call(ctx context.Context, method, path string, out any) error {
+	return c.retry(ctx, func(ctx context.Context) error { return c.send(ctx, method, path, "", "", out) })
+}
+
+// callJSON sends a JSON body until it is answered.
+func (c *Client) callJSON(ctx context.Context, path string, body []byte, out any) error {
+	return c.retry(ctx, func(ctx context.Context) error {
+		return c.send(ctx, http.MethodPost, path, wire.ContentType, string(body), out)
+	})
+}
+
+// post makes one attempt with a form.
+func (c *Client) post(ctx context.Context, path string, form url.Values, out any) error {
+	return c.send(ctx, http.MethodPost, path, wire.ContentTypeForm, form.Encode(), out)
 }
 
 // send makes one attempt and decodes the answer into out.
@@ -251,10 +238,9 @@ func (c *Client) send(ctx context.Context, method, path, contentType, body strin
 		return &UnavailableError{Err: err}
 	}
 	defer resp.Body.Close()
-	return decodeAnswer(resp, c.cfg.Clock(), out)
+	return decodeAnswer(resp, out)
 }
 
-// setHeaders sets what goes with every request.
 func (c *Client) setHeaders(req *http.Request) {
 	req.Header.Set(wire.HeaderProtocol, wire.ProtocolVersion)
 	if key := *c.key.Load(); len(key) > 0 {
@@ -265,33 +251,5 @@ func (c *Client) setHeaders(req *http.Request) {
 	}
 }
 
-// decodeBody reads a JSON body of an answer, which has the member if one is given.
-func decodeBody(resp *http.Response, out any, member string) error {
-	const limit = 4 << 20 // the sessions of one user may be many, with device names of 2 KiB
-	data, err := io.ReadAll(io.LimitReader(resp.Body, limit+1))
-	if err != nil {
-		return err
-	}
-	if len(data) > limit {
-		return errors.New("answer is too large")
-	}
-	if err := json.Unmarshal(data, out); err != nil {
-		return errNotAnswer
-	}
-	if member == "" {
-		return nil
-	}
-	var members map[string]json.RawMessage
-	if err := json.Unmarshal(data, &members); err != nil {
-		return errNotAnswer
-	}
-	if v := members[member]; len(v) == 0 || v[0] == 'n' {
-		return fmt.Errorf("answer is without %q", member)
-	}
-	return nil
-}
-
-var errNotAnswer = errors.New("answer is not the JSON it should be")
-
-// Format writes the service's URL and no secret, whatever the verb.
+// Format writes the URL of the service and no secret, for every verb.
 func (c *Client) Format(s fmt.State, _ rune) { io.WriteString(s, "client of "+c.cfg.URL) }

@@ -6,28 +6,25 @@ import (
 	"time"
 )
 
-// What the methods of [Client] and [Session] fail with, for errors.Is. Each
-// has a type that says more, for errors.As.
+// Errors of the methods of [Client] and [Session], for errors.Is. Each has a type
+// with details, for errors.As.
 var (
-	// ErrRefused: it was decided that there is no discharge. See RefusedError.
-	ErrRefused = errors.New("refused")
-	// ErrUnavailable: nothing was decided. The session is as good as it was.
-	// See UnavailableError.
-	ErrUnavailable = errors.New("service unavailable")
-	// ErrBadRequest: the service makes nothing of the request. See
-	// BadRequestError.
-	ErrBadRequest = errors.New("bad request")
+	ErrRefused     = errors.New("refused")             // a decision; see RefusedError
+	ErrUnavailable = errors.New("service unavailable") // undecided; see UnavailableError
+	ErrBadRequest  = errors.New("bad request")         // not accepted; see BadRequestError
 )
 
-// RefusedError is a decided refusal, status 401.
+// RefusedError is a decided refusal, status 401. With Ended the session is over: no
+// later request can succeed, and the user has to log in again. Otherwise the
+// refusal concerns this request, and the session is as it was.
 type RefusedError struct {
-	Reason     string // one of the Reason constants, or what a policy says; empty if none was given
-	Ended      bool   // the session is over; otherwise the refusal is about this request
-	SoftLogout bool   // with Ended: after logging in again, go on with the encryption keys there are
+	Reason     string // a Reason constant of wire, or one of a policy; empty if absent
+	Ended      bool   // the session is over
+	SoftLogout bool   // with Ended: the client keeps its encryption keys when it logs in again
 	Message    string // a sentence for people
 }
 
-// Error gives the message and the reason.
+// Error returns the message and the reason.
 func (e *RefusedError) Error() string {
 	switch {
 	case e.Message == "":
@@ -38,41 +35,37 @@ func (e *RefusedError) Error() string {
 	return fmt.Sprintf("discharge refused: %s (%s)", e.Message, e.Reason)
 }
 
-// Is makes it an ErrRefused.
+// Is reports whether target is ErrRefused.
 func (e *RefusedError) Is(target error) bool { return target == ErrRefused }
 
-// Final reports whether the session is over: no later request can succeed, and
-// the user has to log in again. After any other refusal the session lives on.
-func (e *RefusedError) Final() bool { return e.Ended }
-
-// UnavailableError means that nothing is known about the session: the service
-// could not be reached, could not decide, or what answered was not it.
+// UnavailableError decides nothing about the session: the service was not reached,
+// could not decide, or something else answered in its place.
 type UnavailableError struct {
-	RetryAfter time.Duration // how long the service asks to be left alone; 0: it does not say
-	Err        error         // what happened
+	RetryAfter time.Duration // least pause before the next attempt; 0: none given
+	Err        error         // the cause
 }
 
-// Error says what happened.
+// Error returns the cause.
 func (e *UnavailableError) Error() string { return fmt.Sprintf("%v: %v", ErrUnavailable, e.Err) }
 
-// Is makes it an ErrUnavailable.
+// Is reports whether target is ErrUnavailable.
 func (e *UnavailableError) Is(target error) bool { return target == ErrUnavailable }
 
-// Unwrap gives what happened, for instance context.Canceled.
+// Unwrap returns the cause, for instance context.Canceled.
 func (e *UnavailableError) Unwrap() error { return e.Err }
 
-// BadRequestError means that the service will not look at a request like this
-// one. It is no statement about the session.
+// BadRequestError is a request that the service does not accept, for instance with
+// a wrong API key. It decides nothing about the session.
 type BadRequestError struct {
 	Status  int    // HTTP status
-	Code    string // one of the Code constants
+	Code    string // a Code constant of wire
 	Message string // a sentence for people
 }
 
-// Error gives the message and the code.
+// Error returns the message and the code.
 func (e *BadRequestError) Error() string {
 	return fmt.Sprintf("service does not accept the request: %s (%s)", e.Message, e.Code)
 }
 
-// Is makes it an ErrBadRequest.
+// Is reports whether target is ErrBadRequest.
 func (e *BadRequestError) Is(target error) bool { return target == ErrBadRequest }

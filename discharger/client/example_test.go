@@ -68,7 +68,7 @@ func ExampleSession() {
 	}
 	_, err = session.Bundle(ctx)
 	var refused *client.RefusedError
-	fmt.Println(errors.As(err, &refused) && refused.Final(), refused.Reason)
+	fmt.Println(errors.As(err, &refused) && refused.Ended, refused.Reason)
 	// Output:
 	// 1 discharge, compact: true
 	// a token is on disk: true

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/sse"
 	"github.com/discharger/discharger/discharger/wire"
 )
 
@@ -116,7 +117,7 @@ func FuzzEvents(f *testing.F) {
 			if e.Kind != FeedRevocation {
 				return nil
 			}
-			if !goodPosition(e.Position) {
+			if !validPosition(e.Position) {
 				t.Fatalf("position %q", e.Position)
 			}
 			b, err := e.Revocation.MarshalJSON()
@@ -149,9 +150,9 @@ func TestFollowAnswers(t *testing.T) {
 		"draining":      {503, wire.ContentType, `{"Code":"unavailable","Message":"m"}`, ErrUnavailable},
 		"a proxy":       {200, "text/html", "<html>", ErrUnavailable},
 		"JSON":          {200, wire.ContentType, "{}", ErrUnavailable},
-		"a feed, 500":   {500, wire.ContentTypeEvents, ":\n\n", ErrUnavailable},
-		"a feed":        {200, wire.ContentTypeEvents + "; charset=utf-8", ":\n\n", ErrUnavailable},
-		"a redirection": {302, wire.ContentTypeEvents, "", ErrUnavailable},
+		"a feed, 500":   {500, sse.ContentType, ":\n\n", ErrUnavailable},
+		"a feed":        {200, sse.ContentType + "; charset=utf-8", ":\n\n", ErrUnavailable},
+		"a redirection": {302, sse.ContentType, "", ErrUnavailable},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

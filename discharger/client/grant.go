@@ -13,53 +13,49 @@ import (
 
 	"github.com/discharger/discharger/discharger/bundle"
 	"github.com/discharger/discharger/discharger/rawmacaroon"
+	"github.com/discharger/discharger/discharger/secret"
 	"github.com/discharger/discharger/discharger/wire"
 )
 
-// Grant is what a discharge was answered with. It prints and logs without its
-// secrets.
+// Grant is the answer to a request for a discharge. Its secrets are redacted where
+// it is printed, logged and marshaled.
 type Grant struct {
-	// Access is the access macaroon that was asked for.
+	// Access is the access macaroon of the request.
 	Access *macaroon.Macaroon
-	// Discharge is not bound yet.
+	// Discharge is the discharge, unbound.
 	Discharge *macaroon.Macaroon
-	// Token is the refresh token for the next discharge, in mode rotate. Store
-	// it before the discharge is used: its use confirms the token.
+	// Token is the refresh token for the next discharge, in mode rotate. Store it
+	// before the discharge is used: its use confirms the token.
 	Token RefreshToken
-	// Expires is when the discharge ends, by the client's own clock, which
-	// need not agree with the service's.
+	// Expires is the end of the discharge by the clock of this process.
 	Expires time.Time
 
 	raw json.RawMessage
 }
 
-// maxLifetime is longer than any discharge lives, and short enough to reckon
-// with.
+// maxLifetime bounds the lifetime of a discharge in an answer.
 const maxLifetime = 10 * 365 * 24 * time.Hour
 
-// newGrant makes sense of an answer to a request that was sent at started for
-// the caveat with the given id.
+// newGrant checks the answer to a request that was sent at started for the caveat
+// with the given id.
 func newGrant(access *macaroon.Macaroon, id []byte, body wire.DischargeResponse, started time.Time) (Grant, error) {
-	m, external, err := parseMacaroonJSON(body.Macaroon)
+	d, err := parseMacaroonJSON(body.Macaroon)
 	if err != nil {
 		return Grant{}, err
 	}
-	if len(external) > 0 {
-		return Grant{}, errors.New("discharge has to be discharged itself")
-	}
-	if !bytes.Equal(m.Id(), id) {
+	if !bytes.Equal(d.Macaroon.Id(), id) {
 		return Grant{}, errors.New("discharge is for another caveat")
+	}
+	for _, c := range d.Macaroon.Caveats() {
+		if len(c.VerificationId) > 0 || len(d.External) > 0 {
+			return Grant{}, errors.New("discharge has third-party caveats")
+		}
 	}
 	lifetime := time.Duration(max(0, min(body.ExpiresIn, maxLifetime.Milliseconds()))) * time.Millisecond
 	expires := started.Add(lifetime)
 	if lifetime == 0 {
-		if expires, err = earliestTimeBefore(m); err != nil {
+		if expires, err = earliestTimeBefore(d.Macaroon); err != nil {
 			return Grant{}, err
-		}
-	}
-	for _, c := range m.Caveats() {
-		if len(c.VerificationId) > 0 {
-			return Grant{}, errors.New("discharge has to be discharged itself")
 		}
 	}
 	var token RefreshToken
@@ -68,11 +64,11 @@ func newGrant(access *macaroon.Macaroon, id []byte, body wire.DischargeResponse,
 			return Grant{}, err
 		}
 	}
-	return Grant{Access: access, Discharge: m, Token: token, Expires: expires, raw: body.Macaroon}, nil
+	return Grant{Access: access, Discharge: d.Macaroon, Token: token, Expires: expires, raw: body.Macaroon}, nil
 }
 
-// earliestTimeBefore says when a discharge expires. V3 caveats may ask for a
-// prefix before the condition's name.
+// earliestTimeBefore returns the expiry of a discharge. In a V3 discharge the name
+// of the condition can have a prefix.
 func earliestTimeBefore(m *macaroon.Macaroon) (time.Time, error) {
 	var earliest time.Time
 	for _, c := range m.Caveats() {
@@ -89,35 +85,36 @@ func earliestTimeBefore(m *macaroon.Macaroon) (time.Time, error) {
 		}
 	}
 	if earliest.IsZero() {
-		return time.Time{}, errors.New("discharge does not expire")
+		return time.Time{}, errors.New("discharge has no expiry")
 	}
 	return earliest, nil
 }
 
-// Macaroons gives the access macaroon and the discharge, bound to it, for use
-// with a macaroon library.
+// Remaining returns the rest of the discharge's lifetime, 0 after its end.
+func (g Grant) Remaining() time.Duration { return max(0, time.Until(g.Expires)) }
+
+// Macaroons returns the access macaroon and the discharge bound to it.
 func (g Grant) Macaroons() macaroon.Slice {
 	bound := g.Discharge.Clone()
 	bound.Bind(g.Access.Signature())
 	return macaroon.Slice{g.Access, bound}
 }
 
-// Bundle binds the discharge to the access macaroon and writes both as a text
-// for the homeserver; see [bundle.Encode].
+// Bundle returns the bundle of the access macaroon and the discharge; see
+// [bundle.Encode].
 func (g Grant) Bundle() (string, error) { return bundle.Encode(g.Macaroons()) }
 
-// JSON gives the unbound discharge as it was answered. Bakery clients read it
+// JSON returns the unbound discharge as it was received. Bakery clients decode it
 // into their own type.
 func (g Grant) JSON() json.RawMessage { return bytes.Clone(g.raw) }
 
-// Format writes when the discharge expires, and that the rest is REDACTED,
-// whatever the verb.
+// Format writes the expiry and REDACTED, for every verb.
 func (g Grant) Format(s fmt.State, _ rune) {
-	fmt.Fprintf(s, "discharge until %s %s", g.Expires.UTC().Format(time.RFC3339), redacted)
+	fmt.Fprintf(s, "discharge until %s %s", g.Expires.UTC().Format(time.RFC3339), secret.Redacted)
 }
 
-// LogValue gives when the discharge expires.
+// LogValue returns the expiry.
 func (g Grant) LogValue() slog.Value { return slog.TimeValue(g.Expires) }
 
-// MarshalJSON gives "REDACTED".
-func (Grant) MarshalJSON() ([]byte, error) { return []byte(`"` + redacted + `"`), nil }
+// MarshalJSON returns "REDACTED".
+func (Grant) MarshalJSON() ([]byte, error) { return []byte(`"` + secret.Redacted + `"`), nil }

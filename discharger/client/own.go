@@ -4,50 +4,44 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
+	"net/url"
 
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/wire"
 )
 
-// OwnSessions lists the live sessions of the user whose session r presents, the
-// most recently used first; Current says which one that is. It takes what a
-// discharge would take, and leaves a refresh token as it is. Attempts and
-// errors are as with [Client.Discharge].
+// OwnSessions lists the live sessions of the user that r presents a session of,
+// the newest first; Current marks that session. It needs what a discharge needs
+// and leaves a refresh token unused. Attempts and errors are as for
+// [Client.Discharge].
 func (c *Client) OwnSessions(ctx context.Context, r Request) ([]wire.SessionInfo, error) {
 	var body wire.SessionsResponse
-	form, err := c.form(r)
-	if err == nil {
-		err = c.patiently(ctx, func(ctx context.Context) error {
-			return c.do(ctx, http.MethodPost, wire.PathOwnSessions, form, &body)
-		})
-	}
+	err := c.present(ctx, r, func(ctx context.Context, form url.Values) error {
+		return c.post(ctx, wire.PathOwnSessions, form, &body)
+	})
 	if err != nil {
 		return nil, fmt.Errorf("list own sessions: %w", err)
 	}
 	return body.Sessions, nil
 }
 
-// RevokeOwn ends a session of the user whose session r presents. It succeeds
-// for one that is gone, and for one that never was the user's. Attempts and
-// errors are as with [Client.Discharge].
+// RevokeOwn ends a session of the user that r presents a session of. It
+// succeeds for a session that is over, and for one of another user, which it
+// leaves alone. Attempts and errors are as for [Client.Discharge].
 func (c *Client) RevokeOwn(ctx context.Context, r Request, id caveat.SessionID) error {
-	form, err := c.form(r)
-	if err == nil {
+	err := c.present(ctx, r, func(ctx context.Context, form url.Values) error {
 		form.Set(wire.ParamSession, id.String())
-		err = c.patiently(ctx, func(ctx context.Context) error {
-			return c.do(ctx, http.MethodPost, wire.PathRevokeOwn, form, &struct{}{})
-		})
-	}
+		return c.post(ctx, wire.PathRevokeOwn, form, &struct{}{})
+	})
 	if err != nil {
 		return fmt.Errorf("revoke own session: %w", err)
 	}
 	return nil
 }
 
-// Sessions lists the live sessions of the session's user; Current says which
-// one is this. Errors are those of [Client.OwnSessions].
-func (s *Session) Sessions(ctx context.Context) (list []wire.SessionInfo, err error) {
+// OwnSessions lists the live sessions of the session's user; Current marks this
+// one. Errors are those of [Client.OwnSessions].
+func (s *Session) OwnSessions(ctx context.Context) (list []wire.SessionInfo, err error) {
 	err = s.present(ctx, func(r Request) error {
 		list, err = s.client.OwnSessions(ctx, r)
 		return err
@@ -55,34 +49,34 @@ func (s *Session) Sessions(ctx context.Context) (list []wire.SessionInfo, err er
 	return list, err
 }
 
-// Revoke ends another session of the session's user; for this one there is
-// [Session.Logout]. Errors are those of [Client.RevokeOwn].
-func (s *Session) Revoke(ctx context.Context, id caveat.SessionID) error {
+// RevokeOwn ends another session of the session's user; [Session.Logout]
+// ends this one. Errors are those of [Client.RevokeOwn].
+func (s *Session) RevokeOwn(ctx context.Context, id caveat.SessionID) error {
 	return s.present(ctx, func(r Request) error { return s.client.RevokeOwn(ctx, r, id) })
 }
 
-// present asks something with the token that the session has. If a refresh has
-// replaced that meanwhile, it asks once more.
-func (s *Session) present(ctx context.Context, ask func(Request) error) error {
-	for again := true; ; again = false {
+// present calls send with the current token. It repeats the call once if a refresh
+// has replaced that token meanwhile.
+func (s *Session) present(ctx context.Context, send func(Request) error) error {
+	for first := true; ; first = false {
 		r, err := s.settled(ctx)
 		if err != nil {
 			return err
 		}
-		err = ask(r)
+		err = send(r)
 		s.mu.Lock()
 		var refused *RefusedError
 		stale := errors.As(err, &refused) && refused.Reason == wire.ReasonTokenSuperseded && s.token != r.Token
 		s.settle(err)
 		s.mu.Unlock()
-		if !stale || !again {
+		if !stale || !first {
 			return err
 		}
 	}
 }
 
-// settled waits for a refresh that is under way, and gives what the session can
-// be presented with.
+// settled waits for the refresh in progress, and returns a request with the token
+// after it.
 func (s *Session) settled(ctx context.Context) (Request, error) {
 	for {
 		s.mu.Lock()

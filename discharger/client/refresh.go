@@ -4,32 +4,28 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"github.com/discharger/discharger/discharger/wire"
-	"io"
+	"math/rand/v2"
 	"time"
+
+	"github.com/discharger/discharger/discharger/wire"
 )
 
-// launch joins the refresh under way or begins one. The session is locked. The
-// refresh outlives ctx, of which it takes only the values: others may be
-// waiting for it too.
+// launch returns the refresh in progress or starts one. The caller holds s.mu. Of
+// ctx the refresh takes only the values, since other callers may wait for it.
 func (s *Session) launch(ctx context.Context) (*flight, error) {
-	now := s.client.cfg.Clock()
+	now := s.client.now()
 	switch {
 	case s.over != nil:
 		return nil, s.over
 	case s.leaving > 0:
-		return nil, &UnavailableError{Err: errors.New("logout is under way")}
+		return nil, &UnavailableError{Err: errors.New("logout is in progress")}
 	case s.flight != nil:
 		return s.flight, nil
 	case now.Before(s.notBefore):
 		return nil, s.lastFailure(now)
 	}
 	if s.requestID == "" {
-		id, err := s.client.newRequestID()
-		if err != nil {
-			return nil, err
-		}
-		s.requestID = id
+		s.requestID = newRequestID()
 	}
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	f := &flight{cancel: cancel, done: make(chan struct{})}
@@ -38,7 +34,7 @@ func (s *Session) launch(ctx context.Context) (*flight, error) {
 	return f, nil
 }
 
-// lastFailure is the last failure, with what is left of its pause.
+// lastFailure returns the latest failure with the rest of its pause.
 func (s *Session) lastFailure(now time.Time) error {
 	var unavailable *UnavailableError
 	if errors.As(s.failure, &unavailable) {
@@ -49,25 +45,17 @@ func (s *Session) lastFailure(now time.Time) error {
 
 func (s *Session) request(id string) Request {
 	return Request{
-		Access:    s.cfg.Access,
-		Token:     s.token,
-		RequestID: id,
-		ClientIP:  s.cfg.ClientIP,
-		UserAgent: s.cfg.UserAgent,
+		Access: s.cfg.Access, Token: s.token, RequestID: id, ClientIP: s.cfg.ClientIP, UserAgent: s.cfg.UserAgent,
 	}
 }
 
-// fly makes one refresh. The order of its steps is what makes a crash between
-// any two of them harmless: answer, save, use.
+// fly refreshes. The order of its steps makes a crash between them harmless:
+// answer, save, use.
 func (s *Session) fly(ctx context.Context, f *flight, r Request) {
 	defer f.cancel()
 	grant, err := s.client.Discharge(ctx, r)
-	if err != nil {
-		s.land(f, nil, err)
-		return
-	}
 	var bundle string
-	if s.partial == nil {
+	if err == nil && s.partial == nil {
 		bundle, err = grant.Bundle()
 	}
 	if err == nil && grant.Token != "" {
@@ -77,31 +65,32 @@ func (s *Session) fly(ctx context.Context, f *flight, r Request) {
 		s.land(f, nil, err)
 		return
 	}
-	now := s.client.cfg.Clock()
+	now := s.client.now()
 	lifetime := max(0, grant.Expires.Sub(now))
-	ahead := refreshAhead(lifetime, s.client.cfg.Jitter())
+	ahead := refreshAhead(lifetime, s.client.jitter())
 	s.land(f, &current{
 		grant:     grant,
 		bundle:    bundle,
-		refreshAt: now.Add(max(lifetime-ahead, shortest)),
-		goodUntil: now.Add(max(lifetime-min(lifetime/10, 5*time.Second), shortest)),
+		refreshAt: now.Add(max(lifetime-ahead, minUse)),
+		goodUntil: now.Add(max(lifetime-min(lifetime/10, 5*time.Second), minUse)),
 	}, nil)
 }
 
-// refreshAhead is how long before its end a discharge is refreshed. It differs
-// widely, so that clients who all got one when the service was back do not all
-// come again at the same time.
+func defaultJitter() float64 { return rand.Float64() }
+
+// refreshAhead returns the time between the refresh of a discharge and its end. It
+// varies widely, so that clients that were all served when the service came back do
+// not all return at the same time.
 func refreshAhead(lifetime time.Duration, jitter float64) time.Duration {
 	return time.Duration((0.5 - 0.3*jitter) * float64(lifetime))
 }
 
-// shortest is how long a discharge is handed out at least. Where clocks
-// disagree, each may look as if it had expired already, and there must not be a
-// request to the service for every call.
-const shortest = time.Second
+// minUse is the least time for which a discharge is used. If clocks disagree, each
+// can look expired at once, and not every call may become a request.
+const minUse = time.Second
 
-// saveToken hands a new token to whoever stores it. A logout that cancels the
-// refresh does not cancel this.
+// saveToken passes a new token to Save. A logout that cancels the refresh does not
+// cancel it.
 func (s *Session) saveToken(ctx context.Context, token RefreshToken) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.client.cfg.Timeout)
 	defer cancel()
@@ -111,7 +100,7 @@ func (s *Session) saveToken(ctx context.Context, token RefreshToken) error {
 	return nil
 }
 
-// land takes over the result of a refresh.
+// land stores the result of a refresh and wakes its callers.
 func (s *Session) land(f *flight, result *current, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -119,40 +108,33 @@ func (s *Session) land(f *flight, result *current, err error) {
 	f.result, f.err, s.flight = result, err, nil
 	if err == nil {
 		s.current, s.requestID = result, ""
-		s.failures, s.failure, s.notBefore = 0, nil, time.Time{}
+		s.failure, s.notBefore = nil, time.Time{}
+		s.pauses.Reset()
 		if result.grant.Token != "" {
 			s.token = result.grant.Token
 		}
 		return
 	}
-	var unavailable *UnavailableError
-	var retryAfter time.Duration
-	if errors.As(err, &unavailable) {
-		retryAfter = unavailable.RetryAfter
-	}
-	s.failure, s.notBefore = err, s.client.cfg.Clock().Add(s.client.pause(s.failures, retryAfter))
-	s.failures++
+	s.failure, s.notBefore = err, s.client.now().Add(pauseAfter(err, s.pauses))
 	if errors.Is(err, ErrRefused) || errors.Is(err, ErrBadRequest) {
-		s.requestID = "" // that was the answer
+		s.requestID = "" // this was the answer
 	}
 	s.settle(err)
 }
 
-// settle notes that the session is over, if that is what an error says. The
-// session is locked.
+// settle ends the session if err is a refusal that ended it. The caller holds s.mu.
 func (s *Session) settle(err error) {
 	var refused *RefusedError
-	if errors.As(err, &refused) && refused.Final() {
+	if errors.As(err, &refused) && refused.Ended {
 		s.over, s.current, s.token = refused, nil, ""
 	}
 }
 
-// Logout ends the session at the service, or with [wire.ScopeUser] all of the
-// user's. A refresh under way is called off first. After success, what the
-// session held is gone from it, and every call returns a [RefusedError]; what
-// Save stored is the caller's to remove. Errors are those of [Client.Logout];
-// after one, the session goes on unless it was a final refusal. A session that
-// is over already has nothing to log out with, and gives that refusal.
+// Logout ends the session at the service, or with [wire.ScopeUser] all sessions of
+// the user. It cancels a refresh in progress. On success the session is emptied and
+// every method returns a [RefusedError]; the caller removes the token that Save
+// stored. Errors are those of [Client.Logout]; after one the session continues,
+// unless it has ended. A session that has ended returns the refusal that ended it.
 func (s *Session) Logout(ctx context.Context, scope wire.Scope) error {
 	s.mu.Lock()
 	if s.over != nil {
@@ -174,8 +156,7 @@ func (s *Session) Logout(ctx context.Context, scope wire.Scope) error {
 	return err
 }
 
-// leave waits for the refresh under way, and then logs out with the token that
-// it left.
+// leave waits for the refresh in progress and logs out with the token after it.
 func (s *Session) leave(ctx context.Context, f *flight, scope wire.Scope) error {
 	if f != nil {
 		f.cancel()
@@ -188,13 +169,8 @@ func (s *Session) leave(ctx context.Context, f *flight, scope wire.Scope) error 
 	s.mu.Lock()
 	r, over := s.request(""), s.over
 	s.mu.Unlock()
-	if over != nil { // that was the refresh's answer
+	if over != nil { // the answer to the refresh
 		return over
 	}
 	return s.client.Logout(ctx, r, scope)
-}
-
-// Format writes what the session is of, and no secret, whatever the verb.
-func (s *Session) Format(f fmt.State, _ rune) {
-	io.WriteString(f, "session at "+s.client.cfg.Location)
 }

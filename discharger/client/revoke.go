@@ -13,13 +13,13 @@ import (
 	"github.com/discharger/discharger/discharger/wire"
 )
 
-// RevokeSession ends one session, activated or not. Revoking a session that is
-// gone is no error, here and below.
+// RevokeSession ends one session, activated or not. Like the methods below it
+// succeeds for a session that is over already.
 func (c *Client) RevokeSession(ctx context.Context, user string, id caveat.SessionID, o wire.RevokeOptions) (wire.Revoked, error) {
 	return c.revoke(ctx, fill(wire.PathUserSession, user, id.String()), o)
 }
 
-// RevokeDevice ends the sessions of a user's device, activated or not.
+// RevokeDevice ends the sessions of a device of a user, activated or not.
 func (c *Client) RevokeDevice(ctx context.Context, user, device string, o wire.RevokeOptions) (wire.Revoked, error) {
 	return c.revoke(ctx, fill(wire.PathUserDevice, user, device), o)
 }
@@ -29,30 +29,28 @@ func (c *Client) RevokeUser(ctx context.Context, user string, o wire.RevokeOptio
 	return c.revoke(ctx, fill(wire.PathUserSessions, user), o)
 }
 
-// RevokeAll ends all sessions of the homeserver. Of the order, Soft and Age
-// count.
-func (c *Client) RevokeAll(ctx context.Context, o wire.RevokeOptions) error {
+// RevokeHomeserver ends all sessions of the homeserver. Only Soft of the options
+// is allowed.
+func (c *Client) RevokeHomeserver(ctx context.Context, o wire.RevokeOptions) error {
 	_, err := c.revoke(ctx, wire.PathSessions, o)
 	return err
 }
 
 func (c *Client) revoke(ctx context.Context, path string, o wire.RevokeOptions) (out wire.Revoked, err error) {
-	if err := c.order(ctx, http.MethodDelete, path+revokeQuery(o), &out); err != nil {
+	if err := c.call(ctx, http.MethodDelete, path+revokeQuery(o), &out); err != nil {
 		return wire.Revoked{}, fmt.Errorf("revoke: %w", err)
 	}
 	return out, nil
 }
 
-// Revoke makes several revocations, up to [wire.MaxRevoke], and returns one result
-// for each. Entries that the service cannot decide about now have an error with
-// the code [wire.CodeUnavailable], and may be sent again.
-func (c *Client) Revoke(ctx context.Context, entries []wire.RevokeEntry) ([]wire.RevokeResult, error) {
+// RevokeBatch makes several revocations, up to [wire.MaxRevoke], and returns one
+// result for each. An entry that the service cannot decide now has an error with
+// the code [wire.CodeUnavailable] and may be sent again.
+func (c *Client) RevokeBatch(ctx context.Context, entries []wire.RevokeEntry) ([]wire.RevokeResult, error) {
 	body, err := jsonv2.Marshal(wire.RevokeRequest{Revoke: entries})
 	var out wire.RevokeResponse
 	if err == nil {
-		err = c.patiently(ctx, func(ctx context.Context) error {
-			return c.send(ctx, http.MethodPost, wire.PathRevoke, wire.ContentType, string(body), &out)
-		})
+		err = c.callJSON(ctx, wire.PathRevoke, body, &out)
 	}
 	if err == nil && len(out.Results) != len(entries) {
 		err = &UnavailableError{Err: fmt.Errorf("unusable answer: %d results for %d entries", len(out.Results), len(entries))}
@@ -63,7 +61,7 @@ func (c *Client) Revoke(ctx context.Context, entries []wire.RevokeEntry) ([]wire
 	return out.Results, nil
 }
 
-// revokeQuery encodes options as query parameters.
+// revokeQuery returns the options as a query, with its question mark.
 func revokeQuery(o wire.RevokeOptions) string {
 	q := make(url.Values)
 	set := func(name, value string, given bool) {

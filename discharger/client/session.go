@@ -4,82 +4,83 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"net/netip"
 	"sync"
 	"time"
+
+	"github.com/cenkalti/backoff/v5"
 )
 
-// SessionConfig is what a [Session] is made from. Only Access is required.
+// SessionConfig configures a [Session]. Only Access is required.
 type SessionConfig struct {
-	// Access is the access macaroon. If it has third-party caveats for others
-	// beside the one for the service, [Session.Bundle] cannot be used.
+	// Access is the access macaroon. If it has third-party caveats beside the one
+	// for the service, [Session.Bundle] fails.
 	Access Access
-	// Token is the refresh token that Save was called with last. Empty: there
-	// has been no discharge yet, or the mode has no refresh tokens.
+	// Token is the latest refresh token passed to Save. Empty: before the first
+	// discharge, or in a mode without refresh tokens.
 	Token RefreshToken
-	// Save stores a new refresh token, so that it survives this process. It is
-	// called before the token, or the discharge that came with it, is used, and
-	// has until [Config.Timeout]. While it fails, the session goes on with what
-	// it had. Nil: the token lives no longer than the Session.
+	// Save stores a new refresh token across restarts. It is called before the token
+	// or its discharge is used, with [Config.Timeout] as deadline. While it fails,
+	// the session continues with the previous token. Nil: the token lives as long as
+	// the Session.
 	Save func(context.Context, RefreshToken) error
-	// ClientIP and UserAgent are those of the client for whom a homeserver
-	// keeps this session; see [Request].
+	// ClientIP and UserAgent are the client's, if its homeserver keeps the session;
+	// see [Request].
 	ClientIP  netip.Addr
 	UserAgent string
 }
 
 // Session keeps one access macaroon discharged. It may be used concurrently.
 //
-// A discharge is refreshed when 50 to 80 % of its lifetime are over, by the
-// first call after that or by [Session.Run], while the old one is still handed
-// out. However short it lives, it is handed out for a second. However many ask,
-// there is one refresh at a time, and it does not end with the call that set it
-// off.
+// A discharge is refreshed after 50 to 80 % of its lifetime, by the next call or by
+// [Session.Run], and the old one is used meanwhile. Each is used for at least a
+// second, even if its lifetime is shorter. There is one refresh at a time for any
+// number of callers, and it does not end with the call that started it.
 //
-// A refresh whose answer was lost is repeated under the same request-id, for
-// as long as no answer is known, so the service takes it for the one refresh
-// that it is. The same happens if the new token cannot be saved. If the process
-// dies before it is, the old token still works, because nothing that came with
-// the new one has been used.
+// A refresh without an answer is repeated under the same request-id until there is
+// one, so that the service counts it once. The same holds if the new token cannot
+// be saved. If the process dies before Save returns, the old token still works,
+// since nothing that came with the new one was used.
 //
-// One refresh token must not be used by two Sessions, here or elsewhere: the
-// service could not tell the second from a thief.
+// Two Sessions must not use one refresh token, in one process or in several: the
+// service cannot tell the second from a thief.
 type Session struct {
 	client   *Client
 	cfg      SessionConfig
-	caveat   []byte // id of the service's caveat
-	external []byte // and the part of it that is beside the macaroon, if any
+	caveat   []byte // id of the caveat
+	external []byte // external part of the caveat, if it has one
 	partial  error  // why there are no bundles; nil: there are
 
 	mu        sync.Mutex
 	token     RefreshToken
-	requestID string        // of the refresh that has no answer yet; empty: none
-	current   *current      // nil: no discharge yet
-	notBefore time.Time     // no new refresh before this, after a failure
-	failures  int           // in a row
-	failure   error         // the last of them
+	requestID string    // of the refresh without an answer; empty: none
+	current   *current  // nil: no discharge yet
+	notBefore time.Time // earliest next refresh, after a failure
+	pauses    *backoff.ExponentialBackOff
+	failure   error         // latest
 	over      *RefusedError // the session has ended
-	leaving   int           // logouts under way: no new refresh
-	flight    *flight       // the refresh under way; nil: none
+	leaving   int           // logouts in progress: no new refresh
+	flight    *flight       // refresh in progress; nil: none
 }
 
-// current is a discharge in use.
+// current is the discharge in use.
 type current struct {
 	grant     Grant
 	bundle    string
 	refreshAt time.Time
-	goodUntil time.Time // a moment before it expires
+	goodUntil time.Time // shortly before it expires
 }
 
-// flight is one refresh, which any number of calls wait for.
+// flight is a refresh in progress.
 type flight struct {
 	cancel context.CancelFunc
-	done   chan struct{} // closed when the rest is set
+	done   chan struct{} // closed when result and err are set
 	result *current
 	err    error
 }
 
-// NewSession makes a session. It asks the service for nothing yet.
+// NewSession returns a session. It sends no request.
 func (c *Client) NewSession(cfg SessionConfig) (*Session, error) {
 	id, external, err := cfg.Access.caveatFor(c.cfg.Location)
 	if err != nil {
@@ -88,18 +89,20 @@ func (c *Client) NewSession(cfg SessionConfig) (*Session, error) {
 	if cfg.Save == nil {
 		cfg.Save = func(context.Context, RefreshToken) error { return nil }
 	}
-	s := &Session{client: c, cfg: cfg, caveat: id, external: external, partial: cfg.Access.complete(c.cfg.Location), token: cfg.Token}
+	s := &Session{
+		client: c, cfg: cfg, caveat: id, external: external, partial: cfg.Access.complete(c.cfg.Location),
+		token: cfg.Token, pauses: newBackoff(),
+	}
 	s.cfg.Access.Macaroon = cfg.Access.Macaroon.Clone()
 	return s, nil
 }
 
-// Bundle gives a bundle that the homeserver accepts now, and for a little while
-// yet. It asks the service only if it has to.
+// Bundle returns a bundle that the homeserver accepts now and for some seconds. It
+// sends a request only without a good discharge.
 //
-// Errors are those of [Client.Discharge], or Save's. After a [RefusedError] that
-// is final, every call returns it. After any other failure, another refresh is
-// attempted by a later call, but no sooner than the pause that the service asked
-// for or that good manners ask for; until then calls return the failure at once.
+// Errors are those of [Client.Discharge] and of Save. After a [RefusedError] with
+// Ended, every call returns it. After any other failure, calls return that failure
+// at once until a pause is over, and then refresh again.
 func (s *Session) Bundle(ctx context.Context) (string, error) {
 	if s.partial != nil {
 		return "", s.partial
@@ -111,8 +114,8 @@ func (s *Session) Bundle(ctx context.Context) (string, error) {
 	return c.bundle, nil
 }
 
-// Grant is [Session.Bundle] for those who bind the discharge themselves. What it
-// gives is the caller's to change.
+// Grant is [Session.Bundle] for callers that bind the discharge themselves. The
+// caller owns the result.
 func (s *Session) Grant(ctx context.Context) (Grant, error) {
 	c, err := s.ensure(ctx, false)
 	if err != nil {
@@ -123,22 +126,22 @@ func (s *Session) Grant(ctx context.Context) (Grant, error) {
 	return g, nil
 }
 
-// Discharges reports whether the caveat with this id, and this external part if
-// it has one, is the one that the session gets discharges for.
+// Discharges reports whether the session fetches discharges for the caveat with
+// this id and external part.
 func (s *Session) Discharges(caveatID, external []byte) bool {
 	return bytes.Equal(caveatID, s.caveat) && bytes.Equal(external, s.external)
 }
 
-// Refresh gets a new discharge now, even if there is a good one: for when the
-// homeserver has refused it. Errors are those of Bundle.
+// Refresh fetches a new discharge even if there is a good one: for a homeserver
+// that refused it. Errors are those of Bundle.
 func (s *Session) Refresh(ctx context.Context) error {
 	_, err := s.ensure(ctx, true)
 	return err
 }
 
-// Run keeps the discharge fresh, so that Bundle never has to wait, until ctx
-// ends or the session is over. It goes on through every other failure. The
-// result is the final refusal, or nil if ctx ended.
+// Run refreshes ahead of time, so that Bundle does not wait, until ctx or the
+// session ends. It continues after every other failure. It returns nil after ctx
+// ended, and the refusal that ended the session otherwise.
 func (s *Session) Run(ctx context.Context) error {
 	pause := time.Duration(0)
 	for {
@@ -157,7 +160,7 @@ func (s *Session) Run(ctx context.Context) error {
 		f, err := s.launch(ctx)
 		s.mu.Unlock()
 		if pause = 0; err != nil {
-			pause = firstPause // a logout is under way, for instance
+			pause = minPause // a logout is in progress, for instance
 			continue
 		}
 		select {
@@ -168,15 +171,15 @@ func (s *Session) Run(ctx context.Context) error {
 	}
 }
 
-// due says how long it is until the next refresh. It is never quite nothing,
-// so that a clock that stands still costs no processor.
+// due returns the time until the next refresh. It is positive, so that a clock
+// that stands still costs no CPU time.
 func (s *Session) due() (time.Duration, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.over != nil {
 		return 0, s.over
 	}
-	now := s.client.cfg.Clock()
+	now := s.client.now()
 	wait := max(s.notBefore.Sub(now), time.Millisecond)
 	if s.current != nil {
 		wait = max(wait, left(now, s.current.refreshAt))
@@ -184,22 +187,21 @@ func (s *Session) due() (time.Duration, error) {
 	return wait, nil
 }
 
-// left says how long it is until t, by the wall clock or by the monotonic one,
-// whichever is there sooner. The first can be set back. The second stands still
-// while a computer sleeps, and discharges expire all the same.
+// left returns the time until t by the wall clock or by the monotonic clock,
+// whichever is less. The first can be set back. The second stands still while a
+// computer sleeps, and discharges expire all the same.
 func left(now, t time.Time) time.Duration {
 	return min(t.Sub(now), t.Round(0).Sub(now.Round(0)))
 }
 
-// ensure gives a good discharge: the current one if it is good and fresh is
-// false.
+// ensure returns the current discharge if it is good and fresh is false, and a new
+// one otherwise.
 func (s *Session) ensure(ctx context.Context, fresh bool) (*current, error) {
 	s.mu.Lock()
-	now, c := s.client.cfg.Clock(), s.current
+	now, c := s.client.now(), s.current
 	if !fresh && s.over == nil && c != nil && left(now, c.goodUntil) > 0 {
 		if left(now, c.refreshAt) <= 0 {
-			// Whether one begins or not makes no difference to this call.
-			_, _ = s.launch(ctx)
+			_, _ = s.launch(ctx) // this call does not depend on it
 		}
 		s.mu.Unlock()
 		return c, nil
@@ -215,4 +217,9 @@ func (s *Session) ensure(ctx context.Context, fresh bool) (*current, error) {
 	case <-ctx.Done():
 		return nil, &UnavailableError{Err: ctx.Err()}
 	}
+}
+
+// Format writes the location and no secret, for every verb.
+func (s *Session) Format(f fmt.State, _ rune) {
+	io.WriteString(f, "session at "+s.client.cfg.Location)
 }

@@ -48,7 +48,8 @@ func TestSessionRefreshesAheadOfTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		svc := newService(t)
 		jitter := 0.0
-		c := svc.client(t, func(c *Config) { c.Jitter = func() float64 { return jitter } })
+		c := svc.client(t, nil)
+		c.jitter = func() float64 { return jitter }
 		var saved []RefreshToken
 		s := newSession(t, c, SessionConfig{Access: svc.mint(t, caveat.V2), Save: func(_ context.Context, token RefreshToken) error {
 			saved = append(saved, token)
@@ -330,7 +331,8 @@ func TestSessionAfterSleep(t *testing.T) {
 	t.Parallel()
 	svc := newService(t)
 	asleep := time.Duration(0)
-	c := svc.client(t, func(c *Config) { c.Clock = func() time.Time { return time.Now().Round(0).Add(asleep) } })
+	c := svc.client(t, nil)
+	c.now = func() time.Time { return time.Now().Round(0).Add(asleep) }
 	s := newSession(t, c, SessionConfig{Access: svc.mint(t, caveat.V2)})
 	mustBundle(t, s)
 	asleep = time.Hour

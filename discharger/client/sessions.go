@@ -11,30 +11,22 @@ import (
 	"github.com/discharger/discharger/discharger/wire"
 )
 
-// fill puts a path's segments in place of its braces, in order.
-func fill(path string, segments ...string) string {
-	for _, s := range segments {
-		before, rest, _ := strings.Cut(path, "{")
-		_, after, _ := strings.Cut(rest, "}")
-		path = before + url.PathEscape(s) + after
-	}
-	return path
-}
-
-// Sessions lists the live sessions of a user. Like all methods for
-// homeservers, it needs an API key and reaches that homeserver's sessions only.
+// Sessions lists the live sessions of a user, the most recently used first. Like
+// all methods for homeservers it needs an API key and reaches the sessions of that
+// homeserver only. Attempts and errors are as for [Client.Discharge].
 func (c *Client) Sessions(ctx context.Context, user string) ([]wire.SessionInfo, error) {
 	var body wire.SessionsResponse
-	if err := c.order(ctx, http.MethodGet, fill(wire.PathUserSessions, user), &body); err != nil {
+	if err := c.call(ctx, http.MethodGet, fill(wire.PathUserSessions, user), &body); err != nil {
 		return nil, fmt.Errorf("list sessions: %w", err)
 	}
 	return body.Sessions, nil
 }
 
-// EndedSessions lists the sessions of a user that ended and are remembered.
+// EndedSessions lists the sessions of a user that have a tombstone, the latest end
+// first.
 func (c *Client) EndedSessions(ctx context.Context, user string) ([]wire.EndedSession, error) {
 	var body wire.EndedResponse
-	if err := c.order(ctx, http.MethodGet, fill(wire.PathUserSessions, user)+"?"+wire.ParamEnded+"=true", &body); err != nil {
+	if err := c.call(ctx, http.MethodGet, fill(wire.PathUserSessions, user)+"?"+wire.ParamEnded+"=true", &body); err != nil {
 		return nil, fmt.Errorf("list ended sessions: %w", err)
 	}
 	return body.Ended, nil
@@ -44,18 +36,17 @@ func (c *Client) EndedSessions(ctx context.Context, user string) ([]wire.EndedSe
 // homeserver alone if user is empty.
 func (c *Client) Marks(ctx context.Context, user string) (wire.Mark, error) {
 	var body wire.Mark
-	if err := c.order(ctx, http.MethodGet, marksPath(user), &body); err != nil {
+	if err := c.call(ctx, http.MethodGet, marksPath(user), &body); err != nil {
 		return wire.Mark{}, fmt.Errorf("read marks: %w", err)
 	}
 	return body, nil
 }
 
-// LiftMarks sets marks that are in the future to the store's time, all of the
-// user's devices included, and
-// returns how many there were. What they revoked stays revoked.
+// LiftMarks sets marks in the future to the time of the store, those of the user's
+// devices included, and returns their number. Revoked sessions stay revoked.
 func (c *Client) LiftMarks(ctx context.Context, user string) (int, error) {
 	var body wire.Lifted
-	if err := c.order(ctx, http.MethodDelete, marksPath(user), &body); err != nil {
+	if err := c.call(ctx, http.MethodDelete, marksPath(user), &body); err != nil {
 		return 0, fmt.Errorf("lift marks: %w", err)
 	}
 	return body.Lifted, nil
@@ -68,29 +59,33 @@ func marksPath(user string) string {
 	return wire.PathMarks + "?" + url.Values{wire.ParamUser: {user}}.Encode()
 }
 
-// Seen reports what was seen in use, up to [wire.MaxSeen] at a time.
+// Seen reports epochs whose discharges are in use, up to [wire.MaxSeen] at a time.
 func (c *Client) Seen(ctx context.Context, seen []wire.Seen) error {
 	body, err := json.Marshal(wire.SeenRequest{Seen: seen})
 	if err == nil {
-		err = c.patiently(ctx, func(ctx context.Context) error {
-			return c.send(ctx, http.MethodPost, wire.PathSeen, wire.ContentType, string(body), &struct{}{})
-		})
+		err = c.callJSON(ctx, wire.PathSeen, body, &struct{}{})
 	}
 	if err != nil {
-		return fmt.Errorf("report what was seen: %w", err)
+		return fmt.Errorf("report epochs in use: %w", err)
 	}
 	return nil
 }
 
 // Ready returns nil if the service can decide now: it is not draining, and its
-// store takes writes. The service tries a write at most once a second.
+// store accepts writes. The service tests a write at most once a second.
 func (c *Client) Ready(ctx context.Context) error {
-	if err := c.order(ctx, http.MethodGet, wire.PathServiceReady, &struct{}{}); err != nil {
-		return fmt.Errorf("ask whether the service is ready: %w", err)
+	if err := c.call(ctx, http.MethodGet, wire.PathServiceReady, &struct{}{}); err != nil {
+		return fmt.Errorf("check readiness of the service: %w", err)
 	}
 	return nil
 }
 
-func (c *Client) order(ctx context.Context, method, path string, out any) error {
-	return c.patiently(ctx, func(ctx context.Context) error { return c.do(ctx, method, path, nil, out) })
+// fill replaces the segments in braces of a path, in order.
+func fill(path string, segments ...string) string {
+	for _, s := range segments {
+		before, rest, _ := strings.Cut(path, "{")
+		_, after, _ := strings.Cut(rest, "}")
+		path = before + url.PathEscape(s) + after
+	}
+	return path
 }

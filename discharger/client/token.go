@@ -10,36 +10,34 @@ import (
 
 	"github.com/discharger/discharger/discharger/bundle"
 	"github.com/discharger/discharger/discharger/rawmacaroon"
+	"github.com/discharger/discharger/discharger/secret"
 	"github.com/discharger/discharger/discharger/wire"
 )
 
-const redacted = "REDACTED"
-
-// RefreshToken is a refresh token as it travels: a macaroon in the V2 binary
-// format, in base64, URL alphabet, unpadded. It prints, logs and marshals as
-// REDACTED; string(t) is the text. The zero value is no token.
+// RefreshToken is a refresh token in its form on the wire: a macaroon in the V2
+// binary format, in base64, URL alphabet, unpadded. It is redacted where it is
+// printed, logged and marshaled; string(t) is the text. The zero value is no token.
 type RefreshToken string
 
 // MaxRefreshToken is the greatest length of a refresh token, in characters.
 const MaxRefreshToken = 4 << 10
 
-// String gives REDACTED.
-func (RefreshToken) String() string { return redacted }
+// Format writes REDACTED, for every verb.
+func (RefreshToken) Format(s fmt.State, _ rune) { io.WriteString(s, secret.Redacted) }
 
-// GoString gives REDACTED.
-func (RefreshToken) GoString() string { return redacted }
+// String returns REDACTED.
+func (RefreshToken) String() string { return secret.Redacted }
 
-// Format writes REDACTED, whatever the verb.
-func (RefreshToken) Format(s fmt.State, _ rune) { io.WriteString(s, redacted) }
+// LogValue returns REDACTED.
+func (RefreshToken) LogValue() slog.Value { return slog.StringValue(secret.Redacted) }
 
-// LogValue gives REDACTED.
-func (RefreshToken) LogValue() slog.Value { return slog.StringValue(redacted) }
+// MarshalText returns REDACTED.
+func (RefreshToken) MarshalText() ([]byte, error) { return []byte(secret.Redacted), nil }
 
-// MarshalText gives REDACTED, to encoding/json too.
-func (RefreshToken) MarshalText() ([]byte, error) { return []byte(redacted), nil }
+var errToken = errors.New("malformed refresh token")
 
-// ParseRefreshToken checks that a text has the form of a refresh token. That it
-// is a good one, only the service can tell.
+// ParseRefreshToken checks the form of a refresh token. Only the service can check
+// the rest.
 func ParseRefreshToken(text string) (RefreshToken, error) {
 	if _, err := decodeToken(text); err != nil {
 		return "", err
@@ -47,18 +45,14 @@ func ParseRefreshToken(text string) (RefreshToken, error) {
 	return RefreshToken(text), nil
 }
 
-// Attenuate gives a narrower token: it works only where the given conditions
-// hold too, which are those of [rawmacaroon.TimeBefore] and [rawmacaroon.ClientIP]. The service puts
-// them into every token that comes from this one, and no discharge outlives
-// its token. The token that was narrowed stays as it is.
+// Attenuate returns a narrower token, which works only where the given conditions
+// hold. They are those of [rawmacaroon.TimeBefore] and [rawmacaroon.ClientIP]. The
+// service copies them into every token derived from this one, and no discharge
+// outlives its token. The receiver is unchanged.
 func (t RefreshToken) Attenuate(conditions ...string) (RefreshToken, error) {
-	data, err := decodeToken(string(t))
+	m, err := decodeToken(string(t))
 	if err != nil {
 		return "", err
-	}
-	var m macaroon.Macaroon
-	if err := m.UnmarshalBinary(data); err != nil {
-		return "", errToken
 	}
 	for _, c := range conditions {
 		if err := checkRestriction(c); err != nil {
@@ -68,36 +62,33 @@ func (t RefreshToken) Attenuate(conditions ...string) (RefreshToken, error) {
 			return "", fmt.Errorf("attenuate refresh token: %w", err)
 		}
 	}
-	if data, err = m.MarshalBinary(); err != nil {
+	data, err := m.MarshalBinary()
+	if err != nil {
 		return "", fmt.Errorf("attenuate refresh token: %w", err)
 	}
 	text := wire.EncodeBase64(data)
 	if len(text) > MaxRefreshToken {
-		return "", errors.New("attenuate refresh token: it would be too long")
+		return "", errors.New("attenuate refresh token: result is too long")
 	}
 	return RefreshToken(text), nil
 }
 
-// checkRestriction accepts what the service understands. With anything else
-// added, a token is good for nothing.
-func checkRestriction(condition string) error {
-	name, arg := rawmacaroon.CutCondition(condition)
-	var err error
-	switch name {
+// checkRestriction rejects conditions that the service does not support: they would
+// make the token unusable.
+func checkRestriction(condition string) (err error) {
+	switch name, arg := rawmacaroon.CutCondition(condition); name {
 	case rawmacaroon.CondTimeBefore:
 		_, err = rawmacaroon.ParseTimeBefore(arg)
 	case rawmacaroon.CondClientIP:
 		_, err = rawmacaroon.ParseClientIP(arg)
 	default:
-		err = errors.New("the service knows no such restriction")
+		err = errors.New("restriction is unknown")
 	}
 	return err
 }
 
-var errToken = errors.New("not a refresh token")
-
-// decodeToken checks a token's form strictly and gives its bytes.
-func decodeToken(text string) ([]byte, error) {
+// decodeToken parses a token strictly.
+func decodeToken(text string) (*macaroon.Macaroon, error) {
 	if len(text) > MaxRefreshToken {
 		return nil, errToken
 	}
@@ -110,5 +101,9 @@ func decodeToken(text string) ([]byte, error) {
 			return nil, errToken
 		}
 	}
-	return b.Access.Append(nil), nil
+	s, err := b.Macaroons()
+	if err != nil {
+		return nil, errToken
+	}
+	return s[0], nil
 }

@@ -34,7 +34,7 @@ func (g *Gateway) authenticate(r *http.Request, x *exchange, c credential) *fail
 	}
 	if err != nil {
 		var refused *client.RefusedError
-		if errors.As(err, &refused) && refused.Final() && x.identity.Payload != "" {
+		if errors.As(err, &refused) && refused.Ended && x.identity.Payload != "" {
 			g.noteEnd(ctx, x.identity, endingOf(refused))
 		}
 		x.identity = homeserver.Identity{}

@@ -199,7 +199,7 @@ func TestReaping(t *testing.T) {
 	w.want(w.do("GET", pathWhoami, two.text("access_token"), nil), 401, codeUnknownToken)
 	w.want(w.do("GET", pathWhoami, three.text("access_token"), nil), 200, "")
 	w.forward(time.Second) // what is minted in the same millisecond is not meant
-	must(t, w.gateway.client.RevokeAll(ctx, wire.RevokeOptions{}))
+	must(t, w.gateway.client.RevokeHomeserver(ctx, wire.RevokeOptions{}))
 	eventually(t, "three is logged out", func() bool { return !w.hs.alive("THREE") })
 }
 

@@ -287,7 +287,7 @@ func (g *Gateway) connect() (err error) {
 	g.idle = []interface{ CloseIdleConnections() }{toService, &g.toUpstream}
 	ac := client.Config{
 		URL: cfg.Service, Location: token.Location, APIKey: g.live().APIKey, UserAgent: ownUserAgent,
-		Timeout: cfg.patience.attempt, Patience: 3 * time.Second, Clock: cfg.Clock, Rand: cfg.Rand, Jitter: cfg.Jitter,
+		Timeout: cfg.patience.attempt, Patience: 3 * time.Second,
 		HTTPClient: &http.Client{Transport: toService},
 	}
 	if g.client, err = client.New(ac); err != nil {

@@ -214,7 +214,7 @@ func (h *heldSessions) land(s *heldSession, grant client.Grant, err error) (*dis
 	s.failure, s.next, s.sign = err, h.g.cfg.Clock().Add(h.pause(s.failures, err)), h.g.link.recovered()
 	s.failures++
 	var refused *client.RefusedError
-	if errors.As(err, &refused) && refused.Final() {
+	if errors.As(err, &refused) && refused.Ended {
 		s.current.Store(nil)
 	}
 	return nil, err
@@ -235,7 +235,7 @@ const aheadOf = 30 * time.Second
 // many others may come at the same time.
 func (h *heldSessions) keep(grant client.Grant, rhythm bool) *discharged {
 	now := h.g.cfg.Clock()
-	life := max(0, grant.Expires.Sub(now))
+	life := grant.Remaining()
 	refresh := life - min(aheadOf+margin(life), life/4)
 	if !rhythm {
 		refresh = life/2 + time.Duration(h.g.cfg.Jitter()*float64(refresh-life/2))
@@ -244,7 +244,7 @@ func (h *heldSessions) keep(grant client.Grant, rhythm bool) *discharged {
 		grant:   grant,
 		since:   now,
 		refresh: now.Add(refresh),
-		until:   grant.Expires.Add(-margin(life)),
+		until:   now.Add(life - margin(life)),
 	}
 }
 
@@ -252,7 +252,7 @@ func (h *heldSessions) keep(grant client.Grant, rhythm bool) *discharged {
 func (h *heldSessions) pause(failures int, err error) time.Duration {
 	var refused *client.RefusedError
 	if errors.As(err, &refused) {
-		if refused.Final() {
+		if refused.Ended {
 			return time.Hour
 		}
 		return 5 * time.Second

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/discharger/discharger/discharger/caveat"
@@ -60,31 +61,33 @@ func TestFetchesPerLifetime(t *testing.T) {
 // ahead of need are spread already, and stay so.
 func TestFetchesAreSpread(t *testing.T) {
 	t.Parallel()
-	jitter := 0.0
-	now := time.Now()
-	g := &Gateway{cfg: Config{CacheBytes: defaultCacheBytes, Clock: func() time.Time { return now }, Jitter: func() float64 { return jitter }}}
-	h, err := newHeldSessions(g)
-	must(t, err)
-	for _, life := range []time.Duration{time.Minute, 2 * time.Minute, 5 * time.Minute, time.Hour} {
-		grant := client.Grant{Expires: now.Add(life)}
-		latest := h.keep(grant, true).refresh
-		jitter = 0
-		first := h.keep(grant, false).refresh
-		jitter = 0.999999
-		last := h.keep(grant, false).refresh
-		if early := first.Sub(now); early < life/2 {
-			t.Errorf("%v: fetched again after %v", life, early)
+	synctest.Test(t, func(t *testing.T) { // time stands still
+		jitter := 0.0
+		now := time.Now()
+		g := &Gateway{cfg: Config{CacheBytes: defaultCacheBytes, Clock: func() time.Time { return now }, Jitter: func() float64 { return jitter }}}
+		h, err := newHeldSessions(g)
+		must(t, err)
+		for _, life := range []time.Duration{time.Minute, 2 * time.Minute, 5 * time.Minute, time.Hour} {
+			grant := client.Grant{Expires: now.Add(life)}
+			latest := h.keep(grant, true).refresh
+			jitter = 0
+			first := h.keep(grant, false).refresh
+			jitter = 0.999999
+			last := h.keep(grant, false).refresh
+			if early := first.Sub(now); early < life/2 {
+				t.Errorf("%v: fetched again after %v", life, early)
+			}
+			if width := last.Sub(first); width < life/5 || last.After(latest) {
+				t.Errorf("%v: spread over %v, until %v", life, width, last.Sub(now))
+			}
+			if ahead := now.Add(life).Sub(latest); ahead > life/4 || ahead < min(life/4, aheadOf) {
+				t.Errorf("%v: fetched %v ahead of need", life, ahead)
+			}
+			if !latest.Before(h.keep(grant, true).until) {
+				t.Errorf("%v: not ahead of need", life)
+			}
 		}
-		if width := last.Sub(first); width < life/5 || last.After(latest) {
-			t.Errorf("%v: spread over %v, until %v", life, width, last.Sub(now))
-		}
-		if ahead := now.Add(life).Sub(latest); ahead > life/4 || ahead < min(life/4, aheadOf) {
-			t.Errorf("%v: fetched %v ahead of need", life, ahead)
-		}
-		if !latest.Before(h.keep(grant, true).until) {
-			t.Errorf("%v: not ahead of need", life)
-		}
-	}
+	})
 }
 
 // A fetch that comes after failures, or long after the discharge has run out, is

@@ -345,7 +345,7 @@ func (g *Gateway) hand(grant client.Grant, mode caveat.Mode) (out issued, err er
 	if out.refresh, err = g.sealer.EncodeRefresh(token.RefreshToken{Access: grant.Access, Token: grant.Token}); err != nil {
 		return issued{}, err
 	}
-	life := max(0, grant.Expires.Sub(g.cfg.Clock()))
+	life := grant.Remaining()
 	out.expires = max(time.Millisecond, life-margin(life))
 	return out, nil
 }

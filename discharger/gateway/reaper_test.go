@@ -164,7 +164,7 @@ func TestReconcileDoubts(t *testing.T) {
 		w.login(false)
 	}
 	w.forward(time.Second)
-	must(t, w.gateway.client.RevokeAll(t.Context(), wire.RevokeOptions{}))
+	must(t, w.gateway.client.RevokeHomeserver(t.Context(), wire.RevokeOptions{}))
 	if err := w.gateway.reconcile(t.Context(), 0); err == nil || !strings.Contains(err.Error(), "not believed") {
 		t.Errorf("everybody was logged out: %v", err)
 	}
@@ -269,7 +269,7 @@ func TestSoftEndsStaySoft(t *testing.T) {
 				must(t, err)
 			},
 			"all": func(w *world, _ answer) {
-				must(t, w.gateway.client.RevokeAll(t.Context(), wire.RevokeOptions{Soft: true}))
+				must(t, w.gateway.client.RevokeHomeserver(t.Context(), wire.RevokeOptions{Soft: true}))
 			},
 			"reauth":   func(w *world, _ answer) { w.reauth.Store(true) },
 			"replaced": func(w *world, _ answer) { w.login(true, anyMap{"device_id": "ONE"}) },

@@ -21,6 +21,7 @@ import (
 
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/client"
+	"github.com/discharger/discharger/discharger/sse"
 	"github.com/discharger/discharger/discharger/wire"
 )
 
@@ -52,7 +53,7 @@ func (s *feedServer) serve(w http.ResponseWriter, r *http.Request) {
 		s.open--
 		s.mu.Unlock()
 	}()
-	w.Header().Set("Content-Type", wire.ContentTypeEvents)
+	w.Header().Set("Content-Type", sse.ContentType)
 	http.NewResponseController(w).Flush()
 	for {
 		select {

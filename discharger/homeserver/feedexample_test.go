@@ -12,6 +12,7 @@ import (
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/client"
 	"github.com/discharger/discharger/discharger/homeserver"
+	"github.com/discharger/discharger/discharger/sse"
 	"github.com/discharger/discharger/discharger/wire"
 )
 
@@ -20,7 +21,7 @@ import (
 func ExampleFeed() {
 	session := caveat.SessionID{1}
 	service := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("Content-Type", wire.ContentTypeEvents)
+		w.Header().Set("Content-Type", sse.ContentType)
 		fmt.Fprintf(w, "event: revocation\nid: 1\ndata: {\"v\":1,\"session\":%q,\"user\":\"@alice:a.example\",\"device\":\"PHONE\",\"kind\":\"hard\",\"at\":1790000000000,\"until\":4102444800000,\"reason\":\"logout\"}\n\n", session)
 		io.WriteString(w, "event: current\ndata: {\"heartbeat\":10000}\n\n")
 		http.NewResponseController(w).Flush()

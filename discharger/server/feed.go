@@ -5,12 +5,12 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
-	"strconv"
 	"time"
 
 	"github.com/labstack/echo/v4"
 
 	"github.com/discharger/discharger/discharger"
+	"github.com/discharger/discharger/discharger/sse"
 	"github.com/discharger/discharger/discharger/wire"
 )
 
@@ -117,7 +117,7 @@ func (u *subscriber) begin() error {
 	if err := u.rc.SetReadDeadline(time.Time{}); err != nil {
 		return err
 	}
-	u.w.Header().Set(echo.HeaderContentType, wire.ContentTypeEvents)
+	u.w.Header().Set(echo.HeaderContentType, sse.ContentType)
 	u.w.Header().Set("X-Accel-Buffering", "no") // proxies that would wait for more
 	u.w.WriteHeader(http.StatusOK)
 	return u.send()
@@ -173,7 +173,7 @@ func (u *subscriber) replay(ctx context.Context, page discharger.FeedPage) error
 	for first := true; ; first = false {
 		if page.Gap && (first || u.after != "") {
 			u.s.feedMetrics.gap(u.hub.homeserver)
-			u.buf = append(u.buf, "event: "+wire.EventGap+"\ndata: {}\n\n"...)
+			u.buf = sse.Append(u.buf, wire.EventGap, "", []byte("{}"))
 			u.after = ""
 		}
 		if len(page.Entries) == 0 {
@@ -193,9 +193,7 @@ func (u *subscriber) replay(ctx context.Context, page discharger.FeedPage) error
 		}
 	}
 	u.hub.start(u.after)
-	u.buf = append(u.buf, "event: "+wire.EventCurrent+"\ndata: {\"heartbeat\":"...)
-	u.buf = strconv.AppendInt(u.buf, u.s.cfg.Feed.Heartbeat.Milliseconds(), 10)
-	u.buf = append(u.buf, "}\n\n"...)
+	u.buf = sse.Append(u.buf, wire.EventCurrent, "", fmt.Appendf(nil, `{"heartbeat":%d}`, u.s.cfg.Feed.Heartbeat.Milliseconds()))
 	return u.send()
 }
 
@@ -214,16 +212,14 @@ func (u *subscriber) beat() error {
 	if !u.hub.fresh(u.s.cfg.Now()) {
 		return errUnread
 	}
-	u.buf = append(u.buf, ":\n\n"...)
+	u.buf = sse.AppendComment(u.buf)
 	return u.send()
 }
 
 // write sends events.
 func (u *subscriber) write(entries []discharger.FeedEntry) error {
 	for _, e := range entries {
-		u.buf = append(append(u.buf, "event: "+wire.EventRevocation+"\nid: "...), e.Position...)
-		u.buf = append(append(u.buf, "\ndata: "...), e.Line()...)
-		u.buf = append(u.buf, "\n\n"...)
+		u.buf = sse.Append(u.buf, wire.EventRevocation, e.Position, e.Line())
 	}
 	u.after = entries[len(entries)-1].Position
 	return u.send()

@@ -23,6 +23,7 @@ import (
 	"github.com/discharger/discharger/discharger/client"
 	"github.com/discharger/discharger/discharger/homeserver"
 	"github.com/discharger/discharger/discharger/server"
+	"github.com/discharger/discharger/discharger/sse"
 	"github.com/discharger/discharger/discharger/store/bolt"
 	"github.com/discharger/discharger/discharger/wire"
 )
@@ -146,7 +147,7 @@ func TestFeedStream(t *testing.T) {
 
 	const current = "event: current\ndata: {\"heartbeat\":1000}"
 	s := w.streamFeed("")
-	if h := s.resp.Header; s.resp.StatusCode != 200 || h.Get("Content-Type") != wire.ContentTypeEvents || h.Get("Cache-Control") != "no-store" {
+	if h := s.resp.Header; s.resp.StatusCode != 200 || h.Get("Content-Type") != sse.ContentType || h.Get("Cache-Control") != "no-store" {
 		t.Fatalf("%d %v", s.resp.StatusCode, h)
 	}
 	first := s.event()
@@ -194,7 +195,7 @@ func TestAttackFeedForgery(t *testing.T) {
 	must(t, err)
 	// The stranger names our user's session, and revokes all there is.
 	revoked(t)(w.api(strangersKey).RevokeSession(t.Context(), "@alice:a.example", id, wire.RevokeOptions{}))
-	must(t, w.api(strangersKey).RevokeAll(t.Context(), wire.RevokeOptions{}))
+	must(t, w.api(strangersKey).RevokeHomeserver(t.Context(), wire.RevokeOptions{}))
 	until(t, "they know", func() bool { return theirs.Status().Events == 2 })
 	revoked(t)(w.api(apiKey).RevokeUser(t.Context(), "@bob:a.example", wire.RevokeOptions{}))
 	until(t, "we know", func() bool { return ours.Status().Events == 1 })
@@ -255,7 +256,7 @@ func TestRevokedIsRefused(t *testing.T) {
 	verify(c, bundles[&c], homeserver.ErrRevoked)
 	verify(b, bundles[&b], nil)
 	verify(bob, bundles[&bob], nil)
-	must(t, w.api(apiKey).RevokeAll(ctx, wire.RevokeOptions{}))
+	must(t, w.api(apiKey).RevokeHomeserver(ctx, wire.RevokeOptions{}))
 	verify(b, bundles[&b], homeserver.ErrRevoked)
 	verify(bob, bundles[&bob], homeserver.ErrRevoked)
 	// Whoever logs in again is not affected, and a homeserver that starts anew

@@ -80,7 +80,7 @@ func TestHomeserverOrders(t *testing.T) {
 	}
 	answered(t, wire.Revoked{Marked: true})(stranger.RevokeUser(ctx, user, wire.RevokeOptions{}))
 	answered(t, wire.Revoked{Marked: true})(stranger.RevokeSession(ctx, user, laptop.Minted.Session, wire.RevokeOptions{}))
-	must(t, stranger.RevokeAll(ctx, wire.RevokeOptions{}))
+	must(t, stranger.RevokeHomeserver(ctx, wire.RevokeOptions{}))
 	laptop.alive(t, true)
 
 	answered(t, wire.Revoked{Ended: 1, Known: true})(ours.RevokeSession(ctx, user, laptop.Minted.Session, wire.RevokeOptions{Soft: true}))
@@ -96,7 +96,7 @@ func TestHomeserverOrders(t *testing.T) {
 	answered(t, wire.Revoked{Ended: 1, Known: true, Marked: true})(ours.RevokeUser(ctx, user, wire.RevokeOptions{}))
 	phone.alive(t, false)
 	bob.alive(t, true)
-	must(t, ours.RevokeAll(ctx, wire.RevokeOptions{Soft: true}))
+	must(t, ours.RevokeHomeserver(ctx, wire.RevokeOptions{Soft: true}))
 	bob.ended(t, wire.ReasonSessionEnded, true)
 
 	ends, err := ours.EndedSessions(ctx, user)
@@ -153,7 +153,7 @@ func TestRevokeMany(t *testing.T) {
 		{User: "@bob:a.example", RevokeOptions: wire.RevokeOptions{Devices: true}},
 		{User: "@nobody:a.example"},
 	}
-	got, err := w.api(strangersKey).Revoke(ctx, entries)
+	got, err := w.api(strangersKey).RevokeBatch(ctx, entries)
 	must(t, err)
 	for i, r := range got {
 		if r.Error != nil || r.Ended != 0 || r.Known {
@@ -161,7 +161,7 @@ func TestRevokeMany(t *testing.T) {
 		}
 	}
 	phone.alive(t, true)
-	got, err = w.api(apiKey).Revoke(ctx, entries)
+	got, err = w.api(apiKey).RevokeBatch(ctx, entries)
 	must(t, err)
 	want := []wire.Revoked{{Ended: 1, Known: true}, {Known: true, Marked: true}, {Ended: 1, Known: true, Marked: true}, {Ended: 1, Known: true, Marked: true}, {Marked: true}}
 	for i, r := range got {
@@ -178,7 +178,7 @@ func TestRevokeMany(t *testing.T) {
 	// One that is refused does not keep the others from being made.
 	phone.alive(t, true)
 	phone.alive(t, true)
-	got, err = w.api(apiKey).Revoke(ctx, []wire.RevokeEntry{
+	got, err = w.api(apiKey).RevokeBatch(ctx, []wire.RevokeEntry{
 		{User: user, Session: phone.Minted.Session, RevokeOptions: wire.RevokeOptions{Epoch: 1}}, {User: "@bob:a.example"},
 	})
 	must(t, err)
@@ -189,7 +189,7 @@ func TestRevokeMany(t *testing.T) {
 		t.Errorf("the other: %+v", got[1])
 	}
 	w.store.set(errors.New("down"), false)
-	got, err = w.api(apiKey).Revoke(ctx, []wire.RevokeEntry{{User: user}})
+	got, err = w.api(apiKey).RevokeBatch(ctx, []wire.RevokeEntry{{User: user}})
 	must(t, err)
 	if e := got[0].Error; e == nil || e.Code != wire.CodeUnavailable {
 		t.Errorf("without a store: %+v", got[0])
@@ -265,7 +265,7 @@ func TestMarks(t *testing.T) {
 		t.Errorf("before: %+v", m)
 	}
 	answered(t, wire.Revoked{Marked: true})(ours.RevokeUser(ctx, "@alice:a.example", wire.RevokeOptions{Age: time.Minute}))
-	must(t, ours.RevokeAll(ctx, wire.RevokeOptions{}))
+	must(t, ours.RevokeHomeserver(ctx, wire.RevokeOptions{}))
 	m, err = ours.Marks(ctx, "@alice:a.example")
 	must(t, err)
 	if m.Now.Sub(m.User) < time.Minute || m.Homeserver.IsZero() || m.Homeserver.After(m.Now) {

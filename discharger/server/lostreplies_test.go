@@ -67,7 +67,6 @@ func TestLostReplies(t *testing.T) {
 	road := &lossyRoad{}
 	c, err := client.New(client.Config{
 		URL: w.http.URL, HTTPClient: &http.Client{Transport: road}, Timeout: patience, Patience: patience,
-		Jitter: func() float64 { return 0 },
 	})
 	must(t, err)
 	var wg sync.WaitGroup

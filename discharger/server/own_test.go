@@ -22,7 +22,7 @@ func TestOwnSessions(t *testing.T) {
 	bob := w.session("@bob:a.example", "PHONE", caveat.ModeRotate)
 	for range 2 {
 		phone.alive(t, true)
-		list, err := phone.Sessions(ctx)
+		list, err := phone.OwnSessions(ctx)
 		must(t, err)
 		if len(list) != 2 {
 			t.Fatalf("%+v", list)
@@ -37,18 +37,18 @@ func TestOwnSessions(t *testing.T) {
 			}
 		}
 	}
-	must(t, phone.Revoke(ctx, bob.Minted.Session))
+	must(t, phone.RevokeOwn(ctx, bob.Minted.Session))
 	bob.alive(t, true)
-	must(t, phone.Revoke(ctx, laptop.Minted.Session))
-	must(t, phone.Revoke(ctx, laptop.Minted.Session))
+	must(t, phone.RevokeOwn(ctx, laptop.Minted.Session))
+	must(t, phone.RevokeOwn(ctx, laptop.Minted.Session))
 	laptop.alive(t, false)
 	phone.alive(t, true)
-	must(t, phone.Revoke(ctx, phone.Minted.Session))
-	if _, err := phone.Sessions(ctx); !errors.Is(err, client.ErrRefused) {
+	must(t, phone.RevokeOwn(ctx, phone.Minted.Session))
+	if _, err := phone.OwnSessions(ctx); !errors.Is(err, client.ErrRefused) {
 		t.Errorf("after its end: %v", err)
 	}
 	phone.alive(t, false)
-	if err := phone.Revoke(ctx, bob.Minted.Session); !errors.Is(err, client.ErrRefused) {
+	if err := phone.RevokeOwn(ctx, bob.Minted.Session); !errors.Is(err, client.ErrRefused) {
 		t.Errorf("after its end: %v", err)
 	}
 }

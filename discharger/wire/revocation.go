@@ -19,9 +19,6 @@ const (
 	EventCurrent    = "current"    // all that is retained has been said; data: a FeedState
 )
 
-// ContentTypeEvents is the Content-Type of PathRevocations.
-const ContentTypeEvents = "text/event-stream"
-
 // Revocation is the data of an EventRevocation: the sessions whose discharges
 // are refused from now on. It names one session, those of a user's device, all
 // of a user's, or all of the homeserver's:

@@ -59,7 +59,7 @@ func short(secret string) string {
 
 // client is the service's client library under a User-Agent.
 func (p *play) client(userAgent string) (*client.Client, error) {
-	return client.New(client.Config{URL: p.service, UserAgent: userAgent, Patience: -1, Clock: p.clock.now})
+	return client.New(client.Config{URL: p.service, UserAgent: userAgent, Patience: -1})
 }
 
 func (p *play) mint(ctx context.Context) error {

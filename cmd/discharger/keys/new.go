@@ -162,7 +162,7 @@ func servicePublicKey(ctx context.Context, t *command.Terminal, service, given s
 	if given != "" {
 		return caveat.ParsePublicKey(given)
 	}
-	client, err := client.New(client.Config{URL: service, Patience: -1, Clock: t.Now})
+	client, err := client.New(client.Config{URL: service, Patience: -1})
 	if err != nil {
 		return caveat.PublicKey{}, err
 	}

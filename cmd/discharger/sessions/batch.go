@@ -38,7 +38,7 @@ func revokeFrom(t *command.Terminal, ctx context.Context, client *client.Client,
 	ended := 0
 	for len(entries) > 0 {
 		n := min(len(entries), wire.MaxRevoke)
-		results, err := client.Revoke(ctx, entries[:n])
+		results, err := client.RevokeBatch(ctx, entries[:n])
 		if err != nil {
 			return err
 		}

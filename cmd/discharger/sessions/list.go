@@ -41,7 +41,7 @@ func (h *homeserverFlags) client(t *command.Terminal) (*client.Client, error) {
 // named is client, and stores the name of the homeserver, as far as the key file
 // has it.
 func (h *homeserverFlags) named(t *command.Terminal, name *string) (*client.Client, error) {
-	cfg := client.Config{URL: h.service, UserAgent: "discharger", Patience: h.wait, Clock: t.Now}
+	cfg := client.Config{URL: h.service, UserAgent: "discharger", Patience: h.wait}
 	if h.wait == 0 {
 		cfg.Patience = -1 // one attempt
 	}

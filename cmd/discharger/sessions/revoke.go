@@ -142,7 +142,7 @@ func (r *revokeSpec) run(ctx context.Context, t *command.Terminal, h *homeserver
 		return err
 	}
 	if r.of == everything {
-		if err := names.client.RevokeAll(ctx, e.RevokeOptions); err != nil {
+		if err := names.client.RevokeHomeserver(ctx, e.RevokeOptions); err != nil {
 			return err
 		}
 		t.Say("revoked: all sessions of the homeserver that were minted by now")

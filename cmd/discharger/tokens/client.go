@@ -43,7 +43,7 @@ func (c *clientFlags) client(t *command.Terminal, service string, access client.
 	if err != nil {
 		return nil, err
 	}
-	cfg := client.Config{URL: service, Location: loc, UserAgent: c.userAgent, Patience: c.wait, Clock: t.Now}
+	cfg := client.Config{URL: service, Location: loc, UserAgent: c.userAgent, Patience: c.wait}
 	if c.wait == 0 {
 		cfg.Patience = -1 // one attempt
 	}
