@@ -93,7 +93,7 @@ var layout = map[string][]string{
 		"discharger", "discharger/caveat", "discharger/clientaddr", "discharger/revocation", "discharger/session", "discharger/sse",
 		"discharger/wire", "policy",
 	},
-	"discharger/secevent":     {"discharger", "discharger/atomicfile", "discharger/caveat", "discharger/revocation"},
+	"discharger/secevent":     {"discharger", "discharger/atomicfile", "discharger/caveat", "discharger/revocation", "discharger/secret"},
 	"discharger/store":        {},
 	"discharger/store/backup": {"discharger", "discharger/caveat", "discharger/revocation", "discharger/session", "discharger/store/journal", "discharger/store/limits", "discharger/store/marker", "discharger/store/record"},
 	"discharger/store/bolt": {
@@ -196,7 +196,7 @@ var homes = []home{
 		"discharger/revocation", "discharger/wire",
 		"discharger/server", "discharger/gateway",
 	}, nil},
-	{"github.com/cenkalti/backoff/v5", []string{"discharger/client"}, nil},
+	{"github.com/cenkalti/backoff/v5", []string{"discharger/client", "discharger/secevent"}, nil},
 	{"golang.org/x/time", []string{"cmd/discharger/httpd", "discharger", "discharger/server"}, nil},
 	{"golang.org/x/crypto", []string{"discharger/caveat", "discharger/homeserver", "discharger/gateway/token"}, nil},
 	{"pgregory.net/rapid", []string{"discharger/store/storetest"}, []string{anywhere}},

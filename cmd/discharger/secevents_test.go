@@ -255,7 +255,7 @@ func TestSecurityEvents(t *testing.T) {
 	v.to.away.Store(true)
 	v.ended(wire.ScopeSession)
 	v.ended(wire.ScopeSession)
-	if _, err := v.p.waitFor("security event was not delivered.*answered 503"); err != nil {
+	if _, err := v.p.waitFor("security event delivery failed.*answered 503"); err != nil {
 		t.Fatal(err)
 	}
 	v.down()

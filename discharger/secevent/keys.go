@@ -7,19 +7,21 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"math/big"
+
+	"github.com/discharger/discharger/discharger/secret"
 )
 
-// Keys are what tokens are signed with, and what of it is published.
+// Keys are the keys that sign tokens, and their public halves as a JSON Web Key Set.
 type Keys struct {
 	signing *rsa.PrivateKey
-	id      string // of it
+	id      string // of the signing key
 	jwks    []byte
 }
 
-// minBits is how long a key has to be, as the CAEP interoperability profile
-// demands.
+// minBits is the least length of a key, by the CAEP interoperability profile.
 const minBits = 2048
 
 // jwk is the public half of a key (RFC 7517).
@@ -32,11 +34,11 @@ type jwk struct {
 	E         string `json:"e"`
 }
 
-// NewKeys takes at least one key. The first one signs, and all are published, so
-// that receivers know the next one before it is used, and the last one after.
+// NewKeys requires at least one key. The first signs, and all are published, so that
+// receivers have the next key before it is used, and the last one after.
 func NewKeys(keys []*rsa.PrivateKey) (*Keys, error) {
 	if len(keys) == 0 {
-		return nil, errors.New("there is no key to sign security events with")
+		return nil, errors.New("signing key is missing")
 	}
 	set := struct {
 		Keys []jwk `json:"keys"`
@@ -54,11 +56,11 @@ func NewKeys(keys []*rsa.PrivateKey) (*Keys, error) {
 	return &Keys{signing: keys[0], id: set.Keys[0].ID, jwks: jwks}, nil
 }
 
-// KeyID returns how a key is called in tokens and in what is published: its
-// thumbprint (RFC 7638) in base64url.
+// KeyID returns the kid of a key in tokens and in the key set: its thumbprint (RFC
+// 7638) in base64url.
 func KeyID(key *rsa.PublicKey) string { return public(key).ID }
 
-// public writes a public key.
+// public returns a public key in the form of the key set.
 func public(key *rsa.PublicKey) jwk {
 	k := jwk{
 		Type: "RSA", Use: "sig", Algorithm: "RS256",
@@ -70,20 +72,15 @@ func public(key *rsa.PublicKey) jwk {
 	return k
 }
 
-// JWKS returns the public halves of all keys, as a JSON Web Key Set. It must not
-// be changed.
+// JWKS returns the public halves of all keys as a JSON Web Key Set (RFC 7517). The
+// caller must not modify it.
 func (k *Keys) JWKS() []byte { return k.jwks }
 
-const redacted = "REDACTED"
+// Format writes REDACTED for every verb.
+func (*Keys) Format(s fmt.State, _ rune) { io.WriteString(s, secret.Redacted) }
 
-// String gives REDACTED.
-func (*Keys) String() string { return redacted }
+// LogValue returns REDACTED.
+func (*Keys) LogValue() slog.Value { return slog.StringValue(secret.Redacted) }
 
-// GoString gives REDACTED.
-func (*Keys) GoString() string { return redacted }
-
-// LogValue gives REDACTED.
-func (*Keys) LogValue() slog.Value { return slog.StringValue(redacted) }
-
-// MarshalText gives REDACTED.
-func (*Keys) MarshalText() ([]byte, error) { return []byte(redacted), nil }
+// MarshalText returns REDACTED.
+func (*Keys) MarshalText() ([]byte, error) { return []byte(secret.Redacted), nil }

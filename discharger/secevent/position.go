@@ -13,49 +13,49 @@ import (
 	"github.com/discharger/discharger/discharger/atomicfile"
 )
 
-// place is what is kept of a receiver: the position in its homeserver's feed of
-// the last event that is behind it. Another audience is another receiver, and
-// begins with all that is in the feed.
-type place struct {
+// position is the content of a receiver's file: the last event done in its
+// homeserver's feed. Another audience is another receiver, which begins with the
+// oldest event in the feed.
+type position struct {
 	Homeserver string `json:"homeserver"`
 	Audience   string `json:"audience"`
 	Position   string `json:"position"` // "": before the first
 }
 
-// positionFile is where a receiver's place is.
+// positionFile returns the path of a receiver's file.
 func positionFile(dir string, r Receiver) string {
 	sum := sha256.Sum256(fmt.Appendf(nil, "%d\x00%s%s", len(r.Homeserver), r.Homeserver, r.Audience))
 	return filepath.Join(dir, "security-events-"+hex.EncodeToString(sum[:8])+".json")
 }
 
-// load reads the receiver's position; "" if there never was one.
-func (c *courier) load() (string, error) {
-	data, err := os.ReadFile(c.file)
+// loadPosition returns the receiver's position, "" if there is no file.
+func (w *worker) loadPosition() (string, error) {
+	data, err := os.ReadFile(w.file)
 	if errors.Is(err, fs.ErrNotExist) {
 		return "", nil
 	}
 	if err != nil {
 		return "", fmt.Errorf("read position: %w", err)
 	}
-	var p place
-	if err := json.Unmarshal(data, &p); err != nil || p.Homeserver != c.to.Homeserver || p.Audience != c.to.Audience {
-		return "", fmt.Errorf("read position: %s is damaged, or not this receiver's; without it, all that is in the feed is sent again", c.file)
+	var p position
+	if err := json.Unmarshal(data, &p); err != nil || p.Homeserver != w.to.Homeserver || p.Audience != w.to.Audience {
+		return "", fmt.Errorf("read position: %s is damaged, or of another receiver; without it, all events in the feed are sent again", w.file)
 	}
 	return p.Position, nil
 }
 
-// save keeps the receiver's position.
-func (c *courier) save(position string) error {
-	data, err := json.Marshal(place{c.to.Homeserver, c.to.Audience, position})
+// savePosition replaces the receiver's position.
+func (w *worker) savePosition(at string) error {
+	data, err := json.Marshal(position{w.to.Homeserver, w.to.Audience, at})
 	if err == nil {
 		data = append(data, '\n')
-		err = atomicfile.Replace(c.file, data)
+		err = atomicfile.Replace(w.file, data)
 		if errors.Is(err, fs.ErrNotExist) {
-			err = atomicfile.Create(c.file, data)
+			err = atomicfile.Create(w.file, data)
 		}
 	}
 	if err != nil {
-		return fmt.Errorf("keep position: %w", err)
+		return fmt.Errorf("write position: %w", err)
 	}
 	return nil
 }

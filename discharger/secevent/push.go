@@ -14,70 +14,69 @@ import (
 	"time"
 )
 
-// verdict is what an answer means.
+// A verdict is the meaning of an answer.
 type verdict uint8
 
 const (
-	again     verdict = iota // none: the same is sent again
-	delivered                // the receiver has it
-	refused                  // it never will
+	undecided verdict = iota // the same token is sent again
+	accepted                 // the receiver has the event
+	rejected                 // the receiver will never accept it
 )
 
-// answer is what came of one POST.
+// answer is the result of one POST.
 type answer struct {
-	verdict   verdict
-	code      string        // with refused: what the receiver calls it
-	why       error         // with again
-	notBefore time.Duration // with again: how long the receiver wants to be left alone
+	verdict    verdict
+	code       string        // of a rejection, RFC 8935
+	err        error         // of an undecided answer
+	retryAfter time.Duration // of an undecided answer: no retry before
 }
 
 const (
-	// maxReply bounds what is read of a reply, in bytes.
+	// maxReply bounds the part of a reply that is read, in bytes.
 	maxReply = 16 << 10
-	// maxRetryAfter bounds how long a receiver may want to be left alone.
+	// maxRetryAfter bounds the pause that a receiver may demand.
 	maxRetryAfter = time.Hour
 )
 
 // push sends a token once.
-func (c *courier) push(ctx context.Context, token string) answer {
-	ctx, cancel := context.WithTimeout(ctx, c.cfg.Timeout)
+func (w *worker) push(ctx context.Context, token string) answer {
+	ctx, cancel := context.WithTimeout(ctx, w.cfg.Timeout)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.to.URL, strings.NewReader(token))
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, w.to.URL, strings.NewReader(token))
 	if err != nil {
-		return answer{why: tellable(err)}
+		return answer{err: loggable(err)}
 	}
 	req.Header.Set("Content-Type", contentType)
 	req.Header.Set("Accept", "application/json")
 	req.Header.Set("User-Agent", "discharger")
-	if len(c.to.Authorization) > 0 {
-		req.Header.Set("Authorization", string(c.to.Authorization))
+	if len(w.to.Authorization) > 0 {
+		req.Header.Set("Authorization", string(w.to.Authorization))
 	}
-	resp, err := c.client.Do(req)
+	resp, err := w.client.Do(req)
 	if err != nil {
-		return answer{why: tellable(err)}
+		return answer{err: loggable(err)}
 	}
 	defer resp.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxReply))
 	switch resp.StatusCode {
 	case http.StatusAccepted, http.StatusOK:
-		return answer{verdict: delivered} // whatever became of the rest
+		return answer{verdict: accepted} // even if the body was cut short
 	case http.StatusBadRequest:
-		if code := refusal(body); err == nil && code != "" {
-			return answer{verdict: refused, code: code}
+		if code := rejection(body); err == nil && code != "" {
+			return answer{verdict: rejected, code: code}
 		}
 	}
 	return answer{
-		why:       fmt.Errorf("the receiver answered %d", resp.StatusCode),
-		notBefore: retryAfter(resp.Header.Get("Retry-After"), c.cfg.Now()),
+		err:        fmt.Errorf("receiver answered %d", resp.StatusCode),
+		retryAfter: retryAfter(resp.Header.Get("Retry-After"), time.Now()),
 	}
 }
 
-var errAnswer = errors.New("the answer cannot be read")
+var errAnswer = errors.New("malformed answer")
 
-// tellable is what of an error can be logged. There may be a secret in the URL,
-// and the texts of others repeat what the receiver sent, which may be what it
-// was sent.
-func tellable(err error) error {
+// loggable returns the part of an error that can be logged. The URL may contain a
+// secret, and other errors quote the receiver, which may quote the token.
+func loggable(err error) error {
 	var (
 		op   *net.OpError
 		cert *tls.CertificateVerificationError
@@ -95,10 +94,10 @@ func tellable(err error) error {
 	return errAnswer
 }
 
-// refusal reads why a receiver refuses a token for ever (RFC 8935, section 2.4);
-// "" if the body does not say so. That it does not know us, or does not want us,
-// or not our key yet, says nothing about the token, and may be mended.
-func refusal(body []byte) string {
+// rejection returns the code with which a receiver rejects a token (RFC 8935,
+// section 2.4), or "". The codes that concern our authentication are none: the
+// token itself may be good.
+func rejection(body []byte) string {
 	var r struct {
 		Err string `json:"err"`
 	}
@@ -114,11 +113,11 @@ func refusal(body []byte) string {
 	return r.Err
 }
 
-// notInCode reports whether a character is in no registered code. Others are
-// not logged, since a receiver could repeat the token in them.
+// notInCode reports whether no registered code has a character. Other codes are
+// not logged: a receiver could quote the token in one.
 func notInCode(c rune) bool { return (c < 'a' || c > 'z') && c != '_' }
 
-// retryAfter reads the header, which is a number of seconds or a date.
+// retryAfter parses the header, a number of seconds or a date.
 func retryAfter(text string, now time.Time) time.Duration {
 	if n, err := strconv.ParseUint(text, 10, 32); err == nil {
 		return min(time.Duration(n)*time.Second, maxRetryAfter)

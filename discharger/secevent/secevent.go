@@ -1,69 +1,65 @@
 // Package secevent sends revocations to other systems as standard security
 // events: each revocation in a homeserver's feed becomes a signed security event
-// token, which is pushed to the receiver of the homeserver.
+// token, which is pushed to the homeserver's receiver.
 //
-// # What a receiver gets
+// # The token
 //
-// One POST (RFC 8935) for each event, of content type
-// application/secevent+jwt. The token (RFC 8417) is signed with RS256, as the
-// CAEP interoperability profile demands, and has these members:
+// Each event is one POST (RFC 8935) of content type application/secevent+jwt. The
+// token (RFC 8417) is signed with RS256, as the CAEP interoperability profile
+// requires, and has these members:
 //
-//	header   typ: secevent+jwt   kid: which of the published keys
-//	iss      the service's public URL
-//	aud      the receiver's audience
-//	iat      when it was signed
-//	jti      names the event: the same whenever and by any process it is sent
-//	sub_id   whose sessions, a complex subject (OpenID SSF 1.0, RFC 9493)
-//	events   one, CAEP session-revoked: event_timestamp, initiating_entity and
+//	header   typ: secevent+jwt   kid: the published key that signed
+//	iss      public URL of the service
+//	aud      audience of the receiver
+//	iat      time of signing
+//	jti      identifies the event: equal in every repetition, by any process
+//	sub_id   the sessions, as a complex subject (OpenID SSF 1.0, RFC 9493)
+//	events   one CAEP session-revoked: event_timestamp, initiating_entity and
 //	         reason_admin
 //
-// There is no sub, which is for subjects without a format, and no exp, since an
-// end is for ever. The members of the subject are
+// It has no sub, which is for subjects without a format, and no exp, since a
+// session that ended stays ended. The members of the subject are
 //
-//	a session has ended       session; user and device, if they are known
-//	all of a device's have    user, device
-//	all of a user's have      user
-//	all of a homeserver's     tenant: the homeserver's name
+//	one session               session; user and device, if known
+//	sessions of a device      user, device
+//	sessions of a user        user
+//	sessions of a homeserver  tenant: the homeserver's name
 //
-// A user is iss_sub, the form that the profile has receivers know: the issuer,
-// and the homeserver's name of the user. The others are opaque. CAEP has no word
-// for a part of a subject, nor for the kind of end: the event has members
-// beside, [MemberExcept], [MemberDevices] and [MemberKind]. A receiver that does
-// not know the first two ends those sessions too.
+// A user is an iss_sub, the form that the profile requires of receivers: the issuer
+// and the homeserver's name of the user. The others are opaque. CAEP defines no
+// part of a subject and no kind of end. The event has members of our own for them,
+// [MemberExcept], [MemberDevices] and [MemberKind]. A receiver that ignores the
+// first two ends those sessions too.
 //
-// # What it promises
+// # Delivery
 //
-// Delivery at least once, and in the order of the feed. An event is behind us
-// once the receiver has answered 202 or 200. One that it refuses for what it is
-// (400 and a body with err, RFC 8935, section 2.4) is logged, counted and passed
-// over: the same token would be refused for ever. Three of the codes there are
-// about who we are, and may be mended: authentication_failed, access_denied and
-// invalid_key, which is also what a receiver says that has not seen a new key
-// yet. After these, and whatever else comes, be it 401, 503, a redirect, silence
-// or no connection at all, the same token is sent again after a pause that grows
-// and is never quite the same. Redirects are not followed. How far it came is in
-// a file, which is written after each event: what was sent before a crash may be
-// sent once more, with the same jti.
+// Events are delivered at least once, in the order of the feed. An event is done
+// when the receiver answers 202 or 200. One that it rejects (400 and a body with
+// err, RFC 8935, section 2.4) is logged, counted and skipped: the same token would
+// be rejected again. Three codes concern our authentication and are retried:
+// authentication_failed, access_denied and invalid_key, the answer of a receiver
+// that has not fetched a new key yet. After these, and after any other answer or
+// none, the same token is sent again after a growing, randomized pause. Redirects
+// are not followed. The position in the feed is in a file that is written after
+// each event: an event that was sent before a crash may be sent again, with the
+// same jti.
 //
-// Receivers do not wait for each other, and no revocation waits for a receiver.
-// If several processes send, receivers drop duplicates by jti.
+// Receivers are independent of each other, and no revocation waits for one. If
+// several processes send, receivers drop duplicates by jti.
 //
-// A feed keeps events for about as long as discharges may live, an hour by
-// default. A receiver that was away for longer has missed some, which is logged and
-// counted.
+// A feed keeps events about as long as discharges live, an hour by default. Events
+// that a receiver missed by then are logged and counted as a gap.
 //
-// # What it never does
-//
-// It logs no token, no header and no URL, and prints no key.
+// The package never logs a token, a header or a URL, and prints no key.
 package secevent
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
 	"net/http"
 	"net/netip"
 	"net/url"
@@ -72,52 +68,50 @@ import (
 	"time"
 
 	"github.com/discharger/discharger/discharger"
-	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/secret"
 )
 
-// Config is what a [Sender] needs. Feed, Issuer, Keys and Dir are required; the
-// zero value of the rest is the documented default.
+// Config configures a [Sender]. Feed, Issuer, Keys and Dir are required.
 type Config struct {
 	Feed      discharger.Feed
 	Receivers []Receiver
-	Issuer    string // "iss": the service's public URL
+	Issuer    string // "iss": public URL of the service
 	Keys      *Keys
-	Dir       string // where it is kept how far each receiver has come; it has to exist
+	Dir       string // existing directory for the positions of receivers
 
 	Timeout   time.Duration     // of one POST, answer included; 0: 10 s
 	Transport http.RoundTripper // nil: one of its own, with TLS 1.2 or later
 	Metrics   *Metrics          // nil: nothing is counted
 	Log       *slog.Logger      // nil: nothing is logged
-	Now       func() time.Time  // nil: time.Now
-
-	// Wait returns nil after a while, or ctx's error when ctx ends first; nil:
-	// with a timer.
-	Wait func(ctx context.Context, d time.Duration) error
-	// Jitter is from 0 to 1, and makes pauses differ; nil: at random.
-	Jitter func() float64
 }
 
-// Receiver is where the revocations of one homeserver's sessions are sent.
+// Receiver receives the revocations of one homeserver's sessions.
 type Receiver struct {
-	Homeserver    string        // whose feed
-	URL           string        // where tokens are sent to: https, or http to a loopback address
-	Audience      string        // who they are for
-	Authorization caveat.Secret // value of the header Authorization; empty: there is none
+	Homeserver    string       // whose feed is sent
+	URL           string       // https, or http to a loopback address
+	Audience      string       // "aud"
+	Authorization secret.Bytes // value of the header Authorization; empty: none
 }
 
-// Sender sends what is in feeds to receivers.
+// Sender sends the entries of feeds to receivers.
 type Sender struct {
-	couriers  []*courier
+	workers   []*worker
 	transport http.RoundTripper
 }
 
-// New checks the configuration, and that what is kept of each receiver can be
-// read. Nothing is sent before [Sender.Run].
+// New checks the configuration and reads the position of each receiver. Nothing is
+// sent before [Sender.Run].
 func New(cfg Config) (*Sender, error) {
-	if cfg.Feed == nil || cfg.Issuer == "" || cfg.Keys == nil || cfg.Dir == "" {
-		return nil, errors.New("a sender of security events needs a feed, an issuer, keys and a directory")
-	}
-	if cfg.Timeout < 0 {
+	switch {
+	case cfg.Feed == nil:
+		return nil, errors.New("feed is missing")
+	case cfg.Issuer == "":
+		return nil, errors.New("issuer is missing")
+	case cfg.Keys == nil:
+		return nil, errors.New("signing keys are missing")
+	case cfg.Dir == "":
+		return nil, errors.New("directory is missing")
+	case cfg.Timeout < 0:
 		return nil, errors.New("timeout is negative")
 	}
 	cfg.complete()
@@ -133,22 +127,21 @@ func New(cfg Config) (*Sender, error) {
 			err = errors.New("duplicate receiver")
 		}
 		seen[r.Homeserver] = true
-		c := &courier{cfg: &cfg, to: r, client: client, file: positionFile(cfg.Dir, r)}
+		w := &worker{cfg: &cfg, to: r, client: client, file: positionFile(cfg.Dir, r)}
 		if err == nil {
-			_, err = c.load()
+			_, err = w.loadPosition()
 		}
 		if err != nil {
 			return nil, fmt.Errorf("receiver of homeserver %q: %w", r.Homeserver, err)
 		}
-		s.couriers = append(s.couriers, c)
+		s.workers = append(s.workers, w)
 	}
 	return s, nil
 }
 
 func (c *Config) complete() {
-	if c.Timeout == 0 {
-		c.Timeout = 10 * time.Second
-	}
+	c.Timeout = cmp.Or(c.Timeout, 10*time.Second)
+	c.Log = cmp.Or(c.Log, slog.New(slog.DiscardHandler))
 	if c.Transport == nil {
 		c.Transport = &http.Transport{
 			Proxy:                  http.ProxyFromEnvironment,
@@ -159,33 +152,9 @@ func (c *Config) complete() {
 			MaxResponseHeaderBytes: maxReply,
 		}
 	}
-	if c.Log == nil {
-		c.Log = slog.New(slog.DiscardHandler)
-	}
-	if c.Now == nil {
-		c.Now = time.Now
-	}
-	if c.Wait == nil {
-		c.Wait = wait
-	}
-	if c.Jitter == nil {
-		c.Jitter = rand.Float64
-	}
 }
 
-func wait(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
-
-// check reports what is wrong with a receiver. It repeats neither URL nor
-// header.
+// check returns an error that contains neither URL nor header.
 func (r *Receiver) check() error {
 	u, err := url.Parse(r.URL)
 	switch {
@@ -208,13 +177,12 @@ func loopback(host string) bool {
 	return host == "localhost" || err == nil && a.Unmap().IsLoopback()
 }
 
-// Run sends until ctx ends, and returns when nothing is under way any more. It
-// may be called once; another Sender with a receiver of the same homeserver may
-// run after it.
+// Run sends until ctx ends, and returns when no request is open. It may be called
+// once. Another Sender with a receiver of the same homeserver may run after it.
 func (s *Sender) Run(ctx context.Context) {
 	var all sync.WaitGroup
-	for _, c := range s.couriers {
-		all.Go(func() { c.run(ctx) })
+	for _, w := range s.workers {
+		all.Go(func() { w.run(ctx) })
 	}
 	all.Wait()
 	if t, ok := s.transport.(interface{ CloseIdleConnections() }); ok {

@@ -12,25 +12,24 @@ import (
 	"github.com/discharger/discharger/discharger/revocation"
 )
 
-// EventSessionRevoked is the type of every event here (OpenID CAEP 1.0, section
-// 3.1).
+// EventSessionRevoked is the type of all events (OpenID CAEP 1.0, section 3.1).
 const EventSessionRevoked = "https://schemas.openid.net/secevent/caep/event-type/session-revoked"
 
-// Members of an event that CAEP does not define. The framework wants their names
-// to be URIs.
+// Members of an event that CAEP does not define. The framework requires URIs as
+// their names.
 const (
-	// MemberExcept, in an event about a user or a device, is a session that is
-	// not meant, as a subject identifier.
+	// MemberExcept is the subject identifier of a session that did not end, in an
+	// event about a user or a device.
 	MemberExcept = "https://github.com/discharger/discharger/security-events#except"
-	// MemberDevices is true in an event about a user of which sessions without a
-	// device are not meant.
+	// MemberDevices is true in an event about a user whose sessions without a
+	// device did not end.
 	MemberDevices = "https://github.com/discharger/discharger/security-events#devices"
-	// MemberKind is the kind of end: "hard", and the clients discard their
+	// MemberKind is the kind of end: "hard", after which clients discard their
 	// encryption keys, or "soft".
 	MemberKind = "https://github.com/discharger/discharger/security-events#kind"
 )
 
-// The media types of RFC 8417, in the header of a token and in that of a request.
+// Media types of RFC 8417, in the header of a token and of a request.
 const (
 	tokenType   = "secevent+jwt"
 	contentType = "application/" + tokenType
@@ -55,7 +54,7 @@ type subject struct {
 	Tenant  *identifier `json:"tenant,omitempty"`
 }
 
-// sessionRevoked is the event itself.
+// sessionRevoked is the CAEP event.
 type sessionRevoked struct {
 	Timestamp  int64             `json:"event_timestamp"` // Unix seconds
 	Initiating string            `json:"initiating_entity"`
@@ -65,25 +64,25 @@ type sessionRevoked struct {
 	Kind       string            `json:"https://github.com/discharger/discharger/security-events#kind"`
 }
 
-// eventID names an event for ever: by its homeserver, and where it is in the
-// feed. It is 22 characters of base64url.
+// eventID returns the jti of an event, 22 characters of base64url that depend on
+// its homeserver and its position in the feed alone.
 func eventID(homeserver, position string) string {
 	sum := sha256.Sum256(fmt.Appendf(nil, "security event\x00%d\x00%s%s", len(homeserver), homeserver, position))
 	return base64.RawURLEncoding.EncodeToString(sum[:16])
 }
 
-// sign makes the token of an event.
-func (c *courier) sign(id string, e *revocation.Ended, now time.Time) (string, error) {
+// sign returns the token of an event.
+func (w *worker) sign(id string, e *revocation.Ended, now time.Time) (string, error) {
 	t := jwt.NewWithClaims(jwt.SigningMethodRS256, jwt.MapClaims{
-		"iss":    c.cfg.Issuer,
-		"aud":    c.to.Audience,
+		"iss":    w.cfg.Issuer,
+		"aud":    w.to.Audience,
 		"iat":    now.Unix(),
 		"jti":    id,
-		"sub_id": subjectOf(e, c.to.Homeserver, c.cfg.Issuer),
+		"sub_id": subjectOf(e, w.to.Homeserver, w.cfg.Issuer),
 		"events": map[string]sessionRevoked{EventSessionRevoked: eventOf(e)},
 	})
-	t.Header["typ"], t.Header["kid"] = tokenType, c.cfg.Keys.id
-	signed, err := t.SignedString(c.cfg.Keys.signing)
+	t.Header["typ"], t.Header["kid"] = tokenType, w.cfg.Keys.id
+	signed, err := t.SignedString(w.cfg.Keys.signing)
 	if err != nil {
 		return "", fmt.Errorf("sign security event: %w", err)
 	}
@@ -120,9 +119,9 @@ func eventOf(e *revocation.Ended) sessionRevoked {
 	return r
 }
 
-// reasonOf returns the initiating entity of a revocation, in the words of CAEP,
-// and its reason, in words for a log. An order of the homeserver may be a
-// user's or an operator's; here it is the system's.
+// reasonOf returns the initiating entity of a revocation, one of CAEP, and its
+// reason as a sentence. A homeserver's revocation may be a user's or an operator's;
+// its entity is system.
 func reasonOf(reason string) (entity, text string) {
 	switch revocation.Cause(reason) {
 	case revocation.CauseLogout:

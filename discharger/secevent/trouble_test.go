@@ -1,16 +1,17 @@
 package secevent_test
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net"
 	"net/http"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/discharger/discharger/discharger"
@@ -60,34 +61,33 @@ func TestTrouble(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			w := newWorld(t, 0)
-			r := newReceiver(w, func(n int, rw http.ResponseWriter, _ *http.Request) bool {
-				if n <= 3 {
-					answer(rw)
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t, 0)
+				r := newReceiver(w, func(n int, rw http.ResponseWriter, _ *http.Request) bool {
+					if n <= 3 {
+						answer(rw)
+					}
+					return n <= 3
+				})
+				first, second := w.login("a.example", alice, "ONE"), w.login("a.example", alice, "TWO")
+				first.logout(discharger.ScopeSession)
+				second.logout(discharger.ScopeSession)
+				w.send(w.config(r.to("a.example")))
+				if a, b := r.next(), r.next(); a.member("device") != "ONE" || b.member("device") != "TWO" {
+					t.Errorf("told of %v, then of %v", a.claims["sub_id"], b.claims["sub_id"])
 				}
-				return n <= 3
+				r.mu.Lock()
+				if seen := slices.Compact(slices.Clone(r.seen)); len(r.seen) != 5 || len(seen) != 2 {
+					t.Errorf("sent %v", r.seen)
+				}
+				r.mu.Unlock()
+				doubling(t, r.pauses()[:3], 3)
+				doubling(t, w.logged(), 3)
+				if n := w.value("failed_total", "a.example"); n != 3 {
+					t.Errorf("%v failures are counted, want 3", n)
+				}
+				w.keepsSecrets(r)
 			})
-			first, second := w.login("a.example", alice, "ONE"), w.login("a.example", alice, "TWO")
-			first.logout(discharger.ScopeSession)
-			second.logout(discharger.ScopeSession)
-			w.send(w.config(r.to("a.example")))
-			if a, b := r.next(), r.next(); a.member("device") != "ONE" || b.member("device") != "TWO" {
-				t.Errorf("told of %v, then of %v", a.claims["sub_id"], b.claims["sub_id"])
-			}
-			r.mu.Lock()
-			if seen := slices.Compact(slices.Clone(r.seen)); len(r.seen) != 5 || len(seen) != 2 {
-				t.Errorf("sent %v", r.seen)
-			}
-			r.mu.Unlock()
-			w.mu.Lock()
-			if fmt.Sprint(w.pauses) != "[1s 2s 4s]" {
-				t.Errorf("pauses %v", w.pauses)
-			}
-			w.mu.Unlock()
-			if n := w.value("failed_total", "a.example"); n != 3 {
-				t.Errorf("%v failures are counted, want 3", n)
-			}
-			w.keepsSecrets(r)
 		})
 	}
 }
@@ -109,7 +109,7 @@ func (w *world) keepsSecrets(r *receiver) {
 	if log == "" {
 		w.t.Error("nothing was logged")
 	}
-	for _, secret := range []string{"canary", "Bearer", ".eyJ", r.srv.URL} {
+	for _, secret := range []string{"canary", "Bearer", ".eyJ", r.url} {
 		if strings.Contains(log, secret) {
 			w.t.Errorf("%s is in the log:\n%s", secret, log)
 		}
@@ -119,133 +119,132 @@ func (w *world) keepsSecrets(r *receiver) {
 // A token that is refused for what it is stops nothing.
 func TestRefused(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, 0)
-	codes := []string{"invalid_request", "not_yet_known", "invalid_issuer", "invalid_audience", "canary eyJ"}
-	r := newReceiver(w, func(n int, rw http.ResponseWriter, _ *http.Request) bool {
-		if n <= len(codes) {
-			status(http.StatusBadRequest, fmt.Sprintf(`{"err":%q,"description":"canary"}`, codes[n-1]))(rw)
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 0)
+		codes := []string{"invalid_request", "not_yet_known", "invalid_issuer", "invalid_audience", "canary eyJ"}
+		r := newReceiver(w, func(n int, rw http.ResponseWriter, _ *http.Request) bool {
+			if n <= len(codes) {
+				status(http.StatusBadRequest, fmt.Sprintf(`{"err":%q,"description":"canary"}`, codes[n-1]))(rw)
+			}
+			return n <= len(codes)
+		})
+		for i := range len(codes) + 1 {
+			w.login("a.example", alice, strconv.Itoa(i)).logout(discharger.ScopeSession)
 		}
-		return n <= len(codes)
+		stop := w.send(w.config(r.to("a.example")))
+		if e := r.next(); e.member("device") != strconv.Itoa(len(codes)) {
+			t.Errorf("subject %v", e.claims["sub_id"])
+		}
+		w.until("delivered_total", "a.example", 1)
+		stop()
+		if n := w.value("refused_total", "a.example"); int(n) != len(codes) {
+			t.Errorf("%v are counted as refused, want %d", n, len(codes))
+		}
+		for _, want := range append(codes[:4:4], "err=other") {
+			if !strings.Contains(w.out.String(), want) {
+				t.Errorf("%s is not in the log:\n%s", want, &w.out)
+			}
+		}
+		w.keepsSecrets(r)
+		if pauses := w.logged(); len(pauses) != 0 || !r.at[0].Equal(r.at[len(r.at)-1]) {
+			t.Errorf("pauses %v, requests at %v", pauses, r.at)
+		}
 	})
-	for i := range len(codes) + 1 {
-		w.login("a.example", alice, strconv.Itoa(i)).logout(discharger.ScopeSession)
-	}
-	stop := w.send(w.config(r.to("a.example")))
-	if e := r.next(); e.member("device") != strconv.Itoa(len(codes)) {
-		t.Errorf("subject %v", e.claims["sub_id"])
-	}
-	w.until("delivered_total", "a.example", 1)
-	stop()
-	if n := w.value("refused_total", "a.example"); int(n) != len(codes) {
-		t.Errorf("%v are counted as refused, want %d", n, len(codes))
-	}
-	for _, want := range append(codes[:4:4], "err=other") {
-		if !strings.Contains(w.out.String(), want) {
-			t.Errorf("%s is not in the log:\n%s", want, &w.out)
-		}
-	}
-	w.keepsSecrets(r)
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if len(w.pauses) != 0 {
-		t.Errorf("pauses %v", w.pauses)
-	}
 }
 
 // A redirect is no answer, and nobody goes there.
 func TestRedirect(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, 0)
-	var elsewhere atomic.Int64
-	other := newReceiver(w, func(int, http.ResponseWriter, *http.Request) bool { elsewhere.Add(1); return false })
-	codes := []int{http.StatusMovedPermanently, http.StatusFound, http.StatusSeeOther, http.StatusTemporaryRedirect, http.StatusPermanentRedirect}
-	r := newReceiver(w, func(n int, rw http.ResponseWriter, req *http.Request) bool {
-		if n <= len(codes) {
-			http.Redirect(rw, req, other.srv.URL+"/events?canary=secret", codes[n-1])
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 0)
+		var elsewhere atomic.Int64
+		other := newReceiver(w, func(int, http.ResponseWriter, *http.Request) bool { elsewhere.Add(1); return false })
+		codes := []int{http.StatusMovedPermanently, http.StatusFound, http.StatusSeeOther, http.StatusTemporaryRedirect, http.StatusPermanentRedirect}
+		r := newReceiver(w, func(n int, rw http.ResponseWriter, req *http.Request) bool {
+			if n <= len(codes) {
+				http.Redirect(rw, req, other.url+"/events?canary=secret", codes[n-1])
+			}
+			return n <= len(codes)
+		})
+		w.send(w.config(r.to("a.example")))
+		w.login("a.example", alice, "PHONE").logout(discharger.ScopeSession)
+		r.next()
+		if n := elsewhere.Load(); n != 0 {
+			t.Errorf("a redirect was followed %d times", n)
 		}
-		return n <= len(codes)
 	})
-	w.send(w.config(r.to("a.example")))
-	w.login("a.example", alice, "PHONE").logout(discharger.ScopeSession)
-	r.next()
-	if n := elsewhere.Load(); n != 0 {
-		t.Errorf("a redirect was followed %d times", n)
-	}
 }
 
 // A receiver that wants to be left alone is, but not for ever.
 func TestRetryAfter(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, 0)
-	values := []string{"120", "1", "999999", "nonsense", "-5", time.Now().Add(30 * time.Minute).UTC().Format(http.TimeFormat)}
-	r := newReceiver(w, func(n int, rw http.ResponseWriter, _ *http.Request) bool {
-		if n <= len(values) {
-			rw.Header().Set("Retry-After", values[n-1])
-			rw.WriteHeader(http.StatusTooManyRequests)
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 0)
+		values := []string{"120", "1", "999999", "nonsense", "-5", ""}
+		r := newReceiver(w, func(n int, rw http.ResponseWriter, _ *http.Request) bool {
+			if n <= len(values) {
+				rw.Header().Set("Retry-After", cmp.Or(values[n-1], time.Now().Add(30*time.Minute).UTC().Format(http.TimeFormat)))
+				rw.WriteHeader(http.StatusTooManyRequests)
+			}
+			return n <= len(values)
+		})
+		w.send(w.config(r.to("a.example")))
+		w.login("a.example", alice, "PHONE").logout(discharger.ScopeSession)
+		r.next()
+		for i, want := range [][2]time.Duration{
+			{2 * time.Minute, 2 * time.Minute}, {time.Second, 3 * time.Second}, {time.Hour, time.Hour},
+			{4 * time.Second, 12 * time.Second}, {8 * time.Second, 24 * time.Second}, {30*time.Minute - time.Second, 30 * time.Minute},
+		} {
+			if got := r.pauses()[i]; got < want[0] || got > want[1]+1 {
+				t.Errorf("pause %d is %v, want %v to %v", i+1, got, want[0], want[1])
+			}
 		}
-		return n <= len(values)
 	})
-	w.send(w.config(r.to("a.example")))
-	w.login("a.example", alice, "PHONE").logout(discharger.ScopeSession)
-	r.next()
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	last := w.pauses[len(w.pauses)-1]
-	if fmt.Sprint(w.pauses[:5]) != "[2m0s 2s 1h0m0s 8s 16s]" || last < 15*time.Minute || last > 30*time.Minute {
-		t.Errorf("pauses %v", w.pauses)
-	}
 }
 
 // A receiver that does not answer in time is asked again.
 func TestTimeout(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, 0)
-	r := newReceiver(w, func(n int, _ http.ResponseWriter, req *http.Request) bool {
-		if n == 1 {
-			<-req.Context().Done()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 0)
+		r := newReceiver(w, func(n int, _ http.ResponseWriter, req *http.Request) bool {
+			if n == 1 {
+				<-req.Context().Done()
+			}
+			return n == 1
+		})
+		cfg := w.config(r.to("a.example"))
+		cfg.Timeout = 300 * time.Millisecond
+		w.send(cfg)
+		w.login("a.example", alice, "PHONE").logout(discharger.ScopeSession)
+		r.next()
+		if n := w.value("failed_total", "a.example"); n < 1 {
+			t.Errorf("%v failures are counted, want 1", n)
 		}
-		return n == 1
 	})
-	cfg := w.config(r.to("a.example"))
-	cfg.Timeout = 300 * time.Millisecond
-	w.send(cfg)
-	w.login("a.example", alice, "PHONE").logout(discharger.ScopeSession)
-	r.next()
-	if n := w.value("failed_total", "a.example"); n < 1 {
-		t.Errorf("%v failures are counted, want 1", n)
-	}
 }
 
 // Nobody who listens is no answer either. Whoever comes up at the address later
 // is told.
 func TestNoConnection(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, 0)
-	r := newReceiver(w, nil)
-	socket := filepath.Join(t.TempDir(), "s") // an address that nobody else can take
-	cfg := w.config(r.to("a.example"))
-	cfg.Transport = &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return new(net.Dialer).DialContext(ctx, "unix", socket)
-	}}
-	wait, waits := cfg.Wait, 0
-	cfg.Wait = func(ctx context.Context, d time.Duration) error {
-		if waits++; waits == 3 {
-			l, err := new(net.ListenConfig).Listen(ctx, "unix", socket)
-			if err != nil {
-				t.Errorf("listen: %v", err)
-				return err
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 0)
+		r := newReceiver(w, nil)
+		cfg := w.config(r.to("a.example"))
+		dials := 0
+		cfg.Transport = &http.Transport{DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+			if dials++; dials <= 3 {
+				return nil, refused
 			}
-			srv := &http.Server{Handler: r, ReadHeaderTimeout: patience}
-			go srv.Serve(l)
-			t.Cleanup(func() { srv.Close() })
+			return w.network.dial(ctx, network, address)
+		}}
+		w.send(cfg)
+		w.login("a.example", alice, "PHONE").logout(discharger.ScopeSession)
+		r.next()
+		if n := w.value("failed_total", "a.example"); n != 3 {
+			t.Errorf("%v failures are counted, want 3", n)
 		}
-		return wait(ctx, d)
-	}
-	w.send(cfg)
-	w.login("a.example", alice, "PHONE").logout(discharger.ScopeSession)
-	r.next()
-	if n := w.value("failed_total", "a.example"); n != 3 {
-		t.Errorf("%v failures are counted, want 3", n)
-	}
-	w.keepsSecrets(r)
+		w.keepsSecrets(r)
+	})
 }

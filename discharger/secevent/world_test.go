@@ -10,13 +10,17 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"log/slog"
 	"math/big"
+	"net"
 	"net/http"
-	"net/http/httptest"
 	"path/filepath"
+	"regexp"
 	"sync"
+	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
@@ -26,12 +30,13 @@ import (
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/homeserver"
 	"github.com/discharger/discharger/discharger/secevent"
+	"github.com/discharger/discharger/discharger/secret"
 	"github.com/discharger/discharger/discharger/store/bolt"
 )
 
 const (
-	// patience is how long a test waits for what has to come.
-	patience = time.Minute
+	// patience is longer than any pause, in the time of the bubble.
+	patience = 24 * time.Hour
 
 	issuer        = "https://discharger.example.org"
 	audience      = "https://receiver.example"
@@ -59,12 +64,10 @@ type world struct {
 	metrics *secevent.Metrics
 	reg     *prometheus.Registry
 	out     lockedBuffer // the log
-
-	mu     sync.Mutex
-	pauses []time.Duration
+	network network
 }
 
-// lockedBuffer is written and read by several.
+// lockedBuffer is a buffer for concurrent use.
 type lockedBuffer struct {
 	mu sync.Mutex
 	b  bytes.Buffer
@@ -82,9 +85,66 @@ func (l *lockedBuffer) String() string {
 	return l.b.String()
 }
 
+// network connects senders with receivers through pipes, on which time in a bubble
+// passes while they wait.
+type network struct {
+	mu        sync.Mutex
+	listeners map[string]*pipeListener
+}
+
+func (n *network) listen(t *testing.T) *pipeListener {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	l := &pipeListener{address: fmt.Sprintf("127.0.0.1:%d", len(n.listeners)+1), conns: make(chan net.Conn), closed: make(chan struct{})}
+	n.listeners[l.address] = l
+	t.Cleanup(func() { l.Close() })
+	return l
+}
+
+func (n *network) dial(ctx context.Context, _, address string) (net.Conn, error) {
+	n.mu.Lock()
+	l := n.listeners[address]
+	n.mu.Unlock()
+	if l == nil {
+		return nil, refused
+	}
+	ours, theirs := net.Pipe()
+	select {
+	case l.conns <- theirs:
+		return ours, nil
+	case <-l.closed:
+		return nil, refused
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+var refused = &net.OpError{Op: "dial", Net: "tcp", Err: syscall.ECONNREFUSED}
+
+// pipeListener accepts the other ends of pipes.
+type pipeListener struct {
+	address string
+	conns   chan net.Conn
+	closed  chan struct{}
+	once    sync.Once
+}
+
+func (l *pipeListener) Accept() (net.Conn, error) {
+	select {
+	case c := <-l.conns:
+		return c, nil
+	case <-l.closed:
+		return nil, net.ErrClosed
+	}
+}
+
+func (l *pipeListener) Close() error   { l.once.Do(func() { close(l.closed) }); return nil }
+func (l *pipeListener) Addr() net.Addr { return &net.TCPAddr{} }
+
 func newWorld(t *testing.T, maxEvents int) *world {
 	t.Helper()
-	w := &world{t: t, dir: t.TempDir(), hs: make(map[string]*homeserver.Homeserver), reg: prometheus.NewRegistry()}
+	w := &world{t: t, dir: t.TempDir(), hs: make(map[string]*homeserver.Homeserver), reg: prometheus.NewRegistry(),
+		network: network{listeners: make(map[string]*pipeListener)}}
 	ours, err := caveat.GenerateKey(nil)
 	must(t, err)
 	oc := caveat.OpenerConfig{Keys: []caveat.KeyPair{ours}}
@@ -112,24 +172,42 @@ func newWorld(t *testing.T, maxEvents int) *world {
 	must(t, err)
 	w.keys, err = secevent.NewKeys([]*rsa.PrivateKey{key})
 	must(t, err)
-	w.metrics, err = secevent.NewMetrics(w.reg, time.Now)
+	w.metrics, err = secevent.NewMetrics(w.reg)
 	must(t, err)
 	return w
 }
 
-// config is how the world sends: it does not really wait, but notes for how long
-// it would have.
+// config sends to receivers through the network.
 func (w *world) config(receivers ...secevent.Receiver) secevent.Config {
 	return secevent.Config{
 		Feed: w.store, Receivers: receivers, Issuer: issuer, Keys: w.keys, Dir: w.dir, Metrics: w.metrics,
-		Timeout: patience, Log: slog.New(slog.NewTextHandler(&w.out, nil)),
-		Wait: func(ctx context.Context, d time.Duration) error {
-			w.mu.Lock()
-			defer w.mu.Unlock()
-			w.pauses = append(w.pauses, d)
-			return ctx.Err()
-		},
-		Jitter: func() float64 { return 1 },
+		Timeout: patience, Log: slog.New(slog.NewTextHandler(&w.out, nil)), Transport: &http.Transport{DialContext: w.network.dial},
+	}
+}
+
+var loggedPause = regexp.MustCompile(`pause=(\S+)`)
+
+// logged returns the pauses in the log.
+func (w *world) logged() (pauses []time.Duration) {
+	w.t.Helper()
+	for _, m := range loggedPause.FindAllStringSubmatch(w.out.String(), -1) {
+		d, err := time.ParseDuration(m[1])
+		must(w.t, err)
+		pauses = append(pauses, d)
+	}
+	return pauses
+}
+
+// doubling demands pauses around a second, two, four and so on.
+func doubling(t *testing.T, pauses []time.Duration, n int) {
+	t.Helper()
+	if len(pauses) != n {
+		t.Errorf("%d pauses %v, want %d", len(pauses), pauses, n)
+	}
+	for i, d := range pauses {
+		if full := time.Second << i; d < full/2 || d > full*3/2 {
+			t.Errorf("pause %d is %v, want %v and up to half of it more or less", i+1, d, full)
+		}
 	}
 }
 
@@ -203,12 +281,13 @@ func (e told) member(name string) string {
 // receiver verifies what it is sent, and answers as it is told.
 type receiver struct {
 	t    *testing.T
-	srv  *httptest.Server
-	got  chan told // what was answered with 202
+	url  string
+	got  chan told // events answered with 202
 	keys map[string]*rsa.PublicKey
 
 	mu    sync.Mutex
-	seen  []string // jti of all that came, repeats included
+	seen  []string    // jti of each request
+	at    []time.Time // of each request
 	ready func(n int, w http.ResponseWriter, r *http.Request) bool
 }
 
@@ -219,14 +298,17 @@ func newReceiver(w *world, ready func(n int, w http.ResponseWriter, r *http.Requ
 	keys, err := readJWKS(w.keys.JWKS())
 	must(w.t, err)
 	r := &receiver{t: w.t, got: make(chan told, 64), keys: keys, ready: ready}
-	r.srv = httptest.NewServer(r)
-	w.t.Cleanup(r.srv.Close)
+	l := w.network.listen(w.t)
+	r.url = "http://" + l.address
+	srv := &http.Server{Handler: r, ErrorLog: log.New(io.Discard, "", 0)}
+	go srv.Serve(l)
+	w.t.Cleanup(func() { srv.Close() })
 	return r
 }
 
 func (r *receiver) to(hs string) secevent.Receiver {
 	return secevent.Receiver{
-		Homeserver: hs, URL: r.srv.URL + "/events?canary=secret", Audience: audience, Authorization: caveat.Secret(authorization),
+		Homeserver: hs, URL: r.url + "/events?canary=secret", Audience: audience, Authorization: secret.Bytes(authorization),
 	}
 }
 
@@ -238,7 +320,7 @@ func (r *receiver) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		return
 	}
 	r.mu.Lock()
-	r.seen = append(r.seen, e.jti())
+	r.seen, r.at = append(r.seen, e.jti()), append(r.at, time.Now())
 	n := len(r.seen)
 	r.mu.Unlock()
 	if r.ready != nil && r.ready(n, w, req) {
@@ -316,7 +398,17 @@ func readJWKS(data []byte) (map[string]*rsa.PublicKey, error) {
 	return keys, nil
 }
 
-// next waits for what is told next.
+// pauses returns the times between the requests.
+func (r *receiver) pauses() (all []time.Duration) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for i := range r.at[1:] {
+		all = append(all, r.at[i+1].Sub(r.at[i]))
+	}
+	return all
+}
+
+// next returns the next event.
 func (r *receiver) next() told {
 	r.t.Helper()
 	select {
@@ -338,18 +430,12 @@ func (r *receiver) quiet() {
 	}
 }
 
-// until waits until one of the metrics has a value: the receiver knows sooner
-// than the sender that something has been delivered.
+// until waits until nothing is in progress, and demands the value of a metric.
 func (w *world) until(name, hs string, want float64) {
 	w.t.Helper()
-	ctx, cancel := context.WithTimeout(w.t.Context(), patience)
-	defer cancel()
-	for w.value(name, hs) != want {
-		select {
-		case <-time.After(time.Millisecond):
-		case <-ctx.Done():
-			w.t.Fatalf("%s is %v, want %v", name, w.value(name, hs), want)
-		}
+	synctest.Wait()
+	if got := w.value(name, hs); got != want {
+		w.t.Fatalf("%s is %v, want %v", name, got, want)
 	}
 }
 

@@ -16,7 +16,7 @@ func (p *parts) sender(cfg *config.Config, keys *secevent.Keys) (*secevent.Sende
 	}
 	s, err := secevent.New(secevent.Config{
 		Feed: p.store, Receivers: setup.Receivers(cfg), Issuer: cfg.PublicURL, Keys: keys, Dir: cfg.DataDir,
-		Metrics: p.told, Log: p.log, Now: p.now,
+		Metrics: p.told, Log: p.log,
 	})
 	return s, command.Mark(err, command.ErrConfig)
 }

@@ -61,7 +61,7 @@ func open(ctx context.Context, cfg *config.Config, keys *keyfile.Ring, log *slog
 	if err != nil {
 		return nil, err
 	}
-	if p.told, err = secevent.NewMetrics(p.registry, now); err != nil {
+	if p.told, err = secevent.NewMetrics(p.registry); err != nil {
 		return nil, err
 	}
 	p.announcer.Store(storage.AnnouncerOf(cfg))
