@@ -1,20 +1,124 @@
+// Package boltfile opens bbolt files, and turns the panics of bbolt into errors.
+//
+// bbolt maps its file into memory and trusts every pointer in it. On a damaged
+// file it panics, and a disk that cannot be read kills the process with a fault.
+// Every transaction of a [DB] returns an error instead, which begins with
+// "damaged file".
+//
+// [Check] reads the pages of a file before bbolt does, and reports damage that
+// bbolt would not: with one of its two roots damaged, bbolt shows the file as it
+// was one commit ago.
+//
+// The package stores nothing of its own in a file and repairs none.
 package boltfile
 
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
+	"path/filepath"
 	"runtime/debug"
+	"time"
 
+	"go.etcd.io/bbolt"
 	bolterrors "go.etcd.io/bbolt/errors"
 )
 
 // ErrInUse is returned for a file that another process has open.
 var ErrInUse = errors.New("another process has the file open")
 
-// Guard turns what bbolt does about a damaged file, and what the kernel does
-// about a disk that cannot be read, into an error.
-func Guard(f func() error) (err error) {
+// Options are the options of [Open].
+type Options struct {
+	LockTimeout time.Duration // how long to wait for another process to close the file; 0: for ever
+	ReadOnly    bool          // the file must exist
+}
+
+// DB is an open file. Its transactions return errors where those of bbolt panic.
+type DB struct{ *bbolt.DB }
+
+// Open opens a file. One that does not exist is created with mode 0600, and its
+// directory is synced.
+func Open(path string, o Options) (*DB, error) {
+	_, err := os.Lstat(path)
+	created := errors.Is(err, fs.ErrNotExist)
+	var db *bbolt.DB
+	err = guard(func() (err error) {
+		db, err = bbolt.Open(path, 0o600, &bbolt.Options{
+			Timeout: o.LockTimeout, ReadOnly: o.ReadOnly, FreelistType: bbolt.FreelistMapType, NoStatistics: true,
+		})
+		return explain(err)
+	})
+	if err != nil {
+		return nil, err
+	}
+	if created {
+		if err := SyncDir(filepath.Dir(path)); err != nil {
+			return nil, errors.Join(err, db.Close())
+		}
+	}
+	return &DB{db}, nil
+}
+
+// Inspect calls f in a read-only transaction of an existing file, which it cannot
+// change. Nothing is called for a file that does not exist or is empty. A file
+// that is shorter than it must be is an error.
+func Inspect(path string, lockTimeout time.Duration, f func(*bbolt.Tx) error) error {
+	info, err := os.Stat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+		return err
+	case !info.Mode().IsRegular():
+		return errors.New("not a regular file")
+	case info.Size() == 0: // created, but never written
+		return nil
+	}
+	db, err := Open(path, Options{LockTimeout: lockTimeout, ReadOnly: true})
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	return db.View(func(tx *bbolt.Tx) error {
+		if tx.Size() > info.Size() {
+			return fmt.Errorf("damaged file: it has %d bytes, at least %d are expected", info.Size(), tx.Size())
+		}
+		return f(tx)
+	})
+}
+
+// View runs f in a read-only transaction.
+func (db *DB) View(f func(*bbolt.Tx) error) error {
+	return guard(func() error { return db.DB.View(f) })
+}
+
+// Update runs f in a transaction of its own.
+func (db *DB) Update(f func(*bbolt.Tx) error) error {
+	return guard(func() error { return db.DB.Update(f) })
+}
+
+// Batch runs f in a transaction that it shares with concurrent callers. f may be
+// called more than once.
+func (db *DB) Batch(f func(*bbolt.Tx) error) error {
+	return guard(func() error { return db.DB.Batch(f) })
+}
+
+// Close closes the file and releases its lock.
+func (db *DB) Close() error { return guard(db.DB.Close) }
+
+// SyncDir makes the names in a directory as durable as the files.
+func SyncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
+// guard calls f. It returns a panic of bbolt on a damaged file, and a fault on a
+// disk that cannot be read, as an error.
+func guard(f func() error) (err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
 		if p := recover(); p != nil {
@@ -24,8 +128,8 @@ func Guard(f func() error) (err error) {
 	return f()
 }
 
-// Explain says what bbolt's errors mean to someone who looks at the file.
-func Explain(err error) error {
+// explain adds to an error of bbolt what it means for the file.
+func explain(err error) error {
 	switch {
 	case errors.Is(err, bolterrors.ErrTimeout):
 		return ErrInUse
@@ -35,13 +139,4 @@ func Explain(err error) error {
 		return fmt.Errorf("damaged file: %w", err)
 	}
 	return err
-}
-
-// SyncDir makes the names in a directory as durable as the files.
-func SyncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }

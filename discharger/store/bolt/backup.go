@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -37,20 +36,13 @@ func BackupFile(ctx context.Context, cfg Config, w io.Writer) error {
 	if cfg.LockTimeout == 0 {
 		cfg.LockTimeout = time.Second
 	}
-	b := &Store{cfg: cfg}
-	_, err := os.Stat(cfg.Path)
+	err := inspect(cfg)
 	if err == nil {
-		err = b.inspect()
-	}
-	if err == nil {
-		err = boltfile.Guard(func() error {
-			db, err := bbolt.Open(cfg.Path, 0, b.options(true))
-			if err != nil {
-				return boltfile.Explain(err)
-			}
+		var db *boltfile.DB
+		if db, err = boltfile.Open(cfg.Path, boltfile.Options{LockTimeout: cfg.LockTimeout, ReadOnly: true}); err == nil {
 			defer db.Close()
-			return db.View(func(tx *bbolt.Tx) error { return writeBackup(ctx, tx, w, cfg.Now()) })
-		})
+			err = db.View(func(tx *bbolt.Tx) error { return writeBackup(ctx, tx, w, cfg.Now()) })
+		}
 	}
 	if err != nil {
 		return fmt.Errorf("back up store %s: %w", cfg.Path, err)

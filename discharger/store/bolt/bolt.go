@@ -95,7 +95,7 @@ type Config struct {
 // acknowledged is on the disk, revocation or not.
 type Store struct {
 	cfg  Config
-	db   *bbolt.DB
+	db   *boltfile.DB
 	file os.FileInfo // what Path was when it was opened
 	id   string
 
@@ -181,15 +181,11 @@ func (b *Store) open() (err error) {
 	if err != nil {
 		return err
 	}
-	if err := b.inspect(); err != nil {
+	if err := inspect(b.cfg); err != nil {
 		return err
 	}
-	err = boltfile.Guard(func() error {
-		b.db, err = bbolt.Open(b.cfg.Path, 0o600, b.options(false))
+	if b.db, err = boltfile.Open(b.cfg.Path, boltfile.Options{LockTimeout: b.cfg.LockTimeout}); err != nil {
 		return err
-	})
-	if err != nil {
-		return boltfile.Explain(err)
 	}
 	defer func() {
 		if err != nil {
@@ -199,7 +195,7 @@ func (b *Store) open() (err error) {
 	if b.file, err = os.Stat(b.cfg.Path); err != nil {
 		return err
 	}
-	if err := boltfile.Guard(b.identify); err != nil {
+	if err := b.identify(); err != nil {
 		return err
 	}
 	if expected != "" && expected != b.id {

@@ -13,7 +13,6 @@ import (
 	"go.etcd.io/bbolt"
 
 	"github.com/discharger/discharger/discharger"
-	"github.com/discharger/discharger/discharger/boltfile"
 	"github.com/discharger/discharger/discharger/store/limits"
 	"github.com/discharger/discharger/discharger/store/marker"
 	"github.com/discharger/discharger/discharger/store/record"
@@ -241,16 +240,14 @@ func (w *wakes) wake(homeserver string, events []discharger.FeedEvent) {
 // sweepFeeds removes events whose time is over. Like rows, in short steps.
 func (b *Store) sweepFeeds(ctx context.Context) error {
 	var names [][]byte
-	err := boltfile.Guard(func() error {
-		return b.db.View(func(tx *bbolt.Tx) error {
-			feeds := tx.Bucket(bucketFeeds)
-			if feeds == nil {
-				return nil
-			}
-			return feeds.ForEachBucket(func(name []byte) error {
-				names = append(names, append([]byte(nil), name...))
-				return nil
-			})
+	err := b.db.View(func(tx *bbolt.Tx) error {
+		feeds := tx.Bucket(bucketFeeds)
+		if feeds == nil {
+			return nil
+		}
+		return feeds.ForEachBucket(func(name []byte) error {
+			names = append(names, append([]byte(nil), name...))
+			return nil
 		})
 	})
 	for _, name := range names {
@@ -271,25 +268,21 @@ func (b *Store) sweepFeeds(ctx context.Context) error {
 func (b *Store) trimFeed(name []byte) (more bool, err error) {
 	now := b.cfg.Now()
 	var due [][]byte
-	err = boltfile.Guard(func() error {
-		return b.db.View(func(tx *bbolt.Tx) error {
-			due = overdue(tx.Bucket(bucketFeeds).Bucket(name), now)
-			return nil
-		})
+	err = b.db.View(func(tx *bbolt.Tx) error {
+		due = overdue(tx.Bucket(bucketFeeds).Bucket(name), now)
+		return nil
 	})
 	if err != nil || len(due) == 0 {
 		return false, err
 	}
-	return len(due) == sweepRemove, boltfile.Guard(func() error {
-		return b.db.Update(func(tx *bbolt.Tx) error {
-			feed := tx.Bucket(bucketFeeds).Bucket(name)
-			for _, k := range due {
-				if err := feed.Delete(k); err != nil {
-					return err
-				}
+	return len(due) == sweepRemove, b.db.Update(func(tx *bbolt.Tx) error {
+		feed := tx.Bucket(bucketFeeds).Bucket(name)
+		for _, k := range due {
+			if err := feed.Delete(k); err != nil {
+				return err
 			}
-			return nil
-		})
+		}
+		return nil
 	})
 }
 

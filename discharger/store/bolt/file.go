@@ -2,10 +2,6 @@ package bolt
 
 import (
 	"errors"
-	"fmt"
-	"io/fs"
-	"os"
-	"path/filepath"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -20,44 +16,11 @@ import (
 // syncs; longer, and the waiting costs more than the syncs: BenchmarkBoltSwap.
 const batchDelay = time.Millisecond
 
-func (b *Store) options(readOnly bool) *bbolt.Options {
-	return &bbolt.Options{
-		Timeout:      b.cfg.LockTimeout,
-		FreelistType: bbolt.FreelistMapType,
-		ReadOnly:     readOnly,
-		NoStatistics: true,
-	}
-}
-
-// inspect looks at an existing file without being able to change it, and before
-// anything is read that a damaged file would make dangerous to read.
-func (b *Store) inspect() error {
-	info, err := os.Stat(b.cfg.Path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
+// inspect checks an existing file before it is opened for writing.
+func inspect(cfg Config) error {
+	return boltfile.Inspect(cfg.Path, cfg.LockTimeout, func(tx *bbolt.Tx) error {
+		_, err := readID(tx)
 		return err
-	}
-	if !info.Mode().IsRegular() {
-		return errors.New("not a regular file")
-	}
-	if info.Size() == 0 {
-		return nil // created, but nothing was ever written
-	}
-	return boltfile.Guard(func() error {
-		db, err := bbolt.Open(b.cfg.Path, 0, b.options(true))
-		if err != nil {
-			return boltfile.Explain(err)
-		}
-		defer db.Close()
-		return db.View(func(tx *bbolt.Tx) error {
-			if tx.Size() > info.Size() {
-				return fmt.Errorf("damaged file: it is %d bytes long and should have at least %d", info.Size(), tx.Size())
-			}
-			_, err := readID(tx)
-			return err
-		})
 	})
 }
 
@@ -109,7 +72,7 @@ func (b *Store) identify() error {
 		b.readMeta(tx.Bucket(bucketMeta))
 		return nil
 	})
-	return errors.Join(err, boltfile.SyncDir(filepath.Dir(b.cfg.Path)))
+	return err
 }
 
 // makeBuckets makes what every file has.

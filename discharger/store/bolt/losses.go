@@ -13,7 +13,6 @@ import (
 	"go.etcd.io/bbolt"
 
 	"github.com/discharger/discharger/discharger"
-	"github.com/discharger/discharger/discharger/boltfile"
 	"github.com/discharger/discharger/discharger/session"
 	"github.com/discharger/discharger/discharger/store/marker"
 )
@@ -125,20 +124,16 @@ func (b *Store) acceptLoss(ctx context.Context) error {
 // recordLosses writes losses, and moves the numbers of commits so far that no
 // other history of this file has the same.
 func (b *Store) recordLosses(l losses) error {
-	err := boltfile.Guard(func() error {
-		return b.db.Update(func(tx *bbolt.Tx) error {
-			meta := tx.Bucket(bucketMeta)
-			return errors.Join(putLosses(meta, l), b.branch(meta))
-		})
+	err := b.db.Update(func(tx *bbolt.Tx) error {
+		meta := tx.Bucket(bucketMeta)
+		return errors.Join(putLosses(meta, l), b.branch(meta))
 	})
 	if err != nil {
 		return err
 	}
-	return boltfile.Guard(func() error {
-		return b.db.View(func(tx *bbolt.Tx) error {
-			b.readMeta(tx.Bucket(bucketMeta))
-			return nil
-		})
+	return b.db.View(func(tx *bbolt.Tx) error {
+		b.readMeta(tx.Bucket(bucketMeta))
+		return nil
 	})
 }
 
@@ -201,10 +196,8 @@ func (b *Store) tryWrite(ctx context.Context) error {
 		return b.probe.err
 	}
 	b.probe.at = now
-	b.probe.err = boltfile.Guard(func() error {
-		return b.db.Update(func(tx *bbolt.Tx) error {
-			return putNumber(tx.Bucket(bucketMeta), keyProbe, uint64(now.UnixMilli()))
-		})
+	b.probe.err = b.db.Update(func(tx *bbolt.Tx) error {
+		return putNumber(tx.Bucket(bucketMeta), keyProbe, uint64(now.UnixMilli()))
 	})
 	if b.probe.err == nil && b.cfg.Journal != nil {
 		if b.probe.err = b.cfg.Journal.Sweep(ctx); ctx.Err() != nil {

@@ -10,7 +10,6 @@ import (
 	"go.etcd.io/bbolt"
 
 	"github.com/discharger/discharger/discharger"
-	"github.com/discharger/discharger/discharger/boltfile"
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/revocation"
 	"github.com/discharger/discharger/discharger/store/journal"
@@ -92,7 +91,7 @@ func (b *Store) view(ctx context.Context, f func(*bbolt.Tx) error, invalid error
 	if err := b.usable(ctx); err != nil {
 		return err
 	}
-	return boltfile.Guard(func() error { return b.db.View(f) })
+	return b.db.View(f)
 }
 
 // readSession copies a session's record, nil if it has expired.
@@ -252,11 +251,11 @@ func swapHomeserver(tx *bbolt.Tx, homeserver string, old, new []byte) (bool, err
 // first, and void there if the write says that it did not take place.
 func (b *Store) revoke(ctx context.Context, entries []revocation.Revocation, write func(*bbolt.Tx) (bool, error)) (bool, error) {
 	j := b.cfg.Journal
-	var n journal.Note
+	var n journal.Intent
 	if j != nil && len(entries) > 0 {
 		err := b.usable(ctx)
 		if err == nil {
-			n, err = j.Note(ctx, entries)
+			n, err = j.Begin(ctx, entries)
 		}
 		if err != nil {
 			return false, err
@@ -270,11 +269,11 @@ func (b *Store) revoke(ctx context.Context, entries []revocation.Revocation, wri
 		return b.noteJournal(tx, n.Last())
 	}, nil)
 	if err != nil {
-		n.Leave()
+		n.Abandon()
 		return false, err
 	}
 	if j != nil {
-		if err := j.Settle(ctx, n, done); err != nil {
+		if err := j.Commit(ctx, n, done); err != nil {
 			return false, err
 		}
 	}
@@ -305,7 +304,7 @@ func (b *Store) update(ctx context.Context, f func(*bbolt.Tx) error, invalid err
 		write = b.db.Update
 	}
 	defer b.writers.Add(-1)
-	err := boltfile.Guard(func() error { return write(numbered) })
+	err := write(numbered)
 	if err == nil {
 		b.committed(commit)
 	}

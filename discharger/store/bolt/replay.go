@@ -14,7 +14,6 @@ import (
 	"go.etcd.io/bbolt"
 
 	"github.com/discharger/discharger/discharger"
-	"github.com/discharger/discharger/discharger/boltfile"
 	"github.com/discharger/discharger/discharger/revocation"
 	"github.com/discharger/discharger/discharger/store/journal"
 )
@@ -84,12 +83,10 @@ func (b *Store) noteJournal(tx *bbolt.Tx, number uint64) error {
 // used, or an older copy of it.
 func (b *Store) journalLacks() (lacks bool, err error) {
 	id, next := b.cfg.Journal.Identity()
-	err = boltfile.Guard(func() error {
-		return b.db.View(func(tx *bbolt.Tx) error {
-			v := tx.Bucket(bucketMeta).Get(keyJournal)
-			lacks = len(v) == 24 && (!bytes.Equal(v[:16], id[:]) || binary.BigEndian.Uint64(v[16:]) >= next)
-			return nil
-		})
+	err = b.db.View(func(tx *bbolt.Tx) error {
+		v := tx.Bucket(bucketMeta).Get(keyJournal)
+		lacks = len(v) == 24 && (!bytes.Equal(v[:16], id[:]) || binary.BigEndian.Uint64(v[16:]) >= next)
+		return nil
 	})
 	return lacks, err
 }
@@ -169,34 +166,30 @@ func (b *Store) replay(entries []revocation.Revocation) (changed int, err error)
 	users, homeservers := journal.ByUser(entries)
 	now := b.cfg.Now()
 	for some := range slices.Chunk(slices.Collect(maps.Keys(users)), replayAtOnce) {
-		err := boltfile.Guard(func() error {
-			return b.db.Update(func(tx *bbolt.Tx) error {
-				for _, u := range some {
-					n, err := b.replayUser(tx, u, users[u], now)
-					if changed += n; err != nil {
-						return err
-					}
+		err := b.db.Update(func(tx *bbolt.Tx) error {
+			for _, u := range some {
+				n, err := b.replayUser(tx, u, users[u], now)
+				if changed += n; err != nil {
+					return err
 				}
-				_, err := nextCommit(tx)
-				return err
-			})
+			}
+			_, err := nextCommit(tx)
+			return err
 		})
 		if err != nil {
 			return changed, fmt.Errorf("replay: %w", err)
 		}
 	}
-	err = boltfile.Guard(func() error {
-		return b.db.Update(func(tx *bbolt.Tx) error {
-			for name, some := range homeservers {
-				n, err := b.replayHomeserver(tx, name, some, now)
-				if changed += n; err != nil {
-					return err
-				}
+	err = b.db.Update(func(tx *bbolt.Tx) error {
+		for name, some := range homeservers {
+			n, err := b.replayHomeserver(tx, name, some, now)
+			if changed += n; err != nil {
+				return err
 			}
-			commit, err := nextCommit(tx)
-			b.commits.Store(commit)
-			return err
-		})
+		}
+		commit, err := nextCommit(tx)
+		b.commits.Store(commit)
+		return err
 	})
 	if err != nil {
 		return changed, fmt.Errorf("replay: %w", err)

@@ -58,11 +58,7 @@ func restore(ctx context.Context, cfg Config, from *backup.Backup) (out *backup.
 	}
 	defer os.Remove(cfg.Path)
 	b := &Store{cfg: cfg, id: from.Store}
-	err = boltfile.Guard(func() error {
-		b.db, err = bbolt.Open(cfg.Path, 0o600, b.options(false))
-		return err
-	})
-	if err != nil {
+	if b.db, err = boltfile.Open(cfg.Path, boltfile.Options{LockTimeout: cfg.LockTimeout}); err != nil {
 		return nil, err
 	}
 	err = b.fill(from, out, first)

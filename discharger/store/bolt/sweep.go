@@ -10,7 +10,6 @@ import (
 
 	"go.etcd.io/bbolt"
 
-	"github.com/discharger/discharger/discharger/boltfile"
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/revocation"
 	"github.com/discharger/discharger/discharger/store/record"
@@ -67,13 +66,11 @@ func (b *Store) sweepBucket(ctx context.Context, name []byte) (removed, damaged 
 			return removed, damaged, err
 		}
 		var found [][]byte
-		err := boltfile.Guard(func() error {
-			return b.db.View(func(tx *bbolt.Tx) error {
-				var bad int
-				found, from, bad = b.expired(tx, name, from)
-				damaged += bad
-				return nil
-			})
+		err := b.db.View(func(tx *bbolt.Tx) error {
+			var bad int
+			found, from, bad = b.expired(tx, name, from)
+			damaged += bad
+			return nil
 		})
 		if err != nil {
 			return removed, damaged, fmt.Errorf("find expired records: %w", err)
@@ -111,24 +108,22 @@ func (b *Store) expired(tx *bbolt.Tx, name, from []byte) (found [][]byte, next [
 
 // remove removes the rows of a bucket that can still go.
 func (b *Store) remove(name []byte, keys [][]byte) (n int, err error) {
-	err = boltfile.Guard(func() error {
-		return b.db.Update(func(tx *bbolt.Tx) error {
-			now, bucket := b.cfg.Now(), tx.Bucket(name)
-			for _, k := range keys {
-				v := bucket.Get(k)
-				if v == nil {
-					continue
-				}
-				if gone, err := removable(tx, name, k, v, now); err != nil || !gone {
-					continue // changed since it was found; a damaged row is for the next pass
-				}
-				if err := bucket.Delete(k); err != nil {
-					return err
-				}
-				n++
+	err = b.db.Update(func(tx *bbolt.Tx) error {
+		now, bucket := b.cfg.Now(), tx.Bucket(name)
+		for _, k := range keys {
+			v := bucket.Get(k)
+			if v == nil {
+				continue
 			}
-			return nil
-		})
+			if gone, err := removable(tx, name, k, v, now); err != nil || !gone {
+				continue // changed since it was found; a damaged row is for the next pass
+			}
+			if err := bucket.Delete(k); err != nil {
+				return err
+			}
+			n++
+		}
+		return nil
 	})
 	return n, err
 }

@@ -183,7 +183,7 @@ func TestJournalRoots(t *testing.T) {
 				t.Fatal(err)
 			}
 			j := storetest.OpenJournal(t, journal.Config{Path: path})
-			if err := j.Damage(); err == nil || !strings.Contains(err.Error(), "its last commit may be missing") {
+			if err := j.Damage(); err == nil || !strings.Contains(err.Error(), "the last commit may be missing") {
 				t.Errorf("Damage gives %v", err)
 			}
 		})

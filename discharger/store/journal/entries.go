@@ -8,8 +8,8 @@ import (
 	"github.com/discharger/discharger/discharger/revocation"
 )
 
-// ByUser sorts entries by user and by homeserver, the oldest first: revocations
-// of other processes may be journaled later than what happened after them.
+// ByUser groups entries by user and by homeserver, the oldest first. The order of
+// the journal is another one: it has an entry of another process when it arrives.
 func ByUser(entries []revocation.Revocation) (map[discharger.UserKey][]revocation.Revocation, map[string][]revocation.Revocation) {
 	users := make(map[discharger.UserKey][]revocation.Revocation)
 	homeservers := make(map[string][]revocation.Revocation)

@@ -134,7 +134,7 @@ func TestJournalBounds(t *testing.T) {
 	if len(got) != 10 || got[0] != storetest.EntryOf(130) || got[9] != storetest.EntryOf(139) {
 		t.Errorf("of 40, %d are left, from %+v on", len(got), got[0].Session)
 	}
-	if n := strings.Count(log.String(), "the journal of revocations is full"); n != 1 {
+	if n := strings.Count(log.String(), "journal is full"); n != 1 {
 		t.Errorf("warned %d times: %s", n, log.String())
 	}
 	before, err := os.Stat(path)

@@ -9,7 +9,8 @@ import (
 	"github.com/discharger/discharger/discharger/boltfile"
 )
 
-// Primaries returns what setPrimaries was told last, nil if it never was.
+// Primaries returns the primaries that have all entries, as set last; nil: none
+// were set.
 func (j *Journal) Primaries() (map[string]bool, error) {
 	if err := j.Damage(); err != nil {
 		return nil, fmt.Errorf("read journal: %w", err)
@@ -20,16 +21,66 @@ func (j *Journal) Primaries() (map[string]bool, error) {
 }
 
 // readPrimaries reads them. The journal is locked.
-func (j *Journal) readPrimaries() (out map[string]bool, err error) {
-	err = boltfile.Guard(func() error {
-		return j.db.View(func(tx *bbolt.Tx) error {
-			return tx.Bucket(bucketPrimaries).ForEach(func(name, _ []byte) error {
-				if out == nil {
-					out = make(map[string]bool)
-				}
-				out[string(name)] = true
-				return nil
-			})
+func (j *Journal) readPrimaries() (map[string]bool, error) {
+	found, err := j.readMap(bucketPrimaries)
+	if err != nil || len(found) == 0 {
+		return nil, err
+	}
+	out := make(map[string]bool, len(found))
+	for name := range found {
+		out[name] = true
+	}
+	return out, nil
+}
+
+// SetPrimaries sets the primaries that have all entries.
+func (j *Journal) SetPrimaries(names map[string]bool) error {
+	if err := j.Damage(); err != nil {
+		return fmt.Errorf("write journal: %w", err)
+	}
+	j.mu.RLock()
+	defer j.mu.RUnlock()
+	m := make(map[string]string, len(names))
+	for name := range names {
+		m[name] = ""
+	}
+	return j.writeMap(bucketPrimaries, m)
+}
+
+// LastPrimaries returns the primaries that a damaged journal names; nil: they
+// cannot be read, or may be those of an earlier commit.
+func (j *Journal) LastPrimaries() map[string]bool {
+	j.mu.RLock()
+	defer j.mu.RUnlock()
+	if j.unsafe || errors.Is(j.damage, boltfile.ErrRoot) {
+		return nil
+	}
+	known, err := j.readPrimaries()
+	if err != nil {
+		return nil
+	}
+	return known
+}
+
+var bucketBeats = []byte("beats")
+
+// Beats returns the ids of heartbeats by their keys, as set last.
+func (j *Journal) Beats() (map[string]string, error) { return j.readMap(bucketBeats) }
+
+// SetBeats replaces the ids of heartbeats.
+func (j *Journal) SetBeats(newest map[string]string) error { return j.writeMap(bucketBeats, newest) }
+
+// readMap returns the content of a bucket, empty if it does not exist.
+func (j *Journal) readMap(bucket []byte) (map[string]string, error) {
+	out := make(map[string]string)
+	err := j.db.View(func(tx *bbolt.Tx) error {
+		b := tx.Bucket(bucket)
+		if b == nil {
+			return nil
+		}
+		return b.ForEach(func(key, value []byte) error {
+			out[string(key)] = string(value)
+			return nil
 		})
 	})
 	if err != nil {
@@ -38,29 +89,19 @@ func (j *Journal) readPrimaries() (out map[string]bool, err error) {
 	return out, nil
 }
 
-// SetPrimaries notes which primaries have all that is in the journal.
-func (j *Journal) SetPrimaries(names map[string]bool) error {
-	if err := j.Damage(); err != nil {
-		return fmt.Errorf("write journal: %w", err)
-	}
-	j.mu.RLock()
-	defer j.mu.RUnlock()
-	err := boltfile.Guard(func() error {
-		return j.db.Update(func(tx *bbolt.Tx) error {
-			if err := tx.DeleteBucket(bucketPrimaries); err != nil {
+// writeMap replaces the content of a bucket.
+func (j *Journal) writeMap(bucket []byte, m map[string]string) error {
+	err := j.db.Update(func(tx *bbolt.Tx) error {
+		b, err := renewBucket(tx, bucket)
+		if err != nil {
+			return err
+		}
+		for key, value := range m {
+			if err := b.Put([]byte(key), []byte(value)); err != nil {
 				return err
 			}
-			b, err := tx.CreateBucket(bucketPrimaries)
-			if err != nil {
-				return err
-			}
-			for name := range names {
-				if err := b.Put([]byte(name), []byte{}); err != nil {
-					return err
-				}
-			}
-			return nil
-		})
+		}
+		return nil
 	})
 	if err != nil {
 		return fmt.Errorf("write journal: %w", err)
@@ -68,17 +109,12 @@ func (j *Journal) SetPrimaries(names map[string]bool) error {
 	return nil
 }
 
-// LastPrimaries returns the primaries that a damaged journal names, nil if it
-// cannot be read.
-func (j *Journal) LastPrimaries() map[string]bool {
-	j.mu.RLock()
-	defer j.mu.RUnlock()
-	if j.unsafe || errors.Is(j.damage, errRoot) {
-		return nil // they may be those of one commit ago
+// renewBucket empties a bucket, or creates it.
+func renewBucket(tx *bbolt.Tx, name []byte) (*bbolt.Bucket, error) {
+	if tx.Bucket(name) != nil {
+		if err := tx.DeleteBucket(name); err != nil {
+			return nil, err
+		}
 	}
-	known, err := j.readPrimaries()
-	if err != nil {
-		return nil
-	}
-	return known
+	return tx.CreateBucket(name)
 }

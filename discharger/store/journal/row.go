@@ -9,20 +9,20 @@ import (
 	"github.com/discharger/discharger/discharger/store/record"
 )
 
-// The stored form of a row. Strings carry their length first, as an unsigned
+// The stored form of a row. A string is preceded by its length, an unsigned
 // varint; At, Keep and ExceptKeep are signed varints.
 //
 //	format(1)     2
 //	added(8)      when it was written, Unix ms, big-endian
-//	kind(1)       0: a number without an entry, and nothing but the checksum follows
+//	kind(1)       0: the entry is void, and only the checksum follows
 //	homeserver user session(16) except(16) generation at keep exceptkeep
 //	flags(1)      1: soft, 2: only sessions that have a device, 4: a device follows
 //	cause code
 //	device(8)
-//	checksum(4)   CRC-32C of the row's number (8, big-endian) and what is before
+//	checksum(4)   CRC-32C of the number (8, big-endian) and the bytes before
 //
-// Rows of earlier versions begin with added, whose first byte is not 2 for
-// millions of years, and end after exceptkeep. They have no checksum.
+// Rows of earlier versions begin with added, whose first byte is 0 for millions
+// of years, and end after exceptkeep. They have no checksum.
 const (
 	rowFormat = 2
 	rowSum    = 4
@@ -40,12 +40,12 @@ var (
 	castagnoli = crc32.MakeTable(crc32.Castagnoli)
 )
 
-// row is one number of a journal.
+// row is the row of one number.
 type row struct {
 	added int64 // Unix ms
 	entry revocation.Revocation
-	void  bool // the revocation did not take place
-	old   bool // without a checksum, of an earlier version
+	void  bool // the revocation did not take effect
+	old   bool // of an earlier version, without a checksum
 }
 
 // appendSum appends the checksum of a number and the bytes stored under it.
@@ -58,7 +58,7 @@ func sumOf(number uint64, b []byte) uint32 {
 	return crc32.Update(sum, castagnoli, b)
 }
 
-// encodeRow returns the row of an entry; nil stands for a number without one.
+// encodeRow returns the row of an entry; a nil entry is void.
 func encodeRow(number uint64, added int64, e *revocation.Revocation) []byte {
 	b := binary.BigEndian.AppendUint64([]byte{rowFormat}, uint64(added))
 	if e == nil {
@@ -88,14 +88,14 @@ func encodeRow(number uint64, added int64, e *revocation.Revocation) []byte {
 	return appendSum(b, number)
 }
 
-// EncodeEntry returns an entry as processes send it to each other: a row without
-// a number.
+// EncodeEntry returns the form in which processes exchange an entry: its row with
+// number 0.
 func EncodeEntry(e *revocation.Revocation) []byte { return encodeRow(0, 0, e) }
 
-// DecodeEntry reads it.
+// DecodeEntry decodes the result of EncodeEntry.
 func DecodeEntry(b []byte) (revocation.Revocation, error) {
 	r, err := decodeRow(0, b)
-	if err != nil { // of an earlier version: a row for which the time is missing
+	if err != nil { // of an earlier version, without the time
 		r, err = decodeRow(0, append(make([]byte, 8), b...))
 	}
 	if err == nil && r.void {
@@ -104,7 +104,7 @@ func DecodeEntry(b []byte) (revocation.Revocation, error) {
 	return r.entry, err
 }
 
-// decodeRow reads the row of a number. On error, the result is zero.
+// decodeRow decodes the row of a number. On error, the result is zero.
 func decodeRow(number uint64, b []byte) (row, error) {
 	if len(b) > 0 && b[0] == rowFormat {
 		return decodeSummed(number, b)
@@ -147,7 +147,7 @@ func decodeSummed(number uint64, b []byte) (row, error) {
 	return r, nil
 }
 
-// readEntry reads the part of an entry that all versions have.
+// readEntry decodes the part of an entry that all versions have.
 func readEntry(d *record.Decoder, e *revocation.Revocation, kind revocation.Kind) {
 	e.Kind = kind
 	e.Homeserver, e.User = d.String(), d.String()

@@ -9,44 +9,44 @@ import (
 
 	"go.etcd.io/bbolt"
 
-	"github.com/discharger/discharger/discharger/boltfile"
 	"github.com/discharger/discharger/discharger/store/record"
 )
 
-// journalState is what a journal knows of itself, and of the Bolt that it
-// belongs to. It is written with every commit of the journal:
+// state is written with every commit of the journal:
 //
 //	format(1)    1
-//	numbered(8)  rows from this number on have checksums, and there is one for each number
+//	numbered(8)  rows from this number on have checksums and consecutive numbers
 //	first(8)     the oldest number that has not been removed
-//	next(8)      the number that is given out next
-//	commit(8)    the last commit of the Bolt that is known
+//	next(8)      the number of the next entry
+//	commit(8)    the last known commit of the bbolt store
 //	journal(16)  random
-//	store        the Bolt's identity, with its length in front; none: ""
+//	store        identity of the bbolt store, with its length in front; none: ""
 //	checksum(4)
 //
-// A checkpoint says that all revocations with a lower number than its own were
-// made by a commit up to the one that it names, or never. So a file that has this
-// commit lacks at most the entries from this number on. A revocation that is under
-// way holds the number back. Checkpoints are made when something is written, at
-// most once a minute, once a minute while the store changes, and when it is
-// opened and closed. When entries are removed, the checkpoints before the oldest
-// that is left go too: older files cannot be completed any more.
-type journalState struct {
+// A checkpoint is a pair of a number and a commit of the bbolt store. Revocations
+// with lower numbers were made by that commit or an earlier one, or never will be.
+// So a file that has the commit lacks at most the entries from the number on. A
+// pending revocation holds the number back.
+//
+// Checkpoints are made with writes, at most once a minute, once a minute while
+// the store changes, and when it is opened and closed. Checkpoints before the
+// oldest entry are removed: older files cannot be completed.
+type state struct {
 	numbered, first, next, commit uint64
 	journal                       [16]byte
 	store                         string
 }
 
 var (
-	keyState = []byte("state")
-	errState = errors.New("its state is damaged")
+	keyState      = []byte("state")
+	errState      = errors.New("state is damaged")
+	errCheckpoint = errors.New("a checkpoint is damaged")
 )
 
 // CheckpointEvery is the pause between two checkpoints.
 const CheckpointEvery = time.Minute
 
-func (s *journalState) encode() []byte {
+func (s *state) encode() []byte {
 	b := []byte{1}
 	for _, n := range []uint64{s.numbered, s.first, s.next, s.commit} {
 		b = binary.BigEndian.AppendUint64(b, n)
@@ -55,7 +55,7 @@ func (s *journalState) encode() []byte {
 	return appendSum(b, 0)
 }
 
-func (s *journalState) decode(b []byte) error {
+func (s *state) decode(b []byte) error {
 	n := len(b) - rowSum
 	if n < 1 || b[0] != 1 || binary.BigEndian.Uint32(b[n:]) != sumOf(0, b[:n]) {
 		return errState
@@ -72,8 +72,8 @@ func (s *journalState) decode(b []byte) error {
 	return nil
 }
 
-// Attach makes the journal that of a Bolt, whose last commit can be asked for.
-// With a reset, only what comes from now on counts as complete.
+// Attach makes the journal belong to a bbolt store. The function returns the last
+// commit of the store. With a reset, the journal is complete from now on only.
 func (j *Journal) Attach(ctx context.Context, store string, commits func() uint64, reset bool) error {
 	j.mu.Lock()
 	if j.state.store != store || reset {
@@ -90,44 +90,40 @@ func (j *Journal) Attach(ctx context.Context, store string, commits func() uint6
 	return j.Checkpoint(ctx)
 }
 
-// Detach ends that commits are asked for.
+// Detach ends the use of the function that was passed to Attach.
 func (j *Journal) Detach() {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.commits = nil
 }
 
+// forgetCheckpoints removes all checkpoints.
 func (j *Journal) forgetCheckpoints() error {
 	if j.damage != nil {
 		return j.damage
 	}
-	return boltfile.Guard(func() error {
-		return j.db.Update(func(tx *bbolt.Tx) error {
-			if err := tx.DeleteBucket(bucketCheckpoints); err != nil {
-				return err
-			}
-			if _, err := tx.CreateBucket(bucketCheckpoints); err != nil {
-				return err
-			}
-			return tx.Bucket(bucketState).Put(keyState, j.state.encode())
-		})
+	return j.db.Update(func(tx *bbolt.Tx) error {
+		if _, err := renewBucket(tx, bucketCheckpoints); err != nil {
+			return err
+		}
+		return tx.Bucket(bucketState).Put(keyState, j.state.encode())
 	})
 }
 
-// Checkpoint makes a checkpoint.
+// Checkpoint makes a checkpoint now.
 func (j *Journal) Checkpoint(ctx context.Context) error {
-	return j.do(ctx, &journalWork{check: true})
+	return j.do(ctx, &work{check: true})
 }
 
-// Belongs returns the identity of the Bolt that the journal belongs to, "" for
-// none, and its last commit that is known.
+// Belongs returns the identity of the bbolt store that the journal belongs to, ""
+// for none, and the last known commit of it.
 func (j *Journal) Belongs() (store string, commit uint64) {
 	j.mu.RLock()
 	defer j.mu.RUnlock()
 	return j.state.store, j.state.commit
 }
 
-// Identity returns the journal's own, and the next number.
+// Identity returns the identity of the journal and the next number.
 func (j *Journal) Identity() (id [16]byte, next uint64) {
 	j.mu.RLock()
 	defer j.mu.RUnlock()
@@ -135,19 +131,17 @@ func (j *Journal) Identity() (id [16]byte, next uint64) {
 }
 
 // From returns the number of the first entry that a file with this commit may
-// lack, and false if entries may be missing before it.
+// lack. It returns false if entries before that number may be missing.
 func (j *Journal) From(commit uint64) (number uint64, ok bool, err error) {
 	j.mu.RLock()
 	defer j.mu.RUnlock()
-	err = boltfile.Guard(func() error {
-		return j.db.View(func(tx *bbolt.Tx) error {
-			return tx.Bucket(bucketCheckpoints).ForEach(func(k, v []byte) error {
-				n, c, err := decodeCheckpoint(k, v)
-				if err == nil && c <= commit && n >= number {
-					number, ok = n, true
-				}
-				return err
-			})
+	err = j.db.View(func(tx *bbolt.Tx) error {
+		return tx.Bucket(bucketCheckpoints).ForEach(func(k, v []byte) error {
+			n, c, err := decodeCheckpoint(k, v)
+			if err == nil && c <= commit && n >= number {
+				number, ok = n, true
+			}
+			return err
 		})
 	})
 	return number, ok, err
@@ -155,33 +149,33 @@ func (j *Journal) From(commit uint64) (number uint64, ok bool, err error) {
 
 func decodeCheckpoint(k, v []byte) (number, commit uint64, err error) {
 	if len(k) != 8 || len(v) != 8+rowSum {
-		return 0, 0, errors.New("a checkpoint is damaged")
+		return 0, 0, errCheckpoint
 	}
 	number = binary.BigEndian.Uint64(k)
 	if binary.BigEndian.Uint32(v[8:]) != sumOf(number, v[:8]) {
-		return 0, 0, errors.New("a checkpoint is damaged")
+		return 0, 0, errCheckpoint
 	}
 	return number, binary.BigEndian.Uint64(v), nil
 }
 
-// putCheckpoint makes the checkpoint of this moment. The journal is locked, and
-// more is under way that has its numbers already.
-func (j *Journal) putCheckpoint(tx *bbolt.Tx, s *journalState, more []*journalWork) error {
-	j.pending = slices.DeleteFunc(j.pending, func(w *journalWork) bool { return w.settled.Load() })
+// putCheckpoint makes a checkpoint. The journal is locked. more is work of the same
+// commit, which has its numbers.
+func (j *Journal) putCheckpoint(tx *bbolt.Tx, s *state, more []*work) error {
+	j.pending = slices.DeleteFunc(j.pending, func(w *work) bool { return w.settled.Load() })
 	number := s.next
 	for _, w := range slices.Concat(j.pending, more) {
 		number = min(number, w.numbers[0])
 	}
-	// Asked for after the above: what is settled was committed before.
+	// Read after the pending work: settled work was committed before.
 	s.commit = max(s.commit, j.commits())
 	b, key := tx.Bucket(bucketCheckpoints), binary.BigEndian.AppendUint64(nil, number)
 	if b.Get(key) != nil {
-		return nil // the earlier commit says more
+		return nil // the earlier commit covers more files
 	}
 	return b.Put(key, appendSum(binary.BigEndian.AppendUint64(nil, s.commit), number))
 }
 
-// lastCheckpoint returns the number of the latest, 0 for none.
+// lastCheckpoint returns the number of the latest checkpoint, 0 for none.
 func lastCheckpoint(tx *bbolt.Tx) uint64 {
 	if k, _ := tx.Bucket(bucketCheckpoints).Cursor().Last(); len(k) == 8 {
 		return binary.BigEndian.Uint64(k)
@@ -189,7 +183,7 @@ func lastCheckpoint(tx *bbolt.Tx) uint64 {
 	return 0
 }
 
-// dropCheckpoints removes those before a number.
+// dropCheckpoints removes the checkpoints before a number.
 func dropCheckpoints(tx *bbolt.Tx, first uint64) error {
 	b := tx.Bucket(bucketCheckpoints)
 	for {

@@ -9,14 +9,13 @@ import (
 	"time"
 
 	"go.etcd.io/bbolt"
-
-	"github.com/discharger/discharger/discharger/boltfile"
 )
 
-// write commits what has come while the last commit was under way.
+// write commits work until the journal is closed. Work that arrives during a
+// commit shares the next one.
 func (j *Journal) write() {
 	for {
-		var batch []*journalWork
+		var batch []*work
 		select {
 		case w := <-j.work:
 			batch = append(batch, w)
@@ -31,7 +30,7 @@ func (j *Journal) write() {
 				more = false
 			}
 		}
-		err := boltfile.Guard(func() error { return j.commit(batch) })
+		err := j.commit(batch)
 		if err != nil {
 			err = fmt.Errorf("write journal: %w", err)
 		}
@@ -41,26 +40,26 @@ func (j *Journal) write() {
 	}
 }
 
-// journalCommit is one commit of a journal.
-type journalCommit struct {
+// txn is one commit of a journal.
+type txn struct {
 	now            time.Time
-	state          journalState
-	live           int // entries more than before, void ones not counted
+	state          state
+	live           int // change of the number of entries, void ones not counted
 	added, dropped int
-	pending        []*journalWork
-	check, checked bool
+	pending        []*work
+	check, checked bool // a checkpoint is requested, was made
 }
 
-func (j *Journal) commit(batch []*journalWork) error {
+func (j *Journal) commit(batch []*work) error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if j.damage != nil {
 		return j.damage
 	}
-	var c journalCommit
+	var c txn
 	var size int64
 	err := j.db.Update(func(tx *bbolt.Tx) error {
-		c = journalCommit{now: j.cfg.Now(), state: j.state}
+		c = txn{now: j.cfg.Now(), state: j.state}
 		for _, w := range batch {
 			if err := j.apply(tx, &c, w); err != nil {
 				return err
@@ -80,24 +79,24 @@ func (j *Journal) commit(batch []*journalWork) error {
 	}
 	j.pending = append(j.pending, c.pending...)
 	if c.dropped > 0 {
-		j.settled.forget()
+		j.recent.clear()
 	}
 	j.entries.Add(int64(c.live))
 	j.size.Store(size)
 	j.added.Add(uint64(c.added))
 	if c.dropped > 0 && j.dropped.Add(uint64(c.dropped)) == uint64(c.dropped) {
 		j.cfg.Log.LogAttrs(context.Background(), slog.LevelWarn,
-			"the journal of revocations is full: entries go before their time", slog.Int("max_entries", j.cfg.MaxEntries))
+			"journal is full, dropping entries within the window", slog.Int("max_entries", j.cfg.MaxEntries))
 	}
 	return nil
 }
 
-// apply writes what one caller wants.
-func (j *Journal) apply(tx *bbolt.Tx, c *journalCommit, w *journalWork) error {
+// apply writes the work of one caller.
+func (j *Journal) apply(tx *bbolt.Tx, c *txn, w *work) error {
 	w.numbers = nil
 	c.check = c.check || w.check
 	entries := tx.Bucket(bucketEntries)
-	entries.FillPercent = 0.9 // what comes is always the last
+	entries.FillPercent = 0.9 // keys only grow
 	if w.clear {
 		if err := j.clear(tx, c); err != nil {
 			return err
@@ -110,7 +109,7 @@ func (j *Journal) apply(tx *bbolt.Tx, c *journalCommit, w *journalWork) error {
 			return err
 		}
 		if n != c.state.next {
-			return fmt.Errorf("the next number is %d and should be %d", n, c.state.next)
+			return fmt.Errorf("next number is %d, want %d", n, c.state.next)
 		}
 		if err := entries.Put(numberKey(n), encodeRow(n, c.now.UnixMilli(), &w.add[i])); err != nil {
 			return err
@@ -138,12 +137,9 @@ func (j *Journal) apply(tx *bbolt.Tx, c *journalCommit, w *journalWork) error {
 
 func numberKey(n uint64) []byte { return binary.BigEndian.AppendUint64(nil, n) }
 
-// clear removes all entries. Numbers go on.
-func (j *Journal) clear(tx *bbolt.Tx, c *journalCommit) error {
-	if err := tx.DeleteBucket(bucketEntries); err != nil {
-		return err
-	}
-	entries, err := tx.CreateBucket(bucketEntries)
+// clear removes all entries. Later entries continue their numbers.
+func (j *Journal) clear(tx *bbolt.Tx, c *txn) error {
+	entries, err := renewBucket(tx, bucketEntries)
 	if err != nil {
 		return err
 	}
@@ -154,14 +150,14 @@ func (j *Journal) clear(tx *bbolt.Tx, c *journalCommit) error {
 	return entries.SetSequence(c.state.next - 1)
 }
 
-// pruneAtOnce bounds what one commit does beyond making room for what it adds.
+// pruneAtOnce bounds the entries that one commit removes beyond the number it adds.
 const pruneAtOnce = 256
 
-// tidy makes a checkpoint if one is due, and removes the oldest entries when
-// their time is over, or there are too many. Of a journal that belongs to a Bolt
-// none is removed after the last checkpoint: nothing would show then from where
-// on the journal is complete.
-func (j *Journal) tidy(tx *bbolt.Tx, c *journalCommit) error {
+// tidy makes a checkpoint if one is due, and removes the oldest entries if they
+// are past the window or too many. In the journal of a bbolt store, entries after
+// the last checkpoint stay: without them the start of the complete part would be
+// unknown.
+func (j *Journal) tidy(tx *bbolt.Tx, c *txn) error {
 	s := &c.state
 	full := s.next-s.first > uint64(j.cfg.MaxEntries)
 	limit := s.next
@@ -188,7 +184,7 @@ func (j *Journal) tidy(tx *bbolt.Tx, c *journalCommit) error {
 			break
 		}
 		if number != s.first && number >= s.numbered {
-			return errors.New("the oldest entry is missing")
+			return errors.New("oldest entry is missing")
 		}
 		r, err := decodeRow(number, value)
 		if err != nil {
@@ -214,7 +210,3 @@ func (j *Journal) tidy(tx *bbolt.Tx, c *journalCommit) error {
 	}
 	return dropCheckpoints(tx, s.first)
 }
-
-// Sweep removes what is over when nobody writes. The store calls it now and
-// then.
-func (j *Journal) Sweep(ctx context.Context) error { return j.do(ctx, &journalWork{}) }

@@ -170,7 +170,7 @@ func (r *Store) revoke(ctx context.Context, of func() ([]revocation.Revocation, 
 	if err := r.usable(ctx); err != nil {
 		return false, err
 	}
-	n, err := r.cfg.Journal.Note(ctx, entries)
+	n, err := r.cfg.Journal.Begin(ctx, entries)
 	if err != nil {
 		return false, err
 	}
@@ -183,7 +183,7 @@ func (r *Store) revoke(ctx context.Context, of func() ([]revocation.Revocation, 
 			return false, err
 		}
 	}
-	if err := r.cfg.Journal.Settle(ctx, n, done); err != nil {
+	if err := r.cfg.Journal.Commit(ctx, n, done); err != nil {
 		return false, err
 	}
 	return done, nil

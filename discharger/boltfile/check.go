@@ -1,4 +1,4 @@
-package journal
+package boltfile
 
 import (
 	"encoding/binary"
@@ -8,17 +8,12 @@ import (
 	"io/fs"
 	"os"
 	"syscall"
-
-	"github.com/discharger/discharger/discharger/boltfile"
 )
 
-// checkPages looks at the pages of a bbolt file before bbolt does. bbolt takes
-// the older of its two roots if the other one is damaged, which is the file as it
-// was one commit ago, and follows pointers wherever they lead.
-//
-// A file that does not exist, or is empty, has no damage; neither has one that
-// bbolt will not open at all.
-func checkPages(path string) error {
+// Check returns an error if a page of a file is damaged, [ErrRoot] if nothing is
+// damaged but one of the two roots. A file that does not exist or is empty has no
+// damage, and neither has one that bbolt refuses to open.
+func Check(path string) error {
 	f, err := os.Open(path)
 	if err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
@@ -36,10 +31,10 @@ func checkPages(path string) error {
 		return err
 	}
 	defer syscall.Munmap(data)
-	return boltfile.Guard(func() error { return walkPages(data) })
+	return guard(func() error { return walkPages(data) })
 }
 
-// The layout of bbolt's pages.
+// The layout of a page of bbolt.
 const (
 	pageHeader = 16 // id(8) flags(2) count(2) overflow(4)
 	metaSize   = 64 // magic(4) version(4) pagesize(4) flags(4) root(8) sequence(8) freelist(8) pages(8) commit(8) checksum(8)
@@ -66,9 +61,8 @@ func walkPages(data []byte) error {
 		size = first.pageSize
 	}
 	second, errSecond := readMeta(data, size)
-	switch {
-	case errFirst != nil && errSecond != nil:
-		return nil // bbolt says what it is
+	if errFirst != nil && errSecond != nil {
+		return nil // bbolt reports it
 	}
 	newest := first
 	if errFirst != nil || errSecond == nil && second.commit > first.commit {
@@ -79,14 +73,14 @@ func walkPages(data []byte) error {
 		return err
 	}
 	if errFirst != nil || errSecond != nil {
-		return errRoot
+		return ErrRoot
 	}
 	return nil
 }
 
-// errRoot is the error for a file of which one root is damaged, and nothing that
-// the other one leads to.
-var errRoot = errors.New("one of the file's two roots is damaged, so its last commit may be missing")
+// ErrRoot is returned for a file of which one root is damaged, and no page below
+// the other one. bbolt opens it as it was one commit ago.
+var ErrRoot = errors.New("one of the two roots is damaged, the last commit may be missing")
 
 type meta struct{ pageSize, root, pages, commit uint64 }
 
@@ -107,7 +101,7 @@ func readMeta(data []byte, at uint64) (m meta, err error) {
 	return m, nil
 }
 
-// page looks at a page and at all below it.
+// page checks a page and all pages below it.
 func (w *pageWalker) page(id uint64) error {
 	damaged := func() error { return fmt.Errorf("page %d of the file is damaged", id) }
 	at := id * w.size
@@ -136,7 +130,7 @@ func (w *pageWalker) page(id uint64) error {
 
 var errElement = errors.New("damaged element")
 
-// elements looks at what is on a page, or on one that is inside a bucket's value.
+// elements checks the elements of a page, which can be inside the value of a bucket.
 func (w *pageWalker) elements(p []byte) error {
 	if len(p) < pageHeader {
 		return errElement
@@ -175,8 +169,8 @@ func (w *pageWalker) elements(p []byte) error {
 	return nil
 }
 
-// bucket looks at a bucket: root(8) sequence(8), and its page if there is no
-// root.
+// bucket checks the value of a bucket: root(8) sequence(8), and its only page if
+// root is 0.
 func (w *pageWalker) bucket(v []byte) error {
 	if len(v) < 16 {
 		return errElement

@@ -7,20 +7,21 @@ import (
 	"github.com/discharger/discharger/discharger/revocation"
 )
 
-// settled remembers entries that are in the file and in the store. It is
-// bounded, and forgets in two steps, well before their time in the file is
-// over; what it has forgotten is written again.
-type settled struct {
+// recent is a bounded set of entries that are in the journal and in the store. It
+// forgets in two steps, well before the entries leave the journal. An entry that
+// was forgotten is written again. Unlike package cache it can be emptied at once,
+// when entries leave the journal.
+type recent struct {
 	mu         sync.Mutex
 	young, old map[revocation.Revocation]struct{}
-	turned     time.Time // when young was begun
+	turned     time.Time // when young was started
 }
 
-// maxSettled is the size of either half. An entry takes about 200 bytes.
-const maxSettled = 1 << 13
+// maxRecent is the size of either half. An entry takes about 200 bytes.
+const maxRecent = 1 << 13
 
-// Key is what an entry says: of a session, when it was ended makes no
-// difference.
+// Key returns the part of an entry that tells it from others. The time at which a
+// session was ended is not part of it.
 func Key(e revocation.Revocation) revocation.Revocation {
 	if e.Kind == revocation.KindSession {
 		e.At, e.Generation, e.Keep, e.ExceptKeep = 0, 0, 0, 0
@@ -28,12 +29,12 @@ func Key(e revocation.Revocation) revocation.Revocation {
 	return e
 }
 
-func (s *settled) add(entries []revocation.Revocation, now time.Time, life time.Duration) {
+func (s *recent) add(entries []revocation.Revocation, now time.Time, life time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.turn(now, life)
 	for _, e := range entries {
-		if len(s.young) >= maxSettled {
+		if len(s.young) >= maxRecent {
 			s.turned = time.Time{}
 			s.turn(now, life)
 		}
@@ -41,7 +42,8 @@ func (s *settled) add(entries []revocation.Revocation, now time.Time, life time.
 	}
 }
 
-func (s *settled) turn(now time.Time, life time.Duration) {
+// turn makes the young half the old one if it is older than life.
+func (s *recent) turn(now time.Time, life time.Duration) {
 	switch age := now.Sub(s.turned); {
 	case s.young != nil && age >= 0 && age < life:
 		return
@@ -53,8 +55,8 @@ func (s *settled) turn(now time.Time, life time.Duration) {
 	s.young, s.turned = make(map[revocation.Revocation]struct{}), now
 }
 
-// without returns the entries that are not there.
-func (s *settled) without(entries []revocation.Revocation, now time.Time, life time.Duration) []revocation.Revocation {
+// without returns the entries that are not in the set.
+func (s *recent) without(entries []revocation.Revocation, now time.Time, life time.Duration) []revocation.Revocation {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.turn(now, life)
@@ -68,8 +70,8 @@ func (s *settled) without(entries []revocation.Revocation, now time.Time, life t
 	return out
 }
 
-// forget makes room when entries leave the file: all are written again.
-func (s *settled) forget() {
+// clear empties the set.
+func (s *recent) clear() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.young, s.old = nil, nil

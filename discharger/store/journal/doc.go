@@ -1,2 +1,0 @@
-// Package journal keeps the revocations of one process in a file of its own.
-package journal
