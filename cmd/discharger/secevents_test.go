@@ -333,18 +333,3 @@ homeservers:
 		v.down()
 	}
 }
-
-// TestReadmeReceivers makes sure that what the README's section shows is a
-// configuration that the program accepts.
-func TestReadmeReceivers(t *testing.T) {
-	t.Parallel()
-	section := documentSection(t, "README.md", "### Telling others", "### ")
-	if n := checkConfigurations(t, section, "events of    example.org to https://receiver.example"); n != 1 {
-		t.Errorf("%d configurations", n)
-	}
-	for _, name := range []string{secevent.EventSessionRevoked, secevent.MemberExcept, secevent.MemberDevices, secevent.MemberKind, wire.PathJWKS} {
-		if !strings.Contains(section, name) {
-			t.Errorf("the README does not have %s", name)
-		}
-	}
-}

@@ -22,13 +22,13 @@ type Metrics struct {
 func NewMetrics(reg prometheus.Registerer) (*Metrics, error) {
 	by := []string{"homeserver"}
 	counter := func(name, help string) *prometheus.CounterVec {
-		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: "discharger_security_events_" + name, Help: help}, by)
+		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, by)
 	}
 	m := &Metrics{
-		deliveredTotal: counter("delivered_total", "Security events that the receiver accepted."),
-		refusedTotal:   counter("refused_total", "Security events that the receiver rejected; they were skipped."),
-		failedTotal:    counter("failed_total", "Failed attempts to deliver a security event; they are retried."),
-		gapsTotal:      counter("gaps_total", "Times that revocations were missing from the feed, or malformed."),
+		deliveredTotal: counter("discharger_security_events_delivered_total", "Security events that the receiver accepted."),
+		refusedTotal:   counter("discharger_security_events_refused_total", "Security events that the receiver rejected; they were skipped."),
+		failedTotal:    counter("discharger_security_events_failed_total", "Failed attempts to deliver a security event; they are retried."),
+		gapsTotal:      counter("discharger_security_events_gaps_total", "Times that revocations were missing from the feed, or malformed."),
 		age: prometheus.NewDesc("discharger_security_events_oldest_seconds",
 			"Age of the oldest undelivered revocation; 0: there is none.", by, nil),
 		oldest: make(map[string]time.Time),
