@@ -133,7 +133,10 @@ var layout = map[string][]string{
 		"discharger/bundle", "discharger/cache", "discharger/caveat", "discharger/client", "discharger/keyfile", "discharger/rawmacaroon",
 		"discharger/secret", "discharger/wire",
 	},
-	"discharger/bakery": {"discharger/client"},
+	"discharger/bakery": {
+		"discharger/bundle", "discharger/caveat", "discharger/client", "discharger/homeserver", "discharger/rawmacaroon",
+		"discharger/wire",
+	},
 	"discharger/client": {
 		"discharger/bundle", "discharger/caveat", "discharger/rawmacaroon", "discharger/secret", "discharger/sse", "discharger/wire",
 	},
@@ -174,7 +177,7 @@ var homes = []home{
 	{"go.yaml.in/yaml/v3", []string{"config/yamlfile", "policy"}, nil},
 	{"github.com/prometheus/client_golang", []string{
 		"cmd/discharger/gatewayd", "cmd/discharger/ruleset", "cmd/discharger/serve", "cmd/discharger/storage",
-		"discharger/secevent", "discharger/server", "discharger/gateway"}, nil},
+		"discharger/secevent", "discharger/server", "discharger/gateway"}, []string{"discharger/bakery"}},
 	{"github.com/coreos/go-systemd/v22", []string{"cmd/discharger/httpd"}, []string{"cmd/discharger"}},
 	{"github.com/golang-jwt/jwt/v5", []string{"discharger/secevent"}, []string{"cmd/discharger"}},
 
