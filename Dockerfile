@@ -43,8 +43,14 @@ COPY cmd cmd
 COPY config config
 COPY discharger discharger
 COPY policy policy
+# The image is built without .git: "discharger version" prints these. For a checkout:
+#
+#   docker build --build-arg VERSION="$(git describe --tags --always)" \
+#     --build-arg COMMIT="$(git rev-parse HEAD)" --build-arg DATE="$(git show -s --format=%cI)" -t discharger .
+ARG VERSION= COMMIT= DATE=
 RUN --mount=type=cache,target=/root/.cache/go-build --mount=type=cache,target=/go/pkg/mod \
-    CGO_ENABLED=0 go build -trimpath -ldflags="-s -w" -o /out/discharger ./cmd/discharger
+    CGO_ENABLED=0 go build -trimpath \
+    -ldflags="-s -w -X main.buildVersion=$VERSION -X main.buildCommit=$COMMIT -X main.buildDate=$DATE" -o /out/discharger ./cmd/discharger
 
 FROM base AS discharger
 COPY LICENSE /LICENSE

@@ -3,10 +3,11 @@ package main
 import (
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"io/fs"
 	"strings"
+
+	flag "github.com/spf13/pflag"
 
 	"github.com/discharger/discharger/cmd/discharger/command"
 	"github.com/discharger/discharger/cmd/discharger/ruleset"
@@ -16,7 +17,8 @@ import (
 
 func configExampleCommand() command.Command {
 	return command.Command{
-		Name: "config example", Short: "Print a configuration file that explains itself.",
+		Name: "config example", Short: "Print a configuration file with comments.",
+		Example: "discharger config example > discharger.yaml",
 		Setup: func(t *command.Terminal, _ *flag.FlagSet) command.Action {
 			return func(context.Context, []string) error {
 				_, err := fmt.Fprint(t.Out, config.Example())
@@ -28,8 +30,9 @@ func configExampleCommand() command.Command {
 
 func configCheckCommand() command.Command {
 	return command.Command{
-		Name: "config check", Args: "[flags]", Short: "Say what is wrong with a configuration, without starting.",
-		Long: "Reads everything that \"serve\" reads before it opens the store: the file, the\nenvironment, the keys, the policies, and the files that secrets are in. Exit code 78: unusable.",
+		Name: "config check", Args: "[flags]", Short: "Check a configuration without starting.",
+		Example: "discharger config check --config discharger.yaml",
+		Long:    "Reads everything that \"serve\" reads before it opens the store: the file, the\nenvironment, the keys, the policies, and the files that secrets are in. Exit code 78: unusable.",
 		Setup: func(t *command.Terminal, f *flag.FlagSet) command.Action {
 			options := setup.ConfigFlags(t, f)
 			return func(context.Context, []string) error { return checkConfig(t, options) }

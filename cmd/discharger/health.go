@@ -2,11 +2,12 @@ package main
 
 import (
 	"context"
-	"flag"
 	"fmt"
 	"io"
 	"net/http"
 	"time"
+
+	flag "github.com/spf13/pflag"
 
 	"github.com/discharger/discharger/cmd/discharger/command"
 	"github.com/discharger/discharger/cmd/discharger/httpd"
@@ -16,8 +17,9 @@ import (
 
 func healthCommand() command.Command {
 	return command.Command{
-		Name: "health", Args: "[flags]", Short: "Ask a running service how it is.",
-		Long: "Asks at admin_listen, as configured. Exit code 3: not well, or nobody there.",
+		Name: "health", Args: "[flags]", Short: "Print the health of a running service.",
+		Example: "discharger health --config discharger.yaml --ready",
+		Long:    "Asks at admin_listen, as configured. Exit code 3: not well, or nobody there.",
 		Setup: func(t *command.Terminal, f *flag.FlagSet) command.Action {
 			options := setup.ConfigFlags(t, f)
 			address := f.String("address", "", "`host:port` to ask at, instead of what is configured")

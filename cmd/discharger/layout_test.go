@@ -177,7 +177,14 @@ var homes = []home{
 	{"go.yaml.in/yaml/v3", []string{"config/yamlfile", "policy"}, nil},
 	{"github.com/prometheus/client_golang", []string{
 		"cmd/discharger/gatewayd", "cmd/discharger/ruleset", "cmd/discharger/serve", "cmd/discharger/storage",
-		"discharger/secevent", "discharger/server", "discharger/gateway"}, []string{"discharger/bakery"}},
+		"discharger/secevent", "discharger/server", "discharger/gateway",
+	}, []string{"discharger/bakery"}},
+	{"github.com/spf13/cobra", []string{"cmd/discharger", "cmd/discharger/command"}, nil},
+	{"github.com/spf13/pflag", []string{
+		"cmd/discharger", "cmd/discharger/backup", "cmd/discharger/command", "cmd/discharger/demo", "cmd/discharger/gatewayd",
+		"cmd/discharger/keys", "cmd/discharger/policies", "cmd/discharger/serve", "cmd/discharger/sessions", "cmd/discharger/setup",
+		"cmd/discharger/tokens",
+	}, nil},
 	{"github.com/coreos/go-systemd/v22", []string{"cmd/discharger/httpd"}, []string{"cmd/discharger"}},
 	{"github.com/golang-jwt/jwt/v5", []string{"discharger/secevent"}, []string{"cmd/discharger"}},
 

@@ -49,5 +49,5 @@ func main() {
 		In: os.Stdin, Out: os.Stdout, Err: os.Stderr,
 		LookupEnv: os.LookupEnv, Now: time.Now,
 	}
-	os.Exit(run(ctx, t, os.Args[1:]))
+	os.Exit(program().Run(ctx, t, os.Args[1:]))
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"os"
 	"path/filepath"
 	"slices"
@@ -58,8 +59,9 @@ func TestServiceUnits(t *testing.T) {
 			if prevent := u["Service.RestartPreventExitStatus"]; prevent != nil {
 				t.Errorf("it does not start again after %q", prevent)
 			}
-			if _, _, err := find(strings.Fields(u["Service.ExecStart"][0])[1:]); err != nil {
-				t.Error(err)
+			start := strings.Fields(u["Service.ExecStart"][0])[1:]
+			if c, _, err := program().Tree(testTerminal(new(bytes.Buffer))).Find(start); err != nil || !c.HasParent() {
+				t.Errorf("no command %q: %v", start, err)
 			}
 		})
 	}

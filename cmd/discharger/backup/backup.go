@@ -5,7 +5,6 @@ package backup
 import (
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"io/fs"
@@ -13,6 +12,8 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	flag "github.com/spf13/pflag"
 
 	"github.com/discharger/discharger/cmd/discharger/command"
 	"github.com/discharger/discharger/cmd/discharger/httpd"
@@ -26,6 +27,7 @@ import (
 func Command() command.Command {
 	return command.Command{
 		Name: "backup", Args: "[flags] file", Short: "Write a backup of the store, also while the service runs.",
+		Example: "discharger backup --config discharger.yaml /var/backups/sessions.db",
 		Long: `
 The file is new, has mode 0600, and is complete: all that was acknowledged before
 the backup began is in it. Of a running service it is fetched at admin_listen, as

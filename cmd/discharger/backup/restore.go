@@ -3,7 +3,6 @@ package backup
 import (
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"io/fs"
@@ -11,6 +10,8 @@ import (
 	"path/filepath"
 	"syscall"
 	"time"
+
+	flag "github.com/spf13/pflag"
 
 	"github.com/discharger/discharger/cmd/discharger/command"
 	"github.com/discharger/discharger/cmd/discharger/logging"
@@ -27,6 +28,7 @@ import (
 func RestoreCommand() command.Command {
 	return command.Command{
 		Name: "restore", Args: "[flags] file", Short: "Make a store from a backup: in a file, or in an empty Redis.",
+		Example: "discharger restore --config discharger.yaml --replace /var/backups/sessions.db",
 		Long: `
 The backup is read completely first; one that is not whole changes nothing. What
 has been revoked since, as far as the journal has it, is revoked again. If the

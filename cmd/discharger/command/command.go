@@ -1,99 +1,91 @@
-// Package command is the frame of the commands: [Command] declares one, [Terminal]
-// has its streams, and [ExitCode] turns its error into an exit code.
+// Package command is the frame of the commands: a [Command] declares one, a
+// [Program] is the tree of all, a [Terminal] has the streams, and [ExitCode] turns
+// an error into an exit code.
 //
 // A command that fails returns an error, and never prints or exits itself. An error
 // that matches [ErrConfig] or [ErrUnavailable], or was made by [Usagef], selects the
 // exit code; [Mark] makes an error match without changing its text. Text from outside
 // is printed by way of [Quoted] or [Plain], so that no control character reaches the
 // terminal.
+//
+// Flags may stand before, after and between the arguments; "--" ends them. Long flags
+// have two dashes. Every command has --help, and every long flag with one dash, every
+// unknown flag and every unknown command is an error that names the right spelling.
 package command
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/base64"
-	"flag"
-	"fmt"
-	"io"
 	"strings"
 
-	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 )
 
-// action is what a command does, once its flags are parsed. The arguments are
-// those that are not flags.
+// Action runs a command after its flags have been parsed. The arguments are those
+// that are not flags.
 type Action func(ctx context.Context, args []string) error
 
-// command is one subcommand.
+// Command declares one command.
 type Command struct {
-	Name  string // one word or two, as in "keys new"
-	Args  string // what may follow the flags
-	Short string // one line for the list of commands
-	Long  string // what else there is to say, with -h
-	Max   int    // how many arguments it takes at most
+	Name    string // one word or two, as in "keys new"
+	Args    string // flags and arguments, for the line of usage
+	Short   string // one line for lists of commands
+	Long    string // the description below it
+	Example string // command lines, one per line
+	Max     int    // the most arguments that the command takes
+	Hidden  bool   // not listed
 
-	Hidden bool // not in the list of commands: only another command runs it
+	// Setup declares the flags and returns the action, which runs when they are set.
+	Setup func(*Terminal, *pflag.FlagSet) Action
 
-	// setup declares the flags and returns what to do when they are set.
-	Setup func(*Terminal, *flag.FlagSet) Action
+	// Values has the values of flags for completion, by name of the flag.
+	Values map[string][]string
+
+	// Complete returns the values of the next argument for completion; nil: files.
+	Complete func(t *Terminal, f *pflag.FlagSet, args []string) []string
 }
 
-// parse parses flags wherever they stand: before, after and between the
-// arguments. After "--" there are none. An id that begins with "-" is an argument
-// still: of a session, as those of another maker may, or of a signing key.
-func Parse(f *flag.FlagSet, args []string) (positional []string, err error) {
-	for {
-		if err := f.Parse(args); err != nil {
-			refused := len(args) - f.NArg() - 1
-			if refused < 0 {
-				return nil, err
-			}
-			if !isID(args[refused]) {
-				return nil, err
-			}
-			positional, args = append(positional, args[refused]), f.Args()
-			continue
-		}
-		if f.NArg() == 0 {
-			return positional, nil
-		}
-		if parsed := len(args) - f.NArg(); parsed > 0 && args[parsed-1] == "--" {
-			return append(positional, f.Args()...), nil
-		}
-		positional = append(positional, f.Arg(0))
-		args = f.Args()[1:]
+// cobra makes the node of the tree. The flags are declared at once, since completion
+// and documents need them.
+func (c *Command) cobra(t *Terminal, words []string) *cobra.Command {
+	node := &cobra.Command{
+		Use: strings.TrimSpace(words[len(words)-1] + " " + c.Args), Short: c.Short, Long: strings.TrimSpace(c.Long),
+		Example: c.Example, Hidden: c.Hidden, DisableFlagsInUseLine: true,
 	}
+	f := node.Flags()
+	f.SetNormalizeFunc(normalize)
+	action := c.Setup(t, f)
+	f.BoolP("help", "h", false, "print this text")
+	node.Args = func(_ *cobra.Command, args []string) error {
+		if len(args) > c.Max {
+			return Usagef("%s: too many arguments; see discharger %s -h", c.Name, c.Name)
+		}
+		return nil
+	}
+	node.RunE = func(cmd *cobra.Command, args []string) error { return action(cmd.Context(), unescapeIDs(args)) }
+	node.ValidArgsFunction = func(_ *cobra.Command, args []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
+		switch {
+		case len(args) >= c.Max:
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		case c.Complete == nil:
+			return nil, cobra.ShellCompDirectiveDefault
+		}
+		if values := c.Complete(t, f, args); values != nil {
+			return values, cobra.ShellCompDirectiveNoFileComp
+		}
+		return nil, cobra.ShellCompDirectiveDefault
+	}
+	for name, values := range c.Values {
+		// The error is that of a flag that does not exist, which a test finds.
+		_ = node.RegisterFlagCompletionFunc(name, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp))
+	}
+	return node
 }
 
-// isID reports whether a text has the form of the id of a session or of a signing
-// key, in base64url.
-func isID(text string) bool {
-	if _, err := caveat.ParseSessionID(text); err == nil {
-		return true
+// normalize spells --o as --output, which is the long form of -o.
+func normalize(_ *pflag.FlagSet, name string) pflag.NormalizedName {
+	if name == "o" {
+		name = "output"
 	}
-	b, err := base64.RawURLEncoding.Strict().DecodeString(text)
-	return err == nil && len(b) == sha256.Size
-}
-
-func (c Command) Help(w io.Writer, f *flag.FlagSet) {
-	fmt.Fprintf(w, "usage: discharger %s %s\n\n%s\n", c.Name, c.Args, c.Short)
-	if c.Long != "" {
-		fmt.Fprintf(w, "\n%s\n", strings.TrimSpace(c.Long))
-	}
-	first := true
-	f.VisitAll(func(fl *flag.Flag) {
-		if first {
-			fmt.Fprint(w, "\nFlags:\n")
-			first = false
-		}
-		name, usage := flag.UnquoteUsage(fl)
-		dashes := "--"
-		if len(fl.Name) == 1 {
-			dashes = "-"
-		}
-		if fl.DefValue != "" && fl.DefValue != "false" && fl.DefValue != "0s" {
-			usage += " (default " + fl.DefValue + ")"
-		}
-		fmt.Fprintf(w, "  %-26s %s\n", strings.TrimSpace(dashes+fl.Name+" "+name), usage)
-	})
+	return pflag.NormalizedName(name)
 }

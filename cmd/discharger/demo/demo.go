@@ -6,12 +6,13 @@ package demo
 import (
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
 	"sync/atomic"
 	"time"
+
+	flag "github.com/spf13/pflag"
 
 	"github.com/discharger/discharger/cmd/discharger/command"
 	"github.com/discharger/discharger/cmd/discharger/serve"
@@ -21,7 +22,8 @@ import (
 
 func Command() command.Command {
 	return command.Command{
-		Name: "demo", Short: "Show the whole life of a session, step by step. Needs nothing.",
+		Name: "demo", Short: "Play the life of a session, step by step. Needs nothing.",
+		Example: "discharger demo",
 		Long: "Starts the service on a free port and a temporary store, and plays a homeserver, a\n" +
 			"client and a thief over real HTTP. Exit code 1 if anything goes other than it should.",
 		Setup: func(t *command.Terminal, _ *flag.FlagSet) command.Action {

@@ -3,7 +3,6 @@ package gatewayd
 import (
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"io/fs"
 	"log/slog"
@@ -13,6 +12,8 @@ import (
 	"slices"
 	"syscall"
 	"time"
+
+	flag "github.com/spf13/pflag"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -31,7 +32,8 @@ import (
 
 func Command() command.Command {
 	return command.Command{
-		Name: "gateway", Args: "--config <file>", Short: "Run a gateway to a Matrix homeserver, beside a separate service.",
+		Name: "gateway", Args: "--config <file>", Short: "Run a gateway before a Matrix homeserver, beside a separate service.",
+		Example: "discharger gateway --config gateway.yaml",
 		Long: `
 Reads the same configuration file as "serve", but of it only the section gateway,
 admin_listen, data_dir, trusted_proxies, shutdown_timeout and log. The key file,

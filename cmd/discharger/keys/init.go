@@ -3,12 +3,13 @@ package keys
 import (
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"io/fs"
 	"os"
 	"slices"
 	"strings"
+
+	flag "github.com/spf13/pflag"
 
 	"github.com/discharger/discharger/cmd/discharger/command"
 	"github.com/discharger/discharger/cmd/discharger/setup"
@@ -19,6 +20,7 @@ import (
 func InitCommand() command.Command {
 	return command.Command{
 		Name: "keys init", Args: "[--config <file>]", Short: "Make every key file that a configuration needs.",
+		Example: "discharger keys init --config discharger.yaml",
 		Long: `
 Makes the key files that "serve" would make by itself with the store in one file:
 the service's, the gateway's if there is a section gateway, and the one that signs

@@ -2,11 +2,12 @@ package keys
 
 import (
 	"context"
-	"flag"
 	"fmt"
 	"io"
 	"text/tabwriter"
 	"time"
+
+	flag "github.com/spf13/pflag"
 
 	"github.com/discharger/discharger/cmd/discharger/command"
 	"github.com/discharger/discharger/cmd/discharger/setup"
@@ -16,7 +17,9 @@ import (
 
 func ListCommand() command.Command {
 	return command.Command{
-		Name: "keys list", Args: "[flags] [key file]", Short: "Show which keys there are, and nothing secret.", Max: 1,
+		Name: "keys list", Args: "[flags] [key file]", Short: "List keys and their states, without secrets.", Max: 1,
+		Example: `discharger keys list --config discharger.yaml
+discharger keys list homeserver.json`,
 		Long: `
 Each key has a state:
 

@@ -6,10 +6,11 @@ package keys
 import (
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"io/fs"
 	"slices"
+
+	flag "github.com/spf13/pflag"
 
 	"github.com/discharger/discharger/cmd/discharger/command"
 	"github.com/discharger/discharger/cmd/discharger/setup"
@@ -21,7 +22,10 @@ import (
 
 func NewCommand() command.Command {
 	return command.Command{
-		Name: "keys new", Args: "[flags] [key file]", Short: "Make keys, or add one.", Max: 1,
+		Name: "keys new", Args: "[flags] [key file]", Short: "Make a key file, or add a key to one.", Max: 1,
+		Example: `discharger keys new --kind homeserver --name example.org --service https://auth.example.org homeserver.json
+discharger keys new --kind refresh --staged --config discharger.yaml`,
+		Values: map[string][]string{"kind": append([]string{"homeserver", "signing"}, kinds()...)},
 		Long: `
 Without --kind, it makes the service's key file. "serve" does that by itself.
 

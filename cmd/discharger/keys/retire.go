@@ -4,11 +4,12 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"os"
 	"slices"
 	"time"
+
+	flag "github.com/spf13/pflag"
 
 	"github.com/discharger/discharger/cmd/discharger/backup"
 	"github.com/discharger/discharger/cmd/discharger/command"
@@ -23,7 +24,10 @@ import (
 
 func RetireCommand() command.Command {
 	return command.Command{
-		Name: "keys retire", Args: "[flags] <id> [key file]", Short: "Take a key out, which ends the sessions that depend on it.", Max: 2,
+		Name: "keys retire", Args: "[flags] <id> [key file]", Short: "Retire a key, which ends the sessions that depend on it.", Max: 2,
+		Example: `discharger keys retire --config discharger.yaml 1a2b3c4d
+discharger keys retire --config discharger.yaml --yes 1a2b3c4d`,
+		Complete: completeKeys,
 		Long: `
 It says which sessions end, and does it with --yes only. Where this machine has
 the service's store in a file, it counts them: with the file itself, or asking

@@ -2,7 +2,8 @@ package keys
 
 import (
 	"context"
-	"flag"
+
+	flag "github.com/spf13/pflag"
 
 	"github.com/discharger/discharger/cmd/discharger/command"
 	"github.com/discharger/discharger/cmd/discharger/setup"
@@ -13,6 +14,7 @@ import (
 func ServiceCommand() command.Command {
 	return command.Command{
 		Name: "keys service", Args: "[flags] <key file>", Short: "Store the service's public key in a homeserver's key file.", Max: 1,
+		Example: "discharger keys service homeserver.json",
 		Long: `
 After the service has begun to use another key of kind discharger, a homeserver
 goes on to seal caveats to the previous one, until its key file has the new one

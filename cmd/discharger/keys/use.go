@@ -2,7 +2,8 @@ package keys
 
 import (
 	"context"
-	"flag"
+
+	flag "github.com/spf13/pflag"
 
 	"github.com/discharger/discharger/cmd/discharger/command"
 	"github.com/discharger/discharger/cmd/discharger/setup"
@@ -12,7 +13,9 @@ import (
 
 func UseCommand() command.Command {
 	return command.Command{
-		Name: "keys use", Args: "[flags] <id> [key file]", Short: "Begin to use a staged key, or a previous one again.", Max: 2,
+		Name: "keys use", Args: "[flags] <id> [key file]", Short: "Put a staged key, or a previous one, into use.", Max: 2,
+		Example:  "discharger keys use --config discharger.yaml 1a2b3c4d",
+		Complete: completeKeys,
 		Long: `
 From now on, things of the key's kind are made with it. The key that was used
 before is a previous one: it is recognized until "discharger keys retire". A

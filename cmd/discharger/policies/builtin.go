@@ -2,11 +2,12 @@ package policies
 
 import (
 	"context"
-	"flag"
 	"fmt"
 	"io/fs"
 	"slices"
 	"strings"
+
+	flag "github.com/spf13/pflag"
 
 	"github.com/discharger/discharger/cmd/discharger/command"
 	"github.com/discharger/discharger/policy"
@@ -15,6 +16,9 @@ import (
 func ShowCommand() command.Command {
 	return command.Command{
 		Name: "policy show", Args: "[name]", Short: "Print a built-in policy, to read or to copy.", Max: 1,
+		Example: `discharger policy show
+discharger policy show strict > policy.yaml`,
+		Complete: func(*command.Terminal, *flag.FlagSet, []string) []string { return builtinNames() },
 		Long: `
 Without a name it lists the built-in policies. A homeserver's configuration, or
 a session's condition, chooses one by name. A file of your own with a policy of
@@ -39,6 +43,15 @@ func listBuiltins(t *command.Terminal) error {
 		fmt.Fprintf(t.Out, "%-8s  %s\n", name, set.Doc(name))
 	}
 	return nil
+}
+
+// builtinNames returns the names of the built-in policies.
+func builtinNames() []string {
+	set, err := policy.Load(policy.LoadConfig{SkipTests: true})
+	if err != nil {
+		return nil
+	}
+	return set.Names()
 }
 
 // showBuiltin prints the file that a built-in policy is in.
@@ -69,7 +82,8 @@ func showBuiltin(t *command.Terminal, name string) error {
 
 func FieldsCommand() command.Command {
 	return command.Command{
-		Name: "policy fields", Short: "List what the expressions in rules can read.",
+		Name: "policy fields", Short: "List the fields that the expressions in rules can read.",
+		Example: "discharger policy fields",
 		Setup: func(t *command.Terminal, _ *flag.FlagSet) command.Action {
 			return func(context.Context, []string) error { return policy.WriteFields(t.Out) }
 		},
@@ -79,6 +93,7 @@ func FieldsCommand() command.Command {
 func SchemaCommand() command.Command {
 	return command.Command{
 		Name: "policy schema", Short: "Print a JSON Schema of rule files, for editors.",
+		Example: "discharger policy schema > policy.schema.json",
 		Long: `
 Editors that use yaml-language-server complete and check a rule file whose first
 line is

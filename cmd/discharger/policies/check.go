@@ -4,10 +4,11 @@ package policies
 
 import (
 	"context"
-	"flag"
 	"fmt"
 	"os"
 	"strings"
+
+	flag "github.com/spf13/pflag"
 
 	"github.com/discharger/discharger/cmd/discharger/command"
 	"github.com/discharger/discharger/cmd/discharger/ruleset"
@@ -66,7 +67,8 @@ func unusable(err error) error { return command.Mark(err, command.ErrConfig) }
 
 func CheckCommand() command.Command {
 	return command.Command{
-		Name: "policy check", Args: "[flags] [file...]", Short: "Say what is wrong in rule files, and what rules cost.", Max: manyFiles,
+		Name: "policy check", Args: "[flags] [file...]", Short: "Check rule files, and print the cost of rules.", Max: manyFiles,
+		Example: "discharger policy check policy.yaml",
 		Long: `
 Reads rule files, or those of the configuration, and shows every mistake with its
 place, and rules that can never run. For each rule it tells how much of what a
@@ -112,6 +114,7 @@ func checkPolicy(t *command.Terminal, load policy.LoadConfig, cfg *config.Config
 func TestCommand() command.Command {
 	return command.Command{
 		Name: "policy test", Args: "[flags] [file...]", Short: "Run the tests in rule files.", Max: manyFiles,
+		Example: "discharger policy test policy.yaml",
 		Long: `
 Reads rule files, or those of the configuration, and runs the tests that stand
 beside the rules. What a test expected otherwise is shown line by line, and at the
@@ -151,7 +154,8 @@ func testPolicy(t *command.Terminal, set *policy.Set) error {
 
 func DiffCommand() command.Command {
 	return command.Command{
-		Name: "policy diff", Args: "[flags] [old] new", Short: "Say which recorded decisions other rules would change.", Max: 2,
+		Name: "policy diff", Args: "[flags] [old] new", Short: "List the recorded decisions that other rules would change.", Max: 2,
+		Example: "discharger policy diff --replay audit.jsonl policy.yaml",
 		Long: `
 Decides everything in an audit log with two rule files, and shows what differs,
 the most frequent first. Without an old file, the new one is compared with what

@@ -4,11 +4,12 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"flag"
 	"fmt"
 	"io"
 	"strings"
 	"time"
+
+	flag "github.com/spf13/pflag"
 
 	"github.com/discharger/discharger/cmd/discharger/command"
 	"github.com/discharger/discharger/policy"
@@ -16,7 +17,8 @@ import (
 
 func EvalCommand() command.Command {
 	return command.Command{
-		Name: "policy eval", Args: "[flags] [file...]", Short: "Decide about one request that you describe.", Max: manyFiles,
+		Name: "policy eval", Args: "[flags] [file...]", Short: "Decide about one request, described by flags.", Max: manyFiles,
+		Example: "discharger policy eval --explain --set request.ip=203.0.113.7 policy.yaml",
 		Long: `
 Decides with rule files, with those of the configuration, or with the built-in
 policies, and prints the decision as JSON. The request is that of an ordinary

@@ -2,9 +2,10 @@ package policies
 
 import (
 	"context"
-	"flag"
 	"fmt"
 	"strings"
+
+	flag "github.com/spf13/pflag"
 
 	"github.com/discharger/discharger/cmd/discharger/command"
 	"github.com/discharger/discharger/cmd/discharger/ruleset"
@@ -15,7 +16,8 @@ import (
 
 func SchemaCheckCommand() command.Command {
 	return command.Command{
-		Name: "schema check", Args: "file...", Short: "Say what is wrong in caveat schemas.", Max: manyFiles,
+		Name: "schema check", Args: "file...", Short: "Check caveat schemas.", Max: manyFiles,
+		Example: "discharger schema check caveats.yaml",
 		Long: `
 Reads caveat schemas, of our own format or of Boulangerie's, and shows every
 mistake with its place. Exit code 78: a file cannot be used.`,
@@ -55,7 +57,8 @@ func checkSchemas(t *command.Terminal, paths []string) error {
 func SchemaDocsCommand() command.Command {
 	return command.Command{
 		Name: "schema docs", Args: "[file]", Short: "Print a reference of a schema's caveats, in Markdown.", Max: 1,
-		Long: "Without a file it is the standard schema: what anyone who holds a macaroon of this\nservice may add to it.",
+		Example: "discharger schema docs caveats.yaml > caveats.md",
+		Long:    "Without a file it is the standard schema: what anyone who holds a macaroon of this\nservice may add to it.",
 		Setup: func(t *command.Terminal, _ *flag.FlagSet) command.Action {
 			return func(_ context.Context, args []string) error {
 				s, err := schema.Std()

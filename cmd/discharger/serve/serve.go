@@ -10,7 +10,6 @@ package serve
 import (
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"log/slog"
 	"os"
@@ -18,6 +17,8 @@ import (
 	"runtime/debug"
 	"syscall"
 	"time"
+
+	flag "github.com/spf13/pflag"
 
 	"github.com/discharger/discharger/cmd/discharger/backup"
 	"github.com/discharger/discharger/cmd/discharger/command"
@@ -35,6 +36,7 @@ import (
 func Command() command.Command {
 	return command.Command{
 		Name: "serve", Args: "[flags]", Short: "Run the service.",
+		Example: "discharger serve --config discharger.yaml",
 		Long: `
 Without a configuration file it keeps keys and sessions in ./discharger-data and
 knows no homeserver yet; it says what to do next. "discharger config example"

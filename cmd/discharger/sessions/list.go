@@ -5,8 +5,9 @@ package sessions
 
 import (
 	"context"
-	"flag"
 	"time"
+
+	flag "github.com/spf13/pflag"
 
 	"github.com/discharger/discharger/cmd/discharger/command"
 	"github.com/discharger/discharger/cmd/discharger/setup"
@@ -73,6 +74,7 @@ $DISCHARGER_API_KEY, and reaches no other homeserver's sessions.`
 func ListCommand() command.Command {
 	return command.Command{
 		Name: "sessions list", Args: "[flags] <user>", Short: "As a homeserver: list a user's sessions.", Max: 1,
+		Example: "discharger sessions list --key homeserver.json @alice:example.org",
 		Long: `
 Lists the sessions that are alive, the most recently used first. In modes open
 and held, the time of the last use can be up to an hour older than the truth.

@@ -2,10 +2,11 @@ package sessions
 
 import (
 	"context"
-	"flag"
 	"fmt"
 	"text/tabwriter"
 	"time"
+
+	flag "github.com/spf13/pflag"
 
 	"github.com/discharger/discharger/cmd/discharger/command"
 	"github.com/discharger/discharger/discharger/wire"
@@ -14,6 +15,8 @@ import (
 func MarksCommand() command.Command {
 	return command.Command{
 		Name: "sessions marks", Args: "[flags] [user]", Short: "As a homeserver: show revocation marks, and lift those in the future.", Max: 1,
+		Example: `discharger sessions marks --key homeserver.json @alice:example.org
+discharger sessions marks --key homeserver.json --lift`,
 		Long: `
 A mark is the time of the last revocation of all sessions, of the homeserver's, a
 user's or a device's, by the store's clock. It covers what was minted by then and

@@ -2,9 +2,10 @@ package sessions
 
 import (
 	"context"
-	"flag"
 	"fmt"
 	"time"
+
+	flag "github.com/spf13/pflag"
 
 	"github.com/discharger/discharger/cmd/discharger/command"
 	"github.com/discharger/discharger/discharger/caveat"
@@ -14,9 +15,9 @@ import (
 
 // revocation is a command that ends sessions.
 type revokeSpec struct {
-	name, args, about, more string
-	what                    []string // that the arguments are
-	of                      revokes
+	name, args, about, more, example string
+	what                             []string // that the arguments are
+	of                               revokes
 
 	batch bool // has --from
 	yes   bool // has --yes
@@ -90,7 +91,7 @@ func (o *orderFlags) entry(of revokes, args []string) (e wire.RevokeEntry, err e
 
 func (r revokeSpec) command() command.Command {
 	return command.Command{
-		Name: r.name, Args: r.args, Short: r.about, Long: r.more + r.aboutResult() + aboutSessions, Max: len(r.what),
+		Name: r.name, Args: r.args, Short: r.about, Long: r.more + r.aboutResult() + aboutSessions, Example: r.example, Max: len(r.what),
 		Setup: func(t *command.Terminal, f *flag.FlagSet) command.Action {
 			var h homeserverFlags
 			var o orderFlags
@@ -226,6 +227,8 @@ func (u *unknownName) Error() string {
 func RevokeCommand() command.Command {
 	return revokeSpec{
 		name: "sessions revoke", args: "[flags] <user> <session>, or --from <file>", about: "As a homeserver: end one session of a user, or several.",
+		example: `discharger sessions revoke --key homeserver.json @alice:example.org 7JxMokoUOnazjSAKJrhbOw
+discharger sessions revoke --key homeserver.json --from revocations.jsonl`,
 		more: `
 Ends the session whether its first discharge has been fetched or not. That it is
 gone already is no error.
@@ -243,6 +246,7 @@ each. A line names a session, a device, or all sessions of a user:
 func RevokeUserCommand() command.Command {
 	return revokeSpec{
 		name: "sessions revoke-user", args: "[flags] <user>", about: "As a homeserver: end all sessions of a user.",
+		example: "discharger sessions revoke-user --key homeserver.json --except-device PHONE @alice:example.org",
 		more: `
 Ends what was minted by now, whether its first discharge has been fetched or
 not, but for what the flags leave alone.`,
@@ -253,6 +257,7 @@ not, but for what the flags leave alone.`,
 func RevokeDeviceCommand() command.Command {
 	return revokeSpec{
 		name: "sessions revoke-device", args: "[flags] <user> <device>", about: "As a homeserver: end the sessions of a user's device.",
+		example: "discharger sessions revoke-device --key homeserver.json @alice:example.org PHONE",
 		more: `
 Ends the session that "discharger sessions list" shows for the device, and what
 was minted for it by now and has not been discharged yet.`,
@@ -263,6 +268,7 @@ was minted for it by now and has not been discharged yet.`,
 func RevokeAllCommand() command.Command {
 	return revokeSpec{
 		name: "sessions revoke-all", args: "--yes [flags]", about: "As a homeserver: end all sessions of all its users.",
+		example: "discharger sessions revoke-all --key homeserver.json --yes",
 		more: `
 Everybody has to log in again. It does not print how many sessions ended.`,
 		of: everything, yes: true,

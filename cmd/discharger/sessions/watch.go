@@ -3,9 +3,10 @@ package sessions
 import (
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"time"
+
+	flag "github.com/spf13/pflag"
 
 	"github.com/go-json-experiment/json"
 
@@ -17,7 +18,8 @@ import (
 
 func WatchCommand() command.Command {
 	return command.Command{
-		Name: "sessions watch", Args: "[flags]", Short: "As a homeserver: print what is revoked, as it happens.",
+		Name: "sessions watch", Args: "[flags]", Short: "As a homeserver: print revocations as they happen.",
+		Example: "discharger sessions watch --key homeserver.json --wait 1h",
 		Long: `
 Prints the feed that the homeserver follows: first what still matters of what was
 revoked before, then everything at once when it happens, until it is interrupted.

@@ -8,7 +8,7 @@
 package setup
 
 import (
-	"flag"
+	flag "github.com/spf13/pflag"
 
 	"github.com/discharger/discharger/cmd/discharger/command"
 	"github.com/discharger/discharger/config"

@@ -2,11 +2,12 @@ package tokens
 
 import (
 	"context"
-	"flag"
 	"fmt"
 	"net/netip"
 	"strings"
 	"time"
+
+	flag "github.com/spf13/pflag"
 
 	"github.com/discharger/discharger/cmd/discharger/command"
 	"github.com/discharger/discharger/discharger/gateway/token"
@@ -15,7 +16,8 @@ import (
 
 func AttenuateCommand() command.Command {
 	return command.Command{
-		Name: "attenuate", Args: "[flags] [file]", Short: "Narrow a gateway's access token, to hand it to a script.", Max: 1,
+		Name: "attenuate", Args: "[flags] [file]", Short: "Narrow an access token of a gateway, for a script.", Max: 1,
+		Example: "discharger attenuate --for 24h --read-only --room '!room:example.org' token",
 		Long: `
 Reads an access token that begins with dga_, from a file or standard input, and
 writes a narrower one. It needs no connection, and the token that was read stays
@@ -39,7 +41,7 @@ that they say has to hold.
 				a.conditions = append(a.conditions, token.CondRoom+" "+id)
 				return nil
 			})
-			out := f.String("o", "", "`file` to make, instead of standard output")
+			out := f.StringP("output", "o", "", "`file` to make, instead of standard output")
 			return func(_ context.Context, args []string) error { return a.run(t, args, *out) }
 		},
 	}

@@ -9,10 +9,11 @@ package tokens
 import (
 	"context"
 	"crypto/rand"
-	"flag"
 	"fmt"
 	"os"
 	"time"
+
+	flag "github.com/spf13/pflag"
 
 	"github.com/discharger/discharger/cmd/discharger/command"
 	"github.com/discharger/discharger/cmd/discharger/setup"
@@ -60,6 +61,7 @@ func (c *clientFlags) client(t *command.Terminal, service string, access client.
 func DischargeCommand() command.Command {
 	return command.Command{
 		Name: "discharge", Args: "[flags] [access macaroon]", Short: "As a client: get a session's first discharge.", Max: 1,
+		Example: "discharger discharge --service https://auth.example.org -o alice.json access",
 		Long: `
 Reads an access macaroon from a file or standard input, as text or JSON, and
 writes a session file: the bundle of access macaroon and discharge for the
@@ -68,7 +70,7 @@ session.`,
 		Setup: func(t *command.Terminal, f *flag.FlagSet) command.Action {
 			var c clientFlags
 			c.declare(f, t.Env("DISCHARGER_SERVICE", setup.DefaultService))
-			out := f.String("o", "", "session `file` to make; without, it goes to standard output")
+			out := f.StringP("output", "o", "", "session `file` to make; without, it goes to standard output")
 			bundle := f.Bool("bundle", false, "write the bundle to standard output, and the session only with -o")
 			return func(ctx context.Context, args []string) error {
 				if _, err := os.Lstat(*out); err == nil {
@@ -132,6 +134,7 @@ func sayUntil(t *command.Terminal, s *savedSession) {
 func RefreshCommand() command.Command {
 	return command.Command{
 		Name: "refresh", Args: "[flags] <session file>", Short: "As a client: get the next discharge.", Max: 1,
+		Example: "discharger refresh alice.json",
 		Long: `
 Asks with what is in the session file, and writes what comes back into it. If no
 answer comes, run it again: it asks under the same request-id, and the service
@@ -200,6 +203,7 @@ func (c *clientFlags) refresh(ctx context.Context, t *command.Terminal, s *saved
 func LogoutCommand() command.Command {
 	return command.Command{
 		Name: "logout", Args: "[flags] <session file>", Short: "As a client: end a session.", Max: 1,
+		Example: "discharger logout alice.json",
 		Long: `
 From then on nothing discharges the session's access macaroon. What has been
 discharged already is good until it runs out.`,

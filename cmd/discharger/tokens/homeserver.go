@@ -3,11 +3,12 @@ package tokens
 import (
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"net/netip"
 	"strings"
 	"time"
+
+	flag "github.com/spf13/pflag"
 
 	"github.com/discharger/discharger/cmd/discharger/command"
 	"github.com/discharger/discharger/cmd/discharger/setup"
@@ -33,7 +34,9 @@ func openHomeserver(path string, now func() time.Time) (*homeserver.Homeserver, 
 
 func MintCommand() command.Command {
 	return command.Command{
-		Name: "mint", Args: "--key <file> --user <name> [flags]", Short: "As a homeserver: make an access macaroon.",
+		Name: "mint", Args: "--key <file> --user <name> [flags]", Short: "As a homeserver: mint an access macaroon.",
+		Example: "discharger mint --key homeserver.json --user @alice:example.org > access",
+		Values:  map[string][]string{"mode": {"open", "rotate", "held"}, "caveat-version": {"1", "2", "3"}},
 		Long: `
 Writes it to standard output. It is what a homeserver gives a client at login;
 it has to be discharged for the first time within the service's activation
@@ -59,7 +62,7 @@ window. Nothing is sent anywhere.`,
 				return nil
 			})
 			version := f.Int("caveat-version", 2, "encoding of the caveat: 1, 2 or 3")
-			out := f.String("o", "", "`file` to make, instead of standard output")
+			out := f.StringP("output", "o", "", "`file` to make, instead of standard output")
 			return func(_ context.Context, _ []string) error {
 				if p.User == "" {
 					return command.Usagef("whose session? --user names the user")
@@ -96,7 +99,8 @@ func mint(t *command.Terminal, h *homeserver.Homeserver, p homeserver.MintParams
 
 func VerifyCommand() command.Command {
 	return command.Command{
-		Name: "verify", Args: "--key <file> [flags] [bundle or session file]", Short: "As a homeserver: check a bundle.", Max: 1,
+		Name: "verify", Args: "--key <file> [flags] [bundle or session file]", Short: "As a homeserver: verify a bundle.", Max: 1,
+		Example: "discharger verify --key homeserver.json alice.json",
 		Long: `
 Reads a bundle or a session file, from a file or standard input. Nobody is
 asked: a bundle is good until it runs out. Exit code 1: not accepted.`,

@@ -3,12 +3,13 @@ package tokens
 import (
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"maps"
 	"slices"
 	"strings"
 	"time"
+
+	flag "github.com/spf13/pflag"
 
 	"github.com/discharger/discharger/cmd/discharger/command"
 	"github.com/discharger/discharger/cmd/discharger/setup"
@@ -23,7 +24,9 @@ import (
 
 func InspectCommand() command.Command {
 	return command.Command{
-		Name: "inspect", Args: "[flags] [file]", Short: "Show what is in a macaroon, bundle, session file, token or caveat.", Max: 1,
+		Name: "inspect", Args: "[flags] [file]", Short: "Show the contents of a macaroon, bundle, session file, token or caveat.", Max: 1,
+		Example: `discharger inspect alice.json
+discharger inspect --open --config discharger.yaml access`,
 		Long: `
 Reads one of them from a file or standard input, and finds out which it is. Access
 tokens of a gateway (dga_, dgb_) are macaroons and bundles; its refresh tokens

@@ -86,7 +86,7 @@ func deploy(t *testing.T, k *kit, h *homeserver, s settings) *deployment {
 	d.write(t, serviceConfig, service)
 	d.startService(t)
 	// The gateways are registered as one homeserver.
-	service += d.run(t, "keys", "new", "-kind", "homeserver", "-name", "gateway", "-service", d.serviceURL, sharedKeys)
+	service += d.run(t, "keys", "new", "--kind", "homeserver", "--name", "gateway", "--service", d.serviceURL, sharedKeys)
 	d.write(t, serviceConfig, service)
 	d.restartService(t, syscall.SIGTERM)
 	d.fronts = make([]*process, s.apart)
@@ -149,14 +149,14 @@ func (d *deployment) startService(t *testing.T) {
 	if d.apart == 0 {
 		out, path = &d.gateways[0].out, d.gateways[0].url+"/_matrix/client/versions"
 	}
-	d.service = start(t, out, d.dir, d.kit.discharger, "serve", "-config", serviceConfig)
+	d.service = start(t, out, d.dir, d.kit.discharger, "serve", "--config", serviceConfig)
 	ready(t, d.service, path)
 }
 
 func (d *deployment) startGateway(t *testing.T, i int) {
 	t.Helper()
 	g := d.gateways[i]
-	d.fronts[i] = start(t, &g.out, d.dir, d.kit.discharger, "gateway", "-config", gatewayName(i)+".yaml")
+	d.fronts[i] = start(t, &g.out, d.dir, d.kit.discharger, "gateway", "--config", gatewayName(i)+".yaml")
 	ready(t, d.fronts[i], g.url+"/_matrix/client/versions")
 }
 
@@ -198,7 +198,7 @@ func (d *deployment) run(t *testing.T, args ...string) string {
 // logged out at the homeserver in the background.
 func (d *deployment) revoke(t *testing.T, u *user) {
 	t.Helper()
-	d.run(t, "sessions", "revoke-user", "-key", d.key, u.id())
+	d.run(t, "sessions", "revoke-user", "--key", d.key, u.id())
 }
 
 // settle waits until every gateway has made the logouts at the homeserver that were

@@ -42,7 +42,7 @@ gateway:
 	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	p := start(t, &g.out, dir, k.discharger, "serve", "-config", file)
+	p := start(t, &g.out, dir, k.discharger, "serve", "--config", file)
 	ready(t, p, g.url+"/_matrix/client/versions")
 	return g
 }

@@ -127,7 +127,7 @@ func testHostile(t *testing.T, k *kit, d *deployment) {
 		t.Fatalf("the server gives out no tokens: %s", direct.raw)
 	}
 	token := a.body.text("access_token")
-	narrowed := attenuated(t, k, token, "-room", narrowRoom)
+	narrowed := attenuated(t, k, token, "--room", narrowRoom)
 	asked := &hostile{t: t, addr: strings.TrimPrefix(g.url, "http://"), slots: make(chan struct{}, 16)}
 	for i, path := range tokenPaths {
 		for j, target := range spellings(path) {

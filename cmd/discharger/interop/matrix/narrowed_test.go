@@ -24,10 +24,10 @@ type narrowing struct {
 
 // narrowings returns the conditions of narrowed tokens, alone and together.
 func narrowings(room string) []narrowing {
-	limited := []string{"-for", "1h"}
-	address := []string{"-ip", "127.0.0.0/8"}
-	readOnly := []string{"-read-only"}
-	inRoom := []string{"-room", room}
+	limited := []string{"--for", "1h"}
+	address := []string{"--ip", "127.0.0.0/8"}
+	readOnly := []string{"--read-only"}
+	inRoom := []string{"--room", room}
 	return []narrowing{
 		{"room", inRoom, false, true},
 		{"read-only", readOnly, true, false},
@@ -219,7 +219,7 @@ func (n *narrowed) testOtherRoom(t *testing.T, k *kit) {
 	send("secret2", body{"msgtype": "m.text", "body": secret, "m.relates_to": body{"rel_type": "m.thread", "event_id": event}})
 	space := create(body{"preset": "private_chat", "creation_content": body{"type": "m.space"}})
 	user.call(t, "PUT", "/rooms/"+url.PathEscape(space)+"/state/m.space.child/"+url.PathEscape(other), body{"via": []string{"localhost"}}).ok(t)
-	token := attenuated(t, k, user.token, "-room", space)
+	token := attenuated(t, k, user.token, "--room", space)
 	own := n.values
 	n.values = union(own, map[string]string{"room_id": space, "event_id": event})
 	defer func() { n.values = own }()

@@ -45,7 +45,7 @@ store: {redis: {addresses: [%s], timeouts: {dial: 3s, read: 3s, write: 3s}}}
 	a.run(t, "keys", "new", "service/keys.json")
 	a.startService(t)
 	// The gateway is registered like a homeserver.
-	a.write(t, "service.yaml", service+a.run(t, "keys", "new", "-kind", "homeserver", "-name", "gateway", "-service", a.serviceURL, "gateway.json"))
+	a.write(t, "service.yaml", service+a.run(t, "keys", "new", "--kind", "homeserver", "--name", "gateway", "--service", a.serviceURL, "gateway.json"))
 	a.service.stop(t, syscall.SIGTERM)
 	a.startService(t)
 	a.write(t, "gateway.yaml", fmt.Sprintf(`
@@ -53,7 +53,7 @@ admin_listen: %s
 data_dir: gateway
 gateway: {listen: %s, upstream: %s, keys_file: gateway.json}
 `, admin, addr, h.url))
-	p := start(t, &a.gateway.out, a.dir, k.discharger, "gateway", "-config", "gateway.yaml")
+	p := start(t, &a.gateway.out, a.dir, k.discharger, "gateway", "--config", "gateway.yaml")
 	ready(t, p, a.gateway.url+"/_matrix/client/versions")
 	return a
 }
@@ -72,7 +72,7 @@ func (a *apart) startRedis(t *testing.T) {
 
 func (a *apart) startService(t *testing.T) {
 	t.Helper()
-	a.service = start(t, new(output), a.dir, a.kit.discharger, "serve", "-config", "service.yaml")
+	a.service = start(t, new(output), a.dir, a.kit.discharger, "serve", "--config", "service.yaml")
 	ready(t, a.service, a.serviceURL+"/discharge/info")
 }
 
@@ -112,7 +112,7 @@ func testApart(t *testing.T, k *kit, h *homeserver) {
 func (a *apart) testRevoked(t *testing.T) {
 	one, other := a.pair(t, "revoked")
 	kept := one.user.login(t, nil)
-	sessions := a.run(t, "sessions", "list", "-key", "gateway.json", one.user.id())
+	sessions := a.run(t, "sessions", "list", "--key", "gateway.json", one.user.id())
 	for _, d := range []*device{one, other, kept} {
 		if !strings.Contains(sessions, d.id) {
 			t.Errorf("device %s is not in the list:\n%s", d.id, sessions)
@@ -125,11 +125,11 @@ func (a *apart) testRevoked(t *testing.T) {
 			d.ended(t)
 		}
 	}
-	a.run(t, "sessions", "revoke-device", "-key", "gateway.json", one.user.id(), one.id)
+	a.run(t, "sessions", "revoke-device", "--key", "gateway.json", one.user.id(), one.id)
 	gone(one)
 	other.alive(t)
 	kept.alive(t)
-	a.run(t, "sessions", "revoke-user", "-key", "gateway.json", one.user.id())
+	a.run(t, "sessions", "revoke-user", "--key", "gateway.json", one.user.id())
 	gone(other, kept)
 }
 
