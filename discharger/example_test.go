@@ -53,8 +53,7 @@ func Example() {
 // sealed is the caveat that a homeserver makes at a login. Package homeserver
 // does it, and the access macaroon around it.
 func sealed(user string, homeserver caveat.KeyPair, service caveat.PublicKey) []byte {
-	id, err := caveat.NewSessionID(nil)
-	must(err)
+	id := caveat.NewSessionID()
 	c := caveat.Condition{Session: id, User: user, Minted: time.Now().UnixMilli(), Mode: caveat.ModeOpen}
 	text, err := c.Encode()
 	must(err)
@@ -69,8 +68,7 @@ func sealed(user string, homeserver caveat.KeyPair, service caveat.PublicKey) []
 }
 
 func pair() caveat.KeyPair {
-	k, err := caveat.GenerateKey(nil)
-	must(err)
+	k := caveat.GenerateKey()
 	return k
 }
 

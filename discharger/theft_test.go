@@ -46,9 +46,7 @@ func newVictim(t *testing.T) *victim {
 		t.Cleanup(func() { st.Close() })
 		c.Store, c.RefreshKeys = st, []discharger.RefreshKey{v.key}
 	})
-	if v.master, err = hs.NewKey(nil); err != nil {
-		t.Fatal(err)
-	}
+	v.master = hs.NewKey()
 	v.hs = v.homeserver(v.world.hs["a.example"], v.keys.Public)
 	return v
 }
@@ -58,8 +56,8 @@ func (v *victim) homeserver(pair caveat.KeyPair, service caveat.PublicKey) *hs.H
 	v.t.Helper()
 	made, err := hs.New(hs.Config{
 		Name: "a.example", Keys: hs.Keys{v.master}, KeyPair: pair, Discharger: service,
-		Location: "https://discharger.example", Clock: v.clock,
-	})
+		Location: "https://discharger.example",
+	}.WithClock(v.clock))
 	mustDo(v.t, err)
 	return made
 }
@@ -427,9 +425,7 @@ func thiefSealingKey(t *testing.T, v *victim) {
 func noAccess(t *testing.T, v *victim, pair, service caveat.KeyPair) {
 	t.Helper()
 	own := *v
-	master, err := hs.NewKey(nil)
-	mustDo(t, err)
-	own.master = master
+	own.master = hs.NewKey()
 	own.hs = own.homeserver(pair, service.Public)
 	s := own.session(caveat.ModeOpen, func(p *hs.MintParams) { p.Device = "FORGED" })
 	if g := s.must(at(away)); v.acts(s.bundle(g)) {

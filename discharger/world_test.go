@@ -120,10 +120,7 @@ func eachStore(t *testing.T, test func(*testing.T, *world)) {
 
 func newKey(t testing.TB) caveat.KeyPair {
 	t.Helper()
-	k, err := caveat.GenerateKey(nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	k := caveat.GenerateKey()
 	return k
 }
 
@@ -172,10 +169,7 @@ func (w *world) pastMarks() {
 // has a device of its own, unless a test says otherwise.
 func (w *world) login(mode caveat.Mode, change ...func(*caveat.Condition)) *login {
 	w.t.Helper()
-	id, err := caveat.NewSessionID(nil)
-	if err != nil {
-		w.t.Fatal(err)
-	}
+	id := caveat.NewSessionID()
 	w.logins++
 	device := "PHONE"
 	if w.logins > 1 {

@@ -87,16 +87,14 @@ func newCrash(t *testing.T) *crash {
 	if out, err := exec.Command("go", "build", "-o", c.binary, ".").CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	theirs, err := caveat.GenerateKey(nil)
-	check(t, err)
+	theirs := caveat.GenerateKey()
 	config := fmt.Sprintf("listen: 127.0.0.1:0\nadmin_listen: 127.0.0.1:0\nrequest_timeout: 10s\ndata_dir: %s\nhomeservers:\n  - {name: a.example, public_key: %s}\n",
 		filepath.Join(c.dir, "data"), theirs.Public)
 	check(t, os.WriteFile(filepath.Join(c.dir, "discharger.yaml"), []byte(config), 0o600))
 	c.start()
 	service, err := c.client.Info(context.Background())
 	check(t, err)
-	master, err := homeserver.NewKey(nil)
-	check(t, err)
+	master := homeserver.NewKey()
 	c.hs, err = homeserver.New(homeserver.Config{
 		Name: "a.example", Keys: homeserver.Keys{master}, KeyPair: theirs, Discharger: service, Location: crashLocation,
 	})

@@ -130,8 +130,8 @@ var layout = map[string][]string{
 	},
 
 	"discharger/homeserver": {
-		"discharger/bundle", "discharger/cache", "discharger/caveat", "discharger/client", "discharger/keyfile", "discharger/rawmacaroon",
-		"discharger/secret", "discharger/wire",
+		"discharger/bundle", "discharger/cache", "discharger/caveat", "discharger/client", "discharger/clientaddr", "discharger/keyfile",
+		"discharger/rawmacaroon", "discharger/secret", "discharger/wire",
 	},
 	"discharger/bakery": {
 		"discharger/bundle", "discharger/caveat", "discharger/client", "discharger/homeserver", "discharger/rawmacaroon",
@@ -206,7 +206,7 @@ var homes = []home{
 		"discharger/revocation", "discharger/wire",
 		"discharger/server", "discharger/gateway",
 	}, nil},
-	{"github.com/cenkalti/backoff/v5", []string{"discharger/client", "discharger/secevent"}, nil},
+	{"github.com/cenkalti/backoff/v5", []string{"discharger/client", "discharger/secevent", "discharger/homeserver"}, nil},
 	{"golang.org/x/time", []string{"cmd/discharger/httpd", "discharger", "discharger/server"}, nil},
 	{"golang.org/x/crypto", []string{"discharger/caveat", "discharger/homeserver", "discharger/gateway/token"}, nil},
 	{"pgregory.net/rapid", []string{"discharger/store/storetest"}, []string{anywhere}},

@@ -81,7 +81,7 @@ func (n *nodes) discharge(ctx context.Context, r client.Request) (client.Grant, 
 // logout at all.
 func TestNodes(t *testing.T) {
 	t.Parallel()
-	ring, err := keyfile.NewService(time.Now(), nil)
+	ring, err := keyfile.NewService(time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -89,10 +89,7 @@ func TestNodes(t *testing.T) {
 	if err := keyfile.Create(keys, ring); err != nil {
 		t.Fatal(err)
 	}
-	theirs, err := caveat.GenerateKey(nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	theirs := caveat.GenerateKey()
 	n := &nodes{processes: make([]*process, 3), clients: make([]*client.Client, 3)}
 	n.configuration = fmt.Sprintf("data_dir: data\nkeys: {file: %s}\n"+
 		"store: {redis: {addresses: [%s], timeouts: {dial: 10s, read: 10s, write: 10s}}}\nrequest_timeout: 20s\nshutdown_timeout: 1m\n"+
@@ -104,10 +101,7 @@ func TestNodes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	master, err := homeserver.NewKey(nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	master := homeserver.NewKey()
 	hs, err := homeserver.New(homeserver.Config{
 		Name: "a.example", Keys: homeserver.Keys{master}, KeyPair: theirs, Discharger: service, Location: nodesLocation,
 	})

@@ -48,8 +48,7 @@ func newRuled(t *testing.T, rules, section string, more map[string]string) *rule
 		r.write(name, text)
 	}
 	r.write("policy.yaml", rules)
-	theirs, err := caveat.GenerateKey(nil)
-	r.must(err)
+	theirs := caveat.GenerateKey()
 	digest := sha256.Sum256([]byte(ruledKey))
 	var c string
 	r.p, c, r.admin = startService(t, strings.ReplaceAll(fmt.Sprintf(`
@@ -59,12 +58,12 @@ policy:
 homeservers:
   - {name: a.example, public_key: %s, api_key_sha256: %s}
 `, section, theirs.Public, hex.EncodeToString(digest[:])), "$DIR", r.dir))
+	var err error
 	r.client, err = client.New(client.Config{URL: "http://" + c, APIKey: caveat.Secret(ruledKey), Patience: -1})
 	r.must(err)
 	service, err := r.client.Info(t.Context())
 	r.must(err)
-	master, err := homeserver.NewKey(nil)
-	r.must(err)
+	master := homeserver.NewKey()
 	r.hs, err = homeserver.New(homeserver.Config{
 		Name: "a.example", Keys: homeserver.Keys{master}, KeyPair: theirs, Discharger: service, Location: "http://" + c,
 	})

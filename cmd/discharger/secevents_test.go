@@ -172,10 +172,8 @@ func newTeller(t *testing.T) *teller {
 	t.Helper()
 	v := &teller{ruled: &ruled{t: t, dir: t.TempDir()}, to: newListener(t)}
 	v.write("authorization", "Bearer canary-receiver\n")
-	theirs, err := caveat.GenerateKey(nil)
-	v.must(err)
-	master, err := homeserver.NewKey(nil)
-	v.must(err)
+	theirs := caveat.GenerateKey()
+	master := homeserver.NewKey()
 	v.configuration = fmt.Sprintf(`
 public_url: https://discharger.example.org
 data_dir: %[1]s
@@ -295,15 +293,13 @@ func TestSecurityEventsOfNodes(t *testing.T) {
 	dir, to := t.TempDir(), newListener(t)
 	v := &teller{ruled: &ruled{t: t, dir: dir}, to: to}
 	v.write("authorization", "Bearer canary-receiver")
-	ring, err := keyfile.NewService(time.Now(), nil)
+	ring, err := keyfile.NewService(time.Now())
 	v.must(err)
 	v.must(keyfile.Create(filepath.Join(dir, "keys.json"), ring))
 	_, err = keyfile.NewSigning(filepath.Join(dir, "signing.pem"))
 	v.must(err)
-	v.pair, err = caveat.GenerateKey(nil)
-	v.must(err)
-	master, err := homeserver.NewKey(nil)
-	v.must(err)
+	v.pair = caveat.GenerateKey()
+	master := homeserver.NewKey()
 	v.keys = homeserver.Keys{master}
 	v.configuration = fmt.Sprintf(`
 public_url: https://discharger.example.org

@@ -91,7 +91,7 @@ func (r *rolling) refresh(ctx context.Context, first int, last *client.Request, 
 // not logged out, and nobody is let in who was.
 func TestRollingUpgrade(t *testing.T) {
 	ctx := t.Context()
-	ring, err := keyfile.NewService(time.Now(), nil)
+	ring, err := keyfile.NewService(time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -99,10 +99,7 @@ func TestRollingUpgrade(t *testing.T) {
 	if err := keyfile.Create(keys, ring); err != nil {
 		t.Fatal(err)
 	}
-	theirs, err := caveat.GenerateKey(nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	theirs := caveat.GenerateKey()
 	configuration := fmt.Sprintf("data_dir: data\nkeys: {file: %s}\n"+
 		"store: {redis: {addresses: [%s], timeouts: {dial: 10s, read: 10s, write: 10s}}}\nrequest_timeout: 20s\nshutdown_timeout: 1m\n"+
 		"homeservers:\n  - {name: a.example, public_key: %s}\n", keys, redistest.Start(t).Socket, theirs.Public)
@@ -115,10 +112,7 @@ func TestRollingUpgrade(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	master, err := homeserver.NewKey(nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	master := homeserver.NewKey()
 	hs, err := homeserver.New(homeserver.Config{
 		Name: "a.example", Keys: homeserver.Keys{master}, KeyPair: theirs, Discharger: service, Location: nodesLocation,
 	})

@@ -53,7 +53,7 @@ func New(cfg Config) (*Oven, error) {
 		o.cfg.Ops = func(homeserver.Identity) []bakery.Op { return []bakery.Op{SessionOp} }
 	}
 	if cfg.Homeserver.Check == nil {
-		cfg.Homeserver.Check = func(context.Context, string) error { return nil }
+		cfg.Homeserver.Check = func(context.Context, homeserver.Caveat) error { return nil }
 	}
 	var err error
 	if cfg.Feed.Client != nil {

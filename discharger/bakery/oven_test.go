@@ -49,10 +49,8 @@ const testKey = "api key of a.example"
 // public key and the key pair of the homeserver that it knows.
 func startDischarger(t testing.TB) (string, caveat.PublicKey, caveat.KeyPair) {
 	t.Helper()
-	ours, err := caveat.GenerateKey(nil)
-	must(t, err)
-	theirs, err := caveat.GenerateKey(nil)
-	must(t, err)
+	ours := caveat.GenerateKey()
+	theirs := caveat.GenerateKey()
 	opener, err := caveat.NewOpener(caveat.OpenerConfig{
 		Keys: []caveat.KeyPair{ours}, Homeservers: []caveat.Homeserver{{Name: "a.example", Key: theirs.Public}},
 	})
@@ -98,8 +96,7 @@ func startAdopter(t testing.TB, change ...func(*sessionbakery.Config)) *adopter 
 	var err error
 	a.client, err = client.New(client.Config{URL: url, APIKey: []byte(testKey)})
 	must(t, err)
-	master, err := homeserver.NewKey(nil)
-	must(t, err)
+	master := homeserver.NewKey()
 	feed := homeserver.FeedConfig{Client: a.client}
 	feed.OnEvent = onEvent(a.revoked)
 	cfg := sessionbakery.Config{
@@ -352,12 +349,9 @@ func TestHostileRequestsDoNotPanic(t *testing.T) {
 // FuzzRequestMacaroons: no value of a header makes the service panic, or is accepted
 // without the signatures.
 func FuzzRequestMacaroons(f *testing.F) {
-	pair, err := caveat.GenerateKey(nil)
-	must(f, err)
-	service, err := caveat.GenerateKey(nil)
-	must(f, err)
-	master, err := homeserver.NewKey(nil)
-	must(f, err)
+	pair := caveat.GenerateKey()
+	service := caveat.GenerateKey()
+	master := homeserver.NewKey()
 	oven, err := sessionbakery.New(sessionbakery.Config{Homeserver: homeserver.Config{
 		Keys: homeserver.Keys{master}, KeyPair: pair, Discharger: service.Public, Location: "https://discharger.example",
 	}})

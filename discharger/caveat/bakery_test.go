@@ -152,7 +152,7 @@ func TestBakeryTakesForgery(t *testing.T) {
 	forger := fixedPair(t, 66)
 	var zero PublicKey
 	shared := agree(forger.Private, zero)
-	sealer := &Sealer{version: V2, homeserver: zero, discharger: w.discharger.Public, shared: shared, rand: zeros{}}
+	sealer := &Sealer{version: V2, homeserver: zero, discharger: w.discharger.Public, shared: shared}
 	id, err := sealer.Seal([]byte("forged"), testCondition)
 	if err != nil {
 		t.Fatal(err)

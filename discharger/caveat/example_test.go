@@ -12,20 +12,11 @@ import (
 // A homeserver seals the session into a caveat id, and the discharger opens
 // it. Someone else's caveat is refused.
 func Example() {
-	discharger, err := caveat.GenerateKey(nil)
-	if err != nil {
-		log.Fatal(err)
-	}
-	homeserver, err := caveat.GenerateKey(nil)
-	if err != nil {
-		log.Fatal(err)
-	}
+	discharger := caveat.GenerateKey()
+	homeserver := caveat.GenerateKey()
 
 	// At the homeserver, at login.
-	session, err := caveat.NewSessionID(nil)
-	if err != nil {
-		log.Fatal(err)
-	}
+	session := caveat.NewSessionID()
 	condition, err := caveat.Condition{
 		Session: session,
 		User:    "@alice:example.org",

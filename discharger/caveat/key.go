@@ -3,11 +3,9 @@ package caveat
 import (
 	"bytes"
 	"crypto/ecdh"
-	"crypto/rand"
 	"encoding/base64"
 	"errors"
 	"fmt"
-	"io"
 	"sync"
 
 	"github.com/discharger/discharger/discharger/secret"
@@ -112,17 +110,14 @@ type KeyPair struct {
 	Private PrivateKey
 }
 
-// GenerateKey makes a new key pair from 32 bytes of random; nil is
-// crypto/rand.
-func GenerateKey(random io.Reader) (KeyPair, error) {
-	if random == nil {
-		random = rand.Reader
+// GenerateKey returns a new random key pair.
+func GenerateKey() KeyPair {
+	private := PrivateKey{secret.NewKey()}
+	scalar, err := ecdh.X25519().NewPrivateKey(private.Key[:])
+	if err != nil {
+		panic("caveat: " + err.Error()) // 32 bytes are a private key
 	}
-	var private PrivateKey
-	if _, err := io.ReadFull(random, private.Key[:]); err != nil {
-		return KeyPair{}, fmt.Errorf("generate key: %w", err)
-	}
-	return NewKeyPair(private)
+	return KeyPair{Public: PublicKey(scalar.PublicKey().Bytes()), Private: private}
 }
 
 // NewKeyPair derives the public key. A private key of zeros is [ErrWeakKey].

@@ -5,32 +5,30 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
 
 	"golang.org/x/crypto/nacl/box"
+
+	"github.com/discharger/discharger/discharger/secret"
 )
 
 // SealerConfig is what a [Sealer] is made from.
 type SealerConfig struct {
 	Version    Version
-	Homeserver KeyPair   // whoever seals
-	Discharger PublicKey // for whom
-	Rand       io.Reader // for nonces; nil is crypto/rand
+	Homeserver KeyPair   // seals
+	Discharger PublicKey // opens
 }
 
 // Sealer seals a homeserver's caveats for one discharger. It checks the keys
-// and computes their shared key once. Any number of goroutines may use it if
-// they may use its Rand.
+// and computes their shared key once. It is safe for concurrent use.
 type Sealer struct {
 	version    Version
 	homeserver PublicKey
 	discharger PublicKey
 	shared     sharedKey
-	rand       io.Reader
 }
 
-// NewSealer makes a Sealer. The error matches [ErrWeakKey] for a discharger's
-// key with which everybody could open the caveats.
+// NewSealer returns a Sealer. The error matches [ErrWeakKey] for a discharger's key
+// whose caveats anyone could open.
 func NewSealer(cfg SealerConfig) (*Sealer, error) {
 	if cfg.Version < V1 || cfg.Version > V3 {
 		return nil, fmt.Errorf("seal caveat: unknown version %d", cfg.Version)
@@ -41,17 +39,12 @@ func NewSealer(cfg SealerConfig) (*Sealer, error) {
 	if err := CheckPublicKey(cfg.Discharger); err != nil {
 		return nil, fmt.Errorf("seal caveat: discharger: %w", err)
 	}
-	s := &Sealer{
+	return &Sealer{
 		version:    cfg.Version,
 		homeserver: cfg.Homeserver.Public,
 		discharger: cfg.Discharger,
 		shared:     agree(cfg.Homeserver.Private, cfg.Discharger),
-		rand:       cfg.Rand,
-	}
-	if s.rand == nil {
-		s.rand = rand.Reader
-	}
-	return s, nil
+	}, nil
 }
 
 // Seal returns a caveat id: base64 text for V1, binary for V2 and V3. The
@@ -66,19 +59,22 @@ func (s *Sealer) Seal(rootKey []byte, condition string) ([]byte, error) {
 		return nil, errors.New("seal caveat: condition is empty")
 	}
 	var nonce [nonceSize]byte
-	if _, err := io.ReadFull(s.rand, nonce[:]); err != nil {
-		return nil, fmt.Errorf("seal caveat: read nonce: %w", err)
-	}
+	rand.Read(nonce[:]) // never fails
+	return s.seal(&nonce, rootKey, condition)
+}
+
+// seal is Seal with a nonce.
+func (s *Sealer) seal(nonce *[nonceSize]byte, rootKey []byte, condition string) ([]byte, error) {
 	limit := MaxBinarySize
 	var id []byte
 	if s.version == V1 {
 		limit = MaxTextSize
 		var err error
-		if id, err = s.sealText(&nonce, rootKey, condition); err != nil {
+		if id, err = s.sealText(nonce, rootKey, condition); err != nil {
 			return nil, fmt.Errorf("seal caveat: %w", err)
 		}
 	} else {
-		id = s.sealBinary(&nonce, rootKey, condition)
+		id = s.sealBinary(nonce, rootKey, condition)
 	}
 	if len(id) > limit {
 		return nil, fmt.Errorf("seal caveat: %d bytes, more than %d", len(id), limit)
@@ -107,25 +103,22 @@ func (s *Sealer) sealBinary(nonce *[nonceSize]byte, rootKey []byte, condition st
 	return box.SealAfterPrecomputation(id, plain, nonce, s.shared())
 }
 
-// SealParams is one caveat to seal, with everything that takes.
+// SealParams is one caveat to seal, and its keys.
 type SealParams struct {
 	Version    Version
 	Homeserver KeyPair
 	Discharger PublicKey
-	RootKey    Secret
+	RootKey    secret.Bytes
 	Condition  string
-	Rand       io.Reader // for the nonce; nil is crypto/rand
 }
 
-// Seal makes a [Sealer] and uses it once. Whoever seals more than one caveat
-// for the same discharger keeps the Sealer: making it is a hundred times the
-// work of sealing.
+// Seal seals one caveat. A program that seals more than one for the same discharger
+// keeps a [Sealer]: making it takes a hundred times as long as sealing.
 func Seal(p SealParams) ([]byte, error) {
 	s, err := NewSealer(SealerConfig{
 		Version:    p.Version,
 		Homeserver: p.Homeserver,
 		Discharger: p.Discharger,
-		Rand:       p.Rand,
 	})
 	if err != nil {
 		return nil, err

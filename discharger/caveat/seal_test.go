@@ -3,7 +3,6 @@ package caveat
 import (
 	"bytes"
 	"errors"
-	"io"
 	"sort"
 	"strings"
 	"testing"
@@ -15,10 +14,11 @@ func TestSealLayout(t *testing.T) {
 	homeserver, discharger := fixedPair(t, 2), fixedPair(t, 1)
 	for _, version := range []Version{V2, V3} {
 		nonce := bytes.Repeat([]byte{7}, nonceSize)
-		id, err := Seal(SealParams{
-			Version: version, Homeserver: homeserver, Discharger: discharger.Public,
-			RootKey: []byte("root"), Condition: "cond", Rand: bytes.NewReader(nonce),
-		})
+		sealer, err := NewSealer(SealerConfig{Version: version, Homeserver: homeserver, Discharger: discharger.Public})
+		if err != nil {
+			t.Fatal(err)
+		}
+		id, err := sealer.seal((*[nonceSize]byte)(nonce), []byte("root"), "cond")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -65,7 +65,6 @@ func TestSealRefuses(t *testing.T) {
 		"no private key":        {change: func(p *SealParams) { p.Homeserver.Private = PrivateKey{} }, is: ErrWeakKey},
 		"no discharger":         {change: func(p *SealParams) { p.Discharger = PublicKey{} }, is: ErrWeakKey},
 		"discharger top bit":    {change: func(p *SealParams) { p.Discharger[31] |= 0x80 }, is: ErrWeakKey},
-		"no randomness":         {change: func(p *SealParams) { p.Rand = strings.NewReader("short") }, is: io.ErrUnexpectedEOF},
 	} {
 		p := SealParams{
 			Version: V2, Homeserver: homeserver, Discharger: discharger.Public,

@@ -5,37 +5,35 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
-	"io"
 )
 
 // SessionID names a session: 128 random bits. The zero value is none, and a
-// [Condition] with it is refused.
+// [Condition] with it is malformed.
 type SessionID [16]byte
 
 // sessionIDLen is the length of the text form.
 const sessionIDLen = 22
 
-// dash is what six bits are that base64url writes as "-".
+// dash is the value that base64url encodes as "-".
 const dash = 62
 
-// NewSessionID draws an id from random; nil is crypto/rand. Its text form does
-// not begin with "-": people hand ids to commands, which would take that for a
-// flag.
-func NewSessionID(random io.Reader) (SessionID, error) {
-	if random == nil {
-		random = rand.Reader
-	}
+// NewSessionID returns a random id. Its text form does not begin with "-", so that
+// it can be an argument of a command.
+func NewSessionID() SessionID {
 	var id SessionID
-	if _, err := io.ReadFull(random, id[:]); err != nil {
-		return SessionID{}, fmt.Errorf("draw session id: %w", err)
-	}
+	rand.Read(id[:]) // never fails
+	return withoutDash(id)
+}
+
+// withoutDash returns an id whose text form does not begin with "-".
+func withoutDash(id SessionID) SessionID {
 	if id[0]>>2 == dash {
 		id[0] ^= 0x80
 	}
-	return id, nil
+	return id
 }
 
-// ParseSessionID reads what String gives, and no other spelling of it.
+// ParseSessionID decodes what String returns, and no other spelling.
 func ParseSessionID(s string) (SessionID, error) {
 	if len(s) != sessionIDLen {
 		return SessionID{}, fmt.Errorf("session id has %d characters, want %d", len(s), sessionIDLen)
@@ -48,14 +46,13 @@ func ParseSessionID(s string) (SessionID, error) {
 	return SessionID(buf[:n]), nil
 }
 
-// String gives the id in base64url without padding: 22 characters.
+// String returns the id in base64url without padding: 22 characters.
 func (id SessionID) String() string { return base64.RawURLEncoding.EncodeToString(id[:]) }
 
-// MarshalText gives what String gives.
+// MarshalText returns what String returns.
 func (id SessionID) MarshalText() ([]byte, error) { return []byte(id.String()), nil }
 
-// UnmarshalText reads what [ParseSessionID] reads. On error the id is left as
-// it was.
+// UnmarshalText decodes like [ParseSessionID]. On error the id is unchanged.
 func (id *SessionID) UnmarshalText(text []byte) error {
 	parsed, err := ParseSessionID(string(text))
 	if err != nil {

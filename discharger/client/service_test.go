@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -63,15 +62,11 @@ type fault struct {
 
 func newService(t testing.TB) *service {
 	t.Helper()
-	random := rand.NewChaCha8([32]byte{1})
-	s := &service{lifetime: 5 * time.Minute, sessions: make(map[string]*rotation)}
+	s := &service{
+		homeserver: caveat.GenerateKey(), discharger: caveat.GenerateKey(),
+		lifetime: 5 * time.Minute, sessions: make(map[string]*rotation),
+	}
 	var err error
-	if s.homeserver, err = caveat.GenerateKey(random); err != nil {
-		t.Fatal(err)
-	}
-	if s.discharger, err = caveat.GenerateKey(random); err != nil {
-		t.Fatal(err)
-	}
 	s.opener, err = caveat.NewOpener(caveat.OpenerConfig{
 		Keys:        []caveat.KeyPair{s.discharger},
 		Homeservers: []caveat.Homeserver{{Name: "example.org", Key: s.homeserver.Public}},

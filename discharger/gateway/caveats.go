@@ -11,13 +11,13 @@ import (
 
 // checkCondition decides about a condition of a holder's for the request that
 // ctx belongs to.
-func checkCondition(ctx context.Context, condition string) error {
-	name, arg := rawmacaroon.CutCondition(condition)
+func checkCondition(ctx context.Context, c homeserver.Caveat) error {
+	name, arg := rawmacaroon.CutCondition(c.Condition)
 	x := exchangeOf(ctx)
 	switch {
 	case x == nil:
 		return homeserver.ErrNotMet
-	case condition == token.CondReadOnly:
+	case c.Condition == token.CondReadOnly:
 		if !x.match.Allows(matrix.Limited | matrix.ReadOnly) {
 			return homeserver.ErrNotMet
 		}

@@ -3,7 +3,6 @@ package gateway
 import (
 	"context"
 	"log/slog"
-	"time"
 
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/homeserver"
@@ -13,13 +12,14 @@ import (
 // newFeed makes the follower of the service's revocations.
 func (g *Gateway) newFeed() (*homeserver.Feed, error) {
 	return homeserver.NewFeed(homeserver.FeedConfig{
-		Client: g.client, OnEvent: g.revoked, OnGap: g.missed, OnCurrent: g.recovered, Wait: g.waitFeed,
-		Log: g.cfg.Log, Leeway: g.cfg.Leeway, Clock: g.cfg.Clock, Jitter: g.cfg.Jitter,
-	})
+		Client: g.client, OnEvent: g.revoked, OnGap: g.missed, OnCurrent: g.recovered, OnDisconnect: g.disconnected,
+		Log: g.cfg.Log, Leeway: g.cfg.Leeway,
+	}.WithClock(g.cfg.Clock))
 }
 
 // follow runs the feed until ctx ends.
 func (g *Gateway) follow(ctx context.Context) {
+	go g.reconnect(ctx)
 	if err := g.feed.Run(ctx); err != nil {
 		g.cfg.Log.LogAttrs(ctx, slog.LevelError, "cannot follow revocations", slog.Any("error", err))
 	}
@@ -61,15 +61,33 @@ func (g *Gateway) recovered() {
 	g.wake()
 }
 
-// waitFeed waits between two attempts of the feed to connect. It logs an outage when
-// a second attempt in a row has failed: a service that restarts or reads new keys
-// ends the connection too.
-func (g *Gateway) waitFeed(ctx context.Context, d time.Duration) error {
+// disconnected is called when the feed's connection has ended or failed. It logs an
+// outage when a second attempt in a row has failed: a service that restarts or reads
+// new keys ends the connection too.
+func (g *Gateway) disconnected(err error) {
 	if g.link.disconnected() && !g.polls.isDrained() {
-		g.cfg.Log.LogAttrs(ctx, slog.LevelWarn, "service is unavailable, retrying; sessions go on until their discharges run out",
-			slog.Any("error", g.feed.Status().Err))
+		g.cfg.Log.LogAttrs(context.Background(), slog.LevelWarn, "service is unavailable, retrying; sessions go on until their discharges run out",
+			slog.Any("error", err))
 	}
-	return g.link.waitFeed(ctx, d)
+	select {
+	case g.feedLost <- struct{}{}:
+	default:
+	}
+}
+
+// reconnect ends the feed's pauses early, until ctx ends.
+func (g *Gateway) reconnect(ctx context.Context) {
+	for {
+		select {
+		case <-g.feedLost:
+		case <-ctx.Done():
+			return
+		}
+		if g.link.waitFeed(ctx, feedPause) != nil {
+			return
+		}
+		g.feed.Reconnect()
+	}
 }
 
 // missed is called when revocations may have been missed.

@@ -173,6 +173,7 @@ type Gateway struct {
 	vault      *vault
 	feed       *homeserver.Feed
 	gap        chan struct{} // revocations may have been missed
+	feedLost   chan struct{} // the connection of the feed has ended
 	seen       *seenReports
 	cancel     context.CancelFunc // of what goes on in the background
 	background sync.WaitGroup
@@ -269,8 +270,8 @@ func (g *Gateway) newVerifiers() (err error) {
 	hc := homeserver.Config{
 		Keys: keys.Keys, Retired: keys.Retired, KeyPair: keys.KeyPair, Discharger: keys.Discharger, Location: token.Location,
 		Check: checkCondition, MaxConditions: token.MaxConditions, MaxCondition: token.MaxCondition, Leeway: g.cfg.Leeway,
-		CacheBytes: max(1, g.cfg.CacheBytes/wholeCache*verifiedParts), Clock: g.cfg.Clock, Rand: g.cfg.Rand,
-	}
+		CacheBytes: max(1, g.cfg.CacheBytes/wholeCache*verifiedParts),
+	}.WithClock(g.cfg.Clock)
 	if g.hs, err = homeserver.New(hc); err != nil {
 		return err
 	}
@@ -315,6 +316,7 @@ func (g *Gateway) connect() (err error) {
 	}
 	g.newProbes()
 	g.woken, g.gap, g.ordering = make(chan struct{}, 1), make(chan struct{}, 1), make(chan struct{}, 1)
+	g.feedLost = make(chan struct{}, 1)
 	if g.feed, err = g.newFeed(); err != nil {
 		return err
 	}

@@ -39,8 +39,8 @@ func (g *Gateway) Health(ctx context.Context) Health {
 	h := Health{Homeserver: g.homeserverProbe.ask(ctx, now), Vault: g.vaultProbe.ask(ctx, now)}
 	if s := g.feed.Status(); !s.Connected || !s.Current {
 		h.Service = errSilent
-		if !s.Heard.IsZero() {
-			h.Service = fmt.Errorf("%w, last contact %s ago", errSilent, s.Silence.Truncate(time.Second))
+		if !s.LastContact.IsZero() {
+			h.Service = fmt.Errorf("%w, last contact %s ago", errSilent, s.Staleness.Truncate(time.Second))
 		}
 	}
 	return h

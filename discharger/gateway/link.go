@@ -166,6 +166,9 @@ func (l *link) pause(n int, err error) time.Duration {
 	return full/2 + spread
 }
 
+// feedPause is the longest pause between two attempts of the feed to connect.
+const feedPause = 15 * time.Second
+
 // waitFeed waits between two attempts of the feed to connect. While calls are not
 // decided, it waits a second at most: the feed finds out first that the service is
 // back.

@@ -227,9 +227,7 @@ func (g *Gateway) answerLogin(resp *http.Response, x *exchange) error {
 	}
 	device, _ := body.text(memberDevice)
 	in := loggedIn{user: user, device: device, token: token, userAgent: resp.Request.UserAgent()}
-	if in.session, err = caveat.NewSessionID(g.cfg.Rand); err != nil {
-		return failed{g.loginFailed(x, "begin a session", err)}
-	}
+	in.session = caveat.NewSessionID()
 	if ms, err := strconv.ParseInt(string(body.get(memberExpires)), 10, 64); err == nil && ms > 0 {
 		life := time.Duration(min(ms, maxUpstreamLife)) * time.Millisecond
 		in.ends = g.cfg.Clock().Add(life)

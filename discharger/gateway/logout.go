@@ -31,11 +31,11 @@ func (g *Gateway) verifyLogout(ctx context.Context, x *exchange, c credential, f
 
 // checkLogout decides about conditions in a bundle whose times do not count. A
 // session that a policy narrowed may log out.
-func checkLogout(ctx context.Context, condition string) error {
+func checkLogout(ctx context.Context, c homeserver.Caveat) error {
 	if x := exchangeOf(ctx); x != nil && x.route == routeLogout {
 		return nil
 	}
-	return checkCondition(ctx, condition)
+	return checkCondition(ctx, c)
 }
 
 // verifyExpired verifies a bundle, its discharge included, but for its times. A

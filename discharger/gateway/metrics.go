@@ -124,10 +124,10 @@ func newMetrics(reg prometheus.Registerer, g *Gateway) (*metrics, error) {
 		Help: "Seconds since the gateway last had all revocations of the service; -1: not since the start.",
 	}, func() float64 {
 		s := g.feed.Status()
-		if s.Heard.IsZero() {
+		if s.LastContact.IsZero() {
 			return -1
 		}
-		return s.Silence.Seconds()
+		return s.Staleness.Seconds()
 	})
 	waiting := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "discharger_gateway_waiting_requests",

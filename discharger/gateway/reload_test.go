@@ -35,8 +35,7 @@ func (w *world) reload(change func(*Config)) {
 
 func newMaster(t testing.TB) homeserver.Key {
 	t.Helper()
-	k, err := homeserver.NewKey(nil)
-	must(t, err)
+	k := homeserver.NewKey()
 	return k
 }
 

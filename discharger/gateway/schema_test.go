@@ -11,6 +11,7 @@ import (
 
 	"github.com/discharger/discharger/discharger/gateway/matrix"
 	"github.com/discharger/discharger/discharger/gateway/token"
+	"github.com/discharger/discharger/discharger/homeserver"
 	"github.com/discharger/discharger/policy"
 	"github.com/discharger/discharger/policy/schema"
 )
@@ -41,7 +42,7 @@ func TestSchema(t *testing.T) {
 			}
 			values := map[string]any{"reads": x.match.Allows(matrix.ReadOnly), "general": general, "room": room}
 			for _, condition := range []string{"read-only", "room !r:hs", "room !q:hs", "room", "read-only x", "moon-phase full"} {
-				ours := checkCondition(ctx, condition)
+				ours := checkCondition(ctx, homeserver.Caveat{Condition: condition})
 				theirs := checker.CheckOne(ctx, condition, schema.Request{Values: values})
 				if (ours == nil) != (theirs == nil) {
 					t.Errorf("%s %s, %s: the gateway says %v, the schema %v", method, path, condition, ours, theirs)

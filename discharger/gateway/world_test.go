@@ -117,12 +117,9 @@ func newWorldOf(w *world, change ...func(*world)) *world {
 	bolt, err := bolt.Open(bolt.Config{Path: filepath.Join(dir, "sessions.db"), Now: w.now})
 	must(t, err)
 	t.Cleanup(func() { bolt.Close() })
-	ours, err := caveat.GenerateKey(nil)
-	must(t, err)
-	theirs, err := caveat.GenerateKey(nil)
-	must(t, err)
-	master, err := homeserver.NewKey(nil)
-	must(t, err)
+	ours := caveat.GenerateKey()
+	theirs := caveat.GenerateKey()
+	master := homeserver.NewKey()
 	w.cfg = Config{
 		Upstream: w.hs.URL, APIKey: caveat.Secret(testAPIKey), Keys: homeserver.Keys{master}, KeyPair: theirs, Discharger: ours.Public,
 		Vault: filepath.Join(dir, "gateway.db"), ForgetAfter: testForget, Registerer: w.reg, Clock: w.now,

@@ -17,10 +17,7 @@ import (
 func TestPayloadAndSession(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, nil)
-	session, err := caveat.NewSessionID(nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	session := caveat.NewSessionID()
 	p := alice(caveat.ModeHeld)
 	p.Session, p.Payload = session, []byte("sealed \x00 by the homeserver")
 	m, err := w.Mint(p)

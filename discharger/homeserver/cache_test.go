@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"net/netip"
 	"strings"
 	"sync"
@@ -26,7 +27,7 @@ func TestRememberedBundlesAreChecked(t *testing.T) {
 	asked := 0
 	w := newWorld(t, func(c *Config) {
 		c.Revocations = revocations(func(Identity) bool { return revoked.Load() })
-		c.Check = func(context.Context, string) error { asked++; return nil }
+		c.Check = func(context.Context, Caveat) error { asked++; return nil }
 	})
 	access := w.mint(t, alice(caveat.ModeRotate))
 	d := w.discharge(t, access, append(usual(caveat.ModeRotate), "client-ip 192.0.2.0/24", "moon-phase full")...)
@@ -92,7 +93,7 @@ func TestRevokedSaysHow(t *testing.T) {
 		w := newWorld(t, func(cfg *Config) { cfg.Revocations = c.revocations })
 		_, err := w.Verify(context.Background(), w.bundle(t, caveat.ModeRotate), someClient)
 		var e *Error
-		if !errors.As(err, &e) || !errors.Is(err, ErrRevoked) || e.SoftLogout != c.soft {
+		if !errors.As(err, &e) || !errors.Is(err, ErrRevoked) || e.Soft != c.soft || e.SoftLogout() != c.soft || e.StatusCode() != http.StatusUnauthorized {
 			t.Errorf("%s: %+v", name, err)
 		}
 	}
@@ -107,7 +108,7 @@ func TestRevokedSaysHow(t *testing.T) {
 		f.send(t, r)
 		_, err := w.Verify(context.Background(), bundle, someClient)
 		var e *Error
-		if !errors.As(err, &e) || e.SoftLogout != soft {
+		if !errors.As(err, &e) || e.SoftLogout() != soft {
 			t.Errorf("soft %v: %+v", soft, err)
 		}
 	}
@@ -136,7 +137,7 @@ func TestCacheIsBounded(t *testing.T) {
 	const room = 1 << 20
 	w := newWorld(t, func(c *Config) {
 		c.CacheBytes = room
-		c.Check = func(context.Context, string) error { return nil }
+		c.Check = func(context.Context, Caveat) error { return nil }
 	})
 	whole := w.bundle(t, caveat.ModeRotate)
 	long := strings.Repeat("x", defaultMaxCondition-10)
@@ -192,7 +193,7 @@ func TestConditionsAreBounded(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t, func(cfg *Config) {
-				cfg.Check = func(context.Context, string) error { return nil }
+				cfg.Check = func(context.Context, Caveat) error { return nil }
 				if c.change != nil {
 					c.change(cfg)
 				}

@@ -3,42 +3,43 @@ package homeserver
 import (
 	"errors"
 	"fmt"
+	"net/http"
 	"strings"
 	"time"
+
+	"github.com/discharger/discharger/discharger/rawmacaroon"
 )
 
-// What [Homeserver.Verify] fails with, for errors.Is. The error is an [*Error],
-// which says more.
+// Kinds of errors of [Homeserver.Verify] and [Middleware], for errors.Is. The error
+// is an [*Error], which has the details.
 var (
-	// ErrMalformed: not a bundle, or one that nobody here minted.
+	// ErrNoToken: the request has no token. Only [Middleware] returns it.
+	ErrNoToken = errors.New("request has no token")
+	// ErrMalformed: not a bundle, or one of another minter.
 	ErrMalformed = errors.New("malformed bundle")
-	// ErrUnknownKey: minted with a master key that is not in the ring and was not
-	// retired. Another process may have the key already, so it says nothing about
-	// the session: a homeserver answers 503, never 401. Anyone can make up such a
-	// bundle, so log it rarely.
+	// ErrUnknownKey: minted with a master key that is neither in the ring nor
+	// retired. Another process may have the key already, so the session may live.
+	// Anyone can make up such a bundle, so limit its log messages.
 	ErrUnknownKey = errors.New("minted with an unknown key")
-	// ErrRetiredKey: minted with a retired master key. The session is over, softly.
+	// ErrRetiredKey: minted with a retired master key. The session has ended,
+	// softly.
 	ErrRetiredKey = errors.New("minted with a retired key")
 	// ErrBadSignature: forged or damaged, or the discharge is not bound to this
 	// access macaroon.
 	ErrBadSignature = errors.New("bad signature")
-	// ErrNotDischarged: an access macaroon that is in order, but without its
-	// discharge.
+	// ErrNotDischarged: a valid access macaroon without its discharge.
 	ErrNotDischarged = errors.New("not discharged")
-	// ErrExpired: a time-before has passed. Error.Part says whether that of
-	// the discharge, which a refresh cures, or of the access macaroon.
+	// ErrExpired: a time-before has passed. Error.Part is the macaroon that has it:
+	// a refresh replaces an expired discharge, but not an expired access macaroon.
 	ErrExpired = errors.New("expired")
-	// ErrNotMet: some other caveat does not hold for this request.
+	// ErrNotMet: another caveat does not hold for this request.
 	ErrNotMet = errors.New("caveat does not hold")
-	// ErrUnknownCaveat: a caveat that nobody here knows or that must not be
-	// where it is.
+	// ErrUnknownCaveat: a caveat that is not defined, or not at its place.
 	ErrUnknownCaveat = errors.New("unknown caveat")
-	// ErrRevoked: revoked before it expired. Error.SoftLogout is the kind of
-	// end.
+	// ErrRevoked: revoked before it expired. Error.Soft is the kind of end.
 	ErrRevoked = errors.New("revoked")
-	// ErrUndecided: the bundle is in order, but what was revoked is not known
-	// well enough; see [Freshness]. It says nothing about the session: a
-	// homeserver answers 503, never 401.
+	// ErrUndecided: revocations are out of date, see [Freshness], or Config.Check
+	// failed to decide. The session may live.
 	ErrUndecided = errors.New("undecided")
 )
 
@@ -51,20 +52,17 @@ const (
 	PartDischarge Part = "discharge"
 )
 
-// Error says why a bundle was refused. It matches Kind, and what Err matches.
+// Error is why a bundle was refused. It matches Kind, and all that Err matches.
 type Error struct {
 	Kind      error     // one of the Err variables
-	Part      Part      // what it is about; empty: the bundle
-	Condition string    // the caveat's, with ErrNotMet and ErrUnknownCaveat
-	At        time.Time // since when, with ErrExpired
-	// SoftLogout, with ErrRevoked, is soft_logout in a Matrix homeserver's
-	// answer: the client logs in again and keeps its encryption keys. It is
-	// true as well if [Config.Revocations] is no [RevocationKinds].
-	SoftLogout bool
-	Err        error // more about it, such as the key's id with ErrUnknownKey; may be nil
+	Part      Part      // the macaroon at fault; empty: the bundle
+	Condition string    // of the caveat, with ErrNotMet and ErrUnknownCaveat
+	At        time.Time // when it expired, with ErrExpired
+	Soft      bool      // the kind of end, with ErrRevoked; true if [Config.Revocations] does not record it
+	Err       error     // details, such as the key's id with ErrUnknownKey; may be nil
 }
 
-// Error says it all in a line.
+// Error returns the error in one line.
 func (e *Error) Error() string {
 	var b strings.Builder
 	if e.Part != "" {
@@ -83,11 +81,55 @@ func (e *Error) Error() string {
 	return b.String()
 }
 
-// Undecided reports whether the error says nothing about the session: it is of
-// kind [ErrUndecided] or [ErrUnknownKey]. A homeserver answers 503, never 401.
+// Undecided reports whether the error decides nothing about the session: it is of
+// kind [ErrUndecided] or [ErrUnknownKey].
 func (e *Error) Undecided() bool { return e.Kind == ErrUndecided || e.Kind == ErrUnknownKey }
 
-// Unwrap gives Kind and Err.
+// StatusCode returns the HTTP status of the answer to the client:
+//
+//	503  undecided: the client keeps everything and retries
+//	403  a caveat does not hold for this request; others may succeed
+//	401  every other error: the client refreshes, or logs in again
+//
+// A client-ip caveat of the discharge is 401, since another discharge may be for
+// the client's present address. A wrong 401 costs users their encryption keys; see
+// [Error.SoftLogout].
+func (e *Error) StatusCode() int {
+	switch {
+	case e.Undecided():
+		return http.StatusServiceUnavailable
+	case e.Kind == ErrNotMet && !e.boundElsewhere():
+		return http.StatusForbidden
+	}
+	return http.StatusUnauthorized
+}
+
+// boundElsewhere reports whether the discharge is bound to another address.
+func (e *Error) boundElsewhere() bool {
+	name, _ := rawmacaroon.CutCondition(e.Condition)
+	return e.Part == PartDischarge && name == rawmacaroon.CondClientIP
+}
+
+// SoftLogout returns the value of soft_logout in a Matrix homeserver's answer. An
+// answer with status 401 must have the member, and no other answer may: a client
+// that finds it false or missing deletes its encryption keys. It is false only if
+// the session was revoked with a hard end.
+func (e *Error) SoftLogout() bool { return e.Kind != ErrRevoked || e.Soft }
+
+// Code returns Matrix's errcode for the answer.
+func (e *Error) Code() string {
+	switch {
+	case e.Kind == ErrNoToken:
+		return "M_MISSING_TOKEN"
+	case e.StatusCode() == http.StatusServiceUnavailable:
+		return "M_UNKNOWN"
+	case e.StatusCode() == http.StatusForbidden:
+		return "M_FORBIDDEN"
+	}
+	return "M_UNKNOWN_TOKEN"
+}
+
+// Unwrap returns Kind and Err.
 func (e *Error) Unwrap() []error {
 	if e.Err == nil {
 		return []error{e.Kind}

@@ -4,118 +4,123 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	mathrand "math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/cenkalti/backoff/v5"
 
 	"github.com/discharger/discharger/discharger/client"
 	"github.com/discharger/discharger/discharger/wire"
 )
 
-// FeedConfig is what a [Feed] is made from. Only Client is required.
+// FeedConfig configures a [Feed]. Only Client is required.
 type FeedConfig struct {
-	// Client follows the service, with the homeserver's API key. Its URL should
-	// be https unless the network is trusted: a party in between could withhold
-	// revocations or forge them.
+	// Client is a client with the homeserver's API key. Its URL should be https
+	// unless the network is trusted: a party in between could withhold revocations
+	// or forge them.
 	Client *client.Client
 	// OnEvent is called with every revocation, in order, after Revoked reports
-	// it. One revocation may come twice, for instance after a reconnection.
-	// Nothing is read while it runs, so it should not take long.
-	// After a hard end a homeserver deletes the device that it names, unless
-	// another session has it, and after a soft one it leaves the device. Nil:
-	// nothing is called.
+	// it. A revocation can be repeated, for instance after a reconnection. Nothing
+	// is read while OnEvent runs, so it should return soon. After a hard end a
+	// homeserver deletes the device that the revocation names, unless another
+	// session has it; after a soft one it keeps the device. May be nil.
 	OnEvent func(wire.Revocation)
-	// OnGap is called when the service cannot resume, because it lost data or
-	// the position is too old. All retained events come next. Nil: nothing is
-	// called; [FeedStatus] counts.
+	// OnGap is called when the discharger cannot resume the feed, because it lost
+	// data or the position is too old. All retained events follow. May be nil;
+	// [FeedStatus] counts gaps.
 	OnGap func()
-	// OnCurrent is called when all events have been read from a new connection,
-	// or after a gap: the service can be reached. Nothing is read while it runs.
-	// Nil: nothing is called.
+	// OnCurrent is called when all events have been read from a new connection, or
+	// after a gap: the discharger is reachable. Nothing is read while it runs. May
+	// be nil.
 	OnCurrent func()
-	// Log is where an event is reported that cannot be understood and is
-	// skipped. Nil: it is counted in [FeedStatus] only.
+	// OnDisconnect is called when a connection has ended or could not be made, with
+	// its error, before the pause that precedes the next one. [Feed.Reconnect] ends
+	// that pause. May be nil.
+	OnDisconnect func(error)
+	// Log receives an error for each event that is malformed and skipped. Nil:
+	// [FeedStatus] counts them.
 	Log *slog.Logger
-	// MaxSilence is for how long Verify accepts bundles while the feed is not
-	// up to date. Afterwards, and until the feed is up to date for the first
-	// time, it fails with ErrUndecided. 0: without limit.
+	// MaxSilence is how long Verify accepts bundles while the feed is not current.
+	// Afterwards, and until the feed is current for the first time, Verify fails
+	// with ErrUndecided. 0: without limit.
 	MaxSilence time.Duration
-	// Leeway is that of [Config]: discharges live so much longer.
+	// Leeway is that of [Config], by which discharges live longer.
 	Leeway time.Duration
-	// Clock returns the time. Nil: time.Now.
-	Clock func() time.Time
-	// Wait waits between two attempts to connect. Nil: for the duration, or
-	// until the context ends.
-	Wait func(context.Context, time.Duration) error
-	// Jitter returns numbers from 0 up to 1 that spread homeservers over time.
-	// Nil: math/rand/v2.
-	Jitter func() float64
+
+	now  func() time.Time // set by WithClock; nil: time.Now
+	wait func(context.Context, time.Duration) error
 }
 
-// Feed follows what is revoked, so that it is refused at once and not only when
-// its last discharge runs out. It is a [Revocations], a [RevocationKinds] and a
-// [Freshness]. [Feed.Run] has to run; everything else may be called concurrently
-// with it.
+// WithClock returns a copy of the configuration in which now returns the time. It is
+// for simulations, which turn time forward. Pauses are in real time.
+func (c FeedConfig) WithClock(now func() time.Time) FeedConfig {
+	c.now = now
+	return c
+}
+
+// Feed follows the discharger's revocations, so that bundles are refused at once and
+// not only when their discharge expires. It is a [Revocations], a [RevocationKinds]
+// and a [Freshness]. [Feed.Run] has to run; all other methods are safe for concurrent
+// use with it.
 //
-// It remembers each revocation until no discharge of the sessions can be alive.
-// A session takes about 60 bytes, a user or a device about 250; see
-// BenchmarkFeedMemory.
-// Nothing is on disk: a feed that starts reads all revocations that still matter
-// within a round trip.
+// It keeps each revocation until no discharge of the sessions can be alive. A session
+// takes about 60 bytes, a user or a device about 250; see BenchmarkFeedMemory. Nothing
+// is on disk: a new feed reads all revocations that still matter within a round trip.
 //
-// # When the service cannot be reached
+// # When the discharger is unreachable
 //
-// Verify goes on. A session that was revoked meanwhile is accepted until its
-// discharge expires, a few minutes usually, as it would be without a feed, and
-// gets no other. A homeserver that must not accept revoked sessions sets
-// MaxSilence: then Verify fails with [ErrUndecided], which a homeserver answers
-// with 503 and never with 401. [Feed.Status] reports how stale the feed is.
+// Verify continues. A session that was revoked meanwhile is accepted until its
+// discharge expires, a few minutes usually, as it would be without a feed, and gets no
+// other. A homeserver that must not accept revoked sessions sets MaxSilence: then
+// Verify fails with [ErrUndecided], which a homeserver answers with 503 and never with
+// 401. [Feed.Status] reports how stale the feed is.
 //
-// # What it compares
+// # Clocks
 //
-// A revocation of more than one session is compared with [Identity.Minted],
-// which is by the clock of the homeserver that minted. If that is ahead of the
-// service's, sessions minted that much before are only refused when their
+// A revocation of more than one session is compared with [Identity.Minted], by the
+// clock of the homeserver that minted. If that is ahead of the discharger's, sessions
+// minted within the difference before the revocation are refused only when their
 // discharge has expired.
 type Feed struct {
 	cfg     FeedConfig
 	known   memory
 	running atomic.Bool
-	heard   atomic.Int64 // when it was last known to be up to date, Unix ms; 0: never
+	contact atomic.Int64 // when it was last current, Unix ms; 0: never
 
-	first chan struct{} // closed when it is up to date for the first time
-	once  sync.Once
+	first     chan struct{} // closed when it is current for the first time
+	once      sync.Once
+	reconnect chan struct{} // has an element if the pause is to end
 
 	mu       sync.Mutex
 	position string // of the last event
 	status   FeedStatus
 }
 
-// FeedStatus is how a feed is doing.
+// FeedStatus is the state of a feed.
 type FeedStatus struct {
-	Connected bool      // there is a connection
-	Current   bool      // and all events have been read from it
-	Heard     time.Time // when the feed was last known to be current; zero: never
+	Connected   bool      // there is a connection
+	Current     bool      // all events have been read from it
+	LastContact time.Time // when the feed was last current; zero: never
 
-	// Silence is how long ago that is. Never below zero; without Heard it has
-	// no meaning.
-	Silence time.Duration
+	// Staleness is the time since LastContact, never below zero. Without
+	// LastContact it is 0.
+	Staleness time.Duration
 
-	Sessions, Users int       // remembered; Users counts their devices too
+	Sessions, Users int       // kept revocations; Users counts devices too
 	Events, Gaps    uint64    // received since the feed was made
-	Skipped         uint64    // events that could not be understood, since the feed was made
+	Skipped         uint64    // malformed events, since the feed was made
 	Last            time.Time // when the last event was received; zero: never
 	Err             error     // why the last connection ended; nil: it has not
 }
 
-// NewFeed checks a configuration and makes a feed. It does not connect.
+// NewFeed returns a feed. It does not connect.
 func NewFeed(cfg FeedConfig) (*Feed, error) {
 	if cfg.Client == nil {
-		return nil, errors.New("new feed: there is no client")
+		return nil, errors.New("new feed: no client")
 	}
 	if cfg.MaxSilence < 0 || cfg.Leeway < 0 {
-		return nil, errors.New("new feed: a duration is negative")
+		return nil, errors.New("new feed: duration is negative")
 	}
 	if cfg.OnEvent == nil {
 		cfg.OnEvent = func(wire.Revocation) {}
@@ -126,43 +131,56 @@ func NewFeed(cfg FeedConfig) (*Feed, error) {
 	if cfg.OnCurrent == nil {
 		cfg.OnCurrent = func() {}
 	}
+	if cfg.OnDisconnect == nil {
+		cfg.OnDisconnect = func(error) {}
+	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	if cfg.Clock == nil {
-		cfg.Clock = time.Now
+	if cfg.now == nil {
+		cfg.now = time.Now
 	}
-	if cfg.Wait == nil {
-		cfg.Wait = wait
+	f := &Feed{cfg: cfg, first: make(chan struct{}), reconnect: make(chan struct{}, 1)}
+	if f.cfg.wait == nil {
+		f.cfg.wait = f.wait
 	}
-	if cfg.Jitter == nil {
-		cfg.Jitter = mathrand.Float64
-	}
-	f := &Feed{cfg: cfg, first: make(chan struct{})}
-	f.known.init(cfg.Clock())
+	f.known.init(cfg.now())
 	return f, nil
 }
 
-func wait(ctx context.Context, d time.Duration) error {
+// wait blocks for a duration, or until Reconnect.
+func (f *Feed) wait(ctx context.Context, d time.Duration) error {
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {
 	case <-t.C:
+		return nil
+	case <-f.reconnect:
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()
 	}
 }
 
-// Run follows the feed until ctx ends, and then returns nil. Whenever the
-// connection ends it makes another, after a pause that doubles from a quarter of
-// a second up to 15, and goes on where it stopped.
+// Reconnect ends the pause before the next connection. Without a pause it has no
+// effect.
+func (f *Feed) Reconnect() {
+	select {
+	case f.reconnect <- struct{}{}:
+	default:
+	}
+}
+
+// Run follows the feed until ctx ends, and then returns nil. When the connection ends
+// it makes another, after a random pause of up to a quarter of a second, at first, and
+// 15 seconds, and resumes at the last event.
 func (f *Feed) Run(ctx context.Context) error {
 	if !f.running.CompareAndSwap(false, true) {
-		return errors.New("run feed: it runs already")
+		return errors.New("run feed: runs already")
 	}
 	defer f.running.Store(false)
-	for failures := 0; ; failures++ {
+	pauses := newPauses()
+	for {
 		current := false
 		err := f.cfg.Client.FollowRevocations(ctx, f.position, func(e client.FeedEvent) error {
 			current = current || e.Kind == client.FeedCurrent
@@ -173,37 +191,48 @@ func (f *Feed) Run(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return nil
 		}
-		if current {
-			failures = 0
+		select {
+		case <-f.reconnect: // of a call before this pause
+		default:
 		}
-		if f.cfg.Wait(ctx, f.pause(failures, err)) != nil {
+		f.cfg.OnDisconnect(err)
+		if current {
+			pauses.Reset()
+		}
+		if f.cfg.wait(ctx, pause(pauses, err)) != nil {
 			return nil
 		}
 	}
 }
 
-// The pauses between connections.
+// The shortest and the longest pause between connections, in full. Half of a pause
+// is random, so that homeservers do not reconnect at once.
 const (
 	firstPause = 250 * time.Millisecond
 	maxPause   = 15 * time.Second
 )
 
-// pause is how long to wait after so many failures in a row: half of it fixed,
-// half at random, and no less than the service asks for.
-func (f *Feed) pause(failures int, err error) time.Duration {
-	full := min(firstPause<<min(failures, 10), maxPause)
-	spread := time.Duration(f.cfg.Jitter() * float64(full/2))
-	var unavailable *client.UnavailableError
-	if errors.As(err, &unavailable) && unavailable.RetryAfter > full/2 {
-		return unavailable.RetryAfter + spread
+// newPauses returns pauses from firstPause to maxPause, of which half is random.
+func newPauses() *backoff.ExponentialBackOff {
+	return &backoff.ExponentialBackOff{
+		InitialInterval: firstPause * 3 / 4, MaxInterval: maxPause * 3 / 4, Multiplier: 2, RandomizationFactor: 1. / 3,
 	}
-	return full/2 + spread
 }
 
-// take applies an event. Only Run calls it. The status counts an event after it
-// is remembered.
+// pause returns the next pause, which is no shorter than the discharger requested.
+func pause(b *backoff.ExponentialBackOff, err error) time.Duration {
+	next := b.NextBackOff()
+	var unavailable *client.UnavailableError
+	if errors.As(err, &unavailable) && unavailable.RetryAfter > next {
+		return unavailable.RetryAfter + next/2
+	}
+	return next
+}
+
+// take applies an event. Only Run calls it. The status counts an event after its
+// revocation is known.
 func (f *Feed) take(e client.FeedEvent) {
-	now := f.cfg.Clock()
+	now := f.cfg.now()
 	if e.Kind == client.FeedRevocation {
 		f.known.add(&e.Revocation, f.cfg.Leeway)
 	}
@@ -226,7 +255,7 @@ func (f *Feed) take(e client.FeedEvent) {
 		f.status.Current = true
 	}
 	if f.status.Current {
-		f.heard.Store(max(now.UnixMilli(), 1))
+		f.contact.Store(max(now.UnixMilli(), 1))
 		f.once.Do(func() { close(f.first) })
 	}
 	f.mu.Unlock()
@@ -234,7 +263,7 @@ func (f *Feed) take(e client.FeedEvent) {
 	case client.FeedRevocation:
 		f.cfg.OnEvent(e.Revocation)
 	case client.FeedSkipped:
-		f.cfg.Log.LogAttrs(context.Background(), slog.LevelError, "revocation in the feed cannot be understood, skipping",
+		f.cfg.Log.LogAttrs(context.Background(), slog.LevelError, "malformed revocation in feed, skipping",
 			slog.String("position", e.Position), slog.Any("error", e.Err))
 	case client.FeedGap:
 		f.cfg.OnGap()
@@ -249,43 +278,43 @@ func (f *Feed) disconnected(err error) {
 	f.mu.Lock()
 	f.status.Connected, f.status.Current, f.status.Err = false, false, err
 	f.mu.Unlock()
-	f.known.tidy(f.cfg.Clock())
+	f.known.tidy(f.cfg.now())
 }
 
-// Revoked reports whether the feed contained the end of this session. It takes
-// some tens of nanoseconds and allocates nothing.
+// Revoked reports whether the feed has revoked this session. It takes some tens of
+// nanoseconds and allocates nothing.
 func (f *Feed) Revoked(id Identity) bool {
 	_, revoked := f.known.revoked(&id)
 	return revoked
 }
 
-// RevokedKind reports the same, and whether the end is soft. If more than one
+// RevokedKind is Revoked, and reports whether the end is soft. If more than one
 // revocation covers the session, the end is that of the session's own event,
 // otherwise of the oldest.
 func (f *Feed) RevokedKind(id Identity) (soft, revoked bool) { return f.known.revoked(&id) }
 
-// Undecided returns an error if the feed has not been up to date for MaxSilence.
+// Undecided returns an error if the feed has not been current for MaxSilence.
 func (f *Feed) Undecided() error {
 	if f.cfg.MaxSilence == 0 {
 		return nil
 	}
-	heard := f.heard.Load()
-	if heard == 0 {
+	contact := f.contact.Load()
+	if contact == 0 {
 		return errNeverCurrent
 	}
-	if f.cfg.Clock().UnixMilli()-heard > f.cfg.MaxSilence.Milliseconds() {
-		return errSilence
+	if f.cfg.now().UnixMilli()-contact > f.cfg.MaxSilence.Milliseconds() {
+		return errStale
 	}
 	return nil
 }
 
 var (
-	errNeverCurrent = errors.New("revocations have not been read yet")
-	errSilence      = errors.New("revocations have not been read for too long")
+	errNeverCurrent = errors.New("revocation feed has not been read yet")
+	errStale        = errors.New("revocation feed is out of date")
 )
 
-// WaitCurrent returns nil when the feed is up to date for the first time, and
-// ctx's error if that ends before. A homeserver may call it before it serves.
+// WaitCurrent blocks until the feed is current for the first time, or returns ctx's
+// error. A homeserver may call it before it serves.
 func (f *Feed) WaitCurrent(ctx context.Context) error {
 	select {
 	case <-f.first:
@@ -295,15 +324,15 @@ func (f *Feed) WaitCurrent(ctx context.Context) error {
 	}
 }
 
-// Status reports how stale the feed is, and what it remembers.
+// Status returns the state of the feed.
 func (f *Feed) Status() FeedStatus {
 	f.mu.Lock()
 	s := f.status
 	f.mu.Unlock()
 	s.Sessions, s.Users = f.known.size()
-	if heard := f.heard.Load(); heard > 0 {
-		s.Heard = time.UnixMilli(heard).UTC()
-		s.Silence = max(f.cfg.Clock().Sub(s.Heard), 0)
+	if contact := f.contact.Load(); contact > 0 {
+		s.LastContact = time.UnixMilli(contact).UTC()
+		s.Staleness = max(f.cfg.now().Sub(s.LastContact), 0)
 	}
 	return s
 }

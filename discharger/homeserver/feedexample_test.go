@@ -2,7 +2,6 @@ package homeserver_test
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"log"
@@ -16,8 +15,8 @@ import (
 	"github.com/discharger/discharger/discharger/wire"
 )
 
-// A homeserver that follows the feed, and what it answers when a session was
-// revoked or when it has heard nothing for too long.
+// A homeserver that follows the feed, and its answers when a session was revoked or
+// when the feed is out of date.
 func ExampleFeed() {
 	session := caveat.SessionID{1}
 	service := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -48,31 +47,22 @@ func ExampleFeed() {
 	done := make(chan error)
 	go func() { done <- feed.Run(ctx) }() // for as long as the homeserver runs
 
-	// Config.Revocations is the feed. Before serving, wait until it is up to
-	// date, or for as long as the homeserver can wait.
+	// Config.Revocations is the feed. Before serving, wait until it is current, or
+	// for as long as the homeserver can wait.
 	if err := feed.WaitCurrent(ctx); err != nil {
 		log.Fatal(err)
 	}
 	fmt.Println("revoked:", feed.Revoked(homeserver.Identity{Session: session}))
 
-	// The answer to an error of Verify. In all others than these, the session may
-	// live: the client gets another discharge, and keeps its keys.
-	answer := func(err error) (status int, softLogout bool) {
-		var e *homeserver.Error
-		switch {
-		case err == nil:
-			return http.StatusOK, false
-		case errors.As(err, &e) && e.Undecided():
-			return http.StatusServiceUnavailable, false // nothing is known about the session
-		case errors.As(err, &e) && e.Kind == homeserver.ErrRevoked:
-			return http.StatusUnauthorized, e.SoftLogout
-		}
-		return http.StatusUnauthorized, true
+	// Verify refuses the session from now on, and the middleware answers as the
+	// revocation says. A client that gets 503 keeps everything.
+	for _, e := range []*homeserver.Error{
+		{Kind: homeserver.ErrRevoked},
+		{Kind: homeserver.ErrRevoked, Soft: true},
+		{Kind: homeserver.ErrUndecided},
+	} {
+		fmt.Println(e.StatusCode(), e.Code(), "soft_logout:", e.SoftLogout())
 	}
-	fmt.Println(answer(nil))
-	fmt.Println(answer(&homeserver.Error{Kind: homeserver.ErrRevoked}))
-	fmt.Println(answer(&homeserver.Error{Kind: homeserver.ErrExpired}))
-	fmt.Println(answer(&homeserver.Error{Kind: homeserver.ErrUndecided}))
 	cancel()
 	if err := <-done; err != nil {
 		log.Fatal(err)
@@ -80,8 +70,7 @@ func ExampleFeed() {
 	// Output:
 	// delete the device PHONE of @alice:a.example: logout
 	// revoked: true
-	// 200 false
-	// 401 false
-	// 401 true
-	// 503 false
+	// 401 M_UNKNOWN_TOKEN soft_logout: false
+	// 401 M_UNKNOWN_TOKEN soft_logout: true
+	// 503 M_UNKNOWN soft_logout: true
 }

@@ -12,16 +12,16 @@ import (
 	"github.com/discharger/discharger/discharger/wire"
 )
 
-// memory is what a feed remembers. Nothing in it is ever taken back, only
-// forgotten, so the order in which revocations come makes no difference.
+// memory is the revocations known to a feed. Entries expire and are never withdrawn,
+// so the order in which revocations arrive makes no difference.
 //
-// It is cut into many small maps, each with a lock of its own, so that looking
-// up never waits for more than one insertion, or for the tidying of one map.
+// It consists of many small maps, each with its own lock, so that a look-up never
+// waits for more than one insertion, or for the tidying of one map.
 type memory struct {
-	all      atomic.Pointer[marks] // of the homeserver; kept for ever
+	all      atomic.Pointer[marks] // of the homeserver; never expire
 	sessions [sessionShards]sessionShard
 	users    [userShards]userShard
-	anyUser  atomic.Bool // there has been a user, or a device
+	anyUser  atomic.Bool // there has been an entry of a user or a device
 	seed     maphash.Seed
 
 	// Used by add and tidy only:
@@ -38,10 +38,10 @@ const (
 type sessionShard struct {
 	mu   sync.RWMutex
 	ends map[caveat.SessionID]sessionEnd
-	peak int // the most there were since the map was made
+	peak int // the greatest size of the map since it was made
 }
 
-// sessionEnd is how one session ended, and when that can be forgotten.
+// sessionEnd is how one session ended, and when the entry expires.
 type sessionEnd struct {
 	until uint32 // Unix seconds, rounded up
 	soft  bool
@@ -53,7 +53,7 @@ type userShard struct {
 	peak  int // likewise
 }
 
-// userDevice is a user, or with a device the user's device.
+// userDevice is a user, or a device of the user.
 type userDevice struct{ user, device string }
 
 type userMarks struct {
@@ -75,7 +75,7 @@ func (m *memory) user(name string) *userShard {
 	return &m.users[maphash.String(m.seed, name)%userShards]
 }
 
-// revoked reports whether a session is over, and how it ended.
+// revoked reports whether a session has ended, and how.
 func (m *memory) revoked(id *Identity) (soft, revoked bool) {
 	s := m.session(&id.Session)
 	s.mu.RLock()
@@ -108,7 +108,7 @@ func (m *memory) revoked(id *Identity) (soft, revoked bool) {
 	return soft, revoked
 }
 
-// add remembers a revocation.
+// add adds a revocation.
 func (m *memory) add(r *wire.Revocation, leeway time.Duration) {
 	until := seconds(r.Until.Add(leeway))
 	switch {
@@ -145,18 +145,18 @@ func (m *memory) add(r *wire.Revocation, leeway time.Duration) {
 	}
 }
 
-// seconds rounds up. What is too far away is as good as never.
+// seconds returns the Unix time, rounded up and clamped to 32 bits.
 func seconds(t time.Time) uint32 {
 	return uint32(min(max(t.Add(time.Second-1).Unix(), 0), math.MaxUint32))
 }
 
-// tidy forgets entries whose time is over, a few shards at a time. It must not
-// run concurrently with itself.
+// tidy removes expired entries, of a few shards at a time. It must not run
+// concurrently with itself.
 func (m *memory) tidy(now time.Time) {
 	const each = tidyPeriod / sessionShards
 	due := int(now.Sub(m.tidied) / each)
 	switch {
-	case due < 0 || due >= sessionShards: // a clock was set, or it has been long
+	case due < 0 || due >= sessionShards: // the clock was set, or the last call was long ago
 		due, m.tidied = sessionShards, now
 	case due == 0:
 		return

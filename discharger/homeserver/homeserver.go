@@ -1,25 +1,26 @@
-// Package homeserver is what a homeserver imports to hand out access macaroons
-// and to recognize its users by them, without asking anybody.
+// Package homeserver mints access macaroons and verifies bundles offline. It is
+// the package that a homeserver imports.
 //
-// # What it does
+// # Use
 //
-// At login, [Homeserver.Mint] makes an access macaroon. It is good for nothing
-// by itself: it carries a third-party caveat, sealed for the discharger, that
-// names the session. The client has it discharged there, again and again, and
-// sends a bundle of both to the homeserver. [Homeserver.Verify] says whose it
-// is. Neither touches a disk or the network, and nothing is kept about a
-// session: a homeserver has its keys, and that is all.
+// At login, [Homeserver.Mint] makes an access macaroon. It grants nothing by
+// itself: it carries a third-party caveat, sealed for the discharger, that names
+// the session. The client has the caveat discharged, again and again, and sends a
+// bundle of access macaroon and discharge to the homeserver. [Homeserver.Verify]
+// returns the identity that a bundle proves, and [Middleware] does so for an
+// [net/http.Handler]. Neither uses a disk or the network, and no session is stored:
+// a homeserver keeps its keys only. [ConfigFromFile] loads them.
 //
 //	access macaroon                          discharge, bound to it
 //	  identifier  who, which session           identifier  that of the caveat
 //	  caveat      third-party, ours            caveat      time-before …
-//	  caveats     what its holder added        caveat      declared epoch …, in mode rotate
-//	  signature                                caveats     what a policy or its holder added
+//	  caveats     added by its holder          caveat      declared epoch …, in mode rotate
+//	  signature                                caveats     added by a policy or its holder
 //	                                           signature
 //
 // # The access macaroon
 //
-// Its identifier is binary and says everything that Verify tells:
+// Its identifier is binary and contains the whole [Identity]:
 //
 //	0   01 or 02  version: 02 has a payload
 //	1   mode      open 1, rotate 2, held 3        1 byte
@@ -30,63 +31,58 @@
 //	    device    uvarint length, and as many bytes
 //	    payload   uvarint length, and as many bytes; in version 02 only
 //
-// The payload is the homeserver's own. Whoever holds the macaroon can read it,
-// so what is secret in it has to be encrypted; nobody can change it.
+// The payload belongs to the homeserver. Holders can read it, so secrets in it have
+// to be encrypted; they cannot change it.
 //
 // The root key is the HMAC-SHA256 of the identifier, after a label, under the
 // master key. So it need not be stored, and no part of the identifier can be
-// changed by anyone.
+// changed.
 //
-// Master keys are a ring, [Keys]: the first mints, all of them verify. A key that
-// is retired ends every session minted with it; its id goes into [Config.Retired].
-// About bundles that were minted with a key in neither, nothing is decided: where
-// several processes mint, one of them may have a new key before the others.
+// Master keys form a ring, [Keys]: the first mints, all of them verify. Retiring a
+// key ends every session minted with it; its id goes into [Config.Retired]. A bundle
+// minted with a key in neither is undecided: where several processes mint, one of
+// them may have a new key before the others.
 //
-// # What a holder can do
+// # Caveats of holders
 //
-// Whoever holds a macaroon can append caveats to it, and nothing else: what is
-// there cannot be changed, removed or reordered. Verify reads it accordingly.
-// The first caveat of an access macaroon is the homeserver's, since it gives
-// out none without; the first caveats of a discharge are the discharger's,
-// since it writes them in a fixed order. Everything after that can come from
-// anyone, so it can only ever narrow:
+// A holder of a macaroon can append caveats, and cannot change, remove or reorder
+// any. Verify interprets caveats by position. The first caveat of an access macaroon
+// is the homeserver's; the first caveats of a discharge are the discharger's, which
+// writes them in a fixed order. All further ones can be a holder's, so they only
+// narrow:
 //
 //	time-before t   refused from t on
 //	client-ip a     refused unless the request comes from the address or CIDR
-//	declared …      refused: a fact stated by a holder is no fact
-//	anything else   [Config.Check] decides; without one, refused
+//	declared …      refused: a holder cannot declare facts
+//	anything else   decided by [Config.Check]; without one, refused
 //
-// A third-party caveat that a holder added is refused, and so is every discharge
-// beyond the one that is due. Whether an epoch is declared is known from the
-// mode in the identifier, so in the other modes none can be made up.
+// A third-party caveat added by a holder is refused, and so is more than one
+// discharge. Whether an epoch is declared follows from the mode in the identifier,
+// so a holder cannot add one in the other modes.
 //
-// A client-ip condition is met by the address that [Request] says. The rest of
-// a chain of proxies is the caller's to see through.
+// # Revocation
 //
-// # What was revoked
+// By themselves, bundles are accepted until their discharge expires, even if the
+// session has ended. With a [Feed] as [Config.Revocations], which follows the
+// discharger's revocations, Verify refuses them at once, and still does no I/O.
+// [Feed] documents the case of an unreachable discharger.
 //
-// By themselves, bundles are good until their discharge runs out, whatever
-// became of the session. A [Feed] as [Config.Revocations] follows what the
-// service revokes, and Verify refuses it at once; it still asks nobody. What
-// happens when the feed cannot be heard is said there.
+// # Guarantees
 //
-// # What it promises
+// Verify accepts exactly the bundles that the macaroon library accepts for the same
+// root key, except those that the rules above refuse and those that are not in
+// canonical encoding. The package's own code for it takes a fifth of the memory;
+// tests compare the two. A verified bundle is cached by its text: its signatures are
+// not computed again, while time, address, Check and revocations are checked every
+// time.
 //
-// Verify accepts exactly what the macaroon library accepts for the same root
-// key, minus what the rules above refuse, and what is not in its canonical
-// encoding. Its own code for that takes a fifth of the memory and none of the
-// reflection; tests compare the two. A bundle that was verified before is
-// recognized by its text. Its signatures are not computed again, but time,
-// address, Check and revocations are looked at every time.
-//
-// It never panics on any input, and what it spends on hostile input is bounded
-// by the size of a bundle. No error and no method shows a key or a signature;
-// keys print as REDACTED.
+// It never panics on any input, and the cost of hostile input is bounded by the size
+// of a bundle. No error and no method shows a key or a signature; keys print as
+// REDACTED.
 package homeserver
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -97,34 +93,35 @@ import (
 	"github.com/discharger/discharger/discharger/caveat"
 )
 
-// Config is what a [Homeserver] is made from. Keys, KeyPair, Discharger and
-// Location are required.
+// Config configures a [Homeserver]. Keys, KeyPair, Discharger and Location are
+// required; [ConfigFromFile] sets them.
 type Config struct {
-	// Name is the homeserver's name. It goes into access macaroons as their
-	// location, which is a hint for people and no more. Empty: none.
+	// Name is the homeserver's name. It is the location of access macaroons, a
+	// hint for people. Empty: none.
 	Name string
 	// Keys are the master keys; the first is the newest and mints.
 	Keys Keys
-	// Retired are the ids of master keys that were taken out of Keys; see [Key.ID].
+	// Retired are the ids of master keys that were retired; see [Key.ID].
 	Retired [][4]byte
-	// KeyPair seals caveats. The discharger knows the homeserver by its public
-	// key.
+	// KeyPair seals caveats. The discharger identifies the homeserver by its
+	// public key.
 	KeyPair caveat.KeyPair
-	// Discharger is the service's public key, to which caveats are sealed.
+	// Discharger is the discharger's public key, to which caveats are sealed.
 	Discharger caveat.PublicKey
-	// Location is the service's URL. Clients look for the caveat by it.
+	// Location is the discharger's URL. Clients find the caveat by it.
 	Location string
-	// Check decides about a condition that this package does not know. It
-	// returns nil if the condition is understood and holds, and an error
-	// otherwise; ErrUnknownCaveat for one that it does not know either. Any
-	// holder can have added the condition, so it must not be taken as
-	// information, only as a further restriction. Nil: all such are refused.
-	Check func(ctx context.Context, condition string) error
-	// Revocations is asked last, about every bundle that is otherwise in
-	// order; a [Feed] is one. Nil: nothing is revoked before it expires.
+	// Check decides about a condition that this package does not define. It
+	// returns nil if the condition is known and holds, an error that matches
+	// ErrUnknownCaveat if it is unknown or ErrUndecided if a failure prevents the
+	// decision, and any other error if it does not hold.
+	// Any holder can have added the condition, so it can restrict a request and
+	// must not be taken as information. Nil: every such condition is unknown.
+	Check func(ctx context.Context, c Caveat) error
+	// Revocations is consulted last, for every bundle that is otherwise valid; a
+	// [Feed] is one. Nil: no bundle is refused before it expires.
 	Revocations Revocations
-	// Leeway is for how long after its time a time-before still holds, for
-	// clocks that differ. 0: not at all.
+	// Leeway is how long a time-before still holds after its time, for clocks that
+	// differ. 0: not at all.
 	Leeway time.Duration
 	// MaxConditions is how many conditions a holder may have added to an access
 	// macaroon. One with more is malformed. 0: 16; below 0: as many as a bundle
@@ -133,37 +130,46 @@ type Config struct {
 	// MaxCondition is how many bytes such a condition may have. 0: 512; below 0:
 	// as many as a bundle can have.
 	MaxCondition int
-	// CacheBytes is how much memory verified bundles take that are remembered.
-	// One takes 1 to 3 KB, and is forgotten when it was not used for ten minutes.
-	// Of one session, at most 8 bundles are remembered that its holder may have
-	// narrowed. 0: 16 MiB; below 0: none are remembered.
+	// CacheBytes bounds the memory of the cache of verified bundles. A bundle takes
+	// 1 to 3 KB, and is evicted when it was not used for ten minutes. Of one
+	// session, at most 8 bundles are cached that its holder may have narrowed. 0:
+	// 16 MiB; below 0: no cache.
 	CacheBytes int
-	// Clock tells the time. Nil: time.Now.
-	Clock func() time.Time
-	// Rand is where session ids, root keys and nonces are drawn from. Nil:
-	// crypto/rand. The nonce by which the homeserver itself finds the root key
-	// again is always crypto/rand's.
-	Rand io.Reader
+
+	now func() time.Time // set by WithClock; nil: time.Now
 }
 
-// Revocations knows which bundles are refused before they expire.
+// WithClock returns a copy of the configuration in which now returns the time. It is
+// for simulations, which turn time forward.
+func (c Config) WithClock(now func() time.Time) Config {
+	c.now = now
+	return c
+}
+
+// Caveat is a condition for [Config.Check], and where it was found.
+type Caveat struct {
+	Condition string   // as the holder wrote it
+	Part      Part     // the macaroon that has it
+	Identity  Identity // of the bundle; its signatures are verified
+	Request   Request  // as passed to Verify
+}
+
+// Revocations reports which bundles are refused before they expire.
 type Revocations interface {
 	// Revoked reports whether bundles with this identity are refused. It is
 	// called on every verification, concurrently, and must not block.
 	Revoked(Identity) bool
 }
 
-// RevocationKinds is implemented by a [Revocations] that knows how sessions
-// ended.
+// RevocationKinds is implemented by [Revocations] that record how sessions ended.
 type RevocationKinds interface {
 	// RevokedKind reports whether bundles with this identity are refused, and
-	// if so whether the end is soft: the client logs in again and keeps its
-	// encryption keys. It is called instead of Revoked.
+	// whether the end is soft: the client logs in again and keeps its encryption
+	// keys. It is called instead of Revoked.
 	RevokedKind(Identity) (soft, revoked bool)
 }
 
-// Freshness is what a [Revocations] has too if there are times at which it
-// cannot know what is revoked.
+// Freshness is implemented by [Revocations] that can be out of date.
 type Freshness interface {
 	// Undecided returns why nothing can be said about bundles that are not
 	// known to be revoked, or nil. Verify then fails with ErrUndecided. It is
@@ -171,12 +177,12 @@ type Freshness interface {
 	Undecided() error
 }
 
-// Homeserver mints access macaroons and verifies bundles. It changes only by
-// [Homeserver.Reload], and may be used concurrently if its Rand may.
+// Homeserver mints access macaroons and verifies bundles. Only [Homeserver.Reload]
+// changes it. It is safe for concurrent use.
 type Homeserver struct {
 	cfg       Config // its keys are those of New; ring has the current ones
 	ring      *atomic.Pointer[ring]
-	freshness Freshness       // of cfg.Revocations; nil: it has none
+	freshness Freshness       // cfg.Revocations, if it implements it
 	kinds     RevocationKinds // likewise
 }
 
@@ -187,11 +193,8 @@ const (
 )
 
 func (c *Config) setDefaults() {
-	if c.Clock == nil {
-		c.Clock = time.Now
-	}
-	if c.Rand == nil {
-		c.Rand = rand.Reader
+	if c.now == nil {
+		c.now = time.Now
 	}
 	if c.CacheBytes == 0 {
 		c.CacheBytes = defaultCacheBytes
@@ -204,8 +207,8 @@ func (c *Config) setDefaults() {
 	}
 }
 
-// New checks a configuration and makes a Homeserver. The error matches
-// [caveat.ErrWeakKey] for a discharger's key that would protect nothing.
+// New returns a Homeserver. The error matches [caveat.ErrWeakKey] for a discharger's
+// key that protects nothing.
 func New(cfg Config) (*Homeserver, error) {
 	if u, err := url.Parse(cfg.Location); err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") {
 		return nil, fmt.Errorf("new homeserver: location %q is not an http or https URL", cfg.Location)
@@ -225,5 +228,5 @@ func New(cfg Config) (*Homeserver, error) {
 	return h, nil
 }
 
-// Format writes the name and no secret, whatever the verb.
+// Format writes the name and no secret, for every verb.
 func (h Homeserver) Format(s fmt.State, _ rune) { io.WriteString(s, "homeserver "+h.cfg.Name) }

@@ -27,8 +27,8 @@ const (
 // MaxPayload is the greatest length of a payload, in bytes.
 const MaxPayload = 2048
 
-// identifier is a decoded identifier. User, device and
-// payload share its memory.
+// identifier is a decoded identifier. User, device and payload share the memory of
+// the encoded one.
 type identifier struct {
 	mode         caveat.Mode
 	key          keyID
@@ -60,7 +60,7 @@ func (id *identifier) append(b []byte) []byte {
 	return b
 }
 
-// parseIdentifier reads what append writes and nothing else.
+// parseIdentifier decodes what append writes, and nothing else.
 func parseIdentifier(b []byte) (id identifier, ok bool) {
 	if len(b) < namesAt || b[0] != identifierVersion && b[0] != payloadVersion {
 		return identifier{}, false
@@ -92,8 +92,8 @@ func parseIdentifier(b []byte) (id identifier, ok bool) {
 	return id, true
 }
 
-// cutName reads a length of one or two bytes, in its one spelling and at most
-// longest, and as many bytes.
+// cutName decodes a canonical length of one or two bytes, at most longest, and as
+// many bytes.
 func cutName(b []byte, longest int) (name, rest []byte, ok bool) {
 	length, at := binary.Uvarint(b)
 	if at <= 0 || at > 1 && length < 0x80 || length > uint64(longest) || length > uint64(len(b)-at) {
@@ -103,13 +103,13 @@ func cutName(b []byte, longest int) (name, rest []byte, ok bool) {
 	return b[at:end], b[end:], true
 }
 
-// cutPayload reads a payload, which is not empty.
+// cutPayload decodes a payload, which is not empty.
 func cutPayload(b []byte) (payload, rest []byte, ok bool) {
 	payload, rest, ok = cutName(b, MaxPayload)
 	return payload, rest, ok && len(payload) > 0
 }
 
-// identity is what the identifier says to a caller. It shares no memory.
+// identity returns the identity of the identifier. It shares no memory with it.
 func (id *identifier) identity() Identity {
 	return Identity{
 		User:    string(id.user),

@@ -11,14 +11,14 @@ import (
 	"github.com/discharger/discharger/discharger/rawmacaroon"
 )
 
-// Inspection is what can be seen in a bundle without any key. None of it is
-// verified, and none of it is secret: signatures and sealed parts are left out.
+// Inspection is the content of a bundle that is readable without a key. None of it
+// is verified, and none of it is secret: signatures and sealed parts are left out.
 type Inspection struct {
 	Characters int  // length of the text
-	Compact    bool // which form it is in; see [bundle.Bundle]
+	Compact    bool // the form; see [bundle.Bundle]
 
-	// Ours tells whether the access macaroon's identifier is one that Mint
-	// makes. If not, the fields up to Minted are zero.
+	// Ours reports whether Mint makes such identifiers. If not, the fields up to
+	// Minted are zero.
 	Ours    bool
 	KeyID   string // of the master key, in hexadecimal
 	Mode    caveat.Mode
@@ -35,12 +35,11 @@ type Inspection struct {
 type InspectedCaveat struct {
 	ThirdParty bool
 	Condition  string // of a first-party caveat
-	Location   string // of a third-party caveat: who has to discharge it
+	Location   string // of a third-party caveat: its discharger
 	Size       int    // of a third-party caveat's id, in bytes
 }
 
-// Inspect shows what is in a bundle or an access macaroon, for people. It
-// verifies nothing.
+// Inspect parses a bundle or an access macaroon, for people. It verifies nothing.
 func Inspect(text string) (Inspection, error) {
 	b, err := bundle.Parse(text)
 	if err != nil {
@@ -72,7 +71,7 @@ func inspectCaveats(v *rawmacaroon.Macaroon) []InspectedCaveat {
 	return out
 }
 
-// String lays it out in lines.
+// String returns the inspection in lines of text.
 func (in Inspection) String() string {
 	var b strings.Builder
 	form := "standard"
@@ -112,7 +111,7 @@ func writeCaveats(b *strings.Builder, caveats []InspectedCaveat) {
 	}
 }
 
-// printable gives s as it is, or quoted if a terminal would not show it so.
+// printable returns s, quoted if a terminal would not show it literally.
 func printable(s string) string {
 	quoted := fmt.Sprintf("%q", s)
 	if s != "" && utf8.ValidString(s) && quoted[1:len(quoted)-1] == s {

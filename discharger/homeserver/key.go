@@ -1,10 +1,8 @@
 package homeserver
 
 import (
-	"crypto/rand"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 
 	"github.com/discharger/discharger/discharger/keyfile"
@@ -13,26 +11,17 @@ import (
 )
 
 // Key is a master key: 32 random bytes, from which the root keys of access
-// macaroons are derived. Whoever has it can make access macaroons for anyone.
-// It prints, logs and marshals as REDACTED; only Encode shows it. The zero
-// value is not a usable key.
+// macaroons are derived. Its holder can mint access macaroons for any user. It
+// prints, logs and marshals as REDACTED; only Encode shows it. The zero value is not
+// a usable key.
 type Key struct{ secret.Key }
 
 // Keys is a ring of master keys, newest first. The first mints, all of them
 // verify.
 type Keys []Key
 
-// NewKey draws a key from random; nil is crypto/rand.
-func NewKey(random io.Reader) (Key, error) {
-	if random == nil {
-		random = rand.Reader
-	}
-	var k Key
-	if _, err := io.ReadFull(random, k.Key[:]); err != nil {
-		return Key{}, fmt.Errorf("draw master key: %w", err)
-	}
-	return k, nil
-}
+// NewKey returns a random key.
+func NewKey() Key { return Key{secret.NewKey()} }
 
 // ParseKey decodes what Encode returns, in any of the four base64 alphabets. The
 // error does not contain the text.
@@ -44,24 +33,24 @@ func ParseKey(s string) (Key, error) {
 	return Key{k}, nil
 }
 
-// keyID stands for a key in the identifiers of access macaroons.
+// keyID names a key in the identifiers of access macaroons.
 type keyID = [4]byte
 
 // labelRootKey separates this use of a master key from its id.
 const labelRootKey = "discharger/homeserver access macaroon root key v1\x00"
 
-// ID gives the four bytes that stand for the key in access macaroons. They tell
+// ID returns the four bytes that name the key in access macaroons. They reveal
 // nothing else about it.
 func (k Key) ID() [4]byte {
 	return keyfile.RootID(k.Key)
 }
 
-// rootKey derives the root key of the access macaroon with this identifier.
+// rootKey returns the root key of the access macaroon with this identifier.
 func (k *Key) rootKey(identifier []byte) [32]byte {
 	return rawmacaroon.Hash((*[32]byte)(&k.Key), []byte(labelRootKey), identifier)
 }
 
-// byID makes the ring searchable.
+// byID returns the keys by their ids.
 func (ks Keys) byID() (map[keyID]Key, error) {
 	if len(ks) == 0 {
 		return nil, errors.New("no master key")
@@ -73,7 +62,7 @@ func (ks Keys) byID() (map[keyID]Key, error) {
 		}
 		id := keyID(k.ID())
 		if _, taken := ring[id]; taken {
-			return nil, fmt.Errorf("master key %d is in the ring twice, or shares its id %x with another", i, id)
+			return nil, fmt.Errorf("master key %d is a duplicate, or shares its id %x with another", i, id)
 		}
 		ring[id] = k
 	}
@@ -82,3 +71,35 @@ func (ks Keys) byID() (map[keyID]Key, error) {
 
 // LogValue returns REDACTED: a log handler would look into the slice.
 func (Keys) LogValue() slog.Value { return slog.StringValue(secret.Redacted) }
+
+// ConfigFromFile reads a homeserver's key file, as "discharger keys new --kind
+// homeserver" makes it, and returns the configuration in it: Name, Keys, Retired,
+// KeyPair, Discharger and Location. [Homeserver.Reload] takes the same after the
+// file has changed. The error matches [keyfile.ErrExposed] if other users can read
+// or change the file.
+func ConfigFromFile(path string, a keyfile.Access) (Config, error) {
+	ring, err := keyfile.Load(path, a)
+	if err != nil {
+		return Config{}, err
+	}
+	if ring.Owner != keyfile.Homeserver {
+		return Config{}, fmt.Errorf("key file %s: has keys of a %s, want a %s's", path, ring.Owner, keyfile.Homeserver)
+	}
+	return ConfigFromRing(ring), nil
+}
+
+// ConfigFromRing is [ConfigFromFile] for a ring in memory, whose owner is a
+// homeserver.
+func ConfigFromRing(r *keyfile.Ring) Config {
+	cfg := Config{
+		Name: r.Peer.Name, Location: r.Peer.Service, Discharger: r.Peer.ServiceKey,
+		KeyPair: r.Of(keyfile.Seal)[0].Pair(),
+	}
+	for _, k := range r.Of(keyfile.Root) {
+		cfg.Keys = append(cfg.Keys, Key{k.Secret()})
+	}
+	for _, k := range r.RetiredOf(keyfile.Root) {
+		cfg.Retired = append(cfg.Retired, k.ID)
+	}
+	return cfg
+}

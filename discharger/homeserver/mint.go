@@ -1,10 +1,10 @@
 package homeserver
 
 import (
+	"crypto/rand"
 	"encoding/base64"
 	"errors"
 	"fmt"
-	"io"
 	"time"
 
 	"gopkg.in/macaroon.v2"
@@ -13,37 +13,36 @@ import (
 	"github.com/discharger/discharger/discharger/caveat"
 )
 
-// MintParams is one login. User and Mode are required.
+// MintParams describe one login. User and Mode are required.
 type MintParams struct {
-	User    string            // as the homeserver names it: 1 to 255 bytes
-	Device  string            // likewise: up to 512 characters; may be empty
+	User    string            // the homeserver's name of the user: 1 to 255 bytes
+	Device  string            // the homeserver's name of the device: up to 512 characters; may be empty
 	Mode    caveat.Mode       // who may fetch discharges
-	Policy  string            // which policy applies; empty: the homeserver's own
-	MaxTTL  time.Duration     // no discharge lives longer; whole seconds; 0: as the service has it
-	Expires time.Time         // the session ends here in any case; zero: as the service has it
+	Policy  string            // that applies; empty: the homeserver's own
+	MaxTTL  time.Duration     // no discharge lives longer; whole seconds; 0: the discharger's default
+	Expires time.Time         // end of the session; zero: the discharger's limits alone
 	Labels  map[string]string // for policies
-	Version caveat.Version    // encoding of the caveat; 0: V2, the one that is smallest
-	Session caveat.SessionID  // to be drawn by [caveat.NewSessionID]; zero: Mint draws it
-	Payload []byte            // goes into the identifier, for all holders to read; up to MaxPayload; empty: none
+	Version caveat.Version    // encoding of the caveat; 0: V2, the smallest
+	Session caveat.SessionID  // from [caveat.NewSessionID]; zero: a new one
+	Payload []byte            // part of the identifier, readable by holders; up to MaxPayload; empty: none
 }
 
-// Minted is a new access macaroon, with what it says. The macaroon is what the
-// client gets; whoever has it can ask for discharges, as far as the mode lets
-// them.
+// Minted is a new access macaroon, for the client. Its holder can request discharges
+// as the mode permits.
 type Minted struct {
 	Macaroon  *macaroon.Macaroon
 	Session   caveat.SessionID
 	Condition caveat.Condition
 }
 
-// Text gives the access macaroon as a text, in the form of a bundle without
+// Text returns the access macaroon as text, in the form of a bundle without
 // discharges.
 func (m Minted) Text() (string, error) { return bundle.Encode(macaroon.Slice{m.Macaroon}) }
 
-// rootKeySize is that of the caveat's root key, as the bakery has it.
+// rootKeySize is the size of the caveat's root key, which is the bakery's.
 const rootKeySize = 24
 
-// Mint makes an access macaroon of a new session. The discharger learns of the
+// Mint returns an access macaroon of a new session. The discharger creates the
 // session when the caveat is discharged for the first time, which has to happen
 // within its activation window, counted from now.
 func (h *Homeserver) Mint(p MintParams) (Minted, error) {
@@ -60,16 +59,13 @@ func (h *Homeserver) Mint(p MintParams) (Minted, error) {
 	}
 	session := p.Session
 	if session == (caveat.SessionID{}) {
-		var err error
-		if session, err = caveat.NewSessionID(h.cfg.Rand); err != nil {
-			return Minted{}, fmt.Errorf("mint: %w", err)
-		}
+		session = caveat.NewSessionID()
 	}
 	c := caveat.Condition{
 		Session: session,
 		User:    p.User,
 		Device:  p.Device,
-		Minted:  h.cfg.Clock().UnixMilli(),
+		Minted:  h.cfg.now().UnixMilli(),
 		Mode:    p.Mode,
 		Policy:  p.Policy,
 		MaxTTL:  p.MaxTTL,
@@ -77,7 +73,7 @@ func (h *Homeserver) Mint(p MintParams) (Minted, error) {
 	}
 	if !p.Expires.IsZero() {
 		if c.Expires = p.Expires.UnixMilli(); c.Expires <= c.Minted {
-			return Minted{}, errors.New("mint: the session would have ended already")
+			return Minted{}, errors.New("mint: session has ended already")
 		}
 	}
 	condition, err := c.Encode()
@@ -85,12 +81,10 @@ func (h *Homeserver) Mint(p MintParams) (Minted, error) {
 		return Minted{}, fmt.Errorf("mint: %w", err)
 	}
 	if c.Minted > maxMinted {
-		return Minted{}, errors.New("mint: the clock is beyond the year 10000")
+		return Minted{}, errors.New("mint: clock is beyond the year 10000")
 	}
-	rootKey := make(caveat.Secret, rootKeySize)
-	if _, err := io.ReadFull(h.cfg.Rand, rootKey); err != nil {
-		return Minted{}, fmt.Errorf("mint: draw root key: %w", err)
-	}
+	rootKey := make([]byte, rootKeySize)
+	rand.Read(rootKey) // never fails
 	id, err := sealer.Seal(rootKey, condition)
 	if err != nil {
 		return Minted{}, fmt.Errorf("mint: %w", err)
@@ -108,25 +102,25 @@ func (h *Homeserver) Mint(p MintParams) (Minted, error) {
 	return Minted{Macaroon: m, Session: session, Condition: c}, nil
 }
 
-// dischargeRoom is for a discharge's signature and first-party caveats, in bytes.
+// dischargeRoom is the size of a discharge's signature and first-party caveats.
 const dischargeRoom = 1 << 10
 
-// checkSize refuses an access macaroon that would not fit into a bundle with its
-// discharge, whose identifier is the caveat's. Names of the greatest length do;
-// with the greatest payload and many labels in addition they may not.
+// checkSize refuses an access macaroon that does not fit into a bundle with its
+// discharge, whose identifier is the caveat's. Names of the greatest length fit;
+// with the greatest payload and many labels they may not.
 func checkSize(m *macaroon.Macaroon, caveatID []byte) error {
 	data, err := m.MarshalBinary()
 	if err != nil {
 		return err
 	}
 	if n := base64.RawURLEncoding.EncodedLen(len(data) + len(caveatID) + dischargeRoom); n > bundle.MaxLength {
-		return fmt.Errorf("a bundle would have %d characters, more than %d", n, bundle.MaxLength)
+		return fmt.Errorf("bundle would have %d characters, more than %d", n, bundle.MaxLength)
 	}
 	return nil
 }
 
-// access makes an access macaroon without its caveat. It must not leave this
-// package like that: it would be good as it is.
+// access returns an access macaroon without its caveat. It must not leave this
+// package: without the caveat it needs no discharge.
 func (h *Homeserver) access(key *Key, c caveat.Condition, payload []byte) (*macaroon.Macaroon, error) {
 	id := identifier{
 		mode:    c.Mode,

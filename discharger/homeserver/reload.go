@@ -7,20 +7,20 @@ import (
 	"github.com/discharger/discharger/discharger/caveat"
 )
 
-// ring is everything that depends on keys. It does not change: [Homeserver.Reload]
-// puts another in its place. Verified bundles are remembered in it, so that none
-// outlives the key that it was verified with.
+// ring is all that depends on keys. It is immutable: [Homeserver.Reload] replaces
+// it. It has the cache of verified bundles, so that none outlives the key that it
+// was verified with.
 type ring struct {
 	keys    map[keyID]Key
 	retired [][4]byte
 	mint    Key
 	sealers map[caveat.Version]*caveat.Sealer
-	cache   *verifiedBundles // nil: none are remembered
+	cache   *verifiedBundles // nil: none
 
 	maxConditions, maxCondition int // see Config
 }
 
-// newRing checks the keys of a configuration whose defaults are filled in.
+// newRing checks the keys of a configuration with defaults.
 func newRing(cfg *Config) (*ring, error) {
 	keys, err := cfg.Keys.byID()
 	if err != nil {
@@ -28,7 +28,7 @@ func newRing(cfg *Config) (*ring, error) {
 	}
 	for id := range keys {
 		if slices.Contains(cfg.Retired, id) {
-			return nil, fmt.Errorf("master key %x is in the ring, and retired", id)
+			return nil, fmt.Errorf("master key %x is in the ring and retired", id)
 		}
 	}
 	r := &ring{
@@ -40,7 +40,6 @@ func newRing(cfg *Config) (*ring, error) {
 			Version:    version,
 			Homeserver: cfg.KeyPair,
 			Discharger: cfg.Discharger,
-			Rand:       cfg.Rand,
 		})
 		if err != nil {
 			return nil, err
@@ -65,10 +64,9 @@ func (r *ring) key(id keyID) (Key, error) {
 	return Key{}, &Error{Kind: ErrUnknownKey, Part: PartAccess, Err: fmt.Errorf("key %x", id[:])}
 }
 
-// Reload replaces the keys: Keys, Retired, KeyPair and Discharger of a configuration. All
-// else in it is ignored, and stays as [New] got it. Calls under way end with the
-// keys that they began with. After an error, which is as New's, nothing has
-// changed.
+// Reload replaces the keys: Keys, Retired, KeyPair and Discharger of a configuration.
+// Its other fields are ignored. Calls in progress finish with the previous keys.
+// Errors are those of [New]; after an error, nothing has changed.
 func (h *Homeserver) Reload(cfg Config) error {
 	next := h.cfg
 	next.Keys, next.Retired, next.KeyPair, next.Discharger = cfg.Keys, cfg.Retired, cfg.KeyPair, cfg.Discharger

@@ -10,18 +10,17 @@ import (
 	"github.com/discharger/discharger/discharger/rawmacaroon"
 )
 
-// verified is what is left of a bundle whose signatures are good. It does not
-// change.
+// verified is a bundle whose signatures are valid. It is immutable.
 type verified struct {
 	identity  Identity
 	access    time.Time // earliest time-before of the access macaroon; zero: none
 	discharge time.Time // and of the discharge
 	addresses []address
 	others    []other // for Config.Check
-	narrowed  bool    // there are conditions that a holder may have added
+	narrowed  bool    // has conditions that a holder may have added
 }
 
-// address is a client-ip condition, other is one that is not known here.
+// address is a client-ip condition, other is one that this package does not define.
 type (
 	address struct {
 		prefix netip.Prefix
@@ -33,9 +32,8 @@ type (
 	}
 )
 
-// newVerified reads the conditions of a bundle. The first of the discharge, and
-// in mode rotate the second too, are the discharger's; all others may be
-// anybody's.
+// newVerified parses the conditions of a bundle. The first of the discharge, and in
+// mode rotate the second, are the discharger's; all others may be a holder's.
 func newVerified(b *bundle.Bundle, id *identifier) (*verified, error) {
 	v := &verified{identity: id.identity()}
 	caveats := b.Discharges[0].Caveats
@@ -63,7 +61,7 @@ func newVerified(b *bundle.Bundle, id *identifier) (*verified, error) {
 	return v, nil
 }
 
-// expires reads the discharger's time-before.
+// expires parses the discharger's time-before.
 func (v *verified) expires(condition string) bool {
 	name, arg := rawmacaroon.CutCondition(condition)
 	if name != rawmacaroon.CondTimeBefore {
@@ -74,14 +72,14 @@ func (v *verified) expires(condition string) bool {
 	return err == nil
 }
 
-// epoch reads the discharger's declaration.
+// epoch parses the discharger's declaration.
 func (v *verified) epoch(condition string) (ok bool) {
 	name, arg := rawmacaroon.CutCondition(condition)
 	v.identity.Epoch, ok = rawmacaroon.ParseEpoch(arg)
 	return ok && name == rawmacaroon.CondDeclared
 }
 
-// narrow takes over conditions that may be anybody's.
+// narrow collects conditions that may be a holder's.
 func (v *verified) narrow(caveats []rawmacaroon.Caveat, part Part, earliest *time.Time) error {
 	for i := range caveats {
 		condition := string(caveats[i].ID)
@@ -95,7 +93,7 @@ func (v *verified) narrow(caveats []rawmacaroon.Caveat, part Part, earliest *tim
 			a.prefix, err = rawmacaroon.ParseClientIP(arg)
 			v.addresses = append(v.addresses, a)
 		case rawmacaroon.CondDeclared:
-			err = errors.New("a fact that the discharger did not state")
+			err = errors.New("not declared by the discharger")
 		default:
 			v.others = append(v.others, other{condition: condition, part: part})
 		}
@@ -106,7 +104,7 @@ func (v *verified) narrow(caveats []rawmacaroon.Caveat, part Part, earliest *tim
 	return nil
 }
 
-// sooner moves a time forward to that of a time-before, if it is earlier.
+// sooner sets a time to that of a time-before, if that is earlier.
 func sooner(earliest *time.Time, arg string) error {
 	t, err := rawmacaroon.ParseTimeBefore(arg)
 	if err != nil {
@@ -126,8 +124,8 @@ func (v *verified) accessInTime(now time.Time) error {
 	return nil
 }
 
-// inTime checks both expiries. The access macaroon's is the graver one: no
-// refresh helps there.
+// inTime checks both expiries, the access macaroon's first: a refresh does not
+// replace it.
 func (v *verified) inTime(now time.Time) error {
 	if err := v.accessInTime(now); err != nil {
 		return err

@@ -65,7 +65,7 @@ func TestBareAccessMacaroon(t *testing.T) {
 	w.refused(t, encode(t, access), someClient, ErrNotDischarged)
 	w.refused(t, encode(t, narrowed(t, access, "client-ip 192.0.2.7")), someClient, ErrNotDischarged)
 
-	other := newWorld(t, func(c *Config) { c.Rand = seeded(9) })
+	other := newWorld(t, func(c *Config) { c.Name = "other.example.org" })
 	forged := withID(t, encode(t, access), other.mint(t, alice(caveat.ModeHeld)).Id())
 	w.refused(t, forged, someClient, ErrBadSignature)
 }
@@ -398,12 +398,15 @@ func TestCheckDecidesAboutTheRest(t *testing.T) {
 	errNo := errors.New("no such room")
 	var asked []string
 	w := newWorld(t, func(c *Config) {
-		c.Check = func(ctx context.Context, condition string) error {
-			asked = append(asked, condition)
-			if ctx.Value(key{}) != "request" {
-				return errors.New("not the request's context")
+		c.Check = func(ctx context.Context, c Caveat) error {
+			asked = append(asked, c.Condition)
+			if ctx.Value(key{}) != "request" || c.Request != someClient {
+				return errors.New("not the request, or not its context")
 			}
-			switch condition {
+			if c.Identity.User != "@alice:example.org" || c.Part != PartAccess && c.Part != PartDischarge {
+				return errors.New("not the bundle's identity")
+			}
+			switch c.Condition {
 			case "room !a:example.org":
 				return nil
 			case "room !b:example.org":
@@ -442,7 +445,7 @@ func TestKeyRing(t *testing.T) {
 	t.Parallel()
 	older, newer := testKey(t, 2), testKey(t, 3)
 	before := newWorld(t, func(c *Config) { c.Keys = Keys{older} })
-	between := newWorld(t, func(c *Config) { c.Keys, c.Rand = Keys{newer, older}, seeded(8) })
+	between := newWorld(t, func(c *Config) { c.Keys = Keys{newer, older} })
 	after := newWorld(t, func(c *Config) { c.Keys = Keys{newer} })
 	old, young := before.bundle(t, caveat.ModeRotate), between.bundle(t, caveat.ModeRotate)
 	between.accepted(t, old, someClient)

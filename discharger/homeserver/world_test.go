@@ -34,10 +34,8 @@ func seeded(seed byte) *rand.ChaCha8 { return rand.NewChaCha8([32]byte{seed}) }
 
 func testKey(t testing.TB, seed byte) Key {
 	t.Helper()
-	k, err := NewKey(seeded(seed))
-	if err != nil {
-		t.Fatal(err)
-	}
+	var k Key
+	seeded(seed).Read(k.Key[:])
 	return k
 }
 
@@ -45,12 +43,11 @@ func testKey(t testing.TB, seed byte) Key {
 // leaves it as it is.
 func newWorld(t testing.TB, edit func(*Config)) *world {
 	t.Helper()
-	random := seeded(1)
-	pair, err := caveat.GenerateKey(random)
+	pair, err := caveat.NewKeyPair(caveat.PrivateKey(testKey(t, 100)))
 	if err != nil {
 		t.Fatal(err)
 	}
-	service, err := caveat.GenerateKey(random)
+	service, err := caveat.NewKeyPair(caveat.PrivateKey(testKey(t, 101)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -68,9 +65,7 @@ func newWorld(t testing.TB, edit func(*Config)) *world {
 		KeyPair:    pair,
 		Discharger: service.Public,
 		Location:   testLocation,
-		Clock:      func() time.Time { return w.now },
-		Rand:       random,
-	}
+	}.WithClock(func() time.Time { return w.now })
 	if edit != nil {
 		edit(&cfg)
 	}

@@ -1,13 +1,11 @@
 package keyfile
 
 import (
-	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"time"
 
@@ -40,14 +38,8 @@ func (k Key) UsedSince() time.Time {
 	return k.Since
 }
 
-func newKey(kind Kind, now time.Time, random io.Reader) (Key, error) {
-	if random == nil {
-		random = rand.Reader
-	}
-	k := Key{Kind: kind, Created: now.UTC().Truncate(time.Second)}
-	if _, err := io.ReadFull(random, k.secret[:]); err != nil {
-		return Key{}, fmt.Errorf("draw key: %w", err)
-	}
+func newKey(kind Kind, now time.Time) (Key, error) {
+	k := Key{Kind: kind, Created: now.UTC().Truncate(time.Second), secret: secret.NewKey()}
 	return k, k.derive()
 }
 

@@ -85,7 +85,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"net/url"
 	"slices"
 	"time"
@@ -163,20 +162,20 @@ const (
 	Retired  State = "retired"
 )
 
-// NewService makes a ring with one new key of every kind that the service has.
-// Random is where they are drawn from; nil is crypto/rand.
-func NewService(now time.Time, random io.Reader) (*Ring, error) {
-	return (&Ring{Owner: Service}).fill(now, random)
+// NewService returns a ring with one new key of each of the service's kinds, made
+// at a time.
+func NewService(now time.Time) (*Ring, error) {
+	return (&Ring{Owner: Service}).fill(now)
 }
 
-// NewHomeserver does the same for a homeserver.
-func NewHomeserver(p Peer, now time.Time, random io.Reader) (*Ring, error) {
-	return (&Ring{Owner: Homeserver, Peer: p}).fill(now, random)
+// NewHomeserver returns a ring with one new key of each of a homeserver's kinds.
+func NewHomeserver(p Peer, now time.Time) (*Ring, error) {
+	return (&Ring{Owner: Homeserver, Peer: p}).fill(now)
 }
 
-func (r *Ring) fill(now time.Time, random io.Reader) (*Ring, error) {
+func (r *Ring) fill(now time.Time) (*Ring, error) {
 	for _, kind := range r.Owner.Kinds() {
-		if _, err := r.add(kind, now, random); err != nil {
+		if _, err := r.add(kind, now); err != nil {
 			return nil, err
 		}
 	}
@@ -187,23 +186,23 @@ func (r *Ring) fill(now time.Time, random io.Reader) (*Ring, error) {
 }
 
 // Add draws a new key, which is used from now on.
-func (r *Ring) Add(kind Kind, now time.Time, random io.Reader) (Key, error) {
-	return r.insert(kind, now, random, false)
+func (r *Ring) Add(kind Kind, now time.Time) (Key, error) {
+	return r.insert(kind, now, false)
 }
 
 // Stage draws a new key, which is recognized but not used yet.
-func (r *Ring) Stage(kind Kind, now time.Time, random io.Reader) (Key, error) {
-	return r.insert(kind, now, random, true)
+func (r *Ring) Stage(kind Kind, now time.Time) (Key, error) {
+	return r.insert(kind, now, true)
 }
 
-func (r *Ring) insert(kind Kind, now time.Time, random io.Reader, staged bool) (Key, error) {
+func (r *Ring) insert(kind Kind, now time.Time, staged bool) (Key, error) {
 	if !slices.Contains(r.Owner.Kinds(), kind) {
 		return Key{}, fmt.Errorf("add key: a %s has none of kind %q", r.Owner, kind)
 	}
 	if kind == Store {
 		return Key{}, errors.New("add key: there is only one of kind store: with another, no session would be found again")
 	}
-	k, err := r.add(kind, now, random)
+	k, err := r.add(kind, now)
 	if err != nil {
 		return Key{}, err
 	}
@@ -214,8 +213,8 @@ func (r *Ring) insert(kind Kind, now time.Time, random io.Reader, staged bool) (
 	return k, nil
 }
 
-func (r *Ring) add(kind Kind, now time.Time, random io.Reader) (Key, error) {
-	k, err := newKey(kind, now, random)
+func (r *Ring) add(kind Kind, now time.Time) (Key, error) {
+	k, err := newKey(kind, now)
 	if err != nil {
 		return Key{}, fmt.Errorf("add key: %w", err)
 	}

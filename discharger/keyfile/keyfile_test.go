@@ -24,7 +24,7 @@ var created = time.Date(2026, 1, 2, 15, 4, 5, 600, time.UTC)
 
 func service(t testing.TB) *Ring {
 	t.Helper()
-	r, err := NewService(created, nil)
+	r, err := NewService(created)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -34,7 +34,7 @@ func service(t testing.TB) *Ring {
 func homeserverRing(t testing.TB) *Ring {
 	t.Helper()
 	peer := Peer{Name: "example.org", Service: "https://d.example.org", ServiceKey: service(t).Of(Discharger)[0].Public}
-	r, err := NewHomeserver(peer, created, nil)
+	r, err := NewHomeserver(peer, created)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -98,7 +98,7 @@ func TestRing(t *testing.T) {
 	if _, err := r.Retire(first.ID); err == nil || !strings.Contains(err.Error(), "the refresh key in use") {
 		t.Errorf("retired the one in use: %v", err)
 	}
-	second, err := r.Add(Refresh, created.Add(time.Hour), nil)
+	second, err := r.Add(Refresh, created.Add(time.Hour))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -131,12 +131,9 @@ func TestRing(t *testing.T) {
 		}
 	}
 	for _, kind := range []Kind{Store, Seal, "x", ""} {
-		if _, err := r.Add(kind, created, nil); err == nil {
+		if _, err := r.Add(kind, created); err == nil {
 			t.Errorf("added a key of kind %q to a service's", kind)
 		}
-	}
-	if _, err := r.Add(Refresh, created, strings.NewReader("short")); err == nil {
-		t.Error("added a key without randomness")
 	}
 }
 
@@ -151,7 +148,7 @@ func TestStates(t *testing.T) {
 			t.Parallel()
 			r := tt.ring(t)
 			first := r.Of(tt.kind)[0]
-			second, err := r.Stage(tt.kind, created.Add(time.Hour), nil)
+			second, err := r.Stage(tt.kind, created.Add(time.Hour))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -196,7 +193,7 @@ func TestStatesBack(t *testing.T) {
 	t.Parallel()
 	r := service(t)
 	first := r.Of(Refresh)[0]
-	second, err := r.Add(Refresh, created.Add(time.Hour), nil)
+	second, err := r.Add(Refresh, created.Add(time.Hour))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -208,7 +205,7 @@ func TestStatesBack(t *testing.T) {
 	if next, ok := r.Successor(second); !ok || next.ID != first.ID || !next.UsedSince().Equal(created.Add(2*time.Hour).Truncate(time.Second)) {
 		t.Errorf("%s follows, used since %v", next.ID, next.UsedSince())
 	}
-	third, err := r.Stage(Refresh, created.Add(time.Hour), nil)
+	third, err := r.Stage(Refresh, created.Add(time.Hour))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -364,7 +361,7 @@ func TestFile(t *testing.T) {
 		t.Errorf("the file changed, %v", err)
 	}
 	if err := Update(path, OwnerOnly, func(r *Ring) error {
-		_, err := r.Add(Refresh, created, nil)
+		_, err := r.Add(Refresh, created)
 		return err
 	}); err != nil {
 		t.Fatal(err)
@@ -400,7 +397,7 @@ func TestModes(t *testing.T) {
 	if err := os.Chmod(path, 0o640); err != nil {
 		t.Fatal(err)
 	}
-	if err := Update(path, GroupToo, func(r *Ring) error { _, err := r.Add(Refresh, created, nil); return err }); err != nil {
+	if err := Update(path, GroupToo, func(r *Ring) error { _, err := r.Add(Refresh, created); return err }); err != nil {
 		t.Fatal(err)
 	}
 	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o640 {
@@ -437,7 +434,7 @@ func TestConcurrent(t *testing.T) {
 	}
 	for i := range n {
 		wg.Go(func() {
-			errs[i] = Update(path, OwnerOnly, func(r *Ring) error { _, err := r.Add(Refresh, created, nil); return err })
+			errs[i] = Update(path, OwnerOnly, func(r *Ring) error { _, err := r.Add(Refresh, created); return err })
 		})
 	}
 	wg.Wait()
@@ -458,7 +455,7 @@ func FuzzDecode(f *testing.F) {
 	rotated := homeserverRing(f)
 	for _, kind := range []Kind{Seal, Root} {
 		old := rotated.Of(kind)[0]
-		k, err := rotated.Stage(kind, created, nil)
+		k, err := rotated.Stage(kind, created)
 		if err != nil {
 			f.Fatal(err)
 		}

@@ -6,7 +6,7 @@ import (
 )
 
 // Macaroon is a macaroon in binary format 2. After [Parse] its slices share memory
-// with what was read and are not to be changed.
+// with the parsed bytes and must not be changed.
 type Macaroon struct {
 	Location  []byte // empty: none
 	ID        []byte
@@ -14,29 +14,28 @@ type Macaroon struct {
 	Signature []byte // Size bytes
 }
 
-// Caveat is a caveat of a [Macaroon]. It is a third-party caveat if it has a
-// VerificationID; if not, ID is its condition.
+// Caveat is a caveat of a [Macaroon]: a third-party caveat if it has a
+// VerificationID, otherwise a first-party caveat whose condition is ID.
 type Caveat struct {
 	Location       []byte
 	ID             []byte
 	VerificationID []byte
 }
 
-// ThirdParty reports whether a discharge is needed for the caveat.
+// ThirdParty reports whether the caveat needs a discharge.
 func (c *Caveat) ThirdParty() bool { return len(c.VerificationID) > 0 }
 
-// MaxCaveats bounds the caveats that are read at a time.
+// MaxCaveats is the greatest number of caveats that [Parse] collects.
 const MaxCaveats = 64
 
-// The format:
+// The binary format:
 //
 //	02                                      version
 //	[location] identifier 00                fields of the macaroon
 //	[location] identifier [vid] 00          of each caveat
 //	00 signature
 //
-// where a field is its number, the length of its value as a uvarint, and the
-// value.
+// A field is its number, the length of its value as a uvarint, and the value.
 const (
 	binaryVersion = 2
 
@@ -48,18 +47,18 @@ const (
 )
 
 var (
-	errCut          = errors.New("cut short")
+	errCut          = errors.New("truncated")
 	errBinary       = errors.New("not a macaroon in the V2 binary format")
 	errNotCanonical = errors.New("not in canonical form")
 	errManyCaveats  = errors.New("too many caveats")
 )
 
-// Cut reads one macaroon from the start of data into v, all but its Caveats,
-// which it appends to caveats. It returns what comes after in data, and the
-// caveats. Nothing is copied. Lengths must be in the fewest bytes and below
-// 16384; a location or verification id is absent rather than empty; only a
-// third-party caveat has a location.
-func Parse(data []byte, v *Macaroon, caveats []Caveat) ([]byte, []Caveat, error) {
+// Parse decodes the macaroon at the start of data into m, except for its Caveats,
+// which it appends to caveats. It returns the rest of data, and the caveats. It
+// copies nothing. Lengths must be in the fewest bytes and below 16384; a location
+// or verification id is absent rather than empty; only a third-party caveat has a
+// location.
+func Parse(data []byte, m *Macaroon, caveats []Caveat) ([]byte, []Caveat, error) {
 	if len(data) == 0 {
 		return nil, nil, errCut
 	}
@@ -75,7 +74,7 @@ func Parse(data []byte, v *Macaroon, caveats []Caveat) ([]byte, []Caveat, error)
 	if header.ThirdParty() {
 		return nil, nil, errBinary
 	}
-	v.Location, v.ID = header.Location, header.ID
+	m.Location, m.ID = header.Location, header.ID
 	for len(data) > 0 && data[0] != fieldEnd {
 		if len(caveats) == MaxCaveats {
 			return nil, nil, errManyCaveats
@@ -95,12 +94,12 @@ func Parse(data []byte, v *Macaroon, caveats []Caveat) ([]byte, []Caveat, error)
 	if data[1] != fieldSignature || data[2] != Size {
 		return nil, nil, errBinary
 	}
-	v.Signature = data[3 : 3+Size : 3+Size]
+	m.Signature = data[3 : 3+Size : 3+Size]
 	return data[3+Size:], caveats, nil
 }
 
-// cutSection reads fields up to the end of a section: a location or none, an
-// identifier, a verification id or none.
+// cutSection decodes the fields of a section: an optional location, an
+// identifier, an optional verification id, and the end.
 func cutSection(data []byte, c *Caveat) ([]byte, error) {
 	var err error
 	if len(data) > 0 && data[0] == fieldLocation {
@@ -137,8 +136,8 @@ func cutSection(data []byte, c *Caveat) ([]byte, error) {
 	return data[1:], nil
 }
 
-// cutField reads a length and as many bytes. Lengths are uvarints of one or
-// two bytes, which is up to 16383 and so more than fits into a bundle.
+// cutField decodes a length and as many bytes. Lengths are uvarints of one or two
+// bytes: up to 16383, more than a bundle can have.
 func cutField(data []byte) (field, rest []byte, err error) {
 	if len(data) == 0 {
 		return nil, nil, errCut
@@ -164,16 +163,16 @@ func cutField(data []byte) (field, rest []byte, err error) {
 	return data[at:end:end], data[end:], nil
 }
 
-// Append writes the macaroon after data.
-func (v *Macaroon) Append(data []byte) []byte {
+// Append appends the encoded macaroon to data.
+func (m *Macaroon) Append(data []byte) []byte {
 	data = append(data, binaryVersion)
-	if len(v.Location) > 0 {
-		data = appendField(data, fieldLocation, v.Location)
+	if len(m.Location) > 0 {
+		data = appendField(data, fieldLocation, m.Location)
 	}
-	data = appendField(data, fieldIdentifier, v.ID)
+	data = appendField(data, fieldIdentifier, m.ID)
 	data = append(data, fieldEnd)
-	for i := range v.Caveats {
-		c := &v.Caveats[i]
+	for i := range m.Caveats {
+		c := &m.Caveats[i]
 		if len(c.Location) > 0 {
 			data = appendField(data, fieldLocation, c.Location)
 		}
@@ -184,7 +183,7 @@ func (v *Macaroon) Append(data []byte) []byte {
 		data = append(data, fieldEnd)
 	}
 	data = append(data, fieldEnd)
-	return appendField(data, fieldSignature, v.Signature)
+	return appendField(data, fieldSignature, m.Signature)
 }
 
 func appendField(data []byte, field byte, value []byte) []byte {

@@ -8,30 +8,30 @@ import (
 	"time"
 )
 
-// Names of the first-party conditions that have a meaning here. A
-// condition is a name and, after one space, what the name is about.
+// Names of the first-party conditions that this project defines. A condition is a
+// name, one space, and an argument.
 const (
-	CondTimeBefore = "time-before" // RFC 3339, UTC: not from this time on
-	CondClientIP   = "client-ip"   // an address or a CIDR: only from there
-	CondDeclared   = "declared"    // "epoch" and a number, see the package comment
+	CondTimeBefore = "time-before" // RFC 3339, UTC: holds before this time
+	CondClientIP   = "client-ip"   // an address or a CIDR: holds for clients within
+	CondDeclared   = "declared"    // "epoch" and a number: of a discharge in mode rotate
 )
 
-// declaredEpoch is what a declared condition of a discharge is about.
+// declaredEpoch begins the argument of a declared condition.
 const declaredEpoch = "epoch "
 
-// CutCondition splits a condition at its first space. One that has no space
-// has an empty argument.
+// CutCondition splits a condition at its first space. Without a space, the
+// argument is empty.
 func CutCondition(condition string) (name, arg string) {
 	name, arg, _ = strings.Cut(condition, " ")
 	return name, arg
 }
 
-// TimeBefore is the condition that holds before t.
+// TimeBefore returns the condition that holds before t.
 func TimeBefore(t time.Time) string {
 	return CondTimeBefore + " " + t.UTC().Format(time.RFC3339Nano)
 }
 
-// ParseTimeBefore reads the argument of a time-before condition.
+// ParseTimeBefore parses the argument of a time-before condition.
 func ParseTimeBefore(arg string) (time.Time, error) {
 	t, err := time.Parse(time.RFC3339Nano, arg)
 	if err != nil {
@@ -40,14 +40,14 @@ func ParseTimeBefore(arg string) (time.Time, error) {
 	return t, nil
 }
 
-// Epoch is the condition with which the service says which epoch a discharge
-// belongs to.
+// Epoch returns the condition by which the discharger declares the epoch of a
+// discharge.
 func Epoch(n uint64) string {
 	return CondDeclared + " " + declaredEpoch + strconv.FormatUint(n, 10)
 }
 
-// ParseEpoch reads the argument of a condition that [Epoch] wrote; ok is false
-// for any other.
+// ParseEpoch parses the argument of a condition from [Epoch]; ok is false for any
+// other.
 func ParseEpoch(arg string) (n uint64, ok bool) {
 	digits, ok := strings.CutPrefix(arg, declaredEpoch)
 	if !ok || digits == "" || (digits[0] == '0' && len(digits) > 1) {
@@ -62,8 +62,8 @@ func ParseEpoch(arg string) (n uint64, ok bool) {
 	return n, err == nil
 }
 
-// ClientIP is the condition that holds for clients with an address in p. An
-// IPv4 range is written as such even if p spells it as IPv6.
+// ClientIP returns the condition that holds for clients with an address in p. An
+// IPv4 range that p spells as IPv6 is written as IPv4.
 func ClientIP(p netip.Prefix) string {
 	if q, ok := plainPrefix(p); ok {
 		p = q
@@ -74,10 +74,9 @@ func ClientIP(p netip.Prefix) string {
 	return CondClientIP + " " + p.Masked().String()
 }
 
-// ParseClientIP reads the argument of a client-ip condition: an address, IPv4
+// ParseClientIP parses the argument of a client-ip condition: an address, IPv4
 // or IPv6, without zone, or a CIDR. IPv4 addresses that are spelled as IPv6
-// (::ffff:192.0.2.1) are taken for what they mean. The result is for
-// [MatchClientIP].
+// (::ffff:192.0.2.1) are converted to IPv4. The result is for [MatchClientIP].
 func ParseClientIP(arg string) (netip.Prefix, error) {
 	errAddress := errors.New("not an address or a CIDR")
 	if strings.IndexByte(arg, '/') >= 0 {
@@ -99,14 +98,14 @@ func ParseClientIP(arg string) (netip.Prefix, error) {
 }
 
 // MatchClientIP reports whether a client's address is within a range from
-// [ParseClientIP]. The zone of the address is ignored. No address, because it
-// is not known, is within no range.
+// [ParseClientIP]. The zone of the address is ignored. The zero address, of an
+// unknown client, is within no range.
 func MatchClientIP(p netip.Prefix, client netip.Addr) bool {
 	return p.Contains(client.Unmap().WithZone(""))
 }
 
-// plainPrefix turns a range of IPv4 addresses spelled as IPv6 into IPv4. A
-// range that holds them and others besides has no plain form.
+// plainPrefix converts a range of IPv4 addresses spelled as IPv6 into IPv4. ok is
+// false for a range that contains other addresses too.
 func plainPrefix(p netip.Prefix) (netip.Prefix, bool) {
 	switch {
 	case !p.IsValid():

@@ -25,8 +25,8 @@ func TestHashIsHMAC(t *testing.T) {
 	})
 }
 
-// TestMacaroonIsTheLibrarys builds a macaroon with both.
-func TestMacaroonIsTheLibrarys(t *testing.T) {
+// Both implementations build the same macaroon.
+func TestMacaroonEqualsLibrary(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		rootKey := rapid.SliceOfN(rapid.Byte(), 1, 80).Draw(t, "root key")
@@ -66,9 +66,9 @@ func TestMacaroonIsTheLibrarys(t *testing.T) {
 	})
 }
 
-// FuzzCut holds that what is read is written back to the same bytes, and that
-// the library reads the same from it.
-func FuzzCut(f *testing.F) {
+// A parsed macaroon encodes to the same bytes, and the library parses those bytes
+// to the same macaroon.
+func FuzzParse(f *testing.F) {
 	m, _ := macaroon.New([]byte("k"), []byte("id"), "here", macaroon.V2)
 	_ = m.AddFirstPartyCaveat([]byte("time-before 2026-11-24T10:00:00Z"))
 	_ = m.AddThirdPartyCaveat([]byte("root"), []byte("caveat"), "there")
@@ -88,10 +88,10 @@ func FuzzCut(f *testing.F) {
 		}
 		var m macaroon.Macaroon
 		if err := m.UnmarshalBinary(read); err != nil {
-			t.Fatalf("the library does not read %x: %v", read, err)
+			t.Fatalf("the library does not parse %x: %v", read, err)
 		}
 		if !bytes.Equal(m.Id(), v.ID) || len(m.Caveats()) != len(caveats) || !bytes.Equal(m.Signature(), v.Signature) {
-			t.Fatalf("the library reads %x otherwise", read)
+			t.Fatalf("the library parses %x differently", read)
 		}
 	})
 }

@@ -145,14 +145,12 @@ func newWorld(t *testing.T, maxEvents int) *world {
 	t.Helper()
 	w := &world{t: t, dir: t.TempDir(), hs: make(map[string]*homeserver.Homeserver), reg: prometheus.NewRegistry(),
 		network: network{listeners: make(map[string]*pipeListener)}}
-	ours, err := caveat.GenerateKey(nil)
-	must(t, err)
+	ours := caveat.GenerateKey()
 	oc := caveat.OpenerConfig{Keys: []caveat.KeyPair{ours}}
 	for _, name := range []string{"a.example", "b.example"} {
-		theirs, err := caveat.GenerateKey(nil)
-		must(t, err)
-		master, err := homeserver.NewKey(nil)
-		must(t, err)
+		theirs := caveat.GenerateKey()
+		master := homeserver.NewKey()
+		var err error
 		w.hs[name], err = homeserver.New(homeserver.Config{
 			Name: name, Keys: homeserver.Keys{master}, KeyPair: theirs, Discharger: ours.Public, Location: issuer,
 		})

@@ -46,18 +46,12 @@ func (w *world) follow(change ...func(*homeserver.FeedConfig)) *homeserver.Feed 
 	w.t.Helper()
 	cfg := homeserver.FeedConfig{
 		Client: w.api(apiKey),
-		Wait: func(ctx context.Context, _ time.Duration) error { // come back at once, but do not spin
-			select {
-			case <-time.After(10 * time.Millisecond):
-				return nil
-			case <-ctx.Done():
-				return ctx.Err()
-			}
-		},
 	}
 	for _, f := range change {
 		f(&cfg)
 	}
+	var feed *homeserver.Feed
+	cfg.OnDisconnect = func(error) { time.AfterFunc(10*time.Millisecond, feed.Reconnect) } // soon, but do not spin
 	feed, err := homeserver.NewFeed(cfg)
 	must(w.t, err)
 	ctx, cancel := context.WithCancel(context.Background())
@@ -191,8 +185,7 @@ func TestAttackFeedForgery(t *testing.T) {
 	w := newWorld(t, withStranger)
 	ours := w.following()
 	theirs := w.following(func(c *homeserver.FeedConfig) { c.Client = w.api(strangersKey) })
-	id, err := caveat.NewSessionID(nil)
-	must(t, err)
+	id := caveat.NewSessionID()
 	// The stranger names our user's session, and revokes all there is.
 	revoked(t)(w.api(strangersKey).RevokeSession(t.Context(), "@alice:a.example", id, wire.RevokeOptions{}))
 	must(t, w.api(strangersKey).RevokeHomeserver(t.Context(), wire.RevokeOptions{}))

@@ -35,13 +35,13 @@ func microscopic(ctx context.Context, cfg NumbersConfig) (found []Number, err er
 }
 
 func openingCaveats(ctx context.Context, cfg NumbersConfig) ([]Number, error) {
-	service, err := keyfile.NewService(time.Now(), nil)
+	service, err := keyfile.NewService(time.Now())
 	if err != nil {
 		return nil, err
 	}
 	pair := service.Of(keyfile.Discharger)[0].Pair()
 	peer := keyfile.Peer{Name: server.HomeserverName, Service: "http://127.0.0.1", ServiceKey: pair.Public}
-	ring, err := keyfile.NewHomeserver(peer, time.Now(), nil)
+	ring, err := keyfile.NewHomeserver(peer, time.Now())
 	if err != nil {
 		return nil, err
 	}

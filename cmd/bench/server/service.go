@@ -79,7 +79,7 @@ func Start(ctx context.Context, cfg Config) (s *Service, err error) {
 
 // configure writes keys for both sides and the configuration.
 func (s *Service) configure() error {
-	keys, err := keyfile.NewService(time.Now(), nil)
+	keys, err := keyfile.NewService(time.Now())
 	if err != nil {
 		return err
 	}
@@ -87,7 +87,7 @@ func (s *Service) configure() error {
 		return err
 	}
 	peer := keyfile.Peer{Name: HomeserverName, Service: "http://127.0.0.1", ServiceKey: keys.Of(keyfile.Discharger)[0].Public}
-	if s.Ring, err = keyfile.NewHomeserver(peer, time.Now(), nil); err != nil {
+	if s.Ring, err = keyfile.NewHomeserver(peer, time.Now()); err != nil {
 		return err
 	}
 	var text strings.Builder
@@ -102,7 +102,7 @@ func (s *Service) configure() error {
 	}
 	entry(HomeserverName, s.Ring)
 	for i := range s.cfg.Homeservers {
-		other, err := keyfile.NewHomeserver(peer, time.Now(), nil)
+		other, err := keyfile.NewHomeserver(peer, time.Now())
 		if err != nil {
 			return err
 		}
@@ -110,7 +110,7 @@ func (s *Service) configure() error {
 	}
 	if s.cfg.Upstream != "" {
 		gateway := keyfile.Peer{Name: "gateway", Service: peer.Service, ServiceKey: peer.ServiceKey}
-		ring, err := keyfile.NewHomeserver(gateway, time.Now(), nil)
+		ring, err := keyfile.NewHomeserver(gateway, time.Now())
 		if err != nil {
 			return err
 		}

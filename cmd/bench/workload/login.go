@@ -27,14 +27,9 @@ type Logins struct {
 // NewHomeserver returns a homeserver with the keys of a ring and a cache of a size
 // in bytes, see [homeserver.Config].
 func NewHomeserver(ring *keyfile.Ring, service caveat.PublicKey, cache int) (*homeserver.Homeserver, error) {
-	var keys homeserver.Keys
-	for _, k := range ring.Of(keyfile.Root) {
-		keys = append(keys, homeserver.Key{Key: k.Secret()})
-	}
-	return homeserver.New(homeserver.Config{
-		Name: ring.Peer.Name, Location: ring.Peer.Service, Discharger: service,
-		Keys: keys, KeyPair: ring.Of(keyfile.Seal)[0].Pair(), CacheBytes: cache,
-	})
+	cfg := homeserver.ConfigFromRing(ring)
+	cfg.Discharger, cfg.CacheBytes = service, cache
+	return homeserver.New(cfg)
 }
 
 // NewLogins returns logins at the homeserver with the keys of a ring, for the

@@ -48,17 +48,10 @@ type Params struct {
 
 // config puts together what a gateway is made from, or reloads.
 func (p *Params) config(cfg *config.Config, ring *keyfile.Ring) (gc gateway.Config, err error) {
-	var keys homeserver.Keys
-	for _, k := range ring.Of(keyfile.Root) {
-		keys = append(keys, homeserver.Key{Key: k.Secret()})
-	}
-	var retired [][4]byte
-	for _, k := range ring.RetiredOf(keyfile.Root) {
-		retired = append(retired, k.ID)
-	}
+	keys := homeserver.ConfigFromRing(ring)
 	gc = gateway.Config{
 		Upstream: cfg.Gateway.Upstream, PublicURL: cfg.Gateway.PublicURL, Service: p.Service,
-		APIKey: ring.Of(keyfile.API)[0].APIKey(), Keys: keys, Retired: retired, KeyPair: ring.Of(keyfile.Seal)[0].Pair(), Discharger: p.ServiceKey,
+		APIKey: ring.Of(keyfile.API)[0].APIKey(), Keys: keys.Keys, Retired: keys.Retired, KeyPair: keys.KeyPair, Discharger: p.ServiceKey,
 		Vault: cfg.GatewayVaultFile(), TrustedProxies: cfg.TrustedProxies, Leeway: p.leeway,
 		Legacy: gateway.Legacy{
 			Reject: cfg.Gateway.Legacy == config.LegacyReject, Until: cfg.Gateway.LegacyUntil, OnceNew: cfg.Gateway.OnceNew,

@@ -74,10 +74,7 @@ func (s *stock) name() string { return s.named }
 
 func (s *stock) login(t *testing.T, user string, version caveat.Version, mode caveat.Mode) *login {
 	t.Helper()
-	id, err := caveat.NewSessionID(nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	id := caveat.NewSessionID()
 	return s.loginAs(t, version, caveat.Condition{
 		Session: id, User: user, Device: id.String(), Minted: time.Now().UnixMilli(), Mode: mode,
 	})
@@ -131,14 +128,8 @@ type ours struct {
 
 func newOurs(t *testing.T) *ours {
 	t.Helper()
-	keyPair, err := caveat.GenerateKey(nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	key, err := homeserver.NewKey(nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	keyPair := caveat.GenerateKey()
+	key := homeserver.NewKey()
 	return &ours{keyPair: keyPair, key: key}
 }
 
@@ -170,7 +161,7 @@ func (o *ours) login(t *testing.T, user string, version caveat.Version, mode cav
 
 func (o *ours) check(l *login, macaroons macaroon.Slice, at time.Time) error {
 	config := o.config
-	config.Clock = func() time.Time { return at }
+	config = config.WithClock(func() time.Time { return at })
 	h, err := homeserver.New(config)
 	if err != nil {
 		return err

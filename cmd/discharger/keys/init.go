@@ -45,14 +45,14 @@ func initKeys(t *command.Terminal, o *config.Options) error {
 		return err
 	}
 	keys, err := initFile(t, cfg.KeyFile(), setup.MarkerFile(cfg), func() (*keyfile.Ring, error) { return setup.Keys(cfg) },
-		func() (*keyfile.Ring, error) { return keyfile.NewService(t.Now(), nil) })
+		func() (*keyfile.Ring, error) { return keyfile.NewService(t.Now()) })
 	if err != nil {
 		return err
 	}
 	if cfg.Gateway != nil {
 		p := setup.GatewayPeer(cfg, keys)
 		ring, err := initFile(t, cfg.GatewayKeyFile(), cfg.GatewayVaultFile(), func() (*keyfile.Ring, error) { return setup.GatewayKeys(cfg) },
-			func() (*keyfile.Ring, error) { return keyfile.NewHomeserver(p, t.Now(), nil) })
+			func() (*keyfile.Ring, error) { return keyfile.NewHomeserver(p, t.Now()) })
 		if err != nil {
 			return err
 		}

@@ -115,7 +115,7 @@ func (n *newKeys) makeService(path string, args []string) error {
 	if err := n.prepare(args); err != nil {
 		return err
 	}
-	ring, err := keyfile.NewService(n.t.Now(), nil)
+	ring, err := keyfile.NewService(n.t.Now())
 	if err != nil {
 		return err
 	}
@@ -144,7 +144,7 @@ func (n *newKeys) makeHomeserver(ctx context.Context, args []string) error {
 	if p.ServiceKey, err = n.publicKey(ctx); err != nil {
 		return err
 	}
-	ring, err := keyfile.NewHomeserver(p, n.t.Now(), nil)
+	ring, err := keyfile.NewHomeserver(p, n.t.Now())
 	if err != nil {
 		return err
 	}
@@ -208,9 +208,9 @@ func (n *newKeys) add(path string, a keyfile.Access) error {
 			return command.Usagef("keys new: %s is a %s's, whose keys are of kind %v", path, r.Owner, r.Owner.Kinds())
 		}
 		if n.staged {
-			added, err = r.Stage(keyfile.Kind(n.kind), n.t.Now(), nil)
+			added, err = r.Stage(keyfile.Kind(n.kind), n.t.Now())
 		} else {
-			added, err = r.Add(keyfile.Kind(n.kind), n.t.Now(), nil)
+			added, err = r.Add(keyfile.Kind(n.kind), n.t.Now())
 		}
 		return err
 	})

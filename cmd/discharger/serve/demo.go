@@ -40,7 +40,7 @@ func (d *Daemon) stage(ctx context.Context) (home *keyfile.Ring, err error) {
 	}
 	home, err = keyfile.NewHomeserver(keyfile.Peer{
 		Name: "example.org", Service: l.url(d.cfg), ServiceKey: d.keys.Of(keyfile.Discharger)[0].Public,
-	}, d.t.Now(), nil)
+	}, d.t.Now())
 	if err != nil {
 		return nil, errors.Join(err, l.client.Close(), l.operators.Close())
 	}

@@ -39,7 +39,7 @@ func GatewayKeysOrNew(cfg *config.Config, p keyfile.Peer, now time.Time) (ring *
 	case cfg.Gateway.KeysFile != "":
 		return nil, false, err // it was named, so it should be there
 	}
-	if ring, err = keyfile.NewHomeserver(p, now, nil); err != nil {
+	if ring, err = keyfile.NewHomeserver(p, now); err != nil {
 		return nil, false, err
 	}
 	if err := keyfile.Create(file, ring); err != nil {

@@ -9,20 +9,9 @@ import (
 	"github.com/discharger/discharger/discharger/keyfile"
 )
 
-// newHomeserver makes what a homeserver would make of its keys.
+// Homeserver returns a homeserver with the keys of a ring.
 func Homeserver(ring *keyfile.Ring, now func() time.Time) (*homeserver.Homeserver, error) {
-	var keys homeserver.Keys
-	for _, k := range ring.Of(keyfile.Root) {
-		keys = append(keys, homeserver.Key{Key: k.Secret()})
-	}
-	var retired [][4]byte
-	for _, k := range ring.RetiredOf(keyfile.Root) {
-		retired = append(retired, k.ID)
-	}
-	return homeserver.New(homeserver.Config{
-		Name: ring.Peer.Name, Location: ring.Peer.Service, Discharger: ring.Peer.ServiceKey,
-		Keys: keys, Retired: retired, KeyPair: ring.Of(keyfile.Seal)[0].Pair(), Clock: now,
-	})
+	return homeserver.New(homeserver.ConfigFromRing(ring).WithClock(now))
 }
 
 // newOpener registers the homeservers with all of their keys.

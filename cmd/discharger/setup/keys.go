@@ -69,7 +69,7 @@ func KeysOrNew(cfg *config.Config, now time.Time) (ring *keyfile.Ring, made bool
 	if cfg.Store.Redis != nil {
 		return nil, false, noSharedKeys(cfg.KeyFile())
 	}
-	if ring, err = keyfile.NewService(now, nil); err != nil {
+	if ring, err = keyfile.NewService(now); err != nil {
 		return nil, false, err
 	}
 	err = keyfile.Create(cfg.KeyFile(), ring)

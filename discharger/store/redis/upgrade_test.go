@@ -16,6 +16,7 @@ import (
 	"github.com/discharger/discharger/discharger"
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/revocation"
+	"github.com/discharger/discharger/discharger/secret"
 	"github.com/discharger/discharger/discharger/session"
 	"github.com/discharger/discharger/discharger/store/bolt"
 	"github.com/discharger/discharger/discharger/store/journal"
@@ -108,7 +109,7 @@ func (u upgraded) service(t *testing.T, st discharger.Store) *discharger.Service
 	t.Helper()
 	seed := func(b byte) *bytes.Reader { return bytes.NewReader(bytes.Repeat([]byte{b}, 64)) }
 	key := func(b byte) caveat.KeyPair {
-		k, err := caveat.GenerateKey(seed(b))
+		k, err := caveat.NewKeyPair(caveat.PrivateKey{Key: secret.Key(bytes.Repeat([]byte{b}, 32))})
 		if err != nil {
 			t.Fatal(err)
 		}

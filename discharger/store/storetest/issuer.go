@@ -34,12 +34,8 @@ func NewIssuer(t testing.TB, stores ...discharger.Store) *Issuer {
 	t.Helper()
 	is := &Issuer{T: t}
 	var err error
-	if is.Keys, err = caveat.GenerateKey(nil); err != nil {
-		t.Fatal(err)
-	}
-	if is.hs, err = caveat.GenerateKey(nil); err != nil {
-		t.Fatal(err)
-	}
+	is.Keys = caveat.GenerateKey()
+	is.hs = caveat.GenerateKey()
 	if is.refresh, err = discharger.NewRefreshKey(nil); err != nil {
 		t.Fatal(err)
 	}
@@ -91,10 +87,7 @@ func (is *Issuer) Login(user string) *Device { return is.LoginMode(user, caveat.
 
 func (is *Issuer) LoginMode(user string, mode caveat.Mode) *Device {
 	is.T.Helper()
-	id, err := caveat.NewSessionID(nil)
-	if err != nil {
-		is.T.Fatal(err)
-	}
+	id := caveat.NewSessionID()
 	minted := time.Now()
 	cond := caveat.Condition{Session: id, User: user, Device: id.String(), Minted: minted.UnixMilli(), Mode: mode}
 	text, err := cond.Encode()
