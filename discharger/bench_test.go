@@ -9,6 +9,7 @@ import (
 	"github.com/discharger/discharger/discharger"
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/policy"
+	"github.com/discharger/discharger/policy/rules"
 )
 
 // BenchmarkDischarge is a whole discharge without HTTP: opened, looked up in
@@ -32,7 +33,7 @@ func BenchmarkDischarge(b *testing.B) {
 // BenchmarkPolicy is the same discharge with nobody to ask, and with the
 // built-in default policy as the program asks it.
 func BenchmarkPolicy(b *testing.B) {
-	rules, err := policy.NewReloader(policy.ReloaderConfig{})
+	rules, err := rules.NewReloader(rules.ReloaderConfig{})
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -17,7 +17,7 @@ func FuzzAnswer(f *testing.F) {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, body string) {
-		d, err := parseDecision([]byte(body))
+		d, err := ParseDecision([]byte(body))
 		if err != nil {
 			return
 		}

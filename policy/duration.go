@@ -7,9 +7,9 @@ import (
 	"time"
 )
 
-// parseDuration reads a duration of Go's form, in which a leading number of
+// ParseDuration parses a duration of Go's form, in which a leading number of
 // days, of 24 hours each, may stand: 90s, 1h30m, 90d, 1d12h.
-func parseDuration(s string) (time.Duration, error) {
+func ParseDuration(s string) (time.Duration, error) {
 	var total time.Duration
 	rest, sign := s, time.Duration(1)
 	if after, ok := strings.CutPrefix(rest, "-"); ok {
@@ -39,5 +39,5 @@ func notDuration(s string) error {
 	if _, err := strconv.Atoi(s); err == nil {
 		return fmt.Errorf("%s has no unit; write %ss if seconds are meant", s, s)
 	}
-	return fmt.Errorf("%q is no duration such as 90s, 5m, 12h or 30d", shorten(s))
+	return fmt.Errorf("%.60q is no duration such as 90s, 5m, 12h or 30d", s)
 }

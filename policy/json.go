@@ -1,8 +1,11 @@
 package policy
 
 import (
+	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"time"
 )
 
@@ -20,9 +23,9 @@ func (d jsonDuration) MarshalJSON() ([]byte, error) {
 func (d *jsonDuration) UnmarshalJSON(data []byte) error {
 	var s string
 	if err := json.Unmarshal(data, &s); err != nil {
-		return fmt.Errorf("a duration is a string such as \"90s\", not %s", shorten(string(data)))
+		return fmt.Errorf("a duration is a string such as \"90s\", not %.60s", data)
 	}
-	v, err := parseDuration(s)
+	v, err := ParseDuration(s)
 	if err != nil {
 		return err
 	}
@@ -92,4 +95,28 @@ func (j jsonDecision) decision() Decision {
 		SoftLogout: j.SoftLogout, Labels: j.Labels, KeepSessions: j.KeepSessions,
 		RetryAfter: time.Duration(j.RetryAfter), Rule: j.Rule, Hash: j.Hash,
 	}
+}
+
+// ParseDecision reads a decision strictly: one JSON object, no unknown key, a
+// known effect, and every part within the limits. Rule and hash are dropped.
+func ParseDecision(data []byte) (Decision, error) {
+	decoder := json.NewDecoder(bytes.NewReader(data))
+	decoder.DisallowUnknownFields()
+	var j jsonDecision
+	if err := decoder.Decode(&j); err != nil {
+		return Decision{}, err
+	}
+	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
+		return Decision{}, errors.New("there is more after the decision")
+	}
+	d := j.decision()
+	if d.TTL != 0 && d.TTL < MinTTL {
+		return Decision{}, fmt.Errorf("ttl is at least %s, not %s", MinTTL, d.TTL)
+	}
+	d.Rule, d.Hash = "", ""
+	// The grant is not known here; what is checked is what no grant allows.
+	if _, err := d.Narrow(Grant{TTL: MinTTL, MaxTTL: MinTTL}); err != nil {
+		return Decision{}, err
+	}
+	return d, nil
 }

@@ -5,36 +5,45 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 )
 
-// ErrNoDecision is what [Decision.Narrow] returns for a decision whose effect
-// is none of the six.
+// Limits of a [Decision].
+const (
+	MinTTL        = time.Second // a discharge that has expired on arrival only makes the client ask again
+	MaxRetryAfter = 24 * time.Hour
+	MaxCaveats    = 16
+	MaxCaveat     = 512 // bytes
+	MaxCode       = 64  // bytes
+	MaxMessage    = 256 // bytes
+	MaxLabels     = 16  // of a decision, and of those stored with a session
+	MaxLabelKey   = 64  // bytes
+	MaxLabelValue = 256 // bytes
+)
+
+// ErrNoDecision is wrapped by the error of [Decision.Narrow] if the effect is
+// unknown or a number is negative.
 var ErrNoDecision = errors.New("not a decision")
 
-// Effects returns all effects, in the order of the documentation.
-func Effects() []Effect {
-	return []Effect{EffectAllow, EffectDeny, EffectRevoke, EffectRevokeUser, EffectReauth, EffectDefer}
-}
-
-// Narrow returns what is left of a decision within a grant: no lifetime
-// beyond the longest, nothing at all that only an allow can give if it is no
-// allow or the core refuses, and a soft logout with every reauth. An error
-// says that the decision cannot be used: no effect, a negative number, or text
-// that is too long or not printable.
+// Narrow returns the part of a decision that the grant leaves room for. The
+// lifetime is at most the longest one. Lifetime, caveats, labels and
+// keep_sessions are dropped unless the effect is allow and the core grants a
+// discharge. A reauth is always soft. An error means that the decision is
+// unusable: unknown effect, negative number, or text that is too long or not
+// printable.
 //
-// The decisions of a [Set] and of a webhook have been through it.
+// The decisions of rule files and of webhooks are narrowed.
 func (d Decision) Narrow(g Grant) (Decision, error) {
 	if !slices.Contains(Effects(), d.Effect) {
-		return Decision{}, fmt.Errorf("effect %q: %w", shorten(string(d.Effect)), ErrNoDecision)
+		return Decision{}, fmt.Errorf("effect %.60q: %w", d.Effect, ErrNoDecision)
 	}
 	if d.TTL < 0 || d.KeepSessions < 0 || d.RetryAfter < 0 {
-		return Decision{}, fmt.Errorf("a negative ttl, keep_sessions or retry_after: %w", ErrNoDecision)
+		return Decision{}, fmt.Errorf("negative ttl, keep_sessions or retry_after: %w", ErrNoDecision)
 	}
-	if err := checkCode(d.Code); err != nil {
-		return Decision{}, err
-	}
-	if err := checkMessage(d.Message); err != nil {
+	if err := errors.Join(CheckCode(d.Code), CheckMessage(d.Message)); err != nil {
 		return Decision{}, err
 	}
 	if d.Effect == EffectAllow && g.TTL > 0 {
@@ -49,78 +58,99 @@ func (d Decision) Narrow(g Grant) (Decision, error) {
 	} else {
 		d.TTL, d.Caveats, d.Labels, d.KeepSessions = 0, nil, nil, 0
 	}
-	if d.Effect == EffectAllow {
-		d.SoftLogout = false
-	}
-	if d.Effect == EffectReauth {
-		d.SoftLogout = true
-	}
+	d.SoftLogout = d.SoftLogout && d.Effect != EffectAllow || d.Effect == EffectReauth
 	if d.Effect == EffectDefer {
-		d.RetryAfter = min(d.RetryAfter, maxRetryAfter)
+		d.RetryAfter = min(d.RetryAfter, MaxRetryAfter)
 	} else {
 		d.RetryAfter = 0
 	}
 	return d, nil
 }
 
-// checkAdditions checks what a decision adds to a discharge and a session.
+// checkAdditions checks the caveats and labels of an allow.
 func (d Decision) checkAdditions() error {
-	if len(d.Caveats) > maxCaveats {
-		return fmt.Errorf("%d caveats; at most %d are allowed", len(d.Caveats), maxCaveats)
+	if len(d.Caveats) > MaxCaveats {
+		return fmt.Errorf("%d caveats; at most %d are allowed", len(d.Caveats), MaxCaveats)
 	}
 	for _, c := range d.Caveats {
-		if err := checkCaveatText(c); err != nil {
+		if err := CheckCaveat(c); err != nil {
 			return err
 		}
 	}
-	if len(d.Labels) > maxSetLabels {
-		return fmt.Errorf("%d labels; at most %d can be set", len(d.Labels), maxSetLabels)
+	if len(d.Labels) > MaxLabels {
+		return fmt.Errorf("%d labels; at most %d can be set", len(d.Labels), MaxLabels)
 	}
 	if len(d.Labels) == 0 {
 		return nil
 	}
 	for _, key := range slices.Sorted(maps.Keys(d.Labels)) {
-		if err := checkLabel(key, d.Labels[key]); err != nil {
+		if err := CheckLabel(key, d.Labels[key]); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func checkCode(code string) error {
-	if len(code) > maxCode {
-		return fmt.Errorf("the code has %d bytes; at most %d are allowed", len(code), maxCode)
+// CheckCaveat checks a first-party condition: a printable line that begins
+// with the caveat's name.
+func CheckCaveat(condition string) error {
+	switch {
+	case condition == "":
+		return errors.New("the caveat is empty")
+	case len(condition) > MaxCaveat:
+		return fmt.Errorf("the caveat has %d bytes; at most %d are allowed", len(condition), MaxCaveat)
+	case !utf8.ValidString(condition):
+		return errors.New("the caveat is not UTF-8 text")
+	case strings.TrimSpace(condition) != condition:
+		return errors.New("the caveat begins or ends with a space")
+	}
+	return printable(condition, "the caveat")
+}
+
+// CheckCode checks the code of a decision.
+func CheckCode(code string) error {
+	if len(code) > MaxCode {
+		return fmt.Errorf("the code has %d bytes; at most %d are allowed", len(code), MaxCode)
 	}
 	for i := range len(code) {
 		if b := code[i]; b != '_' && (b < 'a' || b > 'z') && (b < '0' || b > '9') {
-			return fmt.Errorf("the code %q: a code has a-z, 0-9 and _", shorten(code))
+			return fmt.Errorf("the code %.60q: a code has a-z, 0-9 and _", code)
 		}
 	}
 	return nil
 }
 
-func checkMessage(message string) error {
-	if len(message) > maxMessage {
-		return fmt.Errorf("the message has %d bytes; at most %d are allowed", len(message), maxMessage)
+// CheckMessage checks the message of a decision.
+func CheckMessage(message string) error {
+	if len(message) > MaxMessage {
+		return fmt.Errorf("the message has %d bytes; at most %d are allowed", len(message), MaxMessage)
 	}
 	return printable(message, "the message")
 }
 
-func checkLabel(key, value string) error {
+// CheckLabel checks a label of a decision.
+func CheckLabel(key, value string) error {
 	switch {
 	case key == "":
-		return errors.New("a label without a name")
-	case len(key) > maxLabelKey:
-		return fmt.Errorf("the label's name has %d bytes; at most %d are allowed", len(key), maxLabelKey)
-	case len(value) > maxLabelValue:
-		return fmt.Errorf("the label %s has %d bytes; at most %d are allowed", shorten(key), len(value), maxLabelValue)
+		return errors.New("a label has no name")
+	case len(key) > MaxLabelKey:
+		return fmt.Errorf("the label's name has %d bytes; at most %d are allowed", len(key), MaxLabelKey)
+	case len(value) > MaxLabelValue:
+		return fmt.Errorf("the label %.60s has %d bytes; at most %d are allowed", key, len(value), MaxLabelValue)
 	}
 	if err := printable(key, "the label's name"); err != nil {
 		return err
 	}
-	return printable(value, "the label "+shorten(key))
+	return printable(value, "the label "+key)
 }
 
-// minTTL is the shortest lifetime a rule can ask for. A discharge that is over
-// when it arrives would only make clients ask again at once.
-const minTTL = time.Second
+// printable refuses control characters, line breaks and everything else that
+// moves a cursor.
+func printable(s, what string) error {
+	for _, r := range s {
+		if !unicode.IsPrint(r) {
+			return fmt.Errorf("%.80s has the character %q in it", what, r)
+		}
+	}
+	return nil
+}

@@ -6,15 +6,15 @@ import "time"
 // of: Alice refreshes, at noon of a Monday, a session of ten days from the
 // address she has always had.
 func SampleInput() *Input {
-	return sample(time.Date(2026, time.March, 2, 12, 0, 0, 0, time.UTC), ActionRefresh)
+	return Sample(time.Date(2026, time.March, 2, 12, 0, 0, 0, time.UTC), ActionRefresh)
 }
 
-// sample is SampleInput at another time, or at activation, where the session
+// Sample is SampleInput at another time, or at activation, where the session
 // has no history yet.
-func sample(now time.Time, action Action) *Input {
+func Sample(now time.Time, action Action) *Input {
 	const addr, client, agent = "192.0.2.1", "Example on Android", "Example/1.0 (Phone; Android 15)"
 	in := &Input{
-		Now: now, Action: action, Policy: DefaultPolicy, Replay: ReplayNone,
+		Now: now, Action: action, Policy: DefaultName, Replay: ReplayNone,
 		Homeserver: Homeserver{Name: "example.org"},
 		User:       User{ID: "@alice:example.org", Sessions: 2},
 		Session: Session{

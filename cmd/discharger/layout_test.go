@@ -36,7 +36,7 @@ var layout = map[string][]string{
 		"cmd/discharger/command", "cmd/discharger/httpd", "cmd/discharger/logging", "cmd/discharger/setup", "cmd/discharger/storage", "config",
 		"discharger/boltfile", "discharger/keyfile", "discharger/revocation", "discharger/store/backup", "discharger/store/bolt", "discharger/store/journal", "discharger/store/redis",
 	},
-	"cmd/discharger/command": {"config/yamlfile", "discharger/atomicfile", "discharger/caveat", "discharger/client", "policy"},
+	"cmd/discharger/command": {"config/yamlfile", "discharger/atomicfile", "discharger/caveat", "discharger/client", "policy/rulefile"},
 	"cmd/discharger/demo": {
 		"cmd/discharger/command", "cmd/discharger/serve", "cmd/discharger/setup", "config", "discharger/caveat", "discharger/client",
 		"discharger/homeserver", "discharger/server", "discharger/wire",
@@ -52,18 +52,18 @@ var layout = map[string][]string{
 	},
 	"cmd/discharger/logging": {"config"},
 	"cmd/discharger/policies": {
-		"cmd/discharger/command", "cmd/discharger/ruleset", "cmd/discharger/setup", "config", "config/yamlfile", "policy", "policy/schema",
+		"cmd/discharger/command", "cmd/discharger/ruleset", "cmd/discharger/setup", "config", "config/yamlfile", "policy", "policy/check", "policy/rulefile", "policy/rules", "policy/schema",
 		"policy/schema/boulangerie",
 	},
 	"cmd/discharger/reload": {"cmd/discharger/setup", "config"},
 	"cmd/discharger/ruleset": {
-		"cmd/discharger/command", "config", "config/yamlfile", "discharger/server", "policy", "policy/schema", "policy/schema/boulangerie",
+		"cmd/discharger/command", "config", "config/yamlfile", "discharger/server", "policy", "policy/check", "policy/rules", "policy/schema", "policy/schema/boulangerie",
 	},
 	"cmd/discharger/serve": {
 		"cmd/discharger/backup", "cmd/discharger/command", "cmd/discharger/gatewayd", "cmd/discharger/httpd", "cmd/discharger/logging",
 		"cmd/discharger/reload", "cmd/discharger/ruleset", "cmd/discharger/setup", "cmd/discharger/storage", "config", "discharger",
 		"discharger/gateway", "discharger/keyfile", "discharger/revocation", "discharger/secevent", "discharger/server", "discharger/session",
-		"discharger/store/redis", "policy",
+		"discharger/store/redis", "policy", "policy/check",
 	},
 	"cmd/discharger/sessions": {
 		"cmd/discharger/command", "cmd/discharger/setup", "discharger/caveat", "discharger/client", "discharger/keyfile", "discharger/wire",
@@ -91,7 +91,7 @@ var layout = map[string][]string{
 
 	"discharger/server": {
 		"discharger", "discharger/caveat", "discharger/clientaddr", "discharger/revocation", "discharger/session", "discharger/sse",
-		"discharger/wire", "policy",
+		"discharger/wire", "policy", "policy/check",
 	},
 	"discharger/secevent":     {"discharger", "discharger/atomicfile", "discharger/caveat", "discharger/revocation", "discharger/secret"},
 	"discharger/store":        {},
@@ -150,7 +150,12 @@ var layout = map[string][]string{
 	"discharger/testkit":     {},
 	"discharger/clientname":  {},
 
-	"policy":                    {"discharger/cache", "policy/schema"},
+	"policy/check":              {"policy", "policy/cel", "policy/rulefile", "policy/rules", "policy/webhook"},
+	"policy/rules":              {"policy", "policy/cel", "policy/rulefile", "policy/webhook"},
+	"policy/rulefile":           {"policy", "policy/cel", "policy/webhook"},
+	"policy/cel":                {"policy"},
+	"policy/webhook":            {"discharger/cache", "policy"},
+	"policy":                    {},
 	"policy/schema":             {"config/yamlfile", "policy/schema/uri"},
 	"policy/schema/boulangerie": {"config/yamlfile", "policy/schema", "policy/schema/uri"},
 	"policy/schema/uri":         {},
@@ -173,8 +178,8 @@ var homes = []home{
 	{"github.com/labstack/echo/v4", []string{"discharger/server"}, nil},
 	{"github.com/redis/go-redis/v9", []string{"discharger/store/redis", "discharger/store/redistest"}, nil},
 	{"go.etcd.io/bbolt", []string{"discharger/boltfile", "discharger/gateway", "discharger/store/bolt", "discharger/store/journal", "discharger/store/storetest"}, []string{"discharger/store/redis"}},
-	{"cel.dev/cel-go", []string{"policy", "policy/schema"}, nil},
-	{"go.yaml.in/yaml/v3", []string{"config/yamlfile", "policy"}, nil},
+	{"cel.dev/cel-go", []string{"policy/cel", "policy/rulefile", "policy/schema"}, nil},
+	{"go.yaml.in/yaml/v3", []string{"config/yamlfile", "policy/rulefile", "policy/rules"}, nil},
 	{"github.com/prometheus/client_golang", []string{
 		"cmd/discharger/gatewayd", "cmd/discharger/ruleset", "cmd/discharger/serve", "cmd/discharger/storage",
 		"discharger/secevent", "discharger/server", "discharger/gateway",

@@ -17,7 +17,6 @@ var large = map[string]int{
 	"discharger/server":      16,
 	"discharger/session":     18,
 	"discharger/store/redis": 23,
-	"policy":                 43,
 }
 
 // TestPackageSizes bounds the number of files in a package.

@@ -22,7 +22,7 @@ import (
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/client"
 	"github.com/discharger/discharger/discharger/homeserver"
-	"github.com/discharger/discharger/policy"
+	"github.com/discharger/discharger/policy/rules"
 )
 
 // ruled is the program with rule files, and a homeserver that asks it on behalf
@@ -134,7 +134,7 @@ func (r *ruled) eventually(series string, want float64) {
 // inForce waits until the rules in policy.yaml decide.
 func (r *ruled) inForce() {
 	r.t.Helper()
-	set, err := policy.Load(policy.LoadConfig{Files: []string{filepath.Join(r.dir, "policy.yaml")}})
+	set, err := rules.Load(rules.Config{Files: []string{filepath.Join(r.dir, "policy.yaml")}})
 	r.must(err)
 	r.eventually(fmt.Sprintf(`discharger_policy_info{hash=%q,set="live"}`, set.Hash()), 1)
 }

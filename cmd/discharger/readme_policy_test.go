@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/discharger/discharger/policy"
+	"github.com/discharger/discharger/policy/check"
+	"github.com/discharger/discharger/policy/rules"
 )
 
 // block is a fenced block of the README.
@@ -76,7 +78,7 @@ func TestReadmePolicies(t *testing.T) {
 		}
 	}
 	for _, file := range []string{"policy.yaml", "webhook.yaml"} {
-		if _, err := policy.Load(policy.LoadConfig{Files: []string{filepath.Join(r.dir, file)}}); err != nil {
+		if _, err := rules.Load(rules.Config{Files: []string{filepath.Join(r.dir, file)}}); err != nil {
 			t.Error(err)
 		}
 	}
@@ -88,7 +90,7 @@ func TestReadmePolicies(t *testing.T) {
 // recordOne makes an audit log with one decision in it.
 func recordOne(t *testing.T, path string) {
 	t.Helper()
-	audit, err := policy.NewAudit(policy.AuditConfig{Path: path})
+	audit, err := check.NewAudit(check.AuditConfig{Path: path})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/discharger/discharger/discharger/homeserver"
 	"github.com/discharger/discharger/discharger/wire"
 	"github.com/discharger/discharger/policy"
+	"github.com/discharger/discharger/policy/rules"
 )
 
 // A refusal that is about the request is answered as that: the session is not
@@ -148,7 +149,7 @@ func TestBoundToAddress(t *testing.T) {
 		t.Run(fmt.Sprintf("refresh %v", refresh), func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t, func(w *world) {
-				set, err := policy.Load(policy.LoadConfig{})
+				set, err := rules.Load(rules.Config{})
 				must(t, err)
 				w.cfg.TrustedProxies = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
 				w.policy = func(in *policy.Input) policy.Decision {

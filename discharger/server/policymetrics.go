@@ -10,6 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/discharger/discharger/policy"
+	"github.com/discharger/discharger/policy/check"
 )
 
 // PolicyMetrics counts what happens beside the decisions of a policy, for
@@ -87,11 +88,11 @@ const (
 
 // Live returns the observer of the set that answers, of its audit log, and of
 // the comparison with a candidate.
-func (m *PolicyMetrics) Live() policy.Observer { return &setObserver{m, setLive} }
+func (m *PolicyMetrics) Live() *SetObserver { return &SetObserver{m, setLive} }
 
 // Candidate returns the observer of the set that is compared. What its webhooks
 // do is not counted: it would be taken for the live set's.
-func (m *PolicyMetrics) Candidate() policy.Observer { return &setObserver{m, setCandidate} }
+func (m *PolicyMetrics) Candidate() *SetObserver { return &SetObserver{m, setCandidate} }
 
 // ReloadRefused counts an attempt to load the live set's files whose error the
 // caller logs.
@@ -102,13 +103,15 @@ func (m *PolicyMetrics) NoCandidate() {
 	m.info.DeletePartialMatch(prometheus.Labels{"set": setCandidate})
 }
 
-type setObserver struct {
+// A SetObserver observes one rule set. It implements the observers of webhooks
+// and of comparisons.
+type SetObserver struct {
 	m   *PolicyMetrics
 	set string
 }
 
 // Reloaded counts an attempt, and shows and logs what is in force after it.
-func (o *setObserver) Reloaded(hash string, err error) {
+func (o *SetObserver) Reloaded(hash string, err error) {
 	if err != nil {
 		o.m.reloads.WithLabelValues(o.set, "error").Inc()
 		o.m.log.Error("policy files cannot be used, the last good ones stay",
@@ -122,7 +125,7 @@ func (o *setObserver) Reloaded(hash string, err error) {
 }
 
 // Shadowed counts a comparison, and logs it if the candidate differs.
-func (o *setObserver) Shadowed(c policy.Comparison) {
+func (o *SetObserver) Shadowed(c check.Comparison) {
 	switch {
 	case c.Undetermined:
 		o.m.shadow.WithLabelValues("undetermined").Inc()
@@ -156,14 +159,14 @@ func effectLabel(d policy.Decision, err error) string {
 }
 
 // ShadowDropped counts a comparison that was not made.
-func (o *setObserver) ShadowDropped() { o.m.shadow.WithLabelValues("dropped").Inc() }
+func (o *SetObserver) ShadowDropped() { o.m.shadow.WithLabelValues("dropped").Inc() }
 
 // loudEvery is how often lost audit records are logged: they come with every
 // request.
 const loudEvery = 10 * time.Second
 
 // AuditFailed counts what is missing in the audit log.
-func (o *setObserver) AuditFailed(err error) {
+func (o *SetObserver) AuditFailed(err error) {
 	o.m.lost.Inc()
 	now, last := o.m.now().UnixNano(), o.m.loudAt.Load()
 	if now-last >= int64(loudEvery) && o.m.loudAt.CompareAndSwap(last, now) {
@@ -173,7 +176,7 @@ func (o *setObserver) AuditFailed(err error) {
 
 // WebhookAsked times a webhook. An error of one is logged with the request that
 // it left undecided.
-func (o *setObserver) WebhookAsked(name string, took time.Duration, err error) {
+func (o *SetObserver) WebhookAsked(name string, took time.Duration, err error) {
 	if o.set != setLive {
 		return
 	}
@@ -185,7 +188,7 @@ func (o *setObserver) WebhookAsked(name string, took time.Duration, err error) {
 }
 
 // WebhookRefused counts a question that was not asked.
-func (o *setObserver) WebhookRefused(name string, _ error) {
+func (o *SetObserver) WebhookRefused(name string, _ error) {
 	if o.set == setLive {
 		o.m.refused.WithLabelValues(name).Inc()
 	}

@@ -14,6 +14,7 @@ import (
 
 	"github.com/discharger/discharger/discharger/server"
 	"github.com/discharger/discharger/policy"
+	"github.com/discharger/discharger/policy/check"
 )
 
 func TestPolicyMetrics(t *testing.T) {
@@ -32,9 +33,9 @@ func TestPolicyMetrics(t *testing.T) {
 	candidate.Reloaded("cccc", nil)
 	in := policy.SampleInput()
 	allow := policy.Decision{Effect: policy.EffectAllow}
-	live.Shadowed(policy.Comparison{Input: in, Live: allow, Candidate: allow})
-	live.Shadowed(policy.Comparison{Input: in, Live: allow, CandidateErr: trouble, Differences: []string{"effect"}})
-	live.Shadowed(policy.Comparison{Input: in, Live: allow, CandidateErr: trouble, Undetermined: true})
+	live.Shadowed(check.Comparison{Input: in, Live: allow, Candidate: allow})
+	live.Shadowed(check.Comparison{Input: in, Live: allow, CandidateErr: trouble, Differences: []string{"effect"}})
+	live.Shadowed(check.Comparison{Input: in, Live: allow, CandidateErr: trouble, Undetermined: true})
 	live.ShadowDropped()
 	for range 3 {
 		live.AuditFailed(trouble)

@@ -15,6 +15,7 @@ import (
 	"github.com/discharger/discharger/discharger/keyfile"
 	"github.com/discharger/discharger/discharger/wire"
 	"github.com/discharger/discharger/policy"
+	"github.com/discharger/discharger/policy/rules"
 )
 
 // oneRound is how long an operation is repeated for one figure.
@@ -132,7 +133,7 @@ func oneGrant(ctx context.Context, s *server.Service) (client.Grant, error) {
 
 // defaultPolicy measures the decision of the default policy about a refresh.
 func defaultPolicy(cfg NumbersConfig) ([]Number, error) {
-	rules, err := policy.NewReloader(policy.ReloaderConfig{})
+	reloader, err := rules.NewReloader(rules.ReloaderConfig{})
 	if err != nil {
 		return nil, err
 	}
@@ -148,7 +149,7 @@ func defaultPolicy(cfg NumbersConfig) ([]Number, error) {
 		Grant:   policy.Grant{TTL: 5 * time.Minute, MaxTTL: time.Hour},
 	}
 	decide := operation{"default policy", func() error {
-		_, err := rules.Evaluate(context.Background(), in)
+		_, err := reloader.Evaluate(context.Background(), in)
 		return err
 	}}
 	var took, allocs []float64

@@ -4,7 +4,7 @@ import (
 	"errors"
 
 	"github.com/discharger/discharger/config/yamlfile"
-	"github.com/discharger/discharger/policy"
+	"github.com/discharger/discharger/policy/rulefile"
 )
 
 // Report writes the error of a command. Each problem of a file has lines of its
@@ -15,7 +15,7 @@ func (t *Terminal) Report(err error) {
 		if _, err := problems.WriteTo(t.Err); err != nil {
 			t.Say("%s", Plain(problems.Error()))
 		}
-	case policy.Problems:
+	case rulefile.Problems:
 		if _, err := problems.WriteTo(t.Err); err != nil {
 			t.Say("%s", Plain(problems.Error()))
 		}
@@ -31,7 +31,7 @@ func (t *Terminal) Report(err error) {
 // problemsIn finds the mistakes in files that an error is about, or nil.
 func problemsIn(err error) error {
 	var configuration yamlfile.Problems
-	var rules policy.Problems
+	var rules rulefile.Problems
 	switch {
 	case errors.As(err, &configuration):
 		return configuration

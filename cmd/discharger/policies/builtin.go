@@ -10,7 +10,8 @@ import (
 	flag "github.com/spf13/pflag"
 
 	"github.com/discharger/discharger/cmd/discharger/command"
-	"github.com/discharger/discharger/policy"
+	"github.com/discharger/discharger/policy/rulefile"
+	"github.com/discharger/discharger/policy/rules"
 )
 
 func ShowCommand() command.Command {
@@ -35,7 +36,7 @@ the same name replaces it.`,
 }
 
 func listBuiltins(t *command.Terminal) error {
-	set, err := policy.Load(policy.LoadConfig{SkipTests: true})
+	set, err := rules.Load(rules.Config{SkipTests: true})
 	if err != nil {
 		return err
 	}
@@ -47,7 +48,7 @@ func listBuiltins(t *command.Terminal) error {
 
 // builtinNames returns the names of the built-in policies.
 func builtinNames() []string {
-	set, err := policy.Load(policy.LoadConfig{SkipTests: true})
+	set, err := rules.Load(rules.Config{SkipTests: true})
 	if err != nil {
 		return nil
 	}
@@ -56,18 +57,18 @@ func builtinNames() []string {
 
 // showBuiltin prints the file that a built-in policy is in.
 func showBuiltin(t *command.Terminal, name string) error {
-	files, err := fs.Glob(policy.Builtin(), "*.yaml")
+	files, err := fs.Glob(rules.Builtin(), "*.yaml")
 	if err != nil {
 		return err
 	}
 	var all []string
 	for _, file := range files {
-		set, err := policy.Load(policy.LoadConfig{FS: policy.Builtin(), Files: []string{file}, OnlyFiles: true, SkipTests: true})
+		set, err := rules.Load(rules.Config{FS: rules.Builtin(), Files: []string{file}, OnlyFiles: true, SkipTests: true})
 		if err != nil {
 			return err
 		}
 		if set.Has(name) {
-			data, err := fs.ReadFile(policy.Builtin(), file)
+			data, err := fs.ReadFile(rules.Builtin(), file)
 			if err != nil {
 				return err
 			}
@@ -85,7 +86,7 @@ func FieldsCommand() command.Command {
 		Name: "policy fields", Short: "List the fields that the expressions in rules can read.",
 		Example: "discharger policy fields",
 		Setup: func(t *command.Terminal, _ *flag.FlagSet) command.Action {
-			return func(context.Context, []string) error { return policy.WriteFields(t.Out) }
+			return func(context.Context, []string) error { return rulefile.WriteFields(t.Out) }
 		},
 	}
 }
@@ -104,7 +105,7 @@ where policy.schema.json is what this command prints. Its $defs has input and
 decision, as webhooks and audit logs have them.`,
 		Setup: func(t *command.Terminal, _ *flag.FlagSet) command.Action {
 			return func(context.Context, []string) error {
-				data, err := policy.JSONSchema()
+				data, err := rulefile.JSONSchema()
 				if err != nil {
 					return err
 				}

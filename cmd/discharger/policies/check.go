@@ -14,7 +14,8 @@ import (
 	"github.com/discharger/discharger/cmd/discharger/ruleset"
 	"github.com/discharger/discharger/cmd/discharger/setup"
 	"github.com/discharger/discharger/config"
-	"github.com/discharger/discharger/policy"
+	"github.com/discharger/discharger/policy/check"
+	"github.com/discharger/discharger/policy/rules"
 )
 
 // manyFiles is how many arguments a command takes that takes files.
@@ -36,7 +37,7 @@ func declarePolicyFiles(t *command.Terminal, f *flag.FlagSet) *policyFiles {
 
 // load finds out what to load. Files that are named in arguments go before the
 // configuration's.
-func (p *policyFiles) load(args []string) (load policy.LoadConfig, cfg *config.Config, err error) {
+func (p *policyFiles) load(args []string) (load rules.Config, cfg *config.Config, err error) {
 	if cfg, err = setup.LoadConfig(p.options); err != nil {
 		return load, nil, err
 	}
@@ -53,7 +54,7 @@ func (p *policyFiles) load(args []string) (load policy.LoadConfig, cfg *config.C
 }
 
 // some is load for commands that have nothing to say about no file.
-func (p *policyFiles) some(args []string) (load policy.LoadConfig, cfg *config.Config, err error) {
+func (p *policyFiles) some(args []string) (load rules.Config, cfg *config.Config, err error) {
 	load, cfg, err = p.load(args)
 	if err == nil && len(load.Files) == 0 {
 		err = command.Usagef("which policy file? There is none in the configuration either")
@@ -87,8 +88,8 @@ Exit code 78: the files cannot be used.`,
 	}
 }
 
-func checkPolicy(t *command.Terminal, load policy.LoadConfig, cfg *config.Config, source string) error {
-	r, err := policy.Check(load)
+func checkPolicy(t *command.Terminal, load rules.Config, cfg *config.Config, source string) error {
+	r, err := check.Files(load)
 	if err != nil {
 		return unusable(err)
 	}
@@ -99,14 +100,14 @@ func checkPolicy(t *command.Terminal, load policy.LoadConfig, cfg *config.Config
 		return err
 	}
 	load.SkipTests = true
-	set, err := policy.Load(load)
+	set, err := rules.Load(load)
 	if err != nil {
 		return unusable(err)
 	}
 	if problems := ruleset.UnknownPolicies(cfg, source, set); len(problems) > 0 {
 		return problems
 	}
-	_, err = (&policy.CheckReport{Costs: r.Costs}).WriteTo(t.Out)
+	_, err = (&check.FileReport{Costs: r.Costs}).WriteTo(t.Out)
 	fmt.Fprintln(t.Out, "ok")
 	return err
 }
@@ -128,7 +129,7 @@ file. No webhook is asked. Exit code 1: a test failed.`,
 					return err
 				}
 				load.SkipTests = true // they are run here
-				set, err := policy.Load(load)
+				set, err := rules.Load(load)
 				if err != nil {
 					return unusable(err)
 				}
@@ -138,8 +139,8 @@ file. No webhook is asked. Exit code 1: a test failed.`,
 	}
 }
 
-func testPolicy(t *command.Terminal, set *policy.Set) error {
-	r := set.RunTests()
+func testPolicy(t *command.Terminal, set *rules.Set) error {
+	r := check.Tests(set)
 	if _, err := r.WriteTo(t.Out); err != nil {
 		return err
 	}
@@ -175,21 +176,21 @@ webhook is asked. See policy.audit in the configuration.`,
 }
 
 func (p *policyFiles) diff(ctx context.Context, args []string, replay string) error {
-	var sets []*policy.Set
+	var sets []*rules.Set
 	for _, arg := range args {
 		load, _, err := p.load(strings.Split(arg, ","))
 		if err != nil {
 			return err
 		}
 		load.SkipTests = true // an old file may be compared as it is
-		set, err := policy.Load(load)
+		set, err := rules.Load(load)
 		if err != nil {
 			return unusable(err)
 		}
 		sets = append(sets, set)
 	}
 	if len(sets) == 1 {
-		sets = []*policy.Set{nil, sets[0]}
+		sets = []*rules.Set{nil, sets[0]}
 	}
 	log := p.t.In
 	if replay != "-" {
@@ -200,7 +201,7 @@ func (p *policyFiles) diff(ctx context.Context, args []string, replay string) er
 		defer f.Close()
 		log = f
 	}
-	r, err := policy.Diff(ctx, sets[0], sets[1], log)
+	r, err := check.Diff(ctx, sets[0], sets[1], log)
 	if err != nil {
 		return err
 	}

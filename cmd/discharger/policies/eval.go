@@ -13,6 +13,7 @@ import (
 
 	"github.com/discharger/discharger/cmd/discharger/command"
 	"github.com/discharger/discharger/policy"
+	"github.com/discharger/discharger/policy/rules"
 )
 
 func EvalCommand() command.Command {
@@ -97,7 +98,7 @@ func (e *evaluation) run(ctx context.Context, args []string) error {
 		return err
 	}
 	load.Offline, load.SkipTests = !e.ask, true
-	set, err := policy.Load(load)
+	set, err := rules.Load(load)
 	if err != nil {
 		return unusable(err)
 	}

@@ -17,6 +17,8 @@ import (
 	"github.com/discharger/discharger/config"
 	"github.com/discharger/discharger/discharger/server"
 	"github.com/discharger/discharger/policy"
+	"github.com/discharger/discharger/policy/check"
+	"github.com/discharger/discharger/policy/rules"
 )
 
 // rules are what decides about sessions, from one reading of the configuration:
@@ -26,26 +28,26 @@ type Rules struct {
 	Evaluator policy.Evaluator
 	live      *watched
 	candidate *watched // nil: none
-	shadow    *policy.Shadow
+	shadow    *check.Shadow
 	stop      context.CancelFunc
 }
 
 // watched is a reloader whose observer hears of it only while it is in force.
 type watched struct {
-	*policy.Reloader
+	*rules.Reloader
 	gate *gate
 }
 
 // gate keeps quiet about a set that may never come into force.
 type gate struct {
-	policy.Observer
+	*server.SetObserver
 	open atomic.Bool
 }
 
 // Reloaded passes on what a set in force reports.
 func (g *gate) Reloaded(hash string, err error) {
 	if g.open.Load() {
-		g.Observer.Reloaded(hash, err)
+		g.SetObserver.Reloaded(hash, err)
 	}
 }
 
@@ -54,7 +56,7 @@ type Loader struct {
 	Metrics *server.PolicyMetrics
 	Log     *slog.Logger
 	Now     func() time.Time
-	Audits  map[string]*policy.Audit // by path; open until the service ends
+	Audits  map[string]*check.Audit // by path; open until the service ends
 }
 
 // make loads what the configuration names, or says what is wrong with it.
@@ -65,11 +67,11 @@ func (p *Loader) Load(cfg *config.Config, source string) (*Rules, error) {
 	if err != nil {
 		return nil, err
 	}
-	load := policy.LoadConfig{Caveats: caveats, Now: p.Now}
+	load := rules.Config{Caveats: caveats, Now: p.Now}
 	r := &Rules{stop: func() {}}
 	load.Files = cfg.Policy.Files
 	if r.live, err = watch(load, namedPolicies(cfg), p.Metrics.Live()); err != nil {
-		if errors.Is(err, policy.ErrUnknownPolicy) {
+		if errors.Is(err, rules.ErrUnknownPolicy) {
 			err = explainUnknown(cfg, source, load, err)
 		}
 		return nil, command.Mark(err, command.ErrConfig)
@@ -80,7 +82,7 @@ func (p *Loader) Load(cfg *config.Config, source string) (*Rules, error) {
 		if r.candidate, err = watch(load, nil, p.Metrics.Candidate()); err != nil {
 			return nil, command.Mark(err, command.ErrConfig)
 		}
-		r.shadow, err = policy.NewShadow(policy.ShadowConfig{Live: r.live, Candidate: r.candidate, Observe: p.Metrics.Live()})
+		r.shadow, err = check.NewShadow(check.ShadowConfig{Live: r.live, Candidate: r.candidate, Observe: p.Metrics.Live()})
 		if err != nil {
 			return nil, err
 		}
@@ -97,9 +99,10 @@ func (p *Loader) Load(cfg *config.Config, source string) (*Rules, error) {
 	return r, nil
 }
 
-func watch(load policy.LoadConfig, require []string, observe policy.Observer) (*watched, error) {
-	g := &gate{Observer: observe}
-	r, err := policy.NewReloader(policy.ReloaderConfig{Load: load, Require: require, Observe: g})
+func watch(load rules.Config, require []string, observe *server.SetObserver) (*watched, error) {
+	g := &gate{SetObserver: observe}
+	load.Observe = observe
+	r, err := rules.NewReloader(rules.ReloaderConfig{Load: load, Require: require, Reloaded: g.Reloaded})
 	if err != nil {
 		return nil, err
 	}
@@ -107,11 +110,11 @@ func watch(load policy.LoadConfig, require []string, observe policy.Observer) (*
 }
 
 // audit opens an audit log, or returns it if it is open.
-func (p *Loader) audit(path string) (*policy.Audit, error) {
+func (p *Loader) audit(path string) (*check.Audit, error) {
 	if a, ok := p.Audits[path]; ok {
 		return a, nil
 	}
-	a, err := policy.NewAudit(policy.AuditConfig{Path: path, Now: p.Now, Observe: p.Metrics.Live()})
+	a, err := check.NewAudit(check.AuditConfig{Path: path, Now: p.Now, Failed: p.Metrics.Live().AuditFailed})
 	if err != nil {
 		return nil, err
 	}

@@ -7,7 +7,7 @@ import (
 	"os"
 
 	"github.com/discharger/discharger/cmd/discharger/command"
-	"github.com/discharger/discharger/policy"
+	"github.com/discharger/discharger/policy/rules"
 	"github.com/discharger/discharger/policy/schema"
 	"github.com/discharger/discharger/policy/schema/boulangerie"
 )
@@ -27,7 +27,7 @@ func (k knownCaveats) KnowsCaveat(condition string) error {
 }
 
 // loadCaveats reads the schema of what policies may add; path may be empty.
-func Caveats(path string) (policy.CaveatChecker, error) {
+func Caveats(path string) (rules.CaveatChecker, error) {
 	std, err := schema.Std()
 	if err != nil {
 		return nil, err

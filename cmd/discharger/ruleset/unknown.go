@@ -7,7 +7,7 @@ import (
 
 	"github.com/discharger/discharger/config"
 	"github.com/discharger/discharger/config/yamlfile"
-	"github.com/discharger/discharger/policy"
+	"github.com/discharger/discharger/policy/rules"
 )
 
 // namedPolicies are the policies that homeservers and the gateway are configured
@@ -27,8 +27,8 @@ func namedPolicies(cfg *config.Config) []string {
 
 // explainUnknown says which homeserver names a policy that does not exist, and
 // which do.
-func explainUnknown(cfg *config.Config, source string, load policy.LoadConfig, err error) error {
-	set, loadErr := policy.Load(load)
+func explainUnknown(cfg *config.Config, source string, load rules.Config, err error) error {
+	set, loadErr := rules.Load(load)
 	if loadErr != nil {
 		return errors.Join(err, loadErr)
 	}
@@ -40,7 +40,7 @@ func explainUnknown(cfg *config.Config, source string, load policy.LoadConfig, e
 }
 
 // unknownPolicies says which homeservers name a policy that a set does not have.
-func UnknownPolicies(cfg *config.Config, source string, set *policy.Set) yamlfile.Problems {
+func UnknownPolicies(cfg *config.Config, source string, set *rules.Set) yamlfile.Problems {
 	var problems yamlfile.Problems
 	check := func(key, name string) {
 		if !set.Has(name) {

@@ -22,7 +22,7 @@ import (
 	"github.com/discharger/discharger/discharger/secevent"
 	"github.com/discharger/discharger/discharger/server"
 	"github.com/discharger/discharger/discharger/session"
-	"github.com/discharger/discharger/policy"
+	"github.com/discharger/discharger/policy/check"
 )
 
 // parts are what a service is put together from, once for its whole life. What
@@ -65,7 +65,7 @@ func open(ctx context.Context, cfg *config.Config, keys *keyfile.Ring, log *slog
 		return nil, err
 	}
 	p.announcer.Store(storage.AnnouncerOf(cfg))
-	p.rules = &ruleset.Loader{Metrics: policies, Log: log, Now: now, Audits: make(map[string]*policy.Audit)}
+	p.rules = &ruleset.Loader{Metrics: policies, Log: log, Now: now, Audits: make(map[string]*check.Audit)}
 	p.store, err = storage.Open(ctx, cfg, keys, &storage.Params{
 		Registry: p.registry, Log: log, Now: now,
 		Announce: func(e *revocation.Revocation, now time.Time) (discharger.FeedEvent, error) {

@@ -1,0 +1,236 @@
+package cel
+
+import (
+	"fmt"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+	_ "time/tzdata" // zones have to exist in containers that hold nothing but the program
+
+	"cel.dev/cel-go/cel"
+	"cel.dev/cel-go/common/overloads"
+	"cel.dev/cel-go/common/types"
+	"cel.dev/cel-go/common/types/ref"
+)
+
+// A clock holds the time zones and the times of the week that a file's
+// expressions name. They are literals, read when the file is loaded; nothing
+// is added afterwards, so evaluations need no lock.
+type clock struct {
+	zones   map[string]*time.Location
+	windows map[string]window
+}
+
+func newClock() *clock {
+	return &clock{zones: map[string]*time.Location{}, windows: map[string]window{}}
+}
+
+var offsetForm = regexp.MustCompile(`^([+-])([01]\d|2[0-3]):([0-5]\d)$`)
+
+// addZone reads a zone: a name of the IANA database, or an offset like +05:30.
+func (c *clock) addZone(name string) error {
+	if m := offsetForm.FindStringSubmatch(name); m != nil {
+		hours, _ := strconv.Atoi(m[2]) // two digits each
+		minutes, _ := strconv.Atoi(m[3])
+		seconds := (hours*60 + minutes) * 60
+		if m[1] == "-" {
+			seconds = -seconds
+		}
+		c.zones[name] = time.FixedZone(name, seconds)
+		return nil
+	}
+	if name == "" || name == "Local" {
+		return fmt.Errorf("%q is no time zone; write one like Europe/Berlin or UTC", name)
+	}
+	zone, err := time.LoadLocation(name)
+	if err != nil {
+		return fmt.Errorf("%.60q is no time zone; write one like Europe/Berlin or UTC", name)
+	}
+	c.zones[name] = zone
+	return nil
+}
+
+// addWindow reads a time of the week; see parseWindow.
+func (c *clock) addWindow(text string) error {
+	w, err := parseWindow(text)
+	if err != nil {
+		return err
+	}
+	c.windows[text] = w
+	return nil
+}
+
+// A window is a time of the week: some days, and on each the minutes from
+// start until before end. One that ends no later than it starts reaches into
+// the day after.
+type window struct {
+	days       [7]bool // by time.Weekday
+	start, end int     // minutes of the day; end up to 24:00
+}
+
+func weekdays() []string { return []string{"sun", "mon", "tue", "wed", "thu", "fri", "sat"} }
+
+var hoursForm = regexp.MustCompile(`^([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-4]):([0-5]\d)$`)
+
+// parseWindow reads "Mon-Fri 08:00-18:00", "Sat,Sun" or "22:00-06:00".
+func parseWindow(text string) (window, error) {
+	w := window{end: 24 * 60}
+	words := strings.Fields(text)
+	if len(words) == 0 || len(words) > 2 {
+		return w, fmt.Errorf("%.60q is no time of the week such as Mon-Fri 08:00-18:00", text)
+	}
+	daysWord, hoursWord := words[0], ""
+	if last := words[len(words)-1]; strings.Contains(last, ":") {
+		hoursWord = last
+		daysWord = strings.Join(words[:len(words)-1], "")
+	} else if len(words) == 2 {
+		return w, fmt.Errorf("%.60q are no hours such as 08:00-18:00", last)
+	}
+	if hoursWord != "" {
+		m := hoursForm.FindStringSubmatch(hoursWord)
+		if m == nil {
+			return w, fmt.Errorf("%.60q are no hours such as 08:00-18:00", hoursWord)
+		}
+		w.start, w.end = minuteOf(m[1], m[2]), minuteOf(m[3], m[4])
+		if w.end > 24*60 || w.start == w.end {
+			return w, fmt.Errorf("%q are no hours such as 08:00-18:00", hoursWord)
+		}
+	}
+	if daysWord == "" {
+		w.days = [7]bool{true, true, true, true, true, true, true}
+		return w, nil
+	}
+	for _, part := range strings.Split(daysWord, ",") {
+		if err := w.addDays(part); err != nil {
+			return w, err
+		}
+	}
+	return w, nil
+}
+
+// addDays adds a day or a span of days, which may go over the week's end.
+func (w *window) addDays(part string) error {
+	from, to, isSpan := strings.Cut(part, "-")
+	if !isSpan {
+		to = from
+	}
+	first, err := parseDay(from)
+	if err != nil {
+		return err
+	}
+	last, err := parseDay(to)
+	if err != nil {
+		return err
+	}
+	for day := first; ; day = (day + 1) % 7 {
+		w.days[day] = true
+		if day == last {
+			return nil
+		}
+	}
+}
+
+func parseDay(s string) (int, error) {
+	for i, name := range weekdays() {
+		if strings.EqualFold(s, name) {
+			return i, nil
+		}
+	}
+	return 0, fmt.Errorf("%.60q is no day; days are Mon Tue Wed Thu Fri Sat Sun", s)
+}
+
+func minuteOf(hours, minutes string) int {
+	h, _ := strconv.Atoi(hours) // two digits each
+	m, _ := strconv.Atoi(minutes)
+	return h*60 + m
+}
+
+// includes says whether a local time is in the window.
+func (w window) includes(t time.Time) bool {
+	minute, day := t.Hour()*60+t.Minute(), int(t.Weekday())
+	if w.start < w.end {
+		return w.days[day] && w.start <= minute && minute < w.end
+	}
+	return w.days[day] && minute >= w.start || w.days[(day+6)%7] && minute < w.end
+}
+
+// local is a timestamp in a zone that the file names.
+func (c *clock) local(at, zone ref.Val) (time.Time, error) {
+	t, ok := at.(types.Timestamp)
+	name, isText := zone.(types.String)
+	location := c.zones[string(name)]
+	if !ok || !isText || location == nil {
+		return time.Time{}, fmt.Errorf("no time zone %v", zone.Value())
+	}
+	return t.In(location), nil
+}
+
+// during is the function at.during(window, zone).
+func (c *clock) during(args ...ref.Val) ref.Val {
+	t, err := c.local(args[0], args[2])
+	if err != nil {
+		return types.WrapErr(err)
+	}
+	text, _ := args[1].(types.String)
+	w, ok := c.windows[string(text)]
+	if !ok {
+		return types.NewErr("no time of the week %v", args[1].Value())
+	}
+	return types.Bool(w.includes(t))
+}
+
+// A zoned function is one of CEL's that read a part of a timestamp in a zone.
+// CEL looks the zone up on disk each time; these take it from the clock.
+type zoned struct {
+	function, overload string
+	part               func(time.Time) int
+}
+
+func zonedFunctions() []zoned {
+	return []zoned{
+		{overloads.TimeGetFullYear, overloads.TimestampToYearWithTz, time.Time.Year},
+		{overloads.TimeGetMonth, overloads.TimestampToMonthWithTz, func(t time.Time) int { return int(t.Month()) - 1 }},
+		{overloads.TimeGetDayOfYear, overloads.TimestampToDayOfYearWithTz, func(t time.Time) int { return t.YearDay() - 1 }},
+		{overloads.TimeGetDayOfMonth, overloads.TimestampToDayOfMonthZeroBasedWithTz, func(t time.Time) int { return t.Day() - 1 }},
+		{overloads.TimeGetDate, overloads.TimestampToDayOfMonthOneBasedWithTz, time.Time.Day},
+		{overloads.TimeGetDayOfWeek, overloads.TimestampToDayOfWeekWithTz, func(t time.Time) int { return int(t.Weekday()) }},
+		{overloads.TimeGetHours, overloads.TimestampToHoursWithTz, time.Time.Hour},
+		{overloads.TimeGetMinutes, overloads.TimestampToMinutesWithTz, time.Time.Minute},
+		{overloads.TimeGetSeconds, overloads.TimestampToSecondsWithTz, time.Time.Second},
+		{overloads.TimeGetMilliseconds, overloads.TimestampToMillisecondsWithTz, func(t time.Time) int { return t.Nanosecond() / 1e6 }},
+	}
+}
+
+// functions declares what expressions can ask about time.
+func (c *clock) functions() []cel.EnvOption {
+	opts := []cel.EnvOption{
+		cel.Function("during",
+			cel.MemberOverload("timestamp_during", []*cel.Type{cel.TimestampType, cel.StringType, cel.StringType}, cel.BoolType,
+				cel.FunctionBinding(c.during))),
+		cel.Function("days",
+			cel.Overload("int_to_days", []*cel.Type{cel.IntType}, cel.DurationType, cel.UnaryBinding(days))),
+	}
+	for _, f := range zonedFunctions() {
+		opts = append(opts, cel.Function(f.function,
+			cel.MemberOverload(f.overload, []*cel.Type{cel.TimestampType, cel.StringType}, cel.IntType,
+				cel.BinaryBinding(func(at, zone ref.Val) ref.Val {
+					t, err := c.local(at, zone)
+					if err != nil {
+						return types.WrapErr(err)
+					}
+					return types.Int(f.part(t))
+				}))))
+	}
+	return opts
+}
+
+// days is the function that makes a duration of 24-hour days.
+func days(v ref.Val) ref.Val {
+	n, ok := v.(types.Int)
+	const most = 100 * 366
+	if !ok || n < -most || n > most {
+		return types.NewErr("days(%v) is out of range", v.Value())
+	}
+	return types.Duration{Duration: time.Duration(n) * 24 * time.Hour}
+}

@@ -1,0 +1,204 @@
+package cel
+
+import (
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+
+	"cel.dev/cel-go/common/ast"
+	"cel.dev/cel-go/common/operators"
+	"cel.dev/cel-go/common/overloads"
+)
+
+// examine looks for what the type checker cannot see: literals that name
+// nothing, comparisons that never hold, reads that fail for some sessions. It
+// reports whether the expression can be used.
+func (c *checker) examine() bool {
+	c.reads = map[string]bool{}
+	ok := true
+	fail := func(at ast.Expr, format string, args ...any) {
+		ok = false
+		c.fail(c.offsetOf(at), format, args...)
+	}
+	tested := testedPaths(c.ast.NativeRep().Expr())
+	ast.PostOrderVisit(c.ast.NativeRep().Expr(), ast.NewExprVisitor(func(x ast.Expr) {
+		switch x.Kind() {
+		case ast.StructKind:
+			fail(x, "objects cannot be constructed")
+		case ast.ComprehensionKind:
+			c.loops = true
+		case ast.SelectKind:
+			c.examineSelect(x, tested)
+		case ast.CallKind:
+			c.examineCall(x, tested, fail)
+		}
+	}))
+	return ok
+}
+
+// offsetOf is where a part of an expression is in the string it is in.
+func (c *checker) offsetOf(x ast.Expr) int {
+	return afterDot(c.Text, offsetOf(c.Text, c.ast.NativeRep().SourceInfo().GetStartLocation(x.ID())))
+}
+
+// afterDot moves from the dot before a field, which is where CEL says that a
+// selection is, to the field's name.
+func afterDot(text string, offset int) int {
+	if runes := []rune(text); offset < len(runes) && runes[offset] == '.' {
+		return offset + 1
+	}
+	return offset
+}
+
+// testedPaths collects what an expression asks the presence of: has(a.b), and
+// "k" in m as m.k.
+func testedPaths(root ast.Expr) map[string]bool {
+	tested := map[string]bool{}
+	ast.PostOrderVisit(root, ast.NewExprVisitor(func(x ast.Expr) {
+		switch {
+		case x.Kind() == ast.SelectKind && x.AsSelect().IsTestOnly():
+			tested[pathOf(x)] = true
+		case x.Kind() == ast.CallKind && x.AsCall().FunctionName() == operators.In:
+			key, isText := textOf(x.AsCall().Args()[0])
+			if path := pathOf(x.AsCall().Args()[1]); isText && path != "" {
+				tested[path+"."+key] = true
+			}
+		}
+	}))
+	return tested
+}
+
+// textOf is the value of a string literal.
+func textOf(e ast.Expr) (string, bool) {
+	if e.Kind() != ast.LiteralKind {
+		return "", false
+	}
+	s, ok := e.AsLiteral().Value().(string)
+	return s, ok
+}
+
+const labelsPath = "session.labels"
+
+// examineSelect notes which field is read and warns of reads that fail.
+func (c *checker) examineSelect(x ast.Expr, tested map[string]bool) {
+	path := pathOf(x)
+	c.read(x.AsSelect().Operand(), x.AsSelect().FieldName())
+	if x.AsSelect().IsTestOnly() || tested[path] {
+		return
+	}
+	if label, ok := strings.CutPrefix(path, labelsPath+"."); ok {
+		c.warnLabel(x, label)
+	}
+	for i := range c.table {
+		if f := &c.table[i]; f.Required && f.Path() == path && path != SessionsPath {
+			c.warn(c.offsetOf(x), "not every session has %s, and without it this fails; ask has(%s) first", path, path)
+		}
+	}
+}
+
+// read notes that a field of an object is looked at, by whatever name the
+// expression has for the object.
+func (c *checker) read(object ast.Expr, name string) {
+	if object, ok := strings.CutPrefix(c.ast.NativeRep().GetType(object.ID()).TypeName(), objectTypeName("")); ok {
+		c.reads[object+"."+name] = true
+	}
+}
+
+// SessionsPath is the field that costs the service a count when it is read.
+const SessionsPath = "user.sessions"
+
+func (c *checker) warnLabel(x ast.Expr, label string) {
+	c.warn(c.offsetOf(x),
+		"this fails for sessions without the label %.60q; write session.labels[?%s].orValue(\"\")", label, strconv.Quote(label))
+}
+
+// examineCall checks the literals that a call or an operator is given.
+func (c *checker) examineCall(x ast.Expr, tested map[string]bool, fail func(ast.Expr, string, ...any)) {
+	call := x.AsCall()
+	args := call.Args()
+	switch name := call.FunctionName(); name {
+	case operators.Index:
+		label, isText := textOf(args[1])
+		if pathOf(args[0]) == labelsPath && isText && !tested[labelsPath+"."+label] {
+			c.warnLabel(x, label)
+		}
+	case operators.OptSelect:
+		if name, isText := textOf(args[1]); isText {
+			c.read(args[0], name)
+		}
+	case operators.Equals, operators.NotEquals:
+		c.examineValue(args[0], args[1], fail)
+		c.examineValue(args[1], args[0], fail)
+	case operators.In:
+		c.examineIn(args[0], args[1], fail)
+	case overloads.Matches:
+		pattern := args[len(args)-1]
+		if _, isText := textOf(pattern); !isText {
+			fail(pattern, "a regular expression is written out in the rule, so that it can be checked")
+		}
+	case "during":
+		c.examineLiteral(args[0], "a time of the week", c.clock.addWindow, fail)
+		c.examineLiteral(args[1], "a time zone", c.clock.addZone, fail)
+	default:
+		if call.IsMemberFunction() && len(args) == 1 && isZoned(name) {
+			c.examineLiteral(args[0], "a time zone", c.clock.addZone, fail)
+		}
+	}
+}
+
+func isZoned(function string) bool {
+	return slices.ContainsFunc(zonedFunctions(), func(z zoned) bool { return z.function == function })
+}
+
+// examineLiteral reads an argument that has to be written out.
+func (c *checker) examineLiteral(x ast.Expr, what string, add func(string) error, fail func(ast.Expr, string, ...any)) {
+	text, ok := textOf(x)
+	if !ok {
+		fail(x, "%s is written out in the rule, so that it can be checked", what)
+		return
+	}
+	if err := add(text); err != nil {
+		fail(x, "%s", err)
+	}
+}
+
+// examineIn checks what a field is looked for in.
+func (c *checker) examineIn(x, container ast.Expr, fail func(ast.Expr, string, ...any)) {
+	if container.Kind() == ast.ListKind {
+		for _, element := range container.AsList().Elements() {
+			c.examineValue(x, element, fail)
+		}
+	}
+	if f := c.fieldAt(x); f != nil && f.addr && strings.HasPrefix(pathOf(container), listPrefix) {
+		fail(container, "%s has no addresses in it; lists of addresses and networks are under networks", pathOf(container))
+	}
+}
+
+func (c *checker) fieldAt(x ast.Expr) *Field {
+	path := pathOf(x)
+	for i := range c.table {
+		if c.table[i].Path() == path {
+			return &c.table[i]
+		}
+	}
+	return nil
+}
+
+// examineValue refuses to compare a field with a value that it never has.
+func (c *checker) examineValue(x, value ast.Expr, fail func(ast.Expr, string, ...any)) {
+	text, isText := textOf(value)
+	f := c.fieldAt(x)
+	switch {
+	case !isText || f == nil:
+	case f.Enum != nil && !slices.Contains(f.Enum, text):
+		fail(value, "%s is never %.60q%s", f.Path(), text, OneOf(text, f.Enum))
+	case f.addr && text != "":
+		a, err := netip.ParseAddr(text)
+		if err != nil {
+			fail(value, "%s is an address and never %.60q; a network is asked with %s in cidr(\"10.0.0.0/8\")", f.Path(), text, f.Path())
+		} else if canonical := a.Unmap().String(); canonical != text {
+			fail(value, "%s is never written %q; write %q", f.Path(), text, canonical)
+		}
+	}
+}

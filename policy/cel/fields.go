@@ -1,0 +1,217 @@
+package cel
+
+import (
+	"math"
+	"slices"
+	"strings"
+	"time"
+
+	"cel.dev/cel-go/cel"
+	"cel.dev/cel-go/common/types"
+	"cel.dev/cel-go/common/types/ref"
+
+	"github.com/discharger/discharger/policy"
+)
+
+// A Field is one value of the Input that an expression can read. The type
+// checker, the size estimates, the spelling suggestions, the JSON Schema and
+// the evaluation read the table of fields, and no other part of an Input can
+// be reached from an expression.
+type Field struct {
+	Object   string // "" for a variable of its own
+	Name     string
+	Type     *cel.Type
+	Size     uint64   // longest string, or most entries of a map
+	Enum     []string // all values, if they are a fixed set
+	Doc      string
+	Required bool // reading it while unset is an error
+
+	get  func(*policy.Input) ref.Val
+	set  func(*policy.Input) bool // the result of has(); nil: always true
+	addr bool                     // an IP address, or empty
+}
+
+// Path returns the field as an expression writes it.
+func (f *Field) Path() string {
+	if f.Object == "" {
+		return f.Name
+	}
+	return f.Object + "." + f.Name
+}
+
+// Objects returns the variables that have fields, in order.
+func Objects() []string {
+	return []string{"homeserver", "user", "session", "request", "grant"}
+}
+
+// TopNames returns the names of all variables that the fields make up.
+func TopNames(fields []Field) []string {
+	names := Objects()
+	for _, f := range fields {
+		if f.Object == "" {
+			names = append(names, f.Name)
+		}
+	}
+	return names
+}
+
+// Sizes that the core keeps to; see [policy.Input].
+const (
+	maxNameBytes   = 255
+	maxClientBytes = 40
+	maxAgentBytes  = 256
+	maxIPBytes     = 45
+	maxLabels      = 2 * policy.MaxLabels // the condition's and those that policies stored
+)
+
+// Fields returns the table, in the order of the documentation.
+func Fields() []Field {
+	return slices.Concat(topFields(), ownerFields(), sessionFields(), requestFields(), grantFields())
+}
+
+func topFields() []Field {
+	return []Field{
+		moment("now", func(in *policy.Input) time.Time { return in.Now },
+			"The service's clock, read once for the whole request."),
+		text("action", 16, func(in *policy.Input) string { return string(in.Action) },
+			"activate for a session's first discharge, refresh for any later one.").
+			of(string(policy.ActionActivate), string(policy.ActionRefresh)),
+		text("policy", maxNameBytes, func(in *policy.Input) string { return in.Policy },
+			"The name under which this policy was chosen."),
+		text("replay", 16, func(in *policy.Input) string { return string(in.Replay) },
+			"How the presented refresh token relates to the session's history. Fork, stale and reuse are refused by the core already.").
+			of(string(policy.ReplayNone), string(policy.ReplayRetry), string(policy.ReplayFork), string(policy.ReplayStale), string(policy.ReplayReuse)),
+	}
+}
+
+func ownerFields() []Field {
+	return []Field{
+		text("homeserver.name", maxNameBytes, func(in *policy.Input) string { return in.Homeserver.Name },
+			"The homeserver's name in this service's configuration."),
+		count("homeserver.generation", func(in *policy.Input) uint64 { return in.Homeserver.Generation },
+			"How often all of the homeserver's sessions were revoked at once."),
+
+		text("user.id", maxNameBytes, func(in *policy.Input) string { return in.User.ID },
+			"The user as the homeserver names it, for instance @alice:example.org."),
+		count("user.generation", func(in *policy.Input) uint64 { return in.User.Generation },
+			"How often all of the user's sessions were revoked at once."),
+		{
+			Object: "user", Name: "sessions", Type: cel.IntType, Required: true,
+			get: func(in *policy.Input) ref.Val { return types.Int(in.User.Sessions) },
+			set: func(in *policy.Input) bool { return in.User.Sessions >= 0 },
+			Doc: "The user's live sessions before this one. A policy that mentions it makes the service count them.",
+		},
+	}
+}
+
+func sessionFields() []Field {
+	return []Field{
+		text("session.id", 22, func(in *policy.Input) string { return in.Session.ID },
+			"The session's identifier, 22 characters."),
+		optional("session.device", maxNameBytes, func(in *policy.Input) string { return in.Session.Device },
+			"The device as the homeserver names it; may be empty."),
+		text("session.mode", 16, func(in *policy.Input) string { return in.Session.Mode },
+			"Who may fetch a discharge: open, rotate or held.").
+			of("open", "rotate", "held"),
+		moment("session.minted", func(in *policy.Input) time.Time { return in.Session.Minted },
+			"When the homeserver made the access macaroon, by its clock."),
+		moment("session.created", func(in *policy.Input) time.Time { return in.Session.Created },
+			"When the session got its first discharge; now at activation."),
+		moment("session.last_used", func(in *policy.Input) time.Time { return in.Session.LastUsed },
+			"When it last got one; in modes open and held up to an hour older than the truth."),
+		moment("session.expires", func(in *policy.Input) time.Time { return in.Session.Expires },
+			"When the session ends whatever happens. Not every session has one: ask has(session.expires) first.").
+			required(func(in *policy.Input) bool { return !in.Session.Expires.IsZero() }),
+		count("session.epoch", func(in *policy.Input) uint64 { return in.Session.Epoch },
+			"How many refreshes were confirmed; mode rotate only."),
+		address("session.first_ip", func(in *policy.Input) string { return in.Session.FirstIP },
+			"The address of the first discharge; empty when unknown."),
+		address("session.last_ip", func(in *policy.Input) string { return in.Session.LastIP },
+			"The address of the last discharge; empty when unknown."),
+		optional("session.first_client", maxClientBytes, func(in *policy.Input) string { return in.Session.FirstClient },
+			"The client of the first discharge, named as request.client is."),
+		optional("session.last_client", maxClientBytes, func(in *policy.Input) string { return in.Session.LastClient },
+			"The client of the last discharge, named as request.client is."),
+		{
+			Object: "session", Name: "labels", Type: cel.MapType(cel.StringType, cel.StringType), Size: maxLabels,
+			get: func(in *policy.Input) ref.Val {
+				return types.NewStringStringMap(types.DefaultTypeAdapter, in.Session.Labels)
+			},
+			Doc: "The labels the homeserver sealed into the session, overlaid with those a policy stored. Read one with session.labels[?\"role\"].orValue(\"\").",
+		},
+	}
+}
+
+func requestFields() []Field {
+	return []Field{
+		address("request.ip", func(in *policy.Input) string { return in.Request.IP },
+			"The address that asks, through trusted proxies; empty when unknown."),
+		optional("request.client", maxClientBytes, func(in *policy.Input) string { return in.Request.Client },
+			"The client that asks: program and platform without versions, for instance Firefox on Linux. It stays the same when the client updates itself."),
+		optional("request.user_agent", maxAgentBytes, func(in *policy.Input) string { return in.Request.UserAgent },
+			"The User-Agent that asks, versions included, at most 256 bytes. Nothing of a session can be compared with it."),
+		field("request.homeserver", cel.BoolType, func(in *policy.Input) ref.Val { return types.Bool(in.Request.Homeserver) },
+			"Whether the homeserver itself asks, with its API key."),
+	}
+}
+
+func grantFields() []Field {
+	span := func(name string, get func(*policy.Input) time.Duration, doc string) Field {
+		return field(name, cel.DurationType, func(in *policy.Input) ref.Val { return types.Duration{Duration: get(in)} }, doc)
+	}
+	return []Field{
+		span("grant.ttl", func(in *policy.Input) time.Duration { return in.Grant.TTL },
+			"The lifetime that the core proposes for the discharge; zero when it refuses."),
+		span("grant.max_ttl", func(in *policy.Input) time.Duration { return in.Grant.MaxTTL },
+			"The longest lifetime it could have. What a policy asks beyond it is cut."),
+		field("grant.revokes", cel.BoolType, func(in *policy.Input) ref.Val { return types.Bool(in.Grant.Revokes) },
+			"Whether the core would end the session, because it suspects theft."),
+	}
+}
+
+func field(path string, typ *cel.Type, get func(*policy.Input) ref.Val, doc string) Field {
+	object, name, found := strings.Cut(path, ".")
+	if !found {
+		object, name = "", path
+	}
+	return Field{Object: object, Name: name, Type: typ, get: get, Doc: doc}
+}
+
+func text(path string, size uint64, get func(*policy.Input) string, doc string) Field {
+	f := field(path, cel.StringType, func(in *policy.Input) ref.Val { return types.String(get(in)) }, doc)
+	f.Size = size
+	return f
+}
+
+// optional is a text that is unset while empty.
+func optional(path string, size uint64, get func(*policy.Input) string, doc string) Field {
+	f := text(path, size, get, doc)
+	f.set = func(in *policy.Input) bool { return get(in) != "" }
+	return f
+}
+
+func address(path string, get func(*policy.Input) string, doc string) Field {
+	f := optional(path, maxIPBytes, get, doc)
+	f.addr = true
+	return f
+}
+
+func moment(path string, get func(*policy.Input) time.Time, doc string) Field {
+	return field(path, cel.TimestampType, func(in *policy.Input) ref.Val { return types.Timestamp{Time: get(in)} }, doc)
+}
+
+func count(path string, get func(*policy.Input) uint64, doc string) Field {
+	return field(path, cel.IntType, func(in *policy.Input) ref.Val { return types.Int(min(get(in), math.MaxInt64)) }, doc)
+}
+
+// of bounds the field to fixed values.
+func (f Field) of(values ...string) Field {
+	f.Enum = values
+	return f
+}
+
+// required makes reading the field an error unless set.
+func (f Field) required(set func(*policy.Input) bool) Field {
+	f.Required, f.set = true, set
+	return f
+}

@@ -1,0 +1,132 @@
+package cel
+
+import (
+	"fmt"
+	"net/netip"
+	"sync"
+
+	"cel.dev/cel-go/cel"
+	"cel.dev/cel-go/common/env"
+	"cel.dev/cel-go/common/operators"
+	"cel.dev/cel-go/common/types/ref"
+	"cel.dev/cel-go/ext"
+
+	"github.com/discharger/discharger/policy"
+)
+
+// Limits of what an expression may be.
+const (
+	MaxExpression = 4096 // characters
+	maxNodes      = 1000 // of the syntax tree, macros expanded
+	maxDepth      = 48   // of nesting
+	maxLoops      = 2    // loops inside one another
+	maxRegexp     = 1000 // instructions of a compiled regular expression
+)
+
+// A Language is the language of one file's expressions: CEL with the
+// input's fields, the file's own lists, and the functions of this package.
+type Language struct {
+	env      *cel.Env
+	table    []Field
+	types    []*objectType
+	vars     map[string]int
+	statics  map[string]ref.Val
+	costs    *costs
+	clock    *clock
+	networks []string // names of the file's lists
+	lists    []string
+	pool     sync.Pool
+	maxCost  uint64
+}
+
+// Config has the names that a file adds to the language.
+type Config struct {
+	Networks map[string][]netip.Prefix // as networks.name
+	Lists    map[string][]string       // as lists.name
+	MaxCost  uint64                    // bound of the cost of one decision
+}
+
+// New makes a language.
+func New(cfg Config) (*Language, error) {
+	lists := map[string]*stringList{}
+	for name, values := range cfg.Lists {
+		lists[name] = newStringList(values)
+	}
+	l := &Language{
+		table:   Fields(),
+		vars:    map[string]int{},
+		statics: map[string]ref.Val{},
+		clock:   newClock(),
+		maxCost: cfg.MaxCost,
+	}
+	l.types = newObjectTypes(l.table)
+	l.costs = newCosts(l.table, lists)
+	opts := []cel.EnvOption{
+		// dyn and type would take an expression out of the type checker's
+		// sight; "in" is declared anew, with networks.
+		cel.StdLib(cel.StdLibSubset(env.NewLibrarySubset().AddExcludedFunctions(
+			env.NewFunction("dyn"), env.NewFunction("type"), env.NewFunction(operators.In)))),
+		cel.OptionalTypes(),
+		ext.Bindings(),
+		ext.Strings(),
+		cel.DefaultUTCTimeZone(true),
+		cel.EnableMacroCallTracking(),
+		cel.EnableIdentifierEscapeSyntax(),
+		cel.ParserExpressionSizeLimit(MaxExpression),
+		cel.ParserRecursionLimit(maxDepth),
+		cel.ExpressionNodeLimit(maxNodes),
+		cel.RegexProgramSizeLimit(maxRegexp),
+		cel.ExtendedValidations(),
+		cel.ASTValidators(cel.ValidateComprehensionNestingLimit(maxLoops)),
+	}
+	opts = append(opts, networkFunctions()...)
+	opts = append(opts, l.clock.functions()...)
+	for i, name := range Objects() {
+		opts = append(opts, cel.Types(l.types[i]), cel.Variable(name, l.types[i].Type))
+	}
+	for i, f := range l.table {
+		if f.Object == "" {
+			l.vars[f.Name] = i
+			opts = append(opts, cel.Variable(f.Name, f.Type))
+		}
+	}
+	for name, prefixes := range cfg.Networks {
+		l.networks = append(l.networks, name)
+		l.statics[networkVariable(name)] = newNetworkSet(prefixes)
+		opts = append(opts, cel.Variable(networkVariable(name), networksType))
+	}
+	for name, list := range lists {
+		l.lists = append(l.lists, name)
+		l.statics[listVariable(name)] = list
+		opts = append(opts, cel.Variable(listVariable(name), cel.ListType(cel.StringType)))
+	}
+	var err error
+	if l.env, err = cel.NewCustomEnv(opts...); err != nil {
+		return nil, fmt.Errorf("make expression language: %w", err)
+	}
+	l.pool.New = func() any { return l.newBindings() }
+	return l, nil
+}
+
+func (l *Language) newBindings() *Bindings {
+	b := &Bindings{table: l.table, vars: l.vars, statics: l.statics, values: make([]ref.Val, len(l.table))}
+	b.objects = make([]boundObject, len(l.types))
+	for i, name := range Objects() {
+		b.objects[i] = boundObject{b: b, name: name, typ: l.types[i]}
+	}
+	return b
+}
+
+// Bind makes an Input readable by expressions until Release is called.
+func (l *Language) Bind(in *policy.Input) *Bindings {
+	b := l.pool.Get().(*Bindings)
+	b.in = in
+	return b
+}
+
+// Release ends the use of bindings.
+func (l *Language) Release(b *Bindings) {
+	b.in = nil
+	clear(b.values)
+	l.pool.Put(b)
+}

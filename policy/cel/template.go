@@ -1,0 +1,161 @@
+package cel
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"cel.dev/cel-go/cel"
+	"cel.dev/cel-go/common/types"
+	"cel.dev/cel-go/common/types/ref"
+)
+
+// A Template is a string with expressions in braces, as caveats and stored
+// labels may be: "client-ip {request.ip}". Doubled braces stand for braces.
+//
+// What an expression yields becomes one word of the result and no more. It
+// cannot end the caveat, begin another or add an argument, because a value
+// with white space, control characters, or nothing in it is an error, and
+// with it the decision is undecided.
+type Template struct {
+	literals []string // one more than there are holes
+	Holes    []*Expression
+}
+
+// maxHole is the longest value of a hole, in bytes.
+const maxHole = 256
+
+// Template compiles a template. It is false after reporting a mistake.
+func (l *Language) Template(text, what string, report Reporter) (*Template, bool) {
+	t := &Template{}
+	runes := []rune(text)
+	ok := true
+	var literal strings.Builder
+	for i := 0; i < len(runes); {
+		r := runes[i]
+		doubled := i+1 < len(runes) && runes[i+1] == r
+		switch {
+		case (r == '{' || r == '}') && doubled:
+			literal.WriteRune(r)
+			i += 2
+		case r == '}':
+			report.ErrorIn(i, "a closing brace without an opening one; a brace itself is written }}")
+			return nil, false
+		case r == '{':
+			length := holeLength(runes[i+1:])
+			if length < 0 {
+				report.ErrorIn(i, "this brace is never closed; a brace itself is written {{")
+				return nil, false
+			}
+			t.literals = append(t.literals, literal.String())
+			literal.Reset()
+			ok = l.hole(t, report, i+1, string(runes[i+1:i+1+length]), what) && ok
+			i += length + 2
+		default:
+			literal.WriteRune(r)
+			i++
+		}
+	}
+	t.literals = append(t.literals, literal.String())
+	return t, ok
+}
+
+// holeLength is the length of the expression up to its closing brace, or -1.
+// Braces inside the expression and inside its strings do not count.
+func holeLength(runes []rune) int {
+	depth, quote := 0, rune(0)
+	for i := 0; i < len(runes); i++ {
+		switch r := runes[i]; {
+		case quote != 0:
+			if r == '\\' {
+				i++
+			} else if r == quote {
+				quote = 0
+			}
+		case r == '"' || r == '\'':
+			quote = r
+		case r == '{':
+			depth++
+		case r == '}':
+			if depth == 0 {
+				return i
+			}
+			depth--
+		}
+	}
+	return -1
+}
+
+// hole compiles one expression of a template.
+func (l *Language) hole(t *Template, r Reporter, offset int, text, what string) bool {
+	e := l.compile(text, what+": the expression in braces", r, offset,
+		cel.StringType, cel.IntType, cel.BoolType, cel.TimestampType, cel.DurationType)
+	if e == nil {
+		return false
+	}
+	t.Holes = append(t.Holes, e)
+	return true
+}
+
+// Constant returns the result of a template without holes.
+func (t *Template) Constant() (string, bool) { return t.literals[0], len(t.Holes) == 0 }
+
+// Render fills the holes.
+func (t *Template) Render(ctx context.Context, b *Bindings) (string, error) {
+	if s, ok := t.Constant(); ok {
+		return s, nil
+	}
+	var out strings.Builder
+	out.WriteString(t.literals[0])
+	for i, h := range t.Holes {
+		v, _, err := run(ctx, h.program, h.loops, b)
+		if err != nil {
+			return "", err
+		}
+		word, err := wordOf(v)
+		if err != nil {
+			return "", fmt.Errorf("{%s}: %w", h.Text, err)
+		}
+		out.WriteString(word)
+		out.WriteString(t.literals[i+1])
+	}
+	return out.String(), nil
+}
+
+// wordOf writes a value as one word.
+func wordOf(v ref.Val) (string, error) {
+	var s string
+	switch v := v.(type) {
+	case types.String:
+		s = string(v)
+	case types.Int:
+		s = strconv.FormatInt(int64(v), 10)
+	case types.Bool:
+		s = strconv.FormatBool(bool(v))
+	case types.Timestamp:
+		s = v.UTC().Format(time.RFC3339)
+	case types.Duration:
+		s = strconv.FormatInt(int64(v.Seconds()), 10) + "s"
+	default:
+		return "", fmt.Errorf("a %s cannot be written", v.Type().TypeName())
+	}
+	switch {
+	case s == "":
+		return "", errors.New("there is no value")
+	case len(s) > maxHole:
+		return "", fmt.Errorf("the value has %d bytes; at most %d are allowed", len(s), maxHole)
+	case !utf8.ValidString(s):
+		return "", errors.New("the value is not UTF-8 text")
+	}
+	for _, r := range s {
+		if unicode.IsSpace(r) || !unicode.IsPrint(r) {
+			return "", fmt.Errorf("the value has the character %q in it", r)
+		}
+	}
+	return s, nil
+}

@@ -1,0 +1,280 @@
+package check
+
+import (
+	"bufio"
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/discharger/discharger/policy"
+	"github.com/discharger/discharger/policy/cel"
+	"github.com/discharger/discharger/policy/rulefile"
+	"github.com/discharger/discharger/policy/rules"
+	"github.com/discharger/discharger/policy/webhook"
+)
+
+// A DiffReport says which recorded decisions another rule set would change.
+type DiffReport struct {
+	Records int // decisions that were read
+	Dropped int // that the log says are missing
+	Changes []Change
+
+	// Undetermined counts, by reason, records that cannot be decided again:
+	// a rule asks a webhook, or reads the number of sessions where that was
+	// not counted.
+	Undetermined map[string]int
+
+	// Unreadable are the first lines that hold no record, and why;
+	// UnreadableLines counts all of them.
+	Unreadable      []LineError
+	UnreadableLines int
+}
+
+// A Change is a group of records that change in the same way.
+type Change struct {
+	Old, New string   // effects, or undecided
+	OldRule  string   // policy/rule
+	NewRule  string   //
+	Keys     []string // parts of the decision that differ
+	Count    int
+	Lines    []int // of the first few in the log
+}
+
+// A LineError is a line of an audit log that cannot be read.
+type LineError struct {
+	Line int
+	Err  error
+}
+
+const (
+	maxLogLine  = 64 << 10
+	maxExamples = 5
+)
+
+// Diff decides every record of an audit log with two sets and reports what
+// differs. A nil old stands for what is recorded. No webhook is asked.
+func Diff(ctx context.Context, old, new *rules.Set, log io.Reader) (*DiffReport, error) {
+	report := &DiffReport{Undetermined: map[string]int{}}
+	groups := map[string]*Change{}
+	lines := bufio.NewReaderSize(log, maxLogLine)
+	ctx = webhook.WithStubs(ctx, nil)
+	for n := 1; ; n++ {
+		line, err := readLine(lines)
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if errors.Is(err, bufio.ErrBufferFull) {
+			report.unreadable(n, fmt.Errorf("more than %d bytes", maxLogLine))
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("read audit log: line %d: %w", n, err)
+		}
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		if len(bytes.TrimSpace(line)) > 0 {
+			report.add(ctx, old, new, n, line, groups)
+		}
+	}
+	for _, c := range groups {
+		report.Changes = append(report.Changes, *c)
+	}
+	slices.SortFunc(report.Changes, func(a, b Change) int {
+		return cmp.Or(cmp.Compare(b.Count, a.Count), cmp.Compare(a.Lines[0], b.Lines[0]))
+	})
+	return report, nil
+}
+
+// readLine returns the next line. Of one that is too long nothing is kept.
+func readLine(r *bufio.Reader) ([]byte, error) {
+	line, err := r.ReadSlice('\n')
+	if err == nil || errors.Is(err, io.EOF) && len(line) > 0 {
+		return line, nil
+	}
+	if !errors.Is(err, bufio.ErrBufferFull) {
+		return nil, err
+	}
+	for errors.Is(err, bufio.ErrBufferFull) {
+		_, err = r.ReadSlice('\n')
+	}
+	if err != nil && !errors.Is(err, io.EOF) {
+		return nil, err
+	}
+	return nil, bufio.ErrBufferFull
+}
+
+func (r *DiffReport) unreadable(line int, err error) {
+	r.UnreadableLines++
+	if len(r.Unreadable) < maxExamples {
+		r.Unreadable = append(r.Unreadable, LineError{line, err})
+	}
+}
+
+// add decides one record twice.
+func (r *DiffReport) add(ctx context.Context, old, new *rules.Set, n int, line []byte, groups map[string]*Change) {
+	var record AuditRecord
+	if err := json.Unmarshal(line, &record); err != nil {
+		r.unreadable(n, err)
+		return
+	}
+	if record.Dropped > 0 && record.Input == nil {
+		r.Dropped += record.Dropped
+		return
+	}
+	if record.Version != 1 || record.Input == nil || record.Decision == nil && record.Error == "" {
+		r.unreadable(n, errors.New("this is no record of version 1"))
+		return
+	}
+	r.Records++
+	was := recorded(&record)
+	if old != nil {
+		was = decideAgain(ctx, old, record.Input)
+	}
+	is := decideAgain(ctx, new, record.Input)
+	for _, v := range []verdict{was, is} {
+		if v.undetermined != "" {
+			r.Undetermined[v.undetermined]++
+			return
+		}
+	}
+	keys := was.differences(is)
+	if len(keys) == 0 {
+		return
+	}
+	change := Change{Old: was.effect(), New: is.effect(), OldRule: was.Rule, NewRule: is.Rule, Keys: keys}
+	id := fmt.Sprint(change)
+	g, ok := groups[id]
+	if !ok {
+		g = &change
+		groups[id] = g
+	}
+	g.Count++
+	if len(g.Lines) < maxExamples {
+		g.Lines = append(g.Lines, n)
+	}
+}
+
+// A verdict is a decision, or that there is none.
+type verdict struct {
+	policy.Decision
+	undecided    bool
+	undetermined string // why it cannot be known
+}
+
+func recorded(r *AuditRecord) verdict {
+	if r.Decision == nil {
+		return verdict{undecided: true}
+	}
+	return verdict{Decision: *r.Decision}
+}
+
+func decideAgain(ctx context.Context, s *rules.Set, in *policy.Input) verdict {
+	d, err := s.Evaluate(ctx, in)
+	return verdictOf(d, err)
+}
+
+func verdictOf(d policy.Decision, err error) verdict {
+	var unset *cel.UnsetError
+	switch {
+	case errors.Is(err, webhook.ErrOffline):
+		return verdict{undetermined: "a webhook decides"}
+	case errors.As(err, &unset) && unset.Path == cel.SessionsPath:
+		return verdict{undetermined: "user.sessions was not counted"}
+	case err != nil:
+		return verdict{undecided: true}
+	}
+	return verdict{Decision: d}
+}
+
+func (v verdict) effect() string {
+	if v.undecided {
+		return rulefile.Undecided
+	}
+	return string(v.Effect)
+}
+
+// differences names the parts in which two verdicts differ. Which rule decided
+// is none of them.
+func (v verdict) differences(o verdict) []string {
+	if v.undecided || o.undecided {
+		if v.undecided && o.undecided {
+			return nil
+		}
+		return []string{"effect"}
+	}
+	a, b := v.Parts(), o.Parts()
+	var keys []string
+	for _, k := range slices.Sorted(maps.Keys(a)) {
+		if a[k] != b[k] {
+			keys = append(keys, k)
+		}
+	}
+	return keys
+}
+
+// Changed counts the records that change.
+func (r *DiffReport) Changed() int {
+	n := 0
+	for _, c := range r.Changes {
+		n += c.Count
+	}
+	return n
+}
+
+// WriteTo writes a summary: the changes, the most frequent first, and what
+// could not be compared.
+func (r *DiffReport) WriteTo(w io.Writer) (int64, error) {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%d of %d decisions change\n", r.Changed(), r.Records)
+	for _, c := range r.Changes {
+		fmt.Fprintf(&b, "%7d  %s → %s", c.Count, c.Old, c.New)
+		if c.Old == c.New {
+			fmt.Fprintf(&b, " with another %s", strings.Join(c.Keys, ", "))
+		}
+		fmt.Fprintf(&b, "  (%s → %s; %s %s)\n", orUndecided(c.OldRule), orUndecided(c.NewRule), plural(len(c.Lines), "line"), joinInts(c.Lines))
+	}
+	for _, reason := range slices.Sorted(maps.Keys(r.Undetermined)) {
+		fmt.Fprintf(&b, "%7d  cannot be known: %s\n", r.Undetermined[reason], reason)
+	}
+	if r.Dropped > 0 {
+		fmt.Fprintf(&b, "%7d  are missing in the log\n", r.Dropped)
+	}
+	if r.UnreadableLines > 0 {
+		fmt.Fprintf(&b, "%7d  unreadable %s\n", r.UnreadableLines, plural(r.UnreadableLines, "line"))
+		for _, e := range r.Unreadable {
+			fmt.Fprintf(&b, "         line %d: %v\n", e.Line, e.Err)
+		}
+	}
+	n, err := io.WriteString(w, b.String())
+	return int64(n), err
+}
+
+func orUndecided(rule string) string {
+	if rule == "" {
+		return rulefile.Undecided
+	}
+	return rule
+}
+
+func plural(n int, word string) string {
+	if n == 1 {
+		return word
+	}
+	return word + "s"
+}
+
+func joinInts(list []int) string {
+	words := make([]string, len(list))
+	for i, n := range list {
+		words[i] = fmt.Sprint(n)
+	}
+	return strings.Join(words, ", ")
+}

@@ -1,0 +1,247 @@
+package rules
+
+import (
+	"cmp"
+	"context"
+	"maps"
+	"slices"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+
+	"github.com/discharger/discharger/policy"
+	"github.com/discharger/discharger/policy/cel"
+	"github.com/discharger/discharger/policy/rulefile"
+	"github.com/discharger/discharger/policy/webhook"
+)
+
+// A namedPolicy is one policy, compiled.
+type namedPolicy struct {
+	name      string
+	def       *rulefile.Policy
+	file      string
+	lang      *cel.Language
+	rules     []*rule
+	otherwise *rule
+	chains    []chain
+	maxCost   uint64
+	counts    bool // it depends on user.sessions
+	builtin   bool
+	order     int // among the policies of all files
+}
+
+// A chain is several rules whose conditions are joined. It ends after a rule
+// that asks a webhook, because the rules after it are only needed if the
+// webhook has no opinion.
+type chain struct {
+	*cel.Chain
+	rules []*rule
+}
+
+// A rule is one of a policy's rules, compiled.
+type rule struct {
+	name string
+	doc  string
+	at   *yaml.Node
+	when *cel.Expression // nil: always
+	then *outcome
+}
+
+// A compiler compiles the policies of one file.
+type compiler struct {
+	*rulefile.File
+	*cel.Language
+	name    string // of the file
+	hooks   map[string]*webhook.Webhook
+	maxCost uint64
+	caveats CaveatChecker
+}
+
+// policy compiles a policy. Mistakes are reported.
+func (c *compiler) policy(def *rulefile.Policy) *namedPolicy {
+	p := &namedPolicy{name: def.Name, def: def, file: c.name, lang: c.Language, maxCost: c.maxCost}
+	for _, r := range def.Rules {
+		if compiled := c.rule(r); compiled != nil {
+			p.rules = append(p.rules, compiled)
+		}
+	}
+	if def.Otherwise != nil {
+		p.otherwise = &rule{name: rulefile.Otherwise, at: def.Otherwise.At, then: c.outcome(def.Otherwise)}
+	}
+	if c.Failed() {
+		return p
+	}
+	c.unreachable(p)
+	c.price(p)
+	if c.Failed() {
+		return p
+	}
+	p.counts = p.countsSessions(c.File)
+	if err := p.join(); err != nil {
+		c.ErrorAt(def.At, "%v", err)
+	}
+	return p
+}
+
+func (c *compiler) rule(def *rulefile.Rule) *rule {
+	r := &rule{name: def.Name, doc: def.Doc, at: def.At}
+	if def.Then != nil {
+		r.then = c.outcome(def.Then)
+	}
+	if def.When == nil {
+		return nil
+	}
+	if r.when = c.Condition(def.When.Value, "when", c.In(def.When)); r.when == nil {
+		return nil
+	}
+	return r
+}
+
+// unreachable reports rules that can never decide, because they never match
+// or because rules before them match whenever they do.
+func (c *compiler) unreachable(p *namedPolicy) {
+	var before []*rule
+	var seen []cel.Cases
+	for i, r := range p.rules {
+		cases := c.Cases(r.when)
+		if len(cases) == 0 {
+			c.In(p.def.Rules[i].When).ErrorIn(0, "the rule %s never runs: its condition never holds", r.name)
+		} else if i := cases.CoveredBy(seen); i >= 0 {
+			c.ErrorAt(r.at, "the rule %s never runs: the rule %s in line %d matches whenever it would",
+				r.name, before[i].name, before[i].at.Line)
+		}
+		if r.then.hook == nil { // a webhook may have no opinion
+			before, seen = append(before, r), append(seen, cases)
+		}
+	}
+}
+
+// price refuses a policy whose rules together may cost too much.
+func (c *compiler) price(p *namedPolicy) {
+	cost := p.costs()
+	if cost.Max <= c.maxCost {
+		return
+	}
+	dearest := slices.MaxFunc(cost.Rules, func(a, b RuleCost) int { return cmp.Compare(a.Max+a.Outcome, b.Max+b.Outcome) })
+	c.ErrorAt(p.def.At, "the policy %s may cost %d for one decision, at most %d is allowed; its dearest rule is %s with %d",
+		p.name, cost.Max, c.maxCost, dearest.Rule, dearest.Max+dearest.Outcome)
+}
+
+// join joins the rules into as few chains as possible.
+func (p *namedPolicy) join() error {
+	for rest := p.rules; len(rest) > 0; {
+		n := 1 + slices.IndexFunc(rest, func(r *rule) bool { return r.then.hook != nil })
+		if n == 0 {
+			n = len(rest)
+		}
+		n = min(n, cel.MaxChain)
+		conditions := make([]*cel.Expression, n)
+		for i, r := range rest[:n] {
+			conditions[i] = r.when
+		}
+		joined, err := p.lang.Chain(conditions)
+		if err != nil {
+			return err
+		}
+		p.chains = append(p.chains, chain{joined, rest[:n]})
+		rest = rest[n:]
+	}
+	return nil
+}
+
+// countsSessions reports whether a decision depends on the number of sessions
+// or would end some.
+func (p *namedPolicy) countsSessions(f *rulefile.File) bool {
+	for _, r := range p.all() {
+		if r.when != nil && r.when.Reads(cel.SessionsPath) || r.then.constant.KeepSessions > 0 {
+			return true
+		}
+		if hook := f.Webhooks[r.then.hookName]; hook != nil && hook.CountSessions {
+			return true
+		}
+		if slices.ContainsFunc(r.then.expressions(), func(e *cel.Expression) bool { return e.Reads(cel.SessionsPath) }) {
+			return true
+		}
+	}
+	return false
+}
+
+// all returns the rules, otherwise included.
+func (p *namedPolicy) all() []*rule { return append(slices.Clone(p.rules), p.otherwise) }
+
+// outcome compiles the decision of a rule.
+func (c *compiler) outcome(def *rulefile.Then) *outcome {
+	o := &outcome{constant: def.Decision, hookName: def.Webhook}
+	if def.Webhook != "" {
+		hook, ok := c.hooks[def.Webhook]
+		if !ok {
+			c.ErrorAt(def.At, "the file has no webhook %.60s%s", def.Webhook, cel.Nearest(def.Webhook, slices.Sorted(maps.Keys(c.hooks))))
+		}
+		o.hook = hook
+		return o
+	}
+	if def.TTL != nil {
+		o.ttl = c.Duration(def.TTL.Value, "ttl", c.In(def.TTL))
+	}
+	for _, n := range def.Caveats {
+		c.caveat(o, n)
+	}
+	for _, e := range def.Labels {
+		c.label(o, e)
+	}
+	return o
+}
+
+// caveat compiles a caveat to add. Its name is written out, so that it can be
+// known now whether homeservers understand it.
+func (c *compiler) caveat(o *outcome, n *yaml.Node) {
+	t, ok := c.Template(n.Value, "the caveat", c.In(n))
+	if !ok {
+		return
+	}
+	text, constant := t.Constant()
+	if !constant && !strings.ContainsAny(strings.TrimLeft(text, " "), " :=") {
+		c.ErrorAt(n, "a caveat begins with its name, written out, for instance: client-ip {request.ip}")
+		return
+	}
+	if !constant {
+		if text, ok = c.example(t); !ok {
+			c.WarnAt(n, "the sample input has no value for this caveat, so it is checked only when it is used")
+			o.caveats = append(o.caveats, t)
+			return
+		}
+	}
+	err := policy.CheckCaveat(text)
+	if err == nil && c.caveats != nil {
+		err = c.caveats.KnowsCaveat(text)
+	}
+	if err != nil {
+		c.ErrorAt(n, "%v", err)
+		return
+	}
+	o.caveats = append(o.caveats, t)
+}
+
+// example fills a template from the sample input.
+func (c *compiler) example(t *cel.Template) (string, bool) {
+	b := c.Bind(policy.SampleInput())
+	defer c.Release(b)
+	s, err := t.Render(context.Background(), b)
+	return s, err == nil
+}
+
+func (c *compiler) label(o *outcome, e rulefile.Entry) {
+	t, ok := c.Template(e.Value.Value, "the label", c.In(e.Value))
+	if !ok {
+		return
+	}
+	text, _ := t.Constant()
+	if err := policy.CheckLabel(e.Key, text); err != nil {
+		c.ErrorAt(e.At, "%v", err)
+		return
+	}
+	if o.labels == nil {
+		o.labels = map[string]*cel.Template{}
+	}
+	o.labels[e.Key] = t
+}

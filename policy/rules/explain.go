@@ -1,0 +1,114 @@
+package rules
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/discharger/discharger/policy"
+	"github.com/discharger/discharger/policy/cel"
+	"github.com/discharger/discharger/policy/rulefile"
+)
+
+// An Explanation is how a policy came to a decision.
+type Explanation struct {
+	Policy   string
+	Rules    []RuleTrace
+	Decision policy.Decision
+	Err      error // why there is no decision
+}
+
+// Outcomes of a rule in an [Explanation].
+const (
+	RuleMatched    = "matched"     // it decided, or its webhook had no opinion
+	RuleNotMatched = "not matched" // its condition is false
+	RuleFailed     = "failed"      // its condition has no value
+	RuleNotReached = "not reached" // a rule before it decided
+)
+
+// A RuleTrace is what one rule saw.
+type RuleTrace struct {
+	Rule    string
+	Doc     string // as in the file
+	When    string
+	Outcome string // one of the constants
+	Err     error  // with RuleFailed
+	Cost    uint64
+	Parts   []cel.Part // those that were evaluated
+}
+
+// Explain decides about an input and says what each rule of its policy saw.
+// It takes much longer than Evaluate, and asks webhooks as that does.
+func (s *Set) Explain(ctx context.Context, in *policy.Input) *Explanation {
+	x := &Explanation{Policy: policyName(in.Policy)}
+	x.Decision, x.Err = s.Evaluate(ctx, in)
+	p, ok := s.policies[x.Policy]
+	if !ok {
+		return x
+	}
+	b := p.lang.Bind(in)
+	defer p.lang.Release(b)
+	decided := strings.TrimPrefix(x.Decision.Rule, p.name+"/")
+	over := false
+	for _, r := range p.rules {
+		t := RuleTrace{Rule: r.name, Doc: r.doc, When: strings.TrimSpace(r.when.Text), Outcome: RuleNotReached}
+		if !over {
+			t.Outcome = RuleNotMatched
+			var holds bool
+			if holds, t.Cost, t.Parts, t.Err = r.when.Trace(ctx, p.lang, b); t.Err != nil {
+				t.Outcome = RuleFailed
+			} else if holds {
+				t.Outcome = RuleMatched
+			}
+			over = t.Err != nil || r.name == decided || holds && r.then.hook == nil
+		}
+		x.Rules = append(x.Rules, t)
+	}
+	return x
+}
+
+// WriteTo writes the explanation as indented text.
+func (x *Explanation) WriteTo(w io.Writer) (int64, error) {
+	var b strings.Builder
+	fmt.Fprintf(&b, "policy %s\n", x.Policy)
+	for _, r := range x.Rules {
+		fmt.Fprintf(&b, "  %s: %s", r.Rule, r.Outcome)
+		if r.Cost > 0 {
+			fmt.Fprintf(&b, " (cost %d)", r.Cost)
+		}
+		b.WriteByte('\n')
+		if r.Outcome == RuleNotReached {
+			continue
+		}
+		if r.Doc != "" {
+			fmt.Fprintf(&b, "      %s\n", strings.Join(strings.Fields(r.Doc), " "))
+		}
+		fmt.Fprintf(&b, "      when: %s\n", strings.Join(strings.Fields(r.When), " "))
+		for _, p := range r.Parts {
+			fmt.Fprintf(&b, "      %s = %s\n", p.Text, p.Value)
+		}
+		if r.Err != nil {
+			fmt.Fprintf(&b, "      error: %v\n", r.Err)
+		}
+	}
+	if x.Err != nil {
+		fmt.Fprintf(&b, "undecided: %v\n", x.Err)
+	} else {
+		fmt.Fprintf(&b, "%s\n", decisionText(x.Decision))
+	}
+	n, err := io.WriteString(w, b.String())
+	return int64(n), err
+}
+
+// decisionText formats a decision on one line.
+func decisionText(d policy.Decision) string {
+	values, empty := d.Parts(), policy.Decision{}.Parts()
+	out := string(d.Effect) + " by " + d.Rule
+	for _, key := range rulefile.ThenKeys() {
+		if key != "effect" && values[key] != empty[key] {
+			out += ", " + key + " " + values[key]
+		}
+	}
+	return out
+}

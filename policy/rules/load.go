@@ -1,0 +1,270 @@
+package rules
+
+import (
+	"cmp"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/discharger/discharger/policy/cel"
+	"github.com/discharger/discharger/policy/rulefile"
+	"github.com/discharger/discharger/policy/webhook"
+)
+
+// DefaultMaxCost is what one decision may cost unless [Config] says
+// otherwise. It is about a millisecond in the worst case; a rule that
+// compares a field or two costs less than ten.
+const DefaultMaxCost = 10000
+
+// Config names what to load. The zero value loads the built-in policies
+// alone.
+type Config struct {
+	// Files are the rule files, in order. A policy name may come once in all
+	// of them. A policy of a built-in's name replaces the built-in one.
+	Files []string
+
+	// FS is where Files, and the files they name, are; nil means the
+	// operating system's.
+	FS fs.FS
+
+	// Caveats knows the caveats that policies may add. nil lets them add
+	// any.
+	Caveats CaveatChecker
+
+	// MaxCost bounds a decision; 0 means DefaultMaxCost.
+	MaxCost uint64
+
+	// OnlyFiles leaves the built-in policies out, so that homeservers can
+	// choose none that Files does not have.
+	OnlyFiles bool
+
+	// Offline leaves webhooks unprepared: their secrets are not read, and a
+	// rule that asks one is undecided. For checking files where they do not
+	// run.
+	Offline bool
+
+	// SkipTests loads files whose own tests fail or are missing all the
+	// same.
+	SkipTests bool
+
+	// Now is the clock of webhooks; nil means time.Now.
+	Now func() time.Time
+
+	// Observe is told what webhooks do; nil means nobody is.
+	Observe webhook.Observer
+
+	hookTimeout time.Duration // in place of every webhook's timeout; 0 means that
+}
+
+// Load reads, compiles and tests rule files, all or nothing. An error about
+// what the files say is a [rulefile.Problems], with places in the files; one about
+// reading them is not.
+func Load(cfg Config) (*Set, error) {
+	return newLoader(cfg).tested()
+}
+
+// tested is load with all problems as an error, and with the files' own tests.
+func (l *loader) tested() (*Set, error) {
+	set, problems, err := l.load()
+	if err != nil {
+		return nil, err
+	}
+	if err := problems.Err(); err != nil {
+		return nil, err
+	}
+	if !l.cfg.SkipTests {
+		if failed := failures(set.Test()); len(failed) > 0 {
+			return nil, append(problems, failed...)
+		}
+	}
+	set.warnings = problems
+	return set, nil
+}
+
+// A loader makes a set of files.
+type loader struct {
+	cfg      Config
+	set      *Set
+	problems rulefile.Problems
+	at       map[string]string // the place of each policy
+	watched  []watched
+}
+
+func newLoader(cfg Config) *loader {
+	if cfg.MaxCost == 0 {
+		cfg.MaxCost = DefaultMaxCost
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	return &loader{cfg: cfg, set: &Set{policies: map[string]*namedPolicy{}, caveats: cfg.Caveats}, at: map[string]string{}}
+}
+
+// Compile compiles rule files without their keys, tests and webhooks. The set
+// is complete only if no problem is more than a warning. The error is about
+// files that cannot be read.
+func Compile(cfg Config) (*Set, rulefile.Problems, error) {
+	cfg.Offline = true
+	return newLoader(cfg).load()
+}
+
+// load compiles files. The set is complete only if no problem is more than a
+// warning.
+func (l *loader) load() (*Set, rulefile.Problems, error) {
+	files := make([]rawFile, 0, len(l.cfg.Files))
+	for _, name := range l.cfg.Files {
+		data, err := l.read(name, rulefile.MaxBytes+1)
+		if err != nil {
+			return nil, nil, fmt.Errorf("read policy: %w", err)
+		}
+		files = append(files, rawFile{name: name, data: data})
+	}
+	if !l.cfg.OnlyFiles {
+		builtins, err := builtinFiles()
+		if err != nil {
+			return nil, nil, err
+		}
+		files = append(files, builtins...)
+	}
+	for _, f := range files {
+		if err := l.add(f); err != nil {
+			return nil, nil, err
+		}
+	}
+	l.set.hash = hashOf(files)
+	return l.set, l.problems, nil
+}
+
+// read reads a file, and notes what was in it.
+func (l *loader) read(name string, limit int64) ([]byte, error) {
+	data, err := readLimited(l.cfg.FS, name, limit)
+	l.watched = append(l.watched, watched{name, limit, sumOf(data, err)})
+	return data, err
+}
+
+// A rawFile is a rule file as text.
+type rawFile struct {
+	name    string
+	data    []byte
+	builtin bool
+}
+
+// hashOf identifies the text of files.
+func hashOf(files []rawFile) string {
+	h := sha256.New()
+	for _, f := range files {
+		sum := sha256.Sum256(f.data)
+		h.Write(sum[:])
+	}
+	return hex.EncodeToString(h.Sum(nil)[:8])
+}
+
+// readLimited reads at most limit bytes of a file.
+func readLimited(fsys fs.FS, name string, limit int64) ([]byte, error) {
+	var f fs.File
+	var err error
+	if fsys == nil {
+		f, err = os.Open(name)
+	} else {
+		f, err = fsys.Open(name)
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	if info, err := f.Stat(); err != nil {
+		return nil, err
+	} else if info.IsDir() {
+		return nil, &fs.PathError{Op: "read", Path: name, Err: errors.New("is a directory")}
+	}
+	return io.ReadAll(io.LimitReader(f, limit))
+}
+
+// beside resolves a name that a rule file mentions, from the file's folder.
+func beside(file, name string) string {
+	if filepath.IsAbs(name) {
+		return name
+	}
+	return filepath.Join(filepath.Dir(file), name)
+}
+
+// add compiles a file and adds its policies.
+func (l *loader) add(f rawFile) error {
+	def := rulefile.Read(f.name, f.data, !f.builtin)
+	if len(def.Policies) > 0 {
+		if err := l.compile(f, def); err != nil {
+			return err
+		}
+	}
+	l.problems = append(l.problems, def.Problems()...)
+	return nil
+}
+
+func (l *loader) compile(f rawFile, def *rulefile.File) error {
+	lang, err := cel.New(cel.Config{Networks: def.Networks, Lists: def.Lists, MaxCost: l.cfg.MaxCost})
+	if err != nil {
+		return err
+	}
+	c := &compiler{
+		File: def, Language: lang, name: f.name, hooks: map[string]*webhook.Webhook{},
+		maxCost: l.cfg.MaxCost, caveats: l.cfg.Caveats,
+	}
+	for _, name := range slices.Sorted(maps.Keys(def.Webhooks)) {
+		c.hooks[name] = l.webhook(def.Webhooks[name], def, f.name)
+	}
+	for _, d := range def.Policies {
+		if first, taken := l.at[d.Name]; taken {
+			if !f.builtin {
+				def.ErrorAt(d.At, "there is a policy %s already, at %s", d.Name, first)
+			}
+			continue
+		}
+		l.at[d.Name] = fmt.Sprintf("%s:%d", f.name, d.At.Line)
+		p := c.policy(d)
+		p.builtin, p.order = f.builtin, len(l.at)
+		l.set.policies[d.Name] = p
+	}
+	return nil
+}
+
+// webhook prepares a webhook, reporting mistakes in the files it names.
+// Offline, it only knows its name.
+func (l *loader) webhook(def *rulefile.Webhook, f *rulefile.File, file string) *webhook.Webhook {
+	cfg := webhook.Config{
+		Name: def.Name, URL: def.URL, Timeout: cmp.Or(l.cfg.hookTimeout, def.Timeout), Cache: def.Cache, Deny: def.Deny,
+		Allow: def.Allow, MaxConcurrent: def.MaxConcurrent, Offline: l.cfg.Offline || f.Failed(), Observe: l.cfg.Observe, Now: l.cfg.Now,
+	}
+	if cfg.Offline {
+		return webhook.New(cfg)
+	}
+	key, err := l.read(beside(file, def.SecretFile.Value), webhook.MaxKey+1)
+	if err == nil {
+		cfg.Key, err = webhook.ParseKey(key)
+	}
+	if err != nil {
+		f.ErrorAt(def.SecretFile, "read key: %v", err)
+	}
+	if def.CAFile != nil {
+		cfg.Roots = x509.NewCertPool()
+		data, err := l.read(beside(file, def.CAFile.Value), maxAuthorities)
+		if err == nil && !cfg.Roots.AppendCertsFromPEM(data) {
+			err = fmt.Errorf("%s has no certificate", def.CAFile.Value)
+		}
+		if err != nil {
+			f.ErrorAt(def.CAFile, "read certificates: %v", err)
+		}
+	}
+	return webhook.New(cfg)
+}
+
+// maxAuthorities bounds a file of certificates, in bytes.
+const maxAuthorities = 1 << 20

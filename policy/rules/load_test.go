@@ -1,0 +1,232 @@
+package rules_test
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"testing/fstest"
+
+	"github.com/discharger/discharger/policy/rulefile"
+	"github.com/discharger/discharger/policy/rules"
+)
+
+// load loads one rule file.
+func load(t testing.TB, text string) (*rules.Set, error) {
+	t.Helper()
+	return rules.Load(rules.Config{FS: fstest.MapFS{"p.yaml": {Data: []byte(text)}}, Files: []string{"p.yaml"}, Offline: true, OnlyFiles: true})
+}
+
+func mustLoad(t testing.TB, text string) *rules.Set {
+	t.Helper()
+	set, err := load(t, text)
+	if err != nil {
+		t.Fatalf("load: %v", err)
+	}
+	return set
+}
+
+// rule is a file with one rule that has this condition.
+func rule(when string) string {
+	return "version: 1\nnetworks: {office: [192.0.2.0/24]}\nlists: {admins: [\"@alice:example.org\"]}\npolicies:\n  p:\n    rules:\n      - name: r\n        when: " +
+		when + "\n        then: deny\n    otherwise: allow\n"
+}
+
+// then is a file with one rule that decides this.
+func then(then string) string {
+	return "version: 1\npolicies:\n  p:\n    rules:\n      - name: r\n        when: session.epoch > 7\n        then: " + then + "\n    otherwise: allow\n"
+}
+
+func TestFilesThatCannotBeUsed(t *testing.T) {
+	t.Parallel()
+	const head = "version: 1\npolicies:\n  p:\n"
+	many := strings.Builder{}
+	for i := range 201 {
+		fmt.Fprintf(&many, "      - {name: r%d, when: session.epoch == %d, then: deny}\n", i, i)
+	}
+	dear := strings.Builder{}
+	for i := range 100 {
+		fmt.Fprintf(&dear, "      - {name: r%d, when: 'session.labels.exists(k, k == user.id + \"%d\")', then: deny}\n", i, i)
+	}
+	manyLists := strings.Builder{}
+	for i := range 257 {
+		fmt.Fprintf(&manyLists, "  l%d: [x]\n", i)
+	}
+	tests := []struct {
+		name, file, place, want string
+	}{
+		{"empty", "", "", "the file is empty"},
+		{"only a comment", "# nothing\n", "", "the file is empty"},
+		{"malformed", "version: 1\npolicies: [\n", ":2", "not YAML"},
+		{"tabs", "version: 1\npolicies:\n\tp: 1\n", ":3", "not YAML"},
+		{"not UTF-8", "version: 1\npolicies: \xff\n", "", "not UTF-8"},
+		{"NUL", "version: 1\npolicies: \x00\n", "", "not YAML: control characters are not allowed"},
+		{"too large", "version: 1\n#" + strings.Repeat("x", 256<<10), "", "at most 262144 are read"},
+		{"a list", "- version: 1\n", ":1:1", "a rule file is a mapping"},
+		{"two documents", head + "    otherwise: allow\n---\nversion: 1\n", ":5:1", "a second YAML document"},
+		{"deeply nested", "version: 1\npolicies: " + strings.Repeat("[", 20000) + "\n", ":2", "not YAML: exceeded max depth"},
+		{"no version", "policies:\n  p: {otherwise: allow}\n", ":1:1", "write version: 1"},
+		{"another version", "version: 2\npolicies:\n  p: {otherwise: allow}\n", ":1:10", "version is 1"},
+		{"unknown key", "version: 1\npolicy: {}\npolicies:\n  p: {otherwise: allow}\n", ":2:1", `the file has no key "policy"; it is one of version, networks, lists, webhooks, policies`},
+		{"no policies", "version: 1\n", ":1:1", "has no key policies"},
+		{"empty policies", "version: 1\npolicies: {}\n", ":2:11", "there is no policy"},
+		{"policies of the wrong type", "version: 1\npolicies: yes\n", ":2:11", "policies is a mapping, not"},
+		{"bad policy name", "version: 1\npolicies:\n  Mine!: {otherwise: allow}\n", ":3:3", "a name has at most 64 of a-z"},
+		{"policy twice", head + "    otherwise: allow\n  p:\n    otherwise: deny\n", ":5:3", `policies has the key "p" already, in line 3`},
+		{"number as a key", "version: 1\npolicies:\n  7: {otherwise: allow}\n", ":3:3", "a key of policies is a name"},
+		{"missing otherwise", head + "    rules: []\n", ":3:3", "the policy p has no otherwise"},
+		{"empty policy", head, ":3:5", "the policy p is a mapping, not nothing"},
+		{"alias", head + "    doc: &d text\n    otherwise: allow\n", ":4:10", "an anchor (&d)"},
+		{"alias bomb", "version: 1\nlists:\n  a: &a [x, x]\n  b: [*a, *a]\npolicies:\n  p: {otherwise: allow}\n", ":3:6", "an anchor (&a)"},
+		{"alias of nothing", "version: 1\nlists:\n  b: [*a, *a]\npolicies:\n  p: {otherwise: allow}\n", "", "unknown anchor 'a' referenced"},
+		{"merge key", "version: 1\npolicies:\n  p:\n    otherwise: allow\n    <<: {doc: x}\n", ":5:5", "a key of the policy p is a name, not"},
+		{"tag", head + "    otherwise: !!str allow\n", ":4:16", "an effect is a string, not a value with the tag"},
+
+		{"rule of the wrong type", head + "    rules: [r]\n    otherwise: allow\n", ":4:13", "a rule is a mapping"},
+		{"too many rules", head + "    rules:\n" + many.String() + "    otherwise: allow\n", ":5:7", "rules has 201 items; at most 200"},
+		{"no name", head + "    rules: [{when: replay == \"fork\", then: deny}]\n    otherwise: allow\n", ":4:13", "the rule has no name"},
+		{"no when", head + "    rules: [{name: r, then: deny}]\n    otherwise: allow\n", ":4:13", "the rule has no when"},
+		{"no then", head + "    rules: [{name: r, when: replay == \"fork\"}]\n    otherwise: allow\n", ":4:13", "the rule has no then"},
+		{"name twice", head + "    rules:\n      - {name: r, when: replay == \"fork\", then: deny}\n      - {name: r, when: replay == \"reuse\", then: deny}\n    otherwise: allow\n", ":6:16", "has a rule r already, in line 5"},
+		{"named otherwise", head + "    rules:\n      - {name: otherwise, when: replay == \"fork\", then: deny}\n    otherwise: allow\n", ":5:16", "cannot be named otherwise"},
+		{"misspelt key of a rule", head + "    rules:\n      - {name: r, wen: replay == \"fork\", then: deny}\n    otherwise: allow\n", ":5:19", `a rule has no key "wen" (did you mean when?)`},
+
+		{"boolean as a condition", rule("true"), ":8:15", "when, an expression, is a string, not true"},
+		{"empty condition", rule("' '"), ":8:16", "when is empty"},
+		{"condition of the wrong type", rule("user.id"), ":8:15", "when is a bool, not a string"},
+		{"syntax", rule("session.epoch >"), ":8:29", "the expression stops too early"},
+		{"single equals", rule(`user.id = "x"`), ":8:23", "equality is =="},
+		{"and", rule(`session.epoch > 1 and session.epoch < 3`), ":8:33", "conditions are joined by &&"},
+		{"single ampersand", rule(`session.epoch > 1 & session.epoch < 3`), ":8:33", "conditions are joined by &&"},
+		{"or", rule(`session.epoch > 1 or session.epoch < 3`), ":8:33", "alternatives are joined by ||"},
+		{"not", rule(`not request.homeserver`), ":8:15", "not is written !"},
+		{"open quotes", rule(`user.id == "x`), ":8:26", "has no end"},
+		{"misspelt variable", rule(`sesion.epoch > 1`), ":8:15", "there is no variable sesion (did you mean session?)"},
+		{"misspelt field", rule(`now - session.creatd > days(1)`), ":8:29", "session has no field creatd (did you mean created?)"},
+		{"misspelt function", rule(`user.id.strtsWith("@")`), ":8:23", "there is no function strtsWith (did you mean startsWith?)"},
+		{"misspelt global function", rule(`dys(3) > days(1)`), ":8:15", "there is no function dys (did you mean days?)"},
+		{"misspelt list", rule(`user.id in lists.admin`), ":8:32", "no list admin under lists (did you mean admins?)"},
+		{"misspelt network", rule(`request.ip in networks.ofice`), ":8:38", "no list ofice under networks (did you mean office?)"},
+		{"types", rule(`session.epoch > "3"`), ":8:29", "> cannot take (int, string)"},
+		{"duration and number", rule(`now - session.created > 90`), ":8:37", "write the number as a duration"},
+		{"not a duration", rule(`now - session.created > duration("90d")`), ":8:48", "days(90) is one too"},
+		{"function as a member", rule(`contains(user.id, "x")`), ":8:15", "it is written a.contains(b)"},
+		{"networks are no list", rule(`networks.office.exists(n, true)`), ":8:24", "request.ip in networks.office"},
+		{"bad network", rule(`request.ip in cidr("10.0.0.0/33")`), ":8:34", "invalid cidr argument"},
+		{"bad zone", rule(`now.getHours("Europe/Berln") > 3`), ":8:28", "is no time zone"},
+		{"zone of the machine", rule(`now.getHours("Local") > 3`), ":8:28", "is no time zone"},
+		{"zone that is not written out", rule(`now.getHours(user.id) > 3`), ":8:33", "a time zone is written out"},
+		{"bad window", rule(`now.during("Mo-Fr 8-18", "UTC")`), ":8:26", `"8-18" are no hours such as 08:00-18:00`},
+		{"bad day", rule(`now.during("Mo-Fri 08:00-18:00", "UTC")`), ":8:26", `"Mo" is no day`},
+		{"bad regular expression", rule(`user.id.matches("(")`), ":8:31", "this is no regular expression"},
+		{"regular expression from input", rule(`user.id.matches(session.device)`), ":8:39", "is written out in the rule"},
+		{"huge regular expression", rule(`user.id.matches("(a{1,100}){1,100}")`), ":8:31", "this is no regular expression"},
+		{"impossible value", rule(`replay == "retri"`), ":8:25", `replay is never "retri" (did you mean retry?)`},
+		{"impossible value in a list", rule(`session.mode in ["open", "closed"]`), ":8:40", `session.mode is never "closed"; it is one of open, rotate, held`},
+		{"begins with !", rule(`!(request.ip in networks.office)`), ":8:15", "begins with !, which YAML takes for a tag; it belongs in single quotes"},
+		{"begins with a quote", rule(`"role" in session.labels`), ":6", "perhaps the expression in line 8, which belongs in single quotes"},
+		{"has a colon", rule(`request.homeserver ? user.id == "a" : user.id == "b"`), ":8", "perhaps the expression in line 8"},
+		{"not in", rule(`request.ip not in networks.office`), ":8:26", "around the whole condition: !(a in b)"},
+		{"duration of another language", rule(`grant.ttl > 5m`), ":8:28", `a duration is written duration("5m")`},
+		{"address and networks", rule(`request.ip == networks.office`), ":8:26", "request.ip in networks.office"},
+		{"method of networks", rule(`networks.office.contains(request.ip)`), ":8:31", "request.ip in networks.office"},
+		{"network as text", rule(`request.ip in ["10.0.0.0/8"]`), ":8:30", `a network is asked with request.ip in cidr("10.0.0.0/8")`},
+		{"address written otherwise", rule(`request.ip == "2001:DB8::0"`), ":8:29", `write "2001:db8::"`},
+		{"address in strings", rule(`request.ip in lists.admins`), ":8:35", "lists of addresses and networks are under networks"},
+		{"hour", rule(`now.hour("UTC") > 3`), ":8:19", "there are now.during("},
+		{"age", rule(`session.age > days(3)`), ":8:23", "the age is now - session.created"},
+		{"unknown field", rule(`request.user == "x"`), ":8:23", "request has no field user; it is one of ip, client, user_agent, homeserver"},
+		{"text without quotes", rule(`replay != none`), ":8:25", `text is written in quotes: "none"`},
+		{"null", rule(`user.id == null`), ":8:23", "is asked with has(session.expires)"},
+		{"number and time", rule(`now > session.created + 90`), ":8:37", "write the number as a duration"},
+		{"compared networks", rule(`networks.office == cidrs("")`), ":8:15", "may cost any amount"},
+		{"dyn", rule(`dyn(user.id) == 3`), ":8:15", "there is no function dyn"},
+		{"constructed object", rule(`input.session{} == session`), ":8:28", "objects cannot be constructed"},
+		{"protobuf", rule(`google.protobuf.Struct{} == {}`), ":8:37", "objects cannot be constructed"},
+		{"bomb", rule(`"[1,2,3,4,5,6,7,8,9].all(a, [1,2,3,4,5,6,7,8,9].all(b, session.labels.all(k, true)))"`), ":8:88", "comprehension exceeds nesting limit"},
+		{"dear", rule(`session.labels.all(k, session.labels.all(j, k + j + user.id != session.device))`), ":8:15", "may cost"},
+		{"unbounded", rule(`session.labels.map(k, session.labels.map(j, k + j)).size() > 3`), ":8:15", "may cost"},
+		{"doubling", rule(`'"x".replace("", user.id).replace("", user.id).replace("", user.id).size() > 3'`), ":8:16", "may cost"},
+		{"long", rule(`user.id in ["` + strings.Repeat("x", 5000) + `"]`), ":8:15", "expression code point size exceeds limit"},
+		{"deep", rule(strings.Repeat("(", 100) + "true" + strings.Repeat(")", 100)), ":8:15", "expression recursion limit exceeded"},
+		{"dear together", head + "    rules:\n" + dear.String() + "    otherwise: allow\n", ":3:3", "the policy p may cost"},
+
+		{"dear together, in otherwise", head + "    otherwise: {effect: allow, caveats: [" + strings.Repeat("'x {session.labels.map(k, k + k).join(\"\").size()}', ", 9) + "]}\n", ":3:3", "the policy p may cost"},
+
+		{"constant", rule("'true'"), "", ""},
+		{"never", rule("'false'"), ":8:16", "its condition never holds"},
+		{"never, computed", rule("'1 > 2 && user.id == \"x\"'"), ":8:16", "its condition never holds"},
+		{"after a constant", head + "    rules:\n      - {name: a, when: 1 < 2 || user.id == \"x\", then: deny}\n      - {name: b, when: user.id == \"y\", then: deny}\n    otherwise: allow\n", ":6:16", "the rule b never runs: the rule a in line 5"},
+		{"the same again", head + "    rules:\n      - {name: a, when: user.id == \"x\", then: deny}\n      - {name: b, when: '(user.id  ==  \"x\")', then: deny}\n    otherwise: allow\n", ":6:16", "the rule b never runs: the rule a in line 5"},
+		{"narrower", head + "    rules:\n      - {name: a, when: user.id == \"x\" || replay == \"fork\", then: deny}\n      - {name: b, when: session.epoch > 3 && replay == \"fork\", then: deny}\n    otherwise: allow\n", ":6:16", "the rule b never runs: the rule a in line 5"},
+		{"covered by two", head + "    rules:\n      - {name: a, when: user.id == \"x\", then: deny}\n      - {name: b, when: replay == \"fork\", then: deny}\n      - {name: c, when: 'replay == \"fork\" || user.id == \"x\"', then: deny}\n    otherwise: allow\n", ":7:16", "the rule c never runs: the rule b in line 6"},
+
+		{"no effect", then("{code: x}"), ":7:15", "then has no effect"},
+		{"misspelt effect", then("alow"), ":7:15", `there is no effect "alow" (did you mean allow?)`},
+		{"strange effect", then("explode"), ":7:15", "it is one of allow, deny"},
+		{"effect of the wrong type", then("{effect: [allow]}"), ":7:24", "an effect is a string, not a list"},
+		{"ttl with deny", then("{effect: deny, ttl: 5m}"), ":7:35", "ttl has no meaning with the effect deny"},
+		{"code with allow", then("{effect: allow, code: x}"), ":7:37", "code has no meaning with the effect allow"},
+		{"ttl without a unit", then("{effect: allow, ttl: 60}"), ":7:36", "60 has no unit; write 60s"},
+		{"ttl of nothing", then("{effect: allow, ttl: 0s}"), ":7:36", "ttl is at least 1s"},
+		{"negative ttl", then("{effect: allow, ttl: -5m}"), ":7:36", "ttl is at least 1s"},
+		{"ttl in words", then("{effect: allow, ttl: five minutes}"), ":7:36", "is no duration such as 90s"},
+		{"ttl of another type", then("{effect: allow, ttl: session.epoch}"), ":7:36", "ttl is a duration, not a int"},
+		{"ttl of the wrong kind", then("{effect: allow, ttl: [5m]}"), ":7:36", "ttl is a duration such as 5m, or an expression, not a list"},
+		{"bad code", then("{effect: deny, code: Not-Good}"), ":7:36", "a code has a-z, 0-9 and _"},
+		{"code of the wrong type", then("{effect: deny, code: 7}"), ":7:36", "code is a string, not 7"},
+		{"bad message", then(`{effect: deny, message: "a\nb"}`), ":7:39", `the message has the character '\n' in it`},
+		{"soft_logout of the wrong type", then(`{effect: deny, soft_logout: "yes"}`), ":7:43", "soft_logout is true or false"},
+		{"keep_sessions of nothing", then("{effect: allow, keep_sessions: 0}"), ":7:46", "keep_sessions is from 1 to 10000"},
+		{"keep_sessions of the wrong type", then("{effect: allow, keep_sessions: many}"), ":7:46", "keep_sessions is a whole number"},
+		{"retry_after too long", then("{effect: defer, retry_after: 2d}"), ":7:44", "retry_after is from 1s to 24h"},
+		{"unknown key of then", then("{effect: allow, keep_session: 3}"), ":7:31", `then has no key "keep_session" (did you mean keep_sessions?)`},
+		{"caveats of the wrong type", then("{effect: allow, caveats: x}"), ":7:40", "caveats is a list"},
+		{"empty caveat", then(`{effect: allow, caveats: [""]}`), ":7:41", "the caveat is empty"},
+		{"caveat with a line break", then(`{effect: allow, caveats: ["a\nb"]}`), ":7:41", `the caveat has the character '\n'`},
+		{"caveat whose name is not written out", then(`{effect: allow, caveats: ["{user.id} x"]}`), ":7:41", "a caveat begins with its name, written out"},
+		{"caveat with an open brace", then(`{effect: allow, caveats: ["a {user.id"]}`), ":7:44", "this brace is never closed"},
+		{"caveat with a closing brace", then(`{effect: allow, caveats: ["a user.id}"]}`), ":7:51", "a closing brace without an opening one"},
+		{"caveat with a bad expression", then(`{effect: allow, caveats: ["a {user.idd}"]}`), ":7:50", "user has no field idd (did you mean id?)"},
+		{"caveat with a map", then(`{effect: allow, caveats: ["a {session.labels}"]}`), ":7:45", "is a string, not a map(string, string)"},
+		{"label without a name", then(`{effect: allow, labels: {"": x}}`), ":7:40", "a label has no name"},
+		{"webhook that is not there", then("{webhook: risk}"), ":7:15", "the file has no webhook risk"},
+		{"webhook and more", then("{webhook: risk, ttl: 5m}"), ":7:15", "a webhook decides everything itself"},
+
+		{"too many lists", "version: 1\nlists:\n" + manyLists.String() + "policies:\n  p: {otherwise: allow}\n", ":3:3", "257 lists; at most 256"},
+		{"list of the wrong type", "version: 1\nlists: {a: x}\npolicies:\n  p: {otherwise: allow}\n", ":2:12", "the list a is a list, not"},
+		{"number in a list", "version: 1\nlists: {a: [7]}\npolicies:\n  p: {otherwise: allow}\n", ":2:13", "an entry of the list a is a string, not 7"},
+		{"address in a list of strings", "version: 1\nlists: {a: [10.0.0.1]}\npolicies:\n  p: {otherwise: allow}\n", ":2:13", "it belongs under networks"},
+		{"name of a list", "version: 1\nlists: {a-b: [x]}\npolicies:\n  p: {otherwise: allow}\n", ":2:9", "has no -"},
+		{"host bits", "version: 1\nnetworks: {a: [10.0.0.1/8]}\npolicies:\n  p: {otherwise: allow}\n", ":2:16", "write 10.0.0.0/8"},
+		{"no network", "version: 1\nnetworks: {a: [10.0.0.0/33]}\npolicies:\n  p: {otherwise: allow}\n", ":2:16", "is no network such as"},
+		{"mapped network", "version: 1\nnetworks: {a: [\"::ffff:10.0.0.0/104\"]}\npolicies:\n  p: {otherwise: allow}\n", ":2:16", "write the IPv4 network"},
+
+		{"test that fails", head + "    otherwise: allow\n    tests:\n      - {name: t, expect: deny}\n", ":6:16", `the test "t" of the policy p fails: effect is allow, not deny; decided by the rule otherwise`},
+		{"test without expect", head + "    otherwise: allow\n    tests:\n      - {name: t}\n", ":6:9", "the test has no expect"},
+		{"test of an unknown field", head + "    otherwise: allow\n    tests:\n      - {name: t, input: {sesion: {}}, expect: allow}\n", ":6:27", `input has no key "sesion" (did you mean session?)`},
+		{"test of a wrong value", head + "    otherwise: allow\n    tests:\n      - {name: t, input: {replay: none of it}, expect: allow}\n", ":6:35", "replay is never"},
+		{"test of a wrong time", head + "    otherwise: allow\n    tests:\n      - {name: t, input: {now: noon}, expect: allow}\n", ":6:32", "now is a time such as"},
+		{"test that expects nothing", head + "    otherwise: allow\n    tests:\n      - {name: t, expect: {}}\n", ":6:27", "expect expects nothing"},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			_, err := load(t, test.file)
+			if test.want == "" {
+				if err != nil {
+					t.Errorf("refused: %v", err)
+				}
+				return
+			}
+			var problems rulefile.Problems
+			if !errors.As(err, &problems) {
+				t.Fatalf("got %v, want problems", err)
+			}
+			got := problems[0].Error()
+			if !strings.HasPrefix(got, "p.yaml"+test.place+": ") || !strings.Contains(got, test.want) {
+				t.Errorf("got  %s\nwant p.yaml%s: … %s", got, test.place, test.want)
+			}
+		})
+	}
+}

@@ -1,0 +1,403 @@
+package rules_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/discharger/discharger/policy"
+	"github.com/discharger/discharger/policy/check"
+	"github.com/discharger/discharger/policy/rules"
+)
+
+// reloads records what a reloader reports.
+type reloads struct {
+	mu   sync.Mutex
+	seen []string
+}
+
+func (r *reloads) Reloaded(hash string, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err != nil {
+		r.seen = append(r.seen, "failed: "+err.Error())
+		return
+	}
+	r.seen = append(r.seen, hash)
+}
+
+// take returns what was reported since the last time.
+func (r *reloads) take() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	seen := r.seen
+	r.seen = nil
+	return seen
+}
+
+// effectOf is a file whose policy p decides this.
+func effectOf(effect string) string {
+	return "version: 1\npolicies:\n  p: {otherwise: " + effect + "}\n"
+}
+
+func newReloader(t testing.TB, text string, require ...string) (*rules.Reloader, *reloads, string) {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "p.yaml")
+	write(t, file, text)
+	seen := &reloads{}
+	r, err := rules.NewReloader(rules.ReloaderConfig{
+		Load:     rules.Config{Files: []string{file}, OnlyFiles: true},
+		Require:  require,
+		Reloaded: seen.Reloaded,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r, seen, file
+}
+
+func decides(t testing.TB, e policy.Evaluator) policy.Effect {
+	t.Helper()
+	in := policy.SampleInput()
+	in.Policy = "p"
+	d, err := e.Evaluate(context.Background(), in)
+	if err != nil {
+		t.Error(err)
+	}
+	return d.Effect
+}
+
+func TestReload(t *testing.T) {
+	t.Parallel()
+	r, seen, file := newReloader(t, effectOf("deny"), "p")
+	first := r.Current().Hash()
+	if got := seen.take(); len(got) != 1 || got[0] != first || decides(t, r) != policy.EffectDeny {
+		t.Errorf("at first: %v", got)
+	}
+	write(t, file, effectOf("revoke"))
+	if err := r.Reload(); err != nil || decides(t, r) != policy.EffectRevoke || r.Current().Hash() == first {
+		t.Errorf("after a change: %v", err)
+	}
+	second := r.Current().Hash()
+	for name, bad := range map[string]string{
+		"does not compile":      effectOf("alow"),
+		"fails its tests":       effectOf("{effect: deny}, tests: [{name: t, expect: allow}]"),
+		"lacks a policy":        "version: 1\npolicies:\n  q: {otherwise: allow}\n",
+		"is empty":              "",
+		"is half of a good one": effectOf("allow")[:20],
+	} {
+		seen.take()
+		write(t, file, bad)
+		err := r.Reload()
+		if err == nil || decides(t, r) != policy.EffectRevoke || r.Current().Hash() != second || !r.Has("p") {
+			t.Errorf("a file that %s: %v", name, err)
+		}
+		if got := seen.take(); len(got) != 1 || !strings.HasPrefix(got[0], "failed: ") {
+			t.Errorf("a file that %s is reported as %v", name, got)
+		}
+	}
+	if err := os.Remove(file); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.Reload(); !errors.Is(err, os.ErrNotExist) || decides(t, r) != policy.EffectRevoke {
+		t.Errorf("without the file: %v", err)
+	}
+	if _, err := rules.NewReloader(rules.ReloaderConfig{Load: rules.Config{Files: []string{file}}}); err == nil {
+		t.Error("a reloader began without its file")
+	}
+	if _, err := rules.NewReloader(rules.ReloaderConfig{Require: []string{"mine"}}); !errors.Is(err, rules.ErrUnknownPolicy) {
+		t.Errorf("a reloader began without a required policy: %v", err)
+	}
+}
+
+func TestReloadOnChange(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		r, seen, file := newReloader(t, effectOf("deny"))
+		seen.take()
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		done := make(chan struct{})
+		go func() { r.Run(ctx); close(done) }()
+		pass := func(d time.Duration) { time.Sleep(d); synctest.Wait() }
+		expect := func(what string, reports int, effect policy.Effect) {
+			t.Helper()
+			if got := seen.take(); len(got) != reports || decides(t, r) != effect {
+				t.Errorf("%s: reports %v, decides %s", what, got, decides(t, r))
+			}
+		}
+		pass(10*time.Second + time.Millisecond) // and from here on between two looks
+		expect("nothing changed", 0, policy.EffectDeny)
+
+		write(t, file, effectOf("revoke"))
+		pass(time.Second)
+		expect("seen once", 0, policy.EffectDeny)
+		pass(time.Second)
+		expect("seen twice", 1, policy.EffectRevoke)
+
+		for i := range 5 { // still being written
+			write(t, file, effectOf("allow")+strings.Repeat("#", i))
+			pass(time.Second)
+			expect("being written", 0, policy.EffectRevoke)
+		}
+		pass(2 * time.Second)
+		expect("written", 1, policy.EffectAllow)
+
+		write(t, file, effectOf("alow"))
+		pass(10 * time.Second)
+		expect("broken is tried once", 1, policy.EffectAllow)
+		if err := os.Remove(file); err != nil {
+			t.Fatal(err)
+		}
+		pass(10 * time.Second)
+		expect("missing is tried once", 1, policy.EffectAllow)
+
+		// The way Kubernetes changes a file: another behind a link.
+		other := filepath.Join(t.TempDir(), "other.yaml")
+		write(t, other, effectOf("deny"))
+		if err := os.Symlink(other, file); err != nil {
+			t.Fatal(err)
+		}
+		pass(10 * time.Second)
+		expect("linked", 1, policy.EffectDeny)
+		cancel()
+		<-done
+	})
+}
+
+// TestReloadOfKeys makes sure that a webhook's key is looked at too.
+func TestReloadOfKeys(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		dir := t.TempDir()
+		write(t, filepath.Join(dir, "key"), hookKey)
+		write(t, filepath.Join(dir, "p.yaml"), "version: 1\nwebhooks: {w: {url: 'https://x.org/', secret_file: key}}\npolicies: {p: {otherwise: {webhook: w}}}\n")
+		seen := &reloads{}
+		r, err := rules.NewReloader(rules.ReloaderConfig{Load: rules.Config{Files: []string{filepath.Join(dir, "p.yaml")}, OnlyFiles: true}, Reloaded: seen.Reloaded})
+		if err != nil {
+			t.Fatal(err)
+		}
+		seen.take()
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		go r.Run(ctx)
+		write(t, filepath.Join(dir, "key"), "a new key that is long enough to be one")
+		time.Sleep(5 * time.Second)
+		synctest.Wait()
+		if got := seen.take(); len(got) != 1 || strings.HasPrefix(got[0], "failed") {
+			t.Errorf("a new key is reported as %v", got)
+		}
+		cancel()
+		synctest.Wait()
+	})
+}
+
+// TestReloadUnderLoad reloads while many decide; every one of them gets an
+// answer of one set or the other.
+func TestReloadUnderLoad(t *testing.T) {
+	t.Parallel()
+	text := func(effect, code string) string {
+		return "version: 1\npolicies:\n  p:\n    rules:\n      - {name: " + code + ", when: session.epoch > 3, then: {effect: " + effect + ", code: " + code + "}}\n    otherwise: defer\n"
+	}
+	r, _, file := newReloader(t, text("deny", "one"))
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			in := policy.SampleInput()
+			in.Policy = "p"
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				d, err := r.Evaluate(context.Background(), in)
+				if err != nil || d.Code == "" || d.Rule != "p/"+d.Code || (d.Code == "one") != (d.Effect == policy.EffectDeny) {
+					t.Errorf("%+v, %v", d, err)
+					return
+				}
+			}
+		})
+	}
+	for i := range 30 {
+		next := text("deny", "one")
+		if i%2 == 0 {
+			next = text("revoke", "two")
+		}
+		write(t, file, next)
+		if err := r.Reload(); err != nil {
+			t.Error(err)
+		}
+	}
+	close(stop)
+	wg.Wait()
+}
+
+// TestReloadBetweenCountAndDecision reloads after the core has decided not to
+// count sessions, and before it asks.
+func TestReloadBetweenCountAndDecision(t *testing.T) {
+	t.Parallel()
+	clock := newClock()
+	file := filepath.Join(t.TempDir(), "p.yaml")
+	write(t, file, effectOf("deny"))
+	r, err := rules.NewReloader(rules.ReloaderConfig{Load: rules.Config{Files: []string{file}, OnlyFiles: true, Now: clock.Now}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	in := policy.SampleInput()
+	in.Policy, in.User.Sessions = "p", -1
+	if r.CountsSessions("p") {
+		t.Fatal("counts sessions")
+	}
+	write(t, file, "version: 1\npolicies:\n  p: {rules: [{name: r, when: user.sessions > 1, then: revoke}], otherwise: allow}\n")
+	if err := r.Reload(); err != nil {
+		t.Fatal(err)
+	}
+	if !r.CountsSessions("p") {
+		t.Fatal("does not count sessions")
+	}
+	if d, err := r.Evaluate(t.Context(), in); err != nil || d.Effect != policy.EffectDeny {
+		t.Errorf("a request from before: %+v, %v", d, err)
+	}
+	in.User.Sessions = 2
+	if d, err := r.Evaluate(t.Context(), in); err != nil || d.Effect != policy.EffectRevoke {
+		t.Errorf("a new request: %+v, %v", d, err)
+	}
+	clock.add(time.Minute)
+	in.User.Sessions = -1
+	if d, err := r.Evaluate(t.Context(), in); err == nil {
+		t.Errorf("a minute later nobody counts: %+v", d)
+	}
+}
+
+// shadows records comparisons.
+type shadows struct {
+	mu      sync.Mutex
+	seen    []check.Comparison
+	dropped int
+}
+
+func (s *shadows) Shadowed(c check.Comparison) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.seen = append(s.seen, c)
+}
+
+func (s *shadows) ShadowDropped() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.dropped++
+}
+
+func TestShadow(t *testing.T) {
+	t.Parallel()
+	live := mustLoad(t, "version: 1\npolicies:\n  p: {otherwise: {effect: allow, ttl: 2m}}\n")
+	candidate := mustLoad(t, `version: 1
+policies:
+  p:
+    rules:
+      - {name: same, when: session.epoch == 1, then: {effect: allow, ttl: 2m}}
+      - {name: shorter, when: session.epoch == 2, then: {effect: allow, ttl: 1m, caveats: [a b]}}
+      - {name: deny, when: session.epoch == 3, then: deny}
+      - {name: fails, when: 'session.epoch == 4 && session.expires > now', then: deny}
+      - {name: counts, when: session.epoch == 5 && user.sessions > 3, then: deny}
+    otherwise: deny
+`)
+	seen := &shadows{}
+	s, err := check.NewShadow(check.ShadowConfig{Live: live, Candidate: candidate, Observe: seen, Timeout: time.Minute})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for epoch := range uint64(6) {
+		in := policy.SampleInput()
+		in.Policy, in.Session.Epoch, in.User.Sessions = "p", epoch, -1
+		d, err := s.Evaluate(t.Context(), in)
+		if err != nil || d.Effect != policy.EffectAllow || d.TTL != 2*time.Minute || d.Hash != live.Hash() {
+			t.Errorf("the candidate changed the answer: %+v, %v", d, err)
+		}
+		in.Session.Labels["later"] = "changed" // the caller's input is its own again
+	}
+	s.Close()
+	s.Close()
+	want := []string{"[caveats effect ttl] false", "[] false", "[caveats ttl] false", "[effect ttl] false", "[effect] false", "[] true"}
+	want[0] = "[effect ttl] false"
+	if len(seen.seen) != len(want) {
+		t.Fatalf("%d comparisons, want %d", len(seen.seen), len(want))
+	}
+	for i, c := range seen.seen {
+		if got := fmt.Sprint(c.Differences, c.Undetermined); got != want[i] {
+			t.Errorf("epoch %d: %s, want %s", i, got, want[i])
+		}
+		if len(c.Input.Session.Labels) != 0 {
+			t.Error("the input changed after the decision")
+		}
+	}
+	if d, err := s.Evaluate(t.Context(), policy.SampleInput()); err == nil && d.Effect != policy.EffectAllow || len(seen.seen) != len(want) {
+		t.Errorf("after Close: %+v, %v", d, err)
+	}
+	counting := mustLoad(t, rule("user.sessions > 3"))
+	if s.CountsSessions("p") {
+		t.Error("the candidate makes the service count sessions")
+	}
+	for _, count := range []bool{false, true} {
+		s, err := check.NewShadow(check.ShadowConfig{Live: live, Candidate: counting, Observe: seen, CountSessions: count})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if s.CountsSessions("p") != count {
+			t.Errorf("CountSessions %v is not kept", count)
+		}
+		s.Close()
+	}
+	if _, err := check.NewShadow(check.ShadowConfig{Live: live, Candidate: candidate}); err == nil {
+		t.Error("a shadow without an observer")
+	}
+}
+
+// TestSlowShadow has a candidate that hangs, and one that panics.
+func TestSlowShadow(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		hangs := policy.EvaluatorFunc(func(ctx context.Context, in *policy.Input) (policy.Decision, error) {
+			if in.Session.Epoch == 0 {
+				panic("boom")
+			}
+			<-ctx.Done()
+			return policy.Decision{}, ctx.Err()
+		})
+		seen := &shadows{}
+		s, err := check.NewShadow(check.ShadowConfig{Live: policy.Allow{}, Candidate: hangs, Observe: seen, Queue: 2})
+		if err != nil {
+			t.Fatal(err)
+		}
+		began := time.Now()
+		for i := range 10 {
+			in := policy.SampleInput()
+			in.Session.Epoch = uint64(i)
+			if d, err := s.Evaluate(t.Context(), in); err != nil || d.Effect != policy.EffectAllow {
+				t.Errorf("%+v, %v", d, err)
+			}
+			synctest.Wait()
+		}
+		if took := time.Since(began); took != 0 {
+			t.Errorf("the answer waited %s for the candidate", took)
+		}
+		s.Close()
+		// The first panics at once, the second hangs, two wait, six are dropped.
+		if len(seen.seen) != 4 || seen.dropped != 6 {
+			t.Errorf("%d comparisons and %d dropped", len(seen.seen), seen.dropped)
+		}
+		var panicked *policy.PanicError
+		if !errors.As(seen.seen[0].CandidateErr, &panicked) || !errors.Is(seen.seen[1].CandidateErr, context.DeadlineExceeded) {
+			t.Errorf("errors %v and %v", seen.seen[0].CandidateErr, seen.seen[1].CandidateErr)
+		}
+	})
+}

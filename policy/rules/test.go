@@ -1,0 +1,107 @@
+package rules
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/discharger/discharger/policy"
+	"github.com/discharger/discharger/policy/rulefile"
+	"github.com/discharger/discharger/policy/webhook"
+)
+
+// A TestResult is the outcome of one test.
+type TestResult struct {
+	File        string
+	Line        int
+	Policy      string
+	Name        string
+	Rule        string       // that decided; empty: undecided
+	Differences []Difference // none: it passed
+	column      int
+}
+
+// A Difference is one thing that a test expected otherwise.
+type Difference struct {
+	Key  string
+	Want string
+	Got  string
+}
+
+// Test runs the tests of the policies that come from the operator's files. No
+// webhook is asked: a test has their answers.
+func (s *Set) Test() []TestResult {
+	var all []TestResult
+	for _, p := range s.ordered() {
+		for _, t := range p.def.Tests {
+			all = append(all, s.runTest(p, t))
+		}
+	}
+	return all
+}
+
+// runTest runs one test.
+func (s *Set) runTest(p *namedPolicy, t *rulefile.Test) TestResult {
+	in := *t.Input
+	in.Policy = p.name
+	d, err := s.Evaluate(webhook.WithStubs(context.Background(), t.Hooks), &in)
+	rule := strings.TrimPrefix(d.Rule, p.name+"/")
+	return TestResult{
+		File: p.file, Line: t.At.Line, Policy: p.name, Name: t.Name, Rule: rule,
+		Differences: compare(t.Expect, d, rule, err), column: t.At.Column,
+	}
+}
+
+// compare lists what is not as expected.
+func compare(e rulefile.Expectation, d policy.Decision, rule string, err error) []Difference {
+	switch {
+	case err != nil && !e.Undecided:
+		return []Difference{{"effect", e.Values["effect"], rulefile.Undecided + ": " + err.Error()}}
+	case err != nil && !strings.Contains(err.Error(), e.Reason):
+		return []Difference{{"error", e.Reason, err.Error()}}
+	case err != nil:
+		return nil
+	case e.Undecided:
+		return []Difference{{"effect", rulefile.Undecided, string(d.Effect) + " by the rule " + rule}}
+	}
+	got := d.Parts()
+	got["rule"] = rule
+	var all []Difference
+	for _, key := range e.Keys {
+		if e.Values[key] != got[key] {
+			all = append(all, Difference{key, e.Values[key], got[key]})
+		}
+	}
+	if len(all) > 0 && e.Values["rule"] == "" {
+		all = append(all, Difference{"rule", "", rule})
+	}
+	return all
+}
+
+// failures returns the failed tests as problems of their files.
+func failures(results []TestResult) rulefile.Problems {
+	var ps rulefile.Problems
+	for _, t := range results {
+		if len(t.Differences) == 0 {
+			continue
+		}
+		var parts []string
+		for _, d := range t.Differences {
+			if d.Want != "" || d.Key != "rule" {
+				parts = append(parts, fmt.Sprintf("%s is %s, not %s", d.Key, orNothing(d.Got), orNothing(d.Want)))
+			} else {
+				parts = append(parts, "decided by the rule "+d.Got)
+			}
+		}
+		ps = append(ps, &rulefile.Problem{File: t.File, Line: t.Line, Column: t.column, Width: 1,
+			Message: fmt.Sprintf("the test %.60q of the policy %s fails: %s", t.Name, t.Policy, strings.Join(parts, "; "))})
+	}
+	return ps
+}
+
+func orNothing(s string) string {
+	if s == "" {
+		return "empty"
+	}
+	return s
+}

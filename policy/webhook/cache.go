@@ -1,0 +1,82 @@
+package webhook
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/json"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/discharger/discharger/discharger/cache"
+	"github.com/discharger/discharger/policy"
+)
+
+// A cacheKey identifies what a webhook is asked about, less what changes with
+// every request: the clock readings, the epoch, and the history of the
+// session. Two requests with the same key come from the same address and
+// client, for the same session with the same labels, for the same grant.
+type cacheKey [sha256.Size]byte
+
+func keyOf(name, rule string, in *policy.Input) cacheKey {
+	h := sha256.New()
+	// Encoding strings and numbers cannot fail.
+	_ = json.NewEncoder(h).Encode([]any{
+		name, rule, in.Action, in.Policy, in.Replay, in.Homeserver, in.User,
+		in.Session.ID, in.Session.Device, in.Session.Mode, in.Request, in.Grant,
+	})
+	for _, k := range slices.Sorted(maps.Keys(in.Session.Labels)) {
+		_ = json.NewEncoder(h).Encode([2]string{k, in.Session.Labels[k]})
+	}
+	return cacheKey(h.Sum(nil))
+}
+
+// A answers keeps answers for a while. Concurrent use is safe.
+type answers struct {
+	ttl  time.Duration
+	kept *cache.Cache[cacheKey, cached]
+}
+
+type cached struct {
+	Answer
+	until time.Time
+}
+
+// cacheBytes is the memory for the answers of one webhook.
+const cacheBytes = 8 << 20
+
+func newAnswers(ttl time.Duration) *answers {
+	kept, _ := cache.New(cache.Config[cacheKey, cached]{ // fails without room only
+		Bytes: cacheBytes, Size: func(_ cacheKey, a cached) int { return size(a.Decision) },
+		Hash: func(k cacheKey) uint64 { return binary.LittleEndian.Uint64(k[:]) },
+	})
+	return &answers{ttl: ttl, kept: kept}
+}
+
+func (c *answers) get(key cacheKey, now time.Time) (Answer, bool) {
+	a, ok := c.kept.Get(key)
+	if !ok || !now.Before(a.until) {
+		return Answer{}, false
+	}
+	a.Decision = a.Decision.Clone()
+	return a.Answer, true
+}
+
+// put keeps an answer.
+func (c *answers) put(key cacheKey, a Answer, now time.Time) {
+	a.Decision = a.Decision.Clone() // the caller's is the caller's
+	c.kept.Put(key, cached{a, now.Add(c.ttl)})
+}
+
+// size returns about how many bytes a decision takes.
+func size(d policy.Decision) int {
+	const self, text, label = 200, 16, 48
+	n := self + len(d.Code) + len(d.Message) + len(d.Rule) + len(d.Hash)
+	for _, c := range d.Caveats {
+		n += text + len(c)
+	}
+	for k, v := range d.Labels {
+		n += label + len(k) + len(v)
+	}
+	return n
+}

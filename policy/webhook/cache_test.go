@@ -1,0 +1,28 @@
+package webhook
+
+import (
+	"encoding/binary"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/discharger/discharger/policy"
+)
+
+// However many answers there are, and however long, they take bounded memory.
+func TestWebhookCacheIsBounded(t *testing.T) {
+	t.Parallel()
+	c := newAnswers(time.Minute)
+	now := time.Now()
+	for i := range 2000 {
+		var key cacheKey
+		binary.LittleEndian.PutUint64(key[:], uint64(i))
+		c.put(key, Answer{Decision: policy.Decision{Message: strings.Repeat("x", 30<<10)}, Settled: true}, now)
+		if _, ok := c.get(key, now); !ok {
+			t.Fatal("an answer is not kept")
+		}
+	}
+	if n := c.kept.Bytes(); n > cacheBytes {
+		t.Errorf("%d bytes", n)
+	}
+}
