@@ -76,8 +76,8 @@ const (
 
 // Headers, beside the usual ones.
 const (
-	// HeaderProtocol carries the version of the bakery protocol that a client
-	// speaks. Without it, refusals have the status that old clients look for.
+	// HeaderProtocol is the version of the bakery protocol that a client speaks. It
+	// changes no answer.
 	HeaderProtocol = "Bakery-Protocol-Version"
 	// HeaderRetryAfter carries a whole number of seconds, with 429 and 503.
 	HeaderRetryAfter = "Retry-After"
