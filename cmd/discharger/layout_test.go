@@ -204,7 +204,7 @@ var homes = []home{
 	{"gopkg.in/errgo.v1", nil, []string{"cmd/discharger/interop", "discharger/bakery"}},
 
 	// Small things.
-	{"github.com/google/renameio/v2", []string{"discharger/atomicfile"}, nil},
+	{"github.com/google/renameio/v2", []string{"discharger/atomicfile", "discharger/store/marker"}, nil},
 	{"github.com/mileusna/useragent", []string{"discharger/clientname"}, nil},
 	{"github.com/go-json-experiment/json", []string{
 		"cmd/discharger/sessions", "cmd/discharger/tokens", "discharger/keyfile", "discharger", "discharger/caveat", "discharger/client",

@@ -3,11 +3,9 @@ package bolt
 import (
 	"bytes"
 	"context"
-	"crypto/rand"
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"os"
 	"sync"
@@ -86,9 +84,8 @@ type Config struct {
 	// oldest go before their time. 0: 1 000 000.
 	MaxEvents int
 
-	Log    *slog.Logger     // of the sweeper's troubles; nil: nothing is logged
-	Now    func() time.Time // nil: time.Now
-	Random io.Reader        // nil: crypto/rand
+	Log *slog.Logger     // of the sweeper's troubles; nil: nothing is logged
+	Now func() time.Time // nil: time.Now
 }
 
 // Store is a [discharger.Store] in one bbolt file. A write that has been
@@ -166,9 +163,6 @@ func (cfg Config) complete() (Config, error) {
 	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now
-	}
-	if cfg.Random == nil {
-		cfg.Random = rand.Reader
 	}
 	if cfg.Announce == nil {
 		cfg.Announce = discharger.Announcer{}.Event

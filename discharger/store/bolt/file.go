@@ -58,9 +58,7 @@ func (b *Store) identify() error {
 	if err != nil || b.id != "" {
 		return err
 	}
-	if b.id, err = marker.NewID(b.cfg.Random); err != nil {
-		return err
-	}
+	b.id = marker.NewID()
 	err = b.db.Update(func(tx *bbolt.Tx) error {
 		return makeBuckets(tx, b.id, session.Losses{Missing: b.cfg.Now().UnixMilli()})
 	})

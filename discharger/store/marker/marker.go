@@ -1,39 +1,43 @@
+// Package marker keeps the identity of a store outside the store.
+//
+// An empty store looks like one in which no session was ever activated. So each
+// store has a random identity, and a [Marker] keeps it in another place: a store
+// that was emptied or exchanged has another identity, or none, and answers that it
+// is lost.
 package marker
 
 import (
 	"bytes"
+	"crypto/rand"
 	"encoding/base64"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 
+	"github.com/google/renameio/v2"
+
 	"github.com/discharger/discharger/discharger/boltfile"
 )
 
-// PositionPrefix is what all positions of a store begin with: enough of its
-// identity to tell it from others.
-func PositionPrefix(id string) string { return id[len(idPrefix):len(idPrefix)+8] + "." }
-
-// A Marker keeps a store's identity outside the store, so that a store that
-// was emptied or exchanged can be told from a new one. The bytes are for the
-// store to interpret; they are no secret. [FileMarker] is one.
+// Marker keeps the identity of a store outside the store. Its bytes are opaque and
+// not secret. [FileMarker] returns one.
 type Marker interface {
-	// Load returns what was saved last, nil if nothing ever was.
+	// Load returns the bytes saved last, nil for none.
 	Load() ([]byte, error)
 
-	// Save replaces it, atomically and durably.
+	// Save replaces the bytes, atomically and durably.
 	Save([]byte) error
 }
 
-// FileMarker keeps a marker in a file, mode 0600, in a directory that exists.
-// It belongs on a disk that does not vanish together with the store's data.
+// FileMarker returns a marker in a file of mode 0600. Its directory must exist and
+// should be on another disk than the store.
 func FileMarker(path string) Marker { return fileMarker(path) }
 
 type fileMarker string
 
+// Load implements [Marker].
 func (f fileMarker) Load() ([]byte, error) {
 	b, err := os.ReadFile(string(f))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -44,52 +48,39 @@ func (f fileMarker) Load() ([]byte, error) {
 	}
 	b = bytes.TrimSuffix(b, []byte("\n"))
 	if len(b) == 0 {
-		return nil, fmt.Errorf("read marker: %s is empty; remove it if the store may be any", string(f))
+		return nil, fmt.Errorf("read marker: %s is empty; remove it to accept any store", string(f))
 	}
 	return b, nil
 }
 
+// Save implements [Marker].
 func (f fileMarker) Save(id []byte) error {
-	if err := f.save(id); err != nil {
+	err := renameio.WriteFile(string(f), append(bytes.Clone(id), '\n'), 0o600)
+	if err == nil {
+		err = boltfile.SyncDir(filepath.Dir(string(f)))
+	}
+	if err != nil {
 		return fmt.Errorf("write marker: %w", err)
 	}
 	return nil
 }
 
-func (f fileMarker) save(id []byte) error {
-	dir := filepath.Dir(string(f))
-	tmp, err := os.CreateTemp(dir, filepath.Base(string(f))+".*") // mode 0600
-	if err != nil {
-		return err
-	}
-	defer os.Remove(tmp.Name()) // of no effect once it has been renamed
-	_, err = tmp.Write(append(bytes.Clone(id), '\n'))
-	if err := errors.Join(err, tmp.Sync(), tmp.Close()); err != nil {
-		return err
-	}
-	if err := os.Rename(tmp.Name(), string(f)); err != nil {
-		return err
-	}
-	return boltfile.SyncDir(dir)
-}
-
-// A store's identity: the version of its layout and 128 random bits. The
-// layouts of bbolt and Redis have the same version.
+// An identity is the version of the layout, which bbolt and Redis share, and 128
+// random bits.
 const (
 	idPrefix = "discharger-1:"
 	idLen    = len(idPrefix) + 22
 )
 
-func NewID(random io.Reader) (string, error) {
+// NewID returns a new identity.
+func NewID() string {
 	var b [16]byte
-	if _, err := io.ReadFull(random, b[:]); err != nil {
-		return "", fmt.Errorf("draw store id: %w", err)
-	}
-	return idPrefix + base64.RawURLEncoding.EncodeToString(b[:]), nil
+	rand.Read(b[:])
+	return idPrefix + base64.RawURLEncoding.EncodeToString(b[:])
 }
 
-// CheckID refuses an identity that this version did not make: the store's
-// layout may be another one.
+// CheckID returns an error for an identity of another version, whose layout can
+// differ.
 func CheckID(id string) error {
 	if len(id) != idLen || id[:len(idPrefix)] != idPrefix {
 		return fmt.Errorf("store id %.60q is not of this version", id)
@@ -97,7 +88,10 @@ func CheckID(id string) error {
 	return nil
 }
 
-// Remembered returns the identity that the marker holds, "" for none.
+// PositionPrefix returns the start of every feed position of a store.
+func PositionPrefix(id string) string { return id[len(idPrefix):len(idPrefix)+8] + "." }
+
+// Remembered returns the identity in a marker, "" for none. The marker can be nil.
 func Remembered(m Marker) (string, error) {
 	if m == nil {
 		return "", nil
@@ -112,7 +106,7 @@ func Remembered(m Marker) (string, error) {
 	return string(b), nil
 }
 
-// Remember saves an identity; without a marker there is nothing to do.
+// Remember saves an identity in a marker, which can be nil.
 func Remember(m Marker, id string) error {
 	if m == nil {
 		return nil

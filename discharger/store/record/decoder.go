@@ -6,16 +6,18 @@ import (
 	"github.com/discharger/discharger/discharger/store/limits"
 )
 
+// AppendText appends a string preceded by its length, an unsigned varint.
 func AppendText(b []byte, s string) []byte {
 	return append(binary.AppendUvarint(b, uint64(len(s))), s...)
 }
 
-// Decoder returns zeros after the first error.
+// Decoder decodes bytes from the front. After the first error it returns zeros.
 type Decoder struct {
-	B   []byte
-	Bad bool
+	B   []byte // the bytes not decoded yet
+	Bad bool   // an error occurred
 }
 
+// Bytes returns n bytes. After an error the result has at least 16 zeros.
 func (d *Decoder) Bytes(n int) []byte {
 	if d.Bad || n > len(d.B) {
 		d.Bad = true
@@ -26,6 +28,7 @@ func (d *Decoder) Bytes(n int) []byte {
 	return out
 }
 
+// String returns a string of AppendText.
 func (d *Decoder) String() string {
 	n := d.Uvarint()
 	if n > limits.MaxName || n > uint64(len(d.B)) {
@@ -35,6 +38,7 @@ func (d *Decoder) String() string {
 	return string(d.Bytes(int(n)))
 }
 
+// Uvarint returns an unsigned varint.
 func (d *Decoder) Uvarint() uint64 {
 	v, n := binary.Uvarint(d.B)
 	if d.Bad || n <= 0 {
@@ -45,6 +49,7 @@ func (d *Decoder) Uvarint() uint64 {
 	return v
 }
 
+// Varint returns a signed varint.
 func (d *Decoder) Varint() int64 {
 	v, n := binary.Varint(d.B)
 	if d.Bad || n <= 0 {

@@ -1,3 +1,10 @@
+// Package record is the stored form of records and events, which the stores and
+// backups share:
+//
+//	row    expiry(4) record
+//	event  until(8, Unix ms) data
+//
+// Numbers are big-endian. The package does not read a record.
 package record
 
 import (
@@ -8,16 +15,21 @@ import (
 	"time"
 )
 
-// SplitRow takes a row apart. The record is valid as long as the transaction.
+// ErrDamaged is returned for bytes that no store wrote.
+var ErrDamaged = errors.New("damaged record")
+
+// SplitRow returns the expiry and the record of a row. The record is part of value.
 func SplitRow(value []byte) (Expiry, []byte, error) {
 	if len(value) <= ExpirySize {
-		return 0, nil, errors.New("damaged record")
+		return 0, nil, ErrDamaged
 	}
 	return Expiry(binary.BigEndian.Uint32(value)), value[ExpirySize:], nil
 }
 
+// UntilSize is the number of bytes before the data of an event.
 const UntilSize = 8
 
+// SplitEvent returns the time until which an event is kept, Unix ms, and its data.
 func SplitEvent(value []byte) (until int64, data []byte, err error) {
 	if len(value) < UntilSize {
 		return 0, nil, ErrDamaged
@@ -25,22 +37,20 @@ func SplitEvent(value []byte) (until int64, data []byte, err error) {
 	return int64(binary.BigEndian.Uint64(value)), value[UntilSize:], nil
 }
 
-var ErrDamaged = errors.New("damaged record")
-
-// Agrees reports whether a record allows a change: it is what the change says
-// it was, or what the change would make it.
+// Agrees reports whether a change can be made: the current record is the old or the
+// new one of the change.
 func Agrees(current, old, new []byte) bool {
 	return bytes.Equal(current, old) || bytes.Equal(current, new)
 }
 
-// Expiry is the Unix second from which on a record is gone, 0 if it stays. It
-// is stored in front of the record, big-endian.
+// Expiry is the Unix second at which a record expires; 0: never.
 type Expiry uint32
 
+// ExpirySize is the number of bytes of a stored expiry.
 const ExpirySize = 4
 
-// ExpiryOf rounds up: a record is never forgotten early. What lies after 2106
-// is as good as never, and what lies before 1970 is over.
+// ExpiryOf returns the expiry of a time, rounded up. A time after 2106 never
+// expires, one before 1970 has expired.
 func ExpiryOf(t time.Time) Expiry {
 	if t.IsZero() {
 		return 0
@@ -58,6 +68,8 @@ func ExpiryOf(t time.Time) Expiry {
 	return Expiry(sec)
 }
 
+// Passed reports whether a record has expired.
 func (e Expiry) Passed(now time.Time) bool { return e != 0 && now.Unix() >= int64(e) }
 
+// Append appends the stored form.
 func (e Expiry) Append(b []byte) []byte { return binary.BigEndian.AppendUint32(b, uint32(e)) }

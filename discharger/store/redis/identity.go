@@ -120,9 +120,7 @@ func (r *Store) adopt(ctx context.Context, found *ids) (string, error) {
 // begin agrees with other processes on the identity of a new store and on its
 // birth.
 func (r *Store) begin(ctx context.Context) (id, born string, err error) {
-	if id, err = marker.NewID(r.cfg.Random); err != nil {
-		return "", "", err
-	}
+	id = marker.NewID()
 	now, err := r.serverTime(ctx)
 	if err != nil {
 		return "", "", err

@@ -4,12 +4,11 @@ import (
 	"context"
 	"crypto/aes"
 	"crypto/cipher"
+	"crypto/rand"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"strconv"
-	"sync"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -49,7 +48,6 @@ type peers struct {
 	main    *Store
 	process string // its id
 	aead    cipher.AEAD
-	mu      sync.Mutex // for randomness
 
 	// Of the goroutine that follows.
 	last    string // id of the entry that was read last; "": from the beginning
@@ -61,9 +59,7 @@ type peers struct {
 
 func newPeers(r *Store) (*peers, error) {
 	id := make([]byte, processLen)
-	if _, err := io.ReadFull(r.cfg.Random, id); err != nil {
-		return nil, fmt.Errorf("draw process id: %w", err)
-	}
+	rand.Read(id)
 	aead, err := r.layout.peerSeal(string(id))
 	if err != nil {
 		return nil, err
@@ -88,10 +84,7 @@ func (p *peers) tell(ctx context.Context, entries []revocation.Revocation) error
 	}
 	cmds := make([]redis.Cmder, len(entries))
 	for i := range entries {
-		sealed, err := p.seal(&entries[i])
-		if err != nil {
-			return fmt.Errorf("tell other processes: %w", err)
-		}
+		sealed := p.seal(&entries[i])
 		cmds[i] = redis.NewStringCmd(ctx, "xadd", p.main.layout.peers, "maxlen", "~", peersMax, "*", "p", p.process, "e", sealed)
 	}
 	if err := p.main.client.do(ctx, cmds...); err != nil {
@@ -105,15 +98,10 @@ func (p *peers) tell(ctx context.Context, entries []revocation.Revocation) error
 	return nil
 }
 
-func (p *peers) seal(e *revocation.Revocation) (string, error) {
+func (p *peers) seal(e *revocation.Revocation) string {
 	nonce := make([]byte, nonceLen, 256)
-	p.mu.Lock()
-	_, err := io.ReadFull(p.main.cfg.Random, nonce)
-	p.mu.Unlock()
-	if err != nil {
-		return "", fmt.Errorf("draw nonce: %w", err)
-	}
-	return string(p.aead.Seal(nonce, nonce, journal.EncodeEntry(e), nil)), nil
+	rand.Read(nonce)
+	return string(p.aead.Seal(nonce, nonce, journal.EncodeEntry(e), nil))
 }
 
 // open returns the entry of the journal that an entry of the stream holds; own

@@ -2,10 +2,8 @@ package redis
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"math"
 	"sync"
@@ -85,10 +83,9 @@ type Config struct {
 	// oldest go before their time. 0: 1 000 000, of about 150 bytes each.
 	MaxEvents int
 
-	Log    *slog.Logger                               // of checks that could not be made; nil: nothing is logged
-	Now    func() time.Time                           // nil: time.Now
-	Wait   func(context.Context, time.Duration) error // nil: waits that long, or until the context ends
-	Random io.Reader                                  // nil: crypto/rand
+	Log  *slog.Logger                               // of checks that could not be made; nil: nothing is logged
+	Now  func() time.Time                           // nil: time.Now
+	Wait func(context.Context, time.Duration) error // nil: waits that long, or until the context ends
 
 	access *atomic.Pointer[Access] // the current one
 }
@@ -271,9 +268,6 @@ func (cfg *Config) complete() error {
 	}
 	if cfg.Wait == nil {
 		cfg.Wait = wait
-	}
-	if cfg.Random == nil {
-		cfg.Random = rand.Reader
 	}
 	return nil
 }

@@ -8,28 +8,28 @@ import (
 	"time"
 )
 
-// Cluster is three primaries with a replica each.
+// Cluster is a Redis Cluster of three primaries with one replica each.
 type Cluster struct {
 	Nodes []*Server // node i+3 was the replica of node i at first
 	Addrs []string
 }
 
-// After nodeTimeout, in milliseconds, a node that does not answer is taken for
-// dead. That is for a test to order: while it does something else, a machine
-// that stands still for some seconds is not to cost a primary.
+// The time in milliseconds after which a node that does not answer is
+// considered failed. Only a test that expects a failover sets a short one: a
+// machine that stalls for seconds must not cost a primary at other times.
 const (
 	nodeTimeout = "--cluster-node-timeout"
 	shortly     = "3000"
 	never       = "600000"
 
-	// While a replica is ordered to take over: for twice as long a primary that
-	// has voted for it does not vote again, and for four times as long it does
-	// not ask again, should the machine stand still in between.
+	// During an ordered failover. A primary that voted for a replica does not
+	// vote again for twice this time, and the replica does not ask again for
+	// four times this time.
 	ordering = "10000"
 )
 
-// StartCluster starts six nodes and returns when all agree that the cluster is
-// whole. The arguments are for each node.
+// StartCluster starts six nodes with the given arguments, and returns when all
+// of them see a complete cluster.
 func StartCluster(t testing.TB, args ...string) *Cluster {
 	t.Helper()
 	host := newHost(t)
@@ -52,7 +52,7 @@ func StartCluster(t testing.TB, args ...string) *Cluster {
 	}
 	for i, n := range c.Nodes[3:] {
 		id := fmt.Sprint(c.Nodes[i].Do(t, "cluster", "myid"))
-		Eventually(t, "a replica has heard of its primary", func() bool {
+		Eventually(t, "a replica replicates its primary", func() bool {
 			return n.client.Do(t.Context(), "cluster", "replicate", id).Err() == nil
 		})
 	}
@@ -61,7 +61,7 @@ func StartCluster(t testing.TB, args ...string) *Cluster {
 	return c
 }
 
-// notice has nodes that live notice after some time that others do not.
+// notice sets the node timeout of all running nodes.
 func (c *Cluster) notice(t testing.TB, after string) {
 	t.Helper()
 	for _, n := range c.Nodes {
@@ -71,11 +71,11 @@ func (c *Cluster) notice(t testing.TB, after string) {
 	}
 }
 
-// Settle waits until all nodes agree that every slot is served, and every
-// primary has its replica.
+// Settle waits until every node sees every slot served, and every primary has
+// its replica.
 func (c *Cluster) Settle(t testing.TB) {
 	t.Helper()
-	Eventually(t, "all nodes of the cluster agree", func() bool {
+	Eventually(t, "all nodes see a complete cluster", func() bool {
 		for _, n := range c.Nodes {
 			text, _ := n.Do(t, "cluster", "info").(string)
 			info := parse(text)
@@ -91,10 +91,10 @@ func (c *Cluster) Settle(t testing.TB) {
 	})
 }
 
-// Primaries returns the nodes that know that they are primaries.
+// Primaries returns the nodes in the role of a primary.
 func (c *Cluster) Primaries(t testing.TB) []*Server { return c.inRole(t, "master") }
 
-// Replicas returns the others that are alive.
+// Replicas returns the running nodes in the role of a replica.
 func (c *Cluster) Replicas(t testing.TB) []*Server { return c.inRole(t, "slave") }
 
 func (c *Cluster) inRole(t testing.TB, role string) (out []*Server) {
@@ -106,7 +106,7 @@ func (c *Cluster) inRole(t testing.TB, role string) (out []*Server) {
 	return out
 }
 
-// PrimaryOf returns the primary that has the slot of a key.
+// PrimaryOf returns the primary that serves the slot of a key.
 func (c *Cluster) PrimaryOf(t testing.TB, key string) *Server {
 	t.Helper()
 	slot := c.Nodes[0].Do(t, "cluster", "keyslot", key)
@@ -123,7 +123,7 @@ func (c *Cluster) PrimaryOf(t testing.TB, key string) *Server {
 	return found
 }
 
-// owns reports whether a node says of itself that it has a slot.
+// owns reports whether a node claims a slot.
 func owns(t testing.TB, n *Server, slot int64) bool {
 	text, _ := n.Do(t, "cluster", "nodes").(string)
 	for line := range strings.SplitSeq(text, "\n") {
@@ -144,15 +144,15 @@ func owns(t testing.TB, n *Server, slot int64) bool {
 	return false
 }
 
-// Cut ends the link between a primary and its replica, once that has caught up:
-// what it acknowledges from now on does not survive it.
+// Cut ends replication from a primary to its replica, once the replica has
+// caught up. Later writes are lost in a failover.
 func (c *Cluster) Cut(t testing.TB, primary *Server) {
 	t.Helper()
 	waitReplicas(t, primary, 1)
 	cut(t, primary)
 }
 
-// Failover promotes the replica of a primary in good order.
+// Failover promotes the replica of a primary by an agreed failover.
 func (c *Cluster) Failover(t testing.TB, primary *Server) *Server {
 	t.Helper()
 	c.notice(t, ordering)
@@ -161,15 +161,15 @@ func (c *Cluster) Failover(t testing.TB, primary *Server) *Server {
 	return replica
 }
 
-// TakeOver promotes the replica of a primary that is dead or cut off, whether
-// others agree or not.
+// TakeOver promotes the replica of a primary that is down or cut off, without
+// agreement of the other nodes.
 func (c *Cluster) TakeOver(t testing.TB, primary *Server) *Server {
 	t.Helper()
 	return c.promote(t, primary, []any{"takeover"})
 }
 
-// Lose kills a primary and returns the replica that the others, noticing it by
-// themselves, elect.
+// Lose kills a primary, waits until the other nodes elect its replica, and
+// returns the replica.
 func (c *Cluster) Lose(t testing.TB, primary *Server) *Server {
 	t.Helper()
 	replica := c.replicaOf(t, primary)
@@ -181,15 +181,15 @@ func (c *Cluster) Lose(t testing.TB, primary *Server) *Server {
 	return replica
 }
 
-// orderTimeout is how long a replica tries to follow an order, and a bit. If it
-// gets another one before that, it begins anew.
+// orderTimeout is the time after which a failover order has expired. An earlier
+// second order would restart the failover.
 const orderTimeout = 6 * time.Second
 
 func (c *Cluster) promote(t testing.TB, primary *Server, how []any) *Server {
 	t.Helper()
 	replica := c.replicaOf(t, primary)
 	var ordered time.Time
-	Eventually(t, "a replica takes the order", func() bool {
+	Eventually(t, "a replica accepts the failover", func() bool {
 		if replica.Info(t, "replication")["role"] == "master" {
 			return true
 		}
@@ -204,11 +204,11 @@ func (c *Cluster) promote(t testing.TB, primary *Server, how []any) *Server {
 	return replica
 }
 
-// promoted waits until a replica is a primary, and all who are alive know.
+// promoted waits until a replica is a primary, and every running node knows it.
 func (c *Cluster) promoted(t testing.TB, replica *Server) {
 	t.Helper()
 	id := fmt.Sprint(replica.Do(t, "cluster", "myid"))
-	Eventually(t, "all nodes know the new primary", func() bool {
+	Eventually(t, "all nodes see the new primary", func() bool {
 		for _, n := range c.Nodes {
 			if !n.Alive() {
 				continue
@@ -232,7 +232,7 @@ func isPrimary(nodes, id string) bool {
 	return false
 }
 
-// replicaOf returns the node that replicates a primary, which may be dead.
+// replicaOf returns the replica of a primary, which can be down.
 func (c *Cluster) replicaOf(t testing.TB, primary *Server) *Server {
 	t.Helper()
 	_, port, _ := net.SplitHostPort(primary.Addr)
@@ -245,8 +245,8 @@ func (c *Cluster) replicaOf(t testing.TB, primary *Server) *Server {
 	return nil
 }
 
-// Rejoin starts nodes that were killed, ends all cuts, and returns when the
-// cluster is whole again.
+// Rejoin starts killed nodes, restores replication, and returns when the
+// cluster is complete.
 func (c *Cluster) Rejoin(t testing.TB) {
 	t.Helper()
 	for _, n := range c.Nodes {

@@ -1,17 +1,15 @@
-// Package redistest runs real Redis servers for tests: each in a directory of
-// its own, on a unix socket, stopped by its pid when the test ends. A machine
-// without redis-server fails the test.
+// Package redistest runs Redis servers for tests. Each has a directory of its
+// own, listens on a unix socket, and is stopped by its pid when the test ends.
 //
-// [Start] runs one server, [StartValkey] one of Valkey's, [StartSecure] one
-// that wants TLS and an ACL user, [StartSentinel] a primary with two replicas
-// and three Sentinels, and [StartCluster] three primaries with a replica each.
-// These can lose a primary, be told to promote a replica, and have the links
-// between primaries and replicas cut, so that writes which were acknowledged
-// are gone afterwards. Servers that have to reach each other listen on a
-// loopback address of the test's own.
+// [Start] runs one server, [StartValkey] one of Valkey, [StartSecure] one with
+// TLS and an ACL user, [StartSentinel] a primary with two replicas and three
+// Sentinels, and [StartCluster] three primaries with a replica each. The last
+// two can lose a primary, promote a replica, and stop replication, so that
+// acknowledged writes are lost. Servers that connect to each other listen on a
+// loopback address that only one test uses.
 //
-// Waiting ends when what is waited for has come about. The limit is generous,
-// since the machine may be doing much else; passing it fails the test.
+// A wait ends when its condition is true. Its limit is four minutes, for a
+// machine that is busy; exceeding it fails the test.
 package redistest
 
 import (
@@ -31,12 +29,12 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// Server is a redis-server that keeps nothing on disk unless its arguments say
-// so.
+// Server is a running redis-server. Without other arguments it keeps nothing on
+// disk.
 type Server struct {
 	Dir    string
 	Socket string // also an address for go-redis
-	Addr   string // host:port; empty: it has only the socket
+	Addr   string // host:port; empty: only the socket
 
 	program string
 	args    []string
@@ -45,18 +43,17 @@ type Server struct {
 	client  *redis.Client
 }
 
-// Start runs a server with further arguments and returns when it answers.
+// Start runs a server with further arguments, and returns when it answers.
 func Start(t testing.TB, args ...string) *Server {
 	t.Helper()
 	return start(t, "redis-server", args...)
 }
 
-// ValkeyVariable names the environment variable that holds the path of
-// valkey-server, version 8 or newer. Without it, the one in PATH is run.
+// ValkeyVariable is the environment variable with the path of valkey-server,
+// version 8 or newer. Without it, the one in PATH is run.
 const ValkeyVariable = "DISCHARGER_VALKEY_SERVER"
 
-// StartValkey runs a valkey-server instead, which can do what Redis can from
-// version 7.2 on.
+// StartValkey runs a valkey-server, which has the features of Redis 7.2.
 func StartValkey(t testing.TB, args ...string) *Server {
 	t.Helper()
 	program := os.Getenv(ValkeyVariable)
@@ -68,7 +65,7 @@ func StartValkey(t testing.TB, args ...string) *Server {
 
 func start(t testing.TB, program string, args ...string) *Server {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "ds") // a socket's path must be short
+	dir, err := os.MkdirTemp("", "ds") // the path of a socket must be short
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -80,16 +77,15 @@ func start(t testing.TB, program string, args ...string) *Server {
 	return s
 }
 
-// newServer describes a server that is not running yet.
+// newServer returns a server that is not running yet.
 func newServer(t testing.TB, dir, program string) *Server {
 	s := &Server{Dir: dir, Socket: filepath.Join(dir, "s"), program: program}
 	s.client = s.Connect(t)
 	return s
 }
 
-// Connect returns a client of the server that waits as long for an answer as
-// the server may take on a machine that stands still for a while, and repeats
-// nothing.
+// Connect returns a client of the server. It waits up to the limit for an
+// answer, and retries nothing.
 func (s *Server) Connect(t testing.TB) *redis.Client {
 	c := redis.NewClient(&redis.Options{
 		Addr: s.Socket, MaxRetries: -1, DisableIdentity: true,
@@ -106,8 +102,8 @@ func (s *Server) run(t testing.TB) {
 	t.Cleanup(func() { s.Kill(t) })
 }
 
-// Restart runs the server again after Kill, with the same arguments and
-// further ones.
+// Restart runs the server again after Kill, with its arguments and further
+// ones.
 func (s *Server) Restart(t testing.TB, args ...string) {
 	t.Helper()
 	s.cmd = exec.Command(s.program, append(s.args[:len(s.args):len(s.args)], args...)...)
@@ -132,13 +128,13 @@ func (s *Server) Restart(t testing.TB, args ...string) {
 	}
 }
 
-// Log is what the server has logged.
+// Log returns the log of the server.
 func (s *Server) Log() string {
 	log, _ := os.ReadFile(filepath.Join(s.Dir, "log"))
 	return string(log)
 }
 
-// Do runs one command on the server; an error but nil fails the test.
+// Do runs one command. An error other than nil fails the test.
 func (s *Server) Do(t testing.TB, args ...any) any {
 	t.Helper()
 	v, err := s.client.Do(t.Context(), args...).Result()
@@ -148,7 +144,7 @@ func (s *Server) Do(t testing.TB, args ...any) any {
 	return v
 }
 
-// Info returns what the server says of one section, by name.
+// Info returns one section of INFO by field name.
 func (s *Server) Info(t testing.TB, section string) map[string]string {
 	t.Helper()
 	text, _ := s.Do(t, "info", section).(string)
@@ -165,7 +161,7 @@ func parse(text string) map[string]string {
 	return info
 }
 
-// Calls returns how often each command was executed, by name.
+// Calls returns the number of executions of each command.
 func (s *Server) Calls(t testing.TB) map[string]int {
 	t.Helper()
 	out := make(map[string]int)
@@ -178,7 +174,7 @@ func (s *Server) Calls(t testing.TB) map[string]int {
 	return out
 }
 
-// answers asks for a PONG, or whatever a server says that wants a password.
+// answers reports whether the server answers PING, with or without a password.
 func (s *Server) answers() bool {
 	c, err := net.DialTimeout("unix", s.Socket, time.Second)
 	if err != nil {
@@ -193,7 +189,7 @@ func (s *Server) answers() bool {
 	return err == nil && (strings.HasPrefix(line, "+PONG") || strings.HasPrefix(line, "-NOAUTH"))
 }
 
-// Kill ends the server at once, as a crash would. It may be called again.
+// Kill kills the server. A second call does nothing.
 func (s *Server) Kill(t testing.TB) {
 	t.Helper()
 	if s.cmd == nil {
@@ -207,8 +203,8 @@ func (s *Server) Kill(t testing.TB) {
 	s.cmd = nil
 }
 
-// Signal sends the server a signal; SIGSTOP makes it hang, which it does when
-// Signal returns, SIGCONT go on.
+// Signal sends a signal to the server. With SIGSTOP it returns when every
+// thread has stopped; SIGCONT resumes.
 func (s *Server) Signal(t testing.TB, sig syscall.Signal) {
 	t.Helper()
 	if err := s.cmd.Process.Signal(sig); err != nil {
@@ -231,7 +227,8 @@ func stopped(t testing.TB, pid int) bool {
 		if err != nil {
 			return false // the thread has ended
 		}
-		// The state follows the name, which is in brackets and may have any.
+		// The state follows the name, which is in parentheses and can contain
+		// any byte.
 		if _, state, _ := strings.Cut(string(text[strings.LastIndexByte(string(text), ')')+1:]), " "); !strings.HasPrefix(state, "T") {
 			return false
 		}
@@ -239,5 +236,5 @@ func stopped(t testing.TB, pid int) bool {
 	return true
 }
 
-// Alive reports whether the server has been started and not killed.
+// Alive reports whether the server runs.
 func (s *Server) Alive() bool { return s.cmd != nil }

@@ -2,8 +2,7 @@ package redistest
 
 import "testing"
 
-// TestSentinel has a write lost by a failover, which is what these servers are
-// for.
+// TestSentinel loses a write in a failover.
 func TestSentinel(t *testing.T) {
 	t.Parallel()
 	s := StartSentinel(t)
@@ -23,7 +22,7 @@ func TestSentinel(t *testing.T) {
 	}
 }
 
-// TestCluster does the same to one of three primaries.
+// TestCluster loses a write in a failover of one of three primaries.
 func TestCluster(t *testing.T) {
 	t.Parallel()
 	c := StartCluster(t)

@@ -7,13 +7,14 @@ import (
 	"testing"
 )
 
-// Replicas log in to their primary as a user of their own, whom [cut] locks out.
+// Replicas authenticate to their primary as the user replication, which [cut]
+// disables.
 var replicated = []string{
 	"--user", "replication", "on", ">secret", "~*", "&*", "+@all", "--masteruser", "replication", "--masterauth", "secret",
 	"--repl-diskless-sync", "yes", "--repl-diskless-sync-delay", "0", "--repl-backlog-size", "16mb",
 }
 
-// startAt runs a server that others can reach.
+// startAt runs a server that listens on a host.
 func startAt(t testing.TB, host, port string, args ...string) *Server {
 	t.Helper()
 	s := start(t, "redis-server", append(append(listen(host, port), replicated...), args...)...)
@@ -21,8 +22,8 @@ func startAt(t testing.TB, host, port string, args ...string) *Server {
 	return s
 }
 
-// cut ends a primary's links to its replicas for as long as it lives. What it
-// acknowledges from now on is lost if one of them is promoted.
+// cut ends replication from a primary until mend. Later writes are lost if a
+// replica is promoted.
 func cut(t testing.TB, primary *Server) {
 	t.Helper()
 	primary.Do(t, "acl", "setuser", "replication", "off")
@@ -32,14 +33,14 @@ func cut(t testing.TB, primary *Server) {
 	})
 }
 
-// mend lets the replicas of a primary come back that was cut off.
+// mend restores replication from a primary.
 func mend(t testing.TB, primary *Server) {
 	t.Helper()
 	primary.Do(t, "acl", "setuser", "replication", "on")
 }
 
-// waitReplicas waits until so many replicas have what the primary has now.
-// WAIT would not do: it is about what its own connection wrote.
+// waitReplicas waits until a number of replicas have everything the primary has
+// now. WAIT covers the writes of its own connection only.
 func waitReplicas(t testing.TB, primary *Server, want int) {
 	t.Helper()
 	offset := number(primary.Info(t, "replication")["master_repl_offset"])

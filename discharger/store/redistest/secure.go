@@ -16,26 +16,24 @@ import (
 	"time"
 )
 
-// What a store sends to a server, for an ACL user that may do nothing else:
-// Commands to keep sessions with, and Checks to see whether the server is one
-// to keep them in.
+// The commands an ACL user of a store needs: Commands for sessions, and Checks
+// to verify the server.
 const (
 	Commands = "+eval +evalsha +get +set +del +time +hget +hgetall +hmget +hset +hsetnx +hdel +hexists +hlen " +
 		"+hrandfield +pttl +expireat +persist +exists +xadd +xdel +xlen +xrange +xread +xinfo|stream"
 	Checks = "+role +info"
 )
 
-// Secure is a server that talks TLS only, wants a certificate of its clients,
-// and knows one user, who may run [Commands] on the store's keys, and
-// [Checks].
+// Secure is a server that accepts TLS only, requires a client certificate, and
+// has one user, who may run [Commands] on the keys of a store, and [Checks].
 type Secure struct {
 	*Server
 	User, Password string
-	CertFile       string // for server and clients alike; it vouches for itself
+	CertFile       string // of server and clients, self-signed
 	KeyFile        string
 }
 
-// StartSecure starts one.
+// StartSecure starts a server with TLS.
 func StartSecure(t testing.TB, args ...string) *Secure {
 	t.Helper()
 	host, dir := newHost(t), t.TempDir()
@@ -47,7 +45,7 @@ func StartSecure(t testing.TB, args ...string) *Secure {
 	port := ports(t, host, 1)[0]
 	users := []string{"--user", s.User, "on", ">" + s.Password, "~ds{*"}
 	users = append(users, strings.Fields(Commands+" "+Checks)...)
-	// Whoever does not log in may do nothing, but on the socket we are somebody.
+	// The default user is off; the test uses the user keeper on the socket.
 	users = append(users, "--user", "keeper", "on", ">keeper", "~*", "&*", "+@all", "--user", "default", "off")
 	s.Server = start(t, "redis-server", append(append(users, "--bind", host, "--tls-port", port, "--tls-auth-clients", "yes",
 		"--tls-cert-file", s.CertFile, "--tls-key-file", s.KeyFile, "--tls-ca-cert-file", s.CertFile), args...)...)
@@ -56,8 +54,8 @@ func StartSecure(t testing.TB, args ...string) *Secure {
 	return s
 }
 
-// Renew gives the server another certificate, in the same files, which is also the
-// only one that it accepts from clients from then on.
+// Renew replaces the certificate of the server in its files. Clients need the
+// new one too.
 func (s *Secure) Renew(t testing.TB) {
 	t.Helper()
 	host, _, err := net.SplitHostPort(s.Addr)
@@ -68,11 +66,11 @@ func (s *Secure) Renew(t testing.TB) {
 	s.Do(t, "config", "set", "tls-cert-file", s.CertFile, "tls-key-file", s.KeyFile, "tls-ca-cert-file", s.CertFile)
 }
 
-// TLS returns a configuration for clients.
+// TLS returns the TLS configuration of a client.
 func (s *Secure) TLS() *tls.Config {
 	pair, err := tls.LoadX509KeyPair(s.CertFile, s.KeyFile)
 	if err != nil {
-		panic(err) // the files are of our making
+		panic(err)
 	}
 	leaf, err := x509.ParseCertificate(pair.Certificate[0])
 	if err != nil {
@@ -83,7 +81,7 @@ func (s *Secure) TLS() *tls.Config {
 	return &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots, Certificates: []tls.Certificate{pair}}
 }
 
-// writeCertificate makes a certificate for a host.
+// writeCertificate writes a new certificate for a host.
 func (s *Secure) writeCertificate(t testing.TB, host string) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)

@@ -10,22 +10,21 @@ import (
 
 // Sentinel is a primary with two replicas, watched by three Sentinels.
 type Sentinel struct {
-	Name      string    // of the primary, to the Sentinels
+	Name      string    // of the primary
 	Addrs     []string  // of the Sentinels
-	Nodes     []*Server // the first one was the primary at first
+	Nodes     []*Server // the first one is the initial primary
 	Sentinels []*Server
 }
 
-// After these, in milliseconds, a primary that does not answer is taken for
-// dead. That is for a test to order: while it does something else, a machine
-// that stands still for some seconds is not to cost a primary.
+// The time in milliseconds after which a primary that does not answer is
+// considered failed. Only a test that expects a failover sets a short one.
 const (
 	downNever   = 600_000
 	downShortly = 2000
 )
 
-// StartSentinel starts all six and returns when the Sentinels know each other
-// and the replicas. The arguments are for the three that keep data.
+// StartSentinel starts the six servers, and returns when the Sentinels know
+// each other and the replicas. The arguments are for the three data servers.
 func StartSentinel(t testing.TB, args ...string) *Sentinel {
 	t.Helper()
 	host := newHost(t)
@@ -69,8 +68,8 @@ func (s *Sentinel) watch(t testing.TB, host, port, primary string) {
 	s.Addrs = append(s.Addrs, w.Addr)
 }
 
-// Primary returns the server that all Sentinels call the primary and that
-// knows it is.
+// Primary returns the server that every Sentinel names as primary and that is
+// in this role.
 func (s *Sentinel) Primary(t testing.TB) *Server {
 	t.Helper()
 	var primary *Server
@@ -81,7 +80,7 @@ func (s *Sentinel) Primary(t testing.TB) *Server {
 	return primary
 }
 
-// agreed returns the server that all Sentinels name, nil if they differ.
+// agreed returns the server that every Sentinel names, nil if they differ.
 func (s *Sentinel) agreed(t testing.TB) *Server {
 	first := s.named(t, s.Sentinels[0])
 	for _, w := range s.Sentinels[1:] {
@@ -107,8 +106,8 @@ func (s *Sentinel) named(t testing.TB, w *Server) *Server {
 	return nil
 }
 
-// settle waits until every Sentinel sees the two others and both replicas in
-// working order.
+// settle waits until every Sentinel sees the two others and two replicas in
+// order.
 func (s *Sentinel) settle(t testing.TB) {
 	t.Helper()
 	Eventually(t, "the Sentinels know each other and the replicas", func() bool {
@@ -128,7 +127,7 @@ func (s *Sentinel) settle(t testing.TB) {
 	})
 }
 
-// fields reads a list of names and values.
+// fields decodes a list of names and values.
 func fields(v any) map[string]string {
 	out := make(map[string]string)
 	switch v := v.(type) {
@@ -144,8 +143,8 @@ func fields(v any) map[string]string {
 	return out
 }
 
-// Cut ends the links between the primary and its replicas, once they have
-// caught up: what it acknowledges from now on does not survive it.
+// Cut ends replication from the primary, once the replicas have caught up.
+// Later writes are lost in a failover.
 func (s *Sentinel) Cut(t testing.TB) {
 	t.Helper()
 	primary := s.Primary(t)
@@ -153,22 +152,22 @@ func (s *Sentinel) Cut(t testing.TB) {
 	cut(t, primary)
 }
 
-// Failover has a replica promoted, by order, and returns the new primary. The
-// old one may be dead; if it is not, it becomes a replica.
+// Failover orders a failover and returns the new primary. The old one can be
+// down; otherwise it becomes a replica.
 func (s *Sentinel) Failover(t testing.TB) *Server {
 	t.Helper()
 	first := s.Sentinels[0]
 	old := s.named(t, first)
 	return s.promoted(t, old, func() {
-		// Refused while a failover is under way; one may be given up.
+		// Refused during a failover; a failover can be aborted.
 		if s.named(t, first) == old {
 			_ = first.client.Do(t.Context(), "sentinel", "failover", s.Name).Err()
 		}
 	})
 }
 
-// Lose kills the primary and returns the one that the Sentinels, noticing it
-// by themselves, put in its place.
+// Lose kills the primary, waits until the Sentinels promote a replica, and
+// returns it.
 func (s *Sentinel) Lose(t testing.TB) *Server {
 	t.Helper()
 	old := s.Primary(t)
@@ -179,7 +178,7 @@ func (s *Sentinel) Lose(t testing.TB) *Server {
 	return primary
 }
 
-// notice has Sentinels notice after some time that a server does not answer.
+// notice sets the time after which a Sentinel considers the primary failed.
 func (s *Sentinel) notice(t testing.TB, after int) {
 	t.Helper()
 	for _, w := range s.Sentinels {
@@ -187,7 +186,7 @@ func (s *Sentinel) notice(t testing.TB, after int) {
 	}
 }
 
-// promoted waits until another server is the primary, and pushes meanwhile.
+// promoted calls push until another server is the primary.
 func (s *Sentinel) promoted(t testing.TB, old *Server, push func()) *Server {
 	t.Helper()
 	var primary *Server
@@ -202,8 +201,8 @@ func (s *Sentinel) promoted(t testing.TB, old *Server, push func()) *Server {
 	return primary
 }
 
-// Rejoin starts servers that were killed as replicas of the primary, ends all
-// cuts, and returns when everything is in order again.
+// Rejoin starts killed servers as replicas, restores replication, and returns
+// when everything is in order.
 func (s *Sentinel) Rejoin(t testing.TB) {
 	t.Helper()
 	primary := s.Primary(t)

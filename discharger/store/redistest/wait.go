@@ -10,10 +10,10 @@ import (
 	"time"
 )
 
-// limit is how long anything is waited for.
+// limit bounds every wait.
 const limit = 4 * time.Minute
 
-// Eventually waits until something is so.
+// Eventually waits until a condition is true.
 func Eventually(t testing.TB, what string, so func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(limit); !so(); {
@@ -27,11 +27,11 @@ func Eventually(t testing.TB, what string, so func() bool) {
 // hosts counts the addresses that this process has tried.
 var hosts atomic.Uint32
 
-// lockPort is the port that is taken at an address by whoever uses it.
+// lockPort is the port that the user of an address listens on.
 const lockPort = "6999"
 
-// newHost returns a loopback address that no other test uses, of this process
-// or of another one, until the test ends.
+// newHost returns a loopback address that no other test uses, in this process
+// or another, until the test ends.
 func newHost(t testing.TB) string {
 	t.Helper()
 	for range 2000 {
@@ -48,17 +48,17 @@ func newHost(t testing.TB) string {
 	return ""
 }
 
-// Address returns an address that no other test uses, for a server to listen
-// at: its port, and the one 10000 higher, are below those that the kernel gives
-// to connections, so nobody gets them in between.
+// Address returns an address for a server, which no other test uses. Its port
+// and the one 10000 higher are below the range from which the kernel takes
+// ports of connections.
 func Address(t testing.TB) (host, port string) {
 	t.Helper()
 	host = newHost(t)
 	return host, ports(t, host, 1)[0]
 }
 
-// ports returns free ports of a host, each with the one 10000 higher free too,
-// which is where nodes of a cluster talk to each other.
+// ports returns free ports of a host whose ports 10000 higher, the bus ports of
+// cluster nodes, are free too.
 func ports(t testing.TB, host string, n int) []string {
 	t.Helper()
 	var out []string
@@ -82,9 +82,9 @@ func free(host string, port int) bool {
 	return true
 }
 
-// listen are the arguments with which a server listens on a host and calls
-// others from there. Without the second, a server on another address than
-// 127.0.0.1 is taken for one that is there.
+// listen returns the arguments with which a server listens on a host and
+// connects to others from it. Without a source address, a server would be seen
+// at 127.0.0.1.
 func listen(host, port string) []string {
 	return []string{"--bind", host, "--port", port, "--bind-source-addr", host, "--protected-mode", "no"}
 }

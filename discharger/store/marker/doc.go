@@ -1,2 +1,0 @@
-// Package marker keeps the identity of a store outside the store.
-package marker

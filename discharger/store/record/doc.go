@@ -1,2 +1,0 @@
-// Package record is the stored form of records and events.
-package record
