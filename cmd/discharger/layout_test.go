@@ -108,7 +108,7 @@ var layout = map[string][]string{
 		"discharger", "discharger/caveat", "discharger/revocation", "discharger/session", "discharger/store/backup", "discharger/store/journal", "discharger/store/limits", "discharger/store/marker",
 		"discharger/store/record",
 	},
-	"discharger/store/redistest": {},
+	"discharger/store/redistest": {"discharger/testkit"},
 	"discharger/store/storetest": {"discharger", "discharger/caveat", "discharger/revocation", "discharger/session", "discharger/store/journal", "discharger/store/marker", "discharger/store/redistest"},
 	"discharger/boltfile":        {},
 	"discharger": {

@@ -4,6 +4,8 @@ import (
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/discharger/discharger/discharger/testkit"
 )
 
 // The test binary is the program too, when it is run under its name.
@@ -17,6 +19,7 @@ func TestScripts(t *testing.T) {
 		Dir:                 "testdata/script",
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
+		Condition:           func(program string) (bool, error) { return testkit.Has(program), nil },
 		Setup: func(e *testscript.Env) error {
 			e.Values[servicesKey{}] = make(map[string]*process)
 			return nil

@@ -1,5 +1,6 @@
 // Package redistest runs Redis servers for tests. Each has a directory of its
 // own, listens on a unix socket, and is stopped by its pid when the test ends.
+// On a machine without redis-server the test is skipped; see testkit.Need.
 //
 // [Start] runs one server, [StartValkey] one of Valkey, [StartSecure] one with
 // TLS and an ACL user, [StartSentinel] a primary with two replicas and three
@@ -27,6 +28,8 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"github.com/discharger/discharger/discharger/testkit"
 )
 
 // Server is a running redis-server. Without other arguments it keeps nothing on
@@ -49,22 +52,15 @@ func Start(t testing.TB, args ...string) *Server {
 	return start(t, "redis-server", args...)
 }
 
-// ValkeyVariable is the environment variable with the path of valkey-server,
-// version 8 or newer. Without it, the one in PATH is run.
-const ValkeyVariable = "DISCHARGER_VALKEY_SERVER"
-
 // StartValkey runs a valkey-server, which has the features of Redis 7.2.
 func StartValkey(t testing.TB, args ...string) *Server {
 	t.Helper()
-	program := os.Getenv(ValkeyVariable)
-	if program == "" {
-		program = "valkey-server"
-	}
-	return start(t, program, args...)
+	return start(t, testkit.Valkey(), args...)
 }
 
 func start(t testing.TB, program string, args ...string) *Server {
 	t.Helper()
+	testkit.Need(t, program)
 	dir, err := os.MkdirTemp("", "ds") // the path of a socket must be short
 	if err != nil {
 		t.Fatal(err)

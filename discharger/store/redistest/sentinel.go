@@ -6,6 +6,8 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+
+	"github.com/discharger/discharger/discharger/testkit"
 )
 
 // Sentinel is a primary with two replicas, watched by three Sentinels.
@@ -27,6 +29,7 @@ const (
 // each other and the replicas. The arguments are for the three data servers.
 func StartSentinel(t testing.TB, args ...string) *Sentinel {
 	t.Helper()
+	testkit.Need(t, "redis-server", "redis-sentinel")
 	host := newHost(t)
 	free := ports(t, host, 6)
 	s := &Sentinel{Name: "sessions"}
