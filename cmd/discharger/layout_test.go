@@ -134,7 +134,7 @@ var layout = map[string][]string{
 		"discharger/rawmacaroon", "discharger/secret", "discharger/wire",
 	},
 	"discharger/bakery": {
-		"discharger/bundle", "discharger/caveat", "discharger/client", "discharger/homeserver", "discharger/rawmacaroon",
+		"discharger/bundle", "discharger/client", "discharger/clientaddr", "discharger/homeserver", "discharger/rawmacaroon",
 		"discharger/wire",
 	},
 	"discharger/client": {

@@ -3,12 +3,10 @@ package bakery
 import (
 	"context"
 	"errors"
-	"net/netip"
 
 	"github.com/go-macaroon-bakery/macaroon-bakery/v3/bakery"
 	"github.com/go-macaroon-bakery/macaroon-bakery/v3/bakery/checkers"
 
-	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/client"
 	"github.com/discharger/discharger/discharger/rawmacaroon"
 )
@@ -38,28 +36,20 @@ func checkClientIP(ctx context.Context, _, arg string) error {
 	if err != nil {
 		return err
 	}
-	addr, ok := ctx.Value(clientIPKey{}).(netip.Addr)
-	if !ok || !rawmacaroon.MatchClientIP(prefix, addr) {
+	if !rawmacaroon.MatchClientIP(prefix, requestOf(ctx).ClientIP) {
 		return errors.New("client has another address")
 	}
 	return nil
 }
 
 // NewLocator fetches the public key of the service and returns a locator with it,
-// for a stock bakery.Oven that adds caveats of its own for the discharger. Locations
-// with and without a slash at the end are the same. The key is as trustworthy as the
-// connection of the client.
+// for a stock bakery.Oven. The key is as trustworthy as the connection of c.
 func NewLocator(ctx context.Context, c *client.Client, location string) (bakery.ThirdPartyLocator, error) {
 	key, err := c.Info(ctx)
 	if err != nil {
 		return nil, err
 	}
-	return Locator(location, key), nil
-}
-
-// Locator returns a locator with a known public key of the service.
-func Locator(location string, key caveat.PublicKey) bakery.ThirdPartyLocator {
 	s := bakery.NewThirdPartyStore()
 	s.AddInfo(location, bakery.ThirdPartyInfo{PublicKey: bakery.PublicKey{Key: bakery.Key(key)}, Version: bakery.LatestVersion})
-	return s
+	return s, nil
 }

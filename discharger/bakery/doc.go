@@ -22,7 +22,7 @@
 //
 // Read requests with [RequestMacaroons] and not with httpbakery.RequestMacaroons,
 // which returns macaroons that make a bakery.Oven panic, and answer errors with
-// [WriteError], which tells an undecided request (503) from a refused one (401). No
+// [WriteError], with 503 for an undecided request and 401 for a refused one. No
 // input makes this package panic.
 //
 // # Client half

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"net/netip"
 
 	"github.com/go-macaroon-bakery/macaroon-bakery/v3/bakery"
@@ -27,9 +26,9 @@ type Config struct {
 	// Feed configures the feed of revocations that [Oven.Run] follows. Its Client has
 	// the API key of the homeserver. Without a Client, Homeserver.Revocations counts.
 	Feed homeserver.FeedConfig
-	// ClientIP returns the address of the client of a request. Nil: the remote
-	// address, which behind a proxy is the proxy's.
-	ClientIP func(*http.Request) netip.Addr
+	// TrustedProxies are the addresses of proxies whose X-Forwarded-For is believed;
+	// see package clientaddr. Nil: the client is the peer.
+	TrustedProxies []netip.Prefix
 	// Ops returns the operations that an identity may perform. Nil: SessionOp. With
 	// identchecker, return identchecker.LoginOp as well.
 	Ops func(homeserver.Identity) []bakery.Op
@@ -46,13 +45,10 @@ type Oven struct {
 // New returns an Oven.
 func New(cfg Config) (*Oven, error) {
 	o := &Oven{cfg: cfg}
-	if o.cfg.ClientIP == nil {
-		o.cfg.ClientIP = remoteAddr
-	}
 	if o.cfg.Ops == nil {
 		o.cfg.Ops = func(homeserver.Identity) []bakery.Op { return []bakery.Op{SessionOp} }
 	}
-	if cfg.Homeserver.Check == nil {
+	if cfg.Homeserver.Check == nil { // bakery.Checker checks the conditions next
 		cfg.Homeserver.Check = func(context.Context, homeserver.Caveat) error { return nil }
 	}
 	var err error
@@ -86,8 +82,8 @@ func (o *Oven) WaitCurrent(ctx context.Context) error {
 	return o.feed.WaitCurrent(ctx)
 }
 
-// Homeserver returns the homeserver that mints and verifies.
-func (o *Oven) Homeserver() *homeserver.Homeserver { return o.hs }
+// Reload replaces the keys of the homeserver; see [homeserver.Homeserver.Reload].
+func (o *Oven) Reload(cfg homeserver.Config) error { return o.hs.Reload(cfg) }
 
 // NewMacaroon mints the access macaroon of a new session. A login answers it to the
 // client, alone or in an httpbakery.NewDischargeRequiredError.
@@ -141,6 +137,5 @@ func (o *Oven) verify(ctx context.Context, ms macaroon.Slice) (homeserver.Identi
 	if err != nil {
 		return homeserver.Identity{}, err
 	}
-	addr, _ := ctx.Value(clientIPKey{}).(netip.Addr)
-	return o.hs.Verify(ctx, text, homeserver.Request{ClientIP: addr})
+	return o.hs.Verify(ctx, text, requestOf(ctx))
 }

@@ -46,7 +46,7 @@ func must(t testing.TB, err error) {
 const testKey = "api key of a.example"
 
 // startDischarger starts a discharger with a bbolt store, and returns its URL, its
-// public key and the key pair of the homeserver that it knows.
+// public key and the key pair of its homeserver.
 func startDischarger(t testing.TB) (string, caveat.PublicKey, caveat.KeyPair) {
 	t.Helper()
 	ours := caveat.GenerateKey()
@@ -217,7 +217,7 @@ func (a *adopter) discharged(t testing.TB, conditions ...string) macaroon.Slice 
 func TestConditions(t *testing.T) {
 	t.Parallel()
 	a := startAdopter(t, func(c *sessionbakery.Config) {
-		c.ClientIP = func(*http.Request) netip.Addr { return netip.MustParseAddr("192.0.2.7") }
+		c.TrustedProxies = []netip.Prefix{netip.MustParsePrefix("203.0.113.0/24")}
 	})
 	own := sessionbakery.NewChecker()
 	own.Namespace().Register("https://a.example/conditions", "")
@@ -244,7 +244,10 @@ func TestConditions(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			ms := a.discharged(t, tc.condition)
-			ctx := a.oven.Context(httptest.NewRequest("GET", "/", nil))
+			r := httptest.NewRequest("GET", "/", nil)
+			r.RemoteAddr = "203.0.113.1:1234"
+			r.Header.Set("X-Forwarded-For", "198.51.100.7, 192.0.2.7")
+			ctx := a.oven.Context(r)
 			info, err := checker.Auth(ms).Allow(ctx, sessionbakery.SessionOp)
 			if (err == nil) != tc.ok {
 				t.Fatalf("allowed: %v", err)

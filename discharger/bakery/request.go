@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
-	"net/netip"
 	"strings"
 
 	"github.com/go-macaroon-bakery/macaroon-bakery/v3/bakery"
@@ -14,30 +13,32 @@ import (
 
 	"github.com/discharger/discharger/discharger/bundle"
 	"github.com/discharger/discharger/discharger/client"
+	"github.com/discharger/discharger/discharger/clientaddr"
 	"github.com/discharger/discharger/discharger/homeserver"
 	"github.com/discharger/discharger/discharger/wire"
 )
 
-type clientIPKey struct{}
+type requestKey struct{}
 
 // Context returns the context of a request, with the address of its client for
 // client-ip conditions and the request for the conditions of httpbakery.
 func (o *Oven) Context(r *http.Request) context.Context {
-	ctx := httpbakery.ContextWithRequest(r.Context(), r)
-	return context.WithValue(ctx, clientIPKey{}, o.cfg.ClientIP(r))
+	request := homeserver.Request{ClientIP: clientaddr.Of(r, o.cfg.TrustedProxies).Addr, HTTP: r}
+	return context.WithValue(httpbakery.ContextWithRequest(r.Context(), r), requestKey{}, request)
 }
 
-func remoteAddr(r *http.Request) netip.Addr {
-	a, _ := netip.ParseAddrPort(r.RemoteAddr)
-	return a.Addr().Unmap()
+// requestOf returns the request of a context, and the zero value without one.
+func requestOf(ctx context.Context) homeserver.Request {
+	r, _ := ctx.Value(requestKey{}).(homeserver.Request)
+	return r
 }
 
 // maxMacaroons bounds the slices of macaroons that are read from a request.
 const maxMacaroons = 16
 
-// RequestMacaroons returns the macaroons in the cookies and headers of a request. It
-// reads what httpbakery.RequestMacaroons reads, strictly: malformed and oversized
-// values are left out, and no value makes it panic.
+// RequestMacaroons returns the macaroons in the cookies and headers of a request, as
+// httpbakery.RequestMacaroons does, but strictly: malformed and oversized values are
+// left out, and no value makes it panic.
 func RequestMacaroons(r *http.Request) []macaroon.Slice {
 	var values []string
 	for _, c := range r.Cookies() {
