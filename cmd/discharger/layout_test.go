@@ -34,7 +34,8 @@ var layout = map[string][]string{
 	},
 	"cmd/discharger/backup": {
 		"cmd/discharger/command", "cmd/discharger/httpd", "cmd/discharger/logging", "cmd/discharger/setup", "cmd/discharger/storage", "config",
-		"discharger/boltfile", "discharger/keyfile", "discharger/revocation", "discharger/store/backup", "discharger/store/bolt", "discharger/store/journal", "discharger/store/redis",
+		"discharger/boltfile", "discharger/keyfile", "discharger/revocation", "discharger/store/backup", "discharger/store/bolt",
+		"discharger/store/journal", "discharger/store/redis",
 	},
 	"cmd/discharger/command": {"config/yamlfile", "discharger/atomicfile", "discharger/caveat", "discharger/client", "policy/rulefile"},
 	"cmd/discharger/demo": {
@@ -52,21 +53,23 @@ var layout = map[string][]string{
 	},
 	"cmd/discharger/logging": {"config"},
 	"cmd/discharger/policies": {
-		"cmd/discharger/command", "cmd/discharger/ruleset", "cmd/discharger/setup", "config", "config/yamlfile", "policy", "policy/check", "policy/rulefile", "policy/rules", "policy/schema",
-		"policy/schema/boulangerie",
+		"cmd/discharger/command", "cmd/discharger/ruleset", "cmd/discharger/setup", "config", "config/yamlfile", "policy", "policy/check",
+		"policy/rulefile", "policy/rules", "policy/schema", "policy/schema/boulangerie",
 	},
 	"cmd/discharger/reload": {"cmd/discharger/setup", "config"},
 	"cmd/discharger/ruleset": {
-		"cmd/discharger/command", "config", "config/yamlfile", "discharger/server", "policy", "policy/check", "policy/rules", "policy/schema", "policy/schema/boulangerie",
+		"cmd/discharger/command", "config", "config/yamlfile", "discharger/server", "policy", "policy/check", "policy/rules", "policy/schema",
+		"policy/schema/boulangerie",
 	},
 	"cmd/discharger/serve": {
 		"cmd/discharger/backup", "cmd/discharger/command", "cmd/discharger/gatewayd", "cmd/discharger/httpd", "cmd/discharger/logging",
 		"cmd/discharger/reload", "cmd/discharger/ruleset", "cmd/discharger/setup", "cmd/discharger/storage", "config", "discharger",
 		"discharger/gateway", "discharger/keyfile", "discharger/revocation", "discharger/secevent", "discharger/server", "discharger/session",
-		"discharger/store/redis", "policy", "policy/check",
+		"discharger/store/redis", "policy/check",
 	},
 	"cmd/discharger/sessions": {
-		"cmd/discharger/command", "cmd/discharger/setup", "discharger/caveat", "discharger/client", "discharger/keyfile", "discharger/wire",
+		"cmd/discharger/command", "cmd/discharger/setup", "config/yamlfile", "discharger/caveat", "discharger/client", "discharger/keyfile",
+		"discharger/wire",
 	},
 	"cmd/discharger/setup": {
 		"cmd/discharger/command", "cmd/discharger/httpd", "config", "discharger/caveat", "discharger/homeserver", "discharger/keyfile",

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/discharger/discharger/cmd/discharger/command"
+	"github.com/discharger/discharger/config/yamlfile"
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/client"
 	"github.com/discharger/discharger/discharger/wire"
@@ -119,7 +120,7 @@ func likeDevices(list []wire.SessionInfo, device string) string {
 			continue
 		}
 		all = append(all, s.Device)
-		if distance(strings.ToLower(s.Device), strings.ToLower(device)) <= 2 {
+		if yamlfile.Distance(strings.ToLower(s.Device), strings.ToLower(device)) <= 2 {
 			near = append(near, s.Device)
 		}
 	}
@@ -156,26 +157,4 @@ func cut(names []string) []string {
 		return append(names[:maxShown:maxShown], "…")
 	}
 	return names
-}
-
-// distance is how many bytes have to be changed, added or removed to make b of a.
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		before := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			next := min(row[j], row[j+1]) + 1
-			if a[i] == b[j] {
-				next = min(next, before)
-			} else {
-				next = min(next, before+1)
-			}
-			before, row[j+1] = row[j+1], next
-		}
-	}
-	return row[len(b)]
 }
