@@ -8,10 +8,9 @@ import (
 	"unicode"
 )
 
-// Changes returns the keys whose values differ in two configurations, in the
-// order of the types above: discharge.ttl, homeservers. A list is one value. A
-// section that only one of the two has is one value too. A secret that was read
-// from a file or from the environment belongs to the key that names its source.
+// Changes returns the keys whose values differ between two configurations, such as
+// discharge.ttl, in the order of the types. A list is one value, and so is a section
+// that one of the two lacks. A secret belongs to the key of its source.
 func Changes(before, after *Config) []string {
 	return changes("", reflect.ValueOf(before).Elem(), reflect.ValueOf(after).Elem())
 }
@@ -36,9 +35,8 @@ func changes(prefix string, a, b reflect.Value) (keys []string) {
 	return keys
 }
 
-// Keep gives a configuration the values that another has for some keys, which are
-// as [Changes] of the two returns them. With a key that names the source of a
-// secret comes the secret.
+// Keep copies the values of keys that [Changes] returned from another configuration,
+// those of sources with their secrets.
 func (c *Config) Keep(from *Config, keys []string) {
 	for _, key := range keys {
 		section, name := "", key
@@ -59,7 +57,7 @@ func (c *Config) Keep(from *Config, keys []string) {
 	}
 }
 
-// sectionOf finds a section by its key; an empty one is the whole.
+// sectionOf returns the section with a key; "" is the whole configuration.
 func sectionOf(c *Config, key string) reflect.Value {
 	v := reflect.ValueOf(c).Elem()
 	if key != "" {
@@ -70,8 +68,8 @@ func sectionOf(c *Config, key string) reflect.Value {
 	return v
 }
 
-// sourceOf returns the key that names where a secret was read from: for Password,
-// password_file or password_env.
+// sourceOf returns the key of the source of a secret: for Password, password_file or
+// password_env.
 func sourceOf(section reflect.Value, field string) string {
 	var name strings.Builder
 	for i, c := range field {
@@ -93,9 +91,9 @@ type File struct {
 	Path string
 }
 
-// Files lists the files that a configuration names or has at their usual places,
-// for secrets, keys, certificates and rules. Some of them may not exist. Files
-// that the program writes, such as stores and logs, are not among them.
+// Files returns the files that the program reads: secrets, keys, certificates and
+// rules, configured or at their usual paths. Some may not exist. Files that the
+// program writes, such as stores and logs, are left out.
 func (c *Config) Files() []File {
 	var all []File
 	usual := map[string]string{"keys.file": c.KeyFile(), "keys.signing_file": c.SigningFile(), "gateway.keys_file": c.GatewayKeyFile()}

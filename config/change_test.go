@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/secret"
 )
 
 // write writes a file into a directory and returns its path.
@@ -73,8 +73,8 @@ func TestKeep(t *testing.T) {
 		t.Errorf("changed: %v, want %v", got, want)
 	}
 	after.Keep(before, Changes(before, after))
-	after.Store.Redis.PasswordFile, after.Store.Redis.Password = "f", caveat.Secret("secret")
-	after.Store.Redis.SentinelPassword = caveat.Secret("secret") // of the file that is named before, too
+	after.Store.Redis.PasswordFile, after.Store.Redis.Password = "f", secret.Bytes("secret")
+	after.Store.Redis.SentinelPassword = secret.Bytes("secret") // of the file that is named before, too
 	after.Keep(before, Changes(before, after))
 	if got := Changes(before, after); len(got) > 0 || len(after.Store.Redis.Password) > 0 {
 		t.Errorf("changed: %v", got)
@@ -86,8 +86,7 @@ func TestKeep(t *testing.T) {
 	}
 }
 
-// Every key that names a file is in the list, but for those of files that are
-// written.
+// Every key of a file that is read is in the list.
 func TestFiles(t *testing.T) {
 	t.Parallel()
 	events := &SecurityEvents{AuthorizationFile: "f"}

@@ -1,38 +1,40 @@
-// Package config reads what an operator writes and turns it into settings that
-// the service can be started with.
+// Package config reads and checks the configuration of the service: [Load] returns
+// settings with which the service can start, or every mistake in them.
 //
-// # Where settings come from
+// # Sources
 //
-// In this order, each over the one before:
+// Each source overrides those above it:
 //
-//	defaults      [Default]: what runs with no file at all
-//	the file      one YAML document
-//	environment   a few variables, listed at [Variables]
-//	flags         the address to listen on, for trying things out
+//	defaults      [Default]
+//	file          one YAML document
+//	environment   a few variables, listed by [Variables]
+//	flags         such as --listen, for trying things out
 //
-// Secrets are never in the file and never in flags. A key that ends in _file
-// names a file to read one from, one that ends in _env an environment variable.
-// The service's own keys are in a file that package keyfile keeps.
+// Secrets are never in the file or in flags. A key that ends in _file names a file
+// that holds the secret, one that ends in _env an environment variable. The
+// service's own keys are in a file of package keyfile.
 //
 // # Strictness
 //
-// A mistake in a configuration of an authentication service must not be
-// survived quietly. A key that does not exist, a key that comes twice, a value
-// of the wrong type, one document too many, an alias: all are errors, and all
-// of a file's errors are reported together, each with its place:
+// A mistake in the configuration of an authentication service must not go unnoticed.
+// A key that is unknown or a duplicate, a value of another type, a second document
+// or an alias is an error. All errors of a file are reported at once, each with its
+// place, as package yamlfile shows them:
 //
-//	discharger.yaml:12:3: discharge.tll: unknown key, did you mean ttl?
-//	discharger.yaml:20:11: homeservers[1].public_key: key is weak: …
+//	discharger.yaml:12:3: discharge: key "tll" is unknown (did you mean ttl?)
+//	   12 |   tll: **
+//	      |   ^^^
 //
-// A key that holds nothing is an error too. To have a default, leave the key
-// out.
+// Values that may be a secret in the wrong place are masked. A key without a value
+// is an error too: leave the key out for the default.
 //
-// # Names
+// # Keys and bounds
 //
-// Durations are written as 90s, 5m or 720h. Where zero is allowed, the comment
-// of the field says what it means. Relative paths are relative to the directory
-// that the program was started in. Every key is described in the text that
-// [Example] returns; a test compares it with the types below.
+// The yaml tag of a field is its key. The tags min and max bound numbers and
+// durations, file marks files that are read, and hide masks a value in excerpts.
+// Durations are written as 90s, 5m or 30d. Where zero is allowed, the comment of the
+// field defines it. Relative paths are relative to the working directory. [Example]
+// explains every key; a test compares it with the types.
 package config
 
 import (
@@ -45,9 +47,9 @@ import (
 type Config struct {
 	Listen      string `yaml:"listen"`       // host:port for clients and homeservers
 	AdminListen string `yaml:"admin_listen"` // host:port for /metrics, /healthz and /readyz
-	AdminPublic bool   `yaml:"admin_public"` // AdminListen may be an address that others can reach
-	PublicURL   string `yaml:"public_url"`   // where clients reach Listen; empty: http at the bound address
-	DataDir     string `yaml:"data_dir"`     // the key file and the embedded store, unless they say otherwise
+	AdminPublic bool   `yaml:"admin_public"` // AdminListen may be reachable from other hosts
+	PublicURL   string `yaml:"public_url"`   // URL of Listen for clients; empty: http and the bound address
+	DataDir     string `yaml:"data_dir"`     // directory of the key file and the embedded store, unless they are configured
 
 	Keys        Keys         `yaml:"keys"`
 	Store       Store        `yaml:"store"`
@@ -55,27 +57,27 @@ type Config struct {
 	Policy      Policy       `yaml:"policy"`
 	Discharge   Discharge    `yaml:"discharge"`
 	Session     Session      `yaml:"session"`
-	Gateway     *Gateway     `yaml:"gateway"` // nil: there is none
+	Gateway     *Gateway     `yaml:"gateway"` // nil: none
 	Feed        Feed         `yaml:"feed"`
 	Limits      Limits       `yaml:"limits"`
 
-	TrustedProxies []netip.Prefix `yaml:"trusted_proxies"` // whose X-Forwarded-For is believed; an address stands for itself
-	CORSOrigins    []string       `yaml:"cors_origins"`    // web pages that may call the client API; "*" is any
+	TrustedProxies []netip.Prefix `yaml:"trusted_proxies"` // proxies whose X-Forwarded-For counts; an address is a network of itself
+	CORSOrigins    []string       `yaml:"cors_origins"`    // origins of web pages that may call the client API; "*": any
 
-	RequestTimeout  time.Duration `yaml:"request_timeout" min:"1ns"`  // one request may take this long, store included
-	ShutdownTimeout time.Duration `yaml:"shutdown_timeout" min:"1ns"` // requests under way at SIGTERM may take this long
+	RequestTimeout  time.Duration `yaml:"request_timeout" min:"1ns"`  // of one request, store included
+	ShutdownTimeout time.Duration `yaml:"shutdown_timeout" min:"1ns"` // of requests in progress at SIGTERM
 	Log             Log           `yaml:"log"`
 }
 
-// Keys says where the service's own keys are.
+// Keys are the files of the service's own keys.
 type Keys struct {
 	File          string `yaml:"file" file:"read"`         // empty: keys.json in the data directory
-	SigningFile   string `yaml:"signing_file" file:"read"` // of what security events are signed with; empty: signing.pem in the data directory
-	GroupReadable bool   `yaml:"group_readable"`           // the files' group may read and write them, as mounted secrets need
+	SigningFile   string `yaml:"signing_file" file:"read"` // keys that sign security events; empty: signing.pem in the data directory
+	GroupReadable bool   `yaml:"group_readable"`           // the group of the files may read and write them, as mounted secrets require
 }
 
-// Store says where sessions are kept: in Redis if that is given, and in one
-// file if not. Giving both is an error.
+// Store is the store of sessions: Redis if configured, and otherwise the embedded
+// store. Both are an error.
 type Store struct {
 	Bolt  *Bolt  `yaml:"bolt"`
 	Redis *Redis `yaml:"redis"`
@@ -84,58 +86,57 @@ type Store struct {
 // Bolt is the embedded store.
 type Bolt struct {
 	Path    string  `yaml:"path"`    // empty: sessions.db in the data directory
-	Journal Journal `yaml:"journal"` // what an older copy of the file is given again
+	Journal Journal `yaml:"journal"` // replayed into an older copy of the file
 }
 
-// setDefaults fills in what runs without a configuration.
+// setDefaults sets the defaults.
 func (b *Bolt) setDefaults() { b.Journal = defaultJournal }
 
-// Policy says where the rules are that decide about sessions. The names that a
-// homeserver or a session may give are those of the policies in the files and
-// of the built-in ones; what is in the files is not checked here.
+// Policy names the files of policies. Homeservers and sessions may name the policies
+// in Files and the built-in ones. The content of the files is not checked here.
 type Policy struct {
-	Files  []string `yaml:"files" file:"read"`  // rule files; none: the built-in policies only
-	Shadow string   `yaml:"shadow" file:"read"` // a rule file that is evaluated beside them and never answers; empty: none
-	Audit  string   `yaml:"audit"`              // where every decision is recorded; empty: nowhere
-	Schema string   `yaml:"schema" file:"read"` // of caveats that policies may add beside the standard ones; empty: none
+	Files  []string `yaml:"files" file:"read"`  // rule files; none: the built-in policies
+	Shadow string   `yaml:"shadow" file:"read"` // rule file that is evaluated beside them without effect; empty: none
+	Audit  string   `yaml:"audit"`              // file to which every decision is appended; empty: none
+	Schema string   `yaml:"schema" file:"read"` // schema of caveats that policies may add beside the standard ones; empty: none
 }
 
-// Discharge is how long things last around one discharge.
+// Discharge has the lifetimes around one discharge.
 type Discharge struct {
-	TTL              time.Duration `yaml:"ttl" min:"1ns"`               // of a discharge, unless a policy says otherwise
-	MaxTTL           time.Duration `yaml:"max_ttl" min:"1ns"`           // the longest a policy may make it
-	ActivationWindow time.Duration `yaml:"activation_window" min:"1ns"` // from minting to the first discharge, at the latest
-	Grace            time.Duration `yaml:"grace" min:"1ns"`             // a refresh token used twice within this is a lost reply, not a thief
-	ClockSkew        time.Duration `yaml:"clock_skew" min:"1ns"`        // how far ahead a homeserver's clock may be
+	TTL              time.Duration `yaml:"ttl" min:"1ns"`               // of a discharge, unless a policy sets another
+	MaxTTL           time.Duration `yaml:"max_ttl" min:"1ns"`           // greatest that a policy may set
+	ActivationWindow time.Duration `yaml:"activation_window" min:"1ns"` // between minting and the first discharge
+	Grace            time.Duration `yaml:"grace" min:"1ns"`             // within which a repeated refresh token gets the same successor
+	ClockSkew        time.Duration `yaml:"clock_skew" min:"1ns"`        // by which a homeserver's clock may be ahead
 }
 
-// Session is how long sessions last, and how long their ends are remembered.
+// Session has the lifetimes of sessions and tombstones.
 type Session struct {
-	Idle          time.Duration `yaml:"idle"`                    // without a discharge; 0: for ever
-	Absolute      time.Duration `yaml:"absolute"`                // since the access macaroon was minted; 0: for ever
-	RememberEnded time.Duration `yaml:"remember_ended" min:"1h"` // for this long a hard end is remembered, and answered as one
+	Idle          time.Duration `yaml:"idle"`                    // without a discharge; 0: unlimited
+	Absolute      time.Duration `yaml:"absolute"`                // since the access macaroon was minted; 0: unlimited
+	RememberEnded time.Duration `yaml:"remember_ended" min:"1h"` // of a hard tombstone
 }
 
-// Feed is how homeservers follow what is revoked.
+// Feed configures the feeds of revocations.
 type Feed struct {
-	Heartbeat   time.Duration `yaml:"heartbeat" min:"1s" max:"10m"` // how often a stream says something, at least
-	Subscribers int           `yaml:"subscribers" min:"1"`          // streams that one homeserver may have at one process
-	Events      int           `yaml:"events" min:"1000"`            // kept of one homeserver; beyond that, the oldest go before their time
+	Heartbeat   time.Duration `yaml:"heartbeat" min:"1s" max:"10m"` // greatest silence of a stream
+	Subscribers int           `yaml:"subscribers" min:"1"`          // streams of one homeserver at one process
+	Events      int           `yaml:"events" min:"1000"`            // kept of one homeserver; beyond that, the oldest are dropped early
 }
 
-// Limits bound what the service takes on at a time.
+// Limits bound the requests in progress.
 type Limits struct {
-	InFlight   int `yaml:"in_flight" min:"16" max:"1000000"` // requests that are worked on; a quarter is reserved for homeservers
-	PerAddress int `yaml:"per_address" min:"1"`              // requests of one address, a /64 of IPv6; those of homeservers do not count
+	InFlight   int `yaml:"in_flight" min:"16" max:"1000000"` // all requests; a quarter is reserved for homeservers
+	PerAddress int `yaml:"per_address" min:"1"`              // of one client address, a /64 of IPv6; homeservers do not count
 }
 
-// Log says what is logged, to standard error.
+// Log configures the log on standard error.
 type Log struct {
 	Level  slog.Level `yaml:"level"`  // debug, info, warn or error
 	Format LogFormat  `yaml:"format"` // text or json
 }
 
-// LogFormat is how a line of the log looks.
+// LogFormat is the format of the log.
 type LogFormat string
 
 // The formats.

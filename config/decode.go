@@ -25,7 +25,7 @@ type decoder struct {
 	failed map[string]bool      // keys with a problem, and those that are misspelt
 }
 
-// A place is where a value was written. The zero node is a source as a whole.
+// A place is the node of a value in its source; nil is the source as a whole.
 type place struct {
 	doc  *yamlfile.Document
 	node *yamlfile.Node
@@ -47,9 +47,9 @@ func (d *decoder) document(into *Config) bool {
 	return !d.file.Failed()
 }
 
-// at reports a problem with a key, where its value was written. A key without a
-// value has the place of the mapping around it. Of one key the first problem is
-// reported: a value that cannot be decoded has others as a consequence.
+// at reports a problem of a key, at the place of its value or of the mapping around
+// it. Of one key the first problem is reported: a value that cannot be decoded has
+// others as a consequence.
 func (d *decoder) at(key, format string, args ...any) {
 	if d.failed[key] {
 		return
@@ -59,12 +59,15 @@ func (d *decoder) at(key, format string, args ...any) {
 	p.doc.Invalid(p.node, key, format, args...)
 }
 
-// missing reports a key that is not there, with a hint at what to write.
+// missing reports a missing key, with an optional hint.
 func (d *decoder) missing(key, hint string) {
 	if d.failed[key] {
 		return
 	}
 	d.failed[key] = true
+	if hint != "" {
+		hint = "; " + hint
+	}
 	holder := holderOf(key)
 	p := d.placeOf(holder)
 	p.doc.Invalid(p.node, holder, "key %q is missing%s", strings.TrimPrefix(key[len(holder):], "."), hint)

@@ -1,13 +1,22 @@
 package config
 
 import (
+	"cmp"
+	_ "embed"
 	"log/slog"
 	"path/filepath"
 	"time"
 )
 
-// Default is what runs with no file at all: the embedded store and fresh keys
-// in ./discharger-data, loopback addresses, and no homeserver.
+//go:embed example.yaml
+var example string
+
+// Example returns a configuration file with every key, explained. Keys that are not
+// commented out have their defaults.
+func Example() string { return example }
+
+// Default returns the configuration without a file: the embedded store and fresh
+// keys in ./discharger-data, loopback addresses, and no homeserver.
 func Default() *Config {
 	return &Config{
 		Listen:      "127.0.0.1:8090",
@@ -30,23 +39,18 @@ func Default() *Config {
 	}
 }
 
-// KeyFile is the path of the key file.
-func (c *Config) KeyFile() string {
-	if c.Keys.File != "" {
-		return c.Keys.File
-	}
-	return filepath.Join(c.DataDir, "keys.json")
+// path returns a configured path, or the usual one in the data directory.
+func (c *Config) path(configured, usual string) string {
+	return cmp.Or(configured, filepath.Join(c.DataDir, usual))
 }
 
-// SigningFile is the path of the keys that security events are signed with.
-func (c *Config) SigningFile() string {
-	if c.Keys.SigningFile != "" {
-		return c.Keys.SigningFile
-	}
-	return filepath.Join(c.DataDir, "signing.pem")
-}
+// KeyFile returns the path of the key file.
+func (c *Config) KeyFile() string { return c.path(c.Keys.File, "keys.json") }
 
-// Journal is what the store in use says of its journal.
+// SigningFile returns the path of the keys that sign security events.
+func (c *Config) SigningFile() string { return c.path(c.Keys.SigningFile, "signing.pem") }
+
+// Journal returns the settings of the journal of the store in use.
 func (c *Config) Journal() Journal {
 	switch {
 	case c.Store.Redis != nil:
@@ -57,19 +61,27 @@ func (c *Config) Journal() Journal {
 	return defaultJournal
 }
 
-// JournalFile is the path of the journal of revocations.
-func (c *Config) JournalFile() string {
-	if path := c.Journal().Path; path != "" {
-		return path
-	}
-	return filepath.Join(c.DataDir, "journal.db")
-}
+// JournalFile returns the path of the journal of revocations.
+func (c *Config) JournalFile() string { return c.path(c.Journal().Path, "journal.db") }
 
-// BoltFile is the path of the embedded store, which is in use if Store.Redis
+// BoltFile returns the path of the embedded store, which is in use if Store.Redis
 // is nil.
 func (c *Config) BoltFile() string {
-	if c.Store.Bolt != nil && c.Store.Bolt.Path != "" {
-		return c.Store.Bolt.Path
+	var configured string
+	if c.Store.Bolt != nil {
+		configured = c.Store.Bolt.Path
 	}
-	return filepath.Join(c.DataDir, "sessions.db")
+	return c.path(configured, "sessions.db")
 }
+
+// GatewayKeyFile returns the path of the gateway's key file.
+func (c *Config) GatewayKeyFile() string {
+	var configured string
+	if c.Gateway != nil {
+		configured = c.Gateway.KeysFile
+	}
+	return c.path(configured, "gateway.json")
+}
+
+// GatewayOutboxFile returns the path of the gateway's outbox.
+func (c *Config) GatewayOutboxFile() string { return c.path("", "gateway.db") }

@@ -19,11 +19,11 @@ func TestExampleEqualsDefaults(t *testing.T) {
 	}
 	got.TrustedProxies = want.TrustedProxies // empty and nil are the same thing here
 	if !reflect.DeepEqual(got, want) {
-		t.Errorf("the example says\n%+v\nthe defaults are\n%+v", got, want)
+		t.Errorf("the example is\n%+v\nthe defaults are\n%+v", got, want)
 	}
 }
 
-// commented finds a setting that is commented out: # and no space.
+// commented matches a setting that is commented out: # and no space.
 var commented = regexp.MustCompile(`(?m)^( *)#([^ ])`)
 
 func TestExampleHasEveryKey(t *testing.T) {

@@ -11,49 +11,48 @@ import (
 	"github.com/discharger/discharger/config/yamlfile"
 )
 
-// Gateway is a reverse proxy in front of a Matrix homeserver that knows nothing
-// of discharges. Listen and Upstream are enough, beside the service in one
-// process.
+// Gateway configures the reverse proxy before an unmodified Matrix homeserver. In a
+// process with the service only Upstream is required.
 type Gateway struct {
-	Listen      string `yaml:"listen"`       // host:port for Matrix clients and whoever else speaks with the homeserver
+	Listen      string `yaml:"listen"`       // host:port for Matrix clients and federation
 	Upstream    string `yaml:"upstream"`     // URL of the homeserver, or unix: and the path of its socket
-	UpstreamTLS *TLS   `yaml:"upstream_tls"` // for https; nil: the system's authorities, and no certificate
-	PublicURL   string `yaml:"public_url"`   // where clients reach Listen; empty: answers that say where are left alone
+	UpstreamTLS *TLS   `yaml:"upstream_tls"` // for https; nil: the system's authorities, no client certificate
+	PublicURL   string `yaml:"public_url"`   // URL of Listen for clients; empty: URLs in answers are not rewritten
 
-	Name     string `yaml:"name"`                  // as the service knows it: part of every session's key, so it stays
-	KeysFile string `yaml:"keys_file" file:"read"` // a homeserver's keys; empty: gateway.json in the data directory
-	Policy   string `yaml:"policy"`                // for its sessions; empty: default
-	Service  string `yaml:"service"`               // for "discharger gateway": URL of the service; empty: as the key file says
+	Name     string `yaml:"name"`                  // name of the homeserver, in the key of every session: it cannot change
+	KeysFile string `yaml:"keys_file" file:"read"` // keys of the homeserver; empty: gateway.json in the data directory
+	Policy   string `yaml:"policy"`                // of its sessions; empty: default
+	Service  string `yaml:"service"`               // URL of the service, for "discharger gateway"; empty: the one in the key file
 
-	SecurityEvents *SecurityEvents `yaml:"security_events"` // with "serve": who else is told what is revoked; nil: nobody
+	SecurityEvents *SecurityEvents `yaml:"security_events"` // receiver of revocations, with "serve"; nil: none
 
-	Legacy        Legacy        `yaml:"legacy"`                // what becomes of tokens that are not the gateway's
-	LegacyUntil   time.Time     `yaml:"legacy_until"`          // with upgrade: from then on they are refused
-	OnceNew       bool          `yaml:"once_new_always_new"`   // a user who has had a new token has no use for old ones
-	ForeignTokens []Digest      `yaml:"foreign_tokens_sha256"` // tokens that are passed on in any case, such as as_token of application services
-	Reconcile     time.Duration `yaml:"reconcile_interval"`    // how often the service is asked which sessions there still are; 0: never
-	ForgetAfter   time.Duration `yaml:"forget_after"`          // how long after a soft end a device stays at the homeserver; 0: for ever
+	Legacy                   Legacy        `yaml:"legacy"`                // handling of the homeserver's own tokens
+	LegacyUntil              time.Time     `yaml:"legacy_until"`          // with upgrade: they are refused from this time on
+	RejectLegacyAfterUpgrade bool          `yaml:"once_new_always_new"`   // refuse the old tokens of a user who has a new one
+	ForeignTokens            []Digest      `yaml:"foreign_tokens_sha256"` // always passed on, such as the as_token of an application service
+	Reconcile                time.Duration `yaml:"reconcile_interval"`    // interval of comparing sessions with the service; 0: never
+	ForgetAfter              time.Duration `yaml:"forget_after"`          // time from a soft end to the logout of the device at the homeserver; 0: never
 
 	Limits GatewayLimits `yaml:"limits"`
 }
 
-// GatewayLimits bound what clients can take up of a gateway.
+// GatewayLimits bound the requests and the memory of a gateway.
 type GatewayLimits struct {
-	Requests           int `yaml:"requests" min:"1"`                     // answered at a time
+	Requests           int `yaml:"requests" min:"1"`                     // in progress
 	RequestsPerAddress int `yaml:"requests_per_address" min:"1"`         // of one client address
-	Lasting            int `yaml:"lasting_requests" min:"1"`             // that wait for news or last long, answered at a time
+	Lasting            int `yaml:"lasting_requests" min:"1"`             // of long polls and long transfers, in progress
 	LastingPerAddress  int `yaml:"lasting_requests_per_address" min:"1"` // of one client address
-	CacheMiB           int `yaml:"cache_mib" min:"1" max:"1048576"`      // memory for what is kept of sessions in use
+	CacheMiB           int `yaml:"cache_mib" min:"1" max:"1048576"`      // memory for sessions in use
 }
 
-// Legacy says what becomes of tokens that are not the gateway's.
+// Legacy is the handling of tokens that the homeserver issued.
 type Legacy string
 
-// The ways to deal with them.
+// Kinds of handling.
 const (
-	LegacyForward Legacy = "forward" // they are the homeserver's business, for ever
-	LegacyUpgrade Legacy = "upgrade" // likewise, until a date; then clients have to log in again, and keep their keys
-	LegacyReject  Legacy = "reject"  // clients have to log in again, and keep their keys
+	LegacyForward Legacy = "forward" // passed on
+	LegacyUpgrade Legacy = "upgrade" // passed on until a date, and refused softly from then on
+	LegacyReject  Legacy = "reject"  // refused softly
 )
 
 func (Legacy) names() []string {
@@ -67,18 +66,6 @@ func (g *Gateway) setDefaults() {
 		Limits: GatewayLimits{Requests: 4096, RequestsPerAddress: 256, Lasting: 65536, LastingPerAddress: 2048, CacheMiB: 256},
 	}
 }
-
-// GatewayKeyFile is the path of the gateway's key file.
-func (c *Config) GatewayKeyFile() string {
-	if c.Gateway != nil && c.Gateway.KeysFile != "" {
-		return c.Gateway.KeysFile
-	}
-	return filepath.Join(c.DataDir, "gateway.json")
-}
-
-// GatewayVaultFile is the path of the file in which the gateway keeps what it
-// owes.
-func (c *Config) GatewayVaultFile() string { return filepath.Join(c.DataDir, "gateway.db") }
 
 func (d *decoder) validateGateway(c *Config) {
 	g := c.Gateway
@@ -115,7 +102,7 @@ func (d *decoder) validateGateway(c *Config) {
 	d.validateLegacy(g)
 }
 
-// maxSocket is the longest path of a socket, in bytes, that every system takes.
+// maxSocket is the length of a socket path that every system accepts, in bytes.
 const maxSocket = 103
 
 func (d *decoder) validateUpstream(c *Config) {
@@ -124,28 +111,22 @@ func (d *decoder) validateUpstream(c *Config) {
 	socket, unix := strings.CutPrefix(g.Upstream, "unix:")
 	switch {
 	case g.Upstream == "":
-		d.missing(key, "; write the URL of the homeserver, such as http://127.0.0.1:8008, or unix: and the path of its socket")
+		d.missing(key, "write the URL of the homeserver, such as http://127.0.0.1:8008, or unix: and the path of its socket")
 	case unix && (!filepath.IsAbs(socket) || strings.HasPrefix(socket, "//")):
 		d.at(key, "want the path of a socket from the root, such as unix:/run/matrix/synapse.sock, got %q", yamlfile.Shorten(g.Upstream))
 	case unix && len(socket) > maxSocket:
-		d.at(key, "the path of a socket has at most %d bytes, and this has %d", maxSocket, len(socket))
+		d.at(key, "want a path of at most %d bytes, got %d", maxSocket, len(socket))
 	case !unix:
 		d.baseURL(key, g.Upstream)
 		d.notOwn(key, g.Upstream, c)
 	}
-	t := g.UpstreamTLS
-	if t == nil {
-		return
-	}
-	if (t.CertFile == "") != (t.KeyFile == "") {
-		d.at(key+"_tls", "cert_file and key_file go together")
-	}
-	if !strings.HasPrefix(g.Upstream, "https://") {
-		d.at(key+"_tls", "goes with an upstream by https")
+	d.certificate(key+"_tls", g.UpstreamTLS)
+	if g.UpstreamTLS != nil && !strings.HasPrefix(g.Upstream, "https://") {
+		d.at(key+"_tls", "requires an upstream of https")
 	}
 }
 
-// notOwn refuses an upstream at which this program listens itself.
+// notOwn reports an upstream at which this program itself listens.
 func (d *decoder) notOwn(key, upstream string, c *Config) {
 	u, err := url.Parse(upstream)
 	if err != nil || u.Port() == "" {
@@ -163,7 +144,7 @@ func (d *decoder) notOwn(key, upstream string, c *Config) {
 		local := u.Hostname() == "localhost" || to.IsLoopback() || to.IsUnspecified()
 		if host == u.Hostname() || at.IsValid() && at == to || local && (host == "" || host == "localhost" || at.IsUnspecified()) ||
 			u.Hostname() == "localhost" && at.IsLoopback() {
-			d.at(key, "is where %s is: want the address of the homeserver itself", own.name)
+			d.at(key, "is the address of %s; want the address of the homeserver", own.name)
 		}
 	}
 }
@@ -173,16 +154,16 @@ func (d *decoder) validateLegacy(g *Gateway) {
 	switch g.Legacy {
 	case LegacyForward, LegacyReject:
 		if !g.LegacyUntil.IsZero() {
-			d.at(key+"legacy_until", "goes with legacy: upgrade, and %s has no end", g.Legacy)
+			d.at(key+"legacy_until", "requires legacy: upgrade; %s has no end", g.Legacy)
 		}
 	case LegacyUpgrade:
 		if g.LegacyUntil.IsZero() {
-			d.missing(key+"legacy_until", "; legacy: upgrade accepts old tokens until then; write, for instance, 2027-01-31T00:00:00Z")
+			d.missing(key+"legacy_until", "legacy: upgrade accepts old tokens until then; write, for instance, 2027-01-31T00:00:00Z")
 		}
 	}
 }
 
-// baseURL checks a URL that paths are put after.
+// baseURL checks a URL to which paths are appended.
 func (d *decoder) baseURL(key, text string) {
 	if u := webURL(text); u == nil || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" {
 		d.at(key, "want http or https and a host, such as http://127.0.0.1:8008, got %q", yamlfile.Shorten(text))

@@ -39,8 +39,8 @@ func pair(t *testing.T, dir, name string) (cert, key string) {
 	return write(name+".pem", "CERTIFICATE", der), write(name+".key", "PRIVATE KEY", pkcs8)
 }
 
-// Where the homeserver is, and how to talk to it, is checked before anything
-// starts: that the files are there, and belong together.
+// The address of the homeserver and the files of its TLS are checked before the
+// start.
 func TestGatewayUpstream(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -56,35 +56,37 @@ func TestGatewayUpstream(t *testing.T) {
 		{"other scheme", "{upstream: 'ftp://hs'}", `f.yaml:1:21: gateway.upstream: want http or https and a host`},
 		{"relative socket", "{upstream: 'unix:hs.sock'}", `f.yaml:1:21: gateway.upstream: want the path of a socket from the root`},
 		{"socket with host", "{upstream: 'unix://host/hs.sock'}", `gateway.upstream: want the path of a socket from the root`},
-		{"long socket", "{upstream: 'unix:/" + strings.Repeat("x", maxSocket) + "'}", `gateway.upstream: the path of a socket has at most 103 bytes, and this has 104`},
-		{"itself", "{listen: 'hs:8092', upstream: 'http://hs:8092'}", `f.yaml:1:40: gateway.upstream: is where gateway.listen is`},
-		{"itself by another name", "{upstream: 'http://localhost:8092'}", `gateway.upstream: is where gateway.listen is`},
-		{"itself on all interfaces", "{listen: ':8092', upstream: 'http://127.0.0.2:8092'}", `gateway.upstream: is where gateway.listen is`},
-		{"the service", "{upstream: 'http://127.0.0.1:8090'}", `gateway.upstream: is where listen is`},
-		{"the service's operators", "{upstream: 'https://127.0.0.1:8091'}", `gateway.upstream: is where admin_listen is`},
+		{"long socket", "{upstream: 'unix:/" + strings.Repeat("x", maxSocket) + "'}", `gateway.upstream: want a path of at most 103 bytes, got 104`},
+		{"itself", "{listen: 'hs:8092', upstream: 'http://hs:8092'}", `f.yaml:1:40: gateway.upstream: is the address of gateway.listen`},
+		{"itself by another name", "{upstream: 'http://localhost:8092'}", `gateway.upstream: is the address of gateway.listen`},
+		{"itself on all interfaces", "{listen: ':8092', upstream: 'http://127.0.0.2:8092'}", `gateway.upstream: is the address of gateway.listen`},
+		{"the service", "{upstream: 'http://127.0.0.1:8090'}", `gateway.upstream: is the address of listen`},
+		{"the service's operators", "{upstream: 'https://127.0.0.1:8091'}", `gateway.upstream: is the address of admin_listen`},
 		{"another address", "{listen: '127.0.0.2:8092', upstream: 'http://127.0.0.3:8092'}", ""},
 		{"devices forgotten too soon", "{upstream: 'http://hs', forget_after: 10ms}", `gateway.forget_after: want 1s or more, or 0s for never; got 10ms`},
 		{"devices never forgotten", "{upstream: 'http://hs', forget_after: 0s}", ""},
-		{"TLS without https", "{upstream: 'http://hs', upstream_tls: {}}", `gateway.upstream_tls: goes with an upstream by https`},
-		{"TLS by socket", "{upstream: 'unix:/run/hs.sock', upstream_tls: {}}", `gateway.upstream_tls: goes with an upstream by https`},
+		{"TLS without https", "{upstream: 'http://hs', upstream_tls: {}}", `gateway.upstream_tls: requires an upstream of https`},
+		{"TLS by socket", "{upstream: 'unix:/run/hs.sock', upstream_tls: {}}", `gateway.upstream_tls: requires an upstream of https`},
 		{"unknown key", "{upstream: 'https://hs', upstream_tls: {insecure: true}}", `gateway.upstream_tls: key "insecure" is unknown`},
 		{"no authority", "{upstream: 'https://hs', upstream_tls: {ca_file: /nonexistent/ca}}", `gateway.upstream_tls: read authorities: open /nonexistent/ca`},
 		{"authority not pem", "{upstream: 'https://hs', upstream_tls: {ca_file: /dev/null}}", `gateway.upstream_tls: read authorities: /dev/null has no certificate`},
 		{"no certificate", "{upstream: 'https://hs', upstream_tls: {cert_file: /nonexistent/c, key_file: KEY}}", `gateway.upstream_tls: read client certificate: open /nonexistent/c`},
-		{"certificate alone", "{upstream: 'https://hs', upstream_tls: {cert_file: CERT}}", `gateway.upstream_tls: cert_file and key_file go together`},
+		{"certificate alone", "{upstream: 'https://hs', upstream_tls: {cert_file: CERT}}", `gateway.upstream_tls: cert_file and key_file require each other`},
 		{"another's key", "{upstream: 'https://hs', upstream_tls: {cert_file: CERT, key_file: OTHER}}", `gateway.upstream_tls: read client certificate: tls: private key does not match public key`},
 	} {
-		_, err := parse([]byte("gateway: "+files.Replace(c.text)), Options{File: "f.yaml"})
-		switch {
-		case c.want == "" && err != nil:
-			t.Errorf("%s: %v", c.name, err)
-		case c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)):
-			t.Errorf("%s:\ngot  %v\nwant %s", c.name, err, c.want)
-		}
+		t.Run(c.name, func(t *testing.T) {
+			_, err := parse([]byte("gateway: "+files.Replace(c.text)), Options{File: "f.yaml"})
+			switch {
+			case c.want == "" && err != nil:
+				t.Error(err)
+			case c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)):
+				t.Errorf("got  %v\nwant %s", err, c.want)
+			}
+		})
 	}
 }
 
-// Limits have defaults, and none can be 0: a gateway without room answers nothing.
+// Limits have defaults, and none can be 0.
 func TestGatewayLimits(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct{ name, text, want string }{

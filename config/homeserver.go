@@ -12,14 +12,14 @@ import (
 
 // Homeserver is one registered homeserver.
 type Homeserver struct {
-	Name         string             `yaml:"name"`                 // in logs and metrics; part of every session's key, so it stays
+	Name         string             `yaml:"name"`                 // in logs and metrics, and in the key of every session: it cannot change
 	PublicKey    caveat.PublicKey   `yaml:"public_key"`           // X25519, base64
-	PreviousKeys []caveat.PublicKey `yaml:"previous_public_keys"` // accepted too, while it changes its key
-	RetiredKeys  []caveat.PublicKey `yaml:"retired_public_keys"`  // not used any more; sessions that depend on one are over
-	APIKeys      []Digest           `yaml:"api_key_sha256"`       // of the keys it may call the API with; none: it may not
-	Policy       string             `yaml:"policy"`               // for sessions that name none; empty: default
+	PreviousKeys []caveat.PublicKey `yaml:"previous_public_keys"` // accepted too, during a rotation
+	RetiredKeys  []caveat.PublicKey `yaml:"retired_public_keys"`  // retired: sessions that depend on one are over
+	APIKeys      []Digest           `yaml:"api_key_sha256"`       // digests of its API keys; none: no access to the API
+	Policy       string             `yaml:"policy"`               // of sessions that name none; empty: default
 
-	SecurityEvents *SecurityEvents `yaml:"security_events"` // who else is told what is revoked; nil: nobody
+	SecurityEvents *SecurityEvents `yaml:"security_events"` // receiver of revocations; nil: none
 }
 
 // Bounds of names, in bytes.
@@ -41,7 +41,7 @@ func (d *decoder) validateHomeservers(all []Homeserver) {
 			names[h.Name] = i
 		}
 		if h.PublicKey == (caveat.PublicKey{}) {
-			d.missing(at("public_key"), "; discharger keys new --kind homeserver makes one")
+			d.missing(at("public_key"), "discharger keys new --kind homeserver makes one")
 		} else {
 			d.publicKey(at("public_key"), h.PublicKey, keys)
 		}

@@ -5,19 +5,19 @@ import (
 	"os"
 	"strings"
 
-	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/secret"
 )
 
-// Options says where settings come from.
+// Options are the sources of a configuration.
 type Options struct {
 	File string // path of the file; empty: none
 
-	// LookupEnv finds environment variables, as [os.LookupEnv] does; nil:
-	// there are none.
+	// LookupEnv returns environment variables, as [os.LookupEnv] does; nil: there
+	// are none.
 	LookupEnv func(string) (string, bool)
 
-	// Flags holds settings by key, such as "listen". They go before all
-	// others. Every key must be one of [Variables].
+	// Flags has values by key, such as "listen". They override all others. Every
+	// key must be one of [Variables].
 	Flags map[string]string
 }
 
@@ -27,9 +27,9 @@ type Variable struct {
 	Key  string // such as listen
 }
 
-// Variables lists the environment variables that set something: what differs
-// from machine to machine, and what points to secrets. Lists are separated by
-// commas. A variable that is set but empty counts as not set.
+// Variables returns the environment variables that set a key: settings that differ
+// between machines, and sources of secrets. Lists are separated by commas. An empty
+// variable counts as unset.
 func Variables() []Variable {
 	keys := []string{
 		"listen", "admin_listen", "admin_public", "public_url", "data_dir", "keys.file",
@@ -44,9 +44,8 @@ func Variables() []Variable {
 	return vars
 }
 
-// Load reads the configuration and the secrets that it points to, and checks
-// all of it. Mistakes are reported as [yamlfile.Problems]; any other error means that
-// the file could not be read.
+// Load reads and checks the configuration and the secrets that it names. Mistakes are
+// reported as [yamlfile.Problems]; any other error is one of reading the file.
 func Load(o Options) (*Config, error) {
 	var data []byte
 	if o.File != "" {
@@ -63,7 +62,7 @@ func parse(data []byte, o Options) (*Config, error) {
 	d := newDecoder(o.File, data)
 	cfg := Default()
 	if !d.document(cfg) {
-		return nil, d.err() // what else there is would only look wrong
+		return nil, d.err() // further problems would be consequences
 	}
 	lookup := o.LookupEnv
 	if lookup == nil {
@@ -85,7 +84,7 @@ func parse(data []byte, o Options) (*Config, error) {
 	return cfg, nil
 }
 
-// secrets reads what the configuration points to.
+// secrets reads the secrets that the configuration names.
 func (d *decoder) secrets(cfg *Config, lookup func(string) (string, bool)) {
 	d.receiverSecrets(cfg)
 	if g := cfg.Gateway; g != nil {
@@ -101,7 +100,7 @@ func (d *decoder) secrets(cfg *Config, lookup func(string) (string, bool)) {
 	d.tls(key+"tls", r.TLS)
 }
 
-// tls reads the files of a connection, to know that they are good.
+// tls checks the files of a connection.
 func (d *decoder) tls(key string, t *TLS) {
 	if t == nil {
 		return
@@ -111,9 +110,8 @@ func (d *decoder) tls(key string, t *TLS) {
 	}
 }
 
-// secret reads one secret from a file or a variable; with neither there is
-// none.
-func (d *decoder) secret(key, file, variable string, lookup func(string) (string, bool)) caveat.Secret {
+// secret reads one secret from a file or a variable. Without either it is nil.
+func (d *decoder) secret(key, file, variable string, lookup func(string) (string, bool)) secret.Bytes {
 	var text string
 	switch {
 	case file != "":
@@ -131,7 +129,7 @@ func (d *decoder) secret(key, file, variable string, lookup func(string) (string
 		return nil
 	}
 	if text == "" {
-		d.at(key, "there is nothing in it")
+		d.at(key, "secret is empty")
 	}
-	return caveat.Secret(text)
+	return secret.Bytes(text)
 }

@@ -209,17 +209,17 @@ func TestProblems(t *testing.T) {
 		{"long ttl", "discharge: {ttl: 2h}", `f.yaml:1:12: discharge.max_ttl: 1h0m0s is shorter than discharge.ttl, 2h0m0s`},
 		{"hectic feed", "feed: {heartbeat: 10ms}", `f.yaml:1:19: feed.heartbeat: want 1s to 10m, got 10ms`},
 		{"silent feed", "feed: {heartbeat: 1h}", `f.yaml:1:19: feed.heartbeat: want 1s to 10m, got 1h0m0s`},
-		{"feed for nobody", "feed: {subscribers: 0}", `f.yaml:1:21: feed.subscribers: want 1 or more, got 0`},
+		{"feed without subscribers", "feed: {subscribers: 0}", `f.yaml:1:21: feed.subscribers: want 1 or more, got 0`},
 		{"few places", "limits: {in_flight: 8}", `f.yaml:1:21: limits.in_flight: want 16 to 1000000, got 8`},
 		{"too many places", "limits: {in_flight: 10000000}", `f.yaml:1:21: limits.in_flight: want 16 to 1000000, got 10000000`},
 		{"no requests", "limits: {per_address: 0}", `f.yaml:1:23: limits.per_address: want 1 or more, got 0`},
 		{"feed of nothing", "feed: {events: 10}", `f.yaml:1:16: feed.events: want 1000 or more, got 10`},
 		{"short idle", "session: {idle: 1m}", `f.yaml:1:17: session.idle: 1m0s is not longer than discharge.ttl`},
-		{"negative absolute", "session: {absolute: -1h}", `f.yaml:1:21: session.absolute: want 0s, for no limit, or more; got -1h0m0s`},
+		{"negative absolute", "session: {absolute: -1h}", `f.yaml:1:21: session.absolute: want 0s or more, got -1h0m0s`},
 		{"short memory", "session: {remember_ended: 0s}", `f.yaml:1:27: session.remember_ended: want 1h or more, got 0s`},
 		{"level", "log: {level: loud}", `f.yaml:1:14: log.level: want debug, info, warn or error, got "loud"`},
 		{"format", "log: {format: xml}", `f.yaml:1:15: log.format: want text or json, got "xml"`},
-		{"everybody a proxy", "trusted_proxies: [0.0.0.0/0]", `f.yaml:1:19: trusted_proxies[0]: 0.0.0.0/0 is everybody`},
+		{"proxies of all addresses", "trusted_proxies: [0.0.0.0/0]", `f.yaml:1:19: trusted_proxies[0]: 0.0.0.0/0 contains every address`},
 		{"host bits", "trusted_proxies: [10.1.0.0/8]", `trusted_proxies[0]: 10.1.0.0/8 has address bits beyond its length; write 10.0.0.0/8`},
 		{"no address", "trusted_proxies: [proxy]", `trusted_proxies[0]: want an address or a network such as 192.0.2.0/24, got "proxy"`},
 		{"mapped", "trusted_proxies: ['::ffff:10.0.0.0/104']", `trusted_proxies[0]: want IPv4 networks in IPv4 form, got ::ffff:10.0.0.0/104`},
@@ -253,14 +253,14 @@ func TestProblems(t *testing.T) {
 		{"port zero", "store: {redis: {addresses: 'localhost:0'}}", `store.redis.addresses[0]: "0" is not a port`},
 		{"no host", "store: {redis: {addresses: ':6379'}}", `store.redis.addresses[0]: want host:port`},
 		{"many without a kind", "store: {redis: {addresses: [a:1, b:2]}}", `store.redis.addresses: names 2 servers; set cluster`},
-		{"both kinds", "store: {redis: {addresses: [a:1], cluster: true, master_name: m}}", `store.redis.cluster: does not go with master_name`},
+		{"both kinds", "store: {redis: {addresses: [a:1], cluster: true, master_name: m}}", `store.redis.cluster: excludes master_name`},
 		{"cluster db", "store: {redis: {addresses: [a:1], cluster: true, db: 1}}", `store.redis.db: a cluster has database 0 only`},
 		{"negative db", "store: {redis: {addresses: [a:1], db: -1}}", `store.redis.db: want 0 or more, got -1`},
-		{"two passwords", "store: {redis: {addresses: [a:1], password_file: /nonexistent/p, password_env: P}}", `store.redis.password_env: does not go with store.redis.password_file; give one`},
+		{"two passwords", "store: {redis: {addresses: [a:1], password_file: /nonexistent/p, password_env: P}}", `store.redis.password_env: excludes store.redis.password_file`},
 		{"no password file", "store: {redis: {addresses: [a:1], password_file: /nonexistent/p}}", `f.yaml:1:50: store.redis.password_file: open /nonexistent/p: no such file`},
-		{"no password variable", "store: {redis: {addresses: [a:1], password_env: P}}", `f.yaml:1:49: store.redis.password_env: there is nothing in it`},
-		{"sentinel alone", "store: {redis: {addresses: [a:1], sentinel_username: u}}", `store.redis: key "master_name" is missing, but`},
-		{"half a certificate", "store: {redis: {addresses: [a:1], tls: {cert_file: c}}}", `store.redis.tls: cert_file and key_file go together`},
+		{"no password variable", "store: {redis: {addresses: [a:1], password_env: P}}", `f.yaml:1:49: store.redis.password_env: secret is empty`},
+		{"sentinel alone", "store: {redis: {addresses: [a:1], sentinel_username: u}}", `store.redis: key "master_name" is missing; there is`},
+		{"half a certificate", "store: {redis: {addresses: [a:1], tls: {cert_file: c}}}", `store.redis.tls: cert_file and key_file require each other`},
 		{"no authority", "store: {redis: {addresses: [a:1], tls: {ca_file: /nonexistent/ca}}}", `store.redis.tls: read authorities: open /nonexistent/ca`},
 		{"authority not pem", "store: {redis: {addresses: [a:1], tls: {ca_file: /dev/null}}}", `store.redis.tls: read authorities: /dev/null has no certificate`},
 		{"no certificate", "store: {redis: {addresses: [a:1], tls: {cert_file: /nonexistent/c, key_file: /nonexistent/k}}}", `store.redis.tls: read client certificate`},
@@ -271,7 +271,7 @@ func TestProblems(t *testing.T) {
 		{"bolt journal window", "store: {bolt: {journal: {window: 1s}}}", `store.bolt.journal.window: want 1m or more, got 1s`},
 		{"journal entries", "store: {redis: {addresses: [a:1], journal: {entries: 10}}}", `store.redis.journal.entries: want 1000 or more, got 10`},
 		{"negative replicas", "store: {redis: {addresses: [a:1], replicas: -1}}", `store.redis.replicas: want 0 or more, got -1`},
-		{"replicas for nothing", "store: {redis: {addresses: [a:1], replicas: 1}}", `store.redis.replicas: does not go with durability: primary`},
+		{"replicas for nothing", "store: {redis: {addresses: [a:1], replicas: 1}}", `store.redis.replicas: excludes durability: primary`},
 		{"socket of a cluster", "store: {redis: {addresses: [/run/redis.sock], cluster: true}}", `store.redis.addresses[0]: want host:port`},
 	}
 	for _, tt := range tests {
@@ -292,14 +292,14 @@ func TestProblems(t *testing.T) {
 	}
 }
 
-// All mistakes are told at once, in the order of the file, whoever finds them.
+// All mistakes are reported at once, in the order of the file.
 func TestAllProblems(t *testing.T) {
 	t.Parallel()
 	_, err := parse([]byte("listen: nowhere\ndischarge: {ttl: soon, grace: 0s}\nlisen: 1\nlog: {level: 3}\n"), Options{
 		File:  "f.yaml",
 		Flags: map[string]string{"admin_listen": "0.0.0.0:1"},
 	})
-	want := `--admin-listen: admin_listen: 0.0.0.0:1 is not a loopback address, and whoever reaches it can read the metrics; set admin_public: true if that is meant
+	want := `--admin-listen: admin_listen: 0.0.0.0:1 is not a loopback address, and its clients can read the metrics; set admin_public: true to allow that
 f.yaml:1:9: listen: want host:port, got "nowhere"
 f.yaml:2:18: discharge.ttl: want a duration such as 90s, 5m, 12h or 30d, got "soon"
 f.yaml:2:31: discharge.grace: want more than 0, got 0s

@@ -8,65 +8,65 @@ import (
 	"strings"
 	"time"
 
-	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/secret"
 )
 
-// Redis is a Redis to keep sessions in: one server, a primary that Sentinels
-// watch over (MasterName), or a cluster (Cluster).
+// Redis is a store of sessions: one server, a primary with Sentinels (MasterName) or
+// a cluster (Cluster).
 type Redis struct {
-	// Addresses are host:port of the server, the Sentinels, or some of the
-	// cluster's nodes. One server may be given as the path of its unix socket.
+	// Addresses are host:port of the server, of the Sentinels, or of nodes of the
+	// cluster. For a single server it may be the path of a unix socket.
 	Addresses  []string `yaml:"addresses"`
-	MasterName string   `yaml:"master_name"` // what the Sentinels call the primary
+	MasterName string   `yaml:"master_name"` // name of the primary at the Sentinels
 	Cluster    bool     `yaml:"cluster"`
 	DB         int      `yaml:"db" min:"0"` // not in a cluster
 
-	Username     string        `yaml:"username"`
-	PasswordFile string        `yaml:"password_file" file:"read"` // a line break at the end is not part of it
-	PasswordEnv  string        `yaml:"password_env"`
-	Password     caveat.Secret `yaml:"-"` // what was found there
+	Username     string       `yaml:"username"`
+	PasswordFile string       `yaml:"password_file" file:"read"` // a line break at the end is removed
+	PasswordEnv  string       `yaml:"password_env"`
+	Password     secret.Bytes `yaml:"-"` // read from the file or the variable
 
-	SentinelUsername     string        `yaml:"sentinel_username"`
-	SentinelPasswordFile string        `yaml:"sentinel_password_file" file:"read"`
-	SentinelPasswordEnv  string        `yaml:"sentinel_password_env"`
-	SentinelPassword     caveat.Secret `yaml:"-"`
+	SentinelUsername     string       `yaml:"sentinel_username"`
+	SentinelPasswordFile string       `yaml:"sentinel_password_file" file:"read"`
+	SentinelPasswordEnv  string       `yaml:"sentinel_password_env"`
+	SentinelPassword     secret.Bytes `yaml:"-"`
 
-	TLS        *TLS       `yaml:"tls"` // nil: not encrypted
+	TLS        *TLS       `yaml:"tls"` // nil: no encryption
 	Timeouts   Timeouts   `yaml:"timeouts"`
 	Durability Durability `yaml:"durability"`
-	Replicas   int        `yaml:"replicas" min:"0"`  // that Durability asks for; 0: one for replica, none for disk
-	PoolSize   int        `yaml:"pool_size" min:"1"` // connections to each server for commands sent alone
-	Pipelining bool       `yaml:"pipelining"`        // commands of many concurrent requests travel together
+	Replicas   int        `yaml:"replicas" min:"0"`  // for Durability; 0: one for replica, none for disk
+	PoolSize   int        `yaml:"pool_size" min:"1"` // connections to each server for single commands
+	Pipelining bool       `yaml:"pipelining"`        // send commands of concurrent requests together
 	Journal    Journal    `yaml:"journal"`
 }
 
 var defaultJournal = Journal{Enabled: true, Window: 24 * time.Hour, Entries: 1_000_000}
 
-// Journal is a file in which a process notes what it revokes before it says
-// so, to do it again if a failover or an older copy of the store undoes it.
+// Journal is the file to which a process writes revocations before it acknowledges
+// them. They are replayed after a failover or a restored copy of the store.
 type Journal struct {
 	Enabled bool          `yaml:"enabled"`
 	Path    string        `yaml:"path"`               // empty: journal.db in the data directory
-	Window  time.Duration `yaml:"window" min:"1m"`    // how long an entry is kept
-	Entries int           `yaml:"entries" min:"1000"` // the most there may be; the oldest go first
+	Window  time.Duration `yaml:"window" min:"1m"`    // lifetime of an entry
+	Entries int           `yaml:"entries" min:"1000"` // most entries; the oldest are dropped first
 }
 
-// Timeouts of one command. All of it, repeats included, ends with the request's
-// own timeout.
+// Timeouts are those of one command. The timeout of the request bounds all of its
+// commands and their retries.
 type Timeouts struct {
 	Dial  time.Duration `yaml:"dial" min:"1ns"`
 	Read  time.Duration `yaml:"read" min:"1ns"`
 	Write time.Duration `yaml:"write" min:"1ns"`
 }
 
-// Durability is what a logout waits for before it is acknowledged.
+// Durability is the condition on which a logout is acknowledged.
 type Durability string
 
-// The levels of durability.
+// Levels of durability.
 const (
-	DurablePrimary Durability = "primary" // the primary has it
-	DurableReplica Durability = "replica" // as many replicas have it too
-	DurableDisk    Durability = "disk"    // it is on the disk of the primary and of as many replicas
+	DurablePrimary Durability = "primary" // written by the primary
+	DurableReplica Durability = "replica" // and by Replicas replicas
+	DurableDisk    Durability = "disk"    // on the disks of the primary and of Replicas replicas
 )
 
 func (Durability) names() []string {
@@ -84,11 +84,11 @@ func (r *Redis) setDefaults() {
 	}
 }
 
-// TLS is how to talk to a server that encrypts. The zero value verifies the
-// server with the system's authorities and the name it was dialled by.
+// TLS configures connections with TLS. The zero value verifies the server with the
+// system's authorities and the name it was dialled by.
 type TLS struct {
 	CAFile     string `yaml:"ca_file" file:"read"`   // PEM; empty: the system's authorities
-	CertFile   string `yaml:"cert_file" file:"read"` // PEM, for servers that want to know their clients
+	CertFile   string `yaml:"cert_file" file:"read"` // PEM, for servers that authenticate their clients
 	KeyFile    string `yaml:"key_file" file:"read"`  // PEM, of CertFile
 	ServerName string `yaml:"server_name"`           // expected in the server's certificate
 }
@@ -138,7 +138,7 @@ func (d *decoder) validateRedis(c *Redis) {
 	}
 	switch {
 	case c.Cluster && c.MasterName != "":
-		d.at(key+".cluster", "does not go with master_name: a cluster has no Sentinels")
+		d.at(key+".cluster", "excludes master_name: a cluster has no Sentinels")
 	case !c.Cluster && c.MasterName == "" && len(c.Addresses) > 1:
 		d.at(key+".addresses", "names %d servers; set cluster: true for a cluster, or master_name for Sentinels", len(c.Addresses))
 	case c.Cluster && c.DB != 0:
@@ -147,18 +147,24 @@ func (d *decoder) validateRedis(c *Redis) {
 	d.oneSource(key+".password", c.PasswordFile, c.PasswordEnv)
 	d.oneSource(key+".sentinel_password", c.SentinelPasswordFile, c.SentinelPasswordEnv)
 	if c.MasterName == "" && (c.SentinelUsername != "" || c.SentinelPasswordFile != "" || c.SentinelPasswordEnv != "") {
-		d.missing(key+".master_name", ", but there is a password or a username for Sentinels")
+		d.missing(key+".master_name", "there is a password or a username for Sentinels")
 	}
-	if t := c.TLS; t != nil && (t.CertFile == "") != (t.KeyFile == "") {
-		d.at(key+".tls", "cert_file and key_file go together")
-	}
+	d.certificate(key+".tls", c.TLS)
 	if c.Replicas > 0 && c.Durability == DurablePrimary {
-		d.at(key+".replicas", "does not go with durability: primary, which waits for no replica")
+		d.at(key+".replicas", "excludes durability: primary, which waits for no replica")
 	}
 }
 
+// certificate checks that a certificate and its key are both there or neither.
+func (d *decoder) certificate(key string, t *TLS) {
+	if t != nil && (t.CertFile == "") != (t.KeyFile == "") {
+		d.at(key, "cert_file and key_file require each other")
+	}
+}
+
+// oneSource checks that a secret has one source.
 func (d *decoder) oneSource(key, file, variable string) {
 	if file != "" && variable != "" {
-		d.at(key+"_env", "does not go with %s_file; give one of them", key)
+		d.at(key+"_env", "excludes %s_file; want one of them", key)
 	}
 }

@@ -56,8 +56,8 @@ func (d *decoder) scalar(at place, v reflect.Value, key string) {
 	}
 }
 
-// text decodes a value of a type with its own form. What is no key or digest is
-// hidden in excerpts: it may be the secret that belongs elsewhere.
+// text decodes a value of a type with a form of its own. A malformed key or digest
+// is hidden in excerpts: it may be a secret.
 func (d *decoder) text(at place, v encoding.TextUnmarshaler, text, key string) {
 	if err := v.UnmarshalText([]byte(text)); err != nil {
 		if reflect.TypeOf(v).Elem().Kind() == reflect.Array {

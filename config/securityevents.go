@@ -4,17 +4,17 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/secret"
 )
 
-// SecurityEvents is a receiver of security event tokens, which is told what is
-// revoked of a homeserver's sessions.
+// SecurityEvents is a receiver of security event tokens, one for each revocation of
+// a homeserver's sessions.
 type SecurityEvents struct {
-	URL      string `yaml:"url" hide:"true"` // where they are pushed to
-	Audience string `yaml:"audience"`        // who they are for
+	URL      string `yaml:"url" hide:"true"` // to which tokens are pushed
+	Audience string `yaml:"audience"`        // "aud" of the tokens
 
-	AuthorizationFile string        `yaml:"authorization_file" file:"read"` // of the Authorization header; empty: there is none
-	Authorization     caveat.Secret `yaml:"-"`                              // what is in it
+	AuthorizationFile string       `yaml:"authorization_file" file:"read"` // file of the Authorization header; empty: no header
+	Authorization     secret.Bytes `yaml:"-"`                              // content of the file
 }
 
 // receivers calls do for each receiver, with its key.
@@ -29,7 +29,7 @@ func (c *Config) receivers(do func(key string, e *SecurityEvents)) {
 	}
 }
 
-// HasReceivers reports whether anybody is to be sent security events.
+// HasReceivers reports whether security events are sent.
 func (c *Config) HasReceivers() (any bool) {
 	c.receivers(func(string, *SecurityEvents) { any = true })
 	return any
@@ -41,22 +41,24 @@ const maxAudience = 1024
 func (d *decoder) validateReceivers(c *Config) {
 	c.receivers(func(key string, e *SecurityEvents) {
 		if u := webURL(e.URL); e.URL == "" {
-			d.missing(key+"url", "; write where events are sent to, such as https://receiver.example/events")
+			d.missing(key+"url", "write the URL of the receiver, such as https://receiver.example/events")
 		} else if u == nil || u.Scheme != "https" && !loopback(u.Hostname()) {
-			// The URL is not repeated: it may hold a secret of the receiver.
+			// The message does not contain the URL, which may hold a secret.
 			d.at(key+"url", "want https and a host, such as https://receiver.example/events, with no user in it; "+
 				"http is for loopback addresses only")
 		}
-		if e.Audience == "" || len(e.Audience) > maxAudience {
-			d.at(key+"audience", "want the audience that the receiver expects, such as https://receiver.example")
+		if e.Audience == "" {
+			d.missing(key+"audience", "write the audience of the receiver, such as https://receiver.example")
+		} else if len(e.Audience) > maxAudience {
+			d.at(key+"audience", "want at most %d bytes, got %d", maxAudience, len(e.Audience))
 		}
 		if c.PublicURL == "" {
-			d.missing("public_url", "; it is the issuer in security events, and locates its keys")
+			d.missing("public_url", "it is the issuer in security events, and locates its keys")
 		}
 	})
 }
 
-// receiverSecrets reads what is sent to receivers as Authorization.
+// receiverSecrets reads the Authorization headers of receivers.
 func (d *decoder) receiverSecrets(cfg *Config) {
 	cfg.receivers(func(key string, e *SecurityEvents) {
 		e.Authorization = d.secret(key+"authorization", e.AuthorizationFile, "", nil)

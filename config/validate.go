@@ -14,7 +14,7 @@ import (
 	"github.com/discharger/discharger/config/yamlfile"
 )
 
-// validate reports everything about a decoded configuration that cannot work.
+// validate reports the problems of a decoded configuration.
 func (d *decoder) validate(c *Config) {
 	d.bounds(c)
 	d.validateListeners(c)
@@ -37,8 +37,8 @@ func (d *decoder) validateListeners(c *Config) {
 		d.at("admin_listen", "is the same as listen")
 	}
 	if host, _, err := net.SplitHostPort(c.AdminListen); err == nil && !c.AdminPublic && !loopback(host) {
-		d.at("admin_listen", "%s is not a loopback address, and whoever reaches it can read the metrics; "+
-			"set admin_public: true if that is meant", c.AdminListen)
+		d.at("admin_listen", "%s is not a loopback address, and its clients can read the metrics; "+
+			"set admin_public: true to allow that", c.AdminListen)
 	}
 	if c.PublicURL == "" {
 		return
@@ -48,8 +48,8 @@ func (d *decoder) validateListeners(c *Config) {
 	}
 }
 
-// webURL parses a URL of http or https with a host, and without a user or
-// fragment. It returns nil for any other.
+// webURL parses a URL of http or https with a host and without a user or a fragment.
+// It returns nil for any other.
 func webURL(text string) *url.URL {
 	u, err := url.Parse(text)
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil || u.Fragment != "" {
@@ -63,7 +63,8 @@ func loopback(host string) bool {
 	return host == "localhost" || err == nil && a.Unmap().IsLoopback()
 }
 
-// address checks host:port. To listen, the host may be empty and the port 0.
+// address checks host:port. In an address to listen at, the host may be empty and
+// the port 0.
 func (d *decoder) address(key, text string, listen bool) {
 	host, port, err := net.SplitHostPort(text)
 	if err != nil {
@@ -112,19 +113,17 @@ func (d *decoder) validateLifetimes(c *Config) {
 	d.sessionLimit("session.absolute", c.Session.Absolute, c.Discharge.TTL)
 }
 
-// sessionLimit checks a limit that is zero for none, and else has to leave time
-// for a discharge to run out and be renewed.
+// sessionLimit checks a limit, 0 for none, which has to be longer than a discharge.
 func (d *decoder) sessionLimit(key string, limit, ttl time.Duration) {
 	switch {
 	case limit < 0:
-		d.at(key, "want 0s, for no limit, or more; got %s", limit)
+		d.at(key, "want 0s or more, got %s; 0s is no limit", limit)
 	case limit > 0 && limit <= ttl:
 		d.at(key, "%s is not longer than discharge.ttl, %s: no session would last to its first refresh", limit, ttl)
 	}
 }
 
-// validatePolicy checks that every file is named, and named once. Two keys with
-// one file are a slip: one of them was meant to be another.
+// validatePolicy checks that no path is empty or a duplicate.
 func (d *decoder) validatePolicy(p *Policy) {
 	first := make(map[string]string)
 	check := func(key, path string) {
@@ -153,7 +152,7 @@ func (d *decoder) validatePolicy(p *Policy) {
 func (d *decoder) validateClients(c *Config) {
 	for i, p := range c.TrustedProxies {
 		if p.IsValid() && p.Bits() == 0 {
-			d.at(fmt.Sprintf("trusted_proxies[%d]", i), "%s is everybody: any client could claim any address", p)
+			d.at(fmt.Sprintf("trusted_proxies[%d]", i), "%s contains every address: any client could claim any other", p)
 		}
 	}
 	if len(c.CORSOrigins) == 0 {

@@ -86,7 +86,7 @@ var layout = map[string][]string{
 	},
 	"cmd/discharger/interop": {},
 
-	"config":                {"config/yamlfile", "discharger/caveat"},
+	"config":                {"config/yamlfile", "discharger/caveat", "discharger/secret"},
 	"discharger/atomicfile": {},
 	"config/yamlfile":       {},
 	"discharger/keyfile":    {"discharger/atomicfile", "discharger/caveat", "discharger/rawmacaroon", "discharger/secret"},

@@ -4,9 +4,9 @@
 // A file is one document of mappings, lists, strings, numbers, booleans and
 // durations. Rejected are keys that are unknown, missing or duplicate, values of
 // another type, explicit tags, anchors, aliases, merge keys, a second document,
-// text that is not UTF-8, and files beyond the limits of [Options]. The package
-// knows shapes and places; the meaning of a file belongs to its reader, which
-// reports its own problems through the same [Document].
+// text that is not UTF-8, and files beyond the limits of [Options]. The meaning of a
+// file belongs to its reader, which reports problems of its own through the same
+// [Document].
 //
 // # Reading
 //
@@ -28,7 +28,7 @@
 //
 // # Problems
 //
-// A [Problem] has one look, whatever the file is:
+// A [Problem] looks the same for every kind of file:
 //
 //	rules.yaml:2:1: key "polcies" is unknown (did you mean policies?)
 //	    2 | polcies:
@@ -54,10 +54,8 @@ package yamlfile
 import (
 	"bytes"
 	"errors"
-	"fmt"
 	"io"
 	"regexp"
-	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -68,7 +66,7 @@ import (
 // A Node is a value or a key of a document, with its line and column.
 type Node = yaml.Node
 
-// Options limit what a file may hold. The zero value has the defaults.
+// Options are the limits of a file. The zero value has the defaults.
 type Options struct {
 	MaxBytes    int // size of the file; 0 means 1 MiB
 	MaxNodes    int // bound on the YAML nodes, each of 200 bytes in memory; 0 means no bound beside MaxBytes
@@ -89,8 +87,8 @@ type Options struct {
 	// Kind is the Err of problems reported without one of their own.
 	Kind error
 
-	// SyntaxHint returns what to add to a syntax error near a line (from 1, 0:
-	// unknown); nil adds nothing.
+	// SyntaxHint returns text to append to a syntax error near a line (from 1, 0:
+	// unknown); nil appends nothing.
 	SyntaxHint func(lines []string, line int) string
 }
 
@@ -201,89 +199,4 @@ func splitLines(text string) []string {
 	text = strings.ReplaceAll(text, "\r\n", "\n")
 	text = strings.NewReplacer("\r", "\n", "\u0085", "\n", "\u2028", "\n", "\u2029", "\n").Replace(text)
 	return strings.Split(text, "\n")
-}
-
-// Whole reports a problem of the file as a whole.
-func (d *Document) Whole(format string, args ...any) {
-	d.Report(&Problem{Message: fmt.Sprintf(format, args...)})
-}
-
-// Errorf reports a problem at a node.
-func (d *Document) Errorf(n *Node, format string, args ...any) {
-	d.reportAt(n, &Problem{Message: fmt.Sprintf(format, args...)})
-}
-
-// Warnf reports at a node a problem that does not keep the file from being used.
-func (d *Document) Warnf(n *Node, format string, args ...any) {
-	d.reportAt(n, &Problem{Message: fmt.Sprintf(format, args...), Warning: true})
-}
-
-// ErrorIn reports a problem some characters into a string.
-func (d *Document) ErrorIn(n *Node, offset int, format string, args ...any) {
-	line, column := d.Position(n, offset)
-	d.Report(&Problem{Line: line, Column: column, Message: fmt.Sprintf(format, args...)})
-}
-
-// WarnIn is [Document.ErrorIn] for a warning.
-func (d *Document) WarnIn(n *Node, offset int, format string, args ...any) {
-	line, column := d.Position(n, offset)
-	d.Report(&Problem{Line: line, Column: column, Message: fmt.Sprintf(format, args...), Warning: true})
-}
-
-// Invalid reports a problem of the value that path names. A nil node stands for
-// the file as a whole.
-func (d *Document) Invalid(n *Node, path, format string, args ...any) {
-	d.reportAt(n, &Problem{Path: path, Message: fmt.Sprintf(format, args...)})
-}
-
-// reportAt reports a problem at a node, all of which is underlined.
-func (d *Document) reportAt(n *Node, p *Problem) {
-	if n != nil {
-		p.Line, p.Column = n.Line, n.Column
-		if n.Line > 0 && n.Line <= len(d.lines) {
-			p.Width = nodeWidth(n, d.lines[n.Line-1])
-		}
-	}
-	d.Report(p)
-}
-
-// Report adds a problem. Its File and Text are set here, and its Width and Err
-// unless it has them.
-func (d *Document) Report(p *Problem) {
-	if len(d.problems) >= d.options.MaxProblems {
-		d.dropped = d.dropped || !p.Warning
-		return
-	}
-	p.File = d.name
-	p.Message = printable(p.Message)
-	if p.Err == nil {
-		p.Err = d.Kind
-	}
-	if p.Column > 0 && p.Width == 0 && p.Line <= len(d.lines) {
-		p.Width = tokenWidth(d.lines[p.Line-1], p.Column)
-	}
-	d.problems = append(d.problems, p)
-}
-
-// Len returns the number of problems so far.
-func (d *Document) Len() int { return len(d.problems) }
-
-// Failed reports whether a problem so far is more than a warning.
-func (d *Document) Failed() bool { return d.dropped || d.problems.Err() != nil }
-
-// Problems returns the problems in the order of the file. The last one stands
-// for those beyond MaxProblems.
-func (d *Document) Problems() Problems {
-	all := slices.Clone(d.problems)
-	for _, p := range all {
-		if p.Line > 0 && p.Line <= len(d.shown) {
-			p.Text = d.shown[p.Line-1]
-		}
-	}
-	all.Sort()
-	if d.dropped {
-		all = append(all, &Problem{File: d.name, Err: d.options.Kind,
-			Message: fmt.Sprintf("more than %d problems; the rest is not shown", d.options.MaxProblems)})
-	}
-	return all
 }

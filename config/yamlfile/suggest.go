@@ -85,7 +85,7 @@ func Distance(a, b string) int {
 	return last[len(b)]
 }
 
-// Shorten cuts text from a file or a request to what fits in a message.
+// Shorten cuts text from a file or a request to the length that messages show.
 func Shorten(s string) string {
 	const most = 60
 	if utf8.RuneCountInString(s) <= most {
@@ -94,7 +94,7 @@ func Shorten(s string) string {
 	return string([]rune(s)[:most]) + "…"
 }
 
-// unknown returns the message for an unknown key.
+// unknown returns the suggestion for an unknown key.
 func (d *Document) unknown(key string, known []string) string {
 	if Nearest(key, known) == "" {
 		at := slices.IndexFunc(d.options.Paths, func(path string) bool { return strings.HasSuffix(path, "."+key) })

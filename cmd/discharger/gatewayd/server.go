@@ -52,9 +52,9 @@ func (p *Params) config(cfg *config.Config, ring *keyfile.Ring) (gc gateway.Conf
 	gc = gateway.Config{
 		Upstream: cfg.Gateway.Upstream, PublicURL: cfg.Gateway.PublicURL, Service: p.Service,
 		APIKey: ring.Of(keyfile.API)[0].APIKey(), Keys: keys.Keys, Retired: keys.Retired, KeyPair: keys.KeyPair, Discharger: p.ServiceKey,
-		Vault: cfg.GatewayVaultFile(), TrustedProxies: cfg.TrustedProxies, Leeway: p.leeway,
+		Vault: cfg.GatewayOutboxFile(), TrustedProxies: cfg.TrustedProxies, Leeway: p.leeway,
 		Legacy: gateway.Legacy{
-			Reject: cfg.Gateway.Legacy == config.LegacyReject, Until: cfg.Gateway.LegacyUntil, OnceNew: cfg.Gateway.OnceNew,
+			Reject: cfg.Gateway.Legacy == config.LegacyReject, Until: cfg.Gateway.LegacyUntil, OnceNew: cfg.Gateway.RejectLegacyAfterUpgrade,
 		},
 		CacheBytes: cfg.Gateway.Limits.CacheMiB << 20, Limits: gatewayLimits(&cfg.Gateway.Limits),
 		Reconcile: cfg.Gateway.Reconcile, ForgetAfter: cfg.Gateway.ForgetAfter, Registerer: p.Registerer, Log: p.Log, Access: p.Access, Clock: p.Now,

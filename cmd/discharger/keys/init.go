@@ -51,7 +51,7 @@ func initKeys(t *command.Terminal, o *config.Options) error {
 	}
 	if cfg.Gateway != nil {
 		p := setup.GatewayPeer(cfg, keys)
-		ring, err := initFile(t, cfg.GatewayKeyFile(), cfg.GatewayVaultFile(), func() (*keyfile.Ring, error) { return setup.GatewayKeys(cfg) },
+		ring, err := initFile(t, cfg.GatewayKeyFile(), cfg.GatewayOutboxFile(), func() (*keyfile.Ring, error) { return setup.GatewayKeys(cfg) },
 			func() (*keyfile.Ring, error) { return keyfile.NewHomeserver(p, t.Now()) })
 		if err != nil {
 			return err

@@ -29,11 +29,11 @@ func GatewayKeysOrNew(cfg *config.Config, p keyfile.Peer, now time.Time) (ring *
 		return ring, false, err
 	}
 	file := cfg.GatewayKeyFile()
-	_, vaultErr := os.Stat(cfg.GatewayVaultFile())
+	_, vaultErr := os.Stat(cfg.GatewayOutboxFile())
 	switch {
 	case vaultErr == nil:
 		return nil, false, command.Mark(fmt.Errorf("there are no keys in %s, but there were: %s is from a gateway that had some; "+
-			"restore the key file, or remove that one to begin anew, with every client logged out", file, cfg.GatewayVaultFile()), command.ErrConfig)
+			"restore the key file, or remove that one to begin anew, with every client logged out", file, cfg.GatewayOutboxFile()), command.ErrConfig)
 	case cfg.Store.Redis != nil:
 		return nil, false, noSharedKeys(file)
 	case cfg.Gateway.KeysFile != "":
