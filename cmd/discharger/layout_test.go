@@ -68,6 +68,7 @@ var layout = map[string][]string{
 		"discharger/store/redis", "policy/check",
 	},
 	"cmd/discharger/sessions": {
+		"discharger/secret",
 		"cmd/discharger/command", "cmd/discharger/setup", "config/yamlfile", "discharger/caveat", "discharger/client", "discharger/keyfile",
 		"discharger/wire",
 	},
@@ -108,6 +109,7 @@ var layout = map[string][]string{
 	"discharger/store/marker":  {"discharger/boltfile"},
 	"discharger/store/record":  {"discharger/store/limits"},
 	"discharger/store/redis": {
+		"discharger/secret",
 		"discharger", "discharger/caveat", "discharger/revocation", "discharger/session", "discharger/store/backup", "discharger/store/journal", "discharger/store/limits", "discharger/store/marker",
 		"discharger/store/record",
 	},
@@ -123,6 +125,7 @@ var layout = map[string][]string{
 	"discharger/simulate":   {"discharger", "discharger/caveat", "discharger/session"},
 
 	"discharger/gateway": {
+		"discharger/secret",
 		"discharger/bundle", "discharger/cache", "discharger/caveat", "discharger/client", "discharger/clientaddr",
 		"discharger/gateway/matrix", "discharger/gateway/token", "discharger/homeserver", "discharger/rawmacaroon", "discharger/wire",
 	},

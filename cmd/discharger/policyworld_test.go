@@ -22,6 +22,7 @@ import (
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/client"
 	"github.com/discharger/discharger/discharger/homeserver"
+	"github.com/discharger/discharger/discharger/secret"
 	"github.com/discharger/discharger/policy/rules"
 )
 
@@ -59,7 +60,7 @@ homeservers:
   - {name: a.example, public_key: %s, api_key_sha256: %s}
 `, section, theirs.Public, hex.EncodeToString(digest[:])), "$DIR", r.dir))
 	var err error
-	r.client, err = client.New(client.Config{URL: "http://" + c, APIKey: caveat.Secret(ruledKey), Patience: -1})
+	r.client, err = client.New(client.Config{URL: "http://" + c, APIKey: secret.Bytes(ruledKey), Patience: -1})
 	r.must(err)
 	service, err := r.client.Info(t.Context())
 	r.must(err)

@@ -41,8 +41,8 @@ func bakeryMacaroon(tb testing.TB, w world, version bakery.Version, ns *checkers
 	return m
 }
 
-// The bakery seals; we open, and make the discharge out of what was inside;
-// the bakery's client binds it, and the whole verifies.
+// The bakery seals; this package opens, and the discharge is made from the content;
+// the bakery's client binds it, and the bundle verifies.
 func TestBakerySeals(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -115,7 +115,7 @@ func TestBakerySealsWithoutStd(t *testing.T) {
 	}
 }
 
-// We seal; the bakery's discharger opens, V3 with the caveat id alone.
+// This package seals; the bakery's discharger opens, V3 with the caveat id alone.
 func TestBakeryOpens(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -144,8 +144,8 @@ func TestBakeryOpens(t *testing.T) {
 	}
 }
 
-// The forgery with an all-zero key works on the bakery's discharger: this is
-// what the look-up of the homeserver is for.
+// The forgery with an all-zero key works on the bakery's discharger: the look-up of
+// the homeserver prevents it.
 func TestBakeryTakesForgery(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -174,7 +174,7 @@ func TestBakeryTakesForgery(t *testing.T) {
 }
 
 // Caveats sealed by Python's macaroonbakery 1.3.1, whose JSON has white space
-// and escapes what is not ASCII.
+// and escapes all but ASCII.
 func TestPythonSeals(t *testing.T) {
 	t.Parallel()
 	data, err := os.ReadFile("testdata/python-macaroonbakery.json")

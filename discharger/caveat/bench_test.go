@@ -44,7 +44,7 @@ func BenchmarkOpen(b *testing.B) {
 	}
 }
 
-// BenchmarkBox is what of opening a V2 caveat is the box alone.
+// BenchmarkBox is the share of the box in opening a V2 caveat.
 func BenchmarkBox(b *testing.B) {
 	w := newWorld(b)
 	id := w.seal(b, V2)
@@ -72,7 +72,7 @@ func BenchmarkBakeryDecode(b *testing.B) {
 
 // BenchmarkAgainstBakery opens one caveat alternately here, a thousand times,
 // and with the bakery, ten times, so that both meet the same machine. It
-// reports how many times faster we are, in the middle one of all rounds.
+// reports how many times faster this package is, in the median round.
 func BenchmarkAgainstBakery(b *testing.B) {
 	w := newWorld(b)
 	for _, version := range versions {
@@ -99,7 +99,7 @@ func perCall(n int, call func()) float64 {
 	return float64(time.Since(start)) / float64(n)
 }
 
-// BenchmarkOpenUnknown is what a caveat from a stranger costs.
+// BenchmarkOpenUnknown opens a caveat of an unregistered homeserver.
 func BenchmarkOpenUnknown(b *testing.B) {
 	w := newWorld(b)
 	rogue := fixedPair(b, 9)

@@ -15,19 +15,19 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 )
 
-// Mode says who may fetch a discharge. The zero value is none.
+// Mode is the party that may fetch a discharge. The zero value is no mode.
 type Mode uint8
 
 // The modes.
 const (
-	ModeOpen   Mode = iota + 1 // whoever shows the caveat
-	ModeRotate                 // whoever has the current refresh token too
-	ModeHeld                   // only the homeserver, with its API key
+	ModeOpen   Mode = iota + 1 // every holder of the caveat
+	ModeRotate                 // a holder of the caveat and the current refresh token
+	ModeHeld                   // the homeserver, with its API key
 )
 
 var modeNames = [...]string{ModeOpen: "open", ModeRotate: "rotate", ModeHeld: "held"}
 
-// ParseMode reads "open", "rotate" or "held".
+// ParseMode parses "open", "rotate" or "held".
 func ParseMode(s string) (Mode, error) {
 	if i := slices.Index(modeNames[ModeOpen:], s); i >= 0 {
 		return ModeOpen + Mode(i), nil
@@ -35,8 +35,8 @@ func ParseMode(s string) (Mode, error) {
 	return 0, errors.New("mode is not open, rotate or held")
 }
 
-// String gives what [ParseMode] reads, and "mode(n)" for a value that is not a
-// mode.
+// String returns the text that [ParseMode] parses, and "mode(n)" for a value that is
+// not a mode.
 func (m Mode) String() string {
 	if !m.valid() {
 		return "mode(" + strconv.Itoa(int(m)) + ")"
@@ -46,8 +46,8 @@ func (m Mode) String() string {
 
 func (m Mode) valid() bool { return m >= ModeOpen && m <= ModeHeld }
 
-// Condition is what a caveat of a session demands, and all that the discharger
-// knows of the session beside its own record.
+// Condition is the condition of a session's caveat. Beside its own record, it is all
+// that the discharger has of the session.
 //
 //	session {"id":"AAECAwQFBgcICQoLDA0ODw","user":"@alice:example.org", …}
 //
@@ -55,23 +55,23 @@ func (m Mode) valid() bool { return m >= ModeOpen && m <= ModeHeld }
 // with the members noted at the fields. The first five are required.
 type Condition struct {
 	Session SessionID         // "id"; not all zeros
-	User    string            // "user", as the homeserver names it: 1 to 255 bytes
-	Device  string            // "device", likewise: up to [MaxDevice] characters of any kind; may be empty
-	Minted  int64             // "minted": when the macaroon was made, in Unix ms
+	User    string            // "user": the homeserver's name of the user, 1 to 255 bytes
+	Device  string            // "device": its name of the device, up to [MaxDevice] characters of any kind; may be empty
+	Minted  int64             // "minted": when the macaroon was minted, in Unix ms
 	Mode    Mode              // "mode"
-	Policy  string            // "policy": 1 to 64 of a-z, 0-9, _ - . ; empty is the homeserver's own
-	MaxTTL  time.Duration     // "max_ttl", in the text as seconds: no discharge lives longer; 0 is no limit
-	Expires int64             // "expires": the session ends here in any case, in Unix ms; 0 is never
+	Policy  string            // "policy": 1 to 64 of a-z, 0-9, _ - . ; empty: the homeserver's own
+	MaxTTL  time.Duration     // "max_ttl", in seconds: no discharge lives longer; 0: no limit
+	Expires int64             // "expires": end of the session, in Unix ms; 0: never
 	Labels  map[string]string // "labels", for policies: at most 16, of 1 to 64 and 0 to 256 bytes
 }
 
-// The longest names of users and devices, as Matrix homeservers take them.
+// The longest names of users and devices, those of Matrix homeservers.
 const (
 	MaxUser   = 255 // bytes
 	MaxDevice = 512 // characters, which are up to 4 bytes each
 )
 
-// What a condition is bounded by, in bytes unless said otherwise.
+// Limits of a condition, in bytes unless noted.
 const (
 	maxCondition  = 8 << 10
 	maxPolicy     = 64
@@ -84,10 +84,10 @@ const (
 // conditionWord and the space after it begin a condition.
 const conditionWord = "session "
 
-// Encode writes the condition, in one spelling only: members in the order of
+// Encode returns the condition in its canonical spelling: members in the order of
 // the fields, without those that are zero, labels in the order of their keys,
-// no white space beside the one space. The error tells the first limit that
-// the condition breaks.
+// no white space beside the one space. The error names the first limit that the
+// condition exceeds.
 func (c Condition) Encode() (string, error) {
 	if err := c.validate(); err != nil {
 		return "", fmt.Errorf("encode condition: %w", err)
@@ -124,14 +124,14 @@ func (c Condition) Encode() (string, error) {
 	return string(b), nil
 }
 
-// appendMember appends what goes before a string, and the string quoted. It is
-// valid UTF-8 by then, which is all that AppendQuote asks.
+// appendMember appends a prefix and a quoted string. AppendQuote does not fail, since
+// the string is valid UTF-8.
 func appendMember(b []byte, before, value string) []byte {
 	b, _ = jsontext.AppendQuote(append(b, before...), value)
 	return b
 }
 
-// validate checks all limits but that on the whole.
+// validate checks all limits except that of the text.
 func (c Condition) validate() error {
 	switch {
 	case c.Session == SessionID{}:
@@ -145,7 +145,7 @@ func (c Condition) validate() error {
 	case len(c.Policy) > maxPolicy:
 		return fmt.Errorf("policy has more than %d bytes", maxPolicy)
 	case strings.ContainsFunc(c.Policy, notInPolicy):
-		return errors.New("policy has a character other than a-z, 0-9 and _ - . in it")
+		return errors.New("policy has a character other than a-z, 0-9 and _ - .")
 	case c.MaxTTL < 0 || c.MaxTTL%time.Second != 0:
 		return errors.New("max_ttl is not a whole number of seconds, 1 or more")
 	case c.Expires < 0 || c.Expires > maxInteger:
@@ -176,9 +176,9 @@ func checkUser(user string) error {
 	return nil
 }
 
-// CheckDevice reports whether a session can be on a device of this name: up to
-// [MaxDevice] characters of UTF-8, control characters included. The empty name is
-// no device, and no error.
+// CheckDevice returns an error unless the name of a device is at most [MaxDevice]
+// characters of UTF-8, control characters included. The empty name, of no device, is
+// no error.
 func CheckDevice(device string) error {
 	switch {
 	case len(device) > utf8.UTFMax*MaxDevice || utf8.RuneCountInString(device) > MaxDevice:

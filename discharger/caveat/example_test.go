@@ -10,7 +10,7 @@ import (
 )
 
 // A homeserver seals the session into a caveat id, and the discharger opens
-// it. Someone else's caveat is refused.
+// it. A caveat of an unregistered homeserver is refused.
 func Example() {
 	discharger := caveat.GenerateKey()
 	homeserver := caveat.GenerateKey()

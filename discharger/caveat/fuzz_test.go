@@ -7,8 +7,8 @@ import (
 	"github.com/go-macaroon-bakery/macaroon-bakery/v3/bakery/checkers"
 )
 
-// Whatever comes in, opening does not panic, leaves the id alone, and gives
-// the zero value with an error.
+// Opening never panics, does not change the id, and returns the zero value with an
+// error.
 func FuzzOpen(f *testing.F) {
 	w := newWorld(f)
 	for _, version := range versions {
@@ -28,7 +28,7 @@ func FuzzOpen(f *testing.F) {
 	})
 }
 
-// The same for what is inside the box, which the fuzzer cannot seal by chance.
+// Neither does opening any content of a box, which the fuzzer cannot seal by chance.
 func FuzzOpenSealed(f *testing.F) {
 	w := newWorld(f)
 	f.Add(uint8(V1), []byte(`{"RootKey":"cm9vdA==","Condition":"cond"}`))
@@ -75,7 +75,7 @@ func FuzzNamespace(f *testing.F) {
 	})
 }
 
-// What is read the short way is what would have been read the long way.
+// Both parsers return the same condition.
 func FuzzReadPlain(f *testing.F) {
 	for _, c := range []Condition{
 		fullCondition(f),
@@ -100,8 +100,8 @@ func FuzzReadPlain(f *testing.F) {
 	})
 }
 
-// What parses encodes, and the code parses to the same condition; with an
-// error comes the zero value.
+// A parsed condition encodes and parses to the same condition; an error comes with the
+// zero value.
 func FuzzParseCondition(f *testing.F) {
 	for _, c := range []Condition{fullCondition(f), {Session: testSession(f), User: "u", Mode: ModeOpen}} {
 		text, err := c.Encode()
@@ -134,7 +134,7 @@ func FuzzParseCondition(f *testing.F) {
 	})
 }
 
-// What parses prints as the standard text, which parses to the same key.
+// A parsed key prints as the standard text, which parses to the same key.
 func FuzzParsePublicKey(f *testing.F) {
 	key := fixedPair(f, 1).Public
 	f.Add(key.String())

@@ -15,10 +15,10 @@ import (
 // are equal arrays. The zero value is not a usable key.
 type PublicKey [keySize]byte
 
-// ParsePublicKey reads a key from base64: in the standard or the URL alphabet,
-// padded or not, as the bakery's own reader takes it. It says nothing about
-// the strength of the key; see [CheckPublicKey]. The error does not repeat the
-// text, which may be a private key in the wrong place.
+// ParsePublicKey decodes a key from base64: in the standard or the URL alphabet,
+// padded or not, as the bakery does. It does not check the strength of the key; see
+// [CheckPublicKey]. The error does not contain the text, which may be a private key
+// in the wrong place.
 func ParsePublicKey(s string) (PublicKey, error) {
 	key, err := secret.ParseKey(s)
 	if err != nil {
@@ -27,14 +27,13 @@ func ParsePublicKey(s string) (PublicKey, error) {
 	return PublicKey(key), nil
 }
 
-// String gives the key in standard base64, padded: 44 characters.
+// String returns the key in standard base64, padded: 44 characters.
 func (k PublicKey) String() string { return base64.StdEncoding.EncodeToString(k[:]) }
 
-// MarshalText gives what String gives.
+// MarshalText is String.
 func (k PublicKey) MarshalText() ([]byte, error) { return []byte(k.String()), nil }
 
-// UnmarshalText reads what [ParsePublicKey] reads. On error the key is left as
-// it was.
+// UnmarshalText is [ParsePublicKey]. On error the key is unchanged.
 func (k *PublicKey) UnmarshalText(text []byte) error {
 	key, err := ParsePublicKey(string(text))
 	if err != nil {
@@ -46,8 +45,8 @@ func (k *PublicKey) UnmarshalText(text []byte) error {
 
 // CheckPublicKey returns an error that matches [ErrWeakKey] for a key that
 // must not be trusted: one that is not the canonical spelling of its point
-// (2²⁵⁵-19 or above, or with the top bit set), and one of low order, with
-// which everyone agrees on the same secret.
+// (2²⁵⁵-19 or above, or with the top bit set), and one of low order, with which all
+// keys agree on the same secret.
 func CheckPublicKey(key PublicKey) error {
 	if !canonical(key) {
 		return fmt.Errorf("%w: public key is not in canonical form", ErrWeakKey)
@@ -66,10 +65,10 @@ func CheckPublicKey(key PublicKey) error {
 	return nil
 }
 
-// probe is a scalar, any of which tells: clamping makes all of them multiples of
-// the cofactor, which take every point of low order to zero, and ECDH refuses
-// zero. Making one is as much work as using it, and services with thousands of
-// homeservers check thousands of keys when they start.
+// probe is the scalar that detects points of low order. Any scalar does: clamping
+// makes all of them multiples of the cofactor, which take every point of low order to
+// zero, and ECDH refuses zero. It is made once: services with thousands of homeservers
+// check thousands of keys when they start.
 var probe = sync.OnceValues(func() (*ecdh.PrivateKey, error) {
 	return ecdh.X25519().NewPrivateKey(bytes.Repeat([]byte{1}, keySize))
 })
@@ -92,8 +91,7 @@ func canonical(key PublicKey) bool {
 // REDACTED; only Encode shows it.
 type PrivateKey struct{ secret.Key }
 
-// ParsePrivateKey decodes what Encode returns, in any of the four base64
-// alphabets. The error does not contain the text.
+// ParsePrivateKey decodes the text of Encode, in any of the four base64 alphabets. The error does not contain the text.
 func ParsePrivateKey(s string) (PrivateKey, error) {
 	key, err := secret.ParseKey(s)
 	if err != nil {
@@ -102,9 +100,8 @@ func ParsePrivateKey(s string) (PrivateKey, error) {
 	return PrivateKey{key}, nil
 }
 
-// KeyPair is a private key and the public key that belongs to it. Make one
-// with [GenerateKey] or [NewKeyPair]; a pair put together by hand is to be
-// checked with Validate.
+// KeyPair is a private key and its public key. Make one with [GenerateKey] or
+// [NewKeyPair]; check a pair from elsewhere with Validate.
 type KeyPair struct {
 	Public  PublicKey
 	Private PrivateKey
@@ -120,7 +117,7 @@ func GenerateKey() KeyPair {
 	return KeyPair{Public: PublicKey(scalar.PublicKey().Bytes()), Private: private}
 }
 
-// NewKeyPair derives the public key. A private key of zeros is [ErrWeakKey].
+// NewKeyPair returns the pair of a private key. A key of zeros is [ErrWeakKey].
 func NewKeyPair(private PrivateKey) (KeyPair, error) {
 	if private == (PrivateKey{}) {
 		return KeyPair{}, fmt.Errorf("%w: private key is all zeros", ErrWeakKey)
@@ -132,8 +129,7 @@ func NewKeyPair(private PrivateKey) (KeyPair, error) {
 	return KeyPair{Public: PublicKey(scalar.PublicKey().Bytes()), Private: private}, nil
 }
 
-// Validate reports whether the public key is the one that belongs to the
-// private key.
+// Validate returns an error unless the public key is that of the private key.
 func (k KeyPair) Validate() error {
 	derived, err := NewKeyPair(k.Private)
 	if err != nil {

@@ -10,14 +10,14 @@ import (
 // time-before belongs.
 const stdNamespace = "std"
 
-// sealedNamespace is what a V3 caveat is sealed with: conditions of stdNamespace
-// are written without a prefix.
+// sealedNamespace is the namespace of sealed V3 caveats: conditions of stdNamespace
+// have no prefix.
 const sealedNamespace = stdNamespace + ":"
 
-// stdPrefix finds the prefix of the std namespace in a list of "uri:prefix"
-// separated by white space. The colon that counts is the last, since a URI may
-// have some. A list without std is an error: no time limit could be put on the
-// discharge in a way that the homeserver understands.
+// stdPrefix returns the prefix of the std namespace in a list of "uri:prefix"
+// separated by white space. The last colon separates, since a URI may have some. A
+// list without std is an error: the homeserver would not understand the time limit of
+// the discharge.
 func stdPrefix(namespace []byte) (string, error) {
 	if string(namespace) == sealedNamespace {
 		return "", nil

@@ -10,17 +10,16 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 )
 
-// object reads one JSON object, member by member, and is strict about it: the
-// decoder refuses names that occur twice and anything that is not UTF-8, and
-// each value is asked for by its kind, so that nothing nests deeper than the
-// caller allows. Its errors quote no more than a short piece of the text.
+// object decodes one JSON object strictly, member by member. The decoder refuses
+// duplicate names and invalid UTF-8, and each value is read by its kind, so that
+// nothing nests deeper than the caller allows. Errors quote at most a short piece of
+// the text.
 type object struct {
 	dec *jsontext.Decoder
 	end int64 // where the text ends
 }
 
-// openObject begins with a text that has to be one object and nothing else,
-// not even white space around it.
+// openObject begins a text that has to be one object, without white space around it.
 func openObject(text []byte) (*object, error) {
 	if len(text) == 0 || text[0] != '{' {
 		return nil, errors.New("not a JSON object")
@@ -29,7 +28,7 @@ func openObject(text []byte) (*object, error) {
 	return o, o.enter()
 }
 
-// enter reads the brace that opens an object.
+// enter reads the opening brace of an object.
 func (o *object) enter() error {
 	if o.dec.PeekKind() != '{' {
 		return o.unexpected("an object")
@@ -38,8 +37,7 @@ func (o *object) enter() error {
 	return err
 }
 
-// next reads the name of the next member. At the end of the object there is
-// none, and ok is false.
+// next returns the name of the next member; ok is false at the end of the object.
 func (o *object) next() (name string, ok bool, err error) {
 	tok, err := o.dec.ReadToken()
 	if err != nil {
@@ -51,16 +49,16 @@ func (o *object) next() (name string, ok bool, err error) {
 	return tok.String(), true, nil
 }
 
-// shorten replaces the one error of the decoder that quotes a whole name.
+// shorten replaces the decoder's error that quotes a whole name.
 func shorten(err error) error {
 	var syntax *jsontext.SyntacticError
 	if errors.As(err, &syntax) && errors.Is(err, jsontext.ErrDuplicateName) {
-		return fmt.Errorf("%.64q is there twice", syntax.JSONPointer.LastToken())
+		return fmt.Errorf("%.64q is a duplicate", syntax.JSONPointer.LastToken())
 	}
 	return err
 }
 
-// str reads a value that has to be a string.
+// str reads a string.
 func (o *object) str() (string, error) {
 	if o.dec.PeekKind() != '"' {
 		return "", o.unexpected("a string")
@@ -75,8 +73,7 @@ func (o *object) str() (string, error) {
 // maxInteger is 2⁵³, up to which every JSON reader agrees on integers.
 const maxInteger = 1 << 53
 
-// integer reads a value that has to be a whole number from 0 to maxInteger,
-// written in digits alone.
+// integer reads a whole number from 0 to maxInteger, written in digits alone.
 func (o *object) integer() (int64, error) {
 	if o.dec.PeekKind() != '0' {
 		return 0, o.unexpected("a number")
@@ -113,8 +110,8 @@ func (o *object) unexpected(want string) error {
 	return fmt.Errorf("found %s where %s belongs", kind, want)
 }
 
-// stringMembers reads an object whose members have exactly the given names, in
-// any order, and are all strings. The values come in the order of the names.
+// stringMembers returns the values of an object of strings with exactly the given
+// names, in any order. The values are in the order of the names.
 func stringMembers(text []byte, names ...string) ([]string, error) {
 	o, err := openObject(text)
 	if err != nil {

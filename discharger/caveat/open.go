@@ -8,31 +8,33 @@ import (
 	"slices"
 
 	"golang.org/x/crypto/nacl/box"
+
+	"github.com/discharger/discharger/discharger/secret"
 )
 
-// Homeserver is one key of a registered homeserver. While a homeserver changes
-// its key it is registered under one name with both.
+// Homeserver is one key of a registered homeserver. During a key change, a homeserver
+// is registered under one name with both keys.
 type Homeserver struct {
 	Name    string
 	Key     PublicKey
-	Retired bool // the homeserver does not use the key any more, nor anything that was sealed with it
+	Retired bool // the homeserver uses neither the key any more, nor caveats sealed with it
 }
 
-// OpenerConfig is what an [Opener] is made from.
+// OpenerConfig configures an [Opener].
 type OpenerConfig struct {
-	// Keys are the discharger's own pairs, at least one, newest first. The
-	// first is the one to advertise; caveats addressed to any of them open.
+	// Keys are the discharger's own pairs, at least one, newest first. The first is
+	// advertised; caveats addressed to any of them open.
 	Keys []KeyPair
-	// Retired are the ids of pairs that were taken out: the first four bytes of
-	// the public keys. Caveats addressed to one fail with [ErrRetired].
+	// Retired are the ids of retired pairs: the first four bytes of the public
+	// keys. Caveats addressed to one fail with [ErrRetired].
 	Retired [][prefixSize]byte
-	// Homeservers are those whose caveats are opened. There may be none.
+	// Homeservers are the registered homeservers. There may be none.
 	Homeservers []Homeserver
 }
 
-// Opener opens the caveats that registered homeservers have sealed for us. It
-// never changes, and any number of goroutines may use it. It holds the shared
-// key of each pair of own key and homeserver key, but no private key.
+// Opener opens the caveats that registered homeservers have sealed for the
+// discharger. It is immutable and safe for concurrent use. It has the shared key of
+// each pair of own key and homeserver key, but no private key.
 type Opener struct {
 	own         []PublicKey
 	retired     [][prefixSize]byte
@@ -48,29 +50,28 @@ type registration struct {
 
 // Opened is an opened caveat. It shares no memory with the caveat's id.
 type Opened struct {
-	Homeserver    string    // the name it is registered under
-	HomeserverKey PublicKey // the key it used
-	Retired       bool      // this key is retired: see [Homeserver]
-	KeyIndex      int       // which of OpenerConfig.Keys it was sealed for
+	Homeserver    string    // the name of the registration
+	HomeserverKey PublicKey // that sealed the caveat
+	Retired       bool      // of HomeserverKey: see [Homeserver]
+	KeyIndex      int       // index of the own key in OpenerConfig.Keys
 	Version       Version
 
-	// RootKey is what the discharge has to be made with. Never empty.
-	RootKey Secret
-	// Condition is the text to check; see [ParseCondition]. Never empty.
+	// RootKey is the root key of the discharge. Never empty.
+	RootKey secret.Bytes
+	// Condition is the condition, for [ParseCondition]. Never empty.
 	Condition []byte
-	// StdPrefix is what the homeserver calls the bakery's "std" namespace. A
+	// StdPrefix is the homeserver's prefix of the bakery's "std" namespace. A
 	// first-party condition of the discharge is written with it and a colon,
-	// "foo:time-before …" with prefix foo, and bare when it is empty, as it is
-	// for V1, V2 and V3 caveats sealed here.
+	// "foo:time-before …" with prefix foo, and bare if it is empty, as it is for
+	// V1, V2 and V3 caveats sealed by this package.
 	StdPrefix string
 }
 
-// NewOpener checks all keys and computes the shared ones: one X25519
-// multiplication for each pair of own key and homeserver key. It refuses
-// pairs that do not belong together, own keys with the same first four bytes,
-// homeservers without a name, keys registered twice, our own keys as a
-// homeserver's, weak keys (see [CheckPublicKey]), and homeserver keys that
-// share one secret with us.
+// NewOpener returns an Opener. It computes the shared keys: one X25519 multiplication
+// for each pair of own key and homeserver key. It refuses mismatched pairs, own keys
+// with the same first four bytes, homeservers without a name, duplicate keys, own keys
+// as a homeserver's, weak keys (see [CheckPublicKey]), and homeserver keys that agree
+// with an own key on the same secret.
 func NewOpener(cfg OpenerConfig) (*Opener, error) {
 	if len(cfg.Keys) == 0 {
 		return nil, errors.New("open caveats: no key pair")
@@ -97,9 +98,9 @@ func NewOpener(cfg OpenerConfig) (*Opener, error) {
 	return o, nil
 }
 
-// register adds one homeserver key. Taken holds the shared keys so far and who
-// has them: adding a point of low order to a public key gives another that
-// agrees on the same secret, and thus opens the first one's caveats.
+// register adds one homeserver key. taken has the shared keys so far and their
+// homeservers: adding a point of low order to a public key makes another that agrees
+// on the same secret, and thus opens the first one's caveats.
 func (o *Opener) register(hs Homeserver, keys []KeyPair, taken map[[keySize]byte]string) error {
 	if hs.Name == "" {
 		return fmt.Errorf("key %s has no name", hs.Key)
@@ -108,7 +109,7 @@ func (o *Opener) register(hs Homeserver, keys []KeyPair, taken map[[keySize]byte
 		return err
 	}
 	if o.byKey(hs.Key) >= 0 {
-		return fmt.Errorf("key %s is this service's own", hs.Key)
+		return fmt.Errorf("key %s is the discharger's own", hs.Key)
 	}
 	if other, ok := o.homeservers[hs.Key]; ok {
 		return fmt.Errorf("key %s is already registered, for %q", hs.Key, other.Name)
@@ -126,11 +127,11 @@ func (o *Opener) register(hs Homeserver, keys []KeyPair, taken map[[keySize]byte
 	return nil
 }
 
-// PublicKey returns the key to advertise, to which homeservers seal caveats.
+// PublicKey returns the advertised key, to which homeservers seal caveats.
 func (o *Opener) PublicKey() PublicKey { return o.own[0] }
 
 // Open opens a caveat id, or the payload that came with one. The error matches
-// [ErrNotOurs], [ErrRetired], [ErrUnknownHomeserver] or [ErrMalformed], tried in
+// [ErrNotOurs], [ErrRetired], [ErrUnknownHomeserver] or [ErrMalformed], checked in
 // the order: outer form, own key, homeserver, box. The id is neither changed nor kept.
 func (o *Opener) Open(id []byte) (Opened, error) {
 	if len(id) == 0 {
@@ -150,7 +151,7 @@ func (o *Opener) openBinary(id []byte) (Opened, error) {
 		return Opened{}, fmt.Errorf("%w: %d bytes, more than %d", ErrMalformed, len(id), MaxBinarySize)
 	}
 	if len(id) < boxAt+box.Overhead {
-		return Opened{}, fmt.Errorf("%w: %d bytes are too few (an id that came without its payload?)", ErrMalformed, len(id))
+		return Opened{}, fmt.Errorf("%w: %d bytes are too few (an id without its payload?)", ErrMalformed, len(id))
 	}
 	version, index := Version(id[0]), o.byPrefix(id[prefixAt:keyAt])
 	if index < 0 {
@@ -167,8 +168,8 @@ func (o *Opener) openBinary(id []byte) (Opened, error) {
 	return inner.opened(version, index, from), nil
 }
 
-// notOurs returns the error for a caveat to a key that is not in the ring and has
-// these first bytes.
+// notOurs returns the error for a caveat to a key with these first bytes, which is
+// not in the ring.
 func (o *Opener) notOurs(prefix []byte) error {
 	if slices.Contains(o.retired, [prefixSize]byte(prefix)) {
 		return ErrRetired
@@ -176,8 +177,8 @@ func (o *Opener) notOurs(prefix []byte) error {
 	return ErrNotOurs
 }
 
-// unbox decrypts a box for the own key at index that names key as its sender. It
-// returns whose key that is.
+// unbox decrypts a box for the own key at index, sealed by a homeserver's key. It
+// returns the registration of that key.
 func (o *Opener) unbox(index int, key *PublicKey, nonce *[nonceSize]byte, sealed []byte) (*registration, []byte, error) {
 	from, ok := o.homeservers[*key]
 	if !ok {
@@ -190,16 +191,16 @@ func (o *Opener) unbox(index int, key *PublicKey, nonce *[nonceSize]byte, sealed
 	return from, plain, nil
 }
 
-// content is what is in the box.
+// content is the decrypted content of the box.
 type content struct {
 	rootKey, condition []byte
 	stdPrefix          string
 }
 
-// readContent reads the decrypted part of a binary caveat.
+// readContent parses the content of a binary caveat.
 func readContent(version Version, plain []byte) (s content, err error) {
 	if len(plain) == 0 || plain[0] != byte(version) {
-		return content{}, errors.New("version differs from the outer one")
+		return content{}, errors.New("version differs from the outer version")
 	}
 	var ok bool
 	if s.rootKey, s.condition, ok = cutField(plain[1:]); !ok {
@@ -217,8 +218,8 @@ func readContent(version Version, plain []byte) (s content, err error) {
 	return s, s.check()
 }
 
-// check refuses content without root key, for which anyone could make the
-// discharge, and one without condition.
+// check refuses an empty root key, with which any client could make the discharge, and
+// an empty condition.
 func (s *content) check() error {
 	if len(s.rootKey) == 0 {
 		return errors.New("root key is empty")
@@ -243,7 +244,7 @@ func (s *content) opened(version Version, index int, from *registration) Opened 
 }
 
 // cutField splits data after a uvarint length and as many bytes. The length is
-// compared with what is left, never added to, so that it cannot overflow.
+// compared with the remaining length and not added to, so that it cannot overflow.
 func cutField(data []byte) (field, rest []byte, ok bool) {
 	length, n := binary.Uvarint(data)
 	if n <= 0 || length > uint64(len(data)-n) {
@@ -253,22 +254,10 @@ func cutField(data []byte) (field, rest []byte, ok bool) {
 	return data[n:end:end], data[end:], true
 }
 
-// byPrefix finds an own key by its first bytes; -1 is none.
+// byPrefix returns the index of the own key with these first bytes; -1: none.
 func (o *Opener) byPrefix(prefix []byte) int {
-	for i := range o.own {
-		if bytes.Equal(o.own[i][:prefixSize], prefix) {
-			return i
-		}
-	}
-	return -1
+	return slices.IndexFunc(o.own, func(k PublicKey) bool { return bytes.Equal(k[:prefixSize], prefix) })
 }
 
-// byKey finds an own key; -1 is none.
-func (o *Opener) byKey(key PublicKey) int {
-	for i := range o.own {
-		if o.own[i] == key {
-			return i
-		}
-	}
-	return -1
-}
+// byKey returns the index of an own key; -1: none.
+func (o *Opener) byKey(key PublicKey) int { return slices.Index(o.own, key) }

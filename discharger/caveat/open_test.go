@@ -77,7 +77,7 @@ func TestOpenWithSeveralKeys(t *testing.T) {
 	}
 }
 
-// What is tried first decides which error a caveat with two faults gives.
+// The order of checks decides the error of a caveat with two faults.
 func TestOpenErrorOrder(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -212,7 +212,7 @@ func TestOpenBadSecret(t *testing.T) {
 	}
 }
 
-// The outer JSON of V1, written by someone who knows only public keys.
+// The outer JSON of V1, written with public keys alone.
 func TestOpenBadText(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -314,15 +314,15 @@ func TestOpenNamespace(t *testing.T) {
 	}
 }
 
-// naiveOpen trusts the public key in a V2 caveat, as decoders do that look up
-// nobody.
+// naiveOpen trusts the public key in a V2 caveat, like decoders without registered
+// homeservers.
 func naiveOpen(own KeyPair, id []byte) ([]byte, bool) {
 	return box.Open(nil, id[boxAt:], (*[nonceSize]byte)(id[nonceAt:boxAt]),
 		(*[keySize]byte)(id[keyAt:nonceAt]), (*[keySize]byte)(&own.Private.Key))
 }
 
-// With a key of low order anyone makes a box that opens: here a forger who
-// knows the discharger's public key and nothing else.
+// With a key of low order, a forger with the discharger's public key alone makes a box
+// that opens.
 func TestOpenLowOrderForgery(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -388,8 +388,8 @@ func twinKey(key PublicKey) PublicKey {
 	return twin
 }
 
-// Someone who registers another's key plus a point of low order could pass off
-// the other's caveats as his own: they open under both.
+// A homeserver that registers another's key plus a point of low order could pass off
+// the other's caveats as its own: they open under both.
 func TestOpenTwinKey(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -441,8 +441,7 @@ func TestNewOpenerRefuses(t *testing.T) {
 	}
 }
 
-// Two own keys with one prefix take 2³² tries to find, so the check is asked
-// directly.
+// Two own keys with one prefix take 2³² tries to find, so the check is called directly.
 func TestOwnKeyPrefix(t *testing.T) {
 	t.Parallel()
 	o := &Opener{own: []PublicKey{{1, 2, 3, 4, 5}, {1, 2, 3, 5, 5}}}

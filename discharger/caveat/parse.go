@@ -8,13 +8,13 @@ import (
 	"time"
 )
 
-// ParseCondition reads a condition. It takes what [Condition.Encode] writes,
-// with the members in any order and with white space between them, as other
-// languages write JSON. It refuses, with an error that matches [ErrMalformed]
-// and names the member: any other word than session; a member that is missing,
-// unknown, there twice or of another type, null among them; integers that have
-// a sign, a fraction or an exponent or are over 2⁵³; texts that are over their
-// limit, not UTF-8, or have control characters; anything after the object.
+// ParseCondition parses a condition as [Condition.Encode] writes it, with the members
+// in any order and with white space between them, as other languages write JSON. It
+// refuses, with an error that matches [ErrMalformed] and names the member: any other
+// word than session; a member that is missing, unknown, duplicate or of another type,
+// null included; integers that have a sign, a fraction or an exponent or are over 2⁵³;
+// texts that exceed their limit, are not UTF-8, or have control characters; anything
+// after the object.
 func ParseCondition(text []byte) (Condition, error) {
 	if len(text) > maxCondition {
 		return Condition{}, fmt.Errorf("%w: condition has %d bytes, more than %d", ErrMalformed, len(text), maxCondition)
@@ -66,8 +66,8 @@ func (c *Condition) read(text []byte) error {
 	return c.validate()
 }
 
-// readMember reads one value. Zero stands for absent in some fields, so a
-// member that is there must not be zero.
+// readMember reads one value. In some fields zero means absent, so their members must
+// not be zero.
 func (c *Condition) readMember(o *object, name string) (err error) {
 	var text string
 	switch name {
@@ -103,8 +103,7 @@ func (c *Condition) readMember(o *object, name string) (err error) {
 	return err
 }
 
-// seconds reads a duration of at least one second, and not so long that a
-// time.Duration does not hold it.
+// seconds reads a duration of at least one second that fits into a time.Duration.
 func (o *object) seconds() (time.Duration, error) {
 	n, err := o.integer()
 	if err != nil {
@@ -116,7 +115,7 @@ func (o *object) seconds() (time.Duration, error) {
 	return time.Duration(n) * time.Second, nil
 }
 
-// labels reads an object of strings. The empty object is like none.
+// labels reads an object of strings. The empty object is nil.
 func (o *object) labels() (map[string]string, error) {
 	if err := o.enter(); err != nil {
 		return nil, err

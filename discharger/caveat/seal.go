@@ -11,7 +11,7 @@ import (
 	"github.com/discharger/discharger/discharger/secret"
 )
 
-// SealerConfig is what a [Sealer] is made from.
+// SealerConfig configures a [Sealer].
 type SealerConfig struct {
 	Version    Version
 	Homeserver KeyPair   // seals
@@ -28,7 +28,7 @@ type Sealer struct {
 }
 
 // NewSealer returns a Sealer. The error matches [ErrWeakKey] for a discharger's key
-// whose caveats anyone could open.
+// whose caveats are open to all.
 func NewSealer(cfg SealerConfig) (*Sealer, error) {
 	if cfg.Version < V1 || cfg.Version > V3 {
 		return nil, fmt.Errorf("seal caveat: unknown version %d", cfg.Version)
@@ -47,10 +47,9 @@ func NewSealer(cfg SealerConfig) (*Sealer, error) {
 	}, nil
 }
 
-// Seal returns a caveat id: base64 text for V1, binary for V2 and V3. The
-// namespace of a V3 caveat is "std:". Neither the root key nor the condition
-// may be empty, nor the two so large that the caveat would not be opened; V1
-// takes no condition that is not UTF-8.
+// Seal returns a caveat id: base64 text for V1, binary for V2 and V3. The namespace of
+// a V3 caveat is "std:". Root key and condition must not be empty, nor so large that
+// the caveat exceeds its limit; the condition of V1 must be UTF-8.
 func (s *Sealer) Seal(rootKey []byte, condition string) ([]byte, error) {
 	if len(rootKey) == 0 {
 		return nil, errors.New("seal caveat: root key is empty")

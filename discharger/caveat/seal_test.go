@@ -81,7 +81,7 @@ func TestSealRefuses(t *testing.T) {
 	}
 }
 
-// Whatever Seal returns opens, up to its limits.
+// Every caveat from Seal opens, up to its limits.
 func TestSealLargest(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -97,7 +97,7 @@ func TestSealLargest(t *testing.T) {
 		if tooLong <= maxCondition {
 			t.Errorf("V%d: no condition of %d bytes can be sealed, up to %d are allowed", version, tooLong, maxCondition)
 		}
-		// What a condition can grow to when V1 quotes it once more.
+		// The size of a condition that V1 quotes once more.
 		if _, err := s.Seal(testRootKey, strings.Repeat(`"`, maxCondition)); err != nil {
 			t.Errorf("V%d of quotes: %v", version, err)
 		}

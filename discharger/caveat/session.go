@@ -7,8 +7,8 @@ import (
 	"fmt"
 )
 
-// SessionID names a session: 128 random bits. The zero value is none, and a
-// [Condition] with it is malformed.
+// SessionID identifies a session: 128 random bits. The zero value is no session, and
+// a [Condition] with it is malformed.
 type SessionID [16]byte
 
 // sessionIDLen is the length of the text form.
@@ -33,7 +33,7 @@ func withoutDash(id SessionID) SessionID {
 	return id
 }
 
-// ParseSessionID decodes what String returns, and no other spelling.
+// ParseSessionID decodes the text of String, and no other spelling.
 func ParseSessionID(s string) (SessionID, error) {
 	if len(s) != sessionIDLen {
 		return SessionID{}, fmt.Errorf("session id has %d characters, want %d", len(s), sessionIDLen)
@@ -49,7 +49,7 @@ func ParseSessionID(s string) (SessionID, error) {
 // String returns the id in base64url without padding: 22 characters.
 func (id SessionID) String() string { return base64.RawURLEncoding.EncodeToString(id[:]) }
 
-// MarshalText returns what String returns.
+// MarshalText is String.
 func (id SessionID) MarshalText() ([]byte, error) { return []byte(id.String()), nil }
 
 // UnmarshalText decodes like [ParseSessionID]. On error the id is unchanged.

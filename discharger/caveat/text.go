@@ -10,12 +10,11 @@ import (
 	"golang.org/x/crypto/nacl/box"
 )
 
-// textMark is the first byte of a V1 caveat: base64 of '{' and what can follow
-// it begins with it.
+// textMark is the first byte of a V1 caveat, whose base64 begins with that of '{'.
 const textMark = 'e'
 
-// textFields and secretFields are the members of the two JSON objects of a V1
-// caveat, in the order in which the bakery writes them.
+// textFields and secretFields are the members of the two JSON objects of a V1 caveat,
+// in the bakery's order.
 var (
 	textFields   = []string{"ThirdPartyPublicKey", "FirstPartyPublicKey", "Nonce", "Id"}
 	secretFields = []string{"RootKey", "Condition"}
@@ -58,12 +57,12 @@ func (o *Opener) openText(id []byte) (Opened, error) {
 	return inner.opened(V1, index, registered), nil
 }
 
-// readTextContent reads the decrypted part of a V1 caveat. A JSON error would
-// quote it, so that is not passed on.
+// readTextContent parses the content of a V1 caveat. Its errors are not JSON's, which
+// quote the content.
 func readTextContent(plain []byte) (content, error) {
 	members, err := stringMembers(plain, secretFields...)
 	if err != nil {
-		return content{}, errors.New("not the JSON object that it has to be")
+		return content{}, errors.New("not the JSON object of a V1 caveat")
 	}
 	rootKey, err := decodeStd([]byte(members[0]))
 	if err != nil {
@@ -97,8 +96,8 @@ func (s *Sealer) sealText(nonce *[nonceSize]byte, rootKey []byte, condition stri
 	return base64.StdEncoding.AppendEncode(nil, text), nil
 }
 
-// decodeStd decodes standard base64, padded, in its one spelling. The decoder
-// by itself skips line breaks.
+// decodeStd decodes standard base64, padded, in its one spelling. Strict decoding alone
+// skips line breaks.
 func decodeStd(text []byte) ([]byte, error) {
 	if bytes.ContainsAny(text, "\r\n") {
 		return nil, errors.New("line break in base64")

@@ -19,6 +19,7 @@ import (
 	"github.com/discharger/discharger/discharger/bundle"
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/rawmacaroon"
+	"github.com/discharger/discharger/discharger/secret"
 	"github.com/discharger/discharger/discharger/wire"
 )
 
@@ -64,7 +65,7 @@ func TestDischargeRequest(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.Token, r.RequestID = first.Token, ""
-	keyed := svc.client(t, func(c *Config) { c.APIKey, c.UserAgent = caveat.Secret("key"), "gateway" })
+	keyed := svc.client(t, func(c *Config) { c.APIKey, c.UserAgent = secret.Bytes("key"), "gateway" })
 	if _, err := keyed.Discharge(context.Background(), r); err != nil {
 		t.Fatal(err)
 	}

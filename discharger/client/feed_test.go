@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/secret"
 	"github.com/discharger/discharger/discharger/sse"
 	"github.com/discharger/discharger/discharger/wire"
 )
@@ -166,7 +167,7 @@ func TestFollowAnswers(t *testing.T) {
 				io.WriteString(w, c.body)
 			}))
 			defer s.Close()
-			client, err := New(Config{URL: s.URL, APIKey: caveat.Secret("key")})
+			client, err := New(Config{URL: s.URL, APIKey: secret.Bytes("key")})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -184,7 +185,7 @@ var errEnough = errors.New("enough")
 // piped is a service on the other end of a pipe, within a synctest bubble.
 func piped(t *testing.T, serve func(w io.Writer)) *Client {
 	t.Helper()
-	client, err := New(Config{URL: "http://service.example", APIKey: caveat.Secret("key"), HTTPClient: &http.Client{
+	client, err := New(Config{URL: "http://service.example", APIKey: secret.Bytes("key"), HTTPClient: &http.Client{
 		Timeout: time.Second, // of a usual request, not of this one
 		Transport: &http.Transport{
 			DisableKeepAlives: true,

@@ -15,6 +15,7 @@ import (
 
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/rawmacaroon"
+	"github.com/discharger/discharger/discharger/secret"
 	"github.com/discharger/discharger/discharger/wire"
 )
 
@@ -118,7 +119,7 @@ func TestSecretsDoNotPrint(t *testing.T) {
 	t.Parallel()
 	svc := newService(t)
 	token := RefreshToken(makeToken(3, 4))
-	client := svc.client(t, func(c *Config) { c.APIKey = caveat.Secret("the API key") })
+	client := svc.client(t, func(c *Config) { c.APIKey = secret.Bytes("the API key") })
 	session, err := client.NewSession(SessionConfig{Access: svc.mint(t, caveat.V2), Token: token})
 	if err != nil {
 		t.Fatal(err)

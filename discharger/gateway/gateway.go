@@ -26,6 +26,7 @@ import (
 	"github.com/discharger/discharger/discharger/gateway/matrix"
 	"github.com/discharger/discharger/discharger/gateway/token"
 	"github.com/discharger/discharger/discharger/homeserver"
+	"github.com/discharger/discharger/discharger/secret"
 )
 
 // Config is what a [Gateway] is made from. Upstream, Service, APIKey, Keys,
@@ -46,7 +47,7 @@ type Config struct {
 	// Service is the URL of the service.
 	Service string
 	// APIKey is the one under which the service knows the gateway.
-	APIKey caveat.Secret
+	APIKey secret.Bytes
 	// Keys are master keys: access macaroons are minted with the first, and
 	// what clients carry for the gateway is sealed with keys derived from it.
 	Keys homeserver.Keys

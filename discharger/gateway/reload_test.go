@@ -23,6 +23,7 @@ import (
 
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/homeserver"
+	"github.com/discharger/discharger/discharger/secret"
 )
 
 // reload changes the configuration and has the gateway reload it.
@@ -134,11 +135,11 @@ func TestReloadRefused(t *testing.T) {
 // A new API key is used with the next request to the service.
 func TestReloadAPIKey(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, func(w *world) { w.cfg.APIKey = caveat.Secret("wrong") })
+	w := newWorld(t, func(w *world) { w.cfg.APIKey = secret.Bytes("wrong") })
 	if a := w.do("POST", pathLogin, "", anyMap{"user": "@u:hs"}); a.status != 503 {
 		t.Errorf("%d %s", a.status, a.raw)
 	}
-	w.reload(func(c *Config) { c.APIKey = caveat.Secret(testAPIKey) })
+	w.reload(func(c *Config) { c.APIKey = secret.Bytes(testAPIKey) })
 	token := w.login(false).text("access_token")
 	w.want(w.do("GET", pathWhoami, token, nil), 200, "")
 }
@@ -284,7 +285,7 @@ func TestReloadReconcile(t *testing.T) {
 func TestReloadableIsReadLive(t *testing.T) {
 	t.Parallel()
 	full := reflect.ValueOf(Config{
-		Keys: homeserver.Keys{{}}, KeyPair: caveat.KeyPair{Public: caveat.PublicKey{1}}, Discharger: caveat.PublicKey{1}, APIKey: caveat.Secret("k"),
+		Keys: homeserver.Keys{{}}, KeyPair: caveat.KeyPair{Public: caveat.PublicKey{1}}, Discharger: caveat.PublicKey{1}, APIKey: secret.Bytes("k"),
 		UpstreamTLS: new(tls.Config), PublicURL: "u", TrustedProxies: []netip.Prefix{{}}, Legacy: Legacy{Reject: true},
 		ForeignTokens: [][sha256.Size]byte{{}}, Reconcile: 1, ForgetAfter: 1, Retired: [][4]byte{{}},
 	}.withoutReloadable())

@@ -21,6 +21,7 @@ import (
 	"github.com/discharger/discharger/discharger"
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/homeserver"
+	"github.com/discharger/discharger/discharger/secret"
 	"github.com/discharger/discharger/discharger/server"
 	"github.com/discharger/discharger/discharger/session"
 	"github.com/discharger/discharger/discharger/store/bolt"
@@ -121,7 +122,7 @@ func newWorldOf(w *world, change ...func(*world)) *world {
 	theirs := caveat.GenerateKey()
 	master := homeserver.NewKey()
 	w.cfg = Config{
-		Upstream: w.hs.URL, APIKey: caveat.Secret(testAPIKey), Keys: homeserver.Keys{master}, KeyPair: theirs, Discharger: ours.Public,
+		Upstream: w.hs.URL, APIKey: secret.Bytes(testAPIKey), Keys: homeserver.Keys{master}, KeyPair: theirs, Discharger: ours.Public,
 		Vault: filepath.Join(dir, "gateway.db"), ForgetAfter: testForget, Registerer: w.reg, Clock: w.now,
 		Log: slog.New(slog.NewJSONHandler(w.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 		// A machine that stands still for a while is nobody's end.

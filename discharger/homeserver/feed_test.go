@@ -21,6 +21,7 @@ import (
 
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/client"
+	"github.com/discharger/discharger/discharger/secret"
 	"github.com/discharger/discharger/discharger/sse"
 	"github.com/discharger/discharger/discharger/wire"
 )
@@ -125,7 +126,7 @@ func follow(t *testing.T, change ...func(*FeedConfig)) *follower {
 		server: newFeedServer(t), clock: &testClock{t: time.UnixMilli(1_790_000_000_000).UTC()},
 		heard: make(chan wire.Revocation, 1000), gaps: make(chan struct{}, 10), waits: make(chan time.Duration),
 	}
-	client, err := client.New(client.Config{URL: f.server.URL, APIKey: caveat.Secret("key"), Timeout: 5 * time.Minute}) // nobody is in a hurry
+	client, err := client.New(client.Config{URL: f.server.URL, APIKey: secret.Bytes("key"), Timeout: 5 * time.Minute}) // nobody is in a hurry
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -623,7 +624,7 @@ func numbered(i int) (id caveat.SessionID) {
 func TestFeedMemoryIsFlat(t *testing.T) {
 	const sessions, users, lives, hours = 2000, 400, 10, 2 // a minute; a minute; minutes
 	c := &testClock{t: time.Unix(1_790_000_000, 0)}
-	service, err := client.New(client.Config{URL: "http://127.0.0.1", APIKey: caveat.Secret("key")})
+	service, err := client.New(client.Config{URL: "http://127.0.0.1", APIKey: secret.Bytes("key")})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/client"
 	"github.com/discharger/discharger/discharger/homeserver"
+	"github.com/discharger/discharger/discharger/secret"
 	"github.com/discharger/discharger/discharger/sse"
 	"github.com/discharger/discharger/discharger/wire"
 )
@@ -28,7 +29,7 @@ func ExampleFeed() {
 	}))
 	defer service.Close()
 
-	client, err := client.New(client.Config{URL: service.URL, APIKey: caveat.Secret("from a file")})
+	client, err := client.New(client.Config{URL: service.URL, APIKey: secret.Bytes("from a file")})
 	if err != nil {
 		log.Fatal(err)
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/client"
 	"github.com/discharger/discharger/discharger/homeserver"
+	"github.com/discharger/discharger/discharger/secret"
 	"github.com/discharger/discharger/discharger/server"
 	"github.com/discharger/discharger/discharger/wire"
 )
@@ -25,7 +26,7 @@ func withStranger(c *server.Config) {
 
 func (w *world) api(key string) *client.Client {
 	w.t.Helper()
-	c, err := client.New(client.Config{URL: w.http.URL, APIKey: caveat.Secret(key), Timeout: patience, Patience: -1})
+	c, err := client.New(client.Config{URL: w.http.URL, APIKey: secret.Bytes(key), Timeout: patience, Patience: -1})
 	must(w.t, err)
 	return c
 }

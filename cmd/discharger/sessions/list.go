@@ -14,6 +14,7 @@ import (
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/client"
 	"github.com/discharger/discharger/discharger/keyfile"
+	"github.com/discharger/discharger/discharger/secret"
 	"github.com/discharger/discharger/discharger/wire"
 )
 
@@ -58,7 +59,7 @@ func (h *homeserverFlags) named(t *command.Terminal, name *string) (*client.Clie
 		if name != nil {
 			*name = ring.Peer.Name
 		}
-	} else if cfg.APIKey = caveat.Secret(t.Env(apiKeyVariable, "")); len(cfg.APIKey) == 0 {
+	} else if cfg.APIKey = secret.Bytes(t.Env(apiKeyVariable, "")); len(cfg.APIKey) == 0 {
 		return nil, command.Usagef("no API key: give --key, or set $%s", apiKeyVariable)
 	}
 	if cfg.URL == "" {

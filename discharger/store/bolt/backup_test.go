@@ -14,6 +14,7 @@ import (
 	"github.com/discharger/discharger/discharger/boltfile"
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/revocation"
+	"github.com/discharger/discharger/discharger/secret"
 	"github.com/discharger/discharger/discharger/session"
 	"github.com/discharger/discharger/discharger/store/backup"
 	"github.com/discharger/discharger/discharger/store/bolt"
@@ -229,7 +230,7 @@ func TestBackupFile(t *testing.T) {
 
 // redisConfig returns the configuration of a store on a server.
 func redisConfig(s *redistest.Server) redis.Config {
-	return redis.Config{Addrs: []string{s.Socket}, TagKey: caveat.Secret("0123456789abcdef0123456789abcdef"), ReadTimeout: time.Minute, WriteTimeout: time.Minute, DialTimeout: time.Minute}
+	return redis.Config{Addrs: []string{s.Socket}, TagKey: secret.Bytes("0123456789abcdef0123456789abcdef"), ReadTimeout: time.Minute, WriteTimeout: time.Minute, DialTimeout: time.Minute}
 }
 
 func openRedis(t testing.TB, cfg redis.Config) *redis.Store {
@@ -332,7 +333,7 @@ func TestBackupHalfIntoRedis(t *testing.T) {
 		}
 		defer j.Close()
 		cfg := redisConfig(server)
-		cfg.Username, cfg.Password, cfg.Journal = "half", caveat.Secret("secret"), j
+		cfg.Username, cfg.Password, cfg.Journal = "half", secret.Bytes("secret"), j
 		if _, err := redis.Restore(t.Context(), cfg, b); err == nil {
 			t.Fatal("the record of the homeserver was written")
 		}

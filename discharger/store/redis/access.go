@@ -8,18 +8,18 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
-	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/secret"
 )
 
 // Access holds the credentials of a client and the TLS settings by which it
 // verifies servers. The zero value has no credentials and no TLS.
 type Access struct {
 	Username string // for an ACL user; empty: the default user
-	Password caveat.Secret
+	Password secret.Bytes
 
 	// The same for the Sentinels.
 	SentinelUsername string
-	SentinelPassword caveat.Secret
+	SentinelPassword secret.Bytes
 
 	TLS *tls.Config // nil: no TLS
 }

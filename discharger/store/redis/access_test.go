@@ -7,6 +7,7 @@ import (
 	"github.com/discharger/discharger/discharger"
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/revocation"
+	"github.com/discharger/discharger/discharger/secret"
 	"github.com/discharger/discharger/discharger/store/journal"
 	"github.com/discharger/discharger/discharger/store/redis"
 	"github.com/discharger/discharger/discharger/store/redistest"
@@ -44,7 +45,7 @@ func TestRedisPassword(t *testing.T) {
 			s := redistest.Start(t)
 			addUser(t, s, "discharger", "old")
 			cfg := patient(redis.Config{Addrs: []string{s.Socket}})
-			cfg.Username, cfg.Password = "discharger", caveat.Secret("old")
+			cfg.Username, cfg.Password = "discharger", secret.Bytes("old")
 			if journaled {
 				cfg.Journal = storetest.OpenJournal(t, journal.Config{})
 			}
@@ -55,7 +56,7 @@ func TestRedisPassword(t *testing.T) {
 
 			addUser(t, s, "discharger", "new")
 			goesOn(t, f, u, id)
-			r.SetAccess(redis.Access{Username: "discharger", Password: caveat.Secret("new")})
+			r.SetAccess(redis.Access{Username: "discharger", Password: secret.Bytes("new")})
 			f.Expect(t, u, id, "a", "")
 			if n := s.Do(t, "client", "kill", "user", "discharger"); n == int64(0) {
 				t.Fatal("there was no connection")
@@ -78,13 +79,13 @@ func TestRedisWrongPassword(t *testing.T) {
 	s := redistest.Start(t)
 	addUser(t, s, "discharger", "right")
 	cfg := patient(redis.Config{Addrs: []string{s.Socket}})
-	cfg.Username, cfg.Password = "discharger", caveat.Secret("right")
+	cfg.Username, cfg.Password = "discharger", secret.Bytes("right")
 	r := OpenRedis(t, cfg)
 	f := &storetest.Fixture{Store: r, Clock: storetest.NewClock()}
 	u, id := storetest.Someone(), storetest.NewSession()
 	f.MustSwap(t, true, u, discharger.Change{Session: id, New: []byte("a")})
 	wrong := cfg.Access
-	wrong.Password = caveat.Secret("wrong")
+	wrong.Password = secret.Bytes("wrong")
 	r.SetAccess(wrong)
 	goesOn(t, f, u, id)
 	s.Do(t, "client", "kill", "user", "discharger")
@@ -102,12 +103,12 @@ func TestRedisPasswordAtOpen(t *testing.T) {
 	s := redistest.Start(t)
 	addUser(t, s, "discharger", "right")
 	cfg := patient(redis.Config{Addrs: []string{s.Socket}, AwaitServers: true})
-	cfg.Username, cfg.Password = "discharger", caveat.Secret("wrong")
+	cfg.Username, cfg.Password = "discharger", secret.Bytes("wrong")
 	r := OpenRedis(t, cfg)
 	if err := r.Ready(t.Context()); err == nil {
 		t.Fatal("let in with a wrong password")
 	}
-	r.SetAccess(redis.Access{Username: "discharger", Password: caveat.Secret("right")})
+	r.SetAccess(redis.Access{Username: "discharger", Password: secret.Bytes("right")})
 	redistest.Eventually(t, "the store is open", func() bool { return r.Ready(t.Context()) == nil })
 	f := &storetest.Fixture{Store: r, Clock: storetest.NewClock()}
 	f.MustSwap(t, true, storetest.Someone(), discharger.Change{Session: storetest.NewSession(), New: []byte("a")})
@@ -119,7 +120,7 @@ func TestRedisRenewed(t *testing.T) {
 	t.Parallel()
 	s := redistest.StartSecure(t)
 	cfg := patient(redis.Config{Addrs: []string{s.Addr}})
-	cfg.Access = redis.Access{TLS: s.TLS(), Username: s.User, Password: caveat.Secret(s.Password)}
+	cfg.Access = redis.Access{TLS: s.TLS(), Username: s.User, Password: secret.Bytes(s.Password)}
 	r := OpenRedis(t, cfg)
 	f := &storetest.Fixture{Store: r, Clock: storetest.NewClock()}
 	u, id := storetest.Someone(), storetest.NewSession()
@@ -150,7 +151,7 @@ func TestRedisSentinelPassword(t *testing.T) {
 	}
 	set("old")
 	cfg := sentinelConfig(s)
-	cfg.SentinelUsername, cfg.SentinelPassword = "asker", caveat.Secret("old")
+	cfg.SentinelUsername, cfg.SentinelPassword = "asker", secret.Bytes("old")
 	r := OpenRedis(t, cfg)
 	f := &storetest.Fixture{Store: r, Clock: storetest.NewClock()}
 	u, id := storetest.Someone(), storetest.NewSession()
@@ -158,7 +159,7 @@ func TestRedisSentinelPassword(t *testing.T) {
 
 	set("new")
 	access := cfg.Access
-	access.SentinelPassword = caveat.Secret("new")
+	access.SentinelPassword = secret.Bytes("new")
 	r.SetAccess(access)
 	for _, w := range s.Sentinels {
 		w.Do(t, "client", "kill", "user", "asker")

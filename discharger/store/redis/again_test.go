@@ -12,10 +12,10 @@ import (
 	"time"
 
 	"github.com/discharger/discharger/discharger"
-	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/client"
 	"github.com/discharger/discharger/discharger/homeserver"
 	"github.com/discharger/discharger/discharger/revocation"
+	"github.com/discharger/discharger/discharger/secret"
 	"github.com/discharger/discharger/discharger/server"
 	"github.com/discharger/discharger/discharger/store/redis"
 	"github.com/discharger/discharger/discharger/store/redistest"
@@ -46,7 +46,7 @@ func follow(is *storetest.Issuer, st *redis.Store) *follower {
 	}
 	web := httptest.NewServer(srv.Client())
 	is.T.Cleanup(func() { srv.Drain(); web.Close() })
-	client, err := client.New(client.Config{URL: web.URL, APIKey: caveat.Secret(key)})
+	client, err := client.New(client.Config{URL: web.URL, APIKey: secret.Bytes(key)})
 	if err != nil {
 		is.T.Fatal(err)
 	}

@@ -13,8 +13,8 @@ import (
 	"time"
 
 	"github.com/discharger/discharger/discharger"
-	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/revocation"
+	"github.com/discharger/discharger/discharger/secret"
 	"github.com/discharger/discharger/discharger/session"
 	"github.com/discharger/discharger/discharger/store/journal"
 	"github.com/discharger/discharger/discharger/store/redis"
@@ -94,7 +94,7 @@ func TestJournalConnections(t *testing.T) {
 				s := redistest.StartSecure(t, "--dbfilename", "dump.rdb")
 				server = s.Server
 				cfg.Addrs, cfg.TLS = []string{s.Addr}, s.TLS()
-				cfg.Username, cfg.Password = s.User, caveat.Secret(s.Password)
+				cfg.Username, cfg.Password = s.User, secret.Bytes(s.Password)
 			} else {
 				server = forgetful(t).Server
 				cfg.Addrs = []string{server.Socket}
@@ -274,7 +274,7 @@ func TestJournalPermission(t *testing.T) {
 	args := []any{"acl", "setuser", "blind", "on", ">secret", "~ds{*", "+@all", "-info"}
 	s.Do(t, args...)
 	cfg := s.Config()
-	cfg.Username, cfg.Password, cfg.Journal = "blind", caveat.Secret("secret"), storetest.OpenJournal(t, journal.Config{})
+	cfg.Username, cfg.Password, cfg.Journal = "blind", secret.Bytes("secret"), storetest.OpenJournal(t, journal.Config{})
 	r, err := redis.Open(t.Context(), cfg)
 	if err == nil {
 		r.Close()

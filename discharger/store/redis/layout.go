@@ -11,6 +11,7 @@ import (
 
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/revocation"
+	"github.com/discharger/discharger/discharger/secret"
 	"github.com/discharger/discharger/discharger/store/record"
 )
 
@@ -67,7 +68,7 @@ type layout struct {
 	macs              sync.Pool // of hash.Hash
 }
 
-func newLayout(key caveat.Secret) *layout {
+func newLayout(key secret.Bytes) *layout {
 	l := &layout{names: bucketNames()}
 	l.macs.New = func() any { return hmac.New(sha256.New, key) }
 	_, tag := l.tag('s', "", "")

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/secret"
 )
 
 // What the first version stored under; see TestBucketNames and TestKeys.
@@ -41,7 +42,7 @@ func TestBucketNames(t *testing.T) {
 // are, and sees that no two names share one.
 func TestKeys(t *testing.T) {
 	t.Parallel()
-	l := newLayout(caveat.Secret("0123456789abcdef0123456789abcdef"))
+	l := newLayout(secret.Bytes("0123456789abcdef0123456789abcdef"))
 	user, storeID := l.user("example.org", "@alice:example.org")
 	home, _ := l.homeserver("example.org")
 	if got := user + " " + home + " " + storeID; got != firstKeys {
@@ -72,7 +73,7 @@ func TestKeys(t *testing.T) {
 			}
 		}
 	}
-	other, _ := newLayout(caveat.Secret("0123456789abcdef0123456789abcdeX")).user("example.org", "@alice:example.org")
+	other, _ := newLayout(secret.Bytes("0123456789abcdef0123456789abcdeX")).user("example.org", "@alice:example.org")
 	add(other, "user under another tag key")
 	add(user, "user")
 }

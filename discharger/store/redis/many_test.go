@@ -8,8 +8,8 @@ import (
 	"time"
 
 	"github.com/discharger/discharger/discharger"
-	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/revocation"
+	"github.com/discharger/discharger/discharger/secret"
 	"github.com/discharger/discharger/discharger/store/journal"
 	"github.com/discharger/discharger/discharger/store/redis"
 	"github.com/discharger/discharger/discharger/store/redistest"
@@ -105,7 +105,7 @@ func TestRedisCluster(t *testing.T) {
 			n.Do(t, user...)
 		}
 		cfg := cfg
-		cfg.Username, cfg.Password = "discharger", caveat.Secret("secret")
+		cfg.Username, cfg.Password = "discharger", secret.Bytes("secret")
 		cfg.Durability, cfg.Journal = redis.DurabilityReplica, storetest.OpenJournal(t, journal.Config{})
 		f := &storetest.Fixture{Store: OpenRedis(t, cfg), Clock: storetest.NewClock()}
 		u, id := storetest.Someone(), storetest.NewSession()

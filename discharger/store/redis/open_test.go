@@ -9,8 +9,8 @@ import (
 	"time"
 
 	"github.com/discharger/discharger/discharger"
-	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/revocation"
+	"github.com/discharger/discharger/discharger/secret"
 	"github.com/discharger/discharger/discharger/store/journal"
 	"github.com/discharger/discharger/discharger/store/redis"
 	"github.com/discharger/discharger/discharger/store/redistest"
@@ -146,7 +146,7 @@ func TestRedisLateSettings(t *testing.T) {
 			t.Parallel()
 			s, cfg, log := late(t)
 			if c.name == "password" {
-				cfg.Username, cfg.Password = "discharger", caveat.Secret("opensesame")
+				cfg.Username, cfg.Password = "discharger", secret.Bytes("opensesame")
 			}
 			s.Restart(t, c.args...)
 			r := OpenRedis(t, cfg)

@@ -11,8 +11,8 @@ import (
 	"time"
 
 	"github.com/discharger/discharger/discharger"
-	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/revocation"
+	"github.com/discharger/discharger/discharger/secret"
 	"github.com/discharger/discharger/discharger/store/journal"
 	"github.com/discharger/discharger/discharger/store/limits"
 	"github.com/discharger/discharger/discharger/store/marker"
@@ -36,7 +36,7 @@ type Config struct {
 	// tell who has sessions. All processes that share the data need the same
 	// one, for ever: with another key the data cannot be found, which is
 	// treated as its loss.
-	TagKey caveat.Secret
+	TagKey secret.Bytes
 
 	// Marker remembers the store's identity elsewhere; nil leaves a loss
 	// unnoticed that happens while this process is not running.

@@ -10,6 +10,7 @@ import (
 
 	"github.com/discharger/discharger/discharger"
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/secret"
 	"github.com/discharger/discharger/discharger/store/redis"
 	"github.com/discharger/discharger/discharger/store/redistest"
 	"github.com/discharger/discharger/discharger/store/storetest"
@@ -32,7 +33,7 @@ func TestRedisConfig(t *testing.T) {
 		"replicas":            func(c *redis.Config) { c.Replicas = 1 },
 		"cluster":             func(c *redis.Config) { c.Cluster = true }, // which this server is not
 		"database":            func(c *redis.Config) { c.DB = 99 },
-		"password":            func(c *redis.Config) { c.Username, c.Password = "x", caveat.Secret("opensesame") },
+		"password":            func(c *redis.Config) { c.Username, c.Password = "x", secret.Bytes("opensesame") },
 		"no server":           func(c *redis.Config) { c.Addrs = []string{s.Socket + "x"} },
 	} {
 		cfg := s.Config()
@@ -46,7 +47,7 @@ func TestRedisConfig(t *testing.T) {
 		}
 	}
 	cfg := s.Config()
-	cfg.Password = caveat.Secret("opensesame")
+	cfg.Password = secret.Bytes("opensesame")
 	if text := fmt.Sprintf("%v %+v", cfg, &cfg); strings.Contains(text, "opensesame") || strings.Contains(text, string(tagKey)) {
 		t.Errorf("printing a configuration tells secrets: %s", text)
 	}
@@ -129,7 +130,7 @@ func TestRedisACL(t *testing.T) {
 		s.Do(t, args...)
 		var log storetest.LogBuffer
 		f := newRedisFixture(t, s, func(c *redis.Config) {
-			c.Username, c.Password = user, caveat.Secret("secret")
+			c.Username, c.Password = user, secret.Bytes("secret")
 			c.Log = log.Logger()
 			c.MaxEvents = 1
 			c.Wait = func(context.Context, time.Duration) error { return nil }
@@ -213,7 +214,7 @@ func TestRedisSecure(t *testing.T) {
 	t.Parallel()
 	s := redistest.StartSecure(t)
 	cfg := patient(redis.Config{
-		Addrs: []string{s.Addr}, Access: redis.Access{TLS: s.TLS(), Username: s.User, Password: caveat.Secret(s.Password)},
+		Addrs: []string{s.Addr}, Access: redis.Access{TLS: s.TLS(), Username: s.User, Password: secret.Bytes(s.Password)},
 	})
 	f := &storetest.Fixture{Store: OpenRedis(t, cfg), Clock: storetest.NewClock()}
 	u, id := storetest.Someone(), storetest.NewSession()
@@ -223,7 +224,7 @@ func TestRedisSecure(t *testing.T) {
 		"trusts a certificate that nobody vouches for": func(c *redis.Config) { c.TLS.RootCAs = x509.NewCertPool() },
 		"trusts a certificate for another name":        func(c *redis.Config) { c.TLS.ServerName = "redis.example.org" },
 		"is let in without a certificate":              func(c *redis.Config) { c.TLS.Certificates = nil },
-		"is let in with a wrong password":              func(c *redis.Config) { c.Password = caveat.Secret("wrong") },
+		"is let in with a wrong password":              func(c *redis.Config) { c.Password = secret.Bytes("wrong") },
 		"is let in as nobody":                          func(c *redis.Config) { c.Username, c.Password = "", nil },
 	} {
 		cfg := cfg

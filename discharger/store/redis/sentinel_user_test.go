@@ -4,8 +4,8 @@ import (
 	"testing"
 
 	"github.com/discharger/discharger/discharger"
-	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/revocation"
+	"github.com/discharger/discharger/discharger/secret"
 	"github.com/discharger/discharger/discharger/store/journal"
 	"github.com/discharger/discharger/discharger/store/redistest"
 	"github.com/discharger/discharger/discharger/store/storetest"
@@ -20,7 +20,7 @@ func TestRedisSentinelUser(t *testing.T) {
 		w.Do(t, "acl", "setuser", "asker", "on", ">secret", "&*", "+role", "+info", "+ping", "+sentinel", "+subscribe")
 	}
 	cfg := sentinelConfig(s)
-	cfg.SentinelUsername, cfg.SentinelPassword = "asker", caveat.Secret("secret")
+	cfg.SentinelUsername, cfg.SentinelPassword = "asker", secret.Bytes("secret")
 	cfg.Journal = storetest.OpenJournal(t, journal.Config{})
 	f := &storetest.Fixture{Store: OpenRedis(t, cfg), Clock: storetest.NewClock()}
 	u, id := storetest.Someone(), storetest.NewSession()

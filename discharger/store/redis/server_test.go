@@ -10,13 +10,13 @@ import (
 	goredis "github.com/redis/go-redis/v9"
 
 	"github.com/discharger/discharger/discharger"
-	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/secret"
 	"github.com/discharger/discharger/discharger/store/redis"
 	"github.com/discharger/discharger/discharger/store/redistest"
 	"github.com/discharger/discharger/discharger/store/storetest"
 )
 
-var tagKey = caveat.Secret("0123456789abcdef0123456789abcdef")
+var tagKey = secret.Bytes("0123456789abcdef0123456789abcdef")
 
 // A redisServer is a real one, with a connection of its own.
 type redisServer struct {
