@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io"
 	"time"
+
+	"github.com/discharger/discharger/config/yamlfile"
 )
 
 // In JSON, durations are strings of Go's and CEL's form, "300s" or "1h30m":
@@ -25,7 +27,7 @@ func (d *jsonDuration) UnmarshalJSON(data []byte) error {
 	if err := json.Unmarshal(data, &s); err != nil {
 		return fmt.Errorf("a duration is a string such as \"90s\", not %.60s", data)
 	}
-	v, err := ParseDuration(s)
+	v, err := yamlfile.ParseDuration(s)
 	if err != nil {
 		return err
 	}

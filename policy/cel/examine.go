@@ -9,6 +9,8 @@ import (
 	"cel.dev/cel-go/common/ast"
 	"cel.dev/cel-go/common/operators"
 	"cel.dev/cel-go/common/overloads"
+
+	"github.com/discharger/discharger/config/yamlfile"
 )
 
 // examine looks for what the type checker cannot see: literals that name
@@ -192,7 +194,7 @@ func (c *checker) examineValue(x, value ast.Expr, fail func(ast.Expr, string, ..
 	switch {
 	case !isText || f == nil:
 	case f.Enum != nil && !slices.Contains(f.Enum, text):
-		fail(value, "%s is never %.60q%s", f.Path(), text, OneOf(text, f.Enum))
+		fail(value, "%s is never %.60q%s", f.Path(), text, yamlfile.SuggestOrList(text, f.Enum))
 	case f.addr && text != "":
 		a, err := netip.ParseAddr(text)
 		if err != nil {

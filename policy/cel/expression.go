@@ -12,15 +12,9 @@ import (
 	"cel.dev/cel-go/common/types"
 	"cel.dev/cel-go/common/types/ref"
 
+	"github.com/discharger/discharger/config/yamlfile"
 	"github.com/discharger/discharger/policy"
 )
-
-// A Reporter receives the mistakes in a text. An offset is a number of
-// characters into the text.
-type Reporter interface {
-	ErrorIn(offset int, format string, args ...any)
-	WarnIn(offset int, format string, args ...any)
-}
 
 // An Expression is compiled: checked, priced, and ready to run.
 type Expression struct {
@@ -40,31 +34,33 @@ func (e *Expression) Reads(path string) bool { return e.reads[path] }
 type checker struct {
 	*Language
 	*Expression
-	report Reporter
-	offset int // of the expression in the reporter's text
+	doc    *yamlfile.Document
+	node   *yamlfile.Node // the string that the expression is in
+	offset int            // where it begins, in characters
 }
 
 func (c *checker) fail(offset int, format string, args ...any) {
-	c.report.ErrorIn(c.offset+offset, format, args...)
+	c.doc.ErrorIn(c.node, c.offset+offset, format, args...)
 }
 
 func (c *checker) warn(offset int, format string, args ...any) {
-	c.report.WarnIn(c.offset+offset, format, args...)
+	c.doc.WarnIn(c.node, c.offset+offset, format, args...)
 }
 
-// Condition compiles an expression that is true or false. It returns nil after
-// reporting a mistake. what names the expression in reports.
-func (l *Language) Condition(text, what string, r Reporter) *Expression {
-	return l.compile(text, what, r, 0, cel.BoolType)
+// Condition compiles a string of a document as an expression that is true or
+// false. It returns nil after reporting a mistake. what names the expression
+// in reports.
+func (l *Language) Condition(doc *yamlfile.Document, n *yamlfile.Node, what string) *Expression {
+	return l.compile(&checker{doc: doc, node: n}, n.Value, what, cel.BoolType)
 }
 
 // Duration compiles an expression that yields a duration, as Condition does.
-func (l *Language) Duration(text, what string, r Reporter) *Expression {
-	return l.compile(text, what, r, 0, cel.DurationType)
+func (l *Language) Duration(doc *yamlfile.Document, n *yamlfile.Node, what string) *Expression {
+	return l.compile(&checker{doc: doc, node: n}, n.Value, what, cel.DurationType)
 }
 
-func (l *Language) compile(text, what string, r Reporter, offset int, want ...*cel.Type) *Expression {
-	c := &checker{Language: l, Expression: &Expression{Text: text}, report: r, offset: offset}
+func (l *Language) compile(c *checker, text, what string, want ...*cel.Type) *Expression {
+	c.Language, c.Expression = l, &Expression{Text: text}
 	if strings.TrimSpace(text) == "" {
 		c.fail(0, "%s is empty", what)
 		return nil

@@ -10,6 +10,8 @@ import (
 	"cel.dev/cel-go/common"
 	"cel.dev/cel-go/common/ast"
 	"cel.dev/cel-go/common/operators"
+
+	"github.com/discharger/discharger/config/yamlfile"
 )
 
 // issues reports what CEL found, in the words of this package.
@@ -146,16 +148,16 @@ func (c *checker) noVariable(name, rest string) string {
 	kind, member, _ := strings.Cut(full, ".")
 	switch kind + "." {
 	case listPrefix:
-		return fmt.Sprintf("the file has no list %s under lists%s", member, Nearest(member, c.lists))
+		return fmt.Sprintf("the file has no list %s under lists%s", member, yamlfile.Suggest(member, c.lists))
 	case networkPrefix:
-		return fmt.Sprintf("the file has no list %s under networks%s", member, Nearest(member, c.networks))
+		return fmt.Sprintf("the file has no list %s under networks%s", member, yamlfile.Suggest(member, c.networks))
 	}
 	for _, f := range c.table {
 		if slices.Contains(f.Enum, full) {
 			return fmt.Sprintf("there is no variable %s; text is written in quotes: %q", full, full)
 		}
 	}
-	return fmt.Sprintf("there is no variable %s%s", kind, OneOf(kind, append(TopNames(c.table), "lists", "networks")))
+	return fmt.Sprintf("there is no variable %s%s", kind, yamlfile.SuggestOrList(kind, append(TopNames(c.table), "lists", "networks")))
 }
 
 // fieldHint says which field was meant, or what there is instead.
@@ -172,7 +174,7 @@ func (c *checker) fieldHint(object, name string) string {
 	if len(names) == 0 {
 		return ""
 	}
-	return OneOf(name, names)
+	return yamlfile.SuggestOrList(name, names)
 }
 
 // functionHint says which function was meant, or what does the same.
@@ -183,7 +185,7 @@ func (c *checker) functionHint(name string) string {
 	case "incidr", "innetwork", "cidrmatch":
 		return `; write request.ip in networks.office, or request.ip in cidr("10.0.0.0/8")`
 	}
-	return Nearest(name, c.functionNames())
+	return yamlfile.Suggest(name, c.functionNames())
 }
 
 // operandOf is the text of what a field was selected from.

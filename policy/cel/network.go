@@ -15,6 +15,8 @@ import (
 	"cel.dev/cel-go/common/types/ref"
 	"cel.dev/cel-go/common/types/traits"
 	"cel.dev/cel-go/ext"
+
+	"github.com/discharger/discharger/config/yamlfile"
 )
 
 // networkSet is a set of addresses, as a CEL value. It
@@ -31,28 +33,6 @@ type addrRange struct{ first, last netip.Addr }
 // in it, and nothing else. In particular it is not a list of strings, in which
 // an address would be looked up as text and never be found.
 var networksType = types.NewOpaqueType("net.Networks")
-
-// ParsePrefix reads a network or a single address.
-func ParsePrefix(s string) (netip.Prefix, error) {
-	if !strings.Contains(s, "/") {
-		a, err := netip.ParseAddr(s)
-		if err != nil || a.Zone() != "" {
-			return netip.Prefix{}, fmt.Errorf("%.60q is no IP address and no network such as 192.0.2.0/24", s)
-		}
-		a = a.Unmap()
-		return netip.PrefixFrom(a, a.BitLen()), nil
-	}
-	p, err := netip.ParsePrefix(s)
-	switch {
-	case err != nil:
-		return netip.Prefix{}, fmt.Errorf("%.60q is no network such as 192.0.2.0/24", s)
-	case p.Addr().Is4In6():
-		return netip.Prefix{}, fmt.Errorf("%s covers IPv4 addresses in IPv6 form; write the IPv4 network", p)
-	case p != p.Masked():
-		return netip.Prefix{}, fmt.Errorf("%s has bits beyond its length; write %s", p, p.Masked())
-	}
-	return p, nil
-}
 
 // newNetworkSet makes a set of networks that ParsePrefix returned.
 func newNetworkSet(prefixes []netip.Prefix) *networkSet {
@@ -167,7 +147,7 @@ func cidrs(v ref.Val) ref.Val {
 	}
 	var prefixes []netip.Prefix
 	for _, word := range strings.FieldsFunc(string(s), func(r rune) bool { return r == ' ' || r == ',' }) {
-		p, err := ParsePrefix(word)
+		p, err := yamlfile.ParsePrefix(word)
 		if err != nil {
 			return types.WrapErr(err)
 		}

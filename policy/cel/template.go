@@ -13,6 +13,8 @@ import (
 	"cel.dev/cel-go/cel"
 	"cel.dev/cel-go/common/types"
 	"cel.dev/cel-go/common/types/ref"
+
+	"github.com/discharger/discharger/config/yamlfile"
 )
 
 // A Template is a string with expressions in braces, as caveats and stored
@@ -31,9 +33,9 @@ type Template struct {
 const maxHole = 256
 
 // Template compiles a template. It is false after reporting a mistake.
-func (l *Language) Template(text, what string, report Reporter) (*Template, bool) {
+func (l *Language) Template(doc *yamlfile.Document, n *yamlfile.Node, what string) (*Template, bool) {
 	t := &Template{}
-	runes := []rune(text)
+	runes := []rune(n.Value)
 	ok := true
 	var literal strings.Builder
 	for i := 0; i < len(runes); {
@@ -44,17 +46,20 @@ func (l *Language) Template(text, what string, report Reporter) (*Template, bool
 			literal.WriteRune(r)
 			i += 2
 		case r == '}':
-			report.ErrorIn(i, "a closing brace without an opening one; a brace itself is written }}")
+			doc.ErrorIn(n, i, "a closing brace without an opening one; a brace itself is written }}")
 			return nil, false
 		case r == '{':
 			length := holeLength(runes[i+1:])
 			if length < 0 {
-				report.ErrorIn(i, "this brace is never closed; a brace itself is written {{")
+				doc.ErrorIn(n, i, "this brace is never closed; a brace itself is written {{")
 				return nil, false
 			}
 			t.literals = append(t.literals, literal.String())
 			literal.Reset()
-			ok = l.hole(t, report, i+1, string(runes[i+1:i+1+length]), what) && ok
+			hole := l.compile(&checker{doc: doc, node: n, offset: i + 1}, string(runes[i+1:i+1+length]), what+": the expression in braces",
+				cel.StringType, cel.IntType, cel.BoolType, cel.TimestampType, cel.DurationType)
+			ok = ok && hole != nil
+			t.Holes = append(t.Holes, hole)
 			i += length + 2
 		default:
 			literal.WriteRune(r)
@@ -89,17 +94,6 @@ func holeLength(runes []rune) int {
 		}
 	}
 	return -1
-}
-
-// hole compiles one expression of a template.
-func (l *Language) hole(t *Template, r Reporter, offset int, text, what string) bool {
-	e := l.compile(text, what+": the expression in braces", r, offset,
-		cel.StringType, cel.IntType, cel.BoolType, cel.TimestampType, cel.DurationType)
-	if e == nil {
-		return false
-	}
-	t.Holes = append(t.Holes, e)
-	return true
 }
 
 // Constant returns the result of a template without holes.

@@ -13,13 +13,13 @@ import (
 	"strings"
 	"text/tabwriter"
 
-	"github.com/discharger/discharger/policy/rulefile"
+	"github.com/discharger/discharger/config/yamlfile"
 	"github.com/discharger/discharger/policy/rules"
 )
 
 // A FileReport is the result of reading rule files without running them.
 type FileReport struct {
-	Problems rulefile.Problems
+	Problems yamlfile.Problems
 	Costs    []rules.PolicyCost
 }
 

@@ -5,8 +5,7 @@ import (
 	"slices"
 	"strconv"
 
-	"go.yaml.in/yaml/v3"
-
+	"github.com/discharger/discharger/config/yamlfile"
 	"github.com/discharger/discharger/policy"
 	"github.com/discharger/discharger/policy/webhook"
 )
@@ -19,24 +18,24 @@ func decisionKeys() []string {
 // Undecided stands for an evaluation that fails.
 const Undecided = "undecided"
 
-func (f *File) readExpect(n *yaml.Node) Expectation {
+func (f *File) readExpect(n *yamlfile.Node) Expectation {
 	e := Expectation{Values: map[string]string{}}
-	if n.Kind == yaml.ScalarNode {
+	if yamlfile.IsScalar(n) {
 		if n.Value == Undecided {
 			e.Undecided = true
 			return e
 		}
-		e.set("effect", string(f.effect(n)))
+		e.set("effect", string(f.effect(n, "effect")))
 		return e
 	}
-	keys := f.keys(n, "expect", decisionKeys()...)
+	keys := f.Fields(n, "expect", decisionKeys()...)
 	for _, key := range decisionKeys() {
-		if keys[key] != nil {
-			f.expectKey(&e, key, keys[key])
+		if at := keys.Get(key); at != nil {
+			f.expectKey(&e, key, at)
 		}
 	}
 	if len(e.Keys) == 0 && !e.Undecided {
-		f.ErrorAt(n, "expect expects nothing")
+		f.Invalid(n, "expect", "want at least one key")
 	}
 	return e
 }
@@ -46,56 +45,57 @@ func (e *Expectation) set(key, value string) {
 	e.Values[key] = value
 }
 
-func (f *File) expectKey(e *Expectation, key string, n *yaml.Node) {
+func (f *File) expectKey(e *Expectation, key string, n *yamlfile.Node) {
 	switch key {
 	case "error":
 		e.Undecided = true
-		e.Reason, _ = f.text(n, key, maxDoc)
+		e.Reason, _ = f.Text(n, key, maxDoc)
 	case "effect":
-		e.set(key, string(f.effect(n)))
+		e.set(key, string(f.effect(n, "effect")))
 	case "ttl", "retry_after":
-		e.set(key, f.duration(n, key, 0, 1<<62).String())
+		d, _ := f.Duration(n, key, 0, 1<<62)
+		e.set(key, d.String())
 	case "soft_logout":
-		e.set(key, strconv.FormatBool(f.flag(n, key)))
+		e.set(key, strconv.FormatBool(f.Bool(n, key)))
 	case "keep_sessions":
-		e.set(key, strconv.Itoa(f.number(n, key, 0, 10000)))
+		count, _ := f.Int(n, key, 0, 10000)
+		e.set(key, strconv.Itoa(count))
 	case "caveats":
 		var all []string
-		for _, item := range f.items(n, key, policy.MaxCaveats) {
-			s, _ := f.text(item, "a caveat", policy.MaxCaveat)
-			all = append(all, s)
+		for _, item := range f.texts(n, key, policy.MaxCaveats, policy.MaxCaveat) {
+			all = append(all, item.Value)
 		}
 		e.set(key, policy.ListText(all))
 	case "labels":
 		labels := map[string]string{}
-		for _, entry := range f.entries(n, key) {
-			labels[entry.Key], _ = f.text(entry.Value, "a label", policy.MaxLabelValue)
+		for _, entry := range f.Entries(n, key) {
+			labels[entry.Key], _ = f.Text(entry.Value, key, policy.MaxLabelValue)
 		}
 		e.set(key, policy.MapText(labels))
 	default:
-		s, _ := f.text(n, key, maxDoc)
+		s, _ := f.Text(n, key, maxDoc)
 		e.set(key, s)
 	}
 }
 
 // readStub reads what a webhook answers in a test.
-func (f *File) readStub(n *yaml.Node) webhook.Stub {
-	if n.Kind == yaml.ScalarNode {
+func (f *File) readStub(n *yamlfile.Node) webhook.Stub {
+	if yamlfile.IsScalar(n) {
 		switch n.Value {
 		case "unavailable":
 			return webhook.Stub{Err: errors.New("the test makes it unavailable")}
 		case "no_opinion":
 			return webhook.Stub{}
 		}
-		return webhook.Stub{Answer: webhook.Answer{Decision: policy.Decision{Effect: f.effect(n)}, Settled: true}}
+		return webhook.Stub{Answer: webhook.Answer{Decision: policy.Decision{Effect: f.effect(n, "effect")}, Settled: true}}
 	}
-	t := f.readThen(n, "the webhook's answer")
+	t := f.readThen(n, "webhooks")
 	d := t.Decision
 	if t.Webhook != "" {
-		f.ErrorAt(n, "a webhook cannot answer with a webhook")
+		f.Invalid(n, "webhooks", "a webhook cannot answer with a webhook")
 	}
 	if t.TTL != nil {
-		d.TTL = f.duration(t.TTL, "ttl", policy.MinTTL, 1<<62)
+		d.TTL, _ = f.Duration(t.TTL, "ttl", policy.MinTTL, 1<<62)
 	}
 	for _, c := range t.Caveats {
 		d.Caveats = append(d.Caveats, c.Value)

@@ -1,30 +1,67 @@
+// Package rulefile reads rule files: YAML files in which an operator writes
+// policies, with their rules, lists, webhooks and tests. It knows the format,
+// and leaves expressions as text.
+//
+// # Format
+//
+//	version: 1
+//	networks:                                  # lists of addresses and networks
+//	  office: [203.0.113.0/24, "2001:db8:7::/48"]
+//	lists:                                     # lists of strings
+//	  staff: ["@alice:example.org"]
+//	webhooks:                                  # see [Webhook]
+//	  risk: {url: https://risk.example.org/decide, secret_file: risk.key}
+//	policies:
+//	  default:
+//	    doc: Text.
+//	    rules:                                 # the first whose condition holds decides
+//	      - name: elsewhere
+//	        when: user.id in lists.staff && !(request.ip in networks.office)
+//	        then: {effect: deny, code: network}
+//	    otherwise: allow                       # decides where no rule does
+//	    tests:
+//	      - name: staff elsewhere
+//	        input: {request: {ip: 198.51.100.7}}
+//	        expect: {effect: deny, rule: elsewhere}
+//
+// Every mistake is reported with its place: unknown, missing and duplicate
+// keys, values of the wrong type or beyond their limits, and the features of
+// YAML that make a file mean something else than it seems to (anchors, aliases,
+// tags). A file with a mistake is never used in part. [JSONSchema] describes
+// the format for editors.
 package rulefile
 
 import (
+	"fmt"
 	"net/netip"
-	"slices"
+	"regexp"
 	"strings"
 
-	"go.yaml.in/yaml/v3"
-
+	"github.com/discharger/discharger/config/yamlfile"
 	"github.com/discharger/discharger/policy/cel"
 )
 
+// MaxBytes bounds a rule file. Its YAML nodes, of which a file of nothing but
+// commas has the most, then fit in some fifty megabytes.
+const MaxBytes = 256 << 10
+
 // Limits of what a rule file may hold.
 const (
+	maxProblems = 50
 	maxPolicies = 64
 	maxRules    = 200   // of a policy
 	maxTests    = 1000  // of a policy
 	maxLists    = 256   // of each kind
 	maxList     = 10000 // entries
 	maxEntry    = 255   // bytes of an entry
-	maxDoc      = 4096
+	maxDoc      = 4096  // bytes
+	maxWhen     = 4 * cel.MaxExpression
 )
 
 // A File is a rule file that was read and not compiled: every key is known,
 // every value has the right type, and expressions are text.
 type File struct {
-	*source
+	*yamlfile.Document
 	Networks map[string][]netip.Prefix
 	Lists    map[string][]string
 	Webhooks map[string]*Webhook
@@ -32,226 +69,118 @@ type File struct {
 	untested bool // tests are not read
 }
 
-// A Policy is a policy of a file.
-type Policy struct {
-	Name      string
-	At        *yaml.Node
-	Doc       string
-	Rules     []*Rule
-	Otherwise *Then
-	Tests     []*Test
-}
-
-// A Rule is a rule of a policy.
-type Rule struct {
-	Name string
-	At   *yaml.Node // the name
-	Doc  string
-	When *yaml.Node // an expression
-	Then *Then
-}
-
 // Read reads a rule file. Mistakes are among its problems; the rest is kept.
 // The file's own tests are left out unless tests is true.
 func Read(name string, data []byte, tests bool) *File {
-	f := &File{source: &source{name: name}, untested: !tests}
-	f.read(data)
+	f := newFile(name, data)
+	f.untested = !tests
+	f.Networks, f.Lists, f.Webhooks = map[string][]netip.Prefix{}, map[string][]string{}, map[string]*Webhook{}
+	if f.Root == nil {
+		return f
+	}
+	keys := f.Fields(f.Root, "", "version", "networks", "lists", "webhooks", "policies")
+	if n := keys.Require("version", "write version: 1"); n != nil {
+		f.Int(n, "version", 1, 1)
+	}
+	if n := keys.Get("networks"); n != nil {
+		f.readNetworks(n)
+	}
+	if n := keys.Get("lists"); n != nil {
+		f.readLists(n)
+	}
+	if n := keys.Get("webhooks"); n != nil {
+		f.readWebhooks(n)
+	}
+	if n := keys.Require("policies", ""); n != nil {
+		f.readPolicies(n)
+	}
 	return f
 }
 
-func (f *File) read(data []byte) {
-	root := f.parse(data)
-	if root == nil {
-		return
-	}
-	if root.Kind != yaml.MappingNode {
-		f.ErrorAt(root, "a rule file is a mapping with the keys version and policies, not %s", describe(root))
-		return
-	}
-	keys := f.keys(root, "the file", "version", "networks", "lists", "webhooks", "policies")
-	f.version(root, keys["version"])
-	f.readNetworks(keys["networks"])
-	f.readLists(keys["lists"])
-	f.readWebhooks(keys["webhooks"])
-	n := keys["policies"]
-	if n == nil {
-		f.ErrorAt(root, "the file has no key policies")
-		return
-	}
-	entries := f.entries(n, "policies")
-	if len(entries) > maxPolicies {
-		f.ErrorAt(n, "%d policies; at most %d are allowed", len(entries), maxPolicies)
-		return
-	}
-	if len(entries) == 0 && !f.Failed() {
-		f.ErrorAt(n, "there is no policy under policies")
-	}
-	for _, e := range entries {
-		if f.nameAt(e.At, e.Key, "the policy") {
-			f.Policies = append(f.Policies, f.readPolicy(e))
-		}
-	}
+func newFile(name string, data []byte) *File {
+	return &File{Document: yamlfile.Read(name, data, yamlfile.Options{MaxBytes: MaxBytes, MaxProblems: maxProblems, SyntaxHint: quoteHint})}
 }
 
-func (f *File) version(root, n *yaml.Node) {
-	switch {
-	case n == nil:
-		f.ErrorAt(root, "the file does not say its version; write version: 1")
-	case n.Kind != yaml.ScalarNode || n.Value != "1":
-		f.ErrorAt(n, "version is 1, not %s", describe(n))
+// expressionLine is a line with an expression that YAML may take for
+// something else: because of its first character, or of a colon or number sign
+// inside.
+var expressionLine = regexp.MustCompile("^\\s*(?:- )?(?:when|ttl):\\s+(?:[\"'!&*{\\[%@`].*|[^'\"|>].*(?:: | #).*)$")
+
+// quoteHint returns a hint at such a line near the one where the YAML parser
+// gave up, which may be the beginning of what surrounds it.
+func quoteHint(lines []string, line int) string {
+	for i := max(0, line-2); i < min(len(lines), line+6); i++ {
+		if expressionLine.MatchString(lines[i]) {
+			return fmt.Sprintf("; perhaps the expression in line %d, which belongs in single quotes, or on a line of its own after when: |", i+1)
+		}
 	}
+	return ""
 }
 
-func (f *File) readNetworks(n *yaml.Node) {
-	f.Networks = map[string][]netip.Prefix{}
-	if n == nil {
-		return
-	}
-	for _, e := range f.listEntries(n, "networks") {
-		if !f.listName(e) {
-			continue
-		}
+func (f *File) readNetworks(n *yamlfile.Node) {
+	for _, e := range f.lists(n, "networks") {
 		var prefixes []netip.Prefix
-		for _, text := range f.strings(e.Value, "the network list "+e.Key, "an entry of the network list "+e.Key, maxList, maxEntry) {
-			p, err := cel.ParsePrefix(text.Value)
-			if err != nil {
-				f.ErrorAt(text, "%v", err)
-				continue
+		for _, item := range f.texts(e.Value, "networks."+e.Key, maxList, maxEntry) {
+			if p, ok := f.Prefix(item, "networks."+e.Key); ok {
+				prefixes = append(prefixes, p)
 			}
-			prefixes = append(prefixes, p)
 		}
 		f.Networks[e.Key] = prefixes
 	}
 }
 
-func (f *File) readLists(n *yaml.Node) {
-	f.Lists = map[string][]string{}
-	if n == nil {
-		return
-	}
-	for _, e := range f.listEntries(n, "lists") {
-		if !f.listName(e) {
-			continue
-		}
+func (f *File) readLists(n *yamlfile.Node) {
+	for _, e := range f.lists(n, "lists") {
 		var values []string
-		for _, text := range f.strings(e.Value, "the list "+e.Key, "an entry of the list "+e.Key, maxList, maxEntry) {
-			if _, err := cel.ParsePrefix(text.Value); err == nil {
-				f.ErrorAt(text, "%s is an address; under lists it would be compared as text, so it belongs under networks", text.Value)
+		for _, item := range f.texts(e.Value, "lists."+e.Key, maxList, maxEntry) {
+			if _, err := yamlfile.ParsePrefix(item.Value); err == nil {
+				f.Invalid(item, "lists."+e.Key, "%s is an address; under lists it would be compared as text, so it belongs under networks", item.Value)
 				continue
 			}
-			values = append(values, text.Value)
+			values = append(values, item.Value)
 		}
 		f.Lists[e.Key] = values
 	}
 }
 
-// listEntries returns the lists under a key.
-func (f *File) listEntries(n *yaml.Node, what string) []Entry {
-	entries := f.entries(n, what)
+// lists returns the lists under a key that have a name for expressions.
+func (f *File) lists(n *yamlfile.Node, path string) []yamlfile.Entry {
+	entries := f.Entries(n, path)
 	if len(entries) > maxLists {
-		f.ErrorAt(n, "%d lists; at most %d are allowed", len(entries), maxLists)
+		f.Invalid(n, path, "want at most %d lists, got %d", maxLists, len(entries))
 		return nil
 	}
-	return entries
+	var named []yamlfile.Entry
+	for _, e := range entries {
+		switch {
+		case !f.name(e.At, path, e.Key):
+		case strings.Contains(e.Key, "-") || e.Key[0] >= '0' && e.Key[0] <= '9':
+			f.Invalid(e.At, path, "the name of a list begins with a letter and has no -, so that expressions can contain it; got %q", e.Key)
+		default:
+			named = append(named, e)
+		}
+	}
+	return named
 }
 
-// listName checks that a list's name can stand in an expression.
-func (f *File) listName(e Entry) bool {
-	if !f.nameAt(e.At, e.Key, "the list") {
-		return false
+// texts returns the items of a list that are strings.
+func (f *File) texts(n *yamlfile.Node, path string, most, longest int) []*yamlfile.Node {
+	var out []*yamlfile.Node
+	for _, item := range f.Items(n, path, most) {
+		if _, ok := f.Text(item, path, longest); ok {
+			out = append(out, item)
+		}
 	}
-	if strings.Contains(e.Key, "-") || e.Key[0] >= '0' && e.Key[0] <= '9' {
-		f.ErrorAt(e.At, "the list %q: the name of a list begins with a letter and has no -, so that an expression can have it", e.Key)
+	return out
+}
+
+var nameForm = regexp.MustCompile(`^[a-z0-9][a-z0-9_-]{0,63}$`)
+
+// name checks a name that appears in logs and metrics.
+func (f *File) name(n *yamlfile.Node, path, name string) bool {
+	if !nameForm.MatchString(name) {
+		f.Invalid(n, path, "a name has at most 64 of a-z, 0-9, _ and -, and begins with a letter or digit; got %.60q", name)
 		return false
 	}
 	return true
-}
-
-// strings returns the items of a list of strings.
-func (f *File) strings(n *yaml.Node, what, item string, most, longest int) []*yaml.Node {
-	return slices.DeleteFunc(slices.Clone(f.items(n, what, most)), func(n *yaml.Node) bool {
-		_, ok := f.text(n, item, longest)
-		return !ok
-	})
-}
-
-func (f *File) readPolicy(e Entry) *Policy {
-	p := &Policy{Name: e.Key, At: e.At}
-	what := "the policy " + e.Key
-	keys := f.keys(e.Value, what, "doc", "rules", "otherwise", "tests")
-	if n := keys["doc"]; n != nil {
-		p.Doc, _ = f.text(n, "doc", maxDoc)
-	}
-	if n := keys["rules"]; n != nil {
-		names := map[string]int{}
-		for _, item := range f.items(n, "rules", maxRules) {
-			if r := f.readRule(item, names); r != nil {
-				p.Rules = append(p.Rules, r)
-			}
-		}
-	}
-	if n := keys["otherwise"]; n != nil {
-		p.Otherwise = f.readThen(n, "otherwise")
-	} else if e.Value.Kind == yaml.MappingNode {
-		f.ErrorAt(e.At, "%s has no otherwise, which decides where no rule matches; write, for instance, otherwise: allow", what)
-	}
-	if n := keys["tests"]; n != nil && !f.untested {
-		for _, item := range f.items(n, "tests", maxTests) {
-			if t := f.readTest(item); t != nil {
-				p.Tests = append(p.Tests, t)
-			}
-		}
-	}
-	return p
-}
-
-// Otherwise is the name of the rule that decides where none matches.
-const Otherwise = "otherwise"
-
-func (f *File) readRule(n *yaml.Node, names map[string]int) *Rule {
-	if n.Kind != yaml.MappingNode {
-		f.ErrorAt(n, "a rule is a mapping with name, when and then, not %s", describe(n))
-		return nil
-	}
-	before := len(f.problems)
-	keys := f.keys(n, "a rule", "name", "doc", "when", "then")
-	r := &Rule{At: n, When: keys["when"]}
-	if len(f.problems) == before { // else what is missing may be there, misspelt
-		for _, missing := range []string{"name", "when", "then"} {
-			if keys[missing] == nil {
-				f.ErrorAt(n, "the rule has no %s", missing)
-			}
-		}
-	}
-	if at := keys["name"]; at != nil {
-		f.ruleName(r, at, names)
-	}
-	if doc := keys["doc"]; doc != nil {
-		r.Doc, _ = f.text(doc, "doc", maxDoc)
-	}
-	if r.When != nil {
-		if _, ok := f.text(r.When, "when, an expression,", 4*cel.MaxExpression); !ok {
-			r.When = nil
-		}
-	}
-	if then := keys["then"]; then != nil {
-		r.Then = f.readThen(then, "then")
-	}
-	return r
-}
-
-// ruleName reads a rule's name, which is its own in the policy.
-func (f *File) ruleName(r *Rule, at *yaml.Node, names map[string]int) {
-	name, ok := f.text(at, "name", maxEntry)
-	if !ok || !f.nameAt(at, name, "the rule") {
-		return
-	}
-	r.Name, r.At = name, at
-	if line, twice := names[name]; twice {
-		f.ErrorAt(at, "the policy has a rule %s already, in line %d", name, line)
-	}
-	names[name] = at.Line
-	if name == Otherwise {
-		f.ErrorAt(at, "a rule cannot be named otherwise")
-	}
 }

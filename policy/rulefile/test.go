@@ -7,8 +7,8 @@ import (
 	"time"
 
 	"cel.dev/cel-go/common/types"
-	"go.yaml.in/yaml/v3"
 
+	"github.com/discharger/discharger/config/yamlfile"
 	"github.com/discharger/discharger/policy"
 	"github.com/discharger/discharger/policy/cel"
 	"github.com/discharger/discharger/policy/webhook"
@@ -25,34 +25,30 @@ import (
 // nothing about the rest. webhooks gives the answers of webhooks.
 type Test struct {
 	Name   string
-	At     *yaml.Node
+	At     *yamlfile.Node
 	Input  *policy.Input
 	Hooks  map[string]webhook.Stub
 	Expect Expectation
 }
 
-func (f *File) readTest(n *yaml.Node) *Test {
+func (f *File) readTest(n *yamlfile.Node) *Test {
 	t := &Test{At: n, Hooks: map[string]webhook.Stub{}}
-	keys := f.keys(n, "a test", "name", "input", "webhooks", "expect")
-	if at := keys["name"]; at == nil {
-		f.ErrorAt(n, "the test has no name")
-	} else {
-		t.Name, _ = f.text(at, "name", maxEntry)
+	keys := f.Fields(n, "test", "name", "input", "webhooks", "expect")
+	if at := keys.Require("name", ""); at != nil {
+		t.Name, _ = f.Text(at, "name", maxEntry)
 		t.At = at
 	}
 	t.Input = policy.SampleInput()
-	if n := keys["input"]; n != nil {
+	if n := keys.Get("input"); n != nil {
 		// The policy is the one that the test is of.
 		t.Input = f.readInput(n, slices.DeleteFunc(cel.Fields(), func(fd cel.Field) bool { return fd.Name == "policy" }))
 	}
-	if hooks := keys["webhooks"]; hooks != nil {
-		for _, e := range f.entries(hooks, "webhooks") {
+	if hooks := keys.Get("webhooks"); hooks != nil {
+		for _, e := range f.Entries(hooks, "webhooks") {
 			t.Hooks[e.Key] = f.readStub(e.Value)
 		}
 	}
-	if e := keys["expect"]; e == nil {
-		f.ErrorAt(n, "the test has no expect")
-	} else {
+	if e := keys.Require("expect", ""); e != nil {
 		t.Expect = f.readExpect(e)
 	}
 	return t
@@ -61,12 +57,12 @@ func (f *File) readTest(n *yaml.Node) *Test {
 // ParseInput reads an input from YAML or JSON, in the form that tests in rule
 // files have: what is left out is as in [SampleInput]. The JSON of an [Input],
 // as audit logs and webhooks have it, is such a form. name is the file's, for
-// the error, which is a [Problems].
+// the error, which is a [yamlfile.Problems].
 func ParseInput(name string, data []byte) (*policy.Input, error) {
-	f := &File{source: &source{name: name}}
+	f := newFile(name, data)
 	in := policy.SampleInput()
-	if root := f.parse(data); root != nil {
-		in = f.readInput(root, cel.Fields())
+	if f.Root != nil {
+		in = f.readInput(f.Root, cel.Fields())
 	}
 	if err := f.Problems().Err(); err != nil {
 		return nil, err
@@ -75,14 +71,14 @@ func ParseInput(name string, data []byte) (*policy.Input, error) {
 }
 
 // readInput applies a patch to the sample.
-func (f *File) readInput(n *yaml.Node, known []cel.Field) *policy.Input {
+func (f *File) readInput(n *yamlfile.Node, known []cel.Field) *policy.Input {
 	patch, ok := f.patch(n, known)
 	if !ok {
 		return policy.SampleInput()
 	}
 	in, err := patch.apply()
 	if err != nil {
-		f.ErrorAt(n, "input: %v", err)
+		f.Invalid(n, "input", "%v", err)
 		return policy.SampleInput()
 	}
 	return in
@@ -96,21 +92,21 @@ type inputPatch struct {
 }
 
 // patch reads the fields of an input that a test gives.
-func (f *File) patch(n *yaml.Node, known []cel.Field) (inputPatch, bool) {
+func (f *File) patch(n *yamlfile.Node, known []cel.Field) (inputPatch, bool) {
 	base := policy.SampleInput()
 	p := inputPatch{now: base.Now, action: base.Action, values: map[string]any{}}
-	before := len(f.problems)
-	byKey := f.keys(n, "input", cel.TopNames(known)...)
-	if at := byKey["now"]; at != nil {
+	before := f.Len()
+	byKey := f.Fields(n, "input", cel.TopNames(known)...)
+	if at := byKey.Get("now"); at != nil {
 		if t, err := time.Parse(time.RFC3339Nano, at.Value); err != nil {
-			f.ErrorAt(at, "now is a time such as 2026-03-02T12:00:00Z, not %s", describe(at))
+			f.Mistyped(at, "now", "a time such as 2026-03-02T12:00:00Z")
 		} else {
 			p.now = t.UTC()
 		}
 	}
 	for _, fd := range known {
 		if fd.Object == "" {
-			if at := byKey[fd.Name]; at != nil && fd.Name != "now" {
+			if at := byKey.Get(fd.Name); at != nil && fd.Name != "now" {
 				p.values[fd.Name] = f.value(at, &fd, p.now)
 			}
 		}
@@ -119,14 +115,14 @@ func (f *File) patch(n *yaml.Node, known []cel.Field) (inputPatch, bool) {
 		p.action = policy.Action(a)
 	}
 	for _, object := range cel.Objects() {
-		if at := byKey[object]; at != nil {
+		if at := byKey.Get(object); at != nil {
 			f.patchObject(&p, at, object, known)
 		}
 	}
-	return p, len(f.problems) == before
+	return p, f.Len() == before
 }
 
-func (f *File) patchObject(p *inputPatch, n *yaml.Node, object string, known []cel.Field) {
+func (f *File) patchObject(p *inputPatch, n *yamlfile.Node, object string, known []cel.Field) {
 	var names []string
 	for _, fd := range known {
 		if fd.Object == object {
@@ -134,58 +130,66 @@ func (f *File) patchObject(p *inputPatch, n *yaml.Node, object string, known []c
 		}
 	}
 	values := map[string]any{}
-	byKey := f.keys(n, object, names...)
+	byKey := f.Fields(n, object, names...)
 	for i := range known {
-		if fd := &known[i]; fd.Object == object && byKey[fd.Name] != nil {
-			values[fd.Name] = f.value(byKey[fd.Name], fd, p.now)
+		if fd := &known[i]; fd.Object == object && byKey.Get(fd.Name) != nil {
+			values[fd.Name] = f.value(byKey.Get(fd.Name), fd, p.now)
 		}
 	}
 	p.values[object] = values
 }
 
 // value reads a field's value as JSON would hold it.
-func (f *File) value(n *yaml.Node, fd *cel.Field, now time.Time) any {
-	what := fd.Path()
+func (f *File) value(n *yamlfile.Node, fd *cel.Field, now time.Time) any {
+	path := fd.Path()
 	switch fd.Type.Kind() {
 	case types.TimestampKind:
-		return f.moment(n, what, now)
+		return f.moment(n, path, now)
 	case types.DurationKind:
-		return f.duration(n, what, 0, 1<<62).String()
+		d, _ := f.Duration(n, path, 0, 1<<62)
+		return d.String()
 	case types.BoolKind:
-		return f.flag(n, what)
+		return f.Bool(n, path)
 	case types.IntKind:
-		return f.number(n, what, -1, 1<<53)
+		i, _ := f.Int(n, path, -1, 1<<53)
+		return i
 	case types.MapKind:
 		labels := map[string]string{}
-		if n.Kind == yaml.ScalarNode && n.ShortTag() == "!!null" {
+		if yamlfile.IsNull(n) {
 			return labels // as a nil map is written
 		}
-		for _, e := range f.entries(n, what) {
-			labels[e.Key], _ = f.text(e.Value, "the label "+e.Key, policy.MaxLabelValue)
+		for _, e := range f.Entries(n, path) {
+			labels[e.Key], _ = f.Text(e.Value, path+"."+e.Key, policy.MaxLabelValue)
 		}
 		return labels
 	}
-	s, ok := f.text(n, what, int(fd.Size))
-	if ok && fd.Enum != nil && !slices.Contains(fd.Enum, s) {
-		f.ErrorAt(n, "%s is never %.60q; it is one of %s", what, s, strings.Join(fd.Enum, ", "))
+	if fd.Enum != nil {
+		s, _ := f.OneOf(n, path, fd.Enum...)
+		return s
 	}
+	s, _ := f.Text(n, path, int(fd.Size))
 	return s
 }
 
 // moment reads a time: absolute, or relative to now.
-func (f *File) moment(n *yaml.Node, what string, now time.Time) any {
-	if n.Kind == yaml.ScalarNode && (strings.HasPrefix(n.Value, "-") || strings.HasPrefix(n.Value, "+")) {
-		if d, err := policy.ParseDuration(strings.TrimPrefix(n.Value, "+")); err == nil {
+func (f *File) moment(n *yamlfile.Node, path string, now time.Time) any {
+	text, ok := f.Raw(n, path, momentForm)
+	if !ok {
+		return now
+	}
+	if strings.HasPrefix(text, "-") || strings.HasPrefix(text, "+") {
+		if d, err := yamlfile.ParseDuration(text); err == nil {
 			return now.Add(d).Format(time.RFC3339Nano)
 		}
 	}
-	t, err := time.Parse(time.RFC3339Nano, n.Value)
-	if err != nil || n.Kind != yaml.ScalarNode {
-		f.ErrorAt(n, "%s is a time such as 2026-03-02T12:00:00Z, or one relative to now such as -90d, not %s", what, describe(n))
-		return now.Format(time.RFC3339Nano)
+	t, err := time.Parse(time.RFC3339Nano, text)
+	if err != nil {
+		f.Mistyped(n, path, momentForm)
 	}
 	return t.UTC().Format(time.RFC3339Nano)
 }
+
+const momentForm = "a time such as 2026-03-02T12:00:00Z, or one relative to now such as -90d"
 
 // apply changes the sample.
 func (p inputPatch) apply() (*policy.Input, error) {

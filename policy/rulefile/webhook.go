@@ -5,18 +5,16 @@ import (
 	"net/url"
 	"time"
 
-	"go.yaml.in/yaml/v3"
-
-	"github.com/discharger/discharger/policy/cel"
+	"github.com/discharger/discharger/config/yamlfile"
 )
 
 // A Webhook is a webhook as a rule file describes it.
 type Webhook struct {
 	Name          string
-	At            *yaml.Node
+	At            *yamlfile.Node
 	URL           *url.URL
-	SecretFile    *yaml.Node
-	CAFile        *yaml.Node // nil: the system's authorities
+	SecretFile    *yamlfile.Node
+	CAFile        *yamlfile.Node // nil: the system's authorities
 	Timeout       time.Duration
 	Cache         time.Duration // 0: no caching
 	Deny          bool          // on_error: deny
@@ -34,108 +32,87 @@ const (
 	maxWebhooks           = 32
 )
 
-func (f *File) readWebhooks(n *yaml.Node) {
-	f.Webhooks = map[string]*Webhook{}
-	if n == nil {
-		return
-	}
-	entries := f.entries(n, "webhooks")
+func (f *File) readWebhooks(n *yamlfile.Node) {
+	entries := f.Entries(n, "webhooks")
 	if len(entries) > maxWebhooks {
-		f.ErrorAt(n, "%d webhooks; at most %d are allowed", len(entries), maxWebhooks)
+		f.Invalid(n, "webhooks", "want at most %d webhooks, got %d", maxWebhooks, len(entries))
 		return
 	}
 	for _, e := range entries {
-		if f.nameAt(e.At, e.Key, "the webhook") {
+		if f.name(e.At, "webhooks", e.Key) {
 			f.Webhooks[e.Key] = f.readWebhook(e)
 		}
 	}
 }
 
-func (f *File) readWebhook(e Entry) *Webhook {
+func (f *File) readWebhook(e yamlfile.Entry) *Webhook {
 	w := &Webhook{Name: e.Key, At: e.At, Timeout: defaultHookTimeout, MaxConcurrent: defaultHookConcurrent}
-	keys := f.keys(e.Value, "the webhook "+e.Key,
+	keys := f.Fields(e.Value, "webhooks."+e.Key,
 		"url", "secret_file", "ca_file", "timeout", "on_error", "cache", "allow", "max_concurrent", "count_sessions")
-	if n := keys["allow"]; n != nil {
-		w.Allow = f.readAllow(n)
-	}
-	if n := keys["url"]; n == nil {
-		f.ErrorAt(e.At, "the webhook %s has no url", e.Key)
-	} else {
-		w.URL = f.readURL(n, len(w.Allow) > 0)
-	}
-	if w.SecretFile = f.fileName(keys["secret_file"], "secret_file"); keys["secret_file"] == nil {
-		f.ErrorAt(e.At, "the webhook %s has no secret_file, the key that signs what it is sent", e.Key)
-	}
-	w.CAFile = f.fileName(keys["ca_file"], "ca_file")
-	if n := keys["timeout"]; n != nil {
-		w.Timeout = f.duration(n, "timeout", time.Millisecond, maxHookTimeout)
-	}
-	if n := keys["cache"]; n != nil {
-		w.Cache = f.duration(n, "cache", time.Second, maxHookCache)
-	}
-	if n := keys["on_error"]; n != nil {
-		switch n.Value {
-		case "deny":
-			w.Deny = true
-		case "unavailable":
-		default:
-			f.ErrorAt(n, "on_error is unavailable or deny, not %s", describe(n))
+	keys.At = e.At
+	if n := keys.Get("allow"); n != nil {
+		for _, item := range f.Items(n, "allow", maxList) {
+			if p, ok := f.Prefix(item, "allow"); ok {
+				w.Allow = append(w.Allow, p)
+			}
 		}
 	}
-	if n := keys["max_concurrent"]; n != nil {
-		w.MaxConcurrent = f.number(n, "max_concurrent", 1, 10000)
+	if n := keys.Require("url", ""); n != nil {
+		w.URL = f.readURL(n, len(w.Allow) > 0)
 	}
-	if n := keys["count_sessions"]; n != nil {
-		w.CountSessions = f.flag(n, "count_sessions")
+	w.SecretFile = f.fileName(keys.Require("secret_file", "it holds the key that signs questions"), "secret_file")
+	w.CAFile = f.fileName(keys.Get("ca_file"), "ca_file")
+	if n := keys.Get("timeout"); n != nil {
+		w.Timeout, _ = f.Duration(n, "timeout", time.Millisecond, maxHookTimeout)
+	}
+	if n := keys.Get("cache"); n != nil {
+		w.Cache, _ = f.Duration(n, "cache", time.Second, maxHookCache)
+	}
+	if n := keys.Get("on_error"); n != nil {
+		text, _ := f.OneOf(n, "on_error", "unavailable", "deny")
+		w.Deny = text == "deny"
+	}
+	if n := keys.Get("max_concurrent"); n != nil {
+		w.MaxConcurrent, _ = f.Int(n, "max_concurrent", 1, 10000)
+	}
+	if n := keys.Get("count_sessions"); n != nil {
+		w.CountSessions = f.Bool(n, "count_sessions")
 	}
 	return w
 }
 
-// fileName checks that a node is the name of a file.
-func (f *File) fileName(n *yaml.Node, what string) *yaml.Node {
+// fileName reads the name of a file.
+func (f *File) fileName(n *yamlfile.Node, path string) *yamlfile.Node {
 	if n == nil {
 		return nil
 	}
-	if _, ok := f.text(n, what, 4096); !ok {
+	if _, ok := f.Text(n, path, 4096); !ok {
 		return nil
 	}
 	return n
 }
 
-func (f *File) readAllow(n *yaml.Node) []netip.Prefix {
-	var out []netip.Prefix
-	for _, item := range f.strings(n, "allow", "an entry of allow", maxList, maxEntry) {
-		p, err := cel.ParsePrefix(item.Value)
-		if err != nil {
-			f.ErrorAt(item, "%v", err)
-			continue
-		}
-		out = append(out, p)
-	}
-	return out
-}
-
-// readURL checks where questions go. Without TLS the answer could be anyone's,
-// so plain http is for networks that are listed under allow.
-func (f *File) readURL(n *yaml.Node, restricted bool) *url.URL {
-	text, ok := f.text(n, "url", 2048)
+// readURL reads the address that questions go to. Without TLS the answer could
+// be forged, so plain http is for networks that are listed under allow.
+func (f *File) readURL(n *yamlfile.Node, restricted bool) *url.URL {
+	text, ok := f.Text(n, "url", 2048)
 	if !ok {
 		return nil
 	}
 	u, err := url.Parse(text)
 	switch {
 	case err != nil || u.Host == "" || u.Opaque != "":
-		f.ErrorAt(n, "url is a complete address such as https://risk.example.org/decide")
+		f.Invalid(n, "url", "want a complete address such as https://risk.example.org/decide")
 	case u.User != nil:
-		f.ErrorAt(n, "url has a user name or password in it; what is sent is signed instead")
+		f.Invalid(n, "url", "has a user name or password; questions are signed instead")
 	case u.Fragment != "":
-		f.ErrorAt(n, "url has a fragment, which is never sent")
+		f.Invalid(n, "url", "has a fragment, which is never sent")
 	case u.Scheme == "https", u.Scheme == "http" && restricted:
 		return u
 	case u.Scheme == "http":
-		f.ErrorAt(n, "url is http, which is allowed only with a list allow of the networks it may be in")
+		f.Invalid(n, "url", "http needs a list allow of the networks the webhook may be in")
 	default:
-		f.ErrorAt(n, "url is http or https, not %.60s", u.Scheme)
+		f.Invalid(n, "url", "want http or https, got %.60s", u.Scheme)
 	}
 	return nil
 }

@@ -233,14 +233,14 @@ func TestJSON(t *testing.T) {
 		t.Errorf("parsed %+v, %v", parsed, err)
 	}
 	for text, want := range map[string]string{
-		"":                             "x.yaml: the file is empty",
-		"[]":                           "x.yaml:1:1: input is a mapping, not a list",
-		"request: {adress: x}":         `x.yaml:1:11: request has no key "adress"`,
-		"session: {epoch: many}":       "x.yaml:1:18: session.epoch is a whole number",
-		"grant: {ttl: 300}":            "300 has no unit",
-		"request: {homeserver: maybe}": "request.homeserver is true or false",
-		"session: {created: long ago}": "session.created is a time such as",
-		"user: {id: &a x}":             "an anchor",
+		"":                             "x.yaml: file is empty",
+		"[]":                           "x.yaml:1:1: input: want a mapping, got a list",
+		"request: {adress: x}":         `x.yaml:1:11: request: key "adress" is unknown`,
+		"session: {epoch: many}":       "x.yaml:1:18: session.epoch: want a whole number",
+		"grant: {ttl: 300}":            "got 300; write 300s for seconds",
+		"request: {homeserver: maybe}": "request.homeserver: want true or false",
+		"session: {created: long ago}": "session.created: want a time such as",
+		"user: {id: &a x}":             "anchor &a is not allowed",
 	} {
 		if _, err := rulefile.ParseInput("x.yaml", []byte(text)); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: %v, want %s", text, err, want)

@@ -7,8 +7,7 @@ import (
 	"slices"
 	"strings"
 
-	"go.yaml.in/yaml/v3"
-
+	"github.com/discharger/discharger/config/yamlfile"
 	"github.com/discharger/discharger/policy"
 	"github.com/discharger/discharger/policy/cel"
 	"github.com/discharger/discharger/policy/rulefile"
@@ -42,7 +41,7 @@ type chain struct {
 type rule struct {
 	name string
 	doc  string
-	at   *yaml.Node
+	at   *yamlfile.Node
 	when *cel.Expression // nil: always
 	then *outcome
 }
@@ -78,7 +77,7 @@ func (c *compiler) policy(def *rulefile.Policy) *namedPolicy {
 	}
 	p.counts = p.countsSessions(c.File)
 	if err := p.join(); err != nil {
-		c.ErrorAt(def.At, "%v", err)
+		c.Errorf(def.At, "%v", err)
 	}
 	return p
 }
@@ -91,7 +90,7 @@ func (c *compiler) rule(def *rulefile.Rule) *rule {
 	if def.When == nil {
 		return nil
 	}
-	if r.when = c.Condition(def.When.Value, "when", c.In(def.When)); r.when == nil {
+	if r.when = c.Condition(c.Document, def.When, "when"); r.when == nil {
 		return nil
 	}
 	return r
@@ -105,9 +104,9 @@ func (c *compiler) unreachable(p *namedPolicy) {
 	for i, r := range p.rules {
 		cases := c.Cases(r.when)
 		if len(cases) == 0 {
-			c.In(p.def.Rules[i].When).ErrorIn(0, "the rule %s never runs: its condition never holds", r.name)
+			c.ErrorIn(p.def.Rules[i].When, 0, "the rule %s never runs: its condition never holds", r.name)
 		} else if i := cases.CoveredBy(seen); i >= 0 {
-			c.ErrorAt(r.at, "the rule %s never runs: the rule %s in line %d matches whenever it would",
+			c.Errorf(r.at, "the rule %s never runs: the rule %s in line %d matches whenever it would",
 				r.name, before[i].name, before[i].at.Line)
 		}
 		if r.then.hook == nil { // a webhook may have no opinion
@@ -123,7 +122,7 @@ func (c *compiler) price(p *namedPolicy) {
 		return
 	}
 	dearest := slices.MaxFunc(cost.Rules, func(a, b RuleCost) int { return cmp.Compare(a.Max+a.Outcome, b.Max+b.Outcome) })
-	c.ErrorAt(p.def.At, "the policy %s may cost %d for one decision, at most %d is allowed; its dearest rule is %s with %d",
+	c.Errorf(p.def.At, "the policy %s may cost %d for one decision, at most %d is allowed; its dearest rule is %s with %d",
 		p.name, cost.Max, c.maxCost, dearest.Rule, dearest.Max+dearest.Outcome)
 }
 
@@ -175,13 +174,13 @@ func (c *compiler) outcome(def *rulefile.Then) *outcome {
 	if def.Webhook != "" {
 		hook, ok := c.hooks[def.Webhook]
 		if !ok {
-			c.ErrorAt(def.At, "the file has no webhook %.60s%s", def.Webhook, cel.Nearest(def.Webhook, slices.Sorted(maps.Keys(c.hooks))))
+			c.Errorf(def.At, "the file has no webhook %.60s%s", def.Webhook, yamlfile.Suggest(def.Webhook, slices.Sorted(maps.Keys(c.hooks))))
 		}
 		o.hook = hook
 		return o
 	}
 	if def.TTL != nil {
-		o.ttl = c.Duration(def.TTL.Value, "ttl", c.In(def.TTL))
+		o.ttl = c.Language.Duration(c.Document, def.TTL, "ttl")
 	}
 	for _, n := range def.Caveats {
 		c.caveat(o, n)
@@ -194,19 +193,19 @@ func (c *compiler) outcome(def *rulefile.Then) *outcome {
 
 // caveat compiles a caveat to add. Its name is written out, so that it can be
 // known now whether homeservers understand it.
-func (c *compiler) caveat(o *outcome, n *yaml.Node) {
-	t, ok := c.Template(n.Value, "the caveat", c.In(n))
+func (c *compiler) caveat(o *outcome, n *yamlfile.Node) {
+	t, ok := c.Template(c.Document, n, "the caveat")
 	if !ok {
 		return
 	}
 	text, constant := t.Constant()
 	if !constant && !strings.ContainsAny(strings.TrimLeft(text, " "), " :=") {
-		c.ErrorAt(n, "a caveat begins with its name, written out, for instance: client-ip {request.ip}")
+		c.Errorf(n, "a caveat begins with its name, written out, for instance: client-ip {request.ip}")
 		return
 	}
 	if !constant {
 		if text, ok = c.example(t); !ok {
-			c.WarnAt(n, "the sample input has no value for this caveat, so it is checked only when it is used")
+			c.Warnf(n, "the sample input has no value for this caveat, so it is checked only when it is used")
 			o.caveats = append(o.caveats, t)
 			return
 		}
@@ -216,7 +215,7 @@ func (c *compiler) caveat(o *outcome, n *yaml.Node) {
 		err = c.caveats.KnowsCaveat(text)
 	}
 	if err != nil {
-		c.ErrorAt(n, "%v", err)
+		c.Errorf(n, "%v", err)
 		return
 	}
 	o.caveats = append(o.caveats, t)
@@ -230,14 +229,14 @@ func (c *compiler) example(t *cel.Template) (string, bool) {
 	return s, err == nil
 }
 
-func (c *compiler) label(o *outcome, e rulefile.Entry) {
-	t, ok := c.Template(e.Value.Value, "the label", c.In(e.Value))
+func (c *compiler) label(o *outcome, e yamlfile.Entry) {
+	t, ok := c.Template(c.Document, e.Value, "the label")
 	if !ok {
 		return
 	}
 	text, _ := t.Constant()
 	if err := policy.CheckLabel(e.Key, text); err != nil {
-		c.ErrorAt(e.At, "%v", err)
+		c.Errorf(e.At, "%v", err)
 		return
 	}
 	if o.labels == nil {

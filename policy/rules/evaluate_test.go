@@ -172,7 +172,7 @@ func TestUndecided(t *testing.T) {
 		{"overflow", rule(`session.epoch * session.epoch > 3`), func(in *policy.Input) { in.Session.Epoch = 1 << 62 }, "overflow"},
 		{"division by zero", rule(`7 / session.epoch > 3`), func(in *policy.Input) { in.Session.Epoch = 0 }, "divi"},
 		{"no such day", rule(`days(session.epoch) > days(1)`), func(in *policy.Input) { in.Session.Epoch = 1 << 40 }, "out of range"},
-		{"label is no network", rule(`request.ip in cidrs(session.device)`), nil, `"JLAFKJWSCS" is no IP address`},
+		{"label is no network", rule(`request.ip in cidrs(session.device)`), nil, `such as 192.0.2.0/24, got "JLAFKJWSCS"`},
 		{"ttl runs out", then("{effect: allow, ttl: session.created - now}"), nil, "rule r: ttl: -240h0m0s is less than 1s"},
 		{"caveat with a space", then(`{effect: allow, caveats: ["client {request.client}"]}`),
 			func(in *policy.Input) { in.Request.Client = "a b" }, `rule r: caveat: {request.client}: the value has the character ' ' in it`},

@@ -12,6 +12,7 @@ import (
 	"time"
 	"unicode"
 
+	"github.com/discharger/discharger/config/yamlfile"
 	"github.com/discharger/discharger/policy"
 	"github.com/discharger/discharger/policy/check"
 	"github.com/discharger/discharger/policy/rulefile"
@@ -73,7 +74,7 @@ func FuzzLoad(f *testing.F) {
 			t.Fatalf("Check and Load disagree: %v", err)
 		}
 		if err != nil {
-			var problems rulefile.Problems
+			var problems yamlfile.Problems
 			if !errors.As(err, &problems) || len(problems) == 0 {
 				t.Fatalf("an error that is no problem of the file: %v", err)
 			}
@@ -117,7 +118,7 @@ func FuzzExpression(f *testing.F) {
 		} {
 			set, err := load(t, file)
 			if err != nil {
-				var problems rulefile.Problems
+				var problems yamlfile.Problems
 				if !errors.As(err, &problems) {
 					t.Fatal(err)
 				}

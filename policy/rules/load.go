@@ -15,6 +15,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/discharger/discharger/config/yamlfile"
 	"github.com/discharger/discharger/policy/cel"
 	"github.com/discharger/discharger/policy/rulefile"
 	"github.com/discharger/discharger/policy/webhook"
@@ -66,7 +67,7 @@ type Config struct {
 }
 
 // Load reads, compiles and tests rule files, all or nothing. An error about
-// what the files say is a [rulefile.Problems], with places in the files; one about
+// what the files say is a [yamlfile.Problems], with places in the files; one about
 // reading them is not.
 func Load(cfg Config) (*Set, error) {
 	return newLoader(cfg).tested()
@@ -94,7 +95,7 @@ func (l *loader) tested() (*Set, error) {
 type loader struct {
 	cfg      Config
 	set      *Set
-	problems rulefile.Problems
+	problems yamlfile.Problems
 	at       map[string]string // the place of each policy
 	watched  []watched
 }
@@ -112,14 +113,14 @@ func newLoader(cfg Config) *loader {
 // Compile compiles rule files without their keys, tests and webhooks. The set
 // is complete only if no problem is more than a warning. The error is about
 // files that cannot be read.
-func Compile(cfg Config) (*Set, rulefile.Problems, error) {
+func Compile(cfg Config) (*Set, yamlfile.Problems, error) {
 	cfg.Offline = true
 	return newLoader(cfg).load()
 }
 
 // load compiles files. The set is complete only if no problem is more than a
 // warning.
-func (l *loader) load() (*Set, rulefile.Problems, error) {
+func (l *loader) load() (*Set, yamlfile.Problems, error) {
 	files := make([]rawFile, 0, len(l.cfg.Files))
 	for _, name := range l.cfg.Files {
 		data, err := l.read(name, rulefile.MaxBytes+1)
@@ -224,7 +225,7 @@ func (l *loader) compile(f rawFile, def *rulefile.File) error {
 	for _, d := range def.Policies {
 		if first, taken := l.at[d.Name]; taken {
 			if !f.builtin {
-				def.ErrorAt(d.At, "there is a policy %s already, at %s", d.Name, first)
+				def.Errorf(d.At, "there is a policy %s already, at %s", d.Name, first)
 			}
 			continue
 		}
@@ -251,7 +252,7 @@ func (l *loader) webhook(def *rulefile.Webhook, f *rulefile.File, file string) *
 		cfg.Key, err = webhook.ParseKey(key)
 	}
 	if err != nil {
-		f.ErrorAt(def.SecretFile, "read key: %v", err)
+		f.Errorf(def.SecretFile, "read key: %v", err)
 	}
 	if def.CAFile != nil {
 		cfg.Roots = x509.NewCertPool()
@@ -260,7 +261,7 @@ func (l *loader) webhook(def *rulefile.Webhook, f *rulefile.File, file string) *
 			err = fmt.Errorf("%s has no certificate", def.CAFile.Value)
 		}
 		if err != nil {
-			f.ErrorAt(def.CAFile, "read certificates: %v", err)
+			f.Errorf(def.CAFile, "read certificates: %v", err)
 		}
 	}
 	return webhook.New(cfg)

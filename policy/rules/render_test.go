@@ -7,9 +7,9 @@ import (
 	"testing"
 	"testing/fstest"
 
+	"github.com/discharger/discharger/config/yamlfile"
 	"github.com/discharger/discharger/policy"
 	"github.com/discharger/discharger/policy/check"
-	"github.com/discharger/discharger/policy/rulefile"
 	"github.com/discharger/discharger/policy/rules"
 )
 
@@ -70,7 +70,7 @@ policies:
         then: deny
     otherwise: allow
 `)
-	var problems rulefile.Problems
+	var problems yamlfile.Problems
 	if !errors.As(err, &problems) {
 		t.Fatal(err)
 	}
@@ -108,7 +108,7 @@ p.yaml:31:29: session has no field creatd (did you mean created?)
 func TestLongLine(t *testing.T) {
 	t.Parallel()
 	_, err := load(t, rule(`user.id in ["`+strings.Repeat("\t", 5)+strings.Repeat("x", 200)+`"] && session.epok > 3 && user.id != "`+strings.Repeat("y", 200)+`"`))
-	var problems rulefile.Problems
+	var problems yamlfile.Problems
 	if !errors.As(err, &problems) {
 		t.Fatal(err)
 	}
@@ -124,7 +124,7 @@ func TestLongLine(t *testing.T) {
 func TestManyProblems(t *testing.T) {
 	t.Parallel()
 	_, err := load(t, "version: 1\npolicies:\n  p: {otherwise: allow}\nlists: {a: ["+strings.Repeat("7, ", 200)+"]}\n")
-	var problems rulefile.Problems
+	var problems yamlfile.Problems
 	if !errors.As(err, &problems) {
 		t.Fatal(err)
 	}
@@ -167,7 +167,7 @@ a.yaml:11:23: warning: not every session has session.expires, and without it thi
 b.yaml:3:3: there is a policy staff already, at a.yaml:5
     3 |   staff: {otherwise: allow}
       |   ^^^^^
-b.yaml:4:22: there is no effect "alow" (did you mean allow?)
+b.yaml:4:22: otherwise: want allow, deny, revoke, revoke_user, reauth or defer, got "alow" (did you mean allow?)
     4 |   other: {otherwise: alow}
       |                      ^^^^
 a.yaml: policy staff: a decision costs at most 19 of 10000

@@ -9,8 +9,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/discharger/discharger/config/yamlfile"
 	"github.com/discharger/discharger/policy"
-	"github.com/discharger/discharger/policy/rulefile"
 )
 
 // ErrUnknownPolicy is why a request whose policy no file has is undecided.
@@ -22,7 +22,7 @@ var ErrUnknownPolicy = errors.New("no such policy")
 // and may be used concurrently.
 type Set struct {
 	policies map[string]*namedPolicy
-	warnings rulefile.Problems
+	warnings yamlfile.Problems
 	hash     string
 	caveats  CaveatChecker
 }
@@ -51,7 +51,7 @@ func (s *Set) Doc(name string) string {
 func (s *Set) Hash() string { return s.hash }
 
 // Warnings returns what is doubtful in the files, in their order.
-func (s *Set) Warnings() rulefile.Problems { return s.warnings }
+func (s *Set) Warnings() yamlfile.Problems { return s.warnings }
 
 func policyName(name string) string {
 	if name == "" {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/discharger/discharger/config/yamlfile"
 	"github.com/discharger/discharger/policy"
 	"github.com/discharger/discharger/policy/rulefile"
 	"github.com/discharger/discharger/policy/webhook"
@@ -79,8 +80,8 @@ func compare(e rulefile.Expectation, d policy.Decision, rule string, err error) 
 }
 
 // failures returns the failed tests as problems of their files.
-func failures(results []TestResult) rulefile.Problems {
-	var ps rulefile.Problems
+func failures(results []TestResult) yamlfile.Problems {
+	var ps yamlfile.Problems
 	for _, t := range results {
 		if len(t.Differences) == 0 {
 			continue
@@ -93,7 +94,7 @@ func failures(results []TestResult) rulefile.Problems {
 				parts = append(parts, "decided by the rule "+d.Got)
 			}
 		}
-		ps = append(ps, &rulefile.Problem{File: t.File, Line: t.Line, Column: t.column, Width: 1,
+		ps = append(ps, &yamlfile.Problem{File: t.File, Line: t.Line, Column: t.column, Width: 1,
 			Message: fmt.Sprintf("the test %.60q of the policy %s fails: %s", t.Name, t.Policy, strings.Join(parts, "; "))})
 	}
 	return ps

@@ -522,22 +522,22 @@ func TestWebhookFiles(t *testing.T) {
 	write(t, long, strings.Repeat("x", 5000))
 	const url = "https://risk.example.org/"
 	for _, test := range []struct{ url, option, want string }{
-		{"risk.example.org", "", ":4:10: url is a complete address"},
-		{"ftp://risk.example.org/", "", ":4:10: url is http or https, not ftp"},
-		{"unix:///run/x.sock", "", ":4:10: url is a complete address"},
-		{"https://me:secret@risk.example.org/", "", "url has a user name or password"},
-		{"https://risk.example.org/#x", "", "url has a fragment"},
-		{"http://risk.example.org/", "", "url is http, which is allowed only with a list allow"},
-		{url, "secret_file: other", ":6:5: the webhook risk has the key \"secret_file\" already, in line 5"},
+		{"risk.example.org", "", ":4:10: url: want a complete address such as https://risk.example.org/decide"},
+		{"ftp://risk.example.org/", "", ":4:10: url: want http or https, got ftp"},
+		{"unix:///run/x.sock", "", ":4:10: url: want a complete address such as https://risk.example.org/decide"},
+		{"https://me:secret@risk.example.org/", "", "url: has a user name or password; questions are signed instead"},
+		{"https://risk.example.org/#x", "", "url: has a fragment, which is never sent"},
+		{"http://risk.example.org/", "", "url: http needs a list allow of the networks the webhook may be in"},
+		{url, "secret_file: other", ":6:5: webhooks.risk: key \"secret_file\" is a duplicate; the first is in line 5"},
 		{url, "ca_file: not-there", ":6:14: read certificates: open"},
 		{url, "ca_file: key", "has no certificate"},
-		{url, "timeout: 10s", ":6:14: timeout is from 1ms to 5s, not 10s"},
-		{url, "timeout: fast", `timeout: "fast" is no duration`},
-		{url, "cache: 2d", "cache is from 1s to 1h0m0s"},
-		{url, "on_error: allow", ":6:15: on_error is unavailable or deny"},
+		{url, "timeout: 10s", ":6:14: timeout: want 1ms to 5s, got 10s"},
+		{url, "timeout: fast", `timeout: want a duration such as 90s, 5m, 12h or 30d, got "fast"`},
+		{url, "cache: 2d", "cache: want 1s to 1h0m0s, got 48h0m0s"},
+		{url, "on_error: allow", ":6:15: on_error: want unavailable or deny, got \"allow\""},
 		{url, "allow: [10.0.0.1/8]", "write 10.0.0.0/8"},
-		{url, "max_concurrent: 0", "max_concurrent is from 1"},
-		{url, "retries: 3", "has no key \"retries\""},
+		{url, "max_concurrent: 0", "max_concurrent: want 1 to 10000, got 0"},
+		{url, "retries: 3", "key \"retries\" is unknown"},
 	} {
 		_, err := hooked(t, rules.Config{}, test.url, test.option)
 		if err == nil || !strings.Contains(err.Error(), test.want) {
@@ -547,7 +547,7 @@ func TestWebhookFiles(t *testing.T) {
 			t.Error("an error shows the key")
 		}
 	}
-	for name, want := range map[string]string{short: "the key has 9 bytes, and needs 32", long: "the key has more than", "not-there": "no such file", "": "has no secret_file"} {
+	for name, want := range map[string]string{short: "the key has 9 bytes, and needs 32", long: "the key has more than", "not-there": "no such file", "": "webhooks.risk: key \"secret_file\" is missing; it holds the key that signs questions"} {
 		file := filepath.Join(t.TempDir(), "p.yaml")
 		line := "secret_file: " + name
 		if name == "" {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/discharger/discharger/config/yamlfile"
 	"github.com/discharger/discharger/discharger/client"
 )
 
@@ -49,12 +50,13 @@ func Mark(err, as error) error {
 // exitCode is the one place that turns errors into exit codes.
 func ExitCode(err error) int {
 	var usage *usageError
+	var problems yamlfile.Problems
 	switch {
 	case err == nil:
 		return ExitOK
 	case errors.As(err, &usage):
 		return ExitUsage
-	case problemsIn(err) != nil, errors.Is(err, ErrConfig):
+	case errors.As(err, &problems), errors.Is(err, ErrConfig):
 		return ExitConfig
 	case errors.Is(err, client.ErrUnavailable), errors.Is(err, ErrUnavailable):
 		return exitUnavailable

@@ -1,0 +1,102 @@
+package rulefile
+
+import "github.com/discharger/discharger/config/yamlfile"
+
+// A Policy is a policy of a file.
+type Policy struct {
+	Name      string
+	At        *yamlfile.Node
+	Doc       string
+	Rules     []*Rule
+	Otherwise *Then
+	Tests     []*Test
+}
+
+// A Rule is a rule of a policy.
+type Rule struct {
+	Name string
+	At   *yamlfile.Node // the name
+	Doc  string
+	When *yamlfile.Node // an expression
+	Then *Then
+}
+
+// Otherwise is the name of the rule that decides where none matches.
+const Otherwise = "otherwise"
+
+func (f *File) readPolicies(n *yamlfile.Node) {
+	entries := f.Entries(n, "policies")
+	switch {
+	case len(entries) > maxPolicies:
+		f.Invalid(n, "policies", "want at most %d policies, got %d", maxPolicies, len(entries))
+		return
+	case len(entries) == 0 && !f.Failed():
+		f.Invalid(n, "policies", "want at least one policy")
+	}
+	for _, e := range entries {
+		if f.name(e.At, "policies", e.Key) {
+			f.Policies = append(f.Policies, f.readPolicy(e))
+		}
+	}
+}
+
+func (f *File) readPolicy(e yamlfile.Entry) *Policy {
+	p := &Policy{Name: e.Key, At: e.At}
+	path := "policies." + e.Key
+	keys := f.Fields(e.Value, path, "doc", "rules", "otherwise", "tests")
+	keys.At = e.At
+	if n := keys.Get("doc"); n != nil {
+		p.Doc, _ = f.Text(n, "doc", maxDoc)
+	}
+	if n := keys.Get("rules"); n != nil {
+		lines := map[string]int{}
+		for _, item := range f.Items(n, path+".rules", maxRules) {
+			p.Rules = append(p.Rules, f.readRule(item, lines))
+		}
+	}
+	if n := keys.Require("otherwise", "it decides where no rule matches; write, for instance, otherwise: allow"); n != nil {
+		p.Otherwise = f.readThen(n, Otherwise)
+	}
+	if n := keys.Get("tests"); n != nil && !f.untested {
+		for _, item := range f.Items(n, path+".tests", maxTests) {
+			p.Tests = append(p.Tests, f.readTest(item))
+		}
+	}
+	return p
+}
+
+// readRule reads a rule. lines has the lines of the names so far.
+func (f *File) readRule(n *yamlfile.Node, lines map[string]int) *Rule {
+	keys := f.Fields(n, "rule", "name", "doc", "when", "then")
+	r := &Rule{At: n}
+	if at := keys.Require("name", ""); at != nil {
+		f.ruleName(r, at, lines)
+	}
+	if doc := keys.Get("doc"); doc != nil {
+		r.Doc, _ = f.Text(doc, "doc", maxDoc)
+	}
+	if when := keys.Require("when", ""); when != nil {
+		if _, ok := f.Text(when, "when", maxWhen); ok {
+			r.When = when
+		}
+	}
+	if then := keys.Require("then", ""); then != nil {
+		r.Then = f.readThen(then, "then")
+	}
+	return r
+}
+
+func (f *File) ruleName(r *Rule, at *yamlfile.Node, lines map[string]int) {
+	name, ok := f.Text(at, "name", maxEntry)
+	if !ok || !f.name(at, "name", name) {
+		return
+	}
+	r.Name, r.At = name, at
+	if line, twice := lines[name]; twice {
+		f.Invalid(at, "name", "rule %s is a duplicate; the first is in line %d", name, line)
+	}
+	lines[name] = at.Line
+	if name == Otherwise {
+		f.Invalid(at, "name", "a rule cannot be named otherwise")
+	}
+}
