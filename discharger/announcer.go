@@ -3,6 +3,7 @@ package discharger
 import (
 	"fmt"
 	"github.com/discharger/discharger/discharger/revocation"
+	"github.com/discharger/discharger/discharger/store"
 	"time"
 )
 
@@ -19,7 +20,7 @@ type Announcer struct {
 // Event returns the event of an entry that the store is given again at this
 // time, from which on no discharge is issued that the event is about. Data is
 // nil if the entry needs no event.
-func (a Announcer) Event(e *revocation.Revocation, now time.Time) (FeedEvent, error) {
+func (a Announcer) Event(e *revocation.Revocation, now time.Time) (store.FeedEvent, error) {
 	r := revoked{homeserver: e.Homeserver, at: e.At, restored: now.UnixMilli(), soft: e.Soft, cause: revocation.CauseAgain}
 	switch e.Kind {
 	case revocation.KindSession:
@@ -32,9 +33,9 @@ func (a Announcer) Event(e *revocation.Revocation, now time.Time) (FeedEvent, er
 	case revocation.KindHomeserver:
 		r.all, r.before = true, e.At+1
 	case revocation.KindDevice: // it covers sessions without a record only, which have no discharges
-		return FeedEvent{}, nil
+		return store.FeedEvent{}, nil
 	default:
-		return FeedEvent{}, fmt.Errorf("write event: there is no kind %d of entries", e.Kind)
+		return store.FeedEvent{}, fmt.Errorf("write event: there is no kind %d of entries", e.Kind)
 	}
 	return a.write(&r)
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/revocation"
 	"github.com/discharger/discharger/discharger/session"
+	"github.com/discharger/discharger/discharger/store"
 )
 
 // TestAttackReplayAcrossRestart presents a token that was exchanged twice
@@ -82,21 +83,21 @@ func TestAttackClockJumps(t *testing.T) {
 
 // counting counts what is asked of a store.
 type counting struct {
-	discharger.Store
+	store.Store
 	loads, others atomic.Int64
 }
 
-func (c *counting) Load(ctx context.Context, u discharger.UserKey, id caveat.SessionID, d revocation.DeviceTag) (discharger.View, error) {
+func (c *counting) Load(ctx context.Context, u store.UserKey, id caveat.SessionID, d revocation.DeviceTag) (store.View, error) {
 	c.loads.Add(1)
 	return c.Store.Load(ctx, u, id, d)
 }
 
-func (c *counting) Swap(ctx context.Context, w discharger.Write) (bool, error) {
+func (c *counting) Swap(ctx context.Context, w store.Write) (bool, error) {
 	c.others.Add(1)
 	return c.Store.Swap(ctx, w)
 }
 
-func (c *counting) List(ctx context.Context, u discharger.UserKey) (discharger.Listing, error) {
+func (c *counting) List(ctx context.Context, u store.UserKey) (store.Listing, error) {
 	c.others.Add(1)
 	return c.Store.List(ctx, u)
 }

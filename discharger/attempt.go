@@ -13,6 +13,7 @@ import (
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/revocation"
 	"github.com/discharger/discharger/discharger/session"
+	"github.com/discharger/discharger/discharger/store"
 )
 
 // attempt is one request on its way through the service: everything about it
@@ -22,7 +23,7 @@ type attempt struct {
 	id     []byte // identifier of the discharge
 	opened caveat.Opened
 	cond   caveat.Condition
-	user   UserKey
+	user   store.UserKey
 	device revocation.DeviceTag
 	extra  []string // caveats a holder added to the refresh token
 	before time.Time
@@ -30,8 +31,8 @@ type attempt struct {
 	evict  edit // what a policy's limit on sessions ends, before an activation
 	obs    Observation
 
-	listing  Listing  // of the user, where an activation needed it
-	onDevice []stored // the sessions that an activation replaces
+	listing  store.Listing // of the user, where an activation needed it
+	onDevice []stored      // the sessions that an activation replaces
 }
 
 // begin opens and checks what was presented. The attempt is never nil.
@@ -60,7 +61,7 @@ func (s *Service) begin(op Op, req *Request) (*attempt, error) {
 		return a, badRequest(err)
 	}
 	a.obs.Mode, a.obs.Session = a.cond.Mode, a.cond.Session
-	a.user = UserKey{Homeserver: a.opened.Homeserver, User: a.cond.User}
+	a.user = store.UserKey{Homeserver: a.opened.Homeserver, User: a.cond.User}
 	a.device = revocation.TagOf(a.cond.Device)
 	own := req.Homeserver != "" && req.Homeserver == a.opened.Homeserver
 	from := session.Party{Addr: req.Addr, Client: req.Client}
@@ -134,22 +135,22 @@ func requestTag(id string) session.RequestTag {
 }
 
 // load reads the records that the attempt is about.
-func (s *Service) load(ctx context.Context, a *attempt) (session.State, View, error) {
+func (s *Service) load(ctx context.Context, a *attempt) (session.State, store.View, error) {
 	if err := s.clock.check(); err != nil { // sessions would seem idle that are not
-		return session.State{}, View{}, unavailable(err)
+		return session.State{}, store.View{}, unavailable(err)
 	}
 	v, err := s.cfg.Store.Load(ctx, a.user, a.cond.Session, a.device)
 	if err != nil {
-		return session.State{}, View{}, unavailable(fmt.Errorf("load session: %w", err))
+		return session.State{}, store.View{}, unavailable(fmt.Errorf("load session: %w", err))
 	}
 	st, err := decodeView(v)
 	if err != nil {
-		return session.State{}, View{}, unavailable(err)
+		return session.State{}, store.View{}, unavailable(err)
 	}
 	return st, v, nil
 }
 
-func decodeView(v View) (session.State, error) {
+func decodeView(v store.View) (session.State, error) {
 	st := session.State{Losses: v.Losses}
 	if err := st.User.UnmarshalBinary(v.User); err != nil {
 		return session.State{}, err

@@ -4,10 +4,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/discharger/discharger/discharger"
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/clientname"
 	"github.com/discharger/discharger/discharger/session"
+	"github.com/discharger/discharger/discharger/store"
 	"github.com/discharger/discharger/policy"
 )
 
@@ -43,7 +43,7 @@ func (l *login) asStoredBefore(agent string) {
 	r.Last.Client = r.First.Client
 	next, err := r.MarshalBinary()
 	mustDo(l.w.t, err)
-	w := discharger.Write{User: l.user(), Changes: []discharger.Change{{Session: l.cond.Session, Old: raw, New: next}}}
+	w := store.Write{User: l.user(), Changes: []store.Change{{Session: l.cond.Session, Old: raw, New: next}}}
 	if ok, err := l.w.store.Swap(l.w.t.Context(), w); !ok || err != nil {
 		l.w.t.Fatal(ok, err)
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/revocation"
 	"github.com/discharger/discharger/discharger/session"
+	"github.com/discharger/discharger/discharger/store"
 	"github.com/discharger/discharger/policy"
 )
 
@@ -129,13 +130,13 @@ func (l *login) lose() {
 	ctx, tag := context.Background(), revocation.TagOf(l.cond.Device)
 	v, err := l.w.store.Load(ctx, l.user(), l.cond.Session, tag)
 	mustDo(l.w.t, err)
-	changes := []discharger.Change{{Session: l.cond.Session, Old: v.Session}}
+	changes := []store.Change{{Session: l.cond.Session, Old: v.Session}}
 	var d session.DeviceRecord
 	mustDo(l.w.t, d.UnmarshalBinary(v.Device))
 	if v.Device != nil && d.Current == l.cond.Session {
-		changes = append(changes, discharger.Change{Device: tag, Old: v.Device})
+		changes = append(changes, store.Change{Device: tag, Old: v.Device})
 	}
-	if ok, err := l.w.store.Swap(ctx, discharger.Write{User: l.user(), Changes: changes}); !ok || err != nil {
+	if ok, err := l.w.store.Swap(ctx, store.Write{User: l.user(), Changes: changes}); !ok || err != nil {
 		l.w.t.Fatal(ok, err)
 	}
 }
@@ -193,11 +194,11 @@ func TestLostActivation(t *testing.T) {
 
 // losing is a store that says that it has lost data.
 type losing struct {
-	discharger.Store
-	losses session.Losses
+	store.Store
+	losses store.Losses
 }
 
-func (s *losing) Load(ctx context.Context, u discharger.UserKey, id caveat.SessionID, d revocation.DeviceTag) (discharger.View, error) {
+func (s *losing) Load(ctx context.Context, u store.UserKey, id caveat.SessionID, d revocation.DeviceTag) (store.View, error) {
 	v, err := s.Store.Load(ctx, u, id, d)
 	v.Losses = s.losses
 	return v, err

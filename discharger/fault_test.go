@@ -11,6 +11,7 @@ import (
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/revocation"
 	"github.com/discharger/discharger/discharger/session"
+	"github.com/discharger/discharger/discharger/store"
 )
 
 var errFault = errors.New("connection reset by peer")
@@ -18,15 +19,15 @@ var errFault = errors.New("connection reset by peer")
 // faulty is a store whose next operations fail, before or after they took
 // effect.
 type faulty struct {
-	discharger.Store
+	store.Store
 	load, swap bool // fail
 	applied    bool // swap fails, but has taken effect
 	race       func()
 }
 
-func (f *faulty) Load(ctx context.Context, u discharger.UserKey, id caveat.SessionID, d revocation.DeviceTag) (discharger.View, error) {
+func (f *faulty) Load(ctx context.Context, u store.UserKey, id caveat.SessionID, d revocation.DeviceTag) (store.View, error) {
 	if f.load {
-		return discharger.View{}, errFault
+		return store.View{}, errFault
 	}
 	v, err := f.Store.Load(ctx, u, id, d)
 	if race := f.race; race != nil {
@@ -36,7 +37,7 @@ func (f *faulty) Load(ctx context.Context, u discharger.UserKey, id caveat.Sessi
 	return v, err
 }
 
-func (f *faulty) Swap(ctx context.Context, w discharger.Write) (bool, error) {
+func (f *faulty) Swap(ctx context.Context, w store.Write) (bool, error) {
 	if f.swap && !f.applied {
 		return false, errFault
 	}
@@ -105,7 +106,7 @@ func TestRepeatedLogoutIsNoShortcut(t *testing.T) {
 			return l.revokeBy(discharger.Order{})
 		},
 		"device": func(l *login, _ []byte) error {
-			return w.revokeDevice(discharger.UserKey{Homeserver: l.homeserver, User: l.cond.User}, l.cond.Device, discharger.Order{})
+			return w.revokeDevice(store.UserKey{Homeserver: l.homeserver, User: l.cond.User}, l.cond.Device, discharger.Order{})
 		},
 	} {
 		w.later(time.Minute)
@@ -199,8 +200,8 @@ func TestCorruptRecordIsUndecided(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	l := w.login(caveat.ModeOpen)
-	user := discharger.UserKey{Homeserver: l.homeserver, User: l.cond.User}
-	ok, err := w.store.Swap(context.Background(), discharger.Write{User: user, Changes: []discharger.Change{
+	user := store.UserKey{Homeserver: l.homeserver, User: l.cond.User}
+	ok, err := w.store.Swap(context.Background(), store.Write{User: user, Changes: []store.Change{
 		{Session: l.cond.Session, New: []byte{0xff, 1, 2, 3}},
 	}})
 	if !ok || err != nil {

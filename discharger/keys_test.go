@@ -13,6 +13,7 @@ import (
 	"github.com/discharger/discharger/discharger"
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/session"
+	"github.com/discharger/discharger/discharger/store"
 )
 
 // sealedBy makes the caveat of a new session with any two keys.
@@ -29,7 +30,7 @@ func sealedBy(t *testing.T, w *world, homeserver caveat.KeyPair, service caveat.
 }
 
 // noStore is for what is decided without one.
-type noStore struct{ discharger.Store }
+type noStore struct{ store.Store }
 
 // Another process may have a key that this one has not read yet: nothing is
 // decided about what was made with it. It is always observed, and logged at most

@@ -7,6 +7,7 @@ import (
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/revocation"
 	"github.com/discharger/discharger/discharger/session"
+	"github.com/discharger/discharger/discharger/store"
 	"github.com/discharger/discharger/policy"
 )
 
@@ -53,14 +54,14 @@ func (s *Service) RevokeOwn(ctx context.Context, req *Request, id caveat.Session
 		a.event.Kind = session.EventLogout
 		err = s.logout(ctx, a)
 	default:
-		err = s.attempt(ctx, a, func(st session.State, v View) (edit, error) { return s.revokeOwn(ctx, a, st, v, id) })
+		err = s.attempt(ctx, a, func(st session.State, v store.View) (edit, error) { return s.revokeOwn(ctx, a, st, v, id) })
 	}
 	return s.finish(ctx, a, err)
 }
 
 // revokeOwn looks for the session among the user's own: its id alone must not
 // be enough to end it, or to have the feed say so.
-func (s *Service) revokeOwn(ctx context.Context, a *attempt, st session.State, v View, id caveat.SessionID) (edit, error) {
+func (s *Service) revokeOwn(ctx context.Context, a *attempt, st session.State, v store.View, id caveat.SessionID) (edit, error) {
 	if err := s.prove(ctx, a, &st, v); err != nil {
 		return edit{}, err
 	}
@@ -86,7 +87,7 @@ func (s *Service) revokeOwn(ctx context.Context, a *attempt, st session.State, v
 // prove refuses what would get no discharge. A token that only shows that
 // somebody has a copy of it is refused too, and has no other consequence here.
 // An end by time is stored, since every later answer has to agree with it.
-func (s *Service) prove(ctx context.Context, a *attempt, st *session.State, v View) error {
+func (s *Service) prove(ctx context.Context, a *attempt, st *session.State, v store.View) error {
 	o, err := s.step(ctx, a, st)
 	switch {
 	case err != nil:

@@ -13,6 +13,7 @@ import (
 	"github.com/discharger/discharger/discharger"
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/session"
+	"github.com/discharger/discharger/discharger/store"
 	"github.com/discharger/discharger/policy"
 )
 
@@ -80,7 +81,7 @@ func (u *undecidedWorld) wait(d time.Duration) {
 func (u *undecidedWorld) begin() {
 	u.users++
 	u.user, u.logins = fmt.Sprintf("@user%d:a.example", u.users), nil
-	u.store.losses = session.Losses{}
+	u.store.losses = store.Losses{}
 	u.policy.saw = nil
 	u.policy.say(policy.Decision{Effect: policy.EffectAllow})
 	for i, p := range u.processes {

@@ -1,6 +1,9 @@
 package discharger
 
-import "github.com/discharger/discharger/discharger/session"
+import (
+	"github.com/discharger/discharger/discharger/session"
+	"github.com/discharger/discharger/discharger/store"
+)
 
 // A client that logs out twice may never have received an answer to the first
 // request: the write took effect, and what it had to wait for did not come about.
@@ -10,7 +13,7 @@ import "github.com/discharger/discharger/discharger/session"
 
 // repeat returns the write that makes a revocation again which was found in the
 // store. A homeserver's revocation needs none: it is raised anew every time.
-func (s *Service) repeat(a *attempt, st session.State, v View) (ed edit, err error) {
+func (s *Service) repeat(a *attempt, st session.State, v store.View) (ed edit, err error) {
 	switch r := st.Session; {
 	case r != nil && r.Over():
 		err = s.repeatSession(&ed, a, stored{id: a.cond.Session, raw: v.Session, record: *r})

@@ -10,6 +10,7 @@ import (
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/revocation"
 	"github.com/discharger/discharger/discharger/session"
+	"github.com/discharger/discharger/discharger/store"
 )
 
 // Revocation by the homeserver or an operator. It also covers sessions that have
@@ -49,12 +50,12 @@ func (o *Order) end(at int64) revocation.End {
 // Revoke ends one session of a user, by order of the homeserver or an
 // operator, whether it has been activated yet or not. Revoking a session that
 // does not exist is no error.
-func (s *Service) Revoke(ctx context.Context, user UserKey, id caveat.SessionID, o Order) (out Revoked, err error) {
+func (s *Service) Revoke(ctx context.Context, user store.UserKey, id caveat.SessionID, o Order) (out Revoked, err error) {
 	a := s.about(OpRevoke, user, id)
 	if id == (caveat.SessionID{}) { // which stands for the user's own record
 		return Revoked{}, s.finish(ctx, a, badRequest(errNoSession))
 	}
-	err = s.attempt(ctx, a, func(st session.State, v View) (ed edit, err error) {
+	err = s.attempt(ctx, a, func(st session.State, v store.View) (ed edit, err error) {
 		out = Revoked{}
 		r := st.Session
 		if r == nil {
@@ -103,16 +104,16 @@ func (o *Order) spared(x *stored, mark int64) bool {
 // RevokeUser ends every session of a user, in one write however many there are,
 // except for those that the order spares. Sessions that were minted by now and
 // are not activated are ended too.
-func (s *Service) RevokeUser(ctx context.Context, user UserKey, o Order) (out Revoked, err error) {
+func (s *Service) RevokeUser(ctx context.Context, user store.UserKey, o Order) (out Revoked, err error) {
 	a := s.about(OpRevokeUser, user, o.Except)
-	err = s.attempt(ctx, a, func(st session.State, v View) (edit, error) {
+	err = s.attempt(ctx, a, func(st session.State, v store.View) (edit, error) {
 		out = Revoked{Marked: true}
 		return s.revokeUser(ctx, a, st, v, &o, &out)
 	})
 	return out, s.finish(ctx, a, err)
 }
 
-func (s *Service) revokeUser(ctx context.Context, a *attempt, st session.State, v View, o *Order, out *Revoked) (ed edit, err error) {
+func (s *Service) revokeUser(ctx context.Context, a *attempt, st session.State, v store.View, o *Order, out *Revoked) (ed edit, err error) {
 	mark, err := s.mark(ctx, o)
 	if err != nil {
 		return edit{}, err
@@ -163,7 +164,7 @@ func (s *Service) revokeUser(ctx context.Context, a *attempt, st session.State, 
 	entry := &ed.revocations[len(ed.revocations)-1]
 	for _, c := range ed.changes {
 		if c.Session == next.Except && c.Session != (caveat.SessionID{}) {
-			entry.ExceptKeep = unixOrNever(c.Expires)
+			entry.ExceptKeep = session.KeepUntil(c.Expires)
 		}
 	}
 	return ed, nil
@@ -173,7 +174,7 @@ func (s *Service) revokeUser(ctx context.Context, a *attempt, st session.State, 
 // the mark already: a generation would end sessions that the order spares, for
 // those who compare times, and the time of the record does not go back. What has
 // no record is covered by it, unless it was spared then.
-func (s *Service) revokeEach(a *attempt, st session.State, v View, live, gone []stored, mark int64, o *Order, out *Revoked) (ed edit, err error) {
+func (s *Service) revokeEach(a *attempt, st session.State, v store.View, live, gone []stored, mark int64, o *Order, out *Revoked) (ed edit, err error) {
 	if err := s.repeatAll(&ed, a, gone); err != nil {
 		return edit{}, err
 	}
@@ -195,20 +196,20 @@ func (s *Service) revokeEach(a *attempt, st session.State, v View, live, gone []
 
 // RevokeDevice ends every session of a user's device, activated or not, except
 // for those that the order spares.
-func (s *Service) RevokeDevice(ctx context.Context, user UserKey, device string, o Order) (out Revoked, err error) {
+func (s *Service) RevokeDevice(ctx context.Context, user store.UserKey, device string, o Order) (out Revoked, err error) {
 	a := s.about(OpRevokeDevice, user, o.Except)
 	if device == "" {
 		return Revoked{}, s.finish(ctx, a, badRequest(fmt.Errorf("device is empty")))
 	}
 	a.device = revocation.TagOf(device)
-	err = s.attempt(ctx, a, func(st session.State, v View) (edit, error) {
+	err = s.attempt(ctx, a, func(st session.State, v store.View) (edit, error) {
 		out = Revoked{Marked: true}
 		return s.revokeDevice(ctx, a, st, v, device, &o, &out)
 	})
 	return out, s.finish(ctx, a, err)
 }
 
-func (s *Service) revokeDevice(ctx context.Context, a *attempt, st session.State, v View, device string, o *Order, out *Revoked) (ed edit, err error) {
+func (s *Service) revokeDevice(ctx context.Context, a *attempt, st session.State, v store.View, device string, o *Order, out *Revoked) (ed edit, err error) {
 	mark, err := s.mark(ctx, o)
 	if err != nil {
 		return edit{}, err
@@ -267,7 +268,7 @@ func deviceMark(v session.DeviceRecord, mark int64, o *Order) session.DeviceReco
 // one write. An order that spares any is a bad request. It returns when no
 // service that shares the store can still use the homeserver's old record.
 func (s *Service) RevokeHomeserver(ctx context.Context, homeserver string, o Order) error {
-	a := s.about(OpRevokeHomeserver, UserKey{Homeserver: homeserver}, caveat.SessionID{})
+	a := s.about(OpRevokeHomeserver, store.UserKey{Homeserver: homeserver}, caveat.SessionID{})
 	if o != (Order{Soft: o.Soft}) { // a generation spares none
 		return s.finish(ctx, a, badRequest(errors.New("sessions cannot be spared when all of a homeserver's are revoked")))
 	}
@@ -295,12 +296,12 @@ func (s *Service) revokeHomeserver(ctx context.Context, a *attempt, o *Order) er
 }
 
 // swapHomeserver replaces a homeserver's record, with an event if it revokes.
-func (s *Service) swapHomeserver(ctx context.Context, a *attempt, v View, next *session.GenerationRecord, revokes bool) (bool, error) {
+func (s *Service) swapHomeserver(ctx context.Context, a *attempt, v store.View, next *session.GenerationRecord, revokes bool) (bool, error) {
 	b, err := next.MarshalBinary()
 	if err != nil {
 		return false, unavailable(err)
 	}
-	var events []FeedEvent
+	var events []store.FeedEvent
 	if revokes {
 		end := next.EndAbove(next.Generation - 1)
 		event, err := s.announcer.write(&revoked{
@@ -328,7 +329,7 @@ type Marks struct {
 // Marks returns the marks that decide about sessions of a user which have no
 // record. A mark after Now was made by a clock that was wrong, and keeps logins
 // undecided until then.
-func (s *Service) Marks(ctx context.Context, user UserKey) (m Marks, err error) {
+func (s *Service) Marks(ctx context.Context, user store.UserKey) (m Marks, err error) {
 	a := s.about(OpList, user, caveat.SessionID{})
 	st, _, err := s.load(ctx, a)
 	if err == nil {
@@ -385,7 +386,7 @@ func markTime(ms int64) time.Time {
 // LiftMarks sets marks of a user, of its devices and of its homeserver that are
 // in the future to the store's time, and returns how many there were. What they revoked stays
 // revoked. An empty user lifts the homeserver's alone.
-func (s *Service) LiftMarks(ctx context.Context, user UserKey) (lifted int, err error) {
+func (s *Service) LiftMarks(ctx context.Context, user store.UserKey) (lifted int, err error) {
 	a := s.about(OpLiftMarks, user, caveat.SessionID{})
 	err = s.liftMarks(ctx, a, &lifted)
 	return lifted, s.finish(ctx, a, err)
@@ -433,7 +434,7 @@ func (s *Service) liftMarks(ctx context.Context, a *attempt, lifted *int) error 
 
 // liftUser returns the edit that lifts marks of a user and of its devices.
 // Nothing ends by it, but the journal has to know.
-func (s *Service) liftUser(ctx context.Context, a *attempt, st session.State, v View, now int64) (ed edit, err error) {
+func (s *Service) liftUser(ctx context.Context, a *attempt, st session.State, v store.View, now int64) (ed edit, err error) {
 	if st.User.At > now {
 		next := st.User
 		next.At, next.Covered = now, min(next.Covered, now)
@@ -466,6 +467,6 @@ func (s *Service) liftUser(ctx context.Context, a *attempt, st session.State, v 
 func (s *Service) journalDevice(a *attempt, v *session.DeviceRecord) revocation.Revocation {
 	return revocation.Revocation{
 		Kind: revocation.KindDevice, Homeserver: a.user.Homeserver, User: a.user.User, Device: a.device, Except: v.Except, At: v.Revoked,
-		Keep: unixOrNever(s.keepMark(v.Revoked)), Soft: v.End.Soft, Cause: v.End.Cause,
+		Keep: session.KeepUntil(s.keepMark(v.Revoked)), Soft: v.End.Soft, Cause: v.End.Cause,
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/discharger/discharger/discharger"
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/session"
+	"github.com/discharger/discharger/discharger/store"
 )
 
 // TestRevokeSoftly ends sessions so that clients keep their keys. A later hard
@@ -57,7 +58,7 @@ func TestRevokedCounts(t *testing.T) {
 	phone, laptop := w.login(caveat.ModeOpen), w.login(caveat.ModeOpen, device("LAPTOP"))
 	phone.must()
 	laptop.must()
-	stranger := discharger.UserKey{Homeserver: "a.example", User: "@Alice:a.example"}
+	stranger := store.UserKey{Homeserver: "a.example", User: "@Alice:a.example"}
 	check := func(what string, got discharger.Revoked, err error, want discharger.Revoked) {
 		t.Helper()
 		if err != nil || got != want {

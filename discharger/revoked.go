@@ -13,6 +13,7 @@ import (
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/revocation"
 	"github.com/discharger/discharger/discharger/session"
+	"github.com/discharger/discharger/discharger/store"
 )
 
 // revoked is the content of an event: one session, all of a user's, those of a
@@ -51,7 +52,7 @@ const (
 // write writes an event as package api reads it. What that could not read is an
 // error here: a homeserver would never get past it. A name that JSON cannot
 // hold is left out of a session's event, which needs none.
-func (a Announcer) write(e *revoked) (FeedEvent, error) {
+func (a Announcer) write(e *revoked) (store.FeedEvent, error) {
 	until := a.until(e)
 	b := append(make([]byte, 0, 240), `{"v":1`...)
 	one := e.session != caveat.SessionID{}
@@ -62,7 +63,7 @@ func (a Announcer) write(e *revoked) (FeedEvent, error) {
 	case e.all:
 		b = append(b, `,"all":true`...)
 	case e.user == "" || len(e.user) > caveat.MaxUser:
-		return FeedEvent{}, fmt.Errorf("write event: name of user has %d bytes", len(e.user))
+		return store.FeedEvent{}, fmt.Errorf("write event: name of user has %d bytes", len(e.user))
 	}
 	for _, m := range []struct{ name, value string }{{`,"user":`, e.user}, {`,"device":`, e.device}} {
 		if m.value == "" || e.all {
@@ -73,7 +74,7 @@ func (a Announcer) write(e *revoked) (FeedEvent, error) {
 		case err == nil:
 			b = with
 		case !one:
-			return FeedEvent{}, fmt.Errorf("write event: %w", err)
+			return store.FeedEvent{}, fmt.Errorf("write event: %w", err)
 		}
 	}
 	if e.except != (caveat.SessionID{}) {
@@ -94,14 +95,14 @@ func (a Announcer) write(e *revoked) (FeedEvent, error) {
 	b = strconv.AppendInt(append(b, `,"at":`...), e.at, 10)
 	b = strconv.AppendInt(append(b, `,"until":`...), until.UnixMilli(), 10)
 	b = append(append(append(b, `,"reason":"`...), e.cause...), `"}`...)
-	return FeedEvent{Data: b, Until: until}, nil
+	return store.FeedEvent{Data: b, Until: until}, nil
 }
 
-func (s *Service) events(all []revoked) ([]FeedEvent, error) {
+func (s *Service) events(all []revoked) ([]store.FeedEvent, error) {
 	if len(all) == 0 {
 		return nil, nil
 	}
-	out := make([]FeedEvent, len(all))
+	out := make([]store.FeedEvent, len(all))
 	for i := range all {
 		var err error
 		if out[i], err = s.announcer.write(&all[i]); err != nil {
@@ -112,7 +113,7 @@ func (s *Service) events(all []revoked) ([]FeedEvent, error) {
 }
 
 // revokedUser is the event of a user's revocation record.
-func revokedUser(user UserKey, r session.GenerationRecord) revoked {
+func revokedUser(user store.UserKey, r session.GenerationRecord) revoked {
 	end := revocation.End{Cause: revocation.CauseRevoked}
 	if r.Generation > 0 {
 		end = r.EndAbove(r.Generation - 1)
@@ -124,14 +125,14 @@ func revokedUser(user UserKey, r session.GenerationRecord) revoked {
 }
 
 // revokedSession is the event of a session that became the tombstone r.
-func revokedSession(user UserKey, id caveat.SessionID, r *session.Record) revoked {
+func revokedSession(user store.UserKey, id caveat.SessionID, r *session.Record) revoked {
 	return revoked{
 		homeserver: user.Homeserver, session: id, user: user.User, device: r.Device, at: r.End.At, soft: r.End.Soft, cause: r.End.Cause,
 	}
 }
 
 // revokedDevice is the event of the revocation of a device.
-func revokedDevice(user UserKey, device string, d *session.DeviceRecord) revoked {
+func revokedDevice(user store.UserKey, device string, d *session.DeviceRecord) revoked {
 	return revoked{
 		homeserver: user.Homeserver, user: user.User, device: device, except: d.Except, before: d.Revoked + 1, at: d.Revoked,
 		soft: d.End.Soft, cause: d.End.Cause,

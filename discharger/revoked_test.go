@@ -12,19 +12,20 @@ import (
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/revocation"
 	"github.com/discharger/discharger/discharger/session"
+	"github.com/discharger/discharger/discharger/store"
 	"github.com/discharger/discharger/policy"
 )
 
 // unfed is a store whose events get lost on the way, after the swap took
 // effect, as when a process dies there, or the node of the feed is down.
 type unfed struct {
-	discharger.Store
+	store.Store
 	broken bool
 	swaps  int // that were made, and what they wrote
 	bytes  int
 }
 
-func (u *unfed) Swap(ctx context.Context, w discharger.Write) (bool, error) {
+func (u *unfed) Swap(ctx context.Context, w store.Write) (bool, error) {
 	u.swaps++
 	for _, c := range w.Changes {
 		u.bytes += len(c.New)
@@ -42,7 +43,7 @@ func (u *unfed) Swap(ctx context.Context, w discharger.Write) (bool, error) {
 	return u.Store.Swap(ctx, w)
 }
 
-func (u *unfed) Publish(ctx context.Context, homeserver string, events ...discharger.FeedEvent) error {
+func (u *unfed) Publish(ctx context.Context, homeserver string, events ...store.FeedEvent) error {
 	if u.broken {
 		return errFault
 	}
@@ -71,7 +72,7 @@ func (w *world) feed(homeserver string) (out []event) {
 		st = s.Store
 	}
 	for after := ""; ; {
-		page, err := st.(discharger.Feed).ReadFeed(context.Background(), homeserver, after)
+		page, err := st.(store.Feed).ReadFeed(context.Background(), homeserver, after)
 		if err != nil || page.Gap {
 			w.t.Fatalf("ReadFeed: %v, gap %v", err, page.Gap)
 		}

@@ -17,6 +17,7 @@ import (
 	"github.com/discharger/discharger/discharger/rawmacaroon"
 	"github.com/discharger/discharger/discharger/revocation"
 	"github.com/discharger/discharger/discharger/session"
+	"github.com/discharger/discharger/discharger/store"
 	"github.com/discharger/discharger/policy"
 )
 
@@ -24,7 +25,7 @@ import (
 // required; the zero value of the rest is the documented default.
 type Config struct {
 	Opener      *caveat.Opener // our keys, and the registered homeservers
-	Store       Store
+	Store       store.Store
 	RefreshKeys []RefreshKey // the first one mints, all verify
 
 	// RetiredKeys are the ids of refresh keys that were taken out. A token
@@ -209,7 +210,7 @@ func (s *Service) discharge(ctx context.Context, a *attempt) (*Grant, error) {
 
 // store makes the outcome true. It reports false if the records have changed
 // since they were read.
-func (s *Service) store(ctx context.Context, a *attempt, r *session.Ruling, st session.State, v View) (bool, error) {
+func (s *Service) store(ctx context.Context, a *attempt, r *session.Ruling, st session.State, v store.View) (bool, error) {
 	if done, err := s.evict(ctx, a); err != nil || !done {
 		return false, err
 	}
@@ -238,7 +239,7 @@ func (s *Service) store(ctx context.Context, a *attempt, r *session.Ruling, st s
 }
 
 // editOf returns the edit that makes a ruling true.
-func (s *Service) editOf(a *attempt, r *session.Ruling, v View) (ed edit, err error) {
+func (s *Service) editOf(a *attempt, r *session.Ruling, v store.View) (ed edit, err error) {
 	if r.Next != nil {
 		if err := s.changeSession(&ed, a, a.cond.Session, v.Session, r.Next, a.cond.Minted); err != nil {
 			return edit{}, err

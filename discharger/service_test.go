@@ -16,6 +16,7 @@ import (
 	"github.com/discharger/discharger/discharger"
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/session"
+	"github.com/discharger/discharger/discharger/store"
 )
 
 func TestOpenSession(t *testing.T) {
@@ -410,7 +411,7 @@ func TestSeenAndRevoke(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	l := w.login(caveat.ModeRotate)
-	user := discharger.UserKey{Homeserver: l.homeserver, User: l.cond.User}
+	user := store.UserKey{Homeserver: l.homeserver, User: l.cond.User}
 	ctx := context.Background()
 	first := l.must()
 	if err := w.service.Seen(ctx, user, l.cond.Session, 1); err != nil {

@@ -14,6 +14,7 @@ import (
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/revocation"
 	"github.com/discharger/discharger/discharger/session"
+	"github.com/discharger/discharger/discharger/store"
 )
 
 // SessionInfo is what a user or a homeserver may know of a live session, to
@@ -40,7 +41,7 @@ type EndedSession struct {
 
 // Sessions lists the live sessions of a user, the most recently used first.
 // Those that were minted but not activated are not known here.
-func (s *Service) Sessions(ctx context.Context, user UserKey) ([]SessionInfo, error) {
+func (s *Service) Sessions(ctx context.Context, user store.UserKey) ([]SessionInfo, error) {
 	a := s.about(OpList, user, caveat.SessionID{})
 	var live []stored
 	state, _, err := s.load(ctx, a)
@@ -53,7 +54,7 @@ func (s *Service) Sessions(ctx context.Context, user UserKey) ([]SessionInfo, er
 // EndedSessions lists the sessions of a user that ended and are remembered, the
 // latest first. Sessions that ended with all of the user's or the homeserver's
 // are among them as long as their records are kept.
-func (s *Service) EndedSessions(ctx context.Context, user UserKey) ([]EndedSession, error) {
+func (s *Service) EndedSessions(ctx context.Context, user store.UserKey) ([]EndedSession, error) {
 	a := s.about(OpList, user, caveat.SessionID{})
 	var out []EndedSession
 	state, _, err := s.load(ctx, a)
@@ -104,9 +105,9 @@ func infos(live []stored) []SessionInfo {
 // Seen notes that a homeserver saw a discharge of this epoch in use, which
 // confirms that the refresh token handed out with it has arrived. Reports
 // about sessions or epochs that are gone are no error.
-func (s *Service) Seen(ctx context.Context, user UserKey, id caveat.SessionID, epoch uint64) error {
+func (s *Service) Seen(ctx context.Context, user store.UserKey, id caveat.SessionID, epoch uint64) error {
 	a := s.about(OpSeen, user, id)
-	return s.finish(ctx, a, s.attempt(ctx, a, func(st session.State, v View) (ed edit, err error) {
+	return s.finish(ctx, a, s.attempt(ctx, a, func(st session.State, v store.View) (ed edit, err error) {
 		if next := session.Seen(st, epoch, a.event.Now); next != nil {
 			err = s.changeSession(&ed, a, id, v.Session, next, a.event.Now)
 		}
@@ -121,7 +122,7 @@ var errContention = unavailable(errors.New("too many concurrent requests for one
 // edit is a write to be made, and its events. Without changes, the events are
 // published all the same.
 type edit struct {
-	changes     []Change
+	changes     []store.Change
 	revocations []revocation.Revocation
 	revoked     []revoked
 }
@@ -129,7 +130,7 @@ type edit struct {
 // attempt makes the changes that change returns, starting over for as long as
 // other requests change the records meanwhile. An empty edit means that there is
 // nothing to do.
-func (s *Service) attempt(ctx context.Context, a *attempt, change func(session.State, View) (edit, error)) error {
+func (s *Service) attempt(ctx context.Context, a *attempt, change func(session.State, store.View) (edit, error)) error {
 	for range maxRevokeRetries {
 		state, view, err := s.load(ctx, a)
 		if err != nil {
@@ -162,7 +163,7 @@ func (s *Service) swap(ctx context.Context, a *attempt, ed edit) (bool, error) {
 	if err != nil {
 		return false, unavailable(err)
 	}
-	done, err := s.cfg.Store.Swap(ctx, Write{User: a.user, Changes: ed.changes, Revocations: ed.revocations, Events: events})
+	done, err := s.cfg.Store.Swap(ctx, store.Write{User: a.user, Changes: ed.changes, Revocations: ed.revocations, Events: events})
 	if err != nil {
 		return false, unavailable(fmt.Errorf("swap session: %w", err))
 	}
@@ -179,14 +180,14 @@ func (s *Service) keepMark(at int64) time.Time {
 }
 
 // changeUser adds the change of a user's own record to an edit.
-func (s *Service) changeUser(ed *edit, user UserKey, v View, next *session.GenerationRecord) error {
+func (s *Service) changeUser(ed *edit, user store.UserKey, v store.View, next *session.GenerationRecord) error {
 	b, err := next.MarshalBinary()
 	if err != nil {
 		return err
 	}
 	expires := s.keepMark(next.At)
-	ed.changes = append(ed.changes, Change{Old: v.User, New: b, Expires: expires})
-	ed.revocations = append(ed.revocations, journalUser(user, next, expires))
+	ed.changes = append(ed.changes, store.Change{Old: v.User, New: b, Expires: expires})
+	ed.revocations = append(ed.revocations, session.RevokedUser(user, next, expires))
 	ed.revoked = append(ed.revoked, revokedUser(user, *next))
 	return nil
 }
@@ -197,7 +198,7 @@ func (s *Service) changeDevice(ed *edit, a *attempt, old []byte, next *session.D
 	if err != nil || bytes.Equal(b, old) {
 		return err
 	}
-	ed.changes = append(ed.changes, Change{Device: a.device, Old: old, New: b, Expires: s.keepMark(max(next.Since, next.Revoked))})
+	ed.changes = append(ed.changes, store.Change{Device: a.device, Old: old, New: b, Expires: s.keepMark(max(next.Since, next.Revoked))})
 	return nil
 }
 
@@ -218,7 +219,7 @@ func (s *Service) dropDevices(ed *edit, a *attempt) {
 			continue
 		}
 		dropped++
-		ed.changes = append(ed.changes, Change{Device: tag, Old: raw})
+		ed.changes = append(ed.changes, store.Change{Device: tag, Old: raw})
 	}
 }
 
@@ -234,9 +235,9 @@ func (s *Service) changeSession(ed *edit, a *attempt, id caveat.SessionID, old [
 		known = a.cond
 	}
 	expires := session.Expires(next, &known, s.cfg.Limits)
-	ed.changes = append(ed.changes, Change{Session: id, Old: old, New: b, Expires: expires})
+	ed.changes = append(ed.changes, store.Change{Session: id, Old: old, New: b, Expires: expires})
 	if next.Over() {
-		ed.revocations = append(ed.revocations, journalSession(a.user, id, next, expires))
+		ed.revocations = append(ed.revocations, session.RevokedSession(a.user, id, next, expires))
 		ed.revoked = append(ed.revoked, revokedSession(a.user, id, next))
 	}
 	return nil
@@ -248,7 +249,7 @@ func (s *Service) end(ed *edit, a *attempt, o stored, end revocation.End) error 
 }
 
 // about starts an attempt that no caveat came with.
-func (s *Service) about(op Op, user UserKey, id caveat.SessionID) *attempt {
+func (s *Service) about(op Op, user store.UserKey, id caveat.SessionID) *attempt {
 	now := s.cfg.Now()
 	a := &attempt{now: now, user: user, event: session.Event{Now: now.UnixMilli()}}
 	a.cond.Session, a.cond.User, a.opened.Homeserver = id, user.User, user.Homeserver

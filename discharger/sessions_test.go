@@ -9,13 +9,14 @@ import (
 	"github.com/discharger/discharger/discharger"
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/session"
+	"github.com/discharger/discharger/discharger/store"
 )
 
-func alice(homeserver string) discharger.UserKey {
-	return discharger.UserKey{Homeserver: homeserver, User: "@alice:a.example"}
+func alice(homeserver string) store.UserKey {
+	return store.UserKey{Homeserver: homeserver, User: "@alice:a.example"}
 }
 
-func (w *world) sessions(user discharger.UserKey) []discharger.SessionInfo {
+func (w *world) sessions(user store.UserKey) []discharger.SessionInfo {
 	w.t.Helper()
 	list, err := w.service.Sessions(context.Background(), user)
 	if err != nil {

@@ -20,6 +20,7 @@ import (
 	hs "github.com/discharger/discharger/discharger/homeserver"
 	"github.com/discharger/discharger/discharger/rawmacaroon"
 	"github.com/discharger/discharger/discharger/session"
+	"github.com/discharger/discharger/discharger/store"
 	"github.com/discharger/discharger/discharger/store/bolt"
 )
 
@@ -529,7 +530,7 @@ func thiefWrites(t *testing.T, v *victim) {
 	tok := s.must().RefreshToken
 	before := s.stored()
 	write := func(old, next []byte) {
-		ok, err := v.store.Swap(ctx, discharger.Write{User: s.user(), Changes: []discharger.Change{{Session: s.cond.Session, Old: old, New: next}}})
+		ok, err := v.store.Swap(ctx, store.Write{User: s.user(), Changes: []store.Change{{Session: s.cond.Session, Old: old, New: next}}})
 		if !ok || err != nil {
 			t.Fatal(ok, err)
 		}

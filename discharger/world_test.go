@@ -19,6 +19,7 @@ import (
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/revocation"
 	"github.com/discharger/discharger/discharger/session"
+	"github.com/discharger/discharger/discharger/store"
 	"github.com/discharger/discharger/discharger/store/bolt"
 	"github.com/discharger/discharger/discharger/store/redis"
 	"github.com/discharger/discharger/discharger/store/redistest"
@@ -30,7 +31,7 @@ import (
 type world struct {
 	t       testing.TB
 	service *discharger.Service
-	store   discharger.Store
+	store   store.Store
 	keys    caveat.KeyPair
 	opener  *caveat.Opener
 	hs      map[string]caveat.KeyPair
@@ -211,8 +212,8 @@ func device(name string) func(*caveat.Condition) {
 	return func(c *caveat.Condition) { c.Device = name }
 }
 
-func (l *login) user() discharger.UserKey {
-	return discharger.UserKey{Homeserver: l.homeserver, User: l.cond.User}
+func (l *login) user() store.UserKey {
+	return store.UserKey{Homeserver: l.homeserver, User: l.cond.User}
 }
 
 // revokeBy has the homeserver or an operator end the session.
@@ -221,12 +222,12 @@ func (l *login) revokeBy(o discharger.Order) error {
 	return err
 }
 
-func (w *world) revokeUser(user discharger.UserKey, o discharger.Order) error {
+func (w *world) revokeUser(user store.UserKey, o discharger.Order) error {
 	_, err := w.service.RevokeUser(context.Background(), user, o)
 	return err
 }
 
-func (w *world) revokeDevice(user discharger.UserKey, device string, o discharger.Order) error {
+func (w *world) revokeDevice(user store.UserKey, device string, o discharger.Order) error {
 	_, err := w.service.RevokeDevice(context.Background(), user, device, o)
 	return err
 }
@@ -346,7 +347,7 @@ func (l *login) logout(scope discharger.Scope, opts ...option) error {
 // stored returns the session's record as the store has it.
 func (l *login) stored() []byte {
 	l.w.t.Helper()
-	v, err := l.w.store.Load(context.Background(), discharger.UserKey{Homeserver: l.homeserver, User: l.cond.User}, l.cond.Session, revocation.DeviceTag{})
+	v, err := l.w.store.Load(context.Background(), store.UserKey{Homeserver: l.homeserver, User: l.cond.User}, l.cond.Session, revocation.DeviceTag{})
 	if err != nil {
 		l.w.t.Fatal(err)
 	}

@@ -48,8 +48,8 @@ var layout = map[string][]string{
 	},
 	"cmd/discharger/httpd": {"cmd/discharger/command", "discharger/clientaddr"},
 	"cmd/discharger/keys": {
-		"cmd/discharger/backup", "cmd/discharger/command", "cmd/discharger/httpd", "cmd/discharger/setup", "config", "discharger",
-		"discharger/caveat", "discharger/client", "discharger/keyfile", "discharger/secevent", "discharger/session",
+		"cmd/discharger/backup", "cmd/discharger/command", "cmd/discharger/httpd", "cmd/discharger/setup", "config", "discharger/caveat",
+		"discharger/client", "discharger/keyfile", "discharger/secevent", "discharger/session", "discharger/store",
 	},
 	"cmd/discharger/logging": {"config"},
 	"cmd/discharger/policies": {
@@ -65,12 +65,11 @@ var layout = map[string][]string{
 		"cmd/discharger/backup", "cmd/discharger/command", "cmd/discharger/gatewayd", "cmd/discharger/httpd", "cmd/discharger/logging",
 		"cmd/discharger/reload", "cmd/discharger/ruleset", "cmd/discharger/setup", "cmd/discharger/storage", "config", "discharger",
 		"discharger/gateway", "discharger/keyfile", "discharger/revocation", "discharger/secevent", "discharger/server", "discharger/session",
-		"discharger/store/redis", "policy/check",
+		"discharger/store", "discharger/store/redis", "policy", "policy/check",
 	},
 	"cmd/discharger/sessions": {
-		"discharger/secret",
 		"cmd/discharger/command", "cmd/discharger/setup", "config/yamlfile", "discharger/caveat", "discharger/client", "discharger/keyfile",
-		"discharger/wire",
+		"discharger/secret", "discharger/wire",
 	},
 	"cmd/discharger/setup": {
 		"cmd/discharger/command", "cmd/discharger/httpd", "config", "discharger/caveat", "discharger/homeserver", "discharger/keyfile",
@@ -78,7 +77,7 @@ var layout = map[string][]string{
 	},
 	"cmd/discharger/storage": {
 		"cmd/discharger/command", "cmd/discharger/setup", "config", "discharger", "discharger/keyfile", "discharger/revocation",
-		"discharger/store/bolt", "discharger/store/journal", "discharger/store/marker", "discharger/store/redis",
+		"discharger/store", "discharger/store/bolt", "discharger/store/journal", "discharger/store/marker", "discharger/store/redis",
 	},
 	"cmd/discharger/tokens": {
 		"cmd/discharger/command", "cmd/discharger/setup", "config", "discharger/atomicfile", "discharger/bundle", "discharger/caveat",
@@ -95,44 +94,48 @@ var layout = map[string][]string{
 
 	"discharger/server": {
 		"discharger", "discharger/caveat", "discharger/clientaddr", "discharger/revocation", "discharger/session", "discharger/sse",
+		"discharger/store", "discharger/wire", "policy", "policy/check",
+	},
+	"discharger/secevent": {"discharger/atomicfile", "discharger/caveat", "discharger/revocation", "discharger/secret", "discharger/store"},
+	"discharger/store":    {"discharger/caveat", "discharger/revocation"},
+	"discharger/store/backup": {
+		"discharger", "discharger/caveat", "discharger/clientaddr", "discharger/revocation", "discharger/session", "discharger/sse",
+		"discharger/store", "discharger/store/journal", "discharger/store/limits", "discharger/store/marker", "discharger/store/record",
 		"discharger/wire", "policy", "policy/check",
 	},
-	"discharger/secevent":     {"discharger", "discharger/atomicfile", "discharger/caveat", "discharger/revocation", "discharger/secret"},
-	"discharger/store":        {},
-	"discharger/store/backup": {"discharger", "discharger/caveat", "discharger/revocation", "discharger/session", "discharger/store/journal", "discharger/store/limits", "discharger/store/marker", "discharger/store/record"},
 	"discharger/store/bolt": {
-		"discharger", "discharger/caveat", "discharger/revocation", "discharger/session", "discharger/boltfile", "discharger/store/backup", "discharger/store/journal", "discharger/store/limits",
-		"discharger/store/marker", "discharger/store/record",
+		"discharger", "discharger/boltfile", "discharger/caveat", "discharger/revocation", "discharger/session", "discharger/store",
+		"discharger/store/backup", "discharger/store/journal", "discharger/store/limits", "discharger/store/marker", "discharger/store/record",
 	},
-	"discharger/store/journal": {"discharger", "discharger/boltfile", "discharger/revocation", "discharger/store/record"},
-	"discharger/store/limits":  {"discharger", "discharger/caveat", "discharger/revocation"},
+	"discharger/store/journal": {"discharger/boltfile", "discharger/revocation", "discharger/store", "discharger/store/record"},
+	"discharger/store/limits":  {"discharger/caveat", "discharger/revocation", "discharger/store"},
 	"discharger/store/marker":  {"discharger/boltfile"},
 	"discharger/store/record":  {"discharger/store/limits"},
 	"discharger/store/redis": {
-		"discharger/secret",
-		"discharger", "discharger/caveat", "discharger/revocation", "discharger/session", "discharger/store/backup", "discharger/store/journal", "discharger/store/limits", "discharger/store/marker",
-		"discharger/store/record",
+		"discharger", "discharger/caveat", "discharger/revocation", "discharger/secret", "discharger/session", "discharger/store",
+		"discharger/store/backup", "discharger/store/journal", "discharger/store/limits", "discharger/store/marker", "discharger/store/record",
 	},
 	"discharger/store/redistest": {"discharger/testkit"},
-	"discharger/store/storetest": {"discharger", "discharger/caveat", "discharger/revocation", "discharger/session", "discharger/store/journal", "discharger/store/marker", "discharger/store/redistest"},
-	"discharger/boltfile":        {},
+	"discharger/store/storetest": {
+		"discharger", "discharger/caveat", "discharger/revocation", "discharger/session", "discharger/store", "discharger/store/journal",
+		"discharger/store/marker", "discharger/store/redistest",
+	},
+	"discharger/boltfile": {},
 	"discharger": {
 		"discharger/cache", "discharger/caveat", "discharger/clientname", "discharger/keyfile", "discharger/rawmacaroon", "discharger/revocation",
-		"discharger/secret", "discharger/session", "policy",
+		"discharger/secret", "discharger/session", "discharger/store", "policy",
 	},
-	"discharger/session":    {"discharger/caveat", "discharger/clientname", "discharger/revocation", "policy"},
+	"discharger/session":    {"discharger/caveat", "discharger/clientname", "discharger/revocation", "discharger/store", "policy"},
 	"discharger/revocation": {"discharger/caveat"},
 	"discharger/simulate":   {"discharger", "discharger/caveat", "discharger/session"},
 
 	"discharger/gateway": {
-		"discharger/secret",
-		"discharger/bundle", "discharger/cache", "discharger/caveat", "discharger/client", "discharger/clientaddr",
-		"discharger/gateway/matrix", "discharger/gateway/token", "discharger/homeserver", "discharger/rawmacaroon", "discharger/wire",
+		"discharger/bundle", "discharger/cache", "discharger/caveat", "discharger/client", "discharger/clientaddr", "discharger/gateway/matrix",
+		"discharger/gateway/token", "discharger/homeserver", "discharger/rawmacaroon", "discharger/secret", "discharger/wire",
 	},
 	"discharger/gateway/matrix": {},
 	"discharger/gateway/token": {
-		"discharger/bundle", "discharger/caveat", "discharger/client", "discharger/homeserver", "discharger/rawmacaroon",
-		"discharger/wire",
+		"discharger/bundle", "discharger/caveat", "discharger/client", "discharger/homeserver", "discharger/rawmacaroon", "discharger/wire",
 	},
 
 	"discharger/homeserver": {
@@ -140,7 +143,7 @@ var layout = map[string][]string{
 		"discharger/rawmacaroon", "discharger/secret", "discharger/wire",
 	},
 	"discharger/bakery": {
-		"discharger/bundle", "discharger/client", "discharger/clientaddr", "discharger/homeserver", "discharger/rawmacaroon",
+		"discharger/bundle", "discharger/caveat", "discharger/client", "discharger/clientaddr", "discharger/homeserver", "discharger/rawmacaroon",
 		"discharger/wire",
 	},
 	"discharger/client": {

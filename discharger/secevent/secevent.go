@@ -67,13 +67,13 @@ import (
 	"sync"
 	"time"
 
-	"github.com/discharger/discharger/discharger"
 	"github.com/discharger/discharger/discharger/secret"
+	"github.com/discharger/discharger/discharger/store"
 )
 
 // Config configures a [Sender]. Feed, Issuer, Keys and Dir are required.
 type Config struct {
-	Feed      discharger.Feed
+	Feed      store.Feed
 	Receivers []Receiver
 	Issuer    string // "iss": public URL of the service
 	Keys      *Keys

@@ -18,6 +18,7 @@ import (
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/secevent"
 	"github.com/discharger/discharger/discharger/secret"
+	"github.com/discharger/discharger/discharger/store"
 )
 
 // However sessions end, the receiver is told once, in order, and of whom.
@@ -57,7 +58,7 @@ func TestTold(t *testing.T) {
 		}
 
 		time.Sleep(time.Millisecond) // a session minted in the millisecond of a revocation is covered by it
-		user := discharger.UserKey{Homeserver: "a.example", User: alice}
+		user := store.UserKey{Homeserver: "a.example", User: alice}
 		kept := w.login("a.example", alice, "TABLET")
 		if _, err := w.service.RevokeUser(ctx, user, discharger.Order{Except: kept.id, Devices: true, Soft: true}); err != nil {
 			t.Fatal(err)
@@ -98,11 +99,11 @@ func TestUnnamed(t *testing.T) {
 		at := time.Now()
 		id := caveat.NewSessionID()
 		must(t, w.store.Publish(t.Context(), "a.example",
-			discharger.FeedEvent{Data: []byte("{nonsense"), Until: at.Add(time.Hour)},
-			discharger.FeedEvent{Data: fmt.Appendf(nil, `{"v":1,"session":%q,"at":%d,"until":%d,"reason":"later"}`,
+			store.FeedEvent{Data: []byte("{nonsense"), Until: at.Add(time.Hour)},
+			store.FeedEvent{Data: fmt.Appendf(nil, `{"v":1,"session":%q,"at":%d,"until":%d,"reason":"later"}`,
 				id, at.UnixMilli(), at.Add(time.Hour).UnixMilli()), Until: at.Add(time.Hour)}))
 		must(t, w.store.Publish(t.Context(), "a.example",
-			discharger.FeedEvent{Data: fmt.Appendf(nil, `{"v":1,"session":%q,"at":%d,"until":%d,"reason":"logout"}`+"\n"+`{"user":"@bob:a.example","device":"PHONE"}`,
+			store.FeedEvent{Data: fmt.Appendf(nil, `{"v":1,"session":%q,"at":%d,"until":%d,"reason":"logout"}`+"\n"+`{"user":"@bob:a.example","device":"PHONE"}`,
 				id, at.UnixMilli(), at.Add(time.Hour).UnixMilli()), Until: at.Add(time.Hour)}))
 		w.send(w.config(r.to("a.example")))
 		e := r.next()
@@ -333,14 +334,14 @@ func TestFeedTrouble(t *testing.T) {
 
 // faulty is a feed that cannot be read at first. One reader only.
 type faulty struct {
-	discharger.Feed
+	store.Feed
 	left int
 }
 
-func (f *faulty) ReadFeed(ctx context.Context, hs, after string) (discharger.FeedPage, error) {
+func (f *faulty) ReadFeed(ctx context.Context, hs, after string) (store.FeedPage, error) {
 	if f.left > 0 {
 		f.left--
-		return discharger.FeedPage{}, discharger.ErrStoreLost
+		return store.FeedPage{}, store.ErrLost
 	}
 	return f.Feed.ReadFeed(ctx, hs, after)
 }

@@ -8,8 +8,8 @@ import (
 
 	"github.com/cenkalti/backoff/v5"
 
-	"github.com/discharger/discharger/discharger"
 	"github.com/discharger/discharger/discharger/revocation"
+	"github.com/discharger/discharger/discharger/store"
 )
 
 const (
@@ -110,7 +110,7 @@ func (w *worker) follow(ctx context.Context) error {
 	}
 }
 
-func (w *worker) read(ctx context.Context, after string) (discharger.FeedPage, error) {
+func (w *worker) read(ctx context.Context, after string) (store.FeedPage, error) {
 	ctx, cancel := context.WithTimeout(ctx, readTimeout)
 	defer cancel()
 	return w.cfg.Feed.ReadFeed(ctx, w.to.Homeserver, after)
@@ -139,7 +139,7 @@ func (w *worker) checkpoint(ctx context.Context, position string) {
 
 // deliver sends one event until the receiver accepts or rejects it. It returns an
 // error if ctx ends first or the token cannot be signed.
-func (w *worker) deliver(ctx context.Context, entry discharger.FeedEntry) error {
+func (w *worker) deliver(ctx context.Context, entry store.FeedEntry) error {
 	id := eventID(w.to.Homeserver, entry.Position)
 	ended, err := revocation.ReadEvent(entry.Data)
 	if err != nil {

@@ -21,8 +21,8 @@ import (
 	"github.com/go-macaroon-bakery/macaroon-bakery/v3/bakery/checkers"
 	"github.com/go-macaroon-bakery/macaroon-bakery/v3/httpbakery"
 
-	"github.com/discharger/discharger/discharger"
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/store"
 	"github.com/discharger/discharger/discharger/store/bolt"
 	"github.com/discharger/discharger/discharger/store/redis"
 	"github.com/discharger/discharger/discharger/store/redistest"
@@ -66,20 +66,20 @@ func BenchmarkHTTP(b *testing.B) {
 
 type benchStore struct {
 	name string
-	open func(testing.TB) discharger.Store
+	open func(testing.TB) store.Store
 }
 
 func (s benchStore) world(b *testing.B) *world { return newWorldOn(b, s.open(b), slog.LevelWarn) }
 
 func stores() []benchStore {
 	return []benchStore{
-		{"bolt", func(t testing.TB) discharger.Store {
+		{"bolt", func(t testing.TB) store.Store {
 			st, err := bolt.Open(bolt.Config{Path: filepath.Join(t.TempDir(), "sessions.db")})
 			must(t, err)
 			t.Cleanup(func() { st.Close() })
 			return st
 		}},
-		{"redis", func(t testing.TB) discharger.Store {
+		{"redis", func(t testing.TB) store.Store {
 			st, err := redis.Open(t.Context(), redis.Config{
 				Addrs: []string{redistest.Start(t).Socket}, TagKey: make([]byte, 32),
 			})

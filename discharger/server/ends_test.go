@@ -7,10 +7,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/discharger/discharger/discharger"
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/client"
 	"github.com/discharger/discharger/discharger/session"
+	"github.com/discharger/discharger/discharger/store"
 	"github.com/discharger/discharger/discharger/wire"
 )
 
@@ -103,9 +103,9 @@ func TestFutureMark(t *testing.T) {
 	future := time.Now().Add(time.Hour)
 	record, err := session.GenerationRecord{Generation: 1, At: future.UnixMilli()}.MarshalBinary()
 	must(t, err)
-	done, err := w.store.Swap(ctx, discharger.Write{
-		User:    discharger.UserKey{Homeserver: "a.example", User: "@alice:a.example"},
-		Changes: []discharger.Change{{New: record, Expires: future.Add(time.Hour)}},
+	done, err := w.store.Swap(ctx, store.Write{
+		User:    store.UserKey{Homeserver: "a.example", User: "@alice:a.example"},
+		Changes: []store.Change{{New: record, Expires: future.Add(time.Hour)}},
 	})
 	if err != nil || !done {
 		t.Fatal(done, err)
@@ -145,10 +145,10 @@ func TestLostWrite(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	s := w.session("@alice:a.example", "PHONE", caveat.ModeRotate)
-	user := discharger.UserKey{Homeserver: "a.example", User: "@alice:a.example"}
+	user := store.UserKey{Homeserver: "a.example", User: "@alice:a.example"}
 	list, err := w.store.List(t.Context(), user)
 	must(t, err)
-	done, err := w.store.Swap(t.Context(), discharger.Write{User: user, Changes: []discharger.Change{
+	done, err := w.store.Swap(t.Context(), store.Write{User: user, Changes: []store.Change{
 		{Session: s.Minted.Session, Old: list.Sessions[s.Minted.Session]},
 	}})
 	if err != nil || !done {

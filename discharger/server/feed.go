@@ -11,6 +11,7 @@ import (
 
 	"github.com/discharger/discharger/discharger"
 	"github.com/discharger/discharger/discharger/sse"
+	"github.com/discharger/discharger/discharger/store"
 	"github.com/discharger/discharger/discharger/wire"
 )
 
@@ -18,7 +19,7 @@ import (
 // is the documented default.
 type FeedConfig struct {
 	// Source is where it is read. Nil: there is no such path.
-	Source discharger.Feed
+	Source store.Feed
 	// Streams are those that the server shares with the one before it, see
 	// [Server.Succeed]. Nil: it has its own.
 	Streams *Streams
@@ -124,7 +125,7 @@ func (u *subscriber) begin() error {
 }
 
 // run sends until something ends it, and says what.
-func (u *subscriber) run(ctx context.Context, page discharger.FeedPage) error {
+func (u *subscriber) run(ctx context.Context, page store.FeedPage) error {
 	if err := u.replay(ctx, page); err != nil {
 		return err
 	}
@@ -169,7 +170,7 @@ func (u *subscriber) run(ctx context.Context, page discharger.FeedPage) error {
 
 // replay sends a page and all that comes after it, and then says that this was
 // all.
-func (u *subscriber) replay(ctx context.Context, page discharger.FeedPage) error {
+func (u *subscriber) replay(ctx context.Context, page store.FeedPage) error {
 	for first := true; ; first = false {
 		if page.Gap && (first || u.after != "") {
 			u.s.feedMetrics.gap(u.hub.homeserver)
@@ -217,7 +218,7 @@ func (u *subscriber) beat() error {
 }
 
 // write sends events.
-func (u *subscriber) write(entries []discharger.FeedEntry) error {
+func (u *subscriber) write(entries []store.FeedEntry) error {
 	for _, e := range entries {
 		u.buf = sse.Append(u.buf, wire.EventRevocation, e.Position, e.Line())
 	}

@@ -18,12 +18,12 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"github.com/discharger/discharger/discharger"
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/client"
 	"github.com/discharger/discharger/discharger/homeserver"
 	"github.com/discharger/discharger/discharger/server"
 	"github.com/discharger/discharger/discharger/sse"
+	"github.com/discharger/discharger/discharger/store"
 	"github.com/discharger/discharger/discharger/store/bolt"
 	"github.com/discharger/discharger/discharger/wire"
 )
@@ -401,9 +401,9 @@ func TestFeedSlowReader(t *testing.T) {
 	long := strings.Repeat("u", 200)
 	st, n := w.store.Store, int64(0)
 	for ended := false; !ended; {
-		var events []discharger.FeedEvent
+		var events []store.FeedEvent
 		for range 400 {
-			events = append(events, discharger.FeedEvent{Until: time.Now().Add(time.Hour), Data: fmt.Appendf(nil,
+			events = append(events, store.FeedEvent{Until: time.Now().Add(time.Hour), Data: fmt.Appendf(nil,
 				`{"v":1,"user":"%s","before":1,"at":1,"until":2,"reason":"logout"}`, long)})
 		}
 		n += int64(len(events))
@@ -453,13 +453,13 @@ func cutOff(t testing.TB, reg prometheus.Gatherer) (n float64) {
 
 // unreadable is a source that fails when it is told to.
 type unreadable struct {
-	discharger.Feed
+	store.Feed
 	down atomic.Bool
 }
 
-func (u *unreadable) ReadFeed(ctx context.Context, homeserver, after string) (discharger.FeedPage, error) {
+func (u *unreadable) ReadFeed(ctx context.Context, homeserver, after string) (store.FeedPage, error) {
 	if u.down.Load() {
-		return discharger.FeedPage{}, errors.New("canary-feed-error")
+		return store.FeedPage{}, errors.New("canary-feed-error")
 	}
 	return u.Feed.ReadFeed(ctx, homeserver, after)
 }

@@ -7,7 +7,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/discharger/discharger/discharger"
+	"github.com/discharger/discharger/discharger/store"
 	"github.com/discharger/discharger/discharger/wire"
 )
 
@@ -24,7 +24,7 @@ func isTimeout(err error) bool {
 // hub reads one homeserver's feed for all who follow it here, and keeps the
 // latest events for them to take. Who is further behind than that is too slow.
 type hub struct {
-	source      discharger.Feed
+	source      store.Feed
 	homeserver  string
 	now         func() time.Time
 	metrics     *feedMetrics
@@ -34,13 +34,13 @@ type hub struct {
 
 	mu         sync.Mutex
 	started    bool
-	generation uint64                          // goes up when the feed begins anew
-	ring       [hubEvents]discharger.FeedEntry // event n is at n modulo the length
-	first, end uint64                          // events that are there: [first, end)
-	before     string                          // position of the event before the first
-	index      map[string]uint64               // their positions
-	wake       chan struct{}                   // closed when there is more
-	readAt     time.Time                       // when the feed was last read
+	generation uint64                     // goes up when the feed begins anew
+	ring       [hubEvents]store.FeedEntry // event n is at n modulo the length
+	first, end uint64                     // events that are there: [first, end)
+	before     string                     // position of the event before the first
+	index      map[string]uint64          // their positions
+	wake       chan struct{}              // closed when there is more
+	readAt     time.Time                  // when the feed was last read
 }
 
 const (
@@ -101,7 +101,7 @@ func (h *hub) await(after string) error {
 }
 
 // push takes a page in and returns where to go on.
-func (h *hub) push(page discharger.FeedPage, after string) string {
+func (h *hub) push(page store.FeedPage, after string) string {
 	now := h.now()
 	h.mu.Lock()
 	h.readAt = now
@@ -134,7 +134,7 @@ func (h *hub) push(page discharger.FeedPage, after string) string {
 }
 
 // measure notes how old events are when they get here.
-func (h *hub) measure(entries []discharger.FeedEntry, now time.Time) {
+func (h *hub) measure(entries []store.FeedEntry, now time.Time) {
 	for _, e := range entries {
 		var r wire.Revocation
 		if r.UnmarshalJSON(e.Line()) == nil {
@@ -146,7 +146,7 @@ func (h *hub) measure(entries []discharger.FeedEntry, now time.Time) {
 // next returns what comes after a position, and a channel that is closed when
 // there is more. It is not ok if the hub does not have the position; the
 // generation then says whether it had.
-func (h *hub) next(after string) (entries []discharger.FeedEntry, generation uint64, ok bool, wake <-chan struct{}) {
+func (h *hub) next(after string) (entries []store.FeedEntry, generation uint64, ok bool, wake <-chan struct{}) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	from := h.first

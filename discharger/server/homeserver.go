@@ -16,6 +16,7 @@ import (
 
 	"github.com/discharger/discharger/discharger"
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/store"
 	"github.com/discharger/discharger/discharger/wire"
 )
 
@@ -39,7 +40,7 @@ func (s *Server) listSessions(c echo.Context, homeserver string) error {
 	if err != nil {
 		return err
 	}
-	key := discharger.UserKey{Homeserver: homeserver, User: user}
+	key := store.UserKey{Homeserver: homeserver, User: user}
 	ended, err := flag(c, wire.ParamEnded)
 	if err != nil {
 		return err
@@ -54,7 +55,7 @@ func (s *Server) listSessions(c echo.Context, homeserver string) error {
 	return c.JSON(http.StatusOK, sessionsResponse(list))
 }
 
-func (s *Server) listEnded(c echo.Context, key discharger.UserKey) error {
+func (s *Server) listEnded(c echo.Context, key store.UserKey) error {
 	list, err := s.cfg.Service.EndedSessions(c.Request().Context(), key)
 	if err != nil {
 		return err
@@ -140,7 +141,7 @@ func (s *Server) revokeOne(c echo.Context, homeserver string, e *wire.RevokeEntr
 // revoke makes one revocation.
 func (s *Server) revoke(c echo.Context, homeserver string, e *wire.RevokeEntry) (r wire.Revoked, err error) {
 	ctx, service := c.Request().Context(), s.cfg.Service
-	key, o := discharger.UserKey{Homeserver: homeserver, User: e.User}, discharger.Order(e.RevokeOptions)
+	key, o := store.UserKey{Homeserver: homeserver, User: e.User}, discharger.Order(e.RevokeOptions)
 	var done discharger.Revoked
 	switch {
 	case e.Session != caveat.SessionID{}:
@@ -209,7 +210,7 @@ func readJSON(c echo.Context, name string, out any) error {
 }
 
 func (s *Server) marks(c echo.Context, homeserver string) error {
-	m, err := s.cfg.Service.Marks(c.Request().Context(), discharger.UserKey{Homeserver: homeserver, User: c.QueryParam(wire.ParamUser)})
+	m, err := s.cfg.Service.Marks(c.Request().Context(), store.UserKey{Homeserver: homeserver, User: c.QueryParam(wire.ParamUser)})
 	if err != nil {
 		return err
 	}
@@ -217,7 +218,7 @@ func (s *Server) marks(c echo.Context, homeserver string) error {
 }
 
 func (s *Server) liftMarks(c echo.Context, homeserver string) error {
-	n, err := s.cfg.Service.LiftMarks(c.Request().Context(), discharger.UserKey{Homeserver: homeserver, User: c.QueryParam(wire.ParamUser)})
+	n, err := s.cfg.Service.LiftMarks(c.Request().Context(), store.UserKey{Homeserver: homeserver, User: c.QueryParam(wire.ParamUser)})
 	if err != nil {
 		return err
 	}
@@ -234,7 +235,7 @@ func (s *Server) seen(c echo.Context, homeserver string) error {
 		return &paramError{"seen", fmt.Sprintf("has more than %d entries", wire.MaxSeen)}
 	}
 	for _, x := range body.Seen {
-		key := discharger.UserKey{Homeserver: homeserver, User: x.User}
+		key := store.UserKey{Homeserver: homeserver, User: x.User}
 		if x.Session == (caveat.SessionID{}) || x.User == "" {
 			return &paramError{"seen", "has an entry without user or session"}
 		}

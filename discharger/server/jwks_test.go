@@ -6,8 +6,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/discharger/discharger/discharger"
 	"github.com/discharger/discharger/discharger/server"
+	"github.com/discharger/discharger/discharger/store"
 	"github.com/discharger/discharger/discharger/wire"
 )
 
@@ -31,7 +31,7 @@ func TestFeedKeepsSecondLines(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	publish := func() {
-		must(t, w.store.Publish(t.Context(), "a.example", discharger.FeedEvent{
+		must(t, w.store.Publish(t.Context(), "a.example", store.FeedEvent{
 			Data: []byte(`{"v":1,"session":"AAAAAAAAAAAAAAAAAAAAAQ","at":1790000000000,"until":1790003720000,"reason":"logout"}` +
 				"\n" + `{"user":"@canary:a.example","device":"canary"}`),
 			Until: time.Now().Add(time.Hour),

@@ -11,6 +11,7 @@ import (
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/revocation"
 	"github.com/discharger/discharger/discharger/session"
+	"github.com/discharger/discharger/discharger/store"
 )
 
 // Metrics counts what the service does, for Prometheus. Labels come from
@@ -144,10 +145,10 @@ func endLabel(o *discharger.Observation) string {
 }
 
 // Store returns the store with its operations timed.
-func (m *Metrics) Store(s discharger.Store) discharger.Store { return &timedStore{s, m} }
+func (m *Metrics) Store(s store.Store) store.Store { return &timedStore{s, m} }
 
 type timedStore struct {
-	discharger.Store
+	store.Store
 	m *Metrics
 }
 
@@ -160,31 +161,31 @@ func (t *timedStore) done(op string, start time.Time, err *error) {
 }
 
 // Load times the store's Load.
-func (t *timedStore) Load(ctx context.Context, u discharger.UserKey, id caveat.SessionID, d revocation.DeviceTag) (v discharger.View, err error) {
+func (t *timedStore) Load(ctx context.Context, u store.UserKey, id caveat.SessionID, d revocation.DeviceTag) (v store.View, err error) {
 	defer t.done("load", time.Now(), &err)
 	return t.Store.Load(ctx, u, id, d)
 }
 
 // List times the store's List.
-func (t *timedStore) List(ctx context.Context, u discharger.UserKey) (l discharger.Listing, err error) {
+func (t *timedStore) List(ctx context.Context, u store.UserKey) (l store.Listing, err error) {
 	defer t.done("list", time.Now(), &err)
 	return t.Store.List(ctx, u)
 }
 
 // Swap times the store's Swap.
-func (t *timedStore) Swap(ctx context.Context, w discharger.Write) (ok bool, err error) {
+func (t *timedStore) Swap(ctx context.Context, w store.Write) (ok bool, err error) {
 	defer t.done("swap", time.Now(), &err)
 	return t.Store.Swap(ctx, w)
 }
 
 // SwapHomeserver times the store's SwapHomeserver.
-func (t *timedStore) SwapHomeserver(ctx context.Context, name string, old, new []byte, events ...discharger.FeedEvent) (ok bool, err error) {
+func (t *timedStore) SwapHomeserver(ctx context.Context, name string, old, new []byte, events ...store.FeedEvent) (ok bool, err error) {
 	defer t.done("swap_homeserver", time.Now(), &err)
 	return t.Store.SwapHomeserver(ctx, name, old, new, events...)
 }
 
 // Publish times the store's Publish.
-func (t *timedStore) Publish(ctx context.Context, name string, events ...discharger.FeedEvent) (err error) {
+func (t *timedStore) Publish(ctx context.Context, name string, events ...store.FeedEvent) (err error) {
 	defer t.done("publish", time.Now(), &err)
 	return t.Store.Publish(ctx, name, events...)
 }

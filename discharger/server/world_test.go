@@ -28,6 +28,7 @@ import (
 	"github.com/discharger/discharger/discharger/revocation"
 	"github.com/discharger/discharger/discharger/server"
 	"github.com/discharger/discharger/discharger/session"
+	"github.com/discharger/discharger/discharger/store"
 	"github.com/discharger/discharger/discharger/store/bolt"
 	"github.com/discharger/discharger/discharger/wire"
 )
@@ -58,7 +59,7 @@ func newWorld(t testing.TB, change ...func(*server.Config)) *world {
 }
 
 // newWorldOn is newWorld on another store, and with less in the log.
-func newWorldOn(t testing.TB, st discharger.Store, level slog.Level, change ...func(*server.Config)) *world {
+func newWorldOn(t testing.TB, st store.Store, level slog.Level, change ...func(*server.Config)) *world {
 	t.Helper()
 	w, cfg := newUnserved(t, st, level, change...)
 	w.http = startServer(t, w.server.Client(), cfg.Log)
@@ -70,7 +71,7 @@ func newWorldOn(t testing.TB, st discharger.Store, level slog.Level, change ...f
 // newUnserved makes a server that nobody can reach yet. Its limits are such that
 // no disk or processor that stands still for a while makes it exceed them; a
 // test that is about a limit sets its own.
-func newUnserved(t testing.TB, st discharger.Store, level slog.Level, change ...func(*server.Config)) (*world, server.Config) {
+func newUnserved(t testing.TB, st store.Store, level slog.Level, change ...func(*server.Config)) (*world, server.Config) {
 	t.Helper()
 	ours, theirs := newKey(t), newKey(t)
 	opener, err := caveat.NewOpener(caveat.OpenerConfig{
@@ -93,7 +94,7 @@ func newUnserved(t testing.TB, st discharger.Store, level slog.Level, change ...
 	cfg := server.Config{
 		Service: service, PublicKey: ours.Public, Ready: w.store.Ready, Metrics: metrics, Gatherer: reg, Log: log,
 		APIKeys: map[string][][sha256.Size]byte{"a.example": {sha256.Sum256([]byte(apiKey))}},
-		Feed:    server.FeedConfig{Source: st.(discharger.Feed), Heartbeat: time.Second, WriteTimeout: patience},
+		Feed:    server.FeedConfig{Source: st.(store.Feed), Heartbeat: time.Second, WriteTimeout: patience},
 		Timeout: patience,
 	}
 	for _, f := range change {
@@ -233,7 +234,7 @@ func b64(b []byte) string { return wire.EncodeBase64(b) }
 
 // breakable is a store that can be down or hang.
 type breakable struct {
-	discharger.Store
+	store.Store
 	mu   sync.Mutex
 	err  error
 	hang bool
@@ -256,9 +257,9 @@ func (b *breakable) trouble(ctx context.Context) error {
 	return err
 }
 
-func (b *breakable) Load(ctx context.Context, u discharger.UserKey, id caveat.SessionID, d revocation.DeviceTag) (discharger.View, error) {
+func (b *breakable) Load(ctx context.Context, u store.UserKey, id caveat.SessionID, d revocation.DeviceTag) (store.View, error) {
 	if err := b.trouble(ctx); err != nil {
-		return discharger.View{}, err
+		return store.View{}, err
 	}
 	return b.Store.Load(ctx, u, id, d)
 }
@@ -273,7 +274,7 @@ func (b *breakable) Ready(ctx context.Context) error {
 // stored says what the store holds for the only user.
 func (w *world) stored() int {
 	w.t.Helper()
-	l, err := w.store.List(context.Background(), discharger.UserKey{Homeserver: "a.example", User: "@alice:a.example"})
+	l, err := w.store.List(context.Background(), store.UserKey{Homeserver: "a.example", User: "@alice:a.example"})
 	must(w.t, err)
 	return len(l.Sessions)
 }

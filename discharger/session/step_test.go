@@ -8,6 +8,7 @@ import (
 
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/revocation"
+	"github.com/discharger/discharger/discharger/store"
 	"github.com/discharger/discharger/policy"
 )
 
@@ -841,7 +842,7 @@ func TestEndsAgreeWithTombstone(t *testing.T) {
 					b.refusedNothing(b.step(EventLogout, tok))
 				}
 				b.state.User = b.state.User.Raise(b.now, caveat.SessionID{}, revocation.End{Soft: !end.Soft})
-				b.state.Losses = Losses{Missing: b.now, All: b.now}
+				b.state.Losses = store.Losses{Missing: b.now, All: b.now}
 			}
 		})
 	}

@@ -8,7 +8,7 @@
 // what becomes of a session. Every write may be sent again: a store that finds
 // the result already there reports success and changes nothing, so a
 // connection that breaks at the wrong moment costs a retry and nothing else.
-// [discharger.Store] says what callers can rely on; one suite of tests holds
+// [Store] says what callers can rely on; one suite of tests holds
 // both stores to it.
 //
 // # What is durable
@@ -57,7 +57,7 @@
 // is complete. A file that is older than the last commit that the journal knows
 // is given what it lacks when it is opened, with the events. A file that is older
 // than the oldest checkpoint, or that has another identity than the journal,
-// answers [discharger.ErrStoreLost]; so does a file whose journal is damaged. The
+// answers [ErrLost]; so does a file whose journal is damaged. The
 // journal removes entries after its window, a day by default: an older copy than
 // that is a loss.
 //
@@ -118,7 +118,7 @@
 // An empty store looks like a store in which nobody has ever logged in, and
 // every session would be refused for good. So a store has a random identity,
 // and a marker.Marker remembers it outside. A store that should have data and does
-// not, or has another store's, answers [discharger.ErrStoreLost] until
+// not, or has another store's, answers [ErrLost] until
 // AcceptLoss is called. Redis is watched while it runs: before a session is
 // said not to exist, the identity is read from the same node, and scripts
 // compare it before they write.
@@ -139,7 +139,7 @@
 //
 // A new store records when it was made, by the servers' clock, and AcceptLoss
 // records when: for the users whose data was lost, and for the homeservers whose
-// revocations may be missing, see [session.Losses]. Load returns these times,
+// revocations may be missing, see [Losses]. Load returns these times,
 // so that sessions from before are refused as lost, and softly, where the store
 // cannot show that nobody revoked them. An accepted loss is seen by every process
 // within a second, and AcceptLoss waits for that. In a cluster, only users and
@@ -160,7 +160,7 @@
 // # Feeds
 //
 // A store also keeps what was revoked, for each homeserver in order, so that
-// the homeserver can follow: [discharger.Feed]. An event stays until its time is
+// the homeserver can follow: [Feed]. An event stays until its time is
 // over, unless there are more than MaxEvents. A position names one event in one
 // store. Where events are missing after it, the reader is told and begins at the
 // beginning. Events may come twice.

@@ -16,10 +16,10 @@ import (
 	"github.com/discharger/discharger/cmd/discharger/httpd"
 	"github.com/discharger/discharger/cmd/discharger/setup"
 	"github.com/discharger/discharger/config"
-	"github.com/discharger/discharger/discharger"
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/keyfile"
 	"github.com/discharger/discharger/discharger/session"
+	"github.com/discharger/discharger/discharger/store"
 )
 
 func RetireCommand() command.Command {
@@ -174,7 +174,7 @@ func (r *retirement) count(ctx context.Context, ring *keyfile.Ring, kind keyfile
 		return 0, err
 	}
 	defer func() { err = errors.Join(err, os.Remove(tmp)) }()
-	err = b.EachSession(func(user discharger.UserKey, record []byte) error {
+	err = b.EachSession(func(user store.UserKey, record []byte) error {
 		var session session.Record
 		if err := session.UnmarshalBinary(record); err != nil {
 			return err

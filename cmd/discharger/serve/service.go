@@ -22,6 +22,7 @@ import (
 	"github.com/discharger/discharger/discharger/secevent"
 	"github.com/discharger/discharger/discharger/server"
 	"github.com/discharger/discharger/discharger/session"
+	"github.com/discharger/discharger/discharger/store"
 	"github.com/discharger/discharger/policy/check"
 )
 
@@ -68,7 +69,7 @@ func open(ctx context.Context, cfg *config.Config, keys *keyfile.Ring, log *slog
 	p.rules = &ruleset.Loader{Metrics: policies, Log: log, Now: now, Audits: make(map[string]*check.Audit)}
 	p.store, err = storage.Open(ctx, cfg, keys, &storage.Params{
 		Registry: p.registry, Log: log, Now: now,
-		Announce: func(e *revocation.Revocation, now time.Time) (discharger.FeedEvent, error) {
+		Announce: func(e *revocation.Revocation, now time.Time) (store.FeedEvent, error) {
 			return p.announcer.Load().Event(e, now)
 		},
 	})

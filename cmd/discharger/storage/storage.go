@@ -14,6 +14,7 @@ import (
 	"github.com/discharger/discharger/discharger"
 	"github.com/discharger/discharger/discharger/keyfile"
 	"github.com/discharger/discharger/discharger/revocation"
+	"github.com/discharger/discharger/discharger/store"
 )
 
 // storeParams are the parts of a process that its store uses.
@@ -21,13 +22,13 @@ type Params struct {
 	Registry prometheus.Registerer
 	Log      *slog.Logger
 	Now      func() time.Time
-	Announce func(*revocation.Revocation, time.Time) (discharger.FeedEvent, error)
+	Announce func(*revocation.Revocation, time.Time) (store.FeedEvent, error)
 }
 
 // openStore is a store with what only operators ask of it.
 type Store interface {
-	discharger.Store
-	discharger.Feed
+	store.Store
+	store.Feed
 	AcceptLoss(context.Context) error
 }
 

@@ -13,9 +13,9 @@ import (
 	"os"
 	"time"
 
-	"github.com/discharger/discharger/discharger"
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/revocation"
+	"github.com/discharger/discharger/discharger/store"
 	"github.com/discharger/discharger/discharger/store/limits"
 	"github.com/discharger/discharger/discharger/store/marker"
 	"github.com/discharger/discharger/discharger/store/record"
@@ -58,7 +58,7 @@ type Header struct {
 	Store   string `json:"store"`   // its identity
 	At      int64  `json:"at"`      // when it was made, Unix ms by the store's clock
 	Commit  uint64 `json:"commit"`  // number of the last commit in it
-	Missing int64  `json:"missing"` // losses, as in [session.Losses]
+	Missing int64  `json:"missing"` // losses, as in [store.Losses]
 	All     int64  `json:"all"`
 }
 
@@ -113,7 +113,7 @@ type Backup struct {
 // Record is one record of a backup.
 type Record struct {
 	Kind    byte
-	User    discharger.UserKey // of a homeserver or an event: no user
+	User    store.UserKey // of a homeserver or an event: no user
 	Session caveat.SessionID
 	Device  revocation.DeviceTag
 	Row     []byte // expiry and record, the record of a homeserver, or until and data of an event
@@ -155,7 +155,7 @@ func Open(path string) (*Backup, error) {
 }
 
 // EachSession calls f with the encoded record of every session in the backup.
-func (b *Backup) EachSession(f func(user discharger.UserKey, record []byte) error) error {
+func (b *Backup) EachSession(f func(user store.UserKey, record []byte) error) error {
 	return b.Records(func(r *Record) error {
 		if r.Kind != Session {
 			return nil

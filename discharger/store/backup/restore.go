@@ -4,7 +4,7 @@ import (
 	"errors"
 
 	"github.com/discharger/discharger/discharger/revocation"
-	"github.com/discharger/discharger/discharger/session"
+	"github.com/discharger/discharger/discharger/store"
 	"github.com/discharger/discharger/discharger/store/journal"
 )
 
@@ -17,7 +17,7 @@ type Restored struct {
 	// Again are the revocations that the backup lacked, and the journal had.
 	Again []revocation.Revocation
 
-	Losses session.Losses // as they were recorded
+	Losses store.Losses // as they were recorded
 }
 
 // ErrExists is returned by [RestoreBolt] if there is a file already.

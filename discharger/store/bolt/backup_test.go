@@ -10,12 +10,12 @@ import (
 	"testing"
 	"time"
 
-	"github.com/discharger/discharger/discharger"
 	"github.com/discharger/discharger/discharger/boltfile"
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/revocation"
 	"github.com/discharger/discharger/discharger/secret"
 	"github.com/discharger/discharger/discharger/session"
+	"github.com/discharger/discharger/discharger/store"
 	"github.com/discharger/discharger/discharger/store/backup"
 	"github.com/discharger/discharger/discharger/store/bolt"
 	"github.com/discharger/discharger/discharger/store/journal"
@@ -76,9 +76,9 @@ func TestBackup(t *testing.T) {
 	ended, since, kept := s.begin(u), s.begin(u), s.begin(v)
 	s.end(u, ended)
 	s.MustSwap(t, true, v,
-		discharger.Change{New: []byte("user"), Expires: s.Clock.In(time.Hour)},
-		discharger.Change{Device: revocation.TagOf("D"), New: []byte("device"), Expires: s.Clock.In(time.Hour)},
-		discharger.Change{Session: caveat.SessionID{7}, New: []byte("short"), Expires: s.Clock.In(time.Minute)})
+		store.Change{New: []byte("user"), Expires: s.Clock.In(time.Hour)},
+		store.Change{Device: revocation.TagOf("D"), New: []byte("device"), Expires: s.Clock.In(time.Hour)},
+		store.Change{Session: caveat.SessionID{7}, New: []byte("short"), Expires: s.Clock.In(time.Minute)})
 	home := storetest.Marshal(t, session.GenerationRecord{Generation: 1, At: 1_700_000_400_000})
 	if ok, err := s.SwapHomeserver(t.Context(), v.Homeserver, nil, home); !ok || err != nil {
 		t.Fatal(ok, err)
@@ -93,7 +93,7 @@ func TestBackup(t *testing.T) {
 	s.Clock.Advance(2 * time.Minute)
 	for range 2 { // the second time, the journal has seen two histories
 		r := s.restore("backup")
-		want := session.Losses{Missing: s.Clock.Now().UnixMilli()}
+		want := store.Losses{Missing: s.Clock.Now().UnixMilli()}
 		if !r.Vouched || len(r.Again) != 1 || r.Again[0].Session != since || r.Losses != want {
 			t.Errorf("restored: %+v", r)
 		}
@@ -147,7 +147,7 @@ func TestBackupUnknown(t *testing.T) {
 			s.end(u, s.begin(u))
 			s.during(func() { lose(s) })
 			r := s.restore("backup")
-			want := session.Losses{Missing: s.Clock.Now().UnixMilli(), All: at.UnixMilli() + 1}
+			want := store.Losses{Missing: s.Clock.Now().UnixMilli(), All: at.UnixMilli() + 1}
 			if r.Vouched || r.Losses != want || s.MustLoad(t, u, a).Losses != want {
 				t.Errorf("restored: %+v, want losses %+v", r, want)
 			}
@@ -259,9 +259,9 @@ func TestBackupIntoRedis(t *testing.T) {
 	u, v := storetest.Someone(), storetest.Someone()
 	since, kept := s.begin(u), s.begin(v)
 	s.MustSwap(t, true, v,
-		discharger.Change{New: storetest.Marshal(t, session.GenerationRecord{Generation: 1, At: 1}), Expires: s.Clock.In(time.Hour)},
-		discharger.Change{Device: revocation.TagOf("D"), New: storetest.Marshal(t, session.DeviceRecord{Current: kept, Since: 1000})},
-		discharger.Change{Session: caveat.SessionID{7}, New: bytes.Repeat([]byte("l"), 150), Expires: s.Clock.In(time.Hour)})
+		store.Change{New: storetest.Marshal(t, session.GenerationRecord{Generation: 1, At: 1}), Expires: s.Clock.In(time.Hour)},
+		store.Change{Device: revocation.TagOf("D"), New: storetest.Marshal(t, session.DeviceRecord{Current: kept, Since: 1000})},
+		store.Change{Session: caveat.SessionID{7}, New: bytes.Repeat([]byte("l"), 150), Expires: s.Clock.In(time.Hour)})
 	home := storetest.Marshal(t, session.GenerationRecord{Generation: 1, At: 1_700_000_400_000})
 	if ok, err := s.SwapHomeserver(t.Context(), v.Homeserver, nil, home); !ok || err != nil {
 		t.Fatal(ok, err)

@@ -18,6 +18,7 @@ import (
 	"github.com/discharger/discharger/discharger/boltfile"
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/revocation"
+	"github.com/discharger/discharger/discharger/store"
 	"github.com/discharger/discharger/discharger/store/journal"
 	"github.com/discharger/discharger/discharger/store/limits"
 	"github.com/discharger/discharger/discharger/store/marker"
@@ -70,7 +71,7 @@ type Config struct {
 	// Announce writes the event of a revocation that is restored from the journal;
 	// nil: as [discharger.Announcer] does whose fields are zero. An error is logged,
 	// and the revocation is restored without an event.
-	Announce func(e *revocation.Revocation, now time.Time) (discharger.FeedEvent, error)
+	Announce func(e *revocation.Revocation, now time.Time) (store.FeedEvent, error)
 
 	// SweepEvery is the pause between two searches for expired records; 0 is
 	// 15 minutes.
@@ -88,7 +89,7 @@ type Config struct {
 	Now func() time.Time // nil: time.Now
 }
 
-// Store is a [discharger.Store] in one bbolt file. A write that has been
+// Store is a [store.Store] in one bbolt file. A write that has been
 // acknowledged is on the disk, revocation or not.
 type Store struct {
 	cfg  Config
@@ -113,15 +114,15 @@ type Store struct {
 }
 
 var (
-	_ discharger.Store = (*Store)(nil)
-	_ discharger.Feed  = (*Store)(nil)
+	_ store.Store = (*Store)(nil)
+	_ store.Feed  = (*Store)(nil)
 )
 
 // Open opens the file, or makes one. A file that is damaged, belongs to
 // another program or is open in another process is an error and is left as it
 // was. A file that lacks revocations which are in the journal is given them. A
 // file that is not the one the marker or the journal names, or is older than the
-// journal can complete, is opened, but answers [discharger.ErrStoreLost] until
+// journal can complete, is opened, but answers [store.ErrLost] until
 // [Bolt.AcceptLoss] is called; so is one whose journal is damaged.
 func Open(cfg Config) (*Store, error) {
 	cfg, err := cfg.complete()
@@ -220,7 +221,7 @@ func (b *Store) Close() error {
 }
 
 // userPrefix is what the keys of all of a user's rows begin with.
-func userPrefix(u discharger.UserKey) []byte {
+func userPrefix(u store.UserKey) []byte {
 	b := make([]byte, 0, 2+len(u.Homeserver)+2+len(u.User)+len(caveat.SessionID{}))
 	return appendName(appendName(b, u.Homeserver), u.User)
 }

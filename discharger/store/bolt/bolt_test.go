@@ -15,10 +15,10 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/discharger/discharger/discharger"
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/revocation"
 	"github.com/discharger/discharger/discharger/session"
+	"github.com/discharger/discharger/discharger/store"
 	"github.com/discharger/discharger/discharger/store/bolt"
 	"github.com/discharger/discharger/discharger/store/journal"
 	"github.com/discharger/discharger/discharger/store/marker"
@@ -62,7 +62,7 @@ func openBolt(t testing.TB, cfg bolt.Config) *bolt.Store {
 }
 
 // killUser is whose sessions the process that gets killed writes.
-var killUser = discharger.UserKey{Homeserver: "example.org", User: "@alice:example.org"}
+var killUser = store.UserKey{Homeserver: "example.org", User: "@alice:example.org"}
 
 // killed returns the revocation that one of the writers claims to make.
 func killed(writer int, id caveat.SessionID) []revocation.Revocation {
@@ -92,8 +92,8 @@ func writeUntilKilled(path string) error {
 		go func() {
 			for i := 0; ; i++ {
 				id := caveat.SessionID{0: byte(writer + 1), 1: byte(i >> 8), 2: byte(i)}
-				ok, err := b.Swap(context.Background(), discharger.Write{User: killUser, Revocations: killed(writer, id),
-					Changes: []discharger.Change{{Session: id, New: fmt.Append(nil, id)}}})
+				ok, err := b.Swap(context.Background(), store.Write{User: killUser, Revocations: killed(writer, id),
+					Changes: []store.Change{{Session: id, New: fmt.Append(nil, id)}}})
 				if err != nil || !ok {
 					errs <- fmt.Errorf("swap: %v, %w", ok, err)
 					return
@@ -230,7 +230,7 @@ func TestBoltLostIsNotSwept(t *testing.T) {
 		}
 		b := open()
 		u := storetest.Someone()
-		if ok, err := b.Swap(t.Context(), storetest.One(u, discharger.Change{New: []byte("a"), Expires: time.Now().Add(time.Minute)})); !ok || err != nil {
+		if ok, err := b.Swap(t.Context(), storetest.One(u, store.Change{New: []byte("a"), Expires: time.Now().Add(time.Minute)})); !ok || err != nil {
 			t.Fatal(ok, err)
 		}
 		if err := b.Close(); err != nil {
@@ -261,14 +261,14 @@ func TestBoltSweep(t *testing.T) {
 	b := openBolt(t, bolt.Config{Path: filepath.Join(t.TempDir(), "store.db"), Now: c.Now})
 	f := &storetest.Fixture{Store: b, Clock: c}
 	type kept struct {
-		u    discharger.UserKey
+		u    store.UserKey
 		rows int
 	}
 	var users []kept
 	var wg sync.WaitGroup
 	for i := range 1200 { // more rows than one step looks at
 		u := storetest.Someone()
-		w := discharger.Write{User: u, Changes: []discharger.Change{
+		w := store.Write{User: u, Changes: []store.Change{
 			{New: []byte("user"), Expires: c.In(time.Hour)},
 			{Session: storetest.NewSession(), New: []byte("short"), Expires: c.In(time.Hour)},
 			{Device: revocation.TagOf("D"), New: []byte("device"), Expires: c.In(time.Hour)},
@@ -276,7 +276,7 @@ func TestBoltSweep(t *testing.T) {
 		k := kept{u, 0}
 		switch i % 4 {
 		case 1: // a session of the user is left, so the user's record and the device's are
-			w.Changes = append(w.Changes, discharger.Change{Session: storetest.NewSession(), New: []byte("long"), Expires: c.In(100 * time.Hour)})
+			w.Changes = append(w.Changes, store.Change{Session: storetest.NewSession(), New: []byte("long"), Expires: c.In(100 * time.Hour)})
 			k.rows = 3
 		case 2: // the user's record never goes by itself
 			w.Changes[0].Expires = time.Time{}
@@ -325,7 +325,7 @@ func TestBoltSweeper(t *testing.T) {
 			t.Fatal(err)
 		}
 		u, id := storetest.Someone(), storetest.NewSession()
-		if ok, err := b.Swap(t.Context(), storetest.One(u, discharger.Change{Session: id, New: []byte("a"), Expires: time.Now().Add(90 * time.Minute)})); !ok || err != nil {
+		if ok, err := b.Swap(t.Context(), storetest.One(u, store.Change{Session: id, New: []byte("a"), Expires: time.Now().Add(90 * time.Minute)})); !ok || err != nil {
 			t.Fatal(ok, err)
 		}
 		for hours, want := range []int{1, 1, 0} {

@@ -5,7 +5,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/discharger/discharger/discharger"
+	"github.com/discharger/discharger/discharger/store"
 	"github.com/discharger/discharger/discharger/store/bolt"
 	"github.com/discharger/discharger/discharger/store/storetest"
 )
@@ -25,14 +25,14 @@ func boltFixture(t testing.TB) *storetest.Fixture {
 	b := open(t)
 	f.Store = b
 	t.Cleanup(func() { f.Close() })
-	f.Other = func(testing.TB) discharger.Store { return f.Store } // one process has the file
+	f.Other = func(testing.TB) store.Store { return f.Store } // one process has the file
 	f.Reopen = func(t testing.TB, f *storetest.Fixture) {
 		if err := f.Close(); err != nil {
 			t.Fatal(err)
 		}
 		f.Store = open(t)
 	}
-	f.Forget = func(t testing.TB, u discharger.UserKey) int {
+	f.Forget = func(t testing.TB, u store.UserKey) int {
 		if _, err := b.Sweep(t.Context()); err != nil {
 			t.Fatal(err)
 		}

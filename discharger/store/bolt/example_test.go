@@ -8,9 +8,9 @@ import (
 	"path/filepath"
 	"time"
 
-	"github.com/discharger/discharger/discharger"
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/revocation"
+	"github.com/discharger/discharger/discharger/store"
 	"github.com/discharger/discharger/discharger/store/bolt"
 	"github.com/discharger/discharger/discharger/store/marker"
 )
@@ -32,9 +32,9 @@ func ExampleOpen() {
 	defer s.Close()
 
 	ctx := context.Background()
-	alice := discharger.UserKey{Homeserver: "example.org", User: "@alice:example.org"}
+	alice := store.UserKey{Homeserver: "example.org", User: "@alice:example.org"}
 	session := caveat.SessionID{1}
-	login := discharger.Write{User: alice, Changes: []discharger.Change{
+	login := store.Write{User: alice, Changes: []store.Change{
 		{Session: session, New: []byte("a session"), Expires: time.Now().Add(time.Hour)},
 	}}
 	for range 2 { // nobody knows whether the first one arrived

@@ -10,8 +10,8 @@ import (
 
 	"go.etcd.io/bbolt"
 
-	"github.com/discharger/discharger/discharger"
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/store"
 	"github.com/discharger/discharger/discharger/store/record"
 )
 
@@ -37,7 +37,7 @@ func (b *Store) TakeBack(t testing.TB, homeserver string) {
 }
 
 // Rows counts the rows of a user, devices included, expired or not.
-func (b *Store) Rows(t testing.TB, u discharger.UserKey) (n int) {
+func (b *Store) Rows(t testing.TB, u store.UserKey) (n int) {
 	err := b.db.View(func(tx *bbolt.Tx) error {
 		for _, name := range [][]byte{bucketRecords, bucketDevices} {
 			prefix, c := userPrefix(u), tx.Bucket(name).Cursor()
@@ -54,7 +54,7 @@ func (b *Store) Rows(t testing.TB, u discharger.UserKey) (n int) {
 }
 
 // PutRow writes whatever is given as the row of a session.
-func (b *Store) PutRow(t testing.TB, u discharger.UserKey, id caveat.SessionID, row []byte) {
+func (b *Store) PutRow(t testing.TB, u store.UserKey, id caveat.SessionID, row []byte) {
 	err := b.db.Update(func(tx *bbolt.Tx) error {
 		return tx.Bucket(bucketRecords).Put(append(userPrefix(u), id[:]...), row)
 	})
@@ -77,7 +77,7 @@ func Fill(t testing.TB, path string, rows int) {
 	for from := 0; from < rows; from += 10_000 {
 		err := b.db.Update(func(tx *bbolt.Tx) error {
 			for i := from; i < min(from+10_000, rows); i++ {
-				key := userPrefix(discharger.UserKey{Homeserver: "example.org", User: fmt.Sprintf("@user%08d:example.org", i/3)})
+				key := userPrefix(store.UserKey{Homeserver: "example.org", User: fmt.Sprintf("@user%08d:example.org", i/3)})
 				key = append(key, fmt.Sprintf("%016d", i)...)
 				if err := tx.Bucket(bucketRecords).Put(key, value); err != nil {
 					return err

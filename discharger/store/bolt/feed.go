@@ -12,7 +12,7 @@ import (
 
 	"go.etcd.io/bbolt"
 
-	"github.com/discharger/discharger/discharger"
+	"github.com/discharger/discharger/discharger/store"
 	"github.com/discharger/discharger/discharger/store/limits"
 	"github.com/discharger/discharger/discharger/store/marker"
 	"github.com/discharger/discharger/discharger/store/record"
@@ -37,7 +37,7 @@ var (
 
 // appendEvents adds events to a homeserver's feed, and drops the oldest if
 // there are too many.
-func (b *Store) appendEvents(tx *bbolt.Tx, homeserver string, events []discharger.FeedEvent) error {
+func (b *Store) appendEvents(tx *bbolt.Tx, homeserver string, events []store.FeedEvent) error {
 	if len(events) == 0 {
 		return nil
 	}
@@ -107,7 +107,7 @@ func eventNumber(key []byte) (uint64, bool) {
 }
 
 // Publish appends events to a homeserver's feed.
-func (b *Store) Publish(ctx context.Context, homeserver string, events ...discharger.FeedEvent) error {
+func (b *Store) Publish(ctx context.Context, homeserver string, events ...store.FeedEvent) error {
 	err := b.update(ctx, func(tx *bbolt.Tx) error {
 		return b.appendEvents(tx, homeserver, events)
 	}, limits.CheckPublish(homeserver, events))
@@ -119,10 +119,10 @@ func (b *Store) Publish(ctx context.Context, homeserver string, events ...discha
 }
 
 // ReadFeed returns the next events after a position.
-func (b *Store) ReadFeed(ctx context.Context, homeserver, after string) (discharger.FeedPage, error) {
-	var page discharger.FeedPage
+func (b *Store) ReadFeed(ctx context.Context, homeserver, after string) (store.FeedPage, error) {
+	var page store.FeedPage
 	err := b.view(ctx, func(tx *bbolt.Tx) error {
-		page = discharger.FeedPage{Gap: after != ""}
+		page = store.FeedPage{Gap: after != ""}
 		feeds := tx.Bucket(bucketFeeds)
 		if feeds == nil {
 			return nil
@@ -140,12 +140,12 @@ func (b *Store) ReadFeed(ctx context.Context, homeserver, after string) (dischar
 		return b.readEvents(feed, next, &page)
 	}, limits.CheckHomeserver(homeserver))
 	if err != nil {
-		return discharger.FeedPage{}, fmt.Errorf("read feed: %w", err)
+		return store.FeedPage{}, fmt.Errorf("read feed: %w", err)
 	}
 	return page, nil
 }
 
-func (b *Store) readEvents(feed *bbolt.Bucket, from uint64, page *discharger.FeedPage) error {
+func (b *Store) readEvents(feed *bbolt.Bucket, from uint64, page *store.FeedPage) error {
 	c := feed.Cursor()
 	for k, v := c.Seek(binary.BigEndian.AppendUint64(nil, from)); k != nil && len(page.Entries) < limits.FeedPage; k, v = c.Next() {
 		n, ok := eventNumber(k)
@@ -156,7 +156,7 @@ func (b *Store) readEvents(feed *bbolt.Bucket, from uint64, page *discharger.Fee
 		if err != nil {
 			return err
 		}
-		page.Entries = append(page.Entries, discharger.FeedEntry{
+		page.Entries = append(page.Entries, store.FeedEntry{
 			Position: b.position(n, v), Data: append([]byte(nil), data...),
 		})
 	}
@@ -225,7 +225,7 @@ func (w *wakes) next(homeserver string) <-chan struct{} {
 	return c
 }
 
-func (w *wakes) wake(homeserver string, events []discharger.FeedEvent) {
+func (w *wakes) wake(homeserver string, events []store.FeedEvent) {
 	if len(events) == 0 {
 		return
 	}

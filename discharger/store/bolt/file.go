@@ -7,7 +7,7 @@ import (
 	"go.etcd.io/bbolt"
 
 	"github.com/discharger/discharger/discharger/boltfile"
-	"github.com/discharger/discharger/discharger/session"
+	"github.com/discharger/discharger/discharger/store"
 	"github.com/discharger/discharger/discharger/store/marker"
 )
 
@@ -60,7 +60,7 @@ func (b *Store) identify() error {
 	}
 	b.id = marker.NewID()
 	err = b.db.Update(func(tx *bbolt.Tx) error {
-		return makeBuckets(tx, b.id, session.Losses{Missing: b.cfg.Now().UnixMilli()})
+		return makeBuckets(tx, b.id, store.Losses{Missing: b.cfg.Now().UnixMilli()})
 	})
 	if err != nil {
 		return err
@@ -74,7 +74,7 @@ func (b *Store) identify() error {
 }
 
 // makeBuckets makes what every file has.
-func makeBuckets(tx *bbolt.Tx, id string, l session.Losses) error {
+func makeBuckets(tx *bbolt.Tx, id string, l store.Losses) error {
 	for _, name := range [][]byte{bucketRecords, bucketHomeservers, bucketDevices} {
 		if _, err := tx.CreateBucket(name); err != nil {
 			return err

@@ -11,8 +11,8 @@ import (
 
 	"go.etcd.io/bbolt"
 
-	"github.com/discharger/discharger/discharger"
 	"github.com/discharger/discharger/discharger/revocation"
+	"github.com/discharger/discharger/discharger/store"
 	"github.com/discharger/discharger/discharger/store/bolt"
 	"github.com/discharger/discharger/discharger/store/storetest"
 )
@@ -44,7 +44,7 @@ func TestBoltFiles(t *testing.T) {
 	good := filepath.Join(t.TempDir(), "good.db")
 	b := openBolt(t, bolt.Config{Path: good})
 	for range 500 {
-		if ok, err := b.Swap(t.Context(), storetest.One(storetest.Someone(), discharger.Change{Session: storetest.NewSession(), New: make([]byte, 100)})); !ok || err != nil {
+		if ok, err := b.Swap(t.Context(), storetest.One(storetest.Someone(), store.Change{Session: storetest.NewSession(), New: make([]byte, 100)})); !ok || err != nil {
 			t.Fatal(ok, err)
 		}
 	}
@@ -181,11 +181,11 @@ func TestBoltTaken(t *testing.T) {
 	if err := os.Rename(path, path+".old"); err != nil {
 		t.Fatal(err)
 	}
-	if err := b.Ready(t.Context()); !errors.Is(err, discharger.ErrStoreLost) {
+	if err := b.Ready(t.Context()); !errors.Is(err, store.ErrLost) {
 		t.Errorf("Ready without a file: %v", err)
 	}
 	openBolt(t, bolt.Config{Path: path})
-	if err := b.Ready(t.Context()); !errors.Is(err, discharger.ErrStoreLost) {
+	if err := b.Ready(t.Context()); !errors.Is(err, store.ErrLost) {
 		t.Errorf("Ready with another file: %v", err)
 	}
 	if err := os.Rename(path+".old", path); err != nil {
@@ -204,8 +204,8 @@ func TestBoltDamagedRow(t *testing.T) {
 	b := openBolt(t, bolt.Config{Path: filepath.Join(t.TempDir(), "store.db"), Now: c.Now})
 	f := &storetest.Fixture{Store: b, Clock: c}
 	u, v, id := storetest.Someone(), storetest.Someone(), storetest.NewSession()
-	for _, w := range []discharger.UserKey{u, v} {
-		f.MustSwap(t, true, w, discharger.Change{Session: id, New: []byte("a"), Expires: c.In(time.Hour)})
+	for _, w := range []store.UserKey{u, v} {
+		f.MustSwap(t, true, w, store.Change{Session: id, New: []byte("a"), Expires: c.In(time.Hour)})
 	}
 	b.PutRow(t, u, id, []byte("\x00\x00\x00\x01")) // an expiry and nothing else
 	if got, err := b.Load(t.Context(), u, id, revocation.DeviceTag{}); err == nil {
@@ -214,7 +214,7 @@ func TestBoltDamagedRow(t *testing.T) {
 	if got, err := b.List(t.Context(), u); err == nil {
 		t.Errorf("List gives %v", got)
 	}
-	for _, c := range []discharger.Change{{Session: id, New: []byte("b")}, {Session: id, Old: []byte("a"), New: []byte("b")}, {Session: id}} {
+	for _, c := range []store.Change{{Session: id, New: []byte("b")}, {Session: id, Old: []byte("a"), New: []byte("b")}, {Session: id}} {
 		if ok, err := b.Swap(t.Context(), storetest.One(u, c)); err == nil || !strings.Contains(err.Error(), "damaged") {
 			t.Errorf("Swap gives %v, %v", ok, err)
 		}

@@ -5,7 +5,7 @@ import (
 	"encoding/binary"
 	"testing"
 
-	"github.com/discharger/discharger/discharger"
+	"github.com/discharger/discharger/discharger/store"
 	"github.com/discharger/discharger/discharger/store/limits"
 	"github.com/discharger/discharger/discharger/store/record"
 )
@@ -36,8 +36,8 @@ func FuzzRowKey(f *testing.F) {
 		if max(len(h1), len(u1), len(h2), len(u2)) > limits.MaxName {
 			return
 		}
-		a := userPrefix(discharger.UserKey{Homeserver: h1, User: u1})
-		b := userPrefix(discharger.UserKey{Homeserver: h2, User: u2})
+		a := userPrefix(store.UserKey{Homeserver: h1, User: u1})
+		b := userPrefix(store.UserKey{Homeserver: h2, User: u2})
 		if same := h1 == h2 && u1 == u2; same != bytes.Equal(a, b) || !same && (bytes.HasPrefix(a, b) || bytes.HasPrefix(b, a)) {
 			t.Fatalf("%q %q and %q %q", h1, u1, h2, u2)
 		}

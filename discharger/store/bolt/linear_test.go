@@ -9,10 +9,10 @@ import (
 
 	"github.com/anishathalye/porcupine"
 
-	"github.com/discharger/discharger/discharger"
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/revocation"
 	"github.com/discharger/discharger/discharger/session"
+	"github.com/discharger/discharger/discharger/store"
 	"github.com/discharger/discharger/discharger/store/bolt"
 	"github.com/discharger/discharger/discharger/store/storetest"
 )
@@ -33,14 +33,14 @@ func TestLinearBroken(t *testing.T) {
 	t.Parallel()
 	for what, c := range map[string]struct {
 		storetest.Linear
-		spoil func(discharger.Store) discharger.Store
+		spoil func(store.Store) store.Store
 	}{
-		"swap without compare": {storetest.Linear{Tabs: 2}, func(s discharger.Store) discharger.Store { return &blind{s} }},
-		"reads from a cache": {storetest.Linear{Tabs: 2}, func(s discharger.Store) discharger.Store {
-			return &stale{Store: s, views: make(map[caveat.SessionID]discharger.View)}
+		"swap without compare": {storetest.Linear{Tabs: 2}, func(s store.Store) store.Store { return &blind{s} }},
+		"reads from a cache": {storetest.Linear{Tabs: 2}, func(s store.Store) store.Store {
+			return &stale{Store: s, views: make(map[caveat.SessionID]store.View)}
 		}},
 		"retries are new requests": {storetest.Linear{Tabs: 2, Limits: session.Limits{Grace: 1}},
-			func(s discharger.Store) discharger.Store { return &storetest.Flaky{Store: s} }},
+			func(s store.Store) store.Store { return &storetest.Flaky{Store: s} }},
 	} {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()
@@ -55,9 +55,9 @@ func TestLinearBroken(t *testing.T) {
 }
 
 // blind writes whatever is there.
-type blind struct{ discharger.Store }
+type blind struct{ store.Store }
 
-func (b *blind) Swap(ctx context.Context, w discharger.Write) (bool, error) {
+func (b *blind) Swap(ctx context.Context, w store.Write) (bool, error) {
 	for {
 		for i := range w.Changes {
 			v, err := b.Store.Load(ctx, w.User, w.Changes[i].Session, w.Changes[i].Device)
@@ -79,12 +79,12 @@ func (b *blind) Swap(ctx context.Context, w discharger.Write) (bool, error) {
 
 // stale reads each session once.
 type stale struct {
-	discharger.Store
+	store.Store
 	mu    sync.Mutex
-	views map[caveat.SessionID]discharger.View
+	views map[caveat.SessionID]store.View
 }
 
-func (s *stale) Load(ctx context.Context, u discharger.UserKey, id caveat.SessionID, device revocation.DeviceTag) (discharger.View, error) {
+func (s *stale) Load(ctx context.Context, u store.UserKey, id caveat.SessionID, device revocation.DeviceTag) (store.View, error) {
 	s.mu.Lock()
 	v, ok := s.views[id]
 	s.mu.Unlock()

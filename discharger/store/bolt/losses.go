@@ -12,8 +12,7 @@ import (
 
 	"go.etcd.io/bbolt"
 
-	"github.com/discharger/discharger/discharger"
-	"github.com/discharger/discharger/discharger/session"
+	"github.com/discharger/discharger/discharger/store"
 	"github.com/discharger/discharger/discharger/store/marker"
 )
 
@@ -21,17 +20,17 @@ import (
 // is recorded in it. A file of an earlier version has no record: it has lost
 // nothing.
 
-type losses = session.Losses
+type losses = store.Losses
 
 // lostErr says why the data is not to be used.
 type lostErr struct{ err error }
 
 func (b *Store) lose(why error) {
-	b.lost.Store(&lostErr{fmt.Errorf("%w: %w", discharger.ErrStoreLost, why)})
+	b.lost.Store(&lostErr{fmt.Errorf("%w: %w", store.ErrLost, why)})
 }
 
 // Losses returns what the file has recorded as lost.
-func (b *Store) Losses() session.Losses { return *b.losses.Load() }
+func (b *Store) Losses() store.Losses { return *b.losses.Load() }
 
 // Created reports whether the file was made when it was opened.
 func (b *Store) Created() bool { return b.made }
@@ -168,7 +167,7 @@ func (b *Store) Ready(ctx context.Context) error {
 	}
 	now, err := os.Stat(b.cfg.Path)
 	if errors.Is(err, fs.ErrNotExist) || err == nil && !os.SameFile(now, b.file) {
-		return fmt.Errorf("%w: %s was removed or replaced while in use", discharger.ErrStoreLost, b.cfg.Path)
+		return fmt.Errorf("%w: %s was removed or replaced while in use", store.ErrLost, b.cfg.Path)
 	}
 	if err != nil {
 		return fmt.Errorf("store: %w", err)

@@ -9,17 +9,18 @@ import (
 
 	"go.etcd.io/bbolt"
 
-	"github.com/discharger/discharger/discharger"
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/revocation"
+	"github.com/discharger/discharger/discharger/session"
+	"github.com/discharger/discharger/discharger/store"
 	"github.com/discharger/discharger/discharger/store/journal"
 	"github.com/discharger/discharger/discharger/store/limits"
 	"github.com/discharger/discharger/discharger/store/record"
 )
 
 // Load reads the records of a session, its user, its homeserver and a device.
-func (b *Store) Load(ctx context.Context, user discharger.UserKey, session caveat.SessionID, device revocation.DeviceTag) (discharger.View, error) {
-	var v discharger.View
+func (b *Store) Load(ctx context.Context, user store.UserKey, session caveat.SessionID, device revocation.DeviceTag) (store.View, error) {
+	var v store.View
 	err := b.view(ctx, func(tx *bbolt.Tx) (err error) {
 		now, records, prefix := b.cfg.Now(), tx.Bucket(bucketRecords), userPrefix(user)
 		if v.Session, err = readSession(records, prefix, session, now); err != nil {
@@ -37,26 +38,26 @@ func (b *Store) Load(ctx context.Context, user discharger.UserKey, session cavea
 		return nil
 	}, limits.CheckUser(user))
 	if err != nil {
-		return discharger.View{}, fmt.Errorf("load session: %w", err)
+		return store.View{}, fmt.Errorf("load session: %w", err)
 	}
 	v.Losses = b.Losses()
 	return v, nil
 }
 
 // List reads a user's record and those of the user's sessions and devices.
-func (b *Store) List(ctx context.Context, user discharger.UserKey) (l discharger.Listing, err error) {
+func (b *Store) List(ctx context.Context, user store.UserKey) (l store.Listing, err error) {
 	err = b.view(ctx, func(tx *bbolt.Tx) (err error) {
 		l, err = listRows(tx, user, b.cfg.Now())
 		return err
 	}, limits.CheckUser(user))
 	if err != nil {
-		return discharger.Listing{}, fmt.Errorf("list sessions: %w", err)
+		return store.Listing{}, fmt.Errorf("list sessions: %w", err)
 	}
 	return l, nil
 }
 
-func listRows(tx *bbolt.Tx, user discharger.UserKey, now time.Time) (l discharger.Listing, err error) {
-	l = discharger.Listing{Sessions: make(map[caveat.SessionID][]byte), Devices: make(map[revocation.DeviceTag][]byte)}
+func listRows(tx *bbolt.Tx, user store.UserKey, now time.Time) (l store.Listing, err error) {
+	l = store.Listing{Sessions: make(map[caveat.SessionID][]byte), Devices: make(map[revocation.DeviceTag][]byte)}
 	records, prefix := tx.Bucket(bucketRecords), userPrefix(user)
 	if l.User, err = readUser(records, prefix, now); err != nil {
 		return l, err
@@ -144,7 +145,7 @@ func readKept(records *bbolt.Bucket, row, prefix []byte, now time.Time) ([]byte,
 
 // Swap makes all of a write's changes or none. Writes at the same time share a
 // commit. Revocations are in the journal first.
-func (b *Store) Swap(ctx context.Context, w discharger.Write) (bool, error) {
+func (b *Store) Swap(ctx context.Context, w store.Write) (bool, error) {
 	if err := limits.CheckWrite(w); err != nil {
 		return false, fmt.Errorf("swap: %w", err)
 	}
@@ -164,9 +165,9 @@ func (b *Store) Swap(ctx context.Context, w discharger.Write) (bool, error) {
 }
 
 // swapRows does all comparing before the first change.
-func swapRows(tx *bbolt.Tx, w discharger.Write, now time.Time) (bool, error) {
+func swapRows(tx *bbolt.Tx, w store.Write, now time.Time) (bool, error) {
 	records, prefix := tx.Bucket(bucketRecords), userPrefix(w.User)
-	due := make([]discharger.Change, 0, len(w.Changes))
+	due := make([]store.Change, 0, len(w.Changes))
 	for _, c := range w.Changes {
 		var current []byte
 		var err error
@@ -209,13 +210,13 @@ func swapRows(tx *bbolt.Tx, w discharger.Write, now time.Time) (bool, error) {
 
 // SwapHomeserver replaces a homeserver's record. One process has the file, and
 // it reads the record with every Load.
-func (b *Store) SwapHomeserver(ctx context.Context, homeserver string, old, new []byte, events ...discharger.FeedEvent) (bool, error) {
+func (b *Store) SwapHomeserver(ctx context.Context, homeserver string, old, new []byte, events ...store.FeedEvent) (bool, error) {
 	if err := limits.CheckHomeserverSwap(homeserver, old, new, events); err != nil {
 		return false, fmt.Errorf("swap record of homeserver: %w", err)
 	}
 	var entries []revocation.Revocation
 	if b.cfg.Journal != nil && new != nil {
-		e, err := discharger.JournalOfHomeserver(homeserver, new)
+		e, err := session.RevokedHomeserver(homeserver, new)
 		if err != nil {
 			return false, fmt.Errorf("swap record of homeserver: %w", err)
 		}

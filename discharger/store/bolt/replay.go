@@ -13,8 +13,9 @@ import (
 
 	"go.etcd.io/bbolt"
 
-	"github.com/discharger/discharger/discharger"
 	"github.com/discharger/discharger/discharger/revocation"
+	"github.com/discharger/discharger/discharger/session"
+	"github.com/discharger/discharger/discharger/store"
 	"github.com/discharger/discharger/discharger/store/journal"
 )
 
@@ -199,16 +200,16 @@ func (b *Store) replay(entries []revocation.Revocation) (changed int, err error)
 	return changed, nil
 }
 
-func (b *Store) replayUser(tx *bbolt.Tx, u discharger.UserKey, entries []revocation.Revocation, now time.Time) (int, error) {
+func (b *Store) replayUser(tx *bbolt.Tx, u store.UserKey, entries []revocation.Revocation, now time.Time) (int, error) {
 	l, err := listRows(tx, u, now)
 	if err != nil {
 		return 0, err
 	}
-	changes, restored, err := discharger.Replay(entries, l, now)
+	changes, restored, err := session.Replay(entries, l, now)
 	if err != nil || len(changes) == 0 {
 		return 0, err
 	}
-	done, err := swapRows(tx, discharger.Write{User: u, Changes: changes}, now)
+	done, err := swapRows(tx, store.Write{User: u, Changes: changes}, now)
 	if err == nil && !done {
 		err = errors.New("the records are others than were read")
 	}
@@ -223,11 +224,11 @@ func (b *Store) replayUser(tx *bbolt.Tx, u discharger.UserKey, entries []revocat
 
 func (b *Store) replayHomeserver(tx *bbolt.Tx, name string, entries []revocation.Revocation, now time.Time) (int, error) {
 	record := bytes.Clone(tx.Bucket(bucketHomeservers).Get(appendName(nil, name)))
-	next, err := discharger.ReplayHomeserver(entries, record, now)
+	next, err := session.ReplayHomeserver(entries, record, now)
 	if err != nil || bytes.Equal(next, record) {
 		return 0, err
 	}
-	e, err := discharger.JournalOfHomeserver(name, next)
+	e, err := session.RevokedHomeserver(name, next)
 	if err != nil {
 		return 0, err
 	}
@@ -242,7 +243,7 @@ func (b *Store) replayHomeserver(tx *bbolt.Tx, name string, entries []revocation
 
 // events returns the events of restored entries. One that cannot be written is
 // logged, and does not keep the store shut.
-func (b *Store) events(entries []revocation.Revocation, now time.Time) (out []discharger.FeedEvent) {
+func (b *Store) events(entries []revocation.Revocation, now time.Time) (out []store.FeedEvent) {
 	for i := range entries {
 		e, err := b.cfg.Announce(&entries[i], now)
 		switch {

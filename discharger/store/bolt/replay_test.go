@@ -13,10 +13,10 @@ import (
 
 	"go.etcd.io/bbolt"
 
-	"github.com/discharger/discharger/discharger"
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/revocation"
 	"github.com/discharger/discharger/discharger/session"
+	"github.com/discharger/discharger/discharger/store"
 	"github.com/discharger/discharger/discharger/store/bolt"
 	"github.com/discharger/discharger/discharger/store/journal"
 	"github.com/discharger/discharger/discharger/store/storetest"
@@ -103,30 +103,30 @@ func (s *journaled) remove(name string) {
 }
 
 // begin activates a session, as far as a store is concerned.
-func (s *journaled) begin(u discharger.UserKey) caveat.SessionID {
+func (s *journaled) begin(u store.UserKey) caveat.SessionID {
 	s.t.Helper()
 	id := storetest.NewSession()
-	s.MustSwap(s.t, true, u, discharger.Change{Session: id, New: storetest.Live(s.t, 0)})
+	s.MustSwap(s.t, true, u, store.Change{Session: id, New: storetest.Live(s.t, 0)})
 	return id
 }
 
 // end ends one.
-func (s *journaled) end(u discharger.UserKey, id caveat.SessionID) {
+func (s *journaled) end(u store.UserKey, id caveat.SessionID) {
 	s.t.Helper()
 	dead := &session.Record{Device: "D", End: revocation.End{Cause: revocation.CauseLogout, At: 1_700_000_100_000}}
 	e := revocation.Revocation{
 		Kind: revocation.KindSession, Homeserver: u.Homeserver, User: u.User, Session: id, At: dead.End.At, Cause: revocation.CauseLogout,
 	}
-	ok, err := s.Swap(s.t.Context(), discharger.Write{User: u, Revocations: []revocation.Revocation{e}, Changes: []discharger.Change{
+	ok, err := s.Swap(s.t.Context(), store.Write{User: u, Revocations: []revocation.Revocation{e}, Changes: []store.Change{
 		{Session: id, Old: storetest.Live(s.t, 0), New: storetest.Marshal(s.t, dead), Expires: s.Clock.In(90 * 24 * time.Hour)},
-	}, Events: []discharger.FeedEvent{{Data: []byte(`{}`), Until: s.Clock.In(time.Hour)}}})
+	}, Events: []store.FeedEvent{{Data: []byte(`{}`), Until: s.Clock.In(time.Hour)}}})
 	if !ok || err != nil {
 		s.t.Fatalf("revoke: %v, %v", ok, err)
 	}
 }
 
 // expectEnd expects a session to have ended hard by a logout.
-func (s *journaled) expectEnd(u discharger.UserKey, id caveat.SessionID) {
+func (s *journaled) expectEnd(u store.UserKey, id caveat.SessionID) {
 	s.t.Helper()
 	var r session.Record
 	if err := r.UnmarshalBinary(s.MustLoad(s.t, u, id).Session); err != nil {
@@ -140,10 +140,10 @@ func (s *journaled) expectEnd(u discharger.UserKey, id caveat.SessionID) {
 func (s *journaled) expectLost(says string) {
 	s.t.Helper()
 	err := s.Ready(s.t.Context())
-	if !errors.Is(err, discharger.ErrStoreLost) || !strings.Contains(err.Error(), says) {
+	if !errors.Is(err, store.ErrLost) || !strings.Contains(err.Error(), says) {
 		s.t.Fatalf("Ready gives %v, want %q", err, says)
 	}
-	if _, err := s.Load(s.t.Context(), storetest.Someone(), storetest.NewSession(), revocation.DeviceTag{}); !errors.Is(err, discharger.ErrStoreLost) {
+	if _, err := s.Load(s.t.Context(), storetest.Someone(), storetest.NewSession(), revocation.DeviceTag{}); !errors.Is(err, store.ErrLost) {
 		s.t.Fatalf("Load gives %v", err)
 	}
 }
@@ -171,7 +171,7 @@ func TestBoltOlderCopy(t *testing.T) {
 	s.end(alice, one)
 	all := session.GenerationRecord{Generation: 1, At: 1_700_000_200_000, Except: kept}
 	device := session.DeviceRecord{Revoked: 1_700_000_300_000, End: revocation.End{Soft: true, Cause: revocation.CauseRevoked, At: 1_700_000_300_000}}
-	ok, err := s.Swap(t.Context(), discharger.Write{User: bob, Changes: []discharger.Change{
+	ok, err := s.Swap(t.Context(), store.Write{User: bob, Changes: []store.Change{
 		{New: storetest.Marshal(t, all)}, {Device: revocation.TagOf("D"), New: storetest.Marshal(t, device)},
 	}, Revocations: []revocation.Revocation{
 		{Kind: revocation.KindUser, Homeserver: bob.Homeserver, User: bob.User, Except: kept, Generation: 1, At: all.At, Cause: revocation.CauseRevoked},
@@ -270,7 +270,7 @@ func TestBoltFileLost(t *testing.T) {
 			s.Clock.Advance(time.Hour)
 			s.accept()
 			s.expectEnd(u, id)
-			if got, want := s.MustLoad(t, u, storetest.NewSession()).Losses, (session.Losses{Missing: s.Clock.Now().UnixMilli()}); got != want {
+			if got, want := s.MustLoad(t, u, storetest.NewSession()).Losses, (store.Losses{Missing: s.Clock.Now().UnixMilli()}); got != want {
 				t.Errorf("losses are %+v, want %+v", got, want)
 			}
 			if !strings.Contains(s.log.String(), "level=WARN msg=\"loss of the store's data was accepted") {
@@ -305,7 +305,7 @@ func TestBoltTooOld(t *testing.T) {
 	s.accept()
 	s.expectEnd(u, second)
 	now := s.Clock.Now()
-	if got, want := s.MustLoad(t, u, first).Losses, (session.Losses{Missing: now.UnixMilli(), All: now.Truncate(time.Second).UnixMilli()}); got != want {
+	if got, want := s.MustLoad(t, u, first).Losses, (store.Losses{Missing: now.UnixMilli(), All: now.Truncate(time.Second).UnixMilli()}); got != want {
 		t.Errorf("losses are %+v, want %+v", got, want)
 	}
 	s.during(func() { s.copy("copy.db", "sessions.db") })
@@ -343,7 +343,7 @@ func TestBoltCrash(t *testing.T) {
 	s.Expect(t, u, b, string(storetest.Live(t, 0)), "")
 
 	// A race that was lost leaves nothing to replay.
-	w := discharger.Write{User: u, Revocations: storetest.Ending(t, u, b), Changes: []discharger.Change{{Session: b, Old: storetest.Live(t, 7), New: storetest.Tombstone(t)}}}
+	w := store.Write{User: u, Revocations: storetest.Ending(t, u, b), Changes: []store.Change{{Session: b, Old: storetest.Live(t, 7), New: storetest.Tombstone(t)}}}
 	if ok, err := s.Swap(t.Context(), w); ok || err != nil {
 		t.Fatal(ok, err)
 	}
@@ -459,7 +459,7 @@ func TestBoltEarlier(t *testing.T) {
 			t.Fatal(err)
 		}
 	})
-	if l := s.MustLoad(t, u, storetest.NewSession()).Losses; l != (session.Losses{}) {
+	if l := s.MustLoad(t, u, storetest.NewSession()).Losses; l != (store.Losses{}) {
 		t.Errorf("losses are %+v", l)
 	}
 	s.end(u, id)
@@ -475,12 +475,12 @@ func TestBoltCopies(t *testing.T) {
 	t.Logf("seed %d", seed)
 	random := rand.New(rand.NewPCG(seed, 1))
 	type login struct {
-		user  discharger.UserKey
+		user  store.UserKey
 		id    caveat.SessionID
 		ended bool
 	}
 	var all []*login
-	users := []discharger.UserKey{storetest.Someone(), storetest.Someone(), storetest.Someone()}
+	users := []store.UserKey{storetest.Someone(), storetest.Someone(), storetest.Someone()}
 	copies := 0
 	for range 150 {
 		switch n := random.IntN(10); {

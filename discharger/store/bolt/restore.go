@@ -12,9 +12,8 @@ import (
 
 	"go.etcd.io/bbolt"
 
-	"github.com/discharger/discharger/discharger"
 	"github.com/discharger/discharger/discharger/boltfile"
-	"github.com/discharger/discharger/discharger/session"
+	"github.com/discharger/discharger/discharger/store"
 	"github.com/discharger/discharger/discharger/store/backup"
 	"github.com/discharger/discharger/discharger/store/marker"
 	"github.com/discharger/discharger/discharger/store/record"
@@ -42,7 +41,7 @@ func restore(ctx context.Context, cfg Config, from *backup.Backup) (out *backup.
 		return nil, errors.Join(backup.ErrExists, err)
 	}
 	var first uint64
-	out = &backup.Restored{Losses: session.Losses{Missing: cfg.Now().UnixMilli(), All: from.All}}
+	out = &backup.Restored{Losses: store.Losses{Missing: cfg.Now().UnixMilli(), All: from.All}}
 	if cfg.Journal != nil {
 		if first, out.Vouched, err = backup.Vouches(cfg.Journal, from); err != nil {
 			return nil, err
@@ -167,5 +166,5 @@ func (b *Store) put(tx *bbolt.Tx, r *backup.Record) error {
 	if err != nil {
 		return err
 	}
-	return b.appendEvents(tx, r.User.Homeserver, []discharger.FeedEvent{{Data: data, Until: time.UnixMilli(until)}})
+	return b.appendEvents(tx, r.User.Homeserver, []store.FeedEvent{{Data: data, Until: time.UnixMilli(until)}})
 }

@@ -4,9 +4,9 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/discharger/discharger/discharger"
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/revocation"
+	"github.com/discharger/discharger/discharger/store"
 )
 
 // FeedPage is how many events are read at once.
@@ -31,7 +31,7 @@ func CheckHomeserver(name string) error {
 	return nil
 }
 
-func CheckUser(u discharger.UserKey) error {
+func CheckUser(u store.UserKey) error {
 	if len(u.User) > MaxName {
 		return fmt.Errorf("name of user has %d bytes, more than %d", len(u.User), MaxName)
 	}
@@ -51,7 +51,7 @@ func checkRecord(b []byte) error {
 
 // CheckWrite refuses what no store could carry out: it is a mistake of the
 // caller, and nothing has been changed.
-func CheckWrite(w discharger.Write) error {
+func CheckWrite(w store.Write) error {
 	if err := CheckUser(w.User); err != nil {
 		return err
 	}
@@ -74,18 +74,18 @@ func CheckWrite(w discharger.Write) error {
 	return checkEvents(w.Events)
 }
 
-func CheckHomeserverSwap(homeserver string, old, new []byte, events []discharger.FeedEvent) error {
+func CheckHomeserverSwap(homeserver string, old, new []byte, events []store.FeedEvent) error {
 	return errors.Join(CheckHomeserver(homeserver), checkRecord(old), checkRecord(new), checkEvents(events))
 }
 
-func CheckPublish(homeserver string, events []discharger.FeedEvent) error {
+func CheckPublish(homeserver string, events []store.FeedEvent) error {
 	if len(events) == 0 {
 		return errors.New("nothing to publish")
 	}
 	return errors.Join(CheckHomeserver(homeserver), checkEvents(events))
 }
 
-func checkEvents(events []discharger.FeedEvent) error {
+func checkEvents(events []store.FeedEvent) error {
 	for i, e := range events {
 		switch {
 		case len(e.Data) == 0 || len(e.Data) > maxEvent:

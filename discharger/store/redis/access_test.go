@@ -4,10 +4,10 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/discharger/discharger/discharger"
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/revocation"
 	"github.com/discharger/discharger/discharger/secret"
+	"github.com/discharger/discharger/discharger/store"
 	"github.com/discharger/discharger/discharger/store/journal"
 	"github.com/discharger/discharger/discharger/store/redis"
 	"github.com/discharger/discharger/discharger/store/redistest"
@@ -26,7 +26,7 @@ func addUser(t *testing.T, s *redistest.Server, name, password string, more ...a
 
 // goesOn waits for a load by a connection that is there already. While the store
 // uses it for a check of its own, a load makes another one, and is not let in.
-func goesOn(t *testing.T, f *storetest.Fixture, u discharger.UserKey, id caveat.SessionID) {
+func goesOn(t *testing.T, f *storetest.Fixture, u store.UserKey, id caveat.SessionID) {
 	t.Helper()
 	redistest.Eventually(t, "a connection goes on", func() bool {
 		_, err := f.Load(t.Context(), u, id, revocation.DeviceTag{})
@@ -52,7 +52,7 @@ func TestRedisPassword(t *testing.T) {
 			r := OpenRedis(t, cfg)
 			f := &storetest.Fixture{Store: r, Clock: storetest.NewClock()}
 			u, id := storetest.Someone(), storetest.NewSession()
-			f.MustSwap(t, true, u, discharger.Change{Session: id, New: []byte("a")})
+			f.MustSwap(t, true, u, store.Change{Session: id, New: []byte("a")})
 
 			addUser(t, s, "discharger", "new")
 			goesOn(t, f, u, id)
@@ -62,7 +62,7 @@ func TestRedisPassword(t *testing.T) {
 				t.Fatal("there was no connection")
 			}
 			f.Expect(t, u, id, "a", "")
-			f.MustSwap(t, true, u, discharger.Change{Session: storetest.NewSession(), New: []byte("b")})
+			f.MustSwap(t, true, u, store.Change{Session: storetest.NewSession(), New: []byte("b")})
 			if journaled {
 				if err := r.Ready(t.Context()); err != nil {
 					t.Errorf("not ready: %v", err)
@@ -83,7 +83,7 @@ func TestRedisWrongPassword(t *testing.T) {
 	r := OpenRedis(t, cfg)
 	f := &storetest.Fixture{Store: r, Clock: storetest.NewClock()}
 	u, id := storetest.Someone(), storetest.NewSession()
-	f.MustSwap(t, true, u, discharger.Change{Session: id, New: []byte("a")})
+	f.MustSwap(t, true, u, store.Change{Session: id, New: []byte("a")})
 	wrong := cfg.Access
 	wrong.Password = secret.Bytes("wrong")
 	r.SetAccess(wrong)
@@ -111,7 +111,7 @@ func TestRedisPasswordAtOpen(t *testing.T) {
 	r.SetAccess(redis.Access{Username: "discharger", Password: secret.Bytes("right")})
 	redistest.Eventually(t, "the store is open", func() bool { return r.Ready(t.Context()) == nil })
 	f := &storetest.Fixture{Store: r, Clock: storetest.NewClock()}
-	f.MustSwap(t, true, storetest.Someone(), discharger.Change{Session: storetest.NewSession(), New: []byte("a")})
+	f.MustSwap(t, true, storetest.Someone(), store.Change{Session: storetest.NewSession(), New: []byte("a")})
 }
 
 // TestRedisRenewed: the server has another certificate, and demands another of
@@ -124,7 +124,7 @@ func TestRedisRenewed(t *testing.T) {
 	r := OpenRedis(t, cfg)
 	f := &storetest.Fixture{Store: r, Clock: storetest.NewClock()}
 	u, id := storetest.Someone(), storetest.NewSession()
-	f.MustSwap(t, true, u, discharger.Change{Session: id, New: []byte("a")})
+	f.MustSwap(t, true, u, store.Change{Session: id, New: []byte("a")})
 
 	s.Renew(t)
 	access := cfg.Access
@@ -155,7 +155,7 @@ func TestRedisSentinelPassword(t *testing.T) {
 	r := OpenRedis(t, cfg)
 	f := &storetest.Fixture{Store: r, Clock: storetest.NewClock()}
 	u, id := storetest.Someone(), storetest.NewSession()
-	f.MustSwap(t, true, u, discharger.Change{Session: id, New: []byte("a")})
+	f.MustSwap(t, true, u, store.Change{Session: id, New: []byte("a")})
 
 	set("new")
 	access := cfg.Access

@@ -17,6 +17,7 @@ import (
 	"github.com/discharger/discharger/discharger/revocation"
 	"github.com/discharger/discharger/discharger/secret"
 	"github.com/discharger/discharger/discharger/server"
+	"github.com/discharger/discharger/discharger/store"
 	"github.com/discharger/discharger/discharger/store/redis"
 	"github.com/discharger/discharger/discharger/store/redistest"
 	"github.com/discharger/discharger/discharger/store/storetest"
@@ -175,10 +176,10 @@ func TestReplayAllOrNothing(t *testing.T) {
 	p := openPeer(t, s.Config(), "")
 	f := &storetest.Fixture{Store: p.Store}
 	u, id := storetest.Someone(), storetest.NewSession()
-	f.MustSwap(t, true, u, discharger.Change{Session: id, New: storetest.Live(t, 0)})
+	f.MustSwap(t, true, u, store.Change{Session: id, New: storetest.Live(t, 0)})
 	s.Do(t, "set", redis.FeedKey(tagKey, u.Homeserver), "no feed")
 	s.Do(t, "save")
-	w := discharger.Write{User: u, Revocations: storetest.Ending(t, u, id), Changes: []discharger.Change{{Session: id, Old: storetest.Live(t, 0), New: storetest.Tombstone(t)}}}
+	w := store.Write{User: u, Revocations: storetest.Ending(t, u, id), Changes: []store.Change{{Session: id, Old: storetest.Live(t, 0), New: storetest.Tombstone(t)}}}
 	if ok, err := p.Swap(t.Context(), w); !ok || err != nil {
 		t.Fatalf("revoke: %v, %v", ok, err)
 	}
@@ -204,8 +205,8 @@ func TestReplayWithoutEvent(t *testing.T) {
 	t.Parallel()
 	s := forgetful(t)
 	cfg := s.Config()
-	cfg.Announce = func(*revocation.Revocation, time.Time) (discharger.FeedEvent, error) {
-		return discharger.FeedEvent{}, errors.New("there is nothing to say")
+	cfg.Announce = func(*revocation.Revocation, time.Time) (store.FeedEvent, error) {
+		return store.FeedEvent{}, errors.New("there is nothing to say")
 	}
 	p := openPeer(t, cfg, "")
 	s.Do(t, "save")

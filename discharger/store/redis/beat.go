@@ -13,7 +13,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
-	"github.com/discharger/discharger/discharger"
+	"github.com/discharger/discharger/discharger/store"
 	"github.com/discharger/discharger/discharger/store/record"
 )
 
@@ -154,7 +154,7 @@ func (g *guardian) checkAge(ctx context.Context) error {
 	}
 	g.main.older.Store(&older)
 	return fmt.Errorf("data is from %s, older than what it replaces and the journal covers: %w",
-		time.UnixMilli(oldest).UTC().Format(time.RFC3339), discharger.ErrStoreLost)
+		time.UnixMilli(oldest).UTC().Format(time.RFC3339), store.ErrLost)
 }
 
 // sameNode marks the hash tags on the node that has one of them.

@@ -10,8 +10,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/discharger/discharger/discharger"
 	"github.com/discharger/discharger/discharger/revocation"
+	"github.com/discharger/discharger/discharger/store"
 	"github.com/discharger/discharger/discharger/store/storetest"
 )
 
@@ -19,7 +19,7 @@ func BenchmarkLoad(b *testing.B) { benchRedis(b, storetest.BenchLoad) }
 
 func BenchmarkSwap(b *testing.B) { benchRedis(b, storetest.BenchSwap) }
 
-func benchRedis(b *testing.B, run func(*testing.B, discharger.Store, int)) {
+func benchRedis(b *testing.B, run func(*testing.B, store.Store, int)) {
 	for _, callers := range storetest.BenchCallers {
 		for _, unpipelined := range []bool{false, true} {
 			b.Run(fmt.Sprintf("callers=%d/unpipelined=%v", callers, unpipelined), func(b *testing.B) {

@@ -10,8 +10,8 @@ import (
 
 	"go.etcd.io/bbolt"
 
-	"github.com/discharger/discharger/discharger"
 	"github.com/discharger/discharger/discharger/revocation"
+	"github.com/discharger/discharger/discharger/store"
 	"github.com/discharger/discharger/discharger/store/journal"
 	"github.com/discharger/discharger/discharger/store/redis"
 	"github.com/discharger/discharger/discharger/store/redistest"
@@ -40,8 +40,8 @@ func TestRedisJournalDamaged(t *testing.T) {
 			}
 			u, id := storetest.Someone(), storetest.NewSession()
 			f := &storetest.Fixture{Store: r, Clock: storetest.NewClock()}
-			f.MustSwap(t, true, u, discharger.Change{Session: id, New: storetest.Live(t, 0)})
-			w := discharger.Write{User: u, Revocations: storetest.Ending(t, u, id), Changes: []discharger.Change{{Session: id, Old: storetest.Live(t, 0), New: storetest.Tombstone(t)}}}
+			f.MustSwap(t, true, u, store.Change{Session: id, New: storetest.Live(t, 0)})
+			w := store.Write{User: u, Revocations: storetest.Ending(t, u, id), Changes: []store.Change{{Session: id, Old: storetest.Live(t, 0), New: storetest.Tombstone(t)}}}
 			if ok, err := f.Swap(t.Context(), w); !ok || err != nil {
 				t.Fatal(ok, err)
 			}

@@ -4,13 +4,13 @@ import (
 	"context"
 	"time"
 
-	"github.com/discharger/discharger/discharger"
 	"github.com/discharger/discharger/discharger/revocation"
 	"github.com/discharger/discharger/discharger/secret"
+	"github.com/discharger/discharger/discharger/store"
 )
 
 // UserHash is the key of a user's hash.
-func UserHash(key secret.Bytes, u discharger.UserKey) string {
+func UserHash(key secret.Bytes, u store.UserKey) string {
 	k, _ := newLayout(key).user(u.Homeserver, u.User)
 	return k
 }

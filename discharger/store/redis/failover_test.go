@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/discharger/discharger/discharger"
+	"github.com/discharger/discharger/discharger/store"
 	"github.com/discharger/discharger/discharger/store/journal"
 	"github.com/discharger/discharger/discharger/store/redis"
 	"github.com/discharger/discharger/discharger/store/redistest"
@@ -72,7 +72,7 @@ func TestFailoverLoop(t *testing.T) {
 // failoverLoop runs with sessions of its own.
 func failoverLoop(t *testing.T, s *redistest.Sentinel, failovers int, journals bool) losses {
 	t.Helper()
-	var stores []discharger.Store
+	var stores []store.Store
 	var processes []*redis.Store
 	for range 2 {
 		cfg := sentinelConfig(s)
@@ -163,7 +163,7 @@ func lose(t *testing.T, s *redistest.Sentinel, is *storetest.Issuer, stay *refre
 
 // singles are the sessions that nobody else's logout ends.
 func singles(gone, keep []*storetest.Device) (out []*storetest.Device) {
-	ended := make(map[discharger.UserKey]bool)
+	ended := make(map[store.UserKey]bool)
 	for _, d := range keep {
 		ended[d.User] = true
 	}

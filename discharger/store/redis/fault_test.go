@@ -12,9 +12,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/discharger/discharger/discharger"
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/revocation"
+	"github.com/discharger/discharger/discharger/store"
 	"github.com/discharger/discharger/discharger/store/redis"
 	"github.com/discharger/discharger/discharger/store/redistest"
 	"github.com/discharger/discharger/discharger/store/storetest"
@@ -42,10 +42,10 @@ func TestRedisReplyLost(t *testing.T) {
 			f.Store.(*redis.Store).StopWatch()
 			u, id := storetest.Someone(), storetest.NewSession()
 			swap := func(old, new string) (bool, error) {
-				return f.Swap(t.Context(), discharger.Write{User: u, Revocations: storetest.Ending(t, u, id), Changes: []discharger.Change{
+				return f.Swap(t.Context(), store.Write{User: u, Revocations: storetest.Ending(t, u, id), Changes: []store.Change{
 					{Session: id, Old: []byte(old), New: []byte(new), Expires: f.Clock.In(time.Hour)}}})
 			}
-			f.MustSwap(t, true, u, discharger.Change{Session: id, New: []byte("1")})
+			f.MustSwap(t, true, u, store.Change{Session: id, New: []byte("1")})
 
 			// Once: the client tries again by itself, and nobody notices.
 			s.Do(t, "config", "resetstat")
@@ -101,7 +101,7 @@ func TestRedisUnreliable(t *testing.T) {
 			for step := range steps {
 				next := fmt.Appendf(nil, "%d %s", step, strings.Repeat("x", step*7))
 				for {
-					ok, err := f.Swap(t.Context(), storetest.One(u, discharger.Change{Session: id, Old: old, New: next}))
+					ok, err := f.Swap(t.Context(), storetest.One(u, store.Change{Session: id, Old: old, New: next}))
 					if err == nil && !ok {
 						t.Errorf("step %d: someone else was there", step)
 						return
@@ -147,7 +147,7 @@ func TestRedisRubbish(t *testing.T) {
 		cfg.Wait = func(context.Context, time.Duration) error { return nil }
 	})
 	u, id := storetest.Someone(), storetest.NewSession()
-	f.MustSwap(t, true, u, discharger.Change{Session: id, New: []byte("a"), Expires: f.Clock.In(time.Hour)})
+	f.MustSwap(t, true, u, store.Change{Session: id, New: []byte("a"), Expires: f.Clock.In(time.Hour)})
 	for i := range 2 * len(rubbish) {
 		answer := rubbish[i/2]
 		if i%2 == 0 {
@@ -163,7 +163,7 @@ func TestRedisRubbish(t *testing.T) {
 		if l, err := f.List(t.Context(), u); err == nil {
 			t.Errorf("%q: List gives %+v", answer, l)
 		}
-		w := storetest.One(u, discharger.Change{Session: id, Old: []byte("x"), New: []byte("y")})
+		w := storetest.One(u, store.Change{Session: id, Old: []byte("x"), New: []byte("y")})
 		if ok, err := f.Swap(t.Context(), w); err == nil && answer != ":0\r\n" && answer != ":1\r\n" {
 			t.Errorf("%q: Swap gives %v", answer, ok)
 		}
@@ -248,21 +248,21 @@ func TestRedisDamaged(t *testing.T) {
 	} {
 		u, id := storetest.Someone(), storetest.NewSession()
 		f := newRedisFixture(t, s)
-		f.MustSwap(t, true, u, discharger.Change{Session: id, New: long}, discharger.Change{New: long})
+		f.MustSwap(t, true, u, store.Change{Session: id, New: long}, store.Change{New: long})
 		key := redis.UserHash(tagKey, u)
 		s.Do(t, "del", key)
-		f.MustSwap(t, true, u, discharger.Change{Session: id, New: long}, discharger.Change{New: long})
+		f.MustSwap(t, true, u, store.Change{Session: id, New: long}, store.Change{New: long})
 		damage(key, id)
 		before := s.Do(t, "dump", key)
 		check := func() {
 			t.Helper()
-			if v, err := f.Load(t.Context(), u, id, revocation.DeviceTag{}); err == nil || errors.Is(err, discharger.ErrStoreLost) {
+			if v, err := f.Load(t.Context(), u, id, revocation.DeviceTag{}); err == nil || errors.Is(err, store.ErrLost) {
 				t.Errorf("%s: Load gives %v, %v", what, v, err)
 			}
-			if l, err := f.List(t.Context(), u); err == nil || errors.Is(err, discharger.ErrStoreLost) {
+			if l, err := f.List(t.Context(), u); err == nil || errors.Is(err, store.ErrLost) {
 				t.Errorf("%s: List gives %v, %v", what, l, err)
 			}
-			for _, w := range []discharger.Change{{Session: id, New: long}, {Session: id, Old: long, New: []byte("y")}, {Session: id, Old: long}} {
+			for _, w := range []store.Change{{Session: id, New: long}, {Session: id, Old: long, New: []byte("y")}, {Session: id, Old: long}} {
 				if ok, err := f.Swap(t.Context(), storetest.One(u, w)); err == nil || ok {
 					t.Errorf("%s: Swap gives %v, %v", what, ok, err)
 				}
@@ -281,7 +281,7 @@ func TestRedisDamaged(t *testing.T) {
 			for second(other) == second(id) { // its second piece would stand in for the one that is missing
 				other = storetest.NewSession()
 			}
-			f.MustSwap(t, true, u, discharger.Change{Session: other, New: long, Expires: time.Now()})
+			f.MustSwap(t, true, u, store.Change{Session: other, New: long, Expires: time.Now()})
 		}
 		check()
 	}
@@ -289,7 +289,7 @@ func TestRedisDamaged(t *testing.T) {
 	for _, field := range []string{"1", "\x01234567890123456\x01"} {
 		u, id := storetest.Someone(), caveat.SessionID([]byte("\x01234567890123456")[:16])
 		f := newRedisFixture(t, s)
-		f.MustSwap(t, true, u, discharger.Change{Session: storetest.NewSession(), New: []byte("a")})
+		f.MustSwap(t, true, u, store.Change{Session: storetest.NewSession(), New: []byte("a")})
 		s.Do(t, "hset", redis.UserHash(tagKey, u), field[:min(len(field), 16)]+field[min(len(field), 17):], "rest")
 		if l, err := f.List(t.Context(), u); err == nil {
 			t.Errorf("List gives %v with an orphan %q", l, field)
@@ -300,9 +300,9 @@ func TestRedisDamaged(t *testing.T) {
 	}
 	u, id := storetest.Someone(), storetest.NewSession()
 	f := newRedisFixture(t, s)
-	f.MustSwap(t, true, u, discharger.Change{Session: id, New: []byte("a")})
+	f.MustSwap(t, true, u, store.Change{Session: id, New: []byte("a")})
 	s.Do(t, "hset", redis.UserHash(tagKey, u), "5", "rest")
-	f.MustSwap(t, true, u, discharger.Change{Session: id, Old: []byte("a")})
+	f.MustSwap(t, true, u, store.Change{Session: id, Old: []byte("a")})
 	if l, err := f.List(t.Context(), u); err == nil {
 		t.Errorf("List gives %v with nothing but an orphan", l)
 	}

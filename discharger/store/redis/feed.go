@@ -11,7 +11,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
-	"github.com/discharger/discharger/discharger"
+	"github.com/discharger/discharger/discharger/store"
 	"github.com/discharger/discharger/discharger/store/limits"
 	"github.com/discharger/discharger/discharger/store/marker"
 	"github.com/discharger/discharger/discharger/store/record"
@@ -64,7 +64,7 @@ func (r *Store) feedCall(s script, homeserver string, args ...any) call {
 }
 
 // appendEvents adds events to a script's arguments.
-func appendEvents(args []any, events []discharger.FeedEvent) []any {
+func appendEvents(args []any, events []store.FeedEvent) []any {
 	for _, e := range events {
 		args = append(args, e.Until.UnixMilli(), string(e.Data))
 	}
@@ -72,7 +72,7 @@ func appendEvents(args []any, events []discharger.FeedEvent) []any {
 }
 
 // Publish appends events to a homeserver's feed.
-func (r *Store) Publish(ctx context.Context, homeserver string, events ...discharger.FeedEvent) error {
+func (r *Store) Publish(ctx context.Context, homeserver string, events ...store.FeedEvent) error {
 	if err := errors.Join(limits.CheckPublish(homeserver, events), r.opened()); err != nil {
 		return fmt.Errorf("publish: %w", err)
 	}
@@ -81,7 +81,7 @@ func (r *Store) Publish(ctx context.Context, homeserver string, events ...discha
 
 // publish appends events, if there are any, and waits until they are durable if
 // they are to be.
-func (r *Store) publish(ctx context.Context, homeserver string, events []discharger.FeedEvent, durable bool) error {
+func (r *Store) publish(ctx context.Context, homeserver string, events []store.FeedEvent, durable bool) error {
 	if len(events) == 0 {
 		return nil
 	}
@@ -93,15 +93,15 @@ func (r *Store) publish(ctx context.Context, homeserver string, events []dischar
 }
 
 // ReadFeed returns the next events after a position.
-func (r *Store) ReadFeed(ctx context.Context, homeserver, after string) (discharger.FeedPage, error) {
+func (r *Store) ReadFeed(ctx context.Context, homeserver, after string) (store.FeedPage, error) {
 	page, err := r.readFeed(ctx, homeserver, after)
 	if err != nil {
-		return discharger.FeedPage{}, fmt.Errorf("read feed: %w", err)
+		return store.FeedPage{}, fmt.Errorf("read feed: %w", err)
 	}
 	return page, nil
 }
 
-func (r *Store) readFeed(ctx context.Context, homeserver, after string) (page discharger.FeedPage, err error) {
+func (r *Store) readFeed(ctx context.Context, homeserver, after string) (page store.FeedPage, err error) {
 	if err := limits.CheckHomeserver(homeserver); err != nil {
 		return page, err
 	}
@@ -129,9 +129,9 @@ func (r *Store) readFeed(ctx context.Context, homeserver, after string) (page di
 		id, ok1 := got[i].(string)
 		data, ok2 := got[i+1].(string)
 		if !ok1 || !ok2 {
-			return discharger.FeedPage{}, record.ErrDamaged
+			return store.FeedPage{}, record.ErrDamaged
 		}
-		page.Entries = append(page.Entries, discharger.FeedEntry{Position: prefix + id, Data: []byte(data)})
+		page.Entries = append(page.Entries, store.FeedEntry{Position: prefix + id, Data: []byte(data)})
 	}
 	return page, nil
 }

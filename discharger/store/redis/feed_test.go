@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/discharger/discharger/discharger"
+	"github.com/discharger/discharger/discharger/store"
 	"github.com/discharger/discharger/discharger/store/redis"
 	"github.com/discharger/discharger/discharger/store/redistest"
 	"github.com/discharger/discharger/discharger/store/storetest"
@@ -83,13 +83,13 @@ func TestRedisFeedLost(t *testing.T) {
 	u := storetest.Someone()
 	f.MustPublish(t, u.Homeserver, f.Events("1")...)
 	s.Do(t, "flushall")
-	if _, err := f.Feed().ReadFeed(t.Context(), u.Homeserver, ""); !errors.Is(err, discharger.ErrStoreLost) {
+	if _, err := f.Feed().ReadFeed(t.Context(), u.Homeserver, ""); !errors.Is(err, store.ErrLost) {
 		t.Errorf("ReadFeed: %v", err)
 	}
-	if err := f.Publish(t.Context(), u.Homeserver, f.Events("2")...); !errors.Is(err, discharger.ErrStoreLost) {
+	if err := f.Publish(t.Context(), u.Homeserver, f.Events("2")...); !errors.Is(err, store.ErrLost) {
 		t.Errorf("Publish: %v", err)
 	}
-	if err := f.Feed().AwaitFeed(t.Context(), u.Homeserver, ""); !errors.Is(err, discharger.ErrStoreLost) {
+	if err := f.Feed().AwaitFeed(t.Context(), u.Homeserver, ""); !errors.Is(err, store.ErrLost) {
 		t.Errorf("AwaitFeed: %v", err)
 	}
 }

@@ -12,7 +12,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
-	"github.com/discharger/discharger/discharger"
+	"github.com/discharger/discharger/discharger/store"
 	"github.com/discharger/discharger/discharger/store/journal"
 )
 
@@ -148,7 +148,7 @@ func (g *guardian) start(ctx context.Context, main *Store) error {
 	}
 	if known != nil && subset(found, known) {
 		g.open(known)
-	} else if err := g.replay(ctx); err != nil && !errors.Is(err, discharger.ErrStoreLost) {
+	} else if err := g.replay(ctx); err != nil && !errors.Is(err, store.ErrLost) {
 		return err
 	}
 	g.watchAll()
@@ -240,7 +240,7 @@ func (g *guardian) replay(ctx context.Context) error {
 		return err
 	}
 	if err := g.checkAge(ctx); err != nil {
-		if errors.Is(err, discharger.ErrStoreLost) {
+		if errors.Is(err, store.ErrLost) {
 			g.main.setLost(true)
 		}
 		return err
@@ -250,7 +250,7 @@ func (g *guardian) replay(ctx context.Context) error {
 		return err
 	}
 	changed, err := g.replayAll(ctx, entries)
-	if errors.Is(err, discharger.ErrStoreLost) {
+	if errors.Is(err, store.ErrLost) {
 		g.main.setLost(true)
 	}
 	if err != nil {

@@ -10,7 +10,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
-	"github.com/discharger/discharger/discharger"
+	"github.com/discharger/discharger/discharger/store"
 	"github.com/discharger/discharger/discharger/store/marker"
 	"github.com/discharger/discharger/discharger/store/record"
 )
@@ -275,11 +275,11 @@ func (r *Store) recheck(ctx context.Context) error {
 
 func (r *Store) lose() error {
 	r.setLost(true)
-	return discharger.ErrStoreLost
+	return store.ErrLost
 }
 
 // Lost reports whether the store was found to lack data that no operator has given
-// up, so that it answers [discharger.ErrStoreLost].
+// up, so that it answers [store.ErrLost].
 func (r *Store) Lost() bool { return r.lost.Load() }
 
 // setLost notes whether the store has lost its data, and logs a change. That of the
@@ -321,7 +321,7 @@ func (r *Store) usable(ctx context.Context) error {
 	}
 	r.recheckMu.Unlock()
 	if !due {
-		return discharger.ErrStoreLost
+		return store.ErrLost
 	}
 	return r.recheckShut(ctx)
 }

@@ -12,10 +12,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/discharger/discharger/discharger"
 	"github.com/discharger/discharger/discharger/revocation"
 	"github.com/discharger/discharger/discharger/secret"
 	"github.com/discharger/discharger/discharger/session"
+	"github.com/discharger/discharger/discharger/store"
 	"github.com/discharger/discharger/discharger/store/journal"
 	"github.com/discharger/discharger/discharger/store/redis"
 	"github.com/discharger/discharger/discharger/store/redistest"
@@ -43,21 +43,21 @@ func TestJournalReplay(t *testing.T) {
 		c.Wait = func(context.Context, time.Duration) error { return nil }
 	})
 	alice, bob, one, kept, other := storetest.Someone(), storetest.Someone(), storetest.NewSession(), storetest.NewSession(), storetest.NewSession()
-	f.MustSwap(t, true, alice, discharger.Change{Session: one, New: storetest.Live(t, 0)})
-	f.MustSwap(t, true, bob, discharger.Change{Session: kept, New: storetest.Live(t, 0)}, discharger.Change{Session: other, New: storetest.Live(t, 0)})
+	f.MustSwap(t, true, alice, store.Change{Session: one, New: storetest.Live(t, 0)})
+	f.MustSwap(t, true, bob, store.Change{Session: kept, New: storetest.Live(t, 0)}, store.Change{Session: other, New: storetest.Live(t, 0)})
 	s.Do(t, "save")
-	revoke := func(u discharger.UserKey, entries []revocation.Revocation, changes ...discharger.Change) {
+	revoke := func(u store.UserKey, entries []revocation.Revocation, changes ...store.Change) {
 		t.Helper()
-		if ok, err := f.Swap(t.Context(), discharger.Write{User: u, Revocations: entries, Changes: changes}); !ok || err != nil {
+		if ok, err := f.Swap(t.Context(), store.Write{User: u, Revocations: entries, Changes: changes}); !ok || err != nil {
 			t.Fatalf("revoke: %v, %v", ok, err)
 		}
 	}
 	all := session.GenerationRecord{Generation: 1, At: 1_700_000_200_000, Except: kept}
 	home := storetest.Marshal(t, session.GenerationRecord{Generation: 1, At: 1_700_000_300_000})
-	revoke(alice, storetest.Ending(t, alice, one), discharger.Change{Session: one, Old: storetest.Live(t, 0), New: storetest.Tombstone(t), Expires: time.Now().Add(time.Hour)})
+	revoke(alice, storetest.Ending(t, alice, one), store.Change{Session: one, Old: storetest.Live(t, 0), New: storetest.Tombstone(t), Expires: time.Now().Add(time.Hour)})
 	revoke(bob, []revocation.Revocation{{
 		Kind: revocation.KindUser, Homeserver: bob.Homeserver, User: bob.User, Except: kept, Generation: 1, At: all.At, Cause: revocation.CauseRevoked,
-	}}, discharger.Change{New: storetest.Marshal(t, all)}, discharger.Change{Session: kept, Old: storetest.Live(t, 0), New: storetest.Live(t, 1)})
+	}}, store.Change{New: storetest.Marshal(t, all)}, store.Change{Session: kept, Old: storetest.Live(t, 0), New: storetest.Live(t, 1)})
 	if ok, err := f.SwapHomeserver(t.Context(), alice.Homeserver, nil, home); !ok || err != nil {
 		t.Fatalf("revoke: %v, %v", ok, err)
 	}
@@ -103,7 +103,7 @@ func TestJournalConnections(t *testing.T) {
 			cfg.Unpipelined, cfg.Journal = true, storetest.OpenJournal(t, journal.Config{})
 			f := &storetest.Fixture{Store: OpenRedis(t, cfg), Clock: storetest.NewClock()}
 			u, id := storetest.Someone(), storetest.NewSession()
-			f.MustSwap(t, true, u, discharger.Change{Session: id, New: storetest.Live(t, 0)})
+			f.MustSwap(t, true, u, store.Change{Session: id, New: storetest.Live(t, 0)})
 			together := func() (failed int64) {
 				var wg sync.WaitGroup
 				var n atomic.Int64
@@ -146,11 +146,11 @@ func TestJournalSameServer(t *testing.T) {
 	other := StartRedis(t, "--port", otherPort, "--bind", otherHost, "--repl-diskless-sync-delay", "0", "--replicaof", host, port)
 	f := newRedisFixture(t, s, func(c *redis.Config) { c.Journal = storetest.OpenJournal(t, journal.Config{}) })
 	u, id := storetest.Someone(), storetest.NewSession()
-	f.MustSwap(t, true, u, discharger.Change{Session: id, New: storetest.Live(t, 0)})
+	f.MustSwap(t, true, u, store.Change{Session: id, New: storetest.Live(t, 0)})
 	key := redis.UserHash(tagKey, u)
 	redistest.Eventually(t, "the replica has the session", func() bool { return other.Do(t, "hlen", key) != int64(0) })
 	other.Do(t, "replicaof", "no", "one")
-	w := discharger.Write{User: u, Revocations: storetest.Ending(t, u, id), Changes: []discharger.Change{{Session: id, Old: storetest.Live(t, 0), New: storetest.Tombstone(t)}}}
+	w := store.Write{User: u, Revocations: storetest.Ending(t, u, id), Changes: []store.Change{{Session: id, Old: storetest.Live(t, 0), New: storetest.Tombstone(t)}}}
 	if ok, err := f.Swap(t.Context(), w); !ok || err != nil {
 		t.Fatalf("revoke: %v, %v", ok, err)
 	}
@@ -192,9 +192,9 @@ func TestJournalRestart(t *testing.T) {
 		j, r := open()
 		f := &storetest.Fixture{Store: r, Clock: storetest.NewClock()}
 		if round == 0 {
-			f.MustSwap(t, true, u, discharger.Change{Session: id, New: storetest.Live(t, 0)})
+			f.MustSwap(t, true, u, store.Change{Session: id, New: storetest.Live(t, 0)})
 			s.Do(t, "save")
-			w := discharger.Write{User: u, Revocations: storetest.Ending(t, u, id), Changes: []discharger.Change{{Session: id, Old: storetest.Live(t, 0), New: storetest.Tombstone(t)}}}
+			w := store.Write{User: u, Revocations: storetest.Ending(t, u, id), Changes: []store.Change{{Session: id, Old: storetest.Live(t, 0), New: storetest.Tombstone(t)}}}
 			if ok, err := r.Swap(t.Context(), w); !ok || err != nil {
 				t.Fatalf("revoke: %v, %v", ok, err)
 			}
@@ -220,8 +220,8 @@ func TestJournalUndecided(t *testing.T) {
 	j := storetest.OpenJournal(t, journal.Config{})
 	f := newRedisFixture(t, s, func(c *redis.Config) { c.Journal = j })
 	u, id := storetest.Someone(), storetest.NewSession()
-	f.MustSwap(t, true, u, discharger.Change{Session: id, New: storetest.Live(t, 0)})
-	w := discharger.Write{User: u, Revocations: storetest.Ending(t, u, id), Changes: []discharger.Change{{Session: id, Old: storetest.Live(t, 7), New: storetest.Tombstone(t)}}}
+	f.MustSwap(t, true, u, store.Change{Session: id, New: storetest.Live(t, 0)})
+	w := store.Write{User: u, Revocations: storetest.Ending(t, u, id), Changes: []store.Change{{Session: id, Old: storetest.Live(t, 7), New: storetest.Tombstone(t)}}}
 	if ok, err := f.Swap(t.Context(), w); ok || err != nil {
 		t.Fatalf("a swap of something else gave %v, %v", ok, err)
 	}
@@ -234,7 +234,7 @@ func TestJournalUndecided(t *testing.T) {
 		t.Errorf("without a journal, a revocation gave %v, %v", ok, err)
 	}
 	f.Expect(t, u, id, string(storetest.Live(t, 0)), "")
-	f.MustSwap(t, true, u, discharger.Change{Session: id, Old: storetest.Live(t, 0), New: storetest.Live(t, 1)}) // what is no revocation goes on
+	f.MustSwap(t, true, u, store.Change{Session: id, Old: storetest.Live(t, 0), New: storetest.Live(t, 1)}) // what is no revocation goes on
 }
 
 // TestJournalLost accepts the loss of everything, which the journal must not
@@ -246,15 +246,15 @@ func TestJournalLost(t *testing.T) {
 	c := storetest.NewClock()
 	f := newRedisFixture(t, s, func(cfg *redis.Config) { cfg.Journal, cfg.Now = j, c.Now })
 	u, id := storetest.Someone(), storetest.NewSession()
-	f.MustSwap(t, true, u, discharger.Change{Session: id, New: storetest.Live(t, 0)})
-	w := discharger.Write{User: u, Revocations: storetest.Ending(t, u, id), Changes: []discharger.Change{{Session: id, Old: storetest.Live(t, 0), New: storetest.Tombstone(t)}}}
+	f.MustSwap(t, true, u, store.Change{Session: id, New: storetest.Live(t, 0)})
+	w := store.Write{User: u, Revocations: storetest.Ending(t, u, id), Changes: []store.Change{{Session: id, Old: storetest.Live(t, 0), New: storetest.Tombstone(t)}}}
 	if ok, err := f.Swap(t.Context(), w); !ok || err != nil {
 		t.Fatalf("revoke: %v, %v", ok, err)
 	}
 	s.crash(t)
 	redistest.Eventually(t, "the loss is noticed", func() bool {
 		c.Advance(2 * time.Second)
-		return errors.Is(f.Ready(t.Context()), discharger.ErrStoreLost)
+		return errors.Is(f.Ready(t.Context()), store.ErrLost)
 	})
 	if err := f.Store.(*redis.Store).AcceptLoss(t.Context()); err != nil && !strings.Contains(err.Error(), "replayed") {
 		t.Fatal(err)

@@ -10,9 +10,9 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
-	"github.com/discharger/discharger/discharger"
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/revocation"
+	"github.com/discharger/discharger/discharger/store"
 	"github.com/discharger/discharger/discharger/store/limits"
 	"github.com/discharger/discharger/discharger/store/record"
 )
@@ -20,15 +20,15 @@ import (
 // Load reads the records of a session, its user, its homeserver and a device.
 // Only if there is no session does it ask a second time, whether the data is
 // there at all.
-func (r *Store) Load(ctx context.Context, user discharger.UserKey, session caveat.SessionID, device revocation.DeviceTag) (discharger.View, error) {
+func (r *Store) Load(ctx context.Context, user store.UserKey, session caveat.SessionID, device revocation.DeviceTag) (store.View, error) {
 	v, err := r.load(ctx, user, session, device)
 	if err != nil {
-		return discharger.View{}, fmt.Errorf("load session: %w", err)
+		return store.View{}, fmt.Errorf("load session: %w", err)
 	}
 	return v, nil
 }
 
-func (r *Store) load(ctx context.Context, user discharger.UserKey, session caveat.SessionID, device revocation.DeviceTag) (v discharger.View, err error) {
+func (r *Store) load(ctx context.Context, user store.UserKey, session caveat.SessionID, device revocation.DeviceTag) (v store.View, err error) {
 	if err := limits.CheckUser(user); err != nil {
 		return v, err
 	}
@@ -61,16 +61,16 @@ func (r *Store) load(ctx context.Context, user discharger.UserKey, session cavea
 	}
 	if len(got) > 5 {
 		if v.Device, _, err = join(got[5], nil, nil); err != nil {
-			return discharger.View{}, err
+			return store.View{}, err
 		}
 	}
 	v.Homeserver, v.Losses.All = home.record, home.all
 	if v.User, _, err = join(got[3], got[4], got[4]); err != nil {
-		return discharger.View{}, err
+		return store.View{}, err
 	}
 	rec, e, err := join(got[0], got[1], got[2])
 	if err != nil {
-		return discharger.View{}, err
+		return store.View{}, err
 	}
 	if rec != nil && !e.Passed(now) {
 		v.Session = rec
@@ -136,15 +136,15 @@ func (r *Store) Now(ctx context.Context) (time.Time, error) {
 }
 
 // List reads a user's record and those of the user's sessions and devices.
-func (r *Store) List(ctx context.Context, user discharger.UserKey) (discharger.Listing, error) {
+func (r *Store) List(ctx context.Context, user store.UserKey) (store.Listing, error) {
 	l, err := r.list(ctx, user)
 	if err != nil {
-		return discharger.Listing{}, fmt.Errorf("list sessions: %w", err)
+		return store.Listing{}, fmt.Errorf("list sessions: %w", err)
 	}
 	return l, nil
 }
 
-func (r *Store) list(ctx context.Context, user discharger.UserKey) (l discharger.Listing, err error) {
+func (r *Store) list(ctx context.Context, user store.UserKey) (l store.Listing, err error) {
 	if err := limits.CheckUser(user); err != nil {
 		return l, err
 	}
@@ -162,7 +162,7 @@ func (r *Store) list(ctx context.Context, user discharger.UserKey) (l discharger
 		return l, err
 	}
 	if l, err = joinAll(got, now); err != nil {
-		return discharger.Listing{}, err
+		return store.Listing{}, err
 	}
 	if len(l.Sessions) == 0 {
 		_, err = r.confirm(ctx, bucket)
@@ -172,21 +172,21 @@ func (r *Store) list(ctx context.Context, user discharger.UserKey) (l discharger
 
 // joinAll puts all records of a hash together. Every field must be part of
 // one.
-func joinAll(fields map[string]string, now time.Time) (discharger.Listing, error) {
+func joinAll(fields map[string]string, now time.Time) (store.Listing, error) {
 	piece := func(name string) any {
 		if v, ok := fields[name]; ok {
 			return v
 		}
 		return nil
 	}
-	l := discharger.Listing{Sessions: make(map[caveat.SessionID][]byte), Devices: make(map[revocation.DeviceTag][]byte)}
+	l := store.Listing{Sessions: make(map[caveat.SessionID][]byte), Devices: make(map[revocation.DeviceTag][]byte)}
 	pieces := 0
 	for name, head := range fields {
 		var id caveat.SessionID
 		if tag, ok := deviceOf(name); ok {
 			rec, _, err := join(head, nil, nil)
 			if err != nil {
-				return discharger.Listing{}, err
+				return store.Listing{}, err
 			}
 			l.Devices[tag] = rec
 			pieces++
@@ -201,7 +201,7 @@ func joinAll(fields map[string]string, now time.Time) (discharger.Listing, error
 		}
 		rec, e, err := join(head, piece(short), piece(long))
 		if err != nil {
-			return discharger.Listing{}, err
+			return store.Listing{}, err
 		}
 		if pieces++; head[record.ExpirySize] != 0 {
 			pieces++
@@ -213,7 +213,7 @@ func joinAll(fields map[string]string, now time.Time) (discharger.Listing, error
 		}
 	}
 	if pieces != len(fields) {
-		return discharger.Listing{}, record.ErrDamaged
+		return store.Listing{}, record.ErrDamaged
 	}
 	return l, nil
 }

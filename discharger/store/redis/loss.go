@@ -13,7 +13,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
-	"github.com/discharger/discharger/discharger/session"
+	"github.com/discharger/discharger/discharger/store"
 	"github.com/discharger/discharger/discharger/store/marker"
 	"github.com/discharger/discharger/discharger/store/record"
 )
@@ -255,6 +255,6 @@ func (r *Store) recordLoss(ctx context.Context, lost func(bucket int) bool) erro
 }
 
 // losses returns a mark as a View holds it.
-func (m lossMark) losses() session.Losses {
-	return session.Losses{Missing: max(m.born, m.missing), All: m.all}
+func (m lossMark) losses() store.Losses {
+	return store.Losses{Missing: max(m.born, m.missing), All: m.all}
 }

@@ -10,8 +10,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/discharger/discharger/discharger"
 	"github.com/discharger/discharger/discharger/revocation"
+	"github.com/discharger/discharger/discharger/store"
 	"github.com/discharger/discharger/discharger/store/marker"
 	"github.com/discharger/discharger/discharger/store/redis"
 	"github.com/discharger/discharger/discharger/store/storetest"
@@ -22,35 +22,35 @@ import (
 func TestRedisFlushed(t *testing.T) {
 	t.Parallel()
 	u, id := storetest.Someone(), storetest.NewSession()
-	for what, ask := range map[string]func(discharger.Store) error{
-		"Load": func(s discharger.Store) error {
+	for what, ask := range map[string]func(store.Store) error{
+		"Load": func(s store.Store) error {
 			_, err := s.Load(t.Context(), u, id, revocation.DeviceTag{})
 			return err
 		},
-		"List": func(s discharger.Store) error { _, err := s.List(t.Context(), u); return err },
-		"Swap": func(s discharger.Store) error {
-			_, err := s.Swap(t.Context(), storetest.One(u, discharger.Change{Session: id, Old: []byte("a"), New: []byte("b")}))
+		"List": func(s store.Store) error { _, err := s.List(t.Context(), u); return err },
+		"Swap": func(s store.Store) error {
+			_, err := s.Swap(t.Context(), storetest.One(u, store.Change{Session: id, Old: []byte("a"), New: []byte("b")}))
 			return err
 		},
-		"Swap of nothing": func(s discharger.Store) error {
-			_, err := s.Swap(t.Context(), storetest.One(storetest.Someone(), discharger.Change{Session: id, New: []byte("b")}))
+		"Swap of nothing": func(s store.Store) error {
+			_, err := s.Swap(t.Context(), storetest.One(storetest.Someone(), store.Change{Session: id, New: []byte("b")}))
 			return err
 		},
-		"SwapHomeserver": func(s discharger.Store) error {
+		"SwapHomeserver": func(s store.Store) error {
 			_, err := s.SwapHomeserver(t.Context(), u.Homeserver, nil, []byte("b"))
 			return err
 		},
-		"Ready": func(s discharger.Store) error { return s.Ready(t.Context()) },
+		"Ready": func(s store.Store) error { return s.Ready(t.Context()) },
 	} {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()
 			s := StartRedis(t)
 			f := newRedisFixture(t, s)
-			f.MustSwap(t, true, u, discharger.Change{Session: id, New: []byte("a")})
+			f.MustSwap(t, true, u, store.Change{Session: id, New: []byte("a")})
 			f.Expect(t, u, id, "a", "") // and has the homeserver's record in a cache
 			s.Do(t, "flushall")
 			for range 3 {
-				if err := ask(f.Store); !errors.Is(err, discharger.ErrStoreLost) {
+				if err := ask(f.Store); !errors.Is(err, store.ErrLost) {
 					t.Fatalf("%v, want ErrStoreLost", err)
 				}
 			}
@@ -71,7 +71,7 @@ func TestRedisAcceptLoss(t *testing.T) {
 	withClock := func(cfg *redis.Config) { cfg.Now = c.Now }
 	a, b := newRedisFixture(t, s, withClock), newRedisFixture(t, s, withClock)
 	u, id := storetest.Someone(), storetest.NewSession()
-	a.MustSwap(t, true, u, discharger.Change{Session: id, New: []byte("a")})
+	a.MustSwap(t, true, u, store.Change{Session: id, New: []byte("a")})
 	s.Do(t, "flushall")
 	storetest.ExpectLost(t, "first", a, u)
 	storetest.ExpectLost(t, "second", b, u)
@@ -79,7 +79,7 @@ func TestRedisAcceptLoss(t *testing.T) {
 		t.Fatal(err)
 	}
 	a.Expect(t, u, id, "", "")
-	a.MustSwap(t, true, u, discharger.Change{Session: id, New: []byte("b")})
+	a.MustSwap(t, true, u, store.Change{Session: id, New: []byte("b")})
 	c.Advance(2 * time.Second) // the other one has looked a moment ago
 	b.Expect(t, u, id, "b", "")
 	if err := b.Ready(t.Context()); err != nil {
@@ -94,11 +94,11 @@ func TestRedisRestored(t *testing.T) {
 	c := storetest.NewClock()
 	f := newRedisFixture(t, s, func(cfg *redis.Config) { cfg.Now = c.Now })
 	u, id := storetest.Someone(), storetest.NewSession()
-	f.MustSwap(t, true, u, discharger.Change{Session: id, New: []byte("a")})
+	f.MustSwap(t, true, u, store.Change{Session: id, New: []byte("a")})
 	s.Do(t, "swapdb", 0, 1)
 	storetest.ExpectLost(t, "emptied", f, u)
 	s.Do(t, "swapdb", 0, 1)
-	if _, err := f.Load(t.Context(), u, id, revocation.DeviceTag{}); !errors.Is(err, discharger.ErrStoreLost) {
+	if _, err := f.Load(t.Context(), u, id, revocation.DeviceTag{}); !errors.Is(err, store.ErrLost) {
 		t.Errorf("looked again at once: %v", err)
 	}
 	c.Advance(2 * time.Second)
@@ -115,14 +115,14 @@ func TestRedisPartlyLost(t *testing.T) {
 	for redis.UserHash(tagKey, v)[:6] == key[:6] { // must be on another node
 		v.User += "x"
 	}
-	f.MustSwap(t, true, u, discharger.Change{Session: id, New: []byte("a")})
-	f.MustSwap(t, true, v, discharger.Change{Session: id, New: []byte("a")})
+	f.MustSwap(t, true, u, store.Change{Session: id, New: []byte("a")})
+	f.MustSwap(t, true, v, store.Change{Session: id, New: []byte("a")})
 	for _, k := range s.raw.Keys(t.Context(), "*").Val() {
 		if k[:6] == key[:6] { // of the same hash tag
 			s.Do(t, "del", k)
 		}
 	}
-	if _, err := f.Load(t.Context(), u, id, revocation.DeviceTag{}); !errors.Is(err, discharger.ErrStoreLost) {
+	if _, err := f.Load(t.Context(), u, id, revocation.DeviceTag{}); !errors.Is(err, store.ErrLost) {
 		t.Errorf("Load: %v", err)
 	}
 	storetest.ExpectLost(t, "everywhere", f, v)
@@ -179,7 +179,7 @@ func TestRedisHomeserverLost(t *testing.T) {
 	for redis.UserHash(tagKey, u)[:6] == home[:6] { // must be on another node
 		u.User += "x"
 	}
-	f.MustSwap(t, true, u, discharger.Change{Session: id, New: []byte("a")})
+	f.MustSwap(t, true, u, store.Change{Session: id, New: []byte("a")})
 	if ok, err := f.SwapHomeserver(t.Context(), u.Homeserver, nil, []byte("all revoked")); !ok || err != nil {
 		t.Fatal(ok, err)
 	}
@@ -190,7 +190,7 @@ func TestRedisHomeserverLost(t *testing.T) {
 		}
 	}
 	c.Advance(2 * time.Second) // nobody has it in a cache any more
-	if v, err := f.Load(t.Context(), u, id, revocation.DeviceTag{}); !errors.Is(err, discharger.ErrStoreLost) {
+	if v, err := f.Load(t.Context(), u, id, revocation.DeviceTag{}); !errors.Is(err, store.ErrLost) {
 		t.Errorf("Load gives %+v, %v", v, err)
 	}
 }

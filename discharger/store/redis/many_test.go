@@ -7,9 +7,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/discharger/discharger/discharger"
 	"github.com/discharger/discharger/discharger/revocation"
 	"github.com/discharger/discharger/discharger/secret"
+	"github.com/discharger/discharger/discharger/store"
 	"github.com/discharger/discharger/discharger/store/journal"
 	"github.com/discharger/discharger/discharger/store/redis"
 	"github.com/discharger/discharger/discharger/store/redistest"
@@ -109,8 +109,8 @@ func TestRedisCluster(t *testing.T) {
 		cfg.Durability, cfg.Journal = redis.DurabilityReplica, storetest.OpenJournal(t, journal.Config{})
 		f := &storetest.Fixture{Store: OpenRedis(t, cfg), Clock: storetest.NewClock()}
 		u, id := storetest.Someone(), storetest.NewSession()
-		f.MustSwap(t, true, u, discharger.Change{Session: id, New: storetest.Live(t, 0)})
-		w := discharger.Write{User: u, Revocations: storetest.Ending(t, u, id), Changes: []discharger.Change{{Session: id, Old: storetest.Live(t, 0), New: storetest.Tombstone(t)}}}
+		f.MustSwap(t, true, u, store.Change{Session: id, New: storetest.Live(t, 0)})
+		w := store.Write{User: u, Revocations: storetest.Ending(t, u, id), Changes: []store.Change{{Session: id, Old: storetest.Live(t, 0), New: storetest.Tombstone(t)}}}
 		if ok, err := f.Swap(t.Context(), w); !ok || err != nil {
 			t.Errorf("revoke: %v, %v", ok, err)
 		}
@@ -126,7 +126,7 @@ func TestRedisCluster(t *testing.T) {
 	t.Run("accepted loss", func(t *testing.T) {
 		f := &storetest.Fixture{Store: OpenRedis(t, cfg), Clock: storetest.NewClock()}
 		u, id := storetest.Someone(), storetest.NewSession()
-		f.MustSwap(t, true, u, discharger.Change{Session: id, New: []byte("a")})
+		f.MustSwap(t, true, u, store.Change{Session: id, New: []byte("a")})
 		c.PrimaryOf(t, redis.UserHash(tagKey, u)).Do(t, "flushall")
 		storetest.ExpectLost(t, "one primary of three is empty", f.Store, u)
 		if err := f.Store.(*redis.Store).AcceptLoss(t.Context()); err != nil {
@@ -198,18 +198,18 @@ func followed(t *testing.T, cfg redis.Config, failovers ...func()) {
 	t.Helper()
 	f := &storetest.Fixture{Store: OpenRedis(t, cfg), Clock: storetest.NewClock()}
 	u, id := storetest.Someone(), storetest.NewSession()
-	f.MustSwap(t, true, u, discharger.Change{Session: id, New: []byte("0")})
+	f.MustSwap(t, true, u, store.Change{Session: id, New: []byte("0")})
 	last := "0"
 	for i, failover := range failovers {
 		// A store that follows must not mistake what it sees on the way.
-		if _, err := f.Swap(t.Context(), storetest.One(u, discharger.Change{Session: id, Old: []byte(last), New: []byte(last + "+")})); err != nil {
+		if _, err := f.Swap(t.Context(), storetest.One(u, store.Change{Session: id, Old: []byte(last), New: []byte(last + "+")})); err != nil {
 			t.Fatal(err)
 		}
 		last += "+"
 		failover()
 		redistest.Eventually(t, "the store works again", func() bool {
 			v, err := f.Load(t.Context(), u, id, revocation.DeviceTag{})
-			if errors.Is(err, discharger.ErrStoreLost) {
+			if errors.Is(err, store.ErrLost) {
 				t.Fatalf("after failover %d: %v", i, err)
 			}
 			return err == nil && v.Session != nil

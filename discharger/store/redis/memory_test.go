@@ -8,9 +8,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/discharger/discharger/discharger"
 	"github.com/discharger/discharger/discharger/revocation"
 	"github.com/discharger/discharger/discharger/session"
+	"github.com/discharger/discharger/discharger/store"
 	"github.com/discharger/discharger/discharger/store/redis"
 	"github.com/discharger/discharger/discharger/store/redistest"
 	"github.com/discharger/discharger/discharger/store/storetest"
@@ -46,7 +46,7 @@ func memoryOf(t testing.TB, users, sessions, record, userRecord, device, ended i
 	s := StartRedis(t)
 	defer s.Kill(t)
 	f := newRedisFixture(t, s)
-	f.MustSwap(t, true, storetest.Someone(), discharger.Change{New: []byte("x")}) // the script is there
+	f.MustSwap(t, true, storetest.Someone(), store.Change{New: []byte("x")}) // the script is there
 	before := s.memoryAtRest(t, f)
 	f = newRedisFixture(t, s)
 	var wg sync.WaitGroup
@@ -55,17 +55,17 @@ func memoryOf(t testing.TB, users, sessions, record, userRecord, device, ended i
 			u := storetest.Someone()
 			for j := range sessions {
 				id := storetest.NewSession()
-				c := discharger.Change{Session: id, New: pseudorandom(record), Expires: time.Now().Add(time.Duration(1+i%1000) * time.Hour)}
+				c := store.Change{Session: id, New: pseudorandom(record), Expires: time.Now().Add(time.Duration(1+i%1000) * time.Hour)}
 				w := storetest.One(u, c)
 				if j == 0 && userRecord > 0 {
-					w.Changes = append(w.Changes, discharger.Change{New: pseudorandom(userRecord), Expires: c.Expires})
+					w.Changes = append(w.Changes, store.Change{New: pseudorandom(userRecord), Expires: c.Expires})
 				}
 				if device > 0 {
 					tag := revocation.TagOf(id.String())
-					w.Changes = append(w.Changes, discharger.Change{Device: tag, New: pseudorandom(device), Expires: time.Now().Add(12 * time.Minute)})
+					w.Changes = append(w.Changes, store.Change{Device: tag, New: pseudorandom(device), Expires: time.Now().Add(12 * time.Minute)})
 				}
 				for range ended / sessions {
-					w.Changes = append(w.Changes, discharger.Change{Session: storetest.NewSession(), New: tombstoneNow(t), Expires: c.Expires})
+					w.Changes = append(w.Changes, store.Change{Session: storetest.NewSession(), New: tombstoneNow(t), Expires: c.Expires})
 				}
 				if ok, err := f.Swap(t.Context(), w); !ok || err != nil {
 					t.Error(ok, err)

@@ -10,9 +10,10 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
-	"github.com/discharger/discharger/discharger"
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/revocation"
+	"github.com/discharger/discharger/discharger/session"
+	"github.com/discharger/discharger/discharger/store"
 	"github.com/discharger/discharger/discharger/store/limits"
 )
 
@@ -49,7 +50,7 @@ func (g *guardian) publishMissing(ctx context.Context, entries []revocation.Revo
 			return fmt.Errorf("look for missing events: %w", err)
 		}
 		for some := range slices.Chunk(slices.Collect(maps.Values(of)), announceAtOnce) {
-			events := make([]discharger.FeedEvent, len(some))
+			events := make([]store.FeedEvent, len(some))
 			for i, e := range some {
 				var err error
 				if events[i], err = g.firstEvent(e); err != nil {
@@ -66,7 +67,7 @@ func (g *guardian) publishMissing(ctx context.Context, entries []revocation.Revo
 }
 
 // firstEvent is kept as long as that of the revocation itself.
-func (g *guardian) firstEvent(e *revocation.Revocation) (discharger.FeedEvent, error) {
+func (g *guardian) firstEvent(e *revocation.Revocation) (store.FeedEvent, error) {
 	return g.store.cfg.Announce(e, time.UnixMilli(e.At))
 }
 
@@ -108,7 +109,7 @@ func (g *guardian) strike(ctx context.Context, homeserver string, since int64, m
 		return err
 	}
 	// The ids are times by the server's clock.
-	from := strconv.FormatInt(max(since-discharger.ClockSlack.Milliseconds(), 0), 10)
+	from := strconv.FormatInt(max(since-session.ClockSlack.Milliseconds(), 0), 10)
 	for len(missing) > 0 {
 		page := redis.NewXMessageSliceCmd(ctx, "xrange", feed, from, "+", "count", limits.FeedPage)
 		if err := g.store.client.do(ctx, page); err != nil {

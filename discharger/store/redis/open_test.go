@@ -8,9 +8,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/discharger/discharger/discharger"
 	"github.com/discharger/discharger/discharger/revocation"
 	"github.com/discharger/discharger/discharger/secret"
+	"github.com/discharger/discharger/discharger/store"
 	"github.com/discharger/discharger/discharger/store/journal"
 	"github.com/discharger/discharger/discharger/store/redis"
 	"github.com/discharger/discharger/discharger/store/redistest"
@@ -53,11 +53,11 @@ func expectPending(t testing.TB, r *redis.Store, want string) {
 	u, id := storetest.Someone(), storetest.NewSession()
 	_, errLoad := r.Load(t.Context(), u, id, revocation.DeviceTag{})
 	_, errList := r.List(t.Context(), u)
-	ok1, errSwap := r.Swap(t.Context(), storetest.One(u, discharger.Change{Session: id, New: []byte("a")}))
+	ok1, errSwap := r.Swap(t.Context(), storetest.One(u, store.Change{Session: id, New: []byte("a")}))
 	ok2, errHome := r.SwapHomeserver(t.Context(), u.Homeserver, nil, []byte("a"))
 	_, errNow := r.Now(t.Context())
 	_, errRead := r.ReadFeed(t.Context(), u.Homeserver, "")
-	errPublish := r.Publish(t.Context(), u.Homeserver, discharger.FeedEvent{Data: []byte("{}"), Until: time.Now().Add(time.Hour)})
+	errPublish := r.Publish(t.Context(), u.Homeserver, store.FeedEvent{Data: []byte("{}"), Until: time.Now().Add(time.Hour)})
 	if ok1 || ok2 {
 		t.Error("a swap was done")
 	}
@@ -65,7 +65,7 @@ func expectPending(t testing.TB, r *redis.Store, want string) {
 		"Load": errLoad, "List": errList, "Swap": errSwap, "SwapHomeserver": errHome, "Now": errNow, "ReadFeed": errRead,
 		"AwaitFeed": r.AwaitFeed(t.Context(), u.Homeserver, ""), "Publish": errPublish, "Ready": r.Ready(t.Context()),
 	} {
-		if err == nil || !strings.Contains(err.Error(), want) || errors.Is(err, discharger.ErrStoreLost) {
+		if err == nil || !strings.Contains(err.Error(), want) || errors.Is(err, store.ErrLost) {
 			t.Errorf("%s: %v, want an error that says %q", method, err, want)
 		}
 	}
@@ -99,7 +99,7 @@ func TestRedisLate(t *testing.T) {
 		t.Errorf("Ready: %v", err)
 	}
 	u, id := storetest.Someone(), storetest.NewSession()
-	if ok, err := r.Swap(t.Context(), storetest.One(u, discharger.Change{Session: id, New: []byte("a")})); !ok || err != nil {
+	if ok, err := r.Swap(t.Context(), storetest.One(u, store.Change{Session: id, New: []byte("a")})); !ok || err != nil {
 		t.Errorf("Swap: %v, %v", ok, err)
 	}
 }
@@ -174,7 +174,7 @@ func TestRedisLateLoss(t *testing.T) {
 	cfg.Marker = marker
 	r := OpenRedis(t, cfg)
 	u, id := storetest.Someone(), storetest.NewSession()
-	if ok, err := r.Swap(t.Context(), storetest.One(u, discharger.Change{Session: id, New: []byte("a")})); !ok || err != nil {
+	if ok, err := r.Swap(t.Context(), storetest.One(u, store.Change{Session: id, New: []byte("a")})); !ok || err != nil {
 		t.Fatalf("Swap: %v, %v", ok, err)
 	}
 	if err := r.Close(); err != nil {
@@ -190,7 +190,7 @@ func TestRedisLateLoss(t *testing.T) {
 	log.await(t, openedLine)
 	_, loadErr := lost.Load(t.Context(), u, id, revocation.DeviceTag{})
 	for _, err := range []error{loadErr, lost.Ready(t.Context())} {
-		if !errors.Is(err, discharger.ErrStoreLost) {
+		if !errors.Is(err, store.ErrLost) {
 			t.Errorf("the server lost its data: %v", err)
 		}
 	}

@@ -13,8 +13,8 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
-	"github.com/discharger/discharger/discharger"
 	"github.com/discharger/discharger/discharger/revocation"
+	"github.com/discharger/discharger/discharger/session"
 	"github.com/discharger/discharger/discharger/store/journal"
 )
 
@@ -239,7 +239,7 @@ func (p *peers) hear(ctx context.Context, entries []revocation.Revocation) error
 	// A failover from now on replays them.
 	failover := p.main.guard.lastFailover.Load()
 	for _, e := range entries {
-		if failover != 0 && e.At <= failover+discharger.ClockSlack.Milliseconds() {
+		if failover != 0 && e.At <= failover+session.ClockSlack.Milliseconds() {
 			p.owed = append(p.owed, e)
 		}
 	}

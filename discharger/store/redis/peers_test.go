@@ -9,6 +9,7 @@ import (
 
 	"github.com/discharger/discharger/discharger"
 	"github.com/discharger/discharger/discharger/revocation"
+	"github.com/discharger/discharger/discharger/store"
 	"github.com/discharger/discharger/discharger/store/journal"
 	"github.com/discharger/discharger/discharger/store/redis"
 	"github.com/discharger/discharger/discharger/store/redistest"
@@ -42,12 +43,12 @@ func (p *peer) end(t testing.TB) {
 }
 
 // revoked makes a session and revokes it.
-func (p *peer) revoked(t testing.TB) (discharger.UserKey, revocation.Revocation) {
+func (p *peer) revoked(t testing.TB) (store.UserKey, revocation.Revocation) {
 	t.Helper()
 	f := &storetest.Fixture{Store: p.Store}
 	u, id := storetest.Someone(), storetest.NewSession()
-	f.MustSwap(t, true, u, discharger.Change{Session: id, New: storetest.Live(t, 0)})
-	w := discharger.Write{User: u, Revocations: storetest.Ending(t, u, id), Changes: []discharger.Change{{Session: id, Old: storetest.Live(t, 0), New: storetest.Tombstone(t)}}}
+	f.MustSwap(t, true, u, store.Change{Session: id, New: storetest.Live(t, 0)})
+	w := store.Write{User: u, Revocations: storetest.Ending(t, u, id), Changes: []store.Change{{Session: id, Old: storetest.Live(t, 0), New: storetest.Tombstone(t)}}}
 	if ok, err := p.Swap(t.Context(), w); !ok || err != nil {
 		t.Fatalf("revoke: %v, %v", ok, err)
 	}
@@ -135,7 +136,7 @@ func TestPeersRewind(t *testing.T) {
 	a, b := openPeer(t, s.Config(), ""), openPeer(t, s.Config(), "")
 	f := &storetest.Fixture{Store: b.Store}
 	u, id := storetest.Someone(), storetest.NewSession()
-	f.MustSwap(t, true, u, discharger.Change{Session: id, New: storetest.Live(t, 0)})
+	f.MustSwap(t, true, u, store.Change{Session: id, New: storetest.Live(t, 0)})
 	s.Do(t, "save")
 	s.Do(t, "xadd", redis.PeersKey(tagKey), "99999999999999-0", "x", "y")
 	redistest.Eventually(t, "the last entry is read", func() bool {

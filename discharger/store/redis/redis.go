@@ -13,6 +13,7 @@ import (
 	"github.com/discharger/discharger/discharger"
 	"github.com/discharger/discharger/discharger/revocation"
 	"github.com/discharger/discharger/discharger/secret"
+	"github.com/discharger/discharger/discharger/store"
 	"github.com/discharger/discharger/discharger/store/journal"
 	"github.com/discharger/discharger/discharger/store/limits"
 	"github.com/discharger/discharger/discharger/store/marker"
@@ -63,7 +64,7 @@ type Config struct {
 	// Announce writes the event of a revocation that a replay of the journal
 	// restores now; nil: as [discharger.Announcer] does whose fields are zero.
 	// An error is logged, and the revocation is restored without an event.
-	Announce func(e *revocation.Revocation, now time.Time) (discharger.FeedEvent, error)
+	Announce func(e *revocation.Revocation, now time.Time) (store.FeedEvent, error)
 
 	// AwaitServers opens the store also while the servers cannot be used, and
 	// waits for them: until then every method returns an error, and Ready's
@@ -90,7 +91,7 @@ type Config struct {
 	access *atomic.Pointer[Access] // the current one
 }
 
-// Store is a [discharger.Store] in Redis or Valkey: one server, one watched
+// Store is a [store.Store] in Redis or Valkey: one server, one watched
 // by Sentinel, or a cluster.
 type Store struct {
 	cfg     Config
@@ -118,14 +119,14 @@ type Store struct {
 }
 
 var (
-	_ discharger.Store = (*Store)(nil)
-	_ discharger.Feed  = (*Store)(nil)
+	_ store.Store = (*Store)(nil)
+	_ store.Feed  = (*Store)(nil)
 )
 
 // Open connects, and checks that the servers can hold what the store
 // needs them to: see the package comment for what is refused. Data that is not
 // what the marker names is not an error here; the store then answers
-// [discharger.ErrStoreLost] until [Redis.AcceptLoss] is called. Servers that
+// [store.ErrLost] until [Redis.AcceptLoss] is called. Servers that
 // cannot be used are an error, unless AwaitServers is set.
 func Open(ctx context.Context, cfg Config) (*Store, error) {
 	if err := cfg.complete(); err != nil {

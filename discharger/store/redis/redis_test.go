@@ -7,9 +7,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/discharger/discharger/discharger"
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/revocation"
+	"github.com/discharger/discharger/discharger/store"
 	"github.com/discharger/discharger/discharger/store/redis"
 	"github.com/discharger/discharger/discharger/store/redistest"
 	"github.com/discharger/discharger/discharger/store/storetest"
@@ -47,7 +47,7 @@ func TestRedisDatabases(t *testing.T) {
 	for _, db := range []int{0, 3} {
 		fixtures = append(fixtures, newRedisFixture(t, s, func(c *redis.Config) { c.DB = db }))
 	}
-	fixtures[1].MustSwap(t, true, u, discharger.Change{Session: id, New: []byte("a")})
+	fixtures[1].MustSwap(t, true, u, store.Change{Session: id, New: []byte("a")})
 	fixtures[0].Expect(t, u, id, "", "")
 	fixtures[1].Expect(t, u, id, "a", "")
 }
@@ -60,7 +60,7 @@ func TestRedisRoundTrips(t *testing.T) {
 	f := newRedisFixture(t, s, func(cfg *redis.Config) { cfg.Now = c.Now })
 	f.Store.(*redis.Store).StopWatch()
 	u, id := storetest.Someone(), storetest.NewSession()
-	f.MustSwap(t, true, u, discharger.Change{Session: id, New: make([]byte, 90), Expires: f.Clock.In(time.Hour)})
+	f.MustSwap(t, true, u, store.Change{Session: id, New: make([]byte, 90), Expires: f.Clock.In(time.Hour)})
 	f.MustLoad(t, u, id)
 	s.Do(t, "config", "resetstat")
 	const n = 20
@@ -73,8 +73,8 @@ func TestRedisRoundTrips(t *testing.T) {
 	}
 	s.Do(t, "script", "flush")
 	s.Do(t, "config", "resetstat")
-	f.MustSwap(t, true, u, discharger.Change{Session: id, Old: make([]byte, 90), New: []byte("b"), Expires: f.Clock.In(time.Hour)})
-	f.MustSwap(t, true, u, discharger.Change{Session: id, Old: []byte("b"), New: []byte("c"), Expires: f.Clock.In(time.Hour)})
+	f.MustSwap(t, true, u, store.Change{Session: id, Old: make([]byte, 90), New: []byte("b"), Expires: f.Clock.In(time.Hour)})
+	f.MustSwap(t, true, u, store.Change{Session: id, Old: []byte("b"), New: []byte("c"), Expires: f.Clock.In(time.Hour)})
 	if calls := s.Calls(t); calls["evalsha"] != 2 || calls["eval"] != 1 {
 		t.Errorf("two swaps after the scripts were forgotten are %v", calls)
 	}
@@ -119,21 +119,21 @@ func TestRedisRefreshCost(t *testing.T) {
 
 // counting counts calls of a store.
 type counting struct {
-	discharger.Store
+	store.Store
 	loads, rest int
 }
 
-func (c *counting) Load(ctx context.Context, u discharger.UserKey, id caveat.SessionID, device revocation.DeviceTag) (discharger.View, error) {
+func (c *counting) Load(ctx context.Context, u store.UserKey, id caveat.SessionID, device revocation.DeviceTag) (store.View, error) {
 	c.loads++
 	return c.Store.Load(ctx, u, id, device)
 }
 
-func (c *counting) List(ctx context.Context, u discharger.UserKey) (discharger.Listing, error) {
+func (c *counting) List(ctx context.Context, u store.UserKey) (store.Listing, error) {
 	c.rest++
 	return c.Store.List(ctx, u)
 }
 
-func (c *counting) Swap(ctx context.Context, w discharger.Write) (bool, error) {
+func (c *counting) Swap(ctx context.Context, w store.Write) (bool, error) {
 	c.rest++
 	return c.Store.Swap(ctx, w)
 }
@@ -166,23 +166,23 @@ func TestRedisExpiry(t *testing.T) {
 		}
 	}
 	for _, step := range []struct {
-		changes []discharger.Change
+		changes []store.Change
 		key     int
 	}{
-		{[]discharger.Change{{Session: a, New: []byte("1"), Expires: at(5)}}, 5},
-		{[]discharger.Change{{Session: a, Old: []byte("1"), New: []byte("2"), Expires: at(7)}}, 7},
-		{[]discharger.Change{{Session: a, Old: []byte("2"), New: []byte("3"), Expires: at(7)}}, 7},
-		{[]discharger.Change{{Session: b, New: []byte("1"), Expires: at(6)}}, 7},
-		{[]discharger.Change{{Session: a, Old: []byte("3"), New: []byte("tombstone"), Expires: at(1)}}, 6},
-		{[]discharger.Change{{New: []byte("user"), Expires: at(9)}}, 9},
-		{[]discharger.Change{{Old: []byte("user"), New: []byte("user"), Expires: at(2)}}, 6},
-		{[]discharger.Change{{Session: b, Old: []byte("1"), New: []byte("2")}}, 0},
-		{[]discharger.Change{{Session: a, Old: []byte("tombstone"), New: []byte("tombstone"), Expires: at(8)}}, 0},
-		{[]discharger.Change{{Session: b, Old: []byte("2"), New: []byte("3"), Expires: at(3)}}, 8},
-		{[]discharger.Change{{Session: a, Old: []byte("tombstone")}}, 3},
-		{[]discharger.Change{{Session: a, Old: []byte("tombstone")}}, 3}, // again
-		{[]discharger.Change{{Session: b, Old: []byte("3")}}, 2},
-		{[]discharger.Change{{Old: []byte("user")}}, -1},
+		{[]store.Change{{Session: a, New: []byte("1"), Expires: at(5)}}, 5},
+		{[]store.Change{{Session: a, Old: []byte("1"), New: []byte("2"), Expires: at(7)}}, 7},
+		{[]store.Change{{Session: a, Old: []byte("2"), New: []byte("3"), Expires: at(7)}}, 7},
+		{[]store.Change{{Session: b, New: []byte("1"), Expires: at(6)}}, 7},
+		{[]store.Change{{Session: a, Old: []byte("3"), New: []byte("tombstone"), Expires: at(1)}}, 6},
+		{[]store.Change{{New: []byte("user"), Expires: at(9)}}, 9},
+		{[]store.Change{{Old: []byte("user"), New: []byte("user"), Expires: at(2)}}, 6},
+		{[]store.Change{{Session: b, Old: []byte("1"), New: []byte("2")}}, 0},
+		{[]store.Change{{Session: a, Old: []byte("tombstone"), New: []byte("tombstone"), Expires: at(8)}}, 0},
+		{[]store.Change{{Session: b, Old: []byte("2"), New: []byte("3"), Expires: at(3)}}, 8},
+		{[]store.Change{{Session: a, Old: []byte("tombstone")}}, 3},
+		{[]store.Change{{Session: a, Old: []byte("tombstone")}}, 3}, // again
+		{[]store.Change{{Session: b, Old: []byte("3")}}, 2},
+		{[]store.Change{{Old: []byte("user")}}, -1},
 	} {
 		f.MustSwap(t, true, u, step.changes...)
 		want(step.key)
@@ -197,11 +197,11 @@ func TestRedisTrim(t *testing.T) {
 	f := newRedisFixture(t, s)
 	u, stays := storetest.Someone(), storetest.NewSession()
 	key := redis.UserHash(tagKey, u)
-	f.MustSwap(t, true, u, discharger.Change{Session: stays, New: []byte("stays"), Expires: time.Now().Add(time.Hour)},
-		discharger.Change{New: []byte("user"), Expires: time.Now()})
+	f.MustSwap(t, true, u, store.Change{Session: stays, New: []byte("stays"), Expires: time.Now().Add(time.Hour)},
+		store.Change{New: []byte("user"), Expires: time.Now()})
 	first := time.Now().Add(time.Second) // when the first one expires, at the earliest
 	for i := range 20 {
-		f.MustSwap(t, true, u, discharger.Change{Session: storetest.NewSession(), New: make([]byte, 1+i*7), Expires: time.Now().Add(time.Second)})
+		f.MustSwap(t, true, u, store.Change{Session: storetest.NewSession(), New: make([]byte, 1+i*7), Expires: time.Now().Add(time.Second)})
 	}
 	if n := s.Do(t, "hlen", key).(int64); n < 22 && time.Now().Before(first) {
 		t.Fatalf("hash has %d fields", n)
@@ -209,7 +209,7 @@ func TestRedisTrim(t *testing.T) {
 	i := 0
 	redistest.Eventually(t, "expired sessions are gone", func() bool {
 		i++
-		f.MustSwap(t, true, u, discharger.Change{Session: caveat.SessionID{1: byte(i), 2: byte(i >> 8)}, New: []byte("x"), Expires: time.Now()})
+		f.MustSwap(t, true, u, store.Change{Session: caveat.SessionID{1: byte(i), 2: byte(i >> 8)}, New: []byte("x"), Expires: time.Now()})
 		return s.Do(t, "hlen", key).(int64) <= 3
 	})
 	f.Expect(t, u, stays, "stays", "user")
@@ -224,9 +224,9 @@ func TestRedisLargeHash(t *testing.T) {
 	u, far := storetest.Someone(), storetest.NewSession()
 	key := redis.UserHash(tagKey, u)
 	base := time.Now().Truncate(time.Second)
-	f.MustSwap(t, true, u, discharger.Change{Session: far, New: []byte("far"), Expires: base.Add(1000 * time.Hour)})
+	f.MustSwap(t, true, u, store.Change{Session: far, New: []byte("far"), Expires: base.Add(1000 * time.Hour)})
 	add := func(i int, expires time.Time) {
-		f.MustSwap(t, true, u, discharger.Change{Session: caveat.SessionID{0: byte(i), 1: byte(i >> 8), 2: 1}, New: make([]byte, 100), Expires: expires})
+		f.MustSwap(t, true, u, store.Change{Session: caveat.SessionID{0: byte(i), 1: byte(i >> 8), 2: 1}, New: make([]byte, 100), Expires: expires})
 	}
 	for i := range 900 {
 		add(i, base.Add(time.Hour))
@@ -235,7 +235,7 @@ func TestRedisLargeHash(t *testing.T) {
 		t.Errorf("key expires at %d, want %d", got, want)
 	}
 	for i := range 900 { // all of them end now
-		f.MustSwap(t, true, u, discharger.Change{Session: caveat.SessionID{0: byte(i), 1: byte(i >> 8), 2: 1},
+		f.MustSwap(t, true, u, store.Change{Session: caveat.SessionID{0: byte(i), 1: byte(i >> 8), 2: 1},
 			Old: make([]byte, 100), New: make([]byte, 100), Expires: base})
 	}
 	i := 1000
@@ -355,8 +355,8 @@ func TestRedisDurability(t *testing.T) {
 	cfg.ReadTimeout = 2 * time.Second
 	hasty := openEventually(t, cfg)
 	u, id := storetest.Someone(), storetest.NewSession()
-	live, dead := discharger.Change{Session: id, New: []byte("live")}, discharger.Change{Session: id, Old: []byte("live"), New: []byte("dead")}
-	revoke := discharger.Write{User: u, Revocations: storetest.Ending(t, u, id), Changes: []discharger.Change{dead}}
+	live, dead := store.Change{Session: id, New: []byte("live")}, store.Change{Session: id, Old: []byte("live"), New: []byte("dead")}
+	revoke := store.Write{User: u, Revocations: storetest.Ending(t, u, id), Changes: []store.Change{dead}}
 	f.MustSwap(t, true, u, live)
 	s.Do(t, "config", "resetstat")
 	if ok, err := f.Swap(t.Context(), revoke); !ok || err != nil {
@@ -378,7 +378,7 @@ func TestRedisDurability(t *testing.T) {
 
 	replica.pause(t)
 	v := storetest.Someone()
-	f.MustSwap(t, true, v, discharger.Change{Session: id, New: []byte("live")}) // nothing waits for this
+	f.MustSwap(t, true, v, store.Change{Session: id, New: []byte("live")}) // nothing waits for this
 	revoke.User = v
 	if ok, err := hasty.Swap(t.Context(), revoke); ok || err == nil || !strings.Contains(err.Error(), "0 of 1 replicas") {
 		t.Fatalf("revocation without a replica: %v, %v", ok, err)
@@ -408,7 +408,7 @@ func TestRedisPool(t *testing.T) {
 		for range callers {
 			go func() {
 				u, id := storetest.Someone(), storetest.NewSession()
-				_, err := f.Swap(t.Context(), storetest.One(u, discharger.Change{Session: id, New: []byte("a")}))
+				_, err := f.Swap(t.Context(), storetest.One(u, store.Change{Session: id, New: []byte("a")}))
 				if err == nil {
 					_, err = f.Load(t.Context(), u, id, revocation.DeviceTag{})
 				}

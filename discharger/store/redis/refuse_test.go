@@ -8,9 +8,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/discharger/discharger/discharger"
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/secret"
+	"github.com/discharger/discharger/discharger/store"
 	"github.com/discharger/discharger/discharger/store/redis"
 	"github.com/discharger/discharger/discharger/store/redistest"
 	"github.com/discharger/discharger/discharger/store/storetest"
@@ -112,7 +112,7 @@ func TestRedisDemoted(t *testing.T) {
 	if err := f.Ready(t.Context()); err == nil || !strings.Contains(err.Error(), "not a primary") {
 		t.Errorf("Ready at a replica: %v", err)
 	}
-	if ok, err := f.Swap(t.Context(), storetest.One(storetest.Someone(), discharger.Change{New: []byte("a")})); err == nil || ok {
+	if ok, err := f.Swap(t.Context(), storetest.One(storetest.Someone(), store.Change{New: []byte("a")})); err == nil || ok {
 		t.Errorf("Swap at a replica: %v, %v", ok, err)
 	}
 }
@@ -140,11 +140,11 @@ func TestRedisACL(t *testing.T) {
 			t.Errorf("%s: %d warnings, want %d: %s", user, warned, want, log.String())
 		}
 		u, id := storetest.Someone(), storetest.NewSession()
-		f.MustSwap(t, true, u, discharger.Change{Session: id, New: make([]byte, 100), Expires: f.Clock.In(time.Hour)})
+		f.MustSwap(t, true, u, store.Change{Session: id, New: make([]byte, 100), Expires: f.Clock.In(time.Hour)})
 		for i := range 600 {
-			f.MustSwap(t, true, u, discharger.Change{Session: caveat.SessionID{0: byte(i), 1: byte(i >> 8), 2: 1}, New: make([]byte, 100), Expires: f.Clock.In(time.Duration(i) * time.Hour)})
+			f.MustSwap(t, true, u, store.Change{Session: caveat.SessionID{0: byte(i), 1: byte(i >> 8), 2: 1}, New: make([]byte, 100), Expires: f.Clock.In(time.Duration(i) * time.Hour)})
 		}
-		f.MustSwap(t, true, u, discharger.Change{Session: id, Old: make([]byte, 100)}, discharger.Change{New: []byte("u")})
+		f.MustSwap(t, true, u, store.Change{Session: id, Old: make([]byte, 100)}, store.Change{New: []byte("u")})
 		f.Expect(t, u, id, "", "u")
 		if ok, err := f.SwapHomeserver(t.Context(), u.Homeserver, nil, []byte("a")); !ok || err != nil {
 			t.Errorf("SwapHomeserver: %v, %v", ok, err)
@@ -173,12 +173,12 @@ func TestRedisACL(t *testing.T) {
 func followFeed(t *testing.T, f *storetest.Fixture, homeserver string) {
 	t.Helper()
 	for range 2 { // the second one displaces the first
-		e := discharger.FeedEvent{Data: []byte("{}"), Until: time.Now().Add(time.Hour)}
+		e := store.FeedEvent{Data: []byte("{}"), Until: time.Now().Add(time.Hour)}
 		if err := f.Publish(t.Context(), homeserver, e); err != nil {
 			t.Errorf("Publish: %v", err)
 		}
 	}
-	feed := f.Store.(discharger.Feed)
+	feed := f.Store.(store.Feed)
 	page, err := feed.ReadFeed(t.Context(), homeserver, "")
 	if err != nil || len(page.Entries) != 1 {
 		t.Fatalf("ReadFeed: %+v, %v", page, err)
@@ -218,7 +218,7 @@ func TestRedisSecure(t *testing.T) {
 	})
 	f := &storetest.Fixture{Store: OpenRedis(t, cfg), Clock: storetest.NewClock()}
 	u, id := storetest.Someone(), storetest.NewSession()
-	f.MustSwap(t, true, u, discharger.Change{Session: id, New: []byte("a")})
+	f.MustSwap(t, true, u, store.Change{Session: id, New: []byte("a")})
 	f.Expect(t, u, id, "a", "")
 	for what, change := range map[string]func(*redis.Config){
 		"trusts a certificate that nobody vouches for": func(c *redis.Config) { c.TLS.RootCAs = x509.NewCertPool() },

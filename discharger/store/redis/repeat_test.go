@@ -10,6 +10,7 @@ import (
 
 	"github.com/discharger/discharger/discharger"
 	"github.com/discharger/discharger/discharger/revocation"
+	"github.com/discharger/discharger/discharger/store"
 	"github.com/discharger/discharger/discharger/store/redis"
 	"github.com/discharger/discharger/discharger/store/redistest"
 	"github.com/discharger/discharger/discharger/store/storetest"
@@ -23,7 +24,7 @@ func TestFailoverRepeats(t *testing.T) {
 	ctx := t.Context()
 	s := redistest.StartSentinel(t)
 	var peers []*peer
-	var stores []discharger.Store
+	var stores []store.Store
 	for range 3 {
 		p := openPeer(t, sentinelConfig(s), "")
 		peers, stores = append(peers, p), append(stores, p.Store)
@@ -119,7 +120,7 @@ func TestFailoverRepeats(t *testing.T) {
 		t.Errorf("a homeserver that had read everything gets %d of %d events again, with gap %v", len(repeated), len(now), gap)
 	}
 	for _, e := range now[len(was):] {
-		if !slices.ContainsFunc(repeated, func(r discharger.FeedEntry) bool { return r.Position == e.Position }) {
+		if !slices.ContainsFunc(repeated, func(r store.FeedEntry) bool { return r.Position == e.Position }) {
 			t.Errorf("%s is left out", e.Data)
 		}
 	}

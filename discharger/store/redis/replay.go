@@ -9,8 +9,9 @@ import (
 	"sync"
 	"time"
 
-	"github.com/discharger/discharger/discharger"
 	"github.com/discharger/discharger/discharger/revocation"
+	"github.com/discharger/discharger/discharger/session"
+	"github.com/discharger/discharger/discharger/store"
 	"github.com/discharger/discharger/discharger/store/journal"
 )
 
@@ -60,14 +61,14 @@ const replayRaces = 32
 // dies in between, or is followed by a primary that has only one of the two,
 // finds the records unchanged and does both again; the other way round, nothing
 // would be left to show that an event is missing.
-func (g *guardian) replayUser(ctx context.Context, u discharger.UserKey, entries []revocation.Revocation) (int, error) {
+func (g *guardian) replayUser(ctx context.Context, u store.UserKey, entries []revocation.Revocation) (int, error) {
 	said := make(map[revocation.Revocation]bool)
 	for range replayRaces {
 		l, err := g.store.List(ctx, u)
 		if err != nil {
 			return 0, fmt.Errorf("replay: %w", err)
 		}
-		changes, restored, err := discharger.Replay(entries, l, g.store.cfg.Now())
+		changes, restored, err := session.Replay(entries, l, g.store.cfg.Now())
 		if err != nil || len(changes) == 0 {
 			return 0, err
 		}
@@ -76,7 +77,7 @@ func (g *guardian) replayUser(ctx context.Context, u discharger.UserKey, entries
 		}
 		// Not as a revocation: that would be journaled, and wait for
 		// replicas which a primary may lack that was just promoted.
-		done, err := g.store.Swap(ctx, discharger.Write{User: u, Changes: changes})
+		done, err := g.store.Swap(ctx, store.Write{User: u, Changes: changes})
 		if err != nil {
 			return 0, fmt.Errorf("replay: %w", err)
 		}
@@ -107,7 +108,7 @@ func (g *guardian) announce(ctx context.Context, homeserver string, entries []re
 
 // events are what has to be said of entries. One of which nothing can be said
 // was never announced by anybody, and does not keep the store shut.
-func (g *guardian) events(ctx context.Context, entries []revocation.Revocation) (out []discharger.FeedEvent) {
+func (g *guardian) events(ctx context.Context, entries []revocation.Revocation) (out []store.FeedEvent) {
 	for i := range entries {
 		e, err := g.store.cfg.Announce(&entries[i], g.store.cfg.Now())
 		if err != nil {
@@ -129,11 +130,11 @@ func (g *guardian) replayHomeserver(ctx context.Context, name string, entries []
 			return 0, fmt.Errorf("replay: %w", err)
 		}
 		record := home.record
-		next, err := discharger.ReplayHomeserver(entries, record, g.store.cfg.Now())
+		next, err := session.ReplayHomeserver(entries, record, g.store.cfg.Now())
 		if err != nil || string(next) == string(record) {
 			return 0, err
 		}
-		e, err := discharger.JournalOfHomeserver(name, next)
+		e, err := session.RevokedHomeserver(name, next)
 		if err != nil {
 			return 0, fmt.Errorf("replay: %w", err)
 		}

@@ -9,8 +9,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
-	"github.com/discharger/discharger/discharger"
-	"github.com/discharger/discharger/discharger/session"
+	"github.com/discharger/discharger/discharger/store"
 	"github.com/discharger/discharger/discharger/store/backup"
 	"github.com/discharger/discharger/discharger/store/journal"
 	"github.com/discharger/discharger/discharger/store/marker"
@@ -47,7 +46,7 @@ func (r *Store) restore(ctx context.Context, from *backup.Backup, j *journal.Jou
 	if err != nil {
 		return nil, err
 	}
-	out = &backup.Restored{Losses: session.Losses{Missing: now.UnixMilli(), All: from.All}}
+	out = &backup.Restored{Losses: store.Losses{Missing: now.UnixMilli(), All: from.All}}
 	var first uint64
 	if j != nil {
 		if first, out.Vouched, err = backup.Vouches(j, from); err != nil {
@@ -100,7 +99,7 @@ func (r *Store) checkEmpty(ctx context.Context) error {
 
 // writeLosses writes losses beside every identity. All takes the place of what is
 // there.
-func (r *Store) writeLosses(ctx context.Context, l session.Losses) error {
+func (r *Store) writeLosses(ctx context.Context, l store.Losses) error {
 	marks, err := r.readLosses(ctx)
 	if err != nil {
 		return err
@@ -124,7 +123,7 @@ const importAtOnce = 200
 // importer collects the records of one user for a write.
 type importer struct {
 	r *Store
-	w discharger.Write
+	w store.Write
 }
 
 func (im *importer) add(ctx context.Context, rec *backup.Record) error {
@@ -142,7 +141,7 @@ func (im *importer) add(ctx context.Context, rec *backup.Record) error {
 		if err != nil {
 			return err
 		}
-		return im.r.publish(ctx, rec.User.Homeserver, []discharger.FeedEvent{{Data: data, Until: time.UnixMilli(until)}}, false)
+		return im.r.publish(ctx, rec.User.Homeserver, []store.FeedEvent{{Data: data, Until: time.UnixMilli(until)}}, false)
 	}
 	if rec.User != im.w.User || len(im.w.Changes) >= importAtOnce {
 		if err := im.flush(ctx); err != nil {
@@ -154,7 +153,7 @@ func (im *importer) add(ctx context.Context, rec *backup.Record) error {
 	if err != nil {
 		return err
 	}
-	im.w.Changes = append(im.w.Changes, discharger.Change{Session: rec.Session, Device: rec.Device, New: record, Expires: expires})
+	im.w.Changes = append(im.w.Changes, store.Change{Session: rec.Session, Device: rec.Device, New: record, Expires: expires})
 	return nil
 }
 

@@ -3,9 +3,9 @@ package redis_test
 import (
 	"testing"
 
-	"github.com/discharger/discharger/discharger"
 	"github.com/discharger/discharger/discharger/revocation"
 	"github.com/discharger/discharger/discharger/secret"
+	"github.com/discharger/discharger/discharger/store"
 	"github.com/discharger/discharger/discharger/store/journal"
 	"github.com/discharger/discharger/discharger/store/redistest"
 	"github.com/discharger/discharger/discharger/store/storetest"
@@ -24,7 +24,7 @@ func TestRedisSentinelUser(t *testing.T) {
 	cfg.Journal = storetest.OpenJournal(t, journal.Config{})
 	f := &storetest.Fixture{Store: OpenRedis(t, cfg), Clock: storetest.NewClock()}
 	u, id := storetest.Someone(), storetest.NewSession()
-	f.MustSwap(t, true, u, discharger.Change{Session: id, New: storetest.Live(t, 0)})
+	f.MustSwap(t, true, u, store.Change{Session: id, New: storetest.Live(t, 0)})
 	s.Failover(t)
 	redistest.Eventually(t, "the store works again", func() bool {
 		_, err := f.Load(t.Context(), u, id, revocation.DeviceTag{})

@@ -9,8 +9,8 @@ import (
 
 	goredis "github.com/redis/go-redis/v9"
 
-	"github.com/discharger/discharger/discharger"
 	"github.com/discharger/discharger/discharger/secret"
+	"github.com/discharger/discharger/discharger/store"
 	"github.com/discharger/discharger/discharger/store/redis"
 	"github.com/discharger/discharger/discharger/store/redistest"
 	"github.com/discharger/discharger/discharger/store/storetest"
@@ -67,9 +67,9 @@ func redisFixture(cfg redis.Config, fields func(testing.TB, string) int) func(te
 		cfg.Now = c.Now
 		cfg.Wait = func(_ context.Context, d time.Duration) error { c.Advance(d); return nil }
 		f := &storetest.Fixture{Store: OpenRedis(t, cfg), Clock: c}
-		f.Other = func(t testing.TB) discharger.Store { return OpenRedis(t, cfg) }
+		f.Other = func(t testing.TB) store.Store { return OpenRedis(t, cfg) }
 		f.Reopen = func(t testing.TB, f *storetest.Fixture) { f.Store = OpenRedis(t, cfg) }
-		f.Forget = func(t testing.TB, u discharger.UserKey) int {
+		f.Forget = func(t testing.TB, u store.UserKey) int {
 			return fields(t, redis.UserHash(cfg.TagKey, u))
 		}
 		return f

@@ -11,8 +11,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/discharger/discharger/discharger"
 	"github.com/discharger/discharger/discharger/revocation"
+	"github.com/discharger/discharger/discharger/store"
 	"github.com/discharger/discharger/discharger/store/redis"
 	"github.com/discharger/discharger/discharger/store/redistest"
 	"github.com/discharger/discharger/discharger/store/storetest"
@@ -31,7 +31,7 @@ func TestRedisSlow(t *testing.T) {
 				c.ReadTimeout, c.DialTimeout = 5*time.Minute, 5*time.Minute // which nobody is to wait for
 			})
 			u, id := storetest.Someone(), storetest.NewSession()
-			f.MustSwap(t, true, u, discharger.Change{Session: id, New: []byte("0")})
+			f.MustSwap(t, true, u, store.Change{Session: id, New: []byte("0")})
 			s.pause(t)
 			ends := map[string]func() (context.Context, context.CancelFunc){
 				"deadline": func() (context.Context, context.CancelFunc) {
@@ -58,9 +58,9 @@ func TestRedisSlow(t *testing.T) {
 								if i%2 == 0 {
 									_, err = f.Load(ctx, u, id, revocation.DeviceTag{})
 								} else {
-									_, err = f.Swap(ctx, storetest.One(u, discharger.Change{Session: id, Old: []byte("0"), New: []byte("1")}))
+									_, err = f.Swap(ctx, storetest.One(u, store.Change{Session: id, Old: []byte("0"), New: []byte("1")}))
 								}
-								if err == nil || errors.Is(err, discharger.ErrStoreLost) {
+								if err == nil || errors.Is(err, store.ErrLost) {
 									t.Errorf("%s: %v", what, err)
 								}
 							})
@@ -146,7 +146,7 @@ func TestRedisRestart(t *testing.T) {
 	u, id := storetest.Someone(), storetest.NewSession()
 	for i := range 3 {
 		old, next := fmt.Append(nil, i), fmt.Append(nil, i+1)
-		c := discharger.Change{Session: id, New: next, Expires: f.Clock.In(time.Hour)}
+		c := store.Change{Session: id, New: next, Expires: f.Clock.In(time.Hour)}
 		if i > 0 {
 			c.Old = old
 		}
@@ -155,7 +155,7 @@ func TestRedisRestart(t *testing.T) {
 		took := storetest.Awake(func() {
 			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 			defer cancel()
-			if v, err := f.Load(ctx, u, id, revocation.DeviceTag{}); err == nil || errors.Is(err, discharger.ErrStoreLost) {
+			if v, err := f.Load(ctx, u, id, revocation.DeviceTag{}); err == nil || errors.Is(err, store.ErrLost) {
 				t.Errorf("Load from a server that is not there gives %v, %v", v, err)
 			}
 			if err := f.Ready(ctx); err == nil {

@@ -10,9 +10,10 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
-	"github.com/discharger/discharger/discharger"
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/revocation"
+	"github.com/discharger/discharger/discharger/session"
+	"github.com/discharger/discharger/discharger/store"
 	"github.com/discharger/discharger/discharger/store/limits"
 	"github.com/discharger/discharger/discharger/store/record"
 )
@@ -69,7 +70,7 @@ func (c call) command(ctx context.Context, full bool) *redis.Cmd {
 
 // Swap makes all of a write's changes or none. A revocation is acknowledged
 // when it is as durable as configured.
-func (r *Store) Swap(ctx context.Context, w discharger.Write) (bool, error) {
+func (r *Store) Swap(ctx context.Context, w store.Write) (bool, error) {
 	if err := errors.Join(limits.CheckWrite(w), r.opened()); err != nil {
 		return false, fmt.Errorf("swap: %w", err)
 	}
@@ -108,13 +109,13 @@ func (r *Store) Swap(ctx context.Context, w discharger.Write) (bool, error) {
 
 // SwapHomeserver replaces a homeserver's record. It returns true only after
 // every process must have stopped using the old one, which takes a second.
-func (r *Store) SwapHomeserver(ctx context.Context, homeserver string, old, new []byte, events ...discharger.FeedEvent) (bool, error) {
+func (r *Store) SwapHomeserver(ctx context.Context, homeserver string, old, new []byte, events ...store.FeedEvent) (bool, error) {
 	if err := errors.Join(limits.CheckHomeserverSwap(homeserver, old, new, events), r.opened()); err != nil {
 		return false, fmt.Errorf("swap record of homeserver: %w", err)
 	}
 	c := r.homeserverCall(homeserver, old, new, events)
 	done, err := r.revoke(ctx, func() ([]revocation.Revocation, error) {
-		e, err := discharger.JournalOfHomeserver(homeserver, new)
+		e, err := session.RevokedHomeserver(homeserver, new)
 		return []revocation.Revocation{e}, err
 	}, func() (bool, error) {
 		return r.swap(ctx, c, true)
@@ -131,7 +132,7 @@ func (r *Store) SwapHomeserver(ctx context.Context, homeserver string, old, new 
 	return done, nil
 }
 
-func (r *Store) homeserverCall(homeserver string, old, new []byte, events []discharger.FeedEvent) call {
+func (r *Store) homeserverCall(homeserver string, old, new []byte, events []store.FeedEvent) call {
 	c := call{script: swapHomeserverScript, args: []any{*r.id.Load(), string(old), string(new), r.cfg.MaxEvents}}
 	c.args = appendEvents(c.args, events)
 	c.key, c.storeID = r.layout.homeserver(homeserver)

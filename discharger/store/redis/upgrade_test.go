@@ -17,7 +17,7 @@ import (
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/revocation"
 	"github.com/discharger/discharger/discharger/secret"
-	"github.com/discharger/discharger/discharger/session"
+	"github.com/discharger/discharger/discharger/store"
 	"github.com/discharger/discharger/discharger/store/bolt"
 	"github.com/discharger/discharger/discharger/store/journal"
 	"github.com/discharger/discharger/discharger/store/redis"
@@ -105,7 +105,7 @@ func copied(t *testing.T, name string) string {
 }
 
 // service makes the service that the files are of.
-func (u upgraded) service(t *testing.T, st discharger.Store) *discharger.Service {
+func (u upgraded) service(t *testing.T, st store.Store) *discharger.Service {
 	t.Helper()
 	seed := func(b byte) *bytes.Reader { return bytes.NewReader(bytes.Repeat([]byte{b}, 64)) }
 	key := func(b byte) caveat.KeyPair {
@@ -133,10 +133,10 @@ func (u upgraded) service(t *testing.T, st discharger.Store) *discharger.Service
 }
 
 // expect finds every session as it was left.
-func (u upgraded) expect(t *testing.T, st discharger.Store, sessions []upgradedSession) {
+func (u upgraded) expect(t *testing.T, st store.Store, sessions []upgradedSession) {
 	t.Helper()
 	// First: what is appended later makes Redis drop events that are over by its clock.
-	page, err := st.(discharger.Feed).ReadFeed(t.Context(), upgradedHomeserver, "")
+	page, err := st.(store.Feed).ReadFeed(t.Context(), upgradedHomeserver, "")
 	if err != nil || len(page.Entries) < 2 {
 		t.Fatalf("the feed has %d entries, %v", len(page.Entries), err)
 	}
@@ -173,11 +173,11 @@ func TestUpgrade(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	user := discharger.UserKey{Homeserver: upgradedHomeserver, User: "@unknown:hs"}
-	lostNothing := func(t *testing.T, st discharger.Store) {
+	user := store.UserKey{Homeserver: upgradedHomeserver, User: "@unknown:hs"}
+	lostNothing := func(t *testing.T, st store.Store) {
 		t.Helper()
 		v, err := st.Load(t.Context(), user, key, revocation.DeviceTag{})
-		if err != nil || v.Losses != (session.Losses{}) {
+		if err != nil || v.Losses != (store.Losses{}) {
 			t.Errorf("losses are %+v, %v", v.Losses, err)
 		}
 	}
@@ -196,7 +196,7 @@ func TestUpgrade(t *testing.T) {
 		cfg := s.Config()
 		cfg.Now, cfg.Wait = u.now(), redis.Wait
 		// Redis drops events that are over by its own clock.
-		cfg.Announce = func(e *revocation.Revocation, _ time.Time) (discharger.FeedEvent, error) {
+		cfg.Announce = func(e *revocation.Revocation, _ time.Time) (store.FeedEvent, error) {
 			return discharger.Announcer{}.Event(e, time.Now())
 		}
 		cfg.Journal = storetest.OpenJournal(t, journal.Config{Path: copied(t, "journal.db"), Now: u.now()})

@@ -6,8 +6,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/discharger/discharger/discharger"
 	"github.com/discharger/discharger/discharger/revocation"
+	"github.com/discharger/discharger/discharger/store"
 	"github.com/discharger/discharger/discharger/store/redis"
 	"github.com/discharger/discharger/discharger/store/redistest"
 	"github.com/discharger/discharger/discharger/store/storetest"
@@ -41,9 +41,9 @@ func TestValkeyDisk(t *testing.T) {
 		c.Wait = func(context.Context, time.Duration) error { return nil }
 	})
 	u, id := storetest.Someone(), storetest.NewSession()
-	f.MustSwap(t, true, u, discharger.Change{Session: id, New: []byte("live")})
+	f.MustSwap(t, true, u, store.Change{Session: id, New: []byte("live")})
 	s.Do(t, "config", "resetstat")
-	w := discharger.Write{User: u, Revocations: storetest.Ending(t, u, id), Changes: []discharger.Change{{Session: id, Old: []byte("live"), New: []byte("dead")}}}
+	w := store.Write{User: u, Revocations: storetest.Ending(t, u, id), Changes: []store.Change{{Session: id, Old: []byte("live"), New: []byte("dead")}}}
 	if ok, err := f.Swap(t.Context(), w); !ok || err != nil {
 		t.Fatalf("revoke: %v, %v", ok, err)
 	}
@@ -81,14 +81,14 @@ func TestValkeyDiskReplica(t *testing.T) {
 	cfg.ReadTimeout = 4 * time.Second
 	hasty := openEventually(t, cfg)
 	u, id := storetest.Someone(), storetest.NewSession()
-	f.MustSwap(t, true, u, discharger.Change{Session: id, New: []byte("live")})
-	w := discharger.Write{User: u, Revocations: storetest.Ending(t, u, id), Changes: []discharger.Change{{Session: id, Old: []byte("live"), New: []byte("dead")}}}
+	f.MustSwap(t, true, u, store.Change{Session: id, New: []byte("live")})
+	w := store.Write{User: u, Revocations: storetest.Ending(t, u, id), Changes: []store.Change{{Session: id, Old: []byte("live"), New: []byte("dead")}}}
 	if ok, err := f.Swap(t.Context(), w); !ok || err != nil {
 		t.Fatalf("revoke: %v, %v", ok, err)
 	}
 	replica.pause(t)
 	w.User = storetest.Someone()
-	f.MustSwap(t, true, w.User, discharger.Change{Session: id, New: []byte("live")})
+	f.MustSwap(t, true, w.User, store.Change{Session: id, New: []byte("live")})
 	redistest.Eventually(t, "the primary has it on its disk, and the replica has not", func() bool {
 		ok, err := hasty.Swap(t.Context(), w)
 		if ok || err == nil {

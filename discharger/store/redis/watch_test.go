@@ -8,9 +8,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/discharger/discharger/discharger"
 	"github.com/discharger/discharger/discharger/revocation"
-	"github.com/discharger/discharger/discharger/session"
+	"github.com/discharger/discharger/discharger/store"
 	"github.com/discharger/discharger/discharger/store/journal"
 	"github.com/discharger/discharger/discharger/store/redis"
 	"github.com/discharger/discharger/discharger/store/redistest"
@@ -33,15 +32,15 @@ func TestRedisEvictionAtRuntime(t *testing.T) {
 				}
 			})
 			r, u, id := f.Store.(*redis.Store), storetest.Someone(), storetest.NewSession()
-			f.MustSwap(t, true, u, discharger.Change{Session: id, New: []byte("a")})
+			f.MustSwap(t, true, u, store.Change{Session: id, New: []byte("a")})
 			s.Do(t, "config", "set", "maxmemory-policy", "allkeys-lru")
 			redistest.Eventually(t, "the store refuses the server", func() bool { return r.Stats().Refused })
 			refused := func(err error) bool {
-				return err != nil && !errors.Is(err, discharger.ErrStoreLost) && strings.Contains(err.Error(), "noeviction")
+				return err != nil && !errors.Is(err, store.ErrLost) && strings.Contains(err.Error(), "noeviction")
 			}
 			_, errLoad := f.Load(t.Context(), u, id, revocation.DeviceTag{})
 			_, errList := f.List(t.Context(), u)
-			_, errSwap := f.Swap(t.Context(), storetest.One(u, discharger.Change{Session: id, Old: []byte("a"), New: []byte("b")}))
+			_, errSwap := f.Swap(t.Context(), storetest.One(u, store.Change{Session: id, Old: []byte("a"), New: []byte("b")}))
 			_, errNow := f.Now(t.Context())
 			for i, err := range []error{errLoad, errList, errSwap, errNow, f.Ready(t.Context())} {
 				if !refused(err) {
@@ -77,7 +76,7 @@ func TestRedisEvictionAfterFailover(t *testing.T) {
 		stores = append(stores, &storetest.Fixture{Store: OpenRedis(t, cfg), Clock: storetest.NewClock()})
 	}
 	u, id := storetest.Someone(), storetest.NewSession()
-	stores[0].MustSwap(t, true, u, discharger.Change{Session: id, New: storetest.Live(t, 0)})
+	stores[0].MustSwap(t, true, u, store.Change{Session: id, New: storetest.Live(t, 0)})
 	for _, f := range stores {
 		f.Expect(t, u, id, string(storetest.Live(t, 0)), "")
 	}
@@ -108,7 +107,7 @@ func TestRedisEvicted(t *testing.T) {
 	f := newRedisFixture(t, s, func(c *redis.Config) { c.Log = log.Logger() })
 	r := f.Store.(*redis.Store)
 	u, id := storetest.Someone(), storetest.NewSession()
-	f.MustSwap(t, true, u, discharger.Change{Session: id, New: []byte("a")})
+	f.MustSwap(t, true, u, store.Change{Session: id, New: []byte("a")})
 	redistest.Eventually(t, "the servers are looked at", func() bool { return f.Ready(t.Context()) == nil })
 	if n := r.Stats().Evicted; n != 0 {
 		t.Errorf("%d keys were evicted", n)
@@ -161,7 +160,7 @@ func TestRedisReady(t *testing.T) {
 			c.break_(t)
 			redistest.Eventually(t, "the store is not ready", func() bool {
 				err := f.Ready(t.Context())
-				if errors.Is(err, discharger.ErrStoreLost) {
+				if errors.Is(err, store.ErrLost) {
 					t.Fatal(err)
 				}
 				return err != nil && strings.Contains(err.Error(), c.want)
@@ -252,7 +251,7 @@ func TestRedisOlderData(t *testing.T) {
 				return
 			}
 			for _, f := range []*storetest.Fixture{fa, fb} {
-				redistest.Eventually(t, "the loss is noticed", func() bool { return errors.Is(f.Ready(ctx), discharger.ErrStoreLost) })
+				redistest.Eventually(t, "the loss is noticed", func() bool { return errors.Is(f.Ready(ctx), store.ErrLost) })
 			}
 			if err := a.AcceptLoss(ctx); err != nil && !strings.Contains(err.Error(), "replayed") {
 				t.Fatal(err)
@@ -271,11 +270,11 @@ func TestRedisOlderData(t *testing.T) {
 }
 
 // writeWithoutBeats writes a session and leaves no heartbeat.
-func writeWithoutBeats(t testing.TB, s *redisServer, u discharger.UserKey, id [16]byte) {
+func writeWithoutBeats(t testing.TB, s *redisServer, u store.UserKey, id [16]byte) {
 	t.Helper()
 	beats := s.Do(t, "dump", redis.BeatKey(tagKey))
 	f := newRedisFixture(t, s)
-	f.MustSwap(t, true, u, discharger.Change{Session: id, New: storetest.Live(t, 0)})
+	f.MustSwap(t, true, u, store.Change{Session: id, New: storetest.Live(t, 0)})
 	if err := f.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -305,9 +304,9 @@ func TestRedisLosses(t *testing.T) {
 	}
 	f := newRedisFixture(t, s, quick)
 	r := f.Store.(*redis.Store)
-	f.MustSwap(t, true, u, discharger.Change{Session: id, New: []byte("a")})
-	for _, v := range []discharger.View{f.MustLoad(t, u, id), f.MustLoad(t, u, storetest.NewSession())} {
-		if v.Losses != (session.Losses{}) {
+	f.MustSwap(t, true, u, store.Change{Session: id, New: []byte("a")})
+	for _, v := range []store.View{f.MustLoad(t, u, id), f.MustLoad(t, u, storetest.NewSession())} {
+		if v.Losses != (store.Losses{}) {
 			t.Errorf("a store of an earlier version has lost %+v", v.Losses)
 		}
 	}
@@ -352,7 +351,7 @@ func TestRedisPartLosses(t *testing.T) {
 	})
 	bucket := func(key string) string { return key[:6] }
 	lost := bucket(redis.IdentityKeys(tagKey)[200])
-	find := func(userLost, homeserverLost bool) discharger.UserKey {
+	find := func(userLost, homeserverLost bool) store.UserKey {
 		for {
 			u := storetest.Someone()
 			if (bucket(redis.UserHash(tagKey, u)) == lost) == userLost && (bucket(redis.HomeserverKey(tagKey, u.Homeserver)) == lost) == homeserverLost {

@@ -8,16 +8,16 @@ import (
 	"testing"
 	"time"
 
-	"github.com/discharger/discharger/discharger"
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/revocation"
+	"github.com/discharger/discharger/discharger/store"
 )
 
 // BenchUsers is how many users, of one session each, a benchmark works on.
 const BenchUsers = 2000
 
 type benchSession struct {
-	User discharger.UserKey
+	User store.UserKey
 	Id   caveat.SessionID
 }
 
@@ -28,12 +28,12 @@ func BenchContext(b *testing.B) context.Context {
 	return ctx
 }
 
-func BenchSessions(b *testing.B, s discharger.Store) []benchSession {
+func BenchSessions(b *testing.B, s store.Store) []benchSession {
 	b.Helper()
 	out := make([]benchSession, BenchUsers)
 	Spread(b, 64, BenchUsers, func(i int) {
-		out[i] = benchSession{discharger.UserKey{Homeserver: "example.org", User: fmt.Sprintf("@user%d:example.org", i)}, NewSession()}
-		w := One(out[i].User, discharger.Change{Session: out[i].Id, New: make([]byte, 75), Expires: time.Now().Add(time.Hour)})
+		out[i] = benchSession{store.UserKey{Homeserver: "example.org", User: fmt.Sprintf("@user%d:example.org", i)}, NewSession()}
+		w := One(out[i].User, store.Change{Session: out[i].Id, New: make([]byte, 75), Expires: time.Now().Add(time.Hour)})
 		if ok, err := s.Swap(b.Context(), w); !ok || err != nil {
 			b.Error(ok, err)
 		}
@@ -55,7 +55,7 @@ func Spread(b *testing.B, callers, n int, call func(int)) {
 	wg.Wait()
 }
 
-func BenchLoad(b *testing.B, s discharger.Store, callers int) {
+func BenchLoad(b *testing.B, s store.Store, callers int) {
 	sessions := BenchSessions(b, s)
 	ctx := BenchContext(b)
 	b.ReportAllocs()
@@ -68,7 +68,7 @@ func BenchLoad(b *testing.B, s discharger.Store, callers int) {
 	})
 }
 
-func BenchSwap(b *testing.B, s discharger.Store, callers int) {
+func BenchSwap(b *testing.B, s store.Store, callers int) {
 	sessions := BenchSessions(b, s)
 	now := make([]atomic.Pointer[[]byte], BenchUsers)
 	ctx, start := BenchContext(b), make([]byte, 75)
@@ -80,7 +80,7 @@ func BenchSwap(b *testing.B, s discharger.Store, callers int) {
 	Spread(b, callers, b.N, func(i int) {
 		k := i * 7919 % BenchUsers
 		next := fmt.Appendf(nil, "%-75d", i)
-		w := One(sessions[k].User, discharger.Change{Session: sessions[k].Id, Old: *now[k].Load(), New: next, Expires: time.Now().Add(time.Hour)})
+		w := One(sessions[k].User, store.Change{Session: sessions[k].Id, Old: *now[k].Load(), New: next, Expires: time.Now().Add(time.Hour)})
 		if _, err := s.Swap(ctx, w); err != nil {
 			b.Error(err)
 		}

@@ -8,19 +8,19 @@ import (
 	"testing"
 	"time"
 
-	"github.com/discharger/discharger/discharger"
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/revocation"
+	"github.com/discharger/discharger/discharger/store"
 	"github.com/discharger/discharger/discharger/store/redistest"
 )
 
 // A Fixture is a store to try, with data that nobody else is using.
 type Fixture struct {
-	discharger.Store
-	Clock  *clock                                   // the store's
-	Other  func(testing.TB) discharger.Store        // a second handle on the same data, or the same one
-	Reopen func(testing.TB, *Fixture)               // closes the store and opens it again
-	Forget func(testing.TB, discharger.UserKey) int // rows or fields that are kept for a user
+	store.Store
+	Clock  *clock                              // the store's
+	Other  func(testing.TB) store.Store        // a second handle on the same data, or the same one
+	Reopen func(testing.TB, *Fixture)          // closes the store and opens it again
+	Forget func(testing.TB, store.UserKey) int // rows or fields that are kept for a user
 }
 
 // Run runs every case over what open opens. It is all that a store has
@@ -97,8 +97,8 @@ func (c *clock) Advance(d time.Duration) {
 func (c *clock) In(d time.Duration) time.Time { return c.Now().Add(d) }
 
 // Someone is a user that no other test knows.
-func Someone() discharger.UserKey {
-	return discharger.UserKey{
+func Someone() store.UserKey {
+	return store.UserKey{
 		Homeserver: fmt.Sprintf("h%x.example.org", rand.Uint64()),
 		User:       fmt.Sprintf("@u%x:example.org", rand.Uint64()),
 	}
@@ -114,13 +114,13 @@ func NewSession() (id caveat.SessionID) {
 // nobody is the session that stands for the user's own record.
 var nobody caveat.SessionID
 
-func One(u discharger.UserKey, c discharger.Change) discharger.Write {
-	return discharger.Write{User: u, Changes: []discharger.Change{c}}
+func One(u store.UserKey, c store.Change) store.Write {
+	return store.Write{User: u, Changes: []store.Change{c}}
 }
 
-func (f *Fixture) MustSwap(t testing.TB, want bool, u discharger.UserKey, changes ...discharger.Change) {
+func (f *Fixture) MustSwap(t testing.TB, want bool, u store.UserKey, changes ...store.Change) {
 	t.Helper()
-	got, err := f.Swap(t.Context(), discharger.Write{User: u, Changes: changes})
+	got, err := f.Swap(t.Context(), store.Write{User: u, Changes: changes})
 	if err != nil {
 		t.Fatalf("Swap: %v", err)
 	}
@@ -129,7 +129,7 @@ func (f *Fixture) MustSwap(t testing.TB, want bool, u discharger.UserKey, change
 	}
 }
 
-func (f *Fixture) MustLoad(t testing.TB, u discharger.UserKey, id caveat.SessionID) discharger.View {
+func (f *Fixture) MustLoad(t testing.TB, u store.UserKey, id caveat.SessionID) store.View {
 	t.Helper()
 	v, err := f.Load(t.Context(), u, id, revocation.DeviceTag{})
 	if err != nil {
@@ -138,7 +138,7 @@ func (f *Fixture) MustLoad(t testing.TB, u discharger.UserKey, id caveat.Session
 	return v
 }
 
-func (f *Fixture) MustList(t testing.TB, u discharger.UserKey) discharger.Listing {
+func (f *Fixture) MustList(t testing.TB, u store.UserKey) store.Listing {
 	t.Helper()
 	l, err := f.List(t.Context(), u)
 	if err != nil {
@@ -148,7 +148,7 @@ func (f *Fixture) MustList(t testing.TB, u discharger.UserKey) discharger.Listin
 }
 
 // Expect checks both ways of reading a session; "" is none.
-func (f *Fixture) Expect(t testing.TB, u discharger.UserKey, id caveat.SessionID, session, user string) {
+func (f *Fixture) Expect(t testing.TB, u store.UserKey, id caveat.SessionID, session, user string) {
 	t.Helper()
 	v, l := f.MustLoad(t, u, id), f.MustList(t, u)
 	if string(v.Session) != session || string(l.Sessions[id]) != session {
@@ -167,10 +167,10 @@ func testAbsent(t *testing.T, f *Fixture) {
 	if l := f.MustList(t, u); l.User != nil || len(l.Sessions) != 0 {
 		t.Errorf("List of nothing gives %+v", l)
 	}
-	f.MustSwap(t, false, u, discharger.Change{Session: id, Old: []byte("a"), New: []byte("b")})
-	f.MustSwap(t, false, u, discharger.Change{Old: []byte("a"), New: []byte("b")})
-	f.MustSwap(t, true, u, discharger.Change{Session: id, Old: []byte("a")}) // as good as done
-	f.MustSwap(t, true, u, discharger.Change{Session: id})
+	f.MustSwap(t, false, u, store.Change{Session: id, Old: []byte("a"), New: []byte("b")})
+	f.MustSwap(t, false, u, store.Change{Old: []byte("a"), New: []byte("b")})
+	f.MustSwap(t, true, u, store.Change{Session: id, Old: []byte("a")}) // as good as done
+	f.MustSwap(t, true, u, store.Change{Session: id})
 	f.Expect(t, u, id, "", "")
 	if err := f.Ready(t.Context()); err != nil {
 		t.Errorf("Ready: %v", err)
@@ -202,7 +202,7 @@ func testSwap(t *testing.T, f *Fixture) {
 			{"b", "c", false, ""},
 			{"", "d", true, "d"},
 		} {
-			c := discharger.Change{Session: id}
+			c := store.Change{Session: id}
 			if step.old != "" {
 				c.Old = []byte(step.old)
 			}
@@ -221,7 +221,7 @@ func testSwap(t *testing.T, f *Fixture) {
 // answer, and once more when the record has moved on.
 func testRepeat(t *testing.T, f *Fixture) {
 	u, id := Someone(), NewSession()
-	writes := [][]discharger.Change{
+	writes := [][]store.Change{
 		{{Session: id, New: []byte("1")}, {New: []byte("u1")}},
 		{{Session: id, Old: []byte("1"), New: []byte("2")}},
 		{{Session: id, Old: []byte("2"), New: []byte("3")}, {Old: []byte("u1"), New: []byte("u2")}},
@@ -241,9 +241,9 @@ func testOneWinner(t *testing.T, f *Fixture) {
 	const racers = 64
 	for _, old := range []string{"", "before"} {
 		u, id := Someone(), NewSession()
-		c := discharger.Change{Session: id}
+		c := store.Change{Session: id}
 		if old != "" {
-			f.MustSwap(t, true, u, discharger.Change{Session: id, New: []byte(old)})
+			f.MustSwap(t, true, u, store.Change{Session: id, New: []byte(old)})
 			c.Old = []byte(old)
 		}
 		var mu sync.Mutex
@@ -292,7 +292,7 @@ func testNoLostUpdate(t *testing.T, f *Fixture) {
 					return
 				}
 				next := fmt.Appendf(nil, "%d by %d", atoi(v.Session)+1, counter)
-				ok, err := f.Swap(t.Context(), discharger.Write{User: u, Changes: []discharger.Change{
+				ok, err := f.Swap(t.Context(), store.Write{User: u, Changes: []store.Change{
 					{Session: id, Old: v.Session, New: next}, {Old: v.User, New: next},
 				}})
 				if err != nil {
@@ -319,11 +319,11 @@ func atoi(b []byte) (n int) {
 func testAllOrNone(t *testing.T, f *Fixture) {
 	u, a, b := Someone(), NewSession(), NewSession()
 	f.MustSwap(t, true, u,
-		discharger.Change{Session: a, New: []byte("a1")},
-		discharger.Change{Session: b, New: []byte("b1")},
-		discharger.Change{New: []byte("u1")})
+		store.Change{Session: a, New: []byte("a1")},
+		store.Change{Session: b, New: []byte("b1")},
+		store.Change{New: []byte("u1")})
 	for _, wrong := range []caveat.SessionID{a, b, nobody} {
-		changes := []discharger.Change{
+		changes := []store.Change{
 			{Session: a, Old: []byte("a1"), New: []byte("a2")},
 			{Session: b, Old: []byte("b1")},
 			{Old: []byte("u1"), New: []byte("u2")},
@@ -339,11 +339,11 @@ func testAllOrNone(t *testing.T, f *Fixture) {
 		f.Expect(t, u, b, "b1", "u1")
 	}
 	// Half of it is there already: that half agrees, the rest is made to.
-	f.MustSwap(t, true, u, discharger.Change{Session: a, Old: []byte("a1"), New: []byte("a2")})
+	f.MustSwap(t, true, u, store.Change{Session: a, Old: []byte("a1"), New: []byte("a2")})
 	f.MustSwap(t, true, u,
-		discharger.Change{Session: a, Old: []byte("a1"), New: []byte("a2")},
-		discharger.Change{Session: b, Old: []byte("b1")},
-		discharger.Change{Old: []byte("u1"), New: []byte("u2")})
+		store.Change{Session: a, Old: []byte("a1"), New: []byte("a2")},
+		store.Change{Session: b, Old: []byte("b1")},
+		store.Change{Old: []byte("u1"), New: []byte("u2")})
 	f.Expect(t, u, a, "a2", "u2")
 	f.Expect(t, u, b, "", "u2")
 }
@@ -351,9 +351,9 @@ func testAllOrNone(t *testing.T, f *Fixture) {
 func testExpiry(t *testing.T, f *Fixture) {
 	u, short, long, ever := Someone(), NewSession(), NewSession(), NewSession()
 	f.MustSwap(t, true, u,
-		discharger.Change{Session: short, New: []byte("short"), Expires: f.Clock.In(time.Hour)},
-		discharger.Change{Session: long, New: []byte("long"), Expires: f.Clock.In(3 * time.Hour)},
-		discharger.Change{Session: ever, New: []byte("ever")})
+		store.Change{Session: short, New: []byte("short"), Expires: f.Clock.In(time.Hour)},
+		store.Change{Session: long, New: []byte("long"), Expires: f.Clock.In(3 * time.Hour)},
+		store.Change{Session: ever, New: []byte("ever")})
 	f.Clock.Advance(time.Hour - time.Millisecond) // never early
 	f.Expect(t, u, short, "short", "")
 	f.Clock.Advance(time.Second + time.Millisecond)
@@ -362,16 +362,16 @@ func testExpiry(t *testing.T, f *Fixture) {
 	f.Expect(t, u, ever, "ever", "")
 
 	// What has expired is no record.
-	f.MustSwap(t, false, u, discharger.Change{Session: short, Old: []byte("short"), New: []byte("again")})
-	f.MustSwap(t, true, u, discharger.Change{Session: short, New: []byte("again"), Expires: f.Clock.In(time.Hour)})
+	f.MustSwap(t, false, u, store.Change{Session: short, Old: []byte("short"), New: []byte("again")})
+	f.MustSwap(t, true, u, store.Change{Session: short, New: []byte("again"), Expires: f.Clock.In(time.Hour)})
 	f.Expect(t, u, short, "again", "")
 
 	// The same record, kept longer.
-	f.MustSwap(t, true, u, discharger.Change{Session: short, Old: []byte("again"), New: []byte("again"), Expires: f.Clock.In(5 * time.Hour)})
+	f.MustSwap(t, true, u, store.Change{Session: short, Old: []byte("again"), New: []byte("again"), Expires: f.Clock.In(5 * time.Hour)})
 	f.Clock.Advance(4 * time.Hour)
 	f.Expect(t, u, short, "again", "")
 	f.Expect(t, u, long, "", "")
-	f.MustSwap(t, true, u, discharger.Change{Session: ever, Old: []byte("ever"), New: []byte("ever"), Expires: f.Clock.In(time.Hour)})
+	f.MustSwap(t, true, u, store.Change{Session: ever, Old: []byte("ever"), New: []byte("ever"), Expires: f.Clock.In(time.Hour)})
 	f.Clock.Advance(2 * time.Hour)
 	f.Expect(t, u, short, "", "")
 	f.Expect(t, u, ever, "", "")
@@ -379,28 +379,28 @@ func testExpiry(t *testing.T, f *Fixture) {
 
 func testExtremes(t *testing.T, f *Fixture) {
 	u, late, early := Someone(), NewSession(), NewSession()
-	f.MustSwap(t, true, u, discharger.Change{Session: late, New: []byte("late"), Expires: time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC)})
+	f.MustSwap(t, true, u, store.Change{Session: late, New: []byte("late"), Expires: time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC)})
 	f.Expect(t, u, late, "late", "")
-	f.MustSwap(t, true, u, discharger.Change{Session: early, New: []byte("early"), Expires: time.Date(1912, 1, 1, 0, 0, 0, 0, time.UTC)})
+	f.MustSwap(t, true, u, store.Change{Session: early, New: []byte("early"), Expires: time.Date(1912, 1, 1, 0, 0, 0, 0, time.UTC)})
 	f.Expect(t, u, early, "", "")
-	f.MustSwap(t, true, u, discharger.Change{Session: late, Old: []byte("late"), New: []byte("late"), Expires: f.Clock.In(-time.Hour)})
+	f.MustSwap(t, true, u, store.Change{Session: late, Old: []byte("late"), New: []byte("late"), Expires: f.Clock.In(-time.Hour)})
 	f.Expect(t, u, late, "", "")
 }
 
 func testUserOutlives(t *testing.T, f *Fixture) {
 	u, id, other := Someone(), NewSession(), NewSession()
 	f.MustSwap(t, true, u,
-		discharger.Change{New: []byte("generation 7"), Expires: f.Clock.In(time.Minute)},
-		discharger.Change{Session: id, New: []byte("session"), Expires: f.Clock.In(100 * time.Hour)})
+		store.Change{New: []byte("generation 7"), Expires: f.Clock.In(time.Minute)},
+		store.Change{Session: id, New: []byte("session"), Expires: f.Clock.In(100 * time.Hour)})
 	f.Clock.Advance(50 * time.Hour)
 	f.Expect(t, u, id, "session", "generation 7")
 	f.Expect(t, u, other, "", "generation 7")
-	f.MustSwap(t, false, u, discharger.Change{New: []byte("generation 1")})
-	f.MustSwap(t, true, u, discharger.Change{Session: other, New: []byte("new"), Expires: f.Clock.In(100 * time.Hour)})
+	f.MustSwap(t, false, u, store.Change{New: []byte("generation 1")})
+	f.MustSwap(t, true, u, store.Change{Session: other, New: []byte("new"), Expires: f.Clock.In(100 * time.Hour)})
 	f.Expect(t, u, other, "new", "generation 7")
-	f.MustSwap(t, true, u, discharger.Change{Session: id, Old: []byte("session")})
+	f.MustSwap(t, true, u, store.Change{Session: id, Old: []byte("session")})
 	f.Clock.Advance(99 * time.Hour)
-	f.MustSwap(t, true, u, discharger.Change{Old: []byte("generation 7"), New: []byte("generation 8"), Expires: f.Clock.In(time.Minute)})
+	f.MustSwap(t, true, u, store.Change{Old: []byte("generation 7"), New: []byte("generation 8"), Expires: f.Clock.In(time.Minute)})
 	f.Expect(t, u, other, "new", "generation 8")
 }
 
@@ -408,9 +408,9 @@ func testUserOutlives(t *testing.T, f *Fixture) {
 func testUserGoes(t *testing.T, f *Fixture) {
 	soon := f.Clock.In(100 * time.Millisecond)
 	alone, with := Someone(), Someone()
-	f.MustSwap(t, true, alone, discharger.Change{New: []byte("user"), Expires: soon})
-	f.MustSwap(t, true, with, discharger.Change{New: []byte("user"), Expires: soon},
-		discharger.Change{Session: NewSession(), New: bytes.Repeat([]byte("s"), 100), Expires: soon})
+	f.MustSwap(t, true, alone, store.Change{New: []byte("user"), Expires: soon})
+	f.MustSwap(t, true, with, store.Change{New: []byte("user"), Expires: soon},
+		store.Change{Session: NewSession(), New: bytes.Repeat([]byte("s"), 100), Expires: soon})
 	f.Clock.Advance(3 * time.Second)
 	redistest.Eventually(t, "both users are forgotten", func() bool {
 		return f.Forget(t, alone) == 0 && f.Forget(t, with) == 0

@@ -9,14 +9,14 @@ import (
 	"testing"
 	"time"
 
-	"github.com/discharger/discharger/discharger"
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/revocation"
+	"github.com/discharger/discharger/discharger/store"
 	"github.com/discharger/discharger/discharger/store/redistest"
 )
 
 // Device loads the record of a user's device.
-func (f *Fixture) Device(t testing.TB, u discharger.UserKey, tag revocation.DeviceTag) string {
+func (f *Fixture) Device(t testing.TB, u store.UserKey, tag revocation.DeviceTag) string {
 	t.Helper()
 	v, err := f.Load(t.Context(), u, nobody, tag)
 	if err != nil {
@@ -37,10 +37,10 @@ func testDevices(t *testing.T, f *Fixture) {
 		t.Fatalf("a device without a record is %q", got)
 	}
 	f.MustSwap(t, true, u,
-		discharger.Change{Session: id, New: []byte("session")},
-		discharger.Change{Device: a, New: []byte("a1")},
-		discharger.Change{Device: b, New: []byte("b1")},
-		discharger.Change{New: []byte("user")})
+		store.Change{Session: id, New: []byte("session")},
+		store.Change{Device: a, New: []byte("a1")},
+		store.Change{Device: b, New: []byte("b1")},
+		store.Change{New: []byte("user")})
 	f.Expect(t, u, id, "session", "user")
 	if l := f.MustList(t, u); len(l.Sessions) != 1 || len(l.Devices) != 2 {
 		t.Errorf("%d sessions and %d devices are listed, want 1 and 2", len(l.Sessions), len(l.Devices))
@@ -59,7 +59,7 @@ func testDevices(t *testing.T, f *Fixture) {
 		{"a2", "", true, ""},
 		{"", "a3", true, "a3"},
 	} {
-		c := discharger.Change{Device: a}
+		c := store.Change{Device: a}
 		if step.old != "" {
 			c.Old = []byte(step.old)
 		}
@@ -87,18 +87,18 @@ func testDevices(t *testing.T, f *Fixture) {
 // something else.
 func testDeviceAllOrNone(t *testing.T, f *Fixture) {
 	u, id, a := Someone(), NewSession(), revocation.TagOf("A")
-	f.MustSwap(t, true, u, discharger.Change{Session: id, New: []byte("s1")}, discharger.Change{Device: a, New: []byte("a1")})
-	f.MustSwap(t, false, u, discharger.Change{Session: id, Old: []byte("s1"), New: []byte("s2")}, discharger.Change{Device: a, Old: []byte("a0"), New: []byte("a2")})
-	f.MustSwap(t, false, u, discharger.Change{Session: id, Old: []byte("s0"), New: []byte("s2")}, discharger.Change{Device: a, Old: []byte("a1"), New: []byte("a2")})
+	f.MustSwap(t, true, u, store.Change{Session: id, New: []byte("s1")}, store.Change{Device: a, New: []byte("a1")})
+	f.MustSwap(t, false, u, store.Change{Session: id, Old: []byte("s1"), New: []byte("s2")}, store.Change{Device: a, Old: []byte("a0"), New: []byte("a2")})
+	f.MustSwap(t, false, u, store.Change{Session: id, Old: []byte("s0"), New: []byte("s2")}, store.Change{Device: a, Old: []byte("a1"), New: []byte("a2")})
 	f.Expect(t, u, id, "s1", "")
 	if got := f.Device(t, u, a); got != "a1" {
 		t.Errorf("the device is %q", got)
 	}
-	for what, w := range map[string]discharger.Write{
-		"twice": {User: u, Changes: []discharger.Change{{Device: a, Old: []byte("a1"), New: []byte("a2")}, {Device: a, Old: []byte("a1"), New: []byte("a2")}}},
-		"both":  One(u, discharger.Change{Session: id, Device: a, New: []byte("x")}),
-		"empty": One(u, discharger.Change{Device: a, Old: []byte("a1"), New: []byte{}}),
-		"huge":  One(u, discharger.Change{Device: a, Old: []byte("a1"), New: make([]byte, 64<<10+1)}),
+	for what, w := range map[string]store.Write{
+		"twice": {User: u, Changes: []store.Change{{Device: a, Old: []byte("a1"), New: []byte("a2")}, {Device: a, Old: []byte("a1"), New: []byte("a2")}}},
+		"both":  One(u, store.Change{Session: id, Device: a, New: []byte("x")}),
+		"empty": One(u, store.Change{Device: a, Old: []byte("a1"), New: []byte{}}),
+		"huge":  One(u, store.Change{Device: a, Old: []byte("a1"), New: make([]byte, 64<<10+1)}),
 	} {
 		if ok, err := f.Swap(t.Context(), w); ok || err == nil {
 			t.Errorf("%s: Swap gave %v, %v", what, ok, err)
@@ -113,16 +113,16 @@ func testDeviceOutlives(t *testing.T, f *Fixture) {
 	soon := f.Clock.In(100 * time.Millisecond) // real time has to pass: Redis goes by it
 	gone := Someone()
 	f.MustSwap(t, true, gone,
-		discharger.Change{Device: a, New: []byte("device"), Expires: soon},
-		discharger.Change{Session: id, New: []byte("session"), Expires: soon})
+		store.Change{Device: a, New: []byte("device"), Expires: soon},
+		store.Change{Session: id, New: []byte("session"), Expires: soon})
 	f.MustSwap(t, true, u,
-		discharger.Change{Device: a, New: []byte("device"), Expires: f.Clock.In(time.Minute)},
-		discharger.Change{Session: id, New: []byte("session"), Expires: f.Clock.In(100 * time.Hour)})
+		store.Change{Device: a, New: []byte("device"), Expires: f.Clock.In(time.Minute)},
+		store.Change{Session: id, New: []byte("session"), Expires: f.Clock.In(100 * time.Hour)})
 	f.Clock.Advance(50 * time.Hour)
 	if got := f.Device(t, u, a); got != "device" {
 		t.Errorf("beside a session, the device is %q", got)
 	}
-	f.MustSwap(t, false, u, discharger.Change{Device: a, New: []byte("another")})
+	f.MustSwap(t, false, u, store.Change{Device: a, New: []byte("another")})
 	redistest.Eventually(t, "device and session are forgotten", func() bool { return f.Forget(t, gone) == 0 })
 	if got := f.Device(t, gone, a); got != "" {
 		t.Errorf("the expired device is %q", got)
@@ -133,7 +133,7 @@ func testDeviceOutlives(t *testing.T, f *Fixture) {
 func testDeviceAliasing(t *testing.T, f *Fixture) {
 	u, a := Someone(), revocation.TagOf("A")
 	record := []byte("device")
-	f.MustSwap(t, true, u, discharger.Change{Device: a, New: record})
+	f.MustSwap(t, true, u, store.Change{Device: a, New: record})
 	copy(record, "!!!!!!")
 	for range 2 {
 		v, err := f.Load(t.Context(), u, nobody, a)
@@ -157,8 +157,8 @@ func testDeviceMany(t *testing.T, f *Fixture) {
 	for i := range 300 {
 		tag := revocation.TagOf(strings.Repeat("d", i+1))
 		want[tag] = []byte{byte(i), byte(i >> 8), 1}
-		f.MustSwap(t, true, u, discharger.Change{Device: tag, New: want[tag]},
-			discharger.Change{Session: caveat.SessionID{0: byte(i), 1: byte(i >> 8), 15: 1}, New: []byte("s")})
+		f.MustSwap(t, true, u, store.Change{Device: tag, New: want[tag]},
+			store.Change{Session: caveat.SessionID{0: byte(i), 1: byte(i >> 8), 15: 1}, New: []byte("s")})
 	}
 	l := f.MustList(t, u)
 	if !maps.EqualFunc(l.Devices, want, bytes.Equal) || len(l.Sessions) != 300 {

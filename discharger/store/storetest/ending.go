@@ -6,10 +6,10 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/discharger/discharger/discharger"
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/revocation"
 	"github.com/discharger/discharger/discharger/session"
+	"github.com/discharger/discharger/discharger/store"
 )
 
 // A life is a session's record, as the service writes it.
@@ -66,7 +66,7 @@ func (l *LogBuffer) String() string {
 func (l *LogBuffer) Logger() *slog.Logger { return slog.New(slog.NewTextHandler(l, nil)) }
 
 // Ending returns the journal's entry of a session that becomes the tombstone.
-func Ending(t testing.TB, u discharger.UserKey, id caveat.SessionID) []revocation.Revocation {
+func Ending(t testing.TB, u store.UserKey, id caveat.SessionID) []revocation.Revocation {
 	t.Helper()
 	var r session.Record
 	if err := r.UnmarshalBinary(Tombstone(t)); err != nil {

@@ -10,21 +10,21 @@ import (
 	"testing"
 	"time"
 
-	"github.com/discharger/discharger/discharger"
+	"github.com/discharger/discharger/discharger/store"
 )
 
 // Feed is the part of a fixture's store that reads feeds.
-func (f *Fixture) Feed() discharger.Feed { return f.Store.(discharger.Feed) }
+func (f *Fixture) Feed() store.Feed { return f.Store.(store.Feed) }
 
 // Events makes events that are kept for an hour.
-func (f *Fixture) Events(texts ...string) (out []discharger.FeedEvent) {
+func (f *Fixture) Events(texts ...string) (out []store.FeedEvent) {
 	for _, text := range texts {
-		out = append(out, discharger.FeedEvent{Data: []byte(text), Until: f.Clock.In(time.Hour)})
+		out = append(out, store.FeedEvent{Data: []byte(text), Until: f.Clock.In(time.Hour)})
 	}
 	return out
 }
 
-func (f *Fixture) MustPublish(t testing.TB, homeserver string, events ...discharger.FeedEvent) {
+func (f *Fixture) MustPublish(t testing.TB, homeserver string, events ...store.FeedEvent) {
 	t.Helper()
 	if err := f.Publish(t.Context(), homeserver, events...); err != nil {
 		t.Fatalf("Publish: %v", err)
@@ -32,7 +32,7 @@ func (f *Fixture) MustPublish(t testing.TB, homeserver string, events ...dischar
 }
 
 // MustRead reads all that there is after a position.
-func (f *Fixture) MustRead(t testing.TB, homeserver, after string) (out []discharger.FeedEntry, gap bool) {
+func (f *Fixture) MustRead(t testing.TB, homeserver, after string) (out []store.FeedEntry, gap bool) {
 	t.Helper()
 	for first := true; ; first = false {
 		page, err := f.Feed().ReadFeed(t.Context(), homeserver, after)
@@ -51,7 +51,7 @@ func (f *Fixture) MustRead(t testing.TB, homeserver, after string) (out []discha
 	}
 }
 
-func Texts(entries []discharger.FeedEntry) (out []string) {
+func Texts(entries []store.FeedEntry) (out []string) {
 	for _, e := range entries {
 		out = append(out, string(e.Data))
 	}
@@ -59,7 +59,7 @@ func Texts(entries []discharger.FeedEntry) (out []string) {
 }
 
 // ExpectFeed checks what a feed says after a position.
-func (f *Fixture) ExpectFeed(t testing.TB, homeserver, after string, wantGap bool, want ...string) []discharger.FeedEntry {
+func (f *Fixture) ExpectFeed(t testing.TB, homeserver, after string, wantGap bool, want ...string) []store.FeedEntry {
 	t.Helper()
 	got, gap := f.MustRead(t, homeserver, after)
 	if !slices.Equal(Texts(got), want) || gap != wantGap {
@@ -73,7 +73,7 @@ func (f *Fixture) ExpectFeed(t testing.TB, homeserver, after string, wantGap boo
 func testFeedOrder(t *testing.T, f *Fixture) {
 	u, other := Someone(), Someone()
 	f.ExpectFeed(t, u.Homeserver, "", false)
-	w := discharger.Write{User: u, Changes: []discharger.Change{{Session: NewSession(), New: []byte("a")}}, Revocations: Ending(t, u, NewSession()), Events: f.Events("1", "2")}
+	w := store.Write{User: u, Changes: []store.Change{{Session: NewSession(), New: []byte("a")}}, Revocations: Ending(t, u, NewSession()), Events: f.Events("1", "2")}
 	for range 2 { // as good as done, and said again
 		if ok, err := f.Swap(t.Context(), w); err != nil || !ok {
 			t.Fatalf("Swap: %v, %v", ok, err)
@@ -98,7 +98,7 @@ func testFeedOrder(t *testing.T, f *Fixture) {
 		}
 		f.ExpectFeed(t, u.Homeserver, e.Position, false, Texts(all[i+1:])...)
 	}
-	for _, bad := range [][]discharger.FeedEvent{nil, {{Data: nil, Until: f.Clock.In(time.Hour)}}, {{Data: []byte("x")}},
+	for _, bad := range [][]store.FeedEvent{nil, {{Data: nil, Until: f.Clock.In(time.Hour)}}, {{Data: []byte("x")}},
 		{{Data: make([]byte, 17<<10), Until: f.Clock.In(time.Hour)}}} {
 		if err := f.Publish(t.Context(), u.Homeserver, bad...); err == nil {
 			t.Errorf("%d events accepted", len(bad))
@@ -145,8 +145,8 @@ func testFeedGap(t *testing.T, f *Fixture) {
 // has to stay.
 func testFeedRetention(t *testing.T, f *Fixture) {
 	u := Someone()
-	over := func(text string) discharger.FeedEvent {
-		return discharger.FeedEvent{Data: []byte(text), Until: f.Clock.In(-time.Second)}
+	over := func(text string) store.FeedEvent {
+		return store.FeedEvent{Data: []byte(text), Until: f.Clock.In(-time.Second)}
 	}
 	f.MustPublish(t, u.Homeserver, over("1"), over("2"), over("3"))
 	f.MustPublish(t, u.Homeserver, append(f.Events("4"), over("5"))...)
@@ -179,7 +179,7 @@ func testFeedConcurrent(t *testing.T, f *Fixture) {
 	const writers, each = 8, 12
 	u := Someone()
 	var wg sync.WaitGroup
-	handles := []discharger.Store{f.Store, f.Other(t)}
+	handles := []store.Store{f.Store, f.Other(t)}
 	for w := range writers {
 		wg.Go(func() {
 			for i := range each {
@@ -249,7 +249,7 @@ func testFeedAwait(t *testing.T, f *Fixture) {
 // before their time, for as long as that matters.
 func FeedBound(t *testing.T, f *Fixture, after func(time.Time)) {
 	u := Someone()
-	soon := discharger.FeedEvent{Data: []byte("soon"), Until: f.Clock.In(20 * time.Minute)}
+	soon := store.FeedEvent{Data: []byte("soon"), Until: f.Clock.In(20 * time.Minute)}
 	f.MustPublish(t, u.Homeserver, soon)
 	f.MustPublish(t, u.Homeserver, f.Events("1", "2")...)
 	all := f.ExpectFeed(t, u.Homeserver, "", false, "soon", "1", "2")

@@ -12,6 +12,7 @@ import (
 	"github.com/discharger/discharger/discharger"
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/session"
+	"github.com/discharger/discharger/discharger/store"
 )
 
 // An Issuer is a service in several processes, which share a store's data and
@@ -30,7 +31,7 @@ const IssuerHomeserver = "hs.example.org"
 var PatientLimits = session.Limits{Grace: time.Hour}
 
 // NewIssuer makes a service over each store.
-func NewIssuer(t testing.TB, stores ...discharger.Store) *Issuer {
+func NewIssuer(t testing.TB, stores ...store.Store) *Issuer {
 	t.Helper()
 	is := &Issuer{T: t}
 	var err error
@@ -46,7 +47,7 @@ func NewIssuer(t testing.TB, stores ...discharger.Store) *Issuer {
 }
 
 // Serve adds a service over a store.
-func (is *Issuer) Serve(st discharger.Store, l session.Limits) {
+func (is *Issuer) Serve(st store.Store, l session.Limits) {
 	is.T.Helper()
 	opener, err := caveat.NewOpener(caveat.OpenerConfig{
 		Keys: []caveat.KeyPair{is.Keys}, Homeservers: []caveat.Homeserver{{Name: IssuerHomeserver, Key: is.hs.Public}},
@@ -70,7 +71,7 @@ func (is *Issuer) Any() *discharger.Service { return is.Services[rand.IntN(len(i
 // last. One goroutine uses it at a time.
 type Device struct {
 	*Issuer
-	User    discharger.UserKey
+	User    store.UserKey
 	Session caveat.SessionID
 	Minted  time.Time
 	caveat  []byte
@@ -102,7 +103,7 @@ func (is *Issuer) LoginMode(user string, mode caveat.Mode) *Device {
 		is.T.Fatal(err)
 	}
 	return &Device{
-		Issuer: is, User: discharger.UserKey{Homeserver: IssuerHomeserver, User: user}, Session: id, Minted: minted, caveat: sealed,
+		Issuer: is, User: store.UserKey{Homeserver: IssuerHomeserver, User: user}, Session: id, Minted: minted, caveat: sealed,
 	}
 }
 

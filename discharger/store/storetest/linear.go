@@ -16,6 +16,7 @@ import (
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/revocation"
 	"github.com/discharger/discharger/discharger/session"
+	"github.com/discharger/discharger/discharger/store"
 	"github.com/discharger/discharger/discharger/store/redistest"
 )
 
@@ -46,7 +47,7 @@ type Linear struct {
 }
 
 // Run returns whether the history is one that the model allows.
-func (l Linear) Run(t *testing.T, s discharger.Store) porcupine.CheckResult {
+func (l Linear) Run(t *testing.T, s store.Store) porcupine.CheckResult {
 	t.Helper()
 	if l.Limits.Grace == 0 {
 		l.Limits.Grace = time.Hour // however slow the machine
@@ -218,7 +219,7 @@ func (c *linearClient) logsOut(t *testing.T, u int) {
 
 // Flaky is a store that fails now and then, before or after it did what it was
 // asked for, and takes its time.
-type Flaky struct{ discharger.Store }
+type Flaky struct{ store.Store }
 
 var errFlaky = errors.New("connection reset by peer")
 
@@ -227,14 +228,14 @@ func (f *Flaky) trouble() bool {
 	return rand.IntN(30) == 0
 }
 
-func (f *Flaky) Load(ctx context.Context, u discharger.UserKey, id caveat.SessionID, device revocation.DeviceTag) (discharger.View, error) {
+func (f *Flaky) Load(ctx context.Context, u store.UserKey, id caveat.SessionID, device revocation.DeviceTag) (store.View, error) {
 	if f.trouble() {
-		return discharger.View{}, errFlaky
+		return store.View{}, errFlaky
 	}
 	return f.Store.Load(ctx, u, id, device)
 }
 
-func (f *Flaky) Swap(ctx context.Context, w discharger.Write) (bool, error) {
+func (f *Flaky) Swap(ctx context.Context, w store.Write) (bool, error) {
 	if f.trouble() {
 		return false, errFlaky
 	}

@@ -7,25 +7,25 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/discharger/discharger/discharger"
 	"github.com/discharger/discharger/discharger/revocation"
+	"github.com/discharger/discharger/discharger/store"
 	"github.com/discharger/discharger/discharger/store/marker"
 )
 
 // ExpectLost tries everything that could mistake a loss for an answer.
-func ExpectLost(t testing.TB, what string, s discharger.Store, u discharger.UserKey) {
+func ExpectLost(t testing.TB, what string, s store.Store, u store.UserKey) {
 	t.Helper()
 	id := NewSession()
 	_, errLoad := s.Load(t.Context(), u, id, revocation.DeviceTag{})
 	_, errList := s.List(t.Context(), u)
-	ok1, errNew := s.Swap(t.Context(), One(u, discharger.Change{Session: id, New: []byte("a")}))
-	ok2, errOld := s.Swap(t.Context(), One(u, discharger.Change{Session: id, Old: []byte("a"), New: []byte("b")}))
+	ok1, errNew := s.Swap(t.Context(), One(u, store.Change{Session: id, New: []byte("a")}))
+	ok2, errOld := s.Swap(t.Context(), One(u, store.Change{Session: id, Old: []byte("a"), New: []byte("b")}))
 	ok3, errHome := s.SwapHomeserver(t.Context(), u.Homeserver, nil, []byte("a"))
 	if ok1 || ok2 || ok3 {
 		t.Errorf("%s: a swap was done", what)
 	}
 	for i, err := range []error{errLoad, errList, errNew, errOld, errHome, s.Ready(t.Context())} {
-		if !errors.Is(err, discharger.ErrStoreLost) {
+		if !errors.Is(err, store.ErrLost) {
 			t.Errorf("%s: method %d: %v, want ErrStoreLost", what, i, err)
 		}
 	}
@@ -58,7 +58,7 @@ func (m *Memory) Save(id []byte) error {
 
 // A MarkedStore is either store, seen by the tests that both have to pass.
 type MarkedStore interface {
-	discharger.Store
+	store.Store
 	AcceptLoss(context.Context) error
 }
 
@@ -86,7 +86,7 @@ func Markers(t *testing.T, open func(marker.Marker) (MarkedStore, error), wipe, 
 	}
 	write := func(s MarkedStore) {
 		t.Helper()
-		if ok, err := s.Swap(t.Context(), One(u, discharger.Change{Session: id, New: []byte("a")})); !ok || err != nil {
+		if ok, err := s.Swap(t.Context(), One(u, store.Change{Session: id, New: []byte("a")})); !ok || err != nil {
 			t.Fatal(ok, err)
 		}
 	}
@@ -154,7 +154,7 @@ func Markers(t *testing.T, open func(marker.Marker) (MarkedStore, error), wipe, 
 	write(s)
 	closeStore(s)
 	s = mustOpen(m)
-	if v, err := s.Load(t.Context(), u, id, revocation.DeviceTag{}); !errors.Is(err, discharger.ErrStoreLost) {
+	if v, err := s.Load(t.Context(), u, id, revocation.DeviceTag{}); !errors.Is(err, store.ErrLost) {
 		t.Errorf("another store's session is %+v, %v", v, err)
 	}
 	ExpectLost(t, "replaced", s, u)

@@ -14,9 +14,9 @@ import (
 
 	"pgregory.net/rapid"
 
-	"github.com/discharger/discharger/discharger"
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/revocation"
+	"github.com/discharger/discharger/discharger/store"
 )
 
 func testHostileNames(t *testing.T, f *Fixture) {
@@ -26,15 +26,15 @@ func testHostileNames(t *testing.T, f *Fixture) {
 		strings.Repeat("ab", 127), "homeserver:a", "store:",
 	}
 	id := NewSession()
-	record := func(u discharger.UserKey) []byte { return fmt.Appendf(nil, "%q of %q", u.User, u.Homeserver) }
-	var users []discharger.UserKey
+	record := func(u store.UserKey) []byte { return fmt.Appendf(nil, "%q of %q", u.User, u.Homeserver) }
+	var users []store.UserKey
 	for _, h := range names {
 		for _, n := range names {
-			users = append(users, discharger.UserKey{Homeserver: h, User: n})
+			users = append(users, store.UserKey{Homeserver: h, User: n})
 		}
 	}
 	for _, u := range users {
-		f.MustSwap(t, true, u, discharger.Change{Session: id, New: record(u)})
+		f.MustSwap(t, true, u, store.Change{Session: id, New: record(u)})
 	}
 	for _, u := range users {
 		if got := f.MustLoad(t, u, id).Session; !bytes.Equal(got, record(u)) {
@@ -45,7 +45,7 @@ func testHostileNames(t *testing.T, f *Fixture) {
 		}
 	}
 	for _, u := range users[:len(users)/2] {
-		f.MustSwap(t, true, u, discharger.Change{Session: id, Old: record(u)})
+		f.MustSwap(t, true, u, store.Change{Session: id, Old: record(u)})
 	}
 	for i, u := range users {
 		if got := f.MustLoad(t, u, id).Session; (got != nil) != (i >= len(users)/2) {
@@ -53,7 +53,7 @@ func testHostileNames(t *testing.T, f *Fixture) {
 		}
 	}
 	for _, u := range users[len(users)/2:] {
-		f.MustSwap(t, true, u, discharger.Change{Session: id, Old: record(u)})
+		f.MustSwap(t, true, u, store.Change{Session: id, Old: record(u)})
 	}
 }
 
@@ -63,7 +63,7 @@ func testList(t *testing.T, f *Fixture) {
 		want := make(map[caveat.SessionID][]byte)
 		for i := range n {
 			id, record := NewSession(), bytes.Repeat([]byte{byte(i)}, 1+rand.IntN(150))
-			c := discharger.Change{Session: id, New: record, Expires: f.Clock.In(time.Hour)}
+			c := store.Change{Session: id, New: record, Expires: f.Clock.In(time.Hour)}
 			if i%3 == 1 {
 				c.Expires = f.Clock.In(-time.Hour)
 			} else {
@@ -92,7 +92,7 @@ func testSizes(t *testing.T, f *Fixture) {
 		t.Helper()
 		s := bytes.Repeat([]byte{byte(n), 0, 0xff}, n)[:n]
 		r := append(bytes.Clone(s), '!')
-		f.MustSwap(t, true, u, discharger.Change{Session: id, Old: session, New: s}, discharger.Change{Old: user, New: r})
+		f.MustSwap(t, true, u, store.Change{Session: id, Old: session, New: s}, store.Change{Old: user, New: r})
 		session, user = s, r
 		f.Expect(t, u, id, string(s), string(r))
 	}
@@ -129,7 +129,7 @@ func testNeighbours(t *testing.T, f *Fixture) {
 		if rand.IntN(4) > 0 {
 			record = bytes.Repeat([]byte{byte(i), byte(i >> 8)}, 1+rand.IntN(60))
 		}
-		f.MustSwap(t, true, u, discharger.Change{Session: id, Old: want[id], New: record})
+		f.MustSwap(t, true, u, store.Change{Session: id, Old: want[id], New: record})
 		if want[id] = record; record == nil {
 			delete(want, id)
 		}
@@ -184,8 +184,8 @@ func testHomeserver(t *testing.T, f *Fixture) {
 	read("c")
 
 	// A user may have the homeserver's name, and the other way round.
-	twin := discharger.UserKey{Homeserver: u.Homeserver, User: u.Homeserver}
-	f.MustSwap(t, true, twin, discharger.Change{New: []byte("twin")})
+	twin := store.UserKey{Homeserver: u.Homeserver, User: u.Homeserver}
+	f.MustSwap(t, true, twin, store.Change{New: []byte("twin")})
 	read("c")
 	swap(true, "c", "d")
 	if v := f.MustLoad(t, twin, NewSession()); string(v.User) != "twin" || string(v.Homeserver) != "d" {
@@ -221,10 +221,10 @@ func testHomeserverHandles(t *testing.T, f *Fixture) {
 
 func testRevokes(t *testing.T, f *Fixture) {
 	u, id := Someone(), NewSession()
-	f.MustSwap(t, true, u, discharger.Change{Session: id, New: []byte("live")}, discharger.Change{New: []byte("u")})
+	f.MustSwap(t, true, u, store.Change{Session: id, New: []byte("live")}, store.Change{New: []byte("u")})
 	revoke := func(want bool, old, new string) {
 		t.Helper()
-		got, err := f.Swap(t.Context(), discharger.Write{User: u, Revocations: Ending(t, u, id), Changes: []discharger.Change{
+		got, err := f.Swap(t.Context(), store.Write{User: u, Revocations: Ending(t, u, id), Changes: []store.Change{
 			{Session: id, Old: []byte(old), New: []byte(new), Expires: f.Clock.In(time.Hour)},
 		}})
 		if err != nil || got != want {
@@ -236,41 +236,41 @@ func testRevokes(t *testing.T, f *Fixture) {
 	revoke(true, "live", "dead")
 	revoke(true, "dead", "dead") // to be sure that someone else's is durable
 	f.Expect(t, u, id, "dead", "u")
-	f.MustSwap(t, false, u, discharger.Change{Session: id, Old: []byte("live"), New: []byte("alive")})
+	f.MustSwap(t, false, u, store.Change{Session: id, Old: []byte("live"), New: []byte("alive")})
 	f.Expect(t, u, id, "dead", "u")
 }
 
 func testInvalid(t *testing.T, f *Fixture) {
 	u, id := Someone(), NewSession()
-	f.MustSwap(t, true, u, discharger.Change{Session: id, New: []byte("a")})
+	f.MustSwap(t, true, u, store.Change{Session: id, New: []byte("a")})
 	huge := make([]byte, 64<<10+1)
 	name := strings.Repeat("n", 4<<10+1)
-	for what, w := range map[string]discharger.Write{
+	for what, w := range map[string]store.Write{
 		"nothing":       {User: u},
-		"empty old":     One(u, discharger.Change{Session: id, Old: []byte{}, New: []byte("b")}),
-		"empty new":     One(u, discharger.Change{Session: id, Old: []byte("a"), New: []byte{}}),
-		"huge":          One(u, discharger.Change{Session: id, Old: []byte("a"), New: huge}),
-		"user name":     One(discharger.UserKey{Homeserver: u.Homeserver, User: name}, discharger.Change{Session: id, New: []byte("b")}),
-		"hs name":       One(discharger.UserKey{Homeserver: name, User: u.User}, discharger.Change{Session: id, New: []byte("b")}),
-		"twice":         {User: u, Changes: []discharger.Change{{Session: id, Old: []byte("a"), New: []byte("b")}, {Session: id, Old: []byte("b"), New: []byte("c")}}},
-		"twice, a user": {User: u, Changes: []discharger.Change{{New: []byte("b")}, {New: []byte("b")}}},
+		"empty old":     One(u, store.Change{Session: id, Old: []byte{}, New: []byte("b")}),
+		"empty new":     One(u, store.Change{Session: id, Old: []byte("a"), New: []byte{}}),
+		"huge":          One(u, store.Change{Session: id, Old: []byte("a"), New: huge}),
+		"user name":     One(store.UserKey{Homeserver: u.Homeserver, User: name}, store.Change{Session: id, New: []byte("b")}),
+		"hs name":       One(store.UserKey{Homeserver: name, User: u.User}, store.Change{Session: id, New: []byte("b")}),
+		"twice":         {User: u, Changes: []store.Change{{Session: id, Old: []byte("a"), New: []byte("b")}, {Session: id, Old: []byte("b"), New: []byte("c")}}},
+		"twice, a user": {User: u, Changes: []store.Change{{New: []byte("b")}, {New: []byte("b")}}},
 	} {
 		if ok, err := f.Swap(t.Context(), w); err == nil || ok {
 			t.Errorf("%s: Swap gave %v, %v", what, ok, err)
 		}
 	}
 	f.Expect(t, u, id, "a", "")
-	mine := One(u, discharger.Change{New: []byte("mine")})
+	mine := One(u, store.Change{New: []byte("mine")})
 	if ok, err := f.Swap(t.Context(), mine); !ok || err != nil {
 		t.Errorf("Swap of the user's record gave %v, %v", ok, err)
 	}
 	if v, err := f.Load(t.Context(), u, nobody, revocation.DeviceTag{}); err != nil || v.Session != nil || string(v.User) != "mine" {
 		t.Errorf("Load of no session gave %+v, %v", v, err)
 	}
-	if _, err := f.Load(t.Context(), discharger.UserKey{User: name}, id, revocation.DeviceTag{}); err == nil {
+	if _, err := f.Load(t.Context(), store.UserKey{User: name}, id, revocation.DeviceTag{}); err == nil {
 		t.Error("Load takes any name")
 	}
-	if _, err := f.List(t.Context(), discharger.UserKey{Homeserver: name}); err == nil {
+	if _, err := f.List(t.Context(), store.UserKey{Homeserver: name}); err == nil {
 		t.Error("List takes any name")
 	}
 	for _, c := range []struct {
@@ -286,9 +286,9 @@ func testInvalid(t *testing.T, f *Fixture) {
 func testReopen(t *testing.T, f *Fixture) {
 	u, a, b := Someone(), NewSession(), NewSession()
 	f.MustSwap(t, true, u,
-		discharger.Change{Session: a, New: bytes.Repeat([]byte("a"), 90), Expires: f.Clock.In(time.Hour)},
-		discharger.Change{Session: b, New: []byte("b"), Expires: f.Clock.In(3 * time.Hour)},
-		discharger.Change{New: []byte("u")})
+		store.Change{Session: a, New: bytes.Repeat([]byte("a"), 90), Expires: f.Clock.In(time.Hour)},
+		store.Change{Session: b, New: []byte("b"), Expires: f.Clock.In(3 * time.Hour)},
+		store.Change{New: []byte("u")})
 	if ok, err := f.SwapHomeserver(t.Context(), u.Homeserver, nil, []byte("h")); err != nil || !ok {
 		t.Fatalf("SwapHomeserver: %v, %v", ok, err)
 	}
@@ -308,15 +308,15 @@ func testReopen(t *testing.T, f *Fixture) {
 
 func testContext(t *testing.T, f *Fixture) {
 	u, id := Someone(), NewSession()
-	f.MustSwap(t, true, u, discharger.Change{Session: id, New: []byte("a")})
+	f.MustSwap(t, true, u, store.Change{Session: id, New: []byte("a")})
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	_, errLoad := f.Load(ctx, u, id, revocation.DeviceTag{})
 	_, errList := f.List(ctx, u)
-	_, errSwap := f.Swap(ctx, One(u, discharger.Change{Session: id, Old: []byte("a"), New: []byte("b")}))
+	_, errSwap := f.Swap(ctx, One(u, store.Change{Session: id, Old: []byte("a"), New: []byte("b")}))
 	_, errHome := f.SwapHomeserver(ctx, u.Homeserver, nil, []byte("b"))
 	for i, err := range []error{errLoad, errList, errSwap, errHome, f.Ready(ctx)} {
-		if !errors.Is(err, context.Canceled) || errors.Is(err, discharger.ErrStoreLost) {
+		if !errors.Is(err, context.Canceled) || errors.Is(err, store.ErrLost) {
 			t.Errorf("method %d with a context that has ended: %v", i, err)
 		}
 	}
@@ -326,7 +326,7 @@ func testContext(t *testing.T, f *Fixture) {
 func testAliasing(t *testing.T, f *Fixture) {
 	u, id := Someone(), NewSession()
 	record := []byte("session")
-	f.MustSwap(t, true, u, discharger.Change{Session: id, New: record}, discharger.Change{New: []byte("user")})
+	f.MustSwap(t, true, u, store.Change{Session: id, New: record}, store.Change{New: []byte("user")})
 	if _, err := f.SwapHomeserver(t.Context(), u.Homeserver, nil, []byte("home")); err != nil {
 		t.Fatal(err)
 	}
@@ -364,7 +364,7 @@ func testModel(t *testing.T, f *Fixture) {
 		}
 		records := rapid.OneOf(rapid.Just([]byte(nil)), rapid.SliceOfN(rapid.Byte(), 1, 130), rapid.SliceOfN(rapid.ByteRange(0, 1), 1, 1))
 		for range rapid.IntRange(1, 25).Draw(r, "writes") {
-			w := discharger.Write{User: u}
+			w := store.Write{User: u}
 			if rapid.Bool().Draw(r, "revokes") {
 				w.Revocations = Ending(t, u, sessions[1])
 			}
@@ -372,7 +372,7 @@ func testModel(t *testing.T, f *Fixture) {
 			rand.Shuffle(len(ids), func(i, j int) { ids[i], ids[j] = ids[j], ids[i] })
 			want := true
 			for _, id := range ids[:rapid.IntRange(1, 3).Draw(r, "changes")] {
-				c := discharger.Change{Session: id, Old: current(id), New: records.Draw(r, "new")}
+				c := store.Change{Session: id, Old: current(id), New: records.Draw(r, "new")}
 				if rapid.IntRange(0, 9).Draw(r, "wrong") == 0 {
 					c.Old = records.Draw(r, "old")
 				}

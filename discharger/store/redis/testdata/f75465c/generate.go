@@ -56,7 +56,7 @@ func check(err error) {
 
 func seed(b byte) *bytes.Reader { return bytes.NewReader(bytes.Repeat([]byte{b}, 64)) }
 
-func newWorld(st discharger.Store) *world {
+func newWorld(st store.Store) *world {
 	w := &world{ctx: context.Background(), keys: must(caveat.GenerateKey(seed(1))), hs: make(map[string]caveat.KeyPair)}
 	var known []caveat.Homeserver
 	for i, name := range []string{"hs.example.org", "gone.example.org"} {
@@ -109,7 +109,7 @@ func (w *world) run(saved func()) []*session {
 	dave := w.login(gone, "@dave:gone", caveat.ModeRotate)
 	saved()
 	check(w.service.Logout(w.ctx, w.request(out), discharger.ScopeSession))
-	check(w.service.RevokeUser(w.ctx, discharger.UserKey{Homeserver: home, User: "@bob:hs"}, id(kept)))
+	check(w.service.RevokeUser(w.ctx, store.UserKey{Homeserver: home, User: "@bob:hs"}, id(kept)))
 	check(w.service.RevokeHomeserver(w.ctx, gone))
 	for _, s := range append(others, out, dave) {
 		s.Live = false

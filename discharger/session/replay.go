@@ -1,4 +1,4 @@
-package discharger
+package session
 
 import (
 	"bytes"
@@ -10,7 +10,7 @@ import (
 
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/revocation"
-	"github.com/discharger/discharger/discharger/session"
+	"github.com/discharger/discharger/discharger/store"
 )
 
 // Replay of revocations: a store that
@@ -53,7 +53,7 @@ const ClockSlack = 10 * time.Second
 // replay is what the records of one user become.
 type replay struct {
 	now      int64 // Unix ms
-	user     session.GenerationRecord
+	user     GenerationRecord
 	raised   bool
 	keepUser int64
 	sessions map[caveat.SessionID]*replayed
@@ -62,13 +62,13 @@ type replay struct {
 }
 
 type replayedDevice struct {
-	session.DeviceRecord
+	DeviceRecord
 	changed bool
 	keep    int64
 }
 
 type replayed struct {
-	session.Record
+	Record
 	changed bool
 	keep    int64
 }
@@ -78,7 +78,7 @@ type replayed struct {
 // entries they are: what these say has to be announced again. Nothing to change
 // is no changes. Records that cannot be read are left as they are: nobody gets
 // a discharge by them.
-func Replay(entries []revocation.Revocation, l Listing, now time.Time) (changes []Change, restored []revocation.Revocation, err error) {
+func Replay(entries []revocation.Revocation, l store.Listing, now time.Time) (changes []store.Change, restored []revocation.Revocation, err error) {
 	p := replay{
 		now: now.UnixMilli(), sessions: make(map[caveat.SessionID]*replayed, len(l.Sessions)),
 		devices: make(map[revocation.DeviceTag]*replayedDevice, len(l.Devices)),
@@ -154,7 +154,7 @@ func (p *replay) end(r *replayed, e *revocation.Revocation) {
 	}
 	r.Record = *r.Record.Tombstone(end)
 	r.changed = true
-	r.keep = (p.now + session.TombstoneSlack.Milliseconds()) / 1000
+	r.keep = (p.now + TombstoneSlack.Milliseconds()) / 1000
 	if e.Keep == 0 {
 		r.keep = 0
 	} else {
@@ -232,8 +232,8 @@ func (p *replay) endUser(e *revocation.Revocation) (changed bool) {
 	}
 	p.user.Generation = max(p.user.Generation, e.Generation)
 	if e.Cause != "" {
-		p.user.Note(session.GenerationEnd{Generation: e.Generation, End: e.End()})
-		slices.SortFunc(p.user.Ends, func(x, y session.GenerationEnd) int { return cmp.Compare(x.Generation, y.Generation) })
+		p.user.Note(GenerationEnd{Generation: e.Generation, End: e.End()})
+		slices.SortFunc(p.user.Ends, func(x, y GenerationEnd) int { return cmp.Compare(x.Generation, y.Generation) })
 	}
 	if p.raised = true; e.Keep != 0 {
 		p.keepUser = max(p.keepUser, e.Keep+(p.user.At-e.At)/1000)
@@ -253,9 +253,9 @@ func (p *replay) live() bool {
 	return false
 }
 
-func (p *replay) changes(l Listing) ([]Change, error) {
-	var out []Change
-	add := func(c Change, keep int64, next interface{ MarshalBinary() ([]byte, error) }) error {
+func (p *replay) changes(l store.Listing) ([]store.Change, error) {
+	var out []store.Change
+	add := func(c store.Change, keep int64, next interface{ MarshalBinary() ([]byte, error) }) error {
 		b, err := next.MarshalBinary()
 		if err != nil {
 			return fmt.Errorf("replay revocations: %w", err)
@@ -271,7 +271,7 @@ func (p *replay) changes(l Listing) ([]Change, error) {
 		return nil
 	}
 	if p.raised {
-		if err := add(Change{Old: l.User}, p.keepUser, p.user); err != nil {
+		if err := add(store.Change{Old: l.User}, p.keepUser, p.user); err != nil {
 			return nil, err
 		}
 	}
@@ -279,7 +279,7 @@ func (p *replay) changes(l Listing) ([]Change, error) {
 		if !r.changed {
 			continue
 		}
-		if err := add(Change{Session: id, Old: l.Sessions[id]}, r.keep, &r.Record); err != nil {
+		if err := add(store.Change{Session: id, Old: l.Sessions[id]}, r.keep, &r.Record); err != nil {
 			return nil, err
 		}
 	}
@@ -287,7 +287,7 @@ func (p *replay) changes(l Listing) ([]Change, error) {
 		if !r.changed {
 			continue
 		}
-		if err := add(Change{Device: tag, Old: l.Devices[tag]}, r.keep, r.DeviceRecord); err != nil {
+		if err := add(store.Change{Device: tag, Old: l.Devices[tag]}, r.keep, r.DeviceRecord); err != nil {
 			return nil, err
 		}
 	}
@@ -297,7 +297,7 @@ func (p *replay) changes(l Listing) ([]Change, error) {
 // ReplayHomeserver returns what a homeserver's record becomes when it shows
 // what the entries say: the same bytes if it does so already.
 func ReplayHomeserver(entries []revocation.Revocation, record []byte, now time.Time) ([]byte, error) {
-	var v session.GenerationRecord
+	var v GenerationRecord
 	if err := v.UnmarshalBinary(record); err != nil {
 		return nil, fmt.Errorf("replay revocations: %w", err)
 	}
@@ -314,17 +314,57 @@ func ReplayHomeserver(entries []revocation.Revocation, record []byte, now time.T
 			v.At = e.At
 		}
 		if e.Generation > v.Generation && e.Cause != "" {
-			v.Note(session.GenerationEnd{Generation: e.Generation, End: e.End()})
+			v.Note(GenerationEnd{Generation: e.Generation, End: e.End()})
 		}
 		v.Generation, v.At = max(v.Generation, e.Generation), max(v.At, e.At)
 	}
 	if v.Generation == old.Generation && v.At == old.At {
 		return record, nil
 	}
-	slices.SortFunc(v.Ends, func(x, y session.GenerationEnd) int { return cmp.Compare(x.Generation, y.Generation) })
+	slices.SortFunc(v.Ends, func(x, y GenerationEnd) int { return cmp.Compare(x.Generation, y.Generation) })
 	b, err := v.MarshalBinary()
 	if err != nil {
 		return nil, fmt.Errorf("replay revocations: %w", err)
 	}
 	return b, nil
+}
+
+// lifted are marks from the future that an operator lifted.
+type lifted struct {
+	now     int64                                   // Unix ms; marks later than that are from the future
+	raised  map[uint64]bool                         // generations with an entry that is not from the future
+	devices map[revocation.DeviceTag]map[int64]bool // of a device: the marks
+}
+
+// liftedMarks finds them: a lifted mark has another entry, which is not from the
+// future.
+func liftedMarks(entries []revocation.Revocation, now int64) lifted {
+	l := lifted{now: now + ClockSlack.Milliseconds(), raised: make(map[uint64]bool), devices: make(map[revocation.DeviceTag]map[int64]bool)}
+	for i := range entries {
+		e := &entries[i]
+		switch {
+		case e.At > l.now:
+		case e.Kind == revocation.KindUser, e.Kind == revocation.KindHomeserver:
+			l.raised[e.Generation] = true
+		case e.Kind == revocation.KindDevice && e.Generation > 0:
+			if l.devices[e.Device] == nil {
+				l.devices[e.Device] = make(map[int64]bool)
+			}
+			l.devices[e.Device][int64(e.Generation)] = true
+		}
+	}
+	return l
+}
+
+// has reports whether an entry's mark was lifted.
+func (l *lifted) has(e *revocation.Revocation) bool {
+	switch {
+	case e.At <= l.now:
+		return false
+	case e.Kind == revocation.KindUser, e.Kind == revocation.KindHomeserver:
+		return l.raised[e.Generation]
+	case e.Kind == revocation.KindDevice:
+		return l.devices[e.Device][e.At]
+	}
+	return false
 }

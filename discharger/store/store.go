@@ -1,4 +1,4 @@
-package discharger
+package store
 
 import (
 	"context"
@@ -7,7 +7,6 @@ import (
 
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/revocation"
-	"github.com/discharger/discharger/discharger/session"
 )
 
 // A Store keeps the service's records: one per session, one per user and one
@@ -20,7 +19,7 @@ import (
 // When an error is returned, nothing is known: a write may or may not have
 // taken effect. Such an error is never a statement about a session, and no
 // client is refused because of it. A store that has lost its data returns
-// [ErrStoreLost] from Load, List and Ready until an operator has decided what
+// [ErrLost] from Load, List and Ready until an operator has decided what
 // to do; it never reports the loss as missing records.
 type Store interface {
 	// Load reads a session's record together with those of its user, its
@@ -69,7 +68,7 @@ type Store interface {
 
 // ErrStoreLost is returned by a [Store] whose data is gone or is not the data
 // this service worked with before.
-var ErrStoreLost = errors.New("the store has lost its data")
+var ErrLost = errors.New("the store has lost its data")
 
 // UserKey names what a store keeps for one user of one homeserver. Users of
 // different homeservers never share anything, whatever their names.
@@ -82,7 +81,7 @@ type UserKey struct {
 // or that it has expired.
 type View struct {
 	Session, User, Homeserver, Device []byte
-	Losses                            session.Losses
+	Losses                            Losses
 }
 
 // Listing is what [Store.List] found.

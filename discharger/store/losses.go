@@ -1,4 +1,4 @@
-package session
+package store
 
 // Losses are the times, in Unix ms by the store's clock, from which on the
 // store's data is complete; 0: nothing was lost. A store from before losses

@@ -1,4 +1,4 @@
-package discharger
+package session
 
 import (
 	"maps"
@@ -11,7 +11,7 @@ import (
 
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/revocation"
-	"github.com/discharger/discharger/discharger/session"
+	"github.com/discharger/discharger/discharger/store"
 )
 
 // A ledger is what a store holds of one user, kept as the service keeps it.
@@ -19,11 +19,11 @@ import (
 type ledger struct {
 	t        *rapid.T
 	now      int64
-	user     session.GenerationRecord
-	sessions map[caveat.SessionID]session.Record
+	user     GenerationRecord
+	sessions map[caveat.SessionID]Record
 }
 
-var ledgerUser = UserKey{Homeserver: "example.org", User: "@alice:example.org"}
+var ledgerUser = store.UserKey{Homeserver: "example.org", User: "@alice:example.org"}
 
 func (l *ledger) clone() *ledger {
 	c := *l
@@ -44,9 +44,9 @@ func (l *ledger) marshal(v interface{ MarshalBinary() ([]byte, error) }) []byte 
 	return b
 }
 
-func (l *ledger) listing() Listing {
-	out := Listing{Sessions: make(map[caveat.SessionID][]byte)}
-	if !reflect.DeepEqual(l.user, session.GenerationRecord{}) {
+func (l *ledger) listing() store.Listing {
+	out := store.Listing{Sessions: make(map[caveat.SessionID][]byte)}
+	if !reflect.DeepEqual(l.user, GenerationRecord{}) {
 		out.User = l.marshal(l.user)
 	}
 	for id, r := range l.sessions {
@@ -55,7 +55,7 @@ func (l *ledger) listing() Listing {
 	return out
 }
 
-func (l *ledger) apply(changes []Change) {
+func (l *ledger) apply(changes []store.Change) {
 	for _, c := range changes {
 		if c.Session == (caveat.SessionID{}) {
 			if err := l.user.UnmarshalBinary(c.New); err != nil {
@@ -63,7 +63,7 @@ func (l *ledger) apply(changes []Change) {
 			}
 			continue
 		}
-		var r session.Record
+		var r Record
 		if err := r.UnmarshalBinary(c.New); err != nil {
 			l.t.Fatal(err)
 		}
@@ -84,32 +84,32 @@ func (l *ledger) step(next *byte) []revocation.Revocation {
 		end.Code = "why"
 	}
 	keep := time.UnixMilli(l.now).Add(time.Hour)
-	var changes []Change
+	var changes []store.Change
 	var entry revocation.Revocation
 	switch kind {
 	case 0:
 		*next++
-		l.sessions[caveat.SessionID{*next}] = session.Record{
+		l.sessions[caveat.SessionID{*next}] = Record{
 			Mode: caveat.ModeOpen, Created: l.now, LastUsed: l.now, UserGeneration: l.user.Generation, Device: "D",
 		}
 		return nil
 	case 2:
 		id := rapid.SampledFrom(ids).Draw(l.t, "session")
 		r := l.sessions[id]
-		if over, yes := (session.State{Session: &r, User: l.user}).Ended(); yes { // the service remembers it as that
+		if over, yes := (State{Session: &r, User: l.user}).Ended(); yes { // the service remembers it as that
 			end = over
 		}
-		changes = []Change{{Session: id, New: l.marshal(r.Tombstone(end))}}
-		entry = journalSession(ledgerUser, id, r.Tombstone(end), keep)
+		changes = []store.Change{{Session: id, New: l.marshal(r.Tombstone(end))}}
+		entry = RevokedSession(ledgerUser, id, r.Tombstone(end), keep)
 	default:
 		rev := l.user.Raise(l.now, caveat.SessionID{}, end)
 		if id := rapid.SampledFrom(ids).Draw(l.t, "except"); kind == 4 && l.alive(id) {
 			kept := l.sessions[id]
 			kept.UserGeneration, rev.Except = rev.Generation, id
-			changes = []Change{{Session: id, New: l.marshal(&kept)}}
+			changes = []store.Change{{Session: id, New: l.marshal(&kept)}}
 		}
-		changes = append(changes, Change{New: l.marshal(rev), Expires: keep})
-		entry = journalUser(ledgerUser, &rev, keep)
+		changes = append(changes, store.Change{New: l.marshal(rev), Expires: keep})
+		entry = RevokedUser(ledgerUser, &rev, keep)
 	}
 	l.apply(changes)
 	return []revocation.Revocation{entry}
@@ -126,9 +126,9 @@ func revokes(e revocation.Revocation, id caveat.SessionID, created int64) bool {
 // endedAs demands that a session ended as by the oldest entry that is about it.
 func (l *ledger) endedAs(id caveat.SessionID, journal []revocation.Revocation, created int64) {
 	r := l.sessions[id]
-	got, over := (session.State{Session: &r, User: l.user}).Ended()
+	got, over := (State{Session: &r, User: l.user}).Ended()
 	i := slices.IndexFunc(journal, func(e revocation.Revocation) bool { return revokes(e, id, created) })
-	if want := journal[i].End(); !over || got.Soft != want.Soft || session.ReasonOf(got) != session.ReasonOf(want) {
+	if want := journal[i].End(); !over || got.Soft != want.Soft || ReasonOf(got) != ReasonOf(want) {
 		l.t.Errorf("session %d ended as %+v, want %+v", id[0], got, want)
 	}
 }
@@ -147,7 +147,7 @@ func TestReplayModel(t *testing.T) {
 
 func testReplay(t *rapid.T) {
 	var next byte
-	l := &ledger{t: t, now: 1_800_000_000_000, sessions: make(map[caveat.SessionID]session.Record)}
+	l := &ledger{t: t, now: 1_800_000_000_000, sessions: make(map[caveat.SessionID]Record)}
 	cut := l.clone()
 	var journal []revocation.Revocation
 	created := make(map[caveat.SessionID]int64)
@@ -211,8 +211,8 @@ func TestReplayClocks(t *testing.T) {
 	at := int64(1_800_000_000_000)
 	e := revocation.Revocation{Kind: revocation.KindUser, Homeserver: "h", User: "u", Generation: 1, At: at, Keep: at/1000 + 3600}
 	for created, want := range map[int64]bool{at - 1000: false, at: false, at + 5000: false, at + 11_000: true} {
-		l := Listing{Sessions: map[caveat.SessionID][]byte{}}
-		r := session.Record{Mode: caveat.ModeOpen, Created: created, LastUsed: created}
+		l := store.Listing{Sessions: map[caveat.SessionID][]byte{}}
+		r := Record{Mode: caveat.ModeOpen, Created: created, LastUsed: created}
 		raw, err := r.MarshalBinary()
 		if err != nil {
 			t.Fatal(err)
@@ -236,7 +236,7 @@ func TestReplayClocks(t *testing.T) {
 func TestReplayForgotten(t *testing.T) {
 	t.Parallel()
 	now := int64(1_800_000_000_000)
-	r := session.Record{Mode: caveat.ModeOpen, Created: now - 2*time.Hour.Milliseconds(), LastUsed: now}
+	r := Record{Mode: caveat.ModeOpen, Created: now - 2*time.Hour.Milliseconds(), LastUsed: now}
 	live, err := r.MarshalBinary()
 	if err != nil {
 		t.Fatal(err)
@@ -260,7 +260,7 @@ func TestReplayForgotten(t *testing.T) {
 		e := revocation.Revocation{
 			Kind: revocation.KindUser, Homeserver: "h", User: "u", Generation: 1, At: now - time.Hour.Milliseconds(), Keep: c.keep,
 		}
-		l := Listing{Sessions: map[caveat.SessionID][]byte{}}
+		l := store.Listing{Sessions: map[caveat.SessionID][]byte{}}
 		if c.session != nil {
 			l.Sessions[caveat.SessionID{1}] = c.session
 		}
@@ -287,7 +287,7 @@ func TestReplayTombstone(t *testing.T) {
 		"too late":       {now.Unix() - 1, nil, 0},
 		"not understood": {now.Unix() + 60, []byte("rubbish"), 0},
 	} {
-		l := Listing{Sessions: map[caveat.SessionID][]byte{}}
+		l := store.Listing{Sessions: map[caveat.SessionID][]byte{}}
 		if c.session != nil {
 			l.Sessions[id] = c.session
 		}
@@ -297,7 +297,7 @@ func TestReplayTombstone(t *testing.T) {
 			t.Errorf("%s: %d changes, %v, want %d", what, len(changes), err, c.want)
 		}
 		if len(changes) == 1 {
-			var r session.Record
+			var r Record
 			if err := r.UnmarshalBinary(changes[0].New); err != nil || !r.Over() || r.Confirmed.Epoch != 7 || !r.End.Soft {
 				t.Errorf("%s: the record is %+v, %v", what, r, err)
 			}
@@ -315,12 +315,12 @@ func TestReplayHomeserver(t *testing.T) {
 		return revocation.Revocation{Kind: revocation.KindHomeserver, Homeserver: "h", Generation: g, At: at}
 	}
 	for _, c := range []struct {
-		have, want session.GenerationRecord
+		have, want GenerationRecord
 		entries    []revocation.Revocation
 	}{
-		{session.GenerationRecord{}, session.GenerationRecord{Generation: 2, At: 20}, []revocation.Revocation{entry(1, 10), entry(2, 20)}},
-		{session.GenerationRecord{Generation: 5, At: 15}, session.GenerationRecord{Generation: 5, At: 20}, []revocation.Revocation{entry(2, 20)}},
-		{session.GenerationRecord{Generation: 5, At: 50}, session.GenerationRecord{Generation: 5, At: 50}, []revocation.Revocation{entry(2, 20)}},
+		{GenerationRecord{}, GenerationRecord{Generation: 2, At: 20}, []revocation.Revocation{entry(1, 10), entry(2, 20)}},
+		{GenerationRecord{Generation: 5, At: 15}, GenerationRecord{Generation: 5, At: 20}, []revocation.Revocation{entry(2, 20)}},
+		{GenerationRecord{Generation: 5, At: 50}, GenerationRecord{Generation: 5, At: 50}, []revocation.Revocation{entry(2, 20)}},
 	} {
 		have, err := c.have.MarshalBinary()
 		if err != nil {
@@ -330,7 +330,7 @@ func TestReplayHomeserver(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		var got session.GenerationRecord
+		var got GenerationRecord
 		if err := got.UnmarshalBinary(b); err != nil || !reflect.DeepEqual(got, c.want) {
 			t.Errorf("%+v becomes %+v, %v, want %+v", c.have, got, err, c.want)
 		}
@@ -343,7 +343,7 @@ func TestReplayKinds(t *testing.T) {
 	t.Parallel()
 	const now = int64(1_800_000_000_000)
 	id := caveat.SessionID{1}
-	live := session.Record{Mode: caveat.ModeOpen, Created: now - 3_600_000, LastUsed: now, Device: "D"}
+	live := Record{Mode: caveat.ModeOpen, Created: now - 3_600_000, LastUsed: now, Device: "D"}
 	tests := map[string]struct {
 		entry revocation.Revocation
 		want  revocation.End
@@ -362,7 +362,7 @@ func TestReplayKinds(t *testing.T) {
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			l := &ledger{now: now, sessions: map[caveat.SessionID]session.Record{id: live}}
+			l := &ledger{now: now, sessions: map[caveat.SessionID]Record{id: live}}
 			tt.entry.At, tt.entry.Session = now-1000, id
 			changes, restored, err := Replay([]revocation.Revocation{tt.entry}, l.listing(), time.UnixMilli(now))
 			if err != nil || len(changes) != 1 || len(restored) != 1 {
@@ -370,7 +370,7 @@ func TestReplayKinds(t *testing.T) {
 			}
 			l.apply(changes)
 			r := l.sessions[id]
-			got, over := (session.State{Session: &r, User: l.user}).Ended()
+			got, over := (State{Session: &r, User: l.user}).Ended()
 			if tt.want.At = got.At; !over || got != tt.want || got.At == 0 {
 				t.Errorf("ended as %+v, want %+v", got, tt.want)
 			}
@@ -387,11 +387,11 @@ func TestReplayKinds(t *testing.T) {
 			e := tt.entry
 			e.Kind, e.At = revocation.KindHomeserver, now-1000
 			b, err := ReplayHomeserver([]revocation.Revocation{e}, nil, time.UnixMilli(1<<50))
-			var v session.GenerationRecord
+			var v GenerationRecord
 			if err == nil {
 				err = v.UnmarshalBinary(b)
 			}
-			got, over := (session.State{Session: &live, Homeserver: v}).Ended()
+			got, over := (State{Session: &live, Homeserver: v}).Ended()
 			if tt.want.At = got.At; err != nil || !over || got != tt.want {
 				t.Errorf("ended as %+v, %v; want %+v", got, err, tt.want)
 			}
@@ -404,7 +404,7 @@ func TestReplayKinds(t *testing.T) {
 func TestReplaySparesSessionsWithoutDevice(t *testing.T) {
 	t.Parallel()
 	const now = int64(1_800_000_000_000)
-	l := &ledger{now: now, sessions: map[caveat.SessionID]session.Record{
+	l := &ledger{now: now, sessions: map[caveat.SessionID]Record{
 		{1}: {Mode: caveat.ModeOpen, Created: now - 3_600_000, LastUsed: now, Device: "D"},
 		{2}: {Mode: caveat.ModeOpen, Created: now - 3_600_000, LastUsed: now},
 	}}
@@ -429,16 +429,16 @@ func TestReplayDevice(t *testing.T) {
 	tag := revocation.TagOf("D")
 	e := revocation.Revocation{Kind: revocation.KindDevice, Device: tag, At: now - 1000, Keep: now/1000 + 60, Except: caveat.SessionID{3}, Soft: true, Cause: revocation.CauseRevoked}
 	end := revocation.End{Soft: true, Cause: revocation.CauseRevoked, At: e.At}
-	current := session.DeviceRecord{Current: caveat.SessionID{7}, Since: now - 60_000}
-	newer := session.DeviceRecord{Revoked: now, End: revocation.End{Cause: revocation.CauseRevoked, At: now}}
+	current := DeviceRecord{Current: caveat.SessionID{7}, Since: now - 60_000}
+	newer := DeviceRecord{Revoked: now, End: revocation.End{Cause: revocation.CauseRevoked, At: now}}
 	with := current
 	with.Revoked, with.End, with.Except = e.At, end, e.Except
 	for name, tt := range map[string]struct {
-		have *session.DeviceRecord
+		have *DeviceRecord
 		at   int64
-		want *session.DeviceRecord // nil: no change
+		want *DeviceRecord // nil: no change
 	}{
-		"no record":             {nil, now, &session.DeviceRecord{Revoked: e.At, End: end, Except: e.Except}},
+		"no record":             {nil, now, &DeviceRecord{Revoked: e.At, End: end, Except: e.Except}},
 		"no record, too late":   {nil, now + 120_000, nil},
 		"a session is current":  {&current, now, &with},
 		"it is there":           {&with, now, nil},
@@ -446,7 +446,7 @@ func TestReplayDevice(t *testing.T) {
 		"current, and too late": {&current, now + 120_000, &with},
 	} {
 		t.Run(name, func(t *testing.T) {
-			l := Listing{Devices: map[revocation.DeviceTag][]byte{}}
+			l := store.Listing{Devices: map[revocation.DeviceTag][]byte{}}
 			if tt.have != nil {
 				l.Devices[tag], _ = tt.have.MarshalBinary()
 			}
@@ -457,7 +457,7 @@ func TestReplayDevice(t *testing.T) {
 			if tt.want == nil {
 				return
 			}
-			var got session.DeviceRecord
+			var got DeviceRecord
 			if err := got.UnmarshalBinary(changes[0].New); err != nil || got != *tt.want || changes[0].Device != tag {
 				t.Errorf("got %+v, %v; want %+v", got, err, *tt.want)
 			}
@@ -471,10 +471,10 @@ func TestReplayEndsStayInOrder(t *testing.T) {
 	t.Parallel()
 	const now = int64(1_800_000_000_000)
 	id := caveat.SessionID{1}
-	l := &ledger{now: now, sessions: map[caveat.SessionID]session.Record{id: {Mode: caveat.ModeOpen, Created: now - 3_600_000, LastUsed: now}}}
+	l := &ledger{now: now, sessions: map[caveat.SessionID]Record{id: {Mode: caveat.ModeOpen, Created: now - 3_600_000, LastUsed: now}}}
 	var entries []revocation.Revocation
-	for i := range uint64(session.MaxEnds + 4) {
-		g := (i*7)%(session.MaxEnds+4) + 1
+	for i := range uint64(MaxEnds + 4) {
+		g := (i*7)%(MaxEnds+4) + 1
 		entries = append(entries, revocation.Revocation{
 			Kind: revocation.KindUser, Generation: g, At: now - 1_000_000 + int64(g), Soft: true, Cause: revocation.CauseRevoked,
 		})
@@ -485,7 +485,7 @@ func TestReplayEndsStayInOrder(t *testing.T) {
 	}
 	l.apply(changes) // reads what was written, which a wrong order would make unreadable
 	r := l.sessions[id]
-	if end, over := (session.State{Session: &r, User: l.user}).Ended(); !over || !end.Soft {
+	if end, over := (State{Session: &r, User: l.user}).Ended(); !over || !end.Soft {
 		t.Errorf("ended %v, %+v", over, end)
 	}
 }

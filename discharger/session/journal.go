@@ -1,4 +1,4 @@
-package discharger
+package session
 
 import (
 	"fmt"
@@ -6,22 +6,22 @@ import (
 
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/revocation"
-	"github.com/discharger/discharger/discharger/session"
+	"github.com/discharger/discharger/discharger/store"
 )
 
 // journalSession returns the entry of one session that becomes a tombstone.
-func journalSession(user UserKey, id caveat.SessionID, r *session.Record, expires time.Time) revocation.Revocation {
+func RevokedSession(user store.UserKey, id caveat.SessionID, r *Record, expires time.Time) revocation.Revocation {
 	return revocation.Revocation{
 		Kind: revocation.KindSession, Homeserver: user.Homeserver, User: user.User, Session: id, Generation: r.Confirmed.Epoch,
-		At: r.End.At, Keep: unixOrNever(expires), Soft: r.End.Soft, Cause: r.End.Cause, Code: r.End.Code,
+		At: r.End.At, Keep: KeepUntil(expires), Soft: r.End.Soft, Cause: r.End.Cause, Code: r.End.Code,
 	}
 }
 
 // journalUser returns the entry of a user's revocation.
-func journalUser(user UserKey, v *session.GenerationRecord, expires time.Time) revocation.Revocation {
+func RevokedUser(user store.UserKey, v *GenerationRecord, expires time.Time) revocation.Revocation {
 	e := revocation.Revocation{
 		Kind: revocation.KindUser, Homeserver: user.Homeserver, User: user.User, Except: v.Except, Generation: v.Generation, At: v.At,
-		Keep: unixOrNever(expires),
+		Keep: KeepUntil(expires),
 	}
 	e.Devices = v.Devices
 	setEnd(&e, v)
@@ -29,7 +29,7 @@ func journalUser(user UserKey, v *session.GenerationRecord, expires time.Time) r
 }
 
 // setEnd notes how the latest revocation of a record ended sessions.
-func setEnd(e *revocation.Revocation, v *session.GenerationRecord) {
+func setEnd(e *revocation.Revocation, v *GenerationRecord) {
 	if v.Generation == 0 {
 		return
 	}
@@ -38,8 +38,8 @@ func setEnd(e *revocation.Revocation, v *session.GenerationRecord) {
 }
 
 // JournalOfHomeserver returns what a new record of a homeserver revokes.
-func JournalOfHomeserver(homeserver string, record []byte) (revocation.Revocation, error) {
-	var v session.GenerationRecord
+func RevokedHomeserver(homeserver string, record []byte) (revocation.Revocation, error) {
+	var v GenerationRecord
 	if err := v.UnmarshalBinary(record); err != nil {
 		return revocation.Revocation{}, fmt.Errorf("journal revocation of a homeserver: %w", err)
 	}
@@ -48,7 +48,7 @@ func JournalOfHomeserver(homeserver string, record []byte) (revocation.Revocatio
 	return e, nil
 }
 
-func unixOrNever(t time.Time) int64 {
+func KeepUntil(t time.Time) int64 {
 	if t.IsZero() {
 		return 0
 	}

@@ -1,4 +1,4 @@
-package discharger
+package store
 
 import (
 	"bytes"
@@ -50,7 +50,7 @@ type FeedPage struct {
 
 // A Feed reads what a [Store] has published. Every method may be called
 // concurrently. An error says nothing about any event; a store that has lost
-// its data answers [ErrStoreLost].
+// its data answers [ErrLost].
 type Feed interface {
 	// ReadFeed returns the next events after a position, or the first ones
 	// if it is empty. It does not wait for any.
