@@ -2,11 +2,11 @@ package discharger
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
 	"net/netip"
-	"runtime/debug"
 	"slices"
 	"time"
 
@@ -50,11 +50,6 @@ func (s *Service) decide(ctx context.Context, a *attempt, st *session.State) (se
 	if r.NotYet {
 		a.obs.Deferred = true
 		return session.Ruling{}, &UnavailableError{RetryAfter: r.RetryAfter, err: fmt.Errorf("policy rule %q: not now", decision.Rule)}
-	}
-	for _, c := range r.Caveats {
-		if err := checkCaveat(c); err != nil {
-			return session.Ruling{}, unavailable(fmt.Errorf("policy rule %q: %w", decision.Rule, err))
-		}
 	}
 	if r.Reason == "" && decision.KeepSessions > 0 && o.Action == policy.ActionActivate {
 		if a.evict, err = s.beyond(ctx, a, *st, decision.KeepSessions-1); err != nil {
@@ -140,30 +135,40 @@ func (s *Service) proposal(a *attempt, o *session.Outcome) policy.Grant {
 // ask puts the question to the policy. Whatever goes wrong in there is an
 // error, a panic included.
 func (s *Service) ask(ctx context.Context, a *attempt, st session.State, o *session.Outcome, g policy.Grant) (d policy.Decision, err error) {
-	in := s.input(a, st, o, g)
-	if c, ok := s.cfg.Policy.(policy.SessionCounter); ok && c.CountsSessions(in.Policy) {
-		live, err := s.others(ctx, a, st)
-		if err != nil {
-			return policy.Decision{}, err
-		}
-		in.User.Sessions = len(live)
+	q := &question{Input: s.input(a, st, o, g), service: s, attempt: a, homeserver: st.Homeserver}
+	q.Counter = q
+	in := &q.Input
+	d, err = policy.Ask(ctx, s.cfg.Policy, in)
+	if p := (*policy.PanicError)(nil); errors.As(err, &p) {
+		s.cfg.Log.LogAttrs(ctx, slog.LevelError, "policy panicked", slog.Any("panic", p.Value), slog.String("stack", string(p.Stack)))
 	}
-	defer func() {
-		if p := recover(); p != nil {
-			s.cfg.Log.LogAttrs(ctx, slog.LevelError, "policy panicked", slog.Any("panic", p), slog.String("stack", string(debug.Stack())))
-			d, err = policy.Decision{}, fmt.Errorf("policy panicked: %v", p)
-		}
-	}()
-	d, err = s.cfg.Policy.Evaluate(ctx, in)
 	if err != nil {
 		return policy.Decision{}, fmt.Errorf("evaluate policy %q: %w", in.Policy, err)
 	}
 	return d, nil
 }
 
-func (s *Service) input(a *attempt, st session.State, o *session.Outcome, g policy.Grant) *policy.Input {
+// A question is the input of a policy, which counts sessions when they are read.
+type question struct {
+	policy.Input
+	service    *Service
+	attempt    *attempt
+	homeserver session.GenerationRecord
+}
+
+// LiveSessions counts the live sessions of the user but for the attempt's own.
+func (q *question) LiveSessions(ctx context.Context) (int, error) {
+	live, _, err := q.service.list(ctx, q.attempt, q.homeserver)
+	if err != nil {
+		return 0, err
+	}
+	own := func(o stored) bool { return o.id == q.attempt.cond.Session }
+	return len(slices.DeleteFunc(live, own)), nil
+}
+
+func (s *Service) input(a *attempt, st session.State, o *session.Outcome, g policy.Grant) policy.Input {
 	r := o.Session
-	in := &policy.Input{
+	in := policy.Input{
 		Now: a.now.UTC(), Action: o.Action, Policy: s.policyName(a), Replay: o.Replay,
 		Homeserver: policy.Homeserver{Name: a.opened.Homeserver, Generation: st.Homeserver.Generation},
 		User:       policy.User{ID: a.cond.User, Generation: st.User.Generation, Sessions: -1},
@@ -199,7 +204,7 @@ func (s *Service) policyName(a *attempt) string {
 	if name := s.cfg.Policies[a.opened.Homeserver]; name != "" {
 		return name
 	}
-	return "default"
+	return policy.DefaultName
 }
 
 // stored is a session record as it was listed.
@@ -207,16 +212,6 @@ type stored struct {
 	id     caveat.SessionID
 	raw    []byte
 	record session.Record
-}
-
-// others lists the live sessions of the user but for the attempt's own, the
-// most recently used first.
-func (s *Service) others(ctx context.Context, a *attempt, st session.State) ([]stored, error) {
-	all, _, err := s.list(ctx, a, st.Homeserver)
-	if err != nil {
-		return nil, err
-	}
-	return slices.DeleteFunc(all, func(o stored) bool { return o.id == a.cond.Session }), nil
 }
 
 // beyond is what ends all but the keep most recently used of the user's other

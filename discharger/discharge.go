@@ -3,8 +3,6 @@ package discharger
 import (
 	"encoding/base64"
 	"encoding/hex"
-	"fmt"
-	"unicode/utf8"
 
 	"github.com/go-json-experiment/json/jsontext"
 
@@ -51,24 +49,6 @@ func standard(prefix, condition string) string {
 		return condition
 	}
 	return prefix + ":" + condition
-}
-
-// checkCaveat refuses what a policy must not add: the chain and every format
-// could carry it, but no verifier would read it as one condition.
-func checkCaveat(c string) error {
-	if c == "" || len(c) > 1024 || !utf8.ValidString(c) {
-		return fmt.Errorf("caveat %.40q is empty, not UTF-8, or longer than 1024 bytes", c)
-	}
-	// A homeserver takes what is declared for the service's own word.
-	if name, _ := rawmacaroon.CutCondition(c); name == rawmacaroon.CondDeclared {
-		return fmt.Errorf("caveat %.40q declares something, which only the service does", c)
-	}
-	for _, b := range []byte(c) {
-		if b < 0x20 || b == 0x7f {
-			return fmt.Errorf("caveat %.40q has a control character", c)
-		}
-	}
-	return nil
 }
 
 // AppendJSON appends the macaroon as the bakery protocol has it for the

@@ -21,12 +21,15 @@ type ruled struct {
 	counts bool
 }
 
-func (p *ruled) Evaluate(_ context.Context, in *policy.Input) (policy.Decision, error) {
+func (p *ruled) Evaluate(ctx context.Context, in *policy.Input) (policy.Decision, error) {
+	if p.counts {
+		if _, err := in.CountSessions(ctx); err != nil {
+			return policy.Decision{}, err
+		}
+	}
 	p.saw = append(p.saw, *in)
 	return p.decide(in)
 }
-
-func (p *ruled) CountsSessions(string) bool { return p.counts }
 
 func (p *ruled) say(d policy.Decision) {
 	p.decide = func(*policy.Input) (policy.Decision, error) { return d, nil }

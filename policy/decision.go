@@ -1,9 +1,6 @@
 package policy
 
-import (
-	"fmt"
-	"time"
-)
+import "time"
 
 // Effect is what a policy wants done.
 type Effect string
@@ -43,11 +40,3 @@ func Effects() []Effect {
 
 // DefaultName is the name of the policy that applies where none is named.
 const DefaultName = "default"
-
-// PanicError is the error of an evaluation that panicked.
-type PanicError struct {
-	Value any
-	Stack []byte
-}
-
-func (e *PanicError) Error() string { return fmt.Sprintf("policy panicked: %v", e.Value) }

@@ -1,6 +1,10 @@
 package policy
 
-import "time"
+import (
+	"context"
+	"fmt"
+	"time"
+)
 
 // Action says what the client asked for.
 type Action string
@@ -40,6 +44,29 @@ type Input struct {
 	Session    Session    `json:"session"`    //
 	Request    Request    `json:"request"`    //
 	Grant      Grant      `json:"grant"`      // what the core would do
+
+	// Counter counts User.Sessions when they are first read; nil: they cannot
+	// be counted.
+	Counter SessionCounter `json:"-"`
+}
+
+// A SessionCounter counts the live sessions of a user, without the session that
+// an input is about. Counting reads all of them from the store.
+type SessionCounter interface {
+	LiveSessions(ctx context.Context) (int, error)
+}
+
+// CountSessions returns User.Sessions, and counts them if that was not done. It
+// returns -1 if they cannot be counted. Not safe for concurrent use.
+func (in *Input) CountSessions(ctx context.Context) (int, error) {
+	if in.User.Sessions < 0 && in.Counter != nil {
+		n, err := in.Counter.LiveSessions(ctx)
+		if err != nil {
+			return -1, fmt.Errorf("count sessions: %w", err)
+		}
+		in.User.Sessions = n
+	}
+	return in.User.Sessions, nil
 }
 
 // Homeserver is the homeserver that minted the access macaroon, known from
@@ -53,7 +80,7 @@ type Homeserver struct {
 type User struct {
 	ID         string `json:"id"`         // as the homeserver names it, for instance @alice:example.org
 	Generation uint64 `json:"generation"` // times that all of this user's sessions were revoked at once
-	Sessions   int    `json:"sessions"`   // live sessions before this one; -1 unless counted, see SessionCounter
+	Sessions   int    `json:"sessions"`   // live sessions before this one; -1: not counted, see Input.CountSessions
 }
 
 // Session is the session as it stood before this request. At activation it

@@ -77,21 +77,13 @@ package policy
 import "context"
 
 // An Evaluator decides about one request. Implementations are called
-// concurrently and must not keep or change the Input.
+// concurrently and must not keep the Input, nor change it but through
+// [Input.CountSessions].
 //
 // A returned error means "undecided": the request is answered as unavailable
 // and nothing changes. The context carries the deadline of the request.
 type Evaluator interface {
 	Evaluate(ctx context.Context, in *Input) (Decision, error)
-}
-
-// A SessionCounter is an Evaluator that reads [User.Sessions]. Counting a
-// user's sessions costs a read of all of them, so the core only does it when
-// CountsSessions returns true for the name of the policy
-// in force (see [Input.Policy]).
-type SessionCounter interface {
-	Evaluator
-	CountsSessions(policy string) bool
 }
 
 // EvaluatorFunc is a function that is an [Evaluator].

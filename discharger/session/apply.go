@@ -19,7 +19,7 @@ type Ruling struct {
 	RetryAfter time.Duration // with NotYet
 }
 
-// Apply works a policy's decision into what the core found. It can only take
+// Apply works a narrowed decision of a policy (see [policy.Ask]) into what the core found. It can only take
 // away: a refusal stays one, and no lifetime grows beyond grant.MaxTTL.
 func Apply(o Outcome, grant policy.Grant, d policy.Decision, now int64, user GenerationRecord) (Ruling, error) {
 	r := Ruling{Outcome: o, Message: d.Message}
@@ -74,17 +74,14 @@ func (r *Ruling) label(set map[string]string) error {
 		labels = make(map[string]string, len(set))
 	}
 	for k, v := range set {
-		if len(k) == 0 || len(k) > maxLabelKey || len(v) > maxLabelValue {
-			return fmt.Errorf("label %.80q from the policy is longer than %d bytes, or its value than %d", k, maxLabelKey, maxLabelValue)
-		}
 		if v == "" {
 			delete(labels, k)
 		} else {
 			labels[k] = v
 		}
 	}
-	if len(labels) > maxLabels {
-		return fmt.Errorf("the policy wants to keep %d labels with a session, more than %d", len(labels), maxLabels)
+	if len(labels) > policy.MaxLabels {
+		return fmt.Errorf("the policy wants to keep %d labels with a session, more than %d", len(labels), policy.MaxLabels)
 	}
 	if maps.Equal(labels, base.Labels) {
 		return nil
@@ -94,10 +91,3 @@ func (r *Ruling) label(set map[string]string) error {
 	r.Next, r.Touch = &next, false
 	return nil
 }
-
-// Labels are bounded as those of a condition are.
-const (
-	maxLabels     = 16
-	maxLabelKey   = 64
-	maxLabelValue = 256
-)

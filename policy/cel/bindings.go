@@ -1,6 +1,7 @@
 package cel
 
 import (
+	"context"
 	"errors"
 	"reflect"
 
@@ -73,6 +74,7 @@ type Bindings struct {
 	table   []Field
 	vars    map[string]int // variables that are no objects, by name
 	statics map[string]ref.Val
+	ctx     context.Context // of the evaluation
 	in      *policy.Input
 	values  []ref.Val
 	objects []boundObject
@@ -114,6 +116,11 @@ func (b *Bindings) value(i int) (ref.Val, error) {
 		return v, nil
 	}
 	f := &b.table[i]
+	if f.load != nil {
+		if err := f.load(b.ctx, b.in); err != nil {
+			return nil, err
+		}
+	}
 	if f.Required && !f.set(b.in) {
 		return nil, &UnsetError{f.Path()}
 	}

@@ -17,7 +17,6 @@ import (
 // nothing, comparisons that never hold, reads that fail for some sessions. It
 // reports whether the expression can be used.
 func (c *checker) examine() bool {
-	c.reads = map[string]bool{}
 	ok := true
 	fail := func(at ast.Expr, format string, args ...any) {
 		ok = false
@@ -82,10 +81,9 @@ func textOf(e ast.Expr) (string, bool) {
 
 const labelsPath = "session.labels"
 
-// examineSelect notes which field is read and warns of reads that fail.
+// examineSelect warns of reads that fail.
 func (c *checker) examineSelect(x ast.Expr, tested map[string]bool) {
 	path := pathOf(x)
-	c.read(x.AsSelect().Operand(), x.AsSelect().FieldName())
 	if x.AsSelect().IsTestOnly() || tested[path] {
 		return
 	}
@@ -96,14 +94,6 @@ func (c *checker) examineSelect(x ast.Expr, tested map[string]bool) {
 		if f := &c.table[i]; f.Required && f.Path() == path && path != SessionsPath {
 			c.warn(c.offsetOf(x), "not every session has %s, and without it this fails; ask has(%s) first", path, path)
 		}
-	}
-}
-
-// read notes that a field of an object is looked at, by whatever name the
-// expression has for the object.
-func (c *checker) read(object ast.Expr, name string) {
-	if object, ok := strings.CutPrefix(c.ast.NativeRep().GetType(object.ID()).TypeName(), objectTypeName("")); ok {
-		c.reads[object+"."+name] = true
 	}
 }
 
@@ -124,10 +114,6 @@ func (c *checker) examineCall(x ast.Expr, tested map[string]bool, fail func(ast.
 		label, isText := textOf(args[1])
 		if pathOf(args[0]) == labelsPath && isText && !tested[labelsPath+"."+label] {
 			c.warnLabel(x, label)
-		}
-	case operators.OptSelect:
-		if name, isText := textOf(args[1]); isText {
-			c.read(args[0], name)
 		}
 	case operators.Equals, operators.NotEquals:
 		c.examineValue(args[0], args[1], fail)

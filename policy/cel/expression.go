@@ -24,11 +24,7 @@ type Expression struct {
 	ast     *cel.Ast
 	program cel.Program
 	loops   bool
-	reads   map[string]bool // paths of the fields it looks at
 }
-
-// Reads reports whether the expression reads the field at a path.
-func (e *Expression) Reads(path string) bool { return e.reads[path] }
 
 // A checker checks one expression.
 type checker struct {

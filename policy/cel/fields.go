@@ -1,6 +1,7 @@
 package cel
 
 import (
+	"context"
 	"math"
 	"slices"
 	"strings"
@@ -26,6 +27,7 @@ type Field struct {
 	Doc      string
 	Required bool // reading it while unset is an error
 
+	load func(context.Context, *policy.Input) error // completes the input before get; nil: it is complete
 	get  func(*policy.Input) ref.Val
 	set  func(*policy.Input) bool // the result of has(); nil: always true
 	addr bool                     // an IP address, or empty
@@ -97,9 +99,10 @@ func ownerFields() []Field {
 			"How often all of the user's sessions were revoked at once."),
 		{
 			Object: "user", Name: "sessions", Type: cel.IntType, Required: true,
-			get: func(in *policy.Input) ref.Val { return types.Int(in.User.Sessions) },
-			set: func(in *policy.Input) bool { return in.User.Sessions >= 0 },
-			Doc: "The user's live sessions before this one. A policy that mentions it makes the service count them.",
+			load: func(ctx context.Context, in *policy.Input) error { _, err := in.CountSessions(ctx); return err },
+			get:  func(in *policy.Input) ref.Val { return types.Int(in.User.Sessions) },
+			set:  func(in *policy.Input) bool { return in.User.Sessions >= 0 || in.Counter != nil },
+			Doc:  "The user's live sessions before this one. The service counts them when an expression reads this.",
 		},
 	}
 }

@@ -1,6 +1,7 @@
 package cel
 
 import (
+	"context"
 	"fmt"
 	"net/netip"
 	"sync"
@@ -118,15 +119,15 @@ func (l *Language) newBindings() *Bindings {
 }
 
 // Bind makes an Input readable by expressions until Release is called.
-func (l *Language) Bind(in *policy.Input) *Bindings {
+func (l *Language) Bind(ctx context.Context, in *policy.Input) *Bindings {
 	b := l.pool.Get().(*Bindings)
-	b.in = in
+	b.ctx, b.in = ctx, in
 	return b
 }
 
 // Release ends the use of bindings.
 func (l *Language) Release(b *Bindings) {
-	b.in = nil
+	b.ctx, b.in = nil, nil
 	clear(b.values)
 	l.pool.Put(b)
 }

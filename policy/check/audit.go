@@ -118,7 +118,7 @@ func (a *Audit) Close() error {
 }
 
 // Evaluator returns next with every decision of it recorded.
-func (a *Audit) Evaluator(next policy.Evaluator) policy.SessionCounter {
+func (a *Audit) Evaluator(next policy.Evaluator) policy.Evaluator {
 	return &audited{next, a}
 }
 
@@ -128,17 +128,9 @@ type audited struct {
 }
 
 func (e *audited) Evaluate(ctx context.Context, in *policy.Input) (policy.Decision, error) {
-	d, err := e.next.Evaluate(ctx, in)
+	d, err := policy.Ask(ctx, e.next, in)
 	e.audit.Record(in, d, err)
 	return d, err
-}
-
-func (e *audited) CountsSessions(name string) bool { return countsSessions(e.next, name) }
-
-// countsSessions asks an evaluator that may be no SessionCounter.
-func countsSessions(e policy.Evaluator, name string) bool {
-	c, ok := e.(policy.SessionCounter)
-	return ok && c.CountsSessions(name)
 }
 
 // Record adds a decision to the log, or the error that was in its place.

@@ -177,7 +177,7 @@ func recorded(r *AuditRecord) verdict {
 }
 
 func decideAgain(ctx context.Context, s *rules.Set, in *policy.Input) verdict {
-	d, err := s.Evaluate(ctx, in)
+	d, err := policy.Ask(ctx, s, in)
 	return verdictOf(d, err)
 }
 

@@ -23,9 +23,9 @@ type ShadowConfig struct {
 	// Timeout bounds one evaluation of the candidate; 0 means a second.
 	Timeout time.Duration
 
-	// CountSessions counts users' sessions also where only the candidate
-	// needs them. It makes the requests of those policies slower, as the
-	// candidate would.
+	// CountSessions counts the user's sessions at every request, for a
+	// candidate that reads them where the live evaluator does not. It makes
+	// all requests slower.
 	CountSessions bool
 
 	// Observe is told the outcome of each comparison. It is required:
@@ -109,6 +109,9 @@ func (s *Shadow) Close() {
 
 // Evaluate returns what the live evaluator decides.
 func (s *Shadow) Evaluate(ctx context.Context, in *policy.Input) (policy.Decision, error) {
+	if s.cfg.CountSessions {
+		_, _ = in.CountSessions(ctx) // if that fails, they stay unknown to the candidate
+	}
 	d, err := s.cfg.Live.Evaluate(ctx, in)
 	s.mu.RLock()
 	defer s.mu.RUnlock()
@@ -126,13 +129,9 @@ func (s *Shadow) Evaluate(ctx context.Context, in *policy.Input) (policy.Decisio
 	return d, err
 }
 
-// CountsSessions asks the live evaluator, and the candidate if it may count.
-func (s *Shadow) CountsSessions(name string) bool {
-	return countsSessions(s.cfg.Live, name) || s.cfg.CountSessions && countsSessions(s.cfg.Candidate, name)
-}
-
 func cloneInput(in *policy.Input) *policy.Input {
 	c := *in
+	c.Counter = nil // the request is over when the candidate reads it
 	c.Session.Labels = maps.Clone(in.Session.Labels)
 	return &c
 }
@@ -148,31 +147,17 @@ func (s *Shadow) compare(job shadowJob) (c Comparison) {
 	ctx, cancel := context.WithTimeout(webhook.WithShadow(context.Background()), s.cfg.Timeout)
 	defer cancel()
 	c = Comparison{Input: job.in, Live: job.live.Decision, LiveErr: job.err}
-	c.Candidate, c.CandidateErr = safely(ctx, s.cfg.Candidate, job.in)
+	c.Candidate, c.CandidateErr = policy.Ask(ctx, s.cfg.Candidate, job.in)
 	v := verdictOf(c.Candidate, c.CandidateErr)
 	if v.undetermined != "" {
 		c.Undetermined = true
 		return c
 	}
 	if c.CandidateErr == nil && job.err == nil {
-		// A set has narrowed its decision; another evaluator may not have.
-		if narrowed, err := c.Candidate.Narrow(job.in.Grant); err == nil {
-			v.Decision = narrowed
-		}
 		if narrowed, err := job.live.Narrow(job.in.Grant); err == nil {
 			job.live.Decision = narrowed
 		}
 	}
 	c.Differences = job.live.differences(v)
 	return c
-}
-
-// safely is Evaluate with a panic as an error.
-func safely(ctx context.Context, e policy.Evaluator, in *policy.Input) (d policy.Decision, err error) {
-	defer func() {
-		if r := recover(); r != nil {
-			d, err = policy.Decision{}, &policy.PanicError{Value: r}
-		}
-	}()
-	return e.Evaluate(ctx, in)
 }

@@ -24,7 +24,6 @@ type namedPolicy struct {
 	otherwise *rule
 	chains    []chain
 	maxCost   uint64
-	counts    bool // it depends on user.sessions
 	builtin   bool
 	order     int // among the policies of all files
 }
@@ -75,7 +74,6 @@ func (c *compiler) policy(def *rulefile.Policy) *namedPolicy {
 	if c.Failed() {
 		return p
 	}
-	p.counts = p.countsSessions(c.File)
 	if err := p.join(); err != nil {
 		c.Errorf(def.At, "%v", err)
 	}
@@ -148,29 +146,12 @@ func (p *namedPolicy) join() error {
 	return nil
 }
 
-// countsSessions reports whether a decision depends on the number of sessions
-// or would end some.
-func (p *namedPolicy) countsSessions(f *rulefile.File) bool {
-	for _, r := range p.all() {
-		if r.when != nil && r.when.Reads(cel.SessionsPath) || r.then.constant.KeepSessions > 0 {
-			return true
-		}
-		if hook := f.Webhooks[r.then.hookName]; hook != nil && hook.CountSessions {
-			return true
-		}
-		if slices.ContainsFunc(r.then.expressions(), func(e *cel.Expression) bool { return e.Reads(cel.SessionsPath) }) {
-			return true
-		}
-	}
-	return false
-}
-
 // all returns the rules, otherwise included.
 func (p *namedPolicy) all() []*rule { return append(slices.Clone(p.rules), p.otherwise) }
 
 // outcome compiles the decision of a rule.
 func (c *compiler) outcome(def *rulefile.Then) *outcome {
-	o := &outcome{constant: def.Decision, hookName: def.Webhook}
+	o := &outcome{constant: def.Decision}
 	if def.Webhook != "" {
 		hook, ok := c.hooks[def.Webhook]
 		if !ok {
@@ -223,7 +204,7 @@ func (c *compiler) caveat(o *outcome, n *yamlfile.Node) {
 
 // example fills a template from the sample input.
 func (c *compiler) example(t *cel.Template) (string, bool) {
-	b := c.Bind(policy.SampleInput())
+	b := c.Bind(context.Background(), policy.SampleInput())
 	defer c.Release(b)
 	s, err := t.Render(context.Background(), b)
 	return s, err == nil

@@ -19,12 +19,11 @@ type outcome struct {
 	caveats  []*cel.Template
 	labels   map[string]*cel.Template
 	hook     *webhook.Webhook // decides everything
-	hookName string
 }
 
 // decide finds the first rule that matches and has an opinion.
 func (p *namedPolicy) decide(ctx context.Context, in *policy.Input, caveats CaveatChecker) (policy.Decision, *rule, error) {
-	b := p.lang.Bind(in)
+	b := p.lang.Bind(ctx, in)
 	defer p.lang.Release(b)
 	var spent uint64
 	for _, c := range p.chains {

@@ -26,7 +26,7 @@ func evaluate(t testing.TB, set *rules.Set, change func(*policy.Input)) (policy.
 	if change != nil {
 		change(in)
 	}
-	return set.Evaluate(context.Background(), in)
+	return policy.Ask(context.Background(), set, in)
 }
 
 // holds says whether a condition holds for the sample, changed.
@@ -281,7 +281,7 @@ func TestContext(t *testing.T) {
 	cancel()
 	in := policy.SampleInput()
 	in.Policy = "p"
-	if d, err := set.Evaluate(ctx, in); !errors.Is(err, context.Canceled) {
+	if d, err := policy.Ask(ctx, set, in); !errors.Is(err, context.Canceled) {
 		t.Errorf("got %+v, %v; want the context's error", d, err)
 	}
 }
@@ -318,12 +318,12 @@ func TestContextInterruptsLoops(t *testing.T) {
 	for i := range 1000 {
 		in.Session.Labels[fmt.Sprint(i)] = "x"
 	}
-	if d, err := set.Evaluate(context.Background(), in); err != nil || d.Effect != policy.EffectAllow {
+	if d, err := policy.Ask(context.Background(), set, in); err != nil || d.Effect != policy.EffectAllow {
 		t.Fatalf("with time enough: %+v, %v", d, err)
 	}
 	ctx := &lateContext{Context: context.Background(), done: make(chan struct{})}
 	close(ctx.done)
-	if d, err := set.Evaluate(ctx, in); !errors.Is(err, context.Canceled) || d.Effect != "" {
+	if d, err := policy.Ask(ctx, set, in); !errors.Is(err, context.Canceled) || d.Effect != "" {
 		t.Errorf("got %+v, %v; want the context's error", d, err)
 	}
 }
@@ -426,30 +426,46 @@ func TestCaveatsAreChecked(t *testing.T) {
 	}
 }
 
+// counter counts how often sessions are counted.
+type counter struct{ calls int }
+
+func (c *counter) LiveSessions(context.Context) (int, error) {
+	c.calls++
+	return 5, nil
+}
+
+// TestCountsSessions counts sessions when a rule reads them, once, and only
+// then.
 func TestCountsSessions(t *testing.T) {
 	t.Parallel()
-	for file, want := range map[string]bool{
-		rule("session.epoch > 3"):                                                         false,
-		rule("user.sessions > 3"):                                                         true,
-		rule("has(user.sessions)"):                                                        true,
-		rule("'cel.bind(u, user, u.sessions > 3)'"):                                       true,
-		rule("'[user].exists(u, has(u.sessions))'"):                                       true,
-		rule("user.?sessions.orValue(0) > 3"):                                             true,
-		then("{effect: allow, keep_sessions: 3}"):                                         true,
-		then("{effect: allow, caveats: ['n {user.sessions}']}"):                           true,
-		then("{effect: allow, labels: {n: '{user.sessions}'}}"):                           true,
-		then("{effect: allow, ttl: 'days(user.sessions)'}"):                               true,
-		then("{webhook: w}") + "webhooks: {w: {url: 'https://x.org/', secret_file: k}}\n": false,
-		then("{webhook: w}") + "webhooks: {w: {url: 'https://x.org/', secret_file: k, count_sessions: true}}\n": true,
-		"version: 1\npolicies:\n  p: {otherwise: {effect: allow, keep_sessions: 3}}\n":                          true,
+	hook := "webhooks: {w: {url: 'https://x.org/', secret_file: k}}\n"
+	for name, test := range map[string]struct {
+		file string
+		want int
+	}{
+		"other field":      {rule("session.epoch > 3"), 0},
+		"field":            {rule("user.sessions > 3"), 1},
+		"field twice":      {rule("user.sessions > 30 || user.sessions < 4"), 1},
+		"not reached":      {rule("session.epoch < 0 && user.sessions > 3"), 0},
+		"presence":         {rule("has(user.sessions)"), 0},
+		"binding":          {rule("'cel.bind(u, user, u.sessions > 3)'"), 1},
+		"macro":            {rule("'[user].exists(u, u.sessions > 3)'"), 1},
+		"optional":         {rule("user.?sessions.orValue(0) > 3"), 1},
+		"keep_sessions":    {then("{effect: allow, keep_sessions: 3}"), 0},
+		"caveat":           {then("{effect: allow, caveats: ['n {user.sessions}']}"), 1},
+		"label":            {then("{effect: allow, labels: {n: '{user.sessions}'}}"), 1},
+		"ttl":              {then("{effect: allow, ttl: 'days(user.sessions)'}"), 1},
+		"offline webhook":  {then("{webhook: w}") + hook, 0},
+		"no rule, keeping": {"version: 1\npolicies:\n  p: {otherwise: {effect: allow, keep_sessions: 3}}\n", 0},
 	} {
-		if got := mustLoad(t, file).CountsSessions("p"); got != want {
-			t.Errorf("counts sessions: %v, want %v, for\n%s", got, want, file)
-		}
-	}
-	set := loadAll(t, rule("user.sessions > 3"))
-	if set.CountsSessions("") || set.CountsSessions("nobody") || !set.CountsSessions("limits") {
-		t.Error("the wrong policies count sessions")
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := &counter{}
+			_, _ = evaluate(t, mustLoad(t, test.file), func(in *policy.Input) { in.User.Sessions, in.Counter, in.Session.Epoch = -1, c, 10 })
+			if c.calls != test.want {
+				t.Errorf("counted %d times, want %d", c.calls, test.want)
+			}
+		})
 	}
 }
 

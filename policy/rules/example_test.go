@@ -33,15 +33,13 @@ func (c withHolds) Evaluate(ctx context.Context, in *policy.Input) (policy.Decis
 	return d, nil
 }
 
-func (c withHolds) CountsSessions(name string) bool { return c.rules.CountsSessions(name) }
-
 func ExampleEvaluator() {
 	rules, err := rules.Load(rules.Config{}) // the built-in ones
 	if err != nil {
 		fmt.Println(err)
 		return
 	}
-	var e policy.SessionCounter = withHolds{rules, func(user string) bool { return user == "@mallory:example.org" }}
+	var e policy.Evaluator = withHolds{rules, func(user string) bool { return user == "@mallory:example.org" }}
 
 	in := policy.SampleInput()
 	in.Policy, in.Session.Mode = "bots", "open"
@@ -76,10 +74,10 @@ policies:
 		return
 	}
 	in := policy.SampleInput()
-	d, err := set.Evaluate(context.Background(), in)
+	d, err := policy.Ask(context.Background(), set, in)
 	fmt.Println(d.Effect, d.TTL, d.Rule, err)
 	in.Session.Labels["role"] = "admin"
-	d, err = set.Evaluate(context.Background(), in)
+	d, err = policy.Ask(context.Background(), set, in)
 	fmt.Println(d.Effect, d.Code, d.Rule, err)
 	// Output:
 	// allow 10m0s default/otherwise <nil>

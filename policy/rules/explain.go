@@ -42,12 +42,12 @@ type RuleTrace struct {
 // It takes much longer than Evaluate, and asks webhooks as that does.
 func (s *Set) Explain(ctx context.Context, in *policy.Input) *Explanation {
 	x := &Explanation{Policy: policyName(in.Policy)}
-	x.Decision, x.Err = s.Evaluate(ctx, in)
+	x.Decision, x.Err = policy.Ask(ctx, s, in)
 	p, ok := s.policies[x.Policy]
 	if !ok {
 		return x
 	}
-	b := p.lang.Bind(in)
+	b := p.lang.Bind(ctx, in)
 	defer p.lang.Release(b)
 	decided := strings.TrimPrefix(x.Decision.Rule, p.name+"/")
 	over := false

@@ -84,8 +84,7 @@ func FuzzLoad(f *testing.F) {
 		for _, name := range set.Names() {
 			in := policy.SampleInput()
 			in.Policy = name
-			_ = set.CountsSessions(name)
-			if d, err := set.Evaluate(context.Background(), in); err == nil {
+			if d, err := policy.Ask(context.Background(), set, in); err == nil {
 				within(t, d, in.Grant)
 			}
 			_ = written(t, set.Explain(context.Background(), in))
@@ -128,7 +127,7 @@ func FuzzExpression(f *testing.F) {
 			for _, role := range []string{"", "admin", "a\nb", strings.Repeat("x", 256)} {
 				in := policy.SampleInput()
 				in.Policy, in.Session.Labels["role"], in.User.ID = "p", role, role
-				if d, err := set.Evaluate(context.Background(), in); err == nil {
+				if d, err := policy.Ask(context.Background(), set, in); err == nil {
 					within(t, d, in.Grant)
 				}
 			}
@@ -158,7 +157,7 @@ func FuzzInput(f *testing.F) {
 		if err != nil {
 			return // a year that JSON cannot have
 		}
-		d, err := set.Evaluate(context.Background(), &in)
+		d, err := policy.Ask(context.Background(), set, &in)
 		if err == nil {
 			within(t, d, in.Grant)
 		} else if d.Effect != "" {
@@ -195,7 +194,7 @@ func FuzzDiff(f *testing.F) {
 	set := mustLoad(f, strings.Replace(wideFile, "wide:", "p:", 1))
 	in := policy.SampleInput()
 	in.Policy = "p"
-	d, err := set.Evaluate(context.Background(), in)
+	d, err := policy.Ask(context.Background(), set, in)
 	if err != nil {
 		f.Fatal(err)
 	}

@@ -159,7 +159,7 @@ func TestEveryField(t *testing.T) {
 		`cel.bind(x, user.id, x + x) == user.id + user.id`, `user.id.lowerAscii().split(":")[1] == "example.org"`,
 	} {
 		set := mustLoad(t, rule("'"+when+"'"))
-		d, err := set.Evaluate(t.Context(), in)
+		d, err := policy.Ask(t.Context(), set, in)
 		if err != nil || d.Effect != policy.EffectDeny {
 			t.Errorf("%s: %+v, %v", when, d, err)
 		}

@@ -242,7 +242,7 @@ func (l *loader) compile(f rawFile, def *rulefile.File) error {
 func (l *loader) webhook(def *rulefile.Webhook, f *rulefile.File, file string) *webhook.Webhook {
 	cfg := webhook.Config{
 		Name: def.Name, URL: def.URL, Timeout: cmp.Or(l.cfg.hookTimeout, def.Timeout), Cache: def.Cache, Deny: def.Deny,
-		Allow: def.Allow, MaxConcurrent: def.MaxConcurrent, Offline: l.cfg.Offline || f.Failed(), Observe: l.cfg.Observe, Now: l.cfg.Now,
+		Allow: def.Allow, MaxConcurrent: def.MaxConcurrent, CountSessions: def.CountSessions, Offline: l.cfg.Offline || f.Failed(), Observe: l.cfg.Observe, Now: l.cfg.Now,
 	}
 	if cfg.Offline {
 		return webhook.New(cfg)

@@ -42,16 +42,9 @@ type ReloaderConfig struct {
 // written is not taken for a short one.
 type Reloader struct {
 	cfg     ReloaderConfig
-	current atomic.Pointer[inForce]
+	current atomic.Pointer[Set]
 	mu      sync.Mutex // held while loading
 	tried   []watched  // the files of the last attempt, as they were then
-}
-
-// inForce is a set and, for a while after it came into force, the one before.
-type inForce struct {
-	set      *Set
-	previous *Set
-	since    time.Time
 }
 
 // watched is a file that was read, and what identifies its contents.
@@ -79,9 +72,6 @@ func NewReloader(cfg ReloaderConfig) (*Reloader, error) {
 	if cfg.Interval <= 0 {
 		cfg.Interval = time.Second
 	}
-	if cfg.Load.Now == nil {
-		cfg.Load.Now = time.Now
-	}
 	if cfg.Reloaded == nil {
 		cfg.Reloaded = func(string, error) {}
 	}
@@ -105,15 +95,11 @@ func (r *Reloader) Reload() error {
 	old := r.current.Load()
 	if err != nil {
 		if old != nil {
-			r.cfg.Reloaded(old.set.hash, err)
+			r.cfg.Reloaded(old.hash, err)
 		}
 		return err
 	}
-	next := &inForce{set: set, since: r.cfg.Load.Now()}
-	if old != nil {
-		next.previous = old.set
-	}
-	r.current.Store(next)
+	r.current.Store(set)
 	r.cfg.Reloaded(set.hash, nil)
 	return nil
 }
@@ -165,27 +151,12 @@ func (r *Reloader) look(files []watched) []watched {
 }
 
 // Current returns the set in force.
-func (r *Reloader) Current() *Set { return r.current.Load().set }
+func (r *Reloader) Current() *Set { return r.current.Load() }
 
 // Has reports whether the set in force has a policy of this name.
 func (r *Reloader) Has(name string) bool { return r.Current().Has(name) }
 
-// CountsSessions asks the set in force.
-func (r *Reloader) CountsSessions(name string) bool { return r.Current().CountsSessions(name) }
-
-// overlap is how long after a change a request that began before it may still
-// be on its way.
-const overlap = time.Minute
-
-// Evaluate decides with the set in force. A request for which the sessions
-// were not counted, because the set before did not need them, is decided by
-// that set while it can still be on its way from then.
+// Evaluate decides with the set in force.
 func (r *Reloader) Evaluate(ctx context.Context, in *policy.Input) (policy.Decision, error) {
-	f := r.current.Load()
-	if in.User.Sessions < 0 && f.previous != nil && f.set.CountsSessions(in.Policy) &&
-		f.previous.Has(in.Policy) && !f.previous.CountsSessions(in.Policy) &&
-		r.cfg.Load.Now().Sub(f.since) < overlap {
-		return f.previous.Evaluate(ctx, in)
-	}
-	return f.set.Evaluate(ctx, in)
+	return r.Current().Evaluate(ctx, in)
 }

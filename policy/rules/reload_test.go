@@ -241,40 +241,31 @@ func TestReloadUnderLoad(t *testing.T) {
 	wg.Wait()
 }
 
-// TestReloadBetweenCountAndDecision reloads after the core has decided not to
-// count sessions, and before it asks.
-func TestReloadBetweenCountAndDecision(t *testing.T) {
+// TestReloadBeforeCounting reloads rules that count sessions after the input was
+// made.
+func TestReloadBeforeCounting(t *testing.T) {
 	t.Parallel()
-	clock := newClock()
 	file := filepath.Join(t.TempDir(), "p.yaml")
 	write(t, file, effectOf("deny"))
-	r, err := rules.NewReloader(rules.ReloaderConfig{Load: rules.Config{Files: []string{file}, OnlyFiles: true, Now: clock.Now}})
+	r, err := rules.NewReloader(rules.ReloaderConfig{Load: rules.Config{Files: []string{file}, OnlyFiles: true}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	in := policy.SampleInput()
-	in.Policy, in.User.Sessions = "p", -1
-	if r.CountsSessions("p") {
-		t.Fatal("counts sessions")
+	in.Policy, in.User.Sessions, in.Counter = "p", -1, &counter{}
+	if d, err := r.Evaluate(t.Context(), in); err != nil || d.Effect != policy.EffectDeny {
+		t.Errorf("before: %+v, %v", d, err)
 	}
 	write(t, file, "version: 1\npolicies:\n  p: {rules: [{name: r, when: user.sessions > 1, then: revoke}], otherwise: allow}\n")
 	if err := r.Reload(); err != nil {
 		t.Fatal(err)
 	}
-	if !r.CountsSessions("p") {
-		t.Fatal("does not count sessions")
+	if d, err := r.Evaluate(t.Context(), in); err != nil || d.Effect != policy.EffectRevoke || in.User.Sessions != 5 {
+		t.Errorf("after: %+v, %v, %d sessions", d, err, in.User.Sessions)
 	}
-	if d, err := r.Evaluate(t.Context(), in); err != nil || d.Effect != policy.EffectDeny {
-		t.Errorf("a request from before: %+v, %v", d, err)
-	}
-	in.User.Sessions = 2
-	if d, err := r.Evaluate(t.Context(), in); err != nil || d.Effect != policy.EffectRevoke {
-		t.Errorf("a new request: %+v, %v", d, err)
-	}
-	clock.add(time.Minute)
-	in.User.Sessions = -1
+	in.User.Sessions, in.Counter = -1, nil
 	if d, err := r.Evaluate(t.Context(), in); err == nil {
-		t.Errorf("a minute later nobody counts: %+v", d)
+		t.Errorf("without a counter: %+v", d)
 	}
 }
 
@@ -344,18 +335,20 @@ policies:
 		t.Errorf("after Close: %+v, %v", d, err)
 	}
 	counting := mustLoad(t, rule("user.sessions > 3"))
-	if s.CountsSessions("p") {
-		t.Error("the candidate makes the service count sessions")
-	}
 	for _, count := range []bool{false, true} {
 		s, err := check.NewShadow(check.ShadowConfig{Live: live, Candidate: counting, Observe: seen, CountSessions: count})
 		if err != nil {
 			t.Fatal(err)
 		}
-		if s.CountsSessions("p") != count {
-			t.Errorf("CountSessions %v is not kept", count)
+		in := policy.SampleInput()
+		in.Policy, in.User.Sessions, in.Counter = "p", -1, &counter{}
+		if _, err := s.Evaluate(t.Context(), in); err != nil {
+			t.Fatal(err)
 		}
 		s.Close()
+		if last := seen.seen[len(seen.seen)-1]; last.Undetermined == count {
+			t.Errorf("CountSessions %v is not kept: %+v", count, last)
+		}
 	}
 	if _, err := check.NewShadow(check.ShadowConfig{Live: live, Candidate: candidate}); err == nil {
 		t.Error("a shadow without an observer")

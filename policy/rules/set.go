@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"runtime/debug"
 	"slices"
 	"strings"
 
@@ -60,23 +59,9 @@ func policyName(name string) string {
 	return name
 }
 
-// CountsSessions reports whether a policy depends on how many sessions its
-// users have: an expression reads user.sessions, a rule has keep_sessions, or
-// a webhook asks for the number.
-func (s *Set) CountsSessions(name string) bool {
-	p, ok := s.policies[policyName(name)]
-	return ok && p.counts
-}
-
-// Evaluate decides with the policy that in.Policy names. The decision is
-// already narrowed to in.Grant. An error, which names the rule, means that
-// nothing was decided.
-func (s *Set) Evaluate(ctx context.Context, in *policy.Input) (d policy.Decision, err error) {
-	defer func() {
-		if r := recover(); r != nil {
-			d, err = policy.Decision{}, &policy.PanicError{Value: r, Stack: debug.Stack()}
-		}
-	}()
+// Evaluate decides with the policy that in.Policy names. An error, which names
+// the rule, means that nothing was decided. [policy.Ask] narrows the decision.
+func (s *Set) Evaluate(ctx context.Context, in *policy.Input) (policy.Decision, error) {
 	p, ok := s.policies[policyName(in.Policy)]
 	if !ok {
 		return policy.Decision{}, fmt.Errorf("policy %.60q: %w", in.Policy, ErrUnknownPolicy)
@@ -87,9 +72,6 @@ func (s *Set) Evaluate(ctx context.Context, in *policy.Input) (d policy.Decision
 	d, r, err := p.decide(ctx, in, s.caveats)
 	if err != nil {
 		return policy.Decision{}, fmt.Errorf("policy %s: %w", p.name, err)
-	}
-	if d, err = d.Narrow(in.Grant); err != nil {
-		return policy.Decision{}, fmt.Errorf("policy %s: rule %s: %w", p.name, r.name, err)
 	}
 	d.Rule, d.Hash = p.name+"/"+r.name, s.hash
 	return d, nil

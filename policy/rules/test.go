@@ -45,7 +45,7 @@ func (s *Set) Test() []TestResult {
 func (s *Set) runTest(p *namedPolicy, t *rulefile.Test) TestResult {
 	in := *t.Input
 	in.Policy = p.name
-	d, err := s.Evaluate(webhook.WithStubs(context.Background(), t.Hooks), &in)
+	d, err := policy.Ask(webhook.WithStubs(context.Background(), t.Hooks), s, &in)
 	rule := strings.TrimPrefix(d.Rule, p.name+"/")
 	return TestResult{
 		File: p.file, Line: t.At.Line, Policy: p.name, Name: t.Name, Rule: rule,

@@ -579,3 +579,34 @@ policies:
 		t.Errorf("%d tests", n)
 	}
 }
+
+// TestWebhookCountsSessions counts the sessions for a webhook that asks for
+// them in its file, and for no other.
+func TestWebhookCountsSessions(t *testing.T) {
+	t.Parallel()
+	for option, want := range map[string]int{"count_sessions: false": -1, "count_sessions: true": 5} {
+		t.Run(option, func(t *testing.T) {
+			t.Parallel()
+			got := make(chan int, 1)
+			s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				var q struct{ Input policy.Input }
+				if err := json.NewDecoder(r.Body).Decode(&q); err != nil {
+					t.Error(err)
+				}
+				got <- q.Input.User.Sessions
+				w.WriteHeader(http.StatusNoContent)
+			}))
+			t.Cleanup(s.Close)
+			set, err := hooked(t, rules.Config{}, s.URL, allowLoopback, option)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := evaluate(t, set, func(in *policy.Input) { in.User.Sessions, in.Counter = -1, &counter{} }); err != nil {
+				t.Fatal(err)
+			}
+			if n := <-got; n != want {
+				t.Errorf("the question has %d sessions, want %d", n, want)
+			}
+		})
+	}
+}

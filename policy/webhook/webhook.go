@@ -96,6 +96,7 @@ type Config struct {
 	Deny          bool           // deny where there is no answer
 	Allow         []netip.Prefix // networks it may be in, beside the public Internet for https
 	MaxConcurrent int
+	CountSessions bool // questions have user.sessions
 	Offline       bool // it is never asked, and fails with ErrOffline
 	Observe       Observer
 
@@ -151,6 +152,11 @@ func (w *Webhook) Decide(ctx context.Context, name, rule string, in *policy.Inpu
 	}
 	if w.client == nil {
 		return policy.Decision{}, false, w.wrap(ErrOffline)
+	}
+	if w.cfg.CountSessions {
+		if _, err := in.CountSessions(ctx); err != nil {
+			return policy.Decision{}, false, err
+		}
 	}
 	var key cacheKey
 	if w.answers != nil {

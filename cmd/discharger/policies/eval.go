@@ -112,7 +112,7 @@ func (e *evaluation) run(ctx context.Context, args []string) error {
 		}
 		return command.Mark(x.Err, command.ErrUnavailable)
 	}
-	d, err := set.Evaluate(ctx, in)
+	d, err := policy.Ask(ctx, set, in)
 	if err != nil {
 		return command.Mark(fmt.Errorf("undecided: %w", err), command.ErrUnavailable)
 	}
