@@ -163,7 +163,7 @@ var layout = map[string][]string{
 	"policy/rules":              {"config/yamlfile", "policy", "policy/cel", "policy/rulefile", "policy/webhook"},
 	"policy/rulefile":           {"config/yamlfile", "policy", "policy/cel", "policy/webhook"},
 	"policy/cel":                {"config/yamlfile", "policy"},
-	"policy/webhook":            {"discharger/cache", "policy"},
+	"policy/webhook":            {"discharger/cache", "discharger/secret", "policy"},
 	"policy":                    {"config/yamlfile"},
 	"policy/schema":             {"config/yamlfile", "policy/schema/uri"},
 	"policy/schema/boulangerie": {"config/yamlfile", "policy/schema", "policy/schema/uri"},

@@ -19,30 +19,25 @@ import (
 	"github.com/discharger/discharger/policy/rules"
 )
 
-// block is a fenced block of the README.
+// block is a fenced block of policy/README.md.
 type block struct{ language, text string }
 
-// policyBlocks reads the blocks of the README's section about policies.
+// policyBlocks reads the blocks of policy/README.md.
 func policyBlocks(t *testing.T) []block {
 	t.Helper()
-	readme, err := os.ReadFile(filepath.Join("..", "..", "README.md"))
+	readme, err := os.ReadFile(filepath.Join("..", "..", "policy", "README.md"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, section, found := strings.Cut(string(readme), "### Policies\n")
-	section, _, end := strings.Cut(section, "\n## ")
-	if !found || !end {
-		t.Fatal("the README has no section about policies")
-	}
 	var all []block
-	for _, m := range regexp.MustCompile("(?ms)^```([a-z]+)\n(.*?)^```$").FindAllStringSubmatch(section, -1) {
+	for _, m := range regexp.MustCompile("(?ms)^```([a-z]+)\n(.*?)^```$").FindAllStringSubmatch(string(readme), -1) {
 		all = append(all, block{m[1], m[2]})
 	}
 	return all
 }
 
-// TestReadmePolicies does what the README's section about policies shows: its
-// files are written, its commands are run, and the service starts with them.
+// TestReadmePolicies writes the files of policy/README.md, runs its commands, and
+// loads its files as the service does.
 func TestReadmePolicies(t *testing.T) {
 	t.Parallel()
 	r := &ruled{t: t, dir: t.TempDir()}
@@ -59,7 +54,7 @@ func TestReadmePolicies(t *testing.T) {
 		}
 	}
 	if kinds["yaml"] != 4 || kinds["sh"] != 1 || kinds["python"] != 1 || len(blocks) != 6 {
-		t.Fatalf("the section has other blocks than are run here: %v", kinds)
+		t.Fatalf("the document has other blocks than are run here: %v", kinds)
 	}
 	r.write("candidate.yaml", withTTL(60))
 	r.write("risk.key", hookSecret+"\n")

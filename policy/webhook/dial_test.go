@@ -4,6 +4,8 @@ import (
 	"net/netip"
 	"testing"
 	"time"
+
+	"github.com/discharger/discharger/discharger/secret"
 )
 
 func TestDialable(t *testing.T) {
@@ -80,10 +82,10 @@ func TestDialerRefusesOtherNetworks(t *testing.T) {
 
 func TestSecretsDoNotShow(t *testing.T) {
 	t.Parallel()
-	s := Key("hunter2")
+	s := secret.Bytes("hunter2")
 	out, err := s.MarshalJSON()
 	for _, shown := range []string{s.String(), s.GoString(), s.LogValue().String(), string(out[1 : len(out)-1])} {
-		if shown != redacted || err != nil {
+		if shown != secret.Redacted || err != nil {
 			t.Errorf("a secret shows as %q, %v", shown, err)
 		}
 	}

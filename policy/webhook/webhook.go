@@ -52,6 +52,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/discharger/discharger/discharger/secret"
 	"github.com/discharger/discharger/policy"
 )
 
@@ -89,7 +90,7 @@ func (unobserved) WebhookRefused(string, error)              {}
 type Config struct {
 	Name          string
 	URL           *url.URL
-	Key           Key
+	Key           secret.Bytes   // signs questions
 	Roots         *x509.CertPool // authorities of its certificate; nil: the system's
 	Timeout       time.Duration
 	Cache         time.Duration  // how long an answer is reused; 0: it is not
@@ -259,7 +260,7 @@ func (w *Webhook) post(ctx context.Context, name, rule string, in *policy.Input)
 }
 
 // sign makes the signature header.
-func sign(key Key, now time.Time, body []byte) string {
+func sign(key secret.Bytes, now time.Time, body []byte) string {
 	t := strconv.FormatInt(now.Unix(), 10)
 	mac := hmac.New(sha256.New, key)
 	mac.Write([]byte(t))
