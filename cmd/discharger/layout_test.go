@@ -44,7 +44,7 @@ var layout = map[string][]string{
 	},
 	"cmd/discharger/gatewayd": {
 		"cmd/discharger/command", "cmd/discharger/httpd", "cmd/discharger/logging", "cmd/discharger/reload", "cmd/discharger/setup", "config",
-		"discharger/caveat", "discharger/gateway", "discharger/homeserver", "discharger/keyfile", "discharger/server", "discharger/wire",
+		"discharger/caveat", "discharger/homeserver", "discharger/gateway", "discharger/gateway/admission", "discharger/keyfile", "discharger/server", "discharger/wire",
 	},
 	"cmd/discharger/httpd": {"cmd/discharger/command", "discharger/clientaddr"},
 	"cmd/discharger/keys": {
@@ -130,13 +130,30 @@ var layout = map[string][]string{
 	"discharger/simulate":   {"discharger", "discharger/caveat", "discharger/session"},
 
 	"discharger/gateway": {
-		"discharger/bundle", "discharger/cache", "discharger/caveat", "discharger/client", "discharger/clientaddr", "discharger/gateway/matrix",
-		"discharger/gateway/token", "discharger/homeserver", "discharger/rawmacaroon", "discharger/secret", "discharger/wire",
+		"discharger/bundle", "discharger/cache", "discharger/caveat", "discharger/client", "discharger/clientaddr",
+		"discharger/gateway/admission", "discharger/gateway/jsonbody", "discharger/gateway/matrix", "discharger/gateway/metrics", "discharger/gateway/outbox",
+		"discharger/gateway/reply", "discharger/gateway/service", "discharger/gateway/token", "discharger/gateway/uia", "discharger/gateway/upstream",
+		"discharger/homeserver", "discharger/loglimit", "discharger/rawmacaroon", "discharger/secret", "discharger/wire",
 	},
-	"discharger/gateway/matrix": {},
+	"discharger/gateway/admission": {"discharger/clientaddr"},
+	"discharger/gateway/jsonbody":  {},
+	"discharger/gateway/matrix":    {},
+	"discharger/gateway/metrics":   {"discharger/client", "discharger/gateway/admission", "discharger/gateway/reply", "discharger/gateway/token", "discharger/homeserver"},
+	"discharger/gateway/outbox": {
+		"discharger/boltfile", "discharger/cache", "discharger/caveat", "discharger/client", "discharger/gateway/admission",
+		"discharger/gateway/jsonbody", "discharger/gateway/token", "discharger/gateway/upstream", "discharger/homeserver", "discharger/wire",
+	},
+	"discharger/gateway/reply": {"discharger/gateway/jsonbody", "discharger/gateway/matrix"},
+	"discharger/gateway/service": {
+		"discharger/bundle", "discharger/cache", "discharger/caveat", "discharger/client", "discharger/gateway/admission",
+		"discharger/gateway/upstream", "discharger/homeserver", "discharger/wire",
+	},
 	"discharger/gateway/token": {
-		"discharger/bundle", "discharger/caveat", "discharger/client", "discharger/homeserver", "discharger/rawmacaroon", "discharger/wire",
+		"discharger/bundle", "discharger/caveat", "discharger/client", "discharger/homeserver", "discharger/rawmacaroon",
+		"discharger/wire",
 	},
+	"discharger/gateway/uia":      {"discharger/gateway/matrix"},
+	"discharger/gateway/upstream": {"discharger/clientaddr", "discharger/gateway/jsonbody", "discharger/gateway/matrix", "discharger/gateway/token"},
 
 	"discharger/homeserver": {
 		"discharger/bundle", "discharger/cache", "discharger/caveat", "discharger/client", "discharger/clientaddr", "discharger/keyfile",
@@ -158,6 +175,7 @@ var layout = map[string][]string{
 	"discharger/clientaddr":  {},
 	"discharger/testkit":     {},
 	"discharger/clientname":  {},
+	"discharger/loglimit":    {},
 
 	"policy/check":              {"config/yamlfile", "policy", "policy/cel", "policy/rulefile", "policy/rules", "policy/webhook"},
 	"policy/rules":              {"config/yamlfile", "policy", "policy/cel", "policy/rulefile", "policy/webhook"},
@@ -186,12 +204,12 @@ var homes = []home{
 	// The big ones, each behind one package.
 	{"github.com/labstack/echo/v4", []string{"discharger/server"}, nil},
 	{"github.com/redis/go-redis/v9", []string{"discharger/store/redis", "discharger/store/redistest"}, nil},
-	{"go.etcd.io/bbolt", []string{"discharger/boltfile", "discharger/gateway", "discharger/store/bolt", "discharger/store/journal", "discharger/store/storetest"}, []string{"discharger/store/redis"}},
+	{"go.etcd.io/bbolt", []string{"discharger/boltfile", "discharger/store/bolt", "discharger/store/journal", "discharger/store/storetest", "discharger/gateway/outbox"}, []string{"discharger/gateway", "discharger/store/redis"}},
 	{"cel.dev/cel-go", []string{"policy/cel", "policy/rulefile", "policy/schema"}, nil},
 	{"go.yaml.in/yaml/v3", []string{"config/yamlfile"}, []string{"policy/rules"}},
 	{"github.com/prometheus/client_golang", []string{
 		"cmd/discharger/gatewayd", "cmd/discharger/ruleset", "cmd/discharger/serve", "cmd/discharger/storage",
-		"discharger/secevent", "discharger/server", "discharger/gateway",
+		"discharger/secevent", "discharger/server", "discharger/gateway", "discharger/gateway/metrics",
 	}, []string{"discharger/bakery"}},
 	{"github.com/spf13/cobra", []string{"cmd/discharger", "cmd/discharger/command"}, nil},
 	{"github.com/spf13/pflag", []string{
@@ -205,7 +223,7 @@ var homes = []home{
 	// Macaroons. The bakery is what there has to be agreement with, not what
 	// requests are answered with.
 	{"gopkg.in/macaroon.v2", []string{
-		"discharger/bakery", "discharger/bundle", "discharger/client", "discharger/homeserver", "discharger/gateway", "discharger/gateway/token",
+		"discharger/bakery", "discharger/bundle", "discharger/client", "discharger/homeserver", "discharger/gateway", "discharger/gateway/service", "discharger/gateway/token",
 	}, []string{anywhere}},
 	{"github.com/go-macaroon-bakery/macaroon-bakery/v3", []string{
 		"discharger/bakery",
@@ -218,7 +236,7 @@ var homes = []home{
 	{"github.com/go-json-experiment/json", []string{
 		"cmd/discharger/sessions", "cmd/discharger/tokens", "discharger/keyfile", "discharger", "discharger/caveat", "discharger/client",
 		"discharger/revocation", "discharger/wire",
-		"discharger/server", "discharger/gateway",
+		"discharger/server", "discharger/gateway", "discharger/gateway/jsonbody", "discharger/gateway/reply", "discharger/gateway/uia",
 	}, nil},
 	{"github.com/cenkalti/backoff/v5", []string{"discharger/client", "discharger/secevent", "discharger/homeserver"}, nil},
 	{"golang.org/x/time", []string{"cmd/discharger/httpd", "discharger", "discharger/server"}, nil},

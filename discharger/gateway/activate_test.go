@@ -7,6 +7,9 @@ import (
 	"testing"
 
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/gateway/matrix"
+	"github.com/discharger/discharger/discharger/gateway/service"
+	"github.com/discharger/discharger/discharger/gateway/upstream"
 	"github.com/discharger/discharger/discharger/wire"
 	"github.com/discharger/discharger/policy"
 )
@@ -34,7 +37,7 @@ func TestDeniedLoginLeavesNothing(t *testing.T) {
 		{name: "named by the client", named: true, stays: true},
 		{name: "another session has it", stays: true, before: func(in anyMap) { w.login(false, in) }},
 		{name: "a session had it, which logged out", stays: true, before: func(in anyMap) {
-			w.want(w.do("POST", pathLogout, w.login(false, in).text("access_token"), anyMap{}), 200, "")
+			w.want(w.do("POST", upstream.PathLogout, w.login(false, in).text("access_token"), anyMap{}), 200, "")
 		}},
 		{name: "a session had it, which ended softly", stays: true, before: func(in anyMap) {
 			a := w.login(false, in)
@@ -55,11 +58,11 @@ func TestDeniedLoginLeavesNothing(t *testing.T) {
 			}
 			deny.Store(true)
 			logouts := w.hs.loggedOut()
-			w.want(w.do("POST", pathLogin, "", in), http.StatusForbidden, codeForbidden)
+			w.want(w.do("POST", pathLogin, "", in), http.StatusForbidden, matrix.CodeForbidden)
 			if w.hs.alive(device) != c.stays || (w.hs.loggedOut() > logouts) == c.stays {
 				t.Errorf("device is there: %v, %d logouts", !c.stays, w.hs.loggedOut()-logouts)
 			}
-			if _, ok, err := w.gateway.vault.nextCondemned(caveat.SessionID{}); ok || err != nil {
+			if _, ok, err := w.gateway.outbox.Store.NextLogout(caveat.SessionID{}); ok || err != nil {
 				t.Errorf("still to be logged out: %v, %v", ok, err)
 			}
 		})
@@ -77,13 +80,13 @@ func TestFailedLoginIsUndoneLater(t *testing.T) {
 			w.login(false) // the service can decide
 			w.down.Store(true)
 			w.hs.set(func(s *stub) { s.nextDevice = "LATE" })
-			w.want(w.do("POST", pathLogin, "", anyMap{"type": "m.login.password", "user": "@u:hs"}), 503, codeUnknown)
+			w.want(w.do("POST", pathLogin, "", anyMap{"type": "m.login.password", "user": "@u:hs"}), 503, matrix.CodeUnknown)
 			if !w.hs.alive("LATE") {
 				t.Fatal("logged out although no one knows whose device it is")
 			}
 			must(t, w.gateway.Close())
 			w.down.Store(false)
-			w.forward(ableLife)
+			w.forward(service.ReadyFor)
 			w.http.Close()
 			w.cfg.Registerer = nil
 			if again { // through another gateway, which has another vault
@@ -97,7 +100,7 @@ func TestFailedLoginIsUndoneLater(t *testing.T) {
 			}
 			w.startGateway()
 			eventually(t, "nothing is left to be done", func() bool {
-				_, ok, err := w.gateway.vault.nextCondemned(caveat.SessionID{})
+				_, ok, err := w.gateway.outbox.Store.NextLogout(caveat.SessionID{})
 				return !ok && err == nil
 			})
 			if w.hs.alive("LATE") != again {

@@ -9,33 +9,37 @@ import (
 
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/client"
+	"github.com/discharger/discharger/discharger/gateway/outbox"
+	"github.com/discharger/discharger/discharger/gateway/reply"
+	"github.com/discharger/discharger/discharger/gateway/service"
 	"github.com/discharger/discharger/discharger/gateway/token"
+	"github.com/discharger/discharger/discharger/gateway/upstream"
 	"github.com/discharger/discharger/discharger/homeserver"
 	"github.com/discharger/discharger/discharger/rawmacaroon"
 	"github.com/discharger/discharger/discharger/wire"
 )
 
 // authenticate verifies a token of the gateway's and unseals the homeserver's.
-func (g *Gateway) authenticate(r *http.Request, x *exchange, c credential) *failure {
+func (g *Gateway) authenticate(r *http.Request, x *exchange, c token.Credential) *reply.Refusal {
 	from := homeserver.Request{ClientIP: x.client}
 	ctx := r.Context()
 	var err error
 	switch {
 	case x.route == routeLogout:
 		err = g.verifyLogout(ctx, x, c, from)
-	case x.route == routeLogoutAll && c.kind == token.Rotate:
-		err = g.verifyEverywhere(ctx, x, c.token, from)
-	case c.kind == token.Held:
-		err = g.verifyHeld(ctx, x, c.token, forWhom{x.client, r.UserAgent()})
+	case x.route == routeLogoutAll && c.Kind == token.Rotate:
+		err = g.verifyEverywhere(ctx, x, c.Text, from)
+	case c.Kind == token.Held:
+		err = g.verifyHeld(ctx, x, c.Text, x.origin(r))
 	default:
-		if err = g.verifyRotate(ctx, x, c.token, from); ranOut(err) {
-			err = g.verifyRanOut(ctx, x, c.token, from, err)
+		if err = g.verifyRotate(ctx, x, c.Text, from); ranOut(err) {
+			err = g.verifyRanOut(ctx, x, c.Text, from, err)
 		}
 	}
 	if err != nil {
 		var refused *client.RefusedError
 		if errors.As(err, &refused) && refused.Ended && x.identity.Payload != "" {
-			g.noteEnd(ctx, x.identity, endingOf(refused))
+			g.outbox.NoteEnd(ctx, x.identity, outbox.FromRefusal(refused))
 		}
 		x.identity = homeserver.Identity{}
 		return g.refusal(ctx, err)
@@ -66,7 +70,7 @@ func (g *Gateway) verifyAccess(ctx context.Context, text string, from homeserver
 
 // verifyRotate verifies a bundle. Nobody is asked.
 func (g *Gateway) verifyRotate(ctx context.Context, x *exchange, text string, from homeserver.Request) error {
-	_, known := g.canonical.get(text)
+	_, known := g.canonical.Get(text)
 	if !known {
 		if _, err := token.ParseAccess(text); err != nil {
 			return err
@@ -80,12 +84,12 @@ func (g *Gateway) verifyRotate(ctx context.Context, x *exchange, text string, fr
 		return token.ErrInvalid
 	}
 	if !known {
-		g.canonical.put(strings.Clone(text), struct{}{})
+		g.canonical.Put(strings.Clone(text), struct{}{})
 	}
-	if x.identity = id; g.seen.isNew(id) {
-		g.seen.note(id)
+	if x.identity = id; g.service.Epochs.New(id) {
+		g.service.Epochs.Note(id)
 	}
-	return g.over(ctx, id)
+	return g.outbox.Over(ctx, id)
 }
 
 // ranOut reports whether a bundle is refused because its discharge has run out.
@@ -103,15 +107,15 @@ func (g *Gateway) verifyRanOut(ctx context.Context, x *exchange, token string, f
 		return expired
 	}
 	x.identity = id
-	known := func() error { return g.over(ctx, id) }
+	known := func() error { return g.outbox.Over(ctx, id) }
 	if err := known(); err != nil {
 		return err
 	}
-	signs := g.link.recovered()
-	if err := g.serviceAble(ctx, g.waiterFor(x, known)); err != nil {
+	signs := g.service.Link.Recovered()
+	if err := g.service.Ready(ctx, g.waiterFor(x, known)); err != nil {
 		return err
 	}
-	if g.link.recovered() != signs || g.link.couldNotRefresh(id.Expires) {
+	if g.service.Link.Recovered() != signs || g.service.Link.CouldNotRefresh(id.Expires) {
 		return &client.UnavailableError{Err: errMayRefresh}
 	}
 	return expired
@@ -121,9 +125,9 @@ var errMayRefresh = errors.New("the service was away when the access token ran o
 
 // verifyHeld verifies an access macaroon together with the discharge that the
 // gateway has for it, or fetches.
-func (g *Gateway) verifyHeld(ctx context.Context, x *exchange, text string, who forWhom) error {
+func (g *Gateway) verifyHeld(ctx context.Context, x *exchange, text string, who upstream.Origin) error {
 	from := homeserver.Request{ClientIP: x.client}
-	p, ok := g.held.tokens.get(text)
+	p, ok := g.service.Discharges.Tokens.Get(text)
 	if !ok {
 		// Before anything is fetched on behalf of a token, it has to be genuine.
 		var err error
@@ -131,11 +135,11 @@ func (g *Gateway) verifyHeld(ctx context.Context, x *exchange, text string, who 
 			return err
 		}
 	}
-	if err := g.over(ctx, p.identity); err != nil {
-		x.identity = p.identity // whose session it was
+	if err := g.outbox.Over(ctx, p.Identity); err != nil {
+		x.identity = p.Identity // whose session it was
 		return err
 	}
-	if p.narrowed {
+	if p.Attenuated {
 		// Nor is anything fetched where the token is not good.
 		if _, err := g.hs.VerifyAccess(ctx, text[token.PrefixSize:], from); err != nil {
 			return err
@@ -145,13 +149,13 @@ func (g *Gateway) verifyHeld(ctx context.Context, x *exchange, text string, who 
 	var invalid *homeserver.Error
 	if errors.As(err, &invalid) && boundElsewhere(invalid) {
 		// A policy bound the discharge to where the client was.
-		if err = errElsewhere; g.held.moved(g.held.session(p.identity.Session)) {
+		if err = errElsewhere; g.service.Discharges.Rebind(g.service.Discharges.Session(p.Identity.Session)) {
 			id, err = g.verifyDischarged(ctx, p, who)
 		}
 	}
-	x.identity, x.narrowed = id, p.narrowed
+	x.identity, x.narrowed = id, p.Attenuated
 	if err != nil {
-		x.identity = p.identity // whose session it was
+		x.identity = p.Identity // whose session it was
 	}
 	return err
 }
@@ -165,22 +169,25 @@ func boundElsewhere(e *homeserver.Error) bool {
 }
 
 // verifyDischarged verifies a held token with the discharge that there is.
-func (g *Gateway) verifyDischarged(ctx context.Context, p *presented, who forWhom) (homeserver.Identity, error) {
-	bundle, err := g.held.bundle(ctx, p, who)
+func (g *Gateway) verifyDischarged(ctx context.Context, p *service.Presented, who upstream.Origin) (homeserver.Identity, error) {
+	wait := func() service.Waiter {
+		return g.waiterFor(exchangeOf(ctx), func() error { return g.outbox.Over(ctx, p.Identity) })
+	}
+	bundle, err := g.service.Discharges.Bundle(ctx, p, who, wait)
 	if err != nil {
 		return homeserver.Identity{}, err
 	}
-	id, err := g.hs.Verify(ctx, bundle, homeserver.Request{ClientIP: who.addr})
+	id, err := g.hs.Verify(ctx, bundle, homeserver.Request{ClientIP: who.Addr})
 	var invalid *homeserver.Error
 	if errors.As(err, &invalid) && invalid.Kind == homeserver.ErrExpired && invalid.Part == homeserver.PartDischarge {
-		g.held.drop(p.identity.Session)
+		g.service.Discharges.Drop(p.Identity.Session)
 		return id, &client.UnavailableError{Err: errors.New("a new discharge has expired already: clocks differ, here and at the service")}
 	}
 	return id, err
 }
 
 // present verifies a held token that was not seen before.
-func (g *Gateway) present(ctx context.Context, text string, from homeserver.Request) (*presented, error) {
+func (g *Gateway) present(ctx context.Context, text string, from homeserver.Request) (*service.Presented, error) {
 	b, err := token.ParseAccess(text)
 	if err != nil {
 		return nil, err
@@ -193,28 +200,28 @@ func (g *Gateway) present(ctx context.Context, text string, from homeserver.Requ
 	if err != nil {
 		return nil, err
 	}
-	p := &presented{identity: id, access: access, narrowed: narrowed}
-	g.held.tokens.put(strings.Clone(text), p)
+	p := &service.Presented{Identity: id, Access: access, Attenuated: narrowed}
+	g.service.Discharges.Tokens.Put(strings.Clone(text), p)
 	return p, nil
 }
 
 // openUpstream unseals the homeserver's token of a session.
 func (g *Gateway) openUpstream(id homeserver.Identity) (string, error) {
-	if o, ok := g.opened.get(id.Session); ok && o.payload == id.Payload {
+	if o, ok := g.opened.Get(id.Session); ok && o.payload == id.Payload {
 		return o.token, nil
 	}
 	token, err := g.sealer.OpenUpstream(id.Session, []byte(id.Payload))
 	if err != nil {
 		return "", err
 	}
-	g.opened.put(id.Session, openedToken{payload: id.Payload, token: token})
+	g.opened.Put(id.Session, openedToken{payload: id.Payload, token: token})
 	return token, nil
 }
 
 // refusal turns what keeps a token from being accepted into an answer. What was
 // not decided is never an end of a session, and soft_logout is what was decided.
 // An answer says that the session is over only if it is.
-func (g *Gateway) refusal(ctx context.Context, err error) *failure {
+func (g *Gateway) refusal(ctx context.Context, err error) *reply.Refusal {
 	var refused *client.RefusedError
 	var unavailable *client.UnavailableError
 	var invalid *homeserver.Error
@@ -223,50 +230,50 @@ func (g *Gateway) refusal(ctx context.Context, err error) *failure {
 		return g.refused(ctx, refused)
 	case errors.As(err, &unavailable):
 		g.cfg.Log.LogAttrs(ctx, slog.LevelWarn, "service is unavailable, request answered 503", slog.Any("error", err))
-		return undecided(unavailable.RetryAfter)
+		return reply.Undecided(unavailable.RetryAfter)
 	case errors.Is(err, client.ErrBadRequest):
 		g.cfg.Log.LogAttrs(ctx, slog.LevelError, "service does not accept the gateway's requests", slog.Any("error", err))
-		return undecided(0)
+		return reply.Undecided(0)
 	case errors.Is(err, homeserver.ErrUnknownKey):
 		return g.unknownKey(ctx, err)
 	case errors.Is(err, homeserver.ErrRetiredKey):
-		return unknownToken("The session is over: its key was retired. Log in again.", true)
+		return reply.UnknownToken("The session is over: its key was retired. Log in again.", true)
 	case errors.As(err, &invalid) && boundElsewhere(invalid):
-		return unknownToken("Access token is for another address.", true) // the client refreshes, and gets one for this
+		return reply.UnknownToken("Access token is for another address.", true) // the client refreshes, and gets one for this
 	case errors.Is(err, errElsewhere):
-		return forbidden("This access token was used from another address a moment ago.")
+		return reply.Forbidden("This access token was used from another address a moment ago.")
 	case errors.Is(err, homeserver.ErrNotMet):
-		return forbidden("This access token was narrowed, and does not allow this.")
+		return reply.Forbidden("This access token was narrowed, and does not allow this.")
 	case errors.Is(err, homeserver.ErrExpired):
-		return unknownToken("Access token has expired.", true)
+		return reply.UnknownToken("Access token has expired.", true)
 	case errors.Is(err, homeserver.ErrUnknownCaveat):
-		return unknownToken("Access token has a condition that is not known here.", true)
+		return reply.UnknownToken("Access token has a condition that is not known here.", true)
 	}
-	return unknownToken("Unknown access token.", true)
+	return reply.UnknownToken("Unknown access token.", true)
 }
 
 // unknownKey answers a token that was made with a key that is not in the ring. The
 // key may be newer than what this process has read, so nothing is decided. Anyone
 // can make up such a token.
-func (g *Gateway) unknownKey(ctx context.Context, err error) *failure {
-	g.metrics.unknownKeys.Inc()
+func (g *Gateway) unknownKey(ctx context.Context, err error) *reply.Refusal {
+	g.metrics.UnknownKeys.Inc()
 	g.cfg.Log.LogAttrs(ctx, slog.LevelWarn, "unknown key, request answered 503", slog.Any("error", err))
-	return undecided(0)
+	return reply.Undecided(0)
 }
 
 // refused turns a refusal of the service's into an answer: the end of the
 // session, or that of this request.
-func (g *Gateway) refused(ctx context.Context, r *client.RefusedError) *failure {
+func (g *Gateway) refused(ctx context.Context, r *client.RefusedError) *reply.Refusal {
 	switch {
 	case r.Ended:
-		return unknownToken("The session is over: "+sentence(r), r.SoftLogout)
+		return reply.UnknownToken("The session is over: "+sentence(r), r.SoftLogout)
 	case r.Reason == wire.ReasonTokenSuperseded:
-		return unknownToken("The access token has expired: "+sentence(r), true)
+		return reply.UnknownToken("The access token has expired: "+sentence(r), true)
 	case r.Reason == wire.ReasonTokenRequired, r.Reason == wire.ReasonTokenInvalid, r.Reason == wire.ReasonHomeserverRequired:
 		g.cfg.Log.LogAttrs(ctx, slog.LevelError, "service refuses the gateway's request, its keys or its configuration are wrong", slog.Any("error", r))
-		return undecided(0)
+		return reply.Undecided(0)
 	}
-	return forbidden("This request was refused: " + sentence(r))
+	return reply.Forbidden("This request was refused: " + sentence(r))
 }
 
 func sentence(r *client.RefusedError) string {

@@ -10,6 +10,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/discharger/discharger/discharger/gateway/upstream"
 )
 
 // BenchmarkCPU compares the CPU time that a request costs in the gateway with
@@ -31,10 +33,10 @@ func BenchmarkCPU(b *testing.B) {
 	must(b, err)
 	bare := httptest.NewServer(&httputil.ReverseProxy{
 		Rewrite:   func(p *httputil.ProxyRequest) { p.SetURL(target); p.SetXForwarded() },
-		Transport: new(Gateway).newTransport(), FlushInterval: -1, BufferPool: &buffers{},
+		Transport: upstream.NewTransport(nil), FlushInterval: -1, BufferPool: &buffers{},
 	})
 	b.Cleanup(bare.Close)
-	client := &http.Client{Transport: new(Gateway).newTransport()}
+	client := &http.Client{Transport: upstream.NewTransport(nil)}
 	const short = "syt_dXNlcg_abcdefghijklmnopqrst_1a2b3c"
 	ways := []struct{ name, url, token string }{
 		{"direct", w.hs.URL, short}, {"bare", bare.URL, short}, {"held", w.http.URL, held}, {"rotate", w.http.URL, rotate}, {"foreign", w.http.URL, short},
@@ -115,7 +117,7 @@ func BenchmarkIdentify(b *testing.B) {
 					f = w.gateway.identify(r, x)
 				}
 				if f != nil {
-					b.Fatal(f.message)
+					b.Fatal(f.Message)
 				}
 			}
 		})

@@ -14,7 +14,11 @@ import (
 
 	"github.com/discharger/discharger/discharger/bundle"
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/gateway/matrix"
+	"github.com/discharger/discharger/discharger/gateway/outbox"
+	"github.com/discharger/discharger/discharger/gateway/service"
 	"github.com/discharger/discharger/discharger/gateway/token"
+	"github.com/discharger/discharger/discharger/gateway/upstream"
 )
 
 // narrowedBy adds conditions of a size to a token, whatever Attenuate accepts.
@@ -47,7 +51,7 @@ func accessMacaroon(t *testing.T, text string) *macaroon.Macaroon {
 // identified reports how a token is judged: the status of an answer, 200 for one
 // that is passed on.
 func (w *world) identified(token string) int {
-	r := httptest.NewRequest("GET", pathWhoami, nil)
+	r := httptest.NewRequest("GET", upstream.PathWhoami, nil)
 	r.Header.Set("Authorization", "Bearer "+token)
 	x := &exchange{method: r.Method, client: peer(r)}
 	r = r.WithContext(context.WithValue(r.Context(), exchangeKey{}, x))
@@ -56,7 +60,7 @@ func (w *world) identified(token string) int {
 		f = w.gateway.identify(r, x)
 	}
 	if f != nil {
-		return f.status
+		return f.Status
 	}
 	return http.StatusOK
 }
@@ -85,7 +89,7 @@ func TestFloodOfNarrowedTokens(t *testing.T) {
 	}
 	served := func(users []string) {
 		for _, token := range users {
-			w.want(w.do("GET", pathWhoami, token, nil), 200, "")
+			w.want(w.do("GET", upstream.PathWhoami, token, nil), 200, "")
 		}
 	}
 	served(users)
@@ -135,20 +139,20 @@ func TestVariantsOfSession(t *testing.T) {
 	w := newWorld(t)
 	whole := w.login(false).text("access_token")
 	var all []string
-	for i := range 3 * variantsOfSession {
+	for i := range 3 * service.VariantsOfSession {
 		token, err := token.Attenuate(whole, fmt.Sprintf("client-ip 127.0.0.0/%d", 8+i%8), fmt.Sprintf("client-ip 127.0.0.0/%d", 8+i/8))
 		must(t, err)
 		all = append(all, token)
 	}
 	for range 2 {
 		for _, token := range append(all, whole) {
-			w.want(w.do("GET", pathWhoami, token, nil), 200, "")
+			w.want(w.do("GET", upstream.PathWhoami, token, nil), 200, "")
 		}
 	}
-	if n := w.gateway.held.tokens.size(); n > variantsOfSession+1 {
+	if n := w.gateway.service.Discharges.Tokens.Len(); n > service.VariantsOfSession+1 {
 		t.Errorf("%d tokens are kept", n)
 	}
-	if _, ok := w.gateway.held.tokens.get(whole); !ok || w.asked.Load() != 1 {
+	if _, ok := w.gateway.service.Discharges.Tokens.Get(whole); !ok || w.asked.Load() != 1 {
 		t.Errorf("whole token is kept: %v; %d discharges were fetched", ok, w.asked.Load())
 	}
 }
@@ -163,11 +167,11 @@ func TestAttenuateIsBounded(t *testing.T) {
 		text, err = token.Attenuate(text, "client-ip 127.0.0.0/8")
 		must(t, err)
 	}
-	w.want(w.do("GET", pathWhoami, text, nil), 200, "")
+	w.want(w.do("GET", upstream.PathWhoami, text, nil), 200, "")
 	if got, err := token.Attenuate(text, token.CondReadOnly); err == nil || got != "" {
 		t.Error("one more condition was added")
 	}
-	w.want(w.do("GET", pathWhoami, narrowedBy(t, accessMacaroon(t, text), "r", 1, 100), nil), 401, codeUnknownToken)
+	w.want(w.do("GET", upstream.PathWhoami, narrowedBy(t, accessMacaroon(t, text), "r", 1, 100), nil), 401, matrix.CodeUnknownToken)
 }
 
 // A session that logged out while the service was away stays logged out, however
@@ -176,30 +180,30 @@ func TestUnsentEndsAreKept(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, func(w *world) { w.cfg.CacheBytes = 1 << 20 })
 	token := w.login(false).text("access_token")
-	w.want(w.do("GET", pathWhoami, token, nil), 200, "")
+	w.want(w.do("GET", upstream.PathWhoami, token, nil), 200, "")
 	w.down.Store(true)
 	w.want(w.do("POST", "/_matrix/client/v3/logout", token, anyMap{}), 200, "")
 	flood := func() {
 		for range 100_000 {
 			id := caveat.NewSessionID()
-			w.gateway.dead.put(id, ending{soft: true})
+			w.gateway.outbox.Ends.Put(id, outbox.End{Soft: true})
 		}
-		if n := w.gateway.dead.decided.size(); n > 2000 {
+		if n := w.gateway.outbox.Ends.Len(); n > 2000 {
 			t.Fatalf("%d ends are kept", n)
 		}
 	}
 	for range 2 {
 		flood()
-		if a := w.want(w.do("GET", pathWhoami, token, nil), 401, codeUnknownToken); a.soft() {
+		if a := w.want(w.do("GET", upstream.PathWhoami, token, nil), 401, matrix.CodeUnknownToken); a.soft() {
 			t.Error("a logout is hard")
 		}
 		w.restart()
 	}
 	w.down.Store(false)
-	w.gateway.wake()
-	eventually(t, "the service was told", func() bool { return w.gateway.dead.count.Load() == 0 })
+	w.gateway.outbox.Wake()
+	eventually(t, "the service was told", func() bool { return w.gateway.outbox.Ends.Undelivered() == 0 })
 	flood()
-	if a := w.want(w.do("GET", pathWhoami, token, nil), 401, codeUnknownToken); a.soft() {
+	if a := w.want(w.do("GET", upstream.PathWhoami, token, nil), 401, matrix.CodeUnknownToken); a.soft() {
 		t.Error("a logout is hard")
 	}
 }
@@ -212,21 +216,21 @@ func TestLossChangesNoAnswer(t *testing.T) {
 	narrow, err := token.Attenuate(held, token.CondReadOnly)
 	must(t, err)
 	for range 3 {
-		w.want(w.do("GET", pathWhoami, held, nil), 200, "")
-		w.want(w.do("GET", pathWhoami, narrow, nil), 200, "")
-		w.want(w.do("POST", "/_matrix/client/v3/createRoom", narrow, anyMap{}), 403, codeForbidden)
-		w.want(w.do("GET", pathWhoami, rotate.text("access_token"), nil), 200, "")
+		w.want(w.do("GET", upstream.PathWhoami, held, nil), 200, "")
+		w.want(w.do("GET", upstream.PathWhoami, narrow, nil), 200, "")
+		w.want(w.do("POST", "/_matrix/client/v3/createRoom", narrow, anyMap{}), 403, matrix.CodeForbidden)
+		w.want(w.do("GET", upstream.PathWhoami, rotate.text("access_token"), nil), 200, "")
 		rotate = w.want(w.refresh(rotate.text("refresh_token")), 200, "")
 	}
 	w.want(w.do("POST", "/_matrix/client/v3/logout", held, anyMap{}), 200, "")
 	w.want(w.do("POST", "/_matrix/client/v3/logout", rotate.text("access_token"), anyMap{}), 200, "")
 	for range 2 {
 		for _, token := range []string{held, narrow, rotate.text("access_token")} {
-			if a := w.want(w.do("GET", pathWhoami, token, nil), 401, codeUnknownToken); a.soft() {
+			if a := w.want(w.do("GET", upstream.PathWhoami, token, nil), 401, matrix.CodeUnknownToken); a.soft() {
 				t.Errorf("a logout is hard: %s", a.raw)
 			}
 		}
-		if a := w.want(w.refresh(rotate.text("refresh_token")), 401, codeUnknownToken); a.soft() {
+		if a := w.want(w.refresh(rotate.text("refresh_token")), 401, matrix.CodeUnknownToken); a.soft() {
 			t.Errorf("a logout is hard: %s", a.raw)
 		}
 	}

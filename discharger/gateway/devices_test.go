@@ -7,6 +7,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/discharger/discharger/discharger/gateway/admission"
+	"github.com/discharger/discharger/discharger/gateway/matrix"
+	"github.com/discharger/discharger/discharger/gateway/outbox"
+	"github.com/discharger/discharger/discharger/gateway/upstream"
 	"github.com/discharger/discharger/discharger/wire"
 )
 
@@ -52,21 +56,21 @@ func like(dendrite bool) func(*world) {
 // settled makes a gateway do all that it has to do beside requests.
 func (w *world) settled() {
 	w.t.Helper()
-	must(w.t, w.gateway.settleOnce(context.Background()))
+	must(w.t, w.gateway.outbox.Flush(context.Background()))
 }
 
 // softlyOver fails unless a session is over, softly, whatever is asked of it.
 func (w *world) softlyOver(what string, in answer) {
 	w.t.Helper()
-	if a := w.do("GET", pathWhoami, in.text("access_token"), nil); a.status != 401 || a.text("errcode") != codeUnknownToken || !a.soft() {
+	if a := w.do("GET", upstream.PathWhoami, in.text("access_token"), nil); a.status != 401 || a.text("errcode") != matrix.CodeUnknownToken || !a.soft() {
 		w.t.Errorf("%s: whoami: %d %s", what, a.status, a.raw)
 	}
 	if in.text("refresh_token") != "" {
-		if a := w.refresh(in.text("refresh_token")); a.status != 401 || a.text("errcode") != codeUnknownToken || !a.soft() {
+		if a := w.refresh(in.text("refresh_token")); a.status != 401 || a.text("errcode") != matrix.CodeUnknownToken || !a.soft() {
 			w.t.Errorf("%s: refresh: %d %s", what, a.status, a.raw)
 		}
 	}
-	if a := w.do("POST", pathLogout, in.text("access_token"), anyMap{}); a.status != 401 || a.text("errcode") != codeUnknownToken || !a.soft() {
+	if a := w.do("POST", upstream.PathLogout, in.text("access_token"), anyMap{}); a.status != 401 || a.text("errcode") != matrix.CodeUnknownToken || !a.soft() {
 		w.t.Errorf("%s: logout: %d %s", what, a.status, a.raw)
 	}
 }
@@ -74,7 +78,7 @@ func (w *world) softlyOver(what string, in answer) {
 // works fails unless a session is good.
 func (w *world) works(what string, in answer) answer {
 	w.t.Helper()
-	if a := w.do("GET", pathWhoami, in.text("access_token"), nil); a.status != 200 {
+	if a := w.do("GET", upstream.PathWhoami, in.text("access_token"), nil); a.status != 200 {
 		w.t.Errorf("%s: whoami: %d %s", what, a.status, a.raw)
 	}
 	if in.text("refresh_token") == "" {
@@ -106,7 +110,7 @@ func TestLoginAgainOnDevice(t *testing.T) {
 						one.restart()
 					}
 					in := two.login(refresh, anyMap{"device_id": "ONE"})
-					eventually(t, "the first gateway knows", func() bool { return one.do("GET", pathWhoami, old.text("access_token"), nil).status == 401 })
+					eventually(t, "the first gateway knows", func() bool { return one.do("GET", upstream.PathWhoami, old.text("access_token"), nil).status == 401 })
 					for _, w := range []*world{one, two} {
 						w.softlyOver("the old session", old)
 						w.settled()
@@ -203,7 +207,7 @@ func TestServiceDecidesRace(t *testing.T) {
 	close(h.release)
 	late := one.want(<-first, 200, "")
 	eventually(t, "the other gateway knows", func() bool {
-		return two.do("GET", pathWhoami, early.text("access_token"), nil).status == 401
+		return two.do("GET", upstream.PathWhoami, early.text("access_token"), nil).status == 401
 	})
 	for _, w := range []*world{one, two} {
 		w.softlyOver("the early one", early)
@@ -226,10 +230,7 @@ func TestLoginsOnDeviceWait(t *testing.T) {
 	go func() { second <- w.do("POST", pathLogin, "", onDevice("ONE")) }()
 	w.login(true, anyMap{"device_id": "TWO"})
 	eventually(t, "the second waits", func() bool {
-		w.gateway.leases.mu.Lock()
-		defer w.gateway.leases.mu.Unlock()
-		e := w.gateway.leases.held[deviceKey("@u:hs", "ONE")]
-		return e != nil && e.users == 2
+		return w.gateway.leases.Queue(admission.Device("@u:hs", "ONE")) == 2
 	})
 	w.hs.set(func(s *stub) {
 		if len(s.made) != 2 {
@@ -251,7 +252,7 @@ func TestKilledTokenIsSoft(t *testing.T) {
 	w := newWorld(t, like(true), denying(&deny))
 	old := w.login(true, anyMap{"device_id": "ONE"})
 	deny = true
-	w.want(w.do("POST", pathLogin, "", onDevice("ONE")), 403, codeForbidden)
+	w.want(w.do("POST", pathLogin, "", onDevice("ONE")), 403, matrix.CodeForbidden)
 	if w.hs.loggedOut() > 0 || !w.hs.alive("ONE") {
 		t.Fatal("a device that the client named was logged out")
 	}
@@ -283,12 +284,13 @@ func TestLateOrdersSpareOthersSessions(t *testing.T) {
 			one.forward(time.Minute)
 			one.gateway.cancel() // nothing is told before the test says so
 			one.gateway.background.Wait()
+			one.gateway.outbox.Stop()
 			one.down.Store(true)
 			one.want(one.do(c.method, c.path, own.text("access_token"), c.body), 200, "")
 			one.forward(time.Minute)
 			one.down.Store(false)
 			in := two.want(two.do("POST", pathLogin, "", onDevice("ONE")), 200, "")
-			must(t, one.gateway.settleOrders(context.Background()))
+			must(t, one.gateway.outbox.FlushJobs(context.Background()))
 			two.works("the new session", in)
 			if a := two.refresh(old.text("refresh_token")); a.status != 401 {
 				t.Errorf("refresh of the old session: %d %s", a.status, a.raw)
@@ -304,9 +306,9 @@ func TestLateOrdersSpareOthersSessions(t *testing.T) {
 }
 
 // gatewayOrders are those that are kept.
-func (w *world) gatewayOrders() (kept []order) {
+func (w *world) gatewayOrders() (kept []outbox.Job) {
 	w.t.Helper()
-	if key, o, err := w.gateway.vault.firstOrder(""); err != nil || key != nil {
+	if key, o, err := w.gateway.outbox.Store.FirstJob(""); err != nil || key != nil {
 		must(w.t, err)
 		kept = append(kept, o)
 	}
@@ -369,14 +371,14 @@ func TestDeletedAtHomeserver(t *testing.T) {
 				})
 				ask := []func(*world) answer{
 					func(w *world) answer { return w.refresh(in.text("refresh_token")) },
-					func(w *world) answer { return w.do("GET", pathWhoami, in.text("access_token"), nil) },
+					func(w *world) answer { return w.do("GET", upstream.PathWhoami, in.text("access_token"), nil) },
 				}
 				if first == "request" {
 					ask[0], ask[1] = ask[1], ask[0]
 				}
 				for _, w := range []*world{one, two} {
 					for i, f := range ask {
-						if a := w.want(f(w), 401, codeUnknownToken); a.soft() != soft {
+						if a := w.want(f(w), 401, matrix.CodeUnknownToken); a.soft() != soft {
 							t.Errorf("answer %d: %s", i, a.raw)
 						}
 					}
@@ -422,8 +424,8 @@ func TestLateLogoutSparesLaterSession(t *testing.T) {
 			one.forward(30 * time.Minute)
 			one.hs.set(func(s *stub) { s.failLogouts = 1 })
 			for range 3 { // the first fails
-				_ = one.gateway.reconcile(t.Context(), 0)
-				_ = one.gateway.settleOnce(t.Context())
+				_ = one.gateway.outbox.Reconcile(t.Context(), 0)
+				_ = one.gateway.outbox.Flush(t.Context())
 			}
 			if gone := !one.hs.alive("ONE"); gone != c.gone || one.pending() != 0 {
 				t.Errorf("gone: %v, %d are pending", gone, one.pending())

@@ -7,6 +7,8 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+
+	"github.com/discharger/discharger/discharger/gateway/upstream"
 )
 
 // slowHomeserver answers no request before it is released, and notes which came.
@@ -17,7 +19,7 @@ type slowHomeserver struct {
 }
 
 func (s *slowHomeserver) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if r.RequestURI == pathLoginFlows {
+	if r.RequestURI == upstream.PathLoginFlows {
 		return
 	}
 	_, _ = io.Copy(io.Discard, r.Body)

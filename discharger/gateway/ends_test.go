@@ -7,9 +7,9 @@ import (
 	"testing"
 	"time"
 
-	"go.etcd.io/bbolt"
-
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/gateway/matrix"
+	"github.com/discharger/discharger/discharger/gateway/upstream"
 	"github.com/discharger/discharger/discharger/homeserver"
 	"github.com/discharger/discharger/discharger/wire"
 	"github.com/discharger/discharger/policy"
@@ -68,7 +68,7 @@ func TestEndsReachTheService(t *testing.T) {
 		{"delete other device", "DELETE", "/_matrix/client/v3/devices/TWO", anyMap{"auth": auth}, []bool{true, false}},
 		{"delete own device", "DELETE", "/_matrix/client/v3/devices/ONE", anyMap{"auth": auth}, []bool{false, true}},
 		{"delete devices", "POST", "/_matrix/client/v3/delete_devices", anyMap{"auth": auth, "devices": []string{"TWO", "X"}}, []bool{true, false}},
-		{"whoami", "GET", pathWhoami, nil, []bool{true, true}},
+		{"whoami", "GET", upstream.PathWhoami, nil, []bool{true, true}},
 	} {
 		for _, refresh := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s, refresh %v", c.name, refresh), func(t *testing.T) {
@@ -107,7 +107,7 @@ func (w *world) left(ins []answer, refresh bool, lives []bool) {
 			n++
 			want = 200
 		}
-		a := w.do("GET", pathWhoami, ins[i].text("access_token"), nil)
+		a := w.do("GET", upstream.PathWhoami, ins[i].text("access_token"), nil)
 		if a.status != want || !lives && a.soft() {
 			w.t.Errorf("session %d: %d %s", i, a.status, a.raw)
 		}
@@ -139,10 +139,10 @@ func TestHomeserverEndsSession(t *testing.T) {
 				}
 				clear(s.tokens)
 			})
-			if a := w.want(w.do("GET", pathWhoami, in.text("access_token"), nil), 401, codeUnknownToken); a.soft() != soft {
+			if a := w.want(w.do("GET", upstream.PathWhoami, in.text("access_token"), nil), 401, matrix.CodeUnknownToken); a.soft() != soft {
 				t.Errorf("soft %v: %s", soft, a.raw)
 			}
-			if a := w.want(w.refresh(in.text("refresh_token")), 401, codeUnknownToken); a.soft() != soft {
+			if a := w.want(w.refresh(in.text("refresh_token")), 401, matrix.CodeUnknownToken); a.soft() != soft {
 				t.Errorf("soft %v: refresh: %s", soft, a.raw)
 			}
 			if !soft {
@@ -158,8 +158,8 @@ func TestOthers401(t *testing.T) {
 	w := newWorld(t)
 	token := w.login(false).text("access_token")
 	w.hs.set(func(s *stub) { s.passOn = true })
-	w.want(w.do("POST", "/_matrix/client/v3/account/3pid/bind", token, anyMap{}), 401, codeUnknownToken)
-	w.want(w.do("GET", pathWhoami, token, nil), 200, "")
+	w.want(w.do("POST", "/_matrix/client/v3/account/3pid/bind", token, anyMap{}), 401, matrix.CodeUnknownToken)
+	w.want(w.do("GET", upstream.PathWhoami, token, nil), 200, "")
 	if w.sessions() != 1 {
 		t.Error("the session has ended")
 	}
@@ -171,11 +171,11 @@ func TestOther401s(t *testing.T) {
 	w := newWorld(t)
 	token := w.login(false).text("access_token")
 	w.hs.set(func(s *stub) { s.locked = true })
-	if a := w.do("GET", pathWhoami, token, nil); a.status != 401 || a.text("errcode") != "M_USER_LOCKED" || !a.soft() {
+	if a := w.do("GET", upstream.PathWhoami, token, nil); a.status != 401 || a.text("errcode") != "M_USER_LOCKED" || !a.soft() {
 		t.Fatalf("%s", a.raw)
 	}
 	w.hs.set(func(s *stub) { s.locked = false })
-	w.want(w.do("GET", pathWhoami, token, nil), 200, "")
+	w.want(w.do("GET", upstream.PathWhoami, token, nil), 200, "")
 }
 
 // What was revoked at the service is logged out at the homeserver.
@@ -187,7 +187,7 @@ func TestReaping(t *testing.T) {
 	w.hs.set(func(s *stub) { s.failLogouts = 1 })
 	w.revoke(w.sessionOf(one.text("access_token")), wire.RevokeOptions{})
 	eventually(t, "one is logged out", func() bool { return !w.hs.alive("ONE") })
-	if a := w.want(w.do("GET", pathWhoami, one.text("access_token"), nil), 401, codeUnknownToken); a.soft() {
+	if a := w.want(w.do("GET", upstream.PathWhoami, one.text("access_token"), nil), 401, matrix.CodeUnknownToken); a.soft() {
 		t.Error("an order is a hard logout")
 	}
 	if !w.hs.alive("TWO") || !w.hs.alive("THREE") {
@@ -196,8 +196,8 @@ func TestReaping(t *testing.T) {
 	_, err := w.gateway.client.RevokeUser(ctx, "@u:hs", wire.RevokeOptions{Except: w.sessionOf(three.text("access_token"))})
 	must(t, err)
 	eventually(t, "two is logged out", func() bool { return !w.hs.alive("TWO") })
-	w.want(w.do("GET", pathWhoami, two.text("access_token"), nil), 401, codeUnknownToken)
-	w.want(w.do("GET", pathWhoami, three.text("access_token"), nil), 200, "")
+	w.want(w.do("GET", upstream.PathWhoami, two.text("access_token"), nil), 401, matrix.CodeUnknownToken)
+	w.want(w.do("GET", upstream.PathWhoami, three.text("access_token"), nil), 200, "")
 	w.forward(time.Second) // what is minted in the same millisecond is not meant
 	must(t, w.gateway.client.RevokeHomeserver(ctx, wire.RevokeOptions{}))
 	eventually(t, "three is logged out", func() bool { return !w.hs.alive("THREE") })
@@ -219,9 +219,9 @@ func TestReapingFromToken(t *testing.T) {
 			w.startGateway()
 			w.revoke(id, wire.RevokeOptions{})
 			if refresh {
-				w.want(w.refresh(in.text("refresh_token")), 401, codeUnknownToken)
+				w.want(w.refresh(in.text("refresh_token")), 401, matrix.CodeUnknownToken)
 			} else {
-				w.want(w.do("GET", pathWhoami, in.text("access_token"), nil), 401, codeUnknownToken)
+				w.want(w.do("GET", upstream.PathWhoami, in.text("access_token"), nil), 401, matrix.CodeUnknownToken)
 			}
 			eventually(t, "it is logged out", func() bool { return !w.hs.alive("ONE") })
 		})
@@ -246,9 +246,9 @@ func TestSoftRefusalReapsNothing(t *testing.T) {
 		reauth = true
 		w.forward(testTTL)
 		if refresh {
-			in = w.want(w.refresh(in.text("refresh_token")), 401, codeUnknownToken)
+			in = w.want(w.refresh(in.text("refresh_token")), 401, matrix.CodeUnknownToken)
 		} else {
-			in = w.want(w.do("GET", pathWhoami, in.text("access_token"), nil), 401, codeUnknownToken)
+			in = w.want(w.do("GET", upstream.PathWhoami, in.text("access_token"), nil), 401, matrix.CodeUnknownToken)
 		}
 		if !in.soft() || !w.hs.alive("ONE") {
 			t.Errorf("refresh %v: %s, alive: %v", refresh, in.raw, w.hs.alive("ONE"))
@@ -267,7 +267,7 @@ func TestDebtsSurvive(t *testing.T) {
 	eventually(t, "the gateway knows", func() bool { return w.pending() == 1 })
 	w.down.Store(true)
 	w.want(w.do("POST", "/_matrix/client/v3/logout", one.text("access_token"), anyMap{}), 200, "")
-	w.want(w.do("GET", pathWhoami, one.text("access_token"), nil), 401, codeUnknownToken)
+	w.want(w.do("GET", upstream.PathWhoami, one.text("access_token"), nil), 401, matrix.CodeUnknownToken)
 	w.http.Close()
 	must(t, w.gateway.Close())
 	if !w.hs.alive("ONE") || !w.hs.alive("TWO") {
@@ -280,16 +280,14 @@ func TestDebtsSurvive(t *testing.T) {
 	w.startGateway()
 	eventually(t, "the service knows of the logout", func() bool { return w.sessions() == 0 })
 	eventually(t, "the homeserver knows of the ends", func() bool { return !w.hs.alive("ONE") && !w.hs.alive("TWO") })
-	w.want(w.refresh(one.text("refresh_token")), 401, codeUnknownToken)
+	w.want(w.refresh(one.text("refresh_token")), 401, matrix.CodeUnknownToken)
 }
 
 // kept reports whether a session is in the vault.
 func (w *world) kept(id caveat.SessionID) (kept bool) {
 	w.t.Helper()
-	must(w.t, w.gateway.vault.db.View(func(tx *bbolt.Tx) (err error) {
-		_, kept, err = getSession(tx, id)
-		return err
-	}))
+	_, kept, err := w.gateway.outbox.Store.Session(id)
+	must(w.t, err)
 	return kept
 }
 
@@ -297,7 +295,7 @@ func (w *world) kept(id caveat.SessionID) (kept bool) {
 func (w *world) pending() (n int) {
 	w.t.Helper()
 	for id := (caveat.SessionID{}); ; n++ {
-		next, ok, err := w.gateway.vault.nextCondemned(id)
+		next, ok, err := w.gateway.outbox.Store.NextLogout(id)
 		must(w.t, err)
 		if !ok {
 			return n
@@ -317,11 +315,11 @@ func TestOldOrdersSpareNewSessions(t *testing.T) {
 	eventually(t, "it was tried again", func() bool { return strings.Contains(w.log.String(), "failed, retrying") })
 	w.down.Store(false)
 	in := w.login(true)
-	w.gateway.wake()
-	must(t, w.gateway.settleOrders(context.Background()))
-	w.want(w.do("GET", pathWhoami, in.text("access_token"), nil), 200, "")
+	w.gateway.outbox.Wake()
+	must(t, w.gateway.outbox.FlushJobs(context.Background()))
+	w.want(w.do("GET", upstream.PathWhoami, in.text("access_token"), nil), 200, "")
 	w.want(w.refresh(in.text("refresh_token")), 200, "")
-	w.want(w.refresh(old.text("refresh_token")), 401, codeUnknownToken)
+	w.want(w.refresh(old.text("refresh_token")), 401, matrix.CodeUnknownToken)
 	if n := w.sessions(); n != 1 {
 		t.Errorf("%d sessions", n)
 	}
@@ -334,23 +332,23 @@ func TestOldRefreshTokenUntilUse(t *testing.T) {
 	w := newWorld(t)
 	in := w.login(true)
 	old := in.text("refresh_token")
-	w.want(w.do("GET", pathWhoami, in.text("access_token"), nil), 200, "")
+	w.want(w.do("GET", upstream.PathWhoami, in.text("access_token"), nil), 200, "")
 	first := w.want(w.refresh(old), 200, "")
 	w.forward(time.Minute)
 	second := w.want(w.refresh(old), 200, "")
 	if first.text("refresh_token") != second.text("refresh_token") {
 		t.Error("an answer that was lost comes with another token")
 	}
-	w.want(w.do("GET", pathWhoami, second.text("access_token"), nil), 200, "")
-	w.gateway.seen.flush(t.Context())
-	if a := w.refresh(old); a.status != 401 || a.text("errcode") != codeUnknownToken || !a.soft() {
+	w.want(w.do("GET", upstream.PathWhoami, second.text("access_token"), nil), 200, "")
+	w.gateway.service.Epochs.Flush(t.Context())
+	if a := w.refresh(old); a.status != 401 || a.text("errcode") != matrix.CodeUnknownToken || !a.soft() {
 		t.Errorf("the old token still works: %d %s", a.status, a.raw)
 	}
-	w.want(w.do("GET", pathWhoami, second.text("access_token"), nil), 200, "") // and ends nothing
-	w.forward(4 * time.Minute)                                                 // longer than a client repeats a request
+	w.want(w.do("GET", upstream.PathWhoami, second.text("access_token"), nil), 200, "") // and ends nothing
+	w.forward(4 * time.Minute)                                                          // longer than a client repeats a request
 	req := w.request("POST", pathRefresh, "", anyMap{"refresh_token": old})
 	req.Header.Set("User-Agent", "another party")
-	if a := w.want(w.send(req), 401, codeUnknownToken); !a.soft() {
+	if a := w.want(w.send(req), 401, matrix.CodeUnknownToken); !a.soft() {
 		t.Errorf("the old token, elsewhere: %s", a.raw)
 	}
 }
@@ -364,26 +362,26 @@ func TestReusedToken(t *testing.T) {
 	stolen := in.text("refresh_token")
 	for range 2 {
 		in = w.want(w.refresh(in.text("refresh_token")), 200, "")
-		w.want(w.do("GET", pathWhoami, in.text("access_token"), nil), 200, "")
+		w.want(w.do("GET", upstream.PathWhoami, in.text("access_token"), nil), 200, "")
 		w.forward(time.Minute)
 	}
-	if a := w.want(w.refresh(stolen), 401, codeUnknownToken); !a.soft() || strings.Contains(string(a.raw), "session is over") {
+	if a := w.want(w.refresh(stolen), 401, matrix.CodeUnknownToken); !a.soft() || strings.Contains(string(a.raw), "session is over") {
 		t.Errorf("a replaced token: %s", a.raw)
 	}
 	in = w.want(w.refresh(in.text("refresh_token")), 200, "")
-	w.want(w.do("GET", pathWhoami, in.text("access_token"), nil), 200, "")
+	w.want(w.do("GET", upstream.PathWhoami, in.text("access_token"), nil), 200, "")
 	req := w.request("POST", pathRefresh, "", anyMap{"refresh_token": stolen})
 	req.Header.Set("User-Agent", "somebody else")
-	if a := w.want(w.send(req), 401, codeUnknownToken); !a.soft() {
+	if a := w.want(w.send(req), 401, matrix.CodeUnknownToken); !a.soft() {
 		t.Errorf("the thief: %s", a.raw)
 	}
-	if a := w.want(w.refresh(in.text("refresh_token")), 401, codeUnknownToken); !a.soft() {
+	if a := w.want(w.refresh(in.text("refresh_token")), 401, matrix.CodeUnknownToken); !a.soft() {
 		t.Errorf("the owner: %s", a.raw)
 	}
-	if a := w.want(w.do("GET", pathWhoami, in.text("access_token"), nil), 401, codeUnknownToken); !a.soft() {
+	if a := w.want(w.do("GET", upstream.PathWhoami, in.text("access_token"), nil), 401, matrix.CodeUnknownToken); !a.soft() {
 		t.Errorf("the owner's access token: %s", a.raw)
 	}
-	must(t, w.gateway.settleOnce(t.Context()))
+	must(t, w.gateway.outbox.Flush(t.Context()))
 	if !w.hs.alive("ONE") || w.hs.loggedOut() > 0 {
 		t.Error("the device was logged out")
 	}
@@ -410,7 +408,7 @@ func TestEndedStaysEnded(t *testing.T) {
 				other := w.login(false).text("access_token")
 				w.revoke(w.sessionOf(old), wire.RevokeOptions{Soft: true})
 				w.want(w.do(c.method, c.path, other, c.body), 200, "")
-				a := w.want(w.do("GET", pathWhoami, old, nil), 401, codeUnknownToken)
+				a := w.want(w.do("GET", upstream.PathWhoami, old, nil), 401, matrix.CodeUnknownToken)
 				if !a.soft() || strings.Contains(string(a.raw), "logged out") {
 					t.Errorf("%s", a.raw)
 				}

@@ -1,12 +1,20 @@
 package gateway
 
 import (
-	"mime"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
 	"net/http"
 	"net/url"
 	"strings"
 
+	"github.com/discharger/discharger/discharger/gateway/jsonbody"
 	"github.com/discharger/discharger/discharger/gateway/matrix"
+	"github.com/discharger/discharger/discharger/gateway/reply"
+	"github.com/discharger/discharger/discharger/gateway/token"
+	"github.com/discharger/discharger/discharger/homeserver"
+	"github.com/discharger/discharger/discharger/rawmacaroon"
 )
 
 // route is the effect of a request on tokens and sessions.
@@ -41,20 +49,20 @@ func readsBody(r route) bool {
 
 // enter reads the target of a request and finds its route. It fails for a request
 // that must not be passed on, whoever sends it.
-func (x *exchange) enter(r *http.Request) *failure {
+func (x *exchange) enter(r *http.Request) *reply.Refusal {
 	x.path, _, _ = strings.Cut(r.RequestURI, "?")
 	if !passable(r.Method) {
-		return unrecognized(http.StatusMethodNotAllowed)
+		return reply.Unrecognized(http.StatusMethodNotAllowed)
 	}
 	target, err := matrix.ParseTarget(r.RequestURI)
 	if err != nil {
-		return unrecognized(http.StatusBadRequest)
+		return reply.Unrecognized(http.StatusBadRequest)
 	}
 	x.path = target.Path
 	x.match = target.Match(r.Method)
 	x.route = x.match.Effect()
 	if x.match.Refused != 0 {
-		return unrecognized(x.match.Refused)
+		return reply.Unrecognized(x.match.Refused)
 	}
 	return nil
 }
@@ -80,19 +88,19 @@ func setRawPath(u *url.URL, path string) {
 // gateway are refused. Homeservers look for tokens in forms too, and differ in how
 // they read the header. So there is one of it, in the grammar of RFC 9110, and a form
 // carries no token.
-func (g *Gateway) checkBody(w http.ResponseWriter, r *http.Request, x *exchange) *failure {
+func (g *Gateway) checkBody(w http.ResponseWriter, r *http.Request, x *exchange) *reply.Refusal {
 	if r.ContentLength == 0 || !g.live().Legacy.bounds() {
 		return nil
 	}
-	mediaType, ok := contentType(r.Header["Content-Type"])
+	mediaType, ok := matrix.ContentType(r.Header["Content-Type"])
 	if !ok {
-		return badRequest(codeNotJSON, "The content type is malformed.")
+		return reply.BadRequest(matrix.CodeNotJSON, "The content type is malformed.")
 	}
 	body := x.match.Body()
 	if !body.TakesType(mediaType) {
-		return &failure{
-			status: http.StatusUnsupportedMediaType, code: codeNotJSON, message: "This content type is not accepted here.",
-			outcome: outcomeMalformed,
+		return &reply.Refusal{
+			Status: http.StatusUnsupportedMediaType, Code: matrix.CodeNotJSON, Message: "This content type is not accepted here.",
+			Outcome: reply.OutcomeMalformed,
 		}
 	}
 	switch {
@@ -101,71 +109,134 @@ func (g *Gateway) checkBody(w http.ResponseWriter, r *http.Request, x *exchange)
 	case body == matrix.BodyAny && hasCredential(r):
 		return nil // a homeserver that also finds a token in the body refuses the request
 	case mediaType == matrix.TypeMultipart || x.match.Route != nil && body == matrix.BodyAny:
-		return missingToken("A body of this content type needs an access token in the Authorization header.")
+		return reply.MissingToken("A body of this content type needs an access token in the Authorization header.")
 	}
-	g.hurry(w, bodyPatience)
+	limitBody(w, bodyPatience)
 	data, f := g.readRequest(r)
 	if f != nil {
 		return f
 	}
-	g.hurry(w, 0)
-	if _, tokens := cutToken(string(data)); len(tokens) > 0 {
-		return missingToken("An access token does not belong into a form.")
+	limitBody(w, 0)
+	if _, tokens := token.CutQuery(string(data)); len(tokens) > 0 {
+		return reply.MissingToken("An access token does not belong into a form.")
 	}
 	return nil
 }
 
 // hasCredential reports whether a token is elsewhere than in the body.
 func hasCredential(r *http.Request) bool {
-	c, f := findCredential(r)
-	return f == nil && (c.token != "" || r.Header[headerAuthorization] != nil)
+	c, err := token.FindCredential(r)
+	return err == nil && (c.Text != "" || r.Header[token.HeaderAuthorization] != nil)
 }
 
-// contentType reads the values of the Content-Type header strictly, and returns the
-// media type in lower case, without parameters. It reports false if there are
-// several values, or one that is not of the grammar of RFC 9110, section 8.3.1, to
-// the letter: decoders of other grammars may read it as another type.
-func contentType(values []string) (mediaType string, ok bool) {
-	switch len(values) {
-	case 0:
-		return "", true
-	case 1:
+// checkCondition decides about a condition of a holder's for the request that
+// ctx belongs to.
+func checkCondition(ctx context.Context, c homeserver.Caveat) error {
+	name, arg := rawmacaroon.CutCondition(c.Condition)
+	x := exchangeOf(ctx)
+	switch {
+	case x == nil:
+		return homeserver.ErrNotMet
+	case c.Condition == token.CondReadOnly:
+		if !x.match.Allows(matrix.Limited | matrix.ReadOnly) {
+			return homeserver.ErrNotMet
+		}
+	case name == token.CondRoom && token.ValidRoom(arg):
+		if !x.enterRoom(arg) {
+			return homeserver.ErrNotMet
+		}
 	default:
-		return "", false
+		return homeserver.ErrUnknownCaveat
 	}
-	for _, c := range []byte(values[0]) {
-		if c >= 0x7f || c < ' ' && c != '\t' {
-			return "", false
-		}
-	}
-	bare, _, _ := strings.Cut(values[0], ";")
-	mediaType, params, err := mime.ParseMediaType(values[0])
-	if err != nil || !strings.EqualFold(strings.TrimSpace(bare), mediaType) || strings.Count(mediaType, "/") != 1 ||
-		strings.HasPrefix(bare, " ") || strings.HasPrefix(bare, "\t") {
-		return "", false
-	}
-	if strings.Contains(values[0], "*") && mediaType != "*/*" {
-		return "", false // parameters in pieces, RFC 2231
-	}
-	if strings.Count(unquoted(values[0]), "=") != len(params) {
-		return "", false // a parameter is there twice
-	}
-	return mediaType, true
+	return nil
 }
 
-// unquoted returns a header value without its quoted strings.
-func unquoted(s string) string {
-	var b strings.Builder
-	quoted := false
-	for i := 0; i < len(s); i++ {
-		switch {
-		case quoted && s[i] == '\\':
-			i++
-		case s[i] == '"':
-			quoted = !quoted
-		case !quoted:
-			b.WriteByte(s[i])
+// enterRoom reports whether a token narrowed to a room may be used for the request,
+// and notes the room for [Gateway.confine].
+func (x *exchange) enterRoom(id string) bool {
+	if !x.match.Allows(matrix.Limited | matrix.InRoom) {
+		return false
+	}
+	if x.match.Has("room") && x.match.ID("room") != id {
+		return false
+	}
+	if x.match.Route.Events {
+		x.room = id
+	}
+	return true
+}
+
+// confine withholds an answer to a token narrowed to a room if it holds events
+// of another one: a homeserver may look an event up by its id alone. Every event has
+// to name its room.
+func (g *Gateway) confine(resp *http.Response, x *exchange) error {
+	refused := failed{reply.Forbidden("This access token was narrowed to a room, and the answer is about more than that.")}
+	data, err := jsonbody.ReadResponseWith(resp, func(r io.Reader) ([]byte, error) { return g.bodies.Read(r, &x.body) })
+	switch {
+	case errors.Is(err, jsonbody.ErrNoRoom):
+		return failed{tooMany(x.route)}
+	case err != nil:
+		return refused
+	}
+	var answer map[string]any
+	if g.bodies.InTurn(data, func(data []byte) { err = json.Unmarshal(data, &answer) }); err != nil {
+		return refused
+	}
+	found := x.match.Has("event") && answer["event_id"] != nil
+	if found && answer[memberRoom] == nil {
+		return refused
+	}
+	for _, name := range [...]string{"event", "events_before", "events_after", "state", "chunk"} {
+		switch v := answer[name].(type) {
+		case nil:
+			continue
+		case map[string]any:
+			if v[memberRoom] == nil {
+				return refused
+			}
+		case []any:
+			for _, e := range v {
+				if event, ok := e.(map[string]any); !ok || event[memberRoom] == nil {
+					return refused
+				}
+			}
+		default:
+			return refused
+		}
+		found = true
+	}
+	if !found || !inRoom(answer, x.room) {
+		return refused
+	}
+	return nil
+}
+
+const memberRoom = "room_id"
+
+// inRoom reports whether no event in a value names another room. The content of an
+// event is its sender's, and may name any.
+func inRoom(v any, room string) bool {
+	switch v := v.(type) {
+	case map[string]any:
+		for name, member := range v {
+			switch name {
+			case memberRoom:
+				if member != room {
+					return false
+				}
+			case "content", "prev_content":
+			default:
+				if !inRoom(member, room) {
+					return false
+				}
+			}
+		}
+	case []any:
+		for _, e := range v {
+			if !inRoom(e, room) {
+				return false
+			}
 		}
 	}
-	return b.String()
+	return true
 }

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/discharger/discharger/discharger/gateway/matrix"
 	"github.com/discharger/discharger/discharger/gateway/token"
 )
 
@@ -117,7 +118,7 @@ func TestUploadNeedsHeader(t *testing.T) {
 		must(t, err)
 		req.Header.Set("Content-Type", contentType)
 		before := w.hs.count()
-		w.want(w.send(req), 401, codeMissingToken)
+		w.want(w.send(req), 401, matrix.CodeMissingToken)
 		if w.hs.count() != before {
 			t.Errorf("%s was passed on", contentType)
 		}
@@ -133,7 +134,7 @@ func TestExtensions(t *testing.T) {
 	if last := w.hs.last(t); !strings.HasPrefix(last.Token, "syt_") {
 		t.Errorf("the homeserver saw %.8s…", last.Token)
 	}
-	w.want(w.do("GET", "/_synapse/client/v1/config/federation_whitelist", old, nil), 401, codeUnknownToken)
+	w.want(w.do("GET", "/_synapse/client/v1/config/federation_whitelist", old, nil), 401, matrix.CodeUnknownToken)
 	w.want(w.do("GET", "/_synapse/client/unsubscribe?access_token=macaroon", "", nil), 200, "")
 }
 
@@ -147,8 +148,8 @@ func TestOnceNewRefresh(t *testing.T) {
 		t.Errorf("%s", a.raw)
 	}
 	w.login(false)
-	w.gateway.owners.remove(sha256.Sum256([]byte("syt_fresh")))
-	if a := w.want(w.refresh("syr_old"), 401, codeUnknownToken); !a.soft() || strings.Contains(string(a.raw), "syt_") {
+	w.gateway.owners.Remove(sha256.Sum256([]byte("syt_fresh")))
+	if a := w.want(w.refresh("syr_old"), 401, matrix.CodeUnknownToken); !a.soft() || strings.Contains(string(a.raw), "syt_") {
 		t.Errorf("%s", a.raw)
 	}
 }
@@ -203,5 +204,5 @@ func TestRoomConfinesEvents(t *testing.T) {
 		rw.WriteHeader(http.StatusPartialContent)
 		fmt.Fprint(rw, `{"event_id":"$x","room_id":"!q:hs"}`)
 	}
-	w.want(w.do("GET", v3+"event/$x", narrow, nil), 403, codeForbidden)
+	w.want(w.do("GET", v3+"event/$x", narrow, nil), 403, matrix.CodeForbidden)
 }

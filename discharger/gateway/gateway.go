@@ -2,125 +2,34 @@ package gateway
 
 import (
 	"context"
+	cryptorand "crypto/rand"
 	"crypto/sha256"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"math/rand/v2"
-	"net"
 	"net/http"
 	"net/http/httputil"
-	"net/netip"
-	"net/url"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-
+	"github.com/discharger/discharger/discharger/cache"
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/client"
-	"github.com/discharger/discharger/discharger/gateway/matrix"
+	"github.com/discharger/discharger/discharger/gateway/admission"
+	"github.com/discharger/discharger/discharger/gateway/jsonbody"
+	"github.com/discharger/discharger/discharger/gateway/metrics"
+	"github.com/discharger/discharger/discharger/gateway/outbox"
+	"github.com/discharger/discharger/discharger/gateway/service"
 	"github.com/discharger/discharger/discharger/gateway/token"
+	"github.com/discharger/discharger/discharger/gateway/uia"
+	"github.com/discharger/discharger/discharger/gateway/upstream"
 	"github.com/discharger/discharger/discharger/homeserver"
-	"github.com/discharger/discharger/discharger/secret"
+	"github.com/discharger/discharger/discharger/loglimit"
 )
-
-// Config is what a [Gateway] is made from. Upstream, Service, APIKey, Keys,
-// KeyPair, Discharger and Vault are required.
-type Config struct {
-	// Upstream is where the homeserver is: http or https, and a host; or unix:
-	// and the path of a socket.
-	Upstream string
-	// UpstreamTLS is for a homeserver by https: whom to trust, and with which
-	// certificate the gateway shows who it is. Nil: the system's authorities,
-	// and none.
-	UpstreamTLS *tls.Config
-	// PublicURL is where clients reach the gateway. Answers that tell clients
-	// where the homeserver is are changed to it, and its scheme is reported to the
-	// homeserver. Empty: answers stay as they are, and the scheme is that of the
-	// connection or of a trusted proxy.
-	PublicURL string
-	// Service is the URL of the service.
-	Service string
-	// APIKey is the one under which the service knows the gateway.
-	APIKey secret.Bytes
-	// Keys are master keys: access macaroons are minted with the first, and
-	// what clients carry for the gateway is sealed with keys derived from it.
-	Keys homeserver.Keys
-	// Retired are the ids of master keys that were taken out of Keys. Sessions that
-	// depend on one are over, softly; about those that depend on a key in neither,
-	// nothing is decided.
-	Retired [][4]byte
-	// KeyPair seals caveats. The service knows the gateway by its public key.
-	KeyPair caveat.KeyPair
-	// Discharger is the service's public key.
-	Discharger caveat.PublicKey
-
-	// Reconcile is how often the service is asked which sessions there still
-	// are. 0: never.
-	Reconcile time.Duration
-	// ForgetAfter is how long after a soft end a session's device stays at the
-	// homeserver, by the service's clock. It is compared when reconciling. 0:
-	// for ever.
-	ForgetAfter time.Duration
-	// Vault is the file in which the gateway keeps what it owes to the service
-	// and to the homeserver; see the package comment.
-	Vault string
-
-	// Legacy says what becomes of tokens that are not the gateway's. The zero
-	// value: they are the homeserver's business.
-	Legacy Legacy
-	// ForeignTokens holds the SHA-256 of tokens that are not the gateway's and
-	// are passed on in any case: those of application services.
-	ForeignTokens [][sha256.Size]byte
-
-	// TrustedProxies are those whose X-Forwarded-For, -Proto and -Host are
-	// believed. Nil: nobody's.
-	TrustedProxies []netip.Prefix
-	// Leeway is for how long a discharge is accepted after its time, for
-	// clocks that differ. 0: not at all.
-	Leeway time.Duration
-	// CacheBytes is how much memory is used for what is kept of sessions in use:
-	// their discharges, verified tokens, ends. A session takes 5 to 10 KB. A
-	// session without room costs the service and the gateway more. 0: 256 MiB.
-	CacheBytes int
-	// Limits bound the requests that are answered at a time.
-	Limits Limits
-
-	Registerer prometheus.Registerer // of the metrics; nil: they are not shown
-	Log        *slog.Logger          // nil: nothing is logged
-	Access     *slog.Logger          // for the line of each request; nil: Log
-	Clock      func() time.Time      // nil: time.Now
-	Rand       io.Reader             // nil: crypto/rand
-	Jitter     func() float64        // from 0 up to 1, spreads refreshes over time; nil: math/rand/v2
-
-	patience patience // for others; zero: usualPatience
-	// dial connects to the service and the homeserver; nil: by the network.
-	dial func(ctx context.Context, network, address string) (net.Conn, error)
-}
-
-// patience is how long the gateway waits for an answer to what it asks by
-// itself.
-type patience struct {
-	attempt  time.Duration // to one request to the service
-	order    time.Duration // to an end of sessions that the service is told of, before it is kept for later
-	upstream time.Duration // of the homeserver's
-	health   time.Duration // before something is taken for broken
-	race     time.Duration // for a login through another gateway to come to the service
-	leased   time.Duration // with a request that others wait for
-	wait     time.Duration // of a request, while the service decides nothing; 0: none
-}
-
-func usualPatience() patience {
-	return patience{
-		attempt: 5 * time.Second, order: 4 * time.Second, upstream: 10 * time.Second, health: 2 * time.Second, race: time.Second,
-		leased: 2 * time.Minute, wait: 10 * time.Second,
-	}
-}
 
 const defaultCacheBytes = 256 << 20
 
@@ -130,39 +39,28 @@ const forEver = 100 * 365 * 24 * time.Hour
 // Gateway is an HTTP handler in front of a homeserver. It may be used
 // concurrently.
 type Gateway struct {
-	cfg      Config                 // without what a reload replaces
-	current  atomic.Pointer[Config] // as loaded last; see live
-	upstream *url.URL
-	socket   string // of the homeserver; empty: it is where upstream says
-	hs       *homeserver.Homeserver
-	lenient  *homeserver.Homeserver // looks at no times
-	client   *client.Client
-	once     *client.Client // makes one attempt only: what fails is made up for later
-	sealer   *token.Sealer
-	proxy    *httputil.ReverseProxy
-	metrics  *metrics
-	link     *link
-	room     *waitingRoom
-	limiter  *limiter
-	bodies   *bodyRoom
-	able     ability
-	renewals renewals
-	held     *heldSessions
-	opened   *recent[caveat.SessionID, openedToken]
-	owners   *recent[[sha256.Size]byte, owner]
-	dead     *endings                            // sessions that are over
-	vouched  *recent[caveat.SessionID, vouch]    // sessions that live, whatever the feed says
-	events   atomic.Uint64                       // received revocations of more than one session
-	gone     *recent[caveat.SessionID, struct{}] // sessions whose devices were logged out at the homeserver
-	logins   *recent[leaseKey, time.Time]        // when the last login on a device came through
-	leases   leases
+	cfg        Config                 // without what a reload replaces
+	current    atomic.Pointer[Config] // as loaded last; see live
+	homeserver *upstream.Client
+	hs         *homeserver.Homeserver
+	lenient    *homeserver.Homeserver // looks at no times
+	client     *client.Client
+	sealer     *token.Sealer
+	proxy      *httputil.ReverseProxy
+	metrics    *metrics.Metrics
+	outbox     *outbox.Outbox
+	service    *service.Client
+	limiter    *admission.Limiter
+	bodies     *jsonbody.Room
+	opened     *cache.Cache[caveat.SessionID, openedToken]
+	owners     *cache.Cache[[sha256.Size]byte, owner]
+	leases     admission.Leases
 	// Parameters of user-interactive authentication.
-	uiaUsers, uiaRegistrations *uiaSessions
-	polls                      polls
-	loopName                   string // of this process, by which a request that comes back is recognized
+	uiaUsers, uiaRegistrations *uia.Sessions
+	polls                      admission.Polls
 	// canonical remembers bundles that were found to be in the one form that
 	// is accepted.
-	canonical *recent[string, struct{}]
+	canonical *cache.Cache[string, struct{}]
 	nonce     [32]byte  // of this process, for request-ids
 	forWarned sync.Once // that X-Forwarded-For is not understood
 
@@ -171,24 +69,14 @@ type Gateway struct {
 	homeserverProbe probe // whether it answers
 	vaultProbe      probe // whether it can be written
 
-	vault      *vault
 	feed       *homeserver.Feed
-	gap        chan struct{} // revocations may have been missed
-	feedLost   chan struct{} // the connection of the feed has ended
-	seen       *seenReports
+	feedLost   chan struct{}      // the connection of the feed has ended
 	cancel     context.CancelFunc // of what goes on in the background
 	background sync.WaitGroup
-	caches     []func() int                          // bytes of each
-	idle       []interface{ CloseIdleConnections() } // whose connections end with the gateway
-	toUpstream swappedTransport
-	woken      chan struct{} // there is something to settle
-	settling   sync.Mutex    // held during settleOnce
-	ordering   chan struct{} // holds a value while a kept order is sent
-	passing    sync.Mutex    // guards lastPass
-	lastPass   passTimes     // of reconciling
+	caches     []func() int // bytes of each
+	closeIdle  func()       // closes idle connections to the service
 
-	reloading    sync.Mutex    // held by Reload
-	reconfigured chan struct{} // the time between two passes may be another
+	reloading sync.Mutex // held by Reload
 }
 
 // openedToken is a homeserver's token that was unsealed.
@@ -209,13 +97,6 @@ func New(cfg Config) (*Gateway, error) {
 
 func newGateway(cfg Config) (*Gateway, error) {
 	cfg.Upstream = strings.TrimSuffix(cfg.Upstream, "/")
-	upstream, socket, err := parseUpstream(cfg.Upstream)
-	if err != nil {
-		return nil, fmt.Errorf("upstream: %w", err)
-	}
-	if cfg.UpstreamTLS != nil && upstream.Scheme != "https" {
-		return nil, errTLSWithoutHTTPS
-	}
 	if err := cfg.checkReloadable(); err != nil {
 		return nil, err
 	}
@@ -231,7 +112,7 @@ func newGateway(cfg Config) (*Gateway, error) {
 	if cfg.Clock == nil {
 		cfg.Clock = time.Now
 	}
-	cfg.Log = limitLog(cfg.Log, cfg.Clock)
+	cfg.Log = loglimit.New(cfg.Log, cfg.Clock)
 	if cfg.Jitter == nil {
 		cfg.Jitter = rand.Float64
 	}
@@ -241,8 +122,16 @@ func newGateway(cfg Config) (*Gateway, error) {
 	if cfg.CacheBytes <= 0 {
 		cfg.CacheBytes = defaultCacheBytes
 	}
-	g := &Gateway{cfg: cfg.withoutReloadable(), upstream: upstream, socket: socket, reconfigured: make(chan struct{}, 1)}
+	g := &Gateway{cfg: cfg.withoutReloadable()}
 	g.current.Store(&cfg)
+	var err error
+	g.homeserver, err = upstream.New(upstream.Config{
+		Address: cfg.Upstream, TLS: cfg.UpstreamTLS, Dial: cfg.dial, Timeout: cfg.patience.upstream,
+		Scheme: func() string { return g.live().publicScheme() },
+	})
+	if err != nil {
+		return nil, fmt.Errorf("upstream: %w", err)
+	}
 	if g.sealer, err = token.NewSealer(cfg.Keys, cfg.Retired); err != nil {
 		return nil, err
 	}
@@ -252,17 +141,39 @@ func newGateway(cfg Config) (*Gateway, error) {
 	if err := g.connect(); err != nil {
 		return nil, err
 	}
-	if g.metrics, err = newMetrics(cfg.Registerer, g); err != nil {
+	if g.metrics, err = metrics.New(cfg.Registerer, metrics.Gauges{
+		Sessions: g.service.Discharges.Sessions.Len, Bytes: g.cacheBytes, Waiting: g.service.Waiting.Size, Busy: g.limiter.Busy,
+		Feed: func() homeserver.FeedStatus { return g.feed.Status() },
+	}); err != nil {
 		return nil, err
 	}
-	if g.vault, err = openVault(cfg.Vault); err != nil {
+	if err := g.openOutbox(&cfg); err != nil {
 		return nil, err
 	}
-	if err := g.recall(); err != nil {
-		return nil, errors.Join(err, g.vault.close())
+	if g.feed, err = g.newFeed(); err != nil {
+		return nil, errors.Join(err, g.outbox.Close())
 	}
 	g.start()
 	return g, nil
+}
+
+// openOutbox opens the outbox. The feed comes after it: it has the outbox revoke.
+func (g *Gateway) openOutbox(cfg *Config) (err error) {
+	g.outbox, err = outbox.Open(outbox.Config{
+		Path: cfg.Vault, Service: g.service.API, Patient: g.client, Homeserver: g.homeserver, Sealer: g.sealer, Leases: &g.leases,
+		CacheBytes: cfg.CacheBytes / wholeCache * outbox.Shares, Log: cfg.Log, Clock: cfg.Clock, Jitter: cfg.Jitter,
+		Timeouts: outbox.Timeouts{Service: cfg.patience.order, Homeserver: cfg.patience.upstream, Race: cfg.patience.race},
+		Periods:  func() (time.Duration, time.Duration) { live := g.live(); return live.Reconcile, live.ForgetAfter },
+		Revoked:  func(id homeserver.Identity) (soft, revoked bool) { return g.feed.RevokedKind(id) },
+		OnEnd: func(id caveat.SessionID) {
+			g.service.Discharges.Drop(id)
+			g.opened.Remove(id)
+		},
+		OnChange:          g.service.Link.Changed,
+		ObserveRevocation: func(err error) { g.metrics.Revocations.WithLabelValues(metrics.Result(err)).Inc() },
+		ObserveLogout:     func(err error) { g.metrics.Logouts.WithLabelValues(metrics.Result(err)).Inc() },
+	})
+	return err
 }
 
 // newVerifiers makes the verifiers of tokens.
@@ -284,11 +195,10 @@ func (g *Gateway) newVerifiers() (err error) {
 // connect makes what asks the service and what passes on to the homeserver.
 func (g *Gateway) connect() (err error) {
 	cfg := &g.cfg
-	toService := g.newTransport()
-	g.toUpstream.replace(g.newUpstreamTransport(g.live().UpstreamTLS))
-	g.idle = []interface{ CloseIdleConnections() }{toService, &g.toUpstream}
+	toService := upstream.NewTransport(cfg.dial)
+	g.closeIdle = toService.CloseIdleConnections
 	ac := client.Config{
-		URL: cfg.Service, Location: token.Location, APIKey: g.live().APIKey, UserAgent: ownUserAgent,
+		URL: cfg.Service, Location: token.Location, APIKey: g.live().APIKey, UserAgent: upstream.UserAgent,
 		Timeout: cfg.patience.attempt, Patience: 3 * time.Second,
 		HTTPClient: &http.Client{Transport: toService},
 	}
@@ -296,52 +206,29 @@ func (g *Gateway) connect() (err error) {
 		return err
 	}
 	ac.Patience = -1
-	if g.once, err = client.New(ac); err != nil {
+	once, err := client.New(ac) // what fails is made up for later
+	if err != nil {
 		return err
 	}
-	if err := fillRandom(cfg.Rand, g.nonce[:]); err != nil {
+	g.service, err = service.New(service.Config{
+		Client: once, CacheBytes: cfg.CacheBytes / wholeCache * service.Shares, Log: cfg.Log, Clock: cfg.Clock, Jitter: cfg.Jitter,
+		ObserveDischarge: func(op string, err error) { g.metrics.Discharge(op, err) },
+		ObserveSeen:      func(n int, err error) { g.metrics.Seen.WithLabelValues(metrics.Result(err)).Add(float64(n)) },
+	})
+	if err != nil {
 		return err
 	}
-	if g.loopName, err = newLoopName(cfg.Rand); err != nil {
-		return err
-	}
-	g.bodies = newBodyRoom(bodiesMax)
-	g.link, g.room, g.limiter = newLink(cfg.Jitter, cfg.Clock), newWaitingRoom(), newLimiter(cfg.Limits, cfg.Clock)
+	_, _ = cryptorand.Read(g.nonce[:]) // never fails
+	g.bodies = jsonbody.NewRoom(jsonbody.DefaultRoom)
+	g.limiter = admission.NewLimiter(cfg.Limits, cfg.Clock)
 	if err := g.newCaches(); err != nil {
 		return err
 	}
-	g.uiaUsers, g.uiaRegistrations = newUIASessions(uiaMemory), newUIASessions(uiaMemory)
-	g.proxy = g.newProxy(&g.toUpstream)
-	if g.seen, err = newSeenReports(g); err != nil {
-		return err
-	}
+	g.uiaUsers, g.uiaRegistrations = uia.NewSessions(uia.Memory), uia.NewSessions(uia.Memory)
+	g.proxy = g.newProxy(g.homeserver.Transport())
 	g.newProbes()
-	g.woken, g.gap, g.ordering = make(chan struct{}, 1), make(chan struct{}, 1), make(chan struct{}, 1)
 	g.feedLost = make(chan struct{}, 1)
-	if g.feed, err = g.newFeed(); err != nil {
-		return err
-	}
 	return nil
-}
-
-// dialPatience is how long it may take to connect.
-const dialPatience = 10 * time.Second
-
-// newTransport keeps many connections, unpacks nothing, and waits for an answer
-// as long as the client does: it may be a long poll.
-func (g *Gateway) newTransport() *http.Transport {
-	dial := g.cfg.dial
-	if dial == nil {
-		dial = (&net.Dialer{Timeout: dialPatience, KeepAlive: 30 * time.Second}).DialContext
-	}
-	return &http.Transport{
-		DialContext:           dial,
-		TLSHandshakeTimeout:   dialPatience,
-		ExpectContinueTimeout: time.Second,
-		IdleConnTimeout:       90 * time.Second,
-		MaxIdleConnsPerHost:   1024,
-		DisableCompression:    true,
-	}
 }
 
 // Format writes where the gateway leads and no secret, whatever the verb.
@@ -349,41 +236,132 @@ func (g *Gateway) Format(s fmt.State, _ rune) {
 	_, _ = io.WriteString(s, "gateway to "+g.cfg.Upstream)
 }
 
-// exchange is one request and its answer.
-type exchange struct {
-	route   route
-	method  string
-	path    string // as it was sent
-	match   matrix.Match
-	room    string // that the events of the answer have to be of; empty: any
-	client  netip.Addr
-	trusted bool // the peer's word is taken for where the client is
-
-	kind     token.Kind          // of the token
-	token    bool                // whether there is one
-	identity homeserver.Identity // whose session it is, if the token is ours
-	upstream string              // the homeserver's own token of that session
-	narrowed bool                // its holder added conditions
-	expired  bool                // its discharge has run out, on routes that accept that
-	settled  bool                // a logout that was passed on left nothing at the homeserver
-	leased   leased
-	poll     *poll // nil: it is no long poll
-
-	place     place     // among the requests in flight
-	body      heldBody  // memory of its body and answer, as far as they were read
-	waitUntil time.Time // the service is waited for until then; zero: it was not waited for
-
-	login   login // of routes that hand out tokens
-	uia     uia   // of routes with user-interactive authentication
-	outcome outcome
+// start begins the work beside requests.
+func (g *Gateway) start() {
+	ctx, cancel := context.WithCancel(context.Background())
+	g.cancel = cancel
+	g.outbox.Start()
+	g.background.Go(func() { g.service.Epochs.Run(ctx) })
+	g.background.Go(func() { g.follow(ctx) })
+	g.background.Go(func() { g.inspectUpstream(ctx) })
 }
 
-// ours tells whether the request came with a token of the gateway's.
-func (x *exchange) ours() bool { return x.upstream != "" }
+// Close ends what goes on beside requests, reports what was seen in use until
+// then, and closes the file. Requests should be over; what those that are not
+// would write down is only logged.
+func (g *Gateway) Close() error {
+	g.cancel()
+	g.outbox.Stop()
+	g.background.Wait()
+	g.closeIdle()
+	g.homeserver.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), g.cfg.patience.order)
+	defer cancel()
+	g.service.Epochs.Flush(ctx)
+	return g.outbox.Close()
+}
 
-type exchangeKey struct{}
+// wholeCache is what Config.CacheBytes is divided into. The parts in use depend on
+// the mode of most sessions.
+const wholeCache = 64
 
-func exchangeOf(ctx context.Context) *exchange {
-	x, _ := ctx.Value(exchangeKey{}).(*exchange)
-	return x
+// verifiedParts is the part of it for the verifier's cache.
+const verifiedParts = 16
+
+// How long entries are kept that are not used. A client that waits for news comes
+// every half minute.
+const (
+	openedIdle = time.Hour
+)
+
+// newRecent makes a cache of some parts of Config.CacheBytes.
+func newRecent[K comparable, V any](g *Gateway, parts int, cfg cache.Config[K, V]) (*cache.Cache[K, V], error) {
+	cfg.Bytes = max(1, g.cfg.CacheBytes/wholeCache*parts)
+	cfg.Clock = g.cfg.Clock
+	kept, err := cache.New(cfg)
+	if err != nil {
+		return nil, fmt.Errorf("make cache: %w", err)
+	}
+	g.caches = append(g.caches, kept.Bytes)
+	return kept, nil
+}
+
+// newCaches makes what the gateway keeps in memory beside what it is busy with.
+func (g *Gateway) newCaches() (err error) {
+	if g.opened, err = newRecent(g, 4, cache.ByID[caveat.SessionID](openedIdle, func(o openedToken) int { return len(o.payload) + len(o.token) })); err != nil {
+		return err
+	}
+	if g.owners, err = newRecent(g, 1, cache.Config[[32]byte, owner]{
+		Idle: whoamiLife, Size: func(_ [32]byte, o owner) int { return len(o.user) },
+	}); err != nil {
+		return err
+	}
+	g.canonical, err = newRecent(g, 6, cache.Config[string, struct{}]{
+		Idle: openedIdle, Hash: service.TokenHash, Size: func(token string, _ struct{}) int { return len(token) },
+	})
+	return err
+}
+
+// cacheBytes returns how much memory the caches take.
+func (g *Gateway) cacheBytes() (n int) {
+	n = g.service.CacheBytes() + g.outbox.CacheBytes()
+	for _, bytes := range g.caches {
+		n += bytes()
+	}
+	return n
+}
+
+// newFeed makes the follower of the service's revocations.
+func (g *Gateway) newFeed() (*homeserver.Feed, error) {
+	return homeserver.NewFeed(homeserver.FeedConfig{
+		Client: g.client, OnEvent: g.outbox.Revoked, OnGap: g.outbox.Missed, OnCurrent: g.recovered, OnDisconnect: g.disconnected,
+		Log: g.cfg.Log, Leeway: g.cfg.Leeway,
+	}.WithClock(g.cfg.Clock))
+}
+
+// follow runs the feed until ctx ends.
+func (g *Gateway) follow(ctx context.Context) {
+	go g.reconnect(ctx)
+	if err := g.feed.Run(ctx); err != nil {
+		g.cfg.Log.LogAttrs(ctx, slog.LevelError, "cannot follow revocations", slog.Any("error", err))
+	}
+}
+
+// recovered is called when the feed has become current, and ends every pause
+// after calls to the service that were not decided.
+func (g *Gateway) recovered() {
+	if outage := g.service.Link.Connected(); outage > 0 {
+		g.cfg.Log.LogAttrs(context.Background(), slog.LevelInfo, "service is available again", slog.Duration("outage", outage))
+	}
+	g.service.Epochs.Wake()
+	g.outbox.Wake()
+}
+
+// disconnected is called when the feed's connection has ended or failed. It logs an
+// outage when a second attempt in a row has failed: a service that restarts or reads
+// new keys ends the connection too.
+func (g *Gateway) disconnected(err error) {
+	if g.service.Link.Disconnected() && !g.polls.IsDrained() {
+		g.cfg.Log.LogAttrs(context.Background(), slog.LevelWarn, "service is unavailable, retrying; sessions go on until their discharges expire",
+			slog.Any("error", err))
+	}
+	select {
+	case g.feedLost <- struct{}{}:
+	default:
+	}
+}
+
+// reconnect ends the feed's pauses early, until ctx ends.
+func (g *Gateway) reconnect(ctx context.Context) {
+	for {
+		select {
+		case <-g.feedLost:
+		case <-ctx.Done():
+			return
+		}
+		if g.service.Link.WaitFeed(ctx, service.FeedPause) != nil {
+			return
+		}
+		g.feed.Reconnect()
+	}
 }

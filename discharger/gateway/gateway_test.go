@@ -5,7 +5,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/discharger/discharger/discharger/gateway/matrix"
 	"github.com/discharger/discharger/discharger/gateway/token"
+	"github.com/discharger/discharger/discharger/gateway/upstream"
 )
 
 // A client that knows nothing of refresh goes on for hours, and is logged out
@@ -22,14 +24,14 @@ func TestHeld(t *testing.T) {
 		t.Fatalf("members are gone: %s", in.raw)
 	}
 	for range 5 {
-		a := w.want(w.do("GET", pathWhoami, text, nil), 200, "")
+		a := w.want(w.do("GET", upstream.PathWhoami, text, nil), 200, "")
 		if a.text("user_id") != "@u:hs" {
 			t.Fatalf("whoami: %s", a.raw)
 		}
 		w.forward(4 * time.Minute)
 	}
 	w.want(w.do("POST", "/_matrix/client/v3/logout", text, anyMap{}), 200, "")
-	if a := w.want(w.do("GET", pathWhoami, text, nil), 401, codeUnknownToken); a.soft() {
+	if a := w.want(w.do("GET", upstream.PathWhoami, text, nil), 401, matrix.CodeUnknownToken); a.soft() {
 		t.Error("a logout is a hard one")
 	}
 	w.noCanary("the log", w.log.String())
@@ -45,9 +47,9 @@ func TestRotate(t *testing.T) {
 		t.Fatalf("login: %s", in.raw)
 	}
 	for range 3 {
-		w.want(w.do("GET", pathWhoami, access, nil), 200, "")
+		w.want(w.do("GET", upstream.PathWhoami, access, nil), 200, "")
 		w.forward(testTTL)
-		if a := w.want(w.do("GET", pathWhoami, access, nil), 401, codeUnknownToken); !a.soft() {
+		if a := w.want(w.do("GET", upstream.PathWhoami, access, nil), 401, matrix.CodeUnknownToken); !a.soft() {
 			t.Error("an expiry is a soft logout")
 		}
 		a := w.want(w.refresh(refresh), 200, "")
@@ -57,7 +59,7 @@ func TestRotate(t *testing.T) {
 		access, refresh = a.text("access_token"), a.text("refresh_token")
 	}
 	w.want(w.do("POST", "/_matrix/client/v3/logout", access, anyMap{}), 200, "")
-	w.want(w.do("GET", pathWhoami, access, nil), 401, codeUnknownToken)
-	w.want(w.refresh(refresh), 401, codeUnknownToken)
+	w.want(w.do("GET", upstream.PathWhoami, access, nil), 401, matrix.CodeUnknownToken)
+	w.want(w.refresh(refresh), 401, matrix.CodeUnknownToken)
 	w.noCanary("the log", w.log.String())
 }

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"github.com/discharger/discharger/discharger/gateway/upstream"
 )
 
 // tap passes connections on to a homeserver, and keeps what goes there, byte by
@@ -208,7 +210,7 @@ func TestSwitchedProtocols(t *testing.T) {
 				_, _ = buf.WriteString("HTTP/1.1 101 Switching Protocols\r\n" + c.answer + "\r\nsecret")
 				_ = buf.Flush()
 			}
-			status, h := w.exchange("GET " + pathWhoami + " HTTP/1.1\r\nHost: hs\r\nAuthorization: Bearer " + token + "\r\n" + c.ask + "\r\n")
+			status, h := w.exchange("GET " + upstream.PathWhoami + " HTTP/1.1\r\nHost: hs\r\nAuthorization: Bearer " + token + "\r\n" + c.ask + "\r\n")
 			if status != http.StatusBadGateway || h.Get("Upgrade") != "" {
 				t.Errorf("%d %v", status, h)
 			}

@@ -2,10 +2,18 @@ package gateway
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
+	"net/http"
 	"sync"
 	"time"
+
+	"github.com/discharger/discharger/discharger/gateway/jsonbody"
+	"github.com/discharger/discharger/discharger/gateway/matrix"
+	"github.com/discharger/discharger/discharger/gateway/reply"
+	"github.com/discharger/discharger/discharger/gateway/upstream"
 )
 
 // Health is how the gateway is.
@@ -59,13 +67,13 @@ var (
 
 func (g *Gateway) newProbes() {
 	g.homeserverProbe = probe{life: homeserverLife, patience: g.cfg.patience.health, check: func(ctx context.Context) error {
-		status, _, err := g.ask(ctx, pathVersions, "", forWhom{})
+		status, _, err := g.homeserver.Get(ctx, upstream.PathVersions, "", upstream.Origin{})
 		if err == nil && status >= 500 {
-			err = &statusError{status}
+			err = &upstream.StatusError{Status: status}
 		}
 		return err
 	}}
-	g.vaultProbe = probe{life: vaultLife, patience: g.cfg.patience.health, check: func(context.Context) error { return g.vault.try(g.cfg.Clock()) }}
+	g.vaultProbe = probe{life: vaultLife, patience: g.cfg.patience.health, check: func(context.Context) error { return g.outbox.Store.Probe(g.cfg.Clock()) }}
 }
 
 // probe tries something out for all who ask whether it works, and remembers for
@@ -116,4 +124,90 @@ func (p *probe) try(ctx context.Context, now time.Time) {
 	}
 	close(p.trial)
 	p.trial = nil
+}
+
+// upstreamPause is between two attempts to ask the homeserver something at the
+// start.
+const upstreamPause = 5 * time.Second
+
+// inspectUpstream asks the homeserver once how clients log in, and warns if the
+// gateway can do nothing for them: where logins are delegated to an
+// authentication service, tokens do not come from the homeserver.
+func (g *Gateway) inspectUpstream(ctx context.Context) {
+	for first := true; ; first = false {
+		status, body, err := g.homeserver.Get(ctx, upstream.PathLoginFlows, "", upstream.Origin{})
+		switch {
+		case ctx.Err() != nil:
+			return
+		case err == nil && status == http.StatusNotFound, err == nil && delegated(body):
+			g.cfg.Log.LogAttrs(ctx, slog.LevelWarn, "the homeserver delegates logins to an authentication service: "+
+				"tokens that come from there are passed on as they are, and the gateway cannot revoke them")
+			return
+		case err == nil && status == http.StatusOK:
+			return
+		case first:
+			g.cfg.Log.LogAttrs(ctx, slog.LevelWarn, "the homeserver does not answer yet", slog.String("upstream", g.cfg.Upstream),
+				slog.Int("status", status), slog.Any("error", err))
+		}
+		if !sleepInspect(ctx, upstreamPause) {
+			return
+		}
+	}
+}
+
+// delegated reads the ways to log in.
+func delegated(body jsonbody.Object) bool {
+	var flows []map[string]any
+	if err := json.Unmarshal(body.Get("flows"), &flows); err != nil {
+		return false
+	}
+	for _, f := range flows {
+		if f["oauth_aware_preferred"] == true || f["org.matrix.msc3824.delegated_oidc_compatibility"] == true {
+			return true
+		}
+	}
+	return false
+}
+
+// sleep waits, and reports whether ctx goes on.
+func sleepInspect(ctx context.Context, d time.Duration) bool {
+	if d <= 0 {
+		return ctx.Err() == nil
+	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// refuseLoop returns the answer to a request that passed this gateway before; nil:
+// it did not. The answer has the name too, for CheckUpstream.
+func (g *Gateway) refuseLoop(w http.ResponseWriter, r *http.Request) *reply.Refusal {
+	if !g.homeserver.Looped(r.Header) {
+		return nil
+	}
+	g.cfg.Log.LogAttrs(r.Context(), slog.LevelError, "request came back, upstream leads to this gateway",
+		slog.String("upstream", g.cfg.Upstream))
+	g.homeserver.Answer(w.Header())
+	return &reply.Refusal{
+		Status: http.StatusLoopDetected, Code: matrix.CodeUnknown, Outcome: reply.OutcomeUpstream,
+		Message: "The gateway's upstream leads back to the gateway.",
+	}
+}
+
+// CheckUpstream asks upstream something, and returns
+// [upstream.ErrLoop] if the request comes
+// back. The gateway must be serving. A homeserver that does not answer is no error:
+// it may come later.
+func (g *Gateway) CheckUpstream(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, g.cfg.patience.health)
+	defer cancel()
+	if _, _, err := g.homeserver.Get(ctx, upstream.PathVersions, "", upstream.Origin{}); errors.Is(err, upstream.ErrLoop) {
+		return err
+	}
+	return nil
 }

@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"go.etcd.io/bbolt"
+	"github.com/discharger/discharger/discharger/gateway/upstream"
 )
 
 // Without the service a gateway is as good as any other. Without the homeserver,
@@ -26,7 +26,7 @@ func TestHealth(t *testing.T) {
 
 	w.hs.set(func(s *stub) { s.failVersions = true })
 	w.forward(homeserverLife)
-	var status *statusError
+	var status *upstream.StatusError
 	if h := w.gateway.Health(ctx); h.Ready() || !errors.As(h.Homeserver, &status) || h.Vault != nil {
 		t.Errorf("%+v", h)
 	}
@@ -51,10 +51,8 @@ func TestHealthOfVault(t *testing.T) {
 	}
 	w.gateway.cancel() // nothing else uses the file now
 	w.gateway.background.Wait()
-	must(t, w.gateway.vault.close())
-	db, err := bbolt.Open(w.cfg.Vault, 0o600, &bbolt.Options{ReadOnly: true})
-	must(t, err)
-	w.gateway.vault.db = db
+	w.gateway.outbox.Stop()
+	must(t, w.gateway.outbox.Store.Close())
 	if h := w.gateway.Health(t.Context()); h.Vault != nil {
 		t.Errorf("what was found out a moment ago counts no more: %+v", h)
 	}

@@ -7,7 +7,9 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/discharger/discharger/discharger/gateway/matrix"
 	"github.com/discharger/discharger/discharger/gateway/token"
+	"github.com/discharger/discharger/discharger/gateway/upstream"
 	"github.com/discharger/discharger/discharger/homeserver"
 	"github.com/discharger/discharger/discharger/wire"
 )
@@ -39,7 +41,7 @@ func (w *world) wantUndecided(tokens map[string]string) {
 			}
 			continue
 		}
-		for _, path := range []string{pathWhoami, "/_matrix/client/v3/sync"} {
+		for _, path := range []string{upstream.PathWhoami, "/_matrix/client/v3/sync"} {
 			if a := w.do("GET", path, text, nil); a.status != 503 || a.header.Get("Retry-After") == "" {
 				w.t.Errorf("%s, %s: %d %s", name, path, a.status, a.raw)
 			}
@@ -60,9 +62,9 @@ func (w *world) wantOver(tokens map[string]string) {
 		if token.KindOf(text) == token.Refresh {
 			a = w.refresh(text)
 		} else {
-			a = w.do("GET", pathWhoami, text, nil)
+			a = w.do("GET", upstream.PathWhoami, text, nil)
 		}
-		if a.status != 401 || a.text("errcode") != codeUnknownToken || !a.soft() {
+		if a.status != 401 || a.text("errcode") != matrix.CodeUnknownToken || !a.soft() {
 			w.t.Errorf("%s: %d %s", name, a.status, a.raw)
 		}
 	}
@@ -91,8 +93,8 @@ func TestKeyAtOneOfTwoGateways(t *testing.T) {
 		t.Errorf("the log does not have the id of the key: %s", log)
 	}
 	other.reload(func(c *Config) { c.Keys = homeserver.Keys{old, fresh} }) // staged here
-	other.want(other.do("GET", pathWhoami, tokens["held"], nil), 200, "")
-	other.want(other.do("GET", pathWhoami, tokens["rotate"], nil), 200, "")
+	other.want(other.do("GET", upstream.PathWhoami, tokens["held"], nil), 200, "")
+	other.want(other.do("GET", upstream.PathWhoami, tokens["rotate"], nil), 200, "")
 	other.want(other.refresh(tokens["refresh"]), 200, "")
 }
 
@@ -107,12 +109,12 @@ func TestRetiredKey(t *testing.T) {
 		"held": held.text("access_token"), "rotate": rotate.text("access_token"), "refresh": rotate.text("refresh_token"),
 	}
 	w.reload(func(c *Config) { c.Keys = homeserver.Keys{fresh, old} })
-	w.want(w.do("GET", pathWhoami, tokens["held"], nil), 200, "")
+	w.want(w.do("GET", upstream.PathWhoami, tokens["held"], nil), 200, "")
 	since := w.login(false, anyMap{"device_id": "NEW"}).text("access_token")
 	w.reload(func(c *Config) { c.Keys, c.Retired = homeserver.Keys{fresh}, [][4]byte{old.ID()} })
 	for range 2 {
 		w.wantOver(tokens)
-		w.want(w.do("GET", pathWhoami, since, nil), 200, "")
+		w.want(w.do("GET", upstream.PathWhoami, since, nil), 200, "")
 		for _, device := range []string{"DEV1", "DEV2", "NEW"} {
 			if !w.hs.alive(device) {
 				t.Errorf("device %s was logged out", device)
@@ -161,9 +163,9 @@ func TestGarbageHasNoKey(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			if token.KindOf(text) == token.Refresh {
-				w.want(w.refresh(text), 401, codeUnknownToken)
+				w.want(w.refresh(text), 401, matrix.CodeUnknownToken)
 			} else {
-				w.want(w.do("GET", pathWhoami, text, nil), 401, codeUnknownToken)
+				w.want(w.do("GET", upstream.PathWhoami, text, nil), 401, matrix.CodeUnknownToken)
 			}
 		})
 	}

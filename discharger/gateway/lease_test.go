@@ -10,17 +10,15 @@ import (
 	"testing"
 	"time"
 
+	"github.com/discharger/discharger/discharger/gateway/admission"
+	"github.com/discharger/discharger/discharger/gateway/matrix"
+	"github.com/discharger/discharger/discharger/gateway/upstream"
 	"github.com/discharger/discharger/discharger/wire"
 )
 
 // leases counts the requests that have a lease, or wait for it.
-func (w *world) leases(key leaseKey) int {
-	w.gateway.leases.mu.Lock()
-	defer w.gateway.leases.mu.Unlock()
-	if e := w.gateway.leases.held[key]; e != nil {
-		return e.users
-	}
-	return 0
+func (w *world) leases(key admission.DeviceKey) int {
+	return w.gateway.leases.Queue(key)
 }
 
 // A login that fails gives back its lease before its client has read the answer:
@@ -41,7 +39,7 @@ func TestFailedLoginFreesDevice(t *testing.T) {
 	must(t, err)
 	_, err = bufio.NewReader(conn).ReadString('\n') // and no more
 	must(t, err)
-	if w.leases(deviceKey("@u:hs", "ONE")) > 0 {
+	if w.leases(admission.Device("@u:hs", "ONE")) > 0 {
 		t.Error("the device is taken while the client reads the answer")
 	}
 }
@@ -58,8 +56,8 @@ func TestHungLoginFreesDevice(t *testing.T) {
 		case <-hung:
 		}
 	}
-	w.want(w.do("POST", pathLogin, "", onDevice("ONE")), 502, codeUnknown)
-	if w.leases(deviceKey("@u:hs", "ONE")) > 0 {
+	w.want(w.do("POST", pathLogin, "", onDevice("ONE")), 502, matrix.CodeUnknown)
+	if w.leases(admission.Device("@u:hs", "ONE")) > 0 {
 		t.Error("the device is still taken")
 	}
 }
@@ -76,16 +74,16 @@ func TestBusyDeviceHoldsUpNoLogouts(t *testing.T) {
 		tokens = append(tokens, in)
 	}
 	for _, in := range tokens {
-		w.do("GET", pathWhoami, in.text("access_token"), nil)
+		w.do("GET", upstream.PathWhoami, in.text("access_token"), nil)
 	}
-	must(t, w.gateway.reconcile(t.Context(), 0))
-	first, _, err := w.gateway.vault.nextCondemned([16]byte{})
+	must(t, w.gateway.outbox.Reconcile(t.Context(), 0))
+	first, _, err := w.gateway.outbox.Store.NextLogout([16]byte{})
 	must(t, err)
-	d, _, err := w.gateway.vault.condemned(first)
+	d, _, err := w.gateway.outbox.Store.Logout(first)
 	must(t, err)
-	release, err := w.gateway.leases.acquire(t.Context(), deviceKey(d.User, d.Device), claim{})
+	release, err := w.gateway.leases.Acquire(t.Context(), admission.Device(d.User, d.Device), admission.Claim{})
 	must(t, err)
-	if err := w.gateway.settleOnce(t.Context()); err == nil {
+	if err := w.gateway.outbox.Flush(t.Context()); err == nil {
 		t.Error("a device was logged out while a request had its lease")
 	}
 	if n := w.hs.loggedOut(); n != 3 {
@@ -95,51 +93,6 @@ func TestBusyDeviceHoldsUpNoLogouts(t *testing.T) {
 	w.settled()
 	if n := w.hs.loggedOut(); n != 4 {
 		t.Errorf("%d devices were logged out, want 4", n)
-	}
-}
-
-// Logins that have shown no password yet leave room in the queue for the user's own
-// requests, and those of one address for the logins of others.
-func TestLeaseQueue(t *testing.T) {
-	t.Parallel()
-	stranger := claim{open: true, peer: netip.MustParsePrefix("192.0.2.1/32")}
-	other := claim{open: true, peer: netip.MustParsePrefix("2001:db8::/64")}
-	local := claim{open: true}
-	for _, c := range []struct {
-		name   string
-		before map[claim]int
-		next   claim
-		ok     bool
-	}{
-		{"first", nil, stranger, true},
-		{"one address", map[claim]int{stranger: maxOpenQueuePeer}, stranger, false},
-		{"another address", map[claim]int{stranger: maxOpenQueuePeer}, other, true},
-		{"all logins", map[claim]int{local: maxOpenQueue}, other, false},
-		{"a token beside all logins", map[claim]int{local: maxOpenQueue}, claim{}, true},
-		{"all", map[claim]int{{}: maxLeaseQueue}, claim{}, false},
-		{"a login beside tokens", map[claim]int{{}: maxLeaseQueue}, other, false},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			t.Parallel()
-			var e lease
-			for b, n := range c.before {
-				for range n {
-					if !e.admits(b) {
-						t.Fatalf("%v is refused", b)
-					}
-					e.count(b, 1)
-				}
-			}
-			if ok := e.admits(c.next); ok != c.ok {
-				t.Errorf("admitted: %v", ok)
-			}
-			for b, n := range c.before {
-				e.count(b, -n)
-			}
-			if e.users != 0 || e.open != 0 || len(e.peers) != 0 {
-				t.Errorf("left: %d, %d, %v", e.users, e.open, e.peers)
-			}
-		})
 	}
 }
 
@@ -156,24 +109,24 @@ func TestStrangersLoginsLeaveRoom(t *testing.T) {
 		}
 		w.hs.serve(rw, r)
 	}
-	const many = 2 * maxLeaseQueue
+	const many = 2 * admission.MaxLeaseQueue
 	ended := make(chan int, many)
 	for range many {
 		req := w.request("POST", pathLogin, "", anyMap{"type": "m.login.password", "user": "@u:hs", "device_id": "ONE", "password": "wrong"})
 		req.Header.Set("X-Forwarded-For", "192.0.2.1")
 		go func() { ended <- w.send(req).status }()
 	}
-	for range many - maxOpenQueuePeer {
+	for range many - admission.MaxOpenQueuePeer {
 		if status := <-ended; status != 503 {
 			t.Errorf("status %d", status)
 		}
 	}
 	out := make(chan answer, 1)
-	go func() { out <- w.do("POST", pathLogout, mine.text("access_token"), anyMap{}) }()
-	eventually(t, "the logout waits", func() bool { return w.leases(deviceKey("@u:hs", "ONE")) > maxOpenQueuePeer })
+	go func() { out <- w.do("POST", upstream.PathLogout, mine.text("access_token"), anyMap{}) }()
+	eventually(t, "the logout waits", func() bool { return w.leases(admission.Device("@u:hs", "ONE")) > admission.MaxOpenQueuePeer })
 	close(hung)
 	w.want(<-out, 200, "")
-	for range maxOpenQueuePeer {
+	for range admission.MaxOpenQueuePeer {
 		if status := <-ended; status != 403 {
 			t.Errorf("status %d", status)
 		}
@@ -195,7 +148,7 @@ func TestManyDevicesAtOnce(t *testing.T) {
 	path := "/_matrix/client/v3/delete_devices"
 	w.want(w.do("POST", path, token, anyMap{"auth": anyMap{}, "devices": devices(10)}), 200, "")
 	before := w.hs.count()
-	w.want(w.do("POST", path, token, anyMap{"auth": anyMap{}, "devices": devices(maxDeletes + 1)}), 400, codeTooLarge)
+	w.want(w.do("POST", path, token, anyMap{"auth": anyMap{}, "devices": devices(maxDeletes + 1)}), 400, matrix.CodeTooLarge)
 	if w.hs.count() != before {
 		t.Error("it was passed on")
 	}
@@ -221,7 +174,7 @@ func TestUnnamedLoginExcludesLogout(t *testing.T) {
 				old := w.login(true, anyMap{"device_id": "ONE"})
 				if how == "pending" {
 					w.revoke(w.sessionOf(old.text("access_token")), wire.RevokeOptions{})
-					must(t, w.gateway.reconcile(t.Context(), 0))
+					must(t, w.gateway.outbox.Reconcile(t.Context(), 0))
 				}
 				arrived, release := make(chan struct{}), make(chan struct{})
 				w.hs.handler = func(rw http.ResponseWriter, r *http.Request) {
@@ -239,15 +192,15 @@ func TestUnnamedLoginExcludesLogout(t *testing.T) {
 				go func() {
 					defer close(done)
 					if how == "pending" {
-						_ = w.gateway.settleOnce(t.Context())
+						_ = w.gateway.outbox.Flush(t.Context())
 						return
 					}
-					w.do("POST", pathLogout, old.text("access_token"), anyMap{})
+					w.do("POST", upstream.PathLogout, old.text("access_token"), anyMap{})
 				}()
 				if how == "pending" {
 					<-done // it is tried again later
 				} else {
-					eventually(t, "the logout waits", func() bool { return w.leases(deviceKey("", "ONE")) == 2 })
+					eventually(t, "the logout waits", func() bool { return w.leases(admission.Device("", "ONE")) == 2 })
 				}
 				close(release)
 				new := <-in
@@ -266,8 +219,8 @@ func TestUnnamedLoginExcludesLogout(t *testing.T) {
 func TestLoginWaitsForOrders(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, func(w *world) { w.cfg.patience.order, w.cfg.patience.leased = 50*time.Millisecond, time.Hour })
-	w.gateway.ordering <- struct{}{} // the service hangs
-	w.want(w.do("POST", pathLogin, "", onDevice("ONE")), 503, codeUnknown)
+	w.gateway.outbox.Pause() // the service hangs
+	w.want(w.do("POST", pathLogin, "", onDevice("ONE")), 503, matrix.CodeUnknown)
 }
 
 // A device without a name is none that logins share.
@@ -278,33 +231,6 @@ func TestEmptyDevice(t *testing.T) {
 	if strings.Contains(w.hs.last(t).Body, memberDevice) {
 		t.Errorf("passed on: %s", w.hs.last(t).Body)
 	}
-	w.want(w.do("POST", pathLogout, one.text("access_token"), anyMap{}), 200, "")
+	w.want(w.do("POST", upstream.PathLogout, one.text("access_token"), anyMap{}), 200, "")
 	w.works("the other", two)
-}
-
-func TestLastSeen(t *testing.T) {
-	t.Parallel()
-	now := time.UnixMilli(1_790_000_000_000)
-	for _, c := range []struct {
-		body string
-		want time.Time
-	}{
-		{`{}`, time.Time{}},
-		{`{"last_seen_ts":null}`, time.Time{}},
-		{`{"last_seen_ts":0}`, time.UnixMilli(0)},
-		{`{"last_seen_ts":1789999999999}`, now.Add(-time.Millisecond)},
-		{`{"last_seen_ts":1789999999999.5}`, now},
-		{`{"last_seen_ts":9789999999999}`, now},
-		{`{"last_seen_ts":99999999999999999999}`, now},
-		{`{"last_seen_ts":"1"}`, now},
-		{`{"last_seen_ts":[]}`, now},
-	} {
-		t.Run(c.body, func(t *testing.T) {
-			body, err := parseObject([]byte(c.body))
-			must(t, err)
-			if got := lastSeen(body, now); !got.Equal(c.want) {
-				t.Errorf("%v, want %v", got, c.want)
-			}
-		})
-	}
 }

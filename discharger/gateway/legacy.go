@@ -3,12 +3,17 @@ package gateway
 import (
 	"context"
 	"crypto/sha256"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
 	"slices"
 	"time"
+
+	"github.com/discharger/discharger/discharger/gateway/jsonbody"
+	"github.com/discharger/discharger/discharger/gateway/matrix"
+	"github.com/discharger/discharger/discharger/gateway/reply"
+	"github.com/discharger/discharger/discharger/gateway/token"
+	"github.com/discharger/discharger/discharger/gateway/upstream"
 )
 
 // Legacy says what becomes of tokens that are not the gateway's: those that the
@@ -23,8 +28,6 @@ type Legacy struct {
 	OnceNew bool
 }
 
-const pathWhoami = "/_matrix/client/v3/account/whoami"
-
 // whoamiLife is for how long it is remembered whose a token is.
 const whoamiLife = 5 * time.Minute
 
@@ -34,32 +37,30 @@ type owner struct {
 	until time.Time
 }
 
-var errUndecided = errors.New("the homeserver did not say whose a token is")
-
 // admitForeign decides about a token that is not the gateway's. Those of
 // application services are such too, and pass if they are listed.
-func (g *Gateway) admitForeign(r *http.Request, x *exchange, c credential) *failure {
+func (g *Gateway) admitForeign(r *http.Request, x *exchange, c token.Credential) *reply.Refusal {
 	l, ctx := g.live().Legacy, r.Context()
 	if !l.bounds() {
 		return nil
 	}
-	sum := sha256.Sum256([]byte(c.token))
+	sum := sha256.Sum256([]byte(c.Text))
 	if slices.Contains(g.live().ForeignTokens, sum) {
 		return nil
 	}
 	if g.legacyOver() {
-		return unknownToken("This access token is from before, and not accepted any more. Log in again.", true)
+		return reply.UnknownToken("This access token is from before, and not accepted any more. Log in again.", true)
 	}
 	if !l.OnceNew {
 		return nil
 	}
-	user, err := g.ownerOf(ctx, sum, c.token, forWhom{x.client, r.UserAgent()})
+	user, err := g.ownerOf(ctx, sum, c.Text, x.origin(r))
 	if err != nil {
 		g.cfg.Log.LogAttrs(ctx, slog.LevelWarn, "cannot find out whose an old token is", slog.Any("error", err))
-		return undecided(0)
+		return reply.Undecided(0)
 	}
-	if user != "" && g.vault.knows(user) {
-		return unknownToken("You have logged in anew elsewhere. Log in again here too.", true)
+	if user != "" && g.outbox.Store.KnowsUser(user) {
+		return reply.UnknownToken("You have logged in anew elsewhere. Log in again here too.", true)
 	}
 	return nil
 }
@@ -74,32 +75,32 @@ func (g *Gateway) legacyOver() bool {
 }
 
 // ownerOf asks the homeserver whose a token is, unless it was asked lately.
-func (g *Gateway) ownerOf(ctx context.Context, sum [sha256.Size]byte, token string, who forWhom) (string, error) {
+func (g *Gateway) ownerOf(ctx context.Context, sum [sha256.Size]byte, token string, who upstream.Origin) (string, error) {
 	now := g.cfg.Clock()
-	if o, ok := g.owners.get(sum); ok && now.Before(o.until) {
+	if o, ok := g.owners.Get(sum); ok && now.Before(o.until) {
 		return o.user, nil
 	}
-	status, body, err := g.whoami(ctx, token, who)
+	status, body, err := g.homeserver.Get(ctx, upstream.PathWhoami, token, who)
 	if err != nil {
 		return "", err
 	}
 	o := owner{until: now.Add(whoamiLife)}
 	switch status {
 	case http.StatusOK:
-		o.user, _ = body.text(memberUser)
+		o.user, _ = body.Text(memberUser)
 	case http.StatusUnauthorized, http.StatusForbidden:
 		// The homeserver will say so itself.
 	default:
-		return "", fmt.Errorf("%w: status %d", errUndecided, status)
+		return "", fmt.Errorf("%w: status %d", upstream.ErrUndecided, status)
 	}
-	g.owners.put(sum, o)
+	g.owners.Put(sum, o)
 	return o.user, nil
 }
 
 // refreshForeign passes on a refresh with a token of the homeserver's own.
-func (g *Gateway) refreshForeign(w http.ResponseWriter, r *http.Request, _ *exchange) *failure {
+func (g *Gateway) refreshForeign(w http.ResponseWriter, r *http.Request, _ *exchange) *reply.Refusal {
 	if g.legacyOver() {
-		return unknownToken("This refresh token is from before, and not accepted any more. Log in again.", true)
+		return reply.UnknownToken("This refresh token is from before, and not accepted any more. Log in again.", true)
 	}
 	r.Header.Del("Accept-Encoding")
 	g.proxy.ServeHTTP(w, r)
@@ -117,31 +118,31 @@ func (g *Gateway) answerRefresh(resp *http.Response, x *exchange) error {
 	default:
 		return nil
 	}
-	data, err := readResponse(resp)
+	data, err := jsonbody.ReadResponse(resp)
 	if err != nil {
 		return err
 	}
-	body, err := parseObject(data)
+	body, err := jsonbody.Parse(data)
 	switch {
-	case resp.StatusCode != http.StatusOK && err == nil && body.is("errcode", codeUnrecognized):
-		return failed{unknownToken("Unknown refresh token.", true)}
+	case resp.StatusCode != http.StatusOK && err == nil && body.Is("errcode", matrix.CodeUnrecognized):
+		return failed{reply.UnknownToken("Unknown refresh token.", true)}
 	case resp.StatusCode != http.StatusOK:
 		return nil
 	case err != nil:
 		return err
 	}
-	token, ok := body.text(memberAccess)
+	token, ok := body.Text(memberAccess)
 	if !ok {
-		return errNotJSON
+		return jsonbody.ErrNotJSON
 	}
 	ctx := resp.Request.Context()
-	user, err := g.ownerOf(ctx, sha256.Sum256([]byte(token)), token, forWhom{x.client, resp.Request.UserAgent()})
+	user, err := g.ownerOf(ctx, sha256.Sum256([]byte(token)), token, x.origin(resp.Request))
 	switch {
 	case err != nil:
 		g.cfg.Log.LogAttrs(ctx, slog.LevelWarn, "owner of an old refresh token is unknown", slog.Any("error", err))
-		return failed{undecided(0).asText()}
-	case user != "" && g.vault.knows(user):
-		return failed{unknownToken("You have logged in anew elsewhere. Log in again here too.", true)}
+		return failed{reply.Undecided(0).Text()}
+	case user != "" && g.outbox.Store.KnowsUser(user):
+		return failed{reply.UnknownToken("You have logged in anew elsewhere. Log in again here too.", true)}
 	}
 	return nil
 }

@@ -6,6 +6,9 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/discharger/discharger/discharger/gateway/matrix"
+	"github.com/discharger/discharger/discharger/gateway/upstream"
 )
 
 // foreign gives the homeserver a token from before the gateway.
@@ -37,8 +40,8 @@ func TestLegacy(t *testing.T) {
 		})
 		old := w.foreign("@u:hs")
 		before := w.hs.count()
-		a := w.do("GET", pathWhoami, old, nil)
-		if a.status != c.want || c.want == 401 && (!a.soft() || a.text("errcode") != codeUnknownToken || w.hs.count() > before) {
+		a := w.do("GET", upstream.PathWhoami, old, nil)
+		if a.status != c.want || c.want == 401 && (!a.soft() || a.text("errcode") != matrix.CodeUnknownToken || w.hs.count() > before) {
 			t.Errorf("%s: %d %s", c.name, a.status, a.raw)
 		}
 		a = w.refresh("syr_old")
@@ -58,7 +61,7 @@ func TestLegacy(t *testing.T) {
 		if a := w.send(form); a.status != 200 && c.legacy == (Legacy{}) || a.status != 401 && c.legacy != (Legacy{}) {
 			t.Errorf("%s: in a form: %d %s", c.name, a.status, a.raw)
 		}
-		if a := w.do("GET", pathWhoami+"?user_id=%40ghost%3Ahs", "as_bridge", nil); a.status != 200 || a.text("user_id") != "@ghost:hs" {
+		if a := w.do("GET", upstream.PathWhoami+"?user_id=%40ghost%3Ahs", "as_bridge", nil); a.status != 200 || a.text("user_id") != "@ghost:hs" {
 			t.Errorf("%s: application service: %d %s", c.name, a.status, a.raw)
 		}
 		if a := w.do("POST", pathLogin, old, anyMap{"user": "@u:hs"}); a.status != 200 {
@@ -72,15 +75,15 @@ func TestOnceNewAlwaysNew(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, func(w *world) { w.cfg.Legacy.OnceNew = true })
 	old, other := w.foreign("@u:hs"), w.foreign("@v:hs")
-	w.want(w.do("GET", pathWhoami, old, nil), 200, "")
+	w.want(w.do("GET", upstream.PathWhoami, old, nil), 200, "")
 	in := w.login(false)
-	if a := w.want(w.do("GET", pathWhoami, old, nil), 401, codeUnknownToken); !a.soft() {
+	if a := w.want(w.do("GET", upstream.PathWhoami, old, nil), 401, matrix.CodeUnknownToken); !a.soft() {
 		t.Errorf("%s", a.raw)
 	}
-	w.want(w.do("POST", "/_matrix/client/v3/register", "", anyMap{"user": "@u:hs", "guest_access_token": old}), 401, codeUnknownToken)
-	w.want(w.do("GET", pathWhoami, other, nil), 200, "")
-	w.want(w.do("GET", pathWhoami, in.text("access_token"), nil), 200, "")
-	w.want(w.do("GET", pathWhoami, "nonsense", nil), 401, codeUnknownToken)
+	w.want(w.do("POST", "/_matrix/client/v3/register", "", anyMap{"user": "@u:hs", "guest_access_token": old}), 401, matrix.CodeUnknownToken)
+	w.want(w.do("GET", upstream.PathWhoami, other, nil), 200, "")
+	w.want(w.do("GET", upstream.PathWhoami, in.text("access_token"), nil), 200, "")
+	w.want(w.do("GET", upstream.PathWhoami, "nonsense", nil), 401, matrix.CodeUnknownToken)
 	w.hs.leave()
-	w.want(w.do("GET", pathWhoami, "nonsense2", nil), 503, codeUnknown)
+	w.want(w.do("GET", upstream.PathWhoami, "nonsense2", nil), 503, matrix.CodeUnknown)
 }

@@ -14,7 +14,12 @@ import (
 
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/client"
+	"github.com/discharger/discharger/discharger/gateway/jsonbody"
+	"github.com/discharger/discharger/discharger/gateway/matrix"
+	"github.com/discharger/discharger/discharger/gateway/reply"
+	"github.com/discharger/discharger/discharger/gateway/service"
 	"github.com/discharger/discharger/discharger/gateway/token"
+	"github.com/discharger/discharger/discharger/gateway/uia"
 	"github.com/discharger/discharger/discharger/homeserver"
 	"github.com/discharger/discharger/discharger/wire"
 )
@@ -39,7 +44,6 @@ const (
 	memberWellKnown   = "well_known"
 	labelLogin        = "login"
 	maxLoginType      = 64
-	pathLogout        = "/_matrix/client/v3/logout"
 	loginTypePrefix   = "m.login."
 	loginTypeJWT      = "org.matrix.login.jwt"
 	howRegistration   = "register"
@@ -52,7 +56,7 @@ const (
 // has to stay the same for the whole session. Nothing is added to a body: one
 // with nothing but the answer to a question takes its other members from an
 // earlier one, see [uia].
-func (g *Gateway) prepareLogin(r *http.Request, x *exchange) *failure {
+func (g *Gateway) prepareLogin(r *http.Request, x *exchange) *reply.Refusal {
 	r.Header.Del("Accept-Encoding")
 	x.login.how = howOf(x.route, r)
 	data, f := g.readRequest(r)
@@ -64,7 +68,7 @@ func (g *Gateway) prepareLogin(r *http.Request, x *exchange) *failure {
 	}
 	body, err := g.parseBody(data)
 	if err != nil {
-		return badBody(data)
+		return reply.BadBody(data)
 	}
 	if usesUIA(x.route) {
 		g.resumeUIA(x, body)
@@ -72,15 +76,15 @@ func (g *Gateway) prepareLogin(r *http.Request, x *exchange) *failure {
 	if x.uia.own, f = loginParams(&body); f != nil {
 		return f
 	}
-	wanted := x.uia.own.over(x.uia.before)
-	x.login.rotate, x.login.device = wanted.refresh == yes, wanted.device
-	if t, ok := body.text("type"); ok && x.route == routeLogin && knownLogin(t) {
+	wanted := x.uia.own.Over(x.uia.before)
+	x.login.rotate, x.login.device = wanted.Refresh == uia.Yes, wanted.Device
+	if t, ok := body.Text("type"); ok && x.route == routeLogin && knownLogin(t) {
 		x.login.how = t
 	}
 	if f := g.unwrapGuest(r, x, body); f != nil {
 		return f
 	}
-	setRequestBody(r, body.encode())
+	jsonbody.SetRequest(r, body.Encode())
 	// Before the homeserver answers, the user is as the client says.
 	if err := g.leaseOpen(r.Context(), x, claimedUser(body), x.login.device); err != nil {
 		return g.refusal(r.Context(), &client.UnavailableError{Err: err})
@@ -90,20 +94,20 @@ func (g *Gateway) prepareLogin(r *http.Request, x *exchange) *failure {
 
 // claimedUser returns the user that a login or registration names, for leases;
 // empty: only the homeserver knows whose token or mail address it is.
-func claimedUser(body object) string {
-	switch t, _ := body.text("type"); t {
+func claimedUser(body jsonbody.Object) string {
+	switch t, _ := body.Text("type"); t {
 	case "", "m.login.password", "m.login.application_service":
 	default:
 		return ""
 	}
 	who := body
-	if identifier, err := parseObject(body.get("identifier")); err == nil {
-		if who = identifier; !who.is("type", "m.id.user") {
+	if identifier, err := jsonbody.Parse(body.Get("identifier")); err == nil {
+		if who = identifier; !who.Is("type", "m.id.user") {
 			return ""
 		}
 	}
 	for _, name := range []string{"user", "username"} {
-		if user, ok := who.text(name); ok && strings.LastIndexByte(user, '@') <= 0 {
+		if user, ok := who.Text(name); ok && strings.LastIndexByte(user, '@') <= 0 {
 			return user
 		}
 	}
@@ -112,27 +116,27 @@ func claimedUser(body object) string {
 
 // loginParams reads the device of a login or registration and whether a refresh token
 // is requested, and has none requested of the homeserver.
-func loginParams(body *object) (a params, f *failure) {
+func loginParams(body *jsonbody.Object) (a uia.Params, f *reply.Refusal) {
 	for _, name := range []string{memberRefresh, memberRefreshOld} {
-		v := body.get(name)
-		switch c := choiceOf(v); {
+		v := body.Get(name)
+		switch c := uia.ChoiceOf(v); {
 		case v == nil:
-		case c == absent:
-			return params{}, badRequest(codeUnknown, "`refresh_token` should be true or false.")
-		case c == yes:
-			a.refresh = yes
-			body.set(name, jsontext.Value("false"))
-		case a.refresh == absent:
-			a.refresh = no
+		case c == uia.Absent:
+			return uia.Params{}, reply.BadRequest(matrix.CodeUnknown, "`refresh_token` should be true or false.")
+		case c == uia.Yes:
+			a.Refresh = uia.Yes
+			body.Set(name, jsontext.Value("false"))
+		case a.Refresh == uia.Absent:
+			a.Refresh = uia.No
 		}
 	}
-	switch device, ok := body.text(memberDevice); {
+	switch device, ok := body.Text(memberDevice); {
 	case ok && device == "":
-		body.remove(memberDevice) // Synapse takes the empty name for that of a device, which many would share
+		body.Remove(memberDevice) // Synapse takes the empty name for that of a device, which many would share
 	case ok && caveat.CheckDevice(device) == nil:
-		a.device = device
+		a.Device = device
 	case ok:
-		return params{}, badRequest(codeInvalidParam, "device_id cannot be longer than 512 characters.")
+		return uia.Params{}, reply.BadRequest(matrix.CodeInvalidParam, "device_id cannot be longer than 512 characters.")
 	}
 	return a, nil
 }
@@ -155,13 +159,13 @@ func howOf(r route, req *http.Request) string {
 
 // unwrapGuest replaces the token by which a guest proves who they are when they
 // register. It is refused where it would be as an access token.
-func (g *Gateway) unwrapGuest(r *http.Request, x *exchange, body object) *failure {
-	text, ok := body.text(memberGuest)
+func (g *Gateway) unwrapGuest(r *http.Request, x *exchange, body jsonbody.Object) *reply.Refusal {
+	text, ok := body.Text(memberGuest)
 	if !ok || text == "" || x.route != routeRegister {
 		return nil
 	}
-	c := credential{token: text, kind: token.KindOf(text)}
-	if c.kind == token.Foreign && !g.sealer.WasOurs(text) {
+	c := token.Credential{Text: text, Kind: token.KindOf(text)}
+	if c.Kind == token.Foreign && !g.sealer.WasOurs(text) {
 		return g.admitForeign(r, x, c)
 	}
 	f := g.authenticate(r, x, c)
@@ -171,9 +175,9 @@ func (g *Gateway) unwrapGuest(r *http.Request, x *exchange, body object) *failur
 	case f != nil:
 		return f
 	case narrowed:
-		return forbidden("This access token was narrowed, and does not allow to change the account.")
+		return reply.Forbidden("This access token was narrowed, and does not allow to change the account.")
 	}
-	body.set(memberGuest, quote(upstream))
+	body.Set(memberGuest, jsonbody.Quote(upstream))
 	return nil
 }
 
@@ -186,21 +190,21 @@ type issued struct {
 // readLogin reads the answer to a login or registration. A token is in one of
 // success; with any other, and where it cannot be told, nothing is passed on. The
 // object is nil if there is nothing to be replaced.
-func (g *Gateway) readLogin(resp *http.Response) (object, error) {
-	data, err := readResponse(resp)
+func (g *Gateway) readLogin(resp *http.Response) (jsonbody.Object, error) {
+	data, err := jsonbody.ReadResponse(resp)
 	if err != nil {
 		return nil, err
 	}
 	success := resp.StatusCode/100 == 2
-	body, err := parseObject(data)
+	body, err := jsonbody.Parse(data)
 	if err != nil {
 		if text := bytes.TrimLeft(data, " \t\r\n"); !success && (len(text) == 0 || text[0] != '{') {
 			return nil, nil // an error page of something between here and the homeserver
 		}
 		return nil, err
 	}
-	token, ok := body.text(memberAccess)
-	switch hasAccess, hasRefresh := body.get(memberAccess) != nil, body.get(memberRefresh) != nil; {
+	token, ok := body.Text(memberAccess)
+	switch hasAccess, hasRefresh := body.Get(memberAccess) != nil, body.Get(memberRefresh) != nil; {
 	case !hasAccess && !hasRefresh:
 		return nil, nil // refused, or registered without logging in
 	case !success || !ok || token == "":
@@ -220,15 +224,15 @@ func (g *Gateway) answerLogin(resp *http.Response, x *exchange) error {
 	if body == nil {
 		return nil
 	}
-	token, _ := body.text(memberAccess)
-	user, _ := body.text(memberUser)
+	token, _ := body.Text(memberAccess)
+	user, _ := body.Text(memberUser)
 	if x.route == routeAdminLogin {
 		user = x.match.ID("user")
 	}
-	device, _ := body.text(memberDevice)
+	device, _ := body.Text(memberDevice)
 	in := loggedIn{user: user, device: device, token: token, userAgent: resp.Request.UserAgent()}
 	in.session = caveat.NewSessionID()
-	if ms, err := strconv.ParseInt(string(body.get(memberExpires)), 10, 64); err == nil && ms > 0 {
+	if ms, err := strconv.ParseInt(string(body.Get(memberExpires)), 10, 64); err == nil && ms > 0 {
 		life := time.Duration(min(ms, maxUpstreamLife)) * time.Millisecond
 		in.ends = g.cfg.Clock().Add(life)
 		g.reportLifetime(resp.Request.Context(), x, life)
@@ -237,19 +241,19 @@ func (g *Gateway) answerLogin(resp *http.Response, x *exchange) error {
 	if f != nil {
 		return failed{f}
 	}
-	body.set(memberAccess, quote(out.access))
-	body.remove(memberRefresh)
+	body.Set(memberAccess, jsonbody.Quote(out.access))
+	body.Remove(memberRefresh)
 	if out.refresh != "" {
-		body.set(memberRefresh, quote(out.refresh))
+		body.Set(memberRefresh, jsonbody.Quote(out.refresh))
 	}
 	switch {
 	case out.expires > 0:
-		body.set(memberExpires, number(out.expires.Milliseconds()))
+		body.Set(memberExpires, jsonbody.Number(out.expires.Milliseconds()))
 	case in.ends.IsZero():
-		body.remove(memberExpires)
+		body.Remove(memberExpires)
 	}
 	g.rebase(&body, memberWellKnown)
-	setResponseBody(resp, body.encode())
+	jsonbody.SetResponse(resp, body.Encode())
 	return nil
 }
 
@@ -259,7 +263,7 @@ func (g *Gateway) reportLifetime(ctx context.Context, x *exchange, life time.Dur
 	if !x.login.rotate {
 		return
 	}
-	g.metrics.shortLogins.Inc()
+	g.metrics.ShortLogins.Inc()
 	g.shortLogin.Do(func() {
 		g.cfg.Log.LogAttrs(ctx, slog.LevelWarn, "homeserver's tokens expire and end the sessions of clients that refresh: "+
 			"remove nonrefreshable_access_token_lifetime, and session_lifetime if that is not meant, from its configuration",
@@ -281,14 +285,14 @@ type loggedIn struct {
 
 // issueLeased begins a session while no other request touches its device. A device
 // that is left without a session is logged out again.
-func (g *Gateway) issueLeased(ctx context.Context, x *exchange, in loggedIn) (issued, *failure) {
+func (g *Gateway) issueLeased(ctx context.Context, x *exchange, in loggedIn) (issued, *reply.Refusal) {
 	defer x.releaseLeases() // the client may take its time to read the answer
 	err := g.lease(ctx, x, in.user, in.device)
 	if err != nil {
 		err = &client.UnavailableError{Err: err}
 	} else {
 		if x.login.device != "" {
-			g.logins.put(deviceKey(in.user, in.device), g.cfg.Clock().Truncate(time.Millisecond))
+			g.outbox.NoteLogin(in.user, in.device)
 		}
 		x.waitUntil = time.Time{} // what it waited for before does not count
 		var out issued
@@ -321,9 +325,9 @@ func (g *Gateway) issue(ctx context.Context, x *exchange, in loggedIn) (issued, 
 	if err != nil {
 		return issued{}, err
 	}
-	g.begun(ctx, in.session, in)
+	g.outbox.Begin(ctx, in.session, in.user, in.device, in.token)
 	if p.Mode == caveat.ModeHeld {
-		g.held.put(in.session, grant)
+		g.service.Discharges.Put(in.session, grant)
 	}
 	return out, nil
 }
@@ -344,28 +348,28 @@ func (g *Gateway) hand(grant client.Grant, mode caveat.Mode) (out issued, err er
 		return issued{}, err
 	}
 	life := grant.Remaining()
-	out.expires = max(time.Millisecond, life-margin(life))
+	out.expires = max(time.Millisecond, life-service.Margin(life))
 	return out, nil
 }
 
 // loginRefused says why a login that the homeserver agreed to failed.
-func (g *Gateway) loginRefused(ctx context.Context, err error) *failure {
+func (g *Gateway) loginRefused(ctx context.Context, err error) *reply.Refusal {
 	var refused *client.RefusedError
 	var unavailable *client.UnavailableError
 	switch {
 	case errors.As(err, &refused) && (refused.Reason == wire.ReasonHomeserverRequired || refused.Reason == wire.ReasonTokenRequired):
 		return g.refused(ctx, refused)
 	case errors.As(err, &refused):
-		return forbidden("The login was refused: " + sentence(refused))
+		return reply.Forbidden("The login was refused: " + sentence(refused))
 	case errors.As(err, &unavailable):
 		g.cfg.Log.LogAttrs(ctx, slog.LevelWarn, "service is unavailable, login answered 503", slog.Any("error", err))
-		return undecided(unavailable.RetryAfter)
+		return reply.Undecided(unavailable.RetryAfter)
 	}
 	g.cfg.Log.LogAttrs(ctx, slog.LevelError, "no session could be begun", slog.Any("error", err))
-	return undecided(0)
+	return reply.Undecided(0)
 }
 
-func (g *Gateway) loginFailed(x *exchange, what string, err error) *failure {
+func (g *Gateway) loginFailed(x *exchange, what string, err error) *reply.Refusal {
 	g.cfg.Log.LogAttrs(context.Background(), slog.LevelError, "cannot "+what, slog.String("path", x.path), slog.Any("error", err))
-	return upstreamFailed()
+	return reply.UpstreamFailed()
 }

@@ -14,7 +14,9 @@ import (
 
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/client"
+	"github.com/discharger/discharger/discharger/gateway/matrix"
 	"github.com/discharger/discharger/discharger/gateway/token"
+	"github.com/discharger/discharger/discharger/gateway/upstream"
 )
 
 // A token in the answer to a login never passes as it is: after success, whatever
@@ -64,7 +66,7 @@ func TestOwnHeaders(t *testing.T) {
 	w := newWorld(t)
 	in := w.login(true)
 	for name, a := range map[string]answer{
-		"refusal":        w.do("GET", pathWhoami, token.PrefixHeld+"x", nil),
+		"refusal":        w.do("GET", upstream.PathWhoami, token.PrefixHeld+"x", nil),
 		"refresh":        w.refresh(in.text("refresh_token")),
 		"bad request":    w.do("POST", pathRefresh, "", "x"),
 		"failed refresh": w.refresh(token.PrefixRefresh),
@@ -106,7 +108,7 @@ func TestUnknownRefreshTokens(t *testing.T) {
 		"unicode": "é\x00", "new version": "dga_v2." + good,
 	} {
 		t.Run(name, func(t *testing.T) {
-			if a := w.want(w.refresh(token), 401, codeUnknownToken); !a.soft() {
+			if a := w.want(w.refresh(token), 401, matrix.CodeUnknownToken); !a.soft() {
 				t.Errorf("%s", a.raw)
 			}
 		})
@@ -120,7 +122,7 @@ func TestStaleTokens(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	over := w.login(false).text("access_token")
-	w.want(w.do("POST", pathLogout, over, anyMap{}), 200, "")
+	w.want(w.do("POST", upstream.PathLogout, over, anyMap{}), 200, "")
 	expired := w.login(true).text("access_token")
 	w.forward(2 * testTTL)
 	w.hs.handler = func(rw http.ResponseWriter, r *http.Request) {
@@ -150,11 +152,11 @@ func TestStaleTokens(t *testing.T) {
 		}
 	}
 	for _, target := range []string{
-		"GET " + pathWhoami, "PUT /_matrix/client/v3/directory/room/%23a%3Ahs", "GET /_matrix/client/v3/directory/room", "POST /_matrix/client/v3/account/password",
+		"GET " + upstream.PathWhoami, "PUT /_matrix/client/v3/directory/room/%23a%3Ahs", "GET /_matrix/client/v3/directory/room", "POST /_matrix/client/v3/account/password",
 		"GET /_matrix/client/v3/profile/@u:hs", "GET /_matrix/client/versions",
 	} {
 		method, path, _ := strings.Cut(target, " ")
-		w.want(w.do(method, path, over, nil), 401, codeUnknownToken)
+		w.want(w.do(method, path, over, nil), 401, matrix.CodeUnknownToken)
 	}
 }
 
@@ -178,10 +180,10 @@ func TestPublicScheme(t *testing.T) {
 			w := newWorld(t, func(w *world) { w.cfg.PublicURL = c.public })
 			req := w.request("GET", "/_matrix/client/v3/login/sso/redirect", "", nil)
 			if c.header != "" {
-				req.Header.Set(headerProto, c.header)
+				req.Header.Set("X-Forwarded-Proto", c.header)
 			}
 			w.send(req)
-			if got := w.hs.last(t).Header[headerProto]; len(got) != 1 || got[0] != c.want {
+			if got := w.hs.last(t).Header["X-Forwarded-Proto"]; len(got) != 1 || got[0] != c.want {
 				t.Errorf("the homeserver saw %q", got)
 			}
 		})
@@ -200,22 +202,22 @@ func TestOwnRequests(t *testing.T) {
 	}
 	in := w.login(true, anyMap{"device_id": "ONE"})
 	w.want(w.send(as(w.request("POST", pathRefresh, "", anyMap{"refresh_token": in.text("refresh_token")}))), 200, "")
-	if r := w.hs.last(t); r.URI != pathWhoami || r.Header.Get("User-Agent") != "Element/1" || r.Header.Get(headerFor) != "127.0.0.1" {
+	if r := w.hs.last(t); r.URI != upstream.PathWhoami || r.Header.Get("User-Agent") != "Element/1" || r.Header.Get("X-Forwarded-For") != "127.0.0.1" {
 		t.Errorf("a refresh asked %s as %v", r.URI, r.Header)
 	}
 	x := &exchange{client: netip.MustParseAddr("192.0.2.1")}
 	w.gateway.abandon(t.Context(), x, loggedIn{token: w.hs.make("@u:hs", "TWO"), userAgent: "Element/1"}, &client.RefusedError{})
-	if r := w.hs.last(t); r.URI != pathLogout || r.Header.Get("User-Agent") != "Element/1" || r.Header.Get(headerFor) != "192.0.2.1" {
+	if r := w.hs.last(t); r.URI != upstream.PathLogout || r.Header.Get("User-Agent") != "Element/1" || r.Header.Get("X-Forwarded-For") != "192.0.2.1" {
 		t.Errorf("a login that failed was followed by %s as %v", r.URI, r.Header)
 	}
-	must(t, w.gateway.logoutUpstream(t.Context(), w.hs.make("@u:hs", "TWO"), forWhom{}))
+	must(t, w.gateway.homeserver.Logout(t.Context(), w.hs.make("@u:hs", "TWO"), upstream.Origin{}))
 	r := w.hs.last(t)
-	if got := r.Header[headerFor]; r.URI != pathLogout || len(got) != 1 || got[0] != "" || r.Header.Get("User-Agent") != ownUserAgent || r.Header.Get(headerProto) != "https" {
+	if got := r.Header["X-Forwarded-For"]; r.URI != upstream.PathLogout || len(got) != 1 || got[0] != "" || r.Header.Get("User-Agent") != upstream.UserAgent || r.Header.Get("X-Forwarded-Proto") != "https" {
 		t.Errorf("%s as %v", r.URI, r.Header)
 	}
 	w.hs.set(func(s *stub) {
 		for _, r := range s.requests {
-			if strings.Contains(r.Header.Get("User-Agent"), "Go-http-client/1.1") && r.URI == pathWhoami {
+			if strings.Contains(r.Header.Get("User-Agent"), "Go-http-client/1.1") && r.URI == upstream.PathWhoami {
 				t.Errorf("%s %s as %v", r.Method, r.URI, r.Header)
 			}
 		}
@@ -261,22 +263,22 @@ func TestDeviceNames(t *testing.T) {
 				w := newWorld(t)
 				in := w.login(refresh, anyMap{"device_id": device})
 				token := in.text("access_token")
-				if a := w.want(w.do("GET", pathWhoami, token, nil), 200, ""); a.text("device_id") != device || in.text("device_id") != device {
+				if a := w.want(w.do("GET", upstream.PathWhoami, token, nil), 200, ""); a.text("device_id") != device || in.text("device_id") != device {
 					t.Errorf("%s", a.raw)
 				}
 				if refresh {
 					token = w.want(w.refresh(in.text("refresh_token")), 200, "").text("access_token")
 				}
 				w.restart()
-				w.want(w.do("GET", pathWhoami, token, nil), 200, "")
+				w.want(w.do("GET", upstream.PathWhoami, token, nil), 200, "")
 				other := w.login(false, anyMap{"device_id": "OTHER"}).text("access_token")
 				if name == "path" || name == "dots" { // proxies resolve such a path
-					w.want(w.do("DELETE", "/_matrix/client/v3/devices/"+url.PathEscape(device), other, anyMap{"auth": anyMap{}}), 400, codeUnrecognized)
+					w.want(w.do("DELETE", "/_matrix/client/v3/devices/"+url.PathEscape(device), other, anyMap{"auth": anyMap{}}), 400, matrix.CodeUnrecognized)
 					w.want(w.do("POST", "/_matrix/client/v3/delete_devices", other, anyMap{"auth": anyMap{}, "devices": []string{device}}), 200, "")
 				} else {
 					w.want(w.do("DELETE", "/_matrix/client/v3/devices/"+url.PathEscape(device), other, anyMap{"auth": anyMap{}}), 200, "")
 				}
-				if a := w.want(w.do("GET", pathWhoami, token, nil), 401, codeUnknownToken); a.soft() || w.hs.alive(device) || w.sessions() != 1 {
+				if a := w.want(w.do("GET", upstream.PathWhoami, token, nil), 401, matrix.CodeUnknownToken); a.soft() || w.hs.alive(device) || w.sessions() != 1 {
 					t.Errorf("%s, alive: %v, %d sessions", a.raw, w.hs.alive(device), w.sessions())
 				}
 				w.login(refresh, anyMap{"device_id": device})
@@ -285,7 +287,7 @@ func TestDeviceNames(t *testing.T) {
 					t.Errorf("alive: %v, %d sessions", w.hs.alive(device), w.sessions())
 				}
 				again := w.login(refresh, anyMap{"device_id": device}).text("access_token")
-				w.want(w.do("POST", pathLogout, again, anyMap{}), 200, "")
+				w.want(w.do("POST", upstream.PathLogout, again, anyMap{}), 200, "")
 				if w.hs.alive(device) || w.sessions() != 1 {
 					t.Errorf("alive: %v, %d sessions", w.hs.alive(device), w.sessions())
 				}
@@ -298,7 +300,7 @@ func TestDeviceNames(t *testing.T) {
 		anyMap{"device_id": strings.Repeat("D", caveat.MaxDevice+1)}, anyMap{"device_id": strings.Repeat("𝕕", caveat.MaxDevice+1)},
 	} {
 		for _, path := range []string{pathLogin, pathRegister} {
-			w.want(w.do("POST", path, "", body), 400, codeInvalidParam)
+			w.want(w.do("POST", path, "", body), 400, matrix.CodeInvalidParam)
 		}
 	}
 	if w.hs.count() != before {

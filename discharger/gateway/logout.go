@@ -7,7 +7,12 @@ import (
 	"net/http"
 
 	"github.com/discharger/discharger/discharger/client"
+	"github.com/discharger/discharger/discharger/gateway/jsonbody"
+	"github.com/discharger/discharger/discharger/gateway/metrics"
+	"github.com/discharger/discharger/discharger/gateway/outbox"
+	"github.com/discharger/discharger/discharger/gateway/reply"
 	"github.com/discharger/discharger/discharger/gateway/token"
+	"github.com/discharger/discharger/discharger/gateway/upstream"
 	"github.com/discharger/discharger/discharger/homeserver"
 	"github.com/discharger/discharger/discharger/wire"
 )
@@ -19,12 +24,12 @@ import (
 
 // verifyLogout verifies the token of POST /logout. It needs no live discharge: a
 // client has to be able to log out though its token has run out.
-func (g *Gateway) verifyLogout(ctx context.Context, x *exchange, c credential, from homeserver.Request) (err error) {
-	if c.kind == token.Held {
-		x.identity, x.narrowed, err = g.verifyAccess(ctx, c.token, from)
+func (g *Gateway) verifyLogout(ctx context.Context, x *exchange, c token.Credential, from homeserver.Request) (err error) {
+	if c.Kind == token.Held {
+		x.identity, x.narrowed, err = g.verifyAccess(ctx, c.Text, from)
 		return err
 	}
-	x.identity, err = g.verifyExpired(ctx, c.token, from)
+	x.identity, err = g.verifyExpired(ctx, c.Text, from)
 	x.expired = err == nil && !g.cfg.Clock().Before(x.identity.Expires.Add(g.cfg.Leeway))
 	return err
 }
@@ -65,15 +70,15 @@ func (x *exchange) provenEpoch() uint64 {
 
 // decideLogout decides about POST /logout. It reports whether the request is to be
 // passed on; if not, and without a failure, the client is logged out already.
-func (g *Gateway) decideLogout(ctx context.Context, x *exchange) (pass bool, f *failure) {
+func (g *Gateway) decideLogout(ctx context.Context, x *exchange) (pass bool, f *reply.Refusal) {
 	id := x.identity
-	if e, dead := g.dead.get(id.Session); dead && (!e.soft || e.replaced()) {
-		return false, g.refusal(ctx, e.refused())
+	if e, dead := g.outbox.Ends.Get(id.Session); dead && (!e.Soft || e.Replaced()) {
+		return false, g.refusal(ctx, e.Refusal())
 	}
 	if err := g.leaseLogout(ctx, x, id.User, id.Device); err != nil {
 		return false, g.refusal(ctx, &client.UnavailableError{Err: err})
 	}
-	ask := g.standing
+	ask := g.outbox.State
 	if x.expired { // it is not kept for later
 		ask = g.awaitStanding
 	}
@@ -81,32 +86,32 @@ func (g *Gateway) decideLogout(ctx context.Context, x *exchange) (pass bool, f *
 	switch {
 	case err != nil:
 		return false, g.leaveLater(ctx, x, err)
-	case s.live:
+	case s.Live:
 		return g.leaveLive(ctx, x, s)
-	case s.end != nil && !s.end.overByTime(), s.others:
-		g.noteEnd(ctx, id, s.ending())
-		return false, g.refusal(ctx, s.ending().refused())
+	case s.End != nil && !s.End.Expired(), s.Others:
+		g.outbox.NoteEnd(ctx, id, s.Ended())
+		return false, g.refusal(ctx, s.Ended().Refusal())
 	}
 	return g.leaveOver(ctx, x, s)
 }
 
 // leaveLive ends a live session at the service.
-func (g *Gateway) leaveLive(ctx context.Context, x *exchange, s standing) (pass bool, f *failure) {
+func (g *Gateway) leaveLive(ctx context.Context, x *exchange, s outbox.State) (pass bool, f *reply.Refusal) {
 	id := x.identity
-	out, err := g.once.RevokeSession(ctx, id.User, id.Session, wire.RevokeOptions{Epoch: x.provenEpoch()})
-	g.metrics.orders.WithLabelValues(resultOf(err)).Inc()
+	out, err := g.service.API.RevokeSession(ctx, id.User, id.Session, wire.RevokeOptions{Epoch: x.provenEpoch()})
+	g.metrics.Revocations.WithLabelValues(metrics.Result(err)).Inc()
 	switch {
 	case err != nil:
 		return false, g.leaveLater(ctx, x, err)
 	case out.Ended == 0: // something else ended it in the meantime
-		if s, err = g.standing(ctx, id.User, id.Device, id.Session); err != nil {
+		if s, err = g.outbox.State(ctx, id.User, id.Device, id.Session); err != nil {
 			return false, g.leaveLater(ctx, x, err)
 		}
-		g.noteEnd(ctx, id, s.ending())
-		return false, g.refusal(ctx, s.ending().refused())
+		g.outbox.NoteEnd(ctx, id, s.Ended())
+		return false, g.refusal(ctx, s.Ended().Refusal())
 	}
-	g.endHere(ctx, order{Op: endSession, User: id.User, Session: id.Session})
-	if s.others {
+	g.outbox.EndLocally(ctx, outbox.Job{Op: outbox.EndSession, User: id.User, Session: id.Session})
+	if s.Others {
 		return false, nil
 	}
 	g.owe(ctx, id)
@@ -116,7 +121,7 @@ func (g *Gateway) leaveLive(ctx context.Context, x *exchange, s standing) (pass 
 // owe writes down that the device of a session that logged out is to be logged out at
 // the homeserver, in case that is not done at once.
 func (g *Gateway) owe(ctx context.Context, id homeserver.Identity) {
-	err := g.vault.condemn(id.Session, vaultDebt{Box: []byte(id.Payload), User: id.User, Device: id.Device, Named: true, Left: true})
+	err := g.outbox.Store.AddLogout(id.Session, outbox.PendingLogout{Box: []byte(id.Payload), User: id.User, Device: id.Device, Named: true, Left: true})
 	if err != nil {
 		g.cfg.Log.LogAttrs(ctx, slog.LevelError, "logout cannot be written down", slog.Any("error", err))
 	}
@@ -126,30 +131,30 @@ func (g *Gateway) owe(ctx context.Context, id homeserver.Identity) {
 // is not an old copy. That is known of sessions which the service remembers, and
 // of those in mode held, whose token is always the same, if the vault has them: not
 // if a newer login on the device replaced them, or a decision ended them.
-func (g *Gateway) leaveOver(ctx context.Context, x *exchange, s standing) (pass bool, f *failure) {
+func (g *Gateway) leaveOver(ctx context.Context, x *exchange, s outbox.State) (pass bool, f *reply.Refusal) {
 	id := x.identity
-	out, err := g.once.RevokeSession(ctx, id.User, id.Session, wire.RevokeOptions{Soft: true, Epoch: x.provenEpoch()})
+	out, err := g.service.API.RevokeSession(ctx, id.User, id.Session, wire.RevokeOptions{Soft: true, Epoch: x.provenEpoch()})
 	switch {
 	case err != nil:
 		return false, g.leaveLater(ctx, x, err)
-	case !out.Known && (x.kind != token.Held || !g.vault.mayLeave(id.Session)):
-		g.noteEnd(ctx, id, s.ending())
-		return false, g.refusal(ctx, s.ending().refused())
+	case !out.Known && (x.kind != token.Held || !g.outbox.Store.HasDevice(id.Session)):
+		g.outbox.NoteEnd(ctx, id, s.Ended())
+		return false, g.refusal(ctx, s.Ended().Refusal())
 	}
-	g.noteEnd(ctx, id, ending{soft: true, reason: wire.RevokedExpired})
+	g.outbox.NoteEnd(ctx, id, outbox.End{Soft: true, Reason: wire.RevokedExpired})
 	return true, nil
 }
 
 // leaveLater is for a logout that the service does not decide about. One whose
 // token has not run out is kept for later, and the client is logged out here.
-func (g *Gateway) leaveLater(ctx context.Context, x *exchange, err error) *failure {
+func (g *Gateway) leaveLater(ctx context.Context, x *exchange, err error) *reply.Refusal {
 	id := x.identity
 	if !errors.Is(err, client.ErrUnavailable) || x.expired {
 		return g.refusal(ctx, err)
 	}
 	g.cfg.Log.LogAttrs(ctx, slog.LevelWarn, "logout cannot be decided yet, keeping it for later", slog.Any("error", err))
-	g.keepOrder(ctx, order{Op: endSession, User: id.User, Session: id.Session, At: g.cfg.Clock().UnixMilli()})
-	g.noteEnd(ctx, id, ending{reason: wire.RevokedLogout})
+	g.outbox.Keep(ctx, outbox.Job{Op: outbox.EndSession, User: id.User, Session: id.Session, At: g.cfg.Clock().UnixMilli()})
+	g.outbox.NoteEnd(ctx, id, outbox.End{Reason: wire.RevokedLogout})
 	return nil
 }
 
@@ -158,14 +163,14 @@ func (g *Gateway) leaveLater(ctx context.Context, x *exchange, err error) *failu
 func (g *Gateway) left(ctx context.Context, x *exchange) {
 	if !x.settled {
 		g.owe(ctx, x.identity)
-		g.wake()
+		g.outbox.Wake()
 	}
 }
 
 // settleLeft takes a logout that the homeserver has carried out off the list.
 func (g *Gateway) settleLeft(ctx context.Context, x *exchange) {
 	x.settled = true
-	if err := g.vault.drop(x.identity.Session); err != nil {
+	if err := g.outbox.Store.Drop(x.identity.Session); err != nil {
 		g.cfg.Log.LogAttrs(ctx, slog.LevelError, "logout cannot be taken off the list", slog.Any("error", err))
 	}
 }
@@ -178,31 +183,24 @@ func (g *Gateway) answerLogout(resp *http.Response, x *exchange) error {
 	case http.StatusOK:
 		g.settleLeft(ctx, x)
 	case http.StatusUnauthorized, http.StatusForbidden:
-		data, err := readResponse(resp)
+		data, err := jsonbody.ReadResponse(resp)
 		if err != nil {
 			return err
 		}
-		body, err := parseObject(data)
+		body, err := jsonbody.Parse(data)
 		if err != nil {
 			return nil
 		}
-		code, _ := body.text("errcode")
-		if settlesLogout(resp.StatusCode, code) {
+		code, _ := body.Text("errcode")
+		if upstream.LogoutDone(resp.StatusCode, code) {
 			g.settleLeft(ctx, x)
 		}
 		if x.settled && resp.StatusCode == http.StatusUnauthorized {
 			resp.StatusCode, resp.Status = http.StatusOK, ""
-			setResponseBody(resp, object{}.encode())
+			jsonbody.SetResponse(resp, jsonbody.Object{}.Encode())
 		}
 	}
 	return nil
-}
-
-// settlesLogout reports whether an answer to a logout means that there is
-// nothing more to do: the token is gone, or it is a guest's, which has no end.
-func settlesLogout(status int, code string) bool {
-	return status == http.StatusUnauthorized && (code == codeUnknownToken || code == codeMissingToken) ||
-		(status == http.StatusUnauthorized || status == http.StatusForbidden) && code == codeGuest
 }
 
 // verifyEverywhere verifies the token of POST /logout/all. Signing out everywhere
@@ -218,18 +216,18 @@ func (g *Gateway) verifyEverywhere(ctx context.Context, x *exchange, token strin
 		return err
 	}
 	x.identity = id
-	if err := g.over(ctx, id); err != nil {
+	if err := g.outbox.Over(ctx, id); err != nil {
 		return err
 	}
-	g.seen.report(ctx, id.Session)
+	g.service.Epochs.Report(ctx, id.Session)
 	s, err := g.awaitStanding(ctx, id.User, id.Device, id.Session)
 	switch {
 	case err != nil:
 		return err
-	case !s.live:
-		g.noteEnd(ctx, id, s.ending())
-		return s.ending().refused()
-	case id.Epoch < s.epoch: // the newest may be one above the confirmed one
+	case !s.Live:
+		g.outbox.NoteEnd(ctx, id, s.Ended())
+		return s.Ended().Refusal()
+	case id.Epoch < s.Epoch: // the newest may be one above the confirmed one
 		return &client.RefusedError{Reason: wire.ReasonTokenSuperseded, Message: "a newer token of this session is in use"}
 	}
 	return nil

@@ -6,7 +6,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/discharger/discharger/discharger/gateway/matrix"
 	"github.com/discharger/discharger/discharger/gateway/token"
+	"github.com/discharger/discharger/discharger/gateway/upstream"
 	"github.com/discharger/discharger/discharger/homeserver"
 	"github.com/discharger/discharger/discharger/session"
 	"github.com/discharger/discharger/discharger/wire"
@@ -34,11 +36,11 @@ func TestLogoutWithExpired(t *testing.T) {
 		w := newWorld(t)
 		token := w.login(false, anyMap{"device_id": "ONE"}).text("access_token")
 		w.forward(2 * testTTL)
-		w.want(w.do("POST", pathLogout, token, anyMap{}), 200, "")
+		w.want(w.do("POST", upstream.PathLogout, token, anyMap{}), 200, "")
 		if w.hs.alive("ONE") || w.sessions() != 0 {
 			t.Error("still there")
 		}
-		if a := w.want(w.do("POST", pathLogout, token, anyMap{}), 401, codeUnknownToken); a.soft() {
+		if a := w.want(w.do("POST", upstream.PathLogout, token, anyMap{}), 401, matrix.CodeUnknownToken); a.soft() {
 			t.Errorf("again: %s", a.raw)
 		}
 	})
@@ -52,7 +54,7 @@ func TestLogoutWithExpired(t *testing.T) {
 				in = w.works("the session", in)
 			}
 			w.forward(2 * testTTL)
-			a := w.do("POST", pathLogout, token, anyMap{})
+			a := w.do("POST", upstream.PathLogout, token, anyMap{})
 			if behind < 2 {
 				w.want(a, 200, "")
 				if w.hs.alive("ONE") || w.sessions() != 0 {
@@ -60,7 +62,7 @@ func TestLogoutWithExpired(t *testing.T) {
 				}
 				return
 			}
-			if w.want(a, 401, codeUnknownToken); !a.soft() || strings.Contains(string(a.raw), "is over") {
+			if w.want(a, 401, matrix.CodeUnknownToken); !a.soft() || strings.Contains(string(a.raw), "is over") {
 				t.Errorf("an old copy: %s", a.raw)
 			}
 			if w.hs.loggedOut() > 0 {
@@ -94,7 +96,7 @@ func TestLogoutWithServiceDown(t *testing.T) {
 				w.forward(2 * testTTL)
 			}
 			w.down.Store(true)
-			a := w.do("POST", pathLogout, token, anyMap{})
+			a := w.do("POST", upstream.PathLogout, token, anyMap{})
 			if a.status != c.status {
 				t.Fatalf("%d %s", a.status, a.raw)
 			}
@@ -102,13 +104,13 @@ func TestLogoutWithServiceDown(t *testing.T) {
 				t.Error("the device was logged out before the service decided")
 			}
 			if c.status == 200 {
-				w.want(w.do("GET", pathWhoami, token, nil), 401, codeUnknownToken)
+				w.want(w.do("GET", upstream.PathWhoami, token, nil), 401, matrix.CodeUnknownToken)
 			}
 			w.down.Store(false)
 			if c.status == 503 {
-				w.want(w.do("POST", pathLogout, token, anyMap{}), 200, "")
+				w.want(w.do("POST", upstream.PathLogout, token, anyMap{}), 200, "")
 			}
-			w.gateway.wake()
+			w.gateway.outbox.Wake()
 			eventually(t, "the service and the homeserver know", func() bool { return w.sessions() == 0 && !w.hs.alive("ONE") })
 		})
 	}
@@ -120,7 +122,7 @@ func TestLogoutFailsUpstream(t *testing.T) {
 	w := newWorld(t)
 	token := w.login(false, anyMap{"device_id": "ONE"}).text("access_token")
 	w.hs.set(func(s *stub) { s.failLogouts = 1 })
-	w.want(w.do("POST", pathLogout, token, anyMap{}), 500, codeUnknown)
+	w.want(w.do("POST", upstream.PathLogout, token, anyMap{}), 500, matrix.CodeUnknown)
 	eventually(t, "the device is logged out", func() bool { return !w.hs.alive("ONE") })
 	if w.sessions() != 0 {
 		t.Error("the session lives")
@@ -149,11 +151,11 @@ func TestLogoutEverywhereWithExpired(t *testing.T) {
 			other := w.login(true, anyMap{"device_id": "TWO"})
 			in := w.login(c.refresh, anyMap{"device_id": "ONE"})
 			token := in.text("access_token")
-			w.want(w.do("GET", pathWhoami, token, nil), 200, "")
+			w.want(w.do("GET", upstream.PathWhoami, token, nil), 200, "")
 			for range c.behind {
 				in = w.want(w.refresh(in.text("refresh_token")), 200, "")
 				if c.used {
-					w.want(w.do("GET", pathWhoami, in.text("access_token"), nil), 200, "")
+					w.want(w.do("GET", upstream.PathWhoami, in.text("access_token"), nil), 200, "")
 				}
 			}
 			w.forward(2 * testTTL)
@@ -170,7 +172,7 @@ func TestLogoutEverywhereWithExpired(t *testing.T) {
 			if n := w.sessions(); n != 0 || w.hs.alive("ONE") || w.hs.alive("TWO") {
 				t.Errorf("%d sessions are left", n)
 			}
-			if a := w.want(w.refresh(other.text("refresh_token")), 401, codeUnknownToken); a.soft() {
+			if a := w.want(w.refresh(other.text("refresh_token")), 401, matrix.CodeUnknownToken); a.soft() {
 				t.Errorf("signing out everywhere is a decision: %s", a.raw)
 			}
 		})
@@ -203,17 +205,17 @@ func (w *world) leaveOverByTime(refresh bool, away time.Duration, noticed, again
 	w.forward(away)
 	switch {
 	case noticed && refresh:
-		w.want(w.refresh(in.text("refresh_token")), 401, codeUnknownToken)
+		w.want(w.refresh(in.text("refresh_token")), 401, matrix.CodeUnknownToken)
 	case noticed:
-		w.want(w.do("GET", pathWhoami, in.text("access_token"), nil), 401, codeUnknownToken)
+		w.want(w.do("GET", upstream.PathWhoami, in.text("access_token"), nil), 401, matrix.CodeUnknownToken)
 	}
 	var since answer
 	if again {
 		since = w.login(true, anyMap{"device_id": "ONE"})
 	}
-	a := w.do("POST", pathLogout, in.text("access_token"), anyMap{})
+	a := w.do("POST", upstream.PathLogout, in.text("access_token"), anyMap{})
 	if again || refresh && away > 2*time.Hour {
-		if w.want(a, 401, codeUnknownToken); !a.soft() || w.hs.loggedOut() > 0 {
+		if w.want(a, 401, matrix.CodeUnknownToken); !a.soft() || w.hs.loggedOut() > 0 {
 			w.t.Errorf("%s, %d logouts", a.raw, w.hs.loggedOut())
 		}
 		if again {
@@ -236,14 +238,14 @@ func TestLogoutOverByTimeOldCopy(t *testing.T) {
 		in = w.works("the session", in)
 	}
 	w.forward(65 * time.Minute)
-	w.want(w.refresh(in.text("refresh_token")), 401, codeUnknownToken)
-	if a := w.want(w.do("POST", pathLogout, copied, anyMap{}), 401, codeUnknownToken); !a.soft() {
+	w.want(w.refresh(in.text("refresh_token")), 401, matrix.CodeUnknownToken)
+	if a := w.want(w.do("POST", upstream.PathLogout, copied, anyMap{}), 401, matrix.CodeUnknownToken); !a.soft() {
 		t.Errorf("%s", a.raw)
 	}
 	if w.hs.loggedOut() > 0 {
 		t.Error("the device was logged out")
 	}
-	w.want(w.do("POST", pathLogout, in.text("access_token"), anyMap{}), 200, "")
+	w.want(w.do("POST", upstream.PathLogout, in.text("access_token"), anyMap{}), 200, "")
 }
 
 // What an administrator got by "log in as user" is not the user's, and outlives
@@ -267,11 +269,11 @@ func TestLoginAsUserOutlives(t *testing.T) {
 			own := w.login(false, anyMap{"device_id": "ONE"})
 			w.login(false, anyMap{"device_id": "TWO"})
 			w.want(w.do("POST", c.path, own.text("access_token"), c.body), 200, "")
-			if a := w.do("GET", pathWhoami, as.text("access_token"), nil); (a.status == 200) != c.lives {
+			if a := w.do("GET", upstream.PathWhoami, as.text("access_token"), nil); (a.status == 200) != c.lives {
 				t.Errorf("login as user: %d %s", a.status, a.raw)
 			}
 			w.restart()
-			if a := w.do("GET", pathWhoami, as.text("access_token"), nil); (a.status == 200) != c.lives {
+			if a := w.do("GET", upstream.PathWhoami, as.text("access_token"), nil); (a.status == 200) != c.lives {
 				t.Errorf("login as user, after a restart: %d %s", a.status, a.raw)
 			}
 		})
@@ -286,11 +288,11 @@ func TestGuestLogoutSettles(t *testing.T) {
 	w.hs.set(func(s *stub) { s.guests = true })
 	w.revoke(w.sessionOf(in.text("access_token")), wire.RevokeOptions{})
 	eventually(t, "the gateway knows", func() bool {
-		return w.do("GET", pathWhoami, in.text("access_token"), nil).status == 401
+		return w.do("GET", upstream.PathWhoami, in.text("access_token"), nil).status == 401
 	})
 	eventually(t, "nothing is left to be done", func() bool { return w.pending() == 0 })
 	own := w.login(false)
-	w.want(w.do("POST", pathLogout, own.text("access_token"), anyMap{}), 403, codeGuest)
+	w.want(w.do("POST", upstream.PathLogout, own.text("access_token"), anyMap{}), 403, matrix.CodeGuest)
 	if n := w.pending(); n != 0 || w.sessions() != 0 {
 		t.Errorf("%d are pending, %d sessions", n, w.sessions())
 	}
@@ -302,7 +304,7 @@ func TestLogoutSurvivesRestart(t *testing.T) {
 	w := newWorld(t)
 	text := w.login(false, anyMap{"device_id": "ONE"}).text("access_token")
 	x := &exchange{route: routeLogout}
-	must(t, w.gateway.verifyLogout(t.Context(), x, credential{token: text, kind: token.Held}, homeserver.Request{}))
+	must(t, w.gateway.verifyLogout(t.Context(), x, token.Credential{Text: text, Kind: token.Held}, homeserver.Request{}))
 	if pass, f := w.gateway.decideLogout(t.Context(), x); !pass || f != nil {
 		t.Fatalf("the logout is not passed on: %+v", f)
 	}
@@ -321,7 +323,7 @@ func TestLoggedOutOnce(t *testing.T) {
 	w.revoke(w.sessionOf(in.text("access_token")), wire.RevokeOptions{})
 	w.reconciled()
 	w.forward(2 * testTTL)
-	w.want(w.do("GET", pathWhoami, in.text("access_token"), nil), 401, codeUnknownToken)
+	w.want(w.do("GET", upstream.PathWhoami, in.text("access_token"), nil), 401, matrix.CodeUnknownToken)
 	if n := w.pending(); n != 0 {
 		t.Errorf("%d are pending", n)
 	}

@@ -8,6 +8,8 @@ import (
 	"net/url"
 	"strings"
 	"testing"
+
+	"github.com/discharger/discharger/discharger/gateway/upstream"
 )
 
 // loopWorld is a world whose gateway is its own homeserver, directly or behind a
@@ -46,14 +48,14 @@ func TestLoop(t *testing.T) {
 		"proxy that adds its own name": func(target *url.URL) http.Handler {
 			return &httputil.ReverseProxy{Rewrite: func(p *httputil.ProxyRequest) {
 				p.SetURL(target)
-				p.Out.Header.Set(headerLoop, "other, "+p.Out.Header.Get(headerLoop)+"; v=1,cdn.example")
+				p.Out.Header.Set("Cdn-Loop", "other, "+p.Out.Header.Get("Cdn-Loop")+"; v=1,cdn.example")
 			}}
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			w := loopWorld(t, behind)
-			if err := w.gateway.CheckUpstream(t.Context()); !errors.Is(err, ErrLoop) {
+			if err := w.gateway.CheckUpstream(t.Context()); !errors.Is(err, upstream.ErrLoop) {
 				t.Errorf("CheckUpstream: %v", err)
 			}
 			for _, method := range []string{"GET", "POST"} {
@@ -61,7 +63,7 @@ func TestLoop(t *testing.T) {
 					t.Errorf("%s: %d, %s", method, a.status, a.raw)
 				}
 			}
-			if h := w.gateway.Health(t.Context()); !errors.Is(h.Homeserver, ErrLoop) || h.Ready() {
+			if h := w.gateway.Health(t.Context()); !errors.Is(h.Homeserver, upstream.ErrLoop) || h.Ready() {
 				t.Errorf("the homeserver is %v", h.Homeserver)
 			}
 			if log := w.log.String(); !strings.Contains(log, `"level":"ERROR","msg":"request came back, upstream leads to this gateway","upstream":"`+w.cfg.Upstream) {
@@ -79,11 +81,11 @@ func TestNoLoop(t *testing.T) {
 		t.Errorf("CheckUpstream: %v", err)
 	}
 	r := w.request("GET", "/_matrix/client/versions", "", nil)
-	r.Header.Set(headerLoop, "discharger-0011223344556677, cdn.example")
+	r.Header.Set("Cdn-Loop", "discharger-0011223344556677, cdn.example")
 	if a := w.send(r); a.status != http.StatusOK {
 		t.Errorf("through other proxies: %d", a.status)
 	}
-	if got := w.hs.last(t).Header.Values(headerLoop); len(got) != 2 || got[1] != w.gateway.loopName {
+	if got := w.hs.last(t).Header.Values("Cdn-Loop"); len(got) != 2 || !w.gateway.homeserver.Looped(http.Header{"Cdn-Loop": got[1:]}) {
 		t.Errorf("the homeserver sees %q", got)
 	}
 	w.hs.leave()

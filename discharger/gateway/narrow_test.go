@@ -4,7 +4,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/discharger/discharger/discharger/gateway/matrix"
 	"github.com/discharger/discharger/discharger/gateway/token"
+	"github.com/discharger/discharger/discharger/gateway/upstream"
 	"github.com/discharger/discharger/discharger/rawmacaroon"
 )
 
@@ -74,9 +76,9 @@ func TestNarrowed(t *testing.T) {
 		{[]string{"room !r:hs", token.CondReadOnly}, "GET", client + room + "/messages", 200},
 		{[]string{"room !r:hs", "room !q:hs"}, "GET", client + room + "/messages", 403},
 
-		{[]string{"client-ip 127.0.0.1"}, "GET", pathWhoami, 200},
-		{[]string{"client-ip 192.0.2.0/24"}, "GET", pathWhoami, 403},
-		{[]string{rawmacaroon.TimeBefore(w.now())}, "GET", pathWhoami, 401},
+		{[]string{"client-ip 127.0.0.1"}, "GET", upstream.PathWhoami, 200},
+		{[]string{"client-ip 192.0.2.0/24"}, "GET", upstream.PathWhoami, 403},
+		{[]string{rawmacaroon.TimeBefore(w.now())}, "GET", upstream.PathWhoami, 401},
 	} {
 		token, err := token.Attenuate(whole, c.conditions...)
 		must(t, err)
@@ -89,16 +91,16 @@ func TestNarrowed(t *testing.T) {
 			t.Errorf("%v, %s %s: seen by the homeserver: %d", c.conditions, c.method, c.path, w.hs.count()-before)
 		}
 	}
-	w.want(w.do("GET", pathWhoami, whole, nil), 200, "")
+	w.want(w.do("GET", upstream.PathWhoami, whole, nil), 200, "")
 
 	// What is not good for anything any more fetches nothing, and keeps nobody
 	// logged in.
 	short, err := token.Attenuate(whole, rawmacaroon.TimeBefore(w.now().Add(time.Minute)))
 	must(t, err)
-	w.want(w.do("GET", pathWhoami, short, nil), 200, "")
+	w.want(w.do("GET", upstream.PathWhoami, short, nil), 200, "")
 	w.forward(2 * testTTL)
 	asked := w.asked.Load()
-	w.want(w.do("GET", pathWhoami, short, nil), 401, codeUnknownToken)
+	w.want(w.do("GET", upstream.PathWhoami, short, nil), 401, matrix.CodeUnknownToken)
 	if w.asked.Load() != asked {
 		t.Error("a discharge was fetched")
 	}
@@ -127,7 +129,7 @@ func TestAttenuateRefuses(t *testing.T) {
 	odd, err := token.EncodeHeld(m)
 	must(t, err)
 	before := w.hs.count()
-	if a := w.want(w.do("GET", pathWhoami, odd, nil), 401, codeUnknownToken); !a.soft() || w.hs.count() > before {
+	if a := w.want(w.do("GET", upstream.PathWhoami, odd, nil), 401, matrix.CodeUnknownToken); !a.soft() || w.hs.count() > before {
 		t.Errorf("%s", a.raw)
 	}
 }

@@ -11,7 +11,10 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"github.com/discharger/discharger/discharger/gateway/matrix"
+	"github.com/discharger/discharger/discharger/gateway/service"
 	"github.com/discharger/discharger/discharger/gateway/token"
+	"github.com/discharger/discharger/discharger/gateway/upstream"
 	"github.com/discharger/discharger/policy"
 )
 
@@ -21,11 +24,11 @@ func TestServiceDown(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	held, rotate := w.login(false).text("access_token"), w.login(true)
-	w.want(w.do("GET", pathWhoami, held, nil), 200, "")
+	w.want(w.do("GET", upstream.PathWhoami, held, nil), 200, "")
 	w.down.Store(true)
 	for range 3 {
-		w.want(w.do("GET", pathWhoami, held, nil), 200, "")
-		w.want(w.do("GET", pathWhoami, rotate.text("access_token"), nil), 200, "")
+		w.want(w.do("GET", upstream.PathWhoami, held, nil), 200, "")
+		w.want(w.do("GET", upstream.PathWhoami, rotate.text("access_token"), nil), 200, "")
 		w.forward(testTTL / 4)
 	}
 	a := w.refresh(rotate.text("refresh_token"))
@@ -34,21 +37,21 @@ func TestServiceDown(t *testing.T) {
 		t.Fatalf("refresh: %d %v %s", a.status, a.header, a.raw)
 	}
 	w.forward(testTTL)
-	if a := w.want(w.do("GET", pathWhoami, held, nil), 503, codeUnknown); a.header.Get("Retry-After") == "" {
+	if a := w.want(w.do("GET", upstream.PathWhoami, held, nil), 503, matrix.CodeUnknown); a.header.Get("Retry-After") == "" {
 		t.Errorf("%v", a.header)
 	}
-	w.want(w.do("GET", pathWhoami, rotate.text("access_token"), nil), 503, codeUnknown)
+	w.want(w.do("GET", upstream.PathWhoami, rotate.text("access_token"), nil), 503, matrix.CodeUnknown)
 	w.down.Store(false)
 	w.forward(time.Minute)
 	// Its holder is about to refresh it, and would end for good at a 401.
-	w.want(w.do("GET", pathWhoami, rotate.text("access_token"), nil), 503, codeUnknown)
-	w.forward(renewGrace)
-	if a := w.want(w.do("GET", pathWhoami, rotate.text("access_token"), nil), 401, codeUnknownToken); !a.soft() {
+	w.want(w.do("GET", upstream.PathWhoami, rotate.text("access_token"), nil), 503, matrix.CodeUnknown)
+	w.forward(service.RefreshGrace)
+	if a := w.want(w.do("GET", upstream.PathWhoami, rotate.text("access_token"), nil), 401, matrix.CodeUnknownToken); !a.soft() {
 		t.Errorf("%s", a.raw)
 	}
-	w.want(w.do("GET", pathWhoami, held, nil), 200, "")
+	w.want(w.do("GET", upstream.PathWhoami, held, nil), 200, "")
 	a = w.want(w.refresh(rotate.text("refresh_token")), 200, "")
-	w.want(w.do("GET", pathWhoami, a.text("access_token"), nil), 200, "")
+	w.want(w.do("GET", upstream.PathWhoami, a.text("access_token"), nil), 200, "")
 }
 
 // The API key is wrong: that is no statement about any session.
@@ -61,7 +64,7 @@ func TestServiceRefusesGateway(t *testing.T) {
 	w.cfg.APIKey, w.cfg.Registerer = []byte("wrong"), nil
 	w.startGateway()
 	w.forward(testTTL)
-	w.want(w.do("GET", pathWhoami, held, nil), 503, codeUnknown)
+	w.want(w.do("GET", upstream.PathWhoami, held, nil), 503, matrix.CodeUnknown)
 	if a := w.refresh(rotate); a.status != 503 || a.body != nil {
 		t.Errorf("%d %s", a.status, a.raw)
 	}
@@ -85,7 +88,7 @@ func TestOneFetchPerLifetime(t *testing.T) {
 		for i := range 16 {
 			all.Go(func() {
 				use := []string{text, narrow}[i%2]
-				if a := w.do("GET", pathWhoami, use, nil); a.status != 200 {
+				if a := w.do("GET", upstream.PathWhoami, use, nil); a.status != 200 {
 					t.Errorf("%d %s", a.status, a.raw)
 				}
 			})
@@ -103,7 +106,7 @@ func TestOneFetchPerLifetime(t *testing.T) {
 	var all sync.WaitGroup
 	for range 64 {
 		all.Go(func() {
-			if a := w.do("GET", pathWhoami, text, nil); a.status != 200 {
+			if a := w.do("GET", upstream.PathWhoami, text, nil); a.status != 200 {
 				t.Errorf("%d %s", a.status, a.raw)
 			}
 		})
@@ -132,7 +135,7 @@ func TestParallelRefresh(t *testing.T) {
 			if a.text("refresh_token") != results[0].text("refresh_token") {
 				t.Fatal("different next tokens")
 			}
-			w.want(w.do("GET", pathWhoami, a.text("access_token"), nil), 200, "")
+			w.want(w.do("GET", upstream.PathWhoami, a.text("access_token"), nil), 200, "")
 		}
 		in = results[7]
 		w.forward(time.Minute)
@@ -169,7 +172,7 @@ func TestNothingLeaks(t *testing.T) {
 	for _, refresh := range []bool{false, true} {
 		in := w.login(refresh)
 		ours = append(ours, in.text("access_token"))
-		w.do("GET", pathWhoami, in.text("access_token"), nil)
+		w.do("GET", upstream.PathWhoami, in.text("access_token"), nil)
 		w.do("GET", "/_matrix/client/v3/x?access_token="+in.text("access_token"), "", nil)
 		w.do("GET", "/_matrix/client/v3/x?access_token=foreign-canary-token", "", nil)
 		if refresh {
@@ -177,7 +180,7 @@ func TestNothingLeaks(t *testing.T) {
 			w.refresh(in.text("refresh_token"))
 		}
 		w.do("POST", "/_matrix/client/v3/logout", in.text("access_token"), anyMap{})
-		w.do("GET", pathWhoami, in.text("access_token"), nil)
+		w.do("GET", upstream.PathWhoami, in.text("access_token"), nil)
 	}
 	w.down.Store(true)
 	w.do("POST", pathLogin, "", anyMap{})

@@ -6,6 +6,8 @@ import (
 	"net/http/httptest"
 	"testing"
 	"time"
+
+	"github.com/discharger/discharger/discharger/gateway/upstream"
 )
 
 // What answers in the service's place decides nothing: no session ends, and no device
@@ -42,23 +44,23 @@ func TestOtherInServicesPlace(t *testing.T) {
 					t.Errorf("%d %s", a.status, a.raw)
 				}
 			}
-			undecided(w.do("GET", pathWhoami, held.text("access_token"), nil))
+			undecided(w.do("GET", upstream.PathWhoami, held.text("access_token"), nil))
 			undecided(w.refresh(rotate.text("refresh_token")))
 			undecided(w.do("POST", pathLogin, "", anyMap{"user": "@u:hs"}))
 			w.forward(testTTL + time.Second)
-			undecided(w.do("GET", pathWhoami, rotate.text("access_token"), nil))
-			undecided(w.do("POST", pathLogout+"/all", rotate.text("access_token"), anyMap{}))
-			undecided(w.do("POST", pathLogout, rotate.text("access_token"), anyMap{}))
-			if err := w.gateway.reconcile(t.Context(), 0); err == nil {
+			undecided(w.do("GET", upstream.PathWhoami, rotate.text("access_token"), nil))
+			undecided(w.do("POST", upstream.PathLogout+"/all", rotate.text("access_token"), anyMap{}))
+			undecided(w.do("POST", upstream.PathLogout, rotate.text("access_token"), anyMap{}))
+			if err := w.gateway.outbox.Reconcile(t.Context(), 0); err == nil {
 				t.Error("sessions were compared")
 			}
 			left := 1
-			if a := w.do("POST", pathLogout, held.text("access_token"), anyMap{}); a.status == 200 { // it is kept for later
+			if a := w.do("POST", upstream.PathLogout, held.text("access_token"), anyMap{}); a.status == 200 { // it is kept for later
 				left = 0
 			} else {
 				undecided(a)
 			}
-			_ = w.gateway.settleOnce(t.Context())
+			_ = w.gateway.outbox.Flush(t.Context())
 			if n := w.hs.loggedOut(); n != 0 {
 				t.Errorf("%d devices were logged out", n)
 			}

@@ -14,18 +14,19 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/discharger/discharger/discharger/gateway/admission"
 )
 
 // serveBubble answers requests in a bubble of testing/synctest, as the gateway does
 // before it looks at them.
-func serveBubble(t *testing.T, handle func(*recorder, *http.Request)) (dial func() net.Conn) {
+func serveBubble(t *testing.T, handle func(*admission.Recorder, *http.Request)) (dial func() net.Conn) {
 	p := newPipes()
 	l := p.listen()
 	s := &http.Server{IdleTimeout: time.Hour, ErrorLog: nil, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		out := &recorder{ResponseWriter: w}
-		out.pace(r)
+		out := admission.NewRecorder(w, r)
 		handle(out, r)
-		out.pacer.writing()
+		out.End()
 	})}
 	go func() { _ = s.Serve(l) }()
 	t.Cleanup(func() { s.Close() })
@@ -49,13 +50,13 @@ func TestBodiesMakeProgress(t *testing.T) {
 		until  time.Duration
 	}{
 		{name: "at once", pieces: 100, size: 100},
-		{name: "nothing", pieces: 1, size: 100, pause: time.Hour, want: errSlow, until: readPatience},
-		{name: "next to nothing, for ever", pieces: 100_000, size: 1, pause: 10 * time.Second, want: errSlow, until: readPatience},
-		{name: "slowly, for hours", pieces: 1000, size: 2 * minProgress, pause: 20 * time.Second},
+		{name: "nothing", pieces: 1, size: 100, pause: time.Hour, want: admission.ErrSlow, until: admission.ReadTimeout},
+		{name: "next to nothing, for ever", pieces: 100_000, size: 1, pause: 10 * time.Second, want: admission.ErrSlow, until: admission.ReadTimeout},
+		{name: "slowly, for hours", pieces: 1000, size: 2 * admission.MinProgress, pause: 20 * time.Second},
 		{name: "slowly in small pieces", pieces: 10_000, size: 100, pause: time.Second},
 		{name: "a small one in a few pieces", pieces: 5, size: 10, pause: 5 * time.Second},
-		{name: "it stops", pieces: 2, size: 100 << 10, pause: 5 * time.Minute, want: errSlow},
-		{name: "too slowly for what is read first", pieces: 1000, size: 2 * minProgress, pause: 5 * time.Second, hurry: bodyPatience, want: errSlow},
+		{name: "it stops", pieces: 2, size: 100 << 10, pause: 5 * time.Minute, want: admission.ErrSlow},
+		{name: "too slowly for what is read first", pieces: 1000, size: 2 * admission.MinProgress, pause: 5 * time.Second, hurry: bodyPatience, want: admission.ErrSlow},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -63,8 +64,8 @@ func TestBodiesMakeProgress(t *testing.T) {
 				result := make(chan error, 1)
 				start := time.Now()
 				var took time.Duration
-				dial := serveBubble(t, func(w *recorder, r *http.Request) {
-					(*Gateway)(nil).hurry(w, c.hurry)
+				dial := serveBubble(t, func(w *admission.Recorder, r *http.Request) {
+					limitBody(w, c.hurry)
 					n, err := io.Copy(io.Discard, r.Body)
 					if err == nil && n != int64(c.pieces*c.size) {
 						err = io.ErrUnexpectedEOF
@@ -132,7 +133,7 @@ func TestAnswersMakeProgress(t *testing.T) {
 	}{
 		{name: "at once", pieces: 10, size: 32 << 10},
 		{name: "never", pieces: 10, size: 32 << 10, read: 24 * time.Hour, cut: true},
-		{name: "slowly, for hours", pieces: 300, size: 32 << 10, read: writePatience/2 - time.Second},
+		{name: "slowly, for hours", pieces: 300, size: 32 << 10, read: admission.WriteTimeout/2 - time.Second},
 		{name: "a long poll", pieces: 1, size: 100, quiet: time.Hour},
 		{name: "news now and then", pieces: 10, size: 100, quiet: 10 * time.Minute},
 	} {
@@ -140,7 +141,7 @@ func TestAnswersMakeProgress(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				result := make(chan error, 1)
-				dial := serveBubble(t, func(w *recorder, r *http.Request) {
+				dial := serveBubble(t, func(w *admission.Recorder, r *http.Request) {
 					w.Header().Set("Content-Type", "application/octet-stream")
 					for range c.pieces {
 						time.Sleep(c.quiet)
@@ -186,7 +187,7 @@ func TestAnswersMakeProgress(t *testing.T) {
 func TestDeadlinesEndWithTheRequest(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		dial := serveBubble(t, func(w *recorder, r *http.Request) {
+		dial := serveBubble(t, func(w *admission.Recorder, r *http.Request) {
 			_, err := io.Copy(io.Discard, r.Body)
 			time.Sleep(10 * time.Minute) // a long poll, after its body
 			if err == nil {

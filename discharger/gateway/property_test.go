@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/discharger/discharger/discharger/gateway/upstream"
 	"github.com/discharger/discharger/discharger/session"
 	"github.com/discharger/discharger/discharger/wire"
 )
@@ -97,14 +98,14 @@ func (h *history) step() {
 	token := s.in.text("access_token")
 	switch n := h.rand.IntN(24); {
 	case n < 8:
-		h.judge("whoami", s, w.do("GET", pathWhoami, token, nil))
+		h.judge("whoami", s, w.do("GET", upstream.PathWhoami, token, nil))
 	case n < 13 && s.in.text("refresh_token") != "":
 		a := w.refresh(s.in.text("refresh_token"))
 		if h.judge("refresh", s, a); a.status == 200 {
 			s.in = a
 		}
 	case n == 13:
-		a := w.do("POST", pathLogout, token, anyMap{})
+		a := w.do("POST", upstream.PathLogout, token, anyMap{})
 		if h.judge("logout", s, a); a.status == 200 {
 			h.decide(s)
 		}
@@ -123,9 +124,9 @@ func (h *history) step() {
 	case n == 18:
 		h.gateways[0].forward(time.Duration(h.rand.IntN(26)) * time.Hour)
 	case n < 21:
-		_ = w.gateway.reconcile(h.Context(), 0)
+		_ = w.gateway.outbox.Reconcile(h.Context(), 0)
 	default:
-		_ = w.gateway.settleOnce(h.Context())
+		_ = w.gateway.outbox.Flush(h.Context())
 	}
 }
 
@@ -134,12 +135,12 @@ func (h *history) step() {
 func (h *history) wrongClock(w *world, s *played) {
 	clock := h.clocks[slices.Index(h.gateways, w)]
 	clock.Store([]int64{-1, 1}[h.rand.IntN(2)] * int64(40*24*time.Hour))
-	h.judge("whoami by a wrong clock", s, w.do("GET", pathWhoami, s.in.text("access_token"), nil))
+	h.judge("whoami by a wrong clock", s, w.do("GET", upstream.PathWhoami, s.in.text("access_token"), nil))
 	if s.in.text("refresh_token") != "" {
 		h.judge("refresh by a wrong clock", s, w.refresh(s.in.text("refresh_token")))
 	}
-	_ = w.gateway.reconcile(h.Context(), 0)
-	_ = w.gateway.settleOnce(h.Context())
+	_ = w.gateway.outbox.Reconcile(h.Context(), 0)
+	_ = w.gateway.outbox.Flush(h.Context())
 	clock.Store(0)
 }
 

@@ -2,11 +2,20 @@ package gateway
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"log/slog"
 	"net/http"
 	"net/http/httputil"
+	"slices"
 	"sync"
+
+	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/discharger/discharger/discharger/gateway/admission"
+	"github.com/discharger/discharger/discharger/gateway/jsonbody"
+	"github.com/discharger/discharger/discharger/gateway/reply"
+	"github.com/discharger/discharger/discharger/gateway/upstream"
 )
 
 // newProxy makes what passes requests on. Paths and queries go out as they came
@@ -26,20 +35,20 @@ func (g *Gateway) newProxy(transport http.RoundTripper) *httputil.ReverseProxy {
 
 func (g *Gateway) rewrite(p *httputil.ProxyRequest) {
 	x := exchangeOf(p.In.Context())
-	p.Out.URL.Scheme, p.Out.URL.Host = g.upstream.Scheme, g.upstream.Host
+	base := g.homeserver.URL()
+	p.Out.URL.Scheme, p.Out.URL.Host = base.Scheme, base.Host
 	setRawPath(p.Out.URL, x.path)
 	p.Out.URL.RawQuery = p.In.URL.RawQuery
 	p.Out.Host = p.In.Host
-	dropForwarded(p.Out.Header)
-	forwarded(p.Out, p.In, x.client, x.trusted, g.live().publicScheme())
-	g.markLoop(p.Out.Header)
+	upstream.SetForwarded(p.Out, p.In, x.client, x.trusted, g.live().publicScheme())
+	g.homeserver.Mark(p.Out.Header)
 }
 
 // answered looks at an answer of the homeserver before the client sees any of
 // it.
 func (g *Gateway) answered(resp *http.Response) error {
 	x := exchangeOf(resp.Request.Context())
-	if !x.poll.stop() {
+	if !x.poll.Stop() {
 		return failed{drained()}
 	}
 	defer x.releaseLeases() // the client may take its time to read the answer
@@ -78,7 +87,7 @@ func (g *Gateway) answered(resp *http.Response) error {
 		return g.answerWellKnown(resp)
 	}
 	if x.ours() {
-		g.ended(resp.Request.Context(), x, forWhom{x.client, resp.Request.UserAgent()})
+		g.ended(resp.Request.Context(), x, x.origin(resp.Request))
 	}
 	return nil
 }
@@ -88,9 +97,9 @@ func (g *Gateway) answered(resp *http.Response) error {
 var errSwitched = errors.New("homeserver switches protocols")
 
 // failed carries an answer of the gateway's own through the proxy.
-type failed struct{ *failure }
+type failed struct{ *reply.Refusal }
 
-func (f failed) Error() string { return f.message }
+func (f failed) Error() string { return f.Message }
 
 // unanswered answers when the homeserver did not, or its answer cannot be given
 // to the client.
@@ -100,25 +109,25 @@ func (g *Gateway) unanswered(w http.ResponseWriter, r *http.Request, err error) 
 	var own failed
 	switch {
 	case errors.As(err, &own):
-		x.outcome = own.outcome
-		own.write(w)
-	case errors.Is(context.Cause(r.Context()), errPollEnded):
+		x.outcome = own.Outcome
+		own.Write(w)
+	case errors.Is(context.Cause(r.Context()), admission.ErrPollEnded):
 		f := drained()
-		x.outcome = f.outcome
-		f.write(w)
-	case errors.Is(err, errSlow):
+		x.outcome = f.Outcome
+		f.Write(w)
+	case errors.Is(err, admission.ErrSlow):
 		f := tooSlow(r)
-		x.outcome = f.outcome
-		f.write(w)
+		x.outcome = f.Outcome
+		f.Write(w)
 	case errors.Is(err, context.Canceled) && r.Context().Err() != nil && !errors.Is(context.Cause(r.Context()), errHeld):
-		x.outcome = outcomeGone // nobody is there to read an answer
+		x.outcome = reply.OutcomeGone // nobody is there to read an answer
 		w.WriteHeader(http.StatusBadGateway)
 	default:
 		g.cfg.Log.LogAttrs(r.Context(), slog.LevelWarn, "the homeserver did not answer",
 			slog.String("path", x.path), slog.Any("error", err))
-		f := upstreamFailed()
-		x.outcome = f.outcome
-		f.write(w)
+		f := reply.UpstreamFailed()
+		x.outcome = f.Outcome
+		f.Write(w)
 	}
 }
 
@@ -137,3 +146,77 @@ func (b *buffers) Get() []byte {
 
 // Put takes it back.
 func (b *buffers) Put(buf []byte) { b.pool.Put(&buf) }
+
+// refreshVersion is the version of the specification that refresh tokens came
+// with.
+const refreshVersion = "v1.3"
+
+// answerVersions adds to the versions that the homeserver speaks the one that
+// the gateway brings.
+func (g *Gateway) answerVersions(resp *http.Response) error {
+	data, err := jsonbody.ReadResponse(resp)
+	if err != nil {
+		return err
+	}
+	body, err := jsonbody.Parse(data)
+	if err != nil {
+		g.leave(resp, "versions")
+		return nil
+	}
+	var versions []string
+	if err := json.Unmarshal(body.Get("versions"), &versions); err != nil || slices.Contains(versions, refreshVersion) {
+		return nil
+	}
+	text, err := json.Marshal(append(versions, refreshVersion))
+	if err != nil {
+		return err
+	}
+	body.Set("versions", jsontext.Value(text))
+	jsonbody.SetResponse(resp, body.Encode())
+	return nil
+}
+
+// answerWellKnown makes clients come back to the gateway.
+func (g *Gateway) answerWellKnown(resp *http.Response) error {
+	if g.live().PublicURL == "" {
+		return nil
+	}
+	data, err := jsonbody.ReadResponse(resp)
+	if err != nil {
+		return err
+	}
+	body, err := jsonbody.Parse(data)
+	if err != nil {
+		g.leave(resp, ".well-known")
+		return nil
+	}
+	if g.rebaseObject(&body) {
+		jsonbody.SetResponse(resp, body.Encode())
+	}
+	return nil
+}
+
+// rebase changes the URL in a member that is a .well-known.
+func (g *Gateway) rebase(body *jsonbody.Object, name string) {
+	inner, err := jsonbody.Parse(body.Get(name))
+	if err == nil && g.rebaseObject(&inner) {
+		body.Set(name, inner.Encode())
+	}
+}
+
+func (g *Gateway) rebaseObject(body *jsonbody.Object) bool {
+	const memberHomeserver, memberBase = "m.homeserver", "base_url"
+	hs, err := jsonbody.Parse(body.Get(memberHomeserver))
+	if g.live().PublicURL == "" || err != nil || hs.Get(memberBase) == nil {
+		return false
+	}
+	hs.Set(memberBase, jsonbody.Quote(g.live().PublicURL))
+	body.Set(memberHomeserver, hs.Encode())
+	return true
+}
+
+// leave notes that an answer stays as it is.
+func (g *Gateway) leave(resp *http.Response, what string) {
+	g.cfg.Log.LogAttrs(resp.Request.Context(), slog.LevelWarn, "the homeserver's answer is not the JSON it should be",
+		slog.String("answer", what))
+}

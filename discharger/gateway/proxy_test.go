@@ -19,6 +19,9 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/discharger/discharger/discharger/gateway/matrix"
+	"github.com/discharger/discharger/discharger/gateway/upstream"
 )
 
 // raw sends a request as it is written, and gives what the homeserver saw of it.
@@ -166,7 +169,7 @@ func TestHomeserverDown(t *testing.T) {
 	w := newWorld(t)
 	token := w.login(false).text("access_token")
 	w.hs.leave()
-	a := w.want(w.do("GET", pathWhoami, token, nil), 502, codeUnknown)
+	a := w.want(w.do("GET", upstream.PathWhoami, token, nil), 502, matrix.CodeUnknown)
 	if a.header.Get("Access-Control-Allow-Origin") != "*" {
 		t.Errorf("%v", a.header)
 	}

@@ -14,6 +14,8 @@ import (
 	"go.etcd.io/bbolt"
 
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/gateway/outbox"
+	"github.com/discharger/discharger/discharger/gateway/upstream"
 	"github.com/discharger/discharger/discharger/session"
 	"github.com/discharger/discharger/discharger/wire"
 	"github.com/discharger/discharger/policy"
@@ -24,12 +26,13 @@ import (
 func (w *world) offline() {
 	w.gateway.cancel()
 	w.gateway.background.Wait()
+	w.gateway.outbox.Stop()
 }
 
 // reconciled makes one pass, and does what it found.
 func (w *world) reconciled() {
 	w.t.Helper()
-	must(w.t, w.gateway.reconcile(context.Background(), 0))
+	must(w.t, w.gateway.outbox.Reconcile(context.Background(), 0))
 	w.settled()
 }
 
@@ -160,12 +163,12 @@ func TestReconcileDoubts(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.offline()
-	for range reconcileFew + 10 {
+	for range outbox.ReconcileFew + 10 {
 		w.login(false)
 	}
 	w.forward(time.Second)
 	must(t, w.gateway.client.RevokeHomeserver(t.Context(), wire.RevokeOptions{}))
-	if err := w.gateway.reconcile(t.Context(), 0); err == nil || !strings.Contains(err.Error(), "not believed") {
+	if err := w.gateway.outbox.Reconcile(t.Context(), 0); err == nil || !strings.Contains(err.Error(), "not believed") {
 		t.Errorf("everybody was logged out: %v", err)
 	}
 	w.settled()
@@ -213,11 +216,15 @@ func TestOldVault(t *testing.T) {
 			w.offline()
 			var box []byte
 			w.rewrite(func(tx *bbolt.Tx) error {
-				s, _, err := getSession(tx, id)
+				var s struct{ Box []byte }
+				err := json.Unmarshal(tx.Bucket([]byte("sessions")).Get(id[:]), &s)
 				if box = s.Box; err != nil {
 					return err
 				}
-				return remove(tx, id)
+				if err := tx.Bucket([]byte("by_user")).Delete(append([]byte("@u:hs\x00"), id[:]...)); err != nil {
+					return err
+				}
+				return tx.Bucket([]byte("sessions")).Delete(id[:])
 			})
 			w.offline()
 			c.end(w, id)
@@ -230,10 +237,10 @@ func TestOldVault(t *testing.T) {
 				if err != nil {
 					return err
 				}
-				if err := tx.Bucket(bucketOrders).Put([]byte{0, 0, 0, 0, 0, 0, 0, 9}, order); err != nil {
+				if err := tx.Bucket([]byte("orders")).Put([]byte{0, 0, 0, 0, 0, 0, 0, 9}, order); err != nil {
 					return err
 				}
-				return tx.Bucket(bucketCondemned).Put(id[:], old)
+				return tx.Bucket([]byte("condemned")).Put(id[:], old)
 			})
 			w.settled()
 			if n := w.pending(); n != 0 || len(w.gatewayOrders()) != 0 {
@@ -306,9 +313,9 @@ func softEnd(t *testing.T, name string, end func(*world, answer), dendrite, refr
 	check := func(what string, w *world) {
 		t.Helper()
 		w.settled()
-		must(t, w.gateway.reconcile(t.Context(), 0))
+		must(t, w.gateway.outbox.Reconcile(t.Context(), 0))
 		w.settled()
-		if a := w.do("GET", pathWhoami, in.text("access_token"), nil); a.status != 401 || !a.soft() {
+		if a := w.do("GET", upstream.PathWhoami, in.text("access_token"), nil); a.status != 401 || !a.soft() {
 			t.Errorf("%s: whoami: %d %s", what, a.status, a.raw)
 		}
 		if refresh {
@@ -322,8 +329,8 @@ func softEnd(t *testing.T, name string, end func(*world, answer), dendrite, refr
 		w.settled()
 	}
 	eventually(t, "the gateways know", func() bool {
-		return one.do("GET", pathWhoami, in.text("access_token"), nil).status == 401 &&
-			two.do("GET", pathWhoami, in.text("access_token"), nil).status == 401
+		return one.do("GET", upstream.PathWhoami, in.text("access_token"), nil).status == 401 &&
+			two.do("GET", upstream.PathWhoami, in.text("access_token"), nil).status == 401
 	})
 	for range 2 {
 		check("one", one)
@@ -356,8 +363,8 @@ func TestLateLogoutSparesDeviceInUse(t *testing.T) {
 				s.lastSeen = map[string]int64{"ONE": w.now().UnixMilli()}
 			})
 			w.revoke(w.sessionOf(old.text("access_token")), wire.RevokeOptions{})
-			must(t, w.gateway.reconcile(t.Context(), 0))
-			if err := w.gateway.settleOnce(t.Context()); err == nil {
+			must(t, w.gateway.outbox.Reconcile(t.Context(), 0))
+			if err := w.gateway.outbox.Flush(t.Context()); err == nil {
 				t.Fatal("the logout did not fail")
 			}
 			if used {

@@ -14,6 +14,10 @@ import (
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/client"
 	"github.com/discharger/discharger/discharger/clientaddr"
+	"github.com/discharger/discharger/discharger/gateway/jsonbody"
+	"github.com/discharger/discharger/discharger/gateway/matrix"
+	"github.com/discharger/discharger/discharger/gateway/outbox"
+	"github.com/discharger/discharger/discharger/gateway/reply"
 	"github.com/discharger/discharger/discharger/gateway/token"
 	"github.com/discharger/discharger/discharger/homeserver"
 	"github.com/discharger/discharger/discharger/rawmacaroon"
@@ -25,23 +29,23 @@ import (
 //
 // A client takes any answer in JSON, but for 200, for the end of its session. So
 // JSON says what was decided, and what was not is text/plain.
-func (g *Gateway) refresh(w http.ResponseWriter, r *http.Request, x *exchange) *failure {
-	g.hurry(w, bodyPatience)
+func (g *Gateway) refresh(w http.ResponseWriter, r *http.Request, x *exchange) *reply.Refusal {
+	limitBody(w, bodyPatience)
 	data, f := g.readRequest(r)
 	if f != nil {
 		return f
 	}
-	g.hurry(w, 0)
-	body, err := g.parseBody(data)
+	limitBody(w, 0)
+	in, err := g.parseBody(data)
 	if err != nil {
-		return badBody(data)
+		return reply.BadBody(data)
 	}
-	text, ok := body.text(memberRefresh)
+	text, ok := in.Text(memberRefresh)
 	switch {
-	case body.get(memberRefresh) == nil:
-		return badRequest(codeMissingParam, "Missing params: ['refresh_token']")
+	case in.Get(memberRefresh) == nil:
+		return reply.BadRequest(matrix.CodeMissingParam, "Missing params: ['refresh_token']")
 	case !ok:
-		return badRequest(codeInvalidParam, "Invalid param: refresh_token")
+		return reply.BadRequest(matrix.CodeInvalidParam, "Invalid param: refresh_token")
 	}
 	x.token, x.kind = true, token.KindOf(text)
 	if x.kind == token.Foreign && !g.sealer.WasOurs(text) {
@@ -50,7 +54,7 @@ func (g *Gateway) refresh(w http.ResponseWriter, r *http.Request, x *exchange) *
 	t, err := g.sealer.DecodeRefresh(text)
 	switch {
 	case errors.Is(err, token.ErrInvalid):
-		return unknownToken("Unknown refresh token.", true)
+		return reply.UnknownToken("Unknown refresh token.", true)
 	case err != nil:
 		return g.refreshRefused(r.Context(), x, err)
 	}
@@ -58,13 +62,15 @@ func (g *Gateway) refresh(w http.ResponseWriter, r *http.Request, x *exchange) *
 	if f != nil {
 		return f
 	}
-	x.outcome = outcomeOwn
+	x.outcome = reply.OutcomeOwn
 	h := w.Header()
-	cors(h)
+	reply.SetCORS(h)
 	h.Set("Content-Type", "application/json")
-	answer := object{
-		{memberAccess, quote(out.access)}, {memberRefresh, quote(out.refresh)}, {memberExpires, number(out.expires.Milliseconds())},
-	}.encode()
+	var body jsonbody.Object
+	body.Set(memberAccess, jsonbody.Quote(out.access))
+	body.Set(memberRefresh, jsonbody.Quote(out.refresh))
+	body.Set(memberExpires, jsonbody.Number(out.expires.Milliseconds()))
+	answer := body.Encode()
 	h.Set("Content-Length", strconv.Itoa(len(answer)))
 	w.WriteHeader(http.StatusOK)
 	_, _ = w.Write(answer) // a lost answer can be asked for again
@@ -72,34 +78,38 @@ func (g *Gateway) refresh(w http.ResponseWriter, r *http.Request, x *exchange) *
 }
 
 // exchangeRefresh gets the next discharge for a refresh token.
-func (g *Gateway) exchangeRefresh(r *http.Request, x *exchange, t token.RefreshToken, text string) (issued, *failure) {
+func (g *Gateway) exchangeRefresh(r *http.Request, x *exchange, t token.RefreshToken, text string) (issued, *reply.Refusal) {
 	ctx := r.Context()
 	access, err := bundle.Encode(macaroon.Slice{t.Access})
 	if err != nil {
-		return issued{}, unknownToken("Unknown refresh token.", true)
+		return issued{}, reply.UnknownToken("Unknown refresh token.", true)
 	}
 	id, err := g.hs.VerifyAccess(ctx, access, homeserver.Request{ClientIP: x.client})
 	if err != nil {
 		return issued{}, g.refreshRefused(ctx, x, err)
 	}
 	if id.Mode != caveat.ModeRotate {
-		return issued{}, unknownToken("Unknown refresh token.", true)
+		return issued{}, reply.UnknownToken("Unknown refresh token.", true)
 	}
 	x.identity = id
-	if err := g.over(ctx, id); err != nil {
+	if err := g.outbox.Over(ctx, id); err != nil {
 		return issued{}, g.refreshRefused(ctx, x, err)
 	}
 	if err := g.confirmUpstream(ctx, r, x); err != nil {
 		return issued{}, g.refreshRefused(ctx, x, err)
 	}
-	grant, err := g.renew(ctx, r, x, t, text)
+	known := func() error { return g.outbox.Over(ctx, id) }
+	grant, err := g.service.Refresh(ctx, g.waiterFor(x, known), id.Session, client.Request{
+		Access: client.Access{Macaroon: t.Access}, Token: t.Token, RequestID: g.requestID(text, x.client, r.UserAgent()),
+		ClientIP: x.client, UserAgent: r.UserAgent(),
+	})
 	if err != nil {
 		return issued{}, g.refreshRefused(ctx, x, err)
 	}
 	out, err := g.hand(grant, id.Mode)
 	if err != nil {
 		g.cfg.Log.LogAttrs(ctx, slog.LevelError, "no token can be made of a discharge", slog.Any("error", err))
-		return issued{}, undecided(0).asText()
+		return issued{}, reply.Undecided(0).Text()
 	}
 	return out, nil
 }
@@ -114,32 +124,32 @@ func (g *Gateway) confirmUpstream(ctx context.Context, r *http.Request, x *excha
 	}
 	asking, cancel := context.WithTimeout(ctx, g.cfg.patience.health)
 	defer cancel()
-	v, err := g.knownUpstream(asking, token, forWhom{x.client, r.UserAgent()})
-	if err != nil || v.known {
+	v, err := g.homeserver.Known(asking, token, x.origin(r))
+	if err != nil || v.Known {
 		return nil
 	}
 	e, err := g.lostUpstream(ctx, x, v)
 	if err != nil {
 		return err
 	}
-	return e.refused()
+	return e.Refusal()
 }
 
 // refreshRefused says why there is no next token. To a client that refreshes,
 // what is decided is 401, and soft unless the session ended otherwise.
-func (g *Gateway) refreshRefused(ctx context.Context, x *exchange, err error) *failure {
+func (g *Gateway) refreshRefused(ctx context.Context, x *exchange, err error) *reply.Refusal {
 	var refused *client.RefusedError
 	switch {
 	case !errors.As(err, &refused):
 	case refused.Ended:
-		g.noteEnd(ctx, x.identity, endingOf(refused))
+		g.outbox.NoteEnd(ctx, x.identity, outbox.FromRefusal(refused))
 	case refused.Reason == wire.ReasonTokenRequired, refused.Reason == wire.ReasonHomeserverRequired: // a mistake of the gateway's
 	default:
-		return unknownToken("The refresh was refused: "+sentence(refused), true)
+		return reply.UnknownToken("The refresh was refused: "+sentence(refused), true)
 	}
 	f := g.refusal(ctx, err)
-	if f.status != http.StatusUnauthorized {
-		return f.asText()
+	if f.Status != http.StatusUnauthorized {
+		return f.Text()
 	}
 	return f
 }

@@ -9,7 +9,10 @@ import (
 	"time"
 
 	"github.com/discharger/discharger/discharger/client"
+	"github.com/discharger/discharger/discharger/gateway/matrix"
+	"github.com/discharger/discharger/discharger/gateway/service"
 	"github.com/discharger/discharger/discharger/gateway/token"
+	"github.com/discharger/discharger/discharger/gateway/upstream"
 	"github.com/discharger/discharger/discharger/homeserver"
 	"github.com/discharger/discharger/discharger/wire"
 	"github.com/discharger/discharger/policy"
@@ -27,10 +30,10 @@ func TestRefusalsOfRequests(t *testing.T) {
 		held, rotate := w.login(false), w.login(true)
 		w.forward(testTTL)
 		deny = true
-		if a := w.want(w.do("GET", pathWhoami, held.text("access_token"), nil), 403, codeForbidden); strings.Contains(string(a.raw), "is over") {
+		if a := w.want(w.do("GET", upstream.PathWhoami, held.text("access_token"), nil), 403, matrix.CodeForbidden); strings.Contains(string(a.raw), "is over") {
 			t.Errorf("%s", a.raw)
 		}
-		if a := w.want(w.refresh(rotate.text("refresh_token")), 401, codeUnknownToken); !a.soft() || strings.Contains(string(a.raw), "is over") {
+		if a := w.want(w.refresh(rotate.text("refresh_token")), 401, matrix.CodeUnknownToken); !a.soft() || strings.Contains(string(a.raw), "is over") {
 			t.Errorf("%s", a.raw)
 		}
 		deny = false
@@ -67,11 +70,11 @@ func TestRefusalsOfRequests(t *testing.T) {
 					f = w.gateway.refreshRefused(t.Context(), x, refused)
 				}
 				hard := c.ended && !c.soft
-				if f.status != want || f.status == 401 && (f.softLogout == hard || f.code != codeUnknownToken) || f.status == 503 && what == "refresh" && !f.plain {
+				if f.Status != want || f.Status == 401 && (f.SoftLogout == hard || f.Code != matrix.CodeUnknownToken) || f.Status == 503 && what == "refresh" && !f.Plain {
 					t.Errorf("%s: %+v", what, f)
 				}
-				if said := strings.Contains(f.message, "session is over"); said != c.ended {
-					t.Errorf("%s says %q", what, f.message)
+				if said := strings.Contains(f.Message, "session is over"); said != c.ended {
+					t.Errorf("%s says %q", what, f.Message)
 				}
 			}
 			if alarm := strings.Contains(w.log.String(), `"level":"ERROR"`); alarm != c.alarm {
@@ -93,7 +96,7 @@ func TestDeniedLogin(t *testing.T) {
 			if device != "" {
 				in["device_id"] = device
 			}
-			w.want(w.do("POST", pathLogin, "", in), 403, codeForbidden)
+			w.want(w.do("POST", pathLogin, "", in), 403, matrix.CodeForbidden)
 			if gone := w.hs.loggedOut() == 1; gone != (device == "") || w.sessions() != 0 || w.pending() != 0 {
 				t.Errorf("logged out: %v, %d sessions, %d pending", gone, w.sessions(), w.pending())
 			}
@@ -163,22 +166,22 @@ func TestBoundToAddress(t *testing.T) {
 				"type": "m.login.password", "user": "@u:hs", "device_id": "ONE", "refresh_token": refresh,
 			}), 200, "")
 			token := in.text("access_token")
-			w.want(w.from(home, "GET", pathWhoami, token, nil), 200, "")
-			w.forward(movePause)
-			if a := w.want(w.from(away, "GET", pathWhoami, token, nil), 401, codeUnknownToken); !a.soft() {
+			w.want(w.from(home, "GET", upstream.PathWhoami, token, nil), 200, "")
+			w.forward(service.RebindInterval)
+			if a := w.want(w.from(away, "GET", upstream.PathWhoami, token, nil), 401, matrix.CodeUnknownToken); !a.soft() {
 				t.Errorf("the thief: %s", a.raw)
 			}
 			if refresh { // the session lives, and a copy of the access token is of no use
-				w.want(w.from(home, "GET", pathWhoami, token, nil), 200, "")
-				if a := w.want(w.from(away, "POST", pathLogout, token, anyMap{}), 401, codeUnknownToken); !a.soft() {
+				w.want(w.from(home, "GET", upstream.PathWhoami, token, nil), 200, "")
+				if a := w.want(w.from(away, "POST", upstream.PathLogout, token, anyMap{}), 401, matrix.CodeUnknownToken); !a.soft() {
 					t.Errorf("the thief logs out: %s", a.raw)
 				}
 				w.want(w.from(home, "POST", pathRefresh, "", anyMap{"refresh_token": in.text("refresh_token")}), 200, "")
-				if a := w.want(w.from(away, "POST", pathRefresh, "", anyMap{"refresh_token": in.text("refresh_token")}), 401, codeUnknownToken); !a.soft() {
+				if a := w.want(w.from(away, "POST", pathRefresh, "", anyMap{"refresh_token": in.text("refresh_token")}), 401, matrix.CodeUnknownToken); !a.soft() {
 					t.Errorf("the thief refreshes: %s", a.raw)
 				}
 			}
-			if a := w.want(w.from(home, "GET", pathWhoami, token, nil), 401, codeUnknownToken); !a.soft() {
+			if a := w.want(w.from(home, "GET", upstream.PathWhoami, token, nil), 401, matrix.CodeUnknownToken); !a.soft() {
 				t.Errorf("the owner: %s", a.raw)
 			}
 			w.settled()
@@ -199,7 +202,7 @@ func TestOwnRequestsNameClient(t *testing.T) {
 	req.Header.Set("User-Agent", "Element")
 	w.want(w.send(req), 200, "")
 	last := w.hs.last(t)
-	if last.URI != pathWhoami || last.Header.Get("User-Agent") != "Element" || last.Header.Get("X-Forwarded-For") != "127.0.0.1" {
+	if last.URI != upstream.PathWhoami || last.Header.Get("User-Agent") != "Element" || last.Header.Get("X-Forwarded-For") != "127.0.0.1" {
 		t.Errorf("%s %v", last.URI, last.Header)
 	}
 }
@@ -226,7 +229,7 @@ func TestKindFromFeed(t *testing.T) {
 					one := newWorld(t)
 					two := one.another()
 					in := one.login(refresh, anyMap{"device_id": "ONE"})
-					two.want(two.do("GET", pathWhoami, in.text("access_token"), nil), 200, "")
+					two.want(two.do("GET", upstream.PathWhoami, in.text("access_token"), nil), 200, "")
 					one.forward(time.Second)
 					o := wire.RevokeOptions{Soft: soft}
 					var err error
@@ -244,13 +247,13 @@ func TestKindFromFeed(t *testing.T) {
 					eventually(t, "the gateways know", func() bool { return one.gateway.feed.Revoked(id) && two.gateway.feed.Revoked(id) })
 					one.down.Store(true)
 					for _, w := range []*world{one, two} {
-						if a := w.want(w.do("GET", pathWhoami, in.text("access_token"), nil), 401, codeUnknownToken); a.soft() != soft {
+						if a := w.want(w.do("GET", upstream.PathWhoami, in.text("access_token"), nil), 401, matrix.CodeUnknownToken); a.soft() != soft {
 							t.Errorf("while the service is away: %s", a.raw)
 						}
 					}
 					one.down.Store(false)
 					for _, w := range []*world{one, two} {
-						if a := w.want(w.do("GET", pathWhoami, in.text("access_token"), nil), 401, codeUnknownToken); a.soft() != soft {
+						if a := w.want(w.do("GET", upstream.PathWhoami, in.text("access_token"), nil), 401, matrix.CodeUnknownToken); a.soft() != soft {
 							t.Errorf("%s", a.raw)
 						}
 					}

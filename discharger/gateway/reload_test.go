@@ -1,7 +1,6 @@
 package gateway
 
 import (
-	"context"
 	"crypto/sha256"
 	"crypto/tls"
 	"go/ast"
@@ -18,10 +17,10 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"testing/synctest"
-	"time"
 
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/gateway/matrix"
+	"github.com/discharger/discharger/discharger/gateway/upstream"
 	"github.com/discharger/discharger/discharger/homeserver"
 	"github.com/discharger/discharger/discharger/secret"
 )
@@ -50,21 +49,21 @@ func TestReloadKeys(t *testing.T) {
 			old := w.login(refreshing)
 			first, second := w.cfg.Keys[0], newMaster(t)
 			w.reload(func(c *Config) { c.Keys = homeserver.Keys{second, first} })
-			w.want(w.do("GET", pathWhoami, old.text("access_token"), nil), 200, "")
+			w.want(w.do("GET", upstream.PathWhoami, old.text("access_token"), nil), 200, "")
 			in := w.login(refreshing)
-			w.want(w.do("GET", pathWhoami, in.text("access_token"), nil), 200, "")
+			w.want(w.do("GET", upstream.PathWhoami, in.text("access_token"), nil), 200, "")
 			if refreshing {
 				old = w.want(w.refresh(old.text("refresh_token")), 200, "")
 			}
 
 			w.reload(func(c *Config) { c.Keys, c.Retired = homeserver.Keys{second}, [][4]byte{first.ID()} })
-			w.want(w.do("GET", pathWhoami, old.text("access_token"), nil), 401, codeUnknownToken)
-			w.want(w.do("GET", pathWhoami, in.text("access_token"), nil), 200, "")
+			w.want(w.do("GET", upstream.PathWhoami, old.text("access_token"), nil), 401, matrix.CodeUnknownToken)
+			w.want(w.do("GET", upstream.PathWhoami, in.text("access_token"), nil), 200, "")
 			if refreshing {
 				in = w.want(w.refresh(in.text("refresh_token")), 200, "")
 			}
 			w.restart()
-			w.want(w.do("GET", pathWhoami, in.text("access_token"), nil), 200, "")
+			w.want(w.do("GET", upstream.PathWhoami, in.text("access_token"), nil), 200, "")
 		})
 	}
 }
@@ -74,11 +73,11 @@ func TestReloadSettings(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	old := w.foreign("@u:hs")
-	w.want(w.do("GET", pathWhoami, old, nil), 200, "")
+	w.want(w.do("GET", upstream.PathWhoami, old, nil), 200, "")
 	w.reload(func(c *Config) { c.Legacy.Reject = true })
-	w.want(w.do("GET", pathWhoami, old, nil), 401, codeUnknownToken)
+	w.want(w.do("GET", upstream.PathWhoami, old, nil), 401, matrix.CodeUnknownToken)
 	w.reload(func(c *Config) { c.ForeignTokens = [][sha256.Size]byte{sha256.Sum256([]byte(old))} })
-	w.want(w.do("GET", pathWhoami, old, nil), 200, "")
+	w.want(w.do("GET", upstream.PathWhoami, old, nil), 200, "")
 
 	const path = "/.well-known/matrix/client"
 	if a := w.do("GET", path, "", nil); strings.Contains(string(a.raw), "new.example") {
@@ -90,7 +89,7 @@ func TestReloadSettings(t *testing.T) {
 	}
 
 	from := func() string {
-		w.rawRequest("GET "+pathVersions, "X-Forwarded-For: 192.0.2.1")
+		w.rawRequest("GET "+upstream.PathVersions, "X-Forwarded-For: 192.0.2.1")
 		return w.hs.last(t).Header.Get("X-Forwarded-For")
 	}
 	if got := from(); got != "127.0.0.1" {
@@ -126,8 +125,8 @@ func TestReloadRefused(t *testing.T) {
 			if err := w.gateway.Reload(cfg); err == nil {
 				t.Error("reloaded")
 			}
-			w.want(w.do("GET", pathWhoami, token, nil), 200, "")
-			w.want(w.do("GET", pathWhoami, w.foreign("@u:hs"), nil), 200, "")
+			w.want(w.do("GET", upstream.PathWhoami, token, nil), 200, "")
+			w.want(w.do("GET", upstream.PathWhoami, w.foreign("@u:hs"), nil), 200, "")
 		})
 	}
 }
@@ -141,7 +140,7 @@ func TestReloadAPIKey(t *testing.T) {
 	}
 	w.reload(func(c *Config) { c.APIKey = secret.Bytes(testAPIKey) })
 	token := w.login(false).text("access_token")
-	w.want(w.do("GET", pathWhoami, token, nil), 200, "")
+	w.want(w.do("GET", upstream.PathWhoami, token, nil), 200, "")
 }
 
 // The homeserver has a certificate of another authority, and trusts another
@@ -189,15 +188,10 @@ func TestReloadUpstreamTLS(t *testing.T) {
 
 	serve(after)
 	w.reload(func(c *Config) { c.UpstreamTLS = trusting(after) })
-	w.want(w.do("GET", pathWhoami, token, nil), 200, "")
+	w.want(w.do("GET", upstream.PathWhoami, token, nil), 200, "")
 	close(release)
 	if data, err := io.ReadAll(poll.Body); err != nil || string(data) != "news" {
 		t.Errorf("the poll ended with %q, %v", data, err)
-	}
-	transport := w.gateway.toUpstream.current.Load()
-	w.reload(func(c *Config) { c.UpstreamTLS = c.UpstreamTLS.Clone() })
-	if w.gateway.toUpstream.current.Load() != transport {
-		t.Error("connections are made anew although nothing has changed")
 	}
 }
 
@@ -211,7 +205,7 @@ func TestReloadUnderLoad(t *testing.T) {
 	var clients sync.WaitGroup
 	clients.Go(func() {
 		for {
-			req, err := http.NewRequest("GET", w.http.URL+pathWhoami, nil)
+			req, err := http.NewRequest("GET", w.http.URL+upstream.PathWhoami, nil)
 			if err != nil {
 				t.Error(err)
 				return
@@ -237,48 +231,6 @@ func TestReloadUnderLoad(t *testing.T) {
 	}
 	close(done)
 	clients.Wait()
-}
-
-// The time between two passes of reconciling follows a reload, in both directions.
-func TestReloadReconcile(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		ctx, cancel := context.WithCancel(t.Context())
-		g := &Gateway{cfg: Config{Jitter: func() float64 { return 0.5 }}, reconfigured: make(chan struct{}, 1), gap: make(chan struct{}, 1)}
-		set := func(d time.Duration) {
-			g.current.Store(&Config{Reconcile: d})
-			g.reconfigured <- struct{}{}
-		}
-		passes := make(chan time.Time)
-		begin := time.Now()
-		go func() {
-			defer close(passes)
-			for g.passDue(ctx) {
-				passes <- time.Now()
-			}
-		}()
-		wait := func(d time.Duration) {
-			t.Helper()
-			if got := (<-passes).Sub(begin); got != d {
-				t.Errorf("a pass after %v, want %v", got, d)
-			}
-		}
-		set(0)
-		g.missed() // without a period, this is nothing
-		time.Sleep(24 * time.Hour)
-		synctest.Wait()
-		<-g.gap
-		begin = time.Now()
-		set(time.Hour) // the day counts
-		wait(0)
-		time.Sleep(50 * time.Minute)
-		set(2 * time.Hour)
-		wait(2 * time.Hour)
-		g.missed()
-		wait(2 * time.Hour)
-		cancel()
-		<-passes
-	})
 }
 
 // Nothing reads a setting that a reload replaces where it is zero.

@@ -10,7 +10,9 @@ import (
 	"time"
 
 	"github.com/discharger/discharger/discharger/gateway/matrix"
+	"github.com/discharger/discharger/discharger/gateway/service"
 	"github.com/discharger/discharger/discharger/gateway/token"
+	"github.com/discharger/discharger/discharger/gateway/upstream"
 	"github.com/discharger/discharger/discharger/homeserver"
 	"github.com/discharger/discharger/policy"
 	"github.com/discharger/discharger/policy/schema"
@@ -26,14 +28,14 @@ func TestSchema(t *testing.T) {
 	checker, err := schema.New(schema.Config{Schema: file})
 	must(t, err)
 	for _, path := range []string{
-		pathWhoami, "/_matrix/client/versions", "/_matrix/client/v3/rooms/!r:hs/messages", "/_matrix/client/v3/rooms/!q:hs/send/x/1",
+		upstream.PathWhoami, "/_matrix/client/versions", "/_matrix/client/v3/rooms/!r:hs/messages", "/_matrix/client/v3/rooms/!q:hs/send/x/1",
 		"/_matrix/client/v1/rooms/!r:hs/hierarchy",
 		"/_matrix/client/v3/sync", "/_matrix/client/v1/media/download/a/b", "/_matrix/client/v3/createRoom", "/_matrix/client/v3/joined_rooms",
 	} {
 		for _, method := range []string{"GET", "PUT"} {
 			x := &exchange{method: method}
 			if f := x.enter(httptest.NewRequest(method, path, nil)); f != nil {
-				t.Fatal(f.message)
+				t.Fatal(f.Message)
 			}
 			ctx := context.WithValue(context.Background(), exchangeKey{}, x)
 			general, room := !x.match.Has("room") && x.match.Allows(matrix.InRoom), ""
@@ -65,13 +67,13 @@ func TestClientMoves(t *testing.T) {
 	})
 	token := w.login(false).text("access_token")
 	from := func(addr string) int {
-		req, err := http.NewRequest("GET", w.http.URL+pathWhoami, nil)
+		req, err := http.NewRequest("GET", w.http.URL+upstream.PathWhoami, nil)
 		must(t, err)
 		req.Header.Set("Authorization", "Bearer "+token)
 		req.Header.Set("X-Forwarded-For", addr)
 		return w.send(req).status
 	}
-	w.forward(movePause)
+	w.forward(service.RebindInterval)
 	if status := from("192.0.2.1"); status != 200 {
 		t.Errorf("moved: %d", status)
 	}
@@ -94,7 +96,7 @@ func TestPolicyNarrows(t *testing.T) {
 	for _, refresh := range []bool{false, true} {
 		token := w.login(refresh).text("access_token")
 		w.want(w.do("GET", "/_matrix/client/v3/joined_rooms", token, nil), 200, "")
-		w.want(w.do("POST", "/_matrix/client/v3/createRoom", token, anyMap{}), 403, codeForbidden)
+		w.want(w.do("POST", "/_matrix/client/v3/createRoom", token, anyMap{}), 403, matrix.CodeForbidden)
 		w.want(w.do("POST", "/_matrix/client/v3/logout", token, anyMap{}), 200, "")
 	}
 }

@@ -4,24 +4,29 @@ import (
 	"context"
 	"log/slog"
 	"net/http"
+	"net/netip"
 	"time"
 
+	"github.com/discharger/discharger/discharger/gateway/admission"
+	"github.com/discharger/discharger/discharger/gateway/jsonbody"
 	"github.com/discharger/discharger/discharger/gateway/matrix"
+	"github.com/discharger/discharger/discharger/gateway/reply"
 	"github.com/discharger/discharger/discharger/gateway/token"
+	"github.com/discharger/discharger/discharger/gateway/upstream"
+	"github.com/discharger/discharger/discharger/homeserver"
 )
 
 // ServeHTTP answers one request.
 func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	start := g.cfg.Clock()
-	cleanHeaders(r)
+	upstream.CleanHeaders(r)
 	x := &exchange{method: r.Method}
 	refused := x.enter(r)
 	x.client, x.trusted = g.clientAddress(r)
-	out := &recorder{ResponseWriter: w}
-	out.pace(r)
+	out := admission.NewRecorder(w, r)
 	defer g.finish(r, x, out, start)
-	defer x.place.release()
-	defer x.body.release()
+	defer x.place.Release()
+	defer x.body.Release()
 	r = r.WithContext(context.WithValue(r.Context(), exchangeKey{}, x))
 	f := refused
 	if f == nil {
@@ -34,13 +39,13 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		f = g.handle(out, r, x)
 	}
 	if f != nil {
-		x.outcome = f.outcome
-		f.write(out)
+		x.outcome = f.Outcome
+		f.Write(out)
 	}
 }
 
 // handle does what the route asks for. A failure is still to be written.
-func (g *Gateway) handle(w http.ResponseWriter, r *http.Request, x *exchange) *failure {
+func (g *Gateway) handle(w http.ResponseWriter, r *http.Request, x *exchange) *reply.Refusal {
 	defer x.releaseLeases()
 	switch {
 	case r.Method == http.MethodOptions:
@@ -58,11 +63,11 @@ func (g *Gateway) handle(w http.ResponseWriter, r *http.Request, x *exchange) *f
 	case x.route == routeRefresh:
 		return g.refresh(w, r, x)
 	case readsBody(x.route):
-		g.hurry(w, bodyPatience)
+		limitBody(w, bodyPatience)
 		if f := g.prepare(r, x); f != nil {
 			return f
 		}
-		g.hurry(w, 0)
+		limitBody(w, 0)
 	default:
 		if f := g.prepare(r, x); f != nil {
 			return f
@@ -76,7 +81,7 @@ func (g *Gateway) handle(w http.ResponseWriter, r *http.Request, x *exchange) *f
 }
 
 // logout answers POST /logout with a token of the gateway's.
-func (g *Gateway) logout(w http.ResponseWriter, r *http.Request, x *exchange) *failure {
+func (g *Gateway) logout(w http.ResponseWriter, r *http.Request, x *exchange) *reply.Refusal {
 	pass, f := g.decideLogout(r.Context(), x)
 	switch {
 	case f != nil:
@@ -86,12 +91,12 @@ func (g *Gateway) logout(w http.ResponseWriter, r *http.Request, x *exchange) *f
 		g.pass(w, r, x)
 		return nil
 	}
-	x.outcome = outcomeOwn
+	x.outcome = reply.OutcomeOwn
 	x.releaseLeases()
 	h := w.Header()
-	cors(h)
+	reply.SetCORS(h)
 	h.Set("Content-Type", "application/json")
-	_, _ = w.Write(object{}.encode()) // the client has gone: nothing to do
+	_, _ = w.Write(jsonbody.Object{}.Encode()) // the client has gone: nothing to do
 	return nil
 }
 
@@ -101,7 +106,7 @@ const bodyPatience = 30 * time.Second
 
 // prepare finds out whose request it is, and whatever else has to be known
 // before it is passed on.
-func (g *Gateway) prepare(r *http.Request, x *exchange) *failure {
+func (g *Gateway) prepare(r *http.Request, x *exchange) *reply.Refusal {
 	if f := g.identify(r, x); f != nil {
 		return f
 	}
@@ -118,102 +123,115 @@ func (g *Gateway) prepare(r *http.Request, x *exchange) *failure {
 
 // identify looks at the token. One of the gateway's is replaced by the
 // homeserver's.
-func (g *Gateway) identify(r *http.Request, x *exchange) *failure {
-	c, f := findCredential(r)
-	if f != nil {
-		return f
+func (g *Gateway) identify(r *http.Request, x *exchange) *reply.Refusal {
+	c, err := token.FindCredential(r)
+	if err != nil {
+		return reply.MissingToken(err.Error())
 	}
-	x.kind, x.token = c.kind, c.token != ""
+	x.kind, x.token = c.Kind, c.Text != ""
 	switch {
 	case !x.token:
 		return nil
 	case x.match.Public():
 		dropCredential(r) // clients that log in again may still send the token that they had
 		return nil
-	case c.kind == token.Foreign && g.sealer.WasOurs(c.token):
-		return unknownToken("Unknown access token.", true)
-	case c.kind == token.Foreign:
+	case c.Kind == token.Foreign && g.sealer.WasOurs(c.Text):
+		return reply.UnknownToken("Unknown access token.", true)
+	case c.Kind == token.Foreign:
 		return g.admitForeign(r, x, c)
-	case c.kind == token.Refresh:
-		return unknownToken("A refresh token is not an access token.", true)
+	case c.Kind == token.Refresh:
+		return reply.UnknownToken("A refresh token is not an access token.", true)
 	}
 	if f := g.authenticate(r, x, c); f != nil {
 		return f
 	}
 	if x.narrowed && !x.match.Allows(matrix.Limited) {
-		return forbidden("This access token was narrowed, and does not allow this.")
+		return reply.Forbidden("This access token was narrowed, and does not allow this.")
 	}
 	g.unwrap(r, x, c)
 	return nil
 }
 
 // unwrap puts the homeserver's token in the place of the gateway's.
-func (g *Gateway) unwrap(r *http.Request, x *exchange, c credential) {
-	if c.from == fromQuery {
-		r.URL.RawQuery = c.query
+func (g *Gateway) unwrap(r *http.Request, x *exchange, c token.Credential) {
+	if c.From == token.FromQuery {
+		r.URL.RawQuery = c.Query
 		r.URL.ForceQuery = false
 	}
-	r.Header[headerAuthorization] = []string{bearer + x.upstream}
+	r.Header[token.HeaderAuthorization] = []string{token.Bearer + x.upstream}
 }
 
 // dropCredential takes a token of the gateway's out of a request.
 func dropCredential(r *http.Request) {
-	c, f := findCredential(r)
-	if f != nil || c.kind == token.Foreign {
+	c, err := token.FindCredential(r)
+	if err != nil || c.Kind == token.Foreign {
 		return
 	}
-	if c.from == fromQuery {
-		r.URL.RawQuery = c.query
+	if c.From == token.FromQuery {
+		r.URL.RawQuery = c.Query
 		return
 	}
-	r.Header.Del(headerAuthorization)
+	r.Header.Del(token.HeaderAuthorization)
 }
-
-// recorder remembers what was answered.
-type recorder struct {
-	http.ResponseWriter
-	status int
-	bytes  int64
-	pacer  pacer
-}
-
-// WriteHeader notes the status.
-func (r *recorder) WriteHeader(status int) {
-	if r.status == 0 || r.status < http.StatusOK {
-		r.status = status
-	}
-	r.pacer.writing()
-	r.ResponseWriter.WriteHeader(status)
-}
-
-// Write counts.
-func (r *recorder) Write(b []byte) (int, error) {
-	if r.status == 0 {
-		r.status = http.StatusOK
-	}
-	r.pacer.writing()
-	n, err := r.ResponseWriter.Write(b)
-	r.bytes += int64(n)
-	return n, err
-}
-
-// Unwrap lets the proxy flush and hijack.
-func (r *recorder) Unwrap() http.ResponseWriter { return r.ResponseWriter }
 
 // finish counts the request and writes its line. The query is not in it, and
 // no header: tokens are.
-func (g *Gateway) finish(r *http.Request, x *exchange, out *recorder, start time.Time) {
-	out.pacer.writing() // what is left of the answer
-	g.metrics.request(x)
+func (g *Gateway) finish(r *http.Request, x *exchange, out *admission.Recorder, start time.Time) {
+	status, written := out.End()
+	g.metrics.Request(x.kind, x.token, x.outcome)
 	if !g.cfg.Access.Enabled(r.Context(), slog.LevelInfo) {
 		return
 	}
 	attrs := make([]slog.Attr, 0, 8)
 	attrs = append(attrs,
-		slog.String("method", r.Method), slog.String("path", x.path), slog.Int("status", out.status), slog.Int64("bytes", out.bytes),
+		slog.String("method", r.Method), slog.String("path", x.path), slog.Int("status", status), slog.Int64("bytes", written),
 		slog.String("from", x.client.String()), slog.Duration("took", g.cfg.Clock().Sub(start)), slog.String("outcome", x.outcome.String()))
 	if x.ours() {
 		attrs = append(attrs, slog.String("session", x.identity.Session.String()))
 	}
 	g.cfg.Access.LogAttrs(r.Context(), slog.LevelInfo, "request", attrs...)
+}
+
+// exchange is one request and its answer.
+type exchange struct {
+	route   route
+	method  string
+	path    string // as it was sent
+	match   matrix.Match
+	room    string // that the events of the answer have to be of; empty: any
+	client  netip.Addr
+	trusted bool // the peer's word is taken for where the client is
+
+	kind     token.Kind          // of the token
+	token    bool                // whether there is one
+	identity homeserver.Identity // whose session it is, if the token is ours
+	upstream string              // the homeserver's own token of that session
+	narrowed bool                // its holder added conditions
+	expired  bool                // its discharge has run out, on routes that accept that
+	settled  bool                // a logout that was passed on left nothing at the homeserver
+	leased   leased
+	poll     *admission.Poll // nil: it is no long poll
+
+	place     admission.Place // among the requests in flight
+	body      jsonbody.Share  // memory of its body and answer, as far as they were read
+	waitUntil time.Time       // the service is waited for until then; zero: it was not waited for
+
+	login   login    // of routes that hand out tokens
+	uia     uiaState // of routes with user-interactive authentication
+	outcome reply.Outcome
+}
+
+// ours tells whether the request came with a token of the gateway's.
+func (x *exchange) ours() bool { return x.upstream != "" }
+
+// origin returns the client of the exchange, for requests on its behalf.
+func (x *exchange) origin(r *http.Request) upstream.Origin {
+	return upstream.Origin{Addr: x.client, UserAgent: r.UserAgent()}
+}
+
+type exchangeKey struct{}
+
+func exchangeOf(ctx context.Context) *exchange {
+	x, _ := ctx.Value(exchangeKey{}).(*exchange)
+	return x
 }

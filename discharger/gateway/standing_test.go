@@ -6,7 +6,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/discharger/discharger/discharger/gateway/matrix"
 	"github.com/discharger/discharger/discharger/gateway/token"
+	"github.com/discharger/discharger/discharger/gateway/upstream"
 	"github.com/discharger/discharger/discharger/homeserver"
 	"github.com/discharger/discharger/discharger/session"
 	"github.com/discharger/discharger/discharger/wire"
@@ -23,7 +25,7 @@ func TestVouchedSessionEnds(t *testing.T) {
 			in := w.login(true, anyMap{"device_id": "ONE"})
 			id, err := w.gateway.hs.Verify(t.Context(), in.text("access_token")[token.PrefixSize:], homeserver.Request{})
 			must(t, err)
-			w.gateway.vouched.put(id.Session, vouch{until: w.now().Add(vouchedLife), events: w.gateway.events.Load()})
+			w.gateway.outbox.Vouch(id.Session, w.gateway.outbox.Received())
 			w.forward(time.Second)
 			if device {
 				_, err = w.gateway.client.RevokeDevice(t.Context(), "@u:hs", "ONE", wire.RevokeOptions{Soft: true})
@@ -32,7 +34,7 @@ func TestVouchedSessionEnds(t *testing.T) {
 			}
 			must(t, err)
 			eventually(t, "the session is refused", func() bool {
-				return w.do("GET", pathWhoami, in.text("access_token"), nil).status == 401
+				return w.do("GET", upstream.PathWhoami, in.text("access_token"), nil).status == 401
 			})
 		})
 	}
@@ -49,14 +51,14 @@ func TestRejectedSaysHowItEnds(t *testing.T) {
 		token := w.login(false).text("access_token")
 		w.hs.set(func(s *stub) { s.softly[s.made[0]] = 1 })
 		w.hs.handler = func(rw http.ResponseWriter, r *http.Request) {
-			if r.URL.Path == pathWhoami {
+			if r.URL.Path == upstream.PathWhoami {
 				w.hs.serve(rw, r)
 				return
 			}
 			rw.WriteHeader(http.StatusUnauthorized)
 			_, _ = rw.Write([]byte(`{"errcode":"M_UNKNOWN_TOKEN","error":"says the identity server"}`))
 		}
-		if a := w.want(w.do("POST", "/_matrix/client/v3/account/3pid/bind", token, anyMap{}), 401, codeUnknownToken); !a.soft() {
+		if a := w.want(w.do("POST", "/_matrix/client/v3/account/3pid/bind", token, anyMap{}), 401, matrix.CodeUnknownToken); !a.soft() {
 			t.Errorf("%s", a.raw)
 		}
 	})
@@ -65,14 +67,14 @@ func TestRejectedSaysHowItEnds(t *testing.T) {
 		w := newWorld(t, like(true))
 		token := w.login(false).text("access_token")
 		w.hs.handler = func(rw http.ResponseWriter, r *http.Request) {
-			if r.URL.Path == pathWhoami {
+			if r.URL.Path == upstream.PathWhoami {
 				rw.WriteHeader(http.StatusInternalServerError)
 				return
 			}
 			rw.WriteHeader(http.StatusUnauthorized)
 			_, _ = rw.Write([]byte(`{"errcode":"M_UNKNOWN_TOKEN","error":"Unknown token"}`))
 		}
-		w.want(w.do("GET", "/_matrix/client/v3/sync", token, nil), 503, codeUnknown)
+		w.want(w.do("GET", "/_matrix/client/v3/sync", token, nil), 503, matrix.CodeUnknown)
 	})
 }
 
@@ -86,11 +88,11 @@ func TestLoggedOutStaysOutAfterRestart(t *testing.T) {
 			w := newWorld(t)
 			in := w.login(refresh, anyMap{"device_id": "ONE"})
 			w.down.Store(true)
-			w.want(w.do("POST", pathLogout, in.text("access_token"), anyMap{}), 200, "")
+			w.want(w.do("POST", upstream.PathLogout, in.text("access_token"), anyMap{}), 200, "")
 			w.restart()
-			w.want(w.do("GET", pathWhoami, in.text("access_token"), nil), 401, codeUnknownToken)
+			w.want(w.do("GET", upstream.PathWhoami, in.text("access_token"), nil), 401, matrix.CodeUnknownToken)
 			w.down.Store(false)
-			w.gateway.wake()
+			w.gateway.outbox.Wake()
 			eventually(t, "the service and the homeserver know", func() bool { return w.sessions() == 0 && !w.hs.alive("ONE") })
 		})
 	}
@@ -108,7 +110,7 @@ func TestLogoutForgotten(t *testing.T) {
 		{"order", func(w *world, in answer) {
 			w.revoke(w.sessionOf(in.text("access_token")), wire.RevokeOptions{Soft: true})
 			eventually(w.t, "the gateway knows", func() bool {
-				return w.do("GET", pathWhoami, in.text("access_token"), nil).status == 401
+				return w.do("GET", upstream.PathWhoami, in.text("access_token"), nil).status == 401
 			})
 		}},
 	} {
@@ -120,8 +122,8 @@ func TestLogoutForgotten(t *testing.T) {
 			w.forward(4 * time.Hour)
 			w.restart()
 			w.offline()
-			w.gateway.dead.remove(w.sessionOf(old.text("access_token"))) // as when the feed has forgotten it too
-			if a := w.want(w.do("POST", pathLogout, old.text("access_token"), anyMap{}), 401, codeUnknownToken); !a.soft() {
+			w.gateway.outbox.Ends.Remove(w.sessionOf(old.text("access_token"))) // as when the feed has forgotten it too
+			if a := w.want(w.do("POST", upstream.PathLogout, old.text("access_token"), anyMap{}), 401, matrix.CodeUnknownToken); !a.soft() {
 				t.Errorf("%s", a.raw)
 			}
 			w.settled()

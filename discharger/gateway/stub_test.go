@@ -13,6 +13,9 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+
+	"github.com/discharger/discharger/discharger/gateway/matrix"
+	"github.com/discharger/discharger/discharger/gateway/upstream"
 )
 
 // stub is a homeserver with Synapse's behaviour, as far as it matters here: old
@@ -144,7 +147,7 @@ func (s *stub) serve(w http.ResponseWriter, r *http.Request) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if r.Method == http.MethodGet && r.RequestURI == pathLoginFlows {
+	if r.Method == http.MethodGet && r.RequestURI == upstream.PathLoginFlows {
 		s.inspected++ // the gateway does that once, at its start
 	} else {
 		s.requests = append(s.requests, stubRequest{r.Method, r.RequestURI, token, string(body), r.Header.Clone()})
@@ -176,9 +179,9 @@ func (s *stub) answer(r *http.Request, token string, body []byte) (int, any) {
 	_ = json.Unmarshal(body, &in)
 	path := r.URL.EscapedPath()
 	switch {
-	case s.failVersions && path == pathVersions:
+	case s.failVersions && path == upstream.PathVersions:
 		return 500, anyMap{"errcode": "M_UNKNOWN"}
-	case path == pathVersions:
+	case path == upstream.PathVersions:
 		return 200, anyMap{"versions": []string{"r0.6.1", "v1.1", "v1.2"}, "unstable_features": anyMap{"x": true}}
 	case path == "/.well-known/matrix/client":
 		return 200, anyMap{"m.homeserver": anyMap{"base_url": s.URL, "x": 1}, "m.identity_server": anyMap{"base_url": "https://is.example"}}
@@ -346,7 +349,7 @@ func (s *stub) authed(r *http.Request, token string, d stubDevice, in anyMap) (i
 		s.failLogouts--
 		return 500, anyMap{"errcode": "M_UNKNOWN"}
 	case rest == "logout" && s.guests:
-		return 403, anyMap{"errcode": codeGuest, "error": "Guest access not allowed"}
+		return 403, anyMap{"errcode": matrix.CodeGuest, "error": "Guest access not allowed"}
 	case rest == "logout":
 		s.logouts = append(s.logouts, d.device)
 		drop(func(t string, o stubDevice) bool {

@@ -8,7 +8,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/discharger/discharger/discharger/gateway/jsonbody"
+	"github.com/discharger/discharger/discharger/gateway/matrix"
+	"github.com/discharger/discharger/discharger/gateway/service"
 	"github.com/discharger/discharger/discharger/gateway/token"
+	"github.com/discharger/discharger/discharger/gateway/upstream"
 	"github.com/discharger/discharger/discharger/homeserver"
 	"github.com/discharger/discharger/discharger/wire"
 )
@@ -28,7 +32,7 @@ func TestWrapped(t *testing.T) {
 		if token.KindOf(text) != token.Held {
 			t.Fatalf("%s: %s", path, a.raw)
 		}
-		w.want(w.do("GET", pathWhoami, text, nil), 200, "")
+		w.want(w.do("GET", upstream.PathWhoami, text, nil), 200, "")
 		var sent anyMap
 		if i := w.hs.count() - 2; json.Unmarshal([]byte(w.hs.requests[i].Body), &sent) != nil || sent["refresh_token"] != nil {
 			t.Errorf("%s: the homeserver was asked %s", path, w.hs.requests[i].Body)
@@ -45,7 +49,7 @@ func TestWrapped(t *testing.T) {
 	}
 	admin := w.want(w.do("POST", pathLogin, "", anyMap{"user": "@admin:hs"}), 200, "").text("access_token")
 	a := w.want(w.do("POST", "/_synapse/admin/v1/users/%40u%3Ahs/login", admin, anyMap{}), 200, "")
-	who := w.want(w.do("GET", pathWhoami, a.text("access_token"), nil), 200, "")
+	who := w.want(w.do("GET", upstream.PathWhoami, a.text("access_token"), nil), 200, "")
 	if token.KindOf(a.text("access_token")) != token.Held || who.text("user_id") != "@u:hs" {
 		t.Errorf("%s, %s", a.raw, who.raw)
 	}
@@ -66,7 +70,7 @@ func TestRefreshPaths(t *testing.T) {
 	}
 	before := w.hs.count()
 	for body, code := range map[string]string{
-		"": codeNotJSON, "x": codeNotJSON, "[]": codeBadJSON, `{"a":1,"a":2}`: codeBadJSON, "{}": codeMissingParam, `{"refresh_token":1}`: codeInvalidParam,
+		"": matrix.CodeNotJSON, "x": matrix.CodeNotJSON, "[]": matrix.CodeBadJSON, `{"a":1,"a":2}`: matrix.CodeBadJSON, "{}": matrix.CodeMissingParam, `{"refresh_token":1}`: matrix.CodeInvalidParam,
 	} {
 		w.want(w.do("POST", pathRefresh, "", body), 400, code)
 	}
@@ -118,7 +122,7 @@ func TestGuestUpgrade(t *testing.T) {
 	if strings.HasSuffix(guest, end) {
 		end = "BBBB"
 	}
-	w.want(w.do("POST", "/_matrix/client/v3/register", "", anyMap{"guest_access_token": guest[:len(guest)-4] + end}), 401, codeUnknownToken)
+	w.want(w.do("POST", "/_matrix/client/v3/register", "", anyMap{"guest_access_token": guest[:len(guest)-4] + end}), 401, matrix.CodeUnknownToken)
 	if w.hs.count() != before {
 		t.Error("a broken token reached the homeserver")
 	}
@@ -142,17 +146,17 @@ func TestCredentials(t *testing.T) {
 		{"query last", "?a=1;b=2&&access_token=" + text, nil, 200, "", "?a=1;b=2&"},
 		{"query encoded", "?access%5Ftoken=" + text, nil, 200, "", "?"},
 		{"query after semicolon", "?a=1;access_token=" + text, nil, 200, "", "?a=1"},
-		{"both", "?access_token=" + text, []string{"Bearer " + text}, 401, codeMissingToken, ""},
-		{"both, one foreign", "?access_token=x", []string{"Bearer " + text}, 401, codeMissingToken, ""},
-		{"twice in the query", "?access_token=" + text + "&access_token=" + text, nil, 401, codeMissingToken, ""},
-		{"two headers", "", []string{"Bearer " + text, "Bearer " + text}, 401, codeMissingToken, ""},
-		{"lower case", "", []string{"bearer " + text}, 401, codeMissingToken, ""},
-		{"none", "", nil, 401, codeMissingToken, "?"},
-		{"refresh token", "", []string{"Bearer " + token.PrefixRefresh + "abc"}, 401, codeUnknownToken, ""},
-		{"foreign", "", []string{"Bearer something"}, 401, codeUnknownToken, "?"},
+		{"both", "?access_token=" + text, []string{"Bearer " + text}, 401, matrix.CodeMissingToken, ""},
+		{"both, one foreign", "?access_token=x", []string{"Bearer " + text}, 401, matrix.CodeMissingToken, ""},
+		{"twice in the query", "?access_token=" + text + "&access_token=" + text, nil, 401, matrix.CodeMissingToken, ""},
+		{"two headers", "", []string{"Bearer " + text, "Bearer " + text}, 401, matrix.CodeMissingToken, ""},
+		{"lower case", "", []string{"bearer " + text}, 401, matrix.CodeMissingToken, ""},
+		{"none", "", nil, 401, matrix.CodeMissingToken, "?"},
+		{"refresh token", "", []string{"Bearer " + token.PrefixRefresh + "abc"}, 401, matrix.CodeUnknownToken, ""},
+		{"foreign", "", []string{"Bearer something"}, 401, matrix.CodeUnknownToken, "?"},
 	} {
 		before := w.hs.count()
-		req, err := http.NewRequest("GET", w.http.URL+pathWhoami+c.query, nil)
+		req, err := http.NewRequest("GET", w.http.URL+upstream.PathWhoami+c.query, nil)
 		must(t, err)
 		if c.header != nil {
 			req.Header["Authorization"] = c.header
@@ -164,7 +168,7 @@ func TestCredentials(t *testing.T) {
 		if (w.hs.count() > before) != (c.uri != "") {
 			t.Errorf("%s: the homeserver saw %d requests", c.name, w.hs.count()-before)
 		}
-		if last := w.hs.last(t); c.status == 200 && (last.URI != pathWhoami+strings.TrimSuffix(c.uri, "?") && last.URI != pathWhoami+c.uri || last.Token != canary) {
+		if last := w.hs.last(t); c.status == 200 && (last.URI != upstream.PathWhoami+strings.TrimSuffix(c.uri, "?") && last.URI != upstream.PathWhoami+c.uri || last.Token != canary) {
 			t.Errorf("%s: the homeserver saw %s with %q", c.name, last.URI, last.Token)
 		}
 	}
@@ -176,7 +180,7 @@ func TestCredentials(t *testing.T) {
 	if last := w.hs.last(t); last.Token != "as_token" {
 		t.Error("a login of an application service came without its token")
 	}
-	req, err := http.NewRequest("OPTIONS", w.http.URL+pathWhoami+"?access_token="+text, nil)
+	req, err := http.NewRequest("OPTIONS", w.http.URL+upstream.PathWhoami+"?access_token="+text, nil)
 	must(t, err)
 	if a := w.send(req); a.status != 200 || strings.Contains(w.hs.last(t).URI, "dga_") || len(a.header["Access-Control-Allow-Origin"]) != 1 {
 		t.Errorf("OPTIONS: %d, %v, %s", a.status, a.header, w.hs.last(t).URI)
@@ -200,7 +204,7 @@ func TestTampering(t *testing.T) {
 			if text == refresh {
 				a = w.refresh(string(b))
 			} else {
-				a = w.do("GET", pathWhoami, string(b), nil)
+				a = w.do("GET", upstream.PathWhoami, string(b), nil)
 			}
 			if id := keyIDOf(string(b)); id != "" && id != keyIDOf(text) && token.KindOf(string(b)) == token.KindOf(text) { // it may be one that the gateway has not read yet
 				if a.status != 503 {
@@ -208,15 +212,15 @@ func TestTampering(t *testing.T) {
 				}
 				continue
 			}
-			if string(b) != text && (a.status != 401 || a.text("errcode") != codeUnknownToken || !a.soft()) {
+			if string(b) != text && (a.status != 401 || a.text("errcode") != matrix.CodeUnknownToken || !a.soft()) {
 				t.Fatalf("byte %d: %d %s", at, a.status, a.raw)
 			}
 		}
 		for _, other := range []string{text + "A", text[:len(text)-1], "x" + text, text[token.PrefixSize:], text + "="} {
 			if text == refresh {
-				w.want(w.refresh(other), 401, codeUnknownToken)
+				w.want(w.refresh(other), 401, matrix.CodeUnknownToken)
 			} else {
-				w.want(w.do("GET", pathWhoami, other, nil), 401, codeUnknownToken)
+				w.want(w.do("GET", upstream.PathWhoami, other, nil), 401, matrix.CodeUnknownToken)
 			}
 		}
 	}
@@ -257,12 +261,12 @@ func TestModesAreNotMixed(t *testing.T) {
 	cut, err := token.EncodeHeld(m)
 	must(t, err)
 	asked, before := w.asked.Load(), w.hs.count()
-	w.want(w.do("GET", pathWhoami, cut, nil), 401, codeUnknownToken)
-	w.want(w.do("POST", "/_matrix/client/v3/logout", cut, anyMap{}), 401, codeUnknownToken)
+	w.want(w.do("GET", upstream.PathWhoami, cut, nil), 401, matrix.CodeUnknownToken)
+	w.want(w.do("POST", "/_matrix/client/v3/logout", cut, anyMap{}), 401, matrix.CodeUnknownToken)
 	if w.asked.Load() != asked || w.hs.count() != before {
 		t.Error("it was asked for, or passed on")
 	}
-	w.want(w.do("GET", pathWhoami, rotate, nil), 200, "")
+	w.want(w.do("GET", upstream.PathWhoami, rotate, nil), 200, "")
 }
 
 // The homeserver's own expiry bounds the session.
@@ -281,10 +285,10 @@ func TestHomeserverTokenExpires(t *testing.T) {
 		t.Errorf("%s", a.raw)
 	}
 	w.forward(2 * time.Minute)
-	if a := w.want(w.do("GET", pathWhoami, in.text("access_token"), nil), 401, codeUnknownToken); !a.soft() {
+	if a := w.want(w.do("GET", upstream.PathWhoami, in.text("access_token"), nil), 401, matrix.CodeUnknownToken); !a.soft() {
 		t.Errorf("%s", a.raw)
 	}
-	if a := w.want(w.refresh(a.text("refresh_token")), 401, codeUnknownToken); !a.soft() {
+	if a := w.want(w.refresh(a.text("refresh_token")), 401, matrix.CodeUnknownToken); !a.soft() {
 		t.Errorf("%s", a.raw)
 	}
 }
@@ -293,28 +297,28 @@ func TestHomeserverTokenExpires(t *testing.T) {
 func TestLoginFails(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, func(w *world) { w.stopped = time.Now() })
-	w.want(w.do("POST", pathLogin, "", anyMap{"password": "wrong"}), 403, codeForbidden)
-	w.want(w.do("POST", pathLogin, "", "x"), 400, codeNotJSON)
-	w.want(w.do("POST", pathLogin, "", `{"refresh_token":"yes"}`), 400, codeUnknown)
-	w.want(w.do("POST", pathLogin, "", strings.Repeat(" ", maxBody+1)), 413, codeTooLarge)
+	w.want(w.do("POST", pathLogin, "", anyMap{"password": "wrong"}), 403, matrix.CodeForbidden)
+	w.want(w.do("POST", pathLogin, "", "x"), 400, matrix.CodeNotJSON)
+	w.want(w.do("POST", pathLogin, "", `{"refresh_token":"yes"}`), 400, matrix.CodeUnknown)
+	w.want(w.do("POST", pathLogin, "", strings.Repeat(" ", jsonbody.MaxSize+1)), 413, matrix.CodeTooLarge)
 	w.down.Store(true) // after it was asked whether it can decide
-	a := w.want(w.do("POST", pathLogin, "", anyMap{}), 503, codeUnknown)
+	a := w.want(w.do("POST", pathLogin, "", anyMap{}), 503, matrix.CodeUnknown)
 	if a.header.Get("Retry-After") == "" {
 		t.Errorf("%v", a.header)
 	}
-	w.want(w.do("POST", pathLogin, "", anyMap{"device_id": "MINE"}), 503, codeUnknown)
+	w.want(w.do("POST", pathLogin, "", anyMap{"device_id": "MINE"}), 503, matrix.CodeUnknown)
 	if !w.hs.alive("MINE") {
 		t.Error("a device that the client named was deleted")
 	}
-	w.forward(ableLife)
+	w.forward(service.ReadyFor)
 	before := w.hs.count()
-	w.want(w.do("POST", pathLogin, "", anyMap{}), 503, codeUnknown)
-	w.want(w.do("POST", "/_matrix/client/v3/register", "", anyMap{"username": "new"}), 503, codeUnknown)
+	w.want(w.do("POST", pathLogin, "", anyMap{}), 503, matrix.CodeUnknown)
+	w.want(w.do("POST", "/_matrix/client/v3/register", "", anyMap{"username": "new"}), 503, matrix.CodeUnknown)
 	if w.hs.count() != before {
 		t.Error("a login was passed on")
 	}
 	w.down.Store(false)
-	w.gateway.wake()
+	w.gateway.outbox.Wake()
 	eventually(t, "the device of the failed login is gone", func() bool { return !w.hs.alive("DEV1") })
 	if !w.hs.alive("MINE") {
 		t.Error("a device that the client named was deleted")
@@ -339,6 +343,6 @@ func TestGzip(t *testing.T) {
 		t.Errorf("%s", a.raw)
 	}
 	w.hs.set(func(s *stub) { clear(s.tokens) })
-	w.want(w.do("GET", pathWhoami, in.text("access_token"), nil), 401, codeUnknownToken)
-	w.want(w.refresh(in.text("refresh_token")), 401, codeUnknownToken)
+	w.want(w.do("GET", upstream.PathWhoami, in.text("access_token"), nil), 401, matrix.CodeUnknownToken)
+	w.want(w.refresh(in.text("refresh_token")), 401, matrix.CodeUnknownToken)
 }

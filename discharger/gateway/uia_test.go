@@ -7,8 +7,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/gateway/matrix"
 	"github.com/discharger/discharger/discharger/gateway/token"
+	"github.com/discharger/discharger/discharger/gateway/uia"
+	"github.com/discharger/discharger/discharger/gateway/upstream"
 )
 
 const pathRegister = "/_matrix/client/v3/register"
@@ -62,7 +64,7 @@ func TestRegistrationWithQuestions(t *testing.T) {
 			if got := token.KindOf(a.text("access_token")); got != c.want || (a.text("refresh_token") != "") != (c.want == token.Rotate) {
 				t.Errorf("%s: %s", c.name, a.raw)
 			}
-			w.want(w.do("GET", pathWhoami, a.text("access_token"), nil), 200, "")
+			w.want(w.do("GET", upstream.PathWhoami, a.text("access_token"), nil), 200, "")
 		}
 	}
 	w.hs.set(func(s *stub) {
@@ -89,7 +91,7 @@ func TestQuestionsAreKeptApart(t *testing.T) {
 		t.Errorf("%s", a.raw)
 	}
 	late := w.beginRegistration(anyMap{"refresh_token": true})
-	w.forward(uiaLife + time.Second)
+	w.forward(uia.Life + time.Second)
 	if a := w.answered(late, nil); token.KindOf(a.text("access_token")) != token.Held {
 		t.Errorf("%s", a.raw)
 	}
@@ -102,35 +104,7 @@ func TestQuestionsAreKeptApart(t *testing.T) {
 	if token.KindOf(a.text("access_token")) != token.Held || a.text("refresh_token") != "" {
 		t.Errorf("%s", a.raw)
 	}
-	w.want(w.do("GET", pathWhoami, a.text("access_token"), nil), 200, "")
-}
-
-// However many registrations are begun, and whatever is in them, no more than
-// so much is kept, and sessions of users are not forgotten for it.
-func TestUIASessionsAreBounded(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t)
-	w.hs.questions = make(map[string]anyMap)
-	memory := newUIASessions(64 << 10)
-	w.gateway.uiaRegistrations = memory
-	for range 200 {
-		w.beginRegistration(anyMap{"refresh_token": true, "device_id": strings.Repeat("x", caveat.MaxDevice)})
-	}
-	sum := 0
-	for el := memory.order.Front(); el != nil; el = el.Next() {
-		sum += entryIn(el).params.size()
-	}
-	if sum == 0 || sum > memory.room || sum != memory.used || memory.order.Len() != len(memory.byKey) {
-		t.Errorf("%d bytes in %d and %d entries are kept, %d are counted", sum, memory.order.Len(), len(memory.byKey), memory.used)
-	}
-	w.forward(uiaLife)
-	w.beginRegistration(anyMap{})
-	if n := memory.order.Len(); n != 1 {
-		t.Errorf("%d entries are kept, all but one have expired", n)
-	}
-	if memory.put(uiaKey{1}, params{devices: make([]string, 1000)}, w.now()); memory.order.Len() != 1 {
-		t.Error("an entry of any size is kept")
-	}
+	w.want(w.do("GET", upstream.PathWhoami, a.text("access_token"), nil), 200, "")
 }
 
 // interaction is a case of TestInteractiveAuthentication.
@@ -226,12 +200,12 @@ func TestAmbiguousBodies(t *testing.T) {
 		want             int
 		code             string
 	}{
-		{"wish twice", password, `{"logout_devices":true,"logout_devices":false,"new_password":"n"}`, 400, codeBadJSON},
-		{"half a character", password, `{"logout_devices":false,"new_password":"\ud800"}`, 400, codeBadJSON},
-		{"devices twice", deletion, `{"devices":["ONE"],"devices":["TWO"]}`, 400, codeBadJSON},
-		{"list", deletion, `["ONE"]`, 400, codeBadJSON},
-		{"no JSON", deletion, "{", 401, codeForbidden}, // Synapse takes it for {}
-		{"empty", deletion, "", 401, codeForbidden},
+		{"wish twice", password, `{"logout_devices":true,"logout_devices":false,"new_password":"n"}`, 400, matrix.CodeBadJSON},
+		{"half a character", password, `{"logout_devices":false,"new_password":"\ud800"}`, 400, matrix.CodeBadJSON},
+		{"devices twice", deletion, `{"devices":["ONE"],"devices":["TWO"]}`, 400, matrix.CodeBadJSON},
+		{"list", deletion, `["ONE"]`, 400, matrix.CodeBadJSON},
+		{"no JSON", deletion, "{", 401, matrix.CodeForbidden}, // Synapse takes it for {}
+		{"empty", deletion, "", 401, matrix.CodeForbidden},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -245,7 +219,7 @@ func TestAmbiguousBodies(t *testing.T) {
 			if c.want == 401 && a.text("session") == "" {
 				t.Errorf("%s", a.raw)
 			}
-			w.want(w.do("GET", pathWhoami, other, nil), 200, "")
+			w.want(w.do("GET", upstream.PathWhoami, other, nil), 200, "")
 		})
 	}
 }
@@ -261,7 +235,7 @@ func TestStrangersHaveNoUIASessions(t *testing.T) {
 	}
 	w.do("POST", "/_matrix/client/v3/account/password", "", anyMap{"new_password": "n"})
 	w.do("POST", "/_matrix/client/v3/account/password", "syt_old", anyMap{"new_password": "n"})
-	if n := w.gateway.uiaUsers.order.Len(); n != 0 {
+	if n := w.gateway.uiaUsers.Order.Len(); n != 0 {
 		t.Errorf("%d sessions are kept", n)
 	}
 }

@@ -18,6 +18,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/discharger/discharger/discharger/gateway/matrix"
+	"github.com/discharger/discharger/discharger/gateway/upstream"
 	"github.com/discharger/discharger/discharger/wire"
 )
 
@@ -101,7 +103,7 @@ func TestUpstreamTLS(t *testing.T) {
 			must(t, err)
 			w.gateway, w.http = g, httptest.NewServer(g)
 			t.Cleanup(w.http.Close)
-			w.want(w.do("POST", pathLogin, "", anyMap{}), 502, codeUnknown)
+			w.want(w.do("POST", pathLogin, "", anyMap{}), 502, matrix.CodeUnknown)
 			must(t, g.Close())
 			if w.hs.count() > 0 || w.hs.inspections() > before {
 				t.Errorf("%s: the homeserver was asked something", c.name)
@@ -135,7 +137,7 @@ func TestUpstreamSocket(t *testing.T) {
 	// While it is away, clients are told to try again.
 	token := w.login(false).text("access_token")
 	srv.Close()
-	w.want(w.do("GET", pathWhoami, token, nil), 502, codeUnknown)
+	w.want(w.do("GET", upstream.PathWhoami, token, nil), 502, matrix.CodeUnknown)
 }
 
 // reachable goes through what the gateway asks the homeserver: for clients, and

@@ -9,6 +9,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/discharger/discharger/discharger/gateway/upstream"
 )
 
 // BenchmarkWaiting measures what 500 requests of as many sessions cost that wait for
@@ -22,7 +24,7 @@ func BenchmarkWaiting(b *testing.B) {
 	})
 	all := make([]*http.Request, requests)
 	for i := range all {
-		req := httptest.NewRequestWithContext(b.Context(), "GET", pathWhoami, http.NoBody)
+		req := httptest.NewRequestWithContext(b.Context(), "GET", upstream.PathWhoami, http.NoBody)
 		req.RemoteAddr = "127.0.0.1:1"
 		req.Header.Set("X-Forwarded-For", fmt.Sprintf("192.0.2.%d", i%250))
 		req.Header.Set("Authorization", "Bearer "+w.login(false, anyMap{"user": fmt.Sprintf("@user%d:hs", i)}).text("access_token"))
@@ -43,7 +45,7 @@ func BenchmarkWaiting(b *testing.B) {
 				}
 			})
 		}
-		eventually(b, "all wait", func() bool { return w.gateway.room.size() == requests })
+		eventually(b, "all wait", func() bool { return w.gateway.service.Waiting.Size() == requests })
 		now, more := usage()
 		memory += (now - bytes) / requests
 		goroutines += (more - routines) / requests

@@ -18,6 +18,7 @@ import (
 	"github.com/discharger/discharger/config"
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/gateway"
+	"github.com/discharger/discharger/discharger/gateway/admission"
 	"github.com/discharger/discharger/discharger/homeserver"
 	"github.com/discharger/discharger/discharger/keyfile"
 )
@@ -102,8 +103,8 @@ func (f *Server) PrepareReload(cfg *config.Config, ring *keyfile.Ring, serviceKe
 	return gc, err
 }
 
-func gatewayLimits(l *config.GatewayLimits) gateway.Limits {
-	return gateway.Limits{
+func gatewayLimits(l *config.GatewayLimits) admission.Limits {
+	return admission.Limits{
 		Requests: l.Requests, RequestsPerAddress: l.RequestsPerAddress, Lasting: l.Lasting, LastingPerAddress: l.LastingPerAddress,
 	}
 }

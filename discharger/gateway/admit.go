@@ -1,0 +1,237 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/http"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/discharger/discharger/discharger/clientaddr"
+	"github.com/discharger/discharger/discharger/gateway/admission"
+	"github.com/discharger/discharger/discharger/gateway/jsonbody"
+	"github.com/discharger/discharger/discharger/gateway/matrix"
+	"github.com/discharger/discharger/discharger/gateway/reply"
+	"github.com/discharger/discharger/discharger/gateway/service"
+)
+
+// boundOf returns what a client's address counts as, which is not valid if it has no
+// bound: then it may be that of all clients, a trusted proxy's that did not say whom
+// it stands before, for instance.
+func (g *Gateway) boundOf(client netip.Addr) netip.Prefix {
+	if g.trusts(client) {
+		return netip.Prefix{}
+	}
+	return admission.Peer(client)
+}
+
+// enter takes a place for a request.
+func (g *Gateway) enter(x *exchange) *reply.Refusal {
+	s := admission.Brief
+	if x.match.Poll() {
+		s = admission.Lasting
+	}
+	if g.limiter.Take(&x.place, g.boundOf(x.client), s) {
+		return nil
+	}
+	return tooMany(x.route)
+}
+
+// tooMany is the answer to a request for which there is no place.
+func tooMany(r route) *reply.Refusal {
+	f := &reply.Refusal{
+		Status: http.StatusTooManyRequests, Code: matrix.CodeLimitExceeded, Message: "Too many requests at a time. Try again later.",
+		RetryAfter: admission.RetryAfter, Outcome: reply.OutcomeLimited,
+	}
+	if r == routeRefresh {
+		f.Status = http.StatusServiceUnavailable
+		return f.Text()
+	}
+	return f
+}
+
+// parseBody does what parseObject does, in turn.
+func (g *Gateway) parseBody(data []byte) (o jsonbody.Object, err error) {
+	g.bodies.InTurn(data, func(data []byte) { o, err = jsonbody.Parse(data) })
+	return o, err
+}
+
+// drained is the answer to a long poll that was ended.
+func drained() *reply.Refusal {
+	return &reply.Refusal{
+		Status: http.StatusServiceUnavailable, Code: matrix.CodeUnknown, Outcome: reply.OutcomeUnavailable, RetryAfter: admission.PollRetryAfter,
+		Message: "The server is restarting. Try again.",
+	}
+}
+
+// tooSlow is the answer to a client whose body does not arrive.
+func tooSlow(r *http.Request) *reply.Refusal {
+	f := &reply.Refusal{
+		Status: http.StatusRequestTimeout, Code: matrix.CodeUnknown, Message: "The body of the request did not arrive in time.", Outcome: reply.OutcomeSlow,
+	}
+	if x := exchangeOf(r.Context()); x != nil && x.route == routeRefresh {
+		return f.Text() // clients take any JSON there for the end of the session
+	}
+	return f
+}
+
+// limitBody bounds the time in which the body of a request has to arrive; 0 is no
+// bound.
+func limitBody(w http.ResponseWriter, d time.Duration) {
+	if r, ok := w.(*admission.Recorder); ok {
+		r.Limit(d)
+	}
+}
+
+// leased is the leases of one request.
+type leased struct {
+	keys    []admission.DeviceKey
+	release []func()
+	end     *time.Timer // of waiting for the homeserver; nil: there is no bound
+}
+
+// lease takes the lease of a device for an exchange, unless it has it. A session
+// without a device needs none.
+func (g *Gateway) lease(ctx context.Context, x *exchange, user, device string) error {
+	return g.leaseBy(ctx, x, admission.Device(user, device), admission.Claim{})
+}
+
+// leaseOpen does the same for a login before the homeserver has agreed to it.
+func (g *Gateway) leaseOpen(ctx context.Context, x *exchange, user, device string) error {
+	return g.leaseBy(ctx, x, admission.Device(user, device), admission.Claim{Open: true, Peer: g.boundOf(x.client)})
+}
+
+func (g *Gateway) leaseBy(ctx context.Context, x *exchange, key admission.DeviceKey, c admission.Claim) error {
+	if key.Device == "" || slices.Contains(x.leased.keys, key) {
+		return nil
+	}
+	release, err := g.leases.Acquire(ctx, key, c)
+	if err != nil {
+		return err
+	}
+	x.leased.keys = append(x.leased.keys, key)
+	x.leased.release = append(x.leased.release, release)
+	return nil
+}
+
+// leaseLogout takes the leases of a device that is to be logged out.
+func (g *Gateway) leaseLogout(ctx context.Context, x *exchange, user, device string) error {
+	if err := g.lease(ctx, x, "", device); err != nil {
+		return err
+	}
+	return g.lease(ctx, x, user, device)
+}
+
+var errHeld = errors.New("the homeserver takes too long while other requests wait for the device")
+
+// pass passes a request on. While it has leases, the homeserver has to answer in
+// time.
+func (g *Gateway) pass(w http.ResponseWriter, r *http.Request, x *exchange) {
+	if len(x.leased.keys) > 0 {
+		ctx, cancel := context.WithCancelCause(r.Context())
+		defer cancel(nil)
+		x.leased.end = time.AfterFunc(g.cfg.patience.leased, func() { cancel(errHeld) })
+		r = r.WithContext(ctx)
+	}
+	if x.match.Poll() {
+		ctx, p := g.polls.Begin(r.Context())
+		defer p.End()
+		x.poll, r = p, r.WithContext(ctx)
+	}
+	g.proxy.ServeHTTP(w, r)
+}
+
+// releaseLeases gives back the leases of an exchange.
+func (x *exchange) releaseLeases() {
+	if x.leased.end != nil {
+		x.leased.end.Stop()
+	}
+	for _, f := range x.leased.release {
+		f()
+	}
+	x.leased = leased{}
+}
+
+// readRequest reads the body of a request and leaves it as it was. What is
+// compressed is not looked into.
+func (g *Gateway) readRequest(r *http.Request) ([]byte, *reply.Refusal) {
+	if enc := r.Header.Get("Content-Encoding"); enc != "" && !strings.EqualFold(enc, "identity") {
+		return nil, reply.BadRequest(matrix.CodeUnknown, "A compressed body cannot be read here.")
+	}
+	if r.Body == nil {
+		return nil, nil
+	}
+	x := exchangeOf(r.Context())
+	err := jsonbody.ErrTooLarge
+	var data []byte
+	if r.ContentLength <= jsonbody.MaxSize {
+		data, err = g.bodies.Read(r.Body, &x.body)
+	}
+	switch {
+	case err == nil:
+	case errors.Is(err, jsonbody.ErrTooLarge):
+		return nil, &reply.Refusal{
+			Status: http.StatusRequestEntityTooLarge, Code: matrix.CodeTooLarge, Message: "The body is too large.", Outcome: reply.OutcomeMalformed,
+		}
+	case errors.Is(err, jsonbody.ErrNoRoom):
+		return nil, tooMany(x.route)
+	case errors.Is(err, admission.ErrSlow):
+		return nil, tooSlow(r)
+	default:
+		return nil, reply.BadRequest(matrix.CodeUnknown, "The body could not be read.")
+	}
+	jsonbody.SetRequest(r, data)
+	return data, nil
+}
+
+// Drain answers the requests that wait for the service and the long polls, now and
+// from now on, with 503. Others are not affected. It may be called more than once.
+func (g *Gateway) Drain() {
+	g.polls.Drain(g.cfg.Jitter)
+	g.service.Waiting.Drain()
+}
+
+// waiterFor makes the waiter of an exchange. All that one exchange waits is bounded
+// together.
+func (g *Gateway) waiterFor(x *exchange, known func() error) service.Waiter {
+	if x.waitUntil.IsZero() {
+		x.waitUntil = time.Now().Add(g.cfg.patience.wait)
+	}
+	return service.Waiter{Peer: g.boundOf(x.client), Place: &x.place, Known: known, Until: x.waitUntil}
+}
+
+// askFirst asks before a login or registration is passed on.
+func (g *Gateway) askFirst(ctx context.Context, x *exchange) *reply.Refusal {
+	w := g.waiterFor(x, nil)
+	w.Open = true
+	if err := g.service.Ready(ctx, w); err != nil {
+		return g.refusal(ctx, err)
+	}
+	return nil
+}
+
+// peer returns the address of the other end of the connection; invalid on a
+// Unix socket.
+func peer(r *http.Request) netip.Addr { return clientaddr.Peer(r) }
+
+// clientAddress returns where a request comes from, through trusted proxies. The
+// second result reports whether the peer is one of them.
+func (g *Gateway) clientAddress(r *http.Request) (netip.Addr, bool) {
+	o := clientaddr.Of(r, g.live().TrustedProxies)
+	if o.Malformed != "" {
+		g.metrics.MalformedFor.Inc()
+		g.forWarned.Do(func() {
+			g.cfg.Log.LogAttrs(r.Context(), slog.LevelWarn, "X-Forwarded-For not understood, clients have the proxy's address",
+				slog.String("element", o.Malformed), slog.String("proxy", o.Addr.String()))
+		})
+	}
+	return o.Addr, o.Trusted
+}
+
+// trusts reports whether an address is that of a trusted proxy.
+func (g *Gateway) trusts(a netip.Addr) bool {
+	return slices.ContainsFunc(g.live().TrustedProxies, func(p netip.Prefix) bool { return p.Contains(a) })
+}

@@ -1,0 +1,55 @@
+package matrix
+
+import (
+	"mime"
+	"strings"
+)
+
+// ContentType reads the values of the Content-Type header strictly, and returns the
+// media type in lower case, without parameters. It reports false if there are
+// several values, or one that is not of the grammar of RFC 9110, section 8.3.1, to
+// the letter: decoders of other grammars may read it as another type.
+func ContentType(values []string) (mediaType string, ok bool) {
+	switch len(values) {
+	case 0:
+		return "", true
+	case 1:
+	default:
+		return "", false
+	}
+	for _, c := range []byte(values[0]) {
+		if c >= 0x7f || c < ' ' && c != '\t' {
+			return "", false
+		}
+	}
+	bare, _, _ := strings.Cut(values[0], ";")
+	mediaType, params, err := mime.ParseMediaType(values[0])
+	if err != nil || !strings.EqualFold(strings.TrimSpace(bare), mediaType) || strings.Count(mediaType, "/") != 1 ||
+		strings.HasPrefix(bare, " ") || strings.HasPrefix(bare, "\t") {
+		return "", false
+	}
+	if strings.Contains(values[0], "*") && mediaType != "*/*" {
+		return "", false // parameters in pieces, RFC 2231
+	}
+	if strings.Count(unquoted(values[0]), "=") != len(params) {
+		return "", false // a parameter is there twice
+	}
+	return mediaType, true
+}
+
+// unquoted returns a header value without its quoted strings.
+func unquoted(s string) string {
+	var b strings.Builder
+	quoted := false
+	for i := 0; i < len(s); i++ {
+		switch {
+		case quoted && s[i] == '\\':
+			i++
+		case s[i] == '"':
+			quoted = !quoted
+		case !quoted:
+			b.WriteByte(s[i])
+		}
+	}
+	return b.String()
+}

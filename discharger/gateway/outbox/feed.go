@@ -1,0 +1,42 @@
+package outbox
+
+import (
+	"context"
+	"log/slog"
+
+	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/wire"
+)
+
+// Revoked takes note of a revocation. After a hard end devices are logged out at
+// the homeserver, so that they do not go on receiving keys; after a soft one they
+// stay. Sessions whose devices the homeserver has deleted already are not in the
+// vault any more.
+func (b *Outbox) Revoked(r wire.Revocation) {
+	ctx := context.Background()
+	if r.Session == (caveat.SessionID{}) {
+		b.events.Add(1)
+	}
+	ids, err := b.Store.revoke(r)
+	if _, dead := b.Ends.Get(r.Session); !dead && r.Session != (caveat.SessionID{}) {
+		b.Ends.Put(r.Session, End{Soft: r.Soft, Reason: r.Reason, at: r.At.UnixMilli(), Settled: len(ids) > 0})
+		b.cfg.OnEnd(r.Session)
+	}
+	b.cfg.OnChange()
+	if err != nil {
+		b.cfg.Log.LogAttrs(ctx, slog.LevelError, "revocation cannot be written down", slog.Any("error", err))
+	}
+	if len(ids) > 0 {
+		b.cfg.Log.LogAttrs(ctx, slog.LevelInfo, "logging out devices of revoked sessions",
+			slog.Int("sessions", len(ids)), slog.String("reason", r.Reason))
+		b.Wake()
+	}
+}
+
+// Missed is called when revocations may have been missed.
+func (b *Outbox) Missed() {
+	select {
+	case b.gap <- struct{}{}:
+	default:
+	}
+}

@@ -1,0 +1,218 @@
+package outbox
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"strconv"
+	"time"
+
+	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/gateway/admission"
+	"github.com/discharger/discharger/discharger/gateway/jsonbody"
+	"github.com/discharger/discharger/discharger/gateway/upstream"
+	"github.com/discharger/discharger/discharger/homeserver"
+)
+
+// maxTries is how often a logout is tried that the homeserver answers, but not
+// as it should.
+const maxTries = 20
+
+// flushLogouts logs out at the homeserver the devices of sessions that are over.
+// One that fails is not in the way of others, unless the service or the
+// homeserver cannot be reached at all.
+func (b *Outbox) flushLogouts(ctx context.Context) (failed error) {
+	for id := (caveat.SessionID{}); ctx.Err() == nil; {
+		next, ok, err := b.Store.NextLogout(id)
+		if err != nil || !ok {
+			return errors.Join(failed, err)
+		}
+		id = next
+		var status *upstream.StatusError
+		if err := b.logOutDevice(ctx, id); errors.As(err, &status) || errors.Is(err, admission.ErrBusy) || errors.Is(err, homeserver.ErrUnknownKey) {
+			failed = err
+		} else if err != nil {
+			return err
+		}
+	}
+	return ctx.Err()
+}
+
+// logOutDevice logs out one device, if its session is still to be and no other
+// session has the device. The device's lease is held over check and logout.
+func (b *Outbox) logOutDevice(ctx context.Context, id caveat.SessionID) error {
+	d, ok, err := b.Store.Logout(id)
+	if err != nil || !ok {
+		return err
+	}
+	token, err := b.sealer.OpenUpstream(id, d.Box)
+	if errors.Is(err, homeserver.ErrUnknownKey) {
+		return err
+	}
+	if err != nil {
+		b.cfg.Log.LogAttrs(ctx, slog.LevelError, "key of a homeserver's token is gone, its device stays", slog.String("session", id.String()))
+		return b.Store.LogoutDone(id)
+	}
+	if !d.Named {
+		if d, ok, err = b.identify(ctx, id, d, token); err != nil || !ok {
+			return err
+		}
+	}
+	if d.Device != "" {
+		release, err := b.tryLease(d.User, d.Device)
+		if err != nil {
+			return err
+		}
+		defer release()
+		if _, ok, err = b.Store.Logout(id); err != nil || !ok {
+			return err // a login on the device cancelled it
+		}
+	}
+	if ok, err = b.mayLogOut(ctx, id, &d, token); err != nil || !ok {
+		return err
+	}
+	err = b.homeserver.Logout(ctx, token, upstream.Origin{})
+	b.cfg.ObserveLogout(err)
+	var status *upstream.StatusError
+	switch {
+	case err == nil:
+		b.gone.Put(id, struct{}{})
+		return b.Store.LogoutDone(id)
+	case !errors.As(err, &status):
+		return fmt.Errorf("log out at the homeserver: %w", err)
+	}
+	if d.Tries++; d.Tries < maxTries {
+		if err := b.Store.UpdateLogout(id, d); err != nil {
+			return err
+		}
+		return fmt.Errorf("log out at the homeserver: %w", err)
+	}
+	b.cfg.Log.LogAttrs(ctx, slog.LevelError, "homeserver does not log a device out, it stays",
+		slog.String("session", id.String()), slog.Any("error", err))
+	return b.Store.LogoutDone(id)
+}
+
+// identify asks the homeserver whose a token is that an earlier version wrote
+// down without. It reports false if the token is not known any more.
+func (b *Outbox) identify(ctx context.Context, id caveat.SessionID, d PendingLogout, token string) (PendingLogout, bool, error) {
+	status, body, err := b.homeserver.Get(ctx, upstream.PathWhoami, token, upstream.Origin{})
+	if err != nil {
+		return d, false, fmt.Errorf("ask the homeserver whose a token is: %w", err)
+	}
+	code, _ := body.Text("errcode")
+	user, _ := body.Text("user_id")
+	switch {
+	case upstream.LogoutDone(status, code):
+		return d, false, b.Store.LogoutDone(id)
+	case status != http.StatusOK || user == "":
+		return d, false, &upstream.StatusError{Status: status}
+	}
+	d.User, d.Named = user, true
+	d.Device, _ = body.Text("device_id")
+	return d, true, b.Store.UpdateLogout(id, d)
+}
+
+// mayLogOut asks the service whether a device is to be logged out: not if another
+// session has it, and not if the session lives after all, or ended softly. An
+// entry that needs no logout is taken off the list.
+func (b *Outbox) mayLogOut(ctx context.Context, id caveat.SessionID, d *PendingLogout, token string) (bool, error) {
+	if d.New {
+		return b.mayAbandon(ctx, id, *d)
+	}
+	s, err := b.State(ctx, d.User, d.Device, id)
+	switch {
+	case err != nil:
+		return false, fmt.Errorf("ask the service about a device: %w", err)
+	case s.Live:
+		b.cfg.Log.LogAttrs(ctx, slog.LevelWarn, "session is live at the service, its device is not logged out", slog.String("session", id.String()))
+		b.Ends.Remove(id)
+		return false, b.Store.restore(id, *d, 0)
+	case s.Others:
+		return false, b.Store.LogoutDone(id)
+	case !d.Reap && !d.Left && s.End != nil && s.End.Soft:
+		b.Ends.Put(id, *s.End)
+		return false, b.Store.restore(id, *d, s.End.at)
+	case !d.Reap && !d.Left && s.End == nil && !d.Hard: // of an earlier version, which did not write down how it ended
+		return false, b.Store.restore(id, *d, 0)
+	case d.Device == "", d.Unused:
+		return true, nil
+	case d.Reap:
+		now, err := b.storeNow(ctx)
+		if err != nil {
+			return false, err
+		}
+		return b.unusedSince(ctx, id, d, token, now.Add(-b.forgetAfter()))
+	case s.End != nil && b.cfg.Clock().Sub(time.UnixMilli(s.End.at)) > usedSlack:
+		return b.unusedSince(ctx, id, d, token, time.UnixMilli(s.End.at).Add(usedSlack))
+	}
+	return true, nil
+}
+
+// usedSlack is how long after its end a session may be seen in use at the
+// homeserver: discharges live on for a while, and clocks differ.
+const usedSlack = 15 * time.Minute
+
+// unusedSince asks the homeserver whether a device was used since a time: another
+// session may have been on it that the service does not list any more, and the
+// device stays for that.
+func (b *Outbox) unusedSince(ctx context.Context, id caveat.SessionID, d *PendingLogout, token string, since time.Time) (bool, error) {
+	status, body, err := b.homeserver.Get(ctx, upstream.PathDevices+"/"+url.PathEscape(d.Device), token, upstream.Origin{})
+	if err != nil {
+		return false, fmt.Errorf("ask the homeserver about a device: %w", err)
+	}
+	code, _ := body.Text("errcode")
+	switch {
+	case upstream.LogoutDone(status, code):
+		return false, b.Store.LogoutDone(id)
+	case status == http.StatusNotFound, status == http.StatusForbidden: // no device, or a homeserver that does not say
+		d.Unused = true
+		return true, b.Store.UpdateLogout(id, *d)
+	case status != http.StatusOK:
+		return false, &upstream.StatusError{Status: status}
+	}
+	if seen := lastSeen(body, b.cfg.Clock()); seen.After(since) {
+		return false, b.Store.restore(id, *d, seen.UnixMilli()) // left to the reaper
+	}
+	d.Unused = true
+	return true, b.Store.UpdateLogout(id, *d)
+}
+
+// lastSeen reads when the homeserver saw a device: zero if never. A time that cannot
+// be read, or is to come, counts as now.
+func lastSeen(device jsonbody.Object, now time.Time) time.Time {
+	value := device.Get("last_seen_ts")
+	if value.Kind() == 'n' || value == nil {
+		return time.Time{}
+	}
+	ms, err := strconv.ParseInt(string(value), 10, 64)
+	if seen := time.UnixMilli(ms); err == nil && seen.Before(now) {
+		return seen
+	}
+	return now
+}
+
+// storeNow returns the time of the service's store.
+func (b *Outbox) storeNow(ctx context.Context) (time.Time, error) {
+	m, err := b.client.Marks(ctx, "")
+	if err != nil {
+		return time.Time{}, fmt.Errorf("ask the service for its time: %w", err)
+	}
+	return m.Now, nil
+}
+
+// tryLease takes the same leases if no request has them or waits for them.
+func (b *Outbox) tryLease(user, device string) (release func(), err error) {
+	unnamed, ok := b.cfg.Leases.Try(admission.Device("", device))
+	if !ok {
+		return nil, admission.ErrBusy
+	}
+	named, ok := b.cfg.Leases.Try(admission.Device(user, device))
+	if !ok {
+		unnamed()
+		return nil, admission.ErrBusy
+	}
+	return func() { named(); unnamed() }, nil
+}

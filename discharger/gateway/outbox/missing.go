@@ -1,0 +1,153 @@
+package outbox
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"slices"
+
+	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/gateway/upstream"
+	"github.com/discharger/discharger/discharger/homeserver"
+)
+
+// RevokeMissing has the service end the sessions of a user whose devices the
+// homeserver has no more. The sessions are listed first, so that none is ended
+// which began in the meantime.
+func (b *Outbox) RevokeMissing(ctx context.Context, own homeserver.Identity, token string, who upstream.Origin) error {
+	user := own.User
+	sessions, away := b.devicesAtService(ctx, user)
+	kept, err := b.Store.Sessions(user)
+	if err != nil {
+		return err
+	}
+	for id, s := range kept {
+		if away != nil && s.Ended == 0 && s.Missing == 0 {
+			sessions[id] = s.Device
+		}
+	}
+	missing, err := b.missing(ctx, own, token, who, sessions, kept)
+	for _, id := range missing {
+		o := Job{Op: EndSession, User: user, Session: id, At: b.cfg.Clock().UnixMilli()}
+		if away == nil {
+			b.Revoke(ctx, o)
+			continue
+		}
+		b.EndLocally(ctx, o)
+		b.Keep(ctx, o)
+	}
+	return err
+}
+
+// missing returns the sessions whose devices are not at the homeserver any more. If it
+// lists none, as after the session's own device was deleted, the tokens of this
+// gateway's sessions are tried.
+func (b *Outbox) missing(ctx context.Context, own homeserver.Identity, token string, who upstream.Origin, sessions map[caveat.SessionID]string, kept map[caveat.SessionID]Session) (missing []caveat.SessionID, err error) {
+	devices, err := b.devicesUpstream(ctx, own, token, who)
+	if err == nil {
+		for id, device := range sessions {
+			if device != "" && !devices[device] {
+				missing = append(missing, id)
+			}
+		}
+		return missing, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, b.cfg.Timeouts.Homeserver)
+	defer cancel()
+	for id := range sessions {
+		s, ok := kept[id]
+		if !ok {
+			continue // of another gateway
+		}
+		token, err := b.sealer.OpenUpstream(id, s.Box)
+		if err != nil {
+			continue
+		}
+		v, err := b.homeserver.Known(ctx, token, upstream.Origin{})
+		if err != nil {
+			return missing, err
+		}
+		if !v.Known {
+			missing = append(missing, id)
+		}
+	}
+	return missing, nil
+}
+
+// devicesAtService lists the devices of a user's live sessions. The error is for
+// the caller to know that the service is away.
+func (b *Outbox) devicesAtService(ctx context.Context, user string) (map[caveat.SessionID]string, error) {
+	sessions := make(map[caveat.SessionID]string)
+	live, err := b.client.Sessions(ctx, user)
+	for _, s := range live {
+		sessions[s.ID] = s.Device
+	}
+	return sessions, err
+}
+
+// devicesUpstream requests the homeserver's list of the user's devices. A list without
+// the session's own device is an error.
+func (b *Outbox) devicesUpstream(ctx context.Context, owner homeserver.Identity, token string, who upstream.Origin) (map[string]bool, error) {
+	status, body, err := b.homeserver.Get(ctx, upstream.PathDevices, token, who)
+	if err != nil {
+		return nil, err
+	}
+	if status != http.StatusOK {
+		return nil, &upstream.StatusError{Status: status}
+	}
+	var list []struct {
+		ID string `json:"device_id"`
+	}
+	if v := body.Get("devices"); v.Kind() != '[' {
+		return nil, errors.New("list of devices is missing")
+	} else if err := json.Unmarshal(v, &list); err != nil {
+		return nil, fmt.Errorf("list of devices: %w", err)
+	}
+	devices := make(map[string]bool, len(list))
+	for _, d := range list {
+		devices[d.ID] = true
+	}
+	if own := owner.Device; own != "" && !devices[own] {
+		return nil, errors.New("list of devices is without the session's own")
+	}
+	return devices, nil
+}
+
+// Begin notes a session that has just begun. A logout of its device that was still
+// to come is cancelled, since it would delete the device, and the sessions before
+// it are over.
+func (b *Outbox) Begin(ctx context.Context, session caveat.SessionID, user, device, token string) {
+	before, err := b.Store.Begin(session, Session{
+		User: user, Device: device, Box: b.sealer.SealUpstream(session, token), Minted: b.cfg.Clock().UnixMilli(),
+	})
+	if err != nil {
+		b.cfg.Log.LogAttrs(ctx, slog.LevelError, "session cannot be written down and will not be logged out at the homeserver when it is over",
+			slog.Any("error", err))
+	}
+	if len(before) > 0 {
+		b.LearnEnds(ctx, user, before)
+	}
+}
+
+// LearnEnds lists at the service how sessions ended: those that were on a device before a
+// login, and those that an order ended, of which some were over already. So they are
+// refused at once and as everywhere else. If the service does not answer, its feed
+// will.
+func (b *Outbox) LearnEnds(ctx context.Context, user string, sessions []caveat.SessionID) {
+	ended, err := b.client.EndedSessions(ctx, user)
+	if err != nil {
+		b.cfg.Log.LogAttrs(ctx, slog.LevelWarn, "ended sessions cannot be listed", slog.Any("error", err))
+		return
+	}
+	for _, s := range ended {
+		if slices.Contains(sessions, s.ID) {
+			e := fromRecord(s)
+			e.Settled = true // the device is in use again, or not at the homeserver any more
+			b.Ends.Put(s.ID, e)
+			b.cfg.OnEnd(s.ID)
+		}
+	}
+}

@@ -1,0 +1,166 @@
+package outbox
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/discharger/discharger/discharger/cache"
+	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/client"
+	"github.com/discharger/discharger/discharger/gateway/admission"
+	"github.com/discharger/discharger/discharger/gateway/token"
+	"github.com/discharger/discharger/discharger/gateway/upstream"
+	"github.com/discharger/discharger/discharger/homeserver"
+)
+
+// Config configures an [outbox]. Every field is required.
+type Config struct {
+	Path       string         // of the file
+	Service    *client.Client // makes one attempt per call
+	Patient    *client.Client // repeats calls; for reconciling
+	Homeserver *upstream.Client
+	Sealer     *token.Sealer // of the homeserver's tokens
+	Leases     *admission.Leases
+	CacheBytes int
+	Log        *slog.Logger
+	Clock      func() time.Time
+	Jitter     func() float64 // in [0, 1)
+	Timeouts   Timeouts
+
+	// Periods returns the time between two passes of reconciling, and the time after
+	// which the device of a softly ended session is logged out; 0: never.
+	Periods func() (reconcile, forget time.Duration)
+	// Revoked reports whether the feed has a revocation of a session, and its kind.
+	Revoked func(homeserver.Identity) (soft, revoked bool)
+	// OnEnd is called with every session that has ended.
+	OnEnd func(caveat.SessionID)
+	// OnChange is called when sessions have ended, after OnEnd.
+	OnChange func()
+
+	ObserveRevocation func(error) // after a revocation was sent to the service
+	ObserveLogout     func(error) // after a logout was sent to the homeserver
+}
+
+// Timeouts bound the calls of an [outbox].
+type Timeouts struct {
+	Service    time.Duration // of a revocation at the service, before it is kept
+	Homeserver time.Duration // of requests to the homeserver about many tokens
+	Race       time.Duration // for a login through another gateway to reach the service
+}
+
+// Outbox holds the ends of sessions, and the calls about them that are still to be
+// made. It may be used concurrently.
+type Outbox struct {
+	cfg        Config
+	client     *client.Client
+	homeserver *upstream.Client
+	sealer     *token.Sealer
+	Store      *Store
+	Ends       *Ends                                        // sessions that are over
+	vouched    *cache.Cache[caveat.SessionID, vouch]        // sessions that live, whatever the feed has
+	events     atomic.Uint64                                // received revocations of more than one session
+	gone       *cache.Cache[caveat.SessionID, struct{}]     // sessions whose devices were logged out at the homeserver
+	logins     *cache.Cache[admission.DeviceKey, time.Time] // when the last login on a device came through
+	caches     []func() int                                 // bytes of each
+
+	gap          chan struct{} // revocations may have been missed
+	reconfigured chan struct{} // Periods may have changed
+	woken        chan struct{} // a call may be due
+	flushing     sync.Mutex    // held during settleOnce
+	sending      chan struct{} // holds a value while a kept job is sent
+	passing      sync.Mutex    // guards lastPass
+	lastPass     passTimes     // of reconciling
+
+	cancel     context.CancelFunc
+	background sync.WaitGroup
+}
+
+// Open opens the file, and refuses the sessions whose ends are in it.
+func Open(cfg Config) (*Outbox, error) {
+	b := &Outbox{
+		cfg: cfg, client: cfg.Service, homeserver: cfg.Homeserver, sealer: cfg.Sealer,
+		gap: make(chan struct{}, 1), reconfigured: make(chan struct{}, 1), woken: make(chan struct{}, 1), sending: make(chan struct{}, 1),
+	}
+	var err error
+	if b.Ends, err = newEnds(b); err != nil {
+		return nil, err
+	}
+	if b.vouched, err = newCache(b, 1, cache.ByID[caveat.SessionID, vouch](time.Hour, nil)); err != nil {
+		return nil, err
+	}
+	if b.gone, err = newCache(b, 1, cache.ByID[caveat.SessionID, struct{}](endIdle, nil)); err != nil {
+		return nil, err
+	}
+	if b.logins, err = newCache(b, 1, cache.Config[admission.DeviceKey, time.Time]{
+		Idle: endIdle, Size: func(k admission.DeviceKey, _ time.Time) int { return len(k.User) + len(k.Device) },
+	}); err != nil {
+		return nil, err
+	}
+	if b.Store, err = openStore(cfg.Path); err != nil {
+		return nil, err
+	}
+	if err := b.recall(); err != nil {
+		return nil, errors.Join(err, b.Store.Close())
+	}
+	return b, nil
+}
+
+// Start makes pending calls, and reconciles, until close.
+func (b *Outbox) Start() {
+	ctx, cancel := context.WithCancel(context.Background())
+	b.cancel = cancel
+	b.background.Go(func() { b.run(ctx) })
+	b.background.Go(func() { b.reconcileEvery(ctx) })
+}
+
+// Stop ends the work in the background.
+func (b *Outbox) Stop() {
+	b.cancel()
+	b.background.Wait()
+}
+
+// Close closes the file.
+func (b *Outbox) Close() error { return b.Store.Close() }
+
+// Reconfigure makes the outbox read Periods again.
+func (b *Outbox) Reconfigure() {
+	select {
+	case b.reconfigured <- struct{}{}:
+	default:
+	}
+}
+
+func (b *Outbox) forgetAfter() time.Duration {
+	_, forget := b.cfg.Periods()
+	return forget
+}
+
+// endIdle is how long an end is kept that is not used.
+const endIdle = 48 * time.Hour
+
+// CacheBytes returns the memory that the caches take.
+func (b *Outbox) CacheBytes() (n int) {
+	for _, bytes := range b.caches {
+		n += bytes()
+	}
+	return n
+}
+
+// Shares is the number of shares in which CacheBytes is divided.
+const Shares = 6
+
+// newCache makes a cache of some shares of CacheBytes.
+func newCache[K comparable, V any](b *Outbox, shares int, cfg cache.Config[K, V]) (*cache.Cache[K, V], error) {
+	cfg.Bytes, cfg.Clock = max(1, b.cfg.CacheBytes/Shares*shares), b.cfg.Clock
+	kept, err := cache.New(cfg)
+	if err != nil {
+		return nil, fmt.Errorf("make cache: %w", err)
+	}
+	b.caches = append(b.caches, kept.Bytes)
+	return kept, nil
+}

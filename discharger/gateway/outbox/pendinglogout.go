@@ -1,0 +1,205 @@
+package outbox
+
+import (
+	"bytes"
+	"encoding/json"
+
+	"go.etcd.io/bbolt"
+
+	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/wire"
+)
+
+// PendingLogout is a session whose device is to be logged out at the homeserver.
+// Entries of earlier versions have the first two members only.
+type PendingLogout struct {
+	Box    []byte `json:"box"`
+	Tries  int    `json:"tries"`
+	User   string `json:"user,omitempty"`
+	Device string `json:"device,omitempty"`
+	Named  bool   `json:"named,omitempty"`  // User and Device are known
+	Hard   bool   `json:"hard,omitempty"`   // it ended hard at the service
+	Reap   bool   `json:"reap,omitempty"`   // it ended softly, long ago
+	Left   bool   `json:"left,omitempty"`   // its client logged out
+	New    bool   `json:"new,omitempty"`    // its login failed, and only the login made the device
+	Unused bool   `json:"unused,omitempty"` // the homeserver did not see the device in use since; it is asked once, which is a use
+}
+
+// AddLogout moves a session to those whose device is to be logged out at the
+// homeserver. The session's entry in the vault goes before d.
+func (v *Store) AddLogout(id caveat.SessionID, d PendingLogout) error {
+	return v.db.Batch(func(tx *bbolt.Tx) error { return addLogout(tx, id, d) })
+}
+
+func addLogout(tx *bbolt.Tx, id caveat.SessionID, d PendingLogout) error {
+	s, ok, err := getSession(tx, id)
+	if err != nil {
+		return err
+	}
+	if ok {
+		d.Box, d.User, d.Device, d.Named = s.Box, s.User, s.Device, true
+	}
+	if d.Box == nil {
+		return nil
+	}
+	if err := remove(tx, id); err != nil {
+		return err
+	}
+	return putJSON(tx.Bucket(bucketLogouts), id[:], d)
+}
+
+// AddLogouts does the same for many sessions that are in the vault.
+func (v *Store) AddLogouts(ids []caveat.SessionID, reap bool) error {
+	const atATime = 1000
+	for len(ids) > 0 {
+		some := ids[:min(atATime, len(ids))]
+		ids = ids[len(some):]
+		err := v.db.Update(func(tx *bbolt.Tx) error {
+			for _, id := range some {
+				if err := addLogout(tx, id, PendingLogout{Hard: !reap, Reap: reap}); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// EndSoftly notes that a session ended softly. If that was by a newer login on its
+// device, nothing is left to be done for it.
+func (v *Store) EndSoftly(id caveat.SessionID, e End) error {
+	if e.Replaced() {
+		return v.Drop(id)
+	}
+	if e.at == 0 {
+		return nil // reconciling finds out when
+	}
+	return v.setEnd(id, 0, e.at, !e.Expired())
+}
+
+// restore takes a session off the list of those to be logged out and puts it
+// back among the others: it lives, or ended softly at a time, Unix ms.
+func (v *Store) restore(id caveat.SessionID, d PendingLogout, ended int64) error {
+	return v.db.Batch(func(tx *bbolt.Tx) error {
+		if err := remove(tx, id); err != nil {
+			return err
+		}
+		return putSession(tx, id, Session{User: d.User, Device: d.Device, Box: d.Box, Ended: ended})
+	})
+}
+
+// logoutsOn lists the sessions on a device that are to be logged out.
+func logoutsOn(tx *bbolt.Tx, user, device string) (ids []caveat.SessionID, err error) {
+	err = tx.Bucket(bucketLogouts).ForEach(func(k, data []byte) error {
+		var d PendingLogout
+		if err := json.Unmarshal(data, &d); err != nil {
+			return err
+		}
+		if d.Named && d.User == user && d.Device == device {
+			ids = append(ids, caveat.SessionID(k))
+		}
+		return nil
+	})
+	return ids, err
+}
+
+// revoke notes a revocation: after a hard end the sessions that it is about are
+// condemned, after a soft one their devices stay. It returns which sessions were
+// condemned. Those that had ended before stay as they ended.
+func (v *Store) revoke(r wire.Revocation) (ids []caveat.SessionID, err error) {
+	err = v.db.View(func(tx *bbolt.Tx) error {
+		return revokedSessions(tx, r, func(id caveat.SessionID) { ids = append(ids, id) })
+	})
+	if err != nil || len(ids) == 0 {
+		return nil, err
+	}
+	if !r.Soft {
+		return ids, v.AddLogouts(ids, false)
+	}
+	for _, id := range ids {
+		if err := v.EndSoftly(id, End{Soft: true, Reason: r.Reason, at: r.At.UnixMilli()}); err != nil {
+			return nil, err
+		}
+	}
+	return nil, nil
+}
+
+// revokedSessions calls f with the sessions in the vault that a revocation is
+// about.
+func revokedSessions(tx *bbolt.Tx, r wire.Revocation, f func(caveat.SessionID)) error {
+	meant := func(id caveat.SessionID) error {
+		s, ok, err := getSession(tx, id)
+		switch {
+		case err != nil || !ok || s.Ended > 0 || id == r.Except:
+			return err
+		case r.Session == id, r.Session == caveat.SessionID{} && s.Minted < r.Before.UnixMilli():
+			f(id)
+		}
+		return nil
+	}
+	o := Job{Op: EndUser, User: r.User, Every: !r.Devices}
+	switch {
+	case r.All:
+		return tx.Bucket(bucketSessions).ForEach(func(k, _ []byte) error { return meant(caveat.SessionID(k)) })
+	case r.Session != caveat.SessionID{}:
+		o = Job{Op: EndSession, Session: r.Session}
+	case r.Device != "":
+		o = Job{Op: EndDevice, User: r.User, Device: r.Device}
+	}
+	for _, id := range sessionsOf(tx, o) {
+		if err := meant(id); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// NextLogout returns the first session after one that is to be logged out.
+// It reports false if there is none.
+func (v *Store) NextLogout(after caveat.SessionID) (id caveat.SessionID, ok bool, err error) {
+	err = v.db.View(func(tx *bbolt.Tx) error {
+		c := tx.Bucket(bucketLogouts).Cursor()
+		k, _ := c.Seek(after[:])
+		if bytes.Equal(k, after[:]) {
+			k, _ = c.Next()
+		}
+		if k != nil {
+			id, ok = caveat.SessionID(k), true
+		}
+		return nil
+	})
+	return id, ok, err
+}
+
+// Logout returns a session that is to be logged out. It reports false if
+// there is none such.
+func (v *Store) Logout(id caveat.SessionID) (d PendingLogout, ok bool, err error) {
+	err = v.db.View(func(tx *bbolt.Tx) error {
+		data := tx.Bucket(bucketLogouts).Get(id[:])
+		if ok = data != nil; !ok {
+			return nil
+		}
+		return json.Unmarshal(data, &d)
+	})
+	return d, ok, err
+}
+
+// UpdateLogout replaces the entry of a session to be logged out, if there still is one.
+func (v *Store) UpdateLogout(id caveat.SessionID, d PendingLogout) error {
+	return v.db.Batch(func(tx *bbolt.Tx) error {
+		b := tx.Bucket(bucketLogouts)
+		if b.Get(id[:]) == nil {
+			return nil
+		}
+		return putJSON(b, id[:], d)
+	})
+}
+
+// LogoutDone takes a session off the list.
+func (v *Store) LogoutDone(id caveat.SessionID) error {
+	return v.db.Batch(func(tx *bbolt.Tx) error { return tx.Bucket(bucketLogouts).Delete(id[:]) })
+}

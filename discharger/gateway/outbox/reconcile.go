@@ -1,0 +1,222 @@
+package outbox
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/discharger/discharger/discharger/caveat"
+)
+
+// The bounds of reconciling. No pass ends most sessions there are: then something
+// else is wrong.
+const (
+	reconcilePage  = 100
+	reconcilePause = 50 * time.Millisecond // between users
+	ReconcileFew   = 20                    // as many may always go
+	clockTolerance = time.Hour             // of the service's clock between two passes
+)
+
+// reconcileEvery compares the vault with the service's sessions, again and
+// again until ctx ends. It finds sessions that ran out by themselves, and those
+// whose end was missed. While there is no period, it waits for a reload that sets
+// one.
+func (b *Outbox) reconcileEvery(ctx context.Context) {
+	for b.passDue(ctx) {
+		if err := b.Reconcile(ctx, reconcilePause); err != nil && ctx.Err() == nil {
+			b.cfg.Log.LogAttrs(ctx, slog.LevelWarn, "cannot compare sessions with the service's", slog.Any("error", err))
+		}
+	}
+}
+
+// passDue waits until another pass is due, or until ctx ends and then returns
+// false.
+func (b *Outbox) passDue(ctx context.Context) bool {
+	since, spread := time.Now(), 0.75+0.5*b.cfg.Jitter()
+	for {
+		var due <-chan time.Time
+		var gap <-chan struct{}
+		if period := b.reconcilePeriod(); period > 0 {
+			due, gap = time.After(time.Until(since.Add(time.Duration(spread*float64(period))))), b.gap
+		}
+		select {
+		case <-due:
+			return true
+		case <-gap:
+			return true
+		case <-b.reconfigured:
+		case <-ctx.Done():
+			return false
+		}
+	}
+}
+
+// reconcilePeriod returns the time between two passes: no more than half of the
+// time after which devices are forgotten.
+func (b *Outbox) reconcilePeriod() time.Duration {
+	every, forget := b.cfg.Periods()
+	if half := forget / 2; half > 0 {
+		return min(every, half)
+	}
+	return every
+}
+
+// pass is one comparison of the vault with the service's sessions.
+type pass struct {
+	now      time.Time // of the service's store
+	reaping  bool      // its clock went on since the last pass as this machine's did
+	sessions int
+	hard     []caveat.SessionID // ended hard: to be logged out
+	due      []caveat.SessionID // ended softly, ForgetAfter ago: to be reaped
+}
+
+// Reconcile makes one pass. If anything cannot be decided, it changes nothing
+// more.
+func (b *Outbox) Reconcile(ctx context.Context, pause time.Duration) error {
+	p, err := b.newPass(ctx)
+	if err != nil {
+		return err
+	}
+	for after := ""; ; {
+		users, err := b.Store.Users(after, reconcilePage)
+		if err != nil {
+			return err
+		}
+		for _, user := range users {
+			if err := b.compare(ctx, p, user); err != nil {
+				return err
+			}
+			if !sleep(ctx, pause) {
+				return ctx.Err()
+			}
+		}
+		if len(users) < reconcilePage {
+			break
+		}
+		after = users[len(users)-1]
+	}
+	if gone := len(p.hard) + len(p.due); gone > ReconcileFew && gone > p.sessions/2 {
+		return fmt.Errorf("%d of %d sessions are not at the service any more, which is not believed: no device is logged out", gone, p.sessions)
+	}
+	if err := b.Store.AddLogouts(p.hard, false); err != nil {
+		return err
+	}
+	if err := b.Store.AddLogouts(p.due, true); err != nil {
+		return err
+	}
+	if len(p.hard)+len(p.due) > 0 {
+		b.cfg.Log.LogAttrs(ctx, slog.LevelInfo, "logging out devices of ended sessions",
+			slog.Int("ended", len(p.hard)), slog.Int("forgotten", len(p.due)))
+		b.Wake()
+	}
+	return nil
+}
+
+// newPass reads the service's time. Where that has gone on by another amount than
+// this machine's since the last pass, one of the clocks was set, and nothing is
+// reaped; nor in the first pass of a process.
+func (b *Outbox) newPass(ctx context.Context) (*pass, error) {
+	now, err := b.storeNow(ctx)
+	if err != nil {
+		return nil, err
+	}
+	p := &pass{now: now}
+	here := b.cfg.Clock()
+	b.passing.Lock()
+	defer b.passing.Unlock()
+	if last := b.lastPass; !last.store.IsZero() {
+		p.reaping = b.forgetAfter() > 0 && (now.Sub(last.store)-here.Sub(last.here)).Abs() <= clockTolerance
+	}
+	b.lastPass = passTimes{store: now, here: here}
+	return p, nil
+}
+
+// passTimes is when a pass began, by the service's store and by this machine.
+type passTimes struct{ store, here time.Time }
+
+// compare compares the sessions of one user.
+func (b *Outbox) compare(ctx context.Context, p *pass, user string) error {
+	kept, err := b.Store.Sessions(user)
+	if err != nil {
+		return err
+	}
+	live, err := b.cfg.Patient.Sessions(ctx, user)
+	if err != nil {
+		return err
+	}
+	p.sessions += len(kept)
+	gone := make(map[caveat.SessionID]Session, len(kept))
+	for id, s := range kept {
+		gone[id] = s
+	}
+	for _, s := range live {
+		delete(gone, s.ID)
+		if old, ok := kept[s.ID]; ok && (old.Missing > 0 || old.Ended > 0) {
+			if err := b.Store.setEnd(s.ID, 0, 0, false); err != nil {
+				return err
+			}
+		}
+	}
+	if len(gone) == 0 {
+		return nil
+	}
+	return b.compareEnded(ctx, p, user, gone)
+}
+
+// compareEnded finds out how sessions ended that the service does not list any
+// more. One that it does not remember ended softly.
+func (b *Outbox) compareEnded(ctx context.Context, p *pass, user string, gone map[caveat.SessionID]Session) error {
+	list, err := b.cfg.Patient.EndedSessions(ctx, user)
+	if err != nil {
+		return err
+	}
+	ends := make(map[caveat.SessionID]End, len(list))
+	for _, s := range list {
+		ends[s.ID] = fromRecord(s)
+	}
+	for id, s := range gone {
+		e, remembered := ends[id]
+		missing, at, decided := s.Missing, s.Ended, s.Decided
+		switch {
+		case remembered && !e.Soft:
+			p.hard = append(p.hard, id)
+			continue
+		case remembered && e.Replaced():
+			// The session after it has the device.
+			if err := b.Store.Drop(id); err != nil {
+				return err
+			}
+			continue
+		case remembered:
+			at, decided = e.at, !e.Expired()
+		case s.Missing == 0:
+			missing = p.now.UnixMilli()
+		}
+		if missing != s.Missing || at != s.Ended || decided != s.Decided {
+			if err := b.Store.setEnd(id, missing, at, decided); err != nil {
+				return err
+			}
+		}
+		if p.reaping && p.now.Sub(time.UnixMilli(cmp.Or(at, missing))) >= b.forgetAfter() {
+			p.due = append(p.due, id)
+		}
+	}
+	return nil
+}
+
+// sleep waits, and reports whether ctx goes on.
+func sleep(ctx context.Context, d time.Duration) bool {
+	if d <= 0 {
+		return ctx.Err() == nil
+	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}

@@ -1,0 +1,203 @@
+package outbox
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/client"
+	"github.com/discharger/discharger/discharger/homeserver"
+	"github.com/discharger/discharger/discharger/wire"
+)
+
+// End is how a session ended, as the service decided it.
+type End struct {
+	Soft    bool
+	Reason  string // one of the Reason or Revoked constants of package api; empty: not known
+	message string // for people; empty: not known
+	at      int64  // Unix ms, by the service's clock; 0: not known
+	Settled bool   // after a hard end: the vault has the logout at the homeserver, or none is needed
+}
+
+// Refusal returns the refusal of a session that ended so.
+func (e End) Refusal() *client.RefusedError {
+	r := &client.RefusedError{Reason: e.Reason, Ended: true, SoftLogout: e.Soft, Message: e.message}
+	if r.Reason == "" {
+		r.Reason = wire.ReasonSessionEnded
+	}
+	if r.Message == "" {
+		r.Message = endSentence(e.Reason)
+	}
+	return r
+}
+
+// endSentence returns a sentence for people about the reason of an end.
+func endSentence(reason string) string {
+	switch reason {
+	case wire.RevokedReplaced:
+		return "there was a newer login on the same device"
+	case wire.RevokedExpired, wire.ReasonSessionExpired:
+		return "it has expired"
+	case wire.RevokedReuse, wire.ReasonTokenReused:
+		return "its refresh token was used by two parties"
+	case wire.RevokedLogout:
+		return "logged out"
+	case wire.RevokedLost, wire.ReasonSessionLost:
+		return "its data was lost"
+	case wire.RevokedOrder:
+		return "revoked"
+	}
+	return "log in again"
+}
+
+func FromRefusal(r *client.RefusedError) End {
+	return End{Soft: r.SoftLogout, Reason: r.Reason, message: r.Message}
+}
+
+// Replaced reports whether a session ended by a newer login on its device.
+func (e End) Replaced() bool { return e.Soft && e.Reason == wire.RevokedReplaced }
+
+// Expired reports whether a session ended because of its age or idleness.
+func (e End) Expired() bool {
+	return e.Soft && (e.Reason == wire.RevokedExpired || e.Reason == wire.ReasonSessionExpired)
+}
+
+// State is a session's state at the service.
+type State struct {
+	Live   bool
+	Epoch  uint64 // of a live session in mode rotate: the confirmed one
+	End    *End   // of one that is not live; nil: the service remembers none
+	Others bool   // another session has the device: it lives, or ended softly after this one
+}
+
+// Ended returns how a session that is not live ended. One without a record
+// ended softly.
+func (s State) Ended() End {
+	if s.End == nil {
+		return End{Soft: true}
+	}
+	return *s.End
+}
+
+// State asks the service about a session and its device.
+func (b *Outbox) State(ctx context.Context, user, device string, id caveat.SessionID) (State, error) {
+	var out State
+	live, err := b.client.Sessions(ctx, user)
+	if err != nil {
+		return State{}, err
+	}
+	for _, s := range live {
+		switch {
+		case s.ID == id:
+			out.Live, out.Epoch = true, s.Epoch
+		case device != "" && s.Device == device:
+			out.Others = true
+		}
+	}
+	if out.Live {
+		return out, nil
+	}
+	ended, err := b.client.EndedSessions(ctx, user)
+	if err != nil {
+		return State{}, err
+	}
+	for _, s := range ended {
+		if s.ID == id {
+			e := fromRecord(s)
+			out.End = &e
+		}
+	}
+	for _, s := range ended {
+		e := fromRecord(s)
+		if s.ID != id && device != "" && s.Device == device && e.Soft && out.End != nil && e.at > out.End.at {
+			out.Others = true
+		}
+	}
+	return out, nil
+}
+
+func fromRecord(s wire.EndedSession) End {
+	return End{Soft: s.Kind != wire.KindHard, Reason: s.Reason, at: s.At.UnixMilli()}
+}
+
+// vouchedLife is for how long the service is believed that a session lives which
+// the feed has an end of: a clock was wrong when the session was minted.
+const vouchedLife = time.Minute
+
+// vouch is the service's word that a session lives. A later revocation of more than
+// one session takes it away; one of the session itself is remembered apart.
+type vouch struct {
+	until  time.Time
+	events uint64 // revocations that had been received before the service was asked
+}
+
+// Vouch remembers for vouchedLife that a session lives, unless more revocations of
+// many sessions than before its state was requested are received.
+func (b *Outbox) Vouch(id caveat.SessionID, events uint64) {
+	b.vouched.Put(id, vouch{until: b.cfg.Clock().Add(vouchedLife), events: events})
+}
+
+// Received returns the number of revocations of more than one session.
+func (b *Outbox) Received() uint64 { return b.events.Load() }
+
+// Over returns a refusal if a session is known to have ended. At the first event
+// of the feed about it the service is asked, so that every gateway gives one
+// answer; while the service is away, the kind in the feed counts.
+func (b *Outbox) Over(ctx context.Context, id homeserver.Identity) error {
+	if e, dead := b.Ends.Get(id.Session); dead {
+		return e.Refusal()
+	}
+	soft, heard := b.cfg.Revoked(id)
+	if !heard {
+		return nil
+	}
+	now := b.cfg.Clock()
+	events := b.Received()
+	if v, ok := b.vouched.Get(id.Session); ok && now.Before(v.until) && v.events == events {
+		return nil
+	}
+	s, err := b.State(ctx, id.User, id.Device, id.Session)
+	switch {
+	case err != nil:
+		return End{Soft: soft}.Refusal()
+	case s.Live:
+		b.Vouch(id.Session, events)
+		return nil
+	}
+	e := End{Soft: soft}
+	if s.End != nil {
+		e = *s.End
+	}
+	b.NoteEnd(ctx, id, e)
+	return e.Refusal()
+}
+
+// NoteEnd remembers how a session ended at the service. After a hard end its
+// device is to be logged out at the homeserver, so that it does not go on
+// receiving keys; after a soft one the device stays, and the reaper comes.
+func (b *Outbox) NoteEnd(ctx context.Context, id homeserver.Identity, e End) {
+	known, dead := b.Ends.Get(id.Session)
+	if dead && (known.Soft || known.Settled) {
+		return
+	}
+	if dead {
+		e = known
+	}
+	e.Settled = true
+	b.Ends.Put(id.Session, e)
+	b.cfg.OnEnd(id.Session)
+	var err error
+	_, gone := b.gone.Get(id.Session)
+	switch {
+	case gone:
+	case e.Soft:
+		err = b.Store.EndSoftly(id.Session, e)
+	case id.Payload != "":
+		err = b.Store.AddLogout(id.Session, PendingLogout{Box: []byte(id.Payload), User: id.User, Device: id.Device, Named: true, Hard: true})
+		b.Wake()
+	}
+	if err != nil {
+		b.cfg.Log.LogAttrs(ctx, slog.LevelError, "end of a session cannot be written down", slog.Any("error", err))
+	}
+}

@@ -1,0 +1,72 @@
+package outbox
+
+import (
+	"encoding/binary"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/discharger/discharger/discharger/boltfile"
+	"github.com/discharger/discharger/discharger/caveat"
+)
+
+// A file that can only be read is not healthy.
+func TestProbeReadOnly(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "gateway.db")
+	s, err := openStore(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Probe(time.Now()); err != nil {
+		t.Errorf("writable: %v", err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if s.db, err = boltfile.Open(path, boltfile.Options{ReadOnly: true}); err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if err := s.Probe(time.Now()); err == nil {
+		t.Error("a file that is read only passes")
+	}
+}
+
+// A damaged file is an error, and no panic.
+func TestDamagedFile(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "gateway.db")
+	s, err := openStore(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 100 {
+		var id caveat.SessionID
+		binary.BigEndian.PutUint64(id[:], uint64(i))
+		if _, err := s.Begin(id, Session{User: "@u:hs", Device: id.String()}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	page := os.Getpagesize()
+	for i := 2 * page; i < len(data); i++ { // all but the two roots
+		data[i] = 0xff
+	}
+	if err := os.WriteFile(path, data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if s, err = openStore(path); err == nil {
+		_, err = s.Sessions("@u:hs")
+	}
+	if err == nil {
+		t.Error("a damaged file is read")
+	}
+}

@@ -1,0 +1,132 @@
+package reply
+
+import (
+	"bytes"
+	"encoding/json"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/discharger/discharger/discharger/gateway/jsonbody"
+	"github.com/discharger/discharger/discharger/gateway/matrix"
+)
+
+// Refusal is an answer of the gateway's own.
+type Refusal struct {
+	Status     int
+	Code       string // Matrix's error code
+	Message    string // for people
+	SoftLogout bool   // with M_UNKNOWN_TOKEN: keep the encryption keys
+	RetryAfter time.Duration
+	Plain      bool // as text/plain, for clients that take any JSON for a logout
+
+	Outcome Outcome // for the metrics
+}
+
+func UnknownToken(message string, softLogout bool) *Refusal {
+	return &Refusal{
+		Status: http.StatusUnauthorized, Code: matrix.CodeUnknownToken, Message: message, SoftLogout: softLogout, Outcome: outcomeRefused,
+	}
+}
+
+func MissingToken(message string) *Refusal {
+	return &Refusal{Status: http.StatusUnauthorized, Code: matrix.CodeMissingToken, Message: message, Outcome: outcomeRefused}
+}
+
+func Forbidden(message string) *Refusal {
+	return &Refusal{Status: http.StatusForbidden, Code: matrix.CodeForbidden, Message: message, Outcome: outcomeForbidden}
+}
+
+// BadBody is for a body that is not a JSON object, or one that programs read in
+// different ways.
+func BadBody(data []byte) *Refusal {
+	switch {
+	case !json.Valid(data):
+		return BadRequest(matrix.CodeNotJSON, "Content not JSON.")
+	case bytes.HasPrefix(bytes.TrimLeft(data, " \t\r\n"), []byte("{")):
+		return BadRequest(matrix.CodeBadJSON, "Content has a name twice, too many names, or is not Unicode.")
+	}
+	return BadRequest(matrix.CodeBadJSON, "Content must be a JSON object.")
+}
+
+func BadRequest(code, message string) *Refusal {
+	return &Refusal{Status: http.StatusBadRequest, Code: code, Message: message, Outcome: OutcomeMalformed}
+}
+
+// Unrecognized is for a request that no homeserver has a route for.
+func Unrecognized(status int) *Refusal {
+	return &Refusal{Status: status, Code: matrix.CodeUnrecognized, Message: "Unrecognized request.", Outcome: outcomeDenied}
+}
+
+// Undecided is for what may be otherwise in a moment. It never says anything
+// about a session.
+func Undecided(retryAfter time.Duration) *Refusal {
+	if retryAfter <= 0 {
+		retryAfter = 2 * time.Second
+	}
+	return &Refusal{
+		Status: http.StatusServiceUnavailable, Code: matrix.CodeUnknown, Outcome: OutcomeUnavailable, RetryAfter: retryAfter,
+		Message: "This cannot be decided at the moment. Try again.",
+	}
+}
+
+func UpstreamFailed() *Refusal {
+	return &Refusal{
+		Status: http.StatusBadGateway, Code: matrix.CodeUnknown, Outcome: OutcomeUpstream,
+		Message: "The homeserver cannot be reached at the moment. Try again.",
+	}
+}
+
+// Text makes it text/plain.
+func (f *Refusal) Text() *Refusal {
+	g := *f
+	g.Plain = true
+	return &g
+}
+
+// SetCORS sets the headers that browsers have to see on every answer, and that no
+// cache may keep it. They are Synapse's, which has all of the specification's and of
+// Dendrite's that browsers request.
+func SetCORS(h http.Header) {
+	h.Set("Access-Control-Allow-Origin", "*")
+	h.Set("Access-Control-Allow-Methods", "GET, HEAD, POST, PUT, DELETE, OPTIONS")
+	h.Set("Access-Control-Allow-Headers", "X-Requested-With, Content-Type, Authorization, Date")
+	h.Set("Access-Control-Expose-Headers", "Synapse-Trace-Id, Server")
+	h.Set("Cache-Control", "no-cache, no-store, must-revalidate")
+}
+
+// Write sends the failure.
+func (f *Refusal) Write(w http.ResponseWriter) {
+	h := w.Header()
+	SetCORS(h)
+	if f.RetryAfter > 0 {
+		h.Set("Retry-After", strconv.FormatInt(int64((f.RetryAfter+time.Second-1)/time.Second), 10))
+	}
+	body := f.body()
+	if f.Plain {
+		h.Set("Content-Type", "text/plain; charset=utf-8")
+	} else {
+		h.Set("Content-Type", "application/json")
+	}
+	h.Set("Content-Length", strconv.Itoa(len(body)))
+	w.WriteHeader(f.Status)
+	_, _ = w.Write(body) // the client has gone: nothing to do
+}
+
+func (f *Refusal) body() []byte {
+	if f.Plain {
+		return []byte(f.Message + "\n")
+	}
+	var o jsonbody.Object
+	o.Set("errcode", jsonbody.Quote(f.Code))
+	o.Set("error", jsonbody.Quote(f.Message))
+	if f.Code == matrix.CodeUnknownToken {
+		o.Set("soft_logout", jsontext.Value(strconv.FormatBool(f.SoftLogout)))
+	}
+	if f.RetryAfter > 0 {
+		o.Set("retry_after_ms", jsonbody.Number(f.RetryAfter.Milliseconds()))
+	}
+	return o.Encode()
+}

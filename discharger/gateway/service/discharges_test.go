@@ -1,0 +1,45 @@
+package service
+
+import (
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/discharger/discharger/discharger/client"
+)
+
+// Those who all got a discharge at the same moment, at a login or when the
+// service was back, come again spread over a third of its life. Those who came
+// ahead of need are spread already, and stay so.
+func TestFetchesAreSpread(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) { // time stands still
+		jitter := 0.0
+		now := time.Now()
+		g := &Client{cfg: Config{CacheBytes: 1 << 20, Clock: func() time.Time { return now }, Jitter: func() float64 { return jitter }}}
+		h, err := newDischarges(g)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, life := range []time.Duration{time.Minute, 2 * time.Minute, 5 * time.Minute, time.Hour} {
+			grant := client.Grant{Expires: now.Add(life)}
+			latest := h.keep(grant, true).refresh
+			jitter = 0
+			first := h.keep(grant, false).refresh
+			jitter = 0.999999
+			last := h.keep(grant, false).refresh
+			if early := first.Sub(now); early < life/2 {
+				t.Errorf("%v: fetched again after %v", life, early)
+			}
+			if width := last.Sub(first); width < life/5 || last.After(latest) {
+				t.Errorf("%v: spread over %v, until %v", life, width, last.Sub(now))
+			}
+			if ahead := now.Add(life).Sub(latest); ahead > life/4 || ahead < min(life/4, RefreshAhead) {
+				t.Errorf("%v: fetched %v ahead of need", life, ahead)
+			}
+			if !latest.Before(h.keep(grant, true).until) {
+				t.Errorf("%v: not ahead of need", life)
+			}
+		}
+	})
+}

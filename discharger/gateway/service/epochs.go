@@ -1,0 +1,143 @@
+package service
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/discharger/discharger/discharger/cache"
+	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/homeserver"
+	"github.com/discharger/discharger/discharger/wire"
+)
+
+// Epochs tell the service, once per session and epoch, that a bundle is in
+// use: from then on the refresh token before it is worth nothing. They are
+// collected for a moment and sent together.
+type Epochs struct {
+	g        *Client
+	reported *cache.Cache[caveat.SessionID, uint64] // the latest epoch that was noted
+	woken    chan struct{}
+
+	mu      sync.Mutex
+	pending map[caveat.SessionID]wire.Seen
+}
+
+const (
+	seenDelay = 100 * time.Millisecond // for others to come along
+	seenPause = 2 * time.Second        // after a failure
+)
+
+func newEpochs(g *Client) (*Epochs, error) {
+	reported, err := newCache(g, 1, cache.ByID[caveat.SessionID, uint64](tokenIdle, nil))
+	if err != nil {
+		return nil, err
+	}
+	return &Epochs{
+		g: g, reported: reported, woken: make(chan struct{}, 1), pending: make(map[caveat.SessionID]wire.Seen),
+	}, nil
+}
+
+// New reports whether an identity's epoch has not been noted yet.
+func (s *Epochs) New(id homeserver.Identity) bool {
+	epoch, ok := s.reported.Get(id.Session)
+	return !ok || epoch < id.Epoch
+}
+
+// Note keeps an epoch to be reported.
+func (s *Epochs) Note(id homeserver.Identity) {
+	s.reported.Put(id.Session, id.Epoch)
+	s.mu.Lock()
+	if p, ok := s.pending[id.Session]; !ok || p.Epoch < id.Epoch {
+		s.pending[id.Session] = wire.Seen{User: id.User, Session: id.Session, Epoch: id.Epoch}
+	}
+	s.mu.Unlock()
+	s.Wake()
+}
+
+// Wake has the reports sent.
+func (s *Epochs) Wake() {
+	select {
+	case s.woken <- struct{}{}:
+	default:
+	}
+}
+
+// Run sends reports until ctx ends.
+func (s *Epochs) Run(ctx context.Context) {
+	pause := seenDelay
+	for {
+		select {
+		case <-s.woken:
+		case <-ctx.Done():
+			return
+		}
+		timer := time.NewTimer(pause)
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return
+		}
+		pause = seenDelay
+		if !s.Flush(ctx) {
+			pause = seenPause
+			select {
+			case s.woken <- struct{}{}:
+			default:
+			}
+		}
+	}
+}
+
+// Report makes sure that the service knows what was seen of a session, if there
+// is anything that it does not know yet: one that is on its way goes twice. What
+// cannot be told now stays.
+func (s *Epochs) Report(ctx context.Context, id caveat.SessionID) {
+	s.mu.Lock()
+	one, ok := s.pending[id]
+	s.mu.Unlock()
+	if ok {
+		s.send(ctx, []wire.Seen{one})
+	}
+}
+
+// Flush sends everything there is. It reports whether nothing is left.
+func (s *Epochs) Flush(ctx context.Context) bool {
+	for {
+		s.mu.Lock()
+		batch := make([]wire.Seen, 0, min(len(s.pending), wire.MaxSeen))
+		for _, one := range s.pending {
+			if len(batch) == wire.MaxSeen {
+				break
+			}
+			batch = append(batch, one)
+		}
+		s.mu.Unlock()
+		if len(batch) == 0 {
+			return true
+		}
+		if !s.send(ctx, batch) {
+			return false
+		}
+	}
+}
+
+// send sends reports and takes them off the list.
+func (s *Epochs) send(ctx context.Context, batch []wire.Seen) bool {
+	err := s.g.API.Seen(ctx, batch)
+	s.g.cfg.ObserveSeen(len(batch), err)
+	if err != nil {
+		s.g.cfg.Log.LogAttrs(ctx, slog.LevelWarn, "what was seen in use is still to be reported", slog.Any("error", err))
+		return false
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, one := range batch {
+		if s.pending[one.Session].Epoch == one.Epoch {
+			delete(s.pending, one.Session)
+		}
+	}
+	return true
+}

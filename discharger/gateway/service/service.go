@@ -1,0 +1,72 @@
+package service
+
+import (
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/discharger/discharger/discharger/cache"
+	"github.com/discharger/discharger/discharger/client"
+	"github.com/discharger/discharger/discharger/gateway/admission"
+)
+
+// Config configures [serviceCalls]. Every field is required.
+type Config struct {
+	Client     *client.Client // makes one attempt per call
+	CacheBytes int            // of discharges and verified tokens
+	Log        *slog.Logger
+	Clock      func() time.Time
+	Jitter     func() float64 // in [0, 1)
+
+	ObserveDischarge func(op string, err error) // after a call for a discharge
+	ObserveSeen      func(n int, err error)     // after a report of epochs
+}
+
+// Client makes the calls to the service on which requests depend. It may be used
+// concurrently.
+type Client struct {
+	cfg        Config
+	API        *client.Client
+	Link       *Link
+	Waiting    *admission.WaitingRoom
+	ready      ability
+	renewals   renewals
+	Discharges *Discharges
+	Epochs     *Epochs
+	caches     []func() int // bytes of each
+}
+
+// New makes no call yet.
+func New(cfg Config) (*Client, error) {
+	c := &Client{cfg: cfg, API: cfg.Client, Link: newLink(cfg.Jitter, cfg.Clock), Waiting: admission.NewWaitingRoom()}
+	var err error
+	if c.Discharges, err = newDischarges(c); err != nil {
+		return nil, err
+	}
+	if c.Epochs, err = newEpochs(c); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// CacheBytes returns the memory that the caches take.
+func (g *Client) CacheBytes() (n int) {
+	for _, bytes := range g.caches {
+		n += bytes()
+	}
+	return n
+}
+
+// Shares is the number of shares in which CacheBytes is divided.
+const Shares = 31
+
+// newCache makes a cache of some shares of CacheBytes.
+func newCache[K comparable, V any](g *Client, shares int, cfg cache.Config[K, V]) (*cache.Cache[K, V], error) {
+	cfg.Bytes, cfg.Clock = max(1, g.cfg.CacheBytes/Shares*shares), g.cfg.Clock
+	kept, err := cache.New(cfg)
+	if err != nil {
+		return nil, fmt.Errorf("make cache: %w", err)
+	}
+	g.caches = append(g.caches, kept.Bytes)
+	return kept, nil
+}

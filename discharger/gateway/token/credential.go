@@ -1,0 +1,114 @@
+package token
+
+import (
+	"net/http"
+	"net/url"
+	"strings"
+)
+
+// Credential is the access token that a request carries.
+type Credential struct {
+	Text  string // empty: none
+	Kind  Kind
+	Query string // what is left of the raw query if the token was in there
+	From  source
+}
+
+// source says where a token was.
+type source uint8
+
+const (
+	fromNowhere source = iota
+	fromHeader
+	FromQuery
+)
+
+const (
+	HeaderAuthorization = "Authorization"
+	Bearer              = "Bearer "
+	paramAccessToken    = "access_token"
+)
+
+// FindCredential finds the access token of a request. It is refused where
+// homeservers would refuse it too: in two places at once, or twice in one.
+func FindCredential(r *http.Request) (Credential, error) {
+	var c Credential
+	values := r.Header[HeaderAuthorization]
+	if len(values) > 1 {
+		return c, credentialError("Too many Authorization headers.")
+	}
+	if len(values) == 1 {
+		if text, ok := strings.CutPrefix(values[0], Bearer); ok {
+			c = Credential{Text: text, Kind: KindOf(text), From: fromHeader}
+		} else if len(values[0]) >= len(Bearer) && strings.EqualFold(values[0][:len(Bearer)], Bearer) {
+			return c, credentialError("Invalid Authorization header.")
+		}
+	}
+	if !mayHold(r.URL.RawQuery) {
+		return c, nil
+	}
+	rest, tokens := CutQuery(r.URL.RawQuery)
+	switch {
+	case len(tokens) == 0:
+		return c, nil
+	case len(values) > 0:
+		return Credential{}, credentialError("Mixing Authorization headers and access_token query parameters is not allowed.")
+	case len(tokens) > 1:
+		return Credential{}, credentialError("Too many access_token query parameters.")
+	}
+	return Credential{Text: tokens[0], Kind: KindOf(tokens[0]), Query: rest, From: FromQuery}, nil
+}
+
+// mayHold is a quick look that lets nearly every query pass.
+func mayHold(query string) bool {
+	return query != "" && (strings.Contains(query, paramAccessToken) || strings.ContainsAny(query, "%+"))
+}
+
+// CutQuery takes every access_token out of a raw query, and leaves the rest of
+// it as it is, byte by byte. Homeservers differ in whether a semicolon
+// separates parameters; here it does, since a token must not be overlooked.
+func CutQuery(query string) (rest string, tokens []string) {
+	var b strings.Builder
+	kept, before := false, ""
+	for {
+		part, separator := query, ""
+		if end := strings.IndexAny(query, "&;"); end >= 0 {
+			part, separator, query = query[:end], query[end:end+1], query[end+1:]
+		}
+		if token, ok := tokenIn(part); ok {
+			tokens = append(tokens, token)
+		} else {
+			if kept {
+				b.WriteString(before)
+			}
+			b.WriteString(part)
+			kept = true
+		}
+		if before = separator; separator == "" {
+			return b.String(), tokens
+		}
+	}
+}
+
+// tokenIn reads one parameter.
+func tokenIn(part string) (string, bool) {
+	name, value, _ := strings.Cut(part, "=")
+	if name != paramAccessToken {
+		if !strings.ContainsAny(name, "%+") {
+			return "", false
+		}
+		if decoded, err := url.QueryUnescape(name); err != nil || decoded != paramAccessToken {
+			return "", false
+		}
+	}
+	if decoded, err := url.QueryUnescape(value); err == nil {
+		value = decoded
+	}
+	return value, true
+}
+
+// credentialError is a refusal to read a token, in the words of the answer.
+type credentialError string
+
+// Error implements error.
+func (e credentialError) Error() string { return string(e) }

@@ -1,0 +1,139 @@
+package upstream
+
+import (
+	"cmp"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strings"
+
+	"github.com/discharger/discharger/discharger/clientaddr"
+	"github.com/discharger/discharger/discharger/gateway/token"
+)
+
+// CleanHeaders takes out of a request what is for the gateway alone, and what a
+// homeserver, or a proxy before it, might read otherwise than the gateway does. It
+// comes before anything else looks at the headers.
+//
+//   - Fields that concern one connection, and those that Connection names. But it
+//     cannot name fields that are meant for the homeserver: with the token, its
+//     request would change its meaning there.
+//   - Upgrade: what came after it would not be looked at. Matrix has no use for it.
+//   - Expect: the server has answered it.
+//   - Trailers, which some servers add to the headers.
+//   - Names with an underscore, which some take for a hyphen. Nginx drops them too.
+//   - A Referer with a token in it.
+func CleanHeaders(r *http.Request) {
+	h := r.Header
+	for _, value := range h[headerConnection] {
+		for name := range strings.SplitSeq(value, ",") {
+			if name = http.CanonicalHeaderKey(strings.Trim(name, " \t")); name != "" && !endToEnd(name) {
+				delete(h, name)
+			}
+		}
+	}
+	for _, name := range hopByHop {
+		delete(h, name)
+	}
+	r.Trailer = nil
+	for name := range h {
+		if strings.Contains(name, "_") {
+			delete(h, name)
+		}
+	}
+	if values := h[headerReferer]; len(values) > 0 && slices.ContainsFunc(values, namesToken) {
+		delete(h, headerReferer)
+	}
+}
+
+// Headers that name the origin of a request. Homeservers trust them, so the gateway
+// replaces them: values of clients are dropped, and those of a trusted proxy are
+// reduced to one address. Synapse takes the first of several.
+const (
+	headerFor    = clientaddr.Header
+	headerProto  = "X-Forwarded-Proto"
+	headerHost   = "X-Forwarded-Host"
+	headerRealIP = "X-Real-Ip"
+)
+
+const (
+	headerAuthorization = "Authorization"
+	paramAccessToken    = "access_token"
+
+	headerConnection = "Connection"
+	headerReferer    = "Referer"
+)
+
+// hopByHop are fields that concern one connection. Transfer-Encoding is not among
+// them: the server has taken it out.
+var hopByHop = [...]string{
+	headerConnection, "Proxy-Connection", "Keep-Alive", "Proxy-Authenticate", "Proxy-Authorization", "Te", "Trailer", "Upgrade", "Expect",
+}
+
+// endToEnd reports whether a field is meant for the homeserver, or says where a
+// request comes from.
+func endToEnd(name string) bool {
+	for _, prefix := range [...]string{"X-Forwarded-", "Content-", "Accept", "Access-Control-", "If-", "Sec-"} {
+		if strings.HasPrefix(name, prefix) {
+			return true
+		}
+	}
+	switch name {
+	case headerAuthorization, headerRealIP, "Forwarded", "Host", "User-Agent", "Cookie", "Origin", "Range", "Cache-Control", "Date", headerReferer, headerLoop:
+		return true
+	}
+	return false
+}
+
+// namesToken reports whether there may be a token in a URL, however it is encoded.
+func namesToken(text string) bool {
+	for range 4 {
+		for _, mark := range [...]string{paramAccessToken, token.PrefixHeld, token.PrefixRotate, token.PrefixRefresh} {
+			if strings.Contains(text, mark) {
+				return true
+			}
+		}
+		decoded, err := url.PathUnescape(text)
+		switch {
+		case err != nil:
+			return true // nothing can be said about it
+		case decoded == text:
+			return false
+		}
+		text = decoded
+	}
+	return true
+}
+
+// SetForwarded replaces the headers that name the origin of a request which is passed
+// on. The scheme is the one by which clients reach the gateway, if it is configured.
+// Only a trusted peer's X-Forwarded-Proto and -Host count.
+func SetForwarded(out, in *http.Request, client netip.Addr, trusted bool, scheme string) {
+	for name := range out.Header {
+		if strings.HasPrefix(name, "X-Forwarded-") {
+			delete(out.Header, name)
+		}
+	}
+	delete(out.Header, headerRealIP)
+	proto, host := scheme, ""
+	if trusted {
+		proto, host = cmp.Or(proto, in.Header.Get(headerProto)), in.Header.Get(headerHost)
+	}
+	if proto != "https" && proto != "http" {
+		proto = "http"
+		if in.TLS != nil {
+			proto = "https"
+		}
+	}
+	if host == "" {
+		host = in.Host
+	}
+	if client.IsValid() {
+		text := client.String()
+		out.Header[headerFor] = []string{text}
+		out.Header[headerRealIP] = []string{text}
+	}
+	out.Header[headerProto] = []string{proto}
+	out.Header[headerHost] = []string{host}
+}

@@ -1,0 +1,71 @@
+package upstream
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"net"
+	"net/http"
+	"slices"
+	"sync/atomic"
+	"time"
+)
+
+// A Dialer connects to a network address.
+type Dialer func(ctx context.Context, network, address string) (net.Conn, error)
+
+const dialTimeout = 10 * time.Second
+
+// NewTransport returns a transport that keeps many idle connections, decompresses
+// nothing, and has no timeout for an answer, which may be a long poll. A nil dial
+// connects by the network.
+func NewTransport(dial Dialer) *http.Transport {
+	if dial == nil {
+		dial = (&net.Dialer{Timeout: dialTimeout, KeepAlive: 30 * time.Second}).DialContext
+	}
+	return &http.Transport{
+		DialContext:           dial,
+		TLSHandshakeTimeout:   dialTimeout,
+		ExpectContinueTimeout: time.Second,
+		IdleConnTimeout:       90 * time.Second,
+		MaxIdleConnsPerHost:   1024,
+		DisableCompression:    true,
+	}
+}
+
+// swapped sends each request by the transport that is current at that time.
+type swapped struct {
+	current atomic.Pointer[http.Transport]
+}
+
+func (s *swapped) RoundTrip(r *http.Request) (*http.Response, error) {
+	return s.current.Load().RoundTrip(r)
+}
+
+// replace makes another transport current. Connections of the one before close with
+// the requests that are on them.
+func (s *swapped) replace(t *http.Transport) {
+	if before := s.current.Swap(t); before != nil {
+		before.CloseIdleConnections()
+	}
+}
+
+// sameTLS reports whether two configurations trust the same authorities and show the
+// same certificates.
+func sameTLS(a, b *tls.Config) bool {
+	if a == nil || b == nil {
+		return a == b
+	}
+	sameCertificate := func(a, b tls.Certificate) bool {
+		return slices.EqualFunc(a.Certificate, b.Certificate, slices.Equal[[]byte])
+	}
+	return a.ServerName == b.ServerName && samePool(a.RootCAs, b.RootCAs) &&
+		slices.EqualFunc(a.Certificates, b.Certificates, sameCertificate)
+}
+
+func samePool(a, b *x509.CertPool) bool {
+	if a == nil || b == nil {
+		return a == b
+	}
+	return a.Equal(b)
+}
