@@ -32,7 +32,7 @@ func configCheckCommand() command.Command {
 	return command.Command{
 		Name: "config check", Args: "[flags]", Short: "Check a configuration without starting.",
 		Example: "discharger config check --config discharger.yaml",
-		Long:    "Reads everything that \"serve\" reads before it opens the store: the file, the\nenvironment, the keys, the policies, and the files that secrets are in. Exit code 78: unusable.",
+		Long:    "Reads the files that \"serve\" reads before it opens the store: configuration, keys,\npolicies, and the files with secrets. Exit code 78: a file is unusable.",
 		Setup: func(t *command.Terminal, f *flag.FlagSet) command.Action {
 			options := setup.ConfigFlags(t, f)
 			return func(context.Context, []string) error { return checkConfig(t, options) }
@@ -83,7 +83,7 @@ func checkConfig(t *command.Terminal, options *config.Options) error {
 	return nil
 }
 
-// checkReceivers says who is told what is revoked, and whether that can be signed.
+// checkReceivers prints the receivers of security events, and checks the signing keys.
 func checkReceivers(t *command.Terminal, cfg *config.Config) error {
 	if !cfg.HasReceivers() {
 		return nil
@@ -106,7 +106,8 @@ func checkReceivers(t *command.Terminal, cfg *config.Config) error {
 	return nil
 }
 
-// withReceiver has the gateway's receiver among the homeservers'.
+// withReceiver returns the configuration with the gateway's receiver among those of
+// homeservers.
 func withReceiver(cfg *config.Config) *config.Config {
 	g := cfg.Gateway
 	if g == nil || g.SecurityEvents == nil {

@@ -25,8 +25,8 @@ import (
 )
 
 // TestKillNine kills the service with SIGKILL in the middle of refreshes and
-// logouts, again and again. Whoever was told that they are logged out stays
-// so; nobody else is refused.
+// logouts, repeatedly. A session with an acknowledged logout stays ended, and no other
+// is refused.
 func TestKillNine(t *testing.T) {
 	t.Parallel()
 	rounds := 6
@@ -63,7 +63,7 @@ type crash struct {
 	refreshes, logouts, cut int
 }
 
-// survivor is what a client knows of its session, as it would have it on disk.
+// survivor is the state of a client, as it would have it on disk.
 type survivor struct {
 	access  client.Access
 	token   client.RefreshToken
@@ -75,7 +75,7 @@ type state int
 
 const (
 	live    state = iota
-	leaving       // a logout was asked for, and not answered
+	leaving       // a logout was sent, and not answered
 	gone          // a logout was acknowledged
 )
 
@@ -257,7 +257,7 @@ func (c *crash) logout(s *survivor) bool {
 	return false
 }
 
-// check asks for every session that there ever was.
+// check requests a discharge for every session of the test.
 func (c *crash) check() {
 	c.t.Helper()
 	work := make(chan int)
@@ -285,9 +285,9 @@ func (c *crash) checkSession(i int, s *survivor) {
 	refused := errors.Is(err, client.ErrRefused)
 	switch {
 	case s.state == gone && !refused:
-		c.t.Errorf("session %d was logged out, and its discharge says %v", i, err)
+		c.t.Errorf("session %d was logged out, and its discharge gave %v", i, err)
 	case s.state == live && err != nil:
-		c.t.Errorf("session %d is in order, and its discharge says %v", i, err)
+		c.t.Errorf("session %d is live, and its discharge gave %v", i, err)
 	case s.state == leaving && refused:
 		s.state = gone
 	case s.state == leaving && err == nil: // it never arrived

@@ -19,8 +19,8 @@ import (
 )
 
 // startService runs the program with a configuration and returns it with the
-// addresses of clients and operators. It is patient unless the configuration
-// says how patient it is.
+// addresses of clients and operators. Its
+// request timeout is long unless the configuration has one.
 func startService(t *testing.T, configuration string) (p *process, client, admin string) {
 	t.Helper()
 	program, err := exec.LookPath("discharger")
@@ -63,7 +63,7 @@ func slowRequest(t *testing.T, address string) (net.Conn, *bufio.Reader) {
 	r := bufio.NewReader(conn)
 	line, err := r.ReadString('\n')
 	if err != nil || !strings.HasPrefix(line, "HTTP/1.1 100") {
-		t.Fatalf("the server said %q, %v", line, err)
+		t.Fatalf("the answer is %q, %v", line, err)
 	}
 	if _, err := r.ReadString('\n'); err != nil {
 		t.Fatal(err)
@@ -88,8 +88,8 @@ func status(t *testing.T, url string) int {
 	return resp.StatusCode
 }
 
-// A service that is told to stop says that it is not ready, takes no more
-// requests, answers the one that it has, and ends well.
+// TestDrain checks that a service that stops is not ready, accepts no more requests,
+// answers the one in progress, and exits with 0.
 func TestDrain(t *testing.T) {
 	t.Parallel()
 	p, client, admin := startService(t, "shutdown_timeout: 1m")
@@ -158,6 +158,6 @@ func TestDrainTimeout(t *testing.T) {
 		t.Errorf("exit code %d, %v:\n%s", code, err, p.text())
 	}
 	if !strings.Contains(p.text(), "requests did not finish in 50ms") {
-		t.Errorf("it said\n%s", p.text())
+		t.Errorf("its log is\n%s", p.text())
 	}
 }

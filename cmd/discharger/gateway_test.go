@@ -63,7 +63,7 @@ func runProgram(t *testing.T, dir string, args ...string) *process {
 	return p
 }
 
-// matrixURL is where a gateway says it listens.
+// matrixURL returns the address in the log of a gateway.
 func matrixURL(t *testing.T, p *process) string {
 	t.Helper()
 	m, err := p.waitFor(`msg=gateway matrix=(\S+)`)
@@ -158,7 +158,7 @@ func TestServeWithGateway(t *testing.T) {
 		t.Fatalf("whoami: %d %v", status, out)
 	}
 
-	// An operator has what it takes in the gateway's key file.
+	// An operator lists and revokes sessions with the gateway's key file.
 	if status, out := call(t, "POST", url+"/_matrix/client/v3/login", "", map[string]any{}); status != 200 {
 		t.Fatalf("login: %d %v", status, out)
 	}
@@ -191,15 +191,15 @@ func TestServeWithGateway(t *testing.T) {
 	readyz(t, admin+"/readyz", 200, "ready")
 	finish(t, p)
 
-	// Keys without which nobody's token can be read are not replaced quietly.
+	// Missing keys are not replaced, since no token could be read with new ones.
 	testkit.NoError(t, os.Remove(filepath.Join(dir, "discharger-data", "gateway.json")))
 	p = runProgram(t, dir, "serve", "--config", file)
-	if code, err := p.wait(); err != nil || code != 78 || !strings.Contains(p.text(), "but there were") {
+	if code, err := p.wait(); err != nil || code != 78 || !strings.Contains(p.text(), "was made by a gateway with keys") {
 		t.Errorf("exit code %d: %v\n%s", code, err, p.text())
 	}
 }
 
-// A gateway beside a separate service has what it needs in its key file.
+// TestGatewayAlone runs a gateway beside a separate service with its key file alone.
 func TestGatewayAlone(t *testing.T) {
 	t.Parallel()
 	dir, hs := t.TempDir(), newMatrixStub(t)
@@ -258,8 +258,7 @@ func TestGatewayAlone(t *testing.T) {
 	finish(t, p)
 }
 
-// readyz waits until a gateway says that it is so, and gives what it says of its
-// parts.
+// readyz waits for a readiness, and returns the body of the answer.
 func readyz(t *testing.T, url string, status int, is string) map[string]any {
 	t.Helper()
 	for end := time.Now().Add(patience); ; time.Sleep(50 * time.Millisecond) {

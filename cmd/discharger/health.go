@@ -19,12 +19,12 @@ func healthCommand() command.Command {
 	return command.Command{
 		Name: "health", Args: "[flags]", Short: "Print the health of a running service.",
 		Example: "discharger health --config discharger.yaml --ready",
-		Long:    "Asks at admin_listen, as configured. Exit code 3: not well, or nobody there.",
+		Long:    "Calls the service at admin_listen. Exit code 3: not healthy, or no answer.",
 		Setup: func(t *command.Terminal, f *flag.FlagSet) command.Action {
 			options := setup.ConfigFlags(t, f)
-			address := f.String("address", "", "`host:port` to ask at, instead of what is configured")
-			ready := f.Bool("ready", false, "ask whether it can serve now, not only whether it runs")
-			timeout := f.Duration("timeout", 2*time.Second, "how `long` to wait for the answer")
+			address := f.String("address", "", "`host:port` of the service for operators, instead of admin_listen")
+			ready := f.Bool("ready", false, "check that it can answer clients, and not only that it runs")
+			timeout := f.Duration("timeout", 2*time.Second, "`duration` of the wait for an answer")
 			return func(ctx context.Context, _ []string) error {
 				ctx, cancel := context.WithTimeout(ctx, *timeout)
 				defer cancel()

@@ -146,8 +146,8 @@ type rotated struct {
 	refresh string
 }
 
-// do sends a request to either gateway, until it is decided. What is refused ends
-// the test.
+// do sends a request to either gateway, until it is decided. A refusal ends the
+// test.
 func (c *rotated) do(ctx context.Context, method, path, token string, body map[string]any) (map[string]any, bool) {
 	data, err := json.Marshal(body)
 	if err != nil {

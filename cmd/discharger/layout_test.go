@@ -16,9 +16,8 @@ import (
 
 const modulePath = "github.com/discharger/discharger"
 
-// layout says which package may import which of this module. Whoever is below
-// in the picture knows nothing of those above; a package that is not here may
-// not exist.
+// layout lists the packages of this module that a package may import. Imports point down
+// in the picture, and every package has a row.
 //
 //	cmd
 //	server   store     config     gateway    secevent
@@ -188,8 +187,7 @@ var layout = map[string][]string{
 	"policy/schema/uri":         {},
 }
 
-// home says where a module of others may be used: in which packages, and in the
-// tests of which more. Tests with no bounds are those of any package.
+// home lists the packages that may import a module, and those whose tests may too.
 type home struct {
 	module   string
 	packages []string
@@ -220,8 +218,7 @@ var homes = []home{
 	{"github.com/coreos/go-systemd/v22", []string{"cmd/discharger/httpd"}, []string{"cmd/discharger"}},
 	{"github.com/golang-jwt/jwt/v5", []string{"discharger/secevent"}, []string{"cmd/discharger"}},
 
-	// Macaroons. The bakery is what there has to be agreement with, not what
-	// requests are answered with.
+	// Macaroons. Only package bakery and tests use the bakery.
 	{"gopkg.in/macaroon.v2", []string{
 		"discharger/bakery", "discharger/bundle", "discharger/client", "discharger/homeserver", "discharger/gateway", "discharger/gateway/service", "discharger/gateway/token",
 	}, []string{anywhere}},
@@ -250,12 +247,12 @@ var homes = []home{
 type imported struct {
 	file   string // from the root of the module
 	pkg    string // directory of the file, likewise
-	path   string // what it imports
+	path   string // of the imported package
 	inTest bool
 }
 
-// imports reads the imports of every Go file of the module, whatever the build
-// tags in it say.
+// imports reads the imports of every Go file of the module, with any build
+// tags.
 func imports(t *testing.T) []imported {
 	t.Helper()
 	root := filepath.Join("..", "..")
@@ -305,7 +302,7 @@ func isModule(dir string) bool {
 }
 
 // TestImportsPointDown holds the table of who may import whom. Tests may import
-// all but commands, since what they need is not built into anything.
+// all packages but the commands, since no program contains them.
 func TestImportsPointDown(t *testing.T) {
 	t.Parallel()
 	seen := make(map[string]bool)
@@ -356,7 +353,7 @@ func TestModulesHaveOneHome(t *testing.T) {
 	}
 	for _, h := range homes {
 		if !used[h.module] {
-			t.Errorf("module %s has a home, but nobody uses it", h.module)
+			t.Errorf("module %s has a home, but no package imports it", h.module)
 		}
 	}
 }

@@ -1,13 +1,13 @@
-// Command discharger runs the discharge service, shows what it does, and does
-// by hand what homeservers and clients do with it.
+// Command discharger runs the discharge service, demonstrates it, and does by hand
+// the steps of homeservers and clients.
 //
 // Try it out:
 //
-//	discharger demo                       a whole session, explained step by step
-//	discharger serve                      the service, with no configuration at all
+//	discharger demo                       a session, step by step
+//	discharger serve                      the service, without a configuration
 //
-// Each subcommand explains itself with -h. They chain: what one writes, the next
-// reads, from a file or from standard input.
+// Each command has -h. Commands chain: one reads the output of another, from a file or
+// from standard input.
 //
 //	discharger keys new --kind homeserver --name example.org homeserver.json
 //	discharger mint --key homeserver.json --user @alice:example.org > access
@@ -19,16 +19,16 @@
 // # Exit codes
 //
 //	0   done; for verify: accepted
-//	1   refused, not verified, or something else went wrong
-//	2   used wrongly: unknown flags, missing arguments
-//	3   unavailable: nothing was decided, and trying again may help
-//	78  the configuration, a key file, a rule file or a caveat schema cannot be used
+//	1   refused, not verified, or another error
+//	2   wrong command line: unknown flags, missing arguments
+//	3   unavailable: undecided, and a retry may help
+//	78  the configuration, a key file, a rule file or a caveat schema is unusable
 //
 // # Secrets
 //
 // No flag takes a secret, since other users of a machine can see flags: secrets
-// come from files, from standard input or from the environment. Files that get
-// any are made with mode 0600. Nothing secret is logged.
+// come from files, from standard input or from the environment. Files with secrets are
+// made with mode 0600. No secret is logged.
 package main
 
 import (
@@ -42,7 +42,7 @@ import (
 )
 
 func main() {
-	// The first signal asks to finish; after it, a second one ends the program.
+	// The first signal begins the shutdown; a second one ends the program at once.
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop)
 	t := &command.Terminal{

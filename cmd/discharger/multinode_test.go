@@ -60,12 +60,12 @@ func (n *nodes) restart(t *testing.T, i int) {
 		t.Fatal(err)
 	}
 	if code, err := p.wait(); code != 0 || err != nil {
-		t.Fatalf("told to end, it ended with %d, %v:\n%s", code, err, p.text())
+		t.Fatalf("after SIGTERM it ended with %d, %v:\n%s", code, err, p.text())
 	}
 	n.run(t, i)
 }
 
-// discharge asks anywhere until there is an answer, as one request.
+// discharge sends one request to any node until it is answered.
 func (n *nodes) discharge(ctx context.Context, r client.Request) (client.Grant, error) {
 	r.RequestID = fmt.Sprint(rand.Uint64())
 	for {
@@ -135,7 +135,7 @@ func TestNodes(t *testing.T) {
 	round := func() {
 		for i := range refreshes {
 			from := refreshes[i].Load()
-			redistest.Eventually(t, "everybody has refreshed again", func() bool {
+			redistest.Eventually(t, "every client has refreshed again", func() bool {
 				return refreshes[i].Load() >= from+2 || t.Failed()
 			})
 		}
@@ -157,7 +157,7 @@ func TestNodes(t *testing.T) {
 	}
 	for i, c := range n.clients {
 		if _, err := c.Discharge(t.Context(), last[0]); !errors.Is(err, client.ErrRefused) {
-			t.Errorf("logged out at one process, node %d says %v", i, err)
+			t.Errorf("logged out at one process, node %d answers %v", i, err)
 		}
 	}
 }

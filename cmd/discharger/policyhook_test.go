@@ -21,8 +21,8 @@ import (
 
 const hookSecret = "0123456789abcdef0123456789abcdef"
 
-// hookRules asks a webhook about everything. settings are those of the webhook
-// beside its secret.
+// hookRules returns rules that call a webhook for every request, with settings beside
+// its secret.
 func hookRules(settings ...string) string {
 	return "version: 1\nwebhooks:\n  risk:\n    secret_file: risk.key\n    " + strings.Join(settings, "\n    ") + `
 policies:
@@ -43,7 +43,7 @@ const (
 	hookPatience = "timeout: 5s" // the most there is
 )
 
-// A webhook that verifies what it is sent decides.
+// TestWebhookDecides checks the decision of a webhook that verifies its requests.
 func TestWebhookDecides(t *testing.T) {
 	t.Parallel()
 	var wrong atomic.Value
@@ -104,8 +104,7 @@ func verifyQuestion(req *http.Request) (*policy.Input, error) {
 }
 
 // A webhook that gives no answer leaves the session as it was: 503 and never
-// 401. What it points at elsewhere is not followed, and what it must not reach
-// is not even connected to.
+// 401. A redirect is not followed, and a forbidden address gets no connection.
 func TestWebhookTrouble(t *testing.T) {
 	t.Parallel()
 	var followed atomic.Int64
@@ -150,7 +149,8 @@ func TestWebhookTrouble(t *testing.T) {
 	}
 }
 
-// Loopback and the like are for webhooks only where the file says so.
+// TestWebhookAddress checks that loopback and private addresses need the setting of the
+// rule file.
 func TestWebhookAddress(t *testing.T) {
 	t.Parallel()
 	l, err := net.Listen("tcp", "127.0.0.1:0")

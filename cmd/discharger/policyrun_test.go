@@ -40,7 +40,7 @@ policies:
     otherwise: allow
 `
 
-// What rules say is what clients get, over HTTP and twice.
+// TestRulesDecide checks the decisions of rules over HTTP, each twice.
 func TestRulesDecide(t *testing.T) {
 	t.Parallel()
 	r := newRuled(t, ruleFile, "", nil)
@@ -69,7 +69,7 @@ func TestRulesLimitSessions(t *testing.T) {
 	first, second, third := r.login(caveat.ModeRotate, "two", nil), r.login(caveat.ModeRotate, "two", nil), r.login(caveat.ModeRotate, "two", nil)
 	first.granted(5 * time.Minute)
 	second.granted(5 * time.Minute)
-	for used := time.Now().UnixMilli(); time.Now().UnixMilli() == used; { // what the record of a use is kept to
+	for used := time.Now().UnixMilli(); time.Now().UnixMilli() == used; { // the resolution of a recorded use
 	}
 	first.granted(5 * time.Minute) // now the second is the longest unused
 	third.granted(5 * time.Minute)
@@ -84,8 +84,8 @@ func withTTL(seconds int) string {
 	return fmt.Sprintf("version: 1\npolicies:\n  default:\n    rules: []\n    otherwise: {effect: allow, ttl: %ds}\n", seconds)
 }
 
-// Rules change under load, by SIGHUP and by themselves, and nobody is refused or
-// turned away; rules that cannot be used change nothing.
+// TestRulesReload changes rules under load, by SIGHUP and by watching. No request is
+// refused, and unusable rules change nothing.
 func TestRulesReload(t *testing.T) {
 	t.Parallel()
 	r := newRuled(t, withTTL(600), "", nil)
@@ -105,7 +105,7 @@ func TestRulesReload(t *testing.T) {
 			}
 		})
 	}
-	// Under load the log is long; what happens is seen in the metrics.
+	// Under load the log is long; the metrics show the reloads.
 	const bad = `discharger_policy_reloads_total{result="error",set="live"}`
 	for i := range 5 {
 		r.write("policy.yaml", withTTL(601+i))
@@ -132,12 +132,12 @@ func TestRulesReload(t *testing.T) {
 		t.Errorf("%d answers and %d failures", asked.Load(), failed.Load())
 	}
 	r.waitFor(`msg="policy files cannot be used, the last good ones stay" set=live hash=[0-9a-f]{16} .*did you mean allow`)
-	r.waitFor(`msg="reload failed, going on as before" .*did you mean allow`)
+	r.waitFor(`msg="reload failed, keeping the configuration in force" .*did you mean allow`)
 	t.Logf("%d requests", asked.Load())
 }
 
-// A candidate changes no answer, whatever it says and does; where it differs is
-// counted and logged.
+// TestRulesShadow checks that a candidate changes no answer, and that its differences
+// are counted and logged.
 func TestRulesShadow(t *testing.T) {
 	t.Parallel()
 	r := newRuled(t, withTTL(600), "shadow: $DIR/candidate.yaml", map[string]string{"candidate.yaml": `
@@ -166,8 +166,8 @@ policies:
 	r.eventually(`discharger_policy_shadow_total{result="same"}`, 2)
 }
 
-// The audit log has every decision and no secret, moves on SIGHUP, and is what
-// other rules are compared with.
+// TestRulesAudit checks that the audit log has every decision and no secret, is reopened
+// at SIGHUP, and can be replayed with other rules.
 func TestRulesAudit(t *testing.T) {
 	t.Parallel()
 	r := newRuled(t, ruleFile, "audit: $DIR/audit.ndjson", map[string]string{
@@ -188,7 +188,7 @@ func TestRulesAudit(t *testing.T) {
 	r.must(os.Rename(log, log+".1"))
 	r.must(os.Mkdir(log, 0o700)) // so that it cannot be opened
 	r.hangup()
-	r.waitFor(`msg="audit log cannot be opened again`)
+	r.waitFor(`msg="audit log cannot be reopened`)
 	r.waitFor("msg=reloaded")
 	r.must(os.Remove(log))
 	if line := r.p.reload(t, didReload); strings.Contains(r.p.text(), didNotReload) {
@@ -220,10 +220,10 @@ func TestRulesAudit(t *testing.T) {
 	}
 	out := r.discharger("policy", "diff", "--replay", log+".1", "policy.yaml", "stricter.yaml")
 	if !strings.HasPrefix(out, "3 of 4 decisions change\n") || !strings.Contains(out, "3  allow → deny  (default/admins-briefly → default/admins-at-the-office; lines 1, 2, 3)") {
-		t.Errorf("diff says\n%s", out)
+		t.Errorf("diff prints\n%s", out)
 	}
 	if out := r.discharger("policy", "diff", "--replay", log+".1", "policy.yaml"); !strings.HasPrefix(out, "0 of 4 decisions change\n") {
-		t.Errorf("with what was decided, diff says\n%s", out)
+		t.Errorf("with the recorded decisions, diff prints\n%s", out)
 	}
 }
 

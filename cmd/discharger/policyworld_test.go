@@ -26,8 +26,8 @@ import (
 	"github.com/discharger/discharger/policy/rules"
 )
 
-// ruled is the program with rule files, and a homeserver that asks it on behalf
-// of clients anywhere.
+// ruled is the program with rule files, and a homeserver that calls it on
+// behalf of clients.
 type ruled struct {
 	t      *testing.T
 	dir    string // of files; the rules are in policy.yaml
@@ -188,7 +188,7 @@ func (v *visitor) granted(ttl time.Duration) client.Grant {
 		v.r.t.Fatalf("homeserver: %v", err)
 	}
 	if g.Expires.Before(before.Add(ttl-time.Second)) || g.Expires.After(after.Add(ttl+time.Second)) {
-		v.r.t.Errorf("asked for from %v to %v, the discharge lasts until %v, want %v", before, after, g.Expires, ttl)
+		v.r.t.Errorf("requested from %v to %v, the discharge lasts until %v, want %v", before, after, g.Expires, ttl)
 	}
 	return g
 }

@@ -16,7 +16,7 @@ import (
 	"time"
 )
 
-// patience is how long a test waits for what should come at once.
+// patience bounds the wait for an event that is due at once.
 const patience = 2 * time.Minute
 
 // patientSetting lets a service wait for its store for as long as a client waits
@@ -167,7 +167,7 @@ func (p *process) kill() {
 	<-p.done
 }
 
-// addresses are those that a service says it listens at.
+// addresses returns the addresses in the log of a service.
 func (p *process) addresses() (client, admin string, err error) {
 	m, err := p.waitFor(`listening.*clients"?[=:]"?(http://[^" ]*).*operators"?[=:]"?(http://[^" ]*)`)
 	if err != nil {

@@ -79,7 +79,7 @@ func TestReadmePolicies(t *testing.T) {
 		}
 	}
 	if out := r.discharger("config", "check", "--config", "discharger.yaml"); !strings.HasSuffix(out, "ok\n") {
-		t.Errorf("config check says %s", out)
+		t.Errorf("config check prints %s", out)
 	}
 }
 
@@ -111,6 +111,6 @@ func verifyInPython(t *testing.T, code string) {
 	testkit.Need(t, "python3")
 	out, err := exec.CommandContext(t.Context(), "python3", "-c", code).CombinedOutput()
 	if err != nil || string(out) != "True\nFalse\nFalse\n" {
-		t.Errorf("python says %s, %v", out, err)
+		t.Errorf("python prints %s, %v", out, err)
 	}
 }

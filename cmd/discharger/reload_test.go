@@ -47,7 +47,7 @@ func (p *process) reload(t *testing.T, text string) string {
 
 const (
 	didReload    = "msg=reloaded"
-	didNotReload = `msg="reload failed, going on as before"`
+	didNotReload = `msg="reload failed, keeping the configuration in force"`
 )
 
 // wantReload reloads and compares the keys that changed and those that take a

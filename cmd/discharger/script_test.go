@@ -158,14 +158,14 @@ func cmdWaitLog(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// cmdLog writes what a process has logged so far into a file.
+// cmdLog writes the log of a process up to now into a file.
 //
 //	log name file
 func cmdLog(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(os.WriteFile(ts.MkAbs(args[1]), []byte(service(ts, args).text()), 0o600))
 }
 
-// cmdCapture sets a variable to what the last command wrote.
+// cmdCapture sets a variable to a match in the output of the last command.
 //
 //	capture variable pattern-with-a-group
 func cmdCapture(ts *testscript.TestScript, neg bool, args []string) {
@@ -178,7 +178,7 @@ func cmdCapture(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Setenv(args[0], m[1])
 }
 
-// cmdPatient adds to a configuration what lets a pause of the machine pass.
+// cmdPatient adds a long request timeout to a configuration, for slow machines.
 //
 //	patient discharger.yaml
 func cmdPatient(ts *testscript.TestScript, neg bool, args []string) {

@@ -32,24 +32,24 @@ import (
 	"github.com/discharger/discharger/discharger/wire"
 )
 
-// listener is a receiver of security events, which asks the service for its keys
-// as a receiver does.
+// listener is a receiver of security events, which fetches the keys of the
+// service.
 type listener struct {
 	t    *testing.T
 	srv  *httptest.Server
 	jwks atomic.Value // URL
 	away atomic.Bool  // answers 503
-	got  chan heard
+	got  chan received
 	seen sync.Map // the ids of tokens that were taken
 }
 
-// heard is a verified token.
-type heard struct {
+// received is a verified token.
+type received struct {
 	jti, kid, user, session, device string
 }
 
 func newListener(t *testing.T) *listener {
-	l := &listener{t: t, got: make(chan heard, 64)}
+	l := &listener{t: t, got: make(chan received, 64)}
 	l.srv = httptest.NewServer(l)
 	t.Cleanup(l.srv.Close)
 	return l
@@ -62,7 +62,7 @@ func (l *listener) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	}
 	h, err := l.verify(req)
 	if req.Context().Err() != nil {
-		return // whoever sent it has given up, and sends it again
+		return // the sender has given up, and sends it again
 	}
 	if err != nil {
 		l.t.Errorf("a security event cannot be verified: %v", err)
@@ -70,7 +70,7 @@ func (l *listener) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		fmt.Fprint(w, `{"err":"invalid_request"}`)
 		return
 	}
-	// Whoever sends a token and gets no answer in time sends it again. Several
+	// A sender that gets no answer in time sends the token again. Several
 	// processes send the same one, each under its own authorization.
 	w.WriteHeader(http.StatusAccepted)
 	if _, again := l.seen.LoadOrStore(req.Header.Get("Authorization")+" "+h.jti, true); !again {
@@ -78,7 +78,7 @@ func (l *listener) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	}
 }
 
-func (l *listener) verify(req *http.Request) (h heard, err error) {
+func (l *listener) verify(req *http.Request) (h received, err error) {
 	if req.Header.Get("Content-Type") != "application/secevent+jwt" || !strings.HasPrefix(req.Header.Get("Authorization"), "Bearer canary-receiver") {
 		return h, fmt.Errorf("header %v", req.Header)
 	}
@@ -111,7 +111,7 @@ func (l *listener) verify(req *http.Request) (h heard, err error) {
 		text, _ := m[key].(string)
 		return text
 	}
-	return heard{
+	return received{
 		jti: claims["jti"].(string), kid: token.Header["kid"].(string),
 		user: member("user", "sub"), session: member("session", "id"), device: member("device", "id"),
 	}, nil
@@ -148,14 +148,14 @@ func fetchKeys(ctx context.Context, url string) (map[string]*rsa.PublicKey, erro
 }
 
 // next waits for the next token.
-func (l *listener) next() heard {
+func (l *listener) next() received {
 	l.t.Helper()
 	select {
 	case h := <-l.got:
 		return h
 	case <-time.After(patience):
 		l.t.Fatal("no security event came")
-		return heard{}
+		return received{}
 	}
 }
 
@@ -230,8 +230,8 @@ func (v *teller) ended(scope wire.Scope) *visitor {
 	return s
 }
 
-// What is revoked reaches the receiver, through restarts of either, under a new
-// key, and in order; and nothing of it is in the log.
+// TestSecurityEvents checks that revocations reach the receiver in order, through
+// restarts of either and under a new key, and that the log has no part of them.
 func TestSecurityEvents(t *testing.T) {
 	t.Parallel()
 	v := newTeller(t)
@@ -239,11 +239,11 @@ func TestSecurityEvents(t *testing.T) {
 	v.ended(wire.ScopeSession)
 	first := v.to.next()
 	if first.user != "@alice:a.example" || !strings.HasPrefix(first.device, "PHONE-") || first.session == "" {
-		t.Errorf("told of %+v", first)
+		t.Errorf("received %+v", first)
 	}
 	v.ended(wire.ScopeUser)
 	if h := v.to.next(); h.user != "@alice:a.example" || h.session != "" || h.device != "" {
-		t.Errorf("told of %+v", h)
+		t.Errorf("received %+v", h)
 	}
 	v.eventually(delivered, 2)
 	if info, err := os.Stat(filepath.Join(v.dir, "signing.pem")); err != nil || info.Mode().Perm() != 0o600 {
@@ -257,11 +257,11 @@ func TestSecurityEvents(t *testing.T) {
 		t.Fatal(err)
 	}
 	v.down()
-	v.up() // now the receiver knows where the keys are
+	v.up() // now the receiver has the location of the keys
 	v.to.away.Store(false)
 	one, two := v.to.next(), v.to.next()
 	if one.session == "" || two.session == "" || one.jti == two.jti || one.kid != first.kid {
-		t.Errorf("told of %+v, then of %+v", one, two)
+		t.Errorf("received %+v, then of %+v", one, two)
 	}
 	v.eventually(delivered, 2)
 
@@ -275,19 +275,19 @@ func TestSecurityEvents(t *testing.T) {
 	v.waitFor("msg=reloaded")
 	v.ended(wire.ScopeSession)
 	if h := v.to.next(); h.kid == first.kid || h.session == "" {
-		t.Errorf("told of %+v, the key before was %s", h, first.kid)
+		t.Errorf("received %+v, the key before was %s", h, first.kid)
 	}
 	v.eventually(delivered, 3)
 	v.down()
 	select {
 	case h := <-v.to.got:
-		t.Errorf("told of %+v too", h)
+		t.Errorf("received %+v too", h)
 	default:
 	}
 }
 
-// Of several processes over one Redis, each tells the receiver, whichever ended
-// the session, and under one id.
+// TestSecurityEventsOfNodes checks that each of several processes over one Redis sends
+// every event, under one id.
 func TestSecurityEventsOfNodes(t *testing.T) {
 	t.Parallel()
 	dir, to := t.TempDir(), newListener(t)
@@ -320,7 +320,7 @@ homeservers:
 		v.ended(scope)
 		one, two := to.next(), to.next()
 		if one != two || one.user != "@alice:a.example" || (scope == wire.ScopeSession) != (one.session != "" && strings.HasPrefix(one.device, "PHONE-")) {
-			t.Errorf("told of %+v, and of %+v", one, two)
+			t.Errorf("received %+v, and of %+v", one, two)
 		}
 	}
 	for _, r := range []*ruled{v.ruled, &other} {

@@ -18,7 +18,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/discharger/discharger/cmd/discharger/command"
 	"github.com/discharger/discharger/cmd/discharger/httpd"
 	"github.com/discharger/discharger/discharger/testkit"
 )
@@ -79,7 +78,7 @@ func busyHomeserver(t *testing.T) (url string, syncs <-chan struct{}) {
 	return s.URL, polled
 }
 
-// load asks the gateway and the service without a pause, on new connections, and
+// load sends requests to gateway and service without a pause, on new connections, and
 // counts the answers. It ends with ctx.
 func (h *holder) load(ctx context.Context, answered *atomic.Int64) *sync.WaitGroup {
 	var wg sync.WaitGroup
@@ -171,7 +170,7 @@ func TestRestartRefusesNothing(t *testing.T) {
 	finish(t, second)
 }
 
-// managed listens for what a service manager is notified of.
+// managed listens for the notifications to a service manager.
 func managed(t *testing.T) (env string, states <-chan string) {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "ds") // a socket's path must be short
@@ -241,16 +240,16 @@ func TestNotify(t *testing.T) {
 func TestSocketNames(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
-		name, Command, socket, want string
+		name, command, socket, want string
 	}{
-		{"unknown", "serve", "discharger.socket", `socket "discharger.socket" from the service manager has no use here, want FileDescriptorName to be one of client, admin`},
-		{"no gateway", "serve", httpd.SocketGateway, "want FileDescriptorName to be one of client, admin"},
+		{"unknown", "serve", "discharger.socket", `socket "discharger.socket" from the service manager is unknown; FileDescriptorName is one of client, admin`},
+		{"no gateway", "serve", httpd.SocketGateway, "FileDescriptorName is one of client, admin"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			h := holdSockets(t, c.socket)
-			p := h.run(t.TempDir(), nil, c.Command)
-			if code, err := p.wait(); err != nil || code != command.ExitConfig || !strings.Contains(p.text(), c.want) {
+			p := h.run(t.TempDir(), nil, c.command)
+			if code, err := p.wait(); err != nil || code != 78 || !strings.Contains(p.text(), c.want) {
 				t.Errorf("exit code %d, %v:\n%s", code, err, p.text())
 			}
 		})
@@ -274,7 +273,7 @@ func TestUpstreamLoop(t *testing.T) {
 			}
 			p := h.run(dir, nil, name, "--config", "discharger.yaml")
 			want := "gateway.upstream http://" + relay + ": upstream leads back to this gateway"
-			if code, err := p.wait(); err != nil || code != command.ExitConfig || !strings.Contains(p.text(), want) {
+			if code, err := p.wait(); err != nil || code != 78 || !strings.Contains(p.text(), want) {
 				t.Errorf("exit code %d, %v:\n%s", code, err, p.text())
 			}
 		})

@@ -65,7 +65,7 @@ func newRollingClient(t *testing.T, address string) *client.Client {
 	return c
 }
 
-// turn asks one process, and the other one if that decides nothing.
+// turn calls one process, and the other one if the first does not decide.
 func (r *rolling) turn(first int, ask func(*client.Client) error) error {
 	err := ask(r.clients[first])
 	if errors.Is(err, client.ErrUnavailable) {
@@ -87,8 +87,8 @@ func (r *rolling) refresh(ctx context.Context, first int, last *client.Request, 
 }
 
 // TestRollingUpgrade runs an earlier version beside this one. Sessions begin at
-// either, refresh at both in turn, and end at either; nobody is refused who was
-// not logged out, and nobody is let in who was.
+// either, refresh at both in turn, and end at either; a session is
+// refused after its logout, and only then.
 func TestRollingUpgrade(t *testing.T) {
 	ctx := t.Context()
 	ring, err := keyfile.NewService(time.Now())
@@ -177,7 +177,7 @@ func TestRollingUpgrade(t *testing.T) {
 		t.Fatal(err)
 	}
 	if code, err := old.wait(); code != 0 || err != nil {
-		t.Fatalf("told to end, the earlier version ended with %d, %v:\n%s", code, err, old.text())
+		t.Fatalf("after SIGTERM the earlier version ended with %d, %v:\n%s", code, err, old.text())
 	}
 	_, address, _ = startService(t, configuration)
 	r.clients[0] = newRollingClient(t, address)

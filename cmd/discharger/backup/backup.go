@@ -24,24 +24,25 @@ import (
 	"github.com/discharger/discharger/discharger/store/bolt"
 )
 
+// Command returns the command "backup".
 func Command() command.Command {
 	return command.Command{
 		Name: "backup", Args: "[flags] file", Short: "Write a backup of the store, also while the service runs.",
 		Example: "discharger backup --config discharger.yaml /var/backups/sessions.db",
 		Long: `
-The file is new, has mode 0600, and is complete: all that was acknowledged before
-the backup began is in it. Of a running service it is fetched at admin_listen, as
-configured, with a proof of the service's key file. Keys are not in it. Ended
-sessions that are remembered are in it, and in the number that it prints.
+The file is new, has mode 0600, and contains every write that was acknowledged before
+the backup began. From a running service it is fetched at admin_listen, with a proof
+of the service's key file. It contains no keys. Its number of sessions includes
+tombstones of ended ones.
 
-This is for the store in one file. Redis has backups of its own.`,
+This is for the store in a file. Redis has backups of its own.`,
 		Max: 1,
 		Setup: func(t *command.Terminal, f *flag.FlagSet) command.Action {
 			options := setup.ConfigFlags(t, f)
-			address := f.String("address", "", "`host:port` to fetch it at, instead of what is configured")
+			address := f.String("address", "", "`host:port` of the service for operators, instead of admin_listen")
 			return func(ctx context.Context, args []string) error {
 				if len(args) == 0 {
-					return command.Usagef("backup: into which file?")
+					return command.Usagef("backup: the file is missing")
 				}
 				cfg, err := setup.LoadConfig(options)
 				if err != nil {
@@ -64,22 +65,22 @@ var errInRedis = errors.New("the store is in Redis, which has backups of its own
 // writeBackup writes the file under another name first, and reads it.
 func writeBackup(ctx context.Context, t *command.Terminal, cfg *config.Config, address, path string) error {
 	if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
-		return errors.Join(fmt.Errorf("%s is there already", path), err)
+		return errors.Join(fmt.Errorf("%s exists", path), err)
 	}
 	b, tmp, err := Take(ctx, t, cfg, address, filepath.Dir(path), "."+filepath.Base(path)+".*")
 	if err != nil {
 		return err
 	}
 	defer os.Remove(tmp)
-	if err := os.Link(tmp, path); err != nil { // which replaces nothing
+	if err := os.Link(tmp, path); err != nil { // a link replaces nothing
 		return fmt.Errorf("write backup: %w", err)
 	}
 	fmt.Fprintf(t.Out, "backed up  %d sessions, as of %s\n", b.Sessions, b.Time().UTC().Format(time.RFC3339))
 	return nil
 }
 
-// takeBackup writes a backup into a new file, of mode 0600 and with a name of the
-// pattern, and reads it. The caller removes the file.
+// Take writes a backup to a new file, of mode 0600 and with a name of the pattern, and
+// reads it. The caller removes the file.
 func Take(ctx context.Context, t *command.Terminal, cfg *config.Config, address, dir, pattern string) (*backup.Backup, string, error) {
 	tmp, err := os.CreateTemp(dir, pattern)
 	if err != nil {
@@ -99,7 +100,7 @@ func Take(ctx context.Context, t *command.Terminal, cfg *config.Config, address,
 	return b, tmp.Name(), nil
 }
 
-// fetchBackup asks the service that has the store open.
+// fetchBackup fetches a backup from the service that has the store open.
 func fetchBackup(ctx context.Context, cfg *config.Config, address string, w io.Writer) error {
 	keys, err := setup.Keys(cfg)
 	if err != nil {
@@ -113,7 +114,7 @@ func fetchBackup(ctx context.Context, cfg *config.Config, address string, w io.W
 	req.Header.Set("Authorization", "Bearer "+backupProof(keys))
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
-		return command.Mark(fmt.Errorf("the store is in use, and its service cannot be asked: %w", err), command.ErrUnavailable)
+		return command.Mark(fmt.Errorf("the store is in use, and its service does not answer: %w", err), command.ErrUnavailable)
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {

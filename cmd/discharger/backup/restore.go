@@ -25,29 +25,30 @@ import (
 	"github.com/discharger/discharger/discharger/store/redis"
 )
 
+// RestoreCommand returns the command "restore".
 func RestoreCommand() command.Command {
 	return command.Command{
 		Name: "restore", Args: "[flags] file", Short: "Make a store from a backup: in a file, or in an empty Redis.",
 		Example: "discharger restore --config discharger.yaml --replace /var/backups/sessions.db",
 		Long: `
-The backup is read completely first; one that is not whole changes nothing. What
-has been revoked since, as far as the journal has it, is revoked again. If the
-journal does not have all of it, every session needs a new login, and clients keep
-their encryption keys. So do sessions that were activated since.
+The backup is read completely first; a damaged one changes nothing. Revocations since
+then are replayed from the journal. If the journal is incomplete, every session needs
+a new login, and clients keep their encryption keys. So do sessions that were
+activated since.
 
-The service must not be running. A store that is there is left alone, unless
---replace moves it aside. The new files belong to the user who runs this: after a
-restore as root, give them to the user of the service.
+The service must not be running. An existing store is an error, unless --replace moves
+it aside. The new files belong to the user who runs this command; run as root, it
+gives them to the owner of their directory.
 
-The journal and the other files in data_dir stay where they are: if all of them
-are put back by hand instead, nothing shows what was revoked since.`,
+The journal and the other files in data_dir stay where they are. If all of them are
+replaced by old copies instead, the revocations since are lost.`,
 		Max: 1,
 		Setup: func(t *command.Terminal, f *flag.FlagSet) command.Action {
 			options := setup.ConfigFlags(t, f)
-			replace := f.Bool("replace", false, "move the store that is there aside")
+			replace := f.Bool("replace", false, "move an existing store aside")
 			return func(ctx context.Context, args []string) error {
 				if len(args) == 0 {
-					return command.Usagef("restore: from which file?")
+					return command.Usagef("restore: the file is missing")
 				}
 				cfg, err := setup.LoadConfig(options)
 				if err != nil {
@@ -97,8 +98,8 @@ func restore(ctx context.Context, t *command.Terminal, cfg *config.Config, b *ba
 	return reportRestored(t.Out, cfg, b, r)
 }
 
-// giveToOwner gives files that root has made to the owner of their directory, whom
-// the service runs as.
+// giveToOwner gives files that root has made to the owner of their directory, the user
+// of the service.
 func giveToOwner(dir string, files ...string) error {
 	if os.Geteuid() != 0 {
 		return nil
@@ -119,7 +120,7 @@ func giveToOwner(dir string, files ...string) error {
 	return nil
 }
 
-// makeRoom looks for a store that is there.
+// makeRoom moves an existing store aside, or returns an error.
 func makeRoom(t *command.Terminal, cfg *config.Config, replace bool) error {
 	path := cfg.BoltFile()
 	_, err := os.Lstat(path)
@@ -160,10 +161,10 @@ func restoreRedis(ctx context.Context, t *command.Terminal, cfg *config.Config, 
 	return redis.Restore(ctx, rc, b)
 }
 
-// shownAgain bounds how many revocations are listed.
+// shownAgain bounds the listed revocations.
 const shownAgain = 20
 
-// reportRestored says what is there now and what is not.
+// reportRestored prints the contents of the new store, and the losses.
 func reportRestored(w io.Writer, cfg *config.Config, b *backup.Backup, r *backup.Restored) error {
 	at := b.Time().UTC().Format(time.RFC3339)
 	fmt.Fprintf(w, "restored       %d sessions, as they were at %s\n", b.Sessions, at)
@@ -184,7 +185,7 @@ func reportRestored(w io.Writer, cfg *config.Config, b *backup.Backup, r *backup
 	return err
 }
 
-// describeEntry says in one line what was revoked and when.
+// describeEntry returns a line with the scope and the time of a revocation.
 func describeEntry(e *revocation.Revocation) string {
 	at := time.UnixMilli(e.At).UTC().Format(time.RFC3339)
 	switch e.Kind {

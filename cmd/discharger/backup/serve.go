@@ -15,7 +15,7 @@ import (
 	"github.com/discharger/discharger/discharger/keyfile"
 )
 
-// pathBackup is where operators fetch a backup of the store in a file.
+// PathBackup is the path of a backup of the store, for operators.
 const PathBackup = "/backup"
 
 // backupProof returns a secret that is derived from the key file.
@@ -29,15 +29,15 @@ func backupProof(keys *keyfile.Ring) string {
 // backupTimeout bounds the sending of a backup.
 const backupTimeout = time.Hour
 
-// backups answers requests for a backup. It is written to a file beside the store
-// first, so that a slow reader does not hold up the store.
+// Handler answers requests for a backup. It is written to a file beside the store first,
+// so that a slow reader does not block the store.
 func Handler(cfg *config.Config, keys *keyfile.Ring, s storage.Store, log *slog.Logger) http.Handler {
 	proof, dir := "Bearer "+backupProof(keys), filepath.Dir(cfg.BoltFile()) // neither changes with a reload
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		b, ok := s.(*storage.Bolt)
 		switch {
 		case !hmac.Equal([]byte(r.Header.Get("Authorization")), []byte(proof)):
-			http.Error(w, "this needs a proof of the service's key file", http.StatusForbidden)
+			http.Error(w, "a proof of the service's key file is missing", http.StatusForbidden)
 			return
 		case !ok:
 			http.Error(w, errInRedis.Error(), http.StatusConflict)

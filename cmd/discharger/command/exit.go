@@ -8,7 +8,7 @@ import (
 	"github.com/discharger/discharger/discharger/client"
 )
 
-// The exit codes; see the package comment.
+// The exit codes; the comment of the main package describes them.
 const (
 	ExitOK          = 0
 	ExitFailed      = 1
@@ -17,22 +17,23 @@ const (
 	ExitConfig      = 78 // EX_CONFIG of sysexits.h
 )
 
-// usageError is a command that was typed wrongly.
+// usageError is the error of a wrong command line.
 type usageError struct{ msg string }
 
 func (e *usageError) Error() string { return e.msg }
 
+// Usagef returns an error with exit code [ExitUsage].
 func Usagef(format string, args ...any) error { return &usageError{fmt.Sprintf(format, args...)} }
 
-// errUnavailable is matched by what may work later, where package api has no
-// error for it.
+// ErrUnavailable is matched by errors that may be gone at the next try, beside those of
+// package client.
 var ErrUnavailable = errors.New("unavailable")
 
-// errConfig is matched by what has to be mended in the configuration or a key
-// file first.
+// ErrConfig is matched by errors of the configuration, a key file, a rule file or a
+// caveat schema.
 var ErrConfig = errors.New("cannot be used")
 
-// marked makes an error match one of the two above without changing its text.
+// marked is an error that matches another one too.
 type marked struct {
 	error
 	as error
@@ -40,6 +41,7 @@ type marked struct {
 
 func (m marked) Unwrap() []error { return []error{m.error, m.as} }
 
+// Mark returns err such that it matches as; its text stays. A nil err stays nil.
 func Mark(err, as error) error {
 	if err == nil {
 		return nil
@@ -47,7 +49,7 @@ func Mark(err, as error) error {
 	return marked{err, as}
 }
 
-// exitCode is the one place that turns errors into exit codes.
+// ExitCode returns the exit code for an error.
 func ExitCode(err error) int {
 	var usage *usageError
 	var problems yamlfile.Problems

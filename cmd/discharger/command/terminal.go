@@ -14,7 +14,7 @@ import (
 	"github.com/discharger/discharger/discharger/atomicfile"
 )
 
-// terminal is everything that a command touches beside files and the network.
+// Terminal has the streams, the environment and the clock of a command.
 type Terminal struct {
 	In        io.Reader
 	Out, Err  io.Writer
@@ -22,7 +22,7 @@ type Terminal struct {
 	Now       func() time.Time
 }
 
-// env is an environment variable, or a default if it is unset or empty.
+// Env returns an environment variable, or def if it is unset or empty.
 func (t *Terminal) Env(name, def string) string {
 	if v, ok := t.LookupEnv(name); ok && v != "" {
 		return v
@@ -30,12 +30,11 @@ func (t *Terminal) Env(name, def string) string {
 	return def
 }
 
-// maxInput bounds what is read from files and standard input, in bytes.
+// maxInput bounds the input from files and standard input, in bytes.
 const maxInput = 128 << 10
 
-// input reads the file that the first argument names, or standard input if
-// there is none or it is "-". White space around what is there is not part of
-// it.
+// Input reads the file that the first argument names, or standard input without an
+// argument and for "-". White space around the contents is removed.
 func (t *Terminal) Input(args []string) ([]byte, error) {
 	r := t.In
 	if len(args) > 0 && args[0] != "-" {
@@ -54,12 +53,12 @@ func (t *Terminal) Input(args []string) ([]byte, error) {
 		return nil, fmt.Errorf("read input: longer than %d bytes", maxInput)
 	}
 	if data = bytes.TrimSpace(data); len(data) == 0 {
-		return nil, errors.New("read input: there is nothing in it")
+		return nil, errors.New("read input: it is empty")
 	}
 	return data, nil
 }
 
-// output writes text and a line break to a new file with mode 0600, or to
+// Output writes text and a line break to a new file with mode 0600, or to
 // standard output if the path is empty or "-".
 func (t *Terminal) Output(path, text string) error {
 	if path == "" || path == "-" {
@@ -69,12 +68,12 @@ func (t *Terminal) Output(path, text string) error {
 	return atomicfile.Create(path, []byte(text+"\n"))
 }
 
-// say writes a line for people, to standard error, so that it is not in the way
-// of what is piped on.
+// Say writes a line to standard error: a message for people, which is not part of the
+// output.
 func (t *Terminal) Say(format string, args ...any) { fmt.Fprintf(t.Err, format+"\n", args...) }
 
-// plain makes control characters visible, which may come from a service or a
-// file, and leaves lines as they are.
+// Plain escapes the control characters in a text from outside, other than line breaks
+// and tabs.
 func Plain(s string) string {
 	var b strings.Builder
 	for _, r := range s {
@@ -87,8 +86,7 @@ func Plain(s string) string {
 	return b.String()
 }
 
-// quoted shows one text from elsewhere, in quotes if there is anything to
-// notice about it.
+// Quoted returns a text from outside, in quotes if a character of it is escaped.
 func Quoted(s string) string {
 	if q := strconv.Quote(s); q[1:len(q)-1] != s {
 		return q

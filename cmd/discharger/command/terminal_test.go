@@ -4,7 +4,7 @@ import (
 	"testing"
 )
 
-// Nothing that a terminal would act on gets through.
+// TestQuoted checks that control characters are escaped.
 func TestQuoted(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]string{
@@ -22,8 +22,8 @@ func TestQuoted(t *testing.T) {
 	}
 }
 
-// What a service says in an error does not get through either, and stays
-// readable.
+// TestPlain checks that control characters in an error of a service are escaped, and
+// that its text stays readable.
 func TestPlain(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]string{

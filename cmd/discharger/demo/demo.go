@@ -20,6 +20,7 @@ import (
 	"github.com/discharger/discharger/config"
 )
 
+// Command returns the command "demo".
 func Command() command.Command {
 	return command.Command{
 		Name: "demo", Short: "Play the life of a session, step by step. Needs nothing.",
@@ -34,7 +35,7 @@ func Command() command.Command {
 	}
 }
 
-// clock is a clock that can be turned forward, so that nobody has to wait.
+// clock is a clock that the demo turns forward instead of waiting.
 type clock struct {
 	real  func() time.Time
 	ahead atomic.Int64

@@ -22,7 +22,7 @@ import (
 //	POST /login    user=…   answers with an access macaroon
 //	GET  /whoami            answers with whose bundle is in Authorization
 //
-// It keeps nothing, and asks nobody.
+// It keeps no state, and makes no requests.
 type demoHomeserver struct {
 	*http.Server
 	url string
@@ -65,9 +65,9 @@ func serveDemoHomeserver(ctx context.Context, h *homeserver.Homeserver) (*demoHo
 // maxBody bounds an answer, in bytes.
 const maxBody = 128 << 10
 
-// ask sends one request to the homeserver and returns the body of the answer.
+// send sends one request to the homeserver and returns the body of the answer.
 // Any status but 200 is an error with the body as its text.
-func ask(ctx context.Context, method, target, bundle string, form url.Values) (string, error) {
+func send(ctx context.Context, method, target, bundle string, form url.Values) (string, error) {
 	req, err := http.NewRequestWithContext(ctx, method, target, strings.NewReader(form.Encode()))
 	if err != nil {
 		return "", err

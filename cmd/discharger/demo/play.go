@@ -13,8 +13,8 @@ import (
 	"github.com/discharger/discharger/discharger/wire"
 )
 
-// play is the demo's plot. Every step asks over HTTP, and fails if the answer is
-// not the one that the plot has.
+// play is the plot of the demo. Every step makes HTTP requests, and fails if an answer
+// is not the expected one.
 type play struct {
 	out        io.Writer
 	clock      *clock
@@ -26,13 +26,13 @@ type play struct {
 	access client.Access       // Alice's
 	bare   string              // the same, as text
 	grant  client.Grant        // her latest
-	stolen client.RefreshToken // what the thief has copied
+	stolen client.RefreshToken // copied by the thief
 }
 
 func (p *play) run(ctx context.Context) error {
 	p.printf("One session from login to logout, and one that is stolen on the way.\n")
-	p.printf("  service     %s   knows its own keys and the homeserver's public key", p.service)
-	p.printf("  homeserver  %s   knows its own keys and the service's public key", p.homeserver)
+	p.printf("  service     %s   has its own keys and the homeserver's public key", p.service)
+	p.printf("  homeserver  %s   has its own keys and the service's public key", p.homeserver)
 	for _, step := range []func(context.Context) error{
 		p.login, p.useBare, p.activate, p.refreshTwice, p.steal, p.loginAgain, p.logout, p.runOut,
 	} {
@@ -40,7 +40,7 @@ func (p *play) run(ctx context.Context) error {
 			return fmt.Errorf("step %d of the demo: %w", p.step, err)
 		}
 	}
-	p.printf("\nEverything went as it should. Now with your own: discharger serve")
+	p.printf("\nEvery answer was the expected one. To run a service: discharger serve")
 	return nil
 }
 
@@ -63,7 +63,7 @@ func (p *play) client(userAgent string) (*client.Client, error) {
 }
 
 func (p *play) mint(ctx context.Context) error {
-	text, err := ask(ctx, http.MethodPost, p.homeserver+"/login", "", url.Values{"user": {"@alice:example.org"}})
+	text, err := send(ctx, http.MethodPost, p.homeserver+"/login", "", url.Values{"user": {"@alice:example.org"}})
 	if err != nil {
 		return err
 	}
@@ -73,18 +73,18 @@ func (p *play) mint(ctx context.Context) error {
 }
 
 func (p *play) login(ctx context.Context) error {
-	p.begin("Alice logs in. The homeserver mints an access macaroon, and asks nobody for it.")
+	p.begin("Alice logs in. The homeserver mints an access macaroon, without a request.")
 	if err := p.mint(ctx); err != nil {
 		return err
 	}
 	p.printf("   access macaroon  %s", short(p.bare))
-	p.printf("   It is made to last. Sealed in it is a caveat that only the service can discharge.")
+	p.printf("   It is long-lived. Its caveat is sealed, and only the service can discharge it.")
 	return nil
 }
 
 func (p *play) useBare(ctx context.Context) error {
-	p.begin("By itself it is worth nothing.")
-	_, err := ask(ctx, http.MethodGet, p.homeserver+"/whoami", p.bare, nil)
+	p.begin("The homeserver refuses it without a discharge.")
+	_, err := send(ctx, http.MethodGet, p.homeserver+"/whoami", p.bare, nil)
 	if !refusedAs(err, "not discharged") {
 		return fmt.Errorf("the homeserver should have refused the bare macaroon, but: %w", orAccepted(err))
 	}
@@ -101,7 +101,7 @@ func orAccepted(err error) error {
 	return err
 }
 
-// discharge asks the service as Alice.
+// discharge fetches a discharge as Alice.
 func (p *play) discharge(ctx context.Context) error {
 	alice, err := p.client("Alice's phone")
 	if err != nil {
@@ -117,7 +117,7 @@ func (p *play) whoami(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	answer, err := ask(ctx, http.MethodGet, p.homeserver+"/whoami", bundle, nil)
+	answer, err := send(ctx, http.MethodGet, p.homeserver+"/whoami", bundle, nil)
 	if err != nil {
 		return fmt.Errorf("the homeserver should have accepted the bundle, but: %w", err)
 	}
@@ -126,19 +126,19 @@ func (p *play) whoami(ctx context.Context) error {
 }
 
 func (p *play) activate(ctx context.Context) error {
-	p.begin("Alice's client has it discharged. The service sees a new session, and remembers it.")
+	p.begin("Alice's client fetches the first discharge. The service records the new session.")
 	if err := p.discharge(ctx); err != nil {
 		return err
 	}
 	p.stolen = p.grant.Token
 	p.printf("   discharge        good for %v", p.ttl)
 	p.printf("   refresh token    %s, for the next one", short(string(p.grant.Token)))
-	p.printf("   The homeserver checks both with its own keys, and asks nobody:")
+	p.printf("   The homeserver checks both with its own keys, without a request:")
 	return p.whoami(ctx)
 }
 
 func (p *play) refreshTwice(ctx context.Context) error {
-	p.begin("Before it runs out, the client gets another, and another. Each brings the next token.")
+	p.begin("Before it expires, the client fetches the next one, and the next. Each comes with a token.")
 	for range 2 {
 		p.clock.forward(p.ttl - time.Minute)
 		if err := p.discharge(ctx); err != nil {
@@ -162,18 +162,18 @@ func (p *play) steal(ctx context.Context) error {
 	if !refusedFor(err, wire.ReasonTokenReused) {
 		return fmt.Errorf("the service should have refused the stolen token, but: %w", orAccepted(err))
 	}
-	p.printf("   service to the thief: %s", said(err))
-	p.printf("   An old token means that two have it, and nobody can tell which is Alice. The session is over:")
+	p.printf("   service to the thief: %s", refusal(err))
+	p.printf("   An old token means that two parties have it, and one of them is not Alice. The session ends:")
 	if err = p.discharge(ctx); !refusedFor(err, wire.ReasonTokenReused) || !softly(err) {
 		return fmt.Errorf("the service should have refused the stolen session, but: %w", orAccepted(err))
 	}
-	p.printf("   service to Alice:     %s", said(err))
+	p.printf("   service to Alice:     %s", refusal(err))
 	p.printf("   The end is soft: she logs in again and keeps her encryption keys.")
 	return nil
 }
 
-// said is what the service said to someone it refused.
-func said(err error) string {
+// refusal returns the reason and the text of a refusal.
+func refusal(err error) string {
 	var refused *client.RefusedError
 	if !errors.As(err, &refused) {
 		return err.Error()
@@ -193,7 +193,7 @@ func softly(err error) bool {
 }
 
 func (p *play) loginAgain(ctx context.Context) error {
-	p.begin("Alice logs in again: a new session, of which the thief has nothing.")
+	p.begin("Alice logs in again: a new session, unknown to the thief.")
 	if err := p.mint(ctx); err != nil {
 		return err
 	}
@@ -204,7 +204,7 @@ func (p *play) loginAgain(ctx context.Context) error {
 }
 
 func (p *play) logout(ctx context.Context) error {
-	p.begin("Alice logs out. The service writes that down before it answers, and refuses from now on.")
+	p.begin("Alice logs out. The service stores the end before it answers, and refuses from then on.")
 	alice, err := p.client("Alice's phone")
 	if err != nil {
 		return err
@@ -217,13 +217,13 @@ func (p *play) logout(ctx context.Context) error {
 	if err = p.discharge(ctx); !refusedFor(err, wire.ReasonSessionEnded) {
 		return fmt.Errorf("the service should have refused after the logout, but: %w", orAccepted(err))
 	}
-	p.printf("   service, asked for a discharge: %s", said(err))
+	p.printf("   service, to a request for a discharge: %s", refusal(err))
 	p.grant = last
 	return nil
 }
 
 func (p *play) runOut(ctx context.Context) error {
-	p.begin(fmt.Sprintf("The homeserver asks nobody, so the last bundle works until it runs out, %v at most.", p.ttl))
+	p.begin(fmt.Sprintf("The homeserver verifies offline, so the last bundle is accepted until it expires, %v at most.", p.ttl))
 	if err := p.whoami(ctx); err != nil {
 		return err
 	}
@@ -232,7 +232,7 @@ func (p *play) runOut(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if _, err = ask(ctx, http.MethodGet, p.homeserver+"/whoami", bundle, nil); !refusedAs(err, "expired") {
+	if _, err = send(ctx, http.MethodGet, p.homeserver+"/whoami", bundle, nil); !refusedAs(err, "expired") {
 		return fmt.Errorf("the homeserver should have refused the old bundle, but: %w", orAccepted(err))
 	}
 	p.printf("   %v later, homeserver: %v", p.ttl, err)

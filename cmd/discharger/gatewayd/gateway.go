@@ -30,21 +30,22 @@ import (
 	"github.com/discharger/discharger/discharger/wire"
 )
 
+// Command returns the command "gateway".
 func Command() command.Command {
 	return command.Command{
 		Name: "gateway", Args: "--config <file>", Short: "Run a gateway before a Matrix homeserver, beside a separate service.",
 		Example: "discharger gateway --config gateway.yaml",
 		Long: `
-Reads the same configuration file as "serve", but of it only the section gateway,
-admin_listen, data_dir, trusted_proxies, shutdown_timeout and log. The key file,
-gateway.keys_file, is made by "discharger keys new --kind homeserver", which also
-prints what to put into the service's configuration.
+Reads the same configuration file as "serve": the section gateway, admin_listen,
+data_dir, trusted_proxies, shutdown_timeout and log. "discharger keys new --kind
+homeserver" makes the key file, gateway.keys_file, and prints the entry for the
+service's configuration.
 
-"serve" with a section gateway does all of this in one process.
+"serve" with a section gateway runs both in one process.
 
-SIGHUP reads the configuration, the keys and the certificates again. The log has the
-settings that changed, and those that take a restart. If a file cannot be used,
-nothing changes.
+SIGHUP reads the configuration, the keys and the certificates again. The log lists
+the keys that changed, and those that take a restart. If a file is unusable, nothing
+changes.
 
 Sockets that systemd hands over under the names gateway and admin take the place of
 the configured addresses.
@@ -55,14 +56,13 @@ data_dir cannot be written, and while the gateway stops. Without the service it 
 state of each part.`,
 		Setup: func(t *command.Terminal, f *flag.FlagSet) command.Action {
 			options := setup.ConfigFlags(t, f)
-			f.Func("admin-listen", "`host:port` for operators, over what is configured", setup.Setting(&options, "admin_listen"))
+			f.Func("admin-listen", "`host:port` for operators, instead of admin_listen", setup.Setting(&options, "admin_listen"))
 			return func(ctx context.Context, _ []string) error { return runGateway(ctx, t, options) }
 		},
 	}
 }
 
-// clocksLeeway is how far the clocks of a service and of a gateway elsewhere
-// may be apart.
+// clocksLeeway bounds the difference between the clocks of service and gateway.
 const clocksLeeway = 5 * time.Second
 
 // aloneGateway is one run of the gateway command.
@@ -99,14 +99,14 @@ func (a *aloneGateway) prepare(ctx context.Context) (err error) {
 		return err
 	}
 	if a.cfg.Gateway == nil {
-		return command.Mark(errors.New("there is no section gateway in the configuration"), command.ErrConfig)
+		return command.Mark(errors.New("the configuration has no section gateway"), command.ErrConfig)
 	}
 	a.level.Set(a.cfg.Log.Level)
 	a.logs = logging.New(a.t.Err, a.cfg.Log.Format, &a.level)
 	a.log = a.logs.Main
 	ring, err := setup.GatewayKeys(a.cfg)
 	if errors.Is(err, fs.ErrNotExist) {
-		return command.Mark(fmt.Errorf("there are no keys in %[1]s; make them, and register them with the service: "+
+		return command.Mark(fmt.Errorf("no keys in %[1]s; make them, and register them with the service: "+
 			"discharger keys new --kind homeserver --name %[2]s --service URL %[1]s", a.cfg.GatewayKeyFile(), a.cfg.Gateway.Name), command.ErrConfig)
 	}
 	if err != nil {
@@ -128,7 +128,7 @@ func (a *aloneGateway) prepare(ctx context.Context) (err error) {
 	return err
 }
 
-// serviceURL is where a gateway on its own finds the service.
+// serviceURL returns the URL of the service.
 func serviceURL(cfg *config.Config, ring *keyfile.Ring) string {
 	if cfg.Gateway.Service != "" {
 		return cfg.Gateway.Service
@@ -136,7 +136,7 @@ func serviceURL(cfg *config.Config, ring *keyfile.Ring) string {
 	return ring.Peer.Service
 }
 
-// serve goes through the life of a gateway on its own.
+// serve runs the gateway from start to end.
 func (a *aloneGateway) serve(ctx context.Context, hangup <-chan os.Signal) error {
 	l, err := httpd.Listen(ctx, a.sockets, httpd.SocketAdmin, a.cfg.AdminListen)
 	if err != nil {
@@ -162,30 +162,17 @@ func (a *aloneGateway) serve(ctx context.Context, hangup <-chan os.Signal) error
 	return err
 }
 
-// wait returns when the gateway is to end, and reloads at every SIGHUP.
+// wait reloads at every SIGHUP, and returns when ctx ends or serving fails.
 func (a *aloneGateway) wait(ctx context.Context, failed <-chan error, hangup <-chan os.Signal) error {
-	m := httpd.Manager{Log: a.log}
-	m.Ready()
-	defer m.Stopping()
-	for {
-		select {
-		case <-ctx.Done():
-			a.log.Info("draining", slog.Duration("timeout", a.cfg.ShutdownTimeout))
-			return nil
-		case err := <-failed:
-			return fmt.Errorf("serve: %w", err)
-		case <-hangup:
-			m.Reloading()
-			if err := a.reload(); err != nil {
-				a.log.Error("reload failed, going on as before", slog.Any("error", err))
-			}
-			m.Ready()
-		}
+	err := httpd.Manager{Log: a.log}.Run(ctx, failed, hangup, a.reload)
+	if err == nil {
+		a.log.Info("draining", slog.Duration("timeout", a.cfg.ShutdownTimeout))
 	}
+	return err
 }
 
-// reload reads the configuration and all that it names again and changes over to
-// it. If anything is wrong with it, nothing changes.
+// reload reads the configuration and all files that it names again and applies them. If
+// one is unusable, nothing changes.
 func (a *aloneGateway) reload() error {
 	files, diff, err := reload.Again(a.options, a.files, reload.ScopeGateway)
 	if err != nil {

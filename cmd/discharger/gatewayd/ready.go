@@ -10,15 +10,14 @@ import (
 	"github.com/discharger/discharger/discharger/wire"
 )
 
-// pathGatewayReady has the readiness of a gateway, at admin_listen of its process.
-// On its own, a gateway has it at /readyz too, which is the service's where there
-// is one.
+// PathGatewayReady is the path of a gateway's readiness, at admin_listen of its process.
+// A gateway beside a separate service has it at /readyz too.
 const PathGatewayReady = wire.PathReady + "/gateway"
 
-// readiness answers there: 200 where requests should come to the gateway, and
-// 503 where they should go to another. The body has the state of each part. Without
-// the service the gateway is degraded, and still the right one: what has a
-// discharge goes on, and another gateway has no other service.
+// readiness answers 200 if the gateway takes requests, and 503 if they should go to
+// another one. The body has the state of each part. Without the service the gateway is
+// degraded and still takes requests: sessions with a discharge go on, and the other
+// gateways have the same service.
 type readiness struct {
 	gateway  *gateway.Gateway
 	draining atomic.Bool
@@ -33,6 +32,7 @@ type readyBody struct {
 	Service    string `json:"service"`
 }
 
+// ServeHTTP checks the parts and answers.
 func (r *readiness) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	h := r.gateway.Health(req.Context())
 	body := readyBody{"ready", partStatus(h.Homeserver), partStatus(h.Vault), partStatus(h.Service)}
@@ -48,7 +48,7 @@ func (r *readiness) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(code)
-	_ = json.NewEncoder(w).Encode(body) // the client has gone: nothing to do
+	_ = json.NewEncoder(w).Encode(body) // the client may have gone
 }
 
 func partStatus(problem error) string {

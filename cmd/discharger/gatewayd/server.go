@@ -23,7 +23,7 @@ import (
 	"github.com/discharger/discharger/discharger/keyfile"
 )
 
-// front is a gateway with its listener.
+// Server is a gateway with its port.
 type Server struct {
 	cfg      *config.Config // at the start
 	parts    Params         // likewise
@@ -34,7 +34,7 @@ type Server struct {
 	log      *slog.Logger
 }
 
-// gatewayParts is what a gateway is told beside its configuration.
+// Params are the parts of the process that a gateway uses.
 type Params struct {
 	Name       string           // at the service
 	Service    string           // URL
@@ -47,7 +47,7 @@ type Params struct {
 	Sockets    *httpd.Sockets // nil: none were handed over
 }
 
-// config puts together what a gateway is made from, or reloads.
+// config returns the settings of a gateway, for its start and its reloads.
 func (p *Params) config(cfg *config.Config, ring *keyfile.Ring) (gc gateway.Config, err error) {
 	keys := homeserver.ConfigFromRing(ring)
 	gc = gateway.Config{
@@ -71,8 +71,8 @@ func (p *Params) config(cfg *config.Config, ring *keyfile.Ring) (gc gateway.Conf
 	return gc, nil
 }
 
-// newFront makes a gateway and opens its port. Nothing is answered before
-// [front.serve].
+// NewServer makes a gateway and opens its port. Requests are answered from
+// [Server.Serve] on.
 func NewServer(ctx context.Context, cfg *config.Config, ring *keyfile.Ring, p Params) (*Server, error) {
 	gc, err := p.config(cfg, ring)
 	if err != nil {
@@ -91,8 +91,7 @@ func NewServer(ctx context.Context, cfg *config.Config, ring *keyfile.Ring, p Pa
 	}, nil
 }
 
-// prepareReload returns what a reload hands to the gateway, if the gateway takes
-// it.
+// PrepareReload returns the settings for a reload, after the gateway has checked them.
 func (f *Server) PrepareReload(cfg *config.Config, ring *keyfile.Ring, serviceKey caveat.PublicKey) (gateway.Config, error) {
 	p := f.parts
 	p.ServiceKey = serviceKey
@@ -109,9 +108,8 @@ func gatewayLimits(l *config.GatewayLimits) admission.Limits {
 	}
 }
 
-// gatewayHTTP has no limit for how long a request or an answer takes: a long
-// poll waits for minutes, and a large file takes as long as it takes. The gateway
-// itself ends those whose clients stand still.
+// gatewayHTTP bounds neither the time of a request nor that of an answer: a long poll
+// takes minutes, and a large file longer. The gateway ends requests whose clients stall.
 func gatewayHTTP(h http.Handler, log *slog.Logger) *http.Server {
 	return &http.Server{
 		Handler:           h,
@@ -122,14 +120,14 @@ func gatewayHTTP(h http.Handler, log *slog.Logger) *http.Server {
 	}
 }
 
-// serve begins to answer. What ends it goes to failed.
+// Serve begins to answer. The error that ends serving goes to failed.
 func (f *Server) Serve(failed chan<- error) {
 	f.web.Serve(failed)
 	f.log.Info("gateway", slog.String("matrix", "http://"+f.listener.Addr().String()),
 		slog.String("homeserver", f.cfg.Gateway.Upstream), slog.String("name", f.parts.Name))
 }
 
-// checkUpstream returns an error if the upstream is this gateway.
+// CheckUpstream returns an error if the upstream is this gateway.
 func (f *Server) CheckUpstream(ctx context.Context) error {
 	if err := f.Gateway.CheckUpstream(ctx); err != nil {
 		return command.Mark(fmt.Errorf("gateway.upstream %s: %w", f.cfg.Gateway.Upstream, err), command.ErrConfig)
@@ -137,8 +135,8 @@ func (f *Server) CheckUpstream(ctx context.Context) error {
 	return nil
 }
 
-// shutdown stops taking requests, has long polls come back, and waits for the
-// other requests under way. It is not ready from the beginning.
+// Shutdown stops accepting requests, ends long polls, and waits for the other requests
+// in progress. The gateway is not ready from its beginning.
 func (f *Server) Shutdown(timeout time.Duration) error {
 	f.Ready.draining.Store(true)
 	f.Gateway.Drain()
@@ -146,7 +144,7 @@ func (f *Server) Shutdown(timeout time.Duration) error {
 	defer cancel()
 	err := f.web.Shutdown(ctx)
 	if errors.Is(err, context.DeadlineExceeded) {
-		f.log.Info("cut the requests that were still waiting")
+		f.log.Info("shutdown timed out, cutting requests in progress")
 		err = f.web.Close()
 	}
 	return errors.Join(err, f.Gateway.Close())

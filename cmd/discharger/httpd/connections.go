@@ -73,7 +73,7 @@ func (c *connections) state(conn net.Conn, s http.ConnState) {
 	}
 }
 
-// change notes a state, and returns the connections to be closed.
+// change records a state, and returns the connections to be closed.
 func (c *connections) change(conn net.Conn, s http.ConnState) (surplus []net.Conn) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -134,7 +134,7 @@ func (c *connections) forget(o *openConn) net.Conn {
 	return o.conn
 }
 
-// boundedPeer returns what an address counts as; invalid if it has no bound.
+// boundedPeer returns the network that an address counts for; invalid: it has no bound.
 func boundedPeer(a net.Addr) netip.Prefix {
 	tcp, ok := a.(*net.TCPAddr)
 	if !ok {

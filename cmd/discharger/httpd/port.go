@@ -7,8 +7,8 @@ import (
 	"net/netip"
 )
 
-// dialable is where an address to listen at is reached from here: all
-// interfaces are reached by the loopback too.
+// Dialable returns the address at which this machine reaches a listener: the loopback
+// for one on all interfaces.
 func Dialable(listen string) string {
 	host, port, err := net.SplitHostPort(listen)
 	if err != nil {
@@ -20,11 +20,11 @@ func Dialable(listen string) string {
 	return net.JoinHostPort(host, port)
 }
 
-// port is where requests of one kind arrive: one socket, or several that a service
-// manager handed over under one name.
+// Port is the socket of one kind of requests, or several that a service manager handed
+// over under one name.
 type Port []net.Listener
 
-// openPort takes over the socket of a name, or listens at an address.
+// Listen takes over the sockets of a name, or listens at an address.
 func Listen(ctx context.Context, s *Sockets, name, address string) (Port, error) {
 	if p, ok := s.of(name, address); ok {
 		return p, nil

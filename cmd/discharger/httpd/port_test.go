@@ -15,7 +15,7 @@ func TestDialable(t *testing.T) {
 		"localhost:1": "localhost:1",
 	} {
 		if got := Dialable(listen); got != want {
-			t.Errorf("%s is asked at %s, want %s", listen, got, want)
+			t.Errorf("%s is reached at %s, want %s", listen, got, want)
 		}
 	}
 }

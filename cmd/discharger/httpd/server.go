@@ -17,11 +17,11 @@ import (
 	"time"
 )
 
-// adminTimeout is how long a request of an operator may take at the end.
+// adminTimeout bounds the requests of operators at the end of the process.
 const adminTimeout = 2 * time.Second
 
-// endAdmin stops taking requests of operators. One that takes its time is cut: the
-// process has nothing else to do.
+// EndAdmin shuts down the server for operators, and cuts requests that take longer
+// than [adminTimeout].
 func EndAdmin(w *Server) error {
 	ctx, cancel := context.WithTimeout(context.Background(), adminTimeout)
 	defer cancel()
@@ -31,10 +31,9 @@ func EndAdmin(w *Server) error {
 	return nil
 }
 
-// web answers requests at a port. Its shutdown drops no request of a connection
-// that has been accepted: [http.Server.Shutdown] closes a connection whose first
-// request arrives meanwhile without an answer, and waits 5 s for one that sends
-// none.
+// Server answers requests at a port. Its shutdown answers the requests of all accepted
+// connections; [http.Server.Shutdown] alone closes a connection whose first request
+// arrives meanwhile, and waits 5 s for one that sends none.
 type Server struct {
 	port    Port
 	http    *http.Server
@@ -49,21 +48,21 @@ type Server struct {
 	none  chan struct{} // closed when fresh is empty; nil: nothing waits for that
 }
 
-// connection is one that was accepted. It is fresh until its first request is with the handler.
+// connection is an accepted connection. It is fresh until the handler has its first request.
 type connection struct {
 	conn  net.Conn
 	known atomic.Bool
 }
 
-// newWeb makes a server answer at a port.
+// New returns a server that answers at a port with the settings of s.
 func New(p Port, s *http.Server) *Server {
 	w := &Server{port: p, http: s, handler: s.Handler, connections: newConnections(s.ErrorLog), fresh: make(map[net.Conn]*connection)}
 	s.Handler, s.ConnState, s.ConnContext = w, w.state, w.welcome
 	return w
 }
 
-// serve begins to answer. The first error that ends it goes to failed, which has
-// room for one.
+// Serve begins to answer, and returns. The first error that ends a listener goes to
+// failed, which has room for one.
 func (w *Server) Serve(failed chan<- error) {
 	for _, l := range w.port {
 		w.serving.Go(func() {
@@ -81,7 +80,7 @@ func (w *Server) Serve(failed chan<- error) {
 
 type connectionKey struct{}
 
-// welcome notes a connection.
+// welcome records an accepted connection.
 func (w *Server) welcome(ctx context.Context, c net.Conn) context.Context {
 	v := &connection{conn: c}
 	w.mu.Lock()
@@ -90,7 +89,7 @@ func (w *Server) welcome(ctx context.Context, c net.Conn) context.Context {
 	return context.WithValue(ctx, connectionKey{}, v)
 }
 
-// state forgets a connection that ends, or is another protocol's.
+// state forgets a connection that ends or changes its protocol.
 func (w *Server) state(c net.Conn, s http.ConnState) {
 	w.connections.state(c, s)
 	if s == http.StateClosed || s == http.StateHijacked {
@@ -116,15 +115,15 @@ func (w *Server) forget(c net.Conn) {
 	}
 }
 
-// freshTimeout is how long a connection may take for its first request at the end.
+// freshTimeout bounds the wait for the first request of a connection at the end.
 const freshTimeout = time.Second
 
-// shutdown takes no more connections and returns when all requests are answered,
-// or with an error when ctx ends.
+// Shutdown closes the port and returns when all requests are answered, or with an error
+// when ctx ends.
 func (w *Server) Shutdown(ctx context.Context) error {
 	w.closing.Store(true)
 	_ = w.port.Close() // a socket that has failed may be closed already
-	w.serving.Wait()   // connections that were accepted are noted
+	w.serving.Wait()   // accepted connections are recorded
 	w.http.SetKeepAlivesEnabled(false)
 	w.awaitFresh(ctx)
 	if err := w.http.Shutdown(ctx); !errors.Is(err, net.ErrClosed) {
@@ -133,8 +132,8 @@ func (w *Server) Shutdown(ctx context.Context) error {
 	return nil
 }
 
-// awaitFresh waits for the first request of every connection, but not for long, and
-// closes those that have sent none.
+// awaitFresh waits up to [freshTimeout] for the first request of every connection, and
+// closes the others.
 func (w *Server) awaitFresh(ctx context.Context) {
 	w.mu.Lock()
 	none := make(chan struct{})
@@ -159,7 +158,7 @@ func (w *Server) awaitFresh(ctx context.Context) {
 	}
 }
 
-// close ends requests without an answer.
+// Close ends requests without an answer.
 func (w *Server) Close() error {
 	w.closing.Store(true)
 	return w.http.Close()

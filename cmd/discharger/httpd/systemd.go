@@ -1,6 +1,7 @@
 package httpd
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
 	"net"
@@ -15,8 +16,8 @@ import (
 )
 
 // A service manager such as systemd can hold the listening sockets, so that a
-// restart refuses no connection: what arrives between two processes waits in the
-// sockets' queues. It hands them over by the protocol of sd_listen_fds(3), each
+// restart refuses no connection: requests that arrive between two processes wait in the
+// queues of the sockets. It hands them over by the protocol of sd_listen_fds(3), each
 // under a name (FileDescriptorName=), and is notified by that of sd_notify(3).
 
 // The names of sockets.
@@ -26,14 +27,14 @@ const (
 	SocketGateway = "gateway" // of gateway.listen
 )
 
-// sockets are the listening sockets that were handed over, by name.
+// Sockets are the listening sockets that were handed over, by name.
 type Sockets struct {
 	named map[string]Port
 	log   *slog.Logger
 }
 
-// inheritSockets takes the sockets over. One that the process has no use for is an
-// error: nothing would answer there.
+// Inherit takes over the sockets of the given names. A socket of another name is an
+// error, since nothing would answer there.
 func Inherit(log *slog.Logger, names ...string) (*Sockets, error) {
 	s := &Sockets{named: make(map[string]Port), log: log}
 	for _, f := range activation.Files(true) {
@@ -44,11 +45,11 @@ func Inherit(log *slog.Logger, names ...string) (*Sockets, error) {
 		}
 		switch {
 		case err != nil:
-			err = fmt.Errorf("cannot be used: %w", err)
+			err = fmt.Errorf("is unusable: %w", err)
 		case !slices.Contains(names, name):
-			err = fmt.Errorf("has no use here, want FileDescriptorName to be one of %s", strings.Join(names, ", "))
+			err = fmt.Errorf("is unknown; FileDescriptorName is one of %s", strings.Join(names, ", "))
 		case l.Addr().Network() != "tcp":
-			err = fmt.Errorf("is of %s, want tcp", l.Addr().Network())
+			err = fmt.Errorf("has network %s instead of tcp", l.Addr().Network())
 		default:
 			s.named[name] = append(s.named[name], l)
 			continue
@@ -74,28 +75,39 @@ func (s *Sockets) of(name, address string) (Port, bool) {
 	}
 	p, ok := s.named[name]
 	if ok && !slices.ContainsFunc(p, func(l net.Listener) bool { return Dialable(l.Addr().String()) == Dialable(address) }) {
-		s.log.Warn("socket of the service manager is at another address than the configuration has",
+		s.log.Warn("socket of the service manager differs from the configured address",
 			slog.String("socket", name), slog.String("address", p.Addr().String()), slog.String("configured", address))
 	}
 	return p, ok
 }
 
-// manager notifies the service manager of the life of the process, if NOTIFY_SOCKET
-// names one.
+// Manager notifies the service manager of the state of the process, if NOTIFY_SOCKET
+// is set.
 type Manager struct{ Log *slog.Logger }
 
-// ready notifies it that requests are answered.
-func (m Manager) Ready() { m.notify(sd.SdNotifyReady) }
-
-// reloading is followed by ready, whatever comes of the reload.
-func (m Manager) Reloading() {
-	m.notify(sd.SdNotifyReloading + "\n" + sd.SdNotifyMonotonicUsec())
+// Run reports readiness, reloads at every hangup, and returns when ctx ends, or with the
+// error of failed.
+func (m Manager) Run(ctx context.Context, failed <-chan error, hangup <-chan os.Signal, reload func() error) error {
+	m.notify(sd.SdNotifyReady)
+	defer m.notify(sd.SdNotifyStopping)
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case err := <-failed:
+			return fmt.Errorf("serve: %w", err)
+		case <-hangup:
+			m.notify(sd.SdNotifyReloading + "\n" + sd.SdNotifyMonotonicUsec())
+			if err := reload(); err != nil {
+				m.Log.Error("reload failed, keeping the configuration in force", slog.Any("error", err))
+			}
+			m.notify(sd.SdNotifyReady)
+		}
+	}
 }
-
-func (m Manager) Stopping() { m.notify(sd.SdNotifyStopping) }
 
 func (m Manager) notify(state string) {
 	if _, err := sd.SdNotify(false, state); err != nil {
-		m.Log.Warn("service manager could not be notified", slog.String("state", state), slog.Any("error", err))
+		m.Log.Warn("notifying the service manager failed", slog.String("state", state), slog.Any("error", err))
 	}
 }

@@ -17,14 +17,15 @@ import (
 	"github.com/discharger/discharger/discharger/keyfile"
 )
 
+// InitCommand returns the command "keys init".
 func InitCommand() command.Command {
 	return command.Command{
 		Name: "keys init", Args: "[--config <file>]", Short: "Make every key file that a configuration needs.",
 		Example: "discharger keys init --config discharger.yaml",
 		Long: `
-Makes the key files that "serve" would make by itself with the store in one file:
-the service's, the gateway's if there is a section gateway, and the one that signs
-security events if there are receivers. Files that are there stay as they are.
+Makes the key files that "serve" makes for a store in a file: the service's, the
+gateway's if there is a section gateway, and the one that signs security events if
+there are receivers. Existing files stay as they are.
 
 Processes that share a Redis need the same key files: run this once, and copy the
 files to each of them.`,
@@ -57,7 +58,7 @@ func initKeys(t *command.Terminal, o *config.Options) error {
 			return err
 		}
 		if !slices.ContainsFunc(keys.Of(keyfile.Discharger), func(k keyfile.Key) bool { return k.Public == ring.Peer.ServiceKey }) {
-			t.Say("%s has the public key of another service, which counts in a gateway of its own; to store this one's there:\n"+
+			t.Say("%s has the public key of another service, which a gateway beside the service would use; to store this one's there:\n"+
 				"discharger keys service --service-key %s %[1]s", cfg.GatewayKeyFile(), p.ServiceKey)
 		}
 	}
@@ -70,20 +71,20 @@ func initKeys(t *command.Terminal, o *config.Options) error {
 	return nil
 }
 
-// initFile makes one key file, unless it is there. It refuses if a file shows that
-// there were keys before: sessions that were made with them could not go on.
+// initFile makes one key file unless it exists. It fails if the trace of an earlier
+// process exists, since other keys would end its sessions.
 func initFile(t *command.Terminal, path, trace string, load, make func() (*keyfile.Ring, error)) (*keyfile.Ring, error) {
 	ring, err := load()
 	if err == nil {
-		t.Say("%s is there already, and stays", path)
+		t.Say("%s exists, unchanged", path)
 		return ring, nil
 	}
 	if !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
 	if _, err := os.Stat(trace); err == nil {
-		return nil, command.Mark(fmt.Errorf("no keys in %s, but %s was made by a process that had some: restore the key file, "+
-			"or remove %[2]s to begin anew, with every session ended", path, trace), command.ErrConfig)
+		return nil, command.Mark(fmt.Errorf("no keys in %s, but %s was made by a process with keys: restore the key file, "+
+			"or remove %[2]s to end all sessions", path, trace), command.ErrConfig)
 	}
 	if ring, err = make(); err != nil {
 		return nil, err
@@ -103,7 +104,7 @@ func initSigning(t *command.Terminal, cfg *config.Config) error {
 	_, err := setup.Signing(cfg)
 	switch {
 	case err == nil:
-		t.Say("%s is there already, and stays", path)
+		t.Say("%s exists, unchanged", path)
 		return nil
 	case !errors.Is(err, fs.ErrNotExist):
 		return err

@@ -15,6 +15,7 @@ import (
 	"github.com/discharger/discharger/discharger/keyfile"
 )
 
+// ListCommand returns the command "keys list".
 func ListCommand() command.Command {
 	return command.Command{
 		Name: "keys list", Args: "[flags] [key file]", Short: "List keys and their states, without secrets.", Max: 1,
@@ -23,15 +24,15 @@ discharger keys list homeserver.json`,
 		Long: `
 Each key has a state:
 
-  staged    recognized; nothing is made with it until "discharger keys use"
-  used      the one with which things are made
-  previous  recognized; used before
-  retired   taken out; what was made with it is refused
+  staged    accepted; in use after "discharger keys use"
+  used      in use, and accepted
+  previous  accepted; in use before
+  retired   removed; macaroons and caveats that it made are refused
 
 For a homeserver's keys, it also prints the entry that registers them.`,
 		Setup: func(t *command.Terminal, f *flag.FlagSet) command.Action {
 			options := setup.ConfigFlags(t, f)
-			signing := f.Bool("signing", false, "of the keys that sign security events")
+			signing := f.Bool("signing", false, "list the keys that sign security events")
 			return func(_ context.Context, args []string) error {
 				if *signing {
 					return listSigning(t, options, args)

@@ -20,6 +20,7 @@ import (
 	"github.com/discharger/discharger/discharger/keyfile"
 )
 
+// NewCommand returns the command "keys new".
 func NewCommand() command.Command {
 	return command.Command{
 		Name: "keys new", Args: "[flags] [key file]", Short: "Make a key file, or add a key to one.", Max: 1,
@@ -27,27 +28,27 @@ func NewCommand() command.Command {
 discharger keys new --kind refresh --staged --config discharger.yaml`,
 		Values: map[string][]string{"kind": append([]string{"homeserver", "signing"}, kinds()...)},
 		Long: `
-Without --kind, it makes the service's key file. "serve" does that by itself.
+Without --kind, it makes the service's key file. "serve" makes it too.
 
 With --kind homeserver, it makes the keys of a homeserver and prints the entry
-that registers it. The service's public key is asked from the service, or given
+that registers it. The service's public key is fetched from the service, or given
 with --service-key.
 
-With --kind signing, it makes the key that security events are signed with, or
-puts a new one before those in the file. "serve" makes one by itself.
+With --kind signing, it makes the key that signs security events, or puts a new one
+before those in the file. "serve" makes the first one too.
 
 Any other kind adds one key to a file: discharger or refresh to the service's,
-seal, root or api to a homeserver's. The new key is used from now on, and the
-others of its kind still work. A service or a gateway that runs takes it up at
+seal, root or api to a homeserver's. The new key is in use from now on, and the
+others of its kind are still accepted. A running service or gateway reads it at
 SIGHUP.
 
-Where several processes have the file, or a service has to know the key first,
-use --staged: the new key is recognized and not used. Once every process has read
-the file, "discharger keys use" begins to use it.`,
+If several processes have the file, or a service has to accept the key first, use
+--staged: the new key is accepted and not in use. After every process has read the
+file, "discharger keys use" puts it into use.`,
 		Setup: func(t *command.Terminal, f *flag.FlagSet) command.Action {
 			n := newKeys{t: t, options: setup.ConfigFlags(t, f)}
-			f.StringVar(&n.kind, "kind", "", "`what` to make or add: homeserver, discharger, refresh, seal, root, api or signing")
-			f.BoolVar(&n.staged, "staged", false, "add a key that is recognized, and not used before \"discharger keys use\"")
+			f.StringVar(&n.kind, "kind", "", "`kind` of keys: homeserver, discharger, refresh, seal, root, api or signing")
+			f.BoolVar(&n.staged, "staged", false, "add a key that is accepted, and in use after \"discharger keys use\"")
 			f.StringVar(&n.name, "name", "", "`name` of the homeserver")
 			f.StringVar(&n.service, "service", t.Env("DISCHARGER_SERVICE", setup.DefaultService), "`URL` of the service; or $DISCHARGER_SERVICE")
 			f.StringVar(&n.serviceKey, "service-key", "", "public `key` of the service, in base64")
@@ -66,7 +67,7 @@ type newKeys struct {
 
 func (n *newKeys) run(ctx context.Context, args []string) error {
 	if n.staged && (n.kind == "homeserver" || n.kind == "") {
-		return command.Usagef("keys new: the first keys of a file are used at once; --staged is for one that is added, named with --kind")
+		return command.Usagef("keys new: the first keys of a file are in use at once; --staged adds a key, with --kind")
 	}
 	if n.kind == "homeserver" {
 		return n.makeHomeserver(ctx, args)
@@ -84,7 +85,7 @@ func (n *newKeys) run(ctx context.Context, args []string) error {
 	return n.add(path, access)
 }
 
-// keyPath is the key file that is meant: the one given, or the configured one.
+// keyPath returns the key file of the arguments, or the configured one.
 func keyPath(o *config.Options, args []string, configured func(*config.Config) string) (path string, a keyfile.Access, err error) {
 	cfg, err := setup.LoadConfig(o)
 	if err != nil {
@@ -97,8 +98,7 @@ func keyPath(o *config.Options, args []string, configured func(*config.Config) s
 	return configured(cfg), a, nil
 }
 
-// prepare makes the directory that keys are made in, unless they are to be
-// elsewhere.
+// prepare makes the data directory, unless the arguments name a file.
 func (n *newKeys) prepare(args []string) error {
 	if len(args) > 0 {
 		return nil
@@ -130,14 +130,14 @@ func (n *newKeys) makeService(path string, args []string) error {
 func create(path string, ring *keyfile.Ring) error {
 	err := keyfile.Create(path, ring)
 	if errors.Is(err, fs.ErrExist) {
-		return fmt.Errorf("%s is there already, and stays; to add a key to it, say which with --kind", path)
+		return fmt.Errorf("%s exists and is not replaced; --kind adds a key to it", path)
 	}
 	return err
 }
 
 func (n *newKeys) makeHomeserver(ctx context.Context, args []string) error {
 	if len(args) == 0 || n.name == "" {
-		return command.Usagef("keys new --kind homeserver: which --name, and which file?")
+		return command.Usagef("keys new --kind homeserver: --name or the file is missing")
 	}
 	p := keyfile.Peer{Name: n.name, Service: n.service}
 	var err error
@@ -151,17 +151,17 @@ func (n *newKeys) makeHomeserver(ctx context.Context, args []string) error {
 	if err := create(args[0], ring); err != nil {
 		return err
 	}
-	n.t.Say("made %s, mode 0600: the keys of %s\nput this into the service's configuration:\n", args[0], command.Quoted(n.name))
+	n.t.Say("made %s, mode 0600: the keys of %s\nadd this to the service's configuration:\n", args[0], command.Quoted(n.name))
 	fmt.Fprint(n.t.Out, "homeservers:\n"+entry(ring))
 	return nil
 }
 
-// publicKey is the service's: as given, or as the service says.
+// publicKey returns the service's public key.
 func (n *newKeys) publicKey(ctx context.Context) (caveat.PublicKey, error) {
 	return servicePublicKey(ctx, n.t, n.service, n.serviceKey)
 }
 
-// servicePublicKey parses a key, or asks the service for the one it advertises.
+// servicePublicKey parses the given key, or fetches the one of the service.
 func servicePublicKey(ctx context.Context, t *command.Terminal, service, given string) (caveat.PublicKey, error) {
 	if given != "" {
 		return caveat.ParsePublicKey(given)
@@ -178,7 +178,7 @@ func servicePublicKey(ctx context.Context, t *command.Terminal, service, given s
 	return key, nil
 }
 
-// entry is what registers a homeserver, in YAML.
+// entry returns the configuration of a homeserver at the service, in YAML.
 func entry(ring *keyfile.Ring) string {
 	seal := ring.Of(keyfile.Seal)
 	text := fmt.Sprintf("  - name: %q\n    public_key: %s\n", ring.Peer.Name, seal[0].Public)
@@ -205,7 +205,7 @@ func (n *newKeys) add(path string, a keyfile.Access) error {
 	var added keyfile.Key
 	err := keyfile.Update(path, a, func(r *keyfile.Ring) (err error) {
 		if !slices.Contains(r.Owner.Kinds(), keyfile.Kind(n.kind)) {
-			return command.Usagef("keys new: %s is a %s's, whose keys are of kind %v", path, r.Owner, r.Owner.Kinds())
+			return command.Usagef("keys new: %s is a %s's, which has keys of kind %v", path, r.Owner, r.Owner.Kinds())
 		}
 		if n.staged {
 			added, err = r.Stage(keyfile.Kind(n.kind), n.t.Now())
@@ -228,7 +228,7 @@ func (n *newKeys) add(path string, a keyfile.Access) error {
 	return nil
 }
 
-// stagedNext says what has to be done before a staged key is used.
+// stagedNext returns the steps before a staged key is put into use.
 func stagedNext(kind keyfile.Kind, path string) string {
 	if kind == keyfile.Seal || kind == keyfile.API {
 		return "put the entry that discharger keys list " + path + " prints into the service's configuration, and reload\n" +
@@ -237,24 +237,25 @@ func stagedNext(kind keyfile.Kind, path string) string {
 	return "copy the file to every process that has it, and reload each (SIGHUP)"
 }
 
-// usedNext says what has to be done after a key became the one in use.
+// usedNext returns the steps after a key was put into use.
 func usedNext(kind keyfile.Kind, path string) string {
 	switch kind {
 	case keyfile.Discharger:
-		return "copy the file to every process of the service, and reload each (SIGHUP); then have homeservers ask for the\n" +
-			"public key again: for each gateway apart from the service, discharger keys service <its key file>, and SIGHUP"
+		return "copy the file to every process of the service, and reload each (SIGHUP); then have homeservers fetch the\n" +
+			"public key again: for each gateway beside the service, discharger keys service <its key file>, and SIGHUP"
 	case keyfile.Refresh:
 		return "copy the file to every process of the service, and reload each (SIGHUP); a process that has not read the key\n" +
 			"answers 503 to tokens signed with it"
 	case keyfile.Seal, keyfile.API:
-		return "the service has to have the key before a gateway uses it: in its configuration, as the entry that\n" +
+		return "the service needs the key before a gateway uses it: in its configuration, the entry that\n" +
 			"discharger keys list " + path + " prints; then copy the file to every gateway, and reload each (SIGHUP)"
 	}
 	return "copy the file to every gateway, and reload each (SIGHUP); a gateway that has not read the key answers 503 to\n" +
 		"tokens minted with it"
 }
 
-// keyFileError tells trouble with a key file from a mistake in using it.
+// keyFileError marks the error of an unusable key file. An unknown id and a wrong
+// command line keep their exit codes.
 func keyFileError(err error) error {
 	if errors.Is(err, keyfile.ErrUnknownKey) || command.ExitCode(err) == command.ExitUsage {
 		return err

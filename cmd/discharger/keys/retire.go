@@ -22,6 +22,7 @@ import (
 	"github.com/discharger/discharger/discharger/store"
 )
 
+// RetireCommand returns the command "keys retire".
 func RetireCommand() command.Command {
 	return command.Command{
 		Name: "keys retire", Args: "[flags] <id> [key file]", Short: "Retire a key, which ends the sessions that depend on it.", Max: 2,
@@ -29,23 +30,23 @@ func RetireCommand() command.Command {
 discharger keys retire --config discharger.yaml --yes 1a2b3c4d`,
 		Complete: completeKeys,
 		Long: `
-It says which sessions end, and does it with --yes only. Where this machine has
-the service's store in a file, it counts them: with the file itself, or asking
-the service at admin_listen, as for "discharger backup". The key in use cannot be
-retired; use another one first.
+Prints which sessions end, and retires the key with --yes only. If this machine has
+the service's store in a file, it counts them: with the file itself, or through the
+service at admin_listen, as "discharger backup" does. The key in use cannot be
+retired; put another one into use first.
 
-A process refuses what the key made once it has read the file (SIGHUP). These
-refusals are soft: clients log in again and keep their encryption keys. The id
-of the key stays in the file, so that this can be told from a key that a process
-has not read yet.`,
+A process refuses macaroons and caveats of the key after it has read the file
+(SIGHUP). These refusals are soft: clients log in again and keep their encryption
+keys. The id of the key stays in the file, which distinguishes a retired key from one
+that a process has not read yet.`,
 		Setup: func(t *command.Terminal, f *flag.FlagSet) command.Action {
 			r := retirement{t: t, options: setup.ConfigFlags(t, f)}
-			f.StringVar(&r.address, "address", "", "`host:port` to ask the service at, instead of what is configured")
-			f.BoolVar(&r.sure, "yes", false, "do it; without, it only says what would happen")
-			signing := f.Bool("signing", false, "of the keys that sign security events")
+			f.StringVar(&r.address, "address", "", "`host:port` of the service for operators, instead of admin_listen")
+			f.BoolVar(&r.sure, "yes", false, "retire the key; without, only print the effect")
+			signing := f.Bool("signing", false, "retire a key that signs security events")
 			return func(ctx context.Context, args []string) error {
 				if len(args) == 0 {
-					return command.Usagef("keys retire: which key? discharger keys list shows the ids")
+					return command.Usagef("keys retire: the id is missing; discharger keys list shows the ids")
 				}
 				if *signing {
 					return retireSigning(t, r.options, args[0], args[1:], r.sure)
@@ -85,7 +86,7 @@ func (r *retirement) run(ctx context.Context, path string, a keyfile.Access, id 
 	}
 	t.Say("%s key %s, made %s, %s", k.Kind, k.ID, k.Created.Format(time.DateTime), stateText(k, next))
 	if !previous {
-		t.Say("no session ends: nothing was made with it")
+		t.Say("no session ends: it was never in use")
 	} else {
 		t.Say("%s", consequences(k.Kind, next.UsedSince()))
 		if endsSessions(k.Kind) {
@@ -105,9 +106,9 @@ func (r *retirement) run(ctx context.Context, path string, a keyfile.Access, id 
 	if err != nil {
 		return keyFileError(err)
 	}
-	t.Say("retired; a process that runs takes it up at SIGHUP")
+	t.Say("retired; a running process reads it at SIGHUP")
 	if k.Kind == keyfile.Seal || k.Kind == keyfile.API {
-		t.Say("the service's configuration has it still: discharger keys list %s prints the entry", path)
+		t.Say("the service's configuration still has it: discharger keys list %s prints the new entry", path)
 	}
 	return nil
 }
@@ -147,7 +148,7 @@ func consequences(kind keyfile.Kind, until time.Time) string {
 
 func countText(n int, err error) string {
 	if err != nil {
-		return "how many there are cannot be counted here: " + command.Plain(err.Error())
+		return "their number is unknown: " + command.Plain(err.Error())
 	}
 	return fmt.Sprintf("live sessions among these, by the store: at most %d, and more if a process read the next key later", n)
 }
@@ -164,7 +165,7 @@ func (r *retirement) count(ctx context.Context, ring *keyfile.Ring, kind keyfile
 	case cfg.Store.Redis != nil:
 		return 0, errors.New("the store is in Redis, which has no list of all sessions")
 	case name != "" && !registers(cfg, name):
-		return 0, fmt.Errorf("the configuration has no homeserver %s; give that of the service with --config", command.Quoted(name))
+		return 0, fmt.Errorf("the configuration has no homeserver %s; --config names that of the service", command.Quoted(name))
 	}
 	if _, err := os.Stat(cfg.BoltFile()); err != nil {
 		return 0, fmt.Errorf("the service's store is not on this machine: %w", err)

@@ -14,7 +14,7 @@ import (
 	"github.com/discharger/discharger/discharger/secevent"
 )
 
-// makeSigning makes the key, or adds one to those that are there.
+// makeSigning makes the file with a key, or adds a key to it.
 func (n *newKeys) makeSigning(args []string) error {
 	path, access, err := keyPath(n.options, args, (*config.Config).SigningFile)
 	if err != nil {
@@ -29,14 +29,14 @@ func (n *newKeys) makeSigning(args []string) error {
 	_, err = keyfile.NewSigning(path)
 	switch {
 	case err == nil:
-		n.t.Say("made %s, mode 0600: security events are signed with what is in it", path)
+		n.t.Say("made %s, mode 0600: its key signs security events", path)
 	case errors.Is(err, fs.ErrExist):
 		return n.addSigning(path, access)
 	}
 	return err
 }
 
-// addSigning puts another key into a file that is there.
+// addSigning adds a key to an existing file.
 func (n *newKeys) addSigning(path string, a keyfile.Access) error {
 	state := keyfile.Used
 	if n.staged {
@@ -87,13 +87,13 @@ func retireSigning(t *command.Terminal, o *config.Options, id string, args []str
 	match := signingID(id)
 	i := slices.IndexFunc(keys, func(k keyfile.SigningKey) bool { return match(&k.PublicKey) })
 	if i >= 0 && keys[i].State != keyfile.Used && !sure {
-		t.Say("no session ends; receivers ask for the keys again, and take nothing any more that was signed with it")
+		t.Say("no session ends; receivers fetch the keys again, and refuse events that it signed")
 		return command.Usagef("nothing was changed; add --yes to retire it")
 	}
 	if err := keyfile.RetireSigning(path, access, match); err != nil {
 		return keyFileError(err)
 	}
-	t.Say("retired; a service that runs takes it up at SIGHUP")
+	t.Say("retired; a running service reads it at SIGHUP")
 	return nil
 }
 

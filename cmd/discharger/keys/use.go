@@ -11,24 +11,25 @@ import (
 	"github.com/discharger/discharger/discharger/keyfile"
 )
 
+// UseCommand returns the command "keys use".
 func UseCommand() command.Command {
 	return command.Command{
 		Name: "keys use", Args: "[flags] <id> [key file]", Short: "Put a staged key, or a previous one, into use.", Max: 2,
 		Example:  "discharger keys use --config discharger.yaml 1a2b3c4d",
 		Complete: completeKeys,
 		Long: `
-From now on, things of the key's kind are made with it. The key that was used
-before is a previous one: it is recognized until "discharger keys retire". A
-process takes the change up at SIGHUP.
+From now on the key makes the macaroons or caveats of its kind. The key in use before
+becomes a previous one: it is accepted until "discharger keys retire". A process
+reads the change at SIGHUP.
 
-Have every process read the staged key before: one that has not answers 503 to
-what the key made.`,
+Every process has to read the staged key before: one that has not answers 503 to
+macaroons and caveats that the key made.`,
 		Setup: func(t *command.Terminal, f *flag.FlagSet) command.Action {
 			options := setup.ConfigFlags(t, f)
-			signing := f.Bool("signing", false, "of the keys that sign security events")
+			signing := f.Bool("signing", false, "for the keys that sign security events")
 			return func(_ context.Context, args []string) error {
 				if len(args) == 0 {
-					return command.Usagef("keys use: which key? discharger keys list shows the ids")
+					return command.Usagef("keys use: the id is missing; discharger keys list shows the ids")
 				}
 				if *signing {
 					return useSigning(t, options, args[0], args[1:])

@@ -21,7 +21,7 @@ const (
 // stackKey is the attribute that may be as long as a message.
 const stackKey = "stack"
 
-// bounded cuts what is too long in a line of the log, and marks it.
+// bounded truncates long texts in a line of the log, and marks them.
 type bounded struct{ slog.Handler }
 
 // Handle writes a line.
@@ -62,8 +62,7 @@ func (b bounded) WithGroup(name string) slog.Handler { return bounded{b.Handler.
 // bounds cuts the attributes of one line.
 type bounds struct{ left int }
 
-// attr returns an attribute that is not too long, and whether that is the
-// attribute as it was.
+// attr returns an attribute within the bounds, and whether it is unchanged.
 func (b *bounds) attr(a slog.Attr) (slog.Attr, bool) {
 	most := maxLogText
 	if a.Key == stackKey {
@@ -99,8 +98,8 @@ func (b *bounds) attr(a slog.Attr) (slog.Attr, bool) {
 	return a, true // numbers and times
 }
 
-// text returns s, cut to a number of bytes as it is written and to what is left
-// of the line, and whether that is all of s.
+// text returns s, truncated to a number of bytes as written and to the rest of the line,
+// and whether it is complete.
 func (b *bounds) text(s string, most int) (string, bool) {
 	most = max(0, min(most, b.left))
 	n, written := 0, 0

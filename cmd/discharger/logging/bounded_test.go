@@ -17,7 +17,7 @@ import (
 	"github.com/discharger/discharger/discharger/server"
 )
 
-// maxLogLine bounds a line: all attributes, the message, and what is constant.
+// maxLogLine bounds a line: all attributes, the message, and the constant part.
 const maxLogLine = maxLogAttrs + maxLogLong + 1<<10
 
 // lines logs, and returns the text that was written.

@@ -1,6 +1,6 @@
 // Package logging makes the loggers of a service. Lines of requests are written
-// in batches, all other lines at once and in order with them; no line is longer than
-// a bound, whatever text from outside it contains.
+// in batches, all other lines at once and in order with them; every line has a
+// bounded length, also with text from outside.
 package logging
 
 import (
@@ -13,17 +13,17 @@ import (
 	"github.com/discharger/discharger/config"
 )
 
-// logs are the two loggers of a service. They write the same lines to the same
-// place, but those of access are gathered for a moment: one comes with every
-// request, and writing each of its own would be a tenth of a request's cost.
-// Whatever else is logged is written at once, after what was gathered before it.
-// No line is longer than a bound, whatever is in it.
+// Loggers are the two loggers of a service, with the same format and output. Lines of
+// Access, one per request, are buffered for up to [gatherFor]: a write of each would be
+// a tenth of the cost of a request. A line of Main is written at once, after the lines
+// that are buffered. Every line has a bounded length.
 type Loggers struct {
 	Main   *slog.Logger
 	Access *slog.Logger
 	out    *gatherer
 }
 
+// New returns loggers that write lines of a format and from a level on to w.
 func New(w io.Writer, format config.LogFormat, level slog.Leveler) Loggers {
 	out := &gatherer{w: w}
 	out.timer = time.AfterFunc(time.Hour, out.flush)
@@ -37,10 +37,10 @@ func New(w io.Writer, format config.LogFormat, level slog.Leveler) Loggers {
 	return Loggers{Main: slog.New(prompt{h, out}), Access: slog.New(h), out: out}
 }
 
-// flush writes the lines that were gathered.
+// Flush writes the buffered lines.
 func (l Loggers) Flush() { l.out.flush() }
 
-// gatherer writes what it is given, in order, in large pieces and soon.
+// gatherer buffers lines for a short time and writes them in order.
 type gatherer struct {
 	w     io.Writer
 	timer *time.Timer
@@ -54,7 +54,7 @@ const (
 	gatherSize = 32 << 10 // bytes
 )
 
-// Write keeps a line for later. An error comes with a later line.
+// Write buffers a line. The error of a write is returned with a later line.
 func (g *gatherer) Write(line []byte) (int, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -67,11 +67,11 @@ func (g *gatherer) Write(line []byte) (int, error) {
 	return len(line), nil
 }
 
-// flush writes what was kept.
+// flush writes the buffer.
 func (g *gatherer) flush() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	_ = g.write() // there is nobody to tell
+	_ = g.write() // the log is where errors go
 }
 
 func (g *gatherer) write() error {
@@ -83,13 +83,13 @@ func (g *gatherer) write() error {
 	return err
 }
 
-// prompt writes every line at once.
+// prompt is a handler that flushes after every line.
 type prompt struct {
 	slog.Handler
 	out *gatherer
 }
 
-// Handle writes a line.
+// Handle writes a line at once.
 func (p prompt) Handle(ctx context.Context, r slog.Record) error {
 	defer p.out.flush()
 	return p.Handler.Handle(ctx, r)

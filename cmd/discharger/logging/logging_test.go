@@ -73,8 +73,8 @@ func inOrder(text, first, second string) bool {
 	return i >= 0 && j > i
 }
 
-// TestGathererIsBounded writes what has become much before the time is up, and
-// goes on after an error.
+// TestGathererIsBounded checks that a full buffer is written before its time, and that
+// an error does not stop the log.
 func TestGathererIsBounded(t *testing.T) {
 	t.Parallel()
 	w := &writes{err: errors.New("disk full")}

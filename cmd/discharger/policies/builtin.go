@@ -14,6 +14,7 @@ import (
 	"github.com/discharger/discharger/policy/rules"
 )
 
+// ShowCommand returns the command "policy show".
 func ShowCommand() command.Command {
 	return command.Command{
 		Name: "policy show", Args: "[name]", Short: "Print a built-in policy, to read or to copy.", Max: 1,
@@ -55,7 +56,7 @@ func builtinNames() []string {
 	return set.Names()
 }
 
-// showBuiltin prints the file that a built-in policy is in.
+// showBuiltin prints the file with a built-in policy.
 func showBuiltin(t *command.Terminal, name string) error {
 	files, err := fs.Glob(rules.Builtin(), "*.yaml")
 	if err != nil {
@@ -78,9 +79,10 @@ func showBuiltin(t *command.Terminal, name string) error {
 		all = append(all, set.Names()...)
 	}
 	slices.Sort(all)
-	return fmt.Errorf("there is no built-in policy %s; there are %s", command.Quoted(name), strings.Join(all, ", "))
+	return fmt.Errorf("no built-in policy %s; there are %s", command.Quoted(name), strings.Join(all, ", "))
 }
 
+// FieldsCommand returns the command "policy fields".
 func FieldsCommand() command.Command {
 	return command.Command{
 		Name: "policy fields", Short: "List the fields that the expressions in rules can read.",
@@ -91,6 +93,7 @@ func FieldsCommand() command.Command {
 	}
 }
 
+// SchemaCommand returns the command "policy schema".
 func SchemaCommand() command.Command {
 	return command.Command{
 		Name: "policy schema", Short: "Print a JSON Schema of rule files, for editors.",
@@ -101,8 +104,8 @@ line is
 
   # yaml-language-server: $schema=policy.schema.json
 
-where policy.schema.json is what this command prints. Its $defs has input and
-decision, as webhooks and audit logs have them.`,
+where policy.schema.json has the output of this command. Its $defs has input and
+decision of webhooks and audit logs.`,
 		Setup: func(t *command.Terminal, _ *flag.FlagSet) command.Action {
 			return func(context.Context, []string) error {
 				data, err := rulefile.JSONSchema()

@@ -18,10 +18,10 @@ import (
 	"github.com/discharger/discharger/policy/rules"
 )
 
-// manyFiles is how many arguments a command takes that takes files.
+// manyFiles bounds the arguments of commands that take files.
 const manyFiles = 1000
 
-// policyFiles says which rule files a command is about: those of the arguments,
+// policyFiles selects the rule files of a command: those of the arguments,
 // or those of the configuration.
 type policyFiles struct {
 	t       *command.Terminal
@@ -31,11 +31,11 @@ type policyFiles struct {
 
 func declarePolicyFiles(t *command.Terminal, f *flag.FlagSet) *policyFiles {
 	p := &policyFiles{t: t, options: setup.ConfigFlags(t, f)}
-	f.StringVar(&p.schema, "schema", "", "caveat schema `file`: what policies may add; without, the configuration's")
+	f.StringVar(&p.schema, "schema", "", "caveat schema `file`: the caveats that policies may add; without, the configuration's")
 	return p
 }
 
-// load finds out what to load. Files that are named in arguments go before the
+// load selects the files to load. Files that are named in arguments go before the
 // configuration's.
 func (p *policyFiles) load(args []string) (load rules.Config, cfg *config.Config, err error) {
 	if cfg, err = setup.LoadConfig(p.options); err != nil {
@@ -62,19 +62,19 @@ func (p *policyFiles) some(args []string) (load rules.Config, cfg *config.Config
 	return load, cfg, err
 }
 
-// unusable is what is wrong with rule files: mistakes in them, or files that
-// cannot be read.
+// unusable marks an error of rule files: mistakes in them, or files that cannot be read.
 func unusable(err error) error { return command.Mark(err, command.ErrConfig) }
 
+// CheckCommand returns the command "policy check".
 func CheckCommand() command.Command {
 	return command.Command{
 		Name: "policy check", Args: "[flags] [file...]", Short: "Check rule files, and print the cost of rules.", Max: manyFiles,
 		Example: "discharger policy check policy.yaml",
 		Long: `
-Reads rule files, or those of the configuration, and shows every mistake with its
-place, and rules that can never run. For each rule it tells how much of what a
-decision may cost its condition takes at most. No test is run; see policy test.
-Exit code 78: the files cannot be used.`,
+Reads rule files, or those of the configuration, and prints every mistake with its
+place, and rules that can never run. For each rule it prints the highest cost of its
+condition; a decision has a budget. Tests are run by "discharger policy test". Exit
+code 78: the files are unusable.`,
 		Setup: func(t *command.Terminal, f *flag.FlagSet) command.Action {
 			files := declarePolicyFiles(t, f)
 			return func(_ context.Context, args []string) error {
@@ -112,15 +112,15 @@ func checkPolicy(t *command.Terminal, load rules.Config, cfg *config.Config, sou
 	return err
 }
 
+// TestCommand returns the command "policy test".
 func TestCommand() command.Command {
 	return command.Command{
 		Name: "policy test", Args: "[flags] [file...]", Short: "Run the tests in rule files.", Max: manyFiles,
 		Example: "discharger policy test policy.yaml",
 		Long: `
-Reads rule files, or those of the configuration, and runs the tests that stand
-beside the rules. What a test expected otherwise is shown line by line, and at the
-end which rules decided in no test. The service does the same before it uses a
-file. No webhook is asked. Exit code 1: a test failed.`,
+Reads rule files, or those of the configuration, and runs the tests beside the rules.
+It prints the differences of failed tests line by line, and then the rules that
+decided in no test. The service runs the tests too, before it uses a file. No webhook is called. Exit code 1: a test failed.`,
 		Setup: func(t *command.Terminal, f *flag.FlagSet) command.Action {
 			files := declarePolicyFiles(t, f)
 			return func(_ context.Context, args []string) error {
@@ -153,21 +153,22 @@ func testPolicy(t *command.Terminal, set *rules.Set) error {
 	return nil
 }
 
+// DiffCommand returns the command "policy diff".
 func DiffCommand() command.Command {
 	return command.Command{
 		Name: "policy diff", Args: "[flags] [old] new", Short: "List the recorded decisions that other rules would change.", Max: 2,
 		Example: "discharger policy diff --replay audit.jsonl policy.yaml",
 		Long: `
-Decides everything in an audit log with two rule files, and shows what differs,
-the most frequent first. Without an old file, the new one is compared with what
-was decided then. Several files that belong together are separated by commas. No
-webhook is asked. See policy.audit in the configuration.`,
+Decides the requests of an audit log with two rule files, and prints the differences,
+the most frequent first. Without an old file, the new one is compared with the recorded
+decisions. Files that belong together are separated by commas. No
+webhook is called. See policy.audit in the configuration.`,
 		Setup: func(t *command.Terminal, f *flag.FlagSet) command.Action {
 			files := declarePolicyFiles(t, f)
 			replay := f.String("replay", "", "audit log `file` to decide again; - is standard input")
 			return func(ctx context.Context, args []string) error {
 				if len(args) == 0 || *replay == "" {
-					return command.Usagef("which rule files, and which audit log? See discharger policy diff -h")
+					return command.Usagef("policy diff: a rule file or --replay is missing; see discharger policy diff -h")
 				}
 				return files.diff(ctx, args, *replay)
 			}

@@ -16,28 +16,29 @@ import (
 	"github.com/discharger/discharger/policy/rules"
 )
 
+// EvalCommand returns the command "policy eval".
 func EvalCommand() command.Command {
 	return command.Command{
 		Name: "policy eval", Args: "[flags] [file...]", Short: "Decide about one request, described by flags.", Max: manyFiles,
 		Example: "discharger policy eval --explain --set request.ip=203.0.113.7 policy.yaml",
 		Long: `
 Decides with rule files, with those of the configuration, or with the built-in
-policies, and prints the decision as JSON. The request is that of an ordinary
-refresh, except for what --input and --set say of it:
+policies, and prints the decision as JSON. The request is an ordinary refresh, with
+the changes of --input and --set:
 
   discharger policy eval --explain --set request.ip=203.0.113.7 \
       --set session.labels.role=admin policy.yaml
 
-"discharger policy fields" lists what there is to set. If the time or the action is
-set, the sample's session stays as old as it was, or begins just then. A line of
-an audit log is an input too. Exit code 3: undecided.`,
+"discharger policy fields" lists the fields. With another time, the sample's session
+keeps its age; with the action activate, it begins at that time. A line of an audit
+log is an input too. Exit code 3: undecided.`,
 		Setup: func(t *command.Terminal, f *flag.FlagSet) command.Action {
 			e := evaluation{t: t, files: declarePolicyFiles(t, f), set: make(map[string]any)}
-			f.StringVar(&e.policy, "policy", "", "`name` of the policy to ask; without, the input's, which is \"default\"")
-			f.StringVar(&e.input, "input", "", "JSON `file` with an input, or with parts of one; - is standard input")
-			f.Func("set", "set one `field=value` of the input; may be given again", e.assign)
-			f.BoolVar(&e.explain, "explain", false, "say what each rule saw")
-			f.BoolVar(&e.ask, "ask-webhooks", false, "really ask the webhooks; without, a rule that asks one is undecided")
+			f.StringVar(&e.policy, "policy", "", "`name` of the policy, instead of the input's, which is \"default\"")
+			f.StringVar(&e.input, "input", "", "JSON `file` with an input or parts of one; - is standard input")
+			f.Func("set", "set one `field=value` of the input; repeatable", e.assign)
+			f.BoolVar(&e.explain, "explain", false, "print the evaluation of each rule")
+			f.BoolVar(&e.ask, "ask-webhooks", false, "call webhooks; without, a rule with a webhook is undecided")
 			return e.run
 		},
 	}
@@ -54,8 +55,8 @@ type evaluation struct {
 	ask     bool
 }
 
-// assign takes a --set flag. Labels are text; of other fields, what looks like a
-// number or a truth value is one.
+// assign parses a --set flag. Labels are text; numbers and truth values of other fields
+// are parsed as such.
 func (e *evaluation) assign(text string) error {
 	path, value, ok := strings.Cut(text, "=")
 	if !ok || path == "" {
@@ -63,7 +64,7 @@ func (e *evaluation) assign(text string) error {
 	}
 	names := strings.SplitN(path, ".", 3)
 	if len(names) == 3 && (names[0] != "session" || names[1] != "labels") {
-		return fmt.Errorf("there is no field %q", path)
+		return fmt.Errorf("no field %q", path)
 	}
 	object := e.set
 	for _, name := range names[:len(names)-1] {
@@ -123,7 +124,7 @@ func (e *evaluation) run(ctx context.Context, args []string) error {
 	return e.t.Output("", string(text))
 }
 
-// request is the sample with what the file and the flags change of it.
+// request returns the sample with the changes of file and flags.
 func (e *evaluation) request(args []string) (*policy.Input, error) {
 	patches := make([][]byte, 0, 2)
 	if e.input != "" {
@@ -156,7 +157,7 @@ func (e *evaluation) request(args []string) (*policy.Input, error) {
 	return in, nil
 }
 
-// sampleFor is the sample at the time and for the action that patches set.
+// sampleFor returns the sample at the time and for the action of the patches.
 func sampleFor(patches [][]byte) (*policy.Input, error) {
 	in := policy.SampleInput()
 	at := struct {
@@ -176,8 +177,7 @@ func sampleFor(patches [][]byte) (*policy.Input, error) {
 	return in, nil
 }
 
-// overlayJSON changes in where the patch says something. A field that an input
-// does not have is an error.
+// overlayJSON sets the fields of a patch. An unknown field is an error.
 func overlayJSON(in *policy.Input, patch []byte) error {
 	decoder := json.NewDecoder(bytes.NewReader(patch))
 	decoder.DisallowUnknownFields()
@@ -185,7 +185,7 @@ func overlayJSON(in *policy.Input, patch []byte) error {
 		return err
 	}
 	if _, err := decoder.Token(); err != io.EOF {
-		return fmt.Errorf("there is more after the input")
+		return fmt.Errorf("trailing data after the input")
 	}
 	return nil
 }

@@ -14,17 +14,18 @@ import (
 	"github.com/discharger/discharger/policy/schema/boulangerie"
 )
 
+// SchemaCheckCommand returns the command "schema check".
 func SchemaCheckCommand() command.Command {
 	return command.Command{
 		Name: "schema check", Args: "file...", Short: "Check caveat schemas.", Max: manyFiles,
 		Example: "discharger schema check caveats.yaml",
 		Long: `
-Reads caveat schemas, of our own format or of Boulangerie's, and shows every
-mistake with its place. Exit code 78: a file cannot be used.`,
+Reads caveat schemas, in this program's format or Boulangerie's, and prints every
+mistake with its place. Exit code 78: a file is unusable.`,
 		Setup: func(t *command.Terminal, _ *flag.FlagSet) command.Action {
 			return func(_ context.Context, args []string) error {
 				if len(args) == 0 {
-					return command.Usagef("which schema file?")
+					return command.Usagef("schema check: the file is missing")
 				}
 				return checkSchemas(t, args)
 			}
@@ -54,11 +55,12 @@ func checkSchemas(t *command.Terminal, paths []string) error {
 	return all.Err()
 }
 
+// SchemaDocsCommand returns the command "schema docs".
 func SchemaDocsCommand() command.Command {
 	return command.Command{
 		Name: "schema docs", Args: "[file]", Short: "Print a reference of a schema's caveats, in Markdown.", Max: 1,
 		Example: "discharger schema docs caveats.yaml > caveats.md",
-		Long:    "Without a file it is the standard schema: what anyone who holds a macaroon of this\nservice may add to it.",
+		Long:    "Without a file it is the standard schema: the caveats that the holder of a macaroon\nmay add to it.",
 		Setup: func(t *command.Terminal, _ *flag.FlagSet) command.Action {
 			return func(_ context.Context, args []string) error {
 				s, err := schema.Std()

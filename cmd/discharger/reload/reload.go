@@ -13,8 +13,7 @@ import (
 	"github.com/discharger/discharger/config"
 )
 
-// reading is a configuration as it was read once, with the digests of the files
-// that it names.
+// Reading is a configuration with the digests of the files that it names.
 type Reading struct {
 	Config *config.Config
 	files  []fileSum
@@ -29,10 +28,10 @@ type fileSum struct {
 // scope selects the keys that a command reads.
 type scope func(key string) bool
 
-// scopeServe selects the keys that "discharger serve" reads.
+// ScopeServe selects the keys that "discharger serve" reads.
 func ScopeServe(key string) bool { return key != "gateway.service" }
 
-// scopeGateway selects the keys that "discharger gateway" reads.
+// ScopeGateway selects the keys that "discharger gateway" reads.
 func ScopeGateway(key string) bool {
 	switch key {
 	case "gateway.policy", "gateway.name":
@@ -43,7 +42,7 @@ func ScopeGateway(key string) bool {
 	return under(key, "gateway") && !under(key, "gateway.security_events")
 }
 
-// newReading reads the files that a configuration names.
+// New reads the files that a configuration names.
 func New(cfg *config.Config, in scope) *Reading {
 	r := &Reading{Config: cfg}
 	for _, f := range cfg.Files() {
@@ -59,21 +58,21 @@ func New(cfg *config.Config, in scope) *Reading {
 	return r
 }
 
-// difference lists the keys of the configuration whose values a reload found
+// Difference lists the keys of the configuration whose values a reload found
 // changed. A file whose contents changed counts under the key that names it.
 type Difference struct {
 	changed []string // in force from now on
 	Restart []string // in force after a restart
 }
 
-// reread loads the configuration again. Keys that take a restart have the values
-// of before, the reading in force.
+// Again loads the configuration again. Keys that take a restart keep the values of
+// before, the reading in force.
 func Again(o *config.Options, before *Reading, in scope) (*Reading, Difference, error) {
 	cfg, err := setup.LoadConfig(o)
 	if err != nil {
 		return nil, Difference{}, err
 	}
-	d := Difference{changed: []string{}, Restart: []string{}} // in JSON, an empty list is one
+	d := Difference{changed: []string{}, Restart: []string{}} // in JSON an empty list, not null
 	for _, key := range config.Changes(before.Config, cfg) {
 		switch {
 		case fixed(key):
@@ -94,7 +93,7 @@ func Again(o *config.Options, before *Reading, in scope) (*Reading, Difference, 
 	return after, d, nil
 }
 
-// differs reports whether another reading found something else in a file.
+// differs reports whether the contents of a file have changed.
 func (r *Reading) differs(f fileSum) bool {
 	return slices.ContainsFunc(r.files, func(was fileSum) bool { return was.File == f.File && was.sum != f.sum })
 }
@@ -152,7 +151,7 @@ func under(key, section string) bool {
 	return ok && (rest == "" || rest[0] == '.' || rest[0] == '[')
 }
 
-// attrs returns the attributes of a reload's log line: the files that were read,
+// Attrs returns the attributes of a reload's log line: the files that were read,
 // and the keys that changed.
 func (d Difference) Attrs(o *config.Options, r *Reading) []any {
 	var read []string

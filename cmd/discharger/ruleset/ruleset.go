@@ -21,9 +21,9 @@ import (
 	"github.com/discharger/discharger/policy/rules"
 )
 
-// rules are what decides about sessions, from one reading of the configuration:
-// the rule files, which are watched from [rules.begin] on, the candidate beside
-// them, and the audit log around both.
+// Rules decide about sessions by one reading of the configuration: the rule files,
+// which are watched from [Loader.Begin] on, the candidate beside them, and the audit log
+// around both.
 type Rules struct {
 	Evaluator policy.Evaluator
 	live      *watched
@@ -32,26 +32,26 @@ type Rules struct {
 	stop      context.CancelFunc
 }
 
-// watched is a reloader whose observer hears of it only while it is in force.
+// watched is a reloader that reports to its observer only while it is in force.
 type watched struct {
 	*rules.Reloader
 	gate *gate
 }
 
-// gate keeps quiet about a set that may never come into force.
+// gate drops the reports about a set that is not in force.
 type gate struct {
 	*server.SetObserver
 	open atomic.Bool
 }
 
-// Reloaded passes on what a set in force reports.
+// Reloaded passes on the report of a set in force.
 func (g *gate) Reloaded(hash string, err error) {
 	if g.open.Load() {
 		g.SetObserver.Reloaded(hash, err)
 	}
 }
 
-// ruleParts are what rules are made with, the same for the life of the service.
+// Loader loads rules. It lives as long as the service.
 type Loader struct {
 	Metrics *server.PolicyMetrics
 	Log     *slog.Logger
@@ -59,9 +59,8 @@ type Loader struct {
 	Audits  map[string]*check.Audit // by path; open until the service ends
 }
 
-// make loads what the configuration names, or says what is wrong with it.
-// source is the name of the configuration's file. Nothing is in force or
-// watched before begin.
+// Load loads the rules that a configuration names; source is the name of its file.
+// They are neither in force nor watched before [Loader.Begin].
 func (p *Loader) Load(cfg *config.Config, source string) (*Rules, error) {
 	caveats, err := Caveats(cfg.Policy.Schema)
 	if err != nil {
@@ -122,7 +121,7 @@ func (p *Loader) audit(path string) (*check.Audit, error) {
 	return a, nil
 }
 
-// reopen opens the audit logs anew, for whoever has renamed the files.
+// Reopen opens the audit logs again, after the files were renamed.
 func (p *Loader) Reopen() error {
 	var errs []error
 	for _, a := range p.Audits {
@@ -131,7 +130,7 @@ func (p *Loader) Reopen() error {
 	return errors.Join(errs...)
 }
 
-// close writes what the audit logs still hold.
+// Close flushes and closes the audit logs.
 func (p *Loader) Close() error {
 	var errs []error
 	for _, a := range p.Audits {
@@ -140,7 +139,7 @@ func (p *Loader) Close() error {
 	return errors.Join(errs...)
 }
 
-// begin says that the rules are in force, and watches their files until end.
+// Begin puts the rules into force, and watches their files until [Rules.End].
 func (p *Loader) Begin(r *Rules) {
 	ctx, stop := context.WithCancel(context.Background())
 	r.stop = stop
@@ -158,7 +157,7 @@ func (p *Loader) Begin(r *Rules) {
 	}
 }
 
-// end stops watching and comparing. Requests under way are still answered.
+// End stops watching and comparing. Requests in progress are still answered.
 func (r *Rules) End() {
 	for _, w := range []*watched{r.live, r.candidate} {
 		if w != nil {
@@ -167,12 +166,11 @@ func (r *Rules) End() {
 	}
 	r.stop()
 	if r.shadow != nil {
-		go r.shadow.Close() // waits for comparisons, which nobody else should
+		go r.shadow.Close() // it blocks until comparisons end
 	}
 }
 
-// checkRules loads the rules of a configuration to see whether they can be
-// used, and returns the names of the policies.
+// Check loads the rules of a configuration and returns the names of the policies.
 func Check(cfg *config.Config, source string, now func() time.Time) ([]string, error) {
 	log := slog.New(slog.DiscardHandler)
 	metrics, err := server.NewPolicyMetrics(prometheus.NewRegistry(), log, now)
@@ -180,7 +178,7 @@ func Check(cfg *config.Config, source string, now func() time.Time) ([]string, e
 		return nil, err
 	}
 	unrecorded := *cfg
-	unrecorded.Policy.Audit = "" // opening it would make it
+	unrecorded.Policy.Audit = "" // opening makes the file
 	r, err := (&Loader{Metrics: metrics, Log: log, Now: now}).Load(&unrecorded, source)
 	if err != nil {
 		return nil, err

@@ -12,10 +12,10 @@ import (
 	"github.com/discharger/discharger/policy/schema/boulangerie"
 )
 
-// knownCaveats are those of the standard schema and of the operator's.
+// knownCaveats has the standard schema and the operator's.
 type knownCaveats []*schema.Schema
 
-// KnowsCaveat asks each schema. What one knows by name, it decides about.
+// KnowsCaveat returns the verdict of the first schema that has a caveat by its name.
 func (k knownCaveats) KnowsCaveat(condition string) error {
 	var err error
 	for _, s := range k {
@@ -26,7 +26,8 @@ func (k knownCaveats) KnowsCaveat(condition string) error {
 	return err
 }
 
-// loadCaveats reads the schema of what policies may add; path may be empty.
+// Caveats returns the checker of the caveats that policies may add: the standard schema,
+// and the one at path unless that is empty.
 func Caveats(path string) (rules.CaveatChecker, error) {
 	std, err := schema.Std()
 	if err != nil {
@@ -42,7 +43,7 @@ func Caveats(path string) (rules.CaveatChecker, error) {
 	return knownCaveats{std, own}, nil
 }
 
-// loadSchema reads a caveat schema.
+// Schema reads a caveat schema.
 func Schema(path string) (*schema.Schema, error) {
 	data, err := ReadSchema(path)
 	if err != nil {
@@ -51,8 +52,7 @@ func Schema(path string) (*schema.Schema, error) {
 	return boulangerie.Load(path, data)
 }
 
-// readSchema reads a schema's file. One that is too long is left to the parser
-// to complain about.
+// ReadSchema reads the file of a schema, up to one byte beyond the parser's limit.
 func ReadSchema(path string) ([]byte, error) {
 	f, err := os.Open(path)
 	if err != nil {

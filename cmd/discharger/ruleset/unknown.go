@@ -10,8 +10,7 @@ import (
 	"github.com/discharger/discharger/policy/rules"
 )
 
-// namedPolicies are the policies that homeservers and the gateway are configured
-// with.
+// namedPolicies returns the policies that homeservers and the gateway name.
 func namedPolicies(cfg *config.Config) []string {
 	var names []string
 	for _, h := range cfg.Homeservers {
@@ -25,21 +24,22 @@ func namedPolicies(cfg *config.Config) []string {
 	return names
 }
 
-// explainUnknown says which homeserver names a policy that does not exist, and
-// which do.
+// explainUnknown replaces the error about an unknown policy with one that has the place
+// of its name in the configuration, and the existing policies.
 func explainUnknown(cfg *config.Config, source string, load rules.Config, err error) error {
 	set, loadErr := rules.Load(load)
 	if loadErr != nil {
 		return errors.Join(err, loadErr)
 	}
 	problems := UnknownPolicies(cfg, source, set)
-	if len(problems) == 0 { // the files have just changed
+	if len(problems) == 0 { // the files changed meanwhile
 		return err
 	}
 	return problems
 }
 
-// unknownPolicies says which homeservers name a policy that a set does not have.
+// UnknownPolicies returns a problem for each policy in the configuration that a set
+// does not have.
 func UnknownPolicies(cfg *config.Config, source string, set *rules.Set) yamlfile.Problems {
 	var problems yamlfile.Problems
 	check := func(key, name string) {

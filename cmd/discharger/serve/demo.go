@@ -12,7 +12,7 @@ import (
 	"github.com/discharger/discharger/discharger/keyfile"
 )
 
-// stage starts the service with one homeserver, whose keys it returns.
+// Stage starts a service for the demo, with one homeserver, whose keys it returns.
 func Stage(ctx context.Context, cfg *config.Config, now func() time.Time) (d *Daemon, home *keyfile.Ring, err error) {
 	d = &Daemon{cfg: cfg, log: slog.New(slog.DiscardHandler), t: &command.Terminal{Now: now}}
 	home, err = d.stage(ctx)

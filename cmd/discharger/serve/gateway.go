@@ -12,8 +12,8 @@ import (
 	"github.com/discharger/discharger/discharger/keyfile"
 )
 
-// withGateway gives a configuration in which the gateway of this process, if
-// there is one, is registered as a homeserver.
+// withGateway returns the configuration with the gateway of this process, if there is
+// one, registered as a homeserver.
 func withGateway(cfg *config.Config, ring *keyfile.Ring) *config.Config {
 	g := cfg.Gateway
 	if g == nil {
@@ -35,9 +35,8 @@ func withGateway(cfg *config.Config, ring *keyfile.Ring) *config.Config {
 	return &c
 }
 
-// prepareGateway reads the gateway's keys, making them if there are none, and
-// registers it with the service of this process. Operators use its key file too,
-// to list and revoke sessions.
+// prepareGateway reads the gateway's keys, or makes them. Operators list and revoke
+// sessions with the key file too.
 func (d *Daemon) prepareGateway() error {
 	if d.cfg.Gateway == nil {
 		return nil
@@ -47,13 +46,13 @@ func (d *Daemon) prepareGateway() error {
 		return err
 	}
 	if made {
-		d.log.Info("made the gateway's keys", slog.String("file", d.cfg.GatewayKeyFile()), slog.String("mode", "0600"))
+		d.log.Info("made gateway keys", slog.String("file", d.cfg.GatewayKeyFile()), slog.String("mode", "0600"))
 	}
 	d.gatewayKeys = ring
 	return nil
 }
 
-// startGateway begins to answer Matrix clients, once the service answers.
+// startGateway starts the gateway after the service, which it needs.
 func (d *Daemon) startGateway(ctx context.Context) error {
 	if d.cfg.Gateway == nil {
 		return nil
@@ -76,7 +75,7 @@ func (d *Daemon) startGateway(ctx context.Context) error {
 	return nil
 }
 
-// stopGateway comes before the service stops, which it needs until then.
+// stopGateway stops the gateway before the service, which it needs.
 func (d *Daemon) stopGateway() error {
 	if d.front == nil {
 		return nil

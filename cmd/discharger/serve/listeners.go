@@ -14,18 +14,18 @@ import (
 	"github.com/discharger/discharger/discharger/server"
 )
 
-// listeners are the two open ports and what answers there.
+// listeners are the two open ports with their servers.
 type listeners struct {
 	client, operators httpd.Port
 	current           atomic.Pointer[server.Server] // replaced by a reload
-	admin             *http.ServeMux                // what operators reach
+	admin             *http.ServeMux                // paths for operators
 	clientWeb         *httpd.Server
 	adminWeb          *httpd.Server
 	failed            chan error // of serving, that of a gateway included
 }
 
-// listen opens both ports, or takes them over. Nothing is answered before
-// [listeners.serve].
+// listen opens both ports, or takes over their sockets. Requests are answered from
+// [listeners.serve] on.
 func listen(ctx context.Context, cfg *config.Config, s *httpd.Sockets) (*listeners, error) {
 	client, err := httpd.Listen(ctx, s, httpd.SocketClient, cfg.Listen)
 	if err != nil {
@@ -50,7 +50,7 @@ func (l *listeners) serve(s *server.Server, log *slog.Logger) {
 	l.adminWeb.Serve(l.failed)
 }
 
-// url is where clients reach the service: as configured, or the bound address.
+// url returns the URL of the service for clients: public_url, or the bound address.
 func (l *listeners) url(cfg *config.Config) string {
 	if cfg.PublicURL != "" {
 		return cfg.PublicURL
@@ -58,8 +58,8 @@ func (l *listeners) url(cfg *config.Config) string {
 	return "http://" + httpd.Dialable(l.client.Addr().String())
 }
 
-// shutdown stops taking requests, and waits for those under way. /readyz is 503
-// from the beginning, and answers until the last request is done.
+// shutdown stops accepting requests, and waits for those in progress. /readyz is 503
+// from its beginning, and is answered until the last request is done.
 func (l *listeners) shutdown(timeout time.Duration) error {
 	l.current.Load().Drain()
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)

@@ -17,12 +17,12 @@ import (
 	"github.com/discharger/discharger/discharger/store/redis"
 )
 
-// reload reads the configuration and all files that it names again and applies
-// them between two requests. If one cannot be used, nothing changes. Audit
-// logs are opened anew in any case, since a rotated file must be released.
+// reload reads the configuration and all files that it names again and applies them
+// between two requests. If one is unusable, nothing changes. Audit logs are opened again
+// in any case, since a rotated file must be released.
 func (d *Daemon) reload() error {
 	if err := d.parts.rules.Reopen(); err != nil {
-		d.log.Error("audit log cannot be opened again, the file of before is written", slog.Any("error", err))
+		d.log.Error("audit log cannot be reopened, writing to the old file", slog.Any("error", err))
 	}
 	return d.change()
 }
@@ -66,7 +66,7 @@ func (d *Daemon) prepareReload(files *reload.Reading) (n *next, err error) {
 		return nil, err
 	}
 	if n.keys.Of(keyfile.Store)[0].Secret() != d.keys.Of(keyfile.Store)[0].Secret() {
-		return nil, command.Mark(fmt.Errorf("key file %s: the key of kind store is another one, under which no session could be found", cfg.KeyFile()), command.ErrConfig)
+		return nil, command.Mark(fmt.Errorf("key file %s: the key of kind store has changed, and no session would be found with it", cfg.KeyFile()), command.ErrConfig)
 	}
 	if r := cfg.Store.Redis; r != nil {
 		access, err := storage.RedisAccess(r)

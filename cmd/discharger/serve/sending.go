@@ -9,7 +9,7 @@ import (
 	"github.com/discharger/discharger/discharger/secevent"
 )
 
-// sender sends security events as a configuration says; nil: it has no receivers.
+// sender returns the sender of security events; nil: no receivers are configured.
 func (p *parts) sender(cfg *config.Config, keys *secevent.Keys) (*secevent.Sender, error) {
 	if keys == nil {
 		return nil, nil
@@ -21,14 +21,14 @@ func (p *parts) sender(cfg *config.Config, keys *secevent.Keys) (*secevent.Sende
 	return s, command.Mark(err, command.ErrConfig)
 }
 
-// sending is a sender at work. Nil: there is none.
+// sending is a running sender. A nil sending is none.
 type sending struct {
 	cancel context.CancelFunc
 	done   chan struct{}
 }
 
-// send runs a sender in the place of another one, which ends first; either may be
-// nil. It does not wait for that: a read of the feed ends after seconds.
+// send runs a sender in the background, after the one before has ended; either may be
+// nil. The end may take seconds, since it may have to interrupt a read of the feed.
 func send(s *secevent.Sender, before *sending) *sending {
 	if s == nil && before == nil {
 		return nil
@@ -50,7 +50,7 @@ func send(s *secevent.Sender, before *sending) *sending {
 	return running
 }
 
-// end returns when nothing is under way. What was not delivered is in the feed.
+// end stops the sender and waits for it. Undelivered events stay in the feed.
 func (s *sending) end() {
 	if s != nil {
 		s.cancel()

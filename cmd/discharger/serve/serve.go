@@ -10,7 +10,6 @@ package serve
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"os"
 	"os/signal"
@@ -33,20 +32,21 @@ import (
 	"github.com/discharger/discharger/discharger/secevent"
 )
 
+// Command returns the command "serve".
 func Command() command.Command {
 	return command.Command{
 		Name: "serve", Args: "[flags]", Short: "Run the service.",
 		Example: "discharger serve --config discharger.yaml",
 		Long: `
 Without a configuration file it keeps keys and sessions in ./discharger-data and
-knows no homeserver yet; it says what to do next. "discharger config example"
-prints a file to start from.
+has no homeserver yet, and prints the next steps. "discharger config example" prints
+a file to start from.
 
 SIGHUP reads the configuration and every file that it names again: homeservers,
 lifetimes, keys, rules, passwords, certificates and most settings of the gateway
-change without a pause. The log has the settings that changed, and those that take
-a restart. Rule files are also read again when they change. If a file cannot be
-used, nothing changes. SIGTERM and SIGINT finish the requests under way and end the
+change without a pause. The log lists the keys that changed, and those that take a
+restart. Rule files are also read again when they change. If a file is unusable,
+nothing changes. SIGTERM and SIGINT finish the requests in progress and end the
 program; a second one ends it at once.
 
 Sockets that systemd hands over under the names client, admin and gateway take the
@@ -54,16 +54,16 @@ place of the configured addresses: a restart then refuses no connection.`,
 		Setup: func(t *command.Terminal, f *flag.FlagSet) command.Action {
 			d := Daemon{t: t}
 			d.options = setup.ConfigFlags(t, f)
-			f.Func("listen", "`host:port` for clients, over what is configured", setup.Setting(&d.options, "listen"))
-			f.Func("admin-listen", "`host:port` for operators, over what is configured", setup.Setting(&d.options, "admin_listen"))
-			f.BoolVar(&d.acceptLoss, "accept-loss", false, "go on although the store has lost its data: sessions in it are over, "+
-				"and logouts that the journal does not have forgotten; for one start")
+			f.Func("listen", "`host:port` for clients, instead of listen", setup.Setting(&d.options, "listen"))
+			f.Func("admin-listen", "`host:port` for operators, instead of admin_listen", setup.Setting(&d.options, "admin_listen"))
+			f.BoolVar(&d.acceptLoss, "accept-loss", false, "start although the store has lost its data, once: its sessions have ended, "+
+				"and revocations that are not in the journal are lost")
 			return func(ctx context.Context, _ []string) error { return d.run(ctx) }
 		},
 	}
 }
 
-// daemon is one run of the serve command.
+// Daemon is one run of the service.
 type Daemon struct {
 	t          *command.Terminal
 	options    *config.Options
@@ -83,11 +83,11 @@ type Daemon struct {
 	gatewayKeys *keyfile.Ring // nil: there is no gateway
 	front       *gatewayd.Server
 
-	signing *secevent.Keys // nil: nobody is told what is revoked
+	signing *secevent.Keys // nil: no receivers
 	sending *sending
 }
 
-// run goes through the life of the service.
+// run runs the service from start to end.
 func (d *Daemon) run(ctx context.Context) error {
 	hangup := make(chan os.Signal, 1)
 	signal.Notify(hangup, syscall.SIGHUP)
@@ -106,20 +106,19 @@ func (d *Daemon) run(ctx context.Context) error {
 	return errors.Join(err, d.Stop())
 }
 
-// gcPercent is how much the heap may grow, in percent of what is in use, before
-// it is collected. Little is in use here, and much of it for one request only:
-// collecting a quarter as often as Go does saves a tenth of a request's cost and
-// takes some 30 MB.
+// gcPercent is the growth of the heap before a garbage collection, in percent. The heap
+// is small, and most of it lives for one request: a quarter of the default's collections
+// saves a tenth of a request's cost and takes some 30 MB.
 const gcPercent = 400
 
-// spendMemory sets the above, unless Go's own variables say something.
+// spendMemory sets gcPercent, unless Go's own variables are set.
 func spendMemory(t *command.Terminal) {
 	if t.Env("GOGC", "") == "" && t.Env("GOMEMLIMIT", "") == "" {
 		debug.SetGCPercent(gcPercent)
 	}
 }
 
-// prepare reads configuration and keys, making the keys if there are none.
+// prepare reads configuration and keys, and makes missing keys.
 func (d *Daemon) prepare() (madeKeys bool, err error) {
 	if d.cfg, err = setup.LoadConfig(d.options); err != nil {
 		return false, err
@@ -148,7 +147,7 @@ func (d *Daemon) prepare() (madeKeys bool, err error) {
 	return madeKeys, err
 }
 
-// inheritSockets takes over what a service manager listens at for this service.
+// inheritSockets takes over the sockets of a service manager.
 func (d *Daemon) inheritSockets() (*httpd.Sockets, error) {
 	names := []string{httpd.SocketClient, httpd.SocketAdmin}
 	if d.cfg.Gateway != nil {
@@ -157,7 +156,7 @@ func (d *Daemon) inheritSockets() (*httpd.Sockets, error) {
 	return httpd.Inherit(d.log, names...)
 }
 
-// registered is the configuration with the gateway of this process registered.
+// registered returns the configuration with the gateway of this process as a homeserver.
 func (d *Daemon) registered() *config.Config { return withGateway(d.cfg, d.gatewayKeys) }
 
 // start opens the store and both ports, and begins to answer.
@@ -203,29 +202,16 @@ func (d *Daemon) start(ctx context.Context) (err error) {
 	return nil
 }
 
-// wait returns when the service is to end, and reloads whenever it is told to.
+// wait reloads at every SIGHUP, and returns when ctx ends or serving fails.
 func (d *Daemon) wait(ctx context.Context, hangup <-chan os.Signal) error {
-	m := httpd.Manager{Log: d.log}
-	m.Ready()
-	defer m.Stopping()
-	for {
-		select {
-		case <-ctx.Done():
-			d.log.Info("draining", slog.Duration("timeout", d.cfg.ShutdownTimeout))
-			return nil
-		case err := <-d.listeners.failed:
-			return fmt.Errorf("serve: %w", err)
-		case <-hangup:
-			m.Reloading()
-			if err := d.reload(); err != nil {
-				d.log.Error("reload failed, going on as before", slog.Any("error", err))
-			}
-			m.Ready()
-		}
+	err := httpd.Manager{Log: d.log}.Run(ctx, d.listeners.failed, hangup, d.reload)
+	if err == nil {
+		d.log.Info("draining", slog.Duration("timeout", d.cfg.ShutdownTimeout))
 	}
+	return err
 }
 
-// stop finishes requests and closes audit log and store.
+// Stop finishes requests and closes audit log and store.
 func (d *Daemon) Stop() error {
 	begun := time.Now()
 	err := d.stopGateway()

@@ -26,8 +26,8 @@ import (
 	"github.com/discharger/discharger/policy/check"
 )
 
-// parts are what a service is put together from, once for its whole life. What
-// a reload may change is in the server that [parts.server] makes.
+// parts are the parts of a service that a reload keeps. [parts.server] makes a server
+// from them with the parts that a reload replaces.
 type parts struct {
 	log      *slog.Logger
 	access   *slog.Logger // for the line of each request; nil: log
@@ -79,8 +79,8 @@ func open(ctx context.Context, cfg *config.Config, keys *keyfile.Ring, log *slog
 	return p, nil
 }
 
-// server puts core and HTTP together for a configuration, keys and rules, and
-// for what security events are signed with.
+// server makes core and HTTP API for a configuration, keys and rules, and the keys that
+// sign security events.
 func (p *parts) server(cfg *config.Config, keys *keyfile.Ring, r *ruleset.Rules, signing *secevent.Keys) (*server.Server, error) {
 	opener, err := setup.Opener(cfg, keys)
 	if err != nil {

@@ -7,9 +7,8 @@ import (
 	"github.com/discharger/discharger/discharger/keyfile"
 )
 
-// announce says that the service is up. Someone who has written no configuration
-// is told what it does and what comes next; for everybody else the log is
-// enough.
+// announce logs that the service is up. Without a configuration file it also prints the
+// paths, the files and the next steps.
 func (d *Daemon) announce(madeKeys bool) {
 	url := d.listeners.url(d.cfg)
 	d.log.Info("listening",
@@ -21,7 +20,7 @@ func (d *Daemon) announce(madeKeys bool) {
 	}
 	keysAre := "read from"
 	if madeKeys {
-		keysAre = "made just now:"
+		keysAre = "new:"
 	}
 	store := d.cfg.BoltFile()
 	if d.cfg.Store.Redis != nil {
@@ -41,11 +40,11 @@ discharger runs at %[1]s, without a configuration file.
 
 No homeserver is registered, so nothing is discharged yet.
 
-See what it is about, without this service:
+To watch a session from login to logout, without this service:
 
     discharger demo
 
-Or register a homeserver, and then be its client. In another terminal:
+To register a homeserver and be its client, in another terminal:
 
     discharger keys new --kind homeserver --name example.org --service %[1]s homeserver.json > discharger.yaml
     # stop this one with ^C, and start it again with: discharger serve --config discharger.yaml
@@ -55,7 +54,7 @@ Or register a homeserver, and then be its client. In another terminal:
     discharger refresh alice.json
     discharger logout alice.json
 
-Programs that are not written in Go ask in plain HTTP:
+Programs in other languages use HTTP:
 
     curl %[1]s/discharge/info
 

@@ -16,10 +16,10 @@ import (
 	"github.com/discharger/discharger/discharger/wire"
 )
 
-// errSomeFailed ends a batch in which not every line ended or found something.
-var errSomeFailed = errors.New("some revocations failed, or found nothing by that name; see the lines above")
+// errSomeFailed is the error of a batch with a line that failed or has an unknown name.
+var errSomeFailed = errors.New("some revocations failed or have an unknown name; see the lines above")
 
-// revokeFrom makes the revocations in a file and writes one result a line.
+// revokeFrom makes the revocations in a file and writes one result per line.
 func revokeFrom(t *command.Terminal, ctx context.Context, client *client.Client, path string) error {
 	r := t.In
 	if path != "-" {
@@ -85,7 +85,7 @@ func readEntries(r io.Reader) (entries []wire.RevokeEntry, err error) {
 		return nil, err
 	}
 	if len(entries) == 0 {
-		return nil, errors.New("there are none")
+		return nil, errors.New("the file is empty")
 	}
 	return entries, nil
 }

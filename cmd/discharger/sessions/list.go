@@ -18,8 +18,7 @@ import (
 	"github.com/discharger/discharger/discharger/wire"
 )
 
-// homeserverFlags are those of everything that asks the service as a
-// homeserver.
+// homeserverFlags are the flags of commands that call the service as a homeserver.
 type homeserverFlags struct {
 	service string
 	key     string
@@ -31,17 +30,16 @@ const apiKeyVariable = "DISCHARGER_API_KEY"
 func (h *homeserverFlags) declare(t *command.Terminal, f *flag.FlagSet) {
 	f.StringVar(&h.service, "service", t.Env("DISCHARGER_SERVICE", ""), "`URL` of the service; or $DISCHARGER_SERVICE, or as in the key file")
 	f.StringVar(&h.key, "key", "", "key `file` of the homeserver, for its API key; or the API key in $"+apiKeyVariable)
-	f.DurationVar(&h.wait, "wait", 0, "go on trying for `this long` while the service is unavailable")
+	f.DurationVar(&h.wait, "wait", 0, "`duration` of retries while the service is unavailable")
 }
 
-// client makes a client that has the API key. It comes from a file or from the
-// environment, and never from a flag, which others can see.
+// client returns a client with the API key, which comes from a file or from the
+// environment: other users of the machine can read flags.
 func (h *homeserverFlags) client(t *command.Terminal) (*client.Client, error) {
 	return h.named(t, nil)
 }
 
-// named is client, and stores the name of the homeserver, as far as the key file
-// has it.
+// named is client, and stores the name of the homeserver in the key file, if any.
 func (h *homeserverFlags) named(t *command.Terminal, name *string) (*client.Client, error) {
 	cfg := client.Config{URL: h.service, UserAgent: "discharger", Patience: h.wait}
 	if h.wait == 0 {
@@ -69,29 +67,29 @@ func (h *homeserverFlags) named(t *command.Terminal, name *string) (*client.Clie
 }
 
 const aboutSessions = `
-It asks as the homeserver, with the API key from its key file or from
-$DISCHARGER_API_KEY, and reaches no other homeserver's sessions.`
+It calls the service as the homeserver, with the API key from its key file or from
+$DISCHARGER_API_KEY, and reaches the sessions of this homeserver only.`
 
+// ListCommand returns the command "sessions list".
 func ListCommand() command.Command {
 	return command.Command{
 		Name: "sessions list", Args: "[flags] <user>", Short: "As a homeserver: list a user's sessions.", Max: 1,
 		Example: "discharger sessions list --key homeserver.json @alice:example.org",
 		Long: `
-Lists the sessions that are alive, the most recently used first. In modes open
-and held, the time of the last use can be up to an hour older than the truth.
-Sessions whose first discharge has not been fetched are not known yet.
+Lists the live sessions, the most recently used first. In modes open and held, the
+time of the last use is up to an hour old. Sessions without a first discharge are not
+listed.
 
-With --ended it lists the sessions that ended and are remembered, the latest
-first: hard ends for as long as session.remember_ended says, soft ends until the
-session could not be activated any more.` + aboutSessions,
+With --ended it lists the tombstones of ended sessions, the latest first: hard ends
+for session.remember_ended, soft ends until no activation of the session is possible.` + aboutSessions,
 		Setup: func(t *command.Terminal, f *flag.FlagSet) command.Action {
 			var h homeserverFlags
 			h.declare(t, f)
-			asJSON := f.Bool("json", false, "write JSON, as the service does")
-			ended := f.Bool("ended", false, "list the sessions that ended")
+			asJSON := f.Bool("json", false, "write JSON, the body of the service's answer")
+			ended := f.Bool("ended", false, "list ended sessions")
 			return func(ctx context.Context, args []string) error {
 				if len(args) < 1 {
-					return command.Usagef("whose sessions?")
+					return command.Usagef("sessions list: the user is missing")
 				}
 				client, err := h.client(t)
 				if err != nil {
@@ -130,7 +128,7 @@ func sessionID(text string) (caveat.SessionID, error) {
 		return id, command.Usagef("%s is not the id of a session: %v", command.Quoted(text), err)
 	}
 	if id == (caveat.SessionID{}) {
-		return id, command.Usagef("%s is not the id of a session: all of its bits are zero", command.Quoted(text))
+		return id, command.Usagef("%s is not the id of a session: it is zero", command.Quoted(text))
 	}
 	return id, nil
 }

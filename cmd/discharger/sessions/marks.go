@@ -12,25 +12,25 @@ import (
 	"github.com/discharger/discharger/discharger/wire"
 )
 
+// MarksCommand returns the command "sessions marks".
 func MarksCommand() command.Command {
 	return command.Command{
 		Name: "sessions marks", Args: "[flags] [user]", Short: "As a homeserver: show revocation marks, and lift those in the future.", Max: 1,
 		Example: `discharger sessions marks --key homeserver.json @alice:example.org
 discharger sessions marks --key homeserver.json --lift`,
 		Long: `
-A mark is the time of the last revocation of all sessions, of the homeserver's, a
-user's or a device's, by the store's clock. It covers what was minted by then and
-has not been discharged yet.
+A mark is the time of the last revocation of all sessions of a homeserver, a user or
+a device, by the store's clock. It covers sessions that were minted before and have
+no first discharge yet.
 
-A mark in the future was made while a clock was wrong. Until its time comes,
-logins that it would cover are neither discharged nor refused, but answered with
-503. With --lift such marks are set to the store's time; what they revoked stays
-revoked.` + aboutSessions,
+A mark in the future was made by a wrong clock. Until its time, logins that it covers
+are answered with 503, neither discharged nor refused. With --lift such marks are set
+to the store's time; revoked sessions stay revoked.` + aboutSessions,
 		Setup: func(t *command.Terminal, f *flag.FlagSet) command.Action {
 			var h homeserverFlags
 			h.declare(t, f)
-			asJSON := f.Bool("json", false, "write JSON, as the service does")
-			lift := f.Bool("lift", false, "lift marks that are in the future")
+			asJSON := f.Bool("json", false, "write JSON, the body of the service's answer")
+			lift := f.Bool("lift", false, "lift marks in the future")
 			return func(ctx context.Context, args []string) error {
 				user := ""
 				if len(args) > 0 {
@@ -77,7 +77,7 @@ func markCells(at, now time.Time) string {
 	case at.IsZero():
 		return "-\tnone"
 	case at.After(now):
-		return fmt.Sprintf("%s\t%v in the future: a clock was wrong", at.Format(time.RFC3339), at.Sub(now).Round(time.Second))
+		return fmt.Sprintf("%s\t%v in the future: a clock is wrong", at.Format(time.RFC3339), at.Sub(now).Round(time.Second))
 	}
 	return fmt.Sprintf("%s\t%s", at.Format(time.RFC3339), ago(now, at))
 }

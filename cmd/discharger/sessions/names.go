@@ -13,15 +13,15 @@ import (
 	"github.com/discharger/discharger/discharger/wire"
 )
 
-// namesake finds names that are like one by which nothing is known. The service
-// compares names byte for byte, and lists no users.
+// namesake finds names that are like an unknown one. The service compares names byte
+// for byte, and has no list of users.
 type namesake struct {
 	client     *client.Client
 	homeserver string // its name; "": it is not known
 }
 
-// excepted checks that the device that is to be left alone has a session: with a
-// name that is misspelt, the revocation would end that session too.
+// excepted checks that the excepted session or device exists: with a misspelt name, the
+// revocation would end that session too.
 func (n *namesake) excepted(ctx context.Context, e *wire.RevokeEntry) error {
 	none := caveat.SessionID{}
 	if e.ExceptDevice == "" && e.Except == none {
@@ -32,7 +32,7 @@ func (n *namesake) excepted(ctx context.Context, e *wire.RevokeEntry) error {
 		return err
 	}
 	if e.Except != none && !slices.ContainsFunc(list, func(s wire.SessionInfo) bool { return s.ID == e.Except }) {
-		return fmt.Errorf("nothing was revoked: %s has no session %s to leave alone", command.Quoted(e.User), e.Except)
+		return fmt.Errorf("nothing was revoked: %s has no session %s to except", command.Quoted(e.User), e.Except)
 	}
 	if e.ExceptDevice == "" {
 		return nil
@@ -44,12 +44,11 @@ func (n *namesake) excepted(ctx context.Context, e *wire.RevokeEntry) error {
 	if like == "" {
 		like = command.Quoted(e.User) + " has no sessions with a device"
 	}
-	return fmt.Errorf("nothing was revoked: there is no session on device %s to leave alone: %s", command.Quoted(e.ExceptDevice), like)
+	return fmt.Errorf("nothing was revoked: no session on device %s to except: %s", command.Quoted(e.ExceptDevice), like)
 }
 
-// like describes what exists with a name like that of a revocation which ended
-// nothing; "": nothing does. If the name itself is known, only sessions of users
-// whose name is spelt otherwise count.
+// like returns a hint with names that exist and are like that of a revocation without
+// effect, or "". If the name itself is known, only users with other spellings count.
 func (n *namesake) like(ctx context.Context, e *wire.RevokeEntry, known bool) (string, error) {
 	if !known && (e.Device != "" || e.Session != caveat.SessionID{}) {
 		list, err := n.client.Sessions(ctx, e.User)
@@ -109,10 +108,10 @@ func spellings(user, homeserver string) []string {
 	return all
 }
 
-// maxShown bounds how many names an error shows.
+// maxShown bounds the names in an error.
 const maxShown = 10
 
-// likeDevices names the devices that are spelt like one, or else all of them.
+// likeDevices lists the devices whose name is like one, or all of them.
 func likeDevices(list []wire.SessionInfo, device string) string {
 	var near, all []string
 	for _, s := range list {
@@ -128,7 +127,7 @@ func likeDevices(list []wire.SessionInfo, device string) string {
 	case len(near) > 0:
 		return "did you mean " + shown(near, " or ") + "?"
 	case len(all) > 0:
-		return "there are sessions on " + shown(all, ", ")
+		return "sessions exist on " + shown(all, ", ")
 	}
 	return ""
 }

@@ -13,7 +13,7 @@ import (
 	"github.com/discharger/discharger/discharger/wire"
 )
 
-// revocation is a command that ends sessions.
+// revokeSpec declares a command that ends sessions.
 type revokeSpec struct {
 	name, args, about, more, example string
 	what                             []string // that the arguments are
@@ -23,7 +23,7 @@ type revokeSpec struct {
 	yes   bool // has --yes
 }
 
-// revokes is what a revocation is about.
+// revokes is the scope of a revocation.
 type revokes int
 
 const (
@@ -33,7 +33,7 @@ const (
 	everything
 )
 
-// orderFlags are the flags that say how sessions are revoked.
+// orderFlags are the flags of a revocation.
 type orderFlags struct {
 	soft, devices, yes         bool
 	age                        time.Duration
@@ -41,20 +41,20 @@ type orderFlags struct {
 }
 
 func (o *orderFlags) declare(f *flag.FlagSet, r *revokeSpec) {
-	f.BoolVar(&o.soft, "soft", false, "the clients log in again and keep their encryption keys")
+	f.BoolVar(&o.soft, "soft", false, "end softly: clients log in again and keep their encryption keys")
 	if r.of == oneDevice || r.of == oneUser {
-		f.DurationVar(&o.age, "age", 0, "leave alone sessions that were activated in the last `duration`")
-		f.StringVar(&o.except, "except", "", "id of a `session` to leave alone")
+		f.DurationVar(&o.age, "age", 0, "except sessions that were activated in the last `duration`")
+		f.StringVar(&o.except, "except", "", "id of a `session` to except")
 	}
 	if r.of == oneUser {
-		f.StringVar(&o.exceptDevice, "except-device", "", "`device` to leave alone")
-		f.BoolVar(&o.devices, "devices", false, "leave alone sessions that have no device")
+		f.StringVar(&o.exceptDevice, "except-device", "", "`device` to except")
+		f.BoolVar(&o.devices, "devices", false, "except sessions without a device")
 	}
 	if r.batch {
 		f.StringVar(&o.from, "from", "", "`file` with one revocation a line, in JSON; - is standard input")
 	}
 	if r.yes {
-		f.BoolVar(&o.yes, "yes", false, "really do it")
+		f.BoolVar(&o.yes, "yes", false, "confirm the revocation")
 	}
 }
 
@@ -80,7 +80,7 @@ func (o *orderFlags) entry(of revokes, args []string) (e wire.RevokeEntry, err e
 		}
 	case oneDevice:
 		if e.Device = args[1]; e.Device == "" {
-			return e, command.Usagef("the device has no name")
+			return e, command.Usagef("the device is empty")
 		}
 	}
 	if err := e.Check(); err != nil {
@@ -100,13 +100,13 @@ func (r revokeSpec) command() command.Command {
 			return func(ctx context.Context, args []string) error {
 				switch {
 				case o.from != "" && len(args) > 0:
-					return command.Usagef("with --from, the file names what to revoke")
+					return command.Usagef("with --from, the file has the revocations, and arguments are not allowed")
 				case o.from != "" && o.soft:
 					return command.Usagef(`with --from, each line of the file has its "kind"`)
 				case o.from == "" && len(args) < len(r.what):
-					return command.Usagef("which %s?", r.what[len(args)])
+					return command.Usagef("the %s is missing", r.what[len(args)])
 				case r.yes && !o.yes:
-					return command.Usagef("this logs everybody out: say --yes if you mean it")
+					return command.Usagef("this logs out every user: --yes confirms it")
 				}
 				return r.run(ctx, t, &h, &o, args)
 			}
@@ -114,16 +114,16 @@ func (r revokeSpec) command() command.Command {
 	}
 }
 
-// aboutResult describes what a revocation prints.
+// aboutResult describes the output of a revocation.
 func (r *revokeSpec) aboutResult() string {
 	if r.of == everything {
 		return ""
 	}
 	return `
 
-Prints how many sessions it ended now. It fails if nothing is known by that name,
-and prints the names that are like it. Logins by that name that were made by now
-and are not activated yet are revoked in any case.`
+Prints the number of sessions that it ended. It fails if the name is unknown, and
+prints names like it. Sessions by that name that were minted before and are not
+activated yet are revoked in any case.`
 }
 
 func (r *revokeSpec) run(ctx context.Context, t *command.Terminal, h *homeserverFlags, o *orderFlags, args []string) error {
@@ -146,7 +146,7 @@ func (r *revokeSpec) run(ctx context.Context, t *command.Terminal, h *homeserver
 		if err := names.client.RevokeHomeserver(ctx, e.RevokeOptions); err != nil {
 			return err
 		}
-		t.Say("revoked: all sessions of the homeserver that were minted by now")
+		t.Say("revoked: all sessions of the homeserver that were minted before")
 		return nil
 	}
 	if err := names.excepted(ctx, &e); err != nil {
@@ -170,18 +170,18 @@ func revokeEntry(ctx context.Context, c *client.Client, e *wire.RevokeEntry) (wi
 	return c.RevokeUser(ctx, e.User, e.RevokeOptions)
 }
 
-// sayRevoked says what a revocation did. Where it did nothing, the names that are
-// like the given one are an error.
+// sayRevoked prints the effect of a revocation. Without effect, an unknown name is an
+// error that has the names like it.
 func sayRevoked(t *command.Terminal, ctx context.Context, names *namesake, e *wire.RevokeEntry, done wire.Revoked) error {
 	later := ""
 	if done.Marked {
-		later = "; logins that were made by now and are not activated yet are revoked too"
+		later = "; logins from before that are not activated yet are revoked too"
 	}
 	if done.Ended == 0 {
 		like, err := names.like(ctx, e, done.Known)
 		switch {
 		case err != nil:
-			return fmt.Errorf("no session ended now%s; looking for names like it: %w", later, err)
+			return fmt.Errorf("no session ended now%s; search for names like it: %w", later, err)
 		case like != "" || !done.Known:
 			return &unknownName{entry: *e, like: like, later: later}
 		}
@@ -200,7 +200,7 @@ func plural(n int, what string) string {
 	return fmt.Sprintf("%d %ss", n, what)
 }
 
-// unknownName is a revocation that ended nothing, because nothing has that name.
+// unknownName is the error of a revocation whose name is unknown.
 type unknownName struct {
 	entry       wire.RevokeEntry
 	like, later string
@@ -216,7 +216,7 @@ func (u *unknownName) Error() string {
 	}
 	like := u.like
 	if like == "" {
-		like = "nothing has a name like it"
+		like = "no name is like it"
 	}
 	if u.entry.Session != (caveat.SessionID{}) {
 		return fmt.Sprintf("%s did not end: %s%s", what, like, u.later)
@@ -224,17 +224,18 @@ func (u *unknownName) Error() string {
 	return fmt.Sprintf("no session of %s ended: %s%s", what, like, u.later)
 }
 
+// RevokeCommand returns the command "sessions revoke".
 func RevokeCommand() command.Command {
 	return revokeSpec{
 		name: "sessions revoke", args: "[flags] <user> <session>, or --from <file>", about: "As a homeserver: end one session of a user, or several.",
 		example: `discharger sessions revoke --key homeserver.json @alice:example.org 7JxMokoUOnazjSAKJrhbOw
 discharger sessions revoke --key homeserver.json --from revocations.jsonl`,
 		more: `
-Ends the session whether its first discharge has been fetched or not. That it is
-gone already is no error.
+Ends the session, also before its first discharge. A session that has ended already
+is no error.
 
 With --from it makes the revocations in a file, one a line, and writes a line for
-each. A line names a session, a device, or all sessions of a user:
+each. A line has a session, a device, or a user:
 
   {"user":"@a:example.org","session":"7Jx…"}
   {"user":"@a:example.org","device":"PHONE","kind":"soft"}
@@ -243,34 +244,37 @@ each. A line names a session, a device, or all sessions of a user:
 	}.command()
 }
 
+// RevokeUserCommand returns the command "sessions revoke-user".
 func RevokeUserCommand() command.Command {
 	return revokeSpec{
 		name: "sessions revoke-user", args: "[flags] <user>", about: "As a homeserver: end all sessions of a user.",
 		example: "discharger sessions revoke-user --key homeserver.json --except-device PHONE @alice:example.org",
 		more: `
-Ends what was minted by now, whether its first discharge has been fetched or
-not, but for what the flags leave alone.`,
+Ends the sessions that were minted before, with a first discharge or without, except
+those that the flags exempt.`,
 		what: []string{"user"}, of: oneUser,
 	}.command()
 }
 
+// RevokeDeviceCommand returns the command "sessions revoke-device".
 func RevokeDeviceCommand() command.Command {
 	return revokeSpec{
 		name: "sessions revoke-device", args: "[flags] <user> <device>", about: "As a homeserver: end the sessions of a user's device.",
 		example: "discharger sessions revoke-device --key homeserver.json @alice:example.org PHONE",
 		more: `
-Ends the session that "discharger sessions list" shows for the device, and what
-was minted for it by now and has not been discharged yet.`,
+Ends the session that "discharger sessions list" shows for the device, and those
+minted for it before without a first discharge.`,
 		what: []string{"user", "device"}, of: oneDevice,
 	}.command()
 }
 
+// RevokeAllCommand returns the command "sessions revoke-all".
 func RevokeAllCommand() command.Command {
 	return revokeSpec{
 		name: "sessions revoke-all", args: "--yes [flags]", about: "As a homeserver: end all sessions of all its users.",
 		example: "discharger sessions revoke-all --key homeserver.json --yes",
 		more: `
-Everybody has to log in again. It does not print how many sessions ended.`,
+Every user has to log in again. The number of sessions that ended is not printed.`,
 		of: everything, yes: true,
 	}.command()
 }

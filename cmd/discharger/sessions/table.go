@@ -21,11 +21,10 @@ func writeJSON(t *command.Terminal, v any) error {
 	return t.Output("", string(b))
 }
 
-// writeSessions writes a table from which somebody can tell the sessions of
-// one user apart. What clients say of themselves is shown with care.
+// writeSessions writes a table of sessions, with the names of clients escaped.
 func writeSessions(t *command.Terminal, list []wire.SessionInfo) error {
 	if len(list) == 0 {
-		t.Say("there are no sessions")
+		t.Say("no sessions")
 		return nil
 	}
 	w := tabwriter.NewWriter(t.Out, 0, 0, 2, ' ', 0)
@@ -48,7 +47,7 @@ func writeSessions(t *command.Terminal, list []wire.SessionInfo) error {
 // writeEnded writes a table of sessions that ended.
 func writeEnded(t *command.Terminal, list []wire.EndedSession) error {
 	if len(list) == 0 {
-		t.Say("there are no ended sessions")
+		t.Say("no ended sessions")
 		return nil
 	}
 	w := tabwriter.NewWriter(t.Out, 0, 0, 2, ' ', 0)
@@ -59,7 +58,7 @@ func writeEnded(t *command.Terminal, list []wire.EndedSession) error {
 	return w.Flush()
 }
 
-// cell shows one text from elsewhere in one line and in so much space.
+// cell returns a text from outside for a column of a table.
 func cell(s string) string {
 	const most = 40
 	if s == "" {
@@ -72,7 +71,7 @@ func cell(s string) string {
 	return s
 }
 
-// ago says how long ago something was, as people do.
+// ago returns the time since then in its largest unit.
 func ago(now, then time.Time) string {
 	d := now.Sub(then)
 	for _, unit := range []struct {

@@ -16,23 +16,23 @@ import (
 	"github.com/discharger/discharger/discharger/wire"
 )
 
+// WatchCommand returns the command "sessions watch".
 func WatchCommand() command.Command {
 	return command.Command{
 		Name: "sessions watch", Args: "[flags]", Short: "As a homeserver: print revocations as they happen.",
 		Example: "discharger sessions watch --key homeserver.json --wait 1h",
 		Long: `
-Prints the feed that the homeserver follows: first what still matters of what was
-revoked before, then everything at once when it happens, until it is interrupted.
-Each line says until when a discharge of what was revoked could be good.
+Prints the feed that a homeserver follows: first the earlier revocations that still
+matter, then each new one at once, until it is interrupted. Each line has the time
+until which a discharge of the revoked sessions may be valid.
 
-With --wait it connects again when the connection is lost, and goes on where it
-stopped.` + aboutSessions,
+With --wait it connects again after the connection is lost, and resumes.` + aboutSessions,
 		Setup: func(t *command.Terminal, f *flag.FlagSet) command.Action {
 			var h homeserverFlags
 			h.declare(t, f)
 			w := follower{t: t}
-			f.BoolVar(&w.asJSON, "json", false, "write one JSON object a line")
-			f.BoolVar(&w.once, "once", false, "end when everything up to now has been printed")
+			f.BoolVar(&w.asJSON, "json", false, "write one JSON object per line")
+			f.BoolVar(&w.once, "once", false, "end after the revocations up to now")
 			return func(ctx context.Context, _ []string) error {
 				client, err := h.client(t)
 				if err != nil {
@@ -49,24 +49,24 @@ type follower struct {
 	t            *command.Terminal
 	asJSON, once bool
 	position     string
-	heard        time.Time
+	lastEvent    time.Time
 }
 
 var errUpToDate = errors.New("up to date")
 
-// watchPause is between two connections.
+// watchPause is the pause between two connections.
 const watchPause = time.Second
 
-// run prints until it is interrupted, or there has been no connection for as
-// long as patience allows.
+// run prints the feed until ctx ends, or the connection is lost for longer than
+// patience.
 func (w *follower) run(ctx context.Context, c *client.Client, patience time.Duration) error {
-	w.heard = w.t.Now()
+	w.lastEvent = w.t.Now()
 	for {
 		err := c.FollowRevocations(ctx, w.position, w.take)
 		switch {
 		case errors.Is(err, errUpToDate), ctx.Err() != nil:
 			return nil
-		case !errors.Is(err, client.ErrUnavailable), w.t.Now().Sub(w.heard) >= patience:
+		case !errors.Is(err, client.ErrUnavailable), w.t.Now().Sub(w.lastEvent) >= patience:
 			return err
 		}
 		pause := time.NewTimer(watchPause)
@@ -80,7 +80,7 @@ func (w *follower) run(ctx context.Context, c *client.Client, patience time.Dura
 }
 
 func (w *follower) take(e client.FeedEvent) error {
-	w.heard = w.t.Now()
+	w.lastEvent = w.t.Now()
 	var line any
 	var text string
 	switch e.Kind {
@@ -88,10 +88,10 @@ func (w *follower) take(e client.FeedEvent) error {
 		w.position = e.Position
 		line, text = e.Revocation, describe(&e.Revocation)
 	case client.FeedGap:
-		line, text = map[string]bool{"gap": true}, "-- some may be missing; all that is known follows"
+		line, text = map[string]bool{"gap": true}, "-- some may be missing; all known revocations follow"
 	case client.FeedSkipped:
 		w.position = e.Position
-		line, text = map[string]string{"skipped": e.Err.Error()}, "-- skipped an event that cannot be understood: "+command.Quoted(e.Err.Error())
+		line, text = map[string]string{"skipped": e.Err.Error()}, "-- skipped an unknown event: "+command.Quoted(e.Err.Error())
 	case client.FeedCurrent:
 		line, text = map[string]bool{"current": true}, "-- up to date"
 	default:
@@ -113,8 +113,8 @@ func (w *follower) take(e client.FeedEvent) error {
 	return nil
 }
 
-// describe shows in a line what was revoked, why, how, and until when that
-// matters.
+// describe returns a line with the scope of a revocation, its reason, its kind, and the
+// time until which it matters.
 func describe(r *wire.Revocation) string {
 	what := "all sessions"
 	switch {

@@ -14,15 +14,17 @@ import (
 	"github.com/discharger/discharger/config"
 )
 
+// DefaultService is the URL of a service with the default configuration.
 const DefaultService = "http://127.0.0.1:8090"
 
-// configFlags declares the flag that names the configuration file.
+// ConfigFlags declares the flag for the configuration file.
 func ConfigFlags(t *command.Terminal, f *flag.FlagSet) *config.Options {
 	o := &config.Options{LookupEnv: t.LookupEnv, Flags: make(map[string]string)}
 	f.StringVar(&o.File, "config", t.Env("DISCHARGER_CONFIG", ""), "configuration `file`; or $DISCHARGER_CONFIG")
 	return o
 }
 
+// Setting returns the setter of a flag that overrides a key of the configuration.
 func Setting(o **config.Options, key string) func(string) error {
 	return func(text string) error {
 		(*o).Flags[key] = text
@@ -30,7 +32,7 @@ func Setting(o **config.Options, key string) func(string) error {
 	}
 }
 
-// loadConfig reads the configuration. One that is not there cannot be used.
+// LoadConfig reads the configuration. A missing file is an error.
 func LoadConfig(o *config.Options) (*config.Config, error) {
 	cfg, err := config.Load(*o)
 	return cfg, command.Mark(err, command.ErrConfig)

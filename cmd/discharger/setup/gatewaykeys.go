@@ -13,31 +13,32 @@ import (
 	"github.com/discharger/discharger/discharger/keyfile"
 )
 
-// gatewayKeys reads the gateway's keys.
+// GatewayKeys reads the gateway's keys.
 func GatewayKeys(cfg *config.Config) (*keyfile.Ring, error) {
 	ring, err := Ring(cfg, cfg.GatewayKeyFile())
 	if err == nil && ring.Owner != keyfile.Homeserver {
-		err = fmt.Errorf("key file %s: the keys in it are the %s's", cfg.GatewayKeyFile(), ring.Owner)
+		err = fmt.Errorf("key file %s: its keys are those of a %s", cfg.GatewayKeyFile(), ring.Owner)
 	}
 	return ring, command.Mark(err, command.ErrConfig)
 }
 
-// gatewayKeysOrNew reads them too, and makes them first if there are none.
+// GatewayKeysOrNew reads the gateway's keys. If the default file is missing, and the
+// data directory is not that of an earlier gateway, it makes them and returns true.
 func GatewayKeysOrNew(cfg *config.Config, p keyfile.Peer, now time.Time) (ring *keyfile.Ring, made bool, err error) {
 	ring, err = GatewayKeys(cfg)
 	if !errors.Is(err, fs.ErrNotExist) {
 		return ring, false, err
 	}
 	file := cfg.GatewayKeyFile()
-	_, vaultErr := os.Stat(cfg.GatewayOutboxFile())
+	_, outboxErr := os.Stat(cfg.GatewayOutboxFile())
 	switch {
-	case vaultErr == nil:
-		return nil, false, command.Mark(fmt.Errorf("there are no keys in %s, but there were: %s is from a gateway that had some; "+
-			"restore the key file, or remove that one to begin anew, with every client logged out", file, cfg.GatewayOutboxFile()), command.ErrConfig)
+	case outboxErr == nil:
+		return nil, false, command.Mark(fmt.Errorf("no keys in %s, but %s was made by a gateway with keys: "+
+			"restore the key file, or remove %[2]s to log out every client", file, cfg.GatewayOutboxFile()), command.ErrConfig)
 	case cfg.Store.Redis != nil:
 		return nil, false, noSharedKeys(file)
 	case cfg.Gateway.KeysFile != "":
-		return nil, false, err // it was named, so it should be there
+		return nil, false, err // a configured file is never made
 	}
 	if ring, err = keyfile.NewHomeserver(p, now); err != nil {
 		return nil, false, err
@@ -48,7 +49,7 @@ func GatewayKeysOrNew(cfg *config.Config, p keyfile.Peer, now time.Time) (ring *
 	return ring, true, nil
 }
 
-// gatewayPeer is the service as a gateway's key file describes it.
+// GatewayPeer returns the service as a gateway's key file describes it.
 func GatewayPeer(cfg *config.Config, keys *keyfile.Ring) keyfile.Peer {
 	service := "http://" + httpd.Dialable(cfg.Listen)
 	if cfg.PublicURL != "" {

@@ -14,7 +14,8 @@ func Homeserver(ring *keyfile.Ring, now func() time.Time) (*homeserver.Homeserve
 	return homeserver.New(homeserver.ConfigFromRing(ring).WithClock(now))
 }
 
-// newOpener registers the homeservers with all of their keys.
+// Opener returns an opener of caveats with the service's keys and all keys of the
+// configured homeservers.
 func Opener(cfg *config.Config, keys *keyfile.Ring) (*caveat.Opener, error) {
 	oc := caveat.OpenerConfig{Keys: pairs(keys, keyfile.Discharger)}
 	for _, k := range keys.RetiredOf(keyfile.Discharger) {

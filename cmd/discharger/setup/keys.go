@@ -13,17 +13,17 @@ import (
 	"github.com/discharger/discharger/discharger/keyfile"
 )
 
-// loadHomeserverKeys reads a key file of a homeserver.
+// HomeserverKeys reads a key file of a homeserver.
 func HomeserverKeys(path string) (*keyfile.Ring, error) {
 	ring, err := keyfile.Load(path, keyfile.OwnerOnly)
 	if err == nil && ring.Owner != keyfile.Homeserver {
-		err = fmt.Errorf("key file %s: the keys in it are the %s's", path, ring.Owner)
+		err = fmt.Errorf("key file %s: its keys are those of a %s", path, ring.Owner)
 	}
 	return ring, command.Mark(err, command.ErrConfig)
 }
 
-// prepareDataDir makes the directory for keys and sessions. It reports whether
-// there was none.
+// DataDir makes the directory for keys and sessions, and reports whether it was
+// missing.
 func DataDir(cfg *config.Config) (made bool, err error) {
 	if _, err := os.Stat(cfg.DataDir); err == nil {
 		return false, nil
@@ -34,7 +34,7 @@ func DataDir(cfg *config.Config) (made bool, err error) {
 	return true, nil
 }
 
-// loadRing reads a key file that may be as open as the configuration allows.
+// Ring reads a key file, whose mode is checked as keys.group_readable requires.
 func Ring(cfg *config.Config, file string) (*keyfile.Ring, error) {
 	access := keyfile.OwnerOnly
 	if cfg.Keys.GroupReadable {
@@ -43,28 +43,26 @@ func Ring(cfg *config.Config, file string) (*keyfile.Ring, error) {
 	return keyfile.Load(file, access)
 }
 
-// loadKeys reads the service's keys.
+// Keys reads the service's keys.
 func Keys(cfg *config.Config) (*keyfile.Ring, error) {
 	ring, err := Ring(cfg, cfg.KeyFile())
 	if err == nil && ring.Owner != keyfile.Service {
-		err = fmt.Errorf("key file %s: the keys in it are a %s's", cfg.KeyFile(), ring.Owner)
+		err = fmt.Errorf("key file %s: its keys are those of a %s", cfg.KeyFile(), ring.Owner)
 	}
 	return ring, command.Mark(err, command.ErrConfig)
 }
 
-// loadOrMakeKeys reads the service's keys, and makes them first if there are
-// none and never were. It reports whether it did.
+// KeysOrNew reads the service's keys. If they are missing and the data directory is not
+// that of an earlier service, it makes them and returns true.
 func KeysOrNew(cfg *config.Config, now time.Time) (ring *keyfile.Ring, made bool, err error) {
 	ring, err = Keys(cfg)
 	if !errors.Is(err, fs.ErrNotExist) {
 		return ring, false, err
 	}
-	// Keys without which sessions that are there already could not be found or
-	// go on must not be replaced quietly.
+	// Other keys would end all sessions of the store.
 	if _, err := os.Stat(MarkerFile(cfg)); err == nil {
-		return nil, false, command.Mark(fmt.Errorf("there are no keys in %s, but there were: %s is from a service that had some; "+
-			"restore the key file, or remove that one to begin anew, with no session left",
-			cfg.KeyFile(), MarkerFile(cfg)), command.ErrConfig)
+		return nil, false, command.Mark(fmt.Errorf("no keys in %s, but %s was made by a service with keys: "+
+			"restore the key file, or remove %[2]s to end all sessions", cfg.KeyFile(), MarkerFile(cfg)), command.ErrConfig)
 	}
 	if cfg.Store.Redis != nil {
 		return nil, false, noSharedKeys(cfg.KeyFile())
@@ -73,12 +71,12 @@ func KeysOrNew(cfg *config.Config, now time.Time) (ring *keyfile.Ring, made bool
 		return nil, false, err
 	}
 	err = keyfile.Create(cfg.KeyFile(), ring)
-	if errors.Is(err, fs.ErrExist) { // another process was quicker
+	if errors.Is(err, fs.ErrExist) { // another process made it meanwhile
 		ring, err = Keys(cfg)
 		return ring, false, err
 	}
 	return ring, true, err
 }
 
-// markerFile remembers which store belongs to the service.
+// MarkerFile returns the file with the id of the store that belongs to the service.
 func MarkerFile(cfg *config.Config) string { return filepath.Join(cfg.DataDir, "store.id") }

@@ -9,7 +9,7 @@ import (
 	"github.com/discharger/discharger/config"
 )
 
-// keyFiles are the key files that a configuration needs.
+// KeyFiles returns the key files that a configuration needs.
 func KeyFiles(cfg *config.Config) []string {
 	files := []string{cfg.KeyFile()}
 	if cfg.Gateway != nil {
@@ -21,16 +21,15 @@ func KeyFiles(cfg *config.Config) []string {
 	return files
 }
 
-// errSharedKeys is matched by errors of a start that lacks keys which processes
-// share, and which therefore are not made by each.
+// errSharedKeys is matched by errors about missing keys that processes share.
 var errSharedKeys = errors.New("processes that share a Redis need the same key files")
 
-// noSharedKeys is such an error. Its text names the command that makes all files.
+// noSharedKeys returns the error of a missing file that processes share.
 func noSharedKeys(path string) error {
 	return command.Mark(fmt.Errorf("no keys in %s: %w", path, errSharedKeys), command.ErrConfig)
 }
 
-// explainKeys adds to an error about missing keys the command that makes them.
+// ExplainKeys adds to an error about missing keys the command that makes them.
 func ExplainKeys(err error, cfg *config.Config, o *config.Options) error {
 	if !errors.Is(err, errSharedKeys) {
 		return err
@@ -39,7 +38,7 @@ func ExplainKeys(err error, cfg *config.Config, o *config.Options) error {
 		err, InitCommand(o), strings.Join(KeyFiles(cfg), ", "))
 }
 
-// initCommand is the command that makes the key files of a configuration.
+// InitCommand returns the command line that makes the key files of a configuration.
 func InitCommand(o *config.Options) string {
 	if o.File == "" {
 		return "discharger keys init"

@@ -13,7 +13,7 @@ import (
 	"github.com/discharger/discharger/discharger/secevent"
 )
 
-// receivers are those who are told what is revoked.
+// Receivers returns the receivers of security events.
 func Receivers(cfg *config.Config) (all []secevent.Receiver) {
 	for _, h := range cfg.Homeservers {
 		if e := h.SecurityEvents; e != nil {
@@ -25,7 +25,7 @@ func Receivers(cfg *config.Config) (all []secevent.Receiver) {
 	return all
 }
 
-// loadSigning reads what security events are signed with.
+// Signing reads the keys that sign security events.
 func Signing(cfg *config.Config) (*secevent.Keys, error) {
 	keys, err := keyfile.LoadSigning(cfg.SigningFile(), keyfile.Access(cfg.Keys.GroupReadable))
 	if err != nil {
@@ -39,9 +39,9 @@ func newSigning(keys []*rsa.PrivateKey) (*secevent.Keys, error) {
 	return k, command.Mark(err, command.ErrConfig)
 }
 
-// loadOrMakeSigning does the same where somebody is told what is revoked, and
-// makes a key first if there is none; nil: nobody is told. Another key than
-// before loses nothing, since receivers ask which there are.
+// SigningOrNew reads the keys that sign security events, and makes one if the file is
+// missing; nil: no receiver is configured. A new key is harmless, since receivers fetch
+// the public keys.
 func SigningOrNew(cfg *config.Config, log *slog.Logger) (*secevent.Keys, error) {
 	if len(Receivers(cfg)) == 0 {
 		return nil, nil
@@ -54,16 +54,17 @@ func SigningOrNew(cfg *config.Config, log *slog.Logger) (*secevent.Keys, error) 
 		return nil, ErrNoSigning(cfg)
 	}
 	made, err := keyfile.NewSigning(cfg.SigningFile())
-	if errors.Is(err, fs.ErrExist) { // another process was quicker
+	if errors.Is(err, fs.ErrExist) { // another process made it meanwhile
 		return Signing(cfg)
 	}
 	if err != nil {
 		return nil, err
 	}
-	log.Info("made a key to sign security events with", slog.String("file", cfg.SigningFile()), slog.String("mode", "0600"))
+	log.Info("made signing key for security events", slog.String("file", cfg.SigningFile()), slog.String("mode", "0600"))
 	return newSigning(made)
 }
 
+// ErrNoSigning returns the error of a missing file of signing keys.
 func ErrNoSigning(cfg *config.Config) error {
 	return fmt.Errorf("security events cannot be signed: %w", noSharedKeys(cfg.SigningFile()))
 }

@@ -16,7 +16,7 @@ import (
 	"github.com/discharger/discharger/discharger/store/marker"
 )
 
-// boltStore is a store in a file together with its journal.
+// Bolt is a store in a file together with its journal.
 type Bolt struct {
 	*bolt.Store
 	journal *journal.Journal // nil: there is none
@@ -31,10 +31,10 @@ func (b *Bolt) Close() error {
 	return err
 }
 
-// journalWait is how long another process may take to leave the journal.
+// journalWait bounds the wait for another process to close the journal.
 const journalWait = time.Second
 
-// boltConfig returns where the store is, with its journal opened.
+// BoltConfig returns the settings of the store, with its journal opened.
 func BoltConfig(cfg *config.Config, log *slog.Logger, now func() time.Time) (bc bolt.Config, err error) {
 	bc = bolt.Config{
 		Path: cfg.BoltFile(), Marker: marker.FileMarker(setup.MarkerFile(cfg)), MaxEvents: cfg.Feed.Events, Log: log, Now: now,
@@ -55,7 +55,7 @@ func exists(path string) bool {
 	return err == nil
 }
 
-// freshKeys is how old keys are at the most for which a store is expected to be new.
+// freshKeys is the age up to which keys are those of a new service, with a new store.
 const freshKeys = time.Minute
 
 func openBolt(cfg *config.Config, keys *keyfile.Ring, p *Params) (Store, error) {
@@ -68,7 +68,7 @@ func openBolt(cfg *config.Config, keys *keyfile.Ring, p *Params) (Store, error) 
 	opened, err := bolt.Open(bc)
 	if err == nil && lacks {
 		p.Log.LogAttrs(context.Background(), slog.LevelWarn,
-			"journal is new although the store is not: revocations before now cannot be made again if an older copy of the store is put back",
+			"journal is new but the store is not: earlier revocations cannot be replayed if an older copy of the store is restored",
 			slog.String("path", cfg.JournalFile()))
 	}
 	if err == nil {
@@ -84,7 +84,7 @@ func openBolt(cfg *config.Config, keys *keyfile.Ring, p *Params) (Store, error) 
 	}
 	if key := keys.Of(keyfile.Store)[0]; opened.Created() && p.Now().Sub(key.Created) > freshKeys {
 		p.Log.LogAttrs(context.Background(), slog.LevelWarn,
-			"store is new: sessions that were minted before now are answered session_lost, and log in again", slog.String("path", bc.Path))
+			"store is new: sessions minted before now are answered session_lost and need a new login", slog.String("path", bc.Path))
 	}
 	return &Bolt{opened, bc.Journal}, nil
 }

@@ -14,12 +14,12 @@ import (
 	"github.com/discharger/discharger/discharger/store/journal"
 )
 
-// maxJournals is how many processes may share a data directory.
+// maxJournals bounds the processes that share a data directory.
 const maxJournals = 64
 
-// openJournal opens the first journal that nobody uses: journal.db, or
-// journal-2.db, where several processes share a directory. What is in the
-// others that nobody uses was left behind, and is taken over.
+// openJournal opens the first journal that no process uses: journal.db, or journal-2.db,
+// where several processes share a directory. It takes over the entries of the other
+// unused journals, whose processes have ended.
 func openJournal(ctx context.Context, jc journal.Config) (own *journal.Journal, err error) {
 	base, ext := jc.Path, filepath.Ext(jc.Path)
 	jc.LockWait = 20 * time.Millisecond
@@ -27,14 +27,14 @@ func openJournal(ctx context.Context, jc journal.Config) (own *journal.Journal, 
 		if i > 1 {
 			jc.Path = fmt.Sprintf("%s-%d%s", strings.TrimSuffix(base, ext), i, ext)
 			if _, err := os.Stat(jc.Path); own != nil && errors.Is(err, fs.ErrNotExist) {
-				break // they are taken in turn
+				break // names are used in order
 			}
 		}
 		var adopted int
 		if own == nil {
 			own, err = journal.Open(jc)
 		} else if adopted, err = own.Adopt(ctx, jc.Path); adopted > 0 {
-			jc.Log.LogAttrs(ctx, slog.LevelInfo, "took over a journal of revocations",
+			jc.Log.LogAttrs(ctx, slog.LevelInfo, "took over journal of another process",
 				slog.String("path", jc.Path), slog.Int("entries", adopted))
 		}
 		if err != nil && !errors.Is(err, journal.ErrInUse) {
@@ -45,7 +45,7 @@ func openJournal(ctx context.Context, jc journal.Config) (own *journal.Journal, 
 		}
 	}
 	if own == nil {
-		return nil, fmt.Errorf("open journal: %d other processes have one beside %s", maxJournals, base)
+		return nil, fmt.Errorf("open journal: %d processes have one beside %s", maxJournals, base)
 	}
 	return own, nil
 }

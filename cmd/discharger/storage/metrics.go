@@ -11,7 +11,7 @@ import (
 	"github.com/discharger/discharger/discharger/store/redis"
 )
 
-// storeLost shows whether a store has lost data, of either kind.
+// storeLost is the metric of lost data, for either kind of store.
 func storeLost(s interface{ Lost() bool }) prometheus.Collector {
 	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "discharger_store_lost", Help: "1 while the store has lost data and an operator has not accepted that, else 0.",
@@ -25,7 +25,7 @@ func oneIf(set bool) float64 {
 	return 0
 }
 
-// registerBolt shows what the store has lost, and what its journal does.
+// registerBolt registers the metrics of a store in a file and its journal.
 func registerBolt(reg prometheus.Registerer, s *bolt.Store, j *journal.Journal) error {
 	gauge := func(name, help string, get func() float64) prometheus.Collector {
 		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, get)
@@ -52,7 +52,7 @@ func registerBolt(reg prometheus.Registerer, s *bolt.Store, j *journal.Journal) 
 	return registerJournal(reg, s)
 }
 
-// registerRedis shows what the store has seen of its servers.
+// registerRedis registers the metrics of a store in Redis.
 func registerRedis(reg prometheus.Registerer, s *redis.Store) error {
 	since := func(name, help string, get func(redis.Losses) time.Time) prometheus.Collector {
 		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, func() float64 {
@@ -83,7 +83,7 @@ func registerRedis(reg prometheus.Registerer, s *redis.Store) error {
 	return nil
 }
 
-// registerJournal shows what the journal does.
+// registerJournal registers the metrics of a journal.
 func registerJournal(reg prometheus.Registerer, s interface{ JournalStats() journal.Stats }) error {
 	gauge := func(name, help string, get func(journal.Stats) float64) prometheus.Collector {
 		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help},

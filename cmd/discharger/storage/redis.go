@@ -14,7 +14,7 @@ import (
 	"github.com/discharger/discharger/discharger/store/redis"
 )
 
-// redisStore is a store in Redis together with this process's journal.
+// Redis is a store in Redis together with this process's journal.
 type Redis struct {
 	*redis.Store
 	journal *journal.Journal // nil: there is none
@@ -29,8 +29,8 @@ func (r *Redis) Close() error {
 	return err
 }
 
-// redisConfig returns where the store is, without a journal. From then on the Redis
-// client logs to log too.
+// RedisConfig returns the settings of the store, without a journal. It routes the log of
+// the Redis client to log.
 func RedisConfig(cfg *config.Config, r *config.Redis, keys *keyfile.Ring, log *slog.Logger, now func() time.Time) (rc redis.Config, err error) {
 	redis.SetLog(log)
 	tag := keys.Of(keyfile.Store)[0].Secret()
@@ -47,7 +47,7 @@ func RedisConfig(cfg *config.Config, r *config.Redis, keys *keyfile.Ring, log *s
 	return rc, err
 }
 
-// redisAccess returns passwords and certificates, as a configuration has them.
+// RedisAccess returns the configured passwords and certificates.
 func RedisAccess(r *config.Redis) (a redis.Access, err error) {
 	a = redis.Access{
 		Username: r.Username, Password: r.Password,

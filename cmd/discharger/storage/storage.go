@@ -17,7 +17,7 @@ import (
 	"github.com/discharger/discharger/discharger/store"
 )
 
-// storeParams are the parts of a process that its store uses.
+// Params are the parts of a process that its store uses.
 type Params struct {
 	Registry prometheus.Registerer
 	Log      *slog.Logger
@@ -25,14 +25,14 @@ type Params struct {
 	Announce func(*revocation.Revocation, time.Time) (store.FeedEvent, error)
 }
 
-// openStore is a store with what only operators ask of it.
+// Store is a store with the operations of operators.
 type Store interface {
 	store.Store
 	store.Feed
 	AcceptLoss(context.Context) error
 }
 
-// openConfigured opens the store that a configuration names and registers its metrics.
+// Open opens the store that a configuration names and registers its metrics.
 func Open(ctx context.Context, cfg *config.Config, keys *keyfile.Ring, p *Params) (s Store, err error) {
 	if r := cfg.Store.Redis; r != nil {
 		s, err = openRedis(ctx, cfg, r, keys, p)
@@ -42,8 +42,8 @@ func Open(ctx context.Context, cfg *config.Config, keys *keyfile.Ring, p *Params
 	return s, command.Mark(err, command.ErrUnavailable)
 }
 
-// announcerOf is what a replay of the journal writes events with, which are like
-// those of the service.
+// AnnouncerOf returns the announcer with which a replay of the journal writes events,
+// equal to those of the service.
 func AnnouncerOf(cfg *config.Config) *discharger.Announcer {
 	return &discharger.Announcer{MaxTTL: cfg.Discharge.MaxTTL, Skew: cfg.Discharge.ClockSkew}
 }

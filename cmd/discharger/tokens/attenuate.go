@@ -14,6 +14,7 @@ import (
 	"github.com/discharger/discharger/discharger/rawmacaroon"
 )
 
+// AttenuateCommand returns the command "attenuate".
 func AttenuateCommand() command.Command {
 	return command.Command{
 		Name: "attenuate", Args: "[flags] [file]", Short: "Narrow an access token of a gateway, for a script.", Max: 1,
@@ -21,9 +22,8 @@ func AttenuateCommand() command.Command {
 		Long: `
 Reads an access token that begins with dga_, from a file or standard input, and
 writes a narrower one. It needs no connection, and the token that was read stays
-as it is. The new one ends when the session ends, and cannot log out, change the
-account or its devices, or get other tokens. Flags may come more than once; all
-that they say has to hold.
+as it is. The new one ends with the session, and cannot log out, change the account
+or its devices, or get other tokens. Flags are repeatable, and all of them apply.
 
     discharger attenuate --for 24h --read-only --room '!room:example.org' < token`,
 		Setup: func(t *command.Terminal, f *flag.FlagSet) command.Action {
@@ -71,7 +71,7 @@ func (a *attenuation) ip(text string) error {
 func (a *attenuation) run(t *command.Terminal, args []string, out string) error {
 	switch {
 	case a.lifetime < 0:
-		return command.Usagef("attenuate: --for wants more than 0")
+		return command.Usagef("attenuate: --for must be positive")
 	case a.lifetime > 0:
 		a.conditions = append(a.conditions, rawmacaroon.TimeBefore(t.Now().Add(a.lifetime).Truncate(time.Second)))
 	}

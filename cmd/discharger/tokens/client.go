@@ -1,4 +1,4 @@
-// Package tokens has the commands that do by hand what clients and homeservers do
+// Package tokens has the commands that do by hand the steps of clients and homeservers
 // with macaroons: mint, attenuate, discharge, refresh, logout, verify and inspect.
 //
 // A session file has the state of a client. A refresh writes its request-id to the
@@ -23,7 +23,7 @@ import (
 	"github.com/discharger/discharger/discharger/wire"
 )
 
-// clientFlags are those of everything that asks the service.
+// clientFlags are the flags of commands that call the service as a client.
 type clientFlags struct {
 	service   string
 	key       string
@@ -33,9 +33,9 @@ type clientFlags struct {
 
 func (c *clientFlags) declare(f *flag.FlagSet, service string) {
 	f.StringVar(&c.service, "service", service, "`URL` of the service; or $DISCHARGER_SERVICE")
-	f.StringVar(&c.key, "key", "", "key `file` of the homeserver, to ask with its API key; mode held needs that")
-	f.DurationVar(&c.wait, "wait", 0, "go on trying for `this long` while the service is unavailable")
-	f.StringVar(&c.userAgent, "user-agent", "discharger", "what to call itself")
+	f.StringVar(&c.key, "key", "", "key `file` of the homeserver, whose API key mode held needs")
+	f.DurationVar(&c.wait, "wait", 0, "`duration` of retries while the service is unavailable")
+	f.StringVar(&c.userAgent, "user-agent", "discharger", "`name` of the client, which the service records")
 }
 
 // client makes a client for a session's service.
@@ -58,6 +58,7 @@ func (c *clientFlags) client(t *command.Terminal, service string, access client.
 	return client.New(cfg)
 }
 
+// DischargeCommand returns the command "discharge".
 func DischargeCommand() command.Command {
 	return command.Command{
 		Name: "discharge", Args: "[flags] [access macaroon]", Short: "As a client: get a session's first discharge.", Max: 1,
@@ -65,16 +66,16 @@ func DischargeCommand() command.Command {
 		Long: `
 Reads an access macaroon from a file or standard input, as text or JSON, and
 writes a session file: the bundle of access macaroon and discharge for the
-homeserver, and in mode rotate the refresh token. Whoever has that file has the
-session.`,
+homeserver, and in mode rotate the refresh token. The file is a secret: it is all that
+a client of the session needs.`,
 		Setup: func(t *command.Terminal, f *flag.FlagSet) command.Action {
 			var c clientFlags
 			c.declare(f, t.Env("DISCHARGER_SERVICE", setup.DefaultService))
-			out := f.StringP("output", "o", "", "session `file` to make; without, it goes to standard output")
+			out := f.StringP("output", "o", "", "session `file` to make, instead of standard output")
 			bundle := f.Bool("bundle", false, "write the bundle to standard output, and the session only with -o")
 			return func(ctx context.Context, args []string) error {
 				if _, err := os.Lstat(*out); err == nil {
-					return fmt.Errorf("%s is there already, and stays", *out)
+					return fmt.Errorf("%s exists and is not replaced", *out)
 				}
 				data, err := t.Input(args)
 				if err != nil {
@@ -90,7 +91,7 @@ session.`,
 	}
 }
 
-// discharge asks for a discharge and puts it into the session.
+// discharge fetches a discharge and stores it in the session.
 func (c *clientFlags) discharge(ctx context.Context, t *command.Terminal, s *savedSession) error {
 	r, err := s.request()
 	if err != nil {
@@ -107,7 +108,7 @@ func (c *clientFlags) discharge(ctx context.Context, t *command.Terminal, s *sav
 	return s.take(g)
 }
 
-// deliver writes what a first discharge gave.
+// deliver writes the session and the bundle of a first discharge.
 func deliver(t *command.Terminal, s *savedSession, out string, bundle bool) error {
 	text, err := s.text()
 	if err != nil {
@@ -131,14 +132,15 @@ func sayUntil(t *command.Terminal, s *savedSession) {
 	t.Say("discharged until %s, %v from now", s.Expires.Format(time.RFC3339), s.Expires.Sub(t.Now()).Round(time.Second))
 }
 
+// RefreshCommand returns the command "refresh".
 func RefreshCommand() command.Command {
 	return command.Command{
 		Name: "refresh", Args: "[flags] <session file>", Short: "As a client: get the next discharge.", Max: 1,
 		Example: "discharger refresh alice.json",
 		Long: `
-Asks with what is in the session file, and writes what comes back into it. If no
-answer comes, run it again: it asks under the same request-id, and the service
-takes it for the same refresh.`,
+Reads the session file, fetches the next discharge and writes both into the file. If
+the answer is lost, run it again: it repeats the request-id, and the service returns
+the same answer.`,
 		Setup: func(t *command.Terminal, f *flag.FlagSet) command.Action {
 			var c clientFlags
 			c.declare(f, t.Env("DISCHARGER_SERVICE", ""))
@@ -159,12 +161,11 @@ takes it for the same refresh.`,
 	}
 }
 
-// withSession reads the session file that the argument names, and keeps other
-// commands away from it until do is done: one refresh token used by two looks
-// like a theft.
+// withSession reads the session file that the argument names, and locks it until do
+// returns: two uses of one refresh token are a theft to the service.
 func (c *clientFlags) withSession(t *command.Terminal, args []string, do func(s *savedSession, path string) error) error {
 	if len(args) == 0 || args[0] == "-" {
-		return command.Usagef("which session file?")
+		return command.Usagef("the session file is missing")
 	}
 	unlock, err := atomicfile.Lock(args[0])
 	if err != nil {
@@ -185,8 +186,8 @@ func (c *clientFlags) withSession(t *command.Terminal, args []string, do func(s 
 	return do(s, args[0])
 }
 
-// refresh makes one refresh, or goes on with one whose answer got lost. The
-// request-id is on disk before the question, and the answer before its use.
+// refresh makes one refresh, or repeats one whose answer was lost. The request-id is on
+// disk before the request, and the answer before its use.
 func (c *clientFlags) refresh(ctx context.Context, t *command.Terminal, s *savedSession, path string) error {
 	if s.RequestID == "" {
 		s.RequestID = rand.Text()
@@ -200,13 +201,14 @@ func (c *clientFlags) refresh(ctx context.Context, t *command.Terminal, s *saved
 	return s.save(path)
 }
 
+// LogoutCommand returns the command "logout".
 func LogoutCommand() command.Command {
 	return command.Command{
 		Name: "logout", Args: "[flags] <session file>", Short: "As a client: end a session.", Max: 1,
 		Example: "discharger logout alice.json",
 		Long: `
-From then on nothing discharges the session's access macaroon. What has been
-discharged already is good until it runs out.`,
+The session's access macaroon is not discharged any more. Its last discharge is valid
+until it expires.`,
 		Setup: func(t *command.Terminal, f *flag.FlagSet) command.Action {
 			var c clientFlags
 			c.declare(f, t.Env("DISCHARGER_SERVICE", ""))
@@ -234,6 +236,6 @@ func (c *clientFlags) logout(ctx context.Context, t *command.Terminal, s *savedS
 	if err := client.Logout(ctx, r, scope); err != nil {
 		return err
 	}
-	t.Say("logged out: %s; its last bundle runs out at %s", what, s.Expires.Format(time.RFC3339))
+	t.Say("logged out: %s; its last bundle expires at %s", what, s.Expires.Format(time.RFC3339))
 	return nil
 }

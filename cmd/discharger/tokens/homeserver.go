@@ -23,7 +23,7 @@ func keyFlag(f *flag.FlagSet) *string {
 
 func openHomeserver(path string, now func() time.Time) (*homeserver.Homeserver, error) {
 	if path == "" {
-		return nil, command.Usagef("as which homeserver? --key names its key file")
+		return nil, command.Usagef("the homeserver is missing; --key names its key file")
 	}
 	ring, err := setup.HomeserverKeys(path)
 	if err != nil {
@@ -32,28 +32,29 @@ func openHomeserver(path string, now func() time.Time) (*homeserver.Homeserver, 
 	return setup.Homeserver(ring, now)
 }
 
+// MintCommand returns the command "mint".
 func MintCommand() command.Command {
 	return command.Command{
 		Name: "mint", Args: "--key <file> --user <name> [flags]", Short: "As a homeserver: mint an access macaroon.",
 		Example: "discharger mint --key homeserver.json --user @alice:example.org > access",
 		Values:  map[string][]string{"mode": {"open", "rotate", "held"}, "caveat-version": {"1", "2", "3"}},
 		Long: `
-Writes it to standard output. It is what a homeserver gives a client at login;
+Writes it to standard output. A homeserver returns it to a client at login;
 it has to be discharged for the first time within the service's activation
-window. Nothing is sent anywhere.`,
+window. No request is made.`,
 		Setup: func(t *command.Terminal, f *flag.FlagSet) command.Action {
 			p := homeserver.MintParams{Mode: caveat.ModeRotate, Labels: make(map[string]string)}
 			key := keyFlag(f)
-			f.StringVar(&p.User, "user", "", "whose session it is: a `name`")
-			f.StringVar(&p.Device, "device", "", "the user's device: a `name`")
-			f.Func("mode", "who may fetch discharges: `open|rotate|held` (default rotate)", func(text string) (err error) {
+			f.StringVar(&p.User, "user", "", "`name` of the user")
+			f.StringVar(&p.Device, "device", "", "`name` of the device")
+			f.Func("mode", "`mode`, open, rotate or held: the parties that may fetch discharges (default rotate)", func(text string) (err error) {
 				p.Mode, err = caveat.ParseMode(text)
 				return err
 			})
 			f.StringVar(&p.Policy, "policy", "", "`name` of the policy that applies")
-			f.DurationVar(&p.MaxTTL, "max-ttl", 0, "no discharge is to live longer than `this`")
-			ends := f.Duration("expires", 0, "the session ends after `this long`, whatever happens")
-			f.Func("label", "`key=value` for policies; may come more than once", func(text string) error {
+			f.DurationVar(&p.MaxTTL, "max-ttl", 0, "longest `duration` of a discharge")
+			ends := f.Duration("expires", 0, "`duration` after which the session ends")
+			f.Func("label", "`key=value` for policies; repeatable", func(text string) error {
 				k, v, ok := strings.Cut(text, "=")
 				if !ok {
 					return errors.New("want key=value")
@@ -65,7 +66,7 @@ window. Nothing is sent anywhere.`,
 			out := f.StringP("output", "o", "", "`file` to make, instead of standard output")
 			return func(_ context.Context, _ []string) error {
 				if p.User == "" {
-					return command.Usagef("whose session? --user names the user")
+					return command.Usagef("--user is missing")
 				}
 				h, err := openHomeserver(*key, t.Now)
 				if err != nil {
@@ -97,17 +98,18 @@ func mint(t *command.Terminal, h *homeserver.Homeserver, p homeserver.MintParams
 	return nil
 }
 
+// VerifyCommand returns the command "verify".
 func VerifyCommand() command.Command {
 	return command.Command{
 		Name: "verify", Args: "--key <file> [flags] [bundle or session file]", Short: "As a homeserver: verify a bundle.", Max: 1,
 		Example: "discharger verify --key homeserver.json alice.json",
 		Long: `
-Reads a bundle or a session file, from a file or standard input. Nobody is
-asked: a bundle is good until it runs out. Exit code 1: not accepted.`,
+Reads a bundle or a session file, from a file or standard input. No request is made:
+a bundle is valid until it expires. Exit code 1: not accepted.`,
 		Setup: func(t *command.Terminal, f *flag.FlagSet) command.Action {
 			key := keyFlag(f)
 			var from netip.Addr
-			f.TextVar(&from, "ip", netip.Addr{}, "`address` that the request comes from")
+			f.TextVar(&from, "ip", netip.Addr{}, "`address` of the client")
 			return func(ctx context.Context, args []string) error {
 				h, err := openHomeserver(*key, t.Now)
 				if err != nil {

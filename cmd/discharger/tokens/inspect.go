@@ -22,17 +22,18 @@ import (
 	"github.com/discharger/discharger/discharger/wire"
 )
 
+// InspectCommand returns the command "inspect".
 func InspectCommand() command.Command {
 	return command.Command{
 		Name: "inspect", Args: "[flags] [file]", Short: "Show the contents of a macaroon, bundle, session file, token or caveat.", Max: 1,
 		Example: `discharger inspect alice.json
 discharger inspect --open --config discharger.yaml access`,
 		Long: `
-Reads one of them from a file or standard input, and finds out which it is. Access
+Reads one of them from a file or standard input, and detects which it is. Access
 tokens of a gateway (dga_, dgb_) are macaroons and bundles; its refresh tokens
 (dgr_) are encrypted.
-Nothing is verified, and nothing that is shown is secret. With --open, the
-service's keys and configuration open the caveat and show the session in it.`,
+Nothing is verified, and no secret is printed. With --open, the service's keys and
+configuration open the caveat, and the session in it is printed.`,
 		Setup: func(t *command.Terminal, f *flag.FlagSet) command.Action {
 			in := inspection{t: t}
 			options := setup.ConfigFlags(t, f)
@@ -66,14 +67,14 @@ func openOpener(options *config.Options) (*caveat.Opener, error) {
 	return opener, command.Mark(err, command.ErrConfig)
 }
 
-// inspection shows things.
+// inspection is one run of inspect.
 type inspection struct {
 	t      *command.Terminal
 	opener *caveat.Opener // nil: caveats stay closed
 }
 
-// show finds out what data is. The order matters: a refresh token has the form
-// of a bundle too, and so has an access macaroon.
+// show detects the kind of data and prints it. The order matters: a refresh token has
+// the form of a bundle, and so has an access macaroon.
 func (in *inspection) show(data []byte) error {
 	text := string(data)
 	if s, err := parseSession(data); err == nil {
@@ -114,7 +115,7 @@ func (in *inspection) printf(format string, args ...any) { fmt.Fprintf(in.t.Out,
 func (in *inspection) session(s *savedSession) error {
 	in.printf("session file of %s", command.Quoted(s.Service))
 	if s.RequestID != "" {
-		in.printf("a refresh is under way, or its answer got lost")
+		in.printf("a refresh is in progress, or its answer was lost")
 	}
 	what := s.Bundle
 	if what == "" {
@@ -181,10 +182,10 @@ func (in *inspection) token(text string) error {
 	return nil
 }
 
-// caveat shows what is sealed in a caveat, but for the root key.
+// caveat prints the condition that is sealed in a caveat, without the root key.
 func (in *inspection) caveat(id []byte) error {
 	if in.opener == nil {
-		in.printf("caveat, %d bytes, sealed; --open opens it where the service's keys are", len(id))
+		in.printf("caveat, %d bytes, sealed; --open opens it with the service's keys", len(id))
 		return nil
 	}
 	o, err := in.opener.Open(id)

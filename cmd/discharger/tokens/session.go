@@ -12,19 +12,18 @@ import (
 	"github.com/discharger/discharger/discharger/client"
 )
 
-// session is a session file: all that a client has to remember. Discharge makes
+// savedSession is a session file: the state of a client. Discharge makes
 // it, refresh changes it, logout and verify read it.
 type savedSession struct {
 	Service      string    `json:"service"`                 // URL of the service
 	Access       string    `json:"access"`                  // access macaroon, as text or JSON
 	RefreshToken string    `json:"refresh_token,omitempty"` // in mode rotate
-	RequestID    string    `json:"request_id,omitempty"`    // of a refresh whose answer is not known
+	RequestID    string    `json:"request_id,omitempty"`    // of a refresh without an answer yet
 	Bundle       string    `json:"bundle"`                  // for the homeserver
-	Expires      time.Time `json:"expires"`                 // when the bundle does
+	Expires      time.Time `json:"expires"`                 // of the bundle
 }
 
-// parseSession reads a session file. One that is something else is no session
-// without an error.
+// parseSession reads a session file.
 func parseSession(data []byte) (*savedSession, error) {
 	var s savedSession
 	if err := json.Unmarshal(data, &s, json.RejectUnknownMembers(true)); err != nil || s.Access == "" || s.Service == "" {
@@ -51,7 +50,7 @@ func (s *savedSession) save(path string) error {
 	return atomicfile.Replace(path, []byte(text+"\n"))
 }
 
-// take puts the answer of a discharge into the session.
+// take stores the answer to a discharge in the session.
 func (s *savedSession) take(g client.Grant) error {
 	bundle, err := g.Bundle()
 	if err != nil {
@@ -64,7 +63,7 @@ func (s *savedSession) take(g client.Grant) error {
 	return nil
 }
 
-// request is what the service is asked with.
+// request returns the request for the next discharge.
 func (s *savedSession) request() (client.Request, error) {
 	access, err := client.ParseAccess([]byte(s.Access))
 	if err != nil {
@@ -73,13 +72,13 @@ func (s *savedSession) request() (client.Request, error) {
 	return client.Request{Access: access, Token: client.RefreshToken(s.RefreshToken), RequestID: s.RequestID}, nil
 }
 
-// location is what the access macaroon calls the service. It decides which
-// caveat is meant, and never where anything is sent.
+// location returns the location of the third-party caveat. It selects the caveat, and
+// is never the target of a request.
 func location(a client.Access) (string, error) {
 	for _, c := range a.Macaroon.Caveats() {
 		if len(c.VerificationId) > 0 {
 			return c.Location, nil
 		}
 	}
-	return "", errors.New("the access macaroon has no third-party caveat: there is nothing to discharge")
+	return "", errors.New("the access macaroon has no third-party caveat")
 }
