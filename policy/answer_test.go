@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// FuzzAnswer reads anything as a webhook's answer. What is taken for a
-// decision is one that narrows.
+// FuzzAnswer parses arbitrary text as a decision. Every decision that parses can
+// be narrowed.
 func FuzzAnswer(f *testing.F) {
 	for _, s := range []string{
 		`{"effect":"allow","ttl":"5m","caveats":["a b"],"labels":{"a":"b"},"keep_sessions":2}`,

@@ -6,29 +6,28 @@ import (
 	"time"
 )
 
-// Action says what the client asked for.
+// Action is the request of the client.
 type Action string
 
-// The actions a policy is asked about. Logout is never refused by policy, so
-// no policy sees it.
+// The actions. Logout is never refused by a policy, so it is none of them.
 const (
 	ActionActivate Action = "activate" // the session's first discharge
 	ActionRefresh  Action = "refresh"  // any later one
 )
 
-// Replay says how the presented refresh token relates to the session's
+// Replay is how the presented refresh token relates to the session's
 // history. Everything but ReplayNone means that a token, or the bare caveat
 // at activation, was presented more than once.
 type Replay string
 
 // The kinds of replay. For fork, stale and reuse the core has already refused
-// the discharge; [Grant.Revokes] says whether it would also end the session.
+// the discharge; [Grant.Revokes] reports whether it would also end the session.
 const (
 	ReplayNone  Replay = "none"  // the token expected next
 	ReplayRetry Replay = "retry" // the confirmed token again, its successor unused: a lost reply
 	ReplayFork  Replay = "fork"  // a successor that was replaced: two parties refreshed from one token
 	ReplayStale Replay = "stale" // the token just superseded: two tabs racing
-	ReplayReuse Replay = "reuse" // a token older than that: someone kept a copy
+	ReplayReuse Replay = "reuse" // a token older than that: there is a copy
 )
 
 // Input is all that a policy may know about a request. Strings are bounded
@@ -43,7 +42,7 @@ type Input struct {
 	User       User       `json:"user"`       //
 	Session    Session    `json:"session"`    //
 	Request    Request    `json:"request"`    //
-	Grant      Grant      `json:"grant"`      // what the core would do
+	Grant      Grant      `json:"grant"`      // the proposal of the core
 
 	// Counter counts User.Sessions when they are first read; nil: they cannot
 	// be counted.
@@ -93,7 +92,7 @@ type Session struct {
 	Minted      time.Time         `json:"minted"`           // when the access macaroon was made, by the homeserver's clock
 	Created     time.Time         `json:"created"`          // first discharge
 	LastUsed    time.Time         `json:"last_used"`        // last discharge; in modes open and held up to an hour older than the truth
-	Expires     time.Time         `json:"expires,omitzero"` // when it ends whatever happens; zero: no such time
+	Expires     time.Time         `json:"expires,omitzero"` // end of its absolute lifetime; zero: none
 	Epoch       uint64            `json:"epoch"`            // confirmed refreshes, mode rotate only
 	FirstIP     string            `json:"first_ip"`         // canonical text, "" when unknown
 	LastIP      string            `json:"last_ip"`          //
@@ -102,15 +101,15 @@ type Session struct {
 	Labels      map[string]string `json:"labels"`           // the condition's, overlaid with those a policy stored
 }
 
-// Request is what is known about the party that asks now.
+// Request is the party that made the request.
 type Request struct {
 	IP         string `json:"ip"`         // canonical text; through trusted proxies, or as the homeserver reports it in mode held
 	Client     string `json:"client"`     // name of the program and its platform, without versions: Firefox on Linux
 	UserAgent  string `json:"user_agent"` // the User-Agent itself, at most 256 bytes
-	Homeserver bool   `json:"homeserver"` // the homeserver itself asks, with its API key
+	Homeserver bool   `json:"homeserver"` // made by the homeserver itself, with its API key
 }
 
-// Grant is what the core would do if the policy agrees.
+// Grant is the proposal of the core: its answer if the policy allows.
 type Grant struct {
 	TTL     time.Duration `json:"ttl"`     // proposed lifetime of the discharge; 0 when the core refuses
 	MaxTTL  time.Duration `json:"max_ttl"` // the longest it could be: a decision beyond it is cut to it

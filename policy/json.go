@@ -47,8 +47,8 @@ func (g Grant) MarshalJSON() ([]byte, error) {
 	return json.Marshal(jsonGrant{jsonDuration(g.TTL), jsonDuration(g.MaxTTL), g.Revokes})
 }
 
-// UnmarshalJSON reads durations from strings. As with every struct, what the
-// JSON leaves out stays as it is.
+// UnmarshalJSON reads durations from strings. Fields that are not in
+// the JSON stay as they are.
 func (g *Grant) UnmarshalJSON(data []byte) error {
 	j := jsonGrant{jsonDuration(g.TTL), jsonDuration(g.MaxTTL), g.Revokes}
 	if err := json.Unmarshal(data, &j); err != nil {
@@ -116,7 +116,7 @@ func ParseDecision(data []byte) (Decision, error) {
 		return Decision{}, fmt.Errorf("ttl is at least %s, not %s", MinTTL, d.TTL)
 	}
 	d.Rule, d.Hash = "", ""
-	// The grant is not known here; what is checked is what no grant allows.
+	// The grant is unknown here: only the limits that hold for every grant count.
 	if _, err := d.Narrow(Grant{TTL: MinTTL, MaxTTL: MinTTL}); err != nil {
 		return Decision{}, err
 	}

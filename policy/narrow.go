@@ -104,7 +104,7 @@ func CheckCaveat(condition string) error {
 	case strings.TrimSpace(condition) != condition:
 		return errors.New("the caveat begins or ends with a space")
 	}
-	// A homeserver takes what is declared for the service's own word.
+	// A homeserver trusts declared caveats as those of the service.
 	if name, _, _ := strings.Cut(condition, " "); name == "declared" {
 		return errors.New("the caveat declares something, which only the service does")
 	}

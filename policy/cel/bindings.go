@@ -15,7 +15,7 @@ import (
 // objectTypeName is the CEL type of an object variable.
 func objectTypeName(object string) string { return "input." + object }
 
-// An objectType tells CEL about an object variable: it is the type, the
+// An objectType describes an object variable to CEL: it is the type, the
 // descriptor of the type's fields, and the one value of the type.
 type objectType struct {
 	*cel.Type

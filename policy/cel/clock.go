@@ -146,7 +146,7 @@ func minuteOf(hours, minutes string) int {
 	return h*60 + m
 }
 
-// includes says whether a local time is in the window.
+// includes reports whether a local time is in the window.
 func (w window) includes(t time.Time) bool {
 	minute, day := t.Hour()*60+t.Minute(), int(t.Weekday())
 	if w.start < w.end {
@@ -202,7 +202,7 @@ func zonedFunctions() []zoned {
 	}
 }
 
-// functions declares what expressions can ask about time.
+// functions declares the functions on times.
 func (c *clock) functions() []cel.EnvOption {
 	opts := []cel.EnvOption{
 		cel.Function("during",

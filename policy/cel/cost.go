@@ -11,9 +11,9 @@ import (
 	"github.com/discharger/discharger/policy"
 )
 
-// costs tells CEL how large input can be and what this package's functions
-// cost, so that the worst case of every expression is known before it runs.
-// A unit is about what comparing two numbers takes; ten thousand take about a
+// costs holds the sizes of the input and the costs of this package's
+// functions, so that the worst case of every expression is known before it runs.
+// A unit is about the time of comparing two numbers; ten thousand take about a
 // millisecond.
 type costs struct {
 	sizes map[string]cost.SizeEstimate // by the path in an expression, joined by dots

@@ -13,7 +13,7 @@ import (
 	"github.com/discharger/discharger/config/yamlfile"
 )
 
-// examine looks for what the type checker cannot see: literals that name
+// examine finds mistakes that the type checker accepts: literals that name
 // nothing, comparisons that never hold, reads that fail for some sessions. It
 // reports whether the expression can be used.
 func (c *checker) examine() bool {
@@ -43,8 +43,8 @@ func (c *checker) offsetOf(x ast.Expr) int {
 	return afterDot(c.Text, offsetOf(c.Text, c.ast.NativeRep().SourceInfo().GetStartLocation(x.ID())))
 }
 
-// afterDot moves from the dot before a field, which is where CEL says that a
-// selection is, to the field's name.
+// afterDot moves from the dot before a field, the location of a selection in
+// CEL, to the field's name.
 func afterDot(text string, offset int) int {
 	if runes := []rune(text); offset < len(runes) && runes[offset] == '.' {
 		return offset + 1
@@ -52,7 +52,7 @@ func afterDot(text string, offset int) int {
 	return offset
 }
 
-// testedPaths collects what an expression asks the presence of: has(a.b), and
+// testedPaths returns the paths whose presence an expression tests: has(a.b), and
 // "k" in m as m.k.
 func testedPaths(root ast.Expr) map[string]bool {
 	tested := map[string]bool{}
@@ -151,7 +151,7 @@ func (c *checker) examineLiteral(x ast.Expr, what string, add func(string) error
 	}
 }
 
-// examineIn checks what a field is looked for in.
+// examineIn checks the container that a field is looked up in.
 func (c *checker) examineIn(x, container ast.Expr, fail func(ast.Expr, string, ...any)) {
 	if container.Kind() == ast.ListKind {
 		for _, element := range container.AsList().Elements() {
@@ -184,7 +184,7 @@ func (c *checker) examineValue(x, value ast.Expr, fail func(ast.Expr, string, ..
 	case f.addr && text != "":
 		a, err := netip.ParseAddr(text)
 		if err != nil {
-			fail(value, "%s is an address and never %.60q; a network is asked with %s in cidr(\"10.0.0.0/8\")", f.Path(), text, f.Path())
+			fail(value, "%s is an address and never %.60q; for a network write %s in cidr(\"10.0.0.0/8\")", f.Path(), text, f.Path())
 		} else if canonical := a.Unmap().String(); canonical != text {
 			fail(value, "%s is never written %q; write %q", f.Path(), text, canonical)
 		}

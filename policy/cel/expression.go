@@ -44,8 +44,8 @@ func (c *checker) warn(offset int, format string, args ...any) {
 }
 
 // Condition compiles a string of a document as an expression that is true or
-// false. It returns nil after reporting a mistake. what names the expression
-// in reports.
+// false. It returns nil after reporting a mistake. The last argument names the
+// expression in reports.
 func (l *Language) Condition(doc *yamlfile.Document, n *yamlfile.Node, what string) *Expression {
 	return l.compile(&checker{doc: doc, node: n}, n.Value, what, cel.BoolType)
 }

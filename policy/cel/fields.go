@@ -114,7 +114,7 @@ func sessionFields() []Field {
 		optional("session.device", maxNameBytes, func(in *policy.Input) string { return in.Session.Device },
 			"The device as the homeserver names it; may be empty."),
 		text("session.mode", 16, func(in *policy.Input) string { return in.Session.Mode },
-			"Who may fetch a discharge: open, rotate or held.").
+			"The mode: open, rotate or held.").
 			of("open", "rotate", "held"),
 		moment("session.minted", func(in *policy.Input) time.Time { return in.Session.Minted },
 			"When the homeserver made the access macaroon, by its clock."),
@@ -123,7 +123,7 @@ func sessionFields() []Field {
 		moment("session.last_used", func(in *policy.Input) time.Time { return in.Session.LastUsed },
 			"When it last got one; in modes open and held up to an hour older than the truth."),
 		moment("session.expires", func(in *policy.Input) time.Time { return in.Session.Expires },
-			"When the session ends whatever happens. Not every session has one: ask has(session.expires) first.").
+			"End of the absolute lifetime. Not every session has one: test has(session.expires) first.").
 			required(func(in *policy.Input) bool { return !in.Session.Expires.IsZero() }),
 		count("session.epoch", func(in *policy.Input) uint64 { return in.Session.Epoch },
 			"How many refreshes were confirmed; mode rotate only."),
@@ -148,13 +148,13 @@ func sessionFields() []Field {
 func requestFields() []Field {
 	return []Field{
 		address("request.ip", func(in *policy.Input) string { return in.Request.IP },
-			"The address that asks, through trusted proxies; empty when unknown."),
+			"The address of the request, through trusted proxies; empty when unknown."),
 		optional("request.client", maxClientBytes, func(in *policy.Input) string { return in.Request.Client },
-			"The client that asks: program and platform without versions, for instance Firefox on Linux. It stays the same when the client updates itself."),
+			"The client of the request: program and platform without versions, for instance Firefox on Linux. It stays the same when the client updates itself."),
 		optional("request.user_agent", maxAgentBytes, func(in *policy.Input) string { return in.Request.UserAgent },
-			"The User-Agent that asks, versions included, at most 256 bytes. Nothing of a session can be compared with it."),
+			"The User-Agent of the request, versions included, at most 256 bytes. Nothing of a session can be compared with it."),
 		field("request.homeserver", cel.BoolType, func(in *policy.Input) ref.Val { return types.Bool(in.Request.Homeserver) },
-			"Whether the homeserver itself asks, with its API key."),
+			"Whether the homeserver itself makes the request, with its API key."),
 	}
 }
 
@@ -166,7 +166,7 @@ func grantFields() []Field {
 		span("grant.ttl", func(in *policy.Input) time.Duration { return in.Grant.TTL },
 			"The lifetime that the core proposes for the discharge; zero when it refuses."),
 		span("grant.max_ttl", func(in *policy.Input) time.Duration { return in.Grant.MaxTTL },
-			"The longest lifetime it could have. What a policy asks beyond it is cut."),
+			"The longest lifetime it could have. A longer one is cut to it."),
 		field("grant.revokes", cel.BoolType, func(in *policy.Input) ref.Val { return types.Bool(in.Grant.Revokes) },
 			"Whether the core would end the session, because it suspects theft."),
 	}

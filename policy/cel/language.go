@@ -1,3 +1,24 @@
+// Package cel compiles and evaluates the expressions of rule files. They are
+// written in CEL, the expression language of Kubernetes.
+//
+// An expression sees the fields of a [policy.Input] under their JSON names
+// ([Fields]) and the lists of its file, and nothing else. Beside the functions
+// of CEL, its optional values, strings and network functions as Kubernetes has
+// them, there are
+//
+//	addr in networks.office              and in cidr("10.0.0.0/8"), cidrs("10.0.0.0/8 192.0.2.7")
+//	sameNetwork(addr, addr, 24, 48)      same first 24 bits of IPv4, or 48 of IPv6
+//	now.during("Mon-Fri 08:00-18:00", "Europe/Berlin")
+//	days(90)                             a duration of 90 times 24 hours
+//
+// An expression is compiled once. The compiler checks types, names, literals
+// and the worst-case cost, and reports mistakes with their places. The joined
+// conditions of a policy ([Chain]) are made of the checked trees.
+//
+// Reading a field without a value, such as an unknown address or a missing
+// label, is an error and not a default, because either default would be the
+// wrong one for some rule. So is a template's value that would not stay one word of
+// its caveat, and a cost beyond the limit ([ErrCost]).
 package cel
 
 import (
@@ -15,7 +36,7 @@ import (
 	"github.com/discharger/discharger/policy"
 )
 
-// Limits of what an expression may be.
+// Limits of an expression.
 const (
 	MaxExpression = 4096 // characters
 	maxNodes      = 1000 // of the syntax tree, macros expanded

@@ -14,7 +14,7 @@ import (
 	"github.com/discharger/discharger/config/yamlfile"
 )
 
-// issues reports what CEL found, in the words of this package.
+// issues reports the issues of CEL, in the wording of this package.
 func (c *checker) issues(found *cel.Issues) {
 	for _, issue := range found.Errors() {
 		offset := offsetOf(c.Text, issue.Location)
@@ -40,8 +40,8 @@ func offsetOf(text string, at common.Location) int {
 	return 0
 }
 
-// syntaxMessage says what is wrong where the parser gave up, and where. The
-// slips it knows are those of people who write other languages.
+// syntaxMessage returns a message for the place where the parser gave up. It
+// recognises slips from other languages.
 func syntaxMessage(text string, offset int) (at int, message string) {
 	runes := []rune(text)
 	offset = min(offset, len(runes))
@@ -102,7 +102,7 @@ var (
 	argumentForm   = regexp.MustCompile(`^invalid (\w+) argument`)
 )
 
-// typeMessage says in plain words what the type checker found, and where.
+// typeMessage returns a plain message for an issue of the type checker.
 func (c *checker) typeMessage(text string, offset int, issue *common.Error) (at int, message string) {
 	runes := []rune(text)
 	offset = afterDot(text, offset)
@@ -160,7 +160,7 @@ func (c *checker) noVariable(name, rest string) string {
 	return fmt.Sprintf("there is no variable %s%s", kind, yamlfile.SuggestOrList(kind, append(TopNames(c.table), "lists", "networks")))
 }
 
-// fieldHint says which field was meant, or what there is instead.
+// fieldHint suggests the field that was meant, or an expression instead.
 func (c *checker) fieldHint(object, name string) string {
 	switch name {
 	case "age":
@@ -177,7 +177,7 @@ func (c *checker) fieldHint(object, name string) string {
 	return yamlfile.SuggestOrList(name, names)
 }
 
-// functionHint says which function was meant, or what does the same.
+// functionHint suggests the function that was meant, or an expression instead.
 func (c *checker) functionHint(name string) string {
 	switch strings.ToLower(name) {
 	case "hour", "hours", "weekday", "dayofweek", "time", "between", "within":
@@ -188,7 +188,7 @@ func (c *checker) functionHint(name string) string {
 	return yamlfile.Suggest(name, c.functionNames())
 }
 
-// operandOf is the text of what a field was selected from.
+// operandOf returns the path of the operand of a selection.
 func (c *checker) operandOf(text string, id int64) string {
 	parsed, issues := c.env.Parse(text)
 	if issues != nil && issues.Err() != nil {
@@ -257,7 +257,7 @@ func (c *checker) overloadMessage(runes []rune, offset int, function, args strin
 			message += "; the difference of two timestamps is a duration"
 		}
 		if strings.Contains(args, "null") {
-			message += "; whether there is a value is asked with has(session.expires)"
+			message += "; test for a value with has(session.expires)"
 		}
 		if strings.Contains(args, "set of networks") {
 			message += "; write, for instance: request.ip in networks.office"
@@ -268,10 +268,10 @@ func (c *checker) overloadMessage(runes []rune, offset int, function, args strin
 		offset = back
 	}
 	if strings.Contains(args, "set of networks") {
-		return offset, fmt.Sprintf("%s cannot be asked of a set of networks; write, for instance: request.ip in networks.office", function)
+		return offset, fmt.Sprintf("a set of networks has no %s; write, for instance: request.ip in networks.office", function)
 	}
 	if strings.Contains(args, ".(") {
-		return offset, fmt.Sprintf("%s cannot be asked of what it is given: %s", function, args)
+		return offset, fmt.Sprintf("%s has no form for %s", function, args)
 	}
 	message = fmt.Sprintf("%s cannot take %s", function, args)
 	if f, ok := c.env.Functions()[function]; ok {

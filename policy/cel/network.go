@@ -29,8 +29,8 @@ type networkSet struct {
 
 type addrRange struct{ first, last netip.Addr }
 
-// networksType is opaque: a set of networks can be asked whether an address is
-// in it, and nothing else. In particular it is not a list of strings, in which
+// networksType is opaque: a set of networks can be tested for an address, and has
+// no other operation. In particular it is not a list of strings, in which
 // an address would be looked up as text and never be found.
 var networksType = types.NewOpaqueType("net.Networks")
 
@@ -92,8 +92,8 @@ func (s *networkSet) Type() ref.Type { return networksType }
 func (s *networkSet) Value() any { return s.text }
 
 // errUnknownAddr is why a question about an unknown address has no answer.
-// Neither yes nor no would be safe: one rule allows what is in a network,
-// another denies it.
+// Neither yes nor no would be safe: one rule allows the addresses of a network,
+// another denies them.
 var errUnknownAddr = errors.New("the IP address is not known; ask has(request.ip) first")
 
 // addrOf reads an address from a string of the input or from an ip value.
@@ -156,7 +156,7 @@ func cidrs(v ref.Val) ref.Val {
 	return newNetworkSet(prefixes)
 }
 
-// sameNetwork says whether two addresses agree in their first bits: bits4 of
+// sameNetwork reports whether two addresses agree in their first bits: bits4 of
 // IPv4, bits6 of IPv6. Addresses of different families never do.
 func sameNetwork(args ...ref.Val) ref.Val {
 	var addrs [2]netip.Addr
@@ -180,8 +180,8 @@ func sameNetwork(args ...ref.Val) ref.Val {
 	return types.Bool(p.Contains(addrs[1]))
 }
 
-// networkFunctions declares what expressions can ask about addresses beside
-// the functions they know from Kubernetes.
+// networkFunctions declares the functions on addresses, beside those of
+// Kubernetes.
 func networkFunctions() []cel.EnvOption {
 	elem, key := cel.TypeParamType("A"), cel.TypeParamType("B")
 	yes := cel.BoolType

@@ -20,7 +20,7 @@ import (
 // A Template is a string with expressions in braces, as caveats and stored
 // labels may be: "client-ip {request.ip}". Doubled braces stand for braces.
 //
-// What an expression yields becomes one word of the result and no more. It
+// The value of an expression becomes one word of the result and no more. It
 // cannot end the caveat, begin another or add an argument, because a value
 // with white space, control characters, or nothing in it is an error, and
 // with it the decision is undecided.

@@ -13,8 +13,8 @@ import (
 	"github.com/discharger/discharger/policy"
 )
 
-// An AuditRecord is one line of an audit log: what was asked and what was
-// decided. It has no token, key or caveat of the client in it; it does have
+// An AuditRecord is one line of an audit log: an input and its
+// decision. It has no token, key or caveat of the client in it; it does have
 // addresses and user names, so the log is only readable by its owner.
 type AuditRecord struct {
 	Version  int              `json:"version"` // 1
@@ -25,14 +25,14 @@ type AuditRecord struct {
 	Dropped  int              `json:"dropped,omitempty"`  // records that are missing here; nothing else is set
 }
 
-// AuditConfig says where an audit log is.
+// AuditConfig describes an audit log.
 type AuditConfig struct {
 	// Path is the file; it is made with mode 0600, and appended to.
 	Path string
 
 	// Buffer is how many records may wait to be written; 0 means 1024. When
 	// they are more, because the disk is slow, records are dropped, and the
-	// log says how many.
+	// log contains their number.
 	Buffer int
 
 	// Now is the clock; nil means time.Now.
@@ -97,7 +97,7 @@ func (a *Audit) Reopen() error {
 	return nil
 }
 
-// Close writes what is waiting and closes the file. Records that come later
+// Close writes the waiting records and closes the file. Records that come later
 // are dropped.
 func (a *Audit) Close() error {
 	a.mu.Lock()

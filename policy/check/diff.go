@@ -20,14 +20,14 @@ import (
 	"github.com/discharger/discharger/policy/webhook"
 )
 
-// A DiffReport says which recorded decisions another rule set would change.
+// A DiffReport lists the recorded decisions that another rule set would change.
 type DiffReport struct {
 	Records int // decisions that were read
-	Dropped int // that the log says are missing
+	Dropped int // that are missing, according to the log
 	Changes []Change
 
 	// Undetermined counts, by reason, records that cannot be decided again:
-	// a rule asks a webhook, or reads the number of sessions where that was
+	// a rule has a webhook, or reads the number of sessions where that was
 	// not counted.
 	Undetermined map[string]int
 
@@ -58,8 +58,9 @@ const (
 	maxExamples = 5
 )
 
-// Diff decides every record of an audit log with two sets and reports what
-// differs. A nil old stands for what is recorded. No webhook is asked.
+// Diff decides every record of an audit log with two sets and reports the
+// differences. A nil old stands for the recorded decisions. No webhook receives a
+// question.
 func Diff(ctx context.Context, old, new *rules.Set, log io.Reader) (*DiffReport, error) {
 	report := &DiffReport{Undetermined: map[string]int{}}
 	groups := map[string]*Change{}
@@ -229,8 +230,8 @@ func (r *DiffReport) Changed() int {
 	return n
 }
 
-// WriteTo writes a summary: the changes, the most frequent first, and what
-// could not be compared.
+// WriteTo writes a summary: the changes, the most frequent first, and
+// the records that could not be compared.
 func (r *DiffReport) WriteTo(w io.Writer) (int64, error) {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%d of %d decisions change\n", r.Changed(), r.Records)

@@ -24,7 +24,7 @@ type FileReport struct {
 }
 
 // Files compiles rule files and reports everything that is wrong or doubtful
-// in them. It reads no keys, asks no webhook, and runs no tests. The error is
+// in them. It reads no keys, calls no webhook, and runs no tests. The error is
 // about files that cannot be read.
 func Files(cfg rules.Config) (*FileReport, error) {
 	set, problems, err := rules.Compile(cfg)

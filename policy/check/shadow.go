@@ -11,13 +11,13 @@ import (
 	"github.com/discharger/discharger/policy/webhook"
 )
 
-// ShadowConfig says what to compare.
+// ShadowConfig has the evaluators to compare.
 type ShadowConfig struct {
 	Live      policy.Evaluator // answers
 	Candidate policy.Evaluator // is compared, and never answers
 
 	// Queue is how many requests may wait for the candidate; 0 means 256.
-	// Beyond that it is not asked, and what it misses is reported.
+	// Further requests are dropped, and reported as such.
 	Queue int
 
 	// Timeout bounds one evaluation of the candidate; 0 means a second.
@@ -28,7 +28,7 @@ type ShadowConfig struct {
 	// all requests slower.
 	CountSessions bool
 
-	// Observe is told the outcome of each comparison. It is required:
+	// Observe receives the outcome of each comparison. It is required:
 	// comparing without looking is of no use.
 	Observe ShadowObserver
 }
@@ -39,15 +39,15 @@ type ShadowObserver interface {
 	// Shadowed reports the decision of the candidate beside the live one.
 	Shadowed(c Comparison)
 
-	// ShadowDropped reports a request that the candidate was not asked about
-	// because it is too slow.
+	// ShadowDropped reports a request that was not compared, because the
+	// candidate is too slow.
 	ShadowDropped()
 }
 
-// A Shadow asks a candidate about everything that a live evaluator decides,
+// A Shadow evaluates a candidate for every request that a live evaluator decides,
 // after the live one has answered, and reports where they differ. The answer
 // waits for nothing but a copy of the input. The candidate's webhooks are
-// asked too, with the header Discharger-Shadow: 1.
+// called too, with the header Discharger-Shadow: 1.
 type Shadow struct {
 	cfg   ShadowConfig
 	jobs  chan shadowJob
@@ -107,7 +107,7 @@ func (s *Shadow) Close() {
 	<-s.done
 }
 
-// Evaluate returns what the live evaluator decides.
+// Evaluate returns the decision of the live evaluator.
 func (s *Shadow) Evaluate(ctx context.Context, in *policy.Input) (policy.Decision, error) {
 	if s.cfg.CountSessions {
 		_, _ = in.CountSessions(ctx) // if that fails, they stay unknown to the candidate

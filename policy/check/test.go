@@ -14,7 +14,7 @@ type TestReport struct {
 	Coverage []Coverage
 }
 
-// Coverage says which of a policy's rules decided in how many tests.
+// Coverage is the number of tests in which each rule of a policy decided.
 type Coverage struct {
 	File   string
 	Policy string

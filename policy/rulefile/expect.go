@@ -10,7 +10,7 @@ import (
 	"github.com/discharger/discharger/policy/webhook"
 )
 
-// decisionKeys are what a test can expect of a decision.
+// decisionKeys returns the keys of an expectation.
 func decisionKeys() []string {
 	return append([]string{"rule", "error"}, slices.DeleteFunc(ThenKeys(), func(k string) bool { return k == "webhook" })...)
 }
@@ -78,7 +78,7 @@ func (f *File) expectKey(e *Expectation, key string, n *yamlfile.Node) {
 	}
 }
 
-// readStub reads what a webhook answers in a test.
+// readStub reads the answer of a webhook in a test.
 func (f *File) readStub(n *yamlfile.Node) webhook.Stub {
 	if yamlfile.IsScalar(n) {
 		switch n.Value {
@@ -109,7 +109,7 @@ func (f *File) readStub(n *yamlfile.Node) webhook.Stub {
 	return webhook.Stub{Answer: webhook.Answer{Decision: d, Settled: true}}
 }
 
-// An Expectation is what a test expects, by key; see [policy.Decision.Parts].
+// An Expectation holds the expected parts of a decision, by key; see [policy.Decision.Parts].
 type Expectation struct {
 	Keys      []string
 	Values    map[string]string

@@ -1,5 +1,5 @@
 // Package rulefile reads rule files: YAML files in which an operator writes
-// policies, with their rules, lists, webhooks and tests. It knows the format,
+// policies, with their rules, lists, webhooks and tests. It decodes the format,
 // and leaves expressions as text.
 //
 // # Format
@@ -45,7 +45,7 @@ import (
 // commas has the most, then fit in some fifty megabytes.
 const MaxBytes = 256 << 10
 
-// Limits of what a rule file may hold.
+// Limits of a rule file.
 const (
 	maxProblems = 50
 	maxPolicies = 64
@@ -107,7 +107,7 @@ func newFile(name string, data []byte) *File {
 var expressionLine = regexp.MustCompile("^\\s*(?:- )?(?:when|ttl):\\s+(?:[\"'!&*{\\[%@`].*|[^'\"|>].*(?:: | #).*)$")
 
 // quoteHint returns a hint at such a line near the one where the YAML parser
-// gave up, which may be the beginning of what surrounds it.
+// gave up, which may be the beginning of the surrounding block.
 func quoteHint(lines []string, line int) string {
 	for i := max(0, line-2); i < min(len(lines), line+6); i++ {
 		if expressionLine.MatchString(lines[i]) {

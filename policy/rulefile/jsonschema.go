@@ -77,7 +77,7 @@ func fileSchema() jsonObject {
 
 func policySchema() jsonObject {
 	return objectOf(jsonObject{
-		"doc":       stringOf(maxDoc, "What the policy is for."),
+		"doc":       stringOf(maxDoc, "Purpose of the policy."),
 		"rules":     listOf(refTo("rule"), maxRules),
 		"otherwise": refTo("then"),
 		"tests":     listOf(refTo("test"), maxTests),
@@ -93,7 +93,7 @@ func ruleSchema() jsonObject {
 	}, "name", "when", "then")
 }
 
-// variableList names what an expression can read.
+// variableList names the variables of expressions.
 func variableList() string {
 	var names []string
 	for _, f := range cel.Fields() {
@@ -103,7 +103,7 @@ func variableList() string {
 }
 
 func effectSchema() jsonObject {
-	return jsonObject{"enum": policy.Effects(), "description": "allow what the service would do, deny this request, revoke the session, " +
+	return jsonObject{"enum": policy.Effects(), "description": "allow the proposal of the service, deny this request, revoke the session, " +
 		"revoke_user all of the user's, reauth: log in again and keep the device's keys, or defer: come back later."}
 }
 
@@ -121,8 +121,8 @@ func thenParts() jsonObject {
 		"effect":        effectSchema(),
 		"ttl":           refTo("duration"),
 		"caveats":       listOf(stringOf(policy.MaxCaveat, "A first-party caveat to add; {expression} is filled in."), policy.MaxCaveats),
-		"code":          jsonObject{"type": "string", "pattern": "^[a-z0-9_]*$", "maxLength": policy.MaxCode, "description": "The reason the client is told."},
-		"message":       stringOf(policy.MaxMessage, "A sentence the client is told."),
+		"code":          jsonObject{"type": "string", "pattern": "^[a-z0-9_]*$", "maxLength": policy.MaxCode, "description": "The reason in the answer to the client."},
+		"message":       stringOf(policy.MaxMessage, "A sentence in the answer to the client."),
 		"soft_logout":   jsonObject{"type": "boolean", "description": "The client keeps its device's keys."},
 		"labels":        labelsSchema(policy.MaxLabels, "Labels to store with the session; an empty one removes."),
 		"keep_sessions": jsonObject{"type": "integer", "minimum": 1, "description": "At activation: end the user's least recently used sessions beyond this many."},
@@ -140,7 +140,7 @@ func labelsSchema(most int, doc string) jsonObject {
 
 func decisionSchema() jsonObject {
 	parts := thenParts()
-	parts["rule"] = jsonObject{"type": "string", "description": "What decided, as policy/rule. Ignored in a webhook's answer."}
+	parts["rule"] = jsonObject{"type": "string", "description": "The rule that decided, as policy/rule. Ignored in a webhook's answer."}
 	parts["hash"] = jsonObject{"type": "string", "description": "Identifies the rule files. Ignored in a webhook's answer."}
 	return objectOf(parts, "effect")
 }
@@ -151,7 +151,7 @@ func testSchema() jsonObject {
 	expect["error"] = jsonObject{"type": "string", "description": "Text in the error of a request that is undecided."}
 	answer := jsonObject{"oneOf": []jsonObject{effectSchema(), {"enum": []string{"unavailable", "no_opinion"}}, objectOf(thenParts(), "effect")}}
 	return objectOf(jsonObject{
-		"name":     stringOf(maxEntry, "What the test shows."),
+		"name":     stringOf(maxEntry, "Purpose of the test."),
 		"input":    patchSchema(),
 		"webhooks": mapOf("name", answer, maxWebhooks),
 		"expect":   jsonObject{"oneOf": []jsonObject{effectSchema(), {"const": Undecided}, objectOf(expect)}},
@@ -232,7 +232,7 @@ func fieldSchema(f cel.Field, patch bool) jsonObject {
 	return o
 }
 
-// WriteFields writes what an expression can read, with types and meanings, as
+// WriteFields writes the fields of expressions, with types and meanings, as
 // text for people.
 func WriteFields(w io.Writer) error {
 	var b strings.Builder

@@ -21,7 +21,7 @@ import (
 //     expect: {effect: deny, code: office_hours}
 //
 // input changes the [SampleInput]; times may be given relative to now, as in
-// session: {created: -90d}. expect says what must be in the decision, and
+// session: {created: -90d}. expect has the parts that must be in the decision, and
 // nothing about the rest. webhooks gives the answers of webhooks.
 type Test struct {
 	Name   string
@@ -55,7 +55,7 @@ func (f *File) readTest(n *yamlfile.Node) *Test {
 }
 
 // ParseInput reads an input from YAML or JSON, in the form that tests in rule
-// files have: what is left out is as in [SampleInput]. The JSON of an [Input],
+// files have: parts that are left out are as in [policy.SampleInput]. The JSON of an [Input],
 // as audit logs and webhooks have it, is such a form. name is the file's, for
 // the error, which is a [yamlfile.Problems].
 func ParseInput(name string, data []byte) (*policy.Input, error) {

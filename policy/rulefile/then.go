@@ -8,7 +8,7 @@ import (
 	"github.com/discharger/discharger/policy"
 )
 
-// A Then is what a rule decides. What may hold an expression is a node.
+// A Then is the decision of a rule. Parts that may hold an expression are nodes.
 type Then struct {
 	At       *yamlfile.Node
 	Decision policy.Decision  // the constant parts
@@ -68,7 +68,7 @@ func (f *File) effect(n *yamlfile.Node, path string) policy.Effect {
 	return policy.Effect(text)
 }
 
-// readExtras reads what stands beside an effect.
+// readExtras reads the keys beside an effect.
 func (f *File) readExtras(t *Then, keys *yamlfile.Fields) {
 	effect, d := t.Decision.Effect, &t.Decision
 	allowed := keysOf(effect)

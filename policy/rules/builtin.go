@@ -11,7 +11,7 @@ var builtin embed.FS
 
 // Builtin returns the rule files that are built in, by the names of their
 // policies: default, strict, guest, kiosk, bots and limits, with a file each.
-// An operator who wants something else begins with a copy of one.
+// To change one, begin with a copy of it.
 func Builtin() fs.FS {
 	sub, err := fs.Sub(builtin, "builtin")
 	if err != nil {

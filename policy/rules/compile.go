@@ -29,7 +29,7 @@ type namedPolicy struct {
 }
 
 // A chain is several rules whose conditions are joined. It ends after a rule
-// that asks a webhook, because the rules after it are only needed if the
+// with a webhook, because the rules after it are only needed if the
 // webhook has no opinion.
 type chain struct {
 	*cel.Chain

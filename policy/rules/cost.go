@@ -1,6 +1,6 @@
 package rules
 
-// PolicyCost is the bound of what decisions of one policy cost.
+// PolicyCost bounds the cost of a decision of one policy.
 type PolicyCost struct {
 	File   string
 	Policy string

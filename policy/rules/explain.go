@@ -27,7 +27,7 @@ const (
 	RuleNotReached = "not reached" // a rule before it decided
 )
 
-// A RuleTrace is what one rule saw.
+// A RuleTrace is the evaluation of one rule.
 type RuleTrace struct {
 	Rule    string
 	Doc     string // as in the file
@@ -38,8 +38,8 @@ type RuleTrace struct {
 	Parts   []cel.Part // those that were evaluated
 }
 
-// Explain decides about an input and says what each rule of its policy saw.
-// It takes much longer than Evaluate, and asks webhooks as that does.
+// Explain evaluates an input and traces each rule of its policy. It takes much
+// longer than Evaluate, and calls webhooks likewise.
 func (s *Set) Explain(ctx context.Context, in *policy.Input) *Explanation {
 	x := &Explanation{Policy: policyName(in.Policy)}
 	x.Decision, x.Err = policy.Ask(ctx, s, in)

@@ -21,12 +21,12 @@ import (
 	"github.com/discharger/discharger/policy/webhook"
 )
 
-// DefaultMaxCost is what one decision may cost unless [Config] says
-// otherwise. It is about a millisecond in the worst case; a rule that
+// DefaultMaxCost bounds the cost of a decision unless [Config] has another
+// bound. It is about a millisecond in the worst case; a rule that
 // compares a field or two costs less than ten.
 const DefaultMaxCost = 10000
 
-// Config names what to load. The zero value loads the built-in policies
+// Config names the rule files to load. The zero value loads the built-in policies
 // alone.
 type Config struct {
 	// Files are the rule files, in order. A policy name may come once in all
@@ -37,8 +37,8 @@ type Config struct {
 	// operating system's.
 	FS fs.FS
 
-	// Caveats knows the caveats that policies may add. nil lets them add
-	// any.
+	// Caveats checks the caveats that policies may add. nil allows all
+	// caveats.
 	Caveats CaveatChecker
 
 	// MaxCost bounds a decision; 0 means DefaultMaxCost.
@@ -49,7 +49,7 @@ type Config struct {
 	OnlyFiles bool
 
 	// Offline leaves webhooks unprepared: their secrets are not read, and a
-	// rule that asks one is undecided. For checking files where they do not
+	// rule with one is undecided. For checking files where they do not
 	// run.
 	Offline bool
 
@@ -60,14 +60,14 @@ type Config struct {
 	// Now is the clock of webhooks; nil means time.Now.
 	Now func() time.Time
 
-	// Observe is told what webhooks do; nil means nobody is.
+	// Observe receives the events of webhooks; it may be nil.
 	Observe webhook.Observer
 
 	hookTimeout time.Duration // in place of every webhook's timeout; 0 means that
 }
 
 // Load reads, compiles and tests rule files, all or nothing. An error about
-// what the files say is a [yamlfile.Problems], with places in the files; one about
+// their contents is a [yamlfile.Problems], with places in the files; one about
 // reading them is not.
 func Load(cfg Config) (*Set, error) {
 	return newLoader(cfg).tested()
@@ -145,7 +145,7 @@ func (l *loader) load() (*Set, yamlfile.Problems, error) {
 	return l.set, l.problems, nil
 }
 
-// read reads a file, and notes what was in it.
+// read reads a file, and keeps the hash of its contents.
 func (l *loader) read(name string, limit int64) ([]byte, error) {
 	data, err := readLimited(l.cfg.FS, name, limit)
 	l.watched = append(l.watched, watched{name, limit, sumOf(data, err)})
@@ -238,7 +238,7 @@ func (l *loader) compile(f rawFile, def *rulefile.File) error {
 }
 
 // webhook prepares a webhook, reporting mistakes in the files it names.
-// Offline, it only knows its name.
+// Offline, it has a name only.
 func (l *loader) webhook(def *rulefile.Webhook, f *rulefile.File, file string) *webhook.Webhook {
 	cfg := webhook.Config{
 		Name: def.Name, URL: def.URL, Timeout: cmp.Or(l.cfg.hookTimeout, def.Timeout), Cache: def.Cache, Deny: def.Deny,

@@ -1,3 +1,15 @@
+// Package rules makes policies of rule files: it compiles them, runs their
+// tests, decides with them, and reloads them when they change.
+//
+// [Load] accepts files as a whole or not at all: with a mistake, a rule that can
+// never run, a decision that may cost too much, a caveat that homeservers would
+// not understand or a failing test, there is no [Set]. A Set never changes; a
+// [Reloader] replaces it in one step and keeps the last good one. The built-in
+// policies ([Builtin]) are rule files to copy.
+//
+// A decision needs no allocation beyond the values that its rules read. An
+// error of a condition, a webhook without an answer, and a cost beyond the limit
+// leave the request undecided.
 package rules
 
 import (
