@@ -116,11 +116,11 @@ func Read(name string, data []byte, o Options) *Document {
 	d := &Document{name: name, options: o, Kind: o.Kind}
 	switch {
 	case len(data) > o.MaxBytes:
-		d.Whole("file has %d bytes, want at most %d", len(data), o.MaxBytes)
+		d.whole("file has %d bytes, want at most %d", len(data), o.MaxBytes)
 	case !utf8.Valid(data):
-		d.Whole("file is not UTF-8 text")
+		d.whole("file is not UTF-8 text")
 	case o.MaxNodes > 0 && marks(data) > o.MaxNodes:
-		d.Whole("file has more than %d YAML nodes", o.MaxNodes)
+		d.whole("file has more than %d YAML nodes", o.MaxNodes)
 	default:
 		d.parse(bytes.TrimPrefix(data, []byte("\uFEFF")))
 	}
@@ -154,7 +154,7 @@ func (d *Document) parse(data []byte) {
 
 func (d *Document) empty() {
 	if !d.options.AllowEmpty {
-		d.Whole("file is empty")
+		d.whole("file is empty")
 	}
 }
 

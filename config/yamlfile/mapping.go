@@ -28,7 +28,7 @@ func (d *Document) Entries(n *Node, path string) []Entry {
 		key, value := n.Content[i], n.Content[i+1]
 		line, twice := first[key.Value]
 		switch {
-		case !IsText(key):
+		case !isText(key):
 			d.Mistyped(key, path, "a name as key")
 		case twice:
 			d.Invalid(key, path, "key %q is a duplicate; the first is in line %d", Shorten(key.Value), line)

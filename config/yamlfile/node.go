@@ -7,10 +7,10 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// IsText reports whether a node is a string without an explicit tag.
-func IsText(n *Node) bool { return isScalar(n, "!!str") }
+// isText reports whether a node is a string without an explicit tag.
+func isText(n *Node) bool { return isScalar(n, "!!str") }
 
-// IsNull reports whether a node is null, written out or as nothing at all.
+// IsNull reports whether a node is null: explicitly, or without a value.
 func IsNull(n *Node) bool { return n.Kind == yaml.ScalarNode && n.ShortTag() == "!!null" }
 
 // IsEmpty reports whether a node is null, an empty string, or a mapping or list
@@ -52,11 +52,11 @@ func (d *Document) Mistyped(n *Node, path, want string) {
 	case want == "a string":
 		hint = "; quote it if it is one"
 	}
-	d.Invalid(n, path, "want %s, got %s%s", want, Describe(n), hint)
+	d.Invalid(n, path, "want %s, got %s%s", want, describe(n), hint)
 }
 
-// Describe returns the type of a node, or its value, for a message.
-func Describe(n *Node) string {
+// describe returns the type of a node, or its value, for a message.
+func describe(n *Node) string {
 	switch {
 	case n.Kind == yaml.AliasNode:
 		return "an alias (*" + Shorten(n.Value) + "); write the value out"

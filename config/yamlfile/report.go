@@ -5,8 +5,8 @@ import (
 	"slices"
 )
 
-// Whole reports a problem of the file as a whole.
-func (d *Document) Whole(format string, args ...any) {
+// whole reports a problem of the file as a whole.
+func (d *Document) whole(format string, args ...any) {
 	d.Report(&Problem{Message: fmt.Sprintf(format, args...)})
 }
 

@@ -14,7 +14,7 @@ import (
 // Text decodes a string of at most most bytes.
 func (d *Document) Text(n *Node, path string, most int) (string, bool) {
 	switch {
-	case !IsText(n):
+	case !isText(n):
 		d.Mistyped(n, path, "a string")
 		return "", false
 	case len(n.Value) > most:
@@ -104,7 +104,7 @@ func (d *Document) OneOf(n *Node, path string, names ...string) (string, bool) {
 	want := strings.Join(names[:len(names)-1], ", ") + " or " + names[len(names)-1]
 	text, ok := d.Raw(n, path, want)
 	if ok && !slices.Contains(names, text) {
-		d.Invalid(n, path, "want %s, got %s%s", want, Describe(n), Suggest(text, names))
+		d.Invalid(n, path, "want %s, got %s%s", want, describe(n), Suggest(text, names))
 		return "", false
 	}
 	return text, ok

@@ -1,6 +1,7 @@
 package secevent
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"sync"
@@ -11,32 +12,44 @@ import (
 
 // Metrics counts deliveries, by homeserver. A nil Metrics counts nothing.
 type Metrics struct {
-	deliveredTotal, refusedTotal, failedTotal, gapsTotal *prometheus.CounterVec
-	age                                                  *prometheus.Desc
+	counters [counters]*prometheus.CounterVec
+	age      *prometheus.Desc
 
 	mu     sync.Mutex
 	oldest map[string]time.Time // time of the oldest undelivered revocation; zero: none
 }
 
+// A counter is an index of Metrics.counters.
+type counter uint8
+
+const (
+	delivered counter = iota
+	refused
+	failed
+	gaps
+	counters
+)
+
 // NewMetrics registers the metrics.
 func NewMetrics(reg prometheus.Registerer) (*Metrics, error) {
 	by := []string{"homeserver"}
-	counter := func(name, help string) *prometheus.CounterVec {
-		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, by)
-	}
 	m := &Metrics{
-		deliveredTotal: counter("discharger_security_events_delivered_total", "Security events that the receiver accepted."),
-		refusedTotal:   counter("discharger_security_events_refused_total", "Security events that the receiver rejected; they were skipped."),
-		failedTotal:    counter("discharger_security_events_failed_total", "Failed attempts to deliver a security event; they are retried."),
-		gapsTotal:      counter("discharger_security_events_gaps_total", "Times that revocations were missing from the feed, or malformed."),
 		age: prometheus.NewDesc("discharger_security_events_oldest_seconds",
 			"Age of the oldest undelivered revocation; 0: there is none.", by, nil),
 		oldest: make(map[string]time.Time),
 	}
-	for _, c := range []prometheus.Collector{m.deliveredTotal, m.refusedTotal, m.failedTotal, m.gapsTotal, m} {
-		if err := reg.Register(c); err != nil {
-			return nil, fmt.Errorf("register metrics: %w", err)
-		}
+	errs := []error{reg.Register(m)}
+	for c, opts := range [counters]prometheus.CounterOpts{
+		delivered: {Name: "discharger_security_events_delivered_total", Help: "Security events that the receiver accepted."},
+		refused:   {Name: "discharger_security_events_refused_total", Help: "Security events that the receiver rejected; they were skipped."},
+		failed:    {Name: "discharger_security_events_failed_total", Help: "Failed attempts to deliver a security event; they are retried."},
+		gaps:      {Name: "discharger_security_events_gaps_total", Help: "Times that revocations were missing from the feed, or malformed."},
+	} {
+		m.counters[c] = prometheus.NewCounterVec(opts, by)
+		errs = append(errs, reg.Register(m.counters[c]))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return nil, fmt.Errorf("register metrics: %w", err)
 	}
 	return m, nil
 }
@@ -64,7 +77,7 @@ func (m *Metrics) begin(homeserver string) {
 	if m == nil {
 		return
 	}
-	for _, c := range []*prometheus.CounterVec{m.deliveredTotal, m.refusedTotal, m.failedTotal, m.gapsTotal} {
+	for _, c := range m.counters {
 		c.WithLabelValues(homeserver)
 	}
 	m.waiting(homeserver, time.Time{})
@@ -89,26 +102,9 @@ func (m *Metrics) waiting(homeserver string, since time.Time) {
 	}
 }
 
-func (m *Metrics) delivered(homeserver string) {
+// inc adds one to a counter of a receiver.
+func (m *Metrics) inc(c counter, homeserver string) {
 	if m != nil {
-		m.deliveredTotal.WithLabelValues(homeserver).Inc()
-	}
-}
-
-func (m *Metrics) refused(homeserver string) {
-	if m != nil {
-		m.refusedTotal.WithLabelValues(homeserver).Inc()
-	}
-}
-
-func (m *Metrics) failed(homeserver string) {
-	if m != nil {
-		m.failedTotal.WithLabelValues(homeserver).Inc()
-	}
-}
-
-func (m *Metrics) gap(homeserver string) {
-	if m != nil {
-		m.gapsTotal.WithLabelValues(homeserver).Inc()
+		m.counters[c].WithLabelValues(homeserver).Inc()
 	}
 }

@@ -21,8 +21,8 @@ import (
 	"github.com/discharger/discharger/discharger/store"
 )
 
-// However sessions end, the receiver is told once, in order, and of whom.
-func TestTold(t *testing.T) {
+// The receiver gets each kind of revocation once, in order, with its subject.
+func TestSubjects(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 0)
@@ -44,17 +44,17 @@ func TestTold(t *testing.T) {
 				t.Errorf("%s is %q, want %q", header, got, want)
 			}
 		}
-		if at, _ := e.event["event_timestamp"].(float64); int64(at) < began-1 || int64(at) > time.Now().Unix() || at != float64(int64(at)) {
-			t.Errorf("event of %v, it is %v", e.event["event_timestamp"], began)
+		if at, _ := e.revoked["event_timestamp"].(float64); int64(at) < began-1 || int64(at) > time.Now().Unix() || at != float64(int64(at)) {
+			t.Errorf("event of %v, it is %v", e.revoked["event_timestamp"], began)
 		}
-		if e.event["initiating_entity"] != "user" || fmt.Sprint(e.event["reason_admin"]) != "map[en:The user logged out.]" ||
-			e.event[secevent.MemberKind] != "hard" || e.event[secevent.MemberDevices] != nil {
-			t.Errorf("event %v", e.event)
+		if e.revoked["initiating_entity"] != "user" || fmt.Sprint(e.revoked["reason_admin"]) != "map[en:The user logged out.]" ||
+			e.revoked[secevent.MemberKind] != "hard" || e.revoked[secevent.MemberDevices] != nil {
+			t.Errorf("event %v", e.revoked)
 		}
 
 		w.login("a.example", alice, "").logout(discharger.ScopeUser)
-		if e := r.next(); e.member("user") != alice || e.member("session") != "" || e.member("device") != "" || e.event[secevent.MemberExcept] != nil {
-			t.Errorf("subject %v, event %v", e.claims["sub_id"], e.event)
+		if e := r.next(); e.member("user") != alice || e.member("session") != "" || e.member("device") != "" || e.revoked[secevent.MemberExcept] != nil {
+			t.Errorf("subject %v, event %v", e.claims["sub_id"], e.revoked)
 		}
 
 		time.Sleep(time.Millisecond) // a session minted in the millisecond of a revocation is covered by it
@@ -64,10 +64,10 @@ func TestTold(t *testing.T) {
 			t.Fatal(err)
 		}
 		e = r.next()
-		if except, _ := e.event[secevent.MemberExcept].(map[string]any); e.member("user") != alice || e.member("session") != "" ||
-			except["format"] != "opaque" || except["id"] != kept.id.String() || e.event["initiating_entity"] != "system" ||
-			e.event[secevent.MemberDevices] != true || e.event[secevent.MemberKind] != "soft" {
-			t.Errorf("subject %v, event %v", e.claims["sub_id"], e.event)
+		if except, _ := e.revoked[secevent.MemberExcept].(map[string]any); e.member("user") != alice || e.member("session") != "" ||
+			except["format"] != "opaque" || except["id"] != kept.id.String() || e.revoked["initiating_entity"] != "system" ||
+			e.revoked[secevent.MemberDevices] != true || e.revoked[secevent.MemberKind] != "soft" {
+			t.Errorf("subject %v, event %v", e.claims["sub_id"], e.revoked)
 		}
 		if _, err := w.service.RevokeDevice(ctx, user, "TABLET", discharger.Order{}); err != nil {
 			t.Fatal(err)
@@ -85,13 +85,13 @@ func TestTold(t *testing.T) {
 		}
 		r.quiet()
 		if n := w.value("failed_total", "a.example") + w.value("refused_total", "a.example") + w.value("gaps_total", "a.example"); n != 0 {
-			t.Errorf("%v troubles are counted", n)
+			t.Errorf("%v failures are counted", n)
 		}
 	})
 }
 
-// What a stored event does not say, nobody makes up.
-func TestUnnamed(t *testing.T) {
+// An event in the feed without names becomes a token without them.
+func TestEventsWithoutNames(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 0)
@@ -107,21 +107,21 @@ func TestUnnamed(t *testing.T) {
 				id, at.UnixMilli(), at.Add(time.Hour).UnixMilli()), Until: at.Add(time.Hour)}))
 		w.send(w.config(r.to("a.example")))
 		e := r.next()
-		if e.member("session") != id.String() || len(e.claims["sub_id"].(map[string]any)) != 2 || e.event["initiating_entity"] != "system" {
-			t.Errorf("subject %v, event %v", e.claims["sub_id"], e.event)
+		if e.member("session") != id.String() || len(e.claims["sub_id"].(map[string]any)) != 2 || e.revoked["initiating_entity"] != "system" {
+			t.Errorf("subject %v, event %v", e.claims["sub_id"], e.revoked)
 		}
-		// An earlier version named them in a second line.
+		// An earlier version had the names in a second line.
 		if e := r.next(); e.member("session") != id.String() || e.member("user") != "@bob:a.example" || e.member("device") != "PHONE" {
 			t.Errorf("subject %v", e.claims["sub_id"])
 		}
 		if w.value("gaps_total", "a.example") != 1 || !strings.Contains(w.out.String(), "malformed revocation") {
-			t.Errorf("what could not be read is not counted or not logged:\n%s", &w.out)
+			t.Errorf("a malformed event is not counted or not logged:\n%s", &w.out)
 		}
 	})
 }
 
-// Whatever ends a sender, the next one goes on where the receiver is; and if
-// nobody knows where that is, all is sent again, under the same ids.
+// A new sender continues at the position of the receiver. Without a position all
+// events are sent again, under the same ids.
 func TestRestart(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -158,7 +158,7 @@ func TestRestart(t *testing.T) {
 		seen := make(map[string]bool)
 		for _, id := range ids {
 			if got := r.next().jti(); got != id {
-				t.Errorf("sent again under the id %s, before it was %s", got, id)
+				t.Errorf("sent again under the id %s, want %s", got, id)
 			}
 			seen[id] = true
 		}
@@ -175,8 +175,8 @@ func TestRestart(t *testing.T) {
 	})
 }
 
-// A position that the feed does not have, or events that had to go, are said,
-// and what there is is sent.
+// Events that were dropped from the feed are logged and counted, and the rest is
+// sent.
 func TestGap(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -210,8 +210,8 @@ func TestGap(t *testing.T) {
 	})
 }
 
-// Who does not answer holds up neither those who log out nor other receivers,
-// nor the end.
+// A receiver that does not answer delays neither logouts, other receivers nor the end
+// of Run.
 func TestSlowReceiver(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -286,7 +286,7 @@ func TestNewRefuses(t *testing.T) {
 func TestKeys(t *testing.T) {
 	t.Parallel()
 	if _, err := secevent.NewKeys(nil); err == nil {
-		t.Error("no keys are keys")
+		t.Error("no keys were accepted")
 	}
 	short, err := rsa.GenerateKey(rand.Reader, 1024)
 	must(t, err)
@@ -317,7 +317,7 @@ func TestKeys(t *testing.T) {
 	}
 }
 
-// A feed that cannot be read for a while is read later.
+// Failed reads of a feed are retried.
 func TestFeedTrouble(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -332,7 +332,7 @@ func TestFeedTrouble(t *testing.T) {
 	})
 }
 
-// faulty is a feed that cannot be read at first. One reader only.
+// faulty is a feed whose first reads fail. It has one reader.
 type faulty struct {
 	store.Feed
 	left int

@@ -25,7 +25,7 @@ func status(code int, body string) func(http.ResponseWriter) {
 	}
 }
 
-// drop ends the connection without an answer.
+// drop closes the connection without an answer.
 func drop(w http.ResponseWriter) {
 	conn, _, err := w.(http.Hijacker).Hijack()
 	if err == nil {
@@ -33,31 +33,31 @@ func drop(w http.ResponseWriter) {
 	}
 }
 
-// Whatever is no answer, the same token comes again, later and later, and what
-// was revoked after it comes after it.
-func TestTrouble(t *testing.T) {
+// An undecided answer is followed by the same token, after growing pauses, and later
+// events wait.
+func TestRetries(t *testing.T) {
 	t.Parallel()
 	for name, answer := range map[string]func(http.ResponseWriter){
-		"unavailable":           status(http.StatusServiceUnavailable, "later"),
-		"gateway":               status(http.StatusBadGateway, strings.Repeat("x", 1<<20)),
-		"error":                 status(http.StatusInternalServerError, ""),
-		"unauthorized":          status(http.StatusUnauthorized, `{"err":"authentication_failed"}`),
-		"forbidden":             status(http.StatusForbidden, `{"err":"access_denied"}`),
-		"too many":              status(http.StatusTooManyRequests, ""),
-		"not found":             status(http.StatusNotFound, ""),
-		"no content":            status(http.StatusNoContent, ""),
-		"bad request":           status(http.StatusBadRequest, "<html>"),
-		"bad request, no err":   status(http.StatusBadRequest, `{"error":"invalid_request"}`),
-		"does not know us":      status(http.StatusBadRequest, `{"err":"authentication_failed"}`),
-		"does not want us":      status(http.StatusBadRequest, `{"err":"access_denied"}`),
-		"does not know the key": status(http.StatusBadRequest, `{"err":"invalid_key"}`),
-		"dropped":               drop,
-		"points nowhere": func(w http.ResponseWriter) {
+		"unavailable":         status(http.StatusServiceUnavailable, "later"),
+		"gateway":             status(http.StatusBadGateway, strings.Repeat("x", 1<<20)),
+		"error":               status(http.StatusInternalServerError, ""),
+		"unauthorized":        status(http.StatusUnauthorized, `{"err":"authentication_failed"}`),
+		"forbidden":           status(http.StatusForbidden, `{"err":"access_denied"}`),
+		"too many":            status(http.StatusTooManyRequests, ""),
+		"not found":           status(http.StatusNotFound, ""),
+		"no content":          status(http.StatusNoContent, ""),
+		"bad request":         status(http.StatusBadRequest, "<html>"),
+		"bad request, no err": status(http.StatusBadRequest, `{"error":"invalid_request"}`),
+		"unauthenticated":     status(http.StatusBadRequest, `{"err":"authentication_failed"}`),
+		"access denied":       status(http.StatusBadRequest, `{"err":"access_denied"}`),
+		"unknown key":         status(http.StatusBadRequest, `{"err":"invalid_key"}`),
+		"dropped":             drop,
+		"malformed redirect": func(w http.ResponseWriter) {
 			w.Header().Set("Location", "://eyJ canary")
 			w.WriteHeader(http.StatusFound)
 		},
-		"answers nonsense":      func(w http.ResponseWriter) { nonsense(w) },
-		"refuses, but too long": status(http.StatusBadRequest, `{"x":"`+strings.Repeat("x", 1<<20)+`","err":"invalid_request"}`),
+		"malformed answer":           func(w http.ResponseWriter) { nonsense(w) },
+		"rejection beyond the bound": status(http.StatusBadRequest, `{"x":"`+strings.Repeat("x", 1<<20)+`","err":"invalid_request"}`),
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -74,7 +74,7 @@ func TestTrouble(t *testing.T) {
 				second.logout(discharger.ScopeSession)
 				w.send(w.config(r.to("a.example")))
 				if a, b := r.next(), r.next(); a.member("device") != "ONE" || b.member("device") != "TWO" {
-					t.Errorf("told of %v, then of %v", a.claims["sub_id"], b.claims["sub_id"])
+					t.Errorf("events of %v, then of %v", a.claims["sub_id"], b.claims["sub_id"])
 				}
 				r.mu.Lock()
 				if seen := slices.Compact(slices.Clone(r.seen)); len(r.seen) != 5 || len(seen) != 2 {
@@ -92,7 +92,7 @@ func TestTrouble(t *testing.T) {
 	}
 }
 
-// nonsense is no HTTP.
+// nonsense answers with no HTTP.
 func nonsense(w http.ResponseWriter) {
 	conn, b, err := w.(http.Hijacker).Hijack()
 	if err == nil {
@@ -102,12 +102,12 @@ func nonsense(w http.ResponseWriter) {
 	}
 }
 
-// keepsSecrets demands that nothing secret was logged.
+// keepsSecrets demands that no secret was logged.
 func (w *world) keepsSecrets(r *receiver) {
 	w.t.Helper()
 	log := w.out.String()
 	if log == "" {
-		w.t.Error("nothing was logged")
+		w.t.Error("the log is empty")
 	}
 	for _, secret := range []string{"canary", "Bearer", ".eyJ", r.url} {
 		if strings.Contains(log, secret) {
@@ -116,8 +116,8 @@ func (w *world) keepsSecrets(r *receiver) {
 	}
 }
 
-// A token that is refused for what it is stops nothing.
-func TestRefused(t *testing.T) {
+// A rejected token does not stop delivery.
+func TestRejections(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 0)
@@ -152,7 +152,7 @@ func TestRefused(t *testing.T) {
 	})
 }
 
-// A redirect is no answer, and nobody goes there.
+// A redirect is undecided, and not followed.
 func TestRedirect(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -175,7 +175,7 @@ func TestRedirect(t *testing.T) {
 	})
 }
 
-// A receiver that wants to be left alone is, but not for ever.
+// Retry-After postpones the retry, for a bounded time.
 func TestRetryAfter(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -202,7 +202,7 @@ func TestRetryAfter(t *testing.T) {
 	})
 }
 
-// A receiver that does not answer in time is asked again.
+// A timeout is retried.
 func TestTimeout(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -224,8 +224,7 @@ func TestTimeout(t *testing.T) {
 	})
 }
 
-// Nobody who listens is no answer either. Whoever comes up at the address later
-// is told.
+// A refused connection is retried.
 func TestNoConnection(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

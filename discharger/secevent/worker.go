@@ -50,11 +50,11 @@ func newPauses() pauses {
 // NextBackOff returns the next pause.
 func (p *pauses) NextBackOff() time.Duration { return max(p.ExponentialBackOff.NextBackOff(), p.least) }
 
-// retry calls f until it returns nil or ctx ends. It calls failed before each
+// retry calls f until it returns nil or ctx ends. It calls notify before each
 // pause.
-func retry(ctx context.Context, p *pauses, f func() error, failed backoff.Notify) error {
+func retry(ctx context.Context, p *pauses, f func() error, notify backoff.Notify) error {
 	_, err := backoff.Retry(ctx, func() (struct{}, error) { return struct{}{}, f() },
-		backoff.WithBackOff(p), backoff.WithMaxElapsedTime(0), backoff.WithNotify(failed))
+		backoff.WithBackOff(p), backoff.WithMaxElapsedTime(0), backoff.WithNotify(notify))
 	return err
 }
 
@@ -86,7 +86,7 @@ func (w *worker) follow(ctx context.Context) error {
 		}
 		w.pauses.Reset()
 		if page.Gap && (first || after != "") {
-			w.cfg.Metrics.gap(w.to.Homeserver)
+			w.cfg.Metrics.inc(gaps, w.to.Homeserver)
 			w.log(ctx, slog.LevelError, "feed has a gap, security events were not sent")
 			if after != "" {
 				after = ""
@@ -143,7 +143,7 @@ func (w *worker) deliver(ctx context.Context, entry store.FeedEntry) error {
 	id := eventID(w.to.Homeserver, entry.Position)
 	ended, err := revocation.ReadEvent(entry.Data)
 	if err != nil {
-		w.cfg.Metrics.gap(w.to.Homeserver)
+		w.cfg.Metrics.inc(gaps, w.to.Homeserver)
 		w.log(ctx, slog.LevelError, "malformed revocation in the feed, skipping", slog.String("position", entry.Position), slog.Any("error", err))
 		return nil
 	}
@@ -159,17 +159,17 @@ func (w *worker) deliver(ctx context.Context, entry store.FeedEntry) error {
 		a := w.push(ctx, token)
 		switch a.verdict {
 		case accepted:
-			w.cfg.Metrics.delivered(w.to.Homeserver)
+			w.cfg.Metrics.inc(delivered, w.to.Homeserver)
 			return nil
 		case rejected:
-			w.cfg.Metrics.refused(w.to.Homeserver)
+			w.cfg.Metrics.inc(refused, w.to.Homeserver)
 			w.log(ctx, slog.LevelError, "security event rejected by receiver, skipping", slog.String("jti", id), slog.String("err", a.code))
 			return nil
 		}
 		p.least = a.retryAfter
 		return a.err
 	}, func(err error, pause time.Duration) {
-		w.cfg.Metrics.failed(w.to.Homeserver)
+		w.cfg.Metrics.inc(failed, w.to.Homeserver)
 		w.log(ctx, slog.LevelWarn, "security event delivery failed, retrying", slog.String("jti", id),
 			slog.Int("attempt", attempt), slog.Any("error", err), slog.Duration("pause", pause))
 	})

@@ -53,7 +53,7 @@ func must(t testing.TB, err error) {
 	}
 }
 
-// world is a service on a real store, with homeservers whose receivers are told.
+// world is a service on a real store, with two homeservers.
 type world struct {
 	t       *testing.T
 	dir     string
@@ -225,7 +225,7 @@ func (w *world) send(cfg secevent.Config) (stop func()) {
 	return stop
 }
 
-// session is one that has been activated.
+// session is an activated session.
 type session struct {
 	id         caveat.SessionID
 	caveat     []byte
@@ -248,25 +248,25 @@ func (w *world) login(hs, user, device string) *session {
 	return s
 }
 
-// logout is asked for by the homeserver: the caveat alone does not end the
-// user's other sessions.
+// logout ends sessions on behalf of the homeserver: the caveat alone does not end the
+// other sessions of the user.
 func (s *session) logout(scope discharger.Scope) {
 	s.w.t.Helper()
 	must(s.w.t, s.w.service.Logout(s.w.t.Context(), &discharger.Request{ID: s.caveat, Homeserver: s.homeserver}, scope))
 }
 
-// told is what a receiver was told, verified.
-type told struct {
-	header http.Header
-	raw    string
-	claims jwt.MapClaims
-	event  map[string]any
+// event is a verified token.
+type event struct {
+	header  http.Header
+	raw     string
+	claims  jwt.MapClaims
+	revoked map[string]any // the CAEP event
 }
 
-func (e told) jti() string { return e.claims["jti"].(string) }
+func (e event) jti() string { return e.claims["jti"].(string) }
 
-// member is the name of a member of the subject.
-func (e told) member(name string) string {
+// member returns the name in a member of the subject.
+func (e event) member(name string) string {
 	s, _ := e.claims["sub_id"].(map[string]any)
 	m, _ := s[name].(map[string]any)
 	if sub, ok := m["sub"].(string); ok && m["format"] == "iss_sub" && m["iss"] == issuer {
@@ -276,11 +276,11 @@ func (e told) member(name string) string {
 	return id
 }
 
-// receiver verifies what it is sent, and answers as it is told.
+// receiver verifies tokens, and answers as a test defines.
 type receiver struct {
 	t    *testing.T
 	url  string
-	got  chan told // events answered with 202
+	got  chan event // events answered with 202
 	keys map[string]*rsa.PublicKey
 
 	mu    sync.Mutex
@@ -289,13 +289,13 @@ type receiver struct {
 	ready func(n int, w http.ResponseWriter, r *http.Request) bool
 }
 
-// newReceiver returns one that takes what ready does not answer; n is the number
-// of the request, from 1.
+// newReceiver returns a receiver that accepts the tokens that ready does not answer. n
+// is the number of the request, from 1.
 func newReceiver(w *world, ready func(n int, w http.ResponseWriter, r *http.Request) bool) *receiver {
 	w.t.Helper()
 	keys, err := readJWKS(w.keys.JWKS())
 	must(w.t, err)
-	r := &receiver{t: w.t, got: make(chan told, 64), keys: keys, ready: ready}
+	r := &receiver{t: w.t, got: make(chan event, 64), keys: keys, ready: ready}
 	l := w.network.listen(w.t)
 	r.url = "http://" + l.address
 	srv := &http.Server{Handler: r, ErrorLog: log.New(io.Discard, "", 0)}
@@ -313,7 +313,7 @@ func (r *receiver) to(hs string) secevent.Receiver {
 func (r *receiver) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	e, err := r.verify(req)
 	if err != nil {
-		r.t.Errorf("the receiver cannot verify what it was sent: %v", err)
+		r.t.Errorf("verification by the receiver: %v", err)
 		w.WriteHeader(http.StatusTeapot)
 		return
 	}
@@ -328,20 +328,20 @@ func (r *receiver) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	r.got <- e
 }
 
-func (r *receiver) verify(req *http.Request) (told, error) {
+func (r *receiver) verify(req *http.Request) (event, error) {
 	body, err := io.ReadAll(req.Body)
 	if err != nil {
-		return told{}, err
+		return event{}, err
 	}
 	if req.Method != http.MethodPost || req.URL.Path != "/events" || req.URL.RawQuery != "canary=secret" {
-		return told{}, fmt.Errorf("%s %s", req.Method, req.URL)
+		return event{}, fmt.Errorf("%s %s", req.Method, req.URL)
 	}
 	return verify(string(body), req.Header, r.keys)
 }
 
-// verify checks a token as a receiver does that goes by the book.
-func verify(token string, header http.Header, keys map[string]*rsa.PublicKey) (told, error) {
-	e := told{header: header, raw: token, claims: jwt.MapClaims{}}
+// verify verifies a token as the specifications require.
+func verify(token string, header http.Header, keys map[string]*rsa.PublicKey) (event, error) {
+	e := event{header: header, raw: token, claims: jwt.MapClaims{}}
 	_, err := jwt.NewParser(
 		jwt.WithValidMethods([]string{"RS256"}), jwt.WithIssuer(issuer), jwt.WithAudience(audience), jwt.WithIssuedAt(), jwt.WithLeeway(time.Minute),
 	).ParseWithClaims(token, e.claims, func(t *jwt.Token) (any, error) {
@@ -352,25 +352,25 @@ func verify(token string, header http.Header, keys map[string]*rsa.PublicKey) (t
 		return key, nil
 	})
 	if err != nil {
-		return told{}, err
+		return event{}, err
 	}
 	events, ok := e.claims["events"].(map[string]any)
 	if !ok || len(events) != 1 {
-		return told{}, fmt.Errorf("events %v", e.claims["events"])
+		return event{}, fmt.Errorf("events %v", e.claims["events"])
 	}
-	e.event, ok = events[secevent.EventSessionRevoked].(map[string]any)
+	e.revoked, ok = events[secevent.EventSessionRevoked].(map[string]any)
 	if !ok {
-		return told{}, fmt.Errorf("events %v", events)
+		return event{}, fmt.Errorf("events %v", events)
 	}
 	for _, name := range []string{"sub", "exp", "nbf"} {
 		if _, there := e.claims[name]; there {
-			return told{}, errors.New("there is a claim " + name)
+			return event{}, errors.New("unexpected claim " + name)
 		}
 	}
 	return e, nil
 }
 
-// readJWKS reads published keys.
+// readJWKS decodes a key set.
 func readJWKS(data []byte) (map[string]*rsa.PublicKey, error) {
 	var set struct {
 		Keys []struct{ Kty, Use, Alg, Kid, N, E string }
@@ -407,23 +407,23 @@ func (r *receiver) pauses() (all []time.Duration) {
 }
 
 // next returns the next event.
-func (r *receiver) next() told {
+func (r *receiver) next() event {
 	r.t.Helper()
 	select {
 	case e := <-r.got:
 		return e
 	case <-time.After(patience):
-		r.t.Fatal("the receiver was told nothing")
-		return told{}
+		r.t.Fatal("no event came")
+		return event{}
 	}
 }
 
-// quiet demands that nothing was told but what next returned.
+// quiet demands that there are no more events.
 func (r *receiver) quiet() {
 	r.t.Helper()
 	select {
 	case e := <-r.got:
-		r.t.Errorf("the receiver was told more: %v", e.claims)
+		r.t.Errorf("an event too many: %v", e.claims)
 	default:
 	}
 }
@@ -437,7 +437,7 @@ func (w *world) until(name, hs string, want float64) {
 	}
 }
 
-// value reads one of the metrics.
+// value returns the value of a metric.
 func (w *world) value(name, hs string) float64 {
 	w.t.Helper()
 	families, err := w.reg.Gather()

@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// fiveCaveats are what a macaroon of the schema in the package comment holds
-// after a holder has narrowed it twice.
+// fiveCaveats are the caveats of a macaroon of the schema in the package comment,
+// attenuated twice.
 func fiveCaveats() []string {
 	return []string{
 		"time-before 2030-01-02T12:05:00Z",
@@ -45,8 +45,8 @@ func BenchmarkCheckOneUnknown(b *testing.B) {
 	}
 }
 
-// BenchmarkCheckCostliest makes a check that the cost limit just lets through,
-// on inputs as large as it reckons with.
+// BenchmarkCheckCostliest evaluates a check just below the cost limit, on the largest
+// inputs.
 func BenchmarkCheckCostliest(b *testing.B) {
 	checker := checkerOf(b, `
 format: 1

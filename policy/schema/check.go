@@ -13,61 +13,55 @@ import (
 	"cel.dev/cel-go/interpreter"
 )
 
-// MaxConditions is how many caveats of one macaroon are looked at.
+// MaxConditions bounds the caveats of one macaroon.
 const MaxConditions = 100
 
-// A Request is what is known of the request that a macaroon came with.
+// A Request is the request that carried a macaroon, as far as checks use it.
 type Request struct {
-	// Now is the time. Without it a check that asks for now cannot be made,
-	// nor the built-in ones of a Boulangerie schema.
+	// Now is the time. Without it a check that uses now is undecided.
 	Now time.Time
-	// IP is the address of the client. Without it a check that asks for ip
-	// cannot be made. An IPv4 address in IPv6 form counts as IPv4; a zone is
-	// ignored.
+	// IP is the address of the client. Without it a check that uses ip is
+	// undecided. An IPv4 address in IPv6 form counts as IPv4; a zone is ignored.
 	IP netip.Addr
-	// Values are the context values by name. Those the schema does not
-	// declare are ignored. The Go types are those of a [Condition], or an int
-	// for int, or a []string for list(string).
+	// Values are the context values by name. Values that the schema does not
+	// declare are ignored. The Go types are those of a [Condition], or an int for
+	// int, or a []string for list(string).
 	Values map[string]any
-	// Version is the version of the schema that the macaroon was made under,
-	// which says what it must have. 0 is the newest, the one that asks for
-	// most. Of no meaning in a Boulangerie schema, where nothing is required.
+	// Version is the version of the schema under which the macaroon was minted; it
+	// must have the caveats that this version requires. 0 is the newest. Schemas
+	// of other formats than 1 require nothing.
 	Version int
 }
 
-// A Matcher decides whether a caveat holds. value has the Go type that
-// [Condition] names. It is called concurrently.
+// A Matcher reports whether a caveat holds. value has one of the Go types of a
+// [Condition]. Calls are concurrent.
 type Matcher func(value any, r Request) bool
 
-// Config is what a Checker is made of.
+// Config configures a [Checker]. Schema is required.
 type Config struct {
-	// Schema is required.
 	Schema *Schema
-	// Matchers are asked about the caveats they are named after. In a
-	// Boulangerie schema each caveat must have one, but for expires and
-	// not-before of type DateTime, which have one if none is given. In a
-	// schema of format 1 a matcher is asked after the check, and both must
-	// agree.
+	// Matchers decide caveats by their names. In format 1 a matcher is called after
+	// the check, and both must hold. In other formats each caveat must have one,
+	// unless the format brings its own.
 	Matchers map[string]Matcher
 }
 
-// A Checker says whether the caveats of a macaroon hold. It may be used
-// concurrently.
+// A Checker verifies the caveats of macaroons. It is safe for concurrent use.
 type Checker struct {
 	schema   *Schema
 	matchers []Matcher // by the place of the caveat; nil for none
 }
 
-// New returns a Checker. It is an error when a caveat has nothing that could
-// decide it, or a matcher has no caveat.
+// New returns a Checker. It returns an error if a caveat has neither check nor
+// matcher, or a matcher has no caveat.
 func New(config Config) (*Checker, error) {
 	if config.Schema == nil {
-		return nil, errors.New("schema checker: no schema")
+		return nil, errors.New("schema checker: schema is missing")
 	}
 	c := &Checker{schema: config.Schema, matchers: make([]Matcher, len(config.Schema.caveats))}
 	for name, m := range config.Matchers {
 		if !config.Schema.Knows(name) || m == nil {
-			return nil, fmt.Errorf("schema checker: matcher %q: no such caveat, or no function", name)
+			return nil, fmt.Errorf("schema checker: matcher %q is nil or of no caveat", name)
 		}
 	}
 	for i, cav := range config.Schema.caveats {
@@ -83,10 +77,9 @@ func New(config Config) (*Checker, error) {
 	return c, nil
 }
 
-// Check says whether all conditions hold, which are the texts of all caveats
-// of a macaroon whose signature has been verified, and whether the required
-// caveats are among them. The error is a [*CaveatError]. One that is refused
-// for good comes before one that cannot be decided, whatever their order.
+// Check verifies the conditions of a macaroon whose signature has been verified: all
+// hold, and the required caveats are among them. The error is a [*CaveatError]. A
+// caveat that does not hold takes precedence over an undecided one.
 func (c *Checker) Check(ctx context.Context, conditions []string, r Request) error {
 	if len(conditions) > MaxConditions {
 		return &CaveatError{Err: ErrTooMany, Reason: fmt.Sprintf("%d, at most %d", len(conditions), MaxConditions)}
@@ -119,8 +112,7 @@ func (c *Checker) Check(ctx context.Context, conditions []string, r Request) err
 	return nil
 }
 
-// CheckOne says whether one condition holds, as Check does. Alone it can be
-// neither repeated nor missing.
+// CheckOne verifies one condition, without regard to required and repeated caveats.
 func (c *Checker) CheckOne(ctx context.Context, condition string, r Request) error {
 	if _, err := c.one(ctx, condition, c.activation(r)); err != nil {
 		return err
@@ -128,9 +120,8 @@ func (c *Checker) CheckOne(ctx context.Context, condition string, r Request) err
 	return nil
 }
 
-// Func returns CheckOne as the function that asks about one condition with
-// nothing but a context. request finds the Request in that context; its error
-// makes every condition undecided.
+// Func returns [Checker.CheckOne] as a function of a condition. request returns the
+// request in a context; its error makes every caveat undecided.
 func (c *Checker) Func(request func(context.Context) (Request, error)) func(context.Context, string) error {
 	return func(ctx context.Context, condition string) error {
 		r, err := request(ctx)
@@ -163,12 +154,12 @@ func (c *Checker) required(seen *[MaxCaveats]bool, version int) *CaveatError {
 	return nil
 }
 
-// noTime is why a check that compares with the time cannot be made. A zero
-// time must never reach one: everything is before its end then.
-const noTime = "the time is not known"
+// noTime is the reason of a check that needs the time and has none. A zero time must
+// not reach it: no caveat would be expired.
+const noTime = "time is missing"
 
-// one checks one condition. The caveat is nil when the text is not one the
-// schema knows; the error is then not ErrUndecided.
+// one verifies one condition. The caveat is nil if the text does not parse; the error
+// is not ErrUndecided then.
 func (c *Checker) one(ctx context.Context, condition string, a *activation) (*caveat, *CaveatError) {
 	cav, value, err := c.schema.parse(condition)
 	if err != nil {
@@ -186,12 +177,12 @@ func (c *Checker) one(ctx context.Context, condition string, a *activation) (*ca
 		return cav, cav.undecided(noTime)
 	}
 	if m := c.matchers[cav.place]; m != nil && !m(value, a.request) {
-		return cav, &CaveatError{Name: cav.Name, Err: ErrUnmet, Reason: "its matcher says no"}
+		return cav, &CaveatError{Name: cav.Name, Err: ErrUnmet, Reason: "matcher returned false"}
 	}
 	return cav, nil
 }
 
-// activation gives checks what they ask for by name.
+// activation resolves the names in checks.
 type activation struct {
 	request Request
 	schema  *Schema
@@ -209,7 +200,7 @@ func (c *Checker) activation(r Request) *activation {
 	}
 }
 
-// ResolveName returns the value of a name in a check.
+// ResolveName implements [cel.Activation].
 func (a *activation) ResolveName(name string) (any, bool) {
 	switch name {
 	case nameValue:
@@ -225,10 +216,10 @@ func (a *activation) ResolveName(name string) (any, bool) {
 	return nil, false
 }
 
-// Parent returns nil: there are no other names.
+// Parent implements [cel.Activation]: there is none.
 func (a *activation) Parent() cel.Activation { return nil }
 
-// eval makes the check of one caveat.
+// eval evaluates the check of one caveat.
 func (a *activation) eval(c *caveat, value any) *CaveatError {
 	for _, name := range c.check.needs {
 		if reason := a.provide(name); reason != "" {
@@ -239,7 +230,7 @@ func (a *activation) eval(c *caveat, value any) *CaveatError {
 	result, _, err := c.check.program.Eval(a)
 	switch {
 	case err != nil:
-		// The error may quote what the check worked on, so only its kind is told.
+		// The error may contain the value, and is not returned.
 		var cancelled interpreter.EvalCancelledError
 		if errors.As(err, &cancelled) && cancelled.Cause == interpreter.CostLimitExceeded {
 			return c.undecided("check costs too much")
@@ -251,7 +242,7 @@ func (a *activation) eval(c *caveat, value any) *CaveatError {
 	return nil
 }
 
-// provide makes one name ready for a check, or says why it cannot.
+// provide sets the value of a name, or returns why there is none.
 func (a *activation) provide(name string) string {
 	switch name {
 	case nameNow:
@@ -261,7 +252,7 @@ func (a *activation) provide(name string) string {
 		return ""
 	case nameIP:
 		if !a.request.IP.IsValid() {
-			return "the client's address is not known"
+			return "address of the client is missing"
 		}
 		return ""
 	}
@@ -274,7 +265,7 @@ func (a *activation) provide(name string) string {
 	}
 	v, ok := a.request.Values[name]
 	if !ok {
-		return "context value " + name + " is not given"
+		return "context value " + name + " is missing"
 	}
 	plain, ok := a.schema.context[i].native(v)
 	if !ok {

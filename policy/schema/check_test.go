@@ -55,18 +55,18 @@ func TestCheck(t *testing.T) {
 		"another device":    {[]string{alive, "device TABLET"}, ErrUnmet, `caveat 2 "device": does not hold: value == device`},
 		"less scope":        {[]string{alive, "scope: rooms/read"}, ErrUnmet, `caveat 2 "scope": does not hold: scopes.all(s, s in value)`},
 		"unknown":           {[]string{alive, "admin true"}, ErrUnknown, `caveat 2 "admin": not in the schema`},
-		"unknown long name": {[]string{strings.Repeat("a", 65)}, ErrUnknown, "caveat 1: not in the schema: its name is too long to show"},
+		"unknown long name": {[]string{strings.Repeat("a", 65)}, ErrUnknown, "caveat 1: not in the schema: name is too long"},
 		"case":              {[]string{"Time-before 2030-01-02T12:00:01Z"}, ErrUnknown, `caveat 1 "Time-before": not in the schema`},
 		"empty":             {[]string{""}, ErrMalformed, "caveat 1: malformed: does not begin with a name"},
 		"leading space":     {[]string{" " + alive}, ErrMalformed, "caveat 1: malformed: does not begin with a name"},
 		"not ASCII":         {[]string{"tïme-before x"}, ErrUnknown, `caveat 1 "t": not in the schema`},
-		"too long":          {[]string{strings.Repeat("a", MaxCondition+1)}, ErrMalformed, "caveat 1: malformed: is 65536 bytes long, at most 65535"},
+		"too long":          {[]string{strings.Repeat("a", MaxCondition+1)}, ErrMalformed, "caveat 1: malformed: want at most 65535 bytes, got 65536"},
 		"no value":          {[]string{"time-before"}, ErrMalformed, `caveat 1 "time-before": malformed: is not written as "time-before 2030-01-02T15:04:05Z"`},
 		"empty value":       {[]string{"time-before "}, ErrMalformed, `caveat 1 "time-before": malformed: value: want an RFC 3339 time in the years 1 to 9999`},
 		"two spaces":        {[]string{"time-before  2030-01-02T12:00:01Z"}, ErrMalformed, `caveat 1 "time-before": malformed: value: want an RFC 3339 time in the years 1 to 9999`},
 		"other style":       {[]string{alive, "device = PHONE"}, ErrMalformed, `caveat 2 "device": malformed: value: want letters, digits and . / - _ only`},
 		"style for equals":  {[]string{alive, "user_id @a:b"}, ErrMalformed, `caveat 2 "user_id": malformed: is not written as "user_id = @alice:example.org"`},
-		"value too long":    {[]string{alive, "device " + strings.Repeat("a", 65)}, ErrMalformed, `caveat 2 "device": malformed: value is 65 bytes long, at most 64`},
+		"value too long":    {[]string{alive, "device " + strings.Repeat("a", 65)}, ErrMalformed, `caveat 2 "device": malformed: want a value of at most 64 bytes, got 65`},
 		"flag with a value": {[]string{alive, "read-only true"}, ErrMalformed, `caveat 2 "read-only": malformed: is not written as "read-only"`},
 		"too many":          {slices.Repeat([]string{alive}, MaxConditions+1), ErrTooMany, "caveat: too many caveats: 101, at most 100"},
 		"as many":           {slices.Repeat([]string{alive}, MaxConditions), nil, ""},
@@ -133,17 +133,17 @@ versions:
 		reason    string
 	}{
 		"device":             {"device PHONE", full, nil, ""},
-		"no device":          {"device PHONE", without("device"), ErrUndecided, "context value device is not given"},
-		"no values":          {"device PHONE", Request{}, ErrUndecided, "context value device is not given"},
+		"no device":          {"device PHONE", without("device"), ErrUndecided, "context value device is missing"},
+		"no values":          {"device PHONE", Request{}, ErrUndecided, "context value device is missing"},
 		"device of bytes":    {"device PHONE", with("device", []byte("PHONE")), ErrUndecided, "context value device is not a string, or too large"},
 		"long device":        {"device PHONE", with("device", strings.Repeat("a", 1025)), ErrUndecided, "context value device is not a string, or too large"},
 		"not UTF-8":          {"device PHONE", with("device", "\xff"), ErrUndecided, "context value device is not a string, or too large"},
 		"nil device":         {"device PHONE", with("device", nil), ErrUndecided, "context value device is not a string, or too large"},
 		"before":             {"before 2030-01-02T12:00:01Z", full, nil, ""},
-		"no clock":           {"before 2030-01-02T12:00:01Z", Request{}, ErrUndecided, "the time is not known"},
+		"no clock":           {"before 2030-01-02T12:00:01Z", Request{}, ErrUndecided, "time is missing"},
 		"from":               {"from 10.0.0.1", full, nil, ""},
 		"from, mapped":       {"from ::ffff:10.0.0.1", full, nil, ""},
-		"no address":         {"from 10.0.0.1", Request{}, ErrUndecided, "the client's address is not known"},
+		"no address":         {"from 10.0.0.1", Request{}, ErrUndecided, "address of the client is missing"},
 		"level":              {"level 3", full, nil, ""},
 		"level of int64":     {"level 3", with("level", int64(3)), nil, ""},
 		"level not in list":  {"level 2", full, ErrUnmet, "value <= level && value in levels"},
@@ -225,8 +225,7 @@ versions:
 	}
 }
 
-// TestRefusedBeforeUndecided: what is refused for good must not be called
-// undecided because of something beside it.
+// TestRefusedBeforeUndecided: an undecided caveat does not hide one that does not hold.
 func TestRefusedBeforeUndecided(t *testing.T) {
 	t.Parallel()
 	text, _ := commentExample(t)
@@ -273,8 +272,8 @@ func TestOutOfTime(t *testing.T) {
 	}
 }
 
-// TestCostLimit takes the run-time bound for what it is, the second one: it
-// gives a check more than a request could bring.
+// TestCostLimit tests the bound at run time, with larger values than a request can
+// have.
 func TestCostLimit(t *testing.T) {
 	t.Parallel()
 	schema := mustLoad(t, "format: 1\nid: x\ncontext: {many: {type: list(string)}}\nversions: {v1: {a: {type: string, check: 'many.all(m, m != value)'}}}")
@@ -306,14 +305,14 @@ func TestMatchersNarrow(t *testing.T) {
 	for condition, want := range map[string]error{
 		"time-before 2030-01-02T12:30:00Z": nil,
 		"time-before 2030-01-02T13:30:00Z": ErrUnmet,
-		"time-before 2030-01-02T11:30:00Z": ErrUnmet, // the matcher would agree
+		"time-before 2030-01-02T11:30:00Z": ErrUnmet, // the matcher would hold
 	} {
 		if err := checker.CheckOne(t.Context(), condition, request()); !errors.Is(err, want) {
 			t.Errorf("%s: got %v", condition, err)
 		}
 	}
 	if calls != 2 {
-		t.Errorf("%d calls: a matcher is asked when the check agrees", calls)
+		t.Errorf("%d calls: a matcher is called if the check holds", calls)
 	}
 }
 
@@ -322,17 +321,19 @@ func TestNewRefuses(t *testing.T) {
 	schema := mustLoad(t, stdFile)
 	yes := func(any, Request) bool { return true }
 	for want, config := range map[string]Config{
-		"no schema":                {},
-		`matcher "time_before"`:    {Schema: schema, Matchers: map[string]Matcher{"time_before": yes}},
-		"no such caveat, or no fu": {Schema: schema, Matchers: map[string]Matcher{"time-before": nil}},
+		"schema is missing":      {},
+		`matcher "time_before"`:  {Schema: schema, Matchers: map[string]Matcher{"time_before": yes}},
+		"is nil or of no caveat": {Schema: schema, Matchers: map[string]Matcher{"time-before": nil}},
 	} {
-		if _, err := New(config); err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("got %v, want %s", err, want)
-		}
+		t.Run(want, func(t *testing.T) {
+			if _, err := New(config); err == nil || !strings.Contains(err.Error(), want) {
+				t.Errorf("got %v, want %s", err, want)
+			}
+		})
 	}
 }
 
-// TestFunc is how a homeserver asks about a caveat it does not know itself.
+// TestFunc verifies single conditions, as a homeserver does.
 func TestFunc(t *testing.T) {
 	t.Parallel()
 	type key struct{}
@@ -355,8 +356,8 @@ func TestFunc(t *testing.T) {
 	}
 }
 
-// TestErrorsAreDiscreet looks for the values of caveats and context values in
-// every error they can cause.
+// TestErrorsAreDiscreet searches every error for the values of caveats and context
+// values.
 func TestErrorsAreDiscreet(t *testing.T) {
 	t.Parallel()
 	const canary = "canary7f3a"

@@ -15,15 +15,15 @@ import (
 	"github.com/discharger/discharger/config/yamlfile"
 )
 
-// maxCost is what a check may cost, in CEL's units; ten thousand of them take
-// about a millisecond. It is checked twice: the worst case when the schema is
-// loaded, and what is really spent when the check is made.
+// maxCost bounds the cost of a check, in CEL's units: ten thousand take about a
+// millisecond. The worst case is bounded when the schema is loaded, and the actual
+// cost when the check is evaluated.
 const maxCost = 10_000
 
-// maxRegexp is how large the program of a regular expression may be.
+// maxRegexp bounds the program of a regular expression.
 const maxRegexp = 1000
 
-// The names that every check may use.
+// Names in every check.
 const (
 	nameValue = "value"
 	nameNow   = "now"
@@ -33,7 +33,7 @@ const (
 // check is a compiled check.
 type check struct {
 	program cel.Program
-	needs   []string // what it uses of the request: now, ip, and context values
+	needs   []string // names whose values come with the request
 }
 
 // compiler has the CEL environments of one schema's checks.
@@ -148,9 +148,9 @@ func (d *decoder) needs(names []string) []string {
 	})
 }
 
-// inspect returns the names that a check uses, each once. It refuses a
-// regular expression or a time zone that is not written out in the check: a
-// macaroon's holder must not choose what is compiled, or looked up on disk.
+// inspect returns the names in a check, each once. It returns an error for a regular
+// expression or a time zone that is not a literal: the holder of a macaroon must not
+// choose one.
 func inspect(tree *ast.AST) (names []string, err error) {
 	ast.PreOrderVisit(tree.Expr(), ast.NewExprVisitor(func(e ast.Expr) {
 		switch e.Kind() {
@@ -165,9 +165,9 @@ func inspect(tree *ast.AST) (names []string, err error) {
 				return
 			}
 			if f := call.FunctionName(); f == "matches" {
-				err = fmt.Errorf("the pattern of matches must be written out")
+				err = fmt.Errorf("the pattern of matches must be a literal")
 			} else if strings.HasPrefix(f, "get") && call.IsMemberFunction() {
-				err = fmt.Errorf("the time zone of %s must be written out", f)
+				err = fmt.Errorf("the time zone of %s must be a literal", f)
 			}
 		}
 	}))
@@ -201,7 +201,7 @@ func offset(text string, line, column int) int {
 	return at + max(0, column)
 }
 
-// amount writes a cost, which has no bound when a size in it has none.
+// amount formats a cost, which is unbounded if a size in it is.
 func amount(n uint64) string {
 	if n > 1<<40 {
 		return "any amount"
@@ -209,13 +209,13 @@ func amount(n uint64) string {
 	return fmt.Sprint(n)
 }
 
-// sizes tells the cost estimate how large the inputs of a check can be.
+// sizes has the greatest sizes of the inputs of a check, for its cost.
 type sizes struct {
 	schema *Schema
 	caveat *caveat
 }
 
-// EstimateSize knows the size of value, of context values and of their elements.
+// EstimateSize returns the size of value, of a context value or of their elements.
 func (s sizes) EstimateSize(node cost.AstNode) *cost.SizeEstimate {
 	path := node.Path()
 	if len(path) == 0 {
@@ -241,7 +241,7 @@ func (s sizes) EstimateSize(node cost.AstNode) *cost.SizeEstimate {
 	return &cost.SizeEstimate{Min: 0, Max: uint64(size)}
 }
 
-// EstimateCallCost leaves the cost of every function as CEL has it.
+// EstimateCallCost returns nil: functions have the cost that CEL defines.
 func (s sizes) EstimateCallCost(string, string, *cost.AstNode, []cost.AstNode) *cost.CallEstimate {
 	return nil
 }

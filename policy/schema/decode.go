@@ -109,8 +109,8 @@ func (d *decoder) caveat(e yamlfile.Entry) {
 		t = d.typed(typeNode, path, version1Types(), func(t valueType) bool { return t.parse != nil })
 	}
 	c.MaxLen = d.maxLen(fields.Get("max_len"), t.name == flagType)
-	// Added even if what follows fails, so that the name counts as taken. A schema
-	// with a problem is never used.
+	// The caveat is added before its check compiles, so that its name counts as taken.
+	// A schema with a problem is never used.
 	d.schema.add(c, t)
 	if checkNode != nil && t.cel != nil {
 		if text, ok := d.Text(checkNode, "check", 4*MaxCheck); ok {

@@ -42,7 +42,7 @@ func TestCommentExample(t *testing.T) {
 	schema := mustLoad(t, text)
 	want := []Caveat{
 		{Name: "time-before", Type: "time", Style: StyleArg, Version: 1, Required: true, Repeat: true, MaxLen: 256,
-			Check: "now < value", Doc: "The macaroon is worth nothing from this time on."},
+			Check: "now < value", Doc: "The macaroon is valid before this time."},
 		{Name: "client-ip", Type: "network", Style: StyleArg, Version: 1, Repeat: true, MaxLen: 256, Check: "value.containsIP(ip)"},
 		{Name: "user_id", Type: "user_id", Style: StyleEquals, Version: 1, MaxLen: 256, Check: "true"},
 		{Name: "device", Type: "atom", Style: StyleArg, Version: 2, MaxLen: 64, Check: "value == device"},
@@ -54,7 +54,7 @@ func TestCommentExample(t *testing.T) {
 	}
 	context := []Variable{
 		{Name: "device", Type: "string", Doc: "The device that the request is made with."},
-		{Name: "scopes", Type: "list(string)", Doc: "What the request asks for."},
+		{Name: "scopes", Type: "list(string)", Doc: "The scopes that the request needs."},
 	}
 	if got := schema.Context(); !reflect.DeepEqual(got, context) {
 		t.Errorf("context %+v, want %+v", got, context)
@@ -183,10 +183,10 @@ func TestChecksRefused(t *testing.T) {
 		"dynamic":         {"check: dyn(value)\n", `f:8:14: check of caveat "a": want bool, got dyn`},
 		"bad pattern":     {"check: value.matches('(')\n", `f:8:28: check of caveat "a": invalid matches argument`},
 		"large pattern":   {"check: value.matches('(a{100}){9}(b{100}){9}')\n", `f:8:28: check of caveat "a": regex program size 1838 exceeds limit of 1000`},
-		"holder's regexp": {"check: \"'x'.matches(value)\"\n", `f:8:14: check of caveat "a": the pattern of matches must be written out`},
-		"global matches":  {"check: matches('x', value)\n", `f:8:14: check of caveat "a": the pattern of matches must be written out`},
-		"holder's zone":   {"check: now.getHours(value) > 3\n", `f:8:14: check of caveat "a": the time zone of getHours must be written out`},
-		"context zone":    {"check: value == 'x' && now.getDayOfWeek(zone) > 3\n", `f:8:14: check of caveat "a": the time zone of getDayOfWeek must be written out`},
+		"holder's regexp": {"check: \"'x'.matches(value)\"\n", `f:8:14: check of caveat "a": the pattern of matches must be a literal`},
+		"global matches":  {"check: matches('x', value)\n", `f:8:14: check of caveat "a": the pattern of matches must be a literal`},
+		"holder's zone":   {"check: now.getHours(value) > 3\n", `f:8:14: check of caveat "a": the time zone of getHours must be a literal`},
+		"context zone":    {"check: value == 'x' && now.getDayOfWeek(zone) > 3\n", `f:8:14: check of caveat "a": the time zone of getDayOfWeek must be a literal`},
 		"bad address":     {"check: cidr('300.0.0.0/8').containsIP(ip)\n", `f:8:19: check of caveat "a": invalid cidr argument: CIDR "300.0.0.0/8" parse error during conversion from string: netip.ParsePrefix("300.0.0.0/8"): ParseAddr("300.0.0.0"): IPv4 field has value >255`},
 		"costly":          {"check: many.all(a, many.all(b, many.all(c, a + b + c != value)))\n", `f:8:14: check of caveat "a": may cost 143151426, want at most 10000; a smaller max_len or fewer loops would help`},
 		"very costly":     {"check: " + strings.Repeat("many.all(a, ", 8) + "true" + strings.Repeat(")", 8) + "\n", `f:8:14: check of caveat "a": may cost any amount, want at most 10000; a smaller max_len or fewer loops would help`},

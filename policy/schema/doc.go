@@ -1,40 +1,37 @@
-// Package schema reads caveat schemas: files that say which caveats a macaroon
-// may carry, what their values are, and when they hold.
+// Package schema reads caveat schemas and verifies caveats: a schema defines the
+// caveats that macaroons may carry, the types of their values, and when they hold.
 //
-// A caveat is a line of text that takes something away. A verifier that meets
-// one it does not understand has to refuse, so somebody has to write down
-// which ones there are. A schema is where. Load one with [Load], make a
-// [Checker] of it, and give that the caveats of a macaroon whose signature has
-// been verified:
+// A caveat is a line of text that restricts a macaroon. A verifier rejects a caveat
+// that it does not understand, so the caveats of a service have to be defined.
+// [Load] reads a schema, [New] makes a [Checker] of it, and [Checker.Check] verifies
+// the caveats of a macaroon whose signature has been verified. It refuses
 //
-//   - a caveat that the schema does not have is refused;
-//   - so is one that is not written in its style, or whose value is not of its
-//     type or too long;
-//   - so is one whose check says no, or cannot be made;
-//   - so is a second one where the schema allows one;
-//   - so is a macaroon without a caveat that the schema requires.
+//   - a caveat that the schema does not have;
+//   - a caveat that is not in its style, or whose value is too long or not of its
+//     type;
+//   - a caveat whose check is false, or cannot be evaluated;
+//   - a second caveat of one kind, unless it may be repeated;
+//   - a macaroon without a required caveat.
 //
-// Nothing is ever skipped. A refusal is a [*CaveatError] that says which caveat
-// and why, and never holds the value of one. Signatures, keys and third-party
-// caveats are not this package's business.
+// No caveat is ever skipped. A refusal is a [*CaveatError], which never contains a
+// value. Signatures, keys and third-party caveats are out of scope.
 //
-// Some ask about less than a whole macaroon: [Checker.Func] is for a verifier
-// that meets one condition it does not know, and [Schema.KnowsCaveat] for a
-// policy that is about to add one. [Std] is the schema of what any holder of a
-// macaroon of this service may add.
+// [Checker.Func] is for a verifier of single conditions, and [Schema.KnowsCaveat] for
+// a policy that adds one. [Std] is the schema of the caveats that any holder of a
+// macaroon may add.
 //
 // # The file
 //
-// Format 1 is a YAML file. Here is one with everything in it:
+// Format 1 is a YAML file. This one has every key:
 //
 //	format: 1                     # of this language; required
-//	id: example                   # what errors and the reference call it; required
-//	doc: What macaroons of example.org may carry.
-//	style: cond arg               # of caveats that name none; this is the default
+//	id: example                   # name in errors and in the reference; required
+//	doc: Caveats of macaroons of example.org.
+//	style: cond arg               # of caveats that name none; the default
 //
-//	context:                      # what checks may use beside value, now and ip
+//	context:                      # values for checks, beside value, now and ip
 //	  device:  {type: string, doc: The device that the request is made with.}
-//	  scopes:  {type: list(string), doc: What the request asks for.}
+//	  scopes:  {type: list(string), doc: The scopes that the request needs.}
 //
 //	versions:                     # v1, v2, … each adds caveats and changes none
 //	  v1:
@@ -43,7 +40,7 @@
 //	      required: true          # default false
 //	      repeat: true            # default false
 //	      check: now < value      # required
-//	      doc: The macaroon is worth nothing from this time on.
+//	      doc: The macaroon is valid before this time.
 //	    client-ip:
 //	      type: network
 //	      repeat: true
@@ -51,7 +48,7 @@
 //	    user_id:
 //	      type: user_id
 //	      style: key = value      # as Synapse writes it
-//	      check: "true"           # it only informs
+//	      check: "true"           # always holds
 //	  v2:
 //	    device:
 //	      type: atom
@@ -66,13 +63,12 @@
 //	      type: flag              # the name alone, without a value
 //	      check: scopes.all(s, s.endsWith("/read"))
 //
-// Keys that are not known, keys given twice and values of another type are
-// errors, and so are YAML's aliases and tags. Every [Problem] has its line and
-// column, and [Check] finds all of them at once.
+// Unknown and duplicate keys, values of another type, and YAML's anchors, aliases and
+// tags are errors. [Check] returns all problems at once, with line and column.
 //
-// A name is up to 64 letters, digits and any of . / - _. A style says how a
-// caveat joins its name and its value; whatever the style, a text is read in
-// one way only, because no separator begins with a character of a name:
+// A name is up to 64 letters, digits and any of . / - _. A style joins the name and
+// the value of a caveat. No separator begins with a character of a name, so that a
+// text has one reading:
 //
 //	cond arg       time-before 2030-01-02T15:04:05Z
 //	key = value    user_id = @alice:example.org
@@ -83,7 +79,7 @@
 //
 // A value is never empty. In a check it has the CEL type on the right.
 //
-//	flag       none, the caveat is its name alone             bool, always true
+//	flag       none: the caveat is its name                   bool, always true
 //	string     text without control characters                string
 //	atom       letters, digits and . / - _                    string
 //	bool       true or false                                  bool
@@ -98,8 +94,8 @@
 //	list(T)    any of these but flag and string, one space    list(T)
 //	           between
 //
-// IPv4 addresses in IPv6 form are taken for what they are, and the host bits of
-// a range are cleared.
+// IPv4 addresses in IPv6 form count as IPv4, and the host bits of a range are
+// cleared.
 //
 // A context value has one of the types string, bool, int, time, duration, ip,
 // network or a list of one of them. Text is at most 1024 bytes long and a list
@@ -107,30 +103,28 @@
 //
 // # Checks
 //
-// A check is an expression in CEL (cel.dev) that says true or false. It sees
+// A check is a boolean expression in CEL (cel.dev). Its variables are
 //
 //	value     of the caveat
-//	now       a timestamp: when the request came
+//	now       a timestamp: the time of the request
 //	ip        a net.IP: the address of the client
 //
-// and the context values that the file declares, which the program brings with
-// each [Request]. A check that uses one that the request does not have is not
-// made, and the caveat is refused with [ErrUndecided]. There are CEL's standard
-// functions and macros, and those of its network extension: value.containsIP(ip)
-// of a network, ip("…"), cidr("…") and so on. A regular expression and a time
-// zone have to be written out; a macaroon's holder must not choose them.
+// and the context values, which the program supplies with each [Request]. A caveat
+// whose check uses one that the request lacks is refused with [ErrUndecided]. The
+// functions and macros are those of CEL and of its network extension, such as
+// value.containsIP(ip) of a network, ip("…") and cidr("…"). Regular expressions and
+// time zones must be literals: the holder of a macaroon must not choose them.
 //
-// Checks are compiled when the file is loaded: one that does not compile, that
-// says anything but true or false, or that could cost more than 10 000 units
-// (about a millisecond) with the longest values allowed, is an error there.
-// The bound holds at run time too.
+// Checks are compiled when the file is loaded. A check is an error if it does not
+// compile, is not a boolean, or could cost more than 10 000 units (about a
+// millisecond) with the longest values. The bound holds at run time too.
 //
 // # Versions
 //
-// Versions only ever add. A macaroon that was made under version 2 must have
-// what versions 1 and 2 require; it may have any caveat of the schema. A schema
-// that requires something new says so in a new version, and the macaroons of
-// the old one stay good: whoever asks gives the version in [Request.Version].
+// A version adds caveats and changes none. A macaroon that was minted under version 2
+// must have the caveats that versions 1 and 2 require, and may have any caveat of the
+// schema. A new requirement needs a new version: macaroons of the old one stay valid,
+// because the verifier passes their version in [Request.Version].
 //
 // # Other formats
 //

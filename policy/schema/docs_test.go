@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// TestDocs compares references with those that people have read.
+// TestDocs compares references with reviewed ones.
 func TestDocs(t *testing.T) {
 	t.Parallel()
 	example, _ := commentExample(t)
@@ -25,7 +25,7 @@ func TestDocs(t *testing.T) {
 	}
 }
 
-// TestDocsEscapes keeps a schema's words inside the table cell they are for.
+// TestDocsEscapes keeps text of a schema inside its table cell.
 func TestDocsEscapes(t *testing.T) {
 	t.Parallel()
 	docs := Docs(mustLoad(t, `

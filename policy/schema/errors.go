@@ -18,36 +18,33 @@ var (
 	ErrCheck = errors.New("bad check")
 )
 
-// Why a macaroon's caveats are refused. A [CaveatError] wraps one of them.
+// Reasons why caveats are refused. A [CaveatError] wraps one of them.
 var (
 	// ErrUnknown: the schema has no such caveat.
 	ErrUnknown = errors.New("not in the schema")
-	// ErrMalformed: the text is not in the caveat's style, or the value not
-	// of its type.
+	// ErrMalformed: the text is not in the caveat's style, or the value not of its
+	// type.
 	ErrMalformed = errors.New("malformed")
-	// ErrUnmet: the caveat's check says no.
+	// ErrUnmet: the check of the caveat is false.
 	ErrUnmet = errors.New("does not hold")
-	// ErrMissing: the caveat is required and the macaroon has none.
+	// ErrMissing: the macaroon lacks a required caveat.
 	ErrMissing = errors.New("required and missing")
-	// ErrRepeated: the macaroon has the caveat again, and the schema does not
-	// let it.
+	// ErrRepeated: the macaroon has more than one of a caveat without repeat.
 	ErrRepeated = errors.New("given more than once")
 	// ErrTooMany: the macaroon has more than [MaxConditions] caveats.
 	ErrTooMany = errors.New("too many caveats")
-	// ErrUndecided: nothing is known to be wrong with the caveat, but its
-	// check could not be made, for want of a context value, of time or of
-	// cost. Like the others it is a refusal, but not one for good: a client
-	// should be told to come back later.
+	// ErrUndecided: the check could not be evaluated, for lack of a context value,
+	// of time or of cost. The request is refused, and the client may retry.
 	ErrUndecided = errors.New("cannot be decided")
 )
 
-// A CaveatError says which caveat keeps a macaroon from being accepted, and
-// why. It never holds the value of a caveat or of a context value.
+// A CaveatError is the refusal of a caveat. It never contains the value of a caveat or
+// of a context value.
 type CaveatError struct {
-	Name     string // "" when it has none that can be read
-	Position int    // among the conditions, from 1; 0 when it is not one of them
+	Name     string // "" if it has none that parses
+	Position int    // among the conditions, from 1; 0: not one of them
 	Err      error  // one of the errors above
-	Reason   string // more words, or ""
+	Reason   string // detail, or ""
 }
 
 // Error returns one line.
@@ -70,12 +67,12 @@ func (e *CaveatError) Error() string {
 // Unwrap returns Err.
 func (e *CaveatError) Unwrap() error { return e.Err }
 
-// malformed returns the error of a text that names no caveat.
+// malformed returns the error of a text without the name of a caveat.
 func malformed(format string, args ...any) *CaveatError {
 	return &CaveatError{Err: ErrMalformed, Reason: fmt.Sprintf(format, args...)}
 }
 
-// malformed returns the error of a text that is not what c should be.
+// malformed returns the error of a text that begins with the name of c.
 func (c *caveat) malformed(format string, args ...any) *CaveatError {
 	return &CaveatError{Name: c.Name, Err: ErrMalformed, Reason: fmt.Sprintf(format, args...)}
 }

@@ -82,8 +82,8 @@ func ExampleSchema_Parse() {
 	// false
 }
 
-// ExampleChecker_Func gives a verifier that asks about one condition at a time
-// a function that finds the rest in the context.
+// ExampleChecker_Func makes a function for verifiers of single conditions, which finds
+// the request in the context.
 func ExampleChecker_Func() {
 	type requestKey struct{}
 	std, err := schema.Std()

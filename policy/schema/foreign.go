@@ -21,8 +21,8 @@ type Definition struct {
 	Holds      string                    // when Match is true, for the reference
 }
 
-// Add adds a caveat that may be repeated. The error says why its name is not
-// possible.
+// Add adds a caveat that may be repeated. It returns an error if the name is invalid
+// or a duplicate.
 func (f *Foreign) Add(d Definition) error {
 	s := f.Schema()
 	if err := s.nameError(d.Name); err != nil {
@@ -34,7 +34,7 @@ func (f *Foreign) Add(d Definition) error {
 	return nil
 }
 
-// Schema returns the schema with what was set and added so far.
+// Schema returns the schema with all caveats added so far.
 func (f *Foreign) Schema() *Schema {
 	if f.schema == nil {
 		f.schema = newSchema(f.Format)

@@ -43,7 +43,7 @@ func FuzzLoad(f *testing.F) {
 	})
 }
 
-// use does with a schema all that can be done.
+// use calls every method of a schema.
 func use(t *testing.T, schema *Schema) {
 	if Docs(schema) == "" {
 		t.Error("no reference")
@@ -67,7 +67,7 @@ func use(t *testing.T, schema *Schema) {
 	}
 }
 
-// anyOutcome makes a check that may have any outcome but a nameless one.
+// anyOutcome verifies a condition. An error must be a CaveatError.
 func anyOutcome(t *testing.T, checker *Checker, condition string) {
 	r := request()
 	r.IP = netip.MustParseAddr("2001:db8::1")
@@ -93,8 +93,8 @@ func everyType(t testing.TB) *Checker {
 	return checkerOf(t, text)
 }
 
-// FuzzParse reads any text as a caveat of any type. What parses is one of the
-// schema's, within its length, and parses again to the same.
+// FuzzParse parses any text as a caveat of any type. A parsed caveat is one of the
+// schema.
 func FuzzParse(f *testing.F) {
 	checker := everyType(f)
 	for _, cav := range checker.schema.caveats {
@@ -118,8 +118,8 @@ func FuzzParse(f *testing.F) {
 	})
 }
 
-// FuzzCheckExpression compiles any text as a check and makes it. It must end,
-// soon, in a verdict.
+// FuzzCheckExpression compiles and evaluates any text as a check, within the bound of
+// cost.
 func FuzzCheckExpression(f *testing.F) {
 	for _, seed := range []string{
 		"now < value", "value.containsIP(ip)", "many.all(a, many.exists(b, a == b || a in many))", "matches(text, '^a+$')",

@@ -6,8 +6,8 @@ import (
 	"unicode/utf8"
 )
 
-// maxContextText and maxContextItems bound what a context value brings into a
-// check, as max_len bounds the value of a caveat.
+// maxContextText and maxContextItems bound a context value, as max_len bounds the
+// value of a caveat.
 const (
 	maxContextText  = 1024
 	maxContextItems = 64
@@ -23,7 +23,7 @@ func nativeText(v any) (any, bool) {
 	return s, ok && len(s) <= maxContextText && utf8.ValidString(s)
 }
 
-// nativeTime refuses the zero time, which is what a caller that forgot has.
+// nativeTime rejects the zero time, which a caller forgot to set.
 func nativeTime(v any) (any, bool) {
 	t, ok := v.(time.Time)
 	return t, ok && !t.IsZero() && inYears(t)
@@ -41,7 +41,7 @@ func nativeIP(v any) (any, bool) {
 	return plainAddr(addr), ok && addr.IsValid()
 }
 
-// plainAddr is addr as checks see it: IPv4 as IPv4, and without a zone.
+// plainAddr returns addr without a zone, and as IPv4 if it is that in IPv6 form.
 func plainAddr(addr netip.Addr) netip.Addr { return addr.Unmap().WithZone("") }
 
 func nativeNetwork(v any) (any, bool) {
@@ -52,7 +52,7 @@ func nativeNetwork(v any) (any, bool) {
 	return plainPrefix(p)
 }
 
-// nativeList takes a []any, or a []string when that is what elem takes.
+// nativeList accepts a []any, or a []string if elem accepts strings.
 func nativeList(elem func(any) (any, bool)) func(any) (any, bool) {
 	return func(v any) (any, bool) {
 		items, ok := v.([]any)

@@ -9,7 +9,7 @@ import (
 	"github.com/discharger/discharger/config/yamlfile"
 )
 
-// detail returns a problem as it is shown, without the last newline.
+// detail returns a problem with its excerpt, without the last newline.
 func detail(t testing.TB, p *yamlfile.Problem) string {
 	t.Helper()
 	var b strings.Builder
@@ -56,7 +56,7 @@ func TestDetail(t *testing.T) {
 	}
 }
 
-// TestLongLine shows the part of a long line that a problem is in.
+// TestLongLine shows the part of a long line around a problem.
 func TestLongLine(t *testing.T) {
 	t.Parallel()
 	text := "{format: 1, id: x, versions: {v1: {}}, doc: '" + strings.Repeat("a", 500) + "', b: c, c: '" + strings.Repeat("d", 500) + "'}"
@@ -170,7 +170,7 @@ func TestManyProblems(t *testing.T) {
 	}
 }
 
-// TestManyWarnings does not let warnings stand in the way of loading.
+// TestManyWarnings loads a file with more warnings than are reported.
 func TestManyWarnings(t *testing.T) {
 	t.Parallel()
 	var b strings.Builder
@@ -186,7 +186,7 @@ func TestManyWarnings(t *testing.T) {
 	}
 }
 
-// TestLineBreaks finds the place behind every line break that YAML knows.
+// TestLineBreaks finds the place after every line break of YAML.
 func TestLineBreaks(t *testing.T) {
 	t.Parallel()
 	for _, br := range []string{"\n", "\r\n", "\r", "\u0085", "\u2028", "\u2029"} {

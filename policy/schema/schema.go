@@ -7,13 +7,13 @@ import (
 	"github.com/discharger/discharger/config/yamlfile"
 )
 
-// A Format is the language that a schema file is written in.
+// A Format is the language of a schema file.
 type Format string
 
 // Format1 is the format in the package comment.
 const Format1 Format = "1"
 
-// A Style is how a caveat puts its name and its value into one text.
+// A Style is the way in which a caveat joins its name and its value.
 type Style string
 
 // The styles.
@@ -24,8 +24,7 @@ const (
 	StyleColon  Style = "name: value" // as Boulangerie writes it
 )
 
-// separator returns what stands between name and value, "" for a style that
-// does not exist.
+// separator returns the text between name and value, "" for an unknown style.
 func (s Style) separator() string {
 	switch s {
 	case StyleArg:
@@ -40,45 +39,44 @@ func (s Style) separator() string {
 	return ""
 }
 
-// styleNames returns the names of the styles, in the order of a reference.
+// styleNames returns the names of the styles.
 func styleNames() []string {
 	return []string{string(StyleArg), string(StyleEquals), string(StyleLess), string(StyleColon)}
 }
 
-// A Caveat is what a schema says of one kind of caveat.
+// A Caveat is the declaration of one caveat.
 type Caveat struct {
 	Name     string
 	Type     string // as the schema writes it
 	Style    Style
-	Version  int    // the version of the schema that introduced it
-	Required bool   // a macaroon of that version or a later one must have it
-	Repeat   bool   // a macaroon may have it more than once; all must hold
-	MaxLen   int    // bytes of the value at most; 0 when only [MaxCondition] bounds it
-	Check    string // in CEL; "" in a Boulangerie schema
-	Doc      string // for a reader; "" when the schema says nothing
+	Version  int    // of the schema, that introduced it
+	Required bool   // macaroons of that version or a later one must have it
+	Repeat   bool   // macaroons may have it more than once, and all must hold
+	MaxLen   int    // bytes of the value; 0: bounded by [MaxCondition]
+	Check    string // in CEL; "" in other formats than 1
+	Doc      string // for the reference; may be empty
 }
 
-// A Variable is a context value that checks may use.
+// A Variable is the declaration of a context value.
 type Variable struct {
 	Name string
 	Type string
 	Doc  string
 }
 
-// A Condition is the text of a caveat, taken apart.
+// A Condition is a parsed caveat.
 type Condition struct {
 	Name string
-	// Value is a string, bool, int64, time.Time, time.Duration, netip.Addr,
-	// netip.Prefix or *big.Int, or an []any of these, as the caveat's type
-	// has it.
+	// Value is, by the type of the caveat, a string, bool, int64, time.Time,
+	// time.Duration, netip.Addr, netip.Prefix or *big.Int, or an []any of these.
 	Value any
 }
 
-// MaxCondition is the longest text of a caveat that is looked at, in bytes.
+// MaxCondition bounds the text of a caveat, in bytes.
 const MaxCondition = 1<<16 - 1
 
-// A Schema says which caveats there are. It never changes once loaded and may
-// be used concurrently.
+// A Schema is a set of caveats. It is immutable once loaded, and safe for concurrent
+// use.
 type Schema struct {
 	format   Format
 	about    string // first paragraph of Docs, in other formats than 1
@@ -91,12 +89,12 @@ type Schema struct {
 	variable map[string]int // index in context
 }
 
-// caveat is a Caveat with what the schema made of it.
+// caveat is a Caveat that can be parsed and verified.
 type caveat struct {
 	Caveat
-	place     int // among the schema's caveats
+	place     int // index in the schema
 	separator string
-	example   string // the whole text of one that parses
+	example   string // text of one that parses
 	typeText  string
 	parse     func(string) (any, error)
 	match     Matcher // of a schema in another format; nil for most
@@ -115,7 +113,7 @@ func newSchema(format Format) *Schema {
 	return &Schema{format: format, byName: map[string]*caveat{}, variable: map[string]int{}}
 }
 
-// add appends a caveat whose name is new. t is its type.
+// add appends a caveat with a new name. t is its type.
 func (s *Schema) add(c *caveat, t valueType) {
 	c.Type, c.typeText, c.parse = t.name, t.text, t.parse
 	c.separator = c.Style.separator()
@@ -141,15 +139,13 @@ func (s *Schema) nameError(name string) error {
 	return nil
 }
 
-// Format returns the language the schema was written in.
+// Format returns the language of the schema.
 func (s *Schema) Format() Format { return s.format }
 
-// ID returns the schema's id: in a Boulangerie schema what the identifiers of
-// its tokens name, otherwise a name for people.
+// ID returns the id of the schema.
 func (s *Schema) ID() string { return s.id }
 
-// Version returns the newest version, which has all caveats. Format 1 counts
-// from 1, Boulangerie from 0.
+// Version returns the newest version, which has all caveats.
 func (s *Schema) Version() int { return s.version }
 
 // Caveats returns the caveats of all versions, in the order of the file.
@@ -161,8 +157,7 @@ func (s *Schema) Caveats() []Caveat {
 	return list
 }
 
-// Context returns the context values that the schema declares, in the order
-// of the file.
+// Context returns the declared context values, in the order of the file.
 func (s *Schema) Context() []Variable {
 	list := make([]Variable, len(s.context))
 	for i, v := range s.context {
@@ -171,12 +166,11 @@ func (s *Schema) Context() []Variable {
 	return list
 }
 
-// Knows says whether the schema has a caveat of that name.
+// Knows reports whether there is a caveat with a name.
 func (s *Schema) Knows(name string) bool { return s.byName[name] != nil }
 
-// Parse takes the text of a caveat apart. It says nothing of whether the
-// caveat holds. Its error is a [*CaveatError] that wraps [ErrUnknown] or
-// [ErrMalformed].
+// Parse parses the text of a caveat, and does not verify it. The error is a
+// [*CaveatError] that wraps [ErrUnknown] or [ErrMalformed].
 func (s *Schema) Parse(condition string) (Condition, error) {
 	c, value, err := s.parse(condition)
 	if err != nil {
@@ -185,20 +179,18 @@ func (s *Schema) Parse(condition string) (Condition, error) {
 	return Condition{Name: c.Name, Value: value}, nil
 }
 
-// KnowsCaveat returns nil if the text of a caveat is one that a [Checker] of
-// the schema would understand, and Parse's error if not. With it a policy can
-// be told, before any macaroon has it, that a caveat it adds would be refused.
+// KnowsCaveat returns the error of [Schema.Parse]. A policy calls it to reject a
+// caveat before it is added to a macaroon.
 func (s *Schema) KnowsCaveat(condition string) error {
 	_, err := s.Parse(condition)
 	return err
 }
 
-// parse finds the caveat that condition is one of, and its value. The name is
-// the longest run of name characters: no separator begins with one, so there
-// is one way only to read a text.
+// parse returns the caveat and the value of a condition. The name is the longest run
+// of name characters. Since no separator begins with one, a text has one reading.
 func (s *Schema) parse(condition string) (*caveat, any, *CaveatError) {
 	if len(condition) > MaxCondition {
-		return nil, nil, malformed("is %d bytes long, at most %d", len(condition), MaxCondition)
+		return nil, nil, malformed("want at most %d bytes, got %d", MaxCondition, len(condition))
 	}
 	end := 0
 	for end < len(condition) && isNameByte(condition[end]) {
@@ -210,7 +202,7 @@ func (s *Schema) parse(condition string) (*caveat, any, *CaveatError) {
 	case name == "":
 		return nil, nil, malformed("does not begin with a name")
 	case c == nil && len(name) > MaxName:
-		return nil, nil, &CaveatError{Err: ErrUnknown, Reason: "its name is too long to show"}
+		return nil, nil, &CaveatError{Err: ErrUnknown, Reason: "name is too long"}
 	case c == nil:
 		return nil, nil, &CaveatError{Name: name, Err: ErrUnknown}
 	}
@@ -222,7 +214,7 @@ func (s *Schema) parse(condition string) (*caveat, any, *CaveatError) {
 		return nil, nil, c.malformed("is not written as %q", c.example)
 	}
 	if c.MaxLen > 0 && len(text) > c.MaxLen {
-		return nil, nil, c.malformed("value is %d bytes long, at most %d", len(text), c.MaxLen)
+		return nil, nil, c.malformed("want a value of at most %d bytes, got %d", c.MaxLen, len(text))
 	}
 	value, err := c.parse(text)
 	if err != nil {

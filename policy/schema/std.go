@@ -5,7 +5,7 @@ import _ "embed"
 //go:embed std.yaml
 var stdFile string
 
-// Std returns the schema std: the caveats that a holder may add to a macaroon
-// of this service, time-before and client-ip, in the style of the bakery. The
-// error is always nil but for a broken build.
+// Std returns the standard schema: time-before and client-ip, in the style of the
+// bakery, which any holder may add to a macaroon of the service. The error is nil
+// unless the build is broken.
 func Std() (*Schema, error) { return Load("std.yaml", []byte(stdFile)) }

@@ -10,23 +10,22 @@ import (
 	"cel.dev/cel-go/ext"
 )
 
-// A valueType is a type that a value can have: how it is written in a caveat,
-// and what it is in a check.
+// A valueType is the type of a value, in a caveat and in a check.
 type valueType struct {
-	name    string                    // as a schema writes it
-	text    string                    // what a value looks like, for the reference
+	name    string                    // in a schema
+	text    string                    // form of a value, for the reference
 	example string                    // a value that parses
-	parse   func(string) (any, error) // from a caveat, nil when none can have the type; errors hold nothing of the value
-	cel     *cel.Type                 // in a check; nil in Boulangerie schemas
-	native  func(any) (any, bool)     // from a Request; nil when no context value can have the type
+	parse   func(string) (any, error) // in a caveat; nil: no caveat can have the type; errors do not contain the value
+	cel     *cel.Type                 // in a check; nil in other formats than 1
+	native  func(any) (any, bool)     // in a Request; nil: no context value can have the type
 	inList  bool                      // list(T) exists
-	spaces  bool                      // may have spaces, so a caveat cannot hold a list of it
+	spaces  bool                      // a value may have spaces, so that no caveat can be a list of it
 }
 
-// The Go types behind the values: string, bool, int64, time.Time,
-// time.Duration, netip.Addr, netip.Prefix, and for lists []any.
+// Go types of values: string, bool, int64, time.Time, time.Duration, netip.Addr,
+// netip.Prefix, and []any for lists.
 
-// flagType is the type whose values are not written.
+// flagType is the type without a written value.
 const flagType = "flag"
 
 // version1Types returns the types of format 1.
@@ -58,7 +57,7 @@ func version1Types() []valueType {
 	})
 }
 
-// withLists appends list(T) for each T that may be in one.
+// withLists appends list(T) for each T with inList.
 func withLists(scalars []valueType) []valueType {
 	all := scalars
 	for _, t := range scalars {
@@ -82,7 +81,7 @@ func withLists(scalars []valueType) []valueType {
 	return all
 }
 
-// toCEL returns a value as checks see it. v has one of the Go types above.
+// toCEL returns the CEL value of v, which has one of the Go types above.
 func toCEL(v any) ref.Val {
 	switch v := v.(type) {
 	case string:

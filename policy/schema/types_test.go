@@ -11,8 +11,7 @@ import (
 	"time"
 )
 
-// TestValues reads values of every type of format 1. nil is for text that does
-// not parse.
+// TestValues parses values of every type of format 1; nil: the text does not parse.
 func TestValues(t *testing.T) {
 	t.Parallel()
 	addr, prefix := netip.MustParseAddr, netip.MustParsePrefix
@@ -92,7 +91,7 @@ func TestStyles(t *testing.T) {
 	}
 }
 
-// TestCheckTypes makes a check in the CEL type of every type.
+// TestCheckTypes evaluates a check with a value of every type.
 func TestCheckTypes(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string][2]string{

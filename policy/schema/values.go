@@ -12,7 +12,7 @@ import (
 	"github.com/discharger/discharger/policy/schema/uri"
 )
 
-// Why a value does not parse. None of these quotes the value.
+// Errors of values, none of which contains the value.
 var (
 	errText     = errors.New("want text, without control characters")
 	errAtom     = errors.New("want letters, digits and . / - _ only")
@@ -73,8 +73,8 @@ func parseTime(s string) (any, error) {
 	return t.UTC(), nil
 }
 
-// isRFC3339 says whether s has the shape of an RFC 3339 time. Go's parser also
-// takes hours of one digit, commas and offsets of days.
+// isRFC3339 reports whether s has the form of an RFC 3339 time. Go's parser also
+// accepts hours of one digit, commas and offsets of days.
 func isRFC3339(s string) bool {
 	const shape = "0000-00-00T00:00:00"
 	if len(s) < len(shape)+1 || !hasShape(s[:len(shape)], shape) {
@@ -91,7 +91,7 @@ func isRFC3339(s string) bool {
 		(hasShape(rest, "+00:00") || hasShape(rest, "-00:00")) && rest[1:3] < "24" && rest[4:6] < "60"
 }
 
-// hasShape says whether s is shape with any digits for its zeros.
+// hasShape reports whether s is shape with any digits for its zeros.
 func hasShape(s, shape string) bool {
 	if len(s) != len(shape) {
 		return false
@@ -116,7 +116,7 @@ func parseMillis(s string) (any, error) {
 	return t, nil
 }
 
-// inYears says whether checks can hold t: CEL's times are RFC 3339's.
+// inYears reports whether t is in the range of CEL's times, that of RFC 3339.
 func inYears(t time.Time) bool {
 	year := t.UTC().Year()
 	return year >= 1 && year <= 9999
@@ -157,9 +157,8 @@ func parseNetwork(s string) (any, error) {
 	return p, nil
 }
 
-// plainPrefix clears the host bits of p and turns a range of IPv4 addresses
-// written as IPv6 into what it is. A range that holds those and others beside
-// them has no plain form.
+// plainPrefix clears the host bits of p, and converts a range of IPv4 addresses in
+// IPv6 form to IPv4. A range with other addresses beside them has no plain form.
 func plainPrefix(p netip.Prefix) (netip.Prefix, bool) {
 	if p.IsValid() && p.Addr().Is4In6() {
 		if p.Bits() < 96 {
@@ -177,8 +176,8 @@ func parseAbsoluteURI(s string) (any, error) {
 	return s, nil
 }
 
-// parseUserID accepts what the Matrix specification lets servers meet: any
-// printable ASCII before the colon, and a server name after it.
+// parseUserID accepts every user id that the Matrix specification allows, historical
+// ones included: printable ASCII, a colon and a server name.
 func parseUserID(s string) (any, error) {
 	local, server, found := strings.Cut(s, ":")
 	if !found || len(s) > 255 || len(local) < 2 || local[0] != '@' ||
@@ -188,8 +187,7 @@ func parseUserID(s string) (any, error) {
 	return s, nil
 }
 
-// isServerName says whether s is a host, a dotted or bracketed address, with
-// or without a port.
+// isServerName reports whether s is a host or an address, with or without a port.
 func isServerName(s string) bool {
 	host, port, hasPort := s, "", false
 	if i := strings.LastIndexByte(s, ':'); i > strings.LastIndexByte(s, ']') {
@@ -206,7 +204,7 @@ func isServerName(s string) bool {
 	return host != "" && allBytes(host, func(c byte) bool { return isLetter(c) || isDigit(c) || c == '-' || c == '.' })
 }
 
-// parseList returns the parser of a list of what parse reads.
+// parseList returns the parser of a list of values that parse accepts.
 func parseList(parse func(string) (any, error)) func(string) (any, error) {
 	return func(s string) (any, error) {
 		var list []any
@@ -236,7 +234,7 @@ func allBytes(s string, ok func(byte) bool) bool {
 func isDigit(c byte) bool  { return c >= '0' && c <= '9' }
 func isLetter(c byte) bool { return c|0x20 >= 'a' && c|0x20 <= 'z' }
 
-// isNameByte says whether c can be in the name of a caveat, and in an atom.
+// isNameByte reports whether c can be in the name of a caveat, and in an atom.
 func isNameByte(c byte) bool {
 	return isLetter(c) || isDigit(c) || c == '.' || c == '/' || c == '-' || c == '_'
 }

@@ -67,8 +67,8 @@ func vectors(t *testing.T) []vector {
 	return list
 }
 
-// TestGoldenTokens verifies tokens of the gem from the bytes up and expects
-// what the gem said of them.
+// TestGoldenTokens verifies tokens of the gem from the bytes up, and compares the
+// results with those of the gem.
 func TestGoldenTokens(t *testing.T) {
 	t.Parallel()
 	for _, v := range vectors(t) {
@@ -110,7 +110,7 @@ func TestGoldenTokens(t *testing.T) {
 	}
 }
 
-// expect compares an error with what the gem raised.
+// expect compares an error with the exception of the gem.
 func expect(t *testing.T, err error, result string) {
 	t.Helper()
 	if result == "ok" {
@@ -131,8 +131,8 @@ func expect(t *testing.T, err error, result string) {
 	}
 }
 
-// anyMatcher makes a schema.Checker that lets every caveat but expires and
-// not-before hold if it parses.
+// anyMatcher returns a checker for which every caveat that parses holds, but for
+// expires and not-before.
 func anyMatcher(t testing.TB, loaded *schema.Schema) *schema.Checker {
 	t.Helper()
 	matchers := map[string]schema.Matcher{}
@@ -178,7 +178,7 @@ func TestSchema(t *testing.T) {
 		t.Errorf("caveats\n%+v, want\n%+v", got, want)
 	}
 	if !loaded.Knows("uri-list") || loaded.Knows("uri") {
-		t.Error("Knows does not know")
+		t.Error("wrong names are known")
 	}
 }
 
@@ -346,7 +346,7 @@ func TestChecker(t *testing.T) {
 	}
 }
 
-// TestOverride replaces a built-in matcher, as the gem lets one.
+// TestOverride replaces a built-in matcher, as the gem allows.
 func TestOverride(t *testing.T) {
 	t.Parallel()
 	loaded := mustLoad(t, "schema-id: 7dc57277e5b399ac\npredicates: {v0: {expires: Decimal}}")

@@ -1,6 +1,6 @@
 // Package uri parses URI references as RFC 3986 defines them, for caveats whose
-// value is one. Unlike net/url it accepts no other spelling, decodes nothing and
-// knows no schemes.
+// value is one. Unlike net/url it accepts no other spelling, decodes no escapes and
+// has no rules for schemes.
 package uri
 
 import (
