@@ -24,8 +24,8 @@ import (
 	"github.com/discharger/discharger/discharger/wire"
 )
 
-// rotating stands in for the service: it discharges with the bakery's own code,
-// and wants the token that it gave out last.
+// rotating is a stand-in for the service: it discharges with the code of the bakery and
+// requires the latest token.
 type rotating struct {
 	key      *bakery.KeyPair
 	lifetime time.Duration
@@ -180,15 +180,15 @@ func TestOtherCaveatsGoElsewhere(t *testing.T) {
 		t.Errorf("%d discharges of the session: %v", svc.epoch, err)
 	}
 	if want := []string{"https://b.example", "https://c.example"}; !slices.Equal(asked, want) {
-		t.Errorf("asked %q, want %q", asked, want)
+		t.Errorf("acquired from %q, want %q", asked, want)
 	}
 	if _, err := bakery.DischargeAll(context.Background(), m, sessionbakery.AcquireDischarge(session, nil)); err == nil || !strings.Contains(err.Error(), "b.example") {
-		t.Errorf("with nobody else to ask: %v", err)
+		t.Errorf("without a next function: %v", err)
 	}
 }
 
-// What the package comment says of interactors, as far as it can be run: the
-// stock client does not ask one, and drops the refresh token.
+// The stock client calls no interactor and drops the refresh token, as the package
+// comment describes.
 func TestStockClientAlone(t *testing.T) {
 	t.Parallel()
 	svc := &rotating{key: bakery.MustGenerateKey(), lifetime: 5 * time.Minute}
@@ -211,7 +211,7 @@ type interactor struct{ t *testing.T }
 func (interactor) Kind() string { return wire.TokenKindRefresh }
 
 func (i interactor) Interact(context.Context, *httpbakery.Client, string, *httpbakery.Error) (*httpbakery.DischargeToken, error) {
-	i.t.Error("the interactor is asked")
+	i.t.Error("the interactor is called")
 	return nil, errors.New("no")
 }
 

@@ -1,5 +1,28 @@
-// Package bundle reads and writes bundles: the text of an access macaroon with
-// its bound discharges that a client sends to its homeserver. See [Bundle].
+// Package bundle encodes and decodes bundles: an access macaroon and the discharges
+// bound to it, as the text that a client presents to its homeserver.
+//
+// The text is base64, URL alphabet, unpadded, of one of two forms:
+//
+//	standard   macaroons in the V2 binary format, one after the other, the
+//	           access macaroon first; every macaroon library reads it
+//
+//	compact    0x01, then the same, with the identifiers of the discharges empty.
+//	           An identifier is the id of the third-party caveat that the discharge
+//	           satisfies, which is in the access macaroon and is its largest part.
+//	           Discharges are in the order of the third-party caveats, one for each
+//
+// A macaroon in the V2 binary format is:
+//
+//	02                                        version
+//	[01 length location] 02 length identifier 00
+//	{[01 length location] 02 length caveat-id [04 length verification-id] 00}
+//	00
+//	06 20 signature                           32 bytes
+//
+// Lengths are uvarints. Decoding is strict, so that a bundle has one text in each form:
+// lengths in the fewest bytes, no empty location or verification id, no location of a
+// first-party caveat, nothing after the end. It never panics, and is bounded in length
+// and count. It verifies nothing; package homeserver does.
 package bundle
 
 import (
@@ -17,68 +40,42 @@ import (
 // MaxLength is the greatest length of a bundle, in characters.
 const MaxLength = 16 << 10
 
-// Limits on what is in a bundle, far above what anybody needs. They keep the
-// cost of looking at a hostile one in proportion.
+// Limits of the content of a bundle, far above any use. They bound the cost of a
+// hostile one.
 const (
 	MaxMacaroons = 16
 	MaxCaveats   = rawmacaroon.MaxCaveats // of all macaroons together
 )
 
-// compactMark is the first byte of the compact form. The standard form begins
-// with the version of its first macaroon, which is 2.
+// compactMark is the first byte of the compact form. The standard form begins with the
+// version of its first macaroon, which is 2.
 const compactMark = 0x01
 
-// errBase64 does not repeat the text: it is secret.
-var errBase64 = errors.New("not base64")
+// errBase64 does not repeat the text, which is secret.
+var errBase64 = errors.New("malformed base64")
 
 // ErrMalformed is returned for a text that is not a bundle.
 var ErrMalformed = errors.New("malformed bundle")
 
-// Bundle is a decoded bundle: an access macaroon and the discharges bound to
-// it, unverified. It is a text in base64, URL alphabet, unpadded, of one of two
-// forms.
-//
-//	standard   macaroons in the V2 binary format, one after the other, the
-//	           access macaroon first: what every macaroon library reads
-//
-//	compact    0x01, then the same, but with the identifiers of the discharges
-//	           left empty. A discharge's identifier is the id of the
-//	           third-party caveat that it satisfies, so it stands in the access
-//	           macaroon already, and it is the largest part. Discharges are in
-//	           the order of the third-party caveats, one for each.
-//
-// A macaroon in the V2 binary format is:
-//
-//	02                                        version
-//	[01 length location] 02 length identifier 00
-//	{[01 length location] 02 length caveat-id [04 length verification-id] 00}
-//	00
-//	06 20 signature                           32 bytes
-//
-// Lengths are uvarints. Reading is strict, so that a bundle has one text in
-// each form: lengths in the fewest bytes, no empty location or verification
-// id, no location on a first-party caveat, nothing after the end. It accepts
-// both forms, never panics, and looks at nothing longer than [MaxLength].
+// Bundle is a decoded bundle, unverified.
 type Bundle struct {
 	Access     rawmacaroon.Macaroon
 	Discharges []rawmacaroon.Macaroon
-	Compact    bool // which form it was read from
+	Compact    bool // the form of the text
 
 	views   [2]rawmacaroon.Macaroon
 	caveats [8]rawmacaroon.Caveat
 }
 
-// Encode writes an access macaroon and the discharges bound to it, in
-// that order. The form is compact if the discharges are those of the access
-// macaroon's third-party caveats, in their order, and standard otherwise.
-// Macaroons of version 1 are written as version 2, which does not touch their
-// signatures.
+// Encode encodes an access macaroon and the discharges bound to it, in that order. The
+// form is compact if the discharges are those of the third-party caveats of the access
+// macaroon, in their order, and standard otherwise. Macaroons of version 1 become
+// version 2, with the same signatures.
 func Encode(macaroons macaroon.Slice) (string, error) {
 	return encodeBundle(macaroons, inOrder(macaroons))
 }
 
-// EncodeStandard is [Encode], but the form is standard always. It
-// is for readers that know nothing of the compact form.
+// EncodeStandard is [Encode] for readers without the compact form.
 func EncodeStandard(macaroons macaroon.Slice) (string, error) {
 	return encodeBundle(macaroons, false)
 }
@@ -102,15 +99,15 @@ func encodeBundle(macaroons macaroon.Slice, compact bool) (string, error) {
 		data = v.Append(data)
 	}
 	text := strictURL.EncodeToString(data)
-	// What cannot be read must not be handed out.
+	// A bundle above the limits must not be handed out.
 	if _, err := Parse(text); err != nil {
 		return "", fmt.Errorf("encode bundle: %w", err)
 	}
 	return text, nil
 }
 
-// inOrder reports whether the discharges are exactly those of the first
-// macaroon's third-party caveats, in order.
+// inOrder reports whether the discharges are those of the third-party caveats of the
+// first macaroon, in order.
 func inOrder(macaroons macaroon.Slice) bool {
 	if len(macaroons) < 2 || macaroons[0] == nil {
 		return false
@@ -136,8 +133,7 @@ func viewOf(m *macaroon.Macaroon) rawmacaroon.Macaroon {
 	return v
 }
 
-// Decode reads a bundle of either form into macaroons: the access
-// macaroon, then the discharges.
+// Decode decodes a bundle of either form: the access macaroon, then the discharges.
 func Decode(text string) (macaroon.Slice, error) {
 	b, err := Parse(text)
 	if err != nil {
@@ -146,8 +142,8 @@ func Decode(text string) (macaroon.Slice, error) {
 	return b.Macaroons()
 }
 
-// Macaroons copies the bundle into macaroons of the macaroon library: the
-// access macaroon, then the discharges.
+// Macaroons returns copies for the macaroon library: the access macaroon, then the
+// discharges.
 func (b *Bundle) Macaroons() (macaroon.Slice, error) {
 	data := b.Access.Append(nil)
 	for i := range b.Discharges {
@@ -160,14 +156,14 @@ func (b *Bundle) Macaroons() (macaroon.Slice, error) {
 	return s, nil
 }
 
-// Parse reads a bundle of either form without copying its parts. Every
-// error is [ErrMalformed].
+// Parse decodes a bundle of either form without copying its parts. Every error matches
+// [ErrMalformed].
 func Parse(text string) (*Bundle, error) {
 	if len(text) > MaxLength {
 		return nil, fmt.Errorf("%w: %d characters, more than %d", ErrMalformed, len(text), MaxLength)
 	}
 	if strings.IndexByte(text, '\n') >= 0 || strings.IndexByte(text, '\r') >= 0 {
-		return nil, fmt.Errorf("%w: %w", ErrMalformed, errBase64) // the decoder would skip them
+		return nil, fmt.Errorf("%w: %w", ErrMalformed, errBase64) // encoding/base64 skips them
 	}
 	data, err := strictURL.DecodeString(text)
 	if err != nil {
@@ -182,7 +178,7 @@ func Parse(text string) (*Bundle, error) {
 
 var strictURL = base64.RawURLEncoding.Strict()
 
-// parse fills b from the decoded text, which it keeps.
+// parse fills b from the decoded text and keeps it.
 func (b *Bundle) parse(data []byte) error {
 	if len(data) > 0 && data[0] == compactMark {
 		b.Compact = true
@@ -209,7 +205,7 @@ func (b *Bundle) parse(data []byte) error {
 	return nil
 }
 
-// restoreIDs gives the discharges of the compact form their identifiers.
+// restoreIDs sets the identifiers of the discharges of the compact form.
 func (b *Bundle) restoreIDs() error {
 	next := 0
 	for i := range b.Access.Caveats {

@@ -14,7 +14,7 @@ import (
 // discharge for each.
 func makeBundle(t testing.TB, n int, location string) macaroon.Slice {
 	t.Helper()
-	access, err := macaroon.New([]byte("root"), []byte("who"), location, macaroon.V2)
+	access, err := macaroon.New([]byte("root"), []byte("alice"), location, macaroon.V2)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -100,7 +100,7 @@ func TestBundleForms(t *testing.T) {
 // Macaroons of version 1 come out as version 2 with the same signatures.
 func TestBundleOfOldMacaroons(t *testing.T) {
 	t.Parallel()
-	access, err := macaroon.New([]byte("root"), []byte("who"), "here", macaroon.V1)
+	access, err := macaroon.New([]byte("root"), []byte("alice"), "here", macaroon.V1)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -147,9 +147,11 @@ func TestEncodeBundleRefuses(t *testing.T) {
 		"nothing": nil, "nil": {nil}, "nil discharge": {good[0], nil}, "too large": {large}, "too many": many,
 		"too many caveats": {busy}, "condition with a location": {&placed},
 	} {
-		if text, err := Encode(s); err == nil || text != "" {
-			t.Errorf("%s: encoded to %.20q", name, text)
-		}
+		t.Run(name, func(t *testing.T) {
+			if text, err := Encode(s); err == nil || text != "" {
+				t.Errorf("%s: encoded to %.20q", name, text)
+			}
+		})
 	}
 }
 
@@ -171,9 +173,11 @@ func TestParseBundleIsStrict(t *testing.T) {
 		"compact, discharge":   join([]byte{1, 2, 2, 1, 'i', 0, 2, 1, 'c', 4, 1, 'v', 0, 0}, sig, []byte{2, 1, 1, 'l', 2, 0, 0, 2, 1, 'c', 0, 0}, sig),
 		"compact, odd caveats": join([]byte{1, 2, 2, 1, 'i', 0, 2, 1, 'a', 0, 2, 1, 'c', 4, 1, 'v', 0, 2, 1, 'b', 0, 0}, sig, []byte{2, 2, 0, 0, 0}, sig),
 	} {
-		if _, err := Parse(strictURL.EncodeToString(data)); err != nil {
-			t.Errorf("%s: %v", name, err)
-		}
+		t.Run(name, func(t *testing.T) {
+			if _, err := Parse(strictURL.EncodeToString(data)); err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+		})
 	}
 	for name, data := range map[string][]byte{
 		"nothing":                    {},
@@ -207,10 +211,12 @@ func TestParseBundleIsStrict(t *testing.T) {
 		"too many macaroons":         bytes.Repeat(bare, MaxMacaroons+1),
 		"too many caveats":           join([]byte{2, 2, 1, 'i', 0}, bytes.Repeat([]byte{2, 1, 'c', 0}, MaxCaveats+1), []byte{0}, sig),
 	} {
-		b, err := Parse(strictURL.EncodeToString(data))
-		if !errors.Is(err, ErrMalformed) || b != nil {
-			t.Errorf("%s: error %v", name, err)
-		}
+		t.Run(name, func(t *testing.T) {
+			b, err := Parse(strictURL.EncodeToString(data))
+			if !errors.Is(err, ErrMalformed) || b != nil {
+				t.Errorf("%s: error %v", name, err)
+			}
+		})
 	}
 	text := strictURL.EncodeToString(bare)
 	for _, bad := range []string{text + "A", text + "=", text + "==", text + "\n", "\n" + text, text[:8] + "\r\n" + text[8:], strings.ToLower(text), " " + text, strings.Repeat("A", MaxLength+1)} {
@@ -247,7 +253,7 @@ func TestParseBundleCutShort(t *testing.T) {
 	}
 }
 
-// FuzzParseBundle: what parses is written again as the same text, means the
+// FuzzParseBundle: a bundle that parses is encoded as the same text, means the
 // same to the macaroon library, and an error leaves nothing.
 func FuzzParseBundle(f *testing.F) {
 	for n := range 3 {
@@ -270,7 +276,7 @@ func FuzzParseBundle(f *testing.F) {
 		}
 		s, err := b.Macaroons()
 		if err != nil {
-			t.Fatalf("the library does not read what we do: %v", err)
+			t.Fatalf("the library does not decode it: %v", err)
 		}
 		if len(s) != 1+len(b.Discharges) {
 			t.Fatalf("%d macaroons", len(s))
@@ -287,7 +293,7 @@ func FuzzParseBundle(f *testing.F) {
 	})
 }
 
-// sameMacaroons compares what two slices of macaroons say.
+// sameMacaroons reports whether two slices have the same encoding.
 func sameMacaroons(a, b macaroon.Slice) bool {
 	x, err1 := a.MarshalBinary()
 	y, err2 := b.MarshalBinary()

@@ -99,9 +99,8 @@ func decodeBody(resp *http.Response, out any, member string) error {
 	return nil
 }
 
-// errorAnswer is a [wire.ErrorResponse] whose absent members can be told from
-// false: earlier versions of the service send no Ended, and SoftLogout in every
-// refusal.
+// errorAnswer is a [wire.ErrorResponse] with pointers for members that can be absent:
+// earlier versions of the service send no Ended, and SoftLogout in every refusal.
 type errorAnswer struct {
 	Code    string         `json:"Code"`
 	Message string         `json:"Message"`

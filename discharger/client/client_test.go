@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -26,32 +27,34 @@ import (
 func TestDischarge(t *testing.T) {
 	t.Parallel()
 	for _, version := range []caveat.Version{caveat.V1, caveat.V2, caveat.V3} {
-		svc := newService(t)
-		access := svc.mint(t, version)
-		grant, err := svc.client(t, nil).Discharge(context.Background(), Request{Access: access})
-		if err != nil {
-			t.Fatal(err)
-		}
-		bundle, err := grant.Bundle()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if got := epochOf(t, bundle); got != 1 {
-			t.Errorf("V%d: epoch %d", version, got)
-		}
-		if left := time.Until(grant.Expires); left <= 4*time.Minute || left > 5*time.Minute {
-			t.Errorf("V%d: expires in %v", version, left)
-		}
-		if _, err := ParseRefreshToken(string(grant.Token)); err != nil {
-			t.Errorf("V%d: %v", version, err)
-		}
-		s := grant.Macaroons()
-		if s[1].Equal(grant.Discharge) || !s[0].Equal(access.Macaroon) {
-			t.Errorf("V%d: not bound, or the access macaroon has changed", version)
-		}
-		if !json.Valid(grant.JSON()) {
-			t.Errorf("V%d: the answer as it was is not JSON", version)
-		}
+		t.Run(fmt.Sprint("V", version), func(t *testing.T) {
+			svc := newService(t)
+			access := svc.mint(t, version)
+			grant, err := svc.client(t, nil).Discharge(context.Background(), Request{Access: access})
+			if err != nil {
+				t.Fatal(err)
+			}
+			bundle, err := grant.Bundle()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := epochOf(t, bundle); got != 1 {
+				t.Errorf("V%d: epoch %d", version, got)
+			}
+			if left := time.Until(grant.Expires); left <= 4*time.Minute || left > 5*time.Minute {
+				t.Errorf("V%d: expires in %v", version, left)
+			}
+			if _, err := ParseRefreshToken(string(grant.Token)); err != nil {
+				t.Errorf("V%d: %v", version, err)
+			}
+			s := grant.Macaroons()
+			if s[1].Equal(grant.Discharge) || !s[0].Equal(access.Macaroon) {
+				t.Errorf("V%d: not bound, or the access macaroon has changed", version)
+			}
+			if !json.Valid(grant.JSON()) {
+				t.Errorf("V%d: the answer as it was is not JSON", version)
+			}
+		})
 	}
 }
 
@@ -85,15 +88,17 @@ func TestDischargeRequest(t *testing.T) {
 		t.Errorf("second request is %s, want %s", got, want.Encode())
 	}
 	for i, want := range []struct{ authorization, agent string }{{"", ""}, {"Bearer key", "gateway"}} {
-		h := svc.headers[i]
-		if h.Get("Authorization") != want.authorization || h.Get("User-Agent") != want.agent || h.Get("Bakery-Protocol-Version") != "3" || h.Get("Content-Type") != wire.ContentTypeForm {
-			t.Errorf("headers of request %d: %v", i, h)
-		}
+		t.Run(fmt.Sprint("agent ", want.agent), func(t *testing.T) {
+			h := svc.headers[i]
+			if h.Get("Authorization") != want.authorization || h.Get("User-Agent") != want.agent || h.Get("Bakery-Protocol-Version") != "3" || h.Get("Content-Type") != wire.ContentTypeForm {
+				t.Errorf("headers of request %d: %v", i, h)
+			}
+		})
 	}
 }
 
-// What an answer means depends on all of it: only what the service alone could
-// have said is believed.
+// An answer counts by status, media type and code together: anything else than the
+// service could have sent the rest.
 func TestAnswers(t *testing.T) {
 	t.Parallel()
 	const denied = `{"Code":"permission denied","Message":"gone","Info":{"Reason":"session_ended","SoftLogout":true}}`
@@ -112,9 +117,9 @@ func TestAnswers(t *testing.T) {
 		{"401 of another protocol", answer(401, json, `{"errcode":"M_UNKNOWN_TOKEN"}`), ErrUnavailable, 0},
 		{"401 for the API key", answer(401, json, `{"Code":"unauthorized","Message":"no"}`), ErrBadRequest, 0},
 		{"401 with a code of 503", answer(401, json, `{"Code":"unavailable"}`), ErrUnavailable, 0},
-		{"403 that says denied", answer(403, json, denied), ErrUnavailable, 0},
-		{"503 that says denied", answer(503, json, denied), ErrUnavailable, 0},
-		{"200 that says denied", answer(200, json, denied), ErrUnavailable, 0},
+		{"403 with code denied", answer(403, json, denied), ErrUnavailable, 0},
+		{"503 with code denied", answer(503, json, denied), ErrUnavailable, 0},
+		{"200 with code denied", answer(200, json, denied), ErrUnavailable, 0},
 		{"bad request", answer(400, json, `{"Code":"bad request","Message":"no"}`), ErrBadRequest, 0},
 		{"400 by another", answer(400, json, `{}`), ErrUnavailable, 0},
 		{"400 in HTML", answer(400, "text/html", "<h1>Bad request</h1>"), ErrUnavailable, 0},
@@ -213,21 +218,23 @@ func TestRefusalSaysWhy(t *testing.T) {
 	svc := newService(t)
 	access := svc.mint(t, caveat.V2)
 	for _, r := range []string{wire.ReasonSessionEnded, wire.ReasonSessionExpired, wire.ReasonTokenSuperseded, wire.ReasonPolicy, "too_far_away"} {
-		svc.sessions = map[string]*rotation{wire.EncodeBase64(access.Macaroon.Caveats()[0].Id): {ended: r}}
-		svc.noTokens = true
-		_, err := svc.client(t, nil).Discharge(context.Background(), Request{Access: access})
-		var refused *RefusedError
-		if !errors.As(err, &refused) {
-			t.Fatal(err)
-		}
-		final := r == wire.ReasonSessionEnded || r == wire.ReasonSessionExpired
-		if refused.Reason != r || refused.Message != "no" || refused.SoftLogout != (r == wire.ReasonSessionExpired) || refused.Ended != final {
-			t.Errorf("%s: %+v", r, refused)
-		}
+		t.Run(r, func(t *testing.T) {
+			svc.sessions = map[string]*rotation{wire.EncodeBase64(access.Macaroon.Caveats()[0].Id): {ended: r}}
+			svc.noTokens = true
+			_, err := svc.client(t, nil).Discharge(context.Background(), Request{Access: access})
+			var refused *RefusedError
+			if !errors.As(err, &refused) {
+				t.Fatal(err)
+			}
+			final := r == wire.ReasonSessionEnded || r == wire.ReasonSessionExpired
+			if refused.Reason != r || refused.Message != "no" || refused.SoftLogout != (r == wire.ReasonSessionExpired) || refused.Ended != final {
+				t.Errorf("%s: %+v", r, refused)
+			}
+		})
 	}
 }
 
-// TestRefusalInfo reads what this version and earlier ones say of a refusal.
+// TestRefusalInfo decodes refusals of this version and of earlier ones.
 func TestRefusalInfo(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
@@ -239,7 +246,7 @@ func TestRefusalInfo(t *testing.T) {
 		"a policy's end":       {`,"Info":{"Reason":"stolen","Ended":true,"SoftLogout":true}`, RefusedError{Reason: "stolen", Ended: true, SoftLogout: true}},
 		"of the request":       {`,"Info":{"Reason":"token_superseded","Ended":false}`, RefusedError{Reason: "token_superseded"}},
 		"soft without an end":  {`,"Info":{"Reason":"token_invalid","Ended":false,"SoftLogout":true}`, RefusedError{Reason: "token_invalid"}},
-		"not ended, whatever":  {`,"Info":{"Reason":"session_ended","Ended":false}`, RefusedError{Reason: "session_ended"}},
+		"not ended, soft":      {`,"Info":{"Reason":"session_ended","Ended":false}`, RefusedError{Reason: "session_ended"}},
 		"earlier: ended":       {`,"Info":{"Reason":"session_ended","SoftLogout":true}`, RefusedError{Reason: "session_ended", Ended: true, SoftLogout: true}},
 		"earlier: expired":     {`,"Info":{"Reason":"session_expired","SoftLogout":false}`, RefusedError{Reason: "session_expired", Ended: true}},
 		"earlier: reused":      {`,"Info":{"Reason":"token_reused","SoftLogout":true}`, RefusedError{Reason: "token_reused", Ended: true, SoftLogout: true}},
@@ -300,15 +307,17 @@ func TestUnusableDischarges(t *testing.T) {
 			r.Macaroon = json.RawMessage(`{"m":` + string(r.Macaroon) + `,"v":3,"cdata":{"AA":"AA"}}`)
 		},
 	} {
-		svc := newService(t)
-		svc.fault = func(int, url.Values) fault {
-			return fault{change: func(r *wire.DischargeResponse) { change(svc, r) }}
-		}
-		c := svc.client(t, func(c *Config) { c.Patience = -1 })
-		grant, err := c.Discharge(context.Background(), Request{Access: svc.mint(t, caveat.V2)})
-		if !errors.Is(err, ErrUnavailable) || grant.Discharge != nil {
-			t.Errorf("%s: %v", name, err)
-		}
+		t.Run(name, func(t *testing.T) {
+			svc := newService(t)
+			svc.fault = func(int, url.Values) fault {
+				return fault{change: func(r *wire.DischargeResponse) { change(svc, r) }}
+			}
+			c := svc.client(t, func(c *Config) { c.Patience = -1 })
+			grant, err := c.Discharge(context.Background(), Request{Access: svc.mint(t, caveat.V2)})
+			if !errors.Is(err, ErrUnavailable) || grant.Discharge != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+		})
 	}
 }
 
@@ -431,16 +440,18 @@ func TestOverHTTP(t *testing.T) {
 	defer server.Close()
 	defer close(hung)
 	for path, ok := range map[string]bool{"/base": true, "/base/": true, "/moved": false, "/hung": false} {
-		c := svc.client(t, func(c *Config) {
-			c.URL, c.Location, c.HTTPClient, c.Patience, c.Timeout = server.URL+path, testLocation+"/", nil, -1, time.Minute
-			if path == "/hung" {
-				c.Timeout = time.Second
+		t.Run(path, func(t *testing.T) {
+			c := svc.client(t, func(c *Config) {
+				c.URL, c.Location, c.HTTPClient, c.Patience, c.Timeout = server.URL+path, testLocation+"/", nil, -1, time.Minute
+				if path == "/hung" {
+					c.Timeout = time.Second
+				}
+			})
+			_, err := c.Discharge(context.Background(), Request{Access: svc.mint(t, caveat.V2)})
+			if (err == nil) != ok || (err != nil && !errors.Is(err, ErrUnavailable)) {
+				t.Errorf("%s: %v", path, err)
 			}
 		})
-		_, err := c.Discharge(context.Background(), Request{Access: svc.mint(t, caveat.V2)})
-		if (err == nil) != ok || (err != nil && !errors.Is(err, ErrUnavailable)) {
-			t.Errorf("%s: %v", path, err)
-		}
 	}
 	if n := svc.count(); n != 2 {
 		t.Errorf("%d requests arrived, want 2", n)
@@ -508,9 +519,11 @@ func FuzzAnswer(f *testing.F) {
 func TestNewRefuses(t *testing.T) {
 	t.Parallel()
 	for _, bad := range []string{"", "refresh.example.org", "/discharge", "ftp://a.example", "https://", "https://user:pass@a.example", "https://a.example/?x", "https://a.example/#x", "http://[::1"} {
-		if _, err := New(Config{URL: bad}); err == nil || strings.Contains(err.Error(), "pass") {
-			t.Errorf("%q: %v", bad, err)
-		}
+		t.Run(bad, func(t *testing.T) {
+			if _, err := New(Config{URL: bad}); err == nil || strings.Contains(err.Error(), "pass") {
+				t.Errorf("%q: %v", bad, err)
+			}
+		})
 	}
 	if _, err := (&Client{}).params(Request{}); err == nil {
 		t.Error("a request for nothing")

@@ -74,7 +74,7 @@ func TestReadEvents(t *testing.T) {
 		"heartbeats":        {":\n\n: hello\n\n", []FeedEvent{{Kind: FeedHeartbeat}, {Kind: FeedHeartbeat}}, false},
 		"gap":               {"event: gap\ndata: {}\n\n", []FeedEvent{{Kind: FeedGap}}, false},
 		"current":           {"event: current\ndata: {\"heartbeat\":2500,\"x\":1}\n\n", []FeedEvent{{Kind: FeedCurrent, Heartbeat: 2500 * time.Millisecond}}, false},
-		"unknown event":     {"event: later\nid: p9\ndata: what\n\n" + event, []FeedEvent{read}, false},
+		"unknown event":     {"event: later\nid: p9\ndata: x\n\n" + event, []FeedEvent{read}, false},
 		"unknown field":     {"retry: 5\nfoo\n" + event, []FeedEvent{read}, false},
 		"no name":           {"data: {}\n\n" + event, []FeedEvent{read}, false},
 		"no data":           {"event: revocation\nid: p0\n\n", nil, false},
@@ -105,8 +105,7 @@ func TestReadEvents(t *testing.T) {
 	}
 }
 
-// FuzzEvents reads anything: it never panics, what it holds is bounded, and
-// what it takes for a revocation is one.
+// FuzzEvents: no stream panics, memory is bounded, and each revocation is well-formed.
 func FuzzEvents(f *testing.F) {
 	for _, r := range revocations {
 		b, _ := json.Marshal(r)
@@ -159,7 +158,7 @@ func TestFollowAnswers(t *testing.T) {
 			t.Parallel()
 			s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				if r.Header.Get(wire.HeaderLastEventID) != "p7" || r.Header.Get(wire.HeaderAuthorization) != "Bearer key" || r.URL.Path != wire.PathRevocations {
-					t.Errorf("asked for %s with %v", r.URL, r.Header)
+					t.Errorf("requested %s with %v", r.URL, r.Header)
 				}
 				w.Header().Set("Content-Type", c.contentType)
 				w.Header().Set("Location", "/elsewhere")
@@ -240,7 +239,7 @@ func TestFollowNoticesSilence(t *testing.T) {
 	})
 }
 
-// TestFollowEnds ends with the caller's error, or when the caller wants to.
+// TestFollowEnds: the connection ends with an error of the callback, or with ctx.
 func TestFollowEnds(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -11,8 +11,8 @@ import (
 )
 
 // OwnSessions lists the live sessions of the user that r presents a session of,
-// the newest first; Current marks that session. It needs what a discharge needs
-// and leaves a refresh token unused. Attempts and errors are as for
+// the newest first; Current marks that session. It has the
+// requirements of a discharge and leaves a refresh token unused. Attempts and errors are as for
 // [Client.Discharge].
 func (c *Client) OwnSessions(ctx context.Context, r Request) ([]wire.SessionInfo, error) {
 	var body wire.SessionsResponse

@@ -24,9 +24,9 @@ import (
 
 const testLocation = "https://refresh.example.org"
 
-// service stands in for the service: it discharges, keeps to the rules of
-// rotation, and has whatever faults a test wants. It is an http.RoundTripper,
-// so that it works where time is not real.
+// service is a stand-in for the service: it discharges, keeps the rules of rotation,
+// and has the faults of a test. It is an http.RoundTripper, for use in a synctest
+// bubble.
 type service struct {
 	homeserver caveat.KeyPair
 	discharger caveat.KeyPair
@@ -34,7 +34,7 @@ type service struct {
 	lifetime   time.Duration
 	noTokens   bool // behave as in modes open and held
 
-	// fault is asked about each request, numbered from 0. Nil: no faults.
+	// fault returns the fault of request n, from 0. Nil: no faults.
 	fault func(n int, form url.Values) fault
 
 	mu       sync.Mutex
@@ -44,7 +44,7 @@ type service struct {
 	nonces   uint64
 }
 
-// rotation is what the service knows of a session.
+// rotation is the record of a session.
 type rotation struct {
 	confirmed, successor uint64 // epochs: successor is confirmed+1
 	nonce, next          uint64
@@ -52,7 +52,7 @@ type rotation struct {
 	ended                string // reason, once it is over
 }
 
-// fault is what goes wrong with one request. The zero value is nothing.
+// fault is the fault of one request. The zero value is none.
 type fault struct {
 	before bool                          // fails before it reaches the service
 	after  bool                          // its answer is lost
@@ -282,7 +282,7 @@ func (s *service) rotate(r *rotation, form url.Values) (token, reason string) {
 	return makeToken(r.successor, r.next), ""
 }
 
-// seen is what a homeserver reports: a discharge of this epoch is in use.
+// seen is the report of a homeserver that a discharge of this epoch is in use.
 func (s *service) seen(epoch uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -318,7 +318,7 @@ func readToken(text string) (epoch, nonce uint64) {
 	return binary.BigEndian.Uint64(m.Id()), binary.BigEndian.Uint64(m.Id()[8:])
 }
 
-// count tells how many requests there were.
+// count returns the number of requests.
 func (s *service) count() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -373,7 +373,7 @@ func epochOf(t testing.TB, text string) uint64 {
 // discharge for each.
 func makeBundle(t testing.TB, n int, location string) macaroon.Slice {
 	t.Helper()
-	access, err := macaroon.New([]byte("root"), []byte("who"), location, macaroon.V2)
+	access, err := macaroon.New([]byte("root"), []byte("alice"), location, macaroon.V2)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"net/http"
 	"net/url"
@@ -12,6 +13,9 @@ import (
 	"testing/synctest"
 	"time"
 
+	"gopkg.in/macaroon.v2"
+
+	"github.com/discharger/discharger/discharger/bundle"
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/wire"
 )
@@ -77,7 +81,7 @@ func TestSessionRefreshesAheadOfTime(t *testing.T) {
 		step(4*time.Minute-time.Nanosecond, 2)
 		step(time.Nanosecond, 2) // 80 %
 		step(0, 3)
-		step(time.Hour, 4) // nobody asked for an hour: this call waits for a new one
+		step(time.Hour, 4) // after an hour without calls, this one waits for a refresh
 		if want := []RefreshToken{RefreshToken(makeToken(1, 1)), RefreshToken(makeToken(2, 2)), RefreshToken(makeToken(3, 3)), RefreshToken(makeToken(4, 4))}; !slices.Equal(saved, want) {
 			t.Errorf("saved %d tokens, or others than those", len(saved))
 		}
@@ -181,7 +185,7 @@ func TestSessionDuringAnOutage(t *testing.T) {
 			}
 		}
 		if n := svc.count(); n != 2 {
-			t.Errorf("%d requests, though asked to wait", n)
+			t.Errorf("%d requests within Retry-After", n)
 		}
 		time.Sleep(time.Second)
 		if _, err := s.Bundle(context.Background()); !errors.Is(err, ErrUnavailable) {
@@ -269,41 +273,43 @@ func TestSessionGoesOnAfterPolicy(t *testing.T) {
 		}
 		mustBundle(t, s)
 		if err := s.Refresh(context.Background()); !errors.Is(err, ErrRefused) || svc.count() != 2 {
-			t.Errorf("asked again at once: %v", err)
+			t.Errorf("requested again at once: %v", err)
 		}
 		svc.fault = nil
 		time.Sleep(time.Minute)
 		if err := s.Refresh(context.Background()); err != nil || svc.count() != 3 {
-			t.Errorf("not asked again: %v", err)
+			t.Errorf("not requested again: %v", err)
 		}
 	})
 }
 
-// A refusal of a request leaves the session as it is, whatever the reason.
+// A refusal of a request leaves the session as it is, for every reason.
 func TestSessionGoesOnUnlessEnded(t *testing.T) {
 	t.Parallel()
 	for _, reason := range []string{
 		wire.ReasonTokenRequired, wire.ReasonTokenInvalid, wire.ReasonTokenSuperseded, wire.ReasonHomeserverRequired, wire.ReasonSessionEnded, wire.ReasonTokenReused,
 	} {
-		withSession(t, func(t *testing.T, svc *service, s *Session) {
-			mustBundle(t, s)
-			token := s.token
-			refused := answer(401, wire.ContentType, `{"Code":"permission denied","Message":"m","Info":{"Reason":"`+reason+`","Ended":false}}`)
-			svc.fault = func(int, url.Values) fault { return fault{answer: refused} }
-			if err := s.Refresh(context.Background()); !errors.Is(err, ErrRefused) {
-				t.Fatal(err)
-			}
-			if err := s.Logout(context.Background(), wire.ScopeUser); !errors.Is(err, ErrRefused) {
-				t.Fatal(err)
-			}
-			if mustBundle(t, s); s.token != token || s.over != nil {
-				t.Errorf("%s empties the session", reason)
-			}
-			svc.fault = nil
-			time.Sleep(time.Minute)
-			if err := s.Refresh(context.Background()); err != nil {
-				t.Errorf("%s: %v", reason, err)
-			}
+		t.Run(reason, func(t *testing.T) {
+			withSession(t, func(t *testing.T, svc *service, s *Session) {
+				mustBundle(t, s)
+				token := s.token
+				refused := answer(401, wire.ContentType, `{"Code":"permission denied","Message":"m","Info":{"Reason":"`+reason+`","Ended":false}}`)
+				svc.fault = func(int, url.Values) fault { return fault{answer: refused} }
+				if err := s.Refresh(context.Background()); !errors.Is(err, ErrRefused) {
+					t.Fatal(err)
+				}
+				if err := s.Logout(context.Background(), wire.ScopeUser); !errors.Is(err, ErrRefused) {
+					t.Fatal(err)
+				}
+				if mustBundle(t, s); s.token != token || s.over != nil {
+					t.Errorf("%s empties the session", reason)
+				}
+				svc.fault = nil
+				time.Sleep(time.Minute)
+				if err := s.Refresh(context.Background()); err != nil {
+					t.Errorf("%s: %v", reason, err)
+				}
+			})
 		})
 	}
 }
@@ -312,15 +318,17 @@ func TestSessionGoesOnUnlessEnded(t *testing.T) {
 func TestSessionOfShortLivedDischarges(t *testing.T) {
 	t.Parallel()
 	for _, lifetime := range []time.Duration{time.Millisecond, 1500 * time.Millisecond, 3 * time.Second} {
-		withSession(t, func(t *testing.T, svc *service, s *Session) {
-			svc.lifetime = lifetime
-			for range 200 {
-				mustBundle(t, s)
-				time.Sleep(50 * time.Millisecond)
-			}
-			if n := svc.count(); n < 3 || n > 11 {
-				t.Errorf("%d requests in 10 seconds for discharges of %v", n, lifetime)
-			}
+		t.Run(lifetime.String(), func(t *testing.T) {
+			withSession(t, func(t *testing.T, svc *service, s *Session) {
+				svc.lifetime = lifetime
+				for range 200 {
+					mustBundle(t, s)
+					time.Sleep(50 * time.Millisecond)
+				}
+				if n := svc.count(); n < 3 || n > 11 {
+					t.Errorf("%d requests in 10 seconds for discharges of %v", n, lifetime)
+				}
+			})
 		})
 	}
 }
@@ -543,10 +551,9 @@ func TestNothingBeginsDuringLogout(t *testing.T) {
 	})
 }
 
-// TestSessionSurvivesEverything is the promise of this package: whatever is
-// lost, fails or crashes, a session that nobody else uses is never taken for
-// one that is. The service stands by the strictest rules; every bundle that is
-// handed out is used at once, which confirms its epoch.
+// TestSessionSurvivesEverything: lost replies, failures and crashes in any order never
+// make a session with one user look stolen. The service keeps the strictest rules, and every
+// returned bundle is used, which confirms its token.
 func TestSessionSurvivesEverything(t *testing.T) {
 	t.Parallel()
 	for seed := range uint64(40) {
@@ -621,5 +628,37 @@ func TestSessionSurvivesEverything(t *testing.T) {
 			}
 			s.settled(context.Background()) // a bubble ends when all in it has
 		})
+	}
+}
+
+func TestSessionFromLoginToLogout(t *testing.T) {
+	t.Parallel()
+	svc := newService(t)
+	login, err := bundle.Encode(macaroon.Slice{svc.mint(t, caveat.V2).Macaroon})
+	if err != nil {
+		t.Fatal(err)
+	}
+	access, err := ParseAccess([]byte(login))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var stored string
+	s := newSession(t, svc.client(t, nil), SessionConfig{Access: access, Save: func(_ context.Context, token RefreshToken) error {
+		stored = string(token)
+		return nil
+	}})
+	b, err := bundle.Parse(mustBundle(t, s))
+	if err != nil || len(b.Discharges) != 1 || !b.Compact {
+		t.Errorf("bundle %+v, %v", b, err)
+	}
+	if token, err := ParseRefreshToken(stored); err != nil || fmt.Sprint(token) != "REDACTED" {
+		t.Errorf("stored token: %v, %v", token, err)
+	}
+	if err := s.Logout(t.Context(), wire.ScopeSession); err != nil {
+		t.Fatal(err)
+	}
+	var refused *RefusedError
+	if _, err := s.Bundle(t.Context()); !errors.As(err, &refused) || !refused.Ended || refused.Reason != wire.ReasonSessionEnded {
+		t.Errorf("after the logout: %v", err)
 	}
 }

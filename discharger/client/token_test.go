@@ -47,9 +47,11 @@ func TestAttenuate(t *testing.T) {
 		t.Error("the token itself has changed")
 	}
 	for _, bad := range []string{"", "epoch 9", "time-before soon", "client-ip", "declared epoch 3"} {
-		if got, err := token.Attenuate(bad); err == nil || got != "" {
-			t.Errorf("attenuated with %q", bad)
-		}
+		t.Run(bad, func(t *testing.T) {
+			if got, err := token.Attenuate(bad); err == nil || got != "" {
+				t.Errorf("attenuated with %q", bad)
+			}
+		})
 	}
 	long := narrow
 	for err == nil {
@@ -72,15 +74,19 @@ func TestAttenuate(t *testing.T) {
 func TestEpoch(t *testing.T) {
 	t.Parallel()
 	for _, n := range []uint64{0, 1, 10, 1<<64 - 1} {
-		name, arg := rawmacaroon.CutCondition(rawmacaroon.Epoch(n))
-		if got, ok := rawmacaroon.ParseEpoch(arg); !ok || got != n || name != rawmacaroon.CondDeclared {
-			t.Errorf("%d: got %d, %v", n, got, ok)
-		}
+		t.Run(fmt.Sprint(n), func(t *testing.T) {
+			name, arg := rawmacaroon.CutCondition(rawmacaroon.Epoch(n))
+			if got, ok := rawmacaroon.ParseEpoch(arg); !ok || got != n || name != rawmacaroon.CondDeclared {
+				t.Errorf("%d: got %d, %v", n, got, ok)
+			}
+		})
 	}
 	for _, bad := range []string{"", "epoch", "epoch ", "epoch 01", "epoch +1", "epoch -1", "epoch 1 ", "epoch  1", "Epoch 1", "epoch 1_0", "epoch 0x1", "epoch 18446744073709551616", "user 1"} {
-		if _, ok := rawmacaroon.ParseEpoch(bad); ok {
-			t.Errorf("%q is taken for an epoch", bad)
-		}
+		t.Run(bad, func(t *testing.T) {
+			if _, ok := rawmacaroon.ParseEpoch(bad); ok {
+				t.Errorf("%q is taken for an epoch", bad)
+			}
+		})
 	}
 }
 
@@ -90,15 +96,17 @@ func TestClientIP(t *testing.T) {
 		{"192.0.2.7/32", "192.0.2.7"}, {"192.0.2.7/24", "192.0.2.0/24"}, {"::ffff:192.0.2.7/128", "192.0.2.7"},
 		{"::ffff:192.0.2.7/120", "192.0.2.0/24"}, {"2001:db8::7/32", "2001:db8::/32"}, {"2001:db8::7/128", "2001:db8::7"},
 	} {
-		got := rawmacaroon.ClientIP(netip.MustParsePrefix(tc.in))
-		if got != "client-ip "+tc.want {
-			t.Errorf("%s: %q", tc.in, got)
-		}
-		_, arg := rawmacaroon.CutCondition(got)
-		p, err := rawmacaroon.ParseClientIP(arg)
-		if err != nil || !rawmacaroon.MatchClientIP(p, netip.MustParsePrefix(tc.in).Addr()) {
-			t.Errorf("%s does not hold for itself: %v", got, err)
-		}
+		t.Run(tc.in, func(t *testing.T) {
+			got := rawmacaroon.ClientIP(netip.MustParsePrefix(tc.in))
+			if got != "client-ip "+tc.want {
+				t.Errorf("%s: %q", tc.in, got)
+			}
+			_, arg := rawmacaroon.CutCondition(got)
+			p, err := rawmacaroon.ParseClientIP(arg)
+			if err != nil || !rawmacaroon.MatchClientIP(p, netip.MustParsePrefix(tc.in).Addr()) {
+				t.Errorf("%s does not hold for itself: %v", got, err)
+			}
+		})
 	}
 	if _, err := rawmacaroon.ParseClientIP(strings.TrimPrefix(rawmacaroon.ClientIP(netip.Prefix{}), "client-ip ")); err == nil {
 		t.Error("no range at all becomes one")
@@ -108,10 +116,12 @@ func TestClientIP(t *testing.T) {
 func TestTimeBeforeOfAnyTime(t *testing.T) {
 	t.Parallel()
 	for _, when := range []time.Time{{}, time.Unix(0, 1), time.Date(9999, 12, 31, 23, 59, 59, 999_999_999, time.UTC)} {
-		_, arg := rawmacaroon.CutCondition(rawmacaroon.TimeBefore(when))
-		if got, err := rawmacaroon.ParseTimeBefore(arg); err != nil || !got.Equal(when) {
-			t.Errorf("%v comes back as %v, %v", when, got, err)
-		}
+		t.Run(when.String(), func(t *testing.T) {
+			_, arg := rawmacaroon.CutCondition(rawmacaroon.TimeBefore(when))
+			if got, err := rawmacaroon.ParseTimeBefore(arg); err != nil || !got.Equal(when) {
+				t.Errorf("%v comes back as %v, %v", when, got, err)
+			}
+		})
 	}
 }
 
@@ -150,7 +160,7 @@ func TestSecretsDoNotPrint(t *testing.T) {
 	}
 }
 
-// FuzzConditions: what parses is written again as something that means the
+// FuzzConditions: a condition that parses is encoded as one that means the
 // same.
 func FuzzConditions(f *testing.F) {
 	for _, s := range []string{"epoch 3", "2026-11-24T10:00:00.5Z", "192.0.2.7", "192.0.2.0/24", "::ffff:192.0.2.0/120", "2001:db8::/32", "fe80::1%eth0"} {

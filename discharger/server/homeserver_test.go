@@ -227,7 +227,7 @@ func TestBadRevocations(t *testing.T) {
 		"batch: unknown in entry":  {http.MethodPost, wire.PathRevoke, `{"revoke":[{"user":"a"},{"user":"a","devise":"b"}]}`, `revoke[1]: member \"/devise\" is unknown`},
 		"batch: twice in entry":    {http.MethodPost, wire.PathRevoke, `{"revoke":[{"user":"a","user":"b"}]}`, "is not the JSON"},
 		"batch: no user":           {http.MethodPost, wire.PathRevoke, `{"revoke":[{"device":"PHONE"}]}`, "revoke[0]: user is empty"},
-		"batch: empty device":      {http.MethodPost, wire.PathRevoke, `{"revoke":[{"user":"@alice:a.example","device":""}]}`, "device or except_device is empty"},
+		"batch: empty device":      {http.MethodPost, wire.PathRevoke, `{"revoke":[{"user":"@alice:a.example","device":""}]}`, `revoke[0]: member \"device\" is null or empty`},
 		"batch: zero session":      {http.MethodPost, wire.PathRevoke, `{"revoke":[{"user":"@alice:a.example","session":"AAAAAAAAAAAAAAAAAAAAAA"}]}`, "is all zeros"},
 		"batch: bad session":       {http.MethodPost, wire.PathRevoke, `{"revoke":[{"user":"@alice:a.example","session":"x"}]}`, `member \"/session\" is unknown or of the wrong type`},
 		"batch: session, device":   {http.MethodPost, wire.PathRevoke, `{"revoke":[{"user":"a","device":"d","session":"` + id + `"}]}`, "at most one of session, device"},

@@ -53,7 +53,7 @@ func TestReader(t *testing.T) {
 	}
 }
 
-// FuzzRoundTrip: what Append writes, Next reads.
+// FuzzRoundTrip: Next reads the events of Append.
 func FuzzRoundTrip(f *testing.F) {
 	f.Add("revocation", "p1", "{}")
 	f.Add("a", "", "x\ny\n")

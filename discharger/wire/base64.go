@@ -6,18 +6,16 @@ import (
 	"strings"
 )
 
-// errBase64 is all that is said about a text that is not base64: it may be
-// secret.
-var errBase64 = errors.New("not base64")
+// errBase64 does not repeat the text, which may be secret.
+var errBase64 = errors.New("malformed base64")
 
-// DecodeBase64 reads base64 in the standard or the URL alphabet, padded or not:
-// clients of this protocol send all four. It is strict otherwise. Alphabets are
-// not mixed, padding is complete or absent, the unused bits of the last
-// character are zero and nothing is skipped, not even line breaks; so every
-// value has exactly one text in each alphabet and padding.
+// DecodeBase64 decodes base64 in the standard or the URL alphabet, padded or not,
+// since clients of the protocol send all four. Otherwise it is strict: mixed
+// alphabets, partial padding, line breaks and unused bits that are not zero are
+// errors, so that a value has one text in each alphabet and padding.
 func DecodeBase64(text string) ([]byte, error) {
 	if strings.ContainsAny(text, "\r\n") {
-		return nil, errBase64 // the decoder would skip them
+		return nil, errBase64 // encoding/base64 skips them
 	}
 	encoding := base64.RawURLEncoding
 	padded, standard := strings.HasSuffix(text, "="), strings.ContainsAny(text, "+/")
@@ -36,8 +34,5 @@ func DecodeBase64(text string) ([]byte, error) {
 	return data, nil
 }
 
-// EncodeBase64 writes base64 in the URL alphabet without padding, as all texts
-// of this package are written.
-func EncodeBase64(data []byte) string {
-	return base64.RawURLEncoding.EncodeToString(data)
-}
+// EncodeBase64 encodes in the URL alphabet without padding.
+func EncodeBase64(data []byte) string { return base64.RawURLEncoding.EncodeToString(data) }

@@ -16,7 +16,7 @@ import (
 const (
 	EventRevocation = "revocation" // data: a Revocation; id: where to resume
 	EventGap        = "gap"        // events may be missing; all that are retained follow
-	EventCurrent    = "current"    // all that is retained has been said; data: a FeedState
+	EventCurrent    = "current"    // all retained events were sent; data: a FeedState
 )
 
 // Revocation is the data of an EventRevocation: the sessions whose discharges

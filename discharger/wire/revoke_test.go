@@ -38,10 +38,10 @@ func TestRevokeEntry(t *testing.T) {
 	if err := hard.UnmarshalJSON([]byte(`{"user":"u","kind":"hard","age":0,"devices":false}`)); err != nil || hard != (RevokeEntry{User: "u"}) {
 		t.Errorf("the defaults are read as %+v, %v", hard, err)
 	}
-	// What is wrong with an entry is tested over HTTP, in package server.
+	// Errors of entries are tested over HTTP, in package server.
 }
 
-// FuzzRevokeEntry: whatever is read can be written, and an entry that names a
+// FuzzRevokeEntry: every decoded entry can be encoded, and an entry with a
 // device or a session is never read as one about the whole user.
 func FuzzRevokeEntry(f *testing.F) {
 	for _, s := range []string{
