@@ -12,7 +12,6 @@ const maxFiles = 15
 // large has the packages that are to be divided, with the number of their files.
 // A package may leave this table, and no package may enter it.
 var large = map[string]int{
-	"discharger/server":      16,
 	"discharger/store/redis": 23,
 }
 

@@ -107,6 +107,6 @@ func TestConcurrent(t *testing.T) {
 	}
 	check(t, path, strings.Repeat("x", n), 0o600)
 	if _, err := Lock(filepath.Join(path, "nowhere", "f")); err == nil {
-		t.Error("locked what is not there")
+		t.Error("locked a missing directory")
 	}
 }

@@ -1,20 +1,19 @@
-// Package cache keeps values that can be had again at some cost, in bounded
-// memory.
+// Package cache provides the one bounded cache: values that can be computed again,
+// with a bound in bytes.
 //
-// The bound of a [Cache] is in bytes, of keys, values and what keeping them
-// takes. A cache has a young and an old half. Entries are put into the young one,
-// and when that is full it becomes the old one, and the entries of the old one are
-// gone; an entry that is asked for in the old half moves to the young one. So an
-// entry in use stays, and a look-up takes a read lock and one look into a map.
-// When some time has passed the halves change too, so that entries which are not
-// used go.
+// The bound of a [Cache] is the memory of keys, values and their overhead. A cache has
+// a young and an old half. Entries are put into the young half. When it is full it
+// becomes the old half, and the entries of the previous old half are evicted. A look-up
+// that finds an entry in the old half moves it to the young one. So an entry in use
+// stays, and a look-up takes a read lock and one access to a map. The halves also change
+// after some time, so that unused entries are evicted.
 //
-// An entry may go at any moment, also right after it was put. So a cache must not
-// hold what decides an answer: only what saves the cost of deciding it again.
+// An entry can be evicted at any moment, also right after it was put. So a cache holds
+// results that save work, and nothing that decides an answer.
 //
-// Entries may belong to groups, such as the tokens that the holder of one session
-// made of it. Then a group has a bounded number of entries, and further ones are
-// not kept until some of them have gone.
+// Entries may belong to groups, such as the tokens that the holder of one session made
+// of it. A group has a bounded number of entries; further ones are not kept until some
+// of them are evicted.
 package cache
 
 import (
@@ -24,36 +23,41 @@ import (
 	"time"
 )
 
-// Overhead is about how many bytes an entry takes beside what Config.Size
-// counts.
+// Overhead is the approximate size of an entry in bytes, beside Config.Size.
 const Overhead = 128
 
-// Config is what a [Cache] is made from. Bytes is required.
+// Config configures a [Cache]. Bytes is required.
 type Config[K comparable, V any] struct {
-	// Bytes bounds the memory that all entries take together.
+	// Bytes bounds the memory of all entries.
 	Bytes int
-	// Size returns how many bytes a key and a value take, with everything that
-	// they point to and nothing else does. It is called when the entry is put.
-	// Nil: 0, for those that are small.
+	// Size returns the size in bytes of a key and a value, with all memory that only
+	// they refer to. It is called when the entry is put. Nil: 0, for small entries.
 	Size func(K, V) int
-	// Idle is for how long at least an entry is kept that is not used, if there is
-	// room; it goes before twice as long. Time passes while entries are put. 0:
-	// as long as there is room.
+	// Idle is how long an unused entry is kept at least, if there is room; it is
+	// evicted before twice that time. Time passes while entries are put. 0: as long
+	// as there is room.
 	Idle time.Duration
-	// Clock tells the time. Nil: time.Now.
-	Clock func() time.Time
-	// Group returns the group of an entry, and whether it has any. It has to
-	// return the same whenever it is called. Nil: no entry has a group.
+	// Group returns the group of an entry, and whether it has one; the same for every
+	// call. Nil: no entry has a group.
 	Group func(K, V) (group [16]byte, ok bool)
-	// PerGroup is how many entries a group may have.
+	// PerGroup is the greatest number of entries of a group.
 	PerGroup int
-	// Hash returns some bits of a key that differ among keys. Nil: a hash of all
-	// of it, which takes long for long keys.
+	// Hash returns some bits of a key that differ among keys. Nil: a hash of the
+	// whole key, which is slow for long keys.
 	Hash func(K) uint64
+
+	now func() time.Time // set by WithClock; nil: time.Now
 }
 
-// Cache keeps values by their keys. A nil Cache keeps nothing. Concurrent use is
-// safe.
+// WithClock returns a copy of the configuration in which now returns the time. It is
+// for simulations.
+func (c Config[K, V]) WithClock(now func() time.Time) Config[K, V] {
+	c.now = now
+	return c
+}
+
+// Cache keeps values by their keys. A nil Cache is empty. It is safe for concurrent
+// use.
 type Cache[K comparable, V any] struct {
 	cfg    Config[K, V]
 	half   int // bytes of each half of a shard
@@ -74,23 +78,22 @@ type entry[V any] struct {
 	size  int
 }
 
-// The number of shards is a power of two. A cache that is too small for as many
-// has fewer.
+// The number of shards is a power of two, and lower for small caches.
 const (
 	maxShards = 16
 	minShard  = 256 << 10
 )
 
-// New makes a cache.
+// New returns a cache.
 func New[K comparable, V any](cfg Config[K, V]) (*Cache[K, V], error) {
 	if cfg.Bytes <= 0 {
-		return nil, errors.New("new cache: no room")
+		return nil, errors.New("new cache: Bytes is not positive")
 	}
 	if cfg.Group != nil && cfg.PerGroup <= 0 {
-		return nil, errors.New("new cache: no room for a group")
+		return nil, errors.New("new cache: PerGroup is not positive")
 	}
-	if cfg.Clock == nil {
-		cfg.Clock = time.Now
+	if cfg.now == nil {
+		cfg.now = time.Now
 	}
 	if cfg.Hash == nil {
 		seed := maphash.MakeSeed()
@@ -104,7 +107,7 @@ func New[K comparable, V any](cfg Config[K, V]) (*Cache[K, V], error) {
 		cfg: cfg, half: cfg.Bytes / (2 * n), mask: uint64(n - 1), shards: make([]shard[K, V], n),
 		groups: groups{limit: cfg.PerGroup, entries: make(map[[16]byte]int)},
 	}
-	now := cfg.Clock()
+	now := cfg.now()
 	for i := range c.shards {
 		c.shards[i].young, c.shards[i].turned = make(map[K]entry[V]), now
 	}
@@ -113,7 +116,7 @@ func New[K comparable, V any](cfg Config[K, V]) (*Cache[K, V], error) {
 
 func (c *Cache[K, V]) shard(key K) *shard[K, V] { return &c.shards[c.cfg.Hash(key)&c.mask] }
 
-// Get returns the value of a key, if it is kept.
+// Get returns the value of a key, if there is one.
 func (c *Cache[K, V]) Get(key K) (v V, ok bool) {
 	if c == nil {
 		return v, false
@@ -148,16 +151,16 @@ func (c *Cache[K, V]) find(s *shard[K, V], key K) (v V, ok bool) {
 	return e.value, ok
 }
 
-// add puts an entry that is in neither half into the young one.
+// add puts an entry that is in neither half into the young half.
 func (c *Cache[K, V]) add(s *shard[K, V], key K, e entry[V]) {
 	if s.bytes[0]+e.size > c.half {
-		c.turn(s, c.cfg.Clock())
+		c.turn(s, c.cfg.now())
 	}
 	s.young[key] = e
 	s.bytes[0] += e.size
 }
 
-// turn makes the young half the old one, and forgets the old one.
+// turn evicts the old half, and makes the young half the old one.
 func (c *Cache[K, V]) turn(s *shard[K, V], now time.Time) {
 	if c.cfg.Group != nil {
 		for k, e := range s.old {
@@ -169,12 +172,12 @@ func (c *Cache[K, V]) turn(s *shard[K, V], now time.Time) {
 	s.turned = now
 }
 
-// age forgets what was not used for too long.
+// age evicts entries that were not used for too long.
 func (c *Cache[K, V]) age(s *shard[K, V]) {
 	if c.cfg.Idle <= 0 {
 		return
 	}
-	now := c.cfg.Clock()
+	now := c.cfg.now()
 	since := now.Sub(s.turned)
 	if since >= c.cfg.Idle || since < 0 { // the clock was set back
 		c.turn(s, now)
@@ -184,8 +187,7 @@ func (c *Cache[K, V]) age(s *shard[K, V]) {
 	}
 }
 
-// Put keeps a value in place of one that is there. The key must not share memory
-// with what is larger.
+// Put replaces the value of a key. The key must not share memory with a larger value.
 func (c *Cache[K, V]) Put(key K, v V) {
 	if c == nil {
 		return
@@ -198,8 +200,8 @@ func (c *Cache[K, V]) Put(key K, v V) {
 	c.enter(s, key, v)
 }
 
-// GetOrPut returns the value of a key, and keeps a new one first if there is
-// none. What it returns may not be kept: there may be no room for it.
+// GetOrPut returns the value of a key, or puts a fresh value and returns it. The value
+// is not kept if there is no room.
 func (c *Cache[K, V]) GetOrPut(key K, fresh func() V) V {
 	if v, ok := c.Get(key); ok {
 		return v
@@ -219,7 +221,7 @@ func (c *Cache[K, V]) GetOrPut(key K, fresh func() V) V {
 	return v
 }
 
-// enter keeps a new entry, if it and its group have room.
+// enter puts a new entry if there is room for it and in its group.
 func (c *Cache[K, V]) enter(s *shard[K, V], key K, v V) {
 	e := entry[V]{value: v, size: Overhead}
 	if c.cfg.Size != nil {
@@ -236,7 +238,7 @@ func (c *Cache[K, V]) enter(s *shard[K, V], key K, v V) {
 	c.add(s, key, e)
 }
 
-// Remove forgets an entry.
+// Remove removes an entry.
 func (c *Cache[K, V]) Remove(key K) {
 	if c == nil {
 		return
@@ -257,7 +259,7 @@ func (c *Cache[K, V]) remove(s *shard[K, V], key K) {
 	}
 }
 
-// forgotten gives the group of an entry its room back.
+// forgotten counts an evicted entry of a group.
 func (c *Cache[K, V]) forgotten(key K, v V) {
 	if c.cfg.Group == nil {
 		return
@@ -267,13 +269,13 @@ func (c *Cache[K, V]) forgotten(key K, v V) {
 	}
 }
 
-// Len returns how many entries there are.
+// Len returns the number of entries.
 func (c *Cache[K, V]) Len() (n int) {
 	c.each(func(s *shard[K, V]) { n += len(s.young) + len(s.old) })
 	return n
 }
 
-// Bytes returns how much memory the entries take, by Config.Size.
+// Bytes returns the memory of the entries, by Config.Size.
 func (c *Cache[K, V]) Bytes() (n int) {
 	c.each(func(s *shard[K, V]) { n += s.bytes[0] + s.bytes[1] })
 	return n
@@ -298,7 +300,7 @@ type groups struct {
 	entries map[[16]byte]int
 }
 
-// enter counts one more, unless the group has as many as it may.
+// enter counts one more entry, unless the group is full.
 func (g *groups) enter(id [16]byte) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()

@@ -38,7 +38,7 @@ func TestGetPutRemove(t *testing.T) {
 		t.Errorf("got %q, %v", v, ok)
 	}
 	if v := c.GetOrPut("a", func() string { return "3" }); v != "2" {
-		t.Errorf("got %q in place of what is kept", v)
+		t.Errorf("got %q in place of the kept value", v)
 	}
 	if v := c.GetOrPut("b", func() string { return "4" }); v != "4" {
 		t.Errorf("got %q", v)
@@ -76,7 +76,7 @@ func TestConfig(t *testing.T) {
 	}
 }
 
-// The bound holds for the heap, whatever is put and by however many at a time.
+// The bound holds for the heap, for all entries and with concurrent use.
 func TestBytes(t *testing.T) {
 	for _, size := range []int{16, 16 << 10} {
 		t.Run(fmt.Sprint(size), func(t *testing.T) {
@@ -109,7 +109,7 @@ func heap() int {
 	return int(m.HeapAlloc)
 }
 
-// A flood of keys that are used once does not push out what is in use.
+// A flood of keys that are used once does not evict entries in use.
 func TestKeepsWhatIsUsed(t *testing.T) {
 	t.Parallel()
 	const users = 50
@@ -125,7 +125,7 @@ func TestKeepsWhatIsUsed(t *testing.T) {
 	}
 }
 
-// What is too large for the cache is not kept.
+// An entry that is larger than the cache is not kept.
 func TestTooLarge(t *testing.T) {
 	t.Parallel()
 	c := newCache(t, sized(1000))
@@ -142,7 +142,7 @@ func TestIdle(t *testing.T) {
 	start := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	cfg := sized(100 << 10) // one shard
 	cfg.Idle = 10 * time.Minute
-	cfg.Clock = func() time.Time { return start.Add(time.Duration(ahead.Load())) }
+	cfg = cfg.WithClock(func() time.Time { return start.Add(time.Duration(ahead.Load())) })
 	c := newCache(t, cfg)
 	c.Put("used", "x")
 	c.Put("idle", "x")

@@ -90,9 +90,9 @@ func Network(a netip.Addr) netip.Prefix {
 	return p
 }
 
-// Site returns the /48 that an IPv6 network is in: one subscriber often has many
-// networks of it, and must not have their number of times what one may have. The
-// site of an IPv4 address, and of an invalid network, is invalid.
+// Site returns the /48 of an IPv6 network. One subscriber often has many networks of
+// it, and limits per network would multiply. The site of an IPv4 address, and of an
+// invalid network, is invalid.
 func Site(network netip.Prefix) netip.Prefix {
 	if !network.Addr().Is6() {
 		return netip.Prefix{}

@@ -15,7 +15,7 @@
 // names of the clients that matter.
 //
 // Earlier versions of the service stored the first 40 bytes of the User-Agent
-// instead. [Was] compares those with what a client sends now.
+// instead. [Was] compares those with a present User-Agent.
 package clientname
 
 import (

@@ -88,7 +88,7 @@ func TestOf(t *testing.T) {
 	}
 }
 
-// TestWas compares what earlier versions stored with what a client sends,
+// TestWas compares names stored by earlier versions with present User-Agents,
 // before and after its update; and names with other clients.
 func TestWas(t *testing.T) {
 	t.Parallel()

@@ -277,8 +277,7 @@ const (
 // newRecent makes a cache of some parts of Config.CacheBytes.
 func newRecent[K comparable, V any](g *Gateway, parts int, cfg cache.Config[K, V]) (*cache.Cache[K, V], error) {
 	cfg.Bytes = max(1, g.cfg.CacheBytes/wholeCache*parts)
-	cfg.Clock = g.cfg.Clock
-	kept, err := cache.New(cfg)
+	kept, err := cache.New(cfg.WithClock(g.cfg.Clock))
 	if err != nil {
 		return nil, fmt.Errorf("make cache: %w", err)
 	}

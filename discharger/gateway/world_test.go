@@ -150,9 +150,9 @@ func (w *world) startService(st *bolt.Store, ours caveat.KeyPair, theirs caveat.
 	svc, err := discharger.New(dc)
 	must(w.t, err)
 	srv, err := server.New(server.Config{
-		Service: svc, PublicKey: ours.Public, Ready: st.Ready, Now: w.now, Feed: server.FeedConfig{Source: st}, Timeout: time.Minute,
+		Service: svc, PublicKey: ours.Public, Ready: st.Ready, Feed: server.FeedConfig{Source: st}, Timeout: time.Minute,
 		APIKeys: map[string][][sha256.Size]byte{"gateway": {sha256.Sum256([]byte(testAPIKey))}},
-	})
+	}.WithClock(w.now))
 	must(w.t, err)
 	w.service = w.pipes.serve(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		if w.down.Load() {

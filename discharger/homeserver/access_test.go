@@ -35,7 +35,7 @@ func TestPayloadAndSession(t *testing.T) {
 	}
 }
 
-// VerifyAccess says what Verify says about the access macaroon, with a
+// VerifyAccess returns the same as Verify about the access macaroon, with a
 // discharge or without one.
 func TestVerifyAccess(t *testing.T) {
 	t.Parallel()

@@ -28,12 +28,12 @@ func newVerifiedBundles(cfg *Config) (*verifiedBundles, error) {
 	return cache.New(cache.Config[string, *verified]{
 		Bytes: cfg.CacheBytes,
 		Size:  func(text string, v *verified) int { return len(text) + v.size() },
-		Idle:  bundleIdle, Clock: cfg.now, PerGroup: bundlesOfSession,
+		Idle:  bundleIdle, PerGroup: bundlesOfSession,
 		Group: func(_ string, v *verified) (session [16]byte, narrowed bool) {
 			return v.identity.Session, v.narrowed
 		},
 		Hash: signatureBits,
-	})
+	}.WithClock(cfg.now))
 }
 
 // signatureBits returns bits of the end of a bundle, which is the end of a

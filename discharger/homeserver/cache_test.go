@@ -19,7 +19,7 @@ import (
 	"github.com/discharger/discharger/discharger/wire"
 )
 
-// What is remembered of a bundle decides nothing that depends on the moment or
+// A cached bundle decides nothing that depends on the time or
 // the request.
 func TestRememberedBundlesAreChecked(t *testing.T) {
 	t.Parallel()
@@ -40,7 +40,7 @@ func TestRememberedBundlesAreChecked(t *testing.T) {
 		w.accepted(t, text, someClient)
 	}
 	if asked != 4 {
-		t.Errorf("Check was asked %d times, want 4", asked)
+		t.Errorf("Check was called %d times, want 4", asked)
 	}
 	w.refused(t, text, Request{ClientIP: netip.MustParseAddr("198.51.100.1")}, ErrNotMet)
 	revoked.Store(true)
@@ -68,18 +68,18 @@ func TestRevocationsSeeTheIdentity(t *testing.T) {
 	})
 	w.refused(t, w.bundle(t, caveat.ModeRotate), someClient, ErrRevoked)
 	if seen.User != "@alice:example.org" || seen.Epoch != 3 {
-		t.Errorf("asked about %+v", seen)
+		t.Errorf("called with %+v", seen)
 	}
 }
 
-// kinds is a Revocations that knows how sessions ended.
+// kinds is a Revocations that records how sessions ended.
 type kinds struct{ soft bool }
 
 func (k kinds) Revoked(Identity) bool                     { panic("RevokedKind is called instead") }
 func (k kinds) RevokedKind(Identity) (soft, revoked bool) { return k.soft, true }
 
 // TestRevokedSaysHow: an error because of a revocation carries the kind of end. A
-// kind that is not known is soft, which costs nobody a key.
+// unknown kind is soft, which keeps encryption keys.
 func TestRevokedSaysHow(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
@@ -97,7 +97,7 @@ func TestRevokedSaysHow(t *testing.T) {
 			t.Errorf("%s: %+v", name, err)
 		}
 	}
-	// A feed knows it from the event.
+	// A feed has it from the event.
 	for _, soft := range []bool{false, true} {
 		f := follow(t)
 		w := newWorld(t, func(cfg *Config) { cfg.Revocations = f })
@@ -173,7 +173,7 @@ func TestCacheIsBounded(t *testing.T) {
 	}
 }
 
-// What holders add has bounds, for access macaroons alone too.
+// Conditions of holders have bounds, for single access macaroons too.
 func TestConditionsAreBounded(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {

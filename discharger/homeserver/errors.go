@@ -19,7 +19,7 @@ var (
 	ErrMalformed = errors.New("malformed bundle")
 	// ErrUnknownKey: minted with a master key that is neither in the ring nor
 	// retired. Another process may have the key already, so the session may live.
-	// Anyone can make up such a bundle, so limit its log messages.
+	// Such a bundle is easily made up, so limit its log messages.
 	ErrUnknownKey = errors.New("minted with an unknown key")
 	// ErrRetiredKey: minted with a retired master key. The session has ended,
 	// softly.

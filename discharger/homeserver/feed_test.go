@@ -26,7 +26,7 @@ import (
 	"github.com/discharger/discharger/discharger/wire"
 )
 
-// feedServer is a service that sends what a test says, on each connection what
+// feedServer is a service that sends the events of a test, on each connection those
 // comes next.
 type feedServer struct {
 	*httptest.Server
@@ -110,7 +110,7 @@ func (c *testClock) advance(d time.Duration) {
 	c.t = c.t.Add(d)
 }
 
-// follower is a feed that runs, and what it reports.
+// follower is a running feed and its reports.
 type follower struct {
 	*Feed
 	server *feedServer
@@ -126,7 +126,7 @@ func follow(t *testing.T, change ...func(*FeedConfig)) *follower {
 		server: newFeedServer(t), clock: &testClock{t: time.UnixMilli(1_790_000_000_000).UTC()},
 		heard: make(chan wire.Revocation, 1000), gaps: make(chan struct{}, 10), waits: make(chan time.Duration),
 	}
-	client, err := client.New(client.Config{URL: f.server.URL, APIKey: secret.Bytes("key"), Timeout: 5 * time.Minute}) // nobody is in a hurry
+	client, err := client.New(client.Config{URL: f.server.URL, APIKey: secret.Bytes("key"), Timeout: 5 * time.Minute}) // longer than any test
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -166,12 +166,12 @@ func (f *follower) send(t testing.TB, all ...wire.Revocation) {
 	for _, r := range all {
 		f.server.stream <- event(t, fmt.Sprintf("p%d", f.Status().Events+1), r)
 		if got := <-f.heard; got != r {
-			t.Fatalf("heard %+v, sent %+v", got, r)
+			t.Fatalf("received %+v, sent %+v", got, r)
 		}
 	}
 }
 
-// beCurrent says that this was all, and waits until that is known.
+// beCurrent sends that the feed is current, and waits for the status.
 func (f *follower) beCurrent(t testing.TB) {
 	t.Helper()
 	f.server.stream <- current
@@ -199,7 +199,7 @@ func (f *follower) session(n byte, lives time.Duration) wire.Revocation {
 }
 
 // TestAttackFeedReplay: events that come twice, late, in another order or in part
-// make no difference to what is refused.
+// make no difference to which sessions are refused.
 func TestAttackFeedReplay(t *testing.T) {
 	t.Parallel()
 	f := follow(t)
@@ -233,7 +233,7 @@ func TestAttackFeedReplay(t *testing.T) {
 }
 
 // TestFeedUserModel compares any revocations of one user and of its devices, in
-// any order, with what each of them says. The end is that of the oldest, or
+// any order, with each of them alone. The end is that of the oldest, or
 // soft if there were too many to keep them apart.
 func TestFeedUserModel(t *testing.T) {
 	t.Parallel()
@@ -327,7 +327,7 @@ func TestFeedForgets(t *testing.T) {
 		before := f.Status().LastContact
 		f.clock.advance(2 * time.Minute)
 		f.server.stream <- ":\n\n"
-		until(t, "the heartbeat is heard", func() bool { return f.Status().LastContact.After(before) })
+		until(t, "the heartbeat arrives", func() bool { return f.Status().LastContact.After(before) })
 	}
 	f.clock.advance(time.Hour - 3*time.Minute)
 	beat()
@@ -343,8 +343,8 @@ func TestFeedForgets(t *testing.T) {
 	}
 }
 
-// TestFeedReconnects goes on where it stopped, with growing pauses, and says in
-// between what is amiss.
+// TestFeedReconnects: the feed resumes after growing pauses, and reports the error in
+// between.
 func TestFeedReconnects(t *testing.T) {
 	t.Parallel()
 	f := follow(t)
@@ -377,8 +377,8 @@ func TestFeedReconnects(t *testing.T) {
 	}
 }
 
-// TestFeedCurrent: a homeserver learns each time that the feed becomes current, and
-// nothing of what goes on being current.
+// TestFeedCurrent: OnCurrent is called each time that the feed becomes current, and not
+// while it stays so.
 func TestFeedCurrent(t *testing.T) {
 	t.Parallel()
 	times := make(chan struct{}, 10)
@@ -401,7 +401,7 @@ func TestFeedCurrent(t *testing.T) {
 }
 
 // TestFeedSkips: an event that cannot be understood is skipped with a line in
-// the log, and is not asked for again.
+// the log, and is not requested again.
 func TestFeedSkips(t *testing.T) {
 	t.Parallel()
 	var out bytes.Buffer
@@ -426,7 +426,7 @@ func TestFeedSkips(t *testing.T) {
 	}
 }
 
-// TestFeedGap: what was known stays known, and the caller hears of it.
+// TestFeedGap: known revocations stay known, and OnGap is called.
 func TestFeedGap(t *testing.T) {
 	t.Parallel()
 	f := follow(t)
@@ -446,8 +446,8 @@ func TestFeedGap(t *testing.T) {
 	}
 }
 
-// TestAttackFeedSilence verifies bundles while nothing is heard: they are undecided
-// from MaxSilence on, and before anything was heard, but what is known to be
+// TestAttackFeedSilence verifies bundles while the feed is silent: they are undecided
+// from MaxSilence on, and before the first contact, but sessions known to be
 // revoked is refused.
 func TestAttackFeedSilence(t *testing.T) {
 	t.Parallel()
@@ -490,7 +490,7 @@ func TestAttackFeedSilence(t *testing.T) {
 	verify(ErrRevoked)
 }
 
-// TestFeedGoesOn is the default: nothing is heard, and bundles are good until
+// TestFeedGoesOn is the default: the feed is silent, and bundles are good until
 // they run out.
 func TestFeedGoesOn(t *testing.T) {
 	t.Parallel()
@@ -617,8 +617,8 @@ func numbered(i int) (id caveat.SessionID) {
 }
 
 // TestFeedMemoryIsFlat has two thousand sessions and four hundred users a
-// minute revoked, for two hours, and each forgotten after ten minutes: what
-// is remembered, and what it takes, depends on the rate and not on how long it
+// minute revoked, for two hours, and each forgotten after ten minutes: the number of
+// entries and their memory depend on the rate and not on how long it
 // has gone on. A burst of users leaves nothing behind. It does not run beside
 // other tests, whose memory would be counted.
 func TestFeedMemoryIsFlat(t *testing.T) {
@@ -679,7 +679,7 @@ func TestFeedMemoryIsFlat(t *testing.T) {
 }
 
 // BenchmarkFeedMemory has a thousand revocations a second for some hours, each
-// of which matters for one, and tells what an entry takes at the end.
+// of which matters for one, and reports the memory of an entry at the end.
 func BenchmarkFeedMemory(b *testing.B) {
 	const lives, rate = 3600, 1000
 	for b.Loop() {
@@ -709,7 +709,7 @@ func BenchmarkFeedMemory(b *testing.B) {
 
 func heap() uint64 {
 	runtime.GC()
-	runtime.GC() // what was in pools goes with the second one
+	runtime.GC() // the second one frees pools
 	var s runtime.MemStats
 	runtime.ReadMemStats(&s)
 	return s.HeapAlloc

@@ -56,7 +56,7 @@ func ExampleFeed() {
 	fmt.Println("revoked:", feed.Revoked(homeserver.Identity{Session: session}))
 
 	// Verify refuses the session from now on, and the middleware answers as the
-	// revocation says. A client that gets 503 keeps everything.
+	// revocation demands. A client that gets 503 keeps everything.
 	for _, e := range []*homeserver.Error{
 		{Kind: homeserver.ErrRevoked},
 		{Kind: homeserver.ErrRevoked, Soft: true},

@@ -186,8 +186,7 @@ func (u *userShard) tidy(now time.Time) {
 	u.marks, u.peak = shrink(u.marks, u.peak)
 }
 
-// shrink gives back what a map needed that has much less in it now: a map does
-// not do so by itself.
+// shrink replaces a map that has become much smaller: a map keeps its memory.
 func shrink[K comparable, V any](m map[K]V, peak int) (map[K]V, int) {
 	if len(m) >= peak/4 {
 		return m, peak

@@ -171,8 +171,8 @@ type RevocationKinds interface {
 
 // Freshness is implemented by [Revocations] that can be out of date.
 type Freshness interface {
-	// Undecided returns why nothing can be said about bundles that are not
-	// known to be revoked, or nil. Verify then fails with ErrUndecided. It is
+	// Undecided returns why bundles that are not known to be revoked cannot be
+	// decided, or nil. Verify then fails with ErrUndecided. It is
 	// called on every verification, concurrently, and must not block.
 	Undecided() error
 }

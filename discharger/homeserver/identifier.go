@@ -60,7 +60,7 @@ func (id *identifier) append(b []byte) []byte {
 	return b
 }
 
-// parseIdentifier decodes what append writes, and nothing else.
+// parseIdentifier decodes the format of append, and nothing else.
 func parseIdentifier(b []byte) (id identifier, ok bool) {
 	if len(b) < namesAt || b[0] != identifierVersion && b[0] != payloadVersion {
 		return identifier{}, false

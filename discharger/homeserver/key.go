@@ -23,7 +23,7 @@ type Keys []Key
 // NewKey returns a random key.
 func NewKey() Key { return Key{secret.NewKey()} }
 
-// ParseKey decodes what Encode returns, in any of the four base64 alphabets. The
+// ParseKey decodes the text of Encode, in any of the four base64 alphabets. The
 // error does not contain the text.
 func ParseKey(s string) (Key, error) {
 	k, err := secret.ParseKey(s)

@@ -26,7 +26,7 @@ func (w *world) request(t *testing.T, o MiddlewareOptions, edit func(*http.Reque
 	handler := http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		id, ok := IdentityFrom(r.Context())
 		if !ok {
-			id.User = "nobody"
+			id.User = "guest"
 		}
 		io.WriteString(rw, id.User)
 	})
@@ -58,7 +58,7 @@ func TestMiddlewarePassesOn(t *testing.T) {
 		"bearer":         {MiddlewareOptions{}, bearer(bundle), "@alice:example.org"},
 		"any case":       {MiddlewareOptions{}, func(r *http.Request) { r.Header.Set("Authorization", "bEARER  "+bundle) }, "@alice:example.org"},
 		"proxy":          {behind, func(r *http.Request) { bearer(there)(r); r.Header.Set("X-Forwarded-For", "198.51.100.7") }, "@alice:example.org"},
-		"guest":          {MiddlewareOptions{Optional: true}, func(*http.Request) {}, "nobody"},
+		"guest":          {MiddlewareOptions{Optional: true}, func(*http.Request) {}, "guest"},
 		"optional token": {MiddlewareOptions{Optional: true}, bearer(bundle), "@alice:example.org"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -142,7 +142,7 @@ func FuzzParseIdentifier(f *testing.F) {
 	})
 }
 
-// The formats are for ever: what was minted with them once is still out there.
+// The formats are for ever: bundles minted with them are still in use.
 func TestFormatsAreFixed(t *testing.T) {
 	t.Parallel()
 	var key Key

@@ -13,7 +13,7 @@ import (
 	"github.com/discharger/discharger/discharger/wire"
 )
 
-// No way of printing shows a key, not even of what contains one.
+// No way of printing shows a key, not even of a value that contains one.
 func TestSecretsDoNotPrint(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, nil)
@@ -89,7 +89,7 @@ discharge
 	if err != nil || foreign.Ours || !strings.Contains(foreign.String(), "another kind") {
 		t.Errorf("another macaroon: %v\n%s", err, foreign)
 	}
-	if _, err := Inspect("what is this"); err == nil {
+	if _, err := Inspect("not a bundle"); err == nil {
 		t.Error("anything is inspected")
 	}
 }

@@ -24,8 +24,8 @@ import (
 )
 
 // reference is Verify once more, on the macaroon library and with none of the
-// code under test: what it accepts, Verify has to accept, and nothing else. It
-// knows no Check.
+// code under test: Verify has to accept the same bundles, and no others. It has no
+// Check.
 func (w *world) reference(text string, r Request) (Identity, error) {
 	if len(text) > 16384 || !regexp.MustCompile(`^[A-Za-z0-9_-]*$`).MatchString(text) {
 		return Identity{}, errors.New("not base64url")
@@ -48,7 +48,7 @@ func (w *world) reference(text string, r Request) (Identity, error) {
 	return id, referenceRules(&id, s, r, w.now)
 }
 
-// referenceDecode reads both forms. Canonical is what the library writes.
+// referenceDecode reads both forms. canonical reports whether the library writes the same.
 func referenceDecode(data []byte) (macaroon.Slice, error) {
 	compact := len(data) > 0 && data[0] == 1
 	if compact {
@@ -240,18 +240,18 @@ func referenceCondition(id *Identity, condition string, r Request, now time.Time
 	return nil
 }
 
-// agree compares Verify with the reference, twice: what is remembered must not
-// differ from what is computed.
+// agree compares Verify with the reference, twice: the cached result must not differ
+// from the computed one.
 func (w *world) agree(t *testing.T, text string, r Request) (accepted bool) {
 	t.Helper()
 	want, wantErr := w.reference(text, r)
 	for range 2 {
 		got, err := w.Verify(context.Background(), text, r)
 		if (err == nil) != (wantErr == nil) {
-			t.Fatalf("Verify says %v, the reference %v\n%s", err, wantErr, text)
+			t.Fatalf("Verify returns %v, the reference %v\n%s", err, wantErr, text)
 		}
 		if err == nil && got != want {
-			t.Fatalf("Verify says %+v, the reference %+v", got, want)
+			t.Fatalf("Verify returns %+v, the reference %+v", got, want)
 		}
 		if err != nil && got != (Identity{}) {
 			t.Fatalf("identity %+v beside %v", got, err)
@@ -335,7 +335,7 @@ func (p *program) bundle(t *testing.T, w *world, other *macaroon.Macaroon) strin
 	return p.damage(t, text)
 }
 
-// conditions changes what the discharger writes.
+// conditions changes the conditions of the discharger.
 func (p *program) conditions(usual []string) []string {
 	switch p.next(4) {
 	case 1:
@@ -382,7 +382,7 @@ func FuzzVerify(f *testing.F) {
 	})
 }
 
-// FuzzVerifyText begins with good texts and lets the fuzzer do what it likes.
+// FuzzVerifyText begins with good texts and lets the fuzzer change them.
 func FuzzVerifyText(f *testing.F) {
 	w := newWorld(f, func(c *Config) { c.CacheBytes = 128 << 10 })
 	for _, mode := range []caveat.Mode{caveat.ModeOpen, caveat.ModeRotate} {
@@ -394,7 +394,7 @@ func FuzzVerifyText(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text string) { w.agree(t, text, someClient) })
 }
 
-// TestAgreesWithReference does what FuzzVerify does, for input that is the same
+// TestAgreesWithReference is FuzzVerify for input that is the same
 // every time, and makes sure that enough of it is accepted to mean anything.
 func TestAgreesWithReference(t *testing.T) {
 	t.Parallel()

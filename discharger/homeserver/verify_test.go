@@ -169,7 +169,7 @@ func TestDischargesOfAnother(t *testing.T) {
 }
 
 // A discharge in the compact form takes its identifier from the access
-// macaroon. That helps nobody.
+// macaroon. That is of no use.
 func TestCompactFormOfAnotherDischarge(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, nil)
@@ -205,7 +205,7 @@ func TestAccessMacaroonsOfAnother(t *testing.T) {
 	copy(id[keyIDAt:], mine[:])
 	w.refused(t, withID(t, text, id), someClient, ErrBadSignature)
 
-	foreign, err := macaroon.New([]byte("root"), []byte("who knows"), "", macaroon.V2)
+	foreign, err := macaroon.New([]byte("root"), []byte("unknown"), "", macaroon.V2)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -426,7 +426,7 @@ func TestCheckDecidesAboutTheRest(t *testing.T) {
 		t.Errorf("refused: %v", err)
 	}
 	if want := []string{"room !a:example.org"}; !slices.Equal(asked, want) {
-		t.Errorf("asked about %q, want %q", asked, want)
+		t.Errorf("checked %q, want %q", asked, want)
 	}
 	err := verify("room !a:example.org", "room !b:example.org")
 	wantKind(t, err, ErrNotMet)
@@ -437,7 +437,7 @@ func TestCheckDecidesAboutTheRest(t *testing.T) {
 	asked = nil
 	wantKind(t, verify("declared role admin"), ErrUnknownCaveat)
 	if len(asked) > 0 {
-		t.Errorf("asked about a declared fact: %q", asked)
+		t.Errorf("checked a declared fact: %q", asked)
 	}
 }
 
@@ -464,8 +464,7 @@ func TestKeyRing(t *testing.T) {
 	}
 }
 
-// A library that knows nothing of this package reads the standard form and
-// agrees.
+// The macaroon library alone reads the standard form and agrees.
 func TestStandardFormIsMacaroons(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, nil)

@@ -17,12 +17,12 @@ import (
 	"github.com/discharger/discharger/discharger/wire"
 )
 
-// testNow is what every clock in these tests begins with.
+// testNow is the start of every clock in these tests.
 var testNow = time.Date(2026, 11, 24, 10, 0, 0, 0, time.UTC)
 
 const testLocation = "https://refresh.example.org"
 
-// world is a homeserver, and a discharger that grants whatever it is asked for.
+// world is a homeserver, and a discharger that grants every request.
 type world struct {
 	*Homeserver
 	opener *caveat.Opener

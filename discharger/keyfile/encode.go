@@ -65,7 +65,7 @@ func (k RetiredKey) MarshalJSONTo(enc *jsontext.Encoder) error {
 	return json.MarshalEncode(enc, doc)
 }
 
-// UnmarshalJSONFrom reads what MarshalJSONTo writes.
+// UnmarshalJSONFrom decodes the form of MarshalJSONTo.
 func (k *RetiredKey) UnmarshalJSONFrom(dec *jsontext.Decoder) error {
 	doc := retiredDocument{Kind: Refresh}
 	if dec.PeekKind() == '"' {
@@ -88,7 +88,7 @@ func (k *RetiredKey) UnmarshalJSONFrom(dec *jsontext.Decoder) error {
 	return err
 }
 
-// versionOf returns the earliest version of the format that can express a ring.
+// versionOf returns the earliest version of the format that has all of a ring.
 func versionOf(r *Ring) int {
 	for _, k := range r.Retired {
 		if k.Kind != Refresh {
@@ -103,16 +103,16 @@ func versionOf(r *Ring) int {
 	return version1
 }
 
-// note tells whoever opens the file what it is.
+// note describes the file for its readers.
 func note(o Owner) string {
-	what := "discharges and refresh tokens for any session"
+	made := "discharges and refresh tokens for any session"
 	if o == Homeserver {
-		what = "access macaroons for any user"
+		made = "access macaroons for any user"
 	}
-	return "Secret: whoever has these keys can make " + what + ". Kept by: discharger keys"
+	return "Secret: a holder of these keys can make " + made + ". Managed by: discharger keys"
 }
 
-// encode writes a file.
+// encode returns the file of a ring.
 func encode(r *Ring) ([]byte, error) {
 	doc := document{Note: note(r.Owner), Version: versionOf(r), Owner: r.Owner, Retired: r.Retired, Keys: []keyDocument{}}
 	if r.Owner == Homeserver {
@@ -133,18 +133,18 @@ func encode(r *Ring) ([]byte, error) {
 	return append(b, '\n'), nil
 }
 
-// decode reads a file.
+// decode parses a file.
 func decode(data []byte) (*Ring, error) {
 	var doc document
 	if err := json.Unmarshal(data, &doc, json.RejectUnknownMembers(true)); err != nil {
 		return nil, decodeError(err)
 	}
 	if doc.Version != version1 && doc.Version != version2 {
-		return nil, fmt.Errorf("is of version %d, which this program does not know", doc.Version)
+		return nil, fmt.Errorf("version %d is unknown", doc.Version)
 	}
 	r := &Ring{Owner: doc.Owner, Retired: doc.Retired}
 	if (doc.Owner == Homeserver) != (doc.Homeserver != nil) {
-		return nil, fmt.Errorf("homeserver goes with owner %q, and only with that", Homeserver)
+		return nil, fmt.Errorf("member homeserver is only for owner %q, and required there", Homeserver)
 	}
 	if doc.Homeserver != nil {
 		r.Peer = Peer(*doc.Homeserver)
@@ -162,7 +162,7 @@ func decode(data []byte) (*Ring, error) {
 	return r, nil
 }
 
-// decodeError says where a file is wrong, and nothing of what is there.
+// decodeError returns the place of an error, without the content of the file.
 func decodeError(err error) error {
 	var semantic *json.SemanticError
 	if errors.As(err, &semantic) {
@@ -175,7 +175,7 @@ func decodeError(err error) error {
 	return errors.New("is not a key file")
 }
 
-// key checks that what is written beside the secret belongs to it.
+// key returns the key, whose id and public half have to match the secret.
 func (kd keyDocument) key() (Key, error) {
 	raw, err := secret.ParseKey(kd.Secret)
 	if err != nil {
@@ -189,14 +189,14 @@ func (kd keyDocument) key() (Key, error) {
 		return Key{}, err
 	}
 	if kd.ID != k.ID {
-		return Key{}, fmt.Errorf("id is not that of the secret, which is %s", k.ID)
+		return Key{}, fmt.Errorf("id does not match the secret, whose id is %s", k.ID)
 	}
 	public := ""
 	if k.Public != (caveat.PublicKey{}) {
 		public = k.Public.String()
 	}
 	if kd.Public != public {
-		return Key{}, fmt.Errorf("public is not that of the secret of key %s", k.ID)
+		return Key{}, fmt.Errorf("public does not match the secret of key %s", k.ID)
 	}
 	return k, nil
 }

@@ -13,7 +13,7 @@ import (
 // maxSize bounds a key file, in bytes.
 const maxSize = 1 << 20
 
-// Access says who else may be able to read a key file.
+// Access is the access to a key file that other users may have.
 type Access bool
 
 // The two kinds of access.
@@ -38,7 +38,7 @@ func Load(path string, a Access) (*Ring, error) {
 	return r, nil
 }
 
-// readSecret reads a file that nobody else can read or change.
+// readSecret reads a file that other users can neither read nor change.
 func readSecret(path string, a Access) ([]byte, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -54,7 +54,7 @@ func readSecret(path string, a Access) ([]byte, error) {
 		forbidden = 0o017
 	}
 	if info.Mode().Perm()&forbidden != 0 {
-		return nil, fmt.Errorf("%w: mode of %s is %04o; chmod 600 it, and think about who may have read it",
+		return nil, fmt.Errorf("%w: mode of %s is %04o; chmod 600 it, and consider replacing the keys",
 			ErrExposed, path, info.Mode().Perm())
 	}
 	data, err := io.ReadAll(io.LimitReader(f, maxSize+1))
@@ -67,8 +67,8 @@ func readSecret(path string, a Access) ([]byte, error) {
 	return data, nil
 }
 
-// Create writes a new key file with mode 0600. If there is a file already, it
-// stays as it is and the error matches [fs.ErrExist].
+// Create writes a new key file with mode 0600. If the file exists, it is unchanged and
+// the error matches [fs.ErrExist].
 func Create(path string, r *Ring) error {
 	data, err := checkedEncode(r)
 	if err != nil {
@@ -80,9 +80,8 @@ func Create(path string, r *Ring) error {
 	return nil
 }
 
-// Update reads a key file, lets change work on the ring, and replaces the file.
-// If change returns an error, the file stays as it is. Mode and owner stay in
-// any case.
+// Update reads a key file, applies change to the ring, and replaces the file, whose
+// mode and owner are kept. If change returns an error, the file is unchanged.
 func Update(path string, a Access, change func(*Ring) error) error {
 	unlock, err := atomicfile.Lock(path)
 	if err != nil {
@@ -106,7 +105,7 @@ func Update(path string, a Access, change func(*Ring) error) error {
 	return nil
 }
 
-// checkedEncode encodes what decodes again.
+// checkedEncode returns the file of a valid ring.
 func checkedEncode(r *Ring) ([]byte, error) {
 	if err := r.check(); err != nil {
 		return nil, fmt.Errorf("write key file: %w", err)

@@ -14,20 +14,19 @@ import (
 	"github.com/discharger/discharger/discharger/secret"
 )
 
-// Key is one secret. It prints and logs without it.
+// Key is one secret key. It prints, logs and marshals as kind and id.
 type Key struct {
 	Kind    Kind
 	ID      string           // 8 hexadecimal digits
 	Created time.Time        // UTC, whole seconds
-	Staged  bool             // recognized, but not used to make anything yet
-	Since   time.Time        // when it became the used one last, UTC, whole seconds; zero: at Created, or Staged
+	Staged  bool             // recognized, but not used yet
+	Since   time.Time        // when it last became the used key, UTC, whole seconds; zero: at Created, or Staged
 	Public  caveat.PublicKey // of kinds discharger and seal
 
 	secret secret.Key
 }
 
-// UsedSince returns when the key became the used one, the last time if it did
-// more than once; zero for a staged key.
+// UsedSince returns when the key last became the used one; zero for a staged key.
 func (k Key) UsedSince() time.Time {
 	switch {
 	case k.Staged:
@@ -43,7 +42,7 @@ func newKey(kind Kind, now time.Time) (Key, error) {
 	return k, k.derive()
 }
 
-// derive fills in what follows from kind and secret.
+// derive sets ID and Public, which depend on kind and secret.
 func (k *Key) derive() error {
 	if k.secret == (secret.Key{}) {
 		return errors.New("key is all zeros")
@@ -88,28 +87,27 @@ func labelled(label string, k secret.Key) [4]byte {
 	return [4]byte(sum[:4])
 }
 
-// Pair is the key pair, of kinds discharger and seal.
+// Pair returns the key pair, of kinds discharger and seal.
 func (k Key) Pair() caveat.KeyPair {
 	return caveat.KeyPair{Public: k.Public, Private: caveat.PrivateKey{Key: k.secret}}
 }
 
-// Secret is the key itself, of kinds refresh, store and root.
+// Secret returns the secret, of kinds refresh, store and root.
 func (k Key) Secret() secret.Key { return k.secret }
 
-// APIKey is the text that a homeserver sends, of kind api.
+// APIKey returns the text that a homeserver sends, of kind api.
 func (k Key) APIKey() secret.Bytes {
 	return base64.RawURLEncoding.AppendEncode(nil, k.secret[:])
 }
 
-// APIDigest is the SHA-256 of APIKey, which is all the service has to know.
+// APIDigest returns the SHA-256 of APIKey, from the service's configuration.
 func (k Key) APIDigest() [sha256.Size]byte { return sha256.Sum256(k.APIKey()) }
 
-// Format writes kind and id and no secret, whatever the verb.
+// Format writes kind and id and no secret, for every verb.
 func (k Key) Format(s fmt.State, _ rune) { fmt.Fprintf(s, "%s key %s REDACTED", k.Kind, k.ID) }
 
-// LogValue gives kind and id.
+// LogValue returns kind and id.
 func (k Key) LogValue() slog.Value { return slog.StringValue(fmt.Sprint(k)) }
 
-// MarshalText gives kind and id. What goes into a file is written by [Create]
-// and [Update] alone.
+// MarshalText returns kind and id. Only [Create] and [Update] write the secret.
 func (k Key) MarshalText() ([]byte, error) { return fmt.Append(nil, k), nil }

@@ -1,10 +1,11 @@
-// Package keyfile keeps secret keys in files: those of the service, and those
-// that a homeserver uses with it.
+// Package keyfile stores secret keys in files: those of the service, and those that a
+// homeserver uses with it. It is a leaf: a homeserver that loads a key file needs
+// neither the service nor its policies.
 //
 // # The format
 //
-// A key file is one JSON object. Its keys are in no particular order but for
-// those of one kind, of which the first that is not staged is used.
+// A key file is one JSON object. Of the keys of one kind, the first that is not staged
+// is used; beyond that their order has no meaning.
 //
 //	{
 //	  "note": "Secret: …",                 for people
@@ -15,14 +16,14 @@
 //	    "service": "https://…",            URL of the service
 //	    "service_key": "…"                 its public key, base64
 //	  },
-//	  "retired": [                         keys that were taken out
+//	  "retired": [                         retired keys
 //	    "91c0e0b2",                        of kind refresh: the id
 //	    {"kind": "seal", "id": "…", "public": "…"}
 //	  ],
 //	  "keys": [
 //	    {
 //	      "kind": "discharger",
-//	      "id": "5c8e0b5f",                names it, and gives nothing away
+//	      "id": "5c8e0b5f",                public name of the key
 //	      "created": "2026-01-02T15:04:05Z",
 //	      "staged": true,                  of a staged key only
 //	      "since": "2026-01-09T10:00:00Z", when it was first used, of a key that was staged before
@@ -32,53 +33,49 @@
 //	  ]
 //	}
 //
-// A file is of version 2 if it has a staged key, one with which [Ring.Use] began,
-// or a retired key of another kind than refresh. Every other file is of version 1,
-// as programs from before December 2026 write it. Those programs refuse a file
-// of version 2: at start they end, and at a reload they go on with the keys
-// that they have.
+// A file is of version 2 if it has a staged key, a key on which [Ring.Use] was called,
+// or a retired key of another kind than refresh. Every other file is of version 1, as
+// programs from before December 2026 write it. Those programs refuse a file of version
+// 2: at start they exit, and at a reload they keep their keys.
 //
 // The kinds of the service's keys:
 //
 //	discharger   X25519 pair to which homeservers seal caveats
 //	refresh      signs refresh tokens
-//	store        turns user names into keys of the store; exactly one
+//	store        hashes user names to keys of the store; exactly one
 //
 // and of a homeserver's:
 //
 //	seal         X25519 pair with which it seals caveats
 //	root         master key from which the root keys of access macaroons come
-//	api          its key to the service's API, as the text that is sent
+//	api          its key to the service's API
 //
 // # Rings
 //
-// More than one key of a kind makes a ring, and each key of it is in one state:
+// The keys of one kind form a ring, and each key has a state:
 //
-//	staged    recognized; nothing is made with it
-//	used      the one with which things are made
-//	previous  recognized; used before
-//	retired   taken out; its id stays
+//	staged    recognized; signs and seals nothing yet
+//	used      signs, seals or mints; one key of each kind
+//	previous  recognized; was used before
+//	retired   removed; its id is kept
 //
-// [Ring.Add] and [Ring.Stage] put a new key in, [Ring.Use] makes a key the one
-// that is used, and [Ring.Retire] takes one out, which ends the sessions that
-// depend on it. Of a retired key the id stays: things that were made with it are
-// known to be over, whereas those with an unknown id may be from a process that
-// has a newer file.
+// [Ring.Add] and [Ring.Stage] add a new key, [Ring.Use] makes a key the used one, and
+// [Ring.Retire] removes one, which ends the sessions that depend on it. The id of a
+// retired key is kept: tokens of a retired key have ended, whereas tokens with an
+// unknown id may be from a process that has a newer file.
 //
-// # What it promises
+// # Guarantees
 //
-// A file that anyone but its owner can read is refused. So is one with a member
-// that is unknown or comes twice, a key whose id or public half is not its own,
-// a key that comes twice, and a ring without a used key of every kind. A file
-// is written beside its place, synced and then moved there: after a crash there
-// is the old one or the new one. [Create] never replaces a file, and two
-// programs that [Update] one at the same time do so one after the other.
+// A file that other users can read is refused. So is one with an unknown or duplicate
+// member, a key whose id or public half is not its own, a duplicate key, and a ring
+// without a used key of every kind. A file is replaced atomically: after a crash it is
+// the old one or the new one. [Create] never replaces a file, and concurrent calls of
+// [Update], from different programs too, are serialized.
 //
-// Keys print, log and marshal as REDACTED. Errors do not repeat what is in a
-// file.
+// Keys print, log and marshal as REDACTED. Errors do not quote the file.
 //
-// The keys that sign security events are in a file of their own, whose reader
-// is [LoadSigning]: receivers demand RSA, for which every tool reads PEM.
+// The keys that sign security events have a file of their own, see [LoadSigning]:
+// receivers demand RSA, for which every tool reads PEM.
 package keyfile
 
 import (
@@ -92,7 +89,7 @@ import (
 	"github.com/discharger/discharger/discharger/caveat"
 )
 
-// Kind says what a key is for.
+// Kind is the purpose of a key.
 type Kind string
 
 // The kinds of keys; see the package comment.
@@ -105,7 +102,7 @@ const (
 	API        Kind = "api"
 )
 
-// Owner says whose keys are in a file.
+// Owner is the owner of the keys in a file.
 type Owner string
 
 // The owners.
@@ -114,7 +111,7 @@ const (
 	Homeserver Owner = "homeserver"
 )
 
-// Kinds lists what the owner has keys of, in the order in which they are made.
+// Kinds returns the kinds of the owner's keys, in the order in which they are made.
 func (o Owner) Kinds() []Kind {
 	switch o {
 	case Service:
@@ -128,30 +125,30 @@ func (o Owner) Kinds() []Kind {
 // ErrUnknownKey is returned for the id of a key that is not in the ring.
 var ErrUnknownKey = errors.New("no key with this id")
 
-// Ring is what a key file holds. Its methods do not touch the file.
+// Ring is the content of a key file. Its methods do not change the file.
 type Ring struct {
 	Owner Owner
-	Peer  Peer  // who a homeserver's keys are for; zero for the service's
+	Peer  Peer  // of a homeserver's keys; zero for the service's
 	Keys  []Key // of those of one kind, the first that is not staged is used
 
-	Retired []RetiredKey // in the order in which they were taken out
+	Retired []RetiredKey // in the order of their retirement
 }
 
-// Peer is what a homeserver has to know, beside its keys, to use the service.
+// Peer is the service for which a homeserver's keys are, and the homeserver's name.
 type Peer struct {
-	Name       string           // of the homeserver, as the service knows it
+	Name       string           // of the homeserver, as registered at the service
 	Service    string           // URL of the service
 	ServiceKey caveat.PublicKey // of the service
 }
 
-// RetiredKey is what stays of a key that is no longer in a ring.
+// RetiredKey is the public part of a retired key.
 type RetiredKey struct {
 	Kind   Kind
-	ID     [4]byte          //
+	ID     [4]byte
 	Public caveat.PublicKey // of kinds discharger and seal
 }
 
-// State is one of the states of a key; see the package comment.
+// State is the state of a key; see the package comment.
 type State string
 
 // The states of keys.
@@ -185,22 +182,22 @@ func (r *Ring) fill(now time.Time) (*Ring, error) {
 	return r, nil
 }
 
-// Add draws a new key, which is used from now on.
+// Add adds a new key, which is used from now on.
 func (r *Ring) Add(kind Kind, now time.Time) (Key, error) {
 	return r.insert(kind, now, false)
 }
 
-// Stage draws a new key, which is recognized but not used yet.
+// Stage adds a new key, which is recognized but not used yet.
 func (r *Ring) Stage(kind Kind, now time.Time) (Key, error) {
 	return r.insert(kind, now, true)
 }
 
 func (r *Ring) insert(kind Kind, now time.Time, staged bool) (Key, error) {
 	if !slices.Contains(r.Owner.Kinds(), kind) {
-		return Key{}, fmt.Errorf("add key: a %s has none of kind %q", r.Owner, kind)
+		return Key{}, fmt.Errorf("add key: a %s has no keys of kind %q", r.Owner, kind)
 	}
 	if kind == Store {
-		return Key{}, errors.New("add key: there is only one of kind store: with another, no session would be found again")
+		return Key{}, errors.New("add key: a second key of kind store would lose every session")
 	}
 	k, err := r.add(kind, now)
 	if err != nil {
@@ -222,9 +219,8 @@ func (r *Ring) add(kind Kind, now time.Time) (Key, error) {
 	return k, nil
 }
 
-// Use makes a staged or previous key the one that is used, from now on, and
-// returns it. The one that was used before is a previous one then. A key that is
-// used already stays as it is.
+// Use makes a staged or previous key the used one, and returns it. The key that was
+// used becomes a previous one. A used key is unchanged.
 func (r *Ring) Use(id string, now time.Time) (Key, error) {
 	k, err := r.Find(id)
 	if err != nil {
@@ -233,7 +229,7 @@ func (r *Ring) Use(id string, now time.Time) (Key, error) {
 	if r.StateOf(k) == Used {
 		return k, nil
 	}
-	// Of a previous key too: what the key before it made is from before now.
+	// Of a previous key too: tokens of the key before it are older.
 	k.Staged, k.Since = false, now.UTC().Truncate(time.Second)
 	r.Keys = slices.DeleteFunc(r.Keys, func(other Key) bool { return other.ID == id })
 	r.Keys = slices.Insert(r.Keys, 0, k)
@@ -259,12 +255,12 @@ func (r *Ring) Find(id string) (Key, error) {
 		}
 	}
 	if slices.ContainsFunc(r.Retired, func(k RetiredKey) bool { return hex.EncodeToString(k.ID[:]) == id }) {
-		return Key{}, fmt.Errorf("%w: %q is retired, and its secret is gone", ErrUnknownKey, id)
+		return Key{}, fmt.Errorf("%w: %q is retired, and its secret is deleted", ErrUnknownKey, id)
 	}
 	return Key{}, fmt.Errorf("%w: %q", ErrUnknownKey, id)
 }
 
-// Retire takes a key out and returns it. The one that is used stays.
+// Retire removes a key and returns it. The used key cannot be retired.
 func (r *Ring) Retire(id string) (Key, error) {
 	k, err := r.Find(id)
 	if err != nil {
@@ -272,7 +268,7 @@ func (r *Ring) Retire(id string) (Key, error) {
 	}
 	switch {
 	case k.Kind == Store:
-		return Key{}, errors.New("retire key: there is only one of kind store: without it, no session would be found again")
+		return Key{}, errors.New("retire key: without the key of kind store, every session would be lost")
 	case r.StateOf(k) == Used:
 		return Key{}, fmt.Errorf("retire key: %s is the %s key in use; use another one first", id, k.Kind)
 	}
@@ -301,20 +297,14 @@ func (r *Ring) Of(kind Kind) []Key {
 	return append(keys, staged...)
 }
 
-// RetiredOf returns what stays of the retired keys of one kind.
+// RetiredOf returns the retired keys of one kind.
 func (r *Ring) RetiredOf(kind Kind) []RetiredKey {
-	var keys []RetiredKey
-	for _, k := range r.Retired {
-		if k.Kind == kind {
-			keys = append(keys, k)
-		}
-	}
-	return keys
+	return slices.DeleteFunc(slices.Clone(r.Retired), func(k RetiredKey) bool { return k.Kind != kind })
 }
 
-// Successor returns the key that was used next after a previous one. It reports
-// false for a key that is not a previous one.
-func (r *Ring) Successor(k Key) (Key, bool) {
+// Successor returns the key that replaced a previous one. ok is false for a key in
+// another state.
+func (r *Ring) Successor(k Key) (next Key, ok bool) {
 	if r.StateOf(k) != Previous {
 		return Key{}, false
 	}
@@ -322,7 +312,7 @@ func (r *Ring) Successor(k Key) (Key, bool) {
 	return keys[slices.IndexFunc(keys, func(o Key) bool { return o.ID == k.ID })-1], true
 }
 
-// check reports what keeps a ring from being used.
+// check validates a ring.
 func (r *Ring) check() error {
 	kinds := r.Owner.Kinds()
 	if kinds == nil {
@@ -334,23 +324,23 @@ func (r *Ring) check() error {
 			return fmt.Errorf("key %s is of kind %q, which a %s does not have", k.ID, k.Kind, r.Owner)
 		}
 		if seen[k.ID] {
-			return fmt.Errorf("there are two keys with the id %s", k.ID)
+			return fmt.Errorf("duplicate key %s", k.ID)
 		}
 		seen[k.ID] = true
 		if k.Staged && !k.Since.IsZero() {
-			return fmt.Errorf("key %s is staged, and was used", k.ID)
+			return fmt.Errorf("key %s is staged and has been used", k.ID)
 		}
 	}
 	for _, kind := range kinds {
 		switch keys := r.Of(kind); {
 		case len(keys) == 0:
-			return fmt.Errorf("there is no key of kind %s", kind)
+			return fmt.Errorf("no key of kind %s", kind)
 		case keys[0].Staged:
 			return fmt.Errorf("every key of kind %s is staged", kind)
 		}
 	}
 	if len(r.Of(Store)) > 1 {
-		return errors.New("there are two keys of kind store")
+		return errors.New("more than one key of kind store")
 	}
 	if err := r.checkRetired(); err != nil {
 		return err
@@ -368,7 +358,7 @@ func (r *Ring) checkRetired() error {
 		}
 		pair := k.Kind == Discharger || k.Kind == Seal
 		if pair != (k.Public != caveat.PublicKey{}) || pair && [4]byte(k.Public[:4]) != k.ID {
-			return fmt.Errorf("retired[%d] has another public key than its id says", i)
+			return fmt.Errorf("retired[%d] has a public key that does not match its id", i)
 		}
 		if pair {
 			if err := caveat.CheckPublicKey(k.Public); err != nil {
@@ -384,7 +374,7 @@ func (r *Ring) checkRetired() error {
 
 func (p Peer) check() error {
 	if p.Name == "" || len(p.Name) > 255 {
-		return errors.New("name of the homeserver is empty, or longer than 255 bytes")
+		return errors.New("name of the homeserver is empty or longer than 255 bytes")
 	}
 	if u, err := url.Parse(p.Service); err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
 		return errors.New("service is not an http or https URL")

@@ -266,26 +266,26 @@ func TestDecodeRefuses(t *testing.T) {
 		"member twice":      {swap(one, `"version"`, `"owner": "service", "version"`), "has a member twice"},
 		"other case":        {swap(one, `"version"`, `"Version"`), "not a key file"},
 		"no owner":          {swap(one, `"owner": "service"`, `"owner": ""`), "unknown owner"},
-		"other owner":       {swap(one, `"owner": "service"`, `"owner": "homeserver"`), "homeserver goes with owner"},
-		"homeserver beside": {swap(hs, `"owner": "homeserver"`, `"owner": "service"`), "homeserver goes with owner"},
+		"other owner":       {swap(one, `"owner": "service"`, `"owner": "homeserver"`), "member homeserver is only for owner"},
+		"homeserver beside": {swap(hs, `"owner": "homeserver"`, `"owner": "service"`), "member homeserver is only for owner"},
 		"no name":           {swap(hs, `"name": "example.org"`, `"name": ""`), "name of the homeserver"},
 		"no URL":            {swap(hs, `"https://d.example.org"`, `"d.example.org"`), "service is not"},
 		"kind":              {swap(one, `"kind": "refresh"`, `"kind": "x"`), "unknown kind"},
-		"other kind":        {swap(one, `"kind": "refresh"`, `"kind": "store"`), "id is not that of the secret"},
-		"other id":          {swap(one, firstID(one), "00000000"), "id is not that of the secret"},
+		"other kind":        {swap(one, `"kind": "refresh"`, `"kind": "store"`), "id does not match the secret"},
+		"other id":          {swap(one, firstID(one), "00000000"), "id does not match the secret"},
 		"not base64":        {swap(one, secret, "!!"), "not 32 bytes"},
 		"short secret":      {swap(one, secret, "AAAA"), "not 32 bytes"},
 		"zero secret":       {swap(one, secret, strings.Repeat("A", 43)), "all zeros"},
-		"other public":      {swap(one, `"public": "`, `"public": "A`), "public is not that of the secret"},
+		"other public":      {swap(one, `"public": "`, `"public": "A`), "public does not match the secret"},
 		"no time":           {swap(one, `"created": "2026`, `"created": "x`), "wrong at \"/keys/0/created\""},
-		"key twice":         {string(encoded(t, &twice)), "two keys with the id"},
-		"two store keys":    {string(encoded(t, &stores)), "two keys of kind store"},
+		"key twice":         {string(encoded(t, &twice)), "duplicate key"},
+		"two store keys":    {string(encoded(t, &stores)), "more than one key of kind store"},
 		"foreign kind":      {string(encoded(t, &foreign)), "which a service does not have"},
 		"staged only":       {swap(one, `"created"`, `"staged": true, "created"`), "every key of kind store is staged"},
-		"staged and used":   {swap(one, `"created"`, `"staged": true, "since": "2026-01-02T15:04:05Z", "created"`), "is staged, and was used"},
+		"staged and used":   {swap(one, `"created"`, `"staged": true, "since": "2026-01-02T15:04:05Z", "created"`), "is staged and has been used"},
 		"retired elsewhere": {swap(one, `"keys"`, `"retired": [{"kind": "seal", "id": "01020304"}], "keys"`), "of which a service retires none"},
 		"retired store":     {swap(one, `"keys"`, `"retired": [{"kind": "store", "id": "01020304"}], "keys"`), "of which a service retires none"},
-		"retired alone":     {swap(one, `"keys"`, `"retired": [{"kind": "discharger", "id": "01020304"}], "keys"`), "another public key"},
+		"retired alone":     {swap(one, `"keys"`, `"retired": [{"kind": "discharger", "id": "01020304"}], "keys"`), "public key that does not match"},
 		"no keys":           {string(encoded(t, &none)), "no key of kind discharger"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -446,8 +446,7 @@ func TestConcurrent(t *testing.T) {
 	}
 }
 
-// What decodes encodes to something that decodes to the same, and what does not
-// gives nothing.
+// A decoded ring encodes and decodes to the same ring; an error comes without a ring.
 func FuzzDecode(f *testing.F) {
 	f.Add(encoded(f, service(f)))
 	f.Add(encoded(f, homeserverRing(f)))

@@ -13,11 +13,10 @@ import (
 	"github.com/discharger/discharger/discharger/atomicfile"
 )
 
-// Signing keys are RSA keys, and in a file of their own: PKCS #8 in PEM, one
-// block for each. The first that is not staged signs. All of them are published
-// for as long as they are in the file, so that receivers have a staged key before
-// anything is signed with it. A staged key has the PEM header "State: staged".
-// Programs from before December 2026 refuse a file with such a header.
+// Signing keys are RSA keys in a file of their own: PKCS #8 in PEM, one block for
+// each. The first that is not staged signs. All keys in the file are published, so
+// that receivers have a staged key before it signs. A staged key has the PEM header
+// "State: staged". Programs from before December 2026 refuse a file with such a header.
 
 const (
 	signingBlock = "PRIVATE KEY"
@@ -37,7 +36,7 @@ type SigningKey struct {
 // signingKeys are the keys of a file: used, previous, staged.
 type signingKeys []SigningKey
 
-// ordered returns the keys in order, with the states that their places give them.
+// ordered returns the keys in order, with the states that follow from it.
 func (keys signingKeys) ordered() signingKeys {
 	var active, staged signingKeys
 	for _, k := range keys {
@@ -53,8 +52,8 @@ func (keys signingKeys) ordered() signingKeys {
 	return append(active, staged...)
 }
 
-// NewSigning makes a file with one new key, mode 0600. If there is a file
-// already, it stays as it is and the error matches [fs.ErrExist].
+// NewSigning writes a file with one new key, mode 0600. If the file exists, it is
+// unchanged and the error matches [fs.ErrExist].
 func NewSigning(path string) ([]*rsa.PrivateKey, error) {
 	key, err := rsa.GenerateKey(rand.Reader, signingBits)
 	if err != nil {
@@ -70,8 +69,8 @@ func NewSigning(path string) ([]*rsa.PrivateKey, error) {
 	return []*rsa.PrivateKey{key}, nil
 }
 
-// AddSigning puts a new key into a file, whose mode and owner stay. The state is
-// [Used], or [Staged].
+// AddSigning adds a new key to a file, whose mode and owner are kept. The state is
+// [Used] or [Staged].
 func AddSigning(path string, a Access, state State) (*rsa.PublicKey, error) {
 	key, err := rsa.GenerateKey(rand.Reader, signingBits)
 	if err != nil {
@@ -82,8 +81,8 @@ func AddSigning(path string, a Access, state State) (*rsa.PublicKey, error) {
 	})
 }
 
-// UseSigning makes the key for which match returns true the one that signs. The
-// error matches [ErrUnknownKey] if there is none.
+// UseSigning makes the key for which match returns true the signing key. The error
+// matches [ErrUnknownKey] if there is none.
 func UseSigning(path string, a Access, match func(*rsa.PublicKey) bool) error {
 	return updateSigning(path, a, func(keys signingKeys) (signingKeys, error) {
 		i, err := keys.find(match)
@@ -96,8 +95,8 @@ func UseSigning(path string, a Access, match func(*rsa.PublicKey) bool) error {
 	})
 }
 
-// RetireSigning takes the key for which match returns true out of a file, unless
-// it is the one that signs. The error matches [ErrUnknownKey] if there is none.
+// RetireSigning removes the key for which match returns true from a file, unless it
+// signs. The error matches [ErrUnknownKey] if there is none.
 func RetireSigning(path string, a Access, match func(*rsa.PublicKey) bool) error {
 	return updateSigning(path, a, func(keys signingKeys) (signingKeys, error) {
 		i, err := keys.find(match)
@@ -143,8 +142,7 @@ func updateSigning(path string, a Access, change func(signingKeys) (signingKeys,
 	return nil
 }
 
-// LoadSigning reads the keys in a file, of which there is at least one. The first
-// is the one that signs.
+// LoadSigning reads the keys in a file, at least one. The first signs.
 func LoadSigning(path string, a Access) ([]*rsa.PrivateKey, error) {
 	keys, err := ListSigning(path, a)
 	if err != nil {
@@ -186,16 +184,16 @@ func encodeSigning(keys ...SigningKey) (text []byte, err error) {
 	return text, nil
 }
 
-// decodeSigning reads keys and nothing else. Errors do not repeat what is there.
+// decodeSigning parses a file of keys. Errors do not quote it.
 func decodeSigning(data []byte) (signingKeys, error) {
 	var keys signingKeys
 	for rest := bytes.TrimSpace(data); len(rest) > 0; rest = bytes.TrimSpace(rest) {
 		if !bytes.HasPrefix(rest, []byte("-----BEGIN ")) {
-			return nil, errors.New("there is something that is not PEM")
+			return nil, errors.New("file has text that is not PEM")
 		}
 		block, more := pem.Decode(rest)
 		if block == nil || block.Type != signingBlock {
-			return nil, fmt.Errorf("there is something that is not a %s in PEM", signingBlock)
+			return nil, fmt.Errorf("file has a block that is not a %s in PEM", signingBlock)
 		}
 		state := Used
 		if len(block.Headers) > 0 {
@@ -213,16 +211,16 @@ func decodeSigning(data []byte) (signingKeys, error) {
 		}
 		for _, other := range keys {
 			if other.Equal(key) {
-				return nil, fmt.Errorf("key %d comes twice", len(keys)+1)
+				return nil, fmt.Errorf("key %d is a duplicate", len(keys)+1)
 			}
 		}
 		keys, rest = append(keys, SigningKey{key, state}), more
 	}
 	if len(keys) == 0 {
-		return nil, errors.New("there is no key in it")
+		return nil, errors.New("file has no key")
 	}
 	if keys = keys.ordered(); keys[0].State == Staged {
-		return nil, errors.New("every key in it is staged")
+		return nil, errors.New("every key is staged")
 	}
 	return keys, nil
 }

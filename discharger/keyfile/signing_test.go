@@ -132,17 +132,17 @@ func TestSigningRefuses(t *testing.T) {
 	}
 	one := block(signingBlock, good)
 	for name, tt := range map[string]struct{ text, want string }{
-		"empty":       {"\n", "no key"},
+		"empty":       {"\n", "has no key"},
 		"not PEM":     {"hunter2", "not PEM"},
 		"text after":  {one + "hunter2", "not PEM"},
 		"cut":         {one[:len(one)/2], "not a PRIVATE KEY"},
 		"other kind":  {block("RSA PRIVATE KEY", good), "not a PRIVATE KEY"},
 		"other key":   {block(signingBlock, other), "key 1 is not an RSA key"},
 		"short":       {one + block(signingBlock, short), "key 2 has 1024 bits"},
-		"twice":       {one + one, "key 2 comes twice"},
+		"twice":       {one + one, "key 2 is a duplicate"},
 		"header":      {strings.Replace(one, "-----\n", "-----\nState: used\n\n", 1), "key 1 has a PEM header"},
 		"two headers": {strings.Replace(one, "-----\n", "-----\nA: b\nState: staged\n\n", 1), "key 1 has a PEM header"},
-		"all staged":  {strings.Replace(one, "-----\n", "-----\nState: staged\n\n", 1), "every key in it is staged"},
+		"all staged":  {strings.Replace(one, "-----\n", "-----\nState: staged\n\n", 1), "every key is staged"},
 		"damaged":     {strings.Replace(one, one[40:60], one[60:80], 1), "key 1 is not an RSA key"},
 	} {
 		keys, err := decodeSigning([]byte(tt.text))
@@ -155,8 +155,8 @@ func TestSigningRefuses(t *testing.T) {
 	}
 }
 
-// What decodes has a key in it, and what does not gives nothing. There is no RSA
-// key among the seeds, since checking one takes a fuzzer seconds.
+// A decoded file has a key; an error comes without keys. No RSA key is among the seeds,
+// since checking one takes a fuzzer seconds.
 func FuzzSigning(f *testing.F) {
 	_, key, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {

@@ -76,7 +76,7 @@ func renderings(t *testing.T, value any) map[string]string {
 	}
 	var buf bytes.Buffer
 	err = gob.NewEncoder(&buf).Encode(value)
-	if _, isAny := value.([]any); !isAny { // gob wants types registered
+	if _, isAny := value.([]any); !isAny { // gob requires registered types
 		encode("gob", buf.Bytes(), err)
 	}
 	for how, handler := range map[string]func(*bytes.Buffer) slog.Handler{

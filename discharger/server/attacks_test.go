@@ -21,8 +21,8 @@ import (
 	"github.com/discharger/discharger/discharger/wire"
 )
 
-// TestAttackEnumeration: who has only a caveat cannot tell from the answer what
-// became of its session.
+// TestAttackEnumeration: for the holder of a caveat alone, the answer does not depend
+// on the state of the session.
 func TestAttackEnumeration(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -127,7 +127,7 @@ func TestAttackForeignClient(t *testing.T) {
 		list, err := w.api(apiKey).Sessions(t.Context(), user)
 		must(t, err)
 		if len(list) != 1 || list[0].FirstIP.String() != c.from || list[0].FirstClient != c.client {
-			t.Errorf("%s asks: %+v", name, list)
+			t.Errorf("%s: %+v", name, list)
 		}
 	}
 	held := b64(w.mint(caveat.ModeHeld))
@@ -166,7 +166,7 @@ func TestAttackNarrowedToken(t *testing.T) {
 			conditions = append(conditions, string(c.Id))
 		}
 		if !slices.Contains(conditions, "client-ip 127.0.0.0/8") {
-			t.Errorf("the discharge says %q", conditions)
+			t.Errorf("the discharge has %q", conditions)
 		}
 	}
 	elsewhere, err := narrowed.Attenuate("client-ip 192.0.2.7")

@@ -32,8 +32,8 @@ import (
 const connections = 64
 
 // BenchmarkHTTP is the whole path of a discharge over HTTP, on 64 connections
-// that are kept open, beside the bakery library's own discharger, which knows
-// no sessions. Client and server share the process, so the client is a lean
+// that are kept open, beside the bakery library's own discharger, which has no
+// sessions. Client and server share the process, so the client is a lean
 // one: it writes prepared requests and only looks for the end of the answer.
 func BenchmarkHTTP(b *testing.B) {
 	b.Run("bakery", func(b *testing.B) {
@@ -151,7 +151,7 @@ func load(b *testing.B, addr net.Addr, client func(n int) stream) {
 
 // cpu is the time that this process has computed, in nanoseconds: of the
 // server, and of the client that is the same in every benchmark. On a machine
-// that is busy with other things it tells more than ns/op.
+// that is busy with other things it is more exact than ns/op.
 func cpu(b *testing.B) int64 {
 	var u syscall.Rusage
 	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {

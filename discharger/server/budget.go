@@ -8,34 +8,34 @@ import (
 	"github.com/discharger/discharger/discharger"
 )
 
-// budget is the context of a request: it ends when the client has gone or the
-// time is up. Most requests are done long before and are never asked, so a timer
-// is started only for whoever waits for one.
+// budget is the context of a request: it ends when the client disconnects or at the
+// deadline. Most requests end long before, so the timer is started when Done is first
+// called.
 type budget struct {
 	context.Context
 	deadline time.Time
-	seen     discharger.Observation // what the access line is to say of the core's answer
+	seen     discharger.Observation // the core's answer, for the access line
 	visit    visit
 
 	mu     sync.Mutex
-	timed  context.Context // with a timer; nil: nobody has asked
+	timed  context.Context // with a timer; nil: Done was not called
 	cancel context.CancelFunc
 }
 
-// newBudget allows some time from now on, by the system's clock: the kernel's
-// timeouts know no other.
+// newBudget returns a budget of some time from now, by the system's clock, which is
+// that of the kernel's timeouts.
 func newBudget(ctx context.Context, d time.Duration) *budget {
 	return &budget{Context: ctx, deadline: time.Now().Add(d)}
 }
 
-// Deadline is when the time is up.
+// Deadline returns the deadline.
 func (b *budget) Deadline() (time.Time, bool) { return b.deadline, true }
 
 // Done is closed when the request ends early.
 func (b *budget) Done() <-chan struct{} { return b.withTimer().Done() }
 
-// Err says why the request has ended, nil if it goes on. Once somebody waits, it
-// agrees with what they are told.
+// Err returns why the request has ended, or nil. After a call of Done, it agrees with
+// the channel.
 func (b *budget) Err() error {
 	b.mu.Lock()
 	timed := b.timed
@@ -58,7 +58,7 @@ func (b *budget) AfterFunc(f func()) (stop func() bool) {
 	return context.AfterFunc(b.withTimer(), f)
 }
 
-// Value finds what [Metrics.Observe] notes the answer in, and the visit.
+// Value returns the observation that [Metrics.Observe] fills in, and the visit.
 func (b *budget) Value(key any) any {
 	switch key {
 	case seenKey{}:
@@ -69,8 +69,7 @@ func (b *budget) Value(key any) any {
 	return b.Context.Value(key)
 }
 
-// seenKey finds in a request's context what its access line is to say of the
-// core's answer.
+// seenKey is the context key of the core's answer, for the access line.
 type seenKey struct{}
 
 func (b *budget) withTimer() context.Context {
@@ -82,7 +81,7 @@ func (b *budget) withTimer() context.Context {
 	return b.timed
 }
 
-// end frees the timer. Nobody may wait any more.
+// end frees the timer.
 func (b *budget) end() {
 	b.mu.Lock()
 	defer b.mu.Unlock()

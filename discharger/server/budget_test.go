@@ -13,8 +13,8 @@ import (
 	"time"
 )
 
-// TestBudget ends a request's context in every way, with and without somebody
-// who waits for it.
+// TestBudget ends a request's context in every way, with and without a goroutine that
+// waits for it.
 func TestBudget(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {

@@ -27,7 +27,7 @@ func (w *world) mintedAt(mode caveat.Mode, ms int64) []byte {
 	return sealed
 }
 
-// TestEndedOrNot: a refusal says whether the session is over, and only then how.
+// TestEndedOrNot: a refusal has Ended, and only with it the kind of end.
 // A client deletes keys because of an end that was decided, and of nothing else.
 func TestEndedOrNot(t *testing.T) {
 	t.Parallel()
@@ -125,7 +125,7 @@ func TestFutureMark(t *testing.T) {
 	if m, err = w.api(apiKey).Marks(ctx, "@alice:a.example"); err != nil || m.User.After(m.Now) || m.User.IsZero() {
 		t.Errorf("marks %+v, %v", m, err)
 	}
-	// What it revoked stays revoked; a login since then is none of it.
+	// Its revocations stay; a later login is not affected.
 	if e := w.post(wire.PathDischarge, form("id64", id)).error(t); e.Info == nil || !e.Info.Ended {
 		t.Errorf("after: %+v", e)
 	}

@@ -16,8 +16,8 @@ import (
 	"github.com/discharger/discharger/discharger/wire"
 )
 
-// answer maps an error to what the client is told. What it does not know is
-// undecided: the client learns nothing but that it may try again.
+// answer maps an error to status, body and Retry-After. An unknown error is undecided:
+// the client learns only that it may retry.
 func (s *Server) answer(err error) (status int, body wire.ErrorResponse, retryAfter time.Duration) {
 	var (
 		refusal     *discharger.Refusal
@@ -58,8 +58,7 @@ func (s *Server) answer(err error) (status int, body wire.ErrorResponse, retryAf
 	case errors.As(err, &routing) && routing.Code == http.StatusMethodNotAllowed:
 		return say(http.StatusMethodNotAllowed, wire.CodeMethodNotAllowed, "this path has another method")
 	}
-	// Spread over two seconds, so that those who were turned away together
-	// do not come back together.
+	// Spread over two seconds, so that rejected clients do not return at once.
 	retryAfter = time.Second + time.Duration(rand.Int64N(int64(2*time.Second)))
 	if errors.As(err, &unavailable) && unavailable.RetryAfter > 0 {
 		retryAfter = unavailable.RetryAfter
@@ -67,7 +66,7 @@ func (s *Server) answer(err error) (status int, body wire.ErrorResponse, retryAf
 	return say(http.StatusServiceUnavailable, wire.CodeUnavailable, undecidedText(err))
 }
 
-// fail is the last stop of every error.
+// fail answers every error.
 func (s *Server) fail(err error, c echo.Context) {
 	if c.Response().Committed {
 		return
@@ -94,9 +93,9 @@ func (s *Server) fail(err error, c echo.Context) {
 	}
 }
 
-// failed reports whether an answer counts as a failure of its client. A
-// homeserver that is answered that a session is over did nothing wrong, and must
-// get that answer.
+// failed reports whether an answer counts as a failure of its client. The end of a
+// session is not a failure of the homeserver that requested it, which must get that
+// answer.
 func failed(status int, body *wire.ErrorResponse, v *visit) bool {
 	switch status {
 	case http.StatusBadRequest:
@@ -108,7 +107,7 @@ func failed(status int, body *wire.ErrorResponse, v *visit) bool {
 }
 
 // noteUnknownKey counts a request with an unknown API key, and logs at most one of
-// them a second: anyone can send them.
+// them a second: they are easily made up.
 func (s *Server) noteUnknownKey(c echo.Context) {
 	if s.cfg.Metrics != nil {
 		s.cfg.Metrics.unknown.WithLabelValues("api").Inc()
@@ -126,8 +125,8 @@ func badRequestText(err error) string {
 	return "the request is malformed"
 }
 
-// undecidedText tells keys that are not in the ring from everything else, for
-// whoever sets up a service. Which keys are public is no secret.
+// undecidedText distinguishes keys that are not in the ring from other causes, for
+// the setup of a service. Which keys are registered is no secret.
 func undecidedText(err error) string {
 	switch {
 	case errors.Is(err, errUnknownAPIKey):
@@ -142,7 +141,7 @@ func undecidedText(err error) string {
 	return "this cannot be decided now; try again"
 }
 
-// sentence says for people what a reason means.
+// sentence returns the text of a reason, for people.
 func sentence(r session.Reason) string {
 	switch r {
 	case session.ReasonSessionEnded:

@@ -8,13 +8,13 @@ import (
 	"github.com/discharger/discharger/discharger/clientaddr"
 )
 
-// failures counts failed requests by address, so that a client that tries
-// things out is slowed down. Requests in order are neither counted nor held
-// up. Counting starts anew every failureWindow; IPv6 counts by /64.
+// failures counts failed requests by address, so that guessing clients are slowed
+// down. Valid requests are neither counted nor delayed. Counting restarts every
+// failureWindow; IPv6 counts by /64.
 //
-// A homeserver asks for many clients, and its failures are theirs: they count
-// for the address that it names, apart from those of other homeservers and of
-// clients that ask for themselves. What it asks for itself does not count.
+// A homeserver's failures are those of its clients: they count for the address that it
+// names, apart from those of other homeservers and of direct clients. Its own requests
+// do not count.
 type failures struct {
 	now    func() time.Time
 	mu     sync.Mutex
@@ -24,7 +24,7 @@ type failures struct {
 
 // offender is the source of failures.
 type offender struct {
-	homeserver string // that asked for it; empty: it asked itself
+	homeserver string // that sent the request; empty: the client itself
 	network    netip.Prefix
 }
 
@@ -38,7 +38,7 @@ func newFailures(now func() time.Time) *failures {
 	return &failures{now: now, count: make(map[offender]int)}
 }
 
-// offender returns for whom a failure of the request counts. Its network is
+// offender returns the source for which a failure of the request counts. Its network is
 // invalid if the failure does not count.
 func (v *visit) offender() offender {
 	if v.homeserver != "" {
@@ -47,8 +47,7 @@ func (v *visit) offender() offender {
 	return offender{network: v.network}
 }
 
-// note counts one failure. It returns how long to stay away, 0 if there were
-// not too many.
+// note counts one failure, and returns how long the client has to wait; 0: not at all.
 func (f *failures) note(o offender) time.Duration {
 	if !o.network.IsValid() {
 		return 0

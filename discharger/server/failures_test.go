@@ -17,7 +17,7 @@ const failureLimit = 200
 // stopped has a clock that stands still, so that all failures are in one window.
 func stopped(c *server.Config) {
 	now := time.UnixMilli(1_790_000_000_000)
-	c.Now = func() time.Time { return now }
+	*c = c.WithClock(func() time.Time { return now })
 }
 
 // TestEndsForManyClients has a homeserver ask for more clients than may fail,
@@ -85,7 +85,7 @@ func TestFailuresThroughHomeserver(t *testing.T) {
 	list := w.request(http.MethodDelete, "/v1/users/@alice:a.example/sessions?kind=x", "", "Authorization", "Bearer "+apiKey)
 	for range failureLimit + 1 {
 		if a := w.do(list); a.status != http.StatusBadRequest {
-			t.Fatalf("what the homeserver asks for itself: %d %s", a.status, a.body)
+			t.Fatalf("request of the homeserver's own: %d %s", a.status, a.body)
 		}
 	}
 }

@@ -15,21 +15,20 @@ import (
 	"github.com/discharger/discharger/discharger/wire"
 )
 
-// FeedConfig is how homeservers follow what is revoked. The zero value of each
-// is the documented default.
+// FeedConfig configures the feed of revocations. The zero value of each field is the
+// documented default.
 type FeedConfig struct {
-	// Source is where it is read. Nil: there is no such path.
+	// Source is the feed. Nil: the path does not exist.
 	Source store.Feed
-	// Streams are those that the server shares with the one before it, see
-	// [Server.Succeed]. Nil: it has its own.
+	// Streams are shared with the previous server, see [Server.Succeed]. Nil: the
+	// server's own.
 	Streams *Streams
-	// Heartbeat is how often a stream says something when there is nothing to
-	// say; 0: 10 s.
+	// Heartbeat is the interval of comments on an idle stream. 0: 10 s.
 	Heartbeat time.Duration
-	// Subscribers is how many streams a homeserver may have here; 0: 64.
+	// Subscribers is the greatest number of streams of a homeserver. 0: 64.
 	Subscribers int
-	// WriteTimeout is how long a reader may take for what it is sent before it
-	// is cut off; 0: 10 s.
+	// WriteTimeout is how long a write to a reader may take before the stream is
+	// closed. 0: 10 s.
 	WriteTimeout time.Duration
 }
 
@@ -49,15 +48,14 @@ func (c *FeedConfig) complete() {
 }
 
 var (
-	errSubscribers = fmt.Errorf("%w: this homeserver follows the feed too often already", discharger.ErrUnavailable)
+	errSubscribers = fmt.Errorf("%w: homeserver has too many streams", discharger.ErrUnavailable)
 	errDraining    = fmt.Errorf("%w: draining", discharger.ErrUnavailable)
 )
 
-// stream is guard for what has no end: it has no budget, and no place among the
-// requests that have one.
+// stream is guard for a request without end: it has neither a budget nor a place.
 func (s *Server) stream(next echo.HandlerFunc, c echo.Context) (err error) {
 	v := new(visit)
-	defer s.access(c, s.cfg.Now(), v, new(discharger.Observation))
+	defer s.access(c, s.cfg.now(), v, new(discharger.Observation))
 	defer s.recovered(c, &err)
 	s.identify(c.Request(), v)
 	c.SetRequest(c.Request().WithContext(context.WithValue(c.Request().Context(), visitKey{}, v)))
@@ -69,8 +67,8 @@ func (s *Server) stream(next echo.HandlerFunc, c echo.Context) (err error) {
 	return nil
 }
 
-// revocations sends the feed of a homeserver until the reader goes away, is too
-// slow, or the server drains.
+// revocations sends the feed of a homeserver until the reader disconnects, is too slow,
+// or the server drains.
 func (s *Server) revocations(c echo.Context, homeserver string) error {
 	after := c.Request().Header.Get(wire.HeaderLastEventID)
 	if s.draining.Load() {
@@ -81,7 +79,7 @@ func (s *Server) revocations(c echo.Context, homeserver string) error {
 		return err
 	}
 	defer s.streams.leave(sub)
-	// What cannot be read is said while there is still a status to say it with.
+	// The first page is read before the status is sent, which reports an error.
 	ctx, cancel := context.WithTimeout(c.Request().Context(), s.cfg.Timeout)
 	page, err := s.cfg.Feed.Source.ReadFeed(ctx, homeserver, after)
 	cancel()
@@ -90,7 +88,7 @@ func (s *Server) revocations(c echo.Context, homeserver string) error {
 	}
 	sub.w, sub.rc, sub.after = c.Response(), http.NewResponseController(c.Response()), after
 	if err := sub.begin(); err != nil {
-		return nil // gone already
+		return nil // disconnected
 	}
 	end := sub.run(c.Request().Context(), page)
 	s.cfg.Log.LogAttrs(c.Request().Context(), slog.LevelDebug, "feed ended",
@@ -98,33 +96,33 @@ func (s *Server) revocations(c echo.Context, homeserver string) error {
 	return nil
 }
 
-// subscriber is one reader of a feed. It goes through what is retained by
-// itself, page by page, and when it has caught up takes what the hub reads for
-// all. It never holds more than one page.
+// subscriber is one reader of a feed. It reads the retained events itself, page by
+// page, and takes further events from the hub, which reads for all. It never holds more
+// than one page.
 type subscriber struct {
-	s      *Server // at which it began; another may have succeeded it
+	s      *Server // at which the stream began; another may have succeeded it
 	hub    *hub
 	header http.Header   // of the request
-	ended  chan struct{} // closed when it has to end
+	ended  chan struct{} // closed to end the stream
 
 	w     *echo.Response
 	rc    *http.ResponseController
-	after string // position of what was sent last
+	after string // position of the last sent event
 	buf   []byte
 }
 
-// begin sends the headers, and takes away the time limits of a usual request.
+// begin sends the headers, and removes the timeouts of other requests.
 func (u *subscriber) begin() error {
 	if err := u.rc.SetReadDeadline(time.Time{}); err != nil {
 		return err
 	}
 	u.w.Header().Set(echo.HeaderContentType, sse.ContentType)
-	u.w.Header().Set("X-Accel-Buffering", "no") // proxies that would wait for more
+	u.w.Header().Set("X-Accel-Buffering", "no") // for proxies that buffer
 	u.w.WriteHeader(http.StatusOK)
 	return u.send()
 }
 
-// run sends until something ends it, and says what.
+// run sends events until the stream ends, and returns why.
 func (u *subscriber) run(ctx context.Context, page store.FeedPage) error {
 	if err := u.replay(ctx, page); err != nil {
 		return err
@@ -141,7 +139,7 @@ func (u *subscriber) run(ctx context.Context, page store.FeedPage) error {
 			u.s.feedMetrics.cutOff(u.hub.homeserver)
 			return errSlow
 		default:
-			// The hub is not here: it has not come this far yet, or begins anew.
+			// The hub is behind this position, or has restarted.
 			var err error
 			if attached, err = false, u.catchUp(ctx); err != nil {
 				return err
@@ -168,8 +166,7 @@ func (u *subscriber) run(ctx context.Context, page store.FeedPage) error {
 	}
 }
 
-// replay sends a page and all that comes after it, and then says that this was
-// all.
+// replay sends a page and all following events, and then the event current.
 func (u *subscriber) replay(ctx context.Context, page store.FeedPage) error {
 	for first := true; ; first = false {
 		if page.Gap && (first || u.after != "") {
@@ -198,7 +195,7 @@ func (u *subscriber) replay(ctx context.Context, page store.FeedPage) error {
 	return u.send()
 }
 
-// catchUp sends what the hub has not, if there is anything.
+// catchUp sends the events that the hub does not have.
 func (u *subscriber) catchUp(ctx context.Context) error {
 	page, err := u.s.cfg.Feed.Source.ReadFeed(ctx, u.hub.homeserver, u.after)
 	if err != nil || len(page.Entries) == 0 && (!page.Gap || u.after == "") {
@@ -207,17 +204,17 @@ func (u *subscriber) catchUp(ctx context.Context) error {
 	return u.replay(ctx, page)
 }
 
-// beat shows that the line is alive, and that whatever was revoked would have
-// been said: if the feed cannot be read, the reader had better know.
+// beat sends a heartbeat, which asserts that the feed is being read. If it cannot be
+// read, the stream ends.
 func (u *subscriber) beat() error {
-	if !u.hub.fresh(u.s.cfg.Now()) {
+	if !u.hub.fresh(u.s.cfg.now()) {
 		return errUnread
 	}
 	u.buf = sse.AppendComment(u.buf)
 	return u.send()
 }
 
-// write sends events.
+// write sends a batch of events.
 func (u *subscriber) write(entries []store.FeedEntry) error {
 	for _, e := range entries {
 		u.buf = sse.Append(u.buf, wire.EventRevocation, e.Position, e.Line())
@@ -226,8 +223,7 @@ func (u *subscriber) write(entries []store.FeedEntry) error {
 	return u.send()
 }
 
-// send hands over what has been put together. A reader that does not take it in
-// time is cut off.
+// send writes the buffer. The stream of a reader that is too slow ends.
 func (u *subscriber) send() error {
 	if err := u.rc.SetWriteDeadline(time.Now().Add(u.s.cfg.Feed.WriteTimeout)); err != nil {
 		return err

@@ -28,7 +28,7 @@ import (
 	"github.com/discharger/discharger/discharger/wire"
 )
 
-// patience is how long a test waits for what has to come.
+// patience is how long a test waits for an event.
 const patience = time.Minute
 
 // following runs a feed until the test ends, and returns it when it is up to
@@ -210,8 +210,8 @@ func TestAttackFeedForgery(t *testing.T) {
 	}
 }
 
-// TestRevokedIsRefused is what it is all for: a bundle that is good for minutes
-// is refused as soon as its session has ended.
+// TestRevokedIsRefused: a bundle that is valid for minutes is refused as soon as its
+// session has ended.
 func TestRevokedIsRefused(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -252,8 +252,8 @@ func TestRevokedIsRefused(t *testing.T) {
 	must(t, w.api(apiKey).RevokeHomeserver(ctx, wire.RevokeOptions{}))
 	verify(b, bundles[&b], homeserver.ErrRevoked)
 	verify(bob, bundles[&bob], homeserver.ErrRevoked)
-	// Whoever logs in again is not affected, and a homeserver that starts anew
-	// knows what the first one does.
+	// A new login is not affected, and a restarted homeserver has the same
+	// revocations as the first one.
 	revoked := time.Now()
 	until(t, "the millisecond is over", func() bool { return time.Since(revoked) > 2*time.Millisecond })
 	fresh := w.session("@alice:a.example", "D", caveat.ModeRotate)
@@ -264,8 +264,8 @@ func TestRevokedIsRefused(t *testing.T) {
 	verify(fresh, bundle(fresh), nil)
 }
 
-// TestFeedManyFollow has many follow while much is revoked, from here and there:
-// each hears all of it in the same order.
+// TestFeedManyFollow has many followers during many revocations, from several sources:
+// each receives all of them in the same order.
 func TestFeedManyFollow(t *testing.T) {
 	t.Parallel()
 	const followers, revokers, each = 20, 4, 50
@@ -293,18 +293,17 @@ func TestFeedManyFollow(t *testing.T) {
 	}
 	wg.Wait()
 	for i := range counts {
-		until(t, "everything is heard", func() bool { return counts[i].Load() >= revokers*each })
+		until(t, "all events are received", func() bool { return counts[i].Load() >= revokers*each })
 		for n := range heard[0] {
 			if heard[i][n] != heard[0][n] {
-				t.Fatalf("follower %d heard %v as number %d, follower 0 %v", i, heard[i][n], n, heard[0][n])
+				t.Fatalf("follower %d received %v as number %d, follower 0 %v", i, heard[i][n], n, heard[0][n])
 			}
 		}
 	}
 }
 
 // TestFeedOutlivesLimits keeps a stream open for longer than any request may
-// take: heartbeats come, and what is revoked then is heard. Time is not real in
-// here.
+// take: heartbeats come, and later revocations arrive. The time is fake.
 func TestFeedOutlivesLimits(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -376,7 +375,7 @@ func TestFeedSubscribers(t *testing.T) {
 	until(t, "there is room again", func() bool { return w.streamFeed("").resp.StatusCode == 200 })
 }
 
-// TestFeedSlowReader: who does not read is cut off, and nobody else waits.
+// TestFeedSlowReader: a reader that does not read is cut off, and others do not wait.
 func TestFeedSlowReader(t *testing.T) {
 	t.Parallel()
 	reg := prometheus.NewRegistry()
@@ -421,18 +420,18 @@ func TestFeedSlowReader(t *testing.T) {
 		case <-over:
 			ended = true
 		case <-time.After(patience):
-			t.Fatal("nobody is cut off")
+			t.Fatal("no reader is cut off")
 		}
 	}
 	if cutOff(t, reg) == 0 {
-		t.Error("it is not counted that somebody was cut off")
+		t.Error("the cut off is not counted")
 	}
 	// A machine that stands still may have cut the quick one off, too, who goes on.
 	until(t, "the quick one is up to date", func() bool { return quick.Status().Current })
 	if s := quick.Status(); s.Gaps > 0 || heard.Load() != n {
 		t.Errorf("%d events of %d, %+v", heard.Load(), n, s)
 	}
-	for slow.event() != "" { // what was in the buffers
+	for slow.event() != "" { // drain the buffers
 	}
 }
 
@@ -451,7 +450,7 @@ func cutOff(t testing.TB, reg prometheus.Gatherer) (n float64) {
 	return n
 }
 
-// unreadable is a source that fails when it is told to.
+// unreadable is a source that fails while down is set.
 type unreadable struct {
 	store.Feed
 	down atomic.Bool
@@ -464,8 +463,7 @@ func (u *unreadable) ReadFeed(ctx context.Context, homeserver, after string) (st
 	return u.Feed.ReadFeed(ctx, homeserver, after)
 }
 
-// TestFeedUnreadable: while nobody knows what was revoked, nobody is told that
-// all is well.
+// TestFeedUnreadable: while the feed cannot be read, no heartbeat is sent.
 func TestFeedUnreadable(t *testing.T) {
 	t.Parallel()
 	source := &unreadable{}
@@ -473,7 +471,7 @@ func TestFeedUnreadable(t *testing.T) {
 	w := newWorld(t, func(c *server.Config) {
 		source.Feed = c.Feed.Source
 		c.Feed.Source, c.Feed.Heartbeat = source, 20*time.Millisecond
-		c.Now = func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
+		*c = c.WithClock(func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) })
 	})
 	s := w.streamFeed("")
 	s.event()
@@ -486,7 +484,7 @@ func TestFeedUnreadable(t *testing.T) {
 		t.Errorf("got %q", got)
 	}
 	feed := w.follow()
-	until(t, "the feed knows", func() bool { return errors.Is(feed.Status().Err, client.ErrUnavailable) })
+	until(t, "the feed has the error", func() bool { return errors.Is(feed.Status().Err, client.ErrUnavailable) })
 	source.down.Store(false)
 	until(t, "it is up to date", func() bool { return feed.Status().Current })
 }
@@ -543,7 +541,7 @@ func TestFeedServerRestart(t *testing.T) {
 	}
 	t.Cleanup(func() { b.Close() })
 	revoked(t)(w.api(apiKey).RevokeSession(t.Context(), "@alice:a.example", caveat.SessionID{rounds + 1, 1}, wire.RevokeOptions{}))
-	until(t, "everything is heard", func() bool { return count.Load() == rounds*each+1 })
+	until(t, "all events are received", func() bool { return count.Load() == rounds*each+1 })
 	for i, id := range heard {
 		if want := (caveat.SessionID{byte(i/each + 1), byte(i%each + 1)}); id != want {
 			t.Fatalf("event %d is about %v, want %v", i, id, want)
@@ -554,8 +552,8 @@ func TestFeedServerRestart(t *testing.T) {
 	}
 }
 
-// TestAttackFeedLoss has the store replaced under a homeserver that follows: it is
-// told, and keeps what it knew.
+// TestAttackFeedLoss replaces the store under a homeserver that follows: it gets a gap,
+// and keeps its revocations.
 func TestAttackFeedLoss(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

@@ -12,8 +12,8 @@ import (
 )
 
 var (
-	errSlow   = errors.New("the reader is too slow")
-	errUnread = errors.New("the feed cannot be read")
+	errSlow   = errors.New("reader is too slow")
+	errUnread = errors.New("feed cannot be read")
 )
 
 func isTimeout(err error) bool {
@@ -21,8 +21,8 @@ func isTimeout(err error) bool {
 	return errors.As(err, &t) && t.Timeout()
 }
 
-// hub reads one homeserver's feed for all who follow it here, and keeps the
-// latest events for them to take. Who is further behind than that is too slow.
+// hub reads one homeserver's feed for all its subscribers, and keeps the latest events
+// for them. A subscriber that falls behind those is too slow.
 type hub struct {
 	source      store.Feed
 	homeserver  string
@@ -34,9 +34,9 @@ type hub struct {
 
 	mu         sync.Mutex
 	started    bool
-	generation uint64                     // goes up when the feed begins anew
+	generation uint64                     // incremented when the feed restarts
 	ring       [hubEvents]store.FeedEntry // event n is at n modulo the length
-	first, end uint64                     // events that are there: [first, end)
+	first, end uint64                     // kept events: [first, end)
 	before     string                     // position of the event before the first
 	index      map[string]uint64          // their positions
 	wake       chan struct{}              // closed when there is more
@@ -44,19 +44,17 @@ type hub struct {
 }
 
 const (
-	// hubEvents is how many events a subscriber may be behind.
+	// hubEvents is how many events a subscriber can be behind.
 	hubEvents = 4096
-	// hubLook is after how long the feed is looked at again, with or without
-	// a sign of anything new.
+	// hubLook is the interval at which the feed is read without a wake-up.
 	hubLook = 5 * time.Second
-	// hubBatch is how many events a subscriber takes at a time.
+	// hubBatch is the greatest number of events of one write.
 	hubBatch = 256
-	// hubPause is between two attempts to read a feed that cannot be read.
+	// hubPause is the pause after an error.
 	hubPause = 250 * time.Millisecond
 )
 
-// start begins to read, after a position that a subscriber has come to; whoever
-// comes first decides.
+// start begins to read after the position of a subscriber; only the first call counts.
 func (h *hub) start(after string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -87,7 +85,7 @@ func (h *hub) run(after string) {
 	}
 }
 
-// await waits for more, but not for too long.
+// await blocks until there may be more events, at most for hubLook.
 func (h *hub) await(after string) error {
 	ctx, cancel := context.WithCancel(h.ctx)
 	defer cancel()
@@ -100,13 +98,13 @@ func (h *hub) await(after string) error {
 	return err
 }
 
-// push takes a page in and returns where to go on.
+// push adds a page and returns the position to read after.
 func (h *hub) push(page store.FeedPage, after string) string {
 	now := h.now()
 	h.mu.Lock()
 	h.readAt = now
 	gap := page.Gap && after != ""
-	if gap { // what comes next does not follow from what is there
+	if gap { // the page does not follow the kept events
 		h.generation++
 		h.first, h.before = h.end, ""
 		clear(h.index)
@@ -133,7 +131,7 @@ func (h *hub) push(page store.FeedPage, after string) string {
 	return after
 }
 
-// measure notes how old events are when they get here.
+// measure observes the age of new events.
 func (h *hub) measure(entries []store.FeedEntry, now time.Time) {
 	for _, e := range entries {
 		var r wire.Revocation
@@ -143,9 +141,9 @@ func (h *hub) measure(entries []store.FeedEntry, now time.Time) {
 	}
 }
 
-// next returns what comes after a position, and a channel that is closed when
-// there is more. It is not ok if the hub does not have the position; the
-// generation then says whether it had.
+// next returns the events after a position, and a channel that is closed when there
+// are more. ok is false if the hub does not have the position; with the generation the
+// caller decides whether the hub had it.
 func (h *hub) next(after string) (entries []store.FeedEntry, generation uint64, ok bool, wake <-chan struct{}) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -163,7 +161,7 @@ func (h *hub) next(after string) (entries []store.FeedEntry, generation uint64, 
 	return entries, h.generation, true, h.wake
 }
 
-// fresh reports whether the feed has been read lately.
+// fresh reports whether the feed has been read recently.
 func (h *hub) fresh(now time.Time) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()

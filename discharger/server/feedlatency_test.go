@@ -19,11 +19,11 @@ import (
 
 // TestFeedLatency measures how long after the acknowledgement of a revocation
 // its session is refused, at a thousand revocations a second, and prints it. It
-// lasts as long as DISCHARGER_FEED_DURATION says, or a second.
+// lasts for DISCHARGER_FEED_DURATION, or a second.
 //
 // On two cores that did much else, with Redis and everything in this process on
-// them too, half took 0.3 ms and 99 % 50 ms. What is asserted holds on slower
-// machines.
+// them too, half took 0.3 ms and 99 % 50 ms. The asserted bounds hold on
+// slower machines.
 func TestFeedLatency(t *testing.T) {
 	const rate, bound = 1000, 30 * time.Second
 	duration := time.Second
@@ -45,7 +45,7 @@ func TestFeedLatency(t *testing.T) {
 	var mu sync.Mutex
 	refused, acknowledged := make(map[caveat.SessionID]time.Time, n), make(map[caveat.SessionID]time.Time, n)
 	feed := w.following(func(c *homeserver.FeedConfig) {
-		c.OnEvent = func(r wire.Revocation) { // by now, Revoked says so
+		c.OnEvent = func(r wire.Revocation) { // Revoked is true by now
 			mu.Lock()
 			defer mu.Unlock()
 			refused[r.Session] = time.Now()

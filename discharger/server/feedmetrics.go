@@ -6,8 +6,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// feedMetrics counts what becomes of the feed. All are labelled with the
-// homeserver, of which there are as many as are configured. Nil counts nothing.
+// feedMetrics are the metrics of the feed, all with the homeserver as label. Nil counts
+// nothing.
 type feedMetrics struct {
 	open   *prometheus.GaugeVec
 	events *prometheus.CounterVec
@@ -33,7 +33,7 @@ func newFeedMetrics() *feedMetrics {
 		}, by),
 		gaps: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "discharger_feed_gaps_total",
-			Help: "Times that a reader was told that revocations may be missing.",
+			Help: "Gaps sent to readers: revocations may be missing.",
 		}, by),
 		lag: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name:    "discharger_feed_lag_seconds",

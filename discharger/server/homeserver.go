@@ -20,8 +20,8 @@ import (
 	"github.com/discharger/discharger/discharger/wire"
 )
 
-// authorized lets a request through that carries an API key, and says whose.
-// Handlers behind it reach that homeserver's sessions and no others.
+// authorized calls the handler with the homeserver of the request's API key. Handlers
+// reach that homeserver's sessions and no others.
 func (s *Server) authorized(next func(c echo.Context, homeserver string) error) echo.HandlerFunc {
 	return func(c echo.Context) error {
 		v := visitOf(c)
@@ -126,7 +126,7 @@ func (s *Server) revokeDevice(c echo.Context, homeserver string) error {
 	return s.revokeOne(c, homeserver, &e)
 }
 
-// revokeOne makes one revocation and answers it.
+// revokeOne makes one revocation and sends the result.
 func (s *Server) revokeOne(c echo.Context, homeserver string, e *wire.RevokeEntry) error {
 	if err := e.Check(); err != nil {
 		return &orderError{err.Error()}
@@ -168,8 +168,8 @@ func (s *Server) revokeAll(c echo.Context, homeserver string) error {
 	return c.JSON(http.StatusOK, wire.Revoked{Known: true, Marked: true})
 }
 
-// revokeMany makes several revocations, each by itself. Nothing is done if one
-// of them cannot be understood.
+// revokeMany makes several revocations, each by itself. If one of them is malformed,
+// none is made.
 func (s *Server) revokeMany(c echo.Context, homeserver string) error {
 	var body struct {
 		Revoke []jsontext.Value `json:"revoke"`
@@ -201,7 +201,7 @@ func (s *Server) revokeMany(c echo.Context, homeserver string) error {
 
 const maxRevoke = 512 << 10 // bytes
 
-// readJSON reads a JSON body, strictly.
+// readJSON decodes a JSON body strictly.
 func readJSON(c echo.Context, name string, out any) error {
 	if err := jsonv2.Unmarshal(visitOf(c).body, out, jsonv2.RejectUnknownMembers(true)); err != nil {
 		return &paramError{name, "is not the JSON it should be"}
@@ -225,7 +225,7 @@ func (s *Server) liftMarks(c echo.Context, homeserver string) error {
 	return c.JSON(http.StatusOK, wire.Lifted{Lifted: n})
 }
 
-// seen notes what it can. What is left after an error can be reported again.
+// seen confirms epochs in order. After an error, the client reports the rest again.
 func (s *Server) seen(c echo.Context, homeserver string) error {
 	var body wire.SeenRequest
 	if err := readJSON(c, "seen", &body); err != nil {
@@ -248,8 +248,8 @@ func (s *Server) seen(c echo.Context, homeserver string) error {
 
 const maxSeen = 512 << 10 // bytes
 
-// serviceReady answers whether a session could be begun now: the answer is 503 while
-// the service drains or its store takes no writes.
+// serviceReady answers 503 while the service drains or its store takes no writes, so
+// that no session can begin.
 func (s *Server) serviceReady(c echo.Context, _ string) error {
 	if s.draining.Load() {
 		return fmt.Errorf("%w: draining", discharger.ErrUnavailable)
@@ -269,7 +269,7 @@ const (
 // segment returns a segment of the path, decoded once.
 func segment(c echo.Context, name string) (string, error) {
 	value := c.Param(name)
-	if c.Request().URL.RawPath != "" { // what echo matched is still encoded
+	if c.Request().URL.RawPath != "" { // echo matched the encoded path
 		decoded, err := url.PathUnescape(value)
 		if err != nil {
 			return "", &paramError{name, "is not well encoded"}
@@ -287,12 +287,11 @@ func segment(c echo.Context, name string) (string, error) {
 	return value, nil
 }
 
-// readOrder reads how sessions are to be revoked. A parameter that is there
-// names something.
+// readOrder parses the options of a revocation. A given parameter must not be empty.
 func readOrder(c echo.Context) (o wire.RevokeOptions, err error) {
 	q := c.QueryParams()
 	known := []string{wire.ParamExcept, wire.ParamExceptDevice, wire.ParamDevices, wire.ParamKind, wire.ParamAge, wire.ParamEpoch}
-	for name := range q { // a misspelt exception would end what was to be left alone
+	for name := range q { // a misspelt exception would revoke the excepted session
 		if !slices.Contains(known, name) {
 			return o, &paramError{"list", "has one that is not known here"}
 		}
@@ -336,7 +335,7 @@ func readOrder(c echo.Context) (o wire.RevokeOptions, err error) {
 	return o, nil
 }
 
-// flag reads a parameter that is true, or not there.
+// flag parses a boolean parameter; missing is false.
 func flag(c echo.Context, name string) (bool, error) {
 	switch v := c.QueryParam(name); v {
 	case "", "false":

@@ -51,7 +51,7 @@ func (s login) alive(t *testing.T, want bool) {
 	t.Helper()
 	err := s.Refresh(context.Background())
 	if want && err != nil || !want && !errors.Is(err, client.ErrRefused) {
-		t.Errorf("alive %v, but refresh says %v", want, err)
+		t.Errorf("alive %v, but refresh returns %v", want, err)
 	}
 }
 
@@ -137,8 +137,8 @@ func answered(t *testing.T, want wire.Revoked) func(wire.Revoked, error) {
 	}
 }
 
-// TestRevokeMany makes several revocations in one request: each is answered for
-// itself, and what another homeserver's key names is not known to it.
+// TestRevokeMany makes several revocations in one request: each has its own
+// result, and sessions of other homeservers are unknown.
 func TestRevokeMany(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, withStranger)
@@ -152,7 +152,7 @@ func TestRevokeMany(t *testing.T) {
 		{User: user, Device: "LAPTOP", RevokeOptions: wire.RevokeOptions{Age: time.Hour}}, // before it was activated
 		{User: user, Device: "LAPTOP", RevokeOptions: wire.RevokeOptions{Soft: true}},
 		{User: "@bob:a.example", RevokeOptions: wire.RevokeOptions{Devices: true}},
-		{User: "@nobody:a.example"},
+		{User: "@unknown:a.example"},
 	}
 	got, err := w.api(strangersKey).RevokeBatch(ctx, entries)
 	must(t, err)
@@ -289,10 +289,10 @@ func TestSeenOverHTTP(t *testing.T) {
 	ctx := context.Background()
 	s := w.session("@alice:a.example", "PHONE", caveat.ModeRotate)
 	report := []wire.Seen{
-		{User: "@nobody:a.example", Session: caveat.SessionID{1}, Epoch: 1},
+		{User: "@unknown:a.example", Session: caveat.SessionID{1}, Epoch: 1},
 		{User: "@alice:a.example", Session: s.Minted.Session, Epoch: 1},
 	}
-	again := func() error { // what a thief of the access macaroon would do
+	again := func() error { // like a thief of the access macaroon
 		_, err := w.api("").Discharge(ctx, client.Request{Access: client.Access{Macaroon: s.Macaroon}})
 		return err
 	}
@@ -349,7 +349,7 @@ func TestUnknownAPIKeyIsUndecided(t *testing.T) {
 }
 
 // Caveats to and from keys that are not in the ring are undecided, and the answer
-// says for want of which.
+// names the missing key.
 func TestUnknownCaveatKeysAreUndecided(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

@@ -11,7 +11,7 @@ import (
 	"github.com/discharger/discharger/discharger/wire"
 )
 
-// The keys of security events are there for everybody, if there are any.
+// The keys of security events are public, if there are any.
 func TestJWKS(t *testing.T) {
 	t.Parallel()
 	const keys = `{"keys":[]}`
@@ -25,7 +25,7 @@ func TestJWKS(t *testing.T) {
 	}
 }
 
-// What an event says beside, for those who tell others, is not sent to the
+// The second line of an event, for security event tokens, is not sent to the
 // homeserver, neither from the store nor as it happens.
 func TestFeedKeepsSecondLines(t *testing.T) {
 	t.Parallel()

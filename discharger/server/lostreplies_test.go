@@ -21,7 +21,7 @@ import (
 	"github.com/discharger/discharger/discharger/wire"
 )
 
-// refreshesVariable makes this test as long as anybody likes; 10000 take half a
+// refreshesVariable sets the length of this test; 10000 take half a
 // minute with the race detector.
 const refreshesVariable = "DISCHARGER_TEST_REFRESHES"
 
@@ -45,7 +45,7 @@ func (l *lossyRoad) RoundTrip(r *http.Request) (*http.Response, error) {
 }
 
 // TestLostReplies has 50 clients refresh through the real server, and one reply
-// in twenty get lost. Nobody is logged out, and nobody is taken for a thief.
+// in twenty get lost. No client is logged out or taken for a thief.
 func TestLostReplies(t *testing.T) {
 	t.Parallel()
 	const clients = 50
@@ -89,7 +89,7 @@ func TestLostReplies(t *testing.T) {
 	for _, line := range strings.Split(metrics, "\n") {
 		for _, kind := range []string{"reuse", "fork", "stale"} {
 			if strings.HasPrefix(line, "discharger_replays_total") && strings.Contains(line, `kind="`+kind+`"`) {
-				t.Errorf("somebody was taken for another: %s", line)
+				t.Errorf("a client was taken for another: %s", line)
 			}
 		}
 	}

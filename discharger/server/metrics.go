@@ -14,7 +14,7 @@ import (
 	"github.com/discharger/discharger/discharger/store"
 )
 
-// Metrics counts what the service does, for Prometheus. Labels come from
+// Metrics are the Prometheus metrics of the service. Labels come from
 // fixed sets; homeserver is as many as are configured. It is the service's
 // [discharger.Observer], and with [Metrics.Store] it watches the store.
 type Metrics struct {

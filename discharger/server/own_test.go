@@ -12,7 +12,7 @@ import (
 	"github.com/discharger/discharger/discharger/wire"
 )
 
-// TestOwnSessions is what an application's list of devices does.
+// TestOwnSessions lists and ends sessions like an application's list of devices.
 func TestOwnSessions(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -31,7 +31,7 @@ func TestOwnSessions(t *testing.T) {
 			if s.Current != (s.ID == phone.Minted.Session) || s.Policy != "" || s.Labels != nil || s.Epoch != 0 {
 				t.Errorf("%+v", s)
 			}
-			// Of the session that asks, nothing tells when its owner used it.
+			// The list hides the use of the requesting session.
 			if hidden := s.LastUsed.IsZero() && !s.LastIP.IsValid() && s.LastClient == ""; hidden != s.Current {
 				t.Errorf("%+v", s)
 			}
@@ -86,8 +86,8 @@ func TestOwnSessionsStatus(t *testing.T) {
 		"held":             {w.post(wire.PathOwnSessions, form("id64", held)), 401},
 		"held with key":    {w.post(wire.PathOwnSessions, form("id64", held), "Authorization", "Bearer "+apiKey), 200},
 		"held, wrong key":  {w.post(wire.PathOwnSessions, form("id64", held), "Authorization", "Bearer x"), 401},
-		"revoke nobody":    {w.post(wire.PathRevokeOwn, with("session", other.String())), 200},
-		"revoke what":      {w.post(wire.PathRevokeOwn, with()), 400},
+		"revoke unknown":   {w.post(wire.PathRevokeOwn, with("session", other.String())), 200},
+		"revoke missing":   {w.post(wire.PathRevokeOwn, with()), 400},
 		"revoke nonsense":  {w.post(wire.PathRevokeOwn, with("session", "x")), 400},
 		"revoke two":       {w.post(wire.PathRevokeOwn, with("session", other.String(), "session", other.String())), 400},
 		"revoke with held": {w.post(wire.PathRevokeOwn, form("id64", held, "session", other.String())), 401},

@@ -9,29 +9,27 @@ import (
 	"github.com/discharger/discharger/discharger/clientaddr"
 )
 
-// Limits bound the requests that a server has at a time. A request over a limit
-// is answered 503, and nothing of its body is read. The zero value of each is the
-// documented default.
+// Limits bound the concurrent requests. A request over a limit is answered 503, and
+// its body is not read. The zero value of each field is the documented default.
 //
-// A request comes in three steps. It counts for its address from its headers to
-// its answer; then its body is read, until the request's deadline at the latest;
-// and only then it takes one of the places, in which it is worked on. So a
-// client that never sends its body holds no place.
+// A request counts for its address from its headers to its answer. Its body is read
+// before the request's deadline, and only then it takes one of the places and is
+// processed. So a client that never sends its body holds no place.
 type Limits struct {
-	// InFlight is how many requests are worked on at a time, and how many bodies
-	// of clients, and as many of homeservers, are being read. A quarter of the
-	// places is reserved for requests with an API key. 0: 4096.
+	// InFlight is the greatest number of requests in process, of bodies of clients
+	// being read, and of bodies of homeservers being read. A quarter of the places is
+	// reserved for requests with an API key. 0: 4096.
 	InFlight int
 
-	// PerAddress is how many requests one address, an IPv6 /64, may have at a
-	// time. An IPv6 /48 may have a quarter of InFlight, or PerAddress if that is
-	// more. Requests with an API key and requests over Unix sockets are not
-	// counted. 0: 256.
+	// PerAddress is the greatest number of requests of one address, an IPv6 /64. An
+	// IPv6 /48 may have a quarter of InFlight, or PerAddress if that is more.
+	// Requests with an API key and requests over Unix sockets are not counted. 0:
+	// 256.
 	PerAddress int
 }
 
-// largeBodies is how many bodies of more than maxBody bytes are in memory at a
-// time. Only homeservers send such.
+// largeBodies is the greatest number of bodies of more than maxBody bytes in memory.
+// Only homeservers send them.
 const largeBodies = 64
 
 func (l *Limits) complete() {
@@ -57,10 +55,10 @@ type overLimit struct{ limit limit }
 
 func (e *overLimit) Error() string { return fmt.Sprintf("%v: limit %s", e.Unwrap(), e.limit) }
 
-// Unwrap makes it undecided.
+// Unwrap returns discharger.ErrUnavailable: the request is undecided.
 func (e *overLimit) Unwrap() error { return discharger.ErrUnavailable }
 
-// places counts the requests that the server has.
+// places counts the concurrent requests.
 type places struct {
 	Limits
 
@@ -76,8 +74,8 @@ func newPlaces(l Limits) *places {
 	return &places{Limits: l, address: make(map[netip.Prefix]int)}
 }
 
-// arrive counts a request for its address. The request must leave if it may
-// stay.
+// arrive counts a request for its address. Without an error, the request must call
+// leave.
 func (p *places) arrive(v *visit) error {
 	if v.homeserver != "" || !v.network.IsValid() {
 		return nil
@@ -93,7 +91,7 @@ func (p *places) arrive(v *visit) error {
 	return nil
 }
 
-// count notes requests of a network more or less. p.mu is held.
+// count changes the count of a network. p.mu is held.
 func (p *places) count(n netip.Prefix, more int) {
 	if !n.IsValid() {
 		return
@@ -103,7 +101,7 @@ func (p *places) count(n netip.Prefix, more int) {
 	}
 }
 
-// leave undoes what arrive and grow did.
+// leave undoes arrive and grow.
 func (p *places) leave(v *visit) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -117,8 +115,8 @@ func (p *places) leave(v *visit) {
 	p.count(clientaddr.Site(v.network), -1)
 }
 
-// read counts a body that is being read. The request must call readDone if it
-// may go on.
+// read counts a body that is being read. Without an error, the request must call
+// readDone.
 func (p *places) read(v *visit) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -13,9 +13,9 @@ import (
 	"github.com/discharger/discharger/policy/check"
 )
 
-// PolicyMetrics counts what happens beside the decisions of a policy, for
-// Prometheus, and logs what an operator should look at. Labels come from fixed
-// sets; webhook is as many as rule files have, hash is the one in force.
+// PolicyMetrics are the Prometheus metrics of a policy, beside its decisions; it logs
+// events that need an operator. Labels come from fixed sets: webhook from the rule
+// files, hash is that of the rules in force.
 //
 // There may be two rule sets: the live one, which answers, and a candidate,
 // which is compared with it. [PolicyMetrics.Live] and [PolicyMetrics.Candidate]
@@ -50,7 +50,7 @@ func NewPolicyMetrics(reg prometheus.Registerer, log *slog.Logger, now func() ti
 		}, []string{"set", "hash"}),
 		reloads: counter("discharger_policy_reloads_total", "Attempts to load rule files, by set and result.", "set", "result"),
 		shadow: counter("discharger_policy_shadow_total",
-			"Decisions that the candidate was asked about: same, different, undetermined, or dropped because it is too slow.", "result"),
+			"Decisions that were compared with the candidate: same, different, undetermined, or dropped because it is too slow.", "result"),
 		differ: counter("discharger_policy_shadow_differences_total",
 			"Decisions that the candidate would change, by the effects of both; equal effects differ in something else.", "live", "candidate"),
 		lost: prometheus.NewCounter(prometheus.CounterOpts{
@@ -90,15 +90,15 @@ const (
 // the comparison with a candidate.
 func (m *PolicyMetrics) Live() *SetObserver { return &SetObserver{m, setLive} }
 
-// Candidate returns the observer of the set that is compared. What its webhooks
-// do is not counted: it would be taken for the live set's.
+// Candidate returns the observer of the set that is compared. The calls of its webhooks
+// are not counted: they would be taken for those of the live set.
 func (m *PolicyMetrics) Candidate() *SetObserver { return &SetObserver{m, setCandidate} }
 
 // ReloadRefused counts an attempt to load the live set's files whose error the
 // caller logs.
 func (m *PolicyMetrics) ReloadRefused() { m.reloads.WithLabelValues(setLive, "error").Inc() }
 
-// NoCandidate says that there is no candidate any more.
+// NoCandidate removes the candidate.
 func (m *PolicyMetrics) NoCandidate() {
 	m.info.DeletePartialMatch(prometheus.Labels{"set": setCandidate})
 }
@@ -110,7 +110,7 @@ type SetObserver struct {
 	set string
 }
 
-// Reloaded counts an attempt, and shows and logs what is in force after it.
+// Reloaded counts a reload, and sets and logs the rules in force.
 func (o *SetObserver) Reloaded(hash string, err error) {
 	if err != nil {
 		o.m.reloads.WithLabelValues(o.set, "error").Inc()
@@ -165,7 +165,7 @@ func (o *SetObserver) ShadowDropped() { o.m.shadow.WithLabelValues("dropped").In
 // request.
 const loudEvery = 10 * time.Second
 
-// AuditFailed counts what is missing in the audit log.
+// AuditFailed counts entries missing in the audit log.
 func (o *SetObserver) AuditFailed(err error) {
 	o.m.lost.Inc()
 	now, last := o.m.now().UnixNano(), o.m.loudAt.Load()
@@ -187,7 +187,7 @@ func (o *SetObserver) WebhookAsked(name string, took time.Duration, err error) {
 	o.m.hooks.WithLabelValues(name, result).Observe(took.Seconds())
 }
 
-// WebhookRefused counts a question that was not asked.
+// WebhookRefused counts a request that was not sent.
 func (o *SetObserver) WebhookRefused(name string, _ error) {
 	if o.set == setLive {
 		o.m.refused.WithLabelValues(name).Inc()

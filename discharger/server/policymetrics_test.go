@@ -84,7 +84,7 @@ discharger_policy_webhook_seconds_count{result="error",webhook="risk"} 1
 	}
 }
 
-// exposition is what Prometheus reads.
+// exposition returns the metrics as Prometheus reads them.
 func exposition(t *testing.T, reg *prometheus.Registry) string {
 	t.Helper()
 	w := httptest.NewRecorder()

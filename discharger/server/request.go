@@ -24,24 +24,22 @@ const (
 	maxBody  = 32 << 10
 )
 
-// paramError is a parameter that cannot be used. Its text is for the client
-// and does not repeat the value.
+// paramError is an invalid parameter. Its text is for the client and does not contain
+// the value.
 type paramError struct{ name, problem string }
 
 func (e *paramError) Error() string { return fmt.Sprintf("parameter %s %s", e.name, e.problem) }
 
-// orderError is a revocation whose members do not go together, or are not what
-// they should be. Its text is for the client.
+// orderError is an invalid revocation. Its text is for the client.
 type orderError struct{ problem string }
 
 func (e *orderError) Error() string { return e.problem }
 
 // params are the parameters of a bakery request: Go's client sends them in the
-// query, Python's and JavaScript's in a form body. One that comes twice is an
-// error, even with the same value; one that nobody knows is none.
+// query, Python's and JavaScript's in a form body. A duplicate parameter is an error,
+// even with the same value; unknown ones are ignored.
 //
-// It is what [http.Request.ParseForm] does, for names that are known: that makes
-// maps, which every request would pay for.
+// It replaces [http.Request.ParseForm], whose maps every request would pay for.
 type params struct {
 	values [len(paramNames)]string
 	given  [len(paramNames)]uint8 // how often; 2 is more than once
@@ -79,7 +77,7 @@ func isForm(r *http.Request) (bool, error) {
 	return t == wire.ContentTypeForm, err
 }
 
-// parse reads parameters in the encoding that queries and forms have.
+// parse parses parameters in the encoding of queries and forms.
 func (p *params) parse(query string) error {
 	for query != "" {
 		var pair string
@@ -102,7 +100,7 @@ func (p *params) parse(query string) error {
 	return nil
 }
 
-// text returns a parameter as it is; "" if there is none.
+// text returns a parameter; empty if there is none.
 func (p *params) text(name string) string {
 	i := slices.Index(paramNames[:], name)
 	if p.err == nil && p.given[i] > 1 {
@@ -130,7 +128,7 @@ func (p *params) base64(name string) []byte {
 	return b
 }
 
-// bytes returns what a pair of parameters says: the one in base64 goes before
+// bytes returns the value of a pair of parameters: the one in base64 goes before
 // the one in text, as it does in the bakery.
 func (p *params) bytes(text, encoded string) []byte {
 	t, b := p.text(text), p.base64(encoded)
@@ -158,7 +156,7 @@ func (p *params) token() []byte {
 	return b
 }
 
-// request decodes what discharge and logout have in common.
+// request decodes the parameters common to discharge and logout.
 func (s *Server) request(c echo.Context) (*discharger.Request, *params, error) {
 	v := visitOf(c)
 	if v.keyErr != nil {
@@ -186,8 +184,8 @@ func (s *Server) request(c echo.Context) (*discharger.Request, *params, error) {
 	return req, p, p.err
 }
 
-// forClient reads who the client of an authenticated homeserver is. The core
-// believes it of that homeserver's own sessions only. It returns the client's
+// forClient parses the client's address and name from an authenticated homeserver. The
+// core uses them for that homeserver's own sessions only. It returns the client's
 // address; invalid if the homeserver named none.
 func (p *params) forClient(req *discharger.Request) (named netip.Addr) {
 	c := session.Party{Addr: req.Addr, Client: req.Client}
@@ -205,7 +203,7 @@ func (p *params) forClient(req *discharger.Request) (named netip.Addr) {
 	return named
 }
 
-// apiKeys finds the homeserver that an API key belongs to, by its SHA-256.
+// apiKeys maps the SHA-256 of API keys to their homeservers.
 type apiKeys map[[sha256.Size]byte]string
 
 func newAPIKeys(byHomeserver map[string][][sha256.Size]byte) (apiKeys, error) {
@@ -225,13 +223,12 @@ func newAPIKeys(byHomeserver map[string][][sha256.Size]byte) (apiKeys, error) {
 
 var errUnauthorized = errors.New("the API key is not known")
 
-// errUnknownAPIKey is for a key in the form of those that are made by
-// "discharger keys new" and that is not registered here: another process may
-// have read its registration already.
+// errUnknownAPIKey is for an unregistered key in the form of those from "discharger
+// keys new": another process may have read its registration already.
 var errUnknownAPIKey = fmt.Errorf("%w: %w: API key is not registered", discharger.ErrUnavailable, discharger.ErrUnknownKey)
 
-// authenticate returns the name of the homeserver whose API key the request
-// carries; "" if it carries none.
+// authenticate returns the homeserver of the request's API key; empty if the request has
+// none.
 func (k apiKeys) authenticate(h http.Header) (string, error) {
 	values := h[wire.HeaderAuthorization]
 	if len(values) == 0 {
@@ -242,7 +239,7 @@ func (k apiKeys) authenticate(h http.Header) (string, error) {
 		return "", errUnauthorized
 	}
 	key := values[0][prefix:]
-	// The look-up is by digest: how long it takes says nothing about a key.
+	// The look-up is by digest, so that its time reveals nothing about a key.
 	sum := sha256.Sum256([]byte(key))
 	name, ok := k[sum]
 	switch {

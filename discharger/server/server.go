@@ -1,32 +1,32 @@
-// Package server is the HTTP face of the discharger: it decodes a request,
-// calls the core once, and encodes what the core said.
+// Package server is the HTTP API of the discharger: it decodes a request, calls the
+// core once, and encodes the result.
 //
-// # What a status means
+// # Status codes
 //
-// Matrix clients delete their encryption keys when they believe they are
-// logged out, so a status must never say more than is known:
+// Matrix clients delete their encryption keys when they are logged out, so a status
+// must never be more definite than the decision:
 //
 //	200  done
 //	400  malformed, not for this service, or from a homeserver it does not know
 //	401  decided: the session gets no discharge (permission denied), or the API
-//	     key is wrong, which says nothing about a session (unauthorized)
+//	     key is wrong, which decides nothing about a session (unauthorized)
 //	405  another method than the path has
 //	413  too large
-//	429  too many failures from this address; never for a request in order
+//	429  too many failures from this address; never for a valid request
 //	503  undecided: the same request may succeed later
 //
-// Requests over one of the [Limits] are undecided. With an API key, failures
-// are those of the client that the homeserver names, and that a session is over
-// is never replaced by a 429.
+// Requests over one of the [Limits] are undecided. With an API key, failures count for
+// the client that the homeserver names, and the end of a session is never replaced by a
+// 429.
 //
-// [Server.answer] is the only place that chooses one. Bodies are JSON with the
-// content type application/json to the letter, which bakery clients compare.
+// One function, answer, maps errors to status codes. Bodies are JSON with exactly the
+// content type application/json, which bakery clients compare.
 //
-// # What is never done
+// # Limits of trust
 //
-// Query strings are not logged, since ids, caveats and tokens travel in them;
-// a client's address is believed only from trusted proxies; nothing about a
-// session is taken from anywhere but its sealed caveat.
+// Query strings are not logged, since they contain ids, caveats and tokens.
+// X-Forwarded-For is used only from trusted proxies. Nothing about a session is taken
+// from anywhere but its sealed caveat.
 package server
 
 import (
@@ -54,29 +54,36 @@ import (
 	"github.com/discharger/discharger/discharger/wire"
 )
 
-// Config is what a [Server] needs. Service, PublicKey and Ready are required;
-// the zero value of the rest is the documented default.
+// Config configures a [Server]. Service, PublicKey and Ready are required; the zero value
+// of every other field is the documented default.
 type Config struct {
 	Service   *discharger.Service
 	PublicKey caveat.PublicKey
-	Ready     func(ctx context.Context) error // nil error: the store can be asked
+	Ready     func(ctx context.Context) error // nil: the store is available
 
-	// APIKeys holds, for each homeserver, the SHA-256 of the API keys that it
-	// may authorize itself with.
+	// APIKeys has the SHA-256 of each homeserver's API keys.
 	APIKeys map[string][][sha256.Size]byte
 
-	TrustedProxies []netip.Prefix // whose X-Forwarded-For is believed; nil: nobody's
-	AllowOrigins   []string       // of browser clients; nil: any
-	Timeout        time.Duration  // budget of one request; 0: 2 s
-	Limits         Limits         // on requests at a time
-	JWKS           []byte         // the keys of security events, as a JSON Web Key Set; nil: the path does not exist
-	Feed           FeedConfig     // for homeservers that follow what is revoked
+	TrustedProxies []netip.Prefix // whose X-Forwarded-For is used; nil: none
+	AllowOrigins   []string       // of browser clients; nil: all
+	Timeout        time.Duration  // of one request; 0: 2 s
+	Limits         Limits         // on concurrent requests
+	JWKS           []byte         // public keys of security events, a JSON Web Key Set; nil: the path does not exist
+	Feed           FeedConfig     // of revocations
 
-	Metrics  *Metrics            // nil: none are kept
-	Gatherer prometheus.Gatherer // what /metrics shows; nil: the path does not exist
-	Log      *slog.Logger        // nil: nothing is logged
-	Access   *slog.Logger        // gets the one line of each request; nil: Log
-	Now      func() time.Time    // nil: time.Now
+	Metrics  *Metrics            // nil: none
+	Gatherer prometheus.Gatherer // of /metrics; nil: the path does not exist
+	Log      *slog.Logger        // nil: no log
+	Access   *slog.Logger        // of the one line per request; nil: Log
+
+	now func() time.Time // set by WithClock; nil: time.Now
+}
+
+// WithClock returns a copy of the configuration in which now returns the time. It is
+// for simulations, which turn time forward.
+func (c Config) WithClock(now func() time.Time) Config {
+	c.now = now
+	return c
 }
 
 // Server answers HTTP requests. It is safe for concurrent use.
@@ -91,8 +98,8 @@ type Server struct {
 
 	streams  *Streams
 	places   *places
-	bodies   map[string]int64 // by path, how large a body may be; POST only
-	warnFor  sync.Once        // that X-Forwarded-For is not understood
+	bodies   map[string]int64 // greatest size of a body by path; POST only
+	warnFor  sync.Once        // about a malformed X-Forwarded-For
 	draining atomic.Bool
 
 	feedMetrics *feedMetrics
@@ -101,16 +108,16 @@ type Server struct {
 // New checks the configuration and returns a server.
 func New(cfg Config) (*Server, error) {
 	if cfg.Service == nil || cfg.Ready == nil {
-		return nil, errors.New("a server needs a service and a readiness check")
+		return nil, errors.New("new server: service or readiness check is missing")
 	}
 	if cfg.PublicKey == (caveat.PublicKey{}) {
-		return nil, errors.New("a server needs the service's public key")
+		return nil, errors.New("new server: public key is missing")
 	}
 	if cfg.Timeout == 0 {
 		cfg.Timeout = 2 * time.Second
 	}
 	if cfg.Limits.InFlight < 0 || cfg.Limits.PerAddress < 0 {
-		return nil, errors.New("a limit is negative")
+		return nil, errors.New("new server: limit is negative")
 	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
@@ -118,19 +125,19 @@ func New(cfg Config) (*Server, error) {
 	if cfg.Access == nil {
 		cfg.Access = cfg.Log
 	}
-	if cfg.Now == nil {
-		cfg.Now = time.Now
+	if cfg.now == nil {
+		cfg.now = time.Now
 	}
 	keys, err := newAPIKeys(cfg.APIKeys)
 	if err != nil {
 		return nil, err
 	}
 	if cfg.Feed.Heartbeat < 0 || cfg.Feed.Subscribers < 0 || cfg.Feed.WriteTimeout < 0 {
-		return nil, errors.New("a setting of the feed is negative")
+		return nil, errors.New("new server: setting of the feed is negative")
 	}
 	cfg.Feed.complete()
 	s := &Server{
-		cfg: cfg, keys: keys, unknownKeys: rate.Sometimes{Interval: time.Second}, failures: newFailures(cfg.Now), places: newPlaces(cfg.Limits),
+		cfg: cfg, keys: keys, unknownKeys: rate.Sometimes{Interval: time.Second}, failures: newFailures(cfg.now), places: newPlaces(cfg.Limits),
 	}
 	s.streams = cfg.Feed.Streams
 	s.streams.begin(s)
@@ -140,7 +147,7 @@ func New(cfg Config) (*Server, error) {
 	s.bodies = make(map[string]int64)
 	s.client = s.newEcho()
 	s.client.Use(s.cors(), s.guard)
-	segments := strings.NewReplacer("{", ":", "}", "") // as echo spells them
+	segments := strings.NewReplacer("{", ":", "}", "") // echo's syntax
 	for _, r := range s.clientRoutes() {
 		s.client.Add(r.method, segments.Replace(r.path), r.handler)
 		if r.body > 0 {
@@ -157,10 +164,10 @@ func New(cfg Config) (*Server, error) {
 type route struct {
 	method, path string
 	handler      echo.HandlerFunc
-	body         int64 // bytes at most; 0: none is read
+	body         int64 // greatest size in bytes; 0: no body
 }
 
-// clientRoutes are all routes of the client-facing listener.
+// clientRoutes returns all routes of the client-facing listener.
 func (s *Server) clientRoutes() []route {
 	routes := []route{
 		{http.MethodPost, wire.PathDischarge, s.discharge, maxBody},
@@ -190,7 +197,7 @@ func (s *Server) clientRoutes() []route {
 	return routes
 }
 
-// adminRoutes are all routes of the operator-facing listener.
+// adminRoutes returns all routes of the operator-facing listener.
 func (s *Server) adminRoutes() []route {
 	routes := []route{
 		{http.MethodGet, wire.PathHealth, s.health, 0},
@@ -226,14 +233,14 @@ func (s *Server) cors() echo.MiddlewareFunc {
 	})
 }
 
-// guard gives every request its budget and a place, survives its panics, and
-// writes its access line.
+// guard gives every request a budget and a place, recovers panics, and writes the
+// access line.
 func (s *Server) guard(next echo.HandlerFunc) echo.HandlerFunc {
 	return func(c echo.Context) (err error) {
 		if c.Path() == wire.PathRevocations {
 			return s.stream(next, c)
 		}
-		start, ctx := s.cfg.Now(), newBudget(c.Request().Context(), s.cfg.Timeout)
+		start, ctx := s.cfg.now(), newBudget(c.Request().Context(), s.cfg.Timeout)
 		defer ctx.end()
 		defer s.access(c, start, &ctx.visit, &ctx.seen)
 		defer s.recovered(c, &err)
@@ -247,7 +254,7 @@ func (s *Server) guard(next echo.HandlerFunc) echo.HandlerFunc {
 	}
 }
 
-// recovered is deferred to answer a request that panicked.
+// recovered, when deferred, answers a request that panicked.
 func (s *Server) recovered(c echo.Context, err *error) {
 	if p := recover(); p != nil {
 		*err = fmt.Errorf("%w: panic: %v", discharger.ErrUnavailable, p)
@@ -257,15 +264,15 @@ func (s *Server) recovered(c echo.Context, err *error) {
 	}
 }
 
-// access writes the one line that a request leaves behind. The query is not in
-// it: tokens are. Of a request that was decided it has the session, and the
-// policy's rule and the version of the rules that decided.
+// access writes the one log line of a request. It does not contain the query, which has
+// tokens. For a decided request it has the session, the policy's rule and the version of
+// the rules.
 func (s *Server) access(c echo.Context, start time.Time, v *visit, seen *discharger.Observation) {
 	attrs := make([]slog.Attr, 0, 12)
 	attrs = append(attrs,
 		slog.String("method", c.Request().Method), slog.String("path", c.Request().URL.Path),
 		slog.Int("status", c.Response().Status), slog.Int64("bytes", c.Response().Size),
-		slog.String("from", v.from()), slog.Duration("took", s.cfg.Now().Sub(start)))
+		slog.String("from", v.from()), slog.Duration("took", s.cfg.now().Sub(start)))
 	if seen.Homeserver != "" {
 		attrs = append(attrs, slog.String("homeserver", seen.Homeserver))
 	}
@@ -284,12 +291,11 @@ func (s *Server) access(c echo.Context, start time.Time, v *visit, seen *dischar
 // Client returns the handler for clients and homeservers.
 func (s *Server) Client() http.Handler { return s.client }
 
-// Admin returns the handler for operators. It must not be reachable by others.
+// Admin returns the handler for operators. It must not be reachable publicly.
 func (s *Server) Admin() http.Handler { return s.admin }
 
-// Drain makes /readyz say no from now on, so that whoever sends requests here
-// stops before the listener closes, and ends the streams of those who follow a
-// feed, which have no other end.
+// Drain makes /readyz fail from now on, so that load balancers stop before the listener
+// closes, and ends the streams of feeds.
 func (s *Server) Drain() {
 	s.draining.Store(true)
 	s.streams.drain()

@@ -132,7 +132,7 @@ func TestBadRequests(t *testing.T) {
 	if n := w.stored(); n != 0 {
 		t.Errorf("bad requests left %d records", n)
 	}
-	w.post(wire.PathDischarge, form("id64", good)).discharge(t) // in order, whatever failed before
+	w.post(wire.PathDischarge, form("id64", good)).discharge(t) // valid, in spite of the failures
 }
 
 func TestTooLarge(t *testing.T) {
@@ -241,8 +241,8 @@ func TestWhoAsks(t *testing.T) {
 		"another header":           {change: behind, header: []string{"X-Real-IP", there}, ok: false},
 		"mapped address":           {change: behind, header: []string{"X-Forwarded-For", "::ffff:" + there}, ok: true},
 		"garbage":                  {change: behind, header: []string{"X-Forwarded-For", there + ", evil"}, ok: false},
-		"a homeserver says so":     {header: []string{"Authorization", "Bearer " + apiKey}, form: form("client-ip", there), ok: true},
-		"somebody else says so":    {form: form("client-ip", there), ok: false},
+		"from a homeserver":        {header: []string{"Authorization", "Bearer " + apiKey}, form: form("client-ip", there), ok: true},
+		"from another client":      {form: form("client-ip", there), ok: false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -270,7 +270,7 @@ func TestWhoAsks(t *testing.T) {
 
 func TestStoreTrouble(t *testing.T) {
 	t.Parallel()
-	var hasty server.Config // the same, with a short budget for what has to fail
+	var hasty server.Config // the same, with a short budget, for failures
 	w := newWorld(t, func(c *server.Config) {
 		hasty = *c
 		hasty.Timeout = time.Second
@@ -299,21 +299,21 @@ func TestStoreTrouble(t *testing.T) {
 			}
 		}
 		if got := get(t, admin.URL+wire.PathReady); got != 503 {
-			t.Errorf("%s: ready says %d", name, got)
+			t.Errorf("%s: ready is %d", name, got)
 		}
 		if got := get(t, admin.URL+wire.PathHealth); got != 200 {
-			t.Errorf("%s: health says %d", name, got)
+			t.Errorf("%s: health is %d", name, got)
 		}
 	}
 	w.store.set(nil, false)
 	w.http = patient
 	w.post(wire.PathDischarge, v).discharge(t)
 	if got := get(t, w.admin.URL+wire.PathReady); got != 200 {
-		t.Errorf("ready says %d", got)
+		t.Errorf("ready is %d", got)
 	}
 	w.server.Drain()
 	if got := get(t, w.admin.URL+wire.PathReady); got != 503 {
-		t.Errorf("draining: ready says %d", got)
+		t.Errorf("draining: ready is %d", got)
 	}
 }
 
@@ -325,12 +325,12 @@ func get(t *testing.T, url string) int {
 	return resp.StatusCode
 }
 
-// TestTooManyFailures: whoever keeps failing is told to stay away, and still
-// served what is in order.
+// TestTooManyFailures: a client that keeps failing is answered 429, and its valid
+// requests are still served.
 func TestTooManyFailures(t *testing.T) {
 	t.Parallel()
 	now := time.UnixMilli(1_790_000_000_000)
-	w := newWorld(t, func(c *server.Config) { c.Now = func() time.Time { return now } })
+	w := newWorld(t, func(c *server.Config) { *c = c.WithClock(func() time.Time { return now }) })
 	good := form("id64", b64(w.mint(caveat.ModeOpen)))
 	for n := range 200 {
 		if a := w.post(wire.PathDischarge, form("id", "x")); a.status != 400 {
@@ -354,7 +354,7 @@ func TestOverload(t *testing.T) {
 	for range 2 {
 		r := w.request(http.MethodPost, wire.PathDischarge+"?"+v.Encode(), "").WithContext(ctx)
 		wg.Go(func() {
-			for ctx.Err() == nil { // it may be refused itself, for the sake of whoever looks
+			for ctx.Err() == nil { // may be refused itself
 				if resp, err := w.http.Client().Do(r.Clone(ctx)); err == nil {
 					resp.Body.Close()
 				}

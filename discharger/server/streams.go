@@ -6,9 +6,8 @@ import (
 	"sync"
 )
 
-// Streams are the open streams of feeds, and the hubs that read for them. Servers
-// that follow one another, as after a reload, are given the same Streams: then the
-// streams go on when one server succeeds the other.
+// Streams are the open streams of feeds and their hubs. Servers that succeed one
+// another, as after a reload, share the same Streams, so that the streams continue.
 type Streams struct {
 	mu       sync.Mutex
 	hubs     map[string]*hub // by homeserver
@@ -31,10 +30,9 @@ func (st *Streams) begin(s *Server) {
 	}
 }
 
-// Succeed makes s the server whose settings count for the streams that it shares
-// with the one before. Those that s would not have opened like that are ended:
-// with another heartbeat, or an API key that s does not know. Their readers come
-// back, and are answered by s.
+// Succeed makes s the current server, whose settings apply to the shared streams.
+// Streams with another heartbeat, or with an API key that is not registered at s, end;
+// their readers reconnect to s.
 func (s *Server) Succeed() {
 	st := s.streams
 	st.mu.Lock()
@@ -47,15 +45,13 @@ func (s *Server) Succeed() {
 	}
 }
 
-// continues reports whether s would have opened a stream like one that began at
-// another server.
+// continues reports whether a stream that began at another server continues at s.
 func (s *Server) continues(began *Server, homeserver string, header http.Header) bool {
 	name, err := s.keys.authenticate(header)
 	return err == nil && name == homeserver && s.cfg.Feed.Heartbeat == began.cfg.Feed.Heartbeat
 }
 
-// enter counts one more stream of a homeserver. header is that of the request
-// that it begins with.
+// enter adds a stream of a homeserver. header is that of its request.
 func (st *Streams) enter(s *Server, homeserver string, header http.Header) (*subscriber, error) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
@@ -70,8 +66,8 @@ func (st *Streams) enter(s *Server, homeserver string, header http.Header) (*sub
 	case h == nil:
 		ctx, cancel := context.WithCancel(context.Background())
 		h = &hub{
-			source: s.cfg.Feed.Source, homeserver: homeserver, now: s.cfg.Now, metrics: s.feedMetrics,
-			ctx: ctx, stop: cancel, index: make(map[string]uint64), wake: make(chan struct{}), readAt: s.cfg.Now(),
+			source: s.cfg.Feed.Source, homeserver: homeserver, now: s.cfg.now, metrics: s.feedMetrics,
+			ctx: ctx, stop: cancel, index: make(map[string]uint64), wake: make(chan struct{}), readAt: s.cfg.now(),
 		}
 		st.hubs[homeserver] = h
 	}
@@ -82,7 +78,7 @@ func (st *Streams) enter(s *Server, homeserver string, header http.Header) (*sub
 	return u, nil
 }
 
-// leave ends the hub with its last stream.
+// leave removes a stream, and stops the hub after the last one.
 func (st *Streams) leave(u *subscriber) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
@@ -95,7 +91,7 @@ func (st *Streams) leave(u *subscriber) {
 	}
 }
 
-// drain ends all streams, and lets none begin.
+// drain ends all streams and refuses new ones.
 func (st *Streams) drain() {
 	st.mu.Lock()
 	defer st.mu.Unlock()

@@ -18,14 +18,13 @@ import (
 	"github.com/discharger/discharger/discharger/clientaddr"
 )
 
-// visit is a request as the server sees it before a handler does: who sends it,
-// and its body.
+// visit is the client and the body of a request, established before its handler runs.
 type visit struct {
 	addr       netip.Addr   // of the client, through trusted proxies; invalid: unknown
 	network    netip.Prefix // that addr counts for
-	homeserver string       // whose API key the request has; empty: none's
-	keyErr     error        // of an API key that is not known
-	client     netip.Addr   // for whom a homeserver asks; invalid: for itself
+	homeserver string       // of the request's API key; empty: none
+	keyErr     error        // of an unknown API key
+	client     netip.Addr   // on whose behalf a homeserver sends it; invalid: its own
 	body       []byte
 	large      bool // the body counts as large
 }
@@ -38,7 +37,7 @@ func (v *visit) kind() int {
 	return 0
 }
 
-// from is the address for the log.
+// from returns the address for the log.
 func (v *visit) from() string {
 	if !v.addr.IsValid() {
 		return ""
@@ -49,8 +48,7 @@ func (v *visit) from() string {
 // visitKey finds the visit in a request's context.
 type visitKey struct{}
 
-// visitOf returns the visit of a request; an empty one if the request is an
-// operator's.
+// visitOf returns the visit of a request; an empty one for requests of operators.
 func visitOf(c echo.Context) *visit {
 	if v, ok := c.Request().Context().Value(visitKey{}).(*visit); ok {
 		return v
@@ -58,7 +56,7 @@ func visitOf(c echo.Context) *visit {
 	return new(visit)
 }
 
-// identify finds out who sends a request.
+// identify sets the address and the homeserver of a request.
 func (s *Server) identify(r *http.Request, v *visit) {
 	o := clientaddr.Of(r, s.cfg.TrustedProxies)
 	if o.Malformed != "" {
@@ -68,8 +66,8 @@ func (s *Server) identify(r *http.Request, v *visit) {
 	v.homeserver, v.keyErr = s.keys.authenticate(r.Header)
 }
 
-// malformedFor counts a request with an X-Forwarded-For that is not understood,
-// and reports the first one.
+// malformedFor counts a request with a malformed X-Forwarded-For, and logs the first
+// one.
 func (s *Server) malformedFor(ctx context.Context, o clientaddr.Origin) {
 	if s.cfg.Metrics != nil {
 		s.cfg.Metrics.badFor.Inc()
@@ -80,8 +78,7 @@ func (s *Server) malformedFor(ctx context.Context, o clientaddr.Origin) {
 	})
 }
 
-// admit reads the request's body, and has the request handled in one of the
-// places.
+// admit reads the request's body, takes a place, and calls the handler.
 func (s *Server) admit(c echo.Context, v *visit, next echo.HandlerFunc) error {
 	r := c.Request()
 	if err := s.places.arrive(v); err != nil {
@@ -91,7 +88,7 @@ func (s *Server) admit(c echo.Context, v *visit, next echo.HandlerFunc) error {
 	defer s.places.leave(v)
 	limit := s.bodies[c.Path()]
 	if r.Method != http.MethodPost || limit > maxBody && v.homeserver == "" {
-		limit = 0 // the route takes none, or none without an API key
+		limit = 0 // the route has no body, or none without an API key
 	}
 	if limit == 0 {
 		abandonBody(c)
@@ -118,8 +115,7 @@ func abandonBody(c echo.Context) {
 	setReadDeadline(c, time.Unix(1, 0))
 }
 
-// setReadDeadline sets when reading the body fails. A response that has no
-// connection has no deadline.
+// setReadDeadline sets the deadline of reading the body, if there is a connection.
 func setReadDeadline(c echo.Context, t time.Time) {
 	_ = http.NewResponseController(c.Response()).SetReadDeadline(t)
 }
@@ -127,8 +123,8 @@ func setReadDeadline(c echo.Context, t time.Time) {
 var errLateBody = fmt.Errorf("%w: the body did not arrive in time", discharger.ErrUnavailable)
 
 // readBody reads the whole body, until the request's deadline. Memory is
-// allocated as the body arrives. The deadline stays in force afterwards, when
-// what is read is whether the client hangs up.
+// allocated as the body arrives. The deadline also applies to the later detection of a
+// disconnected client.
 func (s *Server) readBody(c echo.Context, v *visit, limit int64) error {
 	r := c.Request()
 	if r.ContentLength > limit {

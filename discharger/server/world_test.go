@@ -68,7 +68,7 @@ func newWorldOn(t testing.TB, st store.Store, level slog.Level, change ...func(*
 	return w
 }
 
-// newUnserved makes a server that nobody can reach yet. Its limits are such that
+// newUnserved returns a server without a listener. Its limits are such that
 // no disk or processor that stands still for a while makes it exceed them; a
 // test that is about a limit sets its own.
 func newUnserved(t testing.TB, st store.Store, level slog.Level, change ...func(*server.Config)) (*world, server.Config) {
@@ -183,9 +183,9 @@ func (w *world) do(r *http.Request) answer {
 	return answer{resp.StatusCode, resp.Header, body}
 }
 
-// early posts what is answered before all of it has been read. The answer is
-// read while the rest is still being sent, whatever becomes of that: a usual
-// client might tell of the broken connection instead.
+// early posts a body that is answered before it has been read completely. The answer is
+// read while the rest is still being sent, even if that fails: a usual client might
+// report the broken connection instead.
 func (w *world) early(path, body string, header ...string) answer {
 	w.t.Helper()
 	r := w.request(http.MethodPost, path, body, header...)
@@ -271,7 +271,7 @@ func (b *breakable) Ready(ctx context.Context) error {
 	return b.Store.Ready(ctx)
 }
 
-// stored says what the store holds for the only user.
+// stored returns the number of records of the only user.
 func (w *world) stored() int {
 	w.t.Helper()
 	l, err := w.store.List(context.Background(), store.UserKey{Homeserver: "a.example", User: "@alice:a.example"})

@@ -127,8 +127,8 @@ func (p *parts) server(cfg *config.Config, keys *keyfile.Ring, r *ruleset.Rules,
 		TrustedProxies: cfg.TrustedProxies, AllowOrigins: cfg.CORSOrigins, Timeout: cfg.RequestTimeout,
 		Limits:  server.Limits{InFlight: cfg.Limits.InFlight, PerAddress: cfg.Limits.PerAddress},
 		Feed:    server.FeedConfig{Source: p.store, Heartbeat: cfg.Feed.Heartbeat, Subscribers: cfg.Feed.Subscribers, Streams: p.streams},
-		Metrics: p.metrics, Gatherer: p.registry, Log: p.log, Access: p.access, Now: p.now,
-	})
+		Metrics: p.metrics, Gatherer: p.registry, Log: p.log, Access: p.access,
+	}.WithClock(p.now))
 	if err == nil {
 		p.announcer.Store(announcer)
 	}

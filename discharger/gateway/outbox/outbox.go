@@ -156,8 +156,8 @@ const Shares = 6
 
 // newCache makes a cache of some shares of CacheBytes.
 func newCache[K comparable, V any](b *Outbox, shares int, cfg cache.Config[K, V]) (*cache.Cache[K, V], error) {
-	cfg.Bytes, cfg.Clock = max(1, b.cfg.CacheBytes/Shares*shares), b.cfg.Clock
-	kept, err := cache.New(cfg)
+	cfg.Bytes = max(1, b.cfg.CacheBytes/Shares*shares)
+	kept, err := cache.New(cfg.WithClock(b.cfg.Clock))
 	if err != nil {
 		return nil, fmt.Errorf("make cache: %w", err)
 	}

@@ -62,8 +62,8 @@ const Shares = 31
 
 // newCache makes a cache of some shares of CacheBytes.
 func newCache[K comparable, V any](g *Client, shares int, cfg cache.Config[K, V]) (*cache.Cache[K, V], error) {
-	cfg.Bytes, cfg.Clock = max(1, g.cfg.CacheBytes/Shares*shares), g.cfg.Clock
-	kept, err := cache.New(cfg)
+	cfg.Bytes = max(1, g.cfg.CacheBytes/Shares*shares)
+	kept, err := cache.New(cfg.WithClock(g.cfg.Clock))
 	if err != nil {
 		return nil, fmt.Errorf("make cache: %w", err)
 	}
