@@ -24,14 +24,14 @@ func TestAnnouncer(t *testing.T) {
 	old.Kind, old.Session = revocation.KindSession, id
 	user.Kind, user.Except = revocation.KindUser, id
 	all.Kind, all.User = revocation.KindHomeserver, ""
-	one := revocation.Ended{Session: id, User: entry.User}
+	one := revocation.Event{Session: id, User: entry.User}
 	oneSoft := one
 	oneSoft.Soft = true
 	for what, c := range map[string]struct {
 		a      discharger.Announcer
 		entry  revocation.Revocation
 		now    time.Time
-		want   revocation.Ended
+		want   revocation.Event
 		before bool
 		lives  time.Duration
 	}{
@@ -40,19 +40,22 @@ func TestAnnouncer(t *testing.T) {
 		"session, by an earlier version": {discharger.Announcer{}, old, now, oneSoft, false, 62 * time.Minute},
 		"user": {
 			discharger.Announcer{MaxTTL: 2 * time.Hour, Skew: 9 * time.Minute}, user, now,
-			revocation.Ended{User: entry.User, Except: id}, true, 130 * time.Minute,
+			revocation.Event{User: entry.User, Except: id}, true, 130 * time.Minute,
 		},
-		"homeserver":   {discharger.Announcer{}, all, now, revocation.Ended{All: true}, true, 62 * time.Minute},
+		"homeserver":   {discharger.Announcer{}, all, now, revocation.Event{All: true}, true, 62 * time.Minute},
 		"clock behind": {discharger.Announcer{}, session, at.Add(-time.Hour), one, false, 62*time.Minute - now.Sub(at)},
 	} {
 		t.Run(what, func(t *testing.T) {
 			e, err := c.a.Event(&c.entry, c.now)
 			mustDo(t, err)
-			c.want.At, c.want.Reason = at, "again"
+			c.want.At, c.want.Reason, c.want.Until = at, "again", now.Add(c.lives).UTC()
+			if c.before {
+				c.want.Before = at.Add(time.Millisecond).UTC()
+			}
 			until := now.Add(c.lives)
 			var times struct{ Before, Until int64 }
 			mustDo(t, json.Unmarshal(e.Data, &times))
-			got, err := revocation.ReadEvent(e.Data)
+			got, err := revocation.ParseEvent(e.Data)
 			if err != nil || got != c.want || !e.Until.Equal(until) || times.Until != until.UnixMilli() {
 				t.Errorf("%s is %+v, %v until %v, want %+v until %v", e.Data, got, err, e.Until, c.want, until)
 			}

@@ -10,79 +10,83 @@ import (
 	"slices"
 	"time"
 
-	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/clientname"
 	"github.com/discharger/discharger/discharger/revocation"
 	"github.com/discharger/discharger/discharger/session"
 	"github.com/discharger/discharger/policy"
 )
 
-// decide runs the state machine, asks the policy about what it found, and
-// works the answer in.
-func (s *Service) decide(ctx context.Context, a *attempt, st *session.State) (session.Ruling, error) {
-	o, err := s.step(ctx, a, st)
-	if err != nil {
-		return session.Ruling{}, err
-	}
-	a.obs.Replay, a.obs.Action = o.Replay, o.Action
-	a.evict = edit{}
-	if o.Replay == "" {
-		return session.Ruling{Outcome: o}, nil
-	}
-	grant := s.proposal(a, &o)
-	decision := policy.Decision{Effect: policy.EffectAllow}
-	if !s.plain {
-		if decision, err = s.ask(ctx, a, *st, &o, grant); err != nil {
-			return session.Ruling{}, unavailable(err)
-		}
-	}
-	now := a.event.Now
-	if decision.Effect == policy.EffectRevokeUser {
-		if now, err = s.storeNow(ctx); err != nil {
-			return session.Ruling{}, err
-		}
-	}
-	a.obs.Rule, a.obs.PolicyHash = decision.Rule, decision.Hash
-	r, err := session.Apply(o, grant, decision, now, st.User)
-	if err != nil {
-		return session.Ruling{}, unavailable(err)
-	}
-	if r.NotYet {
-		a.obs.Deferred = true
-		return session.Ruling{}, &UnavailableError{RetryAfter: r.RetryAfter, err: fmt.Errorf("policy rule %q: not now", decision.Rule)}
-	}
-	if r.Reason == "" && decision.KeepSessions > 0 && o.Action == policy.ActionActivate {
-		if a.evict, err = s.beyond(ctx, a, *st, decision.KeepSessions-1); err != nil {
-			return session.Ruling{}, err
-		}
-	}
-	return r, nil
+// verdict is the decision about a client's operation: the state machine's
+// outcome, narrowed by the policy.
+type verdict struct {
+	session.Ruling
+	evict edit // ends the sessions over a policy's limit, before an activation
 }
 
-// step runs the state machine, and reads what it needs beside the records.
-func (s *Service) step(ctx context.Context, a *attempt, st *session.State) (session.Outcome, error) {
+// decide runs the state machine, asks the policy about the outcome, and applies
+// its decision.
+func (s *Service) decide(ctx context.Context, c *clientOp, rec *records) (verdict, error) {
+	o, err := s.step(ctx, c, rec)
+	if err != nil {
+		return verdict{}, err
+	}
+	c.obs.Replay, c.obs.Action = o.Replay, o.Action
+	if o.Replay == "" { // the outcome gives no policy anything to decide
+		return verdict{Ruling: session.Ruling{Outcome: o}}, nil
+	}
+	grant := s.proposal(c, &o)
+	decision := policy.Decision{Effect: policy.EffectAllow}
+	if !s.plain {
+		if decision, err = s.ask(ctx, c, rec, &o, grant); err != nil {
+			return verdict{}, unavailable(err)
+		}
+	}
+	c.obs.Rule, c.obs.PolicyHash = decision.Rule, decision.Hash
+	now := c.event.Now
+	if decision.Effect == policy.EffectRevokeUser {
+		if now, err = s.storeNow(ctx); err != nil {
+			return verdict{}, err
+		}
+	}
+	v := verdict{}
+	if v.Ruling, err = session.Apply(o, grant, decision, now, rec.User); err != nil {
+		return verdict{}, unavailable(err)
+	}
+	if v.NotYet {
+		c.obs.Deferred = true
+		return verdict{}, &UnavailableError{RetryAfter: v.RetryAfter, err: fmt.Errorf("policy rule %q: not now", decision.Rule)}
+	}
+	if v.Reason == "" && decision.KeepSessions > 0 && o.Action == policy.ActionActivate {
+		v.evict, err = s.overLimit(ctx, c, rec, decision.KeepSessions-1)
+	}
+	return v, err
+}
+
+// step runs the state machine, and reads the time or the device's sessions if it
+// needs them.
+func (s *Service) step(ctx context.Context, c *clientOp, rec *records) (session.Outcome, error) {
 	for {
-		o := session.Step(*st, &a.event, s.cfg.Limits)
+		o := session.Step(rec.State, &c.event, s.cfg.Limits)
 		switch {
 		case o.NeedsTime:
 			now, err := s.storeNow(ctx)
 			if err != nil {
 				return session.Outcome{}, err
 			}
-			st.Now = now
+			rec.Now = now
 		case o.NeedsDevice:
-			if err := s.listDevice(ctx, a, st); err != nil {
+			if err := s.listDevice(ctx, c, rec); err != nil {
 				return session.Outcome{}, err
 			}
 		case o.NotYet && o.FutureMark > 0:
-			a.obs.FutureMark = true
-			s.cfg.Log.LogAttrs(ctx, slog.LevelError, "revocation mark is in the future: a clock was wrong when it was made; nothing is decided by it",
-				a.attrs(slog.Time("mark", utc(o.FutureMark)))...)
+			c.obs.FutureMark = true
+			s.cfg.Log.LogAttrs(ctx, slog.LevelError, "revocation mark is in the future, request answered 503: lift it if a clock was wrong",
+				c.attrs(slog.Time("mark", utc(o.FutureMark)))...)
 			return session.Outcome{}, unavailable(fmt.Errorf("revocation mark at %d is in the future", o.FutureMark))
 		case o.NotYet:
-			s.cfg.Log.LogAttrs(ctx, slog.LevelError, "caveat is from the future: a clock is wrong, here or at the homeserver",
-				a.attrs(slog.Time("minted", utc(a.cond.Minted)))...)
-			return session.Outcome{}, unavailable(fmt.Errorf("caveat minted at %d is from the future", a.cond.Minted))
+			s.cfg.Log.LogAttrs(ctx, slog.LevelError, "caveat is from the future, request answered 503: a clock is wrong, here or at the homeserver",
+				c.attrs(slog.Time("minted", utc(c.cond.Minted)))...)
+			return session.Outcome{}, unavailable(fmt.Errorf("caveat minted at %d is from the future", c.cond.Minted))
 		default:
 			return o, nil
 		}
@@ -98,97 +102,113 @@ func (s *Service) storeNow(ctx context.Context) (int64, error) {
 	return now.UnixMilli(), nil
 }
 
-// listDevice finds the other live sessions of the device.
-func (s *Service) listDevice(ctx context.Context, a *attempt, st *session.State) error {
-	live, _, err := s.list(ctx, a, st.Homeserver)
+// listDevice lists the other live sessions of the device.
+func (s *Service) listDevice(ctx context.Context, c *clientOp, rec *records) error {
+	live, _, err := s.list(ctx, &c.operation, rec)
 	if err != nil {
 		return err
 	}
-	st.Listed, st.OnDevice, a.onDevice = true, nil, nil
-	for _, o := range live {
-		if o.id != a.cond.Session && o.record.Device == a.cond.Device {
-			st.OnDevice, a.onDevice = append(st.OnDevice, o.id), append(a.onDevice, o)
+	rec.Listed, rec.OnDevice, rec.onDevice = true, nil, nil
+	for _, x := range live {
+		if x.id != c.session && x.record.Device == c.cond.Device {
+			rec.OnDevice, rec.onDevice = append(rec.OnDevice, x.id), append(rec.onDevice, x)
 		}
 	}
 	return nil
 }
 
-// proposal is what the core would grant: never past the session's end, the
-// condition's limit, or what the refresh token's holder left of it.
-func (s *Service) proposal(a *attempt, o *session.Outcome) policy.Grant {
+// proposal returns the grant that a policy can narrow. It ends with the session,
+// and within the limits of the condition and of the refresh token.
+func (s *Service) proposal(c *clientOp, o *session.Outcome) policy.Grant {
 	if o.Reason != "" {
 		return policy.Grant{Revokes: o.Revokes()}
 	}
 	longest := s.cfg.MaxTTL
-	if a.cond.MaxTTL > 0 {
-		longest = min(longest, a.cond.MaxTTL)
+	if c.cond.MaxTTL > 0 {
+		longest = min(longest, c.cond.MaxTTL)
 	}
 	if o.Ends > 0 {
-		longest = min(longest, time.UnixMilli(o.Ends).Sub(a.now))
+		longest = min(longest, time.UnixMilli(o.Ends).Sub(c.now))
 	}
-	if !a.before.IsZero() {
-		longest = min(longest, a.before.Sub(a.now))
+	if !c.before.IsZero() {
+		longest = min(longest, c.before.Sub(c.now))
 	}
 	return policy.Grant{TTL: min(s.cfg.TTL, longest), MaxTTL: longest}
 }
 
-// ask puts the question to the policy. Whatever goes wrong in there is an
-// error, a panic included.
-func (s *Service) ask(ctx context.Context, a *attempt, st session.State, o *session.Outcome, g policy.Grant) (d policy.Decision, err error) {
-	q := &question{Input: s.input(a, st, o, g), service: s, attempt: a, homeserver: st.Homeserver}
+// overLimit returns the edit that ends all but the keep most recently used of the
+// user's other sessions. Sessions that the activation replaces do not count.
+func (s *Service) overLimit(ctx context.Context, c *clientOp, rec *records, keep int) (ed edit, err error) {
+	live, ended, err := s.list(ctx, &c.operation, rec)
+	if err != nil {
+		return edit{}, err
+	}
+	live = slices.DeleteFunc(live, func(x stored) bool { return x.id == c.session || slices.Contains(rec.OnDevice, x.id) })
+	s.republishAll(&ed, &c.operation, ended)
+	for _, x := range live[min(keep, len(live)):] {
+		if err := s.end(&ed, &c.operation, x, revocation.End{Soft: true, Cause: revocation.CauseLimit, At: c.event.Now}); err != nil {
+			return edit{}, err
+		}
+	}
+	return ed, nil
+}
+
+func utc(ms int64) time.Time { return time.UnixMilli(ms).UTC() }
+
+// ask evaluates the policy. A panic of the policy is an error.
+func (s *Service) ask(ctx context.Context, c *clientOp, rec *records, o *session.Outcome, g policy.Grant) (policy.Decision, error) {
+	q := &question{Input: s.input(c, rec, o, g), service: s, op: c, rec: rec}
 	q.Counter = q
-	in := &q.Input
-	d, err = policy.Ask(ctx, s.cfg.Policy, in)
+	d, err := policy.Ask(ctx, s.cfg.Policy, &q.Input)
 	if p := (*policy.PanicError)(nil); errors.As(err, &p) {
 		s.cfg.Log.LogAttrs(ctx, slog.LevelError, "policy panicked", slog.Any("panic", p.Value), slog.String("stack", string(p.Stack)))
 	}
 	if err != nil {
-		return policy.Decision{}, fmt.Errorf("evaluate policy %q: %w", in.Policy, err)
+		return policy.Decision{}, fmt.Errorf("evaluate policy %q: %w", q.Policy, err)
 	}
 	return d, nil
 }
 
-// A question is the input of a policy, which counts sessions when they are read.
+// question is the input of a policy, which counts sessions when they are read.
 type question struct {
 	policy.Input
-	service    *Service
-	attempt    *attempt
-	homeserver session.GenerationRecord
+	service *Service
+	op      *clientOp
+	rec     *records
 }
 
-// LiveSessions counts the live sessions of the user but for the attempt's own.
+// LiveSessions counts the user's live sessions other than the operation's own.
 func (q *question) LiveSessions(ctx context.Context) (int, error) {
-	live, _, err := q.service.list(ctx, q.attempt, q.homeserver)
+	live, _, err := q.service.list(ctx, &q.op.operation, q.rec)
 	if err != nil {
 		return 0, err
 	}
-	own := func(o stored) bool { return o.id == q.attempt.cond.Session }
-	return len(slices.DeleteFunc(live, own)), nil
+	return len(slices.DeleteFunc(live, func(x stored) bool { return x.id == q.op.session })), nil
 }
 
-func (s *Service) input(a *attempt, st session.State, o *session.Outcome, g policy.Grant) policy.Input {
+func (s *Service) input(c *clientOp, rec *records, o *session.Outcome, g policy.Grant) policy.Input {
 	r := o.Session
 	in := policy.Input{
-		Now: a.now.UTC(), Action: o.Action, Policy: s.policyName(a), Replay: o.Replay,
-		Homeserver: policy.Homeserver{Name: a.opened.Homeserver, Generation: st.Homeserver.Generation},
-		User:       policy.User{ID: a.cond.User, Generation: st.User.Generation, Sessions: -1},
+		Now: c.now.UTC(), Action: o.Action, Policy: s.policyName(c), Replay: o.Replay,
+		Homeserver: policy.Homeserver{Name: c.opened.Homeserver, Generation: rec.Homeserver.Generation},
+		User:       policy.User{ID: c.cond.User, Generation: rec.User.Generation, Sessions: -1},
 		Session: policy.Session{
-			ID: a.cond.Session.String(), Device: a.cond.Device, Mode: a.cond.Mode.String(),
-			Minted: utc(a.cond.Minted), Created: utc(r.Created), LastUsed: utc(r.LastUsed),
+			ID: c.cond.Session.String(), Device: c.cond.Device, Mode: c.cond.Mode.String(),
+			Minted: utc(c.cond.Minted), Created: utc(r.Created), LastUsed: utc(r.LastUsed),
 			Epoch: r.Confirmed.Epoch, FirstIP: addrText(r.First.Addr),
-			FirstClient: a.policyClient(r.First), LastClient: a.policyClient(r.Last), Labels: overlay(a.cond.Labels, r.Labels),
+			FirstClient: c.policyClient(r.First), LastClient: c.policyClient(r.Last), Labels: overlay(c.cond.Labels, r.Labels),
 		},
 		Request: policy.Request{
-			Client: a.event.From.Client, UserAgent: clientname.Cut(a.event.Agent, maxUserAgent), Homeserver: a.event.ByHomeserver,
+			Client: c.event.From.Client, UserAgent: clientname.Cut(c.event.Agent, maxUserAgent), Homeserver: c.event.ByHomeserver,
 		},
 		Grant: g,
 	}
-	in.Session.LastIP, in.Request.IP = in.Session.FirstIP, in.Session.FirstIP // mostly the same, so written once
+	in.Session.LastIP, in.Request.IP = in.Session.FirstIP, in.Session.FirstIP // mostly the same, so formatted once
 	if r.Last.Addr != r.First.Addr {
 		in.Session.LastIP = addrText(r.Last.Addr)
 	}
-	if a.event.From.Addr != r.First.Addr {
-		in.Request.IP = addrText(a.event.From.Addr)
+	if c.event.From.Addr != r.First.Addr {
+		in.Request.IP = addrText(c.event.From.Addr)
 	}
 	if o.Ends > 0 {
 		in.Session.Expires = utc(o.Ends)
@@ -196,57 +216,28 @@ func (s *Service) input(a *attempt, st session.State, o *session.Outcome, g poli
 	return in
 }
 
-// policyName is the name of the policy that applies to the session.
-func (s *Service) policyName(a *attempt) string {
-	if a.cond.Policy != "" {
-		return a.cond.Policy
+// policyName returns the name of the policy that applies to the session.
+func (s *Service) policyName(c *clientOp) string {
+	if c.cond.Policy != "" {
+		return c.cond.Policy
 	}
-	if name := s.cfg.Policies[a.opened.Homeserver]; name != "" {
+	if name := s.cfg.Policies[c.opened.Homeserver]; name != "" {
 		return name
 	}
 	return policy.DefaultName
 }
 
-// stored is a session record as it was listed.
-type stored struct {
-	id     caveat.SessionID
-	raw    []byte
-	record session.Record
-}
-
-// beyond is what ends all but the keep most recently used of the user's other
-// sessions.
-func (s *Service) beyond(ctx context.Context, a *attempt, st session.State, keep int) (edit, error) {
-	live, gone, err := s.list(ctx, a, st.Homeserver)
-	if err != nil {
-		return edit{}, err
-	}
-	// What the activation replaces does not count, and ends in any case.
-	live = slices.DeleteFunc(live, func(o stored) bool {
-		return o.id == a.cond.Session || slices.Contains(st.OnDevice, o.id)
-	})
-	ed := edit{revoked: s.remains(a, gone)}
-	for _, o := range live[min(keep, len(live)):] {
-		if err := s.end(&ed, a, o, revocation.End{Soft: true, Cause: revocation.CauseLimit, At: a.event.Now}); err != nil {
-			return edit{}, err
-		}
-	}
-	return ed, nil
-}
-
-// policyClient returns the client of a record as the policy sees it: what the
-// request's client is compared with is named in the same way.
-func (a *attempt) policyClient(p session.Party) string {
-	if p.Client != a.event.From.Client && clientname.Was(p.Client, a.event.Agent) {
-		return a.event.From.Client
+// policyClient returns the client of a record as a policy sees it, normalized
+// like the request's client that it is compared with.
+func (c *clientOp) policyClient(p session.Party) string {
+	if p.Client != c.event.From.Client && clientname.Was(p.Client, c.event.Agent) {
+		return c.event.From.Client
 	}
 	return p.Shown().Client
 }
 
 // maxUserAgent is how much of a User-Agent policies see, in bytes.
 const maxUserAgent = 256
-
-func utc(ms int64) time.Time { return time.UnixMilli(ms).UTC() }
 
 func addrText(a netip.Addr) string {
 	if !a.IsValid() {

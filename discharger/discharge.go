@@ -1,14 +1,151 @@
 package discharger
 
 import (
+	"context"
 	"encoding/base64"
 	"encoding/hex"
+	"log/slog"
+	"slices"
+	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/rawmacaroon"
+	"github.com/discharger/discharger/discharger/revocation"
+	"github.com/discharger/discharger/discharger/session"
 )
+
+// Discharge issues a discharge, or returns why it is refused.
+func (s *Service) Discharge(ctx context.Context, req *Request) (*Grant, error) {
+	c, err := s.newClientOp(OpDischarge, session.EventDischarge, req)
+	var g *Grant
+	if err == nil {
+		g, err = s.discharge(ctx, c)
+	}
+	return g, s.finishClient(ctx, c, err)
+}
+
+func (s *Service) discharge(ctx context.Context, c *clientOp) (*Grant, error) {
+	v, err := s.settle(ctx, c, maxRetries)
+	if err != nil {
+		return nil, err
+	}
+	if c.obs.LostWrite = v.LostWrite; v.LostWrite {
+		s.cfg.Log.LogAttrs(ctx, slog.LevelError, "store lost a write: refresh token is newer than its session",
+			c.attrs(slog.Uint64("epoch", c.event.Token.Epoch))...)
+	}
+	return s.grant(c, &v), nil
+}
+
+// settle decides about a client's operation and commits the verdict, and starts
+// over while other requests change the records. The verdict is no refusal.
+func (s *Service) settle(ctx context.Context, c *clientOp, retries int) (verdict, error) {
+	for range retries {
+		rec, err := s.load(ctx, &c.operation)
+		if err != nil {
+			return verdict{}, err
+		}
+		v, err := s.decide(ctx, c, &rec)
+		if err != nil {
+			return verdict{}, err
+		}
+		done, err := s.commit(ctx, c, &v, &rec)
+		switch {
+		case err != nil:
+			return verdict{}, err
+		case done && v.Reason != "":
+			return verdict{}, refusal(&v.Ruling)
+		case done:
+			return v, nil
+		}
+	}
+	return verdict{}, errContention
+}
+
+// commit writes a verdict to the store. It returns false if the records have
+// changed since they were read.
+//
+// The sessions over a policy's limit end first, in a write of their own: if that
+// is repeated, the activation has not happened yet, so the policy is asked again
+// and its result includes the events that are still to be published.
+func (s *Service) commit(ctx context.Context, c *clientOp, v *verdict, rec *records) (bool, error) {
+	if done, err := s.write(ctx, &c.operation, v.evict); err != nil || !done {
+		return false, err
+	}
+	ed, err := s.editOf(c, v, rec)
+	if err != nil {
+		return false, unavailable(err)
+	}
+	if len(ed.changes) == 0 && c.event.Kind != session.EventDischarge {
+		if ed, err = s.reassertEnd(c, rec); err != nil {
+			return false, unavailable(err)
+		}
+	}
+	// Without an end there is nothing to publish: a client that learns nothing of
+	// the session must not learn it from timing.
+	if len(ed.changes) == 0 && v.Ended {
+		ed = s.republish(c, rec)
+	}
+	done, err := s.write(ctx, &c.operation, ed)
+	if err != nil && v.Touch {
+		s.cfg.Log.LogAttrs(ctx, slog.LevelWarn, "last use of session not stored", c.attrs(slog.Any("error", err))...)
+		return true, nil
+	}
+	return done, err
+}
+
+// editOf returns the edit of a verdict.
+func (s *Service) editOf(c *clientOp, v *verdict, rec *records) (ed edit, err error) {
+	op := &c.operation
+	if v.Next != nil {
+		if err := s.changeSession(&ed, op, stored{id: c.session, raw: rec.view.Session}, v.Next, &c.cond); err != nil {
+			return edit{}, err
+		}
+	}
+	if v.NextDevice != nil {
+		if err := s.changeDevice(&ed, c.device, rec.view.Device, v.NextDevice); err != nil {
+			return edit{}, err
+		}
+		for _, x := range rec.onDevice {
+			if !slices.Contains(v.Replaces, x.id) {
+				continue
+			}
+			if err := s.end(&ed, op, x, revocation.End{Soft: true, Cause: revocation.CauseReplaced, At: c.event.Now}); err != nil {
+				return edit{}, err
+			}
+		}
+		s.dropDevices(&ed, c, rec)
+	}
+	if v.NextUser != nil {
+		r, err := s.changeUser(&ed, op, rec.view.User, v.NextUser)
+		if err != nil {
+			return edit{}, err
+		}
+		r.Cause = v.End.Cause // a user's record keeps it only if answers need it
+	}
+	return ed, nil
+}
+
+// grant mints the discharge and the refresh token of a verdict.
+func (s *Service) grant(c *clientOp, v *verdict) *Grant {
+	expires := c.now.Add(v.TTL).Truncate(time.Millisecond)
+	conditions := make([]string, 0, 2+len(v.Caveats))
+	conditions = append(conditions, standard(c.opened.StdPrefix, rawmacaroon.TimeBefore(expires)))
+	g := &Grant{Expires: expires, ExpiresIn: expires.Sub(c.now), Session: c.session}
+	if v.Issue != nil {
+		g.Epoch = v.Issue.Epoch
+		conditions = append(conditions, standard(c.opened.StdPrefix, rawmacaroon.Epoch(g.Epoch)))
+		g.RefreshToken = s.ring.Mint(c.opened.Homeserver, c.session, *v.Issue, c.narrowed)
+	}
+	for _, condition := range c.narrowed { // a discharge is as narrow as the token it was exchanged for
+		if name, _ := rawmacaroon.CutCondition(condition); name == rawmacaroon.CondClientIP {
+			conditions = append(conditions, condition)
+		}
+	}
+	g.Discharge = mint(&c.opened, c.caveatID, append(conditions, v.Caveats...))
+	return g
+}
 
 // Discharge is a minted discharge macaroon. Its first caveat is always
 //

@@ -32,10 +32,10 @@ func TestEventsNameTheSession(t *testing.T) {
 		byClient.ended(revocation.CauseLogout, false),
 		byOrder.ended(revocation.CauseRevoked, true),
 		byDevice.ended(revocation.CauseRevoked, true),
-		revocation.Ended{User: user.User, Device: byDevice.cond.Device, Soft: true, Reason: string(revocation.CauseRevoked)},
+		revocation.Event{User: user.User, Device: byDevice.cond.Device, Soft: true, Reason: revocation.CauseRevoked},
 		early.ended(revocation.CauseRevoked, false),
-		revocation.Ended{User: user.User, Soft: true, Reason: string(revocation.CauseRevoked)},
-		revocation.Ended{All: true, Soft: true, Reason: string(revocation.CauseRevoked)},
+		revocation.Event{User: user.User, Soft: true, Reason: revocation.CauseRevoked},
+		revocation.Event{All: true, Soft: true, Reason: revocation.CauseRevoked},
 	)
 }
 
@@ -48,27 +48,32 @@ func TestReadEvent(t *testing.T) {
 	at := time.UnixMilli(1).UTC()
 	for name, tt := range map[string]struct {
 		data string
-		want revocation.Ended
+		want revocation.Event
 	}{
 		"a member of a later version": {
 			`{"v":1,"x":1,"session":"AAAAAAAAAAAAAAAAAAAAAQ","kind":"soft","at":1,"until":2,"reason":"sold"}`,
-			revocation.Ended{Session: id, Soft: true, At: at, Reason: "sold"},
+			revocation.Event{Session: id, Soft: true, At: at, Reason: "sold"},
 		},
 		"of an earlier version": {
 			`{"v":1,"session":"AAAAAAAAAAAAAAAAAAAAAQ","at":1,"until":2,"reason":"logout"}`,
-			revocation.Ended{Session: id, At: at, Reason: "logout"},
+			revocation.Event{Session: id, At: at, Reason: "logout"},
 		},
 		"of an earlier version, with the owner": {
 			`{"v":1,"session":"AAAAAAAAAAAAAAAAAAAAAQ","at":1,"until":2,"reason":"logout"}` + "\n" + `{"user":"@a:b","device":"D"}`,
-			revocation.Ended{Session: id, User: "@a:b", Device: "D", At: at, Reason: "logout"},
+			revocation.Event{Session: id, User: "@a:b", Device: "D", At: at, Reason: "logout"},
 		},
 		"a device": {
 			`{"v":1,"user":"@a:b","device":"D","before":2,"kind":"hard","at":1,"until":2,"reason":"revoked"}`,
-			revocation.Ended{User: "@a:b", Device: "D", At: at, Reason: "revoked"},
+			revocation.Event{User: "@a:b", Device: "D", At: at, Reason: "revoked"},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if got, err := revocation.ReadEvent([]byte(tt.data)); err != nil || got != tt.want {
+			got, err := revocation.ParseEvent([]byte(tt.data))
+			tt.want.Until = time.UnixMilli(2).UTC()
+			if tt.want.Session == (caveat.SessionID{}) {
+				tt.want.Before = time.UnixMilli(2).UTC()
+			}
+			if err != nil || got != tt.want {
 				t.Errorf("got %+v, %v; want %+v", got, err, tt.want)
 			}
 		})
@@ -85,16 +90,16 @@ func TestReadEventRefuses(t *testing.T) {
 		"version":         {`{"v":2,` + id + rest, "version 2"},
 		"nobody":          {`{"v":1` + rest, "exactly one"},
 		"two":             {`{"v":1,"all":true,` + id + rest, "exactly one"},
-		"zero session":    {`{"v":1,"session":"AAAAAAAAAAAAAAAAAAAAAA"` + rest, "exactly one"},
-		"except":          {`{"v":1,"all":true,"except":"AAAAAAAAAAAAAAAAAAAAAQ"` + rest, "exactly one"},
-		"no time":         {`{"v":1,` + id + `,"reason":"logout"}`, "time or reason"},
-		"no reason":       {`{"v":1,` + id + `,"at":1}`, "time or reason"},
+		"zero session":    {`{"v":1,"session":"AAAAAAAAAAAAAAAAAAAAAA"` + rest, "all zeros"},
+		"except":          {`{"v":1,"all":true,"except":"AAAAAAAAAAAAAAAAAAAAAQ"` + rest, "except"},
+		"no time":         {`{"v":1,` + id + `,"until":2,"reason":"logout"}`, "time"},
+		"no reason":       {`{"v":1,` + id + `,"at":1,"until":2}`, "reason"},
 		"second line":     {`{"v":1,` + id + rest + "\n{}", "second line"},
 		"no second line":  {`{"v":1,` + id + rest + "\n", "second line"},
-		"owner of a user": {`{"v":1,"user":"a"` + rest + "\n" + `{"user":"a"}`, "second line"},
+		"owner of a user": {`{"v":1,"user":"a","before":2` + rest + "\n" + `{"user":"a"}`, "second line"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if e, err := revocation.ReadEvent([]byte(tt.data)); err == nil || !strings.Contains(err.Error(), tt.want) || e != (revocation.Ended{}) {
+			if e, err := revocation.ParseEvent([]byte(tt.data)); err == nil || !strings.Contains(err.Error(), tt.want) || e != (revocation.Event{}) {
 				t.Errorf("%+v, %v; want %s", e, err, tt.want)
 			}
 		})
@@ -107,9 +112,9 @@ func FuzzReadEvent(f *testing.F) {
 	f.Add([]byte(`{"v":1,"user":"@a:b","except":"AAAAAAAAAAAAAAAAAAAAAQ","before":2,"at":1,"until":2,"reason":"revoked"}`))
 	f.Add([]byte(`{"v":1,"all":true,"before":2,"at":1,"until":2,"reason":"revoked"}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		e, err := revocation.ReadEvent(data)
+		e, err := revocation.ParseEvent(data)
 		if err != nil {
-			if e != (revocation.Ended{}) {
+			if e != (revocation.Event{}) {
 				t.Fatal("an error and an event")
 			}
 			return

@@ -41,7 +41,7 @@ func Example() {
 	})
 	must(err)
 	for _, user := range []string{"@alice:example.org", "@bob:example.org"} {
-		grant, err := service.Discharge(context.Background(), &discharger.Request{ID: sealed(user, theirs, ours.Public)})
+		grant, err := service.Discharge(context.Background(), &discharger.Request{CaveatID: sealed(user, theirs, ours.Public)})
 		must(err)
 		fmt.Println(user, grant.ExpiresIn.Round(time.Second))
 	}

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/revocation"
 )
 
 // Mint lets benchmarks mint without a service.
@@ -17,18 +18,21 @@ func SetElapsed(c *Config, elapsed func() time.Duration) { c.elapsed = elapsed }
 const ClockSettles = clockSettles
 
 // AnnouncedBytes bounds what is remembered of published events.
-const AnnouncedBytes = announcedBytes
+const AnnouncedBytes = publishedBytes
 
 // Announced returns how many bytes are remembered after so many events of users
 // with long names.
 func Announced(n int) (int, error) {
 	var s Service
 	var err error
-	if s.announced, err = newAnnounced(); err != nil {
+	if s.published, err = newPublished(); err != nil {
 		return 0, err
 	}
 	for i := range n {
-		s.published([]revoked{{user: strings.Repeat("u", caveat.MaxUser), device: strings.Repeat("d", 2048), before: int64(i)}})
+		s.remember([]revocation.Revocation{{
+			Kind: revocation.KindDevice, User: strings.Repeat("u", caveat.MaxUser), At: int64(i),
+			Notice: revocation.Notice{Until: 1, Device: strings.Repeat("d", 2048)},
+		}})
 	}
-	return s.announced.Bytes(), nil
+	return s.published.Bytes(), nil
 }

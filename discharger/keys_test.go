@@ -43,9 +43,9 @@ func TestUnknownKeysAreUndecided(t *testing.T) {
 	rotating := w.login(caveat.ModeRotate)
 	unsigned := swapKeyID(rotating.must().RefreshToken, fresh)
 	for kind, req := range map[discharger.KeyKind]*discharger.Request{
-		discharger.KeyDischarger: {ID: sealedBy(t, w, w.hs["a.example"], newKey(t).Public)},
-		discharger.KeyHomeserver: {ID: sealedBy(t, w, newKey(t), w.keys.Public)},
-		discharger.KeyRefresh:    {ID: rotating.caveat, RefreshToken: unsigned},
+		discharger.KeyDischarger: {CaveatID: sealedBy(t, w, w.hs["a.example"], newKey(t).Public)},
+		discharger.KeyHomeserver: {CaveatID: sealedBy(t, w, newKey(t), w.keys.Public)},
+		discharger.KeyRefresh:    {CaveatID: rotating.caveat, RefreshToken: unsigned},
 	} {
 		t.Run(string(kind), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) { unknownKey(t, w, kind, req) })
@@ -108,7 +108,7 @@ func TestRetiredKeysEndSessions(t *testing.T) {
 	alive.unchanged(func() { alive.over(session.ReasonSessionEnded, true) })
 	ended.unchanged(func() { ended.over(session.ReasonSessionEnded, false) })
 	rotating.unchanged(func() { rotating.over(session.ReasonSessionEnded, true, token(refresh)) })
-	g, err := w.service.Discharge(context.Background(), &discharger.Request{ID: toRetired})
+	g, err := w.service.Discharge(context.Background(), &discharger.Request{CaveatID: toRetired})
 	var refused *discharger.Refusal
 	if g != nil || !errors.As(err, &refused) || !refused.Ended || !refused.SoftLogout || refused.Reason != session.ReasonSessionEnded {
 		t.Errorf("to a retired key: %v, %v", g, err)

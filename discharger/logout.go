@@ -1,11 +1,16 @@
 package discharger
 
 import (
+	"cmp"
 	"context"
+
+	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/revocation"
 	"github.com/discharger/discharger/discharger/session"
+	"github.com/discharger/discharger/policy"
 )
 
-// Scope is how much a logout ends.
+// Scope is which sessions a logout ends.
 type Scope uint8
 
 // The scopes.
@@ -14,43 +19,108 @@ const (
 	ScopeUser                 // every session of its user
 )
 
-// Logout ends the session, or every session of its user, and returns when
-// that is durable. It asks for what a refresh would ask for. Repeating it is
-// not an error, nor is logging out a session that is gone.
+// Logout ends the session, or every session of its user, and returns when that
+// is durable. It requires what a refresh requires. Repeating it is no error, nor
+// is the logout of a session that is gone.
 func (s *Service) Logout(ctx context.Context, req *Request, scope Scope) error {
 	op, kind := OpLogout, session.EventLogout
 	if scope == ScopeUser {
 		op, kind = OpLogoutAll, session.EventLogoutAll
 	}
-	a, err := s.begin(op, req)
-	a.event.Kind = kind
+	c, err := s.newClientOp(op, kind, req)
 	if err == nil {
-		err = s.logout(ctx, a)
+		_, err = s.settle(ctx, c, maxRevokeRetries)
 	}
-	return s.finish(ctx, a, err)
+	return s.finishClient(ctx, c, err)
 }
 
-func (s *Service) logout(ctx context.Context, a *attempt) error {
-	for range maxRevokeRetries {
-		state, view, err := s.load(ctx, a)
-		if err != nil {
-			return err
-		}
-		ruling, err := s.decide(ctx, a, &state)
-		if err != nil {
-			return err
-		}
-		done, err := s.store(ctx, a, &ruling, state, view)
-		if err != nil {
-			return err
-		}
-		if done && ruling.Reason != "" {
-			return refusal(&ruling)
-		}
-		if done {
-			return nil
-		}
-		a.obs.Retries++
+// OwnSessions lists the live sessions of the user whose session is presented,
+// the most recently used first, and returns which of them that is. It requires
+// what a refresh requires, and leaves the refresh token as it is.
+func (s *Service) OwnSessions(ctx context.Context, req *Request) (own caveat.SessionID, list []SessionInfo, err error) {
+	c, err := s.newClientOp(OpOwnSessions, session.EventOwn, req)
+	if err == nil {
+		list, err = s.ownSessions(ctx, c)
 	}
-	return errContention
+	return c.session, list, s.finishClient(ctx, c, err)
+}
+
+func (s *Service) ownSessions(ctx context.Context, c *clientOp) ([]SessionInfo, error) {
+	rec, err := s.load(ctx, &c.operation)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.authorize(ctx, c, &rec); err != nil {
+		return nil, err
+	}
+	live, _, err := s.list(ctx, &c.operation, &rec)
+	if err != nil {
+		return nil, err
+	}
+	return infos(live), nil
+}
+
+// RevokeOwn ends a session of the user whose session is presented: another one,
+// or itself, which is [Service.Logout]. A session of another user is left alone,
+// without an error.
+func (s *Service) RevokeOwn(ctx context.Context, req *Request, id caveat.SessionID) error {
+	c, err := s.newClientOp(OpRevokeOwn, session.EventOwn, req)
+	switch {
+	case err != nil:
+	case id == c.session:
+		c.event.Kind = session.EventLogout
+		_, err = s.settle(ctx, c, maxRevokeRetries)
+	default:
+		err = s.retry(ctx, &c.operation, func(rec *records) (edit, error) { return s.revokeOwn(ctx, c, rec, id) })
+	}
+	return s.finishClient(ctx, c, err)
+}
+
+// revokeOwn looks for the session among the user's own: its id alone must not be
+// enough to end it, or to publish its end.
+func (s *Service) revokeOwn(ctx context.Context, c *clientOp, rec *records, id caveat.SessionID) (ed edit, err error) {
+	if err := s.authorize(ctx, c, rec); err != nil {
+		return edit{}, err
+	}
+	live, ended, err := s.list(ctx, &c.operation, rec)
+	if err != nil {
+		return edit{}, err
+	}
+	for _, x := range live {
+		if x.id == id {
+			err := s.end(&ed, &c.operation, x, revocation.End{Cause: revocation.CauseLogout, At: c.event.Now})
+			return ed, err
+		}
+	}
+	for _, x := range ended {
+		if x.id == id {
+			s.republishAll(&ed, &c.operation, []stored{x})
+		}
+	}
+	return ed, nil
+}
+
+// authorize refuses what would get no discharge. A reused token is refused too,
+// and has no other consequence here. An end by time is stored, since every later
+// answer has to agree with it.
+func (s *Service) authorize(ctx context.Context, c *clientOp, rec *records) error {
+	o, err := s.step(ctx, c, rec)
+	switch {
+	case err != nil:
+		return err
+	case o.Replay == policy.ReplayReuse:
+		return &Refusal{Reason: session.ReasonTokenSuperseded}
+	case o.Ended && o.Next != nil:
+		var ed edit
+		if err := s.changeSession(&ed, &c.operation, stored{id: c.session, raw: rec.view.Session}, o.Next, &c.cond); err != nil {
+			return unavailable(err)
+		}
+		if done, err := s.write(ctx, &c.operation, ed); err != nil || !done {
+			return cmp.Or(err, errContention)
+		}
+	}
+	if o.Reason != "" {
+		return &Refusal{Reason: o.Reason, Ended: o.Ended, SoftLogout: o.Ended && o.End.Soft}
+	}
+	return nil
 }

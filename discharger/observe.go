@@ -13,13 +13,13 @@ import (
 	"github.com/discharger/discharger/policy"
 )
 
-// An Observer is told about every request when it has been answered. It is
-// called concurrently and must not block.
+// Observer observes answered requests. It is called concurrently and must not
+// block.
 type Observer interface {
 	Observe(ctx context.Context, o Observation)
 }
 
-// Op is what was asked of the service.
+// Op is a method of the service.
 type Op string
 
 // The operations.
@@ -43,7 +43,7 @@ const (
 // Result is the class of an answer.
 type Result string
 
-// The classes, as the errors of [Service] tell them apart.
+// The classes, which are those of the errors of [Service].
 const (
 	ResultOK          Result = "ok"
 	ResultRefused     Result = "refused"
@@ -51,7 +51,7 @@ const (
 	ResultUnavailable Result = "unavailable"
 )
 
-// KeyKind is a kind of key that something may have been made with.
+// KeyKind is a kind of key.
 type KeyKind string
 
 // The kinds of keys.
@@ -73,71 +73,83 @@ type Observation struct {
 	Reason     session.Reason // with ResultRefused
 	Action     policy.Action
 	Replay     policy.Replay
-	Rule       string // of the policy, if it was asked
+	Rule       string // of the policy, if it was evaluated
 	PolicyHash string
-	Retries    int           // lost races with other requests
-	Deferred   bool          // a policy decided that it is not yet to be decided
-	FutureMark bool          // a revocation mark in the future kept it undecided
-	UnknownKey KeyKind       // with ResultUnavailable: this key is not in the ring; "": another reason
+	Retries    int           // swaps lost to other requests
+	Deferred   bool          // a policy decided to defer
+	FutureMark bool          // undecided because of a revocation mark in the future
+	UnknownKey KeyKind       // with ResultUnavailable: this key is not in the ring; empty: another reason
 	LostWrite  bool          // a refresh token showed that the store lost a write
 	Ended      bool          // with ResultRefused: the session is over
 	SoftLogout bool          // with Ended
 	Took       time.Duration // by the service's clock
 }
 
-type nobody struct{}
+type unobserved struct{}
 
-func (nobody) Observe(context.Context, Observation) {}
+func (unobserved) Observe(context.Context, Observation) {}
 
-// finish reports the attempt and returns its error.
-func (s *Service) finish(ctx context.Context, a *attempt, err error) error {
-	a.obs.Took = s.cfg.Now().Sub(a.now)
-	var r *Refusal
-	switch {
-	case err == nil:
-		a.obs.Result = ResultOK
-	case errors.As(err, &r):
-		a.obs.Result, a.obs.Reason, a.obs.Ended, a.obs.SoftLogout = ResultRefused, r.Reason, r.Ended, r.SoftLogout
-	case errors.Is(err, ErrBadRequest):
-		a.obs.Result = ResultBadRequest
-	default:
-		a.obs.Result = ResultUnavailable
-		s.logUndecided(ctx, a, err)
-	}
-	if a.obs.Replay == policy.ReplayFork || a.obs.Replay == policy.ReplayReuse {
-		text := "replaced refresh token was presented"
-		if a.obs.Ended && a.obs.Reason == session.ReasonTokenReused {
-			text = "session ended: two parties presented its refresh tokens"
-		}
-		s.cfg.Log.LogAttrs(ctx, slog.LevelWarn, text, a.attrs(
-			slog.String("user", a.cond.User), slog.String("device", a.cond.Device),
-			slog.String("replay", string(a.obs.Replay)), slog.String("result", string(a.obs.Result)),
-			slog.String("reason", string(a.obs.Reason)), slog.String("from", addrText(a.event.From.Addr)))...)
-	}
-	s.cfg.Observer.Observe(ctx, a.obs)
+// finish reports an operation to the observer, and returns its error.
+func (s *Service) finish(ctx context.Context, op *operation, err error) error {
+	s.result(ctx, op, err)
+	s.cfg.Observer.Observe(ctx, op.obs)
 	return err
 }
 
-// logUndecided logs why a request was not decided. Anyone can send a caveat or a
+// finishClient is finish, and logs a refresh token that was used twice.
+func (s *Service) finishClient(ctx context.Context, c *clientOp, err error) error {
+	s.result(ctx, &c.operation, err)
+	if o := &c.obs; o.Replay == policy.ReplayFork || o.Replay == policy.ReplayReuse {
+		text := "replaced refresh token was presented"
+		if o.Ended && o.Reason == session.ReasonTokenReused {
+			text = "session ended: two parties presented its refresh tokens"
+		}
+		s.cfg.Log.LogAttrs(ctx, slog.LevelWarn, text, c.attrs(
+			slog.String("user", c.cond.User), slog.String("device", c.cond.Device),
+			slog.String("replay", string(o.Replay)), slog.String("result", string(o.Result)),
+			slog.String("reason", string(o.Reason)), slog.String("from", addrText(c.event.From.Addr)))...)
+	}
+	s.cfg.Observer.Observe(ctx, c.obs)
+	return err
+}
+
+// result completes the observation of an operation, and logs an undecided one.
+func (s *Service) result(ctx context.Context, op *operation, err error) {
+	op.obs.Took = s.now().Sub(op.now)
+	var r *Refusal
+	switch {
+	case err == nil:
+		op.obs.Result = ResultOK
+	case errors.As(err, &r):
+		op.obs.Result, op.obs.Reason, op.obs.Ended, op.obs.SoftLogout = ResultRefused, r.Reason, r.Ended, r.SoftLogout
+	case errors.Is(err, ErrBadRequest):
+		op.obs.Result = ResultBadRequest
+	default:
+		op.obs.Result = ResultUnavailable
+		s.logUndecided(ctx, op, err)
+	}
+}
+
+// logUndecided logs why a request was not decided. Any client can send a caveat or a
 // token with any key id, so unknown keys are logged at most once a second per
 // kind; every one is observed.
-func (s *Service) logUndecided(ctx context.Context, a *attempt, err error) {
-	attrs := a.attrs(slog.String("op", string(a.obs.Op)), slog.Any("error", err))
+func (s *Service) logUndecided(ctx context.Context, op *operation, err error) {
+	attrs := op.attrs(slog.String("op", string(op.obs.Op)), slog.Any("error", err))
 	if unknown := new(unknownKeyError); errors.As(err, &unknown) {
-		a.obs.UnknownKey = unknown.kind
+		op.obs.UnknownKey = unknown.kind
 		s.unknown[unknown.kind].Do(func() {
 			s.cfg.Log.LogAttrs(ctx, slog.LevelWarn, "unknown key, request answered 503", append(attrs, slog.String("kind", string(unknown.kind)))...)
 		})
 		return
 	}
 	level := slog.LevelError
-	if a.obs.Deferred {
+	if op.obs.Deferred {
 		level = slog.LevelInfo
 	}
-	s.cfg.Log.LogAttrs(ctx, level, "request could not be decided", attrs...)
+	s.cfg.Log.LogAttrs(ctx, level, "request not decided, answered 503", attrs...)
 }
 
-// newUnknown returns what limits the log lines about unknown keys of each kind.
+// newUnknown returns the limits of log lines about unknown keys of each kind.
 func newUnknown() map[KeyKind]*rate.Sometimes {
 	limits := make(map[KeyKind]*rate.Sometimes)
 	for _, kind := range []KeyKind{KeyDischarger, KeyHomeserver, KeyRefresh} {

@@ -13,83 +13,46 @@ import (
 	"github.com/discharger/discharger/discharger/store"
 )
 
-// Revocation by the homeserver or an operator. It also covers sessions that have
-// no record yet: one by its id, those of a device or a user by a mark, which is a
-// time of the store's.
-
-// Order is how sessions are revoked. The zero value revokes hard, now, and
-// without exception.
+// Order is how a homeserver or an operator revokes sessions. The zero value
+// revokes hard, now, and without exception. Sessions without a record are covered
+// too: one by its id, those of a device or a user by a mark, which is a time of
+// the store's clock.
 type Order struct {
 	Soft bool // the clients log in again and keep their encryption keys
 
 	// Age is how long ago the sessions ended for the caller: those that were
-	// activated since are left alone. The service compares in the store's time.
+	// activated since are spared. The service compares in the store's time.
 	Age time.Duration
 
-	Except       caveat.SessionID // of a user or a device: left alone; zero: none
-	ExceptDevice string           // of a user: its sessions are left alone; "": none
-	Devices      bool             // of a user: sessions that have no device are left alone
+	Except       caveat.SessionID // of a user or a device: spared; zero: none
+	ExceptDevice string           // of a user: sessions of this device are spared; empty: none
+	Devices      bool             // of a user: sessions without a device are spared
 
-	// Epoch, of one session, is that of the discharge by which the client
-	// proved itself: the session is refused with ReasonTokenSuperseded if it is
-	// neither the newest nor the one before. 0: not looked at.
+	// Epoch, of one session, is that of the discharge with which the client
+	// authenticated: the order is refused with ReasonTokenSuperseded if it is
+	// neither the newest nor the one before. 0: not checked.
 	Epoch uint64
 }
 
 // Revoked is the result of a revocation.
 type Revoked struct {
-	Ended  int  // sessions that it ended now
-	Known  bool // the session, the device or the user is known: live or remembered
-	Marked bool // sessions that were minted by now and have no record are ended too
+	Ended  int  // sessions that it ended
+	Known  bool // the session, the device or the user has records, live or tombstones
+	Marked bool // sessions that were minted before and have no record are revoked too
 }
 
 func (o *Order) end(at int64) revocation.End {
 	return revocation.End{Soft: o.Soft, Cause: revocation.CauseRevoked, At: at}
 }
 
-// Revoke ends one session of a user, by order of the homeserver or an
-// operator, whether it has been activated yet or not. Revoking a session that
-// does not exist is no error.
-func (s *Service) Revoke(ctx context.Context, user store.UserKey, id caveat.SessionID, o Order) (out Revoked, err error) {
-	a := s.about(OpRevoke, user, id)
-	if id == (caveat.SessionID{}) { // which stands for the user's own record
-		return Revoked{}, s.finish(ctx, a, badRequest(errNoSession))
-	}
-	err = s.attempt(ctx, a, func(st session.State, v store.View) (ed edit, err error) {
-		out = Revoked{}
-		r := st.Session
-		if r == nil {
-			out.Marked = true
-			r = &session.Record{}
-		} else {
-			out.Known = true
-			if o.Epoch > 0 && o.Epoch+1 < r.NewestEpoch() {
-				return edit{}, &Refusal{Reason: session.ReasonTokenSuperseded}
-			}
-			if end, over := st.Ended(); over && !r.Over() {
-				r = r.Tombstone(end) // by a revocation of all: it is remembered as that
-			} else if !over {
-				out.Ended = 1
-			}
-		}
-		if r.Over() {
-			err = s.repeatSession(&ed, a, stored{id: id, raw: v.Session, record: *r})
-			ed.revoked = s.unannounced(revokedSession(user, id, r), a.now)
-			return ed, err
-		}
-		return ed, s.changeSession(&ed, a, id, v.Session, r.Tombstone(o.end(a.event.Now)), a.event.Now)
-	})
-	return out, s.finish(ctx, a, err)
-}
-
-// mark returns the mark of an order, by the store's time.
+// mark returns the mark of an order, in the store's time.
 func (s *Service) mark(ctx context.Context, o *Order) (int64, error) {
 	now, err := s.storeNow(ctx)
 	return now - max(o.Age, 0).Milliseconds(), err
 }
 
-// spared reports whether an order leaves a live session alone.
-func (o *Order) spared(x *stored, mark int64) bool {
+// spares reports whether an order spares a live session.
+func (o *Order) spares(x *stored, mark int64) bool {
 	switch r := &x.record; {
 	case x.id == o.Except && x.id != caveat.SessionID{}:
 		return true
@@ -101,153 +64,102 @@ func (o *Order) spared(x *stored, mark int64) bool {
 	return false
 }
 
-// RevokeUser ends every session of a user, in one write however many there are,
-// except for those that the order spares. Sessions that were minted by now and
-// are not activated are ended too.
-func (s *Service) RevokeUser(ctx context.Context, user store.UserKey, o Order) (out Revoked, err error) {
-	a := s.about(OpRevokeUser, user, o.Except)
-	err = s.attempt(ctx, a, func(st session.State, v store.View) (edit, error) {
-		out = Revoked{Marked: true}
-		return s.revokeUser(ctx, a, st, v, &o, &out)
+// sparesByAge reports whether it does so although the session may have been
+// minted before the mark.
+func (o *Order) sparesByAge(x *stored, mark int64) bool { return o.Age > 0 && x.record.Created > mark }
+
+// Revoke ends one session of a user, activated or not, by order of the
+// homeserver or an operator. Revoking a session that does not exist is no error.
+func (s *Service) Revoke(ctx context.Context, user store.UserKey, id caveat.SessionID, o Order) (out Revoked, err error) {
+	a := s.newAdminOp(OpRevoke, user, id, o)
+	if id == (caveat.SessionID{}) { // the id of the user's own record
+		return Revoked{}, s.finish(ctx, &a.operation, badRequest(errNoSession))
+	}
+	err = s.retry(ctx, &a.operation, func(rec *records) (edit, error) {
+		out = Revoked{}
+		return s.revoke(a, rec, &out)
 	})
-	return out, s.finish(ctx, a, err)
+	return out, s.finish(ctx, &a.operation, err)
 }
 
-func (s *Service) revokeUser(ctx context.Context, a *attempt, st session.State, v store.View, o *Order, out *Revoked) (ed edit, err error) {
-	mark, err := s.mark(ctx, o)
-	if err != nil {
-		return edit{}, err
-	}
-	// A record that cannot be read gets no discharge: the others end.
-	live, gone, err := s.listReadable(ctx, a, st.Homeserver)
-	if err != nil {
-		return edit{}, err
-	}
-	out.Known = len(live)+len(gone) > 0 || v.User != nil
-	if mark < st.User.At {
-		return s.revokeEach(a, st, v, live, gone, mark, o, out)
-	}
-	next := st.User.Raise(mark, caveat.SessionID{}, o.end(mark))
-	except := caveat.SessionID{}
-	var each []revoked // what ends now
-	aged := false      // a session is spared that may have been minted before the mark
-	for i := range live {
-		x := &live[i]
-		if !o.spared(x, mark) {
-			out.Ended++
-			each = append(each, revokedSession(a.user, x.id, x.record.Tombstone(o.end(mark))))
-			continue
+func (s *Service) revoke(a *adminOp, rec *records, out *Revoked) (ed edit, err error) {
+	op, now := &a.operation, a.now.UnixMilli()
+	old := stored{id: a.session, raw: rec.view.Session}
+	if r := rec.Session; r == nil {
+		out.Marked = true
+	} else {
+		out.Known = true
+		if a.order.Epoch > 0 && a.order.Epoch+1 < r.NewestEpoch() {
+			return edit{}, &Refusal{Reason: session.ReasonTokenSuperseded}
 		}
-		aged = aged || o.Age > 0 && x.record.Created > mark
-		kept := x.record
-		kept.UserGeneration = next.Generation
-		if err := s.changeSession(&ed, a, x.id, x.raw, &kept, a.event.Now); err != nil {
-			return edit{}, err
-		}
-		if x.id == o.Except || except == (caveat.SessionID{}) && x.record.Device != "" && x.record.Device == o.ExceptDevice {
-			except = x.id
+		old.record = *r
+		if end, over := rec.Ended(); over && !r.Over() {
+			old.record = *r.Tombstone(end) // keeps the end of the revocation of all
+		} else if !over {
+			out.Ended = 1
 		}
 	}
-	if except == (caveat.SessionID{}) && o.Except != (caveat.SessionID{}) && st.Session == nil {
-		except = o.Except // its record may have been lost
+	if old.record.Over() {
+		return ed, s.reassert(&ed, op, old, &caveat.Condition{Minted: old.record.End.At})
 	}
-	next.Spare(&st.User, except, o.Devices)
-	if next.Covered < mark-(s.cfg.Limits.Activation+s.cfg.Limits.Skew).Milliseconds() {
-		next.Covered = 0 // that cannot be activated any more
-	}
-	if err := s.changeUser(&ed, a.user, v, &next); err != nil {
-		return edit{}, err
-	}
-	if aged {
-		ed.revoked = each
-	}
-	entry := &ed.revocations[len(ed.revocations)-1]
-	for _, c := range ed.changes {
-		if c.Session == next.Except && c.Session != (caveat.SessionID{}) {
-			entry.ExceptKeep = session.KeepUntil(c.Expires)
-		}
-	}
-	return ed, nil
-}
-
-// revokeEach ends a user's sessions one by one. The user was revoked later than
-// the mark already: a generation would end sessions that the order spares, for
-// those who compare times, and the time of the record does not go back. What has
-// no record is covered by it, unless it was spared then.
-func (s *Service) revokeEach(a *attempt, st session.State, v store.View, live, gone []stored, mark int64, o *Order, out *Revoked) (ed edit, err error) {
-	if err := s.repeatAll(&ed, a, gone); err != nil {
-		return edit{}, err
-	}
-	for _, x := range live {
-		if o.spared(&x, mark) {
-			continue
-		}
-		out.Ended++
-		if err := s.end(&ed, a, x, o.end(a.event.Now)); err != nil {
-			return edit{}, err
-		}
-	}
-	next := st.User
-	if spared := next.Devices && !o.Devices || next.Except != (caveat.SessionID{}) && next.Except != o.Except; spared && mark > next.Covered {
-		next.Covered = mark
-	}
-	return ed, s.changeUser(&ed, a.user, v, &next)
+	return ed, s.changeSession(&ed, op, old, old.record.Tombstone(a.order.end(now)), &caveat.Condition{Minted: now})
 }
 
 // RevokeDevice ends every session of a user's device, activated or not, except
 // for those that the order spares.
 func (s *Service) RevokeDevice(ctx context.Context, user store.UserKey, device string, o Order) (out Revoked, err error) {
-	a := s.about(OpRevokeDevice, user, o.Except)
+	a := s.newAdminOp(OpRevokeDevice, user, o.Except, o)
 	if device == "" {
-		return Revoked{}, s.finish(ctx, a, badRequest(fmt.Errorf("device is empty")))
+		return Revoked{}, s.finish(ctx, &a.operation, badRequest(fmt.Errorf("device is empty")))
 	}
 	a.device = revocation.TagOf(device)
-	err = s.attempt(ctx, a, func(st session.State, v store.View) (edit, error) {
+	err = s.retry(ctx, &a.operation, func(rec *records) (edit, error) {
 		out = Revoked{Marked: true}
-		return s.revokeDevice(ctx, a, st, v, device, &o, &out)
+		return s.revokeDevice(ctx, a, rec, device, &out)
 	})
-	return out, s.finish(ctx, a, err)
+	return out, s.finish(ctx, &a.operation, err)
 }
 
-func (s *Service) revokeDevice(ctx context.Context, a *attempt, st session.State, v store.View, device string, o *Order, out *Revoked) (ed edit, err error) {
+func (s *Service) revokeDevice(ctx context.Context, a *adminOp, rec *records, device string, out *Revoked) (ed edit, err error) {
+	op, o := &a.operation, &a.order
 	mark, err := s.mark(ctx, o)
 	if err != nil {
 		return edit{}, err
 	}
-	live, gone, err := s.listReadable(ctx, a, st.Homeserver)
+	live, ended, err := s.listReadable(ctx, op, rec)
 	if err != nil {
 		return edit{}, err
 	}
-	// An earlier version's tombstone has no device: it may be one of those that
-	// this call ended when it was made before.
-	gone = slices.DeleteFunc(gone, func(x stored) bool { return x.record.Device != device && x.record.Device != "" })
-	out.Known = slices.ContainsFunc(gone, func(x stored) bool { return x.record.Device == device })
-	if err := s.repeatAll(&ed, a, gone); err != nil {
+	// A tombstone of an earlier version has no device: this call may have ended
+	// that session when it was made before.
+	ended = slices.DeleteFunc(ended, func(x stored) bool { return x.record.Device != device && x.record.Device != "" })
+	out.Known = slices.ContainsFunc(ended, func(x stored) bool { return x.record.Device == device })
+	if err := s.reassertAll(&ed, op, ended); err != nil {
 		return edit{}, err
 	}
-	next, aged := st.Device, false // aged: a session is spared that may have been minted before the mark
+	aged := false
 	for i := range live {
 		x := &live[i]
 		if x.record.Device != device {
 			continue
 		}
 		out.Known = true
-		if o.spared(x, mark) {
-			aged = aged || o.Age > 0 && x.record.Created > mark
+		if o.spares(x, mark) {
+			aged = aged || o.sparesByAge(x, mark)
 			continue
 		}
 		out.Ended++
-		if err := s.end(&ed, a, *x, o.end(a.event.Now)); err != nil {
+		if err := s.end(&ed, op, *x, o.end(a.now.UnixMilli())); err != nil {
 			return edit{}, err
 		}
 	}
-	next = deviceMark(next, mark, o)
-	if err := s.changeDevice(&ed, a, v.Device, &next); err != nil {
+	next := deviceMark(rec.Device, mark, o)
+	if err := s.changeDevice(&ed, a.device, rec.view.Device, &next); err != nil {
 		return edit{}, err
 	}
-	ed.revocations = append(ed.revocations, s.journalDevice(a, &next))
-	if !aged {
-		ed.revoked = append(ed.revoked, revokedDevice(a.user, device, &next))
+	r := ed.revoke(s.revokedDevice(op, a.device, &next))
+	if r.Device = device; !aged { // its event would cover the sessions that are spared by age
+		r.Until = s.life.Until(r.At)
 	}
 	return ed, nil
 }
@@ -264,209 +176,66 @@ func deviceMark(v session.DeviceRecord, mark int64, o *Order) session.DeviceReco
 	return v
 }
 
-// RevokeHomeserver ends every session of a homeserver, activated or not, in
-// one write. An order that spares any is a bad request. It returns when no
-// service that shares the store can still use the homeserver's old record.
-func (s *Service) RevokeHomeserver(ctx context.Context, homeserver string, o Order) error {
-	a := s.about(OpRevokeHomeserver, store.UserKey{Homeserver: homeserver}, caveat.SessionID{})
-	if o != (Order{Soft: o.Soft}) { // a generation spares none
-		return s.finish(ctx, a, badRequest(errors.New("sessions cannot be spared when all of a homeserver's are revoked")))
+// revokedDevice returns the revocation of a device's mark, without an event.
+func (s *Service) revokedDevice(op *operation, tag revocation.DeviceTag, v *session.DeviceRecord) revocation.Revocation {
+	return revocation.Revocation{
+		Kind: revocation.KindDevice, Homeserver: op.user.Homeserver, User: op.user.User, Tag: tag, Except: v.Except, At: v.Revoked,
+		Keep: session.KeepUntil(s.keepMark(v.Revoked)), Soft: v.End.Soft, Cause: v.End.Cause,
 	}
-	return s.finish(ctx, a, s.revokeHomeserver(ctx, a, &o))
 }
 
-func (s *Service) revokeHomeserver(ctx context.Context, a *attempt, o *Order) error {
+// RevokeHomeserver ends every session of a homeserver, activated or not, in one
+// write. An order that spares any is a bad request. It returns when no service
+// that shares the store can still use the homeserver's old record.
+func (s *Service) RevokeHomeserver(ctx context.Context, homeserver string, o Order) error {
+	a := s.newAdminOp(OpRevokeHomeserver, store.UserKey{Homeserver: homeserver}, caveat.SessionID{}, o)
+	if o != (Order{Soft: o.Soft}) { // a generation spares none
+		return s.finish(ctx, &a.operation, badRequest(errors.New("revocation of all of a homeserver's sessions cannot spare any")))
+	}
+	return s.finish(ctx, &a.operation, s.revokeHomeserver(ctx, a))
+}
+
+func (s *Service) revokeHomeserver(ctx context.Context, a *adminOp) error {
 	for range maxRetries {
-		state, view, err := s.load(ctx, a)
+		rec, err := s.load(ctx, &a.operation)
 		if err != nil {
 			return err
 		}
-		mark, err := s.mark(ctx, o)
+		mark, err := s.mark(ctx, &a.order)
 		if err != nil {
 			return err
 		}
-		next := state.Homeserver.Raise(mark, caveat.SessionID{}, o.end(mark))
-		done, err := s.swapHomeserver(ctx, a, view, &next, true)
+		next := rec.Homeserver.Raise(mark, caveat.SessionID{}, a.order.end(mark))
+		done, err := s.swapHomeserver(ctx, &a.operation, rec.view.Homeserver, &next, s.life.Until(next.At))
 		if err != nil || done {
 			return err
 		}
-		a.obs.Retries++
 	}
 	return errContention
 }
 
-// swapHomeserver replaces a homeserver's record, with an event if it revokes.
-func (s *Service) swapHomeserver(ctx context.Context, a *attempt, v store.View, next *session.GenerationRecord, revokes bool) (bool, error) {
+// swapHomeserver replaces a homeserver's record. The event is kept until the
+// given time, in Unix ms; 0: there is none.
+func (s *Service) swapHomeserver(ctx context.Context, op *operation, old []byte, next *session.GenerationRecord, until int64) (bool, error) {
 	b, err := next.MarshalBinary()
 	if err != nil {
 		return false, unavailable(err)
 	}
-	var events []store.FeedEvent
-	if revokes {
-		end := next.EndAbove(next.Generation - 1)
-		event, err := s.announcer.write(&revoked{
-			homeserver: a.user.Homeserver, all: true, before: next.At + 1, at: next.At, soft: end.Soft, cause: end.Cause,
-		})
-		if err != nil {
-			return false, unavailable(err)
-		}
-		events = append(events, event)
+	r, err := session.RevokedHomeserver(op.user.Homeserver, b)
+	if err != nil {
+		return false, unavailable(err)
 	}
-	done, err := s.cfg.Store.SwapHomeserver(ctx, a.user.Homeserver, v.Homeserver, b, events...)
+	r.Until = until
+	events, err := feedEvents([]revocation.Revocation{r})
+	if err != nil {
+		return false, unavailable(err)
+	}
+	done, err := s.cfg.Store.SwapHomeserver(ctx, op.user.Homeserver, old, b, events...)
 	if err != nil {
 		return false, unavailable(fmt.Errorf("swap homeserver: %w", err))
 	}
+	if !done {
+		op.obs.Retries++
+	}
 	return done, nil
-}
-
-// Marks are the revocation marks of a user and of its homeserver.
-type Marks struct {
-	User, Homeserver time.Time // zero: none
-	Device           time.Time // the latest of the user's devices; zero: none
-	Now              time.Time // of the store
-}
-
-// Marks returns the marks that decide about sessions of a user which have no
-// record. A mark after Now was made by a clock that was wrong, and keeps logins
-// undecided until then.
-func (s *Service) Marks(ctx context.Context, user store.UserKey) (m Marks, err error) {
-	a := s.about(OpList, user, caveat.SessionID{})
-	st, _, err := s.load(ctx, a)
-	if err == nil {
-		err = s.marks(ctx, a, st, &m)
-	}
-	return m, s.finish(ctx, a, err)
-}
-
-func (s *Service) marks(ctx context.Context, a *attempt, st session.State, m *Marks) error {
-	devices, err := s.deviceMarks(ctx, a)
-	if err != nil {
-		return err
-	}
-	now, err := s.storeNow(ctx)
-	if err != nil {
-		return err
-	}
-	latest := int64(0)
-	for _, d := range devices {
-		latest = max(latest, d.Revoked)
-	}
-	*m = Marks{User: markTime(st.User.At), Homeserver: markTime(st.Homeserver.At), Device: markTime(latest), Now: utc(now)}
-	return nil
-}
-
-// deviceMarks lists the records of the user's devices.
-func (s *Service) deviceMarks(ctx context.Context, a *attempt) (map[revocation.DeviceTag]session.DeviceRecord, error) {
-	if a.user.User == "" {
-		return nil, nil
-	}
-	l, err := s.cfg.Store.List(ctx, a.user)
-	if err != nil {
-		return nil, unavailable(fmt.Errorf("list devices: %w", err))
-	}
-	a.listing = l
-	out := make(map[revocation.DeviceTag]session.DeviceRecord, len(l.Devices))
-	for tag, raw := range l.Devices {
-		var d session.DeviceRecord
-		if err := d.UnmarshalBinary(raw); err != nil {
-			return nil, unavailable(err)
-		}
-		out[tag] = d
-	}
-	return out, nil
-}
-
-func markTime(ms int64) time.Time {
-	if ms == 0 {
-		return time.Time{}
-	}
-	return utc(ms)
-}
-
-// LiftMarks sets marks of a user, of its devices and of its homeserver that are
-// in the future to the store's time, and returns how many there were. What they revoked stays
-// revoked. An empty user lifts the homeserver's alone.
-func (s *Service) LiftMarks(ctx context.Context, user store.UserKey) (lifted int, err error) {
-	a := s.about(OpLiftMarks, user, caveat.SessionID{})
-	err = s.liftMarks(ctx, a, &lifted)
-	return lifted, s.finish(ctx, a, err)
-}
-
-func (s *Service) liftMarks(ctx context.Context, a *attempt, lifted *int) error {
-	for range maxRetries {
-		*lifted = 0
-		st, v, err := s.load(ctx, a)
-		if err != nil {
-			return err
-		}
-		now, err := s.storeNow(ctx)
-		if err != nil {
-			return err
-		}
-		done := true
-		if st.Homeserver.At > now {
-			next := st.Homeserver
-			next.At = now
-			if done, err = s.swapHomeserver(ctx, a, v, &next, false); err != nil {
-				return err
-			}
-			*lifted++
-		}
-		if a.user.User != "" && done {
-			ed, err := s.liftUser(ctx, a, st, v, now)
-			if err != nil {
-				return err
-			}
-			if len(ed.changes) > 0 {
-				*lifted += len(ed.changes)
-				if done, err = s.swap(ctx, a, ed); err != nil {
-					return err
-				}
-			}
-		}
-		if done {
-			return nil
-		}
-		a.obs.Retries++
-	}
-	return errContention
-}
-
-// liftUser returns the edit that lifts marks of a user and of its devices.
-// Nothing ends by it, but the journal has to know.
-func (s *Service) liftUser(ctx context.Context, a *attempt, st session.State, v store.View, now int64) (ed edit, err error) {
-	if st.User.At > now {
-		next := st.User
-		next.At, next.Covered = now, min(next.Covered, now)
-		if err := s.changeUser(&ed, a.user, v, &next); err != nil {
-			return edit{}, unavailable(err)
-		}
-		ed.revoked = nil
-	}
-	devices, err := s.deviceMarks(ctx, a)
-	if err != nil {
-		return edit{}, err
-	}
-	for tag, d := range devices {
-		if d.Revoked <= now {
-			continue
-		}
-		next := d.Lift(now)
-		a.device = tag
-		if err := s.changeDevice(&ed, a, a.listing.Devices[tag], &next); err != nil {
-			return edit{}, unavailable(err)
-		}
-		entry := s.journalDevice(a, &next)
-		entry.Generation = uint64(d.Revoked)
-		ed.revocations = append(ed.revocations, entry)
-	}
-	return ed, nil
-}
-
-// journalDevice returns the entry of a device's mark.
-func (s *Service) journalDevice(a *attempt, v *session.DeviceRecord) revocation.Revocation {
-	return revocation.Revocation{
-		Kind: revocation.KindDevice, Homeserver: a.user.Homeserver, User: a.user.User, Device: a.device, Except: v.Except, At: v.Revoked,
-		Keep: session.KeepUntil(s.keepMark(v.Revoked)), Soft: v.End.Soft, Cause: v.End.Cause,
-	}
 }

@@ -57,7 +57,7 @@ func newUnfedWorld(t testing.TB, change ...func(*discharger.Config)) (*world, *u
 
 // event is what an entry of a feed says.
 type event struct {
-	revocation.Ended
+	revocation.Event
 	before, until time.Time
 }
 
@@ -84,7 +84,7 @@ func (w *world) feed(homeserver string) (out []event) {
 			if err := json.Unmarshal(e.Data, &times); err != nil {
 				w.t.Fatalf("%s: %v", e.Data, err)
 			}
-			read, err := revocation.ReadEvent(e.Data)
+			read, err := revocation.ParseEvent(e.Data)
 			if err != nil {
 				w.t.Fatalf("%s: %v", e.Data, err)
 			}
@@ -96,7 +96,7 @@ func (w *world) feed(homeserver string) (out []event) {
 
 // said demands the events of the feed beyond the first n, and returns how many
 // there are.
-func (w *world) said(n int, want ...revocation.Ended) int {
+func (w *world) said(n int, want ...revocation.Event) int {
 	w.t.Helper()
 	got := w.feed("a.example")
 	if len(got) != n+len(want) {
@@ -104,9 +104,9 @@ func (w *world) said(n int, want ...revocation.Ended) int {
 	}
 	for i, g := range got[n:] {
 		x := want[i]
-		x.At = g.At
-		if g.Ended != x {
-			w.t.Fatalf("event %d is %+v, want %+v", n+i, g.Ended, x)
+		x.At, x.Before, x.Until = g.At, g.Before, g.Until
+		if g.Event != x {
+			w.t.Fatalf("event %d is %+v, want %+v", n+i, g.Event, x)
 		}
 		one := x.Session != caveat.SessionID{}
 		if off := w.clock().Sub(g.At); one && (off < -time.Second || off > 3*time.Second) {
@@ -123,8 +123,8 @@ func (w *world) said(n int, want ...revocation.Ended) int {
 }
 
 // ended is the event of the end of the session.
-func (l *login) ended(cause revocation.Cause, soft bool) revocation.Ended {
-	return revocation.Ended{Session: l.cond.Session, User: l.cond.User, Device: l.cond.Device, Soft: soft, Reason: string(cause)}
+func (l *login) ended(cause revocation.Cause, soft bool) revocation.Event {
+	return revocation.Event{Session: l.cond.Session, User: l.cond.User, Device: l.cond.Device, Soft: soft, Reason: cause}
 }
 
 // againCause is the reason of events that repeat an end.
@@ -135,8 +135,8 @@ func TestEveryRevocationIsPublished(t *testing.T) {
 	t.Parallel()
 	eachStore(t, func(t *testing.T, w *world) {
 		ctx, user, n := context.Background(), alice("a.example"), 0
-		all := func(cause revocation.Cause, except caveat.SessionID) revocation.Ended {
-			return revocation.Ended{User: user.User, Except: except, Reason: string(cause)}
+		all := func(cause revocation.Cause, except caveat.SessionID) revocation.Event {
+			return revocation.Event{User: user.User, Except: except, Reason: cause}
 		}
 		l := w.login(caveat.ModeRotate)
 		first := l.must().RefreshToken
@@ -179,7 +179,7 @@ func TestEveryRevocationIsPublished(t *testing.T) {
 		l.must()
 		mustDo(t, w.revokeDevice(user, "TABLET", discharger.Order{}))
 		n = w.said(n, l.ended(revocation.CauseRevoked, false),
-			revocation.Ended{User: user.User, Device: "TABLET", Reason: string(revocation.CauseRevoked)})
+			revocation.Event{User: user.User, Device: "TABLET", Reason: revocation.CauseRevoked})
 		w.pastMarks()
 		before, after := w.login(caveat.ModeOpen, device("TABLET")), w.login(caveat.ModeOpen, device("TABLET"))
 		before.must()
@@ -191,7 +191,7 @@ func TestEveryRevocationIsPublished(t *testing.T) {
 		n = w.said(n, l.ended(revocation.CauseRevoked, false))
 
 		mustDo(t, w.service.RevokeHomeserver(ctx, "a.example", discharger.Order{}))
-		w.said(n, revocation.Ended{All: true, Reason: string(revocation.CauseRevoked)})
+		w.said(n, revocation.Event{All: true, Reason: revocation.CauseRevoked})
 		if got := w.feed("b.example"); len(got) != 0 {
 			t.Errorf("another homeserver reads %+v", got)
 		}
@@ -217,7 +217,7 @@ func TestPolicyRevocationsArePublished(t *testing.T) {
 	n = w.said(n, b.ended(revocation.CausePolicy, false))
 	p.say(policy.Decision{Effect: policy.EffectRevokeUser})
 	c.refused(session.ReasonPolicy)
-	w.said(n, revocation.Ended{User: c.cond.User, Reason: string(revocation.CausePolicy)})
+	w.said(n, revocation.Event{User: c.cond.User, Reason: revocation.CausePolicy})
 }
 
 // TestRepetitionPublishesWhatGotLost has the event of each revocation get lost
@@ -226,35 +226,35 @@ func TestPolicyRevocationsArePublished(t *testing.T) {
 func TestRepetitionPublishesWhatGotLost(t *testing.T) {
 	t.Parallel()
 	user := alice("a.example")
-	all := revocation.Ended{User: user.User, Reason: string(revocation.CauseLogout)}
+	all := revocation.Event{User: user.User, Reason: revocation.CauseLogout}
 	for name, c := range map[string]struct {
 		revoke func(w *world, l *login) error
-		want   func(l *login) []revocation.Ended
+		want   func(l *login) []revocation.Event
 		more   int // of these, the last that each repetition says again: it is a revocation of its own
 	}{
 		"logout": {
 			func(w *world, l *login) error { return l.logout(discharger.ScopeSession) },
-			func(l *login) []revocation.Ended { return []revocation.Ended{l.ended(revocation.CauseLogout, false)} }, 0,
+			func(l *login) []revocation.Event { return []revocation.Event{l.ended(revocation.CauseLogout, false)} }, 0,
 		},
 		"logout of the user": {
 			func(w *world, l *login) error { return l.logout(discharger.ScopeUser, homeserver("a.example")) },
-			func(l *login) []revocation.Ended { return []revocation.Ended{all} }, 0,
+			func(l *login) []revocation.Event { return []revocation.Event{all} }, 0,
 		},
 		"order": {
 			func(w *world, l *login) error { return l.revokeBy(discharger.Order{}) },
-			func(l *login) []revocation.Ended { return []revocation.Ended{l.ended(revocation.CauseRevoked, false)} }, 0,
+			func(l *login) []revocation.Event { return []revocation.Event{l.ended(revocation.CauseRevoked, false)} }, 0,
 		},
 		"device": {
 			func(w *world, l *login) error { return w.revokeDevice(user, "PHONE", discharger.Order{}) },
-			func(l *login) []revocation.Ended {
-				mark := revocation.Ended{User: user.User, Device: "PHONE", Reason: string(revocation.CauseRevoked)}
-				return []revocation.Ended{l.ended(againCause, false), mark}
+			func(l *login) []revocation.Event {
+				mark := revocation.Event{User: user.User, Device: "PHONE", Reason: revocation.CauseRevoked}
+				return []revocation.Event{l.ended(againCause, false), mark}
 			}, 1,
 		},
 		"user": {
 			func(w *world, l *login) error { return w.revokeUser(user, discharger.Order{}) },
-			func(l *login) []revocation.Ended {
-				return []revocation.Ended{{User: user.User, Reason: string(revocation.CauseRevoked)}}
+			func(l *login) []revocation.Event {
+				return []revocation.Event{{User: user.User, Reason: revocation.CauseRevoked}}
 			}, 1,
 		},
 	} {
@@ -374,7 +374,7 @@ func TestLogoutAllIsOneWrite(t *testing.T) {
 	if u.swaps != 1 || u.bytes > 300 {
 		t.Errorf("%d swaps, %d bytes", u.swaps, u.bytes)
 	}
-	w.said(0, revocation.Ended{User: "@alice:a.example", Reason: string(revocation.CauseLogout)})
+	w.said(0, revocation.Event{User: "@alice:a.example", Reason: revocation.CauseLogout})
 	for _, l := range some {
 		l.refused(session.ReasonSessionEnded)
 	}

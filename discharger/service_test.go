@@ -366,12 +366,12 @@ func TestBadCaveats(t *testing.T) {
 	l := w.login(caveat.ModeOpen)
 	for name, r := range map[string]*discharger.Request{
 		"nothing":          {},
-		"empty caveat":     {ID: []byte("x"), Caveat: []byte{}},
-		"garbage":          {ID: []byte("garbage")},
-		"truncated":        {ID: l.caveat[:len(l.caveat)-1]},
-		"not a session":    {ID: sealText(w, "is-authenticated-user")},
-		"broken condition": {ID: sealText(w, `session {"id":1}`)},
-		"huge identifier":  {ID: make([]byte, 1<<20), Caveat: l.caveat},
+		"empty caveat":     {CaveatID: []byte("x"), Caveat: []byte{}},
+		"garbage":          {CaveatID: []byte("garbage")},
+		"truncated":        {CaveatID: l.caveat[:len(l.caveat)-1]},
+		"not a session":    {CaveatID: sealText(w, "is-authenticated-user")},
+		"broken condition": {CaveatID: sealText(w, `session {"id":1}`)},
+		"huge identifier":  {CaveatID: make([]byte, 1<<20), Caveat: l.caveat},
 		"no identifier":    {Caveat: l.caveat},
 	} {
 		g, err := w.service.Discharge(context.Background(), r)

@@ -243,11 +243,11 @@ func at(addr netip.Addr) option  { return func(r *discharger.Request) { r.Addr =
 func homeserver(n string) option { return func(r *discharger.Request) { r.Homeserver = n } }
 func client(agent string) option { return func(r *discharger.Request) { r.Client = agent } }
 func identifier(id string) option {
-	return func(r *discharger.Request) { r.Caveat, r.ID = r.ID, []byte(id) }
+	return func(r *discharger.Request) { r.Caveat, r.CaveatID = r.CaveatID, []byte(id) }
 }
 
 func (l *login) request(opts ...option) *discharger.Request {
-	r := &discharger.Request{ID: l.caveat, Addr: phone, Client: "Element X/26.11.1 (iOS 19)"}
+	r := &discharger.Request{CaveatID: l.caveat, Addr: phone, Client: "Element X/26.11.1 (iOS 19)"}
 	for _, o := range opts {
 		o(r)
 	}

@@ -1,7 +1,7 @@
 package revocation
 
-// Cause is why sessions ended. The words are part of the wire contract: they
-// are the reason of an event in the feed.
+// Cause is why sessions ended. The words are part of the wire contract: they are
+// the reason of an event in the feed.
 type Cause string
 
 // The causes.
@@ -9,19 +9,22 @@ const (
 	CauseLogout   Cause = "logout"   // by the client, or by another client of its user
 	CauseReuse    Cause = "reuse"    // two parties held one refresh token
 	CausePolicy   Cause = "policy"   // a policy decided so
-	CauseLimit    Cause = "limit"    // a policy allows only so many sessions
+	CauseLimit    Cause = "limit"    // more sessions than a policy allows
 	CauseRevoked  Cause = "revoked"  // by the homeserver or an operator
 	CauseExpired  Cause = "expired"  // idle or absolute lifetime, or the time in the condition
 	CauseReplaced Cause = "replaced" // a newer login on the same device
 	CauseLost     Cause = "lost"     // the store lost its data
-	CauseAgain    Cause = "again"    // published again: the revocation is older than the event
+
+	// CauseAgain is the reason of an event that was published again: the
+	// revocation is older than the event.
+	CauseAgain Cause = "again"
 )
 
-// End is how sessions ended. A hard end means that clients discard their
-// encryption keys; after a soft end they log in again and keep them.
+// End is how sessions ended. After a hard end clients discard their encryption
+// keys; after a soft end they log in again and keep them.
 type End struct {
 	Soft  bool
 	Cause Cause
-	Code  string // with CausePolicy: the reason that the policy gave; "": ReasonPolicy
+	Code  string // with CausePolicy: the policy's reason; empty: "policy"
 	At    int64  // Unix ms
 }

@@ -72,7 +72,7 @@ func eventID(homeserver, position string) string {
 }
 
 // sign returns the token of an event.
-func (w *worker) sign(id string, e *revocation.Ended, now time.Time) (string, error) {
+func (w *worker) sign(id string, e *revocation.Event, now time.Time) (string, error) {
 	t := jwt.NewWithClaims(jwt.SigningMethodRS256, jwt.MapClaims{
 		"iss":    w.cfg.Issuer,
 		"aud":    w.to.Audience,
@@ -89,7 +89,7 @@ func (w *worker) sign(id string, e *revocation.Ended, now time.Time) (string, er
 	return signed, nil
 }
 
-func subjectOf(e *revocation.Ended, homeserver, issuer string) subject {
+func subjectOf(e *revocation.Event, homeserver, issuer string) subject {
 	s := subject{Format: "complex"}
 	if e.All {
 		s.Tenant = opaque(homeserver)
@@ -107,7 +107,7 @@ func subjectOf(e *revocation.Ended, homeserver, issuer string) subject {
 	return s
 }
 
-func eventOf(e *revocation.Ended) sessionRevoked {
+func eventOf(e *revocation.Event) sessionRevoked {
 	who, why := reasonOf(e.Reason)
 	r := sessionRevoked{Timestamp: e.At.Unix(), Initiating: who, Reason: map[string]string{"en": why}, Devices: e.Devices, Kind: "hard"}
 	if e.Soft {
@@ -122,8 +122,8 @@ func eventOf(e *revocation.Ended) sessionRevoked {
 // reasonOf returns the initiating entity of a revocation, one of CAEP, and its
 // reason as a sentence. A homeserver's revocation may be a user's or an operator's;
 // its entity is system.
-func reasonOf(reason string) (entity, text string) {
-	switch revocation.Cause(reason) {
+func reasonOf(reason revocation.Cause) (entity, text string) {
+	switch reason {
 	case revocation.CauseLogout:
 		return "user", "The user logged out."
 	case revocation.CauseReuse:
@@ -140,7 +140,7 @@ func reasonOf(reason string) (entity, text string) {
 		return "user", "A newer login on the same device replaced it."
 	case revocation.CauseLost:
 		return "system", "The service lost the data of the session."
-	case "again":
+	case revocation.CauseAgain:
 		return "system", "It had ended before."
 	}
 	return "system", "It was revoked."

@@ -141,7 +141,7 @@ func (w *worker) checkpoint(ctx context.Context, position string) {
 // error if ctx ends first or the token cannot be signed.
 func (w *worker) deliver(ctx context.Context, entry store.FeedEntry) error {
 	id := eventID(w.to.Homeserver, entry.Position)
-	ended, err := revocation.ReadEvent(entry.Data)
+	ended, err := revocation.ParseEvent(entry.Data)
 	if err != nil {
 		w.cfg.Metrics.inc(gaps, w.to.Homeserver)
 		w.log(ctx, slog.LevelError, "malformed revocation in the feed, skipping", slog.String("position", entry.Position), slog.Any("error", err))

@@ -243,7 +243,7 @@ func (w *world) login(hs, user, device string) *session {
 			s.caveat = c.Id
 		}
 	}
-	_, err = w.service.Discharge(w.t.Context(), &discharger.Request{ID: s.caveat})
+	_, err = w.service.Discharge(w.t.Context(), &discharger.Request{CaveatID: s.caveat})
 	must(w.t, err)
 	return s
 }
@@ -252,7 +252,7 @@ func (w *world) login(hs, user, device string) *session {
 // other sessions of the user.
 func (s *session) logout(scope discharger.Scope) {
 	s.w.t.Helper()
-	must(s.w.t, s.w.service.Logout(s.w.t.Context(), &discharger.Request{ID: s.caveat, Homeserver: s.homeserver}, scope))
+	must(s.w.t, s.w.service.Logout(s.w.t.Context(), &discharger.Request{CaveatID: s.caveat, Homeserver: s.homeserver}, scope))
 }
 
 // event is a verified token.

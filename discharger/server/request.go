@@ -164,7 +164,7 @@ func (s *Server) request(c echo.Context) (*discharger.Request, *params, error) {
 	}
 	p := readParams(c.Request(), v.body)
 	req := &discharger.Request{
-		ID:           p.bytes(wire.ParamID, wire.ParamID64),
+		CaveatID:     p.bytes(wire.ParamID, wire.ParamID64),
 		Caveat:       p.base64(wire.ParamCaveat64),
 		RefreshToken: p.token(),
 		RequestID:    p.text(wire.ParamRequestID),
@@ -175,7 +175,7 @@ func (s *Server) request(c echo.Context) (*discharger.Request, *params, error) {
 	if len(req.RequestID) > wire.MaxRequestID {
 		p.err = &paramError{wire.ParamRequestID, fmt.Sprintf("is longer than %d bytes", wire.MaxRequestID)}
 	}
-	if p.err == nil && len(req.ID) == 0 {
+	if p.err == nil && len(req.CaveatID) == 0 {
 		p.err = &paramError{wire.ParamID, "is missing"}
 	}
 	if v.homeserver != "" {

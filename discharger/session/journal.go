@@ -9,7 +9,8 @@ import (
 	"github.com/discharger/discharger/discharger/store"
 )
 
-// journalSession returns the entry of one session that becomes a tombstone.
+// RevokedSession returns the revocation of a session that becomes the tombstone r,
+// without an event.
 func RevokedSession(user store.UserKey, id caveat.SessionID, r *Record, expires time.Time) revocation.Revocation {
 	return revocation.Revocation{
 		Kind: revocation.KindSession, Homeserver: user.Homeserver, User: user.User, Session: id, Generation: r.Confirmed.Epoch,
@@ -17,40 +18,42 @@ func RevokedSession(user store.UserKey, id caveat.SessionID, r *Record, expires 
 	}
 }
 
-// journalUser returns the entry of a user's revocation.
+// RevokedUser returns the latest revocation of a user's record, without an event.
 func RevokedUser(user store.UserKey, v *GenerationRecord, expires time.Time) revocation.Revocation {
-	e := revocation.Revocation{
+	r := revocation.Revocation{
 		Kind: revocation.KindUser, Homeserver: user.Homeserver, User: user.User, Except: v.Except, Generation: v.Generation, At: v.At,
-		Keep: KeepUntil(expires),
+		Devices: v.Devices, Keep: KeepUntil(expires),
 	}
-	e.Devices = v.Devices
-	setEnd(&e, v)
-	return e
+	v.setEnd(&r)
+	return r
 }
 
-// setEnd notes how the latest revocation of a record ended sessions.
-func setEnd(e *revocation.Revocation, v *GenerationRecord) {
+// RevokedHomeserver returns the latest revocation of a homeserver's stored record,
+// without an event.
+func RevokedHomeserver(homeserver string, record []byte) (revocation.Revocation, error) {
+	var v GenerationRecord
+	if err := v.UnmarshalBinary(record); err != nil {
+		return revocation.Revocation{}, fmt.Errorf("read revocation of a homeserver: %w", err)
+	}
+	r := revocation.Revocation{Kind: revocation.KindHomeserver, Homeserver: homeserver, Generation: v.Generation, At: v.At}
+	v.setEnd(&r)
+	return r, nil
+}
+
+// setEnd sets how the latest revocation of the record ended sessions.
+func (v *GenerationRecord) setEnd(r *revocation.Revocation) {
 	if v.Generation == 0 {
 		return
 	}
 	end := v.EndAbove(v.Generation - 1)
-	e.Soft, e.Cause, e.Code = end.Soft, end.Cause, end.Code
+	r.Soft, r.Cause, r.Code = end.Soft, end.Cause, end.Code
 }
 
-// JournalOfHomeserver returns what a new record of a homeserver revokes.
-func RevokedHomeserver(homeserver string, record []byte) (revocation.Revocation, error) {
-	var v GenerationRecord
-	if err := v.UnmarshalBinary(record); err != nil {
-		return revocation.Revocation{}, fmt.Errorf("journal revocation of a homeserver: %w", err)
-	}
-	e := revocation.Revocation{Kind: revocation.KindHomeserver, Homeserver: homeserver, Generation: v.Generation, At: v.At}
-	setEnd(&e, &v)
-	return e, nil
-}
-
-func KeepUntil(t time.Time) int64 {
-	if t.IsZero() {
+// KeepUntil returns the Keep of a revocation whose record expires at a time; zero
+// is never.
+func KeepUntil(expires time.Time) int64 {
+	if expires.IsZero() {
 		return 0
 	}
-	return t.Unix() + 1
+	return expires.Unix() + 1
 }

@@ -112,7 +112,7 @@ func Replay(entries []revocation.Revocation, l store.Listing, now time.Time) (ch
 		case revocation.KindUser:
 			changed = p.endUser(e)
 		case revocation.KindDevice:
-			if _, unreadable := l.Devices[e.Device]; !unreadable || p.devices[e.Device] != nil {
+			if _, unreadable := l.Devices[e.Tag]; !unreadable || p.devices[e.Tag] != nil {
 				changed = p.revokeDevice(e)
 			}
 		default:
@@ -165,13 +165,13 @@ func (p *replay) end(r *replayed, e *revocation.Revocation) {
 // revokeDevice notes the revocation of a device, and reports whether it was
 // missing.
 func (p *replay) revokeDevice(e *revocation.Revocation) bool {
-	r := p.devices[e.Device]
+	r := p.devices[e.Tag]
 	if r == nil {
 		if e.Keep != 0 && e.Keep*1000 <= p.now {
 			return false
 		}
 		r = &replayedDevice{}
-		p.devices[e.Device] = r
+		p.devices[e.Tag] = r
 	}
 	if e.Generation > 0 && r.Revoked == int64(e.Generation) {
 		r.DeviceRecord = r.Lift(e.At)
@@ -347,10 +347,10 @@ func liftedMarks(entries []revocation.Revocation, now int64) lifted {
 		case e.Kind == revocation.KindUser, e.Kind == revocation.KindHomeserver:
 			l.raised[e.Generation] = true
 		case e.Kind == revocation.KindDevice && e.Generation > 0:
-			if l.devices[e.Device] == nil {
-				l.devices[e.Device] = make(map[int64]bool)
+			if l.devices[e.Tag] == nil {
+				l.devices[e.Tag] = make(map[int64]bool)
 			}
-			l.devices[e.Device][int64(e.Generation)] = true
+			l.devices[e.Tag][int64(e.Generation)] = true
 		}
 	}
 	return l
@@ -364,7 +364,7 @@ func (l *lifted) has(e *revocation.Revocation) bool {
 	case e.Kind == revocation.KindUser, e.Kind == revocation.KindHomeserver:
 		return l.raised[e.Generation]
 	case e.Kind == revocation.KindDevice:
-		return l.devices[e.Device][e.At]
+		return l.devices[e.Tag][e.At]
 	}
 	return false
 }

@@ -427,7 +427,7 @@ func TestReplayDevice(t *testing.T) {
 	t.Parallel()
 	const now = int64(1_800_000_000_000)
 	tag := revocation.TagOf("D")
-	e := revocation.Revocation{Kind: revocation.KindDevice, Device: tag, At: now - 1000, Keep: now/1000 + 60, Except: caveat.SessionID{3}, Soft: true, Cause: revocation.CauseRevoked}
+	e := revocation.Revocation{Kind: revocation.KindDevice, Tag: tag, At: now - 1000, Keep: now/1000 + 60, Except: caveat.SessionID{3}, Soft: true, Cause: revocation.CauseRevoked}
 	end := revocation.End{Soft: true, Cause: revocation.CauseRevoked, At: e.At}
 	current := DeviceRecord{Current: caveat.SessionID{7}, Since: now - 60_000}
 	newer := DeviceRecord{Revoked: now, End: revocation.End{Cause: revocation.CauseRevoked, At: now}}

@@ -175,7 +175,7 @@ func TestBoltOlderCopy(t *testing.T) {
 		{New: storetest.Marshal(t, all)}, {Device: revocation.TagOf("D"), New: storetest.Marshal(t, device)},
 	}, Revocations: []revocation.Revocation{
 		{Kind: revocation.KindUser, Homeserver: bob.Homeserver, User: bob.User, Except: kept, Generation: 1, At: all.At, Cause: revocation.CauseRevoked},
-		{Kind: revocation.KindDevice, Homeserver: bob.Homeserver, User: bob.User, Device: revocation.TagOf("D"), At: device.Revoked, Soft: true, Cause: revocation.CauseRevoked},
+		{Kind: revocation.KindDevice, Homeserver: bob.Homeserver, User: bob.User, Tag: revocation.TagOf("D"), At: device.Revoked, Soft: true, Cause: revocation.CauseRevoked},
 	}})
 	if !ok || err != nil {
 		t.Fatal(ok, err)

@@ -12,7 +12,7 @@ import (
 // as the same entry, and of the rest nothing is left.
 func FuzzDecodeEntry(f *testing.F) {
 	full := revocation.Revocation{
-		Kind: revocation.KindDevice, Homeserver: "h", User: "u", Device: revocation.DeviceTag{1}, Except: caveat.SessionID{2},
+		Kind: revocation.KindDevice, Homeserver: "h", User: "u", Tag: revocation.DeviceTag{1}, Except: caveat.SessionID{2},
 		Generation: 300, At: -1, Keep: 1 << 40, Soft: true, Devices: true, Cause: revocation.CausePolicy, Code: "outdated",
 	}
 	f.Add(uint64(7), encodeRow(7, 1, &full))

@@ -78,12 +78,12 @@ func encodeRow(number uint64, added int64, e *revocation.Revocation) []byte {
 	if e.Devices {
 		flags |= entryDevices
 	}
-	if e.Device != (revocation.DeviceTag{}) {
+	if e.Tag != (revocation.DeviceTag{}) {
 		flags |= entryDevice
 	}
 	b = record.AppendText(record.AppendText(append(b, flags), string(e.Cause)), e.Code)
 	if flags&entryDevice != 0 {
-		b = append(b, e.Device[:]...)
+		b = append(b, e.Tag[:]...)
 	}
 	return appendSum(b, number)
 }
@@ -135,7 +135,7 @@ func decodeSummed(number uint64, b []byte) (row, error) {
 		e.Soft, e.Devices = flags&entrySoft != 0, flags&entryDevices != 0
 		e.Cause, e.Code = revocation.Cause(d.String()), d.String()
 		if flags&entryDevice != 0 {
-			copy(e.Device[:], d.Bytes(len(e.Device)))
+			copy(e.Tag[:], d.Bytes(len(e.Tag)))
 		}
 		if flags&^entryFlags != 0 || e.Kind > revocation.KindDevice {
 			d.Bad = true

@@ -85,7 +85,7 @@ func factOf(e *revocation.Revocation) revocation.Revocation {
 // factOfEvent is the same of an event; of one that is not about a session or a
 // user, or cannot be read, it is something that no entry says.
 func factOfEvent(data string) revocation.Revocation {
-	e, err := revocation.ReadEvent([]byte(data))
+	e, err := revocation.ParseEvent([]byte(data))
 	switch {
 	case err != nil || e.All || e.Session == (caveat.SessionID{}) && e.Device != "":
 		return revocation.Revocation{}

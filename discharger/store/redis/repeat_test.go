@@ -129,7 +129,7 @@ func TestFailoverRepeats(t *testing.T) {
 // about names what an event is about, without when and why it was published.
 func about(t *testing.T, data []byte) string {
 	t.Helper()
-	e, err := revocation.ReadEvent(data)
+	e, err := revocation.ParseEvent(data)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -141,14 +141,14 @@ func (u upgraded) expect(t *testing.T, st store.Store, sessions []upgradedSessio
 		t.Fatalf("the feed has %d entries, %v", len(page.Entries), err)
 	}
 	for _, e := range page.Entries {
-		if _, err := revocation.ReadEvent(e.Data); err != nil {
+		if _, err := revocation.ParseEvent(e.Data); err != nil {
 			t.Errorf("%s: %v", e.Data, err)
 		}
 	}
 	s := u.service(t, st)
 	for _, c := range sessions {
 		t.Run(c.User+" "+c.Session, func(t *testing.T) {
-			req := &discharger.Request{ID: c.Caveat, RefreshToken: c.Token, Addr: netip.MustParseAddr("203.0.113.7"), Client: "test"}
+			req := &discharger.Request{CaveatID: c.Caveat, RefreshToken: c.Token, Addr: netip.MustParseAddr("203.0.113.7"), Client: "test"}
 			for range 2 {
 				g, err := s.Discharge(t.Context(), req)
 				var refusal *discharger.Refusal

@@ -108,7 +108,7 @@ func (is *Issuer) LoginMode(user string, mode caveat.Mode) *Device {
 }
 
 func (d *Device) Request(id string) *discharger.Request {
-	return &discharger.Request{ID: d.caveat, RefreshToken: d.token, RequestID: id, Addr: deviceAddr, Client: "test"}
+	return &discharger.Request{CaveatID: d.caveat, RefreshToken: d.token, RequestID: id, Addr: deviceAddr, Client: "test"}
 }
 
 // newRequestID names one refresh, for all of its attempts.

@@ -173,7 +173,7 @@ func (c *linearClient) refreshes(t *testing.T, over <-chan struct{}) {
 		request := fmt.Sprintf("%d-%d", c.id, n)
 		for again := true; again; {
 			a := c.call(t, callRefresh, token, epoch, func(ctx context.Context, s *discharger.Service) (string, error) {
-				r := &discharger.Request{ID: c.caveat, RefreshToken: token, RequestID: request, Addr: deviceAddr, Client: "test"}
+				r := &discharger.Request{CaveatID: c.caveat, RefreshToken: token, RequestID: request, Addr: deviceAddr, Client: "test"}
 				g, err := s.Discharge(ctx, r)
 				if err != nil {
 					return "", err
