@@ -47,17 +47,17 @@ func (g *Gateway) activate(ctx context.Context, x *exchange, p homeserver.MintPa
 // may have had it for long and would lose its keys, and not if another session has
 // it or had it before. What cannot be done now is done later.
 func (g *Gateway) abandon(ctx context.Context, x *exchange, in loggedIn, why error) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), g.cfg.patience.upstream)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), g.cfg.timeouts.upstream)
 	defer cancel()
 	if !errors.Is(why, client.ErrRefused) { // the service may have begun the session, and its answer was lost
-		g.outbox.Keep(ctx, outbox.Job{Op: outbox.EndSession, User: in.user, Session: in.session, At: g.cfg.Clock().UnixMilli()})
+		g.outbox.Keep(ctx, outbox.Job{Op: outbox.EndSession, User: in.user, Session: in.session, At: g.cfg.clock().UnixMilli()})
 	}
 	if x.login.device != "" {
 		return
 	}
 	d := outbox.PendingLogout{Box: g.sealer.SealUpstream(in.session, in.token), User: in.user, Device: in.device, Named: true, New: true}
 	if err := g.outbox.Store.AddLogout(in.session, d); err != nil {
-		g.cfg.Log.LogAttrs(ctx, slog.LevelError, "logout cannot be written down", slog.Any("error", err))
+		g.cfg.Log.LogAttrs(ctx, slog.LevelError, "cannot record pending logout", slog.Any("error", err))
 	}
 	if err := g.outbox.LogOutNew(ctx, in.session, d, in.token, upstream.Origin{Addr: x.client, UserAgent: in.userAgent}); err != nil {
 		g.cfg.Log.LogAttrs(ctx, slog.LevelWarn, "device of a failed login is still at the homeserver, retrying", slog.Any("error", err))

@@ -90,13 +90,13 @@ func TestFailedLoginIsUndoneLater(t *testing.T) {
 			w.http.Close()
 			w.cfg.Registerer = nil
 			if again { // through another gateway, which has another vault
-				vault := w.cfg.Vault
-				w.cfg.Vault += ".other"
+				vault := w.cfg.Outbox
+				w.cfg.Outbox += ".other"
 				w.startGateway()
 				w.login(false, anyMap{"device_id": "LATE"})
 				w.http.Close()
 				must(t, w.gateway.Close())
-				w.cfg.Vault = vault
+				w.cfg.Outbox = vault
 			}
 			w.startGateway()
 			eventually(t, "nothing is left to be done", func() bool {

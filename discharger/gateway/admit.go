@@ -53,7 +53,7 @@ func tooMany(r route) *reply.Refusal {
 	return f
 }
 
-// parseBody does what parseObject does, in turn.
+// parseBody parses a body, large ones in turn.
 func (g *Gateway) parseBody(data []byte) (o jsonbody.Object, err error) {
 	g.bodies.InTurn(data, func(data []byte) { o, err = jsonbody.Parse(data) })
 	return o, err
@@ -133,7 +133,7 @@ func (g *Gateway) pass(w http.ResponseWriter, r *http.Request, x *exchange) {
 	if len(x.leased.keys) > 0 {
 		ctx, cancel := context.WithCancelCause(r.Context())
 		defer cancel(nil)
-		x.leased.end = time.AfterFunc(g.cfg.patience.leased, func() { cancel(errHeld) })
+		x.leased.end = time.AfterFunc(g.cfg.timeouts.leased, func() { cancel(errHeld) })
 		r = r.WithContext(ctx)
 	}
 	if x.match.Poll() {
@@ -190,7 +190,7 @@ func (g *Gateway) readRequest(r *http.Request) ([]byte, *reply.Refusal) {
 // Drain answers the requests that wait for the service and the long polls, now and
 // from now on, with 503. Others are not affected. It may be called more than once.
 func (g *Gateway) Drain() {
-	g.polls.Drain(g.cfg.Jitter)
+	g.polls.Drain(g.cfg.jitter)
 	g.service.Waiting.Drain()
 }
 
@@ -198,7 +198,7 @@ func (g *Gateway) Drain() {
 // together.
 func (g *Gateway) waiterFor(x *exchange, known func() error) service.Waiter {
 	if x.waitUntil.IsZero() {
-		x.waitUntil = time.Now().Add(g.cfg.patience.wait)
+		x.waitUntil = time.Now().Add(g.cfg.timeouts.wait)
 	}
 	return service.Waiter{Peer: g.boundOf(x.client), Place: &x.place, Known: known, Until: x.waitUntil}
 }

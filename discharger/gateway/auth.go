@@ -68,7 +68,7 @@ func (g *Gateway) verifyAccess(ctx context.Context, text string, from homeserver
 	return id, len(b.Access.Caveats) > 1, nil
 }
 
-// verifyRotate verifies a bundle. Nobody is asked.
+// verifyRotate verifies a bundle offline.
 func (g *Gateway) verifyRotate(ctx context.Context, x *exchange, text string, from homeserver.Request) error {
 	_, known := g.canonical.Get(text)
 	if !known {
@@ -218,9 +218,9 @@ func (g *Gateway) openUpstream(id homeserver.Identity) (string, error) {
 	return token, nil
 }
 
-// refusal turns what keeps a token from being accepted into an answer. What was
-// not decided is never an end of a session, and soft_logout is what was decided.
-// An answer says that the session is over only if it is.
+// refusal returns the answer to a token that is not accepted. An undecided call is
+// never an end of a session, and soft_logout is as the service decided. The message
+// states that the session is over only if it is.
 func (g *Gateway) refusal(ctx context.Context, err error) *reply.Refusal {
 	var refused *client.RefusedError
 	var unavailable *client.UnavailableError
@@ -253,8 +253,8 @@ func (g *Gateway) refusal(ctx context.Context, err error) *reply.Refusal {
 }
 
 // unknownKey answers a token that was made with a key that is not in the ring. The
-// key may be newer than what this process has read, so nothing is decided. Anyone
-// can make up such a token.
+// key may be newer than the key file that this process has read, so the request is
+// undecided. Such a token is easily forged.
 func (g *Gateway) unknownKey(ctx context.Context, err error) *reply.Refusal {
 	g.metrics.UnknownKeys.Inc()
 	g.cfg.Log.LogAttrs(ctx, slog.LevelWarn, "unknown key, request answered 503", slog.Any("error", err))

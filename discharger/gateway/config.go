@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"github.com/discharger/discharger/discharger/secret"
-	"io"
 	"log/slog"
 	"net/netip"
 	"strings"
@@ -21,94 +20,92 @@ import (
 	"github.com/discharger/discharger/discharger/homeserver"
 )
 
-// Config is what a [Gateway] is made from. Upstream, Service, APIKey, Keys,
-// KeyPair, Discharger and Vault are required.
+// Config configures a [Gateway]. Upstream, Service, APIKey, Keys, KeyPair, Discharger
+// and Outbox are required.
 type Config struct {
-	// Upstream is where the homeserver is: http or https, and a host; or unix:
+	// Upstream is the address of the homeserver: http or https and a host, or unix:
 	// and the path of a socket.
 	Upstream string
-	// UpstreamTLS is for a homeserver by https: whom to trust, and with which
-	// certificate the gateway shows who it is. Nil: the system's authorities,
-	// and none.
+	// UpstreamTLS has the authorities that the gateway trusts for a homeserver by
+	// https, and its own certificate. Nil: the system's authorities, no certificate.
 	UpstreamTLS *tls.Config
-	// PublicURL is where clients reach the gateway. Answers that tell clients
-	// where the homeserver is are changed to it, and its scheme is reported to the
-	// homeserver. Empty: answers stay as they are, and the scheme is that of the
-	// connection or of a trusted proxy.
+	// PublicURL is the gateway's URL for clients. It replaces base_url in answers, and
+	// its scheme is reported to the homeserver. Empty: answers are unchanged, and the
+	// scheme is that of the connection or of a trusted proxy.
 	PublicURL string
 	// Service is the URL of the service.
 	Service string
-	// APIKey is the one under which the service knows the gateway.
+	// APIKey authenticates the gateway to the service.
 	APIKey secret.Bytes
-	// Keys are master keys: access macaroons are minted with the first, and
-	// what clients carry for the gateway is sealed with keys derived from it.
+	// Keys are master keys. Access macaroons are minted with the first, and tokens are
+	// sealed with keys derived from it.
 	Keys homeserver.Keys
-	// Retired are the ids of master keys that were taken out of Keys. Sessions that
-	// depend on one are over, softly; about those that depend on a key in neither,
-	// nothing is decided.
+	// Retired are the ids of master keys removed from Keys. Their sessions ended
+	// softly. A token of a key in neither is answered 503.
 	Retired [][4]byte
-	// KeyPair seals caveats. The service knows the gateway by its public key.
+	// KeyPair seals caveats. Its public key identifies the gateway to the service.
 	KeyPair caveat.KeyPair
 	// Discharger is the service's public key.
 	Discharger caveat.PublicKey
 
-	// Reconcile is how often the service is asked which sessions there still
-	// are. 0: never.
+	// Reconcile is the time between two comparisons with the service's sessions. 0:
+	// never.
 	Reconcile time.Duration
-	// ForgetAfter is how long after a soft end a session's device stays at the
-	// homeserver, by the service's clock. It is compared when reconciling. 0:
-	// for ever.
+	// ForgetAfter is how long the device of a softly ended session stays at the
+	// homeserver, by the service's clock. It is checked when reconciling. 0: for ever.
 	ForgetAfter time.Duration
-	// Vault is the file in which the gateway keeps what it owes to the service
-	// and to the homeserver; see the package comment.
-	Vault string
+	// Outbox is the file of calls still to be made; see package outbox.
+	Outbox string
 
-	// Legacy says what becomes of tokens that are not the gateway's. The zero
-	// value: they are the homeserver's business.
+	// Legacy is the treatment of tokens that the homeserver issued. The zero value:
+	// they are passed on.
 	Legacy Legacy
-	// ForeignTokens holds the SHA-256 of tokens that are not the gateway's and
-	// are passed on in any case: those of application services.
+	// ForeignTokens holds the SHA-256 of tokens that are passed on in any case, such as
+	// those of application services.
 	ForeignTokens [][sha256.Size]byte
 
-	// TrustedProxies are those whose X-Forwarded-For, -Proto and -Host are
-	// believed. Nil: nobody's.
+	// TrustedProxies are the peers whose X-Forwarded-For, -Proto and -Host count. Nil:
+	// none.
 	TrustedProxies []netip.Prefix
-	// Leeway is for how long a discharge is accepted after its time, for
-	// clocks that differ. 0: not at all.
+	// Leeway is how long a discharge is accepted after its expiry, for clocks that
+	// differ.
 	Leeway time.Duration
-	// CacheBytes is how much memory is used for what is kept of sessions in use:
-	// their discharges, verified tokens, ends. A session takes 5 to 10 KB. A
-	// session without room costs the service and the gateway more. 0: 256 MiB.
+	// CacheBytes bounds the memory for sessions in use: discharges, verified tokens,
+	// ends. A session takes 5 to 10 KB. 0: 256 MiB.
 	CacheBytes int
-	// Limits bound the requests that are answered at a time.
+	// Limits bound the requests in progress.
 	Limits admission.Limits
 
-	Registerer prometheus.Registerer // of the metrics; nil: they are not shown
-	Log        *slog.Logger          // nil: nothing is logged
+	Registerer prometheus.Registerer // of the metrics; nil: they are not registered
+	Log        *slog.Logger          // nil: no log
 	Access     *slog.Logger          // for the line of each request; nil: Log
-	Clock      func() time.Time      // nil: time.Now
-	Rand       io.Reader             // nil: crypto/rand
-	Jitter     func() float64        // from 0 up to 1, spreads refreshes over time; nil: math/rand/v2
 
-	patience patience // for others; zero: usualPatience
-	// dial connects to the service and the homeserver; nil: by the network.
-	dial upstream.Dialer
+	clock    func() time.Time // nil: time.Now
+	jitter   func() float64   // in [0, 1), spreads refreshes; nil: math/rand/v2
+	timeouts timeouts         // zero: defaultTimeouts
+	dial     upstream.Dialer  // nil: by the network
 }
 
-// patience is how long the gateway waits for an answer to what it asks by
-// itself.
-type patience struct {
-	attempt  time.Duration // to one request to the service
-	order    time.Duration // to an end of sessions that the service is told of, before it is kept for later
-	upstream time.Duration // of the homeserver's
-	health   time.Duration // before something is taken for broken
-	race     time.Duration // for a login through another gateway to come to the service
-	leased   time.Duration // with a request that others wait for
-	wait     time.Duration // of a request, while the service decides nothing; 0: none
+// WithClock returns a copy of the configuration in which now returns the time. It is
+// for tests of programs; nil is time.Now.
+func (cfg Config) WithClock(now func() time.Time) Config {
+	cfg.clock = now
+	return cfg
 }
 
-func usualPatience() patience {
-	return patience{
+// timeouts bound calls of the gateway.
+type timeouts struct {
+	attempt  time.Duration // one request to the service
+	order    time.Duration // a revocation at the service, before it is kept for later
+	upstream time.Duration // a request to the homeserver
+	health   time.Duration // a health check
+	race     time.Duration // a login through another gateway, until it reaches the service
+	leased   time.Duration // a request that holds the lease of a device
+	wait     time.Duration // a request that waits for the service; 0: none
+}
+
+func defaultTimeouts() timeouts {
+	return timeouts{
 		attempt: 5 * time.Second, order: 4 * time.Second, upstream: 10 * time.Second, health: 2 * time.Second, race: time.Second,
 		leased: 2 * time.Minute, wait: 10 * time.Second,
 	}

@@ -19,7 +19,7 @@ import (
 func (w *world) another() *world {
 	w.t.Helper()
 	o := &world{t: w.t, hs: w.hs, service: w.service, log: w.log, cfg: w.cfg}
-	o.cfg.Vault += ".another"
+	o.cfg.Outbox += ".another"
 	o.cfg.Registerer = nil
 	o.startGateway()
 	return o

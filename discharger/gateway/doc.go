@@ -1,6 +1,5 @@
-// Package gateway stands before a Matrix homeserver that knows nothing of
-// discharges, and clients that know nothing of them either, and gives both
-// short-lived, revocable tokens.
+// Package gateway is a reverse proxy in front of an unmodified Matrix homeserver that
+// gives unmodified clients short-lived, revocable tokens.
 //
 // # What it does
 //
@@ -8,9 +7,9 @@
 // homeserver answers a login with a token, the gateway mints an access macaroon
 // with that token sealed inside, has it discharged, and gives the client a token
 // of its own instead. When a request comes with such a token, it verifies it,
-// and passes the request on with the homeserver's. Nobody is asked for that: a
-// discharge that has not run out is accepted with the service, its store and
-// the network to them down.
+// and passes the request on with the homeserver's. Verification is offline: a discharge
+// that has not expired is accepted with the service, its store and the network to
+// them down.
 //
 //	client ──gateway's token──▶ GATEWAY ──homeserver's token──▶ homeserver
 //	                               │
@@ -34,7 +33,7 @@
 // the whole session: homeservers keep what they remember of a device, such as
 // transactions that must not happen twice, under it.
 //
-// # What is read and changed, and what is not
+// # Routes
 //
 //	POST login, register      the answer gets the gateway's tokens
 //	POST refresh              answered here
@@ -96,7 +95,7 @@
 // homeserver decides afterwards which sessions are over, by its list of devices or by
 // what it answers to their tokens.
 //
-// # What a client is told
+// # Answers
 //
 // Clients delete encryption keys when they believe to be logged out, so the end of
 // a session is 401 M_UNKNOWN_TOKEN with the soft_logout that the service decided
@@ -128,7 +127,7 @@
 //
 // # Narrowed tokens
 //
-// The holder of a dga_ token can narrow it without asking anybody, see
+// The holder of a dga_ token can narrow it offline, see
 // [token.Attenuate], and hand it to a script. Conditions only ever narrow, and up
 // to 16 of them may be added:
 //
@@ -158,7 +157,7 @@
 // Expect above all, names with an underscore, request trailers, and a Referer with
 // a token. Connection cannot name fields that are meant for the homeserver.
 //
-// # What it keeps
+// # Memory and file
 //
 // In memory: discharges in use, tokens that were verified lately, and how sessions
 // ended. That takes Config.CacheBytes at most, and of the tokens that the holder

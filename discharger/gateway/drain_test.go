@@ -38,7 +38,7 @@ func (s *slowHomeserver) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // drainWorld is a world whose homeserver is slow, and whose clients need no token.
 func drainWorld(t *testing.T, begin bool) (*world, *slowHomeserver) {
 	s := &slowHomeserver{arrived: make(chan string, 16), release: make(chan struct{}), begin: begin}
-	w := newWorld(t, func(w *world) { w.cfg.Jitter = func() float64 { return 0 } })
+	w := newWorld(t, func(w *world) { w.cfg.jitter = func() float64 { return 0 } })
 	slow := httptest.NewServer(s)
 	t.Cleanup(slow.Close)
 	must(t, w.gateway.Close())

@@ -215,7 +215,7 @@ func TestReapingFromToken(t *testing.T) {
 			w.http.Close()
 			must(t, w.gateway.Close())
 			w.cfg.Registerer = nil
-			w.cfg.Vault += ".new"
+			w.cfg.Outbox += ".new"
 			w.startGateway()
 			w.revoke(id, wire.RevokeOptions{})
 			if refresh {

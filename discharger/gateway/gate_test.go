@@ -140,9 +140,9 @@ func TestExtensions(t *testing.T) {
 
 // A user who has a token of the gateway's gets none of the homeserver's for a refresh
 // token from before, where only one of both is accepted.
-func TestOnceNewRefresh(t *testing.T) {
+func TestRejectAfterUpgradeRefresh(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, func(w *world) { w.cfg.Legacy.OnceNew = true })
+	w := newWorld(t, func(w *world) { w.cfg.Legacy.RejectAfterUpgrade = true })
 	w.hs.set(func(s *stub) { s.tokens["syt_fresh"] = stubDevice{"@u:hs", "OLD"} })
 	if a := w.want(w.refresh("syr_old"), 200, ""); a.text("access_token") != "syt_fresh" {
 		t.Errorf("%s", a.raw)

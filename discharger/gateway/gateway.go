@@ -67,7 +67,7 @@ type Gateway struct {
 	shortLogin sync.Once // a lifetime of the homeserver's was logged
 
 	homeserverProbe probe // whether it answers
-	vaultProbe      probe // whether it can be written
+	outboxProbe     probe // whether it can be written
 
 	feed       *homeserver.Feed
 	feedLost   chan struct{}      // the connection of the feed has ended
@@ -100,7 +100,7 @@ func newGateway(cfg Config) (*Gateway, error) {
 	if err := cfg.checkReloadable(); err != nil {
 		return nil, err
 	}
-	if cfg.Vault == "" {
+	if cfg.Outbox == "" {
 		return nil, errors.New("no file for the vault")
 	}
 	if cfg.Log == nil {
@@ -109,15 +109,15 @@ func newGateway(cfg Config) (*Gateway, error) {
 	if cfg.Access == nil {
 		cfg.Access = cfg.Log
 	}
-	if cfg.Clock == nil {
-		cfg.Clock = time.Now
+	if cfg.clock == nil {
+		cfg.clock = time.Now
 	}
-	cfg.Log = loglimit.New(cfg.Log, cfg.Clock)
-	if cfg.Jitter == nil {
-		cfg.Jitter = rand.Float64
+	cfg.Log = loglimit.New(cfg.Log, cfg.clock)
+	if cfg.jitter == nil {
+		cfg.jitter = rand.Float64
 	}
-	if cfg.patience == (patience{}) {
-		cfg.patience = usualPatience()
+	if cfg.timeouts == (timeouts{}) {
+		cfg.timeouts = defaultTimeouts()
 	}
 	if cfg.CacheBytes <= 0 {
 		cfg.CacheBytes = defaultCacheBytes
@@ -126,7 +126,7 @@ func newGateway(cfg Config) (*Gateway, error) {
 	g.current.Store(&cfg)
 	var err error
 	g.homeserver, err = upstream.New(upstream.Config{
-		Address: cfg.Upstream, TLS: cfg.UpstreamTLS, Dial: cfg.dial, Timeout: cfg.patience.upstream,
+		Address: cfg.Upstream, TLS: cfg.UpstreamTLS, Dial: cfg.dial, Timeout: cfg.timeouts.upstream,
 		Scheme: func() string { return g.live().publicScheme() },
 	})
 	if err != nil {
@@ -160,9 +160,9 @@ func newGateway(cfg Config) (*Gateway, error) {
 // openOutbox opens the outbox. The feed comes after it: it has the outbox revoke.
 func (g *Gateway) openOutbox(cfg *Config) (err error) {
 	g.outbox, err = outbox.Open(outbox.Config{
-		Path: cfg.Vault, Service: g.service.API, Patient: g.client, Homeserver: g.homeserver, Sealer: g.sealer, Leases: &g.leases,
-		CacheBytes: cfg.CacheBytes / wholeCache * outbox.Shares, Log: cfg.Log, Clock: cfg.Clock, Jitter: cfg.Jitter,
-		Timeouts: outbox.Timeouts{Service: cfg.patience.order, Homeserver: cfg.patience.upstream, Race: cfg.patience.race},
+		Path: cfg.Outbox, Service: g.service.API, Patient: g.client, Homeserver: g.homeserver, Sealer: g.sealer, Leases: &g.leases,
+		CacheBytes: cfg.CacheBytes / wholeCache * outbox.Shares, Log: cfg.Log, Clock: cfg.clock, Jitter: cfg.jitter,
+		Timeouts: outbox.Timeouts{Service: cfg.timeouts.order, Homeserver: cfg.timeouts.upstream, Race: cfg.timeouts.race},
 		Periods:  func() (time.Duration, time.Duration) { live := g.live(); return live.Reconcile, live.ForgetAfter },
 		Revoked:  func(id homeserver.Identity) (soft, revoked bool) { return g.feed.RevokedKind(id) },
 		OnEnd: func(id caveat.SessionID) {
@@ -183,7 +183,7 @@ func (g *Gateway) newVerifiers() (err error) {
 		Keys: keys.Keys, Retired: keys.Retired, KeyPair: keys.KeyPair, Discharger: keys.Discharger, Location: token.Location,
 		Check: checkCondition, MaxConditions: token.MaxConditions, MaxCondition: token.MaxCondition, Leeway: g.cfg.Leeway,
 		CacheBytes: max(1, g.cfg.CacheBytes/wholeCache*verifiedParts),
-	}.WithClock(g.cfg.Clock)
+	}.WithClock(g.cfg.clock)
 	if g.hs, err = homeserver.New(hc); err != nil {
 		return err
 	}
@@ -199,7 +199,7 @@ func (g *Gateway) connect() (err error) {
 	g.closeIdle = toService.CloseIdleConnections
 	ac := client.Config{
 		URL: cfg.Service, Location: token.Location, APIKey: g.live().APIKey, UserAgent: upstream.UserAgent,
-		Timeout: cfg.patience.attempt, Patience: 3 * time.Second,
+		Timeout: cfg.timeouts.attempt, Patience: 3 * time.Second,
 		HTTPClient: &http.Client{Transport: toService},
 	}
 	if g.client, err = client.New(ac); err != nil {
@@ -211,7 +211,7 @@ func (g *Gateway) connect() (err error) {
 		return err
 	}
 	g.service, err = service.New(service.Config{
-		Client: once, CacheBytes: cfg.CacheBytes / wholeCache * service.Shares, Log: cfg.Log, Clock: cfg.Clock, Jitter: cfg.Jitter,
+		Client: once, CacheBytes: cfg.CacheBytes / wholeCache * service.Shares, Log: cfg.Log, Clock: cfg.clock, Jitter: cfg.jitter,
 		ObserveDischarge: func(op string, err error) { g.metrics.Discharge(op, err) },
 		ObserveSeen:      func(n int, err error) { g.metrics.Seen.WithLabelValues(metrics.Result(err)).Add(float64(n)) },
 	})
@@ -220,7 +220,7 @@ func (g *Gateway) connect() (err error) {
 	}
 	_, _ = cryptorand.Read(g.nonce[:]) // never fails
 	g.bodies = jsonbody.NewRoom(jsonbody.DefaultRoom)
-	g.limiter = admission.NewLimiter(cfg.Limits, cfg.Clock)
+	g.limiter = admission.NewLimiter(cfg.Limits, cfg.clock)
 	if err := g.newCaches(); err != nil {
 		return err
 	}
@@ -255,7 +255,7 @@ func (g *Gateway) Close() error {
 	g.background.Wait()
 	g.closeIdle()
 	g.homeserver.Close()
-	ctx, cancel := context.WithTimeout(context.Background(), g.cfg.patience.order)
+	ctx, cancel := context.WithTimeout(context.Background(), g.cfg.timeouts.order)
 	defer cancel()
 	g.service.Epochs.Flush(ctx)
 	return g.outbox.Close()
@@ -277,7 +277,7 @@ const (
 // newRecent makes a cache of some parts of Config.CacheBytes.
 func newRecent[K comparable, V any](g *Gateway, parts int, cfg cache.Config[K, V]) (*cache.Cache[K, V], error) {
 	cfg.Bytes = max(1, g.cfg.CacheBytes/wholeCache*parts)
-	kept, err := cache.New(cfg.WithClock(g.cfg.Clock))
+	kept, err := cache.New(cfg.WithClock(g.cfg.clock))
 	if err != nil {
 		return nil, fmt.Errorf("make cache: %w", err)
 	}
@@ -315,7 +315,7 @@ func (g *Gateway) newFeed() (*homeserver.Feed, error) {
 	return homeserver.NewFeed(homeserver.FeedConfig{
 		Client: g.client, OnEvent: g.outbox.Revoked, OnGap: g.outbox.Missed, OnCurrent: g.recovered, OnDisconnect: g.disconnected,
 		Log: g.cfg.Log, Leeway: g.cfg.Leeway,
-	}.WithClock(g.cfg.Clock))
+	}.WithClock(g.cfg.clock))
 }
 
 // follow runs the feed until ctx ends.

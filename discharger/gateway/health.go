@@ -16,35 +16,31 @@ import (
 	"github.com/discharger/discharger/discharger/gateway/upstream"
 )
 
-// Health is how the gateway is.
+// Health has the errors of the gateway's parts; nil: the part works.
 type Health struct {
-	// Homeserver is why the homeserver does not answer; nil: it does. Without
-	// it, every request is answered with 502.
+	// Homeserver: without it, every request is answered 502.
 	Homeserver error
-	// Vault is why nothing can be written down; nil: it can. Without it, sessions
-	// work, but what is owed is lost: ends of sessions that the service could
-	// not be told at once, and devices that are to be logged out.
-	Vault error
-	// Service is why the gateway does not hear from the service; nil: it does.
-	// Without it, what has a discharge goes on until that runs out. Another
-	// gateway would be no better off.
+	// Outbox is the error of the last write probe. Without the file, sessions work, but
+	// pending calls are lost: ends of sessions that are still to be sent to the service,
+	// and devices that are still to be logged out.
+	Outbox error
+	// Service is why the feed is not current. Without the service, a session goes on
+	// until its discharge expires. Another gateway is no better off.
 	Service error
 }
 
-// Ready reports whether requests should come to this gateway rather than to
-// another: the homeserver answers, and the vault can be written. The service
-// may be away; those whose discharges have not run out are not to be sent away
-// with it.
-func (h Health) Ready() bool { return h.Homeserver == nil && h.Vault == nil }
+// Ready reports whether a load balancer should send requests to this gateway: the
+// homeserver answers, and the outbox can be written. The service does not count:
+// clients whose discharges have not expired are not to be sent away with it.
+func (h Health) Ready() bool { return h.Homeserver == nil && h.Outbox == nil }
 
-// Health says how the gateway is. It asks the homeserver and writes to the
-// vault, unless that was done a moment ago, and waits no longer than ctx or two
-// seconds.
+// Health requests something of the homeserver and writes to the outbox, unless that was
+// done a moment ago, and waits no longer than ctx or two seconds.
 func (g *Gateway) Health(ctx context.Context) Health {
-	ctx, cancel := context.WithTimeout(ctx, g.cfg.patience.health)
+	ctx, cancel := context.WithTimeout(ctx, g.cfg.timeouts.health)
 	defer cancel()
-	now := g.cfg.Clock()
-	h := Health{Homeserver: g.homeserverProbe.ask(ctx, now), Vault: g.vaultProbe.ask(ctx, now)}
+	now := g.cfg.clock()
+	h := Health{Homeserver: g.homeserverProbe.ask(ctx, now), Outbox: g.outboxProbe.ask(ctx, now)}
 	if s := g.feed.Status(); !s.Connected || !s.Current {
 		h.Service = errSilent
 		if !s.LastContact.IsZero() {
@@ -55,9 +51,9 @@ func (g *Gateway) Health(ctx context.Context) Health {
 }
 
 const (
-	homeserverLife = time.Second      // of an answer of the homeserver's, to those who ask how it is
-	vaultLife      = 10 * time.Second // of a successful write: it is one to the disk
-	failureLife    = time.Second
+	homeserverLife  = time.Second      // of an answer of the homeserver's, to those who ask how it is
+	outboxProbeLife = 10 * time.Second // of a successful write: it is one to the disk
+	failureLife     = time.Second
 )
 
 var (
@@ -66,21 +62,21 @@ var (
 )
 
 func (g *Gateway) newProbes() {
-	g.homeserverProbe = probe{life: homeserverLife, patience: g.cfg.patience.health, check: func(ctx context.Context) error {
+	g.homeserverProbe = probe{life: homeserverLife, timeouts: g.cfg.timeouts.health, check: func(ctx context.Context) error {
 		status, _, err := g.homeserver.Get(ctx, upstream.PathVersions, "", upstream.Origin{})
 		if err == nil && status >= 500 {
 			err = &upstream.StatusError{Status: status}
 		}
 		return err
 	}}
-	g.vaultProbe = probe{life: vaultLife, patience: g.cfg.patience.health, check: func(context.Context) error { return g.outbox.Store.Probe(g.cfg.Clock()) }}
+	g.outboxProbe = probe{life: outboxProbeLife, timeouts: g.cfg.timeouts.health, check: func(context.Context) error { return g.outbox.Store.Probe(g.cfg.clock()) }}
 }
 
 // probe tries something out for all who ask whether it works, and remembers for
 // a moment whether it did: those who ask are many, and come at any rate.
 type probe struct {
 	life     time.Duration // for which a success counts
-	patience time.Duration // with one try
+	timeouts time.Duration // with one try
 	check    func(context.Context) error
 
 	mu    sync.Mutex
@@ -113,7 +109,7 @@ func (p *probe) ask(ctx context.Context, now time.Time) error {
 }
 
 func (p *probe) try(ctx context.Context, now time.Time) {
-	ctx, cancel := context.WithTimeout(ctx, p.patience)
+	ctx, cancel := context.WithTimeout(ctx, p.timeouts)
 	defer cancel()
 	err := p.check(ctx)
 	p.mu.Lock()
@@ -204,7 +200,7 @@ func (g *Gateway) refuseLoop(w http.ResponseWriter, r *http.Request) *reply.Refu
 // back. The gateway must be serving. A homeserver that does not answer is no error:
 // it may come later.
 func (g *Gateway) CheckUpstream(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, g.cfg.patience.health)
+	ctx, cancel := context.WithTimeout(ctx, g.cfg.timeouts.health)
 	defer cancel()
 	if _, _, err := g.homeserver.Get(ctx, upstream.PathVersions, "", upstream.Origin{}); errors.Is(err, upstream.ErrLoop) {
 		return err

@@ -27,7 +27,7 @@ func TestHealth(t *testing.T) {
 	w.hs.set(func(s *stub) { s.failVersions = true })
 	w.forward(homeserverLife)
 	var status *upstream.StatusError
-	if h := w.gateway.Health(ctx); h.Ready() || !errors.As(h.Homeserver, &status) || h.Vault != nil {
+	if h := w.gateway.Health(ctx); h.Ready() || !errors.As(h.Homeserver, &status) || h.Outbox != nil {
 		t.Errorf("%+v", h)
 	}
 	w.hs.set(func(s *stub) { s.failVersions = false })
@@ -37,7 +37,7 @@ func TestHealth(t *testing.T) {
 	}
 	w.hs.leave()
 	w.forward(homeserverLife)
-	if h := w.gateway.Health(ctx); h.Ready() || h.Homeserver == nil || h.Vault != nil {
+	if h := w.gateway.Health(ctx); h.Ready() || h.Homeserver == nil || h.Outbox != nil {
 		t.Errorf("%+v", h)
 	}
 }
@@ -46,18 +46,18 @@ func TestHealth(t *testing.T) {
 func TestHealthOfVault(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, func(w *world) { w.stopped = time.Now() })
-	if h := w.gateway.Health(t.Context()); h.Vault != nil {
+	if h := w.gateway.Health(t.Context()); h.Outbox != nil {
 		t.Fatalf("%+v", h)
 	}
 	w.gateway.cancel() // nothing else uses the file now
 	w.gateway.background.Wait()
 	w.gateway.outbox.Stop()
 	must(t, w.gateway.outbox.Store.Close())
-	if h := w.gateway.Health(t.Context()); h.Vault != nil {
+	if h := w.gateway.Health(t.Context()); h.Outbox != nil {
 		t.Errorf("what was found out a moment ago counts no more: %+v", h)
 	}
-	w.forward(vaultLife)
-	if h := w.gateway.Health(t.Context()); h.Ready() || h.Vault == nil || h.Homeserver != nil {
+	w.forward(outboxProbeLife)
+	if h := w.gateway.Health(t.Context()); h.Ready() || h.Outbox == nil || h.Homeserver != nil {
 		t.Errorf("%+v", h)
 	}
 }
@@ -66,7 +66,7 @@ func TestHealthOfVault(t *testing.T) {
 func TestHealthIsCheap(t *testing.T) {
 	t.Parallel()
 	frozen := time.Now()
-	w := newWorld(t, func(w *world) { w.cfg.Clock = func() time.Time { return frozen } })
+	w := newWorld(t, func(w *world) { w.cfg.clock = func() time.Time { return frozen } })
 	before := w.hs.count()
 	var all sync.WaitGroup
 	for range 50 {
@@ -83,7 +83,7 @@ func TestHealthIsCheap(t *testing.T) {
 
 	release := make(chan struct{})
 	arrived := make(chan struct{}, 1)
-	p := probe{life: time.Hour, patience: time.Hour, check: func(context.Context) error {
+	p := probe{life: time.Hour, timeouts: time.Hour, check: func(context.Context) error {
 		arrived <- struct{}{}
 		<-release
 		return nil

@@ -32,7 +32,7 @@ func TestFetchesPerLifetime(t *testing.T) {
 		rhythm time.Duration
 	}{{0, service.RefreshAhead}, {0.5, service.RefreshAhead * 2 / 3}, {0.999, service.RefreshAhead}} {
 		w := newWorld(t, func(w *world) {
-			w.cfg.Jitter = func() float64 { return c.jitter }
+			w.cfg.jitter = func() float64 { return c.jitter }
 			w.stopped = time.Now()
 		})
 		in := w.login(false)
@@ -60,7 +60,7 @@ func TestFetchesPerLifetime(t *testing.T) {
 func TestWhichFetchesAreSpread(t *testing.T) {
 	t.Parallel()
 	jitter := 0.0
-	w := newWorld(t, func(w *world) { w.cfg.Jitter = func() float64 { return jitter } })
+	w := newWorld(t, func(w *world) { w.cfg.jitter = func() float64 { return jitter } })
 	token := w.login(false).text("access_token")
 	id := w.sessionOf(token)
 	for _, c := range []struct {

@@ -18,7 +18,7 @@ import (
 func (w *world) beside(change func(*Config)) *world {
 	w.t.Helper()
 	other := &world{t: w.t, hs: w.hs, service: w.service, log: &syncBuffer{}, cfg: w.cfg}
-	other.cfg.Registerer, other.cfg.Vault = nil, filepath.Join(w.t.TempDir(), "gateway.db")
+	other.cfg.Registerer, other.cfg.Outbox = nil, filepath.Join(w.t.TempDir(), "gateway.db")
 	change(&other.cfg)
 	g, err := New(other.cfg)
 	must(w.t, err)

@@ -16,16 +16,15 @@ import (
 	"github.com/discharger/discharger/discharger/gateway/upstream"
 )
 
-// Legacy says what becomes of tokens that are not the gateway's: those that the
-// homeserver gave out before there was one.
+// Legacy is the treatment of tokens that the homeserver issued before the gateway came.
 type Legacy struct {
 	// Until is when they end; the zero value is never.
 	Until time.Time
 	// Reject ends them at once.
 	Reject bool
-	// OnceNew ends those of users who have had a token of the gateway's. The
-	// homeserver is asked whose a token is, and the answer is kept for a while.
-	OnceNew bool
+	// RejectAfterUpgrade ends those of users who have logged in through the gateway. The
+	// homeserver is requested for the owner of a token, which is cached.
+	RejectAfterUpgrade bool
 }
 
 // whoamiLife is for how long it is remembered whose a token is.
@@ -51,12 +50,12 @@ func (g *Gateway) admitForeign(r *http.Request, x *exchange, c token.Credential)
 	if g.legacyOver() {
 		return reply.UnknownToken("This access token is from before, and not accepted any more. Log in again.", true)
 	}
-	if !l.OnceNew {
+	if !l.RejectAfterUpgrade {
 		return nil
 	}
 	user, err := g.ownerOf(ctx, sum, c.Text, x.origin(r))
 	if err != nil {
-		g.cfg.Log.LogAttrs(ctx, slog.LevelWarn, "cannot find out whose an old token is", slog.Any("error", err))
+		g.cfg.Log.LogAttrs(ctx, slog.LevelWarn, "owner of a legacy token is unknown", slog.Any("error", err))
 		return reply.Undecided(0)
 	}
 	if user != "" && g.outbox.Store.KnowsUser(user) {
@@ -66,17 +65,17 @@ func (g *Gateway) admitForeign(r *http.Request, x *exchange, c token.Credential)
 }
 
 // bounds reports whether tokens from before are ever refused.
-func (l Legacy) bounds() bool { return l.Reject || !l.Until.IsZero() || l.OnceNew }
+func (l Legacy) bounds() bool { return l.Reject || !l.Until.IsZero() || l.RejectAfterUpgrade }
 
 // legacyOver reports whether tokens from before are refused now.
 func (g *Gateway) legacyOver() bool {
 	l := g.live().Legacy
-	return l.Reject || !l.Until.IsZero() && !g.cfg.Clock().Before(l.Until)
+	return l.Reject || !l.Until.IsZero() && !g.cfg.clock().Before(l.Until)
 }
 
 // ownerOf asks the homeserver whose a token is, unless it was asked lately.
 func (g *Gateway) ownerOf(ctx context.Context, sum [sha256.Size]byte, token string, who upstream.Origin) (string, error) {
-	now := g.cfg.Clock()
+	now := g.cfg.clock()
 	if o, ok := g.owners.Get(sum); ok && now.Before(o.until) {
 		return o.user, nil
 	}
@@ -114,7 +113,7 @@ func (g *Gateway) refreshForeign(w http.ResponseWriter, r *http.Request, _ *exch
 func (g *Gateway) answerRefresh(resp *http.Response, x *exchange) error {
 	switch {
 	case resp.StatusCode == http.StatusNotFound, resp.StatusCode == http.StatusMethodNotAllowed:
-	case resp.StatusCode == http.StatusOK && g.live().Legacy.OnceNew:
+	case resp.StatusCode == http.StatusOK && g.live().Legacy.RejectAfterUpgrade:
 	default:
 		return nil
 	}
@@ -139,7 +138,7 @@ func (g *Gateway) answerRefresh(resp *http.Response, x *exchange) error {
 	user, err := g.ownerOf(ctx, sha256.Sum256([]byte(token)), token, x.origin(resp.Request))
 	switch {
 	case err != nil:
-		g.cfg.Log.LogAttrs(ctx, slog.LevelWarn, "owner of an old refresh token is unknown", slog.Any("error", err))
+		g.cfg.Log.LogAttrs(ctx, slog.LevelWarn, "owner of a legacy refresh token is unknown", slog.Any("error", err))
 		return failed{reply.Undecided(0).Text()}
 	case user != "" && g.outbox.Store.KnowsUser(user):
 		return failed{reply.UnknownToken("You have logged in anew elsewhere. Log in again here too.", true)}

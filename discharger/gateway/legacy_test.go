@@ -71,9 +71,9 @@ func TestLegacy(t *testing.T) {
 }
 
 // Whoever has had a new token has no use for old ones; everybody else has.
-func TestOnceNewAlwaysNew(t *testing.T) {
+func TestRejectAfterUpgrade(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, func(w *world) { w.cfg.Legacy.OnceNew = true })
+	w := newWorld(t, func(w *world) { w.cfg.Legacy.RejectAfterUpgrade = true })
 	old, other := w.foreign("@u:hs"), w.foreign("@v:hs")
 	w.want(w.do("GET", upstream.PathWhoami, old, nil), 200, "")
 	in := w.login(false)

@@ -234,7 +234,7 @@ func (g *Gateway) answerLogin(resp *http.Response, x *exchange) error {
 	in.session = caveat.NewSessionID()
 	if ms, err := strconv.ParseInt(string(body.Get(memberExpires)), 10, 64); err == nil && ms > 0 {
 		life := time.Duration(min(ms, maxUpstreamLife)) * time.Millisecond
-		in.ends = g.cfg.Clock().Add(life)
+		in.ends = g.cfg.clock().Add(life)
 		g.reportLifetime(resp.Request.Context(), x, life)
 	}
 	out, f := g.issueLeased(resp.Request.Context(), x, in)
@@ -365,7 +365,7 @@ func (g *Gateway) loginRefused(ctx context.Context, err error) *reply.Refusal {
 		g.cfg.Log.LogAttrs(ctx, slog.LevelWarn, "service is unavailable, login answered 503", slog.Any("error", err))
 		return reply.Undecided(unavailable.RetryAfter)
 	}
-	g.cfg.Log.LogAttrs(ctx, slog.LevelError, "no session could be begun", slog.Any("error", err))
+	g.cfg.Log.LogAttrs(ctx, slog.LevelError, "cannot begin session", slog.Any("error", err))
 	return reply.Undecided(0)
 }
 

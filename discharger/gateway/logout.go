@@ -30,7 +30,7 @@ func (g *Gateway) verifyLogout(ctx context.Context, x *exchange, c token.Credent
 		return err
 	}
 	x.identity, err = g.verifyExpired(ctx, c.Text, from)
-	x.expired = err == nil && !g.cfg.Clock().Before(x.identity.Expires.Add(g.cfg.Leeway))
+	x.expired = err == nil && !g.cfg.clock().Before(x.identity.Expires.Add(g.cfg.Leeway))
 	return err
 }
 
@@ -123,7 +123,7 @@ func (g *Gateway) leaveLive(ctx context.Context, x *exchange, s outbox.State) (p
 func (g *Gateway) owe(ctx context.Context, id homeserver.Identity) {
 	err := g.outbox.Store.AddLogout(id.Session, outbox.PendingLogout{Box: []byte(id.Payload), User: id.User, Device: id.Device, Named: true, Left: true})
 	if err != nil {
-		g.cfg.Log.LogAttrs(ctx, slog.LevelError, "logout cannot be written down", slog.Any("error", err))
+		g.cfg.Log.LogAttrs(ctx, slog.LevelError, "cannot record pending logout", slog.Any("error", err))
 	}
 }
 
@@ -153,7 +153,7 @@ func (g *Gateway) leaveLater(ctx context.Context, x *exchange, err error) *reply
 		return g.refusal(ctx, err)
 	}
 	g.cfg.Log.LogAttrs(ctx, slog.LevelWarn, "logout cannot be decided yet, keeping it for later", slog.Any("error", err))
-	g.outbox.Keep(ctx, outbox.Job{Op: outbox.EndSession, User: id.User, Session: id.Session, At: g.cfg.Clock().UnixMilli()})
+	g.outbox.Keep(ctx, outbox.Job{Op: outbox.EndSession, User: id.User, Session: id.Session, At: g.cfg.clock().UnixMilli()})
 	g.outbox.NoteEnd(ctx, id, outbox.End{Reason: wire.RevokedLogout})
 	return nil
 }
@@ -171,7 +171,7 @@ func (g *Gateway) left(ctx context.Context, x *exchange) {
 func (g *Gateway) settleLeft(ctx context.Context, x *exchange) {
 	x.settled = true
 	if err := g.outbox.Store.Drop(x.identity.Session); err != nil {
-		g.cfg.Log.LogAttrs(ctx, slog.LevelError, "logout cannot be taken off the list", slog.Any("error", err))
+		g.cfg.Log.LogAttrs(ctx, slog.LevelError, "cannot record completed logout", slog.Any("error", err))
 	}
 }
 

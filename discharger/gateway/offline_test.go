@@ -75,7 +75,7 @@ func TestServiceRefusesGateway(t *testing.T) {
 func TestOneFetchPerLifetime(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, func(w *world) {
-		w.cfg.Jitter = func() float64 { return 0.5 }
+		w.cfg.jitter = func() float64 { return 0.5 }
 		w.stopped = time.Now()
 	})
 	text := w.login(false).text("access_token")

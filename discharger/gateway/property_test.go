@@ -39,15 +39,15 @@ func newHistory(t *testing.T, seed uint64, dendrite bool) *history {
 		if i == 0 {
 			h.gateways = append(h.gateways, newWorld(t, like(dendrite), func(w *world) {
 				w.limits = session.Limits{Idle: 24 * time.Hour, Absolute: 30 * 24 * time.Hour}
-				w.cfg.Clock = func() time.Time { return w.now().Add(time.Duration(step.Load())) }
+				w.cfg.clock = func() time.Time { return w.now().Add(time.Duration(step.Load())) }
 			}))
 			continue
 		}
 		one := h.gateways[0]
 		two := &world{t: t, hs: one.hs, service: one.service, log: one.log, cfg: one.cfg}
-		two.cfg.Vault += ".another"
+		two.cfg.Outbox += ".another"
 		two.cfg.Registerer = nil
-		two.cfg.Clock = func() time.Time { return one.now().Add(time.Duration(step.Load())) }
+		two.cfg.clock = func() time.Time { return one.now().Add(time.Duration(step.Load())) }
 		two.startGateway()
 		h.gateways = append(h.gateways, two)
 	}

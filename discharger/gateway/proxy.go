@@ -217,6 +217,6 @@ func (g *Gateway) rebaseObject(body *jsonbody.Object) bool {
 
 // leave notes that an answer stays as it is.
 func (g *Gateway) leave(resp *http.Response, what string) {
-	g.cfg.Log.LogAttrs(resp.Request.Context(), slog.LevelWarn, "the homeserver's answer is not the JSON it should be",
+	g.cfg.Log.LogAttrs(resp.Request.Context(), slog.LevelWarn, "homeserver answer is not the expected JSON",
 		slog.String("answer", what))
 }

@@ -133,7 +133,7 @@ func TestReaperDoubtsClocks(t *testing.T) {
 	t.Parallel()
 	var behind atomic.Int64 // the gateway's clock, of the service's
 	w := newWorld(t, func(w *world) {
-		w.cfg.Clock = func() time.Time { return w.now().Add(-time.Duration(behind.Load())) }
+		w.cfg.clock = func() time.Time { return w.now().Add(-time.Duration(behind.Load())) }
 	})
 	w.offline()
 	in := w.login(false, anyMap{"device_id": "ONE"})
@@ -182,7 +182,7 @@ func (w *world) rewrite(f func(tx *bbolt.Tx) error) {
 	w.t.Helper()
 	w.http.Close()
 	must(w.t, w.gateway.Close())
-	db, err := bbolt.Open(w.cfg.Vault, 0o600, nil)
+	db, err := bbolt.Open(w.cfg.Outbox, 0o600, nil)
 	must(w.t, err)
 	must(w.t, db.Update(f))
 	must(w.t, db.Close())

@@ -108,7 +108,7 @@ func (g *Gateway) exchangeRefresh(r *http.Request, x *exchange, t token.RefreshT
 	}
 	out, err := g.hand(grant, id.Mode)
 	if err != nil {
-		g.cfg.Log.LogAttrs(ctx, slog.LevelError, "no token can be made of a discharge", slog.Any("error", err))
+		g.cfg.Log.LogAttrs(ctx, slog.LevelError, "cannot encode token", slog.Any("error", err))
 		return issued{}, reply.Undecided(0).Text()
 	}
 	return out, nil
@@ -122,7 +122,7 @@ func (g *Gateway) confirmUpstream(ctx context.Context, r *http.Request, x *excha
 	if err != nil {
 		return err
 	}
-	asking, cancel := context.WithTimeout(ctx, g.cfg.patience.health)
+	asking, cancel := context.WithTimeout(ctx, g.cfg.timeouts.health)
 	defer cancel()
 	v, err := g.homeserver.Known(asking, token, x.origin(r))
 	if err != nil || v.Known {

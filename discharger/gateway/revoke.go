@@ -75,7 +75,7 @@ func (g *Gateway) rejected(resp *http.Response, x *exchange) error {
 	who := x.origin(resp.Request)
 	v, err := g.homeserver.Known(ctx, x.upstream, who)
 	if err != nil {
-		g.cfg.Log.LogAttrs(ctx, slog.LevelWarn, "homeserver does not say whether it knows a token", slog.Any("error", err))
+		g.cfg.Log.LogAttrs(ctx, slog.LevelWarn, "state of a token at the homeserver is unknown", slog.Any("error", err))
 		return failed{reply.Undecided(0)}
 	}
 	if v.Known {
@@ -142,7 +142,7 @@ func (g *Gateway) resumeUIA(x *exchange, body jsonbody.Object) {
 		return
 	}
 	if x.uia.session, _ = auth.Text(memberSession); x.uia.session != "" {
-		x.uia.before = g.uiaSessions(x).Get(uia.KeyOf(x.route, x.identity.User, x.uia.session), g.cfg.Clock())
+		x.uia.before = g.uiaSessions(x).Get(uia.KeyOf(x.route, x.identity.User, x.uia.session), g.cfg.clock())
 	}
 }
 
@@ -158,7 +158,7 @@ func (g *Gateway) challenged(resp *http.Response, x *exchange) error {
 	if name == "" || body.Get(memberFlows) == nil {
 		return nil
 	}
-	g.uiaSessions(x).Put(uia.KeyOf(x.route, x.identity.User, name), x.uia.own.Over(x.uia.before), g.cfg.Clock())
+	g.uiaSessions(x).Put(uia.KeyOf(x.route, x.identity.User, name), x.uia.own.Over(x.uia.before), g.cfg.clock())
 	return nil
 }
 

@@ -18,7 +18,7 @@ import (
 
 // ServeHTTP answers one request.
 func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	start := g.cfg.Clock()
+	start := g.cfg.clock()
 	upstream.CleanHeaders(r)
 	x := &exchange{method: r.Method}
 	refused := x.enter(r)
@@ -185,7 +185,7 @@ func (g *Gateway) finish(r *http.Request, x *exchange, out *admission.Recorder, 
 	attrs := make([]slog.Attr, 0, 8)
 	attrs = append(attrs,
 		slog.String("method", r.Method), slog.String("path", x.path), slog.Int("status", status), slog.Int64("bytes", written),
-		slog.String("from", x.client.String()), slog.Duration("took", g.cfg.Clock().Sub(start)), slog.String("outcome", x.outcome.String()))
+		slog.String("from", x.client.String()), slog.Duration("took", g.cfg.clock().Sub(start)), slog.String("outcome", x.outcome.String()))
 	if x.ours() {
 		attrs = append(attrs, slog.String("session", x.identity.Session.String()))
 	}

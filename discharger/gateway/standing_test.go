@@ -41,7 +41,7 @@ func TestVouchedSessionEnds(t *testing.T) {
 }
 
 // An answer of another server's about its own tokens does not say how a session
-// ends, and where the homeserver does not say whether it knows a token, nothing is
+// ends, and where the state of a token at the homeserver is unknown, nothing is
 // over.
 func TestRejectedSaysHowItEnds(t *testing.T) {
 	t.Parallel()

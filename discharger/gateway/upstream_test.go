@@ -34,7 +34,7 @@ func TestConfig(t *testing.T) {
 		"no API key":      func(c *Config) { c.APIKey = nil },
 		"no keys":         func(c *Config) { c.Keys = nil },
 		"no service":      func(c *Config) { c.Service = "" },
-		"no vault":        func(c *Config) { c.Vault = "" },
+		"no vault":        func(c *Config) { c.Outbox = "" },
 		"vault in use":    func(*Config) {},
 		"negative leeway": func(c *Config) { c.Leeway = -1 },
 		"nobody's key":    func(c *Config) { c.Discharger = [32]byte{} },
@@ -48,7 +48,7 @@ func TestConfig(t *testing.T) {
 	}
 	cfg := w.cfg
 	cfg.Upstream += "/"
-	cfg.Vault += "2"
+	cfg.Outbox += "2"
 	cfg.Registerer = nil
 	g, err := New(cfg)
 	must(t, err)

@@ -22,8 +22,8 @@ func inBubble(t *testing.T, test func(*testing.T, *world), change ...func(*world
 		p := newPipes()
 		w := newWorldOf(&world{t: t, pipes: p}, append(change, func(w *world) {
 			w.cfg.dial = p.dial
-			w.cfg.patience = usualPatience()
-			w.cfg.patience.wait = testWait
+			w.cfg.timeouts = defaultTimeouts()
+			w.cfg.timeouts.wait = testWait
 		})...)
 		t.Cleanup(p.client.CloseIdleConnections)
 		must(t, w.gateway.feed.WaitCurrent(t.Context()))

@@ -18,8 +18,8 @@ import (
 func BenchmarkWaiting(b *testing.B) {
 	const requests = 500
 	w := newWorld(b, func(w *world) {
-		w.cfg.patience = usualPatience()
-		w.cfg.patience.wait = time.Hour
+		w.cfg.timeouts = defaultTimeouts()
+		w.cfg.timeouts.wait = time.Hour
 		w.cfg.TrustedProxies = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
 	})
 	all := make([]*http.Request, requests)

@@ -123,10 +123,10 @@ func newWorldOf(w *world, change ...func(*world)) *world {
 	master := homeserver.NewKey()
 	w.cfg = Config{
 		Upstream: w.hs.URL, APIKey: secret.Bytes(testAPIKey), Keys: homeserver.Keys{master}, KeyPair: theirs, Discharger: ours.Public,
-		Vault: filepath.Join(dir, "gateway.db"), ForgetAfter: testForget, Registerer: w.reg, Clock: w.now,
+		Outbox: filepath.Join(dir, "gateway.db"), ForgetAfter: testForget, Registerer: w.reg, clock: w.now,
 		Log: slog.New(slog.NewJSONHandler(w.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 		// A machine that stands still for a while is nobody's end.
-		patience: patience{attempt: time.Minute, order: time.Minute, upstream: time.Minute, health: time.Minute, race: time.Millisecond, leased: time.Minute},
+		timeouts: timeouts{attempt: time.Minute, order: time.Minute, upstream: time.Minute, health: time.Minute, race: time.Millisecond, leased: time.Minute},
 	}
 	for _, f := range change {
 		f(w)

@@ -35,7 +35,7 @@ type readyBody struct {
 // ServeHTTP checks the parts and answers.
 func (r *readiness) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	h := r.gateway.Health(req.Context())
-	body := readyBody{"ready", partStatus(h.Homeserver), partStatus(h.Vault), partStatus(h.Service)}
+	body := readyBody{"ready", partStatus(h.Homeserver), partStatus(h.Outbox), partStatus(h.Service)}
 	code := http.StatusOK
 	switch {
 	case r.draining.Load():

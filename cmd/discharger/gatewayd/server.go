@@ -53,13 +53,13 @@ func (p *Params) config(cfg *config.Config, ring *keyfile.Ring) (gc gateway.Conf
 	gc = gateway.Config{
 		Upstream: cfg.Gateway.Upstream, PublicURL: cfg.Gateway.PublicURL, Service: p.Service,
 		APIKey: ring.Of(keyfile.API)[0].APIKey(), Keys: keys.Keys, Retired: keys.Retired, KeyPair: keys.KeyPair, Discharger: p.ServiceKey,
-		Vault: cfg.GatewayOutboxFile(), TrustedProxies: cfg.TrustedProxies, Leeway: p.leeway,
+		Outbox: cfg.GatewayOutboxFile(), TrustedProxies: cfg.TrustedProxies, Leeway: p.leeway,
 		Legacy: gateway.Legacy{
-			Reject: cfg.Gateway.Legacy == config.LegacyReject, Until: cfg.Gateway.LegacyUntil, OnceNew: cfg.Gateway.RejectLegacyAfterUpgrade,
+			Reject: cfg.Gateway.Legacy == config.LegacyReject, Until: cfg.Gateway.LegacyUntil, RejectAfterUpgrade: cfg.Gateway.RejectLegacyAfterUpgrade,
 		},
 		CacheBytes: cfg.Gateway.Limits.CacheMiB << 20, Limits: gatewayLimits(&cfg.Gateway.Limits),
-		Reconcile: cfg.Gateway.Reconcile, ForgetAfter: cfg.Gateway.ForgetAfter, Registerer: p.Registerer, Log: p.Log, Access: p.Access, Clock: p.Now,
-	}
+		Reconcile: cfg.Gateway.Reconcile, ForgetAfter: cfg.Gateway.ForgetAfter, Registerer: p.Registerer, Log: p.Log, Access: p.Access,
+	}.WithClock(p.Now)
 	if t := cfg.Gateway.UpstreamTLS; t != nil {
 		if gc.UpstreamTLS, err = t.Load(); err != nil {
 			return gc, command.Mark(err, command.ErrConfig)

@@ -24,7 +24,7 @@ func (b *Outbox) Revoked(r wire.Revocation) {
 	}
 	b.cfg.OnChange()
 	if err != nil {
-		b.cfg.Log.LogAttrs(ctx, slog.LevelError, "revocation cannot be written down", slog.Any("error", err))
+		b.cfg.Log.LogAttrs(ctx, slog.LevelError, "cannot record revocation", slog.Any("error", err))
 	}
 	if len(ids) > 0 {
 		b.cfg.Log.LogAttrs(ctx, slog.LevelInfo, "logging out devices of revoked sessions",

@@ -57,7 +57,7 @@ func (b *Outbox) Revoke(ctx context.Context, o Job) {
 // Keep keeps an order for later.
 func (b *Outbox) Keep(ctx context.Context, o Job) {
 	if err := b.Store.PutJob(o); err != nil {
-		b.cfg.Log.LogAttrs(ctx, slog.LevelError, "revocation cannot be kept for later", slog.Any("error", err))
+		b.cfg.Log.LogAttrs(ctx, slog.LevelError, "cannot record revocation job", slog.Any("error", err))
 		return
 	}
 	for _, id := range o.sessions() {
@@ -97,7 +97,7 @@ func (b *Outbox) recall() error {
 func (b *Outbox) EndLocally(ctx context.Context, o Job) []caveat.SessionID {
 	gone, err := b.Store.forget(o)
 	if err != nil {
-		b.cfg.Log.LogAttrs(ctx, slog.LevelError, "sessions cannot be taken out of the vault", slog.Any("error", err))
+		b.cfg.Log.LogAttrs(ctx, slog.LevelError, "cannot remove sessions from the outbox", slog.Any("error", err))
 	}
 	ended := gone[:0]
 	for _, id := range gone {

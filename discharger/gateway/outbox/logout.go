@@ -53,7 +53,7 @@ func (b *Outbox) logOutDevice(ctx context.Context, id caveat.SessionID) error {
 		return err
 	}
 	if err != nil {
-		b.cfg.Log.LogAttrs(ctx, slog.LevelError, "key of a homeserver's token is gone, its device stays", slog.String("session", id.String()))
+		b.cfg.Log.LogAttrs(ctx, slog.LevelError, "key of a homeserver token is missing, the device stays", slog.String("session", id.String()))
 		return b.Store.LogoutDone(id)
 	}
 	if !d.Named {
@@ -90,7 +90,7 @@ func (b *Outbox) logOutDevice(ctx context.Context, id caveat.SessionID) error {
 		}
 		return fmt.Errorf("log out at the homeserver: %w", err)
 	}
-	b.cfg.Log.LogAttrs(ctx, slog.LevelError, "homeserver does not log a device out, it stays",
+	b.cfg.Log.LogAttrs(ctx, slog.LevelError, "upstream logout failed permanently, the device stays",
 		slog.String("session", id.String()), slog.Any("error", err))
 	return b.Store.LogoutDone(id)
 }

@@ -124,7 +124,7 @@ func (b *Outbox) Begin(ctx context.Context, session caveat.SessionID, user, devi
 		User: user, Device: device, Box: b.sealer.SealUpstream(session, token), Minted: b.cfg.Clock().UnixMilli(),
 	})
 	if err != nil {
-		b.cfg.Log.LogAttrs(ctx, slog.LevelError, "session cannot be written down and will not be logged out at the homeserver when it is over",
+		b.cfg.Log.LogAttrs(ctx, slog.LevelError, "cannot record session, its device will not be logged out",
 			slog.Any("error", err))
 	}
 	if len(before) > 0 {

@@ -198,6 +198,6 @@ func (b *Outbox) NoteEnd(ctx context.Context, id homeserver.Identity, e End) {
 		b.Wake()
 	}
 	if err != nil {
-		b.cfg.Log.LogAttrs(ctx, slog.LevelError, "end of a session cannot be written down", slog.Any("error", err))
+		b.cfg.Log.LogAttrs(ctx, slog.LevelError, "cannot record end of session", slog.Any("error", err))
 	}
 }

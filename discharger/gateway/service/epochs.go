@@ -129,7 +129,7 @@ func (s *Epochs) send(ctx context.Context, batch []wire.Seen) bool {
 	err := s.g.API.Seen(ctx, batch)
 	s.g.cfg.ObserveSeen(len(batch), err)
 	if err != nil {
-		s.g.cfg.Log.LogAttrs(ctx, slog.LevelWarn, "what was seen in use is still to be reported", slog.Any("error", err))
+		s.g.cfg.Log.LogAttrs(ctx, slog.LevelWarn, "epoch report failed, retrying", slog.Any("error", err))
 		return false
 	}
 	s.mu.Lock()

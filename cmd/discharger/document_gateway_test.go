@@ -7,11 +7,11 @@ import (
 	"testing"
 )
 
-// TestReadmeGateway makes sure that the configurations in the README's section
+// TestGatewayDocument makes sure that the configurations in the gateway's document
 // about the gateway are ones that the program accepts.
-func TestReadmeGateway(t *testing.T) {
+func TestGatewayDocument(t *testing.T) {
 	t.Parallel()
-	section := documentSection(t, "README.md", "## In front of a Matrix homeserver", "## ")
+	section := documentSection(t, "deploy/gateway.md", "# The gateway in front of a Matrix homeserver", "It is not for a Synapse")
 	if n := checkConfigurations(t, section, "gateway "); n != 2 {
 		t.Errorf("%d configurations", n)
 	}
