@@ -88,50 +88,28 @@ func sessionsResponse(list []discharger.SessionInfo) wire.SessionsResponse {
 	return body
 }
 
-func (s *Server) revokeUser(c echo.Context, homeserver string) error {
+// revokeNamed makes the revocation of a path: of a user, or of the session or device
+// that the path names.
+func (s *Server) revokeNamed(c echo.Context, homeserver string) error {
 	var e wire.RevokeEntry
-	var err, err2 error
-	e.User, err = segment(c, segmentUser)
-	e.RevokeOptions, err2 = readOrder(c)
-	if err := errors.Join(err, err2); err != nil {
+	var errUser, errName, errOptions error
+	e.User, errUser = segment(c, segmentUser)
+	switch {
+	case slices.Contains(c.ParamNames(), segmentID):
+		if e.Session, errName = caveat.ParseSessionID(c.Param(segmentID)); errName != nil || e.Session == (caveat.SessionID{}) {
+			errName = &paramError{segmentID, "is not a session"}
+		}
+	case slices.Contains(c.ParamNames(), segmentDevice):
+		e.Device, errName = segment(c, segmentDevice)
+	}
+	e.RevokeOptions, errOptions = readOrder(c)
+	if err := errors.Join(errUser, errName, errOptions); err != nil {
 		return err
 	}
-	return s.revokeOne(c, homeserver, &e)
-}
-
-func (s *Server) revokeSession(c echo.Context, homeserver string) error {
-	var e wire.RevokeEntry
-	var err, err2, err3 error
-	e.User, err = segment(c, segmentUser)
-	e.Session, err2 = caveat.ParseSessionID(c.Param("id"))
-	e.RevokeOptions, err3 = readOrder(c)
-	if err2 != nil || e.Session == (caveat.SessionID{}) {
-		err2 = &paramError{"id", "is not a session"}
-	}
-	if err := errors.Join(err, err2, err3); err != nil {
-		return err
-	}
-	return s.revokeOne(c, homeserver, &e)
-}
-
-func (s *Server) revokeDevice(c echo.Context, homeserver string) error {
-	var e wire.RevokeEntry
-	var err, err2, err3 error
-	e.User, err = segment(c, segmentUser)
-	e.Device, err2 = segment(c, segmentDevice)
-	e.RevokeOptions, err3 = readOrder(c)
-	if err := errors.Join(err, err2, err3); err != nil {
-		return err
-	}
-	return s.revokeOne(c, homeserver, &e)
-}
-
-// revokeOne makes one revocation and sends the result.
-func (s *Server) revokeOne(c echo.Context, homeserver string, e *wire.RevokeEntry) error {
 	if err := e.Check(); err != nil {
 		return &orderError{err.Error()}
 	}
-	r, err := s.revoke(c, homeserver, e)
+	r, err := s.revoke(c, homeserver, &e)
 	if err != nil {
 		return err
 	}
@@ -264,6 +242,7 @@ func (s *Server) serviceReady(c echo.Context, _ string) error {
 const (
 	segmentUser   = "user"
 	segmentDevice = "device"
+	segmentID     = "id" // of a session
 )
 
 // segment returns a segment of the path, decoded once.

@@ -205,7 +205,7 @@ func TestBadRevocations(t *testing.T) {
 	s := w.session("@alice:a.example", "PHONE", caveat.ModeOpen)
 	id := s.Minted.Session.String()
 	const users, all = "/v1/users/@alice:a.example/", "/v1/sessions"
-	type bad struct{ method, path, body, says string }
+	type bad struct{ method, path, body, want string }
 	cases := map[string]bad{
 		"epoch of a user":          {http.MethodDelete, users + "sessions?epoch=1", "", "epoch goes with one session only"},
 		"epoch of a device":        {http.MethodDelete, users + "devices/PHONE?epoch=1", "", "epoch goes with one session only"},
@@ -246,7 +246,7 @@ func TestBadRevocations(t *testing.T) {
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
 			a := w.do(w.request(c.method, c.path, c.body, "Authorization", "Bearer "+apiKey))
-			if a.status != http.StatusBadRequest || !strings.Contains(string(a.body), c.says) {
+			if a.status != http.StatusBadRequest || !strings.Contains(string(a.body), c.want) {
 				t.Errorf("%d %s", a.status, a.body)
 			}
 		})

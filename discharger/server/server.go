@@ -178,9 +178,9 @@ func (s *Server) clientRoutes() []route {
 		{http.MethodGet, wire.PathPublicKey, s.publicKey, 0},
 
 		{http.MethodGet, wire.PathUserSessions, s.authorized(s.listSessions), 0},
-		{http.MethodDelete, wire.PathUserSessions, s.authorized(s.revokeUser), 0},
-		{http.MethodDelete, wire.PathUserSession, s.authorized(s.revokeSession), 0},
-		{http.MethodDelete, wire.PathUserDevice, s.authorized(s.revokeDevice), 0},
+		{http.MethodDelete, wire.PathUserSessions, s.authorized(s.revokeNamed), 0},
+		{http.MethodDelete, wire.PathUserSession, s.authorized(s.revokeNamed), 0},
+		{http.MethodDelete, wire.PathUserDevice, s.authorized(s.revokeNamed), 0},
 		{http.MethodDelete, wire.PathSessions, s.authorized(s.revokeAll), 0},
 		{http.MethodPost, wire.PathRevoke, s.authorized(s.revokeMany), maxRevoke},
 		{http.MethodGet, wire.PathMarks, s.authorized(s.marks), 0},
