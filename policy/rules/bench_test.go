@@ -47,7 +47,7 @@ func BenchmarkEvaluate(b *testing.B) {
 			ctx := context.Background()
 			b.ReportAllocs()
 			for b.Loop() {
-				d, err := set.Evaluate(ctx, in)
+				d, err := policy.Ask(ctx, set, in)
 				if err != nil || d.Effect != policy.EffectAllow {
 					b.Fatal(d, err)
 				}

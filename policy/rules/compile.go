@@ -39,6 +39,7 @@ type chain struct {
 // A rule is one of a policy's rules, compiled.
 type rule struct {
 	name string
+	path string // policy/name
 	doc  string
 	at   *yamlfile.Node
 	when *cel.Expression // nil: always
@@ -60,11 +61,12 @@ func (c *compiler) policy(def *rulefile.Policy) *namedPolicy {
 	p := &namedPolicy{name: def.Name, def: def, file: c.name, lang: c.Language, maxCost: c.maxCost}
 	for _, r := range def.Rules {
 		if compiled := c.rule(r); compiled != nil {
+			compiled.path = def.Name + "/" + r.Name
 			p.rules = append(p.rules, compiled)
 		}
 	}
 	if def.Otherwise != nil {
-		p.otherwise = &rule{name: rulefile.Otherwise, at: def.Otherwise.At, then: c.outcome(def.Otherwise)}
+		p.otherwise = &rule{name: rulefile.Otherwise, path: def.Name + "/" + rulefile.Otherwise, at: def.Otherwise.At, then: c.outcome(def.Otherwise)}
 	}
 	if c.Failed() {
 		return p

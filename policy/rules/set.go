@@ -85,7 +85,7 @@ func (s *Set) Evaluate(ctx context.Context, in *policy.Input) (policy.Decision, 
 	if err != nil {
 		return policy.Decision{}, fmt.Errorf("policy %s: %w", p.name, err)
 	}
-	d.Rule, d.Hash = p.name+"/"+r.name, s.hash
+	d.Rule, d.Hash = r.path, s.hash
 	return d, nil
 }
 

@@ -149,7 +149,7 @@ func defaultPolicy(cfg NumbersConfig) ([]Number, error) {
 		Grant:   policy.Grant{TTL: 5 * time.Minute, MaxTTL: time.Hour},
 	}
 	decide := operation{"default policy", func() error {
-		_, err := reloader.Evaluate(context.Background(), in)
+		_, err := policy.Ask(context.Background(), reloader, in)
 		return err
 	}}
 	var took, allocs []float64
