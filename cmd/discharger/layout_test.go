@@ -64,7 +64,7 @@ var layout = map[string][]string{
 		"cmd/discharger/backup", "cmd/discharger/command", "cmd/discharger/gatewayd", "cmd/discharger/httpd", "cmd/discharger/logging",
 		"cmd/discharger/reload", "cmd/discharger/ruleset", "cmd/discharger/setup", "cmd/discharger/storage", "config", "discharger",
 		"discharger/gateway", "discharger/keyfile", "discharger/revocation", "discharger/secevent", "discharger/server", "discharger/session",
-		"discharger/store", "discharger/store/redis", "policy", "policy/check",
+		"discharger/store", "discharger/store/redis/conn", "policy", "policy/check",
 	},
 	"cmd/discharger/sessions": {
 		"cmd/discharger/command", "cmd/discharger/setup", "config/yamlfile", "discharger/caveat", "discharger/client", "discharger/keyfile",
@@ -77,6 +77,7 @@ var layout = map[string][]string{
 	"cmd/discharger/storage": {
 		"cmd/discharger/command", "cmd/discharger/setup", "config", "discharger", "discharger/keyfile", "discharger/revocation",
 		"discharger/store", "discharger/store/bolt", "discharger/store/journal", "discharger/store/marker", "discharger/store/redis",
+		"discharger/store/redis/conn",
 	},
 	"cmd/discharger/tokens": {
 		"cmd/discharger/command", "cmd/discharger/setup", "config", "discharger/atomicfile", "discharger/bundle", "discharger/caveat",
@@ -112,9 +113,12 @@ var layout = map[string][]string{
 	"discharger/store/record":  {"discharger/store/limits"},
 	"discharger/store/redis": {
 		"discharger", "discharger/caveat", "discharger/revocation", "discharger/secret", "discharger/session", "discharger/store",
+		"discharger/store/redis/conn", "discharger/store/redis/keys",
 		"discharger/store/backup", "discharger/store/journal", "discharger/store/limits", "discharger/store/marker", "discharger/store/record",
 	},
-	"discharger/store/redistest": {"discharger/testkit"},
+	"discharger/store/redis/conn": {"discharger/secret"},
+	"discharger/store/redis/keys": {"discharger/caveat", "discharger/revocation", "discharger/secret", "discharger/store/record"},
+	"discharger/store/redistest":  {"discharger/testkit"},
 	"discharger/store/storetest": {
 		"discharger", "discharger/caveat", "discharger/revocation", "discharger/session", "discharger/store", "discharger/store/journal",
 		"discharger/store/marker", "discharger/store/redistest",
@@ -201,7 +205,7 @@ const anywhere = "*"
 var homes = []home{
 	// The big ones, each behind one package.
 	{"github.com/labstack/echo/v4", []string{"discharger/server"}, nil},
-	{"github.com/redis/go-redis/v9", []string{"discharger/store/redis", "discharger/store/redistest"}, nil},
+	{"github.com/redis/go-redis/v9", []string{"discharger/store/redis", "discharger/store/redis/conn", "discharger/store/redistest"}, nil},
 	{"go.etcd.io/bbolt", []string{"discharger/boltfile", "discharger/store/bolt", "discharger/store/journal", "discharger/store/storetest", "discharger/gateway/outbox"}, []string{"discharger/gateway", "discharger/store/redis"}},
 	{"cel.dev/cel-go", []string{"policy/cel", "policy/rulefile", "policy/schema"}, nil},
 	{"go.yaml.in/yaml/v3", []string{"config/yamlfile"}, []string{"policy/rules"}},
@@ -235,7 +239,7 @@ var homes = []home{
 		"discharger/revocation", "discharger/wire",
 		"discharger/server", "discharger/gateway", "discharger/gateway/jsonbody", "discharger/gateway/reply", "discharger/gateway/uia",
 	}, nil},
-	{"github.com/cenkalti/backoff/v5", []string{"discharger/client", "discharger/secevent", "discharger/homeserver"}, nil},
+	{"github.com/cenkalti/backoff/v5", []string{"discharger/client", "discharger/secevent", "discharger/homeserver", "discharger/store/redis"}, nil},
 	{"golang.org/x/time", []string{"cmd/discharger/httpd", "discharger", "discharger/server"}, nil},
 	{"golang.org/x/crypto", []string{"discharger/caveat", "discharger/homeserver", "discharger/gateway/token"}, nil},
 	{"pgregory.net/rapid", []string{"discharger/store/storetest"}, []string{anywhere}},

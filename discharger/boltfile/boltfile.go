@@ -128,7 +128,7 @@ func guard(f func() error) (err error) {
 	return f()
 }
 
-// explain adds to an error of bbolt what it means for the file.
+// explain adds the meaning for the file to an error of bbolt.
 func explain(err error) error {
 	switch {
 	case errors.Is(err, bolterrors.ErrTimeout):

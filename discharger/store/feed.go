@@ -7,21 +7,20 @@ import (
 )
 
 // Every revocation becomes an event in the feed of its homeserver, so that
-// discharges which are still good are refused at once. To a store an event is
-// opaque bytes that it keeps for a while and gives out in order; what is in
-// them is in revoked.go.
+// valid discharges are refused at once. To a store an event is opaque bytes,
+// which it keeps for a while and returns in order; package revocation has their
+// codec.
 //
-// The feed never decides anything. Each event repeats a fact that the records
-// hold and that stays true for ever, so events may come twice, late, or in
-// another order without harm. An event that is lost costs this much: a
-// discharge that was good when its session ended is good until it runs out.
+// The feed decides nothing. Each event repeats a fact of the records, which
+// stays true, so events can be repeated, late, or in another order. A lost
+// event leaves a discharge valid until it expires.
 
-// FeedEvent is one event on its way into a feed.
+// FeedEvent is an event to publish.
 type FeedEvent struct {
-	Data []byte // what the homeserver reads: a line of JSON; another line may follow that it is not sent
+	Data []byte // a line of JSON for the homeserver; a second line may follow, which is not sent
 
-	// Until is when the event has served its purpose. It is kept until then,
-	// unless there are too many.
+	// Until is the time until which the event is kept, unless there are too
+	// many.
 	Until time.Time
 }
 
@@ -31,32 +30,31 @@ type FeedEntry struct {
 	Data     []byte
 }
 
-// Line is what of the event is sent to the homeserver.
+// Line returns the part of the event that is sent to the homeserver.
 func (e FeedEntry) Line() []byte {
 	line, _, _ := bytes.Cut(e.Data, []byte{'\n'})
 	return line
 }
 
-// FeedPage is some of a feed, in order.
+// FeedPage is a batch of consecutive feed entries.
 type FeedPage struct {
-	// Gap is set if the feed does not continue at the position that was
-	// asked for: it is not known, or not any more, or the feed is another
-	// one. Entries then begin with the oldest one there is. It is also set if
-	// the beginning was asked for, and events are missing there before
-	// their time because there were too many.
+	// Gap is set if the feed does not continue at the position: the position is
+	// unknown, or expired, or of another feed. Entries then begin with the
+	// oldest one. It is also set at the start of a feed from which events were
+	// dropped early.
 	Gap     bool
-	Entries []FeedEntry // none: nothing more is there yet
+	Entries []FeedEntry // empty: no entry yet
 }
 
-// A Feed reads what a [Store] has published. Every method may be called
-// concurrently. An error says nothing about any event; a store that has lost
-// its data answers [ErrLost].
+// Feed reads the events that a [Store] has published. Its methods may be called
+// concurrently. An error is no statement about an event; a store that has lost
+// its data returns [ErrLost].
 type Feed interface {
-	// ReadFeed returns the next events after a position, or the first ones
-	// if it is empty. It does not wait for any.
+	// ReadFeed returns the next events after a position, or the first ones if
+	// it is empty. It does not wait.
 	ReadFeed(ctx context.Context, homeserver, after string) (FeedPage, error)
 
-	// AwaitFeed returns nil as soon as there may be more after the position,
-	// perhaps for nothing, and ctx's error when ctx ends first.
+	// AwaitFeed returns nil when entries may be available after the position;
+	// wake-ups can be spurious. It returns the error of ctx when ctx ends.
 	AwaitFeed(ctx context.Context, homeserver, after string) error
 }

@@ -9,18 +9,17 @@ import (
 	"github.com/discharger/discharger/discharger/revocation"
 )
 
-// A Store keeps the service's records: one per session, one per user and one
-// per homeserver. To the store they are opaque bytes.
+// Store keeps the service's records: one per session, one per user, one per
+// device and one per homeserver. To the store they are opaque bytes.
 //
 // Every method is one atomic step, may be called concurrently, and is safe to
-// repeat: a caller that never learned the outcome of a Swap sends the same
-// one again, and finding its own result already there counts as success.
+// repeat: a caller that does not learn the outcome of a Swap sends the same one
+// again, and a store that finds the result already there reports success.
 //
-// When an error is returned, nothing is known: a write may or may not have
-// taken effect. Such an error is never a statement about a session, and no
-// client is refused because of it. A store that has lost its data returns
-// [ErrLost] from Load, List and Ready until an operator has decided what
-// to do; it never reports the loss as missing records.
+// After an error the outcome of a write is unknown. Such an error is no
+// statement about a session, and no client is refused because of it. A store
+// that has lost its data returns [ErrLost] from Load, List and Ready until an
+// operator has accepted the loss; it never reports the loss as missing records.
 type Store interface {
 	// Load reads a session's record together with those of its user, its
 	// homeserver and a device, in one round trip; of the zero session and of
@@ -33,15 +32,15 @@ type Store interface {
 	// devices that have not expired, at one instant.
 	List(ctx context.Context, user UserKey) (Listing, error)
 
-	// Swap makes all of a Write's changes if every record is now what the
-	// change says it was, or is already what the change would make it. It
-	// reports whether it did; if not, nothing was changed. A nil error means
-	// that the answer will survive what the store promises to survive.
+	// Swap makes all changes of a Write if every record is the old or the new
+	// one of its change. It reports whether it did; otherwise nothing was
+	// changed. A nil error means that the result is as durable as the store
+	// promises.
 	//
-	// When it returns true, the write's events are in the feed of the user's
-	// homeserver, at least once; when false, they are not. After an error the
-	// changes may have been made and the events be missing: that is what the
-	// write, sent again, mends.
+	// When it returns true, the events of the write are in the feed of the
+	// user's homeserver, at least once; when false, they are not. After an
+	// error the changes may have been made without the events; the same write,
+	// sent again, repairs that.
 	Swap(ctx context.Context, w Write) (bool, error)
 
 	// SwapHomeserver does the same for a homeserver's record, which never
@@ -57,34 +56,34 @@ type Store interface {
 	// primary.
 	Now(ctx context.Context) (time.Time, error)
 
-	// Ready returns nil if the store can be asked now, holds its data and
-	// takes a write.
+	// Ready returns nil if the store answers, holds its data and accepts a
+	// write.
 	Ready(ctx context.Context) error
 
-	// Close releases what the store holds. No other method may be running
+	// Close releases the resources of the store. No other method may be running
 	// or be called after it.
 	Close() error
 }
 
-// ErrStoreLost is returned by a [Store] whose data is gone or is not the data
-// this service worked with before.
+// ErrLost is returned by a [Store] whose data is gone, or is not the data of
+// before.
 var ErrLost = errors.New("the store has lost its data")
 
-// UserKey names what a store keeps for one user of one homeserver. Users of
-// different homeservers never share anything, whatever their names.
+// UserKey identifies a user of one homeserver. Users of different homeservers
+// share nothing, even under the same name.
 type UserKey struct {
 	Homeserver string // as configured
 	User       string // as the homeserver names it
 }
 
-// View is what [Store.Load] found. A nil slice means that there is no record
-// or that it has expired.
+// View is the result of [Store.Load]. A nil slice means that there is no
+// record, or that it has expired.
 type View struct {
 	Session, User, Homeserver, Device []byte
 	Losses                            Losses
 }
 
-// Listing is what [Store.List] found.
+// Listing is the result of [Store.List].
 type Listing struct {
 	User     []byte
 	Sessions map[caveat.SessionID][]byte
@@ -96,14 +95,14 @@ type Write struct {
 	User    UserKey
 	Changes []Change
 
-	// Revocations are the sessions that the write ends, also where it only
-	// repeats what is in the store. Such a write is acknowledged only when it
-	// is as durable as the store was configured to make revocations, and a
-	// store that journals revocations journals these first.
+	// Revocations are the sessions that the write ends, also if it only repeats
+	// a stored revocation. Such a write is acknowledged when it has the
+	// durability configured for revocations. A store with a journal writes them
+	// there first.
 	Revocations []revocation.Revocation
 
-	// Events are what the write has to say in its homeserver's feed; none if
-	// it ends no session.
+	// Events are the events of the write for the feed of its homeserver; none
+	// if it ends no session.
 	Events []FeedEvent
 }
 

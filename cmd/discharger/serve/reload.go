@@ -14,7 +14,7 @@ import (
 	"github.com/discharger/discharger/discharger/keyfile"
 	"github.com/discharger/discharger/discharger/secevent"
 	"github.com/discharger/discharger/discharger/server"
-	"github.com/discharger/discharger/discharger/store/redis"
+	"github.com/discharger/discharger/discharger/store/redis/conn"
 )
 
 // reload reads the configuration and all files that it names again and applies them
@@ -51,7 +51,7 @@ type next struct {
 	keys        *keyfile.Ring
 	gatewayKeys *keyfile.Ring  // nil: there is no gateway
 	gateway     gateway.Config // zero: likewise
-	redis       *redis.Access
+	redis       *conn.Access
 	signing     *secevent.Keys
 	rules       *ruleset.Rules
 	sender      *secevent.Sender

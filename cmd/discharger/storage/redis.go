@@ -12,6 +12,7 @@ import (
 	"github.com/discharger/discharger/discharger/store/journal"
 	"github.com/discharger/discharger/discharger/store/marker"
 	"github.com/discharger/discharger/discharger/store/redis"
+	"github.com/discharger/discharger/discharger/store/redis/conn"
 )
 
 // Redis is a store in Redis together with this process's journal.
@@ -32,7 +33,7 @@ func (r *Redis) Close() error {
 // RedisConfig returns the settings of the store, without a journal. It routes the log of
 // the Redis client to log.
 func RedisConfig(cfg *config.Config, r *config.Redis, keys *keyfile.Ring, log *slog.Logger, now func() time.Time) (rc redis.Config, err error) {
-	redis.SetLog(log)
+	conn.SetLog(log)
 	tag := keys.Of(keyfile.Store)[0].Secret()
 	rc = redis.Config{
 		Addrs: r.Addresses, MasterName: r.MasterName, Cluster: r.Cluster, DB: r.DB,
@@ -48,8 +49,8 @@ func RedisConfig(cfg *config.Config, r *config.Redis, keys *keyfile.Ring, log *s
 }
 
 // RedisAccess returns the configured passwords and certificates.
-func RedisAccess(r *config.Redis) (a redis.Access, err error) {
-	a = redis.Access{
+func RedisAccess(r *config.Redis) (a conn.Access, err error) {
+	a = conn.Access{
 		Username: r.Username, Password: r.Password,
 		SentinelUsername: r.SentinelUsername, SentinelPassword: r.SentinelPassword,
 	}

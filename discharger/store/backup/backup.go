@@ -22,7 +22,7 @@ import (
 )
 
 // A backup is a stream: a line of text, then records, then an end. It does not
-// depend on what the store is made of.
+// depend on the kind of store.
 //
 //	discharger-backup-1 {"store":"…","at":…,"commit":…,"missing":…,"all":…}
 //	kind(1) length(uvarint) content
@@ -53,7 +53,7 @@ const (
 	end        = 'e'
 )
 
-// Header is what a backup says of the store that it was made of.
+// Header describes the store of a backup.
 type Header struct {
 	Store   string `json:"store"`   // its identity
 	At      int64  `json:"at"`      // when it was made, Unix ms by the store's clock
@@ -72,6 +72,7 @@ type Writer struct {
 	count uint64
 }
 
+// NewWriter returns a writer that has written the header.
 func NewWriter(w io.Writer, h Header) (*Writer, error) {
 	text, err := json.Marshal(h)
 	if err != nil {
@@ -87,12 +88,14 @@ func (b *Writer) write(p []byte) error {
 	return err
 }
 
+// Frame writes one record, in parts.
 func (b *Writer) Frame(kind byte, content ...[]byte) error {
 	joined := bytes.Join(content, nil)
 	b.count++
 	return errors.Join(b.write(binary.AppendUvarint([]byte{kind}, uint64(len(joined)))), b.write(joined))
 }
 
+// End writes the number of records and the digest.
 func (b *Writer) End() error {
 	content := b.sum.Sum(binary.AppendUvarint(nil, b.count))
 	if err := b.write(binary.AppendUvarint([]byte{end}, uint64(len(content)))); err != nil {
@@ -128,7 +131,7 @@ func (r *Record) Expires() (time.Time, []byte, error) {
 	return time.Unix(int64(e), 0), record, nil
 }
 
-var errBackup = errors.New("it is not a backup of this version, or damaged")
+var errBackup = errors.New("not a backup of this version, or damaged")
 
 // Open reads a file, and refuses one that is not whole.
 func Open(path string) (*Backup, error) {
@@ -201,10 +204,10 @@ type backupReader struct {
 	count uint64
 }
 
-// cut makes the end of the file an error that says so.
+// cut replaces the error at the end of a truncated file.
 func cut(err error) error {
 	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-		return errors.New("it is cut short")
+		return errors.New("backup is truncated")
 	}
 	return err
 }
@@ -214,7 +217,7 @@ func (r *backupReader) all(f func(*Record) error, h *Header) error {
 	text, ok := bytes.CutPrefix(line, []byte(magic))
 	switch {
 	case errors.Is(err, io.EOF) && bytes.HasPrefix([]byte(magic), line[:min(len(line), len(magic))]):
-		return errors.New("it is cut short")
+		return errors.New("backup is truncated")
 	case err != nil || !ok || json.Unmarshal(text, h) != nil || marker.CheckID(h.Store) != nil:
 		return errBackup
 	}
@@ -264,10 +267,10 @@ func (r *backupReader) frame() (byte, []byte, error) {
 func (r *backupReader) end(content, sum []byte) error {
 	count, n := binary.Uvarint(content)
 	if n <= 0 || count != r.count || !bytes.Equal(content[n:], sum) {
-		return errors.New("it was altered: its digest is another one")
+		return errors.New("backup was altered: digest differs")
 	}
 	if _, err := r.r.ReadByte(); !errors.Is(err, io.EOF) {
-		return errors.New("it was altered: something follows its end")
+		return errors.New("backup was altered: bytes follow its end")
 	}
 	return nil
 }

@@ -10,8 +10,8 @@ import (
 	"github.com/discharger/discharger/discharger/store/record"
 )
 
-// FuzzOpenBackup reads backups: what is taken for one has as many records as it
-// says, and gives the same ones again.
+// FuzzOpenBackup opens backups: an accepted one has as many records as its end
+// states, and reads the same again.
 func FuzzOpenBackup(f *testing.F) {
 	var b bytes.Buffer
 	w, err := NewWriter(&b, Header{Store: "discharger-1:0123456789012345678901", At: 1, Commit: 2})

@@ -67,12 +67,12 @@ func (s *journaled) restore(name string) *backup.Restored {
 	return r
 }
 
-// TestBackup restores a backup of a store that went on: what it had is there,
-// what ended since has ended, and the rest is recorded as lost.
+// TestBackup restores a backup of a store that continued: its records are
+// there, sessions ended since have ended, and the rest is recorded as lost.
 func TestBackup(t *testing.T) {
 	t.Parallel()
 	s := newJournaled(t)
-	u, v := storetest.Someone(), storetest.Someone()
+	u, v := storetest.NewUser(), storetest.NewUser()
 	ended, since, kept := s.begin(u), s.begin(u), s.begin(v)
 	s.end(u, ended)
 	s.MustSwap(t, true, v,
@@ -135,7 +135,7 @@ func TestBackupUnknown(t *testing.T) {
 			t.Parallel()
 			s := newJournaled(t)
 			s.window = time.Hour
-			u := storetest.Someone()
+			u := storetest.NewUser()
 			a := s.begin(u)
 			s.backUp("backup")
 			at := s.Clock.Now()
@@ -161,7 +161,7 @@ func TestBackupRefused(t *testing.T) {
 	t.Parallel()
 	s := newJournaled(t)
 	for range 5 {
-		s.begin(storetest.Someone())
+		s.begin(storetest.NewUser())
 	}
 	s.backUp("backup")
 	whole, err := os.ReadFile(s.path("backup"))
@@ -205,7 +205,7 @@ func TestBackupRefused(t *testing.T) {
 func TestBackupFile(t *testing.T) {
 	t.Parallel()
 	s := newJournaled(t)
-	s.begin(storetest.Someone())
+	s.begin(storetest.NewUser())
 	var b bytes.Buffer
 	cfg := bolt.Config{Path: s.path("sessions.db"), LockTimeout: time.Millisecond}
 	if err := bolt.BackupFile(t.Context(), cfg, &b); !errors.Is(err, boltfile.ErrInUse) {
@@ -251,12 +251,12 @@ func mustDo(t testing.TB, s *redistest.Server, args ...any) {
 	}
 }
 
-// TestBackupIntoRedis restores the backup of a file into Redis, which is given
-// again what the journal has.
+// TestBackupIntoRedis restores the backup of a file into Redis, with the
+// revocations of the journal.
 func TestBackupIntoRedis(t *testing.T) {
 	t.Parallel()
 	s := newJournaled(t)
-	u, v := storetest.Someone(), storetest.Someone()
+	u, v := storetest.NewUser(), storetest.NewUser()
 	since, kept := s.begin(u), s.begin(v)
 	s.MustSwap(t, true, v,
 		store.Change{New: storetest.Marshal(t, session.GenerationRecord{Generation: 1, At: 1}), Expires: s.Clock.In(time.Hour)},
@@ -315,7 +315,7 @@ func TestBackupIntoRedis(t *testing.T) {
 func TestBackupHalfIntoRedis(t *testing.T) {
 	t.Parallel()
 	s := newJournaled(t)
-	u := storetest.Someone()
+	u := storetest.NewUser()
 	s.begin(u)
 	home := storetest.Marshal(t, session.GenerationRecord{Generation: 1, At: 1_700_000_400_000})
 	if ok, err := s.SwapHomeserver(t.Context(), u.Homeserver, nil, home); !ok || err != nil {

@@ -20,8 +20,8 @@ func BenchmarkLoad(b *testing.B) {
 	}
 }
 
-// BenchmarkSwap compares with what bbolt does by itself, with the delay it
-// has by default and with ours.
+// BenchmarkSwap compares batches of different delays, the default of bbolt
+// among them.
 func BenchmarkSwap(b *testing.B) {
 	for _, callers := range []int{1, 4, 16, 64} {
 		b.Run(fmt.Sprintf("callers=%d/store", callers), func(b *testing.B) {

@@ -54,47 +54,45 @@ var (
 	keyProbe          = []byte("probe")
 )
 
-// Config says where a [Bolt] keeps its file. Path is required.
+// Config configures a [Store]. Path is required.
 type Config struct {
 	Path string // created with mode 0600 if it does not exist; its directory must
 
-	// Marker remembers the file's identity elsewhere; nil leaves the loss of
-	// the file unnoticed.
+	// Marker keeps the identity of the file elsewhere; nil: a loss of the file
+	// is not detected.
 	Marker marker.Marker
 
-	// Journal takes revocations before they are made, so that an older copy of
-	// the file that is put in its place can be given them again; nil: an older
-	// copy is not noticed, and revives sessions. The caller closes it after the
-	// store.
+	// Journal keeps revocations, so that an older copy of the file that is put
+	// in its place can be given them again; nil: an older copy is not detected,
+	// and revives sessions. The caller closes it after the store.
 	Journal *journal.Journal
 
-	// Announce writes the event of a revocation that is restored from the journal;
-	// nil: as [discharger.Announcer] does whose fields are zero. An error is logged,
-	// and the revocation is restored without an event.
+	// Announce returns the event of a revocation that is restored from the
+	// journal; nil: an Announcer with zero fields. An error is logged, and the
+	// revocation is restored without an event.
 	Announce func(e *revocation.Revocation, now time.Time) (store.FeedEvent, error)
 
-	// SweepEvery is the pause between two searches for expired records; 0 is
-	// 15 minutes.
+	// SweepEvery is the pause between searches for expired records; 0: 15
+	// minutes.
 	SweepEvery time.Duration
 
-	// LockTimeout is how long to wait for another process to let go of the
-	// file; 0 is one second.
+	// LockTimeout is how long to wait for another process to close the file; 0:
+	// one second.
 	LockTimeout time.Duration
 
-	// MaxEvents bounds the events of each homeserver's feed; beyond that, the
-	// oldest go before their time. 0: 1 000 000.
+	// MaxEvents bounds a homeserver's feed; the oldest events above it are
+	// dropped. 0: 1 000 000.
 	MaxEvents int
 
-	Log *slog.Logger     // of the sweeper's troubles; nil: nothing is logged
+	Log *slog.Logger     // nil: nothing is logged
 	Now func() time.Time // nil: time.Now
 }
 
-// Store is a [store.Store] in one bbolt file. A write that has been
-// acknowledged is on the disk, revocation or not.
+// Store is a store in one bbolt file. An acknowledged write is on the disk.
 type Store struct {
 	cfg  Config
 	db   *boltfile.DB
-	file os.FileInfo // what Path was when it was opened
+	file os.FileInfo // the file at Path when it was opened
 	id   string
 
 	made    bool                    // the file was made when it was opened
@@ -102,10 +100,10 @@ type Store struct {
 	losses  atomic.Pointer[losses]  // never nil
 	lost    atomic.Pointer[lostErr] // why the data is not to be used; nil: it is
 	writers atomic.Int32            // calls that are about to write
-	wakes   wakes                   // of those who wait for events
+	wakes   wakes                   // of readers that wait for events
 	probe   probe                   // of Ready
 
-	restored *[]revocation.Revocation // where a restore collects what it revokes again; nil: nowhere
+	restored *[]revocation.Revocation // where a restore collects replayed revocations; nil: nowhere
 
 	replays, replayed atomic.Uint64
 
@@ -118,12 +116,12 @@ var (
 	_ store.Feed  = (*Store)(nil)
 )
 
-// Open opens the file, or makes one. A file that is damaged, belongs to
-// another program or is open in another process is an error and is left as it
-// was. A file that lacks revocations which are in the journal is given them. A
-// file that is not the one the marker or the journal names, or is older than the
-// journal can complete, is opened, but answers [store.ErrLost] until
-// [Bolt.AcceptLoss] is called; so is one whose journal is damaged.
+// Open opens the file, or creates it. A file that is damaged, belongs to
+// another program or is open in another process is an error and stays
+// unchanged. A file that lacks revocations in the journal is given them. A file
+// that is not the one the marker or the journal names, or is older than the
+// journal can complete, or whose journal is damaged, is opened and lost until
+// [Store.AcceptLoss] is called.
 func Open(cfg Config) (*Store, error) {
 	cfg, err := cfg.complete()
 	if err != nil {
@@ -142,10 +140,10 @@ func Open(cfg Config) (*Store, error) {
 	return b, nil
 }
 
-// complete checks what is given and fills in what is not.
+// complete checks the configuration and sets defaults.
 func (cfg Config) complete() (Config, error) {
 	if cfg.Path == "" {
-		return cfg, errors.New("no path")
+		return cfg, errors.New("path is empty")
 	}
 	if cfg.SweepEvery < 0 || cfg.LockTimeout < 0 || cfg.MaxEvents < 0 {
 		return cfg, errors.New("a duration or a number is negative")
@@ -220,7 +218,7 @@ func (b *Store) Close() error {
 	return errors.Join(err, b.db.Close())
 }
 
-// userPrefix is what the keys of all of a user's rows begin with.
+// userPrefix returns the prefix of the keys of all rows of a user.
 func userPrefix(u store.UserKey) []byte {
 	b := make([]byte, 0, 2+len(u.Homeserver)+2+len(u.User)+len(caveat.SessionID{}))
 	return appendName(appendName(b, u.Homeserver), u.User)
@@ -230,12 +228,12 @@ func appendName(b []byte, name string) []byte {
 	return append(binary.BigEndian.AppendUint16(b, uint16(len(name))), name...)
 }
 
-// rowSession is the last part of a row's key.
+// rowSession returns the session in the key of a row.
 func rowSession(key []byte) caveat.SessionID {
 	return caveat.SessionID(key[len(key)-len(caveat.SessionID{}):])
 }
 
-// rowDevice returns the last part of the key of a device's row.
+// rowDevice returns the device in the key of a row.
 func rowDevice(key []byte) revocation.DeviceTag {
 	return revocation.DeviceTag(key[len(key)-len(revocation.DeviceTag{}):])
 }

@@ -22,7 +22,7 @@ import (
 	"github.com/discharger/discharger/discharger/store/bolt"
 	"github.com/discharger/discharger/discharger/store/journal"
 	"github.com/discharger/discharger/discharger/store/marker"
-	"github.com/discharger/discharger/discharger/store/redis"
+	"github.com/discharger/discharger/discharger/store/redis/conn"
 	"github.com/discharger/discharger/discharger/store/storetest"
 )
 
@@ -30,7 +30,7 @@ import (
 const childEnv = "STORE_TEST_WRITE_TO"
 
 func TestMain(m *testing.M) {
-	redis.SetLog(nil)
+	conn.SetLog(nil)
 	if path := os.Getenv(childEnv); path != "" {
 		if err := writeUntilKilled(path); err != nil {
 			fmt.Fprintln(os.Stderr, err)
@@ -107,8 +107,8 @@ func writeUntilKilled(path string) error {
 	return <-errs
 }
 
-// TestBoltKilled kills a process that is writing, several times over. Whatever
-// was acknowledged is there.
+// TestBoltKilled kills a writing process several times. Every acknowledged
+// write is there afterwards.
 func TestBoltKilled(t *testing.T) {
 	t.Parallel()
 	self, err := os.Executable()
@@ -166,8 +166,7 @@ func TestBoltKilled(t *testing.T) {
 	}
 }
 
-// expectKilledJournal expects what the first writer had acknowledged, which were
-// revocations, to be in the journal: a store that was lost is given it again.
+// expectKilledJournal expects the acknowledged entries of the first writer.
 func expectKilledJournal(t *testing.T, path string, acknowledged []string) {
 	t.Helper()
 	if err := os.Remove(path); err != nil {
@@ -217,7 +216,7 @@ func TestBoltMarkers(t *testing.T) {
 	})
 }
 
-// TestBoltLostIsNotSwept leaves a file alone that nobody has accepted.
+// TestBoltLostIsNotSwept sweeps nothing from a file whose loss is not accepted.
 func TestBoltLostIsNotSwept(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cfg := bolt.Config{Path: filepath.Join(t.TempDir(), "store.db"), SweepEvery: time.Hour}
@@ -229,7 +228,7 @@ func TestBoltLostIsNotSwept(t *testing.T) {
 			return b
 		}
 		b := open()
-		u := storetest.Someone()
+		u := storetest.NewUser()
 		if ok, err := b.Swap(t.Context(), storetest.One(u, store.Change{New: []byte("a"), Expires: time.Now().Add(time.Minute)})); !ok || err != nil {
 			t.Fatal(ok, err)
 		}
@@ -254,7 +253,7 @@ func TestBoltLostIsNotSwept(t *testing.T) {
 	})
 }
 
-// TestBoltSweep removes what has expired and nothing else, in several steps.
+// TestBoltSweep removes expired records and nothing else, in several steps.
 func TestBoltSweep(t *testing.T) {
 	t.Parallel()
 	c := storetest.NewClock()
@@ -267,7 +266,7 @@ func TestBoltSweep(t *testing.T) {
 	var users []kept
 	var wg sync.WaitGroup
 	for i := range 1200 { // more rows than one step looks at
-		u := storetest.Someone()
+		u := storetest.NewUser()
 		w := store.Write{User: u, Changes: []store.Change{
 			{New: []byte("user"), Expires: c.In(time.Hour)},
 			{Session: storetest.NewSession(), New: []byte("short"), Expires: c.In(time.Hour)},
@@ -324,7 +323,7 @@ func TestBoltSweeper(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		u, id := storetest.Someone(), storetest.NewSession()
+		u, id := storetest.NewUser(), storetest.NewSession()
 		if ok, err := b.Swap(t.Context(), storetest.One(u, store.Change{Session: id, New: []byte("a"), Expires: time.Now().Add(90 * time.Minute)})); !ok || err != nil {
 			t.Fatal(ok, err)
 		}
@@ -337,12 +336,12 @@ func TestBoltSweeper(t *testing.T) {
 		}
 		b.PutRow(t, u, id, []byte("x"))
 		if log.String() != "" {
-			t.Errorf("log says %q", log.String())
+			t.Errorf("log is %q", log.String())
 		}
 		time.Sleep(time.Hour)
 		synctest.Wait()
 		if !strings.Contains(log.String(), "expired records could not be removed") {
-			t.Errorf("log says %q", log.String())
+			t.Errorf("log is %q", log.String())
 		}
 		if err := b.Close(); err != nil {
 			t.Fatal(err)

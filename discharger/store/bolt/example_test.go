@@ -37,7 +37,7 @@ func ExampleOpen() {
 	login := store.Write{User: alice, Changes: []store.Change{
 		{Session: session, New: []byte("a session"), Expires: time.Now().Add(time.Hour)},
 	}}
-	for range 2 { // nobody knows whether the first one arrived
+	for range 2 { // the outcome of the first one is unknown
 		done, err := s.Swap(ctx, login)
 		fmt.Println(done, err)
 	}

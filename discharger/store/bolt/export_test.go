@@ -15,7 +15,7 @@ import (
 	"github.com/discharger/discharger/discharger/store/record"
 )
 
-// Sweep removes what has expired, now.
+// Sweep removes expired records now.
 func (b *Store) Sweep(ctx context.Context) (int, error) {
 	n, err := b.sweep(ctx)
 	return n, errors.Join(err, b.sweepFeeds(ctx))
@@ -53,7 +53,7 @@ func (b *Store) Rows(t testing.TB, u store.UserKey) (n int) {
 	return n
 }
 
-// PutRow writes whatever is given as the row of a session.
+// PutRow writes bytes as the row of a session.
 func (b *Store) PutRow(t testing.TB, u store.UserKey, id caveat.SessionID, row []byte) {
 	err := b.db.Update(func(tx *bbolt.Tx) error {
 		return tx.Bucket(bucketRecords).Put(append(userPrefix(u), id[:]...), row)

@@ -18,24 +18,23 @@ import (
 	"github.com/discharger/discharger/discharger/store/record"
 )
 
-// Feeds in the file.
+// The feeds in the file:
 //
 //	bucket               key         value
 //	"feeds" homeserver   number(8)   until(8, Unix ms) data
 //	                     "lost"      until(8, Unix ms)
 //
-// Numbers begin at 1 and have no holes; the last one given out is the sequence
-// of the homeserver's bucket. "lost" is there once events had to go before
-// their time, and says until when that matters.
+// Numbers begin at 1 and are consecutive; the last one is the sequence of the
+// homeserver's bucket. "lost" is the time until which dropped events matter.
 //
-// A position is "id.number.digest": of the store, of the event, and of what the
-// event is, since a file that was restored from a copy gives out numbers again.
+// A position is "id.number.digest": of the store, of the event, and of its
+// content, since a file restored from a copy uses numbers again.
 var (
 	bucketFeeds = []byte("feeds")
 	keyLost     = []byte("lost")
 )
 
-// appendEvents adds events to a homeserver's feed, and drops the oldest if
+// appendEvents appends events to a homeserver's feed, and drops the oldest if
 // there are too many.
 func (b *Store) appendEvents(tx *bbolt.Tx, homeserver string, events []store.FeedEvent) error {
 	if len(events) == 0 {
@@ -83,7 +82,7 @@ func (b *Store) boundFeed(feed *bbolt.Bucket) error {
 	}
 }
 
-// noteLost remembers that an event went before its time.
+// noteLost records that an event was dropped early.
 func noteLost(feed *bbolt.Bucket, until int64) error {
 	if lostUntil(feed) >= until {
 		return nil
@@ -98,7 +97,7 @@ func lostUntil(feed *bbolt.Bucket) int64 {
 	return 0
 }
 
-// eventNumber reads the key of an event. "lost" comes after all of them.
+// eventNumber decodes the key of an event. "lost" sorts after them.
 func eventNumber(key []byte) (uint64, bool) {
 	if len(key) != 8 {
 		return 0, false
@@ -163,15 +162,15 @@ func (b *Store) readEvents(feed *bbolt.Bucket, from uint64, page *store.FeedPage
 	return nil
 }
 
-// position names an event.
+// position returns the position of an event.
 func (b *Store) position(n uint64, value []byte) string {
 	h := fnv.New32a()
 	h.Write(value)
 	return marker.PositionPrefix(b.id) + strconv.FormatUint(n, 10) + "." + strconv.FormatUint(uint64(h.Sum32()), 36)
 }
 
-// continues finds the event at a position, or sees that it was the last one
-// there was.
+// continues returns the number of the event at a position, if it is there or
+// was the last one.
 func (b *Store) continues(feed *bbolt.Bucket, position string) (uint64, bool) {
 	rest, ok := strings.CutPrefix(position, marker.PositionPrefix(b.id))
 	if !ok {
@@ -188,8 +187,7 @@ func (b *Store) continues(feed *bbolt.Bucket, position string) (uint64, bool) {
 	return n, n == feed.Sequence()
 }
 
-// AwaitFeed returns when something has been added after a position, or ctx
-// ends.
+// AwaitFeed returns when an entry was added after a position, or ctx ends.
 func (b *Store) AwaitFeed(ctx context.Context, homeserver, after string) error {
 	wake := b.wakes.next(homeserver)
 	page, err := b.ReadFeed(ctx, homeserver, after)
@@ -204,13 +202,13 @@ func (b *Store) AwaitFeed(ctx context.Context, homeserver, after string) error {
 	}
 }
 
-// wakes tells readers of feeds that something was added.
+// wakes wakes readers of feeds.
 type wakes struct {
 	mu      sync.Mutex
 	waiting map[string]chan struct{}
 }
 
-// next returns a channel that is closed when something is added.
+// next returns a channel that is closed when an entry is added.
 func (w *wakes) next(homeserver string) <-chan struct{} {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -20,7 +20,7 @@ func TestBoltFeedBound(t *testing.T) {
 func TestBoltFeedRestored(t *testing.T) {
 	t.Parallel()
 	f := boltFixture(t)
-	u := storetest.Someone()
+	u := storetest.NewUser()
 	f.MustPublish(t, u.Homeserver, f.Events("1", "2")...)
 	at := f.ExpectFeed(t, u.Homeserver, "", false, "1", "2")[1].Position
 	f.Store.(*bolt.Store).TakeBack(t, u.Homeserver)

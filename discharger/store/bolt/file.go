@@ -11,9 +11,9 @@ import (
 	"github.com/discharger/discharger/discharger/store/marker"
 )
 
-// batchDelay is how long a swap waits for others to share its commit with,
-// when there are others. Shorter, and commits queue up behind each other's
-// syncs; longer, and the waiting costs more than the syncs: BenchmarkBoltSwap.
+// batchDelay is how long a write waits for others to share its commit. If it is
+// shorter, commits queue behind syncs; if longer, the wait costs more than the
+// syncs: BenchmarkSwap.
 const batchDelay = time.Millisecond
 
 // inspect checks an existing file before it is opened for writing.
@@ -24,12 +24,12 @@ func inspect(cfg Config) error {
 	})
 }
 
-// readID returns the file's identity, "" if it has no buckets at all.
+// readID returns the identity of the file, "" if it has no buckets.
 func readID(tx *bbolt.Tx) (string, error) {
 	meta := tx.Bucket(bucketMeta)
 	if meta == nil {
 		if name, _ := tx.Cursor().First(); name != nil {
-			return "", errors.New("the file belongs to another program")
+			return "", errors.New("file belongs to another program")
 		}
 		return "", nil
 	}
@@ -40,7 +40,7 @@ func readID(tx *bbolt.Tx) (string, error) {
 	return id, marker.CheckID(id)
 }
 
-// identify reads the file's identity or gives it one.
+// identify reads the identity of the file, or gives it one.
 func (b *Store) identify() error {
 	b.db.MaxBatchDelay = batchDelay
 	err := b.db.View(func(tx *bbolt.Tx) (err error) {
@@ -73,7 +73,7 @@ func (b *Store) identify() error {
 	return err
 }
 
-// makeBuckets makes what every file has.
+// makeBuckets creates the buckets of a new file.
 func makeBuckets(tx *bbolt.Tx, id string, l store.Losses) error {
 	for _, name := range [][]byte{bucketRecords, bucketHomeservers, bucketDevices} {
 		if _, err := tx.CreateBucket(name); err != nil {

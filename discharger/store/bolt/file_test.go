@@ -38,13 +38,13 @@ func TestBoltLocked(t *testing.T) {
 	openBolt(t, bolt.Config{Path: path})
 }
 
-// TestBoltFiles opens what is not a store and leaves it as it was.
+// TestBoltFiles opens files that are no store, and leaves them unchanged.
 func TestBoltFiles(t *testing.T) {
 	t.Parallel()
 	good := filepath.Join(t.TempDir(), "good.db")
 	b := openBolt(t, bolt.Config{Path: good})
 	for range 500 {
-		if ok, err := b.Swap(t.Context(), storetest.One(storetest.Someone(), store.Change{Session: storetest.NewSession(), New: make([]byte, 100)})); !ok || err != nil {
+		if ok, err := b.Swap(t.Context(), storetest.One(storetest.NewUser(), store.Change{Session: storetest.NewSession(), New: make([]byte, 100)})); !ok || err != nil {
 			t.Fatal(ok, err)
 		}
 	}
@@ -196,14 +196,14 @@ func TestBoltTaken(t *testing.T) {
 	}
 }
 
-// TestBoltDamagedRow damages rows of a good file. Whoever meets one gets an
-// error; others are not concerned, and neither is the sweeper.
+// TestBoltDamagedRow damages rows of a good file. Their readers get an error,
+// and the other rows stay readable.
 func TestBoltDamagedRow(t *testing.T) {
 	t.Parallel()
 	c := storetest.NewClock()
 	b := openBolt(t, bolt.Config{Path: filepath.Join(t.TempDir(), "store.db"), Now: c.Now})
 	f := &storetest.Fixture{Store: b, Clock: c}
-	u, v, id := storetest.Someone(), storetest.Someone(), storetest.NewSession()
+	u, v, id := storetest.NewUser(), storetest.NewUser(), storetest.NewSession()
 	for _, w := range []store.UserKey{u, v} {
 		f.MustSwap(t, true, w, store.Change{Session: id, New: []byte("a"), Expires: c.In(time.Hour)})
 	}

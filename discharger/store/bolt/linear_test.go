@@ -54,7 +54,7 @@ func TestLinearBroken(t *testing.T) {
 	}
 }
 
-// blind writes whatever is there.
+// blind writes without comparing.
 type blind struct{ store.Store }
 
 func (b *blind) Swap(ctx context.Context, w store.Write) (bool, error) {

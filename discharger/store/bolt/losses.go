@@ -22,14 +22,14 @@ import (
 
 type losses = store.Losses
 
-// lostErr says why the data is not to be used.
+// lostErr is the reason why the data must not be used.
 type lostErr struct{ err error }
 
 func (b *Store) lose(why error) {
 	b.lost.Store(&lostErr{fmt.Errorf("%w: %w", store.ErrLost, why)})
 }
 
-// Losses returns what the file has recorded as lost.
+// Losses returns the recorded losses.
 func (b *Store) Losses() store.Losses { return *b.losses.Load() }
 
 // Created reports whether the file was made when it was opened.
@@ -59,7 +59,7 @@ func putLosses(meta *bbolt.Bucket, l losses) error {
 	return err
 }
 
-// usable is asked before every operation.
+// usable returns an error if no operation may be made.
 func (b *Store) usable(ctx context.Context) error {
 	if l := b.lost.Load(); l != nil {
 		return l.err
@@ -136,7 +136,7 @@ func (b *Store) recordLosses(l losses) error {
 	})
 }
 
-// probe is what Ready remembers of writes.
+// probe is the result of the last write, for Ready.
 type probe struct {
 	mu     sync.Mutex
 	at     time.Time // of the last one that Ready made

@@ -248,8 +248,8 @@ func swapHomeserver(tx *bbolt.Tx, homeserver string, old, new []byte) (bool, err
 	return true, bucket.Put(key, new)
 }
 
-// revoke makes a write. Entries are what it revokes: they are in the journal
-// first, and void there if the write says that it did not take place.
+// revoke makes a write that revokes. Its entries are journaled first, and
+// become void if it did not take effect.
 func (b *Store) revoke(ctx context.Context, entries []revocation.Revocation, write func(*bbolt.Tx) (bool, error)) (bool, error) {
 	j := b.cfg.Journal
 	var n journal.Intent
@@ -281,9 +281,9 @@ func (b *Store) revoke(ctx context.Context, entries []revocation.Revocation, wri
 	return done, nil
 }
 
-// update runs f in a write transaction, together with others that come at the
-// same time: then it waits for them up to batchDelay, and with them for one sync
-// instead of for theirs, one after the other. f may be run more than once.
+// update runs f in a write transaction that concurrent callers share: they wait
+// up to batchDelay for each other, and then for one sync. f may be run more
+// than once.
 func (b *Store) update(ctx context.Context, f func(*bbolt.Tx) error, invalid error) error {
 	if invalid != nil {
 		return invalid
@@ -315,7 +315,7 @@ func (b *Store) update(ctx context.Context, f func(*bbolt.Tx) error, invalid err
 	return err
 }
 
-// nextCommit numbers the commit of a transaction. Calls that share it have
+// nextCommit numbers the commit of a transaction. Callers that share it have
 // numbers of their own.
 func nextCommit(tx *bbolt.Tx) (uint64, error) {
 	meta := tx.Bucket(bucketMeta)
@@ -323,7 +323,7 @@ func nextCommit(tx *bbolt.Tx) (uint64, error) {
 	return commit, putNumber(meta, keyCommit, commit)
 }
 
-// committed notes the number of a commit that is on the disk.
+// committed records the number of a commit that is on the disk.
 func (b *Store) committed(commit uint64) {
 	for {
 		last := b.commits.Load()

@@ -54,7 +54,7 @@ func fillDisk(dir string) error {
 			return err
 		}
 		write := func() error {
-			_, err := b.Swap(ctx, storetest.One(storetest.Someone(), store.Change{Session: storetest.NewSession(), New: []byte("a")}))
+			_, err := b.Swap(ctx, storetest.One(storetest.NewUser(), store.Change{Session: storetest.NewSession(), New: []byte("a")}))
 			return err
 		}
 		if err := limitFiles(1); err != nil {

@@ -19,34 +19,32 @@ import (
 	"github.com/discharger/discharger/discharger/store/journal"
 )
 
-// A file that was copied and put back shows sessions as they were: those that
-// ended since would live again. The journal is another file, so it has what
-// ended since, and commits are numbered, so that it is known what that is.
+// A copy of the file that is put back shows sessions as they were: those that
+// ended since would live again. The journal is another file and has the
+// revocations since, and commits are numbered, so the missing ones are known.
 //
-//	file's commit                     what is done
-//	later than the last that is known, or the same
-//	                                  entries since the last checkpoint are made again:
-//	                                  after a crash they may be missing
-//	earlier, but later than a checkpoint
-//	                                  entries since that checkpoint are made again
-//	earlier than any checkpoint       lost, until AcceptLoss
+//	commit of the file                action
+//	the last known one, or later      entries since the last checkpoint are replayed:
+//	                                  they may be missing after a crash
+//	earlier, but after a checkpoint   entries since that checkpoint are replayed
+//	before every checkpoint           lost, until AcceptLoss
 //	of another identity               lost, until AcceptLoss
 //
-// The number of the last commit is written to the journal with every entry, once
-// a minute, and when the file is closed. An older copy that lacks refreshes of
-// the last minute before a crash, and nothing else, is not noticed: its clients
-// present tokens that are newer than their records, are believed, and are
-// logged. If the journal is put back together with the file, nothing is noticed
-// either, and sessions that ended since live again.
+// The number of the last commit is written to the journal with every entry,
+// once a minute, and when the file is closed. An older copy that lacks only
+// refreshes of the last minute before a crash is not detected: its clients
+// present tokens that are newer than their records, which are accepted and
+// logged. If the journal is put back together with the file, nothing is
+// detected, and sessions that ended since live again.
 //
-// What continues an older copy gets numbers far above those that the file had
-// already, so that copies of both can be told apart.
+// The successor of an older copy numbers its commits far above those of the
+// file, so that copies of both can be distinguished.
 
-// branchGap is how far apart the numbers of two histories are, and more than
-// there are commits that the journal does not know.
+// branchGap is the distance between the commit numbers of two histories. It is
+// greater than the number of commits that the journal can lack.
 const branchGap = 1 << 32
 
-// branch moves the number of commits above all that there were.
+// branch raises the commit number above all earlier ones.
 func (b *Store) branch(meta *bbolt.Bucket) error {
 	last := readNumber(meta, keyCommit)
 	if b.cfg.Journal != nil {
@@ -57,7 +55,7 @@ func (b *Store) branch(meta *bbolt.Bucket) error {
 }
 
 // current reports whether the journal shows that the file is not an older copy.
-// Of a damaged journal, that is what its state says.
+// For a damaged journal, its state decides.
 func (b *Store) current() bool {
 	if b.cfg.Journal == nil {
 		return false
@@ -92,7 +90,8 @@ func (b *Store) journalLacks() (lacks bool, err error) {
 	return lacks, err
 }
 
-// catchUp compares the file with the journal, and gives it what it may lack.
+// catchUp compares the file with the journal, and replays the revocations that
+// the file may lack.
 func (b *Store) catchUp() error {
 	j := b.cfg.Journal
 	if j == nil {
@@ -126,7 +125,7 @@ func (b *Store) catchUp() error {
 		return err
 	}
 	if !ok {
-		b.lose(fmt.Errorf("%s is an older copy, from before what journal %s has", b.cfg.Path, j.Path()))
+		b.lose(fmt.Errorf("%s is an older copy, from before the entries of journal %s", b.cfg.Path, j.Path()))
 		return nil
 	}
 	if err := b.giveAgain(ctx, from, commit < known); err != nil {
@@ -152,7 +151,7 @@ func (b *Store) giveAgain(ctx context.Context, from uint64, older bool) error {
 		return b.recordLosses(b.Losses())
 	}
 	if changed > 0 {
-		b.cfg.Log.LogAttrs(ctx, slog.LevelInfo, "revocations have been replayed",
+		b.cfg.Log.LogAttrs(ctx, slog.LevelInfo, "revocations replayed",
 			slog.Int("entries", len(entries)), slog.Int("records", changed))
 	}
 	return nil
@@ -161,8 +160,8 @@ func (b *Store) giveAgain(ctx context.Context, from uint64, older bool) error {
 // replayAtOnce is how many users one transaction replays.
 const replayAtOnce = 500
 
-// replay makes the file show what entries say, publishes what it lacked, and
-// returns how many records had to be changed. Nothing else uses the file yet.
+// replay applies entries to the file, publishes the missing ones, and returns
+// the number of changed records.
 func (b *Store) replay(entries []revocation.Revocation) (changed int, err error) {
 	users, homeservers := journal.ByUser(entries)
 	now := b.cfg.Now()
@@ -274,7 +273,7 @@ func (b *Store) noteCommits(ctx context.Context) {
 		}
 		if err := b.cfg.Journal.Checkpoint(ctx); err != nil {
 			if ctx.Err() == nil {
-				b.cfg.Log.LogAttrs(ctx, slog.LevelError, "journal of revocations cannot be written", slog.Any("error", err))
+				b.cfg.Log.LogAttrs(ctx, slog.LevelError, "writing the journal failed", slog.Any("error", err))
 			}
 			continue
 		}
@@ -282,7 +281,8 @@ func (b *Store) noteCommits(ctx context.Context) {
 	}
 }
 
-// JournalStats returns what the journal has done; without one, all is zero.
+// JournalStats returns the figures of journal and replays; without a journal,
+// zero.
 func (b *Store) JournalStats() journal.Stats {
 	j := b.cfg.Journal
 	if j == nil {

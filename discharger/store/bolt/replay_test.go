@@ -143,7 +143,7 @@ func (s *journaled) expectLost(says string) {
 	if !errors.Is(err, store.ErrLost) || !strings.Contains(err.Error(), says) {
 		s.t.Fatalf("Ready gives %v, want %q", err, says)
 	}
-	if _, err := s.Load(s.t.Context(), storetest.Someone(), storetest.NewSession(), revocation.DeviceTag{}); !errors.Is(err, store.ErrLost) {
+	if _, err := s.Load(s.t.Context(), storetest.NewUser(), storetest.NewSession(), revocation.DeviceTag{}); !errors.Is(err, store.ErrLost) {
 		s.t.Fatalf("Load gives %v", err)
 	}
 }
@@ -158,12 +158,12 @@ func (s *journaled) accept() {
 	}
 }
 
-// TestBoltOlderCopy puts an older copy of the file back: what has ended since has
-// ended, with its event, however often the copy comes back.
+// TestBoltOlderCopy puts an older copy of the file back: sessions ended since
+// have ended.
 func TestBoltOlderCopy(t *testing.T) {
 	t.Parallel()
 	s := newJournaled(t)
-	alice, bob, carol := storetest.Someone(), storetest.Someone(), storetest.Someone()
+	alice, bob, carol := storetest.NewUser(), storetest.NewUser(), storetest.NewUser()
 	carol.Homeserver = bob.Homeserver
 	one, two, kept := s.begin(alice), s.begin(alice), s.begin(bob)
 	born := s.bolt.Losses()
@@ -218,24 +218,24 @@ func TestBoltOlderCopy(t *testing.T) {
 	}
 }
 
-// TestBoltTwoHistories continues an older copy, and puts a copy back of what was
-// there before: neither revives what ended in the other.
+// TestBoltTwoHistories continues an older copy, and then puts back a copy of
+// the other history: neither revives a session that ended in the other.
 func TestBoltTwoHistories(t *testing.T) {
 	t.Parallel()
 	s := newJournaled(t)
-	u := storetest.Someone()
+	u := storetest.NewUser()
 	ids := []caveat.SessionID{s.begin(u), s.begin(u), s.begin(u), s.begin(u)}
 	s.during(func() { s.copy("sessions.db", "first.db") })
 	s.end(u, ids[0])
 	for range 20 {
-		s.begin(storetest.Someone())
+		s.begin(storetest.NewUser())
 	}
 	s.during(func() {
 		s.copy("sessions.db", "second.db")
 		s.copy("first.db", "sessions.db")
 	})
 	s.end(u, ids[1])
-	s.begin(storetest.Someone())
+	s.begin(storetest.NewUser())
 	s.during(func() {
 		s.copy("sessions.db", "third.db")
 		s.copy("second.db", "sessions.db")
@@ -250,8 +250,8 @@ func TestBoltTwoHistories(t *testing.T) {
 	}
 }
 
-// TestBoltFileLost removes the file. What has ended is in the new one, and the
-// loss is recorded.
+// TestBoltFileLost removes the file. Ended sessions have ended in the new one,
+// and the rest is lost.
 func TestBoltFileLost(t *testing.T) {
 	t.Parallel()
 	for name, lose := range map[string]func(*journaled){
@@ -261,7 +261,7 @@ func TestBoltFileLost(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			s := newJournaled(t)
-			u := storetest.Someone()
+			u := storetest.NewUser()
 			id := s.begin(u)
 			s.begin(u)
 			s.end(u, id)
@@ -274,7 +274,7 @@ func TestBoltFileLost(t *testing.T) {
 				t.Errorf("losses are %+v, want %+v", got, want)
 			}
 			if !strings.Contains(s.log.String(), "level=WARN msg=\"loss of the store's data was accepted") {
-				t.Errorf("log says %q", s.log.String())
+				t.Errorf("log is %q", s.log.String())
 			}
 			s.during(func() {})
 			s.expectEnd(u, id)
@@ -288,7 +288,7 @@ func TestBoltTooOld(t *testing.T) {
 	t.Parallel()
 	s := newJournaled(t)
 	s.window = time.Hour
-	u := storetest.Someone()
+	u := storetest.NewUser()
 	first, second := s.begin(u), s.begin(u)
 	s.during(func() { s.copy("sessions.db", "copy.db") })
 	s.end(u, first)
@@ -298,7 +298,7 @@ func TestBoltTooOld(t *testing.T) {
 	s.end(u, s.begin(u))
 	s.during(func() { s.copy("sessions.db", "late.db") })
 	s.during(func() { s.copy("copy.db", "sessions.db") })
-	s.expectLost("is an older copy, from before what journal")
+	s.expectLost("is an older copy, from before the entries of journal")
 	s.during(func() { s.copy("late.db", "sessions.db") }) // a better one is found
 	s.expectEnd(u, first)
 	s.during(func() { s.copy("copy.db", "sessions.db") })
@@ -331,7 +331,7 @@ func TestBoltForeign(t *testing.T) {
 func TestBoltCrash(t *testing.T) {
 	t.Parallel()
 	s := newJournaled(t)
-	u := storetest.Someone()
+	u := storetest.NewUser()
 	a, b := s.begin(u), s.begin(u)
 	if err := s.journal.Add(t.Context(), revocation.Revocation{
 		Kind: revocation.KindSession, Homeserver: u.Homeserver, User: u.User, Session: a, At: 1_700_000_100_000, Cause: revocation.CauseLogout,
@@ -373,7 +373,7 @@ func TestBoltJournalExchanged(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			s := newJournaled(t)
-			u := storetest.Someone()
+			u := storetest.NewUser()
 			id := s.begin(u)
 			s.end(u, s.begin(u))
 			s.during(func() {
@@ -386,7 +386,7 @@ func TestBoltJournalExchanged(t *testing.T) {
 				t.Fatal(err)
 			}
 			if !strings.Contains(s.log.String(), "journal is not the one that the store has used") {
-				t.Errorf("log says %q", s.log.String())
+				t.Errorf("log is %q", s.log.String())
 			}
 			s.expectEnd(u, id)
 			s.during(func() { s.copy("sessions.copy", "sessions.db") })
@@ -396,14 +396,14 @@ func TestBoltJournalExchanged(t *testing.T) {
 }
 
 // TestBoltJournalDamaged serves nothing with a damaged journal. If the file is
-// shown to be current, accepting that ends nobody's session.
+// shown to be current, accepting that ends no session.
 func TestBoltJournalDamaged(t *testing.T) {
 	t.Parallel()
 	for name, older := range map[string]bool{"current": false, "older": true} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			s := newJournaled(t)
-			u := storetest.Someone()
+			u := storetest.NewUser()
 			a, b := s.begin(u), s.begin(u)
 			s.during(func() { s.copy("sessions.db", "copy.db") })
 			s.end(u, a)
@@ -438,7 +438,7 @@ func TestBoltJournalDamaged(t *testing.T) {
 func TestBoltEarlier(t *testing.T) {
 	t.Parallel()
 	s := newJournaled(t)
-	u := storetest.Someone()
+	u := storetest.NewUser()
 	id := s.begin(u)
 	s.during(func() {
 		s.remove("journal.db")
@@ -466,8 +466,8 @@ func TestBoltEarlier(t *testing.T) {
 	s.expectEnd(u, id)
 }
 
-// TestBoltCopies ends sessions, and puts copies back, at random. Whatever has
-// ended has ended, or nothing is answered.
+// TestBoltCopies ends sessions and puts copies back, at random. An ended
+// session never lives again.
 func TestBoltCopies(t *testing.T) {
 	t.Parallel()
 	s := newJournaled(t)
@@ -480,7 +480,7 @@ func TestBoltCopies(t *testing.T) {
 		ended bool
 	}
 	var all []*login
-	users := []store.UserKey{storetest.Someone(), storetest.Someone(), storetest.Someone()}
+	users := []store.UserKey{storetest.NewUser(), storetest.NewUser(), storetest.NewUser()}
 	copies := 0
 	for range 150 {
 		switch n := random.IntN(10); {

@@ -15,13 +15,13 @@ import (
 	"github.com/discharger/discharger/discharger/store/record"
 )
 
-// Sweeping. Expired rows are absent to every reader, so removing them is not
-// urgent and must not get in anyone's way: rows are looked through in short
-// read transactions, and what was found is removed in short write transactions.
-// An index by expiry would make every write touch twice as many pages.
+// Expired rows are absent for every reader, so their removal is not urgent and
+// must not delay writes: rows are read in short read transactions, and expired
+// ones are removed in short write transactions. An index by expiry would double
+// the pages that a write touches.
 const (
-	sweepRows   = 2000 // looked at in one read transaction, about a millisecond
-	sweepRemove = 200  // removed in one write transaction
+	sweepRows   = 2000 // read in one transaction, about a millisecond
+	sweepRemove = 200  // removed in one transaction
 )
 
 func (b *Store) sweepEvery(ctx context.Context) {
@@ -34,7 +34,7 @@ func (b *Store) sweepEvery(ctx context.Context) {
 		case <-ticker.C:
 		}
 		if b.lost.Load() != nil {
-			continue // someone may want to look at it first
+			continue // kept for inspection
 		}
 		_, err := b.sweep(ctx)
 		if err := errors.Join(err, b.sweepFeeds(ctx)); err != nil && ctx.Err() == nil {

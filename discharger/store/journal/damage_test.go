@@ -46,7 +46,7 @@ func journalFile(t testing.TB, n int) (string, []revocation.Revocation) {
 }
 
 // TestJournalFlipped flips bits all over the file. The journal is read
-// completely, or says that it is damaged.
+// completely, or reports damage.
 func TestJournalFlipped(t *testing.T) {
 	t.Parallel()
 	path, want := journalFile(t, 1000)
@@ -99,8 +99,8 @@ func TestJournalFlipped(t *testing.T) {
 	}
 }
 
-// TestJournalDamage names what is missing, takes nothing until it is renewed,
-// and keeps what can be read.
+// TestJournalDamage reports the missing numbers, accepts no entry until it is
+// renewed, and keeps the readable entries.
 func TestJournalDamage(t *testing.T) {
 	t.Parallel()
 	flip := func(n byte) func(*bbolt.Bucket) error {

@@ -8,8 +8,8 @@ import (
 	"github.com/discharger/discharger/discharger/revocation"
 )
 
-// FuzzDecodeEntry reads rows of a journal: what is understood is written back
-// as the same entry, and of the rest nothing is left.
+// FuzzDecodeEntry decodes rows of a journal: a decoded row encodes to an equal
+// one.
 func FuzzDecodeEntry(f *testing.F) {
 	full := revocation.Revocation{
 		Kind: revocation.KindDevice, Homeserver: "h", User: "u", Tag: revocation.DeviceTag{1}, Except: caveat.SessionID{2},

@@ -54,7 +54,7 @@ func TestJournal(t *testing.T) {
 	}
 }
 
-// TestJournalAdopt takes over what another process left behind.
+// TestJournalAdopt adopts the journal of a process that has ended.
 func TestJournalAdopt(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

@@ -20,7 +20,7 @@ type recent struct {
 // maxRecent is the size of either half. An entry takes about 200 bytes.
 const maxRecent = 1 << 13
 
-// Key returns the part of an entry that tells it from others. The time at which a
+// Key returns the part that identifies an entry. The time at which a
 // session was ended is not part of it.
 func Key(e revocation.Revocation) revocation.Revocation {
 	if e.Kind == revocation.KindSession {

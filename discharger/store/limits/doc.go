@@ -1,2 +1,2 @@
-// Package limits checks what a store is given.
+// Package limits checks the arguments of stores.
 package limits

@@ -9,11 +9,11 @@ import (
 	"github.com/discharger/discharger/discharger/store"
 )
 
-// FeedPage is how many events are read at once.
+// FeedPage is the number of entries that one read returns at most.
 const FeedPage = 512
 
-// What a store takes. Both limits are far above what the service writes; they
-// are there so that a mistake is an error and not a full disk.
+// Limits of arguments. They are far above the needs of the service, and turn a
+// mistake into an error before it fills a disk.
 const (
 	MaxName   = 4 << 10  // of a homeserver or a user, bytes
 	MaxRecord = 64 << 10 // bytes
@@ -24,6 +24,7 @@ const (
 // second, in Redis about 150 MB.
 const DefaultMaxEvents = 1_000_000
 
+// CheckHomeserver checks the name of a homeserver.
 func CheckHomeserver(name string) error {
 	if len(name) > MaxName {
 		return fmt.Errorf("name of homeserver has %d bytes, more than %d", len(name), MaxName)
@@ -31,6 +32,7 @@ func CheckHomeserver(name string) error {
 	return nil
 }
 
+// CheckUser checks the names in a key.
 func CheckUser(u store.UserKey) error {
 	if len(u.User) > MaxName {
 		return fmt.Errorf("name of user has %d bytes, more than %d", len(u.User), MaxName)
@@ -38,7 +40,7 @@ func CheckUser(u store.UserKey) error {
 	return CheckHomeserver(u.Homeserver)
 }
 
-// checkRecord refuses what is neither a record nor nil.
+// checkRecord returns an error unless b is nil or a record.
 func checkRecord(b []byte) error {
 	switch {
 	case b != nil && len(b) == 0:
@@ -49,8 +51,7 @@ func checkRecord(b []byte) error {
 	return nil
 }
 
-// CheckWrite refuses what no store could carry out: it is a mistake of the
-// caller, and nothing has been changed.
+// CheckWrite returns an error for a write that no store accepts.
 func CheckWrite(w store.Write) error {
 	if err := CheckUser(w.User); err != nil {
 		return err
@@ -74,10 +75,12 @@ func CheckWrite(w store.Write) error {
 	return checkEvents(w.Events)
 }
 
+// CheckHomeserverSwap checks the arguments of SwapHomeserver.
 func CheckHomeserverSwap(homeserver string, old, new []byte, events []store.FeedEvent) error {
 	return errors.Join(CheckHomeserver(homeserver), checkRecord(old), checkRecord(new), checkEvents(events))
 }
 
+// CheckPublish checks the arguments of Publish.
 func CheckPublish(homeserver string, events []store.FeedEvent) error {
 	if len(events) == 0 {
 		return errors.New("nothing to publish")

@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-// FuzzIdentity reads whatever a marker holds.
+// FuzzIdentity reads arbitrary bytes of a marker.
 func FuzzIdentity(f *testing.F) {
 	f.Add("discharger-1:0123456789012345678901")
 	f.Add("discharger-2:0123456789012345678901")

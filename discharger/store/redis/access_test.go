@@ -10,6 +10,7 @@ import (
 	"github.com/discharger/discharger/discharger/store"
 	"github.com/discharger/discharger/discharger/store/journal"
 	"github.com/discharger/discharger/discharger/store/redis"
+	"github.com/discharger/discharger/discharger/store/redis/conn"
 	"github.com/discharger/discharger/discharger/store/redistest"
 	"github.com/discharger/discharger/discharger/store/storetest"
 )
@@ -51,12 +52,12 @@ func TestRedisPassword(t *testing.T) {
 			}
 			r := OpenRedis(t, cfg)
 			f := &storetest.Fixture{Store: r, Clock: storetest.NewClock()}
-			u, id := storetest.Someone(), storetest.NewSession()
+			u, id := storetest.NewUser(), storetest.NewSession()
 			f.MustSwap(t, true, u, store.Change{Session: id, New: []byte("a")})
 
 			addUser(t, s, "discharger", "new")
 			goesOn(t, f, u, id)
-			r.SetAccess(redis.Access{Username: "discharger", Password: secret.Bytes("new")})
+			r.SetAccess(conn.Access{Username: "discharger", Password: secret.Bytes("new")})
 			f.Expect(t, u, id, "a", "")
 			if n := s.Do(t, "client", "kill", "user", "discharger"); n == int64(0) {
 				t.Fatal("there was no connection")
@@ -82,7 +83,7 @@ func TestRedisWrongPassword(t *testing.T) {
 	cfg.Username, cfg.Password = "discharger", secret.Bytes("right")
 	r := OpenRedis(t, cfg)
 	f := &storetest.Fixture{Store: r, Clock: storetest.NewClock()}
-	u, id := storetest.Someone(), storetest.NewSession()
+	u, id := storetest.NewUser(), storetest.NewSession()
 	f.MustSwap(t, true, u, store.Change{Session: id, New: []byte("a")})
 	wrong := cfg.Access
 	wrong.Password = secret.Bytes("wrong")
@@ -108,10 +109,10 @@ func TestRedisPasswordAtOpen(t *testing.T) {
 	if err := r.Ready(t.Context()); err == nil {
 		t.Fatal("let in with a wrong password")
 	}
-	r.SetAccess(redis.Access{Username: "discharger", Password: secret.Bytes("right")})
+	r.SetAccess(conn.Access{Username: "discharger", Password: secret.Bytes("right")})
 	redistest.Eventually(t, "the store is open", func() bool { return r.Ready(t.Context()) == nil })
 	f := &storetest.Fixture{Store: r, Clock: storetest.NewClock()}
-	f.MustSwap(t, true, storetest.Someone(), store.Change{Session: storetest.NewSession(), New: []byte("a")})
+	f.MustSwap(t, true, storetest.NewUser(), store.Change{Session: storetest.NewSession(), New: []byte("a")})
 }
 
 // TestRedisRenewed: the server has another certificate, and demands another of
@@ -120,10 +121,10 @@ func TestRedisRenewed(t *testing.T) {
 	t.Parallel()
 	s := redistest.StartSecure(t)
 	cfg := patient(redis.Config{Addrs: []string{s.Addr}})
-	cfg.Access = redis.Access{TLS: s.TLS(), Username: s.User, Password: secret.Bytes(s.Password)}
+	cfg.Access = conn.Access{TLS: s.TLS(), Username: s.User, Password: secret.Bytes(s.Password)}
 	r := OpenRedis(t, cfg)
 	f := &storetest.Fixture{Store: r, Clock: storetest.NewClock()}
-	u, id := storetest.Someone(), storetest.NewSession()
+	u, id := storetest.NewUser(), storetest.NewSession()
 	f.MustSwap(t, true, u, store.Change{Session: id, New: []byte("a")})
 
 	s.Renew(t)
@@ -140,7 +141,7 @@ func TestRedisRenewed(t *testing.T) {
 }
 
 // TestRedisSentinelPassword: new passwords of the Sentinels are used where the
-// primary is asked for the next time.
+// primary is looked up the next time.
 func TestRedisSentinelPassword(t *testing.T) {
 	t.Parallel()
 	s := redistest.StartSentinel(t)
@@ -154,7 +155,7 @@ func TestRedisSentinelPassword(t *testing.T) {
 	cfg.SentinelUsername, cfg.SentinelPassword = "asker", secret.Bytes("old")
 	r := OpenRedis(t, cfg)
 	f := &storetest.Fixture{Store: r, Clock: storetest.NewClock()}
-	u, id := storetest.Someone(), storetest.NewSession()
+	u, id := storetest.NewUser(), storetest.NewSession()
 	f.MustSwap(t, true, u, store.Change{Session: id, New: []byte("a")})
 
 	set("new")

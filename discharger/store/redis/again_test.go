@@ -82,7 +82,7 @@ func (f *follower) refuses(d *storetest.Device) bool {
 
 // TestReplayIsAnnounced has a homeserver lose its connection to the feed, and
 // the server lose a revocation together with its event, or the event alone, but
-// not what the homeserver has heard already: from the feed as it was, it learns
+// not the events that the homeserver has: from the earlier feed it learns
 // nothing.
 func TestReplayIsAnnounced(t *testing.T) {
 	t.Parallel()
@@ -124,7 +124,7 @@ func TestReplayIsAnnounced(t *testing.T) {
 			if err := early.Logout(ctx); err != nil {
 				t.Fatal(err)
 			}
-			redistest.Eventually(t, "the homeserver hears of a logout", func() bool { return f.refuses(early) })
+			redistest.Eventually(t, "the homeserver receives a logout", func() bool { return f.refuses(early) })
 			s.Do(t, "save")
 			f.hang()
 			feed := redis.FeedKey(tagKey, storetest.IssuerHomeserver)
@@ -142,7 +142,7 @@ func TestReplayIsAnnounced(t *testing.T) {
 			})
 			heard := f.heard.Load()
 			f.connect()
-			redistest.Eventually(t, "the homeserver hears of what was restored", func() bool { return f.heard.Load() > heard })
+			redistest.Eventually(t, "the homeserver receives the restored revocation", func() bool { return f.heard.Load() > heard })
 			if f.refuses(one) != true || f.refuses(same) != c.user || f.refuses(other) != c.all {
 				t.Errorf("refused: %v, another of the user %v, others %v", f.refuses(one), f.refuses(same), f.refuses(other))
 			}
@@ -169,13 +169,13 @@ func TestReplayIsAnnounced(t *testing.T) {
 }
 
 // TestReplayAllOrNothing cannot publish, and then restores nothing: if it did
-// and ended there, nobody would ever know that an event is missing.
+// and ended there, a missing event would leave no trace.
 func TestReplayAllOrNothing(t *testing.T) {
 	t.Parallel()
 	s := forgetful(t)
 	p := openPeer(t, s.Config(), "")
 	f := &storetest.Fixture{Store: p.Store}
-	u, id := storetest.Someone(), storetest.NewSession()
+	u, id := storetest.NewUser(), storetest.NewSession()
 	f.MustSwap(t, true, u, store.Change{Session: id, New: storetest.Live(t, 0)})
 	s.Do(t, "set", redis.FeedKey(tagKey, u.Homeserver), "no feed")
 	s.Do(t, "save")
@@ -185,7 +185,7 @@ func TestReplayAllOrNothing(t *testing.T) {
 	}
 	s.crash(t)
 	redistest.Eventually(t, "the replay fails", func() bool {
-		return strings.Contains(p.log.String(), "revocations cannot be replayed yet") && strings.Contains(p.log.String(), "WRONGTYPE")
+		return strings.Contains(p.log.String(), "replay of revocations failed") && strings.Contains(p.log.String(), "WRONGTYPE")
 	})
 	if _, err := p.Load(t.Context(), u, id, revocation.DeviceTag{}); err == nil {
 		t.Error("the store answers")
@@ -200,7 +200,8 @@ func TestReplayAllOrNothing(t *testing.T) {
 	}
 }
 
-// TestReplayWithoutEvent restores what cannot be announced: it never was.
+// TestReplayWithoutEvent restores a revocation without an event: it was never
+// published.
 func TestReplayWithoutEvent(t *testing.T) {
 	t.Parallel()
 	s := forgetful(t)
@@ -222,7 +223,7 @@ func TestReplayWithoutEvent(t *testing.T) {
 	if all, _ := f.MustRead(t, u.Homeserver, ""); len(all) != 0 {
 		t.Errorf("the feed has %q", storetest.Texts(all))
 	}
-	if n := strings.Count(p.log.String(), "cannot be announced"); n != 1 {
+	if n := strings.Count(p.log.String(), "restored revocation has no event"); n != 1 {
 		t.Errorf("warned %d times: %s", n, p.log.String())
 	}
 }

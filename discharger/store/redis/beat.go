@@ -15,24 +15,25 @@ import (
 
 	"github.com/discharger/discharger/discharger/store"
 	"github.com/discharger/discharger/discharger/store/record"
+	"github.com/discharger/discharger/discharger/store/redis/keys"
 )
 
-// Heartbeats show how old data is. While processes run, every primary gets one a
-// minute, in a stream of one of its hash tags, and keeps those of the last day. A process with a journal
-// remembers, there, the newest one that it has seen of each.
+// Heartbeats show how old data is. While processes run, every primary gets a
+// heartbeat a minute, in a stream beside one of its identities, and keeps those
+// of the last day. A process with a journal keeps the id of the newest
+// heartbeat of each primary in it.
 //
-// Before it uses a primary that it does not know, it looks for those. If one is
-// not there, older data has taken the place of what was there: a replica that
-// lagged far behind, a backup, an append-only file that was cut short. What has
-// been revoked since the last heartbeat before it must then be in the journals.
-// Their window tells: if that heartbeat is older, the store is lost until an
-// operator accepts the loss.
+// Before it uses an unknown primary, it looks for these heartbeats. If one is
+// missing, older data has replaced the data that had it: a replica that lagged
+// far behind, a backup, a truncated append-only file. Revocations since the
+// last heartbeat before it must then be in the journals. If that heartbeat is
+// older than their window, the store is lost until an operator accepts the
+// loss.
 //
-// Data that goes back less than a minute or two may show nothing, and needs to
-// show nothing. That all processes were ended for days is no loss: no heartbeat
-// is missing then. A process cannot notice what was lost before its journal was
-// made, nor what was taken back to a time from which there are no heartbeats,
-// if it has not seen two in a row.
+// Data that is a minute or two older can show all heartbeats; a replay covers
+// it in any case. After a pause of all processes for days no heartbeat is
+// missing. A process cannot detect a loss before its journal was created, or a
+// return to a time without heartbeats if it has not seen two in a row.
 
 //go:embed beat.lua
 var beatText string
@@ -44,14 +45,14 @@ const (
 	beatsMost = 1500 // a day and an hour of them
 )
 
-// beats holds the newest heartbeats that a process has seen.
+// beats are the newest heartbeats that a process has seen.
 type beats struct {
 	mu     sync.Mutex
-	newest map[string]string // by key: id of the newest that was seen
-	saved  map[string]string // what the journal has of that
+	newest map[string]string // by key: id of the newest heartbeat
+	saved  map[string]string // the part that is in the journal
 }
 
-// seen notes the newest heartbeat of a stream.
+// seen records the newest heartbeat of a stream.
 func (b *beats) seen(key, id string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -61,17 +62,17 @@ func (b *beats) seen(key, id string) {
 	b.newest[key] = id
 }
 
-// beat writes to each primary, and adds a heartbeat where the newest is a minute
-// old.
-func (r *Store) beat(ctx context.Context) error {
+// writeBeats writes to each primary, and adds a heartbeat where the newest is a
+// minute old.
+func (r *Store) writeBeats(ctx context.Context) error {
 	representatives, err := r.representatives(ctx)
 	if err != nil {
 		return err
 	}
 	for _, bucket := range representatives {
-		key := r.layout.beatKey[bucket]
+		key := r.layout.Beats[bucket]
 		answer, err := r.ask(ctx, call{
-			script: beatScript, key: key, storeID: r.layout.storeID[bucket],
+			script: beatScript, key: key, Identity: r.layout.Identity[bucket],
 			args: []any{*r.id.Load(), beatEvery.Milliseconds(), beatsMost},
 		})
 		if err != nil {
@@ -82,12 +83,12 @@ func (r *Store) beat(ctx context.Context) error {
 		case err != nil:
 			return err
 		case len(got) == 0:
-			return r.lose()
+			return r.markLost()
 		case len(got) != 2:
 			return record.ErrDamaged
 		}
-		// The first one after a pause shows nothing if it is lost: there is
-		// none shortly before it.
+		// The first heartbeat after a pause has none shortly before it, so its
+		// absence would prove nothing.
 		if id, ok := got[0].(string); ok && got[1] != int64(1) {
 			r.beats.seen(key, id)
 		}
@@ -102,8 +103,8 @@ func (r *Store) representatives(ctx context.Context) ([]int, error) {
 	}
 	var out []int
 	found := make(map[string]bool)
-	for i, key := range r.layout.storeID {
-		node, err := r.client.primaryOf(ctx, key)
+	for i, key := range r.layout.Identity {
+		node, err := r.client.PrimaryOf(ctx, key)
 		if err != nil {
 			return nil, err
 		}
@@ -115,10 +116,10 @@ func (r *Store) representatives(ctx context.Context) ([]int, error) {
 	return out, nil
 }
 
-// checkAge returns an error that matches ErrStoreLost if data is older than
-// what this process has seen and the journal covers. It is called while the
-// store is shut.
-func (g *guardian) checkAge(ctx context.Context) error {
+// checkAge returns an error that matches ErrLost if data is older than the data
+// this process saw and the window of the journal does not cover it. It is
+// called while the store is fenced.
+func (g *fence) checkAge(ctx context.Context) error {
 	known, err := g.journal.Beats()
 	if err != nil {
 		return err
@@ -127,9 +128,9 @@ func (g *guardian) checkAge(ctx context.Context) error {
 	maps.Copy(known, g.main.beats.newest)
 	g.main.beats.mu.Unlock()
 	covered := g.journal.Oldest()
-	var older [buckets]bool
+	var older [keys.Buckets]bool
 	var oldest int64
-	for i, key := range g.main.layout.beatKey {
+	for i, key := range g.main.layout.Beats {
 		id, ok := known[key]
 		if !ok {
 			continue
@@ -144,27 +145,27 @@ func (g *guardian) checkAge(ctx context.Context) error {
 			}
 			oldest = last
 		} else if last >= 0 {
-			g.store.cfg.Log.LogAttrs(ctx, slog.LevelWarn, "data is older than what it replaces, replaying the journal of revocations",
+			g.store.cfg.Log.LogAttrs(ctx, slog.LevelWarn, "data is older than the data it replaces, replaying the journal",
 				slog.Time("from", time.UnixMilli(last).UTC()))
 		}
 	}
-	if older == [buckets]bool{} {
+	if older == [keys.Buckets]bool{} {
 		g.main.older.Store(nil)
 		return nil
 	}
 	g.main.older.Store(&older)
-	return fmt.Errorf("data is from %s, older than what it replaces and the journal covers: %w",
+	return fmt.Errorf("data is from %s, older than the data it replaces, and than the journal covers: %w",
 		time.UnixMilli(oldest).UTC().Format(time.RFC3339), store.ErrLost)
 }
 
-// sameNode marks the hash tags on the node that has one of them.
-func (g *guardian) sameNode(ctx context.Context, bucket int, marked *[buckets]bool) error {
-	here, err := g.store.client.primaryOf(ctx, g.main.layout.storeID[bucket])
+// sameNode marks the hash tags of the node that has a bucket.
+func (g *fence) sameNode(ctx context.Context, bucket int, marked *[keys.Buckets]bool) error {
+	here, err := g.store.client.PrimaryOf(ctx, g.main.layout.Identity[bucket])
 	if err != nil {
 		return err
 	}
-	for i, key := range g.main.layout.storeID {
-		there, err := g.store.client.primaryOf(ctx, key)
+	for i, key := range g.main.layout.Identity {
+		there, err := g.store.client.PrimaryOf(ctx, key)
 		if err != nil {
 			return err
 		}
@@ -173,23 +174,23 @@ func (g *guardian) sameNode(ctx context.Context, bucket int, marked *[buckets]bo
 	return nil
 }
 
-// lastBeat returns -1 if a heartbeat is there, or need not be: it is older than
-// those that are kept, or an operator has accepted the loss since. Otherwise it
-// returns the time of the last one before it, 0 for none.
-func (g *guardian) lastBeat(ctx context.Context, bucket int, id string) (int64, error) {
-	key := g.main.layout.beatKey[bucket]
+// lastBeat returns the time of the last heartbeat before a missing one, 0 for
+// none. It returns -1 if the heartbeat is there or need not be: it was trimmed,
+// or an operator has accepted a loss since.
+func (g *fence) lastBeat(ctx context.Context, bucket int, id string) (int64, error) {
+	key := g.main.layout.Beats[bucket]
 	at, err := beatTime(id)
 	if err != nil {
 		return 0, err
 	}
 	all := redis.NewXMessageSliceCmd(ctx, "xrange", key, "-", id)
-	since := redis.NewStringCmd(ctx, "get", g.main.layout.sinceKey[bucket])
-	owner := redis.NewStringCmd(ctx, "get", g.main.layout.storeID[bucket])
-	if err := g.store.client.do(ctx, all, since, owner); err != nil {
+	since := redis.NewStringCmd(ctx, "get", g.main.layout.Losses[bucket])
+	owner := redis.NewStringCmd(ctx, "get", g.main.layout.Identity[bucket])
+	if err := g.store.client.Do(ctx, all, since, owner); err != nil {
 		return 0, err
 	}
 	if owner.Val() != *g.main.id.Load() {
-		return -1, nil // it is known by that to be lost
+		return -1, nil // the identity shows the loss
 	}
 	mark, err := readLoss(since)
 	if err != nil {
@@ -206,7 +207,7 @@ func (g *guardian) lastBeat(ctx context.Context, bucket int, id string) (int64, 
 		return beatTime(found[n-1].ID)
 	}
 	length := redis.NewIntCmd(ctx, "xlen", key)
-	if err := g.store.client.do(ctx, length); err != nil {
+	if err := g.store.client.Do(ctx, length); err != nil {
 		return 0, err
 	}
 	if n, err := length.Result(); err != nil || n >= beatsMost {
@@ -224,9 +225,8 @@ func beatTime(id string) (int64, error) {
 	return ms, nil
 }
 
-// keepBeats writes the newest heartbeats to the journal, if they are others
-// than it has.
-func (g *guardian) keepBeats() error {
+// keepBeats writes the newest heartbeats to the journal if they have changed.
+func (g *fence) keepBeats() error {
 	b := &g.main.beats
 	b.mu.Lock()
 	newest := maps.Clone(b.newest)
@@ -244,9 +244,9 @@ func (g *guardian) keepBeats() error {
 	return nil
 }
 
-// forgetBeats removes all of them, after a replay: the next look reads those that
-// are there now.
-func (g *guardian) forgetBeats() error {
+// forgetBeats removes the heartbeats after a replay. The next ones are those of
+// the current primaries.
+func (g *fence) forgetBeats() error {
 	b := &g.main.beats
 	b.mu.Lock()
 	b.newest, b.saved = nil, nil

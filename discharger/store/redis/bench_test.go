@@ -60,7 +60,7 @@ func (s *redisServer) cpuTime(b *testing.B) (d time.Duration) {
 	return d
 }
 
-// BenchmarkRedisPaced loads 5000 sessions a second, come what may, and reports
+// BenchmarkRedisPaced loads 5000 sessions a second at a fixed rate, and reports
 // how long that took, counted from when a load was due.
 func BenchmarkRedisPaced(b *testing.B) {
 	for _, unpipelined := range []bool{false, true} {

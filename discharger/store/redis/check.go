@@ -9,23 +9,23 @@ import (
 	"strings"
 	"time"
 
+	"github.com/discharger/discharger/discharger/store/redis/conn"
 	"github.com/redis/go-redis/v9"
 )
 
-// The oldest server that is accepted: the oldest line in which faults of the
-// Lua interpreter are still mended, and the first to have HRANDFIELD.
+// The oldest accepted version: the oldest line with fixes of the Lua
+// interpreter, and the first with HRANDFIELD.
 const (
 	leastMajor = 6
 	leastMinor = 2
 )
 
-// clockTolerance is how far apart clocks may be without anyone being told.
+// clockTolerance is the difference of clocks above which a warning is logged.
 const clockTolerance = 10 * time.Second
 
-// checkServers refuses servers that cannot do what the store relies on. In a
-// cluster every primary is asked.
+// checkServers returns an error if a primary is unsuitable for the store.
 func (r *Store) checkServers(ctx context.Context) error {
-	return r.unguarded().primaries(ctx, func(ctx context.Context, node *redis.Client) error {
+	return r.unfenced().Primaries(ctx, func(ctx context.Context, node *redis.Client) error {
 		if err := r.checkServer(ctx, node); err != nil {
 			return fmt.Errorf("%s: %w", node.Options().Addr, err)
 		}
@@ -39,14 +39,14 @@ func (r *Store) checkServer(ctx context.Context, node *redis.Client) error {
 	if err != nil && !forbidden {
 		return err
 	}
-	info := parseInfo(text)
+	info := conn.ParseInfo(text)
 	if forbidden {
 		r.warn(ctx, node, "version")
 	} else if err := checkVersion(info["redis_version"]); err != nil {
 		return err
 	}
 	if info["redis_mode"] == "cluster" && !r.cfg.Cluster {
-		return errors.New("the server is part of a cluster, but is configured as a single one")
+		return errors.New("server is part of a cluster, but configured as a single one")
 	}
 	if err := r.checkClock(ctx, node); err != nil {
 		return err
@@ -57,16 +57,15 @@ func (r *Store) checkServer(ctx context.Context, node *redis.Client) error {
 	return r.checkDurability(ctx, node)
 }
 
-// checkClock warns of a server whose clock is not ours: it is by that clock
-// that Redis forgets, and what must be remembered for minutes, such as that a
-// session was ended before it began, has only as much to spare.
+// checkClock warns if the clock of a server differs. Redis expires keys by its
+// clock, and some tombstones have minutes to spare.
 func (r *Store) checkClock(ctx context.Context, node *redis.Client) error {
 	asked := r.cfg.Now()
 	theirs, err := node.Time(ctx).Result()
 	if err != nil {
 		return err
 	}
-	// It was read some time in between, however long that took.
+	// The server read its clock at some moment between both of our readings.
 	var off time.Duration
 	if heard := r.cfg.Now(); theirs.After(heard) {
 		off = theirs.Sub(heard)
@@ -74,15 +73,15 @@ func (r *Store) checkClock(ctx context.Context, node *redis.Client) error {
 		off = theirs.Sub(asked)
 	}
 	if off.Abs() > clockTolerance {
-		r.cfg.Log.LogAttrs(ctx, slog.LevelWarn, "the clock of the redis server is wrong, or ours is",
+		r.cfg.Log.LogAttrs(ctx, slog.LevelWarn, "clock of redis server differs",
 			slog.Duration("ahead", off.Truncate(time.Second)), slog.String("address", node.Options().Addr))
 	}
 	return nil
 }
 
-// checkEviction refuses a server that throws keys away when its memory is
-// full. A lost session is a user logged out; a lost revocation is a session
-// come back to life.
+// checkEviction returns an error for a server that evicts keys when its memory
+// is full. A lost session is a user logged out; a lost revocation is a session
+// revived.
 func (r *Store) checkEviction(ctx context.Context, node *redis.Client, policy string) error {
 	if policy == "" {
 		got, err := node.ConfigGet(ctx, "maxmemory-policy").Result()
@@ -95,10 +94,10 @@ func (r *Store) checkEviction(ctx context.Context, node *redis.Client, policy st
 		}
 		policy = got["maxmemory-policy"]
 	}
-	return checkPolicy(policy)
+	return conn.CheckPolicy(policy)
 }
 
-// checkDurability tries what every revocation will have to wait for.
+// checkDurability tries the wait of a revocation.
 func (r *Store) checkDurability(ctx context.Context, node *redis.Client) error {
 	if r.cfg.Durability == DurabilityPrimary {
 		return nil
@@ -110,13 +109,13 @@ func (r *Store) checkDurability(ctx context.Context, node *redis.Client) error {
 		return nil
 	}
 	if r.cfg.Durability == DurabilityDisk {
-		return fmt.Errorf("the server cannot give durability disk, which needs Redis 7.2 and appendonly yes: %w", err)
+		return fmt.Errorf("server cannot provide durability disk, which needs Redis 7.2 and appendonly yes: %w", err)
 	}
-	return fmt.Errorf("the server cannot give durability replica: %w", err)
+	return fmt.Errorf("server cannot provide durability replica: %w", err)
 }
 
 func (r *Store) warn(ctx context.Context, node *redis.Client, what string) {
-	r.cfg.Log.LogAttrs(ctx, slog.LevelWarn, "the redis user may not see a setting that could not be checked",
+	r.cfg.Log.LogAttrs(ctx, slog.LevelWarn, "redis user may not read a setting, it was not checked",
 		slog.String("setting", what), slog.String("address", node.Options().Addr))
 }
 
@@ -126,21 +125,10 @@ func checkVersion(v string) error {
 	major, err1 := strconv.Atoi(majorText)
 	minor, err2 := strconv.Atoi(minorText)
 	if err1 != nil || err2 != nil {
-		return fmt.Errorf("the server's version %.30q is not understood", v)
+		return fmt.Errorf("server version %.30q is malformed", v)
 	}
 	if major < leastMajor || major == leastMajor && minor < leastMinor {
-		return fmt.Errorf("the server's version is %d.%d, at least %d.%d is needed", major, minor, leastMajor, leastMinor)
+		return fmt.Errorf("server version is %d.%d, want at least %d.%d", major, minor, leastMajor, leastMinor)
 	}
 	return nil
-}
-
-// parseInfo reads what INFO says. What it does not understand is left out.
-func parseInfo(text string) map[string]string {
-	info := make(map[string]string)
-	for line := range strings.SplitSeq(text, "\n") {
-		if name, value, ok := strings.Cut(strings.TrimSuffix(line, "\r"), ":"); ok {
-			info[name] = value
-		}
-	}
-	return info
 }

@@ -38,7 +38,7 @@ func TestRedisJournalDamaged(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			u, id := storetest.Someone(), storetest.NewSession()
+			u, id := storetest.NewUser(), storetest.NewSession()
 			f := &storetest.Fixture{Store: r, Clock: storetest.NewClock()}
 			f.MustSwap(t, true, u, store.Change{Session: id, New: storetest.Live(t, 0)})
 			w := store.Write{User: u, Revocations: storetest.Ending(t, u, id), Changes: []store.Change{{Session: id, Old: storetest.Live(t, 0), New: storetest.Tombstone(t)}}}

@@ -6,19 +6,20 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/discharger/discharger/discharger/store/redis/conn"
 	"github.com/redis/go-redis/v9"
 )
 
-// Durability is what a revocation must have survived before it is
+// Durability is the level that a revocation must reach before it is
 // acknowledged.
 type Durability string
 
-// Durabilities, the weakest first. None makes Redis lose nothing at all: a
-// failover to a replica that lags behind undoes what others have confirmed.
+// Durabilities, the weakest first. None excludes all loss: a failover to a
+// replica that lags behind undoes writes that other replicas confirmed.
 const (
-	DurabilityPrimary Durability = "primary" // the primary has it in memory
-	DurabilityReplica Durability = "replica" // Replicas replicas, at least one, have it in memory too
-	DurabilityDisk    Durability = "disk"    // it is on the disk of the primary and of Replicas replicas, or none; Redis 7.2
+	DurabilityPrimary Durability = "primary" // in the memory of the primary
+	DurabilityReplica Durability = "replica" // and in the memory of Replicas replicas, at least one
+	DurabilityDisk    Durability = "disk"    // on the disk of the primary and of Replicas replicas, 0 or more; Redis 7.2
 )
 
 func (cfg *Config) completeDurability() error {
@@ -26,7 +27,7 @@ func (cfg *Config) completeDurability() error {
 	case "", DurabilityPrimary:
 		cfg.Durability = DurabilityPrimary
 		if cfg.Replicas != 0 {
-			return errors.New("durability primary asks no replicas")
+			return errors.New("durability primary has no replicas")
 		}
 	case DurabilityReplica:
 		cfg.Replicas = max(cfg.Replicas, 1)
@@ -37,14 +38,14 @@ func (cfg *Config) completeDurability() error {
 	return nil
 }
 
-// barrier waits on a connection until what was written there before is durable.
+// barrier is a wait for the durability of the writes of one connection.
 type barrier struct {
 	replicas int
 	memory   *redis.IntCmd      // WAIT
 	disk     *redis.IntSliceCmd // WAITAOF
 }
 
-// barrier lets the server wait no longer than its answer may take.
+// barrier returns a wait that ends before ReadTimeout.
 func (r *Store) barrier(ctx context.Context) barrier {
 	b, d := barrier{replicas: r.cfg.Replicas}, max(r.cfg.ReadTimeout*3/4, time.Millisecond)
 	if r.cfg.Durability == DurabilityDisk {
@@ -62,12 +63,14 @@ func (b barrier) command() redis.Cmder {
 	return b.memory
 }
 
-// notDurableError says who has not confirmed a write that has taken effect.
+// notDurableError is the error of a write that took effect and was not
+// confirmed as durable.
 type notDurableError struct {
-	disk, local   bool // local: not even the primary, which only disk asks
+	disk, local   bool // local: the primary itself has not confirmed, with disk
 	got, replicas int64
 }
 
+// Error names the missing confirmations.
 func (e *notDurableError) Error() string {
 	where := "in memory"
 	if e.disk {
@@ -79,7 +82,7 @@ func (e *notDurableError) Error() string {
 	return fmt.Sprintf("%d of %d replicas have confirmed that the write is %s", e.got, e.replicas, where)
 }
 
-// passed returns nil if as many have it as must.
+// passed returns an error unless enough servers confirmed.
 func (b barrier) passed() error {
 	want := int64(b.replicas)
 	if b.disk == nil {
@@ -101,11 +104,10 @@ func (b barrier) passed() error {
 	return nil
 }
 
-// runDurably calls a script and has the server wait until its effect, or that
-// of an earlier call which found the same, is durable. Both commands travel
-// together on one connection, since waiting means waiting for what that
-// connection wrote; the scripts always write something. If the connection
-// breaks, both are sent again.
+// runDurably calls a script and waits until its effect is durable, or the same
+// effect of an earlier call. Both commands use one connection, since WAIT
+// covers the writes of its connection; the scripts always write something. If
+// the connection breaks, both are sent again.
 func (r *Store) runDurably(ctx context.Context, c call) (int64, error) {
 	full := false
 	var last error
@@ -120,7 +122,7 @@ func (r *Store) runDurably(ctx context.Context, c call) (int64, error) {
 			full = true
 			continue
 		case redis.HasErrorPrefix(last, "MOVED"):
-			r.client.moved(ctx)
+			r.client.ReloadSlots(ctx)
 			continue
 		case last == nil:
 			last = wait.passed()
@@ -131,19 +133,19 @@ func (r *Store) runDurably(ctx context.Context, c call) (int64, error) {
 		var unmet *notDurableError
 		var reply redis.Error
 		if errors.As(last, &unmet) || errors.As(last, &reply) {
-			break // the server has spoken
+			break // a reply is final
 		}
 	}
 	return 0, last
 }
 
 func (r *Store) sendDurably(ctx context.Context, c call, full bool) (*redis.Cmd, barrier, error) {
-	node, err := r.client.primaryOf(ctx, c.key)
+	node, err := r.client.PrimaryOf(ctx, c.key)
 	if err != nil {
 		return nil, barrier{}, err
 	}
 	answer, wait := c.command(ctx, full), r.barrier(ctx)
-	return answer, wait, await(ctx, func() {
+	return answer, wait, conn.Await(ctx, func() {
 		conn := node.Conn()
 		defer conn.Close()
 		pipe := conn.Pipeline()

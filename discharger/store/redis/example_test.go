@@ -7,6 +7,7 @@ import (
 
 	"github.com/discharger/discharger/discharger/store/marker"
 	"github.com/discharger/discharger/discharger/store/redis"
+	"github.com/discharger/discharger/discharger/store/redis/conn"
 )
 
 func ExampleOpen() {
@@ -21,7 +22,7 @@ func ExampleOpen() {
 	s, err := redis.Open(context.Background(), redis.Config{
 		Addrs:      []string{"sentinel-1:26379", "sentinel-2:26379", "sentinel-3:26379"},
 		MasterName: "sessions",
-		Access:     redis.Access{Username: "discharger", Password: password},
+		Access:     conn.Access{Username: "discharger", Password: password},
 		TagKey:     tagKey,
 		Durability: redis.DurabilityReplica,
 		Marker:     marker.FileMarker("/var/lib/discharger/store-id"),

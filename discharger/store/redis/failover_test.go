@@ -17,7 +17,7 @@ import (
 	"github.com/discharger/discharger/discharger/store/storetest"
 )
 
-// failoversVariable makes the loop as long as anybody likes.
+// failoversVariable is the environment variable with the number of failovers.
 const failoversVariable = "DISCHARGER_TEST_FAILOVERS"
 
 // fromEnvironment is a number of repetitions, for who has more time than a
@@ -35,7 +35,7 @@ func fromEnvironment(t testing.TB, name string, otherwise int) int {
 	return n
 }
 
-// losses is what a loop of failovers came to.
+// losses is the result of a loop of failovers.
 type losses struct {
 	failovers, logouts, refreshes int
 	revived                       int // logged out, and let in afterwards
@@ -48,9 +48,9 @@ func (l losses) String() string {
 		l.failovers, l.logouts, l.refreshes, l.revived, l.wronged, l.replayed)
 }
 
-// TestFailoverLoop loses primaries together with what they have acknowledged,
-// while users refresh and log out at two processes. Without journals, sessions
-// come back to life: that is what shows that the test can see it.
+// TestFailoverLoop loses primaries together with their last acknowledged
+// writes, again and again. Without journals sessions revive, which shows that
+// the test detects it.
 func TestFailoverLoop(t *testing.T) {
 	t.Parallel()
 	s := redistest.StartSentinel(t)
@@ -97,8 +97,8 @@ func failoverLoop(t *testing.T, s *redistest.Sentinel, failovers int, journals b
 	return total
 }
 
-// lose logs out and has the primary die that knows. It returns how many
-// logouts were acknowledged.
+// lose logs out, and loses the primary that has the logout. It returns the
+// number of sessions that ended.
 func lose(t *testing.T, s *redistest.Sentinel, is *storetest.Issuer, stay *refreshers, name string, total *losses) int {
 	t.Helper()
 	const users = 10
@@ -161,7 +161,7 @@ func lose(t *testing.T, s *redistest.Sentinel, is *storetest.Issuer, stay *refre
 	return int(acknowledged.Load())
 }
 
-// singles are the sessions that nobody else's logout ends.
+// singles are the sessions that no other session's logout ends.
 func singles(gone, keep []*storetest.Device) (out []*storetest.Device) {
 	ended := make(map[store.UserKey]bool)
 	for _, d := range keep {
@@ -175,7 +175,7 @@ func singles(gone, keep []*storetest.Device) (out []*storetest.Device) {
 	return out
 }
 
-// refreshers are sessions that refresh all the time, whatever happens.
+// refreshers are sessions that refresh all the time.
 type refreshers struct {
 	ctx       context.Context
 	stop      context.CancelFunc
@@ -202,7 +202,7 @@ func newRefreshers(t *testing.T, is *storetest.Issuer, run string, n int) *refre
 				case r.ctx.Err() != nil:
 					return
 				case err != nil:
-					t.Logf("a session that nobody ended is refused at epoch %d: %v", d.Epoch, err)
+					t.Logf("a session that was not ended is refused at epoch %d: %v", d.Epoch, err)
 					r.wronged.Add(1)
 					return
 				}

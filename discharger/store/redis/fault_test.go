@@ -21,7 +21,7 @@ import (
 )
 
 // TestRedisReplyLost cuts the connection after a script has taken effect and
-// before anyone hears of it.
+// before the reply arrives.
 func TestRedisReplyLost(t *testing.T) {
 	t.Parallel()
 	for _, durability := range []redis.Durability{redis.DurabilityPrimary, redis.DurabilityReplica} {
@@ -37,17 +37,17 @@ func TestRedisReplyLost(t *testing.T) {
 			p := startProxy(t, s.Socket)
 			f := newRedisFixture(t, s, func(c *redis.Config) {
 				c.Addrs, c.Durability = []string{p.addr}, durability
-				c.Wait = func(context.Context, time.Duration) error { return nil }
+				c.SetWait(func(context.Context, time.Duration) error { return nil })
 			})
 			f.Store.(*redis.Store).StopWatch()
-			u, id := storetest.Someone(), storetest.NewSession()
+			u, id := storetest.NewUser(), storetest.NewSession()
 			swap := func(old, new string) (bool, error) {
 				return f.Swap(t.Context(), store.Write{User: u, Revocations: storetest.Ending(t, u, id), Changes: []store.Change{
 					{Session: id, Old: []byte(old), New: []byte(new), Expires: f.Clock.In(time.Hour)}}})
 			}
 			f.MustSwap(t, true, u, store.Change{Session: id, New: []byte("1")})
 
-			// Once: the client tries again by itself, and nobody notices.
+			// Once: the client retries by itself.
 			s.Do(t, "config", "resetstat")
 			p.cut.Store(1)
 			if ok, err := swap("1", "2"); !ok || err != nil {
@@ -96,14 +96,14 @@ func TestRedisUnreliable(t *testing.T) {
 	const callers, steps = 64, 20
 	for range callers {
 		wg.Go(func() {
-			u, id := storetest.Someone(), storetest.NewSession()
+			u, id := storetest.NewUser(), storetest.NewSession()
 			var old []byte
 			for step := range steps {
 				next := fmt.Appendf(nil, "%d %s", step, strings.Repeat("x", step*7))
 				for {
 					ok, err := f.Swap(t.Context(), storetest.One(u, store.Change{Session: id, Old: old, New: next}))
 					if err == nil && !ok {
-						t.Errorf("step %d: someone else was there", step)
+						t.Errorf("step %d: another record was there", step)
 						return
 					}
 					if err == nil {
@@ -126,7 +126,7 @@ func TestRedisUnreliable(t *testing.T) {
 	t.Logf("%d of %d operations had to be repeated by the caller", failed.Load(), 2*callers*steps)
 }
 
-// rubbish is what a server might say that is none.
+// rubbish are replies that no Redis server sends.
 var rubbish = []string{
 	"+OK\r\n", "-ERR no\r\n", ":1\r\n", ":0\r\n", "$-1\r\n", "*-1\r\n", "*0\r\n", "$3\r\nabc\r\n", "*1\r\n$1\r\nx\r\n",
 	"*5\r\n$1\r\na\r\n:1\r\n:1\r\n$-1\r\n$-1\r\n", "*2\r\n$1\r\na\r\n$1\r\nb\r\n", "*5\r\n$-1\r\n$-1\r\n$-1\r\n$1\r\n0\r\n$-1\r\n",
@@ -134,9 +134,9 @@ var rubbish = []string{
 	"-LOADING Redis is loading\r\n", "-READONLY no\r\n", "-NOSCRIPT no\r\n", "-CLUSTERDOWN no\r\n", "-MOVED 1 127.0.0.1:1\r\n",
 }
 
-// TestRedisRubbish gives wrong answers to a store in use. It must not believe
+// TestMalformedReplies gives wrong answers to a store in use. It must not believe
 // that there is no session, and must recover.
-func TestRedisRubbish(t *testing.T) {
+func TestMalformedReplies(t *testing.T) {
 	t.Parallel()
 	s := StartRedis(t)
 	p := startProxy(t, s.Socket)
@@ -144,14 +144,14 @@ func TestRedisRubbish(t *testing.T) {
 	f := newRedisFixture(t, s, func(cfg *redis.Config) {
 		cfg.Addrs, cfg.Now = []string{p.addr}, c.Now
 		cfg.ReadTimeout = time.Second
-		cfg.Wait = func(context.Context, time.Duration) error { return nil }
+		cfg.SetWait(func(context.Context, time.Duration) error { return nil })
 	})
-	u, id := storetest.Someone(), storetest.NewSession()
+	u, id := storetest.NewUser(), storetest.NewSession()
 	f.MustSwap(t, true, u, store.Change{Session: id, New: []byte("a"), Expires: f.Clock.In(time.Hour)})
 	for i := range 2 * len(rubbish) {
 		answer := rubbish[i/2]
 		if i%2 == 0 {
-			c.Advance(2 * time.Second) // the homeserver's record is asked for as well
+			c.Advance(2 * time.Second) // the homeserver's record is read as well
 		} else {
 			f.MustLoad(t, u, id) // there is a connection that has been greeted
 		}
@@ -229,8 +229,8 @@ func TestRedisStub(t *testing.T) {
 	}
 }
 
-// TestRedisDamaged damages what is stored. Whoever meets it gets an error, and
-// nothing is made of it.
+// TestRedisDamaged damages stored records. Their readers get an error, and
+// other users are not affected.
 func TestRedisDamaged(t *testing.T) {
 	t.Parallel()
 	s := StartRedis(t)
@@ -246,7 +246,7 @@ func TestRedisDamaged(t *testing.T) {
 		"other place":     func(key string, id caveat.SessionID) { s.Do(t, "hset", key, string(id[:]), "\x00\x00\x00\x00\x02abc") },
 		"no second piece": func(key string, id caveat.SessionID) { s.Do(t, "hdel", key, second(id)) },
 	} {
-		u, id := storetest.Someone(), storetest.NewSession()
+		u, id := storetest.NewUser(), storetest.NewSession()
 		f := newRedisFixture(t, s)
 		f.MustSwap(t, true, u, store.Change{Session: id, New: long}, store.Change{New: long})
 		key := redis.UserHash(tagKey, u)
@@ -275,7 +275,7 @@ func TestRedisDamaged(t *testing.T) {
 		if s.Do(t, "type", key) != "hash" {
 			continue
 		}
-		// Others of the user's sessions go on, and what is damaged stays.
+		// Other sessions of the user continue, and the damaged record stays.
 		for range 2 {
 			other := storetest.NewSession()
 			for second(other) == second(id) { // its second piece would stand in for the one that is missing
@@ -285,9 +285,9 @@ func TestRedisDamaged(t *testing.T) {
 		}
 		check()
 	}
-	// Half of a record without the other half that says what it is.
+	// One piece of a record without the other one.
 	for _, field := range []string{"1", "\x01234567890123456\x01"} {
-		u, id := storetest.Someone(), caveat.SessionID([]byte("\x01234567890123456")[:16])
+		u, id := storetest.NewUser(), caveat.SessionID([]byte("\x01234567890123456")[:16])
 		f := newRedisFixture(t, s)
 		f.MustSwap(t, true, u, store.Change{Session: storetest.NewSession(), New: []byte("a")})
 		s.Do(t, "hset", redis.UserHash(tagKey, u), field[:min(len(field), 16)]+field[min(len(field), 17):], "rest")
@@ -298,7 +298,7 @@ func TestRedisDamaged(t *testing.T) {
 			t.Errorf("Load gives %v with an orphan %q", v, field)
 		}
 	}
-	u, id := storetest.Someone(), storetest.NewSession()
+	u, id := storetest.NewUser(), storetest.NewSession()
 	f := newRedisFixture(t, s)
 	f.MustSwap(t, true, u, store.Change{Session: id, New: []byte("a")})
 	s.Do(t, "hset", redis.UserHash(tagKey, u), "5", "rest")

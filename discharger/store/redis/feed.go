@@ -15,21 +15,21 @@ import (
 	"github.com/discharger/discharger/discharger/store/limits"
 	"github.com/discharger/discharger/discharger/store/marker"
 	"github.com/discharger/discharger/discharger/store/record"
+	"github.com/discharger/discharger/discharger/store/redis/conn"
 )
 
-// Feeds in Redis: a stream for each homeserver, in the bucket of its record.
-// A user's records are on another node of a cluster perhaps, so events are
-// added after the swap has taken effect and before it is acknowledged. Who
-// does not get the acknowledgement repeats the request, and then they are added
-// again.
+// A feed is a stream in the hash tag of its homeserver's record. The records of
+// a user can be on another node of a cluster, so events are added after the
+// swap took effect and before it is acknowledged. A caller without the
+// acknowledgement repeats the request, and then they are added again.
 //
-// A position is "id.entry": of the store and of the entry in the stream. A
-// position is good if its entry is there, or was the last one ever made. After
-// a failover to a replica that lags behind, neither is true of what was lost.
-// The entries before it are still there then, and were read. A store with a
-// journal publishes again what was lost, so the reader goes on there, and gets
-// what was published in the last minute before once more, since the clocks of
-// two primaries differ. Without a journal the reader begins anew.
+// A position is "id.entry": of the store and of the entry in the stream. It is
+// valid if the entry is there, or was the last one. After a failover to a
+// replica that lags behind, the positions of lost entries are not valid; the
+// entries before them are still there. A store with a journal publishes lost
+// events again, so the reader continues there, and reads the events of the
+// minute before once more, since the clocks of two primaries differ. Without a
+// journal the reader starts from the beginning.
 
 //go:embed feed_append.lua
 var feedAppendText string
@@ -45,25 +45,17 @@ var (
 	feedReadScript    = newScript(feedReadText)
 )
 
-// feedBlock is how long a server is asked to wait for an event. Afterwards the
-// feed is read again, to see that it is still the one it was.
+// feedBlock is how long a read waits for an event. Then the feed is checked
+// again.
 const feedBlock = 5 * time.Second
 
-// feedClient makes the client that waits for events. Each homeserver that is
-// followed takes one of its connections, and none of those that requests wait
-// for.
-func feedClient(cfg Config, l *links) (*client, error) {
-	cfg.Unpipelined, cfg.PoolSize = true, 1024
-	return newClient(cfg, l)
-}
-
-// feedCall is a call of a script that is about a feed.
+// feedCall returns a call of a script on a feed.
 func (r *Store) feedCall(s script, homeserver string, args ...any) call {
-	key, lost, storeID := r.layout.feed(homeserver)
-	return call{script: s, key: key, storeID: storeID, more: []string{lost}, args: append([]any{*r.id.Load()}, args...)}
+	key, lost, storeID := r.layout.Feed(homeserver)
+	return call{script: s, key: key, Identity: storeID, more: []string{lost}, args: append([]any{*r.id.Load()}, args...)}
 }
 
-// appendEvents adds events to a script's arguments.
+// appendEvents appends events to the arguments of a script.
 func appendEvents(args []any, events []store.FeedEvent) []any {
 	for _, e := range events {
 		args = append(args, e.Until.UnixMilli(), string(e.Data))
@@ -79,8 +71,7 @@ func (r *Store) Publish(ctx context.Context, homeserver string, events ...store.
 	return r.publish(ctx, homeserver, events, true)
 }
 
-// publish appends events, if there are any, and waits until they are durable if
-// they are to be.
+// publish appends events, and waits for their durability if durable is set.
 func (r *Store) publish(ctx context.Context, homeserver string, events []store.FeedEvent, durable bool) error {
 	if len(events) == 0 {
 		return nil
@@ -119,7 +110,7 @@ func (r *Store) readFeed(ctx context.Context, homeserver, after string) (page st
 		return page, err
 	}
 	if len(got) == 1 && got[0] == int64(swapLost) {
-		return page, r.lose()
+		return page, r.markLost()
 	}
 	if len(got) < 2 || len(got)%2 != 0 {
 		return page, fmt.Errorf("script answered with %d values", len(got))
@@ -136,21 +127,21 @@ func (r *Store) readFeed(ctx context.Context, homeserver, after string) (page st
 	return page, nil
 }
 
-// feedOverlap is by how much the clock of a primary may be behind that of the
-// one before it.
+// feedOverlap is how far the clock of a primary can be behind the clock of its
+// predecessor.
 const feedOverlap = time.Minute
 
-// overlap returns by how much a reader goes back whose position was lost; 0: to
-// the beginning.
+// overlap returns how far a reader goes back whose position was lost; 0: to the
+// start of the feed.
 func (r *Store) overlap() time.Duration {
-	if r.guard == nil {
+	if r.fence == nil {
 		return 0
 	}
 	return feedOverlap
 }
 
-// entryAt returns the entry of a position, "" for the beginning, and whether
-// the position can be this store's.
+// entryAt returns the id in a position, "" for the start of the feed, and
+// whether the position can be one of this store.
 func entryAt(prefix, position string) (entry string, ok bool) {
 	if position == "" {
 		return "", true
@@ -163,14 +154,14 @@ func entryAt(prefix, position string) (entry string, ok bool) {
 	return entry, true
 }
 
-// plainNumber reports whether s is a number as Redis writes it.
+// plainNumber reports whether s is a number as Redis formats it.
 func plainNumber(s string) bool {
 	n, err := strconv.ParseUint(s, 10, 64)
 	return err == nil && strconv.FormatUint(n, 10) == s
 }
 
-// AwaitFeed returns when something has been added after a position, after some
-// seconds in any case, or when ctx ends.
+// AwaitFeed returns when an entry was added after a position, after some
+// seconds, or when ctx ends.
 func (r *Store) AwaitFeed(ctx context.Context, homeserver, after string) error {
 	if err := r.awaitFeed(ctx, homeserver, after); err != nil {
 		return fmt.Errorf("wait for events: %w", err)
@@ -192,9 +183,9 @@ func (r *Store) awaitFeed(ctx context.Context, homeserver, after string) error {
 	if entry == "" {
 		entry = "0-0"
 	}
-	key, _, _ := r.layout.feed(homeserver)
+	key, _, _ := r.layout.Feed(homeserver)
 	var answer *redis.XStreamSliceCmd
-	err := await(ctx, func() {
+	err := conn.Await(ctx, func() {
 		answer = r.waiting.XRead(ctx, &redis.XReadArgs{Streams: []string{key, entry}, Count: 1, Block: feedBlock})
 	})
 	if err != nil {

@@ -1,6 +1,6 @@
--- Appends events to a feed. What is over goes, from the beginning up to the
--- first that must stay, and so do the oldest if there are too many. The length
--- of all this is bounded by that of what is appended.
+-- Appends events to a feed. Expired events are removed, from the oldest up to the
+-- first that must stay, and so are the oldest if there are too many. The number of
+-- removed events is bounded by the number of appended ones.
 --
 -- from is where in ARGV the events begin, each as until (Unix ms) and data.
 local function append(feed, lost, max, from)
@@ -11,7 +11,7 @@ local function append(feed, lost, max, from)
     redis.call('XADD', feed, '*', 'u', ARGV[i], 'e', ARGV[i + 1])
   end
   local over = redis.call('XLEN', feed) - max
-  local missed = 0 -- until when it matters that events went before their time
+  local missed = 0 -- until when it matters that events were dropped
   for i, e in ipairs(redis.call('XRANGE', feed, '-', '+', 'COUNT', 2 * added + 1)) do
     local till = tonumber(e[2][2])
     if till > now then

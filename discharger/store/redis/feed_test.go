@@ -19,7 +19,7 @@ func TestRedisFeedBound(t *testing.T) {
 	s := StartRedis(t)
 	f := newRedisFixture(t, s, func(c *redis.Config) {
 		c.MaxEvents = 3
-		c.Wait = func(context.Context, time.Duration) error { return nil }
+		c.SetWait(func(context.Context, time.Duration) error { return nil })
 	})
 	storetest.FeedBound(t, f, func(at time.Time) {
 		lost := s.Do(t, "keys", "*lost:*").([]any)
@@ -53,14 +53,14 @@ func entryMillis(t testing.TB, position string) int64 {
 	return ms
 }
 
-// TestRedisFeedFailover reads on at a replica that did not get everything, and
-// at one whose clock is behind: what the reader had is not there, so it is
-// told, whatever came since.
+// TestRedisFeedFailover continues at a replica that lags behind, and at one
+// whose clock is behind: the last event of the reader is not there, so it sees
+// a gap.
 func TestRedisFeedFailover(t *testing.T) {
 	t.Parallel()
 	s := StartRedis(t)
 	f := newRedisFixture(t, s)
-	u := storetest.Someone()
+	u := storetest.NewUser()
 	f.MustPublish(t, u.Homeserver, f.Events("1")...)
 	key := redis.FeedKey(tagKey, u.Homeserver)
 	saved := s.Do(t, "dump", key)
@@ -75,12 +75,12 @@ func TestRedisFeedFailover(t *testing.T) {
 	f.ExpectFeed(t, u.Homeserver, at, true)
 }
 
-// TestRedisFeedLost says so when the data is gone.
+// TestRedisFeedLost returns ErrLost when the data is gone.
 func TestRedisFeedLost(t *testing.T) {
 	t.Parallel()
 	s := StartRedis(t)
 	f := newRedisFixture(t, s)
-	u := storetest.Someone()
+	u := storetest.NewUser()
 	f.MustPublish(t, u.Homeserver, f.Events("1")...)
 	s.Do(t, "flushall")
 	if _, err := f.Feed().ReadFeed(t.Context(), u.Homeserver, ""); !errors.Is(err, store.ErrLost) {

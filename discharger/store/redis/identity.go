@@ -13,18 +13,19 @@ import (
 	"github.com/discharger/discharger/discharger/store"
 	"github.com/discharger/discharger/discharger/store/marker"
 	"github.com/discharger/discharger/discharger/store/record"
+	"github.com/discharger/discharger/discharger/store/redis/conn"
+	"github.com/discharger/discharger/discharger/store/redis/keys"
 )
 
-// How loss is noticed. The identity is kept once for each of the 256 hash
-// tags, so that wherever a key could be missing there is something on the same
-// node which must not be. A script compares it before it changes anything; a
-// Load or List that finds no session reads it before it says so; Ready reads
-// all 256. A process that has once seen it missing or different says
-// ErrStoreLost until it has seen all of them right again.
+// Loss of data is detected by the identity. It is stored once for each of the
+// 256 hash tags, so every key has an identity on its node that must exist. A
+// script compares it before it writes; a Load or List without a session reads
+// it before it returns; Ready reads all 256. A process that has seen it missing
+// or different returns ErrLost until it sees all of them right again.
 
-// identify finds out which store this is. Without a memory of one, an empty
-// store is given an identity and any other is taken as it is, unless parts of
-// it are missing.
+// identify determines the identity of the store. Without one in the marker, an
+// empty store is given an identity, and another store keeps its own, unless
+// parts of it are missing.
 func (r *Store) identify(ctx context.Context, expected string) error {
 	found, err := r.readIDs(ctx)
 	if err != nil {
@@ -48,10 +49,10 @@ func (r *Store) identify(ctx context.Context, expected string) error {
 	return nil
 }
 
-// ids are the identities found at each hash tag, "" for none.
-type ids [buckets]string
+// ids are the identities at each hash tag, "" for none.
+type ids [keys.Buckets]string
 
-// complete returns the identity if it is everywhere, and otherwise "".
+// complete returns the identity if it is the same everywhere, and otherwise "".
 func (f *ids) complete() string {
 	for _, id := range f {
 		if id != f[0] {
@@ -61,7 +62,7 @@ func (f *ids) complete() string {
 	return f[0]
 }
 
-// only returns the identity that was found if there is one and no other.
+// only returns the identity if there is exactly one, and otherwise "".
 func (f *ids) only() (one string) {
 	for _, id := range f {
 		switch {
@@ -75,7 +76,7 @@ func (f *ids) only() (one string) {
 	return one
 }
 
-// any returns an identity that was found, "" if there is none.
+// any returns some identity, "" if there is none.
 func (f *ids) any() string {
 	for _, id := range f {
 		if id != "" {
@@ -85,10 +86,10 @@ func (f *ids) any() string {
 	return ""
 }
 
-// adopt returns the identity to use. The first process to come to an empty
-// store writes one, and others may come while it does.
+// adopt returns the identity to use. The first process writes one to an empty
+// store; others can arrive meanwhile.
 func (r *Store) adopt(ctx context.Context, found *ids) (string, error) {
-	progress, err := r.unguarded().HMGet(ctx, r.layout.newID, "id", "done", "born").Result()
+	progress, err := r.unfenced().HMGet(ctx, r.layout.Birth, "id", "done", "born").Result()
 	if err != nil {
 		return "", err
 	}
@@ -97,7 +98,7 @@ func (r *Store) adopt(ctx context.Context, found *ids) (string, error) {
 	}
 	id, started := progress[0].(string)
 	_, done := progress[1].(string)
-	born, _ := progress[2].(string) // not of an earlier version
+	born, _ := progress[2].(string) // missing in an earlier version
 	switch {
 	case !started && found.any() == "":
 		if id, born, err = r.begin(ctx); err != nil {
@@ -117,8 +118,8 @@ func (r *Store) adopt(ctx context.Context, found *ids) (string, error) {
 	return id, r.writeIDs(ctx, id, false)
 }
 
-// begin agrees with other processes on the identity of a new store and on its
-// birth.
+// begin chooses the identity and the birth of a new store, in agreement with
+// other processes.
 func (r *Store) begin(ctx context.Context) (id, born string, err error) {
 	id = marker.NewID()
 	now, err := r.serverTime(ctx)
@@ -126,28 +127,27 @@ func (r *Store) begin(ctx context.Context) (id, born string, err error) {
 		return "", "", err
 	}
 	born = strconv.FormatInt(now.UnixMilli(), 10)
-	if err := r.unguarded().HSetNX(ctx, r.layout.newID, "born", born).Err(); err != nil {
+	if err := r.unfenced().HSetNX(ctx, r.layout.Birth, "born", born).Err(); err != nil {
 		return "", "", err
 	}
-	if err := r.unguarded().HSetNX(ctx, r.layout.newID, "id", id).Err(); err != nil {
+	if err := r.unfenced().HSetNX(ctx, r.layout.Birth, "id", id).Err(); err != nil {
 		return "", "", err
 	}
-	if id, err = r.unguarded().HGet(ctx, r.layout.newID, "id").Result(); err != nil {
+	if id, err = r.unfenced().HGet(ctx, r.layout.Birth, "id").Result(); err != nil {
 		return "", "", err
 	}
-	born, err = r.unguarded().HGet(ctx, r.layout.newID, "born").Result()
+	born, err = r.unfenced().HGet(ctx, r.layout.Birth, "born").Result()
 	return id, born, err
 }
 
-// writeBirth notes when a new store was made, before anything shows that it has
-// been.
+// writeBirth writes the birth of a new store, before its identity.
 func (r *Store) writeBirth(ctx context.Context, born string) error {
 	ms, err := strconv.ParseInt(born, 10, 64)
 	if err != nil {
-		return nil // an earlier version began with it
+		return nil // started by an earlier version
 	}
-	_, err = r.unguarded().Pipelined(ctx, func(pipe redis.Pipeliner) error {
-		for _, key := range r.layout.sinceKey {
+	_, err = r.unfenced().Pipelined(ctx, func(pipe redis.Pipeliner) error {
+		for _, key := range r.layout.Losses {
 			pipe.SetNX(ctx, key, lossMark{born: ms}.encode(), 0)
 		}
 		return nil
@@ -158,11 +158,11 @@ func (r *Store) writeBirth(ctx context.Context, born string) error {
 	return nil
 }
 
-// writeIDs writes the identity wherever there is none, or everywhere, and then
-// that this has been done.
+// writeIDs writes the identity where there is none, or everywhere, and then
+// marks the birth as done.
 func (r *Store) writeIDs(ctx context.Context, id string, everywhere bool) error {
-	_, err := r.unguarded().Pipelined(ctx, func(pipe redis.Pipeliner) error {
-		for _, key := range r.layout.storeID {
+	_, err := r.unfenced().Pipelined(ctx, func(pipe redis.Pipeliner) error {
+		for _, key := range r.layout.Identity {
 			if everywhere {
 				pipe.Set(ctx, key, id, 0)
 			} else {
@@ -174,18 +174,18 @@ func (r *Store) writeIDs(ctx context.Context, id string, everywhere bool) error 
 	if err != nil {
 		return fmt.Errorf("write store id: %w", err)
 	}
-	if err := r.unguarded().HSet(ctx, r.layout.newID, "id", id, "done", 1).Err(); err != nil {
+	if err := r.unfenced().HSet(ctx, r.layout.Birth, "id", id, "done", 1).Err(); err != nil {
 		return fmt.Errorf("write store id: %w", err)
 	}
 	return nil
 }
 
 func (r *Store) readIDs(ctx context.Context) (*ids, error) {
-	cmds := make([]redis.Cmder, buckets)
-	for i, key := range r.layout.storeID {
+	cmds := make([]redis.Cmder, keys.Buckets)
+	for i, key := range r.layout.Identity {
 		cmds[i] = redis.NewStringCmd(ctx, "get", key)
 	}
-	if err := r.unguarded().do(ctx, cmds...); err != nil {
+	if err := r.unfenced().Do(ctx, cmds...); err != nil {
 		return nil, err
 	}
 	found := new(ids)
@@ -204,8 +204,8 @@ func (r *Store) readIDs(ctx context.Context) (*ids, error) {
 	return found, nil
 }
 
-// Ready returns nil if the primary, or each of a cluster's, answers, has its
-// data and takes a write, which is tried once a second.
+// Ready returns nil if every primary answers, has its data and accepts a write,
+// which is tried once a second.
 func (r *Store) Ready(ctx context.Context) error {
 	if err := r.ready(ctx); err != nil {
 		return fmt.Errorf("redis: %w", err)
@@ -220,83 +220,83 @@ func (r *Store) ready(ctx context.Context) error {
 	if refused := r.watch.refused.Load(); refused != nil {
 		return refused
 	}
-	if r.guard != nil {
-		if err := r.guard.journal.Damage(); err != nil {
+	if r.fence != nil {
+		if err := r.fence.journal.Damage(); err != nil {
 			return err
 		}
 	}
 	ask := r.client
-	if r.guard != nil && r.guard.shut.Load() {
+	if r.fence != nil && r.fence.raised.Load() {
 		if !r.lost.Load() {
-			return errShut
+			return errFenced
 		}
-		ask = r.unguarded()
+		ask = r.unfenced()
 	}
 	if !r.cfg.Cluster {
 		role := redis.NewSliceCmd(ctx, "role")
-		if err := ask.do(ctx, role); err != nil {
+		if err := ask.Do(ctx, role); err != nil {
 			return err
 		}
 		answer, err := role.Result()
 		if err == nil {
-			err = checkRole(answer)
+			err = conn.CheckRole(answer)
 		}
 		if err != nil && !redis.HasErrorPrefix(err, "NOPERM") {
 			return err
 		}
 	}
-	if err := r.recheckShut(ctx); err != nil {
+	if err := r.recheckFenced(ctx); err != nil {
 		return err
 	}
 	return r.writable(ctx)
 }
 
-// recheckShut does so for someone who found the store shut or lost: what was
-// lost and is there again may still have to be replayed.
-func (r *Store) recheckShut(ctx context.Context) error {
-	if err := r.recheck(ctx); err != nil || r.guard == nil || !r.guard.shut.Load() {
+// recheckFenced is recheck, but a recovered store stays fenced until the
+// journal is replayed.
+func (r *Store) recheckFenced(ctx context.Context) error {
+	if err := r.recheck(ctx); err != nil || r.fence == nil || !r.fence.raised.Load() {
 		return err
 	}
-	return errShut
+	return errFenced
 }
 
-// recheck reads all identities and remembers the outcome.
+// recheck reads all identities and records whether data is lost.
 func (r *Store) recheck(ctx context.Context) error {
 	found, err := r.readIDs(ctx)
 	if err != nil {
 		return err
 	}
 	if found.complete() != *r.id.Load() || r.older.Load() != nil {
-		return r.lose()
+		return r.markLost()
 	}
 	r.setLost(false)
 	return nil
 }
 
-func (r *Store) lose() error {
+func (r *Store) markLost() error {
 	r.setLost(true)
 	return store.ErrLost
 }
 
-// Lost reports whether the store was found to lack data that no operator has given
-// up, so that it answers [store.ErrLost].
+// Lost reports whether the store lacks data whose loss no operator has
+// accepted.
 func (r *Store) Lost() bool { return r.lost.Load() }
 
-// setLost notes whether the store has lost its data, and logs a change. That of the
-// guardian's second store is one of the same data.
+// setLost records whether the store has lost its data, and logs a change. The
+// second store of a fence logs nothing.
 func (r *Store) setLost(lost bool) {
 	switch was := r.lost.Swap(lost); {
-	case r.of != nil:
+	case r.parent != nil:
 	case lost && !was:
-		r.cfg.Log.LogAttrs(context.Background(), slog.LevelError, "store has lost its data, nothing is decided until the data is back or its loss is accepted")
+		r.cfg.Log.LogAttrs(context.Background(), slog.LevelError, "store has lost its data, requests are undecided until the data is back or the loss is accepted")
 	case was && !lost:
-		r.cfg.Log.LogAttrs(context.Background(), slog.LevelInfo, "store has its data again, or its loss was accepted")
+		r.cfg.Log.LogAttrs(context.Background(), slog.LevelInfo, "store has its data again, or the loss was accepted")
 	}
 }
 
-// usable is asked before every operation. A store that was lost is looked at
-// again every second: someone may have brought the data back, or accepted the
-// loss at another process.
+// usable returns an error if no operation may be made. A lost store is checked
+// every second: its data can be back, or another process can have accepted the
+// loss.
 func (r *Store) usable(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -308,8 +308,8 @@ func (r *Store) usable(ctx context.Context) error {
 		return refused
 	}
 	if !r.lost.Load() {
-		if r.guard != nil && r.guard.shut.Load() {
-			return errShut
+		if r.fence != nil && r.fence.raised.Load() {
+			return errFenced
 		}
 		return nil
 	}
@@ -323,30 +323,30 @@ func (r *Store) usable(ctx context.Context) error {
 	if !due {
 		return store.ErrLost
 	}
-	return r.recheckShut(ctx)
+	return r.recheckFenced(ctx)
 }
 
-// confirm is asked before something is said not to exist, and returns what was
-// lost there.
-func (r *Store) confirm(ctx context.Context, bucket int) (lossMark, error) {
-	id, since := redis.NewStringCmd(ctx, "get", r.layout.storeID[bucket]), redis.NewStringCmd(ctx, "get", r.layout.sinceKey[bucket])
-	if err := r.client.do(ctx, id, since); err != nil {
+// confirmAbsent checks the identity before a record is reported as absent, and
+// returns the losses there.
+func (r *Store) confirmAbsent(ctx context.Context, bucket int) (lossMark, error) {
+	id, since := redis.NewStringCmd(ctx, "get", r.layout.Identity[bucket]), redis.NewStringCmd(ctx, "get", r.layout.Losses[bucket])
+	if err := r.client.Do(ctx, id, since); err != nil {
 		return lossMark{}, err
 	}
-	if err := r.judge(id); err != nil {
+	if err := r.checkIdentity(id); err != nil {
 		return lossMark{}, err
 	}
 	return readLoss(since)
 }
 
-// judge looks at one identity that was read.
-func (r *Store) judge(cmd *redis.StringCmd) error {
+// checkIdentity checks the reply to a read of the identity.
+func (r *Store) checkIdentity(cmd *redis.StringCmd) error {
 	id, err := cmd.Result()
 	if err != nil && !errors.Is(err, redis.Nil) {
 		return err
 	}
 	if id != *r.id.Load() {
-		return r.lose()
+		return r.markLost()
 	}
 	return nil
 }

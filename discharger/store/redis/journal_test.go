@@ -22,27 +22,27 @@ import (
 	"github.com/discharger/discharger/discharger/store/storetest"
 )
 
-// forgetful starts a server that loses what was written since the last SAVE
-// when it is killed.
+// forgetful starts a server that loses the writes since the last SAVE when it
+// is killed.
 func forgetful(t testing.TB) *redisServer { return StartRedis(t, "--dbfilename", "dump.rdb") }
 
-// crash kills the server and starts it with what it saved last.
+// crash kills the server and starts it with its last save.
 func (s *redisServer) crash(t testing.TB) {
 	s.Kill(t)
 	s.Restart(t)
 }
 
 // TestJournalReplay takes back revocations of all three kinds. They are there
-// again before anybody is told of a session.
+// again before any session is loaded.
 func TestJournalReplay(t *testing.T) {
 	t.Parallel()
 	s := forgetful(t)
 	j := storetest.OpenJournal(t, journal.Config{})
 	f := newRedisFixture(t, s, func(c *redis.Config) {
 		c.Journal = j
-		c.Wait = func(context.Context, time.Duration) error { return nil }
+		c.SetWait(func(context.Context, time.Duration) error { return nil })
 	})
-	alice, bob, one, kept, other := storetest.Someone(), storetest.Someone(), storetest.NewSession(), storetest.NewSession(), storetest.NewSession()
+	alice, bob, one, kept, other := storetest.NewUser(), storetest.NewUser(), storetest.NewSession(), storetest.NewSession(), storetest.NewSession()
 	f.MustSwap(t, true, alice, store.Change{Session: one, New: storetest.Live(t, 0)})
 	f.MustSwap(t, true, bob, store.Change{Session: kept, New: storetest.Live(t, 0)}, store.Change{Session: other, New: storetest.Live(t, 0)})
 	s.Do(t, "save")
@@ -82,7 +82,7 @@ func TestJournalReplay(t *testing.T) {
 }
 
 // TestJournalConnections has many connections open when the server changes, and
-// uses none of them afterwards, which nobody notices.
+// uses none of them afterwards, without an error.
 func TestJournalConnections(t *testing.T) {
 	t.Parallel()
 	for _, secure := range []bool{false, true} {
@@ -102,7 +102,7 @@ func TestJournalConnections(t *testing.T) {
 			cfg = patient(cfg)
 			cfg.Unpipelined, cfg.Journal = true, storetest.OpenJournal(t, journal.Config{})
 			f := &storetest.Fixture{Store: OpenRedis(t, cfg), Clock: storetest.NewClock()}
-			u, id := storetest.Someone(), storetest.NewSession()
+			u, id := storetest.NewUser(), storetest.NewSession()
 			f.MustSwap(t, true, u, store.Change{Session: id, New: storetest.Live(t, 0)})
 			together := func() (failed int64) {
 				var wg sync.WaitGroup
@@ -136,7 +136,7 @@ func TestJournalConnections(t *testing.T) {
 }
 
 // TestJournalSameServer has the server become a replica of one that has not
-// heard of a revocation, and a primary again, without a connection being
+// received a revocation, and a primary again, without a connection being
 // closed. Only looking shows that it is another one now.
 func TestJournalSameServer(t *testing.T) {
 	t.Parallel()
@@ -145,7 +145,7 @@ func TestJournalSameServer(t *testing.T) {
 	s := StartRedis(t, "--port", port, "--bind", host, "--repl-diskless-sync-delay", "0")
 	other := StartRedis(t, "--port", otherPort, "--bind", otherHost, "--repl-diskless-sync-delay", "0", "--replicaof", host, port)
 	f := newRedisFixture(t, s, func(c *redis.Config) { c.Journal = storetest.OpenJournal(t, journal.Config{}) })
-	u, id := storetest.Someone(), storetest.NewSession()
+	u, id := storetest.NewUser(), storetest.NewSession()
 	f.MustSwap(t, true, u, store.Change{Session: id, New: storetest.Live(t, 0)})
 	key := redis.UserHash(tagKey, u)
 	redistest.Eventually(t, "the replica has the session", func() bool { return other.Do(t, "hlen", key) != int64(0) })
@@ -155,7 +155,7 @@ func TestJournalSameServer(t *testing.T) {
 		t.Fatalf("revoke: %v, %v", ok, err)
 	}
 	s.Do(t, "replicaof", otherHost, otherPort)
-	redistest.Eventually(t, "the server has what the other one has", func() bool {
+	redistest.Eventually(t, "the server has the data of the other one", func() bool {
 		return s.Info(t, "replication")["master_link_status"] == "up"
 	})
 	if err := f.Ready(t.Context()); err == nil {
@@ -174,7 +174,7 @@ func TestJournalRestart(t *testing.T) {
 	t.Parallel()
 	s := forgetful(t)
 	path := filepath.Join(t.TempDir(), "journal.db")
-	u, id := storetest.Someone(), storetest.NewSession()
+	u, id := storetest.NewUser(), storetest.NewSession()
 	open := func() (*journal.Journal, *redis.Store) {
 		j, err := journal.Open(journal.Config{Path: path, LockWait: time.Minute})
 		if err != nil {
@@ -219,7 +219,7 @@ func TestJournalUndecided(t *testing.T) {
 	s := StartRedis(t)
 	j := storetest.OpenJournal(t, journal.Config{})
 	f := newRedisFixture(t, s, func(c *redis.Config) { c.Journal = j })
-	u, id := storetest.Someone(), storetest.NewSession()
+	u, id := storetest.NewUser(), storetest.NewSession()
 	f.MustSwap(t, true, u, store.Change{Session: id, New: storetest.Live(t, 0)})
 	w := store.Write{User: u, Revocations: storetest.Ending(t, u, id), Changes: []store.Change{{Session: id, Old: storetest.Live(t, 7), New: storetest.Tombstone(t)}}}
 	if ok, err := f.Swap(t.Context(), w); ok || err != nil {
@@ -234,7 +234,7 @@ func TestJournalUndecided(t *testing.T) {
 		t.Errorf("without a journal, a revocation gave %v, %v", ok, err)
 	}
 	f.Expect(t, u, id, string(storetest.Live(t, 0)), "")
-	f.MustSwap(t, true, u, store.Change{Session: id, Old: storetest.Live(t, 0), New: storetest.Live(t, 1)}) // what is no revocation goes on
+	f.MustSwap(t, true, u, store.Change{Session: id, Old: storetest.Live(t, 0), New: storetest.Live(t, 1)}) // other writes continue
 }
 
 // TestJournalLost accepts the loss of everything, which the journal must not
@@ -245,7 +245,7 @@ func TestJournalLost(t *testing.T) {
 	j := storetest.OpenJournal(t, journal.Config{})
 	c := storetest.NewClock()
 	f := newRedisFixture(t, s, func(cfg *redis.Config) { cfg.Journal, cfg.Now = j, c.Now })
-	u, id := storetest.Someone(), storetest.NewSession()
+	u, id := storetest.NewUser(), storetest.NewSession()
 	f.MustSwap(t, true, u, store.Change{Session: id, New: storetest.Live(t, 0)})
 	w := store.Write{User: u, Revocations: storetest.Ending(t, u, id), Changes: []store.Change{{Session: id, Old: storetest.Live(t, 0), New: storetest.Tombstone(t)}}}
 	if ok, err := f.Swap(t.Context(), w); !ok || err != nil {

@@ -7,87 +7,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/discharger/discharger/discharger/caveat"
-	"github.com/discharger/discharger/discharger/secret"
+	"github.com/discharger/discharger/discharger/store/redis/conn"
+	"github.com/discharger/discharger/discharger/store/redis/keys"
 )
-
-// What the first version stored under; see TestBucketNames and TestKeys.
-const (
-	firstNames = "cv bl cr bh 6u bd cz d3"
-	firstKeys  = "ds{b6}JPJAhaq08ISjjw9WLPui3A ds{cg}homeserver:fjbol2Lixxzl0lvC1uZ-GA ds{b6}store:7Rt-CognWj1FjMyy19JFLw"
-)
-
-func TestBucketNames(t *testing.T) {
-	t.Parallel()
-	if got := crc16("123456789"); got != 0x31c3 { // the check value of CRC-16/XMODEM
-		t.Errorf("crc16 gives %#x", got)
-	}
-	seen := make(map[string]bool)
-	for i, name := range bucketNames() {
-		if name == "" || seen[name] || strings.ContainsAny(name, "{}") {
-			t.Errorf("bucket %d is named %q", i, name)
-		}
-		seen[name] = true
-		if slot := int(crc16(name)) % slots; slot/(slots/buckets) != i {
-			t.Errorf("bucket %d named %q is in slot %d", i, name, slot)
-		}
-	}
-	// The names are part of what is stored: they must never change.
-	if names := bucketNames(); strings.Join(names[:8], " ") != firstNames {
-		t.Errorf("names begin with %q, want %q", strings.Join(names[:8], " "), firstNames)
-	}
-}
-
-// TestKeys keeps the keys of the first version, so that they stay what they
-// are, and sees that no two names share one.
-func TestKeys(t *testing.T) {
-	t.Parallel()
-	l := newLayout(secret.Bytes("0123456789abcdef0123456789abcdef"))
-	user, storeID := l.user("example.org", "@alice:example.org")
-	home, _ := l.homeserver("example.org")
-	if got := user + " " + home + " " + storeID; got != firstKeys {
-		t.Errorf("keys are %q, want %q", got, firstKeys)
-	}
-	if len(user) > 28 {
-		t.Errorf("a user's key has %d bytes: more than 28 take another 16 from every user", len(user))
-	}
-	names := []string{"", "a", "b", "ab", "\x00", "\x00\x01", "a\x00", "\x00\x01a", strings.Repeat("a", 256), strings.Repeat("a", 257)}
-	seen := make(map[string]string)
-	add := func(key, what string) {
-		if seen[key] != "" {
-			t.Errorf("%s and %s have the same key", what, seen[key])
-		}
-		seen[key] = what
-	}
-	for _, h := range names {
-		key, id := l.homeserver(h)
-		add(key, fmt.Sprintf("homeserver %q", h))
-		if key[:6] != id[:6] {
-			t.Errorf("%s and %s are not together", key, id)
-		}
-		for _, u := range names {
-			key, id := l.user(h, u)
-			add(key, fmt.Sprintf("user %q of %q", u, h))
-			if key[:6] != id[:6] {
-				t.Errorf("%s and %s are not together", key, id)
-			}
-		}
-	}
-	other, _ := newLayout(secret.Bytes("0123456789abcdef0123456789abcdeX")).user("example.org", "@alice:example.org")
-	add(other, "user under another tag key")
-	add(user, "user")
-}
-
-func TestSessionFields(t *testing.T) {
-	t.Parallel()
-	for i := range 256 {
-		id := caveat.SessionID{0: byte(i), 15: 1}
-		first, short, long := sessionFields(id)
-		if len(first) != 16 || len(long) != 17 || len(short) > 3 || short == userField || short == userSecond {
-			t.Errorf("fields of %v are %q, %q, %q", id, first, short, long)
-		}
-	}
-}
 
 func TestVersion(t *testing.T) {
 	t.Parallel()
@@ -101,7 +23,7 @@ func TestVersion(t *testing.T) {
 	}
 }
 
-// TestHomeserverCache takes a record for old if either clock says so.
+// TestHomeserverCache expires a record by either clock.
 func TestHomeserverCache(t *testing.T) {
 	t.Parallel()
 	asked := time.Now()
@@ -138,7 +60,7 @@ func TestHomeserverCache(t *testing.T) {
 	}
 }
 
-func TestDisk(t *testing.T) {
+func TestWaitForDisk(t *testing.T) {
 	t.Parallel()
 	cfg := Config{Durability: DurabilityDisk}
 	if err := cfg.completeDurability(); err != nil || cfg.Replicas != 0 {
@@ -168,38 +90,6 @@ func TestDisk(t *testing.T) {
 	}
 }
 
-// FuzzJoin puts pieces together that may be anything.
-func FuzzJoin(f *testing.F) {
-	f.Add("\x00\x00\x00\x00\x00record", "", "", byte(1))
-	f.Add("\x65\x43\x21\x00\x01first", "second", "", byte(3))
-	f.Add("\xff\xff\xff\xff\x02first", "", "second", byte(5))
-	f.Add("\x00\x00\x00\x00\x03x", "a", "b", byte(7))
-	f.Fuzz(func(t *testing.T, head, short, long string, there byte) {
-		piece := func(i int, s string) any {
-			if there&(1<<i) == 0 {
-				return nil
-			}
-			return s
-		}
-		record, e, err := join(piece(0, head), piece(1, short), piece(2, long))
-		switch {
-		case err != nil:
-			if record != nil || e != 0 {
-				t.Fatalf("error and %q, %d", record, e)
-			}
-		case record == nil:
-			if there&0b101 != 0 {
-				t.Fatal("what is there is taken for nothing")
-			}
-		default:
-			rest := map[byte]string{1: short, 2: long}[head[4]]
-			if got := string(e.Append(nil)) + head[4:5] + string(record); got != head+rest {
-				t.Fatalf("%q and %q became %q", head, rest, got)
-			}
-		}
-	})
-}
-
 // FuzzJoinAll reads a hash with any fields.
 func FuzzJoinAll(f *testing.F) {
 	f.Add("0", "\x00\x00\x00\x00\x00user", "0123456789abcdef", "\x00\x00\x00\x00\x01sess", "50", "ion")
@@ -214,22 +104,22 @@ func FuzzJoinAll(f *testing.F) {
 			return
 		}
 		for id, record := range l.Sessions {
-			if head, ok := fields[string(id[:])]; !ok || !bytes.HasPrefix(record, []byte(head[headerSize:])) {
+			if head, ok := fields[string(id[:])]; !ok || !bytes.HasPrefix(record, []byte(head[keys.HeaderSize:])) {
 				t.Fatalf("session %v has record %q", id, record)
 			}
 		}
-		if _, ok := fields[userField]; ok != (l.User != nil) {
+		if _, ok := fields[keys.UserField]; ok != (l.User != nil) {
 			t.Fatalf("user is %q", l.User)
 		}
 	})
 }
 
-// FuzzInfo reads whatever a server says about itself.
+// FuzzInfo parses arbitrary replies to INFO.
 func FuzzInfo(f *testing.F) {
 	f.Add("# Server\r\nredis_version:7.0.15\r\n\r\nredis_mode:standalone\r\n")
 	f.Add("redis_version:6.0.16\nmaxmemory_policy:")
 	f.Fuzz(func(t *testing.T, text string) {
-		info := parseInfo(text)
+		info := conn.ParseInfo(text)
 		for name, value := range info {
 			if !strings.Contains(text, name+":"+value) {
 				t.Fatalf("%q: %q is not in %q", name, value, text)

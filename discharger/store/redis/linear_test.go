@@ -33,7 +33,7 @@ func TestLinearRedis(t *testing.T) {
 	}}.Run(t, r))
 }
 
-// TestLinearSentinel loses the primary and what it acknowledged last.
+// TestLinearSentinel loses the primary and its last acknowledged writes.
 func TestLinearSentinel(t *testing.T) {
 	t.Parallel()
 	s := redistest.StartSentinel(t)
@@ -52,8 +52,7 @@ func TestLinearSentinel(t *testing.T) {
 	})
 }
 
-// lossy cuts off the replicas, lets everybody get far enough, and promotes one
-// of them.
+// lossy ends replication, waits for logouts, and promotes a replica.
 func lossy(t *testing.T, s *redistest.Sentinel) storetest.Linear {
 	return storetest.Linear{Tabs: 1, Forgetful: true, Settled: func() { s.Cut(t) }, During: func(loggedOut <-chan struct{}) {
 		<-loggedOut

@@ -15,11 +15,12 @@ import (
 	"github.com/discharger/discharger/discharger/store"
 	"github.com/discharger/discharger/discharger/store/limits"
 	"github.com/discharger/discharger/discharger/store/record"
+	"github.com/discharger/discharger/discharger/store/redis/keys"
 )
 
 // Load reads the records of a session, its user, its homeserver and a device.
-// Only if there is no session does it ask a second time, whether the data is
-// there at all.
+// Only without a session it makes a second round trip, to check that the data
+// is there.
 func (r *Store) Load(ctx context.Context, user store.UserKey, session caveat.SessionID, device revocation.DeviceTag) (store.View, error) {
 	v, err := r.load(ctx, user, session, device)
 	if err != nil {
@@ -36,16 +37,16 @@ func (r *Store) load(ctx context.Context, user store.UserKey, session caveat.Ses
 		return v, err
 	}
 	now := r.cfg.Now()
-	key, bucket := r.layout.userBucket(user.Homeserver, user.User)
-	first, short, long := sessionFields(session)
-	args := append(make([]any, 0, 8), "hmget", key, first, short, long, userField, userSecond)
+	key, bucket := r.layout.UserBucket(user.Homeserver, user.User)
+	first, short, long := keys.Session(session)
+	args := append(make([]any, 0, 8), "hmget", key, first, short, long, keys.UserField, keys.UserSecond)
 	if device != (revocation.DeviceTag{}) {
-		args = append(args, deviceField(device))
+		args = append(args, keys.Device(device))
 	}
 	fields := redis.NewSliceCmd(ctx, args...)
 	home, known := r.cache.get(user.Homeserver, now, r.cfg.CacheHomeserver)
 	if known {
-		err = r.client.do(ctx, fields)
+		err = r.client.Do(ctx, fields)
 	} else {
 		home, err = r.askHomeserver(ctx, user.Homeserver, now, fields)
 	}
@@ -60,15 +61,15 @@ func (r *Store) load(ctx context.Context, user store.UserKey, session caveat.Ses
 		return v, fmt.Errorf("redis answered with %d values instead of %d", len(got), want)
 	}
 	if len(got) > 5 {
-		if v.Device, _, err = join(got[5], nil, nil); err != nil {
+		if v.Device, _, err = keys.Join(got[5], nil, nil); err != nil {
 			return store.View{}, err
 		}
 	}
 	v.Homeserver, v.Losses.All = home.record, home.all
-	if v.User, _, err = join(got[3], got[4], got[4]); err != nil {
+	if v.User, _, err = keys.Join(got[3], got[4], got[4]); err != nil {
 		return store.View{}, err
 	}
-	rec, e, err := join(got[0], got[1], got[2])
+	rec, e, err := keys.Join(got[0], got[1], got[2])
 	if err != nil {
 		return store.View{}, err
 	}
@@ -76,28 +77,28 @@ func (r *Store) load(ctx context.Context, user store.UserKey, session caveat.Ses
 		v.Session = rec
 		return v, nil
 	}
-	mark, err := r.confirm(ctx, bucket)
+	mark, err := r.confirmAbsent(ctx, bucket)
 	v.Losses.Missing = mark.losses().Missing
 	return v, err
 }
 
-// home is what is known of a homeserver: its record, and since when its
+// home is the record of a homeserver, and the time from which on its
 // revocations are complete, Unix ms.
 type home struct {
 	record []byte
 	all    int64
 }
 
-// askHomeserver reads a homeserver's record, what was lost around it, and
-// whether the data there is the store's, together with other commands.
+// askHomeserver reads a homeserver's record, its losses and the identity beside
+// them, together with other commands.
 func (r *Store) askHomeserver(ctx context.Context, name string, asked time.Time, with ...redis.Cmder) (h home, err error) {
-	key, bucket := r.layout.homeserverBucket(name)
-	raw, id := redis.NewStringCmd(ctx, "get", key), redis.NewStringCmd(ctx, "get", r.layout.storeID[bucket])
-	since := redis.NewStringCmd(ctx, "get", r.layout.sinceKey[bucket])
-	if err := r.client.do(ctx, append(with, raw, id, since)...); err != nil {
+	key, bucket := r.layout.HomeserverBucket(name)
+	raw, id := redis.NewStringCmd(ctx, "get", key), redis.NewStringCmd(ctx, "get", r.layout.Identity[bucket])
+	since := redis.NewStringCmd(ctx, "get", r.layout.Losses[bucket])
+	if err := r.client.Do(ctx, append(with, raw, id, since)...); err != nil {
 		return home{}, err
 	}
-	if err := r.judge(id); err != nil {
+	if err := r.checkIdentity(id); err != nil {
 		return home{}, err
 	}
 	mark, err := readLoss(since)
@@ -125,7 +126,7 @@ func (r *Store) Now(ctx context.Context) (time.Time, error) {
 		return time.Time{}, fmt.Errorf("read time: %w", err)
 	}
 	cmd := redis.NewTimeCmd(ctx, "time")
-	if err := r.client.do(ctx, cmd); err != nil {
+	if err := r.client.Do(ctx, cmd); err != nil {
 		return time.Time{}, fmt.Errorf("read time: %w", err)
 	}
 	now, err := cmd.Result()
@@ -152,9 +153,9 @@ func (r *Store) list(ctx context.Context, user store.UserKey) (l store.Listing, 
 		return l, err
 	}
 	now := r.cfg.Now()
-	key, bucket := r.layout.userBucket(user.Homeserver, user.User)
+	key, bucket := r.layout.UserBucket(user.Homeserver, user.User)
 	fields := redis.NewMapStringStringCmd(ctx, "hgetall", key)
-	if err := r.client.do(ctx, fields); err != nil {
+	if err := r.client.Do(ctx, fields); err != nil {
 		return l, err
 	}
 	got, err := fields.Result()
@@ -165,13 +166,12 @@ func (r *Store) list(ctx context.Context, user store.UserKey) (l store.Listing, 
 		return store.Listing{}, err
 	}
 	if len(l.Sessions) == 0 {
-		_, err = r.confirm(ctx, bucket)
+		_, err = r.confirmAbsent(ctx, bucket)
 	}
 	return l, err
 }
 
-// joinAll puts all records of a hash together. Every field must be part of
-// one.
+// joinAll joins all records of a hash. Every field must be part of a record.
 func joinAll(fields map[string]string, now time.Time) (store.Listing, error) {
 	piece := func(name string) any {
 		if v, ok := fields[name]; ok {
@@ -183,8 +183,8 @@ func joinAll(fields map[string]string, now time.Time) (store.Listing, error) {
 	pieces := 0
 	for name, head := range fields {
 		var id caveat.SessionID
-		if tag, ok := deviceOf(name); ok {
-			rec, _, err := join(head, nil, nil)
+		if tag, ok := keys.ParseDevice(name); ok {
+			rec, _, err := keys.Join(head, nil, nil)
 			if err != nil {
 				return store.Listing{}, err
 			}
@@ -192,21 +192,21 @@ func joinAll(fields map[string]string, now time.Time) (store.Listing, error) {
 			pieces++
 			continue
 		}
-		short, long := userSecond, userSecond
+		short, long := keys.UserSecond, keys.UserSecond
 		if len(name) == len(id) {
 			id = caveat.SessionID([]byte(name))
-			_, short, long = sessionFields(id)
-		} else if name != userField {
+			_, short, long = keys.Session(id)
+		} else if name != keys.UserField {
 			continue
 		}
-		rec, e, err := join(head, piece(short), piece(long))
+		rec, e, err := keys.Join(head, piece(short), piece(long))
 		if err != nil {
 			return store.Listing{}, err
 		}
 		if pieces++; head[record.ExpirySize] != 0 {
 			pieces++
 		}
-		if name == userField {
+		if name == keys.UserField {
 			l.User = rec
 		} else if !e.Passed(now) {
 			l.Sessions[id] = rec
@@ -218,12 +218,12 @@ func joinAll(fields map[string]string, now time.Time) (store.Listing, error) {
 	return l, nil
 }
 
-// longestCache is how long any process may use a homeserver's record without
-// asking again. It is the same for all, whatever they are configured to, since
-// none knows the others' configuration.
+// longestCache is how long any process may use the record of a homeserver. It
+// is the same for all processes, since none has the configuration of the
+// others.
 const longestCache = time.Second
 
-// homeserverCache keeps records of homeservers, of which there are few.
+// homeserverCache caches records of homeservers.
 type homeserverCache struct {
 	mu      sync.RWMutex
 	entries map[string]cachedHomeserver
@@ -234,9 +234,8 @@ type cachedHomeserver struct {
 	asked time.Time
 }
 
-// get returns a record that is not older than lease. A machine that slept has
-// its monotonic clock stopped, and one whose clock was set has its wall clock
-// wrong: both must agree.
+// get returns a record that is not older than lease by both clocks: the
+// monotonic one stops while a machine sleeps, and the wall clock can be set.
 func (c *homeserverCache) get(name string, now time.Time, lease time.Duration) (home, bool) {
 	c.mu.RLock()
 	e, ok := c.entries[name]
@@ -251,22 +250,22 @@ func (c *homeserverCache) get(name string, now time.Time, lease time.Duration) (
 	return home{bytes.Clone(e.record), e.all}, true
 }
 
-// drop forgets a record.
+// drop removes a record.
 func (c *homeserverCache) drop(name string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	delete(c.entries, name)
 }
 
-// clear forgets all records.
+// clear removes all records.
 func (c *homeserverCache) clear() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	clear(c.entries)
 }
 
-// put keeps a record that was asked for at some time, unless a later question
-// has been answered already.
+// put caches a record that was requested at some time, unless a later one is
+// cached.
 func (c *homeserverCache) put(name string, h home, asked time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

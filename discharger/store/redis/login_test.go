@@ -12,10 +12,10 @@ import (
 	"github.com/discharger/discharger/discharger/store/storetest"
 )
 
-// lossyServers are servers that can lose what they acknowledged last.
+// lossyServers can lose their last acknowledged writes.
 type lossyServers struct {
 	config  redis.Config
-	mark    func() // what is written from now on is lost
+	mark    func() // later writes are lost
 	lose    func()
 	recover func()
 }
@@ -29,7 +29,7 @@ func laggingPrimary(t *testing.T) lossyServers {
 	}
 }
 
-// oldSnapshot is killed, and starts with what it saved.
+// oldSnapshot is killed, and starts with its last save.
 func oldSnapshot(t *testing.T) lossyServers {
 	s := forgetful(t)
 	return lossyServers{
@@ -72,7 +72,7 @@ func appendOnlyTail(t *testing.T) lossyServers {
 }
 
 // TestLoginLost loses logins, refreshes and logouts that were acknowledged. The
-// clients go on with the tokens that they have, and nobody who logged out comes
+// clients go on with the tokens that they have, and no session that was logged out comes
 // back.
 func TestLoginLost(t *testing.T) {
 	t.Parallel()
@@ -133,8 +133,8 @@ func loseLogins(t *testing.T, s lossyServers, is *storetest.Issuer, peers []*pee
 			t.Fatalf("log out: %v", err)
 		}
 	}
-	for _, p := range peers { // or one of them would let a session in before it hears of its end
-		redistest.Eventually(t, "every process has heard of the logouts", func() bool {
+	for _, p := range peers { // or one of them would let a session in before it receives its end
+		redistest.Eventually(t, "every process has received the logouts", func() bool {
 			known := make(map[string]bool)
 			for _, e := range storetest.All(t, p.journal) {
 				known[e.Session.String()] = true

@@ -16,24 +16,24 @@ import (
 	"github.com/discharger/discharger/discharger/store"
 	"github.com/discharger/discharger/discharger/store/marker"
 	"github.com/discharger/discharger/discharger/store/record"
+	"github.com/discharger/discharger/discharger/store/redis/keys"
 )
 
-// Beside each of the 256 identities is when the data of its hash tag began, and
-// when an operator accepted its loss, by the servers' clock:
+// Each identity has beside it the time when the data of its hash tag began, and
+// the times when its loss was accepted, by the clock of the servers:
 //
 //	born missing all     decimal, Unix ms; 0: never
 //
-// A store that was made by an earlier version has no such key, and has lost
-// nothing. Missing is about users of this hash tag: those of their sessions
-// that have no record may have been revoked. All is about homeservers whose
-// record has this hash tag: a revocation of theirs may be missing, so that a
-// session with a record, wherever that is, may have been revoked as well. So
-// the loss of one node of a cluster costs nothing to the users on another one,
-// unless the record of their homeserver was lost.
+// A store of an earlier version has no such key, and has lost nothing. Missing
+// concerns users of this hash tag: their sessions without a record may have
+// been revoked. All concerns homeservers whose record has this hash tag: a
+// revocation of theirs may be missing, so a session with a record, at any hash
+// tag, may have been revoked. So the loss of one node of a cluster costs users
+// on another node nothing, unless the record of their homeserver was lost.
 //
-// Load reads both without a round trip of its own: Missing together with the
-// identity, which it reads before it returns no session; All together with the
-// homeserver's record, and keeps it as long as that.
+// Load reads both without a round trip of their own: Missing with the identity,
+// which it reads before it returns no session; All with the record of the
+// homeserver, with which it is cached.
 
 // lossMark is when data began and when its loss was accepted, Unix ms.
 type lossMark struct{ born, missing, all int64 }
@@ -42,7 +42,7 @@ func (m lossMark) encode() string {
 	return fmt.Sprintf("%d %d %d", m.born, m.missing, m.all)
 }
 
-// decodeLoss reads a mark; "" is the mark of a store that has none.
+// decodeLoss decodes a mark; "" is the mark of a store without one.
 func decodeLoss(text string) (m lossMark, err error) {
 	if text == "" {
 		return m, nil
@@ -59,7 +59,7 @@ func decodeLoss(text string) (m lossMark, err error) {
 	return m, nil
 }
 
-// readLoss reads the answer to a GET of a mark.
+// readLoss decodes the reply to a GET of a mark.
 func readLoss(cmd *redis.StringCmd) (lossMark, error) {
 	text, err := cmd.Result()
 	if err != nil && !errors.Is(err, redis.Nil) {
@@ -68,15 +68,15 @@ func readLoss(cmd *redis.StringCmd) (lossMark, error) {
 	return decodeLoss(text)
 }
 
-// Losses are the times at which a [Redis] was made and at which its loss was
-// accepted last. Zero: that is not recorded.
+// Losses are the times at which a [Store] was created and its loss was last
+// accepted; zero: not recorded.
 type Losses struct {
-	Born    time.Time // the store was made
+	Born    time.Time // the store was created
 	Missing time.Time // a loss was accepted: sessions without a record may have been revoked
-	All     time.Time // the same, and sessions with a record may have been revoked too
+	All     time.Time // a loss was accepted: sessions with a record may have been revoked too
 }
 
-// Losses reads them from all of the store.
+// Losses reads the losses of the whole store.
 func (r *Store) Losses(ctx context.Context) (Losses, error) {
 	marks, err := r.readLosses(ctx)
 	if err != nil {
@@ -87,7 +87,7 @@ func (r *Store) Losses(ctx context.Context) (Losses, error) {
 	return l, nil
 }
 
-func summarize(marks [buckets]lossMark) Losses {
+func summarize(marks [keys.Buckets]lossMark) Losses {
 	var born, missing, all int64
 	for _, m := range marks {
 		born, missing, all = max(born, m.born), max(missing, m.missing), max(all, m.all)
@@ -101,12 +101,12 @@ func summarize(marks [buckets]lossMark) Losses {
 	return Losses{Born: at(born), Missing: at(missing), All: at(all)}
 }
 
-func (r *Store) readLosses(ctx context.Context) (marks [buckets]lossMark, err error) {
-	cmds := make([]redis.Cmder, buckets)
-	for i, key := range r.layout.sinceKey {
+func (r *Store) readLosses(ctx context.Context) (marks [keys.Buckets]lossMark, err error) {
+	cmds := make([]redis.Cmder, keys.Buckets)
+	for i, key := range r.layout.Losses {
 		cmds[i] = redis.NewStringCmd(ctx, "get", key)
 	}
-	if err := r.unguarded().do(ctx, cmds...); err != nil {
+	if err := r.unfenced().Do(ctx, cmds...); err != nil {
 		return marks, err
 	}
 	for i, cmd := range cmds {
@@ -117,16 +117,16 @@ func (r *Store) readLosses(ctx context.Context) (marks [buckets]lossMark, err er
 	return marks, nil
 }
 
-// warnOfLosses logs at the start which sessions are refused because the store
-// may not know that they were revoked, while such sessions can be alive.
+// warnOfLosses logs which sessions are refused because their revocation may be
+// lost, while such sessions can be live.
 func (r *Store) warnOfLosses(ctx context.Context, l Losses, now time.Time) {
 	for _, w := range []struct {
 		at   time.Time
 		text string
 	}{
-		{l.Born, "store is new, sessions that were minted before are refused and have to log in again"},
-		{l.Missing, "loss of data was accepted, sessions that were minted before and have no record are refused and have to log in again"},
-		{l.All, "loss of revocations was accepted, sessions that were activated before are refused and have to log in again"},
+		{l.Born, "store is new, sessions minted before are refused and must log in again"},
+		{l.Missing, "loss of data was accepted, sessions minted before without a record are refused and must log in again"},
+		{l.All, "loss of revocations was accepted, sessions activated before are refused and must log in again"},
 	} {
 		if age := now.Sub(w.at); !w.at.IsZero() && (r.cfg.SessionLife == 0 || age < r.cfg.SessionLife) {
 			r.cfg.Log.LogAttrs(ctx, slog.LevelWarn, w.text, slog.Time("before", w.at.UTC()))
@@ -134,10 +134,10 @@ func (r *Store) warnOfLosses(ctx context.Context, l Losses, now time.Time) {
 	}
 }
 
-// serverTime returns the servers' time, the latest of a cluster's.
+// serverTime returns the time of the servers, the latest in a cluster.
 func (r *Store) serverTime(ctx context.Context) (now time.Time, err error) {
 	var mu sync.Mutex
-	err = r.unguarded().primaries(ctx, func(ctx context.Context, node *redis.Client) error {
+	err = r.unfenced().Primaries(ctx, func(ctx context.Context, node *redis.Client) error {
 		theirs, err := node.Time(ctx).Result()
 		if err != nil {
 			return err
@@ -152,18 +152,18 @@ func (r *Store) serverTime(ctx context.Context) (now time.Time, err error) {
 	return now, err
 }
 
-// AcceptLoss makes the data that is there the data to work with. It is an
-// operator's decision: sessions that were lost are over, and revocations that
-// were lost are forgotten. Data of one other identity is taken over; otherwise
-// what is missing is filled in under the identity that was there before, so
-// that processes which know it agree again by themselves.
+// AcceptLoss accepts the current data as the data of the store. It is an
+// operator's decision: lost sessions are over, and lost revocations are
+// forgotten. If the data has one other identity, the store takes it; otherwise
+// missing parts get the identity that the other processes know, so that they
+// recover by themselves.
 //
-// The time is recorded where data was lost, or may be older than it was. From
-// then on sessions from before it are refused as lost, softly, where the store
-// cannot show that they were not revoked.
+// The time is recorded where data was lost or may be older. Sessions from
+// before it are refused as lost, softly, unless the store shows that they were
+// not revoked.
 //
-// A store that waits for its servers does all of this when it opens, before
-// anything else is answered; AcceptLoss then returns nil at once.
+// A store that waits for its servers does this when it opens, before any other
+// method; AcceptLoss then returns nil at once.
 func (r *Store) AcceptLoss(ctx context.Context) error {
 	if r.pending.acceptLater() {
 		return nil
@@ -180,17 +180,17 @@ func (r *Store) acceptLoss(ctx context.Context) error {
 		return err
 	}
 	missing, accepted := false, false
-	if r.guard != nil {
-		if missing, err = r.guard.acceptDamage(ctx); err != nil {
+	if r.fence != nil {
+		if missing, err = r.fence.acceptDamage(ctx); err != nil {
 			return err
 		}
 	}
 	before := *r.id.Load()
 	id, older := before, r.older.Load()
 	if older == nil {
-		older = new([buckets]bool)
+		older = new([keys.Buckets]bool)
 	}
-	if missing || found.complete() != before || *older != [buckets]bool{} {
+	if missing || found.complete() != before || *older != [keys.Buckets]bool{} {
 		if one := found.only(); one != "" {
 			id = one
 		}
@@ -224,9 +224,8 @@ func (r *Store) acceptLoss(ctx context.Context) error {
 	return r.outliveCaches(ctx)
 }
 
-// recordLoss writes the time of an accepted loss for some of the hash tags.
-// Records keep the second in which a session was activated, so that is what
-// All has too.
+// recordLoss writes the time of an accepted loss for some of the hash tags. All
+// has the precision of a second, as activations have.
 func (r *Store) recordLoss(ctx context.Context, lost func(bucket int) bool) error {
 	marks, err := r.readLosses(ctx)
 	if err != nil {
@@ -237,8 +236,8 @@ func (r *Store) recordLoss(ctx context.Context, lost func(bucket int) bool) erro
 		return err
 	}
 	ms := min(now.UnixMilli(), math.MaxInt64/2)
-	_, err = r.unguarded().Pipelined(ctx, func(pipe redis.Pipeliner) error {
-		for i, key := range r.layout.sinceKey {
+	_, err = r.unfenced().Pipelined(ctx, func(pipe redis.Pipeliner) error {
+		for i, key := range r.layout.Losses {
 			if lost(i) {
 				marks[i].missing, marks[i].all = ms, ms/1000*1000
 				pipe.Set(ctx, key, marks[i].encode(), 0)
@@ -254,7 +253,7 @@ func (r *Store) recordLoss(ctx context.Context, lost func(bucket int) bool) erro
 	return err
 }
 
-// losses returns a mark as a View holds it.
+// losses returns the form of a mark in a View.
 func (m lossMark) losses() store.Losses {
 	return store.Losses{Missing: max(m.born, m.missing), All: m.all}
 }

@@ -17,11 +17,11 @@ import (
 	"github.com/discharger/discharger/discharger/store/storetest"
 )
 
-// TestRedisFlushed empties the server while it is used, and asks each method
-// first in turn.
+// TestRedisFlushed empties the server while it is in use, and calls each
+// method.
 func TestRedisFlushed(t *testing.T) {
 	t.Parallel()
-	u, id := storetest.Someone(), storetest.NewSession()
+	u, id := storetest.NewUser(), storetest.NewSession()
 	for what, ask := range map[string]func(store.Store) error{
 		"Load": func(s store.Store) error {
 			_, err := s.Load(t.Context(), u, id, revocation.DeviceTag{})
@@ -33,7 +33,7 @@ func TestRedisFlushed(t *testing.T) {
 			return err
 		},
 		"Swap of nothing": func(s store.Store) error {
-			_, err := s.Swap(t.Context(), storetest.One(storetest.Someone(), store.Change{Session: id, New: []byte("b")}))
+			_, err := s.Swap(t.Context(), storetest.One(storetest.NewUser(), store.Change{Session: id, New: []byte("b")}))
 			return err
 		},
 		"SwapHomeserver": func(s store.Store) error {
@@ -70,7 +70,7 @@ func TestRedisAcceptLoss(t *testing.T) {
 	c := storetest.NewClock()
 	withClock := func(cfg *redis.Config) { cfg.Now = c.Now }
 	a, b := newRedisFixture(t, s, withClock), newRedisFixture(t, s, withClock)
-	u, id := storetest.Someone(), storetest.NewSession()
+	u, id := storetest.NewUser(), storetest.NewSession()
 	a.MustSwap(t, true, u, store.Change{Session: id, New: []byte("a")})
 	s.Do(t, "flushall")
 	storetest.ExpectLost(t, "first", a, u)
@@ -93,7 +93,7 @@ func TestRedisRestored(t *testing.T) {
 	s := StartRedis(t)
 	c := storetest.NewClock()
 	f := newRedisFixture(t, s, func(cfg *redis.Config) { cfg.Now = c.Now })
-	u, id := storetest.Someone(), storetest.NewSession()
+	u, id := storetest.NewUser(), storetest.NewSession()
 	f.MustSwap(t, true, u, store.Change{Session: id, New: []byte("a")})
 	s.Do(t, "swapdb", 0, 1)
 	storetest.ExpectLost(t, "emptied", f, u)
@@ -105,12 +105,12 @@ func TestRedisRestored(t *testing.T) {
 	f.Expect(t, u, id, "a", "")
 }
 
-// TestRedisPartlyLost loses what one node of a cluster would have.
+// TestRedisPartlyLost loses the data of one node of a cluster.
 func TestRedisPartlyLost(t *testing.T) {
 	t.Parallel()
 	s := StartRedis(t)
 	f := newRedisFixture(t, s)
-	u, v, id := storetest.Someone(), storetest.Someone(), storetest.NewSession()
+	u, v, id := storetest.NewUser(), storetest.NewUser(), storetest.NewSession()
 	key := redis.UserHash(tagKey, u)
 	for redis.UserHash(tagKey, v)[:6] == key[:6] { // must be on another node
 		v.User += "x"
@@ -126,7 +126,7 @@ func TestRedisPartlyLost(t *testing.T) {
 		t.Errorf("Load: %v", err)
 	}
 	storetest.ExpectLost(t, "everywhere", f, v)
-	// A process that knows nothing must not take the rest for the whole.
+	// A process without a marker must not accept the rest as the whole.
 	fresh := newRedisFixture(t, s)
 	storetest.ExpectLost(t, "newcomer", fresh, u)
 	if err := fresh.Store.(*redis.Store).AcceptLoss(t.Context()); err != nil {
@@ -140,8 +140,8 @@ func TestRedisPartlyLost(t *testing.T) {
 	f.Expect(t, v, id, "a", "")
 }
 
-// TestRedisFirstLost loses the node that knew how far the store had been made.
-// A process that knows nothing must not make it anew.
+// TestRedisFirstLost loses the node with the progress of the creation of the
+// store.
 func TestRedisFirstLost(t *testing.T) {
 	t.Parallel()
 	s := StartRedis(t)
@@ -153,7 +153,7 @@ func TestRedisFirstLost(t *testing.T) {
 		}
 	}
 	fresh := newRedisFixture(t, s)
-	storetest.ExpectLost(t, "newcomer", fresh, storetest.Someone())
+	storetest.ExpectLost(t, "newcomer", fresh, storetest.NewUser())
 	if err := fresh.Store.(*redis.Store).AcceptLoss(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -172,9 +172,9 @@ func TestRedisHomeserverLost(t *testing.T) {
 	c := storetest.NewClock()
 	f := newRedisFixture(t, s, func(cfg *redis.Config) {
 		cfg.Now = c.Now
-		cfg.Wait = func(_ context.Context, d time.Duration) error { c.Advance(d); return nil }
+		cfg.SetWait(func(_ context.Context, d time.Duration) error { c.Advance(d); return nil })
 	})
-	u, id := storetest.Someone(), storetest.NewSession()
+	u, id := storetest.NewUser(), storetest.NewSession()
 	home := redis.HomeserverKey(tagKey, u.Homeserver)
 	for redis.UserHash(tagKey, u)[:6] == home[:6] { // must be on another node
 		u.User += "x"
@@ -189,7 +189,7 @@ func TestRedisHomeserverLost(t *testing.T) {
 			s.Do(t, "del", k)
 		}
 	}
-	c.Advance(2 * time.Second) // nobody has it in a cache any more
+	c.Advance(2 * time.Second) // no process has it in a cache any more
 	if v, err := f.Load(t.Context(), u, id, revocation.DeviceTag{}); !errors.Is(err, store.ErrLost) {
 		t.Errorf("Load gives %+v, %v", v, err)
 	}
@@ -201,7 +201,7 @@ func TestRedisMarkers(t *testing.T) {
 	storetest.Markers(t, func(m marker.Marker) (storetest.MarkedStore, error) {
 		cfg := s.Config()
 		cfg.Marker = m
-		cfg.Wait = func(context.Context, time.Duration) error { return nil }
+		cfg.SetWait(func(context.Context, time.Duration) error { return nil })
 		return redis.Open(t.Context(), cfg)
 	}, func() { s.Do(t, "flushall") }, func() {
 		s.Do(t, "flushall")
@@ -219,7 +219,7 @@ func TestRedisTagKey(t *testing.T) {
 		c.Marker = marker
 		c.TagKey = bytes.Repeat([]byte("x"), 32)
 	})
-	storetest.ExpectLost(t, "with another tag key", f, storetest.Someone())
+	storetest.ExpectLost(t, "with another tag key", f, storetest.NewUser())
 }
 
 // TestRedisFirst lets many processes come to an empty server at once.

@@ -33,7 +33,7 @@ func clusterConfig(c *redistest.Cluster) redis.Config {
 }
 
 // readers are commands that a store reads with. Replicas execute the writes
-// they are sent, but nobody sends them these.
+// they are sent, but no client sends them these.
 var readers = []string{"get", "hget", "hmget", "hgetall", "evalsha", "eval", "readonly"}
 
 func expectUnread(t *testing.T, replicas []*redistest.Server) {
@@ -48,8 +48,7 @@ func expectUnread(t *testing.T, replicas []*redistest.Server) {
 	}
 }
 
-// TestRedisSentinel holds a primary that Sentinels watch to what one server
-// has to do, and then has it replaced.
+// TestRedisSentinel runs the suite on a primary that Sentinels watch.
 func TestRedisSentinel(t *testing.T) {
 	t.Parallel()
 	s := redistest.StartSentinel(t)
@@ -67,13 +66,13 @@ func TestRedisSentinel(t *testing.T) {
 		}
 	}
 	expectUnread(t, replicas)
-	// A primary that was replaced and lives on takes writes until it is told.
+	// A primary that was replaced and lives on accepts writes until it is demoted.
 	followed(t, cfg, func() { s.Failover(t); s.Rejoin(t) }, func() { s.Lose(t) })
 }
 
 // TestRedisCluster does the same on three primaries at once. A cluster refuses
 // a command or a script whose keys are in different slots, so that all methods
-// work here is what proves that none needs more than one.
+// work here proves that none needs more than one.
 func TestRedisCluster(t *testing.T) {
 	t.Parallel()
 	c := redistest.StartCluster(t)
@@ -108,7 +107,7 @@ func TestRedisCluster(t *testing.T) {
 		cfg.Username, cfg.Password = "discharger", secret.Bytes("secret")
 		cfg.Durability, cfg.Journal = redis.DurabilityReplica, storetest.OpenJournal(t, journal.Config{})
 		f := &storetest.Fixture{Store: OpenRedis(t, cfg), Clock: storetest.NewClock()}
-		u, id := storetest.Someone(), storetest.NewSession()
+		u, id := storetest.NewUser(), storetest.NewSession()
 		f.MustSwap(t, true, u, store.Change{Session: id, New: storetest.Live(t, 0)})
 		w := store.Write{User: u, Revocations: storetest.Ending(t, u, id), Changes: []store.Change{{Session: id, Old: storetest.Live(t, 0), New: storetest.Tombstone(t)}}}
 		if ok, err := f.Swap(t.Context(), w); !ok || err != nil {
@@ -125,7 +124,7 @@ func TestRedisCluster(t *testing.T) {
 	})
 	t.Run("accepted loss", func(t *testing.T) {
 		f := &storetest.Fixture{Store: OpenRedis(t, cfg), Clock: storetest.NewClock()}
-		u, id := storetest.Someone(), storetest.NewSession()
+		u, id := storetest.NewUser(), storetest.NewSession()
 		f.MustSwap(t, true, u, store.Change{Session: id, New: []byte("a")})
 		c.PrimaryOf(t, redis.UserHash(tagKey, u)).Do(t, "flushall")
 		storetest.ExpectLost(t, "one primary of three is empty", f.Store, u)
@@ -173,7 +172,7 @@ func testClusterEvent(t *testing.T, c *redistest.Cluster) {
 	if err := other.Logout(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	redistest.Eventually(t, "the homeserver hears of a logout", func() bool { return f.refuses(other) })
+	redistest.Eventually(t, "the homeserver receives a logout", func() bool { return f.refuses(other) })
 	f.hang()
 	c.Cut(t, on)
 	if err := d.Logout(t.Context()); err != nil {
@@ -182,7 +181,7 @@ func testClusterEvent(t *testing.T, c *redistest.Cluster) {
 	on.Kill(t)
 	c.TakeOver(t, on)
 	f.connect()
-	redistest.Eventually(t, "the homeserver hears of the other logout", func() bool { return f.refuses(d) })
+	redistest.Eventually(t, "the homeserver receives the other logout", func() bool { return f.refuses(d) })
 	if st := p.JournalStats(); st.Replayed != 0 || st.Missing == 0 {
 		t.Errorf("statistics of the journal: %+v", st)
 	}
@@ -197,11 +196,11 @@ func testClusterEvent(t *testing.T, c *redistest.Cluster) {
 func followed(t *testing.T, cfg redis.Config, failovers ...func()) {
 	t.Helper()
 	f := &storetest.Fixture{Store: OpenRedis(t, cfg), Clock: storetest.NewClock()}
-	u, id := storetest.Someone(), storetest.NewSession()
+	u, id := storetest.NewUser(), storetest.NewSession()
 	f.MustSwap(t, true, u, store.Change{Session: id, New: []byte("0")})
 	last := "0"
 	for i, failover := range failovers {
-		// A store that follows must not mistake what it sees on the way.
+		// A store that follows must not misread intermediate states.
 		if _, err := f.Swap(t.Context(), storetest.One(u, store.Change{Session: id, Old: []byte(last), New: []byte(last + "+")})); err != nil {
 			t.Fatal(err)
 		}

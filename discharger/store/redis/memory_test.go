@@ -16,7 +16,7 @@ import (
 	"github.com/discharger/discharger/discharger/store/storetest"
 )
 
-// usedMemory is what the server says it uses.
+// usedMemory returns used_memory of the server.
 func (s *redisServer) usedMemory(t testing.TB) int64 {
 	t.Helper()
 	for line := range strings.SplitSeq(s.Do(t, "info", "memory").(string), "\r\n") {
@@ -32,7 +32,7 @@ func (s *redisServer) usedMemory(t testing.TB) int64 {
 	return 0
 }
 
-// memoryPerSession fills a server of its own with users and returns what one
+// memoryPerSession fills a server of its own with users and returns the memory of one
 // session costs, keys and expiry and everything else included.
 //
 // With a device, each session is on one of its own.
@@ -40,19 +40,19 @@ func memoryPerSession(t testing.TB, users, sessions, record, userRecord, device 
 	return memoryOf(t, users, sessions, record, userRecord, device, 0) / float64(users*sessions)
 }
 
-// memoryOf returns what users cost, who have also ended sessions.
+// memoryOf returns the memory of users who also have ended sessions.
 func memoryOf(t testing.TB, users, sessions, record, userRecord, device, ended int) float64 {
 	t.Helper()
 	s := StartRedis(t)
 	defer s.Kill(t)
 	f := newRedisFixture(t, s)
-	f.MustSwap(t, true, storetest.Someone(), store.Change{New: []byte("x")}) // the script is there
+	f.MustSwap(t, true, storetest.NewUser(), store.Change{New: []byte("x")}) // the script is there
 	before := s.memoryAtRest(t, f)
 	f = newRedisFixture(t, s)
 	var wg sync.WaitGroup
 	fill := func(from, to int) {
 		for i := from; i < to; i++ {
-			u := storetest.Someone()
+			u := storetest.NewUser()
 			for j := range sessions {
 				id := storetest.NewSession()
 				c := store.Change{Session: id, New: pseudorandom(record), Expires: time.Now().Add(time.Duration(1+i%1000) * time.Hour)}
@@ -82,8 +82,8 @@ func memoryOf(t testing.TB, users, sessions, record, userRecord, device, ended i
 	return float64(s.memoryAtRest(t, f) - before)
 }
 
-// memoryAtRest is what the server uses when a store is closed, whose
-// connections take what they happen to.
+// memoryAtRest returns the used memory while the store is closed, since the
+// memory of connections varies.
 func (s *redisServer) memoryAtRest(t testing.TB, f *storetest.Fixture) (last int64) {
 	t.Helper()
 	if err := f.Close(); err != nil {
@@ -170,7 +170,7 @@ func BenchmarkRedisMemory(b *testing.B) {
 	}
 }
 
-// TestRedisSlots asks a server of a cluster where keys belong.
+// TestRedisSlots compares the slots of keys with a server of a cluster.
 func TestRedisSlots(t *testing.T) {
 	t.Parallel()
 	host, port := redistest.Address(t)

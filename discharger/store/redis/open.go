@@ -17,27 +17,27 @@ import (
 	"github.com/discharger/discharger/discharger"
 )
 
-// A store can be opened before its servers can be used: after a power cut, Redis
-// and the service start at the same time. With [RedisConfig.AwaitServers] the
-// store then is pending. Every method returns an error, nothing is journaled, and
-// the servers are tried again every second. Identity, losses and journal are
-// checked by the try that succeeds, so no answer comes before them.
+// A store can be opened before its servers are usable: after a power cut, Redis
+// and the service start at the same time. With [Config.AwaitServers] the store
+// is then pending. Every method returns an error, nothing is journaled, and the
+// store tries to open every second. The try that succeeds checks identity,
+// losses and journal before any other method does.
 //
 // Wrong credentials and unsuitable servers, such as one that evicts keys, are
-// waited for as well: both are corrected at the servers, while the service runs.
+// retried as well: both are corrected at the servers while the service runs.
 
 const (
-	openFirst = 5 * time.Second // that OpenRedis waits for the first try
-	openTry   = guardTimeout    // of one try, replay of the journal included
-	openRetry = time.Second     // between two tries
-	openLog   = time.Minute     // between two lines with the same problem
+	openFirst = 5 * time.Second        // that Open waits for the first try
+	openTry   = replayTimeout          // of one try, with the replay of the journal
+	openRetry = 500 * time.Millisecond // first pause between two tries
+	openLog   = time.Minute            // between two lines about one problem
 )
 
 // pending is the state of a store that waits for its servers.
 type pending struct {
 	is     atomic.Bool // false: the store is open
 	mu     sync.Mutex
-	err    error // why the servers cannot be used; nil: the store is open
+	err    error // why the servers are unusable; nil: the store is open
 	accept bool  // a loss of data is accepted once the store is open
 
 	stop context.CancelFunc
@@ -47,10 +47,10 @@ type pending struct {
 	loggedAt time.Time
 }
 
-// errNotTried is the problem until the first try has ended.
-var errNotTried = errors.New("the servers have not answered yet")
+// errNotTried is the problem before the first try has ended.
+var errNotTried = errors.New("servers have not answered yet")
 
-// opened returns nil if the store is open, and otherwise why it is not.
+// opened returns nil if the store is open, and otherwise the reason.
 func (r *Store) opened() error {
 	if !r.pending.is.Load() {
 		return nil
@@ -63,8 +63,8 @@ func (r *Store) opened() error {
 	return nil
 }
 
-// awaitServers opens the store as soon as that is possible. It returns after the
-// first try, or after a while.
+// awaitServers opens the store in the background. It returns after the first
+// try or five seconds.
 func (r *Store) awaitServers(ctx context.Context, expected string) {
 	p := &r.pending
 	p.err = errNotTried
@@ -83,8 +83,9 @@ func (r *Store) awaitServers(ctx context.Context, expected string) {
 }
 
 // openLate tries to open the store until it is open or ctx ends. It calls tried
-// after every try.
+// after each try.
 func (r *Store) openLate(ctx context.Context, expected string, tried func()) {
+	pauses := newBackOff(openRetry)
 	for open := false; ; {
 		var err error
 		if !open {
@@ -102,7 +103,7 @@ func (r *Store) openLate(ctx context.Context, expected string, tried func()) {
 		}
 		r.pending.fail(r, err)
 		tried()
-		if wait(ctx, openRetry) != nil {
+		if wait(ctx, pauses.NextBackOff()) != nil {
 			return
 		}
 	}
@@ -114,7 +115,8 @@ func (r *Store) tryOpen(ctx context.Context, expected string) error {
 	return r.open(ctx, expected)
 }
 
-// finishOpen lets the store be used, and first accepts a loss if that is wanted.
+// finishOpen makes the store usable, after accepting a loss if that was
+// ordered.
 func (r *Store) finishOpen(ctx context.Context) error {
 	p := &r.pending
 	for {
@@ -124,7 +126,7 @@ func (r *Store) finishOpen(ctx context.Context) error {
 			p.is.Store(false)
 			p.mu.Unlock()
 			if p.logged != "" {
-				r.cfg.Log.LogAttrs(ctx, slog.LevelInfo, "redis can be used now")
+				r.cfg.Log.LogAttrs(ctx, slog.LevelInfo, "redis is usable, store is open")
 			}
 			return nil
 		}
@@ -138,7 +140,7 @@ func (r *Store) finishOpen(ctx context.Context) error {
 	}
 }
 
-// acceptLater notes that a loss is accepted when a pending store opens. It
+// acceptLater orders a loss to be accepted when a pending store opens. It
 // reports whether the store is pending.
 func (p *pending) acceptLater() bool {
 	p.mu.Lock()
@@ -147,8 +149,8 @@ func (p *pending) acceptLater() bool {
 	return p.accept
 }
 
-// fail notes why the servers cannot be used, and logs it when the problem is
-// another one, and once a minute.
+// fail records why the servers are unusable. It logs a new problem at once and
+// the same one every minute.
 func (p *pending) fail(r *Store, err error) {
 	p.mu.Lock()
 	p.err = err
@@ -156,16 +158,16 @@ func (p *pending) fail(r *Store, err error) {
 	now := time.Now()
 	if problem := problemOf(err); problem != p.logged || now.Sub(p.loggedAt) >= openLog {
 		p.logged, p.loggedAt = problem, now
-		level, text := slog.LevelError, "redis cannot be used as it is, waiting until it is changed"
+		level, text := slog.LevelError, "redis is unsuitable, retrying until it is corrected"
 		if absent(err) {
-			level, text = slog.LevelWarn, "redis does not answer, waiting for it"
+			level, text = slog.LevelWarn, "redis does not answer, retrying"
 		}
 		r.cfg.Log.LogAttrs(context.Background(), level, text, slog.Any("addresses", r.cfg.Addrs), slog.Any("error", err))
 	}
 }
 
-// problemOf returns the text of an error without numbers, which differ between
-// two tries: ports, process ids, counts.
+// problemOf returns the text of an error without digits, which differ between
+// tries: ports, process ids, counts.
 func problemOf(err error) string {
 	return strings.Map(func(c rune) rune {
 		if c >= '0' && c <= '9' {
@@ -175,9 +177,8 @@ func problemOf(err error) string {
 	}, err.Error())
 }
 
-// absent reports whether an error means that no server answered, or that one is
-// still starting. Anything else has to be corrected at the servers or in the
-// configuration.
+// absent reports whether no server answered, or one is still starting. Other
+// problems have to be corrected at the servers or in the configuration.
 func absent(err error) bool {
 	var network net.Error
 	switch {
@@ -192,7 +193,7 @@ func absent(err error) bool {
 	return strings.Contains(err.Error(), "sentinels specified in configuration are unreachable")
 }
 
-// close ends the wait for the servers.
+// close ends the tries.
 func (p *pending) close() {
 	if p.stop != nil {
 		p.stop()

@@ -45,12 +45,12 @@ func (l logLines) await(t testing.TB, text string) string {
 	}
 }
 
-const openedLine = "redis can be used now"
+const openedLine = "redis is usable, store is open"
 
-// expectPending asks every method of a store that waits for its servers.
+// expectPending calls every method of a store that waits for its servers.
 func expectPending(t testing.TB, r *redis.Store, want string) {
 	t.Helper()
-	u, id := storetest.Someone(), storetest.NewSession()
+	u, id := storetest.NewUser(), storetest.NewSession()
 	_, errLoad := r.Load(t.Context(), u, id, revocation.DeviceTag{})
 	_, errList := r.List(t.Context(), u)
 	ok1, errSwap := r.Swap(t.Context(), storetest.One(u, store.Change{Session: id, New: []byte("a")}))
@@ -66,7 +66,7 @@ func expectPending(t testing.TB, r *redis.Store, want string) {
 		"AwaitFeed": r.AwaitFeed(t.Context(), u.Homeserver, ""), "Publish": errPublish, "Ready": r.Ready(t.Context()),
 	} {
 		if err == nil || !strings.Contains(err.Error(), want) || errors.Is(err, store.ErrLost) {
-			t.Errorf("%s: %v, want an error that says %q", method, err, want)
+			t.Errorf("%s: %v, want an error with %q", method, err, want)
 		}
 	}
 }
@@ -88,9 +88,9 @@ func TestRedisLate(t *testing.T) {
 	t.Parallel()
 	s, cfg, log := late(t)
 	r := OpenRedis(t, cfg)
-	line := log.await(t, "redis does not answer, waiting for it")
+	line := log.await(t, "redis does not answer, retrying")
 	if !strings.Contains(line, "level=WARN") || !strings.Contains(line, s.Socket) {
-		t.Errorf("the log says %s", line)
+		t.Errorf("the log is %s", line)
 	}
 	expectPending(t, r, "waiting for redis at "+s.Socket)
 	s.Restart(t)
@@ -98,7 +98,7 @@ func TestRedisLate(t *testing.T) {
 	if err := r.Ready(t.Context()); err != nil {
 		t.Errorf("Ready: %v", err)
 	}
-	u, id := storetest.Someone(), storetest.NewSession()
+	u, id := storetest.NewUser(), storetest.NewSession()
 	if ok, err := r.Swap(t.Context(), storetest.One(u, store.Change{Session: id, New: []byte("a")})); !ok || err != nil {
 		t.Errorf("Swap: %v, %v", ok, err)
 	}
@@ -117,7 +117,7 @@ func TestRedisLateMany(t *testing.T) {
 			cfg.Addrs = []string{unusedAddress(t), unusedAddress(t)}
 			change(&cfg)
 			r := OpenRedis(t, cfg)
-			log.await(t, "redis does not answer, waiting for it")
+			log.await(t, "redis does not answer, retrying")
 			expectPending(t, r, "waiting for redis at "+cfg.Addrs[0]+", "+cfg.Addrs[1])
 		})
 	}
@@ -150,9 +150,9 @@ func TestRedisLateSettings(t *testing.T) {
 			}
 			s.Restart(t, c.args...)
 			r := OpenRedis(t, cfg)
-			line := log.await(t, "redis cannot be used as it is")
+			line := log.await(t, "redis is unsuitable")
 			if !strings.Contains(line, "level=ERROR") || !strings.Contains(line, c.want) || strings.Contains(line, "opensesame") {
-				t.Errorf("the log says %s", line)
+				t.Errorf("the log is %s", line)
 			}
 			expectPending(t, r, c.want)
 			s.Do(t, c.mend...)
@@ -164,8 +164,8 @@ func TestRedisLateSettings(t *testing.T) {
 	}
 }
 
-// What the journal has is replayed, and a loss is noticed, before the first
-// answer of a store whose server came late.
+// The journal is replayed, and a loss is detected, before the first method
+// returns.
 func TestRedisLateLoss(t *testing.T) {
 	t.Parallel()
 	s := StartRedis(t)
@@ -173,7 +173,7 @@ func TestRedisLateLoss(t *testing.T) {
 	cfg := s.Config()
 	cfg.Marker = marker
 	r := OpenRedis(t, cfg)
-	u, id := storetest.Someone(), storetest.NewSession()
+	u, id := storetest.NewUser(), storetest.NewSession()
 	if ok, err := r.Swap(t.Context(), storetest.One(u, store.Change{Session: id, New: []byte("a")})); !ok || err != nil {
 		t.Fatalf("Swap: %v, %v", ok, err)
 	}
@@ -249,7 +249,7 @@ func TestRedisLateClose(t *testing.T) {
 	_, cfg, log := late(t)
 	cfg.Journal = storetest.OpenJournal(t, journal.Config{})
 	r := OpenRedis(t, cfg)
-	log.await(t, "waiting for it")
+	log.await(t, "does not answer, retrying")
 	if err := r.Close(); err != nil {
 		t.Error(err)
 	}

@@ -16,7 +16,7 @@ type proxy struct {
 	cut     atomic.Int64           // replies to scripts that are swallowed, and their connections closed
 	every   atomic.Int64           // if not 0, each such reply to anything is
 	replies atomic.Int64           // seen so far
-	rubbish atomic.Pointer[[]byte] // if not nil, what to answer instead
+	rubbish atomic.Pointer[[]byte] // if not nil, the reply to send instead
 	mu      sync.Mutex             // guards conns
 	conns   map[net.Conn]struct{}  // to be closed in the end
 }

@@ -1,3 +1,32 @@
+// Package redis keeps the records of the service in Redis or Valkey, for any number
+// of processes. Package [store] describes the promises.
+//
+// # Unsuitable servers
+//
+// Open refuses a server that evicts keys when its memory is full, is older than
+// 6.2, is a replica, is a node of a cluster when a single server is configured, or
+// lacks the configured durability. A setting that the Redis user may not read is
+// not checked, and that is logged.
+//
+// Servers change while a store is open. So role and maxmemory-policy are checked on
+// every new connection, before its first command, and on all primaries every two
+// seconds. While a primary evicts keys, every method returns an error, which is no
+// decision. While the configured durability is not available, revocations are not
+// acknowledged. Ready reports both, and tries a write on each primary, at most once
+// a second. [Store.Stats] counts evicted keys.
+//
+// # Commands
+//
+// The store needs the commands
+//
+//	eval evalsha get set del time
+//	hget hgetall hmget hset hsetnx hdel hexists hlen hrandfield
+//	pttl expireat persist
+//	exists xadd xdel xlen xrange xread xinfo|stream
+//
+// on keys that begin with "ds{", wait or waitaof for durability, select for a
+// numbered database, cluster|slots and command for a cluster, and role and info for
+// the checks, which a journal cannot do without.
 package redis
 
 import (
@@ -10,6 +39,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/cenkalti/backoff/v5"
+
 	"github.com/discharger/discharger/discharger"
 	"github.com/discharger/discharger/discharger/revocation"
 	"github.com/discharger/discharger/discharger/secret"
@@ -17,105 +48,104 @@ import (
 	"github.com/discharger/discharger/discharger/store/journal"
 	"github.com/discharger/discharger/discharger/store/limits"
 	"github.com/discharger/discharger/discharger/store/marker"
+	"github.com/discharger/discharger/discharger/store/redis/conn"
+	"github.com/discharger/discharger/discharger/store/redis/keys"
 )
 
-// Config says where a [Redis] is and what it has to guarantee. Addrs and
-// TagKey are required; the zero value of the rest is the documented default.
-// There is no way to have reads answered by replicas: a replica that lags
-// behind shows sessions as they were before they were revoked.
+// Config configures a [Store]. Addrs and TagKey are required; the zero value of
+// the other fields is the documented default. Reads are never sent to replicas:
+// a replica that lags behind shows revoked sessions as live.
 type Config struct {
 	// Addrs is one host:port or one absolute path of a unix socket. With
-	// MasterName it lists the sentinels, with Cluster some of the nodes.
+	// MasterName it lists Sentinels, with Cluster some of the nodes.
 	Addrs      []string
-	MasterName string // what Sentinel calls the primary
+	MasterName string // name of the primary, with Sentinels
 	Cluster    bool
 	DB         int // not with Cluster
 
-	Access // until [Redis.SetAccess] replaces it
+	conn.Access // until [Redis.SetAccess] replaces it
 
-	// TagKey is 32 bytes that key names are derived with, so that they do not
-	// tell who has sessions. All processes that share the data need the same
-	// one, for ever: with another key the data cannot be found, which is
-	// treated as its loss.
+	// TagKey is 32 bytes from which key names are derived, so that they do not
+	// reveal users. All processes that share the data need the same one, for
+	// ever: with another key the data is not found, which counts as its loss.
 	TagKey secret.Bytes
 
-	// Marker remembers the store's identity elsewhere; nil leaves a loss
-	// unnoticed that happens while this process is not running.
+	// Marker keeps the identity of the store elsewhere; nil: a loss while this
+	// process is not running is not detected.
 	Marker marker.Marker
 
 	Durability Durability // of revocations; empty: DurabilityPrimary
-	Replicas   int        // that Durability asks for; 0: see there
+	Replicas   int        // for Durability; 0: see there
 
 	DialTimeout  time.Duration // 0: 500 ms
 	ReadTimeout  time.Duration // 0: 500 ms
 	WriteTimeout time.Duration // 0: 500 ms
 	PoolSize     int           // connections to each node for commands sent alone; 0: 32
 
-	// Unpipelined sends every command alone. By default the commands of more
-	// than a few concurrent callers travel together.
+	// Unpipelined sends every command alone. By default, commands of more than
+	// a few concurrent callers share a pipeline.
 	Unpipelined bool
 
-	// Journal takes what this process revokes, before it is acknowledged, and
-	// what other processes with one tell it that they have revoked; nil leaves
-	// undone what a failover undoes. It is the caller's to close, after
-	// the store. The Redis user must be allowed INFO and ROLE.
+	// Journal keeps the revocations of this process, and those of other
+	// processes with a journal. Nil: revocations lost in a failover are not
+	// replayed. The caller closes it after the store. The Redis user must be
+	// allowed INFO and ROLE.
 	Journal *journal.Journal
 
-	// Announce writes the event of a revocation that a replay of the journal
-	// restores now; nil: as [discharger.Announcer] does whose fields are zero.
-	// An error is logged, and the revocation is restored without an event.
+	// Announce returns the event of a revocation that a replay restores; nil:
+	// an Announcer with zero fields. An error is logged, and the revocation is
+	// restored without an event.
 	Announce func(e *revocation.Revocation, now time.Time) (store.FeedEvent, error)
 
-	// AwaitServers opens the store also while the servers cannot be used, and
-	// waits for them: until then every method returns an error, and Ready's
-	// says what is wrong with them.
+	// AwaitServers opens the store while its servers are unusable. Until they
+	// are usable every method returns an error, and Ready reports the problem.
 	AwaitServers bool
 
-	// SessionLife is how long a session can live, by its last use or for other
-	// reasons. While a store is younger, or a loss of its data was accepted more
-	// recently, OpenRedis logs a warning. 0: always.
+	// SessionLife bounds the age of a session. While a store is younger, or a
+	// loss was accepted more recently, Open logs a warning. 0: always.
 	SessionLife time.Duration
 
-	// CacheHomeserver is how long a homeserver's record may be used again
-	// without asking; 0 is one second, which is also the most.
+	// CacheHomeserver is how long a homeserver's record is cached; 0: one
+	// second, which is the most.
 	CacheHomeserver time.Duration
 
-	// MaxEvents bounds the events of each homeserver's feed; beyond that, the
-	// oldest go before their time. 0: 1 000 000, of about 150 bytes each.
+	// MaxEvents bounds a homeserver's feed; the oldest events above it are
+	// dropped. 0: 1 000 000, of about 150 bytes each.
 	MaxEvents int
 
-	Log  *slog.Logger                               // of checks that could not be made; nil: nothing is logged
+	Log  *slog.Logger                               // nil: nothing is logged
 	Now  func() time.Time                           // nil: time.Now
 	Wait func(context.Context, time.Duration) error // nil: waits that long, or until the context ends
 
-	access *atomic.Pointer[Access] // the current one
+	access *atomic.Pointer[conn.Access] // current
+	wait   func(context.Context, time.Duration) error
 }
 
-// Store is a [store.Store] in Redis or Valkey: one server, one watched
-// by Sentinel, or a cluster.
+// Store is a store in Redis or Valkey: one server, one watched by Sentinel, or
+// a cluster.
 type Store struct {
 	cfg     Config
-	client  *client
-	links   *links    // of client
-	waiting *client   // for events
-	guard   *guardian // nil: there is no journal
-	peers   *peers    // nil: likewise
-	layout  *layout
+	client  *conn.Client
+	conns   *conn.Conns  // of client
+	waiting *conn.Client // of feeds and the stream
+	fence   *fence       // nil: no journal
+	stream  *stream      // nil: no journal
+	layout  *keys.Layout
 	cache   homeserverCache
 
-	pending pending // of a store that waits for its servers
+	pending pending // state of a store that waits for its servers
 
-	id    atomic.Pointer[string]        // the store's identity
-	lost  atomic.Bool                   // the data is not, or not all, of that identity
-	older atomic.Pointer[[buckets]bool] // where it is older than what was there and the journal covers; nil: nowhere
+	id    atomic.Pointer[string]             // the store's identity
+	lost  atomic.Bool                        // data of that identity is missing
+	older atomic.Pointer[[keys.Buckets]bool] // hash tags whose data is older than the journal covers; nil: none
 
-	of *Store // the store that this is the guardian's second of; nil: none
+	parent *Store // the store that this is the guardian's second of; nil: none
 
 	beats beats
 	watch watcher
 
 	recheckMu sync.Mutex
-	recheckAt time.Time // when a lost store may be looked at again
+	recheckAt time.Time // when a lost store is checked again
 }
 
 var (
@@ -123,11 +153,10 @@ var (
 	_ store.Feed  = (*Store)(nil)
 )
 
-// Open connects, and checks that the servers can hold what the store
-// needs them to: see the package comment for what is refused. Data that is not
-// what the marker names is not an error here; the store then answers
-// [store.ErrLost] until [Redis.AcceptLoss] is called. Servers that
-// cannot be used are an error, unless AwaitServers is set.
+// Open connects and checks the servers: see the package comment for the
+// refused. With data of another identity than the marker names, the store opens
+// and returns ErrLost until [Store.AcceptLoss] is called. Unusable servers are
+// an error, unless AwaitServers is set.
 func Open(ctx context.Context, cfg Config) (*Store, error) {
 	if err := cfg.complete(); err != nil {
 		return nil, fmt.Errorf("open redis store: %w", err)
@@ -136,8 +165,8 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open redis store: %w", err)
 	}
-	r := &Store{cfg: cfg, layout: newLayout(cfg.TagKey)}
-	if err := errors.Join(r.guarded(), r.connect()); err != nil {
+	r := &Store{cfg: cfg, layout: keys.New(cfg.TagKey)}
+	if err := errors.Join(r.prepareFence(), r.connect()); err != nil {
 		return nil, errors.Join(fmt.Errorf("open redis store: %w", err), r.Close())
 	}
 	if cfg.AwaitServers {
@@ -150,45 +179,66 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	return r, nil
 }
 
-// guarded prepares for a journal: a second store, never shut, to replay it to.
-func (r *Store) guarded() error {
+// prepareFence creates the fence of a store with a journal, and its second
+// store.
+func (r *Store) prepareFence() error {
 	if r.cfg.Journal == nil {
 		return nil
 	}
 	cfg := r.cfg
 	cfg.Journal = nil
-	second := &Store{cfg: cfg, layout: r.layout, of: r}
-	r.guard = &guardian{journal: r.cfg.Journal, store: second, alarm: make(chan struct{}, 1)}
-	r.guard.shut.Store(true)
+	second := &Store{cfg: cfg, layout: r.layout, parent: r}
+	r.fence = &fence{journal: r.cfg.Journal, store: second, wake: make(chan struct{}, 1)}
+	r.fence.raised.Store(true)
 	var err error
-	if r.peers, err = newPeers(r); err != nil {
+	if r.stream, err = newStream(r); err != nil {
 		return err
 	}
 	return second.connect()
 }
 
-// connect makes the clients; with a journal, nobody gets a connection until
-// it is known that the primaries have what is in it.
+// connect creates the clients. With a journal, no connection is allowed before
+// the journal is replayed.
 func (r *Store) connect() (err error) {
-	r.links = &links{cfg: &r.cfg, guard: r.guard, refuse: r.refuse}
-	if r.client, err = newClient(r.cfg, r.links); err != nil {
+	if r.client, r.conns, err = r.newClient(r.cfg.PoolSize, r.cfg.Unpipelined); err != nil {
 		return err
 	}
-	waiting := &links{cfg: &r.cfg, guard: r.guard, refuse: r.refuse}
-	if r.waiting, err = feedClient(r.cfg, waiting); err != nil {
+	// Each followed homeserver takes a connection of this client.
+	waiting := (*conn.Conns)(nil)
+	if r.waiting, waiting, err = r.newClient(1024, true); err != nil {
 		return err
 	}
-	if r.guard != nil {
-		r.guard.drop = []*links{r.links, waiting}
+	if r.fence != nil {
+		r.fence.drop = []*conn.Conns{r.conns, waiting}
 	}
 	return nil
 }
+
+// newClient returns a client whose connections the fence allows.
+func (r *Store) newClient(poolSize int, unpipelined bool) (*conn.Client, *conn.Conns, error) {
+	conns := &conn.Conns{Refused: r.refuse}
+	if r.fence != nil {
+		conns.Allow = r.fence.allow
+	}
+	cfg := &r.cfg
+	client, err := conn.NewClient(conn.Config{
+		Addrs: cfg.Addrs, MasterName: cfg.MasterName, Cluster: cfg.Cluster, DB: cfg.DB,
+		DialTimeout: cfg.DialTimeout, ReadTimeout: cfg.ReadTimeout, WriteTimeout: cfg.WriteTimeout,
+		PoolSize: poolSize, Unpipelined: unpipelined, Access: cfg.access,
+	}, conns)
+	return client, conns, err
+}
+
+// SetAccess replaces passwords, certificates and authorities. Later connections use
+// the new ones. Existing connections stay open, which servers allow after a change
+// of passwords; commands on those that a server closes are repeated.
+func (r *Store) SetAccess(a conn.Access) { r.cfg.access.Store(&a) }
 
 func (r *Store) open(ctx context.Context, expected string) error {
 	if err := r.checkServers(ctx); err != nil {
 		return err
 	}
-	r.watch.refused.Store(nil) // by a try before, if there was one
+	r.watch.refused.Store(nil) // of an earlier try
 	if err := r.identify(ctx, expected); err != nil {
 		return err
 	}
@@ -200,8 +250,8 @@ func (r *Store) open(ctx context.Context, expected string) error {
 	if err != nil {
 		return err
 	}
-	if r.guard != nil {
-		if err := r.guard.start(ctx, r); err != nil {
+	if r.fence != nil {
+		if err := r.fence.start(ctx, r); err != nil {
 			return err
 		}
 	}
@@ -210,27 +260,27 @@ func (r *Store) open(ctx context.Context, expected string) error {
 	return nil
 }
 
-// unguarded is the client that works while the store is shut.
-func (r *Store) unguarded() *client {
-	if r.guard != nil {
-		return r.guard.store.client
+// unfenced returns the client that works while the store is fenced.
+func (r *Store) unfenced() *conn.Client {
+	if r.fence != nil {
+		return r.fence.store.client
 	}
 	return r.client
 }
 
-// complete checks what is given and fills in what is not.
+// complete checks the configuration and sets defaults.
 func (cfg *Config) complete() error {
 	switch {
 	case len(cfg.Addrs) == 0:
-		return errors.New("no address")
+		return errors.New("addresses are empty")
 	case cfg.MasterName != "" && cfg.Cluster:
 		return errors.New("a cluster has no sentinels")
 	case cfg.Cluster && cfg.DB != 0:
 		return errors.New("a cluster has no numbered databases")
 	case len(cfg.Addrs) > 1 && cfg.MasterName == "" && !cfg.Cluster:
-		return errors.New("several addresses: are they sentinels or nodes of a cluster?")
-	case len(cfg.TagKey) != tagKeyLen:
-		return fmt.Errorf("the tag key has %d bytes, want %d", len(cfg.TagKey), tagKeyLen)
+		return errors.New("several addresses need a master name or cluster")
+	case len(cfg.TagKey) != keys.TagKeyLen:
+		return fmt.Errorf("tag key has %d bytes, want %d", len(cfg.TagKey), keys.TagKeyLen)
 	case min(cfg.DialTimeout, cfg.ReadTimeout, cfg.WriteTimeout) < 0:
 		return errors.New("a timeout is negative")
 	case cfg.CacheHomeserver < 0 || cfg.CacheHomeserver > longestCache:
@@ -249,7 +299,7 @@ func (cfg *Config) complete() error {
 	if cfg.CacheHomeserver == 0 {
 		cfg.CacheHomeserver = longestCache
 	}
-	cfg.access = new(atomic.Pointer[Access])
+	cfg.access = new(atomic.Pointer[conn.Access])
 	access := cfg.Access
 	cfg.access.Store(&access)
 	if cfg.PoolSize == 0 {
@@ -267,12 +317,20 @@ func (cfg *Config) complete() error {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	if cfg.Wait == nil {
-		cfg.Wait = wait
+	if cfg.wait == nil {
+		cfg.wait = wait
 	}
 	return nil
 }
 
+// newBackOff returns the pauses between retries: at first initial, at most a second.
+func newBackOff(initial time.Duration) *backoff.ExponentialBackOff {
+	b := backoff.NewExponentialBackOff()
+	b.InitialInterval, b.MaxInterval = initial, time.Second
+	return b
+}
+
+// wait waits for d, or until ctx ends.
 func wait(ctx context.Context, d time.Duration) error {
 	t := time.NewTimer(d)
 	defer t.Stop()
@@ -289,11 +347,11 @@ func (r *Store) Close() error {
 	var errs []error
 	r.pending.close()
 	r.stopWatch()
-	if r.guard != nil {
-		r.guard.close()
-		errs = append(errs, r.guard.store.Close())
+	if r.fence != nil {
+		r.fence.close()
+		errs = append(errs, r.fence.store.Close())
 	}
-	for _, c := range []*client{r.client, r.waiting} {
+	for _, c := range []*conn.Client{r.client, r.waiting} {
 		if c != nil {
 			errs = append(errs, c.Close())
 		}
@@ -301,7 +359,7 @@ func (r *Store) Close() error {
 	return errors.Join(errs...)
 }
 
-// clock is the time as scripts compare it with an expiry.
+// clock returns the time that scripts compare with an expiry, Unix seconds.
 func (r *Store) clock() int64 {
 	return min(max(r.cfg.Now().Unix(), 0), math.MaxUint32)
 }

@@ -25,7 +25,7 @@ func newRedisFixture(t testing.TB, s *redisServer, change ...func(*redis.Config)
 	return &storetest.Fixture{Store: OpenRedis(t, cfg), Clock: c}
 }
 
-// openEventually waits until the servers can give what is asked for.
+// openEventually waits until the servers have the configured durability.
 func openEventually(t testing.TB, cfg redis.Config) *storetest.Fixture {
 	t.Helper()
 	var r *redis.Store
@@ -42,7 +42,7 @@ func openEventually(t testing.TB, cfg redis.Config) *storetest.Fixture {
 func TestRedisDatabases(t *testing.T) {
 	t.Parallel()
 	s := StartRedis(t)
-	u, id := storetest.Someone(), storetest.NewSession()
+	u, id := storetest.NewUser(), storetest.NewSession()
 	var fixtures []*storetest.Fixture
 	for _, db := range []int{0, 3} {
 		fixtures = append(fixtures, newRedisFixture(t, s, func(c *redis.Config) { c.DB = db }))
@@ -52,14 +52,14 @@ func TestRedisDatabases(t *testing.T) {
 	fixtures[1].Expect(t, u, id, "a", "")
 }
 
-// TestRedisRoundTrips counts what operations cost.
+// TestRedisRoundTrips counts the round trips of operations.
 func TestRedisRoundTrips(t *testing.T) {
 	t.Parallel()
 	s := StartRedis(t)
 	c := storetest.NewClock() // it stands still: the homeserver's record stays in the cache
 	f := newRedisFixture(t, s, func(cfg *redis.Config) { cfg.Now = c.Now })
 	f.Store.(*redis.Store).StopWatch()
-	u, id := storetest.Someone(), storetest.NewSession()
+	u, id := storetest.NewUser(), storetest.NewSession()
 	f.MustSwap(t, true, u, store.Change{Session: id, New: make([]byte, 90), Expires: f.Clock.In(time.Hour)})
 	f.MustLoad(t, u, id)
 	s.Do(t, "config", "resetstat")
@@ -80,8 +80,8 @@ func TestRedisRoundTrips(t *testing.T) {
 	}
 }
 
-// TestRedisRefreshCost counts what one refresh takes, and one discharge in mode
-// open, in round trips: one Load each, and the refresh one Swap.
+// TestRedisRefreshCost counts the round trips of one refresh, and of one
+// discharge in mode open.
 func TestRedisRefreshCost(t *testing.T) {
 	t.Parallel()
 	s := StartRedis(t)
@@ -148,7 +148,7 @@ func TestRedisExpiry(t *testing.T) {
 	t.Parallel()
 	s := StartRedis(t)
 	f := newRedisFixture(t, s)
-	u, a, b := storetest.Someone(), storetest.NewSession(), storetest.NewSession()
+	u, a, b := storetest.NewUser(), storetest.NewSession(), storetest.NewSession()
 	key := redis.UserHash(tagKey, u)
 	base := time.Now().Truncate(time.Second)
 	at := func(hours int) time.Time {
@@ -189,13 +189,13 @@ func TestRedisExpiry(t *testing.T) {
 	}
 }
 
-// TestRedisTrim lets sessions expire for real and looks at what is left when
-// another one comes.
+// TestRedisTrim lets sessions expire in real time and checks the remaining
+// fields after the next write.
 func TestRedisTrim(t *testing.T) {
 	t.Parallel()
 	s := StartRedis(t)
 	f := newRedisFixture(t, s)
-	u, stays := storetest.Someone(), storetest.NewSession()
+	u, stays := storetest.NewUser(), storetest.NewSession()
 	key := redis.UserHash(tagKey, u)
 	f.MustSwap(t, true, u, store.Change{Session: stays, New: []byte("stays"), Expires: time.Now().Add(time.Hour)},
 		store.Change{New: []byte("user"), Expires: time.Now()})
@@ -216,12 +216,12 @@ func TestRedisTrim(t *testing.T) {
 }
 
 // TestRedisLargeHash never shortens the life of a hash it did not read in
-// full, and gets rid of what has expired little by little.
+// full, and removes expired sessions little by little.
 func TestRedisLargeHash(t *testing.T) {
 	t.Parallel()
 	s := StartRedis(t)
 	f := newRedisFixture(t, s)
-	u, far := storetest.Someone(), storetest.NewSession()
+	u, far := storetest.NewUser(), storetest.NewSession()
 	key := redis.UserHash(tagKey, u)
 	base := time.Now().Truncate(time.Second)
 	f.MustSwap(t, true, u, store.Change{Session: far, New: []byte("far"), Expires: base.Add(1000 * time.Hour)})
@@ -250,13 +250,13 @@ func TestRedisLargeHash(t *testing.T) {
 	}
 }
 
-// TestRedisLease looks at what other processes may see while a homeserver's
-// record is replaced.
+// TestRedisLease checks the reads of other processes while the record of a
+// homeserver changes.
 func TestRedisLease(t *testing.T) {
 	t.Parallel()
 	s := StartRedis(t)
 	c := storetest.NewClock()
-	u, id := storetest.Someone(), storetest.NewSession()
+	u, id := storetest.NewUser(), storetest.NewSession()
 	other := newRedisFixture(t, s, func(cfg *redis.Config) { cfg.Now = c.Now })
 	if got := other.MustLoad(t, u, id).Homeserver; got != nil {
 		t.Fatalf("homeserver's record is %q", got)
@@ -265,7 +265,7 @@ func TestRedisLease(t *testing.T) {
 	f := newRedisFixture(t, s, func(cfg *redis.Config) {
 		cfg.Now = c.Now
 		cfg.CacheHomeserver = time.Millisecond // others may have it longer
-		cfg.Wait = func(_ context.Context, d time.Duration) error {
+		cfg.SetWait(func(_ context.Context, d time.Duration) error {
 			if waits++; waits == 1 {
 				if got := other.MustLoad(t, u, id).Homeserver; got != nil {
 					t.Errorf("the record was not cached: it is %q", got)
@@ -273,7 +273,7 @@ func TestRedisLease(t *testing.T) {
 			}
 			c.Advance(d)
 			return nil
-		}
+		})
 	})
 	swap := func(want bool, old, new []byte) {
 		t.Helper()
@@ -285,7 +285,7 @@ func TestRedisLease(t *testing.T) {
 	if got := other.MustLoad(t, u, id).Homeserver; string(got) != "new" {
 		t.Fatalf("after SwapHomeserver, the record is %q", got)
 	}
-	swap(true, nil, []byte("new")) // knows no more about others' caches than the first one
+	swap(true, nil, []byte("new")) // has no more information on the caches of others than the first one
 	swap(false, []byte("x"), []byte("y"))
 	if waits != 2 {
 		t.Errorf("waited %d times, want 2", waits)
@@ -299,10 +299,10 @@ func TestRedisLeaseEndsWithALostRace(t *testing.T) {
 	s, c := StartRedis(t), storetest.NewClock()
 	frozen := func(cfg *redis.Config) {
 		cfg.Now = c.Now // so that nothing that is cached gets old
-		cfg.Wait = func(context.Context, time.Duration) error { return nil }
+		cfg.SetWait(func(context.Context, time.Duration) error { return nil })
 	}
 	first, second := newRedisFixture(t, s, frozen), newRedisFixture(t, s, frozen)
-	u, id := storetest.Someone(), storetest.NewSession()
+	u, id := storetest.NewUser(), storetest.NewSession()
 	if got := second.MustLoad(t, u, id).Homeserver; got != nil {
 		t.Fatalf("homeserver's record is %q", got)
 	}
@@ -323,15 +323,15 @@ func TestRedisWaitEnds(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	f := newRedisFixture(t, StartRedis(t), func(c *redis.Config) {
-		c.Wait = func(ctx context.Context, d time.Duration) error {
+		c.SetWait(func(ctx context.Context, d time.Duration) error {
 			if d < time.Second {
 				t.Errorf("others may have a record for a second, and it waits for %v", d)
 			}
 			time.AfterFunc(50*time.Millisecond, cancel)
 			return redis.Wait(ctx, time.Hour)
-		}
+		})
 	})
-	if ok, err := f.SwapHomeserver(ctx, storetest.Someone().Homeserver, nil, []byte("a")); ok || !errors.Is(err, context.Canceled) {
+	if ok, err := f.SwapHomeserver(ctx, storetest.NewUser().Homeserver, nil, []byte("a")); ok || !errors.Is(err, context.Canceled) {
 		t.Errorf("SwapHomeserver did not wait: %v, %v", ok, err)
 	}
 	if err := redis.Wait(t.Context(), time.Millisecond); err != nil {
@@ -350,11 +350,11 @@ func TestRedisDurability(t *testing.T) {
 	})
 	cfg := s.Config()
 	cfg.Durability = redis.DurabilityReplica
-	cfg.Wait = func(context.Context, time.Duration) error { return nil }
+	cfg.SetWait(func(context.Context, time.Duration) error { return nil })
 	f := openEventually(t, cfg)
 	cfg.ReadTimeout = 2 * time.Second
 	hasty := openEventually(t, cfg)
-	u, id := storetest.Someone(), storetest.NewSession()
+	u, id := storetest.NewUser(), storetest.NewSession()
 	live, dead := store.Change{Session: id, New: []byte("live")}, store.Change{Session: id, Old: []byte("live"), New: []byte("dead")}
 	revoke := store.Write{User: u, Revocations: storetest.Ending(t, u, id), Changes: []store.Change{dead}}
 	f.MustSwap(t, true, u, live)
@@ -377,7 +377,7 @@ func TestRedisDurability(t *testing.T) {
 	}
 
 	replica.pause(t)
-	v := storetest.Someone()
+	v := storetest.NewUser()
 	f.MustSwap(t, true, v, store.Change{Session: id, New: []byte("live")}) // nothing waits for this
 	revoke.User = v
 	if ok, err := hasty.Swap(t.Context(), revoke); ok || err == nil || !strings.Contains(err.Error(), "0 of 1 replicas") {
@@ -407,7 +407,7 @@ func TestRedisPool(t *testing.T) {
 		const callers = 200
 		for range callers {
 			go func() {
-				u, id := storetest.Someone(), storetest.NewSession()
+				u, id := storetest.NewUser(), storetest.NewSession()
 				_, err := f.Swap(t.Context(), storetest.One(u, store.Change{Session: id, New: []byte("a")}))
 				if err == nil {
 					_, err = f.Load(t.Context(), u, id, revocation.DeviceTag{})

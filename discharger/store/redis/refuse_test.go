@@ -12,6 +12,7 @@ import (
 	"github.com/discharger/discharger/discharger/secret"
 	"github.com/discharger/discharger/discharger/store"
 	"github.com/discharger/discharger/discharger/store/redis"
+	"github.com/discharger/discharger/discharger/store/redis/conn"
 	"github.com/discharger/discharger/discharger/store/redistest"
 	"github.com/discharger/discharger/discharger/store/storetest"
 )
@@ -43,13 +44,13 @@ func TestRedisConfig(t *testing.T) {
 			r.Close()
 			t.Errorf("%s: opened", what)
 		} else if strings.Contains(err.Error(), "opensesame") {
-			t.Errorf("%s: error tells the password: %v", what, err)
+			t.Errorf("%s: error contains the password: %v", what, err)
 		}
 	}
 	cfg := s.Config()
 	cfg.Password = secret.Bytes("opensesame")
 	if text := fmt.Sprintf("%v %+v", cfg, &cfg); strings.Contains(text, "opensesame") || strings.Contains(text, string(tagKey)) {
-		t.Errorf("printing a configuration tells secrets: %s", text)
+		t.Errorf("printing a configuration reveals secrets: %s", text)
 	}
 }
 
@@ -92,7 +93,7 @@ func TestRedisRefuses(t *testing.T) {
 			r.Close()
 		}
 		if err == nil || !strings.Contains(err.Error(), c.want) {
-			t.Errorf("%s: %v, want an error that says %q", c.what, err, c.want)
+			t.Errorf("%s: %v, want an error with %q", c.what, err, c.want)
 		}
 	}
 	OpenRedis(t, primary.Config())
@@ -112,7 +113,7 @@ func TestRedisDemoted(t *testing.T) {
 	if err := f.Ready(t.Context()); err == nil || !strings.Contains(err.Error(), "not a primary") {
 		t.Errorf("Ready at a replica: %v", err)
 	}
-	if ok, err := f.Swap(t.Context(), storetest.One(storetest.Someone(), store.Change{New: []byte("a")})); err == nil || ok {
+	if ok, err := f.Swap(t.Context(), storetest.One(storetest.NewUser(), store.Change{New: []byte("a")})); err == nil || ok {
 		t.Errorf("Swap at a replica: %v, %v", ok, err)
 	}
 }
@@ -133,13 +134,13 @@ func TestRedisACL(t *testing.T) {
 			c.Username, c.Password = user, secret.Bytes("secret")
 			c.Log = log.Logger()
 			c.MaxEvents = 1
-			c.Wait = func(context.Context, time.Duration) error { return nil }
+			c.SetWait(func(context.Context, time.Duration) error { return nil })
 		})
-		warned := strings.Count(log.String(), "could not be checked")
+		warned := strings.Count(log.String(), "was not checked")
 		if want := map[string]int{"blind": 2, "seeing": 0}[user]; warned != want {
 			t.Errorf("%s: %d warnings, want %d: %s", user, warned, want, log.String())
 		}
-		u, id := storetest.Someone(), storetest.NewSession()
+		u, id := storetest.NewUser(), storetest.NewSession()
 		f.MustSwap(t, true, u, store.Change{Session: id, New: make([]byte, 100), Expires: f.Clock.In(time.Hour)})
 		for i := range 600 {
 			f.MustSwap(t, true, u, store.Change{Session: caveat.SessionID{0: byte(i), 1: byte(i >> 8), 2: 1}, New: make([]byte, 100), Expires: f.Clock.In(time.Duration(i) * time.Hour)})
@@ -161,7 +162,7 @@ func TestRedisACL(t *testing.T) {
 	calls := s.Calls(t)
 	for _, c := range strings.Fields(redistest.Commands + " " + redistest.Checks) {
 		if calls[strings.TrimPrefix(c, "+")] == 0 {
-			t.Errorf("%s is asked for and never used", c)
+			t.Errorf("%s is permitted and never used", c)
 		}
 	}
 	if log := s.Do(t, "acl", "log").([]any); len(log) == 0 {
@@ -192,7 +193,7 @@ func followFeed(t *testing.T, f *storetest.Fixture, homeserver string) {
 	}
 }
 
-// TestRedisClock says so when the server's clock is far from ours.
+// TestRedisClock warns when the clock of the server differs.
 func TestRedisClock(t *testing.T) {
 	t.Parallel()
 	s := StartRedis(t)
@@ -203,7 +204,7 @@ func TestRedisClock(t *testing.T) {
 			c.Log = log.Logger()
 		})
 		if got := strings.Contains(log.String(), "clock"); got != want {
-			t.Errorf("with a clock %v ahead the log says %q", ahead, log.String())
+			t.Errorf("with a clock %v ahead the log is %q", ahead, log.String())
 		}
 	}
 }
@@ -214,18 +215,18 @@ func TestRedisSecure(t *testing.T) {
 	t.Parallel()
 	s := redistest.StartSecure(t)
 	cfg := patient(redis.Config{
-		Addrs: []string{s.Addr}, Access: redis.Access{TLS: s.TLS(), Username: s.User, Password: secret.Bytes(s.Password)},
+		Addrs: []string{s.Addr}, Access: conn.Access{TLS: s.TLS(), Username: s.User, Password: secret.Bytes(s.Password)},
 	})
 	f := &storetest.Fixture{Store: OpenRedis(t, cfg), Clock: storetest.NewClock()}
-	u, id := storetest.Someone(), storetest.NewSession()
+	u, id := storetest.NewUser(), storetest.NewSession()
 	f.MustSwap(t, true, u, store.Change{Session: id, New: []byte("a")})
 	f.Expect(t, u, id, "a", "")
 	for what, change := range map[string]func(*redis.Config){
-		"trusts a certificate that nobody vouches for": func(c *redis.Config) { c.TLS.RootCAs = x509.NewCertPool() },
-		"trusts a certificate for another name":        func(c *redis.Config) { c.TLS.ServerName = "redis.example.org" },
-		"is let in without a certificate":              func(c *redis.Config) { c.TLS.Certificates = nil },
-		"is let in with a wrong password":              func(c *redis.Config) { c.Password = secret.Bytes("wrong") },
-		"is let in as nobody":                          func(c *redis.Config) { c.Username, c.Password = "", nil },
+		"trusts an unknown certificate":         func(c *redis.Config) { c.TLS.RootCAs = x509.NewCertPool() },
+		"trusts a certificate for another name": func(c *redis.Config) { c.TLS.ServerName = "redis.example.org" },
+		"is let in without a certificate":       func(c *redis.Config) { c.TLS.Certificates = nil },
+		"is let in with a wrong password":       func(c *redis.Config) { c.Password = secret.Bytes("wrong") },
+		"is accepted without credentials":       func(c *redis.Config) { c.Username, c.Password = "", nil },
 	} {
 		cfg := cfg
 		cfg.TLS = s.TLS()

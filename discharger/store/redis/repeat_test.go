@@ -16,9 +16,8 @@ import (
 	"github.com/discharger/discharger/discharger/store/storetest"
 )
 
-// TestFailoverRepeats counts what a feed says again after a failover that lost
-// little. Each of three processes replays its journal, which has the
-// revocations of all.
+// TestFailoverRepeats counts the repeated events of a feed after a failover
+// that lost some.
 func TestFailoverRepeats(t *testing.T) {
 	t.Parallel()
 	ctx := t.Context()
@@ -30,7 +29,7 @@ func TestFailoverRepeats(t *testing.T) {
 		peers, stores = append(peers, p), append(stores, p.Store)
 	}
 	is := storetest.NewIssuer(t, stores...)
-	// What was said in the last hour.
+	// Events of the last hour.
 	const hour = 100
 	for i := range hour {
 		e, err := discharger.Announcer{}.Event(&revocation.Revocation{
@@ -74,7 +73,7 @@ func TestFailoverRepeats(t *testing.T) {
 	}
 	wg.Wait()
 	for _, p := range peers {
-		redistest.Eventually(t, "every process has heard of all", func() bool { return len(storetest.All(t, p.journal)) >= kept+others })
+		redistest.Eventually(t, "every process has received all", func() bool { return len(storetest.All(t, p.journal)) >= kept+others })
 	}
 	f := &storetest.Fixture{Store: peers[0].Store}
 	was, _ := f.MustRead(t, storetest.IssuerHomeserver, "")
@@ -85,11 +84,11 @@ func TestFailoverRepeats(t *testing.T) {
 		}
 	}
 	for _, p := range peers {
-		redistest.Eventually(t, "every process has heard of all", func() bool { return len(storetest.All(t, p.journal)) >= kept+others+lost })
+		redistest.Eventually(t, "every process has received all", func() bool { return len(storetest.All(t, p.journal)) >= kept+others+lost })
 	}
 	heard, _ := f.MustRead(t, storetest.IssuerHomeserver, was[len(was)-1].Position)
 	if len(heard) != lost {
-		t.Fatalf("a homeserver hears of %d logouts, want %d", len(heard), lost)
+		t.Fatalf("a homeserver receives %d logouts, want %d", len(heard), lost)
 	}
 	s.Primary(t).Kill(t)
 	s.Failover(t)
@@ -126,7 +125,7 @@ func TestFailoverRepeats(t *testing.T) {
 	}
 }
 
-// about names what an event is about, without when and why it was published.
+// about returns the subject of an event, without its cause and time.
 func about(t *testing.T, data []byte) string {
 	t.Helper()
 	e, err := revocation.ParseEvent(data)

@@ -16,11 +16,10 @@ import (
 	"github.com/discharger/discharger/discharger/store/record"
 )
 
-// Restore fills an empty Redis from a backup, through the writes that the
-// store always makes. It refuses one that has any record of a store, and nothing
-// may use it meanwhile. Losses are recorded as by [RestoreBolt]. What the journal
-// has is made again when a process with it opens the store for the first time:
-// Again is all that it has since the backup.
+// Restore fills an empty Redis from a backup. It refuses a Redis with a record
+// of any store, and no process may use it meanwhile. Losses are recorded as by
+// the restore of a bbolt file. The journal is replayed when a process with it
+// first opens the store: Again has all its entries since the backup.
 func Restore(ctx context.Context, cfg Config, from *backup.Backup) (*backup.Restored, error) {
 	mark, jour := cfg.Marker, cfg.Journal
 	cfg.Marker, cfg.Journal = nil, nil
@@ -56,7 +55,8 @@ func (r *Store) restore(ctx context.Context, from *backup.Backup, j *journal.Jou
 	if !out.Vouched {
 		out.Losses.All = max(from.All, from.At+1)
 	}
-	// Until all is there, some of what is there may have been revoked by what is not.
+	// Until the restore is complete, a session in the store may have been
+	// revoked by a record that is not there yet.
 	partial := out.Losses
 	partial.All = max(from.All, from.At+1)
 	if err := r.writeLosses(ctx, partial); err != nil {
@@ -75,15 +75,15 @@ func (r *Store) restore(ctx context.Context, from *backup.Backup, j *journal.Jou
 	if out.Again, err = j.Since(first); err != nil {
 		return nil, err
 	}
-	return out, j.SetPrimaries(nil) // none has what is in it
+	return out, j.SetPrimaries(nil) // no primary has its entries
 }
 
-// scanAtOnce is how many keys one command looks at.
+// scanAtOnce is the number of keys that one SCAN reads.
 const scanAtOnce = 1000
 
 // checkEmpty returns an error if there is a record or a feed of any store.
 func (r *Store) checkEmpty(ctx context.Context) error {
-	return r.client.primaries(ctx, func(ctx context.Context, node *redis.Client) error {
+	return r.client.Primaries(ctx, func(ctx context.Context, node *redis.Client) error {
 		keys := node.Scan(ctx, 0, "ds{*", scanAtOnce).Iterator()
 		for keys.Next(ctx) {
 			_, name, _ := strings.Cut(keys.Val(), "}")
@@ -97,15 +97,15 @@ func (r *Store) checkEmpty(ctx context.Context) error {
 	})
 }
 
-// writeLosses writes losses beside every identity. All takes the place of what is
-// there.
+// writeLosses writes losses beside every identity. All replaces the earlier
+// value.
 func (r *Store) writeLosses(ctx context.Context, l store.Losses) error {
 	marks, err := r.readLosses(ctx)
 	if err != nil {
 		return err
 	}
-	_, err = r.unguarded().Pipelined(ctx, func(pipe redis.Pipeliner) error {
-		for i, key := range r.layout.sinceKey {
+	_, err = r.unfenced().Pipelined(ctx, func(pipe redis.Pipeliner) error {
+		for i, key := range r.layout.Losses {
 			marks[i].missing, marks[i].all = max(marks[i].missing, l.Missing), l.All
 			pipe.Set(ctx, key, marks[i].encode(), 0)
 		}
@@ -166,7 +166,7 @@ func (im *importer) flush(ctx context.Context) error {
 	return done(im.r.Swap(ctx, w))
 }
 
-// done makes a write that found another record an error.
+// done returns an error for a write that found another record.
 func done(ok bool, err error) error {
 	if err == nil && !ok {
 		return errors.New("another process writes to the store")

@@ -11,8 +11,8 @@ import (
 	"github.com/discharger/discharger/discharger/store/storetest"
 )
 
-// TestRedisSentinelUser asks the Sentinels as a user who may do no more than
-// the README says.
+// TestRedisSentinelUser uses a user of the Sentinels with only the documented
+// permissions.
 func TestRedisSentinelUser(t *testing.T) {
 	t.Parallel()
 	s := redistest.StartSentinel(t)
@@ -23,7 +23,7 @@ func TestRedisSentinelUser(t *testing.T) {
 	cfg.SentinelUsername, cfg.SentinelPassword = "asker", secret.Bytes("secret")
 	cfg.Journal = storetest.OpenJournal(t, journal.Config{})
 	f := &storetest.Fixture{Store: OpenRedis(t, cfg), Clock: storetest.NewClock()}
-	u, id := storetest.Someone(), storetest.NewSession()
+	u, id := storetest.NewUser(), storetest.NewSession()
 	f.MustSwap(t, true, u, store.Change{Session: id, New: storetest.Live(t, 0)})
 	s.Failover(t)
 	redistest.Eventually(t, "the store works again", func() bool {

@@ -65,7 +65,7 @@ func redisFixture(cfg redis.Config, fields func(testing.TB, string) int) func(te
 	return func(t testing.TB) *storetest.Fixture {
 		c, cfg := storetest.NewClock(), cfg
 		cfg.Now = c.Now
-		cfg.Wait = func(_ context.Context, d time.Duration) error { c.Advance(d); return nil }
+		cfg.SetWait(func(_ context.Context, d time.Duration) error { c.Advance(d); return nil })
 		f := &storetest.Fixture{Store: OpenRedis(t, cfg), Clock: c}
 		f.Other = func(t testing.TB) store.Store { return OpenRedis(t, cfg) }
 		f.Reopen = func(t testing.TB, f *storetest.Fixture) { f.Store = OpenRedis(t, cfg) }

@@ -18,8 +18,8 @@ import (
 	"github.com/discharger/discharger/discharger/store/storetest"
 )
 
-// TestRedisSlow makes the server wait. Nobody waits longer than they may, and
-// afterwards all is well.
+// TestRedisSlow stops the server. No caller waits longer than its context, and
+// no goroutine stays.
 func TestRedisSlow(t *testing.T) {
 	t.Parallel()
 	for _, unpipelined := range []bool{false, true} {
@@ -28,9 +28,9 @@ func TestRedisSlow(t *testing.T) {
 			s := StartRedis(t)
 			f := newRedisFixture(t, s, func(c *redis.Config) {
 				c.Unpipelined = unpipelined
-				c.ReadTimeout, c.DialTimeout = 5*time.Minute, 5*time.Minute // which nobody is to wait for
+				c.ReadTimeout, c.DialTimeout = 5*time.Minute, 5*time.Minute // which must not block callers
 			})
-			u, id := storetest.Someone(), storetest.NewSession()
+			u, id := storetest.NewUser(), storetest.NewSession()
 			f.MustSwap(t, true, u, store.Change{Session: id, New: []byte("0")})
 			s.pause(t)
 			ends := map[string]func() (context.Context, context.CancelFunc){
@@ -79,7 +79,7 @@ func TestRedisSlow(t *testing.T) {
 				_, err := f.Load(ctx, u, id, revocation.DeviceTag{})
 				return err == nil
 			})
-			redistest.Eventually(t, "what was given up on has come to an end", func() bool {
+			redistest.Eventually(t, "abandoned commands have ended", func() bool {
 				return labelled(t, t.Name()) == 0
 			})
 			// Whichever of the swaps arrived, the record is one of the two.
@@ -121,7 +121,7 @@ func TestRedisTimeout(t *testing.T) {
 	cfg := s.Config()
 	cfg.DialTimeout, cfg.ReadTimeout, cfg.WriteTimeout = 100*time.Millisecond, 100*time.Millisecond, 100*time.Millisecond
 	f := openEventually(t, cfg)
-	u, id := storetest.Someone(), storetest.NewSession()
+	u, id := storetest.NewUser(), storetest.NewSession()
 	s.pause(t)
 	took := storetest.Awake(func() {
 		if v, err := f.Load(context.Background(), u, id, revocation.DeviceTag{}); err == nil {
@@ -143,7 +143,7 @@ func TestRedisRestart(t *testing.T) {
 	t.Parallel()
 	s := StartRedis(t, "--appendonly", "yes", "--appendfsync", "always")
 	f := newRedisFixture(t, s)
-	u, id := storetest.Someone(), storetest.NewSession()
+	u, id := storetest.NewUser(), storetest.NewSession()
 	for i := range 3 {
 		old, next := fmt.Append(nil, i), fmt.Append(nil, i+1)
 		c := store.Change{Session: id, New: next, Expires: f.Clock.In(time.Hour)}

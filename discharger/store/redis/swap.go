@@ -16,6 +16,7 @@ import (
 	"github.com/discharger/discharger/discharger/store"
 	"github.com/discharger/discharger/discharger/store/limits"
 	"github.com/discharger/discharger/discharger/store/record"
+	"github.com/discharger/discharger/discharger/store/redis/keys"
 )
 
 //go:embed swap.lua
@@ -25,8 +26,7 @@ var swapText string
 var swapHomeserverText string
 
 // script is called by its digest, and sent in full to a server that does not
-// know it, which is no more than a cache miss: servers forget scripts when
-// they restart.
+// have it: servers forget scripts when they restart.
 type script struct{ text, digest string }
 
 func newScript(text string) script {
@@ -39,19 +39,19 @@ var (
 	swapHomeserverScript = newScript(feedAppendText + swapHomeserverText)
 )
 
-// What the scripts answer.
+// Replies of the scripts.
 const (
 	swapDone = 1
 	swapNot  = 0
 	swapLost = -1
 )
 
-// call is one call of a script with two keys of one bucket, or more.
+// call is one call of a script, with the keys of one hash tag.
 type call struct {
-	script       script
-	key, storeID string
-	more         []string
-	args         []any
+	script        script
+	key, Identity string
+	more          []string
+	args          []any
 }
 
 func (c call) command(ctx context.Context, full bool) *redis.Cmd {
@@ -61,33 +61,33 @@ func (c call) command(ctx context.Context, full bool) *redis.Cmd {
 	} else {
 		args = append(args, "evalsha", c.script.digest)
 	}
-	args = append(args, 2+len(c.more), c.key, c.storeID)
+	args = append(args, 2+len(c.more), c.key, c.Identity)
 	for _, key := range c.more {
 		args = append(args, key)
 	}
 	return redis.NewCmd(ctx, append(args, c.args...)...)
 }
 
-// Swap makes all of a write's changes or none. A revocation is acknowledged
-// when it is as durable as configured.
+// Swap makes all changes of a write or none. A revocation is acknowledged when
+// it has the configured durability.
 func (r *Store) Swap(ctx context.Context, w store.Write) (bool, error) {
 	if err := errors.Join(limits.CheckWrite(w), r.opened()); err != nil {
 		return false, fmt.Errorf("swap: %w", err)
 	}
 	c := call{script: swapScript, args: make([]any, 0, 3+4*len(w.Changes))}
-	c.key, c.storeID = r.layout.user(w.User.Homeserver, w.User.User)
+	c.key, c.Identity = r.layout.User(w.User.Homeserver, w.User.User)
 	revokes := len(w.Revocations) > 0
 	c.args = append(c.args, *r.id.Load(), r.clock(), revokes)
 	for _, change := range w.Changes {
-		first := userField
+		first := keys.UserField
 		switch {
 		case change.Session != caveat.SessionID{}:
 			first = string(change.Session[:])
 		case change.Device != revocation.DeviceTag{}:
-			first = deviceField(change.Device)
+			first = keys.Device(change.Device)
 		}
-		// As strings: a command that is given up on is still looked at, and
-		// the caller may use the bytes again.
+		// As strings: the command can be in flight when the caller uses the
+		// bytes again.
 		c.args = append(c.args, first, string(change.Old), string(change.New),
 			string(record.ExpiryOf(change.Expires).Append(nil)))
 	}
@@ -107,8 +107,8 @@ func (r *Store) Swap(ctx context.Context, w store.Write) (bool, error) {
 	return done, nil
 }
 
-// SwapHomeserver replaces a homeserver's record. It returns true only after
-// every process must have stopped using the old one, which takes a second.
+// SwapHomeserver replaces a homeserver's record. It returns true after every
+// process has stopped using the old one, which takes a second.
 func (r *Store) SwapHomeserver(ctx context.Context, homeserver string, old, new []byte, events ...store.FeedEvent) (bool, error) {
 	if err := errors.Join(limits.CheckHomeserverSwap(homeserver, old, new, events), r.opened()); err != nil {
 		return false, fmt.Errorf("swap record of homeserver: %w", err)
@@ -124,7 +124,7 @@ func (r *Store) SwapHomeserver(ctx context.Context, homeserver string, old, new 
 	case err == nil && done:
 		err = r.outliveCaches(ctx)
 	case err == nil:
-		r.cache.drop(homeserver) // whoever lost a race by it is to read again
+		r.cache.drop(homeserver) // a lost race means it is outdated
 	}
 	if err != nil {
 		return false, fmt.Errorf("swap record of homeserver: %w", err)
@@ -135,19 +135,19 @@ func (r *Store) SwapHomeserver(ctx context.Context, homeserver string, old, new 
 func (r *Store) homeserverCall(homeserver string, old, new []byte, events []store.FeedEvent) call {
 	c := call{script: swapHomeserverScript, args: []any{*r.id.Load(), string(old), string(new), r.cfg.MaxEvents}}
 	c.args = appendEvents(c.args, events)
-	c.key, c.storeID = r.layout.homeserver(homeserver)
-	feed, lost, _ := r.layout.feed(homeserver)
+	c.key, c.Identity = r.layout.Homeserver(homeserver)
+	feed, lost, _ := r.layout.Feed(homeserver)
 	c.more = []string{feed, lost}
 	return c
 }
 
-// outliveCaches waits until nobody uses a homeserver's old record any more: a
-// twentieth more than that, for clocks that do not run at the same speed.
+// outliveCaches waits until no process uses an old record of a homeserver: a
+// twentieth longer than a cache, for clocks of different speed.
 func (r *Store) outliveCaches(ctx context.Context) error {
-	return r.cfg.Wait(ctx, longestCache+longestCache/20)
+	return r.cfg.wait(ctx, longestCache+longestCache/20)
 }
 
-// swap calls a script.
+// swap calls a script that writes.
 func (r *Store) swap(ctx context.Context, c call, durable bool) (bool, error) {
 	if err := r.usable(ctx); err != nil {
 		return false, err
@@ -166,12 +166,13 @@ func (r *Store) swap(ctx context.Context, c call, durable bool) (bool, error) {
 	case swapNot:
 		return false, nil
 	case swapLost:
-		return false, r.lose()
+		return false, r.markLost()
 	}
 	return false, fmt.Errorf("script answered %d", answer)
 }
 
-// run calls a script in one round trip if the server knows it, in two if not.
+// run calls a script in one round trip, or in two if the server does not have
+// it.
 func (r *Store) run(ctx context.Context, c call) (int64, error) {
 	cmd, err := r.ask(ctx, c)
 	if err != nil {
@@ -182,12 +183,12 @@ func (r *Store) run(ctx context.Context, c call) (int64, error) {
 
 func (r *Store) ask(ctx context.Context, c call) (*redis.Cmd, error) {
 	cmd := c.command(ctx, false)
-	if err := r.client.do(ctx, cmd); err != nil {
+	if err := r.client.Do(ctx, cmd); err != nil {
 		return nil, err
 	}
 	if redis.HasErrorPrefix(cmd.Err(), "NOSCRIPT") {
 		cmd = c.command(ctx, true)
-		if err := r.client.do(ctx, cmd); err != nil {
+		if err := r.client.Do(ctx, cmd); err != nil {
 			return nil, err
 		}
 	}

@@ -1,10 +1,10 @@
--- Makes all of a write's changes if every record is what it was, or already is
--- what it would become. redis_layout.go says how a record is kept.
+-- Makes all changes of a write if every record is the old or the new one of its
+-- change. Package keys describes the form of a record.
 --
 -- KEYS  1 the user's hash   2 the marker of its bucket
 -- ARGV  1 the store's identity
 --       2 the caller's clock, Unix seconds: a session that has expired by it is none
---       3 "1" if something must be written whatever the outcome, for WAIT to wait for
+--       3 "1" if the script must write in any case, for WAIT
 --       then for each change: first field, old record, new record, expiry (4 bytes);
 --       an empty record is none
 --
@@ -98,7 +98,7 @@ if survey then
   for i = 1, #all, 2 do
     local first, value = all[i], all[i + 1]
     if #first == 16 or first == '0' then
-      local expiry, place = 0, 0 -- what is damaged stays
+      local expiry, place = 0, 0 -- a damaged record stays
       if #value > header then expiry, place = struct.unpack('>I4B', value) end
       if expiry == 0 or place > 2 then
         never = true

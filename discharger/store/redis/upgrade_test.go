@@ -20,11 +20,10 @@ import (
 	"github.com/discharger/discharger/discharger/store"
 	"github.com/discharger/discharger/discharger/store/bolt"
 	"github.com/discharger/discharger/discharger/store/journal"
-	"github.com/discharger/discharger/discharger/store/redis"
 	"github.com/discharger/discharger/discharger/store/storetest"
 )
 
-// upgraded is what testdata/f75465c holds: see the README there.
+// upgraded is the content of testdata/f75465c: see the README there.
 type upgraded struct {
 	Made        int64 // Unix ms
 	Redis, Bolt []upgradedSession
@@ -135,7 +134,7 @@ func (u upgraded) service(t *testing.T, st store.Store) *discharger.Service {
 // expect finds every session as it was left.
 func (u upgraded) expect(t *testing.T, st store.Store, sessions []upgradedSession) {
 	t.Helper()
-	// First: what is appended later makes Redis drop events that are over by its clock.
+	// First: a later append makes Redis drop events that are over by its clock.
 	page, err := st.(store.Feed).ReadFeed(t.Context(), upgradedHomeserver, "")
 	if err != nil || len(page.Entries) < 2 {
 		t.Fatalf("the feed has %d entries, %v", len(page.Entries), err)
@@ -165,7 +164,7 @@ func (u upgraded) expect(t *testing.T, st store.Store, sessions []upgradedSessio
 	}
 }
 
-// TestUpgrade opens what an earlier version left, in each kind of store.
+// TestUpgrade opens the data of an earlier version in each kind of store.
 func TestUpgrade(t *testing.T) {
 	t.Parallel()
 	u := readUpgraded(t)
@@ -194,7 +193,7 @@ func TestUpgrade(t *testing.T) {
 		s := StartRedis(t)
 		s.restore(t, "redis-before.txt")
 		cfg := s.Config()
-		cfg.Now, cfg.Wait = u.now(), redis.Wait
+		cfg.Now = u.now()
 		// Redis drops events that are over by its own clock.
 		cfg.Announce = func(e *revocation.Revocation, _ time.Time) (store.FeedEvent, error) {
 			return discharger.Announcer{}.Event(e, time.Now())

@@ -38,9 +38,9 @@ func TestValkeyDisk(t *testing.T) {
 	s := startValkey(t, "--appendonly", "yes", "--appendfsync", "everysec")
 	f := newRedisFixture(t, s, func(c *redis.Config) {
 		c.Durability = redis.DurabilityDisk
-		c.Wait = func(context.Context, time.Duration) error { return nil }
+		c.SetWait(func(context.Context, time.Duration) error { return nil })
 	})
-	u, id := storetest.Someone(), storetest.NewSession()
+	u, id := storetest.NewUser(), storetest.NewSession()
 	f.MustSwap(t, true, u, store.Change{Session: id, New: []byte("live")})
 	s.Do(t, "config", "resetstat")
 	w := store.Write{User: u, Revocations: storetest.Ending(t, u, id), Changes: []store.Change{{Session: id, Old: []byte("live"), New: []byte("dead")}}}
@@ -51,7 +51,7 @@ func TestValkeyDisk(t *testing.T) {
 		t.Fatalf("revoke all: %v, %v", ok, err)
 	}
 	if n := s.Calls(t)["waitaof"]; n < 2 {
-		t.Errorf("the server was asked %d times whether it is on its disk", n)
+		t.Errorf("the server ran WAITAOF %d times", n)
 	}
 	s.crash(t)
 	redistest.Eventually(t, "the server has its data", func() bool {
@@ -64,8 +64,8 @@ func TestValkeyDisk(t *testing.T) {
 	}
 }
 
-// TestValkeyDiskReplica wants it on a replica's disk too, and says so when it
-// is not there.
+// TestValkeyDiskReplica requires the disk of a replica too, and returns an
+// error when the replica is gone.
 func TestValkeyDiskReplica(t *testing.T) {
 	t.Parallel()
 	host, port := redistest.Address(t)
@@ -80,14 +80,14 @@ func TestValkeyDiskReplica(t *testing.T) {
 	f := openEventually(t, cfg) // when the replica has its file in order
 	cfg.ReadTimeout = 4 * time.Second
 	hasty := openEventually(t, cfg)
-	u, id := storetest.Someone(), storetest.NewSession()
+	u, id := storetest.NewUser(), storetest.NewSession()
 	f.MustSwap(t, true, u, store.Change{Session: id, New: []byte("live")})
 	w := store.Write{User: u, Revocations: storetest.Ending(t, u, id), Changes: []store.Change{{Session: id, Old: []byte("live"), New: []byte("dead")}}}
 	if ok, err := f.Swap(t.Context(), w); !ok || err != nil {
 		t.Fatalf("revoke: %v, %v", ok, err)
 	}
 	replica.pause(t)
-	w.User = storetest.Someone()
+	w.User = storetest.NewUser()
 	f.MustSwap(t, true, w.User, store.Change{Session: id, New: []byte("live")})
 	redistest.Eventually(t, "the primary has it on its disk, and the replica has not", func() bool {
 		ok, err := hasty.Swap(t.Context(), w)

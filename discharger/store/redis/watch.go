@@ -10,15 +10,14 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/discharger/discharger/discharger/store/redis/conn"
 	"github.com/redis/go-redis/v9"
 )
 
-// What OpenRedis has checked can change: a replica with other settings is
-// promoted, or an operator changes them. So the settings of a server are looked at
-// on every new connection before anything else is asked of it, since it may
-// belong to another primary, and those of all primaries every few seconds. A
-// store with a primary that evicts keys answers nothing but errors until that
-// is over.
+// Servers change while a store is open: a replica with other settings is
+// promoted, or an operator changes them. So the settings are checked on every
+// new connection, before its first command, and those of all primaries every
+// two seconds. While a primary evicts keys, every method returns an error.
 
 const (
 	watchInterval = 2 * time.Second
@@ -27,34 +26,29 @@ const (
 
 // watcher holds the results of the checks.
 type watcher struct {
-	refused atomic.Pointer[refusedError] // nil: the servers will do
-	evicted atomic.Uint64                // keys, as far as seen
-	losses  atomic.Pointer[Losses]       // that were read last
+	refused atomic.Pointer[conn.RefusedError] // nil: the servers are usable
+	evicted atomic.Uint64                     // keys, since the store was opened
+	losses  atomic.Pointer[Losses]            // as read last
 
-	mu       sync.Mutex
-	counts   map[string]uint64 // evicted keys of each server since it started, by run id
-	unmet    error             // durability cannot be had
-	said     string            // of that, what was logged last
-	tested   time.Time         // when a write was tried last
-	testedBy error             // what came of it
+	mu         sync.Mutex
+	counts     map[string]uint64 // evicted keys by run id
+	unmet      error             // why the durability is not available; nil: it is
+	lastLogged string            // the text of unmet logged last
+	tested     time.Time         // the time of the last test write
+	testedBy   error             // its result
 
 	stop context.CancelFunc
 	done sync.WaitGroup
 }
 
-// refusedError says why a server must not be used.
-type refusedError struct{ error }
-
-func (e *refusedError) Unwrap() error { return e.error }
-
-// Stats are what a store has seen of its servers.
+// Stats are figures of the servers.
 type Stats struct {
-	Evicted uint64 // keys that servers have evicted while the store was open
-	Refused bool   // a primary evicts keys, and is not used
-	Losses  Losses // as they were a minute ago at the earliest
+	Evicted uint64 // keys that servers evicted while the store was open
+	Refused bool   // a primary evicts keys, and the store returns errors
+	Losses  Losses // at most a minute old
 }
 
-// Stats returns them.
+// Stats returns the figures of the servers.
 func (r *Store) Stats() Stats {
 	s := Stats{Evicted: r.watch.evicted.Load(), Refused: r.watch.refused.Load() != nil}
 	if l := r.watch.losses.Load(); l != nil {
@@ -64,13 +58,13 @@ func (r *Store) Stats() Stats {
 }
 
 // refuse makes all methods return an error, and logs it once.
-func (r *Store) refuse(refused *refusedError) {
-	if r.of != nil {
-		r = r.of
+func (r *Store) refuse(refused *conn.RefusedError) {
+	if r.parent != nil {
+		r = r.parent
 	}
 	before := r.watch.refused.Swap(refused)
 	if before == nil || before.Error() != refused.Error() {
-		r.cfg.Log.LogAttrs(context.Background(), slog.LevelError, "redis server must not be used, the store answers nothing", slog.Any("error", refused))
+		r.cfg.Log.LogAttrs(context.Background(), slog.LevelError, "redis server evicts keys, store returns errors", slog.Any("error", refused))
 	}
 }
 
@@ -89,7 +83,7 @@ func (r *Store) startWatch() {
 			}
 			if err != nil && ctx.Err() == nil && err.Error() != said {
 				said = err.Error()
-				r.cfg.Log.LogAttrs(ctx, slog.LevelWarn, "redis servers could not be checked", slog.Any("error", err))
+				r.cfg.Log.LogAttrs(ctx, slog.LevelWarn, "checking redis servers failed", slog.Any("error", err))
 			} else if err == nil {
 				said = ""
 			}
@@ -109,13 +103,13 @@ func (r *Store) stopWatch() {
 	r.watch.done.Wait()
 }
 
-// look checks all primaries once, and writes the heartbeats.
+// look checks all primaries once, and writes heartbeats.
 func (r *Store) look(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 4*max(r.cfg.ReadTimeout, time.Second))
 	defer cancel()
 	var unmet error
 	var mu sync.Mutex
-	err := r.unguarded().primaries(ctx, func(ctx context.Context, node *redis.Client) error {
+	err := r.unfenced().Primaries(ctx, func(ctx context.Context, node *redis.Client) error {
 		if err := r.lookAt(ctx, node); err != nil {
 			return fmt.Errorf("%s: %w", node.Options().Addr, err)
 		}
@@ -126,7 +120,7 @@ func (r *Store) look(ctx context.Context) error {
 		}
 		return nil
 	})
-	var refused *refusedError
+	var refused *conn.RefusedError
 	if errors.As(err, &refused) {
 		r.refuse(refused)
 		return nil
@@ -137,18 +131,18 @@ func (r *Store) look(ctx context.Context) error {
 	r.watch.refused.Store(nil)
 	r.durable(ctx, unmet)
 	if r.usable(ctx) != nil {
-		return nil // the journal has not been replayed yet
+		return nil // fenced
 	}
 	if err := r.testWrite(ctx); err != nil {
 		return err
 	}
-	if r.guard != nil {
-		return r.guard.keepBeats()
+	if r.fence != nil {
+		return r.fence.keepBeats()
 	}
 	return nil
 }
 
-// durable notes whether the configured durability can be had.
+// durable records whether the configured durability is available.
 func (r *Store) durable(ctx context.Context, unmet error) {
 	w := &r.watch
 	w.mu.Lock()
@@ -158,10 +152,10 @@ func (r *Store) durable(ctx context.Context, unmet error) {
 	if unmet != nil {
 		text = unmet.Error()
 	}
-	if text != "" && text != w.said {
-		r.cfg.Log.LogAttrs(ctx, slog.LevelError, "redis server cannot give the configured durability, revocations are not acknowledged", slog.Any("error", unmet))
+	if text != "" && text != w.lastLogged {
+		r.cfg.Log.LogAttrs(ctx, slog.LevelError, "redis server lacks the configured durability, revocations are not acknowledged", slog.Any("error", unmet))
 	}
-	w.said = text
+	w.lastLogged = text
 }
 
 // lookAt checks the policy and the evicted keys of one primary.
@@ -170,22 +164,22 @@ func (r *Store) lookAt(ctx context.Context, node *redis.Client) error {
 	server, memory, stats := pipe.Info(ctx, "server"), pipe.Info(ctx, "memory"), pipe.Info(ctx, "stats")
 	_, err := pipe.Exec(ctx)
 	if redis.HasErrorPrefix(err, "NOPERM") {
-		return nil // which was logged when the store was opened
+		return nil // logged when the store was opened
 	}
 	if err != nil {
 		return err
 	}
-	if err := checkPolicy(parseInfo(memory.Val())["maxmemory_policy"]); err != nil {
-		return &refusedError{err}
+	if err := conn.CheckPolicy(conn.ParseInfo(memory.Val())["maxmemory_policy"]); err != nil {
+		return &conn.RefusedError{Err: err}
 	}
-	n, err := strconv.ParseUint(parseInfo(stats.Val())["evicted_keys"], 10, 64)
+	n, err := strconv.ParseUint(conn.ParseInfo(stats.Val())["evicted_keys"], 10, 64)
 	if err == nil {
-		r.count(ctx, node, parseInfo(server.Val())["run_id"], n)
+		r.count(ctx, node, conn.ParseInfo(server.Val())["run_id"], n)
 	}
 	return nil
 }
 
-// count compares the number of keys that a server has evicted with what it was.
+// count logs the keys that a server has evicted since the last check.
 func (r *Store) count(ctx context.Context, node *redis.Client, server string, n uint64) {
 	w := &r.watch
 	w.mu.Lock()
@@ -203,42 +197,11 @@ func (r *Store) count(ctx context.Context, node *redis.Client, server string, n 
 		slog.String("address", node.Options().Addr), slog.Uint64("keys", n-before), slog.Uint64("total", total))
 }
 
-// checkPolicy returns an error for a server that throws keys away when its
-// memory is full. Without a policy, which INFO of other products may lack, it
-// returns nil.
-func checkPolicy(policy string) error {
-	if policy == "" || policy == "noeviction" {
-		return nil
-	}
-	return fmt.Errorf("the server evicts keys when its memory is full (maxmemory-policy is %.30q), "+
-		"and with them revocations: set maxmemory-policy to noeviction", policy)
-}
-
-// judgePolicy checks the policy on a new connection, of primaries only.
-func judgePolicy(ctx context.Context, server informer) error {
-	pipe := server.Pipeline()
-	replication, memory := pipe.Info(ctx, "replication"), pipe.Info(ctx, "memory")
-	_, err := pipe.Exec(ctx)
-	if redis.HasErrorPrefix(err, "NOPERM") {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	if parseInfo(replication.Val())["role"] != "master" {
-		return nil
-	}
-	if err := checkPolicy(parseInfo(memory.Val())["maxmemory_policy"]); err != nil {
-		return &refusedError{err}
-	}
-	return nil
-}
-
-// testEvery is the least time between two writes that only test whether one can
-// be made.
+// testEvery is the least time between two writes that only test the primaries.
 const testEvery = time.Second
 
-// testWrite returns nil if the primaries take a write, or took one a moment ago.
+// testWrite returns nil if the primaries accept a write, or did within the last
+// second.
 func (r *Store) testWrite(ctx context.Context) error {
 	w := &r.watch
 	w.mu.Lock()
@@ -246,7 +209,7 @@ func (r *Store) testWrite(ctx context.Context) error {
 	if !w.tested.IsZero() && time.Since(w.tested) < testEvery {
 		return w.testedBy
 	}
-	err := r.beat(ctx)
+	err := r.writeBeats(ctx)
 	if err != nil {
 		err = fmt.Errorf("write: %w", err)
 	}
@@ -256,8 +219,8 @@ func (r *Store) testWrite(ctx context.Context) error {
 	return err
 }
 
-// writable returns nil if revocations can be acknowledged and the primaries take
-// a write.
+// writable returns nil if revocations can be acknowledged and the primaries
+// accept a write.
 func (r *Store) writable(ctx context.Context) error {
 	r.watch.mu.Lock()
 	unmet := r.watch.unmet

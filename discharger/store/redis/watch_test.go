@@ -16,8 +16,7 @@ import (
 	"github.com/discharger/discharger/discharger/store/storetest"
 )
 
-// TestRedisEvictionAtRuntime has somebody change the policy of a server in use,
-// and change it back.
+// TestRedisEvictionAtRuntime changes the policy of a server in use.
 func TestRedisEvictionAtRuntime(t *testing.T) {
 	t.Parallel()
 	for _, journaled := range []bool{false, true} {
@@ -31,7 +30,7 @@ func TestRedisEvictionAtRuntime(t *testing.T) {
 					c.Journal = storetest.OpenJournal(t, journal.Config{})
 				}
 			})
-			r, u, id := f.Store.(*redis.Store), storetest.Someone(), storetest.NewSession()
+			r, u, id := f.Store.(*redis.Store), storetest.NewUser(), storetest.NewSession()
 			f.MustSwap(t, true, u, store.Change{Session: id, New: []byte("a")})
 			s.Do(t, "config", "set", "maxmemory-policy", "allkeys-lru")
 			redistest.Eventually(t, "the store refuses the server", func() bool { return r.Stats().Refused })
@@ -47,7 +46,7 @@ func TestRedisEvictionAtRuntime(t *testing.T) {
 					t.Errorf("method %d: %v", i, err)
 				}
 			}
-			if n := strings.Count(log.String(), "redis server must not be used"); n != 1 {
+			if n := strings.Count(log.String(), "redis server evicts keys"); n != 1 {
 				t.Errorf("logged %d times: %s", n, log.String())
 			}
 			s.Do(t, "config", "set", "maxmemory-policy", "noeviction")
@@ -75,7 +74,7 @@ func TestRedisEvictionAfterFailover(t *testing.T) {
 		}
 		stores = append(stores, &storetest.Fixture{Store: OpenRedis(t, cfg), Clock: storetest.NewClock()})
 	}
-	u, id := storetest.Someone(), storetest.NewSession()
+	u, id := storetest.NewUser(), storetest.NewSession()
 	stores[0].MustSwap(t, true, u, store.Change{Session: id, New: storetest.Live(t, 0)})
 	for _, f := range stores {
 		f.Expect(t, u, id, string(storetest.Live(t, 0)), "")
@@ -86,7 +85,7 @@ func TestRedisEvictionAfterFailover(t *testing.T) {
 			if _, err := f.Load(t.Context(), u, id, revocation.DeviceTag{}); err == nil {
 				t.Fatal("the store answers from a primary that evicts keys")
 			}
-			return strings.Contains(logs[i].String(), "redis server must not be used")
+			return strings.Contains(logs[i].String(), "redis server evicts keys")
 		})
 		if err := f.Ready(t.Context()); err == nil {
 			t.Error("the store is ready")
@@ -106,7 +105,7 @@ func TestRedisEvicted(t *testing.T) {
 	var log storetest.LogBuffer
 	f := newRedisFixture(t, s, func(c *redis.Config) { c.Log = log.Logger() })
 	r := f.Store.(*redis.Store)
-	u, id := storetest.Someone(), storetest.NewSession()
+	u, id := storetest.NewUser(), storetest.NewSession()
 	f.MustSwap(t, true, u, store.Change{Session: id, New: []byte("a")})
 	redistest.Eventually(t, "the servers are looked at", func() bool { return f.Ready(t.Context()) == nil })
 	if n := r.Stats().Evicted; n != 0 {
@@ -171,7 +170,7 @@ func TestRedisReady(t *testing.T) {
 	}
 }
 
-// TestRedisReadyIsCheap asks often and writes rarely.
+// TestRedisReadyIsCheap calls Ready often, which writes rarely.
 func TestRedisReadyIsCheap(t *testing.T) {
 	t.Parallel()
 	s := StartRedis(t)
@@ -189,7 +188,7 @@ func TestRedisReadyIsCheap(t *testing.T) {
 	}
 	seconds := int(time.Since(began)/time.Second) + 2
 	if n := s.Calls(t)["evalsha"]; n > seconds {
-		t.Errorf("asked %d times within %d seconds, it wrote %d times", asked, seconds, n)
+		t.Errorf("called %d times within %d seconds, it wrote %d times", asked, seconds, n)
 	}
 }
 
@@ -199,9 +198,8 @@ func beatAt(t testing.TB, s *redisServer, at time.Time) {
 	s.Do(t, "xadd", redis.BeatKey(tagKey), fmt.Sprintf("%d-0", at.UnixMilli()), "b", "1")
 }
 
-// TestRedisOlderData puts back what was saved long before, or a moment ago. What
-// the journal does not cover is a loss until it is accepted, by one process for
-// all.
+// TestRedisOlderData puts back data of long ago, and of a moment ago. Only the
+// first is a loss.
 func TestRedisOlderData(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -223,7 +221,7 @@ func TestRedisOlderData(t *testing.T) {
 			}
 			s.Do(t, "del", redis.BeatKey(tagKey))
 			beatAt(t, s, time.Now().Add(-c.ago))
-			u, id := storetest.Someone(), storetest.NewSession()
+			u, id := storetest.NewUser(), storetest.NewSession()
 			writeWithoutBeats(t, s, u, id)
 			s.Do(t, "save")
 			for _, ago := range []time.Duration{5 * time.Minute, 4 * time.Minute} {
@@ -240,7 +238,7 @@ func TestRedisOlderData(t *testing.T) {
 					redistest.Eventually(t, "the process works again", func() bool {
 						return !p.JournalStats().LastFailover.IsZero() && p.Ready(ctx) == nil
 					})
-					if !strings.Contains(p.log.String(), "data is older than what it replaces") {
+					if !strings.Contains(p.log.String(), "data is older than the data it replaces") {
 						t.Errorf("nothing was logged: %s", p.log.String())
 					}
 				}
@@ -281,8 +279,8 @@ func writeWithoutBeats(t testing.TB, s *redisServer, u store.UserKey, id [16]byt
 	s.Do(t, "restore", redis.BeatKey(tagKey), 0, beats, "replace")
 }
 
-// TestRedisLosses reads what was recorded of a store, and of one that an
-// earlier version made, which has lost nothing.
+// TestRedisLosses reads the losses of a new store, and of one whose loss was
+// accepted.
 func TestRedisLosses(t *testing.T) {
 	t.Parallel()
 	s := StartRedis(t)
@@ -290,11 +288,11 @@ func TestRedisLosses(t *testing.T) {
 	quick := func(c *redis.Config) {
 		log = new(storetest.LogBuffer)
 		c.Log = log.Logger()
-		c.Wait = func(context.Context, time.Duration) error { return nil }
+		c.SetWait(func(context.Context, time.Duration) error { return nil })
 		c.CacheHomeserver = time.Nanosecond
 	}
 	newRedisFixture(t, s, quick)
-	u, id := storetest.Someone(), storetest.NewSession()
+	u, id := storetest.NewUser(), storetest.NewSession()
 	if n := strings.Count(log.String(), "store is new"); n != 1 {
 		t.Errorf("warned %d times: %s", n, log.String())
 	}
@@ -335,7 +333,7 @@ func TestRedisLosses(t *testing.T) {
 	}
 	newRedisFixture(t, s, quick, func(c *redis.Config) { c.SessionLife = time.Nanosecond })
 	if strings.Contains(log.String(), "was accepted") {
-		t.Errorf("warned of what is over: %s", log.String())
+		t.Errorf("warned of an old loss: %s", log.String())
 	}
 }
 
@@ -346,14 +344,14 @@ func TestRedisPartLosses(t *testing.T) {
 	t.Parallel()
 	s := StartRedis(t)
 	f := newRedisFixture(t, s, func(c *redis.Config) {
-		c.Wait = func(context.Context, time.Duration) error { return nil }
+		c.SetWait(func(context.Context, time.Duration) error { return nil })
 		c.CacheHomeserver = time.Nanosecond
 	})
 	bucket := func(key string) string { return key[:6] }
 	lost := bucket(redis.IdentityKeys(tagKey)[200])
 	find := func(userLost, homeserverLost bool) store.UserKey {
 		for {
-			u := storetest.Someone()
+			u := storetest.NewUser()
 			if (bucket(redis.UserHash(tagKey, u)) == lost) == userLost && (bucket(redis.HomeserverKey(tagKey, u.Homeserver)) == lost) == homeserverLost {
 				return u
 			}

@@ -204,7 +204,7 @@ func (c *Cluster) promote(t testing.TB, primary *Server, how []any) *Server {
 	return replica
 }
 
-// promoted waits until a replica is a primary, and every running node knows it.
+// promoted waits until a replica is a primary, and every running node sees it.
 func (c *Cluster) promoted(t testing.TB, replica *Server) {
 	t.Helper()
 	id := fmt.Sprint(replica.Do(t, "cluster", "myid"))

@@ -28,6 +28,7 @@ func BenchContext(b *testing.B) context.Context {
 	return ctx
 }
 
+// BenchSessions adds sessions for a benchmark and returns them.
 func BenchSessions(b *testing.B, s store.Store) []benchSession {
 	b.Helper()
 	out := make([]benchSession, BenchUsers)
@@ -55,6 +56,7 @@ func Spread(b *testing.B, callers, n int, call func(int)) {
 	wg.Wait()
 }
 
+// BenchLoad measures Load with concurrent callers.
 func BenchLoad(b *testing.B, s store.Store, callers int) {
 	sessions := BenchSessions(b, s)
 	ctx := BenchContext(b)
@@ -68,6 +70,7 @@ func BenchLoad(b *testing.B, s store.Store, callers int) {
 	})
 }
 
+// BenchSwap measures Swap with concurrent callers.
 func BenchSwap(b *testing.B, s store.Store, callers int) {
 	sessions := BenchSessions(b, s)
 	now := make([]atomic.Pointer[[]byte], BenchUsers)
@@ -88,4 +91,5 @@ func BenchSwap(b *testing.B, s store.Store, callers int) {
 	})
 }
 
+// BenchCallers are the numbers of concurrent callers in benchmarks.
 var BenchCallers = []int{1, 64}

@@ -14,7 +14,7 @@ import (
 	"github.com/discharger/discharger/discharger/store/redistest"
 )
 
-// A Fixture is a store to try, with data that nobody else is using.
+// A Fixture is a store under test, with data that no other test uses.
 type Fixture struct {
 	store.Store
 	Clock  *clock                              // the store's
@@ -23,8 +23,7 @@ type Fixture struct {
 	Forget func(testing.TB, store.UserKey) int // rows or fields that are kept for a user
 }
 
-// Run runs every case over what open opens. It is all that a store has
-// to pass, whatever it is made of.
+// Run runs the conformance suite over the stores that open returns.
 func Run(t *testing.T, open func(testing.TB) *Fixture) {
 	for _, c := range []struct {
 		name string
@@ -74,36 +73,41 @@ func Run(t *testing.T, open func(testing.TB) *Fixture) {
 	}
 }
 
-// A clock stands still until it is told otherwise.
+// A Clock stands still unless it is advanced.
 type clock struct {
 	mu sync.Mutex
 	t  time.Time
 }
 
+// NewClock returns a clock at the current time.
 func NewClock() *clock { return &clock{t: time.Now()} }
 
+// Now returns the time of the clock.
 func (c *clock) Now() time.Time {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.t
 }
 
+// Advance moves the clock.
 func (c *clock) Advance(d time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.t = c.t.Add(d)
 }
 
+// In returns a time relative to the clock.
 func (c *clock) In(d time.Duration) time.Time { return c.Now().Add(d) }
 
-// Someone is a user that no other test knows.
-func Someone() store.UserKey {
+// NewUser returns a user that no other test uses.
+func NewUser() store.UserKey {
 	return store.UserKey{
 		Homeserver: fmt.Sprintf("h%x.example.org", rand.Uint64()),
 		User:       fmt.Sprintf("@u%x:example.org", rand.Uint64()),
 	}
 }
 
+// NewSession returns a random session.
 func NewSession() (id caveat.SessionID) {
 	for i := range id {
 		id[i] = byte(rand.Uint32())
@@ -111,13 +115,15 @@ func NewSession() (id caveat.SessionID) {
 	return id
 }
 
-// nobody is the session that stands for the user's own record.
-var nobody caveat.SessionID
+// noSession is the zero session, which stands for the record of the user.
+var noSession caveat.SessionID
 
+// One returns a write with one change.
 func One(u store.UserKey, c store.Change) store.Write {
 	return store.Write{User: u, Changes: []store.Change{c}}
 }
 
+// MustSwap makes changes and checks whether they were made.
 func (f *Fixture) MustSwap(t testing.TB, want bool, u store.UserKey, changes ...store.Change) {
 	t.Helper()
 	got, err := f.Swap(t.Context(), store.Write{User: u, Changes: changes})
@@ -129,6 +135,7 @@ func (f *Fixture) MustSwap(t testing.TB, want bool, u store.UserKey, changes ...
 	}
 }
 
+// MustLoad loads a session without a device.
 func (f *Fixture) MustLoad(t testing.TB, u store.UserKey, id caveat.SessionID) store.View {
 	t.Helper()
 	v, err := f.Load(t.Context(), u, id, revocation.DeviceTag{})
@@ -138,6 +145,7 @@ func (f *Fixture) MustLoad(t testing.TB, u store.UserKey, id caveat.SessionID) s
 	return v
 }
 
+// MustList lists a user's sessions.
 func (f *Fixture) MustList(t testing.TB, u store.UserKey) store.Listing {
 	t.Helper()
 	l, err := f.List(t.Context(), u)
@@ -160,7 +168,7 @@ func (f *Fixture) Expect(t testing.TB, u store.UserKey, id caveat.SessionID, ses
 }
 
 func testAbsent(t *testing.T, f *Fixture) {
-	u, id := Someone(), NewSession()
+	u, id := NewUser(), NewSession()
 	if v := f.MustLoad(t, u, id); v.Session != nil || v.User != nil || v.Homeserver != nil {
 		t.Errorf("Load of nothing gives %+v", v)
 	}
@@ -178,10 +186,10 @@ func testAbsent(t *testing.T, f *Fixture) {
 }
 
 func testSwap(t *testing.T, f *Fixture) {
-	for _, id := range []caveat.SessionID{nobody, NewSession()} {
-		u := Someone()
+	for _, id := range []caveat.SessionID{noSession, NewSession()} {
+		u := NewUser()
 		read := func() string {
-			if id == nobody {
+			if id == noSession {
 				return string(f.MustLoad(t, u, NewSession()).User)
 			}
 			return string(f.MustLoad(t, u, id).Session)
@@ -217,10 +225,10 @@ func testSwap(t *testing.T, f *Fixture) {
 	}
 }
 
-// testRepeat sends every write twice, as someone does who did not hear the
-// answer, and once more when the record has moved on.
+// testRepeat sends every write twice, as a client does that lost the reply, and
+// once more after the record has changed.
 func testRepeat(t *testing.T, f *Fixture) {
-	u, id := Someone(), NewSession()
+	u, id := NewUser(), NewSession()
 	writes := [][]store.Change{
 		{{Session: id, New: []byte("1")}, {New: []byte("u1")}},
 		{{Session: id, Old: []byte("1"), New: []byte("2")}},
@@ -240,7 +248,7 @@ func testRepeat(t *testing.T, f *Fixture) {
 func testOneWinner(t *testing.T, f *Fixture) {
 	const racers = 64
 	for _, old := range []string{"", "before"} {
-		u, id := Someone(), NewSession()
+		u, id := NewUser(), NewSession()
 		c := store.Change{Session: id}
 		if old != "" {
 			f.MustSwap(t, true, u, store.Change{Session: id, New: []byte(old)})
@@ -272,12 +280,12 @@ func testOneWinner(t *testing.T, f *Fixture) {
 	}
 }
 
-// testNoLostUpdate counts up from many goroutines, in a session and in the
-// user's record at once. Each signs its numbers, so that nobody can take
-// someone else's for their own.
+// testNoLostUpdate increments counters from many goroutines, in a session and
+// in the user's record. Each goroutine signs its numbers, so no write can be
+// mistaken for another one.
 func testNoLostUpdate(t *testing.T, f *Fixture) {
 	const counters, each = 16, 4
-	u, id := Someone(), NewSession()
+	u, id := NewUser(), NewSession()
 	var wg sync.WaitGroup
 	for counter := range counters {
 		wg.Go(func() {
@@ -317,12 +325,12 @@ func atoi(b []byte) (n int) {
 }
 
 func testAllOrNone(t *testing.T, f *Fixture) {
-	u, a, b := Someone(), NewSession(), NewSession()
+	u, a, b := NewUser(), NewSession(), NewSession()
 	f.MustSwap(t, true, u,
 		store.Change{Session: a, New: []byte("a1")},
 		store.Change{Session: b, New: []byte("b1")},
 		store.Change{New: []byte("u1")})
-	for _, wrong := range []caveat.SessionID{a, b, nobody} {
+	for _, wrong := range []caveat.SessionID{a, b, noSession} {
 		changes := []store.Change{
 			{Session: a, Old: []byte("a1"), New: []byte("a2")},
 			{Session: b, Old: []byte("b1")},
@@ -349,7 +357,7 @@ func testAllOrNone(t *testing.T, f *Fixture) {
 }
 
 func testExpiry(t *testing.T, f *Fixture) {
-	u, short, long, ever := Someone(), NewSession(), NewSession(), NewSession()
+	u, short, long, ever := NewUser(), NewSession(), NewSession(), NewSession()
 	f.MustSwap(t, true, u,
 		store.Change{Session: short, New: []byte("short"), Expires: f.Clock.In(time.Hour)},
 		store.Change{Session: long, New: []byte("long"), Expires: f.Clock.In(3 * time.Hour)},
@@ -361,7 +369,7 @@ func testExpiry(t *testing.T, f *Fixture) {
 	f.Expect(t, u, long, "long", "")
 	f.Expect(t, u, ever, "ever", "")
 
-	// What has expired is no record.
+	// An expired record is absent.
 	f.MustSwap(t, false, u, store.Change{Session: short, Old: []byte("short"), New: []byte("again")})
 	f.MustSwap(t, true, u, store.Change{Session: short, New: []byte("again"), Expires: f.Clock.In(time.Hour)})
 	f.Expect(t, u, short, "again", "")
@@ -378,7 +386,7 @@ func testExpiry(t *testing.T, f *Fixture) {
 }
 
 func testExtremes(t *testing.T, f *Fixture) {
-	u, late, early := Someone(), NewSession(), NewSession()
+	u, late, early := NewUser(), NewSession(), NewSession()
 	f.MustSwap(t, true, u, store.Change{Session: late, New: []byte("late"), Expires: time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC)})
 	f.Expect(t, u, late, "late", "")
 	f.MustSwap(t, true, u, store.Change{Session: early, New: []byte("early"), Expires: time.Date(1912, 1, 1, 0, 0, 0, 0, time.UTC)})
@@ -388,7 +396,7 @@ func testExtremes(t *testing.T, f *Fixture) {
 }
 
 func testUserOutlives(t *testing.T, f *Fixture) {
-	u, id, other := Someone(), NewSession(), NewSession()
+	u, id, other := NewUser(), NewSession(), NewSession()
 	f.MustSwap(t, true, u,
 		store.Change{New: []byte("generation 7"), Expires: f.Clock.In(time.Minute)},
 		store.Change{Session: id, New: []byte("session"), Expires: f.Clock.In(100 * time.Hour)})
@@ -404,10 +412,10 @@ func testUserOutlives(t *testing.T, f *Fixture) {
 	f.Expect(t, u, other, "new", "generation 8")
 }
 
-// testUserGoes lets real time pass, since that is what Redis goes by.
+// testUserGoes lets real time pass, since Redis expires by its own clock.
 func testUserGoes(t *testing.T, f *Fixture) {
 	soon := f.Clock.In(100 * time.Millisecond)
-	alone, with := Someone(), Someone()
+	alone, with := NewUser(), NewUser()
 	f.MustSwap(t, true, alone, store.Change{New: []byte("user"), Expires: soon})
 	f.MustSwap(t, true, with, store.Change{New: []byte("user"), Expires: soon},
 		store.Change{Session: NewSession(), New: bytes.Repeat([]byte("s"), 100), Expires: soon})

@@ -18,7 +18,7 @@ import (
 // Device loads the record of a user's device.
 func (f *Fixture) Device(t testing.TB, u store.UserKey, tag revocation.DeviceTag) string {
 	t.Helper()
-	v, err := f.Load(t.Context(), u, nobody, tag)
+	v, err := f.Load(t.Context(), u, noSession, tag)
 	if err != nil {
 		t.Fatalf("Load: %v", err)
 	}
@@ -31,7 +31,7 @@ func (f *Fixture) Device(t testing.TB, u store.UserKey, tag revocation.DeviceTag
 // testDevices takes the records of devices through changes, together with those
 // of the user and of a session, and alone.
 func testDevices(t *testing.T, f *Fixture) {
-	u, other, id := Someone(), Someone(), NewSession()
+	u, other, id := NewUser(), NewUser(), NewSession()
 	a, b := revocation.TagOf("A"), revocation.TagOf("B")
 	if got := f.Device(t, u, a); got != "" {
 		t.Fatalf("a device without a record is %q", got)
@@ -86,7 +86,7 @@ func testDevices(t *testing.T, f *Fixture) {
 // testDeviceAllOrNone has a write fail because of a device, and because of
 // something else.
 func testDeviceAllOrNone(t *testing.T, f *Fixture) {
-	u, id, a := Someone(), NewSession(), revocation.TagOf("A")
+	u, id, a := NewUser(), NewSession(), revocation.TagOf("A")
 	f.MustSwap(t, true, u, store.Change{Session: id, New: []byte("s1")}, store.Change{Device: a, New: []byte("a1")})
 	f.MustSwap(t, false, u, store.Change{Session: id, Old: []byte("s1"), New: []byte("s2")}, store.Change{Device: a, Old: []byte("a0"), New: []byte("a2")})
 	f.MustSwap(t, false, u, store.Change{Session: id, Old: []byte("s0"), New: []byte("s2")}, store.Change{Device: a, Old: []byte("a1"), New: []byte("a2")})
@@ -109,9 +109,9 @@ func testDeviceAllOrNone(t *testing.T, f *Fixture) {
 // testDeviceOutlives keeps the record of a device as long as any session of its
 // user, and as long as it was meant to be kept.
 func testDeviceOutlives(t *testing.T, f *Fixture) {
-	u, id, a := Someone(), NewSession(), revocation.TagOf("A")
+	u, id, a := NewUser(), NewSession(), revocation.TagOf("A")
 	soon := f.Clock.In(100 * time.Millisecond) // real time has to pass: Redis goes by it
-	gone := Someone()
+	gone := NewUser()
 	f.MustSwap(t, true, gone,
 		store.Change{Device: a, New: []byte("device"), Expires: soon},
 		store.Change{Session: id, New: []byte("session"), Expires: soon})
@@ -131,12 +131,12 @@ func testDeviceOutlives(t *testing.T, f *Fixture) {
 
 // testDeviceAliasing hands out copies.
 func testDeviceAliasing(t *testing.T, f *Fixture) {
-	u, a := Someone(), revocation.TagOf("A")
+	u, a := NewUser(), revocation.TagOf("A")
 	record := []byte("device")
 	f.MustSwap(t, true, u, store.Change{Device: a, New: record})
 	copy(record, "!!!!!!")
 	for range 2 {
-		v, err := f.Load(t.Context(), u, nobody, a)
+		v, err := f.Load(t.Context(), u, noSession, a)
 		if err != nil || string(v.Device) != "device" {
 			t.Fatalf("Load gives %q, %v", v.Device, err)
 		}
@@ -152,7 +152,7 @@ func testDeviceAliasing(t *testing.T, f *Fixture) {
 
 // testDeviceMany has more devices than one reply of a server holds at once.
 func testDeviceMany(t *testing.T, f *Fixture) {
-	u := Someone()
+	u := NewUser()
 	want := make(map[revocation.DeviceTag][]byte)
 	for i := range 300 {
 		tag := revocation.TagOf(strings.Repeat("d", i+1))
@@ -187,7 +187,7 @@ func testNow(t *testing.T, f *Fixture) {
 // testLosses finds the store's birth with every session that has no record, the
 // same after the store was opened again.
 func testLosses(t *testing.T, f *Fixture) {
-	u := Someone()
+	u := NewUser()
 	now, err := f.Now(t.Context())
 	if err != nil {
 		t.Fatal(err)

@@ -1,2 +1,2 @@
-// Package storetest is the conformance suite of stores, and what their tests share.
+// Package storetest is the conformance suite of stores, and the helpers of their tests.
 package storetest

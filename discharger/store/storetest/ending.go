@@ -12,20 +12,21 @@ import (
 	"github.com/discharger/discharger/discharger/store"
 )
 
-// A life is a session's record, as the service writes it.
+// Live returns the record of a live session.
 func Live(t testing.TB, generation uint64) []byte {
 	t.Helper()
 	r := session.Record{Mode: caveat.ModeOpen, Created: 1_700_000_000_000, LastUsed: 1_700_000_000_000, UserGeneration: generation, Device: "D"}
 	return Marshal(t, &r)
 }
 
-// Tombstone is what a live record becomes.
+// Tombstone returns the record that a live record becomes.
 func Tombstone(t testing.TB) []byte {
 	t.Helper()
 	return Marshal(t, &session.Record{Device: "D", End: revocation.End{Soft: true, Cause: revocation.CauseRevoked, At: 1_700_000_100_000}})
 }
 
-// Bare is what is restored of a tombstone when the session has no record.
+// Bare returns the record that a replay creates for a tombstone without a
+// record.
 func Bare(t testing.TB) []byte {
 	t.Helper()
 	var r session.Record
@@ -36,6 +37,7 @@ func Bare(t testing.TB) []byte {
 	return Marshal(t, &r)
 }
 
+// Marshal encodes a record.
 func Marshal(t testing.TB, v interface{ MarshalBinary() ([]byte, error) }) []byte {
 	t.Helper()
 	b, err := v.MarshalBinary()
@@ -51,18 +53,21 @@ type LogBuffer struct {
 	b  strings.Builder
 }
 
+// Write implements io.Writer.
 func (l *LogBuffer) Write(p []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.b.Write(p)
 }
 
+// String returns the log.
 func (l *LogBuffer) String() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.b.String()
 }
 
+// Logger returns a logger that writes to the buffer.
 func (l *LogBuffer) Logger() *slog.Logger { return slog.New(slog.NewTextHandler(l, nil)) }
 
 // Ending returns the journal's entry of a session that becomes the tombstone.

@@ -24,6 +24,7 @@ func (f *Fixture) Events(texts ...string) (out []store.FeedEvent) {
 	return out
 }
 
+// MustPublish publishes events.
 func (f *Fixture) MustPublish(t testing.TB, homeserver string, events ...store.FeedEvent) {
 	t.Helper()
 	if err := f.Publish(t.Context(), homeserver, events...); err != nil {
@@ -51,6 +52,7 @@ func (f *Fixture) MustRead(t testing.TB, homeserver, after string) (out []store.
 	}
 }
 
+// Texts returns the data of entries.
 func Texts(entries []store.FeedEntry) (out []string) {
 	for _, e := range entries {
 		out = append(out, string(e.Data))
@@ -58,7 +60,7 @@ func Texts(entries []store.FeedEntry) (out []string) {
 	return out
 }
 
-// ExpectFeed checks what a feed says after a position.
+// ExpectFeed checks the entries of a feed after a position.
 func (f *Fixture) ExpectFeed(t testing.TB, homeserver, after string, wantGap bool, want ...string) []store.FeedEntry {
 	t.Helper()
 	got, gap := f.MustRead(t, homeserver, after)
@@ -71,10 +73,10 @@ func (f *Fixture) ExpectFeed(t testing.TB, homeserver, after string, wantGap boo
 // testFeedOrder takes events from all three sources, and none from a write that
 // was not made.
 func testFeedOrder(t *testing.T, f *Fixture) {
-	u, other := Someone(), Someone()
+	u, other := NewUser(), NewUser()
 	f.ExpectFeed(t, u.Homeserver, "", false)
 	w := store.Write{User: u, Changes: []store.Change{{Session: NewSession(), New: []byte("a")}}, Revocations: Ending(t, u, NewSession()), Events: f.Events("1", "2")}
-	for range 2 { // as good as done, and said again
+	for range 2 { // probably done, and published again
 		if ok, err := f.Swap(t.Context(), w); err != nil || !ok {
 			t.Fatalf("Swap: %v, %v", ok, err)
 		}
@@ -109,7 +111,7 @@ func testFeedOrder(t *testing.T, f *Fixture) {
 // testFeedResume reads a feed that is longer than a page from every position.
 func testFeedResume(t *testing.T, f *Fixture) {
 	const n = 1100
-	u, want := Someone(), make([]string, n)
+	u, want := NewUser(), make([]string, n)
 	for i := range want {
 		want[i] = fmt.Sprint(i)
 	}
@@ -124,7 +126,7 @@ func testFeedResume(t *testing.T, f *Fixture) {
 }
 
 func testFeedGap(t *testing.T, f *Fixture) {
-	u, other := Someone(), Someone()
+	u, other := NewUser(), NewUser()
 	f.MustPublish(t, u.Homeserver, f.Events("1", "2")...)
 	at := f.ExpectFeed(t, u.Homeserver, "", false, "1", "2")[1].Position
 	f.MustPublish(t, other.Homeserver, f.Events("a", "b", "c", "d")...)
@@ -137,14 +139,14 @@ func testFeedGap(t *testing.T, f *Fixture) {
 	} {
 		f.ExpectFeed(t, u.Homeserver, position, true, "1", "2")
 	}
-	f.ExpectFeed(t, Someone().Homeserver, at, true)
+	f.ExpectFeed(t, NewUser().Homeserver, at, true)
 	f.ExpectFeed(t, u.Homeserver, at, false)
 }
 
 // testFeedRetention has events go when their time is over, up to the first that
 // has to stay.
 func testFeedRetention(t *testing.T, f *Fixture) {
-	u := Someone()
+	u := NewUser()
 	over := func(text string) store.FeedEvent {
 		return store.FeedEvent{Data: []byte(text), Until: f.Clock.In(-time.Second)}
 	}
@@ -155,7 +157,7 @@ func testFeedRetention(t *testing.T, f *Fixture) {
 	all := f.ExpectFeed(t, u.Homeserver, "", false, "4", "5", "6")
 	f.ExpectFeed(t, u.Homeserver, all[0].Position, false, "5", "6")
 
-	quiet := Someone()
+	quiet := NewUser()
 	f.MustPublish(t, quiet.Homeserver, f.Events("1")...)
 	at := f.ExpectFeed(t, quiet.Homeserver, "", false, "1")[0].Position
 	f.MustPublish(t, quiet.Homeserver, over("2"))
@@ -164,7 +166,7 @@ func testFeedRetention(t *testing.T, f *Fixture) {
 
 // testFeedReopen goes on at the positions from before.
 func testFeedReopen(t *testing.T, f *Fixture) {
-	u := Someone()
+	u := NewUser()
 	f.MustPublish(t, u.Homeserver, f.Events("1", "2")...)
 	before := f.ExpectFeed(t, u.Homeserver, "", false, "1", "2")
 	f.Reopen(t, f)
@@ -173,11 +175,11 @@ func testFeedReopen(t *testing.T, f *Fixture) {
 	f.ExpectFeed(t, u.Homeserver, before[1].Position, false, "3")
 }
 
-// testFeedConcurrent appends from many goroutines while a reader follows: it
-// sees each event once, and what one goroutine said in its order.
+// testFeedConcurrent appends from many goroutines while a reader follows. The
+// reader sees each event once, and the events of one goroutine in order.
 func testFeedConcurrent(t *testing.T, f *Fixture) {
 	const writers, each = 8, 12
-	u := Someone()
+	u := NewUser()
 	var wg sync.WaitGroup
 	handles := []store.Store{f.Store, f.Other(t)}
 	for w := range writers {
@@ -218,7 +220,7 @@ func testFeedConcurrent(t *testing.T, f *Fixture) {
 }
 
 func testFeedAwait(t *testing.T, f *Fixture) {
-	u := Someone()
+	u := NewUser()
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error)
 	go func() {
@@ -245,10 +247,10 @@ func testFeedAwait(t *testing.T, f *Fixture) {
 	}
 }
 
-// FeedBound has three events at most: the reader is told that others went
-// before their time, for as long as that matters.
+// FeedBound checks a feed of three events at most: a reader sees a gap for as
+// long as dropped events matter.
 func FeedBound(t *testing.T, f *Fixture, after func(time.Time)) {
-	u := Someone()
+	u := NewUser()
 	soon := store.FeedEvent{Data: []byte("soon"), Until: f.Clock.In(20 * time.Minute)}
 	f.MustPublish(t, u.Homeserver, soon)
 	f.MustPublish(t, u.Homeserver, f.Events("1", "2")...)

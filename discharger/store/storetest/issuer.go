@@ -24,6 +24,7 @@ type Issuer struct {
 	refresh  discharger.RefreshKey
 }
 
+// IssuerHomeserver is the name of the homeserver of an Issuer.
 const IssuerHomeserver = "hs.example.org"
 
 // PatientLimits take a reply for lost, however late the request is repeated: a
@@ -86,6 +87,7 @@ var deviceAddr = netip.MustParseAddr("203.0.113.7")
 // by the first refresh.
 func (is *Issuer) Login(user string) *Device { return is.LoginMode(user, caveat.ModeRotate) }
 
+// LoginMode logs a user in with a session of some mode.
 func (is *Issuer) LoginMode(user string, mode caveat.Mode) *Device {
 	is.T.Helper()
 	id := caveat.NewSessionID()
@@ -107,6 +109,7 @@ func (is *Issuer) LoginMode(user string, mode caveat.Mode) *Device {
 	}
 }
 
+// Request returns the next request of the device.
 func (d *Device) Request(id string) *discharger.Request {
 	return &discharger.Request{CaveatID: d.caveat, RefreshToken: d.token, RequestID: id, Addr: deviceAddr, Client: "test"}
 }
@@ -117,7 +120,7 @@ func (d *Device) newRequestID() string {
 	return fmt.Sprintf("%s-%d", d.Session, d.calls)
 }
 
-// attempt asks once. A grant's token is the device's from then on.
+// attempt sends one request, and keeps the token of the grant.
 func (d *Device) attempt(ctx context.Context, s *discharger.Service, id string) error {
 	g, err := s.Discharge(ctx, d.Request(id))
 	if err == nil {
@@ -132,8 +135,8 @@ func decided(err error) bool {
 	return err == nil || errors.As(err, &refusal)
 }
 
-// Insist repeats an attempt until it is decided, as a client does that has not
-// been told anything, each time wherever it happens to get to.
+// Insist repeats an attempt until it is decided, each time at any of the
+// services, as a client without a reply does.
 func (is *Issuer) Insist(ctx context.Context, attempt func(context.Context, *discharger.Service) error) error {
 	for {
 		once, cancel := context.WithTimeout(ctx, time.Minute)
@@ -150,11 +153,13 @@ func (is *Issuer) Insist(ctx context.Context, attempt func(context.Context, *dis
 	}
 }
 
+// Refresh refreshes until it is decided.
 func (d *Device) Refresh(ctx context.Context) error {
 	id := d.newRequestID()
 	return d.Insist(ctx, func(ctx context.Context, s *discharger.Service) error { return d.attempt(ctx, s, id) })
 }
 
+// Logout logs out until it is decided.
 func (d *Device) Logout(ctx context.Context) error {
 	return d.Insist(ctx, func(ctx context.Context, s *discharger.Service) error {
 		return s.Logout(ctx, d.Request(""), discharger.ScopeSession)

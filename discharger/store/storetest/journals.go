@@ -29,8 +29,10 @@ func EditJournal(t testing.TB, path string, edit func(entries *bbolt.Bucket) err
 	}
 }
 
+// Number returns the key of an entry.
 func Number(n byte) []byte { return []byte{0, 0, 0, 0, 0, 0, 0, n} }
 
+// OpenJournal opens a journal, by default in a new directory, until the test ends.
 func OpenJournal(t testing.TB, cfg journal.Config) *journal.Journal {
 	t.Helper()
 	if cfg.Path == "" {
@@ -47,6 +49,7 @@ func OpenJournal(t testing.TB, cfg journal.Config) *journal.Journal {
 	return j
 }
 
+// EntryOf returns the entry of a session.
 func EntryOf(id byte) revocation.Revocation {
 	return revocation.Revocation{
 		Kind: revocation.KindSession, Homeserver: "example.org", User: "@alice:example.org",
@@ -54,6 +57,7 @@ func EntryOf(id byte) revocation.Revocation {
 	}
 }
 
+// All returns the entries of a journal.
 func All(t testing.TB, j *journal.Journal) []revocation.Revocation {
 	t.Helper()
 	got, err := j.All()

@@ -42,7 +42,7 @@ type Linear struct {
 	Tabs      int                             // clients that share one rotating session
 	Forgetful bool                            // refreshes may be lost
 	Limits    session.Limits                  // of the services
-	During    func(loggedOut <-chan struct{}) // what goes wrong
+	During    func(loggedOut <-chan struct{}) // causes faults
 	Settled   func()                          // called when all are logged in; nil: nothing
 }
 
@@ -196,8 +196,7 @@ func (c *linearClient) refreshes(t *testing.T, over <-chan struct{}) {
 	}
 }
 
-// logsOut ends one session, or all others, once everybody is busy, and knows
-// then that it is so.
+// logsOut ends one session, or all others, while the other clients are active.
 func (c *linearClient) logsOut(t *testing.T, u int) {
 	Pause(t.Context(), time.Duration(10+rand.IntN(20))*time.Millisecond)
 	for again := true; again; {
@@ -217,8 +216,8 @@ func (c *linearClient) logsOut(t *testing.T, u int) {
 	}
 }
 
-// Flaky is a store that fails now and then, before or after it did what it was
-// asked for, and takes its time.
+// Flaky is a store that is slow, and sometimes fails before or after it made a
+// change.
 type Flaky struct{ store.Store }
 
 var errFlaky = errors.New("connection reset by peer")
@@ -228,6 +227,7 @@ func (f *Flaky) trouble() bool {
 	return rand.IntN(30) == 0
 }
 
+// Load implements store.Store.
 func (f *Flaky) Load(ctx context.Context, u store.UserKey, id caveat.SessionID, device revocation.DeviceTag) (store.View, error) {
 	if f.trouble() {
 		return store.View{}, errFlaky
@@ -235,6 +235,7 @@ func (f *Flaky) Load(ctx context.Context, u store.UserKey, id caveat.SessionID, 
 	return f.Store.Load(ctx, u, id, device)
 }
 
+// Swap implements store.Store.
 func (f *Flaky) Swap(ctx context.Context, w store.Write) (bool, error) {
 	if f.trouble() {
 		return false, errFlaky
@@ -246,6 +247,7 @@ func (f *Flaky) Swap(ctx context.Context, w store.Write) (bool, error) {
 	return ok, err
 }
 
+// ExpectLinear fails the test unless the history is linearizable.
 func ExpectLinear(t *testing.T, got porcupine.CheckResult) {
 	t.Helper()
 	if got != porcupine.Ok {

@@ -11,12 +11,11 @@ import (
 	"github.com/discharger/discharger/discharger/session"
 )
 
-// What clients may see of a user's sessions, said once more and as simply as
-// possible, to compare histories of the real service with. A history is good
-// if all calls can be put into an order in which each took effect at one moment
-// between its beginning and its end, and the model gives the same answers. A
-// call that was not decided may have taken effect at any moment after it began,
-// or never.
+// The model of a user's sessions as clients see them. A history of the real
+// service is linearizable if all calls can be ordered so that each took effect
+// at one moment between its start and its end, and the model gives the same
+// results. An undecided call can have taken effect at any moment after its
+// start, or never.
 
 // modelSession is one session. A client's token is known by its bytes.
 type modelSession struct {

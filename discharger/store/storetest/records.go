@@ -59,7 +59,7 @@ func testHostileNames(t *testing.T, f *Fixture) {
 
 func testList(t *testing.T, f *Fixture) {
 	for _, n := range []int{1, 3, 30, 600} {
-		u := Someone()
+		u := NewUser()
 		want := make(map[caveat.SessionID][]byte)
 		for i := range n {
 			id, record := NewSession(), bytes.Repeat([]byte{byte(i)}, 1+rand.IntN(150))
@@ -86,7 +86,7 @@ func testList(t *testing.T, f *Fixture) {
 
 // testSizes takes a record through all sizes, back and forth.
 func testSizes(t *testing.T, f *Fixture) {
-	u, id := Someone(), NewSession()
+	u, id := NewUser(), NewSession()
 	var session, user []byte
 	set := func(n int) {
 		t.Helper()
@@ -113,7 +113,7 @@ func testSizes(t *testing.T, f *Fixture) {
 // testNeighbours lets a user's sessions come and go whose ids are as alike as
 // ids can be.
 func testNeighbours(t *testing.T, f *Fixture) {
-	u := Someone()
+	u := NewUser()
 	want := make(map[caveat.SessionID][]byte)
 	var sessions []caveat.SessionID
 	for i := range 12 {
@@ -143,7 +143,7 @@ func testNeighbours(t *testing.T, f *Fixture) {
 }
 
 func testHomeserver(t *testing.T, f *Fixture) {
-	u, other := Someone(), Someone()
+	u, other := NewUser(), NewUser()
 	swap := func(want bool, old, new string) {
 		t.Helper()
 		var o, n []byte
@@ -194,7 +194,7 @@ func testHomeserver(t *testing.T, f *Fixture) {
 }
 
 func testHomeserverHandles(t *testing.T, f *Fixture) {
-	u, id, other := Someone(), NewSession(), f.Other(t)
+	u, id, other := NewUser(), NewSession(), f.Other(t)
 	read := func() string {
 		t.Helper()
 		v, err := other.Load(t.Context(), u, id, revocation.DeviceTag{})
@@ -220,7 +220,7 @@ func testHomeserverHandles(t *testing.T, f *Fixture) {
 }
 
 func testRevokes(t *testing.T, f *Fixture) {
-	u, id := Someone(), NewSession()
+	u, id := NewUser(), NewSession()
 	f.MustSwap(t, true, u, store.Change{Session: id, New: []byte("live")}, store.Change{New: []byte("u")})
 	revoke := func(want bool, old, new string) {
 		t.Helper()
@@ -234,14 +234,14 @@ func testRevokes(t *testing.T, f *Fixture) {
 	revoke(false, "dead", "deader")
 	revoke(true, "live", "dead")
 	revoke(true, "live", "dead")
-	revoke(true, "dead", "dead") // to be sure that someone else's is durable
+	revoke(true, "dead", "dead") // to wait for the durability of another write
 	f.Expect(t, u, id, "dead", "u")
 	f.MustSwap(t, false, u, store.Change{Session: id, Old: []byte("live"), New: []byte("alive")})
 	f.Expect(t, u, id, "dead", "u")
 }
 
 func testInvalid(t *testing.T, f *Fixture) {
-	u, id := Someone(), NewSession()
+	u, id := NewUser(), NewSession()
 	f.MustSwap(t, true, u, store.Change{Session: id, New: []byte("a")})
 	huge := make([]byte, 64<<10+1)
 	name := strings.Repeat("n", 4<<10+1)
@@ -264,7 +264,7 @@ func testInvalid(t *testing.T, f *Fixture) {
 	if ok, err := f.Swap(t.Context(), mine); !ok || err != nil {
 		t.Errorf("Swap of the user's record gave %v, %v", ok, err)
 	}
-	if v, err := f.Load(t.Context(), u, nobody, revocation.DeviceTag{}); err != nil || v.Session != nil || string(v.User) != "mine" {
+	if v, err := f.Load(t.Context(), u, noSession, revocation.DeviceTag{}); err != nil || v.Session != nil || string(v.User) != "mine" {
 		t.Errorf("Load of no session gave %+v, %v", v, err)
 	}
 	if _, err := f.Load(t.Context(), store.UserKey{User: name}, id, revocation.DeviceTag{}); err == nil {
@@ -284,7 +284,7 @@ func testInvalid(t *testing.T, f *Fixture) {
 }
 
 func testReopen(t *testing.T, f *Fixture) {
-	u, a, b := Someone(), NewSession(), NewSession()
+	u, a, b := NewUser(), NewSession(), NewSession()
 	f.MustSwap(t, true, u,
 		store.Change{Session: a, New: bytes.Repeat([]byte("a"), 90), Expires: f.Clock.In(time.Hour)},
 		store.Change{Session: b, New: []byte("b"), Expires: f.Clock.In(3 * time.Hour)},
@@ -307,7 +307,7 @@ func testReopen(t *testing.T, f *Fixture) {
 }
 
 func testContext(t *testing.T, f *Fixture) {
-	u, id := Someone(), NewSession()
+	u, id := NewUser(), NewSession()
 	f.MustSwap(t, true, u, store.Change{Session: id, New: []byte("a")})
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
@@ -324,7 +324,7 @@ func testContext(t *testing.T, f *Fixture) {
 }
 
 func testAliasing(t *testing.T, f *Fixture) {
-	u, id := Someone(), NewSession()
+	u, id := NewUser(), NewSession()
 	record := []byte("session")
 	f.MustSwap(t, true, u, store.Change{Session: id, New: record}, store.Change{New: []byte("user")})
 	if _, err := f.SwapHomeserver(t.Context(), u.Homeserver, nil, []byte("home")); err != nil {
@@ -348,8 +348,8 @@ func testAliasing(t *testing.T, f *Fixture) {
 // testModel compares a store with the obvious implementation.
 func testModel(t *testing.T, f *Fixture) {
 	rapid.Check(t, func(r *rapid.T) {
-		u, now := Someone(), f.Clock.Now()
-		sessions := []caveat.SessionID{nobody, {0: 1}, {0: 1, 15: 1}, {0: 127}, {0: 2}, {0: 254}}
+		u, now := NewUser(), f.Clock.Now()
+		sessions := []caveat.SessionID{noSession, {0: 1}, {0: 1, 15: 1}, {0: 127}, {0: 2}, {0: 254}}
 		type row struct {
 			record  []byte
 			expires time.Time
@@ -357,7 +357,7 @@ func testModel(t *testing.T, f *Fixture) {
 		model := make(map[caveat.SessionID]row)
 		current := func(id caveat.SessionID) []byte {
 			m, ok := model[id]
-			if !ok || id != nobody && !m.expires.IsZero() && !now.Before(m.expires) {
+			if !ok || id != noSession && !m.expires.IsZero() && !now.Before(m.expires) {
 				return nil
 			}
 			return m.record
@@ -376,7 +376,7 @@ func testModel(t *testing.T, f *Fixture) {
 				if rapid.IntRange(0, 9).Draw(r, "wrong") == 0 {
 					c.Old = records.Draw(r, "old")
 				}
-				if hours := rapid.IntRange(-1, 3).Draw(r, "hours"); hours != 0 && id != nobody {
+				if hours := rapid.IntRange(-1, 3).Draw(r, "hours"); hours != 0 && id != noSession {
 					c.Expires = now.Add(time.Duration(hours) * time.Hour)
 				}
 				w.Changes = append(w.Changes, c)
@@ -396,7 +396,7 @@ func testModel(t *testing.T, f *Fixture) {
 				}
 			}
 			for _, id := range sessions[1:] {
-				f.Expect(t, u, id, string(current(id)), string(current(nobody)))
+				f.Expect(t, u, id, string(current(id)), string(current(noSession)))
 			}
 		}
 	})

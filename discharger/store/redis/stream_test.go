@@ -31,7 +31,7 @@ func openPeer(t testing.TB, cfg redis.Config, path string) *peer {
 	return p
 }
 
-// end ends the process. What the clean-up closes again is closed.
+// end ends the process.
 func (p *peer) end(t testing.TB) {
 	t.Helper()
 	if err := p.Store.Close(); err != nil {
@@ -46,7 +46,7 @@ func (p *peer) end(t testing.TB) {
 func (p *peer) revoked(t testing.TB) (store.UserKey, revocation.Revocation) {
 	t.Helper()
 	f := &storetest.Fixture{Store: p.Store}
-	u, id := storetest.Someone(), storetest.NewSession()
+	u, id := storetest.NewUser(), storetest.NewSession()
 	f.MustSwap(t, true, u, store.Change{Session: id, New: storetest.Live(t, 0)})
 	w := store.Write{User: u, Revocations: storetest.Ending(t, u, id), Changes: []store.Change{{Session: id, Old: storetest.Live(t, 0), New: storetest.Tombstone(t)}}}
 	if ok, err := p.Swap(t.Context(), w); !ok || err != nil {
@@ -57,13 +57,13 @@ func (p *peer) revoked(t testing.TB) (store.UserKey, revocation.Revocation) {
 
 func (p *peer) hears(t testing.TB, e revocation.Revocation) {
 	t.Helper()
-	redistest.Eventually(t, "the other process hears of a revocation", func() bool {
+	redistest.Eventually(t, "the other process receives a revocation", func() bool {
 		return slices.Contains(storetest.All(t, p.journal), e)
 	})
 }
 
-// TestPeers has what one process revokes in the other's journal, once, also
-// after that has been started again.
+// TestPeers receives the revocations of each process in the journal of the
+// other one, once, also after a restart.
 func TestPeers(t *testing.T) {
 	t.Parallel()
 	cfg := StartRedis(t).Config()
@@ -90,8 +90,8 @@ func TestPeers(t *testing.T) {
 	}
 }
 
-// TestPeersRubbish puts into the stream what no process has written.
-func TestPeersRubbish(t *testing.T) {
+// TestStreamMalformedEntries adds entries to the stream that no process wrote.
+func TestStreamMalformedEntries(t *testing.T) {
 	t.Parallel()
 	s := StartRedis(t)
 	a, b := openPeer(t, s.Config(), ""), openPeer(t, s.Config(), "")
@@ -122,25 +122,25 @@ func TestPeersRubbish(t *testing.T) {
 	if got := storetest.All(t, b.journal); len(got) != 2 {
 		t.Errorf("the journal has %+v", got)
 	}
-	if n := strings.Count(b.log.String(), "not of this store's processes"); n != 1 {
+	if n := strings.Count(b.log.String(), "malformed entry in the stream"); n != 1 {
 		t.Errorf("warned %d times: %s", n, b.log.String())
 	}
 }
 
 // TestPeersRewind takes the stream back, so that ids are used which are lower
-// than those that were read, and tells of a revocation that the store has lost
+// than those that were read, and has a revocation that the store has lost
 // after the loss was made up for.
 func TestPeersRewind(t *testing.T) {
 	t.Parallel()
 	s := forgetful(t)
 	a, b := openPeer(t, s.Config(), ""), openPeer(t, s.Config(), "")
 	f := &storetest.Fixture{Store: b.Store}
-	u, id := storetest.Someone(), storetest.NewSession()
+	u, id := storetest.NewUser(), storetest.NewSession()
 	f.MustSwap(t, true, u, store.Change{Session: id, New: storetest.Live(t, 0)})
 	s.Do(t, "save")
 	s.Do(t, "xadd", redis.PeersKey(tagKey), "99999999999999-0", "x", "y")
 	redistest.Eventually(t, "the last entry is read", func() bool {
-		return strings.Contains(b.log.String(), "not of this store's processes")
+		return strings.Contains(b.log.String(), "malformed entry in the stream")
 	})
 	s.crash(t)
 	for _, p := range []*peer{a, b} {
@@ -163,8 +163,8 @@ func TestPeersRewind(t *testing.T) {
 	})
 }
 
-// TestPeersFailover loses a logout together with the process that was told of
-// it and with the primary that had it. The other process has heard of it.
+// TestPeersFailover loses a logout together with the process that made it and
+// the primary that had it. The other process has received it.
 func TestPeersFailover(t *testing.T) {
 	t.Parallel()
 	s := redistest.StartSentinel(t)
@@ -181,7 +181,7 @@ func TestPeersFailover(t *testing.T) {
 	if err := d.Logout(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	redistest.Eventually(t, "the other process hears of the logout", func() bool { return len(storetest.All(t, b.journal)) == 1 })
+	redistest.Eventually(t, "the other process receives the logout", func() bool { return len(storetest.All(t, b.journal)) == 1 })
 	a.end(t)
 	is.Services = nil
 	is.Serve(b.Store, storetest.PatientLimits)
@@ -192,7 +192,7 @@ func TestPeersFailover(t *testing.T) {
 		t.Errorf("after the failover, the logged-out session got %v", err)
 	}
 	if err := stays.Refresh(t.Context()); err != nil {
-		t.Errorf("a session that nobody ended: %v", err)
+		t.Errorf("a session that was not ended: %v", err)
 	}
 	if st := b.JournalStats(); st.Replayed == 0 {
 		t.Error("the logout was not lost: nothing is tested here")

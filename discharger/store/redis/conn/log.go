@@ -1,4 +1,4 @@
-package redis
+package conn
 
 import (
 	"context"
@@ -11,10 +11,10 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// SetLog has go-redis log there what it would otherwise print to standard
-// error, such as that a server cannot be reached: each kind of message once a
-// second at most, with the number of those left out. It is one setting for the
-// whole process; nil leaves such messages out.
+// SetLog routes the messages of go-redis to a logger, which would otherwise be
+// printed to standard error. Each kind of message is logged at most once a
+// second, with the number of suppressed ones. The setting is one for the
+// process; nil drops the messages.
 func SetLog(log *slog.Logger) {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
@@ -24,12 +24,12 @@ func SetLog(log *slog.Logger) {
 
 const (
 	redisLogEvery = time.Second
-	redisLogText  = 300 // bytes of a message, of which some have the state of goroutines
+	redisLogText  = 300 // bytes of a message; some contain stack traces
 	redisLogKinds = 256
 )
 
-// clientLog writes messages of go-redis. None of its formats prints a command's
-// arguments or a password.
+// clientLog logs messages of go-redis. None of its formats contains the
+// arguments of a command or a password.
 type clientLog struct {
 	log *slog.Logger
 
@@ -37,13 +37,13 @@ type clientLog struct {
 	kinds map[string]*redisKind // by format
 }
 
-// redisKind is one kind of message.
+// redisKind is the state of one kind of message.
 type redisKind struct {
-	at      time.Time // when one was logged last
+	at      time.Time // when a message was logged last
 	skipped int       // since then
 }
 
-// Printf logs a message unless one of its kind was logged a moment ago.
+// Printf logs a message unless one of its kind was logged within a second.
 func (l *clientLog) Printf(ctx context.Context, format string, v ...any) {
 	skipped, due := l.due(format, time.Now())
 	if !due {

@@ -1,0 +1,316 @@
+package redis
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/discharger/discharger/discharger/store"
+	"github.com/discharger/discharger/discharger/store/journal"
+	"github.com/discharger/discharger/discharger/store/redis/conn"
+)
+
+// A primary acknowledges a write before its replicas have it, so a failover can
+// lose it. The next refresh of a client repairs a lost refresh, but a session
+// that was logged out lives again. Therefore a process with a journal uses a
+// primary only while the primary is certain to have every revocation of this
+// process, and those it received from others. A primary that it does not know
+// fences the store, whether it appears on a new connection, before the first
+// command, or in the check of every second. Then the journal is replayed, on
+// other connections, and the fence is lifted if the primaries are still the
+// same.
+//
+//	            unknown primary                    replayed, same primaries
+//	   open ───────────────────────▶ fenced ──────────────────────────────▶ open
+//	                                  │  ▲
+//	                                  └──┘ otherwise: retried
+
+// errFenced is returned while the journal is being replayed.
+var errFenced = errors.New("primary has changed, revocations are being replayed")
+
+const (
+	fenceInterval = time.Second // between checks of the primaries
+	replayTimeout = time.Minute // of one replay
+	fenceRetry    = 250 * time.Millisecond
+	sweepEvery    = 60 // checks
+	replayers     = 16 // users that are replayed concurrently
+)
+
+// fence blocks a store while a primary may lack revocations.
+type fence struct {
+	journal *journal.Journal
+	main    *Store // the fenced store
+	store   *Store // a second store on the same data, which is never fenced
+	raised  atomic.Bool
+	wake    chan struct{} // of capacity 1
+
+	mu    sync.Mutex
+	known map[string]bool // nil: fenced
+	drop  []*conn.Conns
+
+	stop context.CancelFunc
+	done sync.WaitGroup
+
+	replays, replayed, missing atomic.Uint64
+	lastFailover               atomic.Int64 // Unix ms; 0: none
+}
+
+// allow returns an error for a connection to an unknown primary.
+func (g *fence) allow(primary string) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.known[primary] {
+		return nil
+	}
+	if g.known != nil {
+		g.raiseLocked()
+	}
+	return errFenced
+}
+
+func (g *fence) raise() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.known != nil {
+		g.raiseLocked()
+	}
+}
+
+// raiseLocked fences the store, and makes every open connection unusable. Later
+// commands go to a primary that was checked.
+func (g *fence) raiseLocked() {
+	g.known = nil
+	g.raised.Store(true)
+	for _, l := range g.drop {
+		l.Drop()
+	}
+	g.lastFailover.Store(g.store.cfg.Now().UnixMilli())
+	select {
+	case g.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (g *fence) lift(primaries map[string]bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.known = maps.Clone(primaries)
+	g.raised.Store(false)
+}
+
+// primaries returns the identities of the current primaries.
+func (g *fence) primaries(ctx context.Context) (map[string]bool, error) {
+	var mu sync.Mutex
+	found := make(map[string]bool)
+	err := g.store.client.Primaries(ctx, func(ctx context.Context, node *redis.Client) error {
+		who, err := conn.Identify(ctx, node)
+		if err != nil {
+			return fmt.Errorf("%s: %w", node.Options().Addr, err)
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		found[who] = true
+		return nil
+	})
+	if err == nil && len(found) == 0 {
+		err = errors.New("no primary")
+	}
+	return found, err
+}
+
+// start replays the journal unless the primaries have all of it, and starts the
+// checks.
+func (g *fence) start(ctx context.Context, main *Store) error {
+	g.main = main
+	if g.logDamage(ctx) {
+		g.watchAll()
+		return nil
+	}
+	known, err := g.journal.Primaries()
+	if err != nil {
+		return err
+	}
+	found, err := g.primaries(ctx)
+	if redis.HasErrorPrefix(errors.Unwrap(err), "NOPERM") {
+		return fmt.Errorf("journal needs the commands info and role: %w", err)
+	}
+	if err != nil {
+		return err
+	}
+	if known != nil && !subset(found, known) {
+		g.lastFailover.Store(g.store.cfg.Now().UnixMilli())
+	}
+	if known != nil && subset(found, known) {
+		g.lift(known)
+	} else if err := g.replay(ctx); err != nil && !errors.Is(err, store.ErrLost) {
+		return err
+	}
+	g.watchAll()
+	return nil
+}
+
+// watchAll starts the checks of the primaries and the stream of revocations.
+func (g *fence) watchAll() {
+	watch, stop := context.WithCancel(context.Background())
+	g.stop = stop
+	g.done.Go(func() { g.watch(watch) })
+	g.done.Go(func() { g.main.stream.follow(watch) })
+}
+
+func subset(some, all map[string]bool) bool {
+	for name := range some {
+		if !all[name] {
+			return false
+		}
+	}
+	return true
+}
+
+// watch checks the primaries until ctx ends.
+func (g *fence) watch(ctx context.Context) {
+	tick := time.NewTicker(fenceInterval)
+	defer tick.Stop()
+	for looks := 1; ; looks++ {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		case <-g.wake:
+		}
+		g.check(ctx)
+		if looks%sweepEvery == 0 {
+			if err := g.journal.Sweep(ctx); err != nil && ctx.Err() == nil {
+				g.store.cfg.Log.LogAttrs(ctx, slog.LevelWarn, "sweeping the journal failed", slog.Any("error", err))
+			}
+		}
+	}
+}
+
+// check fences the store if a primary is unknown, and replays until the fence
+// is lifted. A primary that does not answer cannot be used either.
+func (g *fence) check(ctx context.Context) {
+	if !g.raised.Load() {
+		ask, cancel := context.WithTimeout(ctx, max(g.store.cfg.ReadTimeout, fenceInterval))
+		defer cancel()
+		found, err := g.primaries(ask)
+		g.mu.Lock()
+		known := subset(found, g.known)
+		g.mu.Unlock()
+		demoted := errors.Is(err, conn.ErrNotPrimary)
+		if demoted {
+			g.store.conns.Drop() // it was a primary when the connection was opened
+		}
+		if known && !demoted {
+			return
+		}
+		g.raise()
+	}
+	said := ""
+	pauses := newBackOff(fenceRetry)
+	for g.raised.Load() && ctx.Err() == nil {
+		err := g.replay(ctx)
+		if err == nil {
+			return
+		}
+		if text := err.Error(); text != said && ctx.Err() == nil {
+			said = text
+			g.store.cfg.Log.LogAttrs(ctx, slog.LevelWarn, "replay of revocations failed, store stays fenced, retrying", slog.Any("error", err))
+		}
+		if wait(ctx, pauses.NextBackOff()) != nil {
+			return
+		}
+	}
+}
+
+// replay applies the journal to the primaries, and lifts the fence if they are
+// still the same.
+func (g *fence) replay(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, replayTimeout)
+	defer cancel()
+	before, err := g.primaries(ctx)
+	if err != nil {
+		if errors.Is(err, conn.ErrNotPrimary) {
+			g.store.conns.Drop()
+		}
+		return err
+	}
+	if err := g.checkAge(ctx); err != nil {
+		if errors.Is(err, store.ErrLost) {
+			g.main.setLost(true)
+		}
+		return err
+	}
+	entries, err := g.journal.All()
+	if err != nil {
+		return err
+	}
+	changed, err := g.replayAll(ctx, entries)
+	if errors.Is(err, store.ErrLost) {
+		g.main.setLost(true)
+	}
+	if err != nil {
+		return err
+	}
+	after, err := g.primaries(ctx)
+	if err != nil {
+		return err
+	}
+	if !maps.Equal(before, after) {
+		return errors.New("primary has changed again")
+	}
+	if err := errors.Join(g.forgetBeats(), g.journal.SetPrimaries(after)); err != nil {
+		return err
+	}
+	g.replays.Add(1)
+	g.replayed.Add(uint64(changed))
+	g.store.cfg.Log.LogAttrs(ctx, slog.LevelInfo, "revocations replayed",
+		slog.Int("entries", len(entries)), slog.Int("records", changed), slog.Int("primaries", len(after)))
+	g.lift(after)
+	g.main.client.ReloadSlots(ctx)
+	return nil
+}
+
+// close ends the checks.
+func (g *fence) close() {
+	if g.stop != nil {
+		g.stop()
+	}
+	g.done.Wait()
+}
+
+// A store with a damaged journal stays fenced: a primary can lack a revocation
+// that is unreadable. An operator accepts that with AcceptLoss. It costs no
+// session if the primaries had the whole journal when it was last written.
+
+// logDamage reports whether the journal is damaged, and logs it.
+func (g *fence) logDamage(ctx context.Context) bool {
+	err := g.journal.Damage()
+	if err != nil {
+		g.store.cfg.Log.LogAttrs(ctx, slog.LevelError, "journal is damaged, store stays fenced until the loss is accepted", slog.Any("error", err))
+	}
+	return err != nil
+}
+
+// acceptDamage starts a damaged journal again, and reports whether the
+// primaries may lack revocations.
+func (g *fence) acceptDamage(ctx context.Context) (missing bool, err error) {
+	if g.journal.Damage() == nil {
+		return false, nil
+	}
+	found, err := g.primaries(ctx)
+	if err != nil {
+		return false, err
+	}
+	known := g.journal.LastPrimaries()
+	if _, _, err := g.journal.Renew(ctx); err != nil {
+		return false, err
+	}
+	return known == nil || !subset(found, known), nil
+}
