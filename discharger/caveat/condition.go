@@ -145,7 +145,7 @@ func (c Condition) validate() error {
 	case len(c.Policy) > maxPolicy:
 		return fmt.Errorf("policy has more than %d bytes", maxPolicy)
 	case strings.ContainsFunc(c.Policy, notInPolicy):
-		return errors.New("policy has a character other than a-z, 0-9 and _ - .")
+		return errors.New("policy has a character outside of a-z0-9_.-")
 	case c.MaxTTL < 0 || c.MaxTTL%time.Second != 0:
 		return errors.New("max_ttl is not a whole number of seconds, 1 or more")
 	case c.Expires < 0 || c.Expires > maxInteger:
