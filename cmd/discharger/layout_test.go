@@ -67,8 +67,8 @@ var layout = map[string][]string{
 		"discharger/store", "discharger/store/redis/conn", "policy", "policy/check",
 	},
 	"cmd/discharger/sessions": {
-		"cmd/discharger/command", "cmd/discharger/setup", "config/yamlfile", "discharger/caveat", "discharger/client", "discharger/keyfile",
-		"discharger/secret", "discharger/wire",
+		"cmd/discharger/command", "cmd/discharger/setup", "config/yamlfile", "discharger/caveat", "discharger/client",
+		"discharger/keyfile", "discharger/revocation", "discharger/secret", "discharger/wire",
 	},
 	"cmd/discharger/setup": {
 		"cmd/discharger/command", "cmd/discharger/httpd", "config", "discharger/caveat", "discharger/homeserver", "discharger/keyfile",
@@ -134,9 +134,10 @@ var layout = map[string][]string{
 
 	"discharger/gateway": {
 		"discharger/bundle", "discharger/cache", "discharger/caveat", "discharger/client", "discharger/clientaddr",
-		"discharger/gateway/admission", "discharger/gateway/jsonbody", "discharger/gateway/matrix", "discharger/gateway/metrics", "discharger/gateway/outbox",
-		"discharger/gateway/reply", "discharger/gateway/service", "discharger/gateway/token", "discharger/gateway/uia", "discharger/gateway/upstream",
-		"discharger/homeserver", "discharger/loglimit", "discharger/rawmacaroon", "discharger/secret", "discharger/wire",
+		"discharger/gateway/admission", "discharger/gateway/jsonbody", "discharger/gateway/matrix", "discharger/gateway/metrics",
+		"discharger/gateway/outbox", "discharger/gateway/reply", "discharger/gateway/service", "discharger/gateway/token",
+		"discharger/gateway/uia", "discharger/gateway/upstream", "discharger/homeserver", "discharger/loglimit", "discharger/rawmacaroon",
+		"discharger/revocation", "discharger/secret", "discharger/wire",
 	},
 	"discharger/gateway/admission": {"discharger/clientaddr"},
 	"discharger/gateway/jsonbody":  {},
@@ -144,7 +145,8 @@ var layout = map[string][]string{
 	"discharger/gateway/metrics":   {"discharger/client", "discharger/gateway/admission", "discharger/gateway/reply", "discharger/gateway/token", "discharger/homeserver"},
 	"discharger/gateway/outbox": {
 		"discharger/boltfile", "discharger/cache", "discharger/caveat", "discharger/client", "discharger/gateway/admission",
-		"discharger/gateway/jsonbody", "discharger/gateway/token", "discharger/gateway/upstream", "discharger/homeserver", "discharger/wire",
+		"discharger/gateway/jsonbody", "discharger/gateway/token", "discharger/gateway/upstream", "discharger/homeserver",
+		"discharger/revocation", "discharger/wire",
 	},
 	"discharger/gateway/reply": {"discharger/gateway/jsonbody", "discharger/gateway/matrix"},
 	"discharger/gateway/service": {
@@ -160,14 +162,15 @@ var layout = map[string][]string{
 
 	"discharger/homeserver": {
 		"discharger/bundle", "discharger/cache", "discharger/caveat", "discharger/client", "discharger/clientaddr", "discharger/keyfile",
-		"discharger/rawmacaroon", "discharger/secret", "discharger/wire",
+		"discharger/rawmacaroon", "discharger/revocation", "discharger/secret", "discharger/wire",
 	},
 	"discharger/bakery": {
 		"discharger/bundle", "discharger/caveat", "discharger/client", "discharger/clientaddr", "discharger/homeserver", "discharger/rawmacaroon",
 		"discharger/wire",
 	},
 	"discharger/client": {
-		"discharger/bundle", "discharger/caveat", "discharger/rawmacaroon", "discharger/secret", "discharger/sse", "discharger/wire",
+		"discharger/bundle", "discharger/caveat", "discharger/rawmacaroon", "discharger/revocation", "discharger/secret", "discharger/sse",
+		"discharger/wire",
 	},
 	"discharger/bundle":      {"discharger/rawmacaroon"},
 	"discharger/sse":         {},

@@ -1,8 +1,8 @@
 package bakery_test
 
-import "github.com/discharger/discharger/discharger/wire"
+import "github.com/discharger/discharger/discharger/revocation"
 
 // onEvent returns a function that sends each revocation to a channel.
-func onEvent(to chan<- string) func(wire.Revocation) {
-	return func(r wire.Revocation) { to <- r.Reason }
+func onEvent(to chan<- string) func(revocation.Event) {
+	return func(r revocation.Event) { to <- string(r.Reason) }
 }

@@ -12,6 +12,7 @@ import (
 
 	jsonv2 "github.com/go-json-experiment/json"
 
+	"github.com/discharger/discharger/discharger/revocation"
 	"github.com/discharger/discharger/discharger/sse"
 	"github.com/discharger/discharger/discharger/wire"
 )
@@ -31,10 +32,10 @@ const (
 // FeedEvent is an event of the feed of revocations.
 type FeedEvent struct {
 	Kind       FeedKind
-	Position   string          // with FeedRevocation and FeedSkipped: where to resume
-	Revocation wire.Revocation // with FeedRevocation
-	Err        error           // with FeedSkipped: the cause
-	Heartbeat  time.Duration   // with FeedCurrent: the longest silence of a working connection
+	Position   string           // with FeedRevocation and FeedSkipped: where to resume
+	Revocation revocation.Event // with FeedRevocation
+	Err        error            // with FeedSkipped: the cause
+	Heartbeat  time.Duration    // with FeedCurrent: the longest silence of a working connection
 }
 
 // FollowRevocations reads the feed of the homeserver on one connection and calls f

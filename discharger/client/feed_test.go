@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/revocation"
 	"github.com/discharger/discharger/discharger/secret"
 	"github.com/discharger/discharger/discharger/sse"
 	"github.com/discharger/discharger/discharger/wire"
@@ -25,17 +26,17 @@ import (
 func milli(ms int64) time.Time { return time.UnixMilli(ms).UTC() }
 
 var (
-	ended  = wire.Revocation{Session: caveat.SessionID{1}, At: milli(1000), Until: milli(2000), Reason: wire.RevokedLogout}
-	users  = wire.Revocation{User: "@a:x", Before: milli(1001), At: milli(1000), Until: milli(2000), Reason: wire.RevokedOrder}
-	butOne = wire.Revocation{User: "@\"\n\u2028:x", Except: caveat.SessionID{2}, Before: milli(1), At: milli(1), Until: milli(2), Reason: "later"}
-	all    = wire.Revocation{All: true, Before: milli(1001), At: milli(1000), Until: milli(2000), Reason: wire.RevokedPolicy}
+	ended  = revocation.Event{Session: caveat.SessionID{1}, At: milli(1000), Until: milli(2000), Reason: revocation.CauseLogout}
+	users  = revocation.Event{User: "@a:x", Before: milli(1001), At: milli(1000), Until: milli(2000), Reason: revocation.CauseRevoked}
+	butOne = revocation.Event{User: "@\"\n\u2028:x", Except: caveat.SessionID{2}, Before: milli(1), At: milli(1), Until: milli(2), Reason: "later"}
+	all    = revocation.Event{All: true, Before: milli(1001), At: milli(1000), Until: milli(2000), Reason: revocation.CausePolicy}
 
-	replaced = wire.Revocation{Session: caveat.SessionID{1}, User: "u", Device: "d", Soft: true, At: milli(1000), Until: milli(2000), Reason: wire.RevokedReplaced}
-	noName   = wire.Revocation{Session: caveat.SessionID{1}, Device: "d", At: milli(1000), Until: milli(2000), Reason: wire.RevokedExpired}
-	device   = wire.Revocation{User: "u", Device: "d", Except: caveat.SessionID{2}, Before: milli(1001), At: milli(1000), Until: milli(2000), Soft: true, Reason: wire.RevokedOrder}
-	devices  = wire.Revocation{User: "u", Devices: true, Before: milli(1001), At: milli(1000), Until: milli(2000), Reason: wire.RevokedOrder}
+	replaced = revocation.Event{Session: caveat.SessionID{1}, User: "u", Device: "d", Soft: true, At: milli(1000), Until: milli(2000), Reason: revocation.CauseReplaced}
+	noName   = revocation.Event{Session: caveat.SessionID{1}, Device: "d", At: milli(1000), Until: milli(2000), Reason: revocation.CauseExpired}
+	device   = revocation.Event{User: "u", Device: "d", Except: caveat.SessionID{2}, Before: milli(1001), At: milli(1000), Until: milli(2000), Soft: true, Reason: revocation.CauseRevoked}
+	devices  = revocation.Event{User: "u", Devices: true, Before: milli(1001), At: milli(1000), Until: milli(2000), Reason: revocation.CauseRevoked}
 
-	revocations = []wire.Revocation{ended, users, butOne, all, replaced, noName, device, devices}
+	revocations = []revocation.Event{ended, users, butOne, all, replaced, noName, device, devices}
 )
 
 // collect reads a stream to its end.
@@ -47,7 +48,7 @@ func collect(stream string) (out []FeedEvent, err error) {
 	return out, err
 }
 
-func line(t testing.TB, r wire.Revocation) string {
+func line(t testing.TB, r revocation.Event) string {
 	t.Helper()
 	b, err := json.Marshal(r)
 	if err != nil {
@@ -124,7 +125,7 @@ func FuzzEvents(f *testing.F) {
 			if err != nil {
 				t.Fatalf("%+v cannot be written: %v", e.Revocation, err)
 			}
-			var again wire.Revocation
+			var again revocation.Event
 			if err := again.UnmarshalJSON(b); err != nil || again != e.Revocation {
 				t.Fatalf("%+v is read again as %+v, %v", e.Revocation, again, err)
 			}

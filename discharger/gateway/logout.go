@@ -14,6 +14,7 @@ import (
 	"github.com/discharger/discharger/discharger/gateway/token"
 	"github.com/discharger/discharger/discharger/gateway/upstream"
 	"github.com/discharger/discharger/discharger/homeserver"
+	"github.com/discharger/discharger/discharger/revocation"
 	"github.com/discharger/discharger/discharger/wire"
 )
 
@@ -141,7 +142,7 @@ func (g *Gateway) leaveOver(ctx context.Context, x *exchange, s outbox.State) (p
 		g.outbox.NoteEnd(ctx, id, s.Ended())
 		return false, g.refusal(ctx, s.Ended().Refusal())
 	}
-	g.outbox.NoteEnd(ctx, id, outbox.End{Soft: true, Reason: wire.RevokedExpired})
+	g.outbox.NoteEnd(ctx, id, outbox.End{Soft: true, Reason: string(revocation.CauseExpired)})
 	return true, nil
 }
 
@@ -154,7 +155,7 @@ func (g *Gateway) leaveLater(ctx context.Context, x *exchange, err error) *reply
 	}
 	g.cfg.Log.LogAttrs(ctx, slog.LevelWarn, "logout cannot be decided yet, keeping it for later", slog.Any("error", err))
 	g.outbox.Keep(ctx, outbox.Job{Op: outbox.EndSession, User: id.User, Session: id.Session, At: g.cfg.clock().UnixMilli()})
-	g.outbox.NoteEnd(ctx, id, outbox.End{Reason: wire.RevokedLogout})
+	g.outbox.NoteEnd(ctx, id, outbox.End{Reason: string(revocation.CauseLogout)})
 	return nil
 }
 

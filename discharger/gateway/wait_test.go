@@ -10,7 +10,7 @@ import (
 	"github.com/discharger/discharger/discharger/gateway/matrix"
 	"github.com/discharger/discharger/discharger/gateway/service"
 	"github.com/discharger/discharger/discharger/gateway/upstream"
-	"github.com/discharger/discharger/discharger/wire"
+	"github.com/discharger/discharger/discharger/revocation"
 )
 
 const testWait = 10 * time.Second
@@ -210,7 +210,7 @@ func TestEndWhileWaiting(t *testing.T) {
 		out := w.later("GET", upstream.PathWhoami, revoked, nil)
 		time.Sleep(testWait / 4)
 		w.waiting(out)
-		w.gateway.outbox.Revoked(wire.Revocation{Session: id, User: "@u:hs", At: time.Now(), Soft: true, Reason: wire.RevokedOrder})
+		w.gateway.outbox.Revoked(revocation.Event{Session: id, User: "@u:hs", At: time.Now(), Soft: true, Reason: revocation.CauseRevoked})
 		a := w.want(<-out, 401, matrix.CodeUnknownToken)
 		if took := time.Since(start); !a.soft() || took > testWait/2 {
 			t.Errorf("%s after %v", a.raw, took)

@@ -22,7 +22,7 @@ func TestDependencies(t *testing.T) {
 				"golang.org/x/crypto", "golang.org/x/sys", "gopkg.in/macaroon.v2",
 			},
 			packages: []string{
-				"atomicfile", "bundle", "cache", "caveat", "client", "clientaddr", "homeserver", "keyfile", "rawmacaroon", "secret", "sse", "wire",
+				"atomicfile", "bundle", "cache", "caveat", "client", "clientaddr", "homeserver", "keyfile", "rawmacaroon", "revocation", "secret", "sse", "wire",
 			},
 		},
 	} {

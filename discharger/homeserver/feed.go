@@ -11,7 +11,7 @@ import (
 	"github.com/cenkalti/backoff/v5"
 
 	"github.com/discharger/discharger/discharger/client"
-	"github.com/discharger/discharger/discharger/wire"
+	"github.com/discharger/discharger/discharger/revocation"
 )
 
 // FeedConfig configures a [Feed]. Only Client is required.
@@ -25,7 +25,7 @@ type FeedConfig struct {
 	// is read while OnEvent runs, so it should return soon. After a hard end a
 	// homeserver deletes the device that the revocation names, unless another
 	// session has it; after a soft one it keeps the device. May be nil.
-	OnEvent func(wire.Revocation)
+	OnEvent func(revocation.Event)
 	// OnGap is called when the discharger cannot resume the feed, because it lost
 	// data or the position is too old. All retained events follow. May be nil;
 	// [FeedStatus] counts gaps.
@@ -123,7 +123,7 @@ func NewFeed(cfg FeedConfig) (*Feed, error) {
 		return nil, errors.New("new feed: duration is negative")
 	}
 	if cfg.OnEvent == nil {
-		cfg.OnEvent = func(wire.Revocation) {}
+		cfg.OnEvent = func(revocation.Event) {}
 	}
 	if cfg.OnGap == nil {
 		cfg.OnGap = func() {}

@@ -21,6 +21,7 @@ import (
 
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/client"
+	"github.com/discharger/discharger/discharger/revocation"
 	"github.com/discharger/discharger/discharger/secret"
 	"github.com/discharger/discharger/discharger/sse"
 	"github.com/discharger/discharger/discharger/wire"
@@ -83,7 +84,7 @@ func (s *feedServer) connections() int {
 
 const current = "event: current\ndata: {\"heartbeat\":10000}\n\n"
 
-func event(t testing.TB, position string, r wire.Revocation) string {
+func event(t testing.TB, position string, r revocation.Event) string {
 	t.Helper()
 	b, err := json.Marshal(r)
 	if err != nil {
@@ -115,7 +116,7 @@ type follower struct {
 	*Feed
 	server *feedServer
 	clock  *testClock
-	heard  chan wire.Revocation
+	heard  chan revocation.Event
 	gaps   chan struct{}
 	waits  chan time.Duration // pauses between connections, which last until they are taken
 }
@@ -124,7 +125,7 @@ func follow(t *testing.T, change ...func(*FeedConfig)) *follower {
 	t.Helper()
 	f := &follower{
 		server: newFeedServer(t), clock: &testClock{t: time.UnixMilli(1_790_000_000_000).UTC()},
-		heard: make(chan wire.Revocation, 1000), gaps: make(chan struct{}, 10), waits: make(chan time.Duration),
+		heard: make(chan revocation.Event, 1000), gaps: make(chan struct{}, 10), waits: make(chan time.Duration),
 	}
 	client, err := client.New(client.Config{URL: f.server.URL, APIKey: secret.Bytes("key"), Timeout: 5 * time.Minute}) // longer than any test
 	if err != nil {
@@ -132,7 +133,7 @@ func follow(t *testing.T, change ...func(*FeedConfig)) *follower {
 	}
 	cfg := FeedConfig{
 		Client: client, now: f.clock.now,
-		OnEvent: func(r wire.Revocation) { f.heard <- r }, OnGap: func() { f.gaps <- struct{}{} },
+		OnEvent: func(r revocation.Event) { f.heard <- r }, OnGap: func() { f.gaps <- struct{}{} },
 		wait: func(ctx context.Context, d time.Duration) error {
 			select {
 			case f.waits <- d:
@@ -161,7 +162,7 @@ func follow(t *testing.T, change ...func(*FeedConfig)) *follower {
 }
 
 // send sends revocations and waits until they are known.
-func (f *follower) send(t testing.TB, all ...wire.Revocation) {
+func (f *follower) send(t testing.TB, all ...revocation.Event) {
 	t.Helper()
 	for _, r := range all {
 		f.server.stream <- event(t, fmt.Sprintf("p%d", f.Status().Events+1), r)
@@ -193,9 +194,9 @@ func until(t testing.TB, what string, ok func() bool) {
 	}
 }
 
-func (f *follower) session(n byte, lives time.Duration) wire.Revocation {
+func (f *follower) session(n byte, lives time.Duration) revocation.Event {
 	now := f.clock.now()
-	return wire.Revocation{Session: caveat.SessionID{n}, At: now, Until: now.Add(lives), Reason: wire.RevokedLogout}
+	return revocation.Event{Session: caveat.SessionID{n}, At: now, Until: now.Add(lives), Reason: revocation.CauseLogout}
 }
 
 // TestAttackFeedReplay: events that come twice, late, in another order or in part
@@ -205,7 +206,7 @@ func TestAttackFeedReplay(t *testing.T) {
 	f := follow(t)
 	now := f.clock.now()
 	x, y := f.session(1, time.Hour), f.session(2, time.Hour)
-	user := wire.Revocation{User: "u", Before: now, At: now, Until: now.Add(time.Hour), Reason: wire.RevokedOrder}
+	user := revocation.Event{User: "u", Before: now, At: now, Until: now.Add(time.Hour), Reason: revocation.CauseRevoked}
 	earlier := user
 	earlier.Before, earlier.At = now.Add(-time.Minute), now.Add(-time.Minute)
 	f.send(t, y, x, x, user, earlier, y, user)
@@ -226,7 +227,7 @@ func TestAttackFeedReplay(t *testing.T) {
 	if s := f.Status(); s.Sessions != 2 || s.Users != 1 || s.Events != 7 || !s.Connected || s.Current || !s.Last.Equal(now) {
 		t.Errorf("%+v", s)
 	}
-	f.send(t, wire.Revocation{All: true, Before: now.Add(time.Second), At: now, Until: now.Add(time.Hour), Reason: wire.RevokedOrder})
+	f.send(t, revocation.Event{All: true, Before: now.Add(time.Second), At: now, Until: now.Add(time.Hour), Reason: revocation.CauseRevoked})
 	if !f.Revoked(Identity{User: "v", Minted: now}) || f.Revoked(Identity{User: "v", Minted: now.Add(time.Second)}) {
 		t.Error("a revocation of everything is not kept to")
 	}
@@ -239,9 +240,9 @@ func TestFeedUserModel(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		m := newMemory()
-		var sent []wire.Revocation
+		var sent []revocation.Event
 		for range rapid.IntRange(1, 20).Draw(t, "revocations") {
-			r := wire.Revocation{User: "u", Until: time.Unix(1<<31, 0), Before: time.UnixMilli(int64(rapid.IntRange(1, 30).Draw(t, "before")))}
+			r := revocation.Event{User: "u", Until: time.Unix(1<<31, 0), Before: time.UnixMilli(int64(rapid.IntRange(1, 30).Draw(t, "before")))}
 			r.Except[0] = byte(rapid.IntRange(0, 3).Draw(t, "except"))
 			r.Soft = rapid.Bool().Draw(t, "soft")
 			switch rapid.IntRange(0, 4).Draw(t, "kind") {
@@ -271,7 +272,7 @@ func TestFeedUserModel(t *testing.T) {
 }
 
 // modelled finds the oldest revocation that covers a session.
-func modelled(sent []wire.Revocation, id *Identity) (soft, revoked bool) {
+func modelled(sent []revocation.Event, id *Identity) (soft, revoked bool) {
 	oldest := time.Time{}
 	for _, r := range sent {
 		switch {
@@ -290,11 +291,11 @@ func TestFeedKinds(t *testing.T) {
 	t.Parallel()
 	f := follow(t)
 	now := f.clock.now()
-	mark := func(before time.Time, soft bool) wire.Revocation {
-		return wire.Revocation{User: "u", Before: before, At: now, Until: now.Add(time.Hour), Soft: soft, Reason: wire.RevokedOrder}
+	mark := func(before time.Time, soft bool) revocation.Event {
+		return revocation.Event{User: "u", Before: before, At: now, Until: now.Add(time.Hour), Soft: soft, Reason: revocation.CauseRevoked}
 	}
 	own, device := f.session(1, time.Hour), mark(now, true)
-	own.User, own.Device, own.Soft, own.Reason = "u", "d", true, wire.RevokedReplaced
+	own.User, own.Device, own.Soft, own.Reason = "u", "d", true, revocation.CauseReplaced
 	device.Device = "d"
 	f.send(t, mark(now, false), own, mark(now.Add(time.Minute), true), device)
 	for name, c := range map[string]struct {
@@ -320,7 +321,7 @@ func TestFeedForgets(t *testing.T) {
 	f := follow(t, func(c *FeedConfig) { c.Leeway = time.Minute })
 	now := f.clock.now()
 	f.send(t, f.session(1, time.Hour), f.session(2, 2*time.Hour), f.session(3, -time.Hour),
-		wire.Revocation{User: "u", Before: now, At: now, Until: now.Add(time.Hour), Reason: wire.RevokedOrder})
+		revocation.Event{User: "u", Before: now, At: now, Until: now.Add(time.Hour), Reason: revocation.CauseRevoked})
 	beat := func() {
 		t.Helper()
 		f.beCurrent(t)
@@ -547,7 +548,7 @@ func TestFeedConcurrent(t *testing.T) {
 		})
 	}
 	for i := range 20_000 {
-		r := wire.Revocation{Until: now.Add(time.Minute), Before: now}
+		r := revocation.Event{Until: now.Add(time.Minute), Before: now}
 		if i%4 == 0 {
 			r.User = fmt.Sprint(i % 256)
 		} else {
@@ -596,10 +597,10 @@ func newMemory() *memory {
 func filled(n int) *memory {
 	m := newMemory()
 	for i := range n {
-		m.add(&wire.Revocation{Session: numbered(i), Until: time.Unix(1<<31, 0)}, 0)
+		m.add(&revocation.Event{Session: numbered(i), Until: time.Unix(1<<31, 0)}, 0)
 	}
 	if n > 0 {
-		m.add(&wire.Revocation{User: "@user1:example.org", Before: time.UnixMilli(1), Until: time.Unix(1<<31, 0)}, 0)
+		m.add(&revocation.Event{User: "@user1:example.org", Before: time.UnixMilli(1), Until: time.Unix(1<<31, 0)}, 0)
 	}
 	return m
 }
@@ -637,7 +638,7 @@ func TestFeedMemoryIsFlat(t *testing.T) {
 	minute := func(sessions, users int) {
 		for i := range sessions + users {
 			now := c.now()
-			r := wire.Revocation{At: now, Until: now.Add(lives * time.Minute), Reason: wire.RevokedLogout}
+			r := revocation.Event{At: now, Until: now.Add(lives * time.Minute), Reason: revocation.CauseLogout}
 			if i < sessions {
 				r.Session = numbered(n)
 			} else {
@@ -689,7 +690,7 @@ func BenchmarkFeedMemory(b *testing.B) {
 		var high uint64
 		for second := range 3 * lives {
 			for range rate {
-				m.add(&wire.Revocation{Session: numbered(n), Until: now.Add(lives * time.Second)}, 0)
+				m.add(&revocation.Event{Session: numbered(n), Until: now.Add(lives * time.Second)}, 0)
 				n++
 			}
 			now = now.Add(time.Second)

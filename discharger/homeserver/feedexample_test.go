@@ -11,9 +11,9 @@ import (
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/client"
 	"github.com/discharger/discharger/discharger/homeserver"
+	"github.com/discharger/discharger/discharger/revocation"
 	"github.com/discharger/discharger/discharger/secret"
 	"github.com/discharger/discharger/discharger/sse"
-	"github.com/discharger/discharger/discharger/wire"
 )
 
 // A homeserver that follows the feed, and its answers when a session was revoked or
@@ -35,7 +35,7 @@ func ExampleFeed() {
 	}
 	feed, err := homeserver.NewFeed(homeserver.FeedConfig{
 		Client: client,
-		OnEvent: func(r wire.Revocation) {
+		OnEvent: func(r revocation.Event) {
 			if r.Device != "" && !r.Soft { // unless another session has it
 				fmt.Println("delete the device", r.Device, "of", r.User+":", r.Reason)
 			}

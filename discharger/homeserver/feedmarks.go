@@ -6,7 +6,7 @@ import (
 	"slices"
 
 	"github.com/discharger/discharger/discharger/caveat"
-	"github.com/discharger/discharger/discharger/wire"
+	"github.com/discharger/discharger/discharger/revocation"
 )
 
 // marks are the revocations of one user, of one of its devices, or of a
@@ -30,7 +30,7 @@ type mark struct {
 // of each session is known.
 const maxMarks = 8
 
-func markOf(r *wire.Revocation) mark {
+func markOf(r *revocation.Event) mark {
 	return mark{before: r.Before.UnixMilli(), except: r.Except, devices: r.Devices, soft: r.Soft}
 }
 

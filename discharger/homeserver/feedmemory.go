@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"github.com/discharger/discharger/discharger/caveat"
-	"github.com/discharger/discharger/discharger/wire"
+	"github.com/discharger/discharger/discharger/revocation"
 )
 
 // memory is the revocations known to a feed. Entries expire and are never withdrawn,
@@ -109,7 +109,7 @@ func (m *memory) revoked(id *Identity) (soft, revoked bool) {
 }
 
 // add adds a revocation.
-func (m *memory) add(r *wire.Revocation, leeway time.Duration) {
+func (m *memory) add(r *revocation.Event, leeway time.Duration) {
 	until := seconds(r.Until.Add(leeway))
 	switch {
 	case r.Session != (caveat.SessionID{}):

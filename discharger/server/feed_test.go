@@ -21,6 +21,7 @@ import (
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/client"
 	"github.com/discharger/discharger/discharger/homeserver"
+	"github.com/discharger/discharger/discharger/revocation"
 	"github.com/discharger/discharger/discharger/server"
 	"github.com/discharger/discharger/discharger/sse"
 	"github.com/discharger/discharger/discharger/store"
@@ -274,7 +275,7 @@ func TestFeedManyFollow(t *testing.T) {
 	counts := make([]atomic.Int64, followers)
 	for i := range followers {
 		w.following(func(c *homeserver.FeedConfig) {
-			c.OnEvent = func(r wire.Revocation) {
+			c.OnEvent = func(r revocation.Event) {
 				heard[i] = append(heard[i], r.Session)
 				counts[i].Add(1)
 			}
@@ -395,7 +396,7 @@ func TestFeedSlowReader(t *testing.T) {
 	slow := w.streamFeed("", "X-Slow", "1")
 	slow.event()
 	var heard atomic.Int64
-	quick := w.following(func(c *homeserver.FeedConfig) { c.OnEvent = func(wire.Revocation) { heard.Add(1) } })
+	quick := w.following(func(c *homeserver.FeedConfig) { c.OnEvent = func(revocation.Event) { heard.Add(1) } })
 	// More than fits into the buffers of a connection, many events at a time.
 	long := strings.Repeat("u", 200)
 	st, n := w.store.Store, int64(0)
@@ -518,7 +519,7 @@ func TestFeedServerRestart(t *testing.T) {
 	var heard []caveat.SessionID
 	var count atomic.Int64
 	feed := w.following(func(c *homeserver.FeedConfig) {
-		c.OnEvent = func(r wire.Revocation) { heard = append(heard, r.Session); count.Add(1) }
+		c.OnEvent = func(r revocation.Event) { heard = append(heard, r.Session); count.Add(1) }
 	})
 	const rounds, each = 5, 20
 	for round := range rounds {

@@ -7,8 +7,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/discharger/discharger/discharger/revocation"
 	"github.com/discharger/discharger/discharger/store"
-	"github.com/discharger/discharger/discharger/wire"
 )
 
 var (
@@ -134,7 +134,7 @@ func (h *hub) push(page store.FeedPage, after string) string {
 // measure observes the age of new events.
 func (h *hub) measure(entries []store.FeedEntry, now time.Time) {
 	for _, e := range entries {
-		var r wire.Revocation
+		var r revocation.Event
 		if r.UnmarshalJSON(e.Line()) == nil {
 			h.metrics.event(h.homeserver, now.Sub(r.At))
 		}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/homeserver"
+	"github.com/discharger/discharger/discharger/revocation"
 	"github.com/discharger/discharger/discharger/server"
 	"github.com/discharger/discharger/discharger/store/redis"
 	"github.com/discharger/discharger/discharger/store/redistest"
@@ -45,7 +46,7 @@ func TestFeedLatency(t *testing.T) {
 	var mu sync.Mutex
 	refused, acknowledged := make(map[caveat.SessionID]time.Time, n), make(map[caveat.SessionID]time.Time, n)
 	feed := w.following(func(c *homeserver.FeedConfig) {
-		c.OnEvent = func(r wire.Revocation) { // Revoked is true by now
+		c.OnEvent = func(r revocation.Event) { // Revoked is true by now
 			mu.Lock()
 			defer mu.Unlock()
 			refused[r.Session] = time.Now()

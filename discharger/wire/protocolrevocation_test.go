@@ -3,13 +3,13 @@ package wire_test
 import (
 	"testing"
 
-	"github.com/discharger/discharger/discharger/wire"
+	"github.com/discharger/discharger/discharger/revocation"
 )
 
 // checkRevocation expects the data of a revocation to be encoded as the same text.
 func checkRevocation(t *testing.T, data string) {
 	t.Helper()
-	var r wire.Revocation
+	var r revocation.Event
 	if err := r.UnmarshalJSON([]byte(data)); err != nil {
 		t.Error(err)
 	}

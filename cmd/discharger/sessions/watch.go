@@ -13,6 +13,7 @@ import (
 	"github.com/discharger/discharger/cmd/discharger/command"
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/client"
+	"github.com/discharger/discharger/discharger/revocation"
 	"github.com/discharger/discharger/discharger/wire"
 )
 
@@ -115,7 +116,7 @@ func (w *follower) take(e client.FeedEvent) error {
 
 // describe returns a line with the scope of a revocation, its reason, its kind, and the
 // time until which it matters.
-func describe(r *wire.Revocation) string {
+func describe(r *revocation.Event) string {
 	what := "all sessions"
 	switch {
 	case r.Session != (caveat.SessionID{}):
@@ -139,5 +140,5 @@ func describe(r *wire.Revocation) string {
 	if r.Soft {
 		kind = wire.KindSoft
 	}
-	return fmt.Sprintf("%s  %s: %s, %s, until %s", r.At.Format(time.RFC3339), what, command.Quoted(r.Reason), kind, r.Until.Format(time.RFC3339))
+	return fmt.Sprintf("%s  %s: %s, %s, until %s", r.At.Format(time.RFC3339), what, command.Quoted(string(r.Reason)), kind, r.Until.Format(time.RFC3339))
 }

@@ -5,21 +5,21 @@ import (
 	"log/slog"
 
 	"github.com/discharger/discharger/discharger/caveat"
-	"github.com/discharger/discharger/discharger/wire"
+	"github.com/discharger/discharger/discharger/revocation"
 )
 
 // Revoked takes note of a revocation. After a hard end devices are logged out at
 // the homeserver, so that they do not go on receiving keys; after a soft one they
 // stay. Sessions whose devices the homeserver has deleted already are not in the
 // vault any more.
-func (b *Outbox) Revoked(r wire.Revocation) {
+func (b *Outbox) Revoked(r revocation.Event) {
 	ctx := context.Background()
 	if r.Session == (caveat.SessionID{}) {
 		b.events.Add(1)
 	}
 	ids, err := b.Store.revoke(r)
 	if _, dead := b.Ends.Get(r.Session); !dead && r.Session != (caveat.SessionID{}) {
-		b.Ends.Put(r.Session, End{Soft: r.Soft, Reason: r.Reason, at: r.At.UnixMilli(), Settled: len(ids) > 0})
+		b.Ends.Put(r.Session, End{Soft: r.Soft, Reason: string(r.Reason), at: r.At.UnixMilli(), Settled: len(ids) > 0})
 		b.cfg.OnEnd(r.Session)
 	}
 	b.cfg.OnChange()
@@ -28,7 +28,7 @@ func (b *Outbox) Revoked(r wire.Revocation) {
 	}
 	if len(ids) > 0 {
 		b.cfg.Log.LogAttrs(ctx, slog.LevelInfo, "logging out devices of revoked sessions",
-			slog.Int("sessions", len(ids)), slog.String("reason", r.Reason))
+			slog.Int("sessions", len(ids)), slog.String("reason", string(r.Reason)))
 		b.Wake()
 	}
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/client"
+	"github.com/discharger/discharger/discharger/revocation"
 	"github.com/discharger/discharger/discharger/wire"
 )
 
@@ -63,7 +64,7 @@ func (b *Outbox) Keep(ctx context.Context, o Job) {
 	for _, id := range o.sessions() {
 		e, dead := b.Ends.Get(id)
 		if !dead {
-			e = End{Reason: wire.RevokedLogout}
+			e = End{Reason: string(revocation.CauseLogout)}
 		}
 		b.Ends.hold(id, e)
 	}
@@ -83,10 +84,10 @@ func (o *Job) sessions() []caveat.SessionID {
 func (b *Outbox) recall() error {
 	unsent, condemned, err := b.Store.ended()
 	for _, id := range unsent {
-		b.Ends.hold(id, End{Reason: wire.RevokedLogout, Settled: true})
+		b.Ends.hold(id, End{Reason: string(revocation.CauseLogout), Settled: true})
 	}
 	for _, id := range condemned {
-		b.Ends.Put(id, End{Reason: wire.RevokedLogout, Settled: true})
+		b.Ends.Put(id, End{Reason: string(revocation.CauseLogout), Settled: true})
 	}
 	return err
 }
@@ -105,7 +106,7 @@ func (b *Outbox) EndLocally(ctx context.Context, o Job) []caveat.SessionID {
 			continue
 		}
 		ended = append(ended, id)
-		b.Ends.Put(id, End{Reason: wire.RevokedLogout, Settled: true})
+		b.Ends.Put(id, End{Reason: string(revocation.CauseLogout), Settled: true})
 		b.cfg.OnEnd(id)
 	}
 	if len(ended) > 0 {

@@ -7,7 +7,7 @@ import (
 	"go.etcd.io/bbolt"
 
 	"github.com/discharger/discharger/discharger/caveat"
-	"github.com/discharger/discharger/discharger/wire"
+	"github.com/discharger/discharger/discharger/revocation"
 )
 
 // PendingLogout is a session whose device is to be logged out at the homeserver.
@@ -110,7 +110,7 @@ func logoutsOn(tx *bbolt.Tx, user, device string) (ids []caveat.SessionID, err e
 // revoke notes a revocation: after a hard end the sessions that it is about are
 // condemned, after a soft one their devices stay. It returns which sessions were
 // condemned. Those that had ended before stay as they ended.
-func (v *Store) revoke(r wire.Revocation) (ids []caveat.SessionID, err error) {
+func (v *Store) revoke(r revocation.Event) (ids []caveat.SessionID, err error) {
 	err = v.db.View(func(tx *bbolt.Tx) error {
 		return revokedSessions(tx, r, func(id caveat.SessionID) { ids = append(ids, id) })
 	})
@@ -121,7 +121,7 @@ func (v *Store) revoke(r wire.Revocation) (ids []caveat.SessionID, err error) {
 		return ids, v.AddLogouts(ids, false)
 	}
 	for _, id := range ids {
-		if err := v.EndSoftly(id, End{Soft: true, Reason: r.Reason, at: r.At.UnixMilli()}); err != nil {
+		if err := v.EndSoftly(id, End{Soft: true, Reason: string(r.Reason), at: r.At.UnixMilli()}); err != nil {
 			return nil, err
 		}
 	}
@@ -130,7 +130,7 @@ func (v *Store) revoke(r wire.Revocation) (ids []caveat.SessionID, err error) {
 
 // revokedSessions calls f with the sessions in the vault that a revocation is
 // about.
-func revokedSessions(tx *bbolt.Tx, r wire.Revocation, f func(caveat.SessionID)) error {
+func revokedSessions(tx *bbolt.Tx, r revocation.Event, f func(caveat.SessionID)) error {
 	meant := func(id caveat.SessionID) error {
 		s, ok, err := getSession(tx, id)
 		switch {

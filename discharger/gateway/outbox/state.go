@@ -8,6 +8,7 @@ import (
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/client"
 	"github.com/discharger/discharger/discharger/homeserver"
+	"github.com/discharger/discharger/discharger/revocation"
 	"github.com/discharger/discharger/discharger/wire"
 )
 
@@ -35,17 +36,17 @@ func (e End) Refusal() *client.RefusedError {
 // endSentence returns a sentence for people about the reason of an end.
 func endSentence(reason string) string {
 	switch reason {
-	case wire.RevokedReplaced:
+	case string(revocation.CauseReplaced):
 		return "there was a newer login on the same device"
-	case wire.RevokedExpired, wire.ReasonSessionExpired:
+	case string(revocation.CauseExpired), wire.ReasonSessionExpired:
 		return "it has expired"
-	case wire.RevokedReuse, wire.ReasonTokenReused:
+	case string(revocation.CauseReuse), wire.ReasonTokenReused:
 		return "its refresh token was used by two parties"
-	case wire.RevokedLogout:
+	case string(revocation.CauseLogout):
 		return "logged out"
-	case wire.RevokedLost, wire.ReasonSessionLost:
+	case string(revocation.CauseLost), wire.ReasonSessionLost:
 		return "its data was lost"
-	case wire.RevokedOrder:
+	case string(revocation.CauseRevoked):
 		return "revoked"
 	}
 	return "log in again"
@@ -56,11 +57,11 @@ func FromRefusal(r *client.RefusedError) End {
 }
 
 // Replaced reports whether a session ended by a newer login on its device.
-func (e End) Replaced() bool { return e.Soft && e.Reason == wire.RevokedReplaced }
+func (e End) Replaced() bool { return e.Soft && e.Reason == string(revocation.CauseReplaced) }
 
 // Expired reports whether a session ended because of its age or idleness.
 func (e End) Expired() bool {
-	return e.Soft && (e.Reason == wire.RevokedExpired || e.Reason == wire.ReasonSessionExpired)
+	return e.Soft && (e.Reason == string(revocation.CauseExpired) || e.Reason == wire.ReasonSessionExpired)
 }
 
 // State is a session's state at the service.

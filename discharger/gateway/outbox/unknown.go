@@ -9,6 +9,7 @@ import (
 	"github.com/discharger/discharger/discharger/gateway/admission"
 	"github.com/discharger/discharger/discharger/gateway/upstream"
 	"github.com/discharger/discharger/discharger/homeserver"
+	"github.com/discharger/discharger/discharger/revocation"
 	"github.com/discharger/discharger/discharger/wire"
 )
 
@@ -44,7 +45,7 @@ func (b *Outbox) EndUnknown(ctx context.Context, id homeserver.Identity, v upstr
 		case err != nil:
 			return End{}, err
 		case out.Ended > 0:
-			e := End{Soft: v.Soft, Reason: wire.RevokedOrder, message: "the homeserver has ended it"}
+			e := End{Soft: v.Soft, Reason: string(revocation.CauseRevoked), message: "the homeserver has ended it"}
 			if v.Soft && !v.Silent {
 				e.message = "it has expired at the homeserver"
 			}

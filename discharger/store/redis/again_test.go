@@ -21,7 +21,6 @@ import (
 	"github.com/discharger/discharger/discharger/store/redis"
 	"github.com/discharger/discharger/discharger/store/redistest"
 	"github.com/discharger/discharger/discharger/store/storetest"
-	"github.com/discharger/discharger/discharger/wire"
 )
 
 // A follower is a homeserver that follows the feed, whose connection can be
@@ -52,7 +51,7 @@ func follow(is *storetest.Issuer, st *redis.Store) *follower {
 		is.T.Fatal(err)
 	}
 	f := &follower{t: is.T}
-	f.Feed, err = homeserver.NewFeed(homeserver.FeedConfig{Client: client, OnEvent: func(wire.Revocation) { f.heard.Add(1) }})
+	f.Feed, err = homeserver.NewFeed(homeserver.FeedConfig{Client: client, OnEvent: func(revocation.Event) { f.heard.Add(1) }})
 	if err != nil {
 		is.T.Fatal(err)
 	}

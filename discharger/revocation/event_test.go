@@ -1,4 +1,4 @@
-package wire
+package revocation
 
 import (
 	"encoding/json"
@@ -9,27 +9,27 @@ import (
 )
 
 var (
-	ended  = Revocation{Session: caveat.SessionID{1}, At: utcMilli(1000), Until: utcMilli(2000), Reason: RevokedLogout}
-	users  = Revocation{User: "@a:x", Before: utcMilli(1001), At: utcMilli(1000), Until: utcMilli(2000), Reason: RevokedOrder}
-	butOne = Revocation{User: "@\"\n\u2028:x", Except: caveat.SessionID{2}, Before: utcMilli(1), At: utcMilli(1), Until: utcMilli(2), Reason: "later"}
-	all    = Revocation{All: true, Before: utcMilli(1001), At: utcMilli(1000), Until: utcMilli(2000), Reason: RevokedPolicy}
+	ended  = Event{Session: caveat.SessionID{1}, At: utc(1000), Until: utc(2000), Reason: CauseLogout}
+	users  = Event{User: "@a:x", Before: utc(1001), At: utc(1000), Until: utc(2000), Reason: CauseRevoked}
+	butOne = Event{User: "@\"\n\u2028:x", Except: caveat.SessionID{2}, Before: utc(1), At: utc(1), Until: utc(2), Reason: "later"}
+	all    = Event{All: true, Before: utc(1001), At: utc(1000), Until: utc(2000), Reason: CausePolicy}
 
-	replaced = Revocation{Session: caveat.SessionID{1}, User: "u", Device: "d", Soft: true, At: utcMilli(1000), Until: utcMilli(2000), Reason: RevokedReplaced}
-	noName   = Revocation{Session: caveat.SessionID{1}, Device: "d", At: utcMilli(1000), Until: utcMilli(2000), Reason: RevokedExpired}
-	device   = Revocation{User: "u", Device: "d", Except: caveat.SessionID{2}, Before: utcMilli(1001), At: utcMilli(1000), Until: utcMilli(2000), Soft: true, Reason: RevokedOrder}
-	devices  = Revocation{User: "u", Devices: true, Before: utcMilli(1001), At: utcMilli(1000), Until: utcMilli(2000), Reason: RevokedOrder}
+	replaced = Event{Session: caveat.SessionID{1}, User: "u", Device: "d", Soft: true, At: utc(1000), Until: utc(2000), Reason: CauseReplaced}
+	noName   = Event{Session: caveat.SessionID{1}, Device: "d", At: utc(1000), Until: utc(2000), Reason: CauseExpired}
+	device   = Event{User: "u", Device: "d", Except: caveat.SessionID{2}, Before: utc(1001), At: utc(1000), Until: utc(2000), Soft: true, Reason: CauseRevoked}
+	devices  = Event{User: "u", Devices: true, Before: utc(1001), At: utc(1000), Until: utc(2000), Reason: CauseRevoked}
 
-	revocations = []Revocation{ended, users, butOne, all, replaced, noName, device, devices}
+	revocations = []Event{ended, users, butOne, all, replaced, noName, device, devices}
 )
 
-func TestRevocation(t *testing.T) {
+func TestEvent(t *testing.T) {
 	t.Parallel()
 	for _, want := range revocations {
 		b, err := json.Marshal(want)
 		if err != nil {
 			t.Fatal(err)
 		}
-		var got Revocation
+		var got Event
 		if err := json.Unmarshal(b, &got); err != nil || got != want {
 			t.Errorf("%s is read as %+v, %v", b, got, err)
 		}
@@ -66,29 +66,29 @@ func TestRevocation(t *testing.T) {
 		`{"v":1,"session":"` + id + `","at":1,"until":2,"reason":"x"} {}`,
 	} {
 		got := ended
-		if err := got.UnmarshalJSON([]byte(bad)); err == nil || got != (Revocation{}) {
+		if err := got.UnmarshalJSON([]byte(bad)); err == nil || got != (Event{}) {
 			t.Errorf("%s is read as %+v, %v", bad, got, err)
 		}
 	}
 	for name, c := range map[string]struct {
 		text string
-		want Revocation
+		want Event
 	}{
 		"no kind":         {`{"v":1,"session":"` + id + `","at":1000,"until":2000,"reason":"logout"}`, ended},
 		"unknown members": {`{"v":1,"session":"` + id + `","at":1000,"until":2000,"reason":"logout","new":1,"kind":"hard","x":{}}`, ended},
 		"device, no session": {`{"v":1,"user":"u","device":"d","before":5,"at":1,"until":2,"reason":"x"}`,
-			Revocation{User: "u", Device: "d", Before: utcMilli(5), At: utcMilli(1), Until: utcMilli(2), Reason: "x"}},
+			Event{User: "u", Device: "d", Before: utc(5), At: utc(1), Until: utc(2), Reason: "x"}},
 		"later kind": {`{"v":1,"session":"` + id + `","at":1,"until":2,"reason":"x","kind":"later"}`,
-			Revocation{Session: caveat.SessionID{1}, Soft: true, At: utcMilli(1), Until: utcMilli(2), Reason: "x"}},
+			Event{Session: caveat.SessionID{1}, Soft: true, At: utc(1), Until: utc(2), Reason: "x"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			var got Revocation
+			var got Event
 			if err := got.UnmarshalJSON([]byte(c.text)); err != nil || got != c.want {
 				t.Errorf("read as %+v, %v", got, err)
 			}
 		})
 	}
-	for _, bad := range []Revocation{{}, {User: "u", All: true}, {Session: caveat.SessionID{1}}} {
+	for _, bad := range []Event{{}, {User: "u", All: true}, {Session: caveat.SessionID{1}}} {
 		if b, err := json.Marshal(bad); err == nil {
 			t.Errorf("%+v is written as %s", bad, b)
 		}
