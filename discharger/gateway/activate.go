@@ -14,12 +14,12 @@ import (
 	"github.com/discharger/discharger/discharger/wire"
 )
 
-// activate mints the session of a login and gets its first discharge. While the
-// service decides nothing, it waits: the homeserver has made a token already.
-func (g *Gateway) activate(ctx context.Context, x *exchange, p homeserver.MintParams, in loggedIn) (client.Grant, error) {
+// activate mints the access macaroon of a login and fetches its first discharge. It
+// waits while the service is unavailable: the homeserver has issued a token already.
+func (g *Gateway) activate(ctx context.Context, x *exchange, p homeserver.MintParams, in upstreamLogin) (client.Grant, error) {
 	w := g.waiterFor(x, nil)
-	// Before the session is minted: what ended the user's sessions until now must
-	// not end this one.
+	// Pending revocations of the user must not end the new session, so they are sent
+	// first.
 	_, err := service.Do(ctx, g.service, w, func(ctx context.Context) (struct{}, error) { return struct{}{}, g.outbox.FlushUser(ctx, in.user) })
 	if err != nil {
 		return client.Grant{}, err
@@ -28,9 +28,9 @@ func (g *Gateway) activate(ctx context.Context, x *exchange, p homeserver.MintPa
 	if err != nil {
 		return client.Grant{}, err
 	}
-	// All attempts are one request.
+	// All attempts have one request id.
 	var name [16]byte
-	_, _ = rand.Read(name[:]) // never fails
+	_, _ = rand.Read(name[:])
 	request := client.Request{
 		Access: client.Access{Macaroon: m.Macaroon}, RequestID: wire.EncodeBase64(name[:]), ClientIP: x.client, UserAgent: in.userAgent,
 	}
@@ -41,15 +41,14 @@ func (g *Gateway) activate(ctx context.Context, x *exchange, p homeserver.MintPa
 	})
 }
 
-// abandon undoes a login that the homeserver agreed to and that no session was made
-// of. Its device would go on receiving keys, and no client has a token of it, so it
-// is logged out, if nothing but this login made it: not if the client named it, who
-// may have had it for long and would lose its keys, and not if another session has
-// it or had it before. What cannot be done now is done later.
-func (g *Gateway) abandon(ctx context.Context, x *exchange, in loggedIn, why error) {
+// abandon undoes a login that the homeserver accepted and that has no session. No
+// client has a token of its device, which would go on receiving keys, so the device is
+// logged out. It stays if the client named it, since it may be old and have keys, or if
+// another session has or had it. The outbox retries calls that fail.
+func (g *Gateway) abandon(ctx context.Context, x *exchange, in upstreamLogin, why error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), g.cfg.timeouts.upstream)
 	defer cancel()
-	if !errors.Is(why, client.ErrRefused) { // the service may have begun the session, and its answer was lost
+	if !errors.Is(why, client.ErrRefused) { // the session may have begun although the response was lost
 		g.outbox.Keep(ctx, outbox.Job{Op: outbox.EndSession, User: in.user, Session: in.session, At: g.cfg.clock().UnixMilli()})
 	}
 	if x.login.device != "" {

@@ -18,29 +18,28 @@ import (
 	"github.com/discharger/discharger/discharger/gateway/service"
 )
 
-// boundOf returns what a client's address counts as, which is not valid if it has no
-// bound: then it may be that of all clients, a trusted proxy's that did not say whom
-// it stands before, for instance.
-func (g *Gateway) boundOf(client netip.Addr) netip.Prefix {
+// limitKey returns the network that a client's address is counted by. It is invalid,
+// and unlimited, for a trusted proxy's own address, which may stand for all clients.
+func (g *Gateway) limitKey(client netip.Addr) netip.Prefix {
 	if g.trusts(client) {
 		return netip.Prefix{}
 	}
 	return admission.Peer(client)
 }
 
-// enter takes a place for a request.
-func (g *Gateway) enter(x *exchange) *reply.Refusal {
+// admit takes a place for a request.
+func (g *Gateway) admit(x *exchange) *reply.Refusal {
 	s := admission.Brief
 	if x.match.Poll() {
 		s = admission.Lasting
 	}
-	if g.limiter.Take(&x.place, g.boundOf(x.client), s) {
+	if g.limiter.Take(&x.place, g.limitKey(x.client), s) {
 		return nil
 	}
 	return tooMany(x.route)
 }
 
-// tooMany is the answer to a request for which there is no place.
+// tooMany returns the refusal of a request beyond a limit.
 func tooMany(r route) *reply.Refusal {
 	f := &reply.Refusal{
 		Status: http.StatusTooManyRequests, Code: matrix.CodeLimitExceeded, Message: "Too many requests at a time. Try again later.",
@@ -53,13 +52,13 @@ func tooMany(r route) *reply.Refusal {
 	return f
 }
 
-// parseBody parses a body, large ones in turn.
+// parseBody parses a body, large ones one at a time.
 func (g *Gateway) parseBody(data []byte) (o jsonbody.Object, err error) {
 	g.bodies.InTurn(data, func(data []byte) { o, err = jsonbody.Parse(data) })
 	return o, err
 }
 
-// drained is the answer to a long poll that was ended.
+// drained returns the refusal of a long poll that [Gateway.Drain] ended.
 func drained() *reply.Refusal {
 	return &reply.Refusal{
 		Status: http.StatusServiceUnavailable, Code: matrix.CodeUnknown, Outcome: reply.OutcomeUnavailable, RetryAfter: admission.PollRetryAfter,
@@ -67,7 +66,7 @@ func drained() *reply.Refusal {
 	}
 }
 
-// tooSlow is the answer to a client whose body does not arrive.
+// tooSlow returns the refusal of a request whose body does not arrive.
 func tooSlow(r *http.Request) *reply.Refusal {
 	f := &reply.Refusal{
 		Status: http.StatusRequestTimeout, Code: matrix.CodeUnknown, Message: "The body of the request did not arrive in time.", Outcome: reply.OutcomeSlow,
@@ -78,30 +77,29 @@ func tooSlow(r *http.Request) *reply.Refusal {
 	return f
 }
 
-// limitBody bounds the time in which the body of a request has to arrive; 0 is no
-// bound.
+// limitBody bounds the time in which the body of a request has to arrive; 0: no bound.
 func limitBody(w http.ResponseWriter, d time.Duration) {
 	if r, ok := w.(*admission.Recorder); ok {
 		r.Limit(d)
 	}
 }
 
-// leased is the leases of one request.
+// leased holds the leases of one request.
 type leased struct {
 	keys    []admission.DeviceKey
 	release []func()
-	end     *time.Timer // of waiting for the homeserver; nil: there is no bound
+	end     *time.Timer // deadline of the homeserver's response; nil: none
 }
 
-// lease takes the lease of a device for an exchange, unless it has it. A session
+// lease acquires the lease of a device for an exchange, unless it has it. A session
 // without a device needs none.
 func (g *Gateway) lease(ctx context.Context, x *exchange, user, device string) error {
 	return g.leaseBy(ctx, x, admission.Device(user, device), admission.Claim{})
 }
 
-// leaseOpen does the same for a login before the homeserver has agreed to it.
+// leaseOpen is lease for a login that the homeserver has not accepted yet.
 func (g *Gateway) leaseOpen(ctx context.Context, x *exchange, user, device string) error {
-	return g.leaseBy(ctx, x, admission.Device(user, device), admission.Claim{Open: true, Peer: g.boundOf(x.client)})
+	return g.leaseBy(ctx, x, admission.Device(user, device), admission.Claim{Open: true, Peer: g.limitKey(x.client)})
 }
 
 func (g *Gateway) leaseBy(ctx context.Context, x *exchange, key admission.DeviceKey, c admission.Claim) error {
@@ -117,7 +115,7 @@ func (g *Gateway) leaseBy(ctx context.Context, x *exchange, key admission.Device
 	return nil
 }
 
-// leaseLogout takes the leases of a device that is to be logged out.
+// leaseLogout acquires the leases of a device to be logged out.
 func (g *Gateway) leaseLogout(ctx context.Context, x *exchange, user, device string) error {
 	if err := g.lease(ctx, x, "", device); err != nil {
 		return err
@@ -125,15 +123,15 @@ func (g *Gateway) leaseLogout(ctx context.Context, x *exchange, user, device str
 	return g.lease(ctx, x, user, device)
 }
 
-var errHeld = errors.New("the homeserver takes too long while other requests wait for the device")
+var errLeaseExpired = errors.New("homeserver response exceeded the lease of the device")
 
-// pass passes a request on. While it has leases, the homeserver has to answer in
-// time.
-func (g *Gateway) pass(w http.ResponseWriter, r *http.Request, x *exchange) {
+// pass forwards a request. While it holds leases, the homeserver's response has a
+// deadline.
+func (g *Gateway) forward(w http.ResponseWriter, r *http.Request, x *exchange) {
 	if len(x.leased.keys) > 0 {
 		ctx, cancel := context.WithCancelCause(r.Context())
 		defer cancel(nil)
-		x.leased.end = time.AfterFunc(g.cfg.timeouts.leased, func() { cancel(errHeld) })
+		x.leased.end = time.AfterFunc(g.cfg.timeouts.leased, func() { cancel(errLeaseExpired) })
 		r = r.WithContext(ctx)
 	}
 	if x.match.Poll() {
@@ -144,7 +142,7 @@ func (g *Gateway) pass(w http.ResponseWriter, r *http.Request, x *exchange) {
 	g.proxy.ServeHTTP(w, r)
 }
 
-// releaseLeases gives back the leases of an exchange.
+// releaseLeases releases the leases of an exchange.
 func (x *exchange) releaseLeases() {
 	if x.leased.end != nil {
 		x.leased.end.Stop()
@@ -155,8 +153,8 @@ func (x *exchange) releaseLeases() {
 	x.leased = leased{}
 }
 
-// readRequest reads the body of a request and leaves it as it was. What is
-// compressed is not looked into.
+// readRequest reads the body of a request and puts it back. A compressed body is
+// refused.
 func (g *Gateway) readRequest(r *http.Request) ([]byte, *reply.Refusal) {
 	if enc := r.Header.Get("Content-Encoding"); enc != "" && !strings.EqualFold(enc, "identity") {
 		return nil, reply.BadRequest(matrix.CodeUnknown, "A compressed body cannot be read here.")
@@ -187,24 +185,24 @@ func (g *Gateway) readRequest(r *http.Request) ([]byte, *reply.Refusal) {
 	return data, nil
 }
 
-// Drain answers the requests that wait for the service and the long polls, now and
-// from now on, with 503. Others are not affected. It may be called more than once.
+// Drain answers 503 to long polls and to requests that wait for the service, now and
+// from now on. Other requests are served. It may be called more than once.
 func (g *Gateway) Drain() {
 	g.polls.Drain(g.cfg.jitter)
 	g.service.Waiting.Drain()
 }
 
-// waiterFor makes the waiter of an exchange. All that one exchange waits is bounded
-// together.
+// waiterFor returns the waiter of an exchange. All waiting of one exchange has one
+// deadline.
 func (g *Gateway) waiterFor(x *exchange, known func() error) service.Waiter {
 	if x.waitUntil.IsZero() {
 		x.waitUntil = time.Now().Add(g.cfg.timeouts.wait)
 	}
-	return service.Waiter{Peer: g.boundOf(x.client), Place: &x.place, Known: known, Until: x.waitUntil}
+	return service.Waiter{Peer: g.limitKey(x.client), Place: &x.place, Known: known, Until: x.waitUntil}
 }
 
-// askFirst asks before a login or registration is passed on.
-func (g *Gateway) askFirst(ctx context.Context, x *exchange) *reply.Refusal {
+// requireService refuses a login or registration while the service cannot decide.
+func (g *Gateway) requireService(ctx context.Context, x *exchange) *reply.Refusal {
 	w := g.waiterFor(x, nil)
 	w.Open = true
 	if err := g.service.Ready(ctx, w); err != nil {
@@ -213,17 +211,13 @@ func (g *Gateway) askFirst(ctx context.Context, x *exchange) *reply.Refusal {
 	return nil
 }
 
-// peer returns the address of the other end of the connection; invalid on a
-// Unix socket.
-func peer(r *http.Request) netip.Addr { return clientaddr.Peer(r) }
-
-// clientAddress returns where a request comes from, through trusted proxies. The
-// second result reports whether the peer is one of them.
+// clientAddress returns the client's address, resolved through trusted proxies, and
+// whether the peer is one of them.
 func (g *Gateway) clientAddress(r *http.Request) (netip.Addr, bool) {
 	o := clientaddr.Of(r, g.live().TrustedProxies)
 	if o.Malformed != "" {
 		g.metrics.MalformedFor.Inc()
-		g.forWarned.Do(func() {
+		g.warnForwarded.Do(func() {
 			g.cfg.Log.LogAttrs(r.Context(), slog.LevelWarn, "X-Forwarded-For not understood, clients have the proxy's address",
 				slog.String("element", o.Malformed), slog.String("proxy", o.Addr.String()))
 		})
@@ -231,7 +225,7 @@ func (g *Gateway) clientAddress(r *http.Request) (netip.Addr, bool) {
 	return o.Addr, o.Trusted
 }
 
-// trusts reports whether an address is that of a trusted proxy.
+// trusts reports whether an address is a trusted proxy's.
 func (g *Gateway) trusts(a netip.Addr) bool {
 	return slices.ContainsFunc(g.live().TrustedProxies, func(p netip.Prefix) bool { return p.Contains(a) })
 }

@@ -107,7 +107,7 @@ func TestBoundOf(t *testing.T) {
 			if c.want != "" {
 				want = netip.MustParsePrefix(c.want)
 			}
-			if got := g.boundOf(x.client); got != want {
+			if got := g.limitKey(x.client); got != want {
 				t.Errorf("%v", got)
 			}
 			if got := g.waiterFor(x, nil).Peer; got != want {

@@ -19,7 +19,7 @@ import (
 	"github.com/discharger/discharger/discharger/wire"
 )
 
-// authenticate verifies a token of the gateway's and unseals the homeserver's.
+// authenticate verifies a gateway token and unseals the homeserver's.
 func (g *Gateway) authenticate(r *http.Request, x *exchange, c token.Credential) *reply.Refusal {
 	from := homeserver.Request{ClientIP: x.client}
 	ctx := r.Context()
@@ -28,12 +28,12 @@ func (g *Gateway) authenticate(r *http.Request, x *exchange, c token.Credential)
 	case x.route == routeLogout:
 		err = g.verifyLogout(ctx, x, c, from)
 	case x.route == routeLogoutAll && c.Kind == token.Rotate:
-		err = g.verifyEverywhere(ctx, x, c.Text, from)
+		err = g.verifyLogoutAll(ctx, x, c.Text, from)
 	case c.Kind == token.Held:
 		err = g.verifyHeld(ctx, x, c.Text, x.origin(r))
 	default:
-		if err = g.verifyRotate(ctx, x, c.Text, from); ranOut(err) {
-			err = g.verifyRanOut(ctx, x, c.Text, from, err)
+		if err = g.verifyRotate(ctx, x, c.Text, from); dischargeExpired(err) {
+			err = g.refuseExpired(ctx, x, c.Text, from, err)
 		}
 	}
 	if err != nil {
@@ -51,9 +51,8 @@ func (g *Gateway) authenticate(r *http.Request, x *exchange, c token.Credential)
 	return nil
 }
 
-// verifyAccess verifies the access macaroon in a token. It has to be of the mode
-// that the token claims: a bundle whose discharge was cut off is no token that
-// discharges are fetched for.
+// verifyAccess verifies the access macaroon of a token, which must have the mode of the
+// token's prefix: a bundle whose discharge was cut off is no held token.
 func (g *Gateway) verifyAccess(ctx context.Context, text string, from homeserver.Request) (id homeserver.Identity, narrowed bool, err error) {
 	b, err := token.ParseAccess(text)
 	if err != nil {
@@ -92,17 +91,18 @@ func (g *Gateway) verifyRotate(ctx context.Context, x *exchange, text string, fr
 	return g.outbox.Over(ctx, id)
 }
 
-// ranOut reports whether a bundle is refused because its discharge has run out.
-func ranOut(err error) bool {
+// dischargeExpired reports whether a bundle was refused because its discharge has
+// expired.
+func dischargeExpired(err error) bool {
 	var invalid *homeserver.Error
 	return errors.As(err, &invalid) && invalid.Kind == homeserver.ErrExpired && invalid.Part == homeserver.PartDischarge
 }
 
-// verifyRanOut returns why a bundle is refused whose discharge has run out: expired
-// is that it has. Some clients end for good at that answer. So it is given only if
-// the service can decide about a refresh, and could when the discharge ran out.
-func (g *Gateway) verifyRanOut(ctx context.Context, x *exchange, token string, from homeserver.Request, expired error) error {
-	id, err := g.verifyExpired(ctx, token, from)
+// refuseExpired returns the error for a bundle whose discharge has expired. Some
+// clients end the session for good at the answer "expired", so it is returned only if
+// the service can decide about a refresh now, and could when the discharge expired.
+func (g *Gateway) refuseExpired(ctx context.Context, x *exchange, token string, from homeserver.Request, expired error) error {
+	id, err := g.verifyUntimed(ctx, token, from)
 	if err != nil {
 		return expired
 	}
@@ -116,31 +116,31 @@ func (g *Gateway) verifyRanOut(ctx context.Context, x *exchange, token string, f
 		return err
 	}
 	if g.service.Link.Recovered() != signs || g.service.Link.CouldNotRefresh(id.Expires) {
-		return &client.UnavailableError{Err: errMayRefresh}
+		return &client.UnavailableError{Err: errWasUnavailable}
 	}
 	return expired
 }
 
-var errMayRefresh = errors.New("the service was away when the access token ran out")
+var errWasUnavailable = errors.New("service was unavailable when the access token expired")
 
-// verifyHeld verifies an access macaroon together with the discharge that the
-// gateway has for it, or fetches.
+// verifyHeld verifies an access macaroon with its cached discharge, or with one that it
+// fetches.
 func (g *Gateway) verifyHeld(ctx context.Context, x *exchange, text string, who upstream.Origin) error {
 	from := homeserver.Request{ClientIP: x.client}
 	p, ok := g.service.Discharges.Tokens.Get(text)
 	if !ok {
-		// Before anything is fetched on behalf of a token, it has to be genuine.
+		// Only a genuine token may cause a fetch.
 		var err error
-		if p, err = g.present(ctx, text, from); err != nil {
+		if p, err = g.verifyUncached(ctx, text, from); err != nil {
 			return err
 		}
 	}
 	if err := g.outbox.Over(ctx, p.Identity); err != nil {
-		x.identity = p.Identity // whose session it was
+		x.identity = p.Identity
 		return err
 	}
 	if p.Attenuated {
-		// Nor is anything fetched where the token is not good.
+		// Nor may a token whose own conditions are not met.
 		if _, err := g.hs.VerifyAccess(ctx, text[token.PrefixSize:], from); err != nil {
 			return err
 		}
@@ -148,27 +148,26 @@ func (g *Gateway) verifyHeld(ctx context.Context, x *exchange, text string, who 
 	id, err := g.verifyDischarged(ctx, p, who)
 	var invalid *homeserver.Error
 	if errors.As(err, &invalid) && boundElsewhere(invalid) {
-		// A policy bound the discharge to where the client was.
+		// A policy bound the discharge to the client's former address.
 		if err = errElsewhere; g.service.Discharges.Rebind(g.service.Discharges.Session(p.Identity.Session)) {
 			id, err = g.verifyDischarged(ctx, p, who)
 		}
 	}
 	x.identity, x.narrowed = id, p.Attenuated
 	if err != nil {
-		x.identity = p.Identity // whose session it was
+		x.identity = p.Identity
 	}
 	return err
 }
 
 var errElsewhere = errors.New("session is in use at another address")
 
-// boundElsewhere reports whether a discharge is bound to another address than the
-// client's.
+// boundElsewhere reports whether a discharge is bound to another client address.
 func boundElsewhere(e *homeserver.Error) bool {
 	return e.Part == homeserver.PartDischarge && e.Kind == homeserver.ErrNotMet && strings.HasPrefix(e.Condition, rawmacaroon.CondClientIP+" ")
 }
 
-// verifyDischarged verifies a held token with the discharge that there is.
+// verifyDischarged verifies a held token with its current discharge.
 func (g *Gateway) verifyDischarged(ctx context.Context, p *service.Presented, who upstream.Origin) (homeserver.Identity, error) {
 	wait := func() service.Waiter {
 		return g.waiterFor(exchangeOf(ctx), func() error { return g.outbox.Over(ctx, p.Identity) })
@@ -181,13 +180,13 @@ func (g *Gateway) verifyDischarged(ctx context.Context, p *service.Presented, wh
 	var invalid *homeserver.Error
 	if errors.As(err, &invalid) && invalid.Kind == homeserver.ErrExpired && invalid.Part == homeserver.PartDischarge {
 		g.service.Discharges.Drop(p.Identity.Session)
-		return id, &client.UnavailableError{Err: errors.New("a new discharge has expired already: clocks differ, here and at the service")}
+		return id, &client.UnavailableError{Err: errors.New("new discharge has already expired: clocks of gateway and service differ")}
 	}
 	return id, err
 }
 
-// present verifies a held token that was not seen before.
-func (g *Gateway) present(ctx context.Context, text string, from homeserver.Request) (*service.Presented, error) {
+// verifyUncached verifies a held token that is not in the cache.
+func (g *Gateway) verifyUncached(ctx context.Context, text string, from homeserver.Request) (*service.Presented, error) {
 	b, err := token.ParseAccess(text)
 	if err != nil {
 		return nil, err
@@ -207,20 +206,20 @@ func (g *Gateway) present(ctx context.Context, text string, from homeserver.Requ
 
 // openUpstream unseals the homeserver's token of a session.
 func (g *Gateway) openUpstream(id homeserver.Identity) (string, error) {
-	if o, ok := g.opened.Get(id.Session); ok && o.payload == id.Payload {
+	if o, ok := g.upstreamTokens.Get(id.Session); ok && o.payload == id.Payload {
 		return o.token, nil
 	}
 	token, err := g.sealer.OpenUpstream(id.Session, []byte(id.Payload))
 	if err != nil {
 		return "", err
 	}
-	g.opened.Put(id.Session, openedToken{payload: id.Payload, token: token})
+	g.upstreamTokens.Put(id.Session, openedToken{payload: id.Payload, token: token})
 	return token, nil
 }
 
-// refusal returns the answer to a token that is not accepted. An undecided call is
-// never an end of a session, and soft_logout is as the service decided. The message
-// states that the session is over only if it is.
+// refusal maps an error to a response. An undecided request never ends a session,
+// soft_logout is as the service decided, and the message states an end only if there is
+// one.
 func (g *Gateway) refusal(ctx context.Context, err error) *reply.Refusal {
 	var refused *client.RefusedError
 	var unavailable *client.UnavailableError
@@ -232,14 +231,14 @@ func (g *Gateway) refusal(ctx context.Context, err error) *reply.Refusal {
 		g.cfg.Log.LogAttrs(ctx, slog.LevelWarn, "service is unavailable, request answered 503", slog.Any("error", err))
 		return reply.Undecided(unavailable.RetryAfter)
 	case errors.Is(err, client.ErrBadRequest):
-		g.cfg.Log.LogAttrs(ctx, slog.LevelError, "service does not accept the gateway's requests", slog.Any("error", err))
+		g.cfg.Log.LogAttrs(ctx, slog.LevelError, "service rejects the gateway's requests as malformed", slog.Any("error", err))
 		return reply.Undecided(0)
 	case errors.Is(err, homeserver.ErrUnknownKey):
 		return g.unknownKey(ctx, err)
 	case errors.Is(err, homeserver.ErrRetiredKey):
 		return reply.UnknownToken("The session is over: its key was retired. Log in again.", true)
 	case errors.As(err, &invalid) && boundElsewhere(invalid):
-		return reply.UnknownToken("Access token is for another address.", true) // the client refreshes, and gets one for this
+		return reply.UnknownToken("Access token is for another address.", true) // the client refreshes, and gets a token for its address
 	case errors.Is(err, errElsewhere):
 		return reply.Forbidden("This access token was used from another address a moment ago.")
 	case errors.Is(err, homeserver.ErrNotMet):
@@ -252,31 +251,31 @@ func (g *Gateway) refusal(ctx context.Context, err error) *reply.Refusal {
 	return reply.UnknownToken("Unknown access token.", true)
 }
 
-// unknownKey answers a token that was made with a key that is not in the ring. The
-// key may be newer than the key file that this process has read, so the request is
-// undecided. Such a token is easily forged.
+// unknownKey answers a token of a key that is not in the ring with 503: the key may be
+// newer than the key file that this process has read. Such tokens are easily forged, so
+// they do not count as errors.
 func (g *Gateway) unknownKey(ctx context.Context, err error) *reply.Refusal {
 	g.metrics.UnknownKeys.Inc()
 	g.cfg.Log.LogAttrs(ctx, slog.LevelWarn, "unknown key, request answered 503", slog.Any("error", err))
 	return reply.Undecided(0)
 }
 
-// refused turns a refusal of the service's into an answer: the end of the
-// session, or that of this request.
+// refused maps a refusal by the service to the end of the session or the denial of a
+// request.
 func (g *Gateway) refused(ctx context.Context, r *client.RefusedError) *reply.Refusal {
 	switch {
 	case r.Ended:
-		return reply.UnknownToken("The session is over: "+sentence(r), r.SoftLogout)
+		return reply.UnknownToken("The session is over: "+messageOf(r), r.SoftLogout)
 	case r.Reason == wire.ReasonTokenSuperseded:
-		return reply.UnknownToken("The access token has expired: "+sentence(r), true)
+		return reply.UnknownToken("The access token has expired: "+messageOf(r), true)
 	case r.Reason == wire.ReasonTokenRequired, r.Reason == wire.ReasonTokenInvalid, r.Reason == wire.ReasonHomeserverRequired:
-		g.cfg.Log.LogAttrs(ctx, slog.LevelError, "service refuses the gateway's request, its keys or its configuration are wrong", slog.Any("error", r))
+		g.cfg.Log.LogAttrs(ctx, slog.LevelError, "service refuses the gateway, check its keys and configuration", slog.Any("error", r))
 		return reply.Undecided(0)
 	}
-	return reply.Forbidden("This request was refused: " + sentence(r))
+	return reply.Forbidden("This request was refused: " + messageOf(r))
 }
 
-func sentence(r *client.RefusedError) string {
+func messageOf(r *client.RefusedError) string {
 	if r.Message != "" {
 		return r.Message
 	}

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/discharger/discharger/discharger/clientaddr"
 	"github.com/discharger/discharger/discharger/gateway/upstream"
 )
 
@@ -111,8 +112,8 @@ func BenchmarkIdentify(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
 				r.Header["Authorization"] = []string{"Bearer " + token}
-				x := &exchange{method: "GET", client: peer(r)}
-				f := x.enter(r)
+				x := &exchange{method: "GET", client: clientaddr.Peer(r)}
+				f := x.matchRoute(r)
 				if f == nil {
 					f = w.gateway.identify(r, x)
 				}

@@ -14,6 +14,7 @@ import (
 
 	"github.com/discharger/discharger/discharger/bundle"
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/clientaddr"
 	"github.com/discharger/discharger/discharger/gateway/matrix"
 	"github.com/discharger/discharger/discharger/gateway/outbox"
 	"github.com/discharger/discharger/discharger/gateway/service"
@@ -53,9 +54,9 @@ func accessMacaroon(t *testing.T, text string) *macaroon.Macaroon {
 func (w *world) identified(token string) int {
 	r := httptest.NewRequest("GET", upstream.PathWhoami, nil)
 	r.Header.Set("Authorization", "Bearer "+token)
-	x := &exchange{method: r.Method, client: peer(r)}
+	x := &exchange{method: r.Method, client: clientaddr.Peer(r)}
 	r = r.WithContext(context.WithValue(r.Context(), exchangeKey{}, x))
-	f := x.enter(r)
+	f := x.matchRoute(r)
 	if f == nil {
 		f = w.gateway.identify(r, x)
 	}

@@ -41,17 +41,17 @@ const (
 // clientPrefix begins the paths of the client-server API.
 const clientPrefix = "/_matrix/client/"
 
-// readsBody reports whether the gateway reads the body of a request before it
-// passes it on.
+// readsBody reports whether the gateway parses the body of a request before forwarding
+// it.
 func readsBody(r route) bool {
 	return r.HandsOut() || r == routePassword || r == routeDeleteDevices
 }
 
-// enter reads the target of a request and finds its route. It fails for a request
-// that must not be passed on, whoever sends it.
-func (x *exchange) enter(r *http.Request) *reply.Refusal {
+// matchRoute parses the target of a request and sets its route. It refuses requests
+// that must not be forwarded with any token.
+func (x *exchange) matchRoute(r *http.Request) *reply.Refusal {
 	x.path, _, _ = strings.Cut(r.RequestURI, "?")
-	if !passable(r.Method) {
+	if !allowedMethod(r.Method) {
 		return reply.Unrecognized(http.StatusMethodNotAllowed)
 	}
 	target, err := matrix.ParseTarget(r.RequestURI)
@@ -67,9 +67,9 @@ func (x *exchange) enter(r *http.Request) *reply.Refusal {
 	return nil
 }
 
-// passable reports whether a method is one of Matrix's, or harmless. TRACE is
-// not: its answer is the request, with the homeserver's token in it.
-func passable(method string) bool {
+// allowedMethod reports whether a method is used by Matrix, or harmless. TRACE is not: its
+// response would echo the homeserver's token.
+func allowedMethod(method string) bool {
 	switch method {
 	case http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodDelete, http.MethodOptions, http.MethodPatch:
 		return true
@@ -77,19 +77,19 @@ func passable(method string) bool {
 	return false
 }
 
-// setRawPath makes a URL be written with a path as it is.
+// setRawPath makes a URL encode to exactly this path.
 func setRawPath(u *url.URL, path string) {
 	if u.EscapedPath() != path {
 		u.Opaque = path
 	}
 }
 
-// checkBody decides about the content type of a request where tokens from before the
-// gateway are refused. Homeservers look for tokens in forms too, and differ in how
-// they read the header. So there is one of it, in the grammar of RFC 9110, and a form
-// carries no token.
+// checkBody checks the content type of a request where legacy tokens are refused.
+// Homeservers also look for tokens in forms, and differ in how they read the header. So
+// exactly one well-formed Content-Type (RFC 9110) is accepted, and a form contains no
+// token.
 func (g *Gateway) checkBody(w http.ResponseWriter, r *http.Request, x *exchange) *reply.Refusal {
-	if r.ContentLength == 0 || !g.live().Legacy.bounds() {
+	if r.ContentLength == 0 || !g.live().Legacy.restricts() {
 		return nil
 	}
 	mediaType, ok := matrix.ContentType(r.Header["Content-Type"])
@@ -107,11 +107,11 @@ func (g *Gateway) checkBody(w http.ResponseWriter, r *http.Request, x *exchange)
 	case mediaType != matrix.TypeForm && mediaType != matrix.TypeMultipart:
 		return nil
 	case body == matrix.BodyAny && hasCredential(r):
-		return nil // a homeserver that also finds a token in the body refuses the request
+		return nil // a homeserver refuses a request with a second token in its body
 	case mediaType == matrix.TypeMultipart || x.match.Route != nil && body == matrix.BodyAny:
 		return reply.MissingToken("A body of this content type needs an access token in the Authorization header.")
 	}
-	limitBody(w, bodyPatience)
+	limitBody(w, bodyTimeout)
 	data, f := g.readRequest(r)
 	if f != nil {
 		return f
@@ -123,14 +123,13 @@ func (g *Gateway) checkBody(w http.ResponseWriter, r *http.Request, x *exchange)
 	return nil
 }
 
-// hasCredential reports whether a token is elsewhere than in the body.
+// hasCredential reports whether there is a token outside the body.
 func hasCredential(r *http.Request) bool {
 	c, err := token.FindCredential(r)
 	return err == nil && (c.Text != "" || r.Header[token.HeaderAuthorization] != nil)
 }
 
-// checkCondition decides about a condition of a holder's for the request that
-// ctx belongs to.
+// checkCondition checks a condition that a holder added, for the exchange of ctx.
 func checkCondition(ctx context.Context, c homeserver.Caveat) error {
 	name, arg := rawmacaroon.CutCondition(c.Condition)
 	x := exchangeOf(ctx)
@@ -151,8 +150,8 @@ func checkCondition(ctx context.Context, c homeserver.Caveat) error {
 	return nil
 }
 
-// enterRoom reports whether a token narrowed to a room may be used for the request,
-// and notes the room for [Gateway.confine].
+// enterRoom reports whether a token narrowed to a room is accepted for the request, and
+// records the room for [Gateway.confine].
 func (x *exchange) enterRoom(id string) bool {
 	if !x.match.Allows(matrix.Limited | matrix.InRoom) {
 		return false
@@ -166,15 +165,14 @@ func (x *exchange) enterRoom(id string) bool {
 	return true
 }
 
-// confine withholds an answer to a token narrowed to a room if it holds events
-// of another one: a homeserver may look an event up by its id alone. Every event has
-// to name its room.
+// confine withholds a response to a token narrowed to a room if an event in it is of
+// another room or names none: a homeserver may look an event up by its id alone.
 func (g *Gateway) confine(resp *http.Response, x *exchange) error {
-	refused := failed{reply.Forbidden("This access token was narrowed to a room, and the answer is about more than that.")}
+	refused := refusalError{reply.Forbidden("This access token was narrowed to a room, and the answer is about more than that.")}
 	data, err := jsonbody.ReadResponseWith(resp, func(r io.Reader) ([]byte, error) { return g.bodies.Read(r, &x.body) })
 	switch {
 	case errors.Is(err, jsonbody.ErrNoRoom):
-		return failed{tooMany(x.route)}
+		return refusalError{tooMany(x.route)}
 	case err != nil:
 		return refused
 	}
@@ -213,8 +211,8 @@ func (g *Gateway) confine(resp *http.Response, x *exchange) error {
 
 const memberRoom = "room_id"
 
-// inRoom reports whether no event in a value names another room. The content of an
-// event is its sender's, and may name any.
+// inRoom reports whether no event in a value names another room. It skips event
+// content, which its sender controls.
 func inRoom(v any, room string) bool {
 	switch v := v.(type) {
 	case map[string]any:

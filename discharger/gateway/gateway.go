@@ -33,60 +33,58 @@ import (
 
 const defaultCacheBytes = 256 << 20
 
-// forEver is longer than any token lives.
-const forEver = 100 * 365 * 24 * time.Hour
+// noExpiry is a leeway beyond the lifetime of any token.
+const noExpiry = 100 * 365 * 24 * time.Hour
 
-// Gateway is an HTTP handler in front of a homeserver. It may be used
-// concurrently.
+// Gateway is an HTTP handler in front of a homeserver. It is safe for concurrent use.
 type Gateway struct {
-	cfg        Config                 // without what a reload replaces
-	current    atomic.Pointer[Config] // as loaded last; see live
-	homeserver *upstream.Client
-	hs         *homeserver.Homeserver
-	lenient    *homeserver.Homeserver // looks at no times
-	client     *client.Client
-	sealer     *token.Sealer
-	proxy      *httputil.ReverseProxy
-	metrics    *metrics.Metrics
-	outbox     *outbox.Outbox
-	service    *service.Client
-	limiter    *admission.Limiter
-	bodies     *jsonbody.Room
-	opened     *cache.Cache[caveat.SessionID, openedToken]
-	owners     *cache.Cache[[sha256.Size]byte, owner]
-	leases     admission.Leases
-	// Parameters of user-interactive authentication.
+	cfg            Config                 // without the fields that Reload replaces
+	current        atomic.Pointer[Config] // latest; see live
+	homeserver     *upstream.Client
+	hs             *homeserver.Homeserver
+	untimed        *homeserver.Homeserver // ignores expiries
+	client         *client.Client
+	sealer         *token.Sealer
+	proxy          *httputil.ReverseProxy
+	metrics        *metrics.Metrics
+	outbox         *outbox.Outbox
+	service        *service.Client
+	limiter        *admission.Limiter
+	bodies         *jsonbody.Room
+	upstreamTokens *cache.Cache[caveat.SessionID, openedToken]
+	owners         *cache.Cache[[sha256.Size]byte, owner]
+	leases         admission.Leases
+	// parameters of user-interactive authentication, of users and of registrations
 	uiaUsers, uiaRegistrations *uia.Sessions
 	polls                      admission.Polls
-	// canonical remembers bundles that were found to be in the one form that
-	// is accepted.
-	canonical *cache.Cache[string, struct{}]
-	nonce     [32]byte  // of this process, for request-ids
-	forWarned sync.Once // that X-Forwarded-For is not understood
+	// canonical caches bundles that are in the one accepted form.
+	canonical     *cache.Cache[string, struct{}]
+	nonce         [32]byte  // per process, for request ids
+	warnForwarded sync.Once // malformed X-Forwarded-For
 
-	shortLogin sync.Once // a lifetime of the homeserver's was logged
+	warnLifetime sync.Once // lifetime of the homeserver's tokens
 
-	homeserverProbe probe // whether it answers
-	outboxProbe     probe // whether it can be written
+	homeserverProbe probe
+	outboxProbe     probe
 
 	feed       *homeserver.Feed
-	feedLost   chan struct{}      // the connection of the feed has ended
-	cancel     context.CancelFunc // of what goes on in the background
+	feedLost   chan struct{}      // signals that the feed's connection has ended
+	cancel     context.CancelFunc // stops the background goroutines
 	background sync.WaitGroup
-	caches     []func() int // bytes of each
-	closeIdle  func()       // closes idle connections to the service
+	caches     []func() int // sizes in bytes
+	closeIdle  func()       // to the service
 
-	reloading sync.Mutex // held by Reload
+	reloading sync.Mutex
 }
 
-// openedToken is a homeserver's token that was unsealed.
+// openedToken is an unsealed token of the homeserver.
 type openedToken struct {
-	payload string // what it was sealed in
+	payload string // the sealed form
 	token   string
 }
 
-// New checks a configuration and makes a gateway. It connects to nobody. The
-// caller has to Close it.
+// New returns a gateway that runs in the background until [Gateway.Close]. It waits for
+// no connection.
 func New(cfg Config) (*Gateway, error) {
 	g, err := newGateway(cfg)
 	if err != nil {
@@ -101,7 +99,7 @@ func newGateway(cfg Config) (*Gateway, error) {
 		return nil, err
 	}
 	if cfg.Outbox == "" {
-		return nil, errors.New("no file for the vault")
+		return nil, errors.New("outbox is empty")
 	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
@@ -157,17 +155,17 @@ func newGateway(cfg Config) (*Gateway, error) {
 	return g, nil
 }
 
-// openOutbox opens the outbox. The feed comes after it: it has the outbox revoke.
+// openOutbox opens the outbox, before the feed, which calls it.
 func (g *Gateway) openOutbox(cfg *Config) (err error) {
 	g.outbox, err = outbox.Open(outbox.Config{
 		Path: cfg.Outbox, Service: g.service.API, Patient: g.client, Homeserver: g.homeserver, Sealer: g.sealer, Leases: &g.leases,
 		CacheBytes: cfg.CacheBytes / wholeCache * outbox.Shares, Log: cfg.Log, Clock: cfg.clock, Jitter: cfg.jitter,
-		Timeouts: outbox.Timeouts{Service: cfg.timeouts.order, Homeserver: cfg.timeouts.upstream, Race: cfg.timeouts.race},
+		Timeouts: outbox.Timeouts{Service: cfg.timeouts.revoke, Homeserver: cfg.timeouts.upstream, Race: cfg.timeouts.race},
 		Periods:  func() (time.Duration, time.Duration) { live := g.live(); return live.Reconcile, live.ForgetAfter },
 		Revoked:  func(id homeserver.Identity) (soft, revoked bool) { return g.feed.RevokedKind(id) },
 		OnEnd: func(id caveat.SessionID) {
 			g.service.Discharges.Drop(id)
-			g.opened.Remove(id)
+			g.upstreamTokens.Remove(id)
 		},
 		OnChange:          g.service.Link.Changed,
 		ObserveRevocation: func(err error) { g.metrics.Revocations.WithLabelValues(metrics.Result(err)).Inc() },
@@ -176,7 +174,7 @@ func (g *Gateway) openOutbox(cfg *Config) (err error) {
 	return err
 }
 
-// newVerifiers makes the verifiers of tokens.
+// newVerifiers creates the two verifiers of tokens.
 func (g *Gateway) newVerifiers() (err error) {
 	keys := g.live()
 	hc := homeserver.Config{
@@ -187,12 +185,12 @@ func (g *Gateway) newVerifiers() (err error) {
 	if g.hs, err = homeserver.New(hc); err != nil {
 		return err
 	}
-	hc.Check, hc.Leeway, hc.CacheBytes = checkLogout, forEver, -1
-	g.lenient, err = homeserver.New(hc)
+	hc.Check, hc.Leeway, hc.CacheBytes = checkLogout, noExpiry, -1
+	g.untimed, err = homeserver.New(hc)
 	return err
 }
 
-// connect makes what asks the service and what passes on to the homeserver.
+// connect creates the clients of the service, the proxy and the caches.
 func (g *Gateway) connect() (err error) {
 	cfg := &g.cfg
 	toService := upstream.NewTransport(cfg.dial)
@@ -206,7 +204,7 @@ func (g *Gateway) connect() (err error) {
 		return err
 	}
 	ac.Patience = -1
-	once, err := client.New(ac) // what fails is made up for later
+	once, err := client.New(ac) // the outbox retries
 	if err != nil {
 		return err
 	}
@@ -218,7 +216,7 @@ func (g *Gateway) connect() (err error) {
 	if err != nil {
 		return err
 	}
-	_, _ = cryptorand.Read(g.nonce[:]) // never fails
+	_, _ = cryptorand.Read(g.nonce[:])
 	g.bodies = jsonbody.NewRoom(jsonbody.DefaultRoom)
 	g.limiter = admission.NewLimiter(cfg.Limits, cfg.clock)
 	if err := g.newCaches(); err != nil {
@@ -231,12 +229,12 @@ func (g *Gateway) connect() (err error) {
 	return nil
 }
 
-// Format writes where the gateway leads and no secret, whatever the verb.
+// Format writes the upstream URL and no secret, for every verb.
 func (g *Gateway) Format(s fmt.State, _ rune) {
 	_, _ = io.WriteString(s, "gateway to "+g.cfg.Upstream)
 }
 
-// start begins the work beside requests.
+// start starts the background goroutines.
 func (g *Gateway) start() {
 	ctx, cancel := context.WithCancel(context.Background())
 	g.cancel = cancel
@@ -246,36 +244,33 @@ func (g *Gateway) start() {
 	g.background.Go(func() { g.inspectUpstream(ctx) })
 }
 
-// Close ends what goes on beside requests, reports what was seen in use until
-// then, and closes the file. Requests should be over; what those that are not
-// would write down is only logged.
+// Close stops the background goroutines, reports the epochs seen in use, and closes the
+// outbox. Requests should have ended: revocations of later ones are only logged.
 func (g *Gateway) Close() error {
 	g.cancel()
 	g.outbox.Stop()
 	g.background.Wait()
 	g.closeIdle()
 	g.homeserver.Close()
-	ctx, cancel := context.WithTimeout(context.Background(), g.cfg.timeouts.order)
+	ctx, cancel := context.WithTimeout(context.Background(), g.cfg.timeouts.revoke)
 	defer cancel()
 	g.service.Epochs.Flush(ctx)
 	return g.outbox.Close()
 }
 
-// wholeCache is what Config.CacheBytes is divided into. The parts in use depend on
-// the mode of most sessions.
+// wholeCache is the number of shares of Config.CacheBytes. How full each cache gets
+// depends on the mode of most sessions.
 const wholeCache = 64
 
-// verifiedParts is the part of it for the verifier's cache.
+// verifiedParts are the shares of the verifier's cache.
 const verifiedParts = 16
 
-// How long entries are kept that are not used. A client that waits for news comes
-// every half minute.
-const (
-	openedIdle = time.Hour
-)
+// openedIdle is how long an unused entry stays. A polling client returns every 30
+// seconds.
+const openedIdle = time.Hour
 
-// newRecent makes a cache of some parts of Config.CacheBytes.
-func newRecent[K comparable, V any](g *Gateway, parts int, cfg cache.Config[K, V]) (*cache.Cache[K, V], error) {
+// newCache creates a cache of some shares of Config.CacheBytes.
+func newCache[K comparable, V any](g *Gateway, parts int, cfg cache.Config[K, V]) (*cache.Cache[K, V], error) {
 	cfg.Bytes = max(1, g.cfg.CacheBytes/wholeCache*parts)
 	kept, err := cache.New(cfg.WithClock(g.cfg.clock))
 	if err != nil {
@@ -285,23 +280,23 @@ func newRecent[K comparable, V any](g *Gateway, parts int, cfg cache.Config[K, V
 	return kept, nil
 }
 
-// newCaches makes what the gateway keeps in memory beside what it is busy with.
+// newCaches creates the gateway's own caches.
 func (g *Gateway) newCaches() (err error) {
-	if g.opened, err = newRecent(g, 4, cache.ByID[caveat.SessionID](openedIdle, func(o openedToken) int { return len(o.payload) + len(o.token) })); err != nil {
+	if g.upstreamTokens, err = newCache(g, 4, cache.ByID[caveat.SessionID](openedIdle, func(o openedToken) int { return len(o.payload) + len(o.token) })); err != nil {
 		return err
 	}
-	if g.owners, err = newRecent(g, 1, cache.Config[[32]byte, owner]{
+	if g.owners, err = newCache(g, 1, cache.Config[[32]byte, owner]{
 		Idle: whoamiLife, Size: func(_ [32]byte, o owner) int { return len(o.user) },
 	}); err != nil {
 		return err
 	}
-	g.canonical, err = newRecent(g, 6, cache.Config[string, struct{}]{
+	g.canonical, err = newCache(g, 6, cache.Config[string, struct{}]{
 		Idle: openedIdle, Hash: service.TokenHash, Size: func(token string, _ struct{}) int { return len(token) },
 	})
 	return err
 }
 
-// cacheBytes returns how much memory the caches take.
+// cacheBytes returns the memory of all caches.
 func (g *Gateway) cacheBytes() (n int) {
 	n = g.service.CacheBytes() + g.outbox.CacheBytes()
 	for _, bytes := range g.caches {
@@ -310,7 +305,7 @@ func (g *Gateway) cacheBytes() (n int) {
 	return n
 }
 
-// newFeed makes the follower of the service's revocations.
+// newFeed creates the feed of the service's revocations.
 func (g *Gateway) newFeed() (*homeserver.Feed, error) {
 	return homeserver.NewFeed(homeserver.FeedConfig{
 		Client: g.client, OnEvent: g.outbox.Revoked, OnGap: g.outbox.Missed, OnCurrent: g.recovered, OnDisconnect: g.disconnected,
@@ -318,7 +313,7 @@ func (g *Gateway) newFeed() (*homeserver.Feed, error) {
 	}.WithClock(g.cfg.clock))
 }
 
-// follow runs the feed until ctx ends.
+// follow runs the feed until ctx is done.
 func (g *Gateway) follow(ctx context.Context) {
 	go g.reconnect(ctx)
 	if err := g.feed.Run(ctx); err != nil {
@@ -326,8 +321,8 @@ func (g *Gateway) follow(ctx context.Context) {
 	}
 }
 
-// recovered is called when the feed has become current, and ends every pause
-// after calls to the service that were not decided.
+// recovered is called when the feed has become current. It ends the pauses between
+// retries at the service.
 func (g *Gateway) recovered() {
 	if outage := g.service.Link.Connected(); outage > 0 {
 		g.cfg.Log.LogAttrs(context.Background(), slog.LevelInfo, "service is available again", slog.Duration("outage", outage))
@@ -337,11 +332,11 @@ func (g *Gateway) recovered() {
 }
 
 // disconnected is called when the feed's connection has ended or failed. It logs an
-// outage when a second attempt in a row has failed: a service that restarts or reads
-// new keys ends the connection too.
+// outage after the second failure in a row: a restart or reload of the service ends the
+// connection too.
 func (g *Gateway) disconnected(err error) {
 	if g.service.Link.Disconnected() && !g.polls.IsDrained() {
-		g.cfg.Log.LogAttrs(context.Background(), slog.LevelWarn, "service is unavailable, retrying; sessions go on until their discharges expire",
+		g.cfg.Log.LogAttrs(context.Background(), slog.LevelWarn, "service is unavailable, retrying; sessions continue until their discharges expire",
 			slog.Any("error", err))
 	}
 	select {
@@ -350,7 +345,7 @@ func (g *Gateway) disconnected(err error) {
 	}
 }
 
-// reconnect ends the feed's pauses early, until ctx ends.
+// reconnect ends the feed's pauses early, until ctx is done.
 func (g *Gateway) reconnect(ctx context.Context) {
 	for {
 		select {

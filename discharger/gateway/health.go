@@ -16,100 +16,100 @@ import (
 	"github.com/discharger/discharger/discharger/gateway/upstream"
 )
 
-// Health has the errors of the gateway's parts; nil: the part works.
+// Health holds the error of each part of the gateway; nil: the part works.
 type Health struct {
-	// Homeserver: without it, every request is answered 502.
+	// Homeserver is the error of the last probe. Without the homeserver, every request
+	// is answered 502.
 	Homeserver error
 	// Outbox is the error of the last write probe. Without the file, sessions work, but
-	// pending calls are lost: ends of sessions that are still to be sent to the service,
-	// and devices that are still to be logged out.
+	// pending revocations and logouts of devices are lost.
 	Outbox error
-	// Service is why the feed is not current. Without the service, a session goes on
-	// until its discharge expires. Another gateway is no better off.
+	// Service reports that the feed is not current. Without the service, sessions
+	// continue until their discharges expire. Other gateways have the same problem.
 	Service error
 }
 
 // Ready reports whether a load balancer should send requests to this gateway: the
-// homeserver answers, and the outbox can be written. The service does not count:
-// clients whose discharges have not expired are not to be sent away with it.
+// homeserver answers and the outbox is writable. The service does not count: clients
+// with unexpired discharges are served without it.
 func (h Health) Ready() bool { return h.Homeserver == nil && h.Outbox == nil }
 
-// Health requests something of the homeserver and writes to the outbox, unless that was
-// done a moment ago, and waits no longer than ctx or two seconds.
+// Health probes the homeserver and the outbox, unless a recent result is cached. It
+// returns within two seconds.
 func (g *Gateway) Health(ctx context.Context) Health {
 	ctx, cancel := context.WithTimeout(ctx, g.cfg.timeouts.health)
 	defer cancel()
 	now := g.cfg.clock()
-	h := Health{Homeserver: g.homeserverProbe.ask(ctx, now), Outbox: g.outboxProbe.ask(ctx, now)}
+	h := Health{Homeserver: g.homeserverProbe.result(ctx, now), Outbox: g.outboxProbe.result(ctx, now)}
 	if s := g.feed.Status(); !s.Connected || !s.Current {
-		h.Service = errSilent
+		h.Service = errFeedStale
 		if !s.LastContact.IsZero() {
-			h.Service = fmt.Errorf("%w, last contact %s ago", errSilent, s.Staleness.Truncate(time.Second))
+			h.Service = fmt.Errorf("%w, last contact %s ago", errFeedStale, s.Staleness.Truncate(time.Second))
 		}
 	}
 	return h
 }
 
 const (
-	homeserverLife  = time.Second      // of an answer of the homeserver's, to those who ask how it is
-	outboxProbeLife = 10 * time.Second // of a successful write: it is one to the disk
-	failureLife     = time.Second
+	homeserverLife  = time.Second      // of a successful probe
+	outboxProbeLife = 10 * time.Second // of a successful write, which costs an fsync
+	failureLife     = time.Second      // of a failed probe or write
 )
 
 var (
-	errSilent = errors.New("not connected to its feed of revocations")
-	errNoTime = errors.New("no answer in time")
+	errFeedStale    = errors.New("not connected to its feed of revocations")
+	errProbeTimeout = errors.New("timed out")
 )
 
 func (g *Gateway) newProbes() {
-	g.homeserverProbe = probe{life: homeserverLife, timeouts: g.cfg.timeouts.health, check: func(ctx context.Context) error {
+	g.homeserverProbe = probe{life: homeserverLife, timeout: g.cfg.timeouts.health, check: func(ctx context.Context) error {
 		status, _, err := g.homeserver.Get(ctx, upstream.PathVersions, "", upstream.Origin{})
 		if err == nil && status >= 500 {
 			err = &upstream.StatusError{Status: status}
 		}
 		return err
 	}}
-	g.outboxProbe = probe{life: outboxProbeLife, timeouts: g.cfg.timeouts.health, check: func(context.Context) error { return g.outbox.Store.Probe(g.cfg.clock()) }}
+	g.outboxProbe = probe{life: outboxProbeLife, timeout: g.cfg.timeouts.health, check: func(context.Context) error { return g.outbox.Store.Probe(g.cfg.clock()) }}
 }
 
-// probe tries something out for all who ask whether it works, and remembers for
-// a moment whether it did: those who ask are many, and come at any rate.
+// probe shares one check, and its result for a while, among all callers.
 type probe struct {
-	life     time.Duration // for which a success counts
-	timeouts time.Duration // with one try
-	check    func(context.Context) error
+	life    time.Duration // of a successful result
+	timeout time.Duration // of one check
+	check   func(context.Context) error
 
-	mu    sync.Mutex
-	until time.Time     // for which err counts
-	err   error         // of the latest try
-	trial chan struct{} // closed when the one under way has ended; nil: there is none
+	mu      sync.Mutex
+	until   time.Time     // end of life of err
+	err     error         // of the latest check
+	running chan struct{} // closed when the current check has ended; nil: none runs
 }
 
-// ask says whether it works. A try goes on when nobody waits for it any more.
-func (p *probe) ask(ctx context.Context, now time.Time) error {
+// result returns the cached result or that of a new check, which continues after ctx is
+// done.
+func (p *probe) result(ctx context.Context, now time.Time) error {
 	p.mu.Lock()
 	if now.Before(p.until) {
 		defer p.mu.Unlock()
 		return p.err
 	}
-	if p.trial == nil {
-		p.trial = make(chan struct{})
+	if p.running == nil {
+		p.running = make(chan struct{})
 		go p.try(context.WithoutCancel(ctx), now)
 	}
-	trial := p.trial
+	running := p.running
 	p.mu.Unlock()
 	select {
-	case <-trial:
+	case <-running:
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		return p.err
 	case <-ctx.Done():
-		return errNoTime
+		return errProbeTimeout
 	}
 }
 
 func (p *probe) try(ctx context.Context, now time.Time) {
-	ctx, cancel := context.WithTimeout(ctx, p.timeouts)
+	ctx, cancel := context.WithTimeout(ctx, p.timeout)
 	defer cancel()
 	err := p.check(ctx)
 	p.mu.Lock()
@@ -118,17 +118,16 @@ func (p *probe) try(ctx context.Context, now time.Time) {
 	if err != nil {
 		p.until = now.Add(failureLife)
 	}
-	close(p.trial)
-	p.trial = nil
+	close(p.running)
+	p.running = nil
 }
 
-// upstreamPause is between two attempts to ask the homeserver something at the
-// start.
+// upstreamPause is the pause between two requests of [Gateway.inspectUpstream].
 const upstreamPause = 5 * time.Second
 
-// inspectUpstream asks the homeserver once how clients log in, and warns if the
-// gateway can do nothing for them: where logins are delegated to an
-// authentication service, tokens do not come from the homeserver.
+// inspectUpstream reads the homeserver's login flows once, and warns if logins are
+// delegated to an authentication service: then tokens do not come from the homeserver,
+// and the gateway cannot replace them.
 func (g *Gateway) inspectUpstream(ctx context.Context) {
 	for first := true; ; first = false {
 		status, body, err := g.homeserver.Get(ctx, upstream.PathLoginFlows, "", upstream.Origin{})
@@ -136,22 +135,22 @@ func (g *Gateway) inspectUpstream(ctx context.Context) {
 		case ctx.Err() != nil:
 			return
 		case err == nil && status == http.StatusNotFound, err == nil && delegated(body):
-			g.cfg.Log.LogAttrs(ctx, slog.LevelWarn, "the homeserver delegates logins to an authentication service: "+
-				"tokens that come from there are passed on as they are, and the gateway cannot revoke them")
+			g.cfg.Log.LogAttrs(ctx, slog.LevelWarn, "homeserver delegates logins to an authentication service, "+
+				"whose tokens are forwarded unchanged and cannot be revoked")
 			return
 		case err == nil && status == http.StatusOK:
 			return
 		case first:
-			g.cfg.Log.LogAttrs(ctx, slog.LevelWarn, "the homeserver does not answer yet", slog.String("upstream", g.cfg.Upstream),
+			g.cfg.Log.LogAttrs(ctx, slog.LevelWarn, "homeserver is unreachable, retrying", slog.String("upstream", g.cfg.Upstream),
 				slog.Int("status", status), slog.Any("error", err))
 		}
-		if !sleepInspect(ctx, upstreamPause) {
+		if !sleep(ctx, upstreamPause) {
 			return
 		}
 	}
 }
 
-// delegated reads the ways to log in.
+// delegated reports whether login flows name an authentication service (MSC3824).
 func delegated(body jsonbody.Object) bool {
 	var flows []map[string]any
 	if err := json.Unmarshal(body.Get("flows"), &flows); err != nil {
@@ -165,8 +164,8 @@ func delegated(body jsonbody.Object) bool {
 	return false
 }
 
-// sleep waits, and reports whether ctx goes on.
-func sleepInspect(ctx context.Context, d time.Duration) bool {
+// sleep waits for d, and reports false if ctx is done.
+func sleep(ctx context.Context, d time.Duration) bool {
 	if d <= 0 {
 		return ctx.Err() == nil
 	}
@@ -180,8 +179,8 @@ func sleepInspect(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// refuseLoop returns the answer to a request that passed this gateway before; nil:
-// it did not. The answer has the name too, for CheckUpstream.
+// refuseLoop refuses a request that this gateway has forwarded before. The response
+// contains the gateway's name, for [Gateway.CheckUpstream].
 func (g *Gateway) refuseLoop(w http.ResponseWriter, r *http.Request) *reply.Refusal {
 	if !g.homeserver.Looped(r.Header) {
 		return nil
@@ -195,10 +194,9 @@ func (g *Gateway) refuseLoop(w http.ResponseWriter, r *http.Request) *reply.Refu
 	}
 }
 
-// CheckUpstream asks upstream something, and returns
-// [upstream.ErrLoop] if the request comes
-// back. The gateway must be serving. A homeserver that does not answer is no error:
-// it may come later.
+// CheckUpstream requests something of upstream, and returns [upstream.ErrLoop] if the
+// request comes back to this gateway, which must be serving. An unreachable homeserver
+// is no error: it may start later.
 func (g *Gateway) CheckUpstream(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, g.cfg.timeouts.health)
 	defer cancel()

@@ -19,7 +19,7 @@ func TestHealth(t *testing.T) {
 	eventually(t, "all is well", func() bool { return w.gateway.Health(ctx) == Health{} })
 	w.down.Store(true)
 	w.service.CloseClientConnections()
-	eventually(t, "the service is missed", func() bool { return errors.Is(w.gateway.Health(ctx).Service, errSilent) })
+	eventually(t, "the service is missed", func() bool { return errors.Is(w.gateway.Health(ctx).Service, errFeedStale) })
 	if h := w.gateway.Health(ctx); !h.Ready() {
 		t.Errorf("%+v", h)
 	}
@@ -83,7 +83,7 @@ func TestHealthIsCheap(t *testing.T) {
 
 	release := make(chan struct{})
 	arrived := make(chan struct{}, 1)
-	p := probe{life: time.Hour, timeouts: time.Hour, check: func(context.Context) error {
+	p := probe{life: time.Hour, timeout: time.Hour, check: func(context.Context) error {
 		arrived <- struct{}{}
 		<-release
 		return nil
@@ -91,15 +91,15 @@ func TestHealthIsCheap(t *testing.T) {
 	now := w.now()
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := p.ask(ctx, now); !errors.Is(err, errNoTime) {
+	if err := p.result(ctx, now); !errors.Is(err, errProbeTimeout) {
 		t.Errorf("%v", err)
 	}
 	<-arrived
 	close(release)
-	if err := p.ask(t.Context(), now); err != nil {
+	if err := p.result(t.Context(), now); err != nil {
 		t.Errorf("%v", err)
 	}
-	if err := p.ask(t.Context(), now.Add(time.Hour-1)); err != nil || len(arrived) > 0 {
+	if err := p.result(t.Context(), now.Add(time.Hour-1)); err != nil || len(arrived) > 0 {
 		t.Errorf("asked again, or %v", err)
 	}
 }

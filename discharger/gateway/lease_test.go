@@ -218,7 +218,7 @@ func TestUnnamedLoginExcludesLogout(t *testing.T) {
 // A login that waits for an order of the user's to be sent does not wait for ever.
 func TestLoginWaitsForOrders(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, func(w *world) { w.cfg.timeouts.order, w.cfg.timeouts.leased = 50*time.Millisecond, time.Hour })
+	w := newWorld(t, func(w *world) { w.cfg.timeouts.revoke, w.cfg.timeouts.leased = 50*time.Millisecond, time.Hour })
 	w.gateway.outbox.Pause() // the service hangs
 	w.want(w.do("POST", pathLogin, "", onDevice("ONE")), 503, matrix.CodeUnknown)
 }

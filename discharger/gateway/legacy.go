@@ -16,39 +16,39 @@ import (
 	"github.com/discharger/discharger/discharger/gateway/upstream"
 )
 
-// Legacy is the treatment of tokens that the homeserver issued before the gateway came.
+// Legacy controls tokens that the homeserver issued before the gateway was installed.
 type Legacy struct {
-	// Until is when they end; the zero value is never.
+	// Until is the time from which they are refused; zero: never.
 	Until time.Time
-	// Reject ends them at once.
+	// Reject refuses them at once.
 	Reject bool
-	// RejectAfterUpgrade ends those of users who have logged in through the gateway. The
-	// homeserver is requested for the owner of a token, which is cached.
+	// RejectAfterUpgrade refuses those of users who have logged in through the gateway.
+	// The homeserver names the owner of a token, which is cached.
 	RejectAfterUpgrade bool
 }
 
-// whoamiLife is for how long it is remembered whose a token is.
+// whoamiLife is how long the owner of a token is cached.
 const whoamiLife = 5 * time.Minute
 
-// owner is whose a token of the homeserver's is.
+// owner is the owner of a homeserver's token.
 type owner struct {
-	user  string // empty: nobody's whom it would name
+	user  string // empty: the homeserver rejects the token
 	until time.Time
 }
 
-// admitForeign decides about a token that is not the gateway's. Those of
-// application services are such too, and pass if they are listed.
+// admitForeign decides about a token that is not the gateway's: a legacy token, or one
+// of an application service, which is accepted if it is listed.
 func (g *Gateway) admitForeign(r *http.Request, x *exchange, c token.Credential) *reply.Refusal {
 	l, ctx := g.live().Legacy, r.Context()
-	if !l.bounds() {
+	if !l.restricts() {
 		return nil
 	}
 	sum := sha256.Sum256([]byte(c.Text))
 	if slices.Contains(g.live().ForeignTokens, sum) {
 		return nil
 	}
-	if g.legacyOver() {
-		return reply.UnknownToken("This access token is from before, and not accepted any more. Log in again.", true)
+	if g.legacyRejected() {
+		return reply.UnknownToken("This access token was issued before the gateway, and is no longer accepted. Log in again.", true)
 	}
 	if !l.RejectAfterUpgrade {
 		return nil
@@ -59,21 +59,21 @@ func (g *Gateway) admitForeign(r *http.Request, x *exchange, c token.Credential)
 		return reply.Undecided(0)
 	}
 	if user != "" && g.outbox.Store.KnowsUser(user) {
-		return reply.UnknownToken("You have logged in anew elsewhere. Log in again here too.", true)
+		return reply.UnknownToken("This token was replaced by a login elsewhere. Log in again.", true)
 	}
 	return nil
 }
 
-// bounds reports whether tokens from before are ever refused.
-func (l Legacy) bounds() bool { return l.Reject || !l.Until.IsZero() || l.RejectAfterUpgrade }
+// restricts reports whether legacy tokens are ever refused.
+func (l Legacy) restricts() bool { return l.Reject || !l.Until.IsZero() || l.RejectAfterUpgrade }
 
-// legacyOver reports whether tokens from before are refused now.
-func (g *Gateway) legacyOver() bool {
+// legacyRejected reports whether all legacy tokens are refused now.
+func (g *Gateway) legacyRejected() bool {
 	l := g.live().Legacy
 	return l.Reject || !l.Until.IsZero() && !g.cfg.clock().Before(l.Until)
 }
 
-// ownerOf asks the homeserver whose a token is, unless it was asked lately.
+// ownerOf returns the user of a homeserver's token, cached or from whoami.
 func (g *Gateway) ownerOf(ctx context.Context, sum [sha256.Size]byte, token string, who upstream.Origin) (string, error) {
 	now := g.cfg.clock()
 	if o, ok := g.owners.Get(sum); ok && now.Before(o.until) {
@@ -88,7 +88,7 @@ func (g *Gateway) ownerOf(ctx context.Context, sum [sha256.Size]byte, token stri
 	case http.StatusOK:
 		o.user, _ = body.Text(memberUser)
 	case http.StatusUnauthorized, http.StatusForbidden:
-		// The homeserver will say so itself.
+		// The homeserver will reject the request itself.
 	default:
 		return "", fmt.Errorf("%w: status %d", upstream.ErrUndecided, status)
 	}
@@ -96,20 +96,20 @@ func (g *Gateway) ownerOf(ctx context.Context, sum [sha256.Size]byte, token stri
 	return o.user, nil
 }
 
-// refreshForeign passes on a refresh with a token of the homeserver's own.
+// refreshForeign forwards a refresh with a token of the homeserver's.
 func (g *Gateway) refreshForeign(w http.ResponseWriter, r *http.Request, _ *exchange) *reply.Refusal {
-	if g.legacyOver() {
-		return reply.UnknownToken("This refresh token is from before, and not accepted any more. Log in again.", true)
+	if g.legacyRejected() {
+		return reply.UnknownToken("This refresh token was issued before the gateway, and is no longer accepted. Log in again.", true)
 	}
 	r.Header.Del("Accept-Encoding")
 	g.proxy.ServeHTTP(w, r)
 	return nil
 }
 
-// answerRefresh looks at an answer to a refresh that was passed on. A homeserver
-// without refresh tokens has no such route, and the token is one that is not known.
-// Where users who have had a token of the gateway's get nothing for tokens from
-// before, the answer is withheld from them: only it tells whose the refresh token was.
+// answerRefresh checks the response to a forwarded refresh. A homeserver without
+// refresh tokens has no such route, so the token is unknown. With RejectAfterUpgrade,
+// the response names the owner of the refresh token and is withheld from users of the
+// gateway.
 func (g *Gateway) answerRefresh(resp *http.Response, x *exchange) error {
 	switch {
 	case resp.StatusCode == http.StatusNotFound, resp.StatusCode == http.StatusMethodNotAllowed:
@@ -124,7 +124,7 @@ func (g *Gateway) answerRefresh(resp *http.Response, x *exchange) error {
 	body, err := jsonbody.Parse(data)
 	switch {
 	case resp.StatusCode != http.StatusOK && err == nil && body.Is("errcode", matrix.CodeUnrecognized):
-		return failed{reply.UnknownToken("Unknown refresh token.", true)}
+		return refusalError{reply.UnknownToken("Unknown refresh token.", true)}
 	case resp.StatusCode != http.StatusOK:
 		return nil
 	case err != nil:
@@ -139,9 +139,9 @@ func (g *Gateway) answerRefresh(resp *http.Response, x *exchange) error {
 	switch {
 	case err != nil:
 		g.cfg.Log.LogAttrs(ctx, slog.LevelWarn, "owner of a legacy refresh token is unknown", slog.Any("error", err))
-		return failed{reply.Undecided(0).Text()}
+		return refusalError{reply.Undecided(0).Text()}
 	case user != "" && g.outbox.Store.KnowsUser(user):
-		return failed{reply.UnknownToken("You have logged in anew elsewhere. Log in again here too.", true)}
+		return refusalError{reply.UnknownToken("This token was replaced by a login elsewhere. Log in again.", true)}
 	}
 	return nil
 }

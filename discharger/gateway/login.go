@@ -24,44 +24,43 @@ import (
 	"github.com/discharger/discharger/discharger/wire"
 )
 
-// login is what a request for a token asks for.
+// login holds the parameters of a request for a token.
 type login struct {
-	rotate bool   // with a refresh token
-	device string // on a device that may have had a token before
-	how    string // label for policies
+	rotate bool   // a refresh token is requested
+	device string // named by the client, who may have used it before
+	method string // how the client logs in, a label for policies
 }
 
-// Members of bodies that carry tokens.
+// Members of login bodies, and values of the label.
 const (
-	memberAccess      = "access_token"
-	memberRefresh     = "refresh_token"
-	memberRefreshOld  = "org.matrix.msc2918.refresh_token"
-	memberExpires     = "expires_in_ms"
-	memberGuest       = "guest_access_token"
-	memberUser        = "user_id"
-	memberDevice      = "device_id"
-	memberLastSeen    = "last_seen_ts"
-	memberWellKnown   = "well_known"
-	labelLogin        = "login"
-	maxLoginType      = 64
-	loginTypePrefix   = "m.login."
-	loginTypeJWT      = "org.matrix.login.jwt"
-	howRegistration   = "register"
-	howGuest          = "guest"
-	howAdministration = "admin"
+	memberAccess     = "access_token"
+	memberRefresh    = "refresh_token"
+	memberRefreshOld = "org.matrix.msc2918.refresh_token"
+	memberExpires    = "expires_in_ms"
+	memberGuest      = "guest_access_token"
+	memberUser       = "user_id"
+	memberDevice     = "device_id"
+	memberLastSeen   = "last_seen_ts"
+	memberWellKnown  = "well_known"
+	labelLogin       = "login"
+	maxLoginType     = 64
+	loginTypePrefix  = "m.login."
+	loginTypeJWT     = "org.matrix.login.jwt"
+	methodRegister   = "register"
+	methodGuest      = "guest"
+	methodAdmin      = "admin"
 )
 
-// prepareLogin reads what the client asks for, and does not pass on that it
-// wants a refresh token: the gateway makes that, and the homeserver's own token
-// has to stay the same for the whole session. Nothing is added to a body: one
-// with nothing but the answer to a question takes its other members from an
-// earlier one, see [uia].
+// prepareLogin reads the parameters of a login, waits for the service, and takes the
+// device's lease. It removes the wish for a refresh token: the homeserver's own token
+// has to stay the same for the whole session. It adds no member: in user-interactive
+// authentication an absent one has the value of an earlier request, see [uia].
 func (g *Gateway) prepareLogin(r *http.Request, x *exchange) *reply.Refusal {
 	r.Header.Del("Accept-Encoding")
-	x.login.how = howOf(x.route, r)
+	x.login.method = loginMethod(x.route, r)
 	data, f := g.readRequest(r)
 	if f == nil {
-		f = g.askFirst(r.Context(), x)
+		f = g.requireService(r.Context(), x)
 	}
 	if f != nil || len(strings.TrimSpace(string(data))) == 0 || x.route == routeAdminLogin {
 		return f
@@ -79,21 +78,21 @@ func (g *Gateway) prepareLogin(r *http.Request, x *exchange) *reply.Refusal {
 	wanted := x.uia.own.Over(x.uia.before)
 	x.login.rotate, x.login.device = wanted.Refresh == uia.Yes, wanted.Device
 	if t, ok := body.Text("type"); ok && x.route == routeLogin && knownLogin(t) {
-		x.login.how = t
+		x.login.method = t
 	}
 	if f := g.unwrapGuest(r, x, body); f != nil {
 		return f
 	}
 	jsonbody.SetRequest(r, body.Encode())
-	// Before the homeserver answers, the user is as the client says.
+	// The lease is by the name that the client gives, until the homeserver's response.
 	if err := g.leaseOpen(r.Context(), x, claimedUser(body), x.login.device); err != nil {
 		return g.refusal(r.Context(), &client.UnavailableError{Err: err})
 	}
 	return nil
 }
 
-// claimedUser returns the user that a login or registration names, for leases;
-// empty: only the homeserver knows whose token or mail address it is.
+// claimedUser returns the user that a login or registration names, for leases; empty if
+// only the homeserver can resolve it, as from a token or a mail address.
 func claimedUser(body jsonbody.Object) string {
 	switch t, _ := body.Text("type"); t {
 	case "", "m.login.password", "m.login.application_service":
@@ -115,7 +114,7 @@ func claimedUser(body jsonbody.Object) string {
 }
 
 // loginParams reads the device of a login or registration and whether a refresh token
-// is requested, and has none requested of the homeserver.
+// is requested, and sets that member to false.
 func loginParams(body *jsonbody.Object) (a uia.Params, f *reply.Refusal) {
 	for _, name := range []string{memberRefresh, memberRefreshOld} {
 		v := body.Get(name)
@@ -132,7 +131,7 @@ func loginParams(body *jsonbody.Object) (a uia.Params, f *reply.Refusal) {
 	}
 	switch device, ok := body.Text(memberDevice); {
 	case ok && device == "":
-		body.Remove(memberDevice) // Synapse takes the empty name for that of a device, which many would share
+		body.Remove(memberDevice) // Synapse takes "" for a device id, which many clients would share
 	case ok && caveat.CheckDevice(device) == nil:
 		a.Device = device
 	case ok:
@@ -145,20 +144,20 @@ func knownLogin(t string) bool {
 	return len(t) <= maxLoginType && (strings.HasPrefix(t, loginTypePrefix) || t == loginTypeJWT)
 }
 
-func howOf(r route, req *http.Request) string {
+func loginMethod(r route, req *http.Request) string {
 	switch {
 	case r == routeAdminLogin || r == routeAdminRegister:
-		return howAdministration
+		return methodAdmin
 	case r == routeRegister && req.URL.Query().Get("kind") == "guest":
-		return howGuest
+		return methodGuest
 	case r == routeRegister:
-		return howRegistration
+		return methodRegister
 	}
 	return ""
 }
 
-// unwrapGuest replaces the token by which a guest proves who they are when they
-// register. It is refused where it would be as an access token.
+// unwrapGuest replaces the guest's access token in a registration, under the rules for
+// access tokens.
 func (g *Gateway) unwrapGuest(r *http.Request, x *exchange, body jsonbody.Object) *reply.Refusal {
 	text, ok := body.Text(memberGuest)
 	if !ok || text == "" || x.route != routeRegister {
@@ -170,7 +169,7 @@ func (g *Gateway) unwrapGuest(r *http.Request, x *exchange, body jsonbody.Object
 	}
 	f := g.authenticate(r, x, c)
 	upstream, narrowed := x.upstream, x.narrowed
-	x.identity, x.upstream, x.narrowed = homeserver.Identity{}, "", false // the registration is not the guest's request
+	x.identity, x.upstream, x.narrowed = homeserver.Identity{}, "", false // the registration is not a request of the guest's session
 	switch {
 	case f != nil:
 		return f
@@ -181,15 +180,15 @@ func (g *Gateway) unwrapGuest(r *http.Request, x *exchange, body jsonbody.Object
 	return nil
 }
 
-// issued is what a client gets in place of the homeserver's token.
+// issued holds the tokens that replace the homeserver's.
 type issued struct {
 	access, refresh string
-	expires         time.Duration // 0: it is not said
+	expires         time.Duration // 0: not in the response
 }
 
-// readLogin reads the answer to a login or registration. A token is in one of
-// success; with any other, and where it cannot be told, nothing is passed on. The
-// object is nil if there is nothing to be replaced.
+// readLogin parses the response to a login or registration. Only a success may contain
+// a token; any other response with one, and an ambiguous one, is an error. The object
+// is nil if there is no token.
 func (g *Gateway) readLogin(resp *http.Response) (jsonbody.Object, error) {
 	data, err := jsonbody.ReadResponse(resp)
 	if err != nil {
@@ -199,27 +198,27 @@ func (g *Gateway) readLogin(resp *http.Response) (jsonbody.Object, error) {
 	body, err := jsonbody.Parse(data)
 	if err != nil {
 		if text := bytes.TrimLeft(data, " \t\r\n"); !success && (len(text) == 0 || text[0] != '{') {
-			return nil, nil // an error page of something between here and the homeserver
+			return nil, nil // an error page of a proxy before the homeserver
 		}
 		return nil, err
 	}
 	token, ok := body.Text(memberAccess)
 	switch hasAccess, hasRefresh := body.Get(memberAccess) != nil, body.Get(memberRefresh) != nil; {
 	case !hasAccess && !hasRefresh:
-		return nil, nil // refused, or registered without logging in
+		return nil, nil // refused, or registered without a login
 	case !success || !ok || token == "":
 		return nil, errStrayToken
 	}
 	return body, nil
 }
 
-var errStrayToken = errors.New("a token is in an answer that should have none, or is not a text")
+var errStrayToken = errors.New("token is unexpected or not a string")
 
-// answerLogin replaces the token in an answer.
+// answerLogin replaces the token in the response to a login.
 func (g *Gateway) answerLogin(resp *http.Response, x *exchange) error {
 	body, err := g.readLogin(resp)
 	if err != nil {
-		return failed{g.loginFailed(x, "read the answer to a login", err)}
+		return refusalError{g.loginFailed(x, "read the answer to a login", err)}
 	}
 	if body == nil {
 		return nil
@@ -230,16 +229,16 @@ func (g *Gateway) answerLogin(resp *http.Response, x *exchange) error {
 		user = x.match.ID("user")
 	}
 	device, _ := body.Text(memberDevice)
-	in := loggedIn{user: user, device: device, token: token, userAgent: resp.Request.UserAgent()}
+	in := upstreamLogin{user: user, device: device, token: token, userAgent: resp.Request.UserAgent()}
 	in.session = caveat.NewSessionID()
 	if ms, err := strconv.ParseInt(string(body.Get(memberExpires)), 10, 64); err == nil && ms > 0 {
-		life := time.Duration(min(ms, maxUpstreamLife)) * time.Millisecond
+		life := time.Duration(min(ms, maxLifetime)) * time.Millisecond
 		in.ends = g.cfg.clock().Add(life)
 		g.reportLifetime(resp.Request.Context(), x, life)
 	}
 	out, f := g.issueLeased(resp.Request.Context(), x, in)
 	if f != nil {
-		return failed{f}
+		return refusalError{f}
 	}
 	body.Set(memberAccess, jsonbody.Quote(out.access))
 	body.Remove(memberRefresh)
@@ -257,36 +256,36 @@ func (g *Gateway) answerLogin(resp *http.Response, x *exchange) error {
 	return nil
 }
 
-// reportLifetime counts a login of a client that refreshes whose session ends with the
-// homeserver's token, and logs the first one.
+// reportLifetime counts a login in mode rotate whose session ends with the homeserver's
+// token, and logs the first one.
 func (g *Gateway) reportLifetime(ctx context.Context, x *exchange, life time.Duration) {
 	if !x.login.rotate {
 		return
 	}
 	g.metrics.ShortLogins.Inc()
-	g.shortLogin.Do(func() {
+	g.warnLifetime.Do(func() {
 		g.cfg.Log.LogAttrs(ctx, slog.LevelWarn, "homeserver's tokens expire and end the sessions of clients that refresh: "+
-			"remove nonrefreshable_access_token_lifetime, and session_lifetime if that is not meant, from its configuration",
+			"remove nonrefreshable_access_token_lifetime, and an unintended session_lifetime, from its configuration",
 			slog.Duration("lifetime", life))
 	})
 }
 
-// maxUpstreamLife is longer than any token lives, in ms, and short enough to
-// reckon with.
-const maxUpstreamLife = 10 * 365 * 24 * int64(time.Hour/time.Millisecond)
+// maxLifetime bounds a token's lifetime in ms, so that arithmetic does not
+// overflow.
+const maxLifetime = 10 * 365 * 24 * int64(time.Hour/time.Millisecond)
 
-// loggedIn is what the homeserver answered to a login.
-type loggedIn struct {
+// upstreamLogin is the homeserver's response to a login.
+type upstreamLogin struct {
 	user, device, token string
-	session             caveat.SessionID // that is to begin
-	ends                time.Time        // of the homeserver's token; zero: never
+	session             caveat.SessionID // the new session
+	ends                time.Time        // expiry of the homeserver's token; zero: none
 	userAgent           string
 }
 
-// issueLeased begins a session while no other request touches its device. A device
-// that is left without a session is logged out again.
-func (g *Gateway) issueLeased(ctx context.Context, x *exchange, in loggedIn) (issued, *reply.Refusal) {
-	defer x.releaseLeases() // the client may take its time to read the answer
+// issueLeased begins a session under the lease of its device. After a failure it
+// abandons the login.
+func (g *Gateway) issueLeased(ctx context.Context, x *exchange, in upstreamLogin) (issued, *reply.Refusal) {
+	defer x.releaseLeases() // a slow client must not hold the lease
 	err := g.lease(ctx, x, in.user, in.device)
 	if err != nil {
 		err = &client.UnavailableError{Err: err}
@@ -294,7 +293,7 @@ func (g *Gateway) issueLeased(ctx context.Context, x *exchange, in loggedIn) (is
 		if x.login.device != "" {
 			g.outbox.NoteLogin(in.user, in.device)
 		}
-		x.waitUntil = time.Time{} // what it waited for before does not count
+		x.waitUntil = time.Time{} // the login has a wait of its own
 		var out issued
 		if out, err = g.issue(ctx, x, in); err == nil {
 			return out, nil
@@ -304,9 +303,9 @@ func (g *Gateway) issueLeased(ctx context.Context, x *exchange, in loggedIn) (is
 	return issued{}, g.loginRefused(ctx, err)
 }
 
-// issue begins a session: mints it, and has it discharged for the first time,
-// so that the service knows of it and its policy has agreed.
-func (g *Gateway) issue(ctx context.Context, x *exchange, in loggedIn) (issued, error) {
+// issue mints a session and fetches its first discharge, by which the service registers
+// it and its policy decides.
+func (g *Gateway) issue(ctx context.Context, x *exchange, in upstreamLogin) (issued, error) {
 	p := homeserver.MintParams{
 		User: in.user, Device: in.device, Mode: caveat.ModeHeld, Session: in.session, Expires: in.ends,
 		Payload: g.sealer.SealUpstream(in.session, in.token),
@@ -314,14 +313,14 @@ func (g *Gateway) issue(ctx context.Context, x *exchange, in loggedIn) (issued, 
 	if x.login.rotate {
 		p.Mode = caveat.ModeRotate
 	}
-	if x.login.how != "" {
-		p.Labels = map[string]string{labelLogin: x.login.how}
+	if x.login.method != "" {
+		p.Labels = map[string]string{labelLogin: x.login.method}
 	}
 	grant, err := g.activate(ctx, x, p, in)
 	if err != nil {
 		return issued{}, err
 	}
-	out, err := g.hand(grant, p.Mode)
+	out, err := g.encodeGrant(grant, p.Mode)
 	if err != nil {
 		return issued{}, err
 	}
@@ -332,10 +331,10 @@ func (g *Gateway) issue(ctx context.Context, x *exchange, in loggedIn) (issued, 
 	return out, nil
 }
 
-// hand makes tokens of a discharge.
-func (g *Gateway) hand(grant client.Grant, mode caveat.Mode) (out issued, err error) {
+// encodeGrant encodes the tokens of a discharge.
+func (g *Gateway) encodeGrant(grant client.Grant, mode caveat.Mode) (out issued, err error) {
 	if (grant.Token != "") != (mode == caveat.ModeRotate) {
-		return issued{}, errors.New("the discharge is not as its mode has it")
+		return issued{}, errors.New("refresh token does not match the session's mode")
 	}
 	if mode == caveat.ModeHeld {
 		out.access, err = token.EncodeHeld(grant.Access)
@@ -352,7 +351,7 @@ func (g *Gateway) hand(grant client.Grant, mode caveat.Mode) (out issued, err er
 	return out, nil
 }
 
-// loginRefused says why a login that the homeserver agreed to failed.
+// loginRefused maps the failure of a login that the homeserver accepted to a response.
 func (g *Gateway) loginRefused(ctx context.Context, err error) *reply.Refusal {
 	var refused *client.RefusedError
 	var unavailable *client.UnavailableError
@@ -360,7 +359,7 @@ func (g *Gateway) loginRefused(ctx context.Context, err error) *reply.Refusal {
 	case errors.As(err, &refused) && (refused.Reason == wire.ReasonHomeserverRequired || refused.Reason == wire.ReasonTokenRequired):
 		return g.refused(ctx, refused)
 	case errors.As(err, &refused):
-		return reply.Forbidden("The login was refused: " + sentence(refused))
+		return reply.Forbidden("The login was refused: " + messageOf(refused))
 	case errors.As(err, &unavailable):
 		g.cfg.Log.LogAttrs(ctx, slog.LevelWarn, "service is unavailable, login answered 503", slog.Any("error", err))
 		return reply.Undecided(unavailable.RetryAfter)

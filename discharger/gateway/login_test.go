@@ -206,7 +206,7 @@ func TestOwnRequests(t *testing.T) {
 		t.Errorf("a refresh asked %s as %v", r.URI, r.Header)
 	}
 	x := &exchange{client: netip.MustParseAddr("192.0.2.1")}
-	w.gateway.abandon(t.Context(), x, loggedIn{token: w.hs.make("@u:hs", "TWO"), userAgent: "Element/1"}, &client.RefusedError{})
+	w.gateway.abandon(t.Context(), x, upstreamLogin{token: w.hs.make("@u:hs", "TWO"), userAgent: "Element/1"}, &client.RefusedError{})
 	if r := w.hs.last(t); r.URI != upstream.PathLogout || r.Header.Get("User-Agent") != "Element/1" || r.Header.Get("X-Forwarded-For") != "192.0.2.1" {
 		t.Errorf("a login that failed was followed by %s as %v", r.URI, r.Header)
 	}

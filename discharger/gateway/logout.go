@@ -18,25 +18,24 @@ import (
 	"github.com/discharger/discharger/discharger/wire"
 )
 
-// A logout at the homeserver deletes the device with its keys, whichever of the
-// device's tokens it comes with. So POST /logout is passed on only for the
-// session that has the device at the service, and the service ends it first: the
-// token may be an old copy, which only the service can find out.
+// The homeserver deletes the device with its keys at POST /logout with any of the
+// device's tokens. So the request is forwarded only for the session that has the device
+// at the service. The service ends the session first: it alone detects an old copy of a
+// token.
 
-// verifyLogout verifies the token of POST /logout. It needs no live discharge: a
-// client has to be able to log out though its token has run out.
+// verifyLogout verifies the token of POST /logout, which may have expired.
 func (g *Gateway) verifyLogout(ctx context.Context, x *exchange, c token.Credential, from homeserver.Request) (err error) {
 	if c.Kind == token.Held {
 		x.identity, x.narrowed, err = g.verifyAccess(ctx, c.Text, from)
 		return err
 	}
-	x.identity, err = g.verifyExpired(ctx, c.Text, from)
+	x.identity, err = g.verifyUntimed(ctx, c.Text, from)
 	x.expired = err == nil && !g.cfg.clock().Before(x.identity.Expires.Add(g.cfg.Leeway))
 	return err
 }
 
-// checkLogout decides about conditions in a bundle whose times do not count. A
-// session that a policy narrowed may log out.
+// checkLogout checks the conditions of an expired bundle. A session that a policy
+// narrowed may log out.
 func checkLogout(ctx context.Context, c homeserver.Caveat) error {
 	if x := exchangeOf(ctx); x != nil && x.route == routeLogout {
 		return nil
@@ -44,13 +43,13 @@ func checkLogout(ctx context.Context, c homeserver.Caveat) error {
 	return checkCondition(ctx, c)
 }
 
-// verifyExpired verifies a bundle, its discharge included, but for its times. A
-// discharge for another address is no proof here either: it may be a copy.
-func (g *Gateway) verifyExpired(ctx context.Context, text string, from homeserver.Request) (homeserver.Identity, error) {
+// verifyUntimed verifies a bundle and its discharge without their expiries. The client
+// address is checked: a bundle for another address may be a copy.
+func (g *Gateway) verifyUntimed(ctx context.Context, text string, from homeserver.Request) (homeserver.Identity, error) {
 	if _, err := token.ParseAccess(text); err != nil {
 		return homeserver.Identity{}, err
 	}
-	id, err := g.lenient.Verify(ctx, text[token.PrefixSize:], from)
+	id, err := g.untimed.Verify(ctx, text[token.PrefixSize:], from)
 	if err == nil && id.Mode != token.Mode(token.KindOf(text)) {
 		err = token.ErrInvalid
 	}
@@ -60,8 +59,8 @@ func (g *Gateway) verifyExpired(ctx context.Context, text string, from homeserve
 	return id, nil
 }
 
-// provenEpoch returns the epoch by which the service judges the client of an
-// exchange; 0: its token has not run out, and is as good as any.
+// provenEpoch returns the epoch of an expired token, which the service compares with
+// the current one; 0: the token has not expired.
 func (x *exchange) provenEpoch() uint64 {
 	if !x.expired {
 		return 0
@@ -69,8 +68,8 @@ func (x *exchange) provenEpoch() uint64 {
 	return x.identity.Epoch
 }
 
-// decideLogout decides about POST /logout. It reports whether the request is to be
-// passed on; if not, and without a failure, the client is logged out already.
+// decideLogout decides about POST /logout and reports whether to forward it. Without
+// that and without a refusal, the client is logged out already.
 func (g *Gateway) decideLogout(ctx context.Context, x *exchange) (pass bool, f *reply.Refusal) {
 	id := x.identity
 	if e, dead := g.outbox.Ends.Get(id.Session); dead && (!e.Soft || e.Replaced()) {
@@ -80,33 +79,33 @@ func (g *Gateway) decideLogout(ctx context.Context, x *exchange) (pass bool, f *
 		return false, g.refusal(ctx, &client.UnavailableError{Err: err})
 	}
 	ask := g.outbox.State
-	if x.expired { // it is not kept for later
-		ask = g.awaitStanding
+	if x.expired { // an expired token's logout is not left to the outbox
+		ask = g.awaitState
 	}
 	s, err := ask(ctx, id.User, id.Device, id.Session)
 	switch {
 	case err != nil:
-		return false, g.leaveLater(ctx, x, err)
+		return false, g.deferLogout(ctx, x, err)
 	case s.Live:
-		return g.leaveLive(ctx, x, s)
+		return g.logoutLive(ctx, x, s)
 	case s.End != nil && !s.End.Expired(), s.Others:
 		g.outbox.NoteEnd(ctx, id, s.Ended())
 		return false, g.refusal(ctx, s.Ended().Refusal())
 	}
-	return g.leaveOver(ctx, x, s)
+	return g.logoutEnded(ctx, x, s)
 }
 
-// leaveLive ends a live session at the service.
-func (g *Gateway) leaveLive(ctx context.Context, x *exchange, s outbox.State) (pass bool, f *reply.Refusal) {
+// logoutLive ends a live session at the service.
+func (g *Gateway) logoutLive(ctx context.Context, x *exchange, s outbox.State) (pass bool, f *reply.Refusal) {
 	id := x.identity
 	out, err := g.service.API.RevokeSession(ctx, id.User, id.Session, wire.RevokeOptions{Epoch: x.provenEpoch()})
 	g.metrics.Revocations.WithLabelValues(metrics.Result(err)).Inc()
 	switch {
 	case err != nil:
-		return false, g.leaveLater(ctx, x, err)
-	case out.Ended == 0: // something else ended it in the meantime
+		return false, g.deferLogout(ctx, x, err)
+	case out.Ended == 0: // ended by another request in the meantime
 		if s, err = g.outbox.State(ctx, id.User, id.Device, id.Session); err != nil {
-			return false, g.leaveLater(ctx, x, err)
+			return false, g.deferLogout(ctx, x, err)
 		}
 		g.outbox.NoteEnd(ctx, id, s.Ended())
 		return false, g.refusal(ctx, s.Ended().Refusal())
@@ -115,29 +114,29 @@ func (g *Gateway) leaveLive(ctx context.Context, x *exchange, s outbox.State) (p
 	if s.Others {
 		return false, nil
 	}
-	g.owe(ctx, id)
+	g.recordLogout(ctx, id)
 	return true, nil
 }
 
-// owe writes down that the device of a session that logged out is to be logged out at
-// the homeserver, in case that is not done at once.
-func (g *Gateway) owe(ctx context.Context, id homeserver.Identity) {
+// recordLogout records that the device of an ended session is still to be logged out at
+// the homeserver.
+func (g *Gateway) recordLogout(ctx context.Context, id homeserver.Identity) {
 	err := g.outbox.Store.AddLogout(id.Session, outbox.PendingLogout{Box: []byte(id.Payload), User: id.User, Device: id.Device, Named: true, Left: true})
 	if err != nil {
 		g.cfg.Log.LogAttrs(ctx, slog.LevelError, "cannot record pending logout", slog.Any("error", err))
 	}
 }
 
-// leaveOver logs out the device of a session that is over by time, if the token
-// is not an old copy. That is known of sessions which the service remembers, and
-// of those in mode held, whose token is always the same, if the vault has them: not
-// if a newer login on the device replaced them, or a decision ended them.
-func (g *Gateway) leaveOver(ctx context.Context, x *exchange, s outbox.State) (pass bool, f *reply.Refusal) {
+// logoutEnded logs out the device of a session that ended by time, if the token is
+// current. That is certain for a session that the service still has, and for one in
+// mode held, whose token never changes, if the outbox has its device: a newer login or
+// a revocation would have removed it.
+func (g *Gateway) logoutEnded(ctx context.Context, x *exchange, s outbox.State) (pass bool, f *reply.Refusal) {
 	id := x.identity
 	out, err := g.service.API.RevokeSession(ctx, id.User, id.Session, wire.RevokeOptions{Soft: true, Epoch: x.provenEpoch()})
 	switch {
 	case err != nil:
-		return false, g.leaveLater(ctx, x, err)
+		return false, g.deferLogout(ctx, x, err)
 	case !out.Known && (x.kind != token.Held || !g.outbox.Store.HasDevice(id.Session)):
 		g.outbox.NoteEnd(ctx, id, s.Ended())
 		return false, g.refusal(ctx, s.Ended().Refusal())
@@ -146,43 +145,43 @@ func (g *Gateway) leaveOver(ctx context.Context, x *exchange, s outbox.State) (p
 	return true, nil
 }
 
-// leaveLater is for a logout that the service does not decide about. One whose
-// token has not run out is kept for later, and the client is logged out here.
-func (g *Gateway) leaveLater(ctx context.Context, x *exchange, err error) *reply.Refusal {
+// deferLogout handles a logout that the service did not decide. With an unexpired
+// token, the logout is left to the outbox and the session ends here.
+func (g *Gateway) deferLogout(ctx context.Context, x *exchange, err error) *reply.Refusal {
 	id := x.identity
 	if !errors.Is(err, client.ErrUnavailable) || x.expired {
 		return g.refusal(ctx, err)
 	}
-	g.cfg.Log.LogAttrs(ctx, slog.LevelWarn, "logout cannot be decided yet, keeping it for later", slog.Any("error", err))
+	g.cfg.Log.LogAttrs(ctx, slog.LevelWarn, "service did not decide a logout, retrying", slog.Any("error", err))
 	g.outbox.Keep(ctx, outbox.Job{Op: outbox.EndSession, User: id.User, Session: id.Session, At: g.cfg.clock().UnixMilli()})
 	g.outbox.NoteEnd(ctx, id, outbox.End{Reason: string(revocation.CauseLogout)})
 	return nil
 }
 
-// left is called after a logout was passed on. If the device may still be at the
-// homeserver, it is logged out later.
-func (g *Gateway) left(ctx context.Context, x *exchange) {
-	if !x.settled {
-		g.owe(ctx, x.identity)
+// logoutForwarded is called after a logout was forwarded. If the device may still be at
+// the homeserver, the outbox logs it out.
+func (g *Gateway) logoutForwarded(ctx context.Context, x *exchange) {
+	if !x.loggedOut {
+		g.recordLogout(ctx, x.identity)
 		g.outbox.Wake()
 	}
 }
 
-// settleLeft takes a logout that the homeserver has carried out off the list.
-func (g *Gateway) settleLeft(ctx context.Context, x *exchange) {
-	x.settled = true
+// completeLogout removes the record of a logout that the homeserver has carried out.
+func (g *Gateway) completeLogout(ctx context.Context, x *exchange) {
+	x.loggedOut = true
 	if err := g.outbox.Store.Drop(x.identity.Session); err != nil {
 		g.cfg.Log.LogAttrs(ctx, slog.LevelError, "cannot record completed logout", slog.Any("error", err))
 	}
 }
 
-// answerLogout looks at the homeserver's answer to a logout. A token that is not
-// known there is logged out.
+// answerLogout reads the homeserver's response to a logout. A token unknown there is
+// logged out.
 func (g *Gateway) answerLogout(resp *http.Response, x *exchange) error {
 	ctx := resp.Request.Context()
 	switch resp.StatusCode {
 	case http.StatusOK:
-		g.settleLeft(ctx, x)
+		g.completeLogout(ctx, x)
 	case http.StatusUnauthorized, http.StatusForbidden:
 		data, err := jsonbody.ReadResponse(resp)
 		if err != nil {
@@ -194,9 +193,9 @@ func (g *Gateway) answerLogout(resp *http.Response, x *exchange) error {
 		}
 		code, _ := body.Text("errcode")
 		if upstream.LogoutDone(resp.StatusCode, code) {
-			g.settleLeft(ctx, x)
+			g.completeLogout(ctx, x)
 		}
-		if x.settled && resp.StatusCode == http.StatusUnauthorized {
+		if x.loggedOut && resp.StatusCode == http.StatusUnauthorized {
 			resp.StatusCode, resp.Status = http.StatusOK, ""
 			jsonbody.SetResponse(resp, jsonbody.Object{}.Encode())
 		}
@@ -204,15 +203,15 @@ func (g *Gateway) answerLogout(resp *http.Response, x *exchange) error {
 	return nil
 }
 
-// verifyEverywhere verifies the token of POST /logout/all. Signing out everywhere
-// must not fail because a token has run out, so of a live session that of the
-// current epoch is accepted then, and that of the one before.
-func (g *Gateway) verifyEverywhere(ctx context.Context, x *exchange, token string, from homeserver.Request) error {
+// verifyLogoutAll verifies the token of POST /logout/all. It must not fail because a
+// token has expired, so for a live session an expired token of the current epoch or the
+// next, still unconfirmed one is accepted.
+func (g *Gateway) verifyLogoutAll(ctx context.Context, x *exchange, token string, from homeserver.Request) error {
 	err := g.verifyRotate(ctx, x, token, from)
 	if !errors.Is(err, homeserver.ErrExpired) {
 		return err
 	}
-	id, err := g.verifyExpired(ctx, token, from)
+	id, err := g.verifyUntimed(ctx, token, from)
 	if err != nil {
 		return err
 	}
@@ -221,7 +220,7 @@ func (g *Gateway) verifyEverywhere(ctx context.Context, x *exchange, token strin
 		return err
 	}
 	g.service.Epochs.Report(ctx, id.Session)
-	s, err := g.awaitStanding(ctx, id.User, id.Device, id.Session)
+	s, err := g.awaitState(ctx, id.User, id.Device, id.Session)
 	switch {
 	case err != nil:
 		return err

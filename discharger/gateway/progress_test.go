@@ -56,7 +56,7 @@ func TestBodiesMakeProgress(t *testing.T) {
 		{name: "slowly in small pieces", pieces: 10_000, size: 100, pause: time.Second},
 		{name: "a small one in a few pieces", pieces: 5, size: 10, pause: 5 * time.Second},
 		{name: "it stops", pieces: 2, size: 100 << 10, pause: 5 * time.Minute, want: admission.ErrSlow},
-		{name: "too slowly for what is read first", pieces: 1000, size: 2 * admission.MinProgress, pause: 5 * time.Second, hurry: bodyPatience, want: admission.ErrSlow},
+		{name: "too slowly for what is read first", pieces: 1000, size: 2 * admission.MinProgress, pause: 5 * time.Second, hurry: bodyTimeout, want: admission.ErrSlow},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()

@@ -18,16 +18,15 @@ import (
 	"github.com/discharger/discharger/discharger/gateway/upstream"
 )
 
-// newProxy makes what passes requests on. Paths and queries go out as they came
-// in, byte by byte: signatures between servers cover them, and homeservers
-// differ in how they read them.
+// newProxy creates the reverse proxy. Paths and queries are forwarded byte by byte:
+// signatures of federation cover them, and homeservers differ in how they parse them.
 func (g *Gateway) newProxy(transport http.RoundTripper) *httputil.ReverseProxy {
 	return &httputil.ReverseProxy{
 		Rewrite:        g.rewrite,
-		ModifyResponse: g.answered,
-		ErrorHandler:   g.unanswered,
+		ModifyResponse: g.modifyResponse,
+		ErrorHandler:   g.handleError,
 		Transport:      transport,
-		FlushInterval:  -1, // at once: an answer may come in pieces, minutes apart
+		FlushInterval:  -1, // immediately: a response may arrive in pieces, minutes apart
 		BufferPool:     &buffers{},
 		ErrorLog:       slog.NewLogLogger(g.cfg.Log.Handler(), slog.LevelDebug),
 	}
@@ -44,14 +43,14 @@ func (g *Gateway) rewrite(p *httputil.ProxyRequest) {
 	g.homeserver.Mark(p.Out.Header)
 }
 
-// answered looks at an answer of the homeserver before the client sees any of
-// it.
-func (g *Gateway) answered(resp *http.Response) error {
+// modifyResponse processes a response of the homeserver before the client receives any
+// of it.
+func (g *Gateway) modifyResponse(resp *http.Response) error {
 	x := exchangeOf(resp.Request.Context())
 	if !x.poll.Stop() {
-		return failed{drained()}
+		return refusalError{drained()}
 	}
-	defer x.releaseLeases() // the client may take its time to read the answer
+	defer x.releaseLeases() // a slow client must not hold the lease
 	if resp.StatusCode < http.StatusOK {
 		return errSwitched
 	}
@@ -62,7 +61,7 @@ func (g *Gateway) answered(resp *http.Response) error {
 		return g.answerLogout(resp, x)
 	}
 	if resp.StatusCode == http.StatusUnauthorized && usesUIA(x.route) && (x.ours() || x.route.HandsOut()) {
-		if err := g.challenged(resp, x); err != nil {
+		if err := g.keepChallenge(resp, x); err != nil {
 			return err
 		}
 	}
@@ -75,7 +74,7 @@ func (g *Gateway) answered(resp *http.Response) error {
 		}
 	}
 	if resp.StatusCode == http.StatusUnauthorized && x.ours() {
-		return g.rejected(resp, x)
+		return g.answerUnauthorized(resp, x)
 	}
 	if resp.StatusCode != http.StatusOK || x.route == routeForward {
 		return nil
@@ -87,26 +86,24 @@ func (g *Gateway) answered(resp *http.Response) error {
 		return g.answerWellKnown(resp)
 	}
 	if x.ours() {
-		g.ended(resp.Request.Context(), x, x.origin(resp.Request))
+		g.endSessions(resp.Request.Context(), x, x.origin(resp.Request))
 	}
 	return nil
 }
 
-// errSwitched: what comes after such an answer is of another protocol, which
-// nothing was asked to speak.
+// errSwitched refuses a 1xx response: the gateway never forwards Upgrade.
 var errSwitched = errors.New("homeserver switches protocols")
 
-// failed carries an answer of the gateway's own through the proxy.
-type failed struct{ *reply.Refusal }
+// failed carries a refusal through the proxy as an error.
+type refusalError struct{ *reply.Refusal }
 
-func (f failed) Error() string { return f.Message }
+func (f refusalError) Error() string { return f.Message }
 
-// unanswered answers when the homeserver did not, or its answer cannot be given
-// to the client.
-func (g *Gateway) unanswered(w http.ResponseWriter, r *http.Request, err error) {
+// handleError answers when there is no response, or it cannot be forwarded.
+func (g *Gateway) handleError(w http.ResponseWriter, r *http.Request, err error) {
 	x := exchangeOf(r.Context())
 	x.releaseLeases()
-	var own failed
+	var own refusalError
 	switch {
 	case errors.As(err, &own):
 		x.outcome = own.Outcome
@@ -119,11 +116,11 @@ func (g *Gateway) unanswered(w http.ResponseWriter, r *http.Request, err error) 
 		f := tooSlow(r)
 		x.outcome = f.Outcome
 		f.Write(w)
-	case errors.Is(err, context.Canceled) && r.Context().Err() != nil && !errors.Is(context.Cause(r.Context()), errHeld):
-		x.outcome = reply.OutcomeGone // nobody is there to read an answer
+	case errors.Is(err, context.Canceled) && r.Context().Err() != nil && !errors.Is(context.Cause(r.Context()), errLeaseExpired):
+		x.outcome = reply.OutcomeGone // the client has disconnected
 		w.WriteHeader(http.StatusBadGateway)
 	default:
-		g.cfg.Log.LogAttrs(r.Context(), slog.LevelWarn, "the homeserver did not answer",
+		g.cfg.Log.LogAttrs(r.Context(), slog.LevelWarn, "homeserver request failed",
 			slog.String("path", x.path), slog.Any("error", err))
 		f := reply.UpstreamFailed()
 		x.outcome = f.Outcome
@@ -131,12 +128,12 @@ func (g *Gateway) unanswered(w http.ResponseWriter, r *http.Request, err error) 
 	}
 }
 
-// buffers lends the memory that bodies are copied through.
+// buffers pools the buffers of the proxy.
 type buffers struct{ pool sync.Pool }
 
 const bufferSize = 32 << 10
 
-// Get lends a buffer.
+// Get implements [httputil.BufferPool].
 func (b *buffers) Get() []byte {
 	if p, ok := b.pool.Get().(*[]byte); ok {
 		return *p
@@ -144,15 +141,13 @@ func (b *buffers) Get() []byte {
 	return make([]byte, bufferSize)
 }
 
-// Put takes it back.
+// Put implements [httputil.BufferPool].
 func (b *buffers) Put(buf []byte) { b.pool.Put(&buf) }
 
-// refreshVersion is the version of the specification that refresh tokens came
-// with.
+// refreshVersion is the version of the specification that introduced refresh tokens.
 const refreshVersion = "v1.3"
 
-// answerVersions adds to the versions that the homeserver speaks the one that
-// the gateway brings.
+// answerVersions adds refreshVersion to the homeserver's versions.
 func (g *Gateway) answerVersions(resp *http.Response) error {
 	data, err := jsonbody.ReadResponse(resp)
 	if err != nil {
@@ -160,7 +155,7 @@ func (g *Gateway) answerVersions(resp *http.Response) error {
 	}
 	body, err := jsonbody.Parse(data)
 	if err != nil {
-		g.leave(resp, "versions")
+		g.logUnparsed(resp, "versions")
 		return nil
 	}
 	var versions []string
@@ -176,7 +171,7 @@ func (g *Gateway) answerVersions(resp *http.Response) error {
 	return nil
 }
 
-// answerWellKnown makes clients come back to the gateway.
+// answerWellKnown replaces the homeserver's URL by the gateway's.
 func (g *Gateway) answerWellKnown(resp *http.Response) error {
 	if g.live().PublicURL == "" {
 		return nil
@@ -187,7 +182,7 @@ func (g *Gateway) answerWellKnown(resp *http.Response) error {
 	}
 	body, err := jsonbody.Parse(data)
 	if err != nil {
-		g.leave(resp, ".well-known")
+		g.logUnparsed(resp, ".well-known")
 		return nil
 	}
 	if g.rebaseObject(&body) {
@@ -196,7 +191,7 @@ func (g *Gateway) answerWellKnown(resp *http.Response) error {
 	return nil
 }
 
-// rebase changes the URL in a member that is a .well-known.
+// rebase replaces the URL in a member that is a .well-known object.
 func (g *Gateway) rebase(body *jsonbody.Object, name string) {
 	inner, err := jsonbody.Parse(body.Get(name))
 	if err == nil && g.rebaseObject(&inner) {
@@ -215,8 +210,8 @@ func (g *Gateway) rebaseObject(body *jsonbody.Object) bool {
 	return true
 }
 
-// leave notes that an answer stays as it is.
-func (g *Gateway) leave(resp *http.Response, what string) {
+// logUnparsed logs that a response is forwarded unchanged.
+func (g *Gateway) logUnparsed(resp *http.Response, what string) {
 	g.cfg.Log.LogAttrs(resp.Request.Context(), slog.LevelWarn, "homeserver answer is not the expected JSON",
 		slog.String("answer", what))
 }

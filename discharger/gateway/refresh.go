@@ -24,13 +24,13 @@ import (
 	"github.com/discharger/discharger/discharger/wire"
 )
 
-// refresh answers POST /refresh. The access token that some clients send along
-// has run out, and is not looked at.
+// refresh answers POST /refresh. It ignores the expired access token that some clients
+// send.
 //
-// A client takes any answer in JSON, but for 200, for the end of its session. So
-// JSON says what was decided, and what was not is text/plain.
+// A client takes any JSON other than a 200 for the end of its session. So decided
+// answers are JSON, and undecided ones text/plain.
 func (g *Gateway) refresh(w http.ResponseWriter, r *http.Request, x *exchange) *reply.Refusal {
-	limitBody(w, bodyPatience)
+	limitBody(w, bodyTimeout)
 	data, f := g.readRequest(r)
 	if f != nil {
 		return f
@@ -73,11 +73,11 @@ func (g *Gateway) refresh(w http.ResponseWriter, r *http.Request, x *exchange) *
 	answer := body.Encode()
 	h.Set("Content-Length", strconv.Itoa(len(answer)))
 	w.WriteHeader(http.StatusOK)
-	_, _ = w.Write(answer) // a lost answer can be asked for again
+	_, _ = w.Write(answer) // the client can repeat a refresh whose response is lost
 	return nil
 }
 
-// exchangeRefresh gets the next discharge for a refresh token.
+// exchangeRefresh fetches the next discharge for a refresh token.
 func (g *Gateway) exchangeRefresh(r *http.Request, x *exchange, t token.RefreshToken, text string) (issued, *reply.Refusal) {
 	ctx := r.Context()
 	access, err := bundle.Encode(macaroon.Slice{t.Access})
@@ -106,7 +106,7 @@ func (g *Gateway) exchangeRefresh(r *http.Request, x *exchange, t token.RefreshT
 	if err != nil {
 		return issued{}, g.refreshRefused(ctx, x, err)
 	}
-	out, err := g.hand(grant, id.Mode)
+	out, err := g.encodeGrant(grant, id.Mode)
 	if err != nil {
 		g.cfg.Log.LogAttrs(ctx, slog.LevelError, "cannot encode token", slog.Any("error", err))
 		return issued{}, reply.Undecided(0).Text()
@@ -114,9 +114,9 @@ func (g *Gateway) exchangeRefresh(r *http.Request, x *exchange, t token.RefreshT
 	return out, nil
 }
 
-// confirmUpstream asks the homeserver whether it still knows the session's token,
-// before every refresh: after an administrator deleted the device there, no
-// further token is granted. If it does not answer, it says nothing.
+// confirmUpstream confirms that the homeserver still accepts the session's token. It
+// ends the session of a device that an administrator deleted there; if the homeserver
+// does not answer, the refresh continues.
 func (g *Gateway) confirmUpstream(ctx context.Context, r *http.Request, x *exchange) error {
 	token, err := g.openUpstream(x.identity)
 	if err != nil {
@@ -128,24 +128,24 @@ func (g *Gateway) confirmUpstream(ctx context.Context, r *http.Request, x *excha
 	if err != nil || v.Known {
 		return nil
 	}
-	e, err := g.lostUpstream(ctx, x, v)
+	e, err := g.endUnknown(ctx, x, v)
 	if err != nil {
 		return err
 	}
 	return e.Refusal()
 }
 
-// refreshRefused says why there is no next token. To a client that refreshes,
-// what is decided is 401, and soft unless the session ended otherwise.
+// refreshRefused maps the failure of a refresh to a response. A denial is 401, soft
+// unless the session ended hard.
 func (g *Gateway) refreshRefused(ctx context.Context, x *exchange, err error) *reply.Refusal {
 	var refused *client.RefusedError
 	switch {
 	case !errors.As(err, &refused):
 	case refused.Ended:
 		g.outbox.NoteEnd(ctx, x.identity, outbox.FromRefusal(refused))
-	case refused.Reason == wire.ReasonTokenRequired, refused.Reason == wire.ReasonHomeserverRequired: // a mistake of the gateway's
+	case refused.Reason == wire.ReasonTokenRequired, refused.Reason == wire.ReasonHomeserverRequired: // misconfigured gateway
 	default:
-		return reply.UnknownToken("The refresh was refused: "+sentence(refused), true)
+		return reply.UnknownToken("The refresh was refused: "+messageOf(refused), true)
 	}
 	f := g.refusal(ctx, err)
 	if f.Status != http.StatusUnauthorized {
@@ -154,9 +154,9 @@ func (g *Gateway) refreshRefused(ctx context.Context, x *exchange, err error) *r
 	return f
 }
 
-// requestID is the same for all attempts of one party at one refresh that come
-// through this process: two tabs and a lost answer get the same next token. The
-// party counts as the service counts it: an IPv6 address by its /64.
+// requestID returns the same id for all attempts of one party at one refresh through
+// this process: two tabs, or a repeated request, get the same next token. The party is
+// that of the service, which counts an IPv6 address by its /64.
 func (g *Gateway) requestID(text string, from netip.Addr, client string) string {
 	network := clientaddr.Network(from).String()
 	sum := rawmacaroon.Hash(&g.nonce, []byte(text), []byte{0}, []byte(network), []byte{0}, []byte(client))

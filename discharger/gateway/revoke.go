@@ -18,8 +18,8 @@ import (
 	"github.com/discharger/discharger/discharger/gateway/upstream"
 )
 
-// ended has the service end the sessions whose tokens the homeserver has just ended.
-func (g *Gateway) ended(ctx context.Context, x *exchange, who upstream.Origin) {
+// endSessions ends the sessions whose tokens the homeserver has just revoked.
+func (g *Gateway) endSessions(ctx context.Context, x *exchange, who upstream.Origin) {
 	id := x.identity
 	switch x.route {
 	case routeLogoutAll:
@@ -31,36 +31,37 @@ func (g *Gateway) ended(ctx context.Context, x *exchange, who upstream.Origin) {
 	}
 }
 
-// endDevices has the service end the sessions of the devices that the homeserver
-// has just deleted. Where the request is partial, the homeserver decides which these
-// are; if it does not answer, the next refresh or use of their tokens shows it.
+// endDevices ends the sessions of devices that the homeserver has just deleted. Where
+// the request is partial, the homeserver's list of devices decides; if it is
+// unavailable, the next refresh or use of their tokens ends the sessions.
 func (g *Gateway) endDevices(ctx context.Context, x *exchange, who upstream.Origin) {
 	id := x.identity
 	switch {
 	case x.partial():
 		if err := g.outbox.RevokeMissing(ctx, x.identity, x.upstream, who); err != nil {
-			g.cfg.Log.LogAttrs(ctx, slog.LevelWarn, "sessions cannot be compared with the homeserver's devices", slog.Any("error", err))
+			g.cfg.Log.LogAttrs(ctx, slog.LevelWarn, "cannot compare sessions with the homeserver's devices", slog.Any("error", err))
 		}
 	case x.route != routePassword:
-		for _, device := range x.deletes() {
+		for _, device := range x.deletedDevices() {
 			g.outbox.Revoke(ctx, outbox.Job{Op: outbox.EndDevice, User: id.User, Device: device})
 		}
-	case x.uia.own.LogoutDevices != uia.No: // the default is yes
+	case x.uia.own.LogoutDevices != uia.No: // Absent means yes
 		g.outbox.Revoke(ctx, outbox.Job{Op: outbox.EndUser, User: id.User, Session: id.Session})
 	}
 }
 
-// awaitStanding asks the same, and waits while the service decides nothing.
-func (g *Gateway) awaitStanding(ctx context.Context, user, device string, id caveat.SessionID) (outbox.State, error) {
+// awaitState returns the state of a session, and waits while the service is
+// unavailable.
+func (g *Gateway) awaitState(ctx context.Context, user, device string, id caveat.SessionID) (outbox.State, error) {
 	return service.Do(ctx, g.service, g.waiterFor(exchangeOf(ctx), nil), func(ctx context.Context) (outbox.State, error) {
 		return g.outbox.State(ctx, user, device, id)
 	})
 }
 
-// rejected looks at a 401 of the homeserver's. If the token is unknown there, the
-// session is over, and must not be refreshed any more. A question for a password,
-// and a locked account, is no end.
-func (g *Gateway) rejected(resp *http.Response, x *exchange) error {
+// answerUnauthorized processes a 401 of the homeserver. If the token is unknown there,
+// the session ends and cannot be refreshed. A request for a password, or a locked
+// account, ends nothing.
+func (g *Gateway) answerUnauthorized(resp *http.Response, x *exchange) error {
 	body, err := jsonbody.ReadLenient(resp)
 	if err != nil {
 		return err
@@ -75,53 +76,52 @@ func (g *Gateway) rejected(resp *http.Response, x *exchange) error {
 	who := x.origin(resp.Request)
 	v, err := g.homeserver.Known(ctx, x.upstream, who)
 	if err != nil {
-		g.cfg.Log.LogAttrs(ctx, slog.LevelWarn, "state of a token at the homeserver is unknown", slog.Any("error", err))
-		return failed{reply.Undecided(0)}
+		g.cfg.Log.LogAttrs(ctx, slog.LevelWarn, "cannot determine the state of a token at the homeserver", slog.Any("error", err))
+		return refusalError{reply.Undecided(0)}
 	}
 	if v.Known {
 		return nil
 	}
-	e, err := g.lostUpstream(ctx, x, v)
+	e, err := g.endUnknown(ctx, x, v)
 	if err != nil {
-		return failed{g.refusal(ctx, err)}
+		return refusalError{g.refusal(ctx, err)}
 	}
 	if soft := body.Get("soft_logout").Kind() == 't'; e.Soft != soft {
-		return failed{g.refusal(ctx, e.Refusal())}
+		return refusalError{g.refusal(ctx, e.Refusal())}
 	}
 	return nil
 }
 
-// lostUpstream ends a session whose token the homeserver does not know, under the
-// lease of its device.
-func (g *Gateway) lostUpstream(ctx context.Context, x *exchange, v upstream.Verdict) (outbox.End, error) {
+// endUnknown ends a session whose token the homeserver rejects, under the lease of its
+// device.
+func (g *Gateway) endUnknown(ctx context.Context, x *exchange, v upstream.Verdict) (outbox.End, error) {
 	if err := g.lease(ctx, x, x.identity.User, x.identity.Device); err != nil {
 		return outbox.End{}, &client.UnavailableError{Err: err}
 	}
 	return g.outbox.EndUnknown(ctx, x.identity, v)
 }
 
-// User-interactive authentication (specification, section 4.8) is one mechanism for
-// every endpoint that uses it. The homeserver answers a request with 401, flows and
-// the name of a session; the client repeats the request with a member auth that has
-// this name. The repetition may have nothing but auth: then Synapse takes its other
-// members from the request before, and Dendrite takes none. So the gateway remembers,
-// by the name of the session, the members that it needs itself, and after the last
-// request it does not rely on them alone: see [Gateway.endDevices].
+// User-interactive authentication (Matrix specification, section 4.8) is one mechanism
+// for many endpoints. The homeserver answers 401 with flows and a session name; the
+// client repeats the request with a member auth that has the name. The repetition may
+// contain only auth: Synapse then takes other members from the earlier request,
+// Dendrite takes none. So the gateway keeps the members that it needs under the
+// session's name, and after the last request it does not rely on them alone, see
+// [Gateway.endDevices].
 //
-// The memory is of this process and bounded in bytes and time. Without it, after a
-// restart or at another gateway, a registration has mode held: the client gets a
-// token that works, without a refresh token.
+// They are kept per process, bounded in bytes and time. Without them, after a restart
+// or at another gateway, a registration has mode held: the client gets a working token
+// and no refresh token.
 
-// uiaState is the part of an exchange that belongs to a session of user-interactive
-// authentication.
+// uiaState holds the parameters of user-interactive authentication of an exchange.
 type uiaState struct {
-	session string      // the homeserver's name for it; empty: the request begins one
+	session string      // the homeserver's name of it; empty: the first request
 	own     uia.Params  // of this request
-	before  *uia.Params // of the requests before it; nil: not remembered
+	before  *uia.Params // of earlier requests; nil: unknown
 }
 
-// usesUIA reports whether an endpoint has user-interactive authentication and
-// members that the gateway needs.
+// usesUIA reports whether a route has user-interactive authentication and members that
+// the gateway needs.
 func usesUIA(r route) bool {
 	return r == routeRegister || r == routeAdminRegister || r == routePassword || r == routeDeleteDevices
 }
@@ -134,8 +134,8 @@ const (
 	memberLogoutDevices = "logout_devices"
 )
 
-// resumeUIA reads the member auth of a request, and finds the parameters of the
-// requests before it in the same session.
+// resumeUIA reads the member auth of a request and finds the parameters of earlier
+// requests in the same session.
 func (g *Gateway) resumeUIA(x *exchange, body jsonbody.Object) {
 	auth, err := g.parseBody(body.Get(memberAuth))
 	if err != nil {
@@ -146,10 +146,9 @@ func (g *Gateway) resumeUIA(x *exchange, body jsonbody.Object) {
 	}
 }
 
-// challenged reads a 401 of the homeserver's on a route with user-interactive
-// authentication. If it names a session, the request's parameters are kept under
-// that name.
-func (g *Gateway) challenged(resp *http.Response, x *exchange) error {
+// keepChallenge stores the parameters of a request that the homeserver answered with a
+// challenge, under the session's name in it.
+func (g *Gateway) keepChallenge(resp *http.Response, x *exchange) error {
 	body, err := jsonbody.ReadLenient(resp)
 	if err != nil {
 		return err
@@ -162,8 +161,8 @@ func (g *Gateway) challenged(resp *http.Response, x *exchange) error {
 	return nil
 }
 
-// uiaSessions returns the memory for an exchange. Registrations, which need no
-// token, have one of their own.
+// uiaSessions returns the store for an exchange. Registrations need no token, so they
+// have a store of their own.
 func (g *Gateway) uiaSessions(x *exchange) *uia.Sessions {
 	if x.route.HandsOut() {
 		return g.uiaRegistrations
@@ -171,12 +170,12 @@ func (g *Gateway) uiaSessions(x *exchange) *uia.Sessions {
 	return g.uiaUsers
 }
 
-// maxDeletes bounds the devices that one request deletes: each has a lease, and an
-// order to the service.
+// maxDeletes bounds the devices deleted by one request, each with a lease and a
+// revocation.
 const maxDeletes = 500
 
-// prepareDevices reads a request that deletes devices, of one kind or the other,
-// and takes their leases.
+// prepareDevices parses a request that changes the password or deletes devices, and
+// acquires the leases of the devices.
 func (g *Gateway) prepareDevices(r *http.Request, x *exchange) *reply.Refusal {
 	if x.route != routeDeleteDevice {
 		r.Header.Del("Accept-Encoding")
@@ -189,13 +188,13 @@ func (g *Gateway) prepareDevices(r *http.Request, x *exchange) *reply.Refusal {
 			g.resumeUIA(x, body)
 			x.uia.own = deviceParams(body)
 		} else if json.Valid(data) {
-			return reply.BadBody(data) // the homeserver might read a member that is not read here
+			return reply.BadBody(data) // the homeserver might parse it differently
 		}
 	}
 	if !x.ours() {
 		return nil
 	}
-	devices := x.deletes()
+	devices := x.deletedDevices()
 	if len(devices) > maxDeletes {
 		return reply.BadRequest(matrix.CodeTooLarge, "Too many devices in one request.")
 	}
@@ -207,7 +206,8 @@ func (g *Gateway) prepareDevices(r *http.Request, x *exchange) *reply.Refusal {
 	return nil
 }
 
-// deviceParams reads a request that changes the password or deletes devices.
+// deviceParams reads the members of a request that changes the password or deletes
+// devices.
 func deviceParams(body jsonbody.Object) (a uia.Params) {
 	a.LogoutDevices = uia.ChoiceOf(body.Get(memberLogoutDevices))
 	if list := body.Get(memberDevices); list != nil {
@@ -219,9 +219,9 @@ func deviceParams(body jsonbody.Object) (a uia.Params) {
 	return a
 }
 
-// deletes returns the devices that a request deletes, sorted, as far as it or those
-// before it name them.
-func (x *exchange) deletes() []string {
+// deletes returns the devices that a request deletes, sorted, from its own members and
+// those of earlier requests.
+func (x *exchange) deletedDevices() []string {
 	var devices []string
 	switch x.route {
 	case routeDeleteDevice:
@@ -234,15 +234,15 @@ func (x *exchange) deletes() []string {
 	return slices.Compact(devices)
 }
 
-// partial reports whether a request has no member that decides which devices it is
-// about, or another value than those before it in its session. Homeservers differ in
-// what they do then.
+// partial reports whether a request lacks the member that selects devices, or has
+// another value than earlier requests of its session. Homeservers differ in how they
+// treat that.
 func (x *exchange) partial() bool {
 	own, before := x.uia.own, x.uia.before
 	switch x.route {
 	case routePassword:
 		return x.uia.session != "" && own.LogoutDevices == uia.Absent || before != nil && before.LogoutDevices != uia.Absent && before.LogoutDevices != own.LogoutDevices
-	case routeDeleteDevices: // of an empty list Synapse deletes none, and Dendrite all
+	case routeDeleteDevices: // for an empty list Synapse deletes none, Dendrite all
 		return len(own.Devices) == 0 || before != nil && before.Devices != nil && !slices.Equal(before.Devices, own.Devices)
 	}
 	return false

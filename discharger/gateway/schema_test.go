@@ -34,7 +34,7 @@ func TestSchema(t *testing.T) {
 	} {
 		for _, method := range []string{"GET", "PUT"} {
 			x := &exchange{method: method}
-			if f := x.enter(httptest.NewRequest(method, path, nil)); f != nil {
+			if f := x.matchRoute(httptest.NewRequest(method, path, nil)); f != nil {
 				t.Fatal(f.Message)
 			}
 			ctx := context.WithValue(context.Background(), exchangeKey{}, x)

@@ -16,12 +16,12 @@ import (
 	"github.com/discharger/discharger/discharger/homeserver"
 )
 
-// ServeHTTP answers one request.
+// ServeHTTP forwards or answers a request.
 func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	start := g.cfg.clock()
 	upstream.CleanHeaders(r)
 	x := &exchange{method: r.Method}
-	refused := x.enter(r)
+	refused := x.matchRoute(r)
 	x.client, x.trusted = g.clientAddress(r)
 	out := admission.NewRecorder(w, r)
 	defer g.finish(r, x, out, start)
@@ -33,7 +33,7 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		f = g.refuseLoop(out, r)
 	}
 	if f == nil {
-		f = g.enter(x)
+		f = g.admit(x)
 	}
 	if f == nil {
 		f = g.handle(out, r, x)
@@ -44,16 +44,16 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// handle does what the route asks for. A failure is still to be written.
+// handle serves a request that was admitted. The caller writes the refusal.
 func (g *Gateway) handle(w http.ResponseWriter, r *http.Request, x *exchange) *reply.Refusal {
 	defer x.releaseLeases()
 	switch {
 	case r.Method == http.MethodOptions:
 		dropCredential(r)
-		g.pass(w, r, x)
+		g.forward(w, r, x)
 		return nil
 	case x.route == routeOpaque:
-		g.pass(w, r, x)
+		g.forward(w, r, x)
 		return nil
 	}
 	if f := g.checkBody(w, r, x); f != nil {
@@ -63,7 +63,7 @@ func (g *Gateway) handle(w http.ResponseWriter, r *http.Request, x *exchange) *r
 	case x.route == routeRefresh:
 		return g.refresh(w, r, x)
 	case readsBody(x.route):
-		limitBody(w, bodyPatience)
+		limitBody(w, bodyTimeout)
 		if f := g.prepare(r, x); f != nil {
 			return f
 		}
@@ -76,19 +76,19 @@ func (g *Gateway) handle(w http.ResponseWriter, r *http.Request, x *exchange) *r
 	if x.route == routeLogout && x.ours() {
 		return g.logout(w, r, x)
 	}
-	g.pass(w, r, x)
+	g.forward(w, r, x)
 	return nil
 }
 
-// logout answers POST /logout with a token of the gateway's.
+// logout answers POST /logout with a gateway token.
 func (g *Gateway) logout(w http.ResponseWriter, r *http.Request, x *exchange) *reply.Refusal {
 	pass, f := g.decideLogout(r.Context(), x)
 	switch {
 	case f != nil:
 		return f
 	case pass:
-		defer g.left(context.WithoutCancel(r.Context()), x) // the proxy panics when the client has gone
-		g.pass(w, r, x)
+		defer g.logoutForwarded(context.WithoutCancel(r.Context()), x) // the proxy panics when the client has disconnected
+		g.forward(w, r, x)
 		return nil
 	}
 	x.outcome = reply.OutcomeOwn
@@ -96,16 +96,14 @@ func (g *Gateway) logout(w http.ResponseWriter, r *http.Request, x *exchange) *r
 	h := w.Header()
 	reply.SetCORS(h)
 	h.Set("Content-Type", "application/json")
-	_, _ = w.Write(jsonbody.Object{}.Encode()) // the client has gone: nothing to do
+	_, _ = w.Write(jsonbody.Object{}.Encode()) // the client has disconnected
 	return nil
 }
 
-// bodyPatience is how long a client may take to send what the gateway reads
-// before it does anything else.
-const bodyPatience = 30 * time.Second
+// bodyTimeout bounds the arrival of a body that the gateway parses.
+const bodyTimeout = 30 * time.Second
 
-// prepare finds out whose request it is, and whatever else has to be known
-// before it is passed on.
+// prepare identifies the session of a request and prepares its route.
 func (g *Gateway) prepare(r *http.Request, x *exchange) *reply.Refusal {
 	if f := g.identify(r, x); f != nil {
 		return f
@@ -121,7 +119,7 @@ func (g *Gateway) prepare(r *http.Request, x *exchange) *reply.Refusal {
 	return nil
 }
 
-// identify looks at the token. One of the gateway's is replaced by the
+// identify verifies the token of a request and replaces a gateway token by the
 // homeserver's.
 func (g *Gateway) identify(r *http.Request, x *exchange) *reply.Refusal {
 	c, err := token.FindCredential(r)
@@ -133,7 +131,7 @@ func (g *Gateway) identify(r *http.Request, x *exchange) *reply.Refusal {
 	case !x.token:
 		return nil
 	case x.match.Public():
-		dropCredential(r) // clients that log in again may still send the token that they had
+		dropCredential(r) // clients that log in again may still send their former token
 		return nil
 	case c.Kind == token.Foreign && g.sealer.WasOurs(c.Text):
 		return reply.UnknownToken("Unknown access token.", true)
@@ -152,7 +150,7 @@ func (g *Gateway) identify(r *http.Request, x *exchange) *reply.Refusal {
 	return nil
 }
 
-// unwrap puts the homeserver's token in the place of the gateway's.
+// unwrap replaces the gateway's token by the homeserver's.
 func (g *Gateway) unwrap(r *http.Request, x *exchange, c token.Credential) {
 	if c.From == token.FromQuery {
 		r.URL.RawQuery = c.Query
@@ -161,7 +159,7 @@ func (g *Gateway) unwrap(r *http.Request, x *exchange, c token.Credential) {
 	r.Header[token.HeaderAuthorization] = []string{token.Bearer + x.upstream}
 }
 
-// dropCredential takes a token of the gateway's out of a request.
+// dropCredential removes a gateway token from a request.
 func dropCredential(r *http.Request) {
 	c, err := token.FindCredential(r)
 	if err != nil || c.Kind == token.Foreign {
@@ -174,8 +172,7 @@ func dropCredential(r *http.Request) {
 	r.Header.Del(token.HeaderAuthorization)
 }
 
-// finish counts the request and writes its line. The query is not in it, and
-// no header: tokens are.
+// finish counts and logs a request, without its query and headers: they contain tokens.
 func (g *Gateway) finish(r *http.Request, x *exchange, out *admission.Recorder, start time.Time) {
 	status, written := out.End()
 	g.metrics.Request(x.kind, x.token, x.outcome)
@@ -192,39 +189,39 @@ func (g *Gateway) finish(r *http.Request, x *exchange, out *admission.Recorder, 
 	g.cfg.Access.LogAttrs(r.Context(), slog.LevelInfo, "request", attrs...)
 }
 
-// exchange is one request and its answer.
+// exchange is the state of one request and its response.
 type exchange struct {
 	route   route
 	method  string
-	path    string // as it was sent
+	path    string // unchanged, without the query
 	match   matrix.Match
-	room    string // that the events of the answer have to be of; empty: any
+	room    string // the only room whose events the response may contain; empty: any
 	client  netip.Addr
-	trusted bool // the peer's word is taken for where the client is
+	trusted bool // the peer is a trusted proxy
 
-	kind     token.Kind          // of the token
-	token    bool                // whether there is one
-	identity homeserver.Identity // whose session it is, if the token is ours
-	upstream string              // the homeserver's own token of that session
-	narrowed bool                // its holder added conditions
-	expired  bool                // its discharge has run out, on routes that accept that
-	settled  bool                // a logout that was passed on left nothing at the homeserver
-	leased   leased
-	poll     *admission.Poll // nil: it is no long poll
+	kind      token.Kind          // of the token
+	token     bool                // present
+	identity  homeserver.Identity // of the session, if the token is the gateway's
+	upstream  string              // the homeserver's token of the session
+	narrowed  bool                // the holder added conditions
+	expired   bool                // the discharge has expired, on routes that accept that
+	loggedOut bool                // the forwarded logout has removed the device
+	leased    leased
+	poll      *admission.Poll // nil: not a long poll
 
-	place     admission.Place // among the requests in flight
-	body      jsonbody.Share  // memory of its body and answer, as far as they were read
-	waitUntil time.Time       // the service is waited for until then; zero: it was not waited for
+	place     admission.Place
+	body      jsonbody.Share // memory of the parsed bodies
+	waitUntil time.Time      // deadline of waiting for the service; zero: not waited yet
 
-	login   login    // of routes that hand out tokens
-	uia     uiaState // of routes with user-interactive authentication
+	login   login    // routes that hand out tokens
+	uia     uiaState // routes with user-interactive authentication
 	outcome reply.Outcome
 }
 
-// ours tells whether the request came with a token of the gateway's.
+// ours reports whether the request came with a gateway token.
 func (x *exchange) ours() bool { return x.upstream != "" }
 
-// origin returns the client of the exchange, for requests on its behalf.
+// origin returns the client's address and name, for requests on its behalf.
 func (x *exchange) origin(r *http.Request) upstream.Origin {
 	return upstream.Origin{Addr: x.client, UserAgent: r.UserAgent()}
 }

@@ -126,7 +126,7 @@ func newWorldOf(w *world, change ...func(*world)) *world {
 		Outbox: filepath.Join(dir, "gateway.db"), ForgetAfter: testForget, Registerer: w.reg, clock: w.now,
 		Log: slog.New(slog.NewJSONHandler(w.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 		// A machine that stands still for a while is nobody's end.
-		timeouts: timeouts{attempt: time.Minute, order: time.Minute, upstream: time.Minute, health: time.Minute, race: time.Millisecond, leased: time.Minute},
+		timeouts: timeouts{attempt: time.Minute, revoke: time.Minute, upstream: time.Minute, health: time.Minute, race: time.Millisecond, leased: time.Minute},
 	}
 	for _, f := range change {
 		f(w)
