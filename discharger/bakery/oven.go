@@ -101,11 +101,13 @@ func (o *Oven) NewMacaroon(p homeserver.MintParams) (*bakery.Macaroon, error) {
 //
 // A refused bundle is a *bakery.VerificationError, so that the Checker tries the
 // other macaroons of the request. An undecided one is another error, which ends the
-// authorization: answer it 503, see [WriteError].
+// authorization: answer it 503, see [WriteError]. If the request of [Oven.Context] has
+// a valid bundle too, it is a VerificationError as well: cookies of another service on
+// the same host are undecided, and must not keep a session from being used.
 func (o *Oven) VerifyMacaroon(ctx context.Context, ms macaroon.Slice) ([]bakery.Op, []string, error) {
 	identity, err := o.verify(ctx, ms)
 	if err != nil {
-		if refusal := Refusal(err); refusal != nil && refusal.Undecided() {
+		if refusal := Refusal(err); refusal != nil && refusal.Undecided() && !hasValid(ctx) {
 			return nil, nil, err
 		}
 		return nil, nil, &bakery.VerificationError{Reason: err}
@@ -131,6 +133,9 @@ func (o *Oven) Identity(ctx context.Context, info *bakery.AuthInfo) (homeserver.
 	}
 	return homeserver.Identity{}, errors.New("no session was used")
 }
+
+// Format writes the name of the homeserver and no secret, for every verb.
+func (o Oven) Format(s fmt.State, _ rune) { fmt.Fprintf(s, "oven of %v", o.hs) }
 
 func (o *Oven) verify(ctx context.Context, ms macaroon.Slice) (homeserver.Identity, error) {
 	text, err := bundle.Encode(ms)

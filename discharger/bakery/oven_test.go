@@ -292,6 +292,59 @@ func TestUndecidedIsNotARefusal(t *testing.T) {
 	}
 }
 
+// A request may have cookies of another service on the same host.
+func TestUndecidedBundleBesideAValidOne(t *testing.T) {
+	t.Parallel()
+	a, other := startAdopter(t), startAdopter(t)
+	checker := bakery.NewChecker(bakery.CheckerParams{Checker: sessionbakery.NewChecker(), MacaroonVerifier: a.oven, Logger: quiet{}})
+	ours, theirs := a.discharged(t), other.discharged(t)
+	for name, tc := range map[string]struct {
+		request []macaroon.Slice
+		user    string // empty: undecided
+	}{
+		"other first":  {[]macaroon.Slice{theirs, ours}, "alice"},
+		"other second": {[]macaroon.Slice{ours, theirs}, "alice"},
+		"refused ours": {[]macaroon.Slice{ours[:1], theirs}, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := httptest.NewRequest("GET", "/", nil)
+			for _, ms := range tc.request {
+				data, err := json.Marshal(ms)
+				must(t, err)
+				r.Header.Add(httpbakery.MacaroonsHeader, base64.StdEncoding.EncodeToString(data))
+			}
+			ctx := a.oven.Context(r)
+			info, err := checker.Auth(sessionbakery.RequestMacaroons(r)...).Allow(ctx, sessionbakery.SessionOp)
+			if tc.user == "" {
+				if refusal := sessionbakery.Refusal(err); refusal == nil || !refusal.Undecided() {
+					t.Errorf("not undecided: %v", err)
+				}
+				return
+			}
+			must(t, err)
+			if id, err := a.oven.Identity(ctx, info); err != nil || id.User != tc.user {
+				t.Errorf("identity %+v, %v", id, err)
+			}
+		})
+	}
+}
+
+func TestOvenPrintsNoKey(t *testing.T) {
+	t.Parallel()
+	master := homeserver.NewKey()
+	oven, err := sessionbakery.New(sessionbakery.Config{Homeserver: homeserver.Config{
+		Keys: homeserver.Keys{master}, KeyPair: caveat.GenerateKey(), Discharger: caveat.GenerateKey().Public, Location: "https://discharger.example",
+	}})
+	must(t, err)
+	bare := [32]byte(master.Key)
+	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%x", "%d"} {
+		shown := strings.Trim(fmt.Sprintf(verb, bare), "[32]uint8{}")
+		if text := fmt.Sprintf(verb+verb, oven, *oven); strings.Contains(text, shown) {
+			t.Errorf("%s shows a key: %s", verb, text)
+		}
+	}
+}
+
 // TestLocator lets a stock oven seal a caveat to the published key.
 func TestLocator(t *testing.T) {
 	t.Parallel()

@@ -5,7 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	"slices"
 	"strings"
+	"sync"
 
 	"github.com/go-macaroon-bakery/macaroon-bakery/v3/bakery"
 	"github.com/go-macaroon-bakery/macaroon-bakery/v3/httpbakery"
@@ -18,13 +20,28 @@ import (
 	"github.com/discharger/discharger/discharger/wire"
 )
 
-type requestKey struct{}
+type (
+	requestKey struct{} // of a homeserver.Request
+	validKey   struct{} // of a func() bool
+)
 
 // Context returns the context of a request, with the address of its client for
 // client-ip conditions and the request for the conditions of httpbakery.
 func (o *Oven) Context(r *http.Request) context.Context {
 	request := homeserver.Request{ClientIP: clientaddr.Of(r, o.cfg.TrustedProxies).Addr, HTTP: r}
-	return context.WithValue(httpbakery.ContextWithRequest(r.Context(), r), requestKey{}, request)
+	ctx := context.WithValue(httpbakery.ContextWithRequest(r.Context(), r), requestKey{}, request)
+	return context.WithValue(ctx, validKey{}, sync.OnceValue(func() bool {
+		return slices.ContainsFunc(RequestMacaroons(r), func(ms macaroon.Slice) bool {
+			_, err := o.verify(ctx, ms)
+			return err == nil
+		})
+	}))
+}
+
+// hasValid reports whether the request of a context has a valid bundle.
+func hasValid(ctx context.Context) bool {
+	valid, ok := ctx.Value(validKey{}).(func() bool)
+	return ok && valid()
 }
 
 // requestOf returns the request of a context, and the zero value without one.
