@@ -100,7 +100,8 @@ type Document struct {
 	options  Options
 	name     string
 	lines    []string // without their ends
-	shown    []string // lines with hidden values masked
+	shown    []string // lines with hidden values masked; nil: there are no excerpts
+	masked   int      // bytes that masking has read
 	problems Problems
 	dropped  bool // an error beyond MaxProblems
 }

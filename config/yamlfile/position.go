@@ -158,7 +158,7 @@ func (d *Document) Hide(n *Node) {
 	for _, c := range n.Content {
 		d.Hide(c)
 	}
-	if n.Kind != yaml.ScalarNode || n.Line < 1 || n.Line > len(d.lines) {
+	if n.Kind != yaml.ScalarNode || n.Line < 1 || n.Line > len(d.shown) {
 		return
 	}
 	width := scalarWidth(n, d.lines[n.Line-1])
@@ -178,13 +178,21 @@ func (d *Document) hideSecret(n *Node) {
 
 // maskFrom masks everything from a place on.
 func (d *Document) maskFrom(line, column int) {
-	for ; line <= len(d.lines); line, column = line+1, 1 {
+	for ; line <= len(d.shown); line, column = line+1, 1 {
 		d.mask(line, column, len(d.lines[line-1]))
 	}
 }
 
+// maxMasked bounds the text that mask reads, in bytes. Beyond it there are no
+// excerpts: thousands of values in one long line would take minutes.
+const maxMasked = 8 << 20
+
 // mask replaces characters of a line by asterisks, in excerpts.
 func (d *Document) mask(line, column, width int) {
+	if d.masked += 1 + len(d.shown[line-1]); d.masked > maxMasked {
+		d.shown = nil
+		return
+	}
 	if &d.shown[0] == &d.lines[0] {
 		d.shown = slices.Clone(d.lines)
 	}

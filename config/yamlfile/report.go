@@ -22,14 +22,12 @@ func (d *Document) Warnf(n *Node, format string, args ...any) {
 
 // ErrorIn reports a problem some characters into a string.
 func (d *Document) ErrorIn(n *Node, offset int, format string, args ...any) {
-	line, column := d.Position(n, offset)
-	d.Report(&Problem{Line: line, Column: column, Message: fmt.Sprintf(format, args...)})
+	d.reportIn(n, offset, &Problem{Message: fmt.Sprintf(format, args...)})
 }
 
 // WarnIn is [Document.ErrorIn] for a warning.
 func (d *Document) WarnIn(n *Node, offset int, format string, args ...any) {
-	line, column := d.Position(n, offset)
-	d.Report(&Problem{Line: line, Column: column, Message: fmt.Sprintf(format, args...), Warning: true})
+	d.reportIn(n, offset, &Problem{Message: fmt.Sprintf(format, args...), Warning: true})
 }
 
 // Invalid reports a problem of the value that path names. A nil node stands for
@@ -38,9 +36,21 @@ func (d *Document) Invalid(n *Node, path, format string, args ...any) {
 	d.reportAt(n, &Problem{Path: path, Message: fmt.Sprintf(format, args...)})
 }
 
+// reportIn reports a problem some characters into a string.
+func (d *Document) reportIn(n *Node, offset int, p *Problem) {
+	if !d.full() {
+		p.Line, p.Column = d.Position(n, offset)
+	}
+	d.Report(p)
+}
+
+// full reports whether there are MaxProblems. Nothing that takes time is done for
+// further ones: a file can have many, all in one long line.
+func (d *Document) full() bool { return len(d.problems) >= d.options.MaxProblems }
+
 // reportAt reports a problem at a node, all of which is underlined.
 func (d *Document) reportAt(n *Node, p *Problem) {
-	if n != nil {
+	if n != nil && !d.full() {
 		p.Line, p.Column = n.Line, n.Column
 		if n.Line > 0 && n.Line <= len(d.lines) {
 			p.Width = nodeWidth(n, d.lines[n.Line-1])
@@ -52,7 +62,7 @@ func (d *Document) reportAt(n *Node, p *Problem) {
 // Report adds a problem. Its File and Text are set here, and its Width and Err
 // unless it has them.
 func (d *Document) Report(p *Problem) {
-	if len(d.problems) >= d.options.MaxProblems {
+	if d.full() {
 		d.dropped = d.dropped || !p.Warning
 		return
 	}

@@ -313,3 +313,34 @@ func FuzzRead(f *testing.F) {
 		}
 	})
 }
+
+// A file of 1 MiB would take minutes if each of its problems cost its longest line.
+func TestManyProblemsAreCheap(t *testing.T) {
+	t.Parallel()
+	for name, text := range map[string]string{
+		"duplicates in one line": "{" + strings.Repeat("a: 1, ", 20_000) + "}",
+		"open values":            strings.Repeat("a: |\n x\n", 20_000),
+		"list as a mapping":      strings.Repeat("- &a x\n", 20_000),
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			d := Read("f.yaml", []byte(text), Options{Secrets: true})
+			if d.Root == nil {
+				t.Fatal(d.Problems())
+			}
+			d.Fields(d.Root, "", "b")
+			if most := maxMasked + len(text) + 1; d.masked > most {
+				t.Errorf("masking has read %d bytes, more than %d", d.masked, most)
+			}
+			for _, p := range d.Problems() {
+				if p.Text != "" {
+					t.Fatalf("problem shows %.20q after masking was given up", p.Text)
+				}
+			}
+			before := d.masked
+			if d.ErrorIn(d.Root, 0, "late"); !d.Failed() || d.masked != before {
+				t.Error("late problem is lost")
+			}
+		})
+	}
+}
