@@ -211,7 +211,7 @@ var homes = []home{
 	{"github.com/redis/go-redis/v9", []string{"discharger/store/redis", "discharger/store/redis/conn", "discharger/store/redistest"}, nil},
 	{"go.etcd.io/bbolt", []string{"discharger/boltfile", "discharger/store/bolt", "discharger/store/journal", "discharger/store/storetest", "discharger/gateway/outbox"}, []string{"discharger/gateway", "discharger/store/redis"}},
 	{"cel.dev/cel-go", []string{"policy/cel", "policy/rulefile", "policy/schema"}, nil},
-	{"go.yaml.in/yaml/v3", []string{"config/yamlfile"}, []string{"policy/rules"}},
+	{"go.yaml.in/yaml/v3", []string{"config/yamlfile"}, []string{"policy/rulefile"}},
 	{"github.com/prometheus/client_golang", []string{
 		"cmd/discharger/gatewayd", "cmd/discharger/ruleset", "cmd/discharger/serve", "cmd/discharger/storage",
 		"discharger/secevent", "discharger/server", "discharger/gateway", "discharger/gateway/metrics",
@@ -242,7 +242,7 @@ var homes = []home{
 		"discharger/revocation", "discharger/wire",
 		"discharger/server", "discharger/gateway", "discharger/gateway/jsonbody", "discharger/gateway/reply", "discharger/gateway/uia",
 	}, nil},
-	{"github.com/cenkalti/backoff/v5", []string{"discharger/client", "discharger/secevent", "discharger/homeserver", "discharger/store/redis"}, nil},
+	{"github.com/cenkalti/backoff/v5", []string{"discharger/client", "discharger/secevent", "discharger/homeserver", "discharger/store/redis", "policy/webhook"}, nil},
 	{"golang.org/x/time", []string{"cmd/discharger/httpd", "discharger", "discharger/server"}, nil},
 	{"golang.org/x/crypto", []string{"discharger/caveat", "discharger/homeserver", "discharger/gateway/token"}, nil},
 	{"pgregory.net/rapid", []string{"discharger/store/storetest"}, []string{anywhere}},

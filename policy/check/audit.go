@@ -35,9 +35,6 @@ type AuditConfig struct {
 	// log contains their number.
 	Buffer int
 
-	// Now is the clock; nil means time.Now.
-	Now func() time.Time
-
 	// Failed is called with the cause whenever records are lost, if it is not
 	// nil.
 	Failed func(err error)
@@ -63,9 +60,6 @@ func NewAudit(cfg AuditConfig) (*Audit, error) {
 	}
 	if cfg.Buffer <= 0 {
 		cfg.Buffer = 1024
-	}
-	if cfg.Now == nil {
-		cfg.Now = time.Now
 	}
 	if cfg.Failed == nil {
 		cfg.Failed = func(error) {}
@@ -135,7 +129,7 @@ func (e *audited) Evaluate(ctx context.Context, in *policy.Input) (policy.Decisi
 
 // Record adds a decision to the log, or the error that was in its place.
 func (a *Audit) Record(in *policy.Input, d policy.Decision, err error) {
-	r := AuditRecord{Version: 1, Time: a.cfg.Now().UTC(), Input: in}
+	r := AuditRecord{Version: 1, Time: time.Now().UTC(), Input: in}
 	if err != nil {
 		r.Error = fmt.Sprintf("%.500s", err.Error())
 	} else {

@@ -15,7 +15,6 @@ import (
 	"github.com/discharger/discharger/config/yamlfile"
 	"github.com/discharger/discharger/policy"
 	"github.com/discharger/discharger/policy/check"
-	"github.com/discharger/discharger/policy/rulefile"
 	"github.com/discharger/discharger/policy/rules"
 )
 
@@ -188,62 +187,3 @@ policies:
       - {name: f, when: 'session.epoch * 3 > homeserver.generation + user.generation && now.getHours("Asia/Tokyo") > 3', then: {effect: defer, retry_after: 5m}}
     otherwise: {effect: allow, ttl: grant.ttl + grant.ttl}
 `
-
-// FuzzDiff reads anything as an audit log.
-func FuzzDiff(f *testing.F) {
-	set := mustLoad(f, strings.Replace(wideFile, "wide:", "p:", 1))
-	in := policy.SampleInput()
-	in.Policy = "p"
-	d, err := policy.Ask(context.Background(), set, in)
-	if err != nil {
-		f.Fatal(err)
-	}
-	line, err := json.Marshal(check.AuditRecord{Version: 1, Time: in.Now, Input: in, Decision: &d})
-	if err != nil {
-		f.Fatal(err)
-	}
-	f.Add(string(line) + "\n" + string(line))
-	f.Add(`{"version":1,"dropped":3}` + "\n" + `{"version":1,"input":{},"error":"x"}`)
-	f.Fuzz(func(t *testing.T, log string) {
-		report, err := check.Diff(context.Background(), nil, set, strings.NewReader(log))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if report.Changed() > report.Records {
-			t.Fatalf("%d of %d changed", report.Changed(), report.Records)
-		}
-		_ = written(t, report)
-	})
-}
-
-// FuzzParseInput reads anything as an input. What is read is written and read
-// again to the same.
-func FuzzParseInput(f *testing.F) {
-	sample, err := json.Marshal(policy.SampleInput())
-	if err != nil {
-		f.Fatal(err)
-	}
-	f.Add(string(sample))
-	f.Add("session: {created: -90d, labels: {role: admin}}\naction: activate\nnow: 2026-03-02T12:00:00+01:00\n")
-	f.Add("grant: {ttl: 1d, revokes: true}\nuser: {sessions: -1}\n")
-	f.Fuzz(func(t *testing.T, text string) {
-		in, err := rulefile.ParseInput("x", []byte(text))
-		if err != nil {
-			if in != nil {
-				t.Fatal("an error and an input")
-			}
-			return
-		}
-		written, err := json.Marshal(in)
-		if err != nil {
-			t.Fatalf("%+v cannot be written: %v", in, err)
-		}
-		again, err := rulefile.ParseInput("x", written)
-		if err != nil {
-			t.Fatalf("%s cannot be read: %v", written, err)
-		}
-		if back, err := json.Marshal(again); err != nil || string(back) != string(written) {
-			t.Fatalf("%s became %s", written, back)
-		}
-	})
-}

@@ -57,9 +57,6 @@ type Config struct {
 	// same.
 	SkipTests bool
 
-	// Now is the clock of webhooks; nil means time.Now.
-	Now func() time.Time
-
 	// Observe receives the events of webhooks; it may be nil.
 	Observe webhook.Observer
 
@@ -103,9 +100,6 @@ type loader struct {
 func newLoader(cfg Config) *loader {
 	if cfg.MaxCost == 0 {
 		cfg.MaxCost = DefaultMaxCost
-	}
-	if cfg.Now == nil {
-		cfg.Now = time.Now
 	}
 	return &loader{cfg: cfg, set: &Set{policies: map[string]*namedPolicy{}, caveats: cfg.Caveats}, at: map[string]string{}}
 }
@@ -242,7 +236,7 @@ func (l *loader) compile(f rawFile, def *rulefile.File) error {
 func (l *loader) webhook(def *rulefile.Webhook, f *rulefile.File, file string) *webhook.Webhook {
 	cfg := webhook.Config{
 		Name: def.Name, URL: def.URL, Timeout: cmp.Or(l.cfg.hookTimeout, def.Timeout), Cache: def.Cache, Deny: def.Deny,
-		Allow: def.Allow, MaxConcurrent: def.MaxConcurrent, CountSessions: def.CountSessions, Offline: l.cfg.Offline || f.Failed(), Observe: l.cfg.Observe, Now: l.cfg.Now,
+		Allow: def.Allow, MaxConcurrent: def.MaxConcurrent, CountSessions: def.CountSessions, Offline: l.cfg.Offline || f.Failed(), Observe: l.cfg.Observe,
 	}
 	if cfg.Offline {
 		return webhook.New(cfg)

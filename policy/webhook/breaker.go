@@ -4,29 +4,35 @@ import (
 	"errors"
 	"sync"
 	"time"
+
+	"github.com/cenkalti/backoff/v5"
 )
 
-// A breaker stops asking a webhook that keeps failing. After breakerFailures
-// failures in a row it refuses for a while, then lets one question through:
-// an answer closes it, another failure doubles the while, up to a minute. The
-// zero value is closed.
+// A breaker stops calls to a webhook that keeps failing. breakerFailures failures in
+// a row open it for a pause; then one call goes through. An answer closes the
+// breaker, another failure opens it for a longer pause.
 type breaker struct {
 	mu       sync.Mutex
+	pauses   *backoff.ExponentialBackOff
 	failures int
-	pause    time.Duration
-	until    time.Time // when a question may go through again; zero: closed
-	probing  bool
+	until    time.Time // end of the pause; zero: closed
+	probing  bool      // a call is under way after a pause
 }
 
-const (
-	breakerFailures = 5
-	breakerPause    = time.Second
-	maxBreakerPause = time.Minute
-)
+const breakerFailures = 5
 
-var errBreaker = errors.New("it failed several times in a row and is left alone for a while")
+var errBreaker = errors.New("paused after repeated failures")
 
-// enter says whether a question may go out. Every nil is followed by a leave.
+// newBreaker returns a closed breaker with pauses of about a second to about a minute.
+func newBreaker() *breaker {
+	b := &breaker{pauses: &backoff.ExponentialBackOff{
+		InitialInterval: time.Second, Multiplier: 2, MaxInterval: time.Minute, RandomizationFactor: 1. / 4,
+	}}
+	b.pauses.Reset()
+	return b
+}
+
+// enter returns errBreaker while the breaker is open. Each nil requires a call of leave.
 func (b *breaker) enter(now time.Time) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -40,29 +46,29 @@ func (b *breaker) enter(now time.Time) error {
 	return nil
 }
 
-// How a question ended.
-type ending int
+// result is how a call ended.
+type result int
 
 const (
-	answered ending = iota
-	failed
-	untold // the caller went away: it says nothing about the webhook
+	answered  result = iota
+	failed           // no answer, or an unreadable one
+	abandoned        // the caller's context ended; the webhook's state is unknown
 )
 
-// leave reports how it went.
-func (b *breaker) leave(now time.Time, how ending) {
+// leave records the result of a call.
+func (b *breaker) leave(now time.Time, r result) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	probe := b.probing
 	b.probing = false
-	switch how {
+	switch r {
 	case answered:
-		b.failures, b.pause, b.until = 0, 0, time.Time{}
+		b.failures, b.until = 0, time.Time{}
+		b.pauses.Reset()
 	case failed:
 		b.failures++
 		if probe || b.until.IsZero() && b.failures >= breakerFailures {
-			b.pause = min(max(breakerPause, 2*b.pause), maxBreakerPause)
-			b.until = now.Add(b.pause)
+			b.until = now.Add(b.pauses.NextBackOff())
 		}
 	}
 }

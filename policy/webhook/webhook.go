@@ -100,8 +100,6 @@ type Config struct {
 	CountSessions bool // questions have user.sessions
 	Offline       bool // it is never asked, and fails with ErrOffline
 	Observe       Observer
-
-	Now func() time.Time
 }
 
 // A Webhook asks a program elsewhere to decide. Concurrent use is safe.
@@ -109,19 +107,17 @@ type Webhook struct {
 	cfg     Config
 	client  *http.Client
 	slots   chan struct{}
-	breaker breaker
+	breaker *breaker
 	answers *answers // nil: answers are not kept
+	now     func() time.Time
 }
 
 // New prepares a webhook. Nothing is sent.
 func New(cfg Config) *Webhook {
-	if cfg.Now == nil {
-		cfg.Now = time.Now
-	}
 	if cfg.Observe == nil {
 		cfg.Observe = unobserved{}
 	}
-	w := &Webhook{cfg: cfg}
+	w := &Webhook{cfg: cfg, breaker: newBreaker(), now: time.Now}
 	if cfg.Offline {
 		return w
 	}
@@ -162,13 +158,13 @@ func (w *Webhook) Decide(ctx context.Context, name, rule string, in *policy.Inpu
 	var key cacheKey
 	if w.answers != nil {
 		key = keyOf(name, rule, in)
-		if a, ok := w.answers.get(key, w.cfg.Now()); ok {
+		if a, ok := w.answers.get(key, w.now()); ok {
 			return a.Decision, a.Settled, nil
 		}
 	}
 	a, err := w.ask(ctx, name, rule, in)
 	if err == nil && w.answers != nil && a.cacheable() {
-		w.answers.put(key, a, w.cfg.Now())
+		w.answers.put(key, a, w.now())
 	}
 	return w.result(ctx, a, err)
 }
@@ -200,7 +196,7 @@ func (w *Webhook) ask(ctx context.Context, name, rule string, in *policy.Input) 
 	caller := ctx
 	ctx, cancel := context.WithTimeout(ctx, w.cfg.Timeout)
 	defer cancel()
-	if err := w.breaker.enter(w.cfg.Now()); err != nil {
+	if err := w.breaker.enter(w.now()); err != nil {
 		w.cfg.Observe.WebhookRefused(w.cfg.Name, err)
 		return Answer{}, err
 	}
@@ -208,21 +204,21 @@ func (w *Webhook) ask(ctx context.Context, name, rule string, in *policy.Input) 
 	case w.slots <- struct{}{}:
 		defer func() { <-w.slots }()
 	case <-ctx.Done():
-		w.breaker.leave(w.cfg.Now(), untold)
-		err := fmt.Errorf("%d questions are waiting already", cap(w.slots))
+		w.breaker.leave(w.now(), abandoned)
+		err := fmt.Errorf("limit of %d concurrent calls reached", cap(w.slots))
 		w.cfg.Observe.WebhookRefused(w.cfg.Name, err)
 		return Answer{}, err
 	}
-	began := w.cfg.Now()
+	began := w.now()
 	a, err := w.post(ctx, name, rule, in)
 	how := answered
 	if err != nil && caller.Err() != nil {
-		how = untold
+		how = abandoned
 	} else if err != nil {
 		how = failed
 	}
-	w.breaker.leave(w.cfg.Now(), how)
-	w.cfg.Observe.WebhookAsked(w.cfg.Name, w.cfg.Now().Sub(began), err)
+	w.breaker.leave(w.now(), how)
+	w.cfg.Observe.WebhookAsked(w.cfg.Name, w.now().Sub(began), err)
 	return a, err
 }
 
@@ -247,7 +243,7 @@ func (w *Webhook) post(ctx context.Context, name, rule string, in *policy.Input)
 	req.Header.Set("Content-Type", "application/json")
 	req.Header.Set("Accept", "application/json")
 	req.Header.Set("User-Agent", "discharger")
-	req.Header.Set(signatureHeader, sign(w.cfg.Key, w.cfg.Now(), body))
+	req.Header.Set(signatureHeader, sign(w.cfg.Key, w.now(), body))
 	if isShadow(ctx) {
 		req.Header.Set(shadowHeader, "1")
 	}

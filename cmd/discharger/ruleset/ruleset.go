@@ -55,7 +55,6 @@ func (g *gate) Reloaded(hash string, err error) {
 type Loader struct {
 	Metrics *server.PolicyMetrics
 	Log     *slog.Logger
-	Now     func() time.Time
 	Audits  map[string]*check.Audit // by path; open until the service ends
 }
 
@@ -66,7 +65,7 @@ func (p *Loader) Load(cfg *config.Config, source string) (*Rules, error) {
 	if err != nil {
 		return nil, err
 	}
-	load := rules.Config{Caveats: caveats, Now: p.Now}
+	load := rules.Config{Caveats: caveats}
 	r := &Rules{stop: func() {}}
 	load.Files = cfg.Policy.Files
 	if r.live, err = watch(load, namedPolicies(cfg), p.Metrics.Live()); err != nil {
@@ -113,7 +112,7 @@ func (p *Loader) audit(path string) (*check.Audit, error) {
 	if a, ok := p.Audits[path]; ok {
 		return a, nil
 	}
-	a, err := check.NewAudit(check.AuditConfig{Path: path, Now: p.Now, Failed: p.Metrics.Live().AuditFailed})
+	a, err := check.NewAudit(check.AuditConfig{Path: path, Failed: p.Metrics.Live().AuditFailed})
 	if err != nil {
 		return nil, err
 	}
@@ -179,7 +178,7 @@ func Check(cfg *config.Config, source string, now func() time.Time) ([]string, e
 	}
 	unrecorded := *cfg
 	unrecorded.Policy.Audit = "" // opening makes the file
-	r, err := (&Loader{Metrics: metrics, Log: log, Now: now}).Load(&unrecorded, source)
+	r, err := (&Loader{Metrics: metrics, Log: log}).Load(&unrecorded, source)
 	if err != nil {
 		return nil, err
 	}

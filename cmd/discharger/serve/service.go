@@ -66,7 +66,7 @@ func open(ctx context.Context, cfg *config.Config, keys *keyfile.Ring, log *slog
 		return nil, err
 	}
 	p.announcer.Store(storage.AnnouncerOf(cfg))
-	p.rules = &ruleset.Loader{Metrics: policies, Log: log, Now: now, Audits: make(map[string]*check.Audit)}
+	p.rules = &ruleset.Loader{Metrics: policies, Log: log, Audits: make(map[string]*check.Audit)}
 	p.store, err = storage.Open(ctx, cfg, keys, &storage.Params{
 		Registry: p.registry, Log: log, Now: now,
 		Announce: func(e *revocation.Revocation, now time.Time) (store.FeedEvent, error) {

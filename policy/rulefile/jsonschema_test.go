@@ -1,4 +1,4 @@
-package rules_test
+package rulefile_test
 
 import (
 	"encoding/json"
@@ -17,8 +17,8 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// conforms checks a value against the parts of JSON Schema that this
-// package's schemas use, and fails on any other part.
+// conforms validates a value with the keywords of JSON Schema that rule files use, and
+// fails on any other keyword.
 func conforms(root, schema map[string]any, v any, at string) error {
 	for key, want := range schema {
 		if err := keyword(root, schema, key, want, v, at); err != nil {
@@ -152,7 +152,7 @@ func schemaOf(t *testing.T) map[string]any {
 	return root
 }
 
-func TestSchemaOfFiles(t *testing.T) {
+func TestJSONSchemaOfFiles(t *testing.T) {
 	t.Parallel()
 	root := schemaOf(t)
 	check := func(text string) error {
@@ -166,7 +166,16 @@ func TestSchemaOfFiles(t *testing.T) {
 	if err != nil || len(files) == 0 {
 		t.Fatal(err)
 	}
-	good := []string{fiftyRules()}
+	good := []string{`version: 1
+networks: {office: [192.0.2.0/24, "2001:db8::/32"]}
+lists: {admins: ["@root:example.org"]}
+policies:
+  p:
+    rules:
+      - {name: a, when: 'request.ip in networks.office', then: deny}
+      - {name: b, when: 'user.id in lists.admins', then: {effect: allow, ttl: grant.ttl}}
+    otherwise: allow
+`}
 	for _, name := range files {
 		data, err := fs.ReadFile(rules.Builtin(), name)
 		if err != nil {
@@ -180,27 +189,31 @@ func TestSchemaOfFiles(t *testing.T) {
 	} {
 		good = append(good, then(decided))
 	}
-	for _, text := range good {
-		if err := check(text); err != nil {
-			t.Errorf("%v in\n%s", err, text)
-		}
+	for i, text := range good {
+		t.Run(fmt.Sprintf("valid/%d", i), func(t *testing.T) {
+			if err := check(text); err != nil {
+				t.Errorf("%v in\n%s", err, text)
+			}
+		})
 	}
-	for _, text := range []string{
+	for i, text := range []string{
 		"version: 2\npolicies: {p: {otherwise: allow}}", "version: 1", "version: 1\npolicies: {p: {rules: []}}",
 		then("permit"), then("{ttl: 5m}"), then("{effect: deny, colour: red}"), then("{webhook: w, ttl: 5m}"),
 		then("{effect: defer, retry_after: soon}"), then("{effect: deny, code: NO}"),
 		"version: 1\nlists: {a-b: [x]}\npolicies: {p: {otherwise: allow}}", "version: 1\nnetworks: {a: x}\npolicies: {p: {otherwise: allow}}",
 		"version: 1\npolicies: {p: {otherwise: allow, tests: [{name: t, expect: allow, input: {session: {age: 3}}}]}}",
 	} {
-		if err := check(text); err == nil {
-			t.Errorf("the schema allows\n%s", text)
-		}
+		t.Run(fmt.Sprintf("invalid/%d", i), func(t *testing.T) {
+			if check(text) == nil {
+				t.Errorf("the schema allows\n%s", text)
+			}
+		})
 	}
 }
 
-// TestSchemaOfInput holds the table of fields against the Go structs: every
-// field of an Input is documented, and nothing else.
-func TestSchemaOfInput(t *testing.T) {
+// TestJSONSchemaOfInput compares the table of fields with the Go structs: every field of an
+// Input is documented, and no other.
+func TestJSONSchemaOfInput(t *testing.T) {
 	t.Parallel()
 	root := schemaOf(t)
 	defs := root["$defs"].(map[string]any)
@@ -237,7 +250,7 @@ func TestSchemaOfInput(t *testing.T) {
 	}
 }
 
-// undocumented lists what a schema has and an object does not.
+// undocumented lists the properties of a schema that an object lacks.
 func undocumented(schema map[string]any, object any, at string) []string {
 	properties, ok := schema["properties"].(map[string]any)
 	if !ok {
@@ -254,4 +267,9 @@ func undocumented(schema map[string]any, object any, at string) []string {
 		all = append(all, undocumented(sub.(map[string]any), v, at+"."+name)...)
 	}
 	return all
+}
+
+// then returns a file with one rule and this decision.
+func then(then string) string {
+	return "version: 1\npolicies:\n  p:\n    rules:\n      - name: r\n        when: session.epoch > 7\n        then: " + then + "\n    otherwise: allow\n"
 }
