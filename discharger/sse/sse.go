@@ -22,7 +22,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"strings"
 )
 
 // ContentType is the media type of a stream.
@@ -61,8 +60,8 @@ type Event struct {
 type Reader struct {
 	in    *bufio.Reader
 	limit int
-	event Event // so far
-	data  bool  // the event has data
+	event Event  // so far, without its data
+	data  []byte // each field of it with an LF; nil: the event has none
 }
 
 // NewReader returns a Reader of r. limit bounds a line and the data of an event,
@@ -88,15 +87,16 @@ func (r *Reader) Next() (Event, error) {
 		line = bytes.TrimSuffix(line[:len(line)-1], []byte("\r"))
 		switch {
 		case len(line) == 0:
-			event, complete := r.event, r.data
-			r.event, r.data = Event{ID: event.ID}, false
-			if complete {
+			event, data := r.event, r.data
+			r.event, r.data = Event{ID: event.ID}, nil
+			if data != nil {
+				event.Data = string(data[:len(data)-1])
 				return event, nil
 			}
 		case line[0] == ':':
 			return Event{Comment: true}, nil
 		default:
-			if err := r.field(string(line)); err != nil {
+			if err := r.field(line); err != nil {
 				return Event{}, err
 			}
 		}
@@ -104,20 +104,17 @@ func (r *Reader) Next() (Event, error) {
 }
 
 // field adds a field to the event. Unknown fields are ignored.
-func (r *Reader) field(line string) error {
-	name, value, _ := strings.Cut(line, ":")
-	value = strings.TrimPrefix(value, " ")
-	switch name {
+func (r *Reader) field(line []byte) error {
+	name, value, _ := bytes.Cut(line, []byte{':'})
+	value = bytes.TrimPrefix(value, []byte{' '})
+	switch string(name) {
 	case "event":
-		r.event.Name = value
+		r.event.Name = string(value)
 	case "id":
-		r.event.ID = value
+		r.event.ID = string(value)
 	case "data":
-		if r.data {
-			r.event.Data += "\n"
-		}
-		r.event.Data, r.data = r.event.Data+value, true
-		if len(r.event.Data) > r.limit {
+		r.data = append(append(r.data, value...), '\n')
+		if len(r.data)-1 > r.limit {
 			return fmt.Errorf("%w: data above %d bytes", ErrTooLong, r.limit)
 		}
 	}

@@ -53,6 +53,20 @@ func TestReader(t *testing.T) {
 	}
 }
 
+// Lines of data that add one byte each must not copy all data before them.
+func TestEmptyLinesOfDataAreCheap(t *testing.T) {
+	const lines = 1 << 12
+	stream := strings.Repeat("data\n", lines) + "\n"
+	allocated := testing.AllocsPerRun(1, func() {
+		if e, err := NewReader(strings.NewReader(stream), lines).Next(); err != nil || len(e.Data) != lines-1 {
+			t.Errorf("read %d bytes, %v", len(e.Data), err)
+		}
+	})
+	if allocated > 100 {
+		t.Errorf("%v allocations for %d lines", allocated, lines)
+	}
+}
+
 // FuzzRoundTrip: Next reads the events of Append.
 func FuzzRoundTrip(f *testing.F) {
 	f.Add("revocation", "p1", "{}")
