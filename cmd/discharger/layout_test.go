@@ -157,7 +157,7 @@ var layout = map[string][]string{
 		"discharger/bundle", "discharger/caveat", "discharger/client", "discharger/homeserver", "discharger/rawmacaroon",
 		"discharger/wire",
 	},
-	"discharger/gateway/uia":      {"discharger/gateway/matrix"},
+	"discharger/gateway/uia":      {"discharger/cache", "discharger/gateway/matrix"},
 	"discharger/gateway/upstream": {"discharger/clientaddr", "discharger/gateway/jsonbody", "discharger/gateway/matrix", "discharger/gateway/token"},
 
 	"discharger/homeserver": {
@@ -242,7 +242,10 @@ var homes = []home{
 		"discharger/revocation", "discharger/wire",
 		"discharger/server", "discharger/gateway", "discharger/gateway/jsonbody", "discharger/gateway/reply", "discharger/gateway/uia",
 	}, nil},
-	{"github.com/cenkalti/backoff/v5", []string{"discharger/client", "discharger/secevent", "discharger/homeserver", "discharger/store/redis", "policy/webhook"}, nil},
+	{"github.com/cenkalti/backoff/v5", []string{
+		"discharger/client", "discharger/gateway/outbox", "discharger/gateway/service", "discharger/homeserver", "discharger/secevent", "discharger/store/redis",
+		"policy/webhook",
+	}, nil},
 	{"golang.org/x/time", []string{"cmd/discharger/httpd", "discharger", "discharger/server"}, nil},
 	{"golang.org/x/crypto", []string{"discharger/caveat", "discharger/homeserver", "discharger/gateway/token"}, nil},
 	{"pgregory.net/rapid", []string{"discharger/store/storetest"}, []string{anywhere}},

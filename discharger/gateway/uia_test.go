@@ -235,7 +235,7 @@ func TestStrangersHaveNoUIASessions(t *testing.T) {
 	}
 	w.do("POST", "/_matrix/client/v3/account/password", "", anyMap{"new_password": "n"})
 	w.do("POST", "/_matrix/client/v3/account/password", "syt_old", anyMap{"new_password": "n"})
-	if n := w.gateway.uiaUsers.Order.Len(); n != 0 {
+	if n := w.gateway.uiaUsers.Len(); n != 0 {
 		t.Errorf("%d sessions are kept", n)
 	}
 }

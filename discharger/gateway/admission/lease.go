@@ -9,43 +9,42 @@ import (
 	"time"
 )
 
-// Leases let one request at a time touch a device at the homeserver: a login that
-// names it, from before the homeserver is asked until the session is activated,
-// and a logout, with the check that precedes it. They are of this process.
+// Leases grant exclusive access to a device at the homeserver: to a login that names
+// it, from before its request is passed on until its session is activated, and to a
+// logout with the check that precedes it. They are local to this process.
 type Leases struct {
 	mu   sync.Mutex
 	held map[DeviceKey]*lease
 }
 
-// DeviceKey names a device of a user. Without a user it is for logins whose user
-// only the homeserver knows: with a token, or a mail address. So a logout needs
-// that lease too, and takes it first.
+// DeviceKey names a device of a user. Logins with a token or a mail address, whose
+// user is unknown before the homeserver's answer, have a key without a user. So a
+// logout needs that lease too, and takes it first.
 type DeviceKey struct{ User, Device string }
 
 type lease struct {
-	turn  chan struct{} // holds a value while the lease is taken
-	users int           // holder and waiters
-	// Of them, those that have shown neither token nor password yet, in all and by
-	// address.
-	open  int
-	peers map[netip.Prefix]int
+	turn  chan struct{}        // holds a value while the lease is taken
+	users int                  // holder and waiters
+	open  int                  // the users whose claim is open
+	peers map[netip.Prefix]int // the same by address
 }
 
-// The bounds of waiting for a device. Others know the names of a user's devices, and
-// anyone can begin logins on them: these must not be in the way of the user's own
-// requests.
+// Bounds of waiting for a device. The names of devices are not secret, and a login on
+// them needs no credentials to begin: open claims leave room in the queue for the
+// user's own requests.
 const (
-	leaseTimeout     = 30 * time.Second // for the requests before to finish
-	MaxLeaseQueue    = 64               // requests that have a lease or wait for it
-	maxOpenQueue     = 32               // logins among them
-	MaxOpenQueuePeer = 8                // of one address
+	leaseTimeout     = 30 * time.Second // of a wait
+	MaxLeaseQueue    = 64               // of requests that hold a lease or wait for it
+	maxOpenQueue     = 32               // of open claims among them
+	MaxOpenQueuePeer = 8                // of open claims of one address
 )
 
+// ErrBusy is returned if the queue of a device is full, or a lease is not free in time.
 var ErrBusy = errors.New("too many requests for one device, or they take too long")
 
-// Device returns the lease key of a device. A user counts by localpart,
-// whether it is spelled @a:example.org, a or A: where one is another user after
-// all, requests only wait for each other.
+// Device returns the lease key of a device. The spellings @a:example.org, a and A of
+// a user have one key. If they are different users, their requests only wait for each
+// other.
 func Device(user, device string) DeviceKey {
 	local, _, _ := strings.Cut(strings.TrimPrefix(user, "@"), ":")
 	return DeviceKey{User: strings.ToLower(local), Device: device}
@@ -53,11 +52,12 @@ func Device(user, device string) DeviceKey {
 
 // Claim is a request for a lease.
 type Claim struct {
-	Open bool         // a login whose password or token the homeserver has not seen yet
-	Peer netip.Prefix // its address; not valid: it has no bound of its own
+	Open bool         // a login whose password or token is not verified yet
+	Peer netip.Prefix // its address; not valid: no bound of its own
 }
 
-// Acquire waits for a lease. The caller has to call release once.
+// Acquire waits for a lease. The caller calls release once. The error is [ErrBusy] or
+// that of ctx.
 func (l *Leases) Acquire(ctx context.Context, key DeviceKey, c Claim) (release func(), err error) {
 	l.mu.Lock()
 	if l.held == nil {
@@ -119,7 +119,7 @@ func (e *lease) count(c Claim, n int) {
 	}
 }
 
-// Try takes a lease if no request has it or waits for it.
+// Try takes a lease if no request holds it or waits for it.
 func (l *Leases) Try(key DeviceKey) (release func(), ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -5,8 +5,8 @@ import (
 	"testing"
 )
 
-// Logins that have shown no password yet leave room in the queue for the user's own
-// requests, and those of one address for the logins of others.
+// Open claims leave room in the queue for the user's own requests, and those of one
+// address for the claims of others.
 func TestLeaseQueue(t *testing.T) {
 	t.Parallel()
 	stranger := Claim{Open: true, Peer: netip.MustParsePrefix("192.0.2.1/32")}

@@ -8,20 +8,19 @@ import (
 	"github.com/discharger/discharger/discharger/clientaddr"
 )
 
-// Limits bound the requests that are answered at a time. Each bound is for brief
-// requests, and another for lasting ones: those that wait for news, and those that
-// last for longer than two seconds, such as large files. A lasting request without
-// room among those counts as a brief one.
+// Limits bound the concurrent requests. Brief and lasting requests have bounds of
+// their own. Lasting requests are long polls, and requests that take longer than two
+// seconds, such as large files. Without room among the lasting ones, a request counts
+// as brief.
 //
-// A request beyond a bound is answered at once with 429 M_LIMIT_EXCEEDED. That is
-// what Matrix clients wait at for as long as they are told; at 503, some come again
-// without a pause. To /refresh it is 503 as text, since clients take any JSON there
-// for the end of the session.
+// A request beyond a bound is answered at once with 429 M_LIMIT_EXCEEDED, since Matrix
+// clients respect its delay; some repeat a 503 without a pause. The answer to /refresh
+// is 503 as text: clients end the session at any JSON there.
 type Limits struct {
-	Requests           int // brief ones; 0: 4096
-	RequestsPerAddress int // of one client address; 0: 256
-	Lasting            int // 0: 65536
-	LastingPerAddress  int // of one client address; 0: 2048
+	Requests           int // brief requests; 0: 4096
+	RequestsPerAddress int // brief requests of one client address; 0: 256
+	Lasting            int // lasting requests; 0: 65536
+	LastingPerAddress  int // lasting requests of one client address; 0: 2048
 }
 
 func (l *Limits) setDefaults() {
@@ -35,27 +34,27 @@ func (l *Limits) setDefaults() {
 	}
 }
 
-// lastingAfter is for how long a request is a brief one.
+// lastingAfter is the age from which on a brief request counts as lasting.
 const lastingAfter = 2 * time.Second
 
-// RetryAfter is after how long a client that was turned away may come again.
+// RetryAfter is the delay before a client repeats a request beyond the limits.
 const RetryAfter = 5 * time.Second
 
-// Span is how long a request lasts.
+// Span is the class of a request by its duration.
 type Span uint8
 
+// The spans.
 const (
 	Brief Span = iota
 	Lasting
 	spans
 )
 
-// Limiter counts the requests that are answered. An IPv6 address counts by its
-// /64, and a /48 has a quarter of all places.
+// Limiter counts the concurrent requests. An IPv6 address counts by its /64, and a /48
+// has a quarter of all places.
 //
-// Addresses that do not come from the Internet have no bound of their own, and
-// neither have trusted proxies that do not say whom they stand before: behind
-// each of them may be all clients.
+// Private addresses have no bound of their own, and neither have trusted proxies that
+// send no client address: all clients may be behind one of them.
 type Limiter struct {
 	now    func() time.Time
 	limits [spans]struct{ all, peer int }
@@ -63,10 +62,11 @@ type Limiter struct {
 	mu    sync.Mutex
 	all   [spans]int
 	peers map[netip.Prefix][spans]int // addresses, and their sites
-	first *Place                      // of the brief ones, in the order in which they came
+	first *Place                      // of the brief ones, the oldest first
 	last  *Place
 }
 
+// NewLimiter returns a limiter without requests.
 func NewLimiter(l Limits, now func() time.Time) *Limiter {
 	l.setDefaults()
 	m := &Limiter{now: now, peers: make(map[netip.Prefix][spans]int)}
@@ -75,10 +75,10 @@ func NewLimiter(l Limits, now func() time.Time) *Limiter {
 	return m
 }
 
-// Place is what a request takes while it is answered. The zero value takes none.
+// Place is one request's share of a [Limiter]. The zero value is unlimited.
 type Place struct {
-	limiter *Limiter     // nil: it was never taken
-	peer    netip.Prefix // invalid: it has no bound of its own
+	limiter *Limiter     // nil: never taken
+	peer    netip.Prefix // invalid: no bound of its own
 	span    Span
 	taken   bool
 	since   time.Time
@@ -86,14 +86,15 @@ type Place struct {
 	before, after *Place // of brief ones
 }
 
-// Take takes a place for a request from a peer, which has no bound of its own if it
-// is not valid. It reports false if there is none.
+// Take takes a place for a request of a peer. A peer that is not valid has no bound of
+// its own. Take reports whether there was a place.
 func (m *Limiter) Take(p *Place, from netip.Prefix, s Span) bool {
 	p.limiter, p.peer, p.span = m, from, s
 	return p.Acquire()
 }
 
-// Peer returns what an address counts as, which is not valid if it has no bound.
+// Peer returns the prefix under which an address counts. It is not valid for an
+// address without a bound of its own.
 func Peer(a netip.Addr) netip.Prefix {
 	if a = a.Unmap(); a.IsLoopback() || a.IsPrivate() || a.IsLinkLocalUnicast() {
 		return netip.Prefix{}
@@ -101,8 +102,8 @@ func Peer(a netip.Addr) netip.Prefix {
 	return clientaddr.Network(a)
 }
 
-// Acquire takes the place, or takes it again after release. It reports false if
-// there is none, and does not wait.
+// Acquire takes the place again after [Place.Release], without waiting. It reports
+// whether the request has a place.
 func (p *Place) Acquire() bool {
 	m := p.limiter
 	if m == nil {
@@ -129,8 +130,8 @@ func (p *Place) Acquire() bool {
 	return true
 }
 
-// Release gives the place back: at the end of the request, and while it waits for
-// something for which it needs no place.
+// Release gives the place back, at the end of the request or while it waits for the
+// service.
 func (p *Place) Release() {
 	m := p.limiter
 	if m == nil {
@@ -174,7 +175,7 @@ func (m *Limiter) count(p *Place, n int) {
 	}
 }
 
-// promote makes lasting ones of the brief requests that last, if there is room.
+// promote counts brief requests as lasting from lastingAfter on, if there is room.
 func (m *Limiter) promote(now time.Time) {
 	for p := m.first; p != nil && now.Sub(p.since) >= lastingAfter; {
 		next := p.after
@@ -212,7 +213,7 @@ func (m *Limiter) unlink(p *Place) {
 	p.before, p.after = nil, nil
 }
 
-// Busy returns how many places of a span are taken.
+// Busy returns the number of taken places of a span.
 func (m *Limiter) Busy(s Span) int {
 	now := m.now()
 	m.mu.Lock()

@@ -19,7 +19,7 @@ func newLimited() *limited {
 	return l
 }
 
-// take takes places for requests from addresses, and returns those that got one.
+// takeAll takes places for requests from addresses, and returns the taken ones.
 func (l *limited) takeAll(t *testing.T, s Span, want string, from ...string) (taken []*Place) {
 	t.Helper()
 	got := ""
@@ -116,7 +116,7 @@ func TestLastingRequestsMakeRoom(t *testing.T) {
 	l.empty(t)
 }
 
-// A request that waits for something gives its place back, and takes it again.
+// A request that waits gives its place back, and takes it again.
 func TestPlaceGivenBack(t *testing.T) {
 	t.Parallel()
 	l := newLimited()
@@ -143,7 +143,7 @@ func TestPlaceGivenBack(t *testing.T) {
 	none.Release()
 }
 
-// Whatever comes and goes, counts are right.
+// Counts are right in any order of taken and released places.
 func TestLimiterCounts(t *testing.T) {
 	t.Parallel()
 	l := newLimited()

@@ -8,20 +8,21 @@ import (
 	"time"
 )
 
-// A client may take as long as it likes for a body or an answer, as long as bytes
-// move. One that sends nothing, or next to nothing, or reads nothing, is cut off:
-// it keeps memory and a connection to the homeserver.
+// A body or an answer may take any time while bytes move. The connection of a client
+// that sends less than MinProgress, or reads nothing, is closed: it holds memory and a
+// connection to the homeserver.
 const (
-	ReadTimeout  = 30 * time.Second // for minProgress bytes of a body
-	MinProgress  = 1 << 10
-	WriteTimeout = time.Minute // for one piece of an answer, of up to 32 KiB
-	paceEvery    = time.Second // a deadline is moved this often
+	ReadTimeout  = 30 * time.Second // for MinProgress bytes of a body
+	MinProgress  = 1 << 10          // bytes
+	WriteTimeout = time.Minute      // for one piece of an answer, of up to 32 KiB
+	paceEvery    = time.Second      // between two moves of a deadline
 )
 
+// ErrSlow is returned by the body of a request whose client sends too slowly.
 var ErrSlow = errors.New("client sends too slowly")
 
 // pacer moves the deadlines of a connection while a request is answered. They are
-// real time, whatever the gateway's clock shows.
+// real time, independent of the gateway's clock.
 type pacer struct {
 	conn    *http.ResponseController
 	end     time.Time // of reading the body; zero: there is none
@@ -36,8 +37,7 @@ func (p *pacer) begin(w http.ResponseWriter, req *http.Request) {
 	}
 }
 
-// writing is called before something is written. Where deadlines are not possible,
-// there are none.
+// writing moves the deadline before a write. Connections without deadlines have none.
 func (p *pacer) writing() {
 	if p.conn == nil {
 		return
@@ -48,8 +48,8 @@ func (p *pacer) writing() {
 	}
 }
 
-// limit bounds the time in which the whole body has to arrive, for bodies that are
-// read before anything else is done; 0 is no bound.
+// limit bounds the time for the whole body, for bodies that are read before the
+// request is processed; 0: no bound.
 func (p *pacer) limit(d time.Duration) {
 	p.end = time.Time{}
 	if d > 0 {
@@ -57,7 +57,7 @@ func (p *pacer) limit(d time.Duration) {
 	}
 }
 
-// pacedBody is a body that has to go on arriving.
+// pacedBody is a body with a minimum rate.
 type pacedBody struct {
 	io.ReadCloser
 	pacer *pacer
@@ -65,7 +65,7 @@ type pacedBody struct {
 	since int       // bytes since then
 }
 
-// Read reads what there is, and fails with errSlow if too little comes.
+// Read implements [io.Reader]. It returns [ErrSlow] if too few bytes arrive in time.
 func (b *pacedBody) Read(p []byte) (int, error) {
 	now := time.Now()
 	if b.moved.IsZero() || b.since >= MinProgress && now.Sub(b.moved) >= paceEvery {

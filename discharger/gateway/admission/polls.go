@@ -7,38 +7,37 @@ import (
 	"time"
 )
 
-// A long poll waits at the homeserver for up to minutes and changes nothing there,
-// so a client repeats it with the same position and loses nothing. When the
-// gateway is drained, long polls that the homeserver has not begun to answer are
-// answered 503, and all other requests go on.
-
 const (
 	// drainSpread is the time over which long polls are ended, so that their
-	// clients do not all come back at once.
-	drainSpread    = time.Second
-	PollRetryAfter = time.Second // when a client may come back
+	// clients do not all return at once.
+	drainSpread = time.Second
+	// PollRetryAfter is the delay before a client repeats an ended poll.
+	PollRetryAfter = time.Second
 )
 
-// ErrPollEnded is why a long poll is cancelled.
+// ErrPollEnded is the cause of a cancelled long poll.
 var ErrPollEnded = errors.New("the gateway is shutting down")
 
-// Polls are the long polls under way.
+// Polls are the long polls in progress. A long poll waits at the homeserver for up to
+// minutes and changes nothing there, so a client repeats it with the same position and
+// loses nothing. A drain ends the polls that the homeserver has not begun to answer,
+// and no other request.
 type Polls struct {
 	mu      sync.Mutex
 	drained bool
 	all     map[*Poll]struct{}
 }
 
-// Poll is one of them. Nil: the request is none.
+// Poll is one long poll. Nil is a request that is not a long poll.
 type Poll struct {
 	polls  *Polls
 	cancel context.CancelCauseFunc
-	timer  *time.Timer // nil: the gateway is not drained
+	timer  *time.Timer // nil: not drained
 	ended  bool
 }
 
-// Begin notes a long poll. Its context ends with errPollEnded when the gateway is
-// drained, unless the poll has been stopped before.
+// Begin adds a long poll. A drain cancels its context with [ErrPollEnded], unless the
+// poll was stopped before.
 func (p *Polls) Begin(ctx context.Context) (context.Context, *Poll) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	b := &Poll{polls: p, cancel: cancel}
@@ -66,7 +65,7 @@ func (p *Polls) Drain(jitter func() float64) {
 	p.all = nil
 }
 
-// IsDrained reports whether drain was called.
+// IsDrained reports whether [Polls.Drain] was called.
 func (p *Polls) IsDrained() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -85,8 +84,8 @@ func (b *Poll) endIn(d time.Duration) {
 	})
 }
 
-// Stop lets a poll go on whatever happens: the homeserver answers it. It returns
-// false if the poll has been ended.
+// Stop excludes a poll from a drain, since the homeserver has begun to answer it. It
+// returns false if the poll was ended.
 func (b *Poll) Stop() bool {
 	if b == nil {
 		return true
@@ -104,7 +103,7 @@ func (b *Poll) Stop() bool {
 	return true
 }
 
-// End is called when a poll has been answered.
+// End removes a poll that has been answered.
 func (b *Poll) End() {
 	b.Stop()
 	b.cancel(nil)

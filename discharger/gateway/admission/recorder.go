@@ -5,7 +5,8 @@ import (
 	"time"
 )
 
-// Recorder paces an exchange, and counts its answer.
+// Recorder closes the connection of a client that neither sends nor reads, and records
+// status and size of the answer.
 type Recorder struct {
 	http.ResponseWriter
 	status int
@@ -13,25 +14,23 @@ type Recorder struct {
 	pacer  pacer
 }
 
-// NewRecorder begins an exchange: from now on its client has to send and to read.
+// NewRecorder returns a recorder of an exchange, and replaces the body of its request.
 func NewRecorder(w http.ResponseWriter, r *http.Request) *Recorder {
 	out := &Recorder{ResponseWriter: w}
 	out.pacer.begin(w, r)
 	return out
 }
 
-// End moves the deadline for the rest of the answer, and returns its status and the
-// number of bytes that were written.
+// End moves the deadline for the rest of the answer, and returns its status and size.
 func (r *Recorder) End() (status int, bytes int64) {
 	r.pacer.writing()
 	return r.status, r.bytes
 }
 
-// Limit bounds the time in which the whole body of the request has to arrive; 0 is
-// no bound.
+// Limit bounds the time for the whole body of the request; 0: no bound.
 func (r *Recorder) Limit(d time.Duration) { r.pacer.limit(d) }
 
-// WriteHeader notes the status.
+// WriteHeader implements [http.ResponseWriter].
 func (r *Recorder) WriteHeader(status int) {
 	if r.status == 0 || r.status < http.StatusOK {
 		r.status = status
@@ -40,7 +39,7 @@ func (r *Recorder) WriteHeader(status int) {
 	r.ResponseWriter.WriteHeader(status)
 }
 
-// Write counts.
+// Write implements [http.ResponseWriter].
 func (r *Recorder) Write(b []byte) (int, error) {
 	if r.status == 0 {
 		r.status = http.StatusOK
@@ -51,5 +50,5 @@ func (r *Recorder) Write(b []byte) (int, error) {
 	return n, err
 }
 
-// Unwrap lets the proxy flush and hijack.
+// Unwrap returns the recorded writer, for [http.ResponseController].
 func (r *Recorder) Unwrap() http.ResponseWriter { return r.ResponseWriter }

@@ -8,19 +8,18 @@ import (
 	"github.com/discharger/discharger/discharger/clientaddr"
 )
 
-// The bounds of waiting.
+// Bounds of the requests that wait.
 const (
 	maxWaiters       = 4096           // in all
-	maxOpenWaiters   = maxWaiters / 2 // of them, without a token
-	waitersPerClient = 256            // at one address
-	waitersPerSite   = maxWaiters / 4 // at the addresses of one IPv6 /48
+	maxOpenWaiters   = maxWaiters / 2 // without a token
+	waitersPerClient = 256            // of one address
+	waitersPerSite   = maxWaiters / 4 // of one IPv6 /48
 )
 
-var (
-	ErrFull = errors.New("too many requests wait for the service")
-)
+// ErrFull is returned if too many requests wait.
+var ErrFull = errors.New("too many requests wait for the service")
 
-// WaitingRoom counts the requests that wait.
+// WaitingRoom counts the requests that wait for the service.
 type WaitingRoom struct {
 	Drained chan struct{} // closed by Drain
 
@@ -30,12 +29,13 @@ type WaitingRoom struct {
 	clients map[netip.Prefix]int
 }
 
+// NewWaitingRoom returns an empty room.
 func NewWaitingRoom() *WaitingRoom {
 	return &WaitingRoom{Drained: make(chan struct{}), clients: make(map[netip.Prefix]int)}
 }
 
-// Enter counts a request of a peer, which has no bound of its own if it is not
-// valid, unless there are too many. The caller calls exit once.
+// Enter counts a request of a peer, or returns [ErrFull]. A peer that is not valid has
+// no bound of its own. The caller calls exit once.
 func (w *WaitingRoom) Enter(peer netip.Prefix, open bool) (exit func(), err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -69,7 +69,7 @@ func (w *WaitingRoom) count(peer netip.Prefix, open bool, n int) {
 	}
 }
 
-// Size returns how many requests wait.
+// Size returns the number of requests that wait.
 func (w *WaitingRoom) Size() int {
 	w.mu.Lock()
 	defer w.mu.Unlock()

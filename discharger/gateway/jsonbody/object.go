@@ -12,22 +12,21 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 )
 
-// MaxSize bounds the bodies that are read, in bytes. All others only pass
-// through.
+// MaxSize bounds the bodies that are read, in bytes. Other bodies are streamed.
 const MaxSize = 1 << 20
 
+// Errors of bodies.
 var (
 	ErrTooLarge = errors.New("body is too large")
 	ErrNotJSON  = errors.New("body is not a JSON object")
-	errCoding   = errors.New("answer is compressed in a way that was not asked for")
+	errCoding   = errors.New("content coding of the answer is not supported")
 )
 
-// maxMembers bounds the members of an object that is read: each takes ten times as
-// much memory as it may have in the text.
+// maxMembers bounds the members of an object: each takes up to ten times the memory of
+// its text.
 const maxMembers = 1024
 
-// Object is a JSON object whose members keep their order and their spelling:
-// what is changed in it is all that changes.
+// Object is a JSON object that keeps the order and the spelling of its members.
 type Object []member
 
 type member struct {
@@ -35,8 +34,8 @@ type member struct {
 	value jsontext.Value
 }
 
-// Parse reads an object of up to maxMembers members. A name that comes twice is
-// an error: two programs that read it might each take another.
+// Parse parses an object of up to 1024 members, or returns [ErrNotJSON]. A name that
+// occurs twice is an error, since programs differ in the value that they use.
 func Parse(data []byte) (Object, error) {
 	d := jsontext.NewDecoder(bytes.NewReader(data))
 	if t, err := d.ReadToken(); err != nil || t.Kind() != '{' {
@@ -74,7 +73,7 @@ func (o Object) index(name string) int {
 	return -1
 }
 
-// Get gives a member's value; nil if there is none.
+// Get returns the value of a member; nil: absent.
 func (o Object) Get(name string) jsontext.Value {
 	if i := o.index(name); i >= 0 {
 		return o[i].value
@@ -82,7 +81,7 @@ func (o Object) Get(name string) jsontext.Value {
 	return nil
 }
 
-// Text gives a member that is a string.
+// Text returns the value of a member that is a string.
 func (o Object) Text(name string) (string, bool) {
 	v := o.Get(name)
 	if v.Kind() != '"' {
@@ -92,13 +91,13 @@ func (o Object) Text(name string) (string, bool) {
 	return string(b), err == nil
 }
 
-// Is reports whether a member is a string of this value.
+// Is reports whether a member is a string with this value.
 func (o Object) Is(name, value string) bool {
 	text, ok := o.Text(name)
 	return ok && text == value
 }
 
-// Set changes a member, or adds it.
+// Set replaces a member, or adds it at the end.
 func (o *Object) Set(name string, value jsontext.Value) {
 	if i := o.index(name); i >= 0 {
 		(*o)[i].value = value
@@ -107,13 +106,14 @@ func (o *Object) Set(name string, value jsontext.Value) {
 	*o = append(*o, member{name, value})
 }
 
-// Remove takes a member out, if it is there.
+// Remove removes a member, if it is present.
 func (o *Object) Remove(name string) {
 	if i := o.index(name); i >= 0 {
 		*o = append((*o)[:i:i], (*o)[i+1:]...)
 	}
 }
 
+// Encode returns the text of the object.
 func (o Object) Encode() []byte {
 	b := []byte{'{'}
 	for i, m := range o {
@@ -125,15 +125,16 @@ func (o Object) Encode() []byte {
 	return append(b, '}')
 }
 
-// Quote writes a JSON string.
+// Quote returns a JSON string. Invalid UTF-8 is replaced by U+FFFD.
 func Quote(s string) jsontext.Value {
-	b, _ := jsontext.AppendQuote(nil, s) // fails on bad UTF-8 only, and then writes U+FFFD
+	b, _ := jsontext.AppendQuote(nil, s) // fails for invalid UTF-8 only
 	return b
 }
 
+// Number returns a JSON number.
 func Number(n int64) jsontext.Value { return strconv.AppendInt(nil, n, 10) }
 
-// readAll reads a body up to the bound.
+// readAll reads a body of up to MaxSize bytes.
 func readAll(r io.Reader) ([]byte, error) {
 	data, err := io.ReadAll(io.LimitReader(r, MaxSize+1))
 	if err == nil && len(data) > MaxSize {
@@ -142,7 +143,7 @@ func readAll(r io.Reader) ([]byte, error) {
 	return data, err
 }
 
-// newBody makes a body of data, and has the headers that go with it say so.
+// newBody returns a body of data, and sets the headers of its length and coding.
 func newBody(h http.Header, data []byte) (body io.ReadCloser, length int64, codings []string) {
 	h.Del("Content-Encoding")
 	h.Del("Transfer-Encoding")
@@ -150,15 +151,16 @@ func newBody(h http.Header, data []byte) (body io.ReadCloser, length int64, codi
 	return io.NopCloser(bytes.NewReader(data)), int64(len(data)), nil
 }
 
+// SetRequest replaces the body of a request.
 func SetRequest(r *http.Request, data []byte) {
 	r.Body, r.ContentLength, r.TransferEncoding = newBody(r.Header, data)
 }
 
-// ReadResponse reads the body of an answer, unpacked, and leaves it so. It was
-// not asked for compressed, but some compress all the same.
+// ReadResponse reads the body of an answer, decompresses it, and replaces it by the
+// result. Some homeservers compress without a request for it.
 func ReadResponse(resp *http.Response) ([]byte, error) { return ReadResponseWith(resp, readAll) }
 
-// ReadResponseWith does the same with another function that reads up to the bound.
+// ReadResponseWith does the same with a function that reads up to [MaxSize] bytes.
 func ReadResponseWith(resp *http.Response, readAll func(io.Reader) ([]byte, error)) ([]byte, error) {
 	var r io.Reader = resp.Body
 	switch enc := resp.Header.Get("Content-Encoding"); strings.ToLower(enc) {
@@ -166,7 +168,7 @@ func ReadResponseWith(resp *http.Response, readAll func(io.Reader) ([]byte, erro
 	case "gzip", "x-gzip":
 		z, err := gzip.NewReader(resp.Body)
 		if err != nil {
-			return nil, errors.New("answer is not the gzip that it claims to be")
+			return nil, errors.New("answer is not valid gzip")
 		}
 		r = z
 	default:
@@ -183,8 +185,8 @@ func ReadResponseWith(resp *http.Response, readAll func(io.Reader) ([]byte, erro
 	return data, nil
 }
 
-// ReadLenient reads the body of an answer that is passed on whatever it holds. The
-// object is nil if the body is none, or is compressed in a way that cannot be read.
+// ReadLenient reads the body of an answer that is passed on in any case. The object is
+// nil if the body is not an object, or its content coding is not supported.
 func ReadLenient(resp *http.Response) (Object, error) {
 	data, err := ReadResponse(resp)
 	if errors.Is(err, errCoding) {
@@ -199,6 +201,7 @@ func ReadLenient(resp *http.Response) (Object, error) {
 	return nil, nil
 }
 
+// SetResponse replaces the body of an answer.
 func SetResponse(resp *http.Response, data []byte) {
 	resp.Body, resp.ContentLength, resp.TransferEncoding = newBody(resp.Header, data)
 }

@@ -6,32 +6,34 @@ import (
 	"sync"
 )
 
-// A body that the gateway reads is in memory until its request has been answered,
-// and its client may take half a minute to send the last byte. So large ones share
-// a bounded room. Bodies of logins and refreshes are small, and need none of it. The
-// answers to tokens narrowed to a room share it: their clients may read slowly.
+// Sizes of bodies in memory.
 const (
-	SmallSize   = 16 << 10 // bytes
-	DefaultRoom = 16 << 20 // bytes of all bodies, beyond the first smallBody of each
-	maxParsed   = 4        // large bodies that are parsed at a time: that takes ten times as much memory
+	SmallSize   = 16 << 10 // bytes of a body that take no room
+	DefaultRoom = 16 << 20 // bytes of all bodies beyond that
+	maxParsed   = 4        // large bodies parsed at a time, each in up to ten times its size
 )
 
+// ErrNoRoom is returned for a body beyond the room.
 var ErrNoRoom = errors.New("too many large bodies at a time")
 
-// Room counts the memory of bodies.
+// Room bounds the memory of large bodies. A body that the gateway reads is in memory
+// until its request is answered, and its client may send slowly. Answers to tokens
+// that are narrowed to a room use it too. Bodies of logins and refreshes are small.
 type Room struct {
-	turns chan struct{} // holds a value for each large body that is parsed
+	turns chan struct{} // holds a value for each large body being parsed
 
 	mu   sync.Mutex
 	max  int
 	used int
 }
 
+// NewRoom returns a room of size bytes.
 func NewRoom(size int) *Room {
 	return &Room{max: size, turns: make(chan struct{}, maxParsed)}
 }
 
-// InTurn calls a function that parses a body, in turn if it is a large one.
+// InTurn calls a function that parses a body. For a large body, it waits until fewer
+// than four are being parsed.
 func (b *Room) InTurn(data []byte, f func([]byte)) {
 	if len(data) > SmallSize {
 		b.turns <- struct{}{}
@@ -40,13 +42,13 @@ func (b *Room) InTurn(data []byte, f func([]byte)) {
 	f(data)
 }
 
-// Share is the part of the room that one request and its answer have.
+// Share is the room that the bodies of one exchange take.
 type Share struct {
-	room *Room // nil: it has none
+	room *Room // nil: none
 	size int
 }
 
-// Read reads a body of up to maxBody bytes. The room for it is noted in h.
+// Read reads a body of up to [MaxSize] bytes, and adds the room for it to h.
 func (b *Room) Read(r io.Reader, h *Share) ([]byte, error) {
 	data := make([]byte, 0, 512)
 	for {
@@ -70,7 +72,7 @@ func (b *Room) Read(r io.Reader, h *Share) ([]byte, error) {
 	}
 }
 
-// take takes room for more of a body. It reports false if there is none.
+// take adds n bytes to a share, if there is room.
 func (b *Room) take(h *Share, n int) bool {
 	if n <= 0 {
 		return true
@@ -85,14 +87,14 @@ func (b *Room) take(h *Share, n int) bool {
 	return true
 }
 
-// InUse returns the number of bytes that bodies take.
+// InUse returns the taken bytes.
 func (b *Room) InUse() int {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.used
 }
 
-// Release gives the room of a body back.
+// Release gives the room back.
 func (h *Share) Release() {
 	if h.room == nil {
 		return

@@ -13,7 +13,7 @@ import (
 	"github.com/discharger/discharger/discharger/homeserver"
 )
 
-// Results of what the gateway asks for itself.
+// Results of the gateway's own calls.
 const (
 	resultOK          = "ok"
 	resultRefused     = "refused"
@@ -24,22 +24,21 @@ const (
 // noToken is the label of requests without a token.
 const noToken = "none"
 
-// Metrics counts. Labels come from fixed sets.
+// Metrics are the counters of a gateway. It may be used concurrently.
 type Metrics struct {
 	requests    [token.Refresh + 1][reply.Outcomes]prometheus.Counter
-	none        [reply.Outcomes]prometheus.Counter
+	none        [reply.Outcomes]prometheus.Counter // without a token
 	fetches     *prometheus.CounterVec
-	Revocations *prometheus.CounterVec
-	Logouts     *prometheus.CounterVec
-	Seen        *prometheus.CounterVec
-	// shortLogins counts sessions in mode rotate that end with the homeserver's token.
-	ShortLogins prometheus.Counter
+	Revocations *prometheus.CounterVec // sent to the service, by result
+	Logouts     *prometheus.CounterVec // sent to the homeserver, by result
+	Seen        *prometheus.CounterVec // epochs reported to the service, by result
+	ShortLogins prometheus.Counter     // sessions in mode rotate that end with the homeserver's token
 
 	MalformedFor prometheus.Counter // values of X-Forwarded-For
-	UnknownKeys  prometheus.Counter
+	UnknownKeys  prometheus.Counter // requests whose master key is unknown
 }
 
-// Gauges returns values that are read when metrics are collected.
+// Gauges are functions that return values at the collection of metrics.
 type Gauges struct {
 	Sessions func() int               // whose discharges are cached
 	Bytes    func() int               // of the caches
@@ -48,7 +47,7 @@ type Gauges struct {
 	Feed     func() homeserver.FeedStatus
 }
 
-// New makes the metrics and registers them, if there is where.
+// New returns metrics, registered at reg; nil: nowhere.
 func New(reg prometheus.Registerer, g Gauges) (*Metrics, error) {
 	requests := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "discharger_gateway_requests_total",
@@ -134,7 +133,7 @@ func New(reg prometheus.Registerer, g Gauges) (*Metrics, error) {
 	return m, nil
 }
 
-// Request counts one.
+// Request counts a request of a client.
 func (m *Metrics) Request(kind token.Kind, hasToken bool, o reply.Outcome) {
 	if !hasToken {
 		m.none[o].Inc()
@@ -143,9 +142,10 @@ func (m *Metrics) Request(kind token.Kind, hasToken bool, o reply.Outcome) {
 	m.requests[kind][o].Inc()
 }
 
-// Discharge counts one discharge that was asked for.
+// Discharge counts a request for a discharge.
 func (m *Metrics) Discharge(op string, err error) { m.fetches.WithLabelValues(op, Result(err)).Inc() }
 
+// Result returns the label of the result of a call to the service.
 func Result(err error) string {
 	switch {
 	case err == nil:

@@ -1,20 +1,21 @@
 package reply
 
-// Outcome is what became of a request, for metrics and the log.
+// Outcome is the result of a request, for metrics and the log.
 type Outcome uint8
 
+// The outcomes. Outcomes is their number.
 const (
-	outcomeForwarded   Outcome = iota // the homeserver answered
-	OutcomeOwn                        // the gateway answered, as it was asked to
-	outcomeRefused                    // the token is no good
-	outcomeForbidden                  // the token is not for this
-	outcomeDenied                     // a path that is not passed on
-	OutcomeMalformed                  // the request cannot be read
+	outcomeForwarded   Outcome = iota // answered by the homeserver
+	OutcomeOwn                        // answered by the gateway
+	outcomeRefused                    // the token is invalid
+	outcomeForbidden                  // the token does not allow the request
+	outcomeDenied                     // the path is not passed on
+	OutcomeMalformed                  // the request is malformed
 	OutcomeUnavailable                // not decided
 	OutcomeUpstream                   // the homeserver did not answer
-	OutcomeGone                       // the client did not wait
-	OutcomeSlow                       // the client did not send
-	OutcomeLimited                    // too many at a time
+	OutcomeGone                       // the client has disconnected
+	OutcomeSlow                       // the client sent too slowly
+	OutcomeLimited                    // too many concurrent requests
 	Outcomes
 )
 
@@ -22,5 +23,5 @@ var outcomeNames = [Outcomes]string{
 	"forwarded", "answered", "refused", "forbidden", "denied", "malformed", "unavailable", "upstream_error", "client_gone", "client_slow", "limited",
 }
 
-// String names the outcome as it is in metrics.
+// String returns the label of the outcome in metrics.
 func (o Outcome) String() string { return outcomeNames[o] }

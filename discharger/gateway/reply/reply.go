@@ -22,25 +22,27 @@ type Refusal struct {
 	RetryAfter time.Duration
 	Plain      bool // as text/plain, for clients that take any JSON for a logout
 
-	Outcome Outcome // for the metrics
+	Outcome Outcome
 }
 
+// UnknownToken returns 401 M_UNKNOWN_TOKEN.
 func UnknownToken(message string, softLogout bool) *Refusal {
 	return &Refusal{
 		Status: http.StatusUnauthorized, Code: matrix.CodeUnknownToken, Message: message, SoftLogout: softLogout, Outcome: outcomeRefused,
 	}
 }
 
+// MissingToken returns 401 M_MISSING_TOKEN.
 func MissingToken(message string) *Refusal {
 	return &Refusal{Status: http.StatusUnauthorized, Code: matrix.CodeMissingToken, Message: message, Outcome: outcomeRefused}
 }
 
+// Forbidden returns 403 M_FORBIDDEN.
 func Forbidden(message string) *Refusal {
 	return &Refusal{Status: http.StatusForbidden, Code: matrix.CodeForbidden, Message: message, Outcome: outcomeForbidden}
 }
 
-// BadBody is for a body that is not a JSON object, or one that programs read in
-// different ways.
+// BadBody returns the refusal of a body that [jsonbody.Parse] rejects.
 func BadBody(data []byte) *Refusal {
 	switch {
 	case !json.Valid(data):
@@ -51,17 +53,18 @@ func BadBody(data []byte) *Refusal {
 	return BadRequest(matrix.CodeBadJSON, "Content must be a JSON object.")
 }
 
+// BadRequest returns 400 with an error code.
 func BadRequest(code, message string) *Refusal {
 	return &Refusal{Status: http.StatusBadRequest, Code: code, Message: message, Outcome: OutcomeMalformed}
 }
 
-// Unrecognized is for a request that no homeserver has a route for.
+// Unrecognized returns the refusal of a request without a route.
 func Unrecognized(status int) *Refusal {
 	return &Refusal{Status: status, Code: matrix.CodeUnrecognized, Message: "Unrecognized request.", Outcome: outcomeDenied}
 }
 
-// Undecided is for what may be otherwise in a moment. It never says anything
-// about a session.
+// Undecided returns 503 for a request to be repeated. It states nothing about a
+// session. A delay of 0 is two seconds.
 func Undecided(retryAfter time.Duration) *Refusal {
 	if retryAfter <= 0 {
 		retryAfter = 2 * time.Second
@@ -72,6 +75,7 @@ func Undecided(retryAfter time.Duration) *Refusal {
 	}
 }
 
+// UpstreamFailed returns 502 for a homeserver that does not answer.
 func UpstreamFailed() *Refusal {
 	return &Refusal{
 		Status: http.StatusBadGateway, Code: matrix.CodeUnknown, Outcome: OutcomeUpstream,
@@ -79,16 +83,16 @@ func UpstreamFailed() *Refusal {
 	}
 }
 
-// Text makes it text/plain.
+// Text returns the refusal as text/plain.
 func (f *Refusal) Text() *Refusal {
 	g := *f
 	g.Plain = true
 	return &g
 }
 
-// SetCORS sets the headers that browsers have to see on every answer, and that no
-// cache may keep it. They are Synapse's, which has all of the specification's and of
-// Dendrite's that browsers request.
+// SetCORS sets the headers of cross-origin requests, and those against caching. They
+// are Synapse's, a superset of the specification's and of Dendrite's that browsers
+// request.
 func SetCORS(h http.Header) {
 	h.Set("Access-Control-Allow-Origin", "*")
 	h.Set("Access-Control-Allow-Methods", "GET, HEAD, POST, PUT, DELETE, OPTIONS")
@@ -97,7 +101,7 @@ func SetCORS(h http.Header) {
 	h.Set("Cache-Control", "no-cache, no-store, must-revalidate")
 }
 
-// Write sends the failure.
+// Write sends the refusal.
 func (f *Refusal) Write(w http.ResponseWriter) {
 	h := w.Header()
 	SetCORS(h)
@@ -112,7 +116,7 @@ func (f *Refusal) Write(w http.ResponseWriter) {
 	}
 	h.Set("Content-Length", strconv.Itoa(len(body)))
 	w.WriteHeader(f.Status)
-	_, _ = w.Write(body) // the client has gone: nothing to do
+	_, _ = w.Write(body) // fails if the client has disconnected
 }
 
 func (f *Refusal) body() []byte {

@@ -1,20 +1,21 @@
 package uia
 
 import (
-	"container/list"
 	"crypto/sha256"
 	"encoding/binary"
-	"sync"
 	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
 
+	"github.com/discharger/discharger/discharger/cache"
 	"github.com/discharger/discharger/discharger/gateway/matrix"
 )
 
 const (
-	Life   = 48 * time.Hour // Synapse keeps its sessions as long
-	Memory = 2 << 20        // bytes, of users and of registrations each
+	// Life is how long parameters are kept: as long as Synapse keeps its sessions.
+	Life = 48 * time.Hour
+	// Memory bounds the parameters of users, and those of registrations, in bytes.
+	Memory = 2 << 20
 )
 
 // Params are the members of a request that the gateway needs.
@@ -25,16 +26,17 @@ type Params struct {
 	LogoutDevices Choice   // of a change of password: logout_devices
 }
 
-// Choice is a boolean member that may be missing.
+// Choice is a boolean member that may be absent.
 type Choice uint8
 
+// The choices.
 const (
 	Absent Choice = iota
 	No
 	Yes
 )
 
-// size returns about how many bytes the memory needs for it.
+// size returns the approximate memory of the parameters in bytes.
 func (a *Params) size() int {
 	n := 256 + len(a.Device)
 	for _, d := range a.Devices {
@@ -44,7 +46,7 @@ func (a *Params) size() int {
 }
 
 // Over returns the parameters of a request, completed by those of the requests before
-// it.
+// it; nil: there are none.
 func (a Params) Over(before *Params) Params {
 	if before == nil {
 		return a
@@ -64,7 +66,7 @@ func (a Params) Over(before *Params) Params {
 	return a
 }
 
-// ChoiceOf reads a boolean member.
+// ChoiceOf returns the choice of a boolean member.
 func ChoiceOf(v jsontext.Value) Choice {
 	switch v.Kind() {
 	case 't':
@@ -75,10 +77,11 @@ func ChoiceOf(v jsontext.Value) Choice {
 	return Absent
 }
 
-// Key names a session of user-interactive authentication together with what
-// Synapse binds it to: the operation, and whose it is.
+// Key names a session of user-interactive authentication together with the operation
+// and the user that Synapse binds it to.
 type Key [sha256.Size]byte
 
+// KeyOf returns the key of a session.
 func KeyOf(route matrix.Effect, user, session string) Key {
 	key := []byte{byte(route)}
 	for _, part := range []string{user, session} {
@@ -87,65 +90,45 @@ func KeyOf(route matrix.Effect, user, session string) Key {
 	return sha256.Sum256(key)
 }
 
-// Sessions holds the parameters of sessions, the most recent ones up to a number of
-// bytes. The zero value has no room. It may be used
-// concurrently.
+// Sessions holds the parameters of the most recent sessions, up to a number of bytes.
+// The zero value holds none. It may be used concurrently.
 type Sessions struct {
-	mu    sync.Mutex
-	room  int // bytes
-	used  int
-	byKey map[Key]*list.Element
-	Order list.List // of *uiaEntry, the oldest first
+	room int // bytes
+	kept *cache.Cache[Key, entry]
 }
 
-type uiaEntry struct {
-	key    Key
+type entry struct {
 	params Params
 	until  time.Time
 }
 
+// NewSessions returns sessions of up to room bytes in all.
 func NewSessions(room int) *Sessions {
-	return &Sessions{room: room, byKey: make(map[Key]*list.Element)}
+	kept, _ := cache.New(cache.Config[Key, entry]{ // fails without room only: a nil cache is empty
+		Bytes: room, Idle: Life,
+		Size: func(_ Key, e entry) int { return e.params.size() },
+		Hash: func(k Key) uint64 { return binary.LittleEndian.Uint64(k[:]) },
+	})
+	return &Sessions{room: room, kept: kept}
 }
 
-// Get returns the parameters of a session; nil: they are not remembered.
+// Get returns the parameters of a session; nil: they are not kept.
 func (s *Sessions) Get(key Key, now time.Time) *Params {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if el := s.byKey[key]; el != nil {
-		if e := entryIn(el); now.Before(e.until) {
-			return &e.params
-		}
+	if e, ok := s.kept.Get(key); ok && now.Before(e.until) {
+		return &e.params
 	}
 	return nil
 }
 
-// Put keeps the parameters of a session, unless they take more than a part of the room.
+// Put keeps the parameters of a session for [Life], unless they take more than a 64th
+// of the room.
 func (s *Sessions) Put(key Key, a Params, now time.Time) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.remove(s.byKey[key])
 	if a.size() > s.room/64 {
+		s.kept.Remove(key)
 		return
 	}
-	s.byKey[key] = s.Order.PushBack(&uiaEntry{key: key, params: a, until: now.Add(Life)})
-	s.used += a.size()
-	for el := s.Order.Front(); el != nil && (s.used > s.room || !now.Before(entryIn(el).until)); el = s.Order.Front() {
-		s.remove(el)
-	}
+	s.kept.Put(key, entry{params: a, until: now.Add(Life)})
 }
 
-func (s *Sessions) remove(el *list.Element) {
-	if el == nil {
-		return
-	}
-	e := entryIn(el)
-	s.Order.Remove(el)
-	delete(s.byKey, e.key)
-	s.used -= e.params.size()
-}
-
-func entryIn(el *list.Element) *uiaEntry {
-	e, _ := el.Value.(*uiaEntry)
-	return e
-}
+// Len returns the number of kept sessions.
+func (s *Sessions) Len() int { return s.kept.Len() }
