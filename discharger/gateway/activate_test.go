@@ -14,9 +14,8 @@ import (
 	"github.com/discharger/discharger/policy"
 )
 
-// What a policy denies after a login leaves nothing behind that only this login
-// made, and nothing else goes.
-func TestDeniedLoginLeavesNothing(t *testing.T) {
+// A login denied by policy leaves no new device behind, and no other device is removed.
+func TestDeniedLoginLeavesNoDevice(t *testing.T) {
 	t.Parallel()
 	var deny atomic.Bool
 	w := newWorld(t, func(w *world) {
@@ -29,8 +28,8 @@ func TestDeniedLoginLeavesNothing(t *testing.T) {
 	})
 	for i, c := range []struct {
 		name   string
-		before func(login anyMap) // what the device had
-		named  bool               // by the client
+		before func(login anyMap) // earlier logins on the device
+		named  bool               // the client names the device
 		stays  bool
 	}{
 		{name: "new"},
@@ -63,43 +62,43 @@ func TestDeniedLoginLeavesNothing(t *testing.T) {
 				t.Errorf("device is there: %v, %d logouts", !c.stays, w.hs.loggedOut()-logouts)
 			}
 			if _, ok, err := w.gateway.outbox.Store.NextLogout(caveat.SessionID{}); ok || err != nil {
-				t.Errorf("still to be logged out: %v, %v", ok, err)
+				t.Errorf("pending logout: %v, %v", ok, err)
 			}
 		})
 	}
 }
 
-// A device that could not be logged out after a login failed is logged out later,
-// by another process too, but not if it got a session meanwhile.
-func TestFailedLoginIsUndoneLater(t *testing.T) {
+// The device of a failed login is logged out later, also by another process, unless a
+// session has begun on it.
+func TestFailedLoginIsUndone(t *testing.T) {
 	t.Parallel()
 	for _, again := range []bool{false, true} {
 		t.Run(map[bool]string{false: "abandoned", true: "logged in again"}[again], func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t)
-			w.login(false) // the service can decide
+			w.login(false) // the service has decided before
 			w.down.Store(true)
 			w.hs.set(func(s *stub) { s.nextDevice = "LATE" })
 			w.want(w.do("POST", pathLogin, "", anyMap{"type": "m.login.password", "user": "@u:hs"}), 503, matrix.CodeUnknown)
 			if !w.hs.alive("LATE") {
-				t.Fatal("logged out although no one knows whose device it is")
+				t.Fatal("device logged out before the outcome of its login is known")
 			}
 			must(t, w.gateway.Close())
 			w.down.Store(false)
 			w.forward(service.ReadyFor)
 			w.http.Close()
 			w.cfg.Registerer = nil
-			if again { // through another gateway, which has another vault
-				vault := w.cfg.Outbox
+			if again { // through another gateway, with an outbox of its own
+				path := w.cfg.Outbox
 				w.cfg.Outbox += ".other"
 				w.startGateway()
 				w.login(false, anyMap{"device_id": "LATE"})
 				w.http.Close()
 				must(t, w.gateway.Close())
-				w.cfg.Outbox = vault
+				w.cfg.Outbox = path
 			}
 			w.startGateway()
-			eventually(t, "nothing is left to be done", func() bool {
+			eventually(t, "no logout is pending", func() bool {
 				_, ok, err := w.gateway.outbox.Store.NextLogout(caveat.SessionID{})
 				return !ok && err == nil
 			})

@@ -12,12 +12,12 @@ import (
 	"github.com/discharger/discharger/discharger/gateway/admission"
 )
 
-// An address that has as many requests as it may is told to wait. Its long polls
-// count apart, and others are served.
+// An address at its limit of concurrent requests gets 429. Long polls have a limit of
+// their own, and other addresses are served.
 func TestTooManyRequests(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, func(w *world) {
-		w.stopped = time.Now() // so that no request lasts
+		w.stopped = time.Now() // requests take no time
 		w.cfg.TrustedProxies = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
 		w.cfg.Limits = admission.Limits{RequestsPerAddress: 3, LastingPerAddress: 2}
 	})
@@ -68,7 +68,7 @@ func TestTooManyRequests(t *testing.T) {
 		t.Errorf("refresh: %d %v", a.status, a.header)
 	}
 	w.want(from(clientB, "GET", some, token, nil), 200, "")
-	w.want(from("", "GET", some, token, nil), 200, "") // a proxy that says nothing
+	w.want(from("", "GET", some, token, nil), 200, "") // a proxy without X-Forwarded-For
 	for range 2 {
 		begin("/_matrix/client/v3/sync?timeout=30000")
 	}
@@ -80,7 +80,7 @@ func TestTooManyRequests(t *testing.T) {
 			t.Errorf("status %d", status)
 		}
 	}
-	eventually(t, "the places are given back", func() bool {
+	eventually(t, "all places are free", func() bool {
 		return w.gateway.limiter.Busy(admission.Brief)+w.gateway.limiter.Busy(admission.Lasting) == 0
 	})
 	for range 4 {
@@ -89,15 +89,15 @@ func TestTooManyRequests(t *testing.T) {
 	w.want(from(clientA, "POST", pathRefresh, "", anyMap{"refresh_token": refresh}), 200, "")
 }
 
-// A request that waits counts for the peer for which it counted before.
-func TestBoundOf(t *testing.T) {
+// A waiting request counts for the same network as a running one.
+func TestLimitKey(t *testing.T) {
 	t.Parallel()
 	g := new(Gateway)
 	g.current.Store(&Config{TrustedProxies: []netip.Prefix{netip.MustParsePrefix("203.0.113.0/24")}})
 	for _, c := range []struct{ client, want string }{
 		{clientA, clientA + "/32"},
 		{"2001:db8::1", "2001:db8::/64"},
-		{"203.0.113.9", ""}, // a proxy that says nothing
+		{"203.0.113.9", ""}, // a proxy without X-Forwarded-For
 		{"10.0.0.1", ""},
 	} {
 		t.Run(c.client, func(t *testing.T) {

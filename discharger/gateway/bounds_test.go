@@ -22,7 +22,7 @@ import (
 	"github.com/discharger/discharger/discharger/gateway/upstream"
 )
 
-// narrowedBy adds conditions of a size to a token, whatever Attenuate accepts.
+// narrowedBy adds conditions of a size to a token, beyond the limits of Attenuate too.
 func narrowedBy(t *testing.T, m *macaroon.Macaroon, name string, conditions, size int) string {
 	t.Helper()
 	m = m.Clone()
@@ -49,8 +49,7 @@ func accessMacaroon(t *testing.T, text string) *macaroon.Macaroon {
 	return m
 }
 
-// identified reports how a token is judged: the status of an answer, 200 for one
-// that is passed on.
+// identified returns the status of a request with a token; 200 if it is forwarded.
 func (w *world) identified(token string) int {
 	r := httptest.NewRequest("GET", upstream.PathWhoami, nil)
 	r.Header.Set("Authorization", "Bearer "+token)
@@ -75,12 +74,11 @@ func heapInUse() int {
 	return int(m.HeapAlloc)
 }
 
-// longestRoom is the longest condition that is understood.
+// longestRoom is the length of the longest accepted condition.
 const longestRoom = len(token.CondRoom) + 1 + 255
 
-// Holders who make thousands of tokens out of theirs get no more memory than there
-// is for all, and users who do not are served as before, without another
-// discharge.
+// Thousands of narrowed tokens do not exceed the memory of the caches, and other users
+// are served as before, without another discharge.
 func TestFloodOfNarrowedTokens(t *testing.T) {
 	const room = 16 << 20
 	w := newWorld(t, func(w *world) { w.cfg.CacheBytes, w.cfg.Log, w.stopped = room, nil, time.Now() })
@@ -99,11 +97,11 @@ func TestFloodOfNarrowedTokens(t *testing.T) {
 		name                                 string
 		sessions, each, conditions, size, at int
 	}{
-		{"as large as a token can be", 1, 10_000, 21, 540, 401},
-		{"too long a condition", 1, 1_000, 1, token.MaxCondition + 1, 401},
-		{"as large as is accepted, of one session", 1, 3_000, token.MaxConditions, longestRoom, 200},
-		{"as large as is accepted, of many sessions", 300, 10, token.MaxConditions, longestRoom, 200},
-		{"small, of one session", 1, 2_000, 1, 60, 200},
+		{"largest token", 1, 10_000, 21, 540, 401},
+		{"condition too long", 1, 1_000, 1, token.MaxCondition + 1, 401},
+		{"largest accepted, one session", 1, 3_000, token.MaxConditions, longestRoom, 200},
+		{"largest accepted, many sessions", 300, 10, token.MaxConditions, longestRoom, 200},
+		{"small, one session", 1, 2_000, 1, 60, 200},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			asked, before := w.asked.Load(), heapInUse()
@@ -134,8 +132,8 @@ func TestFloodOfNarrowedTokens(t *testing.T) {
 	}
 }
 
-// All tokens of a session work, however many there are. Some are kept.
-func TestVariantsOfSession(t *testing.T) {
+// All narrowed tokens of a session work. The number of cached ones is bounded.
+func TestManyTokensOfSession(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	whole := w.login(false).text("access_token")
@@ -175,8 +173,8 @@ func TestAttenuateIsBounded(t *testing.T) {
 	w.want(w.do("GET", upstream.PathWhoami, narrowedBy(t, accessMacaroon(t, text), "r", 1, 100), nil), 401, matrix.CodeUnknownToken)
 }
 
-// A session that logged out while the service was away stays logged out, however
-// many sessions end in the meantime: no other memory would refuse it.
+// A session that logged out during an outage of the service stays logged out after any
+// number of other ends: only this cache refuses it.
 func TestUnsentEndsAreKept(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, func(w *world) { w.cfg.CacheBytes = 1 << 20 })
@@ -196,23 +194,23 @@ func TestUnsentEndsAreKept(t *testing.T) {
 	for range 2 {
 		flood()
 		if a := w.want(w.do("GET", upstream.PathWhoami, token, nil), 401, matrix.CodeUnknownToken); a.soft() {
-			t.Error("a logout is hard")
+			t.Error("logout ended softly")
 		}
 		w.restart()
 	}
 	w.down.Store(false)
 	w.gateway.outbox.Wake()
-	eventually(t, "the service was told", func() bool { return w.gateway.outbox.Ends.Undelivered() == 0 })
+	eventually(t, "all ends are delivered", func() bool { return w.gateway.outbox.Ends.Undelivered() == 0 })
 	flood()
 	if a := w.want(w.do("GET", upstream.PathWhoami, token, nil), 401, matrix.CodeUnknownToken); a.soft() {
-		t.Error("a logout is hard")
+		t.Error("logout ended softly")
 	}
 }
 
-// Whatever caches lose, answers stay the same.
-func TestLossChangesNoAnswer(t *testing.T) {
+// Eviction from caches does not change responses.
+func TestEvictionChangesNoResponse(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, func(w *world) { w.cfg.CacheBytes = 1 }) // nothing is kept
+	w := newWorld(t, func(w *world) { w.cfg.CacheBytes = 1 }) // every entry is evicted
 	held, rotate := w.login(false).text("access_token"), w.login(true)
 	narrow, err := token.Attenuate(held, token.CondReadOnly)
 	must(t, err)
@@ -228,11 +226,11 @@ func TestLossChangesNoAnswer(t *testing.T) {
 	for range 2 {
 		for _, token := range []string{held, narrow, rotate.text("access_token")} {
 			if a := w.want(w.do("GET", upstream.PathWhoami, token, nil), 401, matrix.CodeUnknownToken); a.soft() {
-				t.Errorf("a logout is hard: %s", a.raw)
+				t.Errorf("logout ended softly: %s", a.raw)
 			}
 		}
 		if a := w.want(w.refresh(rotate.text("refresh_token")), 401, matrix.CodeUnknownToken); a.soft() {
-			t.Errorf("a logout is hard: %s", a.raw)
+			t.Errorf("logout ended softly: %s", a.raw)
 		}
 	}
 }

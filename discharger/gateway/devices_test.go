@@ -14,8 +14,7 @@ import (
 	"github.com/discharger/discharger/discharger/wire"
 )
 
-// another is a second gateway to the same homeserver, with the same keys and the
-// same service.
+// another returns a second gateway with the same homeserver, keys and service.
 func (w *world) another() *world {
 	w.t.Helper()
 	o := &world{t: w.t, hs: w.hs, service: w.service, log: w.log, cfg: w.cfg}
@@ -25,20 +24,20 @@ func (w *world) another() *world {
 	return o
 }
 
-// hold makes the next discharge that anybody asks for wait.
+// hold blocks the next request for a discharge.
 func (w *world) hold() *held {
 	h := &held{make(chan struct{}), make(chan struct{})}
 	w.holding.Store(h)
 	return h
 }
 
-// onDevice is a login on a device.
+// onDevice logs in on a device.
 func onDevice(device string) anyMap {
 	return anyMap{"type": "m.login.password", "user": "@u:hs", "device_id": device, "refresh_token": true}
 }
 
-// homeservers runs a test before a homeserver that keeps old tokens of a device
-// alive, and deletes the device at a logout, and before one that does neither.
+// homeservers runs a test with a homeserver that keeps old tokens of a device alive and
+// deletes the device at a logout, and with one that does neither.
 func homeservers(t *testing.T, f func(t *testing.T, dendrite bool)) {
 	for _, dendrite := range []bool{false, true} {
 		t.Run(map[bool]string{false: "synapse", true: "dendrite"}[dendrite], func(t *testing.T) {
@@ -48,18 +47,18 @@ func homeservers(t *testing.T, f func(t *testing.T, dendrite bool)) {
 	}
 }
 
-// like makes a world's homeserver behave as one of the two.
+// like selects the homeserver's behavior.
 func like(dendrite bool) func(*world) {
 	return func(w *world) { w.hs.set(func(s *stub) { s.dendrite = dendrite }) }
 }
 
-// settled makes a gateway do all that it has to do beside requests.
+// settled runs a gateway's background work to completion.
 func (w *world) settled() {
 	w.t.Helper()
 	must(w.t, w.gateway.outbox.Flush(context.Background()))
 }
 
-// softlyOver fails unless a session is over, softly, whatever is asked of it.
+// softlyOver fails unless every request of a session is refused as softly ended.
 func (w *world) softlyOver(what string, in answer) {
 	w.t.Helper()
 	if a := w.do("GET", upstream.PathWhoami, in.text("access_token"), nil); a.status != 401 || a.text("errcode") != matrix.CodeUnknownToken || !a.soft() {
@@ -75,7 +74,7 @@ func (w *world) softlyOver(what string, in answer) {
 	}
 }
 
-// works fails unless a session is good.
+// works fails unless a session is live.
 func (w *world) works(what string, in answer) answer {
 	w.t.Helper()
 	if a := w.do("GET", upstream.PathWhoami, in.text("access_token"), nil); a.status != 200 {
@@ -91,8 +90,8 @@ func (w *world) works(what string, in answer) answer {
 	return a
 }
 
-// A login on a device that had a session ends that, softly, and the device stays:
-// through one gateway or two, after a restart, and whatever the old client does.
+// A login on a device ends its earlier session softly, and the device stays: through
+// one gateway or two, after a restart, and for any later request of the old client.
 func TestLoginAgainOnDevice(t *testing.T) {
 	t.Parallel()
 	homeservers(t, func(t *testing.T, dendrite bool) {
@@ -110,7 +109,7 @@ func TestLoginAgainOnDevice(t *testing.T) {
 						one.restart()
 					}
 					in := two.login(refresh, anyMap{"device_id": "ONE"})
-					eventually(t, "the first gateway knows", func() bool { return one.do("GET", upstream.PathWhoami, old.text("access_token"), nil).status == 401 })
+					eventually(t, "the first gateway refuses the old token", func() bool { return one.do("GET", upstream.PathWhoami, old.text("access_token"), nil).status == 401 })
 					for _, w := range []*world{one, two} {
 						w.softlyOver("the old session", old)
 						w.settled()
@@ -130,9 +129,9 @@ func TestLoginAgainOnDevice(t *testing.T) {
 	})
 }
 
-// Of logins at the same moment on one device, one lives: through one gateway
-// exactly one, and through two before a homeserver that kills older tokens in an
-// order of its own at most one.
+// Of simultaneous logins on one device, one session lives: exactly one through one
+// gateway, and at most one through two before a homeserver that revokes older tokens in
+// an order of its own.
 func TestSimultaneousLogins(t *testing.T) {
 	t.Parallel()
 	homeservers(t, func(t *testing.T, dendrite bool) {
@@ -158,7 +157,7 @@ func simultaneously(t *testing.T, gateways []*world, n int, atMost bool) {
 	for i := range answers {
 		all.Go(func() {
 			in := onDevice("ONE")
-			if i%3 == 1 { // users spell themselves as they like
+			if i%3 == 1 { // the user id has several spellings
 				delete(in, "user")
 				in["identifier"] = anyMap{"type": "m.id.user", "user": "@u:hs"}
 			}
@@ -170,7 +169,7 @@ func simultaneously(t *testing.T, gateways []*world, n int, atMost bool) {
 	for i, a := range answers {
 		w := gateways[i%len(gateways)]
 		w.want(a, 200, "")
-		// The other gateway's feed may be behind, but not the service.
+		// The other gateway's feed may be behind; the service is not.
 		refreshed := w.refresh(a.text("refresh_token"))
 		if refreshed.status == 200 {
 			alive++
@@ -193,8 +192,8 @@ func simultaneously(t *testing.T, gateways []*world, n int, atMost bool) {
 	}
 }
 
-// The login that comes to the service last is the one that lives, whichever the
-// homeserver answered first.
+// The login that reaches the service last has the live session, in any order of the
+// homeserver's responses.
 func TestServiceDecidesRace(t *testing.T) {
 	t.Parallel()
 	one := newWorld(t)
@@ -206,7 +205,7 @@ func TestServiceDecidesRace(t *testing.T) {
 	early := two.want(two.do("POST", pathLogin, "", onDevice("ONE")), 200, "")
 	close(h.release)
 	late := one.want(<-first, 200, "")
-	eventually(t, "the other gateway knows", func() bool {
+	eventually(t, "the other gateway refuses the old token", func() bool {
 		return two.do("GET", upstream.PathWhoami, early.text("access_token"), nil).status == 401
 	})
 	for _, w := range []*world{one, two} {
@@ -218,8 +217,7 @@ func TestServiceDecidesRace(t *testing.T) {
 	}
 }
 
-// While a login on a device is under way, another on it waits, and a login on
-// another device does not.
+// A login waits for another login on its device, but not for one on another device.
 func TestLoginsOnDeviceWait(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -229,7 +227,7 @@ func TestLoginsOnDeviceWait(t *testing.T) {
 	<-h.arrived
 	go func() { second <- w.do("POST", pathLogin, "", onDevice("ONE")) }()
 	w.login(true, anyMap{"device_id": "TWO"})
-	eventually(t, "the second waits", func() bool {
+	eventually(t, "the second login waits", func() bool {
 		return w.gateway.leases.Queue(admission.Device("@u:hs", "ONE")) == 2
 	})
 	w.hs.set(func(s *stub) {
@@ -243,9 +241,8 @@ func TestLoginsOnDeviceWait(t *testing.T) {
 	w.softlyOver("the first", old)
 }
 
-// A homeserver that kills a device's older token says of it what it says of a
-// deleted device. Where a login was the reason, the end is soft, also if the
-// service refused that login.
+// A homeserver reports a token revoked by a later login like that of a deleted device.
+// After a login the end is soft, also if the service refused that login.
 func TestKilledTokenIsSoft(t *testing.T) {
 	t.Parallel()
 	deny := false
@@ -263,9 +260,9 @@ func TestKilledTokenIsSoft(t *testing.T) {
 	}
 }
 
-// What one gateway is still to tell the service does not end what has begun
-// through another since.
-func TestLateOrdersSpareOthersSessions(t *testing.T) {
+// A pending revocation of one gateway does not end sessions begun later through
+// another.
+func TestPendingRevocationSparesLaterSessions(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		name, method, path string
@@ -282,7 +279,7 @@ func TestLateOrdersSpareOthersSessions(t *testing.T) {
 			own, old := one.login(true, anyMap{"device_id": "TWO"}), one.login(true, anyMap{"device_id": "ONE"})
 			foreign := two.login(true, anyMap{"device_id": "THREE"})
 			one.forward(time.Minute)
-			one.gateway.cancel() // nothing is told before the test says so
+			one.gateway.cancel() // no revocation is sent yet
 			one.gateway.background.Wait()
 			one.gateway.outbox.Stop()
 			one.down.Store(true)
@@ -299,13 +296,13 @@ func TestLateOrdersSpareOthersSessions(t *testing.T) {
 				t.Errorf("refresh of another gateway's old session: %d %s", a.status, a.raw)
 			}
 			if n := len(one.gatewayOrders()); n != 0 {
-				t.Errorf("%d orders are left", n)
+				t.Errorf("%d revocations are pending", n)
 			}
 		})
 	}
 }
 
-// gatewayOrders are those that are kept.
+// gatewayOrders returns the number of pending revocations.
 func (w *world) gatewayOrders() (kept []outbox.Job) {
 	w.t.Helper()
 	if key, o, err := w.gateway.outbox.Store.FirstJob(""); err != nil || key != nil {
@@ -315,8 +312,7 @@ func (w *world) gatewayOrders() (kept []outbox.Job) {
 	return kept
 }
 
-// A login on a device cancels a logout of it that is still to come, and so does a
-// login through another gateway.
+// A login on a device cancels its pending logout, also through another gateway.
 func TestLoginCancelsLogout(t *testing.T) {
 	t.Parallel()
 	for _, where := range []string{"here", "elsewhere"} {
@@ -330,7 +326,7 @@ func TestLoginCancelsLogout(t *testing.T) {
 			old := one.login(true, anyMap{"device_id": "ONE"})
 			one.hs.set(func(s *stub) { s.failLogouts = 1 << 20 })
 			one.revoke(one.sessionOf(old.text("access_token")), wire.RevokeOptions{})
-			eventually(t, "the logout is to come", func() bool { return one.pending() == 1 })
+			eventually(t, "the logout is pending", func() bool { return one.pending() == 1 })
 			in := two.login(true, anyMap{"device_id": "ONE"})
 			if where == "here" && one.pending() != 0 {
 				t.Error("the logout was not cancelled")
@@ -340,7 +336,7 @@ func TestLoginCancelsLogout(t *testing.T) {
 			one.settled()
 			two.settled()
 			if n := one.pending(); n != 0 || one.hs.loggedOut() > 0 {
-				t.Errorf("%d are pending, %d were logged out", n, one.hs.loggedOut())
+				t.Errorf("%d logouts pending, %d done", n, one.hs.loggedOut())
 			}
 			two.works("the new session", in)
 			if a := one.refresh(old.text("refresh_token")); a.status != 401 || a.soft() {
@@ -350,9 +346,8 @@ func TestLoginCancelsLogout(t *testing.T) {
 	}
 }
 
-// The homeserver's word about a device is the last: what an administrator deleted
-// there is not refreshed once more, every gateway says the same, and nothing is
-// logged out.
+// A device deleted at the homeserver is not refreshed. Every gateway returns the same
+// refusal, and no device is logged out.
 func TestDeletedAtHomeserver(t *testing.T) {
 	t.Parallel()
 	for _, soft := range []bool{false, true} {
@@ -392,8 +387,8 @@ func TestDeletedAtHomeserver(t *testing.T) {
 	}
 }
 
-// A logout that is still to come long after its session ended hard is not sent if
-// the device was in use since, by a session that is over by now.
+// A logout still pending long after its session ended hard is dropped if a later
+// session, ended by then, used the device.
 func TestLateLogoutSparesLaterSession(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {

@@ -11,11 +11,11 @@ import (
 	"github.com/discharger/discharger/discharger/gateway/upstream"
 )
 
-// slowHomeserver answers no request before it is released, and notes which came.
+// slowHomeserver blocks every request until it is released, and records it.
 type slowHomeserver struct {
 	arrived chan string
 	release chan struct{}
-	begin   bool // it sends headers at once
+	begin   bool // send headers immediately
 }
 
 func (s *slowHomeserver) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -35,7 +35,7 @@ func (s *slowHomeserver) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// drainWorld is a world whose homeserver is slow, and whose clients need no token.
+// drainWorld returns a world with a slow homeserver, for requests without tokens.
 func drainWorld(t *testing.T, begin bool) (*world, *slowHomeserver) {
 	s := &slowHomeserver{arrived: make(chan string, 16), release: make(chan struct{}), begin: begin}
 	w := newWorld(t, func(w *world) { w.cfg.jitter = func() float64 { return 0 } })
@@ -56,9 +56,8 @@ var longPolls = []string{
 	"POST /_matrix/client/unstable/org.matrix.simplified_msc3575/sync", "POST /_matrix/client/unstable/org.matrix.msc3575/sync",
 }
 
-// Long polls are answered 503 when the gateway is drained, as Matrix errors that
-// browsers can read; so are those that come later. Other requests get the
-// homeserver's answer.
+// Drain answers long polls with 503, as Matrix errors with CORS headers, and later ones
+// too. Other requests get the homeserver's response.
 func TestDrainPolls(t *testing.T) {
 	t.Parallel()
 	for _, line := range longPolls {
@@ -97,7 +96,7 @@ func TestDrainPolls(t *testing.T) {
 	}
 }
 
-// A poll that the homeserver has begun to answer is not cut.
+// A poll whose response has begun is not cut.
 func TestDrainAnsweredPoll(t *testing.T) {
 	t.Parallel()
 	w, s := drainWorld(t, true)

@@ -9,8 +9,8 @@ import (
 	"github.com/discharger/discharger/discharger/wire"
 )
 
-// FuzzAccessToken holds that a token has one text, and that what is not one
-// gives nothing.
+// FuzzAccessToken checks that each access token has one text and that a failure returns
+// no token.
 func FuzzAccessToken(f *testing.F) {
 	w := newWorld(f)
 	f.Add(w.login(false).text("access_token"))
@@ -20,7 +20,7 @@ func FuzzAccessToken(f *testing.F) {
 		b, err := token.ParseAccess(valid)
 		if err != nil {
 			if b != nil {
-				t.Fatal("something beside an error")
+				t.Fatal("failure returned a token")
 			}
 			return
 		}
@@ -38,7 +38,7 @@ func FuzzAccessToken(f *testing.F) {
 	})
 }
 
-// FuzzRefreshToken does the same, and puts what was sealed together anew.
+// FuzzRefreshToken checks the same for refresh tokens, and seals their contents again.
 func FuzzRefreshToken(f *testing.F) {
 	w := newWorld(f)
 	sealed := w.login(true).text("refresh_token")
@@ -50,12 +50,12 @@ func FuzzRefreshToken(f *testing.F) {
 			r, err := s.DecodeRefresh(valid)
 			if err != nil {
 				if r.Access != nil || r.Token != "" {
-					t.Fatal("something beside an error")
+					t.Fatal("failure returned a token")
 				}
 				continue
 			}
-			// A macaroon can be written in more ways than one, but what is
-			// sealed was written here; only the text has to be the one there is.
+			// A macaroon has several encodings, but the sealed one was made here; only
+			// the text has to be the one accepted form.
 			again, err := s.EncodeRefresh(r)
 			if err != nil {
 				t.Fatal(err)
@@ -67,8 +67,8 @@ func FuzzRefreshToken(f *testing.F) {
 	})
 }
 
-// FuzzAttenuate holds that what was narrowed is a token, and carries what it
-// was narrowed by.
+// FuzzAttenuate checks that a narrowed token is well formed and has the added
+// conditions.
 func FuzzAttenuate(f *testing.F) {
 	w := newWorld(f)
 	text := w.login(false).text("access_token")

@@ -11,13 +11,13 @@ import (
 	"github.com/discharger/discharger/discharger/gateway/token"
 )
 
-// rejecting makes a world that accepts no token from before.
+// rejecting returns a world that refuses legacy tokens.
 func rejecting(t *testing.T) *world {
 	return newWorld(t, func(w *world) { w.cfg.Legacy.Reject = true })
 }
 
-// Where tokens from before are refused, no spelling of a content type gets one past in
-// a form.
+// Where legacy tokens are refused, no spelling of a content type lets one through in a
+// form.
 func TestFormCarriesNoToken(t *testing.T) {
 	t.Parallel()
 	w := rejecting(t)
@@ -69,14 +69,14 @@ func TestFormCarriesNoToken(t *testing.T) {
 				before := w.hs.count()
 				status := w.rawRequest("POST /_matrix/client/v3/join/x", append(headers, "", body)...)
 				if status != c.status || w.hs.count() != before {
-					t.Errorf("%d, %d requests passed on", status, w.hs.count()-before)
+					t.Errorf("%d, %d requests forwarded", status, w.hs.count()-before)
 				}
 			})
 		}
 	}
 }
 
-// Content types that clients send are accepted where tokens from before are refused.
+// Content types that clients send are accepted where legacy tokens are refused.
 func TestContentTypesOfClients(t *testing.T) {
 	t.Parallel()
 	w := rejecting(t)
@@ -108,7 +108,7 @@ func TestContentTypesOfClients(t *testing.T) {
 	}
 }
 
-// An upload without an Authorization header carries no token in its body.
+// An upload without an Authorization header is refused if its body can contain a token.
 func TestUploadNeedsHeader(t *testing.T) {
 	t.Parallel()
 	w := rejecting(t)
@@ -120,12 +120,12 @@ func TestUploadNeedsHeader(t *testing.T) {
 		before := w.hs.count()
 		w.want(w.send(req), 401, matrix.CodeMissingToken)
 		if w.hs.count() != before {
-			t.Errorf("%s was passed on", contentType)
+			t.Errorf("%s was forwarded", contentType)
 		}
 	}
 }
 
-// Paths of extensions take the gateway's tokens.
+// Paths of extensions accept gateway tokens.
 func TestExtensions(t *testing.T) {
 	t.Parallel()
 	w := rejecting(t)
@@ -138,8 +138,8 @@ func TestExtensions(t *testing.T) {
 	w.want(w.do("GET", "/_synapse/client/unsubscribe?access_token=macaroon", "", nil), 200, "")
 }
 
-// A user who has a token of the gateway's gets none of the homeserver's for a refresh
-// token from before, where only one of both is accepted.
+// With RejectAfterUpgrade, a user of the gateway gets no homeserver token for a legacy
+// refresh token.
 func TestRejectAfterUpgradeRefresh(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, func(w *world) { w.cfg.Legacy.RejectAfterUpgrade = true })
@@ -154,8 +154,8 @@ func TestRejectAfterUpgradeRefresh(t *testing.T) {
 	}
 }
 
-// A token for one room gets no event of another one, by whatever route a homeserver
-// finds it.
+// A token for one room gets no event of another, by any route by which a homeserver
+// finds one.
 func TestRoomConfinesEvents(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

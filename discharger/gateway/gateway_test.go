@@ -10,8 +10,7 @@ import (
 	"github.com/discharger/discharger/discharger/gateway/upstream"
 )
 
-// A client that knows nothing of refresh goes on for hours, and is logged out
-// when it logs out.
+// A client without refresh tokens works for hours, and logs out.
 func TestHeld(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -21,7 +20,7 @@ func TestHeld(t *testing.T) {
 		t.Fatalf("login: %s", in.raw)
 	}
 	if in.body["x.unknown"] == nil || in.text("device_id") != "DEV1" {
-		t.Fatalf("members are gone: %s", in.raw)
+		t.Fatalf("members are missing: %s", in.raw)
 	}
 	for range 5 {
 		a := w.want(w.do("GET", upstream.PathWhoami, text, nil), 200, "")
@@ -32,7 +31,7 @@ func TestHeld(t *testing.T) {
 	}
 	w.want(w.do("POST", "/_matrix/client/v3/logout", text, anyMap{}), 200, "")
 	if a := w.want(w.do("GET", upstream.PathWhoami, text, nil), 401, matrix.CodeUnknownToken); a.soft() {
-		t.Error("a logout is a hard one")
+		t.Error("logout ended softly")
 	}
 	w.noCanary("the log", w.log.String())
 }
@@ -50,7 +49,7 @@ func TestRotate(t *testing.T) {
 		w.want(w.do("GET", upstream.PathWhoami, access, nil), 200, "")
 		w.forward(testTTL)
 		if a := w.want(w.do("GET", upstream.PathWhoami, access, nil), 401, matrix.CodeUnknownToken); !a.soft() {
-			t.Error("an expiry is a soft logout")
+			t.Error("expiry ended hard")
 		}
 		a := w.want(w.refresh(refresh), 200, "")
 		if ms := a.body["expires_in_ms"].(float64); ms > float64(testTTL.Milliseconds()-4000) {

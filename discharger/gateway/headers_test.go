@@ -16,8 +16,7 @@ import (
 	"github.com/discharger/discharger/discharger/gateway/upstream"
 )
 
-// tap passes connections on to a homeserver, and keeps what goes there, byte by
-// byte.
+// tap forwards connections to a homeserver and records the bytes sent to it.
 type tap struct {
 	net.Listener
 	mu  sync.Mutex
@@ -48,15 +47,15 @@ func newTap(t *testing.T, target string) *tap {
 	return p
 }
 
-// Write keeps what passes.
+// Write records bytes.
 func (p *tap) Write(b []byte) (int, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.all.Write(b)
 }
 
-// head returns the lines of the request with a mark in its first line, and what
-// came after them; nil: there was none.
+// head returns the lines of the request with a mark in its first line, and the bytes
+// after them; nil: there was none.
 func (p *tap) head(mark string) (lines []string, rest string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -68,8 +67,8 @@ func (p *tap) head(mark string) (lines []string, rest string) {
 	return strings.Split(head, "\r\n")[1:], rest
 }
 
-// exchange sends a request as it is, and returns the status of the answer and its
-// headers; 0: there is none.
+// exchange sends a raw request, and returns the status and headers of the response; 0:
+// there is none.
 func (w *world) exchange(request string) (int, http.Header) {
 	w.t.Helper()
 	conn, err := net.Dial("tcp", w.http.Listener.Addr().String())
@@ -90,8 +89,8 @@ func (w *world) exchange(request string) (int, http.Header) {
 	}
 }
 
-// What arrives at the homeserver, by what a client sends. The peer is a proxy that
-// is trusted.
+// Headers that reach the homeserver, by those that a client sends through a trusted
+// proxy.
 func TestHeaders(t *testing.T) {
 	t.Parallel()
 	var tapped *tap
@@ -110,7 +109,7 @@ func TestHeaders(t *testing.T) {
 		method string   // GET if empty
 		send   []string // headers
 		body   string
-		status int      // 200 if 0; nothing arrives unless it is 200
+		status int      // 200 if 0; otherwise the request is not forwarded
 		want   []string // headers that arrive
 		never  []string // names of headers that do not arrive
 	}{
@@ -123,7 +122,7 @@ func TestHeaders(t *testing.T) {
 		{name: "type named by Connection", method: "POST", send: []string{foreign, "Connection: Content-Type, Content-Length, Content-Encoding", "Content-Type: application/json", "Content-Length: 2"}, body: "{}", want: []string{"Content-Type: application/json", "Content-Length: 2"}},
 		{name: "address named by Connection", send: []string{from, "Connection: X-Forwarded-For, X-Real-Ip, X-Forwarded-Proto, X-Forwarded-Host, Host"}, want: []string{from, "X-Real-Ip: 192.0.2.1", "X-Forwarded-Proto: http", "Host: hs.example"}},
 		{name: "cookies and ranges named by Connection", send: []string{"Connection: Cookie, Range, If-None-Match, User-Agent", "Cookie: a=1", "Range: bytes=0-1", "If-None-Match: x", "User-Agent: test"}, want: []string{"Cookie: a=1", "Range: bytes=0-1", "If-None-Match: x", "User-Agent: test"}},
-		{name: "one connection's", send: []string{"Proxy-Connection: keep-alive", "Keep-Alive: 5", "Proxy-Authorization: Basic eA==", "Proxy-Authenticate: x", "TE: trailers, deflate", "Trailer: X-Y"}, never: []string{"proxy-connection", "keep-alive", "proxy-authorization", "proxy-authenticate", "te", "trailer"}},
+		{name: "hop by hop", send: []string{"Proxy-Connection: keep-alive", "Keep-Alive: 5", "Proxy-Authorization: Basic eA==", "Proxy-Authenticate: x", "TE: trailers, deflate", "Trailer: X-Y"}, never: []string{"proxy-connection", "keep-alive", "proxy-authorization", "proxy-authenticate", "te", "trailer"}},
 		{name: "upgrade", send: []string{token, "Connection: Upgrade", "Upgrade: websocket"}, want: []string{upstream}, never: []string{"upgrade", "connection"}},
 		{name: "upgrade to HTTP/2", send: []string{"Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMAAABkAAQAAP__"}, never: []string{"upgrade", "http2-settings"}},
 		{name: "upgrade to nonsense", send: []string{"Connection: Upgrade", "Upgrade: \xff"}, never: []string{"upgrade"}},
@@ -137,10 +136,10 @@ func TestHeaders(t *testing.T) {
 		{name: "two encodings", method: "PUT", send: []string{"Transfer-Encoding: chunked", "Transfer-Encoding: identity"}, body: "0\r\n\r\n", status: 501},
 		{name: "unknown encoding", method: "PUT", send: []string{"Transfer-Encoding: xchunked"}, body: "0\r\n\r\n", status: 501},
 		{name: "length with an underscore", method: "PUT", send: []string{"Content_Length: 40", "Content-Length: 2"}, body: "{}", want: []string{"Content-Length: 2"}, never: []string{"content_length"}},
-		{name: "forwarded by others", send: []string{from, "Forwarded: for=203.0.113.9", "X-Real-IP: 203.0.113.9", "X-Forwarded-Port: 1", "X-Forwarded-Prefix: /x", "X-Forwarded-Server: x"}, want: []string{from, "X-Real-Ip: 192.0.2.1"}, never: []string{"forwarded", "x-forwarded-port", "x-forwarded-prefix", "x-forwarded-server"}},
+		{name: "foreign forwarding headers", send: []string{from, "Forwarded: for=203.0.113.9", "X-Real-IP: 203.0.113.9", "X-Forwarded-Port: 1", "X-Forwarded-Prefix: /x", "X-Forwarded-Server: x"}, want: []string{from, "X-Real-Ip: 192.0.2.1"}, never: []string{"forwarded", "x-forwarded-port", "x-forwarded-prefix", "x-forwarded-server"}},
 		{name: "underscores", send: []string{from, "X_Forwarded_For: 203.0.113.9", "X-Forwarded_For: 203.0.113.9", "X_Real_IP: 203.0.113.9", "X_Forwarded_Proto: https", "x_forwarded-host: evil"}, want: []string{from, "X-Forwarded-Proto: http"}, never: []string{"x_forwarded_for", "x-forwarded_for", "x_real_ip", "x_forwarded_proto", "x_forwarded-host"}},
 		{name: "space in a name", send: []string{"X-Forwarded-For : 203.0.113.9"}, status: 400},
-		{name: "line that goes on", send: []string{"X-A: 1", " X-Forwarded-For: 203.0.113.9"}, want: []string{"X-A: 1 X-Forwarded-For: 203.0.113.9", "X-Forwarded-For: 127.0.0.1"}},
+		{name: "folded line", send: []string{"X-A: 1", " X-Forwarded-For: 203.0.113.9"}, want: []string{"X-A: 1 X-Forwarded-For: 203.0.113.9", "X-Forwarded-For: 127.0.0.1"}},
 		{name: "referer", send: []string{"Referer: https://app.example/?room=x"}, want: []string{"Referer: https://app.example/?room=x"}},
 		{name: "referer with a token", send: []string{"Referer: https://hs.example/x?a=1&access_token=syt_x"}, never: []string{"referer"}},
 		{name: "referer with an encoded token", send: []string{"Referer: https://hs.example/x?%61ccess%5Ftoken=syt_x"}, never: []string{"referer"}},
@@ -189,14 +188,14 @@ func count(lines []string, name string) (n int) {
 	return n
 }
 
-// A homeserver that switches protocols, asked or not, gets no further.
+// A 101 of the homeserver is not forwarded, with or without Upgrade in the request.
 func TestSwitchedProtocols(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	token := w.login(false).text("access_token")
 	for _, c := range []struct{ name, ask, answer string }{
-		{"asked", "Connection: Upgrade\r\nUpgrade: x\r\n", "Connection: Upgrade\r\nUpgrade: x\r\n"},
-		{"not asked", "", "Connection: Upgrade\r\nUpgrade: x\r\n"},
+		{"upgrade", "Connection: Upgrade\r\nUpgrade: x\r\n", "Connection: Upgrade\r\nUpgrade: x\r\n"},
+		{"without upgrade", "", "Connection: Upgrade\r\nUpgrade: x\r\n"},
 		{"to nothing", "", ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {

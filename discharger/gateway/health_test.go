@@ -10,16 +10,16 @@ import (
 	"github.com/discharger/discharger/discharger/gateway/upstream"
 )
 
-// Without the service a gateway is as good as any other. Without the homeserver,
-// or where it can write nothing down, another may be better.
+// A gateway is ready without the service, but not without the homeserver or a writable
+// outbox.
 func TestHealth(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	ctx := t.Context()
-	eventually(t, "all is well", func() bool { return w.gateway.Health(ctx) == Health{} })
+	eventually(t, "every part works", func() bool { return w.gateway.Health(ctx) == Health{} })
 	w.down.Store(true)
 	w.service.CloseClientConnections()
-	eventually(t, "the service is missed", func() bool { return errors.Is(w.gateway.Health(ctx).Service, errFeedStale) })
+	eventually(t, "the feed is stale", func() bool { return errors.Is(w.gateway.Health(ctx).Service, errFeedStale) })
 	if h := w.gateway.Health(ctx); !h.Ready() {
 		t.Errorf("%+v", h)
 	}
@@ -42,19 +42,19 @@ func TestHealth(t *testing.T) {
 	}
 }
 
-// A vault that can only be read is no vault.
-func TestHealthOfVault(t *testing.T) {
+// A read-only outbox is reported.
+func TestHealthOfOutbox(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, func(w *world) { w.stopped = time.Now() })
 	if h := w.gateway.Health(t.Context()); h.Outbox != nil {
 		t.Fatalf("%+v", h)
 	}
-	w.gateway.cancel() // nothing else uses the file now
+	w.gateway.cancel() // no other goroutine uses the file now
 	w.gateway.background.Wait()
 	w.gateway.outbox.Stop()
 	must(t, w.gateway.outbox.Store.Close())
 	if h := w.gateway.Health(t.Context()); h.Outbox != nil {
-		t.Errorf("what was found out a moment ago counts no more: %+v", h)
+		t.Errorf("recent result is not cached: %+v", h)
 	}
 	w.forward(outboxProbeLife)
 	if h := w.gateway.Health(t.Context()); h.Ready() || h.Outbox == nil || h.Homeserver != nil {
@@ -62,7 +62,8 @@ func TestHealthOfVault(t *testing.T) {
 	}
 }
 
-// However many ask, the homeserver is asked once, and nobody waits for ever.
+// Concurrent health checks cause one request to the homeserver, and return within their
+// deadline.
 func TestHealthIsCheap(t *testing.T) {
 	t.Parallel()
 	frozen := time.Now()
@@ -78,7 +79,7 @@ func TestHealthIsCheap(t *testing.T) {
 	}
 	all.Wait()
 	if n := w.hs.count() - before; n != 1 {
-		t.Errorf("the homeserver was asked %d times", n)
+		t.Errorf("%d requests to the homeserver", n)
 	}
 
 	release := make(chan struct{})
@@ -100,6 +101,6 @@ func TestHealthIsCheap(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 	if err := p.result(t.Context(), now.Add(time.Hour-1)); err != nil || len(arrived) > 0 {
-		t.Errorf("asked again, or %v", err)
+		t.Errorf("result is not cached, or %v", err)
 	}
 }

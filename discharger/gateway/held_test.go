@@ -9,8 +9,8 @@ import (
 	"github.com/discharger/discharger/discharger/gateway/upstream"
 )
 
-// landed waits until no discharge of a session is being fetched, and gives the
-// one in use.
+// landed waits until no discharge of a session is being fetched, and returns the one in
+// use.
 func (w *world) landed(id caveat.SessionID) service.Times {
 	for {
 		t, fetching := w.gateway.service.Discharges.Peek(id)
@@ -21,9 +21,9 @@ func (w *world) landed(id caveat.SessionID) service.Times {
 	}
 }
 
-// A session in use has its discharge fetched once in its lifetime less the time
-// ahead of need, and once more after a login. A client that comes every half
-// minute, as those do that wait for news, never has to wait for it.
+// The discharge of a session in use is fetched once per lifetime less the refresh
+// margin, and once more after a login. A client that polls every 30 seconds never waits
+// for it.
 func TestFetchesPerLifetime(t *testing.T) {
 	t.Parallel()
 	const lifetimes = 10
@@ -55,8 +55,8 @@ func TestFetchesPerLifetime(t *testing.T) {
 	}
 }
 
-// A fetch that comes after failures, or long after the discharge has run out, is
-// spread; one a little late is not.
+// A fetch after failures, or long after the discharge expired, is spread; a slightly
+// late one is not.
 func TestWhichFetchesAreSpread(t *testing.T) {
 	t.Parallel()
 	jitter := 0.0

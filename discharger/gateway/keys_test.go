@@ -14,7 +14,7 @@ import (
 	"github.com/discharger/discharger/discharger/wire"
 )
 
-// beside makes another gateway before the same homeserver.
+// beside starts another gateway before the same homeserver.
 func (w *world) beside(change func(*Config)) *world {
 	w.t.Helper()
 	other := &world{t: w.t, hs: w.hs, service: w.service, log: &syncBuffer{}, cfg: w.cfg}
@@ -30,7 +30,7 @@ func (w *world) beside(change func(*Config)) *world {
 	return other
 }
 
-// wantUndecided wants 503 to all that a client has.
+// wantUndecided fails unless every token of a client gets 503.
 func (w *world) wantUndecided(tokens map[string]string) {
 	w.t.Helper()
 	for name, text := range tokens {
@@ -54,7 +54,7 @@ func (w *world) wantUndecided(tokens map[string]string) {
 	}
 }
 
-// wantOver wants a soft end to all that a client has.
+// wantOver fails unless every token of a client gets a soft end.
 func (w *world) wantOver(tokens map[string]string) {
 	w.t.Helper()
 	for name, text := range tokens {
@@ -70,8 +70,8 @@ func (w *world) wantOver(tokens map[string]string) {
 	}
 }
 
-// Of two gateways, the first knows a new master key before the other. The other
-// decides nothing until it knows the key too.
+// A gateway without a new master key that another has loaded decides nothing about its
+// tokens until it has loaded the key too.
 func TestKeyAtOneOfTwoGateways(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -86,20 +86,20 @@ func TestKeyAtOneOfTwoGateways(t *testing.T) {
 	before := w.hs.count()
 	other.wantUndecided(tokens)
 	if w.hs.count() != before {
-		t.Error("the homeserver was asked")
+		t.Error("request reached the homeserver")
 	}
 	id := fresh.ID()
 	if log := w.log.String(); !strings.Contains(log, "unknown key, request answered 503") || !strings.Contains(log, "key "+hex.EncodeToString(id[:])) {
-		t.Errorf("the log does not have the id of the key: %s", log)
+		t.Errorf("log without the key's id: %s", log)
 	}
-	other.reload(func(c *Config) { c.Keys = homeserver.Keys{old, fresh} }) // staged here
+	other.reload(func(c *Config) { c.Keys = homeserver.Keys{old, fresh} }) // the key is staged
 	other.want(other.do("GET", upstream.PathWhoami, tokens["held"], nil), 200, "")
 	other.want(other.do("GET", upstream.PathWhoami, tokens["rotate"], nil), 200, "")
 	other.want(other.refresh(tokens["refresh"]), 200, "")
 }
 
-// What was made with a retired master key is over, softly, and nothing is done at
-// the homeserver; what was made since lives, after a restart too.
+// Tokens of a retired master key have ended softly, and their devices stay at the
+// homeserver; newer sessions live, also after a restart.
 func TestRetiredKey(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -124,8 +124,8 @@ func TestRetiredKey(t *testing.T) {
 	}
 }
 
-// A homeserver's token that is sealed with a key that the gateway does not know
-// yet is undecided, and with a retired one over, although the rest is in order.
+// A request is undecided if the sealed homeserver's token is of an unknown key, and
+// refused if it is of a retired one.
 func TestKeyOfUpstreamToken(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -146,9 +146,8 @@ func TestKeyOfUpstreamToken(t *testing.T) {
 	})
 }
 
-// Tokens in no form of the gateway's are refused, whatever key id could be read
-// in them.
-func TestGarbageHasNoKey(t *testing.T) {
+// Malformed tokens are refused for any bytes in the place of a key id.
+func TestMalformedTokenHasNoKey(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	rotate := w.login(true)
@@ -171,7 +170,7 @@ func TestGarbageHasNoKey(t *testing.T) {
 	}
 }
 
-// Tokens with a made-up key id are counted.
+// Tokens with an unknown key id are counted.
 func TestUnknownKeysAreCounted(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -190,10 +189,10 @@ func TestUnknownKeysAreCounted(t *testing.T) {
 	for _, f := range families {
 		if f.GetName() == "discharger_gateway_unknown_keys_total" {
 			if got := f.GetMetric()[0].GetCounter().GetValue(); got != tries {
-				t.Errorf("%v were counted of %d", got, tries)
+				t.Errorf("count is %v, want %d", got, tries)
 			}
 			return
 		}
 	}
-	t.Error("nothing was counted")
+	t.Error("metric is missing")
 }

@@ -16,13 +16,13 @@ import (
 	"github.com/discharger/discharger/discharger/wire"
 )
 
-// leases counts the requests that have a lease, or wait for it.
+// leases returns the number of requests that hold or wait for a lease.
 func (w *world) leases(key admission.DeviceKey) int {
 	return w.gateway.leases.Queue(key)
 }
 
-// A login that fails gives back its lease before its client has read the answer:
-// anybody could hold up the logins of others otherwise.
+// A failed login releases its lease before the client has read the response: a slow
+// client could otherwise block the logins of others.
 func TestFailedLoginFreesDevice(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -37,14 +37,14 @@ func TestFailedLoginFreesDevice(t *testing.T) {
 	body := `{"type":"m.login.password","user":"@u:hs","device_id":"ONE","password":"wrong"}`
 	_, err = fmt.Fprintf(conn, "POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s", pathLogin, len(body), body)
 	must(t, err)
-	_, err = bufio.NewReader(conn).ReadString('\n') // and no more
+	_, err = bufio.NewReader(conn).ReadString('\n') // the rest stays unread
 	must(t, err)
 	if w.leases(admission.Device("@u:hs", "ONE")) > 0 {
-		t.Error("the device is taken while the client reads the answer")
+		t.Error("lease is held while the client reads the response")
 	}
 }
 
-// A homeserver that does not answer does not keep a device taken for ever.
+// The lease of a login that the homeserver does not answer has a deadline.
 func TestHungLoginFreesDevice(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, func(w *world) { w.cfg.timeouts.leased = 50 * time.Millisecond })
@@ -58,12 +58,12 @@ func TestHungLoginFreesDevice(t *testing.T) {
 	}
 	w.want(w.do("POST", pathLogin, "", onDevice("ONE")), 502, matrix.CodeUnknown)
 	if w.leases(admission.Device("@u:hs", "ONE")) > 0 {
-		t.Error("the device is still taken")
+		t.Error("lease is still held")
 	}
 }
 
-// A device that a request keeps busy is not in the way of the logouts of others.
-func TestBusyDeviceHoldsUpNoLogouts(t *testing.T) {
+// A leased device does not delay the logouts of others.
+func TestLeasedDeviceDelaysNoLogouts(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.offline()
@@ -84,20 +84,19 @@ func TestBusyDeviceHoldsUpNoLogouts(t *testing.T) {
 	release, err := w.gateway.leases.Acquire(t.Context(), admission.Device(d.User, d.Device), admission.Claim{})
 	must(t, err)
 	if err := w.gateway.outbox.Flush(t.Context()); err == nil {
-		t.Error("a device was logged out while a request had its lease")
+		t.Error("device logged out while a request held its lease")
 	}
 	if n := w.hs.loggedOut(); n != 3 {
-		t.Errorf("%d devices were logged out, want 3", n)
+		t.Errorf("%d devices logged out, want 3", n)
 	}
 	release()
 	w.settled()
 	if n := w.hs.loggedOut(); n != 4 {
-		t.Errorf("%d devices were logged out, want 4", n)
+		t.Errorf("%d devices logged out, want 4", n)
 	}
 }
 
-// A stranger's logins on a device, however many, do not keep its user from logging
-// out.
+// Any number of a stranger's logins on a device leave room for its user's logout.
 func TestStrangersLoginsLeaveRoom(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, func(w *world) { w.cfg.TrustedProxies = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")} })
@@ -133,9 +132,8 @@ func TestStrangersLoginsLeaveRoom(t *testing.T) {
 	}
 }
 
-// One request does not delete any number of devices: for each there is a lease
-// and an order to the service.
-func TestManyDevicesAtOnce(t *testing.T) {
+// The devices deleted by one request are bounded: each has a lease and a revocation.
+func TestDeletedDevicesAreBounded(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	token := w.login(false, anyMap{"device_id": "ONE"}).text("access_token")
@@ -150,12 +148,12 @@ func TestManyDevicesAtOnce(t *testing.T) {
 	before := w.hs.count()
 	w.want(w.do("POST", path, token, anyMap{"auth": anyMap{}, "devices": devices(maxDeletes + 1)}), 400, matrix.CodeTooLarge)
 	if w.hs.count() != before {
-		t.Error("it was passed on")
+		t.Error("request was forwarded")
 	}
 }
 
-// The homeserver says who it is that logs in with a token or a mail address. Until
-// then no logout at the homeserver takes away the device that the login names.
+// Only the homeserver resolves the user of a login with a token or mail address. Until
+// then the device that the login names is not logged out.
 func TestUnnamedLoginExcludesLogout(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -180,7 +178,7 @@ func TestUnnamedLoginExcludesLogout(t *testing.T) {
 				w.hs.handler = func(rw http.ResponseWriter, r *http.Request) {
 					w.hs.serve(rw, r)
 					if r.URL.Path == pathLogin && r.Method == http.MethodPost {
-						close(arrived) // the token is made, and the answer takes its time
+						close(arrived) // the token exists, the response is pending
 						<-release
 					}
 				}
@@ -198,7 +196,7 @@ func TestUnnamedLoginExcludesLogout(t *testing.T) {
 					w.do("POST", upstream.PathLogout, old.text("access_token"), anyMap{})
 				}()
 				if how == "pending" {
-					<-done // it is tried again later
+					<-done // the logout is retried later
 				} else {
 					eventually(t, "the logout waits", func() bool { return w.leases(admission.Device("", "ONE")) == 2 })
 				}
@@ -208,28 +206,28 @@ func TestUnnamedLoginExcludesLogout(t *testing.T) {
 				w.want(new, 200, "")
 				w.works("the new session", new)
 				if w.hs.loggedOut() > 0 {
-					t.Error("the device was logged out")
+					t.Error("device was logged out")
 				}
 			})
 		}
 	}
 }
 
-// A login that waits for an order of the user's to be sent does not wait for ever.
-func TestLoginWaitsForOrders(t *testing.T) {
+// A login's wait for a pending revocation is bounded.
+func TestLoginWaitsForRevocations(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, func(w *world) { w.cfg.timeouts.revoke, w.cfg.timeouts.leased = 50*time.Millisecond, time.Hour })
-	w.gateway.outbox.Pause() // the service hangs
+	w.gateway.outbox.Pause() // as if the service hung
 	w.want(w.do("POST", pathLogin, "", onDevice("ONE")), 503, matrix.CodeUnknown)
 }
 
-// A device without a name is none that logins share.
+// An empty device id is not shared between logins.
 func TestEmptyDevice(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	one, two := w.login(false, anyMap{"device_id": ""}), w.login(false, anyMap{"device_id": ""})
 	if strings.Contains(w.hs.last(t).Body, memberDevice) {
-		t.Errorf("passed on: %s", w.hs.last(t).Body)
+		t.Errorf("forwarded: %s", w.hs.last(t).Body)
 	}
 	w.want(w.do("POST", upstream.PathLogout, one.text("access_token"), anyMap{}), 200, "")
 	w.works("the other", two)

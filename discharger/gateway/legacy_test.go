@@ -11,7 +11,7 @@ import (
 	"github.com/discharger/discharger/discharger/gateway/upstream"
 )
 
-// foreign gives the homeserver a token from before the gateway.
+// foreign adds a legacy token to the homeserver.
 func (w *world) foreign(user string) string {
 	var token string
 	w.hs.set(func(s *stub) {
@@ -70,7 +70,7 @@ func TestLegacy(t *testing.T) {
 	}
 }
 
-// Whoever has had a new token has no use for old ones; everybody else has.
+// RejectAfterUpgrade refuses the legacy tokens of users of the gateway, and no others.
 func TestRejectAfterUpgrade(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, func(w *world) { w.cfg.Legacy.RejectAfterUpgrade = true })

@@ -19,8 +19,8 @@ import (
 	"github.com/discharger/discharger/discharger/gateway/upstream"
 )
 
-// A token in the answer to a login never passes as it is: after success, whatever
-// the status, the client gets the gateway's, and otherwise none.
+// A homeserver's token in the response to a login never reaches the client: a success
+// of any status has the gateway's token, any other response none.
 func TestLoginStatuses(t *testing.T) {
 	t.Parallel()
 	const text = `{"user_id":"@u:hs","device_id":"D","access_token":"syt_canary"}`
@@ -51,7 +51,7 @@ func TestLoginStatuses(t *testing.T) {
 					rw.WriteHeader(c.status)
 					_, _ = rw.Write([]byte(c.body))
 				}
-				a := w.do("POST", path, "", anyMap{}) // which looks for canaries
+				a := w.do("POST", path, "", anyMap{}) // do fails if a canary is in the response
 				if got := a.text("access_token"); a.status != c.want || (got != "") != (c.kind == token.Held) || token.KindOf(got) != c.kind {
 					t.Errorf("%d %s", a.status, a.raw)
 				}
@@ -60,7 +60,7 @@ func TestLoginStatuses(t *testing.T) {
 	}
 }
 
-// The gateway's own answers have the headers of Synapse's.
+// The gateway's own responses have the headers of Synapse's.
 func TestOwnHeaders(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -84,8 +84,7 @@ func TestOwnHeaders(t *testing.T) {
 	}
 }
 
-// A refresh token that is not known is 401, whatever it looks like, also where the
-// homeserver has no refresh tokens.
+// Any unknown refresh token is 401, also where the homeserver has no refresh tokens.
 func TestUnknownRefreshTokens(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -100,7 +99,7 @@ func TestUnknownRefreshTokens(t *testing.T) {
 	}
 	good := in.text("refresh_token")
 	damaged := []byte(good)
-	damaged[40] ^= 1 // another letter of the alphabet, or of none
+	damaged[40] ^= 1 // another character, in the alphabet or not
 	for name, token := range map[string]string{
 		"empty": "", "word": "x", "Synapse's": "syr_dQ_abcdefghijklmnopqr_1gXYZ", "prefix": token.PrefixRefresh, "held": token.PrefixHeld + "x", "access token": in.text("access_token"),
 		"no base64": token.PrefixRefresh + "a b", "standard base64": token.PrefixRefresh + "ab+/", "padded": good + "=", "cut": good[:len(good)-1],
@@ -116,8 +115,8 @@ func TestUnknownRefreshTokens(t *testing.T) {
 	w.want(w.refresh(good), 200, "")
 }
 
-// Where homeservers look at no token, one of the gateway's does no harm, whatever
-// became of it, and the homeserver does not see it.
+// Routes without authentication accept requests with a gateway token in any state, and
+// the homeserver does not receive it.
 func TestStaleTokens(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -160,7 +159,7 @@ func TestStaleTokens(t *testing.T) {
 	}
 }
 
-// loginAround logs in while the homeserver has a handler of its own.
+// loginAround logs in while the homeserver has another handler.
 func (w *world) loginAround(refresh bool) string {
 	handler := w.hs.handler
 	w.hs.handler = nil
@@ -168,7 +167,7 @@ func (w *world) loginAround(refresh bool) string {
 	return w.login(refresh).text("access_token")
 }
 
-// The scheme that the homeserver sees is that of the public URL.
+// The homeserver receives the scheme of the public URL.
 func TestPublicScheme(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct{ public, header, want string }{
@@ -184,14 +183,14 @@ func TestPublicScheme(t *testing.T) {
 			}
 			w.send(req)
 			if got := w.hs.last(t).Header["X-Forwarded-Proto"]; len(got) != 1 || got[0] != c.want {
-				t.Errorf("the homeserver saw %q", got)
+				t.Errorf("homeserver received %q", got)
 			}
 		})
 	}
 }
 
-// The gateway's own requests have the client's address and name, and those that are
-// for no client have an address that Synapse makes nothing of.
+// The gateway's requests for a client have its address and name, and others an address
+// that Synapse ignores.
 func TestOwnRequests(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -203,12 +202,12 @@ func TestOwnRequests(t *testing.T) {
 	in := w.login(true, anyMap{"device_id": "ONE"})
 	w.want(w.send(as(w.request("POST", pathRefresh, "", anyMap{"refresh_token": in.text("refresh_token")}))), 200, "")
 	if r := w.hs.last(t); r.URI != upstream.PathWhoami || r.Header.Get("User-Agent") != "Element/1" || r.Header.Get("X-Forwarded-For") != "127.0.0.1" {
-		t.Errorf("a refresh asked %s as %v", r.URI, r.Header)
+		t.Errorf("refresh requested %s as %v", r.URI, r.Header)
 	}
 	x := &exchange{client: netip.MustParseAddr("192.0.2.1")}
 	w.gateway.abandon(t.Context(), x, upstreamLogin{token: w.hs.make("@u:hs", "TWO"), userAgent: "Element/1"}, &client.RefusedError{})
 	if r := w.hs.last(t); r.URI != upstream.PathLogout || r.Header.Get("User-Agent") != "Element/1" || r.Header.Get("X-Forwarded-For") != "192.0.2.1" {
-		t.Errorf("a login that failed was followed by %s as %v", r.URI, r.Header)
+		t.Errorf("failed login was followed by %s as %v", r.URI, r.Header)
 	}
 	must(t, w.gateway.homeserver.Logout(t.Context(), w.hs.make("@u:hs", "TWO"), upstream.Origin{}))
 	r := w.hs.last(t)
@@ -224,8 +223,8 @@ func TestOwnRequests(t *testing.T) {
 	})
 }
 
-// A lifetime of the homeserver's that ends sessions of clients that refresh is
-// logged once and counted.
+// A lifetime of the homeserver's tokens that ends refreshing sessions is logged once
+// and counted.
 func TestContradictingLifetime(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -233,12 +232,12 @@ func TestContradictingLifetime(t *testing.T) {
 	const setting = "nonrefreshable_access_token_lifetime"
 	w.login(false)
 	if !w.exposes("discharger_gateway_short_logins_total 0") || strings.Contains(w.log.String(), setting) {
-		t.Error("a login without a refresh token counts")
+		t.Error("login without a refresh token was counted")
 	}
 	w.login(true)
 	w.login(true)
 	if lines := strings.Count(w.log.String(), setting); !w.exposes("discharger_gateway_short_logins_total 2") || lines != 1 {
-		t.Errorf("not two logins, or %d lines", lines)
+		t.Errorf("want two logins and one line, got %d lines", lines)
 	}
 }
 
@@ -249,8 +248,8 @@ func (w *world) exposes(line string) bool {
 	return strings.Contains(rec.Body.String(), line+"\n")
 }
 
-// Devices of the longest names, and of any, work in every way; longer ones are
-// refused before the homeserver is asked.
+// Device ids up to the longest, with any characters, work on every route; longer ones
+// are refused before the homeserver receives the request.
 func TestDeviceNames(t *testing.T) {
 	t.Parallel()
 	for name, device := range map[string]string{
@@ -304,6 +303,6 @@ func TestDeviceNames(t *testing.T) {
 		}
 	}
 	if w.hs.count() != before {
-		t.Error("the homeserver saw a login")
+		t.Error("login was forwarded")
 	}
 }

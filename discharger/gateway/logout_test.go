@@ -27,8 +27,8 @@ func denying(deny *bool) func(*world) {
 	}
 }
 
-// Logging out needs no discharge that has not run out. In mode rotate the token
-// has to be of the newest epoch or the one before.
+// A logout needs no unexpired discharge. In mode rotate the expired token must be of
+// the newest epoch or the one before.
 func TestLogoutWithExpired(t *testing.T) {
 	t.Parallel()
 	t.Run("held", func(t *testing.T) {
@@ -38,7 +38,7 @@ func TestLogoutWithExpired(t *testing.T) {
 		w.forward(2 * testTTL)
 		w.want(w.do("POST", upstream.PathLogout, token, anyMap{}), 200, "")
 		if w.hs.alive("ONE") || w.sessions() != 0 {
-			t.Error("still there")
+			t.Error("device is still there")
 		}
 		if a := w.want(w.do("POST", upstream.PathLogout, token, anyMap{}), 401, matrix.CodeUnknownToken); a.soft() {
 			t.Errorf("again: %s", a.raw)
@@ -58,24 +58,23 @@ func TestLogoutWithExpired(t *testing.T) {
 			if behind < 2 {
 				w.want(a, 200, "")
 				if w.hs.alive("ONE") || w.sessions() != 0 {
-					t.Error("still there")
+					t.Error("device is still there")
 				}
 				return
 			}
 			if w.want(a, 401, matrix.CodeUnknownToken); !a.soft() || strings.Contains(string(a.raw), "is over") {
-				t.Errorf("an old copy: %s", a.raw)
+				t.Errorf("old copy: %s", a.raw)
 			}
 			if w.hs.loggedOut() > 0 {
-				t.Error("an old copy logged the device out")
+				t.Error("old copy logged the device out")
 			}
 			w.works("the session", w.want(w.refresh(in.text("refresh_token")), 200, ""))
 		})
 	}
 }
 
-// While the service is away, a client with a good token is logged out here, and
-// the device once the service has decided; one with a token that has run out
-// comes again.
+// During an outage of the service, a logout with an unexpired token succeeds, and the
+// device is logged out once the service has decided; one with an expired token is 503.
 func TestLogoutWithServiceDown(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -84,9 +83,9 @@ func TestLogoutWithServiceDown(t *testing.T) {
 		status        int
 	}{
 		{"held", false, false, 200},
-		{"held, run out", false, true, 200},
+		{"held, expired", false, true, 200},
 		{"rotate", true, false, 200},
-		{"rotate, run out", true, true, 503},
+		{"rotate, expired", true, true, 503},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -101,7 +100,7 @@ func TestLogoutWithServiceDown(t *testing.T) {
 				t.Fatalf("%d %s", a.status, a.raw)
 			}
 			if w.hs.loggedOut() > 0 {
-				t.Error("the device was logged out before the service decided")
+				t.Error("device logged out before the service decided")
 			}
 			if c.status == 200 {
 				w.want(w.do("GET", upstream.PathWhoami, token, nil), 401, matrix.CodeUnknownToken)
@@ -111,12 +110,12 @@ func TestLogoutWithServiceDown(t *testing.T) {
 				w.want(w.do("POST", upstream.PathLogout, token, anyMap{}), 200, "")
 			}
 			w.gateway.outbox.Wake()
-			eventually(t, "the service and the homeserver know", func() bool { return w.sessions() == 0 && !w.hs.alive("ONE") })
+			eventually(t, "the logout is delivered to service and homeserver", func() bool { return w.sessions() == 0 && !w.hs.alive("ONE") })
 		})
 	}
 }
 
-// A logout that the homeserver does not carry out at once is carried out later.
+// A logout that fails at the homeserver is retried.
 func TestLogoutFailsUpstream(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -125,25 +124,24 @@ func TestLogoutFailsUpstream(t *testing.T) {
 	w.want(w.do("POST", upstream.PathLogout, token, anyMap{}), 500, matrix.CodeUnknown)
 	eventually(t, "the device is logged out", func() bool { return !w.hs.alive("ONE") })
 	if w.sessions() != 0 {
-		t.Error("the session lives")
+		t.Error("session is live")
 	}
 }
 
-// Signing out everywhere works with a token that has run out, if it is not an old
-// copy.
-func TestLogoutEverywhereWithExpired(t *testing.T) {
+// POST /logout/all accepts an expired token unless it is an old copy.
+func TestLogoutAllWithExpired(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		name    string
 		refresh bool
-		behind  int // refreshes since
+		behind  int // later refreshes
 		used    bool
 		status  int
 	}{
 		{"held", false, 0, false, 200},
 		{"rotate", true, 0, false, 200},
-		{"rotate, the last answer was lost", true, 1, false, 200},
-		{"rotate, an old copy", true, 2, true, 401},
+		{"rotate, last response lost", true, 1, false, 200},
+		{"rotate, old copy", true, 2, true, 401},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -173,16 +171,16 @@ func TestLogoutEverywhereWithExpired(t *testing.T) {
 				t.Errorf("%d sessions are left", n)
 			}
 			if a := w.want(w.refresh(other.text("refresh_token")), 401, matrix.CodeUnknownToken); a.soft() {
-				t.Errorf("signing out everywhere is a decision: %s", a.raw)
+				t.Errorf("logout/all ended softly: %s", a.raw)
 			}
 		})
 	}
 }
 
-// A session that is over by time logs out its own device, and not one that
-// another session has. Where the service remembers nothing of the session, a token
-// in mode rotate may be an old copy, and its device stays.
-func TestLogoutOverByTime(t *testing.T) {
+// A session that ended by time logs out its own device, but not one that another
+// session has. If the service has no record of the session, a token in mode rotate may
+// be an old copy, and the device stays.
+func TestLogoutOfExpiredSession(t *testing.T) {
 	t.Parallel()
 	for _, refresh := range []bool{false, true} {
 		for _, away := range []time.Duration{65 * time.Minute, 4 * time.Hour} {
@@ -224,12 +222,12 @@ func (w *world) leaveOverByTime(refresh bool, away time.Duration, noticed, again
 		return
 	}
 	if w.want(a, 200, ""); w.hs.alive("ONE") {
-		w.t.Error("the device is still there")
+		w.t.Error("device is still there")
 	}
 }
 
-// Of a session that ended by time, too, an old copy of a token logs nothing out.
-func TestLogoutOverByTimeOldCopy(t *testing.T) {
+// An old copy of an expired session's token logs no device out.
+func TestLogoutOfExpiredSessionOldCopy(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, func(w *world) { w.limits = session.Limits{Idle: time.Hour} })
 	in := w.login(true, anyMap{"device_id": "ONE"})
@@ -243,13 +241,13 @@ func TestLogoutOverByTimeOldCopy(t *testing.T) {
 		t.Errorf("%s", a.raw)
 	}
 	if w.hs.loggedOut() > 0 {
-		t.Error("the device was logged out")
+		t.Error("device was logged out")
 	}
 	w.want(w.do("POST", upstream.PathLogout, in.text("access_token"), anyMap{}), 200, "")
 }
 
-// What an administrator got by "log in as user" is not the user's, and outlives
-// all but the account.
+// A token that an administrator got by "log in as user" survives the user's
+// revocations, except deactivation of the account.
 func TestLoginAsUserOutlives(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -280,17 +278,17 @@ func TestLoginAsUserOutlives(t *testing.T) {
 	}
 }
 
-// A homeserver that forbids guests to log out has nothing more to be told.
+// A logout that the homeserver forbids to a guest is completed.
 func TestGuestLogoutSettles(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	in := w.login(false, anyMap{"device_id": "ONE"})
 	w.hs.set(func(s *stub) { s.guests = true })
 	w.revoke(w.sessionOf(in.text("access_token")), wire.RevokeOptions{})
-	eventually(t, "the gateway knows", func() bool {
+	eventually(t, "the gateway refuses the token", func() bool {
 		return w.do("GET", upstream.PathWhoami, in.text("access_token"), nil).status == 401
 	})
-	eventually(t, "nothing is left to be done", func() bool { return w.pending() == 0 })
+	eventually(t, "no logout is pending", func() bool { return w.pending() == 0 })
 	own := w.login(false)
 	w.want(w.do("POST", upstream.PathLogout, own.text("access_token"), anyMap{}), 403, matrix.CodeGuest)
 	if n := w.pending(); n != 0 || w.sessions() != 0 {
@@ -298,7 +296,7 @@ func TestGuestLogoutSettles(t *testing.T) {
 	}
 }
 
-// A logout that is under way when the process ends is carried out by the next.
+// A logout interrupted by the end of the process is completed by the next.
 func TestLogoutSurvivesRestart(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -306,14 +304,14 @@ func TestLogoutSurvivesRestart(t *testing.T) {
 	x := &exchange{route: routeLogout}
 	must(t, w.gateway.verifyLogout(t.Context(), x, token.Credential{Text: text, Kind: token.Held}, homeserver.Request{}))
 	if pass, f := w.gateway.decideLogout(t.Context(), x); !pass || f != nil {
-		t.Fatalf("the logout is not passed on: %+v", f)
+		t.Fatalf("logout is not forwarded: %+v", f)
 	}
 	x.releaseLeases()
 	w.restart()
 	eventually(t, "the device is logged out", func() bool { return !w.hs.alive("ONE") })
 }
 
-// A device is logged out once, also where its client comes back afterwards.
+// A device is logged out once, also if its client returns afterwards.
 func TestLoggedOutOnce(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

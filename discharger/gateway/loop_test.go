@@ -12,7 +12,7 @@ import (
 	"github.com/discharger/discharger/discharger/gateway/upstream"
 )
 
-// loopWorld is a world whose gateway is its own homeserver, directly or behind a
+// loopWorld returns a world whose gateway has itself as upstream, directly or behind a
 // proxy.
 func loopWorld(t *testing.T, behind func(target *url.URL) http.Handler) *world {
 	w := newWorld(t)
@@ -36,8 +36,8 @@ func loopWorld(t *testing.T, behind func(target *url.URL) http.Handler) *world {
 	return w
 }
 
-// A request that comes back to the gateway ends there, and is logged as an error
-// that names the setting. The check at the start finds it.
+// A request that comes back to the gateway is refused and logged as an error that names
+// the setting. CheckUpstream reports it.
 func TestLoop(t *testing.T) {
 	t.Parallel()
 	for name, behind := range map[string]func(*url.URL) http.Handler{
@@ -64,16 +64,16 @@ func TestLoop(t *testing.T) {
 				}
 			}
 			if h := w.gateway.Health(t.Context()); !errors.Is(h.Homeserver, upstream.ErrLoop) || h.Ready() {
-				t.Errorf("the homeserver is %v", h.Homeserver)
+				t.Errorf("health of the homeserver: %v", h.Homeserver)
 			}
 			if log := w.log.String(); !strings.Contains(log, `"level":"ERROR","msg":"request came back, upstream leads to this gateway","upstream":"`+w.cfg.Upstream) {
-				t.Errorf("the log says\n%s", log)
+				t.Errorf("log:\n%s", log)
 			}
 		})
 	}
 }
 
-// A homeserver that is reached, or is away, or sees names of others, is no loop.
+// A homeserver that answers, is unreachable, or follows other proxies is no loop.
 func TestNoLoop(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -86,7 +86,7 @@ func TestNoLoop(t *testing.T) {
 		t.Errorf("through other proxies: %d", a.status)
 	}
 	if got := w.hs.last(t).Header.Values("Cdn-Loop"); len(got) != 2 || !w.gateway.homeserver.Looped(http.Header{"Cdn-Loop": got[1:]}) {
-		t.Errorf("the homeserver sees %q", got)
+		t.Errorf("homeserver received %q", got)
 	}
 	w.hs.leave()
 	if err := w.gateway.CheckUpstream(t.Context()); err != nil {

@@ -10,7 +10,7 @@ import (
 	"github.com/discharger/discharger/discharger/rawmacaroon"
 )
 
-// What a narrowed token may do, and what not.
+// A narrowed token is accepted on the routes that its conditions allow.
 func TestNarrowed(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -93,8 +93,7 @@ func TestNarrowed(t *testing.T) {
 	}
 	w.want(w.do("GET", upstream.PathWhoami, whole, nil), 200, "")
 
-	// What is not good for anything any more fetches nothing, and keeps nobody
-	// logged in.
+	// An expired narrowed token fetches nothing and does not keep its session alive.
 	short, err := token.Attenuate(whole, rawmacaroon.TimeBefore(w.now().Add(time.Minute)))
 	must(t, err)
 	w.want(w.do("GET", upstream.PathWhoami, short, nil), 200, "")
@@ -102,11 +101,11 @@ func TestNarrowed(t *testing.T) {
 	asked := w.asked.Load()
 	w.want(w.do("GET", upstream.PathWhoami, short, nil), 401, matrix.CodeUnknownToken)
 	if w.asked.Load() != asked {
-		t.Error("a discharge was fetched")
+		t.Error("discharge was fetched")
 	}
 }
 
-// A holder cannot make up conditions that mean something else, or widen.
+// Attenuate refuses malformed conditions, and a narrowed token cannot be widened.
 func TestAttenuateRefuses(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

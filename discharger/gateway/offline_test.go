@@ -18,8 +18,8 @@ import (
 	"github.com/discharger/discharger/policy"
 )
 
-// With the service down, what has not run out goes on, refresh is answered in
-// the form that clients repeat it after, and when it is back nobody was lost.
+// During an outage of the service, unexpired tokens work and refreshes get 503 as
+// text/plain; after it, every session continues.
 func TestServiceDown(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -43,7 +43,7 @@ func TestServiceDown(t *testing.T) {
 	w.want(w.do("GET", upstream.PathWhoami, rotate.text("access_token"), nil), 503, matrix.CodeUnknown)
 	w.down.Store(false)
 	w.forward(time.Minute)
-	// Its holder is about to refresh it, and would end for good at a 401.
+	// The client is about to refresh it, and a 401 would end the session for good.
 	w.want(w.do("GET", upstream.PathWhoami, rotate.text("access_token"), nil), 503, matrix.CodeUnknown)
 	w.forward(service.RefreshGrace)
 	if a := w.want(w.do("GET", upstream.PathWhoami, rotate.text("access_token"), nil), 401, matrix.CodeUnknownToken); !a.soft() {
@@ -54,7 +54,7 @@ func TestServiceDown(t *testing.T) {
 	w.want(w.do("GET", upstream.PathWhoami, a.text("access_token"), nil), 200, "")
 }
 
-// The API key is wrong: that is no statement about any session.
+// A wrong API key ends no session.
 func TestServiceRefusesGateway(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -70,8 +70,8 @@ func TestServiceRefusesGateway(t *testing.T) {
 	}
 }
 
-// However many requests there are, a session is discharged once in each
-// lifetime, and ahead of need.
+// A session is discharged once per lifetime, ahead of expiry, for any number of
+// requests.
 func TestOneFetchPerLifetime(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, func(w *world) {
@@ -113,12 +113,12 @@ func TestOneFetchPerLifetime(t *testing.T) {
 	}
 	all.Wait()
 	if n := w.asked.Load() - start; n != 1 {
-		t.Errorf("%d fetches for requests at the same time", n)
+		t.Errorf("%d fetches for concurrent requests", n)
 	}
 }
 
-// Two tabs and a phone that repeats a lost request get the same next token, and
-// each may go on with it.
+// Two tabs and a repeated request get the same next token, and each can continue with
+// it.
 func TestParallelRefresh(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -142,8 +142,8 @@ func TestParallelRefresh(t *testing.T) {
 	}
 }
 
-// An address that a policy looks at is the client's.
-func TestClientIsPassedOn(t *testing.T) {
+// A policy receives the client's address.
+func TestPolicyReceivesClient(t *testing.T) {
 	t.Parallel()
 	how := make(chan string, 1)
 	w := newWorld(t, func(w *world) {
@@ -163,8 +163,8 @@ func TestClientIsPassedOn(t *testing.T) {
 	}
 }
 
-// Nothing that anybody sees has a token of the homeserver's in it, or one of the
-// gateway's where it does not belong.
+// Logs, metrics and responses contain no homeserver's token, and no gateway token in
+// the wrong place.
 func TestNothingLeaks(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -193,11 +193,11 @@ func TestNothingLeaks(t *testing.T) {
 		w.noCanary(what, text)
 		for _, token := range append(ours, "foreign-canary-token") {
 			if strings.Contains(text, token) {
-				t.Errorf("a token is in %s", what)
+				t.Errorf("token in %s", what)
 			}
 		}
 		if text == "" {
-			t.Errorf("nothing in %s", what)
+			t.Errorf("%s is empty", what)
 		}
 	}
 	if !strings.Contains(rec.b.String(), `discharger_gateway_requests_total{outcome="forwarded",token="held"}`) {
@@ -205,7 +205,7 @@ func TestNothingLeaks(t *testing.T) {
 	}
 }
 
-// recorded is a response that is kept.
+// recorded is a recorded response.
 type recorded struct {
 	h http.Header
 	b strings.Builder

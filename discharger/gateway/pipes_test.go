@@ -9,9 +9,8 @@ import (
 	"sync"
 )
 
-// pipes take the place of the network where testing/synctest runs the clock: what
-// waits for a pipe waits for another goroutine of the test, and not for the machine.
-// Nil pipes are the network.
+// pipes replace the network under testing/synctest: a goroutine that waits for a pipe
+// waits for another goroutine of the bubble. Nil pipes are the network.
 type pipes struct {
 	mu        sync.Mutex
 	listeners map[string]*pipeListener
@@ -35,7 +34,7 @@ func (p *pipes) serve(h http.Handler) *httptest.Server {
 	return s
 }
 
-// transport returns what a client of the servers sends requests with.
+// transport returns the transport of a client of the servers.
 func (p *pipes) transport() http.RoundTripper {
 	if p == nil {
 		return http.DefaultTransport
@@ -96,7 +95,7 @@ type pipeAddr string
 func (pipeAddr) Network() string  { return "tcp" }
 func (a pipeAddr) String() string { return string(a) }
 
-// pipeConn is a connection that seems to come from this machine.
+// pipeConn is a connection with a local address.
 type pipeConn struct{ net.Conn }
 
 func (pipeConn) RemoteAddr() net.Addr { return pipeAddr("127.0.0.1:9") }

@@ -18,8 +18,8 @@ import (
 	"github.com/discharger/discharger/discharger/gateway/admission"
 )
 
-// serveBubble answers requests in a bubble of testing/synctest, as the gateway does
-// before it looks at them.
+// serveBubble serves requests in a bubble of testing/synctest, with the gateway's
+// deadlines.
 func serveBubble(t *testing.T, handle func(*admission.Recorder, *http.Request)) (dial func() net.Conn) {
 	p := newPipes()
 	l := p.listen()
@@ -37,7 +37,7 @@ func serveBubble(t *testing.T, handle func(*admission.Recorder, *http.Request)) 
 	}
 }
 
-// What a client may take its time for, and what not.
+// A body has to make progress, and has no deadline otherwise.
 func TestBodiesMakeProgress(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -46,17 +46,17 @@ func TestBodiesMakeProgress(t *testing.T) {
 		size   int
 		pause  time.Duration
 		hurry  time.Duration
-		want   error // nil: all of it arrives
+		want   error // nil: the whole body arrives
 		until  time.Duration
 	}{
 		{name: "at once", pieces: 100, size: 100},
 		{name: "nothing", pieces: 1, size: 100, pause: time.Hour, want: admission.ErrSlow, until: admission.ReadTimeout},
-		{name: "next to nothing, for ever", pieces: 100_000, size: 1, pause: 10 * time.Second, want: admission.ErrSlow, until: admission.ReadTimeout},
+		{name: "too slowly, forever", pieces: 100_000, size: 1, pause: 10 * time.Second, want: admission.ErrSlow, until: admission.ReadTimeout},
 		{name: "slowly, for hours", pieces: 1000, size: 2 * admission.MinProgress, pause: 20 * time.Second},
 		{name: "slowly in small pieces", pieces: 10_000, size: 100, pause: time.Second},
-		{name: "a small one in a few pieces", pieces: 5, size: 10, pause: 5 * time.Second},
-		{name: "it stops", pieces: 2, size: 100 << 10, pause: 5 * time.Minute, want: admission.ErrSlow},
-		{name: "too slowly for what is read first", pieces: 1000, size: 2 * admission.MinProgress, pause: 5 * time.Second, hurry: bodyTimeout, want: admission.ErrSlow},
+		{name: "small body in a few pieces", pieces: 5, size: 10, pause: 5 * time.Second},
+		{name: "stalled", pieces: 2, size: 100 << 10, pause: 5 * time.Minute, want: admission.ErrSlow},
+		{name: "too slowly for a parsed body", pieces: 1000, size: 2 * admission.MinProgress, pause: 5 * time.Second, hurry: bodyTimeout, want: admission.ErrSlow},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -119,8 +119,8 @@ func (c *chunks) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// A client that reads nothing is cut off; one that reads slowly gets all of it, and
-// one that waits for news waits as long as it takes.
+// A client that does not read is disconnected; a slow reader gets the whole response,
+// and a long poll has no deadline.
 func TestAnswersMakeProgress(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -135,7 +135,7 @@ func TestAnswersMakeProgress(t *testing.T) {
 		{name: "never", pieces: 10, size: 32 << 10, read: 24 * time.Hour, cut: true},
 		{name: "slowly, for hours", pieces: 300, size: 32 << 10, read: admission.WriteTimeout/2 - time.Second},
 		{name: "a long poll", pieces: 1, size: 100, quiet: time.Hour},
-		{name: "news now and then", pieces: 10, size: 100, quiet: 10 * time.Minute},
+		{name: "events every ten minutes", pieces: 10, size: 100, quiet: 10 * time.Minute},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -183,8 +183,8 @@ func TestAnswersMakeProgress(t *testing.T) {
 	}
 }
 
-// Deadlines of one request do not end the next one on its connection.
-func TestDeadlinesEndWithTheRequest(t *testing.T) {
+// The deadlines of one request do not apply to the next on its connection.
+func TestDeadlinesEndWithRequest(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		dial := serveBubble(t, func(w *admission.Recorder, r *http.Request) {
@@ -227,7 +227,7 @@ func (s stalled) Read(p []byte) (int, error) {
 
 func (s stalled) Close() error { return nil }
 
-// A body that does not arrive is 408, whether the gateway reads it or passes it on.
+// A stalled body is 408, whether the gateway parses or forwards it.
 func TestSlowBody(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

@@ -13,8 +13,8 @@ import (
 	"github.com/discharger/discharger/discharger/wire"
 )
 
-// history is a random course of events at two gateways before one homeserver and
-// one service, with what was decided about each session.
+// history is a random sequence of events at two gateways before one homeserver and one
+// service, with the decisions about each session.
 type history struct {
 	*testing.T
 	rand     *rand.Rand
@@ -28,7 +28,7 @@ type history struct {
 type played struct {
 	in     answer
 	device string
-	hard   bool // that was decided
+	hard   bool // decided
 }
 
 func newHistory(t *testing.T, seed uint64, dendrite bool) *history {
@@ -52,14 +52,14 @@ func newHistory(t *testing.T, seed uint64, dendrite bool) *history {
 		h.gateways = append(h.gateways, two)
 	}
 	for _, w := range h.gateways {
-		w.offline() // the history says when a gateway looks around
+		w.offline() // the history triggers background work
 	}
 	return h
 }
 
 func (h *history) gateway() *world { return h.gateways[h.rand.IntN(len(h.gateways))] }
 
-// judge fails if a session was answered to have ended hard without a decision.
+// judge fails if a response ends a session hard without a decision.
 func (h *history) judge(what string, s *played, a answer) {
 	h.Helper()
 	if a.status == 401 && !a.soft() && !s.hard {
@@ -67,8 +67,8 @@ func (h *history) judge(what string, s *played, a answer) {
 	}
 }
 
-// decide notes that a session ended hard. Of its device that is said if no session
-// was on it since.
+// decide records that a session ended hard. Its device counts as ended unless a later
+// session was on it.
 func (h *history) decide(s *played) {
 	s.hard = true
 	latest := s
@@ -82,7 +82,7 @@ func (h *history) decide(s *played) {
 	}
 }
 
-// step does one random thing.
+// step performs one random event.
 func (h *history) step() {
 	w := h.gateway()
 	if len(h.sessions) == 0 || h.rand.IntN(5) == 0 {
@@ -90,7 +90,7 @@ func (h *history) step() {
 		a := w.do("POST", pathLogin, "", anyMap{"user": "@u:hs", "device_id": device, "refresh_token": h.rand.IntN(2) == 0})
 		if a.status == 200 {
 			h.sessions = append(h.sessions, &played{in: a, device: device})
-			delete(h.hard, device) // whatever ended on it before
+			delete(h.hard, device) // regardless of earlier ends
 		}
 		return
 	}
@@ -130,8 +130,8 @@ func (h *history) step() {
 	}
 }
 
-// wrongClock sets a gateway's clock by 40 days for a moment, in which it does all
-// but log in, for which a service waits until the clock is right.
+// wrongClock shifts a gateway's clock by 40 days and runs every operation but logins,
+// for which the service waits for the right time.
 func (h *history) wrongClock(w *world, s *played) {
 	clock := h.clocks[slices.Index(h.gateways, w)]
 	clock.Store([]int64{-1, 1}[h.rand.IntN(2)] * int64(40*24*time.Hour))
@@ -144,8 +144,8 @@ func (h *history) wrongClock(w *world, s *played) {
 	clock.Store(0)
 }
 
-// check fails if a device was logged out without a decision, or one that a live
-// session has.
+// check fails if a device was logged out without a decision, or is one of a live
+// session.
 func (h *history) check(step int) {
 	h.Helper()
 	hs := h.gateways[0].hs
@@ -161,15 +161,14 @@ func (h *history) check(step int) {
 	must(h, err)
 	for _, s := range live {
 		if !hs.alive(s.Device) {
-			h.Errorf("step %d: a live session has lost its device %s", step, s.Device)
+			h.Errorf("step %d: live session without its device %s", step, s.Device)
 		}
 	}
 }
 
-// Whatever happens, no session is answered to have ended hard unless that was
-// decided, no device is logged out unless its latest session ended hard, and none
-// that a live session has: with two gateways that miss all events, restarts, and
-// clocks of theirs that are set by 40 days.
+// No response ends a session hard without a decision, and no device is logged out
+// unless its latest session ended hard: with two gateways that miss all events, with
+// restarts, and with clocks shifted by 40 days.
 func TestNoHardEndWithoutDecision(t *testing.T) {
 	t.Parallel()
 	homeservers(t, func(t *testing.T, dendrite bool) {

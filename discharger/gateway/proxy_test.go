@@ -24,7 +24,7 @@ import (
 	"github.com/discharger/discharger/discharger/gateway/upstream"
 )
 
-// raw sends a request as it is written, and gives what the homeserver saw of it.
+// raw sends a request as written, and returns the request that the homeserver received.
 func (w *world) rawRequest(line string, header ...string) (status int) {
 	w.t.Helper()
 	conn, err := net.Dial("tcp", strings.TrimPrefix(w.http.URL, "http://"))
@@ -39,7 +39,7 @@ func (w *world) rawRequest(line string, header ...string) (status int) {
 	return resp.StatusCode
 }
 
-// Paths and queries arrive as they were sent.
+// Paths and queries are forwarded byte by byte.
 func TestByteExact(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -64,8 +64,8 @@ func TestByteExact(t *testing.T) {
 	}
 }
 
-// A target that is malformed, or that a homeserver could read as that of a token, is
-// not passed on.
+// A target that is malformed, or that a homeserver could resolve to a route that hands
+// out tokens, is not forwarded.
 func TestDenied(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -105,11 +105,12 @@ func TestDenied(t *testing.T) {
 		}
 	}
 	if n := w.hs.count() - before; n > 0 {
-		t.Errorf("%d arrived, the last %s", n, w.hs.last(t).URI)
+		t.Errorf("%d requests forwarded, the last %s", n, w.hs.last(t).URI)
 	}
 }
 
-// Only trusted proxies are believed, and the homeserver gets one address.
+// Forwarding headers are accepted from trusted proxies only, and the homeserver gets
+// one address.
 func TestForwardedHeaders(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -143,8 +144,7 @@ func TestForwardedHeaders(t *testing.T) {
 	}
 }
 
-// X-Forwarded-For that is not understood is counted at each request, and reported
-// once.
+// Every malformed X-Forwarded-For is counted, and the first is logged.
 func TestForwardedMalformed(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, func(w *world) { w.cfg.TrustedProxies = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")} })
@@ -162,8 +162,7 @@ func TestForwardedMalformed(t *testing.T) {
 	}
 }
 
-// Without the homeserver there is a 502 that a browser can read, and that says
-// nothing about the session.
+// Without the homeserver the response is a 502 with CORS headers that ends no session.
 func TestHomeserverDown(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -175,8 +174,8 @@ func TestHomeserverDown(t *testing.T) {
 	}
 }
 
-// megabytes is the size of the large file: DISCHARGER_TEST_LARGE_MB, or enough
-// to show that it is not kept.
+// megabytes returns the size of the large file: DISCHARGER_TEST_LARGE_MB, or enough to
+// show that it is not buffered.
 func megabytes(t *testing.T) int64 {
 	mb := 24
 	if text := os.Getenv("DISCHARGER_TEST_LARGE_MB"); text != "" {
@@ -187,7 +186,7 @@ func megabytes(t *testing.T) int64 {
 	return int64(mb) << 20
 }
 
-// pattern is a file that is never in memory as a whole.
+// pattern is a generated file, never in memory as a whole.
 type pattern struct{ at int64 }
 
 func (p *pattern) Read(b []byte) (int, error) {
@@ -198,7 +197,7 @@ func (p *pattern) Read(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// Large files pass through, unchanged, in little memory.
+// Large files are forwarded unchanged in little memory.
 func TestLargeBodies(t *testing.T) {
 	w := newWorld(t)
 	token := w.login(false).text("access_token")
@@ -240,7 +239,7 @@ func TestLargeBodies(t *testing.T) {
 	}
 }
 
-// watchHeap measures how much the heap grows until stop.
+// watchHeap measures the growth of the heap until stop.
 func watchHeap() (peak *int64, stop func()) {
 	runtime.GC()
 	var m runtime.MemStats
@@ -264,7 +263,7 @@ func watchHeap() (peak *int64, stop func()) {
 	return peak, func() { close(done); <-ended }
 }
 
-// Long polls wait as long as they like, cost little, and are not cut short.
+// Long polls have no deadline and take little memory.
 func TestLongPolls(t *testing.T) {
 	w := newWorld(t)
 	const polls = 200
@@ -310,7 +309,7 @@ func TestLongPolls(t *testing.T) {
 	}
 }
 
-// An answer that comes in pieces is passed on in pieces.
+// A response is forwarded piece by piece.
 func TestStreaming(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

@@ -21,23 +21,23 @@ import (
 	"github.com/discharger/discharger/policy"
 )
 
-// offline stops what a gateway does beside requests, so that a test does it: no
-// event of the feed arrives.
+// offline stops a gateway's background work, so that the test runs it and no event of
+// the feed arrives.
 func (w *world) offline() {
 	w.gateway.cancel()
 	w.gateway.background.Wait()
 	w.gateway.outbox.Stop()
 }
 
-// reconciled makes one pass, and does what it found.
+// reconciled runs one reconciliation and the logouts that it finds.
 func (w *world) reconciled() {
 	w.t.Helper()
 	must(w.t, w.gateway.outbox.Reconcile(context.Background(), 0))
 	w.settled()
 }
 
-// The device of a session that ended softly stays for ForgetAfter, and is logged
-// out then; that of one that ended hard goes at once, though its event was missed.
+// The device of a softly ended session is logged out after ForgetAfter; that of a hard
+// ended one at once, even if its event was missed.
 func TestReaper(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -58,32 +58,32 @@ func TestReaper(t *testing.T) {
 			if !c.soft {
 				w.reconciled()
 				if w.hs.alive("ONE") {
-					t.Error("the device is still there")
+					t.Error("device is still there")
 				}
 				return
 			}
-			for range 90 { // a pass a day
+			for range 90 { // one reconciliation per day
 				w.reconciled()
 				if !w.hs.alive("ONE") {
-					t.Fatal("the device was logged out too soon")
+					t.Fatal("device logged out too soon")
 				}
 				w.forward(24 * time.Hour)
 			}
 			w.forward(3 * 24 * time.Hour)
-			w.reconciled() // time has gone on as here since the pass before
+			w.reconciled() // the service's clock agrees with the elapsed time
 			w.reconciled()
 			if w.hs.alive("ONE") {
-				t.Error("the device is still there")
+				t.Error("device is still there")
 			}
 			if n := w.pending(); n != 0 {
-				t.Errorf("%d are pending", n)
+				t.Errorf("%d logouts pending", n)
 			}
 		})
 	}
 }
 
-// The reaper leaves a device alone that is in use: by a session of another
-// gateway, or as the homeserver says.
+// The reaper spares a device that is in use: by a session of another gateway, or by the
+// homeserver's last_seen_ts.
 func TestReaperSparesDevicesInUse(t *testing.T) {
 	t.Parallel()
 	for _, why := range []string{"another session", "seen at the homeserver", "login here"} {
@@ -111,7 +111,7 @@ func TestReaperSparesDevicesInUse(t *testing.T) {
 				w.reconciled()
 			}
 			if n := w.pending(); n != 0 || w.hs.loggedOut() > 0 {
-				t.Fatalf("%d are pending, %d were logged out", n, w.hs.loggedOut())
+				t.Fatalf("%d logouts pending, %d done", n, w.hs.loggedOut())
 			}
 			if why != "seen at the homeserver" {
 				other.works("the session since", since)
@@ -121,17 +121,17 @@ func TestReaperSparesDevicesInUse(t *testing.T) {
 			w.reconciled()
 			w.reconciled()
 			if w.hs.alive("ONE") {
-				t.Error("the device is still there, long after it was seen")
+				t.Error("device is still there, long after its last use")
 			}
 		})
 	}
 }
 
-// A clock that is far ahead for a pass reaps nothing, nor does the first pass of a
-// process.
-func TestReaperDoubtsClocks(t *testing.T) {
+// The reaper logs nothing out in the first pass of a process, or while its clock is far
+// ahead.
+func TestReaperDistrustsClocks(t *testing.T) {
 	t.Parallel()
-	var behind atomic.Int64 // the gateway's clock, of the service's
+	var behind atomic.Int64 // of the gateway's clock, behind the service's
 	w := newWorld(t, func(w *world) {
 		w.cfg.clock = func() time.Time { return w.now().Add(-time.Duration(behind.Load())) }
 	})
@@ -150,16 +150,16 @@ func TestReaperDoubtsClocks(t *testing.T) {
 	w.offline()
 	w.reconciled()
 	if w.hs.loggedOut() > 0 {
-		t.Fatal("the device was logged out")
+		t.Fatal("device was logged out")
 	}
 	w.reconciled()
 	if w.hs.alive("ONE") {
-		t.Error("the device is still there")
+		t.Error("device is still there")
 	}
 }
 
-// A pass that would log out most devices is not believed.
-func TestReconcileDoubts(t *testing.T) {
+// A reconciliation that would log out most devices is refused.
+func TestReconcileRefusesMassLogout(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.offline()
@@ -169,7 +169,7 @@ func TestReconcileDoubts(t *testing.T) {
 	w.forward(time.Second)
 	must(t, w.gateway.client.RevokeHomeserver(t.Context(), wire.RevokeOptions{}))
 	if err := w.gateway.outbox.Reconcile(t.Context(), 0); err == nil || !strings.Contains(err.Error(), "not believed") {
-		t.Errorf("everybody was logged out: %v", err)
+		t.Errorf("error of a mass logout: %v", err)
 	}
 	w.settled()
 	if w.hs.loggedOut() > 0 {
@@ -177,7 +177,7 @@ func TestReconcileDoubts(t *testing.T) {
 	}
 }
 
-// rewrite changes the vault's file while no gateway has it open.
+// rewrite changes the outbox file while no gateway has it open.
 func (w *world) rewrite(f func(tx *bbolt.Tx) error) {
 	w.t.Helper()
 	w.http.Close()
@@ -190,16 +190,16 @@ func (w *world) rewrite(f func(tx *bbolt.Tx) error) {
 	w.startGateway()
 }
 
-// What an earlier version wrote down to be logged out says neither whose device it
-// is nor how the session ended. The homeserver and the service say; if they do
-// not, the device stays until the reaper comes.
-func TestOldVault(t *testing.T) {
+// A pending logout written by an earlier version has neither user and device nor the
+// kind of end. Homeserver and service determine them; otherwise the device stays until
+// the reaper runs.
+func TestOutboxOfEarlierVersion(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		name    string
 		end     func(w *world, id caveat.SessionID)
 		gone    bool // the device is logged out
-		waiting bool // the session is one of those that the reaper looks at
+		waiting bool // the reaper considers the session
 	}{
 		{"hard", func(w *world, id caveat.SessionID) { w.revoke(id, wire.RevokeOptions{}) }, true, false},
 		{"soft", func(w *world, id caveat.SessionID) { w.revoke(id, wire.RevokeOptions{Soft: true}) }, false, true},
@@ -244,20 +244,20 @@ func TestOldVault(t *testing.T) {
 			})
 			w.settled()
 			if n := w.pending(); n != 0 || len(w.gatewayOrders()) != 0 {
-				t.Errorf("%d are pending, %d orders are left", n, len(w.gatewayOrders()))
+				t.Errorf("%d logouts, %d revocations pending", n, len(w.gatewayOrders()))
 			}
 			if gone := w.hs.loggedOut() == 1; gone != c.gone {
 				t.Errorf("logged out: %v", gone)
 			}
 			if waiting := w.kept(id); waiting != c.waiting {
-				t.Errorf("the reaper looks at it: %v", waiting)
+				t.Errorf("considered by the reaper: %v", waiting)
 			}
 		})
 	}
 }
 
-// No soft end, of whatever reason, leads to a logout at the homeserver or to
-// soft_logout false: repeated, after restarts of the gateway, at another one.
+// A soft end of any reason leads to no logout at the homeserver and no soft_logout
+// false: repeated, after restarts of the gateway, and at another one.
 func TestSoftEndsStaySoft(t *testing.T) {
 	t.Parallel()
 	homeservers(t, func(t *testing.T, dendrite bool) {
@@ -307,7 +307,7 @@ func softEnd(t *testing.T, name string, end func(*world, answer), dendrite, refr
 	one.forward(time.Second)
 	end(one, in)
 	if name == "reauth" {
-		one.forward(testTTL) // it is noticed at the next discharge
+		one.forward(testTTL) // detected at the next discharge
 	}
 	var since answer
 	check := func(what string, w *world) {
@@ -328,7 +328,7 @@ func softEnd(t *testing.T, name string, end func(*world, answer), dendrite, refr
 		}
 		w.settled()
 	}
-	eventually(t, "the gateways know", func() bool {
+	eventually(t, "both gateways refuse the session", func() bool {
 		return one.do("GET", upstream.PathWhoami, in.text("access_token"), nil).status == 401 &&
 			two.do("GET", upstream.PathWhoami, in.text("access_token"), nil).status == 401
 	})
@@ -344,12 +344,12 @@ func softEnd(t *testing.T, name string, end func(*world, answer), dendrite, refr
 		one.forward(30 * time.Second)
 	}
 	if one.hs.loggedOut() > 0 {
-		t.Error("a device was logged out at the homeserver")
+		t.Error("device was logged out at the homeserver")
 	}
 }
 
-// A logout that is late leaves a device alone that was in use after the session had
-// ended: another gateway had a session on it, which may have ended softly since.
+// A delayed logout spares a device that was in use after its session ended: another
+// gateway had a session on it, which may have ended softly since.
 func TestLateLogoutSparesDeviceInUse(t *testing.T) {
 	t.Parallel()
 	for _, used := range []bool{false, true} {
@@ -365,17 +365,17 @@ func TestLateLogoutSparesDeviceInUse(t *testing.T) {
 			w.revoke(w.sessionOf(old.text("access_token")), wire.RevokeOptions{})
 			must(t, w.gateway.outbox.Reconcile(t.Context(), 0))
 			if err := w.gateway.outbox.Flush(t.Context()); err == nil {
-				t.Fatal("the logout did not fail")
+				t.Fatal("logout did not fail")
 			}
 			if used {
 				w.forward(time.Hour)
 				w.another().login(false, anyMap{"device_id": "ONE"})
 				w.hs.set(func(s *stub) { s.lastSeen["ONE"] = w.now().UnixMilli() })
 			}
-			w.forward(4 * time.Hour) // the session since has ended softly
+			w.forward(4 * time.Hour) // the later session has ended softly
 			w.settled()
 			if n := w.pending(); n != 0 || w.hs.alive("ONE") != used {
-				t.Errorf("%d are pending, the device is there: %v", n, !used)
+				t.Errorf("%d logouts pending, device is there: %v", n, !used)
 			}
 		})
 	}

@@ -19,8 +19,8 @@ import (
 	"github.com/discharger/discharger/policy/rules"
 )
 
-// A refusal that is about the request is answered as that: the session is not
-// over, and no answer says so.
+// A refusal of a request does not end the session, and no response states that it
+// ended.
 func TestRefusalsOfRequests(t *testing.T) {
 	t.Parallel()
 	t.Run("denied by the policy", func(t *testing.T) {
@@ -74,11 +74,11 @@ func TestRefusalsOfRequests(t *testing.T) {
 					t.Errorf("%s: %+v", what, f)
 				}
 				if said := strings.Contains(f.Message, "session is over"); said != c.ended {
-					t.Errorf("%s says %q", what, f.Message)
+					t.Errorf("%s: message %q", what, f.Message)
 				}
 			}
 			if alarm := strings.Contains(w.log.String(), `"level":"ERROR"`); alarm != c.alarm {
-				t.Errorf("an ERROR was logged: %v", alarm)
+				t.Errorf("ERROR logged: %v", alarm)
 			}
 		})
 	}
@@ -104,8 +104,8 @@ func TestDeniedLogin(t *testing.T) {
 	}
 }
 
-// Attempts of one party at one refresh have one request-id, and those of another
-// party have another.
+// Attempts of one party at one refresh have one request id; other parties have other
+// ids.
 func TestRequestIDIsOfParty(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -126,12 +126,12 @@ func TestRequestIDIsOfParty(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			if got := id(c.text, c.addr, c.client); (got == first) != c.same || len(got) > wire.MaxRequestID {
-				t.Errorf("%s, the first was %s", got, first)
+				t.Errorf("id %s, first id %s", got, first)
 			}
 		})
 	}
 	if id("dgr_x", "192.0.2.1", "Element") == id("dgr_x", "192.0.2.2", "Element") {
-		t.Error("two IPv4 addresses are one party")
+		t.Error("two IPv4 addresses count as one party")
 	}
 }
 
@@ -143,8 +143,8 @@ func (w *world) from(addr, method, path, token string, body any) answer {
 	return w.send(req)
 }
 
-// Where a policy compares addresses, discharges are bound to them: an access token
-// that comes from elsewhere has the service asked, or its client refreshes.
+// If a policy compares addresses, a discharge is bound to one: at another address a
+// held token needs a new discharge, and a client in mode rotate refreshes.
 func TestBoundToAddress(t *testing.T) {
 	t.Parallel()
 	const home, away = "192.0.2.1", "198.51.100.1"
@@ -169,31 +169,31 @@ func TestBoundToAddress(t *testing.T) {
 			w.want(w.from(home, "GET", upstream.PathWhoami, token, nil), 200, "")
 			w.forward(service.RebindInterval)
 			if a := w.want(w.from(away, "GET", upstream.PathWhoami, token, nil), 401, matrix.CodeUnknownToken); !a.soft() {
-				t.Errorf("the thief: %s", a.raw)
+				t.Errorf("other address: %s", a.raw)
 			}
-			if refresh { // the session lives, and a copy of the access token is of no use
+			if refresh { // the session lives, and a copied access token is useless
 				w.want(w.from(home, "GET", upstream.PathWhoami, token, nil), 200, "")
 				if a := w.want(w.from(away, "POST", upstream.PathLogout, token, anyMap{}), 401, matrix.CodeUnknownToken); !a.soft() {
-					t.Errorf("the thief logs out: %s", a.raw)
+					t.Errorf("logout from another address: %s", a.raw)
 				}
 				w.want(w.from(home, "POST", pathRefresh, "", anyMap{"refresh_token": in.text("refresh_token")}), 200, "")
 				if a := w.want(w.from(away, "POST", pathRefresh, "", anyMap{"refresh_token": in.text("refresh_token")}), 401, matrix.CodeUnknownToken); !a.soft() {
-					t.Errorf("the thief refreshes: %s", a.raw)
+					t.Errorf("refresh from another address: %s", a.raw)
 				}
 			}
 			if a := w.want(w.from(home, "GET", upstream.PathWhoami, token, nil), 401, matrix.CodeUnknownToken); !a.soft() {
-				t.Errorf("the owner: %s", a.raw)
+				t.Errorf("own address: %s", a.raw)
 			}
 			w.settled()
 			if w.hs.loggedOut() > 0 {
-				t.Error("the device was logged out")
+				t.Error("device was logged out")
 			}
 		})
 	}
 }
 
-// What the gateway asks the homeserver for a client carries the client's address
-// and name, which the homeserver shows in the list of devices.
+// Requests of the gateway on behalf of a client have its address and name, which the
+// homeserver shows in its list of devices.
 func TestOwnRequestsNameClient(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -207,8 +207,7 @@ func TestOwnRequestsNameClient(t *testing.T) {
 	}
 }
 
-// A homeserver that does not answer says nothing about a token, and keeps nobody
-// from refreshing.
+// A refresh continues if the homeserver does not answer.
 func TestRefreshWithoutHomeserver(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -217,8 +216,8 @@ func TestRefreshWithoutHomeserver(t *testing.T) {
 	w.want(w.refresh(in.text("refresh_token")), http.StatusOK, "")
 }
 
-// All that ended is answered as the service decided, by a gateway that only
-// hears of it, and while the service is away.
+// An ended session is refused as the service decided, by a gateway that has only the
+// feed, and during an outage of the service.
 func TestKindFromFeed(t *testing.T) {
 	t.Parallel()
 	for _, soft := range []bool{false, true} {
@@ -244,11 +243,11 @@ func TestKindFromFeed(t *testing.T) {
 					must(t, err)
 					id, err := two.gateway.hs.VerifyAccess(t.Context(), in.text("access_token")[token.PrefixSize:], homeserver.Request{})
 					must(t, err)
-					eventually(t, "the gateways know", func() bool { return one.gateway.feed.Revoked(id) && two.gateway.feed.Revoked(id) })
+					eventually(t, "both feeds have the revocation", func() bool { return one.gateway.feed.Revoked(id) && two.gateway.feed.Revoked(id) })
 					one.down.Store(true)
 					for _, w := range []*world{one, two} {
 						if a := w.want(w.do("GET", upstream.PathWhoami, in.text("access_token"), nil), 401, matrix.CodeUnknownToken); a.soft() != soft {
-							t.Errorf("while the service is away: %s", a.raw)
+							t.Errorf("service down: %s", a.raw)
 						}
 					}
 					one.down.Store(false)

@@ -25,7 +25,7 @@ import (
 	"github.com/discharger/discharger/discharger/secret"
 )
 
-// reload changes the configuration and has the gateway reload it.
+// reload changes the configuration and reloads the gateway.
 func (w *world) reload(change func(*Config)) {
 	w.t.Helper()
 	change(&w.cfg)
@@ -39,7 +39,7 @@ func newMaster(t testing.TB) homeserver.Key {
 	return k
 }
 
-// Sessions of a key live on as long as it is in the ring, and no longer.
+// Sessions of a key live as long as it is in the ring.
 func TestReloadKeys(t *testing.T) {
 	t.Parallel()
 	for _, refreshing := range []bool{false, true} {
@@ -68,7 +68,7 @@ func TestReloadKeys(t *testing.T) {
 	}
 }
 
-// Settings that can change while the gateway runs do, at once.
+// Reloaded settings apply at once.
 func TestReloadSettings(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -101,18 +101,18 @@ func TestReloadSettings(t *testing.T) {
 	}
 }
 
-// A configuration that cannot be used changes nothing.
+// An invalid configuration changes nothing.
 func TestReloadRefused(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	token := w.login(false).text("access_token")
 	for name, spoil := range map[string]func(*Config){
-		"no keys":            func(c *Config) { c.Keys = nil },
-		"a key twice":        func(c *Config) { c.Keys = append(c.Keys, c.Keys[0]) },
-		"no API key":         func(c *Config) { c.APIKey = nil },
-		"public URL":         func(c *Config) { c.PublicURL = "matrix.example" },
-		"TLS without https":  func(c *Config) { c.UpstreamTLS = new(tls.Config) },
-		"a weak service key": func(c *Config) { c.Discharger = caveat.PublicKey{} },
+		"no keys":           func(c *Config) { c.Keys = nil },
+		"duplicate key":     func(c *Config) { c.Keys = append(c.Keys, c.Keys[0]) },
+		"no API key":        func(c *Config) { c.APIKey = nil },
+		"public URL":        func(c *Config) { c.PublicURL = "matrix.example" },
+		"TLS without https": func(c *Config) { c.UpstreamTLS = new(tls.Config) },
+		"weak service key":  func(c *Config) { c.Discharger = caveat.PublicKey{} },
 	} {
 		t.Run(name, func(t *testing.T) {
 			cfg := w.cfg
@@ -120,10 +120,10 @@ func TestReloadRefused(t *testing.T) {
 			cfg.Legacy.Reject = true
 			spoil(&cfg)
 			if err := w.gateway.CheckReload(cfg); err == nil {
-				t.Error("checked")
+				t.Error("CheckReload accepted it")
 			}
 			if err := w.gateway.Reload(cfg); err == nil {
-				t.Error("reloaded")
+				t.Error("Reload accepted it")
 			}
 			w.want(w.do("GET", upstream.PathWhoami, token, nil), 200, "")
 			w.want(w.do("GET", upstream.PathWhoami, w.foreign("@u:hs"), nil), 200, "")
@@ -131,7 +131,7 @@ func TestReloadRefused(t *testing.T) {
 	}
 }
 
-// A new API key is used with the next request to the service.
+// A new API key is used for the next request to the service.
 func TestReloadAPIKey(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, func(w *world) { w.cfg.APIKey = secret.Bytes("wrong") })
@@ -143,8 +143,8 @@ func TestReloadAPIKey(t *testing.T) {
 	w.want(w.do("GET", upstream.PathWhoami, token, nil), 200, "")
 }
 
-// The homeserver has a certificate of another authority, and trusts another
-// itself. A long poll that began before goes on.
+// After a change of the homeserver's authorities new connections use the new settings.
+// A long poll that began before continues.
 func TestReloadUpstreamTLS(t *testing.T) {
 	t.Parallel()
 	const name = "matrix.internal"
@@ -195,7 +195,7 @@ func TestReloadUpstreamTLS(t *testing.T) {
 	}
 }
 
-// No session is refused while keys that it does not depend on come and go.
+// No session is refused while unrelated keys are added and removed.
 func TestReloadUnderLoad(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -233,7 +233,7 @@ func TestReloadUnderLoad(t *testing.T) {
 	clients.Wait()
 }
 
-// Nothing reads a setting that a reload replaces where it is zero.
+// No code reads a reloadable field from cfg, where it is zero.
 func TestReloadableIsReadLive(t *testing.T) {
 	t.Parallel()
 	full := reflect.ValueOf(Config{
@@ -246,7 +246,7 @@ func TestReloadableIsReadLive(t *testing.T) {
 		"Keys", "KeyPair", "Discharger", "APIKey", "UpstreamTLS", "PublicURL", "TrustedProxies", "Legacy", "ForeignTokens", "Reconcile", "ForgetAfter", "Retired",
 	} {
 		if reloadable[name] = true; !full.FieldByName(name).IsZero() {
-			t.Errorf("%s is still there", name)
+			t.Errorf("%s is not zeroed", name)
 		}
 	}
 	files, err := filepath.Glob("*.go")
@@ -264,7 +264,7 @@ func TestReloadableIsReadLive(t *testing.T) {
 				return true
 			}
 			if of, ok := field.X.(*ast.SelectorExpr); ok && of.Sel.Name == "cfg" {
-				t.Errorf("%s: cfg.%s is always zero; live() has it", fset.Position(n.Pos()), field.Sel.Name)
+				t.Errorf("%s: cfg.%s is always zero, use live()", fset.Position(n.Pos()), field.Sel.Name)
 			}
 			return true
 		})

@@ -18,7 +18,7 @@ import (
 	"github.com/discharger/discharger/policy/schema"
 )
 
-// The schema of what a gateway understands says what the gateway does.
+// The published schema of conditions agrees with the gateway.
 func TestSchema(t *testing.T) {
 	t.Parallel()
 	data, err := os.ReadFile("../../deploy/gateway-caveats.yaml")
@@ -47,15 +47,15 @@ func TestSchema(t *testing.T) {
 				ours := checkCondition(ctx, homeserver.Caveat{Condition: condition})
 				theirs := checker.CheckOne(ctx, condition, schema.Request{Values: values})
 				if (ours == nil) != (theirs == nil) {
-					t.Errorf("%s %s, %s: the gateway says %v, the schema %v", method, path, condition, ours, theirs)
+					t.Errorf("%s %s, %s: gateway %v, schema %v", method, path, condition, ours, theirs)
 				}
 			}
 		}
 	}
 }
 
-// A discharge that a policy bound to an address is fetched anew when the client
-// has moved, and not for two addresses in turn.
+// A discharge bound to an address is fetched again when the client has moved, but not
+// for two addresses alternately.
 func TestClientMoves(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, func(w *world) {
@@ -85,7 +85,7 @@ func TestClientMoves(t *testing.T) {
 	}
 }
 
-// A policy can narrow a session too, in both modes.
+// A policy can narrow a session in both modes.
 func TestPolicyNarrows(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, func(w *world) {

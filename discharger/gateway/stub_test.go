@@ -18,48 +18,47 @@ import (
 	"github.com/discharger/discharger/discharger/gateway/upstream"
 )
 
-// stub is a homeserver with Synapse's behaviour, as far as it matters here: old
-// tokens of a device live on after a login, and a logout deletes the device with
-// all of its tokens. It has no real users: every password is "secret", except in
-// bad logins.
+// stub is a homeserver with Synapse's relevant behavior: old tokens of a device stay
+// alive after a login, and a logout deletes the device with all of its tokens. Every
+// password is "secret", except in failing logins.
 type stub struct {
 	*httptest.Server
 	mu       sync.Mutex
 	tokens   map[string]stubDevice // by access token
-	made     []string              // every token that was ever given out
+	made     []string              // every token ever issued
 	requests []stubRequest
 	devices  int
 
-	nextDevice string // that of the next login that names none; empty: a new one
+	nextDevice string // of the next login without a device_id; empty: a new one
 
-	inspected  int  // how often it was asked for the ways to log in
-	delegating bool // they lead to somewhere else
+	inspected  int  // requests for the login flows
+	delegating bool // the flows name an authentication service
 
-	dendrite bool             // Dendrite's behaviour: a device has one token, and a 401 says nothing of soft_logout
-	logouts  []string         // devices that were logged out by POST /logout
+	dendrite bool             // Dendrite's behavior: a device has one token, and a 401 has no soft_logout
+	logouts  []string         // logged out by POST /logout
 	lastSeen map[string]int64 // of devices, Unix ms
-	guests   bool             // POST /logout is forbidden to everybody
+	guests   bool             // POST /logout is forbidden
 
-	gzip         bool           // answers are compressed, whether asked for or not
+	gzip         bool           // compress every response
 	softly       map[string]int // tokens that have expired: 401 with soft_logout
 	locked       bool
-	expiresMS    int64             // of tokens, in answers to logins; 0: it is not said
-	failLogouts  int               // how many logouts are to be answered with 500
-	failVersions bool              // likewise
-	failWhoami   bool              // it answers 500
-	wellKnown    bool              // in answers to logins
-	passOn       bool              // answers about third parties are those of an identity server
-	interactions map[string]anyMap // of users, by the name of the session: what was asked for
-	noDevices    bool              // it lists none
-	questions    map[string]anyMap // of registrations, by their name: what was asked for; nil: nothing is asked back
-	rooms        any               // the answer to GET below rooms; nil: {}
+	expiresMS    int64             // lifetime in responses to logins; 0: none
+	failLogouts  int               // number of logouts to answer 500
+	failVersions bool              // versions is 500
+	failWhoami   bool              // whoami is 500
+	wellKnown    bool              // in responses to logins
+	passOn       bool              // third-party routes return an identity server's response
+	interactions map[string]anyMap // sessions of users, by name: parameters
+	noDevices    bool              // GET devices is empty
+	questions    map[string]anyMap // sessions of registrations, by name: parameters; nil: none needed
+	rooms        any               // response to GET below rooms; nil: {}
 	handler      http.HandlerFunc
-	away         atomic.Bool // it hangs up on whoever asks
+	away         atomic.Bool // closes every connection
 }
 
 type stubDevice struct{ user, device string }
 
-// stubRequest is a request as it arrived.
+// stubRequest is a received request.
 type stubRequest struct {
 	Method, URI, Token, Body string
 	Header                   http.Header
@@ -72,13 +71,13 @@ func newStub(t testing.TB, p *pipes) *stub {
 	return s
 }
 
-// last is the latest request.
+// last returns the latest request.
 func (s *stub) last(t testing.TB) stubRequest {
 	t.Helper()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if len(s.requests) == 0 {
-		t.Fatal("the homeserver saw no request")
+		t.Fatal("homeserver received no request")
 	}
 	return s.requests[len(s.requests)-1]
 }
@@ -95,14 +94,14 @@ func (s *stub) inspections() int {
 	return s.inspected
 }
 
-// loggedOut counts the logouts of devices.
+// loggedOut returns the number of logouts of devices.
 func (s *stub) loggedOut() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return len(s.logouts)
 }
 
-// alive tells whether a device still has a token.
+// alive reports whether a device has a token.
 func (s *stub) alive(device string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -120,8 +119,8 @@ func (s *stub) set(f func(*stub)) {
 	f(s)
 }
 
-// leave makes the homeserver give no answers any more. Its address stays its
-// own: a server of another test could be given it.
+// leave stops all responses. The address stays taken, so that no other test's server
+// gets it.
 func (s *stub) leave() { s.away.Store(true) }
 
 func (s *stub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -135,7 +134,7 @@ func (s *stub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.serve(w, r)
 }
 
-// serve answers as a homeserver does.
+// serve answers like a homeserver.
 func (s *stub) serve(w http.ResponseWriter, r *http.Request) {
 	body, _ := io.ReadAll(r.Body)
 	token := strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer ")
@@ -148,7 +147,7 @@ func (s *stub) serve(w http.ResponseWriter, r *http.Request) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if r.Method == http.MethodGet && r.RequestURI == upstream.PathLoginFlows {
-		s.inspected++ // the gateway does that once, at its start
+		s.inspected++ // once per start of the gateway
 	} else {
 		s.requests = append(s.requests, stubRequest{r.Method, r.RequestURI, token, string(body), r.Header.Clone()})
 	}
@@ -272,8 +271,8 @@ func (s *stub) login(r *http.Request, in anyMap) (int, any) {
 	return 200, out
 }
 
-// question asks before it registers anybody. What it asks comes with a name,
-// and two answers to it with the members that the first request had.
+// question requires two stages before a registration. Their session has a name, and
+// keeps the members of the first request.
 func (s *stub) question(in anyMap) (anyMap, bool) {
 	auth, _ := in["auth"].(anyMap)
 	name, _ := auth["session"].(string)
@@ -292,8 +291,8 @@ func (s *stub) question(in anyMap) (anyMap, bool) {
 	return first, false
 }
 
-// interactive begins a session of user-interactive authentication, or ends it. As at
-// Synapse, a request with auth alone is about what was asked for before.
+// interactive begins or completes a session of user-interactive authentication. As in
+// Synapse, a request with only auth has the members of the first.
 func (s *stub) interactive(in anyMap) (anyMap, bool) {
 	auth, ok := in["auth"].(anyMap)
 	if !ok {
@@ -311,7 +310,7 @@ func (s *stub) interactive(in anyMap) (anyMap, bool) {
 	return in, false
 }
 
-// authed answers what needs a token.
+// authed answers routes that need a token.
 func (s *stub) authed(r *http.Request, token string, d stubDevice, in anyMap) (int, any) {
 	_, rest, _ := strings.Cut(strings.TrimPrefix(r.URL.EscapedPath(), clientPrefix), "/")
 	drop := func(match func(string, stubDevice) bool) {

@@ -17,9 +17,8 @@ import (
 	"github.com/discharger/discharger/discharger/wire"
 )
 
-// Every answer that carries a token of the homeserver's is wrapped, on every
-// path there is.
-func TestWrapped(t *testing.T) {
+// Every response with a homeserver's token is rewritten, on every path.
+func TestTokensAreReplaced(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	in := anyMap{"type": "m.login.password", "user": "@u:hs", "password": "secret"}
@@ -35,10 +34,10 @@ func TestWrapped(t *testing.T) {
 		w.want(w.do("GET", upstream.PathWhoami, text, nil), 200, "")
 		var sent anyMap
 		if i := w.hs.count() - 2; json.Unmarshal([]byte(w.hs.requests[i].Body), &sent) != nil || sent["refresh_token"] != nil {
-			t.Errorf("%s: the homeserver was asked %s", path, w.hs.requests[i].Body)
+			t.Errorf("%s: homeserver received %s", path, w.hs.requests[i].Body)
 		}
 		if a := w.want(w.do("POST", path, "", anyMap{"user": "@u:hs", "refresh_token": true}), 200, ""); token.KindOf(a.text("access_token")) != token.Rotate || !strings.Contains(w.hs.last(t).Body, `"refresh_token":false`) {
-			t.Errorf("%s with refresh_token: %s; the homeserver was asked %s", path, a.raw, w.hs.last(t).Body)
+			t.Errorf("%s with refresh_token: %s; homeserver received %s", path, a.raw, w.hs.last(t).Body)
 		}
 	}
 	if a := w.want(w.do("POST", "/_matrix/client/v3/register", "", anyMap{"inhibit_login": true}), 200, ""); a.body["access_token"] != nil {
@@ -55,8 +54,7 @@ func TestWrapped(t *testing.T) {
 	}
 }
 
-// A refresh is answered on every path that clients use, whatever access token
-// they send along.
+// A refresh is answered on every path that clients use, with any access token.
 func TestRefreshPaths(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -75,11 +73,11 @@ func TestRefreshPaths(t *testing.T) {
 		w.want(w.do("POST", pathRefresh, "", body), 400, code)
 	}
 	if w.hs.count() != before {
-		t.Error("the homeserver saw a refresh")
+		t.Error("refresh was forwarded")
 	}
 }
 
-// What looks like the homeserver's tokens and is not, stays as it is.
+// Requests and responses with strings that only resemble tokens are unchanged.
 func TestLookAlikes(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, func(w *world) { w.cfg.Legacy.Reject = true })
@@ -103,11 +101,11 @@ func TestLookAlikes(t *testing.T) {
 	body := `{"access_token":"x","content":{"access_token":"` + token + `"},"id_access_token":"y"}`
 	w.do("POST", "/_matrix/client/v3/account/3pid/add", token, body)
 	if last := w.hs.last(t); last.Body != body {
-		t.Errorf("a body was changed: %s", last.Body)
+		t.Errorf("body was changed: %s", last.Body)
 	}
 }
 
-// A guest who registers proves who they are with a token in the body.
+// The guest's token in the body of a registration is replaced.
 func TestGuestUpgrade(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -116,7 +114,7 @@ func TestGuestUpgrade(t *testing.T) {
 	var sent anyMap
 	must(t, json.Unmarshal([]byte(w.hs.last(t).Body), &sent))
 	if sent["guest_access_token"] != w.hs.made[0] {
-		t.Errorf("the homeserver got %v", sent)
+		t.Errorf("homeserver received %v", sent)
 	}
 	before, end := w.hs.count(), "AAAA"
 	if strings.HasSuffix(guest, end) {
@@ -124,11 +122,11 @@ func TestGuestUpgrade(t *testing.T) {
 	}
 	w.want(w.do("POST", "/_matrix/client/v3/register", "", anyMap{"guest_access_token": guest[:len(guest)-4] + end}), 401, matrix.CodeUnknownToken)
 	if w.hs.count() != before {
-		t.Error("a broken token reached the homeserver")
+		t.Error("malformed token was forwarded")
 	}
 }
 
-// Where a token is, and where it must not be.
+// A token is accepted once, in the header or the query.
 func TestCredentials(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -138,7 +136,7 @@ func TestCredentials(t *testing.T) {
 		name, query string
 		header      []string
 		status      int
-		code, uri   string // that the homeserver sees; empty: nothing
+		code, uri   string // forwarded; empty: nothing
 	}{
 		{"header", "", []string{"Bearer " + text}, 200, "", "?"},
 		{"query", "?access_token=" + text, nil, 200, "", "?"},
@@ -166,19 +164,19 @@ func TestCredentials(t *testing.T) {
 			t.Errorf("%s: %d %s", c.name, a.status, a.raw)
 		}
 		if (w.hs.count() > before) != (c.uri != "") {
-			t.Errorf("%s: the homeserver saw %d requests", c.name, w.hs.count()-before)
+			t.Errorf("%s: %d requests forwarded", c.name, w.hs.count()-before)
 		}
 		if last := w.hs.last(t); c.status == 200 && (last.URI != upstream.PathWhoami+strings.TrimSuffix(c.uri, "?") && last.URI != upstream.PathWhoami+c.uri || last.Token != canary) {
-			t.Errorf("%s: the homeserver saw %s with %q", c.name, last.URI, last.Token)
+			t.Errorf("%s: homeserver received %s with %q", c.name, last.URI, last.Token)
 		}
 	}
 	w.want(w.do("POST", pathLogin, text, anyMap{"user": "@u:hs"}), 200, "")
 	if last := w.hs.last(t); last.Token != "" {
-		t.Error("a login came with an old token")
+		t.Error("login was forwarded with an old token")
 	}
 	w.want(w.do("POST", pathLogin, "as_token", anyMap{"user": "@u:hs"}), 200, "")
 	if last := w.hs.last(t); last.Token != "as_token" {
-		t.Error("a login of an application service came without its token")
+		t.Error("login of an application service was forwarded without its token")
 	}
 	req, err := http.NewRequest("OPTIONS", w.http.URL+upstream.PathWhoami+"?access_token="+text, nil)
 	must(t, err)
@@ -187,7 +185,7 @@ func TestCredentials(t *testing.T) {
 	}
 }
 
-// With any byte of a token changed, nobody but the gateway sees it.
+// A token with any byte changed is refused by the gateway itself.
 func TestTampering(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -206,7 +204,7 @@ func TestTampering(t *testing.T) {
 			} else {
 				a = w.do("GET", upstream.PathWhoami, string(b), nil)
 			}
-			if id := keyIDOf(string(b)); id != "" && id != keyIDOf(text) && token.KindOf(string(b)) == token.KindOf(text) { // it may be one that the gateway has not read yet
+			if id := keyIDOf(string(b)); id != "" && id != keyIDOf(text) && token.KindOf(string(b)) == token.KindOf(text) { // it may be newer than the gateway's key ring
 				if a.status != 503 {
 					t.Fatalf("byte %d, another key id: %d %s", at, a.status, a.raw)
 				}
@@ -225,14 +223,14 @@ func TestTampering(t *testing.T) {
 		}
 	}
 	if n := w.hs.count() - before; n > 0 {
-		t.Errorf("the homeserver saw %d requests: %+v", n, w.hs.last(t))
+		t.Errorf("%d requests forwarded: %+v", n, w.hs.last(t))
 	}
 	if n := w.asked.Load() - asked; n > 0 {
-		t.Errorf("the service was asked %d times", n)
+		t.Errorf("%d requests to the service", n)
 	}
 }
 
-// keyIDOf returns the id of the master key that a well-formed token names.
+// keyIDOf returns the master key's id in a well-formed token.
 func keyIDOf(text string) string {
 	if box, err := wire.DecodeBase64(strings.TrimPrefix(text, token.PrefixRefresh)); token.KindOf(text) == token.Refresh && err == nil &&
 		len(box) > token.KeyIDSize && !strings.ContainsAny(text, "+/=") {
@@ -248,8 +246,7 @@ func keyIDOf(text string) string {
 	return in.KeyID
 }
 
-// A token in mode rotate whose discharge was cut off is nothing that a
-// discharge is fetched for, by nobody who found it.
+// No discharge is fetched for a token of mode rotate whose discharge was cut off.
 func TestModesAreNotMixed(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -264,12 +261,12 @@ func TestModesAreNotMixed(t *testing.T) {
 	w.want(w.do("GET", upstream.PathWhoami, cut, nil), 401, matrix.CodeUnknownToken)
 	w.want(w.do("POST", "/_matrix/client/v3/logout", cut, anyMap{}), 401, matrix.CodeUnknownToken)
 	if w.asked.Load() != asked || w.hs.count() != before {
-		t.Error("it was asked for, or passed on")
+		t.Error("discharge was fetched, or request forwarded")
 	}
 	w.want(w.do("GET", upstream.PathWhoami, rotate, nil), 200, "")
 }
 
-// The homeserver's own expiry bounds the session.
+// The expiry of the homeserver's token bounds the session.
 func TestHomeserverTokenExpires(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -293,7 +290,7 @@ func TestHomeserverTokenExpires(t *testing.T) {
 	}
 }
 
-// Logins that fail leave no device behind, and say what they can.
+// Failed logins leave no device behind, and their responses have the reason.
 func TestLoginFails(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, func(w *world) { w.stopped = time.Now() })
@@ -301,31 +298,31 @@ func TestLoginFails(t *testing.T) {
 	w.want(w.do("POST", pathLogin, "", "x"), 400, matrix.CodeNotJSON)
 	w.want(w.do("POST", pathLogin, "", `{"refresh_token":"yes"}`), 400, matrix.CodeUnknown)
 	w.want(w.do("POST", pathLogin, "", strings.Repeat(" ", jsonbody.MaxSize+1)), 413, matrix.CodeTooLarge)
-	w.down.Store(true) // after it was asked whether it can decide
+	w.down.Store(true) // after the service confirmed that it can decide
 	a := w.want(w.do("POST", pathLogin, "", anyMap{}), 503, matrix.CodeUnknown)
 	if a.header.Get("Retry-After") == "" {
 		t.Errorf("%v", a.header)
 	}
 	w.want(w.do("POST", pathLogin, "", anyMap{"device_id": "MINE"}), 503, matrix.CodeUnknown)
 	if !w.hs.alive("MINE") {
-		t.Error("a device that the client named was deleted")
+		t.Error("device named by the client was deleted")
 	}
 	w.forward(service.ReadyFor)
 	before := w.hs.count()
 	w.want(w.do("POST", pathLogin, "", anyMap{}), 503, matrix.CodeUnknown)
 	w.want(w.do("POST", "/_matrix/client/v3/register", "", anyMap{"username": "new"}), 503, matrix.CodeUnknown)
 	if w.hs.count() != before {
-		t.Error("a login was passed on")
+		t.Error("login was forwarded")
 	}
 	w.down.Store(false)
 	w.gateway.outbox.Wake()
 	eventually(t, "the device of the failed login is gone", func() bool { return !w.hs.alive("DEV1") })
 	if !w.hs.alive("MINE") {
-		t.Error("a device that the client named was deleted")
+		t.Error("device named by the client was deleted")
 	}
 }
 
-// Compressed answers are understood where they have to be read.
+// Compressed responses are parsed where the gateway changes them.
 func TestGzip(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, func(w *world) { w.cfg.PublicURL = "https://matrix.example" })

@@ -15,7 +15,7 @@ import (
 
 const pathRegister = "/_matrix/client/v3/register"
 
-// beginRegistration begins a registration, and gives the name of the questions.
+// beginRegistration begins a registration and returns its session's name.
 func (w *world) beginRegistration(in anyMap) string {
 	w.t.Helper()
 	a := w.do("POST", pathRegister, "", in)
@@ -26,7 +26,7 @@ func (w *world) beginRegistration(in anyMap) string {
 	return name
 }
 
-// answered answers both questions, the last together with what is in last.
+// answered completes both stages, the last with additional members.
 func (w *world) answered(name string, last anyMap) answer {
 	w.t.Helper()
 	a := w.do("POST", pathRegister, "", anyMap{"auth": anyMap{"type": "m.login.dummy", "session": name}})
@@ -40,9 +40,9 @@ func (w *world) answered(name string, last anyMap) answer {
 	return w.want(w.do("POST", pathRegister, "", in), 200, "")
 }
 
-// A wish for a refresh token in the first request of a registration counts in
-// the last one, unless that says otherwise.
-func TestRegistrationWithQuestions(t *testing.T) {
+// refresh_token in the first request of a registration applies to the last, unless that
+// has another value.
+func TestRegistrationWithUIA(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.hs.questions = make(map[string]anyMap)
@@ -54,10 +54,10 @@ func TestRegistrationWithQuestions(t *testing.T) {
 			want        token.Kind
 		}{
 			{"first", anyMap{"refresh_token": true}, nil, token.Rotate},
-			{"first, by the old name", anyMap{memberRefreshOld: true}, nil, token.Rotate},
+			{"first, old name", anyMap{memberRefreshOld: true}, nil, token.Rotate},
 			{"last", anyMap{}, anyMap{"refresh_token": true}, token.Rotate},
 			{"both", anyMap{"refresh_token": true}, anyMap{"refresh_token": true}, token.Rotate},
-			{"taken back", anyMap{"refresh_token": true}, anyMap{"refresh_token": false}, token.Held},
+			{"withdrawn", anyMap{"refresh_token": true}, anyMap{"refresh_token": false}, token.Held},
 			{"never", anyMap{"device_id": "D"}, nil, token.Held},
 		} {
 			a := w.answered(w.beginRegistration(c.first), c.last)
@@ -70,16 +70,15 @@ func TestRegistrationWithQuestions(t *testing.T) {
 	w.hs.set(func(s *stub) {
 		for _, r := range s.requests {
 			if strings.Contains(r.Body, "refresh_token\":true") {
-				t.Errorf("the homeserver was asked for a refresh token: %s", r.Body)
+				t.Errorf("refresh token requested of the homeserver: %s", r.Body)
 			}
 		}
 	})
 }
 
-// Two registrations at the same time are not taken for each other, and what was
-// asked for is forgotten in time. Another gateway knows nothing of it: then the
-// mode is held.
-func TestQuestionsAreKeptApart(t *testing.T) {
+// Concurrent registrations have separate parameters, which expire. Another gateway has
+// none of them: there the mode is held.
+func TestUIASessionsAreSeparate(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.hs.questions = make(map[string]anyMap)
@@ -111,19 +110,19 @@ func TestQuestionsAreKeptApart(t *testing.T) {
 type interaction struct {
 	path        string
 	first, last anyMap
-	ended       bool // of the other session
+	ended       bool // the other session has ended
 }
 
 func interactions(device string) map[string]interaction {
 	const password, deletion = "/_matrix/client/v3/account/password", "/_matrix/client/v3/delete_devices"
 	devices := []string{device}
 	return map[string]interaction{
-		"password, all said":      {password, anyMap{"new_password": "n", "logout_devices": false}, anyMap{"new_password": "n", "logout_devices": false}, false},
+		"password, complete":      {password, anyMap{"new_password": "n", "logout_devices": false}, anyMap{"new_password": "n", "logout_devices": false}, false},
 		"password, keep":          {password, anyMap{"new_password": "n", "logout_devices": false}, nil, false},
 		"password, log out":       {password, anyMap{"new_password": "n", "logout_devices": true}, nil, true},
 		"password, default":       {password, anyMap{"new_password": "n"}, nil, true},
-		"password, taken back":    {password, anyMap{"logout_devices": true}, anyMap{"new_password": "n", "logout_devices": false}, false},
-		"devices, all said":       {deletion, anyMap{"devices": devices}, anyMap{"devices": devices}, true},
+		"password, withdrawn":     {password, anyMap{"logout_devices": true}, anyMap{"new_password": "n", "logout_devices": false}, false},
+		"devices, complete":       {deletion, anyMap{"devices": devices}, anyMap{"devices": devices}, true},
 		"devices":                 {deletion, anyMap{"devices": devices}, nil, true},
 		"devices, others before":  {deletion, anyMap{"devices": devices}, anyMap{"devices": []string{"NONE"}}, false},
 		"devices, others later":   {deletion, anyMap{"devices": []string{"NONE"}}, anyMap{"devices": devices}, true},
@@ -134,9 +133,9 @@ func interactions(device string) map[string]interaction {
 	}
 }
 
-// After user-interactive authentication the sessions are over whose devices the
-// homeserver has deleted, and no others: also if the last request has nothing but
-// auth, and if the process is another one than at the first.
+// After user-interactive authentication exactly the sessions end whose devices the
+// homeserver has deleted: also if the last request has only auth, and after a restart
+// in between.
 func TestInteractiveAuthentication(t *testing.T) {
 	t.Parallel()
 	for name := range interactions("") {
@@ -171,7 +170,7 @@ func TestInteractiveAuthentication(t *testing.T) {
 				w.want(w.do(method, c.path, mine, last), 200, "")
 				alive := w.hs.alive(other.text("device_id"))
 				if alive == c.ended && !change.dendrite {
-					t.Fatalf("the homeserver's device is alive: %v", alive)
+					t.Fatalf("device alive at the homeserver: %v", alive)
 				}
 				live, err := w.gateway.client.Sessions(t.Context(), "@u:hs")
 				must(t, err)
@@ -190,8 +189,7 @@ func TestInteractiveAuthentication(t *testing.T) {
 	}
 }
 
-// A request is refused if the homeserver might read another list of devices, or
-// another wish, in its body than the gateway does.
+// A request is refused if the homeserver might parse its body differently.
 func TestAmbiguousBodies(t *testing.T) {
 	t.Parallel()
 	const password, deletion = "/_matrix/client/v3/account/password", "/_matrix/client/v3/delete_devices"
@@ -200,7 +198,7 @@ func TestAmbiguousBodies(t *testing.T) {
 		want             int
 		code             string
 	}{
-		{"wish twice", password, `{"logout_devices":true,"logout_devices":false,"new_password":"n"}`, 400, matrix.CodeBadJSON},
+		{"flag twice", password, `{"logout_devices":true,"logout_devices":false,"new_password":"n"}`, 400, matrix.CodeBadJSON},
 		{"half a character", password, `{"logout_devices":false,"new_password":"\ud800"}`, 400, matrix.CodeBadJSON},
 		{"devices twice", deletion, `{"devices":["ONE"],"devices":["TWO"]}`, 400, matrix.CodeBadJSON},
 		{"list", deletion, `["ONE"]`, 400, matrix.CodeBadJSON},
@@ -214,7 +212,7 @@ func TestAmbiguousBodies(t *testing.T) {
 			before := w.hs.count()
 			a := w.want(w.do("POST", c.path, mine, c.body), c.want, c.code)
 			if passed := w.hs.count() > before; passed != (c.want == 401) {
-				t.Errorf("seen by the homeserver: %v", passed)
+				t.Errorf("forwarded: %v", passed)
 			}
 			if c.want == 401 && a.text("session") == "" {
 				t.Errorf("%s", a.raw)
@@ -224,8 +222,7 @@ func TestAmbiguousBodies(t *testing.T) {
 	}
 }
 
-// Requests without a token of the gateway's leave nothing in the memory of users'
-// sessions of user-interactive authentication.
+// Requests without a gateway token add nothing to the UIA sessions of users.
 func TestStrangersHaveNoUIASessions(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

@@ -6,44 +6,43 @@ import (
 	"testing"
 )
 
-// A homeserver whose logins go elsewhere is nothing for a gateway, and it says
-// so.
+// A homeserver that delegates logins causes a warning.
 func TestDelegatedLogins(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, func(w *world) { w.hs.delegating = true })
-	eventually(t, "it warns", func() bool { return strings.Contains(w.log.String(), "delegates logins") })
+	eventually(t, "the warning", func() bool { return strings.Contains(w.log.String(), "delegates logins") })
 	w = newWorld(t)
 	w.gateway.inspectUpstream(t.Context())
 	if strings.Contains(w.log.String(), "delegates logins") {
-		t.Error("it warns of a homeserver that does not")
+		t.Error("warning without delegated logins")
 	}
 }
 
-// What cannot work is refused at the start.
+// An invalid configuration is refused by New.
 func TestConfig(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	for name, change := range map[string]func(*Config){
-		"no upstream":     func(c *Config) { c.Upstream = "" },
-		"upstream's path": func(c *Config) { c.Upstream += "/x" },
-		"upstream's user": func(c *Config) { c.Upstream = "http://u:p@h" },
-		"upstream socket": func(c *Config) { c.Upstream = "unix:hs.sock" },
-		"socket's host":   func(c *Config) { c.Upstream = "unix://host/hs.sock" },
-		"TLS for http":    func(c *Config) { c.UpstreamTLS = new(tls.Config) },
-		"public URL":      func(c *Config) { c.PublicURL = "matrix.example" },
-		"no API key":      func(c *Config) { c.APIKey = nil },
-		"no keys":         func(c *Config) { c.Keys = nil },
-		"no service":      func(c *Config) { c.Service = "" },
-		"no vault":        func(c *Config) { c.Outbox = "" },
-		"vault in use":    func(*Config) {},
-		"negative leeway": func(c *Config) { c.Leeway = -1 },
-		"nobody's key":    func(c *Config) { c.Discharger = [32]byte{} },
+		"no upstream":      func(c *Config) { c.Upstream = "" },
+		"upstream's path":  func(c *Config) { c.Upstream += "/x" },
+		"upstream's user":  func(c *Config) { c.Upstream = "http://u:p@h" },
+		"upstream socket":  func(c *Config) { c.Upstream = "unix:hs.sock" },
+		"socket's host":    func(c *Config) { c.Upstream = "unix://host/hs.sock" },
+		"TLS for http":     func(c *Config) { c.UpstreamTLS = new(tls.Config) },
+		"public URL":       func(c *Config) { c.PublicURL = "matrix.example" },
+		"no API key":       func(c *Config) { c.APIKey = nil },
+		"no keys":          func(c *Config) { c.Keys = nil },
+		"no service":       func(c *Config) { c.Service = "" },
+		"no outbox":        func(c *Config) { c.Outbox = "" },
+		"outbox in use":    func(*Config) {},
+		"negative leeway":  func(c *Config) { c.Leeway = -1 },
+		"zero service key": func(c *Config) { c.Discharger = [32]byte{} },
 	} {
 		cfg := w.cfg
 		cfg.Registerer = nil
 		change(&cfg)
 		if g, err := New(cfg); err == nil || g != nil {
-			t.Errorf("%s: made", name)
+			t.Errorf("%s: accepted", name)
 		}
 	}
 	cfg := w.cfg

@@ -41,7 +41,7 @@ func newAuthority(t testing.TB) *authority {
 	return a
 }
 
-// sign makes a certificate for a name: the first, of the authority itself.
+// sign returns a certificate for a name, signed by the authority; the first is its own.
 func (a *authority) sign(name string, self bool) tls.Certificate {
 	a.t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -67,8 +67,8 @@ func (a *authority) pool() *x509.CertPool {
 	return p
 }
 
-// A homeserver with a certificate of a private authority, which wants to know
-// who asks, is reached with the right settings, and with no others.
+// A homeserver with a certificate of a private authority that requires client
+// certificates is reached with the right settings only.
 func TestUpstreamTLS(t *testing.T) {
 	t.Parallel()
 	ours, others := newAuthority(t), newAuthority(t)
@@ -93,7 +93,7 @@ func TestUpstreamTLS(t *testing.T) {
 		srv.TLS = &tls.Config{
 			Certificates: []tls.Certificate{ours.sign(name, false)}, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: ours.pool(),
 		}
-		srv.Config.ErrorLog = log.New(io.Discard, "", 0) // what fails here is meant to
+		srv.Config.ErrorLog = log.New(io.Discard, "", 0) // failed handshakes are expected
 		srv.StartTLS()
 		t.Cleanup(srv.Close)
 		w.cfg.Upstream, w.cfg.UpstreamTLS, w.cfg.Registerer = srv.URL, c.tls, nil
@@ -106,7 +106,7 @@ func TestUpstreamTLS(t *testing.T) {
 			w.want(w.do("POST", pathLogin, "", anyMap{}), 502, matrix.CodeUnknown)
 			must(t, g.Close())
 			if w.hs.count() > 0 || w.hs.inspections() > before {
-				t.Errorf("%s: the homeserver was asked something", c.name)
+				t.Errorf("%s: request reached the homeserver", c.name)
 			}
 			continue
 		}
@@ -115,8 +115,7 @@ func TestUpstreamTLS(t *testing.T) {
 	}
 }
 
-// A homeserver may be behind a socket of the file system. It sees the same
-// requests.
+// A homeserver behind a Unix socket receives the same requests.
 func TestUpstreamSocket(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -130,18 +129,18 @@ func TestUpstreamSocket(t *testing.T) {
 	srv.Listener = l
 	srv.Start()
 	t.Cleanup(srv.Close)
-	w.hs.Close() // it is nowhere else
+	w.hs.Close() // only the socket remains
 	w.cfg.Upstream, w.cfg.Registerer = "unix:"+socket, nil
 	w.startGateway()
 	w.reachable(socket)
-	// While it is away, clients are told to try again.
+	// While it is unreachable, responses are 502.
 	token := w.login(false).text("access_token")
 	srv.Close()
 	w.want(w.do("GET", upstream.PathWhoami, token, nil), 502, matrix.CodeUnknown)
 }
 
-// reachable goes through what the gateway asks the homeserver: for clients, and
-// for itself.
+// reachable checks the gateway's requests to the homeserver, on behalf of clients and
+// its own.
 func (w *world) reachable(never string) {
 	w.t.Helper()
 	in := w.login(true, anyMap{"device_id": "ONE"})
@@ -149,12 +148,12 @@ func (w *world) reachable(never string) {
 	const raw = "/_matrix/client/v3/rooms/%21a%2Fb:c/state?x=;y=%20&z"
 	w.want(w.do("GET", raw, token, nil), 200, "")
 	if last := w.hs.last(w.t); last.URI != raw || last.Token != w.hs.made[0] {
-		w.t.Errorf("the homeserver saw %s with %q", last.URI, last.Token)
+		w.t.Errorf("homeserver received %s with %q", last.URI, last.Token)
 	}
-	address := regexp.MustCompile(regexp.QuoteMeta(never) + `\b`) // not as the beginning of another
+	address := regexp.MustCompile(regexp.QuoteMeta(never) + `\b`) // not as a prefix of another
 	for _, h := range w.hs.last(w.t).Header {
 		if address.MatchString(strings.Join(h, " ")) {
-			w.t.Errorf("where the homeserver is, is in a header: %q", h)
+			w.t.Errorf("upstream address in a header: %q", h)
 		}
 	}
 	w.revoke(w.sessionOf(token), wire.RevokeOptions{})

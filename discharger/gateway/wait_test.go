@@ -15,7 +15,7 @@ import (
 
 const testWait = 10 * time.Second
 
-// inBubble plays a test in a world whose clock stands still while anything runs.
+// inBubble runs a test in a world with the clock of testing/synctest.
 func inBubble(t *testing.T, test func(*testing.T, *world), change ...func(*world)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
@@ -31,7 +31,7 @@ func inBubble(t *testing.T, test func(*testing.T, *world), change ...func(*world
 	})
 }
 
-// later sends a request. The channel receives what came of it.
+// later sends a request. The channel receives the response.
 func (w *world) later(method, path, token string, body any) <-chan answer {
 	out := make(chan answer, 1)
 	req := w.request(method, path, token, body)
@@ -39,7 +39,7 @@ func (w *world) later(method, path, token string, body any) <-chan answer {
 	return out
 }
 
-// waiting fails the test unless a request is waiting for the service.
+// waiting fails unless a request is waiting for the service.
 func (w *world) waiting(out <-chan answer) {
 	w.t.Helper()
 	synctest.Wait()
@@ -57,9 +57,9 @@ func (w *world) leave() {
 	synctest.Wait()
 }
 
-// A request that needs the service waits until it is back, and the feed finds that
-// out. The service gets few questions meanwhile, however many requests wait.
-func TestWait(t *testing.T) {
+// A request that needs the service waits until the feed has reconnected. The service
+// receives few requests meanwhile, for any number of waiting requests.
+func TestWaitForService(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(t *testing.T, w *world) {
 		token := w.login(false).text("access_token")
@@ -75,10 +75,10 @@ func TestWait(t *testing.T) {
 			w.waiting(out)
 		}
 		if n := w.gateway.service.Waiting.Size(); n != len(all) {
-			t.Errorf("%d requests wait", n)
+			t.Errorf("%d requests are waiting", n)
 		}
 		if n := w.refused.Load() - asked; n < 3 || n > 40 {
-			t.Errorf("the service was asked %d times", n)
+			t.Errorf("%d requests to the service", n)
 		}
 		start := time.Now()
 		w.down.Store(false)
@@ -86,16 +86,16 @@ func TestWait(t *testing.T) {
 			w.want(<-out, 200, "")
 		}
 		if took := time.Since(start); took > service.MaxRetryInterval {
-			t.Errorf("waited %v after the service was back", took)
+			t.Errorf("waited %v after the outage", took)
 		}
 		if n := w.gateway.service.Waiting.Size(); n != 0 {
-			t.Errorf("%d requests wait still", n)
+			t.Errorf("%d requests are still waiting", n)
 		}
 	})
 }
 
-// The log has the beginning and the end of an outage, once each, whether or not
-// clients ask meanwhile. A feed that ends and connects again is no outage.
+// The log has the beginning and the end of an outage, once each, with or without
+// requests meanwhile. A feed that ends and reconnects is no outage.
 func TestOutageIsLogged(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(t *testing.T, w *world) {
@@ -118,12 +118,12 @@ func TestOutageIsLogged(t *testing.T) {
 			count(i + 1)
 		}
 		if !strings.Contains(w.log.String(), `"outage":`) {
-			t.Errorf("the log does not have how long it was: %s", w.log.String())
+			t.Errorf("log without the length of the outage: %s", w.log.String())
 		}
 	})
 }
 
-// Nothing waits for longer than ten seconds.
+// No request waits for longer than ten seconds.
 func TestWaitEnds(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(t *testing.T, w *world) {
@@ -136,7 +136,7 @@ func TestWaitEnds(t *testing.T) {
 			body                      any
 		}{
 			{"held", "GET", upstream.PathWhoami, held, nil},
-			{"rotate, which has run out", "GET", upstream.PathWhoami, rotate.text("access_token"), nil},
+			{"rotate, expired", "GET", upstream.PathWhoami, rotate.text("access_token"), nil},
 			{"refresh", "POST", pathRefresh, "", anyMap{"refresh_token": rotate.text("refresh_token")}},
 			{"login", "POST", pathLogin, "", anyMap{"type": "m.login.password", "user": "@u:hs"}},
 			{"register", "POST", "/_matrix/client/v3/register", "", anyMap{"username": "new"}},
@@ -150,10 +150,10 @@ func TestWaitEnds(t *testing.T) {
 				t.Errorf("%s: %s", c.name, a.raw)
 			}
 		}
-		// The homeserver is asked whether it knows a session's token, and nothing else.
+		// Only the check of the session's token reaches the homeserver.
 		for _, r := range w.hs.requests[before:] {
 			if r.URI != upstream.PathWhoami || r.Token == "" {
-				t.Errorf("passed on: %s %s", r.Method, r.URI)
+				t.Errorf("forwarded: %s %s", r.Method, r.URI)
 			}
 		}
 		if lines := strings.Count(w.log.String(), "service is unavailable, request answered 503"); lines < 1 || lines > 10 {
@@ -162,9 +162,9 @@ func TestWaitEnds(t *testing.T) {
 	})
 }
 
-// An access token that ran out while the service was away is called expired when its
-// holder has had time to refresh it.
-func TestRanOutWhileAway(t *testing.T) {
+// An access token that expired during an outage of the service is reported as expired
+// once its client has had time to refresh it.
+func TestExpiredDuringOutage(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(t *testing.T, w *world) {
 		in := w.login(true)
@@ -184,7 +184,7 @@ func TestRanOutWhileAway(t *testing.T) {
 		if a := w.want(w.do("GET", upstream.PathWhoami, in.text("access_token"), nil), 401, matrix.CodeUnknownToken); !a.soft() {
 			t.Errorf("%s", a.raw)
 		}
-		// One that runs out while the service is there is expired at once.
+		// A token that expires while the service is available is expired at once.
 		time.Sleep(testTTL)
 		if a := w.want(w.do("GET", upstream.PathWhoami, next.text("access_token"), nil), 401, matrix.CodeUnknownToken); !a.soft() {
 			t.Errorf("%s", a.raw)
@@ -192,8 +192,8 @@ func TestRanOutWhileAway(t *testing.T) {
 	})
 }
 
-// A session whose end is known is refused without waiting, and one that ends while
-// its request waits ends that.
+// A session known to have ended is refused without waiting, and a revocation that
+// arrives ends the wait.
 func TestEndWhileWaiting(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(t *testing.T, w *world) {
@@ -218,7 +218,7 @@ func TestEndWhileWaiting(t *testing.T) {
 	})
 }
 
-// Before it is shut down, a gateway answers what waits.
+// Drain answers waiting requests.
 func TestDrain(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(t *testing.T, w *world) {
@@ -239,14 +239,14 @@ func TestDrain(t *testing.T) {
 	})
 }
 
-// A session is begun although the service went away between the question and the
-// homeserver's answer, and a login does not end a session that it cannot replace.
+// A login waits if the service became unavailable after the homeserver accepted it, and
+// ends no session that it cannot replace.
 func TestLoginWaits(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(t *testing.T, w *world) {
 		w.hs.dendrite = true
 		old := w.login(false, anyMap{"device_id": "MINE"}).text("access_token")
-		w.leave() // a moment after it was asked
+		w.leave() // just after the service confirmed that it can decide
 		out := w.later("POST", pathLogin, "", anyMap{"type": "m.login.password", "user": "@u:hs", "password": "secret"})
 		time.Sleep(testWait / 2)
 		w.waiting(out)
@@ -260,8 +260,8 @@ func TestLoginWaits(t *testing.T) {
 	})
 }
 
-// However many log in, the service is asked once a second whether it can decide.
-func TestAskedOnce(t *testing.T) {
+// Any number of logins cause one readiness request to the service per second.
+func TestReadinessIsCached(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(t *testing.T, w *world) {
 		for range 3 {
@@ -273,15 +273,14 @@ func TestAskedOnce(t *testing.T) {
 			}
 			all.Wait()
 			if n := w.ready.Load() - before; n != 1 {
-				t.Errorf("asked %d times", n)
+				t.Errorf("%d readiness requests", n)
 			}
 		}
 	})
 }
 
-// A service of an earlier version does not have the question, and its store is read
-// in place of that.
-func TestAbilityOfEarlierService(t *testing.T) {
+// For a service of an earlier version without readiness, its store is read instead.
+func TestReadinessOfEarlierService(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, func(w *world) { w.withoutReady = true })
 	w.login(false)

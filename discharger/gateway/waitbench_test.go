@@ -13,8 +13,8 @@ import (
 	"github.com/discharger/discharger/discharger/gateway/upstream"
 )
 
-// BenchmarkWaiting measures what 500 requests of as many sessions cost that wait for
-// the service: memory and goroutines, beside those of their connections.
+// BenchmarkWaiting measures the memory and goroutines of 500 requests of as many
+// sessions that wait for the service, without those of their connections.
 func BenchmarkWaiting(b *testing.B) {
 	const requests = 500
 	w := newWorld(b, func(w *world) {
@@ -45,7 +45,7 @@ func BenchmarkWaiting(b *testing.B) {
 				}
 			})
 		}
-		eventually(b, "all wait", func() bool { return w.gateway.service.Waiting.Size() == requests })
+		eventually(b, "all requests wait", func() bool { return w.gateway.service.Waiting.Size() == requests })
 		now, more := usage()
 		memory += (now - bytes) / requests
 		goroutines += (more - routines) / requests

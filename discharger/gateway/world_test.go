@@ -36,23 +36,23 @@ type world struct {
 	t            testing.TB
 	hs           *stub
 	service      *httptest.Server
-	down         atomic.Bool // the service answers nothing but 503
+	down         atomic.Bool // the service answers only 503
 	asked        atomic.Int64
-	withoutReady bool                 // the service does not have that question
+	withoutReady bool                 // the service has no readiness route
 	refused      atomic.Int64         // requests to the service while it was down
-	ready        atomic.Int64         // questions whether it can decide
-	holding      atomic.Pointer[held] // the next discharge that is asked for waits; nil: none
+	ready        atomic.Int64         // readiness requests
+	holding      atomic.Pointer[held] // blocks the next discharge; nil: none
 	gateway      *Gateway
 	http         *httptest.Server
 	log          *syncBuffer
 	reg          *prometheus.Registry
-	stopped      time.Time    // what the real clock says all the time; zero: it goes on
-	ahead        atomic.Int64 // of the real clock, for all three
+	stopped      time.Time    // frozen real time; zero: it runs
+	ahead        atomic.Int64 // offset of the real clock, for all three
 	cfg          Config
 	policy       policyFunc
 	limits       session.Limits
-	reauth       atomic.Bool // the policy of some tests wants new logins
-	pipes        *pipes      // in place of the network; nil: there is one
+	reauth       atomic.Bool // the policy requires a new login
+	pipes        *pipes      // in place of the network; nil: the network
 }
 
 func (w *world) now() time.Time {
@@ -70,10 +70,10 @@ func must(t testing.TB, err error) {
 	}
 }
 
-// held is a discharge that waits at the service's door.
+// held is a blocked request for a discharge.
 type held struct{ arrived, release chan struct{} }
 
-// syncBuffer collects a log.
+// syncBuffer is a synchronized log buffer.
 type syncBuffer struct {
 	mu sync.Mutex
 	b  bytes.Buffer
@@ -91,10 +91,10 @@ func (s *syncBuffer) String() string {
 	return s.b.String()
 }
 
-// policyFunc decides in place of the default policy.
+// policyFunc is a policy for tests.
 type policyFunc func(*policy.Input) policy.Decision
 
-// Evaluate decides.
+// Evaluate implements [policy.Evaluator].
 func (f policyFunc) Evaluate(_ context.Context, in *policy.Input) (policy.Decision, error) {
 	return f(in), nil
 }
@@ -109,7 +109,7 @@ func newWorld(t testing.TB, change ...func(*world)) *world {
 	return newWorldOf(&world{t: t}, change...)
 }
 
-// newWorldOf makes the rest of a world.
+// newWorldOf returns a world with a homeserver.
 func newWorldOf(w *world, change ...func(*world)) *world {
 	t := w.t
 	t.Helper()
@@ -125,7 +125,7 @@ func newWorldOf(w *world, change ...func(*world)) *world {
 		Upstream: w.hs.URL, APIKey: secret.Bytes(testAPIKey), Keys: homeserver.Keys{master}, KeyPair: theirs, Discharger: ours.Public,
 		Outbox: filepath.Join(dir, "gateway.db"), ForgetAfter: testForget, Registerer: w.reg, clock: w.now,
 		Log: slog.New(slog.NewJSONHandler(w.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
-		// A machine that stands still for a while is nobody's end.
+		// A slow machine must not cause a timeout.
 		timeouts: timeouts{attempt: time.Minute, revoke: time.Minute, upstream: time.Minute, health: time.Minute, race: time.Millisecond, leased: time.Minute},
 	}
 	for _, f := range change {
@@ -182,16 +182,16 @@ func (w *world) startGateway() {
 	before := w.hs.inspections()
 	g, err := New(w.cfg)
 	must(w.t, err)
-	eventually(w.t, "the gateway has looked at the homeserver", func() bool { return w.hs.inspections() > before })
+	eventually(w.t, "the gateway has read the login flows", func() bool { return w.hs.inspections() > before })
 	w.gateway = g
 	w.http = w.pipes.serve(g)
 	w.t.Cleanup(func() {
 		w.http.Close()
-		_ = w.gateway.Close() // a test may have done so
+		_ = w.gateway.Close() // the test may have closed it
 	})
 }
 
-// answer is what a client gets.
+// answer is a response.
 type answer struct {
 	status int
 	header http.Header
@@ -201,13 +201,13 @@ type answer struct {
 
 func (a answer) text(name string) string { s, _ := a.body[name].(string); return s }
 
-// do sends a request. The body is sent as JSON if it is not nil.
+// do sends a request, with a body as JSON if it is not nil.
 func (w *world) do(method, path, token string, body any) answer {
 	w.t.Helper()
 	return w.send(w.request(method, path, token, body))
 }
 
-// request makes what do sends.
+// request returns the request that do sends.
 func (w *world) request(method, path, token string, body any) *http.Request {
 	w.t.Helper()
 	var in io.Reader
@@ -228,7 +228,7 @@ func (w *world) request(method, path, token string, body any) *http.Request {
 	return req
 }
 
-// restart puts another process in the place of the gateway.
+// restart replaces the gateway by a new process.
 func (w *world) restart() {
 	w.t.Helper()
 	w.http.Close()
@@ -253,11 +253,11 @@ func (w *world) send(req *http.Request) answer {
 	return a
 }
 
-// noCanary fails if a token of the homeserver's is in a text.
+// noCanary fails if a text contains a token of the homeserver.
 func (w *world) noCanary(what, text string) {
 	w.t.Helper()
 	if strings.Contains(text, "_canary") || strings.Contains(text, testAPIKey) {
-		w.t.Errorf("a secret is in %s: %s", what, text)
+		w.t.Errorf("secret in %s: %s", what, text)
 	}
 }
 
@@ -269,12 +269,12 @@ const (
 func (w *world) want(a answer, status int, errcode string) answer {
 	w.t.Helper()
 	if a.status != status || a.text("errcode") != errcode {
-		w.t.Fatalf("answer %d %s, want %d %s", a.status, a.raw, status, errcode)
+		w.t.Fatalf("status %d %s, want %d %s", a.status, a.raw, status, errcode)
 	}
 	return a
 }
 
-// login logs in, with a refresh token or without.
+// login logs in, with or without a refresh token.
 func (w *world) login(refresh bool, extra ...anyMap) answer {
 	w.t.Helper()
 	in := anyMap{"type": "m.login.password", "user": "@u:hs", "password": "secret"}
@@ -294,5 +294,5 @@ func (w *world) refresh(token string) answer {
 	return w.do("POST", pathRefresh, "", anyMap{"refresh_token": token})
 }
 
-// soft is what an answer says of soft_logout.
+// soft returns soft_logout of a response.
 func (a answer) soft() bool { b, _ := a.body["soft_logout"].(bool); return b }

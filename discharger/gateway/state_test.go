@@ -14,9 +14,9 @@ import (
 	"github.com/discharger/discharger/discharger/wire"
 )
 
-// A session that lives, though the feed had an end of it, ends at the next
-// revocation that covers it, and not a minute later.
-func TestVouchedSessionEnds(t *testing.T) {
+// A live session with a stale end in the feed ends at the next revocation that covers
+// it, not a minute later.
+func TestConfirmedSessionEnds(t *testing.T) {
 	t.Parallel()
 	for _, device := range []bool{false, true} {
 		t.Run(fmt.Sprintf("device %v", device), func(t *testing.T) {
@@ -40,10 +40,9 @@ func TestVouchedSessionEnds(t *testing.T) {
 	}
 }
 
-// An answer of another server's about its own tokens does not say how a session
-// ends, and where the state of a token at the homeserver is unknown, nothing is
-// over.
-func TestRejectedSaysHowItEnds(t *testing.T) {
+// The kind of an end is not taken from another server's response about its own tokens.
+// If the state of a token at the homeserver is unknown, no session ends.
+func TestKindOfRejectedToken(t *testing.T) {
 	t.Parallel()
 	t.Run("soft", func(t *testing.T) {
 		t.Parallel()
@@ -62,7 +61,7 @@ func TestRejectedSaysHowItEnds(t *testing.T) {
 			t.Errorf("%s", a.raw)
 		}
 	})
-	t.Run("not known", func(t *testing.T) {
+	t.Run("unknown", func(t *testing.T) {
 		t.Parallel()
 		w := newWorld(t, like(true))
 		token := w.login(false).text("access_token")
@@ -78,9 +77,8 @@ func TestRejectedSaysHowItEnds(t *testing.T) {
 	})
 }
 
-// A client that logged out while the service was away stays logged out, after a
-// restart too.
-func TestLoggedOutStaysOutAfterRestart(t *testing.T) {
+// A logout during an outage of the service persists, also after a restart.
+func TestLogoutPersists(t *testing.T) {
 	t.Parallel()
 	for _, refresh := range []bool{false, true} {
 		t.Run(fmt.Sprintf("refresh %v", refresh), func(t *testing.T) {
@@ -93,14 +91,14 @@ func TestLoggedOutStaysOutAfterRestart(t *testing.T) {
 			w.want(w.do("GET", upstream.PathWhoami, in.text("access_token"), nil), 401, matrix.CodeUnknownToken)
 			w.down.Store(false)
 			w.gateway.outbox.Wake()
-			eventually(t, "the service and the homeserver know", func() bool { return w.sessions() == 0 && !w.hs.alive("ONE") })
+			eventually(t, "the logout is delivered to service and homeserver", func() bool { return w.sessions() == 0 && !w.hs.alive("ONE") })
 		})
 	}
 }
 
-// Where the service remembers nothing of a session, only one that has its device as
-// far as the gateway knows, and was not ended softly by a decision, logs it out.
-func TestLogoutForgotten(t *testing.T) {
+// If the service has no record of a session, it logs out its device only if the gateway
+// has that device and no decision ended the session softly.
+func TestLogoutOfForgottenSession(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		name string
@@ -109,7 +107,7 @@ func TestLogoutForgotten(t *testing.T) {
 		{"replaced", func(w *world, _ answer) { w.login(false, anyMap{"device_id": "ONE"}) }},
 		{"order", func(w *world, in answer) {
 			w.revoke(w.sessionOf(in.text("access_token")), wire.RevokeOptions{Soft: true})
-			eventually(w.t, "the gateway knows", func() bool {
+			eventually(w.t, "the gateway has the end", func() bool {
 				return w.do("GET", upstream.PathWhoami, in.text("access_token"), nil).status == 401
 			})
 		}},
@@ -122,13 +120,13 @@ func TestLogoutForgotten(t *testing.T) {
 			w.forward(4 * time.Hour)
 			w.restart()
 			w.offline()
-			w.gateway.outbox.Ends.Remove(w.sessionOf(old.text("access_token"))) // as when the feed has forgotten it too
+			w.gateway.outbox.Ends.Remove(w.sessionOf(old.text("access_token"))) // as after eviction from the feed
 			if a := w.want(w.do("POST", upstream.PathLogout, old.text("access_token"), anyMap{}), 401, matrix.CodeUnknownToken); !a.soft() {
 				t.Errorf("%s", a.raw)
 			}
 			w.settled()
 			if w.hs.loggedOut() > 0 {
-				t.Error("the device was logged out")
+				t.Error("device was logged out")
 			}
 		})
 	}

@@ -15,18 +15,18 @@ import (
 	"github.com/discharger/discharger/policy"
 )
 
-// eventually waits for a condition that others bring about.
+// eventually waits for a condition that other goroutines bring about.
 func eventually(t testing.TB, what string, f func() bool) {
 	t.Helper()
 	for end := time.Now().Add(30 * time.Second); !f(); {
 		if time.Now().After(end) {
-			t.Fatalf("did not happen: %s", what)
+			t.Fatalf("timed out: %s", what)
 		}
 		time.Sleep(5 * time.Millisecond)
 	}
 }
 
-// sessions counts the user's live sessions at the service.
+// sessions returns the number of the user's live sessions at the service.
 func (w *world) sessions() int {
 	w.t.Helper()
 	list, err := w.gateway.client.Sessions(context.Background(), "@u:hs")
@@ -34,14 +34,14 @@ func (w *world) sessions() int {
 	return len(list)
 }
 
-// revoke ends a session of the user's at the service.
+// revoke ends a session of the user at the service.
 func (w *world) revoke(id caveat.SessionID, o wire.RevokeOptions) {
 	w.t.Helper()
 	_, err := w.gateway.client.RevokeSession(context.Background(), "@u:hs", id, o)
 	must(w.t, err)
 }
 
-// sessionOf is the session of an access token.
+// sessionOf returns the session of an access token.
 func (w *world) sessionOf(token string) caveat.SessionID {
 	w.t.Helper()
 	id, _, err := w.gateway.verifyAccess(context.Background(), token, homeserver.Request{})
@@ -49,15 +49,15 @@ func (w *world) sessionOf(token string) caveat.SessionID {
 	return id.Session
 }
 
-// Everything that ends sessions at the homeserver ends them at the service, and
-// nothing else does.
-func TestEndsReachTheService(t *testing.T) {
+// Requests that end sessions at the homeserver end them at the service; other requests
+// do not.
+func TestRevocationsReachService(t *testing.T) {
 	t.Parallel()
 	auth := anyMap{"type": "m.login.password"}
 	for _, c := range []struct {
 		name, method, path string
 		body               anyMap
-		left               []bool // which of the two sessions lives on
+		left               []bool // whether each of the two sessions is live afterwards
 	}{
 		{"logout", "POST", "/_matrix/client/v3/logout", anyMap{}, []bool{false, true}},
 		{"logout r0", "POST", "/_matrix/client/r0/logout", nil, []bool{false, true}},
@@ -76,13 +76,13 @@ func TestEndsReachTheService(t *testing.T) {
 				w := newWorld(t)
 				ins := []answer{w.login(refresh, anyMap{"device_id": "ONE"}), w.login(refresh, anyMap{"device_id": "TWO"})}
 				token := ins[0].text("access_token")
-				if c.body["auth"] != nil { // what asks for a password first is no end
+				if c.body["auth"] != nil { // a challenge for a password ends nothing
 					a := w.do(c.method, c.path, token, anyMap{"devices": c.body["devices"]})
 					if a.status != 401 || a.body["flows"] == nil {
 						t.Fatalf("%s", a.raw)
 					}
 					if n := w.sessions(); n != 2 {
-						t.Fatalf("%d sessions after a 401 that asks for a password", n)
+						t.Fatalf("%d sessions after a challenge for a password", n)
 					}
 				}
 				var body any
@@ -96,8 +96,7 @@ func TestEndsReachTheService(t *testing.T) {
 	}
 }
 
-// left fails unless exactly some of the sessions live on, and the others ended
-// hard.
+// left fails unless exactly some of the sessions are live, and the others ended hard.
 func (w *world) left(ins []answer, refresh bool, lives []bool) {
 	w.t.Helper()
 	n := 0
@@ -123,8 +122,8 @@ func (w *world) left(ins []answer, refresh bool, lives []bool) {
 	}
 }
 
-// A token that the homeserver does not know any more ends the session: softly,
-// if that is what it said.
+// A token unknown to the homeserver ends the session, softly if the response had
+// soft_logout.
 func TestHomeserverEndsSession(t *testing.T) {
 	t.Parallel()
 	for _, soft := range []bool{false, true} {
@@ -146,14 +145,14 @@ func TestHomeserverEndsSession(t *testing.T) {
 				t.Errorf("soft %v: refresh: %s", soft, a.raw)
 			}
 			if !soft {
-				eventually(t, "the service knows", func() bool { return w.sessions() == 0 })
+				eventually(t, "the service has ended the session", func() bool { return w.sessions() == 0 })
 			}
 		})
 	}
 }
 
-// What an identity server says, and the homeserver passes on, ends nothing.
-func TestOthers401(t *testing.T) {
+// A 401 of an identity server, forwarded by the homeserver, ends nothing.
+func TestIdentityServer401(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	token := w.login(false).text("access_token")
@@ -165,7 +164,7 @@ func TestOthers401(t *testing.T) {
 	}
 }
 
-// A locked account, and a question for a password, end nothing.
+// A locked account, and a challenge for a password, end nothing.
 func TestOther401s(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -178,33 +177,33 @@ func TestOther401s(t *testing.T) {
 	w.want(w.do("GET", upstream.PathWhoami, token, nil), 200, "")
 }
 
-// What was revoked at the service is logged out at the homeserver.
-func TestReaping(t *testing.T) {
+// A session revoked at the service is logged out at the homeserver.
+func TestLogoutAfterRevocation(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	ctx := context.Background()
 	one, two, three := w.login(false, anyMap{"device_id": "ONE"}), w.login(true, anyMap{"device_id": "TWO"}), w.login(false, anyMap{"device_id": "THREE"})
 	w.hs.set(func(s *stub) { s.failLogouts = 1 })
 	w.revoke(w.sessionOf(one.text("access_token")), wire.RevokeOptions{})
-	eventually(t, "one is logged out", func() bool { return !w.hs.alive("ONE") })
+	eventually(t, "ONE is logged out", func() bool { return !w.hs.alive("ONE") })
 	if a := w.want(w.do("GET", upstream.PathWhoami, one.text("access_token"), nil), 401, matrix.CodeUnknownToken); a.soft() {
-		t.Error("an order is a hard logout")
+		t.Error("revocation ended softly")
 	}
 	if !w.hs.alive("TWO") || !w.hs.alive("THREE") {
-		t.Fatal("others are logged out")
+		t.Fatal("other sessions are logged out")
 	}
 	_, err := w.gateway.client.RevokeUser(ctx, "@u:hs", wire.RevokeOptions{Except: w.sessionOf(three.text("access_token"))})
 	must(t, err)
-	eventually(t, "two is logged out", func() bool { return !w.hs.alive("TWO") })
+	eventually(t, "TWO is logged out", func() bool { return !w.hs.alive("TWO") })
 	w.want(w.do("GET", upstream.PathWhoami, two.text("access_token"), nil), 401, matrix.CodeUnknownToken)
 	w.want(w.do("GET", upstream.PathWhoami, three.text("access_token"), nil), 200, "")
-	w.forward(time.Second) // what is minted in the same millisecond is not meant
+	w.forward(time.Second) // sessions of the same millisecond are spared
 	must(t, w.gateway.client.RevokeHomeserver(ctx, wire.RevokeOptions{}))
-	eventually(t, "three is logged out", func() bool { return !w.hs.alive("THREE") })
+	eventually(t, "THREE is logged out", func() bool { return !w.hs.alive("THREE") })
 }
 
-// Without the vault, what is over is logged out when its token is presented.
-func TestReapingFromToken(t *testing.T) {
+// Without the outbox, an ended session is logged out when its token is presented.
+func TestLogoutFromToken(t *testing.T) {
 	t.Parallel()
 	for _, refresh := range []bool{false, true} {
 		t.Run(fmt.Sprintf("refresh %v", refresh), func(t *testing.T) {
@@ -223,13 +222,13 @@ func TestReapingFromToken(t *testing.T) {
 			} else {
 				w.want(w.do("GET", upstream.PathWhoami, in.text("access_token"), nil), 401, matrix.CodeUnknownToken)
 			}
-			eventually(t, "it is logged out", func() bool { return !w.hs.alive("ONE") })
+			eventually(t, "the device is logged out", func() bool { return !w.hs.alive("ONE") })
 		})
 	}
 }
 
-// A refusal that is to keep the keys keeps the device too.
-func TestSoftRefusalReapsNothing(t *testing.T) {
+// A soft refusal leaves the device at the homeserver.
+func TestSoftRefusalKeepsDevice(t *testing.T) {
 	t.Parallel()
 	reauth := false
 	w := newWorld(t, func(w *world) {
@@ -256,34 +255,33 @@ func TestSoftRefusalReapsNothing(t *testing.T) {
 	}
 }
 
-// What the service could not be told, and what the homeserver could not be
-// told, is told later, by another process if need be.
-func TestDebtsSurvive(t *testing.T) {
+// Pending revocations and logouts survive a restart and are sent later.
+func TestPendingCallsSurvive(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	one, two := w.login(true, anyMap{"device_id": "ONE"}), w.login(true, anyMap{"device_id": "TWO"})
 	w.hs.set(func(s *stub) { s.failLogouts = 1 << 20 })
 	w.revoke(w.sessionOf(two.text("access_token")), wire.RevokeOptions{})
-	eventually(t, "the gateway knows", func() bool { return w.pending() == 1 })
+	eventually(t, "the logout is pending", func() bool { return w.pending() == 1 })
 	w.down.Store(true)
 	w.want(w.do("POST", "/_matrix/client/v3/logout", one.text("access_token"), anyMap{}), 200, "")
 	w.want(w.do("GET", upstream.PathWhoami, one.text("access_token"), nil), 401, matrix.CodeUnknownToken)
 	w.http.Close()
 	must(t, w.gateway.Close())
 	if !w.hs.alive("ONE") || !w.hs.alive("TWO") {
-		t.Fatal("a device was logged out before anybody decided")
+		t.Fatal("device logged out before the service decided")
 	}
 
 	w.down.Store(false)
 	w.hs.set(func(s *stub) { s.failLogouts = 0 })
 	w.cfg.Registerer = nil
 	w.startGateway()
-	eventually(t, "the service knows of the logout", func() bool { return w.sessions() == 0 })
-	eventually(t, "the homeserver knows of the ends", func() bool { return !w.hs.alive("ONE") && !w.hs.alive("TWO") })
+	eventually(t, "the service has ended the sessions", func() bool { return w.sessions() == 0 })
+	eventually(t, "both devices are logged out", func() bool { return !w.hs.alive("ONE") && !w.hs.alive("TWO") })
 	w.want(w.refresh(one.text("refresh_token")), 401, matrix.CodeUnknownToken)
 }
 
-// kept reports whether a session is in the vault.
+// kept reports whether a session is in the outbox.
 func (w *world) kept(id caveat.SessionID) (kept bool) {
 	w.t.Helper()
 	_, kept, err := w.gateway.outbox.Store.Session(id)
@@ -291,7 +289,7 @@ func (w *world) kept(id caveat.SessionID) (kept bool) {
 	return kept
 }
 
-// pending counts the devices that are to be logged out.
+// pending returns the number of pending logouts.
 func (w *world) pending() (n int) {
 	w.t.Helper()
 	for id := (caveat.SessionID{}); ; n++ {
@@ -304,15 +302,14 @@ func (w *world) pending() (n int) {
 	}
 }
 
-// What the service is still to be told of a user's old sessions does not end
-// their new one.
-func TestOldOrdersSpareNewSessions(t *testing.T) {
+// Pending revocations of a user's old sessions do not end a new one.
+func TestPendingRevocationSparesNewSession(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	old := w.login(true)
 	w.down.Store(true)
 	w.want(w.do("POST", "/_matrix/client/v3/logout/all", old.text("access_token"), anyMap{}), 200, "")
-	eventually(t, "it was tried again", func() bool { return strings.Contains(w.log.String(), "failed, retrying") })
+	eventually(t, "the revocation was retried", func() bool { return strings.Contains(w.log.String(), "failed, retrying") })
 	w.down.Store(false)
 	in := w.login(true)
 	w.gateway.outbox.Wake()
@@ -325,8 +322,8 @@ func TestOldOrdersSpareNewSessions(t *testing.T) {
 	}
 }
 
-// The prior refresh token works for its own party until a newer one is used, and
-// for others until a while after the new access token was used.
+// The prior refresh token works for its own party until a newer one is used, and for
+// other parties until a while after the first use of the new access token.
 func TestOldRefreshTokenUntilUse(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -337,15 +334,15 @@ func TestOldRefreshTokenUntilUse(t *testing.T) {
 	w.forward(time.Minute)
 	second := w.want(w.refresh(old), 200, "")
 	if first.text("refresh_token") != second.text("refresh_token") {
-		t.Error("an answer that was lost comes with another token")
+		t.Error("repeated refresh returned another token")
 	}
 	w.want(w.do("GET", upstream.PathWhoami, second.text("access_token"), nil), 200, "")
 	w.gateway.service.Epochs.Flush(t.Context())
 	if a := w.refresh(old); a.status != 401 || a.text("errcode") != matrix.CodeUnknownToken || !a.soft() {
-		t.Errorf("the old token still works: %d %s", a.status, a.raw)
+		t.Errorf("old token was accepted: %d %s", a.status, a.raw)
 	}
-	w.want(w.do("GET", upstream.PathWhoami, second.text("access_token"), nil), 200, "") // and ends nothing
-	w.forward(4 * time.Minute)                                                          // longer than a client repeats a request
+	w.want(w.do("GET", upstream.PathWhoami, second.text("access_token"), nil), 200, "") // the replay ended nothing
+	w.forward(4 * time.Minute)                                                          // longer than the replay window
 	req := w.request("POST", pathRefresh, "", anyMap{"refresh_token": old})
 	req.Header.Set("User-Agent", "another party")
 	if a := w.want(w.send(req), 401, matrix.CodeUnknownToken); !a.soft() {
@@ -353,8 +350,8 @@ func TestOldRefreshTokenUntilUse(t *testing.T) {
 	}
 }
 
-// A token that was replaced is refused and ends nothing, if its holder looks like
-// the session's. Another party's ends the session, softly.
+// A replaced token is refused. From the session's own party it ends nothing; from
+// another party it ends the session softly.
 func TestReusedToken(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -387,9 +384,8 @@ func TestReusedToken(t *testing.T) {
 	}
 }
 
-// What ends all sessions of a user, or those of a device, changes nothing about one
-// that had ended softly and whose end this process has missed: it says the same as
-// any other.
+// A revocation of all sessions of a user or device does not change a session that had
+// ended softly while this process missed it: the response is the same as to any other.
 func TestEndedStaysEnded(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {

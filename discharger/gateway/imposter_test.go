@@ -10,9 +10,9 @@ import (
 	"github.com/discharger/discharger/discharger/gateway/upstream"
 )
 
-// What answers in the service's place decides nothing: no session ends, and no device
-// is logged out.
-func TestOtherInServicesPlace(t *testing.T) {
+// A response of another server in the service's place decides nothing: no session ends,
+// and no device is logged out.
+func TestImposterDecidesNothing(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		status int
@@ -52,24 +52,24 @@ func TestOtherInServicesPlace(t *testing.T) {
 			undecided(w.do("POST", upstream.PathLogout+"/all", rotate.text("access_token"), anyMap{}))
 			undecided(w.do("POST", upstream.PathLogout, rotate.text("access_token"), anyMap{}))
 			if err := w.gateway.outbox.Reconcile(t.Context(), 0); err == nil {
-				t.Error("sessions were compared")
+				t.Error("sessions were reconciled")
 			}
 			left := 1
-			if a := w.do("POST", upstream.PathLogout, held.text("access_token"), anyMap{}); a.status == 200 { // it is kept for later
+			if a := w.do("POST", upstream.PathLogout, held.text("access_token"), anyMap{}); a.status == 200 { // the revocation is pending
 				left = 0
 			} else {
 				undecided(a)
 			}
 			_ = w.gateway.outbox.Flush(t.Context())
 			if n := w.hs.loggedOut(); n != 0 {
-				t.Errorf("%d devices were logged out", n)
+				t.Errorf("%d devices logged out", n)
 			}
 			w.cfg.Service = genuine
 			w.restart()
 			w.want(w.refresh(rotate.text("refresh_token")), 200, "")
 			w.settled()
 			if n := w.sessions(); n != 1+left {
-				t.Errorf("%d sessions live, want %d", n, 1+left)
+				t.Errorf("%d live sessions, want %d", n, 1+left)
 			}
 		})
 	}

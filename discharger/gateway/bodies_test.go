@@ -11,9 +11,9 @@ import (
 	"github.com/discharger/discharger/discharger/gateway/token"
 )
 
-// Large bodies that do not arrive take no more memory than there is room for, and
-// others log in meanwhile.
-func TestLargeBodiesDoNotArrive(t *testing.T) {
+// Large bodies that do not arrive are bounded in memory, and other clients log in
+// meanwhile.
+func TestStalledBodiesAreBounded(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.gateway.bodies = jsonbody.NewRoom(2 * jsonbody.MaxSize)
@@ -56,13 +56,13 @@ func TestLargeBodiesDoNotArrive(t *testing.T) {
 	for _, s := range senders {
 		_ = s.CloseWithError(io.ErrUnexpectedEOF)
 	}
-	eventually(t, "the room is empty", func() bool {
+	eventually(t, "no body is buffered", func() bool {
 		return w.gateway.bodies.InUse() == 0
 	})
 	w.want(w.do("POST", pathRefresh, "", large), 401, matrix.CodeUnknownToken)
 }
 
-// Answers that are looked at for a token narrowed to a room share that room.
+// Responses checked for tokens narrowed to a room share that memory.
 func TestNarrowedAnswersAreBounded(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
