@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
@@ -31,27 +32,30 @@ func TestFetchesPerLifetime(t *testing.T) {
 		jitter float64
 		rhythm time.Duration
 	}{{0, service.RefreshAhead}, {0.5, service.RefreshAhead * 2 / 3}, {0.999, service.RefreshAhead}} {
-		w := newWorld(t, func(w *world) {
-			w.cfg.jitter = func() float64 { return c.jitter }
-			w.stopped = time.Now()
-		})
-		in := w.login(false)
-		token, before := in.text("access_token"), w.asked.Load()
-		id := w.sessionOf(token)
-		for ahead := c.rhythm; ahead <= lifetimes*testTTL; ahead += c.rhythm {
-			w.forward(c.rhythm)
-			if d, _ := w.gateway.service.Discharges.Peek(id); !w.now().Before(d.Until) {
-				t.Fatalf("jitter %v, every %v: at %v a request has to wait for a discharge", c.jitter, c.rhythm, ahead)
+		t.Run(fmt.Sprintf("jitter %v, every %v", c.jitter, c.rhythm), func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, func(w *world) {
+				w.cfg.jitter = func() float64 { return c.jitter }
+				w.stopped = time.Now()
+			})
+			in := w.login(false)
+			token, before := in.text("access_token"), w.asked.Load()
+			id := w.sessionOf(token)
+			for ahead := c.rhythm; ahead <= lifetimes*testTTL; ahead += c.rhythm {
+				w.forward(c.rhythm)
+				if d, _ := w.gateway.service.Discharges.Peek(id); !w.now().Before(d.Until) {
+					t.Fatalf("at %v a request has to wait for a discharge", ahead)
+				}
+				w.want(w.do("GET", upstream.PathWhoami, token, nil), 200, "")
+				w.landed(id)
 			}
-			w.want(w.do("GET", upstream.PathWhoami, token, nil), 200, "")
-			w.landed(id)
-		}
-		fetches := int(w.asked.Load() - before)
-		most := 1 + int(lifetimes*testTTL/(testTTL-service.RefreshAhead-service.Margin(testTTL)))
-		t.Logf("jitter %v, every %v: %d fetches in %d lifetimes", c.jitter, c.rhythm, fetches, lifetimes)
-		if fetches < lifetimes || fetches > most {
-			t.Errorf("jitter %v, every %v: %d fetches in %d lifetimes, want up to %d", c.jitter, c.rhythm, fetches, lifetimes, most)
-		}
+			fetches := int(w.asked.Load() - before)
+			most := 1 + int(lifetimes*testTTL/(testTTL-service.RefreshAhead-service.Margin(testTTL)))
+			t.Logf("%d fetches in %d lifetimes", fetches, lifetimes)
+			if fetches < lifetimes || fetches > most {
+				t.Errorf("%d fetches in %d lifetimes, want up to %d", fetches, lifetimes, most)
+			}
+		})
 	}
 }
 

@@ -34,39 +34,42 @@ func TestLegacy(t *testing.T) {
 		{"upgrade, over", Legacy{Until: now.Add(-time.Hour)}, 401},
 		{"reject", Legacy{Reject: true}, 401},
 	} {
-		w := newWorld(t, func(w *world) {
-			w.cfg.Legacy = c.legacy
-			w.cfg.ForeignTokens = [][sha256.Size]byte{sha256.Sum256([]byte("as_bridge"))}
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, func(w *world) {
+				w.cfg.Legacy = c.legacy
+				w.cfg.ForeignTokens = [][sha256.Size]byte{sha256.Sum256([]byte("as_bridge"))}
+			})
+			old := w.foreign("@u:hs")
+			before := w.hs.count()
+			a := w.do("GET", upstream.PathWhoami, old, nil)
+			if a.status != c.want || c.want == 401 && (!a.soft() || a.text("errcode") != matrix.CodeUnknownToken || w.hs.count() > before) {
+				t.Errorf("%d %s", a.status, a.raw)
+			}
+			a = w.refresh("syr_old")
+			if a.status != c.want || c.want == 401 && !a.soft() {
+				t.Errorf("refresh: %d %s", a.status, a.raw)
+			}
+			if c.want == 200 && a.text("access_token") != "syt_fresh" {
+				t.Errorf("refresh: %s", a.raw)
+			}
+			upgrade := anyMap{"user": "@u:hs", "guest_access_token": old}
+			if a := w.do("POST", "/_matrix/client/v3/register", "", upgrade); a.status != c.want || c.want == 401 && !a.soft() {
+				t.Errorf("registration of a guest: %d %s", a.status, a.raw)
+			}
+			form, err := http.NewRequest("POST", w.http.URL+"/_matrix/client/v3/join/x", strings.NewReader("a=b&access%5ftoken="+old))
+			must(t, err)
+			form.Header.Set("Content-Type", "application/x-www-form-urlencoded; charset=utf-8")
+			if a := w.send(form); a.status != 200 && c.legacy == (Legacy{}) || a.status != 401 && c.legacy != (Legacy{}) {
+				t.Errorf("in a form: %d %s", a.status, a.raw)
+			}
+			if a := w.do("GET", upstream.PathWhoami+"?user_id=%40ghost%3Ahs", "as_bridge", nil); a.status != 200 || a.text("user_id") != "@ghost:hs" {
+				t.Errorf("application service: %d %s", a.status, a.raw)
+			}
+			if a := w.do("POST", pathLogin, old, anyMap{"user": "@u:hs"}); a.status != 200 {
+				t.Errorf("login: %s", a.raw)
+			}
 		})
-		old := w.foreign("@u:hs")
-		before := w.hs.count()
-		a := w.do("GET", upstream.PathWhoami, old, nil)
-		if a.status != c.want || c.want == 401 && (!a.soft() || a.text("errcode") != matrix.CodeUnknownToken || w.hs.count() > before) {
-			t.Errorf("%s: %d %s", c.name, a.status, a.raw)
-		}
-		a = w.refresh("syr_old")
-		if a.status != c.want || c.want == 401 && !a.soft() {
-			t.Errorf("%s: refresh: %d %s", c.name, a.status, a.raw)
-		}
-		if c.want == 200 && a.text("access_token") != "syt_fresh" {
-			t.Errorf("%s: refresh: %s", c.name, a.raw)
-		}
-		upgrade := anyMap{"user": "@u:hs", "guest_access_token": old}
-		if a := w.do("POST", "/_matrix/client/v3/register", "", upgrade); a.status != c.want || c.want == 401 && !a.soft() {
-			t.Errorf("%s: registration of a guest: %d %s", c.name, a.status, a.raw)
-		}
-		form, err := http.NewRequest("POST", w.http.URL+"/_matrix/client/v3/join/x", strings.NewReader("a=b&access%5ftoken="+old))
-		must(t, err)
-		form.Header.Set("Content-Type", "application/x-www-form-urlencoded; charset=utf-8")
-		if a := w.send(form); a.status != 200 && c.legacy == (Legacy{}) || a.status != 401 && c.legacy != (Legacy{}) {
-			t.Errorf("%s: in a form: %d %s", c.name, a.status, a.raw)
-		}
-		if a := w.do("GET", upstream.PathWhoami+"?user_id=%40ghost%3Ahs", "as_bridge", nil); a.status != 200 || a.text("user_id") != "@ghost:hs" {
-			t.Errorf("%s: application service: %d %s", c.name, a.status, a.raw)
-		}
-		if a := w.do("POST", pathLogin, old, anyMap{"user": "@u:hs"}); a.status != 200 {
-			t.Errorf("%s: login: %s", c.name, a.raw)
-		}
 	}
 }
 

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
@@ -80,16 +81,18 @@ func TestNarrowed(t *testing.T) {
 		{[]string{"client-ip 192.0.2.0/24"}, "GET", upstream.PathWhoami, 403},
 		{[]string{rawmacaroon.TimeBefore(w.now())}, "GET", upstream.PathWhoami, 401},
 	} {
-		token, err := token.Attenuate(whole, c.conditions...)
-		must(t, err)
-		before := w.hs.count()
-		a := w.do(c.method, c.path, token, nil)
-		if a.status != c.want {
-			t.Errorf("%v, %s %s: %d %s", c.conditions, c.method, c.path, a.status, a.raw)
-		}
-		if (w.hs.count() > before) != (c.want == 200) {
-			t.Errorf("%v, %s %s: seen by the homeserver: %d", c.conditions, c.method, c.path, w.hs.count()-before)
-		}
+		t.Run(fmt.Sprintf("%q %s %s", c.conditions, c.method, c.path), func(t *testing.T) {
+			token, err := token.Attenuate(whole, c.conditions...)
+			must(t, err)
+			before := w.hs.count()
+			a := w.do(c.method, c.path, token, nil)
+			if a.status != c.want {
+				t.Errorf("%d %s", a.status, a.raw)
+			}
+			if (w.hs.count() > before) != (c.want == 200) {
+				t.Errorf("%d requests forwarded", w.hs.count()-before)
+			}
+		})
 	}
 	w.want(w.do("GET", upstream.PathWhoami, whole, nil), 200, "")
 
@@ -116,9 +119,11 @@ func TestAttenuateRefuses(t *testing.T) {
 		{rotate.text("access_token"), token.CondReadOnly}, {rotate.text("refresh_token"), token.CondReadOnly}, {"syt_x", token.CondReadOnly},
 		{held[:len(held)-2], token.CondReadOnly},
 	} {
-		if got, err := token.Attenuate(c.token, c.condition); err == nil || got != "" {
-			t.Errorf("attenuated with %q", c.condition)
-		}
+		t.Run(fmt.Sprintf("%.4s %q", c.token, c.condition), func(t *testing.T) {
+			if got, err := token.Attenuate(c.token, c.condition); err == nil || got != "" {
+				t.Errorf("result %q, error %v", got, err)
+			}
+		})
 	}
 	b, err := token.ParseAccess(held)
 	must(t, err)

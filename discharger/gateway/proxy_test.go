@@ -128,19 +128,22 @@ func TestForwardedHeaders(t *testing.T) {
 		{"nonsense", true, []string{"X-Forwarded-For: x"}, "127.0.0.1", "http", "matrix.example"},
 		{"none", true, nil, "127.0.0.1", "http", "matrix.example"},
 	} {
-		w := newWorld(t, func(w *world) {
-			if c.trusted {
-				w.cfg.TrustedProxies = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, func(w *world) {
+				if c.trusted {
+					w.cfg.TrustedProxies = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
+				}
+			})
+			w.rawRequest("GET /_matrix/client/versions", c.in...)
+			h := w.hs.last(t).Header
+			if got := h["X-Forwarded-For"]; len(got) != 1 || got[0] != c.addr || h.Get("X-Real-Ip") != c.addr {
+				t.Errorf("from %v, %s", got, h.Get("X-Real-Ip"))
+			}
+			if h.Get("X-Forwarded-Proto") != c.proto || h.Get("X-Forwarded-Host") != c.forwardedHost || h.Get("Forwarded") != "" {
+				t.Errorf("%v", h)
 			}
 		})
-		w.rawRequest("GET /_matrix/client/versions", c.in...)
-		h := w.hs.last(t).Header
-		if got := h["X-Forwarded-For"]; len(got) != 1 || got[0] != c.addr || h.Get("X-Real-Ip") != c.addr {
-			t.Errorf("%s: from %v, %s", c.name, got, h.Get("X-Real-Ip"))
-		}
-		if h.Get("X-Forwarded-Proto") != c.proto || h.Get("X-Forwarded-Host") != c.forwardedHost || h.Get("Forwarded") != "" {
-			t.Errorf("%s: %v", c.name, h)
-		}
 	}
 }
 

@@ -70,7 +70,9 @@ func TestRefreshPaths(t *testing.T) {
 	for body, code := range map[string]string{
 		"": matrix.CodeNotJSON, "x": matrix.CodeNotJSON, "[]": matrix.CodeBadJSON, `{"a":1,"a":2}`: matrix.CodeBadJSON, "{}": matrix.CodeMissingParam, `{"refresh_token":1}`: matrix.CodeInvalidParam,
 	} {
-		w.want(w.do("POST", pathRefresh, "", body), 400, code)
+		t.Run("body "+body, func(t *testing.T) {
+			w.want(w.do("POST", pathRefresh, "", body), 400, code)
+		})
 	}
 	if w.hs.count() != before {
 		t.Error("refresh was forwarded")
@@ -153,22 +155,24 @@ func TestCredentials(t *testing.T) {
 		{"refresh token", "", []string{"Bearer " + token.PrefixRefresh + "abc"}, 401, matrix.CodeUnknownToken, ""},
 		{"foreign", "", []string{"Bearer something"}, 401, matrix.CodeUnknownToken, "?"},
 	} {
-		before := w.hs.count()
-		req, err := http.NewRequest("GET", w.http.URL+upstream.PathWhoami+c.query, nil)
-		must(t, err)
-		if c.header != nil {
-			req.Header["Authorization"] = c.header
-		}
-		a := w.send(req)
-		if a.status != c.status || a.text("errcode") != c.code || a.header.Get("Access-Control-Allow-Origin") != "*" {
-			t.Errorf("%s: %d %s", c.name, a.status, a.raw)
-		}
-		if (w.hs.count() > before) != (c.uri != "") {
-			t.Errorf("%s: %d requests forwarded", c.name, w.hs.count()-before)
-		}
-		if last := w.hs.last(t); c.status == 200 && (last.URI != upstream.PathWhoami+strings.TrimSuffix(c.uri, "?") && last.URI != upstream.PathWhoami+c.uri || last.Token != canary) {
-			t.Errorf("%s: homeserver received %s with %q", c.name, last.URI, last.Token)
-		}
+		t.Run(c.name, func(t *testing.T) {
+			before := w.hs.count()
+			req, err := http.NewRequest("GET", w.http.URL+upstream.PathWhoami+c.query, nil)
+			must(t, err)
+			if c.header != nil {
+				req.Header["Authorization"] = c.header
+			}
+			a := w.send(req)
+			if a.status != c.status || a.text("errcode") != c.code || a.header.Get("Access-Control-Allow-Origin") != "*" {
+				t.Errorf("%d %s", a.status, a.raw)
+			}
+			if (w.hs.count() > before) != (c.uri != "") {
+				t.Errorf("%d requests forwarded", w.hs.count()-before)
+			}
+			if last := w.hs.last(t); c.status == 200 && (last.URI != upstream.PathWhoami+strings.TrimSuffix(c.uri, "?") && last.URI != upstream.PathWhoami+c.uri || last.Token != canary) {
+				t.Errorf("homeserver received %s with %q", last.URI, last.Token)
+			}
+		})
 	}
 	w.want(w.do("POST", pathLogin, text, anyMap{"user": "@u:hs"}), 200, "")
 	if last := w.hs.last(t); last.Token != "" {

@@ -60,11 +60,13 @@ func TestRegistrationWithUIA(t *testing.T) {
 			{"withdrawn", anyMap{"refresh_token": true}, anyMap{"refresh_token": false}, token.Held},
 			{"never", anyMap{"device_id": "D"}, nil, token.Held},
 		} {
-			a := w.answered(w.beginRegistration(c.first), c.last)
-			if got := token.KindOf(a.text("access_token")); got != c.want || (a.text("refresh_token") != "") != (c.want == token.Rotate) {
-				t.Errorf("%s: %s", c.name, a.raw)
-			}
-			w.want(w.do("GET", upstream.PathWhoami, a.text("access_token"), nil), 200, "")
+			t.Run(fmt.Sprintf("%s, gzip %v", c.name, gzip), func(t *testing.T) {
+				a := w.answered(w.beginRegistration(c.first), c.last)
+				if got := token.KindOf(a.text("access_token")); got != c.want || (a.text("refresh_token") != "") != (c.want == token.Rotate) {
+					t.Errorf("%s", a.raw)
+				}
+				w.want(w.do("GET", upstream.PathWhoami, a.text("access_token"), nil), 200, "")
+			})
 		}
 	}
 	w.hs.set(func(s *stub) {

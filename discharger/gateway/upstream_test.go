@@ -38,12 +38,14 @@ func TestConfig(t *testing.T) {
 		"negative leeway":  func(c *Config) { c.Leeway = -1 },
 		"zero service key": func(c *Config) { c.Discharger = [32]byte{} },
 	} {
-		cfg := w.cfg
-		cfg.Registerer = nil
-		change(&cfg)
-		if g, err := New(cfg); err == nil || g != nil {
-			t.Errorf("%s: accepted", name)
-		}
+		t.Run(name, func(t *testing.T) {
+			cfg := w.cfg
+			cfg.Registerer = nil
+			change(&cfg)
+			if g, err := New(cfg); err == nil || g != nil {
+				t.Error("accepted")
+			}
+		})
 	}
 	cfg := w.cfg
 	cfg.Upstream += "/"

@@ -86,32 +86,35 @@ func TestUpstreamTLS(t *testing.T) {
 		{"no certificate", &tls.Config{RootCAs: ours.pool(), ServerName: name}, false},
 		{"another's certificate", &tls.Config{RootCAs: ours.pool(), ServerName: name, Certificates: []tls.Certificate{theirs}}, false},
 	} {
-		w := newWorld(t)
-		w.http.Close()
-		must(t, w.gateway.Close())
-		srv := httptest.NewUnstartedServer(w.hs)
-		srv.TLS = &tls.Config{
-			Certificates: []tls.Certificate{ours.sign(name, false)}, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: ours.pool(),
-		}
-		srv.Config.ErrorLog = log.New(io.Discard, "", 0) // failed handshakes are expected
-		srv.StartTLS()
-		t.Cleanup(srv.Close)
-		w.cfg.Upstream, w.cfg.UpstreamTLS, w.cfg.Registerer = srv.URL, c.tls, nil
-		if !c.good {
-			before := w.hs.inspections()
-			g, err := New(w.cfg)
-			must(t, err)
-			w.gateway, w.http = g, httptest.NewServer(g)
-			t.Cleanup(w.http.Close)
-			w.want(w.do("POST", pathLogin, "", anyMap{}), 502, matrix.CodeUnknown)
-			must(t, g.Close())
-			if w.hs.count() > 0 || w.hs.inspections() > before {
-				t.Errorf("%s: request reached the homeserver", c.name)
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			w.http.Close()
+			must(t, w.gateway.Close())
+			srv := httptest.NewUnstartedServer(w.hs)
+			srv.TLS = &tls.Config{
+				Certificates: []tls.Certificate{ours.sign(name, false)}, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: ours.pool(),
 			}
-			continue
-		}
-		w.startGateway()
-		w.reachable(srv.Listener.Addr().String())
+			srv.Config.ErrorLog = log.New(io.Discard, "", 0) // failed handshakes are expected
+			srv.StartTLS()
+			t.Cleanup(srv.Close)
+			w.cfg.Upstream, w.cfg.UpstreamTLS, w.cfg.Registerer = srv.URL, c.tls, nil
+			if !c.good {
+				before := w.hs.inspections()
+				g, err := New(w.cfg)
+				must(t, err)
+				w.gateway, w.http = g, httptest.NewServer(g)
+				t.Cleanup(w.http.Close)
+				w.want(w.do("POST", pathLogin, "", anyMap{}), 502, matrix.CodeUnknown)
+				must(t, g.Close())
+				if w.hs.count() > 0 || w.hs.inspections() > before {
+					t.Error("request reached the homeserver")
+				}
+				return
+			}
+			w.startGateway()
+			w.reachable(srv.Listener.Addr().String())
+		})
 	}
 }
 
