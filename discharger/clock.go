@@ -8,26 +8,24 @@ import (
 	"time"
 )
 
-// clock notices when the machine's clock jumps: the time it shows has gone on
-// by another amount than the monotonic clock. A clock that is far ahead for
-// some seconds would end sessions by time that have not ended, and make
-// revocation marks in the future. So nothing is decided after a jump until the
-// clock is back, or has stayed where it is for a while: it was set.
+// clock detects jumps of the wall clock against the monotonic clock. A clock that is
+// far ahead for some seconds would expire live sessions and set revocation marks in
+// the future. So every request is undecided after a jump until the clock is back, or
+// has run evenly for clockSettles: then it was set.
 type clock struct {
 	wall    func() time.Time
-	elapsed func() time.Duration // by the monotonic clock; nil: that in what wall returns, if there is one
-	limit   time.Duration        // the largest jump that does not matter
+	elapsed func() time.Duration // monotonic; nil: the monotonic reading of wall, if it has one
+	limit   time.Duration        // the largest tolerated jump
 	log     *slog.Logger
 
 	mu       sync.Mutex
 	start    time.Time     // wall at elapsed 0
-	accepted time.Duration // of wall against start and elapsed
-	jumped   time.Duration // elapsed, when the jump under way was noticed; 0: none
-	seen     time.Duration // of wall against start and elapsed, at that time
+	accepted time.Duration // offset of wall from start plus elapsed
+	jumped   time.Duration // elapsed when the current jump was detected; 0: none
+	seen     time.Duration // offset then
 }
 
-// clockSettles is how long a clock that was set has to go on evenly before it
-// is believed.
+// clockSettles is how long a clock must run evenly after a jump to be accepted.
 const clockSettles = 2 * time.Minute
 
 func newClock(wall func() time.Time, elapsed func() time.Duration, limit time.Duration, log *slog.Logger) *clock {
@@ -41,7 +39,7 @@ func newClock(wall func() time.Time, elapsed func() time.Duration, limit time.Du
 	return c
 }
 
-// check returns an error while the clock cannot be believed.
+// check returns an error after a jump, until the clock is back or has settled.
 func (c *clock) check() error {
 	now := c.wall()
 	gone := now.Sub(c.start)
@@ -54,11 +52,11 @@ func (c *clock) check() error {
 	jump := off - c.accepted
 	switch {
 	case jump.Abs() <= c.limit:
-		c.accepted, c.jumped = off, 0 // clocks drift, and are steered
+		c.accepted, c.jumped = off, 0 // clocks drift and are slewed
 		return nil
 	case c.jumped == 0 || (off-c.seen).Abs() > c.limit:
 		c.jumped, c.seen = max(gone, 1), off
-		c.log.LogAttrs(context.Background(), slog.LevelError, "clock jumped, nothing is decided until it is back or has settled",
+		c.log.LogAttrs(context.Background(), slog.LevelError, "clock jumped, requests answered 503 until it is back or has settled",
 			slog.Duration("jump", jump), slog.Duration("settles", clockSettles))
 	case gone-c.jumped >= clockSettles:
 		c.log.LogAttrs(context.Background(), slog.LevelWarn, "clock was set", slog.Duration("jump", jump))

@@ -19,8 +19,7 @@ var (
 )
 
 // maxRetries bounds swap retries of a discharge and of a homeserver's revocation.
-// One contender wins each round, and most of the others then have nothing to
-// write.
+// One contender wins each round, and most of the others then have no change left.
 const maxRetries = 32
 
 // maxRevokeRetries bounds swap retries of a revocation, which always has
@@ -34,8 +33,8 @@ type edit struct {
 	revocations []revocation.Revocation
 }
 
-// retry makes the changes that change returns, and starts over while other
-// requests change the records. An empty edit ends it.
+// retry writes the edit that change returns, and starts over while other requests
+// change the records. An empty edit ends it.
 func (s *Service) retry(ctx context.Context, op *operation, change func(*records) (edit, error)) error {
 	for range maxRevokeRetries {
 		rec, err := s.load(ctx, op)
@@ -57,8 +56,8 @@ func (s *Service) retry(ctx context.Context, op *operation, change func(*records
 	return errContention
 }
 
-// write has the store make an edit, or publish its events if it changes nothing.
-// It returns false if the records have changed since they were read.
+// write sends an edit to the store, or only its events if it has no changes. It
+// returns false if the records have changed since they were read.
 func (s *Service) write(ctx context.Context, op *operation, ed edit) (done bool, err error) {
 	if len(ed.changes)+len(ed.revocations) == 0 {
 		return true, nil
@@ -89,8 +88,7 @@ func (s *Service) write(ctx context.Context, op *operation, ed edit) (done bool,
 	return true, nil
 }
 
-// keepMark returns how long a mark is needed: no session that it covers can be
-// activated later.
+// keepMark returns when no session that a mark covers can be activated any more.
 func (s *Service) keepMark(at int64) time.Time {
 	return time.UnixMilli(at).Add(s.cfg.Limits.Activation + s.cfg.Limits.Skew + session.TombstoneSlack)
 }
@@ -117,9 +115,9 @@ func (s *Service) changeDevice(ed *edit, tag revocation.DeviceTag, old []byte, n
 	return nil
 }
 
-// changeSession adds the change of a session's record to an edit, and its
-// revocation if the session ends by it. cond is the session's condition, of
-// which at least the latest time of minting is known.
+// changeSession adds the change of a session's record to an edit, and the
+// revocation if next is a tombstone. cond is the session's condition, or has only
+// the latest time at which it can have been minted.
 func (s *Service) changeSession(ed *edit, op *operation, old stored, next *session.Record, cond *caveat.Condition) error {
 	b, err := next.MarshalBinary()
 	if err != nil {
@@ -144,13 +142,9 @@ func (ed *edit) revoke(r revocation.Revocation) *revocation.Revocation {
 	return &ed.revocations[len(ed.revocations)-1]
 }
 
-// A client that logs out twice may never have received an answer to the first
-// request: the first logout may have been written but not made durable. A
-// repeated logout therefore writes the tombstone unchanged and waits for
-// durability again. A store that journals revocations journals this one too.
-
-// reassert adds the unchanged tombstone of a session to an edit. Its event is
-// published again unless this process did so.
+// reassert adds the unchanged tombstone of a session to an edit: the first logout
+// may have been written but not made durable, so a repeated one waits for durability
+// again. The event is published again unless this process published it.
 func (s *Service) reassert(ed *edit, op *operation, x stored, cond *caveat.Condition) error {
 	if err := s.changeSession(ed, op, x, &x.record, cond); err != nil {
 		return err
@@ -159,9 +153,8 @@ func (s *Service) reassert(ed *edit, op *operation, x stored, cond *caveat.Condi
 	return nil
 }
 
-// reassertEnd returns the edit that reasserts the revocation of a client's
-// session that was found in the store. A homeserver's revocation needs none: it is
-// raised anew every time.
+// reassertEnd returns the edit that reasserts the stored revocation of a client's
+// session. That of a whole homeserver needs none: every call raises it.
 func (s *Service) reassertEnd(c *clientOp, rec *records) (ed edit, err error) {
 	switch r := rec.Session; {
 	case r != nil && r.Over():
@@ -176,7 +169,8 @@ func (s *Service) reassertEnd(c *clientOp, rec *records) (ed edit, err error) {
 	return ed, err
 }
 
-// userEnded reports whether a client's session ended with all of its user's.
+// userEnded reports whether a client's session ended by a revocation of all of its
+// user's.
 func (s *Service) userEnded(c *clientOp, rec *records) bool {
 	if r := rec.Session; r != nil {
 		return !r.Over() && r.UserGeneration < rec.User.Generation
@@ -184,8 +178,8 @@ func (s *Service) userEnded(c *clientOp, rec *records) bool {
 	return rec.User.At > 0 && c.cond.Minted <= rec.User.At
 }
 
-// causeFor returns the cause of a repeated revocation. A record of a user does not
-// tell a logout of all sessions from a revocation.
+// causeFor returns the cause of a repeated revocation. A user's record has one cause
+// for a logout of all sessions and for a revocation.
 func causeFor(c *clientOp, cause revocation.Cause) revocation.Cause {
 	if c.event.Kind == session.EventLogoutAll && cause == revocation.CauseRevoked {
 		return revocation.CauseLogout
@@ -193,8 +187,7 @@ func causeFor(c *clientOp, cause revocation.Cause) revocation.Cause {
 	return cause
 }
 
-// reassertAll does so for listed tombstones. Their events are marked as older
-// than their publication.
+// reassertAll adds listed tombstones to an edit. Their events have CauseAgain.
 func (s *Service) reassertAll(ed *edit, op *operation, ended []stored) error {
 	for _, x := range ended {
 		if err := s.reassert(ed, op, x, &caveat.Condition{Minted: x.record.End.At}); err != nil {
@@ -205,11 +198,11 @@ func (s *Service) reassertAll(ed *edit, op *operation, ended []stored) error {
 	return nil
 }
 
-// maxDropped bounds how many records of devices one activation removes.
+// maxDropped bounds the device records that one activation removes.
 const maxDropped = 16
 
-// dropDevices adds to an activation's edit the removal of records of devices
-// whose session is gone and whose mark is not needed any more.
+// dropDevices adds to an activation's edit the removal of device records whose
+// session is gone and whose mark is no longer needed.
 func (s *Service) dropDevices(ed *edit, c *clientOp, rec *records) {
 	dropped := 0
 	for tag, raw := range rec.listing.Devices {

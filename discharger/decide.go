@@ -20,10 +20,10 @@ import (
 // outcome, narrowed by the policy.
 type verdict struct {
 	session.Ruling
-	evict edit // ends the sessions over a policy's limit, before an activation
+	evict edit // ends sessions over a policy's limit; written before an activation
 }
 
-// decide runs the state machine, asks the policy about the outcome, and applies
+// decide runs the state machine, evaluates the policy on the outcome, and applies
 // its decision.
 func (s *Service) decide(ctx context.Context, c *clientOp, rec *records) (verdict, error) {
 	o, err := s.step(ctx, c, rec)
@@ -31,7 +31,7 @@ func (s *Service) decide(ctx context.Context, c *clientOp, rec *records) (verdic
 		return verdict{}, err
 	}
 	c.obs.Replay, c.obs.Action = o.Replay, o.Action
-	if o.Replay == "" { // the outcome gives no policy anything to decide
+	if o.Replay == "" { // not for the policy
 		return verdict{Ruling: session.Ruling{Outcome: o}}, nil
 	}
 	grant := s.proposal(c, &o)
@@ -54,7 +54,7 @@ func (s *Service) decide(ctx context.Context, c *clientOp, rec *records) (verdic
 	}
 	if v.NotYet {
 		c.obs.Deferred = true
-		return verdict{}, &UnavailableError{RetryAfter: v.RetryAfter, err: fmt.Errorf("policy rule %q: not now", decision.Rule)}
+		return verdict{}, &UnavailableError{RetryAfter: v.RetryAfter, err: fmt.Errorf("policy rule %q: deferred", decision.Rule)}
 	}
 	if v.Reason == "" && decision.KeepSessions > 0 && o.Action == policy.ActionActivate {
 		v.evict, err = s.overLimit(ctx, c, rec, decision.KeepSessions-1)
@@ -62,8 +62,8 @@ func (s *Service) decide(ctx context.Context, c *clientOp, rec *records) (verdic
 	return v, err
 }
 
-// step runs the state machine, and reads the time or the device's sessions if it
-// needs them.
+// step runs the state machine, and reads the store's time or the device's sessions
+// if the outcome needs them.
 func (s *Service) step(ctx context.Context, c *clientOp, rec *records) (session.Outcome, error) {
 	for {
 		o := session.Step(rec.State, &c.event, s.cfg.Limits)
@@ -117,8 +117,8 @@ func (s *Service) listDevice(ctx context.Context, c *clientOp, rec *records) err
 	return nil
 }
 
-// proposal returns the grant that a policy can narrow. It ends with the session,
-// and within the limits of the condition and of the refresh token.
+// proposal returns the grant that a policy can narrow: within the session's lifetime
+// and the limits of the condition and the refresh token.
 func (s *Service) proposal(c *clientOp, o *session.Outcome) policy.Grant {
 	if o.Reason != "" {
 		return policy.Grant{Revokes: o.Revokes()}
@@ -169,7 +169,7 @@ func (s *Service) ask(ctx context.Context, c *clientOp, rec *records, o *session
 	return d, nil
 }
 
-// question is the input of a policy, which counts sessions when they are read.
+// question is the input of a policy, which counts sessions only on demand.
 type question struct {
 	policy.Input
 	service *Service
@@ -227,8 +227,8 @@ func (s *Service) policyName(c *clientOp) string {
 	return policy.DefaultName
 }
 
-// policyClient returns the client of a record as a policy sees it, normalized
-// like the request's client that it is compared with.
+// policyClient returns the client name of a record for the policy, in the form of
+// the request's client with which rules compare it.
 func (c *clientOp) policyClient(p session.Party) string {
 	if p.Client != c.event.From.Client && clientname.Was(p.Client, c.event.Agent) {
 		return c.event.From.Client
@@ -236,7 +236,7 @@ func (c *clientOp) policyClient(p session.Party) string {
 	return p.Shown().Client
 }
 
-// maxUserAgent is how much of a User-Agent policies see, in bytes.
+// maxUserAgent bounds the User-Agent in a policy's input, in bytes.
 const maxUserAgent = 256
 
 func addrText(a netip.Addr) string {

@@ -16,7 +16,7 @@ import (
 	"github.com/discharger/discharger/discharger/session"
 )
 
-// Discharge issues a discharge, or returns why it is refused.
+// Discharge issues a discharge, or returns the refusal.
 func (s *Service) Discharge(ctx context.Context, req *Request) (*Grant, error) {
 	c, err := s.newClientOp(OpDischarge, session.EventDischarge, req)
 	var g *Grant
@@ -38,8 +38,8 @@ func (s *Service) discharge(ctx context.Context, c *clientOp) (*Grant, error) {
 	return s.grant(c, &v), nil
 }
 
-// settle decides about a client's operation and commits the verdict, and starts
-// over while other requests change the records. The verdict is no refusal.
+// settle decides a client's operation and commits the verdict, and starts over while
+// other requests change the records. It returns a refusal as the error.
 func (s *Service) settle(ctx context.Context, c *clientOp, retries int) (verdict, error) {
 	for range retries {
 		rec, err := s.load(ctx, &c.operation)
@@ -66,9 +66,9 @@ func (s *Service) settle(ctx context.Context, c *clientOp, retries int) (verdict
 // commit writes a verdict to the store. It returns false if the records have
 // changed since they were read.
 //
-// The sessions over a policy's limit end first, in a write of their own: if that
-// is repeated, the activation has not happened yet, so the policy is asked again
-// and its result includes the events that are still to be published.
+// Sessions over a policy's limit end first, in a separate write. If that write is
+// repeated, the activation has not happened, so the policy is evaluated again and
+// its verdict includes the events that are not published yet.
 func (s *Service) commit(ctx context.Context, c *clientOp, v *verdict, rec *records) (bool, error) {
 	if done, err := s.write(ctx, &c.operation, v.evict); err != nil || !done {
 		return false, err
@@ -82,8 +82,8 @@ func (s *Service) commit(ctx context.Context, c *clientOp, v *verdict, rec *reco
 			return false, unavailable(err)
 		}
 	}
-	// Without an end there is nothing to publish: a client that learns nothing of
-	// the session must not learn it from timing.
+	// Only an ended session's event is published again: other refusals must not
+	// reveal the state of the session by their timing.
 	if len(ed.changes) == 0 && v.Ended {
 		ed = s.republish(c, rec)
 	}
@@ -122,7 +122,7 @@ func (s *Service) editOf(c *clientOp, v *verdict, rec *records) (ed edit, err er
 		if err != nil {
 			return edit{}, err
 		}
-		r.Cause = v.End.Cause // a user's record keeps it only if answers need it
+		r.Cause = v.End.Cause // the user's record may not have it
 	}
 	return ed, nil
 }
@@ -138,7 +138,7 @@ func (s *Service) grant(c *clientOp, v *verdict) *Grant {
 		conditions = append(conditions, standard(c.opened.StdPrefix, rawmacaroon.Epoch(g.Epoch)))
 		g.RefreshToken = s.ring.Mint(c.opened.Homeserver, c.session, *v.Issue, c.narrowed)
 	}
-	for _, condition := range c.narrowed { // a discharge is as narrow as the token it was exchanged for
+	for _, condition := range c.narrowed { // the discharge is as narrow as the token
 		if name, _ := rawmacaroon.CutCondition(condition); name == rawmacaroon.CondClientIP {
 			conditions = append(conditions, condition)
 		}
@@ -155,12 +155,11 @@ func (s *Service) grant(c *clientOp, v *verdict) *Grant {
 //
 //	declared epoch <n>
 //
-// and then come those a policy added. The first two carry the prefix of the
-// namespace "std" that the caveat was sealed with, as stock bakery checkers
-// expect; a policy's are written as the policy wrote them.
+// and then by those of the policy, verbatim. The first two have the prefix of the
+// namespace "std" that the caveat was sealed with, as stock bakery checkers expect.
 type Discharge struct {
 	Version   caveat.Version // of the caveat that it discharges
-	ID        []byte         // as the client asked for it
+	ID        []byte         // Request.CaveatID
 	Caveats   []string
 	Signature [rawmacaroon.Size]byte
 
@@ -179,8 +178,8 @@ func mint(o *caveat.Opened, id []byte, caveats []string) *Discharge {
 	return d
 }
 
-// standard writes a condition of the namespace "std" as the caveat's own
-// namespace spells it.
+// standard returns a condition of the namespace "std" with its prefix in the
+// caveat's namespace.
 func standard(prefix, condition string) string {
 	if prefix == "" {
 		return condition
@@ -188,9 +187,9 @@ func standard(prefix, condition string) string {
 	return prefix + ":" + condition
 }
 
-// AppendJSON appends the macaroon as the bakery protocol has it for the
-// version of the caveat: for V1 and V2 the macaroon formats 1 and 2, for V3
-// format 2 in an envelope that names the namespace.
+// AppendJSON appends the macaroon in the bakery format of the caveat's version: for
+// V1 and V2 the macaroon formats 1 and 2, for V3 format 2 in an envelope with the
+// namespace.
 func (d *Discharge) AppendJSON(b []byte) ([]byte, error) {
 	switch d.Version {
 	case caveat.V1:

@@ -3,34 +3,34 @@ package discharger
 import (
 	"errors"
 	"fmt"
-	"github.com/discharger/discharger/discharger/session"
 	"time"
+
+	"github.com/discharger/discharger/discharger/session"
 )
 
-// ErrBadRequest is matched by errors that mean a request can never be served:
-// it is malformed, or not meant for this service.
+// ErrBadRequest is matched by the error of a request that can never be served: it is
+// malformed, or not meant for this service.
 var ErrBadRequest = errors.New("bad request")
 
-// ErrUnavailable is matched by errors that mean nothing was decided. The
-// session is as it was, and the same request may succeed later.
+// ErrUnavailable is matched by the error of an undecided request. The same request
+// may succeed later.
 var ErrUnavailable = errors.New("unavailable")
 
-// ErrUnknownKey is matched by errors that match [ErrUnavailable] because a key is
-// not in the ring of this process: one that a caveat is sealed to or with, or that
-// a refresh token is signed with. Another process may have the key already.
+// ErrUnknownKey is matched, with [ErrUnavailable], by the error of a request whose
+// caveat or refresh token was made with a key that this process does not have.
+// Another process may have it already.
 var ErrUnknownKey = errors.New("unknown key")
 
-// Refusal is the error for a request that was understood and decided against.
-// If the session has ended, that is final. Otherwise the refusal is about the
-// request, and the session is as it was.
+// Refusal is the error of a refused request. With Ended the refusal is final.
+// Otherwise it is about the request, and the session is unchanged.
 type Refusal struct {
 	Reason     session.Reason
 	Ended      bool   // the session is over
-	SoftLogout bool   // with Ended: logging in again may keep the device's keys
-	Message    string // for people; empty unless a policy gave one
+	SoftLogout bool   // with Ended: a soft end, after which the client keeps its keys
+	Message    string // a policy's sentence for people; empty: none
 }
 
-// Error says what was refused and why.
+// Error returns the reason, and the message if there is one.
 func (r *Refusal) Error() string {
 	if r.Message != "" {
 		return fmt.Sprintf("refused (%s): %s", r.Reason, r.Message)
@@ -42,20 +42,20 @@ func refusal(r *session.Ruling) error {
 	return &Refusal{Reason: r.Reason, Ended: r.Ended, SoftLogout: r.Ended && r.End.Soft, Message: r.Message}
 }
 
-// UnavailableError carries the cause of an undecided request, which is for
-// the log and not for the client.
+// UnavailableError is the error of an undecided request. Its cause is for the log
+// and not for the client.
 type UnavailableError struct {
-	RetryAfter time.Duration // 0: the caller's usual
+	RetryAfter time.Duration // 0: the caller's default
 	err        error
 }
 
-// Error says what went wrong.
+// Error returns the cause.
 func (e *UnavailableError) Error() string { return "unavailable: " + e.err.Error() }
 
 // Unwrap returns [ErrUnavailable] and the cause.
 func (e *UnavailableError) Unwrap() []error { return []error{ErrUnavailable, e.err} }
 
-// unavailable marks an error as undecided, once.
+// unavailable returns an error that matches ErrUnavailable.
 func unavailable(err error) error {
 	if errors.Is(err, ErrUnavailable) {
 		return err
@@ -63,7 +63,7 @@ func unavailable(err error) error {
 	return &UnavailableError{err: err}
 }
 
-// unknownKeyError is an undecided request, for want of a key of a kind.
+// unknownKeyError is the error of a request with an unknown key.
 type unknownKeyError struct {
 	kind KeyKind
 	err  error

@@ -10,7 +10,7 @@ import (
 	"github.com/discharger/discharger/policy"
 )
 
-// Scope is which sessions a logout ends.
+// Scope is the set of sessions that a logout ends.
 type Scope uint8
 
 // The scopes.
@@ -19,9 +19,9 @@ const (
 	ScopeUser                 // every session of its user
 )
 
-// Logout ends the session, or every session of its user, and returns when that
-// is durable. It requires what a refresh requires. Repeating it is no error, nor
-// is the logout of a session that is gone.
+// Logout ends the session, or every session of its user, and returns when the end is
+// durable. It requires the same as a refresh. A repeated logout is no error, nor is
+// the logout of a forgotten session.
 func (s *Service) Logout(ctx context.Context, req *Request, scope Scope) error {
 	op, kind := OpLogout, session.EventLogout
 	if scope == ScopeUser {
@@ -34,9 +34,9 @@ func (s *Service) Logout(ctx context.Context, req *Request, scope Scope) error {
 	return s.finishClient(ctx, c, err)
 }
 
-// OwnSessions lists the live sessions of the user whose session is presented,
-// the most recently used first, and returns which of them that is. It requires
-// what a refresh requires, and leaves the refresh token as it is.
+// OwnSessions lists the live sessions of the presented session's user, the most
+// recently used first, and returns the id of the presented one. It requires the same
+// as a refresh, and does not exchange the refresh token.
 func (s *Service) OwnSessions(ctx context.Context, req *Request) (own caveat.SessionID, list []SessionInfo, err error) {
 	c, err := s.newClientOp(OpOwnSessions, session.EventOwn, req)
 	if err == nil {
@@ -60,9 +60,9 @@ func (s *Service) ownSessions(ctx context.Context, c *clientOp) ([]SessionInfo, 
 	return infos(live), nil
 }
 
-// RevokeOwn ends a session of the user whose session is presented: another one,
-// or itself, which is [Service.Logout]. A session of another user is left alone,
-// without an error.
+// RevokeOwn ends a session of the presented session's user: another one, or the
+// presented one as [Service.Logout] does. The id of another user's session has no
+// effect and is no error.
 func (s *Service) RevokeOwn(ctx context.Context, req *Request, id caveat.SessionID) error {
 	c, err := s.newClientOp(OpRevokeOwn, session.EventOwn, req)
 	switch {
@@ -76,8 +76,8 @@ func (s *Service) RevokeOwn(ctx context.Context, req *Request, id caveat.Session
 	return s.finishClient(ctx, c, err)
 }
 
-// revokeOwn looks for the session among the user's own: its id alone must not be
-// enough to end it, or to publish its end.
+// revokeOwn looks the session up among the user's own: its id alone must not be
+// enough to end it or to publish its end.
 func (s *Service) revokeOwn(ctx context.Context, c *clientOp, rec *records, id caveat.SessionID) (ed edit, err error) {
 	if err := s.authorize(ctx, c, rec); err != nil {
 		return edit{}, err
@@ -100,9 +100,9 @@ func (s *Service) revokeOwn(ctx context.Context, c *clientOp, rec *records, id c
 	return ed, nil
 }
 
-// authorize refuses what would get no discharge. A reused token is refused too,
-// and has no other consequence here. An end by time is stored, since every later
-// answer has to agree with it.
+// authorize returns the refusal of an operation that would get no discharge. A reused
+// token is refused without ending the session. An end by time is stored, so that
+// every later answer agrees with it.
 func (s *Service) authorize(ctx context.Context, c *clientOp, rec *records) error {
 	o, err := s.step(ctx, c, rec)
 	switch {

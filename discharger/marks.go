@@ -11,16 +11,16 @@ import (
 	"github.com/discharger/discharger/discharger/store"
 )
 
-// Marks are the revocation marks of a user and of its homeserver.
+// Marks are the revocation marks of a user, its devices and its homeserver: the
+// times until which minted sessions without a record are revoked.
 type Marks struct {
 	User, Homeserver time.Time // zero: none
 	Device           time.Time // the latest of the user's devices; zero: none
 	Now              time.Time // of the store
 }
 
-// Marks returns the marks that cover sessions of a user which have no record. A
-// mark after Now was made by a clock that was wrong, and keeps logins undecided
-// until then.
+// Marks returns the marks that concern a user. A mark after Now was made by a wrong
+// clock; logins that it covers are undecided until then.
 func (s *Service) Marks(ctx context.Context, user store.UserKey) (m Marks, err error) {
 	a := s.newAdminOp(OpList, user, caveat.SessionID{}, Order{})
 	rec, err := s.load(ctx, &a.operation)
@@ -74,9 +74,9 @@ func markTime(ms int64) time.Time {
 	return utc(ms)
 }
 
-// LiftMarks sets marks of a user, of its devices and of its homeserver that are
-// in the future to the store's time, and returns how many there were. Sessions
-// that they revoked stay revoked. An empty user lifts the homeserver's alone.
+// LiftMarks sets future marks of a user, its devices and its homeserver to the
+// store's time, and returns their number. Sessions that they revoked stay revoked.
+// With an empty user it lifts only the homeserver's.
 func (s *Service) LiftMarks(ctx context.Context, user store.UserKey) (lifted int, err error) {
 	a := s.newAdminOp(OpLiftMarks, user, caveat.SessionID{}, Order{})
 	err = errContention
@@ -118,8 +118,8 @@ func (s *Service) liftMarks(ctx context.Context, a *adminOp) (lifted int, done b
 	return lifted + len(ed.changes), done, err
 }
 
-// liftUser returns the edit that lifts marks of a user and of its devices. No
-// session ends by it, but the journal records it.
+// liftUser returns the edit that lifts marks of a user and its devices. It ends no
+// session and has no event, but is journaled.
 func (s *Service) liftUser(ctx context.Context, a *adminOp, rec *records, now int64) (ed edit, err error) {
 	if rec.User.At > now {
 		next := rec.User

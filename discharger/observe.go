@@ -40,10 +40,10 @@ const (
 	OpLiftMarks   Op = "lift_marks"
 )
 
-// Result is the class of an answer.
+// Result is the class of an answer: one per class of errors of [Service].
 type Result string
 
-// The classes, which are those of the errors of [Service].
+// The results.
 const (
 	ResultOK          Result = "ok"
 	ResultRefused     Result = "refused"
@@ -56,14 +56,14 @@ type KeyKind string
 
 // The kinds of keys.
 const (
-	KeyDischarger KeyKind = "discharger" // of the service: a caveat is sealed to it
-	KeyHomeserver KeyKind = "homeserver" // a caveat is sealed with it
-	KeyRefresh    KeyKind = "refresh"    // a refresh token is signed with it
+	KeyDischarger KeyKind = "discharger" // of the service, to which caveats are sealed
+	KeyHomeserver KeyKind = "homeserver" // with which caveats are sealed
+	KeyRefresh    KeyKind = "refresh"    // with which refresh tokens are signed
 )
 
-// Observation is one answered request. It holds nothing secret. Session is
-// for logs; the rest comes from small fixed sets but for the homeserver's
-// name, which is as many as are configured, and the policy's rule.
+// Observation is one answered request. It contains no secret. Session is for logs.
+// The other strings are from fixed sets, the configured homeservers, or the rules of
+// the policy, so they can be labels of metrics.
 type Observation struct {
 	Op         Op
 	Homeserver string // "" if the caveat could not be opened
@@ -76,10 +76,10 @@ type Observation struct {
 	Rule       string // of the policy, if it was evaluated
 	PolicyHash string
 	Retries    int           // swaps lost to other requests
-	Deferred   bool          // a policy decided to defer
+	Deferred   bool          // by the policy
 	FutureMark bool          // undecided because of a revocation mark in the future
-	UnknownKey KeyKind       // with ResultUnavailable: this key is not in the ring; empty: another reason
-	LostWrite  bool          // a refresh token showed that the store lost a write
+	UnknownKey KeyKind       // with ResultUnavailable: the kind of the unknown key; empty: another cause
+	LostWrite  bool          // the refresh token is newer than the record: the store lost a write
 	Ended      bool          // with ResultRefused: the session is over
 	SoftLogout bool          // with Ended
 	Took       time.Duration // by the service's clock
@@ -96,13 +96,13 @@ func (s *Service) finish(ctx context.Context, op *operation, err error) error {
 	return err
 }
 
-// finishClient is finish, and logs a refresh token that was used twice.
+// finishClient does the same as finish, and logs a replayed refresh token.
 func (s *Service) finishClient(ctx context.Context, c *clientOp, err error) error {
 	s.result(ctx, &c.operation, err)
 	if o := &c.obs; o.Replay == policy.ReplayFork || o.Replay == policy.ReplayReuse {
-		text := "replaced refresh token was presented"
+		text := "refresh token replayed, refused"
 		if o.Ended && o.Reason == session.ReasonTokenReused {
-			text = "session ended: two parties presented its refresh tokens"
+			text = "refresh token replayed by another party, session ended"
 		}
 		s.cfg.Log.LogAttrs(ctx, slog.LevelWarn, text, c.attrs(
 			slog.String("user", c.cond.User), slog.String("device", c.cond.Device),
@@ -130,8 +130,8 @@ func (s *Service) result(ctx context.Context, op *operation, err error) {
 	}
 }
 
-// logUndecided logs why a request was not decided. Any client can send a caveat or a
-// token with any key id, so unknown keys are logged at most once a second per
+// logUndecided logs the cause of an undecided request. Any client can send a caveat
+// or a token with any key id, so unknown keys are logged at most once a second per
 // kind; every one is observed.
 func (s *Service) logUndecided(ctx context.Context, op *operation, err error) {
 	attrs := op.attrs(slog.String("op", string(op.obs.Op)), slog.Any("error", err))
@@ -146,10 +146,10 @@ func (s *Service) logUndecided(ctx context.Context, op *operation, err error) {
 	if op.obs.Deferred {
 		level = slog.LevelInfo
 	}
-	s.cfg.Log.LogAttrs(ctx, level, "request not decided, answered 503", attrs...)
+	s.cfg.Log.LogAttrs(ctx, level, "request undecided, answered 503", attrs...)
 }
 
-// newUnknown returns the limits of log lines about unknown keys of each kind.
+// newUnknown returns the rate limits of log lines about unknown keys.
 func newUnknown() map[KeyKind]*rate.Sometimes {
 	limits := make(map[KeyKind]*rate.Sometimes)
 	for _, kind := range []KeyKind{KeyDischarger, KeyHomeserver, KeyRefresh} {

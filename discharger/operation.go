@@ -16,8 +16,8 @@ import (
 	"github.com/discharger/discharger/discharger/store"
 )
 
-// operation is what every call of the service has: when it began, which records
-// it concerns, and what is observed of it, which is filled in on the way.
+// operation is one call of the service: its time, the keys of its records, and its
+// observation.
 type operation struct {
 	now     time.Time
 	user    store.UserKey
@@ -27,20 +27,20 @@ type operation struct {
 	obs     Observation
 }
 
-// clientOp is an operation of a client: the caveat it presented, opened, and the
-// event for the state machine.
+// clientOp is an operation of a client, with the opened caveat and the event for the
+// state machine.
 type clientOp struct {
 	operation
 	caveatID []byte // identifier of the discharge
 	opened   caveat.Opened
 	cond     caveat.Condition
-	narrowed []string  // caveats that a holder added to the refresh token
+	narrowed []string  // caveats that the holder added to the refresh token
 	before   time.Time // the earliest time-before among them; zero: none
 	event    session.Event
 }
 
-// adminOp is an operation of a homeserver or an operator. No caveat comes with
-// it, so of a session it has the identifier only.
+// adminOp is an operation of a homeserver or an operator, without a caveat: it has
+// only the id of a session.
 type adminOp struct {
 	operation
 	order Order // of a revocation
@@ -56,7 +56,7 @@ func (s *Service) newAdminOp(op Op, user store.UserKey, id caveat.SessionID, o O
 	}
 }
 
-// newClientOp opens and checks what was presented. The operation is never nil.
+// newClientOp opens the caveat and verifies the request. The operation is never nil.
 func (s *Service) newClientOp(op Op, kind session.EventKind, req *Request) (*clientOp, error) {
 	c := &clientOp{operation: operation{now: s.now(), obs: Observation{Op: op}}, caveatID: req.CaveatID}
 	if err := s.clock.check(); err != nil {
@@ -89,7 +89,7 @@ func (s *Service) newClientOp(op Op, kind session.EventKind, req *Request) (*cli
 func (s *Service) newEvent(c *clientOp, kind session.EventKind, req *Request) session.Event {
 	own := req.Homeserver != "" && req.Homeserver == c.opened.Homeserver
 	from := session.Party{Addr: req.Addr, Client: req.Client}
-	if own && req.OnBehalfOf != nil { // other homeservers cannot speak for the client
+	if own && req.OnBehalfOf != nil { // another homeserver cannot name the client
 		from = *req.OnBehalfOf
 	}
 	agent := strings.ToValidUTF8(from.Client, "\uFFFD")
@@ -102,8 +102,8 @@ func (s *Service) newEvent(c *clientOp, kind session.EventKind, req *Request) se
 	}
 }
 
-// openError classifies an error of an opener. A caveat to a retired key cannot
-// be opened, so its session is unknown here; each such session ended softly.
+// openError classifies an error of an opener. A caveat to a retired key cannot be
+// opened, so its session is unknown; every such session ended softly.
 func openError(err error) error {
 	switch {
 	case errors.Is(err, caveat.ErrRetired):
@@ -116,13 +116,13 @@ func openError(err error) error {
 	return badRequest(err)
 }
 
-var errCaveatID = errors.New("caveat id is empty, too long, or not text where it has to be")
+var errCaveatID = errors.New("caveat id is empty, too long or, in version 1, not text")
 
 // maxCaveatID bounds the identifier of a discharge, in bytes.
 const maxCaveatID = caveat.MaxTextSize
 
-// verifyRefreshToken verifies the refresh token, if there is one. Outside mode
-// rotate there are none, and one that is presented is ignored.
+// verifyRefreshToken verifies the refresh token, if there is one. Other modes than
+// rotate ignore it.
 func (s *Service) verifyRefreshToken(c *clientOp, req *Request) error {
 	if req.RefreshToken == nil || c.cond.Mode != caveat.ModeRotate || c.event.Retired {
 		return nil
@@ -167,7 +167,7 @@ type records struct {
 
 // load reads the records that the operation concerns.
 func (s *Service) load(ctx context.Context, op *operation) (records, error) {
-	if err := s.clock.check(); err != nil { // otherwise sessions would seem idle that are not
+	if err := s.clock.check(); err != nil { // a wrong clock would expire live sessions
 		return records{}, unavailable(err)
 	}
 	v, err := s.cfg.Store.Load(ctx, op.user, op.session, op.device)
@@ -201,8 +201,8 @@ func decodeView(v store.View) (session.State, error) {
 	return st, nil
 }
 
-// attrs returns the log attributes of the session, and more. The id of a session
-// is no secret: it grants nothing without the caveat.
+// attrs returns the log attributes of the session, and more. The id of a session is
+// no secret: without the caveat it gives no access.
 func (op *operation) attrs(more ...slog.Attr) []slog.Attr {
 	all := append(make([]slog.Attr, 0, 3+len(more)), slog.String("homeserver", op.user.Homeserver))
 	if op.session != (caveat.SessionID{}) {

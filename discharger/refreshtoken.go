@@ -20,26 +20,26 @@ import (
 	"github.com/discharger/discharger/discharger/session"
 )
 
-// A refresh token is a macaroon in the V2 binary format, minted and verified
-// only here. To everybody else it is opaque, but its holder may narrow it by
-// adding first-party caveats, as with any macaroon:
+// A refresh token is a macaroon in the V2 binary format, minted and verified only
+// here and opaque to its holder, who may narrow it with first-party caveats:
 //
-//	identifier  0x01 | key id (4) | when it was issued (6, Unix ms)
+//	identifier  0x01 | key id (4) | time of issue (6, Unix ms)
 //	caveat      session <22 characters base64url>
 //	caveat      epoch <n>
 //	caveat      time-before <RFC 3339>       added by a holder
 //	caveat      client-ip <address or CIDR>  added by a holder
 //
-// The root key is derived from the ring key that the key id names, the name of
-// the homeserver and the identifier, so a token never works for another
-// homeserver's session, and nothing about it is stored. What a holder added
-// is carried over to the successor: a narrowed token cannot be exchanged for
-// a wide one.
+// The root key is derived from the key of that id, the name of the homeserver and
+// the identifier, so a token is never valid for another homeserver's session, and
+// needs no record. Added caveats are copied to the successor: a narrowed token cannot
+// be exchanged for a wide one.
 
-// RefreshKey is a secret that refresh tokens are signed with. It never prints.
+// RefreshKey is a key that signs refresh tokens. It is redacted wherever it is
+// printed or encoded.
 type RefreshKey [32]byte
 
-// NewRefreshKey draws a key from random, or from crypto/rand if that is nil.
+// NewRefreshKey returns a random key, read from random or, if that is nil, from
+// crypto/rand.
 func NewRefreshKey(random io.Reader) (RefreshKey, error) {
 	if random == nil {
 		random = rand.Reader
@@ -59,7 +59,7 @@ func (RefreshKey) String() string { return redacted }
 // GoString returns REDACTED.
 func (RefreshKey) GoString() string { return redacted }
 
-// Format writes REDACTED, whatever the verb.
+// Format writes REDACTED for every verb.
 func (RefreshKey) Format(f fmt.State, _ rune) { io.WriteString(f, redacted) }
 
 // LogValue returns REDACTED.
@@ -68,8 +68,7 @@ func (RefreshKey) LogValue() slog.Value { return slog.StringValue(redacted) }
 // MarshalText returns REDACTED.
 func (RefreshKey) MarshalText() ([]byte, error) { return []byte(redacted), nil }
 
-// ID returns the four bytes that name the key in tokens. It says nothing
-// about the key itself.
+// ID returns the key id in tokens. It reveals nothing of the key.
 func (k RefreshKey) ID() [4]byte {
 	return keyfile.RefreshID(secret.Key(k))
 }
@@ -83,16 +82,10 @@ const (
 )
 
 var (
-	// errTokenMalformed: not a refresh token at all. A bad request.
-	errTokenMalformed = errors.New("malformed refresh token")
-	// errTokenInvalid: looks like one, but is not good here. A refusal.
-	errTokenInvalid = errors.New("refresh token is not valid for this session")
-	// errTokenRetired: signed with a key that was retired, by which its session
-	// has ended.
-	errTokenRetired = errors.New("refresh token is signed with a retired key")
-	// errTokenKey: signed with a key this process does not have. Undecided,
-	// since another process may have been given the key already.
-	errTokenKey = errors.New("refresh token is signed with an unknown key")
+	errTokenMalformed = errors.New("malformed refresh token")                     // bad request
+	errTokenInvalid   = errors.New("refresh token is not valid for this session") // refusal
+	errTokenRetired   = errors.New("refresh token is signed with a retired key")  // its session has ended
+	errTokenKey       = errors.New("refresh token is signed with an unknown key") // undecided: another process may have the key
 )
 
 // tokenRing mints and verifies refresh tokens. The first key mints.
@@ -109,14 +102,14 @@ func newTokenRing(keys []RefreshKey, retired [][4]byte) (*tokenRing, error) {
 	t := &tokenRing{keys: make(map[[4]byte]RefreshKey, len(keys)), mint: keys[0].ID(), retired: retired}
 	for _, k := range keys {
 		if _, dup := t.keys[k.ID()]; dup {
-			return nil, fmt.Errorf("two refresh-token keys with id %x", k.ID())
+			return nil, fmt.Errorf("duplicate refresh-token key id %x", k.ID())
 		}
 		t.keys[k.ID()] = k
 	}
 	return t, nil
 }
 
-// tokenKey is the first key of a token's chain.
+// tokenKey returns the root key of a token.
 func tokenKey(key RefreshKey, homeserver string, id []byte) [rawmacaroon.Size]byte {
 	root := rawmacaroon.Hash((*[rawmacaroon.Size]byte)(&key), []byte("discharger refresh token\x00"),
 		binary.AppendUvarint(nil, uint64(len(homeserver))), []byte(homeserver), id)
@@ -128,7 +121,7 @@ const (
 	epochCaveat   = "epoch "
 )
 
-// Mint makes a token of a session, carrying extra caveats.
+// Mint returns a token of a session with extra caveats.
 func (t *tokenRing) Mint(homeserver string, sid caveat.SessionID, tok session.Token, extra []string) []byte {
 	id := make([]byte, 0, tokenIDLen)
 	id = append(append(append(id, tokenVersion), t.mint[:]...), tok.Nonce[:]...)
@@ -151,12 +144,12 @@ func (t *tokenRing) Mint(homeserver string, sid caveat.SessionID, tok session.To
 // presented is a verified token.
 type presented struct {
 	session.Token
-	Extra  []string  // the holder's caveats, which hold and must be carried over
+	Extra  []string  // caveats that the holder added, which are met
 	Before time.Time // the earliest time-before among them; zero: none
 }
 
-// Verify checks a token against the session it is presented for, and what its
-// holder restricted it to.
+// Verify verifies a token against the session for which it is presented, and the
+// caveats that its holder added.
 func (t *tokenRing) Verify(b []byte, homeserver string, sid caveat.SessionID, now time.Time, from netip.Addr) (presented, error) {
 	if len(b) > maxToken {
 		return presented{}, errTokenMalformed
@@ -178,7 +171,7 @@ func (t *tokenRing) Verify(b []byte, homeserver string, sid caveat.SessionID, no
 	sig := tokenKey(key, homeserver, m.ID)
 	sig = rawmacaroon.Hash(&sig, m.ID)
 	for i := range caveats {
-		if caveats[i].ThirdParty() { // a holder may add those, but nobody discharges them here
+		if caveats[i].ThirdParty() { // has no discharge here
 			return presented{}, errTokenInvalid
 		}
 		sig = rawmacaroon.Hash(&sig, caveats[i].ID)
@@ -186,8 +179,8 @@ func (t *tokenRing) Verify(b []byte, homeserver string, sid caveat.SessionID, no
 	if !rawmacaroon.Equal(sig[:], m.Signature) {
 		return presented{}, errTokenInvalid
 	}
-	// The first two are ours, the order is signed. A holder who repeats their
-	// names below gets nowhere: they are not among the caveats a holder may add.
+	// The signature protects the order, so the first two are those of Mint. A holder
+	// cannot add another of their names: restrict refuses it.
 	if string(caveats[0].ID) != sessionCaveat+sid.String() {
 		return presented{}, errTokenInvalid
 	}
@@ -207,7 +200,7 @@ func (t *tokenRing) Verify(b []byte, homeserver string, sid caveat.SessionID, no
 	return p, nil
 }
 
-// restrict enforces one caveat that a holder added.
+// restrict verifies one caveat that the holder added.
 func (p *presented) restrict(condition string, now time.Time, from netip.Addr) error {
 	name, arg := rawmacaroon.CutCondition(condition)
 	switch name {

@@ -13,32 +13,31 @@ import (
 	"github.com/discharger/discharger/discharger/store"
 )
 
-// Order is how a homeserver or an operator revokes sessions. The zero value
-// revokes hard, now, and without exception. Sessions without a record are covered
-// too: one by its id, those of a device or a user by a mark, which is a time of
-// the store's clock.
+// Order is a revocation by a homeserver or an operator. The zero value revokes hard,
+// now, and without exception. Sessions without a record are revoked too: one by its
+// id, those of a device or a user by a mark, which is a time of the store's clock.
 type Order struct {
 	Soft bool // the clients log in again and keep their encryption keys
 
-	// Age is how long ago the sessions ended for the caller: those that were
-	// activated since are spared. The service compares in the store's time.
+	// Age is the time since the sessions ended for the caller: sessions activated
+	// since are spared. The service compares in the store's time.
 	Age time.Duration
 
 	Except       caveat.SessionID // of a user or a device: spared; zero: none
 	ExceptDevice string           // of a user: sessions of this device are spared; empty: none
 	Devices      bool             // of a user: sessions without a device are spared
 
-	// Epoch, of one session, is that of the discharge with which the client
-	// authenticated: the order is refused with ReasonTokenSuperseded if it is
-	// neither the newest nor the one before. 0: not checked.
+	// Epoch, of one session, is the epoch of the discharge with which the client
+	// authenticated: the order is refused with ReasonTokenSuperseded unless it is the
+	// newest epoch or the one before. 0: not checked.
 	Epoch uint64
 }
 
 // Revoked is the result of a revocation.
 type Revoked struct {
-	Ended  int  // sessions that it ended
+	Ended  int  // number of sessions that it ended
 	Known  bool // the session, the device or the user has records, live or tombstones
-	Marked bool // sessions that were minted before and have no record are revoked too
+	Marked bool // sessions minted before, without a record, are revoked too
 }
 
 func (o *Order) end(at int64) revocation.End {
@@ -59,20 +58,20 @@ func (o *Order) spares(x *stored, mark int64) bool {
 	case o.ExceptDevice != "" && r.Device == o.ExceptDevice, o.Devices && r.Device == "":
 		return true
 	case o.Age > 0:
-		return r.Created > mark // at the earliest: it is kept to the second
+		return r.Created > mark // Created is rounded down
 	}
 	return false
 }
 
-// sparesByAge reports whether it does so although the session may have been
+// sparesByAge reports whether an order spares a live session that may have been
 // minted before the mark.
 func (o *Order) sparesByAge(x *stored, mark int64) bool { return o.Age > 0 && x.record.Created > mark }
 
-// Revoke ends one session of a user, activated or not, by order of the
-// homeserver or an operator. Revoking a session that does not exist is no error.
+// Revoke ends one session of a user, activated or not. An unknown session is no
+// error.
 func (s *Service) Revoke(ctx context.Context, user store.UserKey, id caveat.SessionID, o Order) (out Revoked, err error) {
 	a := s.newAdminOp(OpRevoke, user, id, o)
-	if id == (caveat.SessionID{}) { // the id of the user's own record
+	if id == (caveat.SessionID{}) { // to the store, the user's own record
 		return Revoked{}, s.finish(ctx, &a.operation, badRequest(errNoSession))
 	}
 	err = s.retry(ctx, &a.operation, func(rec *records) (edit, error) {
@@ -94,7 +93,7 @@ func (s *Service) revoke(a *adminOp, rec *records, out *Revoked) (ed edit, err e
 		}
 		old.record = *r
 		if end, over := rec.Ended(); over && !r.Over() {
-			old.record = *r.Tombstone(end) // keeps the end of the revocation of all
+			old.record = *r.Tombstone(end) // with the end by the revocation of all
 		} else if !over {
 			out.Ended = 1
 		}
@@ -105,12 +104,12 @@ func (s *Service) revoke(a *adminOp, rec *records, out *Revoked) (ed edit, err e
 	return ed, s.changeSession(&ed, op, old, old.record.Tombstone(a.order.end(now)), &caveat.Condition{Minted: now})
 }
 
-// RevokeDevice ends every session of a user's device, activated or not, except
-// for those that the order spares.
+// RevokeDevice ends every session of a user's device, activated or not, except those
+// that the order spares.
 func (s *Service) RevokeDevice(ctx context.Context, user store.UserKey, device string, o Order) (out Revoked, err error) {
 	a := s.newAdminOp(OpRevokeDevice, user, o.Except, o)
 	if device == "" {
-		return Revoked{}, s.finish(ctx, &a.operation, badRequest(fmt.Errorf("device is empty")))
+		return Revoked{}, s.finish(ctx, &a.operation, badRequest(errors.New("device is empty")))
 	}
 	a.device = revocation.TagOf(device)
 	err = s.retry(ctx, &a.operation, func(rec *records) (edit, error) {
@@ -130,8 +129,7 @@ func (s *Service) revokeDevice(ctx context.Context, a *adminOp, rec *records, de
 	if err != nil {
 		return edit{}, err
 	}
-	// A tombstone of an earlier version has no device: this call may have ended
-	// that session when it was made before.
+	// A tombstone of an earlier version has no device: it may be of this one.
 	ended = slices.DeleteFunc(ended, func(x stored) bool { return x.record.Device != device && x.record.Device != "" })
 	out.Known = slices.ContainsFunc(ended, func(x stored) bool { return x.record.Device == device })
 	if err := s.reassertAll(&ed, op, ended); err != nil {
@@ -158,14 +156,13 @@ func (s *Service) revokeDevice(ctx context.Context, a *adminOp, rec *records, de
 		return edit{}, err
 	}
 	r := ed.revoke(s.revokedDevice(op, a.device, &next))
-	if r.Device = device; !aged { // its event would cover the sessions that are spared by age
+	if r.Device = device; !aged { // an event would cover sessions spared by age
 		r.Until = s.life.Until(r.At)
 	}
 	return ed, nil
 }
 
-// deviceMark returns the record of a device after an order. The time of its mark
-// does not go back.
+// deviceMark returns the record of a device after an order. Its mark only increases.
 func deviceMark(v session.DeviceRecord, mark int64, o *Order) session.DeviceRecord {
 	if mark > v.Revoked {
 		return v.Revoke(mark, o.Except, o.end(mark))
@@ -185,12 +182,12 @@ func (s *Service) revokedDevice(op *operation, tag revocation.DeviceTag, v *sess
 }
 
 // RevokeHomeserver ends every session of a homeserver, activated or not, in one
-// write. An order that spares any is a bad request. It returns when no service
-// that shares the store can still use the homeserver's old record.
+// write. An order that spares any is a bad request. It returns when no process that
+// shares the store can still use the homeserver's old record.
 func (s *Service) RevokeHomeserver(ctx context.Context, homeserver string, o Order) error {
 	a := s.newAdminOp(OpRevokeHomeserver, store.UserKey{Homeserver: homeserver}, caveat.SessionID{}, o)
 	if o != (Order{Soft: o.Soft}) { // a generation spares none
-		return s.finish(ctx, &a.operation, badRequest(errors.New("revocation of all of a homeserver's sessions cannot spare any")))
+		return s.finish(ctx, &a.operation, badRequest(errors.New("revocation of a homeserver cannot spare sessions")))
 	}
 	return s.finish(ctx, &a.operation, s.revokeHomeserver(ctx, a))
 }
@@ -214,8 +211,8 @@ func (s *Service) revokeHomeserver(ctx context.Context, a *adminOp) error {
 	return errContention
 }
 
-// swapHomeserver replaces a homeserver's record. The event is kept until the
-// given time, in Unix ms; 0: there is none.
+// swapHomeserver replaces a homeserver's record. until is the revocation's; 0: it has
+// no event.
 func (s *Service) swapHomeserver(ctx context.Context, op *operation, old []byte, next *session.GenerationRecord, until int64) (bool, error) {
 	b, err := next.MarshalBinary()
 	if err != nil {

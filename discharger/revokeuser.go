@@ -8,9 +8,8 @@ import (
 	"github.com/discharger/discharger/discharger/store"
 )
 
-// RevokeUser ends every session of a user, in one write however many there are,
-// except for those that the order spares. Sessions that are minted and not
-// activated end too.
+// RevokeUser ends every session of a user, activated or not, except those that the
+// order spares, in one write.
 func (s *Service) RevokeUser(ctx context.Context, user store.UserKey, o Order) (out Revoked, err error) {
 	a := s.newAdminOp(OpRevokeUser, user, o.Except, o)
 	err = s.retry(ctx, &a.operation, func(rec *records) (edit, error) {
@@ -25,7 +24,7 @@ func (s *Service) revokeUser(ctx context.Context, a *adminOp, rec *records, out 
 	if err != nil {
 		return edit{}, err
 	}
-	// A session with an unreadable record gets no discharge; the others end.
+	// A session with an unreadable record gets no discharge, so it is skipped.
 	live, ended, err := s.listReadable(ctx, &a.operation, rec)
 	if err != nil {
 		return edit{}, err
@@ -37,14 +36,14 @@ func (s *Service) revokeUser(ctx context.Context, a *adminOp, rec *records, out 
 	return s.raiseUser(a, rec, live, mark, out)
 }
 
-// raiseUser raises the user's generation, and lifts the sessions that the order
-// spares above it.
+// raiseUser raises the user's generation, and with it that of the sessions that the
+// order spares.
 func (s *Service) raiseUser(a *adminOp, rec *records, live []stored, mark int64, out *Revoked) (ed edit, err error) {
 	op, o := &a.operation, &a.order
 	next := rec.User.Raise(mark, caveat.SessionID{}, o.end(mark))
 	var except caveat.SessionID
 	var each edit // events of the sessions that end
-	aged := false // a session is spared that may have been minted before the mark
+	aged := false // a spared session may have been minted before the mark
 	for i := range live {
 		x := &live[i]
 		if !o.spares(x, mark) {
@@ -80,17 +79,17 @@ func (s *Service) raiseUser(a *adminOp, rec *records, live []stored, mark int64,
 			r.ExceptKeep = session.KeepUntil(c.Expires)
 		}
 	}
-	if aged { // the user's event would cover the sessions that are spared by age
+	if aged { // the user's event would cover sessions spared by age
 		r.Until = 0
 		ed.revocations = append(ed.revocations, each.revocations...)
 	}
 	return ed, nil
 }
 
-// revokeEach ends a user's sessions one by one. The user was revoked later than
-// the mark already: a generation would end sessions that the order spares in
-// homeservers that compare times, and the time of the record does not go back.
-// Sessions without a record are covered by it, unless they were spared then.
+// revokeEach ends a user's sessions one by one, since a later revocation than the
+// mark exists: the time of the record only increases, and an event with it would end
+// sessions that the order spares. The later revocation covers sessions without a
+// record, except those that it spared.
 func (s *Service) revokeEach(a *adminOp, rec *records, live, ended []stored, mark int64, out *Revoked) (ed edit, err error) {
 	op, o := &a.operation, &a.order
 	if err := s.reassertAll(&ed, op, ended); err != nil {

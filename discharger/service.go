@@ -1,7 +1,7 @@
 // Package discharger is the service that issues discharge macaroons and refuses
 // them: the third party of an access macaroon's caveat.
 //
-// # What a call does
+// # Steps of a call
 //
 // Each method of [Service] does the same four things:
 //
@@ -10,27 +10,26 @@
 //	swap     compare and swap the records, or start over if they changed     commit.go
 //	mint     make the discharge and the next refresh token                   discharge.go, refreshtoken.go
 //
-// What a session may do is in package session, which is pure. What a store
-// promises is in package store, and its implementations keep opaque records. This
-// package has no state of its own but caches: any number of services may share
-// one store.
+// The state machine of a session is package session, which is pure. The contract of
+// a store is package store; to its implementations records are opaque. This package
+// has no state except caches: any number of services may share one store.
 //
-// # What it promises
+// # Promises
 //
 // A session that has ended stays ended, and every answer about it agrees with its
-// tombstone. An answer that says that a session ended is returned when that is as
-// durable as the store is configured to make it. Errors are of three kinds, and
-// nothing else may be told to a client: a [*Refusal] is a decision; an error that
-// matches [ErrBadRequest] means that the request can never be served; any other
-// matches [ErrUnavailable] and means that nothing was decided and that the client
-// should try again.
+// tombstone. An answer that reports an end is returned when the end is as durable as
+// the store is configured to make it. Errors are of three kinds: a [*Refusal] is a
+// decision; an error that matches [ErrBadRequest] means that the request can never be
+// served; any other matches [ErrUnavailable]: the request is undecided, and the client
+// should try again. A client may learn only the kind of error, and the fields of a
+// refusal.
 //
-// # What it never does
+// # Limits
 //
-// It never decides by a clock that jumped, by a mark from the future, with a key
-// that is not in its ring, or without its policy: these are unavailable. It never
-// takes anything about a session from a request but the sealed condition. It logs
-// no caveat, token or key.
+// It never decides by a clock that jumped, by a mark from the future, with an unknown
+// key, or without its policy: such requests are undecided. It never takes facts about
+// a session from a request, except from the sealed condition. It logs no caveat,
+// token or key.
 package discharger
 
 import (
@@ -58,15 +57,15 @@ type Config struct {
 	Store       store.Store
 	RefreshKeys []RefreshKey // the first one mints, all verify
 
-	// RetiredKeys are the ids of refresh keys that were removed. A token signed
-	// with one is refused. With an unknown key nothing is decided, since another
-	// process may already have it.
+	// RetiredKeys are the ids of removed refresh keys. A token signed with one is
+	// refused; with an unknown key it is undecided, since another process may have
+	// the key already.
 	RetiredKeys [][4]byte
 
 	// Policy decides at activation and refresh; nil: [policy.Allow].
 	Policy policy.Evaluator
-	// Policies names the policy of each homeserver for sessions whose
-	// condition names none; missing: "default".
+	// Policies are the names of policies by homeserver, for sessions whose condition
+	// names none; missing: "default".
 	Policies map[string]string
 
 	TTL    time.Duration  // of a discharge, unless a policy narrows it; 0: 5 min
@@ -77,7 +76,7 @@ type Config struct {
 	Log      *slog.Logger     // nil: nothing is logged
 	Now      func() time.Time // nil: time.Now
 
-	elapsed func() time.Duration // by the monotonic clock; nil: that of Now's results
+	elapsed func() time.Duration // monotonic; nil: the monotonic reading of Now
 }
 
 // Service issues and refuses discharges. Its methods may be called
@@ -85,7 +84,7 @@ type Config struct {
 type Service struct {
 	cfg       Config
 	ring      *tokenRing
-	plain     bool // the policy is policy.Allow, and is not evaluated
+	plain     bool // the policy is policy.Allow: not evaluated
 	life      revocation.Lifetime
 	published *cache.Cache[fact, struct{}]
 	clock     *clock
@@ -93,7 +92,7 @@ type Service struct {
 	names     *clientname.Cache
 }
 
-// New checks the configuration and returns a service.
+// New returns a service. It checks the configuration.
 func New(cfg Config) (*Service, error) {
 	if cfg.Opener == nil || cfg.Store == nil {
 		return nil, errors.New("opener or store is missing")
@@ -151,30 +150,29 @@ func (c *Config) complete() {
 
 func (s *Service) now() time.Time { return s.cfg.Now() }
 
-// Request is what a client, or a homeserver on its behalf, presents.
+// Request is a request of a client, or of a homeserver on its behalf.
 type Request struct {
 	CaveatID     []byte // identifier of the caveat, and of the discharge to be issued
 	Caveat       []byte // the sealed caveat; nil: CaveatID is the sealed caveat itself
 	RefreshToken []byte // nil: none
-	RequestID    string // any text, the same for every try of one refresh; empty: none
+	RequestID    string // any text, the same in every retry of one refresh; empty: none
 
 	Addr   netip.Addr // of the peer, if it is known
 	Client string     // its User-Agent, whole
 
-	// Homeserver is the name of the homeserver that authenticated itself with its
-	// API key; empty: none did.
-	Homeserver string
-	// OnBehalfOf is the homeserver's client, as the homeserver names it; nil:
-	// none. It is used only if the session is that homeserver's.
+	Homeserver string // authenticated by its API key; empty: none
+
+	// OnBehalfOf is the client as Homeserver names it; nil: none. It is ignored
+	// unless the session is that homeserver's.
 	OnBehalfOf *session.Party
 }
 
-// Grant is a discharge, and the refresh token that was issued with it.
+// Grant is a discharge, with the refresh token issued beside it.
 type Grant struct {
 	Discharge    *Discharge
-	RefreshToken []byte // mode rotate only: the token that the next refresh must present
+	RefreshToken []byte // mode rotate only: for the next refresh
 	Expires      time.Time
-	ExpiresIn    time.Duration // the same, from the moment of the decision
+	ExpiresIn    time.Duration // from the decision to Expires
 	Epoch        uint64        // mode rotate only
 	Session      caveat.SessionID
 }

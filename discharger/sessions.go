@@ -20,7 +20,7 @@ type SessionInfo struct {
 	ID       caveat.SessionID
 	Device   string
 	Mode     caveat.Mode
-	Policy   string // as in the condition; empty: the homeserver's
+	Policy   string // name in the condition; empty: the homeserver's policy
 	Created  time.Time
 	LastUsed time.Time // in modes open and held up to an hour too early
 	First    session.Party
@@ -32,7 +32,7 @@ type SessionInfo struct {
 // EndedSession is the tombstone of a session.
 type EndedSession struct {
 	ID     caveat.SessionID
-	Device string // empty if it had none, or an earlier version ended it
+	Device string // empty: none, or the session was ended by an earlier version
 	End    revocation.End
 }
 
@@ -48,9 +48,8 @@ func (s *Service) Sessions(ctx context.Context, user store.UserKey) ([]SessionIn
 	return infos(live), s.finish(ctx, &a.operation, err)
 }
 
-// EndedSessions lists the tombstones of a user, the latest first. Sessions that
-// ended with all of the user's or the homeserver's are included as long as their
-// records are kept.
+// EndedSessions lists the ended sessions of a user, the latest first, as long as
+// their records are kept.
 func (s *Service) EndedSessions(ctx context.Context, user store.UserKey) ([]EndedSession, error) {
 	a := s.newAdminOp(OpList, user, caveat.SessionID{}, Order{})
 	var out []EndedSession
@@ -98,9 +97,9 @@ func infos(live []stored) []SessionInfo {
 	return out
 }
 
-// Seen records that a homeserver saw a discharge of this epoch in use, which
-// confirms that the refresh token issued with it has arrived. Reports about
-// sessions or epochs that are gone are no error.
+// Seen records a homeserver's report that a discharge of this epoch is in use, so
+// that the refresh token issued with it has arrived. A report about an unknown
+// session or epoch is no error.
 func (s *Service) Seen(ctx context.Context, user store.UserKey, id caveat.SessionID, epoch uint64) error {
 	a := s.newAdminOp(OpSeen, user, id, Order{})
 	now := a.now.UnixMilli()
@@ -112,7 +111,7 @@ func (s *Service) Seen(ctx context.Context, user store.UserKey, id caveat.Sessio
 	}))
 }
 
-// stored is a session's record, as it was read.
+// stored is a session's record with its stored form.
 type stored struct {
 	id     caveat.SessionID
 	raw    []byte
@@ -129,11 +128,11 @@ func (s *Service) list(ctx context.Context, op *operation, rec *records) (live, 
 	return live, ended, err
 }
 
-// listReadable is list, but logs and skips unreadable records.
+// listReadable does the same as list, but logs and skips unreadable records.
 func (s *Service) listReadable(ctx context.Context, op *operation, rec *records) (live, ended []stored, err error) {
 	live, ended, unreadable, err := s.listAll(ctx, op, rec)
 	if err == nil && unreadable != nil {
-		s.cfg.Log.LogAttrs(ctx, slog.LevelError, "session record is unreadable", op.attrs(slog.Any("error", unreadable))...)
+		s.cfg.Log.LogAttrs(ctx, slog.LevelError, "session record unreadable, skipped", op.attrs(slog.Any("error", unreadable))...)
 	}
 	return live, ended, err
 }

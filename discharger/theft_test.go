@@ -132,9 +132,8 @@ func (v *victim) acts(bundle string) bool {
 	return err == nil && id.User == "@alice:a.example"
 }
 
-// TestThief has a subtest for each row of the table "What a thief can do with
-// each secret" in the README and in deploy/theft.md. The key that signs security
-// events has its test in package secevent.
+// TestThief has a subtest for each row of SECURITY.md, except that of the key that
+// signs security events, whose test is in package secevent.
 func TestThief(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]func(*testing.T, *victim){

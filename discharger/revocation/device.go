@@ -4,11 +4,11 @@ import (
 	"crypto/sha256"
 )
 
-// DeviceTag names a device of a user in a store, without its name: the first
-// bytes of the SHA-256 of the name. The zero tag is no device.
+// DeviceTag identifies a device of a user in a store: the first bytes of the SHA-256
+// of its name. The zero tag is no device.
 type DeviceTag [8]byte
 
-// TagOf returns the tag of a device; of "", which is no device, zero.
+// TagOf returns the tag of a device; zero if the name is empty.
 func TagOf(device string) DeviceTag {
 	if device == "" {
 		return DeviceTag{}

@@ -1,7 +1,7 @@
 package revocation
 
-// Cause is why sessions ended. The words are part of the wire contract: they are
-// the reason of an event in the feed.
+// Cause is the cause of an end. Its text is part of the wire contract, as the reason
+// of an event in the feed.
 type Cause string
 
 // The causes.
@@ -20,7 +20,7 @@ const (
 	CauseAgain Cause = "again"
 )
 
-// End is how sessions ended. After a hard end clients discard their encryption
+// End is the end of sessions. After a hard end clients discard their encryption
 // keys; after a soft end they log in again and keep them.
 type End struct {
 	Soft  bool

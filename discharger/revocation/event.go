@@ -13,9 +13,8 @@ import (
 	"github.com/discharger/discharger/discharger/caveat"
 )
 
-// Event is a revocation as a homeserver reads it from its feed: one session, the
-// sessions of a user's device, all of a user's, or all of the homeserver's. In
-// the feed it is one line of JSON:
+// Event is a revocation in the feed of a homeserver: of one session, of a user's
+// device, of a user, or of the homeserver. It is one line of JSON:
 //
 //	{"v":1,"session":"…","user":"…","device":"…","kind":"soft","at":…,"until":…,"reason":"replaced"}
 //	{"v":1,"user":"…","device":"…","before":…,"kind":"hard","at":…,"until":…,"reason":"revoked"}
@@ -26,21 +25,21 @@ import (
 // Earlier versions wrote no kind, and user and device of a session, if at all,
 // in a second line of their own, {"user":"…","device":"…"}.
 type Event struct {
-	Session caveat.SessionID // this session; zero: one of the others
-	User    string           // the sessions of this user; with Session: its user, empty if unknown
-	Device  string           // the sessions of this device of User; with Session: its device, empty if it has none or it is unknown
-	All     bool             // the sessions of the homeserver
+	Session caveat.SessionID // one session; zero: see the next three
+	User    string           // all sessions of this user; with Session: its user, empty: unknown
+	Device  string           // only those on this device of User; with Session: its device, empty: none or unknown
+	All     bool             // all sessions of the homeserver
 
-	Except  caveat.SessionID // of User or Device: this session is not revoked; zero: none
-	Devices bool             // of User: sessions without a device are not revoked
-	Before  time.Time        // without Session: only sessions minted before this are revoked
+	Except  caveat.SessionID // of User or Device: spared; zero: none
+	Devices bool             // of User: sessions without a device are spared
+	Before  time.Time        // without Session: sessions minted later are spared
 
-	// Soft is the kind of end: the clients log in again and keep their encryption
-	// keys. It is false if the event has no kind, and true for an unknown kind.
+	// Soft: the clients log in again and keep their encryption keys. It is false if
+	// the event has no kind, and true for an unknown kind.
 	Soft bool
 
-	At    time.Time // when the sessions were revoked
-	Until time.Time // when no discharge of the sessions is valid any more, and the event can be forgotten
+	At    time.Time // of the revocation
+	Until time.Time // when no discharge of the sessions is valid, and the event can be dropped
 
 	Reason Cause // or a word of a later version
 }
@@ -76,8 +75,8 @@ func (r *Revocation) Event() (Event, bool) {
 	return e, true
 }
 
-// AppendEvents appends the JSON of the events of revocations that have one, and
-// when each is over. On error, out is nil.
+// AppendEvents appends the lines of the revocations that have an event. On error,
+// the result is nil.
 func AppendEvents(out []Line, all []Revocation) ([]Line, error) {
 	for i := range all {
 		e, ok := all[i].Event()
@@ -93,18 +92,18 @@ func AppendEvents(out []Line, all []Revocation) ([]Line, error) {
 	return out, nil
 }
 
-// Line is an event as it is stored in a feed.
+// Line is an event in its stored form.
 type Line struct {
-	Data  []byte
-	Until int64 // Unix ms
+	Data  []byte // JSON
+	Until int64  // Unix ms
 }
 
-// MarshalJSON returns the JSON of an event.
+// MarshalJSON returns the JSON of a valid event.
 func (e Event) MarshalJSON() ([]byte, error) { return e.appendJSON(nil) }
 
-// appendJSON appends the JSON of an event. It refuses what ParseEvent would: no
-// homeserver could read past it. Of a session's event it leaves out names that
-// JSON cannot hold, since the session's id is enough.
+// appendJSON appends the JSON of an event. It refuses an event that ParseEvent would
+// refuse, since that would stop the feed's readers. In a session's event it omits
+// names that JSON cannot represent, since the session's id is enough.
 func (e *Event) appendJSON(b []byte) ([]byte, error) {
 	if err := e.check(); err != nil {
 		return nil, fmt.Errorf("write event: %w", err)
@@ -178,8 +177,8 @@ type (
 	}
 )
 
-// ParseEvent reads an event as it is stored in a feed, with the second line of
-// earlier versions. Unknown members are ignored. On error, the event is zero.
+// ParseEvent returns the event of a line, also with the second line of earlier
+// versions. It ignores unknown members. On error, the event is zero.
 func ParseEvent(data []byte) (Event, error) {
 	line, second, named := bytes.Cut(data, []byte{'\n'})
 	var w eventJSON
@@ -234,7 +233,7 @@ func (w *eventJSON) event() (Event, error) {
 	return e, nil
 }
 
-// check refuses an event without a subject, and one that contradicts itself.
+// check returns an error for an event without a subject or with contradictory fields.
 func (e *Event) check() error {
 	session, user := e.Session != caveat.SessionID{}, e.User != ""
 	switch {
@@ -264,18 +263,18 @@ func plausible(t time.Time) bool {
 
 func utc(ms int64) time.Time { return time.UnixMilli(ms).UTC() }
 
-// Lifetime is how long a discharge may live. It decides how long events matter.
+// Lifetime bounds the lifetime of discharges, and so that of events.
 type Lifetime struct {
 	MaxTTL time.Duration // of a discharge; 0: an hour
 	Skew   time.Duration // between the clocks of service and homeservers; 0: a minute
 }
 
-// requestSlack is how much longer an event is kept than discharges live: a
-// request that began before the revocation may still be under way.
+// requestSlack is how much longer than discharges an event is kept, for requests
+// that began before the revocation.
 const requestSlack = time.Minute
 
-// Until returns when no discharge that was issued before at can be valid any
-// more, both in Unix ms.
+// Until returns when no discharge issued before at is valid any more. Both are Unix
+// ms.
 func (l Lifetime) Until(at int64) int64 {
 	maxTTL, skew := l.MaxTTL, l.Skew
 	if maxTTL == 0 {

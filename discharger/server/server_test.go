@@ -391,7 +391,7 @@ func TestNoSecretsInLogs(t *testing.T) {
 	_, err = metrics.ReadFrom(resp.Body)
 	must(t, err)
 	logged := w.log.String()
-	if !strings.Contains(logged, `"msg":"request"`) || !strings.Contains(logged, "request not decided") {
+	if !strings.Contains(logged, `"msg":"request"`) || !strings.Contains(logged, "request undecided") {
 		t.Errorf("log: %s", logged)
 	}
 	for _, want := range []string{

@@ -10,7 +10,7 @@ import (
 	"github.com/discharger/discharger/policy"
 )
 
-// Ruling is an outcome with the policy's decision worked into it.
+// Ruling is an outcome after the policy's decision.
 type Ruling struct {
 	Outcome
 	TTL        time.Duration // lifetime of the discharge, if one is issued
@@ -19,8 +19,8 @@ type Ruling struct {
 	RetryAfter time.Duration // with NotYet
 }
 
-// Apply works a narrowed decision of a policy (see [policy.Ask]) into what the core found. It can only take
-// away: a refusal stays one, and no lifetime grows beyond grant.MaxTTL.
+// Apply applies a narrowed decision of a policy (see [policy.Ask]) to an outcome. It
+// only restricts: a refusal stays one, and no lifetime exceeds grant.MaxTTL.
 func Apply(o Outcome, grant policy.Grant, d policy.Decision, now int64, user GenerationRecord) (Ruling, error) {
 	r := Ruling{Outcome: o, Message: d.Message}
 	switch d.Effect {
@@ -49,7 +49,7 @@ func Apply(o Outcome, grant policy.Grant, d policy.Decision, now int64, user Gen
 		r.Outcome = o.ended(end)
 		r.Next, r.NextUser = nil, &next
 	default:
-		return Ruling{}, fmt.Errorf("policy rule %q decided %q, which is no effect", d.Rule, d.Effect)
+		return Ruling{}, fmt.Errorf("policy rule %q: effect %q is unknown", d.Rule, d.Effect)
 	}
 	r.Issue = nil
 	if d.Code != "" {
@@ -81,7 +81,7 @@ func (r *Ruling) label(set map[string]string) error {
 		}
 	}
 	if len(labels) > policy.MaxLabels {
-		return fmt.Errorf("the policy wants to keep %d labels with a session, more than %d", len(labels), policy.MaxLabels)
+		return fmt.Errorf("policy sets %d labels of a session, more than %d", len(labels), policy.MaxLabels)
 	}
 	if maps.Equal(labels, base.Labels) {
 		return nil

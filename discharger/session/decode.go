@@ -18,7 +18,7 @@ func appendParty(b []byte, p Party) []byte {
 	return appendString(b, p.Client)
 }
 
-// decoder reads the stored form. After the first error it returns zeros.
+// decoder reads stored records. After the first error it returns zeros.
 type decoder struct {
 	b   []byte
 	bad bool
@@ -44,7 +44,7 @@ func (d *decoder) byte() byte { return d.bytes(1)[0] }
 
 func (d *decoder) uvarint() uint64 {
 	v, n := binary.Uvarint(d.b)
-	// The last byte of a minimal varint is not zero, unless it is the only one.
+	// The last byte of a minimal varint is only zero if it is the first one.
 	if d.bad || n <= 0 || n > 1 && d.b[n-1] == 0 {
 		d.bad = true
 		return 0
@@ -53,7 +53,7 @@ func (d *decoder) uvarint() uint64 {
 	return v
 }
 
-// varint reads a signed integer, with the same care.
+// varint reads a signed integer in its minimal form.
 func (d *decoder) varint() int64 {
 	v := d.uvarint()
 	d.fail(v >= 1<<44)
@@ -63,7 +63,7 @@ func (d *decoder) varint() int64 {
 	return int64(v>>1) ^ -int64(v&1)
 }
 
-// millis reads a duration or a time; it stays far from overflow.
+// millis reads a duration or a time below 2^53 ms.
 func (d *decoder) millis() int64 {
 	v := d.uvarint()
 	d.fail(v >= 1<<53)
@@ -120,17 +120,17 @@ func (d *decoder) labels() map[string]string {
 
 // causeCodes are the stored numbers of causes. They never change.
 var causeCodes = [...]revocation.Cause{
-	0: revocation.CauseRevoked, 1: revocation.CauseLogout, 2: revocation.CauseReuse, 3: revocation.CausePolicy, 4: revocation.CauseLimit, 5: revocation.CauseExpired, 6: revocation.CauseReplaced, 7: revocation.CauseLost,
+	0: revocation.CauseRevoked, 1: revocation.CauseLogout, 2: revocation.CauseReuse, 3: revocation.CausePolicy,
+	4: revocation.CauseLimit, 5: revocation.CauseExpired, 6: revocation.CauseReplaced, 7: revocation.CauseLost,
 }
 
-// maxEndCode bounds Code in a stored record, in bytes. Policies are held to
-// the same bound.
+// maxEndCode bounds Code in a stored record, in bytes, as package policy does.
 const maxEndCode = 64
 
-// appendEnd appends kind, cause and code, but not the time:
+// appendEnd appends kind, cause and code of an end, but not the time:
 //
-//	1 byte   bit 7: soft; bit 6: a code follows; the rest is the cause
-//	string   the code, with its length first
+//	1 byte   bit 7: soft; bit 6: a code follows; bits 0-5: cause
+//	string   code, after its length
 func appendEnd(b []byte, e revocation.End) []byte {
 	var head byte
 	for n, c := range causeCodes {
@@ -147,7 +147,7 @@ func appendEnd(b []byte, e revocation.End) []byte {
 	return appendString(append(b, head|1<<6), e.Code)
 }
 
-// end reads what appendEnd wrote.
+// end reads the form of appendEnd.
 func (d *decoder) end() (e revocation.End) {
 	head := d.byte()
 	n := int(head & 0x3f)

@@ -8,28 +8,26 @@ import (
 	"github.com/discharger/discharger/discharger/revocation"
 )
 
-// DeviceRecord is the record of one device of a user. Of the sessions that
-// were activated on a device, only Current lives. The zero value is a device
-// on which there was none.
+// DeviceRecord is the record of one device of a user. Of the sessions activated on
+// the device, only Current lives. The zero value is a device without a session.
 type DeviceRecord struct {
 	Current caveat.SessionID // zero: none
 	Since   int64            // when Current was activated, Unix ms, kept to the second
 
-	// Revoked is when the sessions of the device were last revoked, Unix ms by
-	// the store's clock; 0: never. It covers sessions without a record.
+	// Revoked is the mark of the device's latest revocation, Unix ms by the store's
+	// clock; 0: none. It covers sessions without a record, except Except.
 	Revoked int64
-	End     revocation.End // of what Revoked covers
+	End     revocation.End // of the sessions that Revoked covers
 	Except  caveat.SessionID
 
-	// Covered is when they were revoked before that, if Except was not left alone
-	// then or the end was another, and CoveredEnd the end of what it covers. 0: it
-	// says nothing.
+	// Covered is the mark of the revocation before, if that one did not spare Except
+	// or ended sessions in another way; 0: none. It spares no session.
 	Covered    int64
-	CoveredEnd revocation.End
+	CoveredEnd revocation.End // of the sessions that Covered covers
 }
 
-// revoked returns the record after one more revocation. Sessions that it covered
-// stay so, and their end is the same.
+// Revoke returns the record after one more revocation. Sessions that were covered
+// before stay covered, with the same end.
 func (v DeviceRecord) Revoke(at int64, except caveat.SessionID, end revocation.End) DeviceRecord {
 	next := v
 	next.Revoked, next.Except, next.End = at, except, end
@@ -38,14 +36,13 @@ func (v DeviceRecord) Revoke(at int64, except caveat.SessionID, end revocation.E
 	case v.Revoked == 0:
 	case except != v.Except, except == caveat.SessionID{} && end.Soft != v.End.Soft:
 		next.Cover(v.Revoked, v.End)
-	default: // one end is remembered, which costs nobody a key
+	default: // only one end is kept: the soft one, after which clients keep their keys
 		next.End.Soft = end.Soft || v.End.Soft
 	}
 	return next
 }
 
-// cover notes what is covered in any case. Of two ends, one is remembered, which
-// costs nobody a key.
+// Cover sets the mark Covered. Of two ends, the soft one is kept.
 func (v *DeviceRecord) Cover(at int64, end revocation.End) {
 	end.Soft = end.Soft || v.Covered > 0 && v.CoveredEnd.Soft
 	v.Covered, v.CoveredEnd = at, end
@@ -61,10 +58,13 @@ const (
 	deviceFlags = 1<<iota - 1
 )
 
-// MarshalBinary returns the stored form: 0x41, flags, and as far as the flags
-// say so the current session (16) and since when (s), the time of revocation
-// (ms) and its end, the excepted session (16), the time of what is covered in any
-// case (ms) and its end.
+// MarshalBinary returns the stored form. Integers are varints:
+//
+//	0x41, flags(1)
+//	flag 1: Current(16) Since(s)
+//	flag 2: Revoked(ms) End(as in appendEnd)
+//	flag 4: Except(16)
+//	flag 8: Covered(ms) CoveredEnd(as in appendEnd)
 func (v DeviceRecord) MarshalBinary() ([]byte, error) {
 	var flags byte
 	if v.Current != (caveat.SessionID{}) {
@@ -97,7 +97,7 @@ func (v DeviceRecord) MarshalBinary() ([]byte, error) {
 
 var errDevice = errors.New("corrupt device record")
 
-// UnmarshalBinary reads the stored form; empty input, no record, is the zero
+// UnmarshalBinary reads the stored form; of empty input, no record, the zero
 // value. On error, v is zero.
 func (v *DeviceRecord) UnmarshalBinary(b []byte) error {
 	*v = DeviceRecord{}
@@ -137,8 +137,8 @@ func (v *DeviceRecord) UnmarshalBinary(b []byte) error {
 	return nil
 }
 
-// covers returns the time of the mark and the end, if the device was revoked when
-// a session without a record had been minted already, unless it was excepted.
+// covers returns the mark of the device that covers a session without a record
+// which was minted at a time, and the session's end; 0: none.
 func (v *DeviceRecord) covers(c *caveat.Condition, minted int64) (mark int64, end revocation.End) {
 	switch {
 	case v.Covered > 0 && minted <= v.Covered:
@@ -149,7 +149,7 @@ func (v *DeviceRecord) covers(c *caveat.Condition, minted int64) (mark int64, en
 	return 0, revocation.End{}
 }
 
-// lifted returns the record with no mark after a time.
+// Lift returns the record with marks no later than now.
 func (v DeviceRecord) Lift(now int64) DeviceRecord {
 	v.Revoked, v.Covered = min(v.Revoked, now), min(v.Covered, now)
 	v.End.At = v.Revoked

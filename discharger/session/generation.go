@@ -8,42 +8,41 @@ import (
 	"github.com/discharger/discharger/discharger/revocation"
 )
 
-// Revocation is the record of a user or of a homeserver: how often all of its
-// sessions were revoked at once, and when that was last. The zero value means
-// never.
+// GenerationRecord is the record of a user or of a homeserver: the number of
+// revocations of all its sessions, and the time of the latest one. The zero value
+// means none.
 //
-// A session has ended if its generation is below Generation; its end is that
-// of the revocation which came first after it was activated. So the record
-// remembers how the latest revocations ended sessions, as far as that is not
-// the default, a hard end by [revocation.CauseRevoked].
+// A session has ended if its generation is below Generation; its end is that of the
+// first revocation after its activation. So the record has the ends of the latest
+// revocations, unless they are the default, a hard end by [revocation.CauseRevoked].
 type GenerationRecord struct {
 	Generation uint64
 	At         int64            // Unix ms, by the store's clock
-	Except     caveat.SessionID // that the last one left alone; zero: none
-	Ends       []GenerationEnd  // ascending; at most maxEnds
-	Devices    bool             // the last one left sessions alone that have no device
+	Except     caveat.SessionID // spared by the latest one; zero: none
+	Ends       []GenerationEnd  // ascending; at most MaxEnds
+	Devices    bool             // the latest one spared sessions without a device
 
-	// Covered is the time, Unix ms, of the last revocation before it that spared
-	// other sessions: what it revoked stays revoked, whatever Except and Devices
-	// say. 0: there was none.
+	// Covered is the time, Unix ms, of the latest revocation before it that did not
+	// spare all of these: sessions minted until then are revoked in spite of Except
+	// and Devices. 0: none.
 	Covered int64
 
 	SoftUpTo uint64 // generations up to this one without an entry in Ends ended softly
 }
 
-// GenerationEnd is the end of sessions by the revocation that raised a
-// generation to this one.
+// GenerationEnd is the end of sessions by the revocation that raised the generation
+// to Generation.
 type GenerationEnd struct {
 	Generation uint64
 	revocation.End
 }
 
-// maxEnds bounds Revocation.Ends. What does not fit is remembered as soft,
-// which costs nobody a key.
+// MaxEnds bounds GenerationRecord.Ends. Older ends are taken for soft, after which
+// clients keep their keys.
 const MaxEnds = 16
 
-// raised returns the record after one more revocation. It spares
-// only Except; see spare for more.
+// Raise returns the record after one more revocation, which spares only except; see
+// [GenerationRecord.Spare].
 func (v GenerationRecord) Raise(at int64, except caveat.SessionID, end revocation.End) GenerationRecord {
 	next := GenerationRecord{Generation: v.Generation + 1, At: max(at, v.At+1), SoftUpTo: v.SoftUpTo}
 	next.Ends = append(next.Ends, v.Ends...)
@@ -52,8 +51,8 @@ func (v GenerationRecord) Raise(at int64, except caveat.SessionID, end revocatio
 	return next
 }
 
-// spare sets what a revocation leaves alone. What the record before it covered
-// stays covered.
+// Spare sets the sessions that the latest revocation spares: one, and with devices
+// all without a device. Sessions that the record before covered stay covered.
 func (v *GenerationRecord) Spare(before *GenerationRecord, except caveat.SessionID, devices bool) {
 	v.Except, v.Devices, v.Covered = except, devices, 0
 	none := caveat.SessionID{}
@@ -66,10 +65,10 @@ func (v *GenerationRecord) Spare(before *GenerationRecord, except caveat.Session
 	}
 }
 
-// note adds the end of one generation, if it is not the default.
+// Note adds the end of a generation, unless it is the default.
 func (v *GenerationRecord) Note(g GenerationEnd) {
 	if plain := (revocation.End{Cause: revocation.CauseRevoked, At: g.At}); g.End == plain || g.End == (revocation.End{Cause: revocation.CauseLogout, At: g.At}) {
-		return // ReasonSessionEnded, hard
+		return
 	}
 	for i := range v.Ends {
 		if v.Ends[i].Generation == g.Generation {
@@ -83,8 +82,8 @@ func (v *GenerationRecord) Note(g GenerationEnd) {
 	}
 }
 
-// endAbove returns the end of a session that was activated in a generation
-// below v.Generation.
+// EndAbove returns the end of a session that was activated in a generation below
+// v.Generation.
 func (v *GenerationRecord) EndAbove(generation uint64) revocation.End {
 	for _, g := range v.Ends {
 		if g.Generation == generation+1 {
@@ -94,9 +93,8 @@ func (v *GenerationRecord) EndAbove(generation uint64) revocation.End {
 	return revocation.End{Soft: generation+1 <= v.SoftUpTo, Cause: revocation.CauseRevoked, At: v.At}
 }
 
-// endSince returns the end of a session that was minted at a time no later
-// than v.At and has no record: that of the oldest revocation since which is
-// remembered, otherwise of the last.
+// endSince returns the end of a session without a record that was minted no later
+// than v.At: that of the oldest revocation since in Ends, otherwise the default.
 func (v *GenerationRecord) endSince(minted int64) revocation.End {
 	for _, g := range v.Ends {
 		if g.At >= minted {
@@ -106,8 +104,8 @@ func (v *GenerationRecord) endSince(minted int64) revocation.End {
 	return revocation.End{Cause: revocation.CauseRevoked, At: v.At}
 }
 
-// covers reports whether everything was revoked when a session without a
-// record had been minted already, unless it was excepted.
+// covers reports whether a session without a record, minted at a time, was revoked
+// with all others.
 func (v *GenerationRecord) covers(c *caveat.Condition, minted int64) bool {
 	spared := v.Except == c.Session || v.Devices && c.Device == ""
 	return minted <= v.At && !(spared && minted > v.Covered)
@@ -123,11 +121,12 @@ const (
 	revocationFlags   = 1<<2 - 1
 )
 
-// MarshalBinary returns the stored form: 0x31, generation, time in ms; with an
-// exception 0x32, the same, and its 16 bytes. With ends or Devices, 0x33,
-// generation, time, the exception's 16 bytes, flags (1: Devices, 2: Covered
-// follows, as a time in ms), SoftUpTo, and the number of ends, each a generation, a time in ms and an end
-// as [revocation.End] is stored.
+// MarshalBinary returns the stored form. Integers are varints:
+//
+//	0x31  Generation At(ms)
+//	0x32  Generation At(ms) Except(16)
+//	0x33  Generation At(ms) Except(16) flags(1: Devices, 2: Covered) [Covered(ms)]
+//	      SoftUpTo count count*(Generation At(ms) end(as in appendEnd))
 func (v GenerationRecord) MarshalBinary() ([]byte, error) {
 	kind := byte(kindRevocation)
 	switch {
@@ -166,7 +165,7 @@ func (v GenerationRecord) MarshalBinary() ([]byte, error) {
 
 var errRevocation = errors.New("corrupt revocation record")
 
-// UnmarshalBinary reads the stored form; empty input, no record, is the zero
+// UnmarshalBinary reads the stored form; of empty input, no record, the zero
 // value. On error, v is zero.
 func (v *GenerationRecord) UnmarshalBinary(b []byte) error {
 	*v = GenerationRecord{}

@@ -40,7 +40,7 @@ func RevokedHomeserver(homeserver string, record []byte) (revocation.Revocation,
 	return r, nil
 }
 
-// setEnd sets how the latest revocation of the record ended sessions.
+// setEnd sets the end of r to that of the record's latest revocation.
 func (v *GenerationRecord) setEnd(r *revocation.Revocation) {
 	if v.Generation == 0 {
 		return
@@ -49,8 +49,8 @@ func (v *GenerationRecord) setEnd(r *revocation.Revocation) {
 	r.Soft, r.Cause, r.Code = end.Soft, end.Cause, end.Code
 }
 
-// KeepUntil returns the Keep of a revocation whose record expires at a time; zero
-// is never.
+// KeepUntil returns the Keep of a revocation whose record expires at a time; the
+// zero time is never.
 func KeepUntil(expires time.Time) int64 {
 	if expires.IsZero() {
 		return 0

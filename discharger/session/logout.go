@@ -5,9 +5,9 @@ import (
 	"github.com/discharger/discharger/discharger/revocation"
 )
 
-// stepLogout asks for what a refresh would ask for. Of a session that lives, the
-// token may also be the one before the confirmed one, so that a client can log
-// out whose last reply was lost; for all of the user's sessions it may not.
+// stepLogout returns the outcome of a logout, which requires the same as a refresh.
+// For a live session the token before the confirmed one is good as well, so that a
+// client can log out after a lost reply; not for a logout of all sessions.
 func stepLogout(s State, e *Event, l Limits) Outcome {
 	c, r := e.Condition, s.Session
 	fresh := inWindow(e, l)
@@ -19,7 +19,7 @@ func stepLogout(s State, e *Event, l Limits) Outcome {
 	if r == nil {
 		end, mark := covered(s, c, c.Minted)
 		switch {
-		case mark > 0: // everything is revoked already, this session with it
+		case mark > 0: // the session is revoked already
 			o.End = end
 		case e.Kind == EventLogoutAll:
 			if o := stepUnknown(s, e, l); o.Reason != "" || o.NotYet || o.NeedsTime || o.NeedsDevice {
@@ -33,8 +33,7 @@ func stepLogout(s State, e *Event, l Limits) Outcome {
 	}
 	if end, is := s.Ended(); is {
 		if e.Kind == EventLogoutAll && r.Over() {
-			// A session that is over does not speak for the user's others.
-			return over(end)
+			return over(end) // an ended session cannot end the user's others
 		}
 		o.End = end
 		return o

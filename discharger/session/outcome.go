@@ -6,67 +6,56 @@ import (
 	"github.com/discharger/discharger/policy"
 )
 
-// Outcome is the result of Step: what to answer, and what to store first.
+// Outcome is the result of Step: the answer, and the records to store before it.
 type Outcome struct {
-	// Reason is empty if the request is in order: a discharge may be issued,
-	// or the logout took effect (perhaps earlier).
+	// Reason is the refusal; empty: a discharge may be issued, or the logout took
+	// effect, now or earlier.
 	Reason Reason
 
 	// Ended is set with Reason if the session is over. Without it the refusal is
-	// about the request, and the session is as it was. End is how the session
-	// ended, or with NextUser how all of the user's did.
+	// about the request, and the session is unchanged. End is the end of the session,
+	// or with NextUser of all of the user's.
 	Ended bool
 	End   revocation.End
 
-	// NotYet is set instead of Reason when nothing can be decided: the caveat
-	// or a mark comes from the future, so one of two clocks is wrong.
+	// NotYet is set instead of Reason if the request is undecided: the caveat or a
+	// mark is from the future, so one of two clocks is wrong.
 	NotYet     bool
-	FutureMark int64 // with NotYet: the mark, Unix ms; 0: it is the caveat
+	FutureMark int64 // with NotYet: the mark, Unix ms; 0: the caveat is from the future
 
-	// NeedsTime and NeedsDevice are set instead of all else when State.Now or
-	// State.OnDevice is missing: few requests need them.
+	// NeedsTime and NeedsDevice are set instead of all else if State.Now or
+	// State.OnDevice is required and missing: few requests need them.
 	NeedsTime, NeedsDevice bool
 
 	Action policy.Action
 	Replay policy.Replay
 
-	// Session is the record as it stood, or would stand at activation; what
-	// a policy sees. Nil if there is nothing to see.
+	// Session is the record for the policy: the stored one, or at activation the
+	// new one; nil: none.
 	Session *Record
 
-	// Next is the record to store; nil: leave what is there. NextUser and
-	// NextDevice likewise.
+	// Next, NextUser and NextDevice are the records to store; nil: unchanged.
 	Next       *Record
 	NextUser   *GenerationRecord
 	NextDevice *DeviceRecord
 
-	// Replaces holds the sessions that an activation ends.
-	Replaces []caveat.SessionID
+	Replaces []caveat.SessionID // sessions that an activation ends
 
-	// Touch is set when Next only notes that the session was used, which
-	// the answer does not depend on.
-	Touch bool
+	Touch bool   // Next only updates the last use, and may be dropped
+	Issue *Token // mode rotate: the refresh token to issue, with the discharge's epoch
+	Ends  int64  // when the session ends by its limits, Unix ms; 0: never
 
-	// Issue is the refresh token to hand out, in mode rotate. Its epoch is
-	// also the discharge's.
-	Issue *Token
-
-	// Ends is when the session ends whatever happens; 0: no such time.
-	Ends int64
-
-	// LostWrite is set when a token from the future shows that the store
-	// has lost what this service once wrote.
-	LostWrite bool
+	LostWrite bool // the token is newer than the record: the store lost a write
 }
 
 // Revokes reports whether the outcome ends the session.
 func (o *Outcome) Revokes() bool { return o.Next != nil && o.Next.Over() || o.NextUser != nil }
 
-// refuse is the outcome for a request that is refused while the session is as
-// it was.
+// refuse returns the outcome that refuses a request and leaves the session
+// unchanged.
 func refuse(r Reason) Outcome { return Outcome{Reason: r} }
 
-// over is the outcome for a session that has ended.
+// over returns the outcome for a session that has ended.
 func over(e revocation.End) Outcome { return Outcome{Reason: ReasonOf(e), Ended: true, End: e} }
 
 // ended returns the outcome that ends its session.
@@ -76,24 +65,24 @@ func (o Outcome) ended(end revocation.End) Outcome {
 	return o
 }
 
-// Reason says why something was refused. Its text is part of the wire contract.
+// Reason is the reason of a refusal. Its text is part of the wire contract.
 type Reason string
 
 // The reasons for a refusal by the core.
 const (
-	ReasonSessionEnded       Reason = "session_ended"       // logged out or revoked; or there is no record of it
+	ReasonSessionEnded       Reason = "session_ended"       // logged out, revoked or forgotten
 	ReasonSessionExpired     Reason = "session_expired"     // too old, or idle for too long
 	ReasonSessionLost        Reason = "session_lost"        // the store lost its data since
 	ReasonReplaced           Reason = "replaced"            // a newer login on the same device
 	ReasonTokenRequired      Reason = "token_required"      // mode rotate, and no refresh token was presented
-	ReasonTokenInvalid       Reason = "token_invalid"       // the refresh token is not ours, or may not be used here and now
-	ReasonTokenSuperseded    Reason = "token_superseded"    // a newer refresh token is in use already; fork and stale
-	ReasonTokenReused        Reason = "token_reused"        // two parties hold one token: the session was ended
+	ReasonTokenInvalid       Reason = "token_invalid"       // the refresh token is of another service or session, or restricted
+	ReasonTokenSuperseded    Reason = "token_superseded"    // a newer refresh token is in use; fork and stale
+	ReasonTokenReused        Reason = "token_reused"        // two parties hold one token: the session has ended
 	ReasonHomeserverRequired Reason = "homeserver_required" // only the session's homeserver may do this
 	ReasonPolicy             Reason = "policy"              // unless the policy gives another one
 )
 
-// reasonOf returns the reason of refusals because of an end.
+// ReasonOf returns the reason of refusals after an end.
 func ReasonOf(e revocation.End) Reason {
 	switch e.Cause {
 	case revocation.CauseReuse:

@@ -7,9 +7,9 @@ import (
 	"github.com/discharger/discharger/discharger/revocation"
 )
 
-// Expires is when the store may forget a record of this session: when it has
-// ended by itself, but not while its caveat could still activate it again.
-// A hard end is remembered for Limits.Remember. Zero means never.
+// Expires returns when the store may forget a record of this session: when its
+// limits have ended it, but not while its caveat could activate it again. A hard end
+// is kept for Limits.Remember. Zero means never.
 func Expires(r *Record, c *caveat.Condition, l Limits) time.Time {
 	keep := c.Minted + (l.Activation + l.Skew + TombstoneSlack).Milliseconds()
 	if r.Over() {
@@ -31,7 +31,8 @@ func Expires(r *Record, c *caveat.Condition, l Limits) time.Time {
 	return time.UnixMilli(max(keep, ends))
 }
 
-// Ended returns how a session with a record ended, if that was decided.
+// Ended returns the end of a session with a record: its tombstone's, or that of the
+// first revocation of all sessions after its activation.
 func (s State) Ended() (revocation.End, bool) {
 	r := s.Session
 	if r.Over() {
@@ -53,13 +54,14 @@ func (s State) Ended() (revocation.End, bool) {
 	return first, found
 }
 
-// endsNow returns how a live session ends at this moment, if it does.
+// endsNow returns the end of a live session whose time is up or whose device has a
+// newer session.
 func endsNow(s State, e *Event, l Limits) (revocation.End, bool) {
 	c, r := e.Condition, s.Session
 	if ends := endsAt(c, l); ends > 0 && e.Now >= ends || r.Idle(e.Now, l) {
 		return revocation.End{Soft: true, Cause: revocation.CauseExpired, At: e.Now}, true
 	}
-	// Sessions that an earlier version activated since are not recorded there.
+	// Earlier versions did not set Current at an activation.
 	d := &s.Device
 	if d.Current != (caveat.SessionID{}) && d.Current != c.Session && r.Device == c.Device && r.Created < d.Since {
 		return revocation.End{Soft: true, Cause: revocation.CauseReplaced, At: e.Now}, true
@@ -67,9 +69,8 @@ func endsNow(s State, e *Event, l Limits) (revocation.End, bool) {
 	return revocation.End{}, false
 }
 
-// covered returns the end and the time of the oldest mark that covers a session
-// without a record, which lived at a time no earlier than since; 0: there is
-// none.
+// covered returns the oldest mark that covers a session without a record, which
+// lived at the time since, and the session's end; 0: none.
 func covered(s State, c *caveat.Condition, since int64) (end revocation.End, mark int64) {
 	consider := func(at int64, by revocation.End) {
 		if mark == 0 || by.At < end.At {
@@ -88,7 +89,7 @@ func covered(s State, c *caveat.Condition, since int64) (end revocation.End, mar
 	return end, mark
 }
 
-// Idle reports whether the session has gone without a discharge for too long.
+// Idle reports whether the session's last discharge is longer ago than Limits.Idle.
 func (r *Record) Idle(now int64, l Limits) bool {
 	return l.Idle > 0 && now >= r.LastUsed+l.Idle.Milliseconds()
 }
@@ -97,11 +98,10 @@ func inWindow(e *Event, l Limits) bool {
 	return within(e.Condition.Minted, e.Now, l.Activation)
 }
 
-// within reports whether now is no later than d after t. A clock set back
-// does not make it false.
+// within reports whether now is no later than d after t; also if it is before t.
 func within(t, now int64, d time.Duration) bool { return now-t <= d.Milliseconds() }
 
-// endsAt is when the session ends whatever happens; 0: no such time.
+// endsAt returns when the session ends at the latest; 0: never.
 func endsAt(c *caveat.Condition, l Limits) int64 {
 	ends := c.Expires
 	if l.Absolute > 0 {

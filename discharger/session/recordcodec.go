@@ -11,22 +11,19 @@ import (
 	"github.com/discharger/discharger/discharger/revocation"
 )
 
-// The stored form of a record. The first byte names format and kind, so that
-// another format can be told apart:
+// The stored form of a record. The first byte is the format:
 //
 //	0x1m  live, m = mode        flags(1) created(u32 s) [userGen homeserverGen] device [policy]
 //	                            first(party) [last(party)] [labels]
 //	                            mode rotate: epoch [nonce(6)] confirmedAt(ms since created)
 //	                                         [successor: nonce(6) issuedAt(ms since confirmed) tag(4)]
 //	                            lastUsed(signed, s since issuedAt, else confirmedAt, else created)
-//	0x20  ended, by an earlier version: softly       endedAt(s) epoch
+//	0x20  ended softly, by an earlier version        endedAt(s) epoch
 //	0x21  ended                 end(as in appendEnd) endedAt(s) epoch device
 //
-// A party is an address and the name of a client; earlier versions stored the first
-// 40 bytes of the User-Agent as that name.
-//
-// Integers without a width are varints, unsigned unless it says so; strings, and addresses of
-// 0, 4 or 16 bytes, carry their length first.
+// A party is an address and the name of a client, for which earlier versions stored
+// the first 40 bytes of the User-Agent. Integers without a width are varints, unsigned
+// unless marked. Strings, and addresses of 0, 4 or 16 bytes, follow their length.
 const (
 	kindLive     = 0x10
 	kindEndedOld = 0x20
@@ -41,7 +38,7 @@ const (
 	flagsKnown = 1<<5 - 1
 )
 
-// maxRecord bounds a stored record: labels are the only large part.
+// maxRecord bounds a stored record, in bytes; only labels can be large.
 const maxRecord = 16 << 10
 
 var errRecord = errors.New("corrupt session record")

@@ -7,10 +7,11 @@ import (
 	"github.com/discharger/discharger/policy"
 )
 
-// rotate finds the presented token in the history of a live session.
+// rotate sets the outcome for the token presented in a live session; without one,
+// Step has allowed epoch 0.
 func rotate(o *Outcome, e *Event, l Limits) {
 	r := o.Session
-	t := Token{} // epoch 0: nothing was presented, and Step has allowed that
+	t := Token{}
 	if e.Token != nil {
 		t = *e.Token
 	}
@@ -18,7 +19,7 @@ func rotate(o *Outcome, e *Event, l Limits) {
 	same := e.by(r.Last)
 	switch {
 	case t == Token{Epoch: conf.Epoch, Nonce: conf.Nonce} && exchangeable(succ, same, e.Now):
-		if succ == nil { // by an earlier version, which forgot the token before after a report
+		if succ == nil { // a report to an earlier version dropped the successor
 			o.succeed(e, conf)
 			return
 		}
@@ -31,9 +32,9 @@ func rotate(o *Outcome, e *Event, l Limits) {
 		o.succeed(e, conf)
 
 	case t.Epoch > conf.Epoch:
-		// Of the next epoch, it is an unused successor. If it is of a later
-		// one, or newer than any in the record, the store went back in time:
-		// only this service can have made it, so its holder is believed.
+		// A token of the next epoch is an unused successor. If it is of a later epoch,
+		// or newer than any in the record, the store lost a write: the token was signed
+		// here, so it is accepted.
 		issued := t.Nonce.issued(r.Created, e.Now+l.Skew.Milliseconds())
 		o.LostWrite = t.Epoch > conf.Epoch+1 || succ == nil || t.Nonce != succ.Nonce && issued > succ.IssuedAt
 		at := max(e.Now, conf.At)
@@ -51,15 +52,14 @@ func rotate(o *Outcome, e *Event, l Limits) {
 	}
 }
 
-// unused reports whether no refresh token of the session has been used yet.
+// unused reports whether no refresh token of the session has been used.
 func (r *Record) unused() bool {
 	return r.Confirmed.Epoch == 0 && (r.Successor == nil || r.Successor.Reported == 0)
 }
 
-// exchangeable reports whether the confirmed token can be exchanged. Once its
-// successor was reported as used, the party of the last use has that one. Another
-// party may be the same client on its other network, whose request was under way;
-// what it is handed is a new successor, which was not reported.
+// exchangeable reports whether the confirmed token can be exchanged. After a report
+// that its successor is in use, the party of the last use has the successor. Another
+// party may be the same client on its other network, whose request was under way.
 func exchangeable(s *Successor, same bool, now int64) bool {
 	switch {
 	case s == nil || s.Reported == 0:
@@ -70,7 +70,7 @@ func exchangeable(s *Successor, same bool, now int64) bool {
 	return within(max(s.Reported, s.IssuedAt), now, reportSlack)
 }
 
-// replayKind returns what a token is that was replaced.
+// replayKind returns the kind of a replaced token.
 func replayKind(t Token, conf Confirmed) policy.Replay {
 	if t.Epoch == conf.Epoch && t.Nonce != conf.Nonce {
 		return policy.ReplayFork
@@ -78,7 +78,7 @@ func replayKind(t Token, conf Confirmed) policy.Replay {
 	return policy.ReplayStale
 }
 
-// succeed confirms c and makes it another successor.
+// succeed confirms c and issues another successor of it.
 func (o *Outcome) succeed(e *Event, c Confirmed) {
 	next := o.Session.used(e)
 	issued := max(e.Now, c.At)
@@ -96,9 +96,8 @@ func (o *Outcome) succeed(e *Event, c Confirmed) {
 	o.Issue = &Token{Epoch: c.Epoch + 1, Nonce: next.Successor.Nonce}
 }
 
-// Seen takes a homeserver's report that it saw a discharge of this epoch in use:
-// the client has what it was sent. The returned record is to be stored; nil:
-// there is nothing new in it.
+// Seen returns the record to store after a homeserver's report that a discharge of
+// this epoch is in use, so that its refresh token has arrived; nil: unchanged.
 func Seen(s State, epoch uint64, now int64) *Record {
 	r := s.Session
 	if r == nil || r.Successor == nil || r.Successor.Reported > 0 || epoch != r.Confirmed.Epoch+1 {

@@ -6,7 +6,7 @@ import (
 	"github.com/discharger/discharger/policy"
 )
 
-// Step decides about one event.
+// Step returns the outcome of one event.
 func Step(s State, e *Event, l Limits) Outcome {
 	c := e.Condition
 	if c.Minted > e.Now+l.Skew.Milliseconds() {
@@ -15,7 +15,7 @@ func Step(s State, e *Event, l Limits) Outcome {
 	if c.Mode == caveat.ModeHeld && !e.ByHomeserver {
 		return refuse(ReasonHomeserverRequired)
 	}
-	if e.Retired { // it cannot be verified any more, so it shows nothing but how the session ended
+	if e.Retired { // an unverifiable token ends nothing that is not over
 		if s.Session != nil {
 			if end, is := s.Ended(); is {
 				return over(end)
@@ -23,8 +23,8 @@ func Step(s State, e *Event, l Limits) Outcome {
 		}
 		return over(revocation.End{Soft: true, Cause: revocation.CauseRevoked, At: e.Now})
 	}
-	// Neither the caveat of a session alone nor, in mode open, anything its
-	// holder has reaches other sessions of the user.
+	// The caveat alone gives no access to the user's other sessions, and in mode
+	// open the client has nothing else.
 	if e.Kind == EventOwn || e.Kind == EventLogoutAll {
 		switch {
 		case c.Mode == caveat.ModeRotate && e.Token == nil:
@@ -42,8 +42,8 @@ func Step(s State, e *Event, l Limits) Outcome {
 
 func stepDischarge(s State, e *Event, l Limits) Outcome {
 	c, r := e.Condition, s.Session
-	// The caveat alone of a rotating session shows nothing more than that a
-	// token is needed, whatever became of the session.
+	// The holder of the caveat alone learns only that a token is required, also
+	// after the session's end.
 	if c.Mode == caveat.ModeRotate && e.Token == nil &&
 		!(inWindow(e, l) && (r == nil || !r.Over() && r.unused())) {
 		return refuse(ReasonTokenRequired)
@@ -54,8 +54,8 @@ func stepDischarge(s State, e *Event, l Limits) Outcome {
 	if end, is := s.Ended(); is {
 		return over(end)
 	}
-	// A second macaroon of one session in another mode would be a way around
-	// the first one's.
+	// A second macaroon of the session, minted in another mode, must not bypass the
+	// mode of the first.
 	if r.Mode != c.Mode {
 		return refuse(ReasonTokenInvalid)
 	}
@@ -73,17 +73,15 @@ func stepDischarge(s State, e *Event, l Limits) Outcome {
 	return o
 }
 
-// stepUnknown decides about a session without a record: it may be activated
+// stepUnknown returns the outcome for a session without a record: it is activated
 // now, or its activation was lost, or it is over and forgotten.
 func stepUnknown(s State, e *Event, l Limits) Outcome {
 	c := e.Condition
-	// A token was issued at a time, and the session lived then; otherwise it
-	// is as old as its caveat.
-	since := c.Minted
+	since := c.Minted // the session lived then, and when its token was issued
 	if e.Token != nil {
 		since = e.Token.Nonce.issued(c.Minted-l.Skew.Milliseconds(), e.Now+l.Skew.Milliseconds())
 	}
-	if since == 0 { // a token of an earlier version, which has no time
+	if since == 0 { // a token of an earlier version, without a time
 		return over(revocation.End{Soft: true, Cause: revocation.CauseRevoked, At: c.Minted})
 	}
 	if end, mark := covered(s, c, since); mark > 0 {
@@ -111,8 +109,8 @@ func stepUnknown(s State, e *Event, l Limits) Outcome {
 	if e.Token == nil {
 		return activate(s, e, ends)
 	}
-	// The activation was lost. It is made again, but takes no device over, nor
-	// follows one that took the device since.
+	// The activation was lost, and is repeated, unless another session is active on
+	// the device.
 	if d := s.Device; d.Current != c.Session && (len(s.OnDevice) > 0 || d.Current != (caveat.SessionID{}) && d.Since+1000 > since) {
 		return over(revocation.End{Soft: true, Cause: revocation.CauseReplaced, At: max(d.Since, c.Minted)})
 	}
@@ -126,8 +124,8 @@ func stepUnknown(s State, e *Event, l Limits) Outcome {
 	return o
 }
 
-// activate makes the record of a session at its first discharge, and makes the
-// session its device's current one.
+// activate creates the record of a session at its first discharge, and makes the
+// session the current one of its device.
 func activate(s State, e *Event, ends int64) Outcome {
 	c := e.Condition
 	r := &Record{

@@ -7,15 +7,15 @@ import (
 	"github.com/discharger/discharger/discharger/clientname"
 )
 
-// Token is what a refresh token says about itself.
+// Token is the content of a refresh token.
 type Token struct {
 	Epoch uint64
 	Nonce Nonce
 }
 
-// Nonce tells apart refresh tokens of one epoch: when the token was issued, in
-// Unix milliseconds, big-endian. In a session it strictly increases. Tokens of
-// earlier versions have random bytes there.
+// Nonce distinguishes refresh tokens of one epoch: the time of issue, Unix ms,
+// big-endian. In a session it strictly increases. Tokens of earlier versions have
+// random bytes.
 type Nonce [6]byte
 
 // nonceAt returns the nonce of a token issued at a time in Unix ms.
@@ -26,8 +26,8 @@ func nonceAt(ms int64) (n Nonce) {
 	return n
 }
 
-// issued returns when a token was issued, in Unix ms; 0 if that is not within
-// the bounds, since the bytes are random.
+// issued returns the time of issue, Unix ms; 0: it is not within the bounds, so the
+// bytes are random.
 func (n Nonce) issued(from, to int64) int64 {
 	var b [8]byte
 	copy(b[2:], n[:])
@@ -41,29 +41,29 @@ func (n Nonce) issued(from, to int64) int64 {
 type Confirmed struct {
 	Epoch uint64
 	Nonce Nonce // zero in epoch 0
-	At    int64 // when it was first seen to have arrived
+	At    int64 // of its first use, or of the report
 }
 
-// Successor is the newest refresh token that was handed out in exchange for
-// the confirmed one. Its epoch is one higher.
+// Successor is the newest refresh token that was issued for the confirmed one. Its
+// epoch is one higher.
 type Successor struct {
 	Nonce    Nonce
 	IssuedAt int64
 	Tag      RequestTag // of the request that it answered; zero with Reported
 
-	// Reported is when a discharge of its epoch was first seen in use, kept to
-	// whole seconds after the confirmed token was; 0: it was not.
+	// Reported is the time of the first report that a discharge of its epoch is in
+	// use, in whole seconds after Confirmed.At; 0: none.
 	Reported int64
 }
 
-// RequestTag is a digest of a client's request-id; zero if it sent none. The
-// lowest bit of its first byte is set otherwise.
+// RequestTag is a digest of a client's request id, with the lowest bit of the first
+// byte set; zero: the request has none.
+//
+// The stored form has no field for Successor.Reported: it takes the place of the tag,
+// with that bit clear. Earlier versions read it as a tag that no request has.
 type RequestTag [4]byte
 
-// The stored form has no room of its own for Successor.Reported: earlier
-// versions read it as the tag of a request that never comes again.
-
-// report notes that a discharge of the successor was seen in use.
+// report records that a discharge of the successor is in use.
 func (s *Successor) report(now int64, c Confirmed) {
 	s.Reported, s.Tag = c.At+min(max(now-c.At, 0)/1000, 1<<24-1)*1000, RequestTag{}
 }
@@ -77,7 +77,7 @@ func (s *Successor) tag(c Confirmed) RequestTag {
 	return RequestTag{reportedTag, byte(after >> 16), byte(after >> 8), byte(after)}
 }
 
-// setTag reads what tag returned.
+// setTag sets the fields from the stored tag.
 func (s *Successor) setTag(t RequestTag, c Confirmed) {
 	if t[0] != reportedTag {
 		s.Tag = t
@@ -88,31 +88,31 @@ func (s *Successor) setTag(t RequestTag, c Confirmed) {
 
 const reportedTag = 0x02
 
-// Party is who presented a request: address and client. In a [discharger.Request], Client is
-// the User-Agent. Everywhere else it is the name that package clientname makes of
-// it, or in a record of an earlier version the beginning of the User-Agent.
+// Party is the sender of a request. Client is the User-Agent in a request to the
+// service, and otherwise its name from package clientname, or in a record of an
+// earlier version the beginning of the User-Agent.
 type Party struct {
 	Addr   netip.Addr
 	Client string
 }
 
-// MaxClient is how many bytes a client's name has in a record, at most.
+// MaxClient bounds a client's name in a record, in bytes.
 const MaxClient = clientname.Max
 
-// cut returns the party as a record keeps it.
+// cut returns the party in the form of a record.
 func (p Party) cut() Party {
 	p.Addr = p.Addr.Unmap().WithZone("")
 	p.Client = clientname.Cut(p.Client, MaxClient)
 	return p
 }
 
-// shown returns the party of a record as people read it.
+// Shown returns the party of a record with a current client name.
 func (p Party) Shown() Party {
 	p.Client = clientname.Stored(p.Client)
 	return p
 }
 
-// by reports whether a party looks like the event's.
+// by reports whether the event is from a party.
 func (e *Event) by(p Party) bool {
 	if p.Client != e.From.Client && clientname.Was(p.Client, e.Agent) {
 		p.Client = e.From.Client // stored by an earlier version
@@ -120,9 +120,8 @@ func (e *Event) by(p Party) bool {
 	return p.same(e.From.cut())
 }
 
-// same reports whether two parties look like one: the same client from the
-// same IPv4 address or IPv6 /64, within which hosts change their address by
-// themselves.
+// same reports whether two parties are taken for one: the same client name, and the
+// same IPv4 address or IPv6 /64, within which hosts change their address themselves.
 func (p Party) same(q Party) bool {
 	if p.Client != q.Client || p.Addr.Is4() != q.Addr.Is4() || p.Addr.IsValid() != q.Addr.IsValid() {
 		return false

@@ -20,42 +20,41 @@ const (
 	kinds
 )
 
-// moves is how often a kind changes its network, per refresh.
+// moves is the probability that a kind changes its network before a refresh.
 var moves = [kinds]float64{Tabs: 0.01, App: 0.05, Ahead: 0.03, Bot: 0.001, Phone: 0.2}
 
-// Situation names the circumstances in which a client without a thief was thrown
-// out.
+// Situation is the circumstances in which a client without a thief lost its session.
 type Situation string
 
 // The situations.
 const (
-	// SleptCopy: an app was suspended in the middle of a refresh, others refreshed
-	// twice meanwhile, and it repeats its request when it wakes.
+	// SleptCopy: an app was suspended in the middle of a refresh, another agent
+	// refreshed twice meanwhile, and the app repeats its request when it wakes.
 	SleptCopy Situation = "a copy that slept over two refreshes and woke elsewhere"
 	// LostActivation: the store lost the session's first seconds, and the client
-	// came back when it could not be activated any more.
+	// came back after the activation window.
 	LostActivation Situation = "the store lost the activation, and the client came back after the window"
-	// Unnamed is anything else.
+	// Unnamed: another situation.
 	Unnamed Situation = "other"
 )
 
-// client is an honest client with all its parts.
+// client is an honest client.
 type client struct {
 	w       *world
 	kind    Kind
 	addrs   [2]netip.Addr // IPv4 and IPv6
 	agents  []*agent
 	token   session.Token // in the storage that the agents share
-	due     int64         // when the discharge in the storage runs out
-	locked  int64         // until when an agent of an app has the storage for itself
+	due     int64         // when the discharge in the storage expires
+	locked  int64         // when an agent's lock on the storage of an app expires
 	tags    uint32
 	started int   // refreshes
-	done    int   // of these, those that were granted
-	slept   *bool // attempt.slept of the request that the first end was an answer to
+	done    int   // refreshes that were granted
+	slept   *bool // attempt.slept of the request that ended the session
 	out     Situation
 }
 
-// agent is a part of a client that refreshes: a tab, an app, an extension.
+// agent is a part of a client that refreshes by itself: a tab, an app, an extension.
 type agent struct {
 	c      *client
 	name   string
@@ -124,7 +123,7 @@ func (a *agent) next() {
 	})
 }
 
-// awake is an app's life: in use for minutes, suspended for hours.
+// awake runs an app: in use for minutes, then suspended for hours.
 func (a *agent) awake() {
 	w := a.c.w
 	a.asleep = false
@@ -138,7 +137,7 @@ func (a *agent) awake() {
 		w.after(t-w.now, a.ifDue)
 	}
 	w.after(sleeps-w.now, func() {
-		if a.busy { // it is given a moment to finish
+		if a.busy { // the system lets it finish for some seconds
 			w.after(25*second, a.sleep)
 			return
 		}
@@ -146,7 +145,7 @@ func (a *agent) awake() {
 	})
 }
 
-// sleep suspends an app, in the middle of a request too.
+// sleep suspends an app, possibly in the middle of a request.
 func (a *agent) sleep() {
 	w := a.c.w
 	a.asleep = true
@@ -158,7 +157,7 @@ func (a *agent) sleep() {
 	})
 }
 
-// push is an extension's life: it looks for messages when there is a push.
+// push runs an extension, which is active when there is a push.
 func (a *agent) push() {
 	a.ifDue()
 	a.c.w.after(a.c.w.between(second, 20*minute), a.push)
@@ -184,9 +183,9 @@ func (c *client) tag() (t session.RequestTag) {
 type attempt struct {
 	token session.Token
 	tag   session.RequestTag
-	n     int  // attempts before it
+	n     int  // number of attempts before
 	slept bool // the agent slept since it read the token
-	over  bool // it was answered, or timed out
+	over  bool // answered or timed out
 }
 
 // refresh starts a refresh with the token in the storage.
@@ -195,7 +194,7 @@ func (a *agent) refresh() {
 	if a.busy || c.out != "" {
 		return
 	}
-	if c.kind == App { // one of them refreshes at a time; the lock expires
+	if c.kind == App { // its agents take a lock, which expires
 		if w.now < c.locked {
 			w.after(second, a.ifDue)
 			return
@@ -217,7 +216,7 @@ func (a *agent) from() session.Party {
 	return session.Party{Addr: addr, Client: a.name}
 }
 
-// try sends a request. It is repeated when there is no answer in time.
+// try sends a request, and repeats it if there is no answer in time.
 func (a *agent) try(at *attempt) {
 	w := a.c.w
 	a.busy = true
@@ -240,12 +239,12 @@ func (a *agent) awakened(at *attempt, f func()) {
 	})
 }
 
-// arrive has the server answer, and the answer go back.
+// arrive lets the server answer a request, and sends the reply.
 func (a *agent) arrive(at *attempt, from session.Party) {
 	w := a.c.w
 	ans := w.present(at.token, from, at.tag)
-	if w.heard != nil {
-		w.heard(ans)
+	if w.answered != nil {
+		w.answered(ans)
 	}
 	if ans.Ended && a.c.slept == nil {
 		a.c.slept = &at.slept
@@ -260,7 +259,7 @@ func (a *agent) arrive(at *attempt, from session.Party) {
 	w.after(back, func() { a.reply(at, ans) })
 }
 
-// repeat sends the request again, or gives up until the next time.
+// repeat sends the request again, or gives up until the next refresh.
 func (a *agent) repeat(at *attempt) {
 	w := a.c.w
 	if at.over || a.c.out != "" {
@@ -276,7 +275,7 @@ func (a *agent) repeat(at *attempt) {
 	if w.chance(0.25) {
 		again.tag = a.c.tag()
 	}
-	if at.slept { // most HTTP libraries give up after so long, and the app starts over
+	if at.slept { // most HTTP libraries have timed out, and the app starts over
 		if w.chance(0.25) {
 			a.try(again)
 			return
@@ -288,7 +287,7 @@ func (a *agent) repeat(at *attempt) {
 	w.after(w.between(second, 5*second), func() { a.awakened(again, func() { a.try(again) }) })
 }
 
-// again reads the storage and refreshes, unless another agent did.
+// again reads the storage and refreshes, unless another agent has refreshed.
 func (a *agent) again() {
 	c := a.c
 	switch {
@@ -303,7 +302,7 @@ func (a *agent) again() {
 	}
 }
 
-// reply processes an answer that arrived.
+// reply processes a reply of the server.
 func (a *agent) reply(at *attempt, ans Answer) {
 	c, w := a.c, a.c.w
 	if at.over || a.asleep || c.out != "" { // the request was given up
@@ -323,7 +322,7 @@ func (a *agent) reply(at *attempt, ans Answer) {
 		} else if c.kind != App {
 			a.next()
 		}
-	case !ans.Ended && c.token != at.token: // another agent has refreshed: the storage has its token
+	case !ans.Ended && c.token != at.token: // another agent has refreshed
 		a.again()
 	default:
 		switch {

@@ -7,10 +7,8 @@ import (
 	"github.com/discharger/discharger/discharger/session"
 )
 
-// The rules of others, as their documentation and sources give them. Tokens of
-// theirs are rows of a table; Epoch and Nonce together are the number of one.
-
-// Others returns the rules of other servers, and the simple ones.
+// Others returns the rules of other servers according to their documentation and
+// sources, and some simple rules.
 func Others() []Rules {
 	rows := func(name string, c chain) Rules {
 		return Rules{name, func() Server {
@@ -22,12 +20,12 @@ func Others() []Rules {
 	return []Rules{
 		{"discharger f75465c", func() Server { return &earlier{reports: true} }},
 		{"discharger f75465c, no reports", func() Server { return &earlier{} }},
-		// Until the new access token was used, the old refresh token gives another
-		// one, and the one before is revoked. Later it is refused.
+		// Until the new access token is used, the old refresh token can be exchanged
+		// again, which revokes the successor before. Later it is refused.
 		rows("MAS", chain{lostReply: untilUsed, replaces: true}),
-		// The same, but the one before stays good.
+		// The same, but the successor before stays valid.
 		rows("Synapse, legacy login", chain{lostReply: untilUsed}),
-		// For 15 s after the exchange, the old token gives another one. Later it
+		// For 15 s after the exchange, the old token can be exchanged again. Later it
 		// ends the session.
 		rows("tuwunel", chain{lostReply: 15 * second, ends: true}),
 		// The old token is deleted at once.
@@ -38,27 +36,27 @@ func Others() []Rules {
 	}
 }
 
-// untilUsed as chain.lostReply: a token can be exchanged again until its successor
-// was used.
+// untilUsed is the chain.lostReply with which a token can be exchanged again until
+// its successor is used.
 const untilUsed = -1
 
-// chain is a session at a server that keeps every token, and exchanges each once.
+// chain is a session at a server that stores every token, and exchanges each once.
 type chain struct {
-	lostReply int64 // ms, or untilUsed
+	lostReply int64 // how long a token can be exchanged again, ms, or untilUsed
 	replaces  bool  // exchanged again: the successor before is revoked
-	ends      bool  // a token that is exchanged once too often ends the session
+	ends      bool  // a reused token ends the session
 
 	rows   map[uint64]row
-	issued *uint64 // the number of the last token; a failover does not make it come again
+	issued *uint64 // the number of the last token, which a failover does not reset
 	first  uint64
 	ended  bool
 }
 
 // row is one token.
 type row struct {
-	next    uint64 // the token it was exchanged for; 0: none yet
-	at      int64  // when
-	used    bool   // the access token that came with it was used
+	next    uint64 // its successor; 0: none
+	at      int64  // of the exchange
+	used    bool   // the access token issued with it was used
 	revoked bool
 }
 
@@ -72,11 +70,11 @@ func (c *chain) issue() Answer {
 	return Answer{Token: session.Token{Epoch: n}}
 }
 
-// maxRows is more than a sleeping client of these tests falls behind.
+// maxRows is more than a sleeping client falls behind.
 const maxRows = 64
 
 func (c *chain) Present(t session.Token, r Request) Answer {
-	if t == (session.Token{}) { // the login itself is not what these tests are about
+	if t == (session.Token{}) { // login, repeatable
 		if _, ok := c.rows[c.first]; !ok {
 			a := c.issue()
 			c.first = number(a.Token)
@@ -88,7 +86,7 @@ func (c *chain) Present(t session.Token, r Request) Answer {
 	switch {
 	case c.ended:
 		return Answer{Ended: true, Hard: true}
-	case !known: // nothing tells whose it was
+	case !known: // of an unknown session
 		return Answer{}
 	case old.revoked:
 		return c.reused()
@@ -141,9 +139,10 @@ func (fixed) Present(session.Token, Request) Answer {
 func (fixed) Use(session.Token, int64) {}
 func (fixed) Save() func()             { return func() {} }
 
-// earlier is a session under the rules that this service had before: the same
-// successor within 10 s or for the same request, to anyone; a later retry kills
-// the successor before; older tokens end the session, from the same party too.
+// earlier is a session under the rules of this service before November 2026: the
+// same successor within 10 s or for the same request, to any party; a later retry
+// revokes the successor before; older tokens end the session, from the same party
+// too.
 type earlier struct {
 	epoch, nonce uint64 // confirmed
 	at           int64
@@ -185,7 +184,7 @@ func (s *earlier) Present(t session.Token, r Request) Answer {
 	return Answer{Token: session.Token{Epoch: s.epoch + 1, Nonce: numbered(s.succ)}}
 }
 
-// draw returns a number that no token has, after a failover neither.
+// draw returns a number that no token has, even after a failover.
 func (s *earlier) draw(r Request) uint64 { return uint64(r.Now-start)<<8&(1<<48-1) | s.nonces&0xff }
 
 func (s *earlier) Use(t session.Token, now int64) {
@@ -199,7 +198,7 @@ func (s *earlier) Save() func() {
 	return func() { *s = old }
 }
 
-// numbered returns the nonce with a number, which has 48 bits.
+// numbered returns the nonce of a number of 48 bits.
 func numbered(n uint64) session.Nonce {
 	return session.Nonce(binary.BigEndian.AppendUint64(nil, n)[2:])
 }

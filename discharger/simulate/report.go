@@ -9,13 +9,13 @@ import (
 // Honest are the results of sessions without a thief.
 type Honest struct {
 	Sessions  int
-	Refreshes int               // that were granted
+	Refreshes int               // granted
 	Hard      int               // sessions that ended hard
-	Out       map[Situation]int // sessions whose client was thrown out
-	ByKind    [kinds]int        // likewise
+	Out       map[Situation]int // clients that lost their session, by situation
+	ByKind    [kinds]int        // the same clients, by kind
 }
 
-// Wrongful returns how many clients were thrown out.
+// Wrongful returns the number of clients that lost their session.
 func (h *Honest) Wrongful() int {
 	n := 0
 	for _, out := range h.Out {
@@ -24,14 +24,14 @@ func (h *Honest) Wrongful() int {
 	return n
 }
 
-// rate returns how many clients were thrown out per 10⁵ refreshes.
+// rate returns the number of clients that lost their session per 10⁵ refreshes.
 func (h *Honest) rate() float64 { return 1e5 * float64(h.Wrongful()) / float64(max(h.Refreshes, 1)) }
 
-// refreshesPerSession bounds a session, by refreshes and by time.
+// refreshesPerSession bounds the refreshes of a session.
 const refreshesPerSession = 200
 
-// RunHonest plays sessions of all kinds of clients until there were so many
-// refreshes.
+// RunHonest simulates sessions of all kinds of clients until the number of refreshes
+// is reached.
 func RunHonest(rules Rules, refreshes int, rates Rates, seed uint64) Honest {
 	h := Honest{Out: make(map[Situation]int)}
 	for i := uint64(0); h.Refreshes < refreshes; i++ {
@@ -55,18 +55,18 @@ func RunHonest(rules Rules, refreshes int, rates Rates, seed uint64) Honest {
 type Theft struct {
 	Rhythm   Rhythm
 	Sessions int
-	Hard     int // that ended hard
-	Returned int // thieves that came back with the token from one exchange
-	Noticed  int // of these: the session was over by the owner's second next refresh
-	Over     int // sessions that were over at last
-	OwnerOut int // the owner was thrown out, and the thief was not
+	Hard     int // sessions that ended hard
+	Returned int // thieves that presented a token from an exchange
+	Noticed  int // of these, thieves whose session was over by the owner's second next refresh
+	Over     int // sessions that were over in the end
+	OwnerOut int // sessions whose owner was refused and whose thief was not
 	Gained   int // discharges of all thieves
 }
 
-// theftLasts is how long a thief goes on if nothing stops it.
+// theftLasts bounds the time of a thief.
 const theftLasts = 24 * hour
 
-// RunTheft plays sessions with a thief.
+// RunTheft simulates sessions with a thief.
 func RunTheft(rules Rules, rhythm Rhythm, sessions int, rates Rates, seed uint64) Theft {
 	r := Theft{Rhythm: rhythm, Sessions: sessions}
 	for i := range uint64(sessions) {
@@ -99,8 +99,8 @@ func RunTheft(rules Rules, rhythm Rhythm, sessions int, rates Rates, seed uint64
 	return r
 }
 
-// LostReply returns whether a client whose reply was lost goes on, if it repeats
-// its request after so many milliseconds from its own address, or another one.
+// LostReply reports whether a session survives a lost reply, if the client repeats
+// its request after a time in milliseconds, from its own address or another one.
 func LostReply(rules Rules, after int64, elsewhere bool) bool {
 	w := newWorld(rand.New(rand.NewPCG(1, 1)), Rates{}, rules.New())
 	c := &client{w: w, agents: []*agent{{name: "client"}}}
@@ -128,12 +128,12 @@ func LostReply(rules Rules, after int64, elsewhere bool) bool {
 type Row struct {
 	Rules  Rules
 	Honest Honest
-	Stable Honest // the same with a store that never fails over
+	Stable Honest // without failovers
 	Thefts []Theft
 	Lost   [3]bool // reply lost, and the request repeated after 2 s; 1 min; 1 h, from elsewhere
 }
 
-// Run plays everything under one kind of rules.
+// Run returns all results under one kind of rules.
 func Run(rules Rules, refreshes, thefts int, rates Rates, seed uint64) Row {
 	stable := rates
 	stable.Failover = 0
@@ -147,9 +147,9 @@ func Run(rules Rules, refreshes, thefts int, rates Rates, seed uint64) Row {
 	return row
 }
 
-// Detection returns, of the thieves of a rhythm who came back, the share that was
-// noticed by the owner's second next refresh; 1 if fewer than one in fifty came
-// back, since the rules give them no token to come back with.
+// Detection returns the share of returned thieves that were noticed by the owner's
+// second next refresh; 1 if fewer than one in fifty returned, since the rules then
+// give a thief no token to return with.
 func (t *Theft) Detection() float64 {
 	if t.Returned*50 < t.Sessions {
 		return 1
@@ -166,7 +166,7 @@ func (r *Row) Worst() float64 {
 	return worst
 }
 
-// Table writes rows as a table in Markdown.
+// Table returns rows as a table in Markdown.
 func Table(rows []Row) string {
 	var b strings.Builder
 	b.WriteString("| rules | reply lost, repeated after 2 s / 1 min / 1 h elsewhere | honest clients thrown out, per 10⁵ refreshes: no failovers / with failovers | thief noticed by the owner's second next refresh: worst rhythm / mean | discharges a thief gains in 24 h: mean / worst rhythm | owner out, thief stays |\n")
@@ -195,10 +195,10 @@ func Table(rows []Row) string {
 	return b.String()
 }
 
-// RhythmTable writes the thefts of one kind of rules as a table in Markdown.
+// RhythmTable returns the thefts under one kind of rules as a table in Markdown.
 func RhythmTable(thefts []Theft) string {
 	var b strings.Builder
-	b.WriteString("| rhythm | came back with what one exchange gave | noticed by the owner's second next refresh | over at last | discharges gained, mean |\n|---|---|---|---|---|\n")
+	b.WriteString("| rhythm | came back with a token from an exchange | noticed by the owner's second next refresh | over at last | discharges gained, mean |\n|---|---|---|---|---|\n")
 	for i := range thefts {
 		t := &thefts[i]
 		fmt.Fprintf(&b, "| %s | %d of %d | %.2f %% | %.1f %% | %.2f |\n", t.Rhythm, t.Returned, t.Sessions, 100*t.Detection(),

@@ -9,15 +9,15 @@ import (
 
 // Server is one session at a server.
 type Server interface {
-	// Present answers a refresh token; the zero token asks for the first one.
+	// Present answers a refresh token; of the zero token with the first one.
 	Present(t session.Token, r Request) Answer
-	// Use notes that the discharge was used that came with a token.
+	// Use records that the discharge issued with a token is in use.
 	Use(t session.Token, now int64)
-	// Save returns what sets the server back to this moment.
+	// Save returns a function that restores the present state.
 	Save() (restore func())
 }
 
-// Request is how a token is presented.
+// Request is a request with a token.
 type Request struct {
 	Now  int64 // Unix ms
 	From session.Party
@@ -30,7 +30,7 @@ type Answer struct {
 	Token session.Token // zero: none
 	Ended bool
 	Hard  bool // with Ended: the client discards its keys
-	Again bool // undecided: to be repeated later
+	Again bool // undecided: the client repeats the request
 }
 
 func (a Answer) granted() bool { return a.Token != session.Token{} }
@@ -41,10 +41,10 @@ type Rules struct {
 	New  func() Server
 }
 
-// Own are the rules of this service, as it is run.
+// Own returns the rules of this service.
 func Own() Rules { return Rules{"discharger", func() Server { return newStepper(true) }} }
 
-// OwnUnreported are the same, where no homeserver reports the use of a discharge.
+// OwnUnreported returns the same rules with a homeserver that sends no reports.
 func OwnUnreported() Rules {
 	return Rules{"discharger, no reports", func() Server { return newStepper(false) }}
 }

@@ -1,20 +1,19 @@
-// Package simulate plays sessions in mode rotate under the rules of the state
-// machine, and under the rules of other servers, to measure what the rules do to
-// honest clients and to thieves.
+// Package simulate simulates sessions in mode rotate under the rules of the state
+// machine and of other servers, to measure the cost of the rules to honest clients
+// and to thieves.
 //
-// Each session has a server, a client and perhaps a thief, in a world with a
-// clock of its own. Nothing in it waits, and everything follows from the seed.
+// Each session has a server, a client and possibly a thief, with a simulated clock.
+// The results depend only on the seed.
 //
-// The honest clients behave as real ones do: tabs of a browser that share their
-// storage and reach the server by IPv4 and IPv6; an app and its extension, which
-// has another client name, where the app is suspended for hours, in the middle of
-// a refresh as well; a client that refreshes ahead of time; a bot that never
-// moves; a phone that changes its network all the time. Requests and replies get
-// lost, replies come late and out of order, clients crash with a reply in their
-// hands, and the store fails over and loses its last seconds.
+// The honest clients model real ones: tabs of a browser that share their storage and
+// use IPv4 and IPv6; an app, which is suspended for hours, also in the middle of a
+// refresh, and its extension with another client name; a client that refreshes ahead
+// of time; a bot with one address; a phone that often changes its network. Requests
+// and replies are lost, replies are late and out of order, clients crash before they
+// have stored a reply, and the store fails over and loses its last seconds.
 //
-// A thief has copied the client's access macaroon and refresh token at some
-// moment, and comes from another address. When it comes is its [Rhythm].
+// A thief has copied the client's access macaroon and refresh token, and has another
+// address. Its [Rhythm] is when it uses the copy.
 //
 // An end without a thief is wrongful, and counted by its [Situation].
 package simulate
@@ -60,20 +59,20 @@ type world struct {
 	seq    uint64
 	server Server
 	saves  []save
-	asked  int  // requests
+	count  int  // requests
 	unmade bool // a failover lost the activation
 	over   bool // the server has ended the session
-	hard   bool // likewise, and said that keys are to be discarded
-	overAt int  // refreshes of the owner, when it was over
+	hard   bool // with over: a hard end
+	overAt int  // with over: refreshes of the owner until then
 	client *client
 
-	heard func(Answer) // called for each answer to the owner, if a thief listens; nil: none
+	answered func(Answer) // called with each answer to the owner; nil: none
 }
 
 // save is the state of the server before a request.
 type save struct {
 	at      int64
-	empty   bool // there was no session yet
+	empty   bool // before the activation
 	restore func()
 }
 
@@ -87,7 +86,7 @@ func (w *world) after(d int64, f func()) {
 	heap.Push(&w.queue, scheduled{at: w.now + max(d, 0), seq: w.seq, call: f})
 }
 
-// run goes on until a time, or until stop is true.
+// run runs scheduled calls until a time, or until stop returns true.
 func (w *world) run(until int64, stop func() bool) {
 	for len(w.queue) > 0 && !stop() {
 		next := heap.Pop(&w.queue).(scheduled)
@@ -105,13 +104,13 @@ func (w *world) chance(p float64) bool { return p > 0 && w.rng.Float64() < p }
 // between returns a number in [from, to).
 func (w *world) between(from, to int64) int64 { return from + w.rng.Int64N(to-from) }
 
-// present has the server answer a request that has arrived.
+// present returns the server's answer to a request.
 func (w *world) present(t session.Token, from session.Party, tag session.RequestTag) Answer {
 	if len(w.saves) == maxSaves {
 		w.saves = append(w.saves[:0], w.saves[1:]...)
 	}
-	w.saves = append(w.saves, save{w.now, w.asked == 0, w.server.Save()})
-	w.asked++
+	w.saves = append(w.saves, save{w.now, w.count == 0, w.server.Save()})
+	w.count++
 	a := w.server.Present(t, Request{Now: w.now, From: from, Tag: tag})
 	if a.Ended && !w.over {
 		w.over, w.hard, w.overAt = true, a.Hard, w.client.started
@@ -122,14 +121,14 @@ func (w *world) present(t session.Token, from session.Party, tag session.Request
 	return a
 }
 
-// use tells the server that the discharge was used that came with a token.
+// use schedules the use of the discharge issued with a token.
 func (w *world) use(t session.Token) {
 	w.after(w.between(50, 500), func() { w.server.Use(t, w.now) })
 }
 
 const maxSaves = 16
 
-// failover has the store lose its last writes.
+// failover sets the server back by up to three seconds.
 func (w *world) failover() {
 	lost := w.now - w.between(200, 3*second)
 	for i, s := range w.saves {
@@ -142,7 +141,7 @@ func (w *world) failover() {
 	}
 }
 
-// address returns one of the addresses of a network.
+// address returns a random address of IPv4 or IPv6.
 func (w *world) address(six bool) netip.Addr {
 	n := w.rng.Uint32()
 	if six {

@@ -6,7 +6,7 @@ import (
 	"github.com/discharger/discharger/discharger/session"
 )
 
-// Rhythm is when a thief uses its copy.
+// Rhythm is the times at which a thief uses its copy.
 type Rhythm int
 
 // The rhythms.
@@ -29,7 +29,7 @@ var rhythmNames = [rhythms]string{
 // String returns the name of the rhythm.
 func (r Rhythm) String() string { return rhythmNames[r] }
 
-// Rhythms returns all of them.
+// Rhythms returns all rhythms.
 func Rhythms() []Rhythm {
 	out := make([]Rhythm, rhythms)
 	for i := range out {
@@ -46,24 +46,23 @@ type thief struct {
 	token    session.Token
 	second   session.Token // with BothTokens: the newer one of the copy
 	waits    int           // with FirstThenWait: refreshes of the owner
-	came     int
-	gained   int  // discharges
-	returned int  // refreshes of the owner, when the thief came back with a token from an exchange; -1: not yet
-	given    bool // its token is from an exchange, not from the copy
+	gained   int           // discharges
+	returned int           // refreshes of the owner before the thief presented a token from an exchange; -1: not yet
+	given    bool          // its token is from an exchange
 	stopped  bool
 }
 
-// party returns another address than the owner's, and the owner's client name.
+// party returns a party with another address than the owner and its client name.
 func (t *thief) party() session.Party {
 	return session.Party{Addr: netip.MustParseAddr("198.51.100.66"), Client: t.c.agents[0].name}
 }
 
-// steal copies the storage, and begins.
+// steal copies the client's storage and starts the thief.
 func steal(w *world, c *client, rhythm Rhythm) *thief {
 	t := &thief{w: w, c: c, rhythm: rhythm, token: c.token, returned: -1}
 	switch rhythm {
 	case InTheWake:
-		w.heard = t.follow
+		w.answered = t.follow
 	case JustBefore:
 		t.before()
 	case EveryFewMinutes:
@@ -84,14 +83,14 @@ func steal(w *world, c *client, rhythm Rhythm) *thief {
 	return t
 }
 
-// follow comes right after each request of the owner.
+// follow acts right after each request of the owner.
 func (t *thief) follow(Answer) {
 	if !t.stopped {
 		t.w.after(t.w.between(50, 2*second), t.act)
 	}
 }
 
-// before comes some seconds before the owner is expected.
+// before acts some seconds before the owner's next refresh.
 func (t *thief) before() {
 	if t.stopped {
 		return
@@ -103,7 +102,7 @@ func (t *thief) before() {
 	})
 }
 
-// afterOwner waits until the owner has refreshed, and comes before the next time.
+// afterOwner waits for the owner's refresh, and then acts before the next one.
 func (t *thief) afterOwner(due int64) {
 	t.w.after(minute, func() {
 		if t.c.due == due && t.c.out == "" {
@@ -130,7 +129,7 @@ func (t *thief) random() {
 	})
 }
 
-// await waits for the owner to have refreshed so often, and then stays.
+// await waits until the owner has refreshed that often, and then acts every 5 minutes.
 func (t *thief) await(started int) {
 	t.w.after(minute, func() {
 		if t.c.started < started && t.c.out == "" {
@@ -141,8 +140,8 @@ func (t *thief) await(started int) {
 	})
 }
 
-// both waits for a refresh of the owner, and has the token of before and the new
-// one then. It uses the older one first.
+// both waits for a refresh of the owner, copies the new token as well, and uses the
+// older one first.
 func (t *thief) both() {
 	if t.c.token == t.token && t.c.out == "" {
 		t.w.after(minute, t.both)
@@ -160,9 +159,8 @@ func (t *thief) act() {
 		return
 	}
 	if t.w.chance(t.w.rates.LostRequest) || t.w.chance(t.w.rates.LostReply) {
-		return // it comes another time
+		return
 	}
-	t.came++
 	if t.given && t.returned < 0 {
 		t.returned = t.c.started
 	}
