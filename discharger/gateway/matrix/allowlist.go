@@ -7,8 +7,8 @@ import (
 	"strings"
 )
 
-// WriteAllowList writes which narrowed tokens may be used for which routes, as a
-// table in Markdown. It has a line for each pattern, whatever its version.
+// WriteAllowList writes the routes of narrowed tokens as a table in Markdown. The
+// versions of a pattern share a line.
 func WriteAllowList(w io.Writer) error {
 	type line struct {
 		path    string
@@ -52,7 +52,7 @@ func mark(yes bool) string {
 	return ""
 }
 
-// unversioned returns the part of a pattern that is the same in all versions.
+// unversioned returns a pattern without its version.
 func unversioned(pattern string) string {
 	for _, prefix := range [...]string{"/_matrix/client/", "/_matrix/media/"} {
 		rest, ok := strings.CutPrefix(pattern, prefix)

@@ -5,10 +5,10 @@ import (
 	"strings"
 )
 
-// ContentType reads the values of the Content-Type header strictly, and returns the
-// media type in lower case, without parameters. It reports false if there are
-// several values, or one that is not of the grammar of RFC 9110, section 8.3.1, to
-// the letter: decoders of other grammars may read it as another type.
+// ContentType parses the values of the Content-Type header strictly, and returns the
+// media type in lower case, without parameters; "": there is no value. It reports false
+// for several values, and for a value outside the grammar of RFC 9110, section 8.3.1,
+// since lenient parsers may read another type.
 func ContentType(values []string) (mediaType string, ok bool) {
 	switch len(values) {
 	case 0:
@@ -29,10 +29,10 @@ func ContentType(values []string) (mediaType string, ok bool) {
 		return "", false
 	}
 	if strings.Contains(values[0], "*") && mediaType != "*/*" {
-		return "", false // parameters in pieces, RFC 2231
+		return "", false // parameter continuations, RFC 2231
 	}
 	if strings.Count(unquoted(values[0]), "=") != len(params) {
-		return "", false // a parameter is there twice
+		return "", false // a parameter occurs twice
 	}
 	return mediaType, true
 }

@@ -6,17 +6,15 @@ import (
 	"strings"
 )
 
-// Match is what a request is by its method and target.
+// Match is the result of looking up a request in the table.
 type Match struct {
-	// Route is nil if the table does not hold the request.
+	// Route is the route of the request; nil: it is not in the table.
 	Route *Route
-	// Refused is the status by which a homeserver would refuse the request: 404 or
-	// 405. It is 0 for a request to be passed on.
+	// Refused is the status of the refusal, 404 or 405; 0: the request is passed on.
 	Refused int
 
-	ids [maxIDs]string // the identifiers, percent-encoded
-	// others are routes as which the path could be read, or of other methods.
-	others []*Route
+	ids    [maxIDs]string // the identifiers, percent-encoded
+	others []*Route       // other readings of the path, and other methods of it
 }
 
 // maxIDs bounds the identifiers in a pattern.
@@ -30,8 +28,7 @@ func (m *Match) Effect() Effect {
 	return m.Route.Effect
 }
 
-// Body returns the kind of body that the request may have. An extension may take
-// any.
+// Body returns the kind of body of the route; BodyAny if there is no route.
 func (m *Match) Body() Body {
 	if m.Route == nil {
 		return BodyAny
@@ -45,8 +42,7 @@ func (m *Match) Public() bool { return m.Route != nil && m.Route.Public }
 // Poll reports whether the request is a long poll.
 func (m *Match) Poll() bool { return m.Route != nil && m.Route.Poll }
 
-// ID returns an identifier in the path, decoded; empty if the route has none of
-// this name.
+// ID returns the identifier of a name in the path, decoded; "": there is none.
 func (m *Match) ID(name string) string {
 	if m.Route == nil {
 		return ""
@@ -64,8 +60,8 @@ func (m *Match) Has(name string) bool {
 	return m.Route != nil && slices.Contains(m.Route.names, name)
 }
 
-// Allows reports whether a token narrowed by all conditions of n may be used for the
-// request, however it is read.
+// Allows reports whether a token narrowed by all conditions of n may be used for every
+// reading of the request.
 func (m *Match) Allows(n Narrowing) bool {
 	if m.Route == nil || !m.Route.Narrow.Has(n) {
 		return false
@@ -108,8 +104,8 @@ func (t Target) Match(method string) Match {
 	return m
 }
 
-// readings returns the routes as which a path could be read that is decoded, or cut
-// at what it decodes to. The route itself is not among them.
+// readings returns the other routes as which a lenient parser could read a path: one
+// that decodes it, cuts it or folds its case.
 func (t Target) readings(method string, route *Route) (all []*Route) {
 	paths, ok := decodings(t.Path)
 	if !ok {
@@ -134,8 +130,7 @@ func (t Target) readings(method string, route *Route) (all []*Route) {
 	return all
 }
 
-// loosen returns a path without empty segments and parameters, in the spelling of
-// the table.
+// loosen returns a path without empty segments and parameters, with slashes only.
 func loosen(path string) string {
 	var b strings.Builder
 	for segment := range strings.FieldsFuncSeq(path, isSlash) {
@@ -156,8 +151,8 @@ func cutAny(s, chars string) string {
 	return s
 }
 
-// endsGuarded reports whether the last segment of a path, in any decoding, is that
-// of a route which hands out or ends tokens.
+// endsGuarded reports whether the last segment of a path, in any decoding, is the name
+// of a route that issues or ends tokens.
 func endsGuarded(path string) bool {
 	if strings.IndexByte(path, '%') < 0 {
 		return guardedName(path)
@@ -192,12 +187,12 @@ func guardedName(path string) bool {
 	return false
 }
 
-// node is a place in the tree of patterns.
+// node is a node in the tree of patterns.
 type node struct {
 	fixed  map[string]*node // by segment
-	id     *node            // for any segment that is not empty
-	below  *node            // for all paths below
-	routes []*Route         // by method, sorted by how often they are used
+	id     *node            // of any segment that is not empty
+	below  *node            // of all paths below
+	routes []*Route         // the most frequent method first
 }
 
 func (n *node) route(method string) *Route {
@@ -209,7 +204,7 @@ func (n *node) route(method string) *Route {
 	return nil
 }
 
-// guarded returns a route of any method that must not be mistaken.
+// guarded returns a guarded route of any method; nil: there is none.
 func (n *node) guarded() *Route {
 	for _, r := range n.routes {
 		if r.Effect.guarded() {
@@ -219,8 +214,8 @@ func (n *node) guarded() *Route {
 	return nil
 }
 
-// refusal returns the status for a method that no route has. A homeserver decides
-// about it itself, but for paths of which an answer could carry a token.
+// refusal returns the status for a method without a route. It is 0, and the homeserver
+// decides, unless an answer of the path could carry a token.
 func (n *node) refusal(method string) int {
 	if r := n.guarded(); r != nil && r.Effect != DeleteDevice && method != http.MethodOptions {
 		return http.StatusMethodNotAllowed
@@ -228,8 +223,8 @@ func (n *node) refusal(method string) int {
 	return 0
 }
 
-// find returns the node of a path, and appends its identifiers to ids, which has
-// room for them or is nil.
+// find returns the node of a path, and appends the identifiers to ids up to its
+// capacity.
 func (n *node) find(path string, ids []string) *node {
 	if path == "" {
 		if len(n.routes) == 0 {

@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-// The routes that Synapse registers, by method and pattern. Before a real Synapse a
-// test compares the list with what it registers.
+// The routes that Synapse registers, by method and pattern. An interoperability test
+// compares the list with a running Synapse.
 const synapse = "../../../cmd/discharger/interop/matrix/testdata/routes.txt"
 
 var (
@@ -20,7 +20,7 @@ var (
 	optional     = regexp.MustCompile(`\(/[^()]*\)\?`)
 )
 
-// paths returns paths that a pattern of Synapse's matches.
+// paths returns paths that match a pattern of Synapse.
 func paths(pattern string) []string {
 	pattern = strings.TrimSuffix(strings.TrimPrefix(pattern, "^"), "$")
 	pattern = strings.ReplaceAll(pattern, "(?P<path>pushrules/.*)", "pushrules/global/content/x")
@@ -56,7 +56,7 @@ func paths(pattern string) []string {
 	return all
 }
 
-// The table holds every route of Synapse's.
+// The table has every route of Synapse.
 func TestTableHoldsSynapse(t *testing.T) {
 	t.Parallel()
 	list, err := os.ReadFile(synapse)
@@ -88,8 +88,8 @@ func TestTableHoldsSynapse(t *testing.T) {
 	}
 }
 
-// What a token may be used for that is read-only is read, what it may be used for that
-// is narrowed at all is not about the account, and a room is named.
+// A read-only token can use routes with GET only, a narrowed token no route of the
+// account, and a token for a room only routes that name the room.
 func TestTableIsSound(t *testing.T) {
 	t.Parallel()
 	account := regexp.MustCompile(`/(login|logout|register|refresh|account/(3pid|password|deactivate)|devices|delete_devices|room_keys|pushers|openid|` +
@@ -200,14 +200,16 @@ func TestPolls(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if m := target.Match(method); m.Poll() != want {
-			t.Errorf("%s: %t", request, m.Poll())
-		}
+		t.Run(request, func(t *testing.T) {
+			if m := target.Match(method); m.Poll() != want {
+				t.Errorf("%t, want %t", m.Poll(), want)
+			}
+		})
 	}
 }
 
-// FuzzTarget holds that no target is passed on as harmless that a proxy or a
-// homeserver could take for one whose answer carries a token.
+// FuzzTarget checks that no target is passed on which a proxy or a homeserver could
+// read as a route that issues tokens.
 func FuzzTarget(f *testing.F) {
 	for _, target := range []string{
 		"/_matrix/client/v3/login", "/_matrix/client/v3/%6Cogin", "/_matrix/client/v3/rooms/x/state/y/login", "/_matrix/client/x/../v3/login",
@@ -237,8 +239,8 @@ func FuzzTarget(f *testing.F) {
 	})
 }
 
-// lax returns readings of a path by servers that decode it, resolve its dot segments,
-// cut it and fold its case.
+// lax returns the readings of a path by servers that decode it, resolve its dot
+// segments, cut it and fold its case.
 func lax(path string) (all []string) {
 	for range 4 {
 		for _, cut := range []string{path, cutAny(path, "#?"), cutAny(path, ";")} {

@@ -10,16 +10,16 @@ type Route struct {
 	// look at one that is sent.
 	Public bool
 	Body   Body
-	// Poll reports whether the homeserver may wait for news before it answers.
+	// Poll reports whether the request is a long poll.
 	Poll bool
-	// Events reports whether the answer holds events that are to be of the room in
-	// the path.
+	// Events reports whether the answer holds events, which must be of the room in the
+	// path for a token narrowed to it.
 	Events bool
 
 	names []string // of the identifiers, in order
 }
 
-// Effect is what a request does to tokens and sessions.
+// Effect is the effect of a request on tokens and sessions.
 type Effect uint8
 
 // The effects. The answers of Login to AdminLogin carry tokens, and the requests
@@ -42,19 +42,19 @@ const (
 	DeleteDevices
 
 	Versions  // lists the versions of the API
-	WellKnown // says where the homeserver is
+	WellKnown // names the address of the homeserver
 )
 
-// HandsOut reports whether answers carry tokens.
+// HandsOut reports whether the answers carry tokens.
 func (e Effect) HandsOut() bool { return e >= Login && e <= AdminLogin }
 
 // Ends reports whether the request ends sessions.
 func (e Effect) Ends() bool { return e >= Logout && e <= DeleteDevices }
 
-// guarded reports whether a target must not be mistaken for another one.
+// guarded reports whether another reading of the target must not have this effect.
 func (e Effect) guarded() bool { return e.HandsOut() || e.Ends() }
 
-// Narrowing is a set of conditions that a token can have.
+// Narrowing is a set of conditions of a token.
 type Narrowing uint8
 
 // The conditions.
@@ -77,8 +77,8 @@ const (
 	BodyAny              // bytes, under any content type
 )
 
-// TakesType reports whether a route takes bodies of a content type, given in lower
-// case and without parameters; empty: none is given.
+// TakesType reports whether a route takes bodies of a media type, which is in lower case
+// and without parameters; "": the request has none.
 func (b Body) TakesType(mediaType string) bool {
 	switch mediaType {
 	case "", "application/json", "text/plain", "application/octet-stream", TypeForm:
@@ -89,7 +89,7 @@ func (b Body) TakesType(mediaType string) bool {
 	return b == BodyAny || jsonSuffix(mediaType)
 }
 
-// The content types in whose bodies a homeserver may look for parameters.
+// Media types of bodies in which homeservers look for parameters.
 const (
 	TypeForm      = "application/x-www-form-urlencoded" // curl sends it with every body
 	TypeMultipart = "multipart/form-data"

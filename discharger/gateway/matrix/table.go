@@ -8,12 +8,12 @@ import (
 // row is a line of the table: all methods and versions of one pattern. Flags are
 // letters:
 //
-//	t  a token limited in time or to addresses may be used
-//	r  a token that is read-only may be used; only with GET
-//	m  a token narrowed to a room may be used, in that room
-//	e  the answer holds events that are to be of the room in the path
-//	p  the homeserver needs no token, and does not look at one
-//	l  it is a long poll
+//	t  accepts a token limited in time or to addresses
+//	r  accepts a read-only token; only with GET
+//	m  accepts a token narrowed to the room in the path
+//	e  the answer holds events, which must be of the room in the path
+//	p  the homeserver needs no token, and ignores one
+//	l  long poll
 //	f  the body is a form
 //	u  the body is an upload
 type row struct {
@@ -29,10 +29,10 @@ const (
 	vMedia = "r0 v1 v3" // below /_matrix/media
 )
 
-// clientRows are below /_matrix/client and a version. A narrowed token may be used for
-// reading and writing in rooms, and for what a client needs to do so. It may not
-// be used for the account, its profile, its data, push rules, keys and devices, nor to
-// get another token: the result would not be narrow.
+// clientRows are below /_matrix/client and a version. A narrowed token can read and
+// write in rooms, and use the routes that a client needs for that. It cannot use routes
+// of the account, its profile, data, push rules, keys and devices, nor get another
+// token, which would not be narrowed.
 var clientRows = []row{
 	// Tokens.
 	{"GET", vAll, "login", "p", Forward},
@@ -118,7 +118,7 @@ var clientRows = []row{
 	{"GET", vAll, "presence/{user}/status", "tr", Forward},
 	{"PUT", vAll, "presence/{user}/status", "t", Forward},
 
-	// News. None of these is for reading only: they take messages away from the device.
+	// Sync. None of these is read-only: they remove messages from the device.
 	{"GET", "r0 v1 v3 unstable", "sync", "tl", Forward},
 	{"POST", "unstable/org.matrix.simplified_msc3575 unstable/org.matrix.msc3575 v4", "sync", "tl", Forward},
 	{"GET", "api/v1 r0 v1 v3 unstable", "events", "tl", Forward},
@@ -226,8 +226,8 @@ var mediaRows = []row{
 	{"PUT", vMedia, "upload/{server}/{media}", "tu", Forward},
 }
 
-// otherRows are elsewhere. A pattern that ends in ** stands for all paths below; no
-// method stands for every one.
+// otherRows have whole paths. A pattern that ends in ** covers all paths below; a row
+// without methods covers every method.
 var otherRows = []row{
 	{"GET", "", "/_matrix/client/versions", "trm", Versions},
 	{"GET", "", "/.well-known/matrix/client", "p", WellKnown},
@@ -235,7 +235,7 @@ var otherRows = []row{
 	{"GET", "", "/_synapse/admin/v1/register", "p", Forward},
 	{"POST", "", "/_synapse/admin/v1/register", "p", AdminRegister},
 	{"POST", "", "/_synapse/admin/v1/users/{user}/login", "", AdminLogin},
-	// The page on which browsers log in when an application asks for it.
+	// The page on which browsers log in for an application.
 	{"GET", "", "/_matrix/static/**", "p", Forward},
 
 	// The tokens are those of other servers, of identity servers, of application
@@ -308,8 +308,8 @@ func (r *row) make(method, pattern string) *Route {
 	return route
 }
 
-// identifier returns the name of a segment of a pattern that stands for an
-// identifier.
+// identifier returns the name of an identifier in a pattern. It reports false for a
+// fixed segment.
 func identifier(segment string) (name string, ok bool) {
 	name, ok = strings.CutPrefix(segment, "{")
 	return strings.TrimSuffix(name, "}"), ok
@@ -333,7 +333,7 @@ func makeTable(routes []*Route) *node {
 	return root
 }
 
-// child returns the node below for a segment of a pattern, and makes it.
+// child returns the child of a segment of a pattern, and makes it if there is none.
 func (n *node) child(segment string) *node {
 	next := &n.id
 	if segment == "**" {

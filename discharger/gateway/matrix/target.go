@@ -7,23 +7,22 @@ import (
 	"unicode/utf8"
 )
 
-// ErrTarget is returned for a request target that is malformed, or that proxies
-// and homeservers read in several ways.
+// ErrTarget is returned for a request target that is malformed or ambiguous.
 var ErrTarget = errors.New("request target is malformed")
 
 // Target is the target of a request in origin form.
 type Target struct {
 	Path string // as sent, percent-encoded; it begins with a slash
 
-	// structured reports whether decoding the path can change its segments, or
-	// there are parameters or empty segments in it.
+	// structured reports whether decoding can change the segments of the path, or the
+	// path has parameters or empty segments.
 	structured bool
 }
 
-// maxDecodings bounds how often a path can be decoded until nothing changes.
+// maxDecodings bounds the rounds of decoding a path.
 const maxDecodings = 8
 
-// ParseTarget reads a request target as it was sent. An error matches [ErrTarget].
+// ParseTarget parses a request target as it was sent. The error is [ErrTarget].
 //
 // Browsers leave characters in a query that RFC 3986 does not allow there, such as
 // braces. In a query every visible character of ASCII is accepted, but for the number
@@ -76,8 +75,8 @@ func ParseTarget(text string) (Target, error) {
 	return t, nil
 }
 
-// pathChars holds the characters of pchar in RFC 3986, and the slash. Percent signs
-// are looked at apart.
+// pathChars holds the characters of pchar in RFC 3986 without the percent sign, and the
+// slash.
 var pathChars = func() (set [256]bool) {
 	for _, c := range []byte("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~!$&'()*+,;=:@/") {
 		set[c] = true
@@ -101,8 +100,8 @@ func isHex(c byte) bool {
 	return '0' <= c && c <= '9' || 'a' <= c && c <= 'f' || 'A' <= c && c <= 'F'
 }
 
-// decodings returns a path, and what decoding it makes of it, until nothing changes.
-// It reports false if that takes too many rounds.
+// decodings returns a path and its repeated decodings. It reports false if there are
+// more than maxDecodings.
 func decodings(path string) ([]string, bool) {
 	all := []string{path}
 	for range maxDecodings {
@@ -116,7 +115,7 @@ func decodings(path string) ([]string, bool) {
 	return nil, false
 }
 
-// decode decodes percent-encoding once. A percent sign that begins none stays.
+// decode decodes percent-encoding once. Other percent signs stay.
 func decode(s string) string {
 	at := strings.IndexByte(s, '%')
 	if at < 0 {
@@ -144,8 +143,8 @@ func unhex(c byte) byte {
 	return c - 'a' + 10
 }
 
-// hasDotSegment reports whether a segment is one or two dots, with parameters,
-// spaces or control characters around them or not.
+// hasDotSegment reports whether a segment is one or two dots, apart from parameters,
+// spaces and control characters.
 func hasDotSegment(path string) bool {
 	for path != "" {
 		segment := path
@@ -161,15 +160,15 @@ func hasDotSegment(path string) bool {
 	return false
 }
 
-// bare returns a segment without parameters, and without spaces and control
-// characters at its ends.
+// bare returns a segment without parameters, and without blanks at its ends.
 func bare(segment string) string {
 	segment, _, _ = strings.Cut(segment, ";")
 	return strings.TrimFunc(segment, isBlank)
 }
 
-// isBlank reports whether a server may strip a character from the ends of a
-// segment. A byte that is not UTF-8 can be a space in another encoding.
+// isBlank reports whether a server may strip a character from the ends of a segment: a
+// space, a control character, or a byte that is not UTF-8, which can be a space in
+// another encoding.
 func isBlank(r rune) bool {
 	return r <= ' ' || r == 0x7f || r == utf8.RuneError || unicode.IsSpace(r)
 }

@@ -20,10 +20,10 @@ func (b *Outbox) LogOutNew(ctx context.Context, id caveat.SessionID, d PendingLo
 }
 
 // mayAbandon reports whether the device of a login that failed is to be logged out.
-// If not, it is taken off the list.
+// If not, the pending logout is removed.
 func (b *Outbox) mayAbandon(ctx context.Context, id caveat.SessionID, d PendingLogout) (bool, error) {
 	if d.Device == "" {
-		return true, nil // the token goes, and nothing else
+		return true, nil // the logout ends the token only
 	}
 	had, err := b.hadSession(ctx, d.User, d.Device, id)
 	if err != nil || !had {
@@ -32,8 +32,8 @@ func (b *Outbox) mayAbandon(ctx context.Context, id caveat.SessionID, d PendingL
 	return false, b.Store.LogoutDone(id)
 }
 
-// hadSession asks the service whether another session has a device, or had it
-// before.
+// hadSession reports whether the service lists another session, live or ended, with a
+// device.
 func (b *Outbox) hadSession(ctx context.Context, user, device string, except caveat.SessionID) (bool, error) {
 	live, err := b.client.Sessions(ctx, user)
 	if err != nil {

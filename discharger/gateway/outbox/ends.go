@@ -8,16 +8,15 @@ import (
 	"github.com/discharger/discharger/discharger/caveat"
 )
 
-// Ends remembers how sessions ended. Of ends that the service decided on, it
-// forgets some in the course of time, since the service is asked again. Those that
-// the service could not be told of yet are kept until it has been: until then, no
-// other memory refuses these sessions.
+// Ends holds how sessions ended. Ends decided by the service are cached. Ends that
+// were not sent to the service yet are kept until then: only they refuse these
+// sessions.
 type Ends struct {
 	decided *cache.Cache[caveat.SessionID, End]
 
 	count  atomic.Int64 // of unsent
 	mu     sync.RWMutex
-	unsent map[caveat.SessionID]End // as many as there are orders in the vault
+	unsent map[caveat.SessionID]End // bounded by the jobs in the file
 }
 
 func newEnds(b *Outbox) (*Ends, error) {
@@ -28,7 +27,7 @@ func newEnds(b *Outbox) (*Ends, error) {
 	return &Ends{decided: decided, unsent: make(map[caveat.SessionID]End)}, nil
 }
 
-// Get returns how a session ended, if it is known to have ended.
+// Get returns how a session ended. It reports false if no end is known.
 func (s *Ends) Get(id caveat.SessionID) (End, bool) {
 	if e, ok := s.decided.Get(id); ok || s.count.Load() == 0 {
 		return e, ok
@@ -39,16 +38,16 @@ func (s *Ends) Get(id caveat.SessionID) (End, bool) {
 	return e, ok
 }
 
-// Put remembers the end of a session.
+// Put caches the end of a session.
 func (s *Ends) Put(id caveat.SessionID, e End) { s.decided.Put(id, e) }
 
-// Remove forgets it: the session lives.
+// Remove removes the end of a session that is live.
 func (s *Ends) Remove(id caveat.SessionID) {
 	s.decided.Remove(id)
 	s.sent(id)
 }
 
-// hold remembers the end of a session until it was sent to the service.
+// hold keeps the end of a session until [Ends.sent].
 func (s *Ends) hold(id caveat.SessionID, e End) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -56,7 +55,7 @@ func (s *Ends) hold(id caveat.SessionID, e End) {
 	s.count.Store(int64(len(s.unsent)))
 }
 
-// sent is called when the service has the ends of sessions.
+// sent removes ends that the service has accepted.
 func (s *Ends) sent(ids ...caveat.SessionID) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -66,8 +65,8 @@ func (s *Ends) sent(ids ...caveat.SessionID) {
 	s.count.Store(int64(len(s.unsent)))
 }
 
-// Len returns the number of decided ends that are remembered.
+// Len returns the number of cached ends.
 func (s *Ends) Len() int { return s.decided.Len() }
 
-// Undelivered returns the number of sessions whose end is still to be sent.
+// Undelivered returns the number of sessions whose end was not sent yet.
 func (s *Ends) Undelivered() int { return int(s.count.Load()) }

@@ -8,10 +8,9 @@ import (
 	"github.com/discharger/discharger/discharger/revocation"
 )
 
-// Revoked takes note of a revocation. After a hard end devices are logged out at
-// the homeserver, so that they do not go on receiving keys; after a soft one they
-// stay. Sessions whose devices the homeserver has deleted already are not in the
-// vault any more.
+// Revoked applies a revocation from the feed. After a hard end, devices are logged out
+// at the homeserver, so that they receive no more keys; after a soft end they stay.
+// Sessions whose devices the homeserver has deleted are not in the file any more.
 func (b *Outbox) Revoked(r revocation.Event) {
 	ctx := context.Background()
 	if r.Session == (caveat.SessionID{}) {
@@ -33,7 +32,7 @@ func (b *Outbox) Revoked(r revocation.Event) {
 	}
 }
 
-// Missed is called when revocations may have been missed.
+// Missed starts a pass of reconciling, since revocations may have been missed.
 func (b *Outbox) Missed() {
 	select {
 	case b.gap <- struct{}{}:

@@ -4,9 +4,11 @@ import (
 	"context"
 	"log/slog"
 	"time"
+
+	"github.com/cenkalti/backoff/v5"
 )
 
-// Wake makes the worker look for something to do.
+// Wake starts a flush.
 func (b *Outbox) Wake() {
 	select {
 	case b.woken <- struct{}{}:
@@ -14,27 +16,24 @@ func (b *Outbox) Wake() {
 	}
 }
 
-// The pauses of the worker, after failures in a row.
-const (
-	firstSettlePause = time.Second
-	maxSettlePause   = 5 * time.Minute
-	idleSettlePause  = 10 * time.Minute
-)
+// idlePause is the pause between two flushes without failures.
+const idlePause = 10 * time.Minute
 
-// run carries out pending orders and logouts until ctx ends. One that fails is
-// tried again, with growing pauses, and after a restart.
+// run makes pending calls until ctx ends. Failed calls are retried with growing
+// pauses.
 func (b *Outbox) run(ctx context.Context) {
-	for failures := 0; ; {
-		pause := idleSettlePause
-		if err := b.Flush(ctx); err != nil {
-			if ctx.Err() != nil {
-				return
-			}
-			pause = min(firstSettlePause<<min(failures, 10), maxSettlePause)
-			failures++
-			b.cfg.Log.LogAttrs(ctx, slog.LevelWarn, "revocation or logout failed, retrying", slog.Any("error", err))
+	pauses := backoff.ExponentialBackOff{
+		InitialInterval: time.Second, MaxInterval: 5 * time.Minute, Multiplier: 2, RandomizationFactor: backoff.DefaultRandomizationFactor,
+	}
+	for {
+		pause := idlePause
+		if err := b.Flush(ctx); err == nil {
+			pauses.Reset()
+		} else if ctx.Err() != nil {
+			return
 		} else {
-			failures = 0
+			pause = pauses.NextBackOff()
+			b.cfg.Log.LogAttrs(ctx, slog.LevelWarn, "revocation or logout failed, retrying", slog.Any("error", err))
 		}
 		timer := time.NewTimer(pause)
 		select {
@@ -48,13 +47,13 @@ func (b *Outbox) run(ctx context.Context) {
 	}
 }
 
-// Flush sends all orders and logouts that it can. Calls run one after the other.
+// Flush sends all revocation jobs and pending logouts, one after the other.
 func (b *Outbox) Flush(ctx context.Context) error {
 	b.flushing.Lock()
 	defer b.flushing.Unlock()
-	ordersErr := b.FlushJobs(ctx)
+	jobsErr := b.FlushJobs(ctx)
 	if err := b.flushLogouts(ctx); err != nil {
 		return err
 	}
-	return ordersErr
+	return jobsErr
 }

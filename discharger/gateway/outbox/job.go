@@ -12,56 +12,57 @@ import (
 	"github.com/discharger/discharger/discharger/wire"
 )
 
-// Job is an end of sessions that the service is to carry out. The homeserver
-// has ended their tokens already.
+// Job is a revocation of sessions at the service. The homeserver has ended their
+// tokens already.
 type Job struct {
 	Op      operation        `json:"op"`
 	User    string           `json:"user"`
 	Device  string           `json:"device,omitempty"`
-	Session caveat.SessionID `json:"session"`         // the one that ends; of the others, the one to leave alone
-	Every   bool             `json:"every,omitempty"` // of a user: sessions without a device too
-	At      int64            `json:"at,omitempty"`    // when the homeserver ended them, Unix ms; 0: it is not known
-	// Known are sessions of this gateway's that are meant, whenever they began by
-	// the service's clock.
+	Session caveat.SessionID `json:"session"`         // of EndSession: the session; otherwise one that is not revoked
+	Every   bool             `json:"every,omitempty"` // of EndUser: also sessions without a device
+	At      int64            `json:"at,omitempty"`    // when the homeserver ended the tokens, Unix ms; 0: unknown
+	// Known are revoked sessions of this gateway. They are revoked in any case, and
+	// others only if they began before At.
 	Known []caveat.SessionID `json:"known,omitempty"`
 }
 
 type operation string
 
+// The operations of a [Job].
 const (
 	EndSession operation = "session"
 	EndDevice  operation = "device"
 	EndUser    operation = "user"
-	endOlder   operation = "older" // of an earlier version: now the service does it by itself
+	endOlder   operation = "older" // of an earlier version; the service does it by itself now
 )
 
-// Revoke carries out an order: here at once, and at the service as soon as it can
-// be reached.
-func (b *Outbox) Revoke(ctx context.Context, o Job) {
-	o.At = b.cfg.Clock().UnixMilli()
-	if gone := b.EndLocally(ctx, o); o.Op != EndSession {
-		o.Known = gone
+// Revoke ends sessions locally and at the service. If the service does not decide, the
+// job is kept.
+func (b *Outbox) Revoke(ctx context.Context, j Job) {
+	j.At = b.cfg.Clock().UnixMilli()
+	if gone := b.EndLocally(ctx, j); j.Op != EndSession {
+		j.Known = gone
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), b.cfg.Timeouts.Service)
 	defer cancel()
-	err := b.send(ctx, o)
+	err := b.send(ctx, j)
 	if err == nil {
-		if len(o.Known) > 0 {
-			b.LearnEnds(ctx, o.User, o.Known)
+		if len(j.Known) > 0 {
+			b.LearnEnds(ctx, j.User, j.Known)
 		}
 		return
 	}
-	b.cfg.Log.LogAttrs(ctx, slog.LevelWarn, "revocation at the service failed, keeping it for later", slog.Any("error", err))
-	b.Keep(ctx, o)
+	b.cfg.Log.LogAttrs(ctx, slog.LevelWarn, "revocation at the service failed, retrying", slog.Any("error", err))
+	b.Keep(ctx, j)
 }
 
-// Keep keeps an order for later.
-func (b *Outbox) Keep(ctx context.Context, o Job) {
-	if err := b.Store.PutJob(o); err != nil {
+// Keep adds a job to the file.
+func (b *Outbox) Keep(ctx context.Context, j Job) {
+	if err := b.Store.PutJob(j); err != nil {
 		b.cfg.Log.LogAttrs(ctx, slog.LevelError, "cannot record revocation job", slog.Any("error", err))
 		return
 	}
-	for _, id := range o.sessions() {
+	for _, id := range j.sessions() {
 		e, dead := b.Ends.Get(id)
 		if !dead {
 			e = End{Reason: string(revocation.CauseLogout)}
@@ -71,16 +72,16 @@ func (b *Outbox) Keep(ctx context.Context, o Job) {
 	b.Wake()
 }
 
-// sessions returns the sessions that an order names and ends.
-func (o *Job) sessions() []caveat.SessionID {
-	if o.Op == EndSession {
-		return []caveat.SessionID{o.Session}
+// sessions returns the revoked sessions that a job names.
+func (j *Job) sessions() []caveat.SessionID {
+	if j.Op == EndSession {
+		return []caveat.SessionID{j.Session}
 	}
-	return o.Known
+	return j.Known
 }
 
-// recall refuses the sessions whose ends an earlier process kept: the service may
-// not know of them, and discharges live on.
+// recall loads the ends in the file. The service may not have them yet, and
+// discharges of these sessions may not have expired.
 func (b *Outbox) recall() error {
 	unsent, condemned, err := b.Store.ended()
 	for _, id := range unsent {
@@ -92,11 +93,11 @@ func (b *Outbox) recall() error {
 	return err
 }
 
-// EndLocally forgets the sessions of an order whose devices the homeserver has
-// deleted, and returns those that it ends. A session that ended before stays as
-// it ended.
-func (b *Outbox) EndLocally(ctx context.Context, o Job) []caveat.SessionID {
-	gone, err := b.Store.forget(o)
+// EndLocally removes the sessions of a job from the file, since the homeserver has
+// deleted their devices, and returns the sessions that ended by it. The end of a
+// session that had ended before does not change.
+func (b *Outbox) EndLocally(ctx context.Context, j Job) []caveat.SessionID {
+	gone, err := b.Store.forget(j)
 	if err != nil {
 		b.cfg.Log.LogAttrs(ctx, slog.LevelError, "cannot remove sessions from the outbox", slog.Any("error", err))
 	}
@@ -115,68 +116,66 @@ func (b *Outbox) EndLocally(ctx context.Context, o Job) []caveat.SessionID {
 	return ended
 }
 
-// send gives an order to the service. It may be sent twice.
-func (b *Outbox) send(ctx context.Context, o Job) error {
-	err := b.revokeAged(ctx, o, 0)
+// send sends a job to the service. A job may be sent twice.
+func (b *Outbox) send(ctx context.Context, j Job) error {
+	err := b.revokeAged(ctx, j, 0)
 	b.cfg.ObserveRevocation(err)
 	return err
 }
 
-// sendLate gives an order to the service that was kept. The user may have logged in
-// through another gateway in the meantime: so only sessions end that had begun
-// when the homeserver ended them, this gateway's, which are known, and others by
-// their age.
-func (b *Outbox) sendLate(ctx context.Context, o Job) error {
-	if o.Op == EndSession || o.Op == endOlder || o.At == 0 {
-		return b.send(ctx, o)
+// sendLate sends a job from the file. Its user may have logged in through another
+// gateway since, so a session of another gateway is revoked by its age only.
+func (b *Outbox) sendLate(ctx context.Context, j Job) error {
+	if j.Op == EndSession || j.Op == endOlder || j.At == 0 {
+		return b.send(ctx, j)
 	}
-	err := b.revokeKnown(ctx, o)
+	err := b.revokeKnown(ctx, j)
 	if err == nil {
-		err = b.revokeAged(ctx, o, b.age(o.At))
+		err = b.revokeAged(ctx, j, b.age(j.At))
 	}
-	if err == nil && len(o.Known) > 0 {
-		b.LearnEnds(ctx, o.User, o.Known)
+	if err == nil && len(j.Known) > 0 {
+		b.LearnEnds(ctx, j.User, j.Known)
 	}
 	b.cfg.ObserveRevocation(err)
 	return err
 }
 
-func (b *Outbox) revokeKnown(ctx context.Context, o Job) error {
-	for _, id := range o.Known {
-		if _, err := b.client.RevokeSession(ctx, o.User, id, wire.RevokeOptions{}); err != nil {
+func (b *Outbox) revokeKnown(ctx context.Context, j Job) error {
+	for _, id := range j.Known {
+		if _, err := b.client.RevokeSession(ctx, j.User, id, wire.RevokeOptions{}); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// maxOrderAge is within the service's bound.
-const maxOrderAge = 365 * 24 * time.Hour
+// maxJobAge is within the service's bound.
+const maxJobAge = 365 * 24 * time.Hour
 
-// age returns how long ago a time was by this machine's clock, and more than
-// that where the clock was set: a session that is taken for too new lives on, and
-// its token is dead at the homeserver.
+// age returns the time since at by this machine's clock. If the clock was set, it
+// returns maxJobAge: a session that is not revoked would be live with a token that is
+// dead at the homeserver.
 func (b *Outbox) age(at int64) time.Duration {
 	age := b.cfg.Clock().Sub(time.UnixMilli(at)) + time.Millisecond
-	if age <= 0 || age > maxOrderAge {
-		return maxOrderAge
+	if age <= 0 || age > maxJobAge {
+		return maxJobAge
 	}
 	return age
 }
 
-func (b *Outbox) revokeAged(ctx context.Context, o Job, age time.Duration) (err error) {
-	switch o.Op {
+func (b *Outbox) revokeAged(ctx context.Context, j Job, age time.Duration) (err error) {
+	switch j.Op {
 	case EndSession:
-		_, err = b.client.RevokeSession(ctx, o.User, o.Session, wire.RevokeOptions{})
+		_, err = b.client.RevokeSession(ctx, j.User, j.Session, wire.RevokeOptions{})
 	case EndDevice:
-		_, err = b.client.RevokeDevice(ctx, o.User, o.Device, wire.RevokeOptions{Except: o.Session, Age: age})
+		_, err = b.client.RevokeDevice(ctx, j.User, j.Device, wire.RevokeOptions{Except: j.Session, Age: age})
 	case EndUser:
-		_, err = b.client.RevokeUser(ctx, o.User, wire.RevokeOptions{Except: o.Session, Devices: !o.Every, Age: age})
+		_, err = b.client.RevokeUser(ctx, j.User, wire.RevokeOptions{Except: j.Session, Devices: !j.Every, Age: age})
 	}
 	return err
 }
 
-// FlushJobs sends the orders that were kept.
+// FlushJobs sends the jobs in the file.
 func (b *Outbox) FlushJobs(ctx context.Context) error {
 	for ctx.Err() == nil {
 		if more, err := b.flushJob(ctx, ""); err != nil || !more {
@@ -186,14 +185,14 @@ func (b *Outbox) FlushJobs(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// Pause keeps kept jobs from being sent until resume is called.
+// Pause keeps the jobs in the file from being sent until resume is called.
 func (b *Outbox) Pause() (resume func()) {
 	b.sending <- struct{}{}
 	return func() { <-b.sending }
 }
 
-// FlushUser does that for one user. It comes before they get a new session,
-// which an order from before must not end.
+// FlushUser sends the jobs of one user. It precedes the user's next session, which an
+// older job must not end.
 func (b *Outbox) FlushUser(ctx context.Context, user string) error {
 	ctx, cancel := context.WithTimeout(ctx, b.cfg.Timeouts.Service)
 	defer cancel()
@@ -204,7 +203,7 @@ func (b *Outbox) FlushUser(ctx context.Context, user string) error {
 	}
 }
 
-// flushJob sends one order, of one user or of any. It reports false if there
+// flushJob sends the oldest job of a user; "": of any user. It reports false if there
 // is none.
 func (b *Outbox) flushJob(ctx context.Context, user string) (bool, error) {
 	select {
@@ -213,17 +212,17 @@ func (b *Outbox) flushJob(ctx context.Context, user string) (bool, error) {
 	case <-ctx.Done():
 		return false, &client.UnavailableError{Err: ctx.Err()}
 	}
-	key, o, err := b.Store.FirstJob(user)
+	key, j, err := b.Store.FirstJob(user)
 	if err != nil || key == nil {
 		return false, err
 	}
 	var bad *client.BadRequestError
 	var refused *client.RefusedError
-	if err := b.sendLate(ctx, o); errors.As(err, &bad) && bad.Code == wire.CodeBadRequest || errors.As(err, &refused) {
+	if err := b.sendLate(ctx, j); errors.As(err, &bad) && bad.Code == wire.CodeBadRequest || errors.As(err, &refused) {
 		b.cfg.Log.LogAttrs(ctx, slog.LevelError, "revocation rejected by the service, dropping", slog.Any("error", err))
 	} else if err != nil {
 		return false, err
 	}
-	b.Ends.sent(o.sessions()...)
+	b.Ends.sent(j.sessions()...)
 	return true, b.Store.JobDone(key)
 }

@@ -17,13 +17,12 @@ import (
 	"github.com/discharger/discharger/discharger/homeserver"
 )
 
-// maxTries is how often a logout is tried that the homeserver answers, but not
-// as it should.
+// maxTries bounds the tries of a logout that the homeserver answers with an
+// unexpected status.
 const maxTries = 20
 
-// flushLogouts logs out at the homeserver the devices of sessions that are over.
-// One that fails is not in the way of others, unless the service or the
-// homeserver cannot be reached at all.
+// flushLogouts makes the pending logouts. It goes on after a failure, unless the
+// service or the homeserver does not answer.
 func (b *Outbox) flushLogouts(ctx context.Context) (failed error) {
 	for id := (caveat.SessionID{}); ctx.Err() == nil; {
 		next, ok, err := b.Store.NextLogout(id)
@@ -41,8 +40,8 @@ func (b *Outbox) flushLogouts(ctx context.Context) (failed error) {
 	return ctx.Err()
 }
 
-// logOutDevice logs out one device, if its session is still to be and no other
-// session has the device. The device's lease is held over check and logout.
+// logOutDevice makes a pending logout, if no other session has the device. It holds
+// the device's lease during check and logout.
 func (b *Outbox) logOutDevice(ctx context.Context, id caveat.SessionID) error {
 	d, ok, err := b.Store.Logout(id)
 	if err != nil || !ok {
@@ -68,7 +67,7 @@ func (b *Outbox) logOutDevice(ctx context.Context, id caveat.SessionID) error {
 		}
 		defer release()
 		if _, ok, err = b.Store.Logout(id); err != nil || !ok {
-			return err // a login on the device cancelled it
+			return err // cancelled by a login on the device
 		}
 	}
 	if ok, err = b.mayLogOut(ctx, id, &d, token); err != nil || !ok {
@@ -95,12 +94,12 @@ func (b *Outbox) logOutDevice(ctx context.Context, id caveat.SessionID) error {
 	return b.Store.LogoutDone(id)
 }
 
-// identify asks the homeserver whose a token is that an earlier version wrote
-// down without. It reports false if the token is not known any more.
+// identify requests user and device of a token from the homeserver, for an entry of an
+// earlier version. It reports false if the token is not known any more.
 func (b *Outbox) identify(ctx context.Context, id caveat.SessionID, d PendingLogout, token string) (PendingLogout, bool, error) {
 	status, body, err := b.homeserver.Get(ctx, upstream.PathWhoami, token, upstream.Origin{})
 	if err != nil {
-		return d, false, fmt.Errorf("ask the homeserver whose a token is: %w", err)
+		return d, false, fmt.Errorf("get owner of token: %w", err)
 	}
 	code, _ := body.Text("errcode")
 	user, _ := body.Text("user_id")
@@ -115,9 +114,9 @@ func (b *Outbox) identify(ctx context.Context, id caveat.SessionID, d PendingLog
 	return d, true, b.Store.UpdateLogout(id, d)
 }
 
-// mayLogOut asks the service whether a device is to be logged out: not if another
-// session has it, and not if the session lives after all, or ended softly. An
-// entry that needs no logout is taken off the list.
+// mayLogOut reports whether a device is to be logged out: not if another session has
+// it, and not if the session is live at the service, or ended softly. An entry that
+// needs no logout is removed.
 func (b *Outbox) mayLogOut(ctx context.Context, id caveat.SessionID, d *PendingLogout, token string) (bool, error) {
 	if d.New {
 		return b.mayAbandon(ctx, id, *d)
@@ -125,7 +124,7 @@ func (b *Outbox) mayLogOut(ctx context.Context, id caveat.SessionID, d *PendingL
 	s, err := b.State(ctx, d.User, d.Device, id)
 	switch {
 	case err != nil:
-		return false, fmt.Errorf("ask the service about a device: %w", err)
+		return false, fmt.Errorf("get sessions of device: %w", err)
 	case s.Live:
 		b.cfg.Log.LogAttrs(ctx, slog.LevelWarn, "session is live at the service, its device is not logged out", slog.String("session", id.String()))
 		b.Ends.Remove(id)
@@ -135,7 +134,7 @@ func (b *Outbox) mayLogOut(ctx context.Context, id caveat.SessionID, d *PendingL
 	case !d.Reap && !d.Left && s.End != nil && s.End.Soft:
 		b.Ends.Put(id, *s.End)
 		return false, b.Store.restore(id, *d, s.End.at)
-	case !d.Reap && !d.Left && s.End == nil && !d.Hard: // of an earlier version, which did not write down how it ended
+	case !d.Reap && !d.Left && s.End == nil && !d.Hard: // of an earlier version, which did not record the kind of end
 		return false, b.Store.restore(id, *d, 0)
 	case d.Device == "", d.Unused:
 		return true, nil
@@ -151,37 +150,37 @@ func (b *Outbox) mayLogOut(ctx context.Context, id caveat.SessionID, d *PendingL
 	return true, nil
 }
 
-// usedSlack is how long after its end a session may be seen in use at the
-// homeserver: discharges live on for a while, and clocks differ.
+// usedSlack is how long after its end a session may be in use at the homeserver, since
+// discharges expire later and clocks differ.
 const usedSlack = 15 * time.Minute
 
-// unusedSince asks the homeserver whether a device was used since a time: another
-// session may have been on it that the service does not list any more, and the
-// device stays for that.
+// unusedSince reports whether the homeserver did not see a device in use since a
+// time. A device in use has had a session that the service does not list any more, and
+// it stays.
 func (b *Outbox) unusedSince(ctx context.Context, id caveat.SessionID, d *PendingLogout, token string, since time.Time) (bool, error) {
 	status, body, err := b.homeserver.Get(ctx, upstream.PathDevices+"/"+url.PathEscape(d.Device), token, upstream.Origin{})
 	if err != nil {
-		return false, fmt.Errorf("ask the homeserver about a device: %w", err)
+		return false, fmt.Errorf("get device: %w", err)
 	}
 	code, _ := body.Text("errcode")
 	switch {
 	case upstream.LogoutDone(status, code):
 		return false, b.Store.LogoutDone(id)
-	case status == http.StatusNotFound, status == http.StatusForbidden: // no device, or a homeserver that does not say
+	case status == http.StatusNotFound, status == http.StatusForbidden: // no device, or no such route
 		d.Unused = true
 		return true, b.Store.UpdateLogout(id, *d)
 	case status != http.StatusOK:
 		return false, &upstream.StatusError{Status: status}
 	}
 	if seen := lastSeen(body, b.cfg.Clock()); seen.After(since) {
-		return false, b.Store.restore(id, *d, seen.UnixMilli()) // left to the reaper
+		return false, b.Store.restore(id, *d, seen.UnixMilli()) // until ForgetAfter has passed again
 	}
 	d.Unused = true
 	return true, b.Store.UpdateLogout(id, *d)
 }
 
-// lastSeen reads when the homeserver saw a device: zero if never. A time that cannot
-// be read, or is to come, counts as now.
+// lastSeen returns when the homeserver last saw a device in use; zero: never. A time
+// that is malformed or in the future counts as now.
 func lastSeen(device jsonbody.Object, now time.Time) time.Time {
 	value := device.Get("last_seen_ts")
 	if value.Kind() == 'n' || value == nil {
@@ -198,12 +197,13 @@ func lastSeen(device jsonbody.Object, now time.Time) time.Time {
 func (b *Outbox) storeNow(ctx context.Context) (time.Time, error) {
 	m, err := b.client.Marks(ctx, "")
 	if err != nil {
-		return time.Time{}, fmt.Errorf("ask the service for its time: %w", err)
+		return time.Time{}, fmt.Errorf("get time of the service: %w", err)
 	}
 	return m.Now, nil
 }
 
-// tryLease takes the same leases if no request has them or waits for them.
+// tryLease takes the leases of a logout, or returns [admission.ErrBusy] if requests
+// hold them or wait for them.
 func (b *Outbox) tryLease(user, device string) (release func(), err error) {
 	unnamed, ok := b.cfg.Leases.Try(admission.Device("", device))
 	if !ok {

@@ -14,9 +14,9 @@ import (
 	"github.com/discharger/discharger/discharger/homeserver"
 )
 
-// RevokeMissing has the service end the sessions of a user whose devices the
-// homeserver has no more. The sessions are listed first, so that none is ended
-// which began in the meantime.
+// RevokeMissing revokes the sessions of a user whose devices are not at the homeserver
+// any more. The sessions are listed before the devices, so that a session that begins
+// in between is not revoked.
 func (b *Outbox) RevokeMissing(ctx context.Context, own homeserver.Identity, token string, who upstream.Origin) error {
 	user := own.User
 	sessions, away := b.devicesAtService(ctx, user)
@@ -31,20 +31,20 @@ func (b *Outbox) RevokeMissing(ctx context.Context, own homeserver.Identity, tok
 	}
 	missing, err := b.missing(ctx, own, token, who, sessions, kept)
 	for _, id := range missing {
-		o := Job{Op: EndSession, User: user, Session: id, At: b.cfg.Clock().UnixMilli()}
+		j := Job{Op: EndSession, User: user, Session: id, At: b.cfg.Clock().UnixMilli()}
 		if away == nil {
-			b.Revoke(ctx, o)
+			b.Revoke(ctx, j)
 			continue
 		}
-		b.EndLocally(ctx, o)
-		b.Keep(ctx, o)
+		b.EndLocally(ctx, j)
+		b.Keep(ctx, j)
 	}
 	return err
 }
 
-// missing returns the sessions whose devices are not at the homeserver any more. If it
-// lists none, as after the session's own device was deleted, the tokens of this
-// gateway's sessions are tried.
+// missing returns the sessions whose devices are not at the homeserver any more. If
+// the homeserver does not list devices, as after the session's own device was deleted,
+// the tokens of this gateway's sessions are tried.
 func (b *Outbox) missing(ctx context.Context, own homeserver.Identity, token string, who upstream.Origin, sessions map[caveat.SessionID]string, kept map[caveat.SessionID]Session) (missing []caveat.SessionID, err error) {
 	devices, err := b.devicesUpstream(ctx, own, token, who)
 	if err == nil {
@@ -77,8 +77,8 @@ func (b *Outbox) missing(ctx context.Context, own homeserver.Identity, token str
 	return missing, nil
 }
 
-// devicesAtService lists the devices of a user's live sessions. The error is for
-// the caller to know that the service is away.
+// devicesAtService returns the devices of a user's live sessions. On error, the map is
+// empty.
 func (b *Outbox) devicesAtService(ctx context.Context, user string) (map[caveat.SessionID]string, error) {
 	sessions := make(map[caveat.SessionID]string)
 	live, err := b.client.Sessions(ctx, user)
@@ -88,8 +88,8 @@ func (b *Outbox) devicesAtService(ctx context.Context, user string) (map[caveat.
 	return sessions, err
 }
 
-// devicesUpstream requests the homeserver's list of the user's devices. A list without
-// the session's own device is an error.
+// devicesUpstream returns the user's devices at the homeserver. A list without the
+// session's own device is an error.
 func (b *Outbox) devicesUpstream(ctx context.Context, owner homeserver.Identity, token string, who upstream.Origin) (map[string]bool, error) {
 	status, body, err := b.homeserver.Get(ctx, upstream.PathDevices, token, who)
 	if err != nil {
@@ -116,9 +116,8 @@ func (b *Outbox) devicesUpstream(ctx context.Context, owner homeserver.Identity,
 	return devices, nil
 }
 
-// Begin notes a session that has just begun. A logout of its device that was still
-// to come is cancelled, since it would delete the device, and the sessions before
-// it are over.
+// Begin records a session that has begun. It ends the sessions before it on the
+// device, and cancels pending logouts, which would delete the device.
 func (b *Outbox) Begin(ctx context.Context, session caveat.SessionID, user, device, token string) {
 	before, err := b.Store.Begin(session, Session{
 		User: user, Device: device, Box: b.sealer.SealUpstream(session, token), Minted: b.cfg.Clock().UnixMilli(),
@@ -132,10 +131,9 @@ func (b *Outbox) Begin(ctx context.Context, session caveat.SessionID, user, devi
 	}
 }
 
-// LearnEnds lists at the service how sessions ended: those that were on a device before a
-// login, and those that an order ended, of which some were over already. So they are
-// refused at once and as everywhere else. If the service does not answer, its feed
-// will.
+// LearnEnds requests from the service how sessions ended, so that this gateway refuses
+// them at once and like every other. If the service does not answer, the ends arrive
+// by the feed.
 func (b *Outbox) LearnEnds(ctx context.Context, user string, sessions []caveat.SessionID) {
 	ended, err := b.client.EndedSessions(ctx, user)
 	if err != nil {

@@ -18,7 +18,7 @@ import (
 	"github.com/discharger/discharger/discharger/homeserver"
 )
 
-// Config configures an [outbox]. Every field is required.
+// Config configures an [Outbox]. Every field is required.
 type Config struct {
 	Path       string         // of the file
 	Service    *client.Client // makes one attempt per call
@@ -32,8 +32,8 @@ type Config struct {
 	Jitter     func() float64 // in [0, 1)
 	Timeouts   Timeouts
 
-	// Periods returns the time between two passes of reconciling, and the time after
-	// which the device of a softly ended session is logged out; 0: never.
+	// Periods returns the interval of reconciling, and the time after which the device
+	// of a softly ended session is logged out; 0: never.
 	Periods func() (reconcile, forget time.Duration)
 	// Revoked reports whether the feed has a revocation of a session, and its kind.
 	Revoked func(homeserver.Identity) (soft, revoked bool)
@@ -46,7 +46,7 @@ type Config struct {
 	ObserveLogout     func(error) // after a logout was sent to the homeserver
 }
 
-// Timeouts bound the calls of an [outbox].
+// Timeouts bound the calls of an [Outbox].
 type Timeouts struct {
 	Service    time.Duration // of a revocation at the service, before it is kept
 	Homeserver time.Duration // of requests to the homeserver about many tokens
@@ -62,16 +62,16 @@ type Outbox struct {
 	sealer     *token.Sealer
 	Store      *Store
 	Ends       *Ends                                        // sessions that are over
-	vouched    *cache.Cache[caveat.SessionID, vouch]        // sessions that live, whatever the feed has
+	vouched    *cache.Cache[caveat.SessionID, vouch]        // live sessions of which the feed has a revocation
 	events     atomic.Uint64                                // received revocations of more than one session
 	gone       *cache.Cache[caveat.SessionID, struct{}]     // sessions whose devices were logged out at the homeserver
-	logins     *cache.Cache[admission.DeviceKey, time.Time] // when the last login on a device came through
+	logins     *cache.Cache[admission.DeviceKey, time.Time] // the last login on a device
 	caches     []func() int                                 // bytes of each
 
 	gap          chan struct{} // revocations may have been missed
 	reconfigured chan struct{} // Periods may have changed
 	woken        chan struct{} // a call may be due
-	flushing     sync.Mutex    // held during settleOnce
+	flushing     sync.Mutex    // held during Flush
 	sending      chan struct{} // holds a value while a kept job is sent
 	passing      sync.Mutex    // guards lastPass
 	lastPass     passTimes     // of reconciling
@@ -80,7 +80,7 @@ type Outbox struct {
 	background sync.WaitGroup
 }
 
-// Open opens the file, and refuses the sessions whose ends are in it.
+// Open opens the file and loads the ends in it. The caller calls [Outbox.Close].
 func Open(cfg Config) (*Outbox, error) {
 	b := &Outbox{
 		cfg: cfg, client: cfg.Service, homeserver: cfg.Homeserver, sealer: cfg.Sealer,
@@ -110,7 +110,7 @@ func Open(cfg Config) (*Outbox, error) {
 	return b, nil
 }
 
-// Start makes pending calls, and reconciles, until close.
+// Start makes pending calls, and reconciles, until [Outbox.Stop].
 func (b *Outbox) Start() {
 	ctx, cancel := context.WithCancel(context.Background())
 	b.cancel = cancel
@@ -118,7 +118,7 @@ func (b *Outbox) Start() {
 	b.background.Go(func() { b.reconcileEvery(ctx) })
 }
 
-// Stop ends the work in the background.
+// Stop ends the work in the background, and waits for it.
 func (b *Outbox) Stop() {
 	b.cancel()
 	b.background.Wait()
@@ -140,10 +140,10 @@ func (b *Outbox) forgetAfter() time.Duration {
 	return forget
 }
 
-// endIdle is how long an end is kept that is not used.
+// endIdle is how long an unused end is cached.
 const endIdle = 48 * time.Hour
 
-// CacheBytes returns the memory that the caches take.
+// CacheBytes returns the memory of the caches.
 func (b *Outbox) CacheBytes() (n int) {
 	for _, bytes := range b.caches {
 		n += bytes()
@@ -151,10 +151,10 @@ func (b *Outbox) CacheBytes() (n int) {
 	return n
 }
 
-// Shares is the number of shares in which CacheBytes is divided.
+// Shares is the number of shares into which Config.CacheBytes is divided.
 const Shares = 6
 
-// newCache makes a cache of some shares of CacheBytes.
+// newCache returns a cache of a number of shares.
 func newCache[K comparable, V any](b *Outbox, shares int, cfg cache.Config[K, V]) (*cache.Cache[K, V], error) {
 	cfg.Bytes = max(1, b.cfg.CacheBytes/Shares*shares)
 	kept, err := cache.New(cfg.WithClock(b.cfg.Clock))

@@ -13,20 +13,20 @@ import (
 // PendingLogout is a session whose device is to be logged out at the homeserver.
 // Entries of earlier versions have the first two members only.
 type PendingLogout struct {
-	Box    []byte `json:"box"`
+	Box    []byte `json:"box"` // the homeserver's token, sealed
 	Tries  int    `json:"tries"`
 	User   string `json:"user,omitempty"`
 	Device string `json:"device,omitempty"`
 	Named  bool   `json:"named,omitempty"`  // User and Device are known
-	Hard   bool   `json:"hard,omitempty"`   // it ended hard at the service
-	Reap   bool   `json:"reap,omitempty"`   // it ended softly, long ago
-	Left   bool   `json:"left,omitempty"`   // its client logged out
+	Hard   bool   `json:"hard,omitempty"`   // ended hard at the service
+	Reap   bool   `json:"reap,omitempty"`   // ended softly, ForgetAfter ago
+	Left   bool   `json:"left,omitempty"`   // logged out by its client
 	New    bool   `json:"new,omitempty"`    // its login failed, and only the login made the device
-	Unused bool   `json:"unused,omitempty"` // the homeserver did not see the device in use since; it is asked once, which is a use
+	Unused bool   `json:"unused,omitempty"` // the homeserver did not see the device in use since; requested once, since a request is a use
 }
 
-// AddLogout moves a session to those whose device is to be logged out at the
-// homeserver. The session's entry in the vault goes before d.
+// AddLogout replaces a session in the file by a pending logout. The members of the
+// session, if it is in the file, precede those of d.
 func (v *Store) AddLogout(id caveat.SessionID, d PendingLogout) error {
 	return v.db.Batch(func(tx *bbolt.Tx) error { return addLogout(tx, id, d) })
 }
@@ -48,7 +48,7 @@ func addLogout(tx *bbolt.Tx, id caveat.SessionID, d PendingLogout) error {
 	return putJSON(tx.Bucket(bucketLogouts), id[:], d)
 }
 
-// AddLogouts does the same for many sessions that are in the vault.
+// AddLogouts does the same for many sessions in the file.
 func (v *Store) AddLogouts(ids []caveat.SessionID, reap bool) error {
 	const atATime = 1000
 	for len(ids) > 0 {
@@ -69,20 +69,20 @@ func (v *Store) AddLogouts(ids []caveat.SessionID, reap bool) error {
 	return nil
 }
 
-// EndSoftly notes that a session ended softly. If that was by a newer login on its
-// device, nothing is left to be done for it.
+// EndSoftly records a soft end. A session that ended by a newer login on its device is
+// removed.
 func (v *Store) EndSoftly(id caveat.SessionID, e End) error {
 	if e.Replaced() {
 		return v.Drop(id)
 	}
 	if e.at == 0 {
-		return nil // reconciling finds out when
+		return nil // reconciling sets the time
 	}
 	return v.setEnd(id, 0, e.at, !e.Expired())
 }
 
-// restore takes a session off the list of those to be logged out and puts it
-// back among the others: it lives, or ended softly at a time, Unix ms.
+// restore replaces a pending logout by its session, which is live or ended softly at a
+// time, Unix ms.
 func (v *Store) restore(id caveat.SessionID, d PendingLogout, ended int64) error {
 	return v.db.Batch(func(tx *bbolt.Tx) error {
 		if err := remove(tx, id); err != nil {
@@ -92,7 +92,7 @@ func (v *Store) restore(id caveat.SessionID, d PendingLogout, ended int64) error
 	})
 }
 
-// logoutsOn lists the sessions on a device that are to be logged out.
+// logoutsOn returns the pending logouts of a device.
 func logoutsOn(tx *bbolt.Tx, user, device string) (ids []caveat.SessionID, err error) {
 	err = tx.Bucket(bucketLogouts).ForEach(func(k, data []byte) error {
 		var d PendingLogout
@@ -107,9 +107,9 @@ func logoutsOn(tx *bbolt.Tx, user, device string) (ids []caveat.SessionID, err e
 	return ids, err
 }
 
-// revoke notes a revocation: after a hard end the sessions that it is about are
-// condemned, after a soft one their devices stay. It returns which sessions were
-// condemned. Those that had ended before stay as they ended.
+// revoke records a revocation: its sessions have pending logouts after a hard end, and
+// are kept after a soft end. It returns the pending logouts. Sessions that had ended
+// before do not change.
 func (v *Store) revoke(r revocation.Event) (ids []caveat.SessionID, err error) {
 	err = v.db.View(func(tx *bbolt.Tx) error {
 		return revokedSessions(tx, r, func(id caveat.SessionID) { ids = append(ids, id) })
@@ -128,10 +128,9 @@ func (v *Store) revoke(r revocation.Event) (ids []caveat.SessionID, err error) {
 	return nil, nil
 }
 
-// revokedSessions calls f with the sessions in the vault that a revocation is
-// about.
+// revokedSessions calls f with the sessions in the file that a revocation covers.
 func revokedSessions(tx *bbolt.Tx, r revocation.Event, f func(caveat.SessionID)) error {
-	meant := func(id caveat.SessionID) error {
+	check := func(id caveat.SessionID) error {
 		s, ok, err := getSession(tx, id)
 		switch {
 		case err != nil || !ok || s.Ended > 0 || id == r.Except:
@@ -141,25 +140,25 @@ func revokedSessions(tx *bbolt.Tx, r revocation.Event, f func(caveat.SessionID))
 		}
 		return nil
 	}
-	o := Job{Op: EndUser, User: r.User, Every: !r.Devices}
+	j := Job{Op: EndUser, User: r.User, Every: !r.Devices}
 	switch {
 	case r.All:
-		return tx.Bucket(bucketSessions).ForEach(func(k, _ []byte) error { return meant(caveat.SessionID(k)) })
+		return tx.Bucket(bucketSessions).ForEach(func(k, _ []byte) error { return check(caveat.SessionID(k)) })
 	case r.Session != caveat.SessionID{}:
-		o = Job{Op: EndSession, Session: r.Session}
+		j = Job{Op: EndSession, Session: r.Session}
 	case r.Device != "":
-		o = Job{Op: EndDevice, User: r.User, Device: r.Device}
+		j = Job{Op: EndDevice, User: r.User, Device: r.Device}
 	}
-	for _, id := range sessionsOf(tx, o) {
-		if err := meant(id); err != nil {
+	for _, id := range sessionsOf(tx, j) {
+		if err := check(id); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// NextLogout returns the first session after one that is to be logged out.
-// It reports false if there is none.
+// NextLogout returns the session of the next pending logout after one. It reports
+// false if there is none.
 func (v *Store) NextLogout(after caveat.SessionID) (id caveat.SessionID, ok bool, err error) {
 	err = v.db.View(func(tx *bbolt.Tx) error {
 		c := tx.Bucket(bucketLogouts).Cursor()
@@ -175,8 +174,7 @@ func (v *Store) NextLogout(after caveat.SessionID) (id caveat.SessionID, ok bool
 	return id, ok, err
 }
 
-// Logout returns a session that is to be logged out. It reports false if
-// there is none such.
+// Logout returns a pending logout. It reports false if there is none.
 func (v *Store) Logout(id caveat.SessionID) (d PendingLogout, ok bool, err error) {
 	err = v.db.View(func(tx *bbolt.Tx) error {
 		data := tx.Bucket(bucketLogouts).Get(id[:])
@@ -188,7 +186,7 @@ func (v *Store) Logout(id caveat.SessionID) (d PendingLogout, ok bool, err error
 	return d, ok, err
 }
 
-// UpdateLogout replaces the entry of a session to be logged out, if there still is one.
+// UpdateLogout replaces a pending logout, if it is still in the file.
 func (v *Store) UpdateLogout(id caveat.SessionID, d PendingLogout) error {
 	return v.db.Batch(func(tx *bbolt.Tx) error {
 		b := tx.Bucket(bucketLogouts)
@@ -199,7 +197,7 @@ func (v *Store) UpdateLogout(id caveat.SessionID, d PendingLogout) error {
 	})
 }
 
-// LogoutDone takes a session off the list.
+// LogoutDone removes a pending logout.
 func (v *Store) LogoutDone(id caveat.SessionID) error {
 	return v.db.Batch(func(tx *bbolt.Tx) error { return tx.Bucket(bucketLogouts).Delete(id[:]) })
 }

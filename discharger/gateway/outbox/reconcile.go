@@ -10,29 +10,27 @@ import (
 	"github.com/discharger/discharger/discharger/caveat"
 )
 
-// The bounds of reconciling. No pass ends most sessions there are: then something
-// else is wrong.
+// Bounds of reconciling. A pass that would log out more than half of the sessions logs
+// out none, since a fault of the service is more likely.
 const (
-	reconcilePage  = 100
+	reconcilePage  = 100                   // users
 	reconcilePause = 50 * time.Millisecond // between users
-	ReconcileFew   = 20                    // as many may always go
-	clockTolerance = time.Hour             // of the service's clock between two passes
+	ReconcileFew   = 20                    // sessions that a pass may always log out
+	clockTolerance = time.Hour             // between the clocks, from pass to pass
 )
 
-// reconcileEvery compares the vault with the service's sessions, again and
-// again until ctx ends. It finds sessions that ran out by themselves, and those
-// whose end was missed. While there is no period, it waits for a reload that sets
-// one.
+// reconcileEvery reconciles until ctx ends. It finds sessions that have expired, and
+// those whose revocation was missed.
 func (b *Outbox) reconcileEvery(ctx context.Context) {
 	for b.passDue(ctx) {
 		if err := b.Reconcile(ctx, reconcilePause); err != nil && ctx.Err() == nil {
-			b.cfg.Log.LogAttrs(ctx, slog.LevelWarn, "cannot compare sessions with the service's", slog.Any("error", err))
+			b.cfg.Log.LogAttrs(ctx, slog.LevelWarn, "reconciling sessions with the service failed, retrying", slog.Any("error", err))
 		}
 	}
 }
 
-// passDue waits until another pass is due, or until ctx ends and then returns
-// false.
+// passDue blocks until the next pass is due. It returns false if ctx ends. Without an
+// interval, it waits for a reload that sets one.
 func (b *Outbox) passDue(ctx context.Context) bool {
 	since, spread := time.Now(), 0.75+0.5*b.cfg.Jitter()
 	for {
@@ -53,8 +51,7 @@ func (b *Outbox) passDue(ctx context.Context) bool {
 	}
 }
 
-// reconcilePeriod returns the time between two passes: no more than half of the
-// time after which devices are forgotten.
+// reconcilePeriod returns the interval of reconciling: at most half of ForgetAfter.
 func (b *Outbox) reconcilePeriod() time.Duration {
 	every, forget := b.cfg.Periods()
 	if half := forget / 2; half > 0 {
@@ -63,17 +60,18 @@ func (b *Outbox) reconcilePeriod() time.Duration {
 	return every
 }
 
-// pass is one comparison of the vault with the service's sessions.
+// pass is one comparison of the file with the service's sessions.
 type pass struct {
-	now      time.Time // of the service's store
-	reaping  bool      // its clock went on since the last pass as this machine's did
-	sessions int
-	hard     []caveat.SessionID // ended hard: to be logged out
-	due      []caveat.SessionID // ended softly, ForgetAfter ago: to be reaped
+	now      time.Time          // of the service's store
+	reaping  bool               // devices may be forgotten: no clock was set since the last pass
+	sessions int                // compared
+	hard     []caveat.SessionID // ended hard
+	due      []caveat.SessionID // ended softly, ForgetAfter ago
 }
 
-// Reconcile makes one pass. If anything cannot be decided, it changes nothing
-// more.
+// Reconcile compares the sessions in the file with the service's, and adds pending
+// logouts for those that have ended. It stops at the first error. It pauses between
+// users.
 func (b *Outbox) Reconcile(ctx context.Context, pause time.Duration) error {
 	p, err := b.newPass(ctx)
 	if err != nil {
@@ -98,7 +96,7 @@ func (b *Outbox) Reconcile(ctx context.Context, pause time.Duration) error {
 		after = users[len(users)-1]
 	}
 	if gone := len(p.hard) + len(p.due); gone > ReconcileFew && gone > p.sessions/2 {
-		return fmt.Errorf("%d of %d sessions are not at the service any more, which is not believed: no device is logged out", gone, p.sessions)
+		return fmt.Errorf("%d of %d sessions are missing at the service, more than half: no device is logged out", gone, p.sessions)
 	}
 	if err := b.Store.AddLogouts(p.hard, false); err != nil {
 		return err
@@ -114,9 +112,9 @@ func (b *Outbox) Reconcile(ctx context.Context, pause time.Duration) error {
 	return nil
 }
 
-// newPass reads the service's time. Where that has gone on by another amount than
-// this machine's since the last pass, one of the clocks was set, and nothing is
-// reaped; nor in the first pass of a process.
+// newPass begins a pass with the service's time. If the clocks have diverged since the
+// last pass, one of them was set, and no device is forgotten; nor in the first pass of
+// a process.
 func (b *Outbox) newPass(ctx context.Context) (*pass, error) {
 	now, err := b.storeNow(ctx)
 	if err != nil {
@@ -133,7 +131,8 @@ func (b *Outbox) newPass(ctx context.Context) (*pass, error) {
 	return p, nil
 }
 
-// passTimes is when a pass began, by the service's store and by this machine.
+// passTimes is the beginning of a pass by the clocks of the service's store and of
+// this machine.
 type passTimes struct{ store, here time.Time }
 
 // compare compares the sessions of one user.
@@ -165,8 +164,8 @@ func (b *Outbox) compare(ctx context.Context, p *pass, user string) error {
 	return b.compareEnded(ctx, p, user, gone)
 }
 
-// compareEnded finds out how sessions ended that the service does not list any
-// more. One that it does not remember ended softly.
+// compareEnded records how sessions ended that are not live at the service. A session
+// without a record there ended softly.
 func (b *Outbox) compareEnded(ctx context.Context, p *pass, user string, gone map[caveat.SessionID]Session) error {
 	list, err := b.cfg.Patient.EndedSessions(ctx, user)
 	if err != nil {
@@ -206,7 +205,7 @@ func (b *Outbox) compareEnded(ctx context.Context, p *pass, user string, gone ma
 	return nil
 }
 
-// sleep waits, and reports whether ctx goes on.
+// sleep blocks for a duration. It returns false if ctx ends.
 func sleep(ctx context.Context, d time.Duration) bool {
 	if d <= 0 {
 		return ctx.Err() == nil

@@ -12,16 +12,16 @@ import (
 	"github.com/discharger/discharger/discharger/wire"
 )
 
-// End is how a session ended, as the service decided it.
+// End is how a session ended.
 type End struct {
 	Soft    bool
-	Reason  string // one of the Reason or Revoked constants of package api; empty: not known
-	message string // for people; empty: not known
-	at      int64  // Unix ms, by the service's clock; 0: not known
-	Settled bool   // after a hard end: the vault has the logout at the homeserver, or none is needed
+	Reason  string // one of the Reason or Revoked constants of package wire; empty: unknown
+	message string // for people; empty: unknown
+	at      int64  // Unix ms, by the service's clock; 0: unknown
+	Settled bool   // after a hard end: the logout at the homeserver is in the file, or not needed
 }
 
-// Refusal returns the refusal of a session that ended so.
+// Refusal returns the refusal of a request of the session.
 func (e End) Refusal() *client.RefusedError {
 	r := &client.RefusedError{Reason: e.Reason, Ended: true, SoftLogout: e.Soft, Message: e.message}
 	if r.Reason == "" {
@@ -52,6 +52,7 @@ func endSentence(reason string) string {
 	return "log in again"
 }
 
+// FromRefusal returns the end in a refusal of the service.
 func FromRefusal(r *client.RefusedError) End {
 	return End{Soft: r.SoftLogout, Reason: r.Reason, message: r.Message}
 }
@@ -68,12 +69,11 @@ func (e End) Expired() bool {
 type State struct {
 	Live   bool
 	Epoch  uint64 // of a live session in mode rotate: the confirmed one
-	End    *End   // of one that is not live; nil: the service remembers none
-	Others bool   // another session has the device: it lives, or ended softly after this one
+	End    *End   // of one that is not live; nil: no record
+	Others bool   // another session has the device: it is live, or ended softly after this one
 }
 
-// Ended returns how a session that is not live ended. One without a record
-// ended softly.
+// Ended returns how a session that is not live ended; without a record, softly.
 func (s State) Ended() End {
 	if s.End == nil {
 		return End{Soft: true}
@@ -81,7 +81,7 @@ func (s State) Ended() End {
 	return *s.End
 }
 
-// State asks the service about a session and its device.
+// State requests the state of a session and its device from the service.
 func (b *Outbox) State(ctx context.Context, user, device string, id caveat.SessionID) (State, error) {
 	var out State
 	live, err := b.client.Sessions(ctx, user)
@@ -122,35 +122,36 @@ func fromRecord(s wire.EndedSession) End {
 	return End{Soft: s.Kind != wire.KindHard, Reason: s.Reason, at: s.At.UnixMilli()}
 }
 
-// vouchedLife is for how long the service is believed that a session lives which
-// the feed has an end of: a clock was wrong when the session was minted.
+// vouchedLife is how long a session counts as live after the service's answer, against
+// a revocation in the feed. The clock was wrong when such a session was minted.
 const vouchedLife = time.Minute
 
-// vouch is the service's word that a session lives. A later revocation of more than
-// one session takes it away; one of the session itself is remembered apart.
+// vouch is an answer of the service that a session is live. A later revocation of more
+// than one session makes it void; one of the session itself is in [Ends].
 type vouch struct {
 	until  time.Time
-	events uint64 // revocations that had been received before the service was asked
+	events uint64 // revocations received before the request
 }
 
-// Vouch remembers for vouchedLife that a session lives, unless more revocations of
-// many sessions than before its state was requested are received.
+// Vouch records for vouchedLife that a session is live, until a revocation of more than
+// one session is received. The caller read events from [Outbox.Received] before the
+// request to the service.
 func (b *Outbox) Vouch(id caveat.SessionID, events uint64) {
 	b.vouched.Put(id, vouch{until: b.cfg.Clock().Add(vouchedLife), events: events})
 }
 
-// Received returns the number of revocations of more than one session.
+// Received returns the number of received revocations of more than one session.
 func (b *Outbox) Received() uint64 { return b.events.Load() }
 
-// Over returns a refusal if a session is known to have ended. At the first event
-// of the feed about it the service is asked, so that every gateway gives one
-// answer; while the service is away, the kind in the feed counts.
+// Over returns a refusal if a session has ended. At the first event of the feed about
+// it, it requests the session's state from the service, so that all gateways answer
+// alike. If the service does not answer, the kind in the feed counts.
 func (b *Outbox) Over(ctx context.Context, id homeserver.Identity) error {
 	if e, dead := b.Ends.Get(id.Session); dead {
 		return e.Refusal()
 	}
-	soft, heard := b.cfg.Revoked(id)
-	if !heard {
+	soft, revoked := b.cfg.Revoked(id)
+	if !revoked {
 		return nil
 	}
 	now := b.cfg.Clock()
@@ -174,9 +175,8 @@ func (b *Outbox) Over(ctx context.Context, id homeserver.Identity) error {
 	return e.Refusal()
 }
 
-// NoteEnd remembers how a session ended at the service. After a hard end its
-// device is to be logged out at the homeserver, so that it does not go on
-// receiving keys; after a soft one the device stays, and the reaper comes.
+// NoteEnd records how a session ended at the service. After a hard end it adds a
+// pending logout; after a soft end the device stays until ForgetAfter.
 func (b *Outbox) NoteEnd(ctx context.Context, id homeserver.Identity, e End) {
 	known, dead := b.Ends.Get(id.Session)
 	if dead && (known.Soft || known.Settled) {

@@ -6,11 +6,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"github.com/discharger/discharger/discharger/boltfile"
 	"time"
 
 	"go.etcd.io/bbolt"
 
+	"github.com/discharger/discharger/discharger/boltfile"
 	"github.com/discharger/discharger/discharger/caveat"
 )
 
@@ -18,15 +18,15 @@ import (
 // durable, and return an error for a damaged file.
 type Store struct{ db *boltfile.DB }
 
-// Session is a session of which the homeserver has a device.
+// Session is a session with a device at the homeserver.
 type Session struct {
 	User    string `json:"user"`
 	Device  string `json:"device"`
 	Box     []byte `json:"box"`               // the homeserver's token, sealed
 	Minted  int64  `json:"minted"`            // Unix ms
-	Missing int64  `json:"missing,omitempty"` // since when the service does not list it, Unix ms by the service's clock
-	Ended   int64  `json:"ended,omitempty"`   // when it ended softly, likewise: its device stays for ForgetAfter
-	Decided bool   `json:"decided,omitempty"` // with Ended: it ended by a decision, and not by time
+	Missing int64  `json:"missing,omitempty"` // since when it is missing at the service, Unix ms by the service's clock
+	Ended   int64  `json:"ended,omitempty"`   // when it ended softly, likewise
+	Decided bool   `json:"decided,omitempty"` // with Ended: revoked, not expired
 }
 
 var (
@@ -38,7 +38,7 @@ var (
 	bucketTried    = []byte("tried")
 )
 
-// openStore opens the file, and makes it if there is none. Its mode is 0600.
+// openStore opens or creates the file. Its mode is 0600.
 func openStore(path string) (*Store, error) {
 	db, err := boltfile.Open(path, boltfile.Options{LockTimeout: 2 * time.Second})
 	if err != nil {
@@ -58,6 +58,7 @@ func openStore(path string) (*Store, error) {
 	return &Store{db: db}, nil
 }
 
+// Close closes the file.
 func (v *Store) Close() error { return v.db.Close() }
 
 func userKey(user string, id caveat.SessionID) []byte {
@@ -72,16 +73,15 @@ func putJSON(b *bbolt.Bucket, key []byte, value any) error {
 	return b.Put(key, data)
 }
 
-// Probe finds out whether the file can be written.
+// Probe writes to the file, and returns the error.
 func (v *Store) Probe(now time.Time) error {
 	return v.db.Update(func(tx *bbolt.Tx) error {
 		return tx.Bucket(bucketTried).Put([]byte("at"), binary.BigEndian.AppendUint64(nil, uint64(now.UnixMilli())))
 	})
 }
 
-// Begin notes a session that has begun. A device has one session: those before it
-// are taken out, and a logout that was still to come is cancelled. The result are
-// the sessions before.
+// Begin records a session that has begun. A device has one session: Begin removes and
+// returns the sessions and pending logouts before it.
 func (v *Store) Begin(id caveat.SessionID, s Session) (before []caveat.SessionID, err error) {
 	err = v.db.Batch(func(tx *bbolt.Tx) error {
 		before = nil
@@ -116,7 +116,7 @@ func putSession(tx *bbolt.Tx, id caveat.SessionID, s Session) error {
 	return tx.Bucket(bucketByUser).Put(userKey(s.User, id), []byte(s.Device))
 }
 
-// KnowsUser reports whether a user ever had a session.
+// KnowsUser reports whether a user has ever had a session.
 func (v *Store) KnowsUser(user string) (known bool) {
 	_ = v.db.View(func(tx *bbolt.Tx) error {
 		known = tx.Bucket(bucketUsers).Get([]byte(user)) != nil
@@ -125,7 +125,7 @@ func (v *Store) KnowsUser(user string) (known bool) {
 	return known
 }
 
-// remove takes a session out, and off the list of those to be logged out.
+// remove removes a session and its pending logout.
 func remove(tx *bbolt.Tx, id caveat.SessionID) error {
 	if err := tx.Bucket(bucketLogouts).Delete(id[:]); err != nil {
 		return err
@@ -148,7 +148,7 @@ func getSession(tx *bbolt.Tx, id caveat.SessionID) (s Session, ok bool, err erro
 	return s, true, json.Unmarshal(data, &s)
 }
 
-// Session returns a session. It reports false if the file has none such.
+// Session returns a session. It reports false if it is not in the file.
 func (v *Store) Session(id caveat.SessionID) (s Session, ok bool, err error) {
 	err = v.db.View(func(tx *bbolt.Tx) error {
 		s, ok, err = getSession(tx, id)
@@ -157,41 +157,40 @@ func (v *Store) Session(id caveat.SessionID) (s Session, ok bool, err error) {
 	return s, ok, err
 }
 
-// Drop takes a session out.
+// Drop removes a session and its pending logout.
 func (v *Store) Drop(id caveat.SessionID) error {
 	return v.db.Batch(func(tx *bbolt.Tx) error { return remove(tx, id) })
 }
 
-// sessionsOf lists the sessions that an order is about.
-func sessionsOf(tx *bbolt.Tx, o Job) (ids []caveat.SessionID) {
-	if o.Op == EndSession {
-		return []caveat.SessionID{o.Session}
+// sessionsOf returns the sessions that a job covers.
+func sessionsOf(tx *bbolt.Tx, j Job) (ids []caveat.SessionID) {
+	if j.Op == EndSession {
+		return []caveat.SessionID{j.Session}
 	}
-	prefix := append([]byte(o.User), 0)
+	prefix := append([]byte(j.User), 0)
 	c := tx.Bucket(bucketByUser).Cursor()
 	for k, device := c.Seek(prefix); bytes.HasPrefix(k, prefix) && len(k) == len(prefix)+len(caveat.SessionID{}); k, device = c.Next() {
 		id := caveat.SessionID(k[len(prefix):])
-		if id != o.Session && (o.Op == EndUser && (o.Every || len(device) > 0) || o.Op == EndDevice && string(device) == o.Device) {
+		if id != j.Session && (j.Op == EndUser && (j.Every || len(device) > 0) || j.Op == EndDevice && string(device) == j.Device) {
 			ids = append(ids, id)
 		}
 	}
 	return ids
 }
 
-// forget takes out the sessions that an order is about, and returns those that
-// it ends: a session that ended softly before stays as it ended.
-func (v *Store) forget(o Job) (gone []caveat.SessionID, err error) {
-	if o.Op == endOlder {
+// forget removes the sessions that a job covers, and returns those that had not ended.
+func (v *Store) forget(j Job) (gone []caveat.SessionID, err error) {
+	if j.Op == endOlder {
 		return nil, nil
 	}
 	err = v.db.Batch(func(tx *bbolt.Tx) error {
 		gone = nil
-		for _, id := range sessionsOf(tx, o) {
+		for _, id := range sessionsOf(tx, j) {
 			s, ok, err := getSession(tx, id)
 			if err != nil {
 				return err
 			}
-			if s.Ended == 0 && (ok || o.Op == EndSession) {
+			if s.Ended == 0 && (ok || j.Op == EndSession) {
 				gone = append(gone, id)
 			}
 			if err := remove(tx, id); err != nil {
@@ -203,29 +202,29 @@ func (v *Store) forget(o Job) (gone []caveat.SessionID, err error) {
 	return gone, err
 }
 
-// PutJob keeps an order for later.
-func (v *Store) PutJob(o Job) error {
+// PutJob adds a job.
+func (v *Store) PutJob(j Job) error {
 	return v.db.Batch(func(tx *bbolt.Tx) error {
 		b := tx.Bucket(bucketJobs)
 		n, err := b.NextSequence()
 		if err != nil {
 			return err
 		}
-		return putJSON(b, binary.BigEndian.AppendUint64(nil, n), o)
+		return putJSON(b, binary.BigEndian.AppendUint64(nil, n), j)
 	})
 }
 
-// FirstJob gives the oldest order, of one user or of any.
+// FirstJob returns the oldest job of a user; "": of any user. A nil key: there is none.
 func (v *Store) FirstJob(user string) (key []byte, first Job, err error) {
 	err = v.db.View(func(tx *bbolt.Tx) error {
 		c := tx.Bucket(bucketJobs).Cursor()
 		for k, data := c.First(); k != nil; k, data = c.Next() {
-			var o Job
-			if err := json.Unmarshal(data, &o); err != nil {
+			var j Job
+			if err := json.Unmarshal(data, &j); err != nil {
 				return err
 			}
-			if user == "" || o.User == user {
-				key, first = bytes.Clone(k), o
+			if user == "" || j.User == user {
+				key, first = bytes.Clone(k), j
 				return nil
 			}
 		}
@@ -234,17 +233,16 @@ func (v *Store) FirstJob(user string) (key []byte, first Job, err error) {
 	return key, first, err
 }
 
-// ended lists the sessions that logged out or ended hard: those whose end is still
-// to be sent to the service, and those whose end is still to be sent to the
-// homeserver.
+// ended returns the sessions in jobs, and those in pending logouts that logged out or
+// ended hard.
 func (v *Store) ended() (unsent, condemned []caveat.SessionID, err error) {
 	err = v.db.View(func(tx *bbolt.Tx) error {
 		err := tx.Bucket(bucketJobs).ForEach(func(_, data []byte) error {
-			var o Job
-			if err := json.Unmarshal(data, &o); err != nil {
+			var j Job
+			if err := json.Unmarshal(data, &j); err != nil {
 				return err
 			}
-			unsent = append(unsent, o.sessions()...)
+			unsent = append(unsent, j.sessions()...)
 			return nil
 		})
 		if err != nil {
@@ -264,12 +262,12 @@ func (v *Store) ended() (unsent, condemned []caveat.SessionID, err error) {
 	return unsent, condemned, err
 }
 
-// JobDone takes an order off the list.
+// JobDone removes a job.
 func (v *Store) JobDone(key []byte) error {
 	return v.db.Batch(func(tx *bbolt.Tx) error { return tx.Bucket(bucketJobs).Delete(key) })
 }
 
-// Users gives up to n users after one, in order.
+// Users returns up to n users with sessions after one, in order.
 func (v *Store) Users(after string, n int) (names []string, err error) {
 	err = v.db.View(func(tx *bbolt.Tx) error {
 		c := tx.Bucket(bucketByUser).Cursor()
@@ -284,26 +282,25 @@ func (v *Store) Users(after string, n int) (names []string, err error) {
 	return names, err
 }
 
-// Sessions gives the sessions of a user.
+// Sessions returns the sessions of a user.
 func (v *Store) Sessions(user string) (map[caveat.SessionID]Session, error) {
 	all := make(map[caveat.SessionID]Session)
 	err := v.db.View(func(tx *bbolt.Tx) error {
 		for _, id := range sessionsOf(tx, Job{Op: EndUser, User: user, Every: true}) {
-			var s Session
-			if data := tx.Bucket(bucketSessions).Get(id[:]); data == nil {
-				continue
-			} else if err := json.Unmarshal(data, &s); err != nil {
+			s, ok, err := getSession(tx, id)
+			if err != nil {
 				return err
 			}
-			all[id] = s
+			if ok {
+				all[id] = s
+			}
 		}
 		return nil
 	})
 	return all, err
 }
 
-// HasDevice reports whether a session has its device as far as the vault shows, and
-// did not end by a decision.
+// HasDevice reports whether a session is in the file and was not revoked.
 func (v *Store) HasDevice(id caveat.SessionID) (may bool) {
 	_ = v.db.View(func(tx *bbolt.Tx) error {
 		s, ok, err := getSession(tx, id)
@@ -313,8 +310,7 @@ func (v *Store) HasDevice(id caveat.SessionID) (may bool) {
 	return may
 }
 
-// setEnd notes since when the service does not list a session, and when it ended
-// softly, Unix ms; 0: it lives, or that is not known.
+// setEnd sets the members of a soft end; 0: live, or unknown.
 func (v *Store) setEnd(id caveat.SessionID, missing, ended int64, decided bool) error {
 	return v.db.Batch(func(tx *bbolt.Tx) error {
 		s, ok, err := getSession(tx, id)

@@ -13,18 +13,20 @@ import (
 	"github.com/discharger/discharger/discharger/wire"
 )
 
-// A homeserver that allows a device one token kills the older one at a login, and
-// answers for it as for a token whose device is deleted. But then the device with
-// its keys is still there. So where such an answer has no soft_logout, a session that is as young as racing logins are, and one whose
-// device had a login through this process since, ended softly; of any other, the
-// service is asked again after a pause in which a login through another gateway
-// comes to the service.
+// raceWindow is the age up to which a session may have lost a race of logins on its
+// device.
+//
+// A homeserver that allows one token per device ends the older token at a login, and
+// answers as for a deleted device, although device and keys are still there. If such
+// an answer has no soft_logout, two sessions ended softly: one younger than raceWindow,
+// and one whose device had a login through this process since. For other sessions, the
+// service's state is requested again after Timeouts.Race, in which a login through
+// another gateway reaches the service.
 const raceWindow = 2 * time.Minute
 
-// EndUnknown ends a session whose token the homeserver does not know any more,
-// as the homeserver's answer has it, and returns how it ended. If the service has ended it
-// before, for a newer login on its device above all, that is how. Nothing is
-// logged out at the homeserver.
+// EndUnknown ends a session whose token is unknown at the homeserver, and returns how
+// it ended: as the service recorded it before, for example for a newer login on the
+// device, or otherwise as in the homeserver's answer. It logs out no device.
 func (b *Outbox) EndUnknown(ctx context.Context, id homeserver.Identity, v upstream.Verdict) (End, error) {
 	if e, dead := b.Ends.Get(id.Session); dead {
 		return e, nil
@@ -63,15 +65,13 @@ func (b *Outbox) EndUnknown(ctx context.Context, id homeserver.Identity, v upstr
 	return s.Ended(), nil
 }
 
-// racing reports whether a session's token may have been killed by a login on its
-// device.
+// racing reports whether a login on its device may have ended a session's token.
 func (b *Outbox) racing(id homeserver.Identity) bool {
 	at, ok := b.logins.Get(admission.Device(id.User, id.Device))
 	return ok && at.After(id.Minted) || b.cfg.Clock().Sub(id.Minted) < raceWindow
 }
 
-// forgetUnknown remembers the end of a session whose token is not known at the
-// homeserver, where so nothing is left to be done.
+// forgetUnknown records the end of a session whose token is unknown at the homeserver.
 func (b *Outbox) forgetUnknown(ctx context.Context, id homeserver.Identity, e End) {
 	e.Settled = true
 	b.Ends.Put(id.Session, e)

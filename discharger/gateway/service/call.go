@@ -11,34 +11,26 @@ import (
 	"github.com/discharger/discharger/discharger/gateway/admission"
 )
 
-// While the service decides nothing, requests that need it wait: many clients
-// repeat a refused request at once, and some end for good at the first answer that
-// they do not expect. A pursuit repeats the call for all requests that need its
-// result. The waiting room bounds them. A request that waits has no place among
-// those in flight, and ends waiting when its session ends, its client leaves, or
-// the gateway is drained.
-
 // call is a call to the service that is repeated until it is decided, as long as
-// requests wait for it.
+// requests wait for its result.
 type call[T any] struct {
 	done   chan struct{} // closed when value and err are set
-	failed chan struct{} // closed when a call was not decided
+	failed chan struct{} // closed when an attempt was not decided
 	value  T
 	err    error
 
 	mu      sync.Mutex
 	waiting int
-	over    bool          // it ends, and no request may join
+	over    bool          // no request may join any more
 	idle    chan struct{} // receives a value when the last request leaves
-	last    error         // of the latest call; nil: there was none yet that was not decided
+	last    error         // of the last undecided attempt; nil: none yet
 }
 
 func newCall[T any]() *call[T] {
 	return &call[T]{done: make(chan struct{}), failed: make(chan struct{}), idle: make(chan struct{}, 1)}
 }
 
-// join adds a request to those that wait. It returns false if the pursuit is
-// ending.
+// join adds a request to those that wait. It returns false if the call is over.
 func (p *call[T]) join() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -60,7 +52,7 @@ func (p *call[T]) leave() {
 	}
 }
 
-// fail notes a call that was not decided.
+// fail records an attempt that was not decided.
 func (p *call[T]) fail(err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -70,14 +62,14 @@ func (p *call[T]) fail(err error) {
 	p.last = err
 }
 
-// lastError returns the error of the latest call.
+// lastError returns the error of the last undecided attempt.
 func (p *call[T]) lastError() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.last
 }
 
-// abandoned reports whether no request waits. If so, the pursuit is over.
+// abandoned reports whether no request waits. If so, the call is over.
 func (p *call[T]) abandoned() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -85,11 +77,10 @@ func (p *call[T]) abandoned() bool {
 	return p.over
 }
 
-// run makes the call until it is decided or no request waits any more. The first
-// call is made in any case, unless an earlier one has failed: then it comes after
-// the pause. The caller closes done.
+// run makes attempts until one is decided or no request waits any more. Without a
+// pause before it, the first attempt is made in any case. The caller closes done.
 func (p *call[T]) run(l *Link, pause time.Duration, call func(context.Context) (T, error)) {
-	for n := 0; ; n++ {
+	for pauses := newPauses(); ; {
 		back, nudged := l.signs()
 		if pause > 0 && !p.rest(pause, back, nudged) {
 			p.err = p.lastError()
@@ -102,12 +93,12 @@ func (p *call[T]) run(l *Link, pause time.Duration, call func(context.Context) (
 			return
 		}
 		p.fail(err)
-		pause = l.pause(n, err)
+		pause = pauseAfter(pauses, err)
 	}
 }
 
-// attempt makes one call. When the feed connects, a repeated call that began
-// before is cancelled: it may hang on a connection that is dead.
+// attempt makes one attempt. When the feed connects, a repeated attempt that began
+// before is cancelled, since its connection may be dead.
 func (p *call[T]) attempt(l *Link, again bool, call func(context.Context) (T, error)) (T, error) {
 	if !again {
 		return call(context.Background())
@@ -129,8 +120,8 @@ func (p *call[T]) attempt(l *Link, again bool, call func(context.Context) (T, er
 	return call(ctx)
 }
 
-// rest waits for a pause, or a sign of the service. It returns false when no
-// request waits.
+// rest blocks for a pause, or until the service is available again. It returns false
+// when no request waits.
 func (p *call[T]) rest(pause time.Duration, back, nudged <-chan struct{}) bool {
 	timer := time.NewTimer(pause)
 	defer timer.Stop()
@@ -148,27 +139,26 @@ func (p *call[T]) rest(pause time.Duration, back, nudged <-chan struct{}) bool {
 	return false
 }
 
-// waitingAfter is the duration from which on a call counts as waiting.
+// waitingAfter is the duration from which on a request counts as waiting.
 const waitingAfter = time.Second
 
 var (
 	errDrained = errors.New("the gateway is shutting down")
-	errNoPlace = errors.New("too many requests at a time")
+	errNoPlace = errors.New("too many concurrent requests")
 )
 
-// Waiter is a request that needs the result of a pursuit.
+// Waiter is a request that needs the result of a call to the service.
 type Waiter struct {
 	Peer  netip.Prefix
-	Open  bool             // it has no token
-	Place *admission.Place // among the requests in flight
-	// known returns a refusal that is known without the service; nil: there is none.
-	Known func() error
-	Until time.Time // no longer than this
+	Open  bool             // without a token
+	Place *admission.Place // released while the request waits
+	Known func() error     // returns a refusal that needs no call; nil: none
+	Until time.Time        // the end of the wait
 }
 
-// await returns the result of a pursuit that the caller has joined. The error is
-// the pursuit's or the waiter's refusal; without a result in time it is an
-// *client.UnavailableError, or the last call's.
+// await returns the result of a call that the caller has joined. The error is the
+// call's or the waiter's refusal; without a result in time it is a
+// *client.UnavailableError, or that of the last attempt.
 func await[T any](ctx context.Context, g *Client, p *call[T], w Waiter) (result T, err error) {
 	defer p.leave()
 	select {
@@ -216,18 +206,17 @@ func await[T any](ctx context.Context, g *Client, p *call[T], w Waiter) (result 
 	}
 }
 
-// busyRetry is when a request may be repeated that could not wait.
+// busyRetry is the delay before a client repeats a request without room to wait.
 const busyRetry = 5 * time.Second
 
-// stay is the time of one request in the waiting room.
+// stay is one request's time in the waiting room.
 type stay struct {
 	room   *admission.WaitingRoom
 	waiter Waiter
-	exit   func() // nil: it is not in the room
+	exit   func() // nil: not in the room
 }
 
-// begin enters the room, unless that was done before, and gives the place among
-// the requests in flight back.
+// begin enters the room, unless the request is in it, and releases its place.
 func (s *stay) begin() (err error) {
 	if s.exit != nil {
 		return nil
@@ -238,8 +227,7 @@ func (s *stay) begin() (err error) {
 	return err
 }
 
-// end leaves the room. A request that goes on takes a place again; err is why it
-// does not.
+// end leaves the room. A request without an error takes a place again.
 func (s *stay) end(err error) error {
 	if s.exit == nil {
 		return err
@@ -251,7 +239,8 @@ func (s *stay) end(err error) error {
 	return err
 }
 
-// Do makes a call for one exchange until it is decided, and waits for that.
+// Do makes a call for one exchange, and repeats it until it is decided or the waiter
+// ends.
 func Do[T any](ctx context.Context, g *Client, w Waiter, call func(context.Context) (T, error)) (T, error) {
 	p := newCall[T]()
 	p.join()

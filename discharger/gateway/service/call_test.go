@@ -16,8 +16,8 @@ import (
 	"github.com/discharger/discharger/discharger/gateway/admission"
 )
 
-// A request that waits has no place among those in flight, and one that finds none
-// afterwards does not go on.
+// A request that waits has no place among the concurrent ones, and a request without a
+// place after the wait is unavailable.
 func TestWaiterHasNoPlace(t *testing.T) {
 	t.Parallel()
 	for _, full := range []bool{false, true} {
@@ -55,8 +55,8 @@ func TestWaiterHasNoPlace(t *testing.T) {
 	}
 }
 
-// A call that nobody waits for any more is not repeated.
-func TestPursuitIsAbandoned(t *testing.T) {
+// A call is not repeated when no request waits for it any more.
+func TestCallIsAbandoned(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		g := &Client{Link: newLink(func() float64 { return 0.5 }, time.Now), Waiting: admission.NewWaitingRoom()}
@@ -89,7 +89,7 @@ func TestFeedPauses(t *testing.T) {
 		calls []error // a quarter of a second apart
 		want  time.Duration
 	}{
-		{"nothing is asked", nil, 15 * time.Second},
+		{"no calls", nil, 15 * time.Second},
 		{"calls are decided", []error{nil, nil, nil}, 15 * time.Second},
 		{"calls are not decided", []error{away, away}, feedLook},
 		{"a call is decided again", []error{away, nil}, time.Second / 2},

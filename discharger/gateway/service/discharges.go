@@ -17,39 +17,36 @@ import (
 	"github.com/discharger/discharger/discharger/homeserver"
 )
 
-// Discharges fetches and keeps the discharges of sessions in mode held, whose
-// clients know nothing of them.
+// Discharges fetches and caches the discharges of sessions in mode held.
 //
-// A discharge is fetched once for everybody who waits for it, and again ahead of
-// need when a request comes in the last part of its life, which is long enough
-// for a client that only waits for news, and comes every half minute, to come
-// once more. So a session in use has one fetched in every life less that part:
-// of five minutes, at most 300/265 = 1.13 in a life, and of longer ones, fewer.
-// Those of a minute or two, where the part is a quarter, 1.33.
+// Concurrent requests of a session share one fetch. A request in the last part of a
+// discharge's lifetime fetches the next one ahead of need. That part is long enough for
+// a client in a long poll to return once. So the fetches per lifetime of a session in
+// use are at most 300/265 = 1.13 for a lifetime of five minutes, fewer for a longer one,
+// and 1.33 for one of up to two minutes.
 //
-// Those who all got one at the same moment, since the service was back or a
-// gateway began, must not all come again at the same time. So after a fetch that
-// was not ahead of need, the next comes somewhere from half of the life on. That
-// happens once: whoever comes ahead of need is spread already, and stays so.
+// Many discharges that were fetched at the same moment, after an outage or the start of
+// a gateway, must not be fetched again at the same moment. So after a fetch that was
+// not ahead of need, the next one is due at a random time in the second half of the
+// lifetime. Fetches ahead of need are spread already.
 //
-// As long as a discharge has not run out it is used, whatever happens to the
-// service.
+// A discharge that has not expired is used in any case.
 type Discharges struct {
 	g        *Client
 	Sessions *cache.Cache[caveat.SessionID, *session]
-	Tokens   *cache.Cache[string, *Presented]
+	Tokens   *cache.Cache[string, *Presented] // by the text of the access token
 }
 
-// tokenIdle is how long an entry is kept that is not used. A client that waits for
-// news returns every half minute.
+// tokenIdle is how long an unused entry is cached. A client in a long poll returns
+// every half minute.
 const tokenIdle = time.Hour
 
-// VariantsOfSession bounds the tokens of one session that are kept, beside the one
-// that its holder narrowed. Others work as well, and are verified every time.
+// VariantsOfSession bounds the cached narrowed tokens of one session. Other tokens of
+// it are verified at every request.
 const VariantsOfSession = 8
 
-// TokenHash returns bits of the end of a token, which is the end of a signature.
-// The last character holds only some, so it is left out.
+// TokenHash returns bits of the end of a token, which are bits of a signature. The last
+// character has fewer than six bits and is left out.
 func TokenHash(token string) uint64 {
 	if len(token) < 3 {
 		return 0
@@ -57,7 +54,7 @@ func TokenHash(token string) uint64 {
 	return uint64(token[len(token)-2] ^ token[len(token)-3]<<2)
 }
 
-// Presented is an access token that was found to be genuine.
+// Presented is a verified access token.
 type Presented struct {
 	Identity   homeserver.Identity
 	Access     *macaroon.Macaroon
@@ -71,25 +68,25 @@ type boundBundle struct {
 	text string
 }
 
-// session is one session, whatever tokens its holder made of the one.
+// session is one session with all narrowed tokens of it.
 type session struct {
 	id      caveat.SessionID
 	current atomic.Pointer[discharge]
 
-	mu       sync.Mutex
-	flight   *call[*discharge] // nil: no fetch is under way
-	failure  error             // of the last call; nil: it succeeded
-	failures int               // in a row
-	next     time.Time         // no fetch before this, after a failure
-	sign     uint64            // of the link, at the failure: a later one ends the pause
+	mu         sync.Mutex
+	flight     *call[*discharge] // nil: no fetch in progress
+	failure    error             // of the last fetch; nil: it succeeded
+	failures   int               // in a row
+	next       time.Time         // no fetch before this, after a failure
+	recoveries uint64            // of the link at the failure; a later one ends the pause
 }
 
-// discharge is a discharge in use. It is not bound to any token yet.
+// discharge is a discharge in use. It is not bound to a token.
 type discharge struct {
 	grant   client.Grant
 	since   time.Time
-	refresh time.Time // from then on, fetch another
-	until   time.Time // no longer than this
+	refresh time.Time // another is fetched from then on
+	until   time.Time // not used from then on
 }
 
 func newDischarges(g *Client) (h *Discharges, err error) {
@@ -100,7 +97,7 @@ func newDischarges(g *Client) (h *Discharges, err error) {
 	}
 	h.Tokens, err = newCache(g, 20, cache.Config[string, *Presented]{
 		Idle: tokenIdle, Hash: TokenHash, PerGroup: VariantsOfSession,
-		// The token is kept as text, decoded, and in a bundle.
+		// Text, macaroon and bundle hold the token.
 		Size: func(token string, _ *Presented) int { return access + 5*len(token) },
 		Group: func(_ string, p *Presented) (session [16]byte, narrowed bool) {
 			return p.Identity.Session, p.Attenuated
@@ -109,6 +106,7 @@ func newDischarges(g *Client) (h *Discharges, err error) {
 	return h, err
 }
 
+// Session returns the entry of a session, and makes it if there is none.
 func (h *Discharges) Session(id caveat.SessionID) *session {
 	if s, ok := h.Sessions.Get(id); ok {
 		return s
@@ -116,7 +114,7 @@ func (h *Discharges) Session(id caveat.SessionID) *session {
 	return h.Sessions.GetOrPut(id, func() *session { return &session{id: id} })
 }
 
-// Bundle gives a token with a discharge that has not run out.
+// Bundle returns a token with a discharge that has not expired.
 func (h *Discharges) Bundle(ctx context.Context, t *Presented, who upstream.Origin, wait func() Waiter) (string, error) {
 	d, err := h.await(ctx, t, who, wait)
 	if err != nil {
@@ -135,8 +133,8 @@ func (h *Discharges) Bundle(ctx context.Context, t *Presented, who upstream.Orig
 	return text, nil
 }
 
-// await gives the session's discharge, and fetches one if it has to. While the
-// service decides nothing, it waits.
+// await returns the session's discharge, and fetches one if necessary. It waits while
+// the service does not decide.
 func (h *Discharges) await(ctx context.Context, t *Presented, who upstream.Origin, wait func() Waiter) (*discharge, error) {
 	s, now := h.Session(t.Identity.Session), h.g.cfg.Clock()
 	d := s.current.Load()
@@ -146,20 +144,20 @@ func (h *Discharges) await(ctx context.Context, t *Presented, who upstream.Origi
 	needed := d == nil || !now.Before(d.until)
 	p, err := h.fetch(s, t, who, now, needed)
 	if !needed && s.current.Load() == d {
-		return d, nil // the new one comes when it comes
+		return d, nil // the fetch in progress is for later requests
 	}
 	if err != nil {
 		return nil, err
 	}
 	if !needed && !p.join() {
-		return nil, p.lastError() // it was dropped, and the next request fetches another
+		return nil, p.lastError() // dropped meanwhile; the next request fetches another
 	}
 	return await(ctx, h.g, p, wait())
 }
 
-// fetch returns the fetch under way or begins one, unless the last one failed a
-// moment ago. It outlives the request that set it off. If a discharge is needed, the
-// caller has joined the fetch, and a decision is the only failure.
+// fetch returns the fetch in progress or starts one, unless the last one has just
+// failed. The fetch outlives the request. If a discharge is needed, fetch joins it, and
+// the only error is a refusal.
 func (h *Discharges) fetch(s *session, t *Presented, who upstream.Origin, now time.Time, needed bool) (*call[*discharge], error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -171,17 +169,17 @@ func (h *Discharges) fetch(s *session, t *Presented, who upstream.Origin, now ti
 		p.join()
 	}
 	if d := s.current.Load(); d != nil && now.Before(d.refresh) {
-		p.value = d // somebody was faster
+		p.value = d // fetched meanwhile
 		close(p.done)
 		return p, nil
 	}
 	var pause time.Duration
-	if s.failure != nil && now.Before(s.next) && (!Undecided(s.failure) || s.sign == h.g.Link.Recovered()) {
+	if s.failure != nil && now.Before(s.next) && (!Undecided(s.failure) || s.recoveries == h.g.Link.Recovered()) {
 		if !needed || !Undecided(s.failure) {
 			return nil, s.failure
 		}
 		p.fail(s.failure)
-		pause = min(s.next.Sub(now), h.g.Link.pause(s.failures, nil))
+		pause = min(s.next.Sub(now), MaxRetryInterval)
 	}
 	s.flight = p
 	request := client.Request{Access: client.Access{Macaroon: t.Access}, ClientIP: who.Addr, UserAgent: who.UserAgent}
@@ -201,7 +199,7 @@ func (h *Discharges) fetch(s *session, t *Presented, who upstream.Origin, now ti
 	return p, nil
 }
 
-// land takes over what a call brought.
+// land records the result of a fetch.
 func (h *Discharges) land(s *session, grant client.Grant, err error) (*discharge, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -211,7 +209,7 @@ func (h *Discharges) land(s *session, grant client.Grant, err error) (*discharge
 		s.failure, s.failures = nil, 0
 		return d, nil
 	}
-	s.failure, s.next, s.sign = err, h.g.cfg.Clock().Add(h.pause(s.failures, err)), h.g.Link.Recovered()
+	s.failure, s.next, s.recoveries = err, h.g.cfg.Clock().Add(h.pause(s.failures, err)), h.g.Link.Recovered()
 	s.failures++
 	var refused *client.RefusedError
 	if errors.As(err, &refused) && refused.Ended {
@@ -220,19 +218,19 @@ func (h *Discharges) land(s *session, grant client.Grant, err error) (*discharge
 	return nil, err
 }
 
-// inRhythm reports whether a discharge that has just come follows one as it
-// should: no fetch failed, and nobody was away for long.
+// inRhythm reports whether a fetched discharge follows another without a failure and
+// without a long pause.
 func (s *session) inRhythm(now time.Time) bool {
 	d := s.current.Load()
 	return d != nil && s.failures == 0 && now.Sub(d.until) < d.until.Sub(d.since)/4
 }
 
-// RefreshAhead is how long before a discharge is of no use any more another is
-// fetched: the time that homeservers let clients wait for news.
+// RefreshAhead is how long before its end a discharge is replaced: the usual duration
+// of a long poll.
 const RefreshAhead = 30 * time.Second
 
-// keep works out how long a discharge is used. If it does not come in rhythm,
-// many others may come at the same time.
+// keep returns a discharge with the times of its use. Without rhythm, the time of the
+// next fetch is random.
 func (h *Discharges) keep(grant client.Grant, rhythm bool) *discharge {
 	now := h.g.cfg.Clock()
 	life := grant.Remaining()
@@ -248,7 +246,7 @@ func (h *Discharges) keep(grant client.Grant, rhythm bool) *discharge {
 	}
 }
 
-// pause is how long a failure is an answer to further requests.
+// pause returns how long a failed fetch is not repeated.
 func (h *Discharges) pause(failures int, err error) time.Duration {
 	var refused *client.RefusedError
 	if errors.As(err, &refused) {
@@ -264,7 +262,7 @@ func (h *Discharges) pause(failures int, err error) time.Duration {
 	return min(time.Second<<min(failures, 4), 10*time.Second)
 }
 
-// Put notes a discharge that was fetched otherwise: at login.
+// Put caches the discharge of a login.
 func (h *Discharges) Put(id caveat.SessionID, grant client.Grant) {
 	s := h.Session(id)
 	s.mu.Lock()
@@ -272,9 +270,9 @@ func (h *Discharges) Put(id caveat.SessionID, grant client.Grant) {
 	s.current.Store(h.keep(grant, false))
 }
 
-// Rebind forgets a discharge that is for another address than the client's, so
-// that one for this is asked for. It reports false if the last was fetched a
-// moment ago: then two addresses have one token.
+// Rebind drops a discharge for another address than the client's, so that the next
+// request fetches one. It returns false if the discharge is younger than
+// [RebindInterval], since clients at two addresses use the token then.
 func (h *Discharges) Rebind(s *session) bool {
 	d := s.current.Load()
 	if d != nil && h.g.cfg.Clock().Sub(d.since) < RebindInterval {
@@ -284,9 +282,10 @@ func (h *Discharges) Rebind(s *session) bool {
 	return true
 }
 
+// RebindInterval is the shortest time between two discharges for different addresses.
 const RebindInterval = 10 * time.Second
 
-// Drop forgets the discharge of a session, so that the service is asked.
+// Drop drops the discharge of a session, so that the next request fetches one.
 func (h *Discharges) Drop(id caveat.SessionID) {
 	if s, ok := h.Sessions.Get(id); ok {
 		s.mu.Lock()
@@ -296,8 +295,8 @@ func (h *Discharges) Drop(id caveat.SessionID) {
 	}
 }
 
-// Margin is how much earlier than it is a client is told that something ends:
-// five seconds, or a tenth of what is short.
+// Margin returns the safety margin before the end of a lifetime: five seconds, or a
+// tenth of a short one.
 func Margin(life time.Duration) time.Duration { return min(5*time.Second, life/10) }
 
 // Times are the times of a discharge in use.
@@ -305,8 +304,8 @@ type Times struct {
 	Since, Refresh, Until time.Time // fetched; to be fetched again; not used from then on
 }
 
-// Peek returns the times of a session's discharge, zero if there is none, and a channel
-// that is closed when the fetch in progress has ended; nil: there is none.
+// Peek returns the times of a session's discharge, zero without one, and a channel that
+// is closed at the end of the fetch in progress, nil without one.
 func (h *Discharges) Peek(id caveat.SessionID) (t Times, fetching <-chan struct{}) {
 	s := h.Session(id)
 	s.mu.Lock()

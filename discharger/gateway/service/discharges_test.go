@@ -8,9 +8,9 @@ import (
 	"github.com/discharger/discharger/discharger/client"
 )
 
-// Those who all got a discharge at the same moment, at a login or when the
-// service was back, come again spread over a third of its life. Those who came
-// ahead of need are spread already, and stay so.
+// Sessions whose discharges were fetched at the same moment, at a login or after an
+// outage, fetch the next ones spread over a third of the lifetime. Fetches ahead of
+// need are spread already.
 func TestFetchesAreSpread(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) { // time stands still

@@ -12,6 +12,6 @@
 // [Link] observes calls and the feed, and ends every pause when the service decides
 // again.
 //
-// A discharge that has not expired is used in any case: what is kept here saves calls
-// and changes no answer.
+// A discharge that has not expired is used in any case. Caches save calls and change no
+// answer.
 package service

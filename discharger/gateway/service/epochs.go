@@ -12,12 +12,11 @@ import (
 	"github.com/discharger/discharger/discharger/wire"
 )
 
-// Epochs tell the service, once per session and epoch, that a bundle is in
-// use: from then on the refresh token before it is worth nothing. They are
-// collected for a moment and sent together.
+// Epochs reports to the service, once per session and epoch, that a bundle is in use.
+// From then on the refresh token before it is invalid. Reports are sent in batches.
 type Epochs struct {
 	g        *Client
-	reported *cache.Cache[caveat.SessionID, uint64] // the latest epoch that was noted
+	reported *cache.Cache[caveat.SessionID, uint64] // the latest noted epoch
 	woken    chan struct{}
 
 	mu      sync.Mutex
@@ -25,7 +24,7 @@ type Epochs struct {
 }
 
 const (
-	seenDelay = 100 * time.Millisecond // for others to come along
+	seenDelay = 100 * time.Millisecond // in which a batch is collected
 	seenPause = 2 * time.Second        // after a failure
 )
 
@@ -39,13 +38,13 @@ func newEpochs(g *Client) (*Epochs, error) {
 	}, nil
 }
 
-// New reports whether an identity's epoch has not been noted yet.
+// New reports whether an identity's epoch was not noted yet.
 func (s *Epochs) New(id homeserver.Identity) bool {
 	epoch, ok := s.reported.Get(id.Session)
 	return !ok || epoch < id.Epoch
 }
 
-// Note keeps an epoch to be reported.
+// Note adds an epoch to the pending reports.
 func (s *Epochs) Note(id homeserver.Identity) {
 	s.reported.Put(id.Session, id.Epoch)
 	s.mu.Lock()
@@ -56,7 +55,7 @@ func (s *Epochs) Note(id homeserver.Identity) {
 	s.Wake()
 }
 
-// Wake has the reports sent.
+// Wake starts a flush.
 func (s *Epochs) Wake() {
 	select {
 	case s.woken <- struct{}{}:
@@ -83,17 +82,13 @@ func (s *Epochs) Run(ctx context.Context) {
 		pause = seenDelay
 		if !s.Flush(ctx) {
 			pause = seenPause
-			select {
-			case s.woken <- struct{}{}:
-			default:
-			}
+			s.Wake()
 		}
 	}
 }
 
-// Report makes sure that the service knows what was seen of a session, if there
-// is anything that it does not know yet: one that is on its way goes twice. What
-// cannot be told now stays.
+// Report sends the pending report of a session, if there is one. A report that is being
+// sent may be sent twice, and one that fails stays pending.
 func (s *Epochs) Report(ctx context.Context, id caveat.SessionID) {
 	s.mu.Lock()
 	one, ok := s.pending[id]
@@ -103,7 +98,7 @@ func (s *Epochs) Report(ctx context.Context, id caveat.SessionID) {
 	}
 }
 
-// Flush sends everything there is. It reports whether nothing is left.
+// Flush sends all pending reports. It returns false if a batch fails.
 func (s *Epochs) Flush(ctx context.Context) bool {
 	for {
 		s.mu.Lock()
@@ -124,7 +119,7 @@ func (s *Epochs) Flush(ctx context.Context) bool {
 	}
 }
 
-// send sends reports and takes them off the list.
+// send sends reports and removes them from the pending ones.
 func (s *Epochs) send(ctx context.Context, batch []wire.Seen) bool {
 	err := s.g.API.Seen(ctx, batch)
 	s.g.cfg.ObserveSeen(len(batch), err)

@@ -6,40 +6,43 @@ import (
 	"sync"
 	"time"
 
+	"github.com/cenkalti/backoff/v5"
+
 	"github.com/discharger/discharger/discharger/client"
 	"github.com/discharger/discharger/discharger/wire"
 )
 
-// Link is the way to the service, as calls and the feed find it. It wakes
-// what waits for the service as soon as there is a sign that it decides again:
-// the feed has connected, or a call was decided after others were not.
+// Link is the state of the connection to the service, as observed by calls and by the
+// feed. It ends every pause when the service recovers: when the feed connects, or when
+// a call is decided after an undecided one.
 type Link struct {
 	jitter func() float64
 	clock  func() time.Time
 
 	mu         sync.Mutex
-	failing    bool          // a call was not decided, and none was taken for a sign since
+	failing    bool          // a call was not decided, without a recovery since
 	lost       time.Time     // when the feed lost its connection; zero: it has one
 	attempts   int           // of the feed that failed since
 	from, to   time.Time     // of the latest outage; to is zero while it lasts
-	nudgedAt   time.Time     // when a call was last taken for a sign
+	nudgedAt   time.Time     // the last recovery by a call
 	back       chan struct{} // closed when the feed has connected
-	nudged     chan struct{} // closed when a call was decided after others were not
+	nudged     chan struct{} // closed at a recovery by a call
 	news       chan struct{} // closed when sessions may have ended
 	recoveries uint64        // how often back and nudged were closed
 
 	feedKick chan struct{} // ends the feed's pause
-	retries  chan struct{} // holds a value for each repeated call under way
+	retries  chan struct{} // holds a value for each repeated attempt in progress
 }
 
+// Intervals and bounds of retries.
 const (
 	firstRetryInterval = 250 * time.Millisecond
 	MaxRetryInterval   = 2 * time.Second
-	maxRetryAfter      = 10 * time.Second // as long as the service is left alone
-	nudgePause         = time.Second      // between two calls that are taken for a sign
+	maxRetryAfter      = 10 * time.Second // bounds a Retry-After of the service
+	nudgePause         = time.Second      // between two recoveries by calls
 	FeedPause          = 15 * time.Second // between two attempts of the feed, at most
-	feedLook           = time.Second      // between two looks of a pausing feed at the calls
-	maxRetries         = 128              // repeated calls at once
+	feedLook           = time.Second      // between two checks of the calls in a pause of the feed
+	maxRetries         = 128              // concurrent repeated attempts
 	outageAttempts     = 2                // failed attempts of the feed that are an outage
 )
 
@@ -50,7 +53,7 @@ func newLink(jitter func() float64, clock func() time.Time) *Link {
 	}
 }
 
-// note takes the result of a call for a sign of how the service is.
+// note records the result of a call.
 func (l *Link) note(err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -73,8 +76,8 @@ func (l *Link) note(err error) {
 	}
 }
 
-// Disconnected is called when an attempt of the feed has ended. It reports whether
-// that was the second in a row.
+// Disconnected records the end of an attempt of the feed. It reports whether that was
+// the second in a row.
 func (l *Link) Disconnected() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -85,8 +88,8 @@ func (l *Link) Disconnected() bool {
 	return l.attempts == outageAttempts
 }
 
-// Connected is called when the feed has become current. It returns how long there
-// was no connection, if disconnected reported that.
+// Connected records that the feed is current. It returns the duration of the outage, if
+// [Link.Disconnected] reported one.
 func (l *Link) Connected() (outage time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -107,7 +110,7 @@ func (l *Link) Connected() (outage time.Duration) {
 	return outage
 }
 
-// Changed is called when sessions may have ended.
+// Changed wakes the requests that wait, since sessions may have ended.
 func (l *Link) Changed() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -115,7 +118,7 @@ func (l *Link) Changed() {
 	l.news = make(chan struct{})
 }
 
-// signs returns the channels that are closed at the next sign of the service.
+// signs returns the channels that are closed at the next recovery.
 func (l *Link) signs() (back, nudged <-chan struct{}) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -129,19 +132,19 @@ func (l *Link) endings() <-chan struct{} {
 	return l.news
 }
 
-// Recovered returns how often the service was found to decide again.
+// Recovered returns the number of recoveries.
 func (l *Link) Recovered() uint64 {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.recoveries
 }
 
-// RefreshGrace is for how long after an outage an access token that ran out during it
-// is not called expired: its holder is about to refresh.
+// RefreshGrace is how long after an outage an access token that expired during it is
+// answered 503, so that its client can refresh.
 const RefreshGrace = 10 * time.Second
 
-// CouldNotRefresh reports whether the holder of an access token that has run out
-// may have had no chance to refresh it.
+// CouldNotRefresh reports whether an access token may have expired during an outage,
+// and its client had no time to refresh since.
 func (l *Link) CouldNotRefresh(ranOut time.Time) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -154,22 +157,27 @@ func (l *Link) isFailing() bool {
 	return l.failing
 }
 
-// pause returns how long to wait after so many calls in a row that were not
-// decided: half of it fixed, half at random, and no less than the service asks
-// for, within bounds.
-func (l *Link) pause(n int, err error) time.Duration {
-	full := min(firstRetryInterval<<min(n, 10), MaxRetryInterval)
-	spread := time.Duration(l.jitter() * float64(full/2))
-	var unavailable *client.UnavailableError
-	if errors.As(err, &unavailable) && unavailable.RetryAfter > full/2 {
-		return min(unavailable.RetryAfter, maxRetryAfter) + spread
+// newPauses returns the pauses between attempts, up to MaxRetryInterval. Half of a
+// pause is random.
+func newPauses() *backoff.ExponentialBackOff {
+	return &backoff.ExponentialBackOff{
+		InitialInterval: firstRetryInterval * 3 / 4, MaxInterval: MaxRetryInterval * 3 / 4, Multiplier: 2, RandomizationFactor: 1. / 3,
 	}
-	return full/2 + spread
 }
 
-// WaitFeed waits between two attempts of the feed to connect. While calls are not
-// decided, it waits a second at most: the feed finds out first that the service is
-// back.
+// pauseAfter returns the next pause. It is no shorter than a Retry-After of up to
+// maxRetryAfter.
+func pauseAfter(pauses *backoff.ExponentialBackOff, err error) time.Duration {
+	pause := pauses.NextBackOff()
+	var unavailable *client.UnavailableError
+	if errors.As(err, &unavailable) && unavailable.RetryAfter > pause {
+		return min(unavailable.RetryAfter, maxRetryAfter) + pause/2
+	}
+	return pause
+}
+
+// WaitFeed blocks between two attempts of the feed, for a second at most while calls
+// are not decided: the feed detects a recovery first.
 func (l *Link) WaitFeed(ctx context.Context, d time.Duration) error {
 	end := time.NewTimer(d)
 	defer end.Stop()
@@ -192,9 +200,8 @@ func (l *Link) WaitFeed(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// Undecided reports whether a call to the service was not decided, and may be in a
-// moment: the service could not be reached, its store or policy failed, or it does
-// not accept the gateway's keys.
+// Undecided reports whether a call to the service was not decided: the service is
+// unavailable, its store or policy failed, or it rejects the gateway's keys.
 func Undecided(err error) bool {
 	var refused *client.RefusedError
 	if errors.As(err, &refused) {
@@ -203,8 +210,8 @@ func Undecided(err error) bool {
 	return errors.Is(err, client.ErrUnavailable) || errors.Is(err, client.ErrBadRequest)
 }
 
-// mistaken reports whether a refusal is about the gateway and not about the
-// session: its keys or its configuration are wrong.
+// mistaken reports whether a refusal concerns keys or configuration of the gateway, and
+// not the session.
 func mistaken(r *client.RefusedError) bool {
 	return !r.Ended && (r.Reason == wire.ReasonTokenRequired || r.Reason == wire.ReasonHomeserverRequired)
 }

@@ -10,19 +10,18 @@ import (
 	"github.com/discharger/discharger/discharger/wire"
 )
 
-// ability is the answer to the question whether the service can decide, for all
-// requests that depend on it. A login is not passed on before: it would leave a
-// device, an account, or a dead older token at the homeserver, and no session.
-type ability struct {
+// readiness caches that the service is ready. A login is not passed on before: it would
+// leave a device, an account, or a dead older token at the homeserver, and no session.
+type readiness struct {
 	mu     sync.Mutex
-	until  time.Time       // for which it can
-	flight *call[struct{}] // nil: the question is not under way
+	until  time.Time       // ready until then
+	flight *call[struct{}] // nil: no check in progress
 }
 
-// ReadyFor is for how long the service is taken at its word.
+// ReadyFor is how long the answer that the service is ready is cached.
 const ReadyFor = time.Second
 
-// Ready returns nil if the service can decide. While it cannot, it waits.
+// Ready blocks until the service is ready, or the waiter ends.
 func (g *Client) Ready(ctx context.Context, w Waiter) error {
 	a := &g.ready
 	a.mu.Lock()
@@ -35,20 +34,20 @@ func (g *Client) Ready(ctx context.Context, w Waiter) error {
 		p = newCall[struct{}]()
 		p.join()
 		a.flight = p
-		go g.askAbility(p)
+		go g.checkReady(p)
 	}
 	a.mu.Unlock()
 	_, err := await(ctx, g, p, w)
 	return err
 }
 
-func (g *Client) askAbility(p *call[struct{}]) {
+func (g *Client) checkReady(p *call[struct{}]) {
 	defer close(p.done)
 	p.run(g.Link, 0, func(ctx context.Context) (struct{}, error) {
 		err := g.API.Ready(ctx)
 		var bad *client.BadRequestError
 		if errors.As(err, &bad) && bad.Code == wire.CodeNotFound {
-			_, err = g.API.Marks(ctx, "") // a service of an earlier version: its store can be read
+			_, err = g.API.Marks(ctx, "") // a service of an earlier version, whose store can be read
 		}
 		g.cfg.ObserveDischarge("ready", err)
 		return struct{}{}, err

@@ -8,15 +8,15 @@ import (
 	"github.com/discharger/discharger/discharger/client"
 )
 
-// renewals are the refreshes under way, by their request-ids: one party that
-// presents a token several times at once makes one refresh.
+// renewals are the refreshes in progress by request id: concurrent refreshes of one
+// party share a call.
 type renewals struct {
 	mu      sync.Mutex
 	flights map[string]*call[client.Grant]
 }
 
-// Refresh gets the next discharge for a refresh token. While the service decides
-// nothing, it waits.
+// Refresh returns the next discharge for a refresh token. It waits while the service
+// does not decide.
 func (g *Client) Refresh(ctx context.Context, w Waiter, session caveat.SessionID, request client.Request) (client.Grant, error) {
 	a := &g.renewals
 	a.mu.Lock()
@@ -37,8 +37,7 @@ func (g *Client) Refresh(ctx context.Context, w Waiter, session caveat.SessionID
 func (g *Client) runRenewal(p *call[client.Grant], request client.Request, session caveat.SessionID) {
 	defer close(p.done)
 	p.run(g.Link, 0, func(ctx context.Context) (client.Grant, error) {
-		// The epoch that this process saw in use has to be known before the older
-		// token is judged.
+		// The service needs the epoch in use to decide about an older token.
 		g.Epochs.Report(ctx, session)
 		grant, err := g.API.Discharge(ctx, request)
 		g.cfg.ObserveDischarge("refresh", err)

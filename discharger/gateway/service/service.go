@@ -10,7 +10,7 @@ import (
 	"github.com/discharger/discharger/discharger/gateway/admission"
 )
 
-// Config configures [serviceCalls]. Every field is required.
+// Config configures a [Client]. Every field is required.
 type Config struct {
 	Client     *client.Client // makes one attempt per call
 	CacheBytes int            // of discharges and verified tokens
@@ -29,14 +29,14 @@ type Client struct {
 	API        *client.Client
 	Link       *Link
 	Waiting    *admission.WaitingRoom
-	ready      ability
+	ready      readiness
 	renewals   renewals
 	Discharges *Discharges
 	Epochs     *Epochs
 	caches     []func() int // bytes of each
 }
 
-// New makes no call yet.
+// New returns a client. It makes no call.
 func New(cfg Config) (*Client, error) {
 	c := &Client{cfg: cfg, API: cfg.Client, Link: newLink(cfg.Jitter, cfg.Clock), Waiting: admission.NewWaitingRoom()}
 	var err error
@@ -49,7 +49,7 @@ func New(cfg Config) (*Client, error) {
 	return c, nil
 }
 
-// CacheBytes returns the memory that the caches take.
+// CacheBytes returns the memory of the caches.
 func (g *Client) CacheBytes() (n int) {
 	for _, bytes := range g.caches {
 		n += bytes()
@@ -57,10 +57,10 @@ func (g *Client) CacheBytes() (n int) {
 	return n
 }
 
-// Shares is the number of shares in which CacheBytes is divided.
+// Shares is the number of shares into which Config.CacheBytes is divided.
 const Shares = 31
 
-// newCache makes a cache of some shares of CacheBytes.
+// newCache returns a cache of a number of shares.
 func newCache[K comparable, V any](g *Client, shares int, cfg cache.Config[K, V]) (*cache.Cache[K, V], error) {
 	cfg.Bytes = max(1, g.cfg.CacheBytes/Shares*shares)
 	kept, err := cache.New(cfg.WithClock(g.cfg.Clock))

@@ -10,17 +10,17 @@ import (
 	"github.com/discharger/discharger/discharger/rawmacaroon"
 )
 
-// Bounds of what holders add to a token. One that is beyond them is refused.
+// Bounds of the conditions that holders add to a token. A token beyond them is refused.
 const (
 	MaxConditions = 16  // of a token
 	MaxCondition  = 512 // bytes of a condition
 )
 
-// Attenuate gives a narrower token: what it may be used for is what the given
-// one may, and only where every condition holds. The conditions are those of
-// the package comment; [rawmacaroon.TimeBefore] and [rawmacaroon.ClientIP] write two of
-// them. It works for tokens in mode held, which begin with [PrefixHeld], and
-// asks nobody. The token that was narrowed stays as it is.
+// Attenuate returns a narrowed token: it is valid for the same requests as the given
+// one, where every condition holds. The conditions are those of the package comment;
+// [rawmacaroon.TimeBefore] and [rawmacaroon.ClientIP] write two of them. The given token
+// is in mode held, begins with [PrefixHeld], and stays valid. Attenuate makes no
+// request.
 func Attenuate(token string, conditions ...string) (string, error) {
 	switch KindOf(token) {
 	case Held:
@@ -52,8 +52,8 @@ func Attenuate(token string, conditions ...string) (string, error) {
 	return checkedToken(PrefixHeld, text, err)
 }
 
-// validCondition accepts what a gateway understands. With anything else added,
-// a token is good for nothing.
+// validCondition returns an error for a condition that gateways do not accept. A token
+// with such a condition would be refused everywhere.
 func validCondition(condition string) error {
 	name, arg := rawmacaroon.CutCondition(condition)
 	var err error
@@ -65,10 +65,10 @@ func validCondition(condition string) error {
 	case condition == CondReadOnly:
 	case name == CondRoom:
 		if !ValidRoom(arg) {
-			err = errors.New("want the id of a room, such as !abc:example.org")
+			err = errors.New("room id is invalid, want one such as !abc:example.org")
 		}
 	default:
-		err = errors.New("no gateway knows such a condition")
+		err = errors.New("condition is unknown")
 	}
 	return err
 }

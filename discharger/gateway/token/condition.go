@@ -7,6 +7,7 @@ const (
 	CondRoom     = "room"      // a room id
 )
 
+// ValidRoom reports whether a text has the form of a room id.
 func ValidRoom(id string) bool {
 	return len(id) > 1 && len(id) <= 255 && id[0] == '!'
 }

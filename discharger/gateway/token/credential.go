@@ -10,27 +10,30 @@ import (
 type Credential struct {
 	Text  string // empty: none
 	Kind  Kind
-	Query string // what is left of the raw query if the token was in there
+	Query string // with FromQuery: the raw query without the token
 	From  source
 }
 
-// source says where a token was.
+// source is the place of a token in a request.
 type source uint8
 
+// The places.
 const (
 	fromNowhere source = iota
 	fromHeader
 	FromQuery
 )
 
+// Names of access tokens in requests.
 const (
 	HeaderAuthorization = "Authorization"
 	Bearer              = "Bearer "
 	paramAccessToken    = "access_token"
 )
 
-// FindCredential finds the access token of a request. It is refused where
-// homeservers would refuse it too: in two places at once, or twice in one.
+// FindCredential returns the access token of a request. Like homeservers, it returns an
+// error for tokens in both places, or for two in one. The error is the text of the
+// answer.
 func FindCredential(r *http.Request) (Credential, error) {
 	var c Credential
 	values := r.Header[HeaderAuthorization]
@@ -59,14 +62,14 @@ func FindCredential(r *http.Request) (Credential, error) {
 	return Credential{Text: tokens[0], Kind: KindOf(tokens[0]), Query: rest, From: FromQuery}, nil
 }
 
-// mayHold is a quick look that lets nearly every query pass.
+// mayHold is false for most queries without a token, at little cost.
 func mayHold(query string) bool {
 	return query != "" && (strings.Contains(query, paramAccessToken) || strings.ContainsAny(query, "%+"))
 }
 
-// CutQuery takes every access_token out of a raw query, and leaves the rest of
-// it as it is, byte by byte. Homeservers differ in whether a semicolon
-// separates parameters; here it does, since a token must not be overlooked.
+// CutQuery removes every access_token from a raw query, and leaves the rest of it
+// unchanged. Homeservers differ in whether a semicolon separates parameters; here it
+// does, so that no token is overlooked.
 func CutQuery(query string) (rest string, tokens []string) {
 	var b strings.Builder
 	kept, before := false, ""
@@ -90,7 +93,7 @@ func CutQuery(query string) (rest string, tokens []string) {
 	}
 }
 
-// tokenIn reads one parameter.
+// tokenIn returns the token in a parameter, if it is an access_token.
 func tokenIn(part string) (string, bool) {
 	name, value, _ := strings.Cut(part, "=")
 	if name != paramAccessToken {
@@ -107,7 +110,7 @@ func tokenIn(part string) (string, bool) {
 	return value, true
 }
 
-// credentialError is a refusal to read a token, in the words of the answer.
+// credentialError is the text of the answer to a request with ambiguous tokens.
 type credentialError string
 
 // Error implements error.

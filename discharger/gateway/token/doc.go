@@ -11,17 +11,22 @@
 //	dgr_  refresh token: the access macaroon and the service's refresh token,
 //	      sealed. A refresh needs nothing else.
 //
-// Parsing is strict: every token has exactly one text. A token of the gateway
-// whose prefix was changed is recognized by [Sealer.WasOurs], so that it is never
-// passed on as one of the homeserver's.
+// Parsing is strict: every token has exactly one text. [Sealer.WasOurs] detects a token
+// whose prefix was changed, so that it is never passed on as one of the homeserver's.
 //
 // # Sealing
 //
-// [Sealer] encrypts the homeserver's own token inside the access macaroon, and
-// the contents of a refresh token, with XChaCha20-Poly1305 under keys derived from
-// the gateway's master keys. The homeserver's token is bound to its session. The
-// nonce is derived from the contents, so equal contents make equal boxes: a client
-// that repeats a request gets the same token again.
+// [Sealer] encrypts the homeserver's own token inside the access macaroon, and the
+// contents of a refresh token, with XChaCha20-Poly1305. Each purpose has a key of its
+// own, derived from the gateway's master key. The homeserver's token is bound to its
+// session. A box is
+//
+//	0   id of the master key                      4 bytes
+//	4   nonce                                    24 bytes
+//	28  ciphertext and tag
+//
+// The nonce is derived from the contents, so equal contents make equal boxes: a client
+// that repeats a request receives the same token.
 //
 // # Attenuation
 //

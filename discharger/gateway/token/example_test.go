@@ -12,9 +12,9 @@ import (
 	"github.com/discharger/discharger/discharger/rawmacaroon"
 )
 
-// A token that a script can read one room with, for a day, from one network.
+// A token for a script that reads one room, for a day, from one network.
 func ExampleAttenuate() {
-	text, err := os.ReadFile("testdata/token") // as a login without refresh_token gave it out
+	text, err := os.ReadFile("testdata/token") // the access_token of a login without refresh_token
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -33,5 +33,5 @@ func ExampleAttenuate() {
 	fmt.Println(err)
 	// Output:
 	// true true
-	// attenuate with "moon-phase full": no gateway knows such a condition
+	// attenuate with "moon-phase full": condition is unknown
 }

@@ -15,29 +15,21 @@ import (
 	"github.com/discharger/discharger/discharger/rawmacaroon"
 )
 
-// Sealer encrypts what clients carry for the gateway. A box is
-//
-//	0   key id     which master key               4 bytes
-//	4   nonce                                    24 bytes
-//	28  XChaCha20-Poly1305, with its tag
-//
-// and for every purpose there is a key of its own, derived from the master key.
-// The nonce is derived from what is sealed, so the same box comes of the same
-// contents: a client that is answered twice gets the same token twice.
+// Sealer encrypts the contents of tokens; see the package comment. It may be used
+// concurrently.
 type Sealer struct {
 	current atomic.Pointer[sealRing]
 }
 
-// sealRing is what a sealer does its work with. It does not change.
+// sealRing is an immutable set of keys.
 type sealRing struct {
 	keys    []sealKeys // the first seals
-	retired [][4]byte  // ids of master keys that were taken out
+	retired [][4]byte  // ids of retired master keys
 }
 
-// ring returns the keys that count now.
 func (s *Sealer) ring() *sealRing { return s.current.Load() }
 
-// Replace takes over the keys of another sealer.
+// Replace replaces the keys by those of another sealer.
 func (s *Sealer) Replace(by *Sealer) { s.current.Store(by.current.Load()) }
 
 // sealKeys are derived from one master key.
@@ -53,16 +45,19 @@ type boxKey struct {
 	nonce [32]byte
 }
 
+// Labels and sizes of boxes.
 const (
 	labelUpstream = "discharger/gateway upstream token v1\x00"
 	labelRefresh  = "discharger/gateway refresh token v1\x00"
 	labelNonce    = "nonce\x00"
 
-	KeyIDSize  = 4
+	KeyIDSize  = 4 // bytes of the id of a master key in a box
 	boxHead    = KeyIDSize + chacha20poly1305.NonceSizeX
 	boxMinimum = boxHead + chacha20poly1305.Overhead
 )
 
+// NewSealer returns a sealer that seals under the first of the master keys, and opens
+// boxes under each of them.
 func NewSealer(keys homeserver.Keys, retired [][4]byte) (*Sealer, error) {
 	ring := &sealRing{retired: slices.Clone(retired)}
 	for _, k := range keys {
@@ -93,14 +88,14 @@ func newBoxKey(k homeserver.Key, label string) (boxKey, error) {
 	return boxKey{aead: aead, nonce: rawmacaroon.Hash(&key, []byte(labelNonce))}, nil
 }
 
-// box seals a text, bound to what is beside it.
-func (k *boxKey) box(id [4]byte, beside, text []byte) []byte {
-	length := binary.BigEndian.AppendUint64(nil, uint64(len(beside)))
-	sum := rawmacaroon.Hash(&k.nonce, length, beside, text)
+// box seals a text, bound to additional data.
+func (k *boxKey) box(id [4]byte, data, text []byte) []byte {
+	length := binary.BigEndian.AppendUint64(nil, uint64(len(data)))
+	sum := rawmacaroon.Hash(&k.nonce, length, data, text)
 	b := make([]byte, 0, boxMinimum+len(text))
 	b = append(b, id[:]...)
 	b = append(b, sum[:chacha20poly1305.NonceSizeX]...)
-	return k.aead.Seal(b, b[KeyIDSize:boxHead], text, beside)
+	return k.aead.Seal(b, b[KeyIDSize:boxHead], text, data)
 }
 
 var (
@@ -109,10 +104,9 @@ var (
 	errRetiredSeal = fmt.Errorf("sealed with a master key: %w", homeserver.ErrRetiredKey)
 )
 
-// open gives what box was given. The error matches [homeserver.ErrUnknownKey] or
-// [homeserver.ErrRetiredKey] if the box is in order as far as can be seen without
-// its key.
-func (s *Sealer) open(box, beside []byte, purpose func(*sealKeys) *boxKey) ([]byte, error) {
+// open returns the text in a box. The error matches [homeserver.ErrUnknownKey] or
+// [homeserver.ErrRetiredKey] if the box may be valid under a key that is not loaded.
+func (s *Sealer) open(box, data []byte, purpose func(*sealKeys) *boxKey) ([]byte, error) {
 	if len(box) < boxMinimum {
 		return nil, errBox
 	}
@@ -123,7 +117,7 @@ func (s *Sealer) open(box, beside []byte, purpose func(*sealKeys) *boxKey) ([]by
 		if k.id != id {
 			continue
 		}
-		text, err := purpose(k).aead.Open(nil, box[KeyIDSize:boxHead], box[boxHead:], beside)
+		text, err := purpose(k).aead.Open(nil, box[KeyIDSize:boxHead], box[boxHead:], data)
 		if err != nil {
 			return nil, errBox
 		}
@@ -141,19 +135,19 @@ func (s *Sealer) SealUpstream(session caveat.SessionID, token string) []byte {
 	return k.upstream.box(k.id, session[:], []byte(token))
 }
 
-// OpenUpstream gives that token back.
+// OpenUpstream returns the homeserver's own token of a session.
 func (s *Sealer) OpenUpstream(session caveat.SessionID, box []byte) (string, error) {
 	text, err := s.open(box, session[:], func(k *sealKeys) *boxKey { return &k.upstream })
 	return string(text), err
 }
 
-// SealRefresh seals all that a refresh needs.
+// SealRefresh seals the contents of a refresh token.
 func (s *Sealer) SealRefresh(text []byte) []byte {
 	k := &s.ring().keys[0]
 	return k.refresh.box(k.id, nil, text)
 }
 
-// openRefresh gives it back.
+// openRefresh returns the contents of a refresh token.
 func (s *Sealer) openRefresh(box []byte) ([]byte, error) {
 	return s.open(box, nil, func(k *sealKeys) *boxKey { return &k.refresh })
 }

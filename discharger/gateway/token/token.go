@@ -23,20 +23,23 @@ const (
 	PrefixRefresh = "dgr_" // refresh token
 )
 
+// PrefixSize is the length of each prefix.
 const PrefixSize = len(PrefixHeld)
 
-// Location is what the gateway's caveats call the service. No client looks at
-// it, and it is the same wherever the service is, so that it can move.
+// Location is the location of the gateway's third-party caveats. No client reads it. It
+// is constant, so that the service can move.
 const Location = "http://discharger"
 
-// maxToken bounds what is looked at, in characters.
+// maxToken bounds the tokens that are parsed, in characters.
 const maxToken = PrefixSize + bundle.MaxLength
 
+// ErrInvalid is returned for a token that is not in the form of the gateway's.
 var ErrInvalid = errors.New("not a token of this gateway, or damaged")
 
-// Kind says what a token is.
+// Kind is the kind of a token.
 type Kind uint8
 
+// The kinds.
 const (
 	Foreign Kind = iota // not the gateway's
 	Held
@@ -44,7 +47,7 @@ const (
 	Refresh
 )
 
-// String names the kind as it is in metrics.
+// String returns the label of the kind in metrics.
 func (k Kind) String() string {
 	switch k {
 	case Held:
@@ -57,6 +60,7 @@ func (k Kind) String() string {
 	return "foreign"
 }
 
+// KindOf returns the kind of a token by its prefix.
 func KindOf(token string) Kind {
 	if len(token) < PrefixSize {
 		return Foreign
@@ -72,7 +76,7 @@ func KindOf(token string) Kind {
 	return Foreign
 }
 
-// Mode is the mode of the sessions that an access token of a kind is for.
+// Mode returns the mode of the sessions of an access token.
 func Mode(k Kind) caveat.Mode {
 	if k == Held {
 		return caveat.ModeHeld
@@ -80,8 +84,8 @@ func Mode(k Kind) caveat.Mode {
 	return caveat.ModeRotate
 }
 
-// ParseAccess reads an access token strictly: of every token there is one text.
-// Macaroons do not sign locations, so these have to be what they are here.
+// ParseAccess parses an access token strictly: every token has one text. The error is
+// [ErrInvalid]. Macaroons do not sign locations, so only the gateway's are accepted.
 func ParseAccess(token string) (*bundle.Bundle, error) {
 	k := KindOf(token)
 	if len(token) > maxToken || k != Held && k != Rotate {
@@ -97,7 +101,7 @@ func ParseAccess(token string) (*bundle.Bundle, error) {
 	return b, nil
 }
 
-// ours reports whether a bundle has the form of those that are made here.
+// ours reports whether a bundle has the locations of the gateway's.
 func ours(b *bundle.Bundle) bool {
 	if len(b.Access.Location) > 0 || len(b.Access.Caveats) == 0 || string(b.Access.Caveats[0].Location) != Location {
 		return false
@@ -110,12 +114,12 @@ func ours(b *bundle.Bundle) bool {
 	return true
 }
 
-// shortestToken is shorter than any token of the gateway's, and longer than
-// those that homeservers usually give out.
+// shortestToken is shorter than any token of the gateway, and longer than the usual
+// tokens of homeservers.
 const shortestToken = 300
 
-// WasOurs reports whether a token that is not the gateway's was one before its
-// prefix was changed. It must not be passed on as if it were the homeserver's.
+// WasOurs reports whether a foreign token is a token of the gateway with a changed
+// prefix. Such a token must not be passed on.
 func (s *Sealer) WasOurs(token string) bool {
 	if len(token) < shortestToken || len(token) > maxToken {
 		return false
@@ -134,7 +138,7 @@ func (s *Sealer) WasOurs(token string) bool {
 	return false
 }
 
-// AccessOf copies the access macaroon of a bundle.
+// AccessOf returns a copy of the access macaroon of a bundle.
 func AccessOf(b *bundle.Bundle) (*macaroon.Macaroon, error) {
 	m := new(macaroon.Macaroon)
 	if err := m.UnmarshalBinary(b.Access.Append(nil)); err != nil {
@@ -143,19 +147,19 @@ func AccessOf(b *bundle.Bundle) (*macaroon.Macaroon, error) {
 	return m, nil
 }
 
-// EncodeHeld is the access token of a session in mode held.
+// EncodeHeld returns the access token of a session in mode held.
 func EncodeHeld(m *macaroon.Macaroon) (string, error) {
 	text, err := bundle.Encode(macaroon.Slice{m})
 	return checkedToken(PrefixHeld, text, err)
 }
 
-// EncodeRotate is the access token that a discharge in mode rotate makes.
+// EncodeRotate returns the access token of a discharge in mode rotate.
 func EncodeRotate(g client.Grant) (string, error) {
 	text, err := g.Bundle()
 	return checkedToken(PrefixRotate, text, err)
 }
 
-// checkedToken makes sure that what is handed out can be read.
+// checkedToken returns a token that [ParseAccess] accepts.
 func checkedToken(prefix, text string, err error) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("encode access token: %w", err)
@@ -166,7 +170,7 @@ func checkedToken(prefix, text string, err error) (string, error) {
 	return prefix + text, nil
 }
 
-// RefreshToken is what a refresh needs: clients send nothing else with it.
+// RefreshToken is the contents of a refresh token. A refresh needs nothing else.
 type RefreshToken struct {
 	Access *macaroon.Macaroon
 	Token  client.RefreshToken
@@ -187,12 +191,11 @@ func (s *Sealer) EncodeRefresh(t RefreshToken) (string, error) {
 	return PrefixRefresh + wire.EncodeBase64(s.SealRefresh(text)), nil
 }
 
-// smallestRefresh is smaller than any box of a refresh token, in bytes: an access
-// macaroon with its caveat, and the service's refresh token.
+// smallestRefresh is less than the size of any box of a refresh token, in bytes.
 const smallestRefresh = boxMinimum + 300
 
-// DecodeRefresh reads one. Every error is errToken, or that of a key that is
-// unknown or retired.
+// DecodeRefresh opens a refresh token. The error is [ErrInvalid], or matches
+// [homeserver.ErrUnknownKey] or [homeserver.ErrRetiredKey].
 func (s *Sealer) DecodeRefresh(text string) (RefreshToken, error) {
 	if KindOf(text) != Refresh || len(text) > maxToken || strings.ContainsAny(text, "+/=") {
 		return RefreshToken{}, ErrInvalid

@@ -19,7 +19,7 @@ const (
 func parseAddress(text string) (u *url.URL, socket string, err error) {
 	if path, ok := strings.CutPrefix(text, schemeUnix+":"); ok {
 		if !filepath.IsAbs(path) || strings.HasPrefix(path, "//") {
-			return nil, "", errors.New("want unix: and the absolute path of a socket, such as unix:/run/matrix/synapse.sock")
+			return nil, "", errors.New("path of socket is invalid, want one such as unix:/run/matrix/synapse.sock")
 		}
 		return &url.URL{Scheme: "http", Host: socketHost}, path, nil
 	}
@@ -27,12 +27,12 @@ func parseAddress(text string) (u *url.URL, socket string, err error) {
 	return u, "", err
 }
 
-// ParseBase parses a URL of a scheme, http or https, and a host.
+// ParseBase parses a URL that consists of http or https and a host.
 func ParseBase(text string) (*url.URL, error) {
 	u, err := url.Parse(text)
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil ||
 		strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "" {
-		return nil, errors.New("want http or https and a host, and nothing after it")
+		return nil, errors.New("url is invalid, want http or https and a host only")
 	}
 	return u, nil
 }

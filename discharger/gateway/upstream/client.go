@@ -29,16 +29,16 @@ const (
 // UserAgent is the gateway's name in requests without a client.
 const UserAgent = "discharger-gateway"
 
-// ErrTLSWithoutHTTPS is returned where TLS is configured for another scheme.
-var ErrTLSWithoutHTTPS = errors.New("upstream: TLS goes with https")
+// ErrTLSWithoutHTTPS is returned for a TLS configuration with another scheme.
+var ErrTLSWithoutHTTPS = errors.New("upstream: TLS without https")
 
 // Config configures a [Client]. Address is required.
 type Config struct {
 	Address string        // http or https and a host, or unix: and the path of a socket
-	TLS     *tls.Config   // nil: the system's authorities, and no certificate of the gateway
-	Dial    Dialer        // nil: by the network
+	TLS     *tls.Config   // nil: the system's authorities, and no client certificate
+	Dial    Dialer        // nil: over the network
 	Timeout time.Duration // of a request of the gateway's own
-	Scheme  func() string // by which clients reach the gateway; "": unknown
+	Scheme  func() string // of the clients' connections to the gateway; "": unknown
 }
 
 // Client makes requests to one homeserver. It may be used concurrently.
@@ -69,13 +69,13 @@ func New(cfg Config) (*Client, error) {
 // URL returns scheme and host of the homeserver.
 func (c *Client) URL() *url.URL { return c.base }
 
-// Transport returns the connections to the homeserver.
+// Transport returns the transport to the homeserver.
 func (c *Client) Transport() http.RoundTripper { return &c.transport }
 
 // Close closes idle connections.
 func (c *Client) Close() { c.transport.current.Load().CloseIdleConnections() }
 
-// CheckTLS returns the error that [Client.SetTLS] is not to be called with.
+// CheckTLS returns the error of a configuration for [Client.SetTLS].
 func (c *Client) CheckTLS(cfg *tls.Config) error {
 	if cfg != nil && c.base.Scheme != "https" {
 		return ErrTLSWithoutHTTPS
@@ -83,8 +83,8 @@ func (c *Client) CheckTLS(cfg *tls.Config) error {
 	return nil
 }
 
-// SetTLS replaces the TLS configuration. Requests in progress end on their
-// connections. It is not to be called concurrently with itself.
+// SetTLS replaces the TLS configuration. Requests in progress keep their connections.
+// Calls must not be concurrent.
 func (c *Client) SetTLS(cfg *tls.Config) {
 	if !sameTLS(c.tls, cfg) {
 		c.transport.replace(c.newTransport(cfg))
@@ -104,7 +104,7 @@ func (c *Client) newTransport(secure *tls.Config) *http.Transport {
 	return t
 }
 
-// Origin is the client on whose behalf a request is made. The zero value: none.
+// Origin is the client on whose behalf a request is made. The zero value is none.
 type Origin struct {
 	Addr      netip.Addr
 	UserAgent string
@@ -121,7 +121,7 @@ func (o Origin) set(h http.Header) {
 }
 
 // Get requests a path with the homeserver's token; "": without one. The object is nil
-// if the answer is not JSON. A request that comes back to the gateway is [ErrLoop].
+// if the answer is not a JSON object. The error of a loop is [ErrLoop].
 func (c *Client) Get(ctx context.Context, path, token string, o Origin) (status int, answer jsonbody.Object, err error) {
 	ctx, cancel := context.WithTimeout(ctx, c.cfg.Timeout)
 	defer cancel()
@@ -148,9 +148,8 @@ func (c *Client) Get(ctx context.Context, path, token string, o Origin) (status 
 	return resp.StatusCode, answer, nil
 }
 
-// newRequest returns a request of the gateway's own. One without a client has an
-// empty X-Forwarded-For, for which Synapse records neither address nor time of the
-// device.
+// newRequest returns a request of the gateway's own. Without a client, X-Forwarded-For
+// is empty, and Synapse records neither address nor time of the device.
 func (c *Client) newRequest(ctx context.Context, method, path, token string, o Origin) (*http.Request, error) {
 	req, err := http.NewRequestWithContext(ctx, method, c.base.String()+path, nil)
 	if err != nil {
@@ -166,8 +165,8 @@ func (c *Client) newRequest(ctx context.Context, method, path, token string, o O
 	return req, nil
 }
 
-// Logout ends a token at the homeserver, and its device with it. A token that is
-// unknown there has ended.
+// Logout ends a token and its device at the homeserver. It succeeds for a token that is
+// unknown there.
 func (c *Client) Logout(ctx context.Context, token string, o Origin) error {
 	ctx, cancel := context.WithTimeout(ctx, c.cfg.Timeout)
 	defer cancel()
@@ -193,8 +192,8 @@ func (c *Client) Logout(ctx context.Context, token string, o Origin) error {
 	return &StatusError{resp.StatusCode}
 }
 
-// LogoutDone reports whether an answer to a logout leaves nothing to do: the token is
-// gone, or is a guest's, which cannot be ended.
+// LogoutDone reports whether the answer to a logout is final: the token is unknown, or
+// a guest's, which cannot be ended.
 func LogoutDone(status int, code string) bool {
 	return status == http.StatusUnauthorized && (code == matrix.CodeUnknownToken || code == matrix.CodeMissingToken) ||
 		(status == http.StatusUnauthorized || status == http.StatusForbidden) && code == matrix.CodeGuest
@@ -210,9 +209,9 @@ type Verdict struct {
 // ErrUndecided is returned for an answer that does not decide about a token.
 var ErrUndecided = errors.New("the homeserver did not decide about a token")
 
-// Known requests whether the homeserver knows a token. One 401 to another request is
-// not enough to conclude it: the homeserver passes on answers of other servers, such
-// as identity servers.
+// Known requests from the homeserver whether a token is known. A 401 to another request
+// does not imply that it is unknown: the homeserver passes on answers of other servers,
+// such as identity servers.
 func (c *Client) Known(ctx context.Context, token string, o Origin) (Verdict, error) {
 	status, answer, err := c.Get(ctx, PathWhoami, token, o)
 	if err != nil {

@@ -14,7 +14,7 @@ func TestSetTLSKeepsConnections(t *testing.T) {
 	}
 	before := c.transport.current.Load()
 	if c.SetTLS(trust.Clone()); c.transport.current.Load() != before {
-		t.Error("connections are replaced although nothing has changed")
+		t.Error("connections are replaced without a change")
 	}
 	if c.SetTLS(&tls.Config{ServerName: "other"}); c.transport.current.Load() == before {
 		t.Error("connections are kept although the name has changed")

@@ -1,6 +1,6 @@
-// Package upstream is the gateway's way to the homeserver: its address, the
-// connections to it, the headers of requests that are passed on, and the requests
-// that the gateway makes itself.
+// Package upstream connects the gateway to the homeserver: it holds the address, the
+// connections, the headers of requests that are passed on, and the requests that the
+// gateway makes itself.
 //
 // Requests of the gateway's own carry the address and the name of the client on whose
 // behalf they are made, since the homeserver shows users where and when their devices

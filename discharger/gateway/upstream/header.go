@@ -12,18 +12,18 @@ import (
 	"github.com/discharger/discharger/discharger/gateway/token"
 )
 
-// CleanHeaders takes out of a request what is for the gateway alone, and what a
-// homeserver, or a proxy before it, might read otherwise than the gateway does. It
-// comes before anything else looks at the headers.
+// CleanHeaders removes fields from a request that are for the gateway only, or that a
+// homeserver, or a proxy before it, might interpret in another way than the gateway. It
+// is called before the headers are read.
 //
-//   - Fields that concern one connection, and those that Connection names. But it
-//     cannot name fields that are meant for the homeserver: with the token, its
-//     request would change its meaning there.
-//   - Upgrade: what came after it would not be looked at. Matrix has no use for it.
+//   - Hop-by-hop fields, and those that Connection names, unless they are meant for the
+//     homeserver: without them, the request would have another meaning there.
+//   - Upgrade: the gateway would not see the data after it. Matrix does not use it.
 //   - Expect: the server has answered it.
 //   - Trailers, which some servers add to the headers.
-//   - Names with an underscore, which some take for a hyphen. Nginx drops them too.
-//   - A Referer with a token in it.
+//   - Names with an underscore, which some servers replace by a hyphen. Nginx drops
+//     them too.
+//   - A Referer with a token.
 func CleanHeaders(r *http.Request) {
 	h := r.Header
 	for _, value := range h[headerConnection] {
@@ -65,14 +65,14 @@ const (
 	headerReferer    = "Referer"
 )
 
-// hopByHop are fields that concern one connection. Transfer-Encoding is not among
-// them: the server has taken it out.
+// hopByHop are the fields of one connection, without Transfer-Encoding, which the server
+// has removed.
 var hopByHop = [...]string{
 	headerConnection, "Proxy-Connection", "Keep-Alive", "Proxy-Authenticate", "Proxy-Authorization", "Te", "Trailer", "Upgrade", "Expect",
 }
 
-// endToEnd reports whether a field is meant for the homeserver, or says where a
-// request comes from.
+// endToEnd reports whether a field is meant for the homeserver, or names the origin of a
+// request.
 func endToEnd(name string) bool {
 	for _, prefix := range [...]string{"X-Forwarded-", "Content-", "Accept", "Access-Control-", "If-", "Sec-"} {
 		if strings.HasPrefix(name, prefix) {
@@ -86,7 +86,7 @@ func endToEnd(name string) bool {
 	return false
 }
 
-// namesToken reports whether there may be a token in a URL, however it is encoded.
+// namesToken reports whether a URL may contain a token, in up to three encodings.
 func namesToken(text string) bool {
 	for range 4 {
 		for _, mark := range [...]string{paramAccessToken, token.PrefixHeld, token.PrefixRotate, token.PrefixRefresh} {
@@ -97,7 +97,7 @@ func namesToken(text string) bool {
 		decoded, err := url.PathUnescape(text)
 		switch {
 		case err != nil:
-			return true // nothing can be said about it
+			return true // undecided
 		case decoded == text:
 			return false
 		}
@@ -106,9 +106,9 @@ func namesToken(text string) bool {
 	return true
 }
 
-// SetForwarded replaces the headers that name the origin of a request which is passed
-// on. The scheme is the one by which clients reach the gateway, if it is configured.
-// Only a trusted peer's X-Forwarded-Proto and -Host count.
+// SetForwarded replaces the headers that name the origin of a request to be passed on.
+// The scheme is that of the clients' connections, if it is configured.
+// X-Forwarded-Proto and X-Forwarded-Host of a peer that is not trusted are ignored.
 func SetForwarded(out, in *http.Request, client netip.Addr, trusted bool, scheme string) {
 	for name := range out.Header {
 		if strings.HasPrefix(name, "X-Forwarded-") {

@@ -10,7 +10,7 @@ import (
 
 const headerLoop = "Cdn-Loop"
 
-// ErrLoop is returned if the homeserver's address leads back to the gateway.
+// ErrLoop is returned for an address of the homeserver that leads back to the gateway.
 var ErrLoop = errors.New("upstream leads back to this gateway, set it to the address of the homeserver itself")
 
 func newLoopName() string {
@@ -22,10 +22,10 @@ func newLoopName() string {
 // Mark adds the name of this process to the headers of a request to the homeserver.
 func (c *Client) Mark(h http.Header) { h[headerLoop] = append(h[headerLoop], c.loop) }
 
-// Answer marks an answer to a request that has [Client.Looped].
+// Answer adds the name of this process to the headers of the answer to a loop.
 func (c *Client) Answer(h http.Header) { h.Set(headerLoop, c.loop) }
 
-// Looped reports whether headers name this process.
+// Looped reports whether the headers of a request name this process.
 func (c *Client) Looped(h http.Header) bool {
 	for _, v := range h[headerLoop] {
 		for name := range strings.SplitSeq(v, ",") {

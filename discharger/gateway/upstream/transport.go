@@ -11,14 +11,14 @@ import (
 	"time"
 )
 
-// A Dialer connects to a network address.
+// Dialer connects to a network address.
 type Dialer func(ctx context.Context, network, address string) (net.Conn, error)
 
 const dialTimeout = 10 * time.Second
 
-// NewTransport returns a transport that keeps many idle connections, decompresses
-// nothing, and has no timeout for an answer, which may be a long poll. A nil dial
-// connects by the network.
+// NewTransport returns a transport that keeps many idle connections, does not
+// decompress, and has no timeout for an answer, since requests may be long polls. A nil
+// dial connects over the network.
 func NewTransport(dial Dialer) *http.Transport {
 	if dial == nil {
 		dial = (&net.Dialer{Timeout: dialTimeout, KeepAlive: 30 * time.Second}).DialContext
@@ -33,25 +33,25 @@ func NewTransport(dial Dialer) *http.Transport {
 	}
 }
 
-// swapped sends each request by the transport that is current at that time.
+// swapped is a transport that can be replaced.
 type swapped struct {
 	current atomic.Pointer[http.Transport]
 }
 
+// RoundTrip implements [http.RoundTripper].
 func (s *swapped) RoundTrip(r *http.Request) (*http.Response, error) {
 	return s.current.Load().RoundTrip(r)
 }
 
-// replace makes another transport current. Connections of the one before close with
-// the requests that are on them.
+// replace replaces the transport. Connections of the previous one close at the end of
+// their requests.
 func (s *swapped) replace(t *http.Transport) {
 	if before := s.current.Swap(t); before != nil {
 		before.CloseIdleConnections()
 	}
 }
 
-// sameTLS reports whether two configurations trust the same authorities and show the
-// same certificates.
+// sameTLS reports whether two configurations have the same authorities and certificates.
 func sameTLS(a, b *tls.Config) bool {
 	if a == nil || b == nil {
 		return a == b
