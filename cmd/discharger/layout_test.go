@@ -243,8 +243,8 @@ var homes = []home{
 		"discharger/server", "discharger/gateway", "discharger/gateway/jsonbody", "discharger/gateway/reply", "discharger/gateway/uia",
 	}, nil},
 	{"github.com/cenkalti/backoff/v5", []string{
-		"discharger/client", "discharger/gateway/outbox", "discharger/gateway/service", "discharger/homeserver", "discharger/secevent", "discharger/store/redis",
-		"policy/webhook",
+		"discharger/client", "discharger/gateway", "discharger/gateway/outbox", "discharger/gateway/service", "discharger/homeserver", "discharger/secevent",
+		"discharger/store/redis", "policy/webhook",
 	}, nil},
 	{"golang.org/x/time", []string{"cmd/discharger/httpd", "discharger", "discharger/server"}, nil},
 	{"golang.org/x/crypto", []string{"discharger/caveat", "discharger/homeserver", "discharger/gateway/token"}, nil},

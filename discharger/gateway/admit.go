@@ -21,7 +21,7 @@ import (
 // limitKey returns the network that a client's address is counted by. It is invalid,
 // and unlimited, for a trusted proxy's own address, which may stand for all clients.
 func (g *Gateway) limitKey(client netip.Addr) netip.Prefix {
-	if g.trusts(client) {
+	if slices.ContainsFunc(g.live().TrustedProxies, func(p netip.Prefix) bool { return p.Contains(client) }) {
 		return netip.Prefix{}
 	}
 	return admission.Peer(client)
@@ -40,12 +40,12 @@ func (g *Gateway) admit(x *exchange) *reply.Refusal {
 }
 
 // tooMany returns the refusal of a request beyond a limit.
-func tooMany(r route) *reply.Refusal {
+func tooMany(r matrix.Effect) *reply.Refusal {
 	f := &reply.Refusal{
 		Status: http.StatusTooManyRequests, Code: matrix.CodeLimitExceeded, Message: "Too many requests at a time. Try again later.",
 		RetryAfter: admission.RetryAfter, Outcome: reply.OutcomeLimited,
 	}
-	if r == routeRefresh {
+	if r == matrix.Refresh {
 		f.Status = http.StatusServiceUnavailable
 		return f.Text()
 	}
@@ -71,7 +71,7 @@ func tooSlow(r *http.Request) *reply.Refusal {
 	f := &reply.Refusal{
 		Status: http.StatusRequestTimeout, Code: matrix.CodeUnknown, Message: "The body of the request did not arrive in time.", Outcome: reply.OutcomeSlow,
 	}
-	if x := exchangeOf(r.Context()); x != nil && x.route == routeRefresh {
+	if x := exchangeOf(r.Context()); x != nil && x.route == matrix.Refresh {
 		return f.Text() // clients take any JSON there for the end of the session
 	}
 	return f
@@ -113,14 +113,6 @@ func (g *Gateway) leaseBy(ctx context.Context, x *exchange, key admission.Device
 	x.leased.keys = append(x.leased.keys, key)
 	x.leased.release = append(x.leased.release, release)
 	return nil
-}
-
-// leaseLogout acquires the leases of a device to be logged out.
-func (g *Gateway) leaseLogout(ctx context.Context, x *exchange, user, device string) error {
-	if err := g.lease(ctx, x, "", device); err != nil {
-		return err
-	}
-	return g.lease(ctx, x, user, device)
 }
 
 var errLeaseExpired = errors.New("homeserver response exceeded the lease of the device")
@@ -223,9 +215,4 @@ func (g *Gateway) clientAddress(r *http.Request) (netip.Addr, bool) {
 		})
 	}
 	return o.Addr, o.Trusted
-}
-
-// trusts reports whether an address is a trusted proxy's.
-func (g *Gateway) trusts(a netip.Addr) bool {
-	return slices.ContainsFunc(g.live().TrustedProxies, func(p netip.Prefix) bool { return p.Contains(a) })
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/client"
+	"github.com/discharger/discharger/discharger/gateway/matrix"
 	"github.com/discharger/discharger/discharger/gateway/outbox"
 	"github.com/discharger/discharger/discharger/gateway/reply"
 	"github.com/discharger/discharger/discharger/gateway/service"
@@ -25,9 +26,9 @@ func (g *Gateway) authenticate(r *http.Request, x *exchange, c token.Credential)
 	ctx := r.Context()
 	var err error
 	switch {
-	case x.route == routeLogout:
+	case x.route == matrix.Logout:
 		err = g.verifyLogout(ctx, x, c, from)
-	case x.route == routeLogoutAll && c.Kind == token.Rotate:
+	case x.route == matrix.LogoutAll && c.Kind == token.Rotate:
 		err = g.verifyLogoutAll(ctx, x, c.Text, from)
 	case c.Kind == token.Held:
 		err = g.verifyHeld(ctx, x, c.Text, x.origin(r))
@@ -234,7 +235,10 @@ func (g *Gateway) refusal(ctx context.Context, err error) *reply.Refusal {
 		g.cfg.Log.LogAttrs(ctx, slog.LevelError, "service rejects the gateway's requests as malformed", slog.Any("error", err))
 		return reply.Undecided(0)
 	case errors.Is(err, homeserver.ErrUnknownKey):
-		return g.unknownKey(ctx, err)
+		// The key may be newer than the key file that this process has read.
+		g.metrics.UnknownKeys.Inc()
+		g.cfg.Log.LogAttrs(ctx, slog.LevelWarn, "unknown key, request answered 503", slog.Any("error", err))
+		return reply.Undecided(0)
 	case errors.Is(err, homeserver.ErrRetiredKey):
 		return reply.UnknownToken("The session is over: its key was retired. Log in again.", true)
 	case errors.As(err, &invalid) && boundElsewhere(invalid):
@@ -249,15 +253,6 @@ func (g *Gateway) refusal(ctx context.Context, err error) *reply.Refusal {
 		return reply.UnknownToken("Access token has a condition that is not known here.", true)
 	}
 	return reply.UnknownToken("Unknown access token.", true)
-}
-
-// unknownKey answers a token of a key that is not in the ring with 503: the key may be
-// newer than the key file that this process has read. Such tokens are easily forged, so
-// they do not count as errors.
-func (g *Gateway) unknownKey(ctx context.Context, err error) *reply.Refusal {
-	g.metrics.UnknownKeys.Inc()
-	g.cfg.Log.LogAttrs(ctx, slog.LevelWarn, "unknown key, request answered 503", slog.Any("error", err))
-	return reply.Undecided(0)
 }
 
 // refused maps a refusal by the service to the end of the session or the denial of a

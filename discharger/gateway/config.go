@@ -113,40 +113,8 @@ func defaultTimeouts() timeouts {
 // ForeignTokens, Reconcile and ForgetAfter. Other fields are ignored. Requests in
 // progress end as they began, and long polls continue. After an error nothing has
 // changed.
-func (g *Gateway) Reload(cfg Config) error {
-	if err := g.reload(cfg); err != nil {
-		return fmt.Errorf("reload gateway: %w", err)
-	}
-	return nil
-}
-
-// CheckReload returns the error that Reload would return, and changes nothing. A
-// program that reloads several components checks all of them first.
-func (g *Gateway) CheckReload(cfg Config) error {
-	_, err := g.prepareReload(&cfg)
-	if err == nil {
-		_, err = homeserver.New(homeserver.Config{
-			Keys: cfg.Keys, Retired: cfg.Retired, KeyPair: cfg.KeyPair, Discharger: cfg.Discharger, Location: token.Location, CacheBytes: -1,
-		})
-	}
-	if err != nil {
-		return fmt.Errorf("reload gateway: %w", err)
-	}
-	return nil
-}
-
-// prepareReload checks the fields that the verifiers do not check.
-func (g *Gateway) prepareReload(cfg *Config) (*token.Sealer, error) {
-	if err := cfg.checkReloadable(); err != nil {
-		return nil, err
-	}
-	if err := g.homeserver.CheckTLS(cfg.UpstreamTLS); err != nil {
-		return nil, err
-	}
-	return token.NewSealer(cfg.Keys, cfg.Retired)
-}
-
-func (g *Gateway) reload(cfg Config) error {
+func (g *Gateway) Reload(cfg Config) (err error) {
+	defer wrap(&err, "reload gateway")
 	g.reloading.Lock()
 	defer g.reloading.Unlock()
 	sealer, err := g.prepareReload(&cfg)
@@ -167,6 +135,37 @@ func (g *Gateway) reload(cfg Config) error {
 	g.current.Store(&cfg)
 	g.outbox.Reconfigure()
 	return nil
+}
+
+// CheckReload returns the error that Reload would return, and changes nothing. A
+// program that reloads several components checks all of them first.
+func (g *Gateway) CheckReload(cfg Config) (err error) {
+	defer wrap(&err, "reload gateway")
+	if _, err = g.prepareReload(&cfg); err != nil {
+		return err
+	}
+	_, err = homeserver.New(homeserver.Config{
+		Keys: cfg.Keys, Retired: cfg.Retired, KeyPair: cfg.KeyPair, Discharger: cfg.Discharger, Location: token.Location, CacheBytes: -1,
+	})
+	return err
+}
+
+// wrap adds an operation to an error.
+func wrap(err *error, op string) {
+	if *err != nil {
+		*err = fmt.Errorf("%s: %w", op, *err)
+	}
+}
+
+// prepareReload checks the fields that the verifiers do not check.
+func (g *Gateway) prepareReload(cfg *Config) (*token.Sealer, error) {
+	if err := cfg.checkReloadable(); err != nil {
+		return nil, err
+	}
+	if err := g.homeserver.CheckTLS(cfg.UpstreamTLS); err != nil {
+		return nil, err
+	}
+	return token.NewSealer(cfg.Keys, cfg.Retired)
 }
 
 // live returns the latest configuration. In g.cfg the fields that [Gateway.Reload]

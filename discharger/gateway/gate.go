@@ -17,36 +17,6 @@ import (
 	"github.com/discharger/discharger/discharger/rawmacaroon"
 )
 
-// route is the effect of a request on tokens and sessions.
-type route = matrix.Effect
-
-const (
-	routeForward       = matrix.Forward
-	routeOpaque        = matrix.Opaque
-	routeLogin         = matrix.Login
-	routeRegister      = matrix.Register
-	routeRefresh       = matrix.Refresh
-	routeAdminRegister = matrix.AdminRegister
-	routeAdminLogin    = matrix.AdminLogin
-	routeLogout        = matrix.Logout
-	routeLogoutAll     = matrix.LogoutAll
-	routePassword      = matrix.Password
-	routeDeactivate    = matrix.Deactivate
-	routeDeleteDevice  = matrix.DeleteDevice
-	routeDeleteDevices = matrix.DeleteDevices
-	routeVersions      = matrix.Versions
-	routeWellKnown     = matrix.WellKnown
-)
-
-// clientPrefix begins the paths of the client-server API.
-const clientPrefix = "/_matrix/client/"
-
-// readsBody reports whether the gateway parses the body of a request before forwarding
-// it.
-func readsBody(r route) bool {
-	return r.HandsOut() || r == routePassword || r == routeDeleteDevices
-}
-
 // matchRoute parses the target of a request and sets its route. It refuses requests
 // that must not be forwarded with any token.
 func (x *exchange) matchRoute(r *http.Request) *reply.Refusal {

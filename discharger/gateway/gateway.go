@@ -61,11 +61,9 @@ type Gateway struct {
 	canonical     *cache.Cache[string, struct{}]
 	nonce         [32]byte  // per process, for request ids
 	warnForwarded sync.Once // malformed X-Forwarded-For
+	warnLifetime  sync.Once // lifetime of the homeserver's tokens
 
-	warnLifetime sync.Once // lifetime of the homeserver's tokens
-
-	homeserverProbe probe
-	outboxProbe     probe
+	homeserverProbe, outboxProbe probe
 
 	feed       *homeserver.Feed
 	feedLost   chan struct{}      // signals that the feed's connection has ended
@@ -73,8 +71,7 @@ type Gateway struct {
 	background sync.WaitGroup
 	caches     []func() int // sizes in bytes
 	closeIdle  func()       // to the service
-
-	reloading sync.Mutex
+	reloading  sync.Mutex
 }
 
 // openedToken is an unsealed token of the homeserver.
@@ -85,15 +82,8 @@ type openedToken struct {
 
 // New returns a gateway that runs in the background until [Gateway.Close]. It waits for
 // no connection.
-func New(cfg Config) (*Gateway, error) {
-	g, err := newGateway(cfg)
-	if err != nil {
-		return nil, fmt.Errorf("new gateway: %w", err)
-	}
-	return g, nil
-}
-
-func newGateway(cfg Config) (*Gateway, error) {
+func New(cfg Config) (_ *Gateway, err error) {
+	defer wrap(&err, "new gateway")
 	cfg.Upstream = strings.TrimSuffix(cfg.Upstream, "/")
 	if err := cfg.checkReloadable(); err != nil {
 		return nil, err
@@ -122,7 +112,6 @@ func newGateway(cfg Config) (*Gateway, error) {
 	}
 	g := &Gateway{cfg: cfg.withoutReloadable()}
 	g.current.Store(&cfg)
-	var err error
 	g.homeserver, err = upstream.New(upstream.Config{
 		Address: cfg.Upstream, TLS: cfg.UpstreamTLS, Dial: cfg.dial, Timeout: cfg.timeouts.upstream,
 		Scheme: func() string { return g.live().publicScheme() },

@@ -10,6 +10,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/cenkalti/backoff/v5"
+
 	"github.com/discharger/discharger/discharger/gateway/jsonbody"
 	"github.com/discharger/discharger/discharger/gateway/matrix"
 	"github.com/discharger/discharger/discharger/gateway/reply"
@@ -129,25 +131,23 @@ const upstreamPause = 5 * time.Second
 // delegated to an authentication service: then tokens do not come from the homeserver,
 // and the gateway cannot replace them.
 func (g *Gateway) inspectUpstream(ctx context.Context) {
-	for first := true; ; first = false {
+	warned := false
+	_, _ = backoff.Retry(ctx, func() (struct{}, error) {
 		status, body, err := g.homeserver.Get(ctx, upstream.PathLoginFlows, "", upstream.Origin{})
 		switch {
-		case ctx.Err() != nil:
-			return
 		case err == nil && status == http.StatusNotFound, err == nil && delegated(body):
 			g.cfg.Log.LogAttrs(ctx, slog.LevelWarn, "homeserver delegates logins to an authentication service, "+
 				"whose tokens are forwarded unchanged and cannot be revoked")
-			return
-		case err == nil && status == http.StatusOK:
-			return
-		case first:
+			return struct{}{}, nil
+		case err == nil && status == http.StatusOK, ctx.Err() != nil:
+			return struct{}{}, nil
+		case !warned:
+			warned = true
 			g.cfg.Log.LogAttrs(ctx, slog.LevelWarn, "homeserver is unreachable, retrying", slog.String("upstream", g.cfg.Upstream),
 				slog.Int("status", status), slog.Any("error", err))
 		}
-		if !sleep(ctx, upstreamPause) {
-			return
-		}
-	}
+		return struct{}{}, &upstream.StatusError{Status: status}
+	}, backoff.WithBackOff(backoff.NewConstantBackOff(upstreamPause)), backoff.WithMaxElapsedTime(0))
 }
 
 // delegated reports whether login flows name an authentication service (MSC3824).
@@ -162,21 +162,6 @@ func delegated(body jsonbody.Object) bool {
 		}
 	}
 	return false
-}
-
-// sleep waits for d, and reports false if ctx is done.
-func sleep(ctx context.Context, d time.Duration) bool {
-	if d <= 0 {
-		return ctx.Err() == nil
-	}
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
 }
 
 // refuseLoop refuses a request that this gateway has forwarded before. The response

@@ -62,7 +62,7 @@ func (g *Gateway) prepareLogin(r *http.Request, x *exchange) *reply.Refusal {
 	if f == nil {
 		f = g.requireService(r.Context(), x)
 	}
-	if f != nil || len(strings.TrimSpace(string(data))) == 0 || x.route == routeAdminLogin {
+	if f != nil || len(strings.TrimSpace(string(data))) == 0 || x.route == matrix.AdminLogin {
 		return f
 	}
 	body, err := g.parseBody(data)
@@ -77,7 +77,7 @@ func (g *Gateway) prepareLogin(r *http.Request, x *exchange) *reply.Refusal {
 	}
 	wanted := x.uia.own.Over(x.uia.before)
 	x.login.rotate, x.login.device = wanted.Refresh == uia.Yes, wanted.Device
-	if t, ok := body.Text("type"); ok && x.route == routeLogin && knownLogin(t) {
+	if t, ok := body.Text("type"); ok && x.route == matrix.Login && knownLogin(t) {
 		x.login.method = t
 	}
 	if f := g.unwrapGuest(r, x, body); f != nil {
@@ -144,13 +144,13 @@ func knownLogin(t string) bool {
 	return len(t) <= maxLoginType && (strings.HasPrefix(t, loginTypePrefix) || t == loginTypeJWT)
 }
 
-func loginMethod(r route, req *http.Request) string {
+func loginMethod(r matrix.Effect, req *http.Request) string {
 	switch {
-	case r == routeAdminLogin || r == routeAdminRegister:
+	case r == matrix.AdminLogin || r == matrix.AdminRegister:
 		return methodAdmin
-	case r == routeRegister && req.URL.Query().Get("kind") == "guest":
+	case r == matrix.Register && req.URL.Query().Get("kind") == "guest":
 		return methodGuest
-	case r == routeRegister:
+	case r == matrix.Register:
 		return methodRegister
 	}
 	return ""
@@ -160,7 +160,7 @@ func loginMethod(r route, req *http.Request) string {
 // access tokens.
 func (g *Gateway) unwrapGuest(r *http.Request, x *exchange, body jsonbody.Object) *reply.Refusal {
 	text, ok := body.Text(memberGuest)
-	if !ok || text == "" || x.route != routeRegister {
+	if !ok || text == "" || x.route != matrix.Register {
 		return nil
 	}
 	c := token.Credential{Text: text, Kind: token.KindOf(text)}
@@ -218,14 +218,15 @@ var errStrayToken = errors.New("token is unexpected or not a string")
 func (g *Gateway) answerLogin(resp *http.Response, x *exchange) error {
 	body, err := g.readLogin(resp)
 	if err != nil {
-		return refusalError{g.loginFailed(x, "read the answer to a login", err)}
+		g.cfg.Log.LogAttrs(resp.Request.Context(), slog.LevelError, "cannot read the response to a login", slog.String("path", x.path), slog.Any("error", err))
+		return refusalError{reply.UpstreamFailed()}
 	}
 	if body == nil {
 		return nil
 	}
 	token, _ := body.Text(memberAccess)
 	user, _ := body.Text(memberUser)
-	if x.route == routeAdminLogin {
+	if x.route == matrix.AdminLogin {
 		user = x.match.ID("user")
 	}
 	device, _ := body.Text(memberDevice)
@@ -366,9 +367,4 @@ func (g *Gateway) loginRefused(ctx context.Context, err error) *reply.Refusal {
 	}
 	g.cfg.Log.LogAttrs(ctx, slog.LevelError, "cannot begin session", slog.Any("error", err))
 	return reply.Undecided(0)
-}
-
-func (g *Gateway) loginFailed(x *exchange, what string, err error) *reply.Refusal {
-	g.cfg.Log.LogAttrs(context.Background(), slog.LevelError, "cannot "+what, slog.String("path", x.path), slog.Any("error", err))
-	return reply.UpstreamFailed()
 }

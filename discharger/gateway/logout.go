@@ -8,6 +8,7 @@ import (
 
 	"github.com/discharger/discharger/discharger/client"
 	"github.com/discharger/discharger/discharger/gateway/jsonbody"
+	"github.com/discharger/discharger/discharger/gateway/matrix"
 	"github.com/discharger/discharger/discharger/gateway/metrics"
 	"github.com/discharger/discharger/discharger/gateway/outbox"
 	"github.com/discharger/discharger/discharger/gateway/reply"
@@ -37,7 +38,7 @@ func (g *Gateway) verifyLogout(ctx context.Context, x *exchange, c token.Credent
 // checkLogout checks the conditions of an expired bundle. A session that a policy
 // narrowed may log out.
 func checkLogout(ctx context.Context, c homeserver.Caveat) error {
-	if x := exchangeOf(ctx); x != nil && x.route == routeLogout {
+	if x := exchangeOf(ctx); x != nil && x.route == matrix.Logout {
 		return nil
 	}
 	return checkCondition(ctx, c)
@@ -75,8 +76,10 @@ func (g *Gateway) decideLogout(ctx context.Context, x *exchange) (pass bool, f *
 	if e, dead := g.outbox.Ends.Get(id.Session); dead && (!e.Soft || e.Replaced()) {
 		return false, g.refusal(ctx, e.Refusal())
 	}
-	if err := g.leaseLogout(ctx, x, id.User, id.Device); err != nil {
-		return false, g.refusal(ctx, &client.UnavailableError{Err: err})
+	for _, user := range []string{"", id.User} { // "": logins that name the device but not their user
+		if err := g.lease(ctx, x, user, id.Device); err != nil {
+			return false, g.refusal(ctx, &client.UnavailableError{Err: err})
+		}
 	}
 	ask := g.outbox.State
 	if x.expired { // an expired token's logout is not left to the outbox

@@ -301,7 +301,7 @@ func TestLogoutSurvivesRestart(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	text := w.login(false, anyMap{"device_id": "ONE"}).text("access_token")
-	x := &exchange{route: routeLogout}
+	x := &exchange{route: matrix.Logout}
 	must(t, w.gateway.verifyLogout(t.Context(), x, token.Credential{Text: text, Kind: token.Held}, homeserver.Request{}))
 	if pass, f := w.gateway.decideLogout(t.Context(), x); !pass || f != nil {
 		t.Fatalf("logout is not forwarded: %+v", f)

@@ -14,6 +14,7 @@ import (
 
 	"github.com/discharger/discharger/discharger/gateway/admission"
 	"github.com/discharger/discharger/discharger/gateway/jsonbody"
+	"github.com/discharger/discharger/discharger/gateway/matrix"
 	"github.com/discharger/discharger/discharger/gateway/reply"
 	"github.com/discharger/discharger/discharger/gateway/upstream"
 )
@@ -57,7 +58,7 @@ func (g *Gateway) modifyResponse(resp *http.Response) error {
 	if x.room != "" && resp.StatusCode/100 == 2 {
 		return g.confine(resp, x)
 	}
-	if x.route == routeLogout && x.ours() {
+	if x.route == matrix.Logout && x.ours() {
 		return g.answerLogout(resp, x)
 	}
 	if resp.StatusCode == http.StatusUnauthorized && usesUIA(x.route) && (x.ours() || x.route.HandsOut()) {
@@ -66,7 +67,7 @@ func (g *Gateway) modifyResponse(resp *http.Response) error {
 		}
 	}
 	switch {
-	case x.route == routeRefresh:
+	case x.route == matrix.Refresh:
 		return g.answerRefresh(resp, x)
 	case x.route.HandsOut():
 		if err := g.answerLogin(resp, x); err != nil {
@@ -76,13 +77,13 @@ func (g *Gateway) modifyResponse(resp *http.Response) error {
 	if resp.StatusCode == http.StatusUnauthorized && x.ours() {
 		return g.answerUnauthorized(resp, x)
 	}
-	if resp.StatusCode != http.StatusOK || x.route == routeForward {
+	if resp.StatusCode != http.StatusOK || x.route == matrix.Forward {
 		return nil
 	}
 	switch x.route {
-	case routeVersions:
+	case matrix.Versions:
 		return g.answerVersions(resp)
-	case routeWellKnown:
+	case matrix.WellKnown:
 		return g.answerWellKnown(resp)
 	}
 	if x.ours() {
@@ -104,28 +105,25 @@ func (g *Gateway) handleError(w http.ResponseWriter, r *http.Request, err error)
 	x := exchangeOf(r.Context())
 	x.releaseLeases()
 	var own refusalError
+	var f *reply.Refusal
 	switch {
 	case errors.As(err, &own):
-		x.outcome = own.Outcome
-		own.Write(w)
+		f = own.Refusal
 	case errors.Is(context.Cause(r.Context()), admission.ErrPollEnded):
-		f := drained()
-		x.outcome = f.Outcome
-		f.Write(w)
+		f = drained()
 	case errors.Is(err, admission.ErrSlow):
-		f := tooSlow(r)
-		x.outcome = f.Outcome
-		f.Write(w)
+		f = tooSlow(r)
 	case errors.Is(err, context.Canceled) && r.Context().Err() != nil && !errors.Is(context.Cause(r.Context()), errLeaseExpired):
 		x.outcome = reply.OutcomeGone // the client has disconnected
 		w.WriteHeader(http.StatusBadGateway)
+		return
 	default:
 		g.cfg.Log.LogAttrs(r.Context(), slog.LevelWarn, "homeserver request failed",
 			slog.String("path", x.path), slog.Any("error", err))
-		f := reply.UpstreamFailed()
-		x.outcome = f.Outcome
-		f.Write(w)
+		f = reply.UpstreamFailed()
 	}
+	x.outcome = f.Outcome
+	f.Write(w)
 }
 
 // buffers pools the buffers of the proxy.
@@ -149,26 +147,15 @@ const refreshVersion = "v1.3"
 
 // answerVersions adds refreshVersion to the homeserver's versions.
 func (g *Gateway) answerVersions(resp *http.Response) error {
-	data, err := jsonbody.ReadResponse(resp)
-	if err != nil {
-		return err
-	}
-	body, err := jsonbody.Parse(data)
-	if err != nil {
-		g.logUnparsed(resp, "versions")
-		return nil
-	}
-	var versions []string
-	if err := json.Unmarshal(body.Get("versions"), &versions); err != nil || slices.Contains(versions, refreshVersion) {
-		return nil
-	}
-	text, err := json.Marshal(append(versions, refreshVersion))
-	if err != nil {
-		return err
-	}
-	body.Set("versions", jsontext.Value(text))
-	jsonbody.SetResponse(resp, body.Encode())
-	return nil
+	return g.edit(resp, "versions", func(body *jsonbody.Object) bool {
+		var versions []string
+		if err := json.Unmarshal(body.Get("versions"), &versions); err != nil || slices.Contains(versions, refreshVersion) {
+			return false
+		}
+		text, err := json.Marshal(append(versions, refreshVersion))
+		body.Set("versions", jsontext.Value(text))
+		return err == nil
+	})
 }
 
 // answerWellKnown replaces the homeserver's URL by the gateway's.
@@ -176,16 +163,21 @@ func (g *Gateway) answerWellKnown(resp *http.Response) error {
 	if g.live().PublicURL == "" {
 		return nil
 	}
+	return g.edit(resp, ".well-known", g.rebaseObject)
+}
+
+// edit changes a JSON response if change reports true. Other than an object is logged and
+// forwarded unchanged.
+func (g *Gateway) edit(resp *http.Response, what string, change func(*jsonbody.Object) bool) error {
 	data, err := jsonbody.ReadResponse(resp)
 	if err != nil {
 		return err
 	}
 	body, err := jsonbody.Parse(data)
-	if err != nil {
-		g.logUnparsed(resp, ".well-known")
-		return nil
-	}
-	if g.rebaseObject(&body) {
+	switch {
+	case err != nil:
+		g.cfg.Log.LogAttrs(resp.Request.Context(), slog.LevelWarn, "homeserver answer is not the expected JSON", slog.String("answer", what))
+	case change(&body):
 		jsonbody.SetResponse(resp, body.Encode())
 	}
 	return nil
@@ -208,10 +200,4 @@ func (g *Gateway) rebaseObject(body *jsonbody.Object) bool {
 	hs.Set(memberBase, jsonbody.Quote(g.live().PublicURL))
 	body.Set(memberHomeserver, hs.Encode())
 	return true
-}
-
-// logUnparsed logs that a response is forwarded unchanged.
-func (g *Gateway) logUnparsed(resp *http.Response, what string) {
-	g.cfg.Log.LogAttrs(resp.Request.Context(), slog.LevelWarn, "homeserver answer is not the expected JSON",
-		slog.String("answer", what))
 }

@@ -6,7 +6,6 @@ import (
 	"log/slog"
 	"net/http"
 	"net/netip"
-	"strconv"
 
 	"gopkg.in/macaroon.v2"
 
@@ -62,18 +61,11 @@ func (g *Gateway) refresh(w http.ResponseWriter, r *http.Request, x *exchange) *
 	if f != nil {
 		return f
 	}
-	x.outcome = reply.OutcomeOwn
-	h := w.Header()
-	reply.SetCORS(h)
-	h.Set("Content-Type", "application/json")
 	var body jsonbody.Object
 	body.Set(memberAccess, jsonbody.Quote(out.access))
 	body.Set(memberRefresh, jsonbody.Quote(out.refresh))
 	body.Set(memberExpires, jsonbody.Number(out.expires.Milliseconds()))
-	answer := body.Encode()
-	h.Set("Content-Length", strconv.Itoa(len(answer)))
-	w.WriteHeader(http.StatusOK)
-	_, _ = w.Write(answer) // the client can repeat a refresh whose response is lost
+	x.answer(w, body)
 	return nil
 }
 

@@ -22,11 +22,11 @@ import (
 func (g *Gateway) endSessions(ctx context.Context, x *exchange, who upstream.Origin) {
 	id := x.identity
 	switch x.route {
-	case routeLogoutAll:
+	case matrix.LogoutAll:
 		g.outbox.Revoke(ctx, outbox.Job{Op: outbox.EndUser, User: id.User})
-	case routeDeactivate:
+	case matrix.Deactivate:
 		g.outbox.Revoke(ctx, outbox.Job{Op: outbox.EndUser, User: id.User, Every: true})
-	case routePassword, routeDeleteDevice, routeDeleteDevices:
+	case matrix.Password, matrix.DeleteDevice, matrix.DeleteDevices:
 		g.endDevices(ctx, x, who)
 	}
 }
@@ -41,7 +41,7 @@ func (g *Gateway) endDevices(ctx context.Context, x *exchange, who upstream.Orig
 		if err := g.outbox.RevokeMissing(ctx, x.identity, x.upstream, who); err != nil {
 			g.cfg.Log.LogAttrs(ctx, slog.LevelWarn, "cannot compare sessions with the homeserver's devices", slog.Any("error", err))
 		}
-	case x.route != routePassword:
+	case x.route != matrix.Password:
 		for _, device := range x.deletedDevices() {
 			g.outbox.Revoke(ctx, outbox.Job{Op: outbox.EndDevice, User: id.User, Device: device})
 		}
@@ -122,8 +122,8 @@ type uiaState struct {
 
 // usesUIA reports whether a route has user-interactive authentication and members that
 // the gateway needs.
-func usesUIA(r route) bool {
-	return r == routeRegister || r == routeAdminRegister || r == routePassword || r == routeDeleteDevices
+func usesUIA(r matrix.Effect) bool {
+	return r == matrix.Register || r == matrix.AdminRegister || r == matrix.Password || r == matrix.DeleteDevices
 }
 
 const (
@@ -177,7 +177,7 @@ const maxDeletes = 500
 // prepareDevices parses a request that changes the password or deletes devices, and
 // acquires the leases of the devices.
 func (g *Gateway) prepareDevices(r *http.Request, x *exchange) *reply.Refusal {
-	if x.route != routeDeleteDevice {
+	if x.route != matrix.DeleteDevice {
 		r.Header.Del("Accept-Encoding")
 		data, f := g.readRequest(r)
 		if f != nil || !x.ours() {
@@ -224,9 +224,9 @@ func deviceParams(body jsonbody.Object) (a uia.Params) {
 func (x *exchange) deletedDevices() []string {
 	var devices []string
 	switch x.route {
-	case routeDeleteDevice:
+	case matrix.DeleteDevice:
 		devices = []string{x.match.ID("device")}
-	case routeDeleteDevices:
+	case matrix.DeleteDevices:
 		devices = slices.Clone(x.uia.own.Over(x.uia.before).Devices)
 	}
 	devices = slices.DeleteFunc(devices, func(d string) bool { return d == "" })
@@ -240,9 +240,9 @@ func (x *exchange) deletedDevices() []string {
 func (x *exchange) partial() bool {
 	own, before := x.uia.own, x.uia.before
 	switch x.route {
-	case routePassword:
+	case matrix.Password:
 		return x.uia.session != "" && own.LogoutDevices == uia.Absent || before != nil && before.LogoutDevices != uia.Absent && before.LogoutDevices != own.LogoutDevices
-	case routeDeleteDevices: // for an empty list Synapse deletes none, Dendrite all
+	case matrix.DeleteDevices: // for an empty list Synapse deletes none, Dendrite all
 		return len(own.Devices) == 0 || before != nil && before.Devices != nil && !slices.Equal(before.Devices, own.Devices)
 	}
 	return false

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/netip"
+	"strconv"
 	"time"
 
 	"github.com/discharger/discharger/discharger/gateway/admission"
@@ -52,28 +53,27 @@ func (g *Gateway) handle(w http.ResponseWriter, r *http.Request, x *exchange) *r
 		dropCredential(r)
 		g.forward(w, r, x)
 		return nil
-	case x.route == routeOpaque:
+	case x.route == matrix.Opaque:
 		g.forward(w, r, x)
 		return nil
 	}
 	if f := g.checkBody(w, r, x); f != nil {
 		return f
 	}
-	switch {
-	case x.route == routeRefresh:
+	if x.route == matrix.Refresh {
 		return g.refresh(w, r, x)
-	case readsBody(x.route):
-		limitBody(w, bodyTimeout)
-		if f := g.prepare(r, x); f != nil {
-			return f
-		}
-		limitBody(w, 0)
-	default:
-		if f := g.prepare(r, x); f != nil {
-			return f
-		}
 	}
-	if x.route == routeLogout && x.ours() {
+	parse := x.route.HandsOut() || x.route == matrix.Password || x.route == matrix.DeleteDevices
+	if parse {
+		limitBody(w, bodyTimeout)
+	}
+	if f := g.prepare(r, x); f != nil {
+		return f
+	}
+	if parse {
+		limitBody(w, 0)
+	}
+	if x.route == matrix.Logout && x.ours() {
 		return g.logout(w, r, x)
 	}
 	g.forward(w, r, x)
@@ -91,13 +91,20 @@ func (g *Gateway) logout(w http.ResponseWriter, r *http.Request, x *exchange) *r
 		g.forward(w, r, x)
 		return nil
 	}
-	x.outcome = reply.OutcomeOwn
 	x.releaseLeases()
-	h := w.Header()
+	x.answer(w, jsonbody.Object{})
+	return nil
+}
+
+// answer writes a response of the gateway's own. A write fails if the client has
+// disconnected; it can repeat the request.
+func (x *exchange) answer(w http.ResponseWriter, body jsonbody.Object) {
+	x.outcome = reply.OutcomeOwn
+	h, text := w.Header(), body.Encode()
 	reply.SetCORS(h)
 	h.Set("Content-Type", "application/json")
-	_, _ = w.Write(jsonbody.Object{}.Encode()) // the client has disconnected
-	return nil
+	h.Set("Content-Length", strconv.Itoa(len(text)))
+	_, _ = w.Write(text)
 }
 
 // bodyTimeout bounds the arrival of a body that the gateway parses.
@@ -111,9 +118,9 @@ func (g *Gateway) prepare(r *http.Request, x *exchange) *reply.Refusal {
 	switch {
 	case x.route.HandsOut():
 		return g.prepareLogin(r, x)
-	case x.route == routePassword, x.route == routeDeleteDevices, x.route == routeDeleteDevice:
+	case x.route == matrix.Password, x.route == matrix.DeleteDevices, x.route == matrix.DeleteDevice:
 		return g.prepareDevices(r, x)
-	case x.route == routeVersions, x.route == routeWellKnown, x.room != "":
+	case x.route == matrix.Versions, x.route == matrix.WellKnown, x.room != "":
 		r.Header.Del("Accept-Encoding")
 	}
 	return nil
@@ -146,17 +153,12 @@ func (g *Gateway) identify(r *http.Request, x *exchange) *reply.Refusal {
 	if x.narrowed && !x.match.Allows(matrix.Limited) {
 		return reply.Forbidden("This access token was narrowed, and does not allow this.")
 	}
-	g.unwrap(r, x, c)
-	return nil
-}
-
-// unwrap replaces the gateway's token by the homeserver's.
-func (g *Gateway) unwrap(r *http.Request, x *exchange, c token.Credential) {
 	if c.From == token.FromQuery {
 		r.URL.RawQuery = c.Query
 		r.URL.ForceQuery = false
 	}
 	r.Header[token.HeaderAuthorization] = []string{token.Bearer + x.upstream}
+	return nil
 }
 
 // dropCredential removes a gateway token from a request.
@@ -191,7 +193,7 @@ func (g *Gateway) finish(r *http.Request, x *exchange, out *admission.Recorder, 
 
 // exchange is the state of one request and its response.
 type exchange struct {
-	route   route
+	route   matrix.Effect
 	method  string
 	path    string // unchanged, without the query
 	match   matrix.Match

@@ -312,7 +312,7 @@ func (s *stub) interactive(in anyMap) (anyMap, bool) {
 
 // authed answers routes that need a token.
 func (s *stub) authed(r *http.Request, token string, d stubDevice, in anyMap) (int, any) {
-	_, rest, _ := strings.Cut(strings.TrimPrefix(r.URL.EscapedPath(), clientPrefix), "/")
+	_, rest, _ := strings.Cut(strings.TrimPrefix(r.URL.EscapedPath(), "/_matrix/client/"), "/")
 	drop := func(match func(string, stubDevice) bool) {
 		for t, o := range s.tokens {
 			if o.user == d.user && match(t, o) {
