@@ -22,7 +22,7 @@ func FuzzAnswer(f *testing.F) {
 			return
 		}
 		if d.Rule != "" || d.Hash != "" {
-			t.Fatalf("the answer names the rule: %+v", d)
+			t.Fatalf("rule or hash kept: %+v", d)
 		}
 		g := Grant{TTL: 5 * time.Minute, MaxTTL: time.Hour}
 		narrowed, err := d.Narrow(g)
@@ -30,7 +30,7 @@ func FuzzAnswer(f *testing.F) {
 			t.Fatalf("%+v cannot be narrowed: %v", d, err)
 		}
 		if narrowed.TTL > g.MaxTTL || narrowed.TTL < 0 {
-			t.Fatalf("a ttl of %s", narrowed.TTL)
+			t.Fatalf("ttl %s out of range", narrowed.TTL)
 		}
 	})
 }

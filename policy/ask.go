@@ -6,9 +6,9 @@ import (
 	"runtime/debug"
 )
 
-// Ask evaluates a policy, and narrows its decision to the grant. This is the
-// border between a policy and the service: every decision passes it once, and
-// is trusted afterwards. A panic of the evaluator is a [PanicError].
+// Ask evaluates a policy and narrows its decision to in.Grant. It is the
+// border between policies and the service: the service trusts decisions of Ask
+// only. A panic of the evaluator is returned as a [PanicError].
 func Ask(ctx context.Context, e Evaluator, in *Input) (d Decision, err error) {
 	defer func() {
 		if r := recover(); r != nil {
@@ -27,8 +27,9 @@ func Ask(ctx context.Context, e Evaluator, in *Input) (d Decision, err error) {
 
 // PanicError is the error of an evaluation that panicked.
 type PanicError struct {
-	Value any
-	Stack []byte
+	Value any    // argument of panic
+	Stack []byte // as [debug.Stack] returns it
 }
 
+// Error returns the value of the panic, without the stack.
 func (e *PanicError) Error() string { return fmt.Sprintf("policy panicked: %v", e.Value) }

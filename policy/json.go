@@ -11,11 +11,8 @@ import (
 	"github.com/discharger/discharger/config/yamlfile"
 )
 
-// In JSON, durations are strings of Go's and CEL's form, "300s" or "1h30m":
-// webhooks and audit logs are read by programs in other languages, in which
-// a number of nanoseconds is a surprise.
-
-// jsonDuration is a duration in JSON.
+// jsonDuration is a duration in JSON: a string in the form of Go and CEL, "300s" or
+// "1h30m", because programs in other languages read webhook requests and audit logs.
 type jsonDuration time.Duration
 
 func (d jsonDuration) MarshalJSON() ([]byte, error) {
@@ -25,7 +22,7 @@ func (d jsonDuration) MarshalJSON() ([]byte, error) {
 func (d *jsonDuration) UnmarshalJSON(data []byte) error {
 	var s string
 	if err := json.Unmarshal(data, &s); err != nil {
-		return fmt.Errorf("a duration is a string such as \"90s\", not %.60s", data)
+		return fmt.Errorf("duration: want a string such as \"90s\", got %.60s", data)
 	}
 	v, err := yamlfile.ParseDuration(s)
 	if err != nil {
@@ -47,8 +44,8 @@ func (g Grant) MarshalJSON() ([]byte, error) {
 	return json.Marshal(jsonGrant{jsonDuration(g.TTL), jsonDuration(g.MaxTTL), g.Revokes})
 }
 
-// UnmarshalJSON reads durations from strings. Fields that are not in
-// the JSON stay as they are.
+// UnmarshalJSON reads durations from strings. Fields missing from
+// the JSON are unchanged.
 func (g *Grant) UnmarshalJSON(data []byte) error {
 	j := jsonGrant{jsonDuration(g.TTL), jsonDuration(g.MaxTTL), g.Revokes}
 	if err := json.Unmarshal(data, &j); err != nil {
@@ -99,8 +96,8 @@ func (j jsonDecision) decision() Decision {
 	}
 }
 
-// ParseDecision reads a decision strictly: one JSON object, no unknown key, a
-// known effect, and every part within the limits. Rule and hash are dropped.
+// ParseDecision decodes the answer of a webhook: one JSON object without unknown keys, with a
+// known effect and every part within the limits. Rule and hash are dropped.
 func ParseDecision(data []byte) (Decision, error) {
 	decoder := json.NewDecoder(bytes.NewReader(data))
 	decoder.DisallowUnknownFields()
@@ -109,14 +106,14 @@ func ParseDecision(data []byte) (Decision, error) {
 		return Decision{}, err
 	}
 	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
-		return Decision{}, errors.New("there is more after the decision")
+		return Decision{}, errors.New("trailing data after the decision")
 	}
 	d := j.decision()
 	if d.TTL != 0 && d.TTL < MinTTL {
-		return Decision{}, fmt.Errorf("ttl is at least %s, not %s", MinTTL, d.TTL)
+		return Decision{}, fmt.Errorf("ttl: want at least %s, got %s", MinTTL, d.TTL)
 	}
 	d.Rule, d.Hash = "", ""
-	// The grant is unknown here: only the limits that hold for every grant count.
+	// The grant is unknown: check the limits that hold for every grant.
 	if _, err := d.Narrow(Grant{TTL: MinTTL, MaxTTL: MinTTL}); err != nil {
 		return Decision{}, err
 	}

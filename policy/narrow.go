@@ -13,13 +13,13 @@ import (
 
 // Limits of a [Decision].
 const (
-	MinTTL        = time.Second // a discharge that has expired on arrival only makes the client ask again
+	MinTTL        = time.Second // a shorter discharge may expire before it arrives
 	MaxRetryAfter = 24 * time.Hour
 	MaxCaveats    = 16
 	MaxCaveat     = 512 // bytes
 	MaxCode       = 64  // bytes
 	MaxMessage    = 256 // bytes
-	MaxLabels     = 16  // of a decision, and of those stored with a session
+	MaxLabels     = 16  // of a decision, and stored with a session
 	MaxLabelKey   = 64  // bytes
 	MaxLabelValue = 256 // bytes
 )
@@ -28,14 +28,10 @@ const (
 // unknown or a number is negative.
 var ErrNoDecision = errors.New("not a decision")
 
-// Narrow returns the part of a decision that the grant leaves room for. The
-// lifetime is at most the longest one. Lifetime, caveats, labels and
-// keep_sessions are dropped unless the effect is allow and the core grants a
-// discharge. A reauth is always soft. An error means that the decision is
-// unusable: unknown effect, negative number, or text that is too long or not
-// printable.
-//
-// The decisions of rule files and of webhooks are narrowed.
+// Narrow restricts a decision to a grant. It cuts the lifetime to g.MaxTTL and drops
+// lifetime, caveats, labels and keep_sessions unless the effect is allow and the core
+// grants a discharge. A reauth is always soft. It returns an error for an unknown effect,
+// a negative number, and text that is too long or not printable.
 func (d Decision) Narrow(g Grant) (Decision, error) {
 	if !slices.Contains(Effects(), d.Effect) {
 		return Decision{}, fmt.Errorf("effect %.60q: %w", d.Effect, ErrNoDecision)
@@ -70,7 +66,7 @@ func (d Decision) Narrow(g Grant) (Decision, error) {
 // checkAdditions checks the caveats and labels of an allow.
 func (d Decision) checkAdditions() error {
 	if len(d.Caveats) > MaxCaveats {
-		return fmt.Errorf("%d caveats; at most %d are allowed", len(d.Caveats), MaxCaveats)
+		return fmt.Errorf("%d caveats, want at most %d", len(d.Caveats), MaxCaveats)
 	}
 	for _, c := range d.Caveats {
 		if err := CheckCaveat(c); err != nil {
@@ -78,7 +74,7 @@ func (d Decision) checkAdditions() error {
 		}
 	}
 	if len(d.Labels) > MaxLabels {
-		return fmt.Errorf("%d labels; at most %d can be set", len(d.Labels), MaxLabels)
+		return fmt.Errorf("%d labels, want at most %d", len(d.Labels), MaxLabels)
 	}
 	if len(d.Labels) == 0 {
 		return nil
@@ -91,69 +87,71 @@ func (d Decision) checkAdditions() error {
 	return nil
 }
 
-// CheckCaveat checks a first-party condition: a printable line that begins
-// with the caveat's name.
+// CheckCaveat reports an error unless condition is a printable line that begins
+// with a caveat name other than declared.
 func CheckCaveat(condition string) error {
 	switch {
 	case condition == "":
-		return errors.New("the caveat is empty")
+		return errors.New("caveat is empty")
 	case len(condition) > MaxCaveat:
-		return fmt.Errorf("the caveat has %d bytes; at most %d are allowed", len(condition), MaxCaveat)
+		return fmt.Errorf("caveat has %d bytes, want at most %d", len(condition), MaxCaveat)
 	case !utf8.ValidString(condition):
-		return errors.New("the caveat is not UTF-8 text")
+		return errors.New("caveat is not UTF-8")
 	case strings.TrimSpace(condition) != condition:
-		return errors.New("the caveat begins or ends with a space")
+		return errors.New("caveat begins or ends with white space")
 	}
-	// A homeserver trusts declared caveats as those of the service.
+	// Homeservers trust declared caveats as statements of the service.
 	if name, _, _ := strings.Cut(condition, " "); name == "declared" {
-		return errors.New("the caveat declares something, which only the service does")
+		return errors.New("caveat is declared, which is reserved for the service")
 	}
-	return printable(condition, "the caveat")
+	return printable(condition, "caveat")
 }
 
-// CheckCode checks the code of a decision.
+// CheckCode reports an error unless code has at most MaxCode of a-z, 0-9 and _.
 func CheckCode(code string) error {
 	if len(code) > MaxCode {
-		return fmt.Errorf("the code has %d bytes; at most %d are allowed", len(code), MaxCode)
+		return fmt.Errorf("code has %d bytes, want at most %d", len(code), MaxCode)
 	}
 	for i := range len(code) {
 		if b := code[i]; b != '_' && (b < 'a' || b > 'z') && (b < '0' || b > '9') {
-			return fmt.Errorf("the code %.60q: a code has a-z, 0-9 and _", code)
+			return fmt.Errorf("code: want a-z, 0-9 and _, got %.60q", code)
 		}
 	}
 	return nil
 }
 
-// CheckMessage checks the message of a decision.
+// CheckMessage reports an error unless message is printable and has at most MaxMessage
+// bytes.
 func CheckMessage(message string) error {
 	if len(message) > MaxMessage {
-		return fmt.Errorf("the message has %d bytes; at most %d are allowed", len(message), MaxMessage)
+		return fmt.Errorf("message has %d bytes, want at most %d", len(message), MaxMessage)
 	}
-	return printable(message, "the message")
+	return printable(message, "message")
 }
 
-// CheckLabel checks a label of a decision.
+// CheckLabel reports an error unless key and value are printable and within MaxLabelKey and
+// MaxLabelValue bytes, and key is not empty.
 func CheckLabel(key, value string) error {
 	switch {
 	case key == "":
-		return errors.New("a label has no name")
+		return errors.New("label without a name")
 	case len(key) > MaxLabelKey:
-		return fmt.Errorf("the label's name has %d bytes; at most %d are allowed", len(key), MaxLabelKey)
+		return fmt.Errorf("label name has %d bytes, want at most %d", len(key), MaxLabelKey)
 	case len(value) > MaxLabelValue:
-		return fmt.Errorf("the label %.60s has %d bytes; at most %d are allowed", key, len(value), MaxLabelValue)
+		return fmt.Errorf("label %.60s has %d bytes, want at most %d", key, len(value), MaxLabelValue)
 	}
-	if err := printable(key, "the label's name"); err != nil {
+	if err := printable(key, "label name"); err != nil {
 		return err
 	}
-	return printable(value, "the label "+key)
+	return printable(value, "label "+key)
 }
 
-// printable refuses control characters, line breaks and everything else that
-// moves a cursor.
-func printable(s, what string) error {
+// printable returns an error if s has a control character, a line break or another character
+// that is not printable.
+func printable(s, name string) error {
 	for _, r := range s {
 		if !unicode.IsPrint(r) {
-			return fmt.Errorf("%.80s has the character %q in it", what, r)
+			return fmt.Errorf("%.80s contains %q", name, r)
 		}
 	}
 	return nil

@@ -1,6 +1,7 @@
 package policy_test
 
 import (
+	"fmt"
 	"reflect"
 	"strings"
 	"testing"
@@ -27,19 +28,21 @@ func TestNarrow(t *testing.T) {
 		want  policy.Decision
 	}{
 		{"a long ttl is cut", full, grant, with(func(d *policy.Decision) { d.TTL, d.SoftLogout, d.RetryAfter = time.Hour, false, 0 })},
-		{"a refusal stays one", full, refused, policy.Decision{Effect: policy.EffectAllow, Code: "c", Message: "m"}},
-		{"a deny gives nothing", with(func(d *policy.Decision) { d.Effect = policy.EffectDeny }), grant,
+		{"a refusal stays a refusal", full, refused, policy.Decision{Effect: policy.EffectAllow, Code: "c", Message: "m"}},
+		{"a deny has no ttl, caveats or labels", with(func(d *policy.Decision) { d.Effect = policy.EffectDeny }), grant,
 			policy.Decision{Effect: policy.EffectDeny, Code: "c", Message: "m", SoftLogout: true}},
 		{"reauth is soft", policy.Decision{Effect: policy.EffectReauth}, grant, policy.Decision{Effect: policy.EffectReauth, SoftLogout: true}},
-		{"a long wait is cut", policy.Decision{Effect: policy.EffectDefer, RetryAfter: 9000 * time.Hour}, grant,
+		{"a long retry_after is cut", policy.Decision{Effect: policy.EffectDefer, RetryAfter: 9000 * time.Hour}, grant,
 			policy.Decision{Effect: policy.EffectDefer, RetryAfter: 24 * time.Hour}},
-		{"no longest ttl", policy.Decision{Effect: policy.EffectAllow, TTL: time.Hour}, policy.Grant{TTL: time.Minute},
+		{"no max_ttl", policy.Decision{Effect: policy.EffectAllow, TTL: time.Hour}, policy.Grant{TTL: time.Minute},
 			policy.Decision{Effect: policy.EffectAllow, TTL: time.Minute}},
 	}
 	for _, test := range tests {
-		if got, err := test.d.Narrow(test.grant); err != nil || !reflect.DeepEqual(got, test.want) {
-			t.Errorf("%s:\ngot  %+v, %v\nwant %+v", test.name, got, err, test.want)
-		}
+		t.Run(test.name, func(t *testing.T) {
+			if got, err := test.d.Narrow(test.grant); err != nil || !reflect.DeepEqual(got, test.want) {
+				t.Errorf("got  %+v, %v\nwant %+v", got, err, test.want)
+			}
+		})
 	}
 	for _, bad := range []policy.Decision{
 		{},
@@ -62,8 +65,10 @@ func TestNarrow(t *testing.T) {
 		{Effect: policy.EffectAllow, Labels: map[string]string{strings.Repeat("a", 65): "x"}},
 		{Effect: policy.EffectAllow, Labels: map[string]string{"x": strings.Repeat("a", 257)}},
 	} {
-		if d, err := bad.Narrow(grant); err == nil {
-			t.Errorf("%+v became %+v", bad, d)
-		}
+		t.Run(fmt.Sprintf("invalid/%.60v", bad), func(t *testing.T) {
+			if d, err := bad.Narrow(grant); err == nil {
+				t.Errorf("%+v narrowed to %+v", bad, d)
+			}
+		})
 	}
 }

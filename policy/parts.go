@@ -7,8 +7,8 @@ import (
 	"strings"
 )
 
-// Parts returns the parts of a decision as text, by their JSON names, for
-// tests and comparisons. Rule and hash are not among them.
+// Parts returns the parts of a decision as text by JSON name, for
+// tests and comparisons, without rule and hash.
 func (d Decision) Parts() map[string]string {
 	return map[string]string{
 		"effect":        string(d.Effect),

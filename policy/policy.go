@@ -1,46 +1,46 @@
-// Package policy is the contract between the service and its policies. At every
-// activation and every refresh of a session a policy decides how long the
-// discharge lives, which caveats it carries, or that there is none.
+// Package policy is the contract between the service and its policies. A policy decides, at
+// every activation and every refresh of a session, on the lifetime and the caveats of the
+// discharge, or refuses it.
 //
 // # Position
 //
 // The core evaluates a policy after its own checks. A refusal of the core stays
-// one, and the discharge that the core would issue is described in
-// [Input.Grant]: a [Decision] can shorten it, attach conditions to it, or
-// withhold it, and can never widen it. [Ask] is the border: it narrows a
-// decision to the grant. An [Evaluator] that returns an error, panics or runs
-// out of time has decided nothing: the request is answered as unavailable, and
-// the session stays as it is.
+// a refusal. [Input.Grant] describes the discharge that the core would issue: a
+// [Decision] can shorten it, attach caveats to it, or
+// withhold it, and never widens it. [Ask] is the border: it narrows a
+// decision to the grant. If an [Evaluator] returns an error, panics or exceeds the deadline,
+// the request is undecided: the client receives 503, and
+// the session is unchanged.
 //
 // # Implementations
 //
-// Package rules makes an Evaluator of rule files, whose conditions package cel
-// compiles, and whose decisions package webhook may leave to another program.
-// Package check examines, tests, records and compares policies. Programs that
-// embed the service implement [Evaluator] themselves. [Allow] accepts the
+// Package rules implements Evaluator with rule files. Package cel compiles their conditions,
+// and package webhook calls external programs for decisions.
+// Package check reports on rule files, runs their tests, and records and compares decisions.
+// Programs that embed the service may implement [Evaluator]. [Allow] accepts the
 // proposal of the core.
 //
 // # Versions
 //
-// Input and Decision are version 1 of a contract that is kept outside this
-// process too: in rule files, in webhook bodies and in audit logs. Fields are
-// added, never renamed; their JSON names are part of the contract. In JSON a
-// time is RFC 3339, and a duration a string such as "5m0s".
+// Input and Decision are version 1 of a contract that rule files, webhook requests and audit
+// logs share. Fields may be
+// added and are never renamed; their JSON names are part of the contract. In JSON a
+// time is in RFC 3339, and a duration is a string such as "5m0s".
 package policy
 
 import "context"
 
-// An Evaluator decides about one request. Implementations are called
-// concurrently and must not keep the Input, nor change it but through
+// An Evaluator decides about requests. Implementations are called
+// concurrently and must not retain the Input, nor change it except through
 // [Input.CountSessions].
 //
-// A returned error means "undecided": the request is answered as unavailable
-// and nothing changes. The context carries the deadline of the request.
+// An error leaves the request undecided: the client receives 503 and
+// nothing changes. The context carries the deadline of the request.
 type Evaluator interface {
 	Evaluate(ctx context.Context, in *Input) (Decision, error)
 }
 
-// EvaluatorFunc is a function that is an [Evaluator].
+// EvaluatorFunc adapts a function to [Evaluator].
 type EvaluatorFunc func(ctx context.Context, in *Input) (Decision, error)
 
 // Evaluate calls f.

@@ -2,15 +2,14 @@ package policy
 
 import "time"
 
-// SampleInput returns the request that tests in rule files change a few fields
-// of: Alice refreshes, at noon of a Monday, a session of ten days from the
-// address she has always had.
+// SampleInput returns the input that tests in rule files modify: Alice refreshes a
+// session of ten days from its only address, at noon on a Monday.
 func SampleInput() *Input {
 	return Sample(time.Date(2026, time.March, 2, 12, 0, 0, 0, time.UTC), ActionRefresh)
 }
 
-// Sample is SampleInput at another time, or at activation, where the session
-// has no history yet.
+// Sample returns the sample input at another time, or for an activation, with a session
+// without history.
 func Sample(now time.Time, action Action) *Input {
 	const addr, client, agent = "192.0.2.1", "Example on Android", "Example/1.0 (Phone; Android 15)"
 	in := &Input{

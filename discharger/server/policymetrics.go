@@ -174,9 +174,9 @@ func (o *SetObserver) AuditFailed(err error) {
 	}
 }
 
-// WebhookAsked times a webhook. An error of one is logged with the request that
+// WebhookCalled times a webhook. An error of one is logged with the request that
 // it left undecided.
-func (o *SetObserver) WebhookAsked(name string, took time.Duration, err error) {
+func (o *SetObserver) WebhookCalled(name string, took time.Duration, err error) {
 	if o.set != setLive {
 		return
 	}

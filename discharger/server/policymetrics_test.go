@@ -40,9 +40,9 @@ func TestPolicyMetrics(t *testing.T) {
 	for range 3 {
 		live.AuditFailed(trouble)
 	}
-	live.WebhookAsked("risk", 20*time.Millisecond, trouble)
+	live.WebhookCalled("risk", 20*time.Millisecond, trouble)
 	live.WebhookRefused("risk", trouble)
-	candidate.WebhookAsked("risk", time.Second, nil) // is not the live one's
+	candidate.WebhookCalled("risk", time.Second, nil) // is not the live one's
 	candidate.WebhookRefused("risk", trouble)
 
 	want := `

@@ -136,19 +136,19 @@ func wordOf(v ref.Val) (string, error) {
 	case types.Duration:
 		s = strconv.FormatInt(int64(v.Seconds()), 10) + "s"
 	default:
-		return "", fmt.Errorf("a %s cannot be written", v.Type().TypeName())
+		return "", fmt.Errorf("type %s has no text form", v.Type().TypeName())
 	}
 	switch {
 	case s == "":
-		return "", errors.New("there is no value")
+		return "", errors.New("value is empty")
 	case len(s) > maxHole:
-		return "", fmt.Errorf("the value has %d bytes; at most %d are allowed", len(s), maxHole)
+		return "", fmt.Errorf("value has %d bytes, want at most %d", len(s), maxHole)
 	case !utf8.ValidString(s):
-		return "", errors.New("the value is not UTF-8 text")
+		return "", errors.New("value is not UTF-8")
 	}
 	for _, r := range s {
 		if unicode.IsSpace(r) || !unicode.IsPrint(r) {
-			return "", fmt.Errorf("the value has the character %q in it", r)
+			return "", fmt.Errorf("value contains %q", r)
 		}
 	}
 	return s, nil

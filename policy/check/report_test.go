@@ -40,7 +40,7 @@ policies:
 a.yaml:11:23: warning: not every session has session.expires, and without it this fails; ask has(session.expires) first
    11 |         when: session.expires - now < duration("1h")
       |                       ^^^^^^^
-b.yaml:3:3: there is a policy staff already, at a.yaml:5
+b.yaml:3:3: policy staff is a duplicate; the first is at a.yaml:5
     3 |   staff: {otherwise: allow}
       |   ^^^^^
 b.yaml:4:22: otherwise: want allow, deny, revoke, revoke_user, reauth or defer, got "alow" (did you mean allow?)
@@ -93,7 +93,7 @@ FAIL p: wrong (p.yaml:10)
   + rule: late
 FAIL p: undecided (p.yaml:13)
   - effect: undecided
-  + effect: allow by the rule otherwise
+  + effect: allow by rule otherwise
 FAIL p: fails (p.yaml:15)
   - rule: late
   + rule: otherwise

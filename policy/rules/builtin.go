@@ -9,18 +9,16 @@ import (
 //go:embed builtin/*.yaml
 var builtin embed.FS
 
-// Builtin returns the rule files that are built in, by the names of their
-// policies: default, strict, guest, kiosk, bots and limits, with a file each.
-// To change one, begin with a copy of it.
+// Builtin returns the built-in rule files. Their policies are default, strict, guest, kiosk,
+// bots and limits. To change one, load a changed copy of its file.
 func Builtin() fs.FS {
 	sub, err := fs.Sub(builtin, "builtin")
 	if err != nil {
-		panic(err) // the folder is part of the program
+		panic(err) // the directory is embedded
 	}
 	return sub
 }
 
-// builtinFiles reads the built-in rule files.
 func builtinFiles() ([]rawFile, error) {
 	entries, err := fs.ReadDir(builtin, "builtin")
 	if err != nil {

@@ -14,7 +14,7 @@ import (
 	"github.com/discharger/discharger/policy/webhook"
 )
 
-// A namedPolicy is one policy, compiled.
+// A namedPolicy is a compiled policy.
 type namedPolicy struct {
 	name      string
 	def       *rulefile.Policy
@@ -28,15 +28,15 @@ type namedPolicy struct {
 	order     int // among the policies of all files
 }
 
-// A chain is several rules whose conditions are joined. It ends after a rule
-// with a webhook, because the rules after it are only needed if the
+// A chain is a group of rules with joined conditions. It ends after a rule
+// with a webhook, because the next rules are evaluated only if the
 // webhook has no opinion.
 type chain struct {
 	*cel.Chain
 	rules []*rule
 }
 
-// A rule is one of a policy's rules, compiled.
+// A rule is a compiled rule.
 type rule struct {
 	name string
 	path string // policy/name
@@ -56,7 +56,7 @@ type compiler struct {
 	caveats CaveatChecker
 }
 
-// policy compiles a policy. Mistakes are reported.
+// policy compiles a policy and reports mistakes.
 func (c *compiler) policy(def *rulefile.Policy) *namedPolicy {
 	p := &namedPolicy{name: def.Name, def: def, file: c.name, lang: c.Language, maxCost: c.maxCost}
 	for _, r := range def.Rules {
@@ -96,17 +96,17 @@ func (c *compiler) rule(def *rulefile.Rule) *rule {
 	return r
 }
 
-// unreachable reports rules that can never decide, because they never match
-// or because rules before them match whenever they do.
+// unreachable reports rules that can never decide: their condition is always false, or
+// implies that of an earlier rule.
 func (c *compiler) unreachable(p *namedPolicy) {
 	var before []*rule
 	var seen []cel.Cases
 	for i, r := range p.rules {
 		cases := c.Cases(r.when)
 		if len(cases) == 0 {
-			c.ErrorIn(p.def.Rules[i].When, 0, "the rule %s never runs: its condition never holds", r.name)
+			c.ErrorIn(p.def.Rules[i].When, 0, "rule %s never runs: its condition is always false", r.name)
 		} else if i := cases.CoveredBy(seen); i >= 0 {
-			c.Errorf(r.at, "the rule %s never runs: the rule %s in line %d matches whenever it would",
+			c.Errorf(r.at, "rule %s never runs: rule %s in line %d matches in every case",
 				r.name, before[i].name, before[i].at.Line)
 		}
 		if r.then.hook == nil { // a webhook may have no opinion
@@ -115,18 +115,18 @@ func (c *compiler) unreachable(p *namedPolicy) {
 	}
 }
 
-// price refuses a policy whose rules together may cost too much.
+// price reports a policy that may exceed the cost limit.
 func (c *compiler) price(p *namedPolicy) {
 	cost := p.costs()
 	if cost.Max <= c.maxCost {
 		return
 	}
-	dearest := slices.MaxFunc(cost.Rules, func(a, b RuleCost) int { return cmp.Compare(a.Max+a.Outcome, b.Max+b.Outcome) })
-	c.Errorf(p.def.At, "the policy %s may cost %d for one decision, at most %d is allowed; its dearest rule is %s with %d",
-		p.name, cost.Max, c.maxCost, dearest.Rule, dearest.Max+dearest.Outcome)
+	highest := slices.MaxFunc(cost.Rules, func(a, b RuleCost) int { return cmp.Compare(a.Max+a.Outcome, b.Max+b.Outcome) })
+	c.Errorf(p.def.At, "policy %s may cost %d for a decision, want at most %d; rule %s costs most with %d",
+		p.name, cost.Max, c.maxCost, highest.Rule, highest.Max+highest.Outcome)
 }
 
-// join joins the rules into as few chains as possible.
+// join joins the rules into the fewest chains.
 func (p *namedPolicy) join() error {
 	for rest := p.rules; len(rest) > 0; {
 		n := 1 + slices.IndexFunc(rest, func(r *rule) bool { return r.then.hook != nil })
@@ -157,7 +157,7 @@ func (c *compiler) outcome(def *rulefile.Then) *outcome {
 	if def.Webhook != "" {
 		hook, ok := c.hooks[def.Webhook]
 		if !ok {
-			c.Errorf(def.At, "the file has no webhook %.60s%s", def.Webhook, yamlfile.Suggest(def.Webhook, slices.Sorted(maps.Keys(c.hooks))))
+			c.Errorf(def.At, "webhook %.60s is not in the file%s", def.Webhook, yamlfile.Suggest(def.Webhook, slices.Sorted(maps.Keys(c.hooks))))
 		}
 		o.hook = hook
 		return o
@@ -174,28 +174,28 @@ func (c *compiler) outcome(def *rulefile.Then) *outcome {
 	return o
 }
 
-// caveat compiles a caveat to add. Its name is written out, so that it can be
-// known now whether homeservers understand it.
+// caveat compiles a caveat. Its name must be constant, so that the checker of
+// [Config].Caveats can check it now.
 func (c *compiler) caveat(o *outcome, n *yamlfile.Node) {
-	t, ok := c.Template(c.Document, n, "the caveat")
+	t, ok := c.Template(c.Document, n, "caveat")
 	if !ok {
 		return
 	}
 	text, constant := t.Constant()
 	if !constant && !strings.ContainsAny(strings.TrimLeft(text, " "), " :=") {
-		c.Errorf(n, "a caveat begins with its name, written out, for instance: client-ip {request.ip}")
+		c.Errorf(n, "caveat: want a constant name first, for instance client-ip {request.ip}")
 		return
 	}
 	if !constant {
 		if text, ok = c.example(t); !ok {
-			c.Warnf(n, "the sample input has no value for this caveat, so it is checked only when it is used")
+			c.Warnf(n, "caveat has no value for the sample input and is checked at decisions only")
 			o.caveats = append(o.caveats, t)
 			return
 		}
 	}
 	err := policy.CheckCaveat(text)
 	if err == nil && c.caveats != nil {
-		err = c.caveats.KnowsCaveat(text)
+		err = c.caveats.CheckCaveat(text)
 	}
 	if err != nil {
 		c.Errorf(n, "%v", err)
@@ -204,7 +204,7 @@ func (c *compiler) caveat(o *outcome, n *yamlfile.Node) {
 	o.caveats = append(o.caveats, t)
 }
 
-// example fills a template from the sample input.
+// example renders a template with the sample input.
 func (c *compiler) example(t *cel.Template) (string, bool) {
 	b := c.Bind(context.Background(), policy.SampleInput())
 	defer c.Release(b)
@@ -213,7 +213,7 @@ func (c *compiler) example(t *cel.Template) (string, bool) {
 }
 
 func (c *compiler) label(o *outcome, e yamlfile.Entry) {
-	t, ok := c.Template(c.Document, e.Value, "the label")
+	t, ok := c.Template(c.Document, e.Value, "label")
 	if !ok {
 		return
 	}

@@ -1,16 +1,17 @@
 package rules
 
-// PolicyCost bounds the cost of a decision of one policy.
+// PolicyCost is the worst-case cost of a decision of one policy, in the units of
+// [Config].MaxCost.
 type PolicyCost struct {
 	File   string
 	Policy string
 	Rules  []RuleCost
-	Max    uint64 // of one decision: all conditions, and the dearest outcome
-	Limit  uint64
+	Max    uint64 // all conditions and the outcome with the highest cost
+	Limit  uint64 // MaxCost
 }
 
-// RuleCost is the cost of one rule, otherwise included. Min and Max are of its
-// condition; Outcome bounds the decision.
+// RuleCost is the cost of one rule, or of otherwise. Min and Max are the bounds of its
+// condition; Outcome is the worst case of its decision.
 type RuleCost struct {
 	Rule     string
 	Line     int
@@ -18,11 +19,11 @@ type RuleCost struct {
 	Outcome  uint64
 }
 
-// ruleOverhead is the cost of choosing between two rules, beside their
+// ruleOverhead is the cost of the choice between two rules, beside their
 // conditions.
 const ruleOverhead = 2
 
-// Costs returns the costs of the policies that come from the operator's files.
+// Costs returns the costs of the policies in the operator's files.
 func (s *Set) Costs() []PolicyCost {
 	var all []PolicyCost
 	for _, p := range s.ordered() {

@@ -12,16 +12,16 @@ import (
 	"github.com/discharger/discharger/policy/webhook"
 )
 
-// An outcome is the decision of a rule.
+// An outcome is the compiled decision of a rule.
 type outcome struct {
 	constant policy.Decision
 	ttl      *cel.Expression
 	caveats  []*cel.Template
 	labels   map[string]*cel.Template
-	hook     *webhook.Webhook // decides everything
+	hook     *webhook.Webhook // nil: none; otherwise nothing else is set
 }
 
-// decide finds the first rule that matches and has an opinion.
+// decide returns the decision of the first rule that matches and has an opinion.
 func (p *namedPolicy) decide(ctx context.Context, in *policy.Input, caveats CaveatChecker) (policy.Decision, *rule, error) {
 	b := p.lang.Bind(ctx, in)
 	defer p.lang.Release(b)
@@ -47,18 +47,18 @@ func (p *namedPolicy) decide(ctx context.Context, in *policy.Input, caveats Cave
 	}
 	d, settled, err := p.otherwise.decide(ctx, b, p, caveats)
 	if err == nil && !settled {
-		err = errors.New("rule otherwise: the webhook has no opinion, and no rule is left")
+		err = errors.New("rule otherwise: the webhook has no opinion, and there is no next rule")
 	}
 	return d, p.otherwise, err
 }
 
-// decide returns the decision of a rule that matched. It is not settled if a
+// decide returns the decision of a rule that matched; settled is false if its
 // webhook has no opinion.
 func (r *rule) decide(ctx context.Context, b *cel.Bindings, p *namedPolicy, caveats CaveatChecker) (d policy.Decision, settled bool, err error) {
 	if r.then.hook != nil {
 		d, settled, err = r.then.hook.Decide(ctx, p.name, r.name, b.Input())
 		if err == nil && settled {
-			err = knowsCaveats(caveats, d.Caveats)
+			err = checkCaveats(caveats, d.Caveats)
 		}
 	} else {
 		d, err = r.then.fill(ctx, b, caveats)
@@ -70,7 +70,7 @@ func (r *rule) decide(ctx context.Context, b *cel.Bindings, p *namedPolicy, cave
 	return d, settled, nil
 }
 
-// fill completes a decision with the parts that depend on the input.
+// fill evaluates the parts of a decision that depend on the input.
 func (o *outcome) fill(ctx context.Context, b *cel.Bindings, caveats CaveatChecker) (policy.Decision, error) {
 	d := o.constant
 	if o.ttl != nil {
@@ -82,7 +82,7 @@ func (o *outcome) fill(ctx context.Context, b *cel.Bindings, caveats CaveatCheck
 	for _, t := range o.caveats {
 		text, err := t.Render(ctx, b)
 		if _, constant := t.Constant(); err == nil && !constant {
-			err = knowsCaveats(caveats, []string{text})
+			err = checkCaveats(caveats, []string{text})
 		}
 		if err != nil {
 			return d, fmt.Errorf("caveat: %w", err)
@@ -102,19 +102,19 @@ func (o *outcome) fill(ctx context.Context, b *cel.Bindings, caveats CaveatCheck
 	return d, nil
 }
 
-func knowsCaveats(checker CaveatChecker, conditions []string) error {
+func checkCaveats(checker CaveatChecker, conditions []string) error {
 	if checker == nil {
 		return nil
 	}
 	for _, c := range conditions {
-		if err := checker.KnowsCaveat(c); err != nil {
+		if err := checker.CheckCaveat(c); err != nil {
 			return fmt.Errorf("caveat %.60q: %w", c, err)
 		}
 	}
 	return nil
 }
 
-// cost returns the worst case of all expressions in an outcome.
+// cost returns the worst-case cost of all expressions of an outcome.
 func (o *outcome) cost() uint64 {
 	var total uint64
 	for _, e := range o.expressions() {

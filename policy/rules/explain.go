@@ -11,35 +11,35 @@ import (
 	"github.com/discharger/discharger/policy/rulefile"
 )
 
-// An Explanation is how a policy came to a decision.
+// An Explanation is a decision with the trace of each rule.
 type Explanation struct {
 	Policy   string
 	Rules    []RuleTrace
 	Decision policy.Decision
-	Err      error // why there is no decision
+	Err      error // of an undecided request
 }
 
 // Outcomes of a rule in an [Explanation].
 const (
-	RuleMatched    = "matched"     // it decided, or its webhook had no opinion
+	RuleMatched    = "matched"     // decided, or its webhook had no opinion
 	RuleNotMatched = "not matched" // its condition is false
-	RuleFailed     = "failed"      // its condition has no value
-	RuleNotReached = "not reached" // a rule before it decided
+	RuleFailed     = "failed"      // evaluating its condition failed
+	RuleNotReached = "not reached" // an earlier rule decided
 )
 
 // A RuleTrace is the evaluation of one rule.
 type RuleTrace struct {
 	Rule    string
-	Doc     string // as in the file
-	When    string
-	Outcome string // one of the constants
-	Err     error  // with RuleFailed
-	Cost    uint64
-	Parts   []cel.Part // those that were evaluated
+	Doc     string     // as in the file
+	When    string     // the condition
+	Outcome string     // one of the constants
+	Err     error      // with RuleFailed
+	Cost    uint64     // of the condition
+	Parts   []cel.Part // evaluated parts of the condition
 }
 
-// Explain evaluates an input and traces each rule of its policy. It takes much
-// longer than Evaluate, and calls webhooks likewise.
+// Explain evaluates an input and traces each rule of its policy. It is much slower
+// than Evaluate, and calls webhooks too.
 func (s *Set) Explain(ctx context.Context, in *policy.Input) *Explanation {
 	x := &Explanation{Policy: policyName(in.Policy)}
 	x.Decision, x.Err = policy.Ask(ctx, s, in)

@@ -21,56 +21,54 @@ import (
 	"github.com/discharger/discharger/policy/webhook"
 )
 
-// DefaultMaxCost bounds the cost of a decision unless [Config] has another
-// bound. It is about a millisecond in the worst case; a rule that
-// compares a field or two costs less than ten.
+// DefaultMaxCost is the default of [Config].MaxCost. Ten thousand units take about a
+// millisecond; a rule that compares a field or two costs less than ten.
 const DefaultMaxCost = 10000
 
-// Config names the rule files to load. The zero value loads the built-in policies
-// alone.
+// Config configures [Load]. The zero value loads the built-in policies
+// only.
 type Config struct {
-	// Files are the rule files, in order. A policy name may come once in all
-	// of them. A policy of a built-in's name replaces the built-in one.
+	// Files are the names of the rule files. A policy name must be unique in all
+	// of them. A policy replaces the built-in policy of its name.
 	Files []string
 
-	// FS is where Files, and the files they name, are; nil means the
-	// operating system's.
+	// FS is the file system of Files and of the files named in them; nil means that
+	// of the operating system.
 	FS fs.FS
 
-	// Caveats checks the caveats that policies may add. nil allows all
+	// Caveats checks the caveats of policies. nil allows all
 	// caveats.
 	Caveats CaveatChecker
 
-	// MaxCost bounds a decision; 0 means DefaultMaxCost.
+	// MaxCost bounds the cost of a decision; 0 means DefaultMaxCost.
 	MaxCost uint64
 
-	// OnlyFiles leaves the built-in policies out, so that homeservers can
-	// choose none that Files does not have.
+	// OnlyFiles omits the built-in policies, so that homeservers can
+	// choose policies of Files only.
 	OnlyFiles bool
 
-	// Offline leaves webhooks unprepared: their secrets are not read, and a
-	// rule with one is undecided. For checking files where they do not
-	// run.
+	// Offline disables webhooks: their keys are not read, and a
+	// rule with a webhook is undecided. It is for checks of files on another
+	// machine.
 	Offline bool
 
-	// SkipTests loads files whose own tests fail or are missing all the
-	// same.
+	// SkipTests loads files without running their tests.
 	SkipTests bool
 
 	// Observe receives the events of webhooks; it may be nil.
 	Observe webhook.Observer
 
-	hookTimeout time.Duration // in place of every webhook's timeout; 0 means that
+	hookTimeout time.Duration // replaces the timeout of every webhook; 0: none
 }
 
-// Load reads, compiles and tests rule files, all or nothing. An error about
-// their contents is a [yamlfile.Problems], with places in the files; one about
+// Load reads, compiles and tests rule files. An error in
+// their contents is a [yamlfile.Problems] with positions; an error of
 // reading them is not.
 func Load(cfg Config) (*Set, error) {
 	return newLoader(cfg).tested()
 }
 
-// tested is load with all problems as an error, and with the files' own tests.
+// tested loads and tests files. Problems and failed tests are an error.
 func (l *loader) tested() (*Set, error) {
 	set, problems, err := l.load()
 	if err != nil {
@@ -88,12 +86,12 @@ func (l *loader) tested() (*Set, error) {
 	return set, nil
 }
 
-// A loader makes a set of files.
+// A loader loads a set once.
 type loader struct {
 	cfg      Config
 	set      *Set
 	problems yamlfile.Problems
-	at       map[string]string // the place of each policy
+	at       map[string]string // position of each policy
 	watched  []watched
 }
 
@@ -104,16 +102,15 @@ func newLoader(cfg Config) *loader {
 	return &loader{cfg: cfg, set: &Set{policies: map[string]*namedPolicy{}, caveats: cfg.Caveats}, at: map[string]string{}}
 }
 
-// Compile compiles rule files without their keys, tests and webhooks. The set
-// is complete only if no problem is more than a warning. The error is about
-// files that cannot be read.
+// Compile compiles rule files without reading keys and running tests. The set
+// is complete if all problems are warnings. The error is that of
+// reading the files.
 func Compile(cfg Config) (*Set, yamlfile.Problems, error) {
 	cfg.Offline = true
 	return newLoader(cfg).load()
 }
 
-// load compiles files. The set is complete only if no problem is more than a
-// warning.
+// load compiles files. The set is complete if all problems are warnings.
 func (l *loader) load() (*Set, yamlfile.Problems, error) {
 	files := make([]rawFile, 0, len(l.cfg.Files))
 	for _, name := range l.cfg.Files {
@@ -139,21 +136,21 @@ func (l *loader) load() (*Set, yamlfile.Problems, error) {
 	return l.set, l.problems, nil
 }
 
-// read reads a file, and keeps the hash of its contents.
+// read reads a file and keeps the hash of its contents for the reloader.
 func (l *loader) read(name string, limit int64) ([]byte, error) {
 	data, err := readLimited(l.cfg.FS, name, limit)
 	l.watched = append(l.watched, watched{name, limit, sumOf(data, err)})
 	return data, err
 }
 
-// A rawFile is a rule file as text.
+// A rawFile is a rule file before parsing.
 type rawFile struct {
 	name    string
 	data    []byte
 	builtin bool
 }
 
-// hashOf identifies the text of files.
+// hashOf returns [Set.Hash] of files.
 func hashOf(files []rawFile) string {
 	h := sha256.New()
 	for _, f := range files {
@@ -184,7 +181,7 @@ func readLimited(fsys fs.FS, name string, limit int64) ([]byte, error) {
 	return io.ReadAll(io.LimitReader(f, limit))
 }
 
-// beside resolves a name that a rule file mentions, from the file's folder.
+// beside returns a name in a rule file relative to the directory of the file.
 func beside(file, name string) string {
 	if filepath.IsAbs(name) {
 		return name
@@ -192,7 +189,6 @@ func beside(file, name string) string {
 	return filepath.Join(filepath.Dir(file), name)
 }
 
-// add compiles a file and adds its policies.
 func (l *loader) add(f rawFile) error {
 	def := rulefile.Read(f.name, f.data, !f.builtin)
 	if len(def.Policies) > 0 {
@@ -219,7 +215,7 @@ func (l *loader) compile(f rawFile, def *rulefile.File) error {
 	for _, d := range def.Policies {
 		if first, taken := l.at[d.Name]; taken {
 			if !f.builtin {
-				def.Errorf(d.At, "there is a policy %s already, at %s", d.Name, first)
+				def.Errorf(d.At, "policy %s is a duplicate; the first is at %s", d.Name, first)
 			}
 			continue
 		}
@@ -231,8 +227,7 @@ func (l *loader) compile(f rawFile, def *rulefile.File) error {
 	return nil
 }
 
-// webhook prepares a webhook, reporting mistakes in the files it names.
-// Offline, it has a name only.
+// webhook returns the client of a webhook and reports mistakes in the files that it names.
 func (l *loader) webhook(def *rulefile.Webhook, f *rulefile.File, file string) *webhook.Webhook {
 	cfg := webhook.Config{
 		Name: def.Name, URL: def.URL, Timeout: cmp.Or(l.cfg.hookTimeout, def.Timeout), Cache: def.Cache, Deny: def.Deny,
@@ -252,7 +247,7 @@ func (l *loader) webhook(def *rulefile.Webhook, f *rulefile.File, file string) *
 		cfg.Roots = x509.NewCertPool()
 		data, err := l.read(beside(file, def.CAFile.Value), maxAuthorities)
 		if err == nil && !cfg.Roots.AppendCertsFromPEM(data) {
-			err = fmt.Errorf("%s has no certificate", def.CAFile.Value)
+			err = fmt.Errorf("%s contains no certificate", def.CAFile.Value)
 		}
 		if err != nil {
 			f.Errorf(def.CAFile, "read certificates: %v", err)
@@ -261,5 +256,5 @@ func (l *loader) webhook(def *rulefile.Webhook, f *rulefile.File, file string) *
 	return webhook.New(cfg)
 }
 
-// maxAuthorities bounds a file of certificates, in bytes.
+// maxAuthorities bounds a ca_file in bytes.
 const maxAuthorities = 1 << 20

@@ -14,32 +14,32 @@ import (
 	"github.com/discharger/discharger/policy"
 )
 
-// ReloaderConfig says what to load and when to look again.
+// ReloaderConfig configures a [Reloader].
 type ReloaderConfig struct {
-	Load Config
+	Load Config // files to load
 
-	// Require are names of policies that the files must have, because the
-	// service's configuration mentions them. A set without one is refused.
+	// Require are the names of policies that the service's configuration
+	// contains. A set without one of them is refused.
 	Require []string
 
-	// Interval is how often the files are looked at; 0 means a second.
+	// Interval is the time between two looks at the files; 0 means a second.
 	Interval time.Duration
 
-	// Reloaded is called after every attempt, if it is not nil. On an error
+	// Reloaded is called after every attempt unless it is nil. After an error
 	// the set with the given hash stays in force.
 	Reloaded func(hash string, err error)
 }
 
-// A Reloader is a [Set] that is replaced, in one step, when its files change
-// and all of them are in order. Files that are not leave the last good set in
-// force. A decision is made by one set from beginning to end.
+// A Reloader evaluates the current [Set] of its files and replaces it atomically when valid
+// files have changed. Invalid files leave the last valid set in
+// force. One set makes each decision.
 //
-// Changes are found by reading the files every so often and comparing what is
-// in them. That costs some microseconds, works on every file system and
-// through the symbolic links that Kubernetes swaps, and misses nothing that
-// keeps a time stamp; notifications of the kernel do neither. A change is
-// acted on when the files are the same twice in a row, so that one being
-// written is not taken for a short one.
+// The reloader reads the files at an interval and compares their
+// contents. That takes some microseconds, works on every file system and
+// through the symbolic links that Kubernetes swaps, and finds changes that
+// keep the time stamp; kernel notifications do not. It acts on a change
+// after two equal reads in a row, so that it does not load a file that is still being
+// written.
 type Reloader struct {
 	cfg     ReloaderConfig
 	current atomic.Pointer[Set]
@@ -47,27 +47,25 @@ type Reloader struct {
 	tried   []watched  // the files of the last attempt, as they were then
 }
 
-// watched is a file that was read, and what identifies its contents.
+// watched is a file with the hash of its contents at the last read.
 type watched struct {
 	name  string
 	limit int64 // bytes that are read
 	sum   [sha256.Size]byte
 }
 
-// sumOf identifies the contents of a file. One that cannot be read has
-// contents of its own kind.
+// sumOf returns the hash of a file's contents, or a fixed hash for each kind of read error.
 func sumOf(data []byte, err error) [sha256.Size]byte {
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return sha256.Sum256([]byte("there is no such file"))
+		return sha256.Sum256([]byte("missing"))
 	case err != nil:
-		return sha256.Sum256([]byte("the file cannot be read"))
+		return sha256.Sum256([]byte("unreadable"))
 	}
 	return sha256.Sum256(data)
 }
 
-// NewReloader loads the files for the first time. Files that are not in order
-// are an error: there is no last good set yet.
+// NewReloader loads the files. Invalid files are an error.
 func NewReloader(cfg ReloaderConfig) (*Reloader, error) {
 	if cfg.Interval <= 0 {
 		cfg.Interval = time.Second
@@ -82,7 +80,7 @@ func NewReloader(cfg ReloaderConfig) (*Reloader, error) {
 	return r, nil
 }
 
-// Reload loads the files now, whether they changed or not.
+// Reload loads the files now, also if they are unchanged.
 func (r *Reloader) Reload() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -108,13 +106,13 @@ func (r *Reloader) Reload() error {
 func (r *Reloader) complete(set *Set) error {
 	for _, name := range r.cfg.Require {
 		if !set.Has(name) {
-			return fmt.Errorf("policy %q, which the configuration mentions: %w", name, ErrUnknownPolicy)
+			return fmt.Errorf("policy %q in the configuration: %w", name, ErrUnknownPolicy)
 		}
 	}
 	return nil
 }
 
-// Run looks for changes until the context ends.
+// Run reloads changed files until the context ends.
 func (r *Reloader) Run(ctx context.Context) {
 	tick := time.NewTicker(r.cfg.Interval)
 	defer tick.Stop()
@@ -128,7 +126,7 @@ func (r *Reloader) Run(ctx context.Context) {
 		tried := r.lastTried()
 		now := r.look(tried)
 		if !slices.Equal(now, tried) && slices.Equal(now, last) {
-			// The error has gone to the observer; the set stays.
+			// Reloaded received the error; the set stays in force.
 			_ = r.Reload()
 		}
 		last = now
@@ -141,7 +139,7 @@ func (r *Reloader) lastTried() []watched {
 	return r.tried
 }
 
-// look reads files again.
+// look hashes the files again.
 func (r *Reloader) look(files []watched) []watched {
 	now := make([]watched, len(files))
 	for i, f := range files {
@@ -156,7 +154,7 @@ func (r *Reloader) Current() *Set { return r.current.Load() }
 // Has reports whether the set in force has a policy of this name.
 func (r *Reloader) Has(name string) bool { return r.Current().Has(name) }
 
-// Evaluate decides with the set in force.
+// Evaluate evaluates the set in force; see [Set.Evaluate].
 func (r *Reloader) Evaluate(ctx context.Context, in *policy.Input) (policy.Decision, error) {
 	return r.Current().Evaluate(ctx, in)
 }

@@ -191,7 +191,7 @@ allow by p/any, ttl 1m0s, caveats ["client-ip 192.0.2.1"]
 undecided: policy p: rule last: session.expires is not known here; ask has(session.expires) first
 `)
 	in.Policy = "q"
-	same(t, written(t, set.Explain(t.Context(), in)), "policy q\nundecided: policy \"q\": no such policy\n")
+	same(t, written(t, set.Explain(t.Context(), in)), "policy q\nundecided: policy \"q\": policy is unknown\n")
 }
 
 func lastLines(s string, n int) string {

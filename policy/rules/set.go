@@ -1,14 +1,14 @@
-// Package rules makes policies of rule files: it compiles them, runs their
-// tests, decides with them, and reloads them when they change.
+// Package rules implements policies with rule files: it compiles the files, runs their
+// tests, evaluates requests, and reloads changed files.
 //
-// [Load] accepts files as a whole or not at all: with a mistake, a rule that can
-// never run, a decision that may cost too much, a caveat that homeservers would
-// not understand or a failing test, there is no [Set]. A Set never changes; a
-// [Reloader] replaces it in one step and keeps the last good one. The built-in
+// [Load] accepts all files or none. It refuses a mistake, a rule that can
+// never run, a decision that may cost too much, a caveat unknown to
+// homeservers, and a failing test. A [Set] is immutable; a
+// [Reloader] replaces it atomically and keeps the last valid one. The built-in
 // policies ([Builtin]) are rule files to copy.
 //
-// A decision needs no allocation beyond the values that its rules read. An
-// error of a condition, a webhook without an answer, and a cost beyond the limit
+// A decision allocates only the values that its rules read. An
+// error of a condition, an error of a webhook, and a cost above the limit
 // leave the request undecided.
 package rules
 
@@ -24,12 +24,12 @@ import (
 	"github.com/discharger/discharger/policy"
 )
 
-// ErrUnknownPolicy is why a request whose policy no file has is undecided.
-// A service refuses such a name in its own configuration with [Set.Has]; it
-// can still come from a homeserver, in a condition.
-var ErrUnknownPolicy = errors.New("no such policy")
+// ErrUnknownPolicy is wrapped by the error of a request whose policy is in no file.
+// A service refuses such a name in its configuration with [Set.Has], but a homeserver may
+// send one in a condition.
+var ErrUnknownPolicy = errors.New("policy is unknown")
 
-// A Set is the policies of some rule files, ready to decide. It never changes
+// A Set holds the compiled policies of rule files. It is immutable
 // and may be used concurrently.
 type Set struct {
 	policies map[string]*namedPolicy
@@ -38,7 +38,7 @@ type Set struct {
 	caveats  CaveatChecker
 }
 
-// Has reports whether there is a policy of this name. The empty name stands
+// Has reports whether a policy exists. The empty name stands
 // for [policy.DefaultName].
 func (s *Set) Has(name string) bool {
 	_, ok := s.policies[policyName(name)]
@@ -48,7 +48,7 @@ func (s *Set) Has(name string) bool {
 // Names returns the names of all policies, sorted.
 func (s *Set) Names() []string { return slices.Sorted(maps.Keys(s.policies)) }
 
-// Doc returns what the file says a policy is for.
+// Doc returns the doc of a policy in its file, or "".
 func (s *Set) Doc(name string) string {
 	p, ok := s.policies[policyName(name)]
 	if !ok {
@@ -57,11 +57,11 @@ func (s *Set) Doc(name string) string {
 	return strings.Join(strings.Fields(p.def.Doc), " ")
 }
 
-// Hash identifies the text of the files that the set was loaded from, in 16
-// hexadecimal digits. It is in every decision of the set.
+// Hash returns the hash of the loaded files in 16
+// hexadecimal digits. Every decision of the set contains it.
 func (s *Set) Hash() string { return s.hash }
 
-// Warnings returns what is doubtful in the files, in their order.
+// Warnings returns the warnings about the files, in their order.
 func (s *Set) Warnings() yamlfile.Problems { return s.warnings }
 
 func policyName(name string) string {
@@ -71,8 +71,8 @@ func policyName(name string) string {
 	return name
 }
 
-// Evaluate decides with the policy that in.Policy names. An error, which names
-// the rule, means that nothing was decided. [policy.Ask] narrows the decision.
+// Evaluate evaluates the policy in.Policy. An error leaves the request undecided and
+// contains the name of the rule. The decision is not narrowed; [policy.Ask] does that.
 func (s *Set) Evaluate(ctx context.Context, in *policy.Input) (policy.Decision, error) {
 	p, ok := s.policies[policyName(in.Policy)]
 	if !ok {
@@ -89,7 +89,7 @@ func (s *Set) Evaluate(ctx context.Context, in *policy.Input) (policy.Decision, 
 	return d, nil
 }
 
-// ordered returns the policies that come from the operator's files, in their
+// ordered returns the policies of the operator's files, in their
 // order.
 func (s *Set) ordered() []*namedPolicy {
 	var all []*namedPolicy
@@ -102,17 +102,17 @@ func (s *Set) ordered() []*namedPolicy {
 	return all
 }
 
-// A CaveatChecker knows which caveats the homeservers understand.
+// A CaveatChecker checks that homeservers understand a caveat. A caveat schema implements
+// it.
 type CaveatChecker interface {
-	// KnowsCaveat returns nil if a homeserver would understand a first-party
-	// caveat with this condition, and else what is wrong with it. It is asked
-	// when a policy is loaded about every caveat that the policy writes out,
-	// and at each decision about those that depend on the input.
-	KnowsCaveat(condition string) error
+	// CheckCaveat returns an error if homeservers would refuse a first-party
+	// caveat with this condition. It is called for every constant caveat
+	// when a policy is loaded, and for the others at each decision.
+	CheckCaveat(condition string) error
 }
 
-// CaveatCheckerFunc is a function that is a [CaveatChecker].
+// CaveatCheckerFunc adapts a function to [CaveatChecker].
 type CaveatCheckerFunc func(condition string) error
 
-// KnowsCaveat calls f.
-func (f CaveatCheckerFunc) KnowsCaveat(condition string) error { return f(condition) }
+// CheckCaveat calls f.
+func (f CaveatCheckerFunc) CheckCaveat(condition string) error { return f(condition) }

@@ -11,26 +11,26 @@ import (
 	"github.com/discharger/discharger/policy/webhook"
 )
 
-// A TestResult is the outcome of one test.
+// A TestResult is the result of one test in a rule file.
 type TestResult struct {
 	File        string
 	Line        int
 	Policy      string
 	Name        string
-	Rule        string       // that decided; empty: undecided
-	Differences []Difference // none: it passed
+	Rule        string       // that decided; "": undecided
+	Differences []Difference // none: the test passed
 	column      int
 }
 
-// A Difference is one thing that a test expected otherwise.
+// A Difference is a part of a decision that differs from the expectation of a test.
 type Difference struct {
-	Key  string
+	Key  string // of expect
 	Want string
 	Got  string
 }
 
-// Test runs the tests of the policies that come from the operator's files. No
-// webhook is asked: a test has their answers.
+// Test runs the tests of the policies in the operator's files. It calls no
+// webhook: a test contains their answers.
 func (s *Set) Test() []TestResult {
 	var all []TestResult
 	for _, p := range s.ordered() {
@@ -41,7 +41,6 @@ func (s *Set) Test() []TestResult {
 	return all
 }
 
-// runTest runs one test.
 func (s *Set) runTest(p *namedPolicy, t *rulefile.Test) TestResult {
 	in := *t.Input
 	in.Policy = p.name
@@ -53,7 +52,7 @@ func (s *Set) runTest(p *namedPolicy, t *rulefile.Test) TestResult {
 	}
 }
 
-// compare lists what is not as expected.
+// compare returns the differences of a decision, or of err, from an expectation.
 func compare(e rulefile.Expectation, d policy.Decision, rule string, err error) []Difference {
 	switch {
 	case err != nil && !e.Undecided:
@@ -63,7 +62,7 @@ func compare(e rulefile.Expectation, d policy.Decision, rule string, err error) 
 	case err != nil:
 		return nil
 	case e.Undecided:
-		return []Difference{{"effect", rulefile.Undecided, string(d.Effect) + " by the rule " + rule}}
+		return []Difference{{"effect", rulefile.Undecided, string(d.Effect) + " by rule " + rule}}
 	}
 	got := d.Parts()
 	got["rule"] = rule
@@ -89,13 +88,13 @@ func failures(results []TestResult) yamlfile.Problems {
 		var parts []string
 		for _, d := range t.Differences {
 			if d.Want != "" || d.Key != "rule" {
-				parts = append(parts, fmt.Sprintf("%s is %s, not %s", d.Key, orNothing(d.Got), orNothing(d.Want)))
+				parts = append(parts, fmt.Sprintf("%s is %s, want %s", d.Key, orNothing(d.Got), orNothing(d.Want)))
 			} else {
-				parts = append(parts, "decided by the rule "+d.Got)
+				parts = append(parts, "decided by rule "+d.Got)
 			}
 		}
 		ps = append(ps, &yamlfile.Problem{File: t.File, Line: t.Line, Column: t.column, Width: 1,
-			Message: fmt.Sprintf("the test %.60q of the policy %s fails: %s", t.Name, t.Policy, strings.Join(parts, "; "))})
+			Message: fmt.Sprintf("test %.60q of policy %s fails: %s", t.Name, t.Policy, strings.Join(parts, "; "))})
 	}
 	return ps
 }

@@ -126,7 +126,7 @@ func TestWebhookFiles(t *testing.T) {
 		{"http://risk.example.org/", "", "url: http needs a list allow of the networks the webhook may be in"},
 		{url, "secret_file: other", ":6:5: webhooks.risk: key \"secret_file\" is a duplicate; the first is in line 5"},
 		{url, "ca_file: not-there", ":6:14: read certificates: open"},
-		{url, "ca_file: key", "has no certificate"},
+		{url, "ca_file: key", "contains no certificate"},
 		{url, "timeout: 10s", ":6:14: timeout: want 1ms to 5s, got 10s"},
 		{url, "timeout: fast", `timeout: want a duration such as 90s, 5m, 12h or 30d, got "fast"`},
 		{url, "cache: 2d", "cache: want 1s to 1h0m0s, got 48h0m0s"},
@@ -145,7 +145,7 @@ func TestWebhookFiles(t *testing.T) {
 			}
 		})
 	}
-	for name, want := range map[string]string{short: "the key has 9 bytes, and needs 32", long: "the key has more than", "not-there": "no such file", "": "webhooks.risk: key \"secret_file\" is missing; it holds the key that signs questions"} {
+	for name, want := range map[string]string{short: "key has 9 bytes, want at least 32", long: "key has more than", "not-there": "no such file", "": "webhooks.risk: key \"secret_file\" is missing; it holds the key that signs questions"} {
 		file := filepath.Join(t.TempDir(), "p.yaml")
 		line := "secret_file: " + name
 		if name == "" {
@@ -168,7 +168,7 @@ policies:
   p:
     otherwise: {webhook: risk}
     tests:
-      - {name: no opinion, webhooks: {risk: no_opinion}, expect: {error: "has no opinion, and no rule is left"}}
+      - {name: no opinion, webhooks: {risk: no_opinion}, expect: {error: "has no opinion, and there is no next rule"}}
       - {name: not mentioned, expect: undecided}
       - {name: down, webhooks: {risk: unavailable}, expect: undecided}
       - {name: answers, webhooks: {risk: {effect: allow, ttl: 3h, caveats: [a b], labels: {x: "y"}}}, expect: {effect: allow, ttl: 1h, caveats: [a b], labels: {x: "y"}, rule: otherwise}}

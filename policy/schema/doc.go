@@ -16,7 +16,7 @@
 // No caveat is ever skipped. A refusal is a [*CaveatError], which never contains a
 // value. Signatures, keys and third-party caveats are out of scope.
 //
-// [Checker.Func] is for a verifier of single conditions, and [Schema.KnowsCaveat] for
+// [Checker.Func] is for a verifier of single conditions, and [Schema.CheckCaveat] for
 // a policy that adds one. [Std] is the schema of the caveats that any holder of a
 // macaroon may add.
 //

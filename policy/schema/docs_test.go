@@ -55,10 +55,10 @@ func TestStd(t *testing.T) {
 			t.Errorf("std does not know %s", name)
 		}
 	}
-	if err := schema.KnowsCaveat("client-ip 203.0.113.7"); err != nil {
+	if err := schema.CheckCaveat("client-ip 203.0.113.7"); err != nil {
 		t.Error(err)
 	}
-	if err := schema.KnowsCaveat("client-ip example.org"); !errors.Is(err, ErrMalformed) {
+	if err := schema.CheckCaveat("client-ip example.org"); !errors.Is(err, ErrMalformed) {
 		t.Error(err)
 	}
 	if n := len(schema.Caveats()); n != 2 {

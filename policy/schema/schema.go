@@ -179,9 +179,9 @@ func (s *Schema) Parse(condition string) (Condition, error) {
 	return Condition{Name: c.Name, Value: value}, nil
 }
 
-// KnowsCaveat returns the error of [Schema.Parse]. A policy calls it to reject a
+// CheckCaveat returns the error of [Schema.Parse]. A policy calls it to reject a
 // caveat before it is added to a macaroon.
-func (s *Schema) KnowsCaveat(condition string) error {
+func (s *Schema) CheckCaveat(condition string) error {
 	_, err := s.Parse(condition)
 	return err
 }

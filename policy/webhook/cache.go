@@ -12,8 +12,8 @@ import (
 	"github.com/discharger/discharger/policy"
 )
 
-// A cacheKey identifies what a webhook is asked about, less what changes with
-// every request: the clock readings, the epoch, and the history of the
+// A cacheKey is the hash of an input without the parts that change with
+// every request: the times, the epoch, and the history of the
 // session. Two requests with the same key come from the same address and
 // client, for the same session with the same labels, for the same grant.
 type cacheKey [sha256.Size]byte
@@ -31,7 +31,7 @@ func keyOf(name, rule string, in *policy.Input) cacheKey {
 	return cacheKey(h.Sum(nil))
 }
 
-// A answers keeps answers for a while. Concurrent use is safe.
+// answers caches answers for ttl. It may be used concurrently.
 type answers struct {
 	ttl  time.Duration
 	kept *cache.Cache[cacheKey, cached]
@@ -42,11 +42,11 @@ type cached struct {
 	until time.Time
 }
 
-// cacheBytes is the memory for the answers of one webhook.
+// cacheBytes bounds the cached answers of one webhook.
 const cacheBytes = 8 << 20
 
 func newAnswers(ttl time.Duration) *answers {
-	kept, _ := cache.New(cache.Config[cacheKey, cached]{ // fails without room only
+	kept, _ := cache.New(cache.Config[cacheKey, cached]{ // the error is of a size below the minimum
 		Bytes: cacheBytes, Size: func(_ cacheKey, a cached) int { return size(a.Decision) },
 		Hash: func(k cacheKey) uint64 { return binary.LittleEndian.Uint64(k[:]) },
 	})
@@ -62,13 +62,12 @@ func (c *answers) get(key cacheKey, now time.Time) (Answer, bool) {
 	return a.Answer, true
 }
 
-// put keeps an answer.
 func (c *answers) put(key cacheKey, a Answer, now time.Time) {
-	a.Decision = a.Decision.Clone() // the caller's is the caller's
+	a.Decision = a.Decision.Clone() // the caller may change its copy
 	c.kept.Put(key, cached{a, now.Add(c.ttl)})
 }
 
-// size returns about how many bytes a decision takes.
+// size estimates the memory of a decision.
 func size(d policy.Decision) int {
 	const self, text, label = 200, 16, 48
 	n := self + len(d.Code) + len(d.Message) + len(d.Rule) + len(d.Hash)

@@ -11,13 +11,13 @@ import (
 	"time"
 )
 
-// ErrAddress is why a connection to an address was refused.
+// ErrAddress is wrapped by the error of a call to an address outside the allowed networks.
 var ErrAddress = errors.New("address is not allowed")
 
-// newDialer returns a dialer that decides about each address after the name
-// was resolved and before anything is sent, so that a name cannot be made to
-// point at what is inside. public says whether addresses of the public
-// Internet are allowed beside the listed networks.
+// newDialer returns a dialer that checks each address after the name
+// was resolved and before it connects, so that a name cannot
+// point into an internal network. public allows addresses of the public
+// Internet beside the listed networks.
 func newDialer(allow []netip.Prefix, public bool, timeout time.Duration) *net.Dialer {
 	return &net.Dialer{
 		Timeout: timeout,
@@ -40,7 +40,7 @@ func newDialer(allow []netip.Prefix, public bool, timeout time.Duration) *net.Di
 	}
 }
 
-// dialable says whether an address may be connected to.
+// dialable reports whether connections to an address are allowed.
 func dialable(a netip.Addr, allow []netip.Prefix, public bool) bool {
 	a = a.Unmap().WithZone("")
 	if slices.ContainsFunc(allow, func(p netip.Prefix) bool { return p.Contains(a) }) {
@@ -50,9 +50,9 @@ func dialable(a netip.Addr, allow []netip.Prefix, public bool) bool {
 		!slices.ContainsFunc(specialNetworks(), func(p netip.Prefix) bool { return p.Contains(a) })
 }
 
-// specialNetworks are addresses that look public and are not: special-purpose
-// ranges of the IANA registries, those that carry an IPv4 address inside an
-// IPv6 one, and places where clouds keep their metadata.
+// specialNetworks returns global unicast networks that are not public: special-purpose
+// ranges of the IANA registries, IPv6 networks that embed an IPv4 address,
+// and the metadata addresses of clouds.
 func specialNetworks() []netip.Prefix {
 	return []netip.Prefix{
 		netip.MustParsePrefix("0.0.0.0/8"),        // this network

@@ -52,18 +52,22 @@ func TestDialable(t *testing.T) {
 		"2001:db8::1":            false,
 		"100::1":                 false,
 	} {
-		if got := dialable(netip.MustParseAddr(addr), nil, true); got != want {
-			t.Errorf("%s: %v, want %v", addr, got, want)
-		}
-		if dialable(netip.MustParseAddr(addr), nil, false) {
-			t.Errorf("%s is allowed where only listed networks are", addr)
-		}
+		t.Run(addr, func(t *testing.T) {
+			if got := dialable(netip.MustParseAddr(addr), nil, true); got != want {
+				t.Errorf("got %v, want %v", got, want)
+			}
+			if dialable(netip.MustParseAddr(addr), nil, false) {
+				t.Error("allowed without a list")
+			}
+		})
 	}
 	allow := []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("fd00::/8")}
 	for addr, want := range map[string]bool{"10.1.2.3": true, "::ffff:10.1.2.3": true, "fd00::1": true, "11.0.0.1": false, "127.0.0.1": false, "fc00::1": false} {
-		if got := dialable(netip.MustParseAddr(addr), allow, false); got != want {
-			t.Errorf("%s with a list: %v, want %v", addr, got, want)
-		}
+		t.Run("listed/"+addr, func(t *testing.T) {
+			if got := dialable(netip.MustParseAddr(addr), allow, false); got != want {
+				t.Errorf("got %v, want %v", got, want)
+			}
+		})
 	}
 }
 
@@ -71,22 +75,24 @@ func TestDialerRefusesOtherNetworks(t *testing.T) {
 	t.Parallel()
 	control := newDialer(nil, true, 5*time.Second).ControlContext
 	for network, address := range map[string]string{"unix": "/run/x.sock", "udp4": "93.184.215.14:443", "tcp4": "93.184.215.14", "tcp": "93.184.215.14:443"} {
-		if err := control(t.Context(), network, address, nil); err == nil {
-			t.Errorf("%s %s is allowed", network, address)
-		}
+		t.Run(network+" "+address, func(t *testing.T) {
+			if control(t.Context(), network, address, nil) == nil {
+				t.Error("allowed")
+			}
+		})
 	}
 	if err := control(t.Context(), "tcp4", "93.184.215.14:443", nil); err != nil {
 		t.Error(err)
 	}
 }
 
-func TestSecretsDoNotShow(t *testing.T) {
+func TestKeyIsRedacted(t *testing.T) {
 	t.Parallel()
 	s := secret.Bytes("hunter2")
 	out, err := s.MarshalJSON()
 	for _, shown := range []string{s.String(), s.GoString(), s.LogValue().String(), string(out[1 : len(out)-1])} {
 		if shown != secret.Redacted || err != nil {
-			t.Errorf("a secret shows as %q, %v", shown, err)
+			t.Errorf("got %q, %v", shown, err)
 		}
 	}
 }

@@ -6,13 +6,13 @@ import (
 	"github.com/discharger/discharger/policy"
 )
 
-// An Answer is the answer of a webhook.
+// An Answer is the response of a webhook.
 type Answer struct {
 	Decision policy.Decision
 	Settled  bool // false: no opinion
 }
 
-// A Stub is what a webhook answers in a test.
+// A Stub replaces the response of a webhook in a test: an answer, or an error.
 type Stub struct {
 	Answer
 	Err error
@@ -20,13 +20,13 @@ type Stub struct {
 
 type stubsKey struct{}
 
-// WithStubs makes webhooks answer from stubs, by name. No webhook is asked: one
-// without a stub fails with [ErrOffline].
+// WithStubs returns a context in which webhooks answer from stubs, by name, without a
+// call. A webhook without a stub fails with [ErrOffline].
 func WithStubs(ctx context.Context, stubs map[string]Stub) context.Context {
 	return context.WithValue(ctx, stubsKey{}, stubs)
 }
 
-// stubbed returns the stub of a webhook, if stubs are in use.
+// stubbed returns the stub of a webhook if the context has stubs.
 func stubbed(ctx context.Context, w *Webhook) (stub Stub, ok bool) {
 	stubs, ok := ctx.Value(stubsKey{}).(map[string]Stub)
 	if !ok {
@@ -41,7 +41,7 @@ func stubbed(ctx context.Context, w *Webhook) (stub Stub, ok bool) {
 
 type shadowKey struct{}
 
-// WithShadow marks the questions as those of a candidate that is only compared.
+// WithShadow returns a context in which calls carry the header Discharger-Shadow.
 func WithShadow(ctx context.Context) context.Context {
 	return context.WithValue(ctx, shadowKey{}, true)
 }

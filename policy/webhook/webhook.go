@@ -1,36 +1,36 @@
-// Package webhook leaves a decision about a request to a program elsewhere.
+// Package webhook calls external programs that decide about requests.
 //
-// # Question
+// # Request
 //
-// A webhook is asked by POST with a JSON body:
+// A webhook receives a POST with a JSON body:
 //
 //	{"version":1,"webhook":"risk","policy":"default","rule":"ask-risk","input":{…}}
 //
-// in which input is a [policy.Input]. The header Discharger-Signature holds
+// in which input is a [policy.Input]. The header Discharger-Signature is
 //
 //	t=1767225600,v1=<hex>
 //
 // where v1 is the HMAC-SHA256, under the webhook's key, of the decimal t, a
-// full stop and the body. A receiver checks it in constant time and refuses a
-// t that is more than some minutes off, so that a recorded question is worth
-// nothing later. Questions of a candidate that is only compared have the
+// full stop and the body. A receiver compares it in constant time and refuses a
+// t that is more than a few minutes off, so that a recorded request cannot be
+// replayed later. Requests for a candidate that is only compared carry the
 // header Discharger-Shadow: 1.
 //
 // # Answer
 //
 // A webhook answers 200 and a [policy.Decision] as application/json, or 204 for
-// no opinion: the rules after this one then decide. Anything else is no answer:
-// keys that a decision does not have, more than 64 KiB, an answer after the
-// timeout. No answer leaves the request undecided, or denies it if
+// no opinion: the next rules of the policy decide then. Every other response is an
+// error: a key that a decision does not have, more than 64 KiB, an answer after the
+// timeout. An error leaves the request undecided, or denies it if
 // [Config.Deny] is set.
 //
 // # Protection
 //
-// Names are resolved by this package and each address is checked before a
-// connection is made, so that a name cannot be pointed at the inside of a
-// network. Redirects are not followed and no proxy is used. A webhook that
-// fails five times in a row is not asked for a while, and the number of
-// questions at once is bounded.
+// This package resolves names itself and checks each address before it
+// connects, so that a name cannot point into an internal
+// network. It follows no redirects and uses no proxy. After
+// five failures in a row a webhook is not called for a pause, and the number of
+// concurrent calls is bounded.
 package webhook
 
 import (
@@ -62,57 +62,59 @@ const (
 	maxReply        = 64 << 10 // bytes
 )
 
-// ErrNoAnswer is wrapped by every error of asking a webhook.
-var ErrNoAnswer = errors.New("webhook gave no answer")
+// ErrNoAnswer is wrapped by every error of [Webhook.Decide] except that of counting
+// sessions.
+var ErrNoAnswer = errors.New("no answer from webhook")
 
-// ErrOffline is the error of a webhook that is never asked.
-var ErrOffline = errors.New("webhooks are not asked here")
+// ErrOffline is the error of an offline webhook, and of one without a stub in a test.
+var ErrOffline = errors.New("webhook calls are disabled")
 
-// An Observer is notified of questions, for logs and metrics. Its methods are
+// An Observer receives events for logs and metrics. Its methods are
 // called concurrently, while requests wait, and return at once.
 type Observer interface {
-	// WebhookAsked reports a question that was sent, how long the answer
-	// took, and the error if there was none.
-	WebhookAsked(name string, took time.Duration, err error)
+	// WebhookCalled reports a call that was sent, the time until its answer, and
+	// the error if there was none.
+	WebhookCalled(name string, took time.Duration, err error)
 
-	// WebhookRefused reports a question that was not sent: the breaker is
-	// open, or too many questions are waiting.
+	// WebhookRefused reports a call that was not sent: the breaker is
+	// open, or the limit of concurrent calls is reached.
 	WebhookRefused(name string, err error)
 }
 
 type unobserved struct{}
 
-func (unobserved) WebhookAsked(string, time.Duration, error) {}
-func (unobserved) WebhookRefused(string, error)              {}
+func (unobserved) WebhookCalled(string, time.Duration, error) {}
+func (unobserved) WebhookRefused(string, error)               {}
 
-// Config describes a webhook. Name, URL, Key, Timeout and MaxConcurrent are
-// required, except that an offline webhook only needs its name.
+// Config configures a [Webhook]. Name, URL, Key, Timeout and MaxConcurrent are
+// required; an offline webhook needs only its name.
 type Config struct {
 	Name          string
 	URL           *url.URL
-	Key           secret.Bytes   // signs questions
+	Key           secret.Bytes   // signs requests
 	Roots         *x509.CertPool // authorities of its certificate; nil: the system's
-	Timeout       time.Duration
-	Cache         time.Duration  // how long an answer is reused; 0: it is not
-	Deny          bool           // deny where there is no answer
-	Allow         []netip.Prefix // networks it may be in, beside the public Internet for https
-	MaxConcurrent int
-	CountSessions bool // questions have user.sessions
-	Offline       bool // it is never asked, and fails with ErrOffline
-	Observe       Observer
+	Timeout       time.Duration  // of a call, waiting for a slot included
+	Cache         time.Duration  // time during which an answer is reused; 0: none
+	Deny          bool           // deny on an error
+	Allow         []netip.Prefix // allowed networks, beside the public Internet for https
+	MaxConcurrent int            // calls at once
+	CountSessions bool           // send user.sessions
+	Offline       bool           // send no calls; Decide fails with ErrOffline
+	Observe       Observer       // nil: none
 }
 
-// A Webhook asks a program elsewhere to decide. Concurrent use is safe.
+// A Webhook is the client of an external program that decides. It may be used
+// concurrently.
 type Webhook struct {
 	cfg     Config
 	client  *http.Client
 	slots   chan struct{}
 	breaker *breaker
-	answers *answers // nil: answers are not kept
+	answers *answers // nil: no cache
 	now     func() time.Time
 }
 
-// New prepares a webhook. Nothing is sent.
+// New returns a client without sending anything.
 func New(cfg Config) *Webhook {
 	if cfg.Observe == nil {
 		cfg.Observe = unobserved{}
@@ -123,7 +125,7 @@ func New(cfg Config) *Webhook {
 	}
 	w.client = &http.Client{
 		Transport: &http.Transport{
-			Proxy:                  nil, // a proxy would resolve names where no filter sees it
+			Proxy:                  nil, // a proxy would resolve names itself
 			DialContext:            newDialer(cfg.Allow, cfg.URL.Scheme == "https", cfg.Timeout).DialContext,
 			TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: cfg.Roots},
 			ForceAttemptHTTP2:      true,
@@ -141,9 +143,9 @@ func New(cfg Config) *Webhook {
 	return w
 }
 
-// Decide asks the webhook, unless the answer is known. The decision is not
-// settled if the webhook has no opinion.
-func (w *Webhook) Decide(ctx context.Context, name, rule string, in *policy.Input) (policy.Decision, bool, error) {
+// Decide returns the decision of the webhook for a rule of the named policy, from the cache
+// or by a call. settled is false if the webhook has no opinion. The decision is not narrowed.
+func (w *Webhook) Decide(ctx context.Context, name, rule string, in *policy.Input) (d policy.Decision, settled bool, err error) {
 	if stub, ok := stubbed(ctx, w); ok {
 		return w.result(ctx, stub.Answer, stub.Err)
 	}
@@ -162,15 +164,15 @@ func (w *Webhook) Decide(ctx context.Context, name, rule string, in *policy.Inpu
 			return a.Decision, a.Settled, nil
 		}
 	}
-	a, err := w.ask(ctx, name, rule, in)
+	a, err := w.call(ctx, name, rule, in)
 	if err == nil && w.answers != nil && a.cacheable() {
 		w.answers.put(key, a, w.now())
 	}
 	return w.result(ctx, a, err)
 }
 
-// result turns an error into what on_error says. That a caller went away, or
-// that nobody was asked on purpose, is no failure of the webhook.
+// result applies on_error to an error. The end of the caller's context and ErrOffline
+// are no failures of the webhook, and stay errors.
 func (w *Webhook) result(ctx context.Context, a Answer, err error) (policy.Decision, bool, error) {
 	switch {
 	case err == nil:
@@ -185,14 +187,15 @@ func (w *Webhook) wrap(err error) error {
 	return fmt.Errorf("%w: %s: %w", ErrNoAnswer, w.cfg.Name, err)
 }
 
-// cacheable says whether an answer may stand for a while. What ends sessions
-// or depends on the moment may not.
+// cacheable reports whether an answer may be reused. A decision that ends sessions
+// or defers the request may not.
 func (a Answer) cacheable() bool {
 	return !a.Settled || a.Decision.KeepSessions == 0 && (a.Decision.Effect == policy.EffectAllow || a.Decision.Effect == policy.EffectDeny)
 }
 
-// ask goes through the breaker and the limit of concurrent questions.
-func (w *Webhook) ask(ctx context.Context, name, rule string, in *policy.Input) (Answer, error) {
+// call sends a request unless the breaker is open or the limit of concurrent calls is
+// reached.
+func (w *Webhook) call(ctx context.Context, name, rule string, in *policy.Input) (Answer, error) {
 	caller := ctx
 	ctx, cancel := context.WithTimeout(ctx, w.cfg.Timeout)
 	defer cancel()
@@ -211,19 +214,19 @@ func (w *Webhook) ask(ctx context.Context, name, rule string, in *policy.Input) 
 	}
 	began := w.now()
 	a, err := w.post(ctx, name, rule, in)
-	how := answered
+	r := answered
 	if err != nil && caller.Err() != nil {
-		how = abandoned
+		r = abandoned
 	} else if err != nil {
-		how = failed
+		r = failed
 	}
-	w.breaker.leave(w.now(), how)
-	w.cfg.Observe.WebhookAsked(w.cfg.Name, w.now().Sub(began), err)
+	w.breaker.leave(w.now(), r)
+	w.cfg.Observe.WebhookCalled(w.cfg.Name, w.now().Sub(began), err)
 	return a, err
 }
 
-// question is the body that a webhook is sent.
-type question struct {
+// body is the body of a request.
+type body struct {
 	Version int           `json:"version"`
 	Webhook string        `json:"webhook"`
 	Policy  string        `json:"policy"`
@@ -232,30 +235,30 @@ type question struct {
 }
 
 func (w *Webhook) post(ctx context.Context, name, rule string, in *policy.Input) (Answer, error) {
-	body, err := json.Marshal(question{Version: 1, Webhook: w.cfg.Name, Policy: name, Rule: rule, Input: in})
+	data, err := json.Marshal(body{Version: 1, Webhook: w.cfg.Name, Policy: name, Rule: rule, Input: in})
 	if err != nil {
-		return Answer{}, fmt.Errorf("write question: %w", err)
+		return Answer{}, fmt.Errorf("encode request: %w", err)
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, w.cfg.URL.String(), bytes.NewReader(body))
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, w.cfg.URL.String(), bytes.NewReader(data))
 	if err != nil {
 		return Answer{}, fmt.Errorf("make request: %w", err)
 	}
 	req.Header.Set("Content-Type", "application/json")
 	req.Header.Set("Accept", "application/json")
 	req.Header.Set("User-Agent", "discharger")
-	req.Header.Set(signatureHeader, sign(w.cfg.Key, w.now(), body))
+	req.Header.Set(signatureHeader, sign(w.cfg.Key, w.now(), data))
 	if isShadow(ctx) {
 		req.Header.Set(shadowHeader, "1")
 	}
 	res, err := w.client.Do(req)
 	if err != nil {
-		return Answer{}, fmt.Errorf("send question: %w", err)
+		return Answer{}, fmt.Errorf("send request: %w", err)
 	}
 	defer res.Body.Close()
 	return readAnswer(res)
 }
 
-// sign makes the signature header.
+// sign returns the value of the signature header.
 func sign(key secret.Bytes, now time.Time, body []byte) string {
 	t := strconv.FormatInt(now.Unix(), 10)
 	mac := hmac.New(sha256.New, key)
@@ -265,7 +268,6 @@ func sign(key secret.Bytes, now time.Time, body []byte) string {
 	return "t=" + t + ",v1=" + hex.EncodeToString(mac.Sum(nil))
 }
 
-// readAnswer reads a webhook's answer.
 func readAnswer(res *http.Response) (Answer, error) {
 	switch res.StatusCode {
 	case http.StatusNoContent:
@@ -275,14 +277,14 @@ func readAnswer(res *http.Response) (Answer, error) {
 		return Answer{}, fmt.Errorf("status %d", res.StatusCode)
 	}
 	if kind, _, err := mime.ParseMediaType(res.Header.Get("Content-Type")); err != nil || kind != "application/json" {
-		return Answer{}, fmt.Errorf("the answer is %.60q, not application/json", res.Header.Get("Content-Type"))
+		return Answer{}, fmt.Errorf("content type %.60q, want application/json", res.Header.Get("Content-Type"))
 	}
 	data, err := io.ReadAll(io.LimitReader(res.Body, maxReply+1))
 	if err != nil {
 		return Answer{}, fmt.Errorf("read answer: %w", err)
 	}
 	if len(data) > maxReply {
-		return Answer{}, fmt.Errorf("the answer has more than %d bytes", maxReply)
+		return Answer{}, fmt.Errorf("answer has more than %d bytes", maxReply)
 	}
 	d, err := policy.ParseDecision(data)
 	if err != nil {

@@ -130,15 +130,15 @@ func TestAnswers(t *testing.T) {
 		{"null", 200, kind, `null`, "not a decision"},
 		{"another effect", 200, kind, `{"effect":"permit"}`, "not a decision"},
 		{"unknown key", 200, kind, `{"effect":"allow","tll":"5m"}`, "unknown field"},
-		{"ttl as a number", 200, kind, `{"effect":"allow","ttl":300}`, "a duration is a string"},
-		{"ttl of nothing", 200, kind, `{"effect":"allow","ttl":"1ms"}`, "ttl is at least 1s"},
-		{"negative ttl", 200, kind, `{"effect":"allow","ttl":"-5m"}`, "ttl is at least 1s"},
-		{"bad caveat", 200, kind, `{"effect":"allow","caveats":["a\nb"]}`, "the caveat has the character"},
-		{"two values", 200, kind, `{"effect":"allow"}{"effect":"deny"}`, "there is more after the decision"},
+		{"ttl as a number", 200, kind, `{"effect":"allow","ttl":300}`, "want a string such as"},
+		{"ttl of nothing", 200, kind, `{"effect":"allow","ttl":"1ms"}`, "ttl: want at least 1s, got"},
+		{"negative ttl", 200, kind, `{"effect":"allow","ttl":"-5m"}`, "ttl: want at least 1s, got"},
+		{"bad caveat", 200, kind, `{"effect":"allow","caveats":["a\nb"]}`, "caveat contains"},
+		{"two values", 200, kind, `{"effect":"allow"}{"effect":"deny"}`, "trailing data after the decision"},
 		{"no JSON", 200, kind, `allow`, "invalid character"},
 		{"nothing", 200, kind, ``, "EOF"},
-		{"text", 200, "text/plain", `{"effect":"allow"}`, `the answer is "text/plain"`},
-		{"no type", 200, "", `{"effect":"allow"}`, "not application/json"},
+		{"text", 200, "text/plain", `{"effect":"allow"}`, `content type "text/plain"`},
+		{"no type", 200, "", `{"effect":"allow"}`, "want application/json"},
 		{"created", 201, kind, `{"effect":"allow"}`, "status 201"},
 		{"forbidden", 403, kind, `{"effect":"allow"}`, "status 403"},
 		{"broken", 500, kind, `{"effect":"allow"}`, "status 500"},
@@ -233,7 +233,7 @@ type observer struct {
 	asked, failed, refused atomic.Int32
 }
 
-func (o *observer) WebhookAsked(_ string, _ time.Duration, err error) {
+func (o *observer) WebhookCalled(_ string, _ time.Duration, err error) {
 	o.asked.Add(1)
 	if err != nil {
 		o.failed.Add(1)
@@ -284,7 +284,7 @@ func TestBreaker(t *testing.T) {
 	expect := func(when string, asked, refused int32) {
 		t.Helper()
 		if a, r := seen.asked.Swap(0), seen.refused.Swap(0); a != asked || r != refused {
-			t.Errorf("%s: asked %d and refused %d times, want %d and %d", when, a, r, asked, refused)
+			t.Errorf("%s: %d calls sent and %d refused, want %d and %d", when, a, r, asked, refused)
 		}
 	}
 	call(20)
@@ -332,7 +332,7 @@ func TestCache(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 		if got := seen.asked.Swap(0); got != want {
-			t.Errorf("%s: asked %d times, want %d", name, got, want)
+			t.Errorf("%s: %d calls, want %d", name, got, want)
 		}
 		for i := range d.Caveats {
 			d.Caveats[i] = "changed"

@@ -15,11 +15,11 @@ import (
 // knownCaveats has the standard schema and the operator's.
 type knownCaveats []*schema.Schema
 
-// KnowsCaveat returns the verdict of the first schema that has a caveat by its name.
-func (k knownCaveats) KnowsCaveat(condition string) error {
+// CheckCaveat returns the verdict of the first schema that has a caveat by its name.
+func (k knownCaveats) CheckCaveat(condition string) error {
 	var err error
 	for _, s := range k {
-		if err = s.KnowsCaveat(condition); !errors.Is(err, schema.ErrUnknown) {
+		if err = s.CheckCaveat(condition); !errors.Is(err, schema.ErrUnknown) {
 			return err
 		}
 	}
