@@ -186,9 +186,10 @@ func (h *Discharges) fetch(s *session, t *Presented, who upstream.Origin, now ti
 	go func() {
 		defer close(p.done)
 		p.run(h.g.Link, pause, func(ctx context.Context) (*discharge, error) {
+			started := h.g.cfg.Clock()
 			grant, err := h.g.API.Discharge(ctx, request)
 			h.g.cfg.ObserveDischarge("held", err)
-			return h.land(s, grant, err)
+			return h.land(s, grant, started, err)
 		})
 		s.mu.Lock()
 		defer s.mu.Unlock()
@@ -200,11 +201,11 @@ func (h *Discharges) fetch(s *session, t *Presented, who upstream.Origin, now ti
 }
 
 // land records the result of a fetch.
-func (h *Discharges) land(s *session, grant client.Grant, err error) (*discharge, error) {
+func (h *Discharges) land(s *session, grant client.Grant, started time.Time, err error) (*discharge, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err == nil {
-		d := h.keep(grant, s.inRhythm(h.g.cfg.Clock()))
+		d := h.keep(grant, started, s.inRhythm(started))
 		s.current.Store(d)
 		s.failure, s.failures = nil, 0
 		return d, nil
@@ -229,10 +230,9 @@ func (s *session) inRhythm(now time.Time) bool {
 // of a long poll.
 const RefreshAhead = 30 * time.Second
 
-// keep returns a discharge with the times of its use. Without rhythm, the time of the
-// next fetch is random.
-func (h *Discharges) keep(grant client.Grant, rhythm bool) *discharge {
-	now := h.g.cfg.Clock()
+// keep returns a discharge with the times of its use, counted from the start of its
+// fetch. Without rhythm, the time of the next fetch is random.
+func (h *Discharges) keep(grant client.Grant, now time.Time, rhythm bool) *discharge {
 	life := grant.Remaining()
 	refresh := life - min(RefreshAhead+Margin(life), life/4)
 	if !rhythm {
@@ -267,7 +267,7 @@ func (h *Discharges) Put(id caveat.SessionID, grant client.Grant) {
 	s := h.Session(id)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.current.Store(h.keep(grant, false))
+	s.current.Store(h.keep(grant, h.g.cfg.Clock(), false))
 }
 
 // Rebind drops a discharge for another address than the client's, so that the next

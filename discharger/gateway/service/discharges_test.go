@@ -23,11 +23,11 @@ func TestFetchesAreSpread(t *testing.T) {
 		}
 		for _, life := range []time.Duration{time.Minute, 2 * time.Minute, 5 * time.Minute, time.Hour} {
 			grant := client.Grant{Expires: now.Add(life)}
-			latest := h.keep(grant, true).refresh
+			latest := h.keep(grant, now, true).refresh
 			jitter = 0
-			first := h.keep(grant, false).refresh
+			first := h.keep(grant, now, false).refresh
 			jitter = 0.999999
-			last := h.keep(grant, false).refresh
+			last := h.keep(grant, now, false).refresh
 			if early := first.Sub(now); early < life/2 {
 				t.Errorf("%v: fetched again after %v", life, early)
 			}
@@ -37,7 +37,7 @@ func TestFetchesAreSpread(t *testing.T) {
 			if ahead := now.Add(life).Sub(latest); ahead > life/4 || ahead < min(life/4, RefreshAhead) {
 				t.Errorf("%v: fetched %v ahead of need", life, ahead)
 			}
-			if !latest.Before(h.keep(grant, true).until) {
+			if !latest.Before(h.keep(grant, now, true).until) {
 				t.Errorf("%v: not ahead of need", life)
 			}
 		}
