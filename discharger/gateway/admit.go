@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/discharger/discharger/discharger/client"
 	"github.com/discharger/discharger/discharger/clientaddr"
 	"github.com/discharger/discharger/discharger/gateway/admission"
 	"github.com/discharger/discharger/discharger/gateway/jsonbody"
@@ -92,23 +93,15 @@ type leased struct {
 }
 
 // lease acquires the lease of a device for an exchange, unless it has it. A session
-// without a device needs none.
-func (g *Gateway) lease(ctx context.Context, x *exchange, user, device string) error {
-	return g.leaseBy(ctx, x, admission.Device(user, device), admission.Claim{})
-}
-
-// leaseOpen is lease for a login that the homeserver has not accepted yet.
-func (g *Gateway) leaseOpen(ctx context.Context, x *exchange, user, device string) error {
-	return g.leaseBy(ctx, x, admission.Device(user, device), admission.Claim{Open: true, Peer: g.limitKey(x.client)})
-}
-
-func (g *Gateway) leaseBy(ctx context.Context, x *exchange, key admission.DeviceKey, c admission.Claim) error {
+// without a device needs none. An error is a [client.UnavailableError].
+func (g *Gateway) lease(ctx context.Context, x *exchange, user, device string, c admission.Claim) error {
+	key := admission.Device(user, device)
 	if key.Device == "" || slices.Contains(x.leased.keys, key) {
 		return nil
 	}
 	release, err := g.leases.Acquire(ctx, key, c)
 	if err != nil {
-		return err
+		return &client.UnavailableError{Err: err}
 	}
 	x.leased.keys = append(x.leased.keys, key)
 	x.leased.release = append(x.leased.release, release)

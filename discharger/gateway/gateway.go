@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"cmp"
 	"context"
 	cryptorand "crypto/rand"
 	"crypto/sha256"
@@ -91,21 +92,15 @@ func New(cfg Config) (_ *Gateway, err error) {
 	if cfg.Outbox == "" {
 		return nil, errors.New("outbox is empty")
 	}
-	if cfg.Log == nil {
-		cfg.Log = slog.New(slog.DiscardHandler)
-	}
-	if cfg.Access == nil {
-		cfg.Access = cfg.Log
-	}
+	cfg.Log = cmp.Or(cfg.Log, slog.New(slog.DiscardHandler))
+	cfg.Access = cmp.Or(cfg.Access, cfg.Log)
+	cfg.timeouts = cmp.Or(cfg.timeouts, defaultTimeouts())
 	if cfg.clock == nil {
 		cfg.clock = time.Now
 	}
 	cfg.Log = loglimit.New(cfg.Log, cfg.clock)
 	if cfg.jitter == nil {
 		cfg.jitter = rand.Float64
-	}
-	if cfg.timeouts == (timeouts{}) {
-		cfg.timeouts = defaultTimeouts()
 	}
 	if cfg.CacheBytes <= 0 {
 		cfg.CacheBytes = defaultCacheBytes

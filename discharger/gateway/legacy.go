@@ -39,7 +39,7 @@ type owner struct {
 // admitForeign decides about a token that is not the gateway's: a legacy token, or one
 // of an application service, which is accepted if it is listed.
 func (g *Gateway) admitForeign(r *http.Request, x *exchange, c token.Credential) *reply.Refusal {
-	l, ctx := g.live().Legacy, r.Context()
+	l := g.live().Legacy
 	if !l.restricts() {
 		return nil
 	}
@@ -53,12 +53,17 @@ func (g *Gateway) admitForeign(r *http.Request, x *exchange, c token.Credential)
 	if !l.RejectAfterUpgrade {
 		return nil
 	}
-	user, err := g.ownerOf(ctx, sum, c.Text, x.origin(r))
-	if err != nil {
-		g.cfg.Log.LogAttrs(ctx, slog.LevelWarn, "owner of a legacy token is unknown", slog.Any("error", err))
+	return g.refuseUpgraded(r.Context(), sum, c.Text, x.origin(r))
+}
+
+// refuseUpgraded refuses a legacy token of a user who has logged in through the gateway.
+func (g *Gateway) refuseUpgraded(ctx context.Context, sum [sha256.Size]byte, token string, who upstream.Origin) *reply.Refusal {
+	user, err := g.ownerOf(ctx, sum, token, who)
+	switch {
+	case err != nil:
+		g.cfg.Log.LogAttrs(ctx, slog.LevelWarn, "cannot determine the owner of a legacy token", slog.Any("error", err))
 		return reply.Undecided(0)
-	}
-	if user != "" && g.outbox.Store.KnowsUser(user) {
+	case user != "" && g.outbox.Store.KnowsUser(user):
 		return reply.UnknownToken("This token was replaced by a login elsewhere. Log in again.", true)
 	}
 	return nil
@@ -97,7 +102,7 @@ func (g *Gateway) ownerOf(ctx context.Context, sum [sha256.Size]byte, token stri
 }
 
 // refreshForeign forwards a refresh with a token of the homeserver's.
-func (g *Gateway) refreshForeign(w http.ResponseWriter, r *http.Request, _ *exchange) *reply.Refusal {
+func (g *Gateway) refreshForeign(w http.ResponseWriter, r *http.Request) *reply.Refusal {
 	if g.legacyRejected() {
 		return reply.UnknownToken("This refresh token was issued before the gateway, and is no longer accepted. Log in again.", true)
 	}
@@ -134,14 +139,12 @@ func (g *Gateway) answerRefresh(resp *http.Response, x *exchange) error {
 	if !ok {
 		return jsonbody.ErrNotJSON
 	}
-	ctx := resp.Request.Context()
-	user, err := g.ownerOf(ctx, sha256.Sum256([]byte(token)), token, x.origin(resp.Request))
-	switch {
-	case err != nil:
-		g.cfg.Log.LogAttrs(ctx, slog.LevelWarn, "owner of a legacy refresh token is unknown", slog.Any("error", err))
-		return refusalError{reply.Undecided(0).Text()}
-	case user != "" && g.outbox.Store.KnowsUser(user):
-		return refusalError{reply.UnknownToken("This token was replaced by a login elsewhere. Log in again.", true)}
+	switch f := g.refuseUpgraded(resp.Request.Context(), sha256.Sum256([]byte(token)), token, x.origin(resp.Request)); {
+	case f == nil:
+		return nil
+	case f.Status == http.StatusUnauthorized:
+		return refusalError{f}
+	default:
+		return refusalError{f.Text()}
 	}
-	return nil
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/client"
+	"github.com/discharger/discharger/discharger/gateway/admission"
 	"github.com/discharger/discharger/discharger/gateway/jsonbody"
 	"github.com/discharger/discharger/discharger/gateway/matrix"
 	"github.com/discharger/discharger/discharger/gateway/reply"
@@ -40,7 +41,6 @@ const (
 	memberGuest      = "guest_access_token"
 	memberUser       = "user_id"
 	memberDevice     = "device_id"
-	memberLastSeen   = "last_seen_ts"
 	memberWellKnown  = "well_known"
 	labelLogin       = "login"
 	maxLoginType     = 64
@@ -85,8 +85,9 @@ func (g *Gateway) prepareLogin(r *http.Request, x *exchange) *reply.Refusal {
 	}
 	jsonbody.SetRequest(r, body.Encode())
 	// The lease is by the name that the client gives, until the homeserver's response.
-	if err := g.leaseOpen(r.Context(), x, claimedUser(body), x.login.device); err != nil {
-		return g.refusal(r.Context(), &client.UnavailableError{Err: err})
+	claim := admission.Claim{Open: true, Peer: g.limitKey(x.client)}
+	if err := g.lease(r.Context(), x, claimedUser(body), x.login.device, claim); err != nil {
+		return g.refusal(r.Context(), err)
 	}
 	return nil
 }
@@ -287,10 +288,8 @@ type upstreamLogin struct {
 // abandons the login.
 func (g *Gateway) issueLeased(ctx context.Context, x *exchange, in upstreamLogin) (issued, *reply.Refusal) {
 	defer x.releaseLeases() // a slow client must not hold the lease
-	err := g.lease(ctx, x, in.user, in.device)
-	if err != nil {
-		err = &client.UnavailableError{Err: err}
-	} else {
+	err := g.lease(ctx, x, in.user, in.device, admission.Claim{})
+	if err == nil {
 		if x.login.device != "" {
 			g.outbox.NoteLogin(in.user, in.device)
 		}

@@ -7,6 +7,7 @@ import (
 	"net/http"
 
 	"github.com/discharger/discharger/discharger/client"
+	"github.com/discharger/discharger/discharger/gateway/admission"
 	"github.com/discharger/discharger/discharger/gateway/jsonbody"
 	"github.com/discharger/discharger/discharger/gateway/matrix"
 	"github.com/discharger/discharger/discharger/gateway/metrics"
@@ -73,19 +74,19 @@ func (x *exchange) provenEpoch() uint64 {
 // that and without a refusal, the client is logged out already.
 func (g *Gateway) decideLogout(ctx context.Context, x *exchange) (pass bool, f *reply.Refusal) {
 	id := x.identity
-	if e, dead := g.outbox.Ends.Get(id.Session); dead && (!e.Soft || e.Replaced()) {
+	if e, ended := g.outbox.Ends.Get(id.Session); ended && (!e.Soft || e.Replaced()) {
 		return false, g.refusal(ctx, e.Refusal())
 	}
 	for _, user := range []string{"", id.User} { // "": logins that name the device but not their user
-		if err := g.lease(ctx, x, user, id.Device); err != nil {
-			return false, g.refusal(ctx, &client.UnavailableError{Err: err})
+		if err := g.lease(ctx, x, user, id.Device, admission.Claim{}); err != nil {
+			return false, g.refusal(ctx, err)
 		}
 	}
-	ask := g.outbox.State
+	state := g.outbox.State
 	if x.expired { // an expired token's logout is not left to the outbox
-		ask = g.awaitState
+		state = g.awaitState
 	}
-	s, err := ask(ctx, id.User, id.Device, id.Session)
+	s, err := state(ctx, id.User, id.Device, id.Session)
 	switch {
 	case err != nil:
 		return false, g.deferLogout(ctx, x, err)

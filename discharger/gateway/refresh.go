@@ -48,7 +48,7 @@ func (g *Gateway) refresh(w http.ResponseWriter, r *http.Request, x *exchange) *
 	}
 	x.token, x.kind = true, token.KindOf(text)
 	if x.kind == token.Foreign && !g.sealer.WasOurs(text) {
-		return g.refreshForeign(w, r, x)
+		return g.refreshForeign(w, r)
 	}
 	t, err := g.sealer.DecodeRefresh(text)
 	switch {

@@ -8,7 +8,7 @@ import (
 	"slices"
 
 	"github.com/discharger/discharger/discharger/caveat"
-	"github.com/discharger/discharger/discharger/client"
+	"github.com/discharger/discharger/discharger/gateway/admission"
 	"github.com/discharger/discharger/discharger/gateway/jsonbody"
 	"github.com/discharger/discharger/discharger/gateway/matrix"
 	"github.com/discharger/discharger/discharger/gateway/outbox"
@@ -95,8 +95,8 @@ func (g *Gateway) answerUnauthorized(resp *http.Response, x *exchange) error {
 // endUnknown ends a session whose token the homeserver rejects, under the lease of its
 // device.
 func (g *Gateway) endUnknown(ctx context.Context, x *exchange, v upstream.Verdict) (outbox.End, error) {
-	if err := g.lease(ctx, x, x.identity.User, x.identity.Device); err != nil {
-		return outbox.End{}, &client.UnavailableError{Err: err}
+	if err := g.lease(ctx, x, x.identity.User, x.identity.Device, admission.Claim{}); err != nil {
+		return outbox.End{}, err
 	}
 	return g.outbox.EndUnknown(ctx, x.identity, v)
 }
@@ -199,8 +199,8 @@ func (g *Gateway) prepareDevices(r *http.Request, x *exchange) *reply.Refusal {
 		return reply.BadRequest(matrix.CodeTooLarge, "Too many devices in one request.")
 	}
 	for _, device := range devices {
-		if err := g.lease(r.Context(), x, x.identity.User, device); err != nil {
-			return g.refusal(r.Context(), &client.UnavailableError{Err: err})
+		if err := g.lease(r.Context(), x, x.identity.User, device, admission.Claim{}); err != nil {
+			return g.refusal(r.Context(), err)
 		}
 	}
 	return nil
