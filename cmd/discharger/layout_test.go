@@ -116,7 +116,7 @@ var layout = map[string][]string{
 		"discharger/store/redis/conn", "discharger/store/redis/keys",
 		"discharger/store/backup", "discharger/store/journal", "discharger/store/limits", "discharger/store/marker", "discharger/store/record",
 	},
-	"discharger/store/redis/conn": {"discharger/secret"},
+	"discharger/store/redis/conn": {"discharger/loglimit", "discharger/secret"},
 	"discharger/store/redis/keys": {"discharger/caveat", "discharger/revocation", "discharger/secret", "discharger/store/record"},
 	"discharger/store/redistest":  {"discharger/testkit"},
 	"discharger/store/storetest": {

@@ -4,6 +4,8 @@
 // most one line a second per cause. The cause is the message, which has to be
 // constant; attributes vary. The next line of the cause carries the number of dropped
 // lines in the attribute "suppressed". Lines below WARN are never dropped.
+//
+// A [Limiter] does the same for lines with a cause of another kind.
 package loglimit
 
 import (
@@ -21,29 +23,13 @@ const Suppressed = "suppressed"
 
 // New returns a logger that writes to log. A nil now is time.Now.
 func New(log *slog.Logger, now func() time.Time) *slog.Logger {
-	if now == nil {
-		now = time.Now
-	}
-	return slog.New(&handler{log.Handler(), &causes{now: now, all: make(map[string]*cause)}})
+	return slog.New(&handler{log.Handler(), &Limiter{now: now}})
 }
 
-// handler drops repeated lines.
+// handler drops repeated lines. Handlers derived from one handler share its limiter.
 type handler struct {
-	next   slog.Handler
-	shared *causes
-}
-
-// causes counts lines by message. Handlers derived from one handler share it.
-type causes struct {
-	now func() time.Time
-
-	mu  sync.Mutex
-	all map[string]*cause
-}
-
-type cause struct {
-	written    time.Time
-	suppressed int
+	next    slog.Handler
+	limiter *Limiter
 }
 
 // Enabled implements [slog.Handler].
@@ -54,7 +40,7 @@ func (h *handler) Enabled(ctx context.Context, level slog.Level) bool {
 // Handle implements [slog.Handler].
 func (h *handler) Handle(ctx context.Context, r slog.Record) error {
 	if r.Level >= slog.LevelWarn {
-		suppressed, ok := h.shared.pass(r.Message)
+		suppressed, ok := h.limiter.Pass(r.Message)
 		if !ok {
 			return nil
 		}
@@ -66,14 +52,48 @@ func (h *handler) Handle(ctx context.Context, r slog.Record) error {
 	return h.next.Handle(ctx, r)
 }
 
-// pass reports whether a line is written, and the number of lines dropped before it.
-func (c *causes) pass(message string) (suppressed int, ok bool) {
-	now := c.now()
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	last := c.all[message]
+// WithAttrs implements [slog.Handler].
+func (h *handler) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return &handler{h.next.WithAttrs(attrs), h.limiter}
+}
+
+// WithGroup implements [slog.Handler].
+func (h *handler) WithGroup(name string) slog.Handler {
+	return &handler{h.next.WithGroup(name), h.limiter}
+}
+
+// maxCauses bounds the causes in memory.
+const maxCauses = 256
+
+// Limiter counts lines by cause. The zero value is ready to use. It may be used
+// concurrently.
+type Limiter struct {
+	now func() time.Time // nil: time.Now
+
+	mu  sync.Mutex
+	all map[string]*cause
+}
+
+type cause struct {
+	written    time.Time
+	suppressed int
+}
+
+// Pass reports whether a line of a cause is written, and the number of lines dropped
+// before it.
+func (l *Limiter) Pass(of string) (suppressed int, ok bool) {
+	now := time.Now()
+	if l.now != nil {
+		now = l.now()
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	last := l.all[of]
 	if last == nil {
-		c.all[message] = &cause{written: now}
+		if l.all == nil || len(l.all) >= maxCauses { // causes that are not constant
+			l.all = make(map[string]*cause)
+		}
+		l.all[of] = &cause{written: now}
 		return 0, true
 	}
 	if since := now.Sub(last.written); since >= 0 && since < Interval {
@@ -83,14 +103,4 @@ func (c *causes) pass(message string) (suppressed int, ok bool) {
 	suppressed = last.suppressed
 	last.written, last.suppressed = now, 0
 	return suppressed, true
-}
-
-// WithAttrs implements [slog.Handler].
-func (h *handler) WithAttrs(attrs []slog.Attr) slog.Handler {
-	return &handler{h.next.WithAttrs(attrs), h.shared}
-}
-
-// WithGroup implements [slog.Handler].
-func (h *handler) WithGroup(name string) slog.Handler {
-	return &handler{h.next.WithGroup(name), h.shared}
 }

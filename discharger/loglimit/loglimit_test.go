@@ -2,6 +2,7 @@ package loglimit
 
 import (
 	"log/slog"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -36,5 +37,16 @@ func TestRepeatedFailuresAreDropped(t *testing.T) {
 	now = now.Add(Interval)
 	if log.Warn("one"); strings.Contains(out.String(), Suppressed) {
 		t.Errorf("%s", out.String())
+	}
+}
+
+// Causes that are not constant take bounded memory.
+func TestCausesAreBounded(t *testing.T) {
+	t.Parallel()
+	var l Limiter
+	for i := range 10 * maxCauses {
+		if _, ok := l.Pass(strconv.Itoa(i)); !ok || len(l.all) > maxCauses {
+			t.Fatalf("cause %d: written %v, %d causes in memory", i, ok, len(l.all))
+		}
 	}
 }

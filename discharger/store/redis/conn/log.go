@@ -5,10 +5,10 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
-	"sync"
-	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"github.com/discharger/discharger/discharger/loglimit"
 )
 
 // SetLog routes the messages of go-redis to a logger, which would otherwise be
@@ -19,34 +19,23 @@ func SetLog(log *slog.Logger) {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	redis.SetLogger(&clientLog{log: log, kinds: make(map[string]*redisKind)})
+	redis.SetLogger(&clientLog{log: log})
 }
 
-const (
-	redisLogEvery = time.Second
-	redisLogText  = 300 // bytes of a message; some contain stack traces
-	redisLogKinds = 256
-)
+// redisLogText bounds a message in bytes; some contain stack traces.
+const redisLogText = 300
 
-// clientLog logs messages of go-redis. None of its formats contains the
-// arguments of a command or a password.
+// clientLog logs messages of go-redis. The format of a message is its kind. No format
+// contains the arguments of a command or a password.
 type clientLog struct {
-	log *slog.Logger
-
-	mu    sync.Mutex
-	kinds map[string]*redisKind // by format
-}
-
-// redisKind is the state of one kind of message.
-type redisKind struct {
-	at      time.Time // when a message was logged last
-	skipped int       // since then
+	log     *slog.Logger
+	limiter loglimit.Limiter
 }
 
 // Printf logs a message unless one of its kind was logged within a second.
 func (l *clientLog) Printf(ctx context.Context, format string, v ...any) {
-	skipped, due := l.due(format, time.Now())
-	if !due {
+	suppressed, ok := l.limiter.Pass(format)
+	if !ok {
 		return
 	}
 	text := fmt.Sprintf(format, v...)
@@ -57,24 +46,5 @@ func (l *clientLog) Printf(ctx context.Context, format string, v ...any) {
 	if strings.HasPrefix(format, "sentinel: new") || strings.HasPrefix(format, "sentinel: discovered") || strings.HasPrefix(format, "sentinel: selected") {
 		level = slog.LevelInfo
 	}
-	l.log.LogAttrs(ctx, level, "message from the redis client", slog.String("text", text), slog.Int("suppressed", skipped))
-}
-
-func (l *clientLog) due(format string, now time.Time) (skipped int, due bool) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	k := l.kinds[format]
-	if k == nil {
-		if len(l.kinds) >= redisLogKinds { // a format that is made of values
-			clear(l.kinds)
-		}
-		k = new(redisKind)
-		l.kinds[format] = k
-	}
-	if !k.at.IsZero() && now.Sub(k.at) < redisLogEvery {
-		k.skipped++
-		return 0, false
-	}
-	skipped, k.at, k.skipped = k.skipped, now, 0
-	return skipped, true
+	l.log.LogAttrs(ctx, level, "message from the redis client", slog.String("text", text), slog.Int(loglimit.Suppressed, suppressed))
 }

@@ -7,6 +7,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/discharger/discharger/discharger/loglimit"
 )
 
 // Each kind of message is logged once a second, with the number of those that
@@ -14,12 +16,12 @@ import (
 func TestRedisLog(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var out bytes.Buffer
-		l := &clientLog{log: slog.New(slog.NewTextHandler(&out, nil)), kinds: make(map[string]*redisKind)}
+		l := &clientLog{log: slog.New(slog.NewTextHandler(&out, nil))}
 		for i := range 100 {
 			l.Printf(t.Context(), "redis: failed to dial after %d attempts: %v", i, "refused")
 			l.Printf(t.Context(), "sentinel: new master=%q", "m")
 		}
-		time.Sleep(redisLogEvery)
+		time.Sleep(loglimit.Interval)
 		l.Printf(t.Context(), "redis: failed to dial after %d attempts: %v", 100, strings.Repeat("x", 10_000))
 		lines := strings.Split(strings.TrimSpace(out.String()), "\n")
 		if len(lines) != 3 {
