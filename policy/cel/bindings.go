@@ -12,19 +12,19 @@ import (
 	"github.com/discharger/discharger/policy"
 )
 
-// objectTypeName is the CEL type of an object variable.
+// objectTypeName returns the name of the CEL type of an object variable.
 func objectTypeName(object string) string { return "input." + object }
 
-// An objectType describes an object variable to CEL: it is the type, the
-// descriptor of the type's fields, and the one value of the type.
+// An objectType is the CEL type of an object variable with the descriptors of its
+// fields.
 type objectType struct {
 	*cel.Type
 	names  []string
 	fields map[string]*types.FieldType
 }
 
-// newObjectTypes builds the object types over the table's fields. Values are
-// read through a *Bindings, which keeps each field's CEL value once made.
+// newObjectTypes returns the object types of a field table. Fields are
+// read from a *Bindings, which caches their CEL values.
 func newObjectTypes(table []Field) []*objectType {
 	var all []*objectType
 	for _, name := range Objects() {
@@ -49,8 +49,8 @@ func newObjectTypes(table []Field) []*objectType {
 	return all
 }
 
-// ReflectType, FieldNames, FindFieldType, NewValue and Adapt make an
-// objectType a types.StructTypeDescriptor.
+// ReflectType, FieldNames, FindFieldType, NewValue and Adapt implement
+// types.StructTypeDescriptor.
 func (o *objectType) ReflectType() reflect.Type { return nil }
 
 func (o *objectType) FieldNames() []string { return o.names }
@@ -68,11 +68,11 @@ func (o *objectType) Adapt(_ types.Adapter, v any) ref.Val {
 	return types.NewErr("%s cannot hold %T", o.TypeName(), v)
 }
 
-// Bindings is an Input as the variables of an expression. Each field's value
-// is made when it is first read and kept for the other rules.
+// Bindings are the variables of an expression with the values of an Input. The CEL value of
+// a field is made at the first read and kept for the other rules.
 type Bindings struct {
 	table   []Field
-	vars    map[string]int // variables that are no objects, by name
+	vars    map[string]int // index of variables that are not objects, by name
 	statics map[string]ref.Val
 	ctx     context.Context // of the evaluation
 	in      *policy.Input
@@ -82,10 +82,10 @@ type Bindings struct {
 
 var _ cel.Activation = (*Bindings)(nil)
 
-// Input returns the input that is bound.
+// Input returns the bound input.
 func (b *Bindings) Input() *policy.Input { return b.in }
 
-// ResolveName makes Bindings a cel.Activation.
+// ResolveName implements cel.Activation.
 func (b *Bindings) ResolveName(name string) (any, bool) {
 	if i, ok := b.vars[name]; ok {
 		v, err := b.value(i)
@@ -103,7 +103,7 @@ func (b *Bindings) ResolveName(name string) (any, bool) {
 	return v, ok
 }
 
-// Parent makes Bindings a cel.Activation.
+// Parent implements cel.Activation.
 func (b *Bindings) Parent() cel.Activation { return nil }
 
 func (b *Bindings) has(i int) bool {
@@ -129,21 +129,22 @@ func (b *Bindings) value(i int) (ref.Val, error) {
 	return v, nil
 }
 
-// An UnsetError is the error of reading a field that has no value.
+// An UnsetError is the error of reading a field without a value.
 type UnsetError struct{ Path string }
 
+// Error returns the path and the test that avoids the error.
 func (e *UnsetError) Error() string {
-	return e.Path + " is not known here; ask has(" + e.Path + ") first"
+	return e.Path + " is unset; test has(" + e.Path + ") first"
 }
 
-// A boundObject is one object variable's value.
+// A boundObject is the value of an object variable.
 type boundObject struct {
 	b    *Bindings
 	name string
 	typ  *objectType
 }
 
-var errOpaque = errors.New("an object of the input has no native value")
+var errOpaque = errors.New("object has no native value")
 
 func (o *boundObject) ConvertToNative(reflect.Type) (any, error) { return nil, errOpaque }
 

@@ -10,22 +10,22 @@ import (
 	"cel.dev/cel-go/common/types"
 )
 
-// A conjunction is one way for a condition to hold: all of these at once.
-// Conditions are compared as text, written in CEL's own layout.
+// A conjunction is a case of a condition: parts that all have to hold.
+// Parts are compared as text in CEL's layout.
 type conjunction []string
 
-// Cases are a condition as alternatives. Without a case it never holds; with
-// an empty one it always does.
+// Cases are the disjunctive form of a condition. It is always false without a case, and
+// always true with an empty one.
 type Cases []conjunction
 
-// Cases takes a condition apart. It sees constants, and the && and || at the
-// top of the condition, and solves nothing.
+// Cases returns the cases of a condition. It evaluates constants and expands the && and ||
+// at the top of the condition only.
 func (l *Language) Cases(e *Expression) Cases {
 	return l.cases(e.ast.NativeRep(), e.ast.NativeRep().Expr())
 }
 
-// CoveredBy returns the index of an earlier condition that holds whenever c
-// does, or -1. If it takes several, it is the last of them.
+// CoveredBy returns the index of the earlier condition that c implies, or -1. If several
+// cover c together, it is the last of them.
 func (c Cases) CoveredBy(earlier []Cases) int {
 	last := -1
 	for _, one := range c {
@@ -42,10 +42,10 @@ func (c Cases) CoveredBy(earlier []Cases) int {
 	return last
 }
 
-// maxCases bounds how far a condition is taken apart.
+// maxCases bounds the expansion of a condition.
 const maxCases = 64
 
-// cases takes an expression apart. One that cannot be taken apart is one part.
+// cases returns the cases of an expression. Operators other than && and || are one part.
 func (l *Language) cases(whole *ast.AST, e ast.Expr) Cases {
 	if e.Kind() == ast.CallKind && len(e.AsCall().Args()) == 2 {
 		left, right := e.AsCall().Args()[0], e.AsCall().Args()[1]
@@ -68,7 +68,7 @@ func (l *Language) cases(whole *ast.AST, e ast.Expr) Cases {
 	}
 	text, err := cel.ExprToString(e, whole.SourceInfo())
 	if err != nil {
-		return Cases{{fmt.Sprintf("%p", e)}} // cannot be written out, and is equal to nothing else
+		return Cases{{fmt.Sprintf("%p", e)}} // equal to no other part
 	}
 	if value, constant := l.constant(whole, e); constant && value {
 		return Cases{{}}

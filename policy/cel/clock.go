@@ -6,7 +6,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
-	_ "time/tzdata" // zones have to exist in containers that hold nothing but the program
+	_ "time/tzdata" // time zones for containers without a zone database
 
 	"cel.dev/cel-go/cel"
 	"cel.dev/cel-go/common/overloads"
@@ -14,9 +14,8 @@ import (
 	"cel.dev/cel-go/common/types/ref"
 )
 
-// A clock holds the time zones and the times of the week that a file's
-// expressions name. They are literals, read when the file is loaded; nothing
-// is added afterwards, so evaluations need no lock.
+// A clock holds the time zones and the times of the week in the literals of a file's
+// expressions. It is complete when the file is loaded, so that evaluations need no lock.
 type clock struct {
 	zones   map[string]*time.Location
 	windows map[string]window
@@ -28,7 +27,7 @@ func newClock() *clock {
 
 var offsetForm = regexp.MustCompile(`^([+-])([01]\d|2[0-3]):([0-5]\d)$`)
 
-// addZone reads a zone: a name of the IANA database, or an offset like +05:30.
+// addZone adds a zone: a name of the IANA database, or an offset such as +05:30.
 func (c *clock) addZone(name string) error {
 	if m := offsetForm.FindStringSubmatch(name); m != nil {
 		hours, _ := strconv.Atoi(m[2]) // two digits each
@@ -41,17 +40,17 @@ func (c *clock) addZone(name string) error {
 		return nil
 	}
 	if name == "" || name == "Local" {
-		return fmt.Errorf("%q is no time zone; write one like Europe/Berlin or UTC", name)
+		return fmt.Errorf("time zone: want a name such as Europe/Berlin or UTC, got %q", name)
 	}
 	zone, err := time.LoadLocation(name)
 	if err != nil {
-		return fmt.Errorf("%.60q is no time zone; write one like Europe/Berlin or UTC", name)
+		return fmt.Errorf("time zone: want a name such as Europe/Berlin or UTC, got %.60q", name)
 	}
 	c.zones[name] = zone
 	return nil
 }
 
-// addWindow reads a time of the week; see parseWindow.
+// addWindow adds a time of the week; see parseWindow.
 func (c *clock) addWindow(text string) error {
 	w, err := parseWindow(text)
 	if err != nil {
@@ -61,9 +60,9 @@ func (c *clock) addWindow(text string) error {
 	return nil
 }
 
-// A window is a time of the week: some days, and on each the minutes from
-// start until before end. One that ends no later than it starts reaches into
-// the day after.
+// A window is a time of the week: days, and on each the minutes from
+// start until before end. If end is not after start, it is on
+// the next day.
 type window struct {
 	days       [7]bool // by time.Weekday
 	start, end int     // minutes of the day; end up to 24:00
@@ -78,23 +77,23 @@ func parseWindow(text string) (window, error) {
 	w := window{end: 24 * 60}
 	words := strings.Fields(text)
 	if len(words) == 0 || len(words) > 2 {
-		return w, fmt.Errorf("%.60q is no time of the week such as Mon-Fri 08:00-18:00", text)
+		return w, fmt.Errorf("time of the week: want a form such as Mon-Fri 08:00-18:00, got %.60q", text)
 	}
 	daysWord, hoursWord := words[0], ""
 	if last := words[len(words)-1]; strings.Contains(last, ":") {
 		hoursWord = last
 		daysWord = strings.Join(words[:len(words)-1], "")
 	} else if len(words) == 2 {
-		return w, fmt.Errorf("%.60q are no hours such as 08:00-18:00", last)
+		return w, fmt.Errorf("hours: want a form such as 08:00-18:00, got %.60q", last)
 	}
 	if hoursWord != "" {
 		m := hoursForm.FindStringSubmatch(hoursWord)
 		if m == nil {
-			return w, fmt.Errorf("%.60q are no hours such as 08:00-18:00", hoursWord)
+			return w, fmt.Errorf("hours: want a form such as 08:00-18:00, got %.60q", hoursWord)
 		}
 		w.start, w.end = minuteOf(m[1], m[2]), minuteOf(m[3], m[4])
 		if w.end > 24*60 || w.start == w.end {
-			return w, fmt.Errorf("%q are no hours such as 08:00-18:00", hoursWord)
+			return w, fmt.Errorf("hours: want a form such as 08:00-18:00, got %q", hoursWord)
 		}
 	}
 	if daysWord == "" {
@@ -109,7 +108,7 @@ func parseWindow(text string) (window, error) {
 	return w, nil
 }
 
-// addDays adds a day or a span of days, which may go over the week's end.
+// addDays adds a day or a span of days, which may include the end of the week.
 func (w *window) addDays(part string) error {
 	from, to, isSpan := strings.Cut(part, "-")
 	if !isSpan {
@@ -137,7 +136,7 @@ func parseDay(s string) (int, error) {
 			return i, nil
 		}
 	}
-	return 0, fmt.Errorf("%.60q is no day; days are Mon Tue Wed Thu Fri Sat Sun", s)
+	return 0, fmt.Errorf("day: want Mon, Tue, Wed, Thu, Fri, Sat or Sun, got %.60q", s)
 }
 
 func minuteOf(hours, minutes string) int {
@@ -155,18 +154,18 @@ func (w window) includes(t time.Time) bool {
 	return w.days[day] && minute >= w.start || w.days[(day+6)%7] && minute < w.end
 }
 
-// local is a timestamp in a zone that the file names.
+// local returns a timestamp in a zone of the file.
 func (c *clock) local(at, zone ref.Val) (time.Time, error) {
 	t, ok := at.(types.Timestamp)
 	name, isText := zone.(types.String)
 	location := c.zones[string(name)]
 	if !ok || !isText || location == nil {
-		return time.Time{}, fmt.Errorf("no time zone %v", zone.Value())
+		return time.Time{}, fmt.Errorf("time zone %v is unknown", zone.Value())
 	}
 	return t.In(location), nil
 }
 
-// during is the function at.during(window, zone).
+// during implements the function at.during(window, zone).
 func (c *clock) during(args ...ref.Val) ref.Val {
 	t, err := c.local(args[0], args[2])
 	if err != nil {
@@ -175,13 +174,13 @@ func (c *clock) during(args ...ref.Val) ref.Val {
 	text, _ := args[1].(types.String)
 	w, ok := c.windows[string(text)]
 	if !ok {
-		return types.NewErr("no time of the week %v", args[1].Value())
+		return types.NewErr("time of the week %v is unknown", args[1].Value())
 	}
 	return types.Bool(w.includes(t))
 }
 
-// A zoned function is one of CEL's that read a part of a timestamp in a zone.
-// CEL looks the zone up on disk each time; these take it from the clock.
+// A zoned function replaces one of CEL that returns a part of a timestamp in a zone.
+// CEL reads the zone from the disk at each call; these use the clock.
 type zoned struct {
 	function, overload string
 	part               func(time.Time) int
@@ -202,7 +201,7 @@ func zonedFunctions() []zoned {
 	}
 }
 
-// functions declares the functions on times.
+// functions returns the declarations of the functions on times.
 func (c *clock) functions() []cel.EnvOption {
 	opts := []cel.EnvOption{
 		cel.Function("during",
@@ -225,7 +224,7 @@ func (c *clock) functions() []cel.EnvOption {
 	return opts
 }
 
-// days is the function that makes a duration of 24-hour days.
+// days implements the function days: a duration in days of 24 hours.
 func days(v ref.Val) ref.Val {
 	n, ok := v.(types.Int)
 	const most = 100 * 366

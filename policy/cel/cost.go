@@ -12,11 +12,11 @@ import (
 )
 
 // costs holds the sizes of the input and the costs of this package's
-// functions, so that the worst case of every expression is known before it runs.
+// functions, for the worst case of an expression before it runs.
 // A unit is about the time of comparing two numbers; ten thousand take about a
 // millisecond.
 type costs struct {
-	sizes map[string]cost.SizeEstimate // by the path in an expression, joined by dots
+	sizes map[string]cost.SizeEstimate // by path, joined by dots
 }
 
 func newCosts(table []Field, lists map[string]*stringList) *costs {
@@ -38,13 +38,13 @@ func newCosts(table []Field, lists map[string]*stringList) *costs {
 	return c
 }
 
-// EstimateSize makes costs a cost.Estimator.
+// EstimateSize implements cost.Estimator.
 func (c *costs) EstimateSize(node cost.AstNode) *cost.SizeEstimate {
 	if path := node.Path(); len(path) > 0 {
 		if size, ok := c.sizes[strings.Join(path, ".")]; ok {
 			return &size
 		}
-		// A value of the labels, however it is reached.
+		// The value of a label.
 		if len(path) == 3 && path[0] == "session" && path[1] == "labels" && node.Type().Kind() == types.StringKind {
 			size := cost.RangedSizeEstimate(0, policy.MaxLabelValue)
 			return &size
@@ -53,14 +53,14 @@ func (c *costs) EstimateSize(node cost.AstNode) *cost.SizeEstimate {
 	return nil
 }
 
-// The prices of this package's functions. Looking an address up takes parsing
-// it, at most 45 characters, and a binary search.
+// The costs of this package's functions. A lookup of an address parses at
+// most 45 characters and does a binary search.
 const (
 	lookupCost   = 3
 	calendarCost = 4
 )
 
-// EstimateCallCost makes costs a cost.Estimator.
+// EstimateCallCost implements cost.Estimator.
 func (c *costs) EstimateCallCost(_, overload string, _ *cost.AstNode, args []cost.AstNode) *cost.CallEstimate {
 	switch overload {
 	case "in_list":
@@ -80,7 +80,7 @@ func (c *costs) EstimateCallCost(_, overload string, _ *cost.AstNode, args []cos
 	return nil
 }
 
-// CallCost makes costs a cost.ActualCostEstimator.
+// CallCost implements cost.ActualCostEstimator.
 func (c *costs) CallCost(_, overload string, args []ref.Val, _ ref.Val) *uint64 {
 	price, known := fixedPrice(overload)
 	switch overload {
@@ -115,7 +115,7 @@ func isListPath(path []string) bool {
 	return len(path) > 0 && strings.HasPrefix(path[0], listPrefix)
 }
 
-// The variables of a file's own lists.
+// The prefixes of the variables of a file's lists.
 const (
 	listPrefix    = "lists."
 	networkPrefix = "networks."
@@ -125,8 +125,7 @@ func listVariable(name string) string { return listPrefix + name }
 
 func networkVariable(name string) string { return networkPrefix + name }
 
-// A stringList is a list of strings from a file. It is a CEL list that finds
-// a member without walking it.
+// A stringList is a list of strings from a file: a CEL list with a map for lookups.
 type stringList struct {
 	traits.Lister
 	values  []string
@@ -147,7 +146,7 @@ func newStringList(values []string) *stringList {
 	return l
 }
 
-// Contains makes "in" a lookup.
+// Contains implements the operator "in" with the map.
 func (l *stringList) Contains(v ref.Val) ref.Val {
 	s, ok := v.(types.String)
 	if !ok {

@@ -13,9 +13,9 @@ import (
 	"github.com/discharger/discharger/config/yamlfile"
 )
 
-// examine finds mistakes that the type checker accepts: literals that name
-// nothing, comparisons that never hold, reads that fail for some sessions. It
-// reports whether the expression can be used.
+// examine reports mistakes that the type checker accepts: unknown names in
+// literals, comparisons that are never true, reads that fail for some sessions. It
+// returns whether the expression is valid.
 func (c *checker) examine() bool {
 	ok := true
 	fail := func(at ast.Expr, format string, args ...any) {
@@ -38,13 +38,13 @@ func (c *checker) examine() bool {
 	return ok
 }
 
-// offsetOf is where a part of an expression is in the string it is in.
+// offsetOf returns the offset of a part of an expression in its text.
 func (c *checker) offsetOf(x ast.Expr) int {
 	return afterDot(c.Text, offsetOf(c.Text, c.ast.NativeRep().SourceInfo().GetStartLocation(x.ID())))
 }
 
-// afterDot moves from the dot before a field, the location of a selection in
-// CEL, to the field's name.
+// afterDot returns the offset of the field name of a selection, whose location in
+// CEL is the dot.
 func afterDot(text string, offset int) int {
 	if runes := []rune(text); offset < len(runes) && runes[offset] == '.' {
 		return offset + 1
@@ -52,8 +52,8 @@ func afterDot(text string, offset int) int {
 	return offset
 }
 
-// testedPaths returns the paths whose presence an expression tests: has(a.b), and
-// "k" in m as m.k.
+// testedPaths returns the paths in presence tests: a.b of has(a.b), and m.k of
+// "k" in m.
 func testedPaths(root ast.Expr) map[string]bool {
 	tested := map[string]bool{}
 	ast.PostOrderVisit(root, ast.NewExprVisitor(func(x ast.Expr) {
@@ -70,7 +70,7 @@ func testedPaths(root ast.Expr) map[string]bool {
 	return tested
 }
 
-// textOf is the value of a string literal.
+// textOf returns the value of a string literal.
 func textOf(e ast.Expr) (string, bool) {
 	if e.Kind() != ast.LiteralKind {
 		return "", false
@@ -81,7 +81,7 @@ func textOf(e ast.Expr) (string, bool) {
 
 const labelsPath = "session.labels"
 
-// examineSelect warns of reads that fail.
+// examineSelect warns of a read that may fail.
 func (c *checker) examineSelect(x ast.Expr, tested map[string]bool) {
 	path := pathOf(x)
 	if x.AsSelect().IsTestOnly() || tested[path] {
@@ -92,20 +92,20 @@ func (c *checker) examineSelect(x ast.Expr, tested map[string]bool) {
 	}
 	for i := range c.table {
 		if f := &c.table[i]; f.Required && f.Path() == path && path != SessionsPath {
-			c.warn(c.offsetOf(x), "not every session has %s, and without it this fails; ask has(%s) first", path, path)
+			c.warn(c.offsetOf(x), "%s is unset for some sessions and fails then; test has(%s) first", path, path)
 		}
 	}
 }
 
-// SessionsPath is the field that costs the service a count when it is read.
+// SessionsPath is the path of the field that the service counts at the first read.
 const SessionsPath = "user.sessions"
 
 func (c *checker) warnLabel(x ast.Expr, label string) {
 	c.warn(c.offsetOf(x),
-		"this fails for sessions without the label %.60q; write session.labels[?%s].orValue(\"\")", label, strconv.Quote(label))
+		"fails for sessions without the label %.60q; write session.labels[?%s].orValue(\"\")", label, strconv.Quote(label))
 }
 
-// examineCall checks the literals that a call or an operator is given.
+// examineCall checks the literals among the arguments of a call or an operator.
 func (c *checker) examineCall(x ast.Expr, tested map[string]bool, fail func(ast.Expr, string, ...any)) {
 	call := x.AsCall()
 	args := call.Args()
@@ -123,7 +123,7 @@ func (c *checker) examineCall(x ast.Expr, tested map[string]bool, fail func(ast.
 	case overloads.Matches:
 		pattern := args[len(args)-1]
 		if _, isText := textOf(pattern); !isText {
-			fail(pattern, "a regular expression is written out in the rule, so that it can be checked")
+			fail(pattern, "want a regular expression in quotes, got an expression")
 		}
 	case "during":
 		c.examineLiteral(args[0], "a time of the week", c.clock.addWindow, fail)
@@ -139,11 +139,11 @@ func isZoned(function string) bool {
 	return slices.ContainsFunc(zonedFunctions(), func(z zoned) bool { return z.function == function })
 }
 
-// examineLiteral reads an argument that has to be written out.
-func (c *checker) examineLiteral(x ast.Expr, what string, add func(string) error, fail func(ast.Expr, string, ...any)) {
+// examineLiteral adds an argument that must be a literal to the clock.
+func (c *checker) examineLiteral(x ast.Expr, name string, add func(string) error, fail func(ast.Expr, string, ...any)) {
 	text, ok := textOf(x)
 	if !ok {
-		fail(x, "%s is written out in the rule, so that it can be checked", what)
+		fail(x, "want %s in quotes, got an expression", name)
 		return
 	}
 	if err := add(text); err != nil {
@@ -151,7 +151,7 @@ func (c *checker) examineLiteral(x ast.Expr, what string, add func(string) error
 	}
 }
 
-// examineIn checks the container that a field is looked up in.
+// examineIn checks the container of a lookup.
 func (c *checker) examineIn(x, container ast.Expr, fail func(ast.Expr, string, ...any)) {
 	if container.Kind() == ast.ListKind {
 		for _, element := range container.AsList().Elements() {
@@ -159,7 +159,7 @@ func (c *checker) examineIn(x, container ast.Expr, fail func(ast.Expr, string, .
 		}
 	}
 	if f := c.fieldAt(x); f != nil && f.addr && strings.HasPrefix(pathOf(container), listPrefix) {
-		fail(container, "%s has no addresses in it; lists of addresses and networks are under networks", pathOf(container))
+		fail(container, "%s contains no addresses; lists of addresses and networks are under networks", pathOf(container))
 	}
 }
 
@@ -173,7 +173,7 @@ func (c *checker) fieldAt(x ast.Expr) *Field {
 	return nil
 }
 
-// examineValue refuses to compare a field with a value that it never has.
+// examineValue reports a comparison of a field with a value that it never has.
 func (c *checker) examineValue(x, value ast.Expr, fail func(ast.Expr, string, ...any)) {
 	text, isText := textOf(value)
 	f := c.fieldAt(x)

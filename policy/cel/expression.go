@@ -16,23 +16,23 @@ import (
 	"github.com/discharger/discharger/policy"
 )
 
-// An Expression is compiled: checked, priced, and ready to run.
+// An Expression is a compiled expression: checked, with its cost, ready to run.
 type Expression struct {
-	Text     string
-	Min, Max uint64 // cost
+	Text     string // source
+	Min, Max uint64 // bounds of the cost
 
 	ast     *cel.Ast
 	program cel.Program
 	loops   bool
 }
 
-// A checker checks one expression.
+// A checker compiles one expression.
 type checker struct {
 	*Language
 	*Expression
 	doc    *yamlfile.Document
-	node   *yamlfile.Node // the string that the expression is in
-	offset int            // where it begins, in characters
+	node   *yamlfile.Node // string that contains the expression
+	offset int            // of the expression in the string, in characters
 }
 
 func (c *checker) fail(offset int, format string, args ...any) {
@@ -43,22 +43,21 @@ func (c *checker) warn(offset int, format string, args ...any) {
 	c.doc.WarnIn(c.node, c.offset+offset, format, args...)
 }
 
-// Condition compiles a string of a document as an expression that is true or
-// false. It returns nil after reporting a mistake. The last argument names the
-// expression in reports.
-func (l *Language) Condition(doc *yamlfile.Document, n *yamlfile.Node, what string) *Expression {
-	return l.compile(&checker{doc: doc, node: n}, n.Value, what, cel.BoolType)
+// Condition compiles a string of a document as an expression of type bool. It reports
+// mistakes in the document, with name for the expression, and returns nil then.
+func (l *Language) Condition(doc *yamlfile.Document, n *yamlfile.Node, name string) *Expression {
+	return l.compile(&checker{doc: doc, node: n}, n.Value, name, cel.BoolType)
 }
 
-// Duration compiles an expression that yields a duration, as Condition does.
-func (l *Language) Duration(doc *yamlfile.Document, n *yamlfile.Node, what string) *Expression {
-	return l.compile(&checker{doc: doc, node: n}, n.Value, what, cel.DurationType)
+// Duration compiles an expression of type duration like [Language.Condition].
+func (l *Language) Duration(doc *yamlfile.Document, n *yamlfile.Node, name string) *Expression {
+	return l.compile(&checker{doc: doc, node: n}, n.Value, name, cel.DurationType)
 }
 
-func (l *Language) compile(c *checker, text, what string, want ...*cel.Type) *Expression {
+func (l *Language) compile(c *checker, text, name string, want ...*cel.Type) *Expression {
 	c.Language, c.Expression = l, &Expression{Text: text}
 	if strings.TrimSpace(text) == "" {
-		c.fail(0, "%s is empty", what)
+		c.fail(0, "%s is empty", name)
 		return nil
 	}
 	checked, issues := l.env.Compile(text)
@@ -68,7 +67,7 @@ func (l *Language) compile(c *checker, text, what string, want ...*cel.Type) *Ex
 	}
 	c.ast = checked
 	if !slices.ContainsFunc(want, checked.OutputType().IsExactType) {
-		c.fail(0, "%s is a %s, not a %s", what, TypeName(want[0]), TypeName(checked.OutputType()))
+		c.fail(0, "%s: want type %s, got %s", name, TypeName(want[0]), TypeName(checked.OutputType()))
 		return nil
 	}
 	if !c.examine() {
@@ -76,12 +75,12 @@ func (l *Language) compile(c *checker, text, what string, want ...*cel.Type) *Ex
 	}
 	estimate, err := l.env.EstimateCost(checked, l.costs)
 	if err != nil {
-		c.fail(0, "%s: estimate its cost: %v", what, err)
+		c.fail(0, "%s: estimate cost: %v", name, err)
 		return nil
 	}
 	c.Min, c.Max = estimate.Min, estimate.Max
 	if c.Max > l.maxCost {
-		c.fail(0, "%s may cost %s; a decision may cost %d", what, costText(c.Max), l.maxCost)
+		c.fail(0, "%s may cost %s, want at most %d", name, costText(c.Max), l.maxCost)
 		return nil
 	}
 	if c.program, err = l.plan(checked.NativeRep()); err != nil {
@@ -91,7 +90,7 @@ func (l *Language) compile(c *checker, text, what string, want ...*cel.Type) *Ex
 	return c.Expression
 }
 
-// plan plans an expression, within the cost of a decision.
+// plan returns the program of an expression, limited to the cost of a decision.
 func (l *Language) plan(a *ast.AST) (cel.Program, error) {
 	p, err := l.env.PlanProgram(a,
 		cel.EvalOptions(cel.OptOptimize, cel.OptTrackCost),
@@ -102,13 +101,14 @@ func (l *Language) plan(a *ast.AST) (cel.Program, error) {
 	return p, nil
 }
 
-// Holds evaluates a condition.
+// Holds returns the value of a condition.
 func (e *Expression) Holds(ctx context.Context, b *Bindings) (bool, error) {
 	v, _, err := run(ctx, e.program, e.loops, b)
 	return v == types.True, err
 }
 
-// Lifetime evaluates a duration, which is at least [policy.MinTTL].
+// Lifetime returns the value of a duration. It returns an error if that is less than
+// [policy.MinTTL].
 func (e *Expression) Lifetime(ctx context.Context, b *Bindings) (time.Duration, error) {
 	v, _, err := run(ctx, e.program, e.loops, b)
 	if err != nil {
@@ -116,13 +116,13 @@ func (e *Expression) Lifetime(ctx context.Context, b *Bindings) (time.Duration, 
 	}
 	d, ok := v.(types.Duration)
 	if !ok || d.Duration < policy.MinTTL {
-		return 0, fmt.Errorf("ttl: %v is less than %s", v.Value(), policy.MinTTL)
+		return 0, fmt.Errorf("ttl: want at least %s, got %v", policy.MinTTL, v.Value())
 	}
 	return d.Duration, nil
 }
 
-// run evaluates a program. Only one with a loop can take long enough for the
-// context to matter.
+// run evaluates a program. Programs without loops are too short to be
+// interrupted by the context.
 func run(ctx context.Context, p cel.Program, loops bool, b *Bindings) (v ref.Val, cost uint64, err error) {
 	var details *cel.EvalDetails
 	if loops {
@@ -139,7 +139,7 @@ func run(ctx context.Context, p cel.Program, loops bool, b *Bindings) (v ref.Val
 	return v, cost, nil
 }
 
-// TypeName returns a type as the documentation of rule files writes it.
+// TypeName returns the name of a type in the documentation of rule files.
 func TypeName(t *cel.Type) string {
 	switch t.TypeName() {
 	case "google.protobuf.Timestamp":
@@ -163,7 +163,7 @@ func readable(s string) string {
 // costText formats a cost that may be unbounded.
 func costText(n uint64) string {
 	if n > 1e12 {
-		return "any amount"
+		return "an unbounded amount"
 	}
 	return fmt.Sprint(n)
 }

@@ -14,18 +14,18 @@ import (
 	"github.com/discharger/discharger/policy"
 )
 
-// A Field is one value of the Input that an expression can read. The type
-// checker, the size estimates, the spelling suggestions, the JSON Schema and
-// the evaluation read the table of fields, and no other part of an Input can
-// be reached from an expression.
+// A Field is a value of the Input that expressions can read. The type
+// checker, the cost estimates, the spelling suggestions, the JSON Schema and
+// the evaluation use the table of fields; expressions can read no other part of an
+// Input.
 type Field struct {
-	Object   string // "" for a variable of its own
+	Object   string // "": a variable without an object
 	Name     string
 	Type     *cel.Type
-	Size     uint64   // longest string, or most entries of a map
-	Enum     []string // all values, if they are a fixed set
-	Doc      string
-	Required bool // reading it while unset is an error
+	Size     uint64   // bound of the bytes of a string, or of the entries of a map
+	Enum     []string // all values; nil: any
+	Doc      string   // for operators
+	Required bool     // reading it while unset is an error
 
 	load func(context.Context, *policy.Input) error // completes the input before get; nil: it is complete
 	get  func(*policy.Input) ref.Val
@@ -33,7 +33,7 @@ type Field struct {
 	addr bool                     // an IP address, or empty
 }
 
-// Path returns the field as an expression writes it.
+// Path returns the field as in expressions: object.name or name.
 func (f *Field) Path() string {
 	if f.Object == "" {
 		return f.Name
@@ -41,12 +41,12 @@ func (f *Field) Path() string {
 	return f.Object + "." + f.Name
 }
 
-// Objects returns the variables that have fields, in order.
+// Objects returns the variables with fields in documentation order.
 func Objects() []string {
 	return []string{"homeserver", "user", "session", "request", "grant"}
 }
 
-// TopNames returns the names of all variables that the fields make up.
+// TopNames returns the names of all variables of a field table.
 func TopNames(fields []Field) []string {
 	names := Objects()
 	for _, f := range fields {
@@ -57,16 +57,16 @@ func TopNames(fields []Field) []string {
 	return names
 }
 
-// Sizes that the core keeps to; see [policy.Input].
+// Sizes of the core's strings; see [policy.Input].
 const (
 	maxNameBytes   = 255
 	maxClientBytes = 40
 	maxAgentBytes  = 256
 	maxIPBytes     = 45
-	maxLabels      = 2 * policy.MaxLabels // the condition's and those that policies stored
+	maxLabels      = 2 * policy.MaxLabels // of the condition and stored by policies
 )
 
-// Fields returns the table, in the order of the documentation.
+// Fields returns the field table in documentation order.
 func Fields() []Field {
 	return slices.Concat(topFields(), ownerFields(), sessionFields(), requestFields(), grantFields())
 }
@@ -79,9 +79,9 @@ func topFields() []Field {
 			"activate for a session's first discharge, refresh for any later one.").
 			of(string(policy.ActionActivate), string(policy.ActionRefresh)),
 		text("policy", maxNameBytes, func(in *policy.Input) string { return in.Policy },
-			"The name under which this policy was chosen."),
+			"The name of this policy in the request."),
 		text("replay", 16, func(in *policy.Input) string { return string(in.Replay) },
-			"How the presented refresh token relates to the session's history. Fork, stale and reuse are refused by the core already.").
+			"The relation of the presented refresh token to the session's history. The core has refused fork, stale and reuse.").
 			of(string(policy.ReplayNone), string(policy.ReplayRetry), string(policy.ReplayFork), string(policy.ReplayStale), string(policy.ReplayReuse)),
 	}
 }
@@ -91,18 +91,18 @@ func ownerFields() []Field {
 		text("homeserver.name", maxNameBytes, func(in *policy.Input) string { return in.Homeserver.Name },
 			"The homeserver's name in this service's configuration."),
 		count("homeserver.generation", func(in *policy.Input) uint64 { return in.Homeserver.Generation },
-			"How often all of the homeserver's sessions were revoked at once."),
+			"The number of revocations of all sessions of the homeserver."),
 
 		text("user.id", maxNameBytes, func(in *policy.Input) string { return in.User.ID },
-			"The user as the homeserver names it, for instance @alice:example.org."),
+			"The identifier of the user, for instance @alice:example.org."),
 		count("user.generation", func(in *policy.Input) uint64 { return in.User.Generation },
-			"How often all of the user's sessions were revoked at once."),
+			"The number of revocations of all sessions of the user."),
 		{
 			Object: "user", Name: "sessions", Type: cel.IntType, Required: true,
 			load: func(ctx context.Context, in *policy.Input) error { _, err := in.CountSessions(ctx); return err },
 			get:  func(in *policy.Input) ref.Val { return types.Int(in.User.Sessions) },
 			set:  func(in *policy.Input) bool { return in.User.Sessions >= 0 || in.Counter != nil },
-			Doc:  "The user's live sessions before this one. The service counts them when an expression reads this.",
+			Doc:  "The number of live sessions of the user without this one. The service counts them at the first read.",
 		},
 	}
 }
@@ -112,35 +112,35 @@ func sessionFields() []Field {
 		text("session.id", 22, func(in *policy.Input) string { return in.Session.ID },
 			"The session's identifier, 22 characters."),
 		optional("session.device", maxNameBytes, func(in *policy.Input) string { return in.Session.Device },
-			"The device as the homeserver names it; may be empty."),
+			"The identifier of the device; may be empty."),
 		text("session.mode", 16, func(in *policy.Input) string { return in.Session.Mode },
 			"The mode: open, rotate or held.").
 			of("open", "rotate", "held"),
 		moment("session.minted", func(in *policy.Input) time.Time { return in.Session.Minted },
-			"When the homeserver made the access macaroon, by its clock."),
+			"The time of the access macaroon by the homeserver's clock."),
 		moment("session.created", func(in *policy.Input) time.Time { return in.Session.Created },
-			"When the session got its first discharge; now at activation."),
+			"The time of the first discharge; now at activation."),
 		moment("session.last_used", func(in *policy.Input) time.Time { return in.Session.LastUsed },
-			"When it last got one; in modes open and held up to an hour older than the truth."),
+			"The time of the last discharge; in modes open and held up to an hour early."),
 		moment("session.expires", func(in *policy.Input) time.Time { return in.Session.Expires },
-			"End of the absolute lifetime. Not every session has one: test has(session.expires) first.").
+			"The end of the absolute lifetime. Some sessions have none: test has(session.expires) first.").
 			required(func(in *policy.Input) bool { return !in.Session.Expires.IsZero() }),
 		count("session.epoch", func(in *policy.Input) uint64 { return in.Session.Epoch },
-			"How many refreshes were confirmed; mode rotate only."),
+			"The number of confirmed refreshes; mode rotate only."),
 		address("session.first_ip", func(in *policy.Input) string { return in.Session.FirstIP },
 			"The address of the first discharge; empty when unknown."),
 		address("session.last_ip", func(in *policy.Input) string { return in.Session.LastIP },
 			"The address of the last discharge; empty when unknown."),
 		optional("session.first_client", maxClientBytes, func(in *policy.Input) string { return in.Session.FirstClient },
-			"The client of the first discharge, named as request.client is."),
+			"The client of the first discharge in the form of request.client."),
 		optional("session.last_client", maxClientBytes, func(in *policy.Input) string { return in.Session.LastClient },
-			"The client of the last discharge, named as request.client is."),
+			"The client of the last discharge in the form of request.client."),
 		{
 			Object: "session", Name: "labels", Type: cel.MapType(cel.StringType, cel.StringType), Size: maxLabels,
 			get: func(in *policy.Input) ref.Val {
 				return types.NewStringStringMap(types.DefaultTypeAdapter, in.Session.Labels)
 			},
-			Doc: "The labels the homeserver sealed into the session, overlaid with those a policy stored. Read one with session.labels[?\"role\"].orValue(\"\").",
+			Doc: "The labels of the condition, overlaid with those stored by policies. Read one with session.labels[?\"role\"].orValue(\"\").",
 		},
 	}
 }
@@ -150,11 +150,11 @@ func requestFields() []Field {
 		address("request.ip", func(in *policy.Input) string { return in.Request.IP },
 			"The address of the request, through trusted proxies; empty when unknown."),
 		optional("request.client", maxClientBytes, func(in *policy.Input) string { return in.Request.Client },
-			"The client of the request: program and platform without versions, for instance Firefox on Linux. It stays the same when the client updates itself."),
+			"The client of the request: program and platform without versions, for instance Firefox on Linux. An update of the client does not change it."),
 		optional("request.user_agent", maxAgentBytes, func(in *policy.Input) string { return in.Request.UserAgent },
-			"The User-Agent of the request, versions included, at most 256 bytes. Nothing of a session can be compared with it."),
+			"The User-Agent of the request, at most 256 bytes. Sessions do not store it; compare request.client instead."),
 		field("request.homeserver", cel.BoolType, func(in *policy.Input) ref.Val { return types.Bool(in.Request.Homeserver) },
-			"Whether the homeserver itself makes the request, with its API key."),
+			"Whether the homeserver makes the request with its API key."),
 	}
 }
 
@@ -166,9 +166,9 @@ func grantFields() []Field {
 		span("grant.ttl", func(in *policy.Input) time.Duration { return in.Grant.TTL },
 			"The lifetime that the core proposes for the discharge; zero when it refuses."),
 		span("grant.max_ttl", func(in *policy.Input) time.Duration { return in.Grant.MaxTTL },
-			"The longest lifetime it could have. A longer one is cut to it."),
+			"The longest lifetime of the discharge. A longer ttl is cut to it."),
 		field("grant.revokes", cel.BoolType, func(in *policy.Input) ref.Val { return types.Bool(in.Grant.Revokes) },
-			"Whether the core would end the session, because it suspects theft."),
+			"Whether the core would end the session because it suspects theft."),
 	}
 }
 
@@ -186,7 +186,7 @@ func text(path string, size uint64, get func(*policy.Input) string, doc string) 
 	return f
 }
 
-// optional is a text that is unset while empty.
+// optional returns a text field that is unset if empty.
 func optional(path string, size uint64, get func(*policy.Input) string, doc string) Field {
 	f := text(path, size, get, doc)
 	f.set = func(in *policy.Input) bool { return get(in) != "" }
@@ -207,13 +207,13 @@ func count(path string, get func(*policy.Input) uint64, doc string) Field {
 	return field(path, cel.IntType, func(in *policy.Input) ref.Val { return types.Int(min(get(in), math.MaxInt64)) }, doc)
 }
 
-// of bounds the field to fixed values.
+// of returns the field with a fixed set of values.
 func (f Field) of(values ...string) Field {
 	f.Enum = values
 	return f
 }
 
-// required makes reading the field an error unless set.
+// required returns the field with an error for reading it while set returns false.
 func (f Field) required(set func(*policy.Input) bool) Field {
 	f.Required, f.set = true, set
 	return f

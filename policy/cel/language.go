@@ -1,10 +1,10 @@
 // Package cel compiles and evaluates the expressions of rule files. They are
 // written in CEL, the expression language of Kubernetes.
 //
-// An expression sees the fields of a [policy.Input] under their JSON names
-// ([Fields]) and the lists of its file, and nothing else. Beside the functions
-// of CEL, its optional values, strings and network functions as Kubernetes has
-// them, there are
+// An expression can read the fields of a [policy.Input] under their JSON names
+// ([Fields]) and the lists of its file. Beside the functions
+// of CEL, its optional values, strings and the network functions of Kubernetes,
+// there are
 //
 //	addr in networks.office              and in cidr("10.0.0.0/8"), cidrs("10.0.0.0/8 192.0.2.7")
 //	sameNetwork(addr, addr, 24, 48)      same first 24 bits of IPv4, or 48 of IPv6
@@ -12,13 +12,13 @@
 //	days(90)                             a duration of 90 times 24 hours
 //
 // An expression is compiled once. The compiler checks types, names, literals
-// and the worst-case cost, and reports mistakes with their places. The joined
-// conditions of a policy ([Chain]) are made of the checked trees.
+// and the worst-case cost, and reports mistakes with their positions. A [Chain] joins the
+// conditions of a policy.
 //
 // Reading a field without a value, such as an unknown address or a missing
-// label, is an error and not a default, because either default would be the
-// wrong one for some rule. So is a template's value that would not stay one word of
-// its caveat, and a cost beyond the limit ([ErrCost]).
+// label, is an error and has no default, because every default is unsafe
+// for some rule. A template's value that is not one word,
+// and a cost above the limit ([ErrCost]), are errors too.
 package cel
 
 import (
@@ -45,8 +45,8 @@ const (
 	maxRegexp     = 1000 // instructions of a compiled regular expression
 )
 
-// A Language is the language of one file's expressions: CEL with the
-// input's fields, the file's own lists, and the functions of this package.
+// A Language compiles the expressions of one file: CEL with the
+// fields of the input, the lists of the file, and the functions of this package.
 type Language struct {
 	env      *cel.Env
 	table    []Field
@@ -55,20 +55,20 @@ type Language struct {
 	statics  map[string]ref.Val
 	costs    *costs
 	clock    *clock
-	networks []string // names of the file's lists
+	networks []string // names of the file's networks
 	lists    []string
 	pool     sync.Pool
 	maxCost  uint64
 }
 
-// Config has the names that a file adds to the language.
+// Config has the lists of a file and the cost limit.
 type Config struct {
 	Networks map[string][]netip.Prefix // as networks.name
 	Lists    map[string][]string       // as lists.name
 	MaxCost  uint64                    // bound of the cost of one decision
 }
 
-// New makes a language.
+// New returns a language.
 func New(cfg Config) (*Language, error) {
 	lists := map[string]*stringList{}
 	for name, values := range cfg.Lists {
@@ -84,8 +84,8 @@ func New(cfg Config) (*Language, error) {
 	l.types = newObjectTypes(l.table)
 	l.costs = newCosts(l.table, lists)
 	opts := []cel.EnvOption{
-		// dyn and type would take an expression out of the type checker's
-		// sight; "in" is declared anew, with networks.
+		// dyn and type would bypass the type checker; networkFunctions
+		// declares "in".
 		cel.StdLib(cel.StdLibSubset(env.NewLibrarySubset().AddExcludedFunctions(
 			env.NewFunction("dyn"), env.NewFunction("type"), env.NewFunction(operators.In)))),
 		cel.OptionalTypes(),
@@ -124,7 +124,7 @@ func New(cfg Config) (*Language, error) {
 	}
 	var err error
 	if l.env, err = cel.NewCustomEnv(opts...); err != nil {
-		return nil, fmt.Errorf("make expression language: %w", err)
+		return nil, fmt.Errorf("create expression language: %w", err)
 	}
 	l.pool.New = func() any { return l.newBindings() }
 	return l, nil
@@ -139,14 +139,15 @@ func (l *Language) newBindings() *Bindings {
 	return b
 }
 
-// Bind makes an Input readable by expressions until Release is called.
+// Bind returns the bindings of an Input for evaluations with ctx. The caller releases
+// them.
 func (l *Language) Bind(ctx context.Context, in *policy.Input) *Bindings {
 	b := l.pool.Get().(*Bindings)
 	b.ctx, b.in = ctx, in
 	return b
 }
 
-// Release ends the use of bindings.
+// Release recycles bindings.
 func (l *Language) Release(b *Bindings) {
 	b.ctx, b.in = nil, nil
 	clear(b.values)

@@ -209,9 +209,9 @@ func TestEveryField(t *testing.T) {
 func TestWarnings(t *testing.T) {
 	t.Parallel()
 	for when, want := range map[string]string{
-		`session.labels["role"] == "x"`:                             `p.yaml:8:30: warning: this fails for sessions without the label "role"; write session.labels[?"role"].orValue("")`,
-		`session.labels.role == "x"`:                                `p.yaml:8:31: warning: this fails for sessions without the label "role"`,
-		`session.expires < now`:                                     `p.yaml:8:24: warning: not every session has session.expires`,
+		`session.labels["role"] == "x"`:                             `p.yaml:8:30: warning: fails for sessions without the label "role"; write session.labels[?"role"].orValue("")`,
+		`session.labels.role == "x"`:                                `p.yaml:8:31: warning: fails for sessions without the label "role"`,
+		`session.expires < now`:                                     `p.yaml:8:24: warning: session.expires is unset for some sessions`,
 		`has(session.expires) && session.expires < now`:             "",
 		`has(session.labels.role) && session.labels.role == "x"`:    "",
 		`"role" in session.labels && session.labels["role"] == "x"`: "",

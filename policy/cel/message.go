@@ -14,7 +14,7 @@ import (
 	"github.com/discharger/discharger/config/yamlfile"
 )
 
-// issues reports the issues of CEL, in the wording of this package.
+// issues reports the issues of CEL with the messages of this package.
 func (c *checker) issues(found *cel.Issues) {
 	for _, issue := range found.Errors() {
 		offset := offsetOf(c.Text, issue.Location)
@@ -28,7 +28,7 @@ func (c *checker) issues(found *cel.Issues) {
 	}
 }
 
-// offsetOf turns CEL's line and column into a number of characters.
+// offsetOf returns the offset in characters of a line and column of CEL.
 func offsetOf(text string, at common.Location) int {
 	offset := 0
 	for i, line := range strings.Split(text, "\n") {
@@ -40,8 +40,8 @@ func offsetOf(text string, at common.Location) int {
 	return 0
 }
 
-// syntaxMessage returns a message for the place where the parser gave up. It
-// recognises slips from other languages.
+// syntaxMessage returns a message for the position of a syntax error. It
+// recognises the syntax of other languages.
 func syntaxMessage(text string, offset int) (at int, message string) {
 	runes := []rune(text)
 	offset = min(offset, len(runes))
@@ -53,7 +53,7 @@ func syntaxMessage(text string, offset int) (at int, message string) {
 	}
 	switch {
 	case strings.HasPrefix(rest, "="):
-		return offset, "a single = is no operator; equality is =="
+		return offset, "operator = is unknown; equality is =="
 	case strings.HasPrefix(rest, "&"), word("and"), word("AND"):
 		return offset, "conditions are joined by &&"
 	case strings.HasPrefix(rest, "|"), word("or"), word("OR"):
@@ -66,10 +66,10 @@ func syntaxMessage(text string, offset int) (at int, message string) {
 		return offset, `a duration is written duration("5m"), or days(90)`
 	case strings.HasPrefix(rest, "'"), strings.HasPrefix(rest, `"`):
 		if !strings.ContainsRune(rest[1:], rune(rest[0])) {
-			return offset, "this text in quotes has no end"
+			return offset, "closing quote is missing"
 		}
 	case strings.TrimSpace(rest) == "":
-		return max(0, len([]rune(before))-1), "the expression stops too early"
+		return max(0, len([]rune(before))-1), "expression is incomplete"
 	}
 	return offset, fmt.Sprintf("syntax error at %.60q", firstWord(rest))
 }
@@ -102,7 +102,7 @@ var (
 	argumentForm   = regexp.MustCompile(`^invalid (\w+) argument`)
 )
 
-// typeMessage returns a plain message for an issue of the type checker.
+// typeMessage returns a message for an issue of the type checker.
 func (c *checker) typeMessage(text string, offset int, issue *common.Error) (at int, message string) {
 	runes := []rune(text)
 	offset = afterDot(text, offset)
@@ -110,7 +110,7 @@ func (c *checker) typeMessage(text string, offset int, issue *common.Error) (at 
 	if m := undeclaredForm.FindStringSubmatch(issue.Message); m != nil {
 		name := m[1]
 		if back := offset - len([]rune(name)); back >= 0 && strings.HasPrefix(string(runes[back:]), name+"(") {
-			return back, fmt.Sprintf("there is no function %s%s", name, c.functionHint(name))
+			return back, fmt.Sprintf("function %s is unknown%s", name, c.functionHint(name))
 		}
 		return offset, c.noVariable(name, rest)
 	}
@@ -122,7 +122,7 @@ func (c *checker) typeMessage(text string, offset int, issue *common.Error) (at 
 		return c.overloadMessage(runes, offset, m[1], readable(m[2]))
 	}
 	if m := rangeForm.FindStringSubmatch(issue.Message); m != nil {
-		message = fmt.Sprintf("a %s cannot be walked", readable(m[1]))
+		message = fmt.Sprintf("loop over a %s is impossible", readable(m[1]))
 		if m[1] == networksType.TypeName() {
 			message += "; write, for instance: request.ip in networks.office"
 		}
@@ -131,15 +131,15 @@ func (c *checker) typeMessage(text string, offset int, issue *common.Error) (at 
 	if m := argumentForm.FindStringSubmatch(issue.Message); m != nil {
 		switch m[1] {
 		case "duration":
-			return offset, `this is no duration; durations have h, m and s, for instance duration("36h"), and days(90) is one too`
+			return offset, `duration is invalid; units are h, m and s, for instance duration("36h"), and days(90) is one too`
 		case "matches":
-			return offset, "this is no regular expression in RE2's syntax"
+			return offset, "regular expression is invalid or too large; the syntax is RE2's"
 		}
 	}
 	return offset, readable(issue.Message)
 }
 
-// noVariable explains an undeclared name.
+// noVariable returns the message for an unknown name.
 func (c *checker) noVariable(name, rest string) string {
 	full := name
 	if after, ok := strings.CutPrefix(rest, name+"."); ok && !strings.Contains(name, ".") {
@@ -148,19 +148,19 @@ func (c *checker) noVariable(name, rest string) string {
 	kind, member, _ := strings.Cut(full, ".")
 	switch kind + "." {
 	case listPrefix:
-		return fmt.Sprintf("the file has no list %s under lists%s", member, yamlfile.Suggest(member, c.lists))
+		return fmt.Sprintf("list %s is unknown under lists%s", member, yamlfile.Suggest(member, c.lists))
 	case networkPrefix:
-		return fmt.Sprintf("the file has no list %s under networks%s", member, yamlfile.Suggest(member, c.networks))
+		return fmt.Sprintf("list %s is unknown under networks%s", member, yamlfile.Suggest(member, c.networks))
 	}
 	for _, f := range c.table {
 		if slices.Contains(f.Enum, full) {
-			return fmt.Sprintf("there is no variable %s; text is written in quotes: %q", full, full)
+			return fmt.Sprintf("variable %s is unknown; text is written in quotes: %q", full, full)
 		}
 	}
-	return fmt.Sprintf("there is no variable %s%s", kind, yamlfile.SuggestOrList(kind, append(TopNames(c.table), "lists", "networks")))
+	return fmt.Sprintf("variable %s is unknown%s", kind, yamlfile.SuggestOrList(kind, append(TopNames(c.table), "lists", "networks")))
 }
 
-// fieldHint suggests the field that was meant, or an expression instead.
+// fieldHint returns a hint for an unknown field: a similar name or an expression.
 func (c *checker) fieldHint(object, name string) string {
 	switch name {
 	case "age":
@@ -177,11 +177,11 @@ func (c *checker) fieldHint(object, name string) string {
 	return yamlfile.SuggestOrList(name, names)
 }
 
-// functionHint suggests the function that was meant, or an expression instead.
+// functionHint returns a hint for an unknown function: a similar name or an expression.
 func (c *checker) functionHint(name string) string {
 	switch strings.ToLower(name) {
 	case "hour", "hours", "weekday", "dayofweek", "time", "between", "within":
-		return `; there are now.during("Mon-Fri 08:00-18:00", "Europe/Berlin"), now.getHours("Europe/Berlin") and now.getDayOfWeek("Europe/Berlin")`
+		return `; use now.during("Mon-Fri 08:00-18:00", "Europe/Berlin"), now.getHours("Europe/Berlin") or now.getDayOfWeek("Europe/Berlin")`
 	case "incidr", "innetwork", "cidrmatch":
 		return `; write request.ip in networks.office, or request.ip in cidr("10.0.0.0/8")`
 	}
@@ -205,7 +205,7 @@ func (c *checker) operandOf(text string, id int64) string {
 	return object
 }
 
-// pathOf writes a chain of selections as a.b.c, or returns "".
+// pathOf returns a chain of selections as a.b.c, or "".
 func pathOf(e ast.Expr) string {
 	switch e.Kind() {
 	case ast.IdentKind:
@@ -241,8 +241,8 @@ func (c *checker) functionNames() []string {
 	return names
 }
 
-// overloadMessage explains that an operator or function cannot take what it
-// was given.
+// overloadMessage returns the message for an operator or function with arguments of the wrong
+// types.
 func (c *checker) overloadMessage(runes []rune, offset int, function, args string) (at int, message string) {
 	if symbol, ok := operators.FindReverse(function); ok && symbol != "" {
 		message = fmt.Sprintf("%s cannot take %s", symbol, args)

@@ -19,9 +19,9 @@ import (
 	"github.com/discharger/discharger/config/yamlfile"
 )
 
-// networkSet is a set of addresses, as a CEL value. It
-// is kept as disjoint ranges in order, so that asking it takes a binary
-// search, however many networks an operator lists.
+// networkSet is a CEL value: a set of addresses in
+// sorted disjoint ranges, so that a lookup takes a binary
+// search.
 type networkSet struct {
 	ranges []addrRange
 	text   []string
@@ -29,12 +29,11 @@ type networkSet struct {
 
 type addrRange struct{ first, last netip.Addr }
 
-// networksType is opaque: a set of networks can be tested for an address, and has
-// no other operation. In particular it is not a list of strings, in which
-// an address would be looked up as text and never be found.
+// networksType is opaque: the only operation is the test for an address. It is not a list of
+// strings, because addresses would be compared with networks as text.
 var networksType = types.NewOpaqueType("net.Networks")
 
-// newNetworkSet makes a set of networks that ParsePrefix returned.
+// newNetworkSet returns a set of prefixes of ParsePrefix.
 func newNetworkSet(prefixes []netip.Prefix) *networkSet {
 	set := &networkSet{}
 	all := make([]addrRange, 0, len(prefixes))
@@ -55,13 +54,13 @@ func newNetworkSet(prefixes []netip.Prefix) *networkSet {
 	return set
 }
 
-// lastAddr is the highest address of a network.
+// lastAddr returns the highest address of a network.
 func lastAddr(p netip.Prefix) netip.Addr {
 	b := p.Addr().AsSlice()
 	for bit := p.Bits(); bit < len(b)*8; bit++ {
 		b[bit/8] |= 0x80 >> (bit % 8)
 	}
-	a, _ := netip.AddrFromSlice(b) // 4 or 16 bytes, as they came
+	a, _ := netip.AddrFromSlice(b) // 4 or 16 bytes
 	return a
 }
 
@@ -81,8 +80,7 @@ func (s *networkSet) ConvertToType(t ref.Type) ref.Val {
 	return types.NewErr("a set of networks cannot become a %s", t.TypeName())
 }
 
-// Equal is an error: comparing long lists takes time that no cost accounts for,
-// and no rule has a use for it.
+// Equal returns an error: the comparison of long lists has no cost, and rules do not need it.
 func (s *networkSet) Equal(ref.Val) ref.Val {
 	return types.NewErr("sets of networks cannot be compared")
 }
@@ -91,12 +89,11 @@ func (s *networkSet) Type() ref.Type { return networksType }
 
 func (s *networkSet) Value() any { return s.text }
 
-// errUnknownAddr is why a question about an unknown address has no answer.
-// Neither yes nor no would be safe: one rule allows the addresses of a network,
-// another denies them.
-var errUnknownAddr = errors.New("the IP address is not known; ask has(request.ip) first")
+// errUnknownAddr is the error of a test of an unknown address. No default is safe: some rules
+// allow the addresses of a network, others deny them.
+var errUnknownAddr = errors.New("IP address is unknown; test has(request.ip) first")
 
-// addrOf reads an address from a string of the input or from an ip value.
+// addrOf returns the address in a string or an ip value.
 func addrOf(v ref.Val) (netip.Addr, error) {
 	var a netip.Addr
 	switch v := v.(type) {
@@ -108,16 +105,15 @@ func addrOf(v ref.Val) (netip.Addr, error) {
 		}
 		var err error
 		if a, err = netip.ParseAddr(string(v)); err != nil {
-			return a, fmt.Errorf("%.60q is no IP address", string(v))
+			return a, fmt.Errorf("IP address %.60q is invalid", string(v))
 		}
 	default:
-		return a, fmt.Errorf("a %s is no IP address", v.Type().TypeName())
+		return a, fmt.Errorf("IP address: want a string or an ip, got %s", v.Type().TypeName())
 	}
 	return a.Unmap().WithZone(""), nil
 }
 
-// in is the operator "in": membership of lists and maps as everywhere in CEL,
-// and of networks.
+// in implements the operator "in" for lists, maps and networks.
 func in(element, container ref.Val) ref.Val {
 	switch c := container.(type) {
 	case *networkSet:
@@ -138,8 +134,8 @@ func in(element, container ref.Val) ref.Val {
 	return types.MaybeNoSuchOverloadErr(container)
 }
 
-// cidrs is the function that reads networks from a string, for instance from
-// a label: separated by spaces or commas.
+// cidrs implements the function cidrs: the networks in a string, for instance a label,
+// separated by spaces or commas.
 func cidrs(v ref.Val) ref.Val {
 	s, ok := v.(types.String)
 	if !ok {
@@ -156,8 +152,8 @@ func cidrs(v ref.Val) ref.Val {
 	return newNetworkSet(prefixes)
 }
 
-// sameNetwork reports whether two addresses agree in their first bits: bits4 of
-// IPv4, bits6 of IPv6. Addresses of different families never do.
+// sameNetwork implements the function sameNetwork(a, b, bits4, bits6). It is false for
+// addresses of different families.
 func sameNetwork(args ...ref.Val) ref.Val {
 	var addrs [2]netip.Addr
 	for i := range addrs {
@@ -171,7 +167,7 @@ func sameNetwork(args ...ref.Val) ref.Val {
 		bits, ok = args[2].(types.Int)
 	}
 	if !ok || bits < 0 || int(bits) > addrs[0].BitLen() {
-		return types.NewErr("%v is no number of bits of %s", bits, addrs[0])
+		return types.NewErr("%v bits are out of range for %s", bits, addrs[0])
 	}
 	p, err := addrs[0].Prefix(int(bits))
 	if err != nil {
@@ -180,7 +176,7 @@ func sameNetwork(args ...ref.Val) ref.Val {
 	return types.Bool(p.Contains(addrs[1]))
 }
 
-// networkFunctions declares the functions on addresses, beside those of
+// networkFunctions returns the declarations of the functions on addresses, with those of
 // Kubernetes.
 func networkFunctions() []cel.EnvOption {
 	elem, key := cel.TypeParamType("A"), cel.TypeParamType("B")

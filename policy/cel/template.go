@@ -17,23 +17,23 @@ import (
 	"github.com/discharger/discharger/config/yamlfile"
 )
 
-// A Template is a string with expressions in braces, as caveats and stored
-// labels may be: "client-ip {request.ip}". Doubled braces stand for braces.
+// A Template is the compiled text of a caveat or a stored
+// label with expressions in braces: "client-ip {request.ip}". Doubled braces stand for braces.
 //
-// The value of an expression becomes one word of the result and no more. It
-// cannot end the caveat, begin another or add an argument, because a value
-// with white space, control characters, or nothing in it is an error, and
-// with it the decision is undecided.
+// The value of an expression is one word of the result. It
+// cannot end the caveat, begin another or add an argument: an empty value and one
+// with white space or control characters are errors.
 type Template struct {
-	literals []string // one more than there are holes
-	Holes    []*Expression
+	literals []string      // around the holes
+	Holes    []*Expression // expressions in braces
 }
 
-// maxHole is the longest value of a hole, in bytes.
+// maxHole bounds the value of a hole in bytes.
 const maxHole = 256
 
-// Template compiles a template. It is false after reporting a mistake.
-func (l *Language) Template(doc *yamlfile.Document, n *yamlfile.Node, what string) (*Template, bool) {
+// Template compiles a string of a document as a template. It reports mistakes in the
+// document, with name for the template, and returns false then.
+func (l *Language) Template(doc *yamlfile.Document, n *yamlfile.Node, name string) (*Template, bool) {
 	t := &Template{}
 	runes := []rune(n.Value)
 	ok := true
@@ -46,17 +46,17 @@ func (l *Language) Template(doc *yamlfile.Document, n *yamlfile.Node, what strin
 			literal.WriteRune(r)
 			i += 2
 		case r == '}':
-			doc.ErrorIn(n, i, "a closing brace without an opening one; a brace itself is written }}")
+			doc.ErrorIn(n, i, "opening brace is missing; a literal brace is written }}")
 			return nil, false
 		case r == '{':
 			length := holeLength(runes[i+1:])
 			if length < 0 {
-				doc.ErrorIn(n, i, "this brace is never closed; a brace itself is written {{")
+				doc.ErrorIn(n, i, "closing brace is missing; a literal brace is written {{")
 				return nil, false
 			}
 			t.literals = append(t.literals, literal.String())
 			literal.Reset()
-			hole := l.compile(&checker{doc: doc, node: n, offset: i + 1}, string(runes[i+1:i+1+length]), what+": the expression in braces",
+			hole := l.compile(&checker{doc: doc, node: n, offset: i + 1}, string(runes[i+1:i+1+length]), name+": the expression in braces",
 				cel.StringType, cel.IntType, cel.BoolType, cel.TimestampType, cel.DurationType)
 			ok = ok && hole != nil
 			t.Holes = append(t.Holes, hole)
@@ -70,8 +70,8 @@ func (l *Language) Template(doc *yamlfile.Document, n *yamlfile.Node, what strin
 	return t, ok
 }
 
-// holeLength is the length of the expression up to its closing brace, or -1.
-// Braces inside the expression and inside its strings do not count.
+// holeLength returns the length of the expression before its closing brace, or -1. It
+// skips braces in the expression and in its strings.
 func holeLength(runes []rune) int {
 	depth, quote := 0, rune(0)
 	for i := 0; i < len(runes); i++ {
@@ -96,10 +96,10 @@ func holeLength(runes []rune) int {
 	return -1
 }
 
-// Constant returns the result of a template without holes.
+// Constant returns the text before the first hole, and whether that is the whole template.
 func (t *Template) Constant() (string, bool) { return t.literals[0], len(t.Holes) == 0 }
 
-// Render fills the holes.
+// Render evaluates the expressions and returns the text.
 func (t *Template) Render(ctx context.Context, b *Bindings) (string, error) {
 	if s, ok := t.Constant(); ok {
 		return s, nil
@@ -121,7 +121,7 @@ func (t *Template) Render(ctx context.Context, b *Bindings) (string, error) {
 	return out.String(), nil
 }
 
-// wordOf writes a value as one word.
+// wordOf returns the text form of a value if that is one word.
 func wordOf(v ref.Val) (string, error) {
 	var s string
 	switch v := v.(type) {

@@ -13,15 +13,11 @@ import (
 	"cel.dev/cel-go/interpreter"
 )
 
-// A Part is the value of a part of a condition.
-type Part struct {
-	Text  string
-	Value string
-}
+// A Part is a part of a condition with its value, for people.
+type Part struct{ Text, Value string }
 
-// Trace evaluates a condition as Holds does, and returns its cost and the
-// values of its parts. Parts that were not evaluated, because the rest of the
-// condition had settled it, are left out.
+// Trace evaluates a condition like [Expression.Holds] and returns its cost and its
+// evaluated parts.
 func (e *Expression) Trace(ctx context.Context, l *Language, b *Bindings) (holds bool, cost uint64, parts []Part, err error) {
 	program, err := l.env.Program(e.ast, cel.EvalOptions(cel.OptTrackState, cel.OptTrackCost),
 		cel.CostTracking(l.costs), cel.CostLimit(e.Max+1), cel.InterruptCheckFrequency(100))
@@ -35,9 +31,8 @@ func (e *Expression) Trace(ctx context.Context, l *Language, b *Bindings) (holds
 	return v == types.True, cost, partsOf(e.ast.NativeRep(), details.State()), evaluationError(err)
 }
 
-// partsOf lists the parts of an expression that have a value worth seeing, from
-// left to right. The insides of loops have a value for each turn and are left
-// out.
+// partsOf returns the parts of an expression with printable values, from
+// left to right. It omits the bodies of loops, which have many values.
 func partsOf(whole *ast.AST, state interpreter.EvalState) []Part {
 	var out []Part
 	var walk func(e ast.Expr)
@@ -74,7 +69,7 @@ func partsOf(whole *ast.AST, state interpreter.EvalState) []Part {
 	return out
 }
 
-// show writes a value for people. Objects and sets have none.
+// show formats a value for people; objects and sets have no format.
 func show(v ref.Val) (string, bool) {
 	switch v := v.(type) {
 	case types.String:

@@ -14,34 +14,34 @@ import (
 )
 
 // An AuditRecord is one line of an audit log: an input and its
-// decision. It has no token, key or caveat of the client in it; it does have
-// addresses and user names, so the log is only readable by its owner.
+// decision. It contains no tokens, keys or caveats of the client, but addresses
+// and user names; the log is readable by its owner only.
 type AuditRecord struct {
 	Version  int              `json:"version"` // 1
 	Time     time.Time        `json:"time"`
 	Input    *policy.Input    `json:"input,omitempty"`
-	Decision *policy.Decision `json:"decision,omitempty"` // of a request that was decided
-	Error    string           `json:"error,omitempty"`    // of one that was not
-	Dropped  int              `json:"dropped,omitempty"`  // records that are missing here; nothing else is set
+	Decision *policy.Decision `json:"decision,omitempty"` // nil: undecided
+	Error    string           `json:"error,omitempty"`    // of an undecided request
+	Dropped  int              `json:"dropped,omitempty"`  // number of records lost before this line; the other fields are empty
 }
 
-// AuditConfig describes an audit log.
+// AuditConfig configures an [Audit].
 type AuditConfig struct {
-	// Path is the file; it is made with mode 0600, and appended to.
+	// Path is the file. It is created with mode 0600 and appended to.
 	Path string
 
-	// Buffer is how many records may wait to be written; 0 means 1024. When
-	// they are more, because the disk is slow, records are dropped, and the
+	// Buffer is the number of records that may wait for the disk; 0 means 1024.
+	// Further records are dropped, and the
 	// log contains their number.
 	Buffer int
 
-	// Failed is called with the cause whenever records are lost, if it is not
+	// Failed is called with the cause when records are lost, unless it is
 	// nil.
 	Failed func(err error)
 }
 
-// An Audit writes decisions to a file, one JSON object a line, which [Diff]
-// reads. It never holds up or changes a decision.
+// An Audit is an audit log: a file with one JSON object per line, which [Diff]
+// reads. It never delays or changes a decision.
 type Audit struct {
 	cfg     AuditConfig
 	lines   chan []byte
@@ -53,10 +53,10 @@ type Audit struct {
 	file    *os.File
 }
 
-// NewAudit opens the log. Close ends it.
+// NewAudit opens an audit log. The caller closes it.
 func NewAudit(cfg AuditConfig) (*Audit, error) {
 	if cfg.Path == "" {
-		return nil, errors.New("audit log: no path")
+		return nil, errors.New("audit log: path is empty")
 	}
 	if cfg.Buffer <= 0 {
 		cfg.Buffer = 1024
@@ -72,7 +72,7 @@ func NewAudit(cfg AuditConfig) (*Audit, error) {
 	return a, nil
 }
 
-// Reopen opens the path anew, for a program that has renamed the file. If that
+// Reopen opens the path again after the file was renamed. If that
 // fails, the old file stays in use.
 func (a *Audit) Reopen() error {
 	f, err := os.OpenFile(a.cfg.Path, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
@@ -91,7 +91,7 @@ func (a *Audit) Reopen() error {
 	return nil
 }
 
-// Close writes the waiting records and closes the file. Records that come later
+// Close writes the waiting records and closes the file. Later records
 // are dropped.
 func (a *Audit) Close() error {
 	a.mu.Lock()
@@ -111,7 +111,7 @@ func (a *Audit) Close() error {
 	return nil
 }
 
-// Evaluator returns next with every decision of it recorded.
+// Evaluator returns an evaluator that records the narrowed decisions of next.
 func (a *Audit) Evaluator(next policy.Evaluator) policy.Evaluator {
 	return &audited{next, a}
 }
@@ -127,7 +127,7 @@ func (e *audited) Evaluate(ctx context.Context, in *policy.Input) (policy.Decisi
 	return d, err
 }
 
-// Record adds a decision to the log, or the error that was in its place.
+// Record adds a decision to the log, or the error of an undecided request.
 func (a *Audit) Record(in *policy.Input, d policy.Decision, err error) {
 	r := AuditRecord{Version: 1, Time: time.Now().UTC(), Input: in}
 	if err != nil {
@@ -152,7 +152,7 @@ func (a *Audit) Record(in *policy.Input, d policy.Decision, err error) {
 	case a.lines <- append(line, '\n'):
 		a.dropped = 0
 	default:
-		a.drop(errors.New("the audit log is too slow"))
+		a.drop(errors.New("audit log is too slow"))
 	}
 }
 
@@ -161,10 +161,10 @@ func (a *Audit) drop(err error) {
 	a.cfg.Failed(err)
 }
 
-// maxBatch is how much is written at once, unless one line is longer.
+// maxBatch bounds the bytes of a write, except for a longer line.
 const maxBatch = 256 << 10
 
-// write writes lines, as many at once as are waiting.
+// write writes the waiting lines together.
 func (a *Audit) write() {
 	defer close(a.done)
 	for line := range a.lines {

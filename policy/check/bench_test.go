@@ -9,8 +9,8 @@ import (
 	"github.com/discharger/discharger/policy/check"
 )
 
-// BenchmarkBeside measures what audit and shadow add to the way of a request.
-func BenchmarkBeside(b *testing.B) {
+// BenchmarkOverhead measures the cost of audit and shadow for a request.
+func BenchmarkOverhead(b *testing.B) {
 	in := policy.SampleInput()
 	ctx := context.Background()
 	run := func(b *testing.B, e policy.Evaluator) {

@@ -20,34 +20,34 @@ import (
 	"github.com/discharger/discharger/policy/webhook"
 )
 
-// A DiffReport lists the recorded decisions that another rule set would change.
+// A DiffReport is a list of recorded decisions that another set changes.
 type DiffReport struct {
-	Records int // decisions that were read
-	Dropped int // that are missing, according to the log
-	Changes []Change
+	Records int      // decisions read
+	Dropped int      // decisions lost according to the log
+	Changes []Change // the most frequent first
 
-	// Undetermined counts, by reason, records that cannot be decided again:
-	// a rule has a webhook, or reads the number of sessions where that was
-	// not counted.
+	// Undetermined counts records without a second decision by reason:
+	// a rule has a webhook, or reads user.sessions and the record has
+	// no number.
 	Undetermined map[string]int
 
-	// Unreadable are the first lines that hold no record, and why;
+	// Unreadable are the first lines without a valid record;
 	// UnreadableLines counts all of them.
 	Unreadable      []LineError
 	UnreadableLines int
 }
 
-// A Change is a group of records that change in the same way.
+// A Change is a group of records with the same change.
 type Change struct {
-	Old, New string   // effects, or undecided
-	OldRule  string   // policy/rule
-	NewRule  string   //
-	Keys     []string // parts of the decision that differ
-	Count    int
-	Lines    []int // of the first few in the log
+	Old, New string   // effect, or undecided
+	OldRule  string   // as policy/rule
+	NewRule  string   // as policy/rule
+	Keys     []string // parts of the decision that differ, see [policy.Decision.Parts]
+	Count    int      // records
+	Lines    []int    // of the first few records in the log
 }
 
-// A LineError is a line of an audit log that cannot be read.
+// A LineError is the error of an invalid line of an audit log.
 type LineError struct {
 	Line int
 	Err  error
@@ -58,9 +58,9 @@ const (
 	maxExamples = 5
 )
 
-// Diff decides every record of an audit log with two sets and reports the
-// differences. A nil old stands for the recorded decisions. No webhook receives a
-// question.
+// Diff evaluates every input of an audit log with two sets and reports the
+// differences. A nil old stands for the recorded decisions. It calls no
+// webhook.
 func Diff(ctx context.Context, old, new *rules.Set, log io.Reader) (*DiffReport, error) {
 	report := &DiffReport{Undetermined: map[string]int{}}
 	groups := map[string]*Change{}
@@ -94,7 +94,8 @@ func Diff(ctx context.Context, old, new *rules.Set, log io.Reader) (*DiffReport,
 	return report, nil
 }
 
-// readLine returns the next line. Of one that is too long nothing is kept.
+// readLine returns the next line, or bufio.ErrBufferFull after skipping a line that is too
+// long.
 func readLine(r *bufio.Reader) ([]byte, error) {
 	line, err := r.ReadSlice('\n')
 	if err == nil || errors.Is(err, io.EOF) && len(line) > 0 {
@@ -119,7 +120,7 @@ func (r *DiffReport) unreadable(line int, err error) {
 	}
 }
 
-// add decides one record twice.
+// add compares the decisions about one record.
 func (r *DiffReport) add(ctx context.Context, old, new *rules.Set, n int, line []byte, groups map[string]*Change) {
 	var record AuditRecord
 	if err := json.Unmarshal(line, &record); err != nil {
@@ -131,7 +132,7 @@ func (r *DiffReport) add(ctx context.Context, old, new *rules.Set, n int, line [
 		return
 	}
 	if record.Version != 1 || record.Input == nil || record.Decision == nil && record.Error == "" {
-		r.unreadable(n, errors.New("this is no record of version 1"))
+		r.unreadable(n, errors.New("record is not of version 1"))
 		return
 	}
 	r.Records++
@@ -163,11 +164,11 @@ func (r *DiffReport) add(ctx context.Context, old, new *rules.Set, n int, line [
 	}
 }
 
-// A verdict is a decision, or that there is none.
+// A verdict is a decision, undecided, or undetermined.
 type verdict struct {
 	policy.Decision
 	undecided    bool
-	undetermined string // why it cannot be known
+	undetermined string // reason; "": determined
 }
 
 func recorded(r *AuditRecord) verdict {
@@ -188,7 +189,7 @@ func verdictOf(d policy.Decision, err error) verdict {
 	case errors.Is(err, webhook.ErrOffline):
 		return verdict{undetermined: "a webhook decides"}
 	case errors.As(err, &unset) && unset.Path == cel.SessionsPath:
-		return verdict{undetermined: "user.sessions was not counted"}
+		return verdict{undetermined: "user.sessions is unknown"}
 	case err != nil:
 		return verdict{undecided: true}
 	}
@@ -202,8 +203,8 @@ func (v verdict) effect() string {
 	return string(v.Effect)
 }
 
-// differences names the parts in which two verdicts differ. Which rule decided
-// is none of them.
+// differences returns the parts in which two verdicts differ; the rule is
+// not among them.
 func (v verdict) differences(o verdict) []string {
 	if v.undecided || o.undecided {
 		if v.undecided && o.undecided {
@@ -221,7 +222,7 @@ func (v verdict) differences(o verdict) []string {
 	return keys
 }
 
-// Changed counts the records that change.
+// Changed returns the number of records with a changed decision.
 func (r *DiffReport) Changed() int {
 	n := 0
 	for _, c := range r.Changes {
@@ -230,8 +231,8 @@ func (r *DiffReport) Changed() int {
 	return n
 }
 
-// WriteTo writes a summary: the changes, the most frequent first, and
-// the records that could not be compared.
+// WriteTo writes the changes, the most frequent first, and
+// the records without a comparison.
 func (r *DiffReport) WriteTo(w io.Writer) (int64, error) {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%d of %d decisions change\n", r.Changed(), r.Records)
@@ -243,10 +244,10 @@ func (r *DiffReport) WriteTo(w io.Writer) (int64, error) {
 		fmt.Fprintf(&b, "  (%s → %s; %s %s)\n", orUndecided(c.OldRule), orUndecided(c.NewRule), plural(len(c.Lines), "line"), joinInts(c.Lines))
 	}
 	for _, reason := range slices.Sorted(maps.Keys(r.Undetermined)) {
-		fmt.Fprintf(&b, "%7d  cannot be known: %s\n", r.Undetermined[reason], reason)
+		fmt.Fprintf(&b, "%7d  undetermined: %s\n", r.Undetermined[reason], reason)
 	}
 	if r.Dropped > 0 {
-		fmt.Fprintf(&b, "%7d  are missing in the log\n", r.Dropped)
+		fmt.Fprintf(&b, "%7d  lost according to the log\n", r.Dropped)
 	}
 	if r.UnreadableLines > 0 {
 		fmt.Fprintf(&b, "%7d  unreadable %s\n", r.UnreadableLines, plural(r.UnreadableLines, "line"))

@@ -52,13 +52,13 @@ policies:
      50  allow → deny  (p/otherwise → p/r; lines 52, 53, 54, 55, 56)
      30  allow → allow with another ttl  (p/otherwise → p/short; lines 22, 23, 24, 25, 26)
       1  allow → undecided  (p/otherwise → undecided; line 4)
-      1  cannot be known: a webhook decides
-      1  cannot be known: user.sessions was not counted
-      7  are missing in the log
+      1  undetermined: a webhook decides
+      1  undetermined: user.sessions is unknown
+      7  lost according to the log
       4  unreadable lines
          line 153: invalid character 'o' in literal null (expecting 'u')
-         line 154: this is no record of version 1
-         line 155: this is no record of version 1
+         line 154: record is not of version 1
+         line 155: record is not of version 1
          line 156: more than 65536 bytes
 `
 	for name, from := range map[string]*rules.Set{"with the old set": old, "as recorded": nil} {
@@ -73,7 +73,7 @@ policies:
 		t.Errorf("a set against itself: %+v, %v", report, err)
 	}
 	if _, err := check.Diff(t.Context(), old, changed, failing{}); err == nil {
-		t.Error("a log that cannot be read is compared")
+		t.Error("no error from an unreadable log")
 	}
 }
 
@@ -97,7 +97,7 @@ policies:
     otherwise: {effect: allow, ttl: grant.ttl + grant.ttl}
 `
 
-// FuzzDiff reads anything as an audit log.
+// FuzzDiff parses arbitrary text as an audit log.
 func FuzzDiff(f *testing.F) {
 	set := mustLoad(f, strings.Replace(wideFile, "wide:", "p:", 1))
 	in := policy.SampleInput()

@@ -1,10 +1,10 @@
-// Package check examines rule files and decisions, for the people who write
-// them: it reports mistakes and costs, runs the tests in rule files, records
-// decisions, decides recorded ones again with other rules, and compares a
-// candidate with the rules in force while they answer.
+// Package check has the tools for changing rule files safely. [Files] reports mistakes and
+// costs, [Tests] runs the tests in rule files, [Audit] records
+// decisions, [Diff] evaluates recorded inputs with other rules, and [Shadow] evaluates a
+// candidate beside the rules in force.
 //
-// It never changes a decision, and never delays one by more than a copy of its
-// input.
+// Audit and Shadow never change a decision and delay it by a copy of its
+// input only.
 package check
 
 import (
@@ -17,15 +17,15 @@ import (
 	"github.com/discharger/discharger/policy/rules"
 )
 
-// A FileReport is the result of reading rule files without running them.
+// A FileReport is the result of [Files].
 type FileReport struct {
 	Problems yamlfile.Problems
 	Costs    []rules.PolicyCost
 }
 
-// Files compiles rule files and reports everything that is wrong or doubtful
-// in them. It reads no keys, calls no webhook, and runs no tests. The error is
-// about files that cannot be read.
+// Files compiles rule files and reports errors, warnings and costs.
+// It reads no keys, calls no webhook, and runs no tests. The error is that
+// of reading the files.
 func Files(cfg rules.Config) (*FileReport, error) {
 	set, problems, err := rules.Compile(cfg)
 	if err != nil {
@@ -34,10 +34,10 @@ func Files(cfg rules.Config) (*FileReport, error) {
 	return &FileReport{Problems: problems, Costs: set.Costs()}, nil
 }
 
-// OK reports whether the files can be used.
+// OK reports whether the files have warnings at most.
 func (r *FileReport) OK() bool { return r.Problems.Err() == nil }
 
-// WriteTo writes the problems with their places, and the costs as a table.
+// WriteTo writes the problems with their positions, and the costs as tables.
 func (r *FileReport) WriteTo(w io.Writer) (int64, error) {
 	var b strings.Builder
 	if _, err := r.Problems.WriteTo(&b); err != nil {

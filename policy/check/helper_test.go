@@ -25,13 +25,13 @@ func mustLoad(t testing.TB, text string) *rules.Set {
 	return set
 }
 
-// rule is a file with one rule that has this condition.
+// rule returns a file with one rule and this condition.
 func rule(when string) string {
 	return "version: 1\nnetworks: {office: [192.0.2.0/24]}\nlists: {admins: [\"@alice:example.org\"]}\npolicies:\n  p:\n    rules:\n      - name: r\n        when: " +
 		when + "\n        then: deny\n    otherwise: allow\n"
 }
 
-// written returns what something writes.
+// written returns the output of WriteTo.
 func written(t testing.TB, w io.WriterTo) string {
 	t.Helper()
 	var b strings.Builder
@@ -50,7 +50,7 @@ func same(t *testing.T, got, want string) {
 	}
 }
 
-// counter counts how often sessions are counted.
+// counter counts the calls of LiveSessions.
 type counter struct{ calls int }
 
 func (c *counter) LiveSessions(context.Context) (int, error) {

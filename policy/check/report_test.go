@@ -37,7 +37,7 @@ policies:
 		t.Error("the files are OK")
 	}
 	same(t, written(t, report), `
-a.yaml:11:23: warning: not every session has session.expires, and without it this fails; ask has(session.expires) first
+a.yaml:11:23: warning: session.expires is unset for some sessions and fails then; test has(session.expires) first
    11 |         when: session.expires - now < duration("1h")
       |                       ^^^^^^^
 b.yaml:3:3: policy staff is a duplicate; the first is at a.yaml:5

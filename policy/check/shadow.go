@@ -11,43 +11,42 @@ import (
 	"github.com/discharger/discharger/policy/webhook"
 )
 
-// ShadowConfig has the evaluators to compare.
+// ShadowConfig configures a [Shadow].
 type ShadowConfig struct {
 	Live      policy.Evaluator // answers
-	Candidate policy.Evaluator // is compared, and never answers
+	Candidate policy.Evaluator // never answers
 
-	// Queue is how many requests may wait for the candidate; 0 means 256.
-	// Further requests are dropped, and reported as such.
+	// Queue is the number of requests that may wait for the candidate; 0 means 256.
+	// Further requests are reported as dropped.
 	Queue int
 
 	// Timeout bounds one evaluation of the candidate; 0 means a second.
 	Timeout time.Duration
 
 	// CountSessions counts the user's sessions at every request, for a
-	// candidate that reads them where the live evaluator does not. It makes
-	// all requests slower.
+	// candidate that reads them while the live evaluator does not. It makes
+	// every request slower.
 	CountSessions bool
 
-	// Observe receives the outcome of each comparison. It is required:
-	// comparing without looking is of no use.
+	// Observe receives the result of each comparison.
 	Observe ShadowObserver
 }
 
-// A ShadowObserver is notified of comparisons. Its methods are called
+// A ShadowObserver receives comparisons. Its methods are called
 // concurrently and return at once.
 type ShadowObserver interface {
-	// Shadowed reports the decision of the candidate beside the live one.
+	// Shadowed receives one comparison.
 	Shadowed(c Comparison)
 
-	// ShadowDropped reports a request that was not compared, because the
+	// ShadowDropped is called for a request without a comparison, because the
 	// candidate is too slow.
 	ShadowDropped()
 }
 
-// A Shadow evaluates a candidate for every request that a live evaluator decides,
-// after the live one has answered, and reports where they differ. The answer
-// waits for nothing but a copy of the input. The candidate's webhooks are
-// called too, with the header Discharger-Shadow: 1.
+// A Shadow is an evaluator that answers with a live evaluator, evaluates a candidate
+// afterwards, and reports the differences. The answer
+// waits for a copy of the input only. The candidate's webhooks are
+// called with the header Discharger-Shadow: 1.
 type Shadow struct {
 	cfg   ShadowConfig
 	jobs  chan shadowJob
@@ -62,7 +61,7 @@ type shadowJob struct {
 	err  error
 }
 
-// A Comparison is a live decision beside a candidate's.
+// A Comparison is the decision of the live evaluator beside that of the candidate.
 type Comparison struct {
 	Input        *policy.Input
 	Live         policy.Decision
@@ -70,16 +69,16 @@ type Comparison struct {
 	Candidate    policy.Decision
 	CandidateErr error
 
-	// Differences are the parts that differ: effect, ttl and so on. An
-	// undecided request differs from a decided one in its effect.
+	// Differences are the parts that differ, see [policy.Decision.Parts]. An
+	// undecided request differs from a decided one in the effect.
 	Differences []string
 
-	// Undetermined is set when the candidate could not be compared, because
-	// the number of sessions was not counted for it.
+	// Undetermined is set if the candidate reads user.sessions and the number
+	// is unknown.
 	Undetermined bool
 }
 
-// NewShadow starts comparing. Close ends it.
+// NewShadow starts a shadow. The caller closes it.
 func NewShadow(cfg ShadowConfig) (*Shadow, error) {
 	if cfg.Live == nil || cfg.Candidate == nil || cfg.Observe == nil {
 		return nil, errors.New("shadow: Live, Candidate and Observe are required")
@@ -95,8 +94,8 @@ func NewShadow(cfg ShadowConfig) (*Shadow, error) {
 	return s, nil
 }
 
-// Close waits for the comparisons under way and stops. The live evaluator goes
-// on answering.
+// Close waits for the queued comparisons and ends comparing. Evaluate goes
+// on.
 func (s *Shadow) Close() {
 	s.mu.Lock()
 	if !s.ended {
@@ -110,7 +109,7 @@ func (s *Shadow) Close() {
 // Evaluate returns the decision of the live evaluator.
 func (s *Shadow) Evaluate(ctx context.Context, in *policy.Input) (policy.Decision, error) {
 	if s.cfg.CountSessions {
-		_, _ = in.CountSessions(ctx) // if that fails, they stay unknown to the candidate
+		_, _ = in.CountSessions(ctx) // after an error they are unknown to the candidate
 	}
 	d, err := s.cfg.Live.Evaluate(ctx, in)
 	s.mu.RLock()
@@ -131,7 +130,7 @@ func (s *Shadow) Evaluate(ctx context.Context, in *policy.Input) (policy.Decisio
 
 func cloneInput(in *policy.Input) *policy.Input {
 	c := *in
-	c.Counter = nil // the request is over when the candidate reads it
+	c.Counter = nil // the request may have ended
 	c.Session.Labels = maps.Clone(in.Session.Labels)
 	return &c
 }

@@ -13,7 +13,7 @@ import (
 	"github.com/discharger/discharger/policy/check"
 )
 
-// shadows records comparisons.
+// shadows collects comparisons.
 type shadows struct {
 	mu      sync.Mutex
 	seen    []check.Comparison
@@ -58,7 +58,7 @@ policies:
 		if err != nil || d.Effect != policy.EffectAllow || d.TTL != 2*time.Minute || d.Hash != live.Hash() {
 			t.Errorf("the candidate changed the answer: %+v, %v", d, err)
 		}
-		in.Session.Labels["later"] = "changed" // the caller's input is its own again
+		in.Session.Labels["later"] = "changed" // the caller may change its input now
 	}
 	s.Close()
 	s.Close()
@@ -95,11 +95,11 @@ policies:
 		}
 	}
 	if _, err := check.NewShadow(check.ShadowConfig{Live: live, Candidate: candidate}); err == nil {
-		t.Error("a shadow without an observer")
+		t.Error("shadow created without an observer")
 	}
 }
 
-// TestSlowShadow has a candidate that hangs, and one that panics.
+// TestSlowShadow compares with a candidate that blocks or panics.
 func TestSlowShadow(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -8,26 +8,26 @@ import (
 	"github.com/discharger/discharger/policy/rules"
 )
 
-// A TestReport is the outcome of the tests in rule files.
+// A TestReport is the result of the tests in rule files.
 type TestReport struct {
 	Results  []rules.TestResult
 	Coverage []Coverage
 }
 
-// Coverage is the number of tests in which each rule of a policy decided.
+// Coverage is the list of a policy's rules with the number of tests that each decided.
 type Coverage struct {
 	File   string
 	Policy string
 	Rules  []RuleCoverage
 }
 
-// RuleCoverage is a rule's part in the tests.
+// RuleCoverage is the number of tests that a rule decided.
 type RuleCoverage struct {
 	Rule  string
-	Tests int // in which it decided
+	Tests int // decided by the rule
 }
 
-// Tests runs the tests of the files that a set was loaded from.
+// Tests runs the tests in the files of a set.
 func Tests(set *rules.Set) *TestReport {
 	report := &TestReport{Results: set.Test()}
 	decided := map[string]int{}
@@ -44,7 +44,7 @@ func Tests(set *rules.Set) *TestReport {
 	return report
 }
 
-// Failed counts the tests that failed.
+// Failed returns the number of failed tests.
 func (r *TestReport) Failed() int {
 	n := 0
 	for _, t := range r.Results {
@@ -55,7 +55,8 @@ func (r *TestReport) Failed() int {
 	return n
 }
 
-// WriteTo writes the failed tests as differences, and a last line that counts.
+// WriteTo writes the failed tests with their differences, and the numbers of passed and
+// failed tests.
 func (r *TestReport) WriteTo(w io.Writer) (int64, error) {
 	var b strings.Builder
 	for _, t := range r.Results {
@@ -76,8 +77,8 @@ func (r *TestReport) WriteTo(w io.Writer) (int64, error) {
 	return int64(n), err
 }
 
-// WriteCoverage writes which rules decided in no test, and how many did in
-// some.
+// WriteCoverage writes, for each policy, the number of rules that decided a test and the names
+// of the others.
 func (r *TestReport) WriteCoverage(w io.Writer) error {
 	var b strings.Builder
 	for _, c := range r.Coverage {

@@ -186,9 +186,9 @@ allow by p/any, ttl 1m0s, caveats ["client-ip 192.0.2.1"]
 	same(t, lastLines(written(t, set.Explain(t.Context(), in)), 5), `
   last: failed (cost 2)
       when: session.expires > now
-      session.expires = error: session.expires is not known here; ask has(session.expires) first
-      error: session.expires is not known here; ask has(session.expires) first
-undecided: policy p: rule last: session.expires is not known here; ask has(session.expires) first
+      session.expires = error: session.expires is unset; test has(session.expires) first
+      error: session.expires is unset; test has(session.expires) first
+undecided: policy p: rule last: session.expires is unset; test has(session.expires) first
 `)
 	in.Policy = "q"
 	same(t, written(t, set.Explain(t.Context(), in)), "policy q\nundecided: policy \"q\": policy is unknown\n")
