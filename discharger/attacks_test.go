@@ -13,9 +13,9 @@ import (
 	"github.com/discharger/discharger/discharger/store"
 )
 
-// TestAttackReplayAcrossRestart presents a token that was exchanged twice
-// since, to another process and within the same millisecond. From elsewhere that
-// ends the session; from the party of the last use it is refused, at any age.
+// TestAttackReplayAcrossRestart presents a token that was exchanged twice since, to
+// another process and within the same millisecond. From another party that ends the
+// session; from the party of the last use it is refused, at any age.
 func TestAttackReplayAcrossRestart(t *testing.T) {
 	t.Parallel()
 	for name, redis := range map[string]bool{"bolt": false, "redis": true} {
@@ -56,8 +56,8 @@ func TestAttackReplayAcrossRestart(t *testing.T) {
 	}
 }
 
-// TestAttackClockJumps moves the service's clock about. No session in order is
-// refused, and none that has ended comes back.
+// TestAttackClockJumps sets the service's clock forward and back. No live session is
+// refused, and no ended one lives again.
 func TestAttackClockJumps(t *testing.T) {
 	t.Parallel()
 	eachStore(t, func(t *testing.T, w *world) {
@@ -68,7 +68,7 @@ func TestAttackClockJumps(t *testing.T) {
 		}
 		for _, jump := range []time.Duration{-10 * time.Minute, 20 * time.Minute, -time.Hour, time.Hour, -time.Millisecond} {
 			w.later(jump)
-			if jump < -time.Minute { // its caveat comes from the future
+			if jump < -time.Minute { // the caveat is from the future
 				gone.undecided(token(over))
 				l.undecided(token(tok))
 				continue
@@ -81,7 +81,7 @@ func TestAttackClockJumps(t *testing.T) {
 	})
 }
 
-// counting counts what is asked of a store.
+// counting is a store that counts calls.
 type counting struct {
 	store.Store
 	loads, others atomic.Int64
@@ -102,8 +102,8 @@ func (c *counting) List(ctx context.Context, u store.UserKey) (store.Listing, er
 	return c.Store.List(ctx, u)
 }
 
-// TestAttackTimingShape: whatever became of a session, refusing it takes the
-// same steps, so time tells no more than the answer does.
+// TestAttackTimingShape tests that every ended session is refused with the same calls
+// of the store, so that the time of the answer does not reveal its end.
 func TestAttackTimingShape(t *testing.T) {
 	t.Parallel()
 	c := &counting{}
@@ -121,18 +121,20 @@ func TestAttackTimingShape(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.later(20 * time.Minute)
-	for what, l := range map[string]*login{"never activated": absent, "logged out": ended, "all logged out": all} {
-		c.loads.Store(0)
-		c.others.Store(0)
-		l.refused(session.ReasonSessionEnded)
-		if c.loads.Load() != 1 || c.others.Load() > 0 {
-			t.Errorf("%s: %d loads and %d others", what, c.loads.Load(), c.others.Load())
-		}
+	for name, l := range map[string]*login{"never activated": absent, "logged out": ended, "all logged out": all} {
+		t.Run(name, func(t *testing.T) {
+			c.loads.Store(0)
+			c.others.Store(0)
+			l.refused(session.ReasonSessionEnded)
+			if c.loads.Load() != 1 || c.others.Load() > 0 {
+				t.Errorf("%d loads and %d others", c.loads.Load(), c.others.Load())
+			}
+		})
 	}
 }
 
-// TestAttackDowngrade presents a second caveat of a session in a mode that asks
-// for less. Only the homeserver could have made it, and it does not help.
+// TestAttackDowngrade presents a second caveat of a session, in a mode that requires
+// less. Only the homeserver can make it, and it is refused.
 func TestAttackDowngrade(t *testing.T) {
 	t.Parallel()
 	eachStore(t, func(t *testing.T, w *world) {

@@ -12,8 +12,7 @@ import (
 	"github.com/discharger/discharger/policy/rules"
 )
 
-// BenchmarkDischarge is a whole discharge without HTTP: opened, looked up in
-// bbolt, decided, minted, encoded.
+// BenchmarkDischarge measures a whole discharge on bbolt, without HTTP.
 func BenchmarkDischarge(b *testing.B) {
 	w := newWorld(b)
 	l := w.login(caveat.ModeOpen)
@@ -30,8 +29,8 @@ func BenchmarkDischarge(b *testing.B) {
 	}
 }
 
-// BenchmarkPolicy is the same discharge with nobody to ask, and with the
-// built-in default policy as the program asks it.
+// BenchmarkPolicy measures the same discharge without a policy, and with the built-in
+// default policy.
 func BenchmarkPolicy(b *testing.B) {
 	rules, err := rules.NewReloader(rules.ReloaderConfig{})
 	if err != nil {
@@ -52,7 +51,7 @@ func BenchmarkPolicy(b *testing.B) {
 	}
 }
 
-// BenchmarkMint mints and encodes one discharge, beside the reference library.
+// BenchmarkMint measures minting and encoding, and the same with the reference library.
 func BenchmarkMint(b *testing.B) {
 	o := caveat.Opened{Version: caveat.V2, RootKey: []byte(rootKey)}
 	id := make([]byte, 220)

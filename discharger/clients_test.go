@@ -20,7 +20,7 @@ const (
 	elementXPhone = "Element X/25.05.3 (Google Pixel 7; Android 14; UQ1A.240105.004; Sdk d5f3d01)"
 )
 
-// superseded makes a session of a client with a refresh token that is too old.
+// superseded returns a session of a client, and a superseded refresh token of it.
 func superseded(w *world, agent string) (l *login, old []byte) {
 	l = w.login(caveat.ModeRotate)
 	old = l.must(client(agent)).RefreshToken
@@ -32,8 +32,8 @@ func superseded(w *world, agent string) (l *login, old []byte) {
 	return l, old
 }
 
-// asStoredBefore has the store hold the session's clients as earlier versions
-// did: as the first 40 bytes of the User-Agent.
+// asStoredBefore rewrites the session's record with the clients of an earlier version:
+// the first 40 bytes of the User-Agent.
 func (l *login) asStoredBefore(agent string) {
 	l.w.t.Helper()
 	raw := l.stored()
@@ -49,9 +49,8 @@ func (l *login) asStoredBefore(agent string) {
 	}
 }
 
-// TestClientsApart has a token that is too old come from the address of the last
-// use. It is refused to the client that has used it, updated or not, and ends the
-// session for another one.
+// TestClientsApart presents a superseded token from the address of the last use. From
+// the same client, updated or not, it is refused; from another one it ends the session.
 func TestClientsApart(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -68,7 +67,7 @@ func TestClientsApart(t *testing.T) {
 	} {
 		for _, before := range []bool{false, true} {
 			if before && c.was == firefox && c.theft {
-				continue // what is stored does not tell one browser from another
+				continue // the stored bytes are the same for both browsers
 			}
 			name := c.name
 			if before {
@@ -91,8 +90,8 @@ func TestClientsApart(t *testing.T) {
 	}
 }
 
-// TestPolicyComparesClients has a policy compare the client that asks with those
-// in the record, which may be of an earlier version.
+// TestPolicyComparesClients tests that a policy can compare the client of the request
+// with those of the record, which may be of an earlier version.
 func TestPolicyComparesClients(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -116,7 +115,7 @@ func TestPolicyComparesClients(t *testing.T) {
 			t.Run(name, func(t *testing.T) {
 				t.Parallel()
 				w, p := newRuledWorld(t)
-				p.say(policy.Decision{Effect: policy.EffectAllow})
+				p.set(policy.Decision{Effect: policy.EffectAllow})
 				l := w.login(caveat.ModeOpen)
 				l.must(client(c.was))
 				if before {
@@ -129,7 +128,7 @@ func TestPolicyComparesClients(t *testing.T) {
 				}
 				for _, stored := range []string{in.Session.FirstClient, in.Session.LastClient} {
 					if (stored == in.Request.Client) != c.same {
-						t.Errorf("%q is stored, %q asks", stored, in.Request.Client)
+						t.Errorf("stored client %q, requesting client %q", stored, in.Request.Client)
 					}
 				}
 			})
@@ -137,7 +136,7 @@ func TestPolicyComparesClients(t *testing.T) {
 	}
 }
 
-// TestClientsShown lists sessions of this version and an earlier one.
+// TestClientsShown lists sessions stored by this version and an earlier one.
 func TestClientsShown(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// machine is a clock that a test sets, and the time that goes by meanwhile.
+// machine is a wall clock that a test sets, and a monotonic clock.
 type machine struct {
 	now     time.Time
 	elapsed time.Duration
@@ -26,7 +26,7 @@ func TestClock(t *testing.T) {
 	believed := func(t *testing.T, c *clock, want bool) {
 		t.Helper()
 		if err := c.check(); (err == nil) != want {
-			t.Fatalf("check: %v; want it believed: %v", err, want)
+			t.Fatalf("check: %v; want accepted %v", err, want)
 		}
 	}
 	for _, jump := range []time.Duration{40 * 24 * time.Hour, -40 * 24 * time.Hour, 2 * time.Minute, -2 * time.Minute} {
@@ -52,11 +52,11 @@ func TestClock(t *testing.T) {
 			believed(t, c, true)
 			m.wait(time.Hour)
 			believed(t, c, true)
-			m.set(-jump) // that is a jump too
+			m.set(-jump) // another jump
 			believed(t, c, false)
 		})
 	}
-	t.Run("two jumps: the second one has to settle", func(t *testing.T) {
+	t.Run("two jumps, the second one settles", func(t *testing.T) {
 		m, c := newMachine()
 		m.set(time.Hour)
 		believed(t, c, false)
@@ -68,15 +68,15 @@ func TestClock(t *testing.T) {
 		m.wait(time.Second)
 		believed(t, c, true)
 	})
-	t.Run("unnoticed while nobody asked", func(t *testing.T) {
+	t.Run("between two checks", func(t *testing.T) {
 		m, c := newMachine()
 		m.set(time.Hour)
 		m.wait(time.Hour)
-		believed(t, c, false) // it was not seen to go on evenly
+		believed(t, c, false) // no check has seen it run evenly
 		m.wait(clockSettles)
 		believed(t, c, true)
 	})
-	t.Run("drift, and being steered", func(t *testing.T) {
+	t.Run("drift and slewing", func(t *testing.T) {
 		m, c := newMachine()
 		for range 100 {
 			m.wait(time.Minute)
@@ -84,7 +84,7 @@ func TestClock(t *testing.T) {
 			believed(t, c, true)
 		}
 	})
-	t.Run("a time without a monotonic clock is believed", func(t *testing.T) {
+	t.Run("a time without a monotonic reading is accepted", func(t *testing.T) {
 		now := time.Unix(1_790_000_000, 0)
 		c := newClock(func() time.Time { return now }, nil, time.Minute, slog.New(slog.DiscardHandler))
 		now = now.Add(40 * 24 * time.Hour)

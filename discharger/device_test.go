@@ -17,8 +17,8 @@ import (
 	"github.com/discharger/discharger/policy"
 )
 
-// TestReplacedByNewerLogin logs in again on a device: the session before is
-// over, softly, with one event, and stays so.
+// TestReplacedByNewerLogin logs in again on a device: the session before ends softly,
+// with one event, and stays ended.
 func TestReplacedByNewerLogin(t *testing.T) {
 	t.Parallel()
 	eachStore(t, func(t *testing.T, w *world) {
@@ -32,7 +32,7 @@ func TestReplacedByNewerLogin(t *testing.T) {
 			l := w.login(mode, device("PHONE"))
 			l.must(homeserver("a.example"))
 			if len(all) > 0 {
-				n = w.said(n, all[len(all)-1].ended(revocation.CauseReplaced, true))
+				n = w.published(n, all[len(all)-1].ended(revocation.CauseReplaced, true))
 			}
 			all = append(all, l)
 		}
@@ -43,19 +43,19 @@ func TestReplacedByNewerLogin(t *testing.T) {
 			all[len(all)-1].must()
 			elsewhere.must()
 			none.must()
-			w.said(n)
+			w.published(n)
 			w.later(time.Minute)
 		}
-		// An old client that logs out ends nothing but itself.
+		// The logout of a replaced session ends no other.
 		mustDo(t, all[1].logout(discharger.ScopeSession))
-		w.said(n)
+		w.published(n)
 		all[len(all)-1].must()
 		var ends []string
 		list, err := w.service.EndedSessions(context.Background(), alice("a.example"))
 		mustDo(t, err)
 		for _, e := range list {
 			if e.End.Cause != revocation.CauseReplaced || !e.End.Soft || e.Device != "PHONE" {
-				t.Errorf("remembered as %+v", e)
+				t.Errorf("tombstone %+v", e)
 			}
 			ends = append(ends, e.ID.String())
 		}
@@ -123,8 +123,8 @@ func together(t *testing.T, w *world, second *discharger.Service, n int) {
 	}
 }
 
-// lose removes a session's record, and its device's if it names the session,
-// as a failover of a store does that loses its last seconds.
+// lose removes a session's record, and its device's if that names the session, as a
+// failover that loses the last seconds does.
 func (l *login) lose() {
 	l.w.t.Helper()
 	ctx, tag := context.Background(), revocation.TagOf(l.cond.Device)
@@ -141,8 +141,8 @@ func (l *login) lose() {
 	}
 }
 
-// TestLostActivation has the store lose a session's activation. Inside the
-// window its token makes it again; the caveat alone does not, once it is used.
+// TestLostActivation removes a session's activation from the store. Inside the window
+// its token repeats the activation; the caveat alone does not.
 func TestLostActivation(t *testing.T) {
 	t.Parallel()
 	eachStore(t, func(t *testing.T, w *world) {
@@ -156,7 +156,7 @@ func TestLostActivation(t *testing.T) {
 		t.Run("comes back", func(t *testing.T) {
 			l := w.login(caveat.ModeRotate)
 			tok := l.must().RefreshToken
-			tok = l.must(token(tok)).RefreshToken // and its reply is lost as well: the first one is shown
+			tok = l.must(token(tok)).RefreshToken
 			l.lose()
 			w.later(time.Minute)
 			tok = l.must(token(tok), at(away)).RefreshToken
@@ -180,19 +180,19 @@ func TestLostActivation(t *testing.T) {
 			l.over(session.ReasonSessionEnded, true, token(tok))
 		})
 	})
-	t.Run("the policy is asked", func(t *testing.T) {
+	t.Run("the policy is evaluated", func(t *testing.T) {
 		w, p := newRuledWorld(t)
 		l := w.login(caveat.ModeRotate)
 		tok := l.must().RefreshToken
 		l.lose()
-		p.say(policy.Decision{Effect: policy.EffectDeny})
+		p.set(policy.Decision{Effect: policy.EffectDeny})
 		l.alive(session.ReasonPolicy, token(tok))
-		p.say(policy.Decision{Effect: policy.EffectAllow})
+		p.set(policy.Decision{Effect: policy.EffectAllow})
 		l.must(token(tok))
 	})
 }
 
-// losing is a store that says that it has lost data.
+// losing is a store that reports losses.
 type losing struct {
 	store.Store
 	losses store.Losses
@@ -204,8 +204,8 @@ func (s *losing) Load(ctx context.Context, u store.UserKey, id caveat.SessionID,
 	return v, err
 }
 
-// TestAcceptedLoss has an operator accept that data is gone: what may have been
-// among it is over, softly, and what came later is not.
+// TestAcceptedLoss accepts a loss of data: sessions that may have been revoked in it
+// are over, softly, and later ones are not.
 func TestAcceptedLoss(t *testing.T) {
 	t.Parallel()
 	st := &losing{}
@@ -226,8 +226,8 @@ func TestAcceptedLoss(t *testing.T) {
 	w.login(caveat.ModeOpen).must()
 }
 
-// TestClockJumpEndsNothing moves the clock by 40 days for some seconds. Nothing
-// is decided meanwhile, by any method, and everything is as it was afterwards.
+// TestClockJumpEndsNothing moves the clock by 40 days for some seconds. Every method is
+// undecided meanwhile, and no session has changed afterwards.
 func TestClockJumpEndsNothing(t *testing.T) {
 	t.Parallel()
 	for _, jump := range []time.Duration{40 * 24 * time.Hour, -40 * 24 * time.Hour} {
@@ -266,17 +266,17 @@ func TestClockJumpEndsNothing(t *testing.T) {
 			w.later(jump)
 			l.undecided(token(tok))
 			wait(discharger.ClockSettles)
-			if jump > 0 { // the clock was set: the session has been idle for 40 days, and is forgotten
+			if jump > 0 { // the session has been idle for 40 days, and is forgotten
 				l.over(session.ReasonSessionEnded, true, token(tok))
-			} else { // its caveat is from the future
+			} else { // the caveat is from the future
 				l.undecided(token(tok))
 			}
 		})
 	}
 }
 
-// TestMarkFromTheFuture is what a process with a wrong clock left in the store.
-// Nobody is refused because of it, and an operator lifts it.
+// TestMarkFromTheFuture revokes by a wrong clock. Later logins are undecided, not
+// refused, until an operator lifts the mark.
 func TestMarkFromTheFuture(t *testing.T) {
 	t.Parallel()
 	var seen discharger.Observation
@@ -293,7 +293,7 @@ func TestMarkFromTheFuture(t *testing.T) {
 	for range 2 {
 		l.undecided()
 		if !seen.FutureMark {
-			t.Error("not observed as such")
+			t.Error("FutureMark is not observed")
 		}
 	}
 	m, err := w.service.Marks(ctx, user)

@@ -11,8 +11,8 @@ import (
 	"github.com/discharger/discharger/discharger/revocation"
 )
 
-// TestEventsNameTheSession holds what every event says: whose session has ended,
-// on which device, how and why.
+// TestEventsNameTheSession tests that every event has user, device, kind and reason of
+// the end.
 func TestEventsNameTheSession(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -28,7 +28,7 @@ func TestEventsNameTheSession(t *testing.T) {
 	mustDo(t, early.revokeBy(discharger.Order{}))
 	mustDo(t, w.revokeUser(user, discharger.Order{Soft: true}))
 	mustDo(t, w.service.RevokeHomeserver(context.Background(), "a.example", discharger.Order{Soft: true}))
-	w.said(0,
+	w.published(0,
 		byClient.ended(revocation.CauseLogout, false),
 		byOrder.ended(revocation.CauseRevoked, true),
 		byDevice.ended(revocation.CauseRevoked, true),
@@ -39,9 +39,8 @@ func TestEventsNameTheSession(t *testing.T) {
 	)
 }
 
-// TestReadEvent reads what earlier versions wrote, and members that it does not
-// know.
-func TestReadEvent(t *testing.T) {
+// TestParseEvent reads events of earlier versions, and unknown members.
+func TestParseEvent(t *testing.T) {
 	t.Parallel()
 	id, err := caveat.ParseSessionID("AAAAAAAAAAAAAAAAAAAAAQ")
 	mustDo(t, err)
@@ -80,7 +79,7 @@ func TestReadEvent(t *testing.T) {
 	}
 }
 
-func TestReadEventRefuses(t *testing.T) {
+func TestParseEventRefuses(t *testing.T) {
 	t.Parallel()
 	const id = `"session":"AAAAAAAAAAAAAAAAAAAAAQ"`
 	const rest = `,"at":1,"until":2,"reason":"logout"}`
@@ -88,7 +87,7 @@ func TestReadEventRefuses(t *testing.T) {
 		"empty":           {"", "malformed JSON"},
 		"unknown device":  {`{"v":1,"all":true,"device":"D"` + rest, "exactly one"},
 		"version":         {`{"v":2,` + id + rest, "version 2"},
-		"nobody":          {`{"v":1` + rest, "exactly one"},
+		"no subject":      {`{"v":1` + rest, "exactly one"},
 		"two":             {`{"v":1,"all":true,` + id + rest, "exactly one"},
 		"zero session":    {`{"v":1,"session":"AAAAAAAAAAAAAAAAAAAAAA"` + rest, "all zeros"},
 		"except":          {`{"v":1,"all":true,"except":"AAAAAAAAAAAAAAAAAAAAAQ"` + rest, "except"},
@@ -106,7 +105,7 @@ func TestReadEventRefuses(t *testing.T) {
 	}
 }
 
-// What is read is about one thing, and what is refused is about nothing.
+// FuzzReadEvent tests that an event has one subject, and that it is zero on error.
 func FuzzReadEvent(f *testing.F) {
 	f.Add([]byte(`{"v":1,"session":"AAAAAAAAAAAAAAAAAAAAAQ","at":1,"until":2,"reason":"logout"}` + "\n" + `{"user":"@a:b","device":"D"}`))
 	f.Add([]byte(`{"v":1,"user":"@a:b","except":"AAAAAAAAAAAAAAAAAAAAAQ","before":2,"at":1,"until":2,"reason":"revoked"}`))
@@ -121,7 +120,7 @@ func FuzzReadEvent(f *testing.F) {
 		}
 		session := e.Session != caveat.SessionID{}
 		if !session && e.User == "" && !e.All || session && e.All || e.All && e.User != "" || e.Device != "" && e.User == "" && !session {
-			t.Fatalf("about nothing, or two things: %+v", e)
+			t.Fatalf("no subject, or two: %+v", e)
 		}
 	})
 }

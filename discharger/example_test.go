@@ -14,8 +14,8 @@ import (
 	"github.com/discharger/discharger/policy"
 )
 
-// A program embeds the service and decides in Go: whoever is on call gets
-// discharges for an hour, everyone else for a minute.
+// A program embeds the service with a policy in Go: the user on call gets discharges
+// for an hour, other users for a minute.
 func Example() {
 	dir, err := os.MkdirTemp("", "discharger")
 	must(err)
@@ -23,7 +23,7 @@ func Example() {
 	sessions, err := bolt.Open(bolt.Config{Path: filepath.Join(dir, "sessions.db")})
 	must(err)
 	defer sessions.Close()
-	ours, theirs := pair(), pair() // the service's keys, and those of the homeserver
+	ours, theirs := caveat.GenerateKey(), caveat.GenerateKey() // of the service, of the homeserver
 	opener, err := caveat.NewOpener(caveat.OpenerConfig{
 		Keys: []caveat.KeyPair{ours}, Homeservers: []caveat.Homeserver{{Name: "example.org", Key: theirs.Public}},
 	})
@@ -34,7 +34,7 @@ func Example() {
 		if in.User.ID == "@alice:example.org" {
 			return policy.Decision{Effect: policy.EffectAllow, TTL: time.Hour, Rule: "on-call"}, nil
 		}
-		return policy.Decision{Effect: policy.EffectAllow, TTL: time.Minute, Rule: "everyone"}, nil
+		return policy.Decision{Effect: policy.EffectAllow, TTL: time.Minute, Rule: "others"}, nil
 	})
 	service, err := discharger.New(discharger.Config{
 		Opener: opener, Store: sessions, RefreshKeys: []discharger.RefreshKey{refresh}, Policy: onCall,
@@ -50,8 +50,8 @@ func Example() {
 	// @bob:example.org 1m0s
 }
 
-// sealed is the caveat that a homeserver makes at a login. Package homeserver
-// does it, and the access macaroon around it.
+// sealed returns the caveat that a homeserver makes at a login. Package homeserver
+// makes it, together with the access macaroon.
 func sealed(user string, homeserver caveat.KeyPair, service caveat.PublicKey) []byte {
 	id := caveat.NewSessionID()
 	c := caveat.Condition{Session: id, User: user, Minted: time.Now().UnixMilli(), Mode: caveat.ModeOpen}
@@ -65,11 +65,6 @@ func sealed(user string, homeserver caveat.KeyPair, service caveat.PublicKey) []
 	})
 	must(err)
 	return box
-}
-
-func pair() caveat.KeyPair {
-	k := caveat.GenerateKey()
-	return k
 }
 
 func must(err error) {

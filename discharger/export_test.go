@@ -11,17 +11,17 @@ import (
 // Mint lets benchmarks mint without a service.
 var Mint = mint
 
-// SetElapsed gives a service the monotonic clock of a test, whose time has none.
+// SetElapsed sets the monotonic clock of a service.
 func SetElapsed(c *Config, elapsed func() time.Duration) { c.elapsed = elapsed }
 
-// ClockSettles is how long a clock that was set has to go on evenly.
+// ClockSettles is how long a clock must run evenly after a jump.
 const ClockSettles = clockSettles
 
-// AnnouncedBytes bounds what is remembered of published events.
+// AnnouncedBytes bounds the memory for published events.
 const AnnouncedBytes = publishedBytes
 
-// Announced returns how many bytes are remembered after so many events of users
-// with long names.
+// Announced returns the memory for published events after n events of users with long
+// names.
 func Announced(n int) (int, error) {
 	var s Service
 	var err error

@@ -16,13 +16,12 @@ import (
 
 var errFault = errors.New("connection reset by peer")
 
-// faulty is a store whose next operations fail, before or after they took
-// effect.
+// faulty is a store whose operations fail, before or after they took effect.
 type faulty struct {
 	store.Store
-	load, swap bool // fail
-	applied    bool // swap fails, but has taken effect
-	race       func()
+	load, swap bool   // fail
+	applied    bool   // a failing swap has taken effect
+	race       func() // called once, after a load
 }
 
 func (f *faulty) Load(ctx context.Context, u store.UserKey, id caveat.SessionID, d revocation.DeviceTag) (store.View, error) {
@@ -66,7 +65,7 @@ func TestStoreFaultsAreUndecided(t *testing.T) {
 				f.swap = true
 				do()
 				f.swap = false
-				w.later(time.Minute) // well past grace: only the request-id ties the attempts together
+				w.later(time.Minute) // after the grace period only the request id identifies a retry
 			}
 			fail(func() { l.undecided(requestID("login")) })
 			tok := l.must(requestID("login")).RefreshToken
@@ -93,44 +92,44 @@ func TestStoreFaultsAreUndecided(t *testing.T) {
 	}
 }
 
-// TestRepeatedLogoutIsNoShortcut: that a session is seen to be over does not
-// say that it will stay so. Only a write that succeeds does.
-func TestRepeatedLogoutIsNoShortcut(t *testing.T) {
+// TestRepeatedLogoutIsDurable tests that a revocation of an ended session succeeds only
+// with a successful write: the tombstone that was read may not be durable.
+func TestRepeatedLogoutIsDurable(t *testing.T) {
 	t.Parallel()
 	w, f := newFaultyWorld(t)
 	f.applied = true
-	for what, revoke := range map[string]func(*login, []byte) error{
+	for name, revoke := range map[string]func(*login, []byte) error{
 		"logout":     func(l *login, tok []byte) error { return l.logout(discharger.ScopeSession, token(tok)) },
 		"logout all": func(l *login, tok []byte) error { return l.logout(discharger.ScopeUser, token(tok)) },
-		"revoke": func(l *login, _ []byte) error {
-			return l.revokeBy(discharger.Order{})
-		},
+		"revoke":     func(l *login, _ []byte) error { return l.revokeBy(discharger.Order{}) },
 		"device": func(l *login, _ []byte) error {
 			return w.revokeDevice(store.UserKey{Homeserver: l.homeserver, User: l.cond.User}, l.cond.Device, discharger.Order{})
 		},
 	} {
-		w.later(time.Minute)
-		l := w.login(caveat.ModeRotate)
-		tok := l.must().RefreshToken
-		f.swap = true
-		for i := range 3 {
-			if err := revoke(l, tok); !errors.Is(err, discharger.ErrUnavailable) {
-				t.Errorf("%s, attempt %d: %v", what, i, err)
+		t.Run(name, func(t *testing.T) {
+			w.later(time.Minute)
+			l := w.login(caveat.ModeRotate)
+			tok := l.must().RefreshToken
+			f.swap = true
+			for i := range 3 {
+				if err := revoke(l, tok); !errors.Is(err, discharger.ErrUnavailable) {
+					t.Errorf("attempt %d: %v", i, err)
+				}
 			}
-		}
-		f.swap = false
-		for range 2 {
-			if err := revoke(l, tok); err != nil {
-				t.Errorf("%s: %v", what, err)
+			f.swap = false
+			for range 2 {
+				if err := revoke(l, tok); err != nil {
+					t.Error(err)
+				}
 			}
-		}
-		l.refused(session.ReasonSessionEnded, token(tok))
+			l.refused(session.ReasonSessionEnded, token(tok))
+		})
 	}
 }
 
-// TestLastUseIsNotWorthARefusal: a session in order is served even when the
-// note of its use cannot be written.
-func TestLastUseIsNotWorthARefusal(t *testing.T) {
+// TestLastUseMayBeLost tests that a session gets a discharge even if its last use cannot
+// be stored.
+func TestLastUseMayBeLost(t *testing.T) {
 	t.Parallel()
 	w, f := newFaultyWorld(t)
 	l := w.login(caveat.ModeOpen)
@@ -142,11 +141,11 @@ func TestLastUseIsNotWorthARefusal(t *testing.T) {
 	before := string(l.stored())
 	l.must()
 	if string(l.stored()) == before {
-		t.Error("the last use was not noted")
+		t.Error("the last use was not stored")
 	}
 }
 
-// TestLostRaceStartsOver lets another request in between reading and writing.
+// TestLostRaceStartsOver runs another request between the load and the swap.
 func TestLostRaceStartsOver(t *testing.T) {
 	t.Parallel()
 	w, f := newFaultyWorld(t)
@@ -156,7 +155,7 @@ func TestLostRaceStartsOver(t *testing.T) {
 	f.race = func() { other = l.must(token(tok), requestID("other")) }
 	mine := l.must(token(tok), requestID("mine"))
 	if string(mine.RefreshToken) != string(other.RefreshToken) {
-		t.Error("the loser of the race was given a successor of its own")
+		t.Error("the loser of the race got another successor")
 	}
 	f.race = func() {
 		if err := l.logout(discharger.ScopeSession, token(mine.RefreshToken)); err != nil {
@@ -166,36 +165,36 @@ func TestLostRaceStartsOver(t *testing.T) {
 	l.refused(session.ReasonSessionEnded, token(mine.RefreshToken))
 }
 
-// TestLogoutIsNotOutrun has somebody refresh each time that the logout has read
-// and not yet written, more often than a discharge would start over.
+// TestLogoutIsNotOutrun refreshes each time between the load and the swap of a logout,
+// more often than a discharge would start over.
 func TestLogoutIsNotOutrun(t *testing.T) {
 	t.Parallel()
 	w, f := newFaultyWorld(t)
-	for what, end := range map[string]func(*login, []byte) error{
+	for name, end := range map[string]func(*login, []byte) error{
 		"logout": func(l *login, tok []byte) error { return l.logout(discharger.ScopeSession, token(tok)) },
-		"revoke": func(l *login, _ []byte) error {
-			return l.revokeBy(discharger.Order{})
-		},
+		"revoke": func(l *login, _ []byte) error { return l.revokeBy(discharger.Order{}) },
 	} {
-		l := w.login(caveat.ModeRotate)
-		first := l.must().RefreshToken
-		left := 100
-		var refresh func()
-		refresh = func() { // each has a successor of its own
-			l.must(token(first), at(netip.AddrFrom4([4]byte{203, 0, 113, byte(left)})))
-			if left--; left > 0 {
-				f.race = refresh
+		t.Run(name, func(t *testing.T) {
+			l := w.login(caveat.ModeRotate)
+			first := l.must().RefreshToken
+			left := 100
+			var refresh func()
+			refresh = func() { // each gets another successor
+				l.must(token(first), at(netip.AddrFrom4([4]byte{203, 0, 113, byte(left)})))
+				if left--; left > 0 {
+					f.race = refresh
+				}
 			}
-		}
-		f.race = refresh
-		if err := end(l, first); err != nil || left != 0 {
-			t.Errorf("%s: %v, with %d refreshes left", what, err, left)
-		}
-		l.over(session.ReasonSessionEnded, false, token(first))
+			f.race = refresh
+			if err := end(l, first); err != nil || left != 0 {
+				t.Errorf("%v, with %d refreshes left", err, left)
+			}
+			l.over(session.ReasonSessionEnded, false, token(first))
+		})
 	}
 }
 
-// TestCorruptRecordIsUndecided: what cannot be read is not "no session".
+// TestCorruptRecordIsUndecided tests that an unreadable record is not taken for none.
 func TestCorruptRecordIsUndecided(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

@@ -16,7 +16,7 @@ import (
 	"github.com/discharger/discharger/discharger/store"
 )
 
-// sealedBy makes the caveat of a new session with any two keys.
+// sealedBy returns the caveat of a new session, sealed with these keys.
 func sealedBy(t *testing.T, w *world, homeserver caveat.KeyPair, service caveat.PublicKey) []byte {
 	t.Helper()
 	c := w.login(caveat.ModeOpen).cond
@@ -29,12 +29,12 @@ func sealedBy(t *testing.T, w *world, homeserver caveat.KeyPair, service caveat.
 	return b
 }
 
-// noStore is for what is decided without one.
+// noStore is the store of requests that need none.
 type noStore struct{ store.Store }
 
-// Another process may have a key that this one has not read yet: nothing is
-// decided about what was made with it. It is always observed, and logged at most
-// once a second.
+// TestUnknownKeysAreUndecided tests that a request with an unknown key is undecided,
+// since another process may have the key already. Each one is observed, and logged at
+// most once a second.
 func TestUnknownKeysAreUndecided(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -83,8 +83,8 @@ func unknownKey(t *testing.T, w *world, kind discharger.KeyKind, req *discharger
 	}
 }
 
-// What was made with a retired key is over, softly; a session whose homeserver's
-// key was retired after it ended is over as it ended.
+// TestRetiredKeysEndSessions tests that a session whose caveat or token was made with a
+// retired key is over, softly, unless it has a tombstone.
 func TestRetiredKeysEndSessions(t *testing.T) {
 	t.Parallel()
 	var cfg discharger.Config

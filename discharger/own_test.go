@@ -20,8 +20,7 @@ func (l *login) revoke(other *login, opts ...option) error {
 	return l.w.service.RevokeOwn(context.Background(), l.request(opts...), other.cond.Session)
 }
 
-// TestOwnSessions lists and ends sessions with what would be good for a
-// refresh, and leaves that as it was.
+// TestOwnSessions lists and ends sessions with a good refresh token, which stays good.
 func TestOwnSessions(t *testing.T) {
 	t.Parallel()
 	eachStore(t, func(t *testing.T, w *world) {
@@ -39,20 +38,20 @@ func TestOwnSessions(t *testing.T) {
 				}
 			}
 		})
-		n := w.said(0)
+		n := w.published(0)
 		mustDo(t, a.revoke(stranger, token(tok)))
-		w.said(n)
+		w.published(n)
 		stranger.must()
 		mustDo(t, a.revoke(w.login(caveat.ModeOpen), token(tok)))
-		w.said(n)
+		w.published(n)
 		for range 2 {
 			mustDo(t, a.revoke(b, token(tok)))
-			w.said(n, b.ended(revocation.CauseLogout, false))
+			w.published(n, b.ended(revocation.CauseLogout, false))
 		}
 		b.refused(session.ReasonSessionEnded)
 		tok = a.must(token(tok)).RefreshToken
 		mustDo(t, a.revoke(a, token(tok)))
-		w.said(n, b.ended(revocation.CauseLogout, false), a.ended(revocation.CauseLogout, false))
+		w.published(n, b.ended(revocation.CauseLogout, false), a.ended(revocation.CauseLogout, false))
 		a.refused(session.ReasonSessionEnded, token(tok))
 		mustDo(t, a.revoke(a, token(tok))) // again
 		if _, _, err := a.own(token(tok)); !isRefusal(err, session.ReasonSessionEnded) {
@@ -69,8 +68,8 @@ func isRefusal(err error, want session.Reason) bool {
 	return errors.As(err, &r) && r.Reason == want && !errors.Is(err, discharger.ErrUnavailable)
 }
 
-// TestOwnSessionsNeedProof goes through what is not enough. None of it ends or
-// changes anything.
+// TestOwnSessionsNeedProof presents credentials, sufficient and not. None of them changes
+// a session.
 func TestOwnSessionsNeedProof(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -82,7 +81,7 @@ func TestOwnSessionsNeedProof(t *testing.T) {
 	for name, c := range map[string]struct {
 		login *login
 		opts  []option
-		want  session.Reason // "": enough
+		want  session.Reason // "": sufficient
 	}{
 		"no token":            {rotating, nil, session.ReasonTokenRequired},
 		"a forged token":      {rotating, []option{token(append([]byte(nil), first[:len(first)-1]...))}, ""},
@@ -93,28 +92,30 @@ func TestOwnSessionsNeedProof(t *testing.T) {
 		"held, another's key": {held, []option{homeserver("b.example")}, session.ReasonHomeserverRequired},
 		"held, with the key":  {held, []option{homeserver("a.example")}, ""},
 	} {
-		c.login.unchanged(func() {
-			_, list, err := c.login.own(c.opts...)
-			switch {
-			case name == "a forged token":
-				if err == nil || len(list) > 0 {
-					t.Errorf("%s: %v, %d sessions", name, err, len(list))
+		t.Run(name, func(t *testing.T) {
+			c.login.unchanged(func() {
+				_, list, err := c.login.own(c.opts...)
+				switch {
+				case name == "a forged token":
+					if err == nil || len(list) > 0 {
+						t.Errorf("%v, %d sessions", err, len(list))
+					}
+				case c.want == "" && (err != nil || len(list) != 2):
+					t.Errorf("%v, %d sessions", err, len(list))
+				case c.want != "" && (!isRefusal(err, c.want) || len(list) > 0):
+					t.Errorf("%v, %d sessions", err, len(list))
 				}
-			case c.want == "" && (err != nil || len(list) != 2):
-				t.Errorf("%s: %v, %d sessions", name, err, len(list))
-			case c.want != "" && (!isRefusal(err, c.want) || len(list) > 0):
-				t.Errorf("%s: %v, %d sessions", name, err, len(list))
-			}
-			if err := c.login.revoke(w.login(caveat.ModeOpen), c.opts...); (err == nil) != (c.want == "" && name != "a forged token") {
-				t.Errorf("%s: revoke says %v", name, err)
-			}
+				if err := c.login.revoke(w.login(caveat.ModeOpen), c.opts...); (err == nil) != (c.want == "" && name != "a forged token") {
+					t.Errorf("revoke: %v", err)
+				}
+			})
 		})
 	}
-	w.said(0)
+	w.published(0)
 	rotating.must(token(live))
 }
 
-// TestOwnSessionNotActivated ends a session that has had no discharge.
+// TestOwnSessionNotActivated ends a session before its first discharge.
 func TestOwnSessionNotActivated(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -127,5 +128,5 @@ func TestOwnSessionNotActivated(t *testing.T) {
 	}
 	mustDo(t, l.revoke(l))
 	l.refused(session.ReasonSessionEnded)
-	w.said(0, l.ended(revocation.CauseLogout, false))
+	w.published(0, l.ended(revocation.CauseLogout, false))
 }

@@ -14,7 +14,7 @@ import (
 	"github.com/discharger/discharger/policy"
 )
 
-// ruled is a policy that a test can change, and that remembers what it saw.
+// ruled is a policy that a test sets, and that records its inputs.
 type ruled struct {
 	decide func(*policy.Input) (policy.Decision, error)
 	saw    []policy.Input
@@ -31,7 +31,7 @@ func (p *ruled) Evaluate(ctx context.Context, in *policy.Input) (policy.Decision
 	return p.decide(in)
 }
 
-func (p *ruled) say(d policy.Decision) {
+func (p *ruled) set(d policy.Decision) {
 	p.decide = func(*policy.Input) (policy.Decision, error) { return d, nil }
 }
 
@@ -39,7 +39,7 @@ func (p *ruled) last() policy.Input { return p.saw[len(p.saw)-1] }
 
 func newRuledWorld(t *testing.T) (*world, *ruled) {
 	p := &ruled{}
-	p.say(policy.Decision{Effect: policy.EffectAllow})
+	p.set(policy.Decision{Effect: policy.EffectAllow})
 	return newWorld(t, func(c *discharger.Config) { c.Policy = p }), p
 }
 
@@ -47,7 +47,7 @@ func TestPolicyNarrows(t *testing.T) {
 	t.Parallel()
 	w, p := newRuledWorld(t)
 	l := w.login(caveat.ModeOpen, func(c *caveat.Condition) { c.MaxTTL = 20 * time.Minute })
-	p.say(policy.Decision{Effect: policy.EffectAllow, TTL: time.Minute, Caveats: []string{"client-ip 203.0.113.7"}})
+	p.set(policy.Decision{Effect: policy.EffectAllow, TTL: time.Minute, Caveats: []string{"client-ip 203.0.113.7"}})
 	g := l.must()
 	if g.ExpiresIn != time.Minute {
 		t.Errorf("ttl %v", g.ExpiresIn)
@@ -55,7 +55,7 @@ func TestPolicyNarrows(t *testing.T) {
 	if got := l.check(g); !slices.Contains(got, "client-ip 203.0.113.7") {
 		t.Errorf("conditions %q", got)
 	}
-	p.say(policy.Decision{Effect: policy.EffectAllow, TTL: 10 * time.Hour})
+	p.set(policy.Decision{Effect: policy.EffectAllow, TTL: 10 * time.Hour})
 	if g := l.must(); g.ExpiresIn != 20*time.Minute {
 		t.Errorf("a ttl beyond the condition's gave %v", g.ExpiresIn)
 	}
@@ -68,43 +68,43 @@ func TestPolicyWithholds(t *testing.T) {
 	l := w.login(caveat.ModeRotate)
 	tok := l.must().RefreshToken
 
-	p.say(policy.Decision{Effect: policy.EffectDeny, Code: "office_hours", Message: "come back at nine"})
+	p.set(policy.Decision{Effect: policy.EffectDeny, Code: "office_hours", Message: "come back at nine"})
 	if r := l.alive("office_hours", token(tok)); r.Message != "come back at nine" {
 		t.Errorf("got %+v", r)
 	}
-	p.say(policy.Decision{Effect: policy.EffectDefer, RetryAfter: 7 * time.Second})
+	p.set(policy.Decision{Effect: policy.EffectDefer, RetryAfter: 7 * time.Second})
 	l.unchanged(func() {
 		var u *discharger.UnavailableError
 		if err := l.undecided(token(tok)); !errors.As(err, &u) || u.RetryAfter != 7*time.Second {
 			t.Errorf("got %v", err)
 		}
 	})
-	p.say(allow)
-	tok = l.must(token(tok)).RefreshToken // nothing was lost by being denied
+	p.set(allow)
+	tok = l.must(token(tok)).RefreshToken // a denial changed nothing
 
-	p.say(policy.Decision{Effect: policy.EffectReauth})
+	p.set(policy.Decision{Effect: policy.EffectReauth})
 	l.over(session.ReasonPolicy, true, token(tok))
-	p.say(allow)
-	l.over(session.ReasonPolicy, true, token(tok)) // the same again
+	p.set(allow)
+	l.over(session.ReasonPolicy, true, token(tok))
 
 	a, b := w.login(caveat.ModeOpen), w.login(caveat.ModeOpen)
 	a.must()
 	b.must()
-	p.say(policy.Decision{Effect: policy.EffectRevoke, Code: "device_lost"})
+	p.set(policy.Decision{Effect: policy.EffectRevoke, Code: "device_lost"})
 	a.over("device_lost", false)
-	p.say(allow)
+	p.set(allow)
 	a.over("device_lost", false)
 	b.must()
-	p.say(policy.Decision{Effect: policy.EffectRevokeUser, Code: "stolen", SoftLogout: true})
+	p.set(policy.Decision{Effect: policy.EffectRevokeUser, Code: "stolen", SoftLogout: true})
 	b.over("stolen", true)
-	p.say(allow)
+	p.set(allow)
 	b.over("stolen", true)
 
 	never := w.login(caveat.ModeOpen, func(c *caveat.Condition) { c.User, c.Minted = "@new:a.example", c.Minted+1 })
-	p.say(policy.Decision{Effect: policy.EffectRevoke})
+	p.set(policy.Decision{Effect: policy.EffectRevoke})
 	never.over(session.ReasonPolicy, false)
-	p.say(allow)
-	never.over(session.ReasonPolicy, false) // revoked at activation, for good
+	p.set(allow)
+	never.over(session.ReasonPolicy, false) // revoked at activation
 }
 
 func TestPolicyFailuresAreUndecided(t *testing.T) {
@@ -132,16 +132,18 @@ func TestPolicyFailuresAreUndecided(t *testing.T) {
 		"empty label":  allowing(policy.Decision{Labels: map[string]string{"": "b"}}),
 		"seventeen":    allowing(policy.Decision{Labels: many}),
 	} {
-		p.decide = decide
-		l.unchanged(func() {
-			if g, err := l.discharge(token(tok)); g != nil || !errors.Is(err, discharger.ErrUnavailable) {
-				t.Errorf("%s: got %v, %v", name, g, err)
-			}
+		t.Run(name, func(t *testing.T) {
+			p.decide = decide
+			l.unchanged(func() {
+				if g, err := l.discharge(token(tok)); g != nil || !errors.Is(err, discharger.ErrUnavailable) {
+					t.Errorf("got %v, %v", g, err)
+				}
+			})
 		})
 	}
-	p.say(policy.Decision{Effect: policy.EffectAllow})
+	p.set(policy.Decision{Effect: policy.EffectAllow})
 	l.must(token(tok))
-	p.decide = func(*policy.Input) (policy.Decision, error) { panic("asked about a logout") }
+	p.decide = func(*policy.Input) (policy.Decision, error) { panic("evaluated at a logout") }
 	if err := l.logout(discharger.ScopeSession, token(tok)); err != nil {
 		t.Error(err)
 	}
@@ -152,8 +154,8 @@ func allowing(d policy.Decision) func(*policy.Input) (policy.Decision, error) {
 	return func(*policy.Input) (policy.Decision, error) { return d, nil }
 }
 
-// TestPolicyOnReplay: a policy can soften or harden what the core does about a
-// token used twice, but cannot turn it into a discharge.
+// TestPolicyOnReplay tests that a policy can change the end after a reused token, but
+// cannot grant a discharge.
 func TestPolicyOnReplay(t *testing.T) {
 	t.Parallel()
 	fork := func(t *testing.T) (*login, *ruled, []byte) {
@@ -176,12 +178,12 @@ func TestPolicyOnReplay(t *testing.T) {
 	})
 	t.Run("softens", func(t *testing.T) {
 		l, p, dead := fork(t)
-		p.say(policy.Decision{Effect: policy.EffectDeny})
+		p.set(policy.Decision{Effect: policy.EffectDeny})
 		l.alive(session.ReasonTokenSuperseded, token(dead), at(away))
 	})
 	t.Run("hardens", func(t *testing.T) {
 		l, p, dead := fork(t)
-		p.say(policy.Decision{Effect: policy.EffectRevoke})
+		p.set(policy.Decision{Effect: policy.EffectRevoke})
 		l.over(session.ReasonPolicy, false, token(dead), at(away))
 		l.over(session.ReasonPolicy, false, token(dead))
 	})
@@ -193,7 +195,7 @@ func TestPolicyInput(t *testing.T) {
 	l := w.login(caveat.ModeOpen, func(c *caveat.Condition) {
 		c.Policy, c.Labels, c.Expires = "bots", map[string]string{"role": "bot", "kind": "x"}, c.Minted+3_600_000
 	})
-	p.say(policy.Decision{Effect: policy.EffectAllow, Labels: map[string]string{"kind": "y", "seen": "1"}})
+	p.set(policy.Decision{Effect: policy.EffectAllow, Labels: map[string]string{"kind": "y", "seen": "1"}})
 	l.must()
 	in := p.last()
 	if in.Action != policy.ActionActivate || in.Policy != "bots" || in.User.Sessions != -1 || in.Session.Labels["kind"] != "x" ||
@@ -201,7 +203,7 @@ func TestPolicyInput(t *testing.T) {
 		t.Errorf("activation: %+v", in)
 	}
 	w.later(time.Minute)
-	p.say(policy.Decision{Effect: policy.EffectAllow, Labels: map[string]string{"seen": ""}})
+	p.set(policy.Decision{Effect: policy.EffectAllow, Labels: map[string]string{"seen": ""}})
 	l.must(at(away), client("curl/8"))
 	in = p.last()
 	if in.Action != policy.ActionRefresh || in.Session.Labels["kind"] != "y" || in.Session.Labels["role"] != "bot" ||
@@ -231,7 +233,7 @@ func TestPolicyLimitsSessions(t *testing.T) {
 	if err := all[3].logout(discharger.ScopeSession); err != nil {
 		t.Fatal(err)
 	}
-	p.say(policy.Decision{Effect: policy.EffectAllow, KeepSessions: 2})
+	p.set(policy.Decision{Effect: policy.EffectAllow, KeepSessions: 2})
 	fifth := w.login(caveat.ModeOpen)
 	fifth.must()
 	if got := p.last().User.Sessions; got != 3 {

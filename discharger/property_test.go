@@ -25,7 +25,7 @@ type process struct {
 	gone [][4]byte // ids of keys that were retired
 }
 
-// undecidedWorld is what TestNoDecisionIsSoft plays with.
+// undecidedWorld is the world of TestNoDecisionIsSoft: two processes on one store.
 type undecidedWorld struct {
 	*world
 	cfg       discharger.Config
@@ -35,12 +35,11 @@ type undecidedWorld struct {
 	processes [2]*process
 	users     int
 
-	// Of one run.
-	user   string
-	logins []*holder
+	user   string    // of the present run
+	logins []*holder // likewise
 }
 
-// holder is a client with every refresh token that it was ever given.
+// holder is a client with every refresh token that it received.
 type holder struct {
 	*login
 	tokens [][]byte
@@ -60,7 +59,7 @@ func newUndecidedWorld(t *testing.T) *undecidedWorld {
 	return u
 }
 
-// restart makes a process anew, on the same store.
+// restart replaces a process by a new one on the same store.
 func (u *undecidedWorld) restart(i int) {
 	p, cfg := u.processes[i], u.cfg
 	cfg.RefreshKeys, cfg.RetiredKeys = p.keys, p.gone
@@ -77,24 +76,23 @@ func (u *undecidedWorld) wait(d time.Duration) {
 	u.later(d)
 }
 
-// begin makes everything as it should be, for a user whom nobody knows.
+// begin resets the world for a run with a new user.
 func (u *undecidedWorld) begin() {
 	u.users++
 	u.user, u.logins = fmt.Sprintf("@user%d:a.example", u.users), nil
 	u.store.losses = store.Losses{}
 	u.policy.saw = nil
-	u.policy.say(policy.Decision{Effect: policy.EffectAllow})
+	u.policy.set(policy.Decision{Effect: policy.EffectAllow})
 	for i, p := range u.processes {
 		p.off, p.keys, p.gone = 0, u.cfg.RefreshKeys, nil
 		u.restart(i)
 	}
 }
 
-// TestNoDecisionIsSoft plays with everything by which a session can end without
-// anyone having decided so: times, losses, limits, reauth, retired keys, other
-// logins, theft. No answer says that the client shall discard its keys, and no
-// event either, whatever is repeated, restarted or asked of another process, and
-// whatever clocks do.
+// TestNoDecisionIsSoft ends sessions at random without a decision of a user or an
+// operator: by times, losses, limits, reauth, retired keys, other logins and theft. Every
+// end in answers and events is soft, also after repetitions, restarts, requests to
+// another process, and clock jumps.
 func TestNoDecisionIsSoft(t *testing.T) {
 	t.Parallel()
 	u := newUndecidedWorld(t)
@@ -125,7 +123,7 @@ func TestNoDecisionIsSoft(t *testing.T) {
 				}
 			},
 			"policy": func(t *rapid.T) {
-				u.policy.say(rapid.SampledFrom([]policy.Decision{
+				u.policy.set(rapid.SampledFrom([]policy.Decision{
 					{Effect: policy.EffectAllow}, {Effect: policy.EffectAllow}, {Effect: policy.EffectReauth, Code: "too_long"},
 					{Effect: policy.EffectAllow, KeepSessions: 1}, {Effect: policy.EffectDeny}, {Effect: policy.EffectDefer},
 				}).Draw(t, "policy"))
@@ -147,12 +145,12 @@ func TestNoDecisionIsSoft(t *testing.T) {
 		session.ReasonSessionEnded, "too_long",
 	} {
 		if ends[want] == 0 {
-			t.Errorf("no session ended with %q: the test does not reach it", want)
+			t.Errorf("no session ended with %q", want)
 		}
 	}
 }
 
-// draw has a user log in, on one of two devices or none.
+// draw adds a login, on one of two devices or none.
 func (u *undecidedWorld) draw(t *rapid.T) {
 	mode := rapid.SampledFrom([]caveat.Mode{caveat.ModeRotate, caveat.ModeRotate, caveat.ModeOpen, caveat.ModeHeld}).Draw(t, "mode")
 	l := u.login(mode, device(rapid.SampledFrom([]string{"PHONE", "LAPTOP", ""}).Draw(t, "device")), func(c *caveat.Condition) {
@@ -164,8 +162,8 @@ func (u *undecidedWorld) draw(t *rapid.T) {
 	u.logins = append(u.logins, &holder{login: l})
 }
 
-// present presents any token of any session to any process, twice if it is
-// refused.
+// present presents a random token of a random session to a random process, twice if it
+// is refused.
 func (u *undecidedWorld) present(t *rapid.T, ends map[session.Reason]int) {
 	if len(u.logins) == 0 {
 		return
@@ -198,7 +196,7 @@ func (u *undecidedWorld) present(t *rapid.T, ends map[session.Reason]int) {
 	}
 }
 
-// use refreshes the newest session some times, each with the newest token.
+// use refreshes the newest session several times, with its newest token.
 func (u *undecidedWorld) use(t *rapid.T) {
 	h := u.logins[len(u.logins)-1]
 	for range rapid.IntRange(1, 4).Draw(t, "times") {
@@ -217,13 +215,13 @@ func (u *undecidedWorld) use(t *rapid.T) {
 	}
 }
 
-// step sets the clock of a process, and sets it right sooner or later.
+// step sets the clock of a process, possibly to the right time.
 func (u *undecidedWorld) step(t *rapid.T) {
 	p := u.processes[rapid.IntRange(0, 1).Draw(t, "process")]
 	p.off = rapid.SampledFrom([]time.Duration{0, 0, 40 * 24 * time.Hour, -40 * 24 * time.Hour, 30 * time.Second}).Draw(t, "clock")
 }
 
-// loseOne has the store lose a session's record.
+// loseOne removes a session's record from the store.
 func (u *undecidedWorld) loseOne(t *rapid.T) {
 	if len(u.logins) == 0 {
 		return
@@ -234,7 +232,7 @@ func (u *undecidedWorld) loseOne(t *rapid.T) {
 	}
 }
 
-// retire takes the key of all refresh tokens out, at one process first.
+// retire retires the refresh-token key in use, at one process.
 func (u *undecidedWorld) retire(t *rapid.T) {
 	if rapid.IntRange(0, 3).Draw(t, "seldom") > 0 {
 		return
@@ -253,7 +251,7 @@ func (u *undecidedWorld) retire(t *rapid.T) {
 	u.restart(i)
 }
 
-// report has the homeserver report a discharge in use.
+// report reports a discharge in use.
 func (u *undecidedWorld) report(t *rapid.T) {
 	if len(u.logins) == 0 {
 		return

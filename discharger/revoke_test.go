@@ -3,6 +3,7 @@ package discharger_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"testing"
 	"time"
 
@@ -12,8 +13,8 @@ import (
 	"github.com/discharger/discharger/discharger/store"
 )
 
-// TestRevokeSoftly ends sessions so that clients keep their keys. A later hard
-// revocation does not change how they ended.
+// TestRevokeSoftly revokes sessions softly. A later hard revocation does not change
+// their end.
 func TestRevokeSoftly(t *testing.T) {
 	t.Parallel()
 	soft := discharger.Order{Soft: true}
@@ -23,7 +24,7 @@ func TestRevokeSoftly(t *testing.T) {
 		"user":    func(w *world, l *login, o discharger.Order) error { return w.revokeUser(l.user(), o) },
 		"homeserver": func(w *world, _ *login, o discharger.Order) error {
 			err := w.service.RevokeHomeserver(context.Background(), "a.example", o)
-			w.later(2 * time.Second) // which it waited, on a clock that goes on: a cached record is too old now
+			w.later(2 * time.Second) // a cached record is too old now
 			return err
 		},
 	} {
@@ -36,7 +37,7 @@ func TestRevokeSoftly(t *testing.T) {
 				l.over(session.ReasonSessionEnded, true)
 				mustDo(t, revoke(w, l, discharger.Order{}))
 				l.over(session.ReasonSessionEnded, true)
-				if name == "session" { // there is nothing that one could log in again to
+				if name == "session" {
 					return
 				}
 				w.pastMarks()
@@ -49,8 +50,8 @@ func TestRevokeSoftly(t *testing.T) {
 	}
 }
 
-// TestRevokedCounts holds what a revocation returns: a name that nobody has must
-// not look like a success.
+// TestRevokedCounts tests the result of a revocation: that of an unknown name must not
+// look like a success.
 func TestRevokedCounts(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -91,7 +92,7 @@ func TestRevokedCounts(t *testing.T) {
 
 func errOf(_ discharger.Revoked, err error) error { return err }
 
-// TestRevokeSpares holds which sessions an order leaves alone.
+// TestRevokeSpares tests the sessions that an order spares.
 func TestRevokeSpares(t *testing.T) {
 	t.Parallel()
 	type sessions struct{ old, young, none *login }
@@ -112,12 +113,12 @@ func TestRevokeSpares(t *testing.T) {
 		old, young bool // live on
 		none       bool
 	}{
-		"nothing":               {func(sessions) discharger.Order { return discharger.Order{} }, false, false, false},
-		"one session":           {func(s sessions) discharger.Order { return but(s.old) }, true, false, false},
-		"one device":            {func(sessions) discharger.Order { return discharger.Order{ExceptDevice: "YOUNG"} }, false, true, false},
-		"sessions without one":  {func(sessions) discharger.Order { return discharger.Order{Devices: true} }, false, false, true},
-		"what came since":       {func(sessions) discharger.Order { return discharger.Order{Age: time.Minute} }, false, true, false},
-		"since before they all": {func(sessions) discharger.Order { return discharger.Order{Age: time.Hour} }, true, true, true},
+		"nothing":              {func(sessions) discharger.Order { return discharger.Order{} }, false, false, false},
+		"one session":          {func(s sessions) discharger.Order { return but(s.old) }, true, false, false},
+		"one device":           {func(sessions) discharger.Order { return discharger.Order{ExceptDevice: "YOUNG"} }, false, true, false},
+		"sessions without one": {func(sessions) discharger.Order { return discharger.Order{Devices: true} }, false, false, true},
+		"later sessions":       {func(sessions) discharger.Order { return discharger.Order{Age: time.Minute} }, false, true, false},
+		"all by age":           {func(sessions) discharger.Order { return discharger.Order{Age: time.Hour} }, true, true, true},
 	} {
 		t.Run("user/"+name, func(t *testing.T) {
 			t.Parallel()
@@ -135,7 +136,7 @@ func TestRevokeSpares(t *testing.T) {
 			}
 		})
 	}
-	t.Run("device/what came since", func(t *testing.T) {
+	t.Run("device/later sessions", func(t *testing.T) {
 		t.Parallel()
 		w, s := setUp(t)
 		mustDo(t, w.revokeDevice(user, "YOUNG", discharger.Order{Age: time.Minute}))
@@ -157,45 +158,49 @@ func TestRevokeSpares(t *testing.T) {
 	})
 }
 
-// TestRevokeWithEpoch has a homeserver log a session out because of a discharge
-// that its client showed: of the current epoch or the one before.
+// TestRevokeWithEpoch tests that a revocation with an epoch requires the newest one or
+// the one before.
 func TestRevokeWithEpoch(t *testing.T) {
 	t.Parallel()
 	for epoch, want := range map[uint64]bool{1: false, 2: false, 3: true, 4: true, 9: true} {
-		w := newWorld(t)
-		l := w.login(caveat.ModeRotate)
-		tok := l.must().RefreshToken
-		for range 3 {
-			tok = l.must(token(tok)).RefreshToken
-		}
-		err := l.revokeBy(discharger.Order{Epoch: epoch})
-		if ok := err == nil; ok != want || !ok && !isRefusal(err, session.ReasonTokenSuperseded) {
-			t.Errorf("epoch %d: %v", epoch, err)
-		}
-		if want {
-			l.over(session.ReasonSessionEnded, false, token(tok))
-		} else {
-			l.must(token(tok))
-		}
+		t.Run(fmt.Sprint("epoch ", epoch), func(t *testing.T) {
+			w := newWorld(t)
+			l := w.login(caveat.ModeRotate)
+			tok := l.must().RefreshToken
+			for range 3 {
+				tok = l.must(token(tok)).RefreshToken
+			}
+			err := l.revokeBy(discharger.Order{Epoch: epoch})
+			if ok := err == nil; ok != want || !ok && !isRefusal(err, session.ReasonTokenSuperseded) {
+				t.Error(err)
+			}
+			if want {
+				l.over(session.ReasonSessionEnded, false, token(tok))
+			} else {
+				l.must(token(tok))
+			}
+		})
 	}
 }
 
-// TestEndByTimeIsStored lists a user's sessions with one that has just expired:
-// that answer is an end too, and no clock takes it back.
+// TestEndByTimeIsStored presents a session that has just expired to list and end the
+// user's: the refusal reports an end, which stays after the clock is set back.
 func TestEndByTimeIsStored(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	for name, ask := range map[string]func(*login, []byte) error{
+	for name, call := range map[string]func(*login, []byte) error{
 		"list": func(l *login, tok []byte) error { _, _, err := l.own(token(tok)); return err },
 		"end":  func(l *login, tok []byte) error { return l.revoke(w.login(caveat.ModeOpen), token(tok)) },
 	} {
-		l := w.login(caveat.ModeRotate, func(c *caveat.Condition) { c.Expires = c.Minted + time.Hour.Milliseconds() })
-		tok := l.must().RefreshToken
-		w.later(time.Hour)
-		if err := ask(l, tok); !isRefusal(err, session.ReasonSessionExpired) {
-			t.Errorf("%s: %v", name, err)
-		}
-		w.later(-30 * time.Minute)
-		l.over(session.ReasonSessionExpired, true, token(tok))
+		t.Run(name, func(t *testing.T) {
+			l := w.login(caveat.ModeRotate, func(c *caveat.Condition) { c.Expires = c.Minted + time.Hour.Milliseconds() })
+			tok := l.must().RefreshToken
+			w.later(time.Hour)
+			if err := call(l, tok); !isRefusal(err, session.ReasonSessionExpired) {
+				t.Error(err)
+			}
+			w.later(-30 * time.Minute)
+			l.over(session.ReasonSessionExpired, true, token(tok))
+		})
 	}
 }

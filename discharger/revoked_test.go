@@ -16,13 +16,13 @@ import (
 	"github.com/discharger/discharger/policy"
 )
 
-// unfed is a store whose events get lost on the way, after the swap took
-// effect, as when a process dies there, or the node of the feed is down.
+// unfed is a store that, while broken, loses the events of a swap that took effect, as
+// after a crash of the process, or while the node of the feed is down.
 type unfed struct {
 	store.Store
 	broken bool
-	swaps  int // that were made, and what they wrote
-	bytes  int
+	swaps  int
+	bytes  int // written by swaps, with events
 }
 
 func (u *unfed) Swap(ctx context.Context, w store.Write) (bool, error) {
@@ -55,13 +55,13 @@ func newUnfedWorld(t testing.TB, change ...func(*discharger.Config)) (*world, *u
 	return newWorld(t, append(change, func(c *discharger.Config) { u.Store, c.Store = c.Store, u })...), u
 }
 
-// event is what an entry of a feed says.
+// event is an entry of a feed.
 type event struct {
 	revocation.Event
 	before, until time.Time
 }
 
-// feed reads all events of a homeserver.
+// feed returns all events of a homeserver.
 func (w *world) feed(homeserver string) (out []event) {
 	w.t.Helper()
 	st := w.store
@@ -94,9 +94,9 @@ func (w *world) feed(homeserver string) (out []event) {
 	}
 }
 
-// said demands the events of the feed beyond the first n, and returns how many
-// there are.
-func (w *world) said(n int, want ...revocation.Event) int {
+// published demands the events of the feed after the first n, and returns the number of
+// all.
+func (w *world) published(n int, want ...revocation.Event) int {
 	w.t.Helper()
 	got := w.feed("a.example")
 	if len(got) != n+len(want) {
@@ -116,21 +116,21 @@ func (w *world) said(n int, want ...revocation.Event) int {
 			w.t.Fatalf("event %d is kept for %v", n+i, lives)
 		}
 		if !one && (g.before.Before(g.At) || g.before.Sub(g.At) > time.Second) {
-			w.t.Fatalf("event %d is about what was minted before %v, at %v", n+i, g.before, g.At)
+			w.t.Fatalf("event %d covers sessions minted before %v, at %v", n+i, g.before, g.At)
 		}
 	}
 	return len(got)
 }
 
-// ended is the event of the end of the session.
+// ended returns the event of the session's end.
 func (l *login) ended(cause revocation.Cause, soft bool) revocation.Event {
 	return revocation.Event{Session: l.cond.Session, User: l.cond.User, Device: l.cond.Device, Soft: soft, Reason: cause}
 }
 
-// againCause is the reason of events that repeat an end.
+// againCause is the reason of repeated events.
 const againCause revocation.Cause = "again"
 
-// TestEveryRevocationIsPublished goes through everybody who can end a session.
+// TestEveryRevocationIsPublished ends sessions by every kind of request.
 func TestEveryRevocationIsPublished(t *testing.T) {
 	t.Parallel()
 	eachStore(t, func(t *testing.T, w *world) {
@@ -141,26 +141,26 @@ func TestEveryRevocationIsPublished(t *testing.T) {
 		l := w.login(caveat.ModeRotate)
 		first := l.must().RefreshToken
 		next := l.must(token(l.must(token(first)).RefreshToken)).RefreshToken
-		n = w.said(n)
+		n = w.published(n)
 
 		l.over(session.ReasonTokenReused, true, token(first), at(away))
-		n = w.said(n, l.ended(revocation.CauseReuse, true))
+		n = w.published(n, l.ended(revocation.CauseReuse, true))
 		l.over(session.ReasonTokenReused, true, token(next))
-		n = w.said(n)
+		n = w.published(n)
 
 		l = w.login(caveat.ModeOpen)
 		l.must()
 		mustDo(t, l.logout(discharger.ScopeSession))
-		n = w.said(n, l.ended(revocation.CauseLogout, false))
+		n = w.published(n, l.ended(revocation.CauseLogout, false))
 		early := w.login(caveat.ModeOpen)
 		mustDo(t, early.logout(discharger.ScopeSession))
-		n = w.said(n, early.ended(revocation.CauseLogout, false))
+		n = w.published(n, early.ended(revocation.CauseLogout, false))
 
 		l = w.login(caveat.ModeOpen)
 		l.must()
 		w.later(time.Second)
 		mustDo(t, l.logout(discharger.ScopeUser, homeserver("a.example")))
-		n = w.said(n, all(revocation.CauseLogout, caveat.SessionID{}))
+		n = w.published(n, all(revocation.CauseLogout, caveat.SessionID{}))
 		w.pastMarks()
 
 		kept, other := w.login(caveat.ModeOpen), w.login(caveat.ModeOpen)
@@ -168,30 +168,30 @@ func TestEveryRevocationIsPublished(t *testing.T) {
 		other.must()
 		w.later(time.Second)
 		mustDo(t, w.revokeUser(user, but(kept)))
-		n = w.said(n, all(revocation.CauseRevoked, kept.cond.Session))
+		n = w.published(n, all(revocation.CauseRevoked, kept.cond.Session))
 		kept.must()
-		// What is not alive cannot be left alone.
+		// An ended session cannot be spared.
 		mustDo(t, w.revokeUser(user, but(other)))
-		n = w.said(n, all(revocation.CauseRevoked, caveat.SessionID{}))
+		n = w.published(n, all(revocation.CauseRevoked, caveat.SessionID{}))
 		w.pastMarks()
 
 		l = w.login(caveat.ModeOpen, func(c *caveat.Condition) { c.Device = "TABLET" })
 		l.must()
 		mustDo(t, w.revokeDevice(user, "TABLET", discharger.Order{}))
-		n = w.said(n, l.ended(revocation.CauseRevoked, false),
+		n = w.published(n, l.ended(revocation.CauseRevoked, false),
 			revocation.Event{User: user.User, Device: "TABLET", Reason: revocation.CauseRevoked})
 		w.pastMarks()
 		before, after := w.login(caveat.ModeOpen, device("TABLET")), w.login(caveat.ModeOpen, device("TABLET"))
 		before.must()
 		after.must()
-		n = w.said(n, before.ended(revocation.CauseReplaced, true))
+		n = w.published(n, before.ended(revocation.CauseReplaced, true))
 		l = w.login(caveat.ModeOpen)
 		l.must()
 		mustDo(t, l.revokeBy(discharger.Order{}))
-		n = w.said(n, l.ended(revocation.CauseRevoked, false))
+		n = w.published(n, l.ended(revocation.CauseRevoked, false))
 
 		mustDo(t, w.service.RevokeHomeserver(ctx, "a.example", discharger.Order{}))
-		w.said(n, revocation.Event{All: true, Reason: revocation.CauseRevoked})
+		w.published(n, revocation.Event{All: true, Reason: revocation.CauseRevoked})
 		if got := w.feed("b.example"); len(got) != 0 {
 			t.Errorf("another homeserver reads %+v", got)
 		}
@@ -206,31 +206,31 @@ func TestPolicyRevocationsArePublished(t *testing.T) {
 	w.later(time.Second)
 	b.must()
 	w.later(time.Second)
-	p.say(policy.Decision{Effect: policy.EffectAllow, KeepSessions: 2})
+	p.set(policy.Decision{Effect: policy.EffectAllow, KeepSessions: 2})
 	c.must()
-	n := w.said(0, a.ended(revocation.CauseLimit, true))
-	p.say(policy.Decision{Effect: policy.EffectDeny})
+	n := w.published(0, a.ended(revocation.CauseLimit, true))
+	p.set(policy.Decision{Effect: policy.EffectDeny})
 	b.refused(session.ReasonPolicy)
-	n = w.said(n)
-	p.say(policy.Decision{Effect: policy.EffectRevoke})
+	n = w.published(n)
+	p.set(policy.Decision{Effect: policy.EffectRevoke})
 	b.refused(session.ReasonPolicy)
-	n = w.said(n, b.ended(revocation.CausePolicy, false))
-	p.say(policy.Decision{Effect: policy.EffectRevokeUser})
+	n = w.published(n, b.ended(revocation.CausePolicy, false))
+	p.set(policy.Decision{Effect: policy.EffectRevokeUser})
 	c.refused(session.ReasonPolicy)
-	w.said(n, revocation.Event{User: c.cond.User, Reason: revocation.CausePolicy})
+	w.published(n, revocation.Event{User: c.cond.User, Reason: revocation.CausePolicy})
 }
 
-// TestRepetitionPublishesWhatGotLost has the event of each revocation get lost
-// after the revocation was stored. The request is undecided, and whoever
-// repeats it has the event published; after that it is known to be out.
-func TestRepetitionPublishesWhatGotLost(t *testing.T) {
+// TestRepetitionPublishesLostEvents loses the event of each revocation after the
+// revocation was stored. The request is undecided; a repeated one publishes the event,
+// and further ones do not.
+func TestRepetitionPublishesLostEvents(t *testing.T) {
 	t.Parallel()
 	user := alice("a.example")
 	all := revocation.Event{User: user.User, Reason: revocation.CauseLogout}
 	for name, c := range map[string]struct {
 		revoke func(w *world, l *login) error
 		want   func(l *login) []revocation.Event
-		more   int // of these, the last that each repetition says again: it is a revocation of its own
+		more   int // the last of these, which each repetition publishes: it is another revocation
 	}{
 		"logout": {
 			func(w *world, l *login) error { return l.logout(discharger.ScopeSession) },
@@ -270,19 +270,19 @@ func TestRepetitionPublishesWhatGotLost(t *testing.T) {
 					t.Fatalf("without a feed: %v", err)
 				}
 			}
-			n := w.said(0)
+			n := w.published(0)
 			u.broken = false
 			mustDo(t, c.revoke(w, l))
 			want := c.want(l)
-			n = w.said(n, want...)
+			n = w.published(n, want...)
 			mustDo(t, c.revoke(w, l))
-			w.said(n, want[len(want)-c.more:]...)
+			w.published(n, want[len(want)-c.more:]...)
 		})
 	}
 }
 
-// TestReuseIsPublishedAtLast: the request that was noticed to be a theft is
-// undecided as long as nobody can be told, and so are the victim's.
+// TestReuseIsPublishedAtLast tests that the requests of thief and victim are undecided
+// until the event of the theft is published.
 func TestReuseIsPublishedAtLast(t *testing.T) {
 	t.Parallel()
 	w, u := newUnfedWorld(t)
@@ -295,67 +295,66 @@ func TestReuseIsPublishedAtLast(t *testing.T) {
 	l.undecided(token(old), at(away))
 	l.undecided(token(next))
 	u.broken = false
-	n := w.said(0)
+	n := w.published(0)
 	l.over(session.ReasonTokenReused, true, token(next))
-	n = w.said(n, l.ended(againCause, true))
+	n = w.published(n, l.ended(againCause, true))
 	l.over(session.ReasonTokenReused, true, token(old), at(away))
-	w.said(n)
+	w.published(n)
 }
 
-// TestEvictionIsPublishedAtLast: an activation that has to end another session
-// happens only when that has been said.
+// TestEvictionIsPublishedAtLast tests that an activation over a limit waits until the
+// end of the other session is published.
 func TestEvictionIsPublishedAtLast(t *testing.T) {
 	t.Parallel()
 	p := &ruled{}
 	w, u := newUnfedWorld(t, func(c *discharger.Config) { c.Policy = p })
-	p.say(policy.Decision{Effect: policy.EffectAllow, KeepSessions: 1})
+	p.set(policy.Decision{Effect: policy.EffectAllow, KeepSessions: 1})
 	a, b := w.login(caveat.ModeOpen), w.login(caveat.ModeOpen)
 	a.must()
 	u.broken = true
 	b.undecided()
 	b.undecided()
 	u.broken = false
-	n := w.said(0)
+	n := w.published(0)
 	b.must()
-	n = w.said(n, a.ended(againCause, true))
+	n = w.published(n, a.ended(againCause, true))
 	b.must()
-	w.said(n)
+	w.published(n)
 }
 
-// TestRevocationIsPublishedByAnother has a process die with its memory, and
-// another one take over. Long after, nothing is said any more.
+// TestRevocationIsPublishedByAnother repeats a revocation at another process, which
+// publishes it again; long after, it does not.
 func TestRevocationIsPublishedByAnother(t *testing.T) {
 	t.Parallel()
 	w, u := newUnfedWorld(t)
 	l := w.login(caveat.ModeOpen)
 	l.must()
 	mustDo(t, l.logout(discharger.ScopeSession))
-	n := w.said(0, l.ended(revocation.CauseLogout, false))
+	n := w.published(0, l.ended(revocation.CauseLogout, false))
 	another := newWorld(t, func(c *discharger.Config) { c.Store = u.Store })
-	another.later(w.clock().Sub(another.clock())) // their clocks agree, however long it took to start it
+	another.later(w.clock().Sub(another.clock())) // to the same time
 	_, err := another.service.Revoke(context.Background(), l.user(), l.cond.Session, discharger.Order{})
 	mustDo(t, err)
-	n = w.said(n, l.ended(revocation.CauseLogout, false)) // as it ended
+	n = w.published(n, l.ended(revocation.CauseLogout, false)) // as it ended
 	third := newWorld(t, func(c *discharger.Config) { c.Store = u.Store })
 	third.later(w.clock().Sub(third.clock()) + 2*time.Hour)
 	_, err = third.service.Revoke(context.Background(), l.user(), l.cond.Session, discharger.Order{})
 	mustDo(t, err)
-	w.said(n)
+	w.published(n)
 }
 
-// TestAnnouncementsAreBounded: more ends of sessions than can be remembered are
-// published twice, and take no more memory.
+// TestAnnouncementsAreBounded tests the bound of the memory for published events.
 func TestAnnouncementsAreBounded(t *testing.T) {
 	t.Parallel()
 	got, err := discharger.Announced(20_000)
 	mustDo(t, err)
 	if got > discharger.AnnouncedBytes || got < discharger.AnnouncedBytes/3 {
-		t.Errorf("%d bytes are remembered, of %d", got, discharger.AnnouncedBytes)
+		t.Errorf("%d bytes, want at most %d and a third at least", got, discharger.AnnouncedBytes)
 	}
 }
 
-// TestLogoutAllIsOneWrite ends a thousand sessions: one swap of one record and
-// one event.
+// TestLogoutAllIsOneWrite ends a thousand sessions with one swap of one record and one
+// event.
 func TestLogoutAllIsOneWrite(t *testing.T) {
 	t.Parallel()
 	const sessions = 1000
@@ -374,7 +373,7 @@ func TestLogoutAllIsOneWrite(t *testing.T) {
 	if u.swaps != 1 || u.bytes > 300 {
 		t.Errorf("%d swaps, %d bytes", u.swaps, u.bytes)
 	}
-	w.said(0, revocation.Event{User: "@alice:a.example", Reason: revocation.CauseLogout})
+	w.published(0, revocation.Event{User: "@alice:a.example", Reason: revocation.CauseLogout})
 	for _, l := range some {
 		l.refused(session.ReasonSessionEnded)
 	}
@@ -388,9 +387,9 @@ func mustDo(t testing.TB, err error) {
 	}
 }
 
-// TestCaveatAloneShowsNothing: whoever has only the caveat of a rotating session
-// learns nothing of it, and so sets nothing off either.
-func TestCaveatAloneShowsNothing(t *testing.T) {
+// TestCaveatAloneRevealsNothing tests that a request with the caveat of a rotating
+// session alone reveals nothing of it, and publishes nothing.
+func TestCaveatAloneRevealsNothing(t *testing.T) {
 	t.Parallel()
 	w, u := newUnfedWorld(t)
 	l := w.login(caveat.ModeRotate)
@@ -403,7 +402,7 @@ func TestCaveatAloneShowsNothing(t *testing.T) {
 	l.refused(session.ReasonTokenRequired)
 	u.broken = false
 	l.refused(session.ReasonTokenRequired)
-	w.said(0)
+	w.published(0)
 	l.refused(session.ReasonSessionEnded, token(tok))
-	w.said(0, l.ended(againCause, false))
+	w.published(0, l.ended(againCause, false))
 }

@@ -103,8 +103,8 @@ func TestHeldSession(t *testing.T) {
 	l.refused(session.ReasonSessionEnded, homeserver("a.example"))
 }
 
-// TestHomeserversNeverMeet gives two homeservers the same user and session.
-func TestHomeserversNeverMeet(t *testing.T) {
+// TestHomeserversAreSeparate has the same user and session at two homeservers.
+func TestHomeserversAreSeparate(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	a := w.login(caveat.ModeRotate)
@@ -154,10 +154,10 @@ func logoutEverywhere(t *testing.T, w *world) {
 	if err := b.logout(discharger.ScopeUser, token(gb.RefreshToken)); err != nil {
 		t.Errorf("repeated: %v", err)
 	}
-	again.must() // the repetition did not end what came after
+	again.must() // the repetition ended no later session
 }
 
-func TestTTLNeverOutlivesAnything(t *testing.T) {
+func TestTTLIsWithinAllLimits(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	short := w.login(caveat.ModeOpen, func(c *caveat.Condition) { c.MaxTTL = 30 * time.Second })
@@ -177,7 +177,7 @@ func TestTTLNeverOutlivesAnything(t *testing.T) {
 	}
 }
 
-// attenuate adds caveats to a refresh token, as any holder can.
+// attenuate adds caveats to a refresh token.
 func attenuate(t testing.TB, b []byte, caveats ...string) []byte {
 	t.Helper()
 	var m macaroon.Macaroon
@@ -203,30 +203,32 @@ func TestRefreshTokenRestrictions(t *testing.T) {
 	first := l.must().RefreshToken
 	soon := w.now.Add(time.Hour).Format(time.RFC3339Nano)
 	for name, caveats := range map[string][]string{
-		"expired":             {"time-before " + w.now.Format(time.RFC3339Nano)},
-		"not a time":          {"time-before tomorrow"},
-		"elsewhere":           {"client-ip 192.0.2.1"},
-		"other network":       {"client-ip 192.0.2.0/24"},
-		"not an address":      {"client-ip here"},
-		"unknown":             {"room !x:example.org"},
-		"empty":               {""},
-		"another epoch":       {"epoch 7"},
-		"another session":     {"session AAAAAAAAAAAAAAAAAAAAAA"},
-		"one good, one bad":   {"time-before " + soon, "client-ip 192.0.2.1"},
-		"more than there are": slices.Repeat([]string{"time-before " + soon}, 40),
+		"expired":           {"time-before " + w.now.Format(time.RFC3339Nano)},
+		"not a time":        {"time-before tomorrow"},
+		"elsewhere":         {"client-ip 192.0.2.1"},
+		"other network":     {"client-ip 192.0.2.0/24"},
+		"not an address":    {"client-ip here"},
+		"unknown":           {"room !x:example.org"},
+		"empty":             {""},
+		"another epoch":     {"epoch 7"},
+		"another session":   {"session AAAAAAAAAAAAAAAAAAAAAA"},
+		"one good, one bad": {"time-before " + soon, "client-ip 192.0.2.1"},
+		"too many":          slices.Repeat([]string{"time-before " + soon}, 40),
 	} {
-		l.unchanged(func() {
-			g, err := l.discharge(token(attenuate(t, first, caveats...)))
-			if g != nil || err == nil || errors.Is(err, discharger.ErrUnavailable) {
-				t.Errorf("%s: got %v, %v", name, g, err)
-			}
+		t.Run(name, func(t *testing.T) {
+			l.unchanged(func() {
+				g, err := l.discharge(token(attenuate(t, first, caveats...)))
+				if g != nil || err == nil || errors.Is(err, discharger.ErrUnavailable) {
+					t.Errorf("got %v, %v", g, err)
+				}
+			})
 		})
 	}
 	narrow := attenuate(t, first, "time-before "+soon, "client-ip 203.0.113.0/24")
 	next := l.must(token(narrow)).RefreshToken
 	l.alive(session.ReasonTokenInvalid, token(next), at(away))
 	w.later(time.Hour)
-	l.alive(session.ReasonTokenInvalid, token(next)) // the restriction was carried over
+	l.alive(session.ReasonTokenInvalid, token(next)) // the successor has the same caveats
 }
 
 func TestForgedRefreshTokens(t *testing.T) {
@@ -256,8 +258,8 @@ func TestForgedRefreshTokens(t *testing.T) {
 	l.must(token(good))
 }
 
-// TestUnknownTokenKeyIsUndecided: another process may have the key already. One
-// that was retired is known to be over.
+// TestUnknownTokenKeyIsUndecided presents a token with an unknown key, which another
+// process may have, and one with a retired key, whose session is over.
 func TestUnknownTokenKeyIsUndecided(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -283,9 +285,8 @@ func swapKeyID(b []byte, k discharger.RefreshKey) []byte {
 	return out
 }
 
-// TestOneTokenManyClients is the race that loses sessions elsewhere: however
-// many refresh at once with one token, all get the same successor, and it is
-// the only one that works.
+// TestOneTokenManyClients refreshes 64 times at once with one token: all requests get
+// the same successor.
 func TestOneTokenManyClients(t *testing.T) {
 	t.Parallel()
 	eachStore(t, oneTokenManyClients)
@@ -315,7 +316,7 @@ func oneTokenManyClients(t *testing.T, w *world) {
 	}
 }
 
-// TestLogoutWinsRace: once a logout has been acknowledged, nothing refreshes.
+// TestLogoutWinsRace tests that no refresh succeeds after a logout was acknowledged.
 func TestLogoutWinsRace(t *testing.T) {
 	t.Parallel()
 	eachStore(t, logoutWinsRace)
@@ -334,7 +335,7 @@ func logoutWinsRace(t *testing.T, w *world) {
 			}
 		})
 		for i := range 4 {
-			from := at(netip.AddrFrom4([4]byte{203, 0, 113, byte(i)})) // each has a successor of its own
+			from := at(netip.AddrFrom4([4]byte{203, 0, 113, byte(i)})) // each gets another successor
 			wg.Go(func() {
 				for {
 					over := false
@@ -374,10 +375,12 @@ func TestBadCaveats(t *testing.T) {
 		"huge identifier":  {CaveatID: make([]byte, 1<<20), Caveat: l.caveat},
 		"no identifier":    {Caveat: l.caveat},
 	} {
-		g, err := w.service.Discharge(context.Background(), r)
-		if g != nil || !errors.Is(err, discharger.ErrBadRequest) {
-			t.Errorf("%s: got %v, %v", name, g, err)
-		}
+		t.Run(name, func(t *testing.T) {
+			g, err := w.service.Discharge(context.Background(), r)
+			if g != nil || !errors.Is(err, discharger.ErrBadRequest) {
+				t.Errorf("got %v, %v", g, err)
+			}
+		})
 	}
 	if l.stored() != nil {
 		t.Error("a bad request made a record")
@@ -417,7 +420,7 @@ func TestSeenAndRevoke(t *testing.T) {
 	if err := w.service.Seen(ctx, user, l.cond.Session, 1); err != nil {
 		t.Fatal(err)
 	}
-	l.refused(session.ReasonTokenRequired) // the caveat alone is worthless now
+	l.refused(session.ReasonTokenRequired)
 	second := l.must(token(first.RefreshToken))
 	for _, stale := range []uint64{0, 1, 99} {
 		l.unchanged(func() {

@@ -29,7 +29,7 @@ func TestSessions(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	if got := w.sessions(alice("a.example")); len(got) != 0 {
-		t.Errorf("nobody logged in: %+v", got)
+		t.Errorf("before a login: %+v", got)
 	}
 	a := w.login(caveat.ModeRotate, func(c *caveat.Condition) { c.Policy = "bots" })
 	g := a.must()
@@ -64,7 +64,7 @@ func TestSessions(t *testing.T) {
 	}
 }
 
-// In mode rotate, uses within one second are told apart.
+// TestSessionsOrder tests that uses within one second are ordered in mode rotate.
 func TestSessionsOrder(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -91,7 +91,7 @@ func TestRevokeUserButOne(t *testing.T) {
 	keep, other, unused := w.login(caveat.ModeRotate), w.login(caveat.ModeOpen), w.login(caveat.ModeOpen)
 	g := keep.must()
 	other.must()
-	for range 2 { // repeating it changes nothing
+	for range 2 { // a repetition changes nothing
 		w.later(time.Second)
 		if err := w.revokeUser(alice("a.example"), but(keep)); err != nil {
 			t.Fatal(err)
@@ -126,7 +126,7 @@ func TestRevokeDevice(t *testing.T) {
 	if err := w.revokeDevice(alice("a.example"), "PHONE", but(fresh)); err != nil {
 		t.Fatal(err)
 	}
-	old.over(session.ReasonSessionEnded, false) // it was not activated yet
+	old.over(session.ReasonSessionEnded, false) // not activated
 	fresh.must()
 	laptop.must()
 	if err := w.revokeDevice(alice("a.example"), "PHONE", discharger.Order{}); err != nil {

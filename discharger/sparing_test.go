@@ -16,8 +16,8 @@ import (
 	"github.com/discharger/discharger/discharger/store/journal"
 )
 
-// TestSparingRevivesNone revokes sessions that have no record, and then once more,
-// sparing them.
+// TestSparingRevivesNone revokes sessions without a record, and then again with an order
+// that spares them.
 func TestSparingRevivesNone(t *testing.T) {
 	t.Run("user", func(t *testing.T) {
 		w := newWorld(t)
@@ -67,8 +67,8 @@ func check(t *testing.T, err error) {
 	}
 }
 
-// journalWorld returns a world with a journal. The function opens the store again,
-// after it has copied the file ("copy") or put the copy back ("back").
+// journalWorld returns a world with a journal. The function copies the store's file
+// ("copy") or puts the copy back ("back"), and opens the store again.
 func journalWorld(t *testing.T) (*world, func(string)) {
 	dir := t.TempDir()
 	var w *world
@@ -114,17 +114,17 @@ func journalWorld(t *testing.T) (*world, func(string)) {
 	}
 }
 
-// TestLiftedMarkStaysLifted lifts marks that were made while the clock was ahead,
-// and replays the journal on an older copy.
+// TestLiftedMarkStaysLifted lifts marks made while the clock was ahead, and replays the
+// journal on an older copy.
 func TestLiftedMarkStaysLifted(t *testing.T) {
-	for _, what := range []string{"user", "homeserver", "device"} {
-		t.Run(what, func(t *testing.T) {
+	for _, scope := range []string{"user", "homeserver", "device"} {
+		t.Run(scope, func(t *testing.T) {
 			w, reopen := journalWorld(t)
 			ctx := context.Background()
 			x := w.login(caveat.ModeRotate)
 			w.later(240 * time.Hour)
 			reopen("copy")
-			switch what {
+			switch scope {
 			case "user":
 				check(t, w.revokeUser(x.user(), discharger.Order{}))
 			case "homeserver":
@@ -153,8 +153,8 @@ func TestLiftedMarkStaysLifted(t *testing.T) {
 	}
 }
 
-// TestReplayLeavesSparedAlone replays revocations on an older copy: what they
-// spared lives.
+// TestReplayLeavesSparedAlone replays revocations on an older copy: sessions that they
+// spared live.
 func TestReplayLeavesSparedAlone(t *testing.T) {
 	t.Run("age spared", func(t *testing.T) {
 		w, reopen := journalWorld(t)
@@ -241,8 +241,8 @@ func TestReplayLeavesSparedAlone(t *testing.T) {
 	})
 }
 
-// TestAgeHasNoEventOfSpared spares a session by its age that was minted before the
-// mark: receivers compare when sessions were minted.
+// TestAgeHasNoEventOfSpared spares by age a session that was minted before the mark: no
+// event may cover it, since receivers compare times of minting.
 func TestAgeHasNoEventOfSpared(t *testing.T) {
 	w := newWorld(t)
 	a := w.login(caveat.ModeRotate)
@@ -282,7 +282,7 @@ func TestRevokeHomeserverSparesNone(t *testing.T) {
 	l.must()
 }
 
-// TestDeviceRecordCovered stores what a device's earlier revocation covered.
+// TestDeviceRecordCovered encodes a device record with an earlier revocation.
 func TestDeviceRecordCovered(t *testing.T) {
 	v := session.DeviceRecord{
 		Revoked: 2000, End: revocation.End{Cause: revocation.CauseRevoked, At: 2000}, Except: caveat.SessionID{1},

@@ -52,7 +52,7 @@ func newVictim(t *testing.T) *victim {
 	return v
 }
 
-// homeserver returns one with the victim's master key, and any other keys.
+// homeserver returns a homeserver with the victim's master key and these other keys.
 func (v *victim) homeserver(pair caveat.KeyPair, service caveat.PublicKey) *hs.Homeserver {
 	v.t.Helper()
 	made, err := hs.New(hs.Config{
@@ -63,7 +63,7 @@ func (v *victim) homeserver(pair caveat.KeyPair, service caveat.PublicKey) *hs.H
 	return made
 }
 
-// session is what a login gives: an access macaroon, and with it the caveat.
+// ownSession is a session with its access macaroon.
 type ownSession struct {
 	*login
 	v      *victim
@@ -98,7 +98,7 @@ func (s *ownSession) must(opts ...option) *discharger.Grant {
 	return g
 }
 
-// bundle is what is sent to the homeserver.
+// bundle returns the bundle of a discharge.
 func (s *ownSession) bundle(g *discharger.Grant) string {
 	s.v.t.Helper()
 	body, err := g.Discharge.AppendJSON(nil)
@@ -126,7 +126,7 @@ func (s *ownSession) forge(rootKey []byte) *macaroon.Macaroon {
 	return d
 }
 
-// acts reports whether the homeserver accepts a bundle, as Alice's.
+// acts reports whether the homeserver accepts a bundle as Alice's.
 func (v *victim) acts(bundle string) bool {
 	id, err := v.hs.Verify(context.Background(), bundle, hs.Request{ClientIP: away})
 	return err == nil && id.User == "@alice:a.example"
@@ -160,8 +160,8 @@ func TestThief(t *testing.T) {
 	}
 }
 
-// A thief can fetch discharges and act as the user, until the session ends. It
-// reaches no other session of the user.
+// thiefOpen can fetch discharges and act as the user until the session ends. It cannot
+// list or end other sessions of the user.
 func thiefOpen(t *testing.T, v *victim) {
 	s := v.session(caveat.ModeOpen)
 	s.must()
@@ -183,8 +183,8 @@ func thiefOpen(t *testing.T, v *victim) {
 	}
 }
 
-// Before the first refresh token was used, a thief can activate the session,
-// which the real client notices. Afterwards it can do nothing.
+// thiefRotate can activate the session before the first refresh token is used, which
+// ends it for both. Afterwards it can do nothing.
 func thiefRotate(t *testing.T, v *victim) {
 	for _, first := range []string{"the owner", "the thief"} {
 		s := v.session(caveat.ModeRotate, func(p *hs.MintParams) { p.Device = first })
@@ -204,7 +204,7 @@ func thiefRotate(t *testing.T, v *victim) {
 		if _, _, err := s.own(at(away)); !isRefusal(err, session.ReasonTokenRequired) {
 			t.Errorf("listed the user's sessions: %v", err)
 		}
-		s.over(session.ReasonTokenReused, true, token(stolen.RefreshToken), at(away)) // it comes back
+		s.over(session.ReasonTokenReused, true, token(stolen.RefreshToken), at(away))
 		s.over(session.ReasonTokenReused, true, token(mine.RefreshToken))
 	}
 	s := v.session(caveat.ModeRotate)
@@ -225,12 +225,12 @@ func thiefHeld(t *testing.T, v *victim) {
 	}
 }
 
-// apiKey is that of the session's own homeserver.
+// apiKey is the API key of the session's own homeserver.
 func apiKey(r *discharger.Request) { r.Homeserver = "a.example" }
 
 func otherKey(r *discharger.Request) { r.Homeserver = "b.example" }
 
-// A thief can act as the user until the discharge runs out.
+// thiefBundle can act as the user until the discharge expires.
 func thiefBundle(t *testing.T, v *victim) {
 	for _, mode := range []caveat.Mode{caveat.ModeRotate, caveat.ModeHeld} {
 		s := v.session(mode, func(p *hs.MintParams) { p.Device = mode.String() })
@@ -252,9 +252,9 @@ func thiefBundle(t *testing.T, v *victim) {
 	}
 }
 
-// One exchange gives one discharge. Whoever comes back with what that gave, the
-// session ends for both by the owner's second next refresh, softly, whoever is
-// first each time, and whether the homeserver reports what it sees or not.
+// thiefBoth gets one discharge by one exchange. If it returns with the token from it,
+// the session ends softly for both by the owner's second next refresh, in every order of
+// the two, and with and without reports of the homeserver.
 func thiefBoth(t *testing.T, v *victim) {
 	n := 0
 	for _, reports := range []bool{true, false} {
@@ -309,8 +309,8 @@ func thiefBoth(t *testing.T, v *victim) {
 	}
 }
 
-// What cannot be told apart is two parties with one address and one client name:
-// the thief is refused only when the owner was faster, and the session lives.
+// thiefSharedAddress has the owner's address and client name: it is refused only when
+// the owner was faster, and the session lives.
 func thiefSharedAddress(t *testing.T, v *victim) {
 	s := v.session(caveat.ModeRotate)
 	mine := s.must(token(s.must().RefreshToken)).RefreshToken
@@ -323,12 +323,12 @@ func thiefSharedAddress(t *testing.T, v *victim) {
 	s.must(token(mine))
 }
 
-// A refresh token gives nothing that a homeserver accepts without the access
+// thiefTokenAlone gets nothing that a homeserver accepts, since it has no access
 // macaroon. It can log the session out.
 func thiefTokenAlone(t *testing.T, v *victim) {
 	s := v.session(caveat.ModeRotate)
 	tok := s.must().RefreshToken
-	g := s.must(token(tok), at(away)) // the caveat is known to the thief too
+	g := s.must(token(tok), at(away)) // the thief has the caveat too
 	body, err := g.Discharge.AppendJSON(nil)
 	mustDo(t, err)
 	var d bakery.Macaroon
@@ -348,15 +348,14 @@ func thiefTokenAlone(t *testing.T, v *victim) {
 	s.over(session.ReasonSessionEnded, false, token(g.RefreshToken))
 }
 
-// A token that its holder narrowed to an address gives discharges for that
-// address only.
+// thiefNarrowed gets discharges only for the address in the token.
 func thiefNarrowed(t *testing.T, v *victim) {
 	s := v.session(caveat.ModeRotate)
 	narrow := attenuate(t, s.must().RefreshToken, "client-ip "+phone.String())
 	s.alive(session.ReasonTokenInvalid, token(narrow), at(away))
 	g := s.must(token(narrow))
 	if v.acts(s.bundle(g)) { // from away
-		t.Error("the discharge is good at another address")
+		t.Error("the discharge is accepted from another address")
 	}
 	if _, err := v.hs.Verify(context.Background(), s.bundle(g), hs.Request{ClientIP: phone}); err != nil {
 		t.Errorf("at its own address: %v", err)
@@ -364,9 +363,8 @@ func thiefNarrowed(t *testing.T, v *victim) {
 	s.alive(session.ReasonTokenInvalid, token(g.RefreshToken), at(away))
 }
 
-// With the API key of a homeserver, a thief can list and end everything of that
-// homeserver, and fetch for held sessions whose caveat it has. It reaches nothing
-// of other homeservers, and makes no access macaroon.
+// thiefAPIKey can list and end every session of the homeserver, and fetch for held
+// sessions whose caveat it has. It has no access to other homeservers' sessions.
 func thiefAPIKey(t *testing.T, v *victim) {
 	ctx := context.Background()
 	s := v.session(caveat.ModeHeld)
@@ -385,7 +383,7 @@ func thiefAPIKey(t *testing.T, v *victim) {
 	open.homeserver = "b.example"
 	open.seal()
 	lie := func(r *discharger.Request) { r.OnBehalfOf = &session.Party{Addr: phone, Client: "Element"} }
-	open.must(at(away), apiKey, lie) // whose word about the client counts for nothing
+	open.must(at(away), apiKey, lie) // ignored for another homeserver's session
 	for _, info := range v.sessions(open.user()) {
 		if info.ID == open.cond.Session && info.Last.Addr != away {
 			t.Errorf("another homeserver named the client: %+v", info.Last)
@@ -399,12 +397,12 @@ func thiefAPIKey(t *testing.T, v *victim) {
 	other.must(otherKey)
 }
 
-// With its sealing key, a thief can open the caveats that a homeserver made, and
-// so make a discharge for every access macaroon that it also has.
+// thiefSealingKey can open the caveats that the homeserver made, and so make a discharge
+// for every access macaroon that it also has.
 func thiefSealingKey(t *testing.T, v *victim) {
 	s := v.session(caveat.ModeHeld)
 	pair := v.world.hs["a.example"]
-	// The box opens from both sides: the same caveat, as if it came from there.
+	// The box opens from both sides: swap sender and receiver.
 	swapped := slices.Clone(s.login.caveat)
 	copy(swapped[1:5], pair.Public[:4])
 	copy(swapped[5:37], v.keys.Public[:])
@@ -433,8 +431,8 @@ func noAccess(t *testing.T, v *victim, pair, service caveat.KeyPair) {
 	}
 }
 
-// With the master key, a thief is anyone at this homeserver: access macaroon and
-// discharge can both be made up, and the service is not asked.
+// thiefMasterKey can act as any user of the homeserver: it can make access macaroon and
+// discharge without the service.
 func thiefMasterKey(t *testing.T, v *victim) {
 	forger := *v
 	pair, service := newKey(t), newKey(t)
@@ -454,8 +452,8 @@ func thiefMasterKey(t *testing.T, v *victim) {
 	}
 }
 
-// With the service's key pair, a thief can open caveats, and so make a discharge
-// for every session whose access macaroon it has.
+// thiefServiceKey can open caveats, and so make a discharge for every session whose
+// access macaroon it has.
 func thiefServiceKey(t *testing.T, v *victim) {
 	s := v.session(caveat.ModeHeld)
 	opener, err := caveat.NewOpener(caveat.OpenerConfig{
@@ -470,8 +468,8 @@ func thiefServiceKey(t *testing.T, v *victim) {
 	noAccess(t, v, v.world.hs["a.example"], v.keys)
 }
 
-// With the refresh-token key, a thief can make refresh tokens, and so use any
-// access macaroon that it has.
+// thiefRefreshKey can make refresh tokens, and so use any access macaroon that it has in
+// mode rotate.
 func thiefRefreshKey(t *testing.T, v *victim) {
 	s := v.session(caveat.ModeRotate)
 	s.must(token(s.must().RefreshToken))
@@ -489,8 +487,8 @@ func thiefRefreshKey(t *testing.T, v *victim) {
 	held.alive(session.ReasonHomeserverRequired, token(tok), at(away))
 }
 
-// A copy of the store shows users, devices, addresses and times. It holds no
-// token, and nothing to make one from.
+// thiefCopy sees users, devices, addresses and times. The store has no token, and no key
+// to make one.
 func thiefCopy(t *testing.T, v *victim) {
 	s := v.session(caveat.ModeRotate)
 	g := s.must()
@@ -521,8 +519,7 @@ func thiefCopy(t *testing.T, v *victim) {
 	}
 }
 
-// Whoever can write to the store can end sessions, and bring ended ones back. It
-// can make no token.
+// thiefWrites can end sessions, and bring ended ones back. It can make no token.
 func thiefWrites(t *testing.T, v *victim) {
 	ctx := context.Background()
 	s := v.session(caveat.ModeRotate)
@@ -538,7 +535,7 @@ func thiefWrites(t *testing.T, v *victim) {
 	s.over(session.ReasonSessionEnded, false, token(tok))
 	write(s.stored(), before)
 	tok = s.must(token(tok)).RefreshToken
-	s.alive(session.ReasonTokenInvalid, token(flip(tok)), at(away)) // no record makes up for a signature
+	s.alive(session.ReasonTokenInvalid, token(flip(tok)), at(away))
 }
 
 // flip changes the signature of a token.

@@ -25,9 +25,8 @@ import (
 	"github.com/discharger/discharger/discharger/store/redistest"
 )
 
-// world is a service on a real store, with a clock that stands still until it
-// is moved, and two registered homeservers. The clock starts at the real time,
-// since Redis has one of its own.
+// world is a service on a real store, with a clock that only the test moves, and two
+// registered homeservers. The clock starts at the real time, which Redis has.
 type world struct {
 	t       testing.TB
 	service *discharger.Service
@@ -66,7 +65,7 @@ func newWorld(t testing.TB, change ...func(*discharger.Config)) *world {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { bolt.Close() })
-	w.later(time.Second) // what was minted before the store was made is lost
+	w.later(time.Second) // sessions from before the store's birth are lost
 	key, err := discharger.NewRefreshKey(nil)
 	if err != nil {
 		t.Fatal(err)
@@ -86,7 +85,7 @@ func newWorld(t testing.TB, change ...func(*discharger.Config)) *world {
 	return w
 }
 
-// onRedis puts the world's sessions into a Redis of its own.
+// onRedis sets the store to a new Redis.
 func onRedis(t testing.TB) func(*discharger.Config) {
 	return func(c *discharger.Config) {
 		server := redistest.Start(t)
@@ -98,8 +97,8 @@ func onRedis(t testing.TB) func(*discharger.Config) {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { st.Close() })
-		// The world's clock is a little behind that of Redis, by which the store is
-		// born: as if an earlier version had made it.
+		// The world's clock is a little behind that of Redis, so the birth of the store
+		// is removed, as if an earlier version had created it.
 		for _, key := range server.Do(t, "keys", "ds{??}since:*").([]any) {
 			server.Do(t, "del", key)
 		}
@@ -107,7 +106,7 @@ func onRedis(t testing.TB) func(*discharger.Config) {
 	}
 }
 
-// eachStore runs a test on both.
+// eachStore runs a test on each kind of store.
 func eachStore(t *testing.T, test func(*testing.T, *world)) {
 	t.Run("bolt", func(t *testing.T) {
 		t.Parallel()
@@ -137,8 +136,8 @@ func (w *world) later(d time.Duration) {
 	w.now = w.now.Add(d)
 }
 
-// pastBirth moves the clock beyond the birth of a store that has a clock of its
-// own, and returns when that clock is as far.
+// pastBirth moves the clock beyond the birth of the store, and returns when the store's
+// clock is as far.
 func (w *world) pastBirth() {
 	w.t.Helper()
 	for first := true; ; first = false {
@@ -155,8 +154,8 @@ func (w *world) pastBirth() {
 	}
 }
 
-// pastMarks moves the clock beyond the store's, which marks carry: Redis has a
-// clock of its own, that no test moves.
+// pastMarks moves the clock beyond the store's, which marks have: no test moves the
+// clock of Redis.
 func (w *world) pastMarks() {
 	w.t.Helper()
 	now, err := w.store.Now(context.Background())
@@ -166,8 +165,8 @@ func (w *world) pastMarks() {
 	w.later(max(time.Second, now.Sub(w.clock()).Truncate(time.Second)+2*time.Second))
 }
 
-// login is what a homeserver does: it seals a fresh session's condition. Each
-// has a device of its own, unless a test says otherwise.
+// login seals the condition of a new session, as a homeserver does. Each has another
+// device, unless change sets one.
 func (w *world) login(mode caveat.Mode, change ...func(*caveat.Condition)) *login {
 	w.t.Helper()
 	id := caveat.NewSessionID()
@@ -216,7 +215,7 @@ func (l *login) user() store.UserKey {
 	return store.UserKey{Homeserver: l.homeserver, User: l.cond.User}
 }
 
-// revokeBy has the homeserver or an operator end the session.
+// revokeBy revokes the session by an order.
 func (l *login) revokeBy(o discharger.Order) error {
 	_, err := l.w.service.Revoke(context.Background(), l.user(), l.cond.Session, o)
 	return err
@@ -232,7 +231,7 @@ func (w *world) revokeDevice(user store.UserKey, device string, o discharger.Ord
 	return err
 }
 
-// but is the order that leaves a session alone.
+// but returns the order that spares a session.
 func but(l *login) discharger.Order { return discharger.Order{Except: l.cond.Session} }
 
 type option func(*discharger.Request)
@@ -310,7 +309,7 @@ func (l *login) refused(want session.Reason, opts ...option) *discharger.Refusal
 	return r
 }
 
-// over demands a refusal because the session has ended, and how.
+// over demands a refusal because the session has ended, softly or hard.
 func (l *login) over(want session.Reason, soft bool, opts ...option) *discharger.Refusal {
 	l.w.t.Helper()
 	r := l.refused(want, opts...)
@@ -320,7 +319,7 @@ func (l *login) over(want session.Reason, soft bool, opts ...option) *discharger
 	return r
 }
 
-// alive demands a refusal that leaves the session and its record as they are.
+// alive demands a refusal that leaves the session and its record unchanged.
 func (l *login) alive(want session.Reason, opts ...option) *discharger.Refusal {
 	l.w.t.Helper()
 	var r *discharger.Refusal
@@ -344,7 +343,7 @@ func (l *login) logout(scope discharger.Scope, opts ...option) error {
 	return l.w.service.Logout(context.Background(), l.request(opts...), scope)
 }
 
-// stored returns the session's record as the store has it.
+// stored returns the session's stored record.
 func (l *login) stored() []byte {
 	l.w.t.Helper()
 	v, err := l.w.store.Load(context.Background(), store.UserKey{Homeserver: l.homeserver, User: l.cond.User}, l.cond.Session, revocation.DeviceTag{})
@@ -354,7 +353,7 @@ func (l *login) stored() []byte {
 	return v.Session
 }
 
-// unchanged runs f and demands that the session's record is as it was.
+// unchanged runs f and demands that the session's record has not changed.
 func (l *login) unchanged(f func()) {
 	l.w.t.Helper()
 	before := l.stored()

@@ -12,16 +12,15 @@ import (
 	"github.com/discharger/discharger/policy"
 )
 
-// The model keeps what the state machine does not: every refresh token that
-// was ever handed out, and what became of it. It decides by looking the token
-// up, where Step decides by arithmetic on one record.
+// model is the reference for Step: it keeps every refresh token that was issued, and
+// decides by the state of the presented one, where Step has one record.
 type model struct {
-	tokens      []*modelToken // the first one is none, by which a session is activated
+	tokens      []*modelToken // the first one is the absent token of an activation
 	confirmed   *modelToken   // the newest that is known to have arrived
-	reported    int64         // when one of the successors was reported as used; 0: none was
+	reported    int64         // time of the report that a successor is in use; 0: none
 	successors  []*modelToken // live and unused, the newest last
 	last        Party
-	issued      int64 // when the newest token was
+	issued      int64 // time of issue of the newest token
 	confirmedAt int64
 	ended       bool
 	reason      Reason // with ended
@@ -41,7 +40,7 @@ func (m *model) present(tok *modelToken, e *Event, l Limits) (replay policy.Repl
 		return "", ReasonTokenRequired
 	case m.ended:
 		return "", m.reason
-	case slices.Contains(m.successors, tok) || len(m.successors) == 0: // none: it is the first
+	case slices.Contains(m.successors, tok) || len(m.successors) == 0: // none: the activation
 		m.confirmed, m.successors, m.reported, m.confirmedAt = tok, nil, 0, max(e.Now, m.issued)
 		m.last = e.From
 		return policy.ReplayNone, ""
@@ -65,7 +64,7 @@ func (m *model) present(tok *modelToken, e *Event, l Limits) (replay policy.Repl
 // replayAgain is a retry that is answered with the same successor.
 const replayAgain policy.Replay = "again"
 
-// issue notes the token that Step handed out.
+// issue adds the token that Step issued.
 func (m *model) issue(t *rapid.T, tok *Token, e *Event) {
 	at := binaryNonce(tok.Nonce)
 	if tok.Epoch != m.confirmed.Epoch+1 || at <= m.issued || at < e.Now {
@@ -93,13 +92,12 @@ func (m *model) logout(tok *modelToken) Reason {
 	return ""
 }
 
-// TestStepMatchesModel drives both with the same random history: clients that
-// refresh in turn or at once, replies that are lost so that old tokens come
-// back at any time, duplicates, thieves, reports of use, logouts, and a clock
-// that jumps both ways.
+// TestStepMatchesModel runs Step and the model on the same random history: clients
+// that refresh in turn or at once, old tokens after lost replies, duplicates, thieves,
+// reports of use, logouts, and a clock that jumps both ways.
 func TestStepMatchesModel(t *testing.T) {
 	t.Parallel()
-	for range 20 { // each draws histories of its own
+	for range 20 {
 		rapid.Check(t, stepMatchesModel)
 	}
 }
@@ -199,8 +197,7 @@ func (m *model) compare(t *rapid.T, o *Outcome, e *Event, replay policy.Replay, 
 	}
 }
 
-// check compares the record with the model, and demands that its stored form
-// says the same.
+// check compares the record with the model, and replaces it by its stored form.
 func (m *model) check(t *rapid.T, b *bench) {
 	r := b.state.Session
 	if r.Over() != m.ended {
@@ -216,7 +213,7 @@ func (m *model) check(t *rapid.T, b *bench) {
 	if (r.Successor == nil) != (len(m.successors) == 0) || r.Successor != nil && r.Successor.Nonce != m.successors[len(m.successors)-1].Nonce {
 		t.Fatalf("successor %+v, model %+v", r.Successor, m.successors)
 	}
-	var back Record // what is stored is what was decided
+	var back Record
 	enc, err := r.MarshalBinary()
 	if err != nil {
 		t.Fatal(err)
@@ -227,21 +224,21 @@ func (m *model) check(t *rapid.T, b *bench) {
 	b.state.Session = &back
 }
 
-// noT lets a bench live inside a rapid check, which reports by itself.
+// noT is the testing.TB of a bench in a rapid check.
 type noT struct{ testing.TB }
 
 func (noT) Helper() {}
 
-// client refreshes as the protocol says: it keeps its token until it has
-// stored the next one, and repeats a request that was not answered.
+// client refreshes by the protocol: it keeps its token until it has stored the next
+// one, and repeats a request without a reply.
 type client struct {
 	party Party
 	token *Token
 	tag   uint32
 }
 
-// refresh makes one logical refresh, whose replies are lost with probability
-// loss; between attempts some time passes. It reports a refusal.
+// refresh makes one refresh, whose replies are lost with probability loss, with time
+// between the attempts. It returns the refusal.
 func (c *client) refresh(b *bench, rng *rand.Rand, loss float64) (refused Reason) {
 	c.tag++
 	crashed := false
@@ -257,15 +254,15 @@ func (c *client) refresh(b *bench, rng *rand.Rand, loss float64) (refused Reason
 			return ""
 		}
 		b.now += rng.Int64N(40_000)
-		if !crashed && rng.IntN(4) == 0 { // a restart forgets the request-id
+		if !crashed && rng.IntN(4) == 0 { // a restart loses the request id
 			crashed = true
 			c.tag++
 		}
 	}
 }
 
-// TestHonestClientsAreNeverRefused is the promise to users: whatever is lost
-// on the way, a session in honest hands goes on.
+// TestHonestClientsAreNeverRefused tests that lost replies never end a session without
+// a thief.
 func TestHonestClientsAreNeverRefused(t *testing.T) {
 	t.Parallel()
 	sessions := 3000
@@ -294,9 +291,8 @@ func TestHonestClientsAreNeverRefused(t *testing.T) {
 	}
 }
 
-// TestCopiedTokenIsNoticed plays a thief with a copy of a client's token, at
-// different rhythms, and counts how often the session is over when both have
-// come back three times.
+// TestCopiedTokenIsNoticed runs a thief with a copy of a client's token, at different
+// rhythms, and counts the sessions that are over when both have refreshed three times.
 func TestCopiedTokenIsNoticed(t *testing.T) {
 	t.Parallel()
 	const runs = 1000

@@ -113,14 +113,14 @@ func TestRecordRoundTrip(t *testing.T) {
 		}
 		for n := range b {
 			if err := new(Record).UnmarshalBinary(b[:n]); err == nil {
-				t.Fatalf("the first %d bytes of %x pass for a record", n, b)
+				t.Fatalf("the first %d bytes of %x were read as a record", n, b)
 			}
 		}
 	})
 }
 
-// TestRecordSize holds the budget that makes a session cost 160 bytes in
-// Redis: a record must fit two pieces of 64 bytes, and a usual one leave room.
+// TestRecordSize tests the budget that makes a session cost 160 bytes in Redis: a
+// typical record has room to spare in two pieces of 64 bytes.
 func TestRecordSize(t *testing.T) {
 	t.Parallel()
 	r := typicalRecord()
@@ -128,8 +128,8 @@ func TestRecordSize(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(b) > 75 { // what the store's test of memory has room for
-		t.Errorf("a usual record takes %d bytes", len(b))
+	if len(b) > 75 { // the size in the memory test of the store
+		t.Errorf("a typical record takes %d bytes", len(b))
 	}
 }
 
@@ -174,7 +174,7 @@ func TestRevocationRoundTrip(t *testing.T) {
 		}
 		for n := 1; n < len(b); n++ {
 			if err := new(GenerationRecord).UnmarshalBinary(b[:n]); err == nil {
-				t.Fatalf("the first %d bytes of %x pass for a revocation", n, b)
+				t.Fatalf("the first %d bytes of %x were read as a revocation", n, b)
 			}
 		}
 	})
@@ -184,7 +184,7 @@ func TestRevocationRoundTrip(t *testing.T) {
 	}
 }
 
-// TestRevocationKeepsItsSize holds that an ordinary revocation is stored as by
+// TestRevocationKeepsItsSize tests that the default revocation has the stored form of
 // earlier versions, which can read it.
 func TestRevocationKeepsItsSize(t *testing.T) {
 	t.Parallel()
@@ -220,7 +220,7 @@ func TestDeviceRoundTrip(t *testing.T) {
 		}
 		for n := 1; n < len(b); n++ {
 			if err := new(DeviceRecord).UnmarshalBinary(b[:n]); err == nil {
-				t.Fatalf("the first %d bytes of %x pass for a device", n, b)
+				t.Fatalf("the first %d bytes of %x were read as a device", n, b)
 			}
 		}
 	})
@@ -229,12 +229,12 @@ func TestDeviceRoundTrip(t *testing.T) {
 		t.Errorf("no record: %+v, %v", v, err)
 	}
 	if revocation.TagOf("") != (revocation.DeviceTag{}) || revocation.TagOf("A") == revocation.TagOf("a") || revocation.TagOf("A") == (revocation.DeviceTag{}) {
-		t.Error("tags do not tell devices apart")
+		t.Error("tags do not distinguish devices")
 	}
 }
 
-// TestOldForms reads what earlier versions stored. They are written in bytes
-// here, so that no change of the code can change both sides.
+// TestOldForms reads the stored forms of earlier versions. They are literal bytes, so
+// that no change of the code can change both sides.
 func TestOldForms(t *testing.T) {
 	t.Parallel()
 	read := func(t *testing.T, text string, v encoding.BinaryUnmarshaler) {
@@ -282,7 +282,7 @@ func TestOldForms(t *testing.T) {
 	})
 }
 
-func TestRecordRefusesWhatItCannotKeep(t *testing.T) {
+func TestInvalidRecordIsNotEncoded(t *testing.T) {
 	t.Parallel()
 	r := typicalRecord()
 	r.Mode = 0
@@ -311,15 +311,15 @@ func FuzzRecord(f *testing.F) {
 		var r Record
 		if err := r.UnmarshalBinary(in); err != nil {
 			if !reflect.DeepEqual(r, Record{}) {
-				t.Fatalf("an error left %+v behind", r)
+				t.Fatalf("%+v after an error", r)
 			}
 			return
 		}
 		out, err := r.MarshalBinary()
-		if err == nil && in[0] == kindEndedOld { // it is written in the new form
+		if err == nil && in[0] == kindEndedOld { // encoded in the new form
 			var again Record
 			if err := again.UnmarshalBinary(out); err != nil || !reflect.DeepEqual(r, again) {
-				t.Fatalf("%x is %+v, and then %+v, %v", in, r, again, err)
+				t.Fatalf("%x: %+v, encoded and read again: %+v, %v", in, r, again, err)
 			}
 			return
 		}
@@ -341,7 +341,7 @@ func FuzzRevocation(f *testing.F) {
 		var v GenerationRecord
 		if err := v.UnmarshalBinary(in); err != nil || len(in) == 0 {
 			if !reflect.DeepEqual(v, GenerationRecord{}) {
-				t.Fatalf("an error left %+v behind", v)
+				t.Fatalf("%+v after an error", v)
 			}
 			return
 		}
@@ -364,7 +364,7 @@ func FuzzDevice(f *testing.F) {
 		var v DeviceRecord
 		if err := v.UnmarshalBinary(in); err != nil || len(in) == 0 {
 			if v != (DeviceRecord{}) {
-				t.Fatalf("an error left %+v behind", v)
+				t.Fatalf("%+v after an error", v)
 			}
 			return
 		}

@@ -12,8 +12,7 @@ import (
 	"github.com/discharger/discharger/policy"
 )
 
-// bench is a session under the state machine alone: it stores what Step
-// returns, as a store would.
+// bench is a session under the state machine alone, with a store in memory.
 type bench struct {
 	t     testing.TB
 	limit Limits
@@ -37,8 +36,8 @@ func newBench(t testing.TB, mode caveat.Mode) *bench {
 	}
 }
 
-// decide runs Step, with the store's time and the device's sessions where they
-// are asked for, and stores nothing.
+// decide runs Step, with the store's time and the device's sessions if it needs
+// them, and stores nothing.
 func (b *bench) decide(kind EventKind, token *Token, change ...func(*Event)) Outcome {
 	b.t.Helper()
 	e := Event{Kind: kind, Now: b.now, Condition: &b.cond, Token: token, From: home}
@@ -54,7 +53,7 @@ func (b *bench) decide(kind EventKind, token *Token, change ...func(*Event)) Out
 		case o.NeedsDevice && !st.Listed:
 			st.Listed = true
 		case o.NeedsTime, o.NeedsDevice:
-			b.t.Fatalf("asked again for what it has: %+v", o)
+			b.t.Fatalf("needs time or device again: %+v", o)
 		default:
 			return o
 		}
@@ -94,14 +93,14 @@ func (b *bench) issued(o Outcome) *Token {
 func (b *bench) refused(o Outcome, want Reason) {
 	b.t.Helper()
 	if o.Reason != want || o.Ended || o.NotYet {
-		b.t.Fatalf("got %q, ended %v; want %q, and nothing ended", o.Reason, o.Ended, want)
+		b.t.Fatalf("got %q, ended %v; want %q, not ended", o.Reason, o.Ended, want)
 	}
 	if o.Next != nil || o.NextUser != nil || o.NextDevice != nil || o.Issue != nil {
-		b.t.Fatalf("refusal %q stores or issues something: %+v", want, o)
+		b.t.Fatalf("refusal %q changes the state: %+v", want, o)
 	}
 }
 
-// over demands that the session is over, and how.
+// over demands that the session is over, with a reason and a kind of end.
 func (b *bench) over(o Outcome, want Reason, soft bool) {
 	b.t.Helper()
 	if o.Reason != want || !o.Ended || o.NotYet || o.Issue != nil {
@@ -139,8 +138,8 @@ func activated(t testing.TB) (*bench, *Token) {
 	return b, b.issued(b.discharge(nil))
 }
 
-// TestTokenTable holds every row of the table in the comment of state.go, for
-// the party of the last use and for another one.
+// TestTokenTable tests every row of the table in the package comment, for the party
+// of the last use and for another one.
 func TestTokenTable(t *testing.T) {
 	t.Parallel()
 	parties := []struct {
@@ -195,7 +194,7 @@ func rowActivationRepeated(t *testing.T, who Party, other bool) {
 		if (o.Next == nil) == other {
 			t.Errorf("stores %+v", o.Next)
 		}
-		b.issued(b.discharge(t1)) // either works, until one is used
+		b.issued(b.discharge(t1)) // both are good until one is used
 		b, t1 = activated(t)
 		b.later(pause)
 		again = b.issued(b.discharge(nil, from(who)))
@@ -257,8 +256,8 @@ func rowLater(t *testing.T, who Party, _ bool) {
 	another(t, b, b.discharge(t1, tag(8), from(who)), t2, true)
 }
 
-// another demands that a retry was answered with the same successor, or with
-// another one that does not kill the first.
+// another demands that a retry is answered with the same successor, or, if beside,
+// with another one that leaves the first live.
 func another(t *testing.T, b *bench, o Outcome, first *Token, beside bool) {
 	t.Helper()
 	got := b.issued(o)
@@ -294,8 +293,8 @@ func rowReported(t *testing.T, who Party, other bool) {
 	another(t, b, b.discharge(t1, from(who)), t2, true)
 }
 
-// rowReportedSlack has another party exchange the token in time: what it was
-// handed was not reported, so its lost reply does no harm either.
+// rowReportedSlack exchanges the token from another party within reportSlack: the
+// new successor is not reported, so a lost reply does no harm.
 func rowReportedSlack(t *testing.T, who Party, other bool) {
 	b, t1 := activated(t)
 	t2 := b.issued(b.discharge(t1))
@@ -319,7 +318,7 @@ func rowReportedLongAgo(t *testing.T, who Party, other bool) {
 	refusedOrTheft(t, b, t1, t2, who, other, policy.ReplayStale)
 }
 
-// rowNoSuccessor is a record of an earlier version after a report of use.
+// rowNoSuccessor has a record of an earlier version after a report of use.
 func rowNoSuccessor(t *testing.T, who Party, _ bool) {
 	b, t1 := activated(t)
 	b.state.Session.Confirmed, b.state.Session.Successor = Confirmed{Epoch: 1, Nonce: t1.Nonce, At: b.now}, nil
@@ -357,8 +356,8 @@ func rowSibling(t *testing.T, who Party, _ bool) {
 	}
 }
 
-// refusedOrTheft demands the last but two rows: the party of the last use is
-// refused, another one ends the session for every holder, softly.
+// refusedOrTheft demands that the party of the last use is refused, and that another
+// one ends the session for every holder, softly.
 func refusedOrTheft(t *testing.T, b *bench, old, live *Token, who Party, other bool, replay policy.Replay) {
 	t.Helper()
 	o := b.discharge(old, from(who))
@@ -395,7 +394,7 @@ func rowDeadAfterReport(t *testing.T, who Party, other bool) {
 	dead := b.issued(b.discharge(t1))
 	b.later(time.Minute)
 	used := b.issued(b.discharge(t1))
-	b.seen(2) // which of the two the client kept is not known yet
+	b.seen(2) // of one of the two
 	live := b.issued(b.discharge(used))
 	refusedOrTheft(t, b, dead, live, who, other, policy.ReplayFork)
 }
@@ -434,7 +433,7 @@ func rowLostSibling(t *testing.T, who Party, _ bool) {
 	b.state = old
 	o := b.discharge(t2, from(who))
 	if b.issued(o); !o.LostWrite {
-		t.Error("the store lost a write, and it was not noticed")
+		t.Error("LostWrite is not set")
 	}
 }
 
@@ -456,8 +455,8 @@ func rowLostActivation(t *testing.T, who Party, _ bool) {
 	}
 }
 
-// TestLostActivationStaysLost holds what a token without a record does not
-// bring back.
+// TestLostActivationStaysLost tests when a token without a record does not activate
+// its session again.
 func TestLostActivationStaysLost(t *testing.T) {
 	t.Parallel()
 	lost := func(t *testing.T, change func(b *bench)) (*bench, *Token) {
@@ -498,7 +497,7 @@ func TestLostActivationStaysLost(t *testing.T) {
 		b, t1 := lost(t, func(b *bench) { b.state.Losses.Missing = b.now })
 		b.over(b.discharge(t1), ReasonSessionLost, true)
 	})
-	t.Run("a token of an earlier version, which has no time", func(t *testing.T) {
+	t.Run("a token of an earlier version, without a time", func(t *testing.T) {
 		b, t1 := lost(t, func(*bench) {})
 		b.over(b.discharge(&Token{Epoch: t1.Epoch, Nonce: Nonce{0xff, 0xff, 1, 2, 3, 4}}), ReasonSessionEnded, true)
 	})
@@ -570,14 +569,14 @@ func TestActivationWindow(t *testing.T) {
 			if mode == caveat.ModeRotate {
 				b.refused(o, ReasonTokenRequired)
 			} else {
-				b.over(o, ReasonSessionEnded, true) // a late first discharge costs no keys
+				b.over(o, ReasonSessionEnded, true)
 			}
 			if b.state.Session != nil {
 				t.Error("a late activation left a record")
 			}
 		})
 	}
-	t.Run("not after the window, though the token works", func(t *testing.T) {
+	t.Run("not after the window, although the token is good", func(t *testing.T) {
 		b, t1 := activated(t)
 		b.later(10*time.Minute + time.Millisecond)
 		b.refused(b.discharge(nil), ReasonTokenRequired)
@@ -586,12 +585,12 @@ func TestActivationWindow(t *testing.T) {
 	t.Run("from the future", func(t *testing.T) {
 		b := newBench(t, caveat.ModeOpen)
 		b.later(-time.Minute)
-		b.issued(b.discharge(nil)) // the homeserver's clock is ahead a little
+		b.issued(b.discharge(nil)) // the homeserver's clock is ahead by Skew
 		b = newBench(t, caveat.ModeOpen)
 		b.later(-time.Minute - time.Millisecond)
 		b.undecided(b.discharge(nil))
 	})
-	t.Run("the caveat alone shows nothing", func(t *testing.T) {
+	t.Run("the caveat alone reveals nothing", func(t *testing.T) {
 		live, t1 := activated(t)
 		live.issued(live.discharge(t1))
 		ended, _ := activated(t)
@@ -606,17 +605,17 @@ func TestActivationWindow(t *testing.T) {
 	})
 }
 
-// TestModes holds who may ask for what.
+// TestModes tests which credentials an operation requires in each mode.
 func TestModes(t *testing.T) {
 	t.Parallel()
-	t.Run("held needs the homeserver", func(t *testing.T) {
+	t.Run("held requires the homeserver", func(t *testing.T) {
 		b := newBench(t, caveat.ModeHeld)
 		for _, kind := range []EventKind{EventDischarge, EventLogout, EventLogoutAll, EventOwn} {
 			b.refused(b.step(kind, nil), ReasonHomeserverRequired)
 		}
 		b.issued(b.discharge(nil, byHomeserver))
 	})
-	t.Run("the user's other sessions need a refresh token, in the window too", func(t *testing.T) {
+	t.Run("the user's other sessions require a refresh token, in the window too", func(t *testing.T) {
 		for _, kind := range []EventKind{EventOwn, EventLogoutAll} {
 			b := newBench(t, caveat.ModeRotate)
 			b.refused(b.step(kind, nil), ReasonTokenRequired)
@@ -637,7 +636,7 @@ func TestModes(t *testing.T) {
 			}
 		}
 	})
-	t.Run("a second mode of one session is no way around the first", func(t *testing.T) {
+	t.Run("a second macaroon in another mode does not bypass the first", func(t *testing.T) {
 		b, _ := activated(t)
 		b.cond.Mode = caveat.ModeOpen
 		b.refused(b.discharge(nil), ReasonTokenInvalid)
@@ -650,8 +649,8 @@ func TestLogout(t *testing.T) {
 	t.Run("before activation", func(t *testing.T) {
 		for _, mode := range []caveat.Mode{caveat.ModeOpen, caveat.ModeRotate, caveat.ModeHeld} {
 			b := newBench(t, mode)
-			b.refusedNothing(b.step(EventLogout, nil, byHomeserver))
-			b.refusedNothing(b.step(EventLogout, nil, byHomeserver))
+			b.loggedOut(b.step(EventLogout, nil, byHomeserver))
+			b.loggedOut(b.step(EventLogout, nil, byHomeserver))
 			o := b.discharge(nil, byHomeserver)
 			if mode == caveat.ModeRotate {
 				b.refused(o, ReasonTokenRequired)
@@ -666,9 +665,9 @@ func TestLogout(t *testing.T) {
 			t2 := b.issued(b.discharge(t1))
 			t3 := b.issued(b.discharge(t2)) // t2 is confirmed
 			b.later(time.Hour)
-			b.refusedNothing(b.step(EventLogout, []*Token{t1, t2, t3}[n]))
+			b.loggedOut(b.step(EventLogout, []*Token{t1, t2, t3}[n]))
 			b.over(b.discharge(t3), ReasonSessionEnded, false)
-			b.refusedNothing(b.step(EventLogout, t3))
+			b.loggedOut(b.step(EventLogout, t3))
 		}
 	})
 	t.Run("not with an older one, which ends nothing", func(t *testing.T) {
@@ -687,15 +686,15 @@ func TestLogout(t *testing.T) {
 	t.Run("without a record and after the window", func(t *testing.T) {
 		b := newBench(t, caveat.ModeOpen)
 		b.later(time.Hour)
-		b.refusedNothing(b.step(EventLogout, nil))
+		b.loggedOut(b.step(EventLogout, nil))
 		if b.state.Session != nil {
 			t.Errorf("left %+v", b.state.Session)
 		}
 	})
 }
 
-// refusedNothing demands that a logout took effect, now or earlier.
-func (b *bench) refusedNothing(o Outcome) {
+// loggedOut demands that a logout took effect, now or earlier.
+func (b *bench) loggedOut(o Outcome) {
 	b.t.Helper()
 	if o.Reason != "" || o.NotYet {
 		b.t.Fatalf("refused %q, not yet %v", o.Reason, o.NotYet)
@@ -704,12 +703,12 @@ func (b *bench) refusedNothing(o Outcome) {
 
 func TestLogoutAll(t *testing.T) {
 	t.Parallel()
-	t.Run("ends what is activated and what is not", func(t *testing.T) {
+	t.Run("ends activated and other sessions", func(t *testing.T) {
 		b, t1 := activated(t)
 		b.later(time.Second)
-		b.refusedNothing(b.step(EventLogoutAll, t1))
+		b.loggedOut(b.step(EventLogoutAll, t1))
 		b.over(b.discharge(t1), ReasonSessionEnded, false)
-		b.refusedNothing(b.step(EventLogoutAll, t1)) // repeated
+		b.loggedOut(b.step(EventLogoutAll, t1)) // repeated
 		if b.state.User.Generation != 1 {
 			t.Fatalf("generation %d, want 1", b.state.User.Generation)
 		}
@@ -720,17 +719,17 @@ func TestLogoutAll(t *testing.T) {
 		other.cond.Minted = b.state.User.At + 1 // a new login
 		other.issued(other.discharge(nil))
 		if other.state.Session.UserGeneration != 1 {
-			t.Error("the new session was made under the old generation")
+			t.Error("the new session has the old generation")
 		}
 	})
-	t.Run("needs what a refresh would accept", func(t *testing.T) {
+	t.Run("requires a token that a refresh accepts", func(t *testing.T) {
 		b, t1 := activated(t)
 		t2 := b.issued(b.discharge(t1))
 		live := b.issued(b.discharge(t2))
 		b.refused(b.step(EventLogoutAll, t1), ReasonTokenSuperseded)
 		for _, tok := range []*Token{t2, live} { // confirmed, and its successor
 			b := *b
-			b.refusedNothing(b.step(EventLogoutAll, tok))
+			b.loggedOut(b.step(EventLogoutAll, tok))
 			b.over(b.discharge(live), ReasonSessionEnded, false)
 		}
 	})
@@ -751,14 +750,14 @@ func TestLogoutAll(t *testing.T) {
 	})
 }
 
-// TestEndsByTime holds that they are soft, from the first answer on.
+// TestEndsByTime tests that ends by time are soft from the first answer on.
 func TestEndsByTime(t *testing.T) {
 	t.Parallel()
 	t.Run("idle", func(t *testing.T) {
 		b := newBench(t, caveat.ModeOpen)
 		b.limit.Idle = 8 * time.Hour
 		b.issued(b.discharge(nil))
-		for range 20 { // used more often than the last use is noted
+		for range 20 { // more often than LastUsed is stored
 			b.later(20 * time.Minute)
 			b.issued(b.discharge(nil))
 		}
@@ -789,7 +788,7 @@ func TestEndsByTime(t *testing.T) {
 		b.later(time.Second)
 		b.over(b.discharge(nil), ReasonSessionExpired, true)
 	})
-	t.Run("nothing is known of it any more", func(t *testing.T) {
+	t.Run("forgotten", func(t *testing.T) {
 		for _, mode := range []caveat.Mode{caveat.ModeOpen, caveat.ModeHeld} {
 			b := newBench(t, mode)
 			b.later(40 * 24 * time.Hour)
@@ -802,9 +801,9 @@ func TestEndsByTime(t *testing.T) {
 	})
 }
 
-// TestEndsAgreeWithTombstone ends a session in each way there is. Every later
-// answer has the reason and the kind of the tombstone, from its stored form too,
-// whatever else happens to the user meanwhile.
+// TestEndsAgreeWithTombstone ends a session with each kind of end. Every later answer
+// has the reason and the kind of the tombstone, also after it was stored, and after
+// later revocations and losses.
 func TestEndsAgreeWithTombstone(t *testing.T) {
 	t.Parallel()
 	for _, end := range []revocation.End{
@@ -821,7 +820,7 @@ func TestEndsAgreeWithTombstone(t *testing.T) {
 			for _, later := range []time.Duration{0, time.Hour, 40 * 24 * time.Hour, -80 * 24 * time.Hour, 40 * 24 * time.Hour} {
 				b.later(later)
 				if b.now < b.cond.Minted {
-					continue // the caveat is from the future, and nothing is decided
+					continue // the caveat is from the future: undecided
 				}
 				enc, err := b.state.Session.MarshalBinary()
 				if err != nil {
@@ -839,7 +838,7 @@ func TestEndsAgreeWithTombstone(t *testing.T) {
 							t.Fatalf("%d: %+v, tombstone %+v", kind, o, b.state.Session)
 						}
 					}
-					b.refusedNothing(b.step(EventLogout, tok))
+					b.loggedOut(b.step(EventLogout, tok))
 				}
 				b.state.User = b.state.User.Raise(b.now, caveat.SessionID{}, revocation.End{Soft: !end.Soft})
 				b.state.Losses = store.Losses{Missing: b.now, All: b.now}
@@ -848,8 +847,8 @@ func TestEndsAgreeWithTombstone(t *testing.T) {
 	}
 }
 
-// TestGenerations holds that the end of a session is that of the oldest
-// revocation above its generation.
+// TestGenerations tests that a session's end is that of the oldest revocation above
+// its generation.
 func TestGenerations(t *testing.T) {
 	t.Parallel()
 	live := func(t *testing.T) *bench {
@@ -902,19 +901,19 @@ func TestGenerations(t *testing.T) {
 		if n := len(b.state.User.Ends); n != MaxEnds {
 			t.Errorf("%d ends are kept", n)
 		}
-		b.over(b.discharge(nil), ReasonSessionEnded, true) // what is forgotten costs nobody a key
+		b.over(b.discharge(nil), ReasonSessionEnded, true) // a dropped end is taken for soft
 	})
 	t.Run("a lost store", func(t *testing.T) {
 		b := live(t)
 		b.later(time.Second)
 		b.state.Losses.Missing = b.now
-		b.issued(b.discharge(nil)) // it has a record, and nothing that could end it is missing
+		b.issued(b.discharge(nil)) // it has a record, and no revocation is missing
 		b.state.Losses.All = b.now
 		b.over(b.discharge(nil), ReasonSessionLost, true)
 	})
 }
 
-// TestMarks holds what covers sessions that have no record.
+// TestMarks tests the marks that cover sessions without a record.
 func TestMarks(t *testing.T) {
 	t.Parallel()
 	id := caveat.SessionID{1}
@@ -958,7 +957,7 @@ func TestMarks(t *testing.T) {
 			if b.undecided(o); o.FutureMark != future {
 				t.Errorf("mark %d, want %d", o.FutureMark, future)
 			}
-			live := newBench(t, caveat.ModeOpen) // what has a record is decided by it
+			live := newBench(t, caveat.ModeOpen) // a mark does not concern a session with a record
 			live.issued(live.discharge(nil))
 			if name == "device" {
 				mark(&live.state, future, caveat.SessionID{}, revocation.End{Cause: revocation.CauseRevoked})
@@ -985,7 +984,7 @@ func TestMarks(t *testing.T) {
 	})
 }
 
-// TestDevice holds that a device has one live session.
+// TestDevice tests that a device has one live session.
 func TestDevice(t *testing.T) {
 	t.Parallel()
 	t.Run("an activation takes it over", func(t *testing.T) {
@@ -1017,7 +1016,7 @@ func TestDevice(t *testing.T) {
 		b.state.Device = DeviceRecord{Current: caveat.SessionID{9}, Since: b.now}
 		b.over(b.discharge(nil), ReasonReplaced, true)
 		b.state.Device = DeviceRecord{}
-		b.over(b.discharge(nil), ReasonReplaced, true) // as the tombstone says
+		b.over(b.discharge(nil), ReasonReplaced, true) // by the tombstone
 	})
 	t.Run("a session that an earlier version activated since", func(t *testing.T) {
 		b := newBench(t, caveat.ModeOpen)
@@ -1051,8 +1050,8 @@ func TestSeen(t *testing.T) {
 		}
 		b.issued(b.discharge(t1))
 	})
-	// Two tabs, one on IPv4 and one on IPv6, refresh at once, and the requests of
-	// one are reported before either refreshes again.
+	// Two tabs, one on IPv4 and one on IPv6, refresh at once, and the discharge of one
+	// is reported before either refreshes again.
 	t.Run("of an epoch with several tokens leaves each of them usable", func(t *testing.T) {
 		for _, use := range []string{"first", "second"} {
 			b, t1 := activated(t)
@@ -1066,8 +1065,8 @@ func TestSeen(t *testing.T) {
 	})
 }
 
-// TestExpires holds what the store may forget, and when: never a record whose
-// caveat could activate the session again.
+// TestExpires tests when the store may forget a record: never while its caveat could
+// activate the session again.
 func TestExpires(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, caveat.ModeOpen)

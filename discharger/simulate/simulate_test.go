@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// simulateVariable makes TestSimulation play so many refreshes of honest clients
-// under each kind of rules, and a hundredth as many thefts of each rhythm.
+// simulateVariable is the environment variable with the number of refreshes of honest
+// clients under each kind of rules; thefts of each rhythm are a hundredth of it.
 const simulateVariable = "DISCHARGER_TEST_SIMULATE"
 
 func size(t *testing.T) int {
@@ -23,8 +23,8 @@ func size(t *testing.T) int {
 	return n
 }
 
-// TestSimulation plays honest clients and thieves under the rules of this
-// service, and demands what deploy/theft.md promises.
+// TestSimulation simulates honest clients and thieves under the rules of this service,
+// and tests the promises of deploy/theft.md.
 func TestSimulation(t *testing.T) {
 	t.Parallel()
 	n := size(t)
@@ -39,33 +39,32 @@ func TestSimulation(t *testing.T) {
 				t.Errorf("%d sessions ended hard without a decision", h.Hard)
 			}
 			if h.Out[Unnamed] > 0 {
-				t.Errorf("%d clients were thrown out in no situation that is named", h.Out[Unnamed])
+				t.Errorf("%d clients lost their session in an unnamed situation", h.Out[Unnamed])
 			}
 			if most := max(1, h.Refreshes/100_000); h.Wrongful() > most {
-				t.Errorf("%d clients were thrown out in %d refreshes", h.Wrongful(), h.Refreshes)
+				t.Errorf("%d clients lost their session in %d refreshes", h.Wrongful(), h.Refreshes)
 			}
 			for _, lost := range row.Lost {
 				if !lost {
-					t.Error("a lost reply throws the client out")
+					t.Error("a lost reply ends the session")
 				}
 			}
 			for _, theft := range row.Thefts {
 				if theft.OwnerOut*1000 > theft.Sessions { // until the owner logs in again, on the same device
-					t.Errorf("%v: %d thieves stayed where the owner was thrown out", theft.Rhythm, theft.OwnerOut)
+					t.Errorf("%v: %d thieves outlasted the owner", theft.Rhythm, theft.OwnerOut)
 				}
 				if theft.Hard > 0 {
 					t.Errorf("%v: %d thefts ended hard", theft.Rhythm, theft.Hard)
 				}
 				if theft.Returned < theft.Sessions/20 || theft.Detection() < 0.97 {
-					t.Errorf("%v: of %d thieves, %d came back and %d were noticed", theft.Rhythm, theft.Sessions, theft.Returned, theft.Noticed)
+					t.Errorf("%v: of %d thieves, %d returned and %d were noticed", theft.Rhythm, theft.Sessions, theft.Returned, theft.Noticed)
 				}
 			}
 		})
 	}
 }
 
-// TestOthers plays the same under the rules of others, for the table in
-// deploy/theft.md.
+// TestOthers simulates the rules of other servers, for the table in deploy/theft.md.
 func TestOthers(t *testing.T) {
 	t.Parallel()
 	n := size(t)
@@ -84,12 +83,12 @@ func TestOthers(t *testing.T) {
 	for i := range rows[2:] {
 		r := &rows[2+i]
 		if r.Honest.Refreshes == 0 || r.Worst() >= own.Worst() && r.Honest.Wrongful() <= own.Honest.Wrongful() {
-			t.Errorf("%s is no worse in anything: detection %.3f, thrown out %d", r.Rules.Name, r.Worst(), r.Honest.Wrongful())
+			t.Errorf("%s is as good: detection %.3f, thrown out %d", r.Rules.Name, r.Worst(), r.Honest.Wrongful())
 		}
 	}
 }
 
-// TestDeterministic plays the same twice.
+// TestDeterministic tests that the results depend only on the seed.
 func TestDeterministic(t *testing.T) {
 	t.Parallel()
 	for _, rules := range append([]Rules{Own()}, Others()...) {
