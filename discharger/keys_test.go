@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"strings"
 	"testing"
@@ -112,5 +113,15 @@ func TestRetiredKeysEndSessions(t *testing.T) {
 	var refused *discharger.Refusal
 	if g != nil || !errors.As(err, &refused) || !refused.Ended || !refused.SoftLogout || refused.Reason != session.ReasonSessionEnded {
 		t.Errorf("to a retired key: %v, %v", g, err)
+	}
+}
+
+func TestServicePrintsNoKey(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%x"} {
+		if text := fmt.Sprintf(verb, w.service); text != "discharger service" {
+			t.Errorf("%s prints %q", verb, text)
+		}
 	}
 }

@@ -35,6 +35,7 @@ package discharger
 import (
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/netip"
 	"time"
@@ -91,6 +92,9 @@ type Service struct {
 	unknown   map[KeyKind]*rate.Sometimes // limits log lines
 	names     *clientname.Cache
 }
+
+// Format writes no secret, for every verb.
+func (*Service) Format(s fmt.State, _ rune) { io.WriteString(s, "discharger service") }
 
 // New returns a service. It checks the configuration.
 func New(cfg Config) (*Service, error) {

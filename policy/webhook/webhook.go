@@ -114,6 +114,9 @@ type Webhook struct {
 	now     func() time.Time
 }
 
+// Format writes the name and no secret, for every verb.
+func (w *Webhook) Format(s fmt.State, _ rune) { io.WriteString(s, "webhook "+w.cfg.Name) }
+
 // New returns a client without sending anything.
 func New(cfg Config) *Webhook {
 	if cfg.Observe == nil {

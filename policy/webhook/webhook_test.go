@@ -477,3 +477,13 @@ func TestProxyIsNotUsed(t *testing.T) {
 		t.Errorf("got %+v, %v", d, err)
 	}
 }
+
+func TestWebhookPrintsNoKey(t *testing.T) {
+	t.Parallel()
+	w := webhook.New(webhook.Config{Name: "hook", Key: secret.Bytes(hookKey), Offline: true})
+	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%x"} {
+		if text := fmt.Sprintf(verb, w); text != "webhook hook" {
+			t.Errorf("%s prints %q", verb, text)
+		}
+	}
+}

@@ -130,3 +130,13 @@ func FuzzInfo(f *testing.F) {
 		}
 	})
 }
+
+func TestStorePrintsNoSecret(t *testing.T) {
+	t.Parallel()
+	r := &Store{cfg: Config{TagKey: []byte("tag key"), Access: conn.Access{Password: []byte("password")}}}
+	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%x"} {
+		if text := fmt.Sprintf(verb, r); text != "redis store" {
+			t.Errorf("%s prints %q", verb, text)
+		}
+	}
+}

@@ -33,6 +33,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"math"
 	"sync"
@@ -147,6 +148,9 @@ type Store struct {
 	recheckMu sync.Mutex
 	recheckAt time.Time // when a lost store is checked again
 }
+
+// Format writes no secret, for every verb.
+func (*Store) Format(s fmt.State, _ rune) { io.WriteString(s, "redis store") }
 
 var (
 	_ store.Store = (*Store)(nil)
