@@ -14,6 +14,8 @@
 // Entries may belong to groups, such as the tokens that the holder of one session made
 // of it. A group has a bounded number of entries; further ones are not kept until some
 // of them are evicted.
+//
+// Several caches can share the memory of a [Budget].
 package cache
 
 import (

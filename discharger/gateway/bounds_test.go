@@ -125,7 +125,7 @@ func TestFloodOfNarrowedTokens(t *testing.T) {
 			if n := int(w.asked.Load() - asked); n > c.sessions {
 				t.Errorf("%d discharges were fetched for %d logins", n, c.sessions)
 			}
-			if n := w.gateway.cacheBytes(); n > room {
+			if n := w.gateway.caches.Bytes(); n > room {
 				t.Errorf("caches take %d KiB of %d", n>>10, room>>10)
 			}
 		})

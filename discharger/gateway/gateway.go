@@ -70,8 +70,8 @@ type Gateway struct {
 	feedLost   chan struct{}      // signals that the feed's connection has ended
 	cancel     context.CancelFunc // stops the background goroutines
 	background sync.WaitGroup
-	caches     []func() int // sizes in bytes
-	closeIdle  func()       // to the service
+	caches     *cache.Budget
+	closeIdle  func() // to the service
 	reloading  sync.Mutex
 }
 
@@ -105,7 +105,7 @@ func New(cfg Config) (_ *Gateway, err error) {
 	if cfg.CacheBytes <= 0 {
 		cfg.CacheBytes = defaultCacheBytes
 	}
-	g := &Gateway{cfg: cfg.withoutReloadable()}
+	g := &Gateway{cfg: cfg.withoutReloadable(), caches: cache.NewBudget(cfg.CacheBytes/wholeCache, cfg.clock)}
 	g.current.Store(&cfg)
 	g.homeserver, err = upstream.New(upstream.Config{
 		Address: cfg.Upstream, TLS: cfg.UpstreamTLS, Dial: cfg.dial, Timeout: cfg.timeouts.upstream,
@@ -124,7 +124,7 @@ func New(cfg Config) (_ *Gateway, err error) {
 		return nil, err
 	}
 	if g.metrics, err = metrics.New(cfg.Registerer, metrics.Gauges{
-		Sessions: g.service.Discharges.Sessions.Len, Bytes: g.cacheBytes, Waiting: g.service.Waiting.Size, Busy: g.limiter.Busy,
+		Sessions: g.service.Discharges.Sessions.Len, Bytes: g.caches.Bytes, Waiting: g.service.Waiting.Size, Busy: g.limiter.Busy,
 		Feed: func() homeserver.FeedStatus { return g.feed.Status() },
 	}); err != nil {
 		return nil, err
@@ -143,7 +143,7 @@ func New(cfg Config) (_ *Gateway, err error) {
 func (g *Gateway) openOutbox(cfg *Config) (err error) {
 	g.outbox, err = outbox.Open(outbox.Config{
 		Path: cfg.Outbox, Service: g.service.API, Patient: g.client, Homeserver: g.homeserver, Sealer: g.sealer, Leases: &g.leases,
-		CacheBytes: cfg.CacheBytes / wholeCache * outbox.Shares, Log: cfg.Log, Clock: cfg.clock, Jitter: cfg.jitter,
+		Caches: g.caches, Log: cfg.Log, Clock: cfg.clock, Jitter: cfg.jitter,
 		Timeouts: outbox.Timeouts{Service: cfg.timeouts.revoke, Homeserver: cfg.timeouts.upstream, Race: cfg.timeouts.race},
 		Periods:  func() (time.Duration, time.Duration) { live := g.live(); return live.Reconcile, live.ForgetAfter },
 		Revoked:  func(id homeserver.Identity) (soft, revoked bool) { return g.feed.RevokedKind(id) },
@@ -193,7 +193,7 @@ func (g *Gateway) connect() (err error) {
 		return err
 	}
 	g.service, err = service.New(service.Config{
-		Client: once, CacheBytes: cfg.CacheBytes / wholeCache * service.Shares, Log: cfg.Log, Clock: cfg.clock, Jitter: cfg.jitter,
+		Client: once, Caches: g.caches, Log: cfg.Log, Clock: cfg.clock, Jitter: cfg.jitter,
 		ObserveDischarge: func(op string, err error) { g.metrics.Discharge(op, err) },
 		ObserveSeen:      func(n int, err error) { g.metrics.Seen.WithLabelValues(metrics.Result(err)).Add(float64(n)) },
 	})
@@ -253,40 +253,20 @@ const verifiedParts = 16
 // seconds.
 const openedIdle = time.Hour
 
-// newCache creates a cache of some shares of Config.CacheBytes.
-func newCache[K comparable, V any](g *Gateway, parts int, cfg cache.Config[K, V]) (*cache.Cache[K, V], error) {
-	cfg.Bytes = max(1, g.cfg.CacheBytes/wholeCache*parts)
-	kept, err := cache.New(cfg.WithClock(g.cfg.clock))
-	if err != nil {
-		return nil, fmt.Errorf("make cache: %w", err)
-	}
-	g.caches = append(g.caches, kept.Bytes)
-	return kept, nil
-}
-
 // newCaches creates the gateway's own caches.
 func (g *Gateway) newCaches() (err error) {
-	if g.upstreamTokens, err = newCache(g, 4, cache.ByID[caveat.SessionID](openedIdle, func(o openedToken) int { return len(o.payload) + len(o.token) })); err != nil {
+	if g.upstreamTokens, err = cache.NewShared(g.caches, 4, cache.ByID[caveat.SessionID](openedIdle, func(o openedToken) int { return len(o.payload) + len(o.token) })); err != nil {
 		return err
 	}
-	if g.owners, err = newCache(g, 1, cache.Config[[32]byte, owner]{
+	if g.owners, err = cache.NewShared(g.caches, 1, cache.Config[[32]byte, owner]{
 		Idle: whoamiLife, Size: func(_ [32]byte, o owner) int { return len(o.user) },
 	}); err != nil {
 		return err
 	}
-	g.canonical, err = newCache(g, 6, cache.Config[string, struct{}]{
+	g.canonical, err = cache.NewShared(g.caches, 6, cache.Config[string, struct{}]{
 		Idle: openedIdle, Hash: service.TokenHash, Size: func(token string, _ struct{}) int { return len(token) },
 	})
 	return err
-}
-
-// cacheBytes returns the memory of all caches.
-func (g *Gateway) cacheBytes() (n int) {
-	n = g.service.CacheBytes() + g.outbox.CacheBytes()
-	for _, bytes := range g.caches {
-		n += bytes()
-	}
-	return n
 }
 
 // newFeed creates the feed of the service's revocations.

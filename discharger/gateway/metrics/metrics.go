@@ -49,40 +49,19 @@ type Gauges struct {
 
 // New returns metrics, registered at reg; nil: nowhere.
 func New(reg prometheus.Registerer, g Gauges) (*Metrics, error) {
-	requests := prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "discharger_gateway_requests_total",
-		Help: "Requests by the kind of their token and by outcome.",
-	}, []string{"token", "outcome"})
+	var all collectors
+	requests := all.counters("discharger_gateway_requests_total", "Requests by the kind of their token and by outcome.", "token", "outcome")
 	m := &Metrics{
-		fetches: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "discharger_gateway_fetches_total",
-			Help: "Requests for discharges to the service, by operation and result.",
-		}, []string{"op", "result"}),
-		Revocations: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "discharger_gateway_orders_total",
-			Help: "Revocations sent to the service, by result.",
-		}, []string{"result"}),
-		Logouts: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "discharger_gateway_reaped_total",
-			Help: "Logouts of devices at the homeserver whose sessions had ended at the service, by result.",
-		}, []string{"result"}),
-		Seen: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "discharger_gateway_seen_total",
-			Help: "Epochs reported to the service as seen in use, by result.",
-		}, []string{"result"}),
-		ShortLogins: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "discharger_gateway_short_logins_total",
-			Help: "Logins with refresh tokens whose session ends when the homeserver's token expires: remove nonrefreshable_access_token_lifetime there.",
-		}),
-		MalformedFor: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "discharger_gateway_forwarded_malformed_total",
-			Help: "Requests of trusted proxies whose X-Forwarded-For could not be parsed; they count under the proxy's address.",
-		}),
+		fetches:     all.counters("discharger_gateway_fetches_total", "Requests for discharges to the service, by operation and result.", "op", "result"),
+		Revocations: all.counters("discharger_gateway_orders_total", "Revocations sent to the service, by result.", "result"),
+		Logouts:     all.counters("discharger_gateway_reaped_total", "Logouts of devices at the homeserver whose sessions had ended at the service, by result.", "result"),
+		Seen:        all.counters("discharger_gateway_seen_total", "Epochs reported to the service as seen in use, by result.", "result"),
+		ShortLogins: all.counter("discharger_gateway_short_logins_total", "Logins with refresh tokens whose session ends when the homeserver's token expires: "+
+			"remove nonrefreshable_access_token_lifetime there."),
+		MalformedFor: all.counter("discharger_gateway_forwarded_malformed_total", "Requests of trusted proxies whose X-Forwarded-For could not be parsed; "+
+			"they count under the proxy's address."),
+		UnknownKeys: all.counter("discharger_gateway_unknown_keys_total", "Requests answered 503 because the token's master key is not in the key file that this process has read."),
 	}
-	m.UnknownKeys = prometheus.NewCounter(prometheus.CounterOpts{
-		Name: "discharger_gateway_unknown_keys_total",
-		Help: "Requests answered 503 because the token's master key is not in the key file that this process has read.",
-	})
 	for k := range m.requests {
 		for o := range m.requests[k] {
 			m.requests[k][o] = requests.WithLabelValues(token.Kind(k).String(), reply.Outcome(o).String())
@@ -91,46 +70,50 @@ func New(reg prometheus.Registerer, g Gauges) (*Metrics, error) {
 	for o := range m.none {
 		m.none[o] = requests.WithLabelValues(noToken, reply.Outcome(o).String())
 	}
-	cached := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-		Name: "discharger_gateway_cached_sessions",
-		Help: "Sessions whose discharges the gateway keeps.",
-	}, func() float64 { return float64(g.Sessions()) })
-	cacheBytes := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-		Name: "discharger_gateway_cache_bytes",
-		Help: "Estimated memory of the gateway's caches, without that of verified tokens.",
-	}, func() float64 { return float64(g.Bytes()) })
-	busy := func(s admission.Span, name string) prometheus.Collector {
-		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-			Name: "discharger_gateway_busy_requests", Help: "Requests in progress; span is brief, or lasting for sync, events and large files.",
-			ConstLabels: prometheus.Labels{"span": name},
-		}, func() float64 { return float64(g.Busy(s)) })
+	all.gauge("discharger_gateway_cached_sessions", "Sessions whose discharges the gateway keeps.", nil, func() float64 { return float64(g.Sessions()) })
+	all.gauge("discharger_gateway_cache_bytes", "Estimated memory of the gateway's caches, without that of verified tokens.", nil, func() float64 { return float64(g.Bytes()) })
+	all.gauge("discharger_gateway_waiting_requests", "Requests waiting for the service; after 10 s they are answered 503.", nil, func() float64 { return float64(g.Waiting()) })
+	for s, name := range map[admission.Span]string{admission.Brief: "brief", admission.Lasting: "lasting"} {
+		all.gauge("discharger_gateway_busy_requests", "Requests in progress; span is brief, or lasting for sync, events and large files.",
+			prometheus.Labels{"span": name}, func() float64 { return float64(g.Busy(s)) })
 	}
-	silence := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-		Name: "discharger_gateway_feed_silence_seconds",
-		Help: "Seconds since the gateway last had all revocations of the service; -1: not since the start.",
-	}, func() float64 {
+	all.gauge("discharger_gateway_feed_silence_seconds", "Seconds since the gateway last had all revocations of the service; -1: not since the start.", nil, func() float64 {
 		s := g.Feed()
 		if s.LastContact.IsZero() {
 			return -1
 		}
 		return s.Staleness.Seconds()
 	})
-	waiting := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-		Name: "discharger_gateway_waiting_requests",
-		Help: "Requests waiting for the service; after 10 s they are answered 503.",
-	}, func() float64 { return float64(g.Waiting()) })
+	return m, all.register(reg)
+}
+
+// collectors are metrics to be registered.
+type collectors []prometheus.Collector
+
+func (c *collectors) counters(name, help string, labels ...string) *prometheus.CounterVec {
+	v := prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
+	*c = append(*c, v)
+	return v
+}
+
+func (c *collectors) counter(name, help string) prometheus.Counter {
+	return c.counters(name, help).WithLabelValues()
+}
+
+func (c *collectors) gauge(name, help string, labels prometheus.Labels, value func() float64) {
+	*c = append(*c, prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help, ConstLabels: labels}, value))
+}
+
+func (c *collectors) register(reg prometheus.Registerer) error {
 	if reg == nil {
-		return m, nil
+		return nil
 	}
-	for _, c := range []prometheus.Collector{
-		requests, m.fetches, m.Revocations, m.Logouts, m.Seen, m.ShortLogins, m.MalformedFor, m.UnknownKeys, cached, cacheBytes, silence,
-		waiting, busy(admission.Brief, "brief"), busy(admission.Lasting, "lasting"),
-	} {
-		if err := reg.Register(c); err != nil {
-			return nil, fmt.Errorf("register metrics: %w", err)
+	for _, metric := range *c {
+		if err := reg.Register(metric); err != nil {
+			return fmt.Errorf("register metrics: %w", err)
 		}
 	}
-	return m, nil
+	return nil
 }
 
 // Request counts a request of a client.

@@ -19,8 +19,8 @@ type Ends struct {
 	unsent map[caveat.SessionID]End // bounded by the jobs in the file
 }
 
-func newEnds(b *Outbox) (*Ends, error) {
-	decided, err := newCache(b, 3, cache.ByID[caveat.SessionID](endIdle, func(e End) int { return len(e.Reason) + len(e.message) }))
+func newEnds(caches *cache.Budget) (*Ends, error) {
+	decided, err := cache.NewShared(caches, 3, cache.ByID[caveat.SessionID](endIdle, func(e End) int { return len(e.Reason) + len(e.message) }))
 	if err != nil {
 		return nil, err
 	}

@@ -3,7 +3,6 @@ package outbox
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -26,7 +25,7 @@ type Config struct {
 	Homeserver *upstream.Client
 	Sealer     *token.Sealer // of the homeserver's tokens
 	Leases     *admission.Leases
-	CacheBytes int
+	Caches     *cache.Budget
 	Log        *slog.Logger
 	Clock      func() time.Time
 	Jitter     func() float64 // in [0, 1)
@@ -66,7 +65,6 @@ type Outbox struct {
 	events     atomic.Uint64                                // received revocations of more than one session
 	gone       *cache.Cache[caveat.SessionID, struct{}]     // sessions whose devices were logged out at the homeserver
 	logins     *cache.Cache[admission.DeviceKey, time.Time] // the last login on a device
-	caches     []func() int                                 // bytes of each
 
 	gap          chan struct{} // revocations may have been missed
 	reconfigured chan struct{} // Periods may have changed
@@ -87,16 +85,16 @@ func Open(cfg Config) (*Outbox, error) {
 		gap: make(chan struct{}, 1), reconfigured: make(chan struct{}, 1), woken: make(chan struct{}, 1), sending: make(chan struct{}, 1),
 	}
 	var err error
-	if b.Ends, err = newEnds(b); err != nil {
+	if b.Ends, err = newEnds(cfg.Caches); err != nil {
 		return nil, err
 	}
-	if b.vouched, err = newCache(b, 1, cache.ByID[caveat.SessionID, vouch](time.Hour, nil)); err != nil {
+	if b.vouched, err = cache.NewShared(cfg.Caches, 1, cache.ByID[caveat.SessionID, vouch](time.Hour, nil)); err != nil {
 		return nil, err
 	}
-	if b.gone, err = newCache(b, 1, cache.ByID[caveat.SessionID, struct{}](endIdle, nil)); err != nil {
+	if b.gone, err = cache.NewShared(cfg.Caches, 1, cache.ByID[caveat.SessionID, struct{}](endIdle, nil)); err != nil {
 		return nil, err
 	}
-	if b.logins, err = newCache(b, 1, cache.Config[admission.DeviceKey, time.Time]{
+	if b.logins, err = cache.NewShared(cfg.Caches, 1, cache.Config[admission.DeviceKey, time.Time]{
 		Idle: endIdle, Size: func(k admission.DeviceKey, _ time.Time) int { return len(k.User) + len(k.Device) },
 	}); err != nil {
 		return nil, err
@@ -142,25 +140,3 @@ func (b *Outbox) forgetAfter() time.Duration {
 
 // endIdle is how long an unused end is cached.
 const endIdle = 48 * time.Hour
-
-// CacheBytes returns the memory of the caches.
-func (b *Outbox) CacheBytes() (n int) {
-	for _, bytes := range b.caches {
-		n += bytes()
-	}
-	return n
-}
-
-// Shares is the number of shares into which Config.CacheBytes is divided.
-const Shares = 6
-
-// newCache returns a cache of a number of shares.
-func newCache[K comparable, V any](b *Outbox, shares int, cfg cache.Config[K, V]) (*cache.Cache[K, V], error) {
-	cfg.Bytes = max(1, b.cfg.CacheBytes/Shares*shares)
-	kept, err := cache.New(cfg.WithClock(b.cfg.Clock))
-	if err != nil {
-		return nil, fmt.Errorf("make cache: %w", err)
-	}
-	b.caches = append(b.caches, kept.Bytes)
-	return kept, nil
-}

@@ -92,10 +92,10 @@ type discharge struct {
 func newDischarges(g *Client) (h *Discharges, err error) {
 	const discharge, access = 2 << 10, 1 << 10 // about the size of each
 	h = &Discharges{g: g}
-	if h.Sessions, err = newCache(g, 10, cache.ByID[caveat.SessionID](tokenIdle, func(*session) int { return discharge })); err != nil {
+	if h.Sessions, err = cache.NewShared(g.cfg.Caches, 10, cache.ByID[caveat.SessionID](tokenIdle, func(*session) int { return discharge })); err != nil {
 		return nil, err
 	}
-	h.Tokens, err = newCache(g, 20, cache.Config[string, *Presented]{
+	h.Tokens, err = cache.NewShared(g.cfg.Caches, 20, cache.Config[string, *Presented]{
 		Idle: tokenIdle, Hash: TokenHash, PerGroup: VariantsOfSession,
 		// Text, macaroon and bundle hold the token.
 		Size: func(token string, _ *Presented) int { return access + 5*len(token) },

@@ -5,6 +5,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/discharger/discharger/discharger/cache"
 	"github.com/discharger/discharger/discharger/client"
 )
 
@@ -16,7 +17,7 @@ func TestFetchesAreSpread(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) { // time stands still
 		jitter := 0.0
 		now := time.Now()
-		g := &Client{cfg: Config{CacheBytes: 1 << 20, Clock: func() time.Time { return now }, Jitter: func() float64 { return jitter }}}
+		g := &Client{cfg: Config{Caches: cache.NewBudget(1<<15, nil), Clock: func() time.Time { return now }, Jitter: func() float64 { return jitter }}}
 		h, err := newDischarges(g)
 		if err != nil {
 			t.Fatal(err)

@@ -29,7 +29,7 @@ const (
 )
 
 func newEpochs(g *Client) (*Epochs, error) {
-	reported, err := newCache(g, 1, cache.ByID[caveat.SessionID, uint64](tokenIdle, nil))
+	reported, err := cache.NewShared(g.cfg.Caches, 1, cache.ByID[caveat.SessionID, uint64](tokenIdle, nil))
 	if err != nil {
 		return nil, err
 	}

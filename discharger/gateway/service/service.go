@@ -1,7 +1,6 @@
 package service
 
 import (
-	"fmt"
 	"log/slog"
 	"time"
 
@@ -12,11 +11,11 @@ import (
 
 // Config configures a [Client]. Every field is required.
 type Config struct {
-	Client     *client.Client // makes one attempt per call
-	CacheBytes int            // of discharges and verified tokens
-	Log        *slog.Logger
-	Clock      func() time.Time
-	Jitter     func() float64 // in [0, 1)
+	Client *client.Client // makes one attempt per call
+	Caches *cache.Budget  // of discharges and verified tokens
+	Log    *slog.Logger
+	Clock  func() time.Time
+	Jitter func() float64 // in [0, 1)
 
 	ObserveDischarge func(op string, err error) // after a call for a discharge
 	ObserveSeen      func(n int, err error)     // after a report of epochs
@@ -33,7 +32,6 @@ type Client struct {
 	renewals   renewals
 	Discharges *Discharges
 	Epochs     *Epochs
-	caches     []func() int // bytes of each
 }
 
 // New returns a client. It makes no call.
@@ -47,26 +45,4 @@ func New(cfg Config) (*Client, error) {
 		return nil, err
 	}
 	return c, nil
-}
-
-// CacheBytes returns the memory of the caches.
-func (g *Client) CacheBytes() (n int) {
-	for _, bytes := range g.caches {
-		n += bytes()
-	}
-	return n
-}
-
-// Shares is the number of shares into which Config.CacheBytes is divided.
-const Shares = 31
-
-// newCache returns a cache of a number of shares.
-func newCache[K comparable, V any](g *Client, shares int, cfg cache.Config[K, V]) (*cache.Cache[K, V], error) {
-	cfg.Bytes = max(1, g.cfg.CacheBytes/Shares*shares)
-	kept, err := cache.New(cfg.WithClock(g.cfg.Clock))
-	if err != nil {
-		return nil, fmt.Errorf("make cache: %w", err)
-	}
-	g.caches = append(g.caches, kept.Bytes)
-	return kept, nil
 }
