@@ -9,8 +9,8 @@ import (
 	"github.com/discharger/discharger/policy/rules"
 )
 
-// A program that embeds the service decides in Go, and asks the rules that
-// operators write where it has nothing to say.
+// withHolds denies requests of accounts on hold and evaluates rule files for the others. A
+// service takes it as discharger.Config.Policy.
 type withHolds struct {
 	rules  *rules.Set
 	onHold func(user string) bool // whether an account is on hold
@@ -22,7 +22,7 @@ func (c withHolds) Evaluate(ctx context.Context, in *policy.Input) (policy.Decis
 	}
 	d, err := c.rules.Evaluate(ctx, in)
 	if err != nil {
-		return policy.Decision{}, err // undecided: the client comes back later
+		return policy.Decision{}, err // undecided: the client retries later
 	}
 	if in.Session.Mode == "open" && d.Effect == policy.EffectAllow {
 		d.TTL = time.Minute
@@ -31,7 +31,7 @@ func (c withHolds) Evaluate(ctx context.Context, in *policy.Input) (policy.Decis
 }
 
 func ExampleEvaluator() {
-	rules, err := rules.Load(rules.Config{}) // the built-in ones
+	rules, err := rules.Load(rules.Config{}) // the built-in policies
 	if err != nil {
 		fmt.Println(err)
 		return

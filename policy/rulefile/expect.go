@@ -10,12 +10,12 @@ import (
 	"github.com/discharger/discharger/policy/webhook"
 )
 
-// decisionKeys returns the keys of an expectation.
+// decisionKeys returns the keys of expect.
 func decisionKeys() []string {
 	return append([]string{"rule", "error"}, slices.DeleteFunc(ThenKeys(), func(k string) bool { return k == "webhook" })...)
 }
 
-// Undecided stands for an evaluation that fails.
+// Undecided is the expectation of an undecided request, in place of an effect.
 const Undecided = "undecided"
 
 func (f *File) readExpect(n *yamlfile.Node) Expectation {
@@ -78,12 +78,12 @@ func (f *File) expectKey(e *Expectation, key string, n *yamlfile.Node) {
 	}
 }
 
-// readStub reads the answer of a webhook in a test.
+// readStub returns the answer of a webhook in a test.
 func (f *File) readStub(n *yamlfile.Node) webhook.Stub {
 	if yamlfile.IsScalar(n) {
 		switch n.Value {
 		case "unavailable":
-			return webhook.Stub{Err: errors.New("the test makes it unavailable")}
+			return webhook.Stub{Err: errors.New("unavailable in this test")}
 		case "no_opinion":
 			return webhook.Stub{}
 		}
@@ -92,7 +92,7 @@ func (f *File) readStub(n *yamlfile.Node) webhook.Stub {
 	t := f.readThen(n, "webhooks")
 	d := t.Decision
 	if t.Webhook != "" {
-		f.Invalid(n, "webhooks", "a webhook cannot answer with a webhook")
+		f.Invalid(n, "webhooks", "want a decision, got a webhook")
 	}
 	if t.TTL != nil {
 		d.TTL, _ = f.Duration(t.TTL, "ttl", policy.MinTTL, 1<<62)
@@ -109,10 +109,10 @@ func (f *File) readStub(n *yamlfile.Node) webhook.Stub {
 	return webhook.Stub{Answer: webhook.Answer{Decision: d, Settled: true}}
 }
 
-// An Expectation holds the expected parts of a decision, by key; see [policy.Decision.Parts].
+// An Expectation is the expect of a test: parts of a decision, or an error.
 type Expectation struct {
-	Keys      []string
-	Values    map[string]string
-	Undecided bool
-	Reason    string // text that the error must have in it
+	Keys      []string          // expected parts, in the order of the documentation
+	Values    map[string]string // by key, see [policy.Decision.Parts]
+	Undecided bool              // want an undecided request
+	Reason    string            // text in its error
 }

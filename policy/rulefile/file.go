@@ -1,6 +1,6 @@
-// Package rulefile reads rule files: YAML files in which an operator writes
-// policies, with their rules, lists, webhooks and tests. It decodes the format,
-// and leaves expressions as text.
+// Package rulefile decodes rule files: YAML files with the policies of an operator,
+// their rules, lists, webhooks and tests. Expressions stay
+// text.
 //
 // # Format
 //
@@ -14,20 +14,19 @@
 //	policies:
 //	  default:
 //	    doc: Text.
-//	    rules:                                 # the first whose condition holds decides
+//	    rules:                                 # the first rule whose condition holds decides
 //	      - name: elsewhere
 //	        when: user.id in lists.staff && !(request.ip in networks.office)
 //	        then: {effect: deny, code: network}
-//	    otherwise: allow                       # decides where no rule does
+//	    otherwise: allow                       # decides if no condition holds
 //	    tests:
 //	      - name: staff elsewhere
 //	        input: {request: {ip: 198.51.100.7}}
 //	        expect: {effect: deny, rule: elsewhere}
 //
-// Every mistake is reported with its place: unknown, missing and duplicate
-// keys, values of the wrong type or beyond their limits, and the features of
-// YAML that make a file mean something else than it seems to (anchors, aliases,
-// tags). A file with a mistake is never used in part. [JSONSchema] describes
+// [Read] reports every mistake with its position: unknown, missing and duplicate
+// keys, values of the wrong type or out of range, and anchors, aliases and
+// tags of YAML. A file with a mistake must not be used in part. [JSONSchema] describes
 // the format for editors.
 package rulefile
 
@@ -41,8 +40,8 @@ import (
 	"github.com/discharger/discharger/policy/cel"
 )
 
-// MaxBytes bounds a rule file. Its YAML nodes, of which a file of nothing but
-// commas has the most, then fit in some fifty megabytes.
+// MaxBytes bounds a rule file, so that the nodes of its YAML, at most one per byte, take less
+// than fifty megabytes.
 const MaxBytes = 256 << 10
 
 // Limits of a rule file.
@@ -58,19 +57,18 @@ const (
 	maxWhen     = 4 * cel.MaxExpression
 )
 
-// A File is a rule file that was read and not compiled: every key is known,
-// every value has the right type, and expressions are text.
+// A File is a decoded rule file. Its Document has the mistakes and the positions.
 type File struct {
 	*yamlfile.Document
-	Networks map[string][]netip.Prefix
-	Lists    map[string][]string
-	Webhooks map[string]*Webhook
-	Policies []*Policy
-	untested bool // tests are not read
+	Networks map[string][]netip.Prefix // by name
+	Lists    map[string][]string       // by name
+	Webhooks map[string]*Webhook       // by name
+	Policies []*Policy                 // in the order of the file
+	untested bool                      // skip tests
 }
 
-// Read reads a rule file. Mistakes are among its problems; the rest is kept.
-// The file's own tests are left out unless tests is true.
+// Read decodes a rule file and reports mistakes in the document of the result; it keeps the
+// valid parts. It skips the tests unless tests is true.
 func Read(name string, data []byte, tests bool) *File {
 	f := newFile(name, data)
 	f.untested = !tests
@@ -101,13 +99,13 @@ func newFile(name string, data []byte) *File {
 	return &File{Document: yamlfile.Read(name, data, yamlfile.Options{MaxBytes: MaxBytes, MaxProblems: maxProblems, SyntaxHint: quoteHint})}
 }
 
-// expressionLine is a line with an expression that YAML may take for
-// something else: because of its first character, or of a colon or number sign
+// expressionLine matches a line with an expression that has another meaning in
+// YAML because of its first character, or of a colon or number sign
 // inside.
 var expressionLine = regexp.MustCompile("^\\s*(?:- )?(?:when|ttl):\\s+(?:[\"'!&*{\\[%@`].*|[^'\"|>].*(?:: | #).*)$")
 
-// quoteHint returns a hint at such a line near the one where the YAML parser
-// gave up, which may be the beginning of the surrounding block.
+// quoteHint returns a hint at such a line near the line of a YAML syntax error,
+// which may be the beginning of the block.
 func quoteHint(lines []string, line int) string {
 	for i := max(0, line-2); i < min(len(lines), line+6); i++ {
 		if expressionLine.MatchString(lines[i]) {
@@ -134,7 +132,7 @@ func (f *File) readLists(n *yamlfile.Node) {
 		var values []string
 		for _, item := range f.texts(e.Value, "lists."+e.Key, maxList, maxEntry) {
 			if _, err := yamlfile.ParsePrefix(item.Value); err == nil {
-				f.Invalid(item, "lists."+e.Key, "%s is an address; under lists it would be compared as text, so it belongs under networks", item.Value)
+				f.Invalid(item, "lists."+e.Key, "want a string, got the address %s, which belongs under networks", item.Value)
 				continue
 			}
 			values = append(values, item.Value)
@@ -143,7 +141,7 @@ func (f *File) readLists(n *yamlfile.Node) {
 	}
 }
 
-// lists returns the lists under a key that have a name for expressions.
+// lists returns the lists under a key whose names are valid in expressions.
 func (f *File) lists(n *yamlfile.Node, path string) []yamlfile.Entry {
 	entries := f.Entries(n, path)
 	if len(entries) > maxLists {
@@ -155,7 +153,7 @@ func (f *File) lists(n *yamlfile.Node, path string) []yamlfile.Entry {
 		switch {
 		case !f.name(e.At, path, e.Key):
 		case strings.Contains(e.Key, "-") || e.Key[0] >= '0' && e.Key[0] <= '9':
-			f.Invalid(e.At, path, "the name of a list begins with a letter and has no -, so that expressions can contain it; got %q", e.Key)
+			f.Invalid(e.At, path, "want a letter first and no - in the name of a list, got %q", e.Key)
 		default:
 			named = append(named, e)
 		}
@@ -163,7 +161,7 @@ func (f *File) lists(n *yamlfile.Node, path string) []yamlfile.Entry {
 	return named
 }
 
-// texts returns the items of a list that are strings.
+// texts returns the items of a list of strings.
 func (f *File) texts(n *yamlfile.Node, path string, most, longest int) []*yamlfile.Node {
 	var out []*yamlfile.Node
 	for _, item := range f.Items(n, path, most) {
@@ -176,10 +174,10 @@ func (f *File) texts(n *yamlfile.Node, path string, most, longest int) []*yamlfi
 
 var nameForm = regexp.MustCompile(`^[a-z0-9][a-z0-9_-]{0,63}$`)
 
-// name checks a name that appears in logs and metrics.
+// name reports a name that is invalid in logs and metrics.
 func (f *File) name(n *yamlfile.Node, path, name string) bool {
 	if !nameForm.MatchString(name) {
-		f.Invalid(n, path, "a name has at most 64 of a-z, 0-9, _ and -, and begins with a letter or digit; got %.60q", name)
+		f.Invalid(n, path, "want a name of at most 64 of a-z, 0-9, _ and - with a letter or digit first, got %.60q", name)
 		return false
 	}
 	return true

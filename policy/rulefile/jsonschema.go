@@ -12,12 +12,11 @@ import (
 	"github.com/discharger/discharger/policy/cel"
 )
 
-// jsonObject is a JSON object.
 type jsonObject = map[string]any
 
 // JSONSchema returns a JSON Schema (draft 2020-12) of rule files, for editors
-// that complete and check YAML. Under $defs, input and decision describe an
-// [policy.Input] and a [policy.Decision] as webhooks and audit logs have them.
+// that complete and check YAML. Under $defs, input and decision describe
+// [policy.Input] and [policy.Decision] in webhook requests and audit logs.
 func JSONSchema() ([]byte, error) {
 	schema := fileSchema()
 	schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
@@ -36,7 +35,7 @@ func JSONSchema() ([]byte, error) {
 	}
 	out, err := json.MarshalIndent(schema, "", "  ")
 	if err != nil {
-		return nil, fmt.Errorf("write JSON schema: %w", err)
+		return nil, fmt.Errorf("encode JSON schema: %w", err)
 	}
 	return append(out, '\n'), nil
 }
@@ -87,13 +86,13 @@ func policySchema() jsonObject {
 func ruleSchema() jsonObject {
 	return objectOf(jsonObject{
 		"name": refTo("name"),
-		"doc":  stringOf(maxDoc, "Why the rule is there."),
-		"when": stringOf(4*cel.MaxExpression, "A CEL expression that is true or false. Variables: "+variableList()+"."),
+		"doc":  stringOf(maxDoc, "Purpose of the rule."),
+		"when": stringOf(4*cel.MaxExpression, "Condition in CEL. Variables: "+variableList()+"."),
 		"then": refTo("then"),
 	}, "name", "when", "then")
 }
 
-// variableList names the variables of expressions.
+// variableList returns the variables of expressions as text.
 func variableList() string {
 	var names []string
 	for _, f := range cel.Fields() {
@@ -103,29 +102,29 @@ func variableList() string {
 }
 
 func effectSchema() jsonObject {
-	return jsonObject{"enum": policy.Effects(), "description": "allow the proposal of the service, deny this request, revoke the session, " +
-		"revoke_user all of the user's, reauth: log in again and keep the device's keys, or defer: come back later."}
+	return jsonObject{"enum": policy.Effects(), "description": "allow: the proposal of the service; deny: refuse this request; revoke: end the session; " +
+		"revoke_user: end all sessions of the user; reauth: end the session, the client keeps its device keys; defer: refuse for now."}
 }
 
 func thenSchema() jsonObject {
 	parts := thenParts()
-	parts["ttl"] = stringOf(4*cel.MaxExpression, "Lifetime of the discharge: a duration, or a CEL expression that yields one.")
+	parts["ttl"] = stringOf(4*cel.MaxExpression, "Lifetime of the discharge: a duration, or a CEL expression of type duration.")
 	long := objectOf(parts, "effect")
 	hook := objectOf(jsonObject{"webhook": refTo("name")}, "webhook")
 	return jsonObject{"oneOf": []jsonObject{effectSchema(), long, hook}}
 }
 
-// thenParts are the parts of a decision that rules, tests and webhooks share.
+// thenParts returns the parts of a decision of rules, tests and webhooks.
 func thenParts() jsonObject {
 	return jsonObject{
 		"effect":        effectSchema(),
 		"ttl":           refTo("duration"),
-		"caveats":       listOf(stringOf(policy.MaxCaveat, "A first-party caveat to add; {expression} is filled in."), policy.MaxCaveats),
-		"code":          jsonObject{"type": "string", "pattern": "^[a-z0-9_]*$", "maxLength": policy.MaxCode, "description": "The reason in the answer to the client."},
-		"message":       stringOf(policy.MaxMessage, "A sentence in the answer to the client."),
-		"soft_logout":   jsonObject{"type": "boolean", "description": "The client keeps its device's keys."},
-		"labels":        labelsSchema(policy.MaxLabels, "Labels to store with the session; an empty one removes."),
-		"keep_sessions": jsonObject{"type": "integer", "minimum": 1, "description": "At activation: end the user's least recently used sessions beyond this many."},
+		"caveats":       listOf(stringOf(policy.MaxCaveat, "First-party caveat to add; an {expression} is replaced by its value."), policy.MaxCaveats),
+		"code":          jsonObject{"type": "string", "pattern": "^[a-z0-9_]*$", "maxLength": policy.MaxCode, "description": "Reason in the answer to the client."},
+		"message":       stringOf(policy.MaxMessage, "Sentence in the answer to the client."),
+		"soft_logout":   jsonObject{"type": "boolean", "description": "The client keeps its device keys."},
+		"labels":        labelsSchema(policy.MaxLabels, "Labels to store with the session; an empty value removes one."),
+		"keep_sessions": jsonObject{"type": "integer", "minimum": 1, "description": "At activation: number of sessions of the user to keep; the least recently used ones end."},
 		"retry_after":   refTo("duration"),
 	}
 }
@@ -140,15 +139,15 @@ func labelsSchema(most int, doc string) jsonObject {
 
 func decisionSchema() jsonObject {
 	parts := thenParts()
-	parts["rule"] = jsonObject{"type": "string", "description": "The rule that decided, as policy/rule. Ignored in a webhook's answer."}
-	parts["hash"] = jsonObject{"type": "string", "description": "Identifies the rule files. Ignored in a webhook's answer."}
+	parts["rule"] = jsonObject{"type": "string", "description": "Rule that decided, as policy/rule. Ignored in the answer of a webhook."}
+	parts["hash"] = jsonObject{"type": "string", "description": "Hash of the rule files. Ignored in the answer of a webhook."}
 	return objectOf(parts, "effect")
 }
 
 func testSchema() jsonObject {
 	expect := thenParts()
 	expect["rule"] = jsonObject{"type": "string"}
-	expect["error"] = jsonObject{"type": "string", "description": "Text in the error of a request that is undecided."}
+	expect["error"] = jsonObject{"type": "string", "description": "Text in the error of an undecided request."}
 	answer := jsonObject{"oneOf": []jsonObject{effectSchema(), {"enum": []string{"unavailable", "no_opinion"}}, objectOf(thenParts(), "effect")}}
 	return objectOf(jsonObject{
 		"name":     stringOf(maxEntry, "Purpose of the test."),
@@ -161,26 +160,26 @@ func testSchema() jsonObject {
 func webhookSchema() jsonObject {
 	return objectOf(jsonObject{
 		"url":            jsonObject{"type": "string", "format": "uri"},
-		"secret_file":    stringOf(4096, "File of the key that signs questions, at least 32 bytes; beside the rule file."),
-		"ca_file":        stringOf(4096, "Certificates that the webhook's must be signed by, in PEM; default: the system's."),
+		"secret_file":    stringOf(4096, "File with the key that signs requests, at least 32 bytes; relative to the rule file."),
+		"ca_file":        stringOf(4096, "File with the certificate authorities of the webhook, in PEM; default: those of the system."),
 		"timeout":        refTo("duration"),
 		"on_error":       jsonObject{"enum": []string{"unavailable", "deny"}},
 		"cache":          refTo("duration"),
-		"allow":          listOf(stringOf(maxEntry, "A network the webhook may be in beside the public Internet."), maxList),
+		"allow":          listOf(stringOf(maxEntry, "Allowed network beside the public Internet."), maxList),
 		"max_concurrent": jsonObject{"type": "integer", "minimum": 1, "maximum": 10000},
-		"count_sessions": jsonObject{"type": "boolean", "description": "The webhook needs user.sessions."},
+		"count_sessions": jsonObject{"type": "boolean", "description": "Send user.sessions."},
 	}, "url", "secret_file")
 }
 
-// inputSchema describes an Input in JSON.
+// inputSchema returns the schema of an Input in JSON.
 func inputSchema() jsonObject {
 	schema := objectsOf(func(f cel.Field) jsonObject { return fieldSchema(f, false) })
 	schema["required"] = []string{"now", "action", "policy", "replay", "homeserver", "user", "session", "request", "grant"}
 	return schema
 }
 
-// patchSchema describes the input of a test, in which times may be relative
-// and everything may be left out.
+// patchSchema returns the schema of the input of a test: times may be relative,
+// and every part is optional.
 func patchSchema() jsonObject {
 	schema := objectsOf(func(f cel.Field) jsonObject { return fieldSchema(f, true) })
 	delete(schema["properties"].(jsonObject), "policy")
@@ -232,8 +231,8 @@ func fieldSchema(f cel.Field, patch bool) jsonObject {
 	return o
 }
 
-// WriteFields writes the fields of expressions, with types and meanings, as
-// text for people.
+// WriteFields writes the fields of expressions with types and documentation as
+// text.
 func WriteFields(w io.Writer) error {
 	var b strings.Builder
 	for _, f := range cel.Fields() {

@@ -2,26 +2,26 @@ package rulefile
 
 import "github.com/discharger/discharger/config/yamlfile"
 
-// A Policy is a policy of a file.
+// A Policy is a decoded policy. Parts with mistakes are nil.
 type Policy struct {
 	Name      string
-	At        *yamlfile.Node
+	At        *yamlfile.Node // position of the name
 	Doc       string
 	Rules     []*Rule
 	Otherwise *Then
 	Tests     []*Test
 }
 
-// A Rule is a rule of a policy.
+// A Rule is a decoded rule. Parts with mistakes are nil.
 type Rule struct {
 	Name string
-	At   *yamlfile.Node // the name
+	At   *yamlfile.Node // position of the name
 	Doc  string
-	When *yamlfile.Node // an expression
+	When *yamlfile.Node // condition
 	Then *Then
 }
 
-// Otherwise is the name of the rule that decides where none matches.
+// Otherwise is the name of the rule that decides if no condition holds.
 const Otherwise = "otherwise"
 
 func (f *File) readPolicies(n *yamlfile.Node) {
@@ -54,7 +54,7 @@ func (f *File) readPolicy(e yamlfile.Entry) *Policy {
 			p.Rules = append(p.Rules, f.readRule(item, lines))
 		}
 	}
-	if n := keys.Require("otherwise", "it decides where no rule matches; write, for instance, otherwise: allow"); n != nil {
+	if n := keys.Require("otherwise", "it decides if no condition holds; write, for instance, otherwise: allow"); n != nil {
 		p.Otherwise = f.readThen(n, Otherwise)
 	}
 	if n := keys.Get("tests"); n != nil && !f.untested {
@@ -65,7 +65,7 @@ func (f *File) readPolicy(e yamlfile.Entry) *Policy {
 	return p
 }
 
-// readRule reads a rule. lines has the lines of the names so far.
+// readRule decodes a rule. lines has the lines of earlier names.
 func (f *File) readRule(n *yamlfile.Node, lines map[string]int) *Rule {
 	keys := f.Fields(n, "rule", "name", "doc", "when", "then")
 	r := &Rule{At: n}
@@ -97,6 +97,6 @@ func (f *File) ruleName(r *Rule, at *yamlfile.Node, lines map[string]int) {
 	}
 	lines[name] = at.Line
 	if name == Otherwise {
-		f.Invalid(at, "name", "a rule cannot be named otherwise")
+		f.Invalid(at, "name", "otherwise is reserved")
 	}
 }

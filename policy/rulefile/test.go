@@ -20,14 +20,14 @@ import (
 //     input: {now: 2026-03-02T22:00:00Z, request: {ip: 198.51.100.7}}
 //     expect: {effect: deny, code: office_hours}
 //
-// input changes the [SampleInput]; times may be given relative to now, as in
-// session: {created: -90d}. expect has the parts that must be in the decision, and
-// nothing about the rest. webhooks gives the answers of webhooks.
+// input changes [policy.SampleInput]; times may be relative to now, as in
+// session: {created: -90d}. expect has parts of the decision; the other parts may have any
+// value. webhooks has the answers of webhooks.
 type Test struct {
 	Name   string
-	At     *yamlfile.Node
+	At     *yamlfile.Node // position of the name
 	Input  *policy.Input
-	Hooks  map[string]webhook.Stub
+	Hooks  map[string]webhook.Stub // by name of the webhook
 	Expect Expectation
 }
 
@@ -40,7 +40,7 @@ func (f *File) readTest(n *yamlfile.Node) *Test {
 	}
 	t.Input = policy.SampleInput()
 	if n := keys.Get("input"); n != nil {
-		// The policy is the one that the test is of.
+		// The policy of the input is that of the test.
 		t.Input = f.readInput(n, slices.DeleteFunc(cel.Fields(), func(fd cel.Field) bool { return fd.Name == "policy" }))
 	}
 	if hooks := keys.Get("webhooks"); hooks != nil {
@@ -54,10 +54,9 @@ func (f *File) readTest(n *yamlfile.Node) *Test {
 	return t
 }
 
-// ParseInput reads an input from YAML or JSON, in the form that tests in rule
-// files have: parts that are left out are as in [policy.SampleInput]. The JSON of an [Input],
-// as audit logs and webhooks have it, is such a form. name is the file's, for
-// the error, which is a [yamlfile.Problems].
+// ParseInput decodes an input in the form of tests in rule files: missing parts are those of
+// [policy.SampleInput]. The JSON of an input in audit logs and webhook requests has this form
+// too. An error is a [yamlfile.Problems] with name as the file.
 func ParseInput(name string, data []byte) (*policy.Input, error) {
 	f := newFile(name, data)
 	in := policy.SampleInput()
@@ -70,7 +69,7 @@ func ParseInput(name string, data []byte) (*policy.Input, error) {
 	return in, nil
 }
 
-// readInput applies a patch to the sample.
+// readInput returns the sample input with the changes in a mapping.
 func (f *File) readInput(n *yamlfile.Node, known []cel.Field) *policy.Input {
 	patch, ok := f.patch(n, known)
 	if !ok {
@@ -84,14 +83,14 @@ func (f *File) readInput(n *yamlfile.Node, known []cel.Field) *policy.Input {
 	return in
 }
 
-// An inputPatch holds, by path, values in JSON's terms.
+// An inputPatch has the changes of an input as values for encoding/json, by key.
 type inputPatch struct {
 	now    time.Time
 	action policy.Action
 	values map[string]any
 }
 
-// patch reads the fields of an input that a test gives.
+// patch decodes the changes of an input.
 func (f *File) patch(n *yamlfile.Node, known []cel.Field) (inputPatch, bool) {
 	base := policy.SampleInput()
 	p := inputPatch{now: base.Now, action: base.Action, values: map[string]any{}}
@@ -139,7 +138,7 @@ func (f *File) patchObject(p *inputPatch, n *yamlfile.Node, object string, known
 	p.values[object] = values
 }
 
-// value reads a field's value as JSON would hold it.
+// value decodes a field to a value for encoding/json.
 func (f *File) value(n *yamlfile.Node, fd *cel.Field, now time.Time) any {
 	path := fd.Path()
 	switch fd.Type.Kind() {
@@ -156,7 +155,7 @@ func (f *File) value(n *yamlfile.Node, fd *cel.Field, now time.Time) any {
 	case types.MapKind:
 		labels := map[string]string{}
 		if yamlfile.IsNull(n) {
-			return labels // as a nil map is written
+			return labels // the JSON of a nil map
 		}
 		for _, e := range f.Entries(n, path) {
 			labels[e.Key], _ = f.Text(e.Value, path+"."+e.Key, policy.MaxLabelValue)
@@ -171,7 +170,7 @@ func (f *File) value(n *yamlfile.Node, fd *cel.Field, now time.Time) any {
 	return s
 }
 
-// moment reads a time: absolute, or relative to now.
+// moment decodes a time, absolute or relative to now.
 func (f *File) moment(n *yamlfile.Node, path string, now time.Time) any {
 	text, ok := f.Raw(n, path, momentForm)
 	if !ok {
@@ -189,9 +188,9 @@ func (f *File) moment(n *yamlfile.Node, path string, now time.Time) any {
 	return t.UTC().Format(time.RFC3339Nano)
 }
 
-const momentForm = "a time such as 2026-03-02T12:00:00Z, or one relative to now such as -90d"
+const momentForm = "a time such as 2026-03-02T12:00:00Z, or relative to now such as -90d"
 
-// apply changes the sample.
+// apply returns the changed sample input.
 func (p inputPatch) apply() (*policy.Input, error) {
 	in := policy.Sample(p.now, p.action)
 	data, err := json.Marshal(p.values)

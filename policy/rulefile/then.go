@@ -8,22 +8,22 @@ import (
 	"github.com/discharger/discharger/policy"
 )
 
-// A Then is the decision of a rule. Parts that may hold an expression are nodes.
+// A Then is the decision of a rule. Parts that may contain an expression are nodes.
 type Then struct {
-	At       *yamlfile.Node
-	Decision policy.Decision  // the constant parts
-	Webhook  string           // its name; nothing else is set then
-	TTL      *yamlfile.Node   // an expression
+	At       *yamlfile.Node   // position
+	Decision policy.Decision  // constant parts
+	Webhook  string           // name; the other parts are empty then
+	TTL      *yamlfile.Node   // expression
 	Caveats  []*yamlfile.Node // templates
 	Labels   []yamlfile.Entry // templates
 }
 
-// ThenKeys returns the keys of a then.
+// ThenKeys returns the keys of then.
 func ThenKeys() []string {
 	return []string{"effect", "webhook", "ttl", "caveats", "code", "message", "soft_logout", "labels", "keep_sessions", "retry_after"}
 }
 
-// keysOf returns the keys that an effect allows beside it.
+// keysOf returns the keys that are valid with an effect.
 func keysOf(e policy.Effect) []string {
 	switch e {
 	case policy.EffectAllow:
@@ -36,7 +36,7 @@ func keysOf(e policy.Effect) []string {
 	return []string{"code", "message", "soft_logout"}
 }
 
-// readThen reads an effect alone, or a mapping of all that is decided.
+// readThen decodes an effect, or a mapping with the parts of a decision.
 func (f *File) readThen(n *yamlfile.Node, path string) *Then {
 	t := &Then{At: n}
 	if yamlfile.IsScalar(n) {
@@ -46,7 +46,7 @@ func (f *File) readThen(n *yamlfile.Node, path string) *Then {
 	keys := f.Fields(n, path, ThenKeys()...)
 	if hook := keys.Get("webhook"); hook != nil {
 		if keys.Len() > 1 {
-			f.Invalid(n, path, "a webhook decides everything itself; want no other key beside webhook")
+			f.Invalid(n, path, "want no other key beside webhook")
 		}
 		t.Webhook, _ = f.Text(hook, "webhook", maxEntry)
 		return t
@@ -68,7 +68,7 @@ func (f *File) effect(n *yamlfile.Node, path string) policy.Effect {
 	return policy.Effect(text)
 }
 
-// readExtras reads the keys beside an effect.
+// readExtras decodes the keys beside effect.
 func (f *File) readExtras(t *Then, keys *yamlfile.Fields) {
 	effect, d := t.Decision.Effect, &t.Decision
 	allowed := keysOf(effect)
@@ -78,7 +78,7 @@ func (f *File) readExtras(t *Then, keys *yamlfile.Fields) {
 			continue
 		}
 		if !slices.Contains(allowed, key) {
-			f.Invalid(n, key, "has no meaning with the effect %s", effect)
+			f.Invalid(n, key, "has no meaning with effect %s", effect)
 			continue
 		}
 		switch key {
@@ -109,7 +109,7 @@ func (f *File) readExtras(t *Then, keys *yamlfile.Fields) {
 	}
 }
 
-// ttl reads a lifetime: a duration, or an expression that yields one.
+// ttl decodes a lifetime: a duration, or an expression of that type.
 func (f *File) ttl(t *Then, n *yamlfile.Node) {
 	text, ok := f.Raw(n, "ttl", "a duration such as 5m, or an expression")
 	if !ok {
@@ -128,7 +128,7 @@ func (f *File) ttl(t *Then, n *yamlfile.Node) {
 	}
 }
 
-// checked reads a string that has rules of its own.
+// checked decodes a string and checks it.
 func (f *File) checked(n *yamlfile.Node, path string, most int, check func(string) error) string {
 	s, ok := f.Text(n, path, most)
 	if !ok {

@@ -8,15 +8,15 @@ import (
 	"github.com/discharger/discharger/config/yamlfile"
 )
 
-// A Webhook is a webhook as a rule file describes it.
+// A Webhook is a decoded webhook; [webhook.Config] documents its parts.
 type Webhook struct {
 	Name          string
-	At            *yamlfile.Node
+	At            *yamlfile.Node // position of the name
 	URL           *url.URL
 	SecretFile    *yamlfile.Node
-	CAFile        *yamlfile.Node // nil: the system's authorities
+	CAFile        *yamlfile.Node // nil: authorities of the system
 	Timeout       time.Duration
-	Cache         time.Duration // 0: no caching
+	Cache         time.Duration // 0: no cache
 	Deny          bool          // on_error: deny
 	Allow         []netip.Prefix
 	MaxConcurrent int
@@ -60,7 +60,7 @@ func (f *File) readWebhook(e yamlfile.Entry) *Webhook {
 	if n := keys.Require("url", ""); n != nil {
 		w.URL = f.readURL(n, len(w.Allow) > 0)
 	}
-	w.SecretFile = f.fileName(keys.Require("secret_file", "it holds the key that signs questions"), "secret_file")
+	w.SecretFile = f.fileName(keys.Require("secret_file", "it contains the key that signs requests"), "secret_file")
 	w.CAFile = f.fileName(keys.Get("ca_file"), "ca_file")
 	if n := keys.Get("timeout"); n != nil {
 		w.Timeout, _ = f.Duration(n, "timeout", time.Millisecond, maxHookTimeout)
@@ -81,7 +81,7 @@ func (f *File) readWebhook(e yamlfile.Entry) *Webhook {
 	return w
 }
 
-// fileName reads the name of a file.
+// fileName decodes the name of a file.
 func (f *File) fileName(n *yamlfile.Node, path string) *yamlfile.Node {
 	if n == nil {
 		return nil
@@ -92,8 +92,8 @@ func (f *File) fileName(n *yamlfile.Node, path string) *yamlfile.Node {
 	return n
 }
 
-// readURL reads the address that questions go to. Without TLS the answer could
-// be forged, so plain http is for networks that are listed under allow.
+// readURL decodes the URL of a webhook. Answers without TLS can be
+// forged, so http is restricted to networks under allow.
 func (f *File) readURL(n *yamlfile.Node, restricted bool) *url.URL {
 	text, ok := f.Text(n, "url", 2048)
 	if !ok {
@@ -102,15 +102,15 @@ func (f *File) readURL(n *yamlfile.Node, restricted bool) *url.URL {
 	u, err := url.Parse(text)
 	switch {
 	case err != nil || u.Host == "" || u.Opaque != "":
-		f.Invalid(n, "url", "want a complete address such as https://risk.example.org/decide")
+		f.Invalid(n, "url", "want an absolute URL such as https://risk.example.org/decide")
 	case u.User != nil:
-		f.Invalid(n, "url", "has a user name or password; questions are signed instead")
+		f.Invalid(n, "url", "user name and password are not supported; requests are signed")
 	case u.Fragment != "":
-		f.Invalid(n, "url", "has a fragment, which is never sent")
+		f.Invalid(n, "url", "fragment is not supported")
 	case u.Scheme == "https", u.Scheme == "http" && restricted:
 		return u
 	case u.Scheme == "http":
-		f.Invalid(n, "url", "http needs a list allow of the networks the webhook may be in")
+		f.Invalid(n, "url", "http requires networks under allow")
 	default:
 		f.Invalid(n, "url", "want http or https, got %.60s", u.Scheme)
 	}

@@ -34,13 +34,13 @@ func TestBuiltinPoliciesPassTheirTests(t *testing.T) {
 	for _, c := range report.Coverage {
 		for _, r := range c.Rules {
 			if r.Tests == 0 {
-				t.Errorf("no test is decided by the rule %s/%s", c.Policy, r.Rule)
+				t.Errorf("rule %s/%s decides no test", c.Policy, r.Rule)
 			}
 		}
 	}
 	for _, name := range set.Names() {
 		if set.Doc(name) == "" {
-			t.Errorf("%s does not say what it is for", name)
+			t.Errorf("policy %s has no doc", name)
 		}
 	}
 	want := []string{"bots", "default", "guest", "kiosk", "limits", "strict"}

@@ -18,7 +18,7 @@ import (
 	"github.com/discharger/discharger/policy/schema"
 )
 
-// evaluate decides about the sample, changed, with a policy named p.
+// evaluate returns the decision of the policy p about a changed sample input.
 func evaluate(t testing.TB, set *rules.Set, change func(*policy.Input)) (policy.Decision, error) {
 	t.Helper()
 	in := policy.SampleInput()
@@ -41,21 +41,23 @@ policies:
     otherwise: {effect: allow, ttl: 3m}
 `)
 	for epoch, want := range map[uint64]string{11: "p/a 1m0s", 6: "p/b 2m0s", 5: "p/otherwise 3m0s"} {
-		d, err := evaluate(t, set, func(in *policy.Input) { in.Session.Epoch = epoch })
-		if err != nil {
-			t.Fatal(err)
-		}
-		if got := d.Rule + " " + d.TTL.String(); got != want {
-			t.Errorf("epoch %d: %s, want %s", epoch, got, want)
-		}
-		if d.Hash != set.Hash() || len(d.Hash) != 16 {
-			t.Errorf("hash is %q, want %q", d.Hash, set.Hash())
-		}
+		t.Run(want, func(t *testing.T) {
+			d, err := evaluate(t, set, func(in *policy.Input) { in.Session.Epoch = epoch })
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := d.Rule + " " + d.TTL.String(); got != want {
+				t.Errorf("epoch %d: %s, want %s", epoch, got, want)
+			}
+			if d.Hash != set.Hash() || len(d.Hash) != 16 {
+				t.Errorf("hash is %q, want %q", d.Hash, set.Hash())
+			}
+		})
 	}
 }
 
-// TestManyRules makes sure that rules keep their order across chains, and
-// that a webhook without an opinion leaves it to the rules after it.
+// TestManyRules evaluates rules of several chains in order, also after a webhook without an
+// opinion.
 func TestManyRules(t *testing.T) {
 	t.Parallel()
 	var b strings.Builder
@@ -83,7 +85,7 @@ func TestManyRules(t *testing.T) {
 	}
 }
 
-func TestWhatIsDecided(t *testing.T) {
+func TestDecisions(t *testing.T) {
 	t.Parallel()
 	tests := []struct {
 		then string
@@ -112,30 +114,31 @@ func TestWhatIsDecided(t *testing.T) {
 			policy.Decision{Effect: policy.EffectAllow, Caveats: []string{"map @alice:example.org"}}},
 	}
 	for _, test := range tests {
-		set, err := load(t, then(test.then))
-		if test.want.Effect == "" {
-			if err == nil {
-				t.Errorf("%s: loaded", test.then)
+		t.Run(test.then, func(t *testing.T) {
+			t.Parallel()
+			set, err := load(t, then(test.then))
+			if test.want.Effect == "" {
+				if err == nil {
+					t.Error("loaded")
+				}
+				return
 			}
-			continue
-		}
-		if err != nil {
-			t.Errorf("%s: %v", test.then, err)
-			continue
-		}
-		got, err := evaluate(t, set, nil)
-		if err != nil {
-			t.Errorf("%s: %v", test.then, err)
-		}
-		test.want.Rule, test.want.Hash = "p/r", set.Hash()
-		if !reflect.DeepEqual(got, test.want) {
-			t.Errorf("%s:\ngot  %+v\nwant %+v", test.then, got, test.want)
-		}
+			if err != nil {
+				t.Fatal(err)
+			}
+			got, err := evaluate(t, set, nil)
+			if err != nil {
+				t.Error(err)
+			}
+			test.want.Rule, test.want.Hash = "p/r", set.Hash()
+			if !reflect.DeepEqual(got, test.want) {
+				t.Errorf("got  %+v\nwant %+v", got, test.want)
+			}
+		})
 	}
 }
 
-// TestDecisionsAreIndependent makes sure that a caller that changes a decision
-// does not change the next one.
+// TestDecisionsAreIndependent changes a decision and compares the next one.
 func TestDecisionsAreIndependent(t *testing.T) {
 	t.Parallel()
 	set := mustLoad(t, then(`{effect: allow, caveats: [a b], labels: {x: y}}`))
@@ -191,7 +194,7 @@ func TestUndecided(t *testing.T) {
 				t.Errorf("got %+v, %v; want an error with %q", d, err, test.want)
 			}
 			if !reflect.DeepEqual(d, policy.Decision{}) {
-				t.Errorf("an error came with the decision %+v", d)
+				t.Errorf("both an error and the decision %+v", d)
 			}
 		})
 	}
@@ -211,7 +214,7 @@ func TestUnknownPolicy(t *testing.T) {
 	t.Parallel()
 	set := loadAll(t, rule("session.epoch > 3"))
 	if !set.Has("p") || !set.Has("") || !set.Has("strict") || set.Has("q") {
-		t.Error("Has does not know which policies there are")
+		t.Error("Has is wrong about the policies")
 	}
 	_, err := evaluate(t, set, func(in *policy.Input) { in.Policy = "q" })
 	if !errors.Is(err, rules.ErrUnknownPolicy) {
@@ -226,13 +229,15 @@ func TestUnknownPolicy(t *testing.T) {
 	}
 	own := loadAll(t, "version: 1\npolicies: {default: {otherwise: deny}, strict: {otherwise: defer}}\n")
 	for name, want := range map[string]policy.Effect{"": policy.EffectDeny, "default": policy.EffectDeny, "strict": policy.EffectDefer, "guest": policy.EffectReauth} {
-		if d, err := evaluate(t, own, func(in *policy.Input) { in.Policy = name }); err != nil || d.Effect != want {
-			t.Errorf("%q, where the file has its own: %+v, %v", name, d, err)
-		}
+		t.Run("replaced/"+name, func(t *testing.T) {
+			if d, err := evaluate(t, own, func(in *policy.Input) { in.Policy = name }); err != nil || d.Effect != want {
+				t.Errorf("%+v, %v", d, err)
+			}
+		})
 	}
 }
 
-// TestCostLimit gives a rule more than the sizes it was priced for.
+// TestCostLimit evaluates an input that exceeds the bounds of its sizes.
 func TestCostLimit(t *testing.T) {
 	t.Parallel()
 	set := mustLoad(t, rule(`session.labels.exists(k, session.labels[k] == user.id)`))
@@ -258,7 +263,7 @@ func TestContext(t *testing.T) {
 	}
 }
 
-// lateContext ends after it was first asked.
+// lateContext ends after the first call of Err.
 type lateContext struct {
 	context.Context
 	asked atomic.Bool
@@ -300,14 +305,14 @@ func TestContextInterruptsLoops(t *testing.T) {
 	}
 }
 
-// TestCaveatsOfASchema loads policies with the caveats that holders may add.
+// TestCaveatsOfASchema loads policies with the caveats of a schema.
 func TestCaveatsOfASchema(t *testing.T) {
 	t.Parallel()
 	std, err := schema.Std()
 	if err != nil {
 		t.Fatal(err)
 	}
-	knows := rules.CaveatCheckerFunc(func(condition string) error {
+	parses := rules.CaveatCheckerFunc(func(condition string) error {
 		_, err := std.Parse(condition)
 		return err
 	})
@@ -319,24 +324,26 @@ func TestCaveatsOfASchema(t *testing.T) {
 		"client-op {request.ip}":                             false,
 		`client-ip {session.labels[?\"x\"].orValue(\"no\")}`: false,
 	} {
-		set, err := rules.Load(rules.Config{
-			FS:        fstest.MapFS{"p.yaml": {Data: []byte(then(`{effect: allow, caveats: ["` + caveat + `"]}`))}},
-			Files:     []string{"p.yaml"},
-			OnlyFiles: true,
-			Caveats:   knows,
-		})
-		if (err == nil) != want {
-			t.Errorf("%s: %v", caveat, err)
-		}
-		if err == nil {
-			if d, err := evaluate(t, set, nil); err != nil || len(d.Caveats) != 1 {
-				t.Errorf("%s: %+v, %v", caveat, d, err)
+		t.Run(caveat, func(t *testing.T) {
+			set, err := rules.Load(rules.Config{
+				FS:        fstest.MapFS{"p.yaml": {Data: []byte(then(`{effect: allow, caveats: ["` + caveat + `"]}`))}},
+				Files:     []string{"p.yaml"},
+				OnlyFiles: true,
+				Caveats:   parses,
+			})
+			if (err == nil) != want {
+				t.Error(err)
 			}
-		}
+			if err == nil {
+				if d, err := evaluate(t, set, nil); err != nil || len(d.Caveats) != 1 {
+					t.Errorf("%+v, %v", d, err)
+				}
+			}
+		})
 	}
 }
 
-// panics is a caveat checker that panics when it is asked at run time.
+// panics is a caveat checker that panics once armed.
 type panics struct{ armed bool }
 
 func (p *panics) CheckCaveat(string) error {
@@ -373,18 +380,18 @@ func TestCaveatsAreChecked(t *testing.T) {
 	t.Parallel()
 	known := rules.CaveatCheckerFunc(func(condition string) error {
 		if condition != "client-ip 192.0.2.1" && condition != "safe" {
-			return errors.New("no homeserver knows this caveat")
+			return errors.New("unknown to homeservers")
 		}
 		return nil
 	})
 	loadWith := func(then string) (*rules.Set, error) {
 		return rules.Load(rules.Config{FS: fstest.MapFS{"p.yaml": {Data: []byte(then)}}, Files: []string{"p.yaml"}, Caveats: known})
 	}
-	if _, err := loadWith(then(`{effect: allow, caveats: [unsafe]}`)); err == nil || !strings.Contains(err.Error(), "p.yaml:7:41: no homeserver knows") {
-		t.Errorf("a caveat nobody knows: %v", err)
+	if _, err := loadWith(then(`{effect: allow, caveats: [unsafe]}`)); err == nil || !strings.Contains(err.Error(), "p.yaml:7:41: unknown to homeservers") {
+		t.Errorf("unknown caveat: %v", err)
 	}
-	if _, err := loadWith(then(`{effect: allow, caveats: ["ip {request.ip}"]}`)); err == nil || !strings.Contains(err.Error(), "no homeserver knows") {
-		t.Errorf("a caveat nobody knows, from a template: %v", err)
+	if _, err := loadWith(then(`{effect: allow, caveats: ["ip {request.ip}"]}`)); err == nil || !strings.Contains(err.Error(), "unknown to homeservers") {
+		t.Errorf("unknown caveat in a template: %v", err)
 	}
 	set, err := loadWith(then(`{effect: allow, caveats: [safe, "client-ip {request.ip}"]}`))
 	if err != nil {
@@ -394,11 +401,11 @@ func TestCaveatsAreChecked(t *testing.T) {
 		t.Errorf("%+v, %v", d, err)
 	}
 	if d, err := evaluate(t, set, func(in *policy.Input) { in.Request.IP = "192.0.2.2" }); err == nil {
-		t.Errorf("a value that the schema refuses was let through: %+v", d)
+		t.Errorf("invalid caveat accepted: %+v", d)
 	}
 }
 
-// counter counts how often sessions are counted.
+// counter counts the calls of LiveSessions.
 type counter struct{ calls int }
 
 func (c *counter) LiveSessions(context.Context) (int, error) {
@@ -406,8 +413,7 @@ func (c *counter) LiveSessions(context.Context) (int, error) {
 	return 5, nil
 }
 
-// TestCountsSessions counts sessions when a rule reads them, once, and only
-// then.
+// TestCountsSessions counts sessions at the first read of a rule only.
 func TestCountsSessions(t *testing.T) {
 	t.Parallel()
 	hook := "webhooks: {w: {url: 'https://x.org/', secret_file: k}}\n"

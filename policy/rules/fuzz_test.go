@@ -18,32 +18,32 @@ import (
 	"github.com/discharger/discharger/policy/rules"
 )
 
-// within fails if a decision is wider than the grant, or not one at all.
+// within fails the test unless a decision is valid and narrowed to the grant.
 func within(t *testing.T, d policy.Decision, g policy.Grant) {
 	t.Helper()
 	if !slices.Contains(policy.Effects(), d.Effect) {
-		t.Fatalf("no decision: %+v", d)
+		t.Fatalf("invalid decision: %+v", d)
 	}
 	longest := max(g.MaxTTL, g.TTL)
 	if d.TTL < 0 || d.TTL > max(longest, 0) {
-		t.Fatalf("a ttl of %s, and %+v is granted", d.TTL, g)
+		t.Fatalf("ttl %s exceeds the grant %+v", d.TTL, g)
 	}
 	gives := d.Effect == policy.EffectAllow && g.TTL > 0
 	if !gives && (d.TTL != 0 || len(d.Caveats) > 0 || len(d.Labels) > 0 || d.KeepSessions != 0) {
-		t.Fatalf("gives something without an allow: %+v", d)
+		t.Fatalf("additions without an allow: %+v", d)
 	}
 	if d.Effect == policy.EffectReauth && !d.SoftLogout || d.KeepSessions < 0 || d.RetryAfter < 0 || d.RetryAfter > 24*time.Hour {
 		t.Fatalf("not narrowed: %+v", d)
 	}
 	for _, c := range d.Caveats {
 		if c == "" || strings.ContainsFunc(c, func(r rune) bool { return unicode.IsControl(r) || r == '\u2028' || r == '\u2029' }) {
-			t.Fatalf("the caveat %q", c)
+			t.Fatalf("invalid caveat %q", c)
 		}
 	}
 }
 
-// FuzzLoad loads anything as a rule file. Whatever loads decides within the
-// grant; whatever does not has problems that can be written.
+// FuzzLoad loads arbitrary text as a rule file. The decisions of a valid file are within the
+// grant; the error of an invalid file is a list of problems.
 func FuzzLoad(f *testing.F) {
 	names, err := fs.Glob(rules.Builtin(), "*.yaml")
 	if err != nil {
@@ -75,7 +75,7 @@ func FuzzLoad(f *testing.F) {
 		if err != nil {
 			var problems yamlfile.Problems
 			if !errors.As(err, &problems) || len(problems) == 0 {
-				t.Fatalf("an error that is no problem of the file: %v", err)
+				t.Fatalf("error without problems: %v", err)
 			}
 			return
 		}
@@ -91,7 +91,7 @@ func FuzzLoad(f *testing.F) {
 	})
 }
 
-// FuzzExpression compiles anything as a condition and as a caveat.
+// FuzzExpression compiles arbitrary text as a condition and as a caveat.
 func FuzzExpression(f *testing.F) {
 	for _, s := range []string{
 		`session.labels[?"role"].orValue("") == "admin"`, `now - session.created > days(90)`, `request.ip in cidr("10.0.0.0/8")`,
@@ -134,7 +134,7 @@ func FuzzExpression(f *testing.F) {
 	})
 }
 
-// FuzzInput decides about anything with policies that read everything.
+// FuzzInput evaluates arbitrary inputs with policies that read every field.
 func FuzzInput(f *testing.F) {
 	set := loadAll(f, wideFile)
 	sample, err := json.Marshal(policy.SampleInput())
@@ -154,13 +154,13 @@ func FuzzInput(f *testing.F) {
 		in.Policy = name
 		before, err := json.Marshal(in)
 		if err != nil {
-			return // a year that JSON cannot have
+			return // a year outside JSON
 		}
 		d, err := policy.Ask(context.Background(), set, &in)
 		if err == nil {
 			within(t, d, in.Grant)
 		} else if d.Effect != "" {
-			t.Fatalf("an error and %+v", d)
+			t.Fatalf("both an error and %+v", d)
 		}
 		var panicked *policy.PanicError
 		if errors.As(err, &panicked) {

@@ -26,18 +26,18 @@ func mustLoad(t testing.TB, text string) *rules.Set {
 	return set
 }
 
-// rule is a file with one rule that has this condition.
+// rule returns a file with one rule and this condition.
 func rule(when string) string {
 	return "version: 1\nnetworks: {office: [192.0.2.0/24]}\nlists: {admins: [\"@alice:example.org\"]}\npolicies:\n  p:\n    rules:\n      - name: r\n        when: " +
 		when + "\n        then: deny\n    otherwise: allow\n"
 }
 
-// then is a file with one rule that decides this.
+// then returns a file with one rule and this decision.
 func then(then string) string {
 	return "version: 1\npolicies:\n  p:\n    rules:\n      - name: r\n        when: session.epoch > 7\n        then: " + then + "\n    otherwise: allow\n"
 }
 
-func TestFilesThatCannotBeUsed(t *testing.T) {
+func TestInvalidFiles(t *testing.T) {
 	t.Parallel()
 	const head = "version: 1\npolicies:\n  p:\n"
 	many := strings.Builder{}
@@ -72,10 +72,10 @@ func TestFilesThatCannotBeUsed(t *testing.T) {
 		{"misspelt policies", "version: 1\npolcies: {}\n", ":2:1", `key "polcies" is unknown (did you mean policies?)`},
 		{"empty policies", "version: 1\npolicies: {}\n", ":2:11", "policies: want at least one policy"},
 		{"policies of the wrong type", "version: 1\npolicies: yes\n", ":2:11", `policies: want a mapping, got "yes"`},
-		{"bad policy name", "version: 1\npolicies:\n  Mine!: {otherwise: allow}\n", ":3:3", "a name has at most 64 of a-z"},
+		{"bad policy name", "version: 1\npolicies:\n  Mine!: {otherwise: allow}\n", ":3:3", "want a name of at most 64 of a-z"},
 		{"policy twice", head + "    otherwise: allow\n  p:\n    otherwise: deny\n", ":5:3", `policies: key "p" is a duplicate; the first is in line 3`},
 		{"number as a key", "version: 1\npolicies:\n  7: {otherwise: allow}\n", ":3:3", "policies: want a name as key, got 7"},
-		{"missing otherwise", head + "    rules: []\n", ":3:3", `policies.p: key "otherwise" is missing; it decides where no rule matches; write, for instance, otherwise: allow`},
+		{"missing otherwise", head + "    rules: []\n", ":3:3", `policies.p: key "otherwise" is missing; it decides if no condition holds; write, for instance, otherwise: allow`},
 		{"empty policy", head, ":3:5", "policies.p: want a mapping, got nothing"},
 		{"alias", head + "    doc: &d text\n    otherwise: allow\n", ":4:10", "doc: anchor &d is not allowed; write the value out"},
 		{"alias bomb", "version: 1\nlists:\n  a: &a [x, x]\n  b: [*a, *a]\npolicies:\n  p: {otherwise: allow}\n", ":3:6", "lists.a: anchor &a is not allowed; write the value out"},
@@ -89,7 +89,7 @@ func TestFilesThatCannotBeUsed(t *testing.T) {
 		{"no when", head + "    rules: [{name: r, then: deny}]\n    otherwise: allow\n", ":4:13", `rule: key "when" is missing`},
 		{"no then", head + "    rules: [{name: r, when: replay == \"fork\"}]\n    otherwise: allow\n", ":4:13", `rule: key "then" is missing`},
 		{"name twice", head + "    rules:\n      - {name: r, when: replay == \"fork\", then: deny}\n      - {name: r, when: replay == \"reuse\", then: deny}\n    otherwise: allow\n", ":6:16", "name: rule r is a duplicate; the first is in line 5"},
-		{"named otherwise", head + "    rules:\n      - {name: otherwise, when: replay == \"fork\", then: deny}\n    otherwise: allow\n", ":5:16", "cannot be named otherwise"},
+		{"named otherwise", head + "    rules:\n      - {name: otherwise, when: replay == \"fork\", then: deny}\n    otherwise: allow\n", ":5:16", "otherwise is reserved"},
 		{"misspelt key of a rule", head + "    rules:\n      - {name: r, wen: replay == \"fork\", then: deny}\n    otherwise: allow\n", ":5:19", `rule: key "wen" is unknown (did you mean when?)`},
 
 		{"boolean as a condition", rule("true"), ":8:15", "when: want a string, got true; quote it if it is one"},
@@ -166,8 +166,8 @@ func TestFilesThatCannotBeUsed(t *testing.T) {
 		{"misspelt effect", then("alow"), ":7:15", `then: want allow, deny, revoke, revoke_user, reauth or defer, got "alow" (did you mean allow?)`},
 		{"strange effect", then("explode"), ":7:15", `then: want allow, deny, revoke, revoke_user, reauth or defer, got "explode"`},
 		{"effect of the wrong type", then("{effect: [allow]}"), ":7:24", "effect: want allow, deny, revoke, revoke_user, reauth or defer, got a list"},
-		{"ttl with deny", then("{effect: deny, ttl: 5m}"), ":7:35", "ttl: has no meaning with the effect deny"},
-		{"code with allow", then("{effect: allow, code: x}"), ":7:37", "code: has no meaning with the effect allow"},
+		{"ttl with deny", then("{effect: deny, ttl: 5m}"), ":7:35", "ttl: has no meaning with effect deny"},
+		{"code with allow", then("{effect: allow, code: x}"), ":7:37", "code: has no meaning with effect allow"},
 		{"ttl without a unit", then("{effect: allow, ttl: 60}"), ":7:36", "ttl: want a duration such as 90s, 5m, 12h or 30d, got 60; write 60s for seconds"},
 		{"ttl of nothing", then("{effect: allow, ttl: 0s}"), ":7:36", "ttl: want at least 1s, got 0s"},
 		{"negative ttl", then("{effect: allow, ttl: -5m}"), ":7:36", "ttl: want at least 1s, got -5m0s"},
@@ -192,13 +192,13 @@ func TestFilesThatCannotBeUsed(t *testing.T) {
 		{"caveat with a map", then(`{effect: allow, caveats: ["a {session.labels}"]}`), ":7:45", "want type string, got map(string, string)"},
 		{"label without a name", then(`{effect: allow, labels: {"": x}}`), ":7:40", "label without a name"},
 		{"missing webhook", then("{webhook: risk}"), ":7:15", "webhook risk is not in the file"},
-		{"webhook and more", then("{webhook: risk, ttl: 5m}"), ":7:15", "a webhook decides everything itself"},
+		{"webhook and more", then("{webhook: risk, ttl: 5m}"), ":7:15", "want no other key beside webhook"},
 
 		{"too many lists", "version: 1\nlists:\n" + manyLists.String() + "policies:\n  p: {otherwise: allow}\n", ":3:3", "lists: want at most 256 lists, got 257"},
 		{"list of the wrong type", "version: 1\nlists: {a: x}\npolicies:\n  p: {otherwise: allow}\n", ":2:12", `lists.a: want a list, got "x"`},
 		{"number in a list", "version: 1\nlists: {a: [7]}\npolicies:\n  p: {otherwise: allow}\n", ":2:13", "lists.a: want a string, got 7; quote it if it is one"},
-		{"address in a list of strings", "version: 1\nlists: {a: [10.0.0.1]}\npolicies:\n  p: {otherwise: allow}\n", ":2:13", "it belongs under networks"},
-		{"name of a list", "version: 1\nlists: {a-b: [x]}\npolicies:\n  p: {otherwise: allow}\n", ":2:9", "has no -"},
+		{"address in a list of strings", "version: 1\nlists: {a: [10.0.0.1]}\npolicies:\n  p: {otherwise: allow}\n", ":2:13", "which belongs under networks"},
+		{"name of a list", "version: 1\nlists: {a-b: [x]}\npolicies:\n  p: {otherwise: allow}\n", ":2:9", "no - in the name"},
 		{"host bits", "version: 1\nnetworks: {a: [10.0.0.1/8]}\npolicies:\n  p: {otherwise: allow}\n", ":2:16", "write 10.0.0.0/8"},
 		{"no network", "version: 1\nnetworks: {a: [10.0.0.0/33]}\npolicies:\n  p: {otherwise: allow}\n", ":2:16", `networks.a: want an address or a network such as 192.0.2.0/24, got "10.0.0.0/33"`},
 		{"mapped network", "version: 1\nnetworks: {a: [\"::ffff:10.0.0.0/104\"]}\npolicies:\n  p: {otherwise: allow}\n", ":2:16", "networks.a: want IPv4 networks in IPv4 form, got ::ffff:10.0.0.0/104"},

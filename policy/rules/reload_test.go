@@ -15,7 +15,7 @@ import (
 	"github.com/discharger/discharger/policy/rules"
 )
 
-// reloads records what a reloader reports.
+// reloads collects the reports of a reloader.
 type reloads struct {
 	mu   sync.Mutex
 	seen []string
@@ -31,7 +31,7 @@ func (r *reloads) Reloaded(hash string, err error) {
 	r.seen = append(r.seen, hash)
 }
 
-// take returns what was reported since the last time.
+// take returns the reports since the last call.
 func (r *reloads) take() []string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -40,7 +40,7 @@ func (r *reloads) take() []string {
 	return seen
 }
 
-// effectOf is a file whose policy p decides this.
+// effectOf returns a file whose policy p has this decision.
 func effectOf(effect string) string {
 	return "version: 1\npolicies:\n  p: {otherwise: " + effect + "}\n"
 }
@@ -91,15 +91,17 @@ func TestReload(t *testing.T) {
 		"is empty":              "",
 		"is half of a good one": effectOf("allow")[:20],
 	} {
-		seen.take()
-		write(t, file, bad)
-		err := r.Reload()
-		if err == nil || decides(t, r) != policy.EffectRevoke || r.Current().Hash() != second || !r.Has("p") {
-			t.Errorf("a file that %s: %v", name, err)
-		}
-		if got := seen.take(); len(got) != 1 || !strings.HasPrefix(got[0], "failed: ") {
-			t.Errorf("a file that %s is reported as %v", name, got)
-		}
+		t.Run(name, func(t *testing.T) {
+			seen.take()
+			write(t, file, bad)
+			err := r.Reload()
+			if err == nil || decides(t, r) != policy.EffectRevoke || r.Current().Hash() != second || !r.Has("p") {
+				t.Error(err)
+			}
+			if got := seen.take(); len(got) != 1 || !strings.HasPrefix(got[0], "failed: ") {
+				t.Errorf("reports %v", got)
+			}
+		})
 	}
 	if err := os.Remove(file); err != nil {
 		t.Fatal(err)
@@ -108,10 +110,10 @@ func TestReload(t *testing.T) {
 		t.Errorf("without the file: %v", err)
 	}
 	if _, err := rules.NewReloader(rules.ReloaderConfig{Load: rules.Config{Files: []string{file}}}); err == nil {
-		t.Error("a reloader began without its file")
+		t.Error("reloader created without its file")
 	}
 	if _, err := rules.NewReloader(rules.ReloaderConfig{Require: []string{"mine"}}); !errors.Is(err, rules.ErrUnknownPolicy) {
-		t.Errorf("a reloader began without a required policy: %v", err)
+		t.Errorf("reloader created without a required policy: %v", err)
 	}
 }
 
@@ -131,7 +133,7 @@ func TestReloadOnChange(t *testing.T) {
 				t.Errorf("%s: reports %v, decides %s", what, got, decides(t, r))
 			}
 		}
-		pass(10*time.Second + time.Millisecond) // and from here on between two looks
+		pass(10*time.Second + time.Millisecond) // between two looks
 		expect("nothing changed", 0, policy.EffectDeny)
 
 		write(t, file, effectOf("revoke"))
@@ -157,7 +159,7 @@ func TestReloadOnChange(t *testing.T) {
 		pass(10 * time.Second)
 		expect("missing is tried once", 1, policy.EffectAllow)
 
-		// The way Kubernetes changes a file: another behind a link.
+		// Kubernetes replaces a file behind a link.
 		other := filepath.Join(t.TempDir(), "other.yaml")
 		write(t, other, effectOf("deny"))
 		if err := os.Symlink(other, file); err != nil {
@@ -170,7 +172,7 @@ func TestReloadOnChange(t *testing.T) {
 	})
 }
 
-// TestReloadOfKeys makes sure that a webhook's key is looked at too.
+// TestReloadOfKeys changes the key of a webhook.
 func TestReloadOfKeys(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -197,8 +199,8 @@ func TestReloadOfKeys(t *testing.T) {
 	})
 }
 
-// TestReloadUnderLoad reloads while many decide; every one of them gets an
-// answer of one set or the other.
+// TestReloadUnderLoad reloads during decisions; each is made by one
+// of the two sets.
 func TestReloadUnderLoad(t *testing.T) {
 	t.Parallel()
 	text := func(effect, code string) string {
@@ -239,7 +241,7 @@ func TestReloadUnderLoad(t *testing.T) {
 	wg.Wait()
 }
 
-// TestReloadBeforeCounting reloads rules that count sessions after the input was
+// TestReloadBeforeCounting loads rules that read user.sessions after the input was
 // made.
 func TestReloadBeforeCounting(t *testing.T) {
 	t.Parallel()

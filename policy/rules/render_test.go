@@ -10,7 +10,7 @@ import (
 	"github.com/discharger/discharger/policy"
 )
 
-// written returns what something writes.
+// written returns the output of WriteTo.
 func written(t testing.TB, w io.WriterTo) string {
 	t.Helper()
 	var b strings.Builder
@@ -29,9 +29,8 @@ func same(t *testing.T, got, want string) {
 	}
 }
 
-// TestPlaces finds the same mistake in each of the ways in which YAML writes a
-// string.
-func TestPlaces(t *testing.T) {
+// TestPositions finds a mistake in each form of YAML strings.
+func TestPositions(t *testing.T) {
 	t.Parallel()
 	_, err := load(t, `version: 1
 policies:
@@ -114,7 +113,7 @@ func TestLongLine(t *testing.T) {
 		t.Errorf("lines of %d and %d characters", len(lines[1]), len(lines[2]))
 	}
 	if at := strings.Index(lines[2], "^^^^"); at < 0 || lines[1][at:at+4] != "epok" {
-		t.Errorf("underlined is not the mistake:\n%s\n%s", lines[1], lines[2])
+		t.Errorf("the mistake is not underlined:\n%s\n%s", lines[1], lines[2])
 	}
 }
 
