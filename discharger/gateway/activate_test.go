@@ -75,36 +75,37 @@ func TestFailedLoginIsUndone(t *testing.T) {
 	for _, again := range []bool{false, true} {
 		t.Run(map[bool]string{false: "abandoned", true: "logged in again"}[again], func(t *testing.T) {
 			t.Parallel()
-			w := newWorld(t)
-			w.login(false) // the service has decided before
-			w.down.Store(true)
-			w.hs.set(func(s *stub) { s.nextDevice = "LATE" })
-			w.want(w.do("POST", pathLogin, "", anyMap{"type": "m.login.password", "user": "@u:hs"}), 503, matrix.CodeUnknown)
-			if !w.hs.alive("LATE") {
-				t.Fatal("device logged out before the outcome of its login is known")
-			}
-			must(t, w.gateway.Close())
-			w.down.Store(false)
-			w.forward(service.ReadyFor)
-			w.http.Close()
-			w.cfg.Registerer = nil
-			if again { // through another gateway, with an outbox of its own
-				path := w.cfg.Outbox
-				w.cfg.Outbox += ".other"
-				w.startGateway()
-				w.login(false, anyMap{"device_id": "LATE"})
-				w.http.Close()
+			bubble(t, func(t *testing.T, w *world) {
+				w.login(false) // the service has decided before
+				w.down.Store(true)
+				w.hs.set(func(s *stub) { s.nextDevice = "LATE" })
+				w.want(w.do("POST", pathLogin, "", anyMap{"type": "m.login.password", "user": "@u:hs"}), 503, matrix.CodeUnknown)
+				if !w.hs.alive("LATE") {
+					t.Fatal("device logged out before the outcome of its login is known")
+				}
 				must(t, w.gateway.Close())
-				w.cfg.Outbox = path
-			}
-			w.startGateway()
-			eventually(t, "no logout is pending", func() bool {
-				_, ok, err := w.gateway.outbox.Store.NextLogout(caveat.SessionID{})
-				return !ok && err == nil
+				w.down.Store(false)
+				w.forward(service.ReadyFor)
+				w.http.Close()
+				w.cfg.Registerer = nil
+				if again { // through another gateway, with an outbox of its own
+					path := w.cfg.Outbox
+					w.cfg.Outbox += ".other"
+					w.startGateway()
+					w.login(false, anyMap{"device_id": "LATE"})
+					w.http.Close()
+					must(t, w.gateway.Close())
+					w.cfg.Outbox = path
+				}
+				w.startGateway()
+				eventually(t, "no logout is pending", func() bool {
+					_, ok, err := w.gateway.outbox.Store.NextLogout(caveat.SessionID{})
+					return !ok && err == nil
+				})
+				if w.hs.alive("LATE") != again {
+					t.Errorf("device is there: %v", !again)
+				}
 			})
-			if w.hs.alive("LATE") != again {
-				t.Errorf("device is there: %v", !again)
-			}
 		})
 	}
 }

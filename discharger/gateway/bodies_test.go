@@ -15,51 +15,52 @@ import (
 // meanwhile.
 func TestStalledBodiesAreBounded(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
-	w.gateway.bodies = jsonbody.NewRoom(2 * jsonbody.MaxSize)
-	refresh := w.login(true).text("refresh_token")
-	const attackers = 8
-	var senders []*io.PipeWriter
-	ended := make(chan int, attackers)
-	for range attackers {
-		in, out := io.Pipe()
-		req, err := http.NewRequest("POST", w.http.URL+pathLogin, in)
-		must(t, err)
-		senders = append(senders, out)
-		go func() {
-			_, _ = io.WriteString(out, `{"type":"`+strings.Repeat("x", jsonbody.MaxSize-1000))
-		}()
-		go func() {
-			resp, err := w.pipes.transport().RoundTrip(req)
-			if err != nil {
-				ended <- 0
-				return
-			}
-			resp.Body.Close()
-			ended <- resp.StatusCode
-		}()
-	}
-	for range attackers - 2 {
-		if status := <-ended; status != http.StatusTooManyRequests && status != 0 {
-			t.Errorf("status %d", status)
+	bubble(t, func(t *testing.T, w *world) {
+		w.gateway.bodies = jsonbody.NewRoom(2 * jsonbody.MaxSize)
+		refresh := w.login(true).text("refresh_token")
+		const attackers = 8
+		var senders []*io.PipeWriter
+		ended := make(chan int, attackers)
+		for range attackers {
+			in, out := io.Pipe()
+			req, err := http.NewRequest("POST", w.http.URL+pathLogin, in)
+			must(t, err)
+			senders = append(senders, out)
+			go func() {
+				_, _ = io.WriteString(out, `{"type":"`+strings.Repeat("x", jsonbody.MaxSize-1000))
+			}()
+			go func() {
+				resp, err := w.pipes.transport().RoundTrip(req)
+				if err != nil {
+					ended <- 0
+					return
+				}
+				resp.Body.Close()
+				ended <- resp.StatusCode
+			}()
 		}
-	}
-	if used := w.gateway.bodies.InUse(); used > 2*jsonbody.MaxSize {
-		t.Errorf("%d bytes are counted", used)
-	}
-	w.login(false)
-	w.want(w.refresh(refresh), 200, "")
-	large := anyMap{"refresh_token": token.PrefixRefresh + strings.Repeat("x", jsonbody.MaxSize/2)}
-	if a := w.do("POST", pathRefresh, "", large); a.status != 503 && a.status != 401 || a.status == 503 && a.body != nil {
-		t.Errorf("%d %s", a.status, a.raw)
-	}
-	for _, s := range senders {
-		_ = s.CloseWithError(io.ErrUnexpectedEOF)
-	}
-	eventually(t, "no body is buffered", func() bool {
-		return w.gateway.bodies.InUse() == 0
+		for range attackers - 2 {
+			if status := <-ended; status != http.StatusTooManyRequests && status != 0 {
+				t.Errorf("status %d", status)
+			}
+		}
+		if used := w.gateway.bodies.InUse(); used > 2*jsonbody.MaxSize {
+			t.Errorf("%d bytes are counted", used)
+		}
+		w.login(false)
+		w.want(w.refresh(refresh), 200, "")
+		large := anyMap{"refresh_token": token.PrefixRefresh + strings.Repeat("x", jsonbody.MaxSize/2)}
+		if a := w.do("POST", pathRefresh, "", large); a.status != 503 && a.status != 401 || a.status == 503 && a.body != nil {
+			t.Errorf("%d %s", a.status, a.raw)
+		}
+		for _, s := range senders {
+			_ = s.CloseWithError(io.ErrUnexpectedEOF)
+		}
+		eventually(t, "no body is buffered", func() bool {
+			return w.gateway.bodies.InUse() == 0
+		})
+		w.want(w.do("POST", pathRefresh, "", large), 401, matrix.CodeUnknownToken)
 	})
-	w.want(w.do("POST", pathRefresh, "", large), 401, matrix.CodeUnknownToken)
 }
 
 // Responses checked for tokens narrowed to a room share that memory.

@@ -177,34 +177,35 @@ func TestAttenuateIsBounded(t *testing.T) {
 // number of other ends: only this cache refuses it.
 func TestUnsentEndsAreKept(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, func(w *world) { w.cfg.CacheBytes = 1 << 20 })
-	token := w.login(false).text("access_token")
-	w.want(w.do("GET", upstream.PathWhoami, token, nil), 200, "")
-	w.down.Store(true)
-	w.want(w.do("POST", "/_matrix/client/v3/logout", token, anyMap{}), 200, "")
-	flood := func() {
-		for range 100_000 {
-			id := caveat.NewSessionID()
-			w.gateway.outbox.Ends.Put(id, outbox.End{Soft: true})
+	bubble(t, func(t *testing.T, w *world) {
+		token := w.login(false).text("access_token")
+		w.want(w.do("GET", upstream.PathWhoami, token, nil), 200, "")
+		w.down.Store(true)
+		w.want(w.do("POST", "/_matrix/client/v3/logout", token, anyMap{}), 200, "")
+		flood := func() {
+			for range 100_000 {
+				id := caveat.NewSessionID()
+				w.gateway.outbox.Ends.Put(id, outbox.End{Soft: true})
+			}
+			if n := w.gateway.outbox.Ends.Len(); n > 2000 {
+				t.Fatalf("%d ends are kept", n)
+			}
 		}
-		if n := w.gateway.outbox.Ends.Len(); n > 2000 {
-			t.Fatalf("%d ends are kept", n)
+		for range 2 {
+			flood()
+			if a := w.want(w.do("GET", upstream.PathWhoami, token, nil), 401, matrix.CodeUnknownToken); a.soft() {
+				t.Error("logout ended softly")
+			}
+			w.restart()
 		}
-	}
-	for range 2 {
+		w.down.Store(false)
+		w.gateway.outbox.Wake()
+		eventually(t, "all ends are delivered", func() bool { return w.gateway.outbox.Ends.Undelivered() == 0 })
 		flood()
 		if a := w.want(w.do("GET", upstream.PathWhoami, token, nil), 401, matrix.CodeUnknownToken); a.soft() {
 			t.Error("logout ended softly")
 		}
-		w.restart()
-	}
-	w.down.Store(false)
-	w.gateway.outbox.Wake()
-	eventually(t, "all ends are delivered", func() bool { return w.gateway.outbox.Ends.Undelivered() == 0 })
-	flood()
-	if a := w.want(w.do("GET", upstream.PathWhoami, token, nil), 401, matrix.CodeUnknownToken); a.soft() {
-		t.Error("logout ended softly")
-	}
+	}, func(w *world) { w.cfg.CacheBytes = 1 << 20 })
 }
 
 // Eviction from caches does not change responses.

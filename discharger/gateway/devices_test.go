@@ -220,25 +220,26 @@ func TestServiceDecidesRace(t *testing.T) {
 // A login waits for another login on its device, but not for one on another device.
 func TestLoginsOnDeviceWait(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
-	h := w.hold()
-	first, second := make(chan answer), make(chan answer)
-	go func() { first <- w.do("POST", pathLogin, "", onDevice("ONE")) }()
-	<-h.arrived
-	go func() { second <- w.do("POST", pathLogin, "", onDevice("ONE")) }()
-	w.login(true, anyMap{"device_id": "TWO"})
-	eventually(t, "the second login waits", func() bool {
-		return w.gateway.leases.Queue(admission.Device("@u:hs", "ONE")) == 2
+	bubble(t, func(t *testing.T, w *world) {
+		h := w.hold()
+		first, second := make(chan answer), make(chan answer)
+		go func() { first <- w.do("POST", pathLogin, "", onDevice("ONE")) }()
+		<-h.arrived
+		go func() { second <- w.do("POST", pathLogin, "", onDevice("ONE")) }()
+		w.login(true, anyMap{"device_id": "TWO"})
+		eventually(t, "the second login waits", func() bool {
+			return w.gateway.leases.Queue(admission.Device("@u:hs", "ONE")) == 2
+		})
+		w.hs.set(func(s *stub) {
+			if len(s.made) != 2 {
+				t.Errorf("the homeserver answered %d logins, want those on two devices", len(s.made))
+			}
+		})
+		close(h.release)
+		old := w.want(<-first, 200, "")
+		w.works("the second", w.want(<-second, 200, ""))
+		w.softlyOver("the first", old)
 	})
-	w.hs.set(func(s *stub) {
-		if len(s.made) != 2 {
-			t.Errorf("the homeserver answered %d logins, want those on two devices", len(s.made))
-		}
-	})
-	close(h.release)
-	old := w.want(<-first, 200, "")
-	w.works("the second", w.want(<-second, 200, ""))
-	w.softlyOver("the first", old)
 }
 
 // A homeserver reports a token revoked by a later login like that of a deleted device.

@@ -14,32 +14,33 @@ import (
 // outbox.
 func TestHealth(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
-	ctx := t.Context()
-	eventually(t, "every part works", func() bool { return w.gateway.Health(ctx) == Health{} })
-	w.down.Store(true)
-	w.service.CloseClientConnections()
-	eventually(t, "the feed is stale", func() bool { return errors.Is(w.gateway.Health(ctx).Service, errFeedStale) })
-	if h := w.gateway.Health(ctx); !h.Ready() {
-		t.Errorf("%+v", h)
-	}
+	bubble(t, func(t *testing.T, w *world) {
+		ctx := t.Context()
+		eventually(t, "every part works", func() bool { return w.gateway.Health(ctx) == Health{} })
+		w.down.Store(true)
+		w.service.CloseClientConnections()
+		eventually(t, "the feed is stale", func() bool { return errors.Is(w.gateway.Health(ctx).Service, errFeedStale) })
+		if h := w.gateway.Health(ctx); !h.Ready() {
+			t.Errorf("%+v", h)
+		}
 
-	w.hs.set(func(s *stub) { s.failVersions = true })
-	w.forward(homeserverLife)
-	var status *upstream.StatusError
-	if h := w.gateway.Health(ctx); h.Ready() || !errors.As(h.Homeserver, &status) || h.Outbox != nil {
-		t.Errorf("%+v", h)
-	}
-	w.hs.set(func(s *stub) { s.failVersions = false })
-	w.forward(failureLife)
-	if h := w.gateway.Health(ctx); !h.Ready() {
-		t.Errorf("%+v", h)
-	}
-	w.hs.leave()
-	w.forward(homeserverLife)
-	if h := w.gateway.Health(ctx); h.Ready() || h.Homeserver == nil || h.Outbox != nil {
-		t.Errorf("%+v", h)
-	}
+		w.hs.set(func(s *stub) { s.failVersions = true })
+		w.forward(homeserverLife)
+		var status *upstream.StatusError
+		if h := w.gateway.Health(ctx); h.Ready() || !errors.As(h.Homeserver, &status) || h.Outbox != nil {
+			t.Errorf("%+v", h)
+		}
+		w.hs.set(func(s *stub) { s.failVersions = false })
+		w.forward(failureLife)
+		if h := w.gateway.Health(ctx); !h.Ready() {
+			t.Errorf("%+v", h)
+		}
+		w.hs.leave()
+		w.forward(homeserverLife)
+		if h := w.gateway.Health(ctx); h.Ready() || h.Homeserver == nil || h.Outbox != nil {
+			t.Errorf("%+v", h)
+		}
+	})
 }
 
 // A read-only outbox is reported.

@@ -99,37 +99,38 @@ func TestLeasedDeviceDelaysNoLogouts(t *testing.T) {
 // Any number of a stranger's logins on a device leave room for its user's logout.
 func TestStrangersLoginsLeaveRoom(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, func(w *world) { w.cfg.TrustedProxies = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")} })
-	mine := w.login(false, onDevice("ONE"))
-	hung := make(chan struct{})
-	w.hs.handler = func(rw http.ResponseWriter, r *http.Request) {
-		if r.Header.Get("X-Forwarded-For") == "192.0.2.1" {
-			<-hung
+	bubble(t, func(t *testing.T, w *world) {
+		mine := w.login(false, onDevice("ONE"))
+		hung := make(chan struct{})
+		w.hs.handler = func(rw http.ResponseWriter, r *http.Request) {
+			if r.Header.Get("X-Forwarded-For") == "192.0.2.1" {
+				<-hung
+			}
+			w.hs.serve(rw, r)
 		}
-		w.hs.serve(rw, r)
-	}
-	const many = 2 * admission.MaxLeaseQueue
-	ended := make(chan int, many)
-	for range many {
-		req := w.request("POST", pathLogin, "", anyMap{"type": "m.login.password", "user": "@u:hs", "device_id": "ONE", "password": "wrong"})
-		req.Header.Set("X-Forwarded-For", "192.0.2.1")
-		go func() { ended <- w.send(req).status }()
-	}
-	for range many - admission.MaxOpenQueuePeer {
-		if status := <-ended; status != 503 {
-			t.Errorf("status %d", status)
+		const many = 2 * admission.MaxLeaseQueue
+		ended := make(chan int, many)
+		for range many {
+			req := w.request("POST", pathLogin, "", anyMap{"type": "m.login.password", "user": "@u:hs", "device_id": "ONE", "password": "wrong"})
+			req.Header.Set("X-Forwarded-For", "192.0.2.1")
+			go func() { ended <- w.send(req).status }()
 		}
-	}
-	out := make(chan answer, 1)
-	go func() { out <- w.do("POST", upstream.PathLogout, mine.text("access_token"), anyMap{}) }()
-	eventually(t, "the logout waits", func() bool { return w.leases(admission.Device("@u:hs", "ONE")) > admission.MaxOpenQueuePeer })
-	close(hung)
-	w.want(<-out, 200, "")
-	for range admission.MaxOpenQueuePeer {
-		if status := <-ended; status != 403 {
-			t.Errorf("status %d", status)
+		for range many - admission.MaxOpenQueuePeer {
+			if status := <-ended; status != 503 {
+				t.Errorf("status %d", status)
+			}
 		}
-	}
+		out := make(chan answer, 1)
+		go func() { out <- w.do("POST", upstream.PathLogout, mine.text("access_token"), anyMap{}) }()
+		eventually(t, "the logout waits", func() bool { return w.leases(admission.Device("@u:hs", "ONE")) > admission.MaxOpenQueuePeer })
+		close(hung)
+		w.want(<-out, 200, "")
+		for range admission.MaxOpenQueuePeer {
+			if status := <-ended; status != 403 {
+				t.Errorf("status %d", status)
+			}
+		}
+	}, func(w *world) { w.cfg.TrustedProxies = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")} })
 }
 
 // The devices deleted by one request are bounded: each has a lease and a revocation.
@@ -167,47 +168,48 @@ func TestUnnamedLoginExcludesLogout(t *testing.T) {
 		for _, how := range []string{"pending", "own"} {
 			t.Run(c.name+", "+how, func(t *testing.T) {
 				t.Parallel()
-				w := newWorld(t)
-				w.offline()
-				old := w.login(true, anyMap{"device_id": "ONE"})
-				if how == "pending" {
-					w.revoke(w.sessionOf(old.text("access_token")), wire.RevokeOptions{})
-					must(t, w.gateway.outbox.Reconcile(t.Context(), 0))
-				}
-				arrived, release := make(chan struct{}), make(chan struct{})
-				w.hs.handler = func(rw http.ResponseWriter, r *http.Request) {
-					w.hs.serve(rw, r)
-					if r.URL.Path == pathLogin && r.Method == http.MethodPost {
-						close(arrived) // the token exists, the response is pending
-						<-release
-					}
-				}
-				in := make(chan answer)
-				c.body["device_id"] = "ONE"
-				go func() { in <- w.do("POST", pathLogin, "", c.body) }()
-				<-arrived
-				done := make(chan struct{})
-				go func() {
-					defer close(done)
+				bubble(t, func(t *testing.T, w *world) {
+					w.offline()
+					old := w.login(true, anyMap{"device_id": "ONE"})
 					if how == "pending" {
-						_ = w.gateway.outbox.Flush(t.Context())
-						return
+						w.revoke(w.sessionOf(old.text("access_token")), wire.RevokeOptions{})
+						must(t, w.gateway.outbox.Reconcile(t.Context(), 0))
 					}
-					w.do("POST", upstream.PathLogout, old.text("access_token"), anyMap{})
-				}()
-				if how == "pending" {
-					<-done // the logout is retried later
-				} else {
-					eventually(t, "the logout waits", func() bool { return w.leases(admission.Device("", "ONE")) == 2 })
-				}
-				close(release)
-				new := <-in
-				<-done
-				w.want(new, 200, "")
-				w.works("the new session", new)
-				if w.hs.loggedOut() > 0 {
-					t.Error("device was logged out")
-				}
+					arrived, release := make(chan struct{}), make(chan struct{})
+					w.hs.handler = func(rw http.ResponseWriter, r *http.Request) {
+						w.hs.serve(rw, r)
+						if r.URL.Path == pathLogin && r.Method == http.MethodPost {
+							close(arrived) // the token exists, the response is pending
+							<-release
+						}
+					}
+					in := make(chan answer)
+					c.body["device_id"] = "ONE"
+					go func() { in <- w.do("POST", pathLogin, "", c.body) }()
+					<-arrived
+					done := make(chan struct{})
+					go func() {
+						defer close(done)
+						if how == "pending" {
+							_ = w.gateway.outbox.Flush(t.Context())
+							return
+						}
+						w.do("POST", upstream.PathLogout, old.text("access_token"), anyMap{})
+					}()
+					if how == "pending" {
+						<-done // the logout is retried later
+					} else {
+						eventually(t, "the logout waits", func() bool { return w.leases(admission.Device("", "ONE")) == 2 })
+					}
+					close(release)
+					new := <-in
+					<-done
+					w.want(new, 200, "")
+					w.works("the new session", new)
+					if w.hs.loggedOut() > 0 {
+						t.Error("device was logged out")
+					}
+				})
 			})
 		}
 	}

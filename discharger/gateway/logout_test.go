@@ -89,28 +89,29 @@ func TestLogoutWithServiceDown(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			w := newWorld(t)
-			token := w.login(c.refresh, anyMap{"device_id": "ONE"}).text("access_token")
-			if c.late {
-				w.forward(2 * testTTL)
-			}
-			w.down.Store(true)
-			a := w.do("POST", upstream.PathLogout, token, anyMap{})
-			if a.status != c.status {
-				t.Fatalf("%d %s", a.status, a.raw)
-			}
-			if w.hs.loggedOut() > 0 {
-				t.Error("device logged out before the service decided")
-			}
-			if c.status == 200 {
-				w.want(w.do("GET", upstream.PathWhoami, token, nil), 401, matrix.CodeUnknownToken)
-			}
-			w.down.Store(false)
-			if c.status == 503 {
-				w.want(w.do("POST", upstream.PathLogout, token, anyMap{}), 200, "")
-			}
-			w.gateway.outbox.Wake()
-			eventually(t, "the logout is delivered to service and homeserver", func() bool { return w.sessions() == 0 && !w.hs.alive("ONE") })
+			bubble(t, func(t *testing.T, w *world) {
+				token := w.login(c.refresh, anyMap{"device_id": "ONE"}).text("access_token")
+				if c.late {
+					w.forward(2 * testTTL)
+				}
+				w.down.Store(true)
+				a := w.do("POST", upstream.PathLogout, token, anyMap{})
+				if a.status != c.status {
+					t.Fatalf("%d %s", a.status, a.raw)
+				}
+				if w.hs.loggedOut() > 0 {
+					t.Error("device logged out before the service decided")
+				}
+				if c.status == 200 {
+					w.want(w.do("GET", upstream.PathWhoami, token, nil), 401, matrix.CodeUnknownToken)
+				}
+				w.down.Store(false)
+				if c.status == 503 {
+					w.want(w.do("POST", upstream.PathLogout, token, anyMap{}), 200, "")
+				}
+				w.gateway.outbox.Wake()
+				eventually(t, "the logout is delivered to service and homeserver", func() bool { return w.sessions() == 0 && !w.hs.alive("ONE") })
+			})
 		})
 	}
 }
@@ -118,14 +119,15 @@ func TestLogoutWithServiceDown(t *testing.T) {
 // A logout that fails at the homeserver is retried.
 func TestLogoutFailsUpstream(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
-	token := w.login(false, anyMap{"device_id": "ONE"}).text("access_token")
-	w.hs.set(func(s *stub) { s.failLogouts = 1 })
-	w.want(w.do("POST", upstream.PathLogout, token, anyMap{}), 500, matrix.CodeUnknown)
-	eventually(t, "the device is logged out", func() bool { return !w.hs.alive("ONE") })
-	if w.sessions() != 0 {
-		t.Error("session is live")
-	}
+	bubble(t, func(t *testing.T, w *world) {
+		token := w.login(false, anyMap{"device_id": "ONE"}).text("access_token")
+		w.hs.set(func(s *stub) { s.failLogouts = 1 })
+		w.want(w.do("POST", upstream.PathLogout, token, anyMap{}), 500, matrix.CodeUnknown)
+		eventually(t, "the device is logged out", func() bool { return !w.hs.alive("ONE") })
+		if w.sessions() != 0 {
+			t.Error("session is live")
+		}
+	})
 }
 
 // POST /logout/all accepts an expired token unless it is an old copy.
@@ -281,34 +283,36 @@ func TestLoginAsUserOutlives(t *testing.T) {
 // A logout that the homeserver forbids to a guest is completed.
 func TestGuestLogoutSettles(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
-	in := w.login(false, anyMap{"device_id": "ONE"})
-	w.hs.set(func(s *stub) { s.guests = true })
-	w.revoke(w.sessionOf(in.text("access_token")), wire.RevokeOptions{})
-	eventually(t, "the gateway refuses the token", func() bool {
-		return w.do("GET", upstream.PathWhoami, in.text("access_token"), nil).status == 401
+	bubble(t, func(t *testing.T, w *world) {
+		in := w.login(false, anyMap{"device_id": "ONE"})
+		w.hs.set(func(s *stub) { s.guests = true })
+		w.revoke(w.sessionOf(in.text("access_token")), wire.RevokeOptions{})
+		eventually(t, "the gateway refuses the token", func() bool {
+			return w.do("GET", upstream.PathWhoami, in.text("access_token"), nil).status == 401
+		})
+		eventually(t, "no logout is pending", func() bool { return w.pending() == 0 })
+		own := w.login(false)
+		w.want(w.do("POST", upstream.PathLogout, own.text("access_token"), anyMap{}), 403, matrix.CodeGuest)
+		if n := w.pending(); n != 0 || w.sessions() != 0 {
+			t.Errorf("%d are pending, %d sessions", n, w.sessions())
+		}
 	})
-	eventually(t, "no logout is pending", func() bool { return w.pending() == 0 })
-	own := w.login(false)
-	w.want(w.do("POST", upstream.PathLogout, own.text("access_token"), anyMap{}), 403, matrix.CodeGuest)
-	if n := w.pending(); n != 0 || w.sessions() != 0 {
-		t.Errorf("%d are pending, %d sessions", n, w.sessions())
-	}
 }
 
 // A logout interrupted by the end of the process is completed by the next.
 func TestLogoutSurvivesRestart(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
-	text := w.login(false, anyMap{"device_id": "ONE"}).text("access_token")
-	x := &exchange{route: matrix.Logout}
-	must(t, w.gateway.verifyLogout(t.Context(), x, token.Credential{Text: text, Kind: token.Held}, homeserver.Request{}))
-	if pass, f := w.gateway.decideLogout(t.Context(), x); !pass || f != nil {
-		t.Fatalf("logout is not forwarded: %+v", f)
-	}
-	x.releaseLeases()
-	w.restart()
-	eventually(t, "the device is logged out", func() bool { return !w.hs.alive("ONE") })
+	bubble(t, func(t *testing.T, w *world) {
+		text := w.login(false, anyMap{"device_id": "ONE"}).text("access_token")
+		x := &exchange{route: matrix.Logout}
+		must(t, w.gateway.verifyLogout(t.Context(), x, token.Credential{Text: text, Kind: token.Held}, homeserver.Request{}))
+		if pass, f := w.gateway.decideLogout(t.Context(), x); !pass || f != nil {
+			t.Fatalf("logout is not forwarded: %+v", f)
+		}
+		x.releaseLeases()
+		w.restart()
+		eventually(t, "the device is logged out", func() bool { return !w.hs.alive("ONE") })
+	})
 }
 
 // A device is logged out once, also if its client returns afterwards.

@@ -129,24 +129,25 @@ func TestHomeserverEndsSession(t *testing.T) {
 	for _, soft := range []bool{false, true} {
 		t.Run(fmt.Sprintf("soft %v", soft), func(t *testing.T) {
 			t.Parallel()
-			w := newWorld(t)
-			in := w.login(true)
-			w.hs.set(func(s *stub) {
-				if soft {
-					s.softly[s.made[0]] = 1
-					return
+			bubble(t, func(t *testing.T, w *world) {
+				in := w.login(true)
+				w.hs.set(func(s *stub) {
+					if soft {
+						s.softly[s.made[0]] = 1
+						return
+					}
+					clear(s.tokens)
+				})
+				if a := w.want(w.do("GET", upstream.PathWhoami, in.text("access_token"), nil), 401, matrix.CodeUnknownToken); a.soft() != soft {
+					t.Errorf("soft %v: %s", soft, a.raw)
 				}
-				clear(s.tokens)
+				if a := w.want(w.refresh(in.text("refresh_token")), 401, matrix.CodeUnknownToken); a.soft() != soft {
+					t.Errorf("soft %v: refresh: %s", soft, a.raw)
+				}
+				if !soft {
+					eventually(t, "the service has ended the session", func() bool { return w.sessions() == 0 })
+				}
 			})
-			if a := w.want(w.do("GET", upstream.PathWhoami, in.text("access_token"), nil), 401, matrix.CodeUnknownToken); a.soft() != soft {
-				t.Errorf("soft %v: %s", soft, a.raw)
-			}
-			if a := w.want(w.refresh(in.text("refresh_token")), 401, matrix.CodeUnknownToken); a.soft() != soft {
-				t.Errorf("soft %v: refresh: %s", soft, a.raw)
-			}
-			if !soft {
-				eventually(t, "the service has ended the session", func() bool { return w.sessions() == 0 })
-			}
 		})
 	}
 }
@@ -180,26 +181,27 @@ func TestOther401s(t *testing.T) {
 // A session revoked at the service is logged out at the homeserver.
 func TestLogoutAfterRevocation(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
-	ctx := context.Background()
-	one, two, three := w.login(false, anyMap{"device_id": "ONE"}), w.login(true, anyMap{"device_id": "TWO"}), w.login(false, anyMap{"device_id": "THREE"})
-	w.hs.set(func(s *stub) { s.failLogouts = 1 })
-	w.revoke(w.sessionOf(one.text("access_token")), wire.RevokeOptions{})
-	eventually(t, "ONE is logged out", func() bool { return !w.hs.alive("ONE") })
-	if a := w.want(w.do("GET", upstream.PathWhoami, one.text("access_token"), nil), 401, matrix.CodeUnknownToken); a.soft() {
-		t.Error("revocation ended softly")
-	}
-	if !w.hs.alive("TWO") || !w.hs.alive("THREE") {
-		t.Fatal("other sessions are logged out")
-	}
-	_, err := w.gateway.client.RevokeUser(ctx, "@u:hs", wire.RevokeOptions{Except: w.sessionOf(three.text("access_token"))})
-	must(t, err)
-	eventually(t, "TWO is logged out", func() bool { return !w.hs.alive("TWO") })
-	w.want(w.do("GET", upstream.PathWhoami, two.text("access_token"), nil), 401, matrix.CodeUnknownToken)
-	w.want(w.do("GET", upstream.PathWhoami, three.text("access_token"), nil), 200, "")
-	w.forward(time.Second) // sessions of the same millisecond are spared
-	must(t, w.gateway.client.RevokeHomeserver(ctx, wire.RevokeOptions{}))
-	eventually(t, "THREE is logged out", func() bool { return !w.hs.alive("THREE") })
+	bubble(t, func(t *testing.T, w *world) {
+		ctx := context.Background()
+		one, two, three := w.login(false, anyMap{"device_id": "ONE"}), w.login(true, anyMap{"device_id": "TWO"}), w.login(false, anyMap{"device_id": "THREE"})
+		w.hs.set(func(s *stub) { s.failLogouts = 1 })
+		w.revoke(w.sessionOf(one.text("access_token")), wire.RevokeOptions{})
+		eventually(t, "ONE is logged out", func() bool { return !w.hs.alive("ONE") })
+		if a := w.want(w.do("GET", upstream.PathWhoami, one.text("access_token"), nil), 401, matrix.CodeUnknownToken); a.soft() {
+			t.Error("revocation ended softly")
+		}
+		if !w.hs.alive("TWO") || !w.hs.alive("THREE") {
+			t.Fatal("other sessions are logged out")
+		}
+		_, err := w.gateway.client.RevokeUser(ctx, "@u:hs", wire.RevokeOptions{Except: w.sessionOf(three.text("access_token"))})
+		must(t, err)
+		eventually(t, "TWO is logged out", func() bool { return !w.hs.alive("TWO") })
+		w.want(w.do("GET", upstream.PathWhoami, two.text("access_token"), nil), 401, matrix.CodeUnknownToken)
+		w.want(w.do("GET", upstream.PathWhoami, three.text("access_token"), nil), 200, "")
+		w.forward(time.Second) // sessions of the same millisecond are spared
+		must(t, w.gateway.client.RevokeHomeserver(ctx, wire.RevokeOptions{}))
+		eventually(t, "THREE is logged out", func() bool { return !w.hs.alive("THREE") })
+	})
 }
 
 // Without the outbox, an ended session is logged out when its token is presented.
@@ -208,21 +210,22 @@ func TestLogoutFromToken(t *testing.T) {
 	for _, refresh := range []bool{false, true} {
 		t.Run(fmt.Sprintf("refresh %v", refresh), func(t *testing.T) {
 			t.Parallel()
-			w := newWorld(t)
-			in := w.login(refresh, anyMap{"device_id": "ONE"})
-			id := w.sessionOf(in.text("access_token"))
-			w.http.Close()
-			must(t, w.gateway.Close())
-			w.cfg.Registerer = nil
-			w.cfg.Outbox += ".new"
-			w.startGateway()
-			w.revoke(id, wire.RevokeOptions{})
-			if refresh {
-				w.want(w.refresh(in.text("refresh_token")), 401, matrix.CodeUnknownToken)
-			} else {
-				w.want(w.do("GET", upstream.PathWhoami, in.text("access_token"), nil), 401, matrix.CodeUnknownToken)
-			}
-			eventually(t, "the device is logged out", func() bool { return !w.hs.alive("ONE") })
+			bubble(t, func(t *testing.T, w *world) {
+				in := w.login(refresh, anyMap{"device_id": "ONE"})
+				id := w.sessionOf(in.text("access_token"))
+				w.http.Close()
+				must(t, w.gateway.Close())
+				w.cfg.Registerer = nil
+				w.cfg.Outbox += ".new"
+				w.startGateway()
+				w.revoke(id, wire.RevokeOptions{})
+				if refresh {
+					w.want(w.refresh(in.text("refresh_token")), 401, matrix.CodeUnknownToken)
+				} else {
+					w.want(w.do("GET", upstream.PathWhoami, in.text("access_token"), nil), 401, matrix.CodeUnknownToken)
+				}
+				eventually(t, "the device is logged out", func() bool { return !w.hs.alive("ONE") })
+			})
 		})
 	}
 }
@@ -258,27 +261,28 @@ func TestSoftRefusalKeepsDevice(t *testing.T) {
 // Pending revocations and logouts survive a restart and are sent later.
 func TestPendingCallsSurvive(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
-	one, two := w.login(true, anyMap{"device_id": "ONE"}), w.login(true, anyMap{"device_id": "TWO"})
-	w.hs.set(func(s *stub) { s.failLogouts = 1 << 20 })
-	w.revoke(w.sessionOf(two.text("access_token")), wire.RevokeOptions{})
-	eventually(t, "the logout is pending", func() bool { return w.pending() == 1 })
-	w.down.Store(true)
-	w.want(w.do("POST", "/_matrix/client/v3/logout", one.text("access_token"), anyMap{}), 200, "")
-	w.want(w.do("GET", upstream.PathWhoami, one.text("access_token"), nil), 401, matrix.CodeUnknownToken)
-	w.http.Close()
-	must(t, w.gateway.Close())
-	if !w.hs.alive("ONE") || !w.hs.alive("TWO") {
-		t.Fatal("device logged out before the service decided")
-	}
+	bubble(t, func(t *testing.T, w *world) {
+		one, two := w.login(true, anyMap{"device_id": "ONE"}), w.login(true, anyMap{"device_id": "TWO"})
+		w.hs.set(func(s *stub) { s.failLogouts = 1 << 20 })
+		w.revoke(w.sessionOf(two.text("access_token")), wire.RevokeOptions{})
+		eventually(t, "the logout is pending", func() bool { return w.pending() == 1 })
+		w.down.Store(true)
+		w.want(w.do("POST", "/_matrix/client/v3/logout", one.text("access_token"), anyMap{}), 200, "")
+		w.want(w.do("GET", upstream.PathWhoami, one.text("access_token"), nil), 401, matrix.CodeUnknownToken)
+		w.http.Close()
+		must(t, w.gateway.Close())
+		if !w.hs.alive("ONE") || !w.hs.alive("TWO") {
+			t.Fatal("device logged out before the service decided")
+		}
 
-	w.down.Store(false)
-	w.hs.set(func(s *stub) { s.failLogouts = 0 })
-	w.cfg.Registerer = nil
-	w.startGateway()
-	eventually(t, "the service has ended the sessions", func() bool { return w.sessions() == 0 })
-	eventually(t, "both devices are logged out", func() bool { return !w.hs.alive("ONE") && !w.hs.alive("TWO") })
-	w.want(w.refresh(one.text("refresh_token")), 401, matrix.CodeUnknownToken)
+		w.down.Store(false)
+		w.hs.set(func(s *stub) { s.failLogouts = 0 })
+		w.cfg.Registerer = nil
+		w.startGateway()
+		eventually(t, "the service has ended the sessions", func() bool { return w.sessions() == 0 })
+		eventually(t, "both devices are logged out", func() bool { return !w.hs.alive("ONE") && !w.hs.alive("TWO") })
+		w.want(w.refresh(one.text("refresh_token")), 401, matrix.CodeUnknownToken)
+	})
 }
 
 // kept reports whether a session is in the outbox.
@@ -305,21 +309,22 @@ func (w *world) pending() (n int) {
 // Pending revocations of a user's old sessions do not end a new one.
 func TestPendingRevocationSparesNewSession(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
-	old := w.login(true)
-	w.down.Store(true)
-	w.want(w.do("POST", "/_matrix/client/v3/logout/all", old.text("access_token"), anyMap{}), 200, "")
-	eventually(t, "the revocation was retried", func() bool { return strings.Contains(w.log.String(), "failed, retrying") })
-	w.down.Store(false)
-	in := w.login(true)
-	w.gateway.outbox.Wake()
-	must(t, w.gateway.outbox.FlushJobs(context.Background()))
-	w.want(w.do("GET", upstream.PathWhoami, in.text("access_token"), nil), 200, "")
-	w.want(w.refresh(in.text("refresh_token")), 200, "")
-	w.want(w.refresh(old.text("refresh_token")), 401, matrix.CodeUnknownToken)
-	if n := w.sessions(); n != 1 {
-		t.Errorf("%d sessions", n)
-	}
+	bubble(t, func(t *testing.T, w *world) {
+		old := w.login(true)
+		w.down.Store(true)
+		w.want(w.do("POST", "/_matrix/client/v3/logout/all", old.text("access_token"), anyMap{}), 200, "")
+		eventually(t, "the revocation was retried", func() bool { return strings.Contains(w.log.String(), "failed, retrying") })
+		w.down.Store(false)
+		in := w.login(true)
+		w.gateway.outbox.Wake()
+		must(t, w.gateway.outbox.FlushJobs(context.Background()))
+		w.want(w.do("GET", upstream.PathWhoami, in.text("access_token"), nil), 200, "")
+		w.want(w.refresh(in.text("refresh_token")), 200, "")
+		w.want(w.refresh(old.text("refresh_token")), 401, matrix.CodeUnknownToken)
+		if n := w.sessions(); n != 1 {
+			t.Errorf("%d sessions", n)
+		}
+	})
 }
 
 // The prior refresh token works for its own party until a newer one is used, and for

@@ -21,20 +21,21 @@ func TestConfirmedSessionEnds(t *testing.T) {
 	for _, device := range []bool{false, true} {
 		t.Run(fmt.Sprintf("device %v", device), func(t *testing.T) {
 			t.Parallel()
-			w := newWorld(t)
-			in := w.login(true, anyMap{"device_id": "ONE"})
-			id, err := w.gateway.hs.Verify(t.Context(), in.text("access_token")[token.PrefixSize:], homeserver.Request{})
-			must(t, err)
-			w.gateway.outbox.Vouch(id.Session, w.gateway.outbox.Received())
-			w.forward(time.Second)
-			if device {
-				_, err = w.gateway.client.RevokeDevice(t.Context(), "@u:hs", "ONE", wire.RevokeOptions{Soft: true})
-			} else {
-				_, err = w.gateway.client.RevokeUser(t.Context(), "@u:hs", wire.RevokeOptions{Soft: true})
-			}
-			must(t, err)
-			eventually(t, "the session is refused", func() bool {
-				return w.do("GET", upstream.PathWhoami, in.text("access_token"), nil).status == 401
+			bubble(t, func(t *testing.T, w *world) {
+				in := w.login(true, anyMap{"device_id": "ONE"})
+				id, err := w.gateway.hs.Verify(t.Context(), in.text("access_token")[token.PrefixSize:], homeserver.Request{})
+				must(t, err)
+				w.gateway.outbox.Vouch(id.Session, w.gateway.outbox.Received())
+				w.forward(time.Second)
+				if device {
+					_, err = w.gateway.client.RevokeDevice(t.Context(), "@u:hs", "ONE", wire.RevokeOptions{Soft: true})
+				} else {
+					_, err = w.gateway.client.RevokeUser(t.Context(), "@u:hs", wire.RevokeOptions{Soft: true})
+				}
+				must(t, err)
+				eventually(t, "the session is refused", func() bool {
+					return w.do("GET", upstream.PathWhoami, in.text("access_token"), nil).status == 401
+				})
 			})
 		})
 	}
@@ -83,15 +84,16 @@ func TestLogoutPersists(t *testing.T) {
 	for _, refresh := range []bool{false, true} {
 		t.Run(fmt.Sprintf("refresh %v", refresh), func(t *testing.T) {
 			t.Parallel()
-			w := newWorld(t)
-			in := w.login(refresh, anyMap{"device_id": "ONE"})
-			w.down.Store(true)
-			w.want(w.do("POST", upstream.PathLogout, in.text("access_token"), anyMap{}), 200, "")
-			w.restart()
-			w.want(w.do("GET", upstream.PathWhoami, in.text("access_token"), nil), 401, matrix.CodeUnknownToken)
-			w.down.Store(false)
-			w.gateway.outbox.Wake()
-			eventually(t, "the logout is delivered to service and homeserver", func() bool { return w.sessions() == 0 && !w.hs.alive("ONE") })
+			bubble(t, func(t *testing.T, w *world) {
+				in := w.login(refresh, anyMap{"device_id": "ONE"})
+				w.down.Store(true)
+				w.want(w.do("POST", upstream.PathLogout, in.text("access_token"), anyMap{}), 200, "")
+				w.restart()
+				w.want(w.do("GET", upstream.PathWhoami, in.text("access_token"), nil), 401, matrix.CodeUnknownToken)
+				w.down.Store(false)
+				w.gateway.outbox.Wake()
+				eventually(t, "the logout is delivered to service and homeserver", func() bool { return w.sessions() == 0 && !w.hs.alive("ONE") })
+			})
 		})
 	}
 }

@@ -297,33 +297,34 @@ func TestHomeserverTokenExpires(t *testing.T) {
 // Failed logins leave no device behind, and their responses have the reason.
 func TestLoginFails(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, func(w *world) { w.stopped = time.Now() })
-	w.want(w.do("POST", pathLogin, "", anyMap{"password": "wrong"}), 403, matrix.CodeForbidden)
-	w.want(w.do("POST", pathLogin, "", "x"), 400, matrix.CodeNotJSON)
-	w.want(w.do("POST", pathLogin, "", `{"refresh_token":"yes"}`), 400, matrix.CodeUnknown)
-	w.want(w.do("POST", pathLogin, "", strings.Repeat(" ", jsonbody.MaxSize+1)), 413, matrix.CodeTooLarge)
-	w.down.Store(true) // after the service confirmed that it can decide
-	a := w.want(w.do("POST", pathLogin, "", anyMap{}), 503, matrix.CodeUnknown)
-	if a.header.Get("Retry-After") == "" {
-		t.Errorf("%v", a.header)
-	}
-	w.want(w.do("POST", pathLogin, "", anyMap{"device_id": "MINE"}), 503, matrix.CodeUnknown)
-	if !w.hs.alive("MINE") {
-		t.Error("device named by the client was deleted")
-	}
-	w.forward(service.ReadyFor)
-	before := w.hs.count()
-	w.want(w.do("POST", pathLogin, "", anyMap{}), 503, matrix.CodeUnknown)
-	w.want(w.do("POST", "/_matrix/client/v3/register", "", anyMap{"username": "new"}), 503, matrix.CodeUnknown)
-	if w.hs.count() != before {
-		t.Error("login was forwarded")
-	}
-	w.down.Store(false)
-	w.gateway.outbox.Wake()
-	eventually(t, "the device of the failed login is gone", func() bool { return !w.hs.alive("DEV1") })
-	if !w.hs.alive("MINE") {
-		t.Error("device named by the client was deleted")
-	}
+	bubble(t, func(t *testing.T, w *world) {
+		w.want(w.do("POST", pathLogin, "", anyMap{"password": "wrong"}), 403, matrix.CodeForbidden)
+		w.want(w.do("POST", pathLogin, "", "x"), 400, matrix.CodeNotJSON)
+		w.want(w.do("POST", pathLogin, "", `{"refresh_token":"yes"}`), 400, matrix.CodeUnknown)
+		w.want(w.do("POST", pathLogin, "", strings.Repeat(" ", jsonbody.MaxSize+1)), 413, matrix.CodeTooLarge)
+		w.down.Store(true) // after the service confirmed that it can decide
+		a := w.want(w.do("POST", pathLogin, "", anyMap{}), 503, matrix.CodeUnknown)
+		if a.header.Get("Retry-After") == "" {
+			t.Errorf("%v", a.header)
+		}
+		w.want(w.do("POST", pathLogin, "", anyMap{"device_id": "MINE"}), 503, matrix.CodeUnknown)
+		if !w.hs.alive("MINE") {
+			t.Error("device named by the client was deleted")
+		}
+		w.forward(service.ReadyFor)
+		before := w.hs.count()
+		w.want(w.do("POST", pathLogin, "", anyMap{}), 503, matrix.CodeUnknown)
+		w.want(w.do("POST", "/_matrix/client/v3/register", "", anyMap{"username": "new"}), 503, matrix.CodeUnknown)
+		if w.hs.count() != before {
+			t.Error("login was forwarded")
+		}
+		w.down.Store(false)
+		w.gateway.outbox.Wake()
+		eventually(t, "the device of the failed login is gone", func() bool { return !w.hs.alive("DEV1") })
+		if !w.hs.alive("MINE") {
+			t.Error("device named by the client was deleted")
+		}
+	}, func(w *world) { w.stopped = time.Now() })
 }
 
 // Compressed responses are parsed where the gateway changes them.

@@ -15,16 +15,22 @@ import (
 
 const testWait = 10 * time.Second
 
-// inBubble runs a test in a world with the clock of testing/synctest.
+// inBubble runs a test in a world with the clock of testing/synctest and the gateway's own
+// timeouts.
 func inBubble(t *testing.T, test func(*testing.T, *world), change ...func(*world)) {
+	t.Helper()
+	bubble(t, test, append(change, func(w *world) {
+		w.cfg.timeouts = defaultTimeouts()
+		w.cfg.timeouts.wait = testWait
+	})...)
+}
+
+// bubble runs a test in a world with the clock of testing/synctest.
+func bubble(t *testing.T, test func(*testing.T, *world), change ...func(*world)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		p := newPipes()
-		w := newWorldOf(&world{t: t, pipes: p}, append(change, func(w *world) {
-			w.cfg.dial = p.dial
-			w.cfg.timeouts = defaultTimeouts()
-			w.cfg.timeouts.wait = testWait
-		})...)
+		w := newWorldOf(&world{t: t, pipes: p}, append(change, func(w *world) { w.cfg.dial = p.dial })...)
 		t.Cleanup(p.client.CloseIdleConnections)
 		must(t, w.gateway.feed.WaitCurrent(t.Context()))
 		test(t, w)
