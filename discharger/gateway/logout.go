@@ -145,7 +145,7 @@ func (g *Gateway) logoutEnded(ctx context.Context, x *exchange, s outbox.State) 
 		g.outbox.NoteEnd(ctx, id, s.Ended())
 		return false, g.refusal(ctx, s.Ended().Refusal())
 	}
-	g.outbox.NoteEnd(ctx, id, outbox.End{Soft: true, Reason: string(revocation.CauseExpired)})
+	g.outbox.NoteEnd(ctx, id, outbox.End{Soft: true, Cause: revocation.CauseExpired})
 	return true, nil
 }
 
@@ -158,7 +158,7 @@ func (g *Gateway) deferLogout(ctx context.Context, x *exchange, err error) *repl
 	}
 	g.cfg.Log.LogAttrs(ctx, slog.LevelWarn, "service did not decide a logout, retrying", slog.Any("error", err))
 	g.outbox.Keep(ctx, outbox.Job{Op: outbox.EndSession, User: id.User, Session: id.Session, At: g.cfg.clock().UnixMilli()})
-	g.outbox.NoteEnd(ctx, id, outbox.End{Reason: string(revocation.CauseLogout)})
+	g.outbox.NoteEnd(ctx, id, outbox.End{Cause: revocation.CauseLogout})
 	return nil
 }
 

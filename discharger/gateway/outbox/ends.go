@@ -20,7 +20,7 @@ type Ends struct {
 }
 
 func newEnds(caches *cache.Budget) (*Ends, error) {
-	decided, err := cache.NewShared(caches, 3, cache.ByID[caveat.SessionID](endIdle, func(e End) int { return len(e.Reason) + len(e.message) }))
+	decided, err := cache.NewShared(caches, 3, cache.ByID[caveat.SessionID](endIdle, func(e End) int { return len(e.Cause) + len(e.message) }))
 	if err != nil {
 		return nil, err
 	}

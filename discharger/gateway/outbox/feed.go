@@ -18,7 +18,7 @@ func (b *Outbox) Revoked(r revocation.Event) {
 	}
 	ids, err := b.Store.revoke(r)
 	if _, dead := b.Ends.Get(r.Session); !dead && r.Session != (caveat.SessionID{}) {
-		b.Ends.Put(r.Session, End{Soft: r.Soft, Reason: string(r.Reason), at: r.At.UnixMilli(), Settled: len(ids) > 0})
+		b.Ends.Put(r.Session, End{Soft: r.Soft, Cause: r.Reason, at: r.At.UnixMilli(), Settled: len(ids) > 0})
 		b.cfg.OnEnd(r.Session)
 	}
 	b.cfg.OnChange()
@@ -33,9 +33,4 @@ func (b *Outbox) Revoked(r revocation.Event) {
 }
 
 // Missed starts a pass of reconciling, since revocations may have been missed.
-func (b *Outbox) Missed() {
-	select {
-	case b.gap <- struct{}{}:
-	default:
-	}
-}
+func (b *Outbox) Missed() { signal(b.gap) }

@@ -9,9 +9,12 @@ import (
 )
 
 // Wake starts a flush.
-func (b *Outbox) Wake() {
+func (b *Outbox) Wake() { signal(b.woken) }
+
+// signal makes the next receive from a channel of capacity 1 return.
+func signal(c chan<- struct{}) {
 	select {
-	case b.woken <- struct{}{}:
+	case c <- struct{}{}:
 	default:
 	}
 }

@@ -65,7 +65,7 @@ func (b *Outbox) Keep(ctx context.Context, j Job) {
 	for _, id := range j.sessions() {
 		e, dead := b.Ends.Get(id)
 		if !dead {
-			e = End{Reason: string(revocation.CauseLogout)}
+			e = End{Cause: revocation.CauseLogout}
 		}
 		b.Ends.hold(id, e)
 	}
@@ -85,10 +85,10 @@ func (j *Job) sessions() []caveat.SessionID {
 func (b *Outbox) recall() error {
 	unsent, condemned, err := b.Store.ended()
 	for _, id := range unsent {
-		b.Ends.hold(id, End{Reason: string(revocation.CauseLogout), Settled: true})
+		b.Ends.hold(id, End{Cause: revocation.CauseLogout, Settled: true})
 	}
 	for _, id := range condemned {
-		b.Ends.Put(id, End{Reason: string(revocation.CauseLogout), Settled: true})
+		b.Ends.Put(id, End{Cause: revocation.CauseLogout, Settled: true})
 	}
 	return err
 }
@@ -107,7 +107,7 @@ func (b *Outbox) EndLocally(ctx context.Context, j Job) []caveat.SessionID {
 			continue
 		}
 		ended = append(ended, id)
-		b.Ends.Put(id, End{Reason: string(revocation.CauseLogout), Settled: true})
+		b.Ends.Put(id, End{Cause: revocation.CauseLogout, Settled: true})
 		b.cfg.OnEnd(id)
 	}
 	if len(ended) > 0 {

@@ -126,12 +126,7 @@ func (b *Outbox) Stop() {
 func (b *Outbox) Close() error { return b.Store.Close() }
 
 // Reconfigure makes the outbox read Periods again.
-func (b *Outbox) Reconfigure() {
-	select {
-	case b.reconfigured <- struct{}{}:
-	default:
-	}
-}
+func (b *Outbox) Reconfigure() { signal(b.reconfigured) }
 
 func (b *Outbox) forgetAfter() time.Duration {
 	_, forget := b.cfg.Periods()

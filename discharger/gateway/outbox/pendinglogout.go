@@ -2,7 +2,6 @@ package outbox
 
 import (
 	"bytes"
-	"encoding/json"
 
 	"go.etcd.io/bbolt"
 
@@ -94,15 +93,10 @@ func (v *Store) restore(id caveat.SessionID, d PendingLogout, ended int64) error
 
 // logoutsOn returns the pending logouts of a device.
 func logoutsOn(tx *bbolt.Tx, user, device string) (ids []caveat.SessionID, err error) {
-	err = tx.Bucket(bucketLogouts).ForEach(func(k, data []byte) error {
-		var d PendingLogout
-		if err := json.Unmarshal(data, &d); err != nil {
-			return err
-		}
+	err = eachJSON(tx.Bucket(bucketLogouts), func(k []byte, d PendingLogout) {
 		if d.Named && d.User == user && d.Device == device {
 			ids = append(ids, caveat.SessionID(k))
 		}
-		return nil
 	})
 	return ids, err
 }
@@ -121,7 +115,7 @@ func (v *Store) revoke(r revocation.Event) (ids []caveat.SessionID, err error) {
 		return ids, v.AddLogouts(ids, false)
 	}
 	for _, id := range ids {
-		if err := v.EndSoftly(id, End{Soft: true, Reason: string(r.Reason), at: r.At.UnixMilli()}); err != nil {
+		if err := v.EndSoftly(id, End{Soft: true, Cause: r.Reason, at: r.At.UnixMilli()}); err != nil {
 			return nil, err
 		}
 	}
@@ -177,11 +171,8 @@ func (v *Store) NextLogout(after caveat.SessionID) (id caveat.SessionID, ok bool
 // Logout returns a pending logout. It reports false if there is none.
 func (v *Store) Logout(id caveat.SessionID) (d PendingLogout, ok bool, err error) {
 	err = v.db.View(func(tx *bbolt.Tx) error {
-		data := tx.Bucket(bucketLogouts).Get(id[:])
-		if ok = data != nil; !ok {
-			return nil
-		}
-		return json.Unmarshal(data, &d)
+		d, ok, err = getJSON[PendingLogout](tx.Bucket(bucketLogouts), id[:])
+		return err
 	})
 	return d, ok, err
 }

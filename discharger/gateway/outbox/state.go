@@ -15,38 +15,38 @@ import (
 // End is how a session ended.
 type End struct {
 	Soft    bool
-	Reason  string // one of the Reason or Revoked constants of package wire; empty: unknown
-	message string // for people; empty: unknown
-	at      int64  // Unix ms, by the service's clock; 0: unknown
-	Settled bool   // after a hard end: the logout at the homeserver is in the file, or not needed
+	Cause   revocation.Cause // or one of the Reason constants of package wire; empty: unknown
+	message string           // for people; empty: unknown
+	at      int64            // Unix ms, by the service's clock; 0: unknown
+	Settled bool             // after a hard end: the logout at the homeserver is in the file, or not needed
 }
 
 // Refusal returns the refusal of a request of the session.
 func (e End) Refusal() *client.RefusedError {
-	r := &client.RefusedError{Reason: e.Reason, Ended: true, SoftLogout: e.Soft, Message: e.message}
+	r := &client.RefusedError{Reason: string(e.Cause), Ended: true, SoftLogout: e.Soft, Message: e.message}
 	if r.Reason == "" {
 		r.Reason = wire.ReasonSessionEnded
 	}
 	if r.Message == "" {
-		r.Message = endSentence(e.Reason)
+		r.Message = endSentence(e.Cause)
 	}
 	return r
 }
 
-// endSentence returns a sentence for people about the reason of an end.
-func endSentence(reason string) string {
-	switch reason {
-	case string(revocation.CauseReplaced):
+// endSentence returns a sentence for people about the cause of an end.
+func endSentence(cause revocation.Cause) string {
+	switch cause {
+	case revocation.CauseReplaced:
 		return "there was a newer login on the same device"
-	case string(revocation.CauseExpired), wire.ReasonSessionExpired:
+	case revocation.CauseExpired, wire.ReasonSessionExpired:
 		return "it has expired"
-	case string(revocation.CauseReuse), wire.ReasonTokenReused:
+	case revocation.CauseReuse, wire.ReasonTokenReused:
 		return "its refresh token was used by two parties"
-	case string(revocation.CauseLogout):
+	case revocation.CauseLogout:
 		return "logged out"
-	case string(revocation.CauseLost), wire.ReasonSessionLost:
+	case revocation.CauseLost, wire.ReasonSessionLost:
 		return "its data was lost"
-	case string(revocation.CauseRevoked):
+	case revocation.CauseRevoked:
 		return "revoked"
 	}
 	return "log in again"
@@ -54,15 +54,15 @@ func endSentence(reason string) string {
 
 // FromRefusal returns the end in a refusal of the service.
 func FromRefusal(r *client.RefusedError) End {
-	return End{Soft: r.SoftLogout, Reason: r.Reason, message: r.Message}
+	return End{Soft: r.SoftLogout, Cause: revocation.Cause(r.Reason), message: r.Message}
 }
 
 // Replaced reports whether a session ended by a newer login on its device.
-func (e End) Replaced() bool { return e.Soft && e.Reason == string(revocation.CauseReplaced) }
+func (e End) Replaced() bool { return e.Soft && e.Cause == revocation.CauseReplaced }
 
 // Expired reports whether a session ended because of its age or idleness.
 func (e End) Expired() bool {
-	return e.Soft && (e.Reason == string(revocation.CauseExpired) || e.Reason == wire.ReasonSessionExpired)
+	return e.Soft && (e.Cause == revocation.CauseExpired || e.Cause == wire.ReasonSessionExpired)
 }
 
 // State is a session's state at the service.
@@ -119,7 +119,7 @@ func (b *Outbox) State(ctx context.Context, user, device string, id caveat.Sessi
 }
 
 func fromRecord(s wire.EndedSession) End {
-	return End{Soft: s.Kind != wire.KindHard, Reason: s.Reason, at: s.At.UnixMilli()}
+	return End{Soft: s.Kind != wire.KindHard, Cause: revocation.Cause(s.Reason), at: s.At.UnixMilli()}
 }
 
 // vouchedLife is how long a session counts as live after the service's answer, against

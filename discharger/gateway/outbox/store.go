@@ -73,6 +73,25 @@ func putJSON(b *bbolt.Bucket, key []byte, value any) error {
 	return b.Put(key, data)
 }
 
+func getJSON[T any](b *bbolt.Bucket, key []byte) (value T, ok bool, err error) {
+	data := b.Get(key)
+	if data == nil {
+		return value, false, nil
+	}
+	return value, true, json.Unmarshal(data, &value)
+}
+
+func eachJSON[T any](b *bbolt.Bucket, f func(key []byte, value T)) error {
+	return b.ForEach(func(k, data []byte) error {
+		var value T
+		if err := json.Unmarshal(data, &value); err != nil {
+			return err
+		}
+		f(k, value)
+		return nil
+	})
+}
+
 // Probe writes to the file, and returns the error.
 func (v *Store) Probe(now time.Time) error {
 	return v.db.Update(func(tx *bbolt.Tx) error {
@@ -141,11 +160,7 @@ func remove(tx *bbolt.Tx, id caveat.SessionID) error {
 }
 
 func getSession(tx *bbolt.Tx, id caveat.SessionID) (s Session, ok bool, err error) {
-	data := tx.Bucket(bucketSessions).Get(id[:])
-	if data == nil {
-		return s, false, nil
-	}
-	return s, true, json.Unmarshal(data, &s)
+	return getJSON[Session](tx.Bucket(bucketSessions), id[:])
 }
 
 // Session returns a session. It reports false if it is not in the file.
@@ -237,26 +252,14 @@ func (v *Store) FirstJob(user string) (key []byte, first Job, err error) {
 // ended hard.
 func (v *Store) ended() (unsent, condemned []caveat.SessionID, err error) {
 	err = v.db.View(func(tx *bbolt.Tx) error {
-		err := tx.Bucket(bucketJobs).ForEach(func(_, data []byte) error {
-			var j Job
-			if err := json.Unmarshal(data, &j); err != nil {
-				return err
-			}
-			unsent = append(unsent, j.sessions()...)
-			return nil
-		})
+		err := eachJSON(tx.Bucket(bucketJobs), func(_ []byte, j Job) { unsent = append(unsent, j.sessions()...) })
 		if err != nil {
 			return err
 		}
-		return tx.Bucket(bucketLogouts).ForEach(func(k, data []byte) error {
-			var d PendingLogout
-			if err := json.Unmarshal(data, &d); err != nil {
-				return err
-			}
+		return eachJSON(tx.Bucket(bucketLogouts), func(k []byte, d PendingLogout) {
 			if d.Hard || d.Left {
 				condemned = append(condemned, caveat.SessionID(k))
 			}
-			return nil
 		})
 	})
 	return unsent, condemned, err

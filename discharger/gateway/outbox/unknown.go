@@ -47,7 +47,7 @@ func (b *Outbox) EndUnknown(ctx context.Context, id homeserver.Identity, v upstr
 		case err != nil:
 			return End{}, err
 		case out.Ended > 0:
-			e := End{Soft: v.Soft, Reason: string(revocation.CauseRevoked), message: "the homeserver has ended it"}
+			e := End{Soft: v.Soft, Cause: revocation.CauseRevoked, message: "the homeserver has ended it"}
 			if v.Soft && !v.Silent {
 				e.message = "it has expired at the homeserver"
 			}

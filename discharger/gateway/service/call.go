@@ -45,10 +45,7 @@ func (p *call[T]) leave() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.waiting--; p.waiting == 0 {
-		select {
-		case p.idle <- struct{}{}:
-		default:
-		}
+		signal(p.idle)
 	}
 }
 

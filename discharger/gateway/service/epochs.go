@@ -56,12 +56,7 @@ func (s *Epochs) Note(id homeserver.Identity) {
 }
 
 // Wake starts a flush.
-func (s *Epochs) Wake() {
-	select {
-	case s.woken <- struct{}{}:
-	default:
-	}
-}
+func (s *Epochs) Wake() { signal(s.woken) }
 
 // Run sends reports until ctx ends.
 func (s *Epochs) Run(ctx context.Context) {

@@ -70,8 +70,13 @@ func (l *Link) note(err error) {
 	l.recoveries++
 	close(l.nudged)
 	l.nudged = make(chan struct{})
+	signal(l.feedKick)
+}
+
+// signal makes the next receive from a channel of capacity 1 return.
+func signal(c chan<- struct{}) {
 	select {
-	case l.feedKick <- struct{}{}:
+	case c <- struct{}{}:
 	default:
 	}
 }
