@@ -20,9 +20,7 @@ func BenchmarkDischarge(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		g, err := l.discharge()
-		if err != nil {
-			b.Fatal(err)
-		}
+		mustDo(b, err)
 		if _, err := g.Discharge.AppendJSON(nil); err != nil {
 			b.Fatal(err)
 		}
@@ -33,9 +31,7 @@ func BenchmarkDischarge(b *testing.B) {
 // default policy.
 func BenchmarkPolicy(b *testing.B) {
 	rules, err := rules.NewReloader(rules.ReloaderConfig{})
-	if err != nil {
-		b.Fatal(err)
-	}
+	mustDo(b, err)
 	for name, evaluator := range map[string]policy.Evaluator{"allow": policy.Allow{}, "default": rules} {
 		b.Run(name, func(b *testing.B) {
 			w := newWorld(b, func(c *discharger.Config) { c.Policy = evaluator })
@@ -69,13 +65,9 @@ func BenchmarkMint(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {
 			m, err := macaroon.New(o.RootKey, id, "", macaroon.V2)
-			if err != nil {
-				b.Fatal(err)
-			}
+			mustDo(b, err)
 			for _, c := range conditions {
-				if err := m.AddFirstPartyCaveat([]byte(c)); err != nil {
-					b.Fatal(err)
-				}
+				mustDo(b, m.AddFirstPartyCaveat([]byte(c)))
 			}
 			if _, err := m.MarshalJSON(); err != nil {
 				b.Fatal(err)

@@ -136,9 +136,9 @@ func (s *Service) grant(c *clientOp, v *verdict) *Grant {
 	if v.Issue != nil {
 		g.Epoch = v.Issue.Epoch
 		conditions = append(conditions, standard(c.opened.StdPrefix, rawmacaroon.Epoch(g.Epoch)))
-		g.RefreshToken = s.ring.Mint(c.opened.Homeserver, c.session, *v.Issue, c.narrowed)
+		g.RefreshToken = s.ring.Mint(c.opened.Homeserver, c.session, *v.Issue, c.added)
 	}
-	for _, condition := range c.narrowed { // the discharge is as narrow as the token
+	for _, condition := range c.added { // the discharge is as narrow as the token
 		if name, _ := rawmacaroon.CutCondition(condition); name == rawmacaroon.CondClientIP {
 			conditions = append(conditions, condition)
 		}

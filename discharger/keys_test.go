@@ -13,6 +13,7 @@ import (
 
 	"github.com/discharger/discharger/discharger"
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/secret"
 	"github.com/discharger/discharger/discharger/session"
 	"github.com/discharger/discharger/discharger/store"
 )
@@ -44,8 +45,8 @@ func TestUnknownKeysAreUndecided(t *testing.T) {
 	rotating := w.login(caveat.ModeRotate)
 	unsigned := swapKeyID(rotating.must().RefreshToken, fresh)
 	for kind, req := range map[discharger.KeyKind]*discharger.Request{
-		discharger.KeyDischarger: {CaveatID: sealedBy(t, w, w.hs["a.example"], newKey(t).Public)},
-		discharger.KeyHomeserver: {CaveatID: sealedBy(t, w, newKey(t), w.keys.Public)},
+		discharger.KeyDischarger: {CaveatID: sealedBy(t, w, w.hs["a.example"], caveat.GenerateKey().Public)},
+		discharger.KeyHomeserver: {CaveatID: sealedBy(t, w, caveat.GenerateKey(), w.keys.Public)},
 		discharger.KeyRefresh:    {CaveatID: rotating.caveat, RefreshToken: unsigned},
 	} {
 		t.Run(string(kind), func(t *testing.T) {
@@ -58,7 +59,7 @@ func unknownKey(t *testing.T, w *world, kind discharger.KeyKind, req *discharger
 	var log bytes.Buffer
 	seen := 0
 	service, err := discharger.New(discharger.Config{
-		Opener: w.opener, Store: noStore{}, RefreshKeys: []discharger.RefreshKey{{1}}, Now: w.clock,
+		Opener: w.opener, Store: noStore{}, RefreshKeys: []discharger.RefreshKey{{Key: secret.Key{1}}}, Now: w.clock,
 		Log: slog.New(slog.NewTextHandler(&log, nil)),
 		Observer: observer(func(o discharger.Observation) {
 			if o.UnknownKey == kind && o.Result == discharger.ResultUnavailable {
@@ -90,7 +91,7 @@ func TestRetiredKeysEndSessions(t *testing.T) {
 	t.Parallel()
 	var cfg discharger.Config
 	w := newWorld(t, func(c *discharger.Config) { cfg = *c })
-	old := newKey(t)
+	old := caveat.GenerateKey()
 	toRetired := sealedBy(t, w, w.hs["a.example"], old.Public)
 	alive, ended := w.login(caveat.ModeOpen), w.login(caveat.ModeOpen)
 	alive.must()

@@ -34,7 +34,7 @@ type clientOp struct {
 	caveatID []byte // identifier of the discharge
 	opened   caveat.Opened
 	cond     caveat.Condition
-	narrowed []string  // caveats that the holder added to the refresh token
+	added    []string  // caveats that the holder added to the refresh token
 	before   time.Time // the earliest time-before among them; zero: none
 	event    session.Event
 }
@@ -142,7 +142,7 @@ func (s *Service) verifyRefreshToken(c *clientOp, req *Request) error {
 		return unavailable(err)
 	}
 	c.event.Token = &p.Token
-	c.narrowed, c.before = p.Extra, p.Before
+	c.added, c.before = p.Extra, p.Before
 	return nil
 }
 

@@ -230,9 +230,7 @@ func TestPolicyLimitsSessions(t *testing.T) {
 		all = append(all, l)
 		w.later(time.Minute)
 	}
-	if err := all[3].logout(discharger.ScopeSession); err != nil {
-		t.Fatal(err)
-	}
+	mustDo(t, all[3].logout(discharger.ScopeSession))
 	p.set(policy.Decision{Effect: policy.EffectAllow, KeepSessions: 2})
 	fifth := w.login(caveat.ModeOpen)
 	fifth.must()

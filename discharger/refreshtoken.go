@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -34,9 +33,8 @@ import (
 // needs no record. Added caveats are copied to the successor: a narrowed token cannot
 // be exchanged for a wide one.
 
-// RefreshKey is a key that signs refresh tokens. It is redacted wherever it is
-// printed or encoded.
-type RefreshKey [32]byte
+// RefreshKey is a key that signs refresh tokens.
+type RefreshKey struct{ secret.Key }
 
 // NewRefreshKey returns a random key, read from random or, if that is nil, from
 // crypto/rand.
@@ -45,33 +43,14 @@ func NewRefreshKey(random io.Reader) (RefreshKey, error) {
 		random = rand.Reader
 	}
 	var k RefreshKey
-	if _, err := io.ReadFull(random, k[:]); err != nil {
+	if _, err := io.ReadFull(random, k.Key[:]); err != nil {
 		return RefreshKey{}, fmt.Errorf("draw refresh key: %w", err)
 	}
 	return k, nil
 }
 
-const redacted = "REDACTED"
-
-// String returns REDACTED.
-func (RefreshKey) String() string { return redacted }
-
-// GoString returns REDACTED.
-func (RefreshKey) GoString() string { return redacted }
-
-// Format writes REDACTED for every verb.
-func (RefreshKey) Format(f fmt.State, _ rune) { io.WriteString(f, redacted) }
-
-// LogValue returns REDACTED.
-func (RefreshKey) LogValue() slog.Value { return slog.StringValue(redacted) }
-
-// MarshalText returns REDACTED.
-func (RefreshKey) MarshalText() ([]byte, error) { return []byte(redacted), nil }
-
 // ID returns the key id in tokens. It reveals nothing of the key.
-func (k RefreshKey) ID() [4]byte {
-	return keyfile.RefreshID(secret.Key(k))
-}
+func (k RefreshKey) ID() [4]byte { return keyfile.RefreshID(k.Key) }
 
 const (
 	tokenVersion = 0x01
@@ -111,7 +90,7 @@ func newTokenRing(keys []RefreshKey, retired [][4]byte) (*tokenRing, error) {
 
 // tokenKey returns the root key of a token.
 func tokenKey(key RefreshKey, homeserver string, id []byte) [rawmacaroon.Size]byte {
-	root := rawmacaroon.Hash((*[rawmacaroon.Size]byte)(&key), []byte("discharger refresh token\x00"),
+	root := rawmacaroon.Hash((*[rawmacaroon.Size]byte)(&key.Key), []byte("discharger refresh token\x00"),
 		binary.AppendUvarint(nil, uint64(len(homeserver))), []byte(homeserver), id)
 	return rawmacaroon.Key(root[:])
 }

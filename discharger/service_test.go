@@ -38,9 +38,7 @@ func TestOpenSession(t *testing.T) {
 			l.must(identifier("a short id"))
 			w.later(time.Hour)
 			l.must()
-			if err := l.logout(discharger.ScopeSession); err != nil {
-				t.Fatal(err)
-			}
+			mustDo(t, l.logout(discharger.ScopeSession))
 			l.over(session.ReasonSessionEnded, false)
 			if err := l.logout(discharger.ScopeSession); err != nil {
 				t.Errorf("repeated: %v", err)
@@ -97,9 +95,7 @@ func TestHeldSession(t *testing.T) {
 			t.Error("another homeserver logged the session out")
 		}
 	})
-	if err := l.logout(discharger.ScopeSession, homeserver("a.example")); err != nil {
-		t.Fatal(err)
-	}
+	mustDo(t, l.logout(discharger.ScopeSession, homeserver("a.example")))
 	l.refused(session.ReasonSessionEnded, homeserver("a.example"))
 }
 
@@ -114,9 +110,7 @@ func TestHomeserversAreSeparate(t *testing.T) {
 	ga, gb := a.must(), b.must()
 	b.unchanged(func() {
 		b.refused(session.ReasonTokenInvalid, token(ga.RefreshToken))
-		if err := a.logout(discharger.ScopeUser, token(ga.RefreshToken)); err != nil {
-			t.Fatal(err)
-		}
+		mustDo(t, a.logout(discharger.ScopeUser, token(ga.RefreshToken)))
 	})
 	a.refused(session.ReasonSessionEnded, token(ga.RefreshToken))
 	b.must(token(gb.RefreshToken))
@@ -141,9 +135,7 @@ func logoutEverywhere(t *testing.T, w *world) {
 		t.Fatalf("the caveat alone ended the user's sessions: %v", err)
 	}
 	a.must()
-	if err := b.logout(discharger.ScopeUser, token(gb.RefreshToken)); err != nil {
-		t.Fatal(err)
-	}
+	mustDo(t, b.logout(discharger.ScopeUser, token(gb.RefreshToken)))
 	a.over(session.ReasonSessionEnded, false)
 	b.over(session.ReasonSessionEnded, false, token(gb.RefreshToken))
 	unused.over(session.ReasonSessionEnded, false)
@@ -181,18 +173,12 @@ func TestTTLIsWithinAllLimits(t *testing.T) {
 func attenuate(t testing.TB, b []byte, caveats ...string) []byte {
 	t.Helper()
 	var m macaroon.Macaroon
-	if err := m.UnmarshalBinary(b); err != nil {
-		t.Fatal(err)
-	}
+	mustDo(t, m.UnmarshalBinary(b))
 	for _, c := range caveats {
-		if err := m.AddFirstPartyCaveat([]byte(c)); err != nil {
-			t.Fatal(err)
-		}
+		mustDo(t, m.AddFirstPartyCaveat([]byte(c)))
 	}
 	out, err := m.MarshalBinary()
-	if err != nil {
-		t.Fatal(err)
-	}
+	mustDo(t, err)
 	return out
 }
 
@@ -266,9 +252,7 @@ func TestUnknownTokenKeyIsUndecided(t *testing.T) {
 	l := w.login(caveat.ModeRotate)
 	good := l.must().RefreshToken
 	fresh, err := discharger.NewRefreshKey(nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	mustDo(t, err)
 	l.unchanged(func() { l.undecided(token(swapKeyID(good, fresh))) })
 	aware := newWorld(t, func(c *discharger.Config) { c.RetiredKeys = [][4]byte{fresh.ID()} })
 	l = aware.login(caveat.ModeRotate)
@@ -392,9 +376,7 @@ func sealText(w *world, condition string) []byte {
 		Version: caveat.V2, Homeserver: w.hs["a.example"], Discharger: w.keys.Public,
 		RootKey: []byte(rootKey), Condition: condition,
 	})
-	if err != nil {
-		w.t.Fatal(err)
-	}
+	mustDo(w.t, err)
 	return b
 }
 
@@ -417,25 +399,17 @@ func TestSeenAndRevoke(t *testing.T) {
 	user := store.UserKey{Homeserver: l.homeserver, User: l.cond.User}
 	ctx := context.Background()
 	first := l.must()
-	if err := w.service.Seen(ctx, user, l.cond.Session, 1); err != nil {
-		t.Fatal(err)
-	}
+	mustDo(t, w.service.Seen(ctx, user, l.cond.Session, 1))
 	l.refused(session.ReasonTokenRequired)
 	second := l.must(token(first.RefreshToken))
 	for _, stale := range []uint64{0, 1, 99} {
 		l.unchanged(func() {
-			if err := w.service.Seen(ctx, user, l.cond.Session, stale); err != nil {
-				t.Fatal(err)
-			}
+			mustDo(t, w.service.Seen(ctx, user, l.cond.Session, stale))
 		})
 	}
-	if err := l.revokeBy(discharger.Order{}); err != nil {
-		t.Fatal(err)
-	}
+	mustDo(t, l.revokeBy(discharger.Order{}))
 	l.refused(session.ReasonSessionEnded, token(second.RefreshToken))
 	unused := w.login(caveat.ModeOpen)
-	if err := unused.revokeBy(discharger.Order{}); err != nil {
-		t.Fatal(err)
-	}
+	mustDo(t, unused.revokeBy(discharger.Order{}))
 	unused.refused(session.ReasonSessionEnded)
 }

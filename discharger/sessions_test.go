@@ -19,9 +19,7 @@ func alice(homeserver string) store.UserKey {
 func (w *world) sessions(user store.UserKey) []discharger.SessionInfo {
 	w.t.Helper()
 	list, err := w.service.Sessions(context.Background(), user)
-	if err != nil {
-		w.t.Fatal(err)
-	}
+	mustDo(w.t, err)
 	return list
 }
 
@@ -38,9 +36,7 @@ func TestSessions(t *testing.T) {
 	b.must(at(away), client("curl/8"))
 	gone := w.login(caveat.ModeOpen)
 	gone.must()
-	if err := gone.logout(discharger.ScopeSession); err != nil {
-		t.Fatal(err)
-	}
+	mustDo(t, gone.logout(discharger.ScopeSession))
 	got := w.sessions(alice("a.example"))
 	if len(got) != 2 || got[0].ID != b.cond.Session || got[1].ID != a.cond.Session {
 		t.Fatalf("got %+v", got)
@@ -93,9 +89,7 @@ func TestRevokeUserButOne(t *testing.T) {
 	other.must()
 	for range 2 { // a repetition changes nothing
 		w.later(time.Second)
-		if err := w.revokeUser(alice("a.example"), but(keep)); err != nil {
-			t.Fatal(err)
-		}
+		mustDo(t, w.revokeUser(alice("a.example"), but(keep)))
 		other.refused(session.ReasonSessionEnded)
 		unused.refused(session.ReasonSessionEnded)
 		g = keep.must(token(g.RefreshToken))
@@ -104,14 +98,10 @@ func TestRevokeUserButOne(t *testing.T) {
 		}
 	}
 	w.later(time.Second)
-	if err := w.revokeUser(alice("a.example"), discharger.Order{}); err != nil {
-		t.Fatal(err)
-	}
+	mustDo(t, w.revokeUser(alice("a.example"), discharger.Order{}))
 	keep.refused(session.ReasonSessionEnded, token(g.RefreshToken))
 	dead := keep.cond.Session
-	if err := w.revokeUser(alice("a.example"), discharger.Order{Except: dead}); err != nil {
-		t.Fatal(err)
-	}
+	mustDo(t, w.revokeUser(alice("a.example"), discharger.Order{Except: dead}))
 	keep.refused(session.ReasonSessionEnded, token(g.RefreshToken)) // being excepted does not bring it back
 	w.later(time.Second)
 	w.login(caveat.ModeOpen).must()
@@ -123,15 +113,11 @@ func TestRevokeDevice(t *testing.T) {
 	old, fresh, laptop := w.login(caveat.ModeOpen), w.login(caveat.ModeOpen, device("PHONE")), w.login(caveat.ModeOpen, device("LAPTOP"))
 	fresh.must()
 	laptop.must()
-	if err := w.revokeDevice(alice("a.example"), "PHONE", but(fresh)); err != nil {
-		t.Fatal(err)
-	}
+	mustDo(t, w.revokeDevice(alice("a.example"), "PHONE", but(fresh)))
 	old.over(session.ReasonSessionEnded, false) // not activated
 	fresh.must()
 	laptop.must()
-	if err := w.revokeDevice(alice("a.example"), "PHONE", discharger.Order{}); err != nil {
-		t.Fatal(err)
-	}
+	mustDo(t, w.revokeDevice(alice("a.example"), "PHONE", discharger.Order{}))
 	fresh.refused(session.ReasonSessionEnded)
 	laptop.must()
 }
@@ -148,9 +134,7 @@ func TestRevokeHomeserver(t *testing.T) {
 	bob.must()
 	other.must()
 	w.later(time.Second)
-	if err := w.service.RevokeHomeserver(context.Background(), "a.example", discharger.Order{}); err != nil {
-		t.Fatal(err)
-	}
+	mustDo(t, w.service.RevokeHomeserver(context.Background(), "a.example", discharger.Order{}))
 	a.refused(session.ReasonSessionEnded, token(g.RefreshToken))
 	bob.refused(session.ReasonSessionEnded)
 	unused.refused(session.ReasonSessionEnded)

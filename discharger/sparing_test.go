@@ -23,48 +23,41 @@ func TestSparingRevivesNone(t *testing.T) {
 		w := newWorld(t)
 		l := w.login(caveat.ModeRotate)
 		w.later(time.Second)
-		check(t, w.revokeUser(l.user(), discharger.Order{}))
+		mustDo(t, w.revokeUser(l.user(), discharger.Order{}))
 		l.over(session.ReasonSessionEnded, false)
 		w.later(time.Second)
-		check(t, w.revokeUser(l.user(), but(l)))
+		mustDo(t, w.revokeUser(l.user(), but(l)))
 		l.over(session.ReasonSessionEnded, false)
 	})
 	t.Run("device", func(t *testing.T) {
 		w := newWorld(t)
 		l := w.login(caveat.ModeRotate)
 		w.later(time.Second)
-		check(t, w.revokeDevice(l.user(), "PHONE", discharger.Order{}))
+		mustDo(t, w.revokeDevice(l.user(), "PHONE", discharger.Order{}))
 		l.over(session.ReasonSessionEnded, false)
 		w.later(time.Second)
-		check(t, w.revokeDevice(l.user(), "PHONE", but(l)))
+		mustDo(t, w.revokeDevice(l.user(), "PHONE", but(l)))
 		l.over(session.ReasonSessionEnded, false)
 	})
 	t.Run("user devices", func(t *testing.T) {
 		w := newWorld(t)
 		l := w.login(caveat.ModeRotate, device(""))
 		w.later(time.Second)
-		check(t, w.revokeUser(l.user(), discharger.Order{}))
+		mustDo(t, w.revokeUser(l.user(), discharger.Order{}))
 		w.later(time.Second)
-		check(t, w.revokeUser(l.user(), discharger.Order{Devices: true}))
+		mustDo(t, w.revokeUser(l.user(), discharger.Order{Devices: true}))
 		l.over(session.ReasonSessionEnded, false)
 	})
 	t.Run("device kind", func(t *testing.T) {
 		w := newWorld(t)
 		l := w.login(caveat.ModeRotate)
 		w.later(time.Second)
-		check(t, w.revokeDevice(l.user(), "PHONE", discharger.Order{Soft: true}))
+		mustDo(t, w.revokeDevice(l.user(), "PHONE", discharger.Order{Soft: true}))
 		l.over(session.ReasonSessionEnded, true)
 		w.later(time.Second)
-		check(t, w.revokeDevice(l.user(), "PHONE", discharger.Order{}))
+		mustDo(t, w.revokeDevice(l.user(), "PHONE", discharger.Order{}))
 		l.over(session.ReasonSessionEnded, true)
 	})
-}
-
-func check(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
 }
 
 // journalWorld returns a world with a journal. The function copies the store's file
@@ -126,18 +119,18 @@ func TestLiftedMarkStaysLifted(t *testing.T) {
 			reopen("copy")
 			switch scope {
 			case "user":
-				check(t, w.revokeUser(x.user(), discharger.Order{}))
+				mustDo(t, w.revokeUser(x.user(), discharger.Order{}))
 			case "homeserver":
-				check(t, w.service.RevokeHomeserver(ctx, "a.example", discharger.Order{}))
+				mustDo(t, w.service.RevokeHomeserver(ctx, "a.example", discharger.Order{}))
 			case "device":
-				check(t, w.revokeDevice(x.user(), "PHONE", discharger.Order{}))
+				mustDo(t, w.revokeDevice(x.user(), "PHONE", discharger.Order{}))
 			}
 			w.later(-240 * time.Hour)
 			w.later(time.Minute)
 			reopen("back")
 			x.undecided()
 			m, err := w.service.Marks(ctx, x.user())
-			check(t, err)
+			mustDo(t, err)
 			if !m.User.After(m.Now) && !m.Device.After(m.Now) && !m.Homeserver.After(m.Now) {
 				t.Errorf("no mark of %+v is in the future", m)
 			}
@@ -165,9 +158,9 @@ func TestReplayLeavesSparedAlone(t *testing.T) {
 		b.must()
 		w.later(10 * time.Minute)
 		reopen("copy")
-		check(t, w.revokeUser(a.user(), but(b)))
+		mustDo(t, w.revokeUser(a.user(), but(b)))
 		w.later(20 * time.Minute)
-		check(t, w.revokeUser(a.user(), discharger.Order{Age: 45 * time.Minute}))
+		mustDo(t, w.revokeUser(a.user(), discharger.Order{Age: 45 * time.Minute}))
 		if n := len(w.sessions(a.user())); n != 1 {
 			t.Fatalf("%d sessions live", n)
 		}
@@ -184,13 +177,13 @@ func TestReplayLeavesSparedAlone(t *testing.T) {
 		b := w.login(caveat.ModeRotate)
 		b.must()
 		w.later(10 * time.Minute)
-		check(t, w.revokeUser(a.user(), but(b)))
+		mustDo(t, w.revokeUser(a.user(), but(b)))
 		w.later(20 * time.Minute)
-		check(t, w.revokeUser(a.user(), discharger.Order{Age: 45 * time.Minute}))
+		mustDo(t, w.revokeUser(a.user(), discharger.Order{Age: 45 * time.Minute}))
 		reopen("copy")
 		w.later(20 * time.Minute)
 		w.login(caveat.ModeRotate).must()
-		check(t, w.revokeUser(a.user(), discharger.Order{Age: 65 * time.Minute}))
+		mustDo(t, w.revokeUser(a.user(), discharger.Order{Age: 65 * time.Minute}))
 		if n := len(w.sessions(a.user())); n != 2 {
 			t.Fatalf("%d sessions live", n)
 		}
@@ -207,12 +200,12 @@ func TestReplayLeavesSparedAlone(t *testing.T) {
 		b.must()
 		w.later(time.Hour)
 		reopen("copy")
-		check(t, w.revokeUser(a.user(), discharger.Order{Devices: true, ExceptDevice: b.cond.Device}))
+		mustDo(t, w.revokeUser(a.user(), discharger.Order{Devices: true, ExceptDevice: b.cond.Device}))
 		if n := len(w.sessions(a.user())); n != 2 {
 			t.Fatalf("%d sessions live", n)
 		}
 		w.later(time.Hour)
-		check(t, w.revokeUser(a.user(), discharger.Order{Devices: true, ExceptDevice: b.cond.Device}))
+		mustDo(t, w.revokeUser(a.user(), discharger.Order{Devices: true, ExceptDevice: b.cond.Device}))
 		reopen("back")
 		if n := len(w.sessions(a.user())); n != 2 {
 			t.Fatalf("%d sessions live after the replay", n)
@@ -226,11 +219,11 @@ func TestReplayLeavesSparedAlone(t *testing.T) {
 		b.must()
 		w.later(time.Hour)
 		reopen("copy")
-		check(t, w.revokeUser(a.user(), discharger.Order{Devices: true}))
+		mustDo(t, w.revokeUser(a.user(), discharger.Order{Devices: true}))
 		w.later(time.Hour)
 		c := w.login(caveat.ModeRotate)
 		c.must()
-		check(t, w.revokeUser(a.user(), but(c)))
+		mustDo(t, w.revokeUser(a.user(), but(c)))
 		if n := len(w.sessions(a.user())); n != 1 {
 			t.Fatalf("%d sessions live", n)
 		}
@@ -289,7 +282,7 @@ func TestDeviceRecordCovered(t *testing.T) {
 		Covered: 1000, CoveredEnd: revocation.End{Soft: true, Cause: revocation.CauseRevoked, At: 1000},
 	}
 	b, err := v.MarshalBinary()
-	check(t, err)
+	mustDo(t, err)
 	var got session.DeviceRecord
 	if err := got.UnmarshalBinary(b); err != nil || got != v {
 		t.Errorf("got %+v, %v; want %+v", got, err, v)
@@ -304,7 +297,7 @@ func TestDeviceRecordCovered(t *testing.T) {
 func TestRevocationCovered(t *testing.T) {
 	v := session.GenerationRecord{Generation: 2, At: 2000, Except: caveat.SessionID{1}, Covered: 1000}
 	b, err := v.MarshalBinary()
-	check(t, err)
+	mustDo(t, err)
 	var got session.GenerationRecord
 	if err := got.UnmarshalBinary(b); err != nil || got.Covered != v.Covered || got.Except != v.Except || got.Devices {
 		t.Errorf("got %+v, %v; want %+v", got, err, v)

@@ -435,7 +435,7 @@ func noAccess(t *testing.T, v *victim, pair, service caveat.KeyPair) {
 // discharge without the service.
 func thiefMasterKey(t *testing.T, v *victim) {
 	forger := *v
-	pair, service := newKey(t), newKey(t)
+	pair, service := caveat.GenerateKey(), caveat.GenerateKey()
 	forger.hs = v.homeserver(pair, service.Public)
 	s := forger.session(caveat.ModeOpen)
 	opener, err := caveat.NewOpener(caveat.OpenerConfig{

@@ -50,9 +50,9 @@ func newWorld(t testing.TB, change ...func(*discharger.Config)) *world {
 	t.Helper()
 	w := &world{t: t, now: time.Now().UTC().Truncate(time.Second).Add(-time.Second), hs: make(map[string]caveat.KeyPair)}
 	var homeservers []caveat.Homeserver
-	w.keys = newKey(t)
+	w.keys = caveat.GenerateKey()
 	for _, name := range []string{"a.example", "b.example"} {
-		w.hs[name] = newKey(t)
+		w.hs[name] = caveat.GenerateKey()
 		homeservers = append(homeservers, caveat.Homeserver{Name: name, Key: w.hs[name].Public})
 	}
 	opener, err := caveat.NewOpener(caveat.OpenerConfig{Keys: []caveat.KeyPair{w.keys}, Homeservers: homeservers})
@@ -116,12 +116,6 @@ func eachStore(t *testing.T, test func(*testing.T, *world)) {
 		t.Parallel()
 		test(t, newWorld(t, onRedis(t)))
 	})
-}
-
-func newKey(t testing.TB) caveat.KeyPair {
-	t.Helper()
-	k := caveat.GenerateKey()
-	return k
 }
 
 func (w *world) clock() time.Time {

@@ -32,7 +32,7 @@ type Event struct {
 
 	Except  caveat.SessionID // of User or Device: spared; zero: none
 	Devices bool             // of User: sessions without a device are spared
-	Before  time.Time        // without Session: sessions minted later are spared
+	Before  time.Time        // without Session: only sessions minted before this are revoked
 
 	// Soft: the clients log in again and keep their encryption keys. It is false if
 	// the event has no kind, and true for an unknown kind.

@@ -163,7 +163,7 @@ func newWorld(t *testing.T, maxEvents int) *world {
 	must(t, err)
 	t.Cleanup(func() { must(t, w.store.Close()) })
 	w.service, err = discharger.New(discharger.Config{
-		Opener: opener, Store: w.store, RefreshKeys: []discharger.RefreshKey{{1}},
+		Opener: opener, Store: w.store, RefreshKeys: []discharger.RefreshKey{{Key: secret.Key{1}}},
 	})
 	must(t, err)
 	key, err := signingKey()

@@ -51,8 +51,8 @@ func (v GenerationRecord) Raise(at int64, except caveat.SessionID, end revocatio
 	return next
 }
 
-// Spare sets the sessions that the latest revocation spares: one, and with devices
-// all without a device. Sessions that the record before covered stay covered.
+// Spare sets the sessions that the latest revocation spares: except and, if devices is
+// set, those without a device. Sessions that the record before covered stay covered.
 func (v *GenerationRecord) Spare(before *GenerationRecord, except caveat.SessionID, devices bool) {
 	v.Except, v.Devices, v.Covered = except, devices, 0
 	none := caveat.SessionID{}

@@ -1,13 +1,11 @@
 package store
 
-// Losses are the times, in Unix ms by the store's clock, from which on the
-// store's data is complete; 0: nothing was lost. A store from before losses
-// were recorded has lost nothing.
+// Losses are the times, Unix ms by the store's clock, from which the store's data is
+// complete; 0: no loss. Stores of versions that did not record losses have none.
 type Losses struct {
-	// Missing is when the store was made, or an operator last accepted that
-	// it had lost its data. Sessions that were minted before and have no
-	// record may have been revoked. A View need have it only where there is no
-	// record of the session.
+	// Missing is when the store was created, or an operator last accepted the loss of
+	// its data. A session minted before, without a record, may have been revoked. Only
+	// a View without a record of the session must have it.
 	Missing int64
 
 	// All is when an operator last accepted data that may lack revocations.

@@ -99,7 +99,7 @@ func (p *parts) server(cfg *config.Config, keys *keyfile.Ring, r *ruleset.Rules,
 	}
 	var refresh []discharger.RefreshKey
 	for _, k := range keys.Of(keyfile.Refresh) {
-		refresh = append(refresh, discharger.RefreshKey(k.Secret()))
+		refresh = append(refresh, discharger.RefreshKey{Key: k.Secret()})
 	}
 	var retired [][4]byte
 	for _, k := range keys.RetiredOf(keyfile.Refresh) {
