@@ -44,6 +44,9 @@ func Middleware(h *Homeserver, o MiddlewareOptions) func(http.Handler) http.Hand
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			token, err := bearerToken(r)
 			if err == nil && token == "" && o.Optional {
+				if _, other := IdentityFrom(r.Context()); other { // of a middleware before this one
+					r = r.WithContext(context.WithValue(r.Context(), identityKey{}, nil))
+				}
 				next.ServeHTTP(w, r)
 				return
 			}

@@ -182,3 +182,24 @@ func TestMiddlewareOptions(t *testing.T) {
 		t.Error("identity without middleware")
 	}
 }
+
+// A middleware without a token hides the identity that one before it established.
+func TestOptionalMiddlewareHidesOtherIdentity(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, nil)
+	inner := Middleware(w.Homeserver, MiddlewareOptions{Optional: true})(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		if id, ok := IdentityFrom(r.Context()); ok {
+			t.Errorf("request without a token has the identity %+v", id)
+		}
+	}))
+	resp := httptest.NewRecorder()
+	r := httptest.NewRequest(http.MethodGet, "/", nil)
+	bearer(w.bundle(t, caveat.ModeOpen))(r)
+	Middleware(w.Homeserver, MiddlewareOptions{})(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		r.Header.Del("Authorization")
+		inner.ServeHTTP(rw, r)
+	})).ServeHTTP(resp, r)
+	if resp.Code != http.StatusOK {
+		t.Errorf("answered %d", resp.Code)
+	}
+}
