@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/discharger/discharger/discharger/caveat"
@@ -62,18 +63,14 @@ func (s *Service) write(ctx context.Context, op *operation, ed edit) (done bool,
 	if len(ed.changes)+len(ed.revocations) == 0 {
 		return true, nil
 	}
-	events, err := feedEvents(ed.revocations)
-	if err != nil {
-		return false, unavailable(err)
-	}
 	switch {
 	case len(ed.changes) > 0:
-		w := store.Write{User: op.user, Changes: ed.changes, Revocations: revocation.Journaled(ed.revocations), Events: events}
+		w := store.Write{User: op.user, Changes: ed.changes, Revocations: ed.revocations}
 		if done, err = s.cfg.Store.Swap(ctx, w); err != nil {
 			return false, unavailable(fmt.Errorf("swap session: %w", err))
 		}
-	case len(events) > 0:
-		if err = s.cfg.Store.Publish(ctx, op.user.Homeserver, events...); err != nil {
+	case slices.ContainsFunc(ed.revocations, func(r revocation.Revocation) bool { return r.Until != 0 }):
+		if err = s.cfg.Store.Publish(ctx, op.user.Homeserver, ed.revocations...); err != nil {
 			return false, unavailable(fmt.Errorf("publish revocation: %w", err))
 		}
 		done = true

@@ -17,12 +17,12 @@ func SetElapsed(c *Config, elapsed func() time.Duration) { c.elapsed = elapsed }
 // ClockSettles is how long a clock must run evenly after a jump.
 const ClockSettles = clockSettles
 
-// AnnouncedBytes bounds the memory for published events.
-const AnnouncedBytes = publishedBytes
+// PublishedBytes bounds the memory for published events.
+const PublishedBytes = publishedBytes
 
-// Announced returns the memory for published events after n events of users with long
+// PublishedSize returns the memory for published events after n events of users with long
 // names.
-func Announced(n int) (int, error) {
+func PublishedSize(n int) (int, error) {
 	var s Service
 	var err error
 	if s.published, err = newPublished(); err != nil {
@@ -36,3 +36,6 @@ func Announced(n int) (int, error) {
 	}
 	return s.published.Bytes(), nil
 }
+
+// Clock returns the clock of a configuration.
+func (c *Config) Clock() func() time.Time { return c.now }

@@ -59,14 +59,14 @@ func unknownKey(t *testing.T, w *world, kind discharger.KeyKind, req *discharger
 	var log bytes.Buffer
 	seen := 0
 	service, err := discharger.New(discharger.Config{
-		Opener: w.opener, Store: noStore{}, RefreshKeys: []discharger.RefreshKey{{Key: secret.Key{1}}}, Now: w.clock,
+		Opener: w.opener, Store: noStore{}, RefreshKeys: []discharger.RefreshKey{{Key: secret.Key{1}}},
 		Log: slog.New(slog.NewTextHandler(&log, nil)),
 		Observer: observer(func(o discharger.Observation) {
 			if o.UnknownKey == kind && o.Result == discharger.ResultUnavailable {
 				seen++
 			}
 		}),
-	})
+	}.WithClock(w.clock))
 	mustDo(t, err)
 	for second := range 2 {
 		for range 100 {

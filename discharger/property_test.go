@@ -63,7 +63,7 @@ func newUndecidedWorld(t *testing.T) *undecidedWorld {
 func (u *undecidedWorld) restart(i int) {
 	p, cfg := u.processes[i], u.cfg
 	cfg.RefreshKeys, cfg.RetiredKeys = p.keys, p.gone
-	cfg.Now = func() time.Time { return u.clock().Add(p.off) }
+	cfg = cfg.WithClock(func() time.Time { return u.clock().Add(p.off) })
 	discharger.SetElapsed(&cfg, func() time.Duration { return u.elapsed })
 	var err error
 	if p.Service, err = discharger.New(cfg); err != nil {

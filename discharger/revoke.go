@@ -218,16 +218,9 @@ func (s *Service) swapHomeserver(ctx context.Context, op *operation, old []byte,
 	if err != nil {
 		return false, unavailable(err)
 	}
-	r, err := session.RevokedHomeserver(op.user.Homeserver, b)
-	if err != nil {
-		return false, unavailable(err)
-	}
+	r := session.RevokedHomeserver(op.user.Homeserver, next)
 	r.Until = until
-	events, err := feedEvents([]revocation.Revocation{r})
-	if err != nil {
-		return false, unavailable(err)
-	}
-	done, err := s.cfg.Store.SwapHomeserver(ctx, op.user.Homeserver, old, b, events...)
+	done, err := s.cfg.Store.SwapHomeserver(ctx, op.user.Homeserver, old, b, r)
 	if err != nil {
 		return false, unavailable(fmt.Errorf("swap homeserver: %w", err))
 	}

@@ -30,11 +30,15 @@ func (u *unfed) Swap(ctx context.Context, w store.Write) (bool, error) {
 	for _, c := range w.Changes {
 		u.bytes += len(c.New)
 	}
-	for _, e := range w.Events {
+	events, err := revocation.Lines(w.Revocations)
+	if err != nil {
+		return false, err
+	}
+	for _, e := range events {
 		u.bytes += len(e.Data)
 	}
-	if u.broken && len(w.Events) > 0 {
-		w.Events = nil
+	if u.broken && len(events) > 0 {
+		w.Revocations = revocation.Journaled(w.Revocations)
 		if ok, err := u.Store.Swap(ctx, w); err != nil || !ok {
 			return ok, err
 		}
@@ -43,11 +47,11 @@ func (u *unfed) Swap(ctx context.Context, w store.Write) (bool, error) {
 	return u.Store.Swap(ctx, w)
 }
 
-func (u *unfed) Publish(ctx context.Context, homeserver string, events ...store.FeedEvent) error {
+func (u *unfed) Publish(ctx context.Context, homeserver string, revocations ...revocation.Revocation) error {
 	if u.broken {
 		return errFault
 	}
-	return u.Store.Publish(ctx, homeserver, events...)
+	return u.Store.Publish(ctx, homeserver, revocations...)
 }
 
 func newUnfedWorld(t testing.TB, change ...func(*discharger.Config)) (*world, *unfed) {
@@ -343,13 +347,13 @@ func TestRevocationIsPublishedByAnother(t *testing.T) {
 	w.published(n)
 }
 
-// TestAnnouncementsAreBounded tests the bound of the memory for published events.
-func TestAnnouncementsAreBounded(t *testing.T) {
+// TestPublishedIsBounded tests the bound of the memory for published events.
+func TestPublishedIsBounded(t *testing.T) {
 	t.Parallel()
-	got, err := discharger.Announced(20_000)
+	got, err := discharger.PublishedSize(20_000)
 	mustDo(t, err)
-	if got > discharger.AnnouncedBytes || got < discharger.AnnouncedBytes/3 {
-		t.Errorf("%d bytes, want at most %d and a third at least", got, discharger.AnnouncedBytes)
+	if got > discharger.PublishedBytes || got < discharger.PublishedBytes/3 {
+		t.Errorf("%d bytes, want at most %d and a third at least", got, discharger.PublishedBytes)
 	}
 }
 

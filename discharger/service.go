@@ -73,11 +73,17 @@ type Config struct {
 	MaxTTL time.Duration  // the longest TTL that a policy can choose; 0: 1 h, and never less than TTL
 	Limits session.Limits // Activation 0: 10 min, Grace 0: 10 s, Skew 0: 1 min, Remember 0: 90 days
 
-	Observer Observer         // nil: requests are not observed
-	Log      *slog.Logger     // nil: nothing is logged
-	Now      func() time.Time // nil: time.Now
+	Observer Observer     // nil: requests are not observed
+	Log      *slog.Logger // nil: nothing is logged
 
-	elapsed func() time.Duration // monotonic; nil: the monotonic reading of Now
+	now     func() time.Time
+	elapsed func() time.Duration // monotonic; nil: the monotonic reading of now
+}
+
+// WithClock returns the configuration with another clock than time.Now.
+func (c Config) WithClock(now func() time.Time) Config {
+	c.now = now
+	return c
 }
 
 // Service issues and refuses discharges. Its methods may be called
@@ -121,7 +127,7 @@ func New(cfg Config) (*Service, error) {
 	_, plain := cfg.Policy.(policy.Allow)
 	return &Service{
 		cfg: cfg, ring: ring, plain: plain, life: revocation.Lifetime{MaxTTL: cfg.MaxTTL, Skew: cfg.Limits.Skew}, published: published,
-		clock: newClock(cfg.Now, cfg.elapsed, cfg.Limits.Skew, cfg.Log), unknown: newUnknown(), names: new(clientname.Cache),
+		clock: newClock(cfg.now, cfg.elapsed, cfg.Limits.Skew, cfg.Log), unknown: newUnknown(), names: new(clientname.Cache),
 	}, nil
 }
 
@@ -147,12 +153,12 @@ func (c *Config) complete() {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
-	if c.Now == nil {
-		c.Now = time.Now
+	if c.now == nil {
+		c.now = time.Now
 	}
 }
 
-func (s *Service) now() time.Time { return s.cfg.Now() }
+func (s *Service) now() time.Time { return s.cfg.now() }
 
 // Request is a request of a client, or of a homeserver on its behalf.
 type Request struct {

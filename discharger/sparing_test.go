@@ -10,6 +10,7 @@ import (
 
 	"github.com/discharger/discharger/discharger"
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/failover"
 	"github.com/discharger/discharger/discharger/revocation"
 	"github.com/discharger/discharger/discharger/session"
 	"github.com/discharger/discharger/discharger/store/bolt"
@@ -70,11 +71,11 @@ func journalWorld(t *testing.T) (*world, func(string)) {
 	var j *journal.Journal
 	open := func() {
 		var err error
-		j, err = journal.Open(journal.Config{Path: filepath.Join(dir, "journal.db"), Now: cfg.Now})
+		j, err = journal.Open(journal.Config{Path: filepath.Join(dir, "journal.db")}.WithClock(cfg.Clock()))
 		if err != nil {
 			t.Fatal(err)
 		}
-		b, err = bolt.Open(bolt.Config{Path: filepath.Join(dir, "sessions.db"), Now: cfg.Now, Journal: j})
+		b, err = bolt.Open(bolt.Config{Path: filepath.Join(dir, "sessions.db"), Journal: j, Replayer: failover.New(revocation.Lifetime{}, nil)}.WithClock(cfg.Clock()))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -42,7 +42,7 @@ func newVictim(t *testing.T) *victim {
 	}
 	v.world = newWorld(t, func(c *discharger.Config) {
 		v.path = filepath.Join(t.TempDir(), "stolen.db")
-		st, err := bolt.Open(bolt.Config{Path: v.path, Now: c.Now})
+		st, err := bolt.Open(bolt.Config{Path: v.path}.WithClock(c.Clock()))
 		mustDo(t, err)
 		t.Cleanup(func() { st.Close() })
 		c.Store, c.RefreshKeys = st, []discharger.RefreshKey{v.key}

@@ -60,7 +60,7 @@ func newWorld(t testing.TB, change ...func(*discharger.Config)) *world {
 		t.Fatal(err)
 	}
 	w.opener = opener
-	bolt, err := bolt.Open(bolt.Config{Path: filepath.Join(t.TempDir(), "sessions.db"), Now: w.clock})
+	bolt, err := bolt.Open(bolt.Config{Path: filepath.Join(t.TempDir(), "sessions.db")}.WithClock(w.clock))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -71,9 +71,9 @@ func newWorld(t testing.TB, change ...func(*discharger.Config)) *world {
 		t.Fatal(err)
 	}
 	cfg := discharger.Config{
-		Opener: opener, Store: bolt, RefreshKeys: []discharger.RefreshKey{key}, Now: w.clock,
+		Opener: opener, Store: bolt, RefreshKeys: []discharger.RefreshKey{key},
 		Limits: session.Limits{Idle: 720 * time.Hour},
-	}
+	}.WithClock(w.clock)
 	for _, f := range change {
 		f(&cfg)
 	}
@@ -90,9 +90,9 @@ func onRedis(t testing.TB) func(*discharger.Config) {
 	return func(c *discharger.Config) {
 		server := redistest.Start(t)
 		st, err := redis.Open(t.Context(), redis.Config{
-			Addrs: []string{server.Socket}, TagKey: make([]byte, 32), Now: c.Now,
+			Addrs: []string{server.Socket}, TagKey: make([]byte, 32),
 			ReadTimeout: time.Minute, WriteTimeout: time.Minute, DialTimeout: time.Minute,
-		})
+		}.WithClock(c.Clock()))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -115,7 +115,7 @@ func newWorldOf(w *world, change ...func(*world)) *world {
 	t.Helper()
 	w.hs, w.log, w.reg = newStub(t, w.pipes), &syncBuffer{}, prometheus.NewRegistry()
 	dir := t.TempDir()
-	bolt, err := bolt.Open(bolt.Config{Path: filepath.Join(dir, "sessions.db"), Now: w.now})
+	bolt, err := bolt.Open(bolt.Config{Path: filepath.Join(dir, "sessions.db")}.WithClock(w.now))
 	must(t, err)
 	t.Cleanup(func() { bolt.Close() })
 	ours := caveat.GenerateKey()
@@ -143,7 +143,7 @@ func (w *world) startService(st *bolt.Store, ours caveat.KeyPair, theirs caveat.
 	must(w.t, err)
 	key, err := discharger.NewRefreshKey(nil)
 	must(w.t, err)
-	dc := discharger.Config{Opener: opener, Store: st, RefreshKeys: []discharger.RefreshKey{key}, TTL: testTTL, Now: w.now, Limits: w.limits}
+	dc := discharger.Config{Opener: opener, Store: st, RefreshKeys: []discharger.RefreshKey{key}, TTL: testTTL, Limits: w.limits}.WithClock(w.now)
 	if w.policy != nil {
 		dc.Policy = w.policy
 	}

@@ -75,9 +75,8 @@ func (r *Revocation) Event() (Event, bool) {
 	return e, true
 }
 
-// AppendEvents appends the lines of the revocations that have an event. On error,
-// the result is nil.
-func AppendEvents(out []Line, all []Revocation) ([]Line, error) {
+// Lines returns the lines of the revocations that have an event.
+func Lines(all []Revocation) (out []Line, err error) {
 	for i := range all {
 		e, ok := all[i].Event()
 		if !ok {
@@ -96,6 +95,15 @@ func AppendEvents(out []Line, all []Revocation) ([]Line, error) {
 type Line struct {
 	Data  []byte // JSON
 	Until int64  // Unix ms
+}
+
+// LineTime returns the time of an event from its JSON without parsing the rest.
+// Inside a name, the quotes of the member would be escaped.
+func LineTime(line []byte) (at time.Time, ok bool) {
+	_, rest, ok := bytes.Cut(line, []byte(`,"at":`))
+	digits, _, more := bytes.Cut(rest, []byte{','})
+	ms, err := strconv.ParseInt(string(digits), 10, 64)
+	return utc(ms), ok && more && err == nil
 }
 
 // MarshalJSON returns the JSON of a valid event.

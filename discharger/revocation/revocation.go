@@ -24,8 +24,8 @@
 //
 // A store with a journal writes the Revocation to it before the records change
 // (store/journal has that codec), and sends it to the journals of the other
-// processes. A replay after a failover creates the same Revocation again, and
-// continues at step 2.
+// processes. After a failover, package failover gives the same Revocation to the
+// store again, and it continues at step 2.
 //
 // # Promises of an event
 //

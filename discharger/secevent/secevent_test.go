@@ -19,6 +19,7 @@ import (
 	"github.com/discharger/discharger/discharger/secevent"
 	"github.com/discharger/discharger/discharger/secret"
 	"github.com/discharger/discharger/discharger/store"
+	"github.com/discharger/discharger/discharger/store/storetest"
 )
 
 // The receiver gets each kind of revocation once, in order, with its subject.
@@ -98,14 +99,17 @@ func TestEventsWithoutNames(t *testing.T) {
 		r := newReceiver(w, nil)
 		at := time.Now()
 		id := caveat.NewSessionID()
-		must(t, w.store.Publish(t.Context(), "a.example",
-			store.FeedEvent{Data: []byte("{nonsense"), Until: at.Add(time.Hour)},
-			store.FeedEvent{Data: fmt.Appendf(nil, `{"v":1,"session":%q,"at":%d,"until":%d,"reason":"later"}`,
-				id, at.UnixMilli(), at.Add(time.Hour).UnixMilli()), Until: at.Add(time.Hour)}))
-		must(t, w.store.Publish(t.Context(), "a.example",
-			store.FeedEvent{Data: fmt.Appendf(nil, `{"v":1,"session":%q,"at":%d,"until":%d,"reason":"logout"}`+"\n"+`{"user":"@bob:a.example","device":"PHONE"}`,
-				id, at.UnixMilli(), at.Add(time.Hour).UnixMilli()), Until: at.Add(time.Hour)}))
-		w.send(w.config(r.to("a.example")))
+		until := at.Add(time.Hour)
+		must(t, w.store.Publish(t.Context(), "a.example", storetest.Event("malformed", until), storetest.Event("nameless", until)))
+		must(t, w.store.Publish(t.Context(), "a.example", storetest.Event("earlier version", until)))
+		cfg := w.config(r.to("a.example"))
+		cfg.Feed = &storetest.Raw{Feed: w.store, Data: map[string]string{
+			"malformed": "{nonsense",
+			"nameless":  fmt.Sprintf(`{"v":1,"session":%q,"at":%d,"until":%d,"reason":"later"}`, id, at.UnixMilli(), until.UnixMilli()),
+			"earlier version": fmt.Sprintf(`{"v":1,"session":%q,"at":%d,"until":%d,"reason":"logout"}`+"\n"+`{"user":"@bob:a.example","device":"PHONE"}`,
+				id, at.UnixMilli(), until.UnixMilli()),
+		}}
+		w.send(cfg)
 		e := r.next()
 		if e.member("session") != id.String() || len(e.claims["sub_id"].(map[string]any)) != 2 || e.revoked["initiating_entity"] != "system" {
 			t.Errorf("subject %v, event %v", e.claims["sub_id"], e.revoked)

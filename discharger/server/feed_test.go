@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -26,6 +25,7 @@ import (
 	"github.com/discharger/discharger/discharger/sse"
 	"github.com/discharger/discharger/discharger/store"
 	"github.com/discharger/discharger/discharger/store/bolt"
+	"github.com/discharger/discharger/discharger/store/storetest"
 	"github.com/discharger/discharger/discharger/wire"
 )
 
@@ -401,10 +401,9 @@ func TestFeedSlowReader(t *testing.T) {
 	long := strings.Repeat("u", 200)
 	st, n := w.store.Store, int64(0)
 	for ended := false; !ended; {
-		var events []store.FeedEvent
+		var events []revocation.Revocation
 		for range 400 {
-			events = append(events, store.FeedEvent{Until: time.Now().Add(time.Hour), Data: fmt.Appendf(nil,
-				`{"v":1,"user":"%s","before":1,"at":1,"until":2,"reason":"logout"}`, long)})
+			events = append(events, storetest.Event(long, time.Now().Add(time.Hour)))
 		}
 		n += int64(len(events))
 		must(t, st.Publish(t.Context(), "a.example", events...))

@@ -7,7 +7,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/discharger/discharger/discharger/revocation"
 	"github.com/discharger/discharger/discharger/store"
 )
 
@@ -134,9 +133,8 @@ func (h *hub) push(page store.FeedPage, after string) string {
 // measure observes the age of new events.
 func (h *hub) measure(entries []store.FeedEntry, now time.Time) {
 	for _, e := range entries {
-		var r revocation.Event
-		if r.UnmarshalJSON(e.Line()) == nil {
-			h.metrics.event(h.homeserver, now.Sub(r.At))
+		if at, ok := e.Time(); ok {
+			h.metrics.event(h.homeserver, now.Sub(at))
 		}
 	}
 }

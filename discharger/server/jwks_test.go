@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"github.com/discharger/discharger/discharger/server"
-	"github.com/discharger/discharger/discharger/store"
+	"github.com/discharger/discharger/discharger/store/storetest"
 	"github.com/discharger/discharger/discharger/wire"
 )
 
@@ -29,13 +29,14 @@ func TestJWKS(t *testing.T) {
 // homeserver, neither from the store nor as it happens.
 func TestFeedKeepsSecondLines(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := newWorld(t, func(c *server.Config) {
+		c.Feed.Source = &storetest.Raw{Feed: c.Feed.Source, Data: map[string]string{
+			"earlier version": `{"v":1,"session":"AAAAAAAAAAAAAAAAAAAAAQ","at":1790000000000,"until":1790003720000,"reason":"logout"}` +
+				"\n" + `{"user":"@canary:a.example","device":"canary"}`,
+		}}
+	})
 	publish := func() {
-		must(t, w.store.Publish(t.Context(), "a.example", store.FeedEvent{
-			Data: []byte(`{"v":1,"session":"AAAAAAAAAAAAAAAAAAAAAQ","at":1790000000000,"until":1790003720000,"reason":"logout"}` +
-				"\n" + `{"user":"@canary:a.example","device":"canary"}`),
-			Until: time.Now().Add(time.Hour),
-		}))
+		must(t, w.store.Publish(t.Context(), "a.example", storetest.Event("earlier version", time.Now().Add(time.Hour))))
 	}
 	publish()
 	s := w.streamFeed("")

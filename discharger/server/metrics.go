@@ -179,13 +179,13 @@ func (t *timedStore) Swap(ctx context.Context, w store.Write) (ok bool, err erro
 }
 
 // SwapHomeserver times the store's SwapHomeserver.
-func (t *timedStore) SwapHomeserver(ctx context.Context, name string, old, new []byte, events ...store.FeedEvent) (ok bool, err error) {
+func (t *timedStore) SwapHomeserver(ctx context.Context, name string, old, new []byte, revocations ...revocation.Revocation) (ok bool, err error) {
 	defer t.done("swap_homeserver", time.Now(), &err)
-	return t.Store.SwapHomeserver(ctx, name, old, new, events...)
+	return t.Store.SwapHomeserver(ctx, name, old, new, revocations...)
 }
 
 // Publish times the store's Publish.
-func (t *timedStore) Publish(ctx context.Context, name string, events ...store.FeedEvent) (err error) {
+func (t *timedStore) Publish(ctx context.Context, name string, revocations ...revocation.Revocation) (err error) {
 	defer t.done("publish", time.Now(), &err)
-	return t.Store.Publish(ctx, name, events...)
+	return t.Store.Publish(ctx, name, revocations...)
 }

@@ -47,7 +47,7 @@ func (v GenerationRecord) Raise(at int64, except caveat.SessionID, end revocatio
 	next := GenerationRecord{Generation: v.Generation + 1, At: max(at, v.At+1), SoftUpTo: v.SoftUpTo}
 	next.Ends = append(next.Ends, v.Ends...)
 	next.Spare(&v, except, false)
-	next.Note(GenerationEnd{Generation: next.Generation, End: revocation.End{Soft: end.Soft, Cause: end.Cause, Code: end.Code, At: next.At}})
+	next.note(GenerationEnd{Generation: next.Generation, End: revocation.End{Soft: end.Soft, Cause: end.Cause, Code: end.Code, At: next.At}})
 	return next
 }
 
@@ -65,8 +65,8 @@ func (v *GenerationRecord) Spare(before *GenerationRecord, except caveat.Session
 	}
 }
 
-// Note adds the end of a generation, unless it is the default.
-func (v *GenerationRecord) Note(g GenerationEnd) {
+// note adds the end of a generation, unless it is the default.
+func (v *GenerationRecord) note(g GenerationEnd) {
 	if plain := (revocation.End{Cause: revocation.CauseRevoked, At: g.At}); g.End == plain || g.End == (revocation.End{Cause: revocation.CauseLogout, At: g.At}) {
 		return
 	}

@@ -1,8 +1,11 @@
 package session
 
 import (
+	"time"
+
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/revocation"
+	"github.com/discharger/discharger/discharger/store"
 )
 
 // Record is the stored record of one session. Times are Unix milliseconds; Created
@@ -70,4 +73,49 @@ func (r *Record) NewestEpoch() uint64 {
 		return r.Confirmed.Epoch + 1
 	}
 	return r.Confirmed.Epoch
+}
+
+// RevokedSession returns the revocation of a session that becomes the tombstone r,
+// without an event.
+func RevokedSession(user store.UserKey, id caveat.SessionID, r *Record, expires time.Time) revocation.Revocation {
+	return revocation.Revocation{
+		Kind: revocation.KindSession, Homeserver: user.Homeserver, User: user.User, Session: id, Generation: r.Confirmed.Epoch,
+		At: r.End.At, Keep: KeepUntil(expires), Soft: r.End.Soft, Cause: r.End.Cause, Code: r.End.Code,
+	}
+}
+
+// RevokedUser returns the latest revocation of a user's record, without an event.
+func RevokedUser(user store.UserKey, v *GenerationRecord, expires time.Time) revocation.Revocation {
+	r := revocation.Revocation{
+		Kind: revocation.KindUser, Homeserver: user.Homeserver, User: user.User, Except: v.Except, Generation: v.Generation, At: v.At,
+		Devices: v.Devices, Keep: KeepUntil(expires),
+	}
+	v.setEnd(&r)
+	return r
+}
+
+// RevokedHomeserver returns the latest revocation of a homeserver's record,
+// without an event.
+func RevokedHomeserver(homeserver string, v *GenerationRecord) revocation.Revocation {
+	r := revocation.Revocation{Kind: revocation.KindHomeserver, Homeserver: homeserver, Generation: v.Generation, At: v.At}
+	v.setEnd(&r)
+	return r
+}
+
+// setEnd sets the end of r to that of the record's latest revocation.
+func (v *GenerationRecord) setEnd(r *revocation.Revocation) {
+	if v.Generation == 0 {
+		return
+	}
+	end := v.EndAbove(v.Generation - 1)
+	r.Soft, r.Cause, r.Code = end.Soft, end.Cause, end.Code
+}
+
+// KeepUntil returns the Keep of a revocation whose record expires at a time; the
+// zero time is never.
+func KeepUntil(expires time.Time) int64 {
+	if expires.IsZero() {
+		return 0
+	}
+	return expires.Unix() + 1
 }

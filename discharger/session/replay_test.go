@@ -326,7 +326,7 @@ func TestReplayHomeserver(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		b, err := ReplayHomeserver(c.entries, have, time.UnixMilli(1<<50))
+		b, _, err := ReplayHomeserver("h", c.entries, have, time.UnixMilli(1<<50))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -386,7 +386,7 @@ func TestReplayKinds(t *testing.T) {
 		t.Run("homeserver as "+name, func(t *testing.T) {
 			e := tt.entry
 			e.Kind, e.At = revocation.KindHomeserver, now-1000
-			b, err := ReplayHomeserver([]revocation.Revocation{e}, nil, time.UnixMilli(1<<50))
+			b, _, err := ReplayHomeserver("h", []revocation.Revocation{e}, nil, time.UnixMilli(1<<50))
 			var v GenerationRecord
 			if err == nil {
 				err = v.UnmarshalBinary(b)

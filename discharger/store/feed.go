@@ -4,30 +4,23 @@ import (
 	"bytes"
 	"context"
 	"time"
+
+	"github.com/discharger/discharger/discharger/revocation"
 )
 
 // Every revocation becomes an event in the feed of its homeserver, so that
-// valid discharges are refused at once. To a store an event is opaque bytes,
-// which it keeps for a while and returns in order; package revocation has their
-// codec.
+// valid discharges are refused at once. A store encodes events by package
+// revocation, keeps them until they are over, and returns them in order without
+// reading them.
 //
 // The feed decides nothing. Each event repeats a fact of the records, which
 // stays true, so events can be repeated, late, or in another order. A lost
 // event leaves a discharge valid until it expires.
 
-// FeedEvent is an event to publish.
-type FeedEvent struct {
-	Data []byte // a line of JSON for the homeserver; a second line may follow, which is not sent
-
-	// Until is the time until which the event is kept, unless there are too
-	// many.
-	Until time.Time
-}
-
 // FeedEntry is one event in a feed.
 type FeedEntry struct {
 	Position string // of this event; text without spaces or control characters
-	Data     []byte
+	Data     []byte // a line of JSON; earlier versions added a second one, which is not sent
 }
 
 // Line returns the part of the event that is sent to the homeserver.
@@ -35,6 +28,10 @@ func (e FeedEntry) Line() []byte {
 	line, _, _ := bytes.Cut(e.Data, []byte{'\n'})
 	return line
 }
+
+// Time returns when the sessions of the event were revoked. ok is false for data
+// that is not an event.
+func (e FeedEntry) Time() (at time.Time, ok bool) { return revocation.LineTime(e.Line()) }
 
 // FeedPage is a batch of consecutive feed entries.
 type FeedPage struct {

@@ -37,7 +37,7 @@ type Store interface {
 	// changed. A nil error means that the result is as durable as the store
 	// promises.
 	//
-	// When it returns true, the events of the write are in the feed of the
+	// When it returns true, the events of its revocations are in the feed of the
 	// user's homeserver, at least once; when false, they are not. After an
 	// error the changes may have been made without the events; the same write,
 	// sent again, repairs that.
@@ -46,11 +46,11 @@ type Store interface {
 	// SwapHomeserver does the same for a homeserver's record, which never
 	// expires. When it has returned true, no Load anywhere that starts later
 	// returns the old record.
-	SwapHomeserver(ctx context.Context, homeserver string, old, new []byte, events ...FeedEvent) (bool, error)
+	SwapHomeserver(ctx context.Context, homeserver string, old, new []byte, revocations ...revocation.Revocation) (bool, error)
 
-	// Publish appends events to a homeserver's feed, as durably as a write
-	// that revokes. Sent again, it appends them again.
-	Publish(ctx context.Context, homeserver string, events ...FeedEvent) error
+	// Publish appends the events of revocations to a homeserver's feed, as
+	// durably as a write that revokes. Sent again, it appends them again.
+	Publish(ctx context.Context, homeserver string, revocations ...revocation.Revocation) error
 
 	// Now returns the store's time, which marks carry: with Redis, that of the
 	// primary.
@@ -98,12 +98,9 @@ type Write struct {
 	// Revocations are the sessions that the write ends, also if it only repeats
 	// a stored revocation. Such a write is acknowledged when it has the
 	// durability configured for revocations. A store with a journal writes them
-	// there first.
+	// there first, except those with Only. The events of those that have one are
+	// published.
 	Revocations []revocation.Revocation
-
-	// Events are the events of the write for the feed of its homeserver; none
-	// if it ends no session.
-	Events []FeedEvent
 }
 
 // Change replaces one record: of a session, of a device, or, if both are zero,

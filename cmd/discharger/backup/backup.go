@@ -86,7 +86,7 @@ func Take(ctx context.Context, t *command.Terminal, cfg *config.Config, address,
 	if err != nil {
 		return nil, "", fmt.Errorf("write backup: %w", err)
 	}
-	err = bolt.BackupFile(ctx, bolt.Config{Path: cfg.BoltFile(), LockTimeout: 100 * time.Millisecond, Now: t.Now}, tmp)
+	err = bolt.BackupFile(ctx, bolt.Config{Path: cfg.BoltFile(), LockTimeout: 100 * time.Millisecond}.WithClock(t.Now), tmp)
 	if errors.Is(err, boltfile.ErrInUse) {
 		err = fetchBackup(ctx, cfg, address, tmp)
 	}

@@ -18,6 +18,7 @@ import (
 	"github.com/discharger/discharger/cmd/discharger/setup"
 	"github.com/discharger/discharger/cmd/discharger/storage"
 	"github.com/discharger/discharger/config"
+	"github.com/discharger/discharger/discharger/failover"
 	"github.com/discharger/discharger/discharger/revocation"
 	"github.com/discharger/discharger/discharger/store/backup"
 	"github.com/discharger/discharger/discharger/store/bolt"
@@ -83,7 +84,7 @@ func restore(ctx context.Context, t *command.Terminal, cfg *config.Config, b *ba
 		if bc, err = storage.BoltConfig(cfg, log, t.Now); err != nil {
 			return command.Mark(err, command.ErrUnavailable)
 		}
-		bc.Announce = storage.AnnouncerOf(cfg).Event
+		bc.Replayer = failover.New(storage.Lifetime(cfg), log)
 		r, err = bolt.Restore(ctx, bc, b)
 		if bc.Journal != nil {
 			err = errors.Join(err, bc.Journal.Close())
@@ -151,7 +152,7 @@ func restoreRedis(ctx context.Context, t *command.Terminal, cfg *config.Config, 
 	}
 	if j := cfg.Journal(); j.Enabled {
 		rc.Journal, err = journal.Open(journal.Config{
-			Path: cfg.JournalFile(), Window: j.Window, MaxEntries: j.Entries, Log: log, Now: t.Now,
+			Path: cfg.JournalFile(), Window: j.Window, MaxEntries: j.Entries, Log: log,
 		})
 		if err != nil {
 			return nil, command.Mark(err, command.ErrUnavailable)

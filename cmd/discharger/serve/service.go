@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"log/slog"
-	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -17,12 +16,11 @@ import (
 	"github.com/discharger/discharger/cmd/discharger/storage"
 	"github.com/discharger/discharger/config"
 	"github.com/discharger/discharger/discharger"
+	"github.com/discharger/discharger/discharger/failover"
 	"github.com/discharger/discharger/discharger/keyfile"
-	"github.com/discharger/discharger/discharger/revocation"
 	"github.com/discharger/discharger/discharger/secevent"
 	"github.com/discharger/discharger/discharger/server"
 	"github.com/discharger/discharger/discharger/session"
-	"github.com/discharger/discharger/discharger/store"
 	"github.com/discharger/discharger/policy/check"
 )
 
@@ -39,7 +37,7 @@ type parts struct {
 	told     *secevent.Metrics
 	streams  *server.Streams // of all servers
 
-	announcer atomic.Pointer[discharger.Announcer] // of the server that was made last
+	replayer *failover.Replayer // of the store
 }
 
 // open opens the store and registers the metrics.
@@ -65,14 +63,9 @@ func open(ctx context.Context, cfg *config.Config, keys *keyfile.Ring, log *slog
 	if p.told, err = secevent.NewMetrics(p.registry); err != nil {
 		return nil, err
 	}
-	p.announcer.Store(storage.AnnouncerOf(cfg))
+	p.replayer = failover.New(storage.Lifetime(cfg), log)
 	p.rules = &ruleset.Loader{Metrics: policies, Log: log, Audits: make(map[string]*check.Audit)}
-	p.store, err = storage.Open(ctx, cfg, keys, &storage.Params{
-		Registry: p.registry, Log: log, Now: now,
-		Announce: func(e *revocation.Revocation, now time.Time) (store.FeedEvent, error) {
-			return p.announcer.Load().Event(e, now)
-		},
-	})
+	p.store, err = storage.Open(ctx, cfg, keys, &storage.Params{Registry: p.registry, Log: log, Now: now, Replayer: p.replayer})
 	if err != nil {
 		return nil, err
 	}
@@ -86,7 +79,7 @@ func (p *parts) server(cfg *config.Config, keys *keyfile.Ring, r *ruleset.Rules,
 	if err != nil {
 		return nil, command.Mark(err, command.ErrConfig)
 	}
-	announcer := storage.AnnouncerOf(cfg)
+	life := storage.Lifetime(cfg)
 	policies := make(map[string]string)
 	apiKeys := make(map[string][][sha256.Size]byte)
 	for _, h := range cfg.Homeservers {
@@ -108,13 +101,13 @@ func (p *parts) server(cfg *config.Config, keys *keyfile.Ring, r *ruleset.Rules,
 	service, err := discharger.New(discharger.Config{
 		Opener: opener, Store: p.metrics.Store(p.store), RefreshKeys: refresh, RetiredKeys: retired,
 		Policy: r.Evaluator, Policies: policies,
-		TTL: cfg.Discharge.TTL, MaxTTL: announcer.MaxTTL,
+		TTL: cfg.Discharge.TTL, MaxTTL: life.MaxTTL,
 		Limits: session.Limits{
-			Activation: cfg.Discharge.ActivationWindow, Grace: cfg.Discharge.Grace, Skew: announcer.Skew,
+			Activation: cfg.Discharge.ActivationWindow, Grace: cfg.Discharge.Grace, Skew: life.Skew,
 			Idle: cfg.Session.Idle, Absolute: cfg.Session.Absolute, Remember: cfg.Session.RememberEnded,
 		},
-		Observer: p.metrics, Log: p.log, Now: p.now,
-	})
+		Observer: p.metrics, Log: p.log,
+	}.WithClock(p.now))
 	if err != nil {
 		return nil, fmt.Errorf("make service: %w", err)
 	}
@@ -130,7 +123,7 @@ func (p *parts) server(cfg *config.Config, keys *keyfile.Ring, r *ruleset.Rules,
 		Metrics: p.metrics, Gatherer: p.registry, Log: p.log, Access: p.access,
 	}.WithClock(p.now))
 	if err == nil {
-		p.announcer.Store(announcer)
+		p.replayer.SetLifetime(life)
 	}
 	return srv, err
 }

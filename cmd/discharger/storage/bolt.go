@@ -37,12 +37,12 @@ const journalWait = time.Second
 // BoltConfig returns the settings of the store, with its journal opened.
 func BoltConfig(cfg *config.Config, log *slog.Logger, now func() time.Time) (bc bolt.Config, err error) {
 	bc = bolt.Config{
-		Path: cfg.BoltFile(), Marker: marker.FileMarker(setup.MarkerFile(cfg)), MaxEvents: cfg.Feed.Events, Log: log, Now: now,
-	}
+		Path: cfg.BoltFile(), Marker: marker.FileMarker(setup.MarkerFile(cfg)), MaxEvents: cfg.Feed.Events, Log: log,
+	}.WithClock(now)
 	if j := cfg.Journal(); j.Enabled {
 		bc.Journal, err = journal.Open(journal.Config{
-			Path: cfg.JournalFile(), Window: j.Window, MaxEntries: j.Entries, Log: log, Now: now, LockWait: journalWait,
-		})
+			Path: cfg.JournalFile(), Window: j.Window, MaxEntries: j.Entries, Log: log, LockWait: journalWait,
+		}.WithClock(now))
 		if err != nil {
 			err = fmt.Errorf("open store %s: %w", cfg.BoltFile(), err)
 		}
@@ -64,7 +64,7 @@ func openBolt(cfg *config.Config, keys *keyfile.Ring, p *Params) (Store, error) 
 	if err != nil {
 		return nil, err
 	}
-	bc.Announce = p.Announce
+	bc.Replayer = p.Replayer
 	opened, err := bolt.Open(bc)
 	if err == nil && lacks {
 		p.Log.LogAttrs(context.Background(), slog.LevelWarn,

@@ -41,9 +41,8 @@ func RedisConfig(cfg *config.Config, r *config.Redis, keys *keyfile.Ring, log *s
 		Durability: redis.Durability(r.Durability), Replicas: r.Replicas,
 		DialTimeout: r.Timeouts.Dial, ReadTimeout: r.Timeouts.Read, WriteTimeout: r.Timeouts.Write,
 		PoolSize: r.PoolSize, Unpipelined: !r.Pipelining, MaxEvents: cfg.Feed.Events,
-		SessionLife: sessionLife(cfg),
-		Log:         log, Now: now,
-	}
+		SessionLife: sessionLife(cfg), Log: log,
+	}.WithClock(now)
 	rc.Access, err = RedisAccess(r)
 	return rc, err
 }
@@ -65,11 +64,11 @@ func openRedis(ctx context.Context, cfg *config.Config, r *config.Redis, keys *k
 	if err != nil {
 		return nil, err
 	}
-	rc.Announce = p.Announce
+	rc.Replayer = p.Replayer
 	if r.Journal.Enabled {
 		rc.Journal, err = openJournal(ctx, journal.Config{
-			Path: cfg.JournalFile(), Window: r.Journal.Window, MaxEntries: r.Journal.Entries, Log: p.Log, Now: p.Now,
-		})
+			Path: cfg.JournalFile(), Window: r.Journal.Window, MaxEntries: r.Journal.Entries, Log: p.Log,
+		}.WithClock(p.Now))
 		if err != nil {
 			return nil, err
 		}

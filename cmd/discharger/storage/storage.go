@@ -11,7 +11,6 @@ import (
 
 	"github.com/discharger/discharger/cmd/discharger/command"
 	"github.com/discharger/discharger/config"
-	"github.com/discharger/discharger/discharger"
 	"github.com/discharger/discharger/discharger/keyfile"
 	"github.com/discharger/discharger/discharger/revocation"
 	"github.com/discharger/discharger/discharger/store"
@@ -22,7 +21,7 @@ type Params struct {
 	Registry prometheus.Registerer
 	Log      *slog.Logger
 	Now      func() time.Time
-	Announce func(*revocation.Revocation, time.Time) (store.FeedEvent, error)
+	Replayer store.Replayer
 }
 
 // Store is a store with the operations of operators.
@@ -42,8 +41,7 @@ func Open(ctx context.Context, cfg *config.Config, keys *keyfile.Ring, p *Params
 	return s, command.Mark(err, command.ErrUnavailable)
 }
 
-// AnnouncerOf returns the announcer with which a replay of the journal writes events,
-// equal to those of the service.
-func AnnouncerOf(cfg *config.Config) *discharger.Announcer {
-	return &discharger.Announcer{MaxTTL: cfg.Discharge.MaxTTL, Skew: cfg.Discharge.ClockSkew}
+// Lifetime returns the lifetime of the service's discharges.
+func Lifetime(cfg *config.Config) revocation.Lifetime {
+	return revocation.Lifetime{MaxTTL: cfg.Discharge.MaxTTL, Skew: cfg.Discharge.ClockSkew}
 }

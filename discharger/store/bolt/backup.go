@@ -21,7 +21,7 @@ import (
 // meanwhile, but a write that needs a larger file waits for it: w should be a
 // file.
 func (b *Store) Backup(ctx context.Context, w io.Writer) error {
-	err := b.view(ctx, func(tx *bbolt.Tx) error { return writeBackup(ctx, tx, w, b.cfg.Now()) }, nil)
+	err := b.view(ctx, func(tx *bbolt.Tx) error { return writeBackup(ctx, tx, w, b.cfg.now()) }, nil)
 	if err != nil {
 		return fmt.Errorf("back up store: %w", err)
 	}
@@ -30,8 +30,8 @@ func (b *Store) Backup(ctx context.Context, w io.Writer) error {
 
 // BackupFile writes a backup of a file that no process has open.
 func BackupFile(ctx context.Context, cfg Config, w io.Writer) error {
-	if cfg.Now == nil {
-		cfg.Now = time.Now
+	if cfg.now == nil {
+		cfg.now = time.Now
 	}
 	if cfg.LockTimeout == 0 {
 		cfg.LockTimeout = time.Second
@@ -41,7 +41,7 @@ func BackupFile(ctx context.Context, cfg Config, w io.Writer) error {
 		var db *boltfile.DB
 		if db, err = boltfile.Open(cfg.Path, boltfile.Options{LockTimeout: cfg.LockTimeout, ReadOnly: true}); err == nil {
 			defer db.Close()
-			err = db.View(func(tx *bbolt.Tx) error { return writeBackup(ctx, tx, w, cfg.Now()) })
+			err = db.View(func(tx *bbolt.Tx) error { return writeBackup(ctx, tx, w, cfg.now()) })
 		}
 	}
 	if err != nil {

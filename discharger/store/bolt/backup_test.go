@@ -12,6 +12,7 @@ import (
 
 	"github.com/discharger/discharger/discharger/boltfile"
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/failover"
 	"github.com/discharger/discharger/discharger/revocation"
 	"github.com/discharger/discharger/discharger/secret"
 	"github.com/discharger/discharger/discharger/session"
@@ -50,13 +51,13 @@ func (s *journaled) restore(name string) *backup.Restored {
 	s.t.Helper()
 	s.close()
 	s.remove("sessions.db")
-	j, err := journal.Open(journal.Config{Path: s.path("journal.db"), LockWait: time.Minute, Window: s.window, Now: s.Clock.Now})
+	j, err := journal.Open(journal.Config{Path: s.path("journal.db"), LockWait: time.Minute, Window: s.window}.WithClock(s.Clock.Now))
 	if err != nil {
 		s.t.Fatal(err)
 	}
 	r, err := bolt.Restore(s.t.Context(), bolt.Config{
-		Path: s.path("sessions.db"), Marker: s.marker, Journal: j, Now: s.Clock.Now,
-	}, openBackup(s.t, s.path(name)))
+		Path: s.path("sessions.db"), Marker: s.marker, Journal: j, Replayer: failover.New(revocation.Lifetime{}, nil),
+	}.WithClock(s.Clock.Now), openBackup(s.t, s.path(name)))
 	if err := errors.Join(err, j.Close()); err != nil {
 		s.t.Fatal(err)
 	}
@@ -79,8 +80,9 @@ func TestBackup(t *testing.T) {
 		store.Change{New: []byte("user"), Expires: s.Clock.In(time.Hour)},
 		store.Change{Device: revocation.TagOf("D"), New: []byte("device"), Expires: s.Clock.In(time.Hour)},
 		store.Change{Session: caveat.SessionID{7}, New: []byte("short"), Expires: s.Clock.In(time.Minute)})
-	home := storetest.Marshal(t, session.GenerationRecord{Generation: 1, At: 1_700_000_400_000})
-	if ok, err := s.SwapHomeserver(t.Context(), v.Homeserver, nil, home); !ok || err != nil {
+	mark := session.GenerationRecord{Generation: 1, At: 1_700_000_400_000}
+	home := storetest.Marshal(t, mark)
+	if ok, err := s.SwapHomeserver(t.Context(), v.Homeserver, nil, home, session.RevokedHomeserver(v.Homeserver, &mark)); !ok || err != nil {
 		t.Fatal(ok, err)
 	}
 	s.backUp("backup")
@@ -262,8 +264,9 @@ func TestBackupIntoRedis(t *testing.T) {
 		store.Change{New: storetest.Marshal(t, session.GenerationRecord{Generation: 1, At: 1}), Expires: s.Clock.In(time.Hour)},
 		store.Change{Device: revocation.TagOf("D"), New: storetest.Marshal(t, session.DeviceRecord{Current: kept, Since: 1000})},
 		store.Change{Session: caveat.SessionID{7}, New: bytes.Repeat([]byte("l"), 150), Expires: s.Clock.In(time.Hour)})
-	home := storetest.Marshal(t, session.GenerationRecord{Generation: 1, At: 1_700_000_400_000})
-	if ok, err := s.SwapHomeserver(t.Context(), v.Homeserver, nil, home); !ok || err != nil {
+	mark := session.GenerationRecord{Generation: 1, At: 1_700_000_400_000}
+	home := storetest.Marshal(t, mark)
+	if ok, err := s.SwapHomeserver(t.Context(), v.Homeserver, nil, home, session.RevokedHomeserver(v.Homeserver, &mark)); !ok || err != nil {
 		t.Fatal(ok, err)
 	}
 	s.backUp("backup")
@@ -278,7 +281,7 @@ func TestBackupIntoRedis(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer j.Close()
-		cfg.Marker, cfg.Journal = marker, j
+		cfg.Marker, cfg.Journal, cfg.Replayer = marker, j, failover.New(revocation.Lifetime{}, nil)
 		r, err := redis.Restore(t.Context(), cfg, b)
 		if err != nil {
 			t.Fatal(err)
@@ -317,8 +320,9 @@ func TestBackupHalfIntoRedis(t *testing.T) {
 	s := newJournaled(t)
 	u := storetest.NewUser()
 	s.begin(u)
-	home := storetest.Marshal(t, session.GenerationRecord{Generation: 1, At: 1_700_000_400_000})
-	if ok, err := s.SwapHomeserver(t.Context(), u.Homeserver, nil, home); !ok || err != nil {
+	mark := session.GenerationRecord{Generation: 1, At: 1_700_000_400_000}
+	home := storetest.Marshal(t, mark)
+	if ok, err := s.SwapHomeserver(t.Context(), u.Homeserver, nil, home, session.RevokedHomeserver(u.Homeserver, &mark)); !ok || err != nil {
 		t.Fatal(ok, err)
 	}
 	s.backUp("backup")
@@ -334,6 +338,7 @@ func TestBackupHalfIntoRedis(t *testing.T) {
 		defer j.Close()
 		cfg := redisConfig(server)
 		cfg.Username, cfg.Password, cfg.Journal = "half", secret.Bytes("secret"), j
+		cfg.Replayer = failover.New(revocation.Lifetime{}, nil)
 		if _, err := redis.Restore(t.Context(), cfg, b); err == nil {
 			t.Fatal("the record of the homeserver was written")
 		}

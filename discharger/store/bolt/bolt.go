@@ -14,7 +14,6 @@ import (
 
 	"go.etcd.io/bbolt"
 
-	"github.com/discharger/discharger/discharger"
 	"github.com/discharger/discharger/discharger/boltfile"
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/revocation"
@@ -67,10 +66,7 @@ type Config struct {
 	// and revives sessions. The caller closes it after the store.
 	Journal *journal.Journal
 
-	// Announce returns the event of a revocation that is restored from the
-	// journal; nil: an Announcer with zero fields. An error is logged, and the
-	// revocation is restored without an event.
-	Announce func(e *revocation.Revocation, now time.Time) (store.FeedEvent, error)
+	Replayer store.Replayer // of the journal; required with one
 
 	// SweepEvery is the pause between searches for expired records; 0: 15
 	// minutes.
@@ -84,8 +80,9 @@ type Config struct {
 	// dropped. 0: 1 000 000.
 	MaxEvents int
 
-	Log *slog.Logger     // nil: nothing is logged
-	Now func() time.Time // nil: time.Now
+	Log *slog.Logger // nil: nothing is logged
+
+	now func() time.Time
 }
 
 // Store is a store in one bbolt file. An acknowledged write is on the disk.
@@ -102,8 +99,6 @@ type Store struct {
 	writers atomic.Int32            // calls that are about to write
 	wakes   wakes                   // of readers that wait for events
 	probe   probe                   // of Ready
-
-	restored *[]revocation.Revocation // where a restore collects replayed revocations; nil: nowhere
 
 	replays, replayed atomic.Uint64
 
@@ -140,10 +135,19 @@ func Open(cfg Config) (*Store, error) {
 	return b, nil
 }
 
+// WithClock returns the configuration with another clock than time.Now.
+func (cfg Config) WithClock(now func() time.Time) Config {
+	cfg.now = now
+	return cfg
+}
+
 // complete checks the configuration and sets defaults.
 func (cfg Config) complete() (Config, error) {
 	if cfg.Path == "" {
 		return cfg, errors.New("path is empty")
+	}
+	if cfg.Journal != nil && cfg.Replayer == nil {
+		return cfg, errors.New("a journal needs a replayer")
 	}
 	if cfg.SweepEvery < 0 || cfg.LockTimeout < 0 || cfg.MaxEvents < 0 {
 		return cfg, errors.New("a duration or a number is negative")
@@ -160,11 +164,8 @@ func (cfg Config) complete() (Config, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	if cfg.Now == nil {
-		cfg.Now = time.Now
-	}
-	if cfg.Announce == nil {
-		cfg.Announce = discharger.Announcer{}.Event
+	if cfg.now == nil {
+		cfg.now = time.Now
 	}
 	return cfg, nil
 }
@@ -203,7 +204,7 @@ func (b *Store) open() (err error) {
 
 // Now returns the time of this machine.
 func (b *Store) Now(ctx context.Context) (time.Time, error) {
-	return b.cfg.Now(), b.usable(ctx)
+	return b.cfg.now(), b.usable(ctx)
 }
 
 // Close ends the sweeper and closes the file.

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/failover"
 	"github.com/discharger/discharger/discharger/revocation"
 	"github.com/discharger/discharger/discharger/session"
 	"github.com/discharger/discharger/discharger/store"
@@ -82,7 +83,7 @@ func writeUntilKilled(path string) error {
 	if err != nil {
 		return err
 	}
-	b, err := bolt.Open(bolt.Config{Path: path, Journal: j})
+	b, err := bolt.Open(bolt.Config{Path: path, Journal: j, Replayer: failover.New(revocation.Lifetime{}, nil)})
 	if err != nil {
 		return err
 	}
@@ -172,7 +173,7 @@ func expectKilledJournal(t *testing.T, path string, acknowledged []string) {
 	if err := os.Remove(path); err != nil {
 		t.Fatal(err)
 	}
-	b := openBolt(t, bolt.Config{Path: path, Journal: storetest.OpenJournal(t, journal.Config{Path: path + ".journal"})})
+	b := openBolt(t, bolt.Config{Path: path, Replayer: failover.New(revocation.Lifetime{}, nil), Journal: storetest.OpenJournal(t, journal.Config{Path: path + ".journal"})})
 	defer b.Close()
 	if err := b.AcceptLoss(t.Context()); err != nil {
 		t.Fatal(err)
@@ -257,7 +258,7 @@ func TestBoltLostIsNotSwept(t *testing.T) {
 func TestBoltSweep(t *testing.T) {
 	t.Parallel()
 	c := storetest.NewClock()
-	b := openBolt(t, bolt.Config{Path: filepath.Join(t.TempDir(), "store.db"), Now: c.Now})
+	b := openBolt(t, bolt.Config{Path: filepath.Join(t.TempDir(), "store.db")}.WithClock(c.Now))
 	f := &storetest.Fixture{Store: b, Clock: c}
 	type kept struct {
 		u    store.UserKey

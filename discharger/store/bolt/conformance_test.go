@@ -12,7 +12,7 @@ import (
 
 func boltFixture(t testing.TB) *storetest.Fixture {
 	c := storetest.NewClock()
-	cfg := bolt.Config{Path: filepath.Join(t.TempDir(), "store.db"), Now: c.Now, LockTimeout: time.Minute}
+	cfg := bolt.Config{Path: filepath.Join(t.TempDir(), "store.db"), LockTimeout: time.Minute}.WithClock(c.Now)
 	f := &storetest.Fixture{Clock: c}
 	open := func(t testing.TB) *bolt.Store {
 		t.Helper()

@@ -3,6 +3,7 @@ package bolt
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"hash/fnv"
 	"strconv"
@@ -12,6 +13,7 @@ import (
 
 	"go.etcd.io/bbolt"
 
+	"github.com/discharger/discharger/discharger/revocation"
 	"github.com/discharger/discharger/discharger/store"
 	"github.com/discharger/discharger/discharger/store/limits"
 	"github.com/discharger/discharger/discharger/store/marker"
@@ -36,7 +38,7 @@ var (
 
 // appendEvents appends events to a homeserver's feed, and drops the oldest if
 // there are too many.
-func (b *Store) appendEvents(tx *bbolt.Tx, homeserver string, events []store.FeedEvent) error {
+func (b *Store) appendEvents(tx *bbolt.Tx, homeserver string, events []revocation.Line) error {
 	if len(events) == 0 {
 		return nil
 	}
@@ -53,7 +55,7 @@ func (b *Store) appendEvents(tx *bbolt.Tx, homeserver string, events []store.Fee
 		if err != nil {
 			return err
 		}
-		value := binary.BigEndian.AppendUint64(make([]byte, 0, record.UntilSize+len(e.Data)), uint64(e.Until.UnixMilli()))
+		value := binary.BigEndian.AppendUint64(make([]byte, 0, record.UntilSize+len(e.Data)), uint64(e.Until))
 		if err := feed.Put(binary.BigEndian.AppendUint64(nil, n), append(value, e.Data...)); err != nil {
 			return err
 		}
@@ -63,7 +65,7 @@ func (b *Store) appendEvents(tx *bbolt.Tx, homeserver string, events []store.Fee
 
 // boundFeed drops the oldest events of a feed that has too many.
 func (b *Store) boundFeed(feed *bbolt.Bucket) error {
-	last, now := feed.Sequence(), b.cfg.Now().UnixMilli()
+	last, now := feed.Sequence(), b.cfg.now().UnixMilli()
 	for {
 		k, v := feed.Cursor().First()
 		first, ok := eventNumber(k)
@@ -105,11 +107,12 @@ func eventNumber(key []byte) (uint64, bool) {
 	return binary.BigEndian.Uint64(key), true
 }
 
-// Publish appends events to a homeserver's feed.
-func (b *Store) Publish(ctx context.Context, homeserver string, events ...store.FeedEvent) error {
-	err := b.update(ctx, func(tx *bbolt.Tx) error {
+// Publish appends the events of revocations to a homeserver's feed.
+func (b *Store) Publish(ctx context.Context, homeserver string, revocations ...revocation.Revocation) error {
+	events, err := revocation.Lines(revocations)
+	err = b.update(ctx, func(tx *bbolt.Tx) error {
 		return b.appendEvents(tx, homeserver, events)
-	}, limits.CheckPublish(homeserver, events))
+	}, errors.Join(err, limits.CheckPublish(homeserver, events)))
 	if err != nil {
 		return fmt.Errorf("publish: %w", err)
 	}
@@ -134,7 +137,7 @@ func (b *Store) ReadFeed(ctx context.Context, homeserver, after string) (store.F
 		if n, ok := b.continues(feed, after); ok {
 			page.Gap, next = false, n+1
 		} else if after == "" {
-			page.Gap = lostUntil(feed) > b.cfg.Now().UnixMilli()
+			page.Gap = lostUntil(feed) > b.cfg.now().UnixMilli()
 		}
 		return b.readEvents(feed, next, &page)
 	}, limits.CheckHomeserver(homeserver))
@@ -223,7 +226,7 @@ func (w *wakes) next(homeserver string) <-chan struct{} {
 	return c
 }
 
-func (w *wakes) wake(homeserver string, events []store.FeedEvent) {
+func (w *wakes) wake(homeserver string, events []revocation.Line) {
 	if len(events) == 0 {
 		return
 	}
@@ -264,7 +267,7 @@ func (b *Store) sweepFeeds(ctx context.Context) error {
 // trimFeed removes some events from the beginning of a feed, up to the first
 // that must stay. It looks first, so that nothing is written for nothing.
 func (b *Store) trimFeed(name []byte) (more bool, err error) {
-	now := b.cfg.Now()
+	now := b.cfg.now()
 	var due [][]byte
 	err = b.db.View(func(tx *bbolt.Tx) error {
 		due = overdue(tx.Bucket(bucketFeeds).Bucket(name), now)

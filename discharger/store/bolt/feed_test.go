@@ -11,7 +11,7 @@ import (
 func TestBoltFeedBound(t *testing.T) {
 	t.Parallel()
 	c := storetest.NewClock()
-	b := openBolt(t, bolt.Config{Path: t.TempDir() + "/store.db", Now: c.Now, MaxEvents: 3})
+	b := openBolt(t, bolt.Config{Path: t.TempDir() + "/store.db", MaxEvents: 3}.WithClock(c.Now))
 	storetest.FeedBound(t, &storetest.Fixture{Store: b, Clock: c}, func(at time.Time) { c.Advance(at.Sub(c.Now())) })
 }
 

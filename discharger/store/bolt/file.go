@@ -60,7 +60,7 @@ func (b *Store) identify() error {
 	}
 	b.id = marker.NewID()
 	err = b.db.Update(func(tx *bbolt.Tx) error {
-		return makeBuckets(tx, b.id, store.Losses{Missing: b.cfg.Now().UnixMilli()})
+		return makeBuckets(tx, b.id, store.Losses{Missing: b.cfg.now().UnixMilli()})
 	})
 	if err != nil {
 		return err

@@ -201,7 +201,7 @@ func TestBoltTaken(t *testing.T) {
 func TestBoltDamagedRow(t *testing.T) {
 	t.Parallel()
 	c := storetest.NewClock()
-	b := openBolt(t, bolt.Config{Path: filepath.Join(t.TempDir(), "store.db"), Now: c.Now})
+	b := openBolt(t, bolt.Config{Path: filepath.Join(t.TempDir(), "store.db")}.WithClock(c.Now))
 	f := &storetest.Fixture{Store: b, Clock: c}
 	u, v, id := storetest.NewUser(), storetest.NewUser(), storetest.NewSession()
 	for _, w := range []store.UserKey{u, v} {

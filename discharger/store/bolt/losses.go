@@ -82,7 +82,7 @@ func (b *Store) AcceptLoss(ctx context.Context) error {
 }
 
 func (b *Store) acceptLoss(ctx context.Context) error {
-	now := b.cfg.Now()
+	now := b.cfg.now()
 	l := losses{Missing: now.UnixMilli(), All: b.Losses().All}
 	if !b.made && !b.current() {
 		l.All = now.Truncate(time.Second).UnixMilli() // to which activations are kept
@@ -98,7 +98,7 @@ func (b *Store) acceptLoss(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if _, err := b.replay(entries); err != nil {
+		if _, err := b.replay(ctx, entries); err != nil {
 			return err
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"time"
 
@@ -11,7 +12,6 @@ import (
 
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/revocation"
-	"github.com/discharger/discharger/discharger/session"
 	"github.com/discharger/discharger/discharger/store"
 	"github.com/discharger/discharger/discharger/store/journal"
 	"github.com/discharger/discharger/discharger/store/limits"
@@ -22,7 +22,7 @@ import (
 func (b *Store) Load(ctx context.Context, user store.UserKey, session caveat.SessionID, device revocation.DeviceTag) (store.View, error) {
 	var v store.View
 	err := b.view(ctx, func(tx *bbolt.Tx) (err error) {
-		now, records, prefix := b.cfg.Now(), tx.Bucket(bucketRecords), userPrefix(user)
+		now, records, prefix := b.cfg.now(), tx.Bucket(bucketRecords), userPrefix(user)
 		if v.Session, err = readSession(records, prefix, session, now); err != nil {
 			return err
 		}
@@ -47,7 +47,7 @@ func (b *Store) Load(ctx context.Context, user store.UserKey, session caveat.Ses
 // List reads a user's record and those of the user's sessions and devices.
 func (b *Store) List(ctx context.Context, user store.UserKey) (l store.Listing, err error) {
 	err = b.view(ctx, func(tx *bbolt.Tx) (err error) {
-		l, err = listRows(tx, user, b.cfg.Now())
+		l, err = listRows(tx, user, b.cfg.now())
 		return err
 	}, limits.CheckUser(user))
 	if err != nil {
@@ -146,20 +146,21 @@ func readKept(records *bbolt.Bucket, row, prefix []byte, now time.Time) ([]byte,
 // Swap makes all of a write's changes or none. Writes at the same time share a
 // commit. Revocations are in the journal first.
 func (b *Store) Swap(ctx context.Context, w store.Write) (bool, error) {
-	if err := limits.CheckWrite(w); err != nil {
+	events, err := revocation.Lines(w.Revocations)
+	if err := errors.Join(err, limits.CheckWrite(w)); err != nil {
 		return false, fmt.Errorf("swap: %w", err)
 	}
 	done, err := b.revoke(ctx, w.Revocations, func(tx *bbolt.Tx) (done bool, err error) {
-		if done, err = swapRows(tx, w, b.cfg.Now()); err != nil || !done {
+		if done, err = swapRows(tx, w, b.cfg.now()); err != nil || !done {
 			return false, err
 		}
-		return true, b.appendEvents(tx, w.User.Homeserver, w.Events)
+		return true, b.appendEvents(tx, w.User.Homeserver, events)
 	})
 	if err != nil {
 		return false, fmt.Errorf("swap: %w", err)
 	}
 	if done {
-		b.wakes.wake(w.User.Homeserver, w.Events)
+		b.wakes.wake(w.User.Homeserver, events)
 	}
 	return done, nil
 }
@@ -210,19 +211,12 @@ func swapRows(tx *bbolt.Tx, w store.Write, now time.Time) (bool, error) {
 
 // SwapHomeserver replaces a homeserver's record. One process has the file, and
 // it reads the record with every Load.
-func (b *Store) SwapHomeserver(ctx context.Context, homeserver string, old, new []byte, events ...store.FeedEvent) (bool, error) {
-	if err := limits.CheckHomeserverSwap(homeserver, old, new, events); err != nil {
+func (b *Store) SwapHomeserver(ctx context.Context, homeserver string, old, new []byte, revocations ...revocation.Revocation) (bool, error) {
+	events, err := revocation.Lines(revocations)
+	if err := errors.Join(err, limits.CheckHomeserverSwap(homeserver, old, new)); err != nil {
 		return false, fmt.Errorf("swap record of homeserver: %w", err)
 	}
-	var entries []revocation.Revocation
-	if b.cfg.Journal != nil && new != nil {
-		e, err := session.RevokedHomeserver(homeserver, new)
-		if err != nil {
-			return false, fmt.Errorf("swap record of homeserver: %w", err)
-		}
-		entries = append(entries, e)
-	}
-	done, err := b.revoke(ctx, entries, func(tx *bbolt.Tx) (bool, error) {
+	done, err := b.revoke(ctx, revocations, func(tx *bbolt.Tx) (bool, error) {
 		if done, err := swapHomeserver(tx, homeserver, old, new); err != nil || !done {
 			return false, err
 		}
@@ -248,14 +242,14 @@ func swapHomeserver(tx *bbolt.Tx, homeserver string, old, new []byte) (bool, err
 	return true, bucket.Put(key, new)
 }
 
-// revoke makes a write that revokes. Its entries are journaled first, and
+// revoke makes a write that revokes. Its revocations are journaled first, and
 // become void if it did not take effect.
-func (b *Store) revoke(ctx context.Context, entries []revocation.Revocation, write func(*bbolt.Tx) (bool, error)) (bool, error) {
+func (b *Store) revoke(ctx context.Context, revocations []revocation.Revocation, write func(*bbolt.Tx) (bool, error)) (bool, error) {
 	j := b.cfg.Journal
 	var n journal.Intent
-	if j != nil && len(entries) > 0 {
+	if j != nil && len(revocations) > 0 {
 		err := b.usable(ctx)
-		if err == nil {
+		if entries := revocation.Journaled(revocations); err == nil && len(entries) > 0 {
 			n, err = j.Begin(ctx, entries)
 		}
 		if err != nil {

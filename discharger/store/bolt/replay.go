@@ -4,17 +4,16 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
 	"slices"
+	"sync"
 	"time"
 
 	"go.etcd.io/bbolt"
 
 	"github.com/discharger/discharger/discharger/revocation"
-	"github.com/discharger/discharger/discharger/session"
 	"github.com/discharger/discharger/discharger/store"
 	"github.com/discharger/discharger/discharger/store/journal"
 )
@@ -140,19 +139,19 @@ func (b *Store) giveAgain(ctx context.Context, from uint64, older bool) error {
 	if err != nil {
 		return err
 	}
-	changed, err := b.replay(entries)
+	done, err := b.replay(ctx, entries)
 	if err != nil {
 		return err
 	}
 	if older {
 		b.cfg.Log.LogAttrs(ctx, slog.LevelWarn,
 			"store is an older copy: revocations since were made again from the journal; sessions activated since log in again",
-			slog.String("path", b.cfg.Path), slog.Int("entries", len(entries)), slog.Int("records", changed))
+			slog.String("path", b.cfg.Path), slog.Int("entries", len(entries)), slog.Int("records", done.Records))
 		return b.recordLosses(b.Losses())
 	}
-	if changed > 0 {
+	if done.Records > 0 {
 		b.cfg.Log.LogAttrs(ctx, slog.LevelInfo, "revocations replayed",
-			slog.Int("entries", len(entries)), slog.Int("records", changed))
+			slog.Int("entries", len(entries)), slog.Int("records", done.Records))
 	}
 	return nil
 }
@@ -160,100 +159,89 @@ func (b *Store) giveAgain(ctx context.Context, from uint64, older bool) error {
 // replayAtOnce is how many users one transaction replays.
 const replayAtOnce = 500
 
-// replay applies entries to the file, publishes the missing ones, and returns
-// the number of changed records.
-func (b *Store) replay(entries []revocation.Revocation) (changed int, err error) {
+// replay makes the file show revocations, publishes the ones that it did not
+// show, and returns them with the number of changed records.
+func (b *Store) replay(ctx context.Context, entries []revocation.Revocation) (out store.Replayed, err error) {
 	users, homeservers := journal.ByUser(entries)
-	now := b.cfg.Now()
-	for some := range slices.Chunk(slices.Collect(maps.Keys(users)), replayAtOnce) {
-		err := b.db.Update(func(tx *bbolt.Tx) error {
-			for _, u := range some {
-				n, err := b.replayUser(tx, u, users[u], now)
-				if changed += n; err != nil {
-					return err
-				}
+	all := slices.Collect(slices.Chunk(slices.Collect(maps.Values(users)), replayAtOnce))
+	all = append(all, slices.Collect(maps.Values(homeservers)))
+	now := b.cfg.now()
+	for _, some := range all {
+		var done store.Replayed
+		var commit uint64
+		err := b.db.Update(func(tx *bbolt.Tx) (err error) {
+			if done, err = b.cfg.Replayer.Replay(ctx, &target{store: b, tx: tx, now: now}, slices.Concat(some...), now); err != nil {
+				return err
 			}
-			_, err := nextCommit(tx)
+			commit, err = nextCommit(tx)
 			return err
 		})
 		if err != nil {
-			return changed, fmt.Errorf("replay: %w", err)
+			return out, err
 		}
-	}
-	err = b.db.Update(func(tx *bbolt.Tx) error {
-		for name, some := range homeservers {
-			n, err := b.replayHomeserver(tx, name, some, now)
-			if changed += n; err != nil {
-				return err
-			}
-		}
-		commit, err := nextCommit(tx)
 		b.commits.Store(commit)
-		return err
-	})
-	if err != nil {
-		return changed, fmt.Errorf("replay: %w", err)
+		out.Records, out.Restored = out.Records+done.Records, append(out.Restored, done.Restored...)
 	}
 	b.replays.Add(1)
-	b.replayed.Add(uint64(changed))
-	return changed, nil
+	b.replayed.Add(uint64(out.Records))
+	return out, nil
 }
 
-func (b *Store) replayUser(tx *bbolt.Tx, u store.UserKey, entries []revocation.Revocation, now time.Time) (int, error) {
-	l, err := listRows(tx, u, now)
-	if err != nil {
-		return 0, err
-	}
-	changes, restored, err := session.Replay(entries, l, now)
-	if err != nil || len(changes) == 0 {
-		return 0, err
-	}
-	done, err := swapRows(tx, store.Write{User: u, Changes: changes}, now)
-	if err == nil && !done {
-		err = errors.New("the records are others than were read")
-	}
-	if err != nil {
-		return 0, err
-	}
-	if b.restored != nil {
-		*b.restored = append(*b.restored, restored...)
-	}
-	return len(changes), b.appendEvents(tx, u.Homeserver, b.events(restored, now))
+// target is the file during a replay: one transaction.
+type target struct {
+	store *Store
+	now   time.Time
+	mu    sync.Mutex
+	tx    *bbolt.Tx
 }
 
-func (b *Store) replayHomeserver(tx *bbolt.Tx, name string, entries []revocation.Revocation, now time.Time) (int, error) {
-	record := bytes.Clone(tx.Bucket(bucketHomeservers).Get(appendName(nil, name)))
-	next, err := session.ReplayHomeserver(entries, record, now)
-	if err != nil || bytes.Equal(next, record) {
-		return 0, err
-	}
-	e, err := session.RevokedHomeserver(name, next)
-	if err != nil {
-		return 0, err
-	}
-	if _, err := swapHomeserver(tx, name, record, next); err != nil {
-		return 0, err
-	}
-	if b.restored != nil {
-		*b.restored = append(*b.restored, e)
-	}
-	return 1, b.appendEvents(tx, name, b.events([]revocation.Revocation{e}, now))
+var _ store.ReplayTarget = (*target)(nil)
+
+// List reads a user's records.
+func (t *target) List(_ context.Context, user store.UserKey) (store.Listing, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return listRows(t.tx, user, t.now)
 }
 
-// events returns the events of restored entries. One that cannot be written is
-// logged, and does not keep the store shut.
-func (b *Store) events(entries []revocation.Revocation, now time.Time) (out []store.FeedEvent) {
-	for i := range entries {
-		e, err := b.cfg.Announce(&entries[i], now)
-		switch {
-		case err != nil:
-			b.cfg.Log.LogAttrs(context.Background(), slog.LevelWarn, "a revocation was restored that cannot be announced", slog.Any("error", err))
-		case e.Data != nil:
-			out = append(out, e)
-		}
-	}
-	return out
+// Swap makes all of a write's changes or none.
+func (t *target) Swap(_ context.Context, w store.Write) (bool, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return swapRows(t.tx, w, t.now)
 }
+
+// LoadHomeserver reads a homeserver's record.
+func (t *target) LoadHomeserver(_ context.Context, homeserver string) ([]byte, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return bytes.Clone(t.tx.Bucket(bucketHomeservers).Get(appendName(nil, homeserver))), nil
+}
+
+// SwapHomeserver replaces a homeserver's record.
+func (t *target) SwapHomeserver(ctx context.Context, homeserver string, old, new []byte, revocations ...revocation.Revocation) (bool, error) {
+	t.mu.Lock()
+	done, err := swapHomeserver(t.tx, homeserver, old, new)
+	t.mu.Unlock()
+	if err != nil || !done {
+		return false, err
+	}
+	return true, t.Publish(ctx, homeserver, revocations...)
+}
+
+// Publish appends events to a homeserver's feed.
+func (t *target) Publish(_ context.Context, homeserver string, revocations ...revocation.Revocation) error {
+	events, err := revocation.Lines(revocations)
+	if err != nil {
+		return err
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.store.appendEvents(t.tx, homeserver, events)
+}
+
+// PublishMissing does nothing: records and events are written together.
+func (t *target) PublishMissing(context.Context, []revocation.Revocation) (int, error) { return 0, nil }
 
 // noteCommits writes the number of the last commit to the journal once a minute,
 // if it has changed.

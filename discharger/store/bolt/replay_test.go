@@ -14,6 +14,7 @@ import (
 	"go.etcd.io/bbolt"
 
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/failover"
 	"github.com/discharger/discharger/discharger/revocation"
 	"github.com/discharger/discharger/discharger/session"
 	"github.com/discharger/discharger/discharger/store"
@@ -52,14 +53,15 @@ func (s *journaled) open() {
 	s.t.Helper()
 	var err error
 	s.journal, err = journal.Open(journal.Config{
-		Path: s.path("journal.db"), LockWait: time.Minute, Window: s.window, Now: s.Clock.Now, Log: s.log.Logger(),
-	})
+		Path: s.path("journal.db"), LockWait: time.Minute, Window: s.window, Log: s.log.Logger(),
+	}.WithClock(s.Clock.Now))
 	if err != nil {
 		s.t.Fatal(err)
 	}
 	s.bolt, err = bolt.Open(bolt.Config{
-		Path: s.path("sessions.db"), LockTimeout: time.Minute, Marker: s.marker, Journal: s.journal, Now: s.Clock.Now, Log: s.log.Logger(),
-	})
+		Path: s.path("sessions.db"), LockTimeout: time.Minute, Marker: s.marker, Journal: s.journal, Log: s.log.Logger(),
+		Replayer: failover.New(revocation.Lifetime{}, s.log.Logger()),
+	}.WithClock(s.Clock.Now))
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -116,10 +118,11 @@ func (s *journaled) end(u store.UserKey, id caveat.SessionID) {
 	dead := &session.Record{Device: "D", End: revocation.End{Cause: revocation.CauseLogout, At: 1_700_000_100_000}}
 	e := revocation.Revocation{
 		Kind: revocation.KindSession, Homeserver: u.Homeserver, User: u.User, Session: id, At: dead.End.At, Cause: revocation.CauseLogout,
+		Notice: revocation.Notice{Until: s.Clock.In(time.Hour).UnixMilli()},
 	}
 	ok, err := s.Swap(s.t.Context(), store.Write{User: u, Revocations: []revocation.Revocation{e}, Changes: []store.Change{
 		{Session: id, Old: storetest.Live(s.t, 0), New: storetest.Marshal(s.t, dead), Expires: s.Clock.In(90 * 24 * time.Hour)},
-	}, Events: []store.FeedEvent{{Data: []byte(`{}`), Until: s.Clock.In(time.Hour)}}})
+	}})
 	if !ok || err != nil {
 		s.t.Fatalf("revoke: %v, %v", ok, err)
 	}
@@ -180,8 +183,9 @@ func TestBoltOlderCopy(t *testing.T) {
 	if !ok || err != nil {
 		t.Fatal(ok, err)
 	}
-	home := storetest.Marshal(t, session.GenerationRecord{Generation: 1, At: 1_700_000_400_000})
-	if ok, err := s.SwapHomeserver(t.Context(), carol.Homeserver, nil, home); !ok || err != nil {
+	mark := session.GenerationRecord{Generation: 1, At: 1_700_000_400_000}
+	home := storetest.Marshal(t, mark)
+	if ok, err := s.SwapHomeserver(t.Context(), carol.Homeserver, nil, home, session.RevokedHomeserver(carol.Homeserver, &mark)); !ok || err != nil {
 		t.Fatal(ok, err)
 	}
 	for range 3 {

@@ -13,6 +13,7 @@ import (
 	"go.etcd.io/bbolt"
 
 	"github.com/discharger/discharger/discharger/boltfile"
+	"github.com/discharger/discharger/discharger/revocation"
 	"github.com/discharger/discharger/discharger/store"
 	"github.com/discharger/discharger/discharger/store/backup"
 	"github.com/discharger/discharger/discharger/store/marker"
@@ -41,7 +42,7 @@ func restore(ctx context.Context, cfg Config, from *backup.Backup) (out *backup.
 		return nil, errors.Join(backup.ErrExists, err)
 	}
 	var first uint64
-	out = &backup.Restored{Losses: store.Losses{Missing: cfg.Now().UnixMilli(), All: from.All}}
+	out = &backup.Restored{Losses: store.Losses{Missing: cfg.now().UnixMilli(), All: from.All}}
 	if cfg.Journal != nil {
 		if first, out.Vouched, err = backup.Vouches(cfg.Journal, from); err != nil {
 			return nil, err
@@ -60,7 +61,7 @@ func restore(ctx context.Context, cfg Config, from *backup.Backup) (out *backup.
 	if b.db, err = boltfile.Open(cfg.Path, boltfile.Options{LockTimeout: cfg.LockTimeout}); err != nil {
 		return nil, err
 	}
-	err = b.fill(from, out, first)
+	err = b.fill(ctx, from, out, first)
 	if err := errors.Join(err, b.db.Close(), ctx.Err()); err != nil {
 		return nil, err
 	}
@@ -102,7 +103,7 @@ func MoveAside(path string, now time.Time) (aside string, err error) {
 const fillAtOnce = 5000
 
 // fill writes everything into a new file, and syncs it.
-func (b *Store) fill(from *backup.Backup, out *backup.Restored, first uint64) error {
+func (b *Store) fill(ctx context.Context, from *backup.Backup, out *backup.Restored, first uint64) error {
 	b.db.NoSync = true
 	err := b.db.Update(func(tx *bbolt.Tx) error {
 		if err := makeBuckets(tx, from.Store, out.Losses); err != nil {
@@ -141,10 +142,11 @@ func (b *Store) fill(from *backup.Backup, out *backup.Restored, first uint64) er
 		if err != nil {
 			return err
 		}
-		b.restored = &out.Again
-		if _, err := b.replay(entries); err != nil {
+		done, err := b.replay(ctx, entries)
+		if err != nil {
 			return err
 		}
+		out.Again = done.Restored
 	}
 	err = b.db.View(func(tx *bbolt.Tx) error {
 		b.readMeta(tx.Bucket(bucketMeta))
@@ -166,5 +168,5 @@ func (b *Store) put(tx *bbolt.Tx, r *backup.Record) error {
 	if err != nil {
 		return err
 	}
-	return b.appendEvents(tx, r.User.Homeserver, []store.FeedEvent{{Data: data, Until: time.UnixMilli(until)}})
+	return b.appendEvents(tx, r.User.Homeserver, []revocation.Line{{Data: data, Until: until}})
 }

@@ -90,7 +90,7 @@ func (b *Store) sweepBucket(ctx context.Context, name []byte) (removed, damaged 
 // of those that can go, the key to begin at next, nil after the last row, and how
 // many could not be judged.
 func (b *Store) expired(tx *bbolt.Tx, name, from []byte) (found [][]byte, next []byte, damaged int) {
-	now, c, n := b.cfg.Now(), tx.Bucket(name).Cursor(), 0
+	now, c, n := b.cfg.now(), tx.Bucket(name).Cursor(), 0
 	for k, v := c.Seek(from); k != nil; k, v = c.Next() {
 		if n++; n > sweepRows {
 			return found, bytes.Clone(k), damaged
@@ -109,7 +109,7 @@ func (b *Store) expired(tx *bbolt.Tx, name, from []byte) (found [][]byte, next [
 // remove removes the rows of a bucket that can still go.
 func (b *Store) remove(name []byte, keys [][]byte) (n int, err error) {
 	err = b.db.Update(func(tx *bbolt.Tx) error {
-		now, bucket := b.cfg.Now(), tx.Bucket(name)
+		now, bucket := b.cfg.now(), tx.Bucket(name)
 		for _, k := range keys {
 			v := bucket.Get(k)
 			if v == nil {

@@ -117,7 +117,7 @@ func (j *Journal) renew() (aside string, entries []revocation.Revocation, err er
 			}
 		})
 	}
-	aside = fmt.Sprintf("%s.damaged-%d", j.cfg.Path, j.cfg.Now().UnixMilli())
+	aside = fmt.Sprintf("%s.damaged-%d", j.cfg.Path, j.cfg.now().UnixMilli())
 	if err := os.Link(j.cfg.Path, aside); err != nil {
 		return "", nil, err
 	}

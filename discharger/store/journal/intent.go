@@ -34,7 +34,7 @@ func (i *Intent) Abandon() {
 func (j *Journal) Add(ctx context.Context, entries ...revocation.Revocation) error {
 	i, err := j.Begin(ctx, entries)
 	if err == nil {
-		j.recent.add(i.Entries, j.cfg.Now(), j.cfg.Window/4)
+		j.recent.add(i.Entries, j.cfg.now(), j.cfg.Window/4)
 	}
 	return err
 }
@@ -42,7 +42,7 @@ func (j *Journal) Add(ctx context.Context, entries ...revocation.Revocation) err
 // Begin writes the entries of a revocation that is about to be made, except those
 // that were committed recently.
 func (j *Journal) Begin(ctx context.Context, entries []revocation.Revocation) (Intent, error) {
-	i := Intent{Entries: j.recent.without(entries, j.cfg.Now(), j.cfg.Window/4)}
+	i := Intent{Entries: j.recent.without(entries, j.cfg.now(), j.cfg.Window/4)}
 	if len(i.Entries) == 0 {
 		return i, nil
 	}
@@ -63,7 +63,7 @@ func (j *Journal) Commit(ctx context.Context, i Intent, done bool) error {
 	}
 	if done {
 		i.work.settled.Store(true)
-		j.recent.add(i.Entries, j.cfg.Now(), j.cfg.Window/4)
+		j.recent.add(i.Entries, j.cfg.now(), j.cfg.Window/4)
 		return nil
 	}
 	err := j.do(ctx, &work{void: i.work.numbers})

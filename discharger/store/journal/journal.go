@@ -57,8 +57,15 @@ type Config struct {
 	Window     time.Duration // how long entries are kept; 0: 24 h
 	MaxEntries int           // the oldest entries above it are dropped; 0: 1 000 000, of about 200 bytes each
 
-	Log *slog.Logger     // nil: nothing is logged
-	Now func() time.Time // nil: time.Now
+	Log *slog.Logger // nil: nothing is logged
+
+	now func() time.Time
+}
+
+// WithClock returns the configuration with another clock than time.Now.
+func (cfg Config) WithClock(now func() time.Time) Config {
+	cfg.now = now
+	return cfg
 }
 
 // Journal is an open journal. Its methods may be called concurrently.
@@ -114,8 +121,8 @@ func Open(cfg Config) (*Journal, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	if cfg.Now == nil {
-		cfg.Now = time.Now
+	if cfg.now == nil {
+		cfg.now = time.Now
 	}
 	j := &Journal{cfg: cfg, work: make(chan *work), stop: make(chan struct{})}
 	if err := j.open(); err != nil {
@@ -191,7 +198,7 @@ func (j *Journal) Since(number uint64) ([]revocation.Revocation, error) {
 }
 
 // Oldest returns the time, Unix ms, from which on entries are kept.
-func (j *Journal) Oldest() int64 { return j.cfg.Now().Add(-j.cfg.Window).UnixMilli() }
+func (j *Journal) Oldest() int64 { return j.cfg.now().Add(-j.cfg.Window).UnixMilli() }
 
 // Path returns the path of the file.
 func (j *Journal) Path() string { return j.cfg.Path }

@@ -107,7 +107,7 @@ func TestJournalBounds(t *testing.T) {
 	c := storetest.NewClock()
 	var log storetest.LogBuffer
 	path := filepath.Join(t.TempDir(), "journal.db")
-	j := storetest.OpenJournal(t, journal.Config{Path: path, Window: time.Hour, MaxEntries: 10, Now: c.Now, Log: log.Logger()})
+	j := storetest.OpenJournal(t, journal.Config{Path: path, Window: time.Hour, MaxEntries: 10, Log: log.Logger()}.WithClock(c.Now))
 	if err := j.Add(t.Context(), storetest.EntryOf(1), storetest.EntryOf(2)); err != nil {
 		t.Fatal(err)
 	}

@@ -59,7 +59,7 @@ func (j *Journal) commit(batch []*work) error {
 	var c txn
 	var size int64
 	err := j.db.Update(func(tx *bbolt.Tx) error {
-		c = txn{now: j.cfg.Now(), state: j.state}
+		c = txn{now: j.cfg.now(), state: j.state}
 		for _, w := range batch {
 			if err := j.apply(tx, &c, w); err != nil {
 				return err

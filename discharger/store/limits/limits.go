@@ -17,7 +17,6 @@ const FeedPage = 512
 const (
 	MaxName   = 4 << 10  // of a homeserver or a user, bytes
 	MaxRecord = 64 << 10 // bytes
-	maxEvent  = 16 << 10 // bytes
 )
 
 // DefaultMaxEvents bounds a homeserver's feed: an hour of 270 revocations a
@@ -72,30 +71,18 @@ func CheckWrite(w store.Write) error {
 			}
 		}
 	}
-	return checkEvents(w.Events)
+	return nil
 }
 
 // CheckHomeserverSwap checks the arguments of SwapHomeserver.
-func CheckHomeserverSwap(homeserver string, old, new []byte, events []store.FeedEvent) error {
-	return errors.Join(CheckHomeserver(homeserver), checkRecord(old), checkRecord(new), checkEvents(events))
+func CheckHomeserverSwap(homeserver string, old, new []byte) error {
+	return errors.Join(CheckHomeserver(homeserver), checkRecord(old), checkRecord(new))
 }
 
 // CheckPublish checks the arguments of Publish.
-func CheckPublish(homeserver string, events []store.FeedEvent) error {
+func CheckPublish(homeserver string, events []revocation.Line) error {
 	if len(events) == 0 {
 		return errors.New("nothing to publish")
 	}
-	return errors.Join(CheckHomeserver(homeserver), checkEvents(events))
-}
-
-func checkEvents(events []store.FeedEvent) error {
-	for i, e := range events {
-		switch {
-		case len(e.Data) == 0 || len(e.Data) > maxEvent:
-			return fmt.Errorf("event %d has %d bytes, not 1 to %d", i, len(e.Data), maxEvent)
-		case e.Until.UnixMilli() <= 0:
-			return fmt.Errorf("event %d is over before it begins", i)
-		}
-	}
-	return nil
+	return CheckHomeserver(homeserver)
 }

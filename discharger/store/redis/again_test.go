@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
-	"errors"
 	"net/http/httptest"
 	"strings"
 	"sync/atomic"
@@ -13,6 +12,7 @@ import (
 
 	"github.com/discharger/discharger/discharger"
 	"github.com/discharger/discharger/discharger/client"
+	"github.com/discharger/discharger/discharger/failover"
 	"github.com/discharger/discharger/discharger/homeserver"
 	"github.com/discharger/discharger/discharger/revocation"
 	"github.com/discharger/discharger/discharger/secret"
@@ -204,10 +204,8 @@ func TestReplayAllOrNothing(t *testing.T) {
 func TestReplayWithoutEvent(t *testing.T) {
 	t.Parallel()
 	s := forgetful(t)
-	cfg := s.Config()
-	cfg.Announce = func(*revocation.Revocation, time.Time) (store.FeedEvent, error) {
-		return store.FeedEvent{}, errors.New("there is nothing to say")
-	}
+	cfg, log := s.Config(), new(storetest.LogBuffer)
+	cfg.Replayer = failover.New(revocation.Lifetime{MaxTTL: -100 * 365 * 24 * time.Hour}, log.Logger()) // of events before 1970
 	p := openPeer(t, cfg, "")
 	s.Do(t, "save")
 	u, e := p.revoked(t)
@@ -222,7 +220,7 @@ func TestReplayWithoutEvent(t *testing.T) {
 	if all, _ := f.MustRead(t, u.Homeserver, ""); len(all) != 0 {
 		t.Errorf("the feed has %q", storetest.Texts(all))
 	}
-	if n := strings.Count(p.log.String(), "restored revocation has no event"); n != 1 {
-		t.Errorf("warned %d times: %s", n, p.log.String())
+	if n := strings.Count(log.String(), "restored revocation has no event"); n != 1 {
+		t.Errorf("warned %d times: %s", n, log)
 	}
 }

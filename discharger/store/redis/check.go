@@ -9,8 +9,9 @@ import (
 	"strings"
 	"time"
 
-	"github.com/discharger/discharger/discharger/store/redis/conn"
 	"github.com/redis/go-redis/v9"
+
+	"github.com/discharger/discharger/discharger/store/redis/conn"
 )
 
 // The oldest accepted version: the oldest line with fixes of the Lua
@@ -60,14 +61,14 @@ func (r *Store) checkServer(ctx context.Context, node *redis.Client) error {
 // checkClock warns if the clock of a server differs. Redis expires keys by its
 // clock, and some tombstones have minutes to spare.
 func (r *Store) checkClock(ctx context.Context, node *redis.Client) error {
-	asked := r.cfg.Now()
+	asked := r.cfg.now()
 	theirs, err := node.Time(ctx).Result()
 	if err != nil {
 		return err
 	}
 	// The server read its clock at some moment between both of our readings.
 	var off time.Duration
-	if heard := r.cfg.Now(); theirs.After(heard) {
+	if heard := r.cfg.now(); theirs.After(heard) {
 		off = theirs.Sub(heard)
 	} else if theirs.Before(asked) {
 		off = theirs.Sub(asked)

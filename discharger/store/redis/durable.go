@@ -6,8 +6,9 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/discharger/discharger/discharger/store/redis/conn"
 	"github.com/redis/go-redis/v9"
+
+	"github.com/discharger/discharger/discharger/store/redis/conn"
 )
 
 // Durability is the level that a revocation must reach before it is

@@ -142,7 +142,8 @@ func TestMalformedReplies(t *testing.T) {
 	p := startProxy(t, s.Socket)
 	c := storetest.NewClock()
 	f := newRedisFixture(t, s, func(cfg *redis.Config) {
-		cfg.Addrs, cfg.Now = []string{p.addr}, c.Now
+		*cfg = cfg.WithClock(c.Now)
+		cfg.Addrs = []string{p.addr}
 		cfg.ReadTimeout = time.Second
 		cfg.SetWait(func(context.Context, time.Duration) error { return nil })
 	})

@@ -11,6 +11,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"github.com/discharger/discharger/discharger/revocation"
 	"github.com/discharger/discharger/discharger/store"
 	"github.com/discharger/discharger/discharger/store/limits"
 	"github.com/discharger/discharger/discharger/store/marker"
@@ -56,23 +57,24 @@ func (r *Store) feedCall(s script, homeserver string, args ...any) call {
 }
 
 // appendEvents appends events to the arguments of a script.
-func appendEvents(args []any, events []store.FeedEvent) []any {
+func appendEvents(args []any, events []revocation.Line) []any {
 	for _, e := range events {
-		args = append(args, e.Until.UnixMilli(), string(e.Data))
+		args = append(args, e.Until, string(e.Data))
 	}
 	return args
 }
 
-// Publish appends events to a homeserver's feed.
-func (r *Store) Publish(ctx context.Context, homeserver string, events ...store.FeedEvent) error {
-	if err := errors.Join(limits.CheckPublish(homeserver, events), r.opened()); err != nil {
+// Publish appends the events of revocations to a homeserver's feed.
+func (r *Store) Publish(ctx context.Context, homeserver string, revocations ...revocation.Revocation) error {
+	events, err := revocation.Lines(revocations)
+	if err := errors.Join(err, limits.CheckPublish(homeserver, events), r.opened()); err != nil {
 		return fmt.Errorf("publish: %w", err)
 	}
 	return r.publish(ctx, homeserver, events, true)
 }
 
 // publish appends events, and waits for their durability if durable is set.
-func (r *Store) publish(ctx context.Context, homeserver string, events []store.FeedEvent, durable bool) error {
+func (r *Store) publish(ctx context.Context, homeserver string, events []revocation.Line, durable bool) error {
 	if len(events) == 0 {
 		return nil
 	}

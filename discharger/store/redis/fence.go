@@ -40,7 +40,6 @@ const (
 	replayTimeout = time.Minute // of one replay
 	fenceRetry    = 250 * time.Millisecond
 	sweepEvery    = 60 // checks
-	replayers     = 16 // users that are replayed concurrently
 )
 
 // fence blocks a store while a primary may lack revocations.
@@ -91,7 +90,7 @@ func (g *fence) raiseLocked() {
 	for _, l := range g.drop {
 		l.Drop()
 	}
-	g.lastFailover.Store(g.store.cfg.Now().UnixMilli())
+	g.lastFailover.Store(g.store.cfg.now().UnixMilli())
 	select {
 	case g.wake <- struct{}{}:
 	default:
@@ -145,7 +144,7 @@ func (g *fence) start(ctx context.Context, main *Store) error {
 		return err
 	}
 	if known != nil && !subset(found, known) {
-		g.lastFailover.Store(g.store.cfg.Now().UnixMilli())
+		g.lastFailover.Store(g.store.cfg.now().UnixMilli())
 	}
 	if known != nil && subset(found, known) {
 		g.lift(known)
@@ -251,7 +250,7 @@ func (g *fence) replay(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	changed, err := g.replayAll(ctx, entries)
+	done, err := g.replayAll(ctx, entries)
 	if errors.Is(err, store.ErrLost) {
 		g.main.setLost(true)
 	}
@@ -269,9 +268,9 @@ func (g *fence) replay(ctx context.Context) error {
 		return err
 	}
 	g.replays.Add(1)
-	g.replayed.Add(uint64(changed))
+	g.replayed.Add(uint64(done.Records))
 	g.store.cfg.Log.LogAttrs(ctx, slog.LevelInfo, "revocations replayed",
-		slog.Int("entries", len(entries)), slog.Int("records", changed), slog.Int("primaries", len(after)))
+		slog.Int("entries", len(entries)), slog.Int("records", done.Records), slog.Int("primaries", len(after)))
 	g.lift(after)
 	g.main.client.ReloadSlots(ctx)
 	return nil

@@ -314,7 +314,7 @@ func (r *Store) usable(ctx context.Context) error {
 		return nil
 	}
 	r.recheckMu.Lock()
-	now := r.cfg.Now()
+	now := r.cfg.now()
 	due := !now.Before(r.recheckAt)
 	if due {
 		r.recheckAt = now.Add(time.Second)

@@ -53,12 +53,13 @@ func TestJournalReplay(t *testing.T) {
 		}
 	}
 	all := session.GenerationRecord{Generation: 1, At: 1_700_000_200_000, Except: kept}
-	home := storetest.Marshal(t, session.GenerationRecord{Generation: 1, At: 1_700_000_300_000})
+	mark := session.GenerationRecord{Generation: 1, At: 1_700_000_300_000}
+	home := storetest.Marshal(t, mark)
 	revoke(alice, storetest.Ending(t, alice, one), store.Change{Session: one, Old: storetest.Live(t, 0), New: storetest.Tombstone(t), Expires: time.Now().Add(time.Hour)})
 	revoke(bob, []revocation.Revocation{{
 		Kind: revocation.KindUser, Homeserver: bob.Homeserver, User: bob.User, Except: kept, Generation: 1, At: all.At, Cause: revocation.CauseRevoked,
 	}}, store.Change{New: storetest.Marshal(t, all)}, store.Change{Session: kept, Old: storetest.Live(t, 0), New: storetest.Live(t, 1)})
-	if ok, err := f.SwapHomeserver(t.Context(), alice.Homeserver, nil, home); !ok || err != nil {
+	if ok, err := f.SwapHomeserver(t.Context(), alice.Homeserver, nil, home, session.RevokedHomeserver(alice.Homeserver, &mark)); !ok || err != nil {
 		t.Fatalf("revoke: %v, %v", ok, err)
 	}
 	s.crash(t)
@@ -244,7 +245,7 @@ func TestJournalLost(t *testing.T) {
 	s := forgetful(t)
 	j := storetest.OpenJournal(t, journal.Config{})
 	c := storetest.NewClock()
-	f := newRedisFixture(t, s, func(cfg *redis.Config) { cfg.Journal, cfg.Now = j, c.Now })
+	f := newRedisFixture(t, s, func(cfg *redis.Config) { cfg.Journal = j; *cfg = cfg.WithClock(c.Now) })
 	u, id := storetest.NewUser(), storetest.NewSession()
 	f.MustSwap(t, true, u, store.Change{Session: id, New: storetest.Live(t, 0)})
 	w := store.Write{User: u, Revocations: storetest.Ending(t, u, id), Changes: []store.Change{{Session: id, Old: storetest.Live(t, 0), New: storetest.Tombstone(t)}}}

@@ -36,7 +36,7 @@ func (r *Store) load(ctx context.Context, user store.UserKey, session caveat.Ses
 	if err := r.usable(ctx); err != nil {
 		return v, err
 	}
-	now := r.cfg.Now()
+	now := r.cfg.now()
 	key, bucket := r.layout.UserBucket(user.Homeserver, user.User)
 	first, short, long := keys.Session(session)
 	args := append(make([]any, 0, 8), "hmget", key, first, short, long, keys.UserField, keys.UserSecond)
@@ -152,7 +152,7 @@ func (r *Store) list(ctx context.Context, user store.UserKey) (l store.Listing, 
 	if err := r.usable(ctx); err != nil {
 		return l, err
 	}
-	now := r.cfg.Now()
+	now := r.cfg.now()
 	key, bucket := r.layout.UserBucket(user.Homeserver, user.User)
 	fields := redis.NewMapStringStringCmd(ctx, "hgetall", key)
 	if err := r.client.Do(ctx, fields); err != nil {

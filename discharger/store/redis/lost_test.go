@@ -68,7 +68,7 @@ func TestRedisAcceptLoss(t *testing.T) {
 	t.Parallel()
 	s := StartRedis(t)
 	c := storetest.NewClock()
-	withClock := func(cfg *redis.Config) { cfg.Now = c.Now }
+	withClock := func(cfg *redis.Config) { *cfg = cfg.WithClock(c.Now) }
 	a, b := newRedisFixture(t, s, withClock), newRedisFixture(t, s, withClock)
 	u, id := storetest.NewUser(), storetest.NewSession()
 	a.MustSwap(t, true, u, store.Change{Session: id, New: []byte("a")})
@@ -92,7 +92,7 @@ func TestRedisRestored(t *testing.T) {
 	t.Parallel()
 	s := StartRedis(t)
 	c := storetest.NewClock()
-	f := newRedisFixture(t, s, func(cfg *redis.Config) { cfg.Now = c.Now })
+	f := newRedisFixture(t, s, func(cfg *redis.Config) { *cfg = cfg.WithClock(c.Now) })
 	u, id := storetest.NewUser(), storetest.NewSession()
 	f.MustSwap(t, true, u, store.Change{Session: id, New: []byte("a")})
 	s.Do(t, "swapdb", 0, 1)
@@ -171,7 +171,7 @@ func TestRedisHomeserverLost(t *testing.T) {
 	s := StartRedis(t)
 	c := storetest.NewClock()
 	f := newRedisFixture(t, s, func(cfg *redis.Config) {
-		cfg.Now = c.Now
+		*cfg = cfg.WithClock(c.Now)
 		cfg.SetWait(func(_ context.Context, d time.Duration) error { c.Advance(d); return nil })
 	})
 	u, id := storetest.NewUser(), storetest.NewSession()

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/discharger/discharger/discharger/failover"
 	"github.com/discharger/discharger/discharger/revocation"
 	"github.com/discharger/discharger/discharger/secret"
 	"github.com/discharger/discharger/discharger/store"
@@ -19,6 +20,7 @@ import (
 // patient is a configuration for a machine that is busy with other tests, or
 // whose disk is.
 func patient(cfg redis.Config) redis.Config {
+	cfg.Replayer = failover.New(revocation.Lifetime{}, nil)
 	cfg.TagKey = tagKey
 	cfg.DialTimeout, cfg.ReadTimeout, cfg.WriteTimeout = time.Minute, time.Minute, time.Minute
 	return cfg

@@ -13,8 +13,6 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
-
-	"github.com/discharger/discharger/discharger"
 )
 
 // A store can be opened before its servers are usable: after a power cut, Redis
@@ -182,7 +180,7 @@ func problemOf(err error) string {
 func absent(err error) bool {
 	var network net.Error
 	switch {
-	case errors.As(err, &network), errors.Is(err, io.EOF), errors.Is(err, context.DeadlineExceeded), errors.Is(err, discharger.ErrUnavailable):
+	case errors.As(err, &network), errors.Is(err, io.EOF), errors.Is(err, context.DeadlineExceeded):
 		return true
 	}
 	for _, prefix := range []string{"LOADING", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN"} {

@@ -57,7 +57,7 @@ func expectPending(t testing.TB, r *redis.Store, want string) {
 	ok2, errHome := r.SwapHomeserver(t.Context(), u.Homeserver, nil, []byte("a"))
 	_, errNow := r.Now(t.Context())
 	_, errRead := r.ReadFeed(t.Context(), u.Homeserver, "")
-	errPublish := r.Publish(t.Context(), u.Homeserver, store.FeedEvent{Data: []byte("{}"), Until: time.Now().Add(time.Hour)})
+	errPublish := r.Publish(t.Context(), u.Homeserver, storetest.Event("x", time.Now().Add(time.Hour)))
 	if ok1 || ok2 {
 		t.Error("a swap was done")
 	}

@@ -42,8 +42,6 @@ import (
 
 	"github.com/cenkalti/backoff/v5"
 
-	"github.com/discharger/discharger/discharger"
-	"github.com/discharger/discharger/discharger/revocation"
 	"github.com/discharger/discharger/discharger/secret"
 	"github.com/discharger/discharger/discharger/store"
 	"github.com/discharger/discharger/discharger/store/journal"
@@ -93,10 +91,7 @@ type Config struct {
 	// allowed INFO and ROLE.
 	Journal *journal.Journal
 
-	// Announce returns the event of a revocation that a replay restores; nil:
-	// an Announcer with zero fields. An error is logged, and the revocation is
-	// restored without an event.
-	Announce func(e *revocation.Revocation, now time.Time) (store.FeedEvent, error)
+	Replayer store.Replayer // of the journal; required with one
 
 	// AwaitServers opens the store while its servers are unusable. Until they
 	// are usable every method returns an error, and Ready reports the problem.
@@ -114,11 +109,10 @@ type Config struct {
 	// dropped. 0: 1 000 000, of about 150 bytes each.
 	MaxEvents int
 
-	Log  *slog.Logger                               // nil: nothing is logged
-	Now  func() time.Time                           // nil: time.Now
-	Wait func(context.Context, time.Duration) error // nil: waits that long, or until the context ends
+	Log *slog.Logger // nil: nothing is logged
 
 	access *atomic.Pointer[conn.Access] // current
+	now    func() time.Time
 	wait   func(context.Context, time.Duration) error
 }
 
@@ -272,6 +266,12 @@ func (r *Store) unfenced() *conn.Client {
 	return r.client
 }
 
+// WithClock returns the configuration with another clock than time.Now.
+func (cfg Config) WithClock(now func() time.Time) Config {
+	cfg.now = now
+	return cfg
+}
+
 // complete checks the configuration and sets defaults.
 func (cfg *Config) complete() error {
 	switch {
@@ -281,6 +281,8 @@ func (cfg *Config) complete() error {
 		return errors.New("a cluster has no sentinels")
 	case cfg.Cluster && cfg.DB != 0:
 		return errors.New("a cluster has no numbered databases")
+	case cfg.Journal != nil && cfg.Replayer == nil:
+		return errors.New("a journal needs a replayer")
 	case len(cfg.Addrs) > 1 && cfg.MasterName == "" && !cfg.Cluster:
 		return errors.New("several addresses need a master name or cluster")
 	case len(cfg.TagKey) != keys.TagKeyLen:
@@ -312,14 +314,11 @@ func (cfg *Config) complete() error {
 	if cfg.MaxEvents == 0 {
 		cfg.MaxEvents = limits.DefaultMaxEvents
 	}
-	if cfg.Announce == nil {
-		cfg.Announce = discharger.Announcer{}.Event
-	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	if cfg.Now == nil {
-		cfg.Now = time.Now
+	if cfg.now == nil {
+		cfg.now = time.Now
 	}
 	if cfg.wait == nil {
 		cfg.wait = wait
@@ -365,5 +364,5 @@ func (r *Store) Close() error {
 
 // clock returns the time that scripts compare with an expiry, Unix seconds.
 func (r *Store) clock() int64 {
-	return min(max(r.cfg.Now().Unix(), 0), math.MaxUint32)
+	return min(max(r.cfg.now().Unix(), 0), math.MaxUint32)
 }

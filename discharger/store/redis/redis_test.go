@@ -57,7 +57,7 @@ func TestRedisRoundTrips(t *testing.T) {
 	t.Parallel()
 	s := StartRedis(t)
 	c := storetest.NewClock() // it stands still: the homeserver's record stays in the cache
-	f := newRedisFixture(t, s, func(cfg *redis.Config) { cfg.Now = c.Now })
+	f := newRedisFixture(t, s, func(cfg *redis.Config) { *cfg = cfg.WithClock(c.Now) })
 	f.Store.(*redis.Store).StopWatch()
 	u, id := storetest.NewUser(), storetest.NewSession()
 	f.MustSwap(t, true, u, store.Change{Session: id, New: make([]byte, 90), Expires: f.Clock.In(time.Hour)})
@@ -257,13 +257,13 @@ func TestRedisLease(t *testing.T) {
 	s := StartRedis(t)
 	c := storetest.NewClock()
 	u, id := storetest.NewUser(), storetest.NewSession()
-	other := newRedisFixture(t, s, func(cfg *redis.Config) { cfg.Now = c.Now })
+	other := newRedisFixture(t, s, func(cfg *redis.Config) { *cfg = cfg.WithClock(c.Now) })
 	if got := other.MustLoad(t, u, id).Homeserver; got != nil {
 		t.Fatalf("homeserver's record is %q", got)
 	}
 	waits := 0
 	f := newRedisFixture(t, s, func(cfg *redis.Config) {
-		cfg.Now = c.Now
+		*cfg = cfg.WithClock(c.Now)
 		cfg.CacheHomeserver = time.Millisecond // others may have it longer
 		cfg.SetWait(func(_ context.Context, d time.Duration) error {
 			if waits++; waits == 1 {
@@ -298,7 +298,7 @@ func TestRedisLeaseEndsWithALostRace(t *testing.T) {
 	t.Parallel()
 	s, c := StartRedis(t), storetest.NewClock()
 	frozen := func(cfg *redis.Config) {
-		cfg.Now = c.Now // so that nothing that is cached gets old
+		*cfg = cfg.WithClock(c.Now) // so that nothing that is cached gets old
 		cfg.SetWait(func(context.Context, time.Duration) error { return nil })
 	}
 	first, second := newRedisFixture(t, s, frozen), newRedisFixture(t, s, frozen)

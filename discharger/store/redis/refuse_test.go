@@ -174,8 +174,7 @@ func TestRedisACL(t *testing.T) {
 func followFeed(t *testing.T, f *storetest.Fixture, homeserver string) {
 	t.Helper()
 	for range 2 { // the second one displaces the first
-		e := store.FeedEvent{Data: []byte("{}"), Until: time.Now().Add(time.Hour)}
-		if err := f.Publish(t.Context(), homeserver, e); err != nil {
+		if err := f.Publish(t.Context(), homeserver, storetest.Event("x", time.Now().Add(time.Hour))); err != nil {
 			t.Errorf("Publish: %v", err)
 		}
 	}
@@ -200,7 +199,7 @@ func TestRedisClock(t *testing.T) {
 	for ahead, want := range map[time.Duration]bool{0: false, time.Minute: true, -time.Minute: true} {
 		var log storetest.LogBuffer
 		newRedisFixture(t, s, func(c *redis.Config) {
-			c.Now = func() time.Time { return time.Now().Add(ahead) }
+			*c = c.WithClock(func() time.Time { return time.Now().Add(ahead) })
 			c.Log = log.Logger()
 		})
 		if got := strings.Contains(log.String(), "clock"); got != want {

@@ -8,7 +8,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/discharger/discharger/discharger"
 	"github.com/discharger/discharger/discharger/revocation"
 	"github.com/discharger/discharger/discharger/store"
 	"github.com/discharger/discharger/discharger/store/redis"
@@ -32,14 +31,16 @@ func TestFailoverRepeats(t *testing.T) {
 	// Events of the last hour.
 	const hour = 100
 	for i := range hour {
-		e, err := discharger.Announcer{}.Event(&revocation.Revocation{
-			Kind: revocation.KindSession, Homeserver: storetest.IssuerHomeserver, User: "@early:hs", Session: storetest.NewSession(), At: time.Now().UnixMilli(),
-		}, time.Now())
+		now := time.Now().UnixMilli()
+		events, err := revocation.Lines([]revocation.Revocation{{
+			Kind: revocation.KindSession, Homeserver: storetest.IssuerHomeserver, User: "@early:hs", Session: storetest.NewSession(), At: now,
+			Soft: true, Notice: revocation.Notice{Until: revocation.Lifetime{}.Until(now), Again: true},
+		}})
 		if err != nil {
 			t.Fatal(err)
 		}
 		id := fmt.Sprintf("%d-%d", time.Now().Add(-time.Hour).UnixMilli(), i)
-		s.Primary(t).Do(t, "xadd", redis.FeedKey(tagKey, storetest.IssuerHomeserver), id, "u", e.Until.UnixMilli(), "e", e.Data)
+		s.Primary(t).Do(t, "xadd", redis.FeedKey(tagKey, storetest.IssuerHomeserver), id, "u", events[0].Until, "e", events[0].Data)
 	}
 	const kept, lost, others = 40, 4, 10
 	devices := make(chan *storetest.Device, kept+lost+3*others)

@@ -5,10 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"time"
 
 	"github.com/redis/go-redis/v9"
 
+	"github.com/discharger/discharger/discharger/revocation"
 	"github.com/discharger/discharger/discharger/store"
 	"github.com/discharger/discharger/discharger/store/backup"
 	"github.com/discharger/discharger/discharger/store/journal"
@@ -141,7 +141,7 @@ func (im *importer) add(ctx context.Context, rec *backup.Record) error {
 		if err != nil {
 			return err
 		}
-		return im.r.publish(ctx, rec.User.Homeserver, []store.FeedEvent{{Data: data, Until: time.UnixMilli(until)}}, false)
+		return im.r.publish(ctx, rec.User.Homeserver, []revocation.Line{{Data: data, Until: until}}, false)
 	}
 	if rec.User != im.w.User || len(im.w.Changes) >= importAtOnce {
 		if err := im.flush(ctx); err != nil {

@@ -64,7 +64,7 @@ func OpenRedis(t testing.TB, cfg redis.Config) *redis.Store {
 func redisFixture(cfg redis.Config, fields func(testing.TB, string) int) func(testing.TB) *storetest.Fixture {
 	return func(t testing.TB) *storetest.Fixture {
 		c, cfg := storetest.NewClock(), cfg
-		cfg.Now = c.Now
+		cfg = cfg.WithClock(c.Now)
 		cfg.SetWait(func(_ context.Context, d time.Duration) error { c.Advance(d); return nil })
 		f := &storetest.Fixture{Store: OpenRedis(t, cfg), Clock: c}
 		f.Other = func(t testing.TB) store.Store { return OpenRedis(t, cfg) }

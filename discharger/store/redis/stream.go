@@ -13,7 +13,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/discharger/discharger/discharger/revocation"
-	"github.com/discharger/discharger/discharger/session"
+	"github.com/discharger/discharger/discharger/store"
 	"github.com/discharger/discharger/discharger/store/journal"
 	"github.com/discharger/discharger/discharger/store/redis/conn"
 )
@@ -233,7 +233,7 @@ func (p *stream) receive(ctx context.Context, entries []revocation.Revocation) e
 	// Later failovers replay them.
 	failover := p.main.fence.lastFailover.Load()
 	for _, e := range entries {
-		if failover != 0 && e.At <= failover+session.ClockSlack.Milliseconds() {
+		if failover != 0 && e.At <= failover+store.ClockSlack.Milliseconds() {
 			p.pending = append(p.pending, e)
 		}
 	}
@@ -247,8 +247,8 @@ func (p *stream) applyPending(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, replayTimeout)
 	defer cancel()
-	changed, err := p.main.fence.replayAll(ctx, p.pending)
-	p.main.fence.replayed.Add(uint64(changed))
+	done, err := p.main.fence.replayAll(ctx, p.pending)
+	p.main.fence.replayed.Add(uint64(done.Records))
 	if err == nil {
 		p.pending = nil
 	}

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/discharger/discharger/discharger"
+	"github.com/discharger/discharger/discharger/failover"
 	"github.com/discharger/discharger/discharger/revocation"
 	"github.com/discharger/discharger/discharger/store"
 	"github.com/discharger/discharger/discharger/store/journal"
@@ -27,6 +28,9 @@ func openPeer(t testing.TB, cfg redis.Config, path string) *peer {
 	t.Helper()
 	p := &peer{journal: storetest.OpenJournal(t, journal.Config{Path: path})}
 	cfg.Journal, cfg.Log = p.journal, p.log.Logger()
+	if cfg.Replayer == nil {
+		cfg.Replayer = failover.New(revocation.Lifetime{}, cfg.Log)
+	}
 	p.Store = OpenRedis(t, cfg)
 	return p
 }

@@ -12,7 +12,6 @@ import (
 
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/revocation"
-	"github.com/discharger/discharger/discharger/session"
 	"github.com/discharger/discharger/discharger/store"
 	"github.com/discharger/discharger/discharger/store/limits"
 	"github.com/discharger/discharger/discharger/store/record"
@@ -71,12 +70,14 @@ func (c call) command(ctx context.Context, full bool) *redis.Cmd {
 // Swap makes all changes of a write or none. A revocation is acknowledged when
 // it has the configured durability.
 func (r *Store) Swap(ctx context.Context, w store.Write) (bool, error) {
-	if err := errors.Join(limits.CheckWrite(w), r.opened()); err != nil {
+	events, err := revocation.Lines(w.Revocations)
+	if err := errors.Join(err, limits.CheckWrite(w), r.opened()); err != nil {
 		return false, fmt.Errorf("swap: %w", err)
 	}
 	c := call{script: swapScript, args: make([]any, 0, 3+4*len(w.Changes))}
 	c.key, c.Identity = r.layout.User(w.User.Homeserver, w.User.User)
-	revokes := len(w.Revocations) > 0
+	entries := revocation.Journaled(w.Revocations)
+	revokes := len(entries) > 0
 	c.args = append(c.args, *r.id.Load(), r.clock(), revokes)
 	for _, change := range w.Changes {
 		first := keys.UserField
@@ -91,16 +92,14 @@ func (r *Store) Swap(ctx context.Context, w store.Write) (bool, error) {
 		c.args = append(c.args, first, string(change.Old), string(change.New),
 			string(record.ExpiryOf(change.Expires).Append(nil)))
 	}
-	done, err := r.revoke(ctx, func() ([]revocation.Revocation, error) {
-		return w.Revocations, nil
-	}, func() (bool, error) {
+	done, err := r.revoke(ctx, entries, func() (bool, error) {
 		return r.swap(ctx, c, revokes)
 	})
 	if err != nil {
 		return false, fmt.Errorf("swap: %w", err)
 	}
-	if done && len(w.Events) > 0 {
-		if err := r.Publish(ctx, w.User.Homeserver, w.Events...); err != nil {
+	if done {
+		if err := r.publish(ctx, w.User.Homeserver, events, true); err != nil {
 			return false, fmt.Errorf("swap: %w", err)
 		}
 	}
@@ -109,15 +108,13 @@ func (r *Store) Swap(ctx context.Context, w store.Write) (bool, error) {
 
 // SwapHomeserver replaces a homeserver's record. It returns true after every
 // process has stopped using the old one, which takes a second.
-func (r *Store) SwapHomeserver(ctx context.Context, homeserver string, old, new []byte, events ...store.FeedEvent) (bool, error) {
-	if err := errors.Join(limits.CheckHomeserverSwap(homeserver, old, new, events), r.opened()); err != nil {
+func (r *Store) SwapHomeserver(ctx context.Context, homeserver string, old, new []byte, revocations ...revocation.Revocation) (bool, error) {
+	events, err := revocation.Lines(revocations)
+	if err := errors.Join(err, limits.CheckHomeserverSwap(homeserver, old, new), r.opened()); err != nil {
 		return false, fmt.Errorf("swap record of homeserver: %w", err)
 	}
 	c := r.homeserverCall(homeserver, old, new, events)
-	done, err := r.revoke(ctx, func() ([]revocation.Revocation, error) {
-		e, err := session.RevokedHomeserver(homeserver, new)
-		return []revocation.Revocation{e}, err
-	}, func() (bool, error) {
+	done, err := r.revoke(ctx, revocation.Journaled(revocations), func() (bool, error) {
 		return r.swap(ctx, c, true)
 	})
 	switch {
@@ -132,7 +129,7 @@ func (r *Store) SwapHomeserver(ctx context.Context, homeserver string, old, new 
 	return done, nil
 }
 
-func (r *Store) homeserverCall(homeserver string, old, new []byte, events []store.FeedEvent) call {
+func (r *Store) homeserverCall(homeserver string, old, new []byte, events []revocation.Line) call {
 	c := call{script: swapHomeserverScript, args: []any{*r.id.Load(), string(old), string(new), r.cfg.MaxEvents}}
 	c.args = appendEvents(c.args, events)
 	c.key, c.Identity = r.layout.Homeserver(homeserver)

@@ -15,6 +15,7 @@ import (
 
 	"github.com/discharger/discharger/discharger"
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/failover"
 	"github.com/discharger/discharger/discharger/revocation"
 	"github.com/discharger/discharger/discharger/secret"
 	"github.com/discharger/discharger/discharger/store"
@@ -124,7 +125,7 @@ func (u upgraded) service(t *testing.T, st store.Store) *discharger.Service {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := discharger.New(discharger.Config{Opener: opener, Store: st, RefreshKeys: []discharger.RefreshKey{refresh}, Now: u.now()})
+	s, err := discharger.New(discharger.Config{Opener: opener, Store: st, RefreshKeys: []discharger.RefreshKey{refresh}}.WithClock(u.now()))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -184,7 +185,7 @@ func TestUpgrade(t *testing.T) {
 		s := StartRedis(t)
 		s.restore(t, "redis.txt")
 		cfg := s.Config()
-		cfg.Now = u.now()
+		cfg = cfg.WithClock(u.now())
 		r := OpenRedis(t, cfg)
 		lostNothing(t, r)
 		u.expect(t, r, u.Redis)
@@ -193,12 +194,10 @@ func TestUpgrade(t *testing.T) {
 		s := StartRedis(t)
 		s.restore(t, "redis-before.txt")
 		cfg := s.Config()
-		cfg.Now = u.now()
+		cfg = cfg.WithClock(u.now())
 		// Redis drops events that are over by its own clock.
-		cfg.Announce = func(e *revocation.Revocation, _ time.Time) (store.FeedEvent, error) {
-			return discharger.Announcer{}.Event(e, time.Now())
-		}
-		cfg.Journal = storetest.OpenJournal(t, journal.Config{Path: copied(t, "journal.db"), Now: u.now()})
+		cfg.Replayer = failover.New(revocation.Lifetime{MaxTTL: time.Since(u.now()()) + time.Hour}, nil)
+		cfg.Journal = storetest.OpenJournal(t, journal.Config{Path: copied(t, "journal.db")}.WithClock(u.now()))
 		if got := storetest.All(t, cfg.Journal); len(got) != 3 {
 			t.Errorf("the journal has %+v", got)
 		}
@@ -209,7 +208,7 @@ func TestUpgrade(t *testing.T) {
 		u.expect(t, r, u.Redis)
 	})
 	t.Run("bolt", func(t *testing.T) {
-		b, err := bolt.Open(bolt.Config{Path: copied(t, "sessions.db"), Now: u.now()})
+		b, err := bolt.Open(bolt.Config{Path: copied(t, "sessions.db")}.WithClock(u.now()))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -10,8 +10,9 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/discharger/discharger/discharger/store/redis/conn"
 	"github.com/redis/go-redis/v9"
+
+	"github.com/discharger/discharger/discharger/store/redis/conn"
 )
 
 // Servers change while a store is open: a replica with other settings is

@@ -10,22 +10,33 @@ import (
 	"testing"
 	"time"
 
+	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/revocation"
 	"github.com/discharger/discharger/discharger/store"
 )
 
 // Feed is the part of a fixture's store that reads feeds.
 func (f *Fixture) Feed() store.Feed { return f.Store.(store.Feed) }
 
-// Events makes events that are kept for an hour.
-func (f *Fixture) Events(texts ...string) (out []store.FeedEvent) {
+// Events makes revocations with events that are kept for an hour. Each is about a
+// user whose name is the text. They are not journaled.
+func (f *Fixture) Events(texts ...string) (out []revocation.Revocation) {
 	for _, text := range texts {
-		out = append(out, store.FeedEvent{Data: []byte(text), Until: f.Clock.In(time.Hour)})
+		out = append(out, Event(text, f.Clock.In(time.Hour)))
 	}
 	return out
 }
 
+// Event makes a revocation with an event, which is not journaled.
+func Event(text string, until time.Time) revocation.Revocation {
+	return revocation.Revocation{
+		Kind: revocation.KindUser, User: text, At: 1_700_000_000_000, Cause: revocation.CauseRevoked,
+		Notice: revocation.Notice{Until: until.UnixMilli(), Only: true},
+	}
+}
+
 // MustPublish publishes events.
-func (f *Fixture) MustPublish(t testing.TB, homeserver string, events ...store.FeedEvent) {
+func (f *Fixture) MustPublish(t testing.TB, homeserver string, events ...revocation.Revocation) {
 	t.Helper()
 	if err := f.Publish(t.Context(), homeserver, events...); err != nil {
 		t.Fatalf("Publish: %v", err)
@@ -52,10 +63,14 @@ func (f *Fixture) MustRead(t testing.TB, homeserver, after string) (out []store.
 	}
 }
 
-// Texts returns the data of entries.
+// Texts returns the texts of entries, and the data of an entry without one.
 func Texts(entries []store.FeedEntry) (out []string) {
-	for _, e := range entries {
-		out = append(out, string(e.Data))
+	for _, entry := range entries {
+		text := string(entry.Data)
+		if e, err := revocation.ParseEvent(entry.Data); err == nil && e.User != "" && e.Session == (caveat.SessionID{}) {
+			text = e.User
+		}
+		out = append(out, text)
 	}
 	return out
 }
@@ -75,13 +90,13 @@ func (f *Fixture) ExpectFeed(t testing.TB, homeserver, after string, wantGap boo
 func testFeedOrder(t *testing.T, f *Fixture) {
 	u, other := NewUser(), NewUser()
 	f.ExpectFeed(t, u.Homeserver, "", false)
-	w := store.Write{User: u, Changes: []store.Change{{Session: NewSession(), New: []byte("a")}}, Revocations: Ending(t, u, NewSession()), Events: f.Events("1", "2")}
+	w := store.Write{User: u, Changes: []store.Change{{Session: NewSession(), New: []byte("a")}}, Revocations: append(Ending(t, u, NewSession()), f.Events("1", "2")...)}
 	for range 2 { // probably done, and published again
 		if ok, err := f.Swap(t.Context(), w); err != nil || !ok {
 			t.Fatalf("Swap: %v, %v", ok, err)
 		}
 	}
-	w.Changes[0].Old, w.Changes[0].New, w.Events = []byte("something else"), []byte("b"), f.Events("never")
+	w.Changes[0].Old, w.Changes[0].New, w.Revocations = []byte("something else"), []byte("b"), f.Events("never")
 	if ok, err := f.Swap(t.Context(), w); err != nil || ok {
 		t.Fatalf("Swap: %v, %v", ok, err)
 	}
@@ -100,8 +115,8 @@ func testFeedOrder(t *testing.T, f *Fixture) {
 		}
 		f.ExpectFeed(t, u.Homeserver, e.Position, false, Texts(all[i+1:])...)
 	}
-	for _, bad := range [][]store.FeedEvent{nil, {{Data: nil, Until: f.Clock.In(time.Hour)}}, {{Data: []byte("x")}},
-		{{Data: make([]byte, 17<<10), Until: f.Clock.In(time.Hour)}}} {
+	for _, bad := range [][]revocation.Revocation{nil, f.Events(""), {Event("x", time.UnixMilli(0))}, {Event("x", time.UnixMilli(-1))},
+		f.Events(strings.Repeat("u", 17<<10))} {
 		if err := f.Publish(t.Context(), u.Homeserver, bad...); err == nil {
 			t.Errorf("%d events accepted", len(bad))
 		}
@@ -147,9 +162,7 @@ func testFeedGap(t *testing.T, f *Fixture) {
 // has to stay.
 func testFeedRetention(t *testing.T, f *Fixture) {
 	u := NewUser()
-	over := func(text string) store.FeedEvent {
-		return store.FeedEvent{Data: []byte(text), Until: f.Clock.In(-time.Second)}
-	}
+	over := func(text string) revocation.Revocation { return Event(text, f.Clock.In(-time.Second)) }
 	f.MustPublish(t, u.Homeserver, over("1"), over("2"), over("3"))
 	f.MustPublish(t, u.Homeserver, append(f.Events("4"), over("5"))...)
 	f.Forget(t, u)
@@ -201,7 +214,7 @@ func testFeedConcurrent(t *testing.T, f *Fixture) {
 		}
 		for _, e := range page.Entries {
 			var w, i int
-			fmt.Sscan(string(e.Data), &w, &i)
+			fmt.Sscan(Texts([]store.FeedEntry{e})[0], &w, &i)
 			if i != next[w] {
 				t.Fatalf("writer %d: event %d comes where %d should", w, i, next[w])
 			}
@@ -251,7 +264,8 @@ func testFeedAwait(t *testing.T, f *Fixture) {
 // long as dropped events matter.
 func FeedBound(t *testing.T, f *Fixture, after func(time.Time)) {
 	u := NewUser()
-	soon := store.FeedEvent{Data: []byte("soon"), Until: f.Clock.In(20 * time.Minute)}
+	until := f.Clock.In(20 * time.Minute)
+	soon := Event("soon", until)
 	f.MustPublish(t, u.Homeserver, soon)
 	f.MustPublish(t, u.Homeserver, f.Events("1", "2")...)
 	all := f.ExpectFeed(t, u.Homeserver, "", false, "soon", "1", "2")
@@ -259,10 +273,27 @@ func FeedBound(t *testing.T, f *Fixture, after func(time.Time)) {
 	f.ExpectFeed(t, u.Homeserver, "", true, "1", "2", "3")
 	f.ExpectFeed(t, u.Homeserver, all[0].Position, true, "1", "2", "3")
 	f.ExpectFeed(t, u.Homeserver, all[1].Position, false, "2", "3")
-	after(soon.Until)
+	after(until)
 	f.ExpectFeed(t, u.Homeserver, "", false, "1", "2", "3")
 	if _, err := f.SwapHomeserver(t.Context(), u.Homeserver, nil, []byte("h"), f.Events("4", "5", "6", "7", "8")...); err != nil {
 		t.Fatal(err)
 	}
 	f.ExpectFeed(t, u.Homeserver, "", true, "6", "7", "8")
+}
+
+// Raw is a feed in which the events of some texts have other data.
+type Raw struct {
+	store.Feed
+	Data map[string]string
+}
+
+// ReadFeed returns the next events after a position.
+func (r *Raw) ReadFeed(ctx context.Context, homeserver, after string) (store.FeedPage, error) {
+	page, err := r.Feed.ReadFeed(ctx, homeserver, after)
+	for i, text := range Texts(page.Entries) {
+		if data, ok := r.Data[text]; ok {
+			page.Entries[i].Data = []byte(data)
+		}
+	}
+	return page, err
 }
