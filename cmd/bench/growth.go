@@ -53,10 +53,7 @@ takes to start, and the size of a session in the store.`,
 					return err
 				}
 			}
-			if asJSON {
-				return writeJSON(c.OutOrStdout(), found)
-			}
-			return found.WriteText(c.OutOrStdout())
+			return write(c.OutOrStdout(), asJSON, found)
 		},
 	}
 	f := c.Flags()

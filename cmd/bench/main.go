@@ -137,11 +137,14 @@ func progress() io.Writer {
 	return os.Stderr
 }
 
-// writeJSON writes indented JSON.
-func writeJSON(w io.Writer, v any) error {
+// write writes a report as indented JSON or as text.
+func write(w io.Writer, asJSON bool, report interface{ WriteText(io.Writer) error }) error {
+	if !asJSON {
+		return report.WriteText(w)
+	}
 	e := json.NewEncoder(w)
 	e.SetIndent("", "  ")
-	return e.Encode(v)
+	return e.Encode(report)
 }
 
 // words joins texts for a message.

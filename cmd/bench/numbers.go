@@ -32,10 +32,7 @@ was measured, not that every bound holds.`,
 			if err != nil {
 				return err
 			}
-			if asJSON {
-				return writeJSON(c.OutOrStdout(), found)
-			}
-			return found.WriteText(c.OutOrStdout())
+			return write(c.OutOrStdout(), asJSON, found)
 		},
 	}
 	f := c.Flags()

@@ -89,10 +89,7 @@ func (r *runCommand) run(c *cobra.Command) error {
 	if err != nil {
 		return err
 	}
-	if r.json {
-		return writeJSON(c.OutOrStdout(), report)
-	}
-	return report.WriteText(c.OutOrStdout())
+	return write(c.OutOrStdout(), r.json, report)
 }
 
 // complete checks the flags.

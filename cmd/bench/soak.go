@@ -40,10 +40,7 @@ or if memory, store or latency grow.`,
 			if err != nil {
 				return err
 			}
-			if asJSON {
-				return writeJSON(c.OutOrStdout(), found)
-			}
-			return found.WriteText(c.OutOrStdout())
+			return write(c.OutOrStdout(), asJSON, found)
 		},
 	}
 	f := c.Flags()
