@@ -227,7 +227,7 @@ var homes = []home{
 
 	// Macaroons. Only package bakery and tests use the bakery.
 	{"gopkg.in/macaroon.v2", []string{
-		"discharger/bakery", "discharger/bundle", "discharger/client", "discharger/homeserver", "discharger/gateway", "discharger/gateway/service", "discharger/gateway/token",
+		"discharger/bakery", "discharger/bundle", "discharger/client", "discharger/homeserver", "discharger/gateway", "discharger/gateway/service", "discharger/gateway/token", "discharger/testkit",
 	}, []string{anywhere}},
 	{"github.com/go-macaroon-bakery/macaroon-bakery/v3", []string{
 		"discharger/bakery",

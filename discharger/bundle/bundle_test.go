@@ -3,44 +3,13 @@ package bundle
 import (
 	"bytes"
 	"errors"
-	"fmt"
 	"strings"
 	"testing"
 
 	"gopkg.in/macaroon.v2"
-)
 
-// makeBundle makes an access macaroon with n third-party caveats and a bound
-// discharge for each.
-func makeBundle(t testing.TB, n int, location string) macaroon.Slice {
-	t.Helper()
-	access, err := macaroon.New([]byte("root"), []byte("alice"), location, macaroon.V2)
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := macaroon.Slice{access}
-	for i := range n {
-		key, id := fmt.Appendf(nil, "key %d", i), fmt.Appendf(nil, "caveat %d %s", i, strings.Repeat("x", 100*i))
-		if err := access.AddThirdPartyCaveat(key, id, location); err != nil {
-			t.Fatal(err)
-		}
-		d, err := macaroon.New(key, id, "", macaroon.V2)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := d.AddFirstPartyCaveat([]byte("time-before 2026-11-24T10:05:00Z")); err != nil {
-			t.Fatal(err)
-		}
-		s = append(s, d)
-	}
-	if err := access.AddFirstPartyCaveat([]byte("client-ip 192.0.2.7")); err != nil {
-		t.Fatal(err)
-	}
-	for _, d := range s[1:] {
-		d.Bind(access.Signature())
-	}
-	return s
-}
+	"github.com/discharger/discharger/discharger/testkit"
+)
 
 func encodeBundleT(t testing.TB, s macaroon.Slice) string {
 	t.Helper()
@@ -53,21 +22,21 @@ func encodeBundleT(t testing.TB, s macaroon.Slice) string {
 
 func TestBundleForms(t *testing.T) {
 	t.Parallel()
-	three := makeBundle(t, 3, "https://a.example")
+	three := testkit.Bundle(t, 3, "https://a.example")
 	swapped := macaroon.Slice{three[0], three[2], three[1], three[3]}
 	for _, tc := range []struct {
 		name    string
 		in      macaroon.Slice
 		compact bool
 	}{
-		{"no discharge", makeBundle(t, 1, "")[:1], false},
-		{"one", makeBundle(t, 1, "https://a.example"), true},
-		{"no location", makeBundle(t, 2, ""), true},
+		{"no discharge", testkit.Bundle(t, 1, "")[:1], false},
+		{"one", testkit.Bundle(t, 1, "https://a.example"), true},
+		{"no location", testkit.Bundle(t, 2, ""), true},
 		{"three", three, true},
 		{"in another order", swapped, false},
 		{"one missing", three[:3], false},
 		{"one too many", append(macaroon.Slice{}, append(three, three[1])...), false},
-		{"nothing to discharge", macaroon.Slice{makeBundle(t, 0, "")[0], three[1]}, false},
+		{"nothing to discharge", macaroon.Slice{testkit.Bundle(t, 0, "")[0], three[1]}, false},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
@@ -126,7 +95,7 @@ func TestBundleOfOldMacaroons(t *testing.T) {
 
 func TestEncodeBundleRefuses(t *testing.T) {
 	t.Parallel()
-	good := makeBundle(t, 1, "")
+	good := testkit.Bundle(t, 1, "")
 	large, err := macaroon.New([]byte("k"), bytes.Repeat([]byte("x"), MaxLength), "", macaroon.V2)
 	if err != nil {
 		t.Fatal(err)
@@ -224,14 +193,14 @@ func TestParseBundleIsStrict(t *testing.T) {
 			t.Errorf("%.40q: error %v", bad, err)
 		}
 	}
-	if _, err := Parse(strings.Replace(encodeBundleT(t, makeBundle(t, 1, "???>>>")), "_", "/", 1)); err == nil {
+	if _, err := Parse(strings.Replace(encodeBundleT(t, testkit.Bundle(t, 1, "???>>>")), "_", "/", 1)); err == nil {
 		t.Error("the standard alphabet is accepted")
 	}
 }
 
 func TestParseBundleCutShort(t *testing.T) {
 	t.Parallel()
-	s := makeBundle(t, 2, "https://a.example")
+	s := testkit.Bundle(t, 2, "https://a.example")
 	for _, encode := range []func(macaroon.Slice) (string, error){Encode, EncodeStandard} {
 		text, err := encode(s)
 		if err != nil {
@@ -257,7 +226,7 @@ func TestParseBundleCutShort(t *testing.T) {
 // same to the macaroon library, and an error leaves nothing.
 func FuzzParseBundle(f *testing.F) {
 	for n := range 3 {
-		s := makeBundle(f, n, "https://a.example")
+		s := testkit.Bundle(f, n, "https://a.example")
 		f.Add(encodeBundleT(f, s))
 		standard, err := EncodeStandard(s)
 		if err != nil {

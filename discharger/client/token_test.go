@@ -16,6 +16,7 @@ import (
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/rawmacaroon"
 	"github.com/discharger/discharger/discharger/secret"
+	"github.com/discharger/discharger/discharger/testkit"
 	"github.com/discharger/discharger/discharger/wire"
 )
 
@@ -61,7 +62,7 @@ func TestAttenuate(t *testing.T) {
 	if len(narrow) < MaxRefreshToken/2 && !strings.Contains(err.Error(), "caveats") {
 		t.Errorf("attenuation ends at %d characters: %v", len(narrow), err)
 	}
-	for _, bad := range []RefreshToken{"", "?", "AQ", RefreshToken(encodeBundleT(t, makeBundle(t, 1, ""))), token + "AA", RefreshToken(encodeBundleT(t, makeBundle(t, 1, "")[:1]))} {
+	for _, bad := range []RefreshToken{"", "?", "AQ", RefreshToken(encodeBundleT(t, testkit.Bundle(t, 1, ""))), token + "AA", RefreshToken(encodeBundleT(t, testkit.Bundle(t, 1, "")[:1]))} {
 		if _, err := bad.Attenuate(); err == nil {
 			t.Errorf("%.20q is taken for a token", string(bad))
 		}

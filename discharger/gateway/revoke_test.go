@@ -373,7 +373,7 @@ func TestReusedToken(t *testing.T) {
 	in = w.want(w.refresh(in.text("refresh_token")), 200, "")
 	w.want(w.do("GET", upstream.PathWhoami, in.text("access_token"), nil), 200, "")
 	req := w.request("POST", pathRefresh, "", anyMap{"refresh_token": stolen})
-	req.Header.Set("User-Agent", "somebody else")
+	req.Header.Set("User-Agent", "another client")
 	if a := w.want(w.send(req), 401, matrix.CodeUnknownToken); !a.soft() {
 		t.Errorf("the thief: %s", a.raw)
 	}
