@@ -33,23 +33,6 @@ var codeSpan = regexp.MustCompile("`[^`\n]+`")
 // mostProse is how many hits of all rules a package may have for 1 000 words.
 const mostProse = 0.3
 
-// proseExempt are directories, with those below, whose text is still to be
-// rewritten.
-var proseExempt = []string{
-	".",
-	".ci",
-	"cmd",
-	"config",
-	"deploy",
-	"discharger",
-	"policy",
-}
-
-// exempt reports whether a directory is one of proseExempt or below one.
-func exempt(dir string) bool {
-	return slices.ContainsFunc(proseExempt, func(e string) bool { return dir == e || strings.HasPrefix(dir, e+"/") })
-}
-
 // prose is the text of one directory: comments and string literals of its Go
 // files, and its documents.
 type prose struct {
@@ -141,11 +124,7 @@ func TestProse(t *testing.T) {
 	for _, dir := range slices.Sorted(maps.Keys(all)) {
 		p := all[dir]
 		if rate := float64(len(p.hits)) * 1000 / float64(cmp.Or(p.words, 1)); rate > mostProse {
-			report := t.Errorf
-			if exempt(dir) {
-				report = t.Logf
-			}
-			report("%s: %.1f for 1 000 words, more than %.1f:\n  %s", dir, rate, mostProse, strings.Join(p.hits, "\n  "))
+			t.Errorf("%s: %.1f for 1 000 words, more than %.1f:\n  %s", dir, rate, mostProse, strings.Join(p.hits, "\n  "))
 		}
 	}
 }

@@ -14,7 +14,7 @@ import (
 	"github.com/discharger/discharger/discharger/store"
 )
 
-// A ledger is what a store holds of one user, kept as the service keeps it.
+// A ledger holds the records of one user in a store, written as by the service.
 // Every step takes a minute.
 type ledger struct {
 	t        *rapid.T
@@ -71,7 +71,7 @@ func (l *ledger) apply(changes []store.Change) {
 	}
 }
 
-// step does something at random and returns what is journaled of it.
+// step makes a random change and returns its journal entries.
 func (l *ledger) step(next *byte) []revocation.Revocation {
 	l.now += time.Minute.Milliseconds()
 	ids := slices.SortedFunc(maps.Keys(l.sessions), func(a, b caveat.SessionID) int { return int(a[0]) - int(b[0]) })
@@ -115,7 +115,7 @@ func (l *ledger) step(next *byte) []revocation.Revocation {
 	return []revocation.Revocation{entry}
 }
 
-// revokes says what an entry is meant to end, from its description alone.
+// revokes reports whether an entry ends a session, by its description alone.
 func revokes(e revocation.Revocation, id caveat.SessionID, created int64) bool {
 	if e.Kind == revocation.KindSession {
 		return e.Session == id
@@ -133,9 +133,9 @@ func (l *ledger) endedAs(id caveat.SessionID, journal []revocation.Revocation, c
 	}
 }
 
-// TestReplayModel lets a process revoke, takes the store back to some earlier
-// time, lets others go on from there who know of nothing, and replays. What
-// the process had revoked is over then, and nothing else.
+// TestReplayModel revokes sessions, takes the store back to some earlier time, goes on
+// from there as processes without the journal do, and replays. Then the revoked
+// sessions have ended, and no others.
 func TestReplayModel(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
@@ -194,18 +194,18 @@ func testReplay(t *rapid.T) {
 		if cut.alive(id) && !want {
 			after.endedAs(id, journal, created[id])
 		}
-		told := slices.ContainsFunc(restored, func(e revocation.Revocation) bool { return revokes(e, id, created[id]) })
-		if cut.alive(id) && !want && !told || told && want {
-			t.Errorf("of session %d, alive before: %v, after: %v, it is told that it is over: %v", id[0], cut.alive(id), want, told)
+		announced := slices.ContainsFunc(restored, func(e revocation.Revocation) bool { return revokes(e, id, created[id]) })
+		if cut.alive(id) && !want && !announced || announced && want {
+			t.Errorf("of session %d, alive before: %v, after: %v, its end is announced: %v", id[0], cut.alive(id), want, announced)
 		}
 	}
 	if n, restored := replay(); n != 0 || len(restored) != 0 {
-		t.Errorf("replayed again, %d records change, and %d entries are told", n, len(restored))
+		t.Errorf("replayed again: %d changed records and %d restored entries", n, len(restored))
 	}
 }
 
-// TestReplayClocks tells sessions that began later from those that did not,
-// if they began long enough later.
+// TestReplayClocks spares sessions that began later than the revocation by more than
+// the clocks may differ.
 func TestReplayClocks(t *testing.T) {
 	t.Parallel()
 	at := int64(1_800_000_000_000)
@@ -272,7 +272,7 @@ func TestReplayForgotten(t *testing.T) {
 }
 
 // TestReplayTombstone writes one where there is no record, as long as a
-// session could still begin there, and never touches what it cannot read.
+// session could still begin there, and never touches an unreadable record.
 func TestReplayTombstone(t *testing.T) {
 	t.Parallel()
 	id, now := caveat.SessionID{1}, time.UnixMilli(1_800_000_000_000)
@@ -483,7 +483,7 @@ func TestReplayEndsStayInOrder(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l.apply(changes) // reads what was written, which a wrong order would make unreadable
+	l.apply(changes) // parses the written records, which a wrong order would make unreadable
 	r := l.sessions[id]
 	if end, over := (State{Session: &r, User: l.user}).Ended(); !over || !end.Soft {
 		t.Errorf("ended %v, %+v", over, end)
