@@ -54,6 +54,8 @@ for (;;) {
     if (state === SyncState.Prepared) break;
 }
 const { room_id } = await client.createRoom({ preset: "private_chat" });
+// A message to a room that no sync has brought yet has no local echo.
+while (!client.getRoom(room_id)) await once(client, ClientEvent.Room);
 
 const until = Date.now() + task.milliseconds;
 // A pause of the machine is not to be what was done too seldom.
