@@ -12,17 +12,14 @@
 //
 // [Read] parses the YAML and returns a Document whose methods decode one node
 // each. A method that cannot decode a node reports why, and returns the zero
-// value, so that one pass finds as many mistakes as possible:
+// value, so that one pass finds as many mistakes as possible. A nil node stands for
+// a key that the file lacks, and its value is the zero value:
 //
 //	doc := yamlfile.Read("rules.yaml", data, yamlfile.Options{})
 //	if doc.Root != nil {
 //		fields := doc.Fields(doc.Root, "", "version", "doc")
-//		if n := fields.Require("version", "write version: 1"); n != nil {
-//			version = doc.Int(n, "version", 1, 1)
-//		}
-//		if n := fields.Get("doc"); n != nil {
-//			text, ok = doc.Text(n, "doc", 4096)
-//		}
+//		version, _ = doc.Int(fields.Require("version", "write version: 1"), "version", 1, 1)
+//		text, _ = doc.Text(fields.Get("doc"), "doc", 4096)
 //	}
 //	err := doc.Problems().Err()
 //

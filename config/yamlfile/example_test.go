@@ -14,9 +14,7 @@ func Example() {
 	if doc.Root != nil {
 		fields := doc.Fields(doc.Root, "", "policies", "wait")
 		fields.Require("policies", "")
-		if n := fields.Get("wait"); n != nil {
-			doc.Duration(n, "wait", time.Second, time.Hour)
-		}
+		doc.Duration(fields.Get("wait"), "wait", time.Second, time.Hour)
 	}
 	problems := doc.Problems()
 	if _, err := problems.WriteTo(os.Stdout); err != nil {

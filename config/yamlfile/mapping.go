@@ -17,7 +17,10 @@ type Entry struct {
 // of the file. Keys that are not strings, and duplicates, are reported and left
 // out. path names the mapping in problems.
 func (d *Document) Entries(n *Node, path string) []Entry {
-	if n.Kind != yaml.MappingNode || tagged(n) {
+	switch {
+	case n == nil:
+		return nil
+	case n.Kind != yaml.MappingNode || tagged(n):
 		d.Mistyped(n, path, "a mapping")
 		return nil
 	}
@@ -95,6 +98,8 @@ func (f *Fields) Require(key, hint string) *Node {
 // Items returns the items of a list of at most most.
 func (d *Document) Items(n *Node, path string, most int) []*Node {
 	switch {
+	case n == nil:
+		return nil
 	case n.Kind != yaml.SequenceNode || tagged(n):
 		d.Mistyped(n, path, "a list")
 		return nil

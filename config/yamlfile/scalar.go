@@ -14,6 +14,8 @@ import (
 // Text decodes a string of at most most bytes.
 func (d *Document) Text(n *Node, path string, most int) (string, bool) {
 	switch {
+	case n == nil:
+		return "", false
 	case !isText(n):
 		d.Mistyped(n, path, "a string")
 		return "", false
@@ -27,7 +29,10 @@ func (d *Document) Text(n *Node, path string, most int) (string, bool) {
 
 // Bool decodes true or false.
 func (d *Document) Bool(n *Node, path string) bool {
-	if !isScalar(n, "!!bool") {
+	switch {
+	case n == nil:
+		return false
+	case !isScalar(n, "!!bool"):
 		d.Mistyped(n, path, "true or false")
 		return false
 	}
@@ -39,6 +44,9 @@ func (d *Document) Bool(n *Node, path string) bool {
 // without a leading zero or plus sign: the other ways of YAML mean different
 // numbers to different readers. Where it reports a problem, it returns false.
 func (d *Document) Int(n *Node, path string, least, most int) (int, bool) {
+	if n == nil {
+		return 0, false
+	}
 	v, err := strconv.Atoi(n.Value)
 	if !isScalar(n, "!!int") || err != nil || strconv.Itoa(v) != n.Value {
 		d.Mistyped(n, path, "a whole number")
@@ -59,7 +67,10 @@ func (d *Document) Int(n *Node, path string, least, most int) (int, bool) {
 // Raw decodes one value of any type as the text it was written as. want
 // describes it in the problem.
 func (d *Document) Raw(n *Node, path, want string) (string, bool) {
-	if n.Kind != yaml.ScalarNode || tagged(n) || IsNull(n) {
+	switch {
+	case n == nil:
+		return "", false
+	case n.Kind != yaml.ScalarNode || tagged(n) || IsNull(n):
 		d.Mistyped(n, path, want)
 		return "", false
 	}

@@ -46,11 +46,11 @@ func Objects() []string {
 	return []string{"homeserver", "user", "session", "request", "grant"}
 }
 
-// TopNames returns the names of all variables of a field table.
-func TopNames(fields []Field) []string {
-	names := Objects()
+// Names returns the names of the fields of an object; "" stands for variables without one.
+func Names(fields []Field, object string) []string {
+	var names []string
 	for _, f := range fields {
-		if f.Object == "" {
+		if f.Object == object {
 			names = append(names, f.Name)
 		}
 	}

@@ -157,7 +157,7 @@ func (c *checker) noVariable(name, rest string) string {
 			return fmt.Sprintf("variable %s is unknown; text is written in quotes: %q", full, full)
 		}
 	}
-	return fmt.Sprintf("variable %s is unknown%s", kind, yamlfile.SuggestOrList(kind, append(TopNames(c.table), "lists", "networks")))
+	return fmt.Sprintf("variable %s is unknown%s", kind, yamlfile.SuggestOrList(kind, slices.Concat(Objects(), Names(c.table, ""), []string{"lists", "networks"})))
 }
 
 // fieldHint returns a hint for an unknown field: a similar name or an expression.
@@ -170,7 +170,7 @@ func (c *checker) fieldHint(object, name string) string {
 	case "time":
 		return "; the time is now"
 	}
-	names := c.fieldNames(object)
+	names := Names(c.table, object)
 	if len(names) == 0 {
 		return ""
 	}
@@ -216,16 +216,6 @@ func pathOf(e ast.Expr) string {
 		}
 	}
 	return ""
-}
-
-func (c *checker) fieldNames(object string) []string {
-	var names []string
-	for _, f := range c.table {
-		if f.Object == object {
-			names = append(names, f.Name)
-		}
-	}
-	return names
 }
 
 func (c *checker) functionNames() []string {

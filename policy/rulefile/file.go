@@ -77,21 +77,15 @@ func Read(name string, data []byte, tests bool) *File {
 		return f
 	}
 	keys := f.Fields(f.Root, "", "version", "networks", "lists", "webhooks", "policies")
-	if n := keys.Require("version", "write version: 1"); n != nil {
-		f.Int(n, "version", 1, 1)
+	f.Int(keys.Require("version", "write version: 1"), "version", 1, 1)
+	for _, e := range f.lists(keys.Get("networks"), "networks") {
+		f.Networks[e.Key] = f.prefixes(e.Value, "networks."+e.Key)
 	}
-	if n := keys.Get("networks"); n != nil {
-		f.readNetworks(n)
+	for _, e := range f.lists(keys.Get("lists"), "lists") {
+		f.Lists[e.Key] = f.readList(e.Value, "lists."+e.Key)
 	}
-	if n := keys.Get("lists"); n != nil {
-		f.readLists(n)
-	}
-	if n := keys.Get("webhooks"); n != nil {
-		f.readWebhooks(n)
-	}
-	if n := keys.Require("policies", ""); n != nil {
-		f.readPolicies(n)
-	}
+	f.readWebhooks(keys.Get("webhooks"))
+	f.readPolicies(keys.Require("policies", ""))
 	return f
 }
 
@@ -115,30 +109,25 @@ func quoteHint(lines []string, line int) string {
 	return ""
 }
 
-func (f *File) readNetworks(n *yamlfile.Node) {
-	for _, e := range f.lists(n, "networks") {
-		var prefixes []netip.Prefix
-		for _, item := range f.texts(e.Value, "networks."+e.Key, maxList, maxEntry) {
-			if p, ok := f.Prefix(item, "networks."+e.Key); ok {
-				prefixes = append(prefixes, p)
-			}
+// prefixes decodes a list of addresses and networks.
+func (f *File) prefixes(n *yamlfile.Node, path string) (all []netip.Prefix) {
+	for _, item := range f.Items(n, path, maxList) {
+		if p, ok := f.Prefix(item, path); ok {
+			all = append(all, p)
 		}
-		f.Networks[e.Key] = prefixes
 	}
+	return all
 }
 
-func (f *File) readLists(n *yamlfile.Node) {
-	for _, e := range f.lists(n, "lists") {
-		var values []string
-		for _, item := range f.texts(e.Value, "lists."+e.Key, maxList, maxEntry) {
-			if _, err := yamlfile.ParsePrefix(item.Value); err == nil {
-				f.Invalid(item, "lists."+e.Key, "want a string, got the address %s, which belongs under networks", item.Value)
-				continue
-			}
-			values = append(values, item.Value)
+// readList decodes a list of strings other than addresses.
+func (f *File) readList(n *yamlfile.Node, path string) (values []string) {
+	for _, item := range f.texts(n, path, maxList, maxEntry) {
+		if _, err := yamlfile.ParsePrefix(item.Value); err == nil {
+			f.Invalid(item, path, "want a string, got the address %s, which belongs under networks", item.Value)
 		}
-		f.Lists[e.Key] = values
+		values = append(values, item.Value)
 	}
+	return values
 }
 
 // lists returns the lists under a key whose names are valid in expressions.

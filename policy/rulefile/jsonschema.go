@@ -87,7 +87,7 @@ func ruleSchema() jsonObject {
 	return objectOf(jsonObject{
 		"name": refTo("name"),
 		"doc":  stringOf(maxDoc, "Purpose of the rule."),
-		"when": stringOf(4*cel.MaxExpression, "Condition in CEL. Variables: "+variableList()+"."),
+		"when": stringOf(maxWhen, "Condition in CEL. Variables: "+variableList()+"."),
 		"then": refTo("then"),
 	}, "name", "when", "then")
 }
@@ -108,7 +108,7 @@ func effectSchema() jsonObject {
 
 func thenSchema() jsonObject {
 	parts := thenParts()
-	parts["ttl"] = stringOf(4*cel.MaxExpression, "Lifetime of the discharge: a duration, or a CEL expression of type duration.")
+	parts["ttl"] = stringOf(maxWhen, "Lifetime of the discharge: a duration, or a CEL expression of type duration.")
 	long := objectOf(parts, "effect")
 	hook := objectOf(jsonObject{"webhook": refTo("name")}, "webhook")
 	return jsonObject{"oneOf": []jsonObject{effectSchema(), long, hook}}
@@ -173,20 +173,20 @@ func webhookSchema() jsonObject {
 
 // inputSchema returns the schema of an Input in JSON.
 func inputSchema() jsonObject {
-	schema := objectsOf(func(f cel.Field) jsonObject { return fieldSchema(f, false) })
-	schema["required"] = []string{"now", "action", "policy", "replay", "homeserver", "user", "session", "request", "grant"}
+	schema := objectsOf(false)
+	schema["required"] = append(cel.Names(cel.Fields(), ""), cel.Objects()...)
 	return schema
 }
 
 // patchSchema returns the schema of the input of a test: times may be relative,
 // and every part is optional.
 func patchSchema() jsonObject {
-	schema := objectsOf(func(f cel.Field) jsonObject { return fieldSchema(f, true) })
+	schema := objectsOf(true)
 	delete(schema["properties"].(jsonObject), "policy")
 	return schema
 }
 
-func objectsOf(describe func(cel.Field) jsonObject) jsonObject {
+func objectsOf(patch bool) jsonObject {
 	properties := jsonObject{}
 	for _, name := range cel.Objects() {
 		properties[name] = objectOf(jsonObject{})
@@ -196,7 +196,7 @@ func objectsOf(describe func(cel.Field) jsonObject) jsonObject {
 		if f.Object != "" {
 			into = properties[f.Object].(jsonObject)["properties"].(jsonObject)
 		}
-		into[f.Name] = describe(f)
+		into[f.Name] = fieldSchema(f, patch)
 	}
 	return objectOf(properties)
 }

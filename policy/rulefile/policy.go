@@ -45,22 +45,19 @@ func (f *File) readPolicy(e yamlfile.Entry) *Policy {
 	path := "policies." + e.Key
 	keys := f.Fields(e.Value, path, "doc", "rules", "otherwise", "tests")
 	keys.At = e.At
-	if n := keys.Get("doc"); n != nil {
-		p.Doc, _ = f.Text(n, "doc", maxDoc)
-	}
-	if n := keys.Get("rules"); n != nil {
-		lines := map[string]int{}
-		for _, item := range f.Items(n, path+".rules", maxRules) {
-			p.Rules = append(p.Rules, f.readRule(item, lines))
-		}
+	p.Doc, _ = f.Text(keys.Get("doc"), "doc", maxDoc)
+	lines := map[string]int{}
+	for _, item := range f.Items(keys.Get("rules"), path+".rules", maxRules) {
+		p.Rules = append(p.Rules, f.readRule(item, lines))
 	}
 	if n := keys.Require("otherwise", "it decides if no condition holds; write, for instance, otherwise: allow"); n != nil {
 		p.Otherwise = f.readThen(n, Otherwise)
 	}
-	if n := keys.Get("tests"); n != nil && !f.untested {
-		for _, item := range f.Items(n, path+".tests", maxTests) {
-			p.Tests = append(p.Tests, f.readTest(item))
-		}
+	if f.untested {
+		return p
+	}
+	for _, item := range f.Items(keys.Get("tests"), path+".tests", maxTests) {
+		p.Tests = append(p.Tests, f.readTest(item))
 	}
 	return p
 }
@@ -69,16 +66,11 @@ func (f *File) readPolicy(e yamlfile.Entry) *Policy {
 func (f *File) readRule(n *yamlfile.Node, lines map[string]int) *Rule {
 	keys := f.Fields(n, "rule", "name", "doc", "when", "then")
 	r := &Rule{At: n}
-	if at := keys.Require("name", ""); at != nil {
-		f.ruleName(r, at, lines)
-	}
-	if doc := keys.Get("doc"); doc != nil {
-		r.Doc, _ = f.Text(doc, "doc", maxDoc)
-	}
-	if when := keys.Require("when", ""); when != nil {
-		if _, ok := f.Text(when, "when", maxWhen); ok {
-			r.When = when
-		}
+	f.ruleName(r, keys.Require("name", ""), lines)
+	r.Doc, _ = f.Text(keys.Get("doc"), "doc", maxDoc)
+	when := keys.Require("when", "")
+	if _, ok := f.Text(when, "when", maxWhen); ok {
+		r.When = when
 	}
 	if then := keys.Require("then", ""); then != nil {
 		r.Then = f.readThen(then, "then")

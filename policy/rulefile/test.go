@@ -43,10 +43,8 @@ func (f *File) readTest(n *yamlfile.Node) *Test {
 		// The policy of the input is that of the test.
 		t.Input = f.readInput(n, slices.DeleteFunc(cel.Fields(), func(fd cel.Field) bool { return fd.Name == "policy" }))
 	}
-	if hooks := keys.Get("webhooks"); hooks != nil {
-		for _, e := range f.Entries(hooks, "webhooks") {
-			t.Hooks[e.Key] = f.readStub(e.Value)
-		}
+	for _, e := range f.Entries(keys.Get("webhooks"), "webhooks") {
+		t.Hooks[e.Key] = f.readStub(e.Value)
 	}
 	if e := keys.Require("expect", ""); e != nil {
 		t.Expect = f.readExpect(e)
@@ -71,71 +69,51 @@ func ParseInput(name string, data []byte) (*policy.Input, error) {
 
 // readInput returns the sample input with the changes in a mapping.
 func (f *File) readInput(n *yamlfile.Node, known []cel.Field) *policy.Input {
-	patch, ok := f.patch(n, known)
-	if !ok {
-		return policy.SampleInput()
+	sample := policy.SampleInput()
+	now, action := sample.Now, sample.Action
+	before := f.Len()
+	keys := f.Fields(n, "input", append(cel.Objects(), cel.Names(known, "")...)...)
+	if at := keys.Get("now"); at != nil {
+		if t, err := time.Parse(time.RFC3339Nano, at.Value); err != nil {
+			f.Mistyped(at, "now", "a time such as 2026-03-02T12:00:00Z")
+		} else {
+			now = t.UTC()
+		}
 	}
-	in, err := patch.apply()
+	values := f.values(keys, "", known, now)
+	if a, ok := values["action"].(string); ok {
+		action = policy.Action(a)
+	}
+	for _, object := range cel.Objects() {
+		if at := keys.Get(object); at != nil {
+			values[object] = f.values(f.Fields(at, object, cel.Names(known, object)...), object, known, now)
+		}
+	}
+	in := policy.Sample(now, action)
+	data, err := json.Marshal(values)
+	if err == nil {
+		err = json.Unmarshal(data, in)
+	}
 	if err != nil {
 		f.Invalid(n, "input", "%v", err)
-		return policy.SampleInput()
+	}
+	if f.Len() > before {
+		return sample
 	}
 	return in
 }
 
-// An inputPatch has the changes of an input as values for encoding/json, by key.
-type inputPatch struct {
-	now    time.Time
-	action policy.Action
-	values map[string]any
-}
-
-// patch decodes the changes of an input.
-func (f *File) patch(n *yamlfile.Node, known []cel.Field) (inputPatch, bool) {
-	base := policy.SampleInput()
-	p := inputPatch{now: base.Now, action: base.Action, values: map[string]any{}}
-	before := f.Len()
-	byKey := f.Fields(n, "input", cel.TopNames(known)...)
-	if at := byKey.Get("now"); at != nil {
-		if t, err := time.Parse(time.RFC3339Nano, at.Value); err != nil {
-			f.Mistyped(at, "now", "a time such as 2026-03-02T12:00:00Z")
-		} else {
-			p.now = t.UTC()
-		}
-	}
-	for _, fd := range known {
-		if fd.Object == "" {
-			if at := byKey.Get(fd.Name); at != nil && fd.Name != "now" {
-				p.values[fd.Name] = f.value(at, &fd, p.now)
-			}
-		}
-	}
-	if a, ok := p.values["action"].(string); ok {
-		p.action = policy.Action(a)
-	}
-	for _, object := range cel.Objects() {
-		if at := byKey.Get(object); at != nil {
-			f.patchObject(&p, at, object, known)
-		}
-	}
-	return p, f.Len() == before
-}
-
-func (f *File) patchObject(p *inputPatch, n *yamlfile.Node, object string, known []cel.Field) {
-	var names []string
-	for _, fd := range known {
-		if fd.Object == object {
-			names = append(names, fd.Name)
-		}
-	}
+// values decodes the fields of an object, or those without one but now, to values for
+// encoding/json.
+func (f *File) values(keys *yamlfile.Fields, object string, known []cel.Field, now time.Time) map[string]any {
 	values := map[string]any{}
-	byKey := f.Fields(n, object, names...)
 	for i := range known {
-		if fd := &known[i]; fd.Object == object && byKey.Get(fd.Name) != nil {
-			values[fd.Name] = f.value(byKey.Get(fd.Name), fd, p.now)
+		fd := &known[i]
+		if at := keys.Get(fd.Name); at != nil && fd.Object == object && fd.Path() != "now" {
+			values[fd.Name] = f.value(at, fd, now)
 		}
 	}
-	p.values[object] = values
+	return values
 }
 
 // value decodes a field to a value for encoding/json.
@@ -153,14 +131,10 @@ func (f *File) value(n *yamlfile.Node, fd *cel.Field, now time.Time) any {
 		i, _ := f.Int(n, path, -1, 1<<53)
 		return i
 	case types.MapKind:
-		labels := map[string]string{}
 		if yamlfile.IsNull(n) {
-			return labels // the JSON of a nil map
+			return map[string]string{} // the JSON of a nil map
 		}
-		for _, e := range f.Entries(n, path) {
-			labels[e.Key], _ = f.Text(e.Value, path+"."+e.Key, policy.MaxLabelValue)
-		}
-		return labels
+		return f.labels(n, path)
 	}
 	if fd.Enum != nil {
 		s, _ := f.OneOf(n, path, fd.Enum...)
@@ -189,16 +163,3 @@ func (f *File) moment(n *yamlfile.Node, path string, now time.Time) any {
 }
 
 const momentForm = "a time such as 2026-03-02T12:00:00Z, or relative to now such as -90d"
-
-// apply returns the changed sample input.
-func (p inputPatch) apply() (*policy.Input, error) {
-	in := policy.Sample(p.now, p.action)
-	data, err := json.Marshal(p.values)
-	if err != nil {
-		return nil, err
-	}
-	if err := json.Unmarshal(data, in); err != nil {
-		return nil, err
-	}
-	return in, nil
-}

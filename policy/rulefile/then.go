@@ -51,10 +51,8 @@ func (f *File) readThen(n *yamlfile.Node, path string) *Then {
 		t.Webhook, _ = f.Text(hook, "webhook", maxEntry)
 		return t
 	}
-	if at := keys.Require("effect", ""); at != nil {
-		if t.Decision.Effect = f.effect(at, "effect"); t.Decision.Effect != "" {
-			f.readExtras(t, keys)
-		}
+	if t.Decision.Effect = f.effect(keys.Require("effect", ""), "effect"); t.Decision.Effect != "" {
+		f.readExtras(t, keys)
 	}
 	return t
 }

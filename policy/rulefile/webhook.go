@@ -1,26 +1,19 @@
 package rulefile
 
 import (
-	"net/netip"
+	"cmp"
 	"net/url"
 	"time"
 
 	"github.com/discharger/discharger/config/yamlfile"
+	"github.com/discharger/discharger/policy/webhook"
 )
 
-// A Webhook is a decoded webhook; [webhook.Config] documents its parts.
+// A Webhook is a decoded webhook without the contents of its files.
 type Webhook struct {
-	Name          string
-	At            *yamlfile.Node // position of the name
-	URL           *url.URL
-	SecretFile    *yamlfile.Node
-	CAFile        *yamlfile.Node // nil: authorities of the system
-	Timeout       time.Duration
-	Cache         time.Duration // 0: no cache
-	Deny          bool          // on_error: deny
-	Allow         []netip.Prefix
-	MaxConcurrent int
-	CountSessions bool
+	webhook.Config
+	SecretFile *yamlfile.Node
+	CAFile     *yamlfile.Node // nil: authorities of the system
 }
 
 // Defaults and limits of webhooks.
@@ -46,46 +39,27 @@ func (f *File) readWebhooks(n *yamlfile.Node) {
 }
 
 func (f *File) readWebhook(e yamlfile.Entry) *Webhook {
-	w := &Webhook{Name: e.Key, At: e.At, Timeout: defaultHookTimeout, MaxConcurrent: defaultHookConcurrent}
+	w := &Webhook{Config: webhook.Config{Name: e.Key}}
 	keys := f.Fields(e.Value, "webhooks."+e.Key,
 		"url", "secret_file", "ca_file", "timeout", "on_error", "cache", "allow", "max_concurrent", "count_sessions")
 	keys.At = e.At
-	if n := keys.Get("allow"); n != nil {
-		for _, item := range f.Items(n, "allow", maxList) {
-			if p, ok := f.Prefix(item, "allow"); ok {
-				w.Allow = append(w.Allow, p)
-			}
-		}
-	}
-	if n := keys.Require("url", ""); n != nil {
-		w.URL = f.readURL(n, len(w.Allow) > 0)
-	}
+	w.Allow = f.prefixes(keys.Get("allow"), "allow")
+	w.URL = f.readURL(keys.Require("url", ""), len(w.Allow) > 0)
 	w.SecretFile = f.fileName(keys.Require("secret_file", "it contains the key that signs requests"), "secret_file")
 	w.CAFile = f.fileName(keys.Get("ca_file"), "ca_file")
-	if n := keys.Get("timeout"); n != nil {
-		w.Timeout, _ = f.Duration(n, "timeout", time.Millisecond, maxHookTimeout)
-	}
-	if n := keys.Get("cache"); n != nil {
-		w.Cache, _ = f.Duration(n, "cache", time.Second, maxHookCache)
-	}
-	if n := keys.Get("on_error"); n != nil {
-		text, _ := f.OneOf(n, "on_error", "unavailable", "deny")
-		w.Deny = text == "deny"
-	}
-	if n := keys.Get("max_concurrent"); n != nil {
-		w.MaxConcurrent, _ = f.Int(n, "max_concurrent", 1, 10000)
-	}
-	if n := keys.Get("count_sessions"); n != nil {
-		w.CountSessions = f.Bool(n, "count_sessions")
-	}
+	timeout, _ := f.Duration(keys.Get("timeout"), "timeout", time.Millisecond, maxHookTimeout)
+	w.Timeout = cmp.Or(timeout, defaultHookTimeout)
+	w.Cache, _ = f.Duration(keys.Get("cache"), "cache", time.Second, maxHookCache)
+	onError, _ := f.OneOf(keys.Get("on_error"), "on_error", "unavailable", "deny")
+	w.Deny = onError == "deny"
+	concurrent, _ := f.Int(keys.Get("max_concurrent"), "max_concurrent", 1, 10000)
+	w.MaxConcurrent = cmp.Or(concurrent, defaultHookConcurrent)
+	w.CountSessions = f.Bool(keys.Get("count_sessions"), "count_sessions")
 	return w
 }
 
 // fileName decodes the name of a file.
 func (f *File) fileName(n *yamlfile.Node, path string) *yamlfile.Node {
-	if n == nil {
-		return nil
-	}
 	if _, ok := f.Text(n, path, 4096); !ok {
 		return nil
 	}

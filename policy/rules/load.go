@@ -229,10 +229,9 @@ func (l *loader) compile(f rawFile, def *rulefile.File) error {
 
 // webhook returns the client of a webhook and reports mistakes in the files that it names.
 func (l *loader) webhook(def *rulefile.Webhook, f *rulefile.File, file string) *webhook.Webhook {
-	cfg := webhook.Config{
-		Name: def.Name, URL: def.URL, Timeout: cmp.Or(l.cfg.hookTimeout, def.Timeout), Cache: def.Cache, Deny: def.Deny,
-		Allow: def.Allow, MaxConcurrent: def.MaxConcurrent, CountSessions: def.CountSessions, Offline: l.cfg.Offline || f.Failed(), Observe: l.cfg.Observe,
-	}
+	cfg := def.Config
+	cfg.Timeout = cmp.Or(l.cfg.hookTimeout, cfg.Timeout)
+	cfg.Offline, cfg.Observe = l.cfg.Offline || f.Failed(), l.cfg.Observe
 	if cfg.Offline {
 		return webhook.New(cfg)
 	}

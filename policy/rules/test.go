@@ -56,7 +56,7 @@ func (s *Set) runTest(p *namedPolicy, t *rulefile.Test) TestResult {
 func compare(e rulefile.Expectation, d policy.Decision, rule string, err error) []Difference {
 	switch {
 	case err != nil && !e.Undecided:
-		return []Difference{{"effect", e.Values["effect"], rulefile.Undecided + ": " + err.Error()}}
+		return []Difference{{"effect", string(e.Decision.Effect), rulefile.Undecided + ": " + err.Error()}}
 	case err != nil && !strings.Contains(err.Error(), e.Reason):
 		return []Difference{{"error", e.Reason, err.Error()}}
 	case err != nil:
@@ -64,15 +64,15 @@ func compare(e rulefile.Expectation, d policy.Decision, rule string, err error) 
 	case e.Undecided:
 		return []Difference{{"effect", rulefile.Undecided, string(d.Effect) + " by rule " + rule}}
 	}
-	got := d.Parts()
-	got["rule"] = rule
+	want, got := e.Decision.Parts(), d.Parts()
+	want["rule"], got["rule"] = e.Decision.Rule, rule
 	var all []Difference
 	for _, key := range e.Keys {
-		if e.Values[key] != got[key] {
-			all = append(all, Difference{key, e.Values[key], got[key]})
+		if want[key] != got[key] {
+			all = append(all, Difference{key, want[key], got[key]})
 		}
 	}
-	if len(all) > 0 && e.Values["rule"] == "" {
+	if len(all) > 0 && want["rule"] == "" {
 		all = append(all, Difference{"rule", "", rule})
 	}
 	return all

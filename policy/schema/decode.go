@@ -1,6 +1,7 @@
 package schema
 
 import (
+	"cmp"
 	"fmt"
 	"regexp"
 	"slices"
@@ -31,11 +32,10 @@ func (d *decoder) decode() {
 			return
 		}
 	}
-	if n := fields.Require("id", "write a name for the schema"); n != nil {
-		d.schema.id, _ = d.Text(n, "id", MaxName)
-		if _, err := parseAtom(d.schema.id); err != nil && d.schema.id != "" {
-			d.Invalid(n, "id", "%v", err)
-		}
+	id := fields.Require("id", "write a name for the schema")
+	d.schema.id, _ = d.Text(id, "id", MaxName)
+	if _, err := parseAtom(d.schema.id); err != nil && d.schema.id != "" {
+		d.Invalid(id, "id", "%v", err)
 	}
 	d.schema.doc = d.doc(fields.Get("doc"))
 	d.style = d.styleOf(fields.Get("style"), StyleArg)
@@ -98,26 +98,20 @@ func (d *decoder) caveat(e yamlfile.Entry) {
 	checkNode := fields.Require("check", `write check: "true" if the caveat only informs`)
 	c := &caveat{Caveat: Caveat{Name: e.Key, Version: d.schema.version, Doc: d.doc(fields.Get("doc"))}}
 	c.Style = d.styleOf(fields.Get("style"), d.style)
-	if n := fields.Get("required"); n != nil {
-		c.Required = d.Bool(n, "required")
-	}
-	if n := fields.Get("repeat"); n != nil {
-		c.Repeat = d.Bool(n, "repeat")
-	}
-	var t valueType
-	if typeNode != nil {
-		t = d.typed(typeNode, path, version1Types(), func(t valueType) bool { return t.parse != nil })
-	}
+	c.Required = d.Bool(fields.Get("required"), "required")
+	c.Repeat = d.Bool(fields.Get("repeat"), "repeat")
+	t := d.typed(typeNode, path, func(t valueType) bool { return t.parse != nil })
 	c.MaxLen = d.maxLen(fields.Get("max_len"), t.name == flagType)
 	// The caveat is added before its check compiles, so that its name counts as taken.
 	// A schema with a problem is never used.
 	d.schema.add(c, t)
-	if checkNode != nil && t.cel != nil {
-		if text, ok := d.Text(checkNode, "check", 4*MaxCheck); ok {
-			c.Check = strings.TrimSpace(text)
-			c.shown = yamlfile.Shorten(strings.Join(strings.Fields(c.Check), " "))
-			c.check = d.compile(checkNode, c, t)
-		}
+	if t.cel == nil {
+		return
+	}
+	if text, ok := d.Text(checkNode, "check", 4*MaxCheck); ok {
+		c.Check = strings.TrimSpace(text)
+		c.shown = yamlfile.Shorten(strings.Join(strings.Fields(c.Check), " "))
+		c.check = d.compile(checkNode, c, t)
 	}
 }
 
@@ -129,17 +123,13 @@ func (d *decoder) maxLen(n *yamlfile.Node, flag bool) int {
 		}
 		return 0
 	}
-	if n != nil {
-		if limit, ok := d.Int(n, "max_len", 1, greatestMaxLen); ok {
-			return limit
-		}
-	}
-	return defaultMaxLen
+	limit, _ := d.Int(n, "max_len", 1, greatestMaxLen)
+	return cmp.Or(limit, defaultMaxLen)
 }
 
 // typed decodes the name of a type, of those that are usable. The zero type has no
 // name.
-func (d *decoder) typed(n *yamlfile.Node, path string, types []valueType, usable func(valueType) bool) valueType {
+func (d *decoder) typed(n *yamlfile.Node, path string, usable func(valueType) bool) valueType {
 	d.Kind = ErrType
 	defer func() { d.Kind = ErrParse }()
 	name, ok := d.Text(n, path+": type", MaxDoc)
@@ -147,7 +137,7 @@ func (d *decoder) typed(n *yamlfile.Node, path string, types []valueType, usable
 		return valueType{}
 	}
 	var names []string
-	for _, t := range types {
+	for _, t := range version1Types() {
 		switch {
 		case usable(t) && t.name == name:
 			return t
@@ -164,19 +154,12 @@ func (d *decoder) typed(n *yamlfile.Node, path string, types []valueType, usable
 
 // styleOf decodes the name of a style, and returns other if there is none.
 func (d *decoder) styleOf(n *yamlfile.Node, other Style) Style {
-	if n != nil {
-		if text, ok := d.OneOf(n, "style", styleNames()...); ok {
-			return Style(text)
-		}
-	}
-	return other
+	text, _ := d.OneOf(n, "style", styleNames()...)
+	return cmp.Or(Style(text), other)
 }
 
 // doc decodes text for readers of the reference.
 func (d *decoder) doc(n *yamlfile.Node) string {
-	if n == nil {
-		return ""
-	}
 	text, _ := d.Text(n, "doc", MaxDoc)
 	return strings.TrimSpace(text)
 }
@@ -193,9 +176,6 @@ func reservedNames() []string {
 
 // context decodes the context values that checks may use.
 func (d *decoder) context(n *yamlfile.Node) {
-	if n == nil {
-		return
-	}
 	for _, e := range d.Entries(n, "context") {
 		path := fmt.Sprintf("context value %q", yamlfile.Shorten(e.Key))
 		switch {
@@ -214,13 +194,11 @@ func (d *decoder) context(n *yamlfile.Node) {
 		}
 		fields := d.Fields(e.Value, path, "type", "doc")
 		fields.At = e.At
-		if typeNode := fields.Require("type", ""); typeNode != nil {
-			t := d.typed(typeNode, path, version1Types(), func(t valueType) bool { return t.native != nil })
-			v := variable{Variable{Name: e.Key, Type: t.name, Doc: d.doc(fields.Get("doc"))}, t}
-			if t.name != "" {
-				d.schema.variable[e.Key] = len(d.schema.context)
-				d.schema.context = append(d.schema.context, v)
-			}
+		t := d.typed(fields.Require("type", ""), path, func(t valueType) bool { return t.native != nil })
+		v := variable{Variable{Name: e.Key, Type: t.name, Doc: d.doc(fields.Get("doc"))}, t}
+		if t.name != "" {
+			d.schema.variable[e.Key] = len(d.schema.context)
+			d.schema.context = append(d.schema.context, v)
 		}
 	}
 }
