@@ -104,11 +104,11 @@ var layout = map[string][]string{
 		"discharger/store/marker", "discharger/store/record",
 	},
 	"discharger/store/bolt": {
-		"discharger/boltfile", "discharger/caveat", "discharger/revocation", "discharger/store", "discharger/store/backup", "discharger/store/journal", "discharger/store/limits", "discharger/store/marker", "discharger/store/record",
+		"discharger/atomicfile", "discharger/boltfile", "discharger/caveat", "discharger/revocation", "discharger/store", "discharger/store/backup", "discharger/store/journal", "discharger/store/limits", "discharger/store/marker", "discharger/store/record",
 	},
 	"discharger/store/journal": {"discharger/boltfile", "discharger/revocation", "discharger/store", "discharger/store/record"},
 	"discharger/store/limits":  {"discharger/caveat", "discharger/revocation", "discharger/store"},
-	"discharger/store/marker":  {"discharger/boltfile"},
+	"discharger/store/marker":  {"discharger/atomicfile"},
 	"discharger/store/record":  {"discharger/store/limits"},
 	"discharger/store/redis": {
 		"discharger/caveat", "discharger/revocation", "discharger/secret", "discharger/store", "discharger/store/redis/conn",
@@ -122,7 +122,7 @@ var layout = map[string][]string{
 		"discharger", "discharger/caveat", "discharger/revocation", "discharger/session", "discharger/store", "discharger/store/journal",
 		"discharger/store/marker", "discharger/store/redistest",
 	},
-	"discharger/boltfile": {},
+	"discharger/boltfile": {"discharger/atomicfile"},
 	"discharger": {
 		"discharger/cache", "discharger/caveat", "discharger/clientname", "discharger/keyfile", "discharger/rawmacaroon", "discharger/revocation",
 		"discharger/secret", "discharger/session", "discharger/store", "policy",

@@ -20,40 +20,41 @@ import (
 
 // Create writes a new file with mode 0600. If the file exists, it stays as it is
 // and the error matches [fs.ErrExist].
-func Create(path string, data []byte) error {
+func Create(path string, data []byte) (err error) {
+	defer wrap(&err, "create file")
 	tmp, err := writeTemp(path, data)
 	if err != nil {
-		return fmt.Errorf("create file: %w", err)
+		return err
 	}
 	defer tmp.Cleanup()
 	if err := tmp.Sync(); err != nil {
-		return fmt.Errorf("create file: %w", err)
+		return err
 	}
 	// Unlike a rename, a link never replaces anything.
 	if err := os.Link(tmp.Name(), path); err != nil {
 		var link *os.LinkError
 		if errors.As(err, &link) { // its text names the temporary file
-			err = &fs.PathError{Op: "link", Path: path, Err: link.Err}
+			return &fs.PathError{Op: "link", Path: path, Err: link.Err}
 		}
-		return fmt.Errorf("create file: %w", err)
+		return err
 	}
-	return syncDir(path)
+	return SyncDir(path)
 }
 
 // Replace replaces an existing file and keeps its mode and owner. A symbolic link
 // stays a link: its target is replaced.
-func Replace(path string, data []byte) error {
-	path, err := filepath.EvalSymlinks(path)
-	if err != nil {
-		return fmt.Errorf("replace file: %w", err)
+func Replace(path string, data []byte) (err error) {
+	defer wrap(&err, "replace file")
+	if path, err = filepath.EvalSymlinks(path); err != nil {
+		return err
 	}
 	info, err := os.Stat(path)
 	if err != nil {
-		return fmt.Errorf("replace file: %w", err)
+		return err
 	}
 	tmp, err := writeTemp(path, data)
 	if err != nil {
-		return fmt.Errorf("replace file: %w", err)
+		return err
 	}
 	defer tmp.Cleanup()
 	if st, ok := info.Sys().(*syscall.Stat_t); ok {
@@ -61,12 +62,19 @@ func Replace(path string, data []byte) error {
 	}
 	// The mode last: chown can clear bits of it.
 	if err := errors.Join(err, tmp.Chmod(info.Mode().Perm())); err != nil {
-		return fmt.Errorf("replace file: %w", err)
+		return err
 	}
 	if err := tmp.CloseAtomicallyReplace(); err != nil {
-		return fmt.Errorf("replace file: %w", err)
+		return err
 	}
-	return syncDir(path)
+	return SyncDir(path)
+}
+
+// wrap adds the operation to an error.
+func wrap(err *error, op string) {
+	if *err != nil {
+		*err = fmt.Errorf("%s: %w", op, *err)
+	}
 }
 
 // writeTemp writes a file with mode 0600 into the directory of path.
@@ -84,25 +92,23 @@ func writeTemp(path string, data []byte) (*renameio.PendingFile, error) {
 // Lock blocks until it holds the lock of the file's directory. The lock excludes
 // other programs and other goroutines until unlock is called or the program ends.
 func Lock(path string) (unlock func(), err error) {
+	defer wrap(&err, "lock file")
 	dir := filepath.Dir(path)
 	d, err := os.Open(dir)
 	if err != nil {
-		return nil, fmt.Errorf("lock file: %w", err)
+		return nil, err
 	}
 	if err := syscall.Flock(int(d.Fd()), syscall.LOCK_EX); err != nil {
-		return nil, errors.Join(fmt.Errorf("lock file: %w", &fs.PathError{Op: "flock", Path: dir, Err: err}), d.Close())
+		return nil, errors.Join(&fs.PathError{Op: "flock", Path: dir, Err: err}, d.Close())
 	}
 	return func() { d.Close() }, nil
 }
 
-// syncDir makes the entry of a file in its directory durable.
-func syncDir(path string) error {
+// SyncDir makes the entry of a file in its directory durable.
+func SyncDir(path string) error {
 	d, err := os.Open(filepath.Dir(path))
 	if err != nil {
-		return fmt.Errorf("sync directory: %w", err)
+		return err
 	}
-	if err := errors.Join(d.Sync(), d.Close()); err != nil {
-		return fmt.Errorf("sync directory: %w", err)
-	}
-	return nil
+	return errors.Join(d.Sync(), d.Close())
 }

@@ -17,12 +17,13 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"runtime/debug"
 	"time"
 
 	"go.etcd.io/bbolt"
 	bolterrors "go.etcd.io/bbolt/errors"
+
+	"github.com/discharger/discharger/discharger/atomicfile"
 )
 
 // ErrInUse is returned for a file that another process has open.
@@ -53,16 +54,17 @@ func Open(path string, o Options) (*DB, error) {
 		return nil, err
 	}
 	if created {
-		if err := SyncDir(filepath.Dir(path)); err != nil {
+		if err := atomicfile.SyncDir(path); err != nil {
 			return nil, errors.Join(err, db.Close())
 		}
 	}
 	return &DB{db}, nil
 }
 
-// Inspect calls f in a read-only transaction of an existing file, which it cannot
-// change. Nothing is called for a file that does not exist or is empty. A file
-// that is shorter than it must be is an error.
+// Inspect checks all pages of an existing file, as [Check] does, and calls f in a
+// read-only transaction. Nothing is called for a file that does not exist or is
+// empty. A file that is shorter than it must be is an error; a damaged root is not,
+// since a crash can damage it.
 func Inspect(path string, lockTimeout time.Duration, f func(*bbolt.Tx) error) error {
 	info, err := os.Stat(path)
 	switch {
@@ -80,6 +82,9 @@ func Inspect(path string, lockTimeout time.Duration, f func(*bbolt.Tx) error) er
 		return err
 	}
 	defer db.Close()
+	if err := Check(path); err != nil && !errors.Is(err, ErrRoot) {
+		return fmt.Errorf("damaged file: %w", err)
+	}
 	return db.View(func(tx *bbolt.Tx) error {
 		if tx.Size() > info.Size() {
 			return fmt.Errorf("damaged file: it has %d bytes, at least %d are expected", info.Size(), tx.Size())
@@ -106,15 +111,6 @@ func (db *DB) Batch(f func(*bbolt.Tx) error) error {
 
 // Close closes the file and releases its lock.
 func (db *DB) Close() error { return guard(db.DB.Close) }
-
-// SyncDir makes the names in a directory as durable as the files.
-func SyncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
-}
 
 // guard calls f. It returns a panic of bbolt on a damaged file, and a fault on a
 // disk that cannot be read, as an error.

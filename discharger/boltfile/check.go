@@ -51,7 +51,7 @@ type pageWalker struct {
 	data []byte
 	size uint64
 	high uint64 // pages that are in use are below
-	seen map[uint64]bool
+	seen []bool // by page, as many as the file has
 }
 
 func walkPages(data []byte) error {
@@ -68,7 +68,7 @@ func walkPages(data []byte) error {
 	if errFirst != nil || errSecond == nil && second.commit > first.commit {
 		newest = second
 	}
-	w := pageWalker{data: data, size: newest.pageSize, high: newest.pages, seen: make(map[uint64]bool)}
+	w := pageWalker{data: data, size: newest.pageSize, high: newest.pages, seen: make([]bool, uint64(len(data))/newest.pageSize)}
 	if err := w.page(newest.root); err != nil {
 		return err
 	}
@@ -105,7 +105,7 @@ func readMeta(data []byte, at uint64) (m meta, err error) {
 func (w *pageWalker) page(id uint64) error {
 	damaged := func() error { return fmt.Errorf("page %d of the file is damaged", id) }
 	at := id * w.size
-	if id < 2 || id >= w.high || w.seen[id] || at+w.size > uint64(len(w.data)) {
+	if id < 2 || id >= min(w.high, uint64(len(w.seen))) || w.seen[id] {
 		return damaged()
 	}
 	overflow := uint64(order.Uint32(w.data[at+12:]))

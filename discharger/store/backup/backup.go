@@ -1,3 +1,22 @@
+// Package backup reads and writes backups of a store: its records at one instant,
+// in one file. A backup does not depend on the kind of store. It is a line of text,
+// then records, then an end:
+//
+//	discharger-backup-1 {"store":"…","at":…,"commit":…,"missing":…,"all":…}
+//	kind(1) length(uvarint) content
+//	…
+//	'e' length count(uvarint) sha256(32)
+//
+//	kind  content
+//	'u'   homeserver user expiry(4) record              of a user
+//	's'   homeserver user session(16) expiry(4) record  of a session
+//	'd'   homeserver user device(8) expiry(4) record    of a device
+//	'h'   homeserver record                             of a homeserver
+//	'f'   homeserver until(8, Unix ms) data             an event of a homeserver's feed
+//
+// Names have their length in front, as an unsigned varint. Count is of records,
+// and the digest of everything before the 'e'. Users come in order: the record
+// of a user, then those of the user's sessions; devices come after all of them.
 package backup
 
 import (
@@ -21,29 +40,12 @@ import (
 	"github.com/discharger/discharger/discharger/store/record"
 )
 
-// A backup is a stream: a line of text, then records, then an end. It does not
-// depend on the kind of store.
-//
-//	discharger-backup-1 {"store":"…","at":…,"commit":…,"missing":…,"all":…}
-//	kind(1) length(uvarint) content
-//	…
-//	'e' length count(uvarint) sha256(32)
-//
-//	kind  content
-//	'u'   homeserver user expiry(4) record              of a user
-//	's'   homeserver user session(16) expiry(4) record  of a session
-//	'd'   homeserver user device(8) expiry(4) record    of a device
-//	'h'   homeserver record                             of a homeserver
-//	'f'   homeserver until(8, Unix ms) data             an event of a homeserver's feed
-//
-// Names have their length in front, as an unsigned varint. Count is of records,
-// and the digest of everything before the 'e'. Users come in order: the record
-// of a user, then those of the user's sessions; devices come after all of them.
 const magic = "discharger-backup-1 "
 
 // maxFrame bounds a record of a backup.
 const maxFrame = limits.MaxRecord + 3*limits.MaxName
 
+// Kinds of records.
 const (
 	User       = 'u'
 	Session    = 's'
@@ -67,8 +69,9 @@ func (h Header) Time() time.Time { return time.UnixMilli(h.At) }
 
 // Writer writes a backup.
 type Writer struct {
-	w     *bufio.Writer
+	file  *bufio.Writer
 	sum   hash.Hash
+	w     io.Writer // to both
 	count uint64
 }
 
@@ -78,30 +81,24 @@ func NewWriter(w io.Writer, h Header) (*Writer, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := &Writer{w: bufio.NewWriterSize(w, 1<<16), sum: sha256.New()}
-	return b, b.write([]byte(magic + string(text) + "\n"))
-}
-
-func (b *Writer) write(p []byte) error {
-	b.sum.Write(p)
-	_, err := b.w.Write(p)
-	return err
+	b := &Writer{file: bufio.NewWriterSize(w, 1<<16), sum: sha256.New()}
+	b.w = io.MultiWriter(b.sum, b.file)
+	_, err = fmt.Fprintf(b.w, "%s%s\n", magic, text)
+	return b, err
 }
 
 // Frame writes one record, in parts.
 func (b *Writer) Frame(kind byte, content ...[]byte) error {
 	joined := bytes.Join(content, nil)
 	b.count++
-	return errors.Join(b.write(binary.AppendUvarint([]byte{kind}, uint64(len(joined)))), b.write(joined))
+	_, err := b.w.Write(append(binary.AppendUvarint([]byte{kind}, uint64(len(joined))), joined...))
+	return err
 }
 
 // End writes the number of records and the digest.
 func (b *Writer) End() error {
-	content := b.sum.Sum(binary.AppendUvarint(nil, b.count))
-	if err := b.write(binary.AppendUvarint([]byte{end}, uint64(len(content)))); err != nil {
-		return err
-	}
-	return errors.Join(b.write(content), b.w.Flush())
+	err := b.Frame(end, binary.AppendUvarint(nil, b.count), b.sum.Sum(nil))
+	return errors.Join(err, b.file.Flush())
 }
 
 // Backup is a backup in a file, which has been read completely and is whole.
@@ -110,7 +107,7 @@ type Backup struct {
 	Users, Sessions, Devices, Homeservers, Events int // records of them
 
 	path string
-	sum  [sha256.Size]byte
+	sum  []byte // its digest
 }
 
 // Record is one record of a backup.
@@ -134,9 +131,9 @@ func (r *Record) Expires() (time.Time, []byte, error) {
 var errBackup = errors.New("not a backup of this version, or damaged")
 
 // Open reads a file, and refuses one that is not whole.
-func Open(path string) (*Backup, error) {
-	b := &Backup{path: path}
-	err := b.each(func(r *Record) error {
+func Open(path string) (b *Backup, err error) {
+	b = &Backup{path: path}
+	b.Header, b.sum, err = b.each(func(r *Record) error {
 		switch r.Kind {
 		case User:
 			b.Users++
@@ -150,7 +147,7 @@ func Open(path string) (*Backup, error) {
 			b.Events++
 		}
 		return nil
-	}, &b.Header, &b.sum)
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -173,29 +170,25 @@ func (b *Backup) EachSession(f func(user store.UserKey, record []byte) error) er
 
 // Records calls f for every record. The file must be the same still.
 func (b *Backup) Records(f func(*Record) error) error {
-	var h Header
-	var sum [sha256.Size]byte
-	if err := b.each(f, &h, &sum); err != nil {
-		return err
+	_, sum, err := b.each(f)
+	if err == nil && !bytes.Equal(sum, b.sum) {
+		err = fmt.Errorf("read backup %s: it has changed", b.path)
 	}
-	if sum != b.sum {
-		return fmt.Errorf("read backup %s: it has changed", b.path)
-	}
-	return nil
+	return err
 }
 
-func (b *Backup) each(f func(*Record) error, h *Header, sum *[sha256.Size]byte) error {
+// each calls f for every record, and returns the header and the digest.
+func (b *Backup) each(f func(*Record) error) (h Header, sum []byte, err error) {
 	file, err := os.Open(b.path)
 	if err != nil {
-		return fmt.Errorf("read backup: %w", err)
+		return h, nil, fmt.Errorf("read backup: %w", err)
 	}
 	defer file.Close()
 	r := &backupReader{r: bufio.NewReaderSize(file, 1<<16), sum: sha256.New()}
-	if err := r.all(f, h); err != nil {
-		return fmt.Errorf("read backup %s: %w", b.path, err)
+	if err := r.all(f, &h); err != nil {
+		return h, nil, fmt.Errorf("read backup %s: %w", b.path, err)
 	}
-	*sum = [sha256.Size]byte(r.sum.Sum(nil))
-	return nil
+	return h, r.sum.Sum(nil), nil
 }
 
 type backupReader struct {
@@ -223,13 +216,12 @@ func (r *backupReader) all(f func(*Record) error, h *Header) error {
 	}
 	r.sum.Write(line)
 	for {
-		before := r.sum.Sum(nil)
 		kind, content, err := r.frame()
 		if err != nil {
 			return cut(err)
 		}
 		if kind == end {
-			return r.end(content, before)
+			return r.end(content)
 		}
 		r.count++
 		record, err := parseRecord(kind, content)
@@ -258,15 +250,17 @@ func (r *backupReader) frame() (byte, []byte, error) {
 	if _, err := io.ReadFull(r.r, content); err != nil {
 		return 0, nil, err
 	}
-	r.sum.Write(binary.AppendUvarint([]byte{kind}, n))
-	r.sum.Write(content)
+	if kind != end { // which has the digest of the rest
+		r.sum.Write(binary.AppendUvarint([]byte{kind}, n))
+		r.sum.Write(content)
+	}
 	return kind, content, nil
 }
 
 // end compares count and digest, and expects nothing after them.
-func (r *backupReader) end(content, sum []byte) error {
+func (r *backupReader) end(content []byte) error {
 	count, n := binary.Uvarint(content)
-	if n <= 0 || count != r.count || !bytes.Equal(content[n:], sum) {
+	if n <= 0 || count != r.count || !bytes.Equal(content[n:], r.sum.Sum(nil)) {
 		return errors.New("backup was altered: digest differs")
 	}
 	if _, err := r.r.ReadByte(); !errors.Is(err, io.EOF) {

@@ -2,6 +2,7 @@ package backup
 
 import (
 	"errors"
+	"time"
 
 	"github.com/discharger/discharger/discharger/revocation"
 	"github.com/discharger/discharger/discharger/store"
@@ -20,17 +21,30 @@ type Restored struct {
 	Losses store.Losses // as they were recorded
 }
 
-// ErrExists is returned by [RestoreBolt] if there is a file already.
+// ErrExists is returned by a restore into a store that exists.
 var ErrExists = errors.New("there is a store already")
 
-// Vouches reports whether the journal has everything since a backup, and from
-// which number on. Without that, all that it has is replayed.
-func Vouches(j *journal.Journal, from *Backup) (first uint64, ok bool, err error) {
-	if err := j.Damage(); err != nil {
-		return 0, false, err
+// Plan returns the losses that a restore at some time records, whether the journal
+// vouches for the backup, and the number of the first entry of the journal to
+// replay. Without a journal, which can be nil, nothing vouches for it.
+func Plan(j *journal.Journal, from *Backup, now time.Time) (out *Restored, first uint64, err error) {
+	out = &Restored{Losses: store.Losses{Missing: now.UnixMilli(), All: from.All}}
+	if j != nil {
+		if err := j.Damage(); err != nil {
+			return nil, 0, err
+		}
+		if id, _ := j.Belongs(); id == from.Store {
+			if first, out.Vouched, err = j.From(from.Commit); err != nil {
+				return nil, 0, err
+			}
+		}
 	}
-	if id, _ := j.Belongs(); id != from.Store {
-		return 0, false, nil
+	if !out.Vouched {
+		out.Losses.All = from.Incomplete()
 	}
-	return j.From(from.Commit)
+	return out, first, nil
 }
+
+// Incomplete returns the time before which revocations may be missing if nothing
+// vouches for the backup. Activations have the precision of a second.
+func (b *Backup) Incomplete() int64 { return max(b.All, b.At+1) }

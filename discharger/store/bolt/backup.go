@@ -4,8 +4,8 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"io"
+	"os"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -17,43 +17,39 @@ import (
 	"github.com/discharger/discharger/discharger/store/record"
 )
 
-// Backup writes a backup of the store as it is at one instant. Others go on
+// Backup writes a backup of the store as it is at one instant. Other calls run
 // meanwhile, but a write that needs a larger file waits for it: w should be a
 // file.
-func (b *Store) Backup(ctx context.Context, w io.Writer) error {
-	err := b.view(ctx, func(tx *bbolt.Tx) error { return writeBackup(ctx, tx, w, b.cfg.now()) }, nil)
-	if err != nil {
-		return fmt.Errorf("back up store: %w", err)
-	}
-	return nil
+func (b *Store) Backup(ctx context.Context, w io.Writer) (err error) {
+	defer wrap(&err, "back up store")
+	return b.view(ctx, func(tx *bbolt.Tx) error { return writeBackup(ctx, tx, w, b.cfg.now()) }, nil)
 }
 
 // BackupFile writes a backup of a file that no process has open.
-func BackupFile(ctx context.Context, cfg Config, w io.Writer) error {
-	if cfg.now == nil {
-		cfg.now = time.Now
+func BackupFile(ctx context.Context, cfg Config, w io.Writer) (err error) {
+	defer wrap(&err, "back up store "+cfg.Path)
+	if cfg, err = cfg.complete(); err != nil {
+		return err
 	}
-	if cfg.LockTimeout == 0 {
-		cfg.LockTimeout = time.Second
-	}
-	err := inspect(cfg)
-	if err == nil {
-		var db *boltfile.DB
-		if db, err = boltfile.Open(cfg.Path, boltfile.Options{LockTimeout: cfg.LockTimeout, ReadOnly: true}); err == nil {
-			defer db.Close()
-			err = db.View(func(tx *bbolt.Tx) error { return writeBackup(ctx, tx, w, cfg.now()) })
+	empty := true
+	err = boltfile.Inspect(cfg.Path, cfg.LockTimeout, func(tx *bbolt.Tx) error {
+		empty = false
+		return writeBackup(ctx, tx, w, cfg.now())
+	})
+	if err == nil && empty {
+		if _, err = os.Stat(cfg.Path); err == nil {
+			err = errEmpty
 		}
 	}
-	if err != nil {
-		return fmt.Errorf("back up store %s: %w", cfg.Path, err)
-	}
-	return nil
+	return err
 }
+
+var errEmpty = errors.New("the file is empty")
 
 func writeBackup(ctx context.Context, tx *bbolt.Tx, w io.Writer, now time.Time) error {
 	id, err := readID(tx)
 	if err == nil && id == "" {
-		err = errors.New("the file is empty")
+		err = errEmpty
 	}
 	if err != nil {
 		return err

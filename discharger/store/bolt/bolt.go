@@ -1,7 +1,26 @@
+// Package bolt keeps the records of the service in one bbolt file.
+//
+// Every string in the file has its length in front, as two bytes, big-endian;
+// names may contain any byte.
+//
+//	bucket        key                                value
+//	"discharger"  "id"                               the store's identity, with the version of this layout
+//	              "commit"                           number of the last commit(8)
+//	              "missing" "all"                    losses(8, Unix ms), as in [store.Losses]
+//	              "journal"                          the journal(16) and its last number(8) that was used
+//	              "probe"                            written to see whether that is possible
+//	"records"     homeserver user session(16 bytes)  expiry(4) record
+//	"devices"     homeserver user device(8 bytes)    expiry(4) record
+//	"homeservers" homeserver                         record
+//	"feeds"       homeserver                         a bucket of events, see feed.go
+//
+// The session of all zeros is the user's own record, so it comes first among
+// the rows of the user, which all have the same prefix.
 package bolt
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -24,22 +43,6 @@ import (
 	"github.com/discharger/discharger/discharger/store/record"
 )
 
-// The file. Every string has its length in front, as two bytes, big-endian;
-// names may contain any byte.
-//
-//	bucket        key                                value
-//	"discharger"  "id"                               the store's identity, with the version of this layout
-//	              "commit"                           number of the last commit(8)
-//	              "missing" "all"                    losses(8, Unix ms): bolt_losses.go
-//	              "journal"                          the journal(16) and its last number(8) that was used: bolt_journal.go
-//	              "probe"                            written to see whether that is possible
-//	"records"     homeserver user session(16 bytes)  expiry(4) record
-//	"devices"     homeserver user device(8 bytes)    expiry(4) record
-//	"homeservers" homeserver                         record
-//	"feeds"       homeserver                         a bucket of events: bolt_feed.go
-//
-// The session of all zeros is the user's own record, so it comes first among
-// the rows of the user, which all have the same prefix.
 var (
 	bucketMeta        = []byte("discharger")
 	bucketRecords     = []byte("records")
@@ -68,19 +71,10 @@ type Config struct {
 
 	Replayer store.Replayer // of the journal; required with one
 
-	// SweepEvery is the pause between searches for expired records; 0: 15
-	// minutes.
-	SweepEvery time.Duration
-
-	// LockTimeout is how long to wait for another process to close the file; 0:
-	// one second.
-	LockTimeout time.Duration
-
-	// MaxEvents bounds a homeserver's feed; the oldest events above it are
-	// dropped. 0: 1 000 000.
-	MaxEvents int
-
-	Log *slog.Logger // nil: nothing is logged
+	SweepEvery  time.Duration // the pause between searches for expired records; 0: 15 minutes
+	LockTimeout time.Duration // how long to wait for another process to close the file; 0: one second
+	MaxEvents   int           // in a homeserver's feed, above which the oldest are dropped; 0: 1 000 000
+	Log         *slog.Logger  // nil: nothing is logged
 
 	now func() time.Time
 }
@@ -92,13 +86,13 @@ type Store struct {
 	file os.FileInfo // the file at Path when it was opened
 	id   string
 
-	made    bool                    // the file was made when it was opened
-	commits atomic.Uint64           // number of the last commit
-	losses  atomic.Pointer[losses]  // never nil
-	lost    atomic.Pointer[lostErr] // why the data is not to be used; nil: it is
-	writers atomic.Int32            // calls that are about to write
-	wakes   wakes                   // of readers that wait for events
-	probe   probe                   // of Ready
+	made    bool                         // the file was made when it was opened
+	commits atomic.Uint64                // number of the last commit
+	losses  atomic.Pointer[store.Losses] // never nil
+	lost    atomic.Pointer[error]        // why the data must not be used; nil: it can be
+	writers atomic.Int32                 // calls that are about to write
+	wakes   wakes                        // of readers that wait for events
+	probe   probe                        // of Ready
 
 	replays, replayed atomic.Uint64
 
@@ -152,18 +146,10 @@ func (cfg Config) complete() (Config, error) {
 	if cfg.SweepEvery < 0 || cfg.LockTimeout < 0 || cfg.MaxEvents < 0 {
 		return cfg, errors.New("a duration or a number is negative")
 	}
-	if cfg.SweepEvery == 0 {
-		cfg.SweepEvery = 15 * time.Minute
-	}
-	if cfg.LockTimeout == 0 {
-		cfg.LockTimeout = time.Second
-	}
-	if cfg.MaxEvents == 0 {
-		cfg.MaxEvents = limits.DefaultMaxEvents
-	}
-	if cfg.Log == nil {
-		cfg.Log = slog.New(slog.DiscardHandler)
-	}
+	cfg.SweepEvery = cmp.Or(cfg.SweepEvery, 15*time.Minute)
+	cfg.LockTimeout = cmp.Or(cfg.LockTimeout, time.Second)
+	cfg.MaxEvents = cmp.Or(cfg.MaxEvents, limits.DefaultMaxEvents)
+	cfg.Log = cmp.Or(cfg.Log, slog.New(slog.DiscardHandler))
 	if cfg.now == nil {
 		cfg.now = time.Now
 	}
@@ -175,7 +161,11 @@ func (b *Store) open() (err error) {
 	if err != nil {
 		return err
 	}
-	if err := inspect(b.cfg); err != nil {
+	err = boltfile.Inspect(b.cfg.Path, b.cfg.LockTimeout, func(tx *bbolt.Tx) error {
+		_, err := readID(tx)
+		return err
+	})
+	if err != nil {
 		return err
 	}
 	if b.db, err = boltfile.Open(b.cfg.Path, boltfile.Options{LockTimeout: b.cfg.LockTimeout}); err != nil {
@@ -219,7 +209,15 @@ func (b *Store) Close() error {
 	return errors.Join(err, b.db.Close())
 }
 
-// userPrefix returns the prefix of the keys of all rows of a user.
+// wrap adds the operation to an error.
+func wrap(err *error, op string) {
+	if *err != nil {
+		*err = fmt.Errorf("%s: %w", op, *err)
+	}
+}
+
+// userPrefix returns the prefix of the keys of all rows of a user, with capacity for
+// the rest of a key.
 func userPrefix(u store.UserKey) []byte {
 	b := make([]byte, 0, 2+len(u.Homeserver)+2+len(u.User)+len(caveat.SessionID{}))
 	return appendName(appendName(b, u.Homeserver), u.User)

@@ -1,6 +1,7 @@
 package bolt
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -108,23 +109,23 @@ func eventNumber(key []byte) (uint64, bool) {
 }
 
 // Publish appends the events of revocations to a homeserver's feed.
-func (b *Store) Publish(ctx context.Context, homeserver string, revocations ...revocation.Revocation) error {
+func (b *Store) Publish(ctx context.Context, homeserver string, revocations ...revocation.Revocation) (err error) {
+	defer wrap(&err, "publish")
 	events, err := revocation.Lines(revocations)
 	err = b.update(ctx, func(tx *bbolt.Tx) error {
 		return b.appendEvents(tx, homeserver, events)
 	}, errors.Join(err, limits.CheckPublish(homeserver, events)))
-	if err != nil {
-		return fmt.Errorf("publish: %w", err)
+	if err == nil {
+		b.wakes.wake(homeserver, events)
 	}
-	b.wakes.wake(homeserver, events)
-	return nil
+	return err
 }
 
 // ReadFeed returns the next events after a position.
-func (b *Store) ReadFeed(ctx context.Context, homeserver, after string) (store.FeedPage, error) {
-	var page store.FeedPage
-	err := b.view(ctx, func(tx *bbolt.Tx) error {
-		page = store.FeedPage{Gap: after != ""}
+func (b *Store) ReadFeed(ctx context.Context, homeserver, after string) (page store.FeedPage, err error) {
+	defer wrap(&err, "read feed")
+	err = b.view(ctx, func(tx *bbolt.Tx) error {
+		page.Gap = after != ""
 		feeds := tx.Bucket(bucketFeeds)
 		if feeds == nil {
 			return nil
@@ -141,10 +142,7 @@ func (b *Store) ReadFeed(ctx context.Context, homeserver, after string) (store.F
 		}
 		return b.readEvents(feed, next, &page)
 	}, limits.CheckHomeserver(homeserver))
-	if err != nil {
-		return store.FeedPage{}, fmt.Errorf("read feed: %w", err)
-	}
-	return page, nil
+	return page, err
 }
 
 func (b *Store) readEvents(feed *bbolt.Bucket, from uint64, page *store.FeedPage) error {
@@ -159,7 +157,7 @@ func (b *Store) readEvents(feed *bbolt.Bucket, from uint64, page *store.FeedPage
 			return err
 		}
 		page.Entries = append(page.Entries, store.FeedEntry{
-			Position: b.position(n, v), Data: append([]byte(nil), data...),
+			Position: b.position(n, v), Data: bytes.Clone(data),
 		})
 	}
 	return nil
@@ -247,7 +245,7 @@ func (b *Store) sweepFeeds(ctx context.Context) error {
 			return nil
 		}
 		return feeds.ForEachBucket(func(name []byte) error {
-			names = append(names, append([]byte(nil), name...))
+			names = append(names, bytes.Clone(name))
 			return nil
 		})
 	})
@@ -295,7 +293,7 @@ func overdue(feed *bbolt.Bucket, now time.Time) (due [][]byte) {
 		if !ok || err == nil && until > now.UnixMilli() {
 			break
 		}
-		due = append(due, append([]byte(nil), k...))
+		due = append(due, bytes.Clone(k))
 	}
 	return due
 }

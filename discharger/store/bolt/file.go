@@ -6,7 +6,6 @@ import (
 
 	"go.etcd.io/bbolt"
 
-	"github.com/discharger/discharger/discharger/boltfile"
 	"github.com/discharger/discharger/discharger/store"
 	"github.com/discharger/discharger/discharger/store/marker"
 )
@@ -15,14 +14,6 @@ import (
 // shorter, commits queue behind syncs; if longer, the wait costs more than the
 // syncs: BenchmarkSwap.
 const batchDelay = time.Millisecond
-
-// inspect checks an existing file before it is opened for writing.
-func inspect(cfg Config) error {
-	return boltfile.Inspect(cfg.Path, cfg.LockTimeout, func(tx *bbolt.Tx) error {
-		_, err := readID(tx)
-		return err
-	})
-}
 
 // readID returns the identity of the file, "" if it has no buckets.
 func readID(tx *bbolt.Tx) (string, error) {
@@ -43,34 +34,18 @@ func readID(tx *bbolt.Tx) (string, error) {
 // identify reads the identity of the file, or gives it one.
 func (b *Store) identify() error {
 	b.db.MaxBatchDelay = batchDelay
-	err := b.db.View(func(tx *bbolt.Tx) (err error) {
-		if b.id, err = readID(tx); err == nil && b.id != "" {
-			b.readMeta(tx.Bucket(bucketMeta))
-		}
-		return err
-	})
-	if err == nil && b.id != "" { // earlier versions had no devices
-		err = b.db.Update(func(tx *bbolt.Tx) error {
-			_, err := tx.CreateBucketIfNotExists(bucketDevices)
+	err := b.db.Update(func(tx *bbolt.Tx) (err error) {
+		if b.id, err = readID(tx); err != nil {
 			return err
-		})
-	}
-	if err != nil || b.id != "" {
+		}
+		if b.id == "" {
+			b.id, b.made = marker.NewID(), true
+			return makeBuckets(tx, b.id, store.Losses{Missing: b.cfg.now().UnixMilli()})
+		}
+		_, err = tx.CreateBucketIfNotExists(bucketDevices) // earlier versions had none
 		return err
-	}
-	b.id = marker.NewID()
-	err = b.db.Update(func(tx *bbolt.Tx) error {
-		return makeBuckets(tx, b.id, store.Losses{Missing: b.cfg.now().UnixMilli()})
 	})
-	if err != nil {
-		return err
-	}
-	b.made = true
-	err = b.db.View(func(tx *bbolt.Tx) error {
-		b.readMeta(tx.Bucket(bucketMeta))
-		return nil
-	})
-	return err
+	return errors.Join(err, b.readMeta())
 }
 
 // makeBuckets creates the buckets of a new file.

@@ -2,6 +2,7 @@ package bolt_test
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"os"
 	"path/filepath"
@@ -226,5 +227,34 @@ func TestBoltDamagedRow(t *testing.T) {
 	}
 	if b.Rows(t, u) != 1 || b.Rows(t, v) != 0 {
 		t.Errorf("%d and %d rows are left, want 1 and 0", b.Rows(t, u), b.Rows(t, v))
+	}
+}
+
+// TestBoltPageLoop opens a file with a page that is below itself.
+func TestBoltPageLoop(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "store.db")
+	bolt.Fill(t, path, 10_000)
+	file, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// A page begins with its number, and 1 for one that has pages below. The number
+	// of the first of these follows the size and the length of its key.
+	size, looped := os.Getpagesize(), false
+	for at := 2 * size; at < len(file); at += size {
+		if page := file[at : at+size]; binary.NativeEndian.Uint16(page[8:]) == 1 {
+			copy(page[16+8:], page[:8])
+			looped = true
+		}
+	}
+	if !looped {
+		t.Fatal("no page has pages below")
+	}
+	if err := os.WriteFile(path, file, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if b, err := bolt.Open(bolt.Config{Path: path}); err == nil || !strings.Contains(err.Error(), "damaged") {
+		t.Errorf("Open: %v, %v, want an error for the damage", b, err)
 	}
 }

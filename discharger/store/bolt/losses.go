@@ -16,17 +16,10 @@ import (
 	"github.com/discharger/discharger/discharger/store/marker"
 )
 
-// A new file records when it was made, and every loss that an operator accepts
-// is recorded in it. A file of an earlier version has no record: it has lost
-// nothing.
-
-type losses = store.Losses
-
-// lostErr is the reason why the data must not be used.
-type lostErr struct{ err error }
-
+// lose makes every operation return an error that matches [store.ErrLost].
 func (b *Store) lose(why error) {
-	b.lost.Store(&lostErr{fmt.Errorf("%w: %w", store.ErrLost, why)})
+	err := fmt.Errorf("%w: %w", store.ErrLost, why)
+	b.lost.Store(&err)
 }
 
 // Losses returns the recorded losses.
@@ -38,17 +31,23 @@ func (b *Store) Created() bool { return b.made }
 // Lost reports whether the store waits for AcceptLoss.
 func (b *Store) Lost() bool { return b.lost.Load() != nil }
 
-func (b *Store) readMeta(meta *bbolt.Bucket) {
-	b.commits.Store(readNumber(meta, keyCommit))
-	l := readLosses(meta)
-	b.losses.Store(&l)
+// readMeta reads the number of the last commit and the losses.
+func (b *Store) readMeta() error {
+	return b.db.View(func(tx *bbolt.Tx) error {
+		meta := tx.Bucket(bucketMeta)
+		b.commits.Store(readNumber(meta, keyCommit))
+		l := readLosses(meta)
+		b.losses.Store(&l)
+		return nil
+	})
 }
 
-func readLosses(meta *bbolt.Bucket) losses {
-	return losses{Missing: int64(readNumber(meta, keyMissing)), All: int64(readNumber(meta, keyAll))}
+// readLosses returns the recorded losses. Earlier versions recorded none.
+func readLosses(meta *bbolt.Bucket) store.Losses {
+	return store.Losses{Missing: int64(readNumber(meta, keyMissing)), All: int64(readNumber(meta, keyAll))}
 }
 
-func putLosses(meta *bbolt.Bucket, l losses) error {
+func putLosses(meta *bbolt.Bucket, l store.Losses) error {
 	var err error
 	if l.Missing != 0 {
 		err = putNumber(meta, keyMissing, uint64(l.Missing))
@@ -61,29 +60,23 @@ func putLosses(meta *bbolt.Bucket, l losses) error {
 
 // usable returns an error if no operation may be made.
 func (b *Store) usable(ctx context.Context) error {
-	if l := b.lost.Load(); l != nil {
-		return l.err
+	if lost := b.lost.Load(); lost != nil {
+		return *lost
 	}
 	return ctx.Err()
 }
 
-// AcceptLoss makes the file that is there the one to work with. It is an
-// operator's decision: sessions that have no record in it are over, and if it may
-// lack revocations, so are those that have one. Revocations that the journal has
-// are made again first. All of this is recorded in the file.
-func (b *Store) AcceptLoss(ctx context.Context) error {
+// AcceptLoss accepts the data of the file as that of the store. It is an
+// operator's decision: sessions without a record are refused from then on, and, if
+// the file may lack revocations, sessions with a record too. The journal is
+// replayed first. The losses are recorded in the file.
+func (b *Store) AcceptLoss(ctx context.Context) (err error) {
 	if b.lost.Load() == nil {
 		return nil
 	}
-	if err := b.acceptLoss(ctx); err != nil {
-		return fmt.Errorf("accept loss: %w", err)
-	}
-	return nil
-}
-
-func (b *Store) acceptLoss(ctx context.Context) error {
+	defer wrap(&err, "accept loss")
 	now := b.cfg.now()
-	l := losses{Missing: now.UnixMilli(), All: b.Losses().All}
+	l := store.Losses{Missing: now.UnixMilli(), All: b.Losses().All}
 	if !b.made && !b.current() {
 		l.All = now.Truncate(time.Second).UnixMilli() // to which activations are kept
 	}
@@ -120,9 +113,9 @@ func (b *Store) acceptLoss(ctx context.Context) error {
 	return nil
 }
 
-// recordLosses writes losses, and moves the numbers of commits so far that no
-// other history of this file has the same.
-func (b *Store) recordLosses(l losses) error {
+// recordLosses writes losses, and continues with commit numbers that no other
+// history of this file has.
+func (b *Store) recordLosses(l store.Losses) error {
 	err := b.db.Update(func(tx *bbolt.Tx) error {
 		meta := tx.Bucket(bucketMeta)
 		return errors.Join(putLosses(meta, l), b.branch(meta))
@@ -130,27 +123,24 @@ func (b *Store) recordLosses(l losses) error {
 	if err != nil {
 		return err
 	}
-	return b.db.View(func(tx *bbolt.Tx) error {
-		b.readMeta(tx.Bucket(bucketMeta))
-		return nil
-	})
+	return b.readMeta()
 }
 
-// probe is the result of the last write, for Ready.
+// probe holds the results of the last writes, for Ready.
 type probe struct {
 	mu     sync.Mutex
-	at     time.Time // of the last one that Ready made
-	err    error     // of that
-	failed time.Time // when another write failed last, after which none succeeded
-	why    error
+	at     time.Time // of the last test write
+	err    error     // its result
+	failed time.Time // when the last other write failed
+	why    error     // its error; nil: it succeeded
 }
 
 const (
 	probeEvery  = time.Second
-	probeFailed = 10 * time.Second // for how long the failure of a write is reported
+	probeFailed = 10 * time.Second // how long the failure of a write is reported
 )
 
-// wrote notes the outcome of a write.
+// wrote records the result of a write.
 func (p *probe) wrote(err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -159,39 +149,40 @@ func (p *probe) wrote(err error) {
 	}
 }
 
-// Ready returns nil if the file is there, is the one that the marker and the
-// journal name, and takes a write, which is tried at most once a second.
-func (b *Store) Ready(ctx context.Context) error {
+// Ready returns nil if the file exists, is the one that the marker and the
+// journal name, and accepts a write, which is tried at most once a second.
+func (b *Store) Ready(ctx context.Context) (err error) {
+	defer wrap(&err, "store")
 	if err := b.usable(ctx); err != nil {
-		return fmt.Errorf("store: %w", err)
+		return err
 	}
 	now, err := os.Stat(b.cfg.Path)
 	if errors.Is(err, fs.ErrNotExist) || err == nil && !os.SameFile(now, b.file) {
 		return fmt.Errorf("%w: %s was removed or replaced while in use", store.ErrLost, b.cfg.Path)
 	}
 	if err != nil {
-		return fmt.Errorf("store: %w", err)
+		return err
 	}
 	if b.cfg.Journal != nil {
 		if err := b.cfg.Journal.Damage(); err != nil {
-			return fmt.Errorf("store: %w", err)
+			return err
 		}
 	}
 	if err := b.tryWrite(ctx); err != nil {
-		return fmt.Errorf("store takes no writes: %w", err)
+		return fmt.Errorf("no write is accepted: %w", err)
 	}
 	return nil
 }
 
-// tryWrite writes to the file and to the journal.
+// tryWrite tests a write to the file and to the journal.
 func (b *Store) tryWrite(ctx context.Context) error {
 	b.probe.mu.Lock()
 	defer b.probe.mu.Unlock()
 	now := time.Now()
-	if p := &b.probe; p.why != nil && now.Sub(p.failed) < probeFailed {
-		return p.why
+	if b.probe.why != nil && now.Sub(b.probe.failed) < probeFailed {
+		return b.probe.why
 	}
-	if now.Sub(b.probe.at) < probeEvery && !b.probe.at.IsZero() {
+	if now.Sub(b.probe.at) < probeEvery {
 		return b.probe.err
 	}
 	b.probe.at = now
@@ -200,7 +191,7 @@ func (b *Store) tryWrite(ctx context.Context) error {
 	})
 	if b.probe.err == nil && b.cfg.Journal != nil {
 		if b.probe.err = b.cfg.Journal.Sweep(ctx); ctx.Err() != nil {
-			b.probe.at = time.Time{} // it shows nothing
+			b.probe.at = time.Time{} // the result is unknown
 		}
 	}
 	return b.probe.err

@@ -2,10 +2,10 @@ package bolt
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -19,50 +19,47 @@ import (
 )
 
 // Load reads the records of a session, its user, its homeserver and a device.
-func (b *Store) Load(ctx context.Context, user store.UserKey, session caveat.SessionID, device revocation.DeviceTag) (store.View, error) {
-	var v store.View
-	err := b.view(ctx, func(tx *bbolt.Tx) (err error) {
-		now, records, prefix := b.cfg.now(), tx.Bucket(bucketRecords), userPrefix(user)
-		if v.Session, err = readSession(records, prefix, session, now); err != nil {
+func (b *Store) Load(ctx context.Context, user store.UserKey, session caveat.SessionID, device revocation.DeviceTag) (v store.View, err error) {
+	defer wrap(&err, "load session")
+	v.Losses = b.Losses()
+	err = b.view(ctx, func(tx *bbolt.Tx) (err error) {
+		now, prefix := b.cfg.now(), userPrefix(user)
+		if v.User, err = readRow(tx, prefix, caveat.SessionID{}, revocation.DeviceTag{}, now); err != nil {
 			return err
 		}
-		if v.User, err = readUser(records, prefix, now); err != nil {
-			return err
-		}
-		if device != (revocation.DeviceTag{}) {
-			if v.Device, err = readDevice(tx, prefix, device, now); err != nil {
+		if session != (caveat.SessionID{}) {
+			if v.Session, err = readRow(tx, prefix, session, revocation.DeviceTag{}, now); err != nil {
 				return err
 			}
 		}
-		v.Homeserver = bytes.Clone(tx.Bucket(bucketHomeservers).Get(appendName(nil, user.Homeserver)))
+		if device != (revocation.DeviceTag{}) {
+			if v.Device, err = readRow(tx, prefix, caveat.SessionID{}, device, now); err != nil {
+				return err
+			}
+		}
+		v.Homeserver = readHomeserver(tx, user.Homeserver)
 		return nil
 	}, limits.CheckUser(user))
-	if err != nil {
-		return store.View{}, fmt.Errorf("load session: %w", err)
-	}
-	v.Losses = b.Losses()
-	return v, nil
+	return v, err
 }
 
 // List reads a user's record and those of the user's sessions and devices.
 func (b *Store) List(ctx context.Context, user store.UserKey) (l store.Listing, err error) {
+	defer wrap(&err, "list sessions")
 	err = b.view(ctx, func(tx *bbolt.Tx) (err error) {
 		l, err = listRows(tx, user, b.cfg.now())
 		return err
 	}, limits.CheckUser(user))
-	if err != nil {
-		return store.Listing{}, fmt.Errorf("list sessions: %w", err)
-	}
-	return l, nil
+	return l, err
 }
 
 func listRows(tx *bbolt.Tx, user store.UserKey, now time.Time) (l store.Listing, err error) {
 	l = store.Listing{Sessions: make(map[caveat.SessionID][]byte), Devices: make(map[revocation.DeviceTag][]byte)}
-	records, prefix := tx.Bucket(bucketRecords), userPrefix(user)
-	if l.User, err = readUser(records, prefix, now); err != nil {
+	prefix := userPrefix(user)
+	if l.User, err = readRow(tx, prefix, caveat.SessionID{}, revocation.DeviceTag{}, now); err != nil {
 		return l, err
 	}
-	c := records.Cursor()
+	c := tx.Bucket(bucketRecords).Cursor()
 	for k, v := c.Seek(prefix); bytes.HasPrefix(k, prefix); k, v = c.Next() {
 		e, record, err := record.SplitRow(v)
 		if err != nil {
@@ -85,49 +82,29 @@ func listRows(tx *bbolt.Tx, user store.UserKey, now time.Time) (l store.Listing,
 	return l, nil
 }
 
+// view runs f in a read transaction.
 func (b *Store) view(ctx context.Context, f func(*bbolt.Tx) error, invalid error) error {
-	if invalid != nil {
-		return invalid
-	}
-	if err := b.usable(ctx); err != nil {
+	if err := cmp.Or(invalid, b.usable(ctx)); err != nil {
 		return err
 	}
 	return b.db.View(f)
 }
 
-// readSession copies a session's record, nil if it has expired.
-func readSession(records *bbolt.Bucket, prefix []byte, id caveat.SessionID, now time.Time) ([]byte, error) {
-	if id == (caveat.SessionID{}) { // the user's own row
-		return nil, nil
+// rowAt returns the bucket and the key of the row of a session, of a device, or,
+// if both are zero, of the user. The key shares the capacity of the prefix, and is
+// valid until the next call.
+func rowAt(tx *bbolt.Tx, prefix []byte, session caveat.SessionID, device revocation.DeviceTag) (*bbolt.Bucket, []byte) {
+	if device != (revocation.DeviceTag{}) {
+		return tx.Bucket(bucketDevices), append(prefix, device[:]...)
 	}
-	row := records.Get(append(bytes.Clone(prefix), id[:]...))
-	if row == nil {
-		return nil, nil
-	}
-	e, record, err := record.SplitRow(row)
-	if err != nil || e.Passed(now) {
-		return nil, err
-	}
-	return bytes.Clone(record), nil
+	return tx.Bucket(bucketRecords), append(prefix, session[:]...)
 }
 
-// readDevice copies a device's record, nil if it has expired and so have all of
-// the user's sessions.
-func readDevice(tx *bbolt.Tx, prefix []byte, device revocation.DeviceTag, now time.Time) ([]byte, error) {
-	row := tx.Bucket(bucketDevices).Get(append(bytes.Clone(prefix), device[:]...))
-	return readKept(tx.Bucket(bucketRecords), row, prefix, now)
-}
-
-// readUser copies a user's own record, nil if it has expired and so have all
-// of the user's sessions.
-func readUser(records *bbolt.Bucket, prefix []byte, now time.Time) ([]byte, error) {
-	row := records.Get(append(bytes.Clone(prefix), make([]byte, len(caveat.SessionID{}))...))
-	return readKept(records, row, prefix, now)
-}
-
-// readKept copies the record in a row that stays as long as any of the user's
-// sessions.
-func readKept(records *bbolt.Bucket, row, prefix []byte, now time.Time) ([]byte, error) {
+// readRow copies the record of such a row, nil if it has expired. The records of a
+// user and of devices stay as long as any of the user's sessions.
+func readRow(tx *bbolt.Tx, prefix []byte, session caveat.SessionID, device revocation.DeviceTag, now time.Time) ([]byte, error) {
+	bucket, key := rowAt(tx, prefix, session, device)
+	row := bucket.Get(key)
 	if row == nil {
 		return nil, nil
 	}
@@ -136,50 +113,35 @@ func readKept(records *bbolt.Bucket, row, prefix []byte, now time.Time) ([]byte,
 		return nil, err
 	}
 	if e.Passed(now) {
-		if live, err := liveSession(records, prefix, now); err != nil || !live {
+		if session != (caveat.SessionID{}) {
+			return nil, nil
+		}
+		if live, err := liveSession(tx.Bucket(bucketRecords), prefix, now); err != nil || !live {
 			return nil, err
 		}
 	}
 	return bytes.Clone(record), nil
 }
 
-// Swap makes all of a write's changes or none. Writes at the same time share a
-// commit. Revocations are in the journal first.
-func (b *Store) Swap(ctx context.Context, w store.Write) (bool, error) {
-	events, err := revocation.Lines(w.Revocations)
-	if err := errors.Join(err, limits.CheckWrite(w)); err != nil {
-		return false, fmt.Errorf("swap: %w", err)
-	}
-	done, err := b.revoke(ctx, w.Revocations, func(tx *bbolt.Tx) (done bool, err error) {
-		if done, err = swapRows(tx, w, b.cfg.now()); err != nil || !done {
-			return false, err
-		}
-		return true, b.appendEvents(tx, w.User.Homeserver, events)
-	})
-	if err != nil {
-		return false, fmt.Errorf("swap: %w", err)
-	}
-	if done {
-		b.wakes.wake(w.User.Homeserver, events)
-	}
-	return done, nil
+// readHomeserver copies a homeserver's record, nil for none.
+func readHomeserver(tx *bbolt.Tx, homeserver string) []byte {
+	return bytes.Clone(tx.Bucket(bucketHomeservers).Get(appendName(nil, homeserver)))
 }
 
-// swapRows does all comparing before the first change.
+// Swap makes all of a write's changes or none. Concurrent writes share a commit.
+func (b *Store) Swap(ctx context.Context, w store.Write) (done bool, err error) {
+	defer wrap(&err, "swap")
+	return b.write(ctx, w.User.Homeserver, w.Revocations, limits.CheckWrite(w), func(tx *bbolt.Tx) (bool, error) {
+		return swapRows(tx, w, b.cfg.now())
+	})
+}
+
+// swapRows compares all records before the first change.
 func swapRows(tx *bbolt.Tx, w store.Write, now time.Time) (bool, error) {
-	records, prefix := tx.Bucket(bucketRecords), userPrefix(w.User)
+	prefix := userPrefix(w.User)
 	due := make([]store.Change, 0, len(w.Changes))
 	for _, c := range w.Changes {
-		var current []byte
-		var err error
-		switch {
-		case c.Device != revocation.DeviceTag{}:
-			current, err = readDevice(tx, prefix, c.Device, now)
-		case c.Session == caveat.SessionID{}:
-			current, err = readUser(records, prefix, now)
-		default:
-			current, err = readSession(records, prefix, c.Session, now)
-		}
+		current, err := readRow(tx, prefix, c.Session, c.Device, now)
 		if err != nil {
 			return false, err
 		}
@@ -191,10 +153,7 @@ func swapRows(tx *bbolt.Tx, w store.Write, now time.Time) (bool, error) {
 		}
 	}
 	for _, c := range due {
-		bucket, key := records, append(bytes.Clone(prefix), c.Session[:]...)
-		if c.Device != (revocation.DeviceTag{}) {
-			bucket, key = tx.Bucket(bucketDevices), append(bytes.Clone(prefix), c.Device[:]...)
-		}
+		bucket, key := rowAt(tx, prefix, c.Session, c.Device)
 		if c.New == nil {
 			if err := bucket.Delete(key); err != nil {
 				return false, err
@@ -211,24 +170,11 @@ func swapRows(tx *bbolt.Tx, w store.Write, now time.Time) (bool, error) {
 
 // SwapHomeserver replaces a homeserver's record. One process has the file, and
 // it reads the record with every Load.
-func (b *Store) SwapHomeserver(ctx context.Context, homeserver string, old, new []byte, revocations ...revocation.Revocation) (bool, error) {
-	events, err := revocation.Lines(revocations)
-	if err := errors.Join(err, limits.CheckHomeserverSwap(homeserver, old, new)); err != nil {
-		return false, fmt.Errorf("swap record of homeserver: %w", err)
-	}
-	done, err := b.revoke(ctx, revocations, func(tx *bbolt.Tx) (bool, error) {
-		if done, err := swapHomeserver(tx, homeserver, old, new); err != nil || !done {
-			return false, err
-		}
-		return true, b.appendEvents(tx, homeserver, events)
+func (b *Store) SwapHomeserver(ctx context.Context, homeserver string, old, new []byte, revocations ...revocation.Revocation) (done bool, err error) {
+	defer wrap(&err, "swap record of homeserver")
+	return b.write(ctx, homeserver, revocations, limits.CheckHomeserverSwap(homeserver, old, new), func(tx *bbolt.Tx) (bool, error) {
+		return swapHomeserver(tx, homeserver, old, new)
 	})
-	if err != nil {
-		return false, fmt.Errorf("swap record of homeserver: %w", err)
-	}
-	if done {
-		b.wakes.wake(homeserver, events)
-	}
-	return done, nil
 }
 
 func swapHomeserver(tx *bbolt.Tx, homeserver string, old, new []byte) (bool, error) {
@@ -242,26 +188,28 @@ func swapHomeserver(tx *bbolt.Tx, homeserver string, old, new []byte) (bool, err
 	return true, bucket.Put(key, new)
 }
 
-// revoke makes a write that revokes. Its revocations are journaled first, and
-// become void if it did not take effect.
-func (b *Store) revoke(ctx context.Context, revocations []revocation.Revocation, write func(*bbolt.Tx) (bool, error)) (bool, error) {
+// write makes a swap and publishes its revocations in one transaction. They are
+// journaled first, and their entries become void if the swap has no effect.
+func (b *Store) write(ctx context.Context, homeserver string, revocations []revocation.Revocation, invalid error, swap func(*bbolt.Tx) (bool, error)) (done bool, err error) {
+	events, err := revocation.Lines(revocations)
+	if err := errors.Join(err, invalid); err != nil {
+		return false, err
+	}
 	j := b.cfg.Journal
 	var n journal.Intent
-	if j != nil && len(revocations) > 0 {
-		err := b.usable(ctx)
-		if entries := revocation.Journaled(revocations); err == nil && len(entries) > 0 {
-			n, err = j.Begin(ctx, entries)
+	if entries := revocation.Journaled(revocations); j != nil && len(entries) > 0 {
+		if err := b.usable(ctx); err != nil {
+			return false, err
 		}
-		if err != nil {
+		if n, err = j.Begin(ctx, entries); err != nil {
 			return false, err
 		}
 	}
-	var done bool
-	err := b.update(ctx, func(tx *bbolt.Tx) (err error) {
-		if done, err = write(tx); err != nil || !done {
+	err = b.update(ctx, func(tx *bbolt.Tx) (err error) {
+		if done, err = swap(tx); err != nil || !done {
 			return err
 		}
-		return b.noteJournal(tx, n.Last())
+		return errors.Join(b.appendEvents(tx, homeserver, events), b.noteJournal(tx, n.Last()))
 	}, nil)
 	if err != nil {
 		n.Abandon()
@@ -272,6 +220,9 @@ func (b *Store) revoke(ctx context.Context, revocations []revocation.Revocation,
 			return false, err
 		}
 	}
+	if done {
+		b.wakes.wake(homeserver, events)
+	}
 	return done, nil
 }
 
@@ -279,10 +230,7 @@ func (b *Store) revoke(ctx context.Context, revocations []revocation.Revocation,
 // up to batchDelay for each other, and then for one sync. f may be run more
 // than once.
 func (b *Store) update(ctx context.Context, f func(*bbolt.Tx) error, invalid error) error {
-	if invalid != nil {
-		return invalid
-	}
-	if err := b.usable(ctx); err != nil {
+	if err := cmp.Or(invalid, b.usable(ctx)); err != nil {
 		return err
 	}
 	var commit uint64

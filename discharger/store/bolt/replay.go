@@ -18,9 +18,8 @@ import (
 	"github.com/discharger/discharger/discharger/store/journal"
 )
 
-// A copy of the file that is put back shows sessions as they were: those that
-// ended since would live again. The journal is another file and has the
-// revocations since, and commits are numbered, so the missing ones are known.
+// An older copy of the file lacks revocations, which are replayed from the
+// journal; see package store. Its age is the number of its last commit:
 //
 //	commit of the file                action
 //	the last known one, or later      entries since the last checkpoint are replayed:
@@ -29,15 +28,8 @@ import (
 //	before every checkpoint           lost, until AcceptLoss
 //	of another identity               lost, until AcceptLoss
 //
-// The number of the last commit is written to the journal with every entry,
-// once a minute, and when the file is closed. An older copy that lacks only
-// refreshes of the last minute before a crash is not detected: its clients
-// present tokens that are newer than their records, which are accepted and
-// logged. If the journal is put back together with the file, nothing is
-// detected, and sessions that ended since live again.
-//
-// The successor of an older copy numbers its commits far above those of the
-// file, so that copies of both can be distinguished.
+// An older copy that was opened numbers its commits far above those of the file it
+// replaced, so that copies of both can be distinguished.
 
 // branchGap is the distance between the commit numbers of two histories. It is
 // greater than the number of commits that the journal can lack.
@@ -63,7 +55,7 @@ func (b *Store) current() bool {
 	return id == b.id && commit > 0 && b.commits.Load() >= commit
 }
 
-// noteJournal notes in the file which number of the journal it has used.
+// noteJournal records in the file the last number of the journal that it has used.
 func (b *Store) noteJournal(tx *bbolt.Tx, number uint64) error {
 	if number == 0 {
 		return nil
@@ -77,8 +69,8 @@ func (b *Store) noteJournal(tx *bbolt.Tx, number uint64) error {
 	return meta.Put(keyJournal, binary.BigEndian.AppendUint64(bytes.Clone(id[:]), number))
 }
 
-// journalLacks reports whether the journal is another one than the file has
-// used, or an older copy of it.
+// journalLacks reports whether the journal is not the one that the file has used,
+// or an older copy of it.
 func (b *Store) journalLacks() (lacks bool, err error) {
 	id, next := b.cfg.Journal.Identity()
 	err = b.db.View(func(tx *bbolt.Tx) error {
@@ -127,14 +119,14 @@ func (b *Store) catchUp() error {
 		b.lose(fmt.Errorf("%s is an older copy, from before the entries of journal %s", b.cfg.Path, j.Path()))
 		return nil
 	}
-	if err := b.giveAgain(ctx, from, commit < known); err != nil {
+	if err := b.replayFrom(ctx, from, commit < known); err != nil {
 		return err
 	}
 	return j.Attach(ctx, b.id, b.commits.Load, false)
 }
 
-// giveAgain replays the journal from a number on.
-func (b *Store) giveAgain(ctx context.Context, from uint64, older bool) error {
+// replayFrom replays the journal from a number on.
+func (b *Store) replayFrom(ctx context.Context, from uint64, older bool) error {
 	entries, err := b.cfg.Journal.Since(from)
 	if err != nil {
 		return err
@@ -159,18 +151,18 @@ func (b *Store) giveAgain(ctx context.Context, from uint64, older bool) error {
 // replayAtOnce is how many users one transaction replays.
 const replayAtOnce = 500
 
-// replay makes the file show revocations, publishes the ones that it did not
-// show, and returns them with the number of changed records.
+// replay applies revocations to the records, and publishes those that the records
+// did not show. It returns these and the number of changed records.
 func (b *Store) replay(ctx context.Context, entries []revocation.Revocation) (out store.Replayed, err error) {
 	users, homeservers := journal.ByUser(entries)
-	all := slices.Collect(slices.Chunk(slices.Collect(maps.Values(users)), replayAtOnce))
-	all = append(all, slices.Collect(maps.Values(homeservers)))
+	batches := slices.Collect(slices.Chunk(slices.Collect(maps.Values(users)), replayAtOnce))
+	batches = append(batches, slices.Collect(maps.Values(homeservers)))
 	now := b.cfg.now()
-	for _, some := range all {
+	for _, batch := range batches {
 		var done store.Replayed
 		var commit uint64
 		err := b.db.Update(func(tx *bbolt.Tx) (err error) {
-			if done, err = b.cfg.Replayer.Replay(ctx, &target{store: b, tx: tx, now: now}, slices.Concat(some...), now); err != nil {
+			if done, err = b.cfg.Replayer.Replay(ctx, &target{store: b, tx: tx, now: now}, slices.Concat(batch...), now); err != nil {
 				return err
 			}
 			commit, err = nextCommit(tx)
@@ -187,7 +179,7 @@ func (b *Store) replay(ctx context.Context, entries []revocation.Revocation) (ou
 	return out, nil
 }
 
-// target is the file during a replay: one transaction.
+// target is the file during a replay, in one transaction.
 type target struct {
 	store *Store
 	now   time.Time
@@ -215,7 +207,7 @@ func (t *target) Swap(_ context.Context, w store.Write) (bool, error) {
 func (t *target) LoadHomeserver(_ context.Context, homeserver string) ([]byte, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return bytes.Clone(t.tx.Bucket(bucketHomeservers).Get(appendName(nil, homeserver))), nil
+	return readHomeserver(t.tx, homeserver), nil
 }
 
 // SwapHomeserver replaces a homeserver's record.
@@ -272,11 +264,10 @@ func (b *Store) noteCommits(ctx context.Context) {
 // JournalStats returns the figures of journal and replays; without a journal,
 // zero.
 func (b *Store) JournalStats() journal.Stats {
-	j := b.cfg.Journal
-	if j == nil {
+	if b.cfg.Journal == nil {
 		return journal.Stats{}
 	}
-	s := j.Stats()
+	s := b.cfg.Journal.Stats()
 	s.Replays, s.Replayed = b.replays.Load(), b.replayed.Load()
 	return s
 }

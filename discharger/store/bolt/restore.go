@@ -6,50 +6,35 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"syscall"
 	"time"
 
 	"go.etcd.io/bbolt"
 
+	"github.com/discharger/discharger/discharger/atomicfile"
 	"github.com/discharger/discharger/discharger/boltfile"
 	"github.com/discharger/discharger/discharger/revocation"
-	"github.com/discharger/discharger/discharger/store"
 	"github.com/discharger/discharger/discharger/store/backup"
 	"github.com/discharger/discharger/discharger/store/marker"
 	"github.com/discharger/discharger/discharger/store/record"
 )
 
-// Restore makes the file of a [Bolt] from a backup. Nothing is there, or
-// changed, before the new file is complete. Sessions that were minted before the
-// restore and have no record are refused as lost from then on, softly, and so are
-// those with a record unless the journal vouches for them. The file gets the
-// identity of the store that the backup was made of.
-func Restore(ctx context.Context, cfg Config, from *backup.Backup) (*backup.Restored, error) {
-	cfg, err := cfg.complete()
-	if err != nil {
-		return nil, fmt.Errorf("restore: %w", err)
+// Restore creates the file of a [Store] from a backup. The file appears when it
+// is complete. Sessions without a record that were minted before the restore are
+// refused as lost from then on, softly, and so are those with a record if the
+// journal does not vouch for the backup. The file gets the identity of the store
+// in the backup.
+func Restore(ctx context.Context, cfg Config, from *backup.Backup) (out *backup.Restored, err error) {
+	defer wrap(&err, "restore "+cfg.Path)
+	if cfg, err = cfg.complete(); err != nil {
+		return nil, err
 	}
-	r, err := restore(ctx, cfg, from)
-	if err != nil {
-		return nil, fmt.Errorf("restore %s: %w", cfg.Path, err)
-	}
-	return r, nil
-}
-
-func restore(ctx context.Context, cfg Config, from *backup.Backup) (out *backup.Restored, err error) {
 	if _, err := os.Lstat(cfg.Path); !errors.Is(err, fs.ErrNotExist) {
 		return nil, errors.Join(backup.ErrExists, err)
 	}
-	var first uint64
-	out = &backup.Restored{Losses: store.Losses{Missing: cfg.now().UnixMilli(), All: from.All}}
-	if cfg.Journal != nil {
-		if first, out.Vouched, err = backup.Vouches(cfg.Journal, from); err != nil {
-			return nil, err
-		}
-	}
-	if !out.Vouched {
-		out.Losses.All = max(from.All, from.At+1) // activations are kept to the second
+	out, first, err := backup.Plan(cfg.Journal, from, cfg.now())
+	if err != nil {
+		return nil, err
 	}
 	final := cfg.Path
 	cfg.Path += ".restoring"
@@ -68,7 +53,7 @@ func restore(ctx context.Context, cfg Config, from *backup.Backup) (out *backup.
 	if err := os.Link(cfg.Path, final); err != nil { // which replaces nothing
 		return nil, err
 	}
-	if err := boltfile.SyncDir(filepath.Dir(final)); err != nil {
+	if err := atomicfile.SyncDir(final); err != nil {
 		return nil, err
 	}
 	if err := marker.Remember(cfg.Marker, b.id); err != nil {
@@ -81,28 +66,29 @@ func restore(ctx context.Context, cfg Config, from *backup.Backup) (out *backup.
 	return out, nil
 }
 
-// MoveAside gives a store's file another name, which it returns, unless a process
-// has it open.
+// MoveAside renames the file of a store that no process has open, and returns the
+// new name.
 func MoveAside(path string, now time.Time) (aside string, err error) {
+	defer wrap(&err, "move store aside")
 	f, err := os.Open(path)
 	if err != nil {
-		return "", fmt.Errorf("move store aside: %w", err)
+		return "", err
 	}
 	defer f.Close()
 	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		return "", fmt.Errorf("move store %s aside: %w", path, boltfile.ErrInUse)
+		return "", fmt.Errorf("%s: %w", path, boltfile.ErrInUse)
 	}
 	aside = fmt.Sprintf("%s.replaced-%d", path, now.UnixMilli())
 	if err := os.Rename(path, aside); err != nil {
-		return "", fmt.Errorf("move store aside: %w", err)
+		return "", err
 	}
-	return aside, boltfile.SyncDir(filepath.Dir(path))
+	return aside, atomicfile.SyncDir(path)
 }
 
 // fillAtOnce is how many records one transaction writes.
 const fillAtOnce = 5000
 
-// fill writes everything into a new file, and syncs it.
+// fill writes the backup into a new file, replays the journal, and syncs the file.
 func (b *Store) fill(ctx context.Context, from *backup.Backup, out *backup.Restored, first uint64) error {
 	b.db.NoSync = true
 	err := b.db.Update(func(tx *bbolt.Tx) error {
@@ -148,19 +134,15 @@ func (b *Store) fill(ctx context.Context, from *backup.Backup, out *backup.Resto
 		}
 		out.Again = done.Restored
 	}
-	err = b.db.View(func(tx *bbolt.Tx) error {
-		b.readMeta(tx.Bucket(bucketMeta))
-		return nil
-	})
-	return errors.Join(err, b.db.Sync())
+	return errors.Join(b.readMeta(), b.db.Sync())
 }
 
+// put writes one record of a backup.
 func (b *Store) put(tx *bbolt.Tx, r *backup.Record) error {
 	switch r.Kind {
-	case backup.User, backup.Session:
-		return tx.Bucket(bucketRecords).Put(append(userPrefix(r.User), r.Session[:]...), r.Row)
-	case backup.Device:
-		return tx.Bucket(bucketDevices).Put(append(userPrefix(r.User), r.Device[:]...), r.Row)
+	case backup.User, backup.Session, backup.Device:
+		bucket, key := rowAt(tx, userPrefix(r.User), r.Session, r.Device)
+		return bucket.Put(key, r.Row)
 	case backup.Homeserver:
 		return tx.Bucket(bucketHomeservers).Put(appendName(nil, r.User.Homeserver), r.Row)
 	}

@@ -2,7 +2,6 @@ package journal
 
 import (
 	"context"
-	"fmt"
 	"sync/atomic"
 
 	"github.com/discharger/discharger/discharger/revocation"
@@ -85,21 +84,22 @@ type work struct {
 }
 
 // do has the writing goroutine write w, and waits until it is on the disk.
-func (j *Journal) do(ctx context.Context, w *work) error {
+func (j *Journal) do(ctx context.Context, w *work) (err error) {
+	defer wrap(&err, "write journal")
 	if err := j.Damage(); err != nil {
-		return fmt.Errorf("write journal: %w", err)
+		return err
 	}
 	w.done = make(chan error, 1)
 	select {
 	case j.work <- w:
 	case <-ctx.Done():
-		return fmt.Errorf("write journal: %w", ctx.Err())
+		return ctx.Err()
 	}
 	select {
 	case err := <-w.done:
 		return err
 	case <-ctx.Done():
-		return fmt.Errorf("write journal: %w", ctx.Err())
+		return ctx.Err()
 	}
 }
 

@@ -34,12 +34,14 @@
 package journal
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -48,6 +50,7 @@ import (
 
 	"github.com/discharger/discharger/discharger/boltfile"
 	"github.com/discharger/discharger/discharger/revocation"
+	"github.com/discharger/discharger/discharger/store"
 )
 
 // Config configures a [Journal]. Path is required.
@@ -109,18 +112,10 @@ func Open(cfg Config) (*Journal, error) {
 	if cfg.Window < 0 || cfg.MaxEntries < 0 || cfg.LockWait < 0 {
 		return nil, errors.New("open journal: a number is negative")
 	}
-	if cfg.Window == 0 {
-		cfg.Window = 24 * time.Hour
-	}
-	if cfg.LockWait == 0 {
-		cfg.LockWait = 5 * time.Second
-	}
-	if cfg.MaxEntries == 0 {
-		cfg.MaxEntries = 1_000_000
-	}
-	if cfg.Log == nil {
-		cfg.Log = slog.New(slog.DiscardHandler)
-	}
+	cfg.Window = cmp.Or(cfg.Window, 24*time.Hour)
+	cfg.LockWait = cmp.Or(cfg.LockWait, 5*time.Second)
+	cfg.MaxEntries = cmp.Or(cfg.MaxEntries, 1_000_000)
+	cfg.Log = cmp.Or(cfg.Log, slog.New(slog.DiscardHandler))
 	if cfg.now == nil {
 		cfg.now = time.Now
 	}
@@ -204,6 +199,7 @@ func (j *Journal) Oldest() int64 { return j.cfg.now().Add(-j.cfg.Window).UnixMil
 func (j *Journal) Path() string { return j.cfg.Path }
 
 func (j *Journal) collect(from uint64, keep func(*row) bool) (out []revocation.Revocation, err error) {
+	defer wrap(&err, "read journal")
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if j.damage == nil {
@@ -218,9 +214,35 @@ func (j *Journal) collect(from uint64, keep func(*row) bool) (out []revocation.R
 		}
 	}
 	if j.damage != nil {
-		return nil, fmt.Errorf("read journal: %w", j.damage)
+		return nil, j.damage
 	}
 	return out, nil
+}
+
+// wrap adds the operation to an error.
+func wrap(err *error, op string) {
+	if *err != nil {
+		*err = fmt.Errorf("%s: %w", op, *err)
+	}
+}
+
+// ByUser groups entries by user and by homeserver, the oldest first. The journal has
+// another order: that in which the entries of other processes arrived.
+func ByUser(entries []revocation.Revocation) (map[store.UserKey][]revocation.Revocation, map[string][]revocation.Revocation) {
+	users := make(map[store.UserKey][]revocation.Revocation)
+	homeservers := make(map[string][]revocation.Revocation)
+	for _, e := range entries {
+		if e.Kind == revocation.KindHomeserver {
+			homeservers[e.Homeserver] = append(homeservers[e.Homeserver], e)
+			continue
+		}
+		u := store.UserKey{Homeserver: e.Homeserver, User: e.User}
+		users[u] = append(users[u], e)
+	}
+	for _, some := range users {
+		slices.SortStableFunc(some, func(a, b revocation.Revocation) int { return cmp.Compare(a.At, b.At) })
+	}
+	return users, homeservers
 }
 
 // Adopt moves the entries of another journal, whose process has ended, into j. It
@@ -244,4 +266,24 @@ func (j *Journal) Adopt(ctx context.Context, path string) (entries int, err erro
 		return 0, err
 	}
 	return len(all), other.do(ctx, &work{clear: true})
+}
+
+// Stats are the figures of a journal and of the store that uses it.
+type Stats struct {
+	Entries int64  // in the file
+	Bytes   int64  // size of the file
+	Added   uint64 // entries added since the process started
+	Dropped uint64 // entries dropped within the window, because there were too many
+
+	// Of the store, since the process started.
+	Replays      uint64    // replays of the journal
+	Replayed     uint64    // records changed by replays
+	Missing      uint64    // events published again because a feed lacked them
+	LastFailover time.Time // when an unknown primary was last met; zero: never
+	Shut         bool      // the store is fenced until a replay ends
+}
+
+// Stats returns the figures of the journal.
+func (j *Journal) Stats() Stats {
+	return Stats{Entries: j.entries.Load(), Bytes: j.size.Load(), Added: j.added.Load(), Dropped: j.dropped.Load()}
 }

@@ -20,7 +20,7 @@ func (j *Journal) Primaries() (map[string]bool, error) {
 	return j.readPrimaries()
 }
 
-// readPrimaries reads them. The journal is locked.
+// readPrimaries does, while the journal is locked.
 func (j *Journal) readPrimaries() (map[string]bool, error) {
 	found, err := j.readMap(bucketPrimaries)
 	if err != nil || len(found) == 0 {
@@ -55,10 +55,7 @@ func (j *Journal) LastPrimaries() map[string]bool {
 	if j.unsafe || errors.Is(j.damage, boltfile.ErrRoot) {
 		return nil
 	}
-	known, err := j.readPrimaries()
-	if err != nil {
-		return nil
-	}
+	known, _ := j.readPrimaries()
 	return known
 }
 
@@ -71,9 +68,10 @@ func (j *Journal) Beats() (map[string]string, error) { return j.readMap(bucketBe
 func (j *Journal) SetBeats(newest map[string]string) error { return j.writeMap(bucketBeats, newest) }
 
 // readMap returns the content of a bucket, empty if it does not exist.
-func (j *Journal) readMap(bucket []byte) (map[string]string, error) {
-	out := make(map[string]string)
-	err := j.db.View(func(tx *bbolt.Tx) error {
+func (j *Journal) readMap(bucket []byte) (out map[string]string, err error) {
+	defer wrap(&err, "read journal")
+	out = make(map[string]string)
+	return out, j.db.View(func(tx *bbolt.Tx) error {
 		b := tx.Bucket(bucket)
 		if b == nil {
 			return nil
@@ -83,15 +81,12 @@ func (j *Journal) readMap(bucket []byte) (map[string]string, error) {
 			return nil
 		})
 	})
-	if err != nil {
-		return nil, fmt.Errorf("read journal: %w", err)
-	}
-	return out, nil
 }
 
 // writeMap replaces the content of a bucket.
-func (j *Journal) writeMap(bucket []byte, m map[string]string) error {
-	err := j.db.Update(func(tx *bbolt.Tx) error {
+func (j *Journal) writeMap(bucket []byte, m map[string]string) (err error) {
+	defer wrap(&err, "write journal")
+	return j.db.Update(func(tx *bbolt.Tx) error {
 		b, err := renewBucket(tx, bucket)
 		if err != nil {
 			return err
@@ -103,10 +98,6 @@ func (j *Journal) writeMap(bucket []byte, m map[string]string) error {
 		}
 		return nil
 	})
-	if err != nil {
-		return fmt.Errorf("write journal: %w", err)
-	}
-	return nil
 }
 
 // renewBucket empties a bucket, or creates it.

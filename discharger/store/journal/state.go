@@ -75,19 +75,23 @@ func (s *state) decode(b []byte) error {
 // Attach makes the journal belong to a bbolt store. The function returns the last
 // commit of the store. With a reset, the journal is complete from now on only.
 func (j *Journal) Attach(ctx context.Context, store string, commits func() uint64, reset bool) error {
+	if err := j.attach(store, commits, reset); err != nil {
+		return err
+	}
+	return j.Checkpoint(ctx)
+}
+
+func (j *Journal) attach(store string, commits func() uint64, reset bool) error {
 	j.mu.Lock()
+	defer j.mu.Unlock()
 	if j.state.store != store || reset {
-		j.checked = time.Time{}
-		j.state.store = store
-		err := j.forgetCheckpoints()
-		if err != nil {
-			j.mu.Unlock()
+		j.checked, j.state.store = time.Time{}, store
+		if err := j.forgetCheckpoints(); err != nil {
 			return err
 		}
 	}
 	j.commits = commits
-	j.mu.Unlock()
-	return j.Checkpoint(ctx)
+	return nil
 }
 
 // Detach ends the use of the function that was passed to Attach.
@@ -168,7 +172,7 @@ func (j *Journal) putCheckpoint(tx *bbolt.Tx, s *state, more []*work) error {
 	}
 	// Read after the pending work: settled work was committed before.
 	s.commit = max(s.commit, j.commits())
-	b, key := tx.Bucket(bucketCheckpoints), binary.BigEndian.AppendUint64(nil, number)
+	b, key := tx.Bucket(bucketCheckpoints), numberKey(number)
 	if b.Get(key) != nil {
 		return nil // the earlier commit covers more files
 	}

@@ -31,9 +31,6 @@ func (j *Journal) write() {
 			}
 		}
 		err := j.commit(batch)
-		if err != nil {
-			err = fmt.Errorf("write journal: %w", err)
-		}
 		for _, w := range batch {
 			w.done <- err
 		}

@@ -1,3 +1,4 @@
+// Package limits checks the arguments of stores.
 package limits
 
 import (

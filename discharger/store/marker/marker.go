@@ -1,9 +1,5 @@
-// Package marker keeps the identity of a store outside the store.
-//
-// An empty store looks like one in which no session was ever activated. So each
-// store has a random identity, and a [Marker] keeps it in another place: a store
-// that was emptied or exchanged has another identity, or none, and answers that it
-// is lost.
+// Package marker keeps the identity of a store outside the store. A store that was
+// emptied or exchanged has another identity, or none, and is lost: see package store.
 package marker
 
 import (
@@ -14,11 +10,10 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 
 	"github.com/google/renameio/v2"
 
-	"github.com/discharger/discharger/discharger/boltfile"
+	"github.com/discharger/discharger/discharger/atomicfile"
 )
 
 // Marker keeps the identity of a store outside the store. Its bytes are opaque and
@@ -57,7 +52,7 @@ func (f fileMarker) Load() ([]byte, error) {
 func (f fileMarker) Save(id []byte) error {
 	err := renameio.WriteFile(string(f), append(bytes.Clone(id), '\n'), 0o600)
 	if err == nil {
-		err = boltfile.SyncDir(filepath.Dir(string(f)))
+		err = atomicfile.SyncDir(string(f))
 	}
 	if err != nil {
 		return fmt.Errorf("write marker: %w", err)

@@ -45,20 +45,14 @@ func (r *Store) restore(ctx context.Context, from *backup.Backup, j *journal.Jou
 	if err != nil {
 		return nil, err
 	}
-	out = &backup.Restored{Losses: store.Losses{Missing: now.UnixMilli(), All: from.All}}
-	var first uint64
-	if j != nil {
-		if first, out.Vouched, err = backup.Vouches(j, from); err != nil {
-			return nil, err
-		}
-	}
-	if !out.Vouched {
-		out.Losses.All = max(from.All, from.At+1)
+	out, first, err := backup.Plan(j, from, now)
+	if err != nil {
+		return nil, err
 	}
 	// Until the restore is complete, a session in the store may have been
 	// revoked by a record that is not there yet.
 	partial := out.Losses
-	partial.All = max(from.All, from.At+1)
+	partial.All = from.Incomplete()
 	if err := r.writeLosses(ctx, partial); err != nil {
 		return nil, err
 	}

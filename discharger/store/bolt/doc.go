@@ -1,2 +1,0 @@
-// Package bolt keeps the records of the service in one bbolt file.
-package bolt

@@ -1,2 +1,0 @@
-// Package limits checks the arguments of stores.
-package limits
