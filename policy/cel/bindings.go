@@ -12,9 +12,6 @@ import (
 	"github.com/discharger/discharger/policy"
 )
 
-// objectTypeName returns the name of the CEL type of an object variable.
-func objectTypeName(object string) string { return "input." + object }
-
 // An objectType is the CEL type of an object variable with the descriptors of its
 // fields.
 type objectType struct {
@@ -28,10 +25,7 @@ type objectType struct {
 func newObjectTypes(table []Field) []*objectType {
 	var all []*objectType
 	for _, name := range Objects() {
-		o := &objectType{
-			Type:   types.NewObjectType(objectTypeName(name)),
-			fields: map[string]*types.FieldType{},
-		}
+		o := &objectType{Type: types.NewObjectType("input." + name), fields: map[string]*types.FieldType{}}
 		for i := range table {
 			f := &table[i]
 			if f.Object != name {

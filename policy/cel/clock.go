@@ -3,6 +3,7 @@ package cel
 import (
 	"fmt"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -21,29 +22,20 @@ type clock struct {
 	windows map[string]window
 }
 
-func newClock() *clock {
-	return &clock{zones: map[string]*time.Location{}, windows: map[string]window{}}
-}
-
-var offsetForm = regexp.MustCompile(`^([+-])([01]\d|2[0-3]):([0-5]\d)$`)
+var offsetForm = regexp.MustCompile(`^[+-]([01]\d|2[0-3]):[0-5]\d$`)
 
 // addZone adds a zone: a name of the IANA database, or an offset such as +05:30.
 func (c *clock) addZone(name string) error {
-	if m := offsetForm.FindStringSubmatch(name); m != nil {
-		hours, _ := strconv.Atoi(m[2]) // two digits each
-		minutes, _ := strconv.Atoi(m[3])
-		seconds := (hours*60 + minutes) * 60
-		if m[1] == "-" {
-			seconds = -seconds
+	if offsetForm.MatchString(name) {
+		minutes := minuteOf(name[1:])
+		if name[0] == '-' {
+			minutes = -minutes
 		}
-		c.zones[name] = time.FixedZone(name, seconds)
+		c.zones[name] = time.FixedZone(name, minutes*60)
 		return nil
 	}
-	if name == "" || name == "Local" {
-		return fmt.Errorf("time zone: want a name such as Europe/Berlin or UTC, got %q", name)
-	}
 	zone, err := time.LoadLocation(name)
-	if err != nil {
+	if err != nil || name == "" || name == "Local" {
 		return fmt.Errorf("time zone: want a name such as Europe/Berlin or UTC, got %.60q", name)
 	}
 	c.zones[name] = zone
@@ -68,9 +60,7 @@ type window struct {
 	start, end int     // minutes of the day; end up to 24:00
 }
 
-func weekdays() []string { return []string{"sun", "mon", "tue", "wed", "thu", "fri", "sat"} }
-
-var hoursForm = regexp.MustCompile(`^([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-4]):([0-5]\d)$`)
+var hoursForm = regexp.MustCompile(`^([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-4]):[0-5]\d$`)
 
 // parseWindow reads "Mon-Fri 08:00-18:00", "Sat,Sun" or "22:00-06:00".
 func parseWindow(text string) (window, error) {
@@ -79,28 +69,18 @@ func parseWindow(text string) (window, error) {
 	if len(words) == 0 || len(words) > 2 {
 		return w, fmt.Errorf("time of the week: want a form such as Mon-Fri 08:00-18:00, got %.60q", text)
 	}
-	daysWord, hoursWord := words[0], ""
-	if last := words[len(words)-1]; strings.Contains(last, ":") {
-		hoursWord = last
-		daysWord = strings.Join(words[:len(words)-1], "")
-	} else if len(words) == 2 {
-		return w, fmt.Errorf("hours: want a form such as 08:00-18:00, got %.60q", last)
-	}
-	if hoursWord != "" {
-		m := hoursForm.FindStringSubmatch(hoursWord)
-		if m == nil {
-			return w, fmt.Errorf("hours: want a form such as 08:00-18:00, got %.60q", hoursWord)
+	days := words[0]
+	if last := words[len(words)-1]; len(words) == 2 || strings.Contains(last, ":") {
+		from, to, ok := parseHours(last)
+		if !ok {
+			return w, fmt.Errorf("hours: want a form such as 08:00-18:00, got %.60q", last)
 		}
-		w.start, w.end = minuteOf(m[1], m[2]), minuteOf(m[3], m[4])
-		if w.end > 24*60 || w.start == w.end {
-			return w, fmt.Errorf("hours: want a form such as 08:00-18:00, got %q", hoursWord)
+		w.start, w.end = from, to
+		if len(words) == 1 {
+			days = "Sun-Sat"
 		}
 	}
-	if daysWord == "" {
-		w.days = [7]bool{true, true, true, true, true, true, true}
-		return w, nil
-	}
-	for _, part := range strings.Split(daysWord, ",") {
+	for part := range strings.SplitSeq(days, ",") {
 		if err := w.addDays(part); err != nil {
 			return w, err
 		}
@@ -131,18 +111,28 @@ func (w *window) addDays(part string) error {
 }
 
 func parseDay(s string) (int, error) {
-	for i, name := range weekdays() {
-		if strings.EqualFold(s, name) {
-			return i, nil
-		}
+	days := []string{"sun", "mon", "tue", "wed", "thu", "fri", "sat"}
+	day := slices.Index(days, strings.ToLower(s))
+	if day < 0 {
+		return 0, fmt.Errorf("day: want Mon, Tue, Wed, Thu, Fri, Sat or Sun, got %.60q", s)
 	}
-	return 0, fmt.Errorf("day: want Mon, Tue, Wed, Thu, Fri, Sat or Sun, got %.60q", s)
+	return day, nil
 }
 
-func minuteOf(hours, minutes string) int {
-	h, _ := strconv.Atoi(hours) // two digits each
-	m, _ := strconv.Atoi(minutes)
-	return h*60 + m
+// parseHours reads "08:00-18:00" as minutes of the day.
+func parseHours(s string) (start, end int, ok bool) {
+	if !hoursForm.MatchString(s) {
+		return 0, 0, false
+	}
+	start, end = minuteOf(s), minuteOf(s[len("08:00-"):])
+	return start, end, start != end && end <= 24*60
+}
+
+// minuteOf returns the minute of the day at the beginning of a text such as 08:00-18:00.
+func minuteOf(text string) int {
+	hours, _ := strconv.Atoi(text[:2]) // two digits each
+	minutes, _ := strconv.Atoi(text[3:5])
+	return hours*60 + minutes
 }
 
 // includes reports whether a local time is in the window.

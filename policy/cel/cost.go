@@ -32,8 +32,8 @@ func newCosts(table []Field, lists map[string]*stringList) *costs {
 		}
 	}
 	for name, list := range lists {
-		c.sizes[listVariable(name)] = cost.FixedSizeEstimate(uint64(len(list.values)))
-		c.sizes[listVariable(name)+".@items"] = cost.RangedSizeEstimate(0, uint64(list.longest))
+		c.sizes[listPrefix+name] = cost.FixedSizeEstimate(uint64(len(list.values)))
+		c.sizes[listPrefix+name+".@items"] = cost.RangedSizeEstimate(0, uint64(list.longest))
 	}
 	return c
 }
@@ -53,66 +53,56 @@ func (c *costs) EstimateSize(node cost.AstNode) *cost.SizeEstimate {
 	return nil
 }
 
-// The costs of this package's functions. A lookup of an address parses at
-// most 45 characters and does a binary search.
-const (
-	lookupCost   = 3
-	calendarCost = 4
-)
-
 // EstimateCallCost implements cost.Estimator.
 func (c *costs) EstimateCallCost(_, overload string, _ *cost.AstNode, args []cost.AstNode) *cost.CallEstimate {
+	price := cost.FixedCostEstimate(priceOf(overload))
 	switch overload {
 	case "in_list":
-		if len(args) == 2 && isListPath(args[1].Path()) {
-			return cost.NewCallEstimate(cost.FixedCostEstimate(lookupCost), nil)
+		if path := args[1].Path(); len(path) > 0 && strings.HasPrefix(path[0], listPrefix) {
+			price = cost.FixedCostEstimate(lookupCost)
 		}
 	case "string_to_networks":
-		if len(args) == 1 {
-			one := cost.FixedSizeEstimate(1)
-			return cost.NewCallEstimate(cost.EstimateSize(c, args[0]).Add(one).MultiplyByCostFactor(1), nil)
-		}
-	default:
-		if price, ok := fixedPrice(overload); ok {
-			return cost.NewCallEstimate(cost.FixedCostEstimate(price), nil)
-		}
+		price = cost.EstimateSize(c, args[0]).Add(cost.FixedSizeEstimate(1)).MultiplyByCostFactor(1)
 	}
-	return nil
+	if price.Max == 0 {
+		return nil
+	}
+	return cost.NewCallEstimate(price, nil)
 }
 
 // CallCost implements cost.ActualCostEstimator.
 func (c *costs) CallCost(_, overload string, args []ref.Val, _ ref.Val) *uint64 {
-	price, known := fixedPrice(overload)
+	price := priceOf(overload)
 	switch overload {
 	case "in_list":
-		if len(args) == 2 {
-			_, known = args[1].(*stringList)
+		if _, ok := args[1].(*stringList); ok {
 			price = lookupCost
 		}
 	case "string_to_networks":
 		if s, ok := args[0].(types.String); ok {
-			price, known = uint64(len(s))+1, true
+			price = uint64(len(s)) + 1
 		}
 	}
-	if !known {
+	if price == 0 {
 		return nil
 	}
 	return &price
 }
 
-func fixedPrice(overload string) (uint64, bool) {
+// lookupCost is the cost of a lookup, which parses at most 45 characters and does a binary
+// search.
+const lookupCost = 3
+
+// priceOf returns the cost of a function of this package, or 0.
+func priceOf(overload string) uint64 {
 	switch overload {
 	case "string_in_networks", "ip_in_networks", "string_in_cidr", "ip_in_cidr",
 		"networks_contains_ip_string", "networks_contains_ip_ip", "same_network":
-		return lookupCost, true
+		return lookupCost
 	case "timestamp_during":
-		return calendarCost, true
+		return 4
 	}
-	return 0, false
-}
-
-func isListPath(path []string) bool {
-	return len(path) > 0 && strings.HasPrefix(path[0], listPrefix)
+	return 0
 }
 
 // The prefixes of the variables of a file's lists.
@@ -121,15 +111,11 @@ const (
 	networkPrefix = "networks."
 )
 
-func listVariable(name string) string { return listPrefix + name }
-
-func networkVariable(name string) string { return networkPrefix + name }
-
 // A stringList is a list of strings from a file: a CEL list with a map for lookups.
 type stringList struct {
 	traits.Lister
 	values  []string
-	members map[string]struct{}
+	members map[string]bool
 	longest int
 }
 
@@ -137,10 +123,10 @@ func newStringList(values []string) *stringList {
 	l := &stringList{
 		Lister:  types.NewStringList(types.DefaultTypeAdapter, values),
 		values:  values,
-		members: make(map[string]struct{}, len(values)),
+		members: make(map[string]bool, len(values)),
 	}
 	for _, v := range values {
-		l.members[v] = struct{}{}
+		l.members[v] = true
 		l.longest = max(l.longest, len(v))
 	}
 	return l
@@ -149,9 +135,5 @@ func newStringList(values []string) *stringList {
 // Contains implements the operator "in" with the map.
 func (l *stringList) Contains(v ref.Val) ref.Val {
 	s, ok := v.(types.String)
-	if !ok {
-		return types.False
-	}
-	_, found := l.members[string(s)]
-	return types.Bool(found)
+	return types.Bool(ok && l.members[string(s)])
 }

@@ -17,25 +17,27 @@ import (
 // literals, comparisons that are never true, reads that fail for some sessions. It
 // returns whether the expression is valid.
 func (c *checker) examine() bool {
-	ok := true
-	fail := func(at ast.Expr, format string, args ...any) {
-		ok = false
-		c.fail(c.offsetOf(at), format, args...)
-	}
-	tested := testedPaths(c.ast.NativeRep().Expr())
-	ast.PostOrderVisit(c.ast.NativeRep().Expr(), ast.NewExprVisitor(func(x ast.Expr) {
+	root := c.ast.NativeRep().Expr()
+	tested := testedPaths(root)
+	ast.PostOrderVisit(root, ast.NewExprVisitor(func(x ast.Expr) {
 		switch x.Kind() {
 		case ast.StructKind:
-			fail(x, "objects cannot be constructed")
+			c.failAt(x, "objects cannot be constructed")
 		case ast.ComprehensionKind:
 			c.loops = true
 		case ast.SelectKind:
 			c.examineSelect(x, tested)
 		case ast.CallKind:
-			c.examineCall(x, tested, fail)
+			c.examineCall(x, tested)
 		}
 	}))
-	return ok
+	return !c.failed
+}
+
+// failAt reports a mistake in a part of the expression.
+func (c *checker) failAt(x ast.Expr, format string, args ...any) {
+	c.failed = true
+	c.fail(c.offsetOf(x), format, args...)
 }
 
 // offsetOf returns the offset of a part of an expression in its text.
@@ -90,10 +92,8 @@ func (c *checker) examineSelect(x ast.Expr, tested map[string]bool) {
 	if label, ok := strings.CutPrefix(path, labelsPath+"."); ok {
 		c.warnLabel(x, label)
 	}
-	for i := range c.table {
-		if f := &c.table[i]; f.Required && f.Path() == path && path != SessionsPath {
-			c.warn(c.offsetOf(x), "%s is unset for some sessions and fails then; test has(%s) first", path, path)
-		}
+	if f := c.fieldAt(x); f != nil && f.Required && path != SessionsPath {
+		c.warn(c.offsetOf(x), "%s is unset for some sessions and fails then; test has(%s) first", path, path)
 	}
 }
 
@@ -106,7 +106,7 @@ func (c *checker) warnLabel(x ast.Expr, label string) {
 }
 
 // examineCall checks the literals among the arguments of a call or an operator.
-func (c *checker) examineCall(x ast.Expr, tested map[string]bool, fail func(ast.Expr, string, ...any)) {
+func (c *checker) examineCall(x ast.Expr, tested map[string]bool) {
 	call := x.AsCall()
 	args := call.Args()
 	switch name := call.FunctionName(); name {
@@ -116,77 +116,74 @@ func (c *checker) examineCall(x ast.Expr, tested map[string]bool, fail func(ast.
 			c.warnLabel(x, label)
 		}
 	case operators.Equals, operators.NotEquals:
-		c.examineValue(args[0], args[1], fail)
-		c.examineValue(args[1], args[0], fail)
+		c.examineValue(args[0], args[1])
+		c.examineValue(args[1], args[0])
 	case operators.In:
-		c.examineIn(args[0], args[1], fail)
+		c.examineIn(args[0], args[1])
 	case overloads.Matches:
 		pattern := args[len(args)-1]
 		if _, isText := textOf(pattern); !isText {
-			fail(pattern, "want a regular expression in quotes, got an expression")
+			c.failAt(pattern, "want a regular expression in quotes, got an expression")
 		}
 	case "during":
-		c.examineLiteral(args[0], "a time of the week", c.clock.addWindow, fail)
-		c.examineLiteral(args[1], "a time zone", c.clock.addZone, fail)
+		c.examineLiteral(args[0], "a time of the week", c.clock.addWindow)
+		c.examineLiteral(args[1], "a time zone", c.clock.addZone)
 	default:
-		if call.IsMemberFunction() && len(args) == 1 && isZoned(name) {
-			c.examineLiteral(args[0], "a time zone", c.clock.addZone, fail)
+		isZoned := slices.ContainsFunc(zonedFunctions(), func(z zoned) bool { return z.function == name })
+		if isZoned && call.IsMemberFunction() && len(args) == 1 {
+			c.examineLiteral(args[0], "a time zone", c.clock.addZone)
 		}
 	}
-}
-
-func isZoned(function string) bool {
-	return slices.ContainsFunc(zonedFunctions(), func(z zoned) bool { return z.function == function })
 }
 
 // examineLiteral adds an argument that must be a literal to the clock.
-func (c *checker) examineLiteral(x ast.Expr, name string, add func(string) error, fail func(ast.Expr, string, ...any)) {
+func (c *checker) examineLiteral(x ast.Expr, name string, add func(string) error) {
 	text, ok := textOf(x)
 	if !ok {
-		fail(x, "want %s in quotes, got an expression", name)
+		c.failAt(x, "want %s in quotes, got an expression", name)
 		return
 	}
 	if err := add(text); err != nil {
-		fail(x, "%s", err)
+		c.failAt(x, "%s", err)
 	}
 }
 
 // examineIn checks the container of a lookup.
-func (c *checker) examineIn(x, container ast.Expr, fail func(ast.Expr, string, ...any)) {
+func (c *checker) examineIn(x, container ast.Expr) {
 	if container.Kind() == ast.ListKind {
 		for _, element := range container.AsList().Elements() {
-			c.examineValue(x, element, fail)
+			c.examineValue(x, element)
 		}
 	}
 	if f := c.fieldAt(x); f != nil && f.addr && strings.HasPrefix(pathOf(container), listPrefix) {
-		fail(container, "%s contains no addresses; lists of addresses and networks are under networks", pathOf(container))
+		c.failAt(container, "%s contains no addresses; lists of addresses and networks are under networks", pathOf(container))
 	}
 }
 
+// fieldAt returns the field that a part of an expression reads, or nil.
 func (c *checker) fieldAt(x ast.Expr) *Field {
 	path := pathOf(x)
-	for i := range c.table {
-		if c.table[i].Path() == path {
-			return &c.table[i]
-		}
+	i := slices.IndexFunc(c.table, func(f Field) bool { return f.Path() == path })
+	if i < 0 {
+		return nil
 	}
-	return nil
+	return &c.table[i]
 }
 
 // examineValue reports a comparison of a field with a value that it never has.
-func (c *checker) examineValue(x, value ast.Expr, fail func(ast.Expr, string, ...any)) {
+func (c *checker) examineValue(x, value ast.Expr) {
 	text, isText := textOf(value)
 	f := c.fieldAt(x)
 	switch {
 	case !isText || f == nil:
 	case f.Enum != nil && !slices.Contains(f.Enum, text):
-		fail(value, "%s is never %.60q%s", f.Path(), text, yamlfile.SuggestOrList(text, f.Enum))
+		c.failAt(value, "%s is never %.60q%s", f.Path(), text, yamlfile.SuggestOrList(text, f.Enum))
 	case f.addr && text != "":
 		a, err := netip.ParseAddr(text)
 		if err != nil {
-			fail(value, "%s is an address and never %.60q; for a network write %s in cidr(\"10.0.0.0/8\")", f.Path(), text, f.Path())
+			c.failAt(value, "%s is an address and never %.60q; for a network write %s in cidr(\"10.0.0.0/8\")", f.Path(), text, f.Path())
 		} else if canonical := a.Unmap().String(); canonical != text {
-			fail(value, "%s is never written %q; write %q", f.Path(), text, canonical)
+			c.failAt(value, "%s is never written %q; write %q", f.Path(), text, canonical)
 		}
 	}
 }

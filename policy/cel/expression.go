@@ -33,6 +33,7 @@ type checker struct {
 	doc    *yamlfile.Document
 	node   *yamlfile.Node // string that contains the expression
 	offset int            // of the expression in the string, in characters
+	failed bool           // examine found a mistake
 }
 
 func (c *checker) fail(offset int, format string, args ...any) {
@@ -79,8 +80,8 @@ func (l *Language) compile(c *checker, text, name string, want ...*cel.Type) *Ex
 		return nil
 	}
 	c.Min, c.Max = estimate.Min, estimate.Max
-	if c.Max > l.maxCost {
-		c.fail(0, "%s may cost %s, want at most %d", name, costText(c.Max), l.maxCost)
+	if c.Max > l.MaxCost {
+		c.fail(0, "%s may cost %s, want at most %d", name, costText(c.Max), l.MaxCost)
 		return nil
 	}
 	if c.program, err = l.plan(checked.NativeRep()); err != nil {
@@ -94,7 +95,7 @@ func (l *Language) compile(c *checker, text, name string, want ...*cel.Type) *Ex
 func (l *Language) plan(a *ast.AST) (cel.Program, error) {
 	p, err := l.env.PlanProgram(a,
 		cel.EvalOptions(cel.OptOptimize, cel.OptTrackCost),
-		cel.CostTracking(l.costs), cel.CostLimit(l.maxCost), cel.InterruptCheckFrequency(100))
+		cel.CostTracking(l.costs), cel.CostLimit(l.MaxCost), cel.InterruptCheckFrequency(100))
 	if err != nil {
 		return nil, fmt.Errorf("plan expression: %w", err)
 	}
@@ -140,16 +141,9 @@ func run(ctx context.Context, p cel.Program, loops bool, b *Bindings) (v ref.Val
 }
 
 // TypeName returns the name of a type in the documentation of rule files.
-func TypeName(t *cel.Type) string {
-	switch t.TypeName() {
-	case "google.protobuf.Timestamp":
-		return "timestamp"
-	case "google.protobuf.Duration":
-		return "duration"
-	}
-	return readable(cel.FormatCELType(t))
-}
+func TypeName(t *cel.Type) string { return readable(cel.FormatCELType(t)) }
 
+// readable replaces the names of types in a message of CEL.
 func readable(s string) string {
 	return strings.NewReplacer(
 		"google.protobuf.Timestamp", "timestamp",

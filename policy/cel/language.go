@@ -26,6 +26,7 @@ import (
 	"fmt"
 	"net/netip"
 	"sync"
+	"time"
 
 	"cel.dev/cel-go/cel"
 	"cel.dev/cel-go/common/env"
@@ -48,17 +49,15 @@ const (
 // A Language compiles the expressions of one file: CEL with the
 // fields of the input, the lists of the file, and the functions of this package.
 type Language struct {
-	env      *cel.Env
-	table    []Field
-	types    []*objectType
-	vars     map[string]int
-	statics  map[string]ref.Val
-	costs    *costs
-	clock    *clock
-	networks []string // names of the file's networks
-	lists    []string
-	pool     sync.Pool
-	maxCost  uint64
+	Config
+	env     *cel.Env
+	table   []Field
+	types   []*objectType
+	vars    map[string]int
+	statics map[string]ref.Val
+	costs   *costs
+	clock   *clock
+	pool    sync.Pool
 }
 
 // Config has the lists of a file and the cost limit.
@@ -75,11 +74,11 @@ func New(cfg Config) (*Language, error) {
 		lists[name] = newStringList(values)
 	}
 	l := &Language{
+		Config:  cfg,
 		table:   Fields(),
 		vars:    map[string]int{},
 		statics: map[string]ref.Val{},
-		clock:   newClock(),
-		maxCost: cfg.MaxCost,
+		clock:   &clock{zones: map[string]*time.Location{}, windows: map[string]window{}},
 	}
 	l.types = newObjectTypes(l.table)
 	l.costs = newCosts(l.table, lists)
@@ -113,14 +112,12 @@ func New(cfg Config) (*Language, error) {
 		}
 	}
 	for name, prefixes := range cfg.Networks {
-		l.networks = append(l.networks, name)
-		l.statics[networkVariable(name)] = newNetworkSet(prefixes)
-		opts = append(opts, cel.Variable(networkVariable(name), networksType))
+		l.statics[networkPrefix+name] = newNetworkSet(prefixes)
+		opts = append(opts, cel.Variable(networkPrefix+name, networksType))
 	}
 	for name, list := range lists {
-		l.lists = append(l.lists, name)
-		l.statics[listVariable(name)] = list
-		opts = append(opts, cel.Variable(listVariable(name), cel.ListType(cel.StringType)))
+		l.statics[listPrefix+name] = list
+		opts = append(opts, cel.Variable(listPrefix+name, cel.ListType(cel.StringType)))
 	}
 	var err error
 	if l.env, err = cel.NewCustomEnv(opts...); err != nil {

@@ -2,6 +2,7 @@ package cel
 
 import (
 	"fmt"
+	"maps"
 	"regexp"
 	"slices"
 	"strings"
@@ -9,6 +10,7 @@ import (
 	"cel.dev/cel-go/cel"
 	"cel.dev/cel-go/common"
 	"cel.dev/cel-go/common/ast"
+	"cel.dev/cel-go/common/decls"
 	"cel.dev/cel-go/common/operators"
 
 	"github.com/discharger/discharger/config/yamlfile"
@@ -23,7 +25,7 @@ func (c *checker) issues(found *cel.Issues) {
 			c.fail(at, "%s", message)
 			return // those after it are consequences
 		}
-		at, message := c.typeMessage(c.Text, offset, issue)
+		at, message := c.typeMessage(offset, issue.Message)
 		c.fail(at, "%s", message)
 	}
 }
@@ -40,6 +42,17 @@ func offsetOf(text string, at common.Location) int {
 	return 0
 }
 
+var (
+	equalsForm = regexp.MustCompile(`^=`)
+	andForm    = regexp.MustCompile(`^(&|(and|AND)\b)`)
+	orForm     = regexp.MustCompile(`^(\||(or|OR)\b)`)
+	notForm    = regexp.MustCompile(`^not\b`)
+	numberEnd  = regexp.MustCompile(`\d$`)
+	unitForm   = regexp.MustCompile(`^(ms|[smhd])\b`)
+	quoteForm  = regexp.MustCompile(`^('[^']*|"[^"]*)$`)
+	wordForm   = regexp.MustCompile(`^(\w+|(?s:.))`)
+)
+
 // syntaxMessage returns a message for the position of a syntax error. It
 // recognises the syntax of other languages.
 func syntaxMessage(text string, offset int) (at int, message string) {
@@ -47,51 +60,25 @@ func syntaxMessage(text string, offset int) (at int, message string) {
 	offset = min(offset, len(runes))
 	rest := string(runes[offset:])
 	before := strings.TrimRight(string(runes[:offset]), " \t\n")
-	word := func(s string) bool {
-		after, found := strings.CutPrefix(rest, s)
-		return found && (after == "" || !isWordByte(after[0]))
-	}
 	switch {
-	case strings.HasPrefix(rest, "="):
+	case equalsForm.MatchString(rest):
 		return offset, "operator = is unknown; equality is =="
-	case strings.HasPrefix(rest, "&"), word("and"), word("AND"):
+	case andForm.MatchString(rest):
 		return offset, "conditions are joined by &&"
-	case strings.HasPrefix(rest, "|"), word("or"), word("OR"):
+	case orForm.MatchString(rest):
 		return offset, "alternatives are joined by ||"
-	case word("not"):
+	case notForm.MatchString(rest):
 		return offset, "not is written !, around the whole condition: !(a in b)"
 	case strings.HasSuffix(before, "not"):
 		return len([]rune(before)) - 3, "not is written !"
-	case numberEnd.MatchString(before) && unitStart.MatchString(rest):
+	case numberEnd.MatchString(before) && unitForm.MatchString(rest):
 		return offset, `a duration is written duration("5m"), or days(90)`
-	case strings.HasPrefix(rest, "'"), strings.HasPrefix(rest, `"`):
-		if !strings.ContainsRune(rest[1:], rune(rest[0])) {
-			return offset, "closing quote is missing"
-		}
+	case quoteForm.MatchString(rest):
+		return offset, "closing quote is missing"
 	case strings.TrimSpace(rest) == "":
 		return max(0, len([]rune(before))-1), "expression is incomplete"
 	}
-	return offset, fmt.Sprintf("syntax error at %.60q", firstWord(rest))
-}
-
-var (
-	numberEnd = regexp.MustCompile(`\d$`)
-	unitStart = regexp.MustCompile(`^(ms|[smhd])\b`)
-)
-
-func isWordByte(b byte) bool {
-	return b == '_' || b >= '0' && b <= '9' || b >= 'a' && b <= 'z' || b >= 'A' && b <= 'Z'
-}
-
-func firstWord(s string) string {
-	n := 0
-	for n < len(s) && isWordByte(s[n]) {
-		n++
-	}
-	if n == 0 {
-		return string([]rune(s)[:1])
-	}
-	return s[:n]
+	return offset, fmt.Sprintf("syntax error at %.60q", wordForm.FindString(rest))
 }
 
 var (
@@ -99,58 +86,63 @@ var (
 	fieldForm      = regexp.MustCompile(`^undefined field '([^']*)'`)
 	overloadForm   = regexp.MustCompile(`^found no matching overload for '([^']*)' applied to '(.*)'$`)
 	rangeForm      = regexp.MustCompile(`^expression of type '([^']*)' cannot be range`)
-	argumentForm   = regexp.MustCompile(`^invalid (\w+) argument`)
+	operandForm    = regexp.MustCompile(`(?:^|[^\w.)\]}])(\w+(?:\.\w+)*)\.$`)
 )
 
 // typeMessage returns a message for an issue of the type checker.
-func (c *checker) typeMessage(text string, offset int, issue *common.Error) (at int, message string) {
-	runes := []rune(text)
-	offset = afterDot(text, offset)
-	rest := string(runes[min(offset, len(runes)):])
-	if m := undeclaredForm.FindStringSubmatch(issue.Message); m != nil {
-		name := m[1]
-		if back := offset - len([]rune(name)); back >= 0 && strings.HasPrefix(string(runes[back:]), name+"(") {
-			return back, fmt.Sprintf("function %s is unknown%s", name, c.functionHint(name))
+func (c *checker) typeMessage(offset int, issue string) (at int, message string) {
+	runes := []rune(c.Text)
+	offset = min(afterDot(c.Text, offset), len(runes))
+	if m := undeclaredForm.FindStringSubmatch(issue); m != nil {
+		if at, ok := callAt(runes, offset, m[1]); ok {
+			return at, fmt.Sprintf("function %s is unknown%s", m[1], c.functionHint(m[1]))
 		}
-		return offset, c.noVariable(name, rest)
+		return offset, c.noVariable(m[1], string(runes[offset:]))
 	}
-	if m := fieldForm.FindStringSubmatch(issue.Message); m != nil {
-		object := c.operandOf(text, issue.ExprID)
+	if m := fieldForm.FindStringSubmatch(issue); m != nil {
+		object := "it"
+		if operand := operandForm.FindStringSubmatch(string(runes[:offset])); operand != nil {
+			object = operand[1]
+		}
 		return offset, fmt.Sprintf("%s has no field %s%s", object, m[1], c.fieldHint(object, m[1]))
 	}
-	if m := overloadForm.FindStringSubmatch(issue.Message); m != nil {
+	if m := overloadForm.FindStringSubmatch(issue); m != nil {
 		return c.overloadMessage(runes, offset, m[1], readable(m[2]))
 	}
-	if m := rangeForm.FindStringSubmatch(issue.Message); m != nil {
+	if m := rangeForm.FindStringSubmatch(issue); m != nil {
 		message = fmt.Sprintf("loop over a %s is impossible", readable(m[1]))
 		if m[1] == networksType.TypeName() {
-			message += "; write, for instance: request.ip in networks.office"
+			message += networksHint
 		}
 		return offset, message
 	}
-	if m := argumentForm.FindStringSubmatch(issue.Message); m != nil {
-		switch m[1] {
-		case "duration":
-			return offset, `duration is invalid; units are h, m and s, for instance duration("36h"), and days(90) is one too`
-		case "matches":
-			return offset, "regular expression is invalid or too large; the syntax is RE2's"
-		}
+	switch {
+	case strings.HasPrefix(issue, "invalid duration argument"):
+		return offset, `duration is invalid; units are h, m and s, for instance duration("36h"), and days(90) is one too`
+	case strings.HasPrefix(issue, "invalid matches argument"):
+		return offset, "regular expression is invalid or too large; the syntax is RE2's"
 	}
-	return offset, readable(issue.Message)
+	return offset, readable(issue)
+}
+
+// callAt returns the offset of the name of a call, whose location in CEL is its parenthesis.
+func callAt(runes []rune, offset int, function string) (at int, ok bool) {
+	at = offset - len([]rune(function))
+	return at, at >= 0 && strings.HasPrefix(string(runes[at:]), function+"(")
 }
 
 // noVariable returns the message for an unknown name.
 func (c *checker) noVariable(name, rest string) string {
 	full := name
 	if after, ok := strings.CutPrefix(rest, name+"."); ok && !strings.Contains(name, ".") {
-		full = name + "." + firstWord(after)
+		full = name + "." + wordForm.FindString(after)
 	}
 	kind, member, _ := strings.Cut(full, ".")
 	switch kind + "." {
 	case listPrefix:
-		return fmt.Sprintf("list %s is unknown under lists%s", member, yamlfile.Suggest(member, c.lists))
+		return fmt.Sprintf("list %s is unknown under lists%s", member, yamlfile.Suggest(member, slices.Sorted(maps.Keys(c.Lists))))
 	case networkPrefix:
-		return fmt.Sprintf("list %s is unknown under networks%s", member, yamlfile.Suggest(member, c.networks))
+		return fmt.Sprintf("list %s is unknown under networks%s", member, yamlfile.Suggest(member, slices.Sorted(maps.Keys(c.Networks))))
 	}
 	for _, f := range c.table {
 		if slices.Contains(f.Enum, full) {
@@ -185,24 +177,11 @@ func (c *checker) functionHint(name string) string {
 	case "incidr", "innetwork", "cidrmatch":
 		return `; write request.ip in networks.office, or request.ip in cidr("10.0.0.0/8")`
 	}
-	return yamlfile.Suggest(name, c.functionNames())
-}
-
-// operandOf returns the path of the operand of a selection.
-func (c *checker) operandOf(text string, id int64) string {
-	parsed, issues := c.env.Parse(text)
-	if issues != nil && issues.Err() != nil {
-		return "it"
+	names := slices.Collect(maps.Keys(c.env.Functions())) // and operators, which no name resembles
+	for _, m := range c.env.Macros() {
+		names = append(names, m.Function())
 	}
-	object := "it"
-	ast.PostOrderVisit(parsed.NativeRep().Expr(), ast.NewExprVisitor(func(e ast.Expr) {
-		if e.ID() == id && e.Kind() == ast.SelectKind {
-			if path := pathOf(e.AsSelect().Operand()); path != "" {
-				object = path
-			}
-		}
-	}))
-	return object
+	return yamlfile.Suggest(name, names)
 }
 
 // pathOf returns a chain of selections as a.b.c, or "".
@@ -218,22 +197,12 @@ func pathOf(e ast.Expr) string {
 	return ""
 }
 
-func (c *checker) functionNames() []string {
-	var names []string
-	for name := range c.env.Functions() {
-		if isWordByte(name[0]) {
-			names = append(names, name)
-		}
-	}
-	for _, m := range c.env.Macros() {
-		names = append(names, m.Function())
-	}
-	return names
-}
+const networksHint = "; write, for instance: request.ip in networks.office"
 
 // overloadMessage returns the message for an operator or function with arguments of the wrong
 // types.
 func (c *checker) overloadMessage(runes []rune, offset int, function, args string) (at int, message string) {
+	networks := strings.Contains(args, "set of networks")
 	if symbol, ok := operators.FindReverse(function); ok && symbol != "" {
 		message = fmt.Sprintf("%s cannot take %s", symbol, args)
 		switch args {
@@ -249,27 +218,23 @@ func (c *checker) overloadMessage(runes []rune, offset int, function, args strin
 		if strings.Contains(args, "null") {
 			message += "; test for a value with has(session.expires)"
 		}
-		if strings.Contains(args, "set of networks") {
-			message += "; write, for instance: request.ip in networks.office"
+		if networks {
+			message += networksHint
 		}
 		return offset, message
 	}
-	if back := offset - len([]rune(function)); back >= 0 && strings.HasPrefix(string(runes[back:]), function+"(") {
-		offset = back
+	if name, ok := callAt(runes, offset, function); ok {
+		offset = name
 	}
-	if strings.Contains(args, "set of networks") {
-		return offset, fmt.Sprintf("a set of networks has no %s; write, for instance: request.ip in networks.office", function)
-	}
-	if strings.Contains(args, ".(") {
+	switch {
+	case networks:
+		return offset, fmt.Sprintf("a set of networks has no %s%s", function, networksHint)
+	case strings.Contains(args, ".("):
 		return offset, fmt.Sprintf("%s has no form for %s", function, args)
 	}
 	message = fmt.Sprintf("%s cannot take %s", function, args)
-	if f, ok := c.env.Functions()[function]; ok {
-		for _, o := range f.OverloadDecls() {
-			if o.IsMemberFunction() {
-				return offset, message + fmt.Sprintf("; it is written a.%s(b)", function)
-			}
-		}
+	if f := c.env.Functions()[function]; f != nil && slices.ContainsFunc(f.OverloadDecls(), (*decls.OverloadDecl).IsMemberFunction) {
+		message += fmt.Sprintf("; it is written a.%s(b)", function)
 	}
 	return offset, message
 }

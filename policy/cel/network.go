@@ -19,15 +19,9 @@ import (
 	"github.com/discharger/discharger/config/yamlfile"
 )
 
-// networkSet is a CEL value: a set of addresses in
-// sorted disjoint ranges, so that a lookup takes a binary
-// search.
-type networkSet struct {
-	ranges []addrRange
-	text   []string
-}
-
-type addrRange struct{ first, last netip.Addr }
+// networkSet is a CEL value: a set of addresses in sorted disjoint networks, so that a
+// lookup takes a binary search.
+type networkSet []netip.Prefix
 
 // networksType is opaque: the only operation is the test for an address. It is not a list of
 // strings, because addresses would be compared with networks as text.
@@ -35,41 +29,20 @@ var networksType = types.NewOpaqueType("net.Networks")
 
 // newNetworkSet returns a set of prefixes of ParsePrefix.
 func newNetworkSet(prefixes []netip.Prefix) *networkSet {
-	set := &networkSet{}
-	all := make([]addrRange, 0, len(prefixes))
-	for _, p := range prefixes {
-		set.text = append(set.text, p.String())
-		all = append(all, addrRange{p.Addr(), lastAddr(p)})
-	}
-	slices.SortFunc(all, func(a, b addrRange) int { return a.first.Compare(b.first) })
-	for _, r := range all {
-		if n := len(set.ranges); n > 0 && r.first.Compare(set.ranges[n-1].last) <= 0 {
-			if r.last.Compare(set.ranges[n-1].last) > 0 {
-				set.ranges[n-1].last = r.last
-			}
-			continue
+	var set networkSet
+	for _, p := range slices.SortedFunc(slices.Values(prefixes), netip.Prefix.Compare) {
+		// A network follows those that contain it.
+		if n := len(set); n == 0 || !set[n-1].Overlaps(p) {
+			set = append(set, p)
 		}
-		set.ranges = append(set.ranges, r)
 	}
-	return set
+	return &set
 }
 
-// lastAddr returns the highest address of a network.
-func lastAddr(p netip.Prefix) netip.Addr {
-	b := p.Addr().AsSlice()
-	for bit := p.Bits(); bit < len(b)*8; bit++ {
-		b[bit/8] |= 0x80 >> (bit % 8)
-	}
-	a, _ := netip.AddrFromSlice(b) // 4 or 16 bytes
-	return a
-}
-
-func (s *networkSet) contains(a netip.Addr) bool {
-	i, found := slices.BinarySearchFunc(s.ranges, a, func(r addrRange, a netip.Addr) int { return r.first.Compare(a) })
-	if found {
-		return true
-	}
-	return i > 0 && a.Compare(s.ranges[i-1].last) <= 0
+// Contains reports whether an address is in one of the networks.
+func (s networkSet) Contains(a netip.Addr) bool {
+	i, found := slices.BinarySearchFunc(s, a, func(p netip.Prefix, a netip.Addr) int { return p.Addr().Compare(a) })
+	return found || i > 0 && s[i-1].Contains(a)
 }
 
 func (s *networkSet) ConvertToNative(reflect.Type) (any, error) {
@@ -87,7 +60,7 @@ func (s *networkSet) Equal(ref.Val) ref.Val {
 
 func (s *networkSet) Type() ref.Type { return networksType }
 
-func (s *networkSet) Value() any { return s.text }
+func (s *networkSet) Value() any { return *s }
 
 // errUnknownAddr is the error of a test of an unknown address. No default is safe: some rules
 // allow the addresses of a network, others deny them.
@@ -116,13 +89,7 @@ func addrOf(v ref.Val) (netip.Addr, error) {
 // in implements the operator "in" for lists, maps and networks.
 func in(element, container ref.Val) ref.Val {
 	switch c := container.(type) {
-	case *networkSet:
-		a, err := addrOf(element)
-		if err != nil {
-			return types.WrapErr(err)
-		}
-		return types.Bool(c.contains(a))
-	case ext.CIDR:
+	case interface{ Contains(netip.Addr) bool }: // a *networkSet or an ext.CIDR
 		a, err := addrOf(element)
 		if err != nil {
 			return types.WrapErr(err)
@@ -181,6 +148,7 @@ func sameNetwork(args ...ref.Val) ref.Val {
 func networkFunctions() []cel.EnvOption {
 	elem, key := cel.TypeParamType("A"), cel.TypeParamType("B")
 	yes := cel.BoolType
+	containsIP := cel.BinaryBinding(func(set, addr ref.Val) ref.Val { return in(addr, set) })
 	return []cel.EnvOption{
 		ext.Network(),
 		cel.Types(networksType),
@@ -193,10 +161,8 @@ func networkFunctions() []cel.EnvOption {
 			cel.Overload("ip_in_cidr", []*cel.Type{ext.IPType, ext.CIDRType}, yes),
 			cel.SingletonBinaryBinding(in)),
 		cel.Function("containsIP",
-			cel.MemberOverload("networks_contains_ip_string", []*cel.Type{networksType, cel.StringType}, yes,
-				cel.BinaryBinding(func(set, addr ref.Val) ref.Val { return in(addr, set) })),
-			cel.MemberOverload("networks_contains_ip_ip", []*cel.Type{networksType, ext.IPType}, yes,
-				cel.BinaryBinding(func(set, addr ref.Val) ref.Val { return in(addr, set) }))),
+			cel.MemberOverload("networks_contains_ip_string", []*cel.Type{networksType, cel.StringType}, yes, containsIP),
+			cel.MemberOverload("networks_contains_ip_ip", []*cel.Type{networksType, ext.IPType}, yes, containsIP)),
 		cel.Function("cidrs",
 			cel.Overload("string_to_networks", []*cel.Type{cel.StringType}, networksType, cel.UnaryBinding(cidrs))),
 		cel.Function("sameNetwork",
