@@ -77,9 +77,9 @@ func TestLeasedDeviceDelaysNoLogouts(t *testing.T) {
 		w.do("GET", upstream.PathWhoami, in.text("access_token"), nil)
 	}
 	must(t, w.gateway.outbox.Reconcile(t.Context(), 0))
-	first, _, err := w.gateway.outbox.Store.NextLogout([16]byte{})
+	ids, err := w.gateway.outbox.Store.Logouts()
 	must(t, err)
-	d, _, err := w.gateway.outbox.Store.Logout(first)
+	d, _, err := w.gateway.outbox.Store.Logout(ids[0])
 	must(t, err)
 	release, err := w.gateway.leases.Acquire(t.Context(), admission.Device(d.User, d.Device), admission.Claim{})
 	must(t, err)
@@ -219,8 +219,11 @@ func TestUnnamedLoginExcludesLogout(t *testing.T) {
 func TestLoginWaitsForRevocations(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, func(w *world) { w.cfg.timeouts.revoke, w.cfg.timeouts.leased = 50*time.Millisecond, time.Hour })
-	w.gateway.outbox.Pause() // as if the service hung
+	in := w.login(false, anyMap{"device_id": "TWO"})
+	w.hung.Store(true)
+	w.want(w.do("POST", "/_matrix/client/v3/logout/all", in.text("access_token"), anyMap{}), 200, "")
 	w.want(w.do("POST", pathLogin, "", onDevice("ONE")), 503, matrix.CodeUnknown)
+	w.hung.Store(false)
 }
 
 // An empty device id is not shared between logins.

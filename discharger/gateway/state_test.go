@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/discharger/discharger/discharger/gateway/matrix"
@@ -22,10 +23,21 @@ func TestConfirmedSessionEnds(t *testing.T) {
 		t.Run(fmt.Sprintf("device %v", device), func(t *testing.T) {
 			t.Parallel()
 			bubble(t, func(t *testing.T, w *world) {
+				w.forward(time.Hour) // the clock is wrong
+				_, err := w.gateway.client.RevokeUser(t.Context(), "@u:hs", wire.RevokeOptions{Soft: true})
+				must(t, err)
+				synctest.Wait()
+				w.forward(-time.Hour)
+				_, err = w.gateway.client.LiftMarks(t.Context(), "@u:hs")
+				must(t, err)
+				w.forward(time.Minute)
 				in := w.login(true, anyMap{"device_id": "ONE"})
 				id, err := w.gateway.hs.Verify(t.Context(), in.text("access_token")[token.PrefixSize:], homeserver.Request{})
 				must(t, err)
-				w.gateway.outbox.Vouch(id.Session, w.gateway.outbox.Received())
+				if _, stale := w.gateway.feed.RevokedKind(id); !stale {
+					t.Error("the feed has no end of the session")
+				}
+				w.want(w.do("GET", upstream.PathWhoami, in.text("access_token"), nil), 200, "")
 				w.forward(time.Second)
 				if device {
 					_, err = w.gateway.client.RevokeDevice(t.Context(), "@u:hs", "ONE", wire.RevokeOptions{Soft: true})

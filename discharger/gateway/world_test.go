@@ -37,6 +37,7 @@ type world struct {
 	hs           *stub
 	service      *httptest.Server
 	down         atomic.Bool // the service answers only 503
+	hung         atomic.Bool // the service does not answer revocations
 	asked        atomic.Int64
 	withoutReady bool                 // the service has no readiness route
 	refused      atomic.Int64         // requests to the service while it was down
@@ -158,6 +159,10 @@ func (w *world) startService(st *bolt.Store, ours caveat.KeyPair, theirs caveat.
 		if w.down.Load() {
 			w.refused.Add(1)
 			panic(http.ErrAbortHandler)
+		}
+		if r.Method == http.MethodDelete && w.hung.Load() {
+			<-r.Context().Done()
+			return
 		}
 		if r.URL.Path == wire.PathServiceReady {
 			w.ready.Add(1)

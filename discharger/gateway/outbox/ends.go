@@ -64,9 +64,3 @@ func (s *Ends) sent(ids ...caveat.SessionID) {
 	}
 	s.count.Store(int64(len(s.unsent)))
 }
-
-// Len returns the number of cached ends.
-func (s *Ends) Len() int { return s.decided.Len() }
-
-// Undelivered returns the number of sessions whose end was not sent yet.
-func (s *Ends) Undelivered() int { return int(s.count.Load()) }

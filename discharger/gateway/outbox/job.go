@@ -45,20 +45,15 @@ func (b *Outbox) Revoke(ctx context.Context, j Job) {
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), b.cfg.Timeouts.Service)
 	defer cancel()
-	err := b.send(ctx, j)
-	if err == nil {
-		if len(j.Known) > 0 {
-			b.LearnEnds(ctx, j.User, j.Known)
-		}
-		return
+	if err := b.send(ctx, j, 0); err != nil {
+		b.cfg.Log.LogAttrs(ctx, slog.LevelWarn, "revocation at the service failed, retrying", slog.Any("error", err))
+		b.Keep(ctx, j)
 	}
-	b.cfg.Log.LogAttrs(ctx, slog.LevelWarn, "revocation at the service failed, retrying", slog.Any("error", err))
-	b.Keep(ctx, j)
 }
 
 // Keep adds a job to the file.
 func (b *Outbox) Keep(ctx context.Context, j Job) {
-	if err := b.Store.PutJob(j); err != nil {
+	if err := b.Store.putJob(j); err != nil {
 		b.cfg.Log.LogAttrs(ctx, slog.LevelError, "cannot record revocation job", slog.Any("error", err))
 		return
 	}
@@ -116,79 +111,47 @@ func (b *Outbox) EndLocally(ctx context.Context, j Job) []caveat.SessionID {
 	return ended
 }
 
-// send sends a job to the service. A job may be sent twice.
-func (b *Outbox) send(ctx context.Context, j Job) error {
-	err := b.revokeAged(ctx, j, 0)
-	b.cfg.ObserveRevocation(err)
-	return err
-}
-
-// sendLate sends a job from the file. Its user may have logged in through another
-// gateway since, so a session of another gateway is revoked by its age only.
-func (b *Outbox) sendLate(ctx context.Context, j Job) error {
-	if j.Op == EndSession || j.Op == endOlder || j.At == 0 {
-		return b.send(ctx, j)
+// send sends a job to the service; it may be sent twice. With an age, it revokes only
+// sessions that are Known or have begun before: since then, the user may have logged in
+// through another gateway.
+func (b *Outbox) send(ctx context.Context, j Job, age time.Duration) (err error) {
+	defer func() { b.cfg.ObserveRevocation(err) }()
+	if age > 0 {
+		for _, id := range j.Known {
+			if _, err := b.cfg.Service.RevokeSession(ctx, j.User, id, wire.RevokeOptions{}); err != nil {
+				return err
+			}
+		}
 	}
-	err := b.revokeKnown(ctx, j)
-	if err == nil {
-		err = b.revokeAged(ctx, j, b.age(j.At))
+	switch j.Op {
+	case EndSession:
+		_, err = b.cfg.Service.RevokeSession(ctx, j.User, j.Session, wire.RevokeOptions{})
+	case EndDevice:
+		_, err = b.cfg.Service.RevokeDevice(ctx, j.User, j.Device, wire.RevokeOptions{Except: j.Session, Age: age})
+	case EndUser:
+		_, err = b.cfg.Service.RevokeUser(ctx, j.User, wire.RevokeOptions{Except: j.Session, Devices: !j.Every, Age: age})
 	}
 	if err == nil && len(j.Known) > 0 {
 		b.LearnEnds(ctx, j.User, j.Known)
 	}
-	b.cfg.ObserveRevocation(err)
 	return err
-}
-
-func (b *Outbox) revokeKnown(ctx context.Context, j Job) error {
-	for _, id := range j.Known {
-		if _, err := b.client.RevokeSession(ctx, j.User, id, wire.RevokeOptions{}); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // maxJobAge is within the service's bound.
 const maxJobAge = 365 * 24 * time.Hour
 
-// age returns the time since at by this machine's clock. If the clock was set, it
-// returns maxJobAge: a session that is not revoked would be live with a token that is
-// dead at the homeserver.
-func (b *Outbox) age(at int64) time.Duration {
-	age := b.cfg.Clock().Sub(time.UnixMilli(at)) + time.Millisecond
+// age returns the time since the homeserver ended the tokens, by this machine's clock; 0:
+// unknown. If the clock was set, it returns maxJobAge: a session that is not revoked
+// would be live with a token that is dead at the homeserver.
+func (b *Outbox) age(j Job) time.Duration {
+	if j.At == 0 {
+		return 0
+	}
+	age := b.cfg.Clock().Sub(time.UnixMilli(j.At)) + time.Millisecond
 	if age <= 0 || age > maxJobAge {
 		return maxJobAge
 	}
 	return age
-}
-
-func (b *Outbox) revokeAged(ctx context.Context, j Job, age time.Duration) (err error) {
-	switch j.Op {
-	case EndSession:
-		_, err = b.client.RevokeSession(ctx, j.User, j.Session, wire.RevokeOptions{})
-	case EndDevice:
-		_, err = b.client.RevokeDevice(ctx, j.User, j.Device, wire.RevokeOptions{Except: j.Session, Age: age})
-	case EndUser:
-		_, err = b.client.RevokeUser(ctx, j.User, wire.RevokeOptions{Except: j.Session, Devices: !j.Every, Age: age})
-	}
-	return err
-}
-
-// FlushJobs sends the jobs in the file.
-func (b *Outbox) FlushJobs(ctx context.Context) error {
-	for ctx.Err() == nil {
-		if more, err := b.flushJob(ctx, ""); err != nil || !more {
-			return err
-		}
-	}
-	return ctx.Err()
-}
-
-// Pause keeps the jobs in the file from being sent until resume is called.
-func (b *Outbox) Pause() (resume func()) {
-	b.sending <- struct{}{}
-	return func() { <-b.sending }
 }
 
 // FlushUser sends the jobs of one user. It precedes the user's next session, which an
@@ -196,6 +159,11 @@ func (b *Outbox) Pause() (resume func()) {
 func (b *Outbox) FlushUser(ctx context.Context, user string) error {
 	ctx, cancel := context.WithTimeout(ctx, b.cfg.Timeouts.Service)
 	defer cancel()
+	return b.flushJobs(ctx, user)
+}
+
+// flushJobs sends the jobs of a user; "": of all users.
+func (b *Outbox) flushJobs(ctx context.Context, user string) error {
 	for {
 		if more, err := b.flushJob(ctx, user); err != nil || !more {
 			return err
@@ -212,17 +180,17 @@ func (b *Outbox) flushJob(ctx context.Context, user string) (bool, error) {
 	case <-ctx.Done():
 		return false, &client.UnavailableError{Err: ctx.Err()}
 	}
-	key, j, err := b.Store.FirstJob(user)
+	key, j, err := b.Store.firstJob(user)
 	if err != nil || key == nil {
 		return false, err
 	}
 	var bad *client.BadRequestError
 	var refused *client.RefusedError
-	if err := b.sendLate(ctx, j); errors.As(err, &bad) && bad.Code == wire.CodeBadRequest || errors.As(err, &refused) {
+	if err := b.send(ctx, j, b.age(j)); errors.As(err, &bad) && bad.Code == wire.CodeBadRequest || errors.As(err, &refused) {
 		b.cfg.Log.LogAttrs(ctx, slog.LevelError, "revocation rejected by the service, dropping", slog.Any("error", err))
 	} else if err != nil {
 		return false, err
 	}
 	b.Ends.sent(j.sessions()...)
-	return true, b.Store.JobDone(key)
+	return true, b.Store.jobDone(key)
 }

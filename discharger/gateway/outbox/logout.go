@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"time"
 
@@ -15,6 +16,7 @@ import (
 	"github.com/discharger/discharger/discharger/gateway/jsonbody"
 	"github.com/discharger/discharger/discharger/gateway/upstream"
 	"github.com/discharger/discharger/discharger/homeserver"
+	"github.com/discharger/discharger/discharger/wire"
 )
 
 // maxTries bounds the tries of a logout that the homeserver answers with an
@@ -24,20 +26,19 @@ const maxTries = 20
 // flushLogouts makes the pending logouts. It goes on after a failure, unless the
 // service or the homeserver does not answer.
 func (b *Outbox) flushLogouts(ctx context.Context) (failed error) {
-	for id := (caveat.SessionID{}); ctx.Err() == nil; {
-		next, ok, err := b.Store.NextLogout(id)
-		if err != nil || !ok {
-			return errors.Join(failed, err)
-		}
-		id = next
+	ids, err := b.Store.Logouts()
+	for _, id := range ids {
 		var status *upstream.StatusError
 		if err := b.logOutDevice(ctx, id); errors.As(err, &status) || errors.Is(err, admission.ErrBusy) || errors.Is(err, homeserver.ErrUnknownKey) {
 			failed = err
 		} else if err != nil {
 			return err
 		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
 	}
-	return ctx.Err()
+	return errors.Join(failed, err)
 }
 
 // logOutDevice makes a pending logout, if no other session has the device. It holds
@@ -47,7 +48,7 @@ func (b *Outbox) logOutDevice(ctx context.Context, id caveat.SessionID) error {
 	if err != nil || !ok {
 		return err
 	}
-	token, err := b.sealer.OpenUpstream(id, d.Box)
+	token, err := b.cfg.Sealer.OpenUpstream(id, d.Box)
 	if errors.Is(err, homeserver.ErrUnknownKey) {
 		return err
 	}
@@ -73,7 +74,7 @@ func (b *Outbox) logOutDevice(ctx context.Context, id caveat.SessionID) error {
 	if ok, err = b.mayLogOut(ctx, id, &d, token); err != nil || !ok {
 		return err
 	}
-	err = b.homeserver.Logout(ctx, token, upstream.Origin{})
+	err = b.cfg.Homeserver.Logout(ctx, token, upstream.Origin{})
 	b.cfg.ObserveLogout(err)
 	var status *upstream.StatusError
 	switch {
@@ -97,7 +98,7 @@ func (b *Outbox) logOutDevice(ctx context.Context, id caveat.SessionID) error {
 // identify requests user and device of a token from the homeserver, for an entry of an
 // earlier version. It reports false if the token is not known any more.
 func (b *Outbox) identify(ctx context.Context, id caveat.SessionID, d PendingLogout, token string) (PendingLogout, bool, error) {
-	status, body, err := b.homeserver.Get(ctx, upstream.PathWhoami, token, upstream.Origin{})
+	status, body, err := b.cfg.Homeserver.Get(ctx, upstream.PathWhoami, token, upstream.Origin{})
 	if err != nil {
 		return d, false, fmt.Errorf("get owner of token: %w", err)
 	}
@@ -158,7 +159,7 @@ const usedSlack = 15 * time.Minute
 // time. A device in use has had a session that the service does not list any more, and
 // it stays.
 func (b *Outbox) unusedSince(ctx context.Context, id caveat.SessionID, d *PendingLogout, token string, since time.Time) (bool, error) {
-	status, body, err := b.homeserver.Get(ctx, upstream.PathDevices+"/"+url.PathEscape(d.Device), token, upstream.Origin{})
+	status, body, err := b.cfg.Homeserver.Get(ctx, upstream.PathDevices+"/"+url.PathEscape(d.Device), token, upstream.Origin{})
 	if err != nil {
 		return false, fmt.Errorf("get device: %w", err)
 	}
@@ -195,7 +196,7 @@ func lastSeen(device jsonbody.Object, now time.Time) time.Time {
 
 // storeNow returns the time of the service's store.
 func (b *Outbox) storeNow(ctx context.Context) (time.Time, error) {
-	m, err := b.client.Marks(ctx, "")
+	m, err := b.cfg.Service.Marks(ctx, "")
 	if err != nil {
 		return time.Time{}, fmt.Errorf("get time of the service: %w", err)
 	}
@@ -215,4 +216,40 @@ func (b *Outbox) tryLease(user, device string) (release func(), err error) {
 		return nil, admission.ErrBusy
 	}
 	return func() { named(); unnamed() }, nil
+}
+
+// LogOutNew logs out the device of a login that failed. The caller has the device's
+// lease.
+func (b *Outbox) LogOutNew(ctx context.Context, id caveat.SessionID, d PendingLogout, token string, who upstream.Origin) error {
+	if ok, err := b.mayAbandon(ctx, id, d); err != nil || !ok {
+		return err
+	}
+	if err := b.cfg.Homeserver.Logout(ctx, token, who); err != nil {
+		return err
+	}
+	return b.Store.LogoutDone(id)
+}
+
+// mayAbandon reports whether the device of a login that failed is to be logged out: not
+// if the service lists another session with it, live or ended. Then the pending logout
+// is removed.
+func (b *Outbox) mayAbandon(ctx context.Context, id caveat.SessionID, d PendingLogout) (bool, error) {
+	if d.Device == "" {
+		return true, nil // the logout ends the token only
+	}
+	live, err := b.cfg.Service.Sessions(ctx, d.User)
+	if err != nil {
+		return false, err
+	}
+	if slices.ContainsFunc(live, func(s wire.SessionInfo) bool { return s.Device == d.Device && s.ID != id }) {
+		return false, b.Store.LogoutDone(id)
+	}
+	ended, err := b.cfg.Service.EndedSessions(ctx, d.User)
+	if err != nil {
+		return false, err
+	}
+	if slices.ContainsFunc(ended, func(s wire.EndedSession) bool { return s.Device == d.Device && s.ID != id }) {
+		return false, b.Store.LogoutDone(id)
+	}
+	return true, nil
 }

@@ -19,7 +19,11 @@ import (
 // in between is not revoked.
 func (b *Outbox) RevokeMissing(ctx context.Context, own homeserver.Identity, token string, who upstream.Origin) error {
 	user := own.User
-	sessions, away := b.devicesAtService(ctx, user)
+	live, away := b.cfg.Service.Sessions(ctx, user)
+	sessions := make(map[caveat.SessionID]string, len(live))
+	for _, s := range live {
+		sessions[s.ID] = s.Device
+	}
 	kept, err := b.Store.Sessions(user)
 	if err != nil {
 		return err
@@ -62,11 +66,11 @@ func (b *Outbox) missing(ctx context.Context, own homeserver.Identity, token str
 		if !ok {
 			continue // of another gateway
 		}
-		token, err := b.sealer.OpenUpstream(id, s.Box)
+		token, err := b.cfg.Sealer.OpenUpstream(id, s.Box)
 		if err != nil {
 			continue
 		}
-		v, err := b.homeserver.Known(ctx, token, upstream.Origin{})
+		v, err := b.cfg.Homeserver.Known(ctx, token, upstream.Origin{})
 		if err != nil {
 			return missing, err
 		}
@@ -77,21 +81,10 @@ func (b *Outbox) missing(ctx context.Context, own homeserver.Identity, token str
 	return missing, nil
 }
 
-// devicesAtService returns the devices of a user's live sessions. On error, the map is
-// empty.
-func (b *Outbox) devicesAtService(ctx context.Context, user string) (map[caveat.SessionID]string, error) {
-	sessions := make(map[caveat.SessionID]string)
-	live, err := b.client.Sessions(ctx, user)
-	for _, s := range live {
-		sessions[s.ID] = s.Device
-	}
-	return sessions, err
-}
-
 // devicesUpstream returns the user's devices at the homeserver. A list without the
 // session's own device is an error.
 func (b *Outbox) devicesUpstream(ctx context.Context, owner homeserver.Identity, token string, who upstream.Origin) (map[string]bool, error) {
-	status, body, err := b.homeserver.Get(ctx, upstream.PathDevices, token, who)
+	status, body, err := b.cfg.Homeserver.Get(ctx, upstream.PathDevices, token, who)
 	if err != nil {
 		return nil, err
 	}
@@ -120,7 +113,7 @@ func (b *Outbox) devicesUpstream(ctx context.Context, owner homeserver.Identity,
 // device, and cancels pending logouts, which would delete the device.
 func (b *Outbox) Begin(ctx context.Context, session caveat.SessionID, user, device, token string) {
 	before, err := b.Store.Begin(session, Session{
-		User: user, Device: device, Box: b.sealer.SealUpstream(session, token), Minted: b.cfg.Clock().UnixMilli(),
+		User: user, Device: device, Box: b.cfg.Sealer.SealUpstream(session, token), Minted: b.cfg.Clock().UnixMilli(),
 	})
 	if err != nil {
 		b.cfg.Log.LogAttrs(ctx, slog.LevelError, "cannot record session, its device will not be logged out",
@@ -135,7 +128,7 @@ func (b *Outbox) Begin(ctx context.Context, session caveat.SessionID, user, devi
 // them at once and like every other. If the service does not answer, the ends arrive
 // by the feed.
 func (b *Outbox) LearnEnds(ctx context.Context, user string, sessions []caveat.SessionID) {
-	ended, err := b.client.EndedSessions(ctx, user)
+	ended, err := b.cfg.Service.EndedSessions(ctx, user)
 	if err != nil {
 		b.cfg.Log.LogAttrs(ctx, slog.LevelWarn, "ended sessions cannot be listed", slog.Any("error", err))
 		return

@@ -8,6 +8,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/cenkalti/backoff/v5"
+
 	"github.com/discharger/discharger/discharger/cache"
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/client"
@@ -55,24 +57,20 @@ type Timeouts struct {
 // Outbox holds the ends of sessions, and the calls about them that are still to be
 // made. It may be used concurrently.
 type Outbox struct {
-	cfg        Config
-	client     *client.Client
-	homeserver *upstream.Client
-	sealer     *token.Sealer
-	Store      *Store
-	Ends       *Ends                                        // sessions that are over
-	vouched    *cache.Cache[caveat.SessionID, vouch]        // live sessions of which the feed has a revocation
-	events     atomic.Uint64                                // received revocations of more than one session
-	gone       *cache.Cache[caveat.SessionID, struct{}]     // sessions whose devices were logged out at the homeserver
-	logins     *cache.Cache[admission.DeviceKey, time.Time] // the last login on a device
+	cfg     Config
+	Store   *Store
+	Ends    *Ends                                        // sessions that are over
+	vouched *cache.Cache[caveat.SessionID, vouch]        // live sessions of which the feed has a revocation
+	events  atomic.Uint64                                // received revocations of more than one session
+	gone    *cache.Cache[caveat.SessionID, struct{}]     // sessions whose devices were logged out at the homeserver
+	logins  *cache.Cache[admission.DeviceKey, time.Time] // the last login on a device
 
-	gap          chan struct{} // revocations may have been missed
-	reconfigured chan struct{} // Periods may have changed
-	woken        chan struct{} // a call may be due
-	flushing     sync.Mutex    // held during Flush
-	sending      chan struct{} // holds a value while a kept job is sent
-	passing      sync.Mutex    // guards lastPass
-	lastPass     passTimes     // of reconciling
+	gap          chan struct{}                 // revocations may have been missed
+	reconfigured chan struct{}                 // Periods may have changed
+	woken        chan struct{}                 // a call may be due
+	flushing     sync.Mutex                    // held during Flush
+	sending      chan struct{}                 // holds a value while a kept job is sent
+	ahead        atomic.Pointer[time.Duration] // the clock of the service's store, of this machine's, at the last pass of reconciling
 
 	cancel     context.CancelFunc
 	background sync.WaitGroup
@@ -81,22 +79,17 @@ type Outbox struct {
 // Open opens the file and loads the ends in it. The caller calls [Outbox.Close].
 func Open(cfg Config) (*Outbox, error) {
 	b := &Outbox{
-		cfg: cfg, client: cfg.Service, homeserver: cfg.Homeserver, sealer: cfg.Sealer,
-		gap: make(chan struct{}, 1), reconfigured: make(chan struct{}, 1), woken: make(chan struct{}, 1), sending: make(chan struct{}, 1),
+		cfg: cfg, gap: make(chan struct{}, 1), reconfigured: make(chan struct{}, 1), woken: make(chan struct{}, 1), sending: make(chan struct{}, 1),
 	}
-	var err error
-	if b.Ends, err = newEnds(cfg.Caches); err != nil {
-		return nil, err
-	}
-	if b.vouched, err = cache.NewShared(cfg.Caches, 1, cache.ByID[caveat.SessionID, vouch](time.Hour, nil)); err != nil {
-		return nil, err
-	}
-	if b.gone, err = cache.NewShared(cfg.Caches, 1, cache.ByID[caveat.SessionID, struct{}](endIdle, nil)); err != nil {
-		return nil, err
-	}
-	if b.logins, err = cache.NewShared(cfg.Caches, 1, cache.Config[admission.DeviceKey, time.Time]{
+	var errs [4]error
+	b.Ends, errs[0] = newEnds(cfg.Caches)
+	b.vouched, errs[1] = cache.NewShared(cfg.Caches, 1, cache.ByID[caveat.SessionID, vouch](time.Hour, nil))
+	b.gone, errs[2] = cache.NewShared(cfg.Caches, 1, cache.ByID[caveat.SessionID, struct{}](endIdle, nil))
+	b.logins, errs[3] = cache.NewShared(cfg.Caches, 1, cache.Config[admission.DeviceKey, time.Time]{
 		Idle: endIdle, Size: func(k admission.DeviceKey, _ time.Time) int { return len(k.User) + len(k.Device) },
-	}); err != nil {
+	})
+	err := errors.Join(errs[:]...)
+	if err != nil {
 		return nil, err
 	}
 	if b.Store, err = openStore(cfg.Path); err != nil {
@@ -135,3 +128,56 @@ func (b *Outbox) forgetAfter() time.Duration {
 
 // endIdle is how long an unused end is cached.
 const endIdle = 48 * time.Hour
+
+// Wake starts a flush.
+func (b *Outbox) Wake() { signal(b.woken) }
+
+// signal makes the next receive from a channel of capacity 1 return.
+func signal(c chan<- struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// idlePause is the pause between two flushes without failures.
+const idlePause = 10 * time.Minute
+
+// run makes pending calls until ctx ends. Failed calls are retried with growing
+// pauses.
+func (b *Outbox) run(ctx context.Context) {
+	pauses := backoff.ExponentialBackOff{
+		InitialInterval: time.Second, MaxInterval: 5 * time.Minute, Multiplier: 2, RandomizationFactor: backoff.DefaultRandomizationFactor,
+	}
+	for {
+		pause := idlePause
+		if err := b.Flush(ctx); err == nil {
+			pauses.Reset()
+		} else if ctx.Err() != nil {
+			return
+		} else {
+			pause = pauses.NextBackOff()
+			b.cfg.Log.LogAttrs(ctx, slog.LevelWarn, "revocation or logout failed, retrying", slog.Any("error", err))
+		}
+		timer := time.NewTimer(pause)
+		select {
+		case <-timer.C:
+		case <-b.woken:
+			timer.Stop()
+		case <-ctx.Done():
+			timer.Stop()
+			return
+		}
+	}
+}
+
+// Flush sends all revocation jobs and pending logouts, one after the other.
+func (b *Outbox) Flush(ctx context.Context) error {
+	b.flushing.Lock()
+	defer b.flushing.Unlock()
+	jobsErr := b.flushJobs(ctx, "")
+	if err := b.flushLogouts(ctx); err != nil {
+		return err
+	}
+	return jobsErr
+}

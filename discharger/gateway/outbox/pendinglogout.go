@@ -1,7 +1,7 @@
 package outbox
 
 import (
-	"bytes"
+	"slices"
 
 	"go.etcd.io/bbolt"
 
@@ -49,10 +49,7 @@ func addLogout(tx *bbolt.Tx, id caveat.SessionID, d PendingLogout) error {
 
 // AddLogouts does the same for many sessions in the file.
 func (v *Store) AddLogouts(ids []caveat.SessionID, reap bool) error {
-	const atATime = 1000
-	for len(ids) > 0 {
-		some := ids[:min(atATime, len(ids))]
-		ids = ids[len(some):]
+	for some := range slices.Chunk(ids, 1000) {
 		err := v.db.Update(func(tx *bbolt.Tx) error {
 			for _, id := range some {
 				if err := addLogout(tx, id, PendingLogout{Hard: !reap, Reap: reap}); err != nil {
@@ -151,21 +148,15 @@ func revokedSessions(tx *bbolt.Tx, r revocation.Event, f func(caveat.SessionID))
 	return nil
 }
 
-// NextLogout returns the session of the next pending logout after one. It reports
-// false if there is none.
-func (v *Store) NextLogout(after caveat.SessionID) (id caveat.SessionID, ok bool, err error) {
+// Logouts returns the sessions of all pending logouts.
+func (v *Store) Logouts() (ids []caveat.SessionID, err error) {
 	err = v.db.View(func(tx *bbolt.Tx) error {
-		c := tx.Bucket(bucketLogouts).Cursor()
-		k, _ := c.Seek(after[:])
-		if bytes.Equal(k, after[:]) {
-			k, _ = c.Next()
-		}
-		if k != nil {
-			id, ok = caveat.SessionID(k), true
-		}
-		return nil
+		return tx.Bucket(bucketLogouts).ForEach(func(k, _ []byte) error {
+			ids = append(ids, caveat.SessionID(k))
+			return nil
+		})
 	})
-	return id, ok, err
+	return ids, err
 }
 
 // Logout returns a pending logout. It reports false if there is none.

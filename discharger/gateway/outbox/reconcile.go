@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
 	"time"
 
 	"github.com/discharger/discharger/discharger/caveat"
@@ -120,20 +121,10 @@ func (b *Outbox) newPass(ctx context.Context) (*pass, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &pass{now: now}
-	here := b.cfg.Clock()
-	b.passing.Lock()
-	defer b.passing.Unlock()
-	if last := b.lastPass; !last.store.IsZero() {
-		p.reaping = b.forgetAfter() > 0 && (now.Sub(last.store)-here.Sub(last.here)).Abs() <= clockTolerance
-	}
-	b.lastPass = passTimes{store: now, here: here}
-	return p, nil
+	ahead := now.Sub(b.cfg.Clock())
+	last := b.ahead.Swap(&ahead)
+	return &pass{now: now, reaping: last != nil && b.forgetAfter() > 0 && (ahead-*last).Abs() <= clockTolerance}, nil
 }
-
-// passTimes is the beginning of a pass by the clocks of the service's store and of
-// this machine.
-type passTimes struct{ store, here time.Time }
 
 // compare compares the sessions of one user.
 func (b *Outbox) compare(ctx context.Context, p *pass, user string) error {
@@ -146,10 +137,7 @@ func (b *Outbox) compare(ctx context.Context, p *pass, user string) error {
 		return err
 	}
 	p.sessions += len(kept)
-	gone := make(map[caveat.SessionID]Session, len(kept))
-	for id, s := range kept {
-		gone[id] = s
-	}
+	gone := maps.Clone(kept)
 	for _, s := range live {
 		delete(gone, s.ID)
 		if old, ok := kept[s.ID]; ok && (old.Missing > 0 || old.Ended > 0) {

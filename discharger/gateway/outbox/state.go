@@ -3,6 +3,7 @@ package outbox
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/discharger/discharger/discharger/caveat"
@@ -84,7 +85,7 @@ func (s State) Ended() End {
 // State requests the state of a session and its device from the service.
 func (b *Outbox) State(ctx context.Context, user, device string, id caveat.SessionID) (State, error) {
 	var out State
-	live, err := b.client.Sessions(ctx, user)
+	live, err := b.cfg.Service.Sessions(ctx, user)
 	if err != nil {
 		return State{}, err
 	}
@@ -99,22 +100,19 @@ func (b *Outbox) State(ctx context.Context, user, device string, id caveat.Sessi
 	if out.Live {
 		return out, nil
 	}
-	ended, err := b.client.EndedSessions(ctx, user)
+	ended, err := b.cfg.Service.EndedSessions(ctx, user)
 	if err != nil {
 		return State{}, err
 	}
-	for _, s := range ended {
-		if s.ID == id {
-			e := fromRecord(s)
-			out.End = &e
-		}
+	at := slices.IndexFunc(ended, func(s wire.EndedSession) bool { return s.ID == id })
+	if at < 0 {
+		return out, nil
 	}
-	for _, s := range ended {
-		e := fromRecord(s)
-		if s.ID != id && device != "" && s.Device == device && e.Soft && out.End != nil && e.at > out.End.at {
-			out.Others = true
-		}
-	}
+	e := fromRecord(ended[at])
+	out.End = &e
+	out.Others = out.Others || device != "" && slices.ContainsFunc(ended, func(s wire.EndedSession) bool {
+		return s.ID != id && s.Device == device && s.Kind != wire.KindHard && s.At.UnixMilli() > e.at
+	})
 	return out, nil
 }
 
@@ -133,16 +131,6 @@ type vouch struct {
 	events uint64 // revocations received before the request
 }
 
-// Vouch records for vouchedLife that a session is live, until a revocation of more than
-// one session is received. The caller read events from [Outbox.Received] before the
-// request to the service.
-func (b *Outbox) Vouch(id caveat.SessionID, events uint64) {
-	b.vouched.Put(id, vouch{until: b.cfg.Clock().Add(vouchedLife), events: events})
-}
-
-// Received returns the number of received revocations of more than one session.
-func (b *Outbox) Received() uint64 { return b.events.Load() }
-
 // Over returns a refusal if a session has ended. At the first event of the feed about
 // it, it requests the session's state from the service, so that all gateways answer
 // alike. If the service does not answer, the kind in the feed counts.
@@ -155,7 +143,7 @@ func (b *Outbox) Over(ctx context.Context, id homeserver.Identity) error {
 		return nil
 	}
 	now := b.cfg.Clock()
-	events := b.Received()
+	events := b.events.Load() // before the request
 	if v, ok := b.vouched.Get(id.Session); ok && now.Before(v.until) && v.events == events {
 		return nil
 	}
@@ -164,7 +152,7 @@ func (b *Outbox) Over(ctx context.Context, id homeserver.Identity) error {
 	case err != nil:
 		return End{Soft: soft}.Refusal()
 	case s.Live:
-		b.Vouch(id.Session, events)
+		b.vouched.Put(id.Session, vouch{until: b.cfg.Clock().Add(vouchedLife), events: events})
 		return nil
 	}
 	e := End{Soft: soft}
@@ -202,3 +190,30 @@ func (b *Outbox) NoteEnd(ctx context.Context, id homeserver.Identity, e End) {
 		b.cfg.Log.LogAttrs(ctx, slog.LevelError, "cannot record end of session", slog.Any("error", err))
 	}
 }
+
+// Revoked applies a revocation from the feed. After a hard end, devices are logged out
+// at the homeserver, so that they receive no more keys; after a soft end they stay.
+// Sessions whose devices the homeserver has deleted are not in the file any more.
+func (b *Outbox) Revoked(r revocation.Event) {
+	ctx := context.Background()
+	if r.Session == (caveat.SessionID{}) {
+		b.events.Add(1)
+	}
+	ids, err := b.Store.revoke(r)
+	if _, dead := b.Ends.Get(r.Session); !dead && r.Session != (caveat.SessionID{}) {
+		b.Ends.Put(r.Session, End{Soft: r.Soft, Cause: r.Reason, at: r.At.UnixMilli(), Settled: len(ids) > 0})
+		b.cfg.OnEnd(r.Session)
+	}
+	b.cfg.OnChange()
+	if err != nil {
+		b.cfg.Log.LogAttrs(ctx, slog.LevelError, "cannot record revocation", slog.Any("error", err))
+	}
+	if len(ids) > 0 {
+		b.cfg.Log.LogAttrs(ctx, slog.LevelInfo, "logging out devices of revoked sessions",
+			slog.Int("sessions", len(ids)), slog.String("reason", string(r.Reason)))
+		b.Wake()
+	}
+}
+
+// Missed starts a pass of reconciling, since revocations may have been missed.
+func (b *Outbox) Missed() { signal(b.gap) }

@@ -44,14 +44,17 @@ func openStore(path string) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", path, err)
 	}
-	err = db.Update(func(tx *bbolt.Tx) error {
-		for _, name := range [][]byte{bucketSessions, bucketByUser, bucketLogouts, bucketJobs, bucketUsers, bucketTried} {
-			if _, err := tx.CreateBucketIfNotExists(name); err != nil {
-				return err
+	// In a page that leads back to itself bbolt would descend for ever.
+	if err = boltfile.Check(path); err == nil || errors.Is(err, boltfile.ErrRoot) {
+		err = db.Update(func(tx *bbolt.Tx) error {
+			for _, name := range [][]byte{bucketSessions, bucketByUser, bucketLogouts, bucketJobs, bucketUsers, bucketTried} {
+				if _, err := tx.CreateBucketIfNotExists(name); err != nil {
+					return err
+				}
 			}
-		}
-		return nil
-	})
+			return nil
+		})
+	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("prepare %s: %w", path, err), db.Close())
 	}
@@ -217,8 +220,8 @@ func (v *Store) forget(j Job) (gone []caveat.SessionID, err error) {
 	return gone, err
 }
 
-// PutJob adds a job.
-func (v *Store) PutJob(j Job) error {
+// putJob adds a job.
+func (v *Store) putJob(j Job) error {
 	return v.db.Batch(func(tx *bbolt.Tx) error {
 		b := tx.Bucket(bucketJobs)
 		n, err := b.NextSequence()
@@ -229,8 +232,8 @@ func (v *Store) PutJob(j Job) error {
 	})
 }
 
-// FirstJob returns the oldest job of a user; "": of any user. A nil key: there is none.
-func (v *Store) FirstJob(user string) (key []byte, first Job, err error) {
+// firstJob returns the oldest job of a user; "": of any user. A nil key: there is none.
+func (v *Store) firstJob(user string) (key []byte, first Job, err error) {
 	err = v.db.View(func(tx *bbolt.Tx) error {
 		c := tx.Bucket(bucketJobs).Cursor()
 		for k, data := c.First(); k != nil; k, data = c.Next() {
@@ -265,8 +268,8 @@ func (v *Store) ended() (unsent, condemned []caveat.SessionID, err error) {
 	return unsent, condemned, err
 }
 
-// JobDone removes a job.
-func (v *Store) JobDone(key []byte) error {
+// jobDone removes a job.
+func (v *Store) jobDone(key []byte) error {
 	return v.db.Batch(func(tx *bbolt.Tx) error { return tx.Bucket(bucketJobs).Delete(key) })
 }
 
@@ -304,13 +307,9 @@ func (v *Store) Sessions(user string) (map[caveat.SessionID]Session, error) {
 }
 
 // HasDevice reports whether a session is in the file and was not revoked.
-func (v *Store) HasDevice(id caveat.SessionID) (may bool) {
-	_ = v.db.View(func(tx *bbolt.Tx) error {
-		s, ok, err := getSession(tx, id)
-		may = err == nil && ok && !s.Decided
-		return nil
-	})
-	return may
+func (v *Store) HasDevice(id caveat.SessionID) bool {
+	s, ok, err := v.Session(id)
+	return err == nil && ok && !s.Decided
 }
 
 // setEnd sets the members of a soft end; 0: live, or unknown.
