@@ -25,7 +25,7 @@ import (
 // with white space or control characters are errors.
 type Template struct {
 	literals []string      // around the holes
-	Holes    []*Expression // expressions in braces
+	holes    []*Expression // expressions in braces
 }
 
 // maxHole bounds the value of a hole in bytes.
@@ -59,7 +59,7 @@ func (l *Language) Template(doc *yamlfile.Document, n *yamlfile.Node, name strin
 			hole := l.compile(&checker{doc: doc, node: n, offset: i + 1}, string(runes[i+1:i+1+length]), name+": the expression in braces",
 				cel.StringType, cel.IntType, cel.BoolType, cel.TimestampType, cel.DurationType)
 			ok = ok && hole != nil
-			t.Holes = append(t.Holes, hole)
+			t.holes = append(t.holes, hole)
 			i += length + 2
 		default:
 			literal.WriteRune(r)
@@ -97,7 +97,15 @@ func holeLength(runes []rune) int {
 }
 
 // Constant returns the text before the first hole, and whether that is the whole template.
-func (t *Template) Constant() (string, bool) { return t.literals[0], len(t.Holes) == 0 }
+func (t *Template) Constant() (string, bool) { return t.literals[0], len(t.holes) == 0 }
+
+// Cost returns the worst-case cost of the expressions.
+func (t *Template) Cost() (total uint64) {
+	for _, h := range t.holes {
+		total += h.Max
+	}
+	return total
+}
 
 // Render evaluates the expressions and returns the text.
 func (t *Template) Render(ctx context.Context, b *Bindings) (string, error) {
@@ -106,7 +114,7 @@ func (t *Template) Render(ctx context.Context, b *Bindings) (string, error) {
 	}
 	var out strings.Builder
 	out.WriteString(t.literals[0])
-	for i, h := range t.Holes {
+	for i, h := range t.holes {
 		v, _, err := run(ctx, h.program, h.loops, b)
 		if err != nil {
 			return "", err

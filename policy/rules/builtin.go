@@ -2,7 +2,7 @@ package rules
 
 import (
 	"embed"
-	"fmt"
+	"errors"
 	"io/fs"
 )
 
@@ -19,18 +19,12 @@ func Builtin() fs.FS {
 	return sub
 }
 
-func builtinFiles() ([]rawFile, error) {
-	entries, err := fs.ReadDir(builtin, "builtin")
-	if err != nil {
-		return nil, fmt.Errorf("read built-in policies: %w", err)
+func builtinFiles() (files []rawFile, err error) {
+	names, err := fs.Glob(builtin, "builtin/*.yaml")
+	for _, name := range names {
+		data, readErr := builtin.ReadFile(name)
+		err = errors.Join(err, readErr)
+		files = append(files, rawFile{name: name, data: data, builtin: true})
 	}
-	var files []rawFile
-	for _, e := range entries {
-		data, err := fs.ReadFile(builtin, "builtin/"+e.Name())
-		if err != nil {
-			return nil, fmt.Errorf("read built-in policies: %w", err)
-		}
-		files = append(files, rawFile{name: "builtin/" + e.Name(), data: data, builtin: true})
-	}
-	return files, nil
+	return files, err
 }

@@ -16,14 +16,13 @@ import (
 
 // A namedPolicy is a compiled policy.
 type namedPolicy struct {
-	name      string
-	def       *rulefile.Policy
+	*rulefile.Policy
 	file      string
 	lang      *cel.Language
+	caveats   func(string) error // nil: all caveats are allowed
 	rules     []*rule
 	otherwise *rule
 	chains    []chain
-	maxCost   uint64
 	builtin   bool
 	order     int // among the policies of all files
 }
@@ -38,10 +37,8 @@ type chain struct {
 
 // A rule is a compiled rule.
 type rule struct {
-	name string
-	path string // policy/name
-	doc  string
-	at   *yamlfile.Node
+	*rulefile.Rule
+	path string          // policy/name
 	when *cel.Expression // nil: always
 	then *outcome
 }
@@ -52,21 +49,27 @@ type compiler struct {
 	*cel.Language
 	name    string // of the file
 	hooks   map[string]*webhook.Webhook
-	maxCost uint64
-	caveats CaveatChecker
+	caveats func(string) error
 }
 
 // policy compiles a policy and reports mistakes.
 func (c *compiler) policy(def *rulefile.Policy) *namedPolicy {
-	p := &namedPolicy{name: def.Name, def: def, file: c.name, lang: c.Language, maxCost: c.maxCost}
+	p := &namedPolicy{Policy: def, file: c.name, lang: c.Language, caveats: c.caveats}
 	for _, r := range def.Rules {
-		if compiled := c.rule(r); compiled != nil {
-			compiled.path = def.Name + "/" + r.Name
+		compiled := &rule{Rule: r, path: def.Name + "/" + r.Name}
+		if r.Then != nil {
+			compiled.then = c.outcome(r.Then)
+		}
+		if r.When != nil {
+			compiled.when = c.Condition(c.Document, r.When, "when")
+		}
+		if compiled.when != nil {
 			p.rules = append(p.rules, compiled)
 		}
 	}
 	if def.Otherwise != nil {
-		p.otherwise = &rule{name: rulefile.Otherwise, path: def.Name + "/" + rulefile.Otherwise, at: def.Otherwise.At, then: c.outcome(def.Otherwise)}
+		last := &rulefile.Rule{Name: rulefile.Otherwise, At: def.Otherwise.At}
+		p.otherwise = &rule{Rule: last, path: def.Name + "/" + last.Name, then: c.outcome(def.Otherwise)}
 	}
 	if c.Failed() {
 		return p
@@ -82,32 +85,17 @@ func (c *compiler) policy(def *rulefile.Policy) *namedPolicy {
 	return p
 }
 
-func (c *compiler) rule(def *rulefile.Rule) *rule {
-	r := &rule{name: def.Name, doc: def.Doc, at: def.At}
-	if def.Then != nil {
-		r.then = c.outcome(def.Then)
-	}
-	if def.When == nil {
-		return nil
-	}
-	if r.when = c.Condition(c.Document, def.When, "when"); r.when == nil {
-		return nil
-	}
-	return r
-}
-
 // unreachable reports rules that can never decide: their condition is always false, or
 // implies that of an earlier rule.
 func (c *compiler) unreachable(p *namedPolicy) {
 	var before []*rule
 	var seen []cel.Cases
-	for i, r := range p.rules {
+	for _, r := range p.rules {
 		cases := c.Cases(r.when)
 		if len(cases) == 0 {
-			c.ErrorIn(p.def.Rules[i].When, 0, "rule %s never runs: its condition is always false", r.name)
+			c.ErrorIn(r.When, 0, "rule %s never runs: its condition is always false", r.Name)
 		} else if i := cases.CoveredBy(seen); i >= 0 {
-			c.Errorf(r.at, "rule %s never runs: rule %s in line %d matches in every case",
-				r.name, before[i].name, before[i].at.Line)
+			c.Errorf(r.At, "rule %s never runs: rule %s in line %d matches in every case", r.Name, before[i].Name, before[i].At.Line)
 		}
 		if r.then.hook == nil { // a webhook may have no opinion
 			before, seen = append(before, r), append(seen, cases)
@@ -118,12 +106,12 @@ func (c *compiler) unreachable(p *namedPolicy) {
 // price reports a policy that may exceed the cost limit.
 func (c *compiler) price(p *namedPolicy) {
 	cost := p.costs()
-	if cost.Max <= c.maxCost {
+	if cost.Max <= c.MaxCost {
 		return
 	}
 	highest := slices.MaxFunc(cost.Rules, func(a, b RuleCost) int { return cmp.Compare(a.Max+a.Outcome, b.Max+b.Outcome) })
-	c.Errorf(p.def.At, "policy %s may cost %d for a decision, want at most %d; rule %s costs most with %d",
-		p.name, cost.Max, c.maxCost, highest.Rule, highest.Max+highest.Outcome)
+	c.Errorf(p.At, "policy %s may cost %d for a decision, want at most %d; rule %s costs most with %d",
+		p.Name, cost.Max, c.MaxCost, highest.Rule, highest.Max+highest.Outcome)
 }
 
 // join joins the rules into the fewest chains.
@@ -148,9 +136,6 @@ func (p *namedPolicy) join() error {
 	return nil
 }
 
-// all returns the rules, otherwise included.
-func (p *namedPolicy) all() []*rule { return append(slices.Clone(p.rules), p.otherwise) }
-
 // outcome compiles the decision of a rule.
 func (c *compiler) outcome(def *rulefile.Then) *outcome {
 	o := &outcome{constant: def.Decision}
@@ -166,64 +151,50 @@ func (c *compiler) outcome(def *rulefile.Then) *outcome {
 		o.ttl = c.Language.Duration(c.Document, def.TTL, "ttl")
 	}
 	for _, n := range def.Caveats {
-		c.caveat(o, n)
+		if t, ok := c.Template(c.Document, n, "caveat"); ok {
+			c.checkCaveat(n, t)
+			o.caveats = append(o.caveats, t)
+		}
 	}
 	for _, e := range def.Labels {
-		c.label(o, e)
+		t, ok := c.Template(c.Document, e.Value, "label")
+		if !ok {
+			continue
+		}
+		text, _ := t.Constant()
+		if err := policy.CheckLabel(e.Key, text); err != nil {
+			c.Errorf(e.At, "%v", err)
+		}
+		if o.labels == nil {
+			o.labels = map[string]*cel.Template{}
+		}
+		o.labels[e.Key] = t
 	}
 	return o
 }
 
-// caveat compiles a caveat. Its name must be constant, so that the checker of
-// [Config].Caveats can check it now.
-func (c *compiler) caveat(o *outcome, n *yamlfile.Node) {
-	t, ok := c.Template(c.Document, n, "caveat")
-	if !ok {
-		return
-	}
+// checkCaveat reports a caveat that homeservers would refuse. Its name must be constant, so
+// that [Config].Caveats can check it now, with the values of the sample input.
+func (c *compiler) checkCaveat(n *yamlfile.Node, t *cel.Template) {
 	text, constant := t.Constant()
-	if !constant && !strings.ContainsAny(strings.TrimLeft(text, " "), " :=") {
-		c.Errorf(n, "caveat: want a constant name first, for instance client-ip {request.ip}")
-		return
-	}
 	if !constant {
-		if text, ok = c.example(t); !ok {
+		if !strings.ContainsAny(strings.TrimLeft(text, " "), " :=") {
+			c.Errorf(n, "caveat: want a constant name first, for instance client-ip {request.ip}")
+			return
+		}
+		b := c.Bind(context.Background(), policy.SampleInput())
+		defer c.Release(b)
+		var err error
+		if text, err = t.Render(context.Background(), b); err != nil {
 			c.Warnf(n, "caveat has no value for the sample input and is checked at decisions only")
-			o.caveats = append(o.caveats, t)
 			return
 		}
 	}
 	err := policy.CheckCaveat(text)
 	if err == nil && c.caveats != nil {
-		err = c.caveats.CheckCaveat(text)
+		err = c.caveats(text)
 	}
 	if err != nil {
 		c.Errorf(n, "%v", err)
-		return
 	}
-	o.caveats = append(o.caveats, t)
-}
-
-// example renders a template with the sample input.
-func (c *compiler) example(t *cel.Template) (string, bool) {
-	b := c.Bind(context.Background(), policy.SampleInput())
-	defer c.Release(b)
-	s, err := t.Render(context.Background(), b)
-	return s, err == nil
-}
-
-func (c *compiler) label(o *outcome, e yamlfile.Entry) {
-	t, ok := c.Template(c.Document, e.Value, "label")
-	if !ok {
-		return
-	}
-	text, _ := t.Constant()
-	if err := policy.CheckLabel(e.Key, text); err != nil {
-		c.Errorf(e.At, "%v", err)
-		return
-	}
-	if o.labels == nil {
-		o.labels = map[string]*cel.Template{}
-	}
-	o.labels[e.Key] = t
 }

@@ -1,5 +1,7 @@
 package rules
 
+import "slices"
+
 // PolicyCost is the worst-case cost of a decision of one policy, in the units of
 // [Config].MaxCost.
 type PolicyCost struct {
@@ -33,13 +35,13 @@ func (s *Set) Costs() []PolicyCost {
 }
 
 func (p *namedPolicy) costs() PolicyCost {
-	c := PolicyCost{File: p.file, Policy: p.name, Limit: p.maxCost}
+	c := PolicyCost{File: p.file, Policy: p.Name, Limit: p.lang.MaxCost}
 	var outcome uint64
-	for _, r := range p.all() {
+	for _, r := range append(slices.Clone(p.rules), p.otherwise) {
 		if r == nil {
 			continue
 		}
-		cost := RuleCost{Rule: r.name, Line: r.at.Line}
+		cost := RuleCost{Rule: r.Name, Line: r.At.Line}
 		if r.when != nil {
 			cost.Min, cost.Max = r.when.Min, r.when.Max
 			c.Max += cost.Max + ruleOverhead
@@ -52,4 +54,18 @@ func (p *namedPolicy) costs() PolicyCost {
 	}
 	c.Max += outcome
 	return c
+}
+
+// cost returns the worst-case cost of all expressions of an outcome.
+func (o *outcome) cost() (total uint64) {
+	if o.ttl != nil {
+		total = o.ttl.Max
+	}
+	for _, t := range o.caveats {
+		total += t.Cost()
+	}
+	for _, t := range o.labels {
+		total += t.Cost()
+	}
+	return total
 }

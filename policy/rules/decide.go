@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
-	"slices"
 
 	"github.com/discharger/discharger/policy"
 	"github.com/discharger/discharger/policy/cel"
@@ -22,7 +20,7 @@ type outcome struct {
 }
 
 // decide returns the decision of the first rule that matches and has an opinion.
-func (p *namedPolicy) decide(ctx context.Context, in *policy.Input, caveats CaveatChecker) (policy.Decision, *rule, error) {
+func (p *namedPolicy) decide(ctx context.Context, in *policy.Input) (policy.Decision, *rule, error) {
 	b := p.lang.Bind(ctx, in)
 	defer p.lang.Release(b)
 	var spent uint64
@@ -33,45 +31,43 @@ func (p *namedPolicy) decide(ctx context.Context, in *policy.Input, caveats Cave
 		case err != nil && i < 0:
 			return policy.Decision{}, nil, err
 		case err != nil:
-			return policy.Decision{}, nil, fmt.Errorf("rule %s: %w", c.rules[i].name, err)
-		case spent > p.maxCost:
-			return policy.Decision{}, nil, fmt.Errorf("%d of %d: %w", spent, p.maxCost, cel.ErrCost)
+			return policy.Decision{}, nil, fmt.Errorf("rule %s: %w", c.rules[i].Name, err)
+		case spent > p.lang.MaxCost:
+			return policy.Decision{}, nil, fmt.Errorf("%d of %d: %w", spent, p.lang.MaxCost, cel.ErrCost)
 		case i < 0:
 			continue
 		}
-		r := c.rules[i]
-		d, settled, err := r.decide(ctx, b, p, caveats)
-		if settled || err != nil {
-			return d, r, err
+		a, err := c.rules[i].decide(ctx, b, p)
+		if a.Settled || err != nil {
+			return a.Decision, c.rules[i], err
 		}
 	}
-	d, settled, err := p.otherwise.decide(ctx, b, p, caveats)
-	if err == nil && !settled {
+	a, err := p.otherwise.decide(ctx, b, p)
+	if err == nil && !a.Settled {
 		err = errors.New("rule otherwise: the webhook has no opinion, and there is no next rule")
 	}
-	return d, p.otherwise, err
+	return a.Decision, p.otherwise, err
 }
 
-// decide returns the decision of a rule that matched; settled is false if its
-// webhook has no opinion.
-func (r *rule) decide(ctx context.Context, b *cel.Bindings, p *namedPolicy, caveats CaveatChecker) (d policy.Decision, settled bool, err error) {
+// decide returns the decision of a rule that matched, or the answer of its webhook.
+func (r *rule) decide(ctx context.Context, b *cel.Bindings, p *namedPolicy) (a webhook.Answer, err error) {
 	if r.then.hook != nil {
-		d, settled, err = r.then.hook.Decide(ctx, p.name, r.name, b.Input())
-		if err == nil && settled {
-			err = checkCaveats(caveats, d.Caveats)
+		a, err = r.then.hook.Decide(ctx, p.Name, r.Name, b.Input())
+		if err == nil {
+			err = p.checkCaveats(a.Decision.Caveats...)
 		}
 	} else {
-		d, err = r.then.fill(ctx, b, caveats)
-		settled = true
+		a.Settled = true
+		a.Decision, err = r.then.fill(ctx, b, p)
 	}
 	if err != nil {
-		return policy.Decision{}, false, fmt.Errorf("rule %s: %w", r.name, err)
+		return webhook.Answer{}, fmt.Errorf("rule %s: %w", r.Name, err)
 	}
-	return d, settled, nil
+	return a, nil
 }
 
 // fill evaluates the parts of a decision that depend on the input.
-func (o *outcome) fill(ctx context.Context, b *cel.Bindings, caveats CaveatChecker) (policy.Decision, error) {
+func (o *outcome) fill(ctx context.Context, b *cel.Bindings, p *namedPolicy) (policy.Decision, error) {
 	d := o.constant
 	if o.ttl != nil {
 		var err error
@@ -82,7 +78,7 @@ func (o *outcome) fill(ctx context.Context, b *cel.Bindings, caveats CaveatCheck
 	for _, t := range o.caveats {
 		text, err := t.Render(ctx, b)
 		if _, constant := t.Constant(); err == nil && !constant {
-			err = checkCaveats(caveats, []string{text})
+			err = p.checkCaveats(text)
 		}
 		if err != nil {
 			return d, fmt.Errorf("caveat: %w", err)
@@ -102,37 +98,14 @@ func (o *outcome) fill(ctx context.Context, b *cel.Bindings, caveats CaveatCheck
 	return d, nil
 }
 
-func checkCaveats(checker CaveatChecker, conditions []string) error {
-	if checker == nil {
+func (p *namedPolicy) checkCaveats(conditions ...string) error {
+	if p.caveats == nil {
 		return nil
 	}
 	for _, c := range conditions {
-		if err := checker.CheckCaveat(c); err != nil {
+		if err := p.caveats(c); err != nil {
 			return fmt.Errorf("caveat %.60q: %w", c, err)
 		}
 	}
 	return nil
-}
-
-// cost returns the worst-case cost of all expressions of an outcome.
-func (o *outcome) cost() uint64 {
-	var total uint64
-	for _, e := range o.expressions() {
-		total += e.Max
-	}
-	return total
-}
-
-func (o *outcome) expressions() []*cel.Expression {
-	var all []*cel.Expression
-	if o.ttl != nil {
-		all = append(all, o.ttl)
-	}
-	for _, t := range o.caveats {
-		all = append(all, t.Holes...)
-	}
-	for _, key := range slices.Sorted(maps.Keys(o.labels)) {
-		all = append(all, o.labels[key].Holes...)
-	}
-	return all
 }

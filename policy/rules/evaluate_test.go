@@ -312,10 +312,10 @@ func TestCaveatsOfASchema(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	parses := rules.CaveatCheckerFunc(func(condition string) error {
+	parses := func(condition string) error {
 		_, err := std.Parse(condition)
 		return err
-	})
+	}
 	for caveat, want := range map[string]bool{
 		"client-ip {request.ip}":                             true,
 		"client-ip 192.0.2.0/24":                             true,
@@ -359,7 +359,7 @@ func TestPanicIsAnError(t *testing.T) {
 	set, err := rules.Load(rules.Config{
 		FS:      fstest.MapFS{"p.yaml": {Data: []byte(then(`{effect: allow, caveats: ["client-ip {request.ip}"]}`))}},
 		Files:   []string{"p.yaml"},
-		Caveats: checker,
+		Caveats: checker.CheckCaveat,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -378,12 +378,12 @@ func TestPanicIsAnError(t *testing.T) {
 
 func TestCaveatsAreChecked(t *testing.T) {
 	t.Parallel()
-	known := rules.CaveatCheckerFunc(func(condition string) error {
+	known := func(condition string) error {
 		if condition != "client-ip 192.0.2.1" && condition != "safe" {
 			return errors.New("unknown to homeservers")
 		}
 		return nil
-	})
+	}
 	loadWith := func(then string) (*rules.Set, error) {
 		return rules.Load(rules.Config{FS: fstest.MapFS{"p.yaml": {Data: []byte(then)}}, Files: []string{"p.yaml"}, Caveats: known})
 	}

@@ -49,10 +49,10 @@ func (s *Set) Explain(ctx context.Context, in *policy.Input) *Explanation {
 	}
 	b := p.lang.Bind(ctx, in)
 	defer p.lang.Release(b)
-	decided := strings.TrimPrefix(x.Decision.Rule, p.name+"/")
+	decided := strings.TrimPrefix(x.Decision.Rule, p.Name+"/")
 	over := false
 	for _, r := range p.rules {
-		t := RuleTrace{Rule: r.name, Doc: r.doc, When: strings.TrimSpace(r.when.Text), Outcome: RuleNotReached}
+		t := RuleTrace{Rule: r.Name, Doc: r.Doc, When: strings.TrimSpace(r.when.Text), Outcome: RuleNotReached}
 		if !over {
 			t.Outcome = RuleNotMatched
 			var holds bool
@@ -61,7 +61,7 @@ func (s *Set) Explain(ctx context.Context, in *policy.Input) *Explanation {
 			} else if holds {
 				t.Outcome = RuleMatched
 			}
-			over = t.Err != nil || r.name == decided || holds && r.then.hook == nil
+			over = t.Err != nil || r.Name == decided || holds && r.then.hook == nil
 		}
 		x.Rules = append(x.Rules, t)
 	}

@@ -36,9 +36,10 @@ type Config struct {
 	// of the operating system.
 	FS fs.FS
 
-	// Caveats checks the caveats of policies. nil allows all
-	// caveats.
-	Caveats CaveatChecker
+	// Caveats returns an error for a first-party caveat that homeservers would refuse. It
+	// is called for every constant caveat when a policy is loaded, and for the others at
+	// each decision. nil allows all caveats.
+	Caveats func(condition string) error
 
 	// MaxCost bounds the cost of a decision; 0 means DefaultMaxCost.
 	MaxCost uint64
@@ -99,7 +100,7 @@ func newLoader(cfg Config) *loader {
 	if cfg.MaxCost == 0 {
 		cfg.MaxCost = DefaultMaxCost
 	}
-	return &loader{cfg: cfg, set: &Set{policies: map[string]*namedPolicy{}, caveats: cfg.Caveats}, at: map[string]string{}}
+	return &loader{cfg: cfg, set: &Set{policies: map[string]*namedPolicy{}}, at: map[string]string{}}
 }
 
 // Compile compiles rule files without reading keys and running tests. The set
@@ -128,7 +129,7 @@ func (l *loader) load() (*Set, yamlfile.Problems, error) {
 		files = append(files, builtins...)
 	}
 	for _, f := range files {
-		if err := l.add(f); err != nil {
+		if err := l.compile(f); err != nil {
 			return nil, nil, err
 		}
 	}
@@ -189,26 +190,14 @@ func beside(file, name string) string {
 	return filepath.Join(filepath.Dir(file), name)
 }
 
-func (l *loader) add(f rawFile) error {
+// compile adds the policies and the problems of a file.
+func (l *loader) compile(f rawFile) error {
 	def := rulefile.Read(f.name, f.data, !f.builtin)
-	if len(def.Policies) > 0 {
-		if err := l.compile(f, def); err != nil {
-			return err
-		}
-	}
-	l.problems = append(l.problems, def.Problems()...)
-	return nil
-}
-
-func (l *loader) compile(f rawFile, def *rulefile.File) error {
 	lang, err := cel.New(cel.Config{Networks: def.Networks, Lists: def.Lists, MaxCost: l.cfg.MaxCost})
 	if err != nil {
 		return err
 	}
-	c := &compiler{
-		File: def, Language: lang, name: f.name, hooks: map[string]*webhook.Webhook{},
-		maxCost: l.cfg.MaxCost, caveats: l.cfg.Caveats,
-	}
+	c := &compiler{File: def, Language: lang, name: f.name, hooks: map[string]*webhook.Webhook{}, caveats: l.cfg.Caveats}
 	for _, name := range slices.Sorted(maps.Keys(def.Webhooks)) {
 		c.hooks[name] = l.webhook(def.Webhooks[name], def, f.name)
 	}
@@ -224,6 +213,7 @@ func (l *loader) compile(f rawFile, def *rulefile.File) error {
 		p.builtin, p.order = f.builtin, len(l.at)
 		l.set.policies[d.Name] = p
 	}
+	l.problems = append(l.problems, def.Problems()...)
 	return nil
 }
 

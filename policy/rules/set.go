@@ -35,7 +35,6 @@ type Set struct {
 	policies map[string]*namedPolicy
 	warnings yamlfile.Problems
 	hash     string
-	caveats  CaveatChecker
 }
 
 // Has reports whether a policy exists. The empty name stands
@@ -54,7 +53,7 @@ func (s *Set) Doc(name string) string {
 	if !ok {
 		return ""
 	}
-	return strings.Join(strings.Fields(p.def.Doc), " ")
+	return strings.Join(strings.Fields(p.Doc), " ")
 }
 
 // Hash returns the hash of the loaded files in 16
@@ -79,11 +78,11 @@ func (s *Set) Evaluate(ctx context.Context, in *policy.Input) (policy.Decision, 
 		return policy.Decision{}, fmt.Errorf("policy %.60q: %w", in.Policy, ErrUnknownPolicy)
 	}
 	if err := ctx.Err(); err != nil {
-		return policy.Decision{}, fmt.Errorf("policy %s: %w", p.name, err)
+		return policy.Decision{}, fmt.Errorf("policy %s: %w", p.Name, err)
 	}
-	d, r, err := p.decide(ctx, in, s.caveats)
+	d, r, err := p.decide(ctx, in)
 	if err != nil {
-		return policy.Decision{}, fmt.Errorf("policy %s: %w", p.name, err)
+		return policy.Decision{}, fmt.Errorf("policy %s: %w", p.Name, err)
 	}
 	d.Rule, d.Hash = r.path, s.hash
 	return d, nil
@@ -101,18 +100,3 @@ func (s *Set) ordered() []*namedPolicy {
 	slices.SortFunc(all, func(a, b *namedPolicy) int { return a.order - b.order })
 	return all
 }
-
-// A CaveatChecker checks that homeservers understand a caveat. A caveat schema implements
-// it.
-type CaveatChecker interface {
-	// CheckCaveat returns an error if homeservers would refuse a first-party
-	// caveat with this condition. It is called for every constant caveat
-	// when a policy is loaded, and for the others at each decision.
-	CheckCaveat(condition string) error
-}
-
-// CaveatCheckerFunc adapts a function to [CaveatChecker].
-type CaveatCheckerFunc func(condition string) error
-
-// CheckCaveat calls f.
-func (f CaveatCheckerFunc) CheckCaveat(condition string) error { return f(condition) }

@@ -34,7 +34,7 @@ type Difference struct {
 func (s *Set) Test() []TestResult {
 	var all []TestResult
 	for _, p := range s.ordered() {
-		for _, t := range p.def.Tests {
+		for _, t := range p.Tests {
 			all = append(all, s.runTest(p, t))
 		}
 	}
@@ -43,11 +43,11 @@ func (s *Set) Test() []TestResult {
 
 func (s *Set) runTest(p *namedPolicy, t *rulefile.Test) TestResult {
 	in := *t.Input
-	in.Policy = p.name
+	in.Policy = p.Name
 	d, err := policy.Ask(webhook.WithStubs(context.Background(), t.Hooks), s, &in)
-	rule := strings.TrimPrefix(d.Rule, p.name+"/")
+	rule := strings.TrimPrefix(d.Rule, p.Name+"/")
 	return TestResult{
-		File: p.file, Line: t.At.Line, Policy: p.name, Name: t.Name, Rule: rule,
+		File: p.file, Line: t.At.Line, Policy: p.Name, Name: t.Name, Rule: rule,
 		Differences: compare(t.Expect, d, rule, err), column: t.At.Column,
 	}
 }

@@ -146,25 +146,25 @@ func New(cfg Config) *Webhook {
 	return w
 }
 
-// Decide returns the decision of the webhook for a rule of the named policy, from the cache
-// or by a call. settled is false if the webhook has no opinion. The decision is not narrowed.
-func (w *Webhook) Decide(ctx context.Context, name, rule string, in *policy.Input) (d policy.Decision, settled bool, err error) {
+// Decide returns the answer of the webhook for a rule of the named policy, from the cache
+// or by a call. The decision is not narrowed.
+func (w *Webhook) Decide(ctx context.Context, name, rule string, in *policy.Input) (Answer, error) {
 	if stub, ok := stubbed(ctx, w); ok {
 		return w.result(ctx, stub.Answer, stub.Err)
 	}
 	if w.client == nil {
-		return policy.Decision{}, false, w.wrap(ErrOffline)
+		return Answer{}, w.wrap(ErrOffline)
 	}
 	if w.cfg.CountSessions {
 		if _, err := in.CountSessions(ctx); err != nil {
-			return policy.Decision{}, false, err
+			return Answer{}, err
 		}
 	}
 	var key cacheKey
 	if w.answers != nil {
 		key = keyOf(name, rule, in)
 		if a, ok := w.answers.get(key, w.now()); ok {
-			return a.Decision, a.Settled, nil
+			return a, nil
 		}
 	}
 	a, err := w.call(ctx, name, rule, in)
@@ -176,14 +176,14 @@ func (w *Webhook) Decide(ctx context.Context, name, rule string, in *policy.Inpu
 
 // result applies on_error to an error. The end of the caller's context and ErrOffline
 // are no failures of the webhook, and stay errors.
-func (w *Webhook) result(ctx context.Context, a Answer, err error) (policy.Decision, bool, error) {
+func (w *Webhook) result(ctx context.Context, a Answer, err error) (Answer, error) {
 	switch {
 	case err == nil:
-		return a.Decision, a.Settled, nil
+		return a, nil
 	case w.cfg.Deny && ctx.Err() == nil && !errors.Is(err, ErrOffline):
-		return policy.Decision{Effect: policy.EffectDeny, Code: "webhook_unavailable"}, true, nil
+		return Answer{policy.Decision{Effect: policy.EffectDeny, Code: "webhook_unavailable"}, true}, nil
 	}
-	return policy.Decision{}, false, w.wrap(err)
+	return Answer{}, w.wrap(err)
 }
 
 func (w *Webhook) wrap(err error) error {

@@ -52,7 +52,8 @@ func decide(t testing.TB, w *webhook.Webhook, change func(*policy.Input)) (polic
 	if change != nil {
 		change(in)
 	}
-	return w.Decide(t.Context(), "p", "ask", in)
+	a, err := w.Decide(t.Context(), "p", "ask", in)
+	return a.Decision, a.Settled, err
 }
 
 // answering returns a server with one answer.
@@ -402,9 +403,9 @@ func TestConcurrencyLimit(t *testing.T) {
 	// Both slots are taken: a third caller waits until its context ends.
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	d, _, err := w.Decide(ctx, "p", "ask", policy.SampleInput())
+	a, err := w.Decide(ctx, "p", "ask", policy.SampleInput())
 	if !errors.Is(err, webhook.ErrNoAnswer) || !strings.Contains(err.Error(), "limit of 2 concurrent calls") {
-		t.Errorf("got %+v, %v", d, err)
+		t.Errorf("got %+v, %v", a, err)
 	}
 	if len(entered) != 0 || seen.refused.Load() != 1 {
 		t.Error("third call sent")

@@ -7,7 +7,6 @@ import (
 	"os"
 
 	"github.com/discharger/discharger/cmd/discharger/command"
-	"github.com/discharger/discharger/policy/rules"
 	"github.com/discharger/discharger/policy/schema"
 	"github.com/discharger/discharger/policy/schema/boulangerie"
 )
@@ -28,19 +27,19 @@ func (k knownCaveats) CheckCaveat(condition string) error {
 
 // Caveats returns the checker of the caveats that policies may add: the standard schema,
 // and the one at path unless that is empty.
-func Caveats(path string) (rules.CaveatChecker, error) {
+func Caveats(path string) (func(condition string) error, error) {
 	std, err := schema.Std()
 	if err != nil {
 		return nil, err
 	}
 	if path == "" {
-		return knownCaveats{std}, nil
+		return knownCaveats{std}.CheckCaveat, nil
 	}
 	own, err := Schema(path)
 	if err != nil {
 		return nil, command.Mark(err, command.ErrConfig)
 	}
-	return knownCaveats{std, own}, nil
+	return knownCaveats{std, own}.CheckCaveat, nil
 }
 
 // Schema reads a caveat schema.
