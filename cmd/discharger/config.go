@@ -19,12 +19,10 @@ func configExampleCommand() command.Command {
 	return command.Command{
 		Name: "config example", Short: "Print a configuration file with comments.",
 		Example: "discharger config example > discharger.yaml",
-		Setup: func(t *command.Terminal, _ *flag.FlagSet) command.Action {
-			return func(context.Context, []string) error {
-				_, err := fmt.Fprint(t.Out, config.Example())
-				return err
-			}
-		},
+		Setup: command.NoFlags(func(_ context.Context, t *command.Terminal, _ []string) error {
+			_, err := fmt.Fprint(t.Out, config.Example())
+			return err
+		}),
 	}
 }
 

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -15,6 +14,7 @@ import (
 	flag "github.com/spf13/pflag"
 
 	"github.com/discharger/discharger/cmd/discharger/command"
+	"github.com/discharger/discharger/discharger/atomicfile"
 )
 
 var shells = []string{"bash", "zsh", "fish"}
@@ -29,48 +29,37 @@ names of policies.`,
 discharger completion zsh > "${fpath[1]}/_discharger"
 discharger completion fish > ~/.config/fish/completions/discharger.fish`,
 		Complete: func(*command.Terminal, *flag.FlagSet, []string) []string { return shells },
-		Setup: func(t *command.Terminal, _ *flag.FlagSet) command.Action {
-			return func(_ context.Context, args []string) error {
-				shell := ""
-				if len(args) > 0 {
-					shell = args[0]
-				}
-				root := p.Tree(t)
-				switch shell {
-				case "bash":
-					return root.GenBashCompletionV2(t.Out, true)
-				case "zsh":
-					return root.GenZshCompletion(t.Out)
-				case "fish":
-					return root.GenFishCompletion(t.Out, true)
-				}
-				return command.Usagef("completion: the shell is one of %s", strings.Join(shells, ", "))
+		Setup: command.NoFlags(func(_ context.Context, t *command.Terminal, args []string) error {
+			root := p.Tree(t)
+			switch strings.Join(args, "") {
+			case "bash":
+				return root.GenBashCompletionV2(t.Out, true)
+			case "zsh":
+				return root.GenZshCompletion(t.Out)
+			case "fish":
+				return root.GenFishCompletion(t.Out, true)
 			}
-		},
+			return command.Usagef("completion: the shell is one of %s", strings.Join(shells, ", "))
+		}),
 	}
 }
 
 func manCommand(p *command.Program) command.Command {
 	return command.Command{
-		Name: "man", Args: "<directory>", Short: "Write the man pages.", Max: 1, Hidden: true,
+		Name: "man", Args: "<directory>", Short: "Write the man pages.", Needs: []string{"directory"}, Max: 1, Hidden: true,
 		Long: `
 Writes one page for each command. The same program writes the same bytes: pages have
 the date of SOURCE_DATE_EPOCH, and no date without that variable.`,
 		Example: "discharger man /usr/local/share/man/man1",
-		Setup: func(t *command.Terminal, _ *flag.FlagSet) command.Action {
-			return func(_ context.Context, args []string) error {
-				if len(args) == 0 {
-					return command.Usagef("man: the directory is missing")
-				}
-				date, err := epoch(t)
-				if err != nil {
-					return err
-				}
-				same := *t // the defaults of flags are those without environment
-				same.LookupEnv = func(string) (string, bool) { return "", false }
-				return writeManual(p.Tree(&same), args[0], date)
+		Setup: command.NoFlags(func(_ context.Context, t *command.Terminal, args []string) error {
+			date, err := epoch(t)
+			if err != nil {
+				return err
 			}
-		},
+			same := *t // the defaults of flags are those without environment
+			same.LookupEnv = func(string) (string, bool) { return "", false }
+			return writeManual(p.Tree(&same), args[0], date)
+		}),
 	}
 }
 
@@ -109,10 +98,7 @@ func writeManual(c *cobra.Command, dir string, date time.Time) error {
 	if date.IsZero() {
 		text = bytes.Replace(text, []byte(strconv.Quote(date.Format("Jan 2006"))), []byte(`""`), 1)
 	}
-	if err := os.WriteFile(filepath.Join(dir, name+".1"), text, 0o644); err != nil {
-		return fmt.Errorf("write man page: %w", err)
-	}
-	return nil
+	return atomicfile.Write(filepath.Join(dir, name+".1"), text)
 }
 
 // markdown makes code blocks of indented lines, which keep their line breaks.

@@ -30,7 +30,7 @@ var layout = map[string][]string{
 	"cmd/discharger": {
 		"cmd/discharger/backup", "cmd/discharger/command", "cmd/discharger/demo", "cmd/discharger/gatewayd", "cmd/discharger/httpd",
 		"cmd/discharger/keys", "cmd/discharger/policies", "cmd/discharger/ruleset", "cmd/discharger/serve", "cmd/discharger/sessions",
-		"cmd/discharger/setup", "cmd/discharger/tokens", "config", "discharger/wire",
+		"cmd/discharger/setup", "cmd/discharger/tokens", "config", "discharger/atomicfile", "discharger/wire",
 	},
 	"cmd/discharger/backup": {
 		"cmd/discharger/command", "cmd/discharger/httpd", "cmd/discharger/logging", "cmd/discharger/setup", "cmd/discharger/storage", "config",
@@ -238,7 +238,7 @@ var homes = []home{
 	{"github.com/google/renameio/v2", []string{"discharger/atomicfile", "discharger/store/marker"}, nil},
 	{"github.com/mileusna/useragent", []string{"discharger/clientname"}, nil},
 	{"github.com/go-json-experiment/json", []string{
-		"cmd/discharger/sessions", "cmd/discharger/tokens", "discharger/keyfile", "discharger", "discharger/caveat", "discharger/client",
+		"cmd/discharger/command", "cmd/discharger/sessions", "cmd/discharger/tokens", "discharger/keyfile", "discharger", "discharger/caveat", "discharger/client",
 		"discharger/revocation", "discharger/wire",
 		"discharger/server", "discharger/gateway", "discharger/gateway/jsonbody", "discharger/gateway/reply", "discharger/gateway/uia",
 	}, nil},

@@ -32,13 +32,24 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"os"
 	"os/signal"
+	"runtime/debug"
+	"strings"
 	"syscall"
 	"time"
 
+	"github.com/discharger/discharger/cmd/discharger/backup"
 	"github.com/discharger/discharger/cmd/discharger/command"
+	"github.com/discharger/discharger/cmd/discharger/demo"
+	"github.com/discharger/discharger/cmd/discharger/gatewayd"
+	"github.com/discharger/discharger/cmd/discharger/keys"
+	"github.com/discharger/discharger/cmd/discharger/policies"
+	"github.com/discharger/discharger/cmd/discharger/serve"
+	"github.com/discharger/discharger/cmd/discharger/sessions"
+	"github.com/discharger/discharger/cmd/discharger/tokens"
 )
 
 func main() {
@@ -50,4 +61,84 @@ func main() {
 		LookupEnv: os.LookupEnv, Now: time.Now,
 	}
 	os.Exit(program().Run(ctx, t, os.Args[1:]))
+}
+
+// program returns the tree of commands.
+func program() *command.Program {
+	p := &command.Program{
+		Name:    "discharger",
+		Short:   "discharger issues short-lived discharges for sessions, and stops when they end.",
+		Closing: "Each command has -h. To watch a session from login to logout: discharger demo",
+		Version: "discharger " + version(),
+		Groups: []command.Group{
+			{Title: "Run", Commands: []command.Command{
+				serve.Command(), gatewayd.Command(), demo.Command(),
+			}},
+			{Title: "Keys", Commands: []command.Command{
+				keys.InitCommand(), keys.NewCommand(), keys.ListCommand(), keys.UseCommand(), keys.RetireCommand(), keys.ServiceCommand(),
+			}},
+			{Title: "Macaroons", Commands: []command.Command{
+				tokens.MintCommand(), tokens.AttenuateCommand(), tokens.DischargeCommand(), tokens.RefreshCommand(), tokens.LogoutCommand(),
+				tokens.VerifyCommand(), tokens.InspectCommand(),
+			}},
+			{Title: "Sessions", Commands: []command.Command{
+				sessions.ListCommand(), sessions.RevokeCommand(), sessions.RevokeUserCommand(), sessions.RevokeDeviceCommand(),
+				sessions.RevokeAllCommand(), sessions.MarksCommand(), sessions.WatchCommand(),
+			}},
+			{Title: "Policies", Commands: []command.Command{
+				policies.CheckCommand(), policies.TestCommand(), policies.EvalCommand(), policies.DiffCommand(), policies.ShowCommand(),
+				policies.FieldsCommand(), policies.SchemaCommand(), policies.SchemaCheckCommand(), policies.SchemaDocsCommand(),
+			}},
+			{Title: "Operation", Commands: []command.Command{
+				configCheckCommand(), configExampleCommand(), backup.Command(), backup.RestoreCommand(), healthCommand(), versionCommand(),
+			}},
+		},
+	}
+	last := &p.Groups[len(p.Groups)-1]
+	last.Commands = append(last.Commands, completionCommand(p), manCommand(p))
+	return p
+}
+
+// Release, commit and date of the build. The linker sets them where the build has no
+// version control; see the Dockerfile. Otherwise they are those of Go's build
+// information.
+var buildVersion, buildCommit, buildDate string
+
+// version returns release, commit, date and the version of Go.
+func version() string {
+	release, commit, date, goVersion, modified := buildVersion, buildCommit, buildDate, "", ""
+	if info, ok := debug.ReadBuildInfo(); ok {
+		release, goVersion = cmp.Or(release, info.Main.Version), info.GoVersion
+		for _, s := range info.Settings {
+			switch s.Key {
+			case "vcs.revision":
+				commit = cmp.Or(commit, s.Value)
+			case "vcs.time":
+				date = cmp.Or(date, s.Value)
+			case "vcs.modified":
+				if s.Value == "true" {
+					modified = ", modified"
+				}
+			}
+		}
+	}
+	parts := []string{cmp.Or(release, "unknown")}
+	if commit != "" {
+		parts = append(parts, "commit "+commit+modified)
+	}
+	if date != "" {
+		parts = append(parts, "of "+date)
+	}
+	return strings.Join(append(parts, goVersion), ", ")
+}
+
+func versionCommand() command.Command {
+	return command.Command{
+		Name: "version", Short: "Print the version of this program.",
+		Long:    "Prints the release, the commit and its date, and the version of Go.",
+		Example: "discharger version",
+		Setup: command.NoFlags(func(_ context.Context, t *command.Terminal, _ []string) error {
+			return t.Output("", "discharger "+version())
+		}),
+	}
 }

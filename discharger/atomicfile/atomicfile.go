@@ -1,5 +1,5 @@
-// Package atomicfile writes files that hold secrets: each in one step that a
-// crash cannot interrupt, readable by the owner only.
+// Package atomicfile writes files in one step that a crash cannot interrupt. Files
+// that hold secrets, which are all but those of [Write], are readable by the owner only.
 //
 // A file is written under another name in the same directory, synced, and then
 // moved or linked to its place; then the directory is synced. A reader sees the
@@ -39,6 +39,16 @@ func Create(path string, data []byte) (err error) {
 		return err
 	}
 	return SyncDir(path)
+}
+
+// Write writes a file without secrets, with mode 0644. An existing file or symbolic
+// link of that name is replaced, and the target of the link stays as it is.
+func Write(path string, data []byte) error {
+	err := renameio.WriteFile(path, data, 0o644, renameio.WithTempDir(filepath.Dir(path)), renameio.WithStaticPermissions(0o644))
+	if err != nil {
+		return fmt.Errorf("write file: %w", err)
+	}
+	return nil
 }
 
 // Replace replaces an existing file and keeps its mode and owner. A symbolic link

@@ -67,6 +67,24 @@ func TestReplace(t *testing.T) {
 	}
 }
 
+// TestWrite checks that a link is replaced, and not its target.
+func TestWrite(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	path, link := filepath.Join(dir, "f"), filepath.Join(dir, "link")
+	if err := errors.Join(Create(path, []byte("one")), os.Symlink("f", link), Write(link, []byte("two"))); err != nil {
+		t.Fatal(err)
+	}
+	check(t, path, "one", 0o600)
+	check(t, link, "two", 0o644)
+	if info, err := os.Lstat(link); err != nil || !info.Mode().IsRegular() {
+		t.Errorf("the link is %v, %v", info, err)
+	}
+	if err := Write(filepath.Join(path, "f"), nil); err == nil {
+		t.Error("wrote a file in a file")
+	}
+}
+
 // Of many who create, one does; of many who add a letter under the lock, all do.
 func TestConcurrent(t *testing.T) {
 	t.Parallel()

@@ -32,8 +32,10 @@ type Command struct {
 	Short   string // one line for lists of commands
 	Long    string // the description below it
 	Example string // command lines, one per line
-	Max     int    // the most arguments that the command takes
 	Hidden  bool   // not listed
+
+	Needs []string // names of the arguments that must be there
+	Max   int      // the most arguments that the command takes
 
 	// Setup declares the flags and returns the action, which runs when they are set.
 	Setup func(*Terminal, *pflag.FlagSet) Action
@@ -45,11 +47,18 @@ type Command struct {
 	Complete func(t *Terminal, f *pflag.FlagSet, args []string) []string
 }
 
+// NoFlags returns the Setup of a command without flags.
+func NoFlags(run func(ctx context.Context, t *Terminal, args []string) error) func(*Terminal, *pflag.FlagSet) Action {
+	return func(t *Terminal, _ *pflag.FlagSet) Action {
+		return func(ctx context.Context, args []string) error { return run(ctx, t, args) }
+	}
+}
+
 // cobra makes the node of the tree. The flags are declared at once, since completion
 // and documents need them.
-func (c *Command) cobra(t *Terminal, words []string) *cobra.Command {
+func (c *Command) cobra(t *Terminal, name string) *cobra.Command {
 	node := &cobra.Command{
-		Use: strings.TrimSpace(words[len(words)-1] + " " + c.Args), Short: c.Short, Long: strings.TrimSpace(c.Long),
+		Use: strings.TrimSpace(name + " " + c.Args), Short: c.Short, Long: strings.TrimSpace(c.Long),
 		Example: c.Example, Hidden: c.Hidden, DisableFlagsInUseLine: true,
 	}
 	f := node.Flags()
@@ -57,21 +66,23 @@ func (c *Command) cobra(t *Terminal, words []string) *cobra.Command {
 	action := c.Setup(t, f)
 	f.BoolP("help", "h", false, "print this text")
 	node.Args = func(_ *cobra.Command, args []string) error {
-		if len(args) > c.Max {
-			return Usagef("%s: too many arguments; see discharger %s -h", c.Name, c.Name)
+		switch {
+		case len(args) < len(c.Needs):
+			return Usagef("%s: the %s is missing; see discharger %[1]s -h", c.Name, c.Needs[len(args)])
+		case len(args) > c.Max:
+			return Usagef("%s: too many arguments; see discharger %[1]s -h", c.Name)
 		}
 		return nil
 	}
 	node.RunE = func(cmd *cobra.Command, args []string) error { return action(cmd.Context(), unescapeIDs(args)) }
 	node.ValidArgsFunction = func(_ *cobra.Command, args []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
-		switch {
-		case len(args) >= c.Max:
+		if len(args) >= c.Max {
 			return nil, cobra.ShellCompDirectiveNoFileComp
-		case c.Complete == nil:
-			return nil, cobra.ShellCompDirectiveDefault
 		}
-		if values := c.Complete(t, f, args); values != nil {
-			return values, cobra.ShellCompDirectiveNoFileComp
+		if c.Complete != nil {
+			if values := c.Complete(t, f, args); values != nil {
+				return values, cobra.ShellCompDirectiveNoFileComp
+			}
 		}
 		return nil, cobra.ShellCompDirectiveDefault
 	}

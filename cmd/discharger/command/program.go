@@ -3,9 +3,11 @@ package command
 import (
 	"context"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/discharger/discharger/config/yamlfile"
 )
@@ -28,10 +30,22 @@ type Group struct {
 // Run runs the command that args name, reports its error and returns the exit code.
 func (p *Program) Run(ctx context.Context, t *Terminal, args []string) int {
 	root := p.Tree(t)
+	if len(args) > 0 && args[0] == cobra.ShellCompRequestCmd {
+		stripQuotes(root)
+	}
 	root.SetArgs(escapeIDs(root, args))
 	err := root.ExecuteContext(ctx)
 	t.Report(err)
 	return ExitCode(err)
+}
+
+// stripQuotes removes the backquotes around names of values from the descriptions of
+// flags, which completion prints as they are.
+func stripQuotes(c *cobra.Command) {
+	c.Flags().VisitAll(func(f *pflag.Flag) { f.Usage = strings.ReplaceAll(f.Usage, "`", "") })
+	for _, child := range c.Commands() {
+		stripQuotes(child)
+	}
 }
 
 // Tree returns the commands as cobra has them, for completion and man pages too.
@@ -68,25 +82,18 @@ func (p *Program) Tree(t *Terminal) *cobra.Command {
 
 // addCommand puts a command into the tree, below its parent if its name has two words.
 func addCommand(root *cobra.Command, t *Terminal, c *Command) {
-	words, parent := strings.Fields(c.Name), root
-	for _, word := range words[:len(words)-1] {
-		child := childOf(parent, word)
-		if child == nil {
-			child = newParent(word)
-			parent.AddCommand(child)
-		}
-		parent = child
-	}
-	parent.AddCommand(c.cobra(t, words))
-}
-
-func childOf(parent *cobra.Command, name string) *cobra.Command {
-	for _, c := range parent.Commands() {
-		if c.Name() == name {
-			return c
+	parent, name := root, c.Name
+	if group, below, ok := strings.Cut(c.Name, " "); ok {
+		name = below
+		i := slices.IndexFunc(root.Commands(), func(c *cobra.Command) bool { return c.Name() == group })
+		if i < 0 {
+			parent = newParent(group)
+			root.AddCommand(parent)
+		} else {
+			parent = root.Commands()[i]
 		}
 	}
-	return nil
+	parent.AddCommand(c.cobra(t, name))
 }
 
 // newParent returns a command that only has others.
@@ -97,37 +104,33 @@ func newParent(name string) *cobra.Command {
 		if len(args) > 0 {
 			return unknownCommand(cmd, args[0])
 		}
-		return Usagef("%s needs a command: %s", name, strings.Join(names(cmd), ", "))
+		_, all := names(cmd)
+		return Usagef("%s needs a command: %s", name, strings.Join(all, ", "))
 	}
 	return parent
 }
 
-// names returns the commands below one, each with its parent's name.
-func names(parent *cobra.Command) (all []string) {
+// names returns the listed commands below one, without and with its own name.
+func names(parent *cobra.Command) (own, full []string) {
 	for _, c := range parent.Commands() {
 		if !c.Hidden {
-			all = append(all, pathOf(c))
+			own, full = append(own, c.Name()), append(full, pathOf(c))
 		}
 	}
-	return all
+	return own, full
 }
 
 // unknownCommand names the command that is spelt most like an unknown one, and all
 // of a parent's commands otherwise.
 func unknownCommand(parent *cobra.Command, name string) error {
-	known := make([]string, 0, len(parent.Commands()))
-	for _, c := range parent.Commands() {
-		if !c.Hidden {
-			known = append(known, c.Name())
-		}
-	}
+	known, all := names(parent)
 	path := strings.TrimSpace(pathOf(parent) + " " + name)
 	hint := ""
 	if near := yamlfile.Nearest(name, known); near != "" {
 		hint = " (did you mean " + strings.TrimSuffix(path, name) + near + "?)"
 	}
 	if parent.HasParent() && hint == "" {
-		return Usagef("no command %q: the commands are %s", path, strings.Join(names(parent), ", "))
+		return Usagef("no command %q: the commands are %s", path, strings.Join(all, ", "))
 	}
 	return Usagef("no command %q%s; see %s help", path, hint, parent.Root().Name())
 }

@@ -8,8 +8,12 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"text/tabwriter"
 	"time"
 	"unicode"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/discharger/discharger/discharger/atomicfile"
 )
@@ -66,6 +70,23 @@ func (t *Terminal) Output(path, text string) error {
 		return err
 	}
 	return atomicfile.Create(path, []byte(text+"\n"))
+}
+
+// JSON writes a value, indented, as [Terminal.Output] does.
+func (t *Terminal) JSON(path string, v any) error {
+	b, err := json.Marshal(v, jsontext.WithIndent("  "))
+	if err != nil {
+		return fmt.Errorf("write JSON: %w", err)
+	}
+	return t.Output(path, string(b))
+}
+
+// Table returns a writer of aligned columns below a header, separated by tabs. It
+// prints at Flush.
+func (t *Terminal) Table(header string) *tabwriter.Writer {
+	w := tabwriter.NewWriter(t.Out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, header)
+	return w
 }
 
 // Say writes a line to standard error: a message for people, which is not part of the
