@@ -4,14 +4,15 @@
 package sessions
 
 import (
+	"cmp"
 	"context"
+	"fmt"
 	"time"
 
 	flag "github.com/spf13/pflag"
 
 	"github.com/discharger/discharger/cmd/discharger/command"
 	"github.com/discharger/discharger/cmd/discharger/setup"
-	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/client"
 	"github.com/discharger/discharger/discharger/keyfile"
 	"github.com/discharger/discharger/discharger/secret"
@@ -34,36 +35,22 @@ func (h *homeserverFlags) declare(t *command.Terminal, f *flag.FlagSet) {
 }
 
 // client returns a client with the API key, which comes from a file or from the
-// environment: other users of the machine can read flags.
-func (h *homeserverFlags) client(t *command.Terminal) (*client.Client, error) {
-	return h.named(t, nil)
-}
-
-// named is client, and stores the name of the homeserver in the key file, if any.
-func (h *homeserverFlags) named(t *command.Terminal, name *string) (*client.Client, error) {
-	cfg := client.Config{URL: h.service, UserAgent: "discharger", Patience: h.wait}
-	if h.wait == 0 {
-		cfg.Patience = -1 // one attempt
-	}
+// environment: other users of the machine can read flags. The name of the homeserver is
+// that in the key file, if any.
+func (h *homeserverFlags) client(t *command.Terminal) (c *client.Client, name string, err error) {
+	cfg := client.Config{URL: h.service, UserAgent: "discharger", Patience: cmp.Or(h.wait, -1)} // -1: one attempt
 	if h.key != "" {
 		ring, err := setup.HomeserverKeys(h.key)
 		if err != nil {
-			return nil, err
+			return nil, "", err
 		}
-		cfg.APIKey = ring.Of(keyfile.API)[0].APIKey()
-		if cfg.URL == "" {
-			cfg.URL = ring.Peer.Service
-		}
-		if name != nil {
-			*name = ring.Peer.Name
-		}
+		cfg.APIKey, cfg.URL, name = ring.Of(keyfile.API)[0].APIKey(), cmp.Or(cfg.URL, ring.Peer.Service), ring.Peer.Name
 	} else if cfg.APIKey = secret.Bytes(t.Env(apiKeyVariable, "")); len(cfg.APIKey) == 0 {
-		return nil, command.Usagef("no API key: give --key, or set $%s", apiKeyVariable)
+		return nil, "", command.Usagef("no API key: give --key, or set $%s", apiKeyVariable)
 	}
-	if cfg.URL == "" {
-		cfg.URL = setup.DefaultService
-	}
-	return client.New(cfg)
+	cfg.URL = cmp.Or(cfg.URL, setup.DefaultService)
+	c, err = client.New(cfg)
+	return c, name, err
 }
 
 const aboutSessions = `
@@ -73,7 +60,8 @@ $DISCHARGER_API_KEY, and reaches the sessions of this homeserver only.`
 // ListCommand returns the command "sessions list".
 func ListCommand() command.Command {
 	return command.Command{
-		Name: "sessions list", Args: "[flags] <user>", Short: "As a homeserver: list a user's sessions.", Max: 1,
+		Name: "sessions list", Args: "[flags] <user>", Short: "As a homeserver: list a user's sessions.",
+		Needs: []string{"user"}, Max: 1,
 		Example: "discharger sessions list --key homeserver.json @alice:example.org",
 		Long: `
 Lists the live sessions, the most recently used first. In modes open and held, the
@@ -88,10 +76,7 @@ for session.remember_ended, soft ends until no activation of the session is poss
 			asJSON := f.Bool("json", false, "write JSON, the body of the service's answer")
 			ended := f.Bool("ended", false, "list ended sessions")
 			return func(ctx context.Context, args []string) error {
-				if len(args) < 1 {
-					return command.Usagef("sessions list: the user is missing")
-				}
-				client, err := h.client(t)
+				client, _, err := h.client(t)
 				if err != nil {
 					return err
 				}
@@ -103,7 +88,7 @@ for session.remember_ended, soft ends until no activation of the session is poss
 					return err
 				}
 				if *asJSON {
-					return writeJSON(t, wire.SessionsResponse{Sessions: list})
+					return t.JSON("", wire.SessionsResponse{Sessions: list})
 				}
 				return writeSessions(t, list)
 			}
@@ -117,18 +102,72 @@ func listEnded(t *command.Terminal, ctx context.Context, client *client.Client, 
 		return err
 	}
 	if asJSON {
-		return writeJSON(t, wire.EndedResponse{Ended: list})
+		return t.JSON("", wire.EndedResponse{Ended: list})
 	}
 	return writeEnded(t, list)
 }
 
-func sessionID(text string) (caveat.SessionID, error) {
-	id, err := caveat.ParseSessionID(text)
-	if err != nil {
-		return id, command.Usagef("%s is not the id of a session: %v", command.Quoted(text), err)
+// writeSessions writes a table of sessions, with the names of clients escaped.
+func writeSessions(t *command.Terminal, list []wire.SessionInfo) error {
+	if len(list) == 0 {
+		t.Say("no sessions")
+		return nil
 	}
-	if id == (caveat.SessionID{}) {
-		return id, command.Usagef("%s is not the id of a session: it is zero", command.Quoted(text))
+	w := t.Table("SESSION\tDEVICE\tLAST USED\tFROM\tCLIENT\tLOGGED IN\tMODE\tEPOCH\tPOLICY")
+	for _, s := range list {
+		from := "-"
+		if s.LastIP.IsValid() {
+			from = s.LastIP.String()
+		}
+		epoch := "-"
+		if s.Mode == "rotate" {
+			epoch = fmt.Sprint(s.Epoch)
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", s.ID, cell(s.Device), ago(t.Now(), s.LastUsed), from,
+			cell(s.LastClient), ago(t.Now(), s.Created), cell(s.Mode), epoch, cell(s.Policy))
 	}
-	return id, nil
+	return w.Flush()
+}
+
+// writeEnded writes a table of sessions that ended.
+func writeEnded(t *command.Terminal, list []wire.EndedSession) error {
+	if len(list) == 0 {
+		t.Say("no ended sessions")
+		return nil
+	}
+	w := t.Table("SESSION\tDEVICE\tENDED\tKIND\tREASON")
+	for _, s := range list {
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", s.ID, cell(s.Device), ago(t.Now(), s.At), cell(s.Kind), cell(s.Reason))
+	}
+	return w.Flush()
+}
+
+// cell returns a text from outside for a column of a table.
+func cell(s string) string {
+	const most = 40
+	if s == "" {
+		return "-"
+	}
+	s = command.Quoted(s)
+	if r := []rune(s); len(r) > most {
+		return string(r[:most-1]) + "…"
+	}
+	return s
+}
+
+// ago returns the time since then in its largest unit.
+func ago(now, then time.Time) string {
+	d := now.Sub(then)
+	for _, unit := range []struct {
+		length time.Duration
+		name   string
+	}{{24 * time.Hour, "day"}, {time.Hour, "hour"}, {time.Minute, "minute"}, {time.Second, "second"}} {
+		switch n := int(d / unit.length); {
+		case n == 1:
+			return "1 " + unit.name + " ago"
+		case n > 1:
+			return fmt.Sprintf("%d %ss ago", n, unit.name)
+		}
+	}
+	return "just now"
 }

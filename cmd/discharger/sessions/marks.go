@@ -3,7 +3,7 @@ package sessions
 import (
 	"context"
 	"fmt"
-	"text/tabwriter"
+	"strings"
 	"time"
 
 	flag "github.com/spf13/pflag"
@@ -32,11 +32,8 @@ to the store's time; revoked sessions stay revoked.` + aboutSessions,
 			asJSON := f.Bool("json", false, "write JSON, the body of the service's answer")
 			lift := f.Bool("lift", false, "lift marks in the future")
 			return func(ctx context.Context, args []string) error {
-				user := ""
-				if len(args) > 0 {
-					user = args[0]
-				}
-				client, err := h.client(t)
+				user := strings.Join(args, "") // at most one
+				client, _, err := h.client(t)
 				if err != nil {
 					return err
 				}
@@ -52,7 +49,7 @@ to the store's time; revoked sessions stay revoked.` + aboutSessions,
 					return err
 				}
 				if *asJSON {
-					return writeJSON(t, m)
+					return t.JSON("", m)
 				}
 				return writeMarks(t, user, &m)
 			}
@@ -61,8 +58,7 @@ to the store's time; revoked sessions stay revoked.` + aboutSessions,
 }
 
 func writeMarks(t *command.Terminal, user string, m *wire.Mark) error {
-	w := tabwriter.NewWriter(t.Out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "OF\tMARK\tSTATE")
+	w := t.Table("OF\tMARK\tSTATE")
 	if user != "" {
 		fmt.Fprintf(w, "%s\t%s\n", cell(user), markCells(m.User, m.Now))
 		fmt.Fprintf(w, "devices, the latest\t%s\n", markCells(m.Device, m.Now))

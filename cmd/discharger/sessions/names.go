@@ -50,21 +50,20 @@ func (n *namesake) excepted(ctx context.Context, e *wire.RevokeEntry) error {
 // like returns a hint with names that exist and are like that of a revocation without
 // effect, or "". If the name itself is known, only users with other spellings count.
 func (n *namesake) like(ctx context.Context, e *wire.RevokeEntry, known bool) (string, error) {
-	if !known && (e.Device != "" || e.Session != caveat.SessionID{}) {
+	if e.Device != "" || e.Session != (caveat.SessionID{}) {
+		if known {
+			return "", nil
+		}
 		list, err := n.client.Sessions(ctx, e.User)
 		if err != nil {
 			return "", err
 		}
-		if e.Device != "" {
-			if like := likeDevices(list, e.Device); like != "" {
-				return like, nil
-			}
-		} else if len(list) > 0 {
+		if e.Device == "" && len(list) > 0 {
 			return likeSessions(list), nil
 		}
-	}
-	if known && (e.Device != "" || e.Session != caveat.SessionID{}) {
-		return "", nil
+		if like := likeDevices(list, e.Device); like != "" {
+			return like, nil
+		}
 	}
 	var users []string
 	for _, user := range spellings(e.User, n.homeserver) {

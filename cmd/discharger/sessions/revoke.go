@@ -1,6 +1,7 @@
 package sessions
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"time"
@@ -18,9 +19,6 @@ type revokeSpec struct {
 	name, args, about, more, example string
 	what                             []string // that the arguments are
 	of                               revokes
-
-	batch bool // has --from
-	yes   bool // has --yes
 }
 
 // revokes is the scope of a revocation.
@@ -42,18 +40,17 @@ type orderFlags struct {
 
 func (o *orderFlags) declare(f *flag.FlagSet, r *revokeSpec) {
 	f.BoolVar(&o.soft, "soft", false, "end softly: clients log in again and keep their encryption keys")
-	if r.of == oneDevice || r.of == oneUser {
-		f.DurationVar(&o.age, "age", 0, "except sessions that were activated in the last `duration`")
-		f.StringVar(&o.except, "except", "", "id of a `session` to except")
-	}
-	if r.of == oneUser {
+	switch r.of {
+	case oneSession:
+		f.StringVar(&o.from, "from", "", "`file` with one revocation a line, in JSON; - is standard input")
+	case oneUser:
 		f.StringVar(&o.exceptDevice, "except-device", "", "`device` to except")
 		f.BoolVar(&o.devices, "devices", false, "except sessions without a device")
-	}
-	if r.batch {
-		f.StringVar(&o.from, "from", "", "`file` with one revocation a line, in JSON; - is standard input")
-	}
-	if r.yes {
+		fallthrough
+	case oneDevice:
+		f.DurationVar(&o.age, "age", 0, "except sessions that were activated in the last `duration`")
+		f.StringVar(&o.except, "except", "", "id of a `session` to except")
+	case everything:
 		f.BoolVar(&o.yes, "yes", false, "confirm the revocation")
 	}
 }
@@ -105,7 +102,7 @@ func (r revokeSpec) command() command.Command {
 					return command.Usagef(`with --from, each line of the file has its "kind"`)
 				case o.from == "" && len(args) < len(r.what):
 					return command.Usagef("the %s is missing", r.what[len(args)])
-				case r.yes && !o.yes:
+				case r.of == everything && !o.yes:
 					return command.Usagef("this logs out every user: --yes confirms it")
 				}
 				return r.run(ctx, t, &h, &o, args)
@@ -128,7 +125,7 @@ activated yet are revoked in any case.`
 
 func (r *revokeSpec) run(ctx context.Context, t *command.Terminal, h *homeserverFlags, o *orderFlags, args []string) error {
 	if o.from != "" {
-		client, err := h.client(t)
+		client, _, err := h.client(t)
 		if err != nil {
 			return err
 		}
@@ -138,8 +135,8 @@ func (r *revokeSpec) run(ctx context.Context, t *command.Terminal, h *homeserver
 	if err != nil {
 		return err
 	}
-	names := namesake{}
-	if names.client, err = h.named(t, &names.homeserver); err != nil {
+	var names namesake
+	if names.client, names.homeserver, err = h.client(t); err != nil {
 		return err
 	}
 	if r.of == everything {
@@ -183,7 +180,7 @@ func sayRevoked(t *command.Terminal, ctx context.Context, names *namesake, e *wi
 		case err != nil:
 			return fmt.Errorf("no session ended now%s; search for names like it: %w", later, err)
 		case like != "" || !done.Known:
-			return &unknownName{entry: *e, like: like, later: later}
+			return unknownName(e, like, later)
 		}
 	}
 	t.Say("revoked: %s ended now%s", plural(done.Ended, "session"), later)
@@ -200,28 +197,28 @@ func plural(n int, what string) string {
 	return fmt.Sprintf("%d %ss", n, what)
 }
 
-// unknownName is the error of a revocation whose name is unknown.
-type unknownName struct {
-	entry       wire.RevokeEntry
-	like, later string
+// unknownName returns the error of a revocation whose name is unknown.
+func unknownName(e *wire.RevokeEntry, like, later string) error {
+	like = cmp.Or(like, "no name is like it")
+	user := command.Quoted(e.User)
+	switch {
+	case e.Session != caveat.SessionID{}:
+		return fmt.Errorf("session %s of %s did not end: %s%s", e.Session, user, like, later)
+	case e.Device != "":
+		return fmt.Errorf("no session of device %s of %s ended: %s%s", command.Quoted(e.Device), user, like, later)
+	}
+	return fmt.Errorf("no session of user %s ended: %s%s", user, like, later)
 }
 
-func (u *unknownName) Error() string {
-	what := "user " + command.Quoted(u.entry.User)
-	switch {
-	case u.entry.Session != caveat.SessionID{}:
-		what = "session " + u.entry.Session.String() + " of " + command.Quoted(u.entry.User)
-	case u.entry.Device != "":
-		what = "device " + command.Quoted(u.entry.Device) + " of " + command.Quoted(u.entry.User)
+func sessionID(text string) (caveat.SessionID, error) {
+	id, err := caveat.ParseSessionID(text)
+	if err != nil {
+		return id, command.Usagef("%s is not the id of a session: %v", command.Quoted(text), err)
 	}
-	like := u.like
-	if like == "" {
-		like = "no name is like it"
+	if id == (caveat.SessionID{}) {
+		return id, command.Usagef("%s is not the id of a session: it is zero", command.Quoted(text))
 	}
-	if u.entry.Session != (caveat.SessionID{}) {
-		return fmt.Sprintf("%s did not end: %s%s", what, like, u.later)
-	}
-	return fmt.Sprintf("no session of %s ended: %s%s", what, like, u.later)
+	return id, nil
 }
 
 // RevokeCommand returns the command "sessions revoke".
@@ -240,7 +237,7 @@ each. A line has a session, a device, or a user:
   {"user":"@a:example.org","session":"7Jx…"}
   {"user":"@a:example.org","device":"PHONE","kind":"soft"}
   {"user":"@a:example.org","except_device":"PHONE","age":60000}`,
-		what: []string{"user", "session"}, of: oneSession, batch: true,
+		what: []string{"user", "session"}, of: oneSession,
 	}.command()
 }
 
@@ -275,6 +272,6 @@ func RevokeAllCommand() command.Command {
 		example: "discharger sessions revoke-all --key homeserver.json --yes",
 		more: `
 Every user has to log in again. The number of sessions that ended is not printed.`,
-		of: everything, yes: true,
+		of: everything,
 	}.command()
 }

@@ -35,7 +35,7 @@ With --wait it connects again after the connection is lost, and resumes.` + abou
 			f.BoolVar(&w.asJSON, "json", false, "write one JSON object per line")
 			f.BoolVar(&w.once, "once", false, "end after the revocations up to now")
 			return func(ctx context.Context, _ []string) error {
-				client, err := h.client(t)
+				client, _, err := h.client(t)
 				if err != nil {
 					return err
 				}
@@ -55,9 +55,6 @@ type follower struct {
 
 var errUpToDate = errors.New("up to date")
 
-// watchPause is the pause between two connections.
-const watchPause = time.Second
-
 // run prints the feed until ctx ends, or the connection is lost for longer than
 // patience.
 func (w *follower) run(ctx context.Context, c *client.Client, patience time.Duration) error {
@@ -70,11 +67,9 @@ func (w *follower) run(ctx context.Context, c *client.Client, patience time.Dura
 		case !errors.Is(err, client.ErrUnavailable), w.t.Now().Sub(w.lastEvent) >= patience:
 			return err
 		}
-		pause := time.NewTimer(watchPause)
 		select {
-		case <-pause.C:
+		case <-time.After(time.Second):
 		case <-ctx.Done():
-			pause.Stop()
 			return nil
 		}
 	}
@@ -118,13 +113,10 @@ func (w *follower) take(e client.FeedEvent) error {
 // time until which it matters.
 func describe(r *revocation.Event) string {
 	what := "all sessions"
-	switch {
-	case r.Session != (caveat.SessionID{}):
+	if r.Session != (caveat.SessionID{}) {
 		what = "session " + r.Session.String()
-		if r.User != "" {
-			what += " of " + command.Quoted(r.User)
-		}
-	case r.User != "":
+	}
+	if r.User != "" {
 		what += " of " + command.Quoted(r.User)
 	}
 	if r.Device != "" {
