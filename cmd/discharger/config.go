@@ -53,7 +53,7 @@ func checkConfig(t *command.Terminal, options *config.Options) error {
 		return err
 	default:
 		if _, err := setup.Opener(cfg, keys); err != nil {
-			return command.Mark(err, command.ErrConfig)
+			return err
 		}
 		fmt.Fprintf(t.Out, "keys         %d, in %s\n", len(keys.Keys), cfg.KeyFile())
 	}
@@ -87,31 +87,18 @@ func checkReceivers(t *command.Terminal, cfg *config.Config) error {
 		return nil
 	}
 	_, err := setup.Signing(cfg)
-	switch {
-	case !errors.Is(err, fs.ErrNotExist):
-		if err != nil {
+	if errors.Is(err, fs.ErrNotExist) {
+		if err := setup.NoSharedSigning(cfg); err != nil {
 			return err
 		}
-		fmt.Fprintf(t.Out, "signing keys in %s\n", cfg.SigningFile())
-	case cfg.Store.Redis != nil:
-		return setup.ErrNoSigning(cfg)
-	default:
 		fmt.Fprintf(t.Out, "signing keys none yet; the first start makes one, in %s\n", cfg.SigningFile())
+	} else if err != nil {
+		return err
+	} else {
+		fmt.Fprintf(t.Out, "signing keys in %s\n", cfg.SigningFile())
 	}
-	for _, r := range setup.Receivers(withReceiver(cfg)) {
+	for _, r := range setup.Receivers(cfg) {
 		fmt.Fprintf(t.Out, "events of    %s to %s\n", command.Quoted(r.Homeserver), command.Quoted(r.Audience))
 	}
 	return nil
-}
-
-// withReceiver returns the configuration with the gateway's receiver among those of
-// homeservers.
-func withReceiver(cfg *config.Config) *config.Config {
-	g := cfg.Gateway
-	if g == nil || g.SecurityEvents == nil {
-		return cfg
-	}
-	c := *cfg
-	c.Homeservers = append(append([]config.Homeserver(nil), cfg.Homeservers...), config.Homeserver{Name: g.Name, SecurityEvents: g.SecurityEvents})
-	return &c
 }

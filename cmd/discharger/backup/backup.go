@@ -36,14 +36,11 @@ of the service's key file. It contains no keys. Its number of sessions includes
 tombstones of ended ones.
 
 This is for the store in a file. Redis has backups of its own.`,
-		Max: 1,
+		Needs: []string{"file"}, Max: 1,
 		Setup: func(t *command.Terminal, f *flag.FlagSet) command.Action {
 			options := setup.ConfigFlags(t, f)
 			address := f.String("address", "", "`host:port` of the service for operators, instead of admin_listen")
 			return func(ctx context.Context, args []string) error {
-				if len(args) == 0 {
-					return command.Usagef("backup: the file is missing")
-				}
 				cfg, err := setup.LoadConfig(options)
 				if err != nil {
 					return err

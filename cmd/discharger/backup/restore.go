@@ -43,14 +43,11 @@ gives them to the owner of their directory.
 
 The journal and the other files in data_dir stay where they are. If all of them are
 replaced by old copies instead, the revocations since are lost.`,
-		Max: 1,
+		Needs: []string{"file"}, Max: 1,
 		Setup: func(t *command.Terminal, f *flag.FlagSet) command.Action {
 			options := setup.ConfigFlags(t, f)
 			replace := f.Bool("replace", false, "move an existing store aside")
 			return func(ctx context.Context, args []string) error {
-				if len(args) == 0 {
-					return command.Usagef("restore: the file is missing")
-				}
 				cfg, err := setup.LoadConfig(options)
 				if err != nil {
 					return err
@@ -62,7 +59,7 @@ replaced by old copies instead, the revocations since are lost.`,
 				if err != nil {
 					return err
 				}
-				if _, err := setup.DataDir(cfg); err != nil {
+				if err := setup.DataDir(cfg); err != nil {
 					return err
 				}
 				return restore(ctx, t, cfg, b, *replace)
@@ -146,7 +143,7 @@ func restoreRedis(ctx context.Context, t *command.Terminal, cfg *config.Config, 
 		return nil, err
 	}
 	log := logging.New(t.Err, cfg.Log.Format, cfg.Log.Level).Main
-	rc, err := storage.RedisConfig(cfg, cfg.Store.Redis, keys, log, t.Now)
+	rc, err := storage.RedisConfig(cfg, keys, log, t.Now)
 	if err != nil {
 		return nil, err
 	}

@@ -31,15 +31,14 @@ const backupTimeout = time.Hour
 
 // Handler answers requests for a backup. It is written to a file beside the store first,
 // so that a slow reader does not block the store.
-func Handler(cfg *config.Config, keys *keyfile.Ring, s storage.Store, log *slog.Logger) http.Handler {
+func Handler(cfg *config.Config, keys *keyfile.Ring, s *storage.Store, log *slog.Logger) http.Handler {
 	proof, dir := "Bearer "+backupProof(keys), filepath.Dir(cfg.BoltFile()) // neither changes with a reload
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		b, ok := s.(*storage.Bolt)
 		switch {
 		case !hmac.Equal([]byte(r.Header.Get("Authorization")), []byte(proof)):
 			http.Error(w, "a proof of the service's key file is missing", http.StatusForbidden)
 			return
-		case !ok:
+		case s.Bolt == nil:
 			http.Error(w, errInRedis.Error(), http.StatusConflict)
 			return
 		}
@@ -51,7 +50,7 @@ func Handler(cfg *config.Config, keys *keyfile.Ring, s storage.Store, log *slog.
 		if err == nil {
 			defer os.Remove(f.Name())
 			defer f.Close()
-			err = b.Backup(r.Context(), f)
+			err = s.Bolt.Backup(r.Context(), f)
 		}
 		if err != nil {
 			log.ErrorContext(r.Context(), "backup failed", slog.Any("error", err))

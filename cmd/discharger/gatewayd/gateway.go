@@ -1,6 +1,7 @@
 package gatewayd
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -56,14 +57,11 @@ data_dir cannot be written, and while the gateway stops. Without the service it 
 state of each part.`,
 		Setup: func(t *command.Terminal, f *flag.FlagSet) command.Action {
 			options := setup.ConfigFlags(t, f)
-			f.Func("admin-listen", "`host:port` for operators, instead of admin_listen", setup.Setting(&options, "admin_listen"))
+			f.Func("admin-listen", "`host:port` for operators, instead of admin_listen", setup.Setting(options, "admin_listen"))
 			return func(ctx context.Context, _ []string) error { return runGateway(ctx, t, options) }
 		},
 	}
 }
-
-// clocksLeeway bounds the difference between the clocks of service and gateway.
-const clocksLeeway = 5 * time.Second
 
 // aloneGateway is one run of the gateway command.
 type aloneGateway struct {
@@ -112,7 +110,7 @@ func (a *aloneGateway) prepare(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	if _, err := setup.DataDir(a.cfg); err != nil {
+	if err := setup.DataDir(a.cfg); err != nil {
 		return err
 	}
 	if a.sockets, err = httpd.Inherit(a.log, httpd.SocketAdmin, httpd.SocketGateway); err != nil {
@@ -122,7 +120,7 @@ func (a *aloneGateway) prepare(ctx context.Context) (err error) {
 	a.service = serviceURL(a.cfg, ring)
 	a.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	a.front, err = NewServer(ctx, a.cfg, ring, Params{
-		Name: ring.Peer.Name, Service: a.service, ServiceKey: ring.Peer.ServiceKey, leeway: clocksLeeway, Registerer: a.registry,
+		Name: ring.Peer.Name, Service: a.service, ServiceKey: ring.Peer.ServiceKey, leeway: 5 * time.Second, Registerer: a.registry,
 		Log: a.log, Access: a.logs.Access, Now: a.t.Now, Sockets: a.sockets,
 	})
 	return err
@@ -130,10 +128,7 @@ func (a *aloneGateway) prepare(ctx context.Context) (err error) {
 
 // serviceURL returns the URL of the service.
 func serviceURL(cfg *config.Config, ring *keyfile.Ring) string {
-	if cfg.Gateway.Service != "" {
-		return cfg.Gateway.Service
-	}
-	return ring.Peer.Service
+	return cmp.Or(cfg.Gateway.Service, ring.Peer.Service)
 }
 
 // serve runs the gateway from start to end.
@@ -153,20 +148,14 @@ func (a *aloneGateway) serve(ctx context.Context, hangup <-chan os.Signal) error
 	a.front.Serve(failed)
 	a.log.Info("operators", slog.String("address", "http://"+l.Addr().String()))
 	if err = a.front.CheckUpstream(ctx); err == nil {
-		err = a.wait(ctx, failed, hangup)
+		err = httpd.Manager{Log: a.log}.Run(ctx, failed, hangup, a.reload)
+		if err == nil {
+			a.log.Info("draining", slog.Duration("timeout", a.cfg.ShutdownTimeout))
+		}
 	}
 	err = errors.Join(err, a.front.Shutdown(a.cfg.ShutdownTimeout), httpd.EndAdmin(admin))
 	if err == nil {
 		a.log.Info("stopped")
-	}
-	return err
-}
-
-// wait reloads at every SIGHUP, and returns when ctx ends or serving fails.
-func (a *aloneGateway) wait(ctx context.Context, failed <-chan error, hangup <-chan os.Signal) error {
-	err := httpd.Manager{Log: a.log}.Run(ctx, failed, hangup, a.reload)
-	if err == nil {
-		a.log.Info("draining", slog.Duration("timeout", a.cfg.ShutdownTimeout))
 	}
 	return err
 }

@@ -5,10 +5,12 @@ package gatewayd
 import (
 	"context"
 	"crypto/sha256"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -21,6 +23,7 @@ import (
 	"github.com/discharger/discharger/discharger/gateway/admission"
 	"github.com/discharger/discharger/discharger/homeserver"
 	"github.com/discharger/discharger/discharger/keyfile"
+	"github.com/discharger/discharger/discharger/wire"
 )
 
 // Server is a gateway with its port.
@@ -36,10 +39,10 @@ type Server struct {
 
 // Params are the parts of the process that a gateway uses.
 type Params struct {
-	Name       string           // at the service
-	Service    string           // URL
-	ServiceKey caveat.PublicKey //
-	leeway     time.Duration
+	Name       string // at the service
+	Service    string // URL
+	ServiceKey caveat.PublicKey
+	leeway     time.Duration // between the clocks of service and gateway
 	Registerer prometheus.Registerer
 	Log        *slog.Logger
 	Access     *slog.Logger // for the line of each request
@@ -57,7 +60,11 @@ func (p *Params) config(cfg *config.Config, ring *keyfile.Ring) (gc gateway.Conf
 		Legacy: gateway.Legacy{
 			Reject: cfg.Gateway.Legacy == config.LegacyReject, Until: cfg.Gateway.LegacyUntil, RejectAfterUpgrade: cfg.Gateway.RejectLegacyAfterUpgrade,
 		},
-		CacheBytes: cfg.Gateway.Limits.CacheMiB << 20, Limits: gatewayLimits(&cfg.Gateway.Limits),
+		CacheBytes: cfg.Gateway.Limits.CacheMiB << 20,
+		Limits: admission.Limits{
+			Requests: cfg.Gateway.Limits.Requests, RequestsPerAddress: cfg.Gateway.Limits.RequestsPerAddress,
+			Lasting: cfg.Gateway.Limits.Lasting, LastingPerAddress: cfg.Gateway.Limits.LastingPerAddress,
+		},
 		Reconcile: cfg.Gateway.Reconcile, ForgetAfter: cfg.Gateway.ForgetAfter, Registerer: p.Registerer, Log: p.Log, Access: p.Access,
 	}.WithClock(p.Now)
 	if t := cfg.Gateway.UpstreamTLS; t != nil {
@@ -102,12 +109,6 @@ func (f *Server) PrepareReload(cfg *config.Config, ring *keyfile.Ring, serviceKe
 	return gc, err
 }
 
-func gatewayLimits(l *config.GatewayLimits) admission.Limits {
-	return admission.Limits{
-		Requests: l.Requests, RequestsPerAddress: l.RequestsPerAddress, Lasting: l.Lasting, LastingPerAddress: l.LastingPerAddress,
-	}
-}
-
 // gatewayHTTP bounds neither the time of a request nor that of an answer: a long poll
 // takes minutes, and a large file longer. The gateway ends requests whose clients stall.
 func gatewayHTTP(h http.Handler, log *slog.Logger) *http.Server {
@@ -148,4 +149,52 @@ func (f *Server) Shutdown(timeout time.Duration) error {
 		err = f.web.Close()
 	}
 	return errors.Join(err, f.Gateway.Close())
+}
+
+// PathGatewayReady is the path of a gateway's readiness, at admin_listen of its process.
+// A gateway beside a separate service has it at /readyz too.
+const PathGatewayReady = wire.PathReady + "/gateway"
+
+// readiness answers 200 if the gateway takes requests, and 503 if they should go to
+// another one. The body has the state of each part. Without the service the gateway is
+// degraded and still takes requests: sessions with a discharge go on, and the other
+// gateways have the same service.
+type readiness struct {
+	gateway  *gateway.Gateway
+	draining atomic.Bool
+	log      *slog.Logger
+}
+
+// readyBody is the body of the answer.
+type readyBody struct {
+	Status     string `json:"status"`     // ready, degraded, not ready or draining
+	Homeserver string `json:"homeserver"` // these are ok or a problem
+	File       string `json:"gateway_db"` // whether gateway.db in data_dir can be written
+	Service    string `json:"service"`
+}
+
+// ServeHTTP checks the parts and answers.
+func (r *readiness) ServeHTTP(w http.ResponseWriter, req *http.Request) {
+	h := r.gateway.Health(req.Context())
+	body := readyBody{"ready", partStatus(h.Homeserver), partStatus(h.Outbox), partStatus(h.Service)}
+	code := http.StatusOK
+	switch {
+	case r.draining.Load():
+		body.Status, code = "draining", http.StatusServiceUnavailable
+	case !h.Ready():
+		body.Status, code = "not ready", http.StatusServiceUnavailable
+		r.log.WarnContext(req.Context(), "not ready", slog.String("homeserver", body.Homeserver), slog.String("gateway_db", body.File))
+	case h.Service != nil:
+		body.Status = "degraded"
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(code)
+	_ = json.NewEncoder(w).Encode(body) // the client may have gone
+}
+
+func partStatus(problem error) string {
+	if problem != nil {
+		return problem.Error()
+	}
+	return "ok"
 }

@@ -2,10 +2,6 @@ package keys
 
 import (
 	"context"
-	"errors"
-	"fmt"
-	"io/fs"
-	"os"
 	"slices"
 	"strings"
 
@@ -42,28 +38,27 @@ func initKeys(t *command.Terminal, o *config.Options) error {
 	if err != nil {
 		return err
 	}
-	if _, err := setup.DataDir(cfg); err != nil {
+	if err := setup.DataDir(cfg); err != nil {
 		return err
 	}
-	keys, err := initFile(t, cfg.KeyFile(), setup.MarkerFile(cfg), func() (*keyfile.Ring, error) { return setup.Keys(cfg) },
-		func() (*keyfile.Ring, error) { return keyfile.NewService(t.Now()) })
+	keys, err := initFile(t, setup.ServiceFile(cfg, t.Now()))
 	if err != nil {
 		return err
 	}
 	if cfg.Gateway != nil {
-		p := setup.GatewayPeer(cfg, keys)
-		ring, err := initFile(t, cfg.GatewayKeyFile(), cfg.GatewayOutboxFile(), func() (*keyfile.Ring, error) { return setup.GatewayKeys(cfg) },
-			func() (*keyfile.Ring, error) { return keyfile.NewHomeserver(p, t.Now()) })
+		ring, err := initFile(t, setup.GatewayFile(cfg, keys, t.Now()))
 		if err != nil {
 			return err
 		}
 		if !slices.ContainsFunc(keys.Of(keyfile.Discharger), func(k keyfile.Key) bool { return k.Public == ring.Peer.ServiceKey }) {
 			t.Say("%s has the public key of another service, which a gateway beside the service would use; to store this one's there:\n"+
-				"discharger keys service --service-key %s %[1]s", cfg.GatewayKeyFile(), p.ServiceKey)
+				"discharger keys service --service-key %s %[1]s", cfg.GatewayKeyFile(), keys.Of(keyfile.Discharger)[0].Public)
 		}
 	}
-	if err := initSigning(t, cfg); err != nil {
-		return err
+	if cfg.HasReceivers() {
+		if _, err := initFile(t, setup.SigningFile(cfg)); err != nil {
+			return err
+		}
 	}
 	if cfg.Store.Redis != nil {
 		t.Say("every process that shares this Redis needs a copy of %s", strings.Join(setup.KeyFiles(cfg), ", "))
@@ -71,47 +66,14 @@ func initKeys(t *command.Terminal, o *config.Options) error {
 	return nil
 }
 
-// initFile makes one key file unless it exists. It fails if the trace of an earlier
-// process exists, since other keys would end its sessions.
-func initFile(t *command.Terminal, path, trace string, load, make func() (*keyfile.Ring, error)) (*keyfile.Ring, error) {
-	ring, err := load()
-	if err == nil {
-		t.Say("%s exists, unchanged", path)
-		return ring, nil
-	}
-	if !errors.Is(err, fs.ErrNotExist) {
-		return nil, err
-	}
-	if _, err := os.Stat(trace); err == nil {
-		return nil, command.Mark(fmt.Errorf("no keys in %s, but %s was made by a process with keys: restore the key file, "+
-			"or remove %[2]s to end all sessions", path, trace), command.ErrConfig)
-	}
-	if ring, err = make(); err != nil {
-		return nil, err
-	}
-	if err := keyfile.Create(path, ring); err != nil {
-		return nil, err
-	}
-	t.Say("made %s", path)
-	return ring, nil
-}
-
-func initSigning(t *command.Terminal, cfg *config.Config) error {
-	if !cfg.HasReceivers() {
-		return nil
-	}
-	path := cfg.SigningFile()
-	_, err := setup.Signing(cfg)
+// initFile makes one key file unless it exists.
+func initFile[K any](t *command.Terminal, file *setup.KeyFile[K]) (K, error) {
+	keys, made, err := file.LoadOrMake(nil)
 	switch {
+	case made:
+		t.Say("made %s", file.Path)
 	case err == nil:
-		t.Say("%s exists, unchanged", path)
-		return nil
-	case !errors.Is(err, fs.ErrNotExist):
-		return err
+		t.Say("%s exists, unchanged", file.Path)
 	}
-	if _, err := keyfile.NewSigning(path); err != nil {
-		return err
-	}
-	t.Say("made %s", path)
-	return nil
+	return keys, err
 }

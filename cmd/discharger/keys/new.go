@@ -1,6 +1,3 @@
-// Package keys has the commands that make, list, use and retire keys. None of them
-// prints a secret. A command that ends sessions describes the effect first, and has it
-// with --yes only.
 package keys
 
 import (
@@ -14,7 +11,6 @@ import (
 
 	"github.com/discharger/discharger/cmd/discharger/command"
 	"github.com/discharger/discharger/cmd/discharger/setup"
-	"github.com/discharger/discharger/config"
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/client"
 	"github.com/discharger/discharger/discharger/keyfile"
@@ -46,7 +42,7 @@ If several processes have the file, or a service has to accept the key first, us
 --staged: the new key is accepted and not in use. After every process has read the
 file, "discharger keys use" puts it into use.`,
 		Setup: func(t *command.Terminal, f *flag.FlagSet) command.Action {
-			n := newKeys{t: t, options: setup.ConfigFlags(t, f)}
+			n := newKeys{keyFile: declare(t, f)}
 			f.StringVar(&n.kind, "kind", "", "`kind` of keys: homeserver, discharger, refresh, seal, root, api or signing")
 			f.BoolVar(&n.staged, "staged", false, "add a key that is accepted, and in use after \"discharger keys use\"")
 			f.StringVar(&n.name, "name", "", "`name` of the homeserver")
@@ -59,8 +55,7 @@ file, "discharger keys use" puts it into use.`,
 
 // newKeys is one run of keys new.
 type newKeys struct {
-	t                               *command.Terminal
-	options                         *config.Options
+	*keyFile
 	kind, name, service, serviceKey string
 	staged                          bool
 }
@@ -72,59 +67,38 @@ func (n *newKeys) run(ctx context.Context, args []string) error {
 	if n.kind == "homeserver" {
 		return n.makeHomeserver(ctx, args)
 	}
-	if n.kind == "signing" {
-		return n.makeSigning(args)
-	}
-	path, access, err := keyPath(n.options, args, (*config.Config).KeyFile)
-	if err != nil {
+	n.signing = n.kind == "signing"
+	if err := n.find(args); err != nil {
 		return err
 	}
-	if n.kind == "" {
-		return n.makeService(path, args)
+	if !n.signing && n.kind != "" {
+		return n.add()
 	}
-	return n.add(path, access)
+	if len(args) == 0 {
+		cfg, err := setup.LoadConfig(n.options)
+		if err != nil {
+			return err
+		}
+		if err := setup.DataDir(cfg); err != nil {
+			return err
+		}
+	}
+	if n.signing {
+		return n.makeSigning()
+	}
+	return n.makeService()
 }
 
-// keyPath returns the key file of the arguments, or the configured one.
-func keyPath(o *config.Options, args []string, configured func(*config.Config) string) (path string, a keyfile.Access, err error) {
-	cfg, err := setup.LoadConfig(o)
-	if err != nil {
-		return "", a, err
-	}
-	a = keyfile.Access(cfg.Keys.GroupReadable)
-	if len(args) > 0 {
-		return args[0], a, nil
-	}
-	return configured(cfg), a, nil
-}
-
-// prepare makes the data directory, unless the arguments name a file.
-func (n *newKeys) prepare(args []string) error {
-	if len(args) > 0 {
-		return nil
-	}
-	cfg, err := setup.LoadConfig(n.options)
-	if err != nil {
-		return err
-	}
-	_, err = setup.DataDir(cfg)
-	return err
-}
-
-func (n *newKeys) makeService(path string, args []string) error {
-	if err := n.prepare(args); err != nil {
-		return err
-	}
+func (n *newKeys) makeService() error {
 	ring, err := keyfile.NewService(n.t.Now())
 	if err != nil {
 		return err
 	}
-	if err := create(path, ring); err != nil {
+	if err := create(n.path, ring); err != nil {
 		return err
 	}
-	n.t.Say("made %s", path)
-	list(n.t.Out, ring)
-	return nil
+	n.t.Say("made %s", n.path)
+	return list(n.t, ring)
 }
 
 func create(path string, ring *keyfile.Ring) error {
@@ -141,7 +115,7 @@ func (n *newKeys) makeHomeserver(ctx context.Context, args []string) error {
 	}
 	p := keyfile.Peer{Name: n.name, Service: n.service}
 	var err error
-	if p.ServiceKey, err = n.publicKey(ctx); err != nil {
+	if p.ServiceKey, err = servicePublicKey(ctx, n.t, n.service, n.serviceKey); err != nil {
 		return err
 	}
 	ring, err := keyfile.NewHomeserver(p, n.t.Now())
@@ -152,13 +126,8 @@ func (n *newKeys) makeHomeserver(ctx context.Context, args []string) error {
 		return err
 	}
 	n.t.Say("made %s, mode 0600: the keys of %s\nadd this to the service's configuration:\n", args[0], command.Quoted(n.name))
-	fmt.Fprint(n.t.Out, "homeservers:\n"+entry(ring))
-	return nil
-}
-
-// publicKey returns the service's public key.
-func (n *newKeys) publicKey(ctx context.Context) (caveat.PublicKey, error) {
-	return servicePublicKey(ctx, n.t, n.service, n.serviceKey)
+	_, err = fmt.Fprint(n.t.Out, "homeservers:\n"+entry(ring))
+	return err
 }
 
 // servicePublicKey parses the given key, or fetches the one of the service.
@@ -178,34 +147,11 @@ func servicePublicKey(ctx context.Context, t *command.Terminal, service, given s
 	return key, nil
 }
 
-// entry returns the configuration of a homeserver at the service, in YAML.
-func entry(ring *keyfile.Ring) string {
-	seal := ring.Of(keyfile.Seal)
-	text := fmt.Sprintf("  - name: %q\n    public_key: %s\n", ring.Peer.Name, seal[0].Public)
-	if len(seal) > 1 {
-		text += "    previous_public_keys:\n"
-		for _, k := range seal[1:] {
-			text += fmt.Sprintf("      - %s\n", k.Public)
-		}
-	}
-	if gone := ring.RetiredOf(keyfile.Seal); len(gone) > 0 {
-		text += "    retired_public_keys:\n"
-		for _, k := range gone {
-			text += fmt.Sprintf("      - %s\n", k.Public)
-		}
-	}
-	text += "    api_key_sha256:\n"
-	for _, k := range ring.Of(keyfile.API) {
-		text += fmt.Sprintf("      - %x\n", k.APIDigest())
-	}
-	return text
-}
-
-func (n *newKeys) add(path string, a keyfile.Access) error {
+func (n *newKeys) add() error {
 	var added keyfile.Key
-	err := keyfile.Update(path, a, func(r *keyfile.Ring) (err error) {
+	err := keyfile.Update(n.path, n.access, func(r *keyfile.Ring) (err error) {
 		if !slices.Contains(r.Owner.Kinds(), keyfile.Kind(n.kind)) {
-			return command.Usagef("keys new: %s is a %s's, which has keys of kind %v", path, r.Owner, r.Owner.Kinds())
+			return command.Usagef("keys new: %s is a %s's, which has keys of kind %v", n.path, r.Owner, r.Owner.Kinds())
 		}
 		if n.staged {
 			added, err = r.Stage(keyfile.Kind(n.kind), n.t.Now())
@@ -218,13 +164,13 @@ func (n *newKeys) add(path string, a keyfile.Access) error {
 		return keyFileError(err)
 	}
 	if n.staged {
-		n.t.Say("staged %s key %s in %s", added.Kind, added.ID, path)
-		n.t.Say("%s", stagedNext(added.Kind, path))
-		n.t.Say("then: discharger keys use %s %s", added.ID, path)
+		n.t.Say("staged %s key %s in %s", added.Kind, added.ID, n.path)
+		n.t.Say("%s", stagedNext(added.Kind, n.path))
+		n.t.Say("then: discharger keys use %s %s", added.ID, n.path)
 		return nil
 	}
-	n.t.Say("added %s key %s to %s", added.Kind, added.ID, path)
-	n.t.Say("%s", usedNext(added.Kind, path))
+	n.t.Say("added %s key %s to %s", added.Kind, added.ID, n.path)
+	n.t.Say("%s", usedNext(added.Kind, n.path))
 	return nil
 }
 
@@ -252,13 +198,4 @@ func usedNext(kind keyfile.Kind, path string) string {
 	}
 	return "copy the file to every gateway, and reload each (SIGHUP); a gateway that has not read the key answers 503 to\n" +
 		"tokens minted with it"
-}
-
-// keyFileError marks the error of an unusable key file. An unknown id and a wrong
-// command line keep their exit codes.
-func keyFileError(err error) error {
-	if errors.Is(err, keyfile.ErrUnknownKey) || command.ExitCode(err) == command.ExitUsage {
-		return err
-	}
-	return command.Mark(err, command.ErrConfig)
 }

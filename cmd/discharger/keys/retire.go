@@ -25,7 +25,7 @@ import (
 // RetireCommand returns the command "keys retire".
 func RetireCommand() command.Command {
 	return command.Command{
-		Name: "keys retire", Args: "[flags] <id> [key file]", Short: "Retire a key, which ends the sessions that depend on it.", Max: 2,
+		Name: "keys retire", Args: "[flags] <id> [key file]", Short: "Retire a key, which ends the sessions that depend on it.", Needs: []string{"id"}, Max: 2,
 		Example: `discharger keys retire --config discharger.yaml 1a2b3c4d
 discharger keys retire --config discharger.yaml --yes 1a2b3c4d`,
 		Complete: completeKeys,
@@ -38,40 +38,27 @@ retired; put another one into use first.
 A process refuses macaroons and caveats of the key after it has read the file
 (SIGHUP). These refusals are soft: clients log in again and keep their encryption
 keys. The id of the key stays in the file, which distinguishes a retired key from one
-that a process has not read yet.`,
+that a process has not read yet. "discharger keys list" shows the ids.`,
 		Setup: func(t *command.Terminal, f *flag.FlagSet) command.Action {
-			r := retirement{t: t, options: setup.ConfigFlags(t, f)}
+			r := retirement{keyFile: declare(t, f)}
 			f.StringVar(&r.address, "address", "", "`host:port` of the service for operators, instead of admin_listen")
 			f.BoolVar(&r.sure, "yes", false, "retire the key; without, only print the effect")
-			signing := f.Bool("signing", false, "retire a key that signs security events")
-			return func(ctx context.Context, args []string) error {
-				if len(args) == 0 {
-					return command.Usagef("keys retire: the id is missing; discharger keys list shows the ids")
-				}
-				if *signing {
-					return retireSigning(t, r.options, args[0], args[1:], r.sure)
-				}
-				path, access, err := keyPath(r.options, args[1:], (*config.Config).KeyFile)
-				if err != nil {
-					return err
-				}
-				return r.run(ctx, path, access, args[0])
-			}
+			f.BoolVar(&r.signing, "signing", false, "retire a key that signs security events")
+			return r.ofKey(r.retire, r.retireSigning)
 		},
 	}
 }
 
 // retirement is one run of keys retire.
 type retirement struct {
-	t       *command.Terminal
-	options *config.Options
+	*keyFile
 	address string // of the service, for operators; empty: as configured
 	sure    bool
 }
 
-func (r *retirement) run(ctx context.Context, path string, a keyfile.Access, id string) error {
+func (r *retirement) retire(ctx context.Context, id string) error {
 	t := r.t
-	ring, err := keyfile.Load(path, a)
+	ring, err := keyfile.Load(r.path, r.access)
 	if err != nil {
 		return keyFileError(err)
 	}
@@ -96,7 +83,7 @@ func (r *retirement) run(ctx context.Context, path string, a keyfile.Access, id 
 	if !r.sure {
 		return command.Usagef("nothing was changed; add --yes to retire it")
 	}
-	err = keyfile.Update(path, a, func(ring *keyfile.Ring) error {
+	err = keyfile.Update(r.path, r.access, func(ring *keyfile.Ring) error {
 		if now, err := ring.Find(id); err == nil && now.Staged != k.Staged {
 			return fmt.Errorf("key %s is not %s any more", id, stateText(k, next))
 		}
@@ -108,7 +95,7 @@ func (r *retirement) run(ctx context.Context, path string, a keyfile.Access, id 
 	}
 	t.Say("retired; a running process reads it at SIGHUP")
 	if k.Kind == keyfile.Seal || k.Kind == keyfile.API {
-		t.Say("the service's configuration still has it: discharger keys list %s prints the new entry", path)
+		t.Say("the service's configuration still has it: discharger keys list %s prints the new entry", r.path)
 	}
 	return nil
 }

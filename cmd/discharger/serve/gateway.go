@@ -3,11 +3,9 @@ package serve
 import (
 	"context"
 	"errors"
-	"log/slog"
 
 	"github.com/discharger/discharger/cmd/discharger/gatewayd"
 	"github.com/discharger/discharger/cmd/discharger/httpd"
-	"github.com/discharger/discharger/cmd/discharger/setup"
 	"github.com/discharger/discharger/config"
 	"github.com/discharger/discharger/discharger/keyfile"
 )
@@ -33,23 +31,6 @@ func withGateway(cfg *config.Config, ring *keyfile.Ring) *config.Config {
 	c := *cfg
 	c.Homeservers = append(append([]config.Homeserver(nil), cfg.Homeservers...), h)
 	return &c
-}
-
-// prepareGateway reads the gateway's keys, or makes them. Operators list and revoke
-// sessions with the key file too.
-func (d *Daemon) prepareGateway() error {
-	if d.cfg.Gateway == nil {
-		return nil
-	}
-	ring, made, err := setup.GatewayKeysOrNew(d.cfg, setup.GatewayPeer(d.cfg, d.keys), d.t.Now())
-	if err != nil {
-		return err
-	}
-	if made {
-		d.log.Info("made gateway keys", slog.String("file", d.cfg.GatewayKeyFile()), slog.String("mode", "0600"))
-	}
-	d.gatewayKeys = ring
-	return nil
 }
 
 // startGateway starts the gateway after the service, which it needs.

@@ -1,6 +1,7 @@
 package serve
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -52,10 +53,7 @@ func (l *listeners) serve(s *server.Server, log *slog.Logger) {
 
 // url returns the URL of the service for clients: public_url, or the bound address.
 func (l *listeners) url(cfg *config.Config) string {
-	if cfg.PublicURL != "" {
-		return cfg.PublicURL
-	}
-	return "http://" + httpd.Dialable(l.client.Addr().String())
+	return cmp.Or(cfg.PublicURL, "http://"+httpd.Dialable(l.client.Addr().String()))
 }
 
 // shutdown stops accepting requests, and waits for those in progress. /readyz is 503

@@ -87,7 +87,7 @@ func (d *Daemon) prepareReload(files *reload.Reading) (n *next, err error) {
 		d.parts.rules.Metrics.ReloadRefused()
 		return nil, err
 	}
-	if err := d.prepareService(withGateway(cfg, n.gatewayKeys), n); err != nil {
+	if err := d.prepareService(cfg, n); err != nil {
 		n.rules.End()
 		return nil, err
 	}
@@ -102,14 +102,14 @@ func (d *Daemon) prepareService(cfg *config.Config, n *next) (err error) {
 	if n.sender, err = d.parts.sender(cfg, n.signing); err != nil {
 		return err
 	}
-	n.server, err = d.parts.server(cfg, n.keys, n.rules, n.signing)
+	n.server, err = d.parts.server(withGateway(cfg, n.gatewayKeys), n.keys, n.rules, n.signing)
 	return err
 }
 
 // apply changes over. The service comes before the gateway, whose new keys it has
 // to know first.
 func (d *Daemon) apply(n *next) error {
-	if s, ok := d.parts.store.(*storage.Redis); ok {
+	if s := d.parts.store.Redis; s != nil {
 		s.SetAccess(*n.redis)
 	}
 	d.level.Set(n.files.Config.Log.Level)

@@ -10,6 +10,7 @@ package serve
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 	"os/signal"
@@ -54,8 +55,8 @@ place of the configured addresses: a restart then refuses no connection.`,
 		Setup: func(t *command.Terminal, f *flag.FlagSet) command.Action {
 			d := Daemon{t: t}
 			d.options = setup.ConfigFlags(t, f)
-			f.Func("listen", "`host:port` for clients, instead of listen", setup.Setting(&d.options, "listen"))
-			f.Func("admin-listen", "`host:port` for operators, instead of admin_listen", setup.Setting(&d.options, "admin_listen"))
+			f.Func("listen", "`host:port` for clients, instead of listen", setup.Setting(d.options, "listen"))
+			f.Func("admin-listen", "`host:port` for operators, instead of admin_listen", setup.Setting(d.options, "admin_listen"))
 			f.BoolVar(&d.acceptLoss, "accept-loss", false, "start although the store has lost its data, once: its sessions have ended, "+
 				"and revocations that are not in the journal are lost")
 			return func(ctx context.Context, _ []string) error { return d.run(ctx) }
@@ -102,19 +103,19 @@ func (d *Daemon) run(ctx context.Context) error {
 		return err
 	}
 	d.announce(made)
-	err = d.wait(ctx, hangup)
+	err = httpd.Manager{Log: d.log}.Run(ctx, d.listeners.failed, hangup, d.reload)
+	if err == nil {
+		d.log.Info("draining", slog.Duration("timeout", d.cfg.ShutdownTimeout))
+	}
 	return errors.Join(err, d.Stop())
 }
 
-// gcPercent is the growth of the heap before a garbage collection, in percent. The heap
-// is small, and most of it lives for one request: a quarter of the default's collections
-// saves a tenth of a request's cost and takes some 30 MB.
-const gcPercent = 400
-
-// spendMemory sets gcPercent, unless Go's own variables are set.
+// spendMemory lets the heap grow further before a garbage collection, unless Go's own
+// variables are set. The heap is small, and most of it lives for one request: a quarter
+// of the default's collections saves a tenth of a request's cost and takes some 30 MB.
 func spendMemory(t *command.Terminal) {
 	if t.Env("GOGC", "") == "" && t.Env("GOMEMLIMIT", "") == "" {
-		debug.SetGCPercent(gcPercent)
+		debug.SetGCPercent(400)
 	}
 }
 
@@ -126,34 +127,25 @@ func (d *Daemon) prepare() (madeKeys bool, err error) {
 	d.level.Set(d.cfg.Log.Level)
 	d.logs = logging.New(d.t.Err, d.cfg.Log.Format, &d.level)
 	d.log = d.logs.Main
-	if _, err := setup.DataDir(d.cfg); err != nil {
+	if err := setup.DataDir(d.cfg); err != nil {
 		return false, err
 	}
-	d.keys, madeKeys, err = setup.KeysOrNew(d.cfg, d.t.Now())
-	if madeKeys {
-		d.log.Info("made keys", slog.String("file", d.cfg.KeyFile()), slog.String("mode", "0600"))
-	}
-	if err != nil {
+	if d.keys, madeKeys, err = setup.KeysOrNew(d.cfg, d.t.Now(), d.log); err != nil {
 		return madeKeys, err
 	}
-	if err := d.prepareGateway(); err != nil {
+	sockets := []string{httpd.SocketClient, httpd.SocketAdmin}
+	if d.cfg.Gateway != nil {
+		sockets = append(sockets, httpd.SocketGateway)
+		if d.gatewayKeys, err = setup.GatewayKeysOrNew(d.cfg, d.keys, d.t.Now(), d.log); err != nil {
+			return madeKeys, err
+		}
+	}
+	if d.sockets, err = httpd.Inherit(d.log, sockets...); err != nil {
 		return madeKeys, err
 	}
-	if d.sockets, err = d.inheritSockets(); err != nil {
-		return madeKeys, err
-	}
-	d.signing, err = setup.SigningOrNew(d.registered(), d.log)
+	d.signing, err = setup.SigningOrNew(d.cfg, d.log)
 	d.files = reload.New(d.cfg, reload.ScopeServe)
 	return madeKeys, err
-}
-
-// inheritSockets takes over the sockets of a service manager.
-func (d *Daemon) inheritSockets() (*httpd.Sockets, error) {
-	names := []string{httpd.SocketClient, httpd.SocketAdmin}
-	if d.cfg.Gateway != nil {
-		names = append(names, httpd.SocketGateway)
-	}
-	return httpd.Inherit(d.log, names...)
 }
 
 // registered returns the configuration with the gateway of this process as a homeserver.
@@ -185,7 +177,7 @@ func (d *Daemon) start(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	sender, err := d.parts.sender(d.registered(), d.signing)
+	sender, err := d.parts.sender(d.cfg, d.signing)
 	if err != nil {
 		return err
 	}
@@ -200,15 +192,6 @@ func (d *Daemon) start(ctx context.Context) (err error) {
 	}
 	d.sending = send(sender, nil)
 	return nil
-}
-
-// wait reloads at every SIGHUP, and returns when ctx ends or serving fails.
-func (d *Daemon) wait(ctx context.Context, hangup <-chan os.Signal) error {
-	err := httpd.Manager{Log: d.log}.Run(ctx, d.listeners.failed, hangup, d.reload)
-	if err == nil {
-		d.log.Info("draining", slog.Duration("timeout", d.cfg.ShutdownTimeout))
-	}
-	return err
 }
 
 // Stop finishes requests and closes audit log and store.
@@ -228,3 +211,56 @@ func (d *Daemon) Stop() error {
 	}
 	return err
 }
+
+// announce logs that the service is up. Without a configuration file it also prints the
+// paths, the files and the next steps.
+func (d *Daemon) announce(madeKeys bool) {
+	url := d.listeners.url(d.cfg)
+	d.log.Info("listening",
+		slog.String("clients", "http://"+d.listeners.client.Addr().String()),
+		slog.String("operators", "http://"+d.listeners.operators.Addr().String()),
+		slog.String("public_url", url), slog.Int("homeservers", len(d.registered().Homeservers)))
+	if d.options.File != "" {
+		return
+	}
+	keysAre := "read from"
+	if madeKeys {
+		keysAre = "new:"
+	}
+	store := d.cfg.BoltFile()
+	if d.cfg.Store.Redis != nil {
+		store = fmt.Sprint("Redis at ", d.cfg.Store.Redis.Addresses)
+	}
+	fmt.Fprintf(d.t.Err, welcome, url, d.listeners.operators.Addr(), keysAre, d.cfg.KeyFile(), store,
+		d.keys.Of(keyfile.Discharger)[0].Public)
+}
+
+const welcome = `
+discharger runs at %[1]s, without a configuration file.
+
+  operators     http://%[2]s/metrics, /healthz, /readyz
+  keys          %[3]s %[4]s
+  sessions      %[5]s
+  public key    %[6]s
+
+No homeserver is registered, so nothing is discharged yet.
+
+To watch a session from login to logout, without this service:
+
+    discharger demo
+
+To register a homeserver and be its client, in another terminal:
+
+    discharger keys new --kind homeserver --name example.org --service %[1]s homeserver.json > discharger.yaml
+    # stop this one with ^C, and start it again with: discharger serve --config discharger.yaml
+    discharger mint --key homeserver.json --user @alice:example.org > access
+    discharger discharge --service %[1]s -o alice.json access
+    discharger verify --key homeserver.json alice.json
+    discharger refresh alice.json
+    discharger logout alice.json
+
+Programs in other languages use HTTP:
+
+    curl %[1]s/discharge/info
+
+`

@@ -2,7 +2,6 @@ package storage
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -15,21 +14,6 @@ import (
 	"github.com/discharger/discharger/discharger/store/journal"
 	"github.com/discharger/discharger/discharger/store/marker"
 )
-
-// Bolt is a store in a file together with its journal.
-type Bolt struct {
-	*bolt.Store
-	journal *journal.Journal // nil: there is none
-}
-
-// Close closes both, the journal last.
-func (b *Bolt) Close() error {
-	err := b.Store.Close()
-	if b.journal != nil {
-		err = errors.Join(err, b.journal.Close())
-	}
-	return err
-}
 
 // journalWait bounds the wait for another process to close the journal.
 const journalWait = time.Second
@@ -58,33 +42,26 @@ func exists(path string) bool {
 // freshKeys is the age up to which keys are those of a new service, with a new store.
 const freshKeys = time.Minute
 
-func openBolt(cfg *config.Config, keys *keyfile.Ring, p *Params) (Store, error) {
+func (s *Store) openBolt(_ context.Context, cfg *config.Config, keys *keyfile.Ring, p *Params) error {
 	lacks := exists(cfg.BoltFile()) && !exists(cfg.JournalFile()) && cfg.Journal().Enabled
 	bc, err := BoltConfig(cfg, p.Log, p.Now)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	bc.Replayer = p.Replayer
-	opened, err := bolt.Open(bc)
-	if err == nil && lacks {
-		p.Log.LogAttrs(context.Background(), slog.LevelWarn,
-			"journal is new but the store is not: earlier revocations cannot be replayed if an older copy of the store is restored",
+	s.journal, bc.Replayer = bc.Journal, p.Replayer
+	if s.Bolt, err = bolt.Open(bc); err != nil {
+		return err
+	}
+	s.operated = s.Bolt
+	if lacks {
+		p.Log.Warn("journal is new but the store is not: earlier revocations cannot be replayed if an older copy of the store is restored",
 			slog.String("path", cfg.JournalFile()))
 	}
-	if err == nil {
-		if err = registerBolt(p.Registry, opened, bc.Journal); err != nil {
-			err = errors.Join(err, opened.Close())
-		}
+	if err := registerBolt(p.Registry, s.Bolt, s.journal); err != nil {
+		return err
 	}
-	if err != nil {
-		if bc.Journal != nil {
-			err = errors.Join(err, bc.Journal.Close())
-		}
-		return nil, err
+	if key := keys.Of(keyfile.Store)[0]; s.Bolt.Created() && p.Now().Sub(key.Created) > freshKeys {
+		p.Log.Warn("store is new: sessions minted before now are answered session_lost and need a new login", slog.String("path", bc.Path))
 	}
-	if key := keys.Of(keyfile.Store)[0]; opened.Created() && p.Now().Sub(key.Created) > freshKeys {
-		p.Log.LogAttrs(context.Background(), slog.LevelWarn,
-			"store is new: sessions minted before now are answered session_lost and need a new login", slog.String("path", bc.Path))
-	}
-	return &Bolt{opened, bc.Journal}, nil
+	return nil
 }

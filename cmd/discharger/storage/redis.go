@@ -2,7 +2,6 @@ package storage
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"time"
 
@@ -15,24 +14,10 @@ import (
 	"github.com/discharger/discharger/discharger/store/redis/conn"
 )
 
-// Redis is a store in Redis together with this process's journal.
-type Redis struct {
-	*redis.Store
-	journal *journal.Journal // nil: there is none
-}
-
-// Close closes both, the journal last.
-func (r *Redis) Close() error {
-	err := r.Store.Close()
-	if r.journal != nil {
-		err = errors.Join(err, r.journal.Close())
-	}
-	return err
-}
-
 // RedisConfig returns the settings of the store, without a journal. It routes the log of
 // the Redis client to log.
-func RedisConfig(cfg *config.Config, r *config.Redis, keys *keyfile.Ring, log *slog.Logger, now func() time.Time) (rc redis.Config, err error) {
+func RedisConfig(cfg *config.Config, keys *keyfile.Ring, log *slog.Logger, now func() time.Time) (rc redis.Config, err error) {
+	r := cfg.Store.Redis
 	conn.SetLog(log)
 	tag := keys.Of(keyfile.Store)[0].Secret()
 	rc = redis.Config{
@@ -59,38 +44,26 @@ func RedisAccess(r *config.Redis) (a conn.Access, err error) {
 	return a, err
 }
 
-func openRedis(ctx context.Context, cfg *config.Config, r *config.Redis, keys *keyfile.Ring, p *Params) (Store, error) {
-	rc, err := RedisConfig(cfg, r, keys, p.Log, p.Now)
+func (s *Store) openRedis(ctx context.Context, cfg *config.Config, keys *keyfile.Ring, p *Params) error {
+	rc, err := RedisConfig(cfg, keys, p.Log, p.Now)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	rc.Replayer = p.Replayer
-	if r.Journal.Enabled {
-		rc.Journal, err = openJournal(ctx, journal.Config{
-			Path: cfg.JournalFile(), Window: r.Journal.Window, MaxEntries: r.Journal.Entries, Log: p.Log,
+	rc.Replayer, rc.AwaitServers = p.Replayer, true
+	if j := cfg.Journal(); j.Enabled {
+		s.journal, err = openJournal(ctx, journal.Config{
+			Path: cfg.JournalFile(), Window: j.Window, MaxEntries: j.Entries, Log: p.Log,
 		}.WithClock(p.Now))
 		if err != nil {
-			return nil, err
+			return err
 		}
+		rc.Journal = s.journal
 	}
-	rc.AwaitServers = true
-	opened, err := redis.Open(ctx, rc)
-	if err == nil {
-		err = registerRedis(p.Registry, opened)
-		if err == nil && rc.Journal != nil {
-			err = registerJournal(p.Registry, opened)
-		}
-		if err != nil {
-			err = errors.Join(err, opened.Close())
-		}
+	if s.Redis, err = redis.Open(ctx, rc); err != nil {
+		return err
 	}
-	if err != nil {
-		if rc.Journal != nil {
-			err = errors.Join(err, rc.Journal.Close())
-		}
-		return nil, err
-	}
-	return &Redis{opened, rc.Journal}, nil
+	s.operated = s.Redis
+	return registerRedis(p.Registry, s.Redis, s.journal)
 }
 
 // sessionLife returns how long after its last use a client can come back with a

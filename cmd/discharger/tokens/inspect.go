@@ -63,8 +63,7 @@ func openOpener(options *config.Options) (*caveat.Opener, error) {
 	if err != nil {
 		return nil, err
 	}
-	opener, err := setup.Opener(cfg, keys)
-	return opener, command.Mark(err, command.ErrConfig)
+	return setup.Opener(cfg, keys)
 }
 
 // inspection is one run of inspect.
