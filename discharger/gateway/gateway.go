@@ -207,7 +207,7 @@ func (g *Gateway) connect() (err error) {
 		return err
 	}
 	g.uiaUsers, g.uiaRegistrations = uia.NewSessions(uia.Memory), uia.NewSessions(uia.Memory)
-	g.proxy = g.newProxy(g.homeserver.Transport())
+	g.proxy = g.newProxy(g.homeserver)
 	g.newProbes()
 	g.feedLost = make(chan struct{}, 1)
 	return nil

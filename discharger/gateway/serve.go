@@ -153,7 +153,7 @@ func (g *Gateway) identify(r *http.Request, x *exchange) *reply.Refusal {
 	if x.narrowed && !x.match.Allows(matrix.Limited) {
 		return reply.Forbidden("This access token was narrowed, and does not allow this.")
 	}
-	if c.From == token.FromQuery {
+	if c.InQuery {
 		r.URL.RawQuery = c.Query
 		r.URL.ForceQuery = false
 	}
@@ -167,7 +167,7 @@ func dropCredential(r *http.Request) {
 	if err != nil || c.Kind == token.Foreign {
 		return
 	}
-	if c.From == token.FromQuery {
+	if c.InQuery {
 		r.URL.RawQuery = c.Query
 		return
 	}

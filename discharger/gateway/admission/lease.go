@@ -23,10 +23,10 @@ type Leases struct {
 type DeviceKey struct{ User, Device string }
 
 type lease struct {
-	turn  chan struct{}        // holds a value while the lease is taken
-	users int                  // holder and waiters
-	open  int                  // the users whose claim is open
-	peers map[netip.Prefix]int // the same by address
+	turn  chan struct{} // holds a value while the lease is taken
+	users int           // holder and waiters
+	open  int           // the users whose claim is open
+	peers tally         // the same by address
 }
 
 // Bounds of waiting for a device. The names of devices are not secret, and a login on
@@ -54,26 +54,16 @@ func Device(user, device string) DeviceKey {
 type Claim struct {
 	Open bool         // a login whose password or token is not verified yet
 	Peer netip.Prefix // its address; not valid: no bound of its own
+	sole bool         // only if the queue is empty
 }
 
 // Acquire waits for a lease. The caller calls release once. The error is [ErrBusy] or
 // that of ctx.
 func (l *Leases) Acquire(ctx context.Context, key DeviceKey, c Claim) (release func(), err error) {
-	l.mu.Lock()
-	if l.held == nil {
-		l.held = make(map[DeviceKey]*lease)
-	}
-	e := l.held[key]
+	e := l.join(key, c)
 	if e == nil {
-		e = &lease{turn: make(chan struct{}, 1)}
-		l.held[key] = e
-	}
-	if !e.admits(c) {
-		l.mu.Unlock()
 		return nil, ErrBusy
 	}
-	e.count(c, 1)
-	l.mu.Unlock()
 	timer := time.NewTimer(leaseTimeout)
 	defer timer.Stop()
 	select {
@@ -88,6 +78,38 @@ func (l *Leases) Acquire(ctx context.Context, key DeviceKey, c Claim) (release f
 	return nil, err
 }
 
+// Try takes a lease if no request holds it or waits for it.
+func (l *Leases) Try(key DeviceKey) (release func(), ok bool) {
+	c := Claim{sole: true}
+	e := l.join(key, c)
+	if e == nil {
+		return nil, false
+	}
+	return func() { <-e.turn; l.leave(key, e, c) }, true
+}
+
+// join adds a request to the queue of a device; nil: the queue is full. A sole request
+// has the lease then.
+func (l *Leases) join(key DeviceKey, c Claim) *lease {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	e := l.held[key]
+	if e == nil {
+		e = &lease{turn: make(chan struct{}, 1), peers: tally{}}
+	}
+	if !e.admits(c) {
+		return nil
+	}
+	if l.held == nil {
+		l.held = make(map[DeviceKey]*lease)
+	}
+	l.held[key] = e
+	if e.count(c, 1); c.sole {
+		e.turn <- struct{}{}
+	}
+	return e
+}
+
 // Queue returns the number of requests that hold a lease or wait for it.
 func (l *Leases) Queue(key DeviceKey) int {
 	l.mu.Lock()
@@ -99,40 +121,18 @@ func (l *Leases) Queue(key DeviceKey) int {
 }
 
 func (e *lease) admits(c Claim) bool {
-	if e.users >= MaxLeaseQueue {
+	if e.users >= MaxLeaseQueue || c.sole && e.users > 0 {
 		return false
 	}
-	return !c.Open || e.open < maxOpenQueue && (!c.Peer.IsValid() || e.peers[c.Peer] < MaxOpenQueuePeer)
+	return !c.Open || e.open < maxOpenQueue && !e.peers.full(c.Peer, MaxOpenQueuePeer, maxOpenQueue)
 }
 
 func (e *lease) count(c Claim, n int) {
 	e.users += n
-	if !c.Open {
-		return
+	if c.Open {
+		e.open += n
+		e.peers.add(c.Peer, n)
 	}
-	e.open += n
-	if e.peers == nil {
-		e.peers = make(map[netip.Prefix]int)
-	}
-	if e.peers[c.Peer] += n; e.peers[c.Peer] == 0 {
-		delete(e.peers, c.Peer)
-	}
-}
-
-// Try takes a lease if no request holds it or waits for it.
-func (l *Leases) Try(key DeviceKey) (release func(), ok bool) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.held[key] != nil {
-		return nil, false
-	}
-	if l.held == nil {
-		l.held = make(map[DeviceKey]*lease)
-	}
-	e := &lease{turn: make(chan struct{}, 1), users: 1}
-	e.turn <- struct{}{}
-	l.held[key] = e
-	return func() { <-e.turn; l.leave(key, e, Claim{}) }, true
 }
 
 func (l *Leases) leave(key DeviceKey, e *lease, c Claim) {

@@ -28,7 +28,7 @@ func TestLeaseQueue(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			var e lease
+			e := lease{peers: tally{}}
 			for b, n := range c.before {
 				for range n {
 					if !e.admits(b) {

@@ -61,15 +61,15 @@ type Limiter struct {
 
 	mu    sync.Mutex
 	all   [spans]int
-	peers map[netip.Prefix][spans]int // addresses, and their sites
-	first *Place                      // of the brief ones, the oldest first
-	last  *Place
+	peers [spans]tally
+	brief Place // begin and end of the ring of brief ones, the oldest after it
 }
 
 // NewLimiter returns a limiter without requests.
 func NewLimiter(l Limits, now func() time.Time) *Limiter {
 	l.setDefaults()
-	m := &Limiter{now: now, peers: make(map[netip.Prefix][spans]int)}
+	m := &Limiter{now: now, peers: [spans]tally{{}, {}}}
+	m.brief.before, m.brief.after = &m.brief, &m.brief
 	m.limits[Brief].all, m.limits[Brief].peer = l.Requests, l.RequestsPerAddress
 	m.limits[Lasting].all, m.limits[Lasting].peer = l.Lasting, l.LastingPerAddress
 	return m
@@ -125,7 +125,8 @@ func (p *Place) Acquire() bool {
 	p.taken, p.since = true, now
 	m.count(p, 1)
 	if p.span == Brief {
-		m.append(p)
+		p.before, p.after = m.brief.before, &m.brief
+		p.before.after, m.brief.before = p, p
 	}
 	return true
 }
@@ -145,42 +146,26 @@ func (p *Place) Release() {
 	p.taken = false
 	m.count(p, -1)
 	if p.span == Brief {
-		m.unlink(p)
+		p.unlink()
 	}
 }
 
 func (m *Limiter) room(peer netip.Prefix, s Span) bool {
-	l, site := m.limits[s], clientaddr.Site(peer)
-	switch {
-	case m.all[s] >= l.all:
-		return false
-	case site.IsValid() && m.peers[site][s] >= max(l.peer, l.all/4):
-		return false
-	}
-	return !peer.IsValid() || m.peers[peer][s] < l.peer
+	l := m.limits[s]
+	return m.all[s] < l.all && !m.peers[s].full(peer, l.peer, max(l.peer, l.all/4))
 }
 
 func (m *Limiter) count(p *Place, n int) {
 	m.all[p.span] += n
-	for _, counted := range [...]netip.Prefix{p.peer, clientaddr.Site(p.peer)} {
-		if !counted.IsValid() {
-			continue
-		}
-		c := m.peers[counted]
-		if c[p.span] += n; c == [spans]int{} {
-			delete(m.peers, counted)
-			continue
-		}
-		m.peers[counted] = c
-	}
+	m.peers[p.span].add(p.peer, n)
 }
 
 // promote counts brief requests as lasting from lastingAfter on, if there is room.
 func (m *Limiter) promote(now time.Time) {
-	for p := m.first; p != nil && now.Sub(p.since) >= lastingAfter; {
+	for p := m.brief.after; p != &m.brief && now.Sub(p.since) >= lastingAfter; {
 		next := p.after
 		if m.room(p.peer, Lasting) {
-			m.unlink(p)
+			p.unlink()
 			m.count(p, -1)
 			p.span = Lasting
 			m.count(p, 1)
@@ -189,27 +174,9 @@ func (m *Limiter) promote(now time.Time) {
 	}
 }
 
-func (m *Limiter) append(p *Place) {
-	p.before, p.after = m.last, nil
-	if m.last == nil {
-		m.first = p
-	} else {
-		m.last.after = p
-	}
-	m.last = p
-}
-
-func (m *Limiter) unlink(p *Place) {
-	if p.before == nil {
-		m.first = p.after
-	} else {
-		p.before.after = p.after
-	}
-	if p.after == nil {
-		m.last = p.before
-	} else {
-		p.after.before = p.before
-	}
+// unlink removes a brief place from the ring.
+func (p *Place) unlink() {
+	p.before.after, p.after.before = p.after, p.before
 	p.before, p.after = nil, nil
 }
 
@@ -220,4 +187,25 @@ func (m *Limiter) Busy(s Span) int {
 	defer m.mu.Unlock()
 	m.promote(now)
 	return m.all[s]
+}
+
+// tally counts requests by address and by site. Peers that are not valid are not
+// counted.
+type tally map[netip.Prefix]int
+
+func (t tally) add(peer netip.Prefix, n int) {
+	for _, counted := range [...]netip.Prefix{peer, clientaddr.Site(peer)} {
+		if !counted.IsValid() {
+			continue
+		}
+		if t[counted] += n; t[counted] == 0 {
+			delete(t, counted)
+		}
+	}
+}
+
+// full reports whether an address or its site has as many requests as it may have.
+func (t tally) full(peer netip.Prefix, perPeer, perSite int) bool {
+	site := clientaddr.Site(peer)
+	return peer.IsValid() && t[peer] >= perPeer || site.IsValid() && t[site] >= perSite
 }

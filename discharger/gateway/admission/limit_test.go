@@ -85,8 +85,8 @@ func TestLimits(t *testing.T) {
 // empty checks that nothing is counted and nothing is kept.
 func (l *limited) empty(t *testing.T) {
 	t.Helper()
-	if l.all != [spans]int{} || len(l.peers) > 0 || l.first != nil || l.last != nil {
-		t.Errorf("left: %v %v %v %v", l.all, l.peers, l.first, l.last)
+	if l.all != [spans]int{} || len(l.peers[Brief])+len(l.peers[Lasting]) > 0 || l.brief.after != &l.brief || l.brief.before != &l.brief {
+		t.Errorf("left: %v %v %v %v", l.all, l.peers, l.brief.after, l.brief.before)
 	}
 }
 

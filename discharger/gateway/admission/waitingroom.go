@@ -4,8 +4,6 @@ import (
 	"errors"
 	"net/netip"
 	"sync"
-
-	"github.com/discharger/discharger/discharger/clientaddr"
 )
 
 // Bounds of the requests that wait.
@@ -26,12 +24,12 @@ type WaitingRoom struct {
 	mu      sync.Mutex
 	all     int
 	open    int // without a token
-	clients map[netip.Prefix]int
+	clients tally
 }
 
 // NewWaitingRoom returns an empty room.
 func NewWaitingRoom() *WaitingRoom {
-	return &WaitingRoom{Drained: make(chan struct{}), clients: make(map[netip.Prefix]int)}
+	return &WaitingRoom{Drained: make(chan struct{}), clients: tally{}}
 }
 
 // Enter counts a request of a peer, or returns [ErrFull]. A peer that is not valid has
@@ -39,11 +37,7 @@ func NewWaitingRoom() *WaitingRoom {
 func (w *WaitingRoom) Enter(peer netip.Prefix, open bool) (exit func(), err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	site := clientaddr.Site(peer)
-	switch {
-	case w.all >= maxWaiters, open && w.open >= maxOpenWaiters:
-		return nil, ErrFull
-	case peer.IsValid() && w.clients[peer] >= waitersPerClient, site.IsValid() && w.clients[site] >= waitersPerSite:
+	if w.all >= maxWaiters || open && w.open >= maxOpenWaiters || w.clients.full(peer, waitersPerClient, waitersPerSite) {
 		return nil, ErrFull
 	}
 	w.count(peer, open, 1)
@@ -59,14 +53,7 @@ func (w *WaitingRoom) count(peer netip.Prefix, open bool, n int) {
 	if open {
 		w.open += n
 	}
-	for _, counted := range [...]netip.Prefix{peer, clientaddr.Site(peer)} {
-		if !counted.IsValid() {
-			continue
-		}
-		if w.clients[counted] += n; w.clients[counted] == 0 {
-			delete(w.clients, counted)
-		}
-	}
+	w.clients.add(peer, n)
 }
 
 // Size returns the number of requests that wait.

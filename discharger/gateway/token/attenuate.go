@@ -4,11 +4,20 @@ import (
 	"errors"
 	"fmt"
 
-	"gopkg.in/macaroon.v2"
-
-	"github.com/discharger/discharger/discharger/bundle"
 	"github.com/discharger/discharger/discharger/rawmacaroon"
 )
+
+// Names of the conditions that a holder can add to a token in mode held, beside
+// time-before and client-ip; see the package comment.
+const (
+	CondReadOnly = "read-only" // no argument
+	CondRoom     = "room"      // a room id
+)
+
+// ValidRoom reports whether a text has the form of a room id.
+func ValidRoom(id string) bool {
+	return len(id) > 1 && len(id) <= 255 && id[0] == '!'
+}
 
 // Bounds of the conditions that holders add to a token. A token beyond them is refused.
 const (
@@ -48,8 +57,7 @@ func Attenuate(token string, conditions ...string) (string, error) {
 			return "", fmt.Errorf("attenuate: %w", err)
 		}
 	}
-	text, err := bundle.Encode(macaroon.Slice{m})
-	return checkedToken(PrefixHeld, text, err)
+	return EncodeHeld(m)
 }
 
 // validCondition returns an error for a condition that gateways do not accept. A token

@@ -8,27 +8,17 @@ import (
 
 // Credential is the access token that a request carries.
 type Credential struct {
-	Text  string // empty: none
-	Kind  Kind
-	Query string // with FromQuery: the raw query without the token
-	From  source
+	Text    string // empty: none
+	Kind    Kind
+	InQuery bool
+	Query   string // with InQuery: the raw query without the token
 }
-
-// source is the place of a token in a request.
-type source uint8
-
-// The places.
-const (
-	fromNowhere source = iota
-	fromHeader
-	FromQuery
-)
 
 // Names of access tokens in requests.
 const (
 	HeaderAuthorization = "Authorization"
 	Bearer              = "Bearer "
-	paramAccessToken    = "access_token"
+	ParamAccessToken    = "access_token"
 )
 
 // FindCredential returns the access token of a request. Like homeservers, it returns an
@@ -42,7 +32,7 @@ func FindCredential(r *http.Request) (Credential, error) {
 	}
 	if len(values) == 1 {
 		if text, ok := strings.CutPrefix(values[0], Bearer); ok {
-			c = Credential{Text: text, Kind: KindOf(text), From: fromHeader}
+			c = Credential{Text: text, Kind: KindOf(text)}
 		} else if len(values[0]) >= len(Bearer) && strings.EqualFold(values[0][:len(Bearer)], Bearer) {
 			return c, credentialError("Invalid Authorization header.")
 		}
@@ -59,12 +49,12 @@ func FindCredential(r *http.Request) (Credential, error) {
 	case len(tokens) > 1:
 		return Credential{}, credentialError("Too many access_token query parameters.")
 	}
-	return Credential{Text: tokens[0], Kind: KindOf(tokens[0]), Query: rest, From: FromQuery}, nil
+	return Credential{Text: tokens[0], Kind: KindOf(tokens[0]), InQuery: true, Query: rest}, nil
 }
 
 // mayHold is false for most queries without a token, at little cost.
 func mayHold(query string) bool {
-	return query != "" && (strings.Contains(query, paramAccessToken) || strings.ContainsAny(query, "%+"))
+	return query != "" && (strings.Contains(query, ParamAccessToken) || strings.ContainsAny(query, "%+"))
 }
 
 // CutQuery removes every access_token from a raw query, and leaves the rest of it
@@ -96,11 +86,11 @@ func CutQuery(query string) (rest string, tokens []string) {
 // tokenIn returns the token in a parameter, if it is an access_token.
 func tokenIn(part string) (string, bool) {
 	name, value, _ := strings.Cut(part, "=")
-	if name != paramAccessToken {
+	if name != ParamAccessToken {
 		if !strings.ContainsAny(name, "%+") {
 			return "", false
 		}
-		if decoded, err := url.QueryUnescape(name); err != nil || decoded != paramAccessToken {
+		if decoded, err := url.QueryUnescape(name); err != nil || decoded != ParamAccessToken {
 			return "", false
 		}
 	}

@@ -25,7 +25,7 @@ func FuzzCutToken(f *testing.F) {
 		if !mayHold(query) {
 			t.Fatalf("%q was overlooked", query)
 		}
-		if values, err := url.ParseQuery(rest); err == nil && values.Has(paramAccessToken) {
+		if values, err := url.ParseQuery(rest); err == nil && values.Has(ParamAccessToken) {
 			t.Fatalf("%q: %q still has one", query, rest)
 		}
 	})

@@ -3,18 +3,22 @@ package upstream
 import (
 	"cmp"
 	"context"
+	"crypto/rand"
 	"crypto/tls"
 	"errors"
-	"io"
 	"net"
 	"net/http"
 	"net/netip"
 	"net/url"
+	"path/filepath"
 	"strconv"
+	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/discharger/discharger/discharger/gateway/jsonbody"
 	"github.com/discharger/discharger/discharger/gateway/matrix"
+	"github.com/discharger/discharger/discharger/gateway/token"
 )
 
 // Paths of the client-server API at which the gateway makes requests itself.
@@ -47,13 +51,13 @@ type Client struct {
 	base      *url.URL
 	socket    string // empty: base is the address
 	tls       *tls.Config
-	transport swapped
+	transport atomic.Pointer[http.Transport]
 	loop      string // name of this process in CDN-Loop
 }
 
 // New returns a client. It makes no connection.
 func New(cfg Config) (*Client, error) {
-	c := &Client{cfg: cfg, loop: newLoopName()}
+	c := &Client{cfg: cfg, loop: "discharger-" + rand.Text()}
 	var err error
 	if c.base, c.socket, err = parseAddress(cfg.Address); err != nil {
 		return nil, err
@@ -62,18 +66,20 @@ func New(cfg Config) (*Client, error) {
 		return nil, err
 	}
 	c.tls = cfg.TLS
-	c.transport.replace(c.newTransport(cfg.TLS))
+	c.transport.Store(c.newTransport(cfg.TLS))
 	return c, nil
 }
 
 // URL returns scheme and host of the homeserver.
 func (c *Client) URL() *url.URL { return c.base }
 
-// Transport returns the transport to the homeserver.
-func (c *Client) Transport() http.RoundTripper { return &c.transport }
+// RoundTrip implements [http.RoundTripper], for requests that are passed on.
+func (c *Client) RoundTrip(r *http.Request) (*http.Response, error) {
+	return c.transport.Load().RoundTrip(r)
+}
 
 // Close closes idle connections.
-func (c *Client) Close() { c.transport.current.Load().CloseIdleConnections() }
+func (c *Client) Close() { c.transport.Load().CloseIdleConnections() }
 
 // CheckTLS returns the error of a configuration for [Client.SetTLS].
 func (c *Client) CheckTLS(cfg *tls.Config) error {
@@ -87,7 +93,7 @@ func (c *Client) CheckTLS(cfg *tls.Config) error {
 // Calls must not be concurrent.
 func (c *Client) SetTLS(cfg *tls.Config) {
 	if !sameTLS(c.tls, cfg) {
-		c.transport.replace(c.newTransport(cfg))
+		c.transport.Swap(c.newTransport(cfg)).CloseIdleConnections()
 	}
 	c.tls = cfg
 }
@@ -112,8 +118,8 @@ type Origin struct {
 
 func (o Origin) set(h http.Header) {
 	if o.Addr.IsValid() {
-		h[headerFor] = []string{o.Addr.String()}
-		h[headerRealIP] = []string{o.Addr.String()}
+		text := o.Addr.String()
+		h[headerFor], h[headerRealIP] = []string{text}, []string{text}
 	}
 	if o.UserAgent != "" {
 		h.Set("User-Agent", o.UserAgent)
@@ -123,73 +129,59 @@ func (o Origin) set(h http.Header) {
 // Get requests a path with the homeserver's token; "": without one. The object is nil
 // if the answer is not a JSON object. The error of a loop is [ErrLoop].
 func (c *Client) Get(ctx context.Context, path, token string, o Origin) (status int, answer jsonbody.Object, err error) {
-	ctx, cancel := context.WithTimeout(ctx, c.cfg.Timeout)
-	defer cancel()
-	req, err := c.newRequest(ctx, http.MethodGet, path, token, o)
-	if err != nil {
-		return 0, nil, err
-	}
-	c.Mark(req.Header)
-	resp, err := c.transport.RoundTrip(req)
-	if err != nil {
-		return 0, nil, err
-	}
-	defer resp.Body.Close()
-	if c.cameBack(resp) {
-		return 0, nil, ErrLoop
-	}
-	data, err := jsonbody.ReadResponse(resp)
-	if err != nil {
-		return 0, nil, err
-	}
-	if answer, err = jsonbody.Parse(data); err != nil {
-		return resp.StatusCode, nil, nil
-	}
-	return resp.StatusCode, answer, nil
-}
-
-// newRequest returns a request of the gateway's own. Without a client, X-Forwarded-For
-// is empty, and Synapse records neither address nor time of the device.
-func (c *Client) newRequest(ctx context.Context, method, path, token string, o Origin) (*http.Request, error) {
-	req, err := http.NewRequestWithContext(ctx, method, c.base.String()+path, nil)
-	if err != nil {
-		return nil, err
-	}
-	if token != "" {
-		req.Header.Set(headerAuthorization, "Bearer "+token)
-	}
-	req.Header[headerFor] = []string{""}
-	req.Header[headerProto] = []string{cmp.Or(c.cfg.Scheme(), "https")}
-	req.Header.Set("User-Agent", UserAgent)
-	o.set(req.Header)
-	return req, nil
+	return c.do(ctx, http.MethodGet, path, token, o)
 }
 
 // Logout ends a token and its device at the homeserver. It succeeds for a token that is
 // unknown there.
 func (c *Client) Logout(ctx context.Context, token string, o Origin) error {
+	status, answer, err := c.do(ctx, http.MethodPost, PathLogout, token, o)
+	code, _ := answer.Text("errcode")
+	switch {
+	case status == 0:
+		return err
+	case status == http.StatusOK, LogoutDone(status, code):
+		return nil
+	}
+	return &StatusError{status}
+}
+
+// do makes a request of the gateway's own; a POST has an empty object as body. Without a
+// client, X-Forwarded-For is empty, and Synapse records neither address nor time of the
+// device. The status is 0 if there is no answer.
+func (c *Client) do(ctx context.Context, method, path, access string, o Origin) (status int, answer jsonbody.Object, err error) {
 	ctx, cancel := context.WithTimeout(ctx, c.cfg.Timeout)
 	defer cancel()
-	req, err := c.newRequest(ctx, http.MethodPost, PathLogout, token, o)
+	req, err := http.NewRequestWithContext(ctx, method, c.base.String()+path, nil)
 	if err != nil {
-		return err
+		return 0, nil, err
 	}
-	req.Header.Set("Content-Type", "application/json")
-	jsonbody.SetRequest(req, jsonbody.Object{}.Encode())
-	resp, err := c.transport.RoundTrip(req)
+	if method == http.MethodPost {
+		req.Header.Set("Content-Type", "application/json")
+		jsonbody.SetRequest(req, jsonbody.Object{}.Encode())
+	}
+	if access != "" {
+		req.Header.Set(token.HeaderAuthorization, token.Bearer+access)
+	}
+	req.Header[headerFor] = []string{""}
+	req.Header[headerProto] = []string{cmp.Or(c.cfg.Scheme(), "https")}
+	req.Header.Set("User-Agent", UserAgent)
+	o.set(req.Header)
+	c.Mark(req.Header)
+	resp, err := c.RoundTrip(req)
 	if err != nil {
-		return err
+		return 0, nil, err
 	}
 	defer resp.Body.Close()
-	if resp.StatusCode == http.StatusOK {
-		_, _ = io.Copy(io.Discard, io.LimitReader(resp.Body, jsonbody.MaxSize))
-		return nil
+	if resp.StatusCode == http.StatusLoopDetected && c.Looped(resp.Header) {
+		return 0, nil, ErrLoop
 	}
-	answer, err := jsonbody.ReadLenient(resp)
-	if code, _ := answer.Text("errcode"); err == nil && LogoutDone(resp.StatusCode, code) {
-		return nil
+	data, err := jsonbody.ReadResponse(resp)
+	if err != nil {
+		return resp.StatusCode, nil, err
 	}
-	return &StatusError{resp.StatusCode}
+	answer, _ = jsonbody.Parse(data) // nil: not an object
+	return resp.StatusCode, answer, nil
 }
 
 // LogoutDone reports whether the answer to a logout is final: the token is unknown, or
@@ -234,4 +226,34 @@ type StatusError struct{ Status int }
 // Error implements error.
 func (e *StatusError) Error() string {
 	return "the homeserver answered with status " + strconv.Itoa(e.Status)
+}
+
+// Scheme of a homeserver that listens on a Unix socket, and the host of requests to
+// it. A request that is passed on keeps the client's host.
+const (
+	schemeUnix = "unix"
+	socketHost = "localhost"
+)
+
+// parseAddress parses the address of a homeserver: http or https and a host, or
+// unix: and the absolute path of a socket.
+func parseAddress(text string) (u *url.URL, socket string, err error) {
+	if path, ok := strings.CutPrefix(text, schemeUnix+":"); ok {
+		if !filepath.IsAbs(path) || strings.HasPrefix(path, "//") {
+			return nil, "", errors.New("path of socket is invalid, want one such as unix:/run/matrix/synapse.sock")
+		}
+		return &url.URL{Scheme: "http", Host: socketHost}, path, nil
+	}
+	u, err = ParseBase(text)
+	return u, "", err
+}
+
+// ParseBase parses a URL that consists of http or https and a host.
+func ParseBase(text string) (*url.URL, error) {
+	u, err := url.Parse(text)
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil ||
+		strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "" {
+		return nil, errors.New("url is invalid, want http or https and a host only")
+	}
+	return u, nil
 }

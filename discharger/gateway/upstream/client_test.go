@@ -12,11 +12,11 @@ func TestSetTLSKeepsConnections(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	before := c.transport.current.Load()
-	if c.SetTLS(trust.Clone()); c.transport.current.Load() != before {
+	before := c.transport.Load()
+	if c.SetTLS(trust.Clone()); c.transport.Load() != before {
 		t.Error("connections are replaced without a change")
 	}
-	if c.SetTLS(&tls.Config{ServerName: "other"}); c.transport.current.Load() == before {
+	if c.SetTLS(&tls.Config{ServerName: "other"}); c.transport.Load() == before {
 		t.Error("connections are kept although the name has changed")
 	}
 }

@@ -2,6 +2,7 @@ package upstream
 
 import (
 	"cmp"
+	"errors"
 	"net/http"
 	"net/netip"
 	"net/url"
@@ -58,11 +59,9 @@ const (
 )
 
 const (
-	headerAuthorization = "Authorization"
-	paramAccessToken    = "access_token"
-
 	headerConnection = "Connection"
 	headerReferer    = "Referer"
+	headerLoop       = "Cdn-Loop"
 )
 
 // hopByHop are the fields of one connection, without Transfer-Encoding, which the server
@@ -80,7 +79,7 @@ func endToEnd(name string) bool {
 		}
 	}
 	switch name {
-	case headerAuthorization, headerRealIP, "Forwarded", "Host", "User-Agent", "Cookie", "Origin", "Range", "Cache-Control", "Date", headerReferer, headerLoop:
+	case token.HeaderAuthorization, headerRealIP, "Forwarded", "Host", "User-Agent", "Cookie", "Origin", "Range", "Cache-Control", "Date", headerReferer, headerLoop:
 		return true
 	}
 	return false
@@ -89,7 +88,7 @@ func endToEnd(name string) bool {
 // namesToken reports whether a URL may contain a token, in up to three encodings.
 func namesToken(text string) bool {
 	for range 4 {
-		for _, mark := range [...]string{paramAccessToken, token.PrefixHeld, token.PrefixRotate, token.PrefixRefresh} {
+		for _, mark := range [...]string{token.ParamAccessToken, token.PrefixHeld, token.PrefixRotate, token.PrefixRefresh} {
 			if strings.Contains(text, mark) {
 				return true
 			}
@@ -126,14 +125,29 @@ func SetForwarded(out, in *http.Request, client netip.Addr, trusted bool, scheme
 			proto = "https"
 		}
 	}
-	if host == "" {
-		host = in.Host
-	}
-	if client.IsValid() {
-		text := client.String()
-		out.Header[headerFor] = []string{text}
-		out.Header[headerRealIP] = []string{text}
-	}
+	Origin{Addr: client}.set(out.Header)
 	out.Header[headerProto] = []string{proto}
-	out.Header[headerHost] = []string{host}
+	out.Header[headerHost] = []string{cmp.Or(host, in.Host)}
+}
+
+// ErrLoop is returned for an address of the homeserver that leads back to the gateway.
+var ErrLoop = errors.New("upstream leads back to this gateway, set it to the address of the homeserver itself")
+
+// Mark adds the name of this process to the headers of a request to the homeserver.
+func (c *Client) Mark(h http.Header) { h[headerLoop] = append(h[headerLoop], c.loop) }
+
+// Answer adds the name of this process to the headers of the answer to a loop.
+func (c *Client) Answer(h http.Header) { h.Set(headerLoop, c.loop) }
+
+// Looped reports whether the headers of a request name this process.
+func (c *Client) Looped(h http.Header) bool {
+	for _, v := range h[headerLoop] {
+		for name := range strings.SplitSeq(v, ",") {
+			name, _, _ = strings.Cut(name, ";")
+			if strings.TrimSpace(name) == c.loop {
+				return true
+			}
+		}
+	}
+	return false
 }

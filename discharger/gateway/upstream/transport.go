@@ -3,11 +3,11 @@ package upstream
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
+
 	"net"
 	"net/http"
 	"slices"
-	"sync/atomic"
+
 	"time"
 )
 
@@ -33,24 +33,6 @@ func NewTransport(dial Dialer) *http.Transport {
 	}
 }
 
-// swapped is a transport that can be replaced.
-type swapped struct {
-	current atomic.Pointer[http.Transport]
-}
-
-// RoundTrip implements [http.RoundTripper].
-func (s *swapped) RoundTrip(r *http.Request) (*http.Response, error) {
-	return s.current.Load().RoundTrip(r)
-}
-
-// replace replaces the transport. Connections of the previous one close at the end of
-// their requests.
-func (s *swapped) replace(t *http.Transport) {
-	if before := s.current.Swap(t); before != nil {
-		before.CloseIdleConnections()
-	}
-}
-
 // sameTLS reports whether two configurations have the same authorities and certificates.
 func sameTLS(a, b *tls.Config) bool {
 	if a == nil || b == nil {
@@ -59,13 +41,6 @@ func sameTLS(a, b *tls.Config) bool {
 	sameCertificate := func(a, b tls.Certificate) bool {
 		return slices.EqualFunc(a.Certificate, b.Certificate, slices.Equal[[]byte])
 	}
-	return a.ServerName == b.ServerName && samePool(a.RootCAs, b.RootCAs) &&
+	return a.ServerName == b.ServerName && a.RootCAs.Equal(b.RootCAs) &&
 		slices.EqualFunc(a.Certificates, b.Certificates, sameCertificate)
-}
-
-func samePool(a, b *x509.CertPool) bool {
-	if a == nil || b == nil {
-		return a == b
-	}
-	return a.Equal(b)
 }
