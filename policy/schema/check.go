@@ -269,7 +269,7 @@ func (a *activation) provide(name string) string {
 	}
 	plain, ok := a.schema.context[i].native(v)
 	if !ok {
-		return "context value " + name + " is not a " + a.schema.context[i].Type + ", or too large"
+		return "context value " + name + " is not a " + a.schema.context[i].name + ", or too large"
 	}
 	a.context[i] = toCEL(plain)
 	return ""

@@ -195,7 +195,7 @@ func (d *decoder) context(n *yamlfile.Node) {
 		fields := d.Fields(e.Value, path, "type", "doc")
 		fields.At = e.At
 		t := d.typed(fields.Require("type", ""), path, func(t valueType) bool { return t.native != nil })
-		v := variable{Variable{Name: e.Key, Type: t.name, Doc: d.doc(fields.Get("doc"))}, t}
+		v := variable{Name: e.Key, Doc: d.doc(fields.Get("doc")), valueType: t}
 		if t.name != "" {
 			d.schema.variable[e.Key] = len(d.schema.context)
 			d.schema.context = append(d.schema.context, v)

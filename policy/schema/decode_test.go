@@ -52,11 +52,15 @@ func TestCommentExample(t *testing.T) {
 	if got := schema.Caveats(); !reflect.DeepEqual(got, want) {
 		t.Errorf("caveats\n%+v, want\n%+v", got, want)
 	}
-	context := []Variable{
-		{Name: "device", Type: "string", Doc: "The device that the request is made with."},
-		{Name: "scopes", Type: "list(string)", Doc: "The scopes that the request needs."},
+	context := [][3]string{
+		{"device", "string", "The device that the request is made with."},
+		{"scopes", "list(string)", "The scopes that the request needs."},
 	}
-	if got := schema.Context(); !reflect.DeepEqual(got, context) {
+	var got [][3]string
+	for _, v := range schema.context {
+		got = append(got, [3]string{v.Name, v.name, v.Doc})
+	}
+	if !reflect.DeepEqual(got, context) {
 		t.Errorf("context %+v, want %+v", got, context)
 	}
 	if schema.Format() != Format1 || schema.ID() != "example" || schema.Version() != 2 {

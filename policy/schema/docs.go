@@ -22,7 +22,7 @@ func Docs(s *Schema) string {
 		b.WriteString("\n## Context\n\nWhat the checks above use beside `value`, `now` and `ip`.\n\n" +
 			"| name | type | meaning |\n| --- | --- | --- |\n")
 		for _, v := range s.context {
-			fmt.Fprintf(&b, "| `%s` | `%s` | %s |\n", v.Name, v.Type, cell(v.Doc))
+			fmt.Fprintf(&b, "| `%s` | `%s` | %s |\n", v.Name, v.name, cell(v.Doc))
 		}
 	}
 	return b.String()

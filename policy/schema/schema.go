@@ -57,13 +57,6 @@ type Caveat struct {
 	Doc      string // for the reference; may be empty
 }
 
-// A Variable is the declaration of a context value.
-type Variable struct {
-	Name string
-	Type string
-	Doc  string
-}
-
 // A Condition is a parsed caveat.
 type Condition struct {
 	Name string
@@ -103,9 +96,9 @@ type caveat struct {
 	shown     string  // the check as errors show it
 }
 
-// variable is a Variable with its type.
+// variable is the declaration of a context value.
 type variable struct {
-	Variable
+	Name, Doc string
 	valueType
 }
 
@@ -153,15 +146,6 @@ func (s *Schema) Caveats() []Caveat {
 	list := make([]Caveat, len(s.caveats))
 	for i, c := range s.caveats {
 		list[i] = c.Caveat
-	}
-	return list
-}
-
-// Context returns the declared context values, in the order of the file.
-func (s *Schema) Context() []Variable {
-	list := make([]Variable, len(s.context))
-	for i, v := range s.context {
-		list[i] = v.Variable
 	}
 	return list
 }

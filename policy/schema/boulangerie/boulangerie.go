@@ -31,6 +31,7 @@ package boulangerie
 import (
 	"fmt"
 	"regexp"
+	"slices"
 	"strconv"
 	"time"
 
@@ -171,8 +172,7 @@ func (d *decoder) schemaID(fields *yamlfile.Fields) {
 
 // version reports whether the name of a version is its place in the file.
 func (d *decoder) version(v yamlfile.Entry, place int) bool {
-	m := rubyVer.FindStringSubmatch(v.Key)
-	if m != nil {
+	if m := rubyVer.FindStringSubmatch(v.Key); m != nil {
 		if number, err := strconv.Atoi(m[1]); err == nil && number == place {
 			return true
 		}
@@ -192,21 +192,20 @@ func (d *decoder) predicate(e yamlfile.Entry) {
 	}
 	d.Kind = schema.ErrType
 	name, ok := d.Text(e.Value, path+": type", schema.MaxDoc)
-	t := typeOf(name)
-	if ok && t == nil {
+	i := slices.IndexFunc(types(), func(t schema.Definition) bool { return t.Type == name })
+	if ok && i < 0 {
 		d.Invalid(e.Value, path, "type %q is unknown%s", yamlfile.Shorten(name), yamlfile.SuggestOrList(name, typeNames()))
 	}
 	d.Kind = schema.ErrParse
-	if t == nil {
+	if i < 0 {
 		return
 	}
-	definition := schema.Definition{
-		Name: e.Key, Type: t.name, Style: schema.StyleColon, Text: t.text, Example: t.example, Parse: t.parseLine,
+	t := types()[i]
+	t.Name, t.Style, t.Parse = e.Key, schema.StyleColon, oneLine(t.Parse)
+	if t.Match = builtin(e.Key, t.Type); t.Match != nil {
+		t.Holds = "compared with the time"
 	}
-	if match := builtin(e.Key, t.name); match != nil {
-		definition.Match, definition.Holds = match, "compared with the time"
-	}
-	if err := d.schema.Add(definition); err != nil {
+	if err := d.schema.Add(t); err != nil {
 		d.Errorf(e.At, "%v", err)
 	}
 }

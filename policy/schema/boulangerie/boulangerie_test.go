@@ -187,7 +187,7 @@ func TestTypes(t *testing.T) {
 	t.Parallel()
 	var names []string
 	for _, typ := range types() {
-		names = append(names, typ.name)
+		names = append(names, typ.Type)
 	}
 	slices.Sort(names)
 	want := strings.Split("Atom Binary Boolean DateTime Decimal List(Atom) List(Boolean) List(DateTime) List(Decimal) List(URI) URI", " ")

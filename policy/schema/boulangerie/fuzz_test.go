@@ -70,8 +70,8 @@ func TestEveryExample(t *testing.T) {
 	t.Parallel()
 	checker := everyType(t)
 	for _, typ := range types() {
-		if err := checker.CheckOne(t.Context(), caveatOf(typ.name)+": "+typ.example, schema.Request{}); err != nil {
-			t.Errorf("%s: %v", typ.name, err)
+		if err := checker.CheckOne(t.Context(), caveatOf(typ.Type)+": "+typ.Example, schema.Request{}); err != nil {
+			t.Errorf("%s: %v", typ.Type, err)
 		}
 	}
 }

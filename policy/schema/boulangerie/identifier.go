@@ -39,14 +39,13 @@ func ParseIdentifier(s string) (Identifier, error) {
 	labels := []string{"v", "uuid", "kid", "sch", "iat"}
 	values := make([]string, len(labels))
 	for i, label := range labels {
-		if i >= len(parts) {
+		found := false
+		if i < len(parts) {
+			values[i], found = strings.CutPrefix(parts[i], label+":")
+		}
+		if !found {
 			return Identifier{}, badIdentifier("missing '%s'", label)
 		}
-		value, ok := strings.CutPrefix(parts[i], label+":")
-		if !ok {
-			return Identifier{}, badIdentifier("missing '%s'", label)
-		}
-		values[i] = value
 	}
 	if len(parts) > len(labels) {
 		return Identifier{}, badIdentifier("unexpected field after 'iat'")

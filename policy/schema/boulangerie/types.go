@@ -6,61 +6,46 @@ import (
 	"regexp"
 	"strings"
 
+	"github.com/discharger/discharger/policy/schema"
 	"github.com/discharger/discharger/policy/schema/uri"
 )
 
-// A valueType is one of the eleven types of Boulangerie. The Go types of its values
-// are string, bool, time.Time, *big.Int, and []any for lists.
-type valueType struct {
-	name    string
-	text    string // form of a value, for the reference
-	example string
-	parse   func(string) (any, error)
-}
-
-// parseLine parses a value, which cannot have a line feed.
-func (t *valueType) parseLine(s string) (any, error) {
-	if strings.Contains(s, "\n") {
-		return nil, errLine
+// types returns the eleven types of Boulangerie. The Go types of their values are string,
+// bool, time.Time, *big.Int, and []any for lists.
+func types() []schema.Definition {
+	scalars := []schema.Definition{
+		{Type: "Atom", Text: "letters, digits and `.` `/` `-` `_`", Example: "read/only", Parse: parseAtom},
+		{Type: "Boolean", Text: "`true` or `false`", Example: "true", Parse: parseBoolean},
+		{Type: "DateTime", Text: "an ISO 8601 time", Example: "2030-01-02T15:04:05Z", Parse: parseDateTime},
+		{Type: "Decimal", Text: "a whole number of any size", Example: "42", Parse: parseDecimal},
+		{Type: "URI", Text: "a URI or a relative reference", Example: "https://example.org/path", Parse: parseURI},
 	}
-	return t.parse(s)
-}
-
-// types returns all types.
-func types() []valueType {
-	scalars := []valueType{
-		{"Atom", "letters, digits and `.` `/` `-` `_`", "read/only", parseAtom},
-		{"Boolean", "`true` or `false`", "true", parseBoolean},
-		{"DateTime", "an ISO 8601 time", "2030-01-02T15:04:05Z", parseDateTime},
-		{"Decimal", "a whole number of any size", "42", parseDecimal},
-		{"URI", "a URI or a relative reference", "https://example.org/path", parseURI},
-	}
-	all := append(scalars, valueType{"Binary", "any bytes but a line feed", "AAAA", parseBinary})
+	all := append(scalars, schema.Definition{Type: "Binary", Text: "any bytes but a line feed", Example: "AAAA", Parse: parseBinary})
 	for _, t := range scalars {
-		all = append(all, valueType{
-			name: "List(" + t.name + ")", text: t.text + "; any number, separated by white space",
-			example: t.example + " " + t.example, parse: parseList(t.parse),
+		all = append(all, schema.Definition{
+			Type: "List(" + t.Type + ")", Text: t.Text + "; any number, separated by white space",
+			Example: t.Example + " " + t.Example, Parse: parseList(t.Parse),
 		})
 	}
 	return all
 }
 
-// typeOf returns the type with a name, or nil.
-func typeOf(name string) *valueType {
-	for _, t := range types() {
-		if t.name == name {
-			return &t
-		}
-	}
-	return nil
-}
-
 func typeNames() []string {
 	var names []string
 	for _, t := range types() {
-		names = append(names, t.name)
+		names = append(names, t.Type)
 	}
 	return names
+}
+
+// oneLine returns a parser that refuses a line feed, which no value can have.
+func oneLine(parse func(string) (any, error)) func(string) (any, error) {
+	return func(s string) (any, error) {
+		if strings.Contains(s, "\n") {
+			return nil, errLine
+		}
+		return parse(s)
+	}
 }
 
 // Why a value of a Boulangerie type does not parse.
@@ -164,18 +149,16 @@ func isMailto(r uri.Reference) bool {
 	if !r.Rootless() {
 		return r.HasQuery
 	}
-	to := r.Path
-	for to != "" {
-		address := to
+	for to := r.Path; to != ""; {
+		address, rest := to, ""
 		if i := strings.IndexAny(to, ",;"); i >= 0 {
-			address, to = to[:i], to[i+1:]
-		} else {
-			to = ""
+			address, rest = to[:i], to[i+1:]
 		}
 		user, host, found := strings.Cut(address, "@")
 		if !found || user == "" || host == "" || strings.Contains(host, "@") {
 			return false
 		}
+		to = rest
 	}
 	return true
 }

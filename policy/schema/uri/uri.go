@@ -6,6 +6,7 @@ package uri
 import (
 	"net/netip"
 	"strings"
+	"unicode"
 )
 
 // A Reference is a URI or a relative reference in parts, with escapes as they are.
@@ -30,7 +31,7 @@ func (r Reference) Strict() bool { return allPathChars(r.Query, "/?") }
 // Parse parses a URI or a relative reference, and reports whether it follows RFC
 // 3986. In the query it accepts all of ASCII, as Ruby does.
 func Parse(s string) (r Reference, ok bool) {
-	if !allBytes(s, func(c byte) bool { return c < 0x80 }) {
+	if strings.ContainsFunc(s, func(c rune) bool { return c > unicode.MaxASCII }) {
 		return r, false
 	}
 	rest, fragment, hasFragment := strings.Cut(s, "#")
@@ -59,9 +60,7 @@ func Parse(s string) (r Reference, ok bool) {
 
 // isScheme reports whether s is a letter and then letters, digits, + - or dots.
 func isScheme(s string) bool {
-	return s != "" && isLetter(s[0]) && allBytes(s, func(c byte) bool {
-		return isLetter(c) || isDigit(c) || c == '+' || c == '-' || c == '.'
-	})
+	return s != "" && only(s[:1], letters) && only(s, letters+digits+"+-.")
 }
 
 // isAuthority reports whether s is [userinfo@][host][:port].
@@ -76,7 +75,7 @@ func isAuthority(s string) bool {
 	if i := strings.LastIndexByte(s, ':'); i > strings.LastIndexByte(s, ']') {
 		host, port = s[:i], s[i+1:]
 	}
-	if !allBytes(port, isDigit) {
+	if !only(port, digits) {
 		return false
 	}
 	if inner, ok := strings.CutPrefix(host, "["); ok {
@@ -90,7 +89,7 @@ func isAuthority(s string) bool {
 func isIPLiteral(s string) bool {
 	if future, ok := strings.CutPrefix(s, "v"); ok {
 		version, rest, found := strings.Cut(future, ".")
-		return found && version != "" && allBytes(version, isHex) &&
+		return found && version != "" && only(version, hexDigits) &&
 			rest != "" && allURIChars(rest, ":") && !strings.Contains(rest, "%")
 	}
 	addr, err := netip.ParseAddr(s)
@@ -107,8 +106,8 @@ func allURIChars(s, also string) bool {
 	for i := 0; i < len(s); i++ {
 		c := s[i]
 		switch {
-		case isLetter(c), isDigit(c), strings.IndexByte("-._~!$&'()*+,;=", c) >= 0, strings.IndexByte(also, c) >= 0:
-		case c == '%' && i+2 < len(s) && isHex(s[i+1]) && isHex(s[i+2]):
+		case strings.IndexByte(letters+digits+"-._~!$&'()*+,;=", c) >= 0, strings.IndexByte(also, c) >= 0:
+		case c == '%' && i+2 < len(s) && only(s[i+1:i+3], hexDigits):
 			i += 2
 		default:
 			return false
@@ -117,15 +116,11 @@ func allURIChars(s, also string) bool {
 	return true
 }
 
-func allBytes(s string, ok func(byte) bool) bool {
-	for i := range len(s) {
-		if !ok(s[i]) {
-			return false
-		}
-	}
-	return true
-}
+// only reports whether s consists of the ASCII characters in chars.
+func only(s, chars string) bool { return strings.Trim(s, chars) == "" }
 
-func isDigit(c byte) bool  { return c >= '0' && c <= '9' }
-func isLetter(c byte) bool { return c|0x20 >= 'a' && c|0x20 <= 'z' }
-func isHex(c byte) bool    { return isDigit(c) || c|0x20 >= 'a' && c|0x20 <= 'f' }
+const (
+	letters   = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+	digits    = "0123456789"
+	hexDigits = digits + "abcdefABCDEF"
+)
