@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
@@ -74,47 +75,45 @@ func TestServiceRefusesGateway(t *testing.T) {
 // requests.
 func TestOneFetchPerLifetime(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, func(w *world) {
-		w.cfg.jitter = func() float64 { return 0.5 }
-		w.stopped = time.Now()
-	})
-	text := w.login(false).text("access_token")
-	narrow, err := token.Attenuate(text, "client-ip 127.0.0.1")
-	must(t, err)
-	start := w.asked.Load()
-	const lifetimes, steps = 4, 10
-	for range lifetimes * steps {
+	bubble(t, func(t *testing.T, w *world) {
+		text := w.login(false).text("access_token")
+		narrow, err := token.Attenuate(text, "client-ip 127.0.0.1")
+		must(t, err)
+		start := w.asked.Load()
+		const lifetimes, steps = 4, 10
+		for range lifetimes * steps {
+			var all sync.WaitGroup
+			for i := range 16 {
+				all.Go(func() {
+					use := []string{text, narrow}[i%2]
+					if a := w.do("GET", upstream.PathWhoami, use, nil); a.status != 200 {
+						t.Errorf("%d %s", a.status, a.raw)
+					}
+				})
+			}
+			all.Wait()
+			w.forward(testTTL / steps)
+		}
+		synctest.Wait()
+		// Steps are a tenth: the first fetch comes after seven, the others after nine.
+		if n := w.asked.Load() - start; n < lifetimes || n > lifetimes+1 {
+			t.Errorf("%d fetches in %d lifetimes", n, lifetimes)
+		}
+		w.forward(2 * testTTL)
+		start = w.asked.Load()
 		var all sync.WaitGroup
-		for i := range 16 {
+		for range 64 {
 			all.Go(func() {
-				use := []string{text, narrow}[i%2]
-				if a := w.do("GET", upstream.PathWhoami, use, nil); a.status != 200 {
+				if a := w.do("GET", upstream.PathWhoami, text, nil); a.status != 200 {
 					t.Errorf("%d %s", a.status, a.raw)
 				}
 			})
 		}
 		all.Wait()
-		w.forward(testTTL / steps)
-	}
-	w.landed(w.sessionOf(text))
-	// Steps are a tenth: the first fetch comes after seven, the others after nine.
-	if n := w.asked.Load() - start; n < lifetimes || n > lifetimes+1 {
-		t.Errorf("%d fetches in %d lifetimes", n, lifetimes)
-	}
-	w.forward(2 * testTTL)
-	start = w.asked.Load()
-	var all sync.WaitGroup
-	for range 64 {
-		all.Go(func() {
-			if a := w.do("GET", upstream.PathWhoami, text, nil); a.status != 200 {
-				t.Errorf("%d %s", a.status, a.raw)
-			}
-		})
-	}
-	all.Wait()
-	if n := w.asked.Load() - start; n != 1 {
-		t.Errorf("%d fetches for concurrent requests", n)
-	}
+		if n := w.asked.Load() - start; n != 1 {
+			t.Errorf("%d fetches for concurrent requests", n)
+		}
+	}, func(w *world) { w.cfg.jitter = func() float64 { return 0.5 } })
 }
 
 // Two tabs and a repeated request get the same next token, and each can continue with

@@ -64,12 +64,10 @@ func (l *Leases) Acquire(ctx context.Context, key DeviceKey, c Claim) (release f
 	if e == nil {
 		return nil, ErrBusy
 	}
-	timer := time.NewTimer(leaseTimeout)
-	defer timer.Stop()
 	select {
 	case e.turn <- struct{}{}:
 		return func() { <-e.turn; l.leave(key, e, c) }, nil
-	case <-timer.C:
+	case <-time.After(leaseTimeout):
 		err = ErrBusy
 	case <-ctx.Done():
 		err = ctx.Err()

@@ -159,13 +159,10 @@ func (b *Outbox) run(ctx context.Context) {
 			pause = pauses.NextBackOff()
 			b.cfg.Log.LogAttrs(ctx, slog.LevelWarn, "revocation or logout failed, retrying", slog.Any("error", err))
 		}
-		timer := time.NewTimer(pause)
 		select {
-		case <-timer.C:
+		case <-time.After(pause):
 		case <-b.woken:
-			timer.Stop()
 		case <-ctx.Done():
-			timer.Stop()
 			return
 		}
 	}

@@ -77,9 +77,9 @@ func (p *call[T]) abandoned() bool {
 // run makes attempts until one is decided or no request waits any more. Without a
 // pause before it, the first attempt is made in any case. The caller closes done.
 func (p *call[T]) run(l *Link, pause time.Duration, call func(context.Context) (T, error)) {
-	for pauses := newPauses(); ; {
-		back, nudged := l.signs()
-		if pause > 0 && !p.rest(pause, back, nudged) {
+	for pauses := newPauses(firstRetryInterval, MaxRetryInterval); ; {
+		away, nudged := l.signs()
+		if pause > 0 && !p.rest(pause, away.Done(), nudged) {
 			p.err = p.lastError()
 			return
 		}
@@ -102,29 +102,17 @@ func (p *call[T]) attempt(l *Link, again bool, call func(context.Context) (T, er
 	}
 	l.retries <- struct{}{}
 	defer func() { <-l.retries }()
-	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
-	back, _ := l.signs()
-	ended := make(chan struct{})
-	defer close(ended)
-	go func() {
-		select {
-		case <-back:
-			cancel()
-		case <-ended:
-		}
-	}()
-	return call(ctx)
+	away, _ := l.signs()
+	return call(away)
 }
 
 // rest blocks for a pause, or until the service is available again. It returns false
 // when no request waits.
 func (p *call[T]) rest(pause time.Duration, back, nudged <-chan struct{}) bool {
-	timer := time.NewTimer(pause)
-	defer timer.Stop()
+	end := time.After(pause)
 	for !p.abandoned() {
 		select {
-		case <-timer.C:
+		case <-end:
 			return true
 		case <-back:
 			return true
@@ -165,8 +153,7 @@ func await[T any](ctx context.Context, g *Client, p *call[T], w Waiter) (result 
 	}
 	s := stay{room: g.Waiting, waiter: w}
 	defer func() { err = s.end(err) }()
-	long := time.NewTimer(waitingAfter)
-	defer long.Stop()
+	long := time.After(waitingAfter)
 	var end <-chan time.Time
 	for failed := p.failed; ; {
 		news := g.Link.endings()
@@ -184,10 +171,8 @@ func await[T any](ctx context.Context, g *Client, p *call[T], w Waiter) (result 
 			if left <= 0 {
 				return result, p.lastError()
 			}
-			timer := time.NewTimer(left)
-			defer timer.Stop()
-			end, err = timer.C, s.begin()
-		case <-long.C:
+			end, err = time.After(left), s.begin()
+		case <-long:
 			err = s.begin()
 		case <-end:
 			return result, p.lastError()
@@ -239,11 +224,37 @@ func (s *stay) end(err error) error {
 // Do makes a call for one exchange, and repeats it until it is decided or the waiter
 // ends.
 func Do[T any](ctx context.Context, g *Client, w Waiter, call func(context.Context) (T, error)) (T, error) {
-	p := newCall[T]()
-	p.join()
-	go func() {
-		defer close(p.done)
-		p.run(g.Link, 0, call)
-	}()
+	var alone flights[struct{}, T]
+	return alone.await(ctx, g, w, struct{}{}, call)
+}
+
+// flights are the calls in progress by key. Concurrent requests of one key share a call.
+type flights[K comparable, T any] struct {
+	mu    sync.Mutex
+	calls map[K]*call[T]
+}
+
+// await joins the call of a key, or starts one, and returns its result.
+func (f *flights[K, T]) await(ctx context.Context, g *Client, w Waiter, key K, attempt func(context.Context) (T, error)) (T, error) {
+	f.mu.Lock()
+	p := f.calls[key]
+	if p == nil || !p.join() {
+		p = newCall[T]()
+		p.join()
+		if f.calls == nil {
+			f.calls = make(map[K]*call[T])
+		}
+		f.calls[key] = p
+		go func() {
+			defer close(p.done)
+			p.run(g.Link, 0, attempt)
+			f.mu.Lock()
+			defer f.mu.Unlock()
+			if f.calls[key] == p {
+				delete(f.calls, key)
+			}
+		}()
+	}
+	f.mu.Unlock()
 	return await(ctx, g, p, w)
 }

@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/cenkalti/backoff/v5"
 	"gopkg.in/macaroon.v2"
 
 	"github.com/discharger/discharger/discharger/bundle"
@@ -74,11 +75,11 @@ type session struct {
 	current atomic.Pointer[discharge]
 
 	mu         sync.Mutex
-	flight     *call[*discharge] // nil: no fetch in progress
-	failure    error             // of the last fetch; nil: it succeeded
-	failures   int               // in a row
-	next       time.Time         // no fetch before this, after a failure
-	recoveries uint64            // of the link at the failure; a later one ends the pause
+	flight     *call[*discharge]           // nil: no fetch in progress
+	failure    error                       // of the last fetch; nil: it succeeded
+	pauses     *backoff.ExponentialBackOff // since the first failure in a row
+	next       time.Time                   // no fetch before this, after a failure
+	recoveries uint64                      // of the link at the failure; a later one ends the pause
 }
 
 // discharge is a discharge in use. It is not bound to a token.
@@ -207,15 +208,23 @@ func (h *Discharges) land(s *session, grant client.Grant, started time.Time, err
 	if err == nil {
 		d := h.keep(grant, started, s.inRhythm(started))
 		s.current.Store(d)
-		s.failure, s.failures = nil, 0
+		s.failure = nil
 		return d, nil
 	}
-	s.failure, s.next, s.recoveries = err, h.g.cfg.Clock().Add(h.pause(s.failures, err)), h.g.Link.Recovered()
-	s.failures++
-	var refused *client.RefusedError
-	if errors.As(err, &refused) && refused.Ended {
-		s.current.Store(nil)
+	if s.failure == nil {
+		s.pauses = newPauses(time.Second, maxRetryAfter)
 	}
+	pause := pauseAfter(s.pauses, err)
+	var refused *client.RefusedError
+	switch {
+	case !errors.As(err, &refused):
+	case refused.Ended:
+		pause = time.Hour
+		s.current.Store(nil)
+	default:
+		pause = 5 * time.Second
+	}
+	s.failure, s.next, s.recoveries = err, h.g.cfg.Clock().Add(pause), h.g.Link.Recovered()
 	return nil, err
 }
 
@@ -223,7 +232,7 @@ func (h *Discharges) land(s *session, grant client.Grant, started time.Time, err
 // without a long pause.
 func (s *session) inRhythm(now time.Time) bool {
 	d := s.current.Load()
-	return d != nil && s.failures == 0 && now.Sub(d.until) < d.until.Sub(d.since)/4
+	return d != nil && s.failure == nil && now.Sub(d.until) < d.until.Sub(d.since)/4
 }
 
 // RefreshAhead is how long before its end a discharge is replaced: the usual duration
@@ -244,22 +253,6 @@ func (h *Discharges) keep(grant client.Grant, now time.Time, rhythm bool) *disch
 		refresh: now.Add(refresh),
 		until:   now.Add(life - Margin(life)),
 	}
-}
-
-// pause returns how long a failed fetch is not repeated.
-func (h *Discharges) pause(failures int, err error) time.Duration {
-	var refused *client.RefusedError
-	if errors.As(err, &refused) {
-		if refused.Ended {
-			return time.Hour
-		}
-		return 5 * time.Second
-	}
-	var unavailable *client.UnavailableError
-	if errors.As(err, &unavailable) && unavailable.RetryAfter > 0 {
-		return min(unavailable.RetryAfter, 30*time.Second)
-	}
-	return min(time.Second<<min(failures, 4), 10*time.Second)
 }
 
 // Put caches the discharge of a login.
@@ -291,30 +284,10 @@ func (h *Discharges) Drop(id caveat.SessionID) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		s.current.Store(nil)
-		s.failure, s.failures = nil, 0
+		s.failure = nil
 	}
 }
 
 // Margin returns the safety margin before the end of a lifetime: five seconds, or a
 // tenth of a short one.
 func Margin(life time.Duration) time.Duration { return min(5*time.Second, life/10) }
-
-// Times are the times of a discharge in use.
-type Times struct {
-	Since, Refresh, Until time.Time // fetched; to be fetched again; not used from then on
-}
-
-// Peek returns the times of a session's discharge, zero without one, and a channel that
-// is closed at the end of the fetch in progress, nil without one.
-func (h *Discharges) Peek(id caveat.SessionID) (t Times, fetching <-chan struct{}) {
-	s := h.Session(id)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if d := s.current.Load(); d != nil {
-		t = Times{Since: d.since, Refresh: d.refresh, Until: d.until}
-	}
-	if s.flight != nil {
-		fetching = s.flight.done
-	}
-	return t, fetching
-}

@@ -20,15 +20,16 @@ type Link struct {
 	clock  func() time.Time
 
 	mu         sync.Mutex
-	failing    bool          // a call was not decided, without a recovery since
-	lost       time.Time     // when the feed lost its connection; zero: it has one
-	attempts   int           // of the feed that failed since
-	from, to   time.Time     // of the latest outage; to is zero while it lasts
-	nudgedAt   time.Time     // the last recovery by a call
-	back       chan struct{} // closed when the feed has connected
+	failing    bool            // a call was not decided, without a recovery since
+	lost       time.Time       // when the feed lost its connection; zero: it has one
+	attempts   int             // of the feed that failed since
+	from, to   time.Time       // of the latest outage; to is zero while it lasts
+	nudgedAt   time.Time       // the last recovery by a call
+	away       context.Context // ends when the feed has connected
+	back       context.CancelFunc
 	nudged     chan struct{} // closed at a recovery by a call
 	news       chan struct{} // closed when sessions may have ended
-	recoveries uint64        // how often back and nudged were closed
+	recoveries uint64        // how often away and nudged have ended
 
 	feedKick chan struct{} // ends the feed's pause
 	retries  chan struct{} // holds a value for each repeated attempt in progress
@@ -47,10 +48,12 @@ const (
 )
 
 func newLink(jitter func() float64, clock func() time.Time) *Link {
-	return &Link{
-		jitter: jitter, clock: clock, back: make(chan struct{}), nudged: make(chan struct{}), news: make(chan struct{}),
+	l := &Link{
+		jitter: jitter, clock: clock, nudged: make(chan struct{}), news: make(chan struct{}),
 		feedKick: make(chan struct{}, 1), retries: make(chan struct{}, maxRetries),
 	}
+	l.away, l.back = context.WithCancel(context.Background())
+	return l
 }
 
 // note records the result of a call.
@@ -110,8 +113,8 @@ func (l *Link) Connected() (outage time.Duration) {
 	}
 	l.failing = false
 	l.recoveries++
-	close(l.back)
-	l.back = make(chan struct{})
+	l.back()
+	l.away, l.back = context.WithCancel(context.Background())
 	return outage
 }
 
@@ -123,11 +126,12 @@ func (l *Link) Changed() {
 	l.news = make(chan struct{})
 }
 
-// signs returns the channels that are closed at the next recovery.
-func (l *Link) signs() (back, nudged <-chan struct{}) {
+// signs returns a context that ends when the feed connects, and a channel that is closed
+// at the next recovery by a call.
+func (l *Link) signs() (away context.Context, nudged <-chan struct{}) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.back, l.nudged
+	return l.away, l.nudged
 }
 
 // endings returns the channel that is closed when sessions may have ended.
@@ -162,11 +166,11 @@ func (l *Link) isFailing() bool {
 	return l.failing
 }
 
-// newPauses returns the pauses between attempts, up to MaxRetryInterval. Half of a
-// pause is random.
-func newPauses() *backoff.ExponentialBackOff {
+// newPauses returns the pauses between attempts, each up to twice the one before. Half
+// of a pause is random.
+func newPauses(first, longest time.Duration) *backoff.ExponentialBackOff {
 	return &backoff.ExponentialBackOff{
-		InitialInterval: firstRetryInterval * 3 / 4, MaxInterval: MaxRetryInterval * 3 / 4, Multiplier: 2, RandomizationFactor: 1. / 3,
+		InitialInterval: first * 3 / 4, MaxInterval: longest * 3 / 4, Multiplier: 2, RandomizationFactor: 1. / 3,
 	}
 }
 
@@ -184,21 +188,18 @@ func pauseAfter(pauses *backoff.ExponentialBackOff, err error) time.Duration {
 // WaitFeed blocks between two attempts of the feed, for a second at most while calls
 // are not decided: the feed detects a recovery first.
 func (l *Link) WaitFeed(ctx context.Context, d time.Duration) error {
-	end := time.NewTimer(d)
-	defer end.Stop()
-	look := time.NewTimer(time.Duration((0.75 + 0.5*l.jitter()) * float64(feedLook)))
-	defer look.Stop()
+	end, look := time.After(d), time.After(time.Duration((0.75+0.5*l.jitter())*float64(feedLook)))
 	for {
 		select {
-		case <-end.C:
+		case <-end:
 			return nil
 		case <-l.feedKick:
 			return nil
-		case <-look.C:
+		case <-look:
 			if l.isFailing() {
 				return nil
 			}
-			look.Reset(feedLook)
+			look = time.After(feedLook)
 		case <-ctx.Done():
 			return ctx.Err()
 		}

@@ -1,12 +1,17 @@
 package service
 
 import (
+	"context"
+	"errors"
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"github.com/discharger/discharger/discharger/cache"
+	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/client"
 	"github.com/discharger/discharger/discharger/gateway/admission"
+	"github.com/discharger/discharger/discharger/wire"
 )
 
 // Config configures a [Client]. Every field is required.
@@ -28,8 +33,9 @@ type Client struct {
 	API        *client.Client
 	Link       *Link
 	Waiting    *admission.WaitingRoom
-	ready      readiness
-	renewals   renewals
+	readyUntil atomic.Int64                  // Unix ns
+	checks     flights[struct{}, struct{}]   // whether the service is ready
+	refreshes  flights[string, client.Grant] // by request id
 	Discharges *Discharges
 	Epochs     *Epochs
 }
@@ -45,4 +51,40 @@ func New(cfg Config) (*Client, error) {
 		return nil, err
 	}
 	return c, nil
+}
+
+// ReadyFor is how long the answer that the service is ready is cached.
+const ReadyFor = time.Second
+
+// Ready blocks until the service is ready, or the waiter ends. A login is not passed on
+// before: it would leave a device, an account, or a dead older token at the homeserver,
+// and no session.
+func (g *Client) Ready(ctx context.Context, w Waiter) error {
+	if g.cfg.Clock().UnixNano() < g.readyUntil.Load() {
+		return nil
+	}
+	_, err := g.checks.await(ctx, g, w, struct{}{}, func(ctx context.Context) (struct{}, error) {
+		err := g.API.Ready(ctx)
+		var bad *client.BadRequestError
+		if errors.As(err, &bad) && bad.Code == wire.CodeNotFound {
+			_, err = g.API.Marks(ctx, "") // a service of an earlier version, whose store can be read
+		}
+		if g.cfg.ObserveDischarge("ready", err); err == nil {
+			g.readyUntil.Store(g.cfg.Clock().Add(ReadyFor).UnixNano())
+		}
+		return struct{}{}, err
+	})
+	return err
+}
+
+// Refresh returns the next discharge for a refresh token. It waits while the service
+// does not decide. Concurrent refreshes of one party share a call.
+func (g *Client) Refresh(ctx context.Context, w Waiter, session caveat.SessionID, request client.Request) (client.Grant, error) {
+	return g.refreshes.await(ctx, g, w, request.RequestID, func(ctx context.Context) (client.Grant, error) {
+		// The service needs the epoch in use to decide about an older token.
+		g.Epochs.Report(ctx, session)
+		grant, err := g.API.Discharge(ctx, request)
+		g.cfg.ObserveDischarge("refresh", err)
+		return grant, err
+	})
 }
