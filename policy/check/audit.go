@@ -113,18 +113,11 @@ func (a *Audit) Close() error {
 
 // Evaluator returns an evaluator that records the narrowed decisions of next.
 func (a *Audit) Evaluator(next policy.Evaluator) policy.Evaluator {
-	return &audited{next, a}
-}
-
-type audited struct {
-	next  policy.Evaluator
-	audit *Audit
-}
-
-func (e *audited) Evaluate(ctx context.Context, in *policy.Input) (policy.Decision, error) {
-	d, err := policy.Ask(ctx, e.next, in)
-	e.audit.Record(in, d, err)
-	return d, err
+	return policy.EvaluatorFunc(func(ctx context.Context, in *policy.Input) (policy.Decision, error) {
+		d, err := policy.Ask(ctx, next, in)
+		a.Record(in, d, err)
+		return d, err
+	})
 }
 
 // Record adds a decision to the log, or the error of an undecided request.

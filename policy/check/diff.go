@@ -67,21 +67,22 @@ func Diff(ctx context.Context, old, new *rules.Set, log io.Reader) (*DiffReport,
 	lines := bufio.NewReaderSize(log, maxLogLine)
 	ctx = webhook.WithStubs(ctx, nil)
 	for n := 1; ; n++ {
-		line, err := readLine(lines)
-		if errors.Is(err, io.EOF) {
+		line, long, err := lines.ReadLine()
+		for rest := long; rest && err == nil; {
+			_, rest, err = lines.ReadLine()
+		}
+		if errors.Is(err, io.EOF) && !long {
 			break
 		}
-		if errors.Is(err, bufio.ErrBufferFull) {
-			report.unreadable(n, fmt.Errorf("more than %d bytes", maxLogLine))
-			continue
-		}
-		if err != nil {
+		if err != nil && !errors.Is(err, io.EOF) {
 			return nil, fmt.Errorf("read audit log: line %d: %w", n, err)
 		}
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		if len(bytes.TrimSpace(line)) > 0 {
+		if long {
+			report.unreadable(n, fmt.Errorf("more than %d bytes", maxLogLine))
+		} else if len(bytes.TrimSpace(line)) > 0 {
 			report.add(ctx, old, new, n, line, groups)
 		}
 	}
@@ -92,25 +93,6 @@ func Diff(ctx context.Context, old, new *rules.Set, log io.Reader) (*DiffReport,
 		return cmp.Or(cmp.Compare(b.Count, a.Count), cmp.Compare(a.Lines[0], b.Lines[0]))
 	})
 	return report, nil
-}
-
-// readLine returns the next line, or bufio.ErrBufferFull after skipping a line that is too
-// long.
-func readLine(r *bufio.Reader) ([]byte, error) {
-	line, err := r.ReadSlice('\n')
-	if err == nil || errors.Is(err, io.EOF) && len(line) > 0 {
-		return line, nil
-	}
-	if !errors.Is(err, bufio.ErrBufferFull) {
-		return nil, err
-	}
-	for errors.Is(err, bufio.ErrBufferFull) {
-		_, err = r.ReadSlice('\n')
-	}
-	if err != nil && !errors.Is(err, io.EOF) {
-		return nil, err
-	}
-	return nil, bufio.ErrBufferFull
 }
 
 func (r *DiffReport) unreadable(line int, err error) {
@@ -136,11 +118,13 @@ func (r *DiffReport) add(ctx context.Context, old, new *rules.Set, n int, line [
 		return
 	}
 	r.Records++
-	was := recorded(&record)
+	was := verdict{undecided: true}
 	if old != nil {
-		was = decideAgain(ctx, old, record.Input)
+		was = verdictOf(policy.Ask(ctx, old, record.Input))
+	} else if record.Decision != nil {
+		was = verdict{Decision: *record.Decision}
 	}
-	is := decideAgain(ctx, new, record.Input)
+	is := verdictOf(policy.Ask(ctx, new, record.Input))
 	for _, v := range []verdict{was, is} {
 		if v.undetermined != "" {
 			r.Undetermined[v.undetermined]++
@@ -171,18 +155,6 @@ type verdict struct {
 	undetermined string // reason; "": determined
 }
 
-func recorded(r *AuditRecord) verdict {
-	if r.Decision == nil {
-		return verdict{undecided: true}
-	}
-	return verdict{Decision: *r.Decision}
-}
-
-func decideAgain(ctx context.Context, s *rules.Set, in *policy.Input) verdict {
-	d, err := policy.Ask(ctx, s, in)
-	return verdictOf(d, err)
-}
-
 func verdictOf(d policy.Decision, err error) verdict {
 	var unset *cel.UnsetError
 	switch {
@@ -196,30 +168,19 @@ func verdictOf(d policy.Decision, err error) verdict {
 	return verdict{Decision: d}
 }
 
-func (v verdict) effect() string {
-	if v.undecided {
-		return rulefile.Undecided
-	}
-	return string(v.Effect)
-}
+func (v verdict) effect() string { return cmp.Or(string(v.Effect), rulefile.Undecided) }
 
 // differences returns the parts in which two verdicts differ; the rule is
 // not among them.
 func (v verdict) differences(o verdict) []string {
-	if v.undecided || o.undecided {
-		if v.undecided && o.undecided {
-			return nil
-		}
+	if v.undecided && o.undecided {
+		return nil
+	}
+	if v.undecided != o.undecided {
 		return []string{"effect"}
 	}
 	a, b := v.Parts(), o.Parts()
-	var keys []string
-	for _, k := range slices.Sorted(maps.Keys(a)) {
-		if a[k] != b[k] {
-			keys = append(keys, k)
-		}
-	}
-	return keys
+	return slices.DeleteFunc(slices.Sorted(maps.Keys(a)), func(key string) bool { return a[key] == b[key] })
 }
 
 // Changed returns the number of records with a changed decision.
@@ -234,14 +195,15 @@ func (r *DiffReport) Changed() int {
 // WriteTo writes the changes, the most frequent first, and
 // the records without a comparison.
 func (r *DiffReport) WriteTo(w io.Writer) (int64, error) {
-	var b strings.Builder
+	var b bytes.Buffer
 	fmt.Fprintf(&b, "%d of %d decisions change\n", r.Changed(), r.Records)
 	for _, c := range r.Changes {
 		fmt.Fprintf(&b, "%7d  %s → %s", c.Count, c.Old, c.New)
 		if c.Old == c.New {
 			fmt.Fprintf(&b, " with another %s", strings.Join(c.Keys, ", "))
 		}
-		fmt.Fprintf(&b, "  (%s → %s; %s %s)\n", orUndecided(c.OldRule), orUndecided(c.NewRule), plural(len(c.Lines), "line"), joinInts(c.Lines))
+		was, is := cmp.Or(c.OldRule, rulefile.Undecided), cmp.Or(c.NewRule, rulefile.Undecided)
+		fmt.Fprintf(&b, "  (%s → %s; %s %s)\n", was, is, plural(len(c.Lines), "line"), joinInts(c.Lines))
 	}
 	for _, reason := range slices.Sorted(maps.Keys(r.Undetermined)) {
 		fmt.Fprintf(&b, "%7d  undetermined: %s\n", r.Undetermined[reason], reason)
@@ -255,15 +217,7 @@ func (r *DiffReport) WriteTo(w io.Writer) (int64, error) {
 			fmt.Fprintf(&b, "         line %d: %v\n", e.Line, e.Err)
 		}
 	}
-	n, err := io.WriteString(w, b.String())
-	return int64(n), err
-}
-
-func orUndecided(rule string) string {
-	if rule == "" {
-		return rulefile.Undecided
-	}
-	return rule
+	return b.WriteTo(w)
 }
 
 func plural(n int, word string) string {

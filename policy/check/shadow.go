@@ -49,16 +49,10 @@ type ShadowObserver interface {
 // called with the header Discharger-Shadow: 1.
 type Shadow struct {
 	cfg   ShadowConfig
-	jobs  chan shadowJob
+	jobs  chan Comparison // without a candidate
 	done  chan struct{}
 	mu    sync.RWMutex
 	ended bool
-}
-
-type shadowJob struct {
-	in   *policy.Input
-	live verdict
-	err  error
 }
 
 // A Comparison is the decision of the live evaluator beside that of the candidate.
@@ -89,7 +83,7 @@ func NewShadow(cfg ShadowConfig) (*Shadow, error) {
 	if cfg.Timeout <= 0 {
 		cfg.Timeout = time.Second
 	}
-	s := &Shadow{cfg: cfg, jobs: make(chan shadowJob, cfg.Queue), done: make(chan struct{})}
+	s := &Shadow{cfg: cfg, jobs: make(chan Comparison, cfg.Queue), done: make(chan struct{})}
 	go s.work()
 	return s, nil
 }
@@ -114,14 +108,15 @@ func (s *Shadow) Evaluate(ctx context.Context, in *policy.Input) (policy.Decisio
 	d, err := s.cfg.Live.Evaluate(ctx, in)
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	if s.ended || len(s.jobs) == cap(s.jobs) {
-		if !s.ended {
-			s.cfg.Observe.ShadowDropped()
-		}
+	if s.ended {
+		return d, err
+	}
+	if len(s.jobs) == cap(s.jobs) { // without a copy of the input
+		s.cfg.Observe.ShadowDropped()
 		return d, err
 	}
 	select {
-	case s.jobs <- shadowJob{cloneInput(in), verdict{Decision: d.Clone(), undecided: err != nil}, err}:
+	case s.jobs <- Comparison{Input: cloneInput(in), Live: d.Clone(), LiveErr: err}:
 	default:
 		s.cfg.Observe.ShadowDropped()
 	}
@@ -142,21 +137,21 @@ func (s *Shadow) work() {
 	}
 }
 
-func (s *Shadow) compare(job shadowJob) (c Comparison) {
+func (s *Shadow) compare(c Comparison) Comparison {
 	ctx, cancel := context.WithTimeout(webhook.WithShadow(context.Background()), s.cfg.Timeout)
 	defer cancel()
-	c = Comparison{Input: job.in, Live: job.live.Decision, LiveErr: job.err}
-	c.Candidate, c.CandidateErr = policy.Ask(ctx, s.cfg.Candidate, job.in)
-	v := verdictOf(c.Candidate, c.CandidateErr)
-	if v.undetermined != "" {
+	c.Candidate, c.CandidateErr = policy.Ask(ctx, s.cfg.Candidate, c.Input)
+	candidate := verdictOf(c.Candidate, c.CandidateErr)
+	if candidate.undetermined != "" {
 		c.Undetermined = true
 		return c
 	}
-	if c.CandidateErr == nil && job.err == nil {
-		if narrowed, err := job.live.Narrow(job.in.Grant); err == nil {
-			job.live.Decision = narrowed
+	live := verdict{Decision: c.Live, undecided: c.LiveErr != nil}
+	if c.CandidateErr == nil && c.LiveErr == nil {
+		if narrowed, err := c.Live.Narrow(c.Input.Grant); err == nil {
+			live.Decision = narrowed
 		}
 	}
-	c.Differences = job.live.differences(v)
+	c.Differences = live.differences(candidate)
 	return c
 }

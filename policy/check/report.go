@@ -1,12 +1,68 @@
+// Package check has the tools for changing rule files safely. [Files] reports mistakes and
+// costs, [Tests] runs the tests in rule files, [Audit] records
+// decisions, [Diff] evaluates recorded inputs with other rules, and [Shadow] evaluates a
+// candidate beside the rules in force.
+//
+// Audit and Shadow never change a decision and delay it by a copy of its
+// input only.
 package check
 
 import (
+	"bytes"
 	"fmt"
 	"io"
 	"strings"
+	"text/tabwriter"
 
+	"github.com/discharger/discharger/config/yamlfile"
 	"github.com/discharger/discharger/policy/rules"
 )
+
+// A FileReport is the result of [Files].
+type FileReport struct {
+	Problems yamlfile.Problems
+	Costs    []rules.PolicyCost
+}
+
+// Files compiles rule files and reports errors, warnings and costs.
+// It reads no keys, calls no webhook, and runs no tests. The error is that
+// of reading the files.
+func Files(cfg rules.Config) (*FileReport, error) {
+	set, problems, err := rules.Compile(cfg)
+	if err != nil {
+		return nil, err
+	}
+	return &FileReport{Problems: problems, Costs: set.Costs()}, nil
+}
+
+// OK reports whether the files have warnings at most.
+func (r *FileReport) OK() bool { return r.Problems.Err() == nil }
+
+// WriteTo writes the problems with their positions, and the costs as tables.
+func (r *FileReport) WriteTo(w io.Writer) (int64, error) {
+	var b bytes.Buffer
+	if _, err := r.Problems.WriteTo(&b); err != nil {
+		return 0, err
+	}
+	for _, c := range r.Costs {
+		fmt.Fprintf(&b, "%s: policy %s: a decision costs at most %d of %d\n", c.File, c.Policy, c.Max, c.Limit)
+		table := tabwriter.NewWriter(&b, 0, 0, 2, ' ', tabwriter.AlignRight)
+		for _, rule := range c.Rules {
+			span := fmt.Sprint(rule.Max)
+			if rule.Min != rule.Max {
+				span = fmt.Sprintf("%d-%d", rule.Min, rule.Max)
+			}
+			if rule.Outcome > 0 {
+				span += fmt.Sprintf(" + %d", rule.Outcome)
+			}
+			fmt.Fprintf(table, "%s\t%s\tline %d\t\n", rule.Rule, span, rule.Line)
+		}
+		if err := table.Flush(); err != nil {
+			return 0, err
+		}
+	}
+	return b.WriteTo(w)
+}
 
 // A TestReport is the result of the tests in rule files.
 type TestReport struct {
@@ -58,7 +114,7 @@ func (r *TestReport) Failed() int {
 // WriteTo writes the failed tests with their differences, and the numbers of passed and
 // failed tests.
 func (r *TestReport) WriteTo(w io.Writer) (int64, error) {
-	var b strings.Builder
+	var b bytes.Buffer
 	for _, t := range r.Results {
 		if len(t.Differences) == 0 {
 			continue
@@ -73,30 +129,26 @@ func (r *TestReport) WriteTo(w io.Writer) (int64, error) {
 	}
 	failed := r.Failed()
 	fmt.Fprintf(&b, "%d passed, %d failed\n", len(r.Results)-failed, failed)
-	n, err := io.WriteString(w, b.String())
-	return int64(n), err
+	return b.WriteTo(w)
 }
 
 // WriteCoverage writes, for each policy, the number of rules that decided a test and the names
 // of the others.
 func (r *TestReport) WriteCoverage(w io.Writer) error {
-	var b strings.Builder
+	var b bytes.Buffer
 	for _, c := range r.Coverage {
-		covered := 0
 		var missed []string
 		for _, rule := range c.Rules {
-			if rule.Tests > 0 {
-				covered++
-			} else {
+			if rule.Tests == 0 {
 				missed = append(missed, rule.Rule)
 			}
 		}
-		fmt.Fprintf(&b, "%s: %d of %d rules decide in a test", c.Policy, covered, len(c.Rules))
+		fmt.Fprintf(&b, "%s: %d of %d rules decide in a test", c.Policy, len(c.Rules)-len(missed), len(c.Rules))
 		if len(missed) > 0 {
 			fmt.Fprintf(&b, "; never: %s", strings.Join(missed, ", "))
 		}
 		b.WriteByte('\n')
 	}
-	_, err := io.WriteString(w, b.String())
+	_, err := b.WriteTo(w)
 	return err
 }
