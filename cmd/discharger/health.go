@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"io"
 	"net/http"
 	"time"
@@ -39,29 +38,11 @@ func healthCommand() command.Command {
 				if *ready {
 					path = wire.PathReady
 				}
-				return command.Mark(health(ctx, t, "http://"+*address+path), command.ErrUnavailable)
+				if err := httpd.Fetch(ctx, http.MethodGet, "http://"+*address+path, "", io.Discard); err != nil {
+					return err
+				}
+				return t.Output("", "ok")
 			}
 		},
 	}
-}
-
-func health(ctx context.Context, t *command.Terminal, url string) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
-	if err != nil {
-		return err
-	}
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return err
-	}
-	defer resp.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(resp.Body, 1024))
-	if err != nil {
-		return err
-	}
-	if resp.StatusCode != http.StatusOK {
-		return fmt.Errorf("%s: %s: %s", url, resp.Status, command.Quoted(string(body)))
-	}
-	_, err = fmt.Fprintln(t.Out, "ok")
-	return err
 }

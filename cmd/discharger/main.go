@@ -71,24 +71,11 @@ func program() *command.Program {
 		Closing: "Each command has -h. To watch a session from login to logout: discharger demo",
 		Version: "discharger " + version(),
 		Groups: []command.Group{
-			{Title: "Run", Commands: []command.Command{
-				serve.Command(), gatewayd.Command(), demo.Command(),
-			}},
-			{Title: "Keys", Commands: []command.Command{
-				keys.InitCommand(), keys.NewCommand(), keys.ListCommand(), keys.UseCommand(), keys.RetireCommand(), keys.ServiceCommand(),
-			}},
-			{Title: "Macaroons", Commands: []command.Command{
-				tokens.MintCommand(), tokens.AttenuateCommand(), tokens.DischargeCommand(), tokens.RefreshCommand(), tokens.LogoutCommand(),
-				tokens.VerifyCommand(), tokens.InspectCommand(),
-			}},
-			{Title: "Sessions", Commands: []command.Command{
-				sessions.ListCommand(), sessions.RevokeCommand(), sessions.RevokeUserCommand(), sessions.RevokeDeviceCommand(),
-				sessions.RevokeAllCommand(), sessions.MarksCommand(), sessions.WatchCommand(),
-			}},
-			{Title: "Policies", Commands: []command.Command{
-				policies.CheckCommand(), policies.TestCommand(), policies.EvalCommand(), policies.DiffCommand(), policies.ShowCommand(),
-				policies.FieldsCommand(), policies.SchemaCommand(), policies.SchemaCheckCommand(), policies.SchemaDocsCommand(),
-			}},
+			{Title: "Run", Commands: []command.Command{serve.Command(), gatewayd.Command(), demo.Command()}},
+			{Title: "Keys", Commands: keys.Commands()},
+			{Title: "Macaroons", Commands: tokens.Commands()},
+			{Title: "Sessions", Commands: sessions.Commands()},
+			{Title: "Policies", Commands: policies.Commands()},
 			{Title: "Operation", Commands: []command.Command{
 				configCheckCommand(), configExampleCommand(), backup.Command(), backup.RestoreCommand(), healthCommand(), versionCommand(),
 			}},

@@ -20,6 +20,7 @@ import (
 
 // A FileReport is the result of [Files].
 type FileReport struct {
+	Set      *rules.Set // complete if the problems are warnings
 	Problems yamlfile.Problems
 	Costs    []rules.PolicyCost
 }
@@ -32,7 +33,7 @@ func Files(cfg rules.Config) (*FileReport, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &FileReport{Problems: problems, Costs: set.Costs()}, nil
+	return &FileReport{Set: set, Problems: problems, Costs: set.Costs()}, nil
 }
 
 // OK reports whether the files have warnings at most.

@@ -103,23 +103,9 @@ func fetchBackup(ctx context.Context, cfg *config.Config, address string, w io.W
 	if err != nil {
 		return err
 	}
-	url := "http://" + address + PathBackup
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, url, nil)
+	err = httpd.Fetch(ctx, http.MethodPost, "http://"+address+PathBackup, "Bearer "+backupProof(keys), w)
 	if err != nil {
-		return err
-	}
-	req.Header.Set("Authorization", "Bearer "+backupProof(keys))
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return command.Mark(fmt.Errorf("the store is in use, and its service does not answer: %w", err), command.ErrUnavailable)
-	}
-	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		text, _ := io.ReadAll(io.LimitReader(resp.Body, 1024))
-		return command.Mark(fmt.Errorf("%s: %s: %s", url, resp.Status, command.Quoted(string(text))), command.ErrUnavailable)
-	}
-	if _, err := io.Copy(w, resp.Body); err != nil {
-		return command.Mark(fmt.Errorf("%s: %w", url, err), command.ErrUnavailable)
+		return fmt.Errorf("the store is in use, and its service sends no backup: %w", err)
 	}
 	return nil
 }

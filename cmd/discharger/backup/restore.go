@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -72,7 +73,7 @@ func restore(ctx context.Context, t *command.Terminal, cfg *config.Config, b *ba
 	log := logging.New(t.Err, cfg.Log.Format, cfg.Log.Level).Main
 	var r *backup.Restored
 	if cfg.Store.Redis != nil {
-		r, err = restoreRedis(ctx, t, cfg, b)
+		r, err = restoreRedis(ctx, cfg, b, log, t.Now)
 	} else {
 		if err := makeRoom(t, cfg, replace); err != nil {
 			return err
@@ -137,21 +138,17 @@ func makeRoom(t *command.Terminal, cfg *config.Config, replace bool) error {
 	return command.Mark(err, command.ErrUnavailable)
 }
 
-func restoreRedis(ctx context.Context, t *command.Terminal, cfg *config.Config, b *backup.Backup) (*backup.Restored, error) {
+func restoreRedis(ctx context.Context, cfg *config.Config, b *backup.Backup, log *slog.Logger, now func() time.Time) (*backup.Restored, error) {
 	keys, err := setup.Keys(cfg)
 	if err != nil {
 		return nil, err
 	}
-	log := logging.New(t.Err, cfg.Log.Format, cfg.Log.Level).Main
-	rc, err := storage.RedisConfig(cfg, keys, log, t.Now)
+	rc, err := storage.RedisConfig(cfg, keys, log, now)
 	if err != nil {
 		return nil, err
 	}
-	if j := cfg.Journal(); j.Enabled {
-		rc.Journal, err = journal.Open(journal.Config{
-			Path: cfg.JournalFile(), Window: j.Window, MaxEntries: j.Entries, Log: log,
-		})
-		if err != nil {
+	if cfg.Journal().Enabled {
+		if rc.Journal, err = journal.Open(storage.JournalConfig(cfg, log, now)); err != nil {
 			return nil, command.Mark(err, command.ErrUnavailable)
 		}
 		defer rc.Journal.Close()
@@ -186,13 +183,15 @@ func reportRestored(w io.Writer, cfg *config.Config, b *backup.Backup, r *backup
 // describeEntry returns a line with the scope and the time of a revocation.
 func describeEntry(e *revocation.Revocation) string {
 	at := time.UnixMilli(e.At).UTC().Format(time.RFC3339)
+	what := "all sessions"
 	switch e.Kind {
 	case revocation.KindSession:
-		return fmt.Sprintf("session %s of %s at %s, %s", e.Session, command.Quoted(e.User), command.Quoted(e.Homeserver), at)
-	case revocation.KindUser:
-		return fmt.Sprintf("all sessions of %s at %s, %s", command.Quoted(e.User), command.Quoted(e.Homeserver), at)
+		what = "session " + e.Session.String()
 	case revocation.KindDevice:
-		return fmt.Sprintf("a device of %s at %s, %s", command.Quoted(e.User), command.Quoted(e.Homeserver), at)
+		what = "a device"
+	case revocation.KindUser:
+	default:
+		return fmt.Sprintf("%s of %s, %s", what, command.Quoted(e.Homeserver), at)
 	}
-	return fmt.Sprintf("all sessions of %s, %s", command.Quoted(e.Homeserver), at)
+	return fmt.Sprintf("%s of %s at %s, %s", what, command.Quoted(e.User), command.Quoted(e.Homeserver), at)
 }

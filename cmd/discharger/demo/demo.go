@@ -12,8 +12,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	flag "github.com/spf13/pflag"
-
 	"github.com/discharger/discharger/cmd/discharger/command"
 	"github.com/discharger/discharger/cmd/discharger/serve"
 	"github.com/discharger/discharger/cmd/discharger/setup"
@@ -27,11 +25,7 @@ func Command() command.Command {
 		Example: "discharger demo",
 		Long: "Starts the service on a free port and a temporary store, and plays a homeserver, a\n" +
 			"client and a thief over real HTTP. Exit code 1 if anything goes other than it should.",
-		Setup: func(t *command.Terminal, _ *flag.FlagSet) command.Action {
-			return func(ctx context.Context, _ []string) error {
-				return demo(ctx, t)
-			}
-		},
+		Setup: command.NoFlags(demo),
 	}
 }
 
@@ -45,7 +39,7 @@ func (c *clock) now() time.Time          { return c.real().Add(time.Duration(c.a
 func (c *clock) forward(d time.Duration) { c.ahead.Add(int64(d)) }
 
 // demo sets up the stage, and removes it afterwards.
-func demo(ctx context.Context, t *command.Terminal) (err error) {
+func demo(ctx context.Context, t *command.Terminal, _ []string) (err error) {
 	dir, err := os.MkdirTemp("", "discharger-demo-")
 	if err != nil {
 		return fmt.Errorf("make directory: %w", err)

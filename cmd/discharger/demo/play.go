@@ -1,6 +1,7 @@
 package demo
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -57,7 +58,7 @@ func short(secret string) string {
 	return fmt.Sprintf("…%s (%d characters)", secret[max(0, len(secret)-6):], len(secret))
 }
 
-// client is the service's client library under a User-Agent.
+// client returns a client of the service.
 func (p *play) client(userAgent string) (*client.Client, error) {
 	return client.New(client.Config{URL: p.service, UserAgent: userAgent, Patience: -1})
 }
@@ -86,19 +87,15 @@ func (p *play) useBare(ctx context.Context) error {
 	p.begin("The homeserver refuses it without a discharge.")
 	_, err := send(ctx, http.MethodGet, p.homeserver+"/whoami", p.bare, nil)
 	if !refusedAs(err, "not discharged") {
-		return fmt.Errorf("the homeserver should have refused the bare macaroon, but: %w", orAccepted(err))
+		return unexpected("homeserver should have refused the bare macaroon", err)
 	}
 	p.printf("   homeserver: %v", err)
 	return nil
 }
 
-var errAccepted = errors.New("it was accepted")
-
-func orAccepted(err error) error {
-	if err == nil {
-		return errAccepted
-	}
-	return err
+// unexpected returns the error of a request that should have been refused.
+func unexpected(what string, err error) error {
+	return fmt.Errorf("the %s, but: %w", what, cmp.Or(err, errors.New("it was accepted")))
 }
 
 // discharge fetches a discharge as Alice.
@@ -159,37 +156,28 @@ func (p *play) steal(ctx context.Context) error {
 		return err
 	}
 	_, err = thief.Discharge(ctx, client.Request{Access: p.access, Token: p.stolen})
-	if !refusedFor(err, wire.ReasonTokenReused) {
-		return fmt.Errorf("the service should have refused the stolen token, but: %w", orAccepted(err))
+	refused := refusal(err)
+	if refused.Reason != wire.ReasonTokenReused {
+		return unexpected("service should have refused the stolen token", err)
 	}
-	p.printf("   service to the thief: %s", refusal(err))
+	p.printf("   service to the thief: %s, %q", refused.Reason, refused.Message)
 	p.printf("   An old token means that two parties have it, and one of them is not Alice. The session ends:")
-	if err = p.discharge(ctx); !refusedFor(err, wire.ReasonTokenReused) || !softly(err) {
-		return fmt.Errorf("the service should have refused the stolen session, but: %w", orAccepted(err))
+	err = p.discharge(ctx)
+	if refused = refusal(err); refused.Reason != wire.ReasonTokenReused || !refused.Ended || !refused.SoftLogout {
+		return unexpected("service should have refused the stolen session", err)
 	}
-	p.printf("   service to Alice:     %s", refusal(err))
+	p.printf("   service to Alice:     %s, %q", refused.Reason, refused.Message)
 	p.printf("   The end is soft: she logs in again and keeps her encryption keys.")
 	return nil
 }
 
-// refusal returns the reason and the text of a refusal.
-func refusal(err error) string {
+// refusal returns the service's refusal; zero: the error is another one.
+func refusal(err error) (r client.RefusedError) {
 	var refused *client.RefusedError
-	if !errors.As(err, &refused) {
-		return err.Error()
+	if errors.As(err, &refused) {
+		r = *refused
 	}
-	return fmt.Sprintf("%s, %q", refused.Reason, refused.Message)
-}
-
-func refusedFor(err error, reason string) bool {
-	var refused *client.RefusedError
-	return errors.As(err, &refused) && refused.Reason == reason
-}
-
-// softly reports whether the session is over and its client keeps its keys.
-func softly(err error) bool {
-	var refused *client.RefusedError
-	return errors.As(err, &refused) && refused.Ended && refused.SoftLogout
+	return r
 }
 
 func (p *play) loginAgain(ctx context.Context) error {
@@ -214,10 +202,12 @@ func (p *play) logout(ctx context.Context) error {
 	}
 	p.printf("   service: logged out")
 	last := p.grant
-	if err = p.discharge(ctx); !refusedFor(err, wire.ReasonSessionEnded) {
-		return fmt.Errorf("the service should have refused after the logout, but: %w", orAccepted(err))
+	err = p.discharge(ctx)
+	refused := refusal(err)
+	if refused.Reason != wire.ReasonSessionEnded {
+		return unexpected("service should have refused after the logout", err)
 	}
-	p.printf("   service, to a request for a discharge: %s", refusal(err))
+	p.printf("   service, to a request for a discharge: %s, %q", refused.Reason, refused.Message)
 	p.grant = last
 	return nil
 }
@@ -233,7 +223,7 @@ func (p *play) runOut(ctx context.Context) error {
 		return err
 	}
 	if _, err = send(ctx, http.MethodGet, p.homeserver+"/whoami", bundle, nil); !refusedAs(err, "expired") {
-		return fmt.Errorf("the homeserver should have refused the old bundle, but: %w", orAccepted(err))
+		return unexpected("homeserver should have refused the old bundle", err)
 	}
 	p.printf("   %v later, homeserver: %v", p.ttl, err)
 	return nil

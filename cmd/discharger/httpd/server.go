@@ -10,12 +10,16 @@ package httpd
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/discharger/discharger/cmd/discharger/command"
 )
 
 // adminTimeout bounds the requests of operators at the end of the process.
@@ -205,4 +209,30 @@ func (p Port) Close() error {
 		errs = append(errs, l.Close())
 	}
 	return errors.Join(errs...)
+}
+
+// Fetch makes a request to the service's port for operators and writes the body of the
+// answer to w. Every error matches [command.ErrUnavailable].
+func Fetch(ctx context.Context, method, url, authorization string, w io.Writer) (err error) {
+	defer func() { err = command.Mark(err, command.ErrUnavailable) }()
+	req, err := http.NewRequestWithContext(ctx, method, url, nil)
+	if err != nil {
+		return err
+	}
+	if authorization != "" {
+		req.Header.Set("Authorization", authorization)
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		text, _ := io.ReadAll(io.LimitReader(resp.Body, 1024))
+		return fmt.Errorf("%s: %s: %s", url, resp.Status, command.Quoted(string(text)))
+	}
+	if _, err := io.Copy(w, resp.Body); err != nil {
+		return fmt.Errorf("%s: %w", url, err)
+	}
+	return nil
 }

@@ -2,6 +2,7 @@ package httpd
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -40,9 +41,7 @@ func Inherit(log *slog.Logger, names ...string) (*Sockets, error) {
 	for _, f := range activation.Files(true) {
 		name := f.Name()
 		l, err := net.FileListener(f)
-		if err == nil {
-			err = closeCopy(f, l)
-		}
+		err = errors.Join(err, f.Close()) // the listener has a copy
 		switch {
 		case err != nil:
 			err = fmt.Errorf("is unusable: %w", err)
@@ -57,15 +56,6 @@ func Inherit(log *slog.Logger, names ...string) (*Sockets, error) {
 		return nil, command.Mark(fmt.Errorf("socket %q from the service manager %w", name, err), command.ErrConfig)
 	}
 	return s, nil
-}
-
-// closeCopy closes a socket of which a listener has a copy.
-func closeCopy(f *os.File, l net.Listener) error {
-	err := f.Close()
-	if err != nil {
-		_ = l.Close() // it is not used
-	}
-	return err
 }
 
 // of returns the socket of a name, if it was handed over for an address.

@@ -13,8 +13,7 @@ import (
 	"github.com/discharger/discharger/discharger/keyfile"
 )
 
-// InitCommand returns the command "keys init".
-func InitCommand() command.Command {
+func initCommand() command.Command {
 	return command.Command{
 		Name: "keys init", Args: "[--config <file>]", Short: "Make every key file that a configuration needs.",
 		Example: "discharger keys init --config discharger.yaml",

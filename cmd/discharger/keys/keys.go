@@ -18,6 +18,13 @@ import (
 	"github.com/discharger/discharger/discharger/secevent"
 )
 
+// Commands returns the commands "keys …".
+func Commands() []command.Command {
+	return []command.Command{
+		initCommand(), newCommand(), listCommand(), useCommand(), retireCommand(), serviceCommand(),
+	}
+}
+
 // keyFile is the key file of a command, and its flags.
 type keyFile struct {
 	t       *command.Terminal
@@ -71,8 +78,7 @@ func keyFileError(err error) error {
 	return command.Mark(err, command.ErrConfig)
 }
 
-// ListCommand returns the command "keys list".
-func ListCommand() command.Command {
+func listCommand() command.Command {
 	return command.Command{
 		Name: "keys list", Args: "[flags] [key file]", Short: "List keys and their states, without secrets.", Max: 1,
 		Example: `discharger keys list --config discharger.yaml

@@ -16,8 +16,7 @@ import (
 	"github.com/discharger/discharger/discharger/keyfile"
 )
 
-// NewCommand returns the command "keys new".
-func NewCommand() command.Command {
+func newCommand() command.Command {
 	return command.Command{
 		Name: "keys new", Args: "[flags] [key file]", Short: "Make a key file, or add a key to one.", Max: 1,
 		Example: `discharger keys new --kind homeserver --name example.org --service https://auth.example.org homeserver.json

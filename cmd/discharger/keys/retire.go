@@ -22,8 +22,7 @@ import (
 	"github.com/discharger/discharger/discharger/store"
 )
 
-// RetireCommand returns the command "keys retire".
-func RetireCommand() command.Command {
+func retireCommand() command.Command {
 	return command.Command{
 		Name: "keys retire", Args: "[flags] <id> [key file]", Short: "Retire a key, which ends the sessions that depend on it.", Needs: []string{"id"}, Max: 2,
 		Example: `discharger keys retire --config discharger.yaml 1a2b3c4d

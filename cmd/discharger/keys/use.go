@@ -9,8 +9,7 @@ import (
 	"github.com/discharger/discharger/discharger/keyfile"
 )
 
-// UseCommand returns the command "keys use".
-func UseCommand() command.Command {
+func useCommand() command.Command {
 	return command.Command{
 		Name: "keys use", Args: "[flags] <id> [key file]", Short: "Put a staged key, or a previous one, into use.", Needs: []string{"id"}, Max: 2,
 		Example:  "discharger keys use --config discharger.yaml 1a2b3c4d",
@@ -54,8 +53,7 @@ func (k *keyFile) use(_ context.Context, id string) error {
 	return nil
 }
 
-// ServiceCommand returns the command "keys service".
-func ServiceCommand() command.Command {
+func serviceCommand() command.Command {
 	return command.Command{
 		Name: "keys service", Args: "[flags] <key file>", Short: "Store the service's public key in a homeserver's key file.",
 		Needs: []string{"key file"}, Max: 1,

@@ -3,6 +3,7 @@
 package policies
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -18,6 +19,14 @@ import (
 	"github.com/discharger/discharger/policy/rules"
 )
 
+// Commands returns the commands "policy …" and "schema …".
+func Commands() []command.Command {
+	return []command.Command{
+		checkCommand(), testCommand(), evalCommand(), diffCommand(), showCommand(), fieldsCommand(),
+		schemaCommand(), schemaCheckCommand(), schemaDocsCommand(),
+	}
+}
+
 // manyFiles bounds the arguments of commands that take files.
 const manyFiles = 1000
 
@@ -27,6 +36,7 @@ type policyFiles struct {
 	t       *command.Terminal
 	options *config.Options
 	schema  string
+	cfg     *config.Config // set by load
 }
 
 func declarePolicyFiles(t *command.Terminal, f *flag.FlagSet) *policyFiles {
@@ -35,38 +45,37 @@ func declarePolicyFiles(t *command.Terminal, f *flag.FlagSet) *policyFiles {
 	return p
 }
 
-// load selects the files to load. Files that are named in arguments go before the
-// configuration's.
-func (p *policyFiles) load(args []string) (load rules.Config, cfg *config.Config, err error) {
-	if cfg, err = setup.LoadConfig(p.options); err != nil {
-		return load, nil, err
+// load selects the files of the arguments, or else the configuration's, to be loaded
+// without tests and webhooks.
+func (p *policyFiles) load(args []string) (load rules.Config, err error) {
+	if p.cfg, err = setup.LoadConfig(p.options); err != nil {
+		return load, err
 	}
-	load.Files = cfg.Policy.Files
+	load = rules.Config{Files: p.cfg.Policy.Files, Offline: true, SkipTests: true}
 	if len(args) > 0 {
 		load.Files = args
 	}
-	if p.schema == "" {
-		p.schema = cfg.Policy.Schema
-	}
-	load.Caveats, err = ruleset.Caveats(p.schema)
-	load.Offline = true
-	return load, cfg, err
+	load.Caveats, err = ruleset.Caveats(cmp.Or(p.schema, p.cfg.Policy.Schema))
+	return load, err
 }
 
-// some is load for commands that have nothing to say about no file.
-func (p *policyFiles) some(args []string) (load rules.Config, cfg *config.Config, err error) {
-	load, cfg, err = p.load(args)
+// some is load for commands that need a file.
+func (p *policyFiles) some(args []string) (load rules.Config, err error) {
+	load, err = p.load(args)
 	if err == nil && len(load.Files) == 0 {
 		err = command.Usagef("which policy file? There is none in the configuration either")
 	}
-	return load, cfg, err
+	return load, err
 }
 
-// unusable marks an error of rule files: mistakes in them, or files that cannot be read.
-func unusable(err error) error { return command.Mark(err, command.ErrConfig) }
+// loadRules loads rule files. Mistakes in them and files that cannot be read are errors
+// of the configuration.
+func loadRules(load rules.Config) (*rules.Set, error) {
+	set, err := rules.Load(load)
+	return set, command.Mark(err, command.ErrConfig)
+}
 
-// CheckCommand returns the command "policy check".
-func CheckCommand() command.Command {
+func checkCommand() command.Command {
 	return command.Command{
 		Name: "policy check", Args: "[flags] [file...]", Short: "Check rule files, and print the cost of rules.", Max: manyFiles,
 		Example: "discharger policy check policy.yaml",
@@ -78,42 +87,36 @@ code 78: the files are unusable.`,
 		Setup: func(t *command.Terminal, f *flag.FlagSet) command.Action {
 			files := declarePolicyFiles(t, f)
 			return func(_ context.Context, args []string) error {
-				load, cfg, err := files.some(args)
+				load, err := files.some(args)
 				if err != nil {
 					return err
 				}
-				return checkPolicy(t, load, cfg, files.options.File)
+				return files.check(load)
 			}
 		},
 	}
 }
 
-func checkPolicy(t *command.Terminal, load rules.Config, cfg *config.Config, source string) error {
+func (p *policyFiles) check(load rules.Config) error {
 	r, err := check.Files(load)
 	if err != nil {
-		return unusable(err)
+		return command.Mark(err, command.ErrConfig)
 	}
 	if !r.OK() {
 		return r.Problems
 	}
-	if _, err := r.Problems.WriteTo(t.Err); err != nil { // warnings
+	if _, err := r.Problems.WriteTo(p.t.Err); err != nil { // warnings
 		return err
 	}
-	load.SkipTests = true
-	set, err := rules.Load(load)
-	if err != nil {
-		return unusable(err)
-	}
-	if problems := ruleset.UnknownPolicies(cfg, source, set); len(problems) > 0 {
+	if problems := ruleset.UnknownPolicies(p.cfg, p.options.File, r.Set); len(problems) > 0 {
 		return problems
 	}
-	_, err = (&check.FileReport{Costs: r.Costs}).WriteTo(t.Out)
-	fmt.Fprintln(t.Out, "ok")
+	_, err = (&check.FileReport{Costs: r.Costs}).WriteTo(p.t.Out)
+	fmt.Fprintln(p.t.Out, "ok")
 	return err
 }
 
-// TestCommand returns the command "policy test".
-func TestCommand() command.Command {
+func testCommand() command.Command {
 	return command.Command{
 		Name: "policy test", Args: "[flags] [file...]", Short: "Run the tests in rule files.", Max: manyFiles,
 		Example: "discharger policy test policy.yaml",
@@ -124,14 +127,13 @@ decided in no test. The service runs the tests too, before it uses a file. No we
 		Setup: func(t *command.Terminal, f *flag.FlagSet) command.Action {
 			files := declarePolicyFiles(t, f)
 			return func(_ context.Context, args []string) error {
-				load, _, err := files.some(args)
+				load, err := files.some(args)
 				if err != nil {
 					return err
 				}
-				load.SkipTests = true // they are run here
-				set, err := rules.Load(load)
+				set, err := loadRules(load)
 				if err != nil {
-					return unusable(err)
+					return err
 				}
 				return testPolicy(t, set)
 			}
@@ -153,8 +155,7 @@ func testPolicy(t *command.Terminal, set *rules.Set) error {
 	return nil
 }
 
-// DiffCommand returns the command "policy diff".
-func DiffCommand() command.Command {
+func diffCommand() command.Command {
 	return command.Command{
 		Name: "policy diff", Args: "[flags] [old] new", Short: "List the recorded decisions that other rules would change.", Max: 2,
 		Example: "discharger policy diff --replay audit.jsonl policy.yaml",
@@ -179,14 +180,13 @@ webhook is called. See policy.audit in the configuration.`,
 func (p *policyFiles) diff(ctx context.Context, args []string, replay string) error {
 	var sets []*rules.Set
 	for _, arg := range args {
-		load, _, err := p.load(strings.Split(arg, ","))
+		load, err := p.load(strings.Split(arg, ","))
 		if err != nil {
 			return err
 		}
-		load.SkipTests = true // an old file may be compared as it is
-		set, err := rules.Load(load)
+		set, err := loadRules(load)
 		if err != nil {
-			return unusable(err)
+			return err
 		}
 		sets = append(sets, set)
 	}

@@ -13,11 +13,9 @@ import (
 
 	"github.com/discharger/discharger/cmd/discharger/command"
 	"github.com/discharger/discharger/policy"
-	"github.com/discharger/discharger/policy/rules"
 )
 
-// EvalCommand returns the command "policy eval".
-func EvalCommand() command.Command {
+func evalCommand() command.Command {
 	return command.Command{
 		Name: "policy eval", Args: "[flags] [file...]", Short: "Decide about one request, described by flags.", Max: manyFiles,
 		Example: "discharger policy eval --explain --set request.ip=203.0.113.7 policy.yaml",
@@ -94,14 +92,14 @@ func (e *evaluation) run(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	load, _, err := e.files.load(args)
+	load, err := e.files.load(args)
 	if err != nil {
 		return err
 	}
-	load.Offline, load.SkipTests = !e.ask, true
-	set, err := rules.Load(load)
+	load.Offline = !e.ask
+	set, err := loadRules(load)
 	if err != nil {
-		return unusable(err)
+		return err
 	}
 	if e.policy != "" {
 		in.Policy = e.policy

@@ -102,20 +102,14 @@ func (r *Reading) differs(f fileSum) bool {
 // that the process does not use before a restart.
 func (d *Difference) keepTogether() {
 	for _, server := range []struct{ is, has []string }{
-		{
-			[]string{"store.redis.addresses", "store.redis.master_name", "store.redis.cluster"},
-			[]string{
-				"store.redis.username", "store.redis.password_file", "store.redis.password_env", "store.redis.sentinel_username",
-				"store.redis.sentinel_password_file", "store.redis.sentinel_password_env", "store.redis.tls",
-			},
-		},
+		{[]string{"store.redis.addresses", "store.redis.master_name", "store.redis.cluster"}, redisAccess()},
 		{[]string{"gateway.upstream"}, []string{"gateway.upstream_tls"}},
 	} {
 		if !slices.ContainsFunc(d.Restart, func(key string) bool { return slices.Contains(server.is, key) }) {
 			continue
 		}
 		d.changed = slices.DeleteFunc(d.changed, func(key string) bool {
-			waits := slices.ContainsFunc(server.has, func(section string) bool { return under(key, section) })
+			waits := underAny(key, server.has)
 			if waits {
 				d.Restart = append(d.Restart, key)
 			}
@@ -131,18 +125,28 @@ func fixed(key string) bool {
 	case slices.Contains([]string{"listen", "admin_listen", "data_dir", "log.format", "feed.events", "store", "gateway"}, key):
 		return true
 	case under(key, "store"):
-		return !slices.ContainsFunc([]string{
-			"store.redis.username", "store.redis.password_file", "store.redis.password_env", "store.redis.sentinel_username",
-			"store.redis.sentinel_password_file", "store.redis.sentinel_password_env", "store.redis.tls",
-		}, func(live string) bool { return under(key, live) })
+		return !underAny(key, redisAccess())
 	case under(key, "gateway"):
-		return !slices.ContainsFunc([]string{
+		return !underAny(key, []string{
 			"gateway.upstream_tls", "gateway.public_url", "gateway.keys_file", "gateway.policy", "gateway.security_events",
 			"gateway.legacy", "gateway.legacy_until", "gateway.once_new_always_new", "gateway.foreign_tokens_sha256",
 			"gateway.reconcile_interval", "gateway.forget_after",
-		}, func(live string) bool { return under(key, live) })
+		})
 	}
 	return false
+}
+
+// redisAccess returns the keys of Redis that take no restart: users, passwords and
+// certificates.
+func redisAccess() []string {
+	return []string{
+		"store.redis.username", "store.redis.password_file", "store.redis.password_env", "store.redis.sentinel_username",
+		"store.redis.sentinel_password_file", "store.redis.sentinel_password_env", "store.redis.tls",
+	}
+}
+
+func underAny(key string, sections []string) bool {
+	return slices.ContainsFunc(sections, func(section string) bool { return under(key, section) })
 }
 
 // under reports whether a key is a section, or in it.

@@ -7,7 +7,9 @@ package ruleset
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -15,6 +17,7 @@ import (
 
 	"github.com/discharger/discharger/cmd/discharger/command"
 	"github.com/discharger/discharger/config"
+	"github.com/discharger/discharger/config/yamlfile"
 	"github.com/discharger/discharger/discharger/server"
 	"github.com/discharger/discharger/policy"
 	"github.com/discharger/discharger/policy/check"
@@ -68,7 +71,8 @@ func (p *Loader) Load(cfg *config.Config, source string) (*Rules, error) {
 	load := rules.Config{Caveats: caveats}
 	r := &Rules{stop: func() {}}
 	load.Files = cfg.Policy.Files
-	if r.live, err = watch(load, namedPolicies(cfg), p.Metrics.Live()); err != nil {
+	_, required := namedPolicies(cfg)
+	if r.live, err = watch(load, required, p.Metrics.Live()); err != nil {
 		if errors.Is(err, rules.ErrUnknownPolicy) {
 			err = explainUnknown(cfg, source, load, err)
 		}
@@ -184,4 +188,46 @@ func Check(cfg *config.Config, source string, now func() time.Time) ([]string, e
 	}
 	r.End()
 	return r.live.Current().Names(), nil
+}
+
+// namedPolicies returns the policies that homeservers and the gateway name, by key of
+// the configuration, in its order.
+func namedPolicies(cfg *config.Config) (keys, names []string) {
+	for i, h := range cfg.Homeservers {
+		keys, names = append(keys, fmt.Sprintf("homeservers[%d].policy", i)), append(names, h.Policy)
+	}
+	if cfg.Gateway != nil {
+		keys, names = append(keys, "gateway.policy"), append(names, cfg.Gateway.Policy)
+	}
+	return keys, names
+}
+
+// explainUnknown replaces the error about an unknown policy with one that has the place
+// of its name in the configuration, and the existing policies.
+func explainUnknown(cfg *config.Config, source string, load rules.Config, err error) error {
+	set, loadErr := rules.Load(load)
+	if loadErr != nil {
+		return errors.Join(err, loadErr)
+	}
+	problems := UnknownPolicies(cfg, source, set)
+	if len(problems) == 0 { // the files changed meanwhile
+		return err
+	}
+	return problems
+}
+
+// UnknownPolicies returns a problem for each policy in the configuration that a set
+// does not have.
+func UnknownPolicies(cfg *config.Config, source string, set *rules.Set) yamlfile.Problems {
+	var problems yamlfile.Problems
+	keys, names := namedPolicies(cfg)
+	for i, name := range names {
+		if !set.Has(name) {
+			problems = append(problems, &yamlfile.Problem{
+				File: source, Path: keys[i],
+				Message: fmt.Sprintf("there is no policy %q; there are %s", name, strings.Join(set.Names(), ", ")),
+			})
+		}
+	}
+	return problems
 }

@@ -43,15 +43,8 @@ type parts struct {
 // open opens the store and registers the metrics.
 func open(ctx context.Context, cfg *config.Config, keys *keyfile.Ring, log *slog.Logger, now func() time.Time) (*parts, error) {
 	p := &parts{log: log, now: now, registry: prometheus.NewRegistry(), streams: server.NewStreams()}
-	for _, c := range []prometheus.Collector{
-		collectors.NewGoCollector(),
-		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
-		collectors.NewBuildInfoCollector(),
-	} {
-		if err := p.registry.Register(c); err != nil {
-			return nil, fmt.Errorf("register metrics: %w", err)
-		}
-	}
+	p.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+		collectors.NewBuildInfoCollector())
 	var err error
 	if p.metrics, err = server.NewMetrics(p.registry); err != nil {
 		return nil, err

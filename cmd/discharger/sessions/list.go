@@ -19,6 +19,14 @@ import (
 	"github.com/discharger/discharger/discharger/wire"
 )
 
+// Commands returns the commands "sessions …".
+func Commands() []command.Command {
+	return []command.Command{
+		listCommand(), revokeCommand(), revokeUserCommand(), revokeDeviceCommand(), revokeAllCommand(),
+		marksCommand(), watchCommand(),
+	}
+}
+
 // homeserverFlags are the flags of commands that call the service as a homeserver.
 type homeserverFlags struct {
 	service string
@@ -57,8 +65,7 @@ const aboutSessions = `
 It calls the service as the homeserver, with the API key from its key file or from
 $DISCHARGER_API_KEY, and reaches the sessions of this homeserver only.`
 
-// ListCommand returns the command "sessions list".
-func ListCommand() command.Command {
+func listCommand() command.Command {
 	return command.Command{
 		Name: "sessions list", Args: "[flags] <user>", Short: "As a homeserver: list a user's sessions.",
 		Needs: []string{"user"}, Max: 1,

@@ -12,8 +12,7 @@ import (
 	"github.com/discharger/discharger/discharger/wire"
 )
 
-// MarksCommand returns the command "sessions marks".
-func MarksCommand() command.Command {
+func marksCommand() command.Command {
 	return command.Command{
 		Name: "sessions marks", Args: "[flags] [user]", Short: "As a homeserver: show revocation marks, and lift those in the future.", Max: 1,
 		Example: `discharger sessions marks --key homeserver.json @alice:example.org

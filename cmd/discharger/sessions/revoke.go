@@ -221,8 +221,7 @@ func sessionID(text string) (caveat.SessionID, error) {
 	return id, nil
 }
 
-// RevokeCommand returns the command "sessions revoke".
-func RevokeCommand() command.Command {
+func revokeCommand() command.Command {
 	return revokeSpec{
 		name: "sessions revoke", args: "[flags] <user> <session>, or --from <file>", about: "As a homeserver: end one session of a user, or several.",
 		example: `discharger sessions revoke --key homeserver.json @alice:example.org 7JxMokoUOnazjSAKJrhbOw
@@ -241,8 +240,7 @@ each. A line has a session, a device, or a user:
 	}.command()
 }
 
-// RevokeUserCommand returns the command "sessions revoke-user".
-func RevokeUserCommand() command.Command {
+func revokeUserCommand() command.Command {
 	return revokeSpec{
 		name: "sessions revoke-user", args: "[flags] <user>", about: "As a homeserver: end all sessions of a user.",
 		example: "discharger sessions revoke-user --key homeserver.json --except-device PHONE @alice:example.org",
@@ -253,8 +251,7 @@ those that the flags exempt.`,
 	}.command()
 }
 
-// RevokeDeviceCommand returns the command "sessions revoke-device".
-func RevokeDeviceCommand() command.Command {
+func revokeDeviceCommand() command.Command {
 	return revokeSpec{
 		name: "sessions revoke-device", args: "[flags] <user> <device>", about: "As a homeserver: end the sessions of a user's device.",
 		example: "discharger sessions revoke-device --key homeserver.json @alice:example.org PHONE",
@@ -265,8 +262,7 @@ minted for it before without a first discharge.`,
 	}.command()
 }
 
-// RevokeAllCommand returns the command "sessions revoke-all".
-func RevokeAllCommand() command.Command {
+func revokeAllCommand() command.Command {
 	return revokeSpec{
 		name: "sessions revoke-all", args: "--yes [flags]", about: "As a homeserver: end all sessions of all its users.",
 		example: "discharger sessions revoke-all --key homeserver.json --yes",

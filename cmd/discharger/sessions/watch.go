@@ -17,8 +17,7 @@ import (
 	"github.com/discharger/discharger/discharger/wire"
 )
 
-// WatchCommand returns the command "sessions watch".
-func WatchCommand() command.Command {
+func watchCommand() command.Command {
 	return command.Command{
 		Name: "sessions watch", Args: "[flags]", Short: "As a homeserver: print revocations as they happen.",
 		Example: "discharger sessions watch --key homeserver.json --wait 1h",

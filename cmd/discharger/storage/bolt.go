@@ -15,19 +15,15 @@ import (
 	"github.com/discharger/discharger/discharger/store/marker"
 )
 
-// journalWait bounds the wait for another process to close the journal.
-const journalWait = time.Second
-
 // BoltConfig returns the settings of the store, with its journal opened.
 func BoltConfig(cfg *config.Config, log *slog.Logger, now func() time.Time) (bc bolt.Config, err error) {
 	bc = bolt.Config{
 		Path: cfg.BoltFile(), Marker: marker.FileMarker(setup.MarkerFile(cfg)), MaxEvents: cfg.Feed.Events, Log: log,
 	}.WithClock(now)
-	if j := cfg.Journal(); j.Enabled {
-		bc.Journal, err = journal.Open(journal.Config{
-			Path: cfg.JournalFile(), Window: j.Window, MaxEntries: j.Entries, Log: log, LockWait: journalWait,
-		}.WithClock(now))
-		if err != nil {
+	if cfg.Journal().Enabled {
+		jc := JournalConfig(cfg, log, now)
+		jc.LockWait = time.Second
+		if bc.Journal, err = journal.Open(jc); err != nil {
 			err = fmt.Errorf("open store %s: %w", cfg.BoltFile(), err)
 		}
 	}

@@ -8,7 +8,6 @@ import (
 	"github.com/discharger/discharger/cmd/discharger/setup"
 	"github.com/discharger/discharger/config"
 	"github.com/discharger/discharger/discharger/keyfile"
-	"github.com/discharger/discharger/discharger/store/journal"
 	"github.com/discharger/discharger/discharger/store/marker"
 	"github.com/discharger/discharger/discharger/store/redis"
 	"github.com/discharger/discharger/discharger/store/redis/conn"
@@ -50,11 +49,8 @@ func (s *Store) openRedis(ctx context.Context, cfg *config.Config, keys *keyfile
 		return err
 	}
 	rc.Replayer, rc.AwaitServers = p.Replayer, true
-	if j := cfg.Journal(); j.Enabled {
-		s.journal, err = openJournal(ctx, journal.Config{
-			Path: cfg.JournalFile(), Window: j.Window, MaxEntries: j.Entries, Log: p.Log,
-		}.WithClock(p.Now))
-		if err != nil {
+	if cfg.Journal().Enabled {
+		if s.journal, err = openJournal(ctx, JournalConfig(cfg, p.Log, p.Now)); err != nil {
 			return err
 		}
 		rc.Journal = s.journal

@@ -76,6 +76,12 @@ func Lifetime(cfg *config.Config) revocation.Lifetime {
 	return revocation.Lifetime{MaxTTL: cfg.Discharge.MaxTTL, Skew: cfg.Discharge.ClockSkew}
 }
 
+// JournalConfig returns the settings of the journal.
+func JournalConfig(cfg *config.Config, log *slog.Logger, now func() time.Time) journal.Config {
+	j := cfg.Journal()
+	return journal.Config{Path: cfg.JournalFile(), Window: j.Window, MaxEntries: j.Entries, Log: log}.WithClock(now)
+}
+
 // maxJournals bounds the processes that share a data directory.
 const maxJournals = 64
 

@@ -14,8 +14,7 @@ import (
 	"github.com/discharger/discharger/discharger/rawmacaroon"
 )
 
-// AttenuateCommand returns the command "attenuate".
-func AttenuateCommand() command.Command {
+func attenuateCommand() command.Command {
 	return command.Command{
 		Name: "attenuate", Args: "[flags] [file]", Short: "Narrow an access token of a gateway, for a script.", Max: 1,
 		Example: "discharger attenuate --for 24h --read-only --room '!room:example.org' token",
@@ -23,9 +22,7 @@ func AttenuateCommand() command.Command {
 Reads an access token that begins with dga_, from a file or standard input, and
 writes a narrower one. It needs no connection, and the token that was read stays
 as it is. The new one ends with the session, and cannot log out, change the account
-or its devices, or get other tokens. Flags are repeatable, and all of them apply.
-
-    discharger attenuate --for 24h --read-only --room '!room:example.org' < token`,
+or its devices, or get other tokens. Flags are repeatable, and all of them apply.`,
 		Setup: func(t *command.Terminal, f *flag.FlagSet) command.Action {
 			var a attenuation
 			f.DurationVar(&a.lifetime, "for", 0, "valid for this `duration` from now, such as 24h")

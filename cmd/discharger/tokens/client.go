@@ -7,6 +7,7 @@
 package tokens
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"fmt"
@@ -23,6 +24,14 @@ import (
 	"github.com/discharger/discharger/discharger/wire"
 )
 
+// Commands returns the commands on macaroons.
+func Commands() []command.Command {
+	return []command.Command{
+		mintCommand(), attenuateCommand(), dischargeCommand(), refreshCommand(), logoutCommand(),
+		verifyCommand(), inspectCommand(),
+	}
+}
+
 // clientFlags are the flags of commands that call the service as a client.
 type clientFlags struct {
 	service   string
@@ -38,28 +47,32 @@ func (c *clientFlags) declare(f *flag.FlagSet, service string) {
 	f.StringVar(&c.userAgent, "user-agent", "discharger", "`name` of the client, which the service records")
 }
 
-// client makes a client for a session's service.
-func (c *clientFlags) client(t *command.Terminal, service string, access client.Access) (*client.Client, error) {
+// client returns a client of a session's service, and the request for the session's next
+// discharge.
+func (c *clientFlags) client(s *savedSession) (*client.Client, client.Request, error) {
+	var r client.Request
+	access, err := client.ParseAccess([]byte(s.Access))
+	if err != nil {
+		return nil, r, err
+	}
+	r = client.Request{Access: access, Token: client.RefreshToken(s.RefreshToken), RequestID: s.RequestID}
 	loc, err := location(access)
 	if err != nil {
-		return nil, err
+		return nil, r, err
 	}
-	cfg := client.Config{URL: service, Location: loc, UserAgent: c.userAgent, Patience: c.wait}
-	if c.wait == 0 {
-		cfg.Patience = -1 // one attempt
-	}
+	cfg := client.Config{URL: s.Service, Location: loc, UserAgent: c.userAgent, Patience: cmp.Or(c.wait, -1)} // -1: one attempt
 	if c.key != "" {
 		ring, err := setup.HomeserverKeys(c.key)
 		if err != nil {
-			return nil, err
+			return nil, r, err
 		}
 		cfg.APIKey = ring.Of(keyfile.API)[0].APIKey()
 	}
-	return client.New(cfg)
+	service, err := client.New(cfg)
+	return service, r, err
 }
 
-// DischargeCommand returns the command "discharge".
-func DischargeCommand() command.Command {
+func dischargeCommand() command.Command {
 	return command.Command{
 		Name: "discharge", Args: "[flags] [access macaroon]", Short: "As a client: get a session's first discharge.", Max: 1,
 		Example: "discharger discharge --service https://auth.example.org -o alice.json access",
@@ -82,22 +95,23 @@ a client of the session needs.`,
 					return err
 				}
 				s := &savedSession{Service: c.service, Access: string(data)}
-				if err := c.discharge(ctx, t, s); err != nil {
+				if err := c.discharge(ctx, s); err != nil {
 					return err
 				}
-				return deliver(t, s, *out, *bundle)
+				if *out != "" || !*bundle {
+					if err := t.JSON(*out, s); err != nil {
+						return err
+					}
+				}
+				return deliver(t, s, *bundle)
 			}
 		},
 	}
 }
 
 // discharge fetches a discharge and stores it in the session.
-func (c *clientFlags) discharge(ctx context.Context, t *command.Terminal, s *savedSession) error {
-	r, err := s.request()
-	if err != nil {
-		return err
-	}
-	client, err := c.client(t, s.Service, r.Access)
+func (c *clientFlags) discharge(ctx context.Context, s *savedSession) error {
+	client, r, err := c.client(s)
 	if err != nil {
 		return err
 	}
@@ -108,32 +122,16 @@ func (c *clientFlags) discharge(ctx context.Context, t *command.Terminal, s *sav
 	return s.take(g)
 }
 
-// deliver writes the session and the bundle of a first discharge.
-func deliver(t *command.Terminal, s *savedSession, out string, bundle bool) error {
-	text, err := s.text()
-	if err != nil {
-		return err
-	}
-	if out != "" || !bundle {
-		if err := t.Output(out, text); err != nil {
-			return err
-		}
-	}
-	if bundle {
-		if err := t.Output("", s.Bundle); err != nil {
-			return err
-		}
-	}
-	sayUntil(t, s)
-	return nil
-}
-
-func sayUntil(t *command.Terminal, s *savedSession) {
+// deliver reports a discharge, and writes the bundle to standard output if it is requested.
+func deliver(t *command.Terminal, s *savedSession, bundle bool) error {
 	t.Say("discharged until %s, %v from now", s.Expires.Format(time.RFC3339), s.Expires.Sub(t.Now()).Round(time.Second))
+	if !bundle {
+		return nil
+	}
+	return t.Output("", s.Bundle)
 }
 
-// RefreshCommand returns the command "refresh".
-func RefreshCommand() command.Command {
+func refreshCommand() command.Command {
 	return command.Command{
 		Name: "refresh", Args: "[flags] <session file>", Short: "As a client: get the next discharge.", Max: 1,
 		Example: "discharger refresh alice.json",
@@ -147,14 +145,10 @@ the same answer.`,
 			bundle := f.Bool("bundle", false, "write the bundle to standard output")
 			return func(ctx context.Context, args []string) error {
 				return c.withSession(t, args, func(s *savedSession, path string) error {
-					if err := c.refresh(ctx, t, s, path); err != nil {
+					if err := c.refresh(ctx, s, path); err != nil {
 						return err
 					}
-					sayUntil(t, s)
-					if *bundle {
-						return t.Output("", s.Bundle)
-					}
-					return nil
+					return deliver(t, s, *bundle)
 				})
 			}
 		},
@@ -188,21 +182,20 @@ func (c *clientFlags) withSession(t *command.Terminal, args []string, do func(s 
 
 // refresh makes one refresh, or repeats one whose answer was lost. The request-id is on
 // disk before the request, and the answer before its use.
-func (c *clientFlags) refresh(ctx context.Context, t *command.Terminal, s *savedSession, path string) error {
+func (c *clientFlags) refresh(ctx context.Context, s *savedSession, path string) error {
 	if s.RequestID == "" {
 		s.RequestID = rand.Text()
 		if err := s.save(path); err != nil {
 			return err
 		}
 	}
-	if err := c.discharge(ctx, t, s); err != nil {
+	if err := c.discharge(ctx, s); err != nil {
 		return err
 	}
 	return s.save(path)
 }
 
-// LogoutCommand returns the command "logout".
-func LogoutCommand() command.Command {
+func logoutCommand() command.Command {
 	return command.Command{
 		Name: "logout", Args: "[flags] <session file>", Short: "As a client: end a session.", Max: 1,
 		Example: "discharger logout alice.json",
@@ -221,11 +214,7 @@ until it expires.`,
 }
 
 func (c *clientFlags) logout(ctx context.Context, t *command.Terminal, s *savedSession, user bool) error {
-	r, err := s.request()
-	if err != nil {
-		return err
-	}
-	client, err := c.client(t, s.Service, r.Access)
+	client, r, err := c.client(s)
 	if err != nil {
 		return err
 	}

@@ -32,8 +32,7 @@ func openHomeserver(path string, now func() time.Time) (*homeserver.Homeserver, 
 	return setup.Homeserver(ring, now)
 }
 
-// MintCommand returns the command "mint".
-func MintCommand() command.Command {
+func mintCommand() command.Command {
 	return command.Command{
 		Name: "mint", Args: "--key <file> --user <name> [flags]", Short: "As a homeserver: mint an access macaroon.",
 		Example: "discharger mint --key homeserver.json --user @alice:example.org > access",
@@ -64,7 +63,7 @@ window. No request is made.`,
 			})
 			version := f.Int("caveat-version", 2, "encoding of the caveat: 1, 2 or 3")
 			out := f.StringP("output", "o", "", "`file` to make, instead of standard output")
-			return func(_ context.Context, _ []string) error {
+			return func(context.Context, []string) error {
 				if p.User == "" {
 					return command.Usagef("--user is missing")
 				}
@@ -98,8 +97,7 @@ func mint(t *command.Terminal, h *homeserver.Homeserver, p homeserver.MintParams
 	return nil
 }
 
-// VerifyCommand returns the command "verify".
-func VerifyCommand() command.Command {
+func verifyCommand() command.Command {
 	return command.Command{
 		Name: "verify", Args: "--key <file> [flags] [bundle or session file]", Short: "As a homeserver: verify a bundle.", Max: 1,
 		Example: "discharger verify --key homeserver.json alice.json",

@@ -1,6 +1,7 @@
 package tokens
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -22,8 +23,7 @@ import (
 	"github.com/discharger/discharger/discharger/wire"
 )
 
-// InspectCommand returns the command "inspect".
-func InspectCommand() command.Command {
+func inspectCommand() command.Command {
 	return command.Command{
 		Name: "inspect", Args: "[flags] [file]", Short: "Show the contents of a macaroon, bundle, session file, token or caveat.", Max: 1,
 		Example: `discharger inspect alice.json
@@ -116,11 +116,7 @@ func (in *inspection) session(s *savedSession) error {
 	if s.RequestID != "" {
 		in.printf("a refresh is in progress, or its answer was lost")
 	}
-	what := s.Bundle
-	if what == "" {
-		what = s.Access
-	}
-	if err := in.show([]byte(what)); err != nil || s.RefreshToken == "" {
+	if err := in.show([]byte(cmp.Or(s.Bundle, s.Access))); err != nil || s.RefreshToken == "" {
 		return err
 	}
 	return in.show([]byte(s.RefreshToken))
@@ -211,7 +207,7 @@ func (in *inspection) caveat(id []byte) error {
 		in.printf("  expires  %s", time.UnixMilli(c.Expires).UTC().Format(time.RFC3339))
 	}
 	for _, k := range slices.Sorted(maps.Keys(c.Labels)) {
-		in.printf("  label    %s", command.Quoted(strings.Join([]string{k, c.Labels[k]}, "=")))
+		in.printf("  label    %s", command.Quoted(k+"="+c.Labels[k]))
 	}
 	return nil
 }

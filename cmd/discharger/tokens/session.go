@@ -32,22 +32,13 @@ func parseSession(data []byte) (*savedSession, error) {
 	return &s, nil
 }
 
-// text writes a session file.
-func (s *savedSession) text() (string, error) {
-	b, err := json.Marshal(s, jsontext.WithIndent("  "))
-	if err != nil {
-		return "", fmt.Errorf("write session: %w", err)
-	}
-	return string(b), nil
-}
-
 // save replaces the file that the session was read from.
 func (s *savedSession) save(path string) error {
-	text, err := s.text()
+	b, err := json.Marshal(s, jsontext.WithIndent("  "))
 	if err != nil {
-		return err
+		return fmt.Errorf("write session: %w", err)
 	}
-	return atomicfile.Replace(path, []byte(text+"\n"))
+	return atomicfile.Replace(path, append(b, '\n'))
 }
 
 // take stores the answer to a discharge in the session.
@@ -61,15 +52,6 @@ func (s *savedSession) take(g client.Grant) error {
 		s.RefreshToken = string(g.Token)
 	}
 	return nil
-}
-
-// request returns the request for the next discharge.
-func (s *savedSession) request() (client.Request, error) {
-	access, err := client.ParseAccess([]byte(s.Access))
-	if err != nil {
-		return client.Request{}, err
-	}
-	return client.Request{Access: access, Token: client.RefreshToken(s.RefreshToken), RequestID: s.RequestID}, nil
 }
 
 // location returns the location of the third-party caveat. It selects the caveat, and
