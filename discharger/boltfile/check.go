@@ -56,23 +56,23 @@ type pageWalker struct {
 
 func walkPages(data []byte) error {
 	size := uint64(os.Getpagesize())
-	first, errFirst := readMeta(data, 0)
-	if errFirst == nil {
+	first, firstOK := readMeta(data, 0)
+	if firstOK {
 		size = first.pageSize
 	}
-	second, errSecond := readMeta(data, size)
-	if errFirst != nil && errSecond != nil {
+	second, secondOK := readMeta(data, size)
+	if !firstOK && !secondOK {
 		return nil // bbolt reports it
 	}
 	newest := first
-	if errFirst != nil || errSecond == nil && second.commit > first.commit {
+	if !firstOK || secondOK && second.commit > first.commit {
 		newest = second
 	}
 	w := pageWalker{data: data, size: newest.pageSize, high: newest.pages, seen: make([]bool, uint64(len(data))/newest.pageSize)}
 	if err := w.page(newest.root); err != nil {
 		return err
 	}
-	if errFirst != nil || errSecond != nil {
+	if !firstOK || !secondOK {
 		return ErrRoot
 	}
 	return nil
@@ -84,21 +84,19 @@ var ErrRoot = errors.New("one of the two roots is damaged, the last commit may b
 
 type meta struct{ pageSize, root, pages, commit uint64 }
 
-func readMeta(data []byte, at uint64) (m meta, err error) {
+// readMeta reads a root, and reports whether it is intact.
+func readMeta(data []byte, at uint64) (m meta, ok bool) {
 	if at+pageHeader+metaSize > uint64(len(data)) {
-		return m, errors.New("too short")
+		return m, false
 	}
 	b := data[at+pageHeader : at+pageHeader+metaSize]
 	h := fnv.New64a()
 	h.Write(b[:metaSize-8])
 	if order.Uint32(b) != metaMagic || order.Uint64(b[metaSize-8:]) != h.Sum64() {
-		return m, errors.New("checksum")
+		return m, false
 	}
 	m = meta{pageSize: uint64(order.Uint32(b[8:])), root: order.Uint64(b[16:]), pages: order.Uint64(b[40:]), commit: order.Uint64(b[48:])}
-	if m.pageSize < 512 || m.pageSize > 1<<20 {
-		return m, errors.New("page size")
-	}
-	return m, nil
+	return m, m.pageSize >= 512 && m.pageSize <= 1<<20
 }
 
 // page checks a page and all pages below it.

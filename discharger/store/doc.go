@@ -48,22 +48,17 @@
 //
 // A copy of a bbolt file that is put back shows sessions as they were. So a bbolt
 // store with a journal writes its revocations there first. Its commits are numbered,
-// and the journal has checkpoints: commits from which on it is complete. A file
-// older than the last commit in the journal is given the missing revocations when it
-// is opened, with their events. A file that is older than the oldest checkpoint, or
-// has another identity than the journal, is lost; so is a file whose journal is
-// damaged. The journal keeps entries for its window, a day by default.
+// and the journal has checkpoints: commits from which on it is complete. When an
+// older file is opened, the revocations since are replayed, with their events. A
+// file from before the oldest checkpoint, of another identity than the journal, or
+// with a damaged journal is lost until AcceptLoss is called.
 //
 // The last commit is written to the journal with every revocation, once a minute,
-// and when the file is closed, but not with every refresh. So a copy that lacks only
-// refreshes of the last minute before a crash is not detected. Its clients present
-// tokens that are newer than their records, which are accepted. If the file and its
-// journal are put back together, nothing is detected, and sessions that ended since
-// live again: restore a backup instead.
-//
-// Entries of a journal have consecutive numbers and checksums. A missing number or a
-// wrong checksum is reported by Ready, and nothing is written to a damaged journal.
-// AcceptLoss moves it aside and starts another one with the readable entries.
+// and when the file is closed. So a copy that lacks only refreshes of the last minute
+// before a crash is not detected. Its clients present tokens that are newer than
+// their records, which are accepted. If the file and its journal are put back
+// together, nothing is detected, and sessions that ended since live again: restore a
+// backup instead.
 //
 // # Backups
 //
@@ -79,9 +74,7 @@
 // An empty store looks like one without logins, and every session would be refused
 // for good. So a store has a random identity, which a marker keeps elsewhere. A store
 // whose data is gone, or has another identity, returns [ErrLost] until AcceptLoss is
-// called. Redis is checked while it is in use: before a session is reported as
-// absent, the identity is read from the same node, and scripts compare it before
-// they write.
+// called. Redis is checked while it is in use.
 //
 // Older data under the same identity is detected by heartbeats: each primary gets
 // one a minute, and keeps those of a day. A process with a journal keeps the newest

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"time"
@@ -116,4 +117,98 @@ type Change struct {
 	// a user and of devices additionally stay as long as any of the user's
 	// sessions.
 	Expires time.Time
+}
+
+// Losses are the times, Unix ms by the store's clock, from which the store's data is
+// complete; 0: no loss. Stores of versions that did not record losses have none.
+type Losses struct {
+	// Missing is when the store was created, or an operator last accepted the loss of
+	// its data. A session minted before, without a record, may have been revoked. Only
+	// a View without a record of the session must have it.
+	Missing int64
+
+	// All is when an operator last accepted data that may lack revocations.
+	// Sessions that were activated before it may have been revoked.
+	All int64
+}
+
+// FeedEntry is one event in a feed.
+type FeedEntry struct {
+	Position string // of this event; text without spaces or control characters
+	Data     []byte // a line of JSON; earlier versions added a second one, which is not sent
+}
+
+// Line returns the part of the event that is sent to the homeserver.
+func (e FeedEntry) Line() []byte {
+	line, _, _ := bytes.Cut(e.Data, []byte{'\n'})
+	return line
+}
+
+// Time returns when the sessions of the event were revoked. ok is false for data
+// that is not an event.
+func (e FeedEntry) Time() (at time.Time, ok bool) { return revocation.LineTime(e.Line()) }
+
+// FeedPage is a batch of consecutive feed entries.
+type FeedPage struct {
+	// Gap is set if the feed does not continue at the position: the position is
+	// unknown, or expired, or of another feed. Entries then begin with the
+	// oldest one. It is also set at the start of a feed from which events were
+	// dropped early.
+	Gap     bool
+	Entries []FeedEntry // empty: no entry yet
+}
+
+// Feed reads the events that a [Store] has published: one for each revocation, in the
+// feed of its homeserver, so that valid discharges are refused at once. A store keeps
+// an event until it is over, and does not read it. An event repeats a fact of the
+// records, so it can be repeated, late, or in another order; a lost one leaves a
+// discharge valid until it expires.
+//
+// The methods may be called concurrently. An error is no statement about an event; a
+// store that has lost its data returns [ErrLost].
+type Feed interface {
+	// ReadFeed returns the next events after a position, or the first ones if
+	// it is empty. It does not wait.
+	ReadFeed(ctx context.Context, homeserver, after string) (FeedPage, error)
+
+	// AwaitFeed returns nil when entries may be available after the position;
+	// wake-ups can be spurious. It returns the error of ctx when ctx ends.
+	AwaitFeed(ctx context.Context, homeserver, after string) error
+}
+
+// ClockSlack is how far apart the clocks of a service's processes may be.
+const ClockSlack = 10 * time.Second
+
+// Replayer makes records show revocations that the store may have lost. A store
+// with a journal calls it when its primary has changed, or when its file is an
+// older copy, and is fenced until it returns nil. It reads records, which a store
+// cannot; package failover implements it.
+type Replayer interface {
+	// Replay makes the records of a store show journaled revocations, and
+	// publishes the events of those that they did not show. now is the store's
+	// time. It can be repeated.
+	Replay(ctx context.Context, t ReplayTarget, journaled []revocation.Revocation, now time.Time) (Replayed, error)
+}
+
+// Replayed is the result of a replay.
+type Replayed struct {
+	Records  int                     // changed
+	Events   int                     // published for records that needed no change
+	Restored []revocation.Revocation // that the records did not show
+}
+
+// ReplayTarget is a store during a replay. Its methods work while the store is
+// fenced, may be called concurrently, journal nothing, and do not wait for
+// replicas, which a primary that was just promoted may lack.
+type ReplayTarget interface {
+	List(ctx context.Context, user UserKey) (Listing, error)
+	Swap(ctx context.Context, w Write) (bool, error)
+	LoadHomeserver(ctx context.Context, homeserver string) ([]byte, error)
+	SwapHomeserver(ctx context.Context, homeserver string, old, new []byte, revocations ...revocation.Revocation) (bool, error)
+	Publish(ctx context.Context, homeserver string, revocations ...revocation.Revocation) error
+
+	// PublishMissing publishes the events that the feeds lack although the
+	// records show their revocations, and returns their number. A store that
+	// writes both in one transaction has none.
+	PublishMissing(ctx context.Context, revocations []revocation.Revocation) (int, error)
 }

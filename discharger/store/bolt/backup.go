@@ -63,39 +63,43 @@ func writeBackup(ctx context.Context, tx *bbolt.Tx, w io.Writer, now time.Time) 
 		return err
 	}
 	n := 0
-	check := func(err error) error {
-		if n++; n%1000 == 0 {
-			err = errors.Join(err, ctx.Err())
+	for _, c := range []struct {
+		bucket []byte
+		write  func(out *backup.Writer, k, v []byte, now time.Time) error
+	}{{bucketRecords, backupRow}, {bucketDevices, backupRow}, {bucketHomeservers, backupHomeserver}} {
+		bucket := tx.Bucket(c.bucket)
+		if bucket == nil { // of devices, in a file of an earlier version
+			continue
 		}
-		return err
-	}
-	err = tx.Bucket(bucketRecords).ForEach(func(k, v []byte) error { return check(backupRow(out, k, v, len(caveat.SessionID{}), now)) })
-	if devices := tx.Bucket(bucketDevices); err == nil && devices != nil {
-		err = devices.ForEach(func(k, v []byte) error { return check(backupRow(out, k, v, len(revocation.DeviceTag{}), now)) })
-	}
-	if err == nil {
-		err = tx.Bucket(bucketHomeservers).ForEach(func(k, v []byte) error {
-			name, _, ok := cutName(k)
-			if !ok {
-				return record.ErrDamaged
+		err := bucket.ForEach(func(k, v []byte) error {
+			if n++; n%1000 == 0 && ctx.Err() != nil {
+				return ctx.Err()
 			}
-			return check(out.Frame(backup.Homeserver, record.AppendText(nil, name), v))
+			return c.write(out, k, v, now)
 		})
+		if err != nil {
+			return err
+		}
 	}
-	if err == nil {
-		err = backupFeeds(out, tx, now)
-	}
-	if err != nil {
+	if err := backupFeeds(out, tx, now); err != nil {
 		return err
 	}
 	return out.End()
 }
 
+func backupHomeserver(out *backup.Writer, k, v []byte, _ time.Time) error {
+	name, _, ok := cutName(k)
+	if !ok {
+		return record.ErrDamaged
+	}
+	return out.Frame(backup.Homeserver, record.AppendText(nil, name), v)
+}
+
 // backupRow writes the row of a user, a session or a device.
-func backupRow(out *backup.Writer, k, v []byte, idLen int, now time.Time) error {
+func backupRow(out *backup.Writer, k, v []byte, now time.Time) error {
 	homeserver, rest, ok := cutName(k)
 	user, id, ok2 := cutName(rest)
-	if !ok || !ok2 || len(id) != idLen {
+	if !ok || !ok2 {
 		return record.ErrDamaged
 	}
 	e, _, err := record.SplitRow(v)
@@ -104,8 +108,10 @@ func backupRow(out *backup.Writer, k, v []byte, idLen int, now time.Time) error 
 	}
 	names := record.AppendText(record.AppendText(nil, homeserver), user)
 	switch {
-	case idLen == len(revocation.DeviceTag{}):
+	case len(id) == len(revocation.DeviceTag{}):
 		return out.Frame(backup.Device, names, id, v)
+	case len(id) != len(caveat.SessionID{}):
+		return record.ErrDamaged
 	case caveat.SessionID(id) == caveat.SessionID{}:
 		return out.Frame(backup.User, names, v)
 	case e.Passed(now):

@@ -189,28 +189,24 @@ type target struct {
 
 var _ store.ReplayTarget = (*target)(nil)
 
-// List reads a user's records.
 func (t *target) List(_ context.Context, user store.UserKey) (store.Listing, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return listRows(t.tx, user, t.now)
 }
 
-// Swap makes all of a write's changes or none.
 func (t *target) Swap(_ context.Context, w store.Write) (bool, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return swapRows(t.tx, w, t.now)
 }
 
-// LoadHomeserver reads a homeserver's record.
 func (t *target) LoadHomeserver(_ context.Context, homeserver string) ([]byte, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return readHomeserver(t.tx, homeserver), nil
 }
 
-// SwapHomeserver replaces a homeserver's record.
 func (t *target) SwapHomeserver(ctx context.Context, homeserver string, old, new []byte, revocations ...revocation.Revocation) (bool, error) {
 	t.mu.Lock()
 	done, err := swapHomeserver(t.tx, homeserver, old, new)
@@ -221,7 +217,6 @@ func (t *target) SwapHomeserver(ctx context.Context, homeserver string, old, new
 	return true, t.Publish(ctx, homeserver, revocations...)
 }
 
-// Publish appends events to a homeserver's feed.
 func (t *target) Publish(_ context.Context, homeserver string, revocations ...revocation.Revocation) error {
 	events, err := revocation.Lines(revocations)
 	if err != nil {

@@ -32,7 +32,6 @@ func FileMarker(path string) Marker { return fileMarker(path) }
 
 type fileMarker string
 
-// Load implements [Marker].
 func (f fileMarker) Load() ([]byte, error) {
 	b, err := os.ReadFile(string(f))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -48,7 +47,6 @@ func (f fileMarker) Load() ([]byte, error) {
 	return b, nil
 }
 
-// Save implements [Marker].
 func (f fileMarker) Save(id []byte) error {
 	err := renameio.WriteFile(string(f), append(bytes.Clone(id), '\n'), 0o600)
 	if err == nil {

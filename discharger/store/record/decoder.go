@@ -39,19 +39,13 @@ func (d *Decoder) String() string {
 }
 
 // Uvarint returns an unsigned varint.
-func (d *Decoder) Uvarint() uint64 {
-	v, n := binary.Uvarint(d.B)
-	if d.Bad || n <= 0 {
-		d.Bad = true
-		return 0
-	}
-	d.B = d.B[n:]
-	return v
-}
+func (d *Decoder) Uvarint() uint64 { return take(d, binary.Uvarint) }
 
 // Varint returns a signed varint.
-func (d *Decoder) Varint() int64 {
-	v, n := binary.Varint(d.B)
+func (d *Decoder) Varint() int64 { return take(d, binary.Varint) }
+
+func take[T int64 | uint64](d *Decoder, decode func([]byte) (T, int)) T {
+	v, n := decode(d.B)
 	if d.Bad || n <= 0 {
 		d.Bad = true
 		return 0

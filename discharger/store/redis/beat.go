@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -18,22 +19,13 @@ import (
 	"github.com/discharger/discharger/discharger/store/redis/keys"
 )
 
-// Heartbeats show how old data is. While processes run, every primary gets a
-// heartbeat a minute, in a stream beside one of its identities, and keeps those
-// of the last day. A process with a journal keeps the id of the newest
-// heartbeat of each primary in it.
+// Heartbeats show how old data is, see package store. Every primary has a stream of
+// them beside one of its identities. A process with a journal keeps the id of the
+// newest heartbeat of each primary in it. If that one is missing, the data is as
+// old as the last one before it.
 //
-// Before it uses an unknown primary, it looks for these heartbeats. If one is
-// missing, older data has replaced the data that had it: a replica that lagged
-// far behind, a backup, a truncated append-only file. Revocations since the
-// last heartbeat before it must then be in the journals. If that heartbeat is
-// older than their window, the store is lost until an operator accepts the
-// loss.
-//
-// Data that is a minute or two older can show all heartbeats; a replay covers
-// it in any case. After a pause of all processes for days no heartbeat is
-// missing. A process cannot detect a loss before its journal was created, or a
-// return to a time without heartbeats if it has not seen two in a row.
+// After a pause of all processes for days no heartbeat is missing. A process cannot
+// detect a return to a time without heartbeats if it has not seen two in a row.
 
 //go:embed beat.lua
 var beatText string
@@ -72,7 +64,7 @@ func (r *Store) writeBeats(ctx context.Context) error {
 	for _, bucket := range representatives {
 		key := r.layout.Beats[bucket]
 		answer, err := r.ask(ctx, call{
-			script: beatScript, key: key, Identity: r.layout.Identity[bucket],
+			script: beatScript, key: key, identity: r.layout.Identity[bucket],
 			args: []any{*r.id.Load(), beatEvery.Milliseconds(), beatsMost},
 		})
 		if err != nil {
@@ -97,23 +89,30 @@ func (r *Store) writeBeats(ctx context.Context) error {
 }
 
 // representatives returns the number of one hash tag of each primary.
-func (r *Store) representatives(ctx context.Context) ([]int, error) {
+func (r *Store) representatives(ctx context.Context) (out []int, err error) {
 	if !r.cfg.Cluster {
 		return []int{0}, nil
 	}
-	var out []int
-	found := make(map[string]bool)
+	addrs, err := r.nodes(ctx)
+	for i, addr := range addrs {
+		if slices.Index(addrs, addr) == i {
+			out = append(out, i)
+		}
+	}
+	return out, err
+}
+
+// nodes returns the address of the primary of each hash tag.
+func (r *Store) nodes(ctx context.Context) ([]string, error) {
+	addrs := make([]string, keys.Buckets)
 	for i, key := range r.layout.Identity {
 		node, err := r.client.PrimaryOf(ctx, key)
 		if err != nil {
 			return nil, err
 		}
-		if addr := node.Options().Addr; !found[addr] {
-			found[addr] = true
-			out = append(out, i)
-		}
+		addrs[i] = node.Options().Addr
 	}
-	return out, nil
+	return addrs, nil
 }
 
 // checkAge returns an error that matches ErrLost if data is older than the data
@@ -140,8 +139,12 @@ func (g *fence) checkAge(ctx context.Context) error {
 			return err
 		}
 		if last >= 0 && last < covered {
-			if err := g.sameNode(ctx, i, &older); err != nil {
+			addrs, err := g.store.nodes(ctx)
+			if err != nil {
 				return err
+			}
+			for other, addr := range addrs {
+				older[other] = older[other] || addr == addrs[i]
 			}
 			oldest = last
 		} else if last >= 0 {
@@ -156,22 +159,6 @@ func (g *fence) checkAge(ctx context.Context) error {
 	g.main.older.Store(&older)
 	return fmt.Errorf("data is from %s, older than the data it replaces, and than the journal covers: %w",
 		time.UnixMilli(oldest).UTC().Format(time.RFC3339), store.ErrLost)
-}
-
-// sameNode marks the hash tags of the node that has a bucket.
-func (g *fence) sameNode(ctx context.Context, bucket int, marked *[keys.Buckets]bool) error {
-	here, err := g.store.client.PrimaryOf(ctx, g.main.layout.Identity[bucket])
-	if err != nil {
-		return err
-	}
-	for i, key := range g.main.layout.Identity {
-		there, err := g.store.client.PrimaryOf(ctx, key)
-		if err != nil {
-			return err
-		}
-		marked[i] = marked[i] || there.Options().Addr == here.Options().Addr
-	}
-	return nil
 }
 
 // lastBeat returns the time of the last heartbeat before a missing one, 0 for

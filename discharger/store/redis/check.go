@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -61,17 +59,17 @@ func (r *Store) checkServer(ctx context.Context, node *redis.Client) error {
 // checkClock warns if the clock of a server differs. Redis expires keys by its
 // clock, and some tombstones have minutes to spare.
 func (r *Store) checkClock(ctx context.Context, node *redis.Client) error {
-	asked := r.cfg.now()
+	before := r.cfg.now()
 	theirs, err := node.Time(ctx).Result()
 	if err != nil {
 		return err
 	}
-	// The server read its clock at some moment between both of our readings.
+	// The server read its clock between both readings here.
 	var off time.Duration
-	if heard := r.cfg.now(); theirs.After(heard) {
-		off = theirs.Sub(heard)
-	} else if theirs.Before(asked) {
-		off = theirs.Sub(asked)
+	if after := r.cfg.now(); theirs.After(after) {
+		off = theirs.Sub(after)
+	} else if theirs.Before(before) {
+		off = theirs.Sub(before)
 	}
 	if off.Abs() > clockTolerance {
 		r.cfg.Log.LogAttrs(ctx, slog.LevelWarn, "clock of redis server differs",
@@ -104,28 +102,24 @@ func (r *Store) checkDurability(ctx context.Context, node *redis.Client) error {
 		return nil
 	}
 	b := r.barrier(ctx)
-	_ = node.Process(ctx, b.command())
+	_ = node.Process(ctx, b.Cmd)
 	err := b.passed()
-	if err == nil {
-		return nil
+	if b.disk {
+		wrap(&err, "server cannot provide durability disk, which needs Redis 7.2 and appendonly yes")
+	} else {
+		wrap(&err, "server cannot provide durability replica")
 	}
-	if r.cfg.Durability == DurabilityDisk {
-		return fmt.Errorf("server cannot provide durability disk, which needs Redis 7.2 and appendonly yes: %w", err)
-	}
-	return fmt.Errorf("server cannot provide durability replica: %w", err)
+	return err
 }
 
-func (r *Store) warn(ctx context.Context, node *redis.Client, what string) {
+func (r *Store) warn(ctx context.Context, node *redis.Client, setting string) {
 	r.cfg.Log.LogAttrs(ctx, slog.LevelWarn, "redis user may not read a setting, it was not checked",
-		slog.String("setting", what), slog.String("address", node.Options().Addr))
+		slog.String("setting", setting), slog.String("address", node.Options().Addr))
 }
 
 func checkVersion(v string) error {
-	majorText, rest, _ := strings.Cut(v, ".")
-	minorText, _, _ := strings.Cut(rest, ".")
-	major, err1 := strconv.Atoi(majorText)
-	minor, err2 := strconv.Atoi(minorText)
-	if err1 != nil || err2 != nil {
+	var major, minor int
+	if _, err := fmt.Sscanf(v, "%d.%d", &major, &minor); err != nil {
 		return fmt.Errorf("server version %.30q is malformed", v)
 	}
 	if major < leastMajor || major == leastMajor && minor < leastMinor {

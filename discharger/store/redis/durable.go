@@ -41,27 +41,21 @@ func (cfg *Config) completeDurability() error {
 
 // barrier is a wait for the durability of the writes of one connection.
 type barrier struct {
-	replicas int
-	memory   *redis.IntCmd      // WAIT
-	disk     *redis.IntSliceCmd // WAITAOF
+	*redis.Cmd // WAIT or WAITAOF
+	disk       bool
+	replicas   int64
 }
 
 // barrier returns a wait that ends before ReadTimeout.
 func (r *Store) barrier(ctx context.Context) barrier {
-	b, d := barrier{replicas: r.cfg.Replicas}, max(r.cfg.ReadTimeout*3/4, time.Millisecond)
-	if r.cfg.Durability == DurabilityDisk {
-		b.disk = redis.NewIntSliceCmd(ctx, "waitaof", 1, b.replicas, d.Milliseconds())
+	b := barrier{disk: r.cfg.Durability == DurabilityDisk, replicas: int64(r.cfg.Replicas)}
+	d := max(r.cfg.ReadTimeout*3/4, time.Millisecond)
+	if b.disk {
+		b.Cmd = redis.NewCmd(ctx, "waitaof", 1, b.replicas, d.Milliseconds())
 	} else {
-		b.memory = redis.NewIntCmd(ctx, "wait", b.replicas, d.Milliseconds())
+		b.Cmd = redis.NewCmd(ctx, "wait", b.replicas, d.Milliseconds())
 	}
 	return b
-}
-
-func (b barrier) command() redis.Cmder {
-	if b.disk != nil {
-		return b.disk
-	}
-	return b.memory
 }
 
 // notDurableError is the error of a write that took effect and was not
@@ -84,23 +78,20 @@ func (e *notDurableError) Error() string {
 }
 
 // passed returns an error unless enough servers confirmed.
-func (b barrier) passed() error {
-	want := int64(b.replicas)
-	if b.disk == nil {
-		n, err := b.memory.Result()
-		if err == nil && n < want {
-			err = &notDurableError{got: n, replicas: want}
-		}
-		return err
+func (b barrier) passed() (err error) {
+	got := []int64{1, 0} // the primary, and replicas
+	if b.disk {
+		got, err = b.Int64Slice()
+	} else {
+		got[1], err = b.Int64()
 	}
-	got, err := b.disk.Result()
 	switch {
 	case err != nil:
 		return err
 	case len(got) != 2:
 		return fmt.Errorf("redis answered with %d values instead of 2", len(got))
-	case got[0] < 1 || got[1] < want:
-		return &notDurableError{disk: true, local: got[0] < 1, got: got[1], replicas: want}
+	case got[0] < 1 || got[1] < b.replicas:
+		return &notDurableError{disk: b.disk, local: got[0] < 1, got: got[1], replicas: b.replicas}
 	}
 	return nil
 }
@@ -151,7 +142,7 @@ func (r *Store) sendDurably(ctx context.Context, c call, full bool) (*redis.Cmd,
 		defer conn.Close()
 		pipe := conn.Pipeline()
 		_ = pipe.Process(ctx, answer)
-		_ = pipe.Process(ctx, wait.command())
+		_ = pipe.Process(ctx, wait.Cmd)
 		_, _ = pipe.Exec(ctx)
 	})
 }

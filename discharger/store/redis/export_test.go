@@ -49,4 +49,7 @@ func (r *Store) Tell(ctx context.Context, entries ...revocation.Revocation) erro
 func BeatKey(key secret.Bytes) string { return keys.New(key).Beats[0] }
 
 // StopWatch ends the checks of the servers, whose commands a test would count.
-func (r *Store) StopWatch() { r.stopWatch() }
+func (r *Store) StopWatch() {
+	r.stop()
+	r.tasks.Wait()
+}

@@ -1,6 +1,7 @@
 package redis
 
 import (
+	"cmp"
 	"context"
 	_ "embed"
 	"errors"
@@ -21,16 +22,13 @@ import (
 
 // A feed is a stream in the hash tag of its homeserver's record. The records of
 // a user can be on another node of a cluster, so events are added after the
-// swap took effect and before it is acknowledged. A caller without the
-// acknowledgement repeats the request, and then they are added again.
+// swap took effect and before it is acknowledged. A repeated swap adds them again.
 //
 // A position is "id.entry": of the store and of the entry in the stream. It is
-// valid if the entry is there, or was the last one. After a failover to a
-// replica that lags behind, the positions of lost entries are not valid; the
-// entries before them are still there. A store with a journal publishes lost
-// events again, so the reader continues there, and reads the events of the
-// minute before once more, since the clocks of two primaries differ. Without a
-// journal the reader starts from the beginning.
+// valid if the entry is there, or was the last one. After a failover that lost it,
+// the reader of a store with a journal, which publishes lost events again, goes back
+// by a minute, since the clocks of two primaries differ. Without a journal it starts
+// from the beginning.
 
 //go:embed feed_append.lua
 var feedAppendText string
@@ -52,8 +50,8 @@ const feedBlock = 5 * time.Second
 
 // feedCall returns a call of a script on a feed.
 func (r *Store) feedCall(s script, homeserver string, args ...any) call {
-	key, lost, storeID := r.layout.Feed(homeserver)
-	return call{script: s, key: key, Identity: storeID, more: []string{lost}, args: append([]any{*r.id.Load()}, args...)}
+	key, lost, bucket := r.layout.Feed(homeserver)
+	return call{script: s, key: key, identity: r.layout.Identity[bucket], more: []string{lost}, args: append([]any{*r.id.Load()}, args...)}
 }
 
 // appendEvents appends events to the arguments of a script.
@@ -65,10 +63,11 @@ func appendEvents(args []any, events []revocation.Line) []any {
 }
 
 // Publish appends the events of revocations to a homeserver's feed.
-func (r *Store) Publish(ctx context.Context, homeserver string, revocations ...revocation.Revocation) error {
+func (r *Store) Publish(ctx context.Context, homeserver string, revocations ...revocation.Revocation) (err error) {
+	defer wrap(&err, "publish")
 	events, err := revocation.Lines(revocations)
 	if err := errors.Join(err, limits.CheckPublish(homeserver, events), r.opened()); err != nil {
-		return fmt.Errorf("publish: %w", err)
+		return err
 	}
 	return r.publish(ctx, homeserver, events, true)
 }
@@ -79,31 +78,23 @@ func (r *Store) publish(ctx context.Context, homeserver string, events []revocat
 		return nil
 	}
 	c := r.feedCall(feedPublishScript, homeserver, appendEvents([]any{r.cfg.MaxEvents}, events)...)
-	if _, err := r.swap(ctx, c, durable); err != nil {
-		return fmt.Errorf("publish: %w", err)
-	}
-	return nil
+	_, err := r.swap(ctx, c, durable)
+	return err
 }
 
 // ReadFeed returns the next events after a position.
-func (r *Store) ReadFeed(ctx context.Context, homeserver, after string) (store.FeedPage, error) {
-	page, err := r.readFeed(ctx, homeserver, after)
-	if err != nil {
-		return store.FeedPage{}, fmt.Errorf("read feed: %w", err)
-	}
-	return page, nil
-}
-
-func (r *Store) readFeed(ctx context.Context, homeserver, after string) (page store.FeedPage, err error) {
-	if err := limits.CheckHomeserver(homeserver); err != nil {
+func (r *Store) ReadFeed(ctx context.Context, homeserver, after string) (page store.FeedPage, err error) {
+	defer wrap(&err, "read feed")
+	if err := r.usable(ctx, limits.CheckHomeserver(homeserver)); err != nil {
 		return page, err
 	}
-	if err := r.usable(ctx); err != nil {
-		return page, err
+	overlap := time.Duration(0) // a reader whose position was lost starts at the beginning
+	if r.fence != nil {
+		overlap = feedOverlap
 	}
 	prefix := marker.PositionPrefix(*r.id.Load())
 	entry, known := entryAt(prefix, after)
-	answer, err := r.ask(ctx, r.feedCall(feedReadScript, homeserver, entry, limits.FeedPage, r.overlap().Milliseconds()))
+	answer, err := r.ask(ctx, r.feedCall(feedReadScript, homeserver, entry, limits.FeedPage, overlap.Milliseconds()))
 	if err != nil {
 		return page, err
 	}
@@ -122,7 +113,7 @@ func (r *Store) readFeed(ctx context.Context, homeserver, after string) (page st
 		id, ok1 := got[i].(string)
 		data, ok2 := got[i+1].(string)
 		if !ok1 || !ok2 {
-			return store.FeedPage{}, record.ErrDamaged
+			return page, record.ErrDamaged
 		}
 		page.Entries = append(page.Entries, store.FeedEntry{Position: prefix + id, Data: []byte(data)})
 	}
@@ -132,15 +123,6 @@ func (r *Store) readFeed(ctx context.Context, homeserver, after string) (page st
 // feedOverlap is how far the clock of a primary can be behind the clock of its
 // predecessor.
 const feedOverlap = time.Minute
-
-// overlap returns how far a reader goes back whose position was lost; 0: to the
-// start of the feed.
-func (r *Store) overlap() time.Duration {
-	if r.fence == nil {
-		return 0
-	}
-	return feedOverlap
-}
 
 // entryAt returns the id in a position, "" for the start of the feed, and
 // whether the position can be one of this store.
@@ -164,37 +146,38 @@ func plainNumber(s string) bool {
 
 // AwaitFeed returns when an entry was added after a position, after some
 // seconds, or when ctx ends.
-func (r *Store) AwaitFeed(ctx context.Context, homeserver, after string) error {
-	if err := r.awaitFeed(ctx, homeserver, after); err != nil {
-		return fmt.Errorf("wait for events: %w", err)
-	}
-	return nil
-}
-
-func (r *Store) awaitFeed(ctx context.Context, homeserver, after string) error {
-	if err := limits.CheckHomeserver(homeserver); err != nil {
-		return err
-	}
-	if err := r.usable(ctx); err != nil {
+func (r *Store) AwaitFeed(ctx context.Context, homeserver, after string) (err error) {
+	defer wrap(&err, "wait for events")
+	if err := r.usable(ctx, limits.CheckHomeserver(homeserver)); err != nil {
 		return err
 	}
 	entry, known := entryAt(marker.PositionPrefix(*r.id.Load()), after)
 	if !known {
 		return nil
 	}
-	if entry == "" {
-		entry = "0-0"
-	}
 	key, _, _ := r.layout.Feed(homeserver)
+	_, err = r.readStream(ctx, key, cmp.Or(entry, "0-0"), 1, feedBlock)
+	return err
+}
+
+// readStream returns the next entries of a stream after an id. It waits for the
+// first one, at most for block.
+func (r *Store) readStream(ctx context.Context, key, after string, count int64, block time.Duration) ([]redis.XMessage, error) {
 	var answer *redis.XStreamSliceCmd
 	err := conn.Await(ctx, func() {
-		answer = r.waiting.XRead(ctx, &redis.XReadArgs{Streams: []string{key, entry}, Count: 1, Block: feedBlock})
+		answer = r.waiting.XRead(ctx, &redis.XReadArgs{Streams: []string{key, after}, Count: count, Block: block})
 	})
 	if err != nil {
-		return err
+		return nil, err
 	}
-	if err := answer.Err(); err != nil && !errors.Is(err, redis.Nil) {
-		return err
+	streams, err := answer.Result()
+	switch {
+	case errors.Is(err, redis.Nil):
+		return nil, nil
+	case err != nil:
+		return nil, err
+	case len(streams) != 1:
+		return nil, fmt.Errorf("redis answered with %d streams instead of 1", len(streams))
 	}
-	return nil
+	return streams[0].Messages, nil
 }

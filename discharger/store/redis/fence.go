@@ -17,15 +17,10 @@ import (
 	"github.com/discharger/discharger/discharger/store/redis/conn"
 )
 
-// A primary acknowledges a write before its replicas have it, so a failover can
-// lose it. The next refresh of a client repairs a lost refresh, but a session
-// that was logged out lives again. Therefore a process with a journal uses a
-// primary only while the primary is certain to have every revocation of this
-// process, and those it received from others. A primary that it does not know
-// fences the store, whether it appears on a new connection, before the first
-// command, or in the check of every second. Then the journal is replayed, on
-// other connections, and the fence is lifted if the primaries are still the
-// same.
+// A process with a journal uses a primary only while the primary is certain to have
+// every revocation in the journal. An unknown one fences the store, whether it
+// appears on a new connection, before the first command, or in the check of every
+// second. Then the journal is replayed on other connections.
 //
 //	            unknown primary                    replayed, same primaries
 //	   open ───────────────────────▶ fenced ──────────────────────────────▶ open
@@ -54,9 +49,6 @@ type fence struct {
 	known map[string]bool // nil: fenced
 	drop  []*conn.Conns
 
-	stop context.CancelFunc
-	done sync.WaitGroup
-
 	replays, replayed, missing atomic.Uint64
 	lastFailover               atomic.Int64 // Unix ms; 0: none
 }
@@ -82,8 +74,7 @@ func (g *fence) raise() {
 	}
 }
 
-// raiseLocked fences the store, and makes every open connection unusable. Later
-// commands go to a primary that was checked.
+// raiseLocked fences the store, and makes every open connection unusable.
 func (g *fence) raiseLocked() {
 	g.known = nil
 	g.raised.Store(true)
@@ -109,13 +100,13 @@ func (g *fence) primaries(ctx context.Context) (map[string]bool, error) {
 	var mu sync.Mutex
 	found := make(map[string]bool)
 	err := g.store.client.Primaries(ctx, func(ctx context.Context, node *redis.Client) error {
-		who, err := conn.Identify(ctx, node)
+		primary, err := conn.Identify(ctx, node)
 		if err != nil {
 			return fmt.Errorf("%s: %w", node.Options().Addr, err)
 		}
 		mu.Lock()
 		defer mu.Unlock()
-		found[who] = true
+		found[primary] = true
 		return nil
 	})
 	if err == nil && len(found) == 0 {
@@ -143,13 +134,15 @@ func (g *fence) start(ctx context.Context, main *Store) error {
 	if err != nil {
 		return err
 	}
-	if known != nil && !subset(found, known) {
-		g.lastFailover.Store(g.store.cfg.now().UnixMilli())
-	}
 	if known != nil && subset(found, known) {
 		g.lift(known)
-	} else if err := g.replay(ctx); err != nil && !errors.Is(err, store.ErrLost) {
-		return err
+	} else {
+		if known != nil {
+			g.lastFailover.Store(g.store.cfg.now().UnixMilli())
+		}
+		if err := g.replay(ctx); err != nil && !errors.Is(err, store.ErrLost) {
+			return err
+		}
 	}
 	g.watchAll()
 	return nil
@@ -157,10 +150,8 @@ func (g *fence) start(ctx context.Context, main *Store) error {
 
 // watchAll starts the checks of the primaries and the stream of revocations.
 func (g *fence) watchAll() {
-	watch, stop := context.WithCancel(context.Background())
-	g.stop = stop
-	g.done.Go(func() { g.watch(watch) })
-	g.done.Go(func() { g.main.stream.follow(watch) })
+	g.main.tasks.Go(func() { g.watch(g.main.background) })
+	g.main.tasks.Go(func() { g.main.stream.follow(g.main.background) })
 }
 
 func subset(some, all map[string]bool) bool {
@@ -196,9 +187,9 @@ func (g *fence) watch(ctx context.Context) {
 // is lifted. A primary that does not answer cannot be used either.
 func (g *fence) check(ctx context.Context) {
 	if !g.raised.Load() {
-		ask, cancel := context.WithTimeout(ctx, max(g.store.cfg.ReadTimeout, fenceInterval))
+		limited, cancel := context.WithTimeout(ctx, max(g.store.cfg.ReadTimeout, fenceInterval))
 		defer cancel()
-		found, err := g.primaries(ask)
+		found, err := g.primaries(limited)
 		g.mu.Lock()
 		known := subset(found, g.known)
 		g.mu.Unlock()
@@ -211,15 +202,15 @@ func (g *fence) check(ctx context.Context) {
 		}
 		g.raise()
 	}
-	said := ""
+	logged := ""
 	pauses := newBackOff(fenceRetry)
 	for g.raised.Load() && ctx.Err() == nil {
 		err := g.replay(ctx)
 		if err == nil {
 			return
 		}
-		if text := err.Error(); text != said && ctx.Err() == nil {
-			said = text
+		if text := err.Error(); text != logged && ctx.Err() == nil {
+			logged = text
 			g.store.cfg.Log.LogAttrs(ctx, slog.LevelWarn, "replay of revocations failed, store stays fenced, retrying", slog.Any("error", err))
 		}
 		if wait(ctx, pauses.NextBackOff()) != nil {
@@ -274,14 +265,6 @@ func (g *fence) replay(ctx context.Context) error {
 	g.lift(after)
 	g.main.client.ReloadSlots(ctx)
 	return nil
-}
-
-// close ends the checks.
-func (g *fence) close() {
-	if g.stop != nil {
-		g.stop()
-	}
-	g.done.Wait()
 }
 
 // A store with a damaged journal stays fenced: a primary can lack a revocation

@@ -1,6 +1,7 @@
 package redis
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -17,11 +18,10 @@ import (
 	"github.com/discharger/discharger/discharger/store/redis/keys"
 )
 
-// Loss of data is detected by the identity. It is stored once for each of the
-// 256 hash tags, so every key has an identity on its node that must exist. A
-// script compares it before it writes; a Load or List without a session reads
-// it before it returns; Ready reads all 256. A process that has seen it missing
-// or different returns ErrLost until it sees all of them right again.
+// The identity is stored once for each of the 256 hash tags, so every key has one
+// on its node. A script compares it before it writes; a Load or List without a
+// session reads it before it returns; Ready reads all 256. A process that has seen
+// it missing or different returns ErrLost until all of them are right again.
 
 // identify determines the identity of the store. Without one in the marker, an
 // empty store is given an identity, and another store keeps its own, unless
@@ -76,38 +76,20 @@ func (f *ids) only() (one string) {
 	return one
 }
 
-// any returns some identity, "" if there is none.
-func (f *ids) any() string {
-	for _, id := range f {
-		if id != "" {
-			return id
-		}
-	}
-	return ""
-}
-
 // adopt returns the identity to use. The first process writes one to an empty
 // store; others can arrive meanwhile.
 func (r *Store) adopt(ctx context.Context, found *ids) (string, error) {
-	progress, err := r.unfenced().HMGet(ctx, r.layout.Birth, "id", "done", "born").Result()
-	if err != nil {
-		return "", err
-	}
-	if len(progress) != 3 {
-		return "", record.ErrDamaged
-	}
-	id, started := progress[0].(string)
-	_, done := progress[1].(string)
-	born, _ := progress[2].(string) // missing in an earlier version
-	switch {
-	case !started && found.any() == "":
-		if id, born, err = r.begin(ctx); err != nil {
-			return "", err
+	id, born, done, err := r.birth(ctx)
+	if one := cmp.Or(found[:]...); err == nil && id == "" {
+		if one != "" {
+			return one, nil // parts are missing
 		}
-	case !started:
-		return found.any(), nil // parts are missing
-	case done:
-		return id, nil
+		if err = r.begin(ctx); err == nil {
+			id, born, _, err = r.birth(ctx)
+		}
+	}
+	if err != nil || done {
+		return id, err
 	}
 	if err := marker.CheckID(id); err != nil {
 		return "", err
@@ -118,26 +100,35 @@ func (r *Store) adopt(ctx context.Context, found *ids) (string, error) {
 	return id, r.writeIDs(ctx, id, false)
 }
 
-// begin chooses the identity and the birth of a new store, in agreement with
-// other processes.
-func (r *Store) begin(ctx context.Context) (id, born string, err error) {
-	id = marker.NewID()
+// birth reads the progress of the creation of the store: its identity, "" before
+// the start, the time, Unix ms, which earlier versions did not write, and whether
+// it is done.
+func (r *Store) birth(ctx context.Context) (id, born string, done bool, err error) {
+	progress, err := r.unfenced().HMGet(ctx, r.layout.Birth, "id", "done", "born").Result()
+	if err != nil {
+		return "", "", false, err
+	}
+	if len(progress) != 3 {
+		return "", "", false, record.ErrDamaged
+	}
+	id, _ = progress[0].(string)
+	_, done = progress[1].(string)
+	born, _ = progress[2].(string)
+	return id, born, done, nil
+}
+
+// begin starts the creation of the store, unless another process did.
+func (r *Store) begin(ctx context.Context) error {
 	now, err := r.serverTime(ctx)
 	if err != nil {
-		return "", "", err
+		return err
 	}
-	born = strconv.FormatInt(now.UnixMilli(), 10)
-	if err := r.unfenced().HSetNX(ctx, r.layout.Birth, "born", born).Err(); err != nil {
-		return "", "", err
-	}
-	if err := r.unfenced().HSetNX(ctx, r.layout.Birth, "id", id).Err(); err != nil {
-		return "", "", err
-	}
-	if id, err = r.unfenced().HGet(ctx, r.layout.Birth, "id").Result(); err != nil {
-		return "", "", err
-	}
-	born, err = r.unfenced().HGet(ctx, r.layout.Birth, "born").Result()
-	return id, born, err
+	_, err = r.unfenced().Pipelined(ctx, func(pipe redis.Pipeliner) error {
+		pipe.HSetNX(ctx, r.layout.Birth, "born", now.UnixMilli())
+		pipe.HSetNX(ctx, r.layout.Birth, "id", marker.NewID())
+		return nil
+	})
+	return err
 }
 
 // writeBirth writes the birth of a new store, before its identity.
@@ -160,8 +151,9 @@ func (r *Store) writeBirth(ctx context.Context, born string) error {
 
 // writeIDs writes the identity where there is none, or everywhere, and then
 // marks the birth as done.
-func (r *Store) writeIDs(ctx context.Context, id string, everywhere bool) error {
-	_, err := r.unfenced().Pipelined(ctx, func(pipe redis.Pipeliner) error {
+func (r *Store) writeIDs(ctx context.Context, id string, everywhere bool) (err error) {
+	defer wrap(&err, "write store id")
+	_, err = r.unfenced().Pipelined(ctx, func(pipe redis.Pipeliner) error {
 		for _, key := range r.layout.Identity {
 			if everywhere {
 				pipe.Set(ctx, key, id, 0)
@@ -172,48 +164,57 @@ func (r *Store) writeIDs(ctx context.Context, id string, everywhere bool) error 
 		return nil
 	})
 	if err != nil {
-		return fmt.Errorf("write store id: %w", err)
+		return err
 	}
-	if err := r.unfenced().HSet(ctx, r.layout.Birth, "id", id, "done", 1).Err(); err != nil {
-		return fmt.Errorf("write store id: %w", err)
-	}
-	return nil
+	return r.unfenced().HSet(ctx, r.layout.Birth, "id", id, "done", 1).Err()
 }
 
+// readIDs reads the identity at each hash tag.
 func (r *Store) readIDs(ctx context.Context) (*ids, error) {
-	cmds := make([]redis.Cmder, keys.Buckets)
-	for i, key := range r.layout.Identity {
-		cmds[i] = redis.NewStringCmd(ctx, "get", key)
+	found, err := r.readAll(ctx, &r.layout.Identity)
+	if err != nil {
+		return nil, fmt.Errorf("read store id: %w", err)
 	}
-	if err := r.unfenced().Do(ctx, cmds...); err != nil {
-		return nil, err
-	}
-	found := new(ids)
-	for i, cmd := range cmds {
-		id, err := cmd.(*redis.StringCmd).Result()
-		if err != nil && !errors.Is(err, redis.Nil) {
-			return nil, fmt.Errorf("read store id: %w", err)
-		}
+	for _, id := range found {
 		if id != "" {
 			if err := marker.CheckID(id); err != nil {
 				return nil, err
 			}
 		}
-		found[i] = id
+	}
+	return (*ids)(&found), nil
+}
+
+// readAll reads one key of each hash tag, "" for a missing one.
+func (r *Store) readAll(ctx context.Context, all *[keys.Buckets]string) (found [keys.Buckets]string, err error) {
+	cmds := make([]redis.Cmder, keys.Buckets)
+	for i, key := range all {
+		cmds[i] = redis.NewStringCmd(ctx, "get", key)
+	}
+	if err := r.unfenced().Do(ctx, cmds...); err != nil {
+		return found, err
+	}
+	for i, cmd := range cmds {
+		if found[i], err = text(cmd.(*redis.StringCmd)); err != nil {
+			return found, err
+		}
 	}
 	return found, nil
 }
 
-// Ready returns nil if every primary answers, has its data and accepts a write,
-// which is tried once a second.
-func (r *Store) Ready(ctx context.Context) error {
-	if err := r.ready(ctx); err != nil {
-		return fmt.Errorf("redis: %w", err)
+// text returns the reply to GET, "" for a missing key.
+func text(cmd *redis.StringCmd) (string, error) {
+	s, err := cmd.Result()
+	if errors.Is(err, redis.Nil) {
+		err = nil
 	}
-	return nil
+	return s, err
 }
 
-func (r *Store) ready(ctx context.Context) error {
+// Ready returns nil if every primary answers, has its data and accepts a write,
+// which is tried once a second.
+func (r *Store) Ready(ctx context.Context) (err error) {
+	defer wrap(&err, "redis")
 	if err := r.opened(); err != nil {
 		return err
 	}
@@ -294,14 +295,11 @@ func (r *Store) setLost(lost bool) {
 	}
 }
 
-// usable returns an error if no operation may be made. A lost store is checked
-// every second: its data can be back, or another process can have accepted the
-// loss.
-func (r *Store) usable(ctx context.Context) error {
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	if err := r.opened(); err != nil {
+// usable returns invalid, the error of the arguments of an operation, or the reason
+// why no operation may be made. A lost store is checked every second: its data can
+// be back, or another process can have accepted the loss.
+func (r *Store) usable(ctx context.Context, invalid error) error {
+	if err := cmp.Or(invalid, ctx.Err(), r.opened()); err != nil {
 		return err
 	}
 	if refused := r.watch.refused.Load(); refused != nil {
@@ -341,12 +339,9 @@ func (r *Store) confirmAbsent(ctx context.Context, bucket int) (lossMark, error)
 
 // checkIdentity checks the reply to a read of the identity.
 func (r *Store) checkIdentity(cmd *redis.StringCmd) error {
-	id, err := cmd.Result()
-	if err != nil && !errors.Is(err, redis.Nil) {
-		return err
+	id, err := text(cmd)
+	if err == nil && id != *r.id.Load() {
+		err = r.markLost()
 	}
-	if id != *r.id.Load() {
-		return r.markLost()
-	}
-	return nil
+	return err
 }

@@ -68,21 +68,21 @@ func TestWaitForDisk(t *testing.T) {
 	}
 	r := &Store{cfg: Config{Durability: DurabilityDisk, Replicas: 1, ReadTimeout: time.Second}}
 	for _, c := range []struct {
-		answer []int64
+		answer []any
 		want   string
 	}{
-		{[]int64{1, 1}, ""},
-		{[]int64{1, 2}, ""},
-		{[]int64{0, 1}, "the primary has not confirmed"},
-		{[]int64{1, 0}, "0 of 1 replicas"},
-		{[]int64{1}, "1 values"},
-		{nil, "0 values"},
+		{[]any{int64(1), int64(1)}, ""},
+		{[]any{int64(1), int64(2)}, ""},
+		{[]any{int64(0), int64(1)}, "the primary has not confirmed"},
+		{[]any{int64(1), int64(0)}, "0 of 1 replicas"},
+		{[]any{int64(1)}, "1 values"},
+		{[]any{}, "0 values"},
 	} {
 		b := r.barrier(t.Context())
-		if got := fmt.Sprint(b.command().Args()); got != "[waitaof 1 1 750]" {
+		if got := fmt.Sprint(b.Args()); got != "[waitaof 1 1 750]" {
 			t.Errorf("command is %q", got)
 		}
-		b.disk.SetVal(c.answer)
+		b.SetVal(c.answer)
 		err := b.passed()
 		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%v: %v, want %q", c.answer, err, c.want)

@@ -21,23 +21,13 @@ import (
 // Load reads the records of a session, its user, its homeserver and a device.
 // Only without a session it makes a second round trip, to check that the data
 // is there.
-func (r *Store) Load(ctx context.Context, user store.UserKey, session caveat.SessionID, device revocation.DeviceTag) (store.View, error) {
-	v, err := r.load(ctx, user, session, device)
-	if err != nil {
-		return store.View{}, fmt.Errorf("load session: %w", err)
-	}
-	return v, nil
-}
-
-func (r *Store) load(ctx context.Context, user store.UserKey, session caveat.SessionID, device revocation.DeviceTag) (v store.View, err error) {
-	if err := limits.CheckUser(user); err != nil {
-		return v, err
-	}
-	if err := r.usable(ctx); err != nil {
+func (r *Store) Load(ctx context.Context, user store.UserKey, session caveat.SessionID, device revocation.DeviceTag) (v store.View, err error) {
+	defer wrap(&err, "load session")
+	if err := r.usable(ctx, limits.CheckUser(user)); err != nil {
 		return v, err
 	}
 	now := r.cfg.now()
-	key, bucket := r.layout.UserBucket(user.Homeserver, user.User)
+	key, bucket := r.layout.User(user.Homeserver, user.User)
 	first, short, long := keys.Session(session)
 	args := append(make([]any, 0, 8), "hmget", key, first, short, long, keys.UserField, keys.UserSecond)
 	if device != (revocation.DeviceTag{}) {
@@ -62,23 +52,23 @@ func (r *Store) load(ctx context.Context, user store.UserKey, session caveat.Ses
 	}
 	if len(got) > 5 {
 		if v.Device, _, err = keys.Join(got[5], nil, nil); err != nil {
-			return store.View{}, err
+			return v, err
 		}
 	}
 	v.Homeserver, v.Losses.All = home.record, home.all
 	if v.User, _, err = keys.Join(got[3], got[4], got[4]); err != nil {
-		return store.View{}, err
+		return v, err
 	}
 	rec, e, err := keys.Join(got[0], got[1], got[2])
 	if err != nil {
-		return store.View{}, err
+		return v, err
 	}
 	if rec != nil && !e.Passed(now) {
 		v.Session = rec
 		return v, nil
 	}
 	mark, err := r.confirmAbsent(ctx, bucket)
-	v.Losses.Missing = mark.losses().Missing
+	v.Losses.Missing = max(mark.born, mark.missing)
 	return v, err
 }
 
@@ -92,7 +82,7 @@ type home struct {
 // askHomeserver reads a homeserver's record, its losses and the identity beside
 // them, together with other commands.
 func (r *Store) askHomeserver(ctx context.Context, name string, asked time.Time, with ...redis.Cmder) (h home, err error) {
-	key, bucket := r.layout.HomeserverBucket(name)
+	key, bucket := r.layout.Homeserver(name)
 	raw, id := redis.NewStringCmd(ctx, "get", key), redis.NewStringCmd(ctx, "get", r.layout.Identity[bucket])
 	since := redis.NewStringCmd(ctx, "get", r.layout.Losses[bucket])
 	if err := r.client.Do(ctx, append(with, raw, id, since)...); err != nil {
@@ -121,39 +111,26 @@ func (r *Store) askHomeserver(ctx context.Context, name string, asked time.Time,
 }
 
 // Now returns the time of the primary, in a cluster of one of them.
-func (r *Store) Now(ctx context.Context) (time.Time, error) {
-	if err := r.usable(ctx); err != nil {
-		return time.Time{}, fmt.Errorf("read time: %w", err)
+func (r *Store) Now(ctx context.Context) (now time.Time, err error) {
+	defer wrap(&err, "read time")
+	if err := r.usable(ctx, nil); err != nil {
+		return now, err
 	}
 	cmd := redis.NewTimeCmd(ctx, "time")
 	if err := r.client.Do(ctx, cmd); err != nil {
-		return time.Time{}, fmt.Errorf("read time: %w", err)
+		return now, err
 	}
-	now, err := cmd.Result()
-	if err != nil {
-		return time.Time{}, fmt.Errorf("read time: %w", err)
-	}
-	return now, nil
+	return cmd.Result()
 }
 
 // List reads a user's record and those of the user's sessions and devices.
-func (r *Store) List(ctx context.Context, user store.UserKey) (store.Listing, error) {
-	l, err := r.list(ctx, user)
-	if err != nil {
-		return store.Listing{}, fmt.Errorf("list sessions: %w", err)
-	}
-	return l, nil
-}
-
-func (r *Store) list(ctx context.Context, user store.UserKey) (l store.Listing, err error) {
-	if err := limits.CheckUser(user); err != nil {
-		return l, err
-	}
-	if err := r.usable(ctx); err != nil {
+func (r *Store) List(ctx context.Context, user store.UserKey) (l store.Listing, err error) {
+	defer wrap(&err, "list sessions")
+	if err := r.usable(ctx, limits.CheckUser(user)); err != nil {
 		return l, err
 	}
 	now := r.cfg.now()
-	key, bucket := r.layout.UserBucket(user.Homeserver, user.User)
+	key, bucket := r.layout.User(user.Homeserver, user.User)
 	fields := redis.NewMapStringStringCmd(ctx, "hgetall", key)
 	if err := r.client.Do(ctx, fields); err != nil {
 		return l, err
@@ -162,10 +139,7 @@ func (r *Store) list(ctx context.Context, user store.UserKey) (l store.Listing, 
 	if err != nil {
 		return l, err
 	}
-	if l, err = joinAll(got, now); err != nil {
-		return store.Listing{}, err
-	}
-	if len(l.Sessions) == 0 {
+	if l, err = joinAll(got, now); err == nil && len(l.Sessions) == 0 {
 		_, err = r.confirmAbsent(ctx, bucket)
 	}
 	return l, err
@@ -248,13 +222,6 @@ func (c *homeserverCache) get(name string, now time.Time, lease time.Duration) (
 		return home{}, false
 	}
 	return home{bytes.Clone(e.record), e.all}, true
-}
-
-// drop removes a record.
-func (c *homeserverCache) drop(name string) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	delete(c.entries, name)
 }
 
 // clear removes all records.

@@ -2,10 +2,8 @@ package redis
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
-	"math"
 	"strconv"
 	"strings"
 	"sync"
@@ -13,7 +11,6 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
-	"github.com/discharger/discharger/discharger/store"
 	"github.com/discharger/discharger/discharger/store/marker"
 	"github.com/discharger/discharger/discharger/store/record"
 	"github.com/discharger/discharger/discharger/store/redis/keys"
@@ -25,15 +22,12 @@ import (
 //	born missing all     decimal, Unix ms; 0: never
 //
 // A store of an earlier version has no such key, and has lost nothing. Missing
-// concerns users of this hash tag: their sessions without a record may have
-// been revoked. All concerns homeservers whose record has this hash tag: a
-// revocation of theirs may be missing, so a session with a record, at any hash
-// tag, may have been revoked. So the loss of one node of a cluster costs users
-// on another node nothing, unless the record of their homeserver was lost.
+// concerns users of this hash tag, All the homeservers whose record has it. So the
+// loss of one node of a cluster costs users on another node nothing, unless the
+// record of their homeserver was lost.
 //
-// Load reads both without a round trip of their own: Missing with the identity,
-// which it reads before it returns no session; All with the record of the
-// homeserver, with which it is cached.
+// Load reads both without a round trip of their own: Missing with the identity, All
+// with the record of the homeserver, with which it is cached.
 
 // lossMark is when data began and when its loss was accepted, Unix ms.
 type lossMark struct{ born, missing, all int64 }
@@ -61,11 +55,11 @@ func decodeLoss(text string) (m lossMark, err error) {
 
 // readLoss decodes the reply to a GET of a mark.
 func readLoss(cmd *redis.StringCmd) (lossMark, error) {
-	text, err := cmd.Result()
-	if err != nil && !errors.Is(err, redis.Nil) {
+	s, err := text(cmd)
+	if err != nil {
 		return lossMark{}, err
 	}
-	return decodeLoss(text)
+	return decodeLoss(s)
 }
 
 // Losses are the times at which a [Store] was created and its loss was last
@@ -82,15 +76,9 @@ func (r *Store) Losses(ctx context.Context) (Losses, error) {
 	if err != nil {
 		return Losses{}, fmt.Errorf("read losses: %w", err)
 	}
-	l := summarize(marks)
-	r.watch.losses.Store(&l)
-	return l, nil
-}
-
-func summarize(marks [keys.Buckets]lossMark) Losses {
-	var born, missing, all int64
+	var last lossMark
 	for _, m := range marks {
-		born, missing, all = max(born, m.born), max(missing, m.missing), max(all, m.all)
+		last = lossMark{max(last.born, m.born), max(last.missing, m.missing), max(last.all, m.all)}
 	}
 	at := func(ms int64) time.Time {
 		if ms == 0 {
@@ -98,23 +86,37 @@ func summarize(marks [keys.Buckets]lossMark) Losses {
 		}
 		return time.UnixMilli(ms)
 	}
-	return Losses{Born: at(born), Missing: at(missing), All: at(all)}
+	l := Losses{Born: at(last.born), Missing: at(last.missing), All: at(last.all)}
+	r.watch.losses.Store(&l)
+	return l, nil
 }
 
 func (r *Store) readLosses(ctx context.Context) (marks [keys.Buckets]lossMark, err error) {
-	cmds := make([]redis.Cmder, keys.Buckets)
-	for i, key := range r.layout.Losses {
-		cmds[i] = redis.NewStringCmd(ctx, "get", key)
-	}
-	if err := r.unfenced().Do(ctx, cmds...); err != nil {
-		return marks, err
-	}
-	for i, cmd := range cmds {
-		if marks[i], err = readLoss(cmd.(*redis.StringCmd)); err != nil {
-			return marks, err
+	found, err := r.readAll(ctx, &r.layout.Losses)
+	for i, s := range found {
+		if err == nil {
+			marks[i], err = decodeLoss(s)
 		}
 	}
-	return marks, nil
+	return marks, err
+}
+
+// changeLosses changes the marks of some hash tags.
+func (r *Store) changeLosses(ctx context.Context, change func(bucket int, m *lossMark)) (err error) {
+	defer wrap(&err, "record losses")
+	marks, err := r.readLosses(ctx)
+	if err != nil {
+		return err
+	}
+	_, err = r.unfenced().Pipelined(ctx, func(pipe redis.Pipeliner) error {
+		for i, m := range marks {
+			if change(i, &m); m != marks[i] {
+				pipe.Set(ctx, r.layout.Losses[i], m.encode(), 0)
+			}
+		}
+		return nil
+	})
+	return err
 }
 
 // warnOfLosses logs which sessions are refused because their revocation may be
@@ -152,15 +154,11 @@ func (r *Store) serverTime(ctx context.Context) (now time.Time, err error) {
 	return now, err
 }
 
-// AcceptLoss accepts the current data as the data of the store. It is an
-// operator's decision: lost sessions are over, and lost revocations are
-// forgotten. If the data has one other identity, the store takes it; otherwise
-// missing parts get the identity that the other processes know, so that they
+// AcceptLoss accepts the current data as the data of the store. It is an operator's
+// decision: sessions from before are refused as lost, softly, unless the store shows
+// that they were not revoked. If the data has one other identity, the store takes
+// it; otherwise missing parts get the identity of the other processes, which then
 // recover by themselves.
-//
-// The time is recorded where data was lost or may be older. Sessions from
-// before it are refused as lost, softly, unless the store shows that they were
-// not revoked.
 //
 // A store that waits for its servers does this when it opens, before any other
 // method; AcceptLoss then returns nil at once.
@@ -168,13 +166,11 @@ func (r *Store) AcceptLoss(ctx context.Context) error {
 	if r.pending.acceptLater() {
 		return nil
 	}
-	if err := r.acceptLoss(ctx); err != nil {
-		return fmt.Errorf("accept loss: %w", err)
-	}
-	return nil
+	return r.acceptLoss(ctx)
 }
 
-func (r *Store) acceptLoss(ctx context.Context) error {
+func (r *Store) acceptLoss(ctx context.Context) (err error) {
+	defer wrap(&err, "accept loss")
 	found, err := r.readIDs(ctx)
 	if err != nil {
 		return err
@@ -227,33 +223,19 @@ func (r *Store) acceptLoss(ctx context.Context) error {
 // recordLoss writes the time of an accepted loss for some of the hash tags. All
 // has the precision of a second, as activations have.
 func (r *Store) recordLoss(ctx context.Context, lost func(bucket int) bool) error {
-	marks, err := r.readLosses(ctx)
-	if err != nil {
-		return err
-	}
 	now, err := r.serverTime(ctx)
 	if err != nil {
 		return err
 	}
-	ms := min(now.UnixMilli(), math.MaxInt64/2)
-	_, err = r.unfenced().Pipelined(ctx, func(pipe redis.Pipeliner) error {
-		for i, key := range r.layout.Losses {
-			if lost(i) {
-				marks[i].missing, marks[i].all = ms, ms/1000*1000
-				pipe.Set(ctx, key, marks[i].encode(), 0)
-			}
+	err = r.changeLosses(ctx, func(bucket int, m *lossMark) {
+		if lost(bucket) {
+			m.missing, m.all = now.UnixMilli(), now.Truncate(time.Second).UnixMilli()
 		}
-		return nil
 	})
 	if err != nil {
-		return fmt.Errorf("record loss: %w", err)
+		return err
 	}
 	r.cache.clear()
 	_, err = r.Losses(ctx)
 	return err
-}
-
-// losses returns the form of a mark in a View.
-func (m lossMark) losses() store.Losses {
-	return store.Losses{Missing: max(m.born, m.missing), All: m.all}
 }

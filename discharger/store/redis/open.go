@@ -15,14 +15,11 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// A store can be opened before its servers are usable: after a power cut, Redis
-// and the service start at the same time. With [Config.AwaitServers] the store
-// is then pending. Every method returns an error, nothing is journaled, and the
-// store tries to open every second. The try that succeeds checks identity,
-// losses and journal before any other method does.
-//
-// Wrong credentials and unsuitable servers, such as one that evicts keys, are
-// retried as well: both are corrected at the servers while the service runs.
+// With [Config.AwaitServers], a store whose servers are not usable yet is pending:
+// every method returns an error, nothing is journaled, and the store tries to open
+// every second. The try that succeeds checks identity, losses and journal before
+// any other method does. Wrong credentials and unsuitable servers are retried as
+// well: both are corrected at the servers while the service runs.
 
 const (
 	openFirst = 5 * time.Second        // that Open waits for the first try
@@ -37,9 +34,6 @@ type pending struct {
 	mu     sync.Mutex
 	err    error // why the servers are unusable; nil: the store is open
 	accept bool  // a loss of data is accepted once the store is open
-
-	stop context.CancelFunc
-	done sync.WaitGroup
 
 	logged   string // problem that was logged last
 	loggedAt time.Time
@@ -67,10 +61,8 @@ func (r *Store) awaitServers(ctx context.Context, expected string) {
 	p := &r.pending
 	p.err = errNotTried
 	p.is.Store(true)
-	background, stop := context.WithCancel(context.WithoutCancel(ctx))
-	p.stop = stop
 	tried := make(chan struct{})
-	p.done.Go(func() { r.openLate(background, expected, sync.OnceFunc(func() { close(tried) })) })
+	r.tasks.Go(func() { r.openLate(r.background, expected, sync.OnceFunc(func() { close(tried) })) })
 	timer := time.NewTimer(openFirst)
 	defer timer.Stop()
 	select {
@@ -83,6 +75,7 @@ func (r *Store) awaitServers(ctx context.Context, expected string) {
 // openLate tries to open the store until it is open or ctx ends. It calls tried
 // after each try.
 func (r *Store) openLate(ctx context.Context, expected string, tried func()) {
+	defer tried()
 	pauses := newBackOff(openRetry)
 	for open := false; ; {
 		var err error
@@ -92,7 +85,6 @@ func (r *Store) openLate(ctx context.Context, expected string, tried func()) {
 		}
 		if open {
 			if err = r.finishOpen(ctx); err == nil {
-				tried()
 				return
 			}
 		}
@@ -113,29 +105,33 @@ func (r *Store) tryOpen(ctx context.Context, expected string) error {
 	return r.open(ctx, expected)
 }
 
-// finishOpen makes the store usable, after accepting a loss if that was
-// ordered.
+// finishOpen makes the store usable, after accepting a loss if that was ordered.
 func (r *Store) finishOpen(ctx context.Context) error {
 	p := &r.pending
-	for {
-		p.mu.Lock()
-		if !p.accept {
-			p.err = nil
-			p.is.Store(false)
-			p.mu.Unlock()
-			if p.logged != "" {
-				r.cfg.Log.LogAttrs(ctx, slog.LevelInfo, "redis is usable, store is open")
-			}
-			return nil
-		}
-		p.mu.Unlock()
+	for !p.finish() {
 		if err := r.acceptLoss(ctx); err != nil {
-			return fmt.Errorf("accept loss: %w", err)
+			return err
 		}
 		p.mu.Lock()
 		p.accept = false
 		p.mu.Unlock()
 	}
+	if p.logged != "" {
+		r.cfg.Log.LogAttrs(ctx, slog.LevelInfo, "redis is usable, store is open")
+	}
+	return nil
+}
+
+// finish ends the waiting unless a loss is to be accepted first.
+func (p *pending) finish() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.accept {
+		return false
+	}
+	p.err = nil
+	p.is.Store(false)
+	return true
 }
 
 // acceptLater orders a loss to be accepted when a pending store opens. It
@@ -179,8 +175,7 @@ func problemOf(err error) string {
 // problems have to be corrected at the servers or in the configuration.
 func absent(err error) bool {
 	var network net.Error
-	switch {
-	case errors.As(err, &network), errors.Is(err, io.EOF), errors.Is(err, context.DeadlineExceeded):
+	if errors.As(err, &network) || errors.Is(err, io.EOF) || errors.Is(err, context.DeadlineExceeded) {
 		return true
 	}
 	for _, prefix := range []string{"LOADING", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN"} {
@@ -189,12 +184,4 @@ func absent(err error) bool {
 		}
 	}
 	return strings.Contains(err.Error(), "sentinels specified in configuration are unreachable")
-}
-
-// close ends the tries.
-func (p *pending) close() {
-	if p.stop != nil {
-		p.stop()
-	}
-	p.done.Wait()
 }

@@ -12,15 +12,14 @@
 // every new connection, before its first command, and on all primaries every two
 // seconds. While a primary evicts keys, every method returns an error, which is no
 // decision. While the configured durability is not available, revocations are not
-// acknowledged. Ready reports both, and tries a write on each primary, at most once
-// a second. [Store.Stats] counts evicted keys.
+// acknowledged. Ready reports both, and tests a write on each primary.
 //
 // # Commands
 //
 // The store needs the commands
 //
 //	eval evalsha get set del time
-//	hget hgetall hmget hset hsetnx hdel hexists hlen hrandfield
+//	hgetall hmget hset hsetnx hdel hexists hlen hrandfield
 //	pttl expireat persist
 //	exists xadd xdel xlen xrange xread xinfo|stream
 //
@@ -30,6 +29,7 @@
 package redis
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -81,16 +81,13 @@ type Config struct {
 	WriteTimeout time.Duration // 0: 500 ms
 	PoolSize     int           // connections to each node for commands sent alone; 0: 32
 
-	// Unpipelined sends every command alone. By default, commands of more than
-	// a few concurrent callers share a pipeline.
-	Unpipelined bool
+	Unpipelined bool // sends every command alone; false: concurrent callers share pipelines
 
 	// Journal keeps the revocations of this process, and those of other
 	// processes with a journal. Nil: revocations lost in a failover are not
 	// replayed. The caller closes it after the store. The Redis user must be
 	// allowed INFO and ROLE.
-	Journal *journal.Journal
-
+	Journal  *journal.Journal
 	Replayer store.Replayer // of the journal; required with one
 
 	// AwaitServers opens the store while its servers are unusable. Until they
@@ -101,15 +98,9 @@ type Config struct {
 	// loss was accepted more recently, Open logs a warning. 0: always.
 	SessionLife time.Duration
 
-	// CacheHomeserver is how long a homeserver's record is cached; 0: one
-	// second, which is the most.
-	CacheHomeserver time.Duration
-
-	// MaxEvents bounds a homeserver's feed; the oldest events above it are
-	// dropped. 0: 1 000 000, of about 150 bytes each.
-	MaxEvents int
-
-	Log *slog.Logger // nil: nothing is logged
+	CacheHomeserver time.Duration // how long a homeserver's record is cached; 0: one second, the most
+	MaxEvents       int           // in a homeserver's feed, above which the oldest are dropped; 0: 1 000 000, of about 150 bytes each
+	Log             *slog.Logger  // nil: nothing is logged
 
 	access *atomic.Pointer[conn.Access] // current
 	now    func() time.Time
@@ -130,11 +121,15 @@ type Store struct {
 
 	pending pending // state of a store that waits for its servers
 
+	background context.Context // of the tasks
+	stop       context.CancelFunc
+	tasks      sync.WaitGroup // goroutines, which end with background
+
 	id    atomic.Pointer[string]             // the store's identity
 	lost  atomic.Bool                        // data of that identity is missing
 	older atomic.Pointer[[keys.Buckets]bool] // hash tags whose data is older than the journal covers; nil: none
 
-	parent *Store // the store that this is the guardian's second of; nil: none
+	parent *Store // the store whose fence has this one as its second; nil: none
 
 	beats beats
 	watch watcher
@@ -155,37 +150,44 @@ var (
 // refused. With data of another identity than the marker names, the store opens
 // and returns ErrLost until [Store.AcceptLoss] is called. Unusable servers are
 // an error, unless AwaitServers is set.
-func Open(ctx context.Context, cfg Config) (*Store, error) {
+func Open(ctx context.Context, cfg Config) (_ *Store, err error) {
+	defer wrap(&err, "open redis store")
 	if err := cfg.complete(); err != nil {
-		return nil, fmt.Errorf("open redis store: %w", err)
+		return nil, err
 	}
 	expected, err := marker.Remembered(cfg.Marker)
 	if err != nil {
-		return nil, fmt.Errorf("open redis store: %w", err)
+		return nil, err
 	}
-	r := &Store{cfg: cfg, layout: keys.New(cfg.TagKey)}
-	if err := errors.Join(r.prepareFence(), r.connect()); err != nil {
-		return nil, errors.Join(fmt.Errorf("open redis store: %w", err), r.Close())
-	}
-	if cfg.AwaitServers {
+	r := newStore(cfg, keys.New(cfg.TagKey), nil)
+	err = errors.Join(r.prepareFence(), r.connect())
+	switch {
+	case err != nil:
+	case cfg.AwaitServers:
 		r.awaitServers(ctx, expected)
-		return r, nil
+	default:
+		err = r.open(ctx, expected)
 	}
-	if err := r.open(ctx, expected); err != nil {
-		return nil, errors.Join(fmt.Errorf("open redis store: %w", err), r.Close())
+	if err != nil {
+		return nil, errors.Join(err, r.Close())
 	}
 	return r, nil
 }
 
-// prepareFence creates the fence of a store with a journal, and its second
-// store.
+func newStore(cfg Config, layout *keys.Layout, parent *Store) *Store {
+	r := &Store{cfg: cfg, layout: layout, parent: parent}
+	r.background, r.stop = context.WithCancel(context.Background())
+	return r
+}
+
+// prepareFence creates the fence of a store with a journal, and its second store.
 func (r *Store) prepareFence() error {
 	if r.cfg.Journal == nil {
 		return nil
 	}
 	cfg := r.cfg
 	cfg.Journal = nil
-	second := &Store{cfg: cfg, layout: r.layout, parent: r}
+	second := newStore(cfg, r.layout, r)
 	r.fence = &fence{journal: r.cfg.Journal, store: second, wake: make(chan struct{}, 1)}
 	r.fence.raised.Store(true)
 	var err error
@@ -254,7 +256,7 @@ func (r *Store) open(ctx context.Context, expected string) error {
 		}
 	}
 	r.warnOfLosses(ctx, losses, now)
-	r.startWatch()
+	r.tasks.Go(func() { r.watchServers(r.background) })
 	return nil
 }
 
@@ -297,26 +299,16 @@ func (cfg *Config) complete() error {
 	if err := cfg.completeDurability(); err != nil {
 		return err
 	}
-	for _, d := range []*time.Duration{&cfg.DialTimeout, &cfg.ReadTimeout, &cfg.WriteTimeout} {
-		if *d == 0 {
-			*d = 500 * time.Millisecond
-		}
-	}
-	if cfg.CacheHomeserver == 0 {
-		cfg.CacheHomeserver = longestCache
-	}
+	cfg.DialTimeout = cmp.Or(cfg.DialTimeout, 500*time.Millisecond)
+	cfg.ReadTimeout = cmp.Or(cfg.ReadTimeout, 500*time.Millisecond)
+	cfg.WriteTimeout = cmp.Or(cfg.WriteTimeout, 500*time.Millisecond)
+	cfg.CacheHomeserver = cmp.Or(cfg.CacheHomeserver, longestCache)
+	cfg.PoolSize = cmp.Or(cfg.PoolSize, 32)
+	cfg.MaxEvents = cmp.Or(cfg.MaxEvents, limits.DefaultMaxEvents)
+	cfg.Log = cmp.Or(cfg.Log, slog.New(slog.DiscardHandler))
 	cfg.access = new(atomic.Pointer[conn.Access])
 	access := cfg.Access
 	cfg.access.Store(&access)
-	if cfg.PoolSize == 0 {
-		cfg.PoolSize = 32
-	}
-	if cfg.MaxEvents == 0 {
-		cfg.MaxEvents = limits.DefaultMaxEvents
-	}
-	if cfg.Log == nil {
-		cfg.Log = slog.New(slog.DiscardHandler)
-	}
 	if cfg.now == nil {
 		cfg.now = time.Now
 	}
@@ -324,6 +316,13 @@ func (cfg *Config) complete() error {
 		cfg.wait = wait
 	}
 	return nil
+}
+
+// wrap adds the operation to an error.
+func wrap(err *error, op string) {
+	if *err != nil {
+		*err = fmt.Errorf("%s: %w", op, *err)
+	}
 }
 
 // newBackOff returns the pauses between retries: at first initial, at most a second.
@@ -347,11 +346,10 @@ func wait(ctx context.Context, d time.Duration) error {
 
 // Close closes all connections.
 func (r *Store) Close() error {
+	r.stop()
+	r.tasks.Wait()
 	var errs []error
-	r.pending.close()
-	r.stopWatch()
 	if r.fence != nil {
-		r.fence.close()
 		errs = append(errs, r.fence.store.Close())
 	}
 	for _, c := range []*conn.Client{r.client, r.waiting} {

@@ -18,7 +18,7 @@ import (
 	"github.com/discharger/discharger/discharger/store/limits"
 )
 
-// replayAll has the records show revocations.
+// replayAll applies revocations to the records.
 func (g *fence) replayAll(ctx context.Context, entries []revocation.Revocation) (store.Replayed, error) {
 	g.store.id.Store(g.main.id.Load())
 	g.store.lost.Store(false)
@@ -27,21 +27,18 @@ func (g *fence) replayAll(ctx context.Context, entries []revocation.Revocation) 
 	return done, err
 }
 
-// target is the data during a replay. It journals nothing, and does not wait for
-// replicas.
+// target is the store during a replay, when it is fenced: it writes through the
+// second store.
 type target fence
 
 var _ store.ReplayTarget = (*target)(nil)
 
-// List reads a user's records.
 func (t *target) List(ctx context.Context, user store.UserKey) (store.Listing, error) {
 	return t.store.List(ctx, user)
 }
 
-// Swap makes all changes of a write or none. The write has no revocations.
 func (t *target) Swap(ctx context.Context, w store.Write) (bool, error) { return t.store.Swap(ctx, w) }
 
-// LoadHomeserver reads a homeserver's record.
 func (t *target) LoadHomeserver(ctx context.Context, homeserver string) ([]byte, error) {
 	home, err := t.store.askHomeserver(ctx, homeserver, time.Time{})
 	return home.record, err
@@ -63,7 +60,6 @@ func (t *target) SwapHomeserver(ctx context.Context, homeserver string, old, new
 // publishAtOnce bounds the events that one script appends.
 const publishAtOnce = 500
 
-// Publish appends events to a homeserver's feed.
 func (t *target) Publish(ctx context.Context, homeserver string, revocations ...revocation.Revocation) error {
 	events, err := revocation.Lines(revocations)
 	if err != nil {
@@ -77,22 +73,21 @@ func (t *target) Publish(ctx context.Context, homeserver string, revocations ...
 	return nil
 }
 
-// revoke makes a revocation. With a journal, its entries are journaled first,
-// then it is made; if it did not take effect, the entries become void,
-// otherwise they are published to the other processes. Other writes have no
-// entries.
-func (r *Store) revoke(ctx context.Context, entries []revocation.Revocation, make func() (bool, error)) (bool, error) {
+// revoke makes a write. With a journal, the entries of its revocations are journaled
+// before. If the write has no effect, they become void; otherwise they are published
+// to the other processes.
+func (r *Store) revoke(ctx context.Context, entries []revocation.Revocation, write func() (bool, error)) (bool, error) {
 	if r.fence == nil || len(entries) == 0 {
-		return make()
+		return write()
 	}
-	if err := r.usable(ctx); err != nil {
+	if err := r.usable(ctx, nil); err != nil {
 		return false, err
 	}
 	n, err := r.cfg.Journal.Begin(ctx, entries)
 	if err != nil {
 		return false, err
 	}
-	done, err := make()
+	done, err := write()
 	if err != nil {
 		return done, err
 	}
@@ -122,13 +117,10 @@ func (r *Store) JournalStats() journal.Stats {
 	return s
 }
 
-// A revocation can survive without its event: in a cluster they are on
-// different nodes, and a replica can have one and not the other. The records do
-// not show that. So a replay reads the feeds too, from the oldest entry that a
-// discharge can outlive, and publishes missing events. A homeserver's
-// revocation and its event are one step.
-
-// PublishMissing publishes the events that the feeds lack.
+// PublishMissing reads the feeds and publishes the events that they lack. A
+// revocation can survive without its event: in a cluster they are on different
+// nodes, and a replica can have one and not the other. A homeserver's revocation and
+// its event are one step.
 func (t *target) PublishMissing(ctx context.Context, revocations []revocation.Revocation) (published int, err error) {
 	missing := make(map[string]events)
 	for _, e := range revocations {
@@ -152,7 +144,7 @@ func (t *target) PublishMissing(ctx context.Context, revocations []revocation.Re
 // events are revocations by their event keys.
 type events map[revocation.Revocation]revocation.Revocation
 
-// eventKey returns the part that an entry has in common with its event.
+// eventKey returns the members that an entry has in common with its event.
 func eventKey(e *revocation.Revocation) revocation.Revocation {
 	if e.Kind == revocation.KindSession {
 		return revocation.Revocation{Kind: e.Kind, Session: e.Session}
@@ -160,8 +152,8 @@ func eventKey(e *revocation.Revocation) revocation.Revocation {
 	return revocation.Revocation{Kind: e.Kind, User: e.User, Except: e.Except, At: e.At}
 }
 
-// eventKeyOf returns the event key of an event, and zero for an event that is
-// not about a session or a user, or malformed.
+// eventKeyOf returns the event key of an event, zero if the event is malformed or
+// not about a session or a user.
 func eventKeyOf(data string) revocation.Revocation {
 	e, err := revocation.ParseEvent([]byte(data))
 	switch {

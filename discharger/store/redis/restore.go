@@ -20,21 +20,18 @@ import (
 // of any store, and no process may use it meanwhile. Losses are recorded as by
 // the restore of a bbolt file. The journal is replayed when a process with it
 // first opens the store: Again has all its entries since the backup.
-func Restore(ctx context.Context, cfg Config, from *backup.Backup) (*backup.Restored, error) {
+func Restore(ctx context.Context, cfg Config, from *backup.Backup) (out *backup.Restored, err error) {
+	defer wrap(&err, "restore")
 	mark, jour := cfg.Marker, cfg.Journal
 	cfg.Marker, cfg.Journal = nil, nil
 	r, err := Open(ctx, cfg)
 	if err != nil {
 		return nil, err
 	}
-	out, err := r.restore(ctx, from, jour)
-	if err == nil {
+	if out, err = r.restore(ctx, from, jour); err == nil {
 		err = marker.Remember(mark, *r.id.Load())
 	}
-	if err := errors.Join(err, r.Close()); err != nil {
-		return nil, fmt.Errorf("restore: %w", err)
-	}
-	return out, nil
+	return out, errors.Join(err, r.Close())
 }
 
 func (r *Store) restore(ctx context.Context, from *backup.Backup, j *journal.Journal) (out *backup.Restored, err error) {
@@ -94,21 +91,9 @@ func (r *Store) checkEmpty(ctx context.Context) error {
 // writeLosses writes losses beside every identity. All replaces the earlier
 // value.
 func (r *Store) writeLosses(ctx context.Context, l store.Losses) error {
-	marks, err := r.readLosses(ctx)
-	if err != nil {
-		return err
-	}
-	_, err = r.unfenced().Pipelined(ctx, func(pipe redis.Pipeliner) error {
-		for i, key := range r.layout.Losses {
-			marks[i].missing, marks[i].all = max(marks[i].missing, l.Missing), l.All
-			pipe.Set(ctx, key, marks[i].encode(), 0)
-		}
-		return nil
+	return r.changeLosses(ctx, func(_ int, m *lossMark) {
+		m.missing, m.all = max(m.missing, l.Missing), l.All
 	})
-	if err != nil {
-		return fmt.Errorf("record losses: %w", err)
-	}
-	return nil
 }
 
 // importAtOnce bounds the changes of one write.
@@ -123,14 +108,8 @@ type importer struct {
 func (im *importer) add(ctx context.Context, rec *backup.Record) error {
 	switch rec.Kind {
 	case backup.Homeserver:
-		if err := im.flush(ctx); err != nil {
-			return err
-		}
 		return done(im.r.swap(ctx, im.r.homeserverCall(rec.User.Homeserver, nil, rec.Row, nil), false))
 	case backup.Event:
-		if err := im.flush(ctx); err != nil {
-			return err
-		}
 		until, data, err := record.SplitEvent(rec.Row)
 		if err != nil {
 			return err

@@ -5,7 +5,6 @@ import (
 	"crypto/cipher"
 	"crypto/rand"
 	"errors"
-	"fmt"
 	"log/slog"
 	"strconv"
 	"time"
@@ -15,18 +14,15 @@ import (
 	"github.com/discharger/discharger/discharger/revocation"
 	"github.com/discharger/discharger/discharger/store"
 	"github.com/discharger/discharger/discharger/store/journal"
-	"github.com/discharger/discharger/discharger/store/redis/conn"
 )
 
-// A process can replay only the revocations in its journal. So processes with a
-// journal exchange them through a stream in Redis: a process adds its
-// revocations after they took effect and before they are acknowledged, and
-// writes those of other processes to its own journal.
+// Processes with a journal exchange revocations through a stream in Redis: a process
+// adds its own after they took effect and before they are acknowledged, and writes
+// those of other processes to its journal.
 //
 // An entry of the stream has two fields: p, the random id of the process, and
 // e, a nonce and the sealed entry of the journal. The key is derived from the
-// tag key and the id, so a server learns no names, and without the tag key an
-// entry cannot be forged.
+// tag key and the id, so without the tag key an entry can be neither read nor forged.
 //
 // The stream is read by the ids of its entries. In another primary they can
 // start again, so after every replay the stream is read from the start of the
@@ -68,21 +64,22 @@ func newStream(r *Store) (*stream, error) {
 }
 
 // publish adds the entries of a revocation that took effect to the stream.
-func (p *stream) publish(ctx context.Context, entries []revocation.Revocation) error {
+func (p *stream) publish(ctx context.Context, entries []revocation.Revocation) (err error) {
 	if len(entries) == 0 {
 		return nil
 	}
+	defer wrap(&err, "publish revocation to other processes")
 	cmds := make([]redis.Cmder, len(entries))
 	for i := range entries {
 		sealed := p.seal(&entries[i])
 		cmds[i] = redis.NewStringCmd(ctx, "xadd", p.main.layout.Stream, "maxlen", "~", streamLength, "*", "p", p.process, "e", sealed)
 	}
 	if err := p.main.client.Do(ctx, cmds...); err != nil {
-		return fmt.Errorf("publish revocation to other processes: %w", err)
+		return err
 	}
 	for _, cmd := range cmds {
 		if err := cmd.Err(); err != nil {
-			return fmt.Errorf("publish revocation to other processes: %w", err)
+			return err
 		}
 	}
 	return nil
@@ -120,7 +117,7 @@ func (p *stream) open(values map[string]any) (e revocation.Revocation, own bool,
 // follow writes the revocations of other processes to the journal until ctx
 // ends.
 func (p *stream) follow(ctx context.Context) {
-	said := ""
+	logged := ""
 	pauses := newBackOff(fenceRetry)
 	for ctx.Err() == nil {
 		err := p.step(ctx)
@@ -128,8 +125,8 @@ func (p *stream) follow(ctx context.Context) {
 			pauses.Reset()
 			continue
 		}
-		if text := err.Error(); text != said && ctx.Err() == nil && !errors.Is(err, errFenced) {
-			said = text
+		if text := err.Error(); text != logged && ctx.Err() == nil && !errors.Is(err, errFenced) {
+			logged = text
 			p.main.cfg.Log.LogAttrs(ctx, slog.LevelWarn, "reading the stream of revocations failed, retrying", slog.Any("error", err))
 		}
 		if wait(ctx, pauses.NextBackOff()) != nil {
@@ -154,7 +151,7 @@ func (p *stream) step(ctx context.Context) error {
 		}
 		p.replays = n
 	}
-	messages, err := p.read(ctx)
+	messages, err := p.main.readStream(ctx, p.main.layout.Stream, p.last, streamBatch, streamBlock)
 	if err != nil || len(messages) == 0 {
 		return err
 	}
@@ -181,27 +178,6 @@ func (p *stream) rewind() error {
 	}
 	p.last = strconv.FormatInt(max(j.Oldest(), 0), 10) + "-0"
 	return nil
-}
-
-func (p *stream) read(ctx context.Context) ([]redis.XMessage, error) {
-	var answer *redis.XStreamSliceCmd
-	err := conn.Await(ctx, func() {
-		answer = p.main.waiting.XRead(ctx, &redis.XReadArgs{Streams: []string{p.main.layout.Stream, p.last}, Count: streamBatch, Block: streamBlock})
-	})
-	if err != nil {
-		return nil, err
-	}
-	streams, err := answer.Result()
-	if errors.Is(err, redis.Nil) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	if len(streams) != 1 {
-		return nil, fmt.Errorf("redis answered with %d streams instead of 1", len(streams))
-	}
-	return streams[0].Messages, nil
 }
 
 // newEntries returns the entries of other processes that are not in the

@@ -48,7 +48,7 @@ const (
 // call is one call of a script, with the keys of one hash tag.
 type call struct {
 	script        script
-	key, Identity string
+	key, identity string
 	more          []string
 	args          []any
 }
@@ -60,7 +60,7 @@ func (c call) command(ctx context.Context, full bool) *redis.Cmd {
 	} else {
 		args = append(args, "evalsha", c.script.digest)
 	}
-	args = append(args, 2+len(c.more), c.key, c.Identity)
+	args = append(args, 2+len(c.more), c.key, c.identity)
 	for _, key := range c.more {
 		args = append(args, key)
 	}
@@ -69,13 +69,14 @@ func (c call) command(ctx context.Context, full bool) *redis.Cmd {
 
 // Swap makes all changes of a write or none. A revocation is acknowledged when
 // it has the configured durability.
-func (r *Store) Swap(ctx context.Context, w store.Write) (bool, error) {
+func (r *Store) Swap(ctx context.Context, w store.Write) (done bool, err error) {
+	defer wrap(&err, "swap")
 	events, err := revocation.Lines(w.Revocations)
 	if err := errors.Join(err, limits.CheckWrite(w), r.opened()); err != nil {
-		return false, fmt.Errorf("swap: %w", err)
+		return false, err
 	}
-	c := call{script: swapScript, args: make([]any, 0, 3+4*len(w.Changes))}
-	c.key, c.Identity = r.layout.User(w.User.Homeserver, w.User.User)
+	key, bucket := r.layout.User(w.User.Homeserver, w.User.User)
+	c := call{script: swapScript, key: key, identity: r.layout.Identity[bucket], args: make([]any, 0, 3+4*len(w.Changes))}
 	entries := revocation.Journaled(w.Revocations)
 	revokes := len(entries) > 0
 	c.args = append(c.args, *r.id.Load(), r.clock(), revokes)
@@ -92,50 +93,44 @@ func (r *Store) Swap(ctx context.Context, w store.Write) (bool, error) {
 		c.args = append(c.args, first, string(change.Old), string(change.New),
 			string(record.ExpiryOf(change.Expires).Append(nil)))
 	}
-	done, err := r.revoke(ctx, entries, func() (bool, error) {
+	done, err = r.revoke(ctx, entries, func() (bool, error) {
 		return r.swap(ctx, c, revokes)
 	})
-	if err != nil {
-		return false, fmt.Errorf("swap: %w", err)
+	if err == nil && done {
+		err = r.publish(ctx, w.User.Homeserver, events, true)
 	}
-	if done {
-		if err := r.publish(ctx, w.User.Homeserver, events, true); err != nil {
-			return false, fmt.Errorf("swap: %w", err)
-		}
-	}
-	return done, nil
+	return done && err == nil, err
 }
 
 // SwapHomeserver replaces a homeserver's record. It returns true after every
 // process has stopped using the old one, which takes a second.
-func (r *Store) SwapHomeserver(ctx context.Context, homeserver string, old, new []byte, revocations ...revocation.Revocation) (bool, error) {
+func (r *Store) SwapHomeserver(ctx context.Context, homeserver string, old, new []byte, revocations ...revocation.Revocation) (done bool, err error) {
+	defer wrap(&err, "swap record of homeserver")
 	events, err := revocation.Lines(revocations)
 	if err := errors.Join(err, limits.CheckHomeserverSwap(homeserver, old, new), r.opened()); err != nil {
-		return false, fmt.Errorf("swap record of homeserver: %w", err)
+		return false, err
 	}
 	c := r.homeserverCall(homeserver, old, new, events)
-	done, err := r.revoke(ctx, revocation.Journaled(revocations), func() (bool, error) {
+	done, err = r.revoke(ctx, revocation.Journaled(revocations), func() (bool, error) {
 		return r.swap(ctx, c, true)
 	})
 	switch {
 	case err == nil && done:
 		err = r.outliveCaches(ctx)
 	case err == nil:
-		r.cache.drop(homeserver) // a lost race means it is outdated
+		r.cache.clear() // a lost race means that a record is outdated
 	}
-	if err != nil {
-		return false, fmt.Errorf("swap record of homeserver: %w", err)
-	}
-	return done, nil
+	return done && err == nil, err
 }
 
 func (r *Store) homeserverCall(homeserver string, old, new []byte, events []revocation.Line) call {
-	c := call{script: swapHomeserverScript, args: []any{*r.id.Load(), string(old), string(new), r.cfg.MaxEvents}}
-	c.args = appendEvents(c.args, events)
-	c.key, c.Identity = r.layout.Homeserver(homeserver)
+	key, bucket := r.layout.Homeserver(homeserver)
 	feed, lost, _ := r.layout.Feed(homeserver)
-	c.more = []string{feed, lost}
-	return c
+	args := []any{*r.id.Load(), string(old), string(new), r.cfg.MaxEvents}
+	return call{
+		script: swapHomeserverScript, key: key, identity: r.layout.Identity[bucket], more: []string{feed, lost},
+		args: appendEvents(args, events),
+	}
 }
 
 // outliveCaches waits until no process uses an old record of a homeserver: a
@@ -146,7 +141,7 @@ func (r *Store) outliveCaches(ctx context.Context) error {
 
 // swap calls a script that writes.
 func (r *Store) swap(ctx context.Context, c call, durable bool) (bool, error) {
-	if err := r.usable(ctx); err != nil {
+	if err := r.usable(ctx, nil); err != nil {
 		return false, err
 	}
 	run := r.run

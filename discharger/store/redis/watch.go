@@ -15,11 +15,6 @@ import (
 	"github.com/discharger/discharger/discharger/store/redis/conn"
 )
 
-// Servers change while a store is open: a replica with other settings is
-// promoted, or an operator changes them. So the settings are checked on every
-// new connection, before its first command, and those of all primaries every
-// two seconds. While a primary evicts keys, every method returns an error.
-
 const (
 	watchInterval = 2 * time.Second
 	lossesEvery   = 30 // looks
@@ -37,9 +32,6 @@ type watcher struct {
 	lastLogged string            // the text of unmet logged last
 	tested     time.Time         // the time of the last test write
 	testedBy   error             // its result
-
-	stop context.CancelFunc
-	done sync.WaitGroup
 }
 
 // Stats are figures of the servers.
@@ -69,39 +61,28 @@ func (r *Store) refuse(refused *conn.RefusedError) {
 	}
 }
 
-// startWatch checks the servers until the store is closed.
-func (r *Store) startWatch() {
-	ctx, stop := context.WithCancel(context.Background())
-	r.watch.stop = stop
-	r.watch.done.Go(func() {
-		tick := time.NewTicker(watchInterval)
-		defer tick.Stop()
-		said := ""
-		for looks := 0; ; looks++ {
-			err := r.look(ctx)
-			if err == nil && looks%lossesEvery == 0 {
-				_, err = r.Losses(ctx)
-			}
-			if err != nil && ctx.Err() == nil && err.Error() != said {
-				said = err.Error()
-				r.cfg.Log.LogAttrs(ctx, slog.LevelWarn, "checking redis servers failed", slog.Any("error", err))
-			} else if err == nil {
-				said = ""
-			}
-			select {
-			case <-ctx.Done():
-				return
-			case <-tick.C:
-			}
+// watchServers checks the servers until ctx ends.
+func (r *Store) watchServers(ctx context.Context) {
+	tick := time.NewTicker(watchInterval)
+	defer tick.Stop()
+	logged := ""
+	for looks := 0; ; looks++ {
+		err := r.look(ctx)
+		if err == nil && looks%lossesEvery == 0 {
+			_, err = r.Losses(ctx)
 		}
-	})
-}
-
-func (r *Store) stopWatch() {
-	if r.watch.stop != nil {
-		r.watch.stop()
+		if err != nil && ctx.Err() == nil && err.Error() != logged {
+			logged = err.Error()
+			r.cfg.Log.LogAttrs(ctx, slog.LevelWarn, "checking redis servers failed", slog.Any("error", err))
+		} else if err == nil {
+			logged = ""
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
 	}
-	r.watch.done.Wait()
 }
 
 // look checks all primaries once, and writes heartbeats.
@@ -131,7 +112,7 @@ func (r *Store) look(ctx context.Context) error {
 	}
 	r.watch.refused.Store(nil)
 	r.durable(ctx, unmet)
-	if r.usable(ctx) != nil {
+	if r.usable(ctx, nil) != nil {
 		return nil // fenced
 	}
 	if err := r.testWrite(ctx); err != nil {

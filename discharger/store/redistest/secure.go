@@ -19,7 +19,7 @@ import (
 // The commands an ACL user of a store needs: Commands for sessions, and Checks
 // to verify the server.
 const (
-	Commands = "+eval +evalsha +get +set +del +time +hget +hgetall +hmget +hset +hsetnx +hdel +hexists +hlen " +
+	Commands = "+eval +evalsha +get +set +del +time +hgetall +hmget +hset +hsetnx +hdel +hexists +hlen " +
 		"+hrandfield +pttl +expireat +persist +exists +xadd +xdel +xlen +xrange +xread +xinfo|stream"
 	Checks = "+role +info"
 )

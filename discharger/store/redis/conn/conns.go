@@ -90,7 +90,6 @@ type trackedConn struct {
 	age   uint64
 }
 
-// Close implements [net.Conn].
 func (c *trackedConn) Close() error {
 	c.conns.mu.Lock()
 	delete(c.conns.open, c)
@@ -100,7 +99,6 @@ func (c *trackedConn) Close() error {
 
 func (c *trackedConn) dropped() bool { return c.conns.age.Load() != c.age }
 
-// Write implements [net.Conn].
 func (c *trackedConn) Write(b []byte) (int, error) {
 	if c.dropped() {
 		return 0, errDropped
@@ -109,19 +107,15 @@ func (c *trackedConn) Write(b []byte) (int, error) {
 	return n, c.explain(err)
 }
 
-// Read implements [net.Conn].
 func (c *trackedConn) Read(b []byte) (int, error) {
 	n, err := c.Conn.Read(b)
 	return n, c.explain(err)
 }
 
-// SetDeadline implements [net.Conn].
 func (c *trackedConn) SetDeadline(t time.Time) error { return c.explain(c.Conn.SetDeadline(t)) }
 
-// SetReadDeadline implements [net.Conn].
 func (c *trackedConn) SetReadDeadline(t time.Time) error { return c.explain(c.Conn.SetReadDeadline(t)) }
 
-// SetWriteDeadline implements [net.Conn].
 func (c *trackedConn) SetWriteDeadline(t time.Time) error {
 	return c.explain(c.Conn.SetWriteDeadline(t))
 }
@@ -140,14 +134,12 @@ type plainConn struct {
 	socket syscall.Conn
 }
 
-// SyscallConn implements [syscall.Conn].
 func (c *plainConn) SyscallConn() (syscall.RawConn, error) { return c.socket.SyscallConn() }
 
 // tlsConn lets go-redis detect that it was dropped. The bytes on its socket belong
 // to TLS.
 type tlsConn struct{ *trackedConn }
 
-// SyscallConn implements [syscall.Conn].
 func (c *tlsConn) SyscallConn() (syscall.RawConn, error) {
 	if c.dropped() {
 		return nil, errDropped
@@ -158,13 +150,10 @@ func (c *tlsConn) SyscallConn() (syscall.RawConn, error) {
 // opaque is a socket that calls no function on itself.
 type opaque struct{}
 
-// Control implements [syscall.RawConn].
 func (opaque) Control(func(uintptr)) error { return nil }
 
-// Read implements [syscall.RawConn].
 func (opaque) Read(func(uintptr) bool) error { return nil }
 
-// Write implements [syscall.RawConn].
 func (opaque) Write(func(uintptr) bool) error { return nil }
 
 // onConnect checks the server of a new connection before the first command. A

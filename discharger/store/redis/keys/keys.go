@@ -34,6 +34,8 @@
 package keys
 
 import (
+	"crypto/aes"
+	"crypto/cipher"
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/base64"
@@ -45,6 +47,16 @@ import (
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/revocation"
 	"github.com/discharger/discharger/discharger/secret"
+	"github.com/discharger/discharger/discharger/store/record"
+)
+
+const (
+	HeaderSize = record.ExpirySize + 1 // bytes before the record in a first piece
+	UserField  = "0"                   // field of a user's own record
+	UserSecond = "1"                   // field of its second piece
+	TagKeyLen  = 32                    // bytes
+	Buckets    = 256                   // number of hash tags
+	slots      = 16384
 )
 
 // Layout derives the keys of one store from its tag key.
@@ -73,38 +85,24 @@ func New(key secret.Bytes) *Layout {
 	return l
 }
 
-// User returns the key of the hash of a user, and of the identity beside it.
-func (l *Layout) User(homeserver, user string) (key, storeID string) {
-	key, bucket := l.UserBucket(homeserver, user)
-	return key, l.Identity[bucket]
-}
-
-// UserBucket returns the key of the hash of a user, and the number of its hash
-// tag.
-func (l *Layout) UserBucket(homeserver, user string) (key string, bucket int) {
+// User returns the key of the hash of a user, and the number of its hash tag.
+func (l *Layout) User(homeserver, user string) (key string, bucket int) {
 	bucket, tag := l.tag('u', homeserver, user)
 	return "ds{" + l.names[bucket] + "}" + tag, bucket
 }
 
-// Homeserver returns the key of the record of a homeserver, and of the identity
-// beside it.
-func (l *Layout) Homeserver(name string) (key, storeID string) {
-	key, bucket := l.HomeserverBucket(name)
-	return key, l.Identity[bucket]
-}
-
-// HomeserverBucket returns the key of the record of a homeserver, and the
-// number of its hash tag.
-func (l *Layout) HomeserverBucket(name string) (key string, bucket int) {
+// Homeserver returns the key of the record of a homeserver, and the number of its
+// hash tag.
+func (l *Layout) Homeserver(name string) (key string, bucket int) {
 	bucket, tag := l.tag('h', name, "")
 	return "ds{" + l.names[bucket] + "}homeserver:" + tag, bucket
 }
 
-// Feed returns the keys of a homeserver's feed, of its losses, and of the
-// identity beside them.
-func (l *Layout) Feed(homeserver string) (key, lost, storeID string) {
+// Feed returns the keys of a homeserver's feed and of its losses, and the number of
+// their hash tag, which is that of the homeserver's record.
+func (l *Layout) Feed(homeserver string) (key, lost string, bucket int) {
 	bucket, tag := l.tag('h', homeserver, "")
-	return "ds{" + l.names[bucket] + "}feed:" + tag, "ds{" + l.names[bucket] + "}lost:" + tag, l.Identity[bucket]
+	return "ds{" + l.names[bucket] + "}feed:" + tag, "ds{" + l.names[bucket] + "}lost:" + tag, bucket
 }
 
 func (l *Layout) tag(kind byte, a, b string) (bucket int, tag string) {
@@ -171,4 +169,45 @@ func ParseDevice(field string) (tag revocation.DeviceTag, ok bool) {
 	}
 	copy(tag[:], field[1:])
 	return tag, true
+}
+
+// Join returns the record in its pieces. A missing piece is nil.
+func Join(first, short, long any) ([]byte, record.Expiry, error) {
+	head, ok := first.(string)
+	if !ok {
+		if long != nil {
+			return nil, 0, record.ErrDamaged
+		}
+		return nil, 0, nil
+	}
+	if len(head) <= HeaderSize {
+		return nil, 0, record.ErrDamaged
+	}
+	var rest string
+	switch head[record.ExpirySize] {
+	case 0:
+		ok = true
+	case 1:
+		rest, ok = short.(string)
+	case 2:
+		rest, ok = long.(string)
+	default:
+		ok = false
+	}
+	if !ok {
+		return nil, 0, record.ErrDamaged
+	}
+	out := make([]byte, 0, len(head)-HeaderSize+len(rest))
+	out = append(append(out, head[HeaderSize:]...), rest...)
+	return out, record.Expiry(binary.BigEndian.Uint32([]byte(head[:record.ExpirySize]))), nil
+}
+
+// Cipher returns the cipher that seals the revocations of a process.
+func (l *Layout) Cipher(process string) (cipher.AEAD, error) {
+	key := l.mac('p', process, "")
+	block, err := aes.NewCipher(key[:])
+	if err != nil {
+		return nil, err
+	}
+	return cipher.NewGCM(block)
 }

@@ -41,9 +41,9 @@ func TestBucketNames(t *testing.T) {
 func TestKeys(t *testing.T) {
 	t.Parallel()
 	l := New(secret.Bytes("0123456789abcdef0123456789abcdef"))
-	user, storeID := l.User("example.org", "@alice:example.org")
+	user, bucket := l.User("example.org", "@alice:example.org")
 	home, _ := l.Homeserver("example.org")
-	if got := user + " " + home + " " + storeID; got != firstKeys {
+	if got := user + " " + home + " " + l.Identity[bucket]; got != firstKeys {
 		t.Errorf("keys are %q, want %q", got, firstKeys)
 	}
 	if len(user) > 28 {
@@ -58,15 +58,15 @@ func TestKeys(t *testing.T) {
 		seen[key] = what
 	}
 	for _, h := range names {
-		key, id := l.Homeserver(h)
+		key, bucket := l.Homeserver(h)
 		add(key, fmt.Sprintf("homeserver %q", h))
-		if key[:6] != id[:6] {
+		if id := l.Identity[bucket]; key[:6] != id[:6] {
 			t.Errorf("%s and %s are not together", key, id)
 		}
 		for _, u := range names {
-			key, id := l.User(h, u)
+			key, bucket := l.User(h, u)
 			add(key, fmt.Sprintf("user %q of %q", u, h))
-			if key[:6] != id[:6] {
+			if id := l.Identity[bucket]; key[:6] != id[:6] {
 				t.Errorf("%s and %s are not together", key, id)
 			}
 		}
