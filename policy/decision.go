@@ -1,6 +1,12 @@
 package policy
 
-import "time"
+import (
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
 
 // Effect is the kind of a decision.
 type Effect string
@@ -31,6 +37,35 @@ type Decision struct {
 	RetryAfter   time.Duration     `json:"retry_after,omitempty"`   // with defer; at most MaxRetryAfter
 	Rule         string            `json:"rule,omitempty"`          // policy/rule that decided, for logs and metrics
 	Hash         string            `json:"hash,omitempty"`          // version of the rule set that decided, for logs
+}
+
+// Parts returns the parts of a decision as text by JSON name, for
+// tests and comparisons, without rule and hash.
+func (d Decision) Parts() map[string]string {
+	var caveats, labels []string
+	for _, c := range d.Caveats {
+		caveats = append(caveats, strconv.Quote(c))
+	}
+	for _, k := range slices.Sorted(maps.Keys(d.Labels)) {
+		labels = append(labels, k+": "+strconv.Quote(d.Labels[k]))
+	}
+	return map[string]string{
+		"effect":        string(d.Effect),
+		"ttl":           d.TTL.String(),
+		"caveats":       "[" + strings.Join(caveats, ", ") + "]",
+		"code":          d.Code,
+		"message":       d.Message,
+		"soft_logout":   strconv.FormatBool(d.SoftLogout),
+		"labels":        "{" + strings.Join(labels, ", ") + "}",
+		"keep_sessions": strconv.Itoa(d.KeepSessions),
+		"retry_after":   d.RetryAfter.String(),
+	}
+}
+
+// Clone returns a copy that shares no slice or map with d.
+func (d Decision) Clone() Decision {
+	d.Caveats, d.Labels = slices.Clone(d.Caveats), maps.Clone(d.Labels)
+	return d
 }
 
 // Effects returns all effects in documentation order.

@@ -71,30 +71,26 @@ type TestReport struct {
 	Coverage []Coverage
 }
 
-// Coverage is the list of a policy's rules with the number of tests that each decided.
+// Coverage is the number of a policy's rules with those that decided in no test.
 type Coverage struct {
-	File   string
 	Policy string
-	Rules  []RuleCoverage
-}
-
-// RuleCoverage is the number of tests that a rule decided.
-type RuleCoverage struct {
-	Rule  string
-	Tests int // decided by the rule
+	Rules  int
+	Missed []string
 }
 
 // Tests runs the tests in the files of a set.
 func Tests(set *rules.Set) *TestReport {
 	report := &TestReport{Results: set.Test()}
-	decided := map[string]int{}
+	decided := map[string]bool{}
 	for _, t := range report.Results {
-		decided[t.Policy+"/"+t.Rule]++
+		decided[t.Policy+"/"+t.Rule] = true
 	}
 	for _, p := range set.Costs() {
-		coverage := Coverage{File: p.File, Policy: p.Policy}
+		coverage := Coverage{Policy: p.Policy, Rules: len(p.Rules)}
 		for _, r := range p.Rules {
-			coverage.Rules = append(coverage.Rules, RuleCoverage{r.Rule, decided[p.Policy+"/"+r.Rule]})
+			if !decided[p.Policy+"/"+r.Rule] {
+				coverage.Missed = append(coverage.Missed, r.Rule)
+			}
 		}
 		report.Coverage = append(report.Coverage, coverage)
 	}
@@ -138,15 +134,9 @@ func (r *TestReport) WriteTo(w io.Writer) (int64, error) {
 func (r *TestReport) WriteCoverage(w io.Writer) error {
 	var b bytes.Buffer
 	for _, c := range r.Coverage {
-		var missed []string
-		for _, rule := range c.Rules {
-			if rule.Tests == 0 {
-				missed = append(missed, rule.Rule)
-			}
-		}
-		fmt.Fprintf(&b, "%s: %d of %d rules decide in a test", c.Policy, len(c.Rules)-len(missed), len(c.Rules))
-		if len(missed) > 0 {
-			fmt.Fprintf(&b, "; never: %s", strings.Join(missed, ", "))
+		fmt.Fprintf(&b, "%s: %d of %d rules decide in a test", c.Policy, c.Rules-len(c.Missed), c.Rules)
+		if len(c.Missed) > 0 {
+			fmt.Fprintf(&b, "; never: %s", strings.Join(c.Missed, ", "))
 		}
 		b.WriteByte('\n')
 	}

@@ -1,6 +1,7 @@
 package rules
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -70,7 +71,7 @@ func (s *Set) Explain(ctx context.Context, in *policy.Input) *Explanation {
 
 // WriteTo writes the explanation as indented text.
 func (x *Explanation) WriteTo(w io.Writer) (int64, error) {
-	var b strings.Builder
+	var b bytes.Buffer
 	fmt.Fprintf(&b, "policy %s\n", x.Policy)
 	for _, r := range x.Rules {
 		fmt.Fprintf(&b, "  %s: %s", r.Rule, r.Outcome)
@@ -97,8 +98,7 @@ func (x *Explanation) WriteTo(w io.Writer) (int64, error) {
 	} else {
 		fmt.Fprintf(&b, "%s\n", decisionText(x.Decision))
 	}
-	n, err := io.WriteString(w, b.String())
-	return int64(n), err
+	return b.WriteTo(w)
 }
 
 // decisionText formats a decision on one line.

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"crypto/sha256"
 	"crypto/x509"
+	"embed"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -151,6 +152,29 @@ type rawFile struct {
 	builtin bool
 }
 
+//go:embed builtin/*.yaml
+var builtin embed.FS
+
+// Builtin returns the built-in rule files. Their policies are default, strict, guest, kiosk,
+// bots and limits. To change one, load a changed copy of its file.
+func Builtin() fs.FS {
+	sub, err := fs.Sub(builtin, "builtin")
+	if err != nil {
+		panic(err) // the directory is embedded
+	}
+	return sub
+}
+
+func builtinFiles() (files []rawFile, err error) {
+	names, err := fs.Glob(builtin, "builtin/*.yaml")
+	for _, name := range names {
+		data, readErr := builtin.ReadFile(name)
+		err = errors.Join(err, readErr)
+		files = append(files, rawFile{name: name, data: data, builtin: true})
+	}
+	return files, err
+}
+
 // hashOf returns [Set.Hash] of files.
 func hashOf(files []rawFile) string {
 	h := sha256.New()
@@ -174,11 +198,6 @@ func readLimited(fsys fs.FS, name string, limit int64) ([]byte, error) {
 		return nil, err
 	}
 	defer f.Close()
-	if info, err := f.Stat(); err != nil {
-		return nil, err
-	} else if info.IsDir() {
-		return nil, &fs.PathError{Op: "read", Path: name, Err: errors.New("is a directory")}
-	}
 	return io.ReadAll(io.LimitReader(f, limit))
 }
 

@@ -65,12 +65,11 @@ func (d *decoder) compile(n *yamlfile.Node, c *caveat, t valueType) *check {
 		}
 		return nil
 	}
+	var program cel.Program
 	names, err := d.admit(env, tree, c)
-	if err != nil {
-		d.Invalid(n, path, "%v", err)
-		return nil
+	if err == nil {
+		program, err = env.Program(tree, cel.EvalOptions(cel.OptOptimize), cel.CostLimit(maxCost))
 	}
-	program, err := env.Program(tree, cel.EvalOptions(cel.OptOptimize), cel.CostLimit(maxCost))
 	if err != nil {
 		d.Invalid(n, path, "%v", err)
 		return nil
@@ -78,7 +77,11 @@ func (d *decoder) compile(n *yamlfile.Node, c *caveat, t valueType) *check {
 	if !slices.Contains(names, nameValue) && c.Check != "true" && t.name != flagType {
 		d.Warnf(n, "%s: value is not used", path)
 	}
-	return &check{program: program, needs: d.needs(names)}
+	needs := slices.DeleteFunc(names, func(name string) bool {
+		_, declared := d.schema.variable[name]
+		return !declared && name != nameNow && name != nameIP
+	})
+	return &check{program: program, needs: needs}
 }
 
 // admit returns the names that a check uses, or an error if the check is not a
@@ -138,14 +141,6 @@ func (d *decoder) env(t valueType) (*cel.Env, error) {
 	}
 	k.envs[t.name] = env
 	return env, nil
-}
-
-// needs returns the names in a check whose values come with a request.
-func (d *decoder) needs(names []string) []string {
-	return slices.DeleteFunc(names, func(name string) bool {
-		_, declared := d.schema.variable[name]
-		return !declared && name != nameNow && name != nameIP
-	})
 }
 
 // inspect returns the names in a check, each once. It returns an error for a regular

@@ -67,12 +67,7 @@ func (e *CaveatError) Error() string {
 // Unwrap returns Err.
 func (e *CaveatError) Unwrap() error { return e.Err }
 
-// malformed returns the error of a text without the name of a caveat.
-func malformed(format string, args ...any) *CaveatError {
-	return &CaveatError{Err: ErrMalformed, Reason: fmt.Sprintf(format, args...)}
-}
-
-// malformed returns the error of a text that begins with the name of c.
-func (c *caveat) malformed(format string, args ...any) *CaveatError {
-	return &CaveatError{Name: c.Name, Err: ErrMalformed, Reason: fmt.Sprintf(format, args...)}
+// malformed returns the error of a text that begins with a name, or with none.
+func malformed(name, format string, args ...any) *CaveatError {
+	return &CaveatError{Name: name, Err: ErrMalformed, Reason: fmt.Sprintf(format, args...)}
 }

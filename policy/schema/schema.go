@@ -174,7 +174,7 @@ func (s *Schema) CheckCaveat(condition string) error {
 // of name characters. Since no separator begins with one, a text has one reading.
 func (s *Schema) parse(condition string) (*caveat, any, *CaveatError) {
 	if len(condition) > MaxCondition {
-		return nil, nil, malformed("want at most %d bytes, got %d", MaxCondition, len(condition))
+		return nil, nil, malformed("", "want at most %d bytes, got %d", MaxCondition, len(condition))
 	}
 	end := 0
 	for end < len(condition) && isNameByte(condition[end]) {
@@ -184,7 +184,7 @@ func (s *Schema) parse(condition string) (*caveat, any, *CaveatError) {
 	c := s.byName[name]
 	switch {
 	case name == "":
-		return nil, nil, malformed("does not begin with a name")
+		return nil, nil, malformed("", "does not begin with a name")
 	case c == nil && len(name) > MaxName:
 		return nil, nil, &CaveatError{Err: ErrUnknown, Reason: "name is too long"}
 	case c == nil:
@@ -195,14 +195,57 @@ func (s *Schema) parse(condition string) (*caveat, any, *CaveatError) {
 		text, found = "", rest == ""
 	}
 	if !found {
-		return nil, nil, c.malformed("is not written as %q", c.example)
+		return nil, nil, malformed(name, "is not written as %q", c.example)
 	}
 	if c.MaxLen > 0 && len(text) > c.MaxLen {
-		return nil, nil, c.malformed("want a value of at most %d bytes, got %d", c.MaxLen, len(text))
+		return nil, nil, malformed(name, "want a value of at most %d bytes, got %d", c.MaxLen, len(text))
 	}
 	value, err := c.parse(text)
 	if err != nil {
-		return nil, nil, c.malformed("value: %v", err)
+		return nil, nil, malformed(name, "value: %v", err)
 	}
 	return c, value, nil
+}
+
+// A Foreign collects a schema of a format that another package reads.
+type Foreign struct {
+	Format  Format
+	ID      string
+	Version int    // of the caveats that are added next, and at last of the schema
+	About   string // first paragraph of the reference
+
+	schema *Schema
+}
+
+// A Definition is a caveat of a [Foreign].
+type Definition struct {
+	Name, Type string
+	Style      Style
+	Text       string                    // form of the value, for the reference
+	Example    string                    // a value that parses
+	Parse      func(string) (any, error) // of the value; errors do not contain it
+	Match      Matcher                   // nil: the program has to bring one
+	Holds      string                    // when Match is true, for the reference
+}
+
+// Add adds a caveat that may be repeated. It returns an error if the name is invalid
+// or a duplicate.
+func (f *Foreign) Add(d Definition) error {
+	s := f.Schema()
+	if err := s.nameError(d.Name); err != nil {
+		return err
+	}
+	s.add(&caveat{
+		Caveat: Caveat{Name: d.Name, Style: d.Style, Version: f.Version, Repeat: true}, match: d.Match, holds: d.Holds,
+	}, valueType{name: d.Type, text: d.Text, example: d.Example, parse: d.Parse})
+	return nil
+}
+
+// Schema returns the schema with all caveats added so far.
+func (f *Foreign) Schema() *Schema {
+	if f.schema == nil {
+		f.schema = newSchema(f.Format)
+	}
+	f.schema.id, f.schema.version, f.schema.about = f.ID, f.Version, f.About
+	return f.schema
 }

@@ -22,9 +22,7 @@ func newDialer(allow []netip.Prefix, public bool, timeout time.Duration) *net.Di
 	return &net.Dialer{
 		Timeout: timeout,
 		ControlContext: func(_ context.Context, network, address string, _ syscall.RawConn) error {
-			switch network {
-			case "tcp4", "tcp6":
-			default:
+			if network != "tcp4" && network != "tcp6" {
 				return fmt.Errorf("network %s: %w", network, ErrAddress)
 			}
 			ap, err := netip.ParseAddrPort(address)
@@ -43,11 +41,9 @@ func newDialer(allow []netip.Prefix, public bool, timeout time.Duration) *net.Di
 // dialable reports whether connections to an address are allowed.
 func dialable(a netip.Addr, allow []netip.Prefix, public bool) bool {
 	a = a.Unmap().WithZone("")
-	if slices.ContainsFunc(allow, func(p netip.Prefix) bool { return p.Contains(a) }) {
-		return true
-	}
-	return public && a.IsGlobalUnicast() && !a.IsPrivate() &&
-		!slices.ContainsFunc(specialNetworks(), func(p netip.Prefix) bool { return p.Contains(a) })
+	contains := func(p netip.Prefix) bool { return p.Contains(a) }
+	return slices.ContainsFunc(allow, contains) ||
+		public && a.IsGlobalUnicast() && !a.IsPrivate() && !slices.ContainsFunc(specialNetworks(), contains)
 }
 
 // specialNetworks returns global unicast networks that are not public: special-purpose

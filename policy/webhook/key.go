@@ -2,7 +2,10 @@ package webhook
 
 import (
 	"bytes"
+	"crypto/hmac"
+	"crypto/sha256"
 	"fmt"
+	"time"
 
 	"github.com/discharger/discharger/discharger/secret"
 )
@@ -24,4 +27,11 @@ func ParseKey(data []byte) (secret.Bytes, error) {
 		return nil, fmt.Errorf("key has %d bytes, want at least %d", len(key), minKey)
 	}
 	return secret.Bytes(key), nil
+}
+
+// sign returns the value of the signature header.
+func sign(key secret.Bytes, now time.Time, body []byte) string {
+	mac := hmac.New(sha256.New, key)
+	fmt.Fprintf(mac, "%d.%s", now.Unix(), body)
+	return fmt.Sprintf("t=%d,v1=%x", now.Unix(), mac.Sum(nil))
 }

@@ -29,14 +29,10 @@ func WithStubs(ctx context.Context, stubs map[string]Stub) context.Context {
 // stubbed returns the stub of a webhook if the context has stubs.
 func stubbed(ctx context.Context, w *Webhook) (stub Stub, ok bool) {
 	stubs, ok := ctx.Value(stubsKey{}).(map[string]Stub)
-	if !ok {
-		return Stub{}, false
+	if stub, given := stubs[w.cfg.Name]; given {
+		return stub, true
 	}
-	stub, given := stubs[w.cfg.Name]
-	if !given {
-		return Stub{Err: ErrOffline}, true
-	}
-	return stub, true
+	return Stub{Err: ErrOffline}, ok
 }
 
 type shadowKey struct{}
@@ -45,5 +41,3 @@ type shadowKey struct{}
 func WithShadow(ctx context.Context) context.Context {
 	return context.WithValue(ctx, shadowKey{}, true)
 }
-
-func isShadow(ctx context.Context) bool { return ctx.Value(shadowKey{}) != nil }

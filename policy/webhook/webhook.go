@@ -36,11 +36,8 @@ package webhook
 import (
 	"bytes"
 	"context"
-	"crypto/hmac"
-	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -49,7 +46,6 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
-	"strconv"
 	"time"
 
 	"github.com/discharger/discharger/discharger/secret"
@@ -228,17 +224,14 @@ func (w *Webhook) call(ctx context.Context, name, rule string, in *policy.Input)
 	return a, err
 }
 
-// body is the body of a request.
-type body struct {
-	Version int           `json:"version"`
-	Webhook string        `json:"webhook"`
-	Policy  string        `json:"policy"`
-	Rule    string        `json:"rule"`
-	Input   *policy.Input `json:"input"`
-}
-
 func (w *Webhook) post(ctx context.Context, name, rule string, in *policy.Input) (Answer, error) {
-	data, err := json.Marshal(body{Version: 1, Webhook: w.cfg.Name, Policy: name, Rule: rule, Input: in})
+	data, err := json.Marshal(struct {
+		Version int           `json:"version"`
+		Webhook string        `json:"webhook"`
+		Policy  string        `json:"policy"`
+		Rule    string        `json:"rule"`
+		Input   *policy.Input `json:"input"`
+	}{1, w.cfg.Name, name, rule, in})
 	if err != nil {
 		return Answer{}, fmt.Errorf("encode request: %w", err)
 	}
@@ -250,7 +243,7 @@ func (w *Webhook) post(ctx context.Context, name, rule string, in *policy.Input)
 	req.Header.Set("Accept", "application/json")
 	req.Header.Set("User-Agent", "discharger")
 	req.Header.Set(signatureHeader, sign(w.cfg.Key, w.now(), data))
-	if isShadow(ctx) {
+	if ctx.Value(shadowKey{}) != nil {
 		req.Header.Set(shadowHeader, "1")
 	}
 	res, err := w.client.Do(req)
@@ -261,26 +254,16 @@ func (w *Webhook) post(ctx context.Context, name, rule string, in *policy.Input)
 	return readAnswer(res)
 }
 
-// sign returns the value of the signature header.
-func sign(key secret.Bytes, now time.Time, body []byte) string {
-	t := strconv.FormatInt(now.Unix(), 10)
-	mac := hmac.New(sha256.New, key)
-	mac.Write([]byte(t))
-	mac.Write([]byte{'.'})
-	mac.Write(body)
-	return "t=" + t + ",v1=" + hex.EncodeToString(mac.Sum(nil))
-}
-
 func readAnswer(res *http.Response) (Answer, error) {
-	switch res.StatusCode {
-	case http.StatusNoContent:
+	if res.StatusCode == http.StatusNoContent {
 		return Answer{}, nil
-	case http.StatusOK:
-	default:
+	}
+	if res.StatusCode != http.StatusOK {
 		return Answer{}, fmt.Errorf("status %d", res.StatusCode)
 	}
-	if kind, _, err := mime.ParseMediaType(res.Header.Get("Content-Type")); err != nil || kind != "application/json" {
-		return Answer{}, fmt.Errorf("content type %.60q, want application/json", res.Header.Get("Content-Type"))
+	kind := res.Header.Get("Content-Type")
+	if media, _, err := mime.ParseMediaType(kind); err != nil || media != "application/json" {
+		return Answer{}, fmt.Errorf("content type %.60q, want application/json", kind)
 	}
 	data, err := io.ReadAll(io.LimitReader(res.Body, maxReply+1))
 	if err != nil {
