@@ -31,7 +31,7 @@ func (g *Gateway) limitKey(client netip.Addr) netip.Prefix {
 // admit takes a place for a request.
 func (g *Gateway) admit(x *exchange) *reply.Refusal {
 	s := admission.Brief
-	if x.match.Poll() {
+	if x.match.Route.Poll {
 		s = admission.Lasting
 	}
 	if g.limiter.Take(&x.place, g.limitKey(x.client), s) {
@@ -119,7 +119,7 @@ func (g *Gateway) forward(w http.ResponseWriter, r *http.Request, x *exchange) {
 		x.leased.end = time.AfterFunc(g.cfg.timeouts.leased, func() { cancel(errLeaseExpired) })
 		r = r.WithContext(ctx)
 	}
-	if x.match.Poll() {
+	if x.match.Route.Poll {
 		ctx, p := g.polls.Begin(r.Context())
 		defer p.End()
 		x.poll, r = p, r.WithContext(ctx)

@@ -86,9 +86,8 @@ func (g *Gateway) verifyRotate(ctx context.Context, x *exchange, text string, fr
 	if !known {
 		g.canonical.Put(strings.Clone(text), struct{}{})
 	}
-	if x.identity = id; g.service.Epochs.New(id) {
-		g.service.Epochs.Note(id)
-	}
+	x.identity = id
+	g.service.Epochs.Note(id)
 	return g.outbox.Over(ctx, id)
 }
 

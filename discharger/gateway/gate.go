@@ -30,7 +30,7 @@ func (x *exchange) matchRoute(r *http.Request) *reply.Refusal {
 	}
 	x.path = target.Path
 	x.match = target.Match(r.Method)
-	x.route = x.match.Effect()
+	x.route = x.match.Route.Effect
 	if x.match.Refused != 0 {
 		return reply.Unrecognized(x.match.Refused)
 	}
@@ -66,7 +66,7 @@ func (g *Gateway) checkBody(w http.ResponseWriter, r *http.Request, x *exchange)
 	if !ok {
 		return reply.BadRequest(matrix.CodeNotJSON, "The content type is malformed.")
 	}
-	body := x.match.Body()
+	body := x.match.Route.Body
 	if !body.TakesType(mediaType) {
 		return &reply.Refusal{
 			Status: http.StatusUnsupportedMediaType, Code: matrix.CodeNotJSON, Message: "This content type is not accepted here.",
@@ -78,7 +78,7 @@ func (g *Gateway) checkBody(w http.ResponseWriter, r *http.Request, x *exchange)
 		return nil
 	case body == matrix.BodyAny && hasCredential(r):
 		return nil // a homeserver refuses a request with a second token in its body
-	case mediaType == matrix.TypeMultipart || x.match.Route != nil && body == matrix.BodyAny:
+	case mediaType == matrix.TypeMultipart || x.match.Listed() && body == matrix.BodyAny:
 		return reply.MissingToken("A body of this content type needs an access token in the Authorization header.")
 	}
 	limitBody(w, bodyTimeout)

@@ -137,7 +137,7 @@ func (g *Gateway) identify(r *http.Request, x *exchange) *reply.Refusal {
 	switch {
 	case !x.token:
 		return nil
-	case x.match.Public():
+	case x.match.Route.Public:
 		dropCredential(r) // clients that log in again may still send their former token
 		return nil
 	case c.Kind == token.Foreign && g.sealer.WasOurs(c.Text):

@@ -9,7 +9,6 @@
 //   - [Polls] are the long polls in progress, which a shutdown answers.
 //   - [Recorder] ends exchanges whose client neither sends nor reads.
 //
-// An IPv6 address counts by its /64, and a /48 has a bound of its own. The package
-// decides by count, address and time only: it reads no token and no body. Nothing in
-// it is persistent.
+// The package decides by count, address and time only: it reads no token and no body.
+// Nothing in it is persistent.
 package admission

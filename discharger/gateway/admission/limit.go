@@ -1,6 +1,7 @@
 package admission
 
 import (
+	"cmp"
 	"net/netip"
 	"sync"
 	"time"
@@ -21,17 +22,6 @@ type Limits struct {
 	RequestsPerAddress int // brief requests of one client address; 0: 256
 	Lasting            int // lasting requests; 0: 65536
 	LastingPerAddress  int // lasting requests of one client address; 0: 2048
-}
-
-func (l *Limits) setDefaults() {
-	for _, x := range []struct {
-		value *int
-		usual int
-	}{{&l.Requests, 4096}, {&l.RequestsPerAddress, 256}, {&l.Lasting, 65536}, {&l.LastingPerAddress, 2048}} {
-		if *x.value <= 0 {
-			*x.value = x.usual
-		}
-	}
 }
 
 // lastingAfter is the age from which on a brief request counts as lasting.
@@ -67,11 +57,10 @@ type Limiter struct {
 
 // NewLimiter returns a limiter without requests.
 func NewLimiter(l Limits, now func() time.Time) *Limiter {
-	l.setDefaults()
 	m := &Limiter{now: now, peers: [spans]tally{{}, {}}}
 	m.brief.before, m.brief.after = &m.brief, &m.brief
-	m.limits[Brief].all, m.limits[Brief].peer = l.Requests, l.RequestsPerAddress
-	m.limits[Lasting].all, m.limits[Lasting].peer = l.Lasting, l.LastingPerAddress
+	m.limits[Brief].all, m.limits[Brief].peer = cmp.Or(max(l.Requests, 0), 4096), cmp.Or(max(l.RequestsPerAddress, 0), 256)
+	m.limits[Lasting].all, m.limits[Lasting].peer = cmp.Or(max(l.Lasting, 0), 65536), cmp.Or(max(l.LastingPerAddress, 0), 2048)
 	return m
 }
 

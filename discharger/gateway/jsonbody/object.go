@@ -189,16 +189,14 @@ func ReadResponseWith(resp *http.Response, readAll func(io.Reader) ([]byte, erro
 // nil if the body is not an object, or its content coding is not supported.
 func ReadLenient(resp *http.Response) (Object, error) {
 	data, err := ReadResponse(resp)
-	if errors.Is(err, errCoding) {
+	switch {
+	case errors.Is(err, errCoding):
 		return nil, nil
-	}
-	if err != nil {
+	case err != nil:
 		return nil, err
 	}
-	if body, err := Parse(data); err == nil {
-		return body, nil
-	}
-	return nil, nil
+	body, _ := Parse(data) // nil: not an object
+	return body, nil
 }
 
 // SetResponse replaces the body of an answer.

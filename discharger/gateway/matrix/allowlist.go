@@ -21,11 +21,10 @@ func WriteAllowList(w io.Writer) error {
 		if r.Narrow == 0 {
 			continue
 		}
-		path := unversioned(r.Pattern)
-		at := slices.IndexFunc(lines, func(l *line) bool { return l.path == path && l.narrow == r.Narrow })
+		at := slices.IndexFunc(lines, func(l *line) bool { return l.path == r.unversioned && l.narrow == r.Narrow })
 		if at < 0 {
 			at = len(lines)
-			lines = append(lines, &line{path: path, narrow: r.Narrow, events: r.Events})
+			lines = append(lines, &line{path: r.unversioned, narrow: r.Narrow, events: r.Events})
 		}
 		if !slices.Contains(lines[at].methods, r.Method) {
 			lines[at].methods = append(lines[at].methods, r.Method)
@@ -50,22 +49,4 @@ func mark(yes bool) string {
 		return "yes"
 	}
 	return ""
-}
-
-// unversioned returns a pattern without its version.
-func unversioned(pattern string) string {
-	for _, prefix := range [...]string{"/_matrix/client/", "/_matrix/media/"} {
-		rest, ok := strings.CutPrefix(pattern, prefix)
-		if !ok || rest == "versions" {
-			continue
-		}
-		for _, rows := range [...][]row{clientRows, mediaRows} {
-			for _, r := range rows {
-				if version, ok := strings.CutSuffix(rest, "/"+r.pattern); ok && slices.Contains(strings.Split(r.versions, " "), version) {
-					return prefix + "…/" + r.pattern
-				}
-			}
-		}
-	}
-	return pattern
 }

@@ -17,10 +17,8 @@ func ContentType(values []string) (mediaType string, ok bool) {
 	default:
 		return "", false
 	}
-	for _, c := range []byte(values[0]) {
-		if c >= 0x7f || c < ' ' && c != '\t' {
-			return "", false
-		}
+	if strings.ContainsFunc(values[0], func(r rune) bool { return r >= 0x7f || r < ' ' && r != '\t' }) {
+		return "", false
 	}
 	bare, _, _ := strings.Cut(values[0], ";")
 	mediaType, params, err := mime.ParseMediaType(values[0])

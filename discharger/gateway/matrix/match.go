@@ -1,6 +1,7 @@
 package matrix
 
 import (
+	"cmp"
 	"net/http"
 	"slices"
 	"strings"
@@ -8,7 +9,8 @@ import (
 
 // Match is the result of looking up a request in the table.
 type Match struct {
-	// Route is the route of the request; nil: it is not in the table.
+	// Route is the route of the request. One that is not in the table has no effect,
+	// no narrowed tokens and any body.
 	Route *Route
 	// Refused is the status of the refusal, 404 or 405; 0: the request is passed on.
 	Refused int
@@ -20,58 +22,27 @@ type Match struct {
 // maxIDs bounds the identifiers in a pattern.
 const maxIDs = 4
 
-// Effect returns the effect of the route; Forward if there is none.
-func (m *Match) Effect() Effect {
-	if m.Route == nil {
-		return Forward
-	}
-	return m.Route.Effect
-}
+// extension is the route of requests that are not in the table.
+var extension = &Route{Body: BodyAny}
 
-// Body returns the kind of body of the route; BodyAny if there is no route.
-func (m *Match) Body() Body {
-	if m.Route == nil {
-		return BodyAny
-	}
-	return m.Route.Body
-}
-
-// Public reports whether the route needs no token.
-func (m *Match) Public() bool { return m.Route != nil && m.Route.Public }
-
-// Poll reports whether the request is a long poll.
-func (m *Match) Poll() bool { return m.Route != nil && m.Route.Poll }
+// Listed reports whether the route is in the table.
+func (m *Match) Listed() bool { return m.Route != extension }
 
 // ID returns the identifier of a name in the path, decoded; "": there is none.
 func (m *Match) ID(name string) string {
-	if m.Route == nil {
-		return ""
-	}
-	for i, n := range m.Route.names {
-		if n == name {
-			return decode(m.ids[i])
-		}
+	if i := slices.Index(m.Route.names, name); i >= 0 {
+		return decode(m.ids[i])
 	}
 	return ""
 }
 
 // Has reports whether the path has an identifier of a name.
-func (m *Match) Has(name string) bool {
-	return m.Route != nil && slices.Contains(m.Route.names, name)
-}
+func (m *Match) Has(name string) bool { return slices.Contains(m.Route.names, name) }
 
 // Allows reports whether a token narrowed by all conditions of n may be used for every
 // reading of the request.
 func (m *Match) Allows(n Narrowing) bool {
-	if m.Route == nil || !m.Route.Narrow.Has(n) {
-		return false
-	}
-	for _, o := range m.others {
-		if !o.Narrow.Has(n) {
-			return false
-		}
-	}
-	return true
+	return m.Route.Narrow.Has(n) && !slices.ContainsFunc(m.others, func(o *Route) bool { return !o.Narrow.Has(n) })
 }
 
 // Match finds the route of a request.
@@ -79,13 +50,13 @@ func (t Target) Match(method string) Match {
 	if method == http.MethodHead {
 		method = http.MethodGet
 	}
-	var m Match
+	m := Match{Route: extension}
 	n := table.find(t.Path, m.ids[:0])
 	if n != nil {
-		m.Route = n.route(method)
+		m.Route = cmp.Or(n.route(method), extension)
 	}
 	switch {
-	case m.Route != nil:
+	case m.Listed():
 		if t.structured {
 			m.others = t.readings(method, m.Route)
 		}
@@ -94,10 +65,10 @@ func (t Target) Match(method string) Match {
 	case endsGuarded(t.Path):
 		m.Refused = http.StatusNotFound
 	default:
-		m.others = t.readings(method, nil)
+		m.others = t.readings(method, extension)
 	}
 	for _, o := range m.others {
-		if o.Effect.guarded() && o.Effect != m.Effect() {
+		if o.Effect.guarded() && o.Effect != m.Route.Effect {
 			m.Refused = http.StatusNotFound
 		}
 	}
@@ -118,11 +89,7 @@ func (t Target) readings(method string, route *Route) (all []*Route) {
 			if n == nil {
 				continue
 			}
-			r := n.route(method)
-			if r == nil {
-				r = n.guarded()
-			}
-			if r != nil && r != route {
+			if r := cmp.Or(n.route(method), n.guarded()); r != nil && r != route {
 				all = append(all, r)
 			}
 		}
@@ -158,15 +125,7 @@ func endsGuarded(path string) bool {
 		return guardedName(path)
 	}
 	paths, ok := decodings(path)
-	if !ok {
-		return true
-	}
-	for _, p := range paths {
-		if guardedName(p) || guardedName(cutAny(p, "?#\x00")) {
-			return true
-		}
-	}
-	return false
+	return !ok || slices.ContainsFunc(paths, func(p string) bool { return guardedName(p) || guardedName(cutAny(p, "?#\x00")) })
 }
 
 func guardedName(path string) bool {

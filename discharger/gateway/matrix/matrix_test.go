@@ -78,7 +78,7 @@ func TestTableHoldsSynapse(t *testing.T) {
 			if err != nil {
 				t.Fatalf("%s: %v", path, err)
 			}
-			if m := target.Match(method); m.Route == nil || m.Refused != 0 {
+			if m := target.Match(method); !m.Listed() || m.Refused != 0 {
 				t.Errorf("%s %s is not in the table (%d)", method, path, m.Refused)
 			}
 		}
@@ -170,8 +170,8 @@ func TestMatch(t *testing.T) {
 				}
 				return
 			}
-			if m := target.Match(c.method); m.Effect() != c.effect || m.Refused != c.refused {
-				t.Errorf("effect %d, refused %d", m.Effect(), m.Refused)
+			if m := target.Match(c.method); m.Route.Effect != c.effect || m.Refused != c.refused {
+				t.Errorf("effect %d, refused %d", m.Route.Effect, m.Refused)
 			}
 		})
 	}
@@ -201,8 +201,8 @@ func TestPolls(t *testing.T) {
 			t.Fatal(err)
 		}
 		t.Run(request, func(t *testing.T) {
-			if m := target.Match(method); m.Poll() != want {
-				t.Errorf("%t, want %t", m.Poll(), want)
+			if m := target.Match(method); m.Route.Poll != want {
+				t.Errorf("%t, want %t", m.Route.Poll, want)
 			}
 		})
 	}
@@ -224,7 +224,7 @@ func FuzzTarget(f *testing.F) {
 			return
 		}
 		m := target.Match("POST")
-		if m.Refused != 0 || m.Effect().HandsOut() {
+		if m.Refused != 0 || m.Route.Effect.HandsOut() {
 			return
 		}
 		for _, reading := range lax(target.Path) {

@@ -1,5 +1,7 @@
 package matrix
 
+import "strings"
+
 // Route is one method of one pattern of paths. A route is immutable.
 type Route struct {
 	Method  string // GET stands for HEAD too
@@ -16,7 +18,8 @@ type Route struct {
 	// path for a token narrowed to it.
 	Events bool
 
-	names []string // of the identifiers, in order
+	names       []string // of the identifiers, in order
+	unversioned string   // the pattern with an ellipsis for the version
 }
 
 // Effect is the effect of a request on tokens and sessions.
@@ -86,7 +89,7 @@ func (b Body) TakesType(mediaType string) bool {
 	case TypeMultipart:
 		return b == BodyAny
 	}
-	return b == BodyAny || jsonSuffix(mediaType)
+	return b == BodyAny || strings.HasSuffix(mediaType, "+json")
 }
 
 // Media types of bodies in which homeservers look for parameters.
@@ -94,8 +97,3 @@ const (
 	TypeForm      = "application/x-www-form-urlencoded" // curl sends it with every body
 	TypeMultipart = "multipart/form-data"
 )
-
-func jsonSuffix(mediaType string) bool {
-	const suffix = "+json"
-	return len(mediaType) > len(suffix) && mediaType[len(mediaType)-len(suffix):] == suffix
-}

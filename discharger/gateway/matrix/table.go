@@ -2,6 +2,7 @@ package matrix
 
 import (
 	"fmt"
+	"net/http"
 	"strings"
 )
 
@@ -16,6 +17,7 @@ import (
 //	l  long poll
 //	f  the body is a form
 //	u  the body is an upload
+//	x  also with PUT, and a transaction id below the path
 type row struct {
 	methods, versions, pattern, flags string
 	effect                            Effect
@@ -130,10 +132,8 @@ var clientRows = []row{
 	{"GET", vAll, "joined_rooms", "tr", Forward},
 	{"GET", vAll, "publicRooms", "tr", Forward},
 	{"POST", vAll, "publicRooms", "t", Forward},
-	{"POST", vAll, "createRoom", "t", Forward},
-	{"PUT", vAll, "createRoom/{txn}", "t", Forward},
-	{"POST", vAll, "join/{target}", "t", Forward},
-	{"PUT", vAll, "join/{target}/{txn}", "t", Forward},
+	{"POST", vAll, "createRoom", "tx", Forward},
+	{"POST", vAll, "join/{target}", "tx", Forward},
 	{"POST", vR0, "knock/{target}", "t", Forward},
 	{"GET", vAll, "directory/room/{alias}", "trp", Forward},
 	{"PUT DELETE", vAll, "directory/room/{alias}", "t", Forward},
@@ -163,24 +163,15 @@ var clientRows = []row{
 	{"PUT", vAll, "rooms/{room}/state/{type}", "tm", Forward},
 	{"PUT", vAll, "rooms/{room}/state/{type}/", "tm", Forward},
 	{"PUT", vAll, "rooms/{room}/state/{type}/{key}", "tm", Forward},
-	{"POST", vAll, "rooms/{room}/send/{type}", "tm", Forward},
-	{"PUT", vAll, "rooms/{room}/send/{type}/{txn}", "tm", Forward},
-	{"POST", vAll, "rooms/{room}/redact/{event}", "tm", Forward},
-	{"PUT", vAll, "rooms/{room}/redact/{event}/{txn}", "tm", Forward},
-	{"POST", vAll, "rooms/{room}/join", "tm", Forward},
-	{"PUT", vAll, "rooms/{room}/join/{txn}", "tm", Forward},
-	{"POST", vAll, "rooms/{room}/invite", "tm", Forward},
-	{"PUT", vAll, "rooms/{room}/invite/{txn}", "tm", Forward},
-	{"POST", vAll, "rooms/{room}/leave", "tm", Forward},
-	{"PUT", vAll, "rooms/{room}/leave/{txn}", "tm", Forward},
-	{"POST", vAll, "rooms/{room}/kick", "tm", Forward},
-	{"PUT", vAll, "rooms/{room}/kick/{txn}", "tm", Forward},
-	{"POST", vAll, "rooms/{room}/ban", "tm", Forward},
-	{"PUT", vAll, "rooms/{room}/ban/{txn}", "tm", Forward},
-	{"POST", vAll, "rooms/{room}/unban", "tm", Forward},
-	{"PUT", vAll, "rooms/{room}/unban/{txn}", "tm", Forward},
-	{"POST", vAll, "rooms/{room}/forget", "tm", Forward},
-	{"PUT", vAll, "rooms/{room}/forget/{txn}", "tm", Forward},
+	{"POST", vAll, "rooms/{room}/send/{type}", "tmx", Forward},
+	{"POST", vAll, "rooms/{room}/redact/{event}", "tmx", Forward},
+	{"POST", vAll, "rooms/{room}/join", "tmx", Forward},
+	{"POST", vAll, "rooms/{room}/invite", "tmx", Forward},
+	{"POST", vAll, "rooms/{room}/leave", "tmx", Forward},
+	{"POST", vAll, "rooms/{room}/kick", "tmx", Forward},
+	{"POST", vAll, "rooms/{room}/ban", "tmx", Forward},
+	{"POST", vAll, "rooms/{room}/unban", "tmx", Forward},
+	{"POST", vAll, "rooms/{room}/forget", "tmx", Forward},
 	{"PUT", vAll, "rooms/{room}/typing/{user}", "tm", Forward},
 	{"POST", vR0, "rooms/{room}/receipt/{type}/{event}", "tm", Forward},
 	{"POST", vR0, "rooms/{room}/read_markers", "tm", Forward},
@@ -258,17 +249,26 @@ var (
 )
 
 func makeRoutes() (all []*Route) {
-	expand := func(rows []row, prefix string) {
-		for _, r := range rows {
-			for version := range strings.SplitSeq(r.versions, " ") {
-				for method := range strings.SplitSeq(r.methods, " ") {
-					all = append(all, r.make(method, prefix+version+"/"+r.pattern))
-				}
+	expand := func(r row, prefix string) {
+		for version := range strings.SplitSeq(r.versions, " ") {
+			for method := range strings.SplitSeq(r.methods, " ") {
+				route := r.make(method, prefix+version+"/"+r.pattern)
+				route.unversioned = prefix + "…/" + r.pattern
+				all = append(all, route)
 			}
 		}
 	}
-	expand(clientRows, "/_matrix/client/")
-	expand(mediaRows, "/_matrix/media/")
+	const client, media = "/_matrix/client/", "/_matrix/media/"
+	for _, r := range clientRows {
+		expand(r, client)
+		if strings.Contains(r.flags, "x") {
+			r.methods, r.pattern = http.MethodPut, r.pattern+"/{txn}"
+			expand(r, client)
+		}
+	}
+	for _, r := range mediaRows {
+		expand(r, media)
+	}
 	for _, r := range otherRows {
 		all = append(all, r.make(r.methods, r.pattern))
 	}
@@ -276,7 +276,7 @@ func makeRoutes() (all []*Route) {
 }
 
 func (r *row) make(method, pattern string) *Route {
-	route := &Route{Method: method, Pattern: pattern, Effect: r.effect}
+	route := &Route{Method: method, Pattern: pattern, Effect: r.effect, unversioned: pattern}
 	for _, flag := range r.flags {
 		switch flag {
 		case 't':

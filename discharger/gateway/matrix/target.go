@@ -2,6 +2,7 @@ package matrix
 
 import (
 	"errors"
+	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -63,14 +64,8 @@ func ParseTarget(text string) (Target, error) {
 	if !dots && !t.structured {
 		return t, nil
 	}
-	decodings, ok := decodings(path)
-	if !ok {
+	if all, ok := decodings(path); !ok || slices.ContainsFunc(all, hasDotSegment) {
 		return Target{}, ErrTarget
-	}
-	for _, p := range decodings {
-		if hasDotSegment(p) {
-			return Target{}, ErrTarget
-		}
 	}
 	return t, nil
 }
@@ -146,13 +141,7 @@ func unhex(c byte) byte {
 // hasDotSegment reports whether a segment is one or two dots, apart from parameters,
 // spaces and control characters.
 func hasDotSegment(path string) bool {
-	for path != "" {
-		segment := path
-		if i := strings.IndexAny(path, `/\`); i >= 0 {
-			segment, path = path[:i], path[i+1:]
-		} else {
-			path = ""
-		}
+	for segment := range strings.FieldsFuncSeq(path, isSlash) {
 		if s := bare(segment); s == "." || s == ".." {
 			return true
 		}

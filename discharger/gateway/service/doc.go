@@ -10,8 +10,5 @@
 // stops waiting when its session ends, its client leaves, or the gateway drains.
 //
 // [Link] observes calls and the feed, and ends every pause when the service decides
-// again.
-//
-// A discharge that has not expired is used in any case. Caches save calls and change no
-// answer.
+// again. Caches save calls and change no answer.
 package service

@@ -3,6 +3,8 @@ package service
 import (
 	"context"
 	"log/slog"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -38,14 +40,11 @@ func newEpochs(g *Client) (*Epochs, error) {
 	}, nil
 }
 
-// New reports whether an identity's epoch was not noted yet.
-func (s *Epochs) New(id homeserver.Identity) bool {
-	epoch, ok := s.reported.Get(id.Session)
-	return !ok || epoch < id.Epoch
-}
-
-// Note adds an epoch to the pending reports.
+// Note adds an identity's epoch to the pending reports, unless it was noted before.
 func (s *Epochs) Note(id homeserver.Identity) {
+	if epoch, ok := s.reported.Get(id.Session); ok && epoch >= id.Epoch {
+		return
+	}
 	s.reported.Put(id.Session, id.Epoch)
 	s.mu.Lock()
 	if p, ok := s.pending[id.Session]; !ok || p.Epoch < id.Epoch {
@@ -93,23 +92,15 @@ func (s *Epochs) Report(ctx context.Context, id caveat.SessionID) {
 
 // Flush sends all pending reports. It returns false if a batch fails.
 func (s *Epochs) Flush(ctx context.Context) bool {
-	for {
-		s.mu.Lock()
-		batch := make([]wire.Seen, 0, min(len(s.pending), wire.MaxSeen))
-		for _, one := range s.pending {
-			if len(batch) == wire.MaxSeen {
-				break
-			}
-			batch = append(batch, one)
-		}
-		s.mu.Unlock()
-		if len(batch) == 0 {
-			return true
-		}
+	s.mu.Lock()
+	all := slices.Collect(maps.Values(s.pending))
+	s.mu.Unlock()
+	for batch := range slices.Chunk(all, wire.MaxSeen) {
 		if !s.send(ctx, batch) {
 			return false
 		}
 	}
+	return true
 }
 
 // send sends reports and removes them from the pending ones.

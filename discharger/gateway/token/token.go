@@ -15,8 +15,7 @@ import (
 	"github.com/discharger/discharger/discharger/wire"
 )
 
-// The prefixes of the gateway's tokens. They are fixed, so that scanners for
-// leaked secrets can look for them.
+// The prefixes of the gateway's tokens.
 const (
 	PrefixHeld    = "dga_" // access token in mode held: an access macaroon
 	PrefixRotate  = "dgb_" // access token in mode rotate: a bundle
@@ -49,28 +48,17 @@ const (
 
 // String returns the label of the kind in metrics.
 func (k Kind) String() string {
-	switch k {
-	case Held:
-		return "held"
-	case Rotate:
-		return "rotate"
-	case Refresh:
-		return "refresh"
-	}
-	return "foreign"
+	return [...]string{Foreign: "foreign", Held: "held", Rotate: "rotate", Refresh: "refresh"}[k]
 }
 
 // KindOf returns the kind of a token by its prefix.
 func KindOf(token string) Kind {
-	if len(token) < PrefixSize {
-		return Foreign
-	}
-	switch token[:PrefixSize] {
-	case PrefixHeld:
+	switch {
+	case strings.HasPrefix(token, PrefixHeld):
 		return Held
-	case PrefixRotate:
+	case strings.HasPrefix(token, PrefixRotate):
 		return Rotate
-	case PrefixRefresh:
+	case strings.HasPrefix(token, PrefixRefresh):
 		return Refresh
 	}
 	return Foreign

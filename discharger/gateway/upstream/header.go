@@ -3,6 +3,7 @@ package upstream
 import (
 	"cmp"
 	"errors"
+	"maps"
 	"net/http"
 	"net/netip"
 	"net/url"
@@ -38,11 +39,7 @@ func CleanHeaders(r *http.Request) {
 		delete(h, name)
 	}
 	r.Trailer = nil
-	for name := range h {
-		if strings.Contains(name, "_") {
-			delete(h, name)
-		}
-	}
+	maps.DeleteFunc(h, func(name string, _ []string) bool { return strings.Contains(name, "_") })
 	if values := h[headerReferer]; len(values) > 0 && slices.ContainsFunc(values, namesToken) {
 		delete(h, headerReferer)
 	}
@@ -88,10 +85,9 @@ func endToEnd(name string) bool {
 // namesToken reports whether a URL may contain a token, in up to three encodings.
 func namesToken(text string) bool {
 	for range 4 {
-		for _, mark := range [...]string{token.ParamAccessToken, token.PrefixHeld, token.PrefixRotate, token.PrefixRefresh} {
-			if strings.Contains(text, mark) {
-				return true
-			}
+		marks := []string{token.ParamAccessToken, token.PrefixHeld, token.PrefixRotate, token.PrefixRefresh}
+		if slices.ContainsFunc(marks, func(mark string) bool { return strings.Contains(text, mark) }) {
+			return true
 		}
 		decoded, err := url.PathUnescape(text)
 		switch {
@@ -109,11 +105,7 @@ func namesToken(text string) bool {
 // The scheme is that of the clients' connections, if it is configured.
 // X-Forwarded-Proto and X-Forwarded-Host of a peer that is not trusted are ignored.
 func SetForwarded(out, in *http.Request, client netip.Addr, trusted bool, scheme string) {
-	for name := range out.Header {
-		if strings.HasPrefix(name, "X-Forwarded-") {
-			delete(out.Header, name)
-		}
-	}
+	maps.DeleteFunc(out.Header, func(name string, _ []string) bool { return strings.HasPrefix(name, "X-Forwarded-") })
 	delete(out.Header, headerRealIP)
 	proto, host := scheme, ""
 	if trusted {
