@@ -6,7 +6,7 @@
 #
 # From a program that was built before, without a Go image:
 #
-#   CGO_ENABLED=0 go build -trimpath -o bin/discharger ./cmd/discharger
+#   .ci/release
 #   docker build --target prebuilt -t discharger .
 #
 # Keys and sessions are in /data. A configuration is mounted, and named in
