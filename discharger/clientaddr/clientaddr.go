@@ -20,6 +20,7 @@ package clientaddr
 import (
 	"net/http"
 	"net/netip"
+	"slices"
 	"strings"
 )
 
@@ -83,10 +84,7 @@ func Network(a netip.Addr) netip.Prefix {
 	if a.Is4() {
 		bits = 32
 	}
-	p, err := a.Prefix(bits)
-	if err != nil {
-		return netip.Prefix{}
-	}
+	p, _ := a.Prefix(bits)
 	return p
 }
 
@@ -97,20 +95,34 @@ func Site(network netip.Prefix) netip.Prefix {
 	if !network.Addr().Is6() {
 		return netip.Prefix{}
 	}
-	p, err := network.Addr().Prefix(48)
-	if err != nil {
-		return netip.Prefix{}
-	}
+	p, _ := network.Addr().Prefix(48)
 	return p
 }
 
-func contains(prefixes []netip.Prefix, a netip.Addr) bool {
-	for _, p := range prefixes {
-		if p.Contains(a) {
-			return true
+// Tally counts requests by network and by [Site]. Networks that are invalid are not
+// counted.
+type Tally map[netip.Prefix]int
+
+// Add adds n requests of a network.
+func (t Tally) Add(network netip.Prefix, n int) {
+	for _, counted := range [...]netip.Prefix{network, Site(network)} {
+		if !counted.IsValid() {
+			continue
+		}
+		if t[counted] += n; t[counted] == 0 {
+			delete(t, counted)
 		}
 	}
-	return false
+}
+
+// Full reports whether a network or its site has as many requests as it may have.
+func (t Tally) Full(network netip.Prefix, perNetwork, perSite int) bool {
+	site := Site(network)
+	return network.IsValid() && t[network] >= perNetwork || site.IsValid() && t[site] >= perSite
+}
+
+func contains(prefixes []netip.Prefix, a netip.Addr) bool {
+	return slices.ContainsFunc(prefixes, func(p netip.Prefix) bool { return p.Contains(a) })
 }
 
 // cutLast cuts a list before its last element, which it returns without white

@@ -19,7 +19,9 @@
 package clientname
 
 import (
+	"hash/maphash"
 	"strings"
+	"sync/atomic"
 	"unicode"
 	"unicode/utf8"
 
@@ -52,6 +54,35 @@ func Of(userAgent string) string {
 		name += ", " + model
 	}
 	return strings.TrimRight(Cut(name, Max), " ,")
+}
+
+// Cache holds the names of the latest User-Agents, since parsing one takes longer
+// than much of a request. The zero value is ready for use. It is bounded: a User-Agent
+// replaces another one of its slot. A Cache is safe for concurrent use.
+type Cache struct {
+	slots [slots]atomic.Pointer[named]
+}
+
+const slots = 512
+
+// cacheSeed differs between processes, so that no client can choose the slot of
+// another.
+var cacheSeed = maphash.MakeSeed()
+
+type named struct{ userAgent, name string }
+
+// Of returns the name of a User-Agent, as [Of] does.
+func (c *Cache) Of(userAgent string) string {
+	if len(userAgent) > maxRead {
+		return Of(userAgent)
+	}
+	slot := &c.slots[maphash.String(cacheSeed, userAgent)%slots]
+	if n := slot.Load(); n != nil && n.userAgent == userAgent {
+		return n.name
+	}
+	n := &named{userAgent, Of(userAgent)}
+	slot.Store(n)
+	return n.name
 }
 
 // Was reports whether a stored name is one of an earlier version for a
@@ -102,9 +133,7 @@ func browser(userAgent string) (product, platform, model string) {
 	if ua.Version == "" { // a word of the comment
 		product = "Browser"
 	}
-	if ua.IsAndroid() && ua.Device != "K" { // which browsers say that keep the model to themselves
-		model = ua.Device
-	} else if ua.IsIOS() {
+	if ua.IsIOS() || ua.IsAndroid() && ua.Device != "K" { // K hides the model
 		model = ua.Device
 	}
 	return product, ua.OS, model
@@ -116,15 +145,15 @@ func program(userAgent string) (product, platform, model string) {
 	if i := strings.IndexAny(userAgent, "/("); i >= 0 {
 		product, rest = userAgent[:i], userAgent[i:]
 	}
-	if comment, ok := comment(rest); ok {
-		for i, part := range strings.Split(comment, ";") {
-			part = strings.TrimSpace(part)
-			if platform = platformOf(part); platform != "" {
-				break
-			}
-			if i == 0 {
-				model = part
-			}
+	_, comment, _ := strings.Cut(rest, "(") // the first one
+	comment, _, _ = strings.Cut(comment, ")")
+	for i, part := range strings.Split(comment, ";") {
+		part = strings.TrimSpace(part)
+		if platform = platformOf(part); platform != "" {
+			break
+		}
+		if i == 0 {
+			model = part
 		}
 	}
 	if platform == "" && strings.Contains(rest, " Darwin/") {
@@ -134,13 +163,6 @@ func program(userAgent string) (product, platform, model string) {
 		model = ""
 	}
 	return withoutVersion(product), platform, model
-}
-
-// comment returns the first comment of a User-Agent.
-func comment(s string) (string, bool) {
-	_, s, ok := strings.Cut(s, "(")
-	s, _, _ = strings.Cut(s, ")")
-	return s, ok
 }
 
 // platformOf returns the platform that a word of a comment is about; empty if

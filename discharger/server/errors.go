@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"errors"
 	"log/slog"
 	"math/rand/v2"
@@ -22,8 +23,7 @@ func (s *Server) answer(err error) (status int, body wire.ErrorResponse, retryAf
 	var (
 		refusal     *discharger.Refusal
 		unavailable *discharger.UnavailableError
-		param       *paramError
-		order       *orderError
+		invalid     requestError
 		tooLarge    *http.MaxBytesError
 		routing     *echo.HTTPError
 	)
@@ -40,15 +40,13 @@ func (s *Server) answer(err error) (status int, body wire.ErrorResponse, retryAf
 			body.Info.SoftLogout = &refusal.SoftLogout
 		}
 		if body.Message == "" {
-			body.Message = sentence(refusal.Reason)
+			body.Message = cmp.Or(sentences[refusal.Reason], "the policy of this service does not allow it")
 		}
 		return http.StatusUnauthorized, body, 0
 	case errors.Is(err, errUnauthorized):
 		return say(http.StatusUnauthorized, wire.CodeUnauthorized, errUnauthorized.Error())
-	case errors.As(err, &param):
-		return say(http.StatusBadRequest, wire.CodeBadRequest, param.Error())
-	case errors.As(err, &order):
-		return say(http.StatusBadRequest, wire.CodeBadRequest, order.Error())
+	case errors.As(err, &invalid):
+		return say(http.StatusBadRequest, wire.CodeBadRequest, invalid.Error())
 	case errors.As(err, &tooLarge):
 		return say(http.StatusRequestEntityTooLarge, wire.CodeTooLarge, "the request is too large")
 	case errors.Is(err, discharger.ErrBadRequest):
@@ -73,7 +71,7 @@ func (s *Server) fail(err error, c echo.Context) {
 	}
 	status, body, retryAfter := s.answer(err)
 	if over := new(overLimit); errors.As(err, &over) {
-		s.cfg.Metrics.shedOne(over.limit)
+		s.cfg.Metrics.shed.WithLabelValues(string(over.limit)).Inc()
 	}
 	if errors.Is(err, errUnknownAPIKey) {
 		s.noteUnknownKey(c)
@@ -109,9 +107,7 @@ func failed(status int, body *wire.ErrorResponse, v *visit) bool {
 // noteUnknownKey counts a request with an unknown API key, and logs at most one of
 // them a second: they are easily made up.
 func (s *Server) noteUnknownKey(c echo.Context) {
-	if s.cfg.Metrics != nil {
-		s.cfg.Metrics.unknown.WithLabelValues("api").Inc()
-	}
+	s.cfg.Metrics.unknown.WithLabelValues("api").Inc()
 	s.unknownKeys.Do(func() {
 		s.cfg.Log.LogAttrs(c.Request().Context(), slog.LevelWarn, "unknown key, request answered 503",
 			slog.String("kind", "api"), slog.String("path", c.Path()), slog.String("from", visitOf(c).from()))
@@ -141,27 +137,15 @@ func undecidedText(err error) string {
 	return "this cannot be decided now; try again"
 }
 
-// sentence returns the text of a reason, for people.
-func sentence(r session.Reason) string {
-	switch r {
-	case session.ReasonSessionEnded:
-		return "this session has ended: log in again"
-	case session.ReasonSessionExpired:
-		return "this session has expired: log in again"
-	case session.ReasonSessionLost:
-		return "the service lost the data of this session: log in again"
-	case session.ReasonReplaced:
-		return "a newer login on the same device replaced this session"
-	case session.ReasonTokenRequired:
-		return "this session is refreshed with a refresh token"
-	case session.ReasonTokenInvalid:
-		return "the refresh token is not valid for this session, now and from here"
-	case session.ReasonTokenSuperseded:
-		return "a newer refresh token of this session is in use"
-	case session.ReasonTokenReused:
-		return "the refresh token was used by two parties, so the session was ended: log in again"
-	case session.ReasonHomeserverRequired:
-		return "only the homeserver may do this for this session"
-	}
-	return "the policy of this service does not allow it"
+// sentences are the texts of the reasons that are not a policy's, for people.
+var sentences = map[session.Reason]string{
+	session.ReasonSessionEnded:       "this session has ended: log in again",
+	session.ReasonSessionExpired:     "this session has expired: log in again",
+	session.ReasonSessionLost:        "the service lost the data of this session: log in again",
+	session.ReasonReplaced:           "a newer login on the same device replaced this session",
+	session.ReasonTokenRequired:      "this session is refreshed with a refresh token",
+	session.ReasonTokenInvalid:       "the refresh token is not valid for this session, now and from here",
+	session.ReasonTokenSuperseded:    "a newer refresh token of this session is in use",
+	session.ReasonTokenReused:        "the refresh token was used by two parties, so the session was ended: log in again",
+	session.ReasonHomeserverRequired: "only the homeserver may do this for this session",
 }

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -33,15 +34,9 @@ type FeedConfig struct {
 }
 
 func (c *FeedConfig) complete() {
-	if c.Heartbeat == 0 {
-		c.Heartbeat = 10 * time.Second
-	}
-	if c.Subscribers == 0 {
-		c.Subscribers = 64
-	}
-	if c.WriteTimeout == 0 {
-		c.WriteTimeout = 10 * time.Second
-	}
+	c.Heartbeat = cmp.Or(c.Heartbeat, 10*time.Second)
+	c.Subscribers = cmp.Or(c.Subscribers, 64)
+	c.WriteTimeout = cmp.Or(c.WriteTimeout, 10*time.Second)
 	if c.Streams == nil {
 		c.Streams = NewStreams()
 	}
@@ -74,11 +69,11 @@ func (s *Server) revocations(c echo.Context, homeserver string) error {
 	if s.draining.Load() {
 		return errDraining
 	}
-	sub, err := s.streams.enter(s, homeserver, c.Request().Header)
+	sub, err := s.cfg.Feed.Streams.enter(s, homeserver, c.Request().Header)
 	if err != nil {
 		return err
 	}
-	defer s.streams.leave(sub)
+	defer s.cfg.Feed.Streams.leave(sub)
 	// The first page is read before the status is sent, which reports an error.
 	ctx, cancel := context.WithTimeout(c.Request().Context(), s.cfg.Timeout)
 	page, err := s.cfg.Feed.Source.ReadFeed(ctx, homeserver, after)
@@ -136,7 +131,7 @@ func (u *subscriber) run(ctx context.Context, page store.FeedPage) error {
 		case ok:
 			attached, generation = true, at
 		case attached && at == generation:
-			u.s.feedMetrics.cutOff(u.hub.homeserver)
+			u.hub.metrics.feedCut.WithLabelValues(u.hub.homeserver).Inc()
 			return errSlow
 		default:
 			// The hub is behind this position, or has restarted.
@@ -170,7 +165,7 @@ func (u *subscriber) run(ctx context.Context, page store.FeedPage) error {
 func (u *subscriber) replay(ctx context.Context, page store.FeedPage) error {
 	for first := true; ; first = false {
 		if page.Gap && (first || u.after != "") {
-			u.s.feedMetrics.gap(u.hub.homeserver)
+			u.hub.metrics.feedGaps.WithLabelValues(u.hub.homeserver).Inc()
 			u.buf = sse.Append(u.buf, wire.EventGap, "", []byte("{}"))
 			u.after = ""
 		}
@@ -234,7 +229,7 @@ func (u *subscriber) send() error {
 		err = u.rc.Flush()
 	}
 	if isTimeout(err) {
-		u.s.feedMetrics.cutOff(u.hub.homeserver)
+		u.hub.metrics.feedCut.WithLabelValues(u.hub.homeserver).Inc()
 	}
 	return err
 }

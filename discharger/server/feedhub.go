@@ -26,7 +26,7 @@ type hub struct {
 	source      store.Feed
 	homeserver  string
 	now         func() time.Time
-	metrics     *feedMetrics
+	metrics     *Metrics
 	ctx         context.Context // ends with the last subscriber
 	stop        context.CancelFunc
 	subscribers int // under Streams.mu
@@ -74,12 +74,10 @@ func (h *hub) run(after string) {
 			}
 		}
 		if err != nil && h.ctx.Err() == nil {
-			pause := time.NewTimer(hubPause)
 			select {
-			case <-pause.C:
+			case <-time.After(hubPause):
 			case <-h.ctx.Done():
 			}
-			pause.Stop()
 		}
 	}
 }
@@ -126,17 +124,13 @@ func (h *hub) push(page store.FeedPage, after string) string {
 		h.wake = make(chan struct{})
 	}
 	h.mu.Unlock()
-	h.measure(page.Entries, now)
-	return after
-}
-
-// measure observes the age of new events.
-func (h *hub) measure(entries []store.FeedEntry, now time.Time) {
-	for _, e := range entries {
+	for _, e := range page.Entries {
 		if at, ok := e.Time(); ok {
-			h.metrics.event(h.homeserver, now.Sub(at))
+			h.metrics.feedEvents.WithLabelValues(h.homeserver).Inc()
+			h.metrics.feedLag.WithLabelValues(h.homeserver).Observe(max(now.Sub(at), 0).Seconds())
 		}
 	}
+	return after
 }
 
 // next returns the events after a position, and a channel that is closed when there

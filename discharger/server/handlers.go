@@ -47,15 +47,12 @@ func (s *Server) logout(c echo.Context) error {
 	case wire.ScopeUser:
 		scope = discharger.ScopeUser
 	default:
-		return &paramError{wire.ParamScope, "is neither session nor user"}
+		return badParam(wire.ParamScope, "is neither session nor user")
 	}
 	if p.err != nil {
 		return p.err
 	}
-	if err := s.cfg.Service.Logout(c.Request().Context(), req, scope); err != nil {
-		return err
-	}
-	return c.JSONBlob(http.StatusOK, []byte("{}"))
+	return done(c, s.cfg.Service.Logout(c.Request().Context(), req, scope))
 }
 
 // ownSessions lists a user's sessions for one of them.
@@ -65,9 +62,6 @@ func (s *Server) ownSessions(c echo.Context) error {
 		return err
 	}
 	own, list, err := s.cfg.Service.OwnSessions(c.Request().Context(), req)
-	if err != nil {
-		return err
-	}
 	body := sessionsResponse(list)
 	for i := range body.Sessions {
 		x := &body.Sessions[i]
@@ -80,7 +74,7 @@ func (s *Server) ownSessions(c echo.Context) error {
 	slices.SortStableFunc(body.Sessions, func(a, b wire.SessionInfo) int {
 		return cmp.Or(b.Created.Compare(a.Created), cmp.Compare(a.ID.String(), b.ID.String()))
 	})
-	return c.JSON(http.StatusOK, body)
+	return reply(c, body, err)
 }
 
 // revokeOwn ends one of a user's sessions for another.
@@ -94,7 +88,7 @@ func (s *Server) revokeOwn(c echo.Context) error {
 		return p.err
 	}
 	if err != nil {
-		return &paramError{wire.ParamSession, "is not a session"}
+		return badParam(wire.ParamSession, "is not a session")
 	}
 	return done(c, s.cfg.Service.RevokeOwn(c.Request().Context(), req, id))
 }

@@ -49,24 +49,18 @@ func (s *Server) listSessions(c echo.Context, homeserver string) error {
 		return s.listEnded(c, key)
 	}
 	list, err := s.cfg.Service.Sessions(c.Request().Context(), key)
-	if err != nil {
-		return err
-	}
-	return c.JSON(http.StatusOK, sessionsResponse(list))
+	return reply(c, sessionsResponse(list), err)
 }
 
 func (s *Server) listEnded(c echo.Context, key store.UserKey) error {
 	list, err := s.cfg.Service.EndedSessions(c.Request().Context(), key)
-	if err != nil {
-		return err
-	}
 	body := wire.EndedResponse{Ended: make([]wire.EndedSession, len(list))}
 	for i, x := range list {
 		body.Ended[i] = wire.EndedSession{
 			ID: x.ID, Device: x.Device, Kind: kindOf(x.End.Soft), Reason: string(x.End.Cause), At: time.UnixMilli(x.End.At).UTC(),
 		}
 	}
-	return c.JSON(http.StatusOK, body)
+	return reply(c, body, err)
 }
 
 func kindOf(soft bool) string {
@@ -97,7 +91,7 @@ func (s *Server) revokeNamed(c echo.Context, homeserver string) error {
 	switch {
 	case slices.Contains(c.ParamNames(), segmentID):
 		if e.Session, errName = caveat.ParseSessionID(c.Param(segmentID)); errName != nil || e.Session == (caveat.SessionID{}) {
-			errName = &paramError{segmentID, "is not a session"}
+			errName = badParam(segmentID, "is not a session")
 		}
 	case slices.Contains(c.ParamNames(), segmentDevice):
 		e.Device, errName = segment(c, segmentDevice)
@@ -107,13 +101,10 @@ func (s *Server) revokeNamed(c echo.Context, homeserver string) error {
 		return err
 	}
 	if err := e.Check(); err != nil {
-		return &orderError{err.Error()}
+		return requestError(err.Error())
 	}
 	r, err := s.revoke(c, homeserver, &e)
-	if err != nil {
-		return err
-	}
-	return c.JSON(http.StatusOK, r)
+	return reply(c, r, err)
 }
 
 // revoke makes one revocation.
@@ -138,12 +129,10 @@ func (s *Server) revokeAll(c echo.Context, homeserver string) error {
 		return err
 	}
 	if err := order.CheckAll(); err != nil {
-		return &orderError{err.Error()}
+		return requestError(err.Error())
 	}
-	if err := s.cfg.Service.RevokeHomeserver(c.Request().Context(), homeserver, discharger.Order(order)); err != nil {
-		return err
-	}
-	return c.JSON(http.StatusOK, wire.Revoked{Known: true, Marked: true})
+	err = s.cfg.Service.RevokeHomeserver(c.Request().Context(), homeserver, discharger.Order(order))
+	return reply(c, wire.Revoked{Known: true, Marked: true}, err)
 }
 
 // revokeMany makes several revocations, each by itself. If one of them is malformed,
@@ -156,12 +145,12 @@ func (s *Server) revokeMany(c echo.Context, homeserver string) error {
 		return err
 	}
 	if len(body.Revoke) == 0 || len(body.Revoke) > wire.MaxRevoke {
-		return &paramError{"revoke", fmt.Sprintf("has no entries, or more than %d", wire.MaxRevoke)}
+		return badParam("revoke", fmt.Sprintf("has no entries, or more than %d", wire.MaxRevoke))
 	}
 	entries := make([]wire.RevokeEntry, len(body.Revoke))
 	for i, raw := range body.Revoke {
 		if err := entries[i].UnmarshalJSON(raw); err != nil {
-			return &orderError{fmt.Sprintf("revoke[%d]: %v", i, err)}
+			return requestError(fmt.Sprintf("revoke[%d]: %v", i, err))
 		}
 	}
 	out := wire.RevokeResponse{Results: make([]wire.RevokeResult, len(entries))}
@@ -177,30 +166,22 @@ func (s *Server) revokeMany(c echo.Context, homeserver string) error {
 	return c.JSON(http.StatusOK, out)
 }
 
-const maxRevoke = 512 << 10 // bytes
-
 // readJSON decodes a JSON body strictly.
 func readJSON(c echo.Context, name string, out any) error {
 	if err := jsonv2.Unmarshal(visitOf(c).body, out, jsonv2.RejectUnknownMembers(true)); err != nil {
-		return &paramError{name, "is not the JSON it should be"}
+		return badParam(name, "is not the JSON it should be")
 	}
 	return nil
 }
 
 func (s *Server) marks(c echo.Context, homeserver string) error {
 	m, err := s.cfg.Service.Marks(c.Request().Context(), store.UserKey{Homeserver: homeserver, User: c.QueryParam(wire.ParamUser)})
-	if err != nil {
-		return err
-	}
-	return c.JSON(http.StatusOK, wire.Mark{User: m.User, Device: m.Device, Homeserver: m.Homeserver, Now: m.Now})
+	return reply(c, wire.Mark{User: m.User, Device: m.Device, Homeserver: m.Homeserver, Now: m.Now}, err)
 }
 
 func (s *Server) liftMarks(c echo.Context, homeserver string) error {
 	n, err := s.cfg.Service.LiftMarks(c.Request().Context(), store.UserKey{Homeserver: homeserver, User: c.QueryParam(wire.ParamUser)})
-	if err != nil {
-		return err
-	}
-	return c.JSON(http.StatusOK, wire.Lifted{Lifted: n})
+	return reply(c, wire.Lifted{Lifted: n}, err)
 }
 
 // seen confirms epochs in order. After an error, the client reports the rest again.
@@ -210,12 +191,12 @@ func (s *Server) seen(c echo.Context, homeserver string) error {
 		return err
 	}
 	if len(body.Seen) > wire.MaxSeen {
-		return &paramError{"seen", fmt.Sprintf("has more than %d entries", wire.MaxSeen)}
+		return badParam("seen", fmt.Sprintf("has more than %d entries", wire.MaxSeen))
 	}
 	for _, x := range body.Seen {
 		key := store.UserKey{Homeserver: homeserver, User: x.User}
 		if x.Session == (caveat.SessionID{}) || x.User == "" {
-			return &paramError{"seen", "has an entry without user or session"}
+			return badParam("seen", "has an entry without user or session")
 		}
 		if err := s.cfg.Service.Seen(c.Request().Context(), key, x.Session, x.Epoch); err != nil {
 			return err
@@ -223,8 +204,6 @@ func (s *Server) seen(c echo.Context, homeserver string) error {
 	}
 	return done(c, nil)
 }
-
-const maxSeen = 512 << 10 // bytes
 
 // serviceReady answers 503 while the service drains or its store takes no writes, so
 // that no session can begin.
@@ -251,17 +230,17 @@ func segment(c echo.Context, name string) (string, error) {
 	if c.Request().URL.RawPath != "" { // echo matched the encoded path
 		decoded, err := url.PathUnescape(value)
 		if err != nil {
-			return "", &paramError{name, "is not well encoded"}
+			return "", badParam(name, "is not well encoded")
 		}
 		value = decoded
 	}
 	switch {
 	case value == "" || !utf8.ValidString(value):
-		return "", &paramError{name, "is empty, or not UTF-8"}
+		return "", badParam(name, "is empty, or not UTF-8")
 	case name == segmentDevice && caveat.CheckDevice(value) != nil:
-		return "", &paramError{name, "is longer than 512 characters"}
+		return "", badParam(name, "is longer than 512 characters")
 	case name == segmentUser && len(value) > caveat.MaxUser:
-		return "", &paramError{name, "is longer than 255 bytes"}
+		return "", badParam(name, "is longer than 255 bytes")
 	}
 	return value, nil
 }
@@ -272,20 +251,20 @@ func readOrder(c echo.Context) (o wire.RevokeOptions, err error) {
 	known := []string{wire.ParamExcept, wire.ParamExceptDevice, wire.ParamDevices, wire.ParamKind, wire.ParamAge, wire.ParamEpoch}
 	for name := range q { // a misspelt exception would revoke the excepted session
 		if !slices.Contains(known, name) {
-			return o, &paramError{"list", "has one that is not known here"}
+			return o, badParam("list", "has one that is not known here")
 		}
 	}
 	for _, name := range known {
 		if len(q[name]) > 1 {
-			return o, &paramError{name, "is given more than once"}
+			return o, badParam(name, "is given more than once")
 		}
 		if q.Has(name) && q.Get(name) == "" && name != wire.ParamExcept {
-			return o, &paramError{name, "is empty"}
+			return o, badParam(name, "is empty")
 		}
 	}
 	if q.Has(wire.ParamExcept) {
 		if o.Except, err = caveat.ParseSessionID(q.Get(wire.ParamExcept)); err != nil || o.Except == (caveat.SessionID{}) {
-			return o, &paramError{wire.ParamExcept, "is not one session"}
+			return o, badParam(wire.ParamExcept, "is not one session")
 		}
 	}
 	o.ExceptDevice = q.Get(wire.ParamExceptDevice)
@@ -297,18 +276,18 @@ func readOrder(c echo.Context) (o wire.RevokeOptions, err error) {
 	case wire.KindSoft:
 		o.Soft = true
 	default:
-		return o, &paramError{wire.ParamKind, "is neither hard nor soft"}
+		return o, badParam(wire.ParamKind, "is neither hard nor soft")
 	}
 	if v := q.Get(wire.ParamAge); v != "" {
 		ms, err := strconv.ParseInt(v, 10, 64)
 		if err != nil || ms < 0 || ms > wire.MaxAge.Milliseconds() {
-			return o, &paramError{wire.ParamAge, "is not a number of milliseconds, at most a year"}
+			return o, badParam(wire.ParamAge, "is not a number of milliseconds, at most a year")
 		}
 		o.Age = time.Duration(ms) * time.Millisecond
 	}
 	if v := q.Get(wire.ParamEpoch); v != "" {
 		if o.Epoch, err = strconv.ParseUint(v, 10, 63); err != nil {
-			return o, &paramError{wire.ParamEpoch, "is not a number"}
+			return o, badParam(wire.ParamEpoch, "is not a number")
 		}
 	}
 	return o, nil
@@ -322,9 +301,18 @@ func flag(c echo.Context, name string) (bool, error) {
 	case "true":
 		return true, nil
 	}
-	return false, &paramError{name, "is neither true nor false"}
+	return false, badParam(name, "is neither true nor false")
 }
 
+// reply answers with a body, unless there is an error.
+func reply(c echo.Context, body any, err error) error {
+	if err != nil {
+		return err
+	}
+	return c.JSON(http.StatusOK, body)
+}
+
+// done answers with an empty object, unless there is an error.
 func done(c echo.Context, err error) error {
 	if err != nil {
 		return err

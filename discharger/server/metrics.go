@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"time"
@@ -28,65 +29,86 @@ type Metrics struct {
 	store    *prometheus.HistogramVec
 	shed     *prometheus.CounterVec
 	badFor   prometheus.Counter
-	feed     *feedMetrics
+
+	// Of the feed, by homeserver.
+	feedStreams *prometheus.GaugeVec
+	feedEvents  *prometheus.CounterVec
+	feedCut     *prometheus.CounterVec
+	feedGaps    *prometheus.CounterVec
+	feedLag     *prometheus.HistogramVec
 }
 
 // NewMetrics makes the metrics and registers them.
 func NewMetrics(reg prometheus.Registerer) (*Metrics, error) {
+	made := maker{reg: reg}
 	m := &Metrics{
-		feed: newFeedMetrics(),
-		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "discharger_requests_total",
-			Help: "Answered requests by operation, homeserver, mode, result, reason of refusal and, if the session is over, kind of end.",
-		}, []string{"op", "homeserver", "mode", "result", "reason", "end"}),
-		took: prometheus.NewHistogramVec(prometheus.HistogramOpts{
-			Name:    "discharger_request_seconds",
-			Help:    "Time from the opened request to the decision, by operation and result.",
-			Buckets: []float64{.00005, .0001, .00025, .0005, .001, .0025, .005, .01, .025, .1, .5, 2},
-		}, []string{"op", "result"}),
-		replays: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "discharger_replays_total",
-			Help: "Refresh tokens that were presented more than once: retry, fork, stale or reuse.",
-		}, []string{"homeserver", "kind"}),
-		retries: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "discharger_lost_races_total",
-			Help: "Swaps started over because another request had changed the session.",
-		}),
-		marks: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "discharger_future_marks_total",
-			Help: "Requests that were undecided because of a revocation mark in the future: a clock was wrong when it was made.",
-		}),
-		lost: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "discharger_store_lost_writes_total",
-			Help: "Refresh tokens newer than the session's record, or without one: the store lost a write.",
-		}),
-		unknown: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "discharger_unknown_keys_total",
-			Help: "Requests answered 503 because a key is not in the key file or configuration that this process has read, by kind: discharger, homeserver, refresh, api.",
-		}, []string{"kind"}),
-		store: prometheus.NewHistogramVec(prometheus.HistogramOpts{
-			Name:    "discharger_store_seconds",
-			Help:    "Time of store operations, by operation and whether they failed.",
-			Buckets: []float64{.00001, .00005, .0001, .00025, .0005, .001, .0025, .005, .01, .05, .25, 1},
-		}, []string{"op", "result"}),
-		shed: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "discharger_shed_requests_total",
-			Help: "Requests answered 503 because of a limit: in_flight, per_address, or reading (bodies being received).",
-		}, []string{"limit"}),
-		badFor: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "discharger_forwarded_malformed_total",
-			Help: "Requests of trusted proxies whose X-Forwarded-For could not be parsed; they count under the proxy's address.",
-		}),
+		requests: made.counters("discharger_requests_total",
+			"Answered requests by operation, homeserver, mode, result, reason of refusal and, if the session is over, kind of end.",
+			"op", "homeserver", "mode", "result", "reason", "end"),
+		took: made.histograms("discharger_request_seconds",
+			"Time from the opened request to the decision, by operation and result.",
+			[]float64{.00005, .0001, .00025, .0005, .001, .0025, .005, .01, .025, .1, .5, 2}, "op", "result"),
+		replays: made.counters("discharger_replays_total",
+			"Refresh tokens that were presented more than once: retry, fork, stale or reuse.", "homeserver", "kind"),
+		retries: made.counter("discharger_lost_races_total",
+			"Swaps started over because another request had changed the session."),
+		marks: made.counter("discharger_future_marks_total",
+			"Requests that were undecided because of a revocation mark in the future: a clock was wrong when it was made."),
+		lost: made.counter("discharger_store_lost_writes_total",
+			"Refresh tokens newer than the session's record, or without one: the store lost a write."),
+		unknown: made.counters("discharger_unknown_keys_total",
+			"Requests answered 503 because a key is not in the key file or configuration that this process has read, "+
+				"by kind: discharger, homeserver, refresh, api.", "kind"),
+		store: made.histograms("discharger_store_seconds", "Time of store operations, by operation and whether they failed.",
+			[]float64{.00001, .00005, .0001, .00025, .0005, .001, .0025, .005, .01, .05, .25, 1}, "op", "result"),
+		shed: made.counters("discharger_shed_requests_total",
+			"Requests answered 503 because of a limit: in_flight, per_address, or reading (bodies being received).", "limit"),
+		badFor: made.counter("discharger_forwarded_malformed_total",
+			"Requests of trusted proxies whose X-Forwarded-For could not be parsed; they count under the proxy's address."),
+
+		feedStreams: made.gauges("discharger_feed_subscribers", "Open streams of revocations.", "homeserver"),
+		feedEvents: made.counters("discharger_feed_events_total",
+			"Revocations that were read to be sent, once for all streams of a homeserver.", "homeserver"),
+		feedCut: made.counters("discharger_feed_cut_off_total",
+			"Streams that were ended because their reader was too slow.", "homeserver"),
+		feedGaps: made.counters("discharger_feed_gaps_total", "Gaps sent to readers: revocations may be missing.", "homeserver"),
+		feedLag: made.histograms("discharger_feed_lag_seconds", "Time from a revocation to its being sent.",
+			[]float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 10, 60}, "homeserver"),
 	}
 	for _, l := range []limit{limitAddress, limitReading, limitPlaces} {
 		m.shed.WithLabelValues(string(l))
 	}
-	for _, c := range append(m.feed.collectors(), m.requests, m.took, m.replays, m.retries, m.marks, m.lost, m.unknown, m.store, m.shed, m.badFor) {
-		if err := reg.Register(c); err != nil {
-			return nil, fmt.Errorf("register metrics: %w", err)
-		}
+	if made.err != nil {
+		return nil, fmt.Errorf("register metrics: %w", made.err)
 	}
 	return m, nil
+}
+
+// maker makes and registers metrics. err is the first error.
+type maker struct {
+	reg prometheus.Registerer
+	err error
+}
+
+func register[C prometheus.Collector](m *maker, c C) C {
+	m.err = cmp.Or(m.err, m.reg.Register(c))
+	return c
+}
+
+func (m *maker) counter(name, help string) prometheus.Counter {
+	return m.counters(name, help).WithLabelValues()
+}
+
+func (m *maker) counters(name, help string, labels ...string) *prometheus.CounterVec {
+	return register(m, prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels))
+}
+
+func (m *maker) gauges(name, help string, labels ...string) *prometheus.GaugeVec {
+	return register(m, prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: name, Help: help}, labels))
+}
+
+func (m *maker) histograms(name, help string, buckets []float64, labels ...string) *prometheus.HistogramVec {
+	return register(m, prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: name, Help: help, Buckets: buckets}, labels))
 }
 
 // Observe counts one answered request, and notes it for the access line.
@@ -117,19 +139,9 @@ func (m *Metrics) Observe(ctx context.Context, o discharger.Observation) {
 	}
 }
 
-// shedOne counts a request that was over a limit.
-func (m *Metrics) shedOne(l limit) {
-	if m != nil {
-		m.shed.WithLabelValues(string(l)).Inc()
-	}
-}
-
-// reasonLabel keeps the label's values few: a policy can say anything.
+// reasonLabel keeps the label's values few: a policy can have any reason.
 func reasonLabel(r session.Reason) string {
-	switch r {
-	case "", session.ReasonSessionEnded, session.ReasonSessionExpired, session.ReasonTokenRequired,
-		session.ReasonTokenInvalid, session.ReasonTokenSuperseded, session.ReasonTokenReused,
-		session.ReasonHomeserverRequired, session.ReasonSessionLost, session.ReasonReplaced:
+	if r == "" || sentences[r] != "" {
 		return string(r)
 	}
 	return string(session.ReasonPolicy)

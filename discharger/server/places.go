@@ -1,8 +1,8 @@
 package server
 
 import (
+	"cmp"
 	"fmt"
-	"net/netip"
 	"sync"
 
 	"github.com/discharger/discharger/discharger"
@@ -32,15 +32,6 @@ type Limits struct {
 // Only homeservers send them.
 const largeBodies = 64
 
-func (l *Limits) complete() {
-	if l.InFlight == 0 {
-		l.InFlight = 4096
-	}
-	if l.PerAddress == 0 {
-		l.PerAddress = 256
-	}
-}
-
 // limit is one of the limits, for metrics.
 type limit string
 
@@ -63,42 +54,31 @@ type places struct {
 	Limits
 
 	mu      sync.Mutex
-	address map[netip.Prefix]int // requests of an address, and of an IPv6 /48
-	reading [2]int               // bodies of clients, and of homeservers
-	taken   [2]int               // places, likewise
-	large   int                  // large bodies
+	address clientaddr.Tally // requests in progress
+	reading [2]int           // bodies of clients, and of homeservers
+	taken   [2]int           // places, likewise
+	large   int              // large bodies
 }
 
 func newPlaces(l Limits) *places {
-	l.complete()
-	return &places{Limits: l, address: make(map[netip.Prefix]int)}
+	l.InFlight = cmp.Or(l.InFlight, 4096)
+	l.PerAddress = cmp.Or(l.PerAddress, 256)
+	return &places{Limits: l, address: make(clientaddr.Tally)}
 }
 
 // arrive counts a request for its address. Without an error, the request must call
 // leave.
 func (p *places) arrive(v *visit) error {
-	if v.homeserver != "" || !v.network.IsValid() {
+	if v.homeserver != "" {
 		return nil
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	site := clientaddr.Site(v.network)
-	if p.address[v.network] >= p.PerAddress || site.IsValid() && p.address[site] >= max(p.PerAddress, p.InFlight/4) {
+	if p.address.Full(v.network, p.PerAddress, max(p.PerAddress, p.InFlight/4)) {
 		return &overLimit{limitAddress}
 	}
-	p.count(v.network, 1)
-	p.count(site, 1)
+	p.address.Add(v.network, 1)
 	return nil
-}
-
-// count changes the count of a network. p.mu is held.
-func (p *places) count(n netip.Prefix, more int) {
-	if !n.IsValid() {
-		return
-	}
-	if p.address[n] += more; p.address[n] == 0 {
-		delete(p.address, n)
-	}
 }
 
 // leave undoes arrive and grow.
@@ -108,15 +88,12 @@ func (p *places) leave(v *visit) {
 	if v.large {
 		p.large--
 	}
-	if v.homeserver != "" || !v.network.IsValid() {
-		return
+	if v.homeserver == "" {
+		p.address.Add(v.network, -1)
 	}
-	p.count(v.network, -1)
-	p.count(clientaddr.Site(v.network), -1)
 }
 
-// read counts a body that is being read. Without an error, the request must call
-// readDone.
+// read counts a body that is being read. Without an error, the request must call done.
 func (p *places) read(v *visit) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -125,12 +102,6 @@ func (p *places) read(v *visit) error {
 	}
 	p.reading[v.kind()]++
 	return nil
-}
-
-func (p *places) readDone(v *visit) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.reading[v.kind()]--
 }
 
 // grow counts a body that is larger than most, until the request leaves.
@@ -148,7 +119,7 @@ func (p *places) grow(v *visit) error {
 	return nil
 }
 
-// take gives a request a place, until it calls free.
+// take gives a request a place, until it calls done.
 func (p *places) take(v *visit) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -160,8 +131,9 @@ func (p *places) take(v *visit) error {
 	return nil
 }
 
-func (p *places) free(v *visit) {
+// done ends the reading or processing of a request in counts, of reading or taken.
+func (p *places) done(counts *[2]int, v *visit) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.taken[v.kind()]--
+	counts[v.kind()]--
 }

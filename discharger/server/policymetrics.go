@@ -39,35 +39,25 @@ func NewPolicyMetrics(reg prometheus.Registerer, log *slog.Logger, now func() ti
 	if log == nil || now == nil {
 		return nil, errors.New("policy metrics need a log and a clock")
 	}
-	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
-		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
-	}
+	made := maker{reg: reg}
 	m := &PolicyMetrics{
 		log: log, now: now,
-		info: prometheus.NewGaugeVec(prometheus.GaugeOpts{
-			Name: "discharger_policy_info",
-			Help: "Always 1; hash identifies the rule files in force, set is live or candidate.",
-		}, []string{"set", "hash"}),
-		reloads: counter("discharger_policy_reloads_total", "Attempts to load rule files, by set and result.", "set", "result"),
-		shadow: counter("discharger_policy_shadow_total",
+		info: made.gauges("discharger_policy_info",
+			"Always 1; hash identifies the rule files in force, set is live or candidate.", "set", "hash"),
+		reloads: made.counters("discharger_policy_reloads_total", "Attempts to load rule files, by set and result.", "set", "result"),
+		shadow: made.counters("discharger_policy_shadow_total",
 			"Decisions that were compared with the candidate: same, different, undetermined, or dropped because it is too slow.", "result"),
-		differ: counter("discharger_policy_shadow_differences_total",
+		differ: made.counters("discharger_policy_shadow_differences_total",
 			"Decisions that the candidate would change, by the effects of both; equal effects differ in something else.", "live", "candidate"),
-		lost: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "discharger_policy_audit_lost_total", Help: "Times that records did not reach the audit log.",
-		}),
-		hooks: prometheus.NewHistogramVec(prometheus.HistogramOpts{
-			Name:    "discharger_policy_webhook_seconds",
-			Help:    "Time until a webhook answered or was given up, by webhook and result.",
-			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5},
-		}, []string{"webhook", "result"}),
-		refused: counter("discharger_policy_webhook_refused_total",
+		lost: made.counter("discharger_policy_audit_lost_total", "Times that records did not reach the audit log."),
+		hooks: made.histograms("discharger_policy_webhook_seconds",
+			"Time until a webhook answered or was given up, by webhook and result.",
+			[]float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5}, "webhook", "result"),
+		refused: made.counters("discharger_policy_webhook_refused_total",
 			"Questions that did not go out, because the webhook fails or has too many already.", "webhook"),
 	}
-	for _, c := range []prometheus.Collector{m.info, m.reloads, m.shadow, m.differ, m.lost, m.hooks, m.refused} {
-		if err := reg.Register(c); err != nil {
-			return nil, fmt.Errorf("register policy metrics: %w", err)
-		}
+	if made.err != nil {
+		return nil, fmt.Errorf("register policy metrics: %w", made.err)
 	}
 	for _, set := range []string{setLive, setCandidate} {
 		for _, result := range []string{"ok", "error"} {

@@ -22,18 +22,18 @@ import (
 const (
 	maxQuery = 32 << 10 // request line and headers
 	maxBody  = 32 << 10
+	maxBatch = 512 << 10 // of revocations, or of epochs
 )
 
-// paramError is an invalid parameter. Its text is for the client and does not contain
-// the value.
-type paramError struct{ name, problem string }
+// requestError is an invalid request. Its text is for the client.
+type requestError string
 
-func (e *paramError) Error() string { return fmt.Sprintf("parameter %s %s", e.name, e.problem) }
+func (e requestError) Error() string { return string(e) }
 
-// orderError is an invalid revocation. Its text is for the client.
-type orderError struct{ problem string }
-
-func (e *orderError) Error() string { return e.problem }
+// badParam returns the error of an invalid parameter. It does not contain the value.
+func badParam(name, problem string) error {
+	return requestError(fmt.Sprintf("parameter %s %s", name, problem))
+}
 
 // params are the parameters of a bakery request: Go's client sends them in the
 // query, Python's and JavaScript's in a form body. A duplicate parameter is an error,
@@ -54,7 +54,7 @@ var paramNames = [...]string{
 func readParams(r *http.Request, body []byte) *params {
 	p := new(params)
 	if enc := r.Header.Get("Content-Encoding"); enc != "" && enc != "identity" {
-		p.err = &paramError{"body", "must not be compressed"}
+		p.err = badParam("body", "must not be compressed")
 		return p
 	}
 	form, err := isForm(r)
@@ -62,7 +62,7 @@ func readParams(r *http.Request, body []byte) *params {
 		err = p.parse(string(body))
 	}
 	if err := errors.Join(err, p.parse(r.URL.RawQuery)); err != nil {
-		p.err = &paramError{"list", "is not well-formed"}
+		p.err = badParam("list", "is not well-formed")
 	}
 	return p
 }
@@ -104,7 +104,7 @@ func (p *params) parse(query string) error {
 func (p *params) text(name string) string {
 	i := slices.Index(paramNames[:], name)
 	if p.err == nil && p.given[i] > 1 {
-		p.err = &paramError{name, "is given more than once"}
+		p.err = badParam(name, "is given more than once")
 	}
 	if p.err != nil {
 		return ""
@@ -123,7 +123,7 @@ func (p *params) base64(name string) []byte {
 	}
 	b, err := wire.DecodeBase64(s)
 	if err != nil && p.err == nil {
-		p.err = &paramError{name, "is not base64"}
+		p.err = badParam(name, "is not base64")
 	}
 	return b
 }
@@ -149,9 +149,9 @@ func (p *params) token() []byte {
 	switch {
 	case p.err != nil:
 	case b != nil && kind != wire.TokenKindRefresh:
-		p.err = &paramError{wire.ParamTokenKind, "must be " + wire.TokenKindRefresh + " if there is a token"}
+		p.err = badParam(wire.ParamTokenKind, "must be "+wire.TokenKindRefresh+" if there is a token")
 	case b == nil && kind != "":
-		p.err = &paramError{wire.ParamToken64, "is missing, but there is a token-kind"}
+		p.err = badParam(wire.ParamToken64, "is missing, but there is a token-kind")
 	}
 	return b
 }
@@ -173,10 +173,10 @@ func (s *Server) request(c echo.Context) (*discharger.Request, *params, error) {
 		Addr:         v.addr,
 	}
 	if len(req.RequestID) > wire.MaxRequestID {
-		p.err = &paramError{wire.ParamRequestID, fmt.Sprintf("is longer than %d bytes", wire.MaxRequestID)}
+		p.err = badParam(wire.ParamRequestID, fmt.Sprintf("is longer than %d bytes", wire.MaxRequestID))
 	}
 	if p.err == nil && len(req.CaveatID) == 0 {
-		p.err = &paramError{wire.ParamID, "is missing"}
+		p.err = badParam(wire.ParamID, "is missing")
 	}
 	if v.homeserver != "" {
 		v.client = p.forClient(req)
@@ -192,7 +192,7 @@ func (p *params) forClient(req *discharger.Request) (named netip.Addr) {
 	if ip := p.text(wire.ParamClientIP); ip != "" {
 		a, err := netip.ParseAddr(ip)
 		if err != nil && p.err == nil {
-			p.err = &paramError{wire.ParamClientIP, "is not an IP address"}
+			p.err = badParam(wire.ParamClientIP, "is not an IP address")
 		}
 		c.Addr, named = a, a
 	}

@@ -30,6 +30,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -96,13 +97,10 @@ type Server struct {
 
 	unknownKeys rate.Sometimes // limits log lines about API keys
 
-	streams  *Streams
 	places   *places
 	bodies   map[string]int64 // greatest size of a body by path; POST only
 	warnFor  sync.Once        // about a malformed X-Forwarded-For
 	draining atomic.Bool
-
-	feedMetrics *feedMetrics
 }
 
 // New checks the configuration and returns a server.
@@ -113,18 +111,12 @@ func New(cfg Config) (*Server, error) {
 	if cfg.PublicKey == (caveat.PublicKey{}) {
 		return nil, errors.New("new server: public key is missing")
 	}
-	if cfg.Timeout == 0 {
-		cfg.Timeout = 2 * time.Second
-	}
 	if cfg.Limits.InFlight < 0 || cfg.Limits.PerAddress < 0 {
 		return nil, errors.New("new server: limit is negative")
 	}
-	if cfg.Log == nil {
-		cfg.Log = slog.New(slog.DiscardHandler)
-	}
-	if cfg.Access == nil {
-		cfg.Access = cfg.Log
-	}
+	cfg.Timeout = cmp.Or(cfg.Timeout, 2*time.Second)
+	cfg.Log = cmp.Or(cfg.Log, slog.New(slog.DiscardHandler))
+	cfg.Access = cmp.Or(cfg.Access, cfg.Log)
 	if cfg.now == nil {
 		cfg.now = time.Now
 	}
@@ -135,16 +127,17 @@ func New(cfg Config) (*Server, error) {
 	if cfg.Feed.Heartbeat < 0 || cfg.Feed.Subscribers < 0 || cfg.Feed.WriteTimeout < 0 {
 		return nil, errors.New("new server: setting of the feed is negative")
 	}
+	if cfg.Metrics == nil {
+		if cfg.Metrics, err = NewMetrics(prometheus.NewRegistry()); err != nil {
+			return nil, err
+		}
+	}
 	cfg.Feed.complete()
 	s := &Server{
-		cfg: cfg, keys: keys, unknownKeys: rate.Sometimes{Interval: time.Second}, failures: newFailures(cfg.now), places: newPlaces(cfg.Limits),
+		cfg: cfg, keys: keys, unknownKeys: rate.Sometimes{Interval: time.Second},
+		failures: newFailures(cfg.now), places: newPlaces(cfg.Limits), bodies: make(map[string]int64),
 	}
-	s.streams = cfg.Feed.Streams
-	s.streams.begin(s)
-	if cfg.Metrics != nil {
-		s.feedMetrics = cfg.Metrics.feed
-	}
-	s.bodies = make(map[string]int64)
+	cfg.Feed.Streams.begin(s)
 	s.client = s.newEcho()
 	s.client.Use(s.cors(), s.guard)
 	segments := strings.NewReplacer("{", ":", "}", "") // echo's syntax
@@ -182,10 +175,10 @@ func (s *Server) clientRoutes() []route {
 		{http.MethodDelete, wire.PathUserSession, s.authorized(s.revokeNamed), 0},
 		{http.MethodDelete, wire.PathUserDevice, s.authorized(s.revokeNamed), 0},
 		{http.MethodDelete, wire.PathSessions, s.authorized(s.revokeAll), 0},
-		{http.MethodPost, wire.PathRevoke, s.authorized(s.revokeMany), maxRevoke},
+		{http.MethodPost, wire.PathRevoke, s.authorized(s.revokeMany), maxBatch},
 		{http.MethodGet, wire.PathMarks, s.authorized(s.marks), 0},
 		{http.MethodDelete, wire.PathMarks, s.authorized(s.liftMarks), 0},
-		{http.MethodPost, wire.PathSeen, s.authorized(s.seen), maxSeen},
+		{http.MethodPost, wire.PathSeen, s.authorized(s.seen), maxBatch},
 		{http.MethodGet, wire.PathServiceReady, s.authorized(s.serviceReady), 0},
 	}
 	if s.cfg.JWKS != nil {
@@ -298,7 +291,7 @@ func (s *Server) Admin() http.Handler { return s.admin }
 // closes, and ends the streams of feeds.
 func (s *Server) Drain() {
 	s.draining.Store(true)
-	s.streams.drain()
+	s.cfg.Feed.Streams.drain()
 }
 
 // HTTPServer returns a server for one of the handlers with every timeout and

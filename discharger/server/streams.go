@@ -34,7 +34,7 @@ func (st *Streams) begin(s *Server) {
 // Streams with another heartbeat, or with an API key that is not registered at s, end;
 // their readers reconnect to s.
 func (s *Server) Succeed() {
-	st := s.streams
+	st := s.cfg.Feed.Streams
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	st.current = s
@@ -66,7 +66,7 @@ func (st *Streams) enter(s *Server, homeserver string, header http.Header) (*sub
 	case h == nil:
 		ctx, cancel := context.WithCancel(context.Background())
 		h = &hub{
-			source: s.cfg.Feed.Source, homeserver: homeserver, now: s.cfg.now, metrics: s.feedMetrics,
+			source: s.cfg.Feed.Source, homeserver: homeserver, now: s.cfg.now, metrics: s.cfg.Metrics,
 			ctx: ctx, stop: cancel, index: make(map[string]uint64), wake: make(chan struct{}), readAt: s.cfg.now(),
 		}
 		st.hubs[homeserver] = h
@@ -74,7 +74,7 @@ func (st *Streams) enter(s *Server, homeserver string, header http.Header) (*sub
 	u := &subscriber{s: s, hub: h, header: header, ended: make(chan struct{})}
 	st.open[u] = struct{}{}
 	h.subscribers++
-	s.feedMetrics.subscribers(homeserver, 1)
+	h.metrics.feedStreams.WithLabelValues(homeserver).Inc()
 	return u, nil
 }
 
@@ -84,7 +84,7 @@ func (st *Streams) leave(u *subscriber) {
 	defer st.mu.Unlock()
 	delete(st.open, u)
 	h := u.hub
-	h.metrics.subscribers(h.homeserver, -1)
+	h.metrics.feedStreams.WithLabelValues(h.homeserver).Dec()
 	if h.subscribers--; h.subscribers == 0 {
 		h.stop()
 		delete(st.hubs, h.homeserver)

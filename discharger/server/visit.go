@@ -69,9 +69,7 @@ func (s *Server) identify(r *http.Request, v *visit) {
 // malformedFor counts a request with a malformed X-Forwarded-For, and logs the first
 // one.
 func (s *Server) malformedFor(ctx context.Context, o clientaddr.Origin) {
-	if s.cfg.Metrics != nil {
-		s.cfg.Metrics.badFor.Inc()
-	}
+	s.cfg.Metrics.badFor.Inc()
 	s.warnFor.Do(func() {
 		s.cfg.Log.LogAttrs(ctx, slog.LevelWarn, "X-Forwarded-For not understood, clients have the proxy's address",
 			slog.String("element", o.Malformed), slog.String("proxy", o.Addr.String()))
@@ -101,7 +99,7 @@ func (s *Server) admit(c echo.Context, v *visit, next echo.HandlerFunc) error {
 	if err := s.places.take(v); err != nil {
 		return err
 	}
-	defer s.places.free(v)
+	defer s.places.done(&s.places.taken, v)
 	return next(c)
 }
 
@@ -133,7 +131,7 @@ func (s *Server) readBody(c echo.Context, v *visit, limit int64) error {
 	if err := s.places.read(v); err != nil {
 		return err
 	}
-	defer s.places.readDone(v)
+	defer s.places.done(&s.places.reading, v)
 	if deadline, ok := r.Context().Deadline(); ok {
 		setReadDeadline(c, deadline)
 	}
@@ -155,7 +153,7 @@ func (s *Server) readBody(c echo.Context, v *visit, limit int64) error {
 		case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, io.ErrUnexpectedEOF):
 			return errLateBody // or the client hung up
 		case err != nil:
-			return &paramError{"body", "cannot be read"}
+			return badParam("body", "cannot be read")
 		}
 		if len(b) < cap(b) {
 			continue

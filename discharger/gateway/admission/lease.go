@@ -7,6 +7,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/discharger/discharger/discharger/clientaddr"
 )
 
 // Leases grant exclusive access to a device at the homeserver: to a login that names
@@ -23,10 +25,10 @@ type Leases struct {
 type DeviceKey struct{ User, Device string }
 
 type lease struct {
-	turn  chan struct{} // holds a value while the lease is taken
-	users int           // holder and waiters
-	open  int           // the users whose claim is open
-	peers tally         // the same by address
+	turn  chan struct{}    // holds a value while the lease is taken
+	users int              // holder and waiters
+	open  int              // the users whose claim is open
+	peers clientaddr.Tally // the same by address
 }
 
 // Bounds of waiting for a device. The names of devices are not secret, and a login on
@@ -93,7 +95,7 @@ func (l *Leases) join(key DeviceKey, c Claim) *lease {
 	defer l.mu.Unlock()
 	e := l.held[key]
 	if e == nil {
-		e = &lease{turn: make(chan struct{}, 1), peers: tally{}}
+		e = &lease{turn: make(chan struct{}, 1), peers: clientaddr.Tally{}}
 	}
 	if !e.admits(c) {
 		return nil
@@ -122,14 +124,14 @@ func (e *lease) admits(c Claim) bool {
 	if e.users >= MaxLeaseQueue || c.sole && e.users > 0 {
 		return false
 	}
-	return !c.Open || e.open < maxOpenQueue && !e.peers.full(c.Peer, MaxOpenQueuePeer, maxOpenQueue)
+	return !c.Open || e.open < maxOpenQueue && !e.peers.Full(c.Peer, MaxOpenQueuePeer, maxOpenQueue)
 }
 
 func (e *lease) count(c Claim, n int) {
 	e.users += n
 	if c.Open {
 		e.open += n
-		e.peers.add(c.Peer, n)
+		e.peers.Add(c.Peer, n)
 	}
 }
 

@@ -3,6 +3,8 @@ package admission
 import (
 	"net/netip"
 	"testing"
+
+	"github.com/discharger/discharger/discharger/clientaddr"
 )
 
 // Open claims leave room in the queue for the user's own requests, and those of one
@@ -28,7 +30,7 @@ func TestLeaseQueue(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			e := lease{peers: tally{}}
+			e := lease{peers: clientaddr.Tally{}}
 			for b, n := range c.before {
 				for range n {
 					if !e.admits(b) {

@@ -51,13 +51,13 @@ type Limiter struct {
 
 	mu    sync.Mutex
 	all   [spans]int
-	peers [spans]tally
+	peers [spans]clientaddr.Tally
 	brief Place // begin and end of the ring of brief ones, the oldest after it
 }
 
 // NewLimiter returns a limiter without requests.
 func NewLimiter(l Limits, now func() time.Time) *Limiter {
-	m := &Limiter{now: now, peers: [spans]tally{{}, {}}}
+	m := &Limiter{now: now, peers: [spans]clientaddr.Tally{{}, {}}}
 	m.brief.before, m.brief.after = &m.brief, &m.brief
 	m.limits[Brief].all, m.limits[Brief].peer = cmp.Or(max(l.Requests, 0), 4096), cmp.Or(max(l.RequestsPerAddress, 0), 256)
 	m.limits[Lasting].all, m.limits[Lasting].peer = cmp.Or(max(l.Lasting, 0), 65536), cmp.Or(max(l.LastingPerAddress, 0), 2048)
@@ -141,12 +141,12 @@ func (p *Place) Release() {
 
 func (m *Limiter) room(peer netip.Prefix, s Span) bool {
 	l := m.limits[s]
-	return m.all[s] < l.all && !m.peers[s].full(peer, l.peer, max(l.peer, l.all/4))
+	return m.all[s] < l.all && !m.peers[s].Full(peer, l.peer, max(l.peer, l.all/4))
 }
 
 func (m *Limiter) count(p *Place, n int) {
 	m.all[p.span] += n
-	m.peers[p.span].add(p.peer, n)
+	m.peers[p.span].Add(p.peer, n)
 }
 
 // promote counts brief requests as lasting from lastingAfter on, if there is room.
@@ -176,25 +176,4 @@ func (m *Limiter) Busy(s Span) int {
 	defer m.mu.Unlock()
 	m.promote(now)
 	return m.all[s]
-}
-
-// tally counts requests by address and by site. Peers that are not valid are not
-// counted.
-type tally map[netip.Prefix]int
-
-func (t tally) add(peer netip.Prefix, n int) {
-	for _, counted := range [...]netip.Prefix{peer, clientaddr.Site(peer)} {
-		if !counted.IsValid() {
-			continue
-		}
-		if t[counted] += n; t[counted] == 0 {
-			delete(t, counted)
-		}
-	}
-}
-
-// full reports whether an address or its site has as many requests as it may have.
-func (t tally) full(peer netip.Prefix, perPeer, perSite int) bool {
-	site := clientaddr.Site(peer)
-	return peer.IsValid() && t[peer] >= perPeer || site.IsValid() && t[site] >= perSite
 }

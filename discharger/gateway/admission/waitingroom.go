@@ -4,6 +4,8 @@ import (
 	"errors"
 	"net/netip"
 	"sync"
+
+	"github.com/discharger/discharger/discharger/clientaddr"
 )
 
 // Bounds of the requests that wait.
@@ -24,12 +26,12 @@ type WaitingRoom struct {
 	mu      sync.Mutex
 	all     int
 	open    int // without a token
-	clients tally
+	clients clientaddr.Tally
 }
 
 // NewWaitingRoom returns an empty room.
 func NewWaitingRoom() *WaitingRoom {
-	return &WaitingRoom{Drained: make(chan struct{}), clients: tally{}}
+	return &WaitingRoom{Drained: make(chan struct{}), clients: clientaddr.Tally{}}
 }
 
 // Enter counts a request of a peer, or returns [ErrFull]. A peer that is not valid has
@@ -37,7 +39,7 @@ func NewWaitingRoom() *WaitingRoom {
 func (w *WaitingRoom) Enter(peer netip.Prefix, open bool) (exit func(), err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.all >= maxWaiters || open && w.open >= maxOpenWaiters || w.clients.full(peer, waitersPerClient, waitersPerSite) {
+	if w.all >= maxWaiters || open && w.open >= maxOpenWaiters || w.clients.Full(peer, waitersPerClient, waitersPerSite) {
 		return nil, ErrFull
 	}
 	w.count(peer, open, 1)
@@ -53,7 +55,7 @@ func (w *WaitingRoom) count(peer netip.Prefix, open bool, n int) {
 	if open {
 		w.open += n
 	}
-	w.clients.add(peer, n)
+	w.clients.Add(peer, n)
 }
 
 // Size returns the number of requests that wait.
