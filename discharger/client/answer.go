@@ -45,7 +45,7 @@ func decodeAnswer(resp *http.Response, out any) error {
 		return refused
 	case resp.StatusCode == http.StatusServiceUnavailable && body.Message != "":
 		unavailable.Err = fmt.Errorf("answered with status %d: %.200s", resp.StatusCode, body.Message)
-	case resp.StatusCode == statusOf(body.Code):
+	case resp.StatusCode == statusOf[body.Code]:
 		return &BadRequestError{Status: resp.StatusCode, Code: body.Code, Message: body.Message}
 	}
 	return unavailable
@@ -127,22 +127,13 @@ func (i *refusalAnswer) ended() bool {
 	return false
 }
 
-// statusOf returns the status of a code that repeating the request does not
-// change, and 0 for any other code.
-func statusOf(code string) int {
-	switch code {
-	case wire.CodeBadRequest:
-		return http.StatusBadRequest
-	case wire.CodeUnauthorized:
-		return http.StatusUnauthorized
-	case wire.CodeNotFound:
-		return http.StatusNotFound
-	case wire.CodeMethodNotAllowed:
-		return http.StatusMethodNotAllowed
-	case wire.CodeTooLarge:
-		return http.StatusRequestEntityTooLarge
-	}
-	return 0
+// statusOf has the statuses of the codes that repeating the request does not change.
+var statusOf = map[string]int{
+	wire.CodeBadRequest:       http.StatusBadRequest,
+	wire.CodeUnauthorized:     http.StatusUnauthorized,
+	wire.CodeNotFound:         http.StatusNotFound,
+	wire.CodeMethodNotAllowed: http.StatusMethodNotAllowed,
+	wire.CodeTooLarge:         http.StatusRequestEntityTooLarge,
 }
 
 // maxRetryAfter bounds a Retry-After.

@@ -1,11 +1,13 @@
 package client
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
+	mathrand "math/rand/v2"
 	"net/http"
 	"net/netip"
 	"net/url"
@@ -62,18 +64,13 @@ func New(cfg Config) (*Client, error) {
 	if (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
 		return nil, errors.New("new client: want a URL of scheme http or https with a host, without user, query and fragment")
 	}
-	if cfg.Location == "" {
-		cfg.Location = cfg.URL
-	}
+	cfg.Location = strings.TrimSuffix(cmp.Or(cfg.Location, cfg.URL), "/")
 	cfg.URL = strings.TrimSuffix(cfg.URL, "/")
-	cfg.Location = strings.TrimSuffix(cfg.Location, "/")
 	if cfg.Timeout <= 0 {
 		cfg.Timeout = 10 * time.Second
 	}
-	if cfg.Patience == 0 {
-		cfg.Patience = 30 * time.Second
-	}
-	c := &Client{cfg: cfg, now: time.Now, jitter: defaultJitter}
+	cfg.Patience = cmp.Or(cfg.Patience, 30*time.Second)
+	c := &Client{cfg: cfg, now: time.Now, jitter: mathrand.Float64}
 	c.SetAPIKey(cfg.APIKey)
 	if cfg.HTTPClient != nil {
 		c.http = *cfg.HTTPClient
@@ -107,67 +104,58 @@ type Request struct {
 // The error is a *RefusedError, *UnavailableError or *BadRequestError, or it
 // concerns the arguments.
 func (c *Client) Discharge(ctx context.Context, r Request) (Grant, error) {
-	id, _, err := r.Access.caveatFor(c.cfg.Location)
-	if err != nil {
-		return Grant{}, fmt.Errorf("discharge: %w", err)
-	}
 	var grant Grant
-	err = c.present(ctx, r, func(ctx context.Context, form url.Values) error {
+	err := c.present(ctx, "discharge", r, func(ctx context.Context, form url.Values) error {
 		started := c.now()
 		var body wire.DischargeResponse
-		if err := c.post(ctx, wire.PathDischarge, form, &body); err != nil {
+		err := c.post(ctx, wire.PathDischarge, form, &body)
+		if err != nil {
 			return err
 		}
-		g, err := newGrant(r.Access.Macaroon, id, body, started)
-		if err != nil {
+		if grant, err = newGrant(r.Access, c.cfg.Location, body, started); err != nil {
 			return &UnavailableError{Err: fmt.Errorf("unusable answer: %w", err)}
 		}
-		grant = g
 		return nil
 	})
-	if err != nil {
-		return Grant{}, fmt.Errorf("discharge: %w", err)
-	}
-	return grant, nil
+	return grant, err
 }
 
 // Logout ends the session, or with [wire.ScopeUser] all sessions of its user. It
 // succeeds for a session that has ended by logout. Attempts and errors are as for
 // [Client.Discharge].
 func (c *Client) Logout(ctx context.Context, r Request, scope wire.Scope) error {
-	err := c.present(ctx, r, func(ctx context.Context, form url.Values) error {
+	return c.present(ctx, "log out", r, func(ctx context.Context, form url.Values) error {
 		form.Set(wire.ParamScope, string(scope))
 		return c.post(ctx, wire.PathLogout, form, &struct{}{})
 	})
-	if err != nil {
-		return fmt.Errorf("log out: %w", err)
-	}
-	return nil
 }
 
 // Info fetches the public key of the service, to which homeservers seal caveats.
 // A key from an http URL or an untrusted service proves nothing.
 func (c *Client) Info(ctx context.Context) (caveat.PublicKey, error) {
-	var body wire.InfoResponse
-	err := c.call(ctx, http.MethodGet, wire.PathInfo, &body)
-	var key caveat.PublicKey
-	if err == nil {
-		key, err = caveat.ParsePublicKey(body.PublicKey)
-	}
+	const doing = "get public key"
+	body, err := call[wire.InfoResponse](ctx, c, doing, http.MethodGet, wire.PathInfo)
 	if err != nil {
-		return caveat.PublicKey{}, fmt.Errorf("get public key: %w", err)
+		return caveat.PublicKey{}, err
+	}
+	key, err := caveat.ParsePublicKey(body.PublicKey)
+	if err != nil {
+		return caveat.PublicKey{}, fmt.Errorf("%s: %w", doing, err)
 	}
 	return key, nil
 }
 
 // present calls send with the parameters of r, the same in every attempt, until it
-// is answered.
-func (c *Client) present(ctx context.Context, r Request, send func(context.Context, url.Values) error) error {
+// is answered. doing begins its error.
+func (c *Client) present(ctx context.Context, doing string, r Request, send func(context.Context, url.Values) error) error {
 	form, err := c.params(r)
-	if err != nil {
-		return err
+	if err == nil {
+		err = c.retry(ctx, func(ctx context.Context) error { return send(ctx, form) })
 	}
-	return c.retry(ctx, func(ctx context.Context) error { return send(ctx, form) })
+	if err != nil {
+		return fmt.Errorf("%s: %w", doing, err)
+	}
+	return nil
 }
 
 func (c *Client) params(r Request) (url.Values, error) {
@@ -204,9 +192,14 @@ func newRequestID() string {
 	return wire.EncodeBase64(id[:])
 }
 
-// call sends a request without a body until it is answered.
-func (c *Client) call(ctx context.Context, method, path string, out any) error {
-	return c.retry(ctx, func(ctx context.Context) error { return c.send(ctx, method, path, "", "", out) })
+// call sends a request without a body until it is answered. doing begins its error.
+func call[T any](ctx context.Context, c *Client, doing, method, path string) (T, error) {
+	var answer, none T
+	err := c.retry(ctx, func(ctx context.Context) error { return c.send(ctx, method, path, "", "", &answer) })
+	if err != nil {
+		return none, fmt.Errorf("%s: %w", doing, err)
+	}
+	return answer, nil
 }
 
 // callJSON sends a JSON body until it is answered.

@@ -36,9 +36,13 @@ type Grant struct {
 // maxLifetime bounds the lifetime of a discharge in an answer.
 const maxLifetime = 10 * 365 * 24 * time.Hour
 
-// newGrant checks the answer to a request that was sent at started for the caveat
-// with the given id.
-func newGrant(access *macaroon.Macaroon, id []byte, body wire.DischargeResponse, started time.Time) (Grant, error) {
+// newGrant checks the answer to a request that was sent at started for the caveat of
+// location.
+func newGrant(access Access, location string, body wire.DischargeResponse, started time.Time) (Grant, error) {
+	id, _, err := access.caveatFor(location)
+	if err != nil {
+		return Grant{}, err
+	}
 	d, err := parseMacaroonJSON(body.Macaroon)
 	if err != nil {
 		return Grant{}, err
@@ -64,7 +68,7 @@ func newGrant(access *macaroon.Macaroon, id []byte, body wire.DischargeResponse,
 			return Grant{}, err
 		}
 	}
-	return Grant{Access: access, Discharge: d.Macaroon, Token: token, Expires: expires, raw: body.Macaroon}, nil
+	return Grant{Access: access.Macaroon, Discharge: d.Macaroon, Token: token, Expires: expires, raw: body.Macaroon}, nil
 }
 
 // earliestTimeBefore returns the expiry of a discharge. In a V3 discharge the name

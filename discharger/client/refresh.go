@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"time"
 
 	"github.com/discharger/discharger/discharger/wire"
@@ -36,8 +35,7 @@ func (s *Session) launch(ctx context.Context) (*flight, error) {
 
 // lastFailure returns the latest failure with the rest of its pause.
 func (s *Session) lastFailure(now time.Time) error {
-	var unavailable *UnavailableError
-	if errors.As(s.failure, &unavailable) {
+	if unavailable, ok := errors.AsType[*UnavailableError](s.failure); ok {
 		return &UnavailableError{RetryAfter: s.notBefore.Sub(now), Err: unavailable.Err}
 	}
 	return s.failure
@@ -75,8 +73,6 @@ func (s *Session) fly(ctx context.Context, f *flight, r Request) {
 		goodUntil: now.Add(max(lifetime-min(lifetime/10, 5*time.Second), minUse)),
 	}, nil)
 }
-
-func defaultJitter() float64 { return rand.Float64() }
 
 // refreshAhead returns the time between the refresh of a discharge and its end. It
 // varies widely, so that clients that were all served when the service came back do
@@ -124,8 +120,7 @@ func (s *Session) land(f *flight, result *current, err error) {
 
 // settle ends the session if err is a refusal that ended it. The caller holds s.mu.
 func (s *Session) settle(err error) {
-	var refused *RefusedError
-	if errors.As(err, &refused) && refused.Ended {
+	if refused, ok := errors.AsType[*RefusedError](err); ok && refused.Ended {
 		s.over, s.current, s.token = refused, nil, ""
 	}
 }
@@ -142,9 +137,17 @@ func (s *Session) Logout(ctx context.Context, scope wire.Scope) error {
 		return s.over
 	}
 	s.leaving++
-	f := s.flight
+	if s.flight != nil {
+		s.flight.cancel()
+	}
 	s.mu.Unlock()
-	err := s.leave(ctx, f, scope)
+	r, err := s.settled(ctx)
+	switch {
+	case err == nil:
+		err = s.client.Logout(ctx, r, scope)
+	case !errors.Is(err, ErrRefused): // not the answer to the refresh
+		err = fmt.Errorf("log out: %w", err)
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.leaving--
@@ -154,23 +157,4 @@ func (s *Session) Logout(ctx context.Context, scope wire.Scope) error {
 	}
 	s.settle(err)
 	return err
-}
-
-// leave waits for the refresh in progress and logs out with the token after it.
-func (s *Session) leave(ctx context.Context, f *flight, scope wire.Scope) error {
-	if f != nil {
-		f.cancel()
-		select {
-		case <-f.done:
-		case <-ctx.Done():
-			return fmt.Errorf("log out: %w", &UnavailableError{Err: ctx.Err()})
-		}
-	}
-	s.mu.Lock()
-	r, over := s.request(""), s.over
-	s.mu.Unlock()
-	if over != nil { // the answer to the refresh
-		return over
-	}
-	return s.client.Logout(ctx, r, scope)
 }

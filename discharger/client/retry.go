@@ -24,8 +24,7 @@ func newBackoff() *backoff.ExponentialBackOff {
 // it adds, so that clients do not return all at once.
 func pauseAfter(err error, pauses *backoff.ExponentialBackOff) time.Duration {
 	pause := pauses.NextBackOff()
-	var unavailable *UnavailableError
-	if errors.As(err, &unavailable) && unavailable.RetryAfter > 0 {
+	if unavailable, ok := errors.AsType[*UnavailableError](err); ok && unavailable.RetryAfter > 0 {
 		pause += unavailable.RetryAfter
 	}
 	return pause
@@ -37,19 +36,17 @@ func (c *Client) retry(ctx context.Context, attempt func(context.Context) error)
 	end, pauses := time.Now().Add(c.cfg.Patience), newBackoff()
 	for {
 		err := attempt(ctx)
-		var unavailable *UnavailableError
-		if !errors.As(err, &unavailable) {
+		unavailable, ok := errors.AsType[*UnavailableError](err)
+		if !ok {
 			return err
 		}
 		pause := pauseAfter(err, pauses)
 		if time.Now().Add(pause).After(end) {
 			return err
 		}
-		timer := time.NewTimer(pause)
 		select {
-		case <-timer.C:
+		case <-time.After(pause):
 		case <-ctx.Done():
-			timer.Stop()
 			return &UnavailableError{RetryAfter: unavailable.RetryAfter, Err: fmt.Errorf("%w, after: %w", ctx.Err(), unavailable.Err)}
 		}
 	}

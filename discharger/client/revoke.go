@@ -36,11 +36,8 @@ func (c *Client) RevokeHomeserver(ctx context.Context, o wire.RevokeOptions) err
 	return err
 }
 
-func (c *Client) revoke(ctx context.Context, path string, o wire.RevokeOptions) (out wire.Revoked, err error) {
-	if err := c.call(ctx, http.MethodDelete, path+revokeQuery(o), &out); err != nil {
-		return wire.Revoked{}, fmt.Errorf("revoke: %w", err)
-	}
-	return out, nil
+func (c *Client) revoke(ctx context.Context, path string, o wire.RevokeOptions) (wire.Revoked, error) {
+	return call[wire.Revoked](ctx, c, "revoke", http.MethodDelete, path+revokeQuery(o))
 }
 
 // RevokeBatch makes several revocations, up to [wire.MaxRevoke], and returns one

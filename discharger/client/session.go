@@ -3,6 +3,7 @@ package client
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/netip"
@@ -10,6 +11,9 @@ import (
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
+
+	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/wire"
 )
 
 // SessionConfig configures a [Session]. Only Access is required.
@@ -78,6 +82,16 @@ type flight struct {
 	done   chan struct{} // closed when result and err are set
 	result *current
 	err    error
+}
+
+// wait blocks until the refresh is done, or ctx ends, which is the only error.
+func (f *flight) wait(ctx context.Context) error {
+	select {
+	case <-f.done:
+		return nil
+	case <-ctx.Done():
+		return &UnavailableError{Err: ctx.Err()}
+	}
 }
 
 // NewSession returns a session. It sends no request.
@@ -149,11 +163,9 @@ func (s *Session) Run(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		timer := time.NewTimer(max(wait, pause))
 		select {
-		case <-timer.C:
+		case <-time.After(max(wait, pause)):
 		case <-ctx.Done():
-			timer.Stop()
 			return nil
 		}
 		s.mu.Lock()
@@ -163,9 +175,7 @@ func (s *Session) Run(ctx context.Context) error {
 			pause = minPause // a logout is in progress, for instance
 			continue
 		}
-		select {
-		case <-f.done:
-		case <-ctx.Done():
+		if f.wait(ctx) != nil {
 			return nil
 		}
 	}
@@ -211,11 +221,64 @@ func (s *Session) ensure(ctx context.Context, fresh bool) (*current, error) {
 	if err != nil {
 		return nil, err
 	}
-	select {
-	case <-f.done:
-		return f.result, f.err
-	case <-ctx.Done():
-		return nil, &UnavailableError{Err: ctx.Err()}
+	if err := f.wait(ctx); err != nil {
+		return nil, err
+	}
+	return f.result, f.err
+}
+
+// OwnSessions lists the live sessions of the session's user; Current marks this
+// one. Errors are those of [Client.OwnSessions].
+func (s *Session) OwnSessions(ctx context.Context) (list []wire.SessionInfo, err error) {
+	err = s.present(ctx, func(r Request) error {
+		list, err = s.client.OwnSessions(ctx, r)
+		return err
+	})
+	return list, err
+}
+
+// RevokeOwn ends another session of the session's user; [Session.Logout]
+// ends this one. Errors are those of [Client.RevokeOwn].
+func (s *Session) RevokeOwn(ctx context.Context, id caveat.SessionID) error {
+	return s.present(ctx, func(r Request) error { return s.client.RevokeOwn(ctx, r, id) })
+}
+
+// present calls send with the current token. It repeats the call once if a refresh
+// has replaced that token meanwhile.
+func (s *Session) present(ctx context.Context, send func(Request) error) error {
+	for first := true; ; first = false {
+		r, err := s.settled(ctx)
+		if err != nil {
+			return err
+		}
+		err = send(r)
+		s.mu.Lock()
+		refused, ok := errors.AsType[*RefusedError](err)
+		stale := ok && refused.Reason == wire.ReasonTokenSuperseded && s.token != r.Token
+		s.settle(err)
+		s.mu.Unlock()
+		if !stale || !first {
+			return err
+		}
+	}
+}
+
+// settled waits for the refresh in progress, and returns a request with the token
+// after it.
+func (s *Session) settled(ctx context.Context) (Request, error) {
+	for {
+		s.mu.Lock()
+		r, f, over := s.request(""), s.flight, s.over
+		s.mu.Unlock()
+		switch {
+		case over != nil:
+			return Request{}, over
+		case f == nil:
+			return r, nil
+		}
+		if err := f.wait(ctx); err != nil {
+			return Request{}, err
+		}
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"strings"
 
+	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/wire"
 )
 
@@ -15,41 +16,29 @@ import (
 // all methods for homeservers it needs an API key and reaches the sessions of that
 // homeserver only. Attempts and errors are as for [Client.Discharge].
 func (c *Client) Sessions(ctx context.Context, user string) ([]wire.SessionInfo, error) {
-	var body wire.SessionsResponse
-	if err := c.call(ctx, http.MethodGet, fill(wire.PathUserSessions, user), &body); err != nil {
-		return nil, fmt.Errorf("list sessions: %w", err)
-	}
-	return body.Sessions, nil
+	body, err := call[wire.SessionsResponse](ctx, c, "list sessions", http.MethodGet, fill(wire.PathUserSessions, user))
+	return body.Sessions, err
 }
 
 // EndedSessions lists the sessions of a user that have a tombstone, the latest end
 // first.
 func (c *Client) EndedSessions(ctx context.Context, user string) ([]wire.EndedSession, error) {
-	var body wire.EndedResponse
-	if err := c.call(ctx, http.MethodGet, fill(wire.PathUserSessions, user)+"?"+wire.ParamEnded+"=true", &body); err != nil {
-		return nil, fmt.Errorf("list ended sessions: %w", err)
-	}
-	return body.Ended, nil
+	path := fill(wire.PathUserSessions, user) + "?" + wire.ParamEnded + "=true"
+	body, err := call[wire.EndedResponse](ctx, c, "list ended sessions", http.MethodGet, path)
+	return body.Ended, err
 }
 
 // Marks returns the revocation marks of a user and of the homeserver; of the
 // homeserver alone if user is empty.
 func (c *Client) Marks(ctx context.Context, user string) (wire.Mark, error) {
-	var body wire.Mark
-	if err := c.call(ctx, http.MethodGet, marksPath(user), &body); err != nil {
-		return wire.Mark{}, fmt.Errorf("read marks: %w", err)
-	}
-	return body, nil
+	return call[wire.Mark](ctx, c, "read marks", http.MethodGet, marksPath(user))
 }
 
 // LiftMarks sets marks in the future to the time of the store, those of the user's
 // devices included, and returns their number. Revoked sessions stay revoked.
 func (c *Client) LiftMarks(ctx context.Context, user string) (int, error) {
-	var body wire.Lifted
-	if err := c.call(ctx, http.MethodDelete, marksPath(user), &body); err != nil {
-		return 0, fmt.Errorf("lift marks: %w", err)
-	}
-	return body.Lifted, nil
+	body, err := call[wire.Lifted](ctx, c, "lift marks", http.MethodDelete, marksPath(user))
+	return body.Lifted, err
 }
 
 func marksPath(user string) string {
@@ -57,6 +46,30 @@ func marksPath(user string) string {
 		return wire.PathMarks
 	}
 	return wire.PathMarks + "?" + url.Values{wire.ParamUser: {user}}.Encode()
+}
+
+// OwnSessions lists the live sessions of the user that r presents a session of, the
+// newest first; Current marks that session. It has the requirements of a discharge
+// and leaves a refresh token unused. Attempts and errors are as for [Client.Discharge].
+func (c *Client) OwnSessions(ctx context.Context, r Request) ([]wire.SessionInfo, error) {
+	var body wire.SessionsResponse
+	err := c.present(ctx, "list own sessions", r, func(ctx context.Context, form url.Values) error {
+		return c.post(ctx, wire.PathOwnSessions, form, &body)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return body.Sessions, nil
+}
+
+// RevokeOwn ends a session of the user that r presents a session of. It
+// succeeds for a session that is over, and for one of another user, which it
+// leaves alone. Attempts and errors are as for [Client.Discharge].
+func (c *Client) RevokeOwn(ctx context.Context, r Request, id caveat.SessionID) error {
+	return c.present(ctx, "revoke own session", r, func(ctx context.Context, form url.Values) error {
+		form.Set(wire.ParamSession, id.String())
+		return c.post(ctx, wire.PathRevokeOwn, form, &struct{}{})
+	})
 }
 
 // Seen reports epochs whose discharges are in use, up to [wire.MaxSeen] at a time.
@@ -74,10 +87,8 @@ func (c *Client) Seen(ctx context.Context, seen []wire.Seen) error {
 // Ready returns nil if the service can decide now: it is not draining, and its
 // store accepts writes. The service tests a write at most once a second.
 func (c *Client) Ready(ctx context.Context) error {
-	if err := c.call(ctx, http.MethodGet, wire.PathServiceReady, &struct{}{}); err != nil {
-		return fmt.Errorf("check readiness of the service: %w", err)
-	}
-	return nil
+	_, err := call[struct{}](ctx, c, "check readiness of the service", http.MethodGet, wire.PathServiceReady)
+	return err
 }
 
 // fill replaces the segments in braces of a path, in order.
