@@ -142,7 +142,7 @@ func TestOperatorsGuideCommands(t *testing.T) {
 
 // commandSpan and commandLine match command lines of the program in a document.
 var (
-	commandSpan = regexp.MustCompile("`(discharger [a-z][^`]*)`")
+	commandSpan = regexp.MustCompile("`(discharger [a-z]+(?: [^`]*)?)`")
 	commandLine = regexp.MustCompile(`(?m)^(?:\$ )?(discharger [a-z][^#|<>\n]*)`)
 )
 
