@@ -104,13 +104,17 @@ func (v *verified) narrow(caveats []rawmacaroon.Caveat, part Part, earliest *tim
 	return nil
 }
 
-// sooner sets a time to that of a time-before, if that is earlier.
+// sooner sets a time to that of a time-before, if that is earlier. The zero time means
+// that there is none, so a time-before of it counts as the moment after it.
 func sooner(earliest *time.Time, arg string) error {
 	t, err := rawmacaroon.ParseTimeBefore(arg)
 	if err != nil {
 		return err
 	}
-	if t = t.UTC(); earliest.IsZero() || t.Before(*earliest) {
+	if t = t.UTC(); t.IsZero() {
+		t = t.Add(1)
+	}
+	if earliest.IsZero() || t.Before(*earliest) {
 		*earliest = t
 	}
 	return nil

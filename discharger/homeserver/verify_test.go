@@ -271,6 +271,10 @@ func TestConditions(t *testing.T) {
 		{"another spelling of the zone", open, nil, []string{"time-before 2026-11-24T12:00:00+01:00"}, v4, nil},
 		{"time that is none", open, nil, []string{"time-before tomorrow"}, v4, ErrMalformed},
 		{"added time that is none", open, []string{"time-before tomorrow"}, []string{soon()}, v4, ErrUnknownCaveat},
+		{"access macaroon ended in the year 1", open, []string{"time-before 0001-01-01T00:00:00Z"}, []string{soon()}, v4, ErrExpired},
+		{"access macaroon ended in the year 1, then lengthened", open, []string{"time-before 0001-01-01T01:00:00+01:00", future}, []string{soon()}, v4, ErrExpired},
+		{"discharge of the year 1", open, nil, []string{"time-before 0001-01-01T00:00:00Z"}, v4, ErrExpired},
+		{"discharge shortened to the year 1", open, nil, []string{soon(), "time-before 0001-01-01T00:00:00Z"}, v4, ErrExpired},
 		{"time missing", open, []string{"time-before"}, []string{soon()}, v4, ErrUnknownCaveat},
 
 		{"epoch missing", rotate, nil, []string{soon()}, v4, ErrMalformed},
