@@ -81,9 +81,8 @@ type User struct {
 	Sessions   int    `json:"sessions"`   // live sessions without this one; -1: not counted, see Input.CountSessions
 }
 
-// Session is the session before this request. At activation
-// Created and LastUsed are Now, and the first and last client
-// are those of the request.
+// Session is the session before this request. At activation Created and LastUsed are Now,
+// and the first and last client are those of the request.
 type Session struct {
 	ID          string            `json:"id"`               // 22 characters base64url
 	Device      string            `json:"device"`           // from the homeserver; may be empty

@@ -44,8 +44,7 @@ func (g Grant) MarshalJSON() ([]byte, error) {
 	return json.Marshal(jsonGrant{jsonDuration(g.TTL), jsonDuration(g.MaxTTL), g.Revokes})
 }
 
-// UnmarshalJSON reads durations from strings. Fields missing from
-// the JSON are unchanged.
+// UnmarshalJSON reads durations from strings. Fields missing from the JSON are unchanged.
 func (g *Grant) UnmarshalJSON(data []byte) error {
 	j := jsonGrant{jsonDuration(g.TTL), jsonDuration(g.MaxTTL), g.Revokes}
 	if err := json.Unmarshal(data, &j); err != nil {

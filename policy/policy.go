@@ -4,13 +4,12 @@
 //
 // # Position
 //
-// The core evaluates a policy after its own checks. A refusal of the core stays
-// a refusal. [Input.Grant] describes the discharge that the core would issue: a
-// [Decision] can shorten it, attach caveats to it, or
-// withhold it, and never widens it. [Ask] is the border: it narrows a
-// decision to the grant. If an [Evaluator] returns an error, panics or exceeds the deadline,
-// the request is undecided: the client receives 503, and
-// the session is unchanged.
+// The core evaluates a policy after its own checks. A refusal of the core stays a
+// refusal. [Input.Grant] describes the discharge that the core would issue: a [Decision]
+// can shorten it, attach caveats to it, or withhold it, and never widens it. [Ask] is the
+// border: it narrows a decision to the grant. If an [Evaluator] returns an error, panics
+// or exceeds the deadline, the request is undecided: the client receives 503, and the
+// session is unchanged.
 //
 // # Implementations
 //
@@ -30,9 +29,8 @@ package policy
 
 import "context"
 
-// An Evaluator decides about requests. Implementations are called
-// concurrently and must not retain the Input, nor change it except through
-// [Input.CountSessions].
+// An Evaluator decides about requests. Implementations are called concurrently and must
+// not retain the Input, nor change it except through [Input.CountSessions].
 //
 // An error leaves the request undecided: the client receives 503 and
 // nothing changes. The context carries the deadline of the request.

@@ -12,8 +12,7 @@ import (
 	"github.com/discharger/discharger/policy"
 )
 
-// An objectType is the CEL type of an object variable with the descriptors of its
-// fields.
+// An objectType is the CEL type of an object variable with the descriptors of its fields.
 type objectType struct {
 	*cel.Type
 	names  []string

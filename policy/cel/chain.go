@@ -25,8 +25,7 @@ type Chain struct {
 	loops      bool
 }
 
-// MaxChain bounds the conditions of a chain, which are nested in one
-// another.
+// MaxChain bounds the conditions of a chain, which are nested in one another.
 const MaxChain = 64
 
 // Chain joins conditions. Their checked syntax trees become branches of one tree with

@@ -52,9 +52,8 @@ func (c *clock) addWindow(text string) error {
 	return nil
 }
 
-// A window is a time of the week: days, and on each the minutes from
-// start until before end. If end is not after start, it is on
-// the next day.
+// A window is a time of the week: days, and on each the minutes from start until before
+// end. If end is not after start, it is on the next day.
 type window struct {
 	days       [7]bool // by time.Weekday
 	start, end int     // minutes of the day; end up to 24:00

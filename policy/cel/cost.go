@@ -11,10 +11,9 @@ import (
 	"github.com/discharger/discharger/policy"
 )
 
-// costs holds the sizes of the input and the costs of this package's
-// functions, for the worst case of an expression before it runs.
-// A unit is about the time of comparing two numbers; ten thousand take about a
-// millisecond.
+// costs holds the sizes of the input and the costs of this package's functions, for the
+// worst case of an expression before it runs. A unit is about the time of comparing two
+// numbers; ten thousand take about a millisecond.
 type costs struct {
 	sizes map[string]cost.SizeEstimate // by path, joined by dots
 }

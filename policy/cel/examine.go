@@ -54,8 +54,7 @@ func afterDot(text string, offset int) int {
 	return offset
 }
 
-// testedPaths returns the paths in presence tests: a.b of has(a.b), and m.k of
-// "k" in m.
+// testedPaths returns the paths in presence tests: a.b of has(a.b), and m.k of "k" in m.
 func testedPaths(root ast.Expr) map[string]bool {
 	tested := map[string]bool{}
 	ast.PostOrderVisit(root, ast.NewExprVisitor(func(x ast.Expr) {

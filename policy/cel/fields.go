@@ -14,10 +14,9 @@ import (
 	"github.com/discharger/discharger/policy"
 )
 
-// A Field is a value of the Input that expressions can read. The type
-// checker, the cost estimates, the spelling suggestions, the JSON Schema and
-// the evaluation use the table of fields; expressions can read no other part of an
-// Input.
+// A Field is a value of the Input that expressions can read. The type checker, the cost
+// estimates, the spelling suggestions, the JSON Schema and the evaluation use the table
+// of fields; expressions can read no other part of an Input.
 type Field struct {
 	Object   string // "": a variable without an object
 	Name     string

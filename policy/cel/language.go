@@ -1,10 +1,9 @@
 // Package cel compiles and evaluates the expressions of rule files. They are
 // written in CEL, the expression language of Kubernetes.
 //
-// An expression can read the fields of a [policy.Input] under their JSON names
-// ([Fields]) and the lists of its file. Beside the functions
-// of CEL, its optional values, strings and the network functions of Kubernetes,
-// there are
+// An expression can read the fields of a [policy.Input] under their JSON names ([Fields])
+// and the lists of its file. Beside the functions of CEL, its optional values, strings
+// and the network functions of Kubernetes, there are
 //
 //	addr in networks.office              and in cidr("10.0.0.0/8"), cidrs("10.0.0.0/8 192.0.2.7")
 //	sameNetwork(addr, addr, 24, 48)      same first 24 bits of IPv4, or 48 of IPv6
@@ -15,10 +14,9 @@
 // and the worst-case cost, and reports mistakes with their positions. A [Chain] joins the
 // conditions of a policy.
 //
-// Reading a field without a value, such as an unknown address or a missing
-// label, is an error and has no default, because every default is unsafe
-// for some rule. A template's value that is not one word,
-// and a cost above the limit ([ErrCost]), are errors too.
+// Reading a field without a value, such as an unknown address or a missing label, is an
+// error and has no default, because every default is unsafe for some rule. A template's
+// value that is not one word, and a cost above the limit ([ErrCost]), are errors too.
 package cel
 
 import (
@@ -83,8 +81,7 @@ func New(cfg Config) (*Language, error) {
 	l.types = newObjectTypes(l.table)
 	l.costs = newCosts(l.table, lists)
 	opts := []cel.EnvOption{
-		// dyn and type would bypass the type checker; networkFunctions
-		// declares "in".
+		// dyn and type would bypass the type checker; networkFunctions declares "in".
 		cel.StdLib(cel.StdLibSubset(env.NewLibrarySubset().AddExcludedFunctions(
 			env.NewFunction("dyn"), env.NewFunction("type"), env.NewFunction(operators.In)))),
 		cel.OptionalTypes(),

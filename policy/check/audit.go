@@ -30,13 +30,11 @@ type AuditConfig struct {
 	// Path is the file. It is created with mode 0600 and appended to.
 	Path string
 
-	// Buffer is the number of records that may wait for the disk; 0 means 1024.
-	// Further records are dropped, and the
-	// log contains their number.
+	// Buffer is the number of records that may wait for the disk; 0 means 1024. Further
+	// records are dropped, and the log contains their number.
 	Buffer int
 
-	// Failed is called with the cause when records are lost, unless it is
-	// nil.
+	// Failed is called with the cause when records are lost, unless it is nil.
 	Failed func(err error)
 }
 
@@ -91,8 +89,7 @@ func (a *Audit) Reopen() error {
 	return nil
 }
 
-// Close writes the waiting records and closes the file. Later records
-// are dropped.
+// Close writes the waiting records and closes the file. Later records are dropped.
 func (a *Audit) Close() error {
 	a.mu.Lock()
 	if a.closed {

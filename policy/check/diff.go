@@ -26,9 +26,8 @@ type DiffReport struct {
 	Dropped int      // decisions lost according to the log
 	Changes []Change // the most frequent first
 
-	// Undetermined counts records without a second decision by reason:
-	// a rule has a webhook, or reads user.sessions and the record has
-	// no number.
+	// Undetermined counts records without a second decision by reason: a rule has a
+	// webhook, or reads user.sessions and the record has no number.
 	Undetermined map[string]int
 
 	// Unreadable are the first lines without a valid record;
@@ -58,9 +57,8 @@ const (
 	maxExamples = 5
 )
 
-// Diff evaluates every input of an audit log with two sets and reports the
-// differences. A nil old stands for the recorded decisions. It calls no
-// webhook.
+// Diff evaluates every input of an audit log with two sets and reports the differences. A
+// nil old stands for the recorded decisions. It calls no webhook.
 func Diff(ctx context.Context, old, new *rules.Set, log io.Reader) (*DiffReport, error) {
 	report := &DiffReport{Undetermined: map[string]int{}}
 	groups := map[string]*Change{}
@@ -170,8 +168,7 @@ func verdictOf(d policy.Decision, err error) verdict {
 
 func (v verdict) effect() string { return cmp.Or(string(v.Effect), rulefile.Undecided) }
 
-// differences returns the parts in which two verdicts differ; the rule is
-// not among them.
+// differences returns the parts in which two verdicts differ; the rule is not among them.
 func (v verdict) differences(o verdict) []string {
 	if v.undecided && o.undecided {
 		return nil

@@ -3,8 +3,7 @@
 // decisions, [Diff] evaluates recorded inputs with other rules, and [Shadow] evaluates a
 // candidate beside the rules in force.
 //
-// Audit and Shadow never change a decision and delay it by a copy of its
-// input only.
+// Audit and Shadow never change a decision and delay it by a copy of its input only.
 package check
 
 import (
@@ -25,9 +24,8 @@ type FileReport struct {
 	Costs    []rules.PolicyCost
 }
 
-// Files compiles rule files and reports errors, warnings and costs.
-// It reads no keys, calls no webhook, and runs no tests. The error is that
-// of reading the files.
+// Files compiles rule files and reports errors, warnings and costs. It reads no keys,
+// calls no webhook, and runs no tests. The error is that of reading the files.
 func Files(cfg rules.Config) (*FileReport, error) {
 	set, problems, err := rules.Compile(cfg)
 	if err != nil {

@@ -23,9 +23,8 @@ type ShadowConfig struct {
 	// Timeout bounds one evaluation of the candidate; 0 means a second.
 	Timeout time.Duration
 
-	// CountSessions counts the user's sessions at every request, for a
-	// candidate that reads them while the live evaluator does not. It makes
-	// every request slower.
+	// CountSessions counts the user's sessions at every request, for a candidate that
+	// reads them while the live evaluator does not. It makes every request slower.
 	CountSessions bool
 
 	// Observe receives the result of each comparison.
@@ -44,9 +43,8 @@ type ShadowObserver interface {
 }
 
 // A Shadow is an evaluator that answers with a live evaluator, evaluates a candidate
-// afterwards, and reports the differences. The answer
-// waits for a copy of the input only. The candidate's webhooks are
-// called with the header Discharger-Shadow: 1.
+// afterwards, and reports the differences. The answer waits for a copy of the input only.
+// The candidate's webhooks are called with the header Discharger-Shadow: 1.
 type Shadow struct {
 	cfg   ShadowConfig
 	jobs  chan Comparison // without a candidate
@@ -67,8 +65,7 @@ type Comparison struct {
 	// undecided request differs from a decided one in the effect.
 	Differences []string
 
-	// Undetermined is set if the candidate reads user.sessions and the number
-	// is unknown.
+	// Undetermined is set if the candidate reads user.sessions and the number is unknown.
 	Undetermined bool
 }
 
@@ -88,8 +85,7 @@ func NewShadow(cfg ShadowConfig) (*Shadow, error) {
 	return s, nil
 }
 
-// Close waits for the queued comparisons and ends comparing. Evaluate goes
-// on.
+// Close waits for the queued comparisons and ends comparing. Evaluate goes on.
 func (s *Shadow) Close() {
 	s.mu.Lock()
 	if !s.ended {

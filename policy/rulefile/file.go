@@ -1,6 +1,5 @@
-// Package rulefile decodes rule files: YAML files with the policies of an operator,
-// their rules, lists, webhooks and tests. Expressions stay
-// text.
+// Package rulefile decodes rule files: YAML files with the policies of an operator, their
+// rules, lists, webhooks and tests. Expressions stay text.
 //
 // # Format
 //
@@ -24,16 +23,16 @@
 //	        input: {request: {ip: 198.51.100.7}}
 //	        expect: {effect: deny, rule: elsewhere}
 //
-// [Read] reports every mistake with its position: unknown, missing and duplicate
-// keys, values of the wrong type or out of range, and anchors, aliases and
-// tags of YAML. A file with a mistake must not be used in part. [JSONSchema] describes
-// the format for editors.
+// [Read] reports every mistake with its position: unknown, missing and duplicate keys,
+// values of the wrong type or out of range, and anchors, aliases and tags of YAML. A file
+// with a mistake must not be used in part. [JSONSchema] describes the format for editors.
 package rulefile
 
 import (
 	"fmt"
 	"net/netip"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/discharger/discharger/config/yamlfile"
@@ -84,8 +83,16 @@ func Read(name string, data []byte, tests bool) *File {
 	for _, e := range f.lists(keys.Get("lists"), "lists") {
 		f.Lists[e.Key] = f.readList(e.Value, "lists."+e.Key)
 	}
-	f.readWebhooks(keys.Get("webhooks"))
-	f.readPolicies(keys.Require("policies", ""))
+	for _, e := range f.entries(keys.Get("webhooks"), "webhooks", "webhooks", maxWebhooks) {
+		f.Webhooks[e.Key] = f.readWebhook(e)
+	}
+	policies := keys.Require("policies", "")
+	for _, e := range f.entries(policies, "policies", "policies", maxPolicies) {
+		f.Policies = append(f.Policies, f.readPolicy(e))
+	}
+	if len(f.Policies) == 0 && !f.Failed() {
+		f.Invalid(policies, "policies", "want at least one policy")
+	}
 	return f
 }
 
@@ -93,9 +100,8 @@ func newFile(name string, data []byte) *File {
 	return &File{Document: yamlfile.Read(name, data, yamlfile.Options{MaxBytes: MaxBytes, MaxProblems: maxProblems, SyntaxHint: quoteHint})}
 }
 
-// expressionLine matches a line with an expression that has another meaning in
-// YAML because of its first character, or of a colon or number sign
-// inside.
+// expressionLine matches a line with an expression that has another meaning in YAML
+// because of its first character, or of a colon or number sign inside.
 var expressionLine = regexp.MustCompile("^\\s*(?:- )?(?:when|ttl):\\s+(?:[\"'!&*{\\[%@`].*|[^'\"|>].*(?:: | #).*)$")
 
 // quoteHint returns a hint at such a line near the line of a YAML syntax error,
@@ -130,24 +136,27 @@ func (f *File) readList(n *yamlfile.Node, path string) (values []string) {
 	return values
 }
 
-// lists returns the lists under a key whose names are valid in expressions.
-func (f *File) lists(n *yamlfile.Node, path string) []yamlfile.Entry {
-	entries := f.Entries(n, path)
-	if len(entries) > maxLists {
-		f.Invalid(n, path, "want at most %d lists, got %d", maxLists, len(entries))
-		return nil
-	}
-	var named []yamlfile.Entry
-	for _, e := range entries {
-		switch {
-		case !f.name(e.At, path, e.Key):
-		case strings.Contains(e.Key, "-") || e.Key[0] >= '0' && e.Key[0] <= '9':
+// lists decodes a mapping of lists whose names are valid in expressions.
+func (f *File) lists(n *yamlfile.Node, path string) (named []yamlfile.Entry) {
+	for _, e := range f.entries(n, path, "lists", maxLists) {
+		if strings.Contains(e.Key, "-") || e.Key[0] >= '0' && e.Key[0] <= '9' {
 			f.Invalid(e.At, path, "want a letter first and no - in the name of a list, got %q", e.Key)
-		default:
-			named = append(named, e)
+			continue
 		}
+		named = append(named, e)
 	}
 	return named
+}
+
+// entries decodes a mapping of at most most entries of a kind, whose names are valid in logs
+// and metrics.
+func (f *File) entries(n *yamlfile.Node, path, kind string, most int) []yamlfile.Entry {
+	all := f.Entries(n, path)
+	if len(all) > most {
+		f.Invalid(n, path, "want at most %d %s, got %d", most, kind, len(all))
+		return nil
+	}
+	return slices.DeleteFunc(all, func(e yamlfile.Entry) bool { return !f.name(e.At, path, e.Key) })
 }
 
 // texts returns the items of a list of strings.

@@ -231,8 +231,7 @@ func fieldSchema(f cel.Field, patch bool) jsonObject {
 	return o
 }
 
-// WriteFields writes the fields of expressions with types and documentation as
-// text.
+// WriteFields writes the fields of expressions with types and documentation as text.
 func WriteFields(w io.Writer) error {
 	var b strings.Builder
 	for _, f := range cel.Fields() {

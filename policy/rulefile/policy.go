@@ -24,22 +24,6 @@ type Rule struct {
 // Otherwise is the name of the rule that decides if no condition holds.
 const Otherwise = "otherwise"
 
-func (f *File) readPolicies(n *yamlfile.Node) {
-	entries := f.Entries(n, "policies")
-	switch {
-	case len(entries) > maxPolicies:
-		f.Invalid(n, "policies", "want at most %d policies, got %d", maxPolicies, len(entries))
-		return
-	case len(entries) == 0 && !f.Failed():
-		f.Invalid(n, "policies", "want at least one policy")
-	}
-	for _, e := range entries {
-		if f.name(e.At, "policies", e.Key) {
-			f.Policies = append(f.Policies, f.readPolicy(e))
-		}
-	}
-}
-
 func (f *File) readPolicy(e yamlfile.Entry) *Policy {
 	p := &Policy{Name: e.Key, At: e.At}
 	path := "policies." + e.Key

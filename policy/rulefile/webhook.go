@@ -25,19 +25,6 @@ const (
 	maxWebhooks           = 32
 )
 
-func (f *File) readWebhooks(n *yamlfile.Node) {
-	entries := f.Entries(n, "webhooks")
-	if len(entries) > maxWebhooks {
-		f.Invalid(n, "webhooks", "want at most %d webhooks, got %d", maxWebhooks, len(entries))
-		return
-	}
-	for _, e := range entries {
-		if f.name(e.At, "webhooks", e.Key) {
-			f.Webhooks[e.Key] = f.readWebhook(e)
-		}
-	}
-}
-
 func (f *File) readWebhook(e yamlfile.Entry) *Webhook {
 	w := &Webhook{Config: webhook.Config{Name: e.Key}}
 	keys := f.Fields(e.Value, "webhooks."+e.Key,

@@ -27,9 +27,8 @@ type namedPolicy struct {
 	order     int // among the policies of all files
 }
 
-// A chain is a group of rules with joined conditions. It ends after a rule
-// with a webhook, because the next rules are evaluated only if the
-// webhook has no opinion.
+// A chain is a group of rules with joined conditions. It ends after a rule with a
+// webhook, because the next rules are evaluated only if the webhook has no opinion.
 type chain struct {
 	*cel.Chain
 	rules []*rule

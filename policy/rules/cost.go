@@ -21,8 +21,7 @@ type RuleCost struct {
 	Outcome  uint64
 }
 
-// ruleOverhead is the cost of the choice between two rules, beside their
-// conditions.
+// ruleOverhead is the cost of the choice between two rules, beside their conditions.
 const ruleOverhead = 2
 
 // Costs returns the costs of the policies in the operator's files.

@@ -2,6 +2,7 @@ package rules
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -42,10 +43,10 @@ type RuleTrace struct {
 // Explain evaluates an input and traces each rule of its policy. It is much slower
 // than Evaluate, and calls webhooks too.
 func (s *Set) Explain(ctx context.Context, in *policy.Input) *Explanation {
-	x := &Explanation{Policy: policyName(in.Policy)}
+	x := &Explanation{Policy: cmp.Or(in.Policy, policy.DefaultName)}
 	x.Decision, x.Err = policy.Ask(ctx, s, in)
-	p, ok := s.policies[x.Policy]
-	if !ok {
+	p := s.find(x.Policy)
+	if p == nil {
 		return x
 	}
 	b := p.lang.Bind(ctx, in)

@@ -26,8 +26,7 @@ import (
 // millisecond; a rule that compares a field or two costs less than ten.
 const DefaultMaxCost = 10000
 
-// Config configures [Load]. The zero value loads the built-in policies
-// only.
+// Config configures [Load]. The zero value loads the built-in policies only.
 type Config struct {
 	// Files are the names of the rule files. A policy name must be unique in all
 	// of them. A policy replaces the built-in policy of its name.
@@ -49,9 +48,8 @@ type Config struct {
 	// choose policies of Files only.
 	OnlyFiles bool
 
-	// Offline disables webhooks: their keys are not read, and a
-	// rule with a webhook is undecided. It is for checks of files on another
-	// machine.
+	// Offline disables webhooks: their keys are not read, and a rule with a webhook is
+	// undecided. It is for checks of files on another machine.
 	Offline bool
 
 	// SkipTests loads files without running their tests.
@@ -63,9 +61,8 @@ type Config struct {
 	hookTimeout time.Duration // replaces the timeout of every webhook; 0: none
 }
 
-// Load reads, compiles and tests rule files. An error in
-// their contents is a [yamlfile.Problems] with positions; an error of
-// reading them is not.
+// Load reads, compiles and tests rule files. An error in their contents is a
+// [yamlfile.Problems] with positions; an error of reading them is not.
 func Load(cfg Config) (*Set, error) {
 	return newLoader(cfg).tested()
 }
@@ -104,9 +101,8 @@ func newLoader(cfg Config) *loader {
 	return &loader{cfg: cfg, set: &Set{policies: map[string]*namedPolicy{}}, at: map[string]string{}}
 }
 
-// Compile compiles rule files without reading keys and running tests. The set
-// is complete if all problems are warnings. The error is that of
-// reading the files.
+// Compile compiles rule files without reading keys and running tests. The set is complete
+// if all problems are warnings. The error is that of reading the files.
 func Compile(cfg Config) (*Set, yamlfile.Problems, error) {
 	cfg.Offline = true
 	return newLoader(cfg).load()

@@ -34,12 +34,11 @@ type ReloaderConfig struct {
 // files have changed. Invalid files leave the last valid set in
 // force. One set makes each decision.
 //
-// The reloader reads the files at an interval and compares their
-// contents. That takes some microseconds, works on every file system and
-// through the symbolic links that Kubernetes swaps, and finds changes that
-// keep the time stamp; kernel notifications do not. It acts on a change
-// after two equal reads in a row, so that it does not load a file that is still being
-// written.
+// The reloader reads the files at an interval and compares their contents. That takes
+// some microseconds, works on every file system and through the symbolic links that
+// Kubernetes swaps, and finds changes that keep the time stamp; kernel notifications do
+// not. It acts on a change after two equal reads in a row, so that it does not load a
+// file that is still being written.
 type Reloader struct {
 	cfg     ReloaderConfig
 	current atomic.Pointer[Set]
@@ -86,8 +85,10 @@ func (r *Reloader) Reload() error {
 	defer r.mu.Unlock()
 	l := newLoader(r.cfg.Load)
 	set, err := l.tested()
-	if err == nil {
-		err = r.complete(set)
+	for _, name := range r.cfg.Require {
+		if err == nil && !set.Has(name) {
+			err = fmt.Errorf("policy %q in the configuration: %w", name, ErrUnknownPolicy)
+		}
 	}
 	r.tried = l.watched
 	old := r.current.Load()
@@ -99,16 +100,6 @@ func (r *Reloader) Reload() error {
 	}
 	r.current.Store(set)
 	r.cfg.Reloaded(set.hash, nil)
-	return nil
-}
-
-// complete refuses a set without a required policy.
-func (r *Reloader) complete(set *Set) error {
-	for _, name := range r.cfg.Require {
-		if !set.Has(name) {
-			return fmt.Errorf("policy %q in the configuration: %w", name, ErrUnknownPolicy)
-		}
-	}
 	return nil
 }
 

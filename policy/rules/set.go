@@ -1,18 +1,17 @@
 // Package rules implements policies with rule files: it compiles the files, runs their
 // tests, evaluates requests, and reloads changed files.
 //
-// [Load] accepts all files or none. It refuses a mistake, a rule that can
-// never run, a decision that may cost too much, a caveat unknown to
-// homeservers, and a failing test. A [Set] is immutable; a
-// [Reloader] replaces it atomically and keeps the last valid one. The built-in
-// policies ([Builtin]) are rule files to copy.
+// [Load] accepts all files or none. It refuses a mistake, a rule that can never run, a
+// decision that may cost too much, a caveat unknown to homeservers, and a failing test. A
+// [Set] is immutable; a [Reloader] replaces it atomically and keeps the last valid one.
+// The built-in policies ([Builtin]) are rule files to copy.
 //
-// A decision allocates only the values that its rules read. An
-// error of a condition, an error of a webhook, and a cost above the limit
-// leave the request undecided.
+// A decision allocates only the values that its rules read. An error of a condition, an
+// error of a webhook, and a cost above the limit leave the request undecided.
 package rules
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -37,20 +36,18 @@ type Set struct {
 	hash     string
 }
 
-// Has reports whether a policy exists. The empty name stands
-// for [policy.DefaultName].
-func (s *Set) Has(name string) bool {
-	_, ok := s.policies[policyName(name)]
-	return ok
-}
+// Has reports whether a policy exists. The empty name stands for [policy.DefaultName].
+func (s *Set) Has(name string) bool { return s.find(name) != nil }
+
+func (s *Set) find(name string) *namedPolicy { return s.policies[cmp.Or(name, policy.DefaultName)] }
 
 // Names returns the names of all policies, sorted.
 func (s *Set) Names() []string { return slices.Sorted(maps.Keys(s.policies)) }
 
 // Doc returns the doc of a policy in its file, or "".
 func (s *Set) Doc(name string) string {
-	p, ok := s.policies[policyName(name)]
-	if !ok {
+	p := s.find(name)
+	if p == nil {
 		return ""
 	}
 	return strings.Join(strings.Fields(p.Doc), " ")
@@ -63,18 +60,11 @@ func (s *Set) Hash() string { return s.hash }
 // Warnings returns the warnings about the files, in their order.
 func (s *Set) Warnings() yamlfile.Problems { return s.warnings }
 
-func policyName(name string) string {
-	if name == "" {
-		return policy.DefaultName
-	}
-	return name
-}
-
 // Evaluate evaluates the policy in.Policy. An error leaves the request undecided and
 // contains the name of the rule. The decision is not narrowed; [policy.Ask] does that.
 func (s *Set) Evaluate(ctx context.Context, in *policy.Input) (policy.Decision, error) {
-	p, ok := s.policies[policyName(in.Policy)]
-	if !ok {
+	p := s.find(in.Policy)
+	if p == nil {
 		return policy.Decision{}, fmt.Errorf("policy %.60q: %w", in.Policy, ErrUnknownPolicy)
 	}
 	if err := ctx.Err(); err != nil {
@@ -88,8 +78,7 @@ func (s *Set) Evaluate(ctx context.Context, in *policy.Input) (policy.Decision, 
 	return d, nil
 }
 
-// ordered returns the policies of the operator's files, in their
-// order.
+// ordered returns the policies of the operator's files, in their order.
 func (s *Set) ordered() []*namedPolicy {
 	var all []*namedPolicy
 	for _, p := range s.policies {

@@ -1,6 +1,7 @@
 package rules
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"strings"
@@ -88,7 +89,7 @@ func failures(results []TestResult) yamlfile.Problems {
 		var parts []string
 		for _, d := range t.Differences {
 			if d.Want != "" || d.Key != "rule" {
-				parts = append(parts, fmt.Sprintf("%s is %s, want %s", d.Key, orNothing(d.Got), orNothing(d.Want)))
+				parts = append(parts, fmt.Sprintf("%s is %s, want %s", d.Key, cmp.Or(d.Got, "empty"), cmp.Or(d.Want, "empty")))
 			} else {
 				parts = append(parts, "decided by rule "+d.Got)
 			}
@@ -97,11 +98,4 @@ func failures(results []TestResult) yamlfile.Problems {
 			Message: fmt.Sprintf("test %.60q of policy %s fails: %s", t.Name, t.Policy, strings.Join(parts, "; "))})
 	}
 	return ps
-}
-
-func orNothing(s string) string {
-	if s == "" {
-		return "empty"
-	}
-	return s
 }

@@ -127,8 +127,7 @@ func (d *decoder) maxLen(n *yamlfile.Node, flag bool) int {
 	return cmp.Or(limit, defaultMaxLen)
 }
 
-// typed decodes the name of a type, of those that are usable. The zero type has no
-// name.
+// typed decodes the name of a type, of those that are usable. The zero type has no name.
 func (d *decoder) typed(n *yamlfile.Node, path string, usable func(valueType) bool) valueType {
 	d.Kind = ErrType
 	defer func() { d.Kind = ErrParse }()

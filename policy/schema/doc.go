@@ -94,8 +94,7 @@
 //	list(T)    any of these but flag and string, one space    list(T)
 //	           between
 //
-// IPv4 addresses in IPv6 form count as IPv4, and the host bits of a range are
-// cleared.
+// IPv4 addresses in IPv6 form count as IPv4, and the host bits of a range are cleared.
 //
 // A context value has one of the types string, bool, int, time, duration, ip,
 // network or a list of one of them. Text is at most 1024 bytes long and a list

@@ -22,8 +22,7 @@ var (
 var (
 	// ErrUnknown: the schema has no such caveat.
 	ErrUnknown = errors.New("not in the schema")
-	// ErrMalformed: the text is not in the caveat's style, or the value not of its
-	// type.
+	// ErrMalformed: the text is not in the caveat's style, or the value not of its type.
 	ErrMalformed = errors.New("malformed")
 	// ErrUnmet: the check of the caveat is false.
 	ErrUnmet = errors.New("does not hold")

@@ -19,9 +19,8 @@ const (
 	MaxDoc      = 4096    // bytes of a doc text
 )
 
-// Load parses a schema file of format 1. filename stands in errors only. An error
-// is of type [yamlfile.Problems], and wraps the kinds of its problems, such as
-// [ErrCheck].
+// Load parses a schema file of format 1. filename stands in errors only. An error is of
+// type [yamlfile.Problems], and wraps the kinds of its problems, such as [ErrCheck].
 func Load(filename string, data []byte) (*Schema, error) {
 	schema, problems := read(filename, data)
 	if err := problems.Err(); err != nil {

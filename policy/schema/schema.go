@@ -68,8 +68,7 @@ type Condition struct {
 // MaxCondition bounds the text of a caveat, in bytes.
 const MaxCondition = 1<<16 - 1
 
-// A Schema is a set of caveats. It is immutable once loaded, and safe for concurrent
-// use.
+// A Schema is a set of caveats. It is immutable once loaded, and safe for concurrent use.
 type Schema struct {
 	format   Format
 	about    string // first paragraph of Docs, in other formats than 1

@@ -14,10 +14,9 @@ import (
 // ErrAddress is wrapped by the error of a call to an address outside the allowed networks.
 var ErrAddress = errors.New("address is not allowed")
 
-// newDialer returns a dialer that checks each address after the name
-// was resolved and before it connects, so that a name cannot
-// point into an internal network. public allows addresses of the public
-// Internet beside the listed networks.
+// newDialer returns a dialer that checks each address after the name was resolved and
+// before it connects, so that a name cannot point into an internal network. public allows
+// addresses of the public Internet beside the listed networks.
 func newDialer(allow []netip.Prefix, public bool, timeout time.Duration) *net.Dialer {
 	return &net.Dialer{
 		Timeout: timeout,

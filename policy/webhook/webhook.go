@@ -10,27 +10,24 @@
 //
 //	t=1767225600,v1=<hex>
 //
-// where v1 is the HMAC-SHA256, under the webhook's key, of the decimal t, a
-// full stop and the body. A receiver compares it in constant time and refuses a
-// t that is more than a few minutes off, so that a recorded request cannot be
-// replayed later. Requests for a candidate that is only compared carry the
-// header Discharger-Shadow: 1.
+// where v1 is the HMAC-SHA256, under the webhook's key, of the decimal t, a full stop and
+// the body. A receiver compares it in constant time and refuses a t that is more than a
+// few minutes off, so that a recorded request cannot be replayed later. Requests for a
+// candidate that is only compared carry the header Discharger-Shadow: 1.
 //
 // # Answer
 //
-// A webhook answers 200 and a [policy.Decision] as application/json, or 204 for
-// no opinion: the next rules of the policy decide then. Every other response is an
-// error: a key that a decision does not have, more than 64 KiB, an answer after the
-// timeout. An error leaves the request undecided, or denies it if
-// [Config.Deny] is set.
+// A webhook answers 200 and a [policy.Decision] as application/json, or 204 for no
+// opinion: the next rules of the policy decide then. Every other response is an error: a
+// key that a decision does not have, more than 64 KiB, an answer after the timeout. An
+// error leaves the request undecided, or denies it if [Config.Deny] is set.
 //
 // # Protection
 //
-// This package resolves names itself and checks each address before it
-// connects, so that a name cannot point into an internal
-// network. It follows no redirects and uses no proxy. After
-// five failures in a row a webhook is not called for a pause, and the number of
-// concurrent calls is bounded.
+// This package resolves names itself and checks each address before it connects, so that
+// a name cannot point into an internal network. It follows no redirects and uses no
+// proxy. After five failures in a row a webhook is not called for a pause, and the number
+// of concurrent calls is bounded.
 package webhook
 
 import (

@@ -42,8 +42,7 @@ import (
 // Format is the format of the schemas of this package.
 const Format schema.Format = "boulangerie"
 
-// ErrSchemaID is the kind of a missing or bad schema-id. It wraps
-// [schema.ErrParse].
+// ErrSchemaID is the kind of a missing or bad schema-id. It wraps [schema.ErrParse].
 var ErrSchemaID = fmt.Errorf("%w: bad schema-id", schema.ErrParse)
 
 // Load parses a schema file of either format: of Boulangerie if it has schema-id or
@@ -60,8 +59,7 @@ func Load(filename string, data []byte) (*schema.Schema, error) {
 	return d.schema.Schema(), nil
 }
 
-// Check returns all problems of a schema file of either format, as [schema.Check]
-// does.
+// Check returns all problems of a schema file of either format, as [schema.Check] does.
 func Check(filename string, data []byte) yamlfile.Problems {
 	if d := read(filename, data); d != nil {
 		return d.Problems()

@@ -19,8 +19,7 @@ type Reference struct {
 	HasFragment  bool
 }
 
-// Rootless reports whether the path follows the scheme without a slash, as in
-// mailto:a@b.
+// Rootless reports whether the path follows the scheme without a slash, as in mailto:a@b.
 func (r Reference) Rootless() bool {
 	return r.Scheme != "" && !r.HasAuthority && r.Path != "" && r.Path[0] != '/'
 }
