@@ -39,20 +39,16 @@ func changes(prefix string, a, b reflect.Value) (keys []string) {
 // those of sources with their secrets.
 func (c *Config) Keep(from *Config, keys []string) {
 	for _, key := range keys {
-		section, name := "", key
-		if dot := strings.LastIndexByte(key, '.'); dot >= 0 {
-			section, name = key[:dot], key[dot+1:]
-		}
+		dot := strings.LastIndexByte(key, '.')
+		section, name := key[:max(dot, 0)], key[dot+1:]
 		to, value := sectionOf(c, section), sectionOf(from, section)
-		var fields []int
+		before := reflect.New(to.Type()).Elem()
+		before.Set(to)
 		for i, k := range allKeysOf(to.Type()) {
 			field := to.Type().Field(i).Name
-			if k == name || k == "-" && (sourceOf(to, field) == name || sourceOf(value, field) == name) {
-				fields = append(fields, i)
+			if k == name || k == "-" && (sourceOf(before, field) == name || sourceOf(value, field) == name) {
+				to.Field(i).Set(value.Field(i))
 			}
-		}
-		for _, i := range fields {
-			to.Field(i).Set(value.Field(i))
 		}
 	}
 }

@@ -50,36 +50,31 @@ func (d *decoder) document(into *Config) bool {
 // at reports a problem of a key, at the place of its value or of the mapping around
 // it. Of one key the first problem is reported: a value that cannot be decoded has
 // others as a consequence.
-func (d *decoder) at(key, format string, args ...any) {
-	if d.failed[key] {
-		return
-	}
-	d.failed[key] = true
-	p := d.placeOf(key)
-	p.doc.Invalid(p.node, key, format, args...)
-}
+func (d *decoder) at(key, format string, args ...any) { d.problem(key, key, format, args...) }
 
 // missing reports a missing key, with an optional hint.
 func (d *decoder) missing(key, hint string) {
-	if d.failed[key] {
-		return
-	}
-	d.failed[key] = true
 	if hint != "" {
 		hint = "; " + hint
 	}
 	holder := holderOf(key)
-	p := d.placeOf(holder)
-	p.doc.Invalid(p.node, holder, "key %q is missing%s", strings.TrimPrefix(key[len(holder):], "."), hint)
+	d.problem(key, holder, "key %q is missing%s", strings.TrimPrefix(key[len(holder):], "."), hint)
 }
 
-func (d *decoder) placeOf(key string) place {
-	p, ok := d.places[key]
-	for !ok {
-		key = holderOf(key)
-		p, ok = d.places[key]
+// problem reports the first problem of a key at the place of another one, or of the
+// one around that.
+func (d *decoder) problem(key, at, format string, args ...any) {
+	if d.failed[key] {
+		return
 	}
-	return p
+	d.failed[key] = true
+	holder := at
+	p, ok := d.places[holder]
+	for !ok {
+		holder = holderOf(holder)
+		p, ok = d.places[holder]
+	}
+	p.doc.Invalid(p.node, at, format, args...)
 }
 
 // err returns all problems, those of the file in its order, or nil.

@@ -128,8 +128,11 @@ func (d *decoder) secret(key, file, variable string, lookup func(string) (string
 	default:
 		return nil
 	}
-	if text == "" {
+	switch text {
+	case "":
 		d.at(key, "secret is empty")
+	case secret.Redacted:
+		d.at(key, "secret is %s, which stands for the secret where it is printed", text)
 	}
 	return secret.Bytes(text)
 }

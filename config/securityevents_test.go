@@ -46,7 +46,9 @@ func TestReceivers(t *testing.T) {
 func TestReceiverProblems(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	for name, text := range map[string]string{"two": "Bearer hunter2\nX: hunter2\n", "nothing": "\n", "umlaut": "hunter2ü"} {
+	for name, text := range map[string]string{
+		"two": "Bearer hunter2\nX: hunter2\n", "nothing": "\n", "redacted": "REDACTED\n", "umlaut": "hunter2ü",
+	} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -67,6 +69,7 @@ func TestReceiverProblems(t *testing.T) {
 		"no file":         {file("none"), key + `authorization_file: open `},
 		"two lines":       {file("two"), key + `authorization_file: want one line`},
 		"empty file":      {file("nothing"), key + `authorization_file: secret is empty`},
+		"redacted":        {file("redacted"), key + `authorization_file: secret is REDACTED`},
 		"not ASCII":       {file("umlaut"), key + `authorization_file: want one line`},
 		"no audience": {strings.Replace(receiver("https://r.example/", ""), ", audience: r", "", 1),
 			`homeservers[0].security_events: key "audience" is missing`},

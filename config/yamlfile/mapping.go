@@ -99,14 +99,13 @@ func (f *Fields) Require(key, hint string) *Node {
 func (d *Document) Items(n *Node, path string, most int) []*Node {
 	switch {
 	case n == nil:
-		return nil
 	case n.Kind != yaml.SequenceNode || tagged(n):
 		d.Mistyped(n, path, "a list")
-		return nil
 	case len(n.Content) > most:
 		d.Invalid(n, path, "want at most %d items, got %d", most, len(n.Content))
-		return nil
+	default:
+		d.noAnchor(n, path)
+		return n.Content
 	}
-	d.noAnchor(n, path)
-	return n.Content
+	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"slices"
 	"strings"
 	"unicode"
+	"unicode/utf8"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -42,15 +43,6 @@ func quotedWidth(runes []rune) int {
 	return 0
 }
 
-// nodeWidth returns the length of a node on its first line: all of a string or
-// number that ends there, and otherwise one word.
-func nodeWidth(n *Node, line string) int {
-	if width := scalarWidth(n, line); width > 0 {
-		return width
-	}
-	return tokenWidth(line, n.Column)
-}
-
 // scalarWidth returns the length of a scalar that begins and ends on a line, or
 // 0 for any other node.
 func scalarWidth(n *Node, line string) int {
@@ -63,7 +55,7 @@ func scalarWidth(n *Node, line string) int {
 	case n.Style&(yaml.DoubleQuotedStyle|yaml.SingleQuotedStyle) != 0:
 		return quotedWidth(runes)
 	case n.Style == 0 && strings.HasPrefix(string(runes), n.Value):
-		return len([]rune(n.Value))
+		return utf8.RuneCountInString(n.Value)
 	}
 	return 0
 }
@@ -161,25 +153,20 @@ func (d *Document) Hide(n *Node) {
 	if n.Kind != yaml.ScalarNode || n.Line < 1 || n.Line > len(d.shown) {
 		return
 	}
-	width := scalarWidth(n, d.lines[n.Line-1])
-	if width == 0 && n.Value != "" {
-		d.maskFrom(n.Line, n.Column) // where it ends is not worth a mistake
+	if width := scalarWidth(n, d.lines[n.Line-1]); width > 0 || n.Value == "" {
+		d.mask(n.Line, n.Column, width)
 		return
 	}
-	d.mask(n.Line, n.Column, width)
+	// Everything from its beginning: where it ends is not worth a mistake.
+	for line, column := n.Line, n.Column; line <= len(d.shown); line, column = line+1, 1 {
+		d.mask(line, column, len(d.lines[line-1]))
+	}
 }
 
 // hideSecret hides a value where the file may hold secrets.
 func (d *Document) hideSecret(n *Node) {
 	if d.options.Secrets {
 		d.Hide(n)
-	}
-}
-
-// maskFrom masks everything from a place on.
-func (d *Document) maskFrom(line, column int) {
-	for ; line <= len(d.shown); line, column = line+1, 1 {
-		d.mask(line, column, len(d.lines[line-1]))
 	}
 }
 

@@ -48,12 +48,13 @@ func (d *Document) reportIn(n *Node, offset int, p *Problem) {
 // further ones: a file can have many, all in one long line.
 func (d *Document) full() bool { return len(d.problems) >= d.options.MaxProblems }
 
-// reportAt reports a problem at a node, all of which is underlined.
+// reportAt reports a problem at a node. All of a string or number that ends on its
+// first line is underlined, and otherwise one word.
 func (d *Document) reportAt(n *Node, p *Problem) {
 	if n != nil && !d.full() {
 		p.Line, p.Column = n.Line, n.Column
 		if n.Line > 0 && n.Line <= len(d.lines) {
-			p.Width = nodeWidth(n, d.lines[n.Line-1])
+			p.Width = scalarWidth(n, d.lines[n.Line-1]) // 0: Report takes one word
 		}
 	}
 	d.Report(p)

@@ -15,29 +15,28 @@ import (
 func (d *Document) Text(n *Node, path string, most int) (string, bool) {
 	switch {
 	case n == nil:
-		return "", false
 	case !isText(n):
 		d.Mistyped(n, path, "a string")
-		return "", false
 	case len(n.Value) > most:
 		d.Invalid(n, path, "want at most %d bytes, got %d", most, len(n.Value))
-		return "", false
+	default:
+		d.noAnchor(n, path)
+		return n.Value, true
 	}
-	d.noAnchor(n, path)
-	return n.Value, true
+	return "", false
 }
 
 // Bool decodes true or false.
 func (d *Document) Bool(n *Node, path string) bool {
 	switch {
 	case n == nil:
-		return false
 	case !isScalar(n, "!!bool"):
 		d.Mistyped(n, path, "true or false")
-		return false
+	default:
+		d.noAnchor(n, path)
+		return strings.EqualFold(n.Value, "true")
 	}
-	d.noAnchor(n, path)
-	return strings.EqualFold(n.Value, "true")
+	return false
 }
 
 // Int decodes a whole number from least to most. It is written in decimal and
@@ -48,20 +47,18 @@ func (d *Document) Int(n *Node, path string, least, most int) (int, bool) {
 		return 0, false
 	}
 	v, err := strconv.Atoi(n.Value)
-	if !isScalar(n, "!!int") || err != nil || strconv.Itoa(v) != n.Value {
-		d.Mistyped(n, path, "a whole number")
-		return 0, false
-	}
 	switch {
+	case !isScalar(n, "!!int") || err != nil || strconv.Itoa(v) != n.Value:
+		d.Mistyped(n, path, "a whole number")
 	case least == most && v != least:
 		d.Invalid(n, path, "want %d, got %d", least, v)
-		return 0, false
 	case v < least || v > most:
 		d.Invalid(n, path, "want %d to %d, got %d", least, most, v)
-		return 0, false
+	default:
+		d.noAnchor(n, path)
+		return v, true
 	}
-	d.noAnchor(n, path)
-	return v, true
+	return 0, false
 }
 
 // Raw decodes one value of any type as the text it was written as. want
@@ -69,41 +66,38 @@ func (d *Document) Int(n *Node, path string, least, most int) (int, bool) {
 func (d *Document) Raw(n *Node, path, want string) (string, bool) {
 	switch {
 	case n == nil:
-		return "", false
 	case n.Kind != yaml.ScalarNode || tagged(n) || IsNull(n):
 		d.Mistyped(n, path, want)
-		return "", false
+	default:
+		d.noAnchor(n, path)
+		return n.Value, true
 	}
-	d.noAnchor(n, path)
-	return n.Value, true
+	return "", false
 }
 
 // Duration decodes a duration from least to most, in the form of
 // [ParseDuration].
 func (d *Document) Duration(n *Node, path string, least, most time.Duration) (time.Duration, bool) {
-	text, ok := d.Raw(n, path, durationForm)
-	if !ok {
-		return 0, false
-	}
-	v, err := ParseDuration(text)
-	if err != nil {
-		d.Invalid(n, path, "%v", err)
-		return 0, false
-	}
-	if v < least || v > most {
+	v, ok := parsed(d, n, path, durationForm, ParseDuration)
+	if ok && (v < least || v > most) {
 		d.Invalid(n, path, "want %s to %s, got %s", least, most, v)
 		return 0, false
 	}
-	return v, true
+	return v, ok
 }
 
 // Prefix decodes an address or a network, in the form of [ParsePrefix].
 func (d *Document) Prefix(n *Node, path string) (netip.Prefix, bool) {
-	text, ok := d.Raw(n, path, prefixForm)
+	return parsed(d, n, path, prefixForm, ParsePrefix)
+}
+
+// parsed decodes a value with a form of its own.
+func parsed[T any](d *Document, n *Node, path, form string, parse func(string) (T, error)) (v T, ok bool) {
+	text, ok := d.Raw(n, path, form)
 	if !ok {
-		return netip.Prefix{}, false
+		return v, false
 	}
-	v, err := ParsePrefix(text)
+	v, err := parse(text)
 	if err != nil {
 		d.Invalid(n, path, "%v", err)
 	}
@@ -127,12 +121,9 @@ const durationForm = "a duration such as 90s, 5m, 12h or 30d"
 // ParseDuration parses a duration in the form of [time.ParseDuration], before
 // which a number of days, of 24 hours each, may stand: 90s, 1h30m, 90d, 1d12h.
 func ParseDuration(s string) (time.Duration, error) {
-	rest, sign := s, time.Duration(1)
-	switch {
-	case strings.HasPrefix(s, "-"):
-		rest, sign = s[1:], -1
-	case strings.HasPrefix(s, "+"):
-		rest = s[1:]
+	rest, sign := strings.TrimPrefix(s, "+"), time.Duration(1)
+	if after, ok := strings.CutPrefix(s, "-"); ok {
+		rest, sign = after, -1
 	}
 	var days time.Duration
 	if number, after, ok := strings.Cut(rest, "d"); ok {
