@@ -20,7 +20,7 @@ import (
 	"github.com/discharger/discharger/discharger/secret"
 )
 
-// Config configures a [Gateway]. Upstream, Service, APIKey, Keys, KeyPair, Discharger
+// Config configures a [Gateway]. Upstream, ServiceURL, APIKey, Keys, KeyPair, Discharger
 // and Outbox are required.
 type Config struct {
 	// Upstream is the address of the homeserver: http or https and a host, or unix:
@@ -33,8 +33,8 @@ type Config struct {
 	// and its scheme is forwarded to the homeserver. Empty: responses are unchanged,
 	// and the scheme is that of the connection or of a trusted proxy.
 	PublicURL string
-	// Service is the URL of the service.
-	Service string
+	// ServiceURL is the URL of the service.
+	ServiceURL string
 	// APIKey authenticates the gateway to the service.
 	APIKey secret.Bytes
 	// Keys are master keys. The first mints access macaroons, and tokens are sealed

@@ -142,7 +142,7 @@ func New(cfg Config) (_ *Gateway, err error) {
 // openOutbox opens the outbox, before the feed, which calls it.
 func (g *Gateway) openOutbox(cfg *Config) (err error) {
 	g.outbox, err = outbox.Open(outbox.Config{
-		Path: cfg.Outbox, Service: g.service.API, Patient: g.client, Homeserver: g.homeserver, Sealer: g.sealer, Leases: &g.leases,
+		Path: cfg.Outbox, Client: g.service.API, Patient: g.client, Homeserver: g.homeserver, Sealer: g.sealer, Leases: &g.leases,
 		Caches: g.caches, Log: cfg.Log, Clock: cfg.clock, Jitter: cfg.jitter,
 		Timeouts: outbox.Timeouts{Service: cfg.timeouts.revoke, Homeserver: cfg.timeouts.upstream, Race: cfg.timeouts.race},
 		Periods:  func() (time.Duration, time.Duration) { live := g.live(); return live.Reconcile, live.ForgetAfter },
@@ -180,7 +180,7 @@ func (g *Gateway) connect() (err error) {
 	toService := upstream.NewTransport(cfg.dial)
 	g.closeIdle = toService.CloseIdleConnections
 	ac := client.Config{
-		URL: cfg.Service, Location: token.Location, APIKey: g.live().APIKey, UserAgent: upstream.UserAgent,
+		URL: cfg.ServiceURL, Location: token.Location, APIKey: g.live().APIKey, UserAgent: upstream.UserAgent,
 		Timeout: cfg.timeouts.attempt, Patience: 3 * time.Second,
 		HTTPClient: &http.Client{Transport: toService},
 	}

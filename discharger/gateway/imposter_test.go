@@ -35,8 +35,8 @@ func TestImposterDecidesNothing(t *testing.T) {
 			t.Cleanup(other.Close)
 			w.http.Close()
 			must(t, w.gateway.Close())
-			genuine := w.cfg.Service
-			w.cfg.Registerer, w.cfg.Service = nil, other.URL
+			genuine := w.cfg.ServiceURL
+			w.cfg.Registerer, w.cfg.ServiceURL = nil, other.URL
 			w.startGateway()
 			undecided := func(a answer) {
 				t.Helper()
@@ -64,7 +64,7 @@ func TestImposterDecidesNothing(t *testing.T) {
 			if n := w.hs.loggedOut(); n != 0 {
 				t.Errorf("%d devices logged out", n)
 			}
-			w.cfg.Service = genuine
+			w.cfg.ServiceURL = genuine
 			w.restart()
 			w.want(w.refresh(rotate.text("refresh_token")), 200, "")
 			w.settled()

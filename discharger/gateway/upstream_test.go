@@ -32,7 +32,7 @@ func TestConfig(t *testing.T) {
 		"public URL":       func(c *Config) { c.PublicURL = "matrix.example" },
 		"no API key":       func(c *Config) { c.APIKey = nil },
 		"no keys":          func(c *Config) { c.Keys = nil },
-		"no service":       func(c *Config) { c.Service = "" },
+		"no service":       func(c *Config) { c.ServiceURL = "" },
 		"no outbox":        func(c *Config) { c.Outbox = "" },
 		"outbox in use":    func(*Config) {},
 		"negative leeway":  func(c *Config) { c.Leeway = -1 },

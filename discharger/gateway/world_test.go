@@ -180,7 +180,7 @@ func (w *world) startService(st *bolt.Store, ours caveat.KeyPair, theirs caveat.
 		srv.Client().ServeHTTP(rw, r)
 	}))
 	w.t.Cleanup(w.service.Close)
-	w.cfg.Service = w.service.URL
+	w.cfg.ServiceURL = w.service.URL
 }
 
 func (w *world) startGateway() {

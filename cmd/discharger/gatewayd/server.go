@@ -54,7 +54,7 @@ type Params struct {
 func (p *Params) config(cfg *config.Config, ring *keyfile.Ring) (gc gateway.Config, err error) {
 	keys := homeserver.ConfigFromRing(ring)
 	gc = gateway.Config{
-		Upstream: cfg.Gateway.Upstream, PublicURL: cfg.Gateway.PublicURL, Service: p.Service,
+		Upstream: cfg.Gateway.Upstream, PublicURL: cfg.Gateway.PublicURL, ServiceURL: p.Service,
 		APIKey: ring.Of(keyfile.API)[0].APIKey(), Keys: keys.Keys, Retired: keys.Retired, KeyPair: keys.KeyPair, Discharger: p.ServiceKey,
 		Outbox: cfg.GatewayOutboxFile(), TrustedProxies: cfg.TrustedProxies, Leeway: p.leeway,
 		Legacy: gateway.Legacy{

@@ -118,21 +118,21 @@ func (b *Outbox) send(ctx context.Context, j Job, age time.Duration) (err error)
 	defer func() { b.cfg.ObserveRevocation(err) }()
 	if age > 0 {
 		for _, id := range j.Known {
-			if _, err := b.cfg.Service.RevokeSession(ctx, j.User, id, wire.RevokeOptions{}); err != nil {
+			if _, err := b.cfg.Client.RevokeSession(ctx, j.User, id, wire.RevokeOptions{}); err != nil {
 				return err
 			}
 		}
 	}
 	switch j.Op {
 	case EndSession:
-		_, err = b.cfg.Service.RevokeSession(ctx, j.User, j.Session, wire.RevokeOptions{})
+		_, err = b.cfg.Client.RevokeSession(ctx, j.User, j.Session, wire.RevokeOptions{})
 	case EndDevice:
-		_, err = b.cfg.Service.RevokeDevice(ctx, j.User, j.Device, wire.RevokeOptions{Except: j.Session, Age: age})
+		_, err = b.cfg.Client.RevokeDevice(ctx, j.User, j.Device, wire.RevokeOptions{Except: j.Session, Age: age})
 	case EndUser:
-		_, err = b.cfg.Service.RevokeUser(ctx, j.User, wire.RevokeOptions{Except: j.Session, Devices: !j.Every, Age: age})
+		_, err = b.cfg.Client.RevokeUser(ctx, j.User, wire.RevokeOptions{Except: j.Session, Devices: !j.Every, Age: age})
 	}
 	if err == nil && len(j.Known) > 0 {
-		b.LearnEnds(ctx, j.User, j.Known)
+		b.learnEnds(ctx, j.User, j.Known)
 	}
 	return err
 }

@@ -54,7 +54,7 @@ func (b *Outbox) logOutDevice(ctx context.Context, id caveat.SessionID) error {
 	}
 	if err != nil {
 		b.cfg.Log.LogAttrs(ctx, slog.LevelError, "key of a homeserver token is missing, the device stays", slog.String("session", id.String()))
-		return b.Store.LogoutDone(id)
+		return b.Store.Drop(id)
 	}
 	if !d.Named {
 		if d, ok, err = b.identify(ctx, id, d, token); err != nil || !ok {
@@ -80,19 +80,19 @@ func (b *Outbox) logOutDevice(ctx context.Context, id caveat.SessionID) error {
 	switch {
 	case err == nil:
 		b.gone.Put(id, struct{}{})
-		return b.Store.LogoutDone(id)
+		return b.Store.Drop(id)
 	case !errors.As(err, &status):
 		return fmt.Errorf("log out at the homeserver: %w", err)
 	}
 	if d.Tries++; d.Tries < maxTries {
-		if err := b.Store.UpdateLogout(id, d); err != nil {
+		if err := b.Store.updateLogout(id, d); err != nil {
 			return err
 		}
 		return fmt.Errorf("log out at the homeserver: %w", err)
 	}
 	b.cfg.Log.LogAttrs(ctx, slog.LevelError, "upstream logout failed permanently, the device stays",
 		slog.String("session", id.String()), slog.Any("error", err))
-	return b.Store.LogoutDone(id)
+	return b.Store.Drop(id)
 }
 
 // identify requests user and device of a token from the homeserver, for an entry of an
@@ -106,13 +106,13 @@ func (b *Outbox) identify(ctx context.Context, id caveat.SessionID, d PendingLog
 	user, _ := body.Text("user_id")
 	switch {
 	case upstream.LogoutDone(status, code):
-		return d, false, b.Store.LogoutDone(id)
+		return d, false, b.Store.Drop(id)
 	case status != http.StatusOK || user == "":
 		return d, false, &upstream.StatusError{Status: status}
 	}
 	d.User, d.Named = user, true
 	d.Device, _ = body.Text("device_id")
-	return d, true, b.Store.UpdateLogout(id, d)
+	return d, true, b.Store.updateLogout(id, d)
 }
 
 // mayLogOut reports whether a device is to be logged out: not if another session has
@@ -131,7 +131,7 @@ func (b *Outbox) mayLogOut(ctx context.Context, id caveat.SessionID, d *PendingL
 		b.Ends.Remove(id)
 		return false, b.Store.restore(id, *d, 0)
 	case s.Others:
-		return false, b.Store.LogoutDone(id)
+		return false, b.Store.Drop(id)
 	case !d.Reap && !d.Left && s.End != nil && s.End.Soft:
 		b.Ends.Put(id, *s.End)
 		return false, b.Store.restore(id, *d, s.End.at)
@@ -166,10 +166,10 @@ func (b *Outbox) unusedSince(ctx context.Context, id caveat.SessionID, d *Pendin
 	code, _ := body.Text("errcode")
 	switch {
 	case upstream.LogoutDone(status, code):
-		return false, b.Store.LogoutDone(id)
+		return false, b.Store.Drop(id)
 	case status == http.StatusNotFound, status == http.StatusForbidden: // no device, or no such route
 		d.Unused = true
-		return true, b.Store.UpdateLogout(id, *d)
+		return true, b.Store.updateLogout(id, *d)
 	case status != http.StatusOK:
 		return false, &upstream.StatusError{Status: status}
 	}
@@ -177,7 +177,7 @@ func (b *Outbox) unusedSince(ctx context.Context, id caveat.SessionID, d *Pendin
 		return false, b.Store.restore(id, *d, seen.UnixMilli()) // until ForgetAfter has passed again
 	}
 	d.Unused = true
-	return true, b.Store.UpdateLogout(id, *d)
+	return true, b.Store.updateLogout(id, *d)
 }
 
 // lastSeen returns when the homeserver last saw a device in use; zero: never. A time
@@ -196,7 +196,7 @@ func lastSeen(device jsonbody.Object, now time.Time) time.Time {
 
 // storeNow returns the time of the service's store.
 func (b *Outbox) storeNow(ctx context.Context) (time.Time, error) {
-	m, err := b.cfg.Service.Marks(ctx, "")
+	m, err := b.cfg.Client.Marks(ctx, "")
 	if err != nil {
 		return time.Time{}, fmt.Errorf("get time of the service: %w", err)
 	}
@@ -227,7 +227,7 @@ func (b *Outbox) LogOutNew(ctx context.Context, id caveat.SessionID, d PendingLo
 	if err := b.cfg.Homeserver.Logout(ctx, token, who); err != nil {
 		return err
 	}
-	return b.Store.LogoutDone(id)
+	return b.Store.Drop(id)
 }
 
 // mayAbandon reports whether the device of a login that failed is to be logged out: not
@@ -237,19 +237,19 @@ func (b *Outbox) mayAbandon(ctx context.Context, id caveat.SessionID, d PendingL
 	if d.Device == "" {
 		return true, nil // the logout ends the token only
 	}
-	live, err := b.cfg.Service.Sessions(ctx, d.User)
+	live, err := b.cfg.Client.Sessions(ctx, d.User)
 	if err != nil {
 		return false, err
 	}
 	if slices.ContainsFunc(live, func(s wire.SessionInfo) bool { return s.Device == d.Device && s.ID != id }) {
-		return false, b.Store.LogoutDone(id)
+		return false, b.Store.Drop(id)
 	}
-	ended, err := b.cfg.Service.EndedSessions(ctx, d.User)
+	ended, err := b.cfg.Client.EndedSessions(ctx, d.User)
 	if err != nil {
 		return false, err
 	}
 	if slices.ContainsFunc(ended, func(s wire.EndedSession) bool { return s.Device == d.Device && s.ID != id }) {
-		return false, b.Store.LogoutDone(id)
+		return false, b.Store.Drop(id)
 	}
 	return true, nil
 }

@@ -19,12 +19,12 @@ import (
 // in between is not revoked.
 func (b *Outbox) RevokeMissing(ctx context.Context, own homeserver.Identity, token string, who upstream.Origin) error {
 	user := own.User
-	live, away := b.cfg.Service.Sessions(ctx, user)
+	live, away := b.cfg.Client.Sessions(ctx, user)
 	sessions := make(map[caveat.SessionID]string, len(live))
 	for _, s := range live {
 		sessions[s.ID] = s.Device
 	}
-	kept, err := b.Store.Sessions(user)
+	kept, err := b.Store.sessions(user)
 	if err != nil {
 		return err
 	}
@@ -120,15 +120,15 @@ func (b *Outbox) Begin(ctx context.Context, session caveat.SessionID, user, devi
 			slog.Any("error", err))
 	}
 	if len(before) > 0 {
-		b.LearnEnds(ctx, user, before)
+		b.learnEnds(ctx, user, before)
 	}
 }
 
-// LearnEnds requests from the service how sessions ended, so that this gateway refuses
+// learnEnds requests from the service how sessions ended, so that this gateway refuses
 // them at once and like every other. If the service does not answer, the ends arrive
 // by the feed.
-func (b *Outbox) LearnEnds(ctx context.Context, user string, sessions []caveat.SessionID) {
-	ended, err := b.cfg.Service.EndedSessions(ctx, user)
+func (b *Outbox) learnEnds(ctx context.Context, user string, sessions []caveat.SessionID) {
+	ended, err := b.cfg.Client.EndedSessions(ctx, user)
 	if err != nil {
 		b.cfg.Log.LogAttrs(ctx, slog.LevelWarn, "ended sessions cannot be listed", slog.Any("error", err))
 		return

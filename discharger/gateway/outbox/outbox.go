@@ -22,7 +22,7 @@ import (
 // Config configures an [Outbox]. Every field is required.
 type Config struct {
 	Path       string         // of the file
-	Service    *client.Client // makes one attempt per call
+	Client     *client.Client // makes one attempt per call
 	Patient    *client.Client // repeats calls; for reconciling
 	Homeserver *upstream.Client
 	Sealer     *token.Sealer // of the homeserver's tokens

@@ -47,8 +47,8 @@ func addLogout(tx *bbolt.Tx, id caveat.SessionID, d PendingLogout) error {
 	return putJSON(tx.Bucket(bucketLogouts), id[:], d)
 }
 
-// AddLogouts does the same for many sessions in the file.
-func (v *Store) AddLogouts(ids []caveat.SessionID, reap bool) error {
+// addLogouts does the same for many sessions in the file.
+func (v *Store) addLogouts(ids []caveat.SessionID, reap bool) error {
 	for some := range slices.Chunk(ids, 1000) {
 		err := v.db.Update(func(tx *bbolt.Tx) error {
 			for _, id := range some {
@@ -65,9 +65,9 @@ func (v *Store) AddLogouts(ids []caveat.SessionID, reap bool) error {
 	return nil
 }
 
-// EndSoftly records a soft end. A session that ended by a newer login on its device is
+// endSoftly records a soft end. A session that ended by a newer login on its device is
 // removed.
-func (v *Store) EndSoftly(id caveat.SessionID, e End) error {
+func (v *Store) endSoftly(id caveat.SessionID, e End) error {
 	if e.Replaced() {
 		return v.Drop(id)
 	}
@@ -109,10 +109,10 @@ func (v *Store) revoke(r revocation.Event) (ids []caveat.SessionID, err error) {
 		return nil, err
 	}
 	if !r.Soft {
-		return ids, v.AddLogouts(ids, false)
+		return ids, v.addLogouts(ids, false)
 	}
 	for _, id := range ids {
-		if err := v.EndSoftly(id, End{Soft: true, Cause: r.Reason, at: r.At.UnixMilli()}); err != nil {
+		if err := v.endSoftly(id, End{Soft: true, Cause: r.Reason, at: r.At.UnixMilli()}); err != nil {
 			return nil, err
 		}
 	}
@@ -168,8 +168,8 @@ func (v *Store) Logout(id caveat.SessionID) (d PendingLogout, ok bool, err error
 	return d, ok, err
 }
 
-// UpdateLogout replaces a pending logout, if it is still in the file.
-func (v *Store) UpdateLogout(id caveat.SessionID, d PendingLogout) error {
+// updateLogout replaces a pending logout, if it is still in the file.
+func (v *Store) updateLogout(id caveat.SessionID, d PendingLogout) error {
 	return v.db.Batch(func(tx *bbolt.Tx) error {
 		b := tx.Bucket(bucketLogouts)
 		if b.Get(id[:]) == nil {
@@ -177,9 +177,4 @@ func (v *Store) UpdateLogout(id caveat.SessionID, d PendingLogout) error {
 		}
 		return putJSON(b, id[:], d)
 	})
-}
-
-// LogoutDone removes a pending logout.
-func (v *Store) LogoutDone(id caveat.SessionID) error {
-	return v.db.Batch(func(tx *bbolt.Tx) error { return tx.Bucket(bucketLogouts).Delete(id[:]) })
 }

@@ -79,7 +79,7 @@ func (b *Outbox) Reconcile(ctx context.Context, pause time.Duration) error {
 		return err
 	}
 	for after := ""; ; {
-		users, err := b.Store.Users(after, reconcilePage)
+		users, err := b.Store.users(after, reconcilePage)
 		if err != nil {
 			return err
 		}
@@ -99,10 +99,10 @@ func (b *Outbox) Reconcile(ctx context.Context, pause time.Duration) error {
 	if gone := len(p.hard) + len(p.due); gone > ReconcileFew && gone > p.sessions/2 {
 		return fmt.Errorf("%d of %d sessions are missing at the service, more than half: no device is logged out", gone, p.sessions)
 	}
-	if err := b.Store.AddLogouts(p.hard, false); err != nil {
+	if err := b.Store.addLogouts(p.hard, false); err != nil {
 		return err
 	}
-	if err := b.Store.AddLogouts(p.due, true); err != nil {
+	if err := b.Store.addLogouts(p.due, true); err != nil {
 		return err
 	}
 	if len(p.hard)+len(p.due) > 0 {
@@ -128,7 +128,7 @@ func (b *Outbox) newPass(ctx context.Context) (*pass, error) {
 
 // compare compares the sessions of one user.
 func (b *Outbox) compare(ctx context.Context, p *pass, user string) error {
-	kept, err := b.Store.Sessions(user)
+	kept, err := b.Store.sessions(user)
 	if err != nil {
 		return err
 	}

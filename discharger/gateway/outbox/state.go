@@ -1,6 +1,7 @@
 package outbox
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"slices"
@@ -24,14 +25,10 @@ type End struct {
 
 // Refusal returns the refusal of a request of the session.
 func (e End) Refusal() *client.RefusedError {
-	r := &client.RefusedError{Reason: string(e.Cause), Ended: true, SoftLogout: e.Soft, Message: e.message}
-	if r.Reason == "" {
-		r.Reason = wire.ReasonSessionEnded
+	return &client.RefusedError{
+		Reason: cmp.Or(string(e.Cause), wire.ReasonSessionEnded), Ended: true, SoftLogout: e.Soft,
+		Message: cmp.Or(e.message, endSentence(e.Cause)),
 	}
-	if r.Message == "" {
-		r.Message = endSentence(e.Cause)
-	}
-	return r
 }
 
 // endSentence returns a sentence for people about the cause of an end.
@@ -85,7 +82,7 @@ func (s State) Ended() End {
 // State requests the state of a session and its device from the service.
 func (b *Outbox) State(ctx context.Context, user, device string, id caveat.SessionID) (State, error) {
 	var out State
-	live, err := b.cfg.Service.Sessions(ctx, user)
+	live, err := b.cfg.Client.Sessions(ctx, user)
 	if err != nil {
 		return State{}, err
 	}
@@ -100,7 +97,7 @@ func (b *Outbox) State(ctx context.Context, user, device string, id caveat.Sessi
 	if out.Live {
 		return out, nil
 	}
-	ended, err := b.cfg.Service.EndedSessions(ctx, user)
+	ended, err := b.cfg.Client.EndedSessions(ctx, user)
 	if err != nil {
 		return State{}, err
 	}
@@ -181,7 +178,7 @@ func (b *Outbox) NoteEnd(ctx context.Context, id homeserver.Identity, e End) {
 	switch {
 	case gone:
 	case e.Soft:
-		err = b.Store.EndSoftly(id.Session, e)
+		err = b.Store.endSoftly(id.Session, e)
 	case id.Payload != "":
 		err = b.Store.AddLogout(id.Session, PendingLogout{Box: []byte(id.Payload), User: id.User, Device: id.Device, Named: true, Hard: true})
 		b.Wake()

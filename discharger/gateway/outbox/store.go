@@ -147,7 +147,7 @@ func (v *Store) KnowsUser(user string) (known bool) {
 	return known
 }
 
-// remove removes a session and its pending logout.
+// remove removes a session, or its pending logout.
 func remove(tx *bbolt.Tx, id caveat.SessionID) error {
 	if err := tx.Bucket(bucketLogouts).Delete(id[:]); err != nil {
 		return err
@@ -175,7 +175,7 @@ func (v *Store) Session(id caveat.SessionID) (s Session, ok bool, err error) {
 	return s, ok, err
 }
 
-// Drop removes a session and its pending logout.
+// Drop removes a session, or its pending logout.
 func (v *Store) Drop(id caveat.SessionID) error {
 	return v.db.Batch(func(tx *bbolt.Tx) error { return remove(tx, id) })
 }
@@ -273,8 +273,8 @@ func (v *Store) jobDone(key []byte) error {
 	return v.db.Batch(func(tx *bbolt.Tx) error { return tx.Bucket(bucketJobs).Delete(key) })
 }
 
-// Users returns up to n users with sessions after one, in order.
-func (v *Store) Users(after string, n int) (names []string, err error) {
+// users returns up to n users with sessions after one, in order.
+func (v *Store) users(after string, n int) (names []string, err error) {
 	err = v.db.View(func(tx *bbolt.Tx) error {
 		c := tx.Bucket(bucketByUser).Cursor()
 		k, _ := c.Seek(append([]byte(after), 1))
@@ -288,8 +288,8 @@ func (v *Store) Users(after string, n int) (names []string, err error) {
 	return names, err
 }
 
-// Sessions returns the sessions of a user.
-func (v *Store) Sessions(user string) (map[caveat.SessionID]Session, error) {
+// sessions returns the sessions of a user.
+func (v *Store) sessions(user string) (map[caveat.SessionID]Session, error) {
 	all := make(map[caveat.SessionID]Session)
 	err := v.db.View(func(tx *bbolt.Tx) error {
 		for _, id := range sessionsOf(tx, Job{Op: EndUser, User: user, Every: true}) {

@@ -87,7 +87,7 @@ func TestDamagedFile(t *testing.T) {
 				t.Fatal(err)
 			}
 			if s, err = openStore(path); err == nil {
-				_, err = s.Sessions("@u:hs")
+				_, err = s.sessions("@u:hs")
 			}
 			if err == nil {
 				t.Error("a damaged file is read")

@@ -41,7 +41,7 @@ func (b *Outbox) EndUnknown(ctx context.Context, id homeserver.Identity, v upstr
 		return End{}, err
 	}
 	if s.Live {
-		out, err := b.cfg.Service.RevokeSession(ctx, id.User, id.Session, wire.RevokeOptions{Soft: v.Soft})
+		out, err := b.cfg.Client.RevokeSession(ctx, id.User, id.Session, wire.RevokeOptions{Soft: v.Soft})
 		b.cfg.ObserveRevocation(err)
 		switch {
 		case err != nil:
