@@ -79,21 +79,18 @@ func parseIdentifier(b []byte) (id identifier, ok bool) {
 		return identifier{}, false
 	}
 	if version == payloadVersion {
-		if id.payload, b, ok = cutPayload(b); !ok {
+		if id.payload, b, ok = cutName(b, MaxPayload); !ok || len(id.payload) == 0 {
 			return identifier{}, false
 		}
 	}
-	if len(b) > 0 {
-		return identifier{}, false
-	}
-	if id.mode < caveat.ModeOpen || id.mode > caveat.ModeHeld || id.session == (caveat.SessionID{}) || len(id.user) == 0 {
+	if len(b) > 0 || id.mode < caveat.ModeOpen || id.mode > caveat.ModeHeld || id.session == (caveat.SessionID{}) || len(id.user) == 0 {
 		return identifier{}, false
 	}
 	return id, true
 }
 
-// cutName decodes a canonical length of one or two bytes, at most longest, and as
-// many bytes.
+// cutName decodes a canonical length of one or two bytes, at most longest, and as many
+// bytes.
 func cutName(b []byte, longest int) (name, rest []byte, ok bool) {
 	length, at := binary.Uvarint(b)
 	if at <= 0 || at > 1 && length < 0x80 || length > uint64(longest) || length > uint64(len(b)-at) {
@@ -103,20 +100,10 @@ func cutName(b []byte, longest int) (name, rest []byte, ok bool) {
 	return b[at:end], b[end:], true
 }
 
-// cutPayload decodes a payload, which is not empty.
-func cutPayload(b []byte) (payload, rest []byte, ok bool) {
-	payload, rest, ok = cutName(b, MaxPayload)
-	return payload, rest, ok && len(payload) > 0
-}
-
 // identity returns the identity of the identifier. It shares no memory with it.
 func (id *identifier) identity() Identity {
 	return Identity{
-		User:    string(id.user),
-		Device:  string(id.device),
-		Session: id.session,
-		Mode:    id.mode,
-		Minted:  time.UnixMilli(id.minted).UTC(),
-		Payload: string(id.payload),
+		User: string(id.user), Device: string(id.device), Session: id.session, Mode: id.mode,
+		Minted: time.UnixMilli(id.minted).UTC(), Payload: string(id.payload),
 	}
 }

@@ -41,9 +41,7 @@ const labelRootKey = "discharger/homeserver access macaroon root key v1\x00"
 
 // ID returns the four bytes that name the key in access macaroons. They reveal
 // nothing else about it.
-func (k Key) ID() [4]byte {
-	return keyfile.RootID(k.Key)
-}
+func (k Key) ID() [4]byte { return keyfile.RootID(k.Key) }
 
 // rootKey returns the root key of the access macaroon with this identifier.
 func (k *Key) rootKey(identifier []byte) [32]byte {

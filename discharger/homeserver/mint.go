@@ -57,19 +57,12 @@ func (h *Homeserver) Mint(p MintParams) (Minted, error) {
 	if len(p.Payload) > MaxPayload {
 		return Minted{}, fmt.Errorf("mint: payload of %d bytes, more than %d", len(p.Payload), MaxPayload)
 	}
-	session := p.Session
-	if session == (caveat.SessionID{}) {
-		session = caveat.NewSessionID()
+	if p.Session == (caveat.SessionID{}) {
+		p.Session = caveat.NewSessionID()
 	}
 	c := caveat.Condition{
-		Session: session,
-		User:    p.User,
-		Device:  p.Device,
-		Minted:  h.cfg.now().UnixMilli(),
-		Mode:    p.Mode,
-		Policy:  p.Policy,
-		MaxTTL:  p.MaxTTL,
-		Labels:  p.Labels,
+		Session: p.Session, User: p.User, Device: p.Device, Minted: h.cfg.now().UnixMilli(), Mode: p.Mode,
+		Policy: p.Policy, MaxTTL: p.MaxTTL, Labels: p.Labels,
 	}
 	if !p.Expires.IsZero() {
 		if c.Expires = p.Expires.UnixMilli(); c.Expires <= c.Minted {
@@ -99,7 +92,7 @@ func (h *Homeserver) Mint(p MintParams) (Minted, error) {
 	if err := checkSize(m, id); err != nil {
 		return Minted{}, fmt.Errorf("mint: %w", err)
 	}
-	return Minted{Macaroon: m, Session: session, Condition: c}, nil
+	return Minted{Macaroon: m, Session: p.Session, Condition: c}, nil
 }
 
 // dischargeRoom is the size of a discharge's signature and first-party caveats.
@@ -123,13 +116,7 @@ func checkSize(m *macaroon.Macaroon, caveatID []byte) error {
 // package: without the caveat it needs no discharge.
 func (h *Homeserver) access(key *Key, c caveat.Condition, payload []byte) (*macaroon.Macaroon, error) {
 	id := identifier{
-		mode:    c.Mode,
-		key:     keyID(key.ID()),
-		session: c.Session,
-		minted:  c.Minted,
-		user:    []byte(c.User),
-		device:  []byte(c.Device),
-		payload: payload,
+		mode: c.Mode, key: key.ID(), session: c.Session, minted: c.Minted, user: []byte(c.User), device: []byte(c.Device), payload: payload,
 	}
 	encoded := id.append(nil)
 	root := key.rootKey(encoded)

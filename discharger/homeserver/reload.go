@@ -36,11 +36,7 @@ func newRing(cfg *Config) (*ring, error) {
 		maxConditions: cfg.MaxConditions, maxCondition: cfg.MaxCondition,
 	}
 	for _, version := range []caveat.Version{caveat.V1, caveat.V2, caveat.V3} {
-		r.sealers[version], err = caveat.NewSealer(caveat.SealerConfig{
-			Version:    version,
-			Homeserver: cfg.KeyPair,
-			Discharger: cfg.Discharger,
-		})
+		r.sealers[version], err = caveat.NewSealer(caveat.SealerConfig{Version: version, Homeserver: cfg.KeyPair, Discharger: cfg.Discharger})
 		if err != nil {
 			return nil, err
 		}
