@@ -133,19 +133,9 @@ var errBackup = errors.New("not a backup of this version, or damaged")
 // Open reads a file, and refuses one that is not whole.
 func Open(path string) (b *Backup, err error) {
 	b = &Backup{path: path}
+	counts := map[byte]*int{User: &b.Users, Session: &b.Sessions, Device: &b.Devices, Homeserver: &b.Homeservers, Event: &b.Events}
 	b.Header, b.sum, err = b.each(func(r *Record) error {
-		switch r.Kind {
-		case User:
-			b.Users++
-		case Session:
-			b.Sessions++
-		case Device:
-			b.Devices++
-		case Homeserver:
-			b.Homeservers++
-		case Event:
-			b.Events++
-		}
+		*counts[r.Kind]++
 		return nil
 	})
 	if err != nil {
@@ -273,17 +263,16 @@ func parseRecord(kind byte, content []byte) (*Record, error) {
 	r, d := &Record{Kind: kind}, record.Decoder{B: content}
 	r.User.Homeserver = d.String()
 	switch kind {
-	case User, Session, Device:
+	case User:
 		r.User.User = d.String()
+	case Session:
+		r.User.User, r.Session = d.String(), caveat.SessionID(d.Bytes(len(r.Session)))
+	case Device:
+		r.User.User = d.String()
+		copy(r.Device[:], d.Bytes(len(r.Device)))
 	case Homeserver, Event:
 	default:
 		return nil, errBackup
-	}
-	switch kind {
-	case Session:
-		copy(r.Session[:], d.Bytes(len(r.Session)))
-	case Device:
-		copy(r.Device[:], d.Bytes(len(r.Device)))
 	}
 	if r.Row = d.B; d.Bad || len(r.Row) == 0 {
 		return nil, errBackup

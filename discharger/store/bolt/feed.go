@@ -203,36 +203,21 @@ func (b *Store) AwaitFeed(ctx context.Context, homeserver, after string) error {
 	}
 }
 
-// wakes wakes readers of feeds.
-type wakes struct {
-	mu      sync.Mutex
-	waiting map[string]chan struct{}
-}
+// wakes wakes readers of feeds. It has a channel for each homeserver with readers.
+type wakes struct{ waiting sync.Map }
 
 // next returns a channel that is closed when an entry is added.
 func (w *wakes) next(homeserver string) <-chan struct{} {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.waiting == nil {
-		w.waiting = make(map[string]chan struct{})
-	}
-	c, ok := w.waiting[homeserver]
-	if !ok {
-		c = make(chan struct{})
-		w.waiting[homeserver] = c
-	}
-	return c
+	c, _ := w.waiting.LoadOrStore(homeserver, make(chan struct{}))
+	return c.(chan struct{})
 }
 
 func (w *wakes) wake(homeserver string, events []revocation.Line) {
 	if len(events) == 0 {
 		return
 	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if c, ok := w.waiting[homeserver]; ok {
-		close(c)
-		delete(w.waiting, homeserver)
+	if c, ok := w.waiting.LoadAndDelete(homeserver); ok {
+		close(c.(chan struct{}))
 	}
 }
 

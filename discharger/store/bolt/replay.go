@@ -246,13 +246,11 @@ func (b *Store) noteCommits(ctx context.Context) {
 		if now == last || b.lost.Load() != nil {
 			continue
 		}
-		if err := b.cfg.Journal.Checkpoint(ctx); err != nil {
-			if ctx.Err() == nil {
-				b.cfg.Log.LogAttrs(ctx, slog.LevelError, "writing the journal failed", slog.Any("error", err))
-			}
-			continue
+		if err := b.cfg.Journal.Checkpoint(ctx); err == nil {
+			last = now
+		} else if ctx.Err() == nil {
+			b.cfg.Log.LogAttrs(ctx, slog.LevelError, "writing the journal failed", slog.Any("error", err))
 		}
-		last = now
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -48,42 +49,33 @@ func (b *Store) sweepEvery(ctx context.Context) {
 func (b *Store) sweep(ctx context.Context) (removed int, err error) {
 	damaged := 0
 	for _, name := range [][]byte{bucketRecords, bucketDevices} {
-		n, bad, err := b.sweepBucket(ctx, name)
-		removed, damaged = removed+n, damaged+bad
-		if err != nil {
-			return removed, err
+		for from := []byte{}; from != nil; {
+			if err := ctx.Err(); err != nil {
+				return removed, err
+			}
+			var found [][]byte
+			err := b.db.View(func(tx *bbolt.Tx) error {
+				var bad int
+				found, from, bad = b.expired(tx, name, from)
+				damaged += bad
+				return nil
+			})
+			if err != nil {
+				return removed, fmt.Errorf("find expired records: %w", err)
+			}
+			for some := range slices.Chunk(found, sweepRemove) {
+				n, err := b.remove(name, some)
+				if err != nil {
+					return removed, fmt.Errorf("remove expired records: %w", err)
+				}
+				removed += n
+			}
 		}
 	}
 	if damaged > 0 {
 		return removed, fmt.Errorf("%d damaged records were passed over", damaged)
 	}
 	return removed, nil
-}
-
-func (b *Store) sweepBucket(ctx context.Context, name []byte) (removed, damaged int, err error) {
-	for from := []byte{}; from != nil; {
-		if err := ctx.Err(); err != nil {
-			return removed, damaged, err
-		}
-		var found [][]byte
-		err := b.db.View(func(tx *bbolt.Tx) error {
-			var bad int
-			found, from, bad = b.expired(tx, name, from)
-			damaged += bad
-			return nil
-		})
-		if err != nil {
-			return removed, damaged, fmt.Errorf("find expired records: %w", err)
-		}
-		for ; len(found) > 0; found = found[min(sweepRemove, len(found)):] {
-			n, err := b.remove(name, found[:min(sweepRemove, len(found))])
-			if err != nil {
-				return removed, damaged, fmt.Errorf("remove expired records: %w", err)
-			}
-			removed += n
-		}
-	}
-	return removed, damaged, nil
 }
 
 // expired looks at some rows of a bucket beginning at a key. It returns the keys

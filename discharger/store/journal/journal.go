@@ -141,7 +141,13 @@ func (j *Journal) open() error {
 	if damage != nil {
 		j.damage = &DamageError{Path: j.cfg.Path, Err: damage}
 	} else {
-		j.read()
+		live := int64(0)
+		j.state, j.damage = j.scan(func(_ uint64, r *row) {
+			if !r.void {
+				live++
+			}
+		})
+		j.entries.Store(live)
 	}
 	if j.damage != nil {
 		return nil // the file is left unchanged

@@ -3,45 +3,31 @@ package journal
 import (
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 
 	"go.etcd.io/bbolt"
 
 	"github.com/discharger/discharger/discharger/boltfile"
 )
 
-// Primaries returns the primaries that have all entries, as set last; nil: none
-// were set.
-func (j *Journal) Primaries() (map[string]bool, error) {
+// Primaries returns the primaries that have all entries, as set last and sorted; nil:
+// none were set.
+func (j *Journal) Primaries() ([]string, error) {
 	if err := j.Damage(); err != nil {
 		return nil, fmt.Errorf("read journal: %w", err)
 	}
-	j.mu.RLock()
-	defer j.mu.RUnlock()
-	return j.readPrimaries()
-}
-
-// readPrimaries does, while the journal is locked.
-func (j *Journal) readPrimaries() (map[string]bool, error) {
 	found, err := j.readMap(bucketPrimaries)
-	if err != nil || len(found) == 0 {
-		return nil, err
-	}
-	out := make(map[string]bool, len(found))
-	for name := range found {
-		out[name] = true
-	}
-	return out, nil
+	return slices.Sorted(maps.Keys(found)), err
 }
 
 // SetPrimaries sets the primaries that have all entries.
-func (j *Journal) SetPrimaries(names map[string]bool) error {
+func (j *Journal) SetPrimaries(names []string) error {
 	if err := j.Damage(); err != nil {
 		return fmt.Errorf("write journal: %w", err)
 	}
-	j.mu.RLock()
-	defer j.mu.RUnlock()
 	m := make(map[string]string, len(names))
-	for name := range names {
+	for _, name := range names {
 		m[name] = ""
 	}
 	return j.writeMap(bucketPrimaries, m)
@@ -49,14 +35,15 @@ func (j *Journal) SetPrimaries(names map[string]bool) error {
 
 // LastPrimaries returns the primaries that a damaged journal names; nil: they
 // cannot be read, or may be those of an earlier commit.
-func (j *Journal) LastPrimaries() map[string]bool {
+func (j *Journal) LastPrimaries() []string {
 	j.mu.RLock()
-	defer j.mu.RUnlock()
-	if j.unsafe || errors.Is(j.damage, boltfile.ErrRoot) {
+	unsafe := j.unsafe || errors.Is(j.damage, boltfile.ErrRoot)
+	j.mu.RUnlock()
+	if unsafe {
 		return nil
 	}
-	known, _ := j.readPrimaries()
-	return known
+	found, _ := j.readMap(bucketPrimaries)
+	return slices.Sorted(maps.Keys(found))
 }
 
 var bucketBeats = []byte("beats")
@@ -70,6 +57,8 @@ func (j *Journal) SetBeats(newest map[string]string) error { return j.writeMap(b
 // readMap returns the content of a bucket, empty if it does not exist.
 func (j *Journal) readMap(bucket []byte) (out map[string]string, err error) {
 	defer wrap(&err, "read journal")
+	j.mu.RLock()
+	defer j.mu.RUnlock()
 	out = make(map[string]string)
 	return out, j.db.View(func(tx *bbolt.Tx) error {
 		b := tx.Bucket(bucket)
@@ -86,6 +75,8 @@ func (j *Journal) readMap(bucket []byte) (out map[string]string, err error) {
 // writeMap replaces the content of a bucket.
 func (j *Journal) writeMap(bucket []byte, m map[string]string) (err error) {
 	defer wrap(&err, "write journal")
+	j.mu.RLock()
+	defer j.mu.RUnlock()
 	return j.db.Update(func(tx *bbolt.Tx) error {
 		b, err := renewBucket(tx, bucket)
 		if err != nil {

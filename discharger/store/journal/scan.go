@@ -9,18 +9,6 @@ import (
 	"go.etcd.io/bbolt"
 )
 
-// read reads the file after it was opened.
-func (j *Journal) read() {
-	live := 0
-	found, damage := j.scan(func(_ uint64, r *row) {
-		if !r.void {
-			live++
-		}
-	})
-	j.state, j.damage = found, damage
-	j.entries.Store(int64(live))
-}
-
 // scan reads the whole file and calls see for every readable row. The state of a
 // file without one is zero.
 func (j *Journal) scan(see func(uint64, *row)) (found state, damage *DamageError) {

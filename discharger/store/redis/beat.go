@@ -2,7 +2,6 @@ package redis
 
 import (
 	"context"
-	_ "embed"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -26,11 +25,6 @@ import (
 //
 // After a pause of all processes for days no heartbeat is missing. A process cannot
 // detect a return to a time without heartbeats if it has not seen two in a row.
-
-//go:embed beat.lua
-var beatText string
-
-var beatScript = newScript(beatText)
 
 const (
 	beatEvery = time.Minute
@@ -216,19 +210,15 @@ func beatTime(id string) (int64, error) {
 func (g *fence) keepBeats() error {
 	b := &g.main.beats
 	b.mu.Lock()
-	newest := maps.Clone(b.newest)
-	same := maps.Equal(newest, b.saved)
-	b.mu.Unlock()
-	if same {
+	defer b.mu.Unlock()
+	if maps.Equal(b.newest, b.saved) {
 		return nil
 	}
-	if err := g.journal.SetBeats(newest); err != nil {
-		return err
+	err := g.journal.SetBeats(b.newest)
+	if err == nil {
+		b.saved = maps.Clone(b.newest)
 	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.saved = newest
-	return nil
+	return err
 }
 
 // forgetBeats removes the heartbeats after a replay. The next ones are those of

@@ -59,28 +59,17 @@ func (r *Store) barrier(ctx context.Context) barrier {
 }
 
 // notDurableError is the error of a write that took effect and was not
-// confirmed as durable.
-type notDurableError struct {
-	disk, local   bool // local: the primary itself has not confirmed, with disk
-	got, replicas int64
-}
+// confirmed as durable. It names the missing confirmations.
+type notDurableError string
 
-// Error names the missing confirmations.
-func (e *notDurableError) Error() string {
-	where := "in memory"
-	if e.disk {
-		where = "on disk"
-	}
-	if e.local {
-		return "the primary has not confirmed that the write is on disk"
-	}
-	return fmt.Sprintf("%d of %d replicas have confirmed that the write is %s", e.got, e.replicas, where)
-}
+// Error implements error.
+func (e notDurableError) Error() string { return string(e) }
 
 // passed returns an error unless enough servers confirmed.
 func (b barrier) passed() (err error) {
-	got := []int64{1, 0} // the primary, and replicas
+	got, where := []int64{1, 0}, "in memory" // of the primary, and of replicas
 	if b.disk {
+		where = "on disk"
 		got, err = b.Int64Slice()
 	} else {
 		got[1], err = b.Int64()
@@ -90,8 +79,10 @@ func (b barrier) passed() (err error) {
 		return err
 	case len(got) != 2:
 		return fmt.Errorf("redis answered with %d values instead of 2", len(got))
-	case got[0] < 1 || got[1] < b.replicas:
-		return &notDurableError{disk: b.disk, local: got[0] < 1, got: got[1], replicas: b.replicas}
+	case got[0] < 1:
+		return notDurableError("the primary has not confirmed that the write is on disk")
+	case got[1] < b.replicas:
+		return notDurableError(fmt.Sprintf("%d of %d replicas have confirmed that the write is %s", got[1], b.replicas, where))
 	}
 	return nil
 }
@@ -100,13 +91,13 @@ func (b barrier) passed() (err error) {
 // effect of an earlier call. Both commands use one connection, since WAIT
 // covers the writes of its connection; the scripts always write something. If
 // the connection breaks, both are sent again.
-func (r *Store) runDurably(ctx context.Context, c call) (int64, error) {
+func (r *Store) runDurably(ctx context.Context, c call) (*redis.Cmd, error) {
 	full := false
 	var last error
 	for range 3 {
 		answer, wait, err := r.sendDurably(ctx, c, full)
 		if err != nil {
-			return 0, err
+			return nil, err
 		}
 		last = answer.Err()
 		switch {
@@ -120,15 +111,15 @@ func (r *Store) runDurably(ctx context.Context, c call) (int64, error) {
 			last = wait.passed()
 		}
 		if last == nil {
-			return answer.Int64()
+			return answer, nil
 		}
-		var unmet *notDurableError
+		var unmet notDurableError
 		var reply redis.Error
 		if errors.As(last, &unmet) || errors.As(last, &reply) {
 			break // a reply is final
 		}
 	}
-	return 0, last
+	return nil, last
 }
 
 func (r *Store) sendDurably(ctx context.Context, c call, full bool) (*redis.Cmd, barrier, error) {

@@ -3,7 +3,6 @@ package redis
 import (
 	"cmp"
 	"context"
-	_ "embed"
 	"errors"
 	"fmt"
 	"strconv"
@@ -29,20 +28,6 @@ import (
 // the reader of a store with a journal, which publishes lost events again, goes back
 // by a minute, since the clocks of two primaries differ. Without a journal it starts
 // from the beginning.
-
-//go:embed feed_append.lua
-var feedAppendText string
-
-//go:embed feed_publish.lua
-var feedPublishText string
-
-//go:embed feed_read.lua
-var feedReadText string
-
-var (
-	feedPublishScript = newScript(feedAppendText + feedPublishText)
-	feedReadScript    = newScript(feedReadText)
-)
 
 // feedBlock is how long a read waits for an event. Then the feed is checked
 // again.

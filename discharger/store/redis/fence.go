@@ -5,7 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -46,7 +46,7 @@ type fence struct {
 	wake    chan struct{} // of capacity 1
 
 	mu    sync.Mutex
-	known map[string]bool // nil: fenced
+	known []string // primaries that have the journal, sorted; nil: fenced
 	drop  []*conn.Conns
 
 	replays, replayed, missing atomic.Uint64
@@ -57,7 +57,7 @@ type fence struct {
 func (g *fence) allow(primary string) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.known[primary] {
+	if slices.Contains(g.known, primary) {
 		return nil
 	}
 	if g.known != nil {
@@ -88,30 +88,34 @@ func (g *fence) raiseLocked() {
 	}
 }
 
-func (g *fence) lift(primaries map[string]bool) {
+func (g *fence) lift(primaries []string) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.known = maps.Clone(primaries)
+	g.known = primaries
 	g.raised.Store(false)
 }
 
-// primaries returns the identities of the current primaries.
-func (g *fence) primaries(ctx context.Context) (map[string]bool, error) {
+// primaries returns the identities of the current primaries, sorted. Connections to
+// a server that is none any more are dropped.
+func (g *fence) primaries(ctx context.Context) (found []string, err error) {
 	var mu sync.Mutex
-	found := make(map[string]bool)
-	err := g.store.client.Primaries(ctx, func(ctx context.Context, node *redis.Client) error {
+	err = g.store.client.Primaries(ctx, func(ctx context.Context, node *redis.Client) error {
 		primary, err := conn.Identify(ctx, node)
 		if err != nil {
 			return fmt.Errorf("%s: %w", node.Options().Addr, err)
 		}
 		mu.Lock()
 		defer mu.Unlock()
-		found[primary] = true
+		found = append(found, primary)
 		return nil
 	})
 	if err == nil && len(found) == 0 {
 		err = errors.New("no primary")
 	}
+	if errors.Is(err, conn.ErrNotPrimary) {
+		g.store.conns.Drop()
+	}
+	slices.Sort(found)
 	return found, err
 }
 
@@ -119,10 +123,18 @@ func (g *fence) primaries(ctx context.Context) (map[string]bool, error) {
 // checks.
 func (g *fence) start(ctx context.Context, main *Store) error {
 	g.main = main
-	if g.logDamage(ctx) {
-		g.watchAll()
-		return nil
+	if err := g.journal.Damage(); err != nil {
+		main.cfg.Log.LogAttrs(ctx, slog.LevelError, "journal is damaged, store stays fenced until the loss is accepted", slog.Any("error", err))
+	} else if err := g.catchUp(ctx); err != nil {
+		return err
 	}
+	main.tasks.Go(func() { g.watch(main.background) })
+	main.tasks.Go(func() { main.stream.follow(main.background) })
+	return nil
+}
+
+// catchUp replays the journal unless the primaries have all of it.
+func (g *fence) catchUp(ctx context.Context) error {
 	known, err := g.journal.Primaries()
 	if err != nil {
 		return err
@@ -136,31 +148,19 @@ func (g *fence) start(ctx context.Context, main *Store) error {
 	}
 	if known != nil && subset(found, known) {
 		g.lift(known)
-	} else {
-		if known != nil {
-			g.lastFailover.Store(g.store.cfg.now().UnixMilli())
-		}
-		if err := g.replay(ctx); err != nil && !errors.Is(err, store.ErrLost) {
-			return err
-		}
+		return nil
 	}
-	g.watchAll()
+	if known != nil {
+		g.lastFailover.Store(g.store.cfg.now().UnixMilli())
+	}
+	if err := g.replay(ctx); err != nil && !errors.Is(err, store.ErrLost) {
+		return err
+	}
 	return nil
 }
 
-// watchAll starts the checks of the primaries and the stream of revocations.
-func (g *fence) watchAll() {
-	g.main.tasks.Go(func() { g.watch(g.main.background) })
-	g.main.tasks.Go(func() { g.main.stream.follow(g.main.background) })
-}
-
-func subset(some, all map[string]bool) bool {
-	for name := range some {
-		if !all[name] {
-			return false
-		}
-	}
-	return true
+func subset(some, all []string) bool {
+	return !slices.ContainsFunc(some, func(name string) bool { return !slices.Contains(all, name) })
 }
 
 // watch checks the primaries until ctx ends.
@@ -193,11 +193,7 @@ func (g *fence) check(ctx context.Context) {
 		g.mu.Lock()
 		known := subset(found, g.known)
 		g.mu.Unlock()
-		demoted := errors.Is(err, conn.ErrNotPrimary)
-		if demoted {
-			g.store.conns.Drop() // it was a primary when the connection was opened
-		}
-		if known && !demoted {
+		if known && !errors.Is(err, conn.ErrNotPrimary) {
 			return
 		}
 		g.raise()
@@ -221,20 +217,19 @@ func (g *fence) check(ctx context.Context) {
 
 // replay applies the journal to the primaries, and lifts the fence if they are
 // still the same.
-func (g *fence) replay(ctx context.Context) error {
+func (g *fence) replay(ctx context.Context) (err error) {
 	ctx, cancel := context.WithTimeout(ctx, replayTimeout)
 	defer cancel()
-	before, err := g.primaries(ctx)
-	if err != nil {
-		if errors.Is(err, conn.ErrNotPrimary) {
-			g.store.conns.Drop()
-		}
-		return err
-	}
-	if err := g.checkAge(ctx); err != nil {
+	defer func() {
 		if errors.Is(err, store.ErrLost) {
 			g.main.setLost(true)
 		}
+	}()
+	before, err := g.primaries(ctx)
+	if err != nil {
+		return err
+	}
+	if err := g.checkAge(ctx); err != nil {
 		return err
 	}
 	entries, err := g.journal.All()
@@ -242,9 +237,6 @@ func (g *fence) replay(ctx context.Context) error {
 		return err
 	}
 	done, err := g.replayAll(ctx, entries)
-	if errors.Is(err, store.ErrLost) {
-		g.main.setLost(true)
-	}
 	if err != nil {
 		return err
 	}
@@ -252,7 +244,7 @@ func (g *fence) replay(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if !maps.Equal(before, after) {
+	if !slices.Equal(before, after) {
 		return errors.New("primary has changed again")
 	}
 	if err := errors.Join(g.forgetBeats(), g.journal.SetPrimaries(after)); err != nil {
@@ -267,21 +259,9 @@ func (g *fence) replay(ctx context.Context) error {
 	return nil
 }
 
-// A store with a damaged journal stays fenced: a primary can lack a revocation
-// that is unreadable. An operator accepts that with AcceptLoss. It costs no
-// session if the primaries had the whole journal when it was last written.
-
-// logDamage reports whether the journal is damaged, and logs it.
-func (g *fence) logDamage(ctx context.Context) bool {
-	err := g.journal.Damage()
-	if err != nil {
-		g.store.cfg.Log.LogAttrs(ctx, slog.LevelError, "journal is damaged, store stays fenced until the loss is accepted", slog.Any("error", err))
-	}
-	return err != nil
-}
-
-// acceptDamage starts a damaged journal again, and reports whether the
-// primaries may lack revocations.
+// acceptDamage starts a damaged journal again, and reports whether the primaries may
+// lack revocations. They do not if they had the whole journal when it was written
+// last.
 func (g *fence) acceptDamage(ctx context.Context) (missing bool, err error) {
 	if g.journal.Damage() == nil {
 		return false, nil

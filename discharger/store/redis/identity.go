@@ -324,24 +324,19 @@ func (r *Store) usable(ctx context.Context, invalid error) error {
 	return r.recheckFenced(ctx)
 }
 
-// confirmAbsent checks the identity before a record is reported as absent, and
-// returns the losses there.
-func (r *Store) confirmAbsent(ctx context.Context, bucket int) (lossMark, error) {
+// confirm checks the identity of a hash tag, together with other commands, and
+// returns its losses. A record is reported as absent only after that.
+func (r *Store) confirm(ctx context.Context, bucket int, with ...redis.Cmder) (lossMark, error) {
 	id, since := redis.NewStringCmd(ctx, "get", r.layout.Identity[bucket]), redis.NewStringCmd(ctx, "get", r.layout.Losses[bucket])
-	if err := r.client.Do(ctx, id, since); err != nil {
+	if err := r.client.Do(ctx, append(with, id, since)...); err != nil {
 		return lossMark{}, err
 	}
-	if err := r.checkIdentity(id); err != nil {
+	found, err := text(id)
+	if err != nil {
 		return lossMark{}, err
+	}
+	if found != *r.id.Load() {
+		return lossMark{}, r.markLost()
 	}
 	return readLoss(since)
-}
-
-// checkIdentity checks the reply to a read of the identity.
-func (r *Store) checkIdentity(cmd *redis.StringCmd) error {
-	id, err := text(cmd)
-	if err == nil && id != *r.id.Load() {
-		err = r.markLost()
-	}
-	return err
 }

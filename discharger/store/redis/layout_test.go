@@ -17,9 +17,11 @@ func TestVersion(t *testing.T) {
 		"7.0.15": true, "6.2.0": true, "6.2": true, "7.2.4": true, "8.0.1": true, "10.0.0": true, "255.255.255": true,
 		"6.0.16": false, "5.0.14": false, "2.8": false, "": false, "7": false, "x.y": false, "-1.9": false, "6.x": false,
 	} {
-		if err := checkVersion(v); (err == nil) != ok {
-			t.Errorf("version %q: %v", v, err)
-		}
+		t.Run(v, func(t *testing.T) {
+			if err := checkVersion(v); (err == nil) != ok {
+				t.Errorf("version %q: %v", v, err)
+			}
+		})
 	}
 }
 
@@ -39,22 +41,24 @@ func TestHomeserverCache(t *testing.T) {
 		{"wall clock only, in time", asked.Round(0).Add(999 * time.Millisecond), true},
 		{"wall clock only, too late", asked.Round(0).Add(time.Second), false},
 	} {
-		var cache homeserverCache
-		cache.put("h", home{record: []byte("r")}, asked)
-		if got, ok := cache.get("h", c.now, time.Second); ok != c.want || ok && string(got.record) != "r" {
-			t.Errorf("%s: %q, %v", c.what, got.record, ok)
-		}
-		if got, ok := cache.get("other", c.now, time.Second); ok {
-			t.Errorf("%s: another homeserver has %q", c.what, got.record)
-		}
+		t.Run(c.what, func(t *testing.T) {
+			var cache homeserverCache
+			cache.put("h", home{record: []byte("r"), asked: asked})
+			if got, ok := cache.get("h", c.now, time.Second); ok != c.want || ok && string(got.record) != "r" {
+				t.Errorf("%s: %q, %v", c.what, got.record, ok)
+			}
+			if got, ok := cache.get("other", c.now, time.Second); ok {
+				t.Errorf("%s: another homeserver has %q", c.what, got.record)
+			}
+		})
 	}
 	var cache homeserverCache
-	cache.put("h", home{record: []byte("new")}, asked.Add(time.Second))
-	cache.put("h", home{record: []byte("old")}, asked) // its answer took longer
+	cache.put("h", home{record: []byte("new"), asked: asked.Add(time.Second)})
+	cache.put("h", home{record: []byte("old"), asked: asked}) // its answer took longer
 	if got, ok := cache.get("h", asked.Add(time.Second), time.Second); !ok || string(got.record) != "new" {
 		t.Errorf("an old answer replaced a newer one: %q, %v", got.record, ok)
 	}
-	cache.put("none", home{}, asked)
+	cache.put("none", home{asked: asked})
 	if got, ok := cache.get("none", asked, time.Second); !ok || got.record != nil {
 		t.Errorf("that there is none was not remembered: %q, %v", got.record, ok)
 	}
@@ -78,15 +82,17 @@ func TestWaitForDisk(t *testing.T) {
 		{[]any{int64(1)}, "1 values"},
 		{[]any{}, "0 values"},
 	} {
-		b := r.barrier(t.Context())
-		if got := fmt.Sprint(b.Args()); got != "[waitaof 1 1 750]" {
-			t.Errorf("command is %q", got)
-		}
-		b.SetVal(c.answer)
-		err := b.passed()
-		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
-			t.Errorf("%v: %v, want %q", c.answer, err, c.want)
-		}
+		t.Run(fmt.Sprint(c.answer), func(t *testing.T) {
+			b := r.barrier(t.Context())
+			if got := fmt.Sprint(b.Args()); got != "[waitaof 1 1 750]" {
+				t.Errorf("command is %q", got)
+			}
+			b.SetVal(c.answer)
+			err := b.passed()
+			if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
+				t.Errorf("%v: %v, want %q", c.answer, err, c.want)
+			}
+		})
 	}
 }
 

@@ -67,35 +67,28 @@ func (r *Store) Load(ctx context.Context, user store.UserKey, session caveat.Ses
 		v.Session = rec
 		return v, nil
 	}
-	mark, err := r.confirmAbsent(ctx, bucket)
+	mark, err := r.confirm(ctx, bucket)
 	v.Losses.Missing = max(mark.born, mark.missing)
 	return v, err
 }
 
-// home is the record of a homeserver, and the time from which on its
-// revocations are complete, Unix ms.
+// home is the record of a homeserver.
 type home struct {
 	record []byte
-	all    int64
+	all    int64     // from when on its revocations are complete, Unix ms
+	asked  time.Time // when it was requested
 }
 
 // askHomeserver reads a homeserver's record, its losses and the identity beside
 // them, together with other commands.
 func (r *Store) askHomeserver(ctx context.Context, name string, asked time.Time, with ...redis.Cmder) (h home, err error) {
 	key, bucket := r.layout.Homeserver(name)
-	raw, id := redis.NewStringCmd(ctx, "get", key), redis.NewStringCmd(ctx, "get", r.layout.Identity[bucket])
-	since := redis.NewStringCmd(ctx, "get", r.layout.Losses[bucket])
-	if err := r.client.Do(ctx, append(with, raw, id, since)...); err != nil {
-		return home{}, err
-	}
-	if err := r.checkIdentity(id); err != nil {
-		return home{}, err
-	}
-	mark, err := readLoss(since)
+	raw := redis.NewStringCmd(ctx, "get", key)
+	mark, err := r.confirm(ctx, bucket, append(with, raw)...)
 	if err != nil {
 		return home{}, err
 	}
-	h.all = mark.all
+	h.all, h.asked = mark.all, asked
 	h.record, err = raw.Bytes()
 	if errors.Is(err, redis.Nil) {
 		h.record, err = nil, nil
@@ -106,7 +99,7 @@ func (r *Store) askHomeserver(ctx context.Context, name string, asked time.Time,
 	if h.record != nil && len(h.record) == 0 {
 		return home{}, record.ErrDamaged
 	}
-	r.cache.put(name, h, asked)
+	r.cache.put(name, h)
 	return h, nil
 }
 
@@ -140,7 +133,7 @@ func (r *Store) List(ctx context.Context, user store.UserKey) (l store.Listing, 
 		return l, err
 	}
 	if l, err = joinAll(got, now); err == nil && len(l.Sessions) == 0 {
-		_, err = r.confirmAbsent(ctx, bucket)
+		_, err = r.confirm(ctx, bucket)
 	}
 	return l, err
 }
@@ -200,12 +193,7 @@ const longestCache = time.Second
 // homeserverCache caches records of homeservers.
 type homeserverCache struct {
 	mu      sync.RWMutex
-	entries map[string]cachedHomeserver
-}
-
-type cachedHomeserver struct {
-	home
-	asked time.Time
+	entries map[string]home
 }
 
 // get returns a record that is not older than lease by both clocks: the
@@ -221,7 +209,8 @@ func (c *homeserverCache) get(name string, now time.Time, lease time.Duration) (
 	if min(mono, wall) < 0 || max(mono, wall) >= lease {
 		return home{}, false
 	}
-	return home{bytes.Clone(e.record), e.all}, true
+	e.record = bytes.Clone(e.record)
+	return e, true
 }
 
 // clear removes all records.
@@ -231,16 +220,16 @@ func (c *homeserverCache) clear() {
 	clear(c.entries)
 }
 
-// put caches a record that was requested at some time, unless a later one is
-// cached.
-func (c *homeserverCache) put(name string, h home, asked time.Time) {
+// put caches a record, unless one that was requested later is cached.
+func (c *homeserverCache) put(name string, h home) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if e, ok := c.entries[name]; ok && e.asked.After(asked) && e.asked.Round(0).After(asked.Round(0)) {
+	if e, ok := c.entries[name]; ok && e.asked.After(h.asked) && e.asked.Round(0).After(h.asked.Round(0)) {
 		return
 	}
 	if c.entries == nil {
-		c.entries = make(map[string]cachedHomeserver)
+		c.entries = make(map[string]home)
 	}
-	c.entries[name] = cachedHomeserver{home{bytes.Clone(h.record), h.all}, asked}
+	h.record = bytes.Clone(h.record)
+	c.entries[name] = h
 }

@@ -108,13 +108,11 @@ func (r *Store) tryOpen(ctx context.Context, expected string) error {
 // finishOpen makes the store usable, after accepting a loss if that was ordered.
 func (r *Store) finishOpen(ctx context.Context) error {
 	p := &r.pending
-	for !p.finish() {
+	for p.finish() {
 		if err := r.acceptLoss(ctx); err != nil {
+			p.acceptLater()
 			return err
 		}
-		p.mu.Lock()
-		p.accept = false
-		p.mu.Unlock()
 	}
 	if p.logged != "" {
 		r.cfg.Log.LogAttrs(ctx, slog.LevelInfo, "redis is usable, store is open")
@@ -122,16 +120,15 @@ func (r *Store) finishOpen(ctx context.Context) error {
 	return nil
 }
 
-// finish ends the waiting unless a loss is to be accepted first.
-func (p *pending) finish() bool {
+// finish ends the waiting, or reports that a loss is to be accepted first.
+func (p *pending) finish() (accept bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.accept {
-		return false
+	if accept, p.accept = p.accept, false; !accept {
+		p.err = nil
+		p.is.Store(false)
 	}
-	p.err = nil
-	p.is.Store(false)
-	return true
+	return accept
 }
 
 // acceptLater orders a loss to be accepted when a pending store opens. It

@@ -204,14 +204,8 @@ func (r *Store) connect() (err error) {
 		return err
 	}
 	// Each followed homeserver takes a connection of this client.
-	waiting := (*conn.Conns)(nil)
-	if r.waiting, waiting, err = r.newClient(1024, true); err != nil {
-		return err
-	}
-	if r.fence != nil {
-		r.fence.drop = []*conn.Conns{r.conns, waiting}
-	}
-	return nil
+	r.waiting, _, err = r.newClient(1024, true)
+	return err
 }
 
 // newClient returns a client whose connections the fence allows.
@@ -219,6 +213,7 @@ func (r *Store) newClient(poolSize int, unpipelined bool) (*conn.Client, *conn.C
 	conns := &conn.Conns{Refused: r.refuse}
 	if r.fence != nil {
 		conns.Allow = r.fence.allow
+		r.fence.drop = append(r.fence.drop, conns)
 	}
 	cfg := &r.cfg
 	client, err := conn.NewClient(conn.Config{

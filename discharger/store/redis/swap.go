@@ -3,7 +3,7 @@ package redis
 import (
 	"context"
 	"crypto/sha1"
-	_ "embed"
+	"embed"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -18,25 +18,34 @@ import (
 	"github.com/discharger/discharger/discharger/store/redis/keys"
 )
 
-//go:embed swap.lua
-var swapText string
+//go:embed *.lua
+var scripts embed.FS
 
-//go:embed swap_homeserver.lua
-var swapHomeserverText string
+var (
+	swapScript           = newScript("swap.lua")
+	swapHomeserverScript = newScript("feed_append.lua", "swap_homeserver.lua")
+	feedPublishScript    = newScript("feed_append.lua", "feed_publish.lua")
+	feedReadScript       = newScript("feed_read.lua")
+	beatScript           = newScript("beat.lua")
+)
 
 // script is called by its digest, and sent in full to a server that does not
 // have it: servers forget scripts when they restart.
 type script struct{ text, digest string }
 
-func newScript(text string) script {
-	sum := sha1.Sum([]byte(text))
-	return script{text, hex.EncodeToString(sum[:])}
+// newScript joins embedded files.
+func newScript(files ...string) script {
+	var text []byte
+	for _, name := range files {
+		part, err := scripts.ReadFile(name)
+		if err != nil {
+			panic(err)
+		}
+		text = append(text, part...)
+	}
+	sum := sha1.Sum(text)
+	return script{string(text), hex.EncodeToString(sum[:])}
 }
-
-var (
-	swapScript           = newScript(swapText)
-	swapHomeserverScript = newScript(feedAppendText + swapHomeserverText)
-)
 
 // Replies of the scripts.
 const (
@@ -144,15 +153,21 @@ func (r *Store) swap(ctx context.Context, c call, durable bool) (bool, error) {
 	if err := r.usable(ctx, nil); err != nil {
 		return false, err
 	}
-	run := r.run
+	var answer *redis.Cmd
+	var err error
 	if durable && r.cfg.Durability != DurabilityPrimary {
-		run = r.runDurably
+		answer, err = r.runDurably(ctx, c)
+	} else {
+		answer, err = r.ask(ctx, c)
 	}
-	answer, err := run(ctx, c)
 	if err != nil {
 		return false, err
 	}
-	switch answer {
+	n, err := answer.Int64()
+	if err != nil {
+		return false, err
+	}
+	switch n {
 	case swapDone:
 		return true, nil
 	case swapNot:
@@ -160,19 +175,10 @@ func (r *Store) swap(ctx context.Context, c call, durable bool) (bool, error) {
 	case swapLost:
 		return false, r.markLost()
 	}
-	return false, fmt.Errorf("script answered %d", answer)
+	return false, fmt.Errorf("script answered %d", n)
 }
 
-// run calls a script in one round trip, or in two if the server does not have
-// it.
-func (r *Store) run(ctx context.Context, c call) (int64, error) {
-	cmd, err := r.ask(ctx, c)
-	if err != nil {
-		return 0, err
-	}
-	return cmd.Int64()
-}
-
+// ask calls a script in one round trip, or in two if the server does not have it.
 func (r *Store) ask(ctx context.Context, c call) (*redis.Cmd, error) {
 	cmd := c.command(ctx, false)
 	if err := r.client.Do(ctx, cmd); err != nil {

@@ -152,7 +152,7 @@ func (r *Store) lookAt(ctx context.Context, node *redis.Client) error {
 		return err
 	}
 	if err := conn.CheckPolicy(conn.ParseInfo(memory.Val())["maxmemory_policy"]); err != nil {
-		return &conn.RefusedError{Err: err}
+		return err
 	}
 	n, err := strconv.ParseUint(conn.ParseInfo(stats.Val())["evicted_keys"], 10, 64)
 	if err == nil {

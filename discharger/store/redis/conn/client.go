@@ -13,12 +13,17 @@ package conn
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
+	"fmt"
+	"strings"
 	"sync/atomic"
 	"time"
 
 	"github.com/redis/go-redis/v9"
 	"github.com/redis/go-redis/v9/maintnotifications"
+
+	"github.com/discharger/discharger/discharger/secret"
 )
 
 // Config configures a [Client].
@@ -56,7 +61,10 @@ func NewClient(cfg Config, c *Conns) (*Client, error) {
 		DB:            cfg.DB,
 		Protocol:      2,
 
-		CredentialsProviderContext: cfg.credentials, // of Sentinels: onConnect; TLS: dial
+		CredentialsProviderContext: func(context.Context) (username, password string, err error) {
+			a := cfg.Access.Load()
+			return a.Username, string(a.Password), nil // of Sentinels: onConnect; TLS: dial
+		},
 
 		ContextTimeoutEnabled: true,
 		DialTimeout:           cfg.DialTimeout,
@@ -168,4 +176,41 @@ func (c *Client) ReloadSlots(ctx context.Context) {
 	if cluster, ok := c.UniversalClient.(*redis.ClusterClient); ok {
 		cluster.ReloadState(ctx)
 	}
+}
+
+// Access holds the credentials of a client and its TLS settings. The zero value
+// has neither.
+type Access struct {
+	Username string // an ACL user; empty: the default user
+	Password secret.Bytes
+
+	// For Sentinels.
+	SentinelUsername string
+	SentinelPassword secret.Bytes
+
+	TLS *tls.Config // nil: no TLS
+}
+
+// failoverName is the address that go-redis gives to a primary that Sentinels
+// watch. A Sentinel has its own.
+const failoverName = "Redis<FailoverClient "
+
+// isSentinel reports whether a new connection of a client with a MasterName leads
+// to a Sentinel.
+func isSentinel(cn *redis.Conn) bool { return !strings.HasPrefix(cn.String(), failoverName) }
+
+// logInToSentinel authenticates a new connection to a Sentinel. go-redis reads the
+// credentials for Sentinels only once, from the client's options.
+func (a *Access) logInToSentinel(ctx context.Context, cn *redis.Conn) error {
+	if len(a.SentinelPassword) == 0 {
+		return nil
+	}
+	args := []any{"auth", string(a.SentinelPassword)}
+	if a.SentinelUsername != "" {
+		args = []any{"auth", a.SentinelUsername, string(a.SentinelPassword)}
+	}
+	if err := cn.Process(ctx, redis.NewStatusCmd(ctx, args...)); err != nil {
+		return fmt.Errorf("authenticate to sentinel: %w", err)
+	}
+	return nil
 }

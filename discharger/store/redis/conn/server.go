@@ -9,14 +9,14 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// RefusedError is the error of a server that must not be used.
-type RefusedError struct{ Err error }
+// RefusedError is the error of a server that evicts keys, and must not be used.
+type RefusedError struct{ Policy string }
 
 // Error implements error.
-func (e *RefusedError) Error() string { return e.Err.Error() }
-
-// Unwrap returns Err.
-func (e *RefusedError) Unwrap() error { return e.Err }
+func (e *RefusedError) Error() string {
+	return fmt.Sprintf("server evicts keys when its memory is full (maxmemory-policy is %.30q), "+
+		"and with them revocations: set maxmemory-policy to noeviction", e.Policy)
+}
 
 // ErrNotPrimary is matched by the error of a server in another role.
 var ErrNotPrimary = errors.New("server is not a primary")
@@ -73,14 +73,13 @@ func CheckRole(reply []any) error {
 	return nil
 }
 
-// CheckPolicy returns an error for a maxmemory-policy that evicts keys. Servers
-// without a policy pass: INFO of other products can lack it.
+// CheckPolicy returns a [*RefusedError] for a maxmemory-policy that evicts keys.
+// Servers without a policy pass: INFO of other products can lack it.
 func CheckPolicy(policy string) error {
 	if policy == "" || policy == "noeviction" {
 		return nil
 	}
-	return fmt.Errorf("server evicts keys when its memory is full (maxmemory-policy is %.30q), "+
-		"and with them revocations: set maxmemory-policy to noeviction", policy)
+	return &RefusedError{policy}
 }
 
 // checkEviction checks the maxmemory-policy of a primary on a new connection.
@@ -97,10 +96,7 @@ func checkEviction(ctx context.Context, server infoSource) error {
 	if ParseInfo(replication.Val())["role"] != "master" {
 		return nil
 	}
-	if err := CheckPolicy(ParseInfo(memory.Val())["maxmemory_policy"]); err != nil {
-		return &RefusedError{err}
-	}
-	return nil
+	return CheckPolicy(ParseInfo(memory.Val())["maxmemory_policy"])
 }
 
 // ParseInfo returns the fields of a reply to INFO. Other lines are left out.
