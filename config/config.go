@@ -17,24 +17,16 @@
 // # Strictness
 //
 // A mistake in the configuration of an authentication service must not go unnoticed.
-// A key that is unknown or a duplicate, a value of another type, a second document
-// or an alias is an error. All errors of a file are reported at once, each with its
-// place, as package yamlfile shows them:
-//
-//	discharger.yaml:12:3: discharge: key "tll" is unknown (did you mean ttl?)
-//	   12 |   tll: **
-//	      |   ^^^
-//
-// Values that may be a secret in the wrong place are masked. A key without a value
-// is an error too: leave the key out for the default.
+// Package yamlfile reads the file strictly, and reports all mistakes at once, each with
+// its place and with values masked that may be a secret in the wrong place. A key
+// without a value is an error too: leave the key out for the default.
 //
 // # Keys and bounds
 //
 // The yaml tag of a field is its key. The tags min and max bound numbers and
 // durations, file marks files that are read, and hide masks a value in excerpts.
-// Durations are written as 90s, 5m or 30d. Where zero is allowed, the comment of the
-// field defines it. Relative paths are relative to the working directory. [Example]
-// explains every key; a test compares it with the types.
+// Relative paths are relative to the working directory. [Example] explains every key;
+// a test compares it with the types.
 package config
 
 import (
@@ -92,8 +84,8 @@ type Bolt struct {
 // setDefaults sets the defaults.
 func (b *Bolt) setDefaults() { b.Journal = defaultJournal }
 
-// Policy names the files of policies. Homeservers and sessions may name the policies
-// in Files and the built-in ones. The content of the files is not checked here.
+// Policy names the files of policies, whose content is not checked here. Homeservers
+// and sessions may name the policies in Files and the built-in ones.
 type Policy struct {
 	Files  []string `yaml:"files" file:"read"`  // rule files; none: the built-in policies
 	Shadow string   `yaml:"shadow" file:"read"` // rule file that is evaluated beside them without effect; empty: none

@@ -64,23 +64,14 @@ func (c *Config) Journal() Journal {
 // JournalFile returns the path of the journal of revocations.
 func (c *Config) JournalFile() string { return c.path(c.Journal().Path, "journal.db") }
 
-// BoltFile returns the path of the embedded store, which is in use if Store.Redis
-// is nil.
+// BoltFile returns the path of the embedded store, in use if Store.Redis is nil.
 func (c *Config) BoltFile() string {
-	var configured string
-	if c.Store.Bolt != nil {
-		configured = c.Store.Bolt.Path
-	}
-	return c.path(configured, "sessions.db")
+	return c.path(cmp.Or(c.Store.Bolt, &Bolt{}).Path, "sessions.db")
 }
 
 // GatewayKeyFile returns the path of the gateway's key file.
 func (c *Config) GatewayKeyFile() string {
-	var configured string
-	if c.Gateway != nil {
-		configured = c.Gateway.KeysFile
-	}
-	return c.path(configured, "gateway.json")
+	return c.path(cmp.Or(c.Gateway, &Gateway{}).KeysFile, "gateway.json")
 }
 
 // GatewayOutboxFile returns the path of the gateway's outbox.

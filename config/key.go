@@ -63,8 +63,8 @@ func paths() []string {
 	return all
 }
 
-// walk calls do for every scalar of a part of a configuration, with its key and
-// the field that it stands in. Sections that are absent are left out.
+// walk calls do for every scalar of a part of a configuration that is there, with its
+// key and the field that it stands in.
 func walk(key string, v reflect.Value, f reflect.StructField, do func(key string, v reflect.Value, f reflect.StructField)) {
 	switch {
 	case isScalar(v):

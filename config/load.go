@@ -28,8 +28,7 @@ type Variable struct {
 }
 
 // Variables returns the environment variables that set a key: settings that differ
-// between machines, and sources of secrets. Lists are separated by commas. An empty
-// variable counts as unset.
+// between machines. Lists are separated by commas. An empty variable counts as unset.
 func Variables() []Variable {
 	keys := []string{
 		"listen", "admin_listen", "admin_public", "public_url", "data_dir", "keys.file",
@@ -38,8 +37,8 @@ func Variables() []Variable {
 	}
 	vars := make([]Variable, len(keys))
 	for i, key := range keys {
-		name := strings.TrimPrefix(key, "store.")
-		vars[i] = Variable{Name: "DISCHARGER_" + strings.ToUpper(strings.ReplaceAll(name, ".", "_")), Key: key}
+		name := strings.ReplaceAll(strings.TrimPrefix(key, "store."), ".", "_")
+		vars[i] = Variable{Name: "DISCHARGER_" + strings.ToUpper(name), Key: key}
 	}
 	return vars
 }

@@ -16,10 +16,10 @@ import (
 // isScalar reports whether a type is written as one value.
 func isScalar(v reflect.Value) bool {
 	switch v.Addr().Interface().(type) {
-	case *time.Duration, *netip.Prefix, encoding.TextUnmarshaler:
+	case *time.Duration, *netip.Prefix, *bool, *int, *string, encoding.TextUnmarshaler, interface{ names() []string }:
 		return true
 	}
-	return v.Kind() == reflect.String || v.Kind() == reflect.Bool || v.Kind() == reflect.Int
+	return false
 }
 
 // scalar decodes one value.
@@ -48,8 +48,16 @@ func (d *decoder) scalar(at place, v reflect.Value, key string) {
 		if x, ok := doc.OneOf(n, key, p.names()...); ok {
 			v.SetString(x)
 		}
-	default:
-		d.basic(at, v, key)
+	case *bool:
+		*p = doc.Bool(n, key)
+	case *int:
+		if x, ok := doc.Int(n, key, math.MinInt, math.MaxInt); ok {
+			*p = x
+		}
+	case *string:
+		if x, ok := doc.Text(n, key, math.MaxInt); ok {
+			*p = x
+		}
 	}
 	if doc.Len() > before {
 		d.failed[key] = true
@@ -67,22 +75,6 @@ func (d *decoder) text(at place, v encoding.TextUnmarshaler, text, key string) {
 	}
 }
 
-// basic decodes a string, a boolean or a number.
-func (d *decoder) basic(at place, v reflect.Value, key string) {
-	switch v.Kind() {
-	case reflect.String:
-		if x, ok := at.doc.Text(at.node, key, math.MaxInt); ok {
-			v.SetString(x)
-		}
-	case reflect.Bool:
-		v.SetBool(at.doc.Bool(at.node, key))
-	default:
-		if x, ok := at.doc.Int(at.node, key, math.MinInt, math.MaxInt); ok {
-			v.SetInt(int64(x))
-		}
-	}
-}
-
 // Digest is a SHA-256 sum, written in hexadecimal.
 type Digest [sha256.Size]byte
 
@@ -92,11 +84,11 @@ func (d Digest) String() string { return hex.EncodeToString(d[:]) }
 // MarshalText returns the digits of String.
 func (d Digest) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
 
-// UnmarshalText parses 64 hexadecimal digits. The error does not repeat the
-// text, which may be the key itself in the wrong place.
+// UnmarshalText parses 64 hexadecimal digits. The error does not repeat the text, which
+// may be the key itself.
 func (d *Digest) UnmarshalText(text []byte) error {
 	var sum Digest
-	if hex.DecodedLen(len(text)) != len(d) || len(text)%2 != 0 {
+	if len(text) != hex.EncodedLen(len(d)) {
 		return errors.New("want 64 hexadecimal digits: the SHA-256 of the API key, not the key itself")
 	}
 	if _, err := hex.Decode(sum[:], text); err != nil {

@@ -3,17 +3,15 @@
 //
 // A file is one document of mappings, lists, strings, numbers, booleans and
 // durations. Rejected are keys that are unknown, missing or duplicate, values of
-// another type, explicit tags, anchors, aliases, merge keys, a second document,
-// text that is not UTF-8, and files beyond the limits of [Options]. The meaning of a
-// file belongs to its reader, which reports problems of its own through the same
-// [Document].
+// another type, explicit tags, anchors, aliases, merge keys, a second document, text
+// that is not UTF-8, and files beyond the limits of [Options].
 //
 // # Reading
 //
-// [Read] parses the YAML and returns a Document whose methods decode one node
-// each. A method that cannot decode a node reports why, and returns the zero
-// value, so that one pass finds as many mistakes as possible. A nil node stands for
-// a key that the file lacks, and its value is the zero value:
+// The methods of a [Document] decode one node each. A method that cannot decode a
+// node reports why, and returns the zero value, so that one pass finds as many
+// mistakes as possible. A nil node stands for a key that the file lacks, and its value
+// is the zero value. Readers report problems of their own through the same Document:
 //
 //	doc := yamlfile.Read("rules.yaml", data, yamlfile.Options{})
 //	if doc.Root != nil {
@@ -42,14 +40,13 @@
 //	want 1 to 10, got 11
 //
 // A missing key is not reported where an unknown key resembles it: that is one
-// mistake. Suggestions are the names at the least edit distance ([Nearest]).
-//
-// Where a file may hold secrets, [Options.Secrets] keeps the values that could
-// be one out of the excerpts.
+// mistake. Where a file may hold secrets, [Options.Secrets] keeps the values that
+// could be one out of the excerpts.
 package yamlfile
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"io"
 	"regexp"
@@ -65,13 +62,11 @@ type Node = yaml.Node
 
 // Options are the limits of a file. The zero value has the defaults.
 type Options struct {
-	MaxBytes    int // size of the file; 0 means 1 MiB
-	MaxNodes    int // bound on the YAML nodes, each of 200 bytes in memory; 0 means no bound beside MaxBytes
-	MaxProblems int // problems that are kept; 0 means 100
-
-	// AllowEmpty accepts a file without a document: Root is nil then, and no
-	// problem is reported.
-	AllowEmpty bool
+	MaxBytes    int   // size of the file; 0 means 1 MiB
+	MaxNodes    int   // bound on the YAML nodes, each of 200 bytes in memory; 0 means no bound beside MaxBytes
+	MaxProblems int   // problems that are kept; 0 means 100
+	AllowEmpty  bool  // a file may have no document: Root is nil then
+	Kind        error // Err of problems reported without one of their own
 
 	// Secrets hides, in excerpts, values of keys that are unknown, duplicate
 	// or of the wrong type, and lines that are not YAML.
@@ -80,9 +75,6 @@ type Options struct {
 	// Paths lists all keys of the file by their full paths, such as
 	// discharge.ttl. One of them is suggested for a key in the wrong mapping.
 	Paths []string
-
-	// Kind is the Err of problems reported without one of their own.
-	Kind error
 
 	// SyntaxHint returns text to append to a syntax error near a line (from 1, 0:
 	// unknown); nil appends nothing.
@@ -105,12 +97,8 @@ type Document struct {
 
 // Read parses a file. name stands in its problems only.
 func Read(name string, data []byte, o Options) *Document {
-	if o.MaxBytes == 0 {
-		o.MaxBytes = 1 << 20
-	}
-	if o.MaxProblems == 0 {
-		o.MaxProblems = 100
-	}
+	o.MaxBytes = cmp.Or(o.MaxBytes, 1<<20)
+	o.MaxProblems = cmp.Or(o.MaxProblems, 100)
 	d := &Document{name: name, options: o, Kind: o.Kind}
 	switch {
 	case len(data) > o.MaxBytes:
@@ -194,7 +182,6 @@ func marks(data []byte) int {
 
 // splitLines cuts text where YAML does: at CR, LF, CR LF, NEL, LS and PS.
 func splitLines(text string) []string {
-	text = strings.ReplaceAll(text, "\r\n", "\n")
-	text = strings.NewReplacer("\r", "\n", "\u0085", "\n", "\u2028", "\n", "\u2029", "\n").Replace(text)
-	return strings.Split(text, "\n")
+	ends := strings.NewReplacer("\r\n", "\n", "\r", "\n", "\u0085", "\n", "\u2028", "\n", "\u2029", "\n")
+	return strings.Split(ends.Replace(text), "\n")
 }

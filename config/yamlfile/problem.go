@@ -24,24 +24,18 @@ type Problem struct {
 
 // Error returns file:line:column: path: message, on one line.
 func (p *Problem) Error() string {
-	parts := make([]string, 0, 4)
-	if p.File != "" {
-		place := p.File
-		if p.Line > 0 {
-			place += fmt.Sprintf(":%d", p.Line)
-		}
-		if p.Line > 0 && p.Column > 0 {
+	place, warning := p.File, ""
+	if place != "" && p.Line > 0 {
+		place += fmt.Sprintf(":%d", p.Line)
+		if p.Column > 0 {
 			place += fmt.Sprintf(":%d", p.Column)
 		}
-		parts = append(parts, place)
 	}
 	if p.Warning {
-		parts = append(parts, "warning")
+		warning = "warning"
 	}
-	if p.Path != "" {
-		parts = append(parts, p.Path)
-	}
-	return strings.Join(append(parts, p.Message), ": ")
+	parts := []string{place, warning, p.Path, p.Message}
+	return strings.Join(slices.DeleteFunc(parts, func(part string) bool { return part == "" }), ": ")
 }
 
 // Unwrap returns the kind of problem.
@@ -125,8 +119,7 @@ func (ps Problems) Unwrap() []error {
 }
 
 // WriteTo writes all problems with their excerpts.
-func (ps Problems) WriteTo(w io.Writer) (int64, error) {
-	var total int64
+func (ps Problems) WriteTo(w io.Writer) (total int64, err error) {
 	for _, p := range ps {
 		n, err := p.WriteTo(w)
 		total += n

@@ -36,7 +36,6 @@ func (d *Document) Invalid(n *Node, path, format string, args ...any) {
 	d.reportAt(n, &Problem{Path: path, Message: fmt.Sprintf(format, args...)})
 }
 
-// reportIn reports a problem some characters into a string.
 func (d *Document) reportIn(n *Node, offset int, p *Problem) {
 	if !d.full() {
 		p.Line, p.Column = d.Position(n, offset)
@@ -44,8 +43,8 @@ func (d *Document) reportIn(n *Node, offset int, p *Problem) {
 	d.Report(p)
 }
 
-// full reports whether there are MaxProblems. Nothing that takes time is done for
-// further ones: a file can have many, all in one long line.
+// full reports whether there are MaxProblems. Further ones must take no time: a file
+// can have many, all in one long line.
 func (d *Document) full() bool { return len(d.problems) >= d.options.MaxProblems }
 
 // reportAt reports a problem at a node. All of a string or number that ends on its

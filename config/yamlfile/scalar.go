@@ -39,9 +39,8 @@ func (d *Document) Bool(n *Node, path string) bool {
 	return false
 }
 
-// Int decodes a whole number from least to most. It is written in decimal and
-// without a leading zero or plus sign: the other ways of YAML mean different
-// numbers to different readers. Where it reports a problem, it returns false.
+// Int decodes a whole number from least to most, in decimal and without a leading zero
+// or plus sign: the other ways of YAML mean different numbers to different readers.
 func (d *Document) Int(n *Node, path string, least, most int) (int, bool) {
 	if n == nil {
 		return 0, false
@@ -61,8 +60,7 @@ func (d *Document) Int(n *Node, path string, least, most int) (int, bool) {
 	return 0, false
 }
 
-// Raw decodes one value of any type as the text it was written as. want
-// describes it in the problem.
+// Raw decodes a value of any type as the text it was written as; want describes it.
 func (d *Document) Raw(n *Node, path, want string) (string, bool) {
 	switch {
 	case n == nil:
@@ -75,8 +73,7 @@ func (d *Document) Raw(n *Node, path, want string) (string, bool) {
 	return "", false
 }
 
-// Duration decodes a duration from least to most, in the form of
-// [ParseDuration].
+// Duration decodes a duration from least to most, in the form of [ParseDuration].
 func (d *Document) Duration(n *Node, path string, least, most time.Duration) (time.Duration, bool) {
 	v, ok := parsed(d, n, path, durationForm, ParseDuration)
 	if ok && (v < least || v > most) {
@@ -115,8 +112,11 @@ func (d *Document) OneOf(n *Node, path string, names ...string) (string, bool) {
 	return text, ok
 }
 
-// durationForm is how messages describe a duration.
-const durationForm = "a duration such as 90s, 5m, 12h or 30d"
+// The forms of values in messages.
+const (
+	durationForm = "a duration such as 90s, 5m, 12h or 30d"
+	prefixForm   = "an address or a network such as 192.0.2.0/24"
+)
 
 // ParseDuration parses a duration in the form of [time.ParseDuration], before
 // which a number of days, of 24 hours each, may stand: 90s, 1h30m, 90d, 1d12h.
@@ -153,13 +153,9 @@ func notDuration(s string) error {
 	return fmt.Errorf("want %s, got %q", durationForm, Shorten(s))
 }
 
-// prefixForm is how messages describe an address or a network.
-const prefixForm = "an address or a network such as 192.0.2.0/24"
-
-// ParsePrefix parses a network in CIDR form, or an address, which is a network
-// of itself. IPv4 addresses in IPv6 form are taken as IPv4. Errors are a zone,
-// address bits beyond the network's length, and a network that covers IPv4
-// addresses in IPv6 form.
+// ParsePrefix parses a network in CIDR form, or an address, which is a network of
+// itself. An IPv4 address in IPv6 form becomes IPv4. Errors are a zone, address bits
+// beyond the network's length, and a network of IPv4 addresses in IPv6 form.
 func ParsePrefix(s string) (netip.Prefix, error) {
 	if a, err := netip.ParseAddr(s); err == nil && a.Zone() == "" {
 		a = a.Unmap()

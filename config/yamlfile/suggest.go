@@ -12,10 +12,9 @@ const maxWord = 64
 // maxListed is how many known names a message lists.
 const maxListed = 16
 
-// Nearest returns the candidate that word is most likely a misspelling of, or
-// "". A candidate is near if it equals word but for letter case, begins with
-// word and an underscore, or is at an edit distance ([Distance]) of at most a
-// third of word's length and one half.
+// Nearest returns the candidate that word is most likely a misspelling of, or "": one
+// that equals word but for letter case, is at an edit distance ([Distance]) of at most
+// a third of word's length and one half, or begins with word and an underscore.
 func Nearest(word string, candidates []string) string {
 	if word == "" || len(word) > maxWord {
 		return ""
@@ -58,9 +57,8 @@ func SuggestOrList(word string, known []string) string {
 	return "; it is one of " + strings.Join(known, ", ")
 }
 
-// Distance returns the edit distance of two words: how many bytes have to be
-// inserted, removed, replaced or swapped with their neighbour to make b of a
-// (Damerau-Levenshtein, each part edited once).
+// Distance returns the edit distance of two words in bytes (Damerau-Levenshtein, each
+// part edited once).
 func Distance(a, b string) int {
 	before := make([]int, len(b)+1)
 	last := make([]int, len(b)+1)

@@ -21,8 +21,7 @@
 //
 // Lengths are uvarints. Decoding is strict, so that a bundle has one text in each form:
 // lengths in the fewest bytes, no empty location or verification id, no location of a
-// first-party caveat, nothing after the end. It never panics, and is bounded in length
-// and count. It verifies nothing; package homeserver does.
+// first-party caveat, nothing after the end. It verifies nothing; package homeserver does.
 package bundle
 
 import (
@@ -40,8 +39,7 @@ import (
 // MaxLength is the greatest length of a bundle, in characters.
 const MaxLength = 16 << 10
 
-// Limits of the content of a bundle, far above any use. They bound the cost of a
-// hostile one.
+// Limits of the content of a bundle, which bound the cost of a hostile one.
 const (
 	MaxMacaroons = 16
 	MaxCaveats   = rawmacaroon.MaxCaveats // of all macaroons together
@@ -210,13 +208,12 @@ func (b *Bundle) restoreIDs() error {
 	next := 0
 	for i := range b.Access.Caveats {
 		c := &b.Access.Caveats[i]
-		if !c.ThirdParty() {
+		switch {
+		case !c.ThirdParty():
 			continue
-		}
-		if next == len(b.Discharges) {
+		case next == len(b.Discharges):
 			return errors.New("compact, but a discharge is missing")
-		}
-		if len(b.Discharges[next].ID) > 0 {
+		case len(b.Discharges[next].ID) > 0:
 			return errors.New("compact, but a discharge has an identifier")
 		}
 		b.Discharges[next].ID = c.ID

@@ -14,11 +14,8 @@ import (
 
 // Access is an access macaroon as its holder stores it.
 type Access struct {
-	// Macaroon is the access macaroon, unbound.
-	Macaroon *macaroon.Macaroon
-	// External maps ids of V3 caveats of the bakery to the caveats, which are beside
-	// the macaroon. Usually it is nil.
-	External map[string][]byte
+	Macaroon *macaroon.Macaroon // unbound
+	External map[string][]byte  // V3 caveats of the bakery by id, which are beside the macaroon; usually nil
 }
 
 // maxAccess bounds the input of ParseAccess, in bytes.
@@ -27,26 +24,22 @@ const maxAccess = 64 << 10
 // ParseAccess parses an access macaroon in any form in which homeservers return
 // it: a bundle, of which it drops the discharges, or JSON of the macaroon library
 // (V1, V2) or of the bakery (V3, with external caveats).
-func ParseAccess(data []byte) (Access, error) {
-	a, err := parseAccess(data)
+func ParseAccess(data []byte) (a Access, err error) {
+	switch {
+	case len(data) == 0 || len(data) > maxAccess:
+		err = errors.New("empty or too long")
+	case data[0] == '{':
+		a, err = parseMacaroonJSON(data)
+	default:
+		var s macaroon.Slice
+		if s, err = bundle.Decode(string(data)); err == nil {
+			a.Macaroon = s[0]
+		}
+	}
 	if err != nil {
 		return Access{}, fmt.Errorf("parse access macaroon: %w", err)
 	}
 	return a, nil
-}
-
-func parseAccess(data []byte) (Access, error) {
-	if len(data) == 0 || len(data) > maxAccess {
-		return Access{}, errors.New("empty or too long")
-	}
-	if data[0] == '{' {
-		return parseMacaroonJSON(data)
-	}
-	s, err := bundle.Decode(string(data))
-	if err != nil {
-		return Access{}, err
-	}
-	return Access{Macaroon: s[0]}, nil
 }
 
 var errNotMacaroon = errors.New("malformed macaroon JSON")

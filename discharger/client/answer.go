@@ -14,8 +14,7 @@ import (
 )
 
 // decodeAnswer decodes a successful answer into out and returns any other as an
-// error. An answer that the contract does not define is an *UnavailableError:
-// proxies answer as well, with any status.
+// error: an *UnavailableError if it may be a proxy's.
 func decodeAnswer(resp *http.Response, out any) error {
 	unavailable := &UnavailableError{
 		RetryAfter: retryAfter(resp.Header.Get(wire.HeaderRetryAfter)),
@@ -51,9 +50,9 @@ func decodeAnswer(resp *http.Response, out any) error {
 	return unavailable
 }
 
-// requiredMember returns the name of a member that every answer of a type has, if
-// the zero value of the type is a decision: that a user has no sessions, or that
-// there was nothing to revoke. A maintenance page can be JSON with status 200 too.
+// requiredMember returns the name of a member that every answer of a type has, if the
+// zero value of the type is a decision: that there are no sessions, or nothing to
+// revoke. A maintenance page can be JSON with status 200 too.
 func requiredMember(out any) string {
 	switch out.(type) {
 	case *wire.SessionsResponse:
@@ -68,9 +67,7 @@ func requiredMember(out any) string {
 	return ""
 }
 
-// maxAnswer bounds the body of an answer. The sessions of one user may be many,
-// with device names of 2 KiB.
-const maxAnswer = 4 << 20
+const maxAnswer = 4 << 20 // bytes: the sessions of one user, with device names of 2 KiB
 
 var errNotAnswer = errors.New("answer is malformed JSON")
 
@@ -136,11 +133,10 @@ var statusOf = map[string]int{
 	wire.CodeTooLarge:         http.StatusRequestEntityTooLarge,
 }
 
-// maxRetryAfter bounds a Retry-After.
 const maxRetryAfter = time.Hour
 
-// retryAfter parses a Retry-After header, which is a number of seconds or a date.
-// It returns 0 for a missing or malformed one.
+// retryAfter parses a Retry-After header, a number of seconds or a date; 0 for a
+// missing or malformed one.
 func retryAfter(value string) time.Duration {
 	if seconds, err := strconv.ParseUint(value, 10, 32); err == nil {
 		return min(time.Duration(seconds)*time.Second, maxRetryAfter)

@@ -1,3 +1,33 @@
+// Package client is the Go client of the discharger, for clients and for
+// homeservers. Package wire is the contract that it keeps.
+//
+// # For clients
+//
+// [Client.Discharge] fetches one discharge. [Client.NewSession] returns a [Session],
+// which keeps an access macaroon discharged. Programs built on the Go macaroon bakery
+// use package bakery.
+//
+// # For homeservers
+//
+// With the API key of a homeserver, [Client.Sessions], [Client.RevokeSession],
+// [Client.RevokeDevice], [Client.RevokeUser] and [Client.RevokeHomeserver] list
+// and revoke the sessions that the homeserver minted, and
+// [Client.FollowRevocations] reads the feed of revocations on one connection.
+// Package homeserver reconnects and remembers the revocations.
+//
+// # Errors
+//
+// A [RefusedError] is a decision of the discharger; only one with Ended ends a
+// session. An [UnavailableError] and a [BadRequestError] decide nothing. Since clients
+// delete encryption keys after a hard end, an answer counts as a decision only if it
+// has status 401 and a JSON body with the code "permission denied": the error page of
+// a proxy and an unknown status are an UnavailableError.
+//
+// # Secrets
+//
+// The client sends secrets to the configured URL only, never to the location in a
+// macaroon, which is not signed. It follows no redirect, puts no secret into a
+// URL and logs nothing. Its types print without their secrets.
 package client
 
 import (
@@ -28,20 +58,15 @@ type Config struct {
 	// Location is the location of caveats for the service. Empty: URL. A slash at
 	// the end of either makes no difference.
 	Location string
-	// HTTPClient sends the requests. Nil: one on http.DefaultTransport. Its
-	// CheckRedirect is ignored: no redirect is followed.
+	// HTTPClient sends the requests, and follows no redirect. Nil: one on
+	// http.DefaultTransport.
 	HTTPClient *http.Client
 	// APIKey is the API key of a homeserver, needed by the methods for homeservers,
 	// in mode held, and for reporting a client's address. Empty: none.
-	// [Client.SetAPIKey] replaces it.
-	APIKey secret.Bytes
-	// UserAgent is the header of that name. Empty: the one of net/http.
-	UserAgent string
-	// Timeout bounds each attempt. 0: 10 seconds.
-	Timeout time.Duration
-	// Patience bounds the attempts of one call while the service is unavailable.
-	// 0: 30 seconds; below 0: one attempt.
-	Patience time.Duration
+	APIKey    secret.Bytes
+	UserAgent string        // header of that name; empty: the one of net/http
+	Timeout   time.Duration // of each attempt; 0: 10 seconds
+	Patience  time.Duration // bounds the attempts of one call; 0: 30 seconds; below 0: one attempt
 }
 
 // Client sends requests to one service. It may be used concurrently and keeps no

@@ -38,10 +38,9 @@ type FeedEvent struct {
 	Heartbeat  time.Duration    // with FeedCurrent: the longest silence of a working connection
 }
 
-// FollowRevocations reads the feed of the homeserver on one connection and calls f
-// with each event, in order. It starts after a position, or with all retained
-// events if that is empty, and returns when ctx ends, f fails or the connection
-// does. It needs an API key.
+// FollowRevocations reads the feed of the homeserver on one connection, until ctx
+// ends, and calls f with each event, in order. It starts after a position, or with
+// all retained events if that is empty. It needs an API key.
 //
 // The error is that of f, a *BadRequestError, or an *UnavailableError, after which
 // the caller pauses and continues from the last position. A line above 16 KiB and
@@ -118,11 +117,11 @@ func readEvents(r io.Reader, f func(FeedEvent) error) error {
 		if err != nil {
 			return &UnavailableError{Err: err}
 		}
-		event, known, err := parseEvent(raw)
+		event, err := parseEvent(raw)
 		if err != nil {
 			return &UnavailableError{Err: err}
 		}
-		if !known {
+		if event.Kind == 0 {
 			continue
 		}
 		if err := f(event); err != nil {
@@ -131,29 +130,26 @@ func readEvents(r io.Reader, f func(FeedEvent) error) error {
 	}
 }
 
-// parseEvent parses an event. Names that are unknown are those of later versions.
-func parseEvent(raw sse.Event) (event FeedEvent, known bool, err error) {
-	if raw.Comment {
-		return FeedEvent{Kind: FeedHeartbeat}, true, nil
-	}
-	switch raw.Name {
-	case wire.EventRevocation:
+// parseEvent parses an event. Its Kind is 0 if its name is one of later versions.
+func parseEvent(raw sse.Event) (event FeedEvent, err error) {
+	switch {
+	case raw.Comment:
+		event.Kind = FeedHeartbeat
+	case raw.Name == wire.EventRevocation:
 		if !validPosition(raw.ID) {
-			return FeedEvent{}, false, errors.New("position of an event is missing or malformed")
+			return FeedEvent{}, errors.New("position of an event is missing or malformed")
 		}
 		event = FeedEvent{Kind: FeedRevocation, Position: raw.ID}
 		if err := event.Revocation.UnmarshalJSON([]byte(raw.Data)); err != nil {
 			event.Kind, event.Err = FeedSkipped, err
 		}
-	case wire.EventGap:
+	case raw.Name == wire.EventGap:
 		event.Kind = FeedGap
-	case wire.EventCurrent:
+	case raw.Name == wire.EventCurrent:
 		event.Kind = FeedCurrent
 		event.Heartbeat, err = parseHeartbeat([]byte(raw.Data))
-	default:
-		return FeedEvent{}, false, nil
 	}
-	return event, err == nil, err
+	return event, err
 }
 
 // parseHeartbeat parses a FeedState. It ignores unknown members.

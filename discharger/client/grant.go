@@ -20,15 +20,12 @@ import (
 // Grant is the answer to a request for a discharge. Its secrets are redacted where
 // it is printed, logged and marshaled.
 type Grant struct {
-	// Access is the access macaroon of the request.
-	Access *macaroon.Macaroon
-	// Discharge is the discharge, unbound.
-	Discharge *macaroon.Macaroon
+	Access    *macaroon.Macaroon // access macaroon of the request
+	Discharge *macaroon.Macaroon // unbound
 	// Token is the refresh token for the next discharge, in mode rotate. Store it
 	// before the discharge is used: its use confirms the token.
-	Token RefreshToken
-	// Expires is the end of the discharge by the clock of this process.
-	Expires time.Time
+	Token   RefreshToken
+	Expires time.Time // end of the discharge by the clock of this process
 
 	raw json.RawMessage
 }
@@ -62,13 +59,13 @@ func newGrant(access Access, location string, body wire.DischargeResponse, start
 			return Grant{}, err
 		}
 	}
-	var token RefreshToken
+	g := Grant{Access: access.Macaroon, Discharge: d.Macaroon, Expires: expires, raw: body.Macaroon}
 	if body.RefreshToken != "" {
-		if token, err = ParseRefreshToken(body.RefreshToken); err != nil {
+		if g.Token, err = ParseRefreshToken(body.RefreshToken); err != nil {
 			return Grant{}, err
 		}
 	}
-	return Grant{Access: access.Macaroon, Discharge: d.Macaroon, Token: token, Expires: expires, raw: body.Macaroon}, nil
+	return g, nil
 }
 
 // earliestTimeBefore returns the expiry of a discharge. In a V3 discharge the name

@@ -75,14 +75,13 @@ func (s *Session) fly(ctx context.Context, f *flight, r Request) {
 }
 
 // refreshAhead returns the time between the refresh of a discharge and its end. It
-// varies widely, so that clients that were all served when the service came back do
-// not all return at the same time.
+// varies widely, so that clients do not all return at the same time after an outage.
 func refreshAhead(lifetime time.Duration, jitter float64) time.Duration {
 	return time.Duration((0.5 - 0.3*jitter) * float64(lifetime))
 }
 
-// minUse is the least time for which a discharge is used. If clocks disagree, each
-// can look expired at once, and not every call may become a request.
+// minUse is the least time for which a discharge is used: if clocks disagree, each can
+// look expired at once.
 const minUse = time.Second
 
 // saveToken passes a new token to Save. A logout that cancels the refresh does not
@@ -126,10 +125,9 @@ func (s *Session) settle(err error) {
 }
 
 // Logout ends the session at the service, or with [wire.ScopeUser] all sessions of
-// the user. It cancels a refresh in progress. On success the session is emptied and
-// every method returns a [RefusedError]; the caller removes the token that Save
-// stored. Errors are those of [Client.Logout]; after one the session continues,
-// unless it has ended. A session that has ended returns the refusal that ended it.
+// the user. It cancels a refresh in progress. From then on every method returns a
+// [RefusedError]; the caller removes the token that Save stored. Errors are those of
+// [Client.Logout], after which the session continues, and the refusal that ended it.
 func (s *Session) Logout(ctx context.Context, scope wire.Scope) error {
 	s.mu.Lock()
 	if s.over != nil {

@@ -24,10 +24,9 @@ type SessionConfig struct {
 	// Token is the latest refresh token passed to Save. Empty: before the first
 	// discharge, or in a mode without refresh tokens.
 	Token RefreshToken
-	// Save stores a new refresh token across restarts. It is called before the token
-	// or its discharge is used, with [Config.Timeout] as deadline. While it fails,
-	// the session continues with the previous token. Nil: the token lives as long as
-	// the Session.
+	// Save stores a new refresh token across restarts, before the token or its
+	// discharge is used, within [Config.Timeout]. While it fails, the session continues
+	// with the previous token. Nil: the token lives as long as the Session.
 	Save func(context.Context, RefreshToken) error
 	// ClientIP and UserAgent are the client's, if its homeserver keeps the session;
 	// see [Request].
@@ -38,14 +37,13 @@ type SessionConfig struct {
 // Session keeps one access macaroon discharged. It may be used concurrently.
 //
 // A discharge is refreshed after 50 to 80 % of its lifetime, by the next call or by
-// [Session.Run], and the old one is used meanwhile. Each is used for at least a
-// second, even if its lifetime is shorter. There is one refresh at a time for any
-// number of callers, and it does not end with the call that started it.
+// [Session.Run], and the old one is used meanwhile, each for at least a second. There
+// is one refresh at a time for all callers, and it does not end with the call that
+// started it.
 //
-// A refresh without an answer is repeated under the same request-id until there is
-// one, so that the service counts it once. The same holds if the new token cannot
-// be saved. If the process dies before Save returns, the old token still works,
-// since nothing that came with the new one was used.
+// A refresh is repeated under the same request-id until it is answered and the new
+// token is saved, so that the service counts it once. If the process dies before
+// Save returns, the old token still works: nothing that came with the new one was used.
 //
 // Two Sessions must not use one refresh token, in one process or in several: the
 // service cannot tell the second from a thief.
@@ -112,11 +110,9 @@ func (c *Client) NewSession(cfg SessionConfig) (*Session, error) {
 }
 
 // Bundle returns a bundle that the homeserver accepts now and for some seconds. It
-// sends a request only without a good discharge.
-//
-// Errors are those of [Client.Discharge] and of Save. After a [RefusedError] with
-// Ended, every call returns it. After any other failure, calls return that failure
-// at once until a pause is over, and then refresh again.
+// sends a request only without a good discharge. Errors are those of
+// [Client.Discharge] and of Save. A [RefusedError] with Ended is returned from then on,
+// and any other failure until a pause is over.
 func (s *Session) Bundle(ctx context.Context) (string, error) {
 	if s.partial != nil {
 		return "", s.partial
@@ -146,8 +142,8 @@ func (s *Session) Discharges(caveatID, external []byte) bool {
 	return bytes.Equal(caveatID, s.caveat) && bytes.Equal(external, s.external)
 }
 
-// Refresh fetches a new discharge even if there is a good one: for a homeserver
-// that refused it. Errors are those of Bundle.
+// Refresh fetches a new discharge even if there is a good one, for a homeserver that
+// refused it. Errors are those of Bundle.
 func (s *Session) Refresh(ctx context.Context) error {
 	_, err := s.ensure(ctx, true)
 	return err
@@ -197,9 +193,8 @@ func (s *Session) due() (time.Duration, error) {
 	return wait, nil
 }
 
-// left returns the time until t by the wall clock or by the monotonic clock,
-// whichever is less. The first can be set back. The second stands still while a
-// computer sleeps, and discharges expire all the same.
+// left returns the lesser of the times until t by the wall clock, which can be set
+// back, and by the monotonic clock, which stands still while a computer sleeps.
 func left(now, t time.Time) time.Duration {
 	return min(t.Sub(now), t.Round(0).Sub(now.Round(0)))
 }

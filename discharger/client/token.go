@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"slices"
 
 	"gopkg.in/macaroon.v2"
 
@@ -46,9 +47,8 @@ func ParseRefreshToken(text string) (RefreshToken, error) {
 }
 
 // Attenuate returns a narrower token, which works only where the given conditions
-// hold. They are those of [rawmacaroon.TimeBefore] and [rawmacaroon.ClientIP]. The
-// service copies them into every token derived from this one, and no discharge
-// outlives its token. The receiver is unchanged.
+// hold, those of [rawmacaroon.TimeBefore] and [rawmacaroon.ClientIP]. They are in every
+// token derived from this one, and no discharge outlives its token.
 func (t RefreshToken) Attenuate(conditions ...string) (RefreshToken, error) {
 	m, err := decodeToken(string(t))
 	if err != nil {
@@ -73,8 +73,7 @@ func (t RefreshToken) Attenuate(conditions ...string) (RefreshToken, error) {
 	return RefreshToken(text), nil
 }
 
-// checkRestriction rejects conditions that the service does not support: they would
-// make the token unusable.
+// checkRestriction rejects conditions that would make the token unusable.
 func checkRestriction(condition string) (err error) {
 	switch name, arg := rawmacaroon.CutCondition(condition); name {
 	case rawmacaroon.CondTimeBefore:
@@ -96,10 +95,8 @@ func decodeToken(text string) (*macaroon.Macaroon, error) {
 	if err != nil || b.Compact || len(b.Discharges) > 0 {
 		return nil, errToken
 	}
-	for i := range b.Access.Caveats {
-		if b.Access.Caveats[i].ThirdParty() {
-			return nil, errToken
-		}
+	if slices.ContainsFunc(b.Access.Caveats, func(c rawmacaroon.Caveat) bool { return c.ThirdParty() }) {
+		return nil, errToken
 	}
 	s, err := b.Macaroons()
 	if err != nil {

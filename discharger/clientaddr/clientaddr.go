@@ -2,9 +2,9 @@
 // through any number of trusted proxies.
 //
 // The address is the peer's, or behind a trusted peer the last one in
-// X-Forwarded-For that is not a trusted proxy's. Elements before that one are
-// the client's own and never read. The header Forwarded (RFC 7239) and X-Real-Ip
-// are ignored: a proxy that does not write them passes on those of the client.
+// X-Forwarded-For that is not a trusted proxy's. Elements before that one are the
+// client's own and never read, and so are the headers Forwarded (RFC 7239) and
+// X-Real-Ip, which many proxies pass on unchanged.
 //
 // An element of X-Forwarded-For has one of these forms, with optional white
 // space around it:
@@ -29,16 +29,9 @@ const Header = "X-Forwarded-For"
 
 // Origin is where a request comes from.
 type Origin struct {
-	// Addr is the client's address. It is invalid if the peer has none, as that
-	// of a Unix socket.
-	Addr netip.Addr
-
-	// Trusted reports whether the peer is a trusted proxy.
-	Trusted bool
-
-	// Malformed is the element of X-Forwarded-For at which the search ended;
-	// empty if all elements that were read are addresses.
-	Malformed string
+	Addr      netip.Addr // of the client; invalid if the peer has none, as that of a Unix socket
+	Trusted   bool       // the peer is a trusted proxy
+	Malformed string     // element of X-Forwarded-For at which the search ended; empty: all were addresses
 }
 
 // Of returns where a request comes from.
@@ -68,16 +61,15 @@ func Of(r *http.Request, trusted []netip.Prefix) Origin {
 	return o
 }
 
-// Peer returns the address of the other end of the connection; invalid if it
-// has none.
+// Peer returns the address of the other end of the connection; invalid if it has none.
 func Peer(r *http.Request) netip.Addr {
 	a, _ := parse(r.RemoteAddr)
 	return a
 }
 
-// Network returns the network that an address counts as where clients are
-// counted: an IPv4 address by itself, an IPv6 address by its /64, in which hosts
-// choose their addresses. The network of an invalid address is invalid.
+// Network returns the network for which a client counts: an IPv4 address by itself, an
+// IPv6 address by its /64, in which hosts choose their addresses. That of an invalid
+// address is invalid.
 func Network(a netip.Addr) netip.Prefix {
 	a = a.Unmap().WithZone("")
 	bits := 64
@@ -125,8 +117,7 @@ func contains(prefixes []netip.Prefix, a netip.Addr) bool {
 	return slices.ContainsFunc(prefixes, func(p netip.Prefix) bool { return p.Contains(a) })
 }
 
-// cutLast cuts a list before its last element, which it returns without white
-// space.
+// cutLast cuts off the last element of a list, without white space.
 func cutLast(list string) (rest, last string) {
 	last = list
 	if comma := strings.LastIndexByte(list, ','); comma >= 0 {

@@ -1,18 +1,17 @@
-// Package clientname makes a short name of a User-Agent, for people who look
-// through their sessions, and for telling clients apart.
+// Package clientname makes short names of User-Agents, for lists of sessions and for
+// telling clients apart.
 //
 //	Mozilla/5.0 (X11; Linux x86_64; rv:140.0) … Firefox/140.0       Firefox on Linux
 //	Element/1.6.20 (Google Pixel 7; Android 14; UQ1A.240105; …)     Element on Android, Google Pixel 7
 //	mautrix-go/0.25.1 go/1.25                                       mautrix-go
 //
-// A name has the product, its platform and the model of a phone, and no
-// versions: programs and systems update themselves, and the same client has the
-// same name afterwards. It has at most [Max] bytes, is printable, and has no slash.
+// A name has the product, its platform and the model of a phone, and no versions, so
+// that a client keeps its name when it is updated. It has at most [Max] bytes, is
+// printable, and has no slash.
 //
-// Names are stored and compared with names that later versions of this package
-// make. A change of how a User-Agent is named, a newer library included, makes
-// its client another one for sessions that began before. The test table holds the
-// names of the clients that matter.
+// Names are stored. A change of how a User-Agent is named, a newer library included,
+// makes its client another one for sessions that began before. The test table holds
+// the names of the clients that matter.
 //
 // Earlier versions of the service stored the first 40 bytes of the User-Agent
 // instead. [Was] compares those with a present User-Agent.
@@ -114,19 +113,17 @@ func Stored(stored string) string {
 // old reports whether a stored name is the beginning of a User-Agent.
 func old(stored string) bool { return strings.Contains(stored, "/") }
 
-// versionless returns a User-Agent without digits and the characters between
-// those of a version.
+// versionless returns a User-Agent without the characters of versions.
 func versionless(s string) string {
 	return strings.Map(func(r rune) rune {
-		if r >= '0' && r <= '9' || r == '.' || r == '_' {
+		if strings.ContainsRune("0123456789._", r) {
 			return -1
 		}
 		return r
 	}, s)
 }
 
-// browser returns the parts of a name for a User-Agent of a browser, or of a
-// program that is made of one.
+// browser returns the parts of a name for a browser, or a program made of one.
 func browser(userAgent string) (product, platform, model string) {
 	ua := useragent.Parse(userAgent)
 	product = ua.Name
@@ -165,8 +162,7 @@ func program(userAgent string) (product, platform, model string) {
 	return withoutVersion(product), platform, model
 }
 
-// platformOf returns the platform that a word of a comment is about; empty if
-// it is about another thing.
+// platformOf returns the platform that a word of a comment names, or "".
 func platformOf(word string) string {
 	word = strings.ToLower(word)
 	for _, p := range [...]struct{ prefix, name string }{

@@ -18,6 +18,7 @@ import (
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/client"
 	"github.com/discharger/discharger/discharger/homeserver"
+	"github.com/discharger/discharger/discharger/testkit"
 	"github.com/discharger/discharger/discharger/wire"
 )
 
@@ -85,8 +86,8 @@ func TestAttackSmuggling(t *testing.T) {
 		"a space in a name":   "Content-Length : 0\r\n",
 	} {
 		conn, err := net.Dial("tcp", w.http.Listener.Addr().String())
-		must(t, err)
-		must(t, conn.SetDeadline(time.Now().Add(30*time.Second)))
+		testkit.NoError(t, err)
+		testkit.NoError(t, conn.SetDeadline(time.Now().Add(30*time.Second)))
 		fmt.Fprintf(conn, "POST /logout HTTP/1.1\r\nHost: x\r\n%s\r\n%s", head, smuggled)
 		b, err := io.ReadAll(conn) // until the server hangs up
 		conn.Close()
@@ -101,9 +102,9 @@ func TestAttackSlowHeaders(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	conn, err := net.Dial("tcp", w.http.Listener.Addr().String())
-	must(t, err)
+	testkit.NoError(t, err)
 	defer conn.Close()
-	must(t, conn.SetDeadline(time.Now().Add(time.Minute)))
+	testkit.NoError(t, conn.SetDeadline(time.Now().Add(time.Minute)))
 	fmt.Fprint(conn, "POST /discharge HTTP/1.1\r\nHost: x\r\nX-Slow: ")
 	if _, err := io.Copy(io.Discard, bufio.NewReader(conn)); err != nil {
 		t.Errorf("the server waits for ever: %v", err)
@@ -121,11 +122,11 @@ func TestAttackForeignClient(t *testing.T) {
 	} {
 		user := "@" + name + ":a.example"
 		m, err := w.hs.Mint(homeserver.MintParams{User: user, Device: "PHONE", Mode: caveat.ModeOpen})
-		must(t, err)
+		testkit.NoError(t, err)
 		w.post(wire.PathDischarge, form("id64", b64(m.Macaroon.Caveats()[0].Id), "client-ip", "192.0.2.7", "user-agent", "named"),
 			"Authorization", "Bearer "+c.key).discharge(t)
 		list, err := w.api(apiKey).Sessions(t.Context(), user)
-		must(t, err)
+		testkit.NoError(t, err)
 		if len(list) != 1 || list[0].FirstIP.String() != c.from || list[0].FirstClient != c.client {
 			t.Errorf("%s: %+v", name, list)
 		}
@@ -143,18 +144,18 @@ func TestAttackNarrowedToken(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	m, err := w.hs.Mint(homeserver.MintParams{User: "@alice:a.example", Device: "PHONE", Mode: caveat.ModeRotate})
-	must(t, err)
+	testkit.NoError(t, err)
 	access := client.Access{Macaroon: m.Macaroon}
 	first, err := w.api("").Discharge(t.Context(), client.Request{Access: access})
-	must(t, err)
+	testkit.NoError(t, err)
 	narrowed, err := first.Token.Attenuate("client-ip 127.0.0.0/8")
-	must(t, err)
+	testkit.NoError(t, err)
 	for range 2 { // the successor is as narrow
 		g, err := w.api("").Discharge(t.Context(), client.Request{Access: access, Token: narrowed})
-		must(t, err)
+		testkit.NoError(t, err)
 		narrowed = g.Token
 		bundle, err := g.Bundle()
-		must(t, err)
+		testkit.NoError(t, err)
 		for addr, want := range map[string]error{"127.0.0.1": nil, "::ffff:127.9.9.9": nil, "192.0.2.7": homeserver.ErrNotMet} {
 			_, err := w.hs.Verify(t.Context(), bundle, homeserver.Request{ClientIP: netip.MustParseAddr(addr)})
 			if !errors.Is(err, want) {
@@ -170,7 +171,7 @@ func TestAttackNarrowedToken(t *testing.T) {
 		}
 	}
 	elsewhere, err := narrowed.Attenuate("client-ip 192.0.2.7")
-	must(t, err)
+	testkit.NoError(t, err)
 	_, err = w.api("").Discharge(t.Context(), client.Request{Access: access, Token: elsewhere})
 	var refused *client.RefusedError
 	if !errors.As(err, &refused) || refused.Reason != wire.ReasonTokenInvalid || refused.Ended {

@@ -26,6 +26,7 @@ import (
 	"github.com/discharger/discharger/discharger/store/bolt"
 	"github.com/discharger/discharger/discharger/store/redis"
 	"github.com/discharger/discharger/discharger/store/redistest"
+	"github.com/discharger/discharger/discharger/testkit"
 	"github.com/discharger/discharger/discharger/wire"
 )
 
@@ -75,7 +76,7 @@ func stores() []benchStore {
 	return []benchStore{
 		{"bolt", func(t testing.TB) store.Store {
 			st, err := bolt.Open(bolt.Config{Path: filepath.Join(t.TempDir(), "sessions.db")})
-			must(t, err)
+			testkit.NoError(t, err)
 			t.Cleanup(func() { st.Close() })
 			return st
 		}},
@@ -83,7 +84,7 @@ func stores() []benchStore {
 			st, err := redis.Open(t.Context(), redis.Config{
 				Addrs: []string{redistest.Start(t).Socket}, TagKey: make([]byte, 32),
 			})
-			must(t, err)
+			testkit.NoError(t, err)
 			t.Cleanup(func() { st.Close() })
 			return st
 		}},

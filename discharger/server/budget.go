@@ -9,8 +9,7 @@ import (
 )
 
 // budget is the context of a request: it ends when the client disconnects or at the
-// deadline. Most requests end long before, so the timer is started when Done is first
-// called.
+// deadline. Its timer starts when Done is first called: most requests end long before.
 type budget struct {
 	context.Context
 	deadline time.Time
@@ -22,8 +21,7 @@ type budget struct {
 	cancel context.CancelFunc
 }
 
-// newBudget returns a budget of some time from now, by the system's clock, which is
-// that of the kernel's timeouts.
+// newBudget returns a budget from now, by the clock of the kernel's timeouts.
 func newBudget(ctx context.Context, d time.Duration) *budget {
 	return &budget{Context: ctx, deadline: time.Now().Add(d)}
 }

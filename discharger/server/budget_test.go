@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -27,39 +28,41 @@ func TestBudget(t *testing.T) {
 		{"goes on", func(*budget, func()) { time.Sleep(time.Second) }, nil},
 	} {
 		for _, waits := range []bool{false, true} {
-			synctest.Test(t, func(t *testing.T) {
-				parent, cancel := context.WithCancel(t.Context())
-				defer cancel()
-				b := newBudget(parent, 2*time.Second)
-				defer b.end()
-				if at, ok := b.Deadline(); !ok || time.Until(at) != 2*time.Second {
-					t.Errorf("%s: deadline %v, %v", c.name, at, ok)
-				}
-				var child context.Context = b
-				if waits {
-					b.Done()
-					var stop func()
-					child, stop = context.WithCancel(b)
-					defer stop()
-				}
-				c.end(b, cancel)
-				synctest.Wait()
-				if got := b.Err(); !errors.Is(got, c.want) {
-					t.Errorf("%s, waits %v: %v", c.name, waits, got)
-				}
-				if got := child.Err(); !errors.Is(got, c.want) {
-					t.Errorf("%s, waits %v: a context made from it: %v", c.name, waits, got)
-				}
-				select {
-				case <-b.Done():
-					if c.want == nil {
-						t.Errorf("%s: done", c.name)
+			t.Run(fmt.Sprintf("%s, waits %v", c.name, waits), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					parent, cancel := context.WithCancel(t.Context())
+					defer cancel()
+					b := newBudget(parent, 2*time.Second)
+					defer b.end()
+					if at, ok := b.Deadline(); !ok || time.Until(at) != 2*time.Second {
+						t.Errorf("deadline %v, %v", at, ok)
 					}
-				default:
-					if c.want != nil {
-						t.Errorf("%s, waits %v: not done", c.name, waits)
+					var child context.Context = b
+					if waits {
+						b.Done()
+						var stop func()
+						child, stop = context.WithCancel(b)
+						defer stop()
 					}
-				}
+					c.end(b, cancel)
+					synctest.Wait()
+					if got := b.Err(); !errors.Is(got, c.want) {
+						t.Errorf("got %v", got)
+					}
+					if got := child.Err(); !errors.Is(got, c.want) {
+						t.Errorf("a context made from it: %v", got)
+					}
+					select {
+					case <-b.Done():
+						if c.want == nil {
+							t.Error("done")
+						}
+					default:
+						if c.want != nil {
+							t.Error("not done")
+						}
+					}
+				})
 			})
 		}
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/discharger/discharger/discharger/client"
 	"github.com/discharger/discharger/discharger/session"
 	"github.com/discharger/discharger/discharger/store"
+	"github.com/discharger/discharger/discharger/testkit"
 	"github.com/discharger/discharger/discharger/wire"
 )
 
@@ -19,11 +20,11 @@ func (w *world) mintedAt(mode caveat.Mode, ms int64) []byte {
 	w.t.Helper()
 	id := caveat.NewSessionID()
 	condition, err := (&caveat.Condition{Session: id, User: "@alice:a.example", Device: id.String(), Minted: ms, Mode: mode}).Encode()
-	must(w.t, err)
+	testkit.NoError(w.t, err)
 	sealed, err := caveat.Seal(caveat.SealParams{
 		Version: caveat.V2, Homeserver: w.keys, Discharger: w.hsConfig.Discharger, RootKey: make([]byte, 24), Condition: condition,
 	})
-	must(w.t, err)
+	testkit.NoError(w.t, err)
 	return sealed
 }
 
@@ -42,7 +43,7 @@ func TestEndedOrNot(t *testing.T) {
 	third := refresh(second).discharge(t).RefreshToken
 	last := refresh(third).discharge(t).RefreshToken
 	narrowed, err := client.RefreshToken(last).Attenuate("client-ip 192.0.2.1")
-	must(t, err)
+	testkit.NoError(t, err)
 	other := b64(w.mint(caveat.ModeRotate))
 	gone := b64(w.mint(caveat.ModeOpen))
 	w.post(wire.PathDischarge, form("id64", gone)).discharge(t)
@@ -102,7 +103,7 @@ func TestFutureMark(t *testing.T) {
 	ctx := t.Context()
 	future := time.Now().Add(time.Hour)
 	record, err := session.GenerationRecord{Generation: 1, At: future.UnixMilli()}.MarshalBinary()
-	must(t, err)
+	testkit.NoError(t, err)
 	done, err := w.store.Swap(ctx, store.Write{
 		User:    store.UserKey{Homeserver: "a.example", User: "@alice:a.example"},
 		Changes: []store.Change{{New: record, Expires: future.Add(time.Hour)}},
@@ -115,7 +116,7 @@ func TestFutureMark(t *testing.T) {
 		t.Errorf("before: %d %s", a.status, a.body)
 	}
 	m, err := w.api(apiKey).Marks(ctx, "@alice:a.example")
-	must(t, err)
+	testkit.NoError(t, err)
 	if !m.User.After(m.Now) || m.User.UnixMilli() != future.UnixMilli() {
 		t.Errorf("marks %+v", m)
 	}
@@ -147,7 +148,7 @@ func TestLostWrite(t *testing.T) {
 	s := w.session("@alice:a.example", "PHONE", caveat.ModeRotate)
 	user := store.UserKey{Homeserver: "a.example", User: "@alice:a.example"}
 	list, err := w.store.List(t.Context(), user)
-	must(t, err)
+	testkit.NoError(t, err)
 	done, err := w.store.Swap(t.Context(), store.Write{User: user, Changes: []store.Change{
 		{Session: s.Minted.Session, Old: list.Sessions[s.Minted.Session]},
 	}})

@@ -8,13 +8,11 @@ import (
 	"github.com/discharger/discharger/discharger/clientaddr"
 )
 
-// failures counts failed requests by address, so that guessing clients are slowed
-// down. Valid requests are neither counted nor delayed. Counting restarts every
-// failureWindow; IPv6 counts by /64.
+// failures counts failed requests by network, so that guessing clients are slowed
+// down. Counting restarts every failureWindow. Valid requests are never delayed.
 //
-// A homeserver's failures are those of its clients: they count for the address that it
-// names, apart from those of other homeservers and of direct clients. Its own requests
-// do not count.
+// A homeserver's failures count for the client's address that it names, apart from
+// those of other homeservers and of direct clients. Its own requests do not count.
 type failures struct {
 	now    func() time.Time
 	mu     sync.Mutex
@@ -38,8 +36,7 @@ func newFailures(now func() time.Time) *failures {
 	return &failures{now: now, count: make(map[offender]int)}
 }
 
-// offender returns the source for which a failure of the request counts. Its network is
-// invalid if the failure does not count.
+// offender returns the source for which a failure counts; with an invalid network, none.
 func (v *visit) offender() offender {
 	if v.homeserver != "" {
 		return offender{v.homeserver, clientaddr.Network(v.client)}

@@ -78,9 +78,11 @@ func TestFailuresThroughHomeserver(t *testing.T) {
 		{"the client, in order", w.post(wire.PathDischarge, form("id64", live, "client-ip", "2001:db8::1"), "Authorization", "Bearer "+apiKey).status, http.StatusOK},
 		{"the client, whose session is over", w.post(wire.PathDischarge, form("id64", ended, "client-ip", "2001:db8::1"), "Authorization", "Bearer "+apiKey).status, http.StatusUnauthorized},
 	} {
-		if c.got != c.want {
-			t.Errorf("%s: %d, want %d", c.name, c.got, c.want)
-		}
+		t.Run(c.name, func(t *testing.T) {
+			if c.got != c.want {
+				t.Errorf("got %d, want %d", c.got, c.want)
+			}
+		})
 	}
 	list := w.request(http.MethodDelete, "/v1/users/@alice:a.example/sessions?kind=x", "", "Authorization", "Bearer "+apiKey)
 	for range failureLimit + 1 {

@@ -16,21 +16,13 @@ import (
 	"github.com/discharger/discharger/discharger/wire"
 )
 
-// FeedConfig configures the feed of revocations. The zero value of each field is the
-// documented default.
+// FeedConfig configures the feed of revocations.
 type FeedConfig struct {
-	// Source is the feed. Nil: the path does not exist.
-	Source store.Feed
-	// Streams are shared with the previous server, see [Server.Succeed]. Nil: the
-	// server's own.
-	Streams *Streams
-	// Heartbeat is the interval of comments on an idle stream. 0: 10 s.
-	Heartbeat time.Duration
-	// Subscribers is the greatest number of streams of a homeserver. 0: 64.
-	Subscribers int
-	// WriteTimeout is how long a write to a reader may take before the stream is
-	// closed. 0: 10 s.
-	WriteTimeout time.Duration
+	Source       store.Feed    // nil: the path does not exist
+	Streams      *Streams      // shared with the previous server, see [Server.Succeed]; nil: the server's own
+	Heartbeat    time.Duration // interval of comments on an idle stream; 0: 10 s
+	Subscribers  int           // greatest number of streams of a homeserver; 0: 64
+	WriteTimeout time.Duration // of a write to a reader, after which the stream is closed; 0: 10 s
 }
 
 func (c *FeedConfig) complete() {
@@ -69,14 +61,16 @@ func (s *Server) revocations(c echo.Context, homeserver string) error {
 	if s.draining.Load() {
 		return errDraining
 	}
-	sub, err := s.cfg.Feed.Streams.enter(s, homeserver, c.Request().Header)
+	ctx, stop := context.WithCancelCause(c.Request().Context())
+	defer stop(nil)
+	sub, err := s.cfg.Feed.Streams.enter(s, homeserver, c.Request().Header, func() { stop(errDraining) })
 	if err != nil {
 		return err
 	}
 	defer s.cfg.Feed.Streams.leave(sub)
 	// The first page is read before the status is sent, which reports an error.
-	ctx, cancel := context.WithTimeout(c.Request().Context(), s.cfg.Timeout)
-	page, err := s.cfg.Feed.Source.ReadFeed(ctx, homeserver, after)
+	first, cancel := context.WithTimeout(c.Request().Context(), s.cfg.Timeout)
+	page, err := s.cfg.Feed.Source.ReadFeed(first, homeserver, after)
 	cancel()
 	if err != nil {
 		return fmt.Errorf("read feed: %w", err)
@@ -85,7 +79,7 @@ func (s *Server) revocations(c echo.Context, homeserver string) error {
 	if err := sub.begin(); err != nil {
 		return nil // disconnected
 	}
-	end := sub.run(c.Request().Context(), page)
+	end := sub.run(ctx, page)
 	s.cfg.Log.LogAttrs(c.Request().Context(), slog.LevelDebug, "feed ended",
 		slog.String("homeserver", homeserver), slog.String("from", visitOf(c).from()), slog.Any("cause", end))
 	return nil
@@ -97,8 +91,8 @@ func (s *Server) revocations(c echo.Context, homeserver string) error {
 type subscriber struct {
 	s      *Server // at which the stream began; another may have succeeded it
 	hub    *hub
-	header http.Header   // of the request
-	ended  chan struct{} // closed to end the stream
+	header http.Header // of the request
+	stop   func()      // ends the stream
 
 	w     *echo.Response
 	rc    *http.ResponseController
@@ -153,10 +147,8 @@ func (u *subscriber) run(ctx context.Context, page store.FeedPage) error {
 			if err := u.beat(); err != nil {
 				return err
 			}
-		case <-u.ended:
-			return errDraining
 		case <-ctx.Done():
-			return ctx.Err()
+			return context.Cause(ctx)
 		}
 	}
 }
@@ -175,10 +167,8 @@ func (u *subscriber) replay(ctx context.Context, page store.FeedPage) error {
 		if err := u.write(page.Entries); err != nil {
 			return err
 		}
-		select {
-		case <-u.ended:
-			return errDraining
-		default:
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
 		}
 		var err error
 		if page, err = u.s.cfg.Feed.Source.ReadFeed(ctx, u.hub.homeserver, u.after); err != nil {

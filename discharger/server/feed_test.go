@@ -26,6 +26,7 @@ import (
 	"github.com/discharger/discharger/discharger/store"
 	"github.com/discharger/discharger/discharger/store/bolt"
 	"github.com/discharger/discharger/discharger/store/storetest"
+	"github.com/discharger/discharger/discharger/testkit"
 	"github.com/discharger/discharger/discharger/wire"
 )
 
@@ -39,7 +40,7 @@ func (w *world) following(change ...func(*homeserver.FeedConfig)) *homeserver.Fe
 	feed := w.follow(change...)
 	ctx, stop := context.WithTimeout(context.Background(), patience)
 	defer stop()
-	must(w.t, feed.WaitCurrent(ctx))
+	testkit.NoError(w.t, feed.WaitCurrent(ctx))
 	return feed
 }
 
@@ -54,7 +55,7 @@ func (w *world) follow(change ...func(*homeserver.FeedConfig)) *homeserver.Feed 
 	var feed *homeserver.Feed
 	cfg.OnDisconnect = func(error) { time.AfterFunc(10*time.Millisecond, feed.Reconnect) } // soon, but do not spin
 	feed, err := homeserver.NewFeed(cfg)
-	must(w.t, err)
+	testkit.NoError(w.t, err)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- feed.Run(ctx) }()
@@ -73,7 +74,7 @@ func (w *world) verifying(r homeserver.Revocations) *homeserver.Homeserver {
 	cfg := w.hsConfig
 	cfg.Revocations = r
 	hs, err := homeserver.New(cfg)
-	must(w.t, err)
+	testkit.NoError(w.t, err)
 	return hs
 }
 
@@ -108,7 +109,7 @@ func (w *world) streamFeed(after string, header ...string) *feedStream {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	w.t.Cleanup(cancel)
 	resp, err := w.http.Client().Do(r.WithContext(ctx))
-	must(w.t, err)
+	testkit.NoError(w.t, err)
 	w.t.Cleanup(func() { resp.Body.Close() })
 	return &feedStream{w.t, resp, bufio.NewScanner(resp.Body)}
 }
@@ -137,7 +138,7 @@ func TestFeedStream(t *testing.T) {
 	w := newWorld(t, withStranger)
 	ctx := context.Background()
 	one, two := w.session("@alice:a.example", "PHONE", caveat.ModeOpen), w.session("@alice:a.example", "LAPTOP", caveat.ModeRotate)
-	must(t, one.Logout(ctx, wire.ScopeSession))
+	testkit.NoError(t, one.Logout(ctx, wire.ScopeSession))
 	revoked(t)(w.api(strangersKey).RevokeUser(ctx, "@carol:b.example", wire.RevokeOptions{}))
 
 	const current = "event: current\ndata: {\"heartbeat\":1000}"
@@ -152,7 +153,7 @@ func TestFeedStream(t *testing.T) {
 	if got := s.event(); got != current {
 		t.Fatalf("got %q", got)
 	}
-	must(t, two.Logout(ctx, wire.ScopeUser))
+	testkit.NoError(t, two.Logout(ctx, wire.ScopeUser))
 	second := s.event()
 	if !strings.Contains(second, `"user":"@alice:a.example","before":`) || !strings.Contains(second, `"reason":"logout"`) {
 		t.Fatalf("got %q", second)
@@ -189,7 +190,7 @@ func TestAttackFeedForgery(t *testing.T) {
 	id := caveat.NewSessionID()
 	// The stranger names our user's session, and revokes all there is.
 	revoked(t)(w.api(strangersKey).RevokeSession(t.Context(), "@alice:a.example", id, wire.RevokeOptions{}))
-	must(t, w.api(strangersKey).RevokeHomeserver(t.Context(), wire.RevokeOptions{}))
+	testkit.NoError(t, w.api(strangersKey).RevokeHomeserver(t.Context(), wire.RevokeOptions{}))
 	until(t, "they know", func() bool { return theirs.Status().Events == 2 })
 	revoked(t)(w.api(apiKey).RevokeUser(t.Context(), "@bob:a.example", wire.RevokeOptions{}))
 	until(t, "we know", func() bool { return ours.Status().Events == 1 })
@@ -234,7 +235,7 @@ func TestRevokedIsRefused(t *testing.T) {
 	bundle := func(s login) string {
 		t.Helper()
 		b, err := s.Bundle(ctx)
-		must(t, err)
+		testkit.NoError(t, err)
 		return b
 	}
 	a, b, c := w.session("@alice:a.example", "A", caveat.ModeRotate), w.session("@alice:a.example", "B", caveat.ModeRotate), w.session("@alice:a.example", "C", caveat.ModeOpen)
@@ -243,14 +244,14 @@ func TestRevokedIsRefused(t *testing.T) {
 	for s, text := range bundles {
 		verify(*s, text, nil)
 	}
-	must(t, a.Logout(ctx, wire.ScopeSession))
+	testkit.NoError(t, a.Logout(ctx, wire.ScopeSession))
 	verify(a, bundles[&a], homeserver.ErrRevoked)
 	verify(b, bundles[&b], nil)
 	revoked(t)(w.api(apiKey).RevokeUser(ctx, "@alice:a.example", wire.RevokeOptions{Except: b.Minted.Session}))
 	verify(c, bundles[&c], homeserver.ErrRevoked)
 	verify(b, bundles[&b], nil)
 	verify(bob, bundles[&bob], nil)
-	must(t, w.api(apiKey).RevokeHomeserver(ctx, wire.RevokeOptions{}))
+	testkit.NoError(t, w.api(apiKey).RevokeHomeserver(ctx, wire.RevokeOptions{}))
 	verify(b, bundles[&b], homeserver.ErrRevoked)
 	verify(bob, bundles[&bob], homeserver.ErrRevoked)
 	// A new login is not affected, and a restarted homeserver has the same
@@ -310,7 +311,7 @@ func TestFeedOutlivesLimits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const limit, lasts, beat = 10 * time.Second, 40 * time.Second, 7 * time.Second
 		bolt, err := bolt.Open(bolt.Config{Path: filepath.Join(t.TempDir(), "sessions.db")})
-		must(t, err)
+		testkit.NoError(t, err)
 		t.Cleanup(func() { bolt.Close() })
 		w, cfg := newUnserved(t, bolt, slog.LevelError, func(c *server.Config) {
 			c.Timeout, c.Limits.InFlight, c.Feed.Heartbeat = limit, 1, beat
@@ -367,7 +368,7 @@ func TestFeedSubscribers(t *testing.T) {
 	}
 	r := w.request(http.MethodGet, wire.PathRevocations, "", "Authorization", "Bearer "+strangersKey)
 	resp, err := w.http.Client().Do(r)
-	must(t, err)
+	testkit.NoError(t, err)
 	resp.Body.Close()
 	if resp.StatusCode != 200 {
 		t.Errorf("another homeserver's first: %d", resp.StatusCode)
@@ -381,7 +382,7 @@ func TestFeedSlowReader(t *testing.T) {
 	t.Parallel()
 	reg := prometheus.NewRegistry()
 	metrics, err := server.NewMetrics(reg)
-	must(t, err)
+	testkit.NoError(t, err)
 	w := newWorld(t, func(c *server.Config) {
 		c.Metrics, c.Feed.WriteTimeout = metrics, 200*time.Millisecond
 	})
@@ -406,7 +407,7 @@ func TestFeedSlowReader(t *testing.T) {
 			events = append(events, storetest.Event(long, time.Now().Add(time.Hour)))
 		}
 		n += int64(len(events))
-		must(t, st.Publish(t.Context(), "a.example", events...))
+		testkit.NoError(t, st.Publish(t.Context(), "a.example", events...))
 		until(t, "the quick one has it", func() bool { return heard.Load() == n })
 		if n < 100_000 {
 			select {
@@ -439,7 +440,7 @@ func TestFeedSlowReader(t *testing.T) {
 func cutOff(t testing.TB, reg prometheus.Gatherer) (n float64) {
 	t.Helper()
 	families, err := reg.Gather()
-	must(t, err)
+	testkit.NoError(t, err)
 	for _, f := range families {
 		if f.GetName() == "discharger_feed_cut_off_total" {
 			for _, m := range f.GetMetric() {
@@ -497,7 +498,7 @@ func TestFeedServerRestart(t *testing.T) {
 	open := func() *bolt.Store {
 		t.Helper()
 		b, err := bolt.Open(bolt.Config{Path: path})
-		must(t, err)
+		testkit.NoError(t, err)
 		return b
 	}
 	var current atomic.Pointer[http.Handler]
@@ -535,7 +536,7 @@ func TestFeedServerRestart(t *testing.T) {
 		down := http.Handler(http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) { rw.WriteHeader(http.StatusBadGateway) }))
 		current.Store(&down)
 		until(t, "the connection is lost", func() bool { return !feed.Status().Connected })
-		must(t, b.Close())
+		testkit.NoError(t, b.Close())
 		b = open()
 		w = start(b)
 	}

@@ -15,6 +15,7 @@ import (
 	"github.com/discharger/discharger/discharger/server"
 	"github.com/discharger/discharger/discharger/store/redis"
 	"github.com/discharger/discharger/discharger/store/redistest"
+	"github.com/discharger/discharger/discharger/testkit"
 	"github.com/discharger/discharger/discharger/wire"
 )
 
@@ -39,7 +40,7 @@ func TestFeedLatency(t *testing.T) {
 		Addrs: []string{redistest.Start(t).Socket}, TagKey: make([]byte, 32),
 		DialTimeout: bound, ReadTimeout: bound, WriteTimeout: bound,
 	})
-	must(t, err)
+	testkit.NoError(t, err)
 	t.Cleanup(func() { st.Close() })
 	w := newWorldOn(t, st, slog.LevelError, func(c *server.Config) { c.Timeout = bound })
 

@@ -15,6 +15,7 @@ import (
 	"github.com/discharger/discharger/discharger/homeserver"
 	"github.com/discharger/discharger/discharger/secret"
 	"github.com/discharger/discharger/discharger/server"
+	"github.com/discharger/discharger/discharger/testkit"
 	"github.com/discharger/discharger/discharger/wire"
 )
 
@@ -27,7 +28,7 @@ func withStranger(c *server.Config) {
 func (w *world) api(key string) *client.Client {
 	w.t.Helper()
 	c, err := client.New(client.Config{URL: w.http.URL, APIKey: secret.Bytes(key), Timeout: patience, Patience: -1})
-	must(w.t, err)
+	testkit.NoError(w.t, err)
 	return c
 }
 
@@ -40,10 +41,10 @@ type login struct {
 func (w *world) session(user, device string, mode caveat.Mode) login {
 	w.t.Helper()
 	m, err := w.hs.Mint(homeserver.MintParams{User: user, Device: device, Mode: mode})
-	must(w.t, err)
+	testkit.NoError(w.t, err)
 	s, err := w.api("").NewSession(client.SessionConfig{Access: client.Access{Macaroon: m.Macaroon}})
-	must(w.t, err)
-	must(w.t, s.Refresh(context.Background()))
+	testkit.NoError(w.t, err)
+	testkit.NoError(w.t, s.Refresh(context.Background()))
 	return login{m, s}
 }
 
@@ -67,7 +68,7 @@ func TestHomeserverOrders(t *testing.T) {
 	old.ended(t, wire.ReasonReplaced, true)
 
 	list, err := ours.Sessions(ctx, user)
-	must(t, err)
+	testkit.NoError(t, err)
 	if len(list) != 3 {
 		t.Fatalf("listed %+v", list)
 	}
@@ -81,7 +82,7 @@ func TestHomeserverOrders(t *testing.T) {
 	}
 	answered(t, wire.Revoked{Marked: true})(stranger.RevokeUser(ctx, user, wire.RevokeOptions{}))
 	answered(t, wire.Revoked{Marked: true})(stranger.RevokeSession(ctx, user, laptop.Minted.Session, wire.RevokeOptions{}))
-	must(t, stranger.RevokeHomeserver(ctx, wire.RevokeOptions{}))
+	testkit.NoError(t, stranger.RevokeHomeserver(ctx, wire.RevokeOptions{}))
 	laptop.alive(t, true)
 
 	answered(t, wire.Revoked{Ended: 1, Known: true})(ours.RevokeSession(ctx, user, laptop.Minted.Session, wire.RevokeOptions{Soft: true}))
@@ -97,11 +98,11 @@ func TestHomeserverOrders(t *testing.T) {
 	answered(t, wire.Revoked{Ended: 1, Known: true, Marked: true})(ours.RevokeUser(ctx, user, wire.RevokeOptions{}))
 	phone.alive(t, false)
 	bob.alive(t, true)
-	must(t, ours.RevokeHomeserver(ctx, wire.RevokeOptions{Soft: true}))
+	testkit.NoError(t, ours.RevokeHomeserver(ctx, wire.RevokeOptions{Soft: true}))
 	bob.ended(t, wire.ReasonSessionEnded, true)
 
 	ends, err := ours.EndedSessions(ctx, user)
-	must(t, err)
+	testkit.NoError(t, err)
 	kinds := make(map[caveat.SessionID]string)
 	for _, e := range ends {
 		kinds[e.ID] = e.Device + " " + e.Kind + " " + e.Reason
@@ -155,7 +156,7 @@ func TestRevokeMany(t *testing.T) {
 		{User: "@unknown:a.example"},
 	}
 	got, err := w.api(strangersKey).RevokeBatch(ctx, entries)
-	must(t, err)
+	testkit.NoError(t, err)
 	for i, r := range got {
 		if r.Error != nil || r.Ended != 0 || r.Known {
 			t.Errorf("another homeserver's entry %d: %+v", i, r)
@@ -163,7 +164,7 @@ func TestRevokeMany(t *testing.T) {
 	}
 	phone.alive(t, true)
 	got, err = w.api(apiKey).RevokeBatch(ctx, entries)
-	must(t, err)
+	testkit.NoError(t, err)
 	want := []wire.Revoked{{Ended: 1, Known: true}, {Known: true, Marked: true}, {Ended: 1, Known: true, Marked: true}, {Ended: 1, Known: true, Marked: true}, {Marked: true}}
 	for i, r := range got {
 		if r.Error != nil || r.Revoked != want[i] {
@@ -182,7 +183,7 @@ func TestRevokeMany(t *testing.T) {
 	got, err = w.api(apiKey).RevokeBatch(ctx, []wire.RevokeEntry{
 		{User: user, Session: phone.Minted.Session, RevokeOptions: wire.RevokeOptions{Epoch: 1}}, {User: "@bob:a.example"},
 	})
-	must(t, err)
+	testkit.NoError(t, err)
 	if e := got[0].Error; e == nil || e.Code != wire.CodePermissionDenied || e.Info == nil || e.Info.Reason != wire.ReasonTokenSuperseded || e.Info.Ended {
 		t.Errorf("an old epoch: %+v", got[0])
 	}
@@ -191,7 +192,7 @@ func TestRevokeMany(t *testing.T) {
 	}
 	w.store.set(errors.New("down"), false)
 	got, err = w.api(apiKey).RevokeBatch(ctx, []wire.RevokeEntry{{User: user}})
-	must(t, err)
+	testkit.NoError(t, err)
 	if e := got[0].Error; e == nil || e.Code != wire.CodeUnavailable {
 		t.Errorf("without a store: %+v", got[0])
 	}
@@ -261,14 +262,14 @@ func TestMarks(t *testing.T) {
 	ctx := context.Background()
 	ours := w.api(apiKey)
 	m, err := ours.Marks(ctx, "@alice:a.example")
-	must(t, err)
+	testkit.NoError(t, err)
 	if !m.User.IsZero() || !m.Homeserver.IsZero() || time.Since(m.Now).Abs() > patience {
 		t.Errorf("before: %+v", m)
 	}
 	answered(t, wire.Revoked{Marked: true})(ours.RevokeUser(ctx, "@alice:a.example", wire.RevokeOptions{Age: time.Minute}))
-	must(t, ours.RevokeHomeserver(ctx, wire.RevokeOptions{}))
+	testkit.NoError(t, ours.RevokeHomeserver(ctx, wire.RevokeOptions{}))
 	m, err = ours.Marks(ctx, "@alice:a.example")
-	must(t, err)
+	testkit.NoError(t, err)
 	if m.Now.Sub(m.User) < time.Minute || m.Homeserver.IsZero() || m.Homeserver.After(m.Now) {
 		t.Errorf("after: %+v", m)
 	}
@@ -296,9 +297,9 @@ func TestSeenOverHTTP(t *testing.T) {
 		_, err := w.api("").Discharge(ctx, client.Request{Access: client.Access{Macaroon: s.Macaroon}})
 		return err
 	}
-	must(t, w.api(strangersKey).Seen(ctx, report))
-	must(t, again())
-	must(t, w.api(apiKey).Seen(ctx, report))
+	testkit.NoError(t, w.api(strangersKey).Seen(ctx, report))
+	testkit.NoError(t, again())
+	testkit.NoError(t, w.api(apiKey).Seen(ctx, report))
 	if err := again(); !errors.Is(err, client.ErrRefused) {
 		t.Errorf("got %v", err)
 	}
@@ -316,12 +317,14 @@ func TestHomeserverPathsNeedAKey(t *testing.T) {
 		{http.MethodDelete, "/v1/sessions"}, {http.MethodPost, "/v1/seen"}, {http.MethodPost, "/v1/revoke"},
 		{http.MethodGet, "/v1/marks"}, {http.MethodDelete, "/v1/marks"},
 	} {
-		for _, header := range [][]string{nil, {"Authorization", "Bearer wrong"}} {
-			a := w.do(w.request(r.method, r.path, "", header...))
-			if e := a.error(t); a.status != http.StatusUnauthorized || e.Code != wire.CodeUnauthorized {
-				t.Errorf("%s %s: %d %s", r.method, r.path, a.status, a.body)
+		t.Run(r.method+" "+r.path, func(t *testing.T) {
+			for _, header := range [][]string{nil, {"Authorization", "Bearer wrong"}} {
+				a := w.do(w.request(r.method, r.path, "", header...))
+				if e := a.error(t); a.status != http.StatusUnauthorized || e.Code != wire.CodeUnauthorized {
+					t.Errorf("got %d %s", a.status, a.body)
+				}
 			}
-		}
+		})
 	}
 }
 
@@ -411,7 +414,7 @@ func TestBadHomeserverOrders(t *testing.T) {
 func revoked(t testing.TB) func(wire.Revoked, error) {
 	return func(_ wire.Revoked, err error) {
 		t.Helper()
-		must(t, err)
+		testkit.NoError(t, err)
 	}
 }
 
@@ -422,7 +425,7 @@ func TestServiceReady(t *testing.T) {
 	w := newWorld(t)
 	ctx := context.Background()
 	ours := w.api(apiKey)
-	must(t, ours.Ready(ctx))
+	testkit.NoError(t, ours.Ready(ctx))
 	if err := w.api("wrong").Ready(ctx); !errors.Is(err, client.ErrBadRequest) {
 		t.Errorf("with another key: %v", err)
 	}
@@ -431,7 +434,7 @@ func TestServiceReady(t *testing.T) {
 		t.Errorf("with a store that fails: %v", err)
 	}
 	w.store.set(nil, false)
-	must(t, ours.Ready(ctx))
+	testkit.NoError(t, ours.Ready(ctx))
 	w.server.Drain()
 	if err := ours.Ready(ctx); !errors.Is(err, client.ErrUnavailable) {
 		t.Errorf("while draining: %v", err)

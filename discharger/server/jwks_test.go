@@ -8,6 +8,7 @@ import (
 
 	"github.com/discharger/discharger/discharger/server"
 	"github.com/discharger/discharger/discharger/store/storetest"
+	"github.com/discharger/discharger/discharger/testkit"
 	"github.com/discharger/discharger/discharger/wire"
 )
 
@@ -36,7 +37,7 @@ func TestFeedKeepsSecondLines(t *testing.T) {
 		}}
 	})
 	publish := func() {
-		must(t, w.store.Publish(t.Context(), "a.example", storetest.Event("earlier version", time.Now().Add(time.Hour))))
+		testkit.NoError(t, w.store.Publish(t.Context(), "a.example", storetest.Event("earlier version", time.Now().Add(time.Hour))))
 	}
 	publish()
 	s := w.streamFeed("")

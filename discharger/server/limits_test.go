@@ -20,6 +20,7 @@ import (
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/server"
 	"github.com/discharger/discharger/discharger/store/bolt"
+	"github.com/discharger/discharger/discharger/testkit"
 	"github.com/discharger/discharger/discharger/wire"
 )
 
@@ -38,13 +39,13 @@ const (
 func (w *world) idleRequest(from, path string, header ...string) *idle {
 	w.t.Helper()
 	conn, err := net.Dial("tcp", w.http.Listener.Addr().String())
-	must(w.t, err)
+	testkit.NoError(w.t, err)
 	w.t.Cleanup(func() { conn.Close() })
-	must(w.t, conn.SetDeadline(time.Now().Add(patience)))
+	testkit.NoError(w.t, conn.SetDeadline(time.Now().Add(patience)))
 	i := &idle{conn, bufio.NewReaderSize(conn, 512)}
 	_, err = fmt.Fprintf(conn, "POST %s HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: %s\r\nContent-Type: %s\r\nContent-Length: %d\r\nExpect: 100-continue\r\n%s\r\n",
 		path, from, wire.ContentTypeForm, announcedBody, strings.Join(append(header, ""), "\r\n"))
-	must(w.t, err)
+	testkit.NoError(w.t, err)
 	return i
 }
 
@@ -61,9 +62,9 @@ func (i *idle) reading(t *testing.T) {
 func (i *idle) answered(t *testing.T) (status int) {
 	t.Helper()
 	resp, err := http.ReadResponse(i.in, nil)
-	must(t, err)
+	testkit.NoError(t, err)
 	_, err = io.Copy(io.Discard, resp.Body)
-	must(t, err)
+	testkit.NoError(t, err)
 	if _, err := i.in.ReadByte(); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Errorf("after %d, the connection is not closed: %v", resp.StatusCode, err)
 	}
@@ -181,9 +182,9 @@ func TestReservedPlaces(t *testing.T) {
 	w.store.set(nil, true)
 	for range inFlight - inFlight/4 {
 		conn, err := net.Dial("tcp", w.http.Listener.Addr().String())
-		must(t, err)
+		testkit.NoError(t, err)
 		defer conn.Close()
-		must(t, w.request(http.MethodPost, wire.PathDischarge+"?"+good.Encode(), "").Write(conn))
+		testkit.NoError(t, w.request(http.MethodPost, wire.PathDischarge+"?"+good.Encode(), "").Write(conn))
 	}
 	info := func(header ...string) int {
 		return w.do(w.request(http.MethodGet, wire.PathInfo, "", header...)).status
@@ -206,7 +207,7 @@ func TestLateBody(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				bolt, err := bolt.Open(bolt.Config{Path: filepath.Join(t.TempDir(), "sessions.db")})
-				must(t, err)
+				testkit.NoError(t, err)
 				t.Cleanup(func() { bolt.Close() })
 				const limit = 2 * time.Second
 				w, cfg := newUnserved(t, bolt, slog.LevelError, func(c *server.Config) { c.Timeout, c.Limits.InFlight = limit, 1 })
@@ -223,7 +224,7 @@ func TestLateBody(t *testing.T) {
 					}
 				}()
 				r, err := http.NewRequest(http.MethodPost, w.http.URL+wire.PathDischarge, body)
-				must(t, err)
+				testkit.NoError(t, err)
 				r.ContentLength = announcedBody
 				r.Header.Set("Content-Type", wire.ContentTypeForm)
 				start, done := time.Now(), make(chan answer)
@@ -251,7 +252,7 @@ func TestHangUps(t *testing.T) {
 	for range failureLimit + 1 {
 		i := w.idleRequest("192.0.2.1", wire.PathDischarge)
 		i.reading(t)
-		must(t, i.conn.(*net.TCPConn).CloseWrite())
+		testkit.NoError(t, i.conn.(*net.TCPConn).CloseWrite())
 		if got := i.answered(t); got != http.StatusServiceUnavailable {
 			t.Fatalf("got %d", got)
 		}
@@ -297,7 +298,7 @@ func TestLargeBodies(t *testing.T) {
 		i := w.idleRequest("192.0.2.1", wire.PathSeen, key)
 		i.reading(t)
 		_, err := i.conn.Write(part)
-		must(t, err)
+		testkit.NoError(t, err)
 	}
 	const shed = `discharger_shed_requests_total{limit="reading"} `
 	until(t, "one more is put off", func() bool {

@@ -18,6 +18,7 @@ import (
 	"github.com/discharger/discharger/discharger/homeserver"
 	"github.com/discharger/discharger/discharger/store/redis"
 	"github.com/discharger/discharger/discharger/store/redistest"
+	"github.com/discharger/discharger/discharger/testkit"
 	"github.com/discharger/discharger/discharger/wire"
 )
 
@@ -61,20 +62,20 @@ func TestLostReplies(t *testing.T) {
 		Addrs: []string{redistest.Start(t).Socket}, TagKey: make([]byte, 32),
 		DialTimeout: patience, ReadTimeout: patience, WriteTimeout: patience,
 	})
-	must(t, err)
+	testkit.NoError(t, err)
 	t.Cleanup(func() { st.Close() })
 	w := newWorldOn(t, st, slog.LevelWarn)
 	road := &lossyRoad{}
 	c, err := client.New(client.Config{
 		URL: w.http.URL, HTTPClient: &http.Client{Transport: road}, Timeout: patience, Patience: patience,
 	})
-	must(t, err)
+	testkit.NoError(t, err)
 	var wg sync.WaitGroup
 	for i := range clients {
 		m, err := w.hs.Mint(homeserver.MintParams{User: "@alice:a.example", Device: fmt.Sprint("PHONE", i), Mode: caveat.ModeRotate})
-		must(t, err)
+		testkit.NoError(t, err)
 		session, err := c.NewSession(client.SessionConfig{Access: client.Access{Macaroon: m.Macaroon}})
-		must(t, err)
+		testkit.NoError(t, err)
 		wg.Go(func() {
 			for i := range refreshes / clients {
 				if err := session.Refresh(t.Context()); err != nil {
@@ -102,9 +103,9 @@ func TestLostReplies(t *testing.T) {
 func scrape(t *testing.T, url string) string {
 	t.Helper()
 	resp, err := http.Get(url)
-	must(t, err)
+	testkit.NoError(t, err)
 	defer resp.Body.Close()
 	b, err := io.ReadAll(resp.Body)
-	must(t, err)
+	testkit.NoError(t, err)
 	return string(b)
 }

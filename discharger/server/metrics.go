@@ -15,9 +15,8 @@ import (
 	"github.com/discharger/discharger/discharger/store"
 )
 
-// Metrics are the Prometheus metrics of the service. Labels come from
-// fixed sets; homeserver is as many as are configured. It is the service's
-// [discharger.Observer], and with [Metrics.Store] it watches the store.
+// Metrics are the Prometheus metrics of the service, and its [discharger.Observer].
+// Labels come from fixed sets; the values of homeserver are those configured.
 type Metrics struct {
 	requests *prometheus.CounterVec
 	took     *prometheus.HistogramVec
@@ -165,38 +164,36 @@ type timedStore struct {
 }
 
 func (t *timedStore) done(op string, start time.Time, err *error) {
-	result := "ok"
-	if *err != nil {
-		result = "error"
-	}
-	t.m.store.WithLabelValues(op, result).Observe(time.Since(start).Seconds())
+	t.m.store.WithLabelValues(op, resultLabel(*err)).Observe(time.Since(start).Seconds())
 }
 
-// Load times the store's Load.
+func resultLabel(err error) string {
+	if err != nil {
+		return "error"
+	}
+	return "ok"
+}
+
 func (t *timedStore) Load(ctx context.Context, u store.UserKey, id caveat.SessionID, d revocation.DeviceTag) (v store.View, err error) {
 	defer t.done("load", time.Now(), &err)
 	return t.Store.Load(ctx, u, id, d)
 }
 
-// List times the store's List.
 func (t *timedStore) List(ctx context.Context, u store.UserKey) (l store.Listing, err error) {
 	defer t.done("list", time.Now(), &err)
 	return t.Store.List(ctx, u)
 }
 
-// Swap times the store's Swap.
 func (t *timedStore) Swap(ctx context.Context, w store.Write) (ok bool, err error) {
 	defer t.done("swap", time.Now(), &err)
 	return t.Store.Swap(ctx, w)
 }
 
-// SwapHomeserver times the store's SwapHomeserver.
 func (t *timedStore) SwapHomeserver(ctx context.Context, name string, old, new []byte, revocations ...revocation.Revocation) (ok bool, err error) {
 	defer t.done("swap_homeserver", time.Now(), &err)
 	return t.Store.SwapHomeserver(ctx, name, old, new, revocations...)
 }
 
-// Publish times the store's Publish.
 func (t *timedStore) Publish(ctx context.Context, name string, revocations ...revocation.Revocation) (err error) {
 	defer t.done("publish", time.Now(), &err)
 	return t.Store.Publish(ctx, name, revocations...)

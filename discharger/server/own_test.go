@@ -9,6 +9,7 @@ import (
 
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/client"
+	"github.com/discharger/discharger/discharger/testkit"
 	"github.com/discharger/discharger/discharger/wire"
 )
 
@@ -23,7 +24,7 @@ func TestOwnSessions(t *testing.T) {
 	for range 2 {
 		phone.alive(t, true)
 		list, err := phone.OwnSessions(ctx)
-		must(t, err)
+		testkit.NoError(t, err)
 		if len(list) != 2 {
 			t.Fatalf("%+v", list)
 		}
@@ -37,13 +38,13 @@ func TestOwnSessions(t *testing.T) {
 			}
 		}
 	}
-	must(t, phone.RevokeOwn(ctx, bob.Minted.Session))
+	testkit.NoError(t, phone.RevokeOwn(ctx, bob.Minted.Session))
 	bob.alive(t, true)
-	must(t, phone.RevokeOwn(ctx, laptop.Minted.Session))
-	must(t, phone.RevokeOwn(ctx, laptop.Minted.Session))
+	testkit.NoError(t, phone.RevokeOwn(ctx, laptop.Minted.Session))
+	testkit.NoError(t, phone.RevokeOwn(ctx, laptop.Minted.Session))
 	laptop.alive(t, false)
 	phone.alive(t, true)
-	must(t, phone.RevokeOwn(ctx, phone.Minted.Session))
+	testkit.NoError(t, phone.RevokeOwn(ctx, phone.Minted.Session))
 	if _, err := phone.OwnSessions(ctx); !errors.Is(err, client.ErrRefused) {
 		t.Errorf("after its end: %v", err)
 	}

@@ -10,21 +10,20 @@ import (
 )
 
 // Limits bound the concurrent requests. A request over a limit is answered 503, and
-// its body is not read. The zero value of each field is the documented default.
+// its body is not read.
 //
-// A request counts for its address from its headers to its answer. Its body is read
-// before the request's deadline, and only then it takes one of the places and is
-// processed. So a client that never sends its body holds no place.
+// A request counts for its address from its headers to its answer. It takes one of
+// the places when its body has arrived, so that a client that never sends its body
+// holds none.
 type Limits struct {
 	// InFlight is the greatest number of requests in process, of bodies of clients
 	// being read, and of bodies of homeservers being read. A quarter of the places is
 	// reserved for requests with an API key. 0: 4096.
 	InFlight int
 
-	// PerAddress is the greatest number of requests of one address, an IPv6 /64. An
-	// IPv6 /48 may have a quarter of InFlight, or PerAddress if that is more.
-	// Requests with an API key and requests over Unix sockets are not counted. 0:
-	// 256.
+	// PerAddress is the greatest number of requests of one address, an IPv6 /64,
+	// without an API key. An IPv6 /48 may have a quarter of InFlight, or PerAddress if
+	// that is more. Requests over Unix sockets are not counted. 0: 256.
 	PerAddress int
 }
 

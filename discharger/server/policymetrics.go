@@ -13,13 +13,9 @@ import (
 	"github.com/discharger/discharger/policy/check"
 )
 
-// PolicyMetrics are the Prometheus metrics of a policy, beside its decisions; it logs
-// events that need an operator. Labels come from fixed sets: webhook from the rule
-// files, hash is that of the rules in force.
-//
-// There may be two rule sets: the live one, which answers, and a candidate,
-// which is compared with it. [PolicyMetrics.Live] and [PolicyMetrics.Candidate]
-// are the observers of each.
+// PolicyMetrics are the Prometheus metrics of a policy; they log events that need an
+// operator. There may be two rule sets: the live one, which answers, and a candidate,
+// which is compared with it.
 type PolicyMetrics struct {
 	log     *slog.Logger
 	now     func() time.Time
@@ -33,8 +29,7 @@ type PolicyMetrics struct {
 	loudAt  atomic.Int64 // when a lost audit record was last logged, in Unix ns
 }
 
-// NewPolicyMetrics makes the metrics and registers them. Log and now are
-// required.
+// NewPolicyMetrics makes the metrics and registers them. Log and now are required.
 func NewPolicyMetrics(reg prometheus.Registerer, log *slog.Logger, now func() time.Time) (*PolicyMetrics, error) {
 	if log == nil || now == nil {
 		return nil, errors.New("policy metrics need a log and a clock")
@@ -76,12 +71,11 @@ const (
 	setCandidate = "candidate"
 )
 
-// Live returns the observer of the set that answers, of its audit log, and of
-// the comparison with a candidate.
+// Live returns the observer of the live set, its audit log, and the comparison.
 func (m *PolicyMetrics) Live() *SetObserver { return &SetObserver{m, setLive} }
 
-// Candidate returns the observer of the set that is compared. The calls of its webhooks
-// are not counted: they would be taken for those of the live set.
+// Candidate returns the observer of the candidate. The calls of its webhooks are not
+// counted: they would be taken for those of the live set.
 func (m *PolicyMetrics) Candidate() *SetObserver { return &SetObserver{m, setCandidate} }
 
 // ReloadRefused counts an attempt to load the live set's files whose error the
@@ -102,13 +96,12 @@ type SetObserver struct {
 
 // Reloaded counts a reload, and sets and logs the rules in force.
 func (o *SetObserver) Reloaded(hash string, err error) {
+	o.m.reloads.WithLabelValues(o.set, resultLabel(err)).Inc()
 	if err != nil {
-		o.m.reloads.WithLabelValues(o.set, "error").Inc()
 		o.m.log.Error("policy files cannot be used, the last good ones stay",
 			slog.String("set", o.set), slog.String("hash", hash), slog.Any("error", err))
 		return
 	}
-	o.m.reloads.WithLabelValues(o.set, "ok").Inc()
 	o.m.info.DeletePartialMatch(prometheus.Labels{"set": o.set})
 	o.m.info.WithLabelValues(o.set, hash).Set(1)
 	o.m.log.Info("policy in force", slog.String("set", o.set), slog.String("hash", hash))
@@ -151,8 +144,8 @@ func effectLabel(d policy.Decision, err error) string {
 // ShadowDropped counts a comparison that was not made.
 func (o *SetObserver) ShadowDropped() { o.m.shadow.WithLabelValues("dropped").Inc() }
 
-// loudEvery is how often lost audit records are logged: they come with every
-// request.
+// loudEvery is the interval at which lost audit records are logged, which come with
+// every request.
 const loudEvery = 10 * time.Second
 
 // AuditFailed counts entries missing in the audit log.
@@ -170,11 +163,7 @@ func (o *SetObserver) WebhookCalled(name string, took time.Duration, err error) 
 	if o.set != setLive {
 		return
 	}
-	result := "ok"
-	if err != nil {
-		result = "error"
-	}
-	o.m.hooks.WithLabelValues(name, result).Observe(took.Seconds())
+	o.m.hooks.WithLabelValues(name, resultLabel(err)).Observe(took.Seconds())
 }
 
 // WebhookRefused counts a request that was not sent.

@@ -13,6 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/discharger/discharger/discharger/server"
+	"github.com/discharger/discharger/discharger/testkit"
 	"github.com/discharger/discharger/policy"
 	"github.com/discharger/discharger/policy/check"
 )
@@ -20,10 +21,10 @@ import (
 func TestPolicyMetrics(t *testing.T) {
 	t.Parallel()
 	now := time.UnixMilli(1_790_000_000_000)
-	log := &syncBuffer{}
+	log := &testkit.Buffer{}
 	reg := prometheus.NewRegistry()
 	m, err := server.NewPolicyMetrics(reg, slog.New(slog.NewTextHandler(log, nil)), func() time.Time { return now })
-	must(t, err)
+	testkit.NoError(t, err)
 	trouble := errors.New("trouble")
 	live, candidate := m.Live(), m.Candidate()
 	live.Reloaded("aaaa", nil)

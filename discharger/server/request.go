@@ -36,10 +36,8 @@ func badParam(name, problem string) error {
 }
 
 // params are the parameters of a bakery request: Go's client sends them in the
-// query, Python's and JavaScript's in a form body. A duplicate parameter is an error,
-// even with the same value; unknown ones are ignored.
-//
-// It replaces [http.Request.ParseForm], whose maps every request would pay for.
+// query, Python's and JavaScript's in a form body. A duplicate parameter is an error;
+// unknown ones are ignored. [http.Request.ParseForm] would allocate maps.
 type params struct {
 	values [len(paramNames)]string
 	given  [len(paramNames)]uint8 // how often; 2 is more than once
@@ -128,8 +126,7 @@ func (p *params) base64(name string) []byte {
 	return b
 }
 
-// bytes returns the value of a pair of parameters: the one in base64 goes before
-// the one in text, as it does in the bakery.
+// bytes returns the value of a pair of parameters: base64 before text, as in the bakery.
 func (p *params) bytes(text, encoded string) []byte {
 	t, b := p.text(text), p.base64(encoded)
 	if b != nil || t == "" {
@@ -138,8 +135,7 @@ func (p *params) bytes(text, encoded string) []byte {
 	return []byte(t)
 }
 
-// token returns the refresh token. It is base64 in both parameters: a client
-// that has it as text may send it as that.
+// token returns the refresh token, which is base64 in both of its parameters.
 func (p *params) token() []byte {
 	b := p.base64(wire.ParamToken64)
 	if t := p.base64(wire.ParamToken); b == nil {
@@ -184,9 +180,8 @@ func (s *Server) request(c echo.Context) (*discharger.Request, *params, error) {
 	return req, p, p.err
 }
 
-// forClient parses the client's address and name from an authenticated homeserver. The
-// core uses them for that homeserver's own sessions only. It returns the client's
-// address; invalid if the homeserver named none.
+// forClient parses the client's address and name from a homeserver, which the core uses
+// for that homeserver's own sessions only. It returns the address; invalid if absent.
 func (p *params) forClient(req *discharger.Request) (named netip.Addr) {
 	c := session.Party{Addr: req.Addr, Client: req.Client}
 	if ip := p.text(wire.ParamClientIP); ip != "" {
@@ -223,8 +218,8 @@ func newAPIKeys(byHomeserver map[string][][sha256.Size]byte) (apiKeys, error) {
 
 var errUnauthorized = errors.New("the API key is not known")
 
-// errUnknownAPIKey is for an unregistered key in the form of those from "discharger
-// keys new": another process may have read its registration already.
+// errUnknownAPIKey is for a key that [isMadeKey]: another process may have read its
+// registration already.
 var errUnknownAPIKey = fmt.Errorf("%w: %w: API key is not registered", discharger.ErrUnavailable, discharger.ErrUnknownKey)
 
 // authenticate returns the homeserver of the request's API key; empty if the request has

@@ -15,12 +15,9 @@
 //	429  too many failures from this address; never for a valid request
 //	503  undecided: the same request may succeed later
 //
-// Requests over one of the [Limits] are undecided. With an API key, failures count for
-// the client that the homeserver names, and the end of a session is never replaced by a
-// 429.
-//
-// One function, answer, maps errors to status codes. Bodies are JSON with exactly the
-// content type application/json, which bakery clients compare.
+// Requests over one of the [Limits] are undecided. For a homeserver, the end of a
+// session is never replaced by a 429. Bodies are JSON with exactly the content type
+// application/json, which bakery clients compare.
 //
 // # Limits of trust
 //
@@ -37,7 +34,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"net/http"
 	"net/netip"
 	"strings"
@@ -48,6 +44,7 @@ import (
 	"github.com/labstack/echo/v4"
 	"github.com/labstack/echo/v4/middleware"
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"golang.org/x/time/rate"
 
 	"github.com/discharger/discharger/discharger"
@@ -197,7 +194,8 @@ func (s *Server) adminRoutes() []route {
 		{http.MethodGet, wire.PathReady, s.ready, 0},
 	}
 	if s.cfg.Gatherer != nil {
-		routes = append(routes, route{http.MethodGet, wire.PathMetrics, s.metrics(), 0})
+		metrics := promhttp.HandlerFor(s.cfg.Gatherer, promhttp.HandlerOpts{})
+		routes = append(routes, route{http.MethodGet, wire.PathMetrics, echo.WrapHandler(metrics), 0})
 	}
 	return routes
 }
@@ -210,13 +208,9 @@ func (s *Server) newEcho() *echo.Echo {
 }
 
 func (s *Server) cors() echo.MiddlewareFunc {
-	origins := s.cfg.AllowOrigins
-	if origins == nil {
-		origins = []string{"*"}
-	}
 	return middleware.CORSWithConfig(middleware.CORSConfig{
 		Skipper:      func(c echo.Context) bool { return len(c.Request().Header[echo.HeaderOrigin]) == 0 }, // no browser
-		AllowOrigins: origins,
+		AllowOrigins: s.cfg.AllowOrigins,
 		AllowMethods: []string{http.MethodGet, http.MethodPost},
 		AllowHeaders: []string{
 			wire.HeaderProtocol, "Macaroons", "X-Requested-With", echo.HeaderContentType, wire.HeaderAuthorization,
@@ -305,6 +299,5 @@ func HTTPServer(h http.Handler, log *slog.Logger) *http.Server {
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    maxQuery,
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelWarn),
-		BaseContext:       func(net.Listener) context.Context { return context.Background() },
 	}
 }

@@ -20,6 +20,7 @@ import (
 	"github.com/discharger/discharger/discharger/client"
 	"github.com/discharger/discharger/discharger/rawmacaroon"
 	"github.com/discharger/discharger/discharger/server"
+	"github.com/discharger/discharger/discharger/testkit"
 	"github.com/discharger/discharger/discharger/wire"
 )
 
@@ -253,9 +254,9 @@ func TestWhoAsks(t *testing.T) {
 			w := newWorld(t, change)
 			id := b64(w.mint(caveat.ModeRotate))
 			token, err := client.ParseRefreshToken(w.post(wire.PathDischarge, form("id64", id)).discharge(t).RefreshToken)
-			must(t, err)
+			testkit.NoError(t, err)
 			narrow, err := token.Attenuate(rawmacaroon.ClientIP(netip.MustParsePrefix(there + "/32")))
-			must(t, err)
+			testkit.NoError(t, err)
 			v := form("id64", id, "token64", string(narrow), "token-kind", "refresh")
 			for k, x := range tt.form {
 				v[k] = x
@@ -276,7 +277,7 @@ func TestStoreTrouble(t *testing.T) {
 		hasty.Timeout = time.Second
 	})
 	short, err := server.New(hasty)
-	must(t, err)
+	testkit.NoError(t, err)
 	client, admin := startServer(t, short.Client(), hasty.Log), startServer(t, short.Admin(), hasty.Log)
 	patient := w.http
 	id := b64(w.mint(caveat.ModeRotate))
@@ -320,7 +321,7 @@ func TestStoreTrouble(t *testing.T) {
 func get(t *testing.T, url string) int {
 	t.Helper()
 	resp, err := http.Get(url)
-	must(t, err)
+	testkit.NoError(t, err)
 	resp.Body.Close()
 	return resp.StatusCode
 }
@@ -385,11 +386,11 @@ func TestNoSecretsInLogs(t *testing.T) {
 	w.store.set(errors.New("down"), false)
 	w.do(w.request(http.MethodPost, wire.PathDischarge+query, "", "Authorization", "Bearer "+apiKey))
 	resp, err := http.Get(w.admin.URL + wire.PathMetrics)
-	must(t, err)
+	testkit.NoError(t, err)
 	defer resp.Body.Close()
 	var metrics bytes.Buffer
 	_, err = metrics.ReadFrom(resp.Body)
-	must(t, err)
+	testkit.NoError(t, err)
 	logged := w.log.String()
 	if !strings.Contains(logged, `"msg":"request"`) || !strings.Contains(logged, "request undecided") {
 		t.Errorf("log: %s", logged)

@@ -7,7 +7,7 @@ import (
 )
 
 // Streams are the open streams of feeds and their hubs. Servers that succeed one
-// another, as after a reload, share the same Streams, so that the streams continue.
+// another, as after a reload, share them, so that the streams continue.
 type Streams struct {
 	mu       sync.Mutex
 	hubs     map[string]*hub // by homeserver
@@ -51,8 +51,8 @@ func (s *Server) continues(began *Server, homeserver string, header http.Header)
 	return err == nil && name == homeserver && s.cfg.Feed.Heartbeat == began.cfg.Feed.Heartbeat
 }
 
-// enter adds a stream of a homeserver. header is that of its request.
-func (st *Streams) enter(s *Server, homeserver string, header http.Header) (*subscriber, error) {
+// enter adds a stream of a homeserver, which stop ends. header is that of its request.
+func (st *Streams) enter(s *Server, homeserver string, header http.Header, stop func()) (*subscriber, error) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	h := st.hubs[homeserver]
@@ -71,7 +71,7 @@ func (st *Streams) enter(s *Server, homeserver string, header http.Header) (*sub
 		}
 		st.hubs[homeserver] = h
 	}
-	u := &subscriber{s: s, hub: h, header: header, ended: make(chan struct{})}
+	u := &subscriber{s: s, hub: h, header: header, stop: stop}
 	st.open[u] = struct{}{}
 	h.subscribers++
 	h.metrics.feedStreams.WithLabelValues(homeserver).Inc()
@@ -98,14 +98,5 @@ func (st *Streams) drain() {
 	st.draining = true
 	for u := range st.open {
 		u.stop()
-	}
-}
-
-// stop ends a stream. Streams.mu is held.
-func (u *subscriber) stop() {
-	select {
-	case <-u.ended:
-	default:
-		close(u.ended)
 	}
 }

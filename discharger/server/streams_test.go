@@ -9,6 +9,7 @@ import (
 
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/server"
+	"github.com/discharger/discharger/discharger/testkit"
 	"github.com/discharger/discharger/discharger/wire"
 )
 
@@ -44,7 +45,7 @@ func TestStreamsSucceed(t *testing.T) {
 			s.event() // current
 			tt.change(&cfg)
 			next, err := server.New(cfg)
-			must(t, err)
+			testkit.NoError(t, err)
 			next.Succeed()
 			id := caveat.SessionID{1}
 			revoked(t)(w.api(apiKey).RevokeSession(t.Context(), "@alice:a.example", id, wire.RevokeOptions{}))

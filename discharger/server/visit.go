@@ -103,8 +103,8 @@ func (s *Server) admit(c echo.Context, v *visit, next echo.HandlerFunc) error {
 	return next(c)
 }
 
-// abandonBody leaves the rest of a request's body unread: the connection is
-// closed after the answer, instead of being held until the body has arrived.
+// abandonBody leaves the rest of a body unread: the connection is closed after the
+// answer, instead of being held until the body has arrived.
 func abandonBody(c echo.Context) {
 	if c.Request().ContentLength == 0 {
 		return
@@ -120,9 +120,8 @@ func setReadDeadline(c echo.Context, t time.Time) {
 
 var errLateBody = fmt.Errorf("%w: the body did not arrive in time", discharger.ErrUnavailable)
 
-// readBody reads the whole body, until the request's deadline. Memory is
-// allocated as the body arrives. The deadline also applies to the later detection of a
-// disconnected client.
+// readBody reads the whole body, until the request's deadline, which also applies to
+// the later detection of a disconnected client. Memory is allocated as the body arrives.
 func (s *Server) readBody(c echo.Context, v *visit, limit int64) error {
 	r := c.Request()
 	if r.ContentLength > limit {

@@ -30,6 +30,7 @@ import (
 	"github.com/discharger/discharger/discharger/session"
 	"github.com/discharger/discharger/discharger/store"
 	"github.com/discharger/discharger/discharger/store/bolt"
+	"github.com/discharger/discharger/discharger/testkit"
 	"github.com/discharger/discharger/discharger/wire"
 )
 
@@ -46,14 +47,14 @@ type world struct {
 	server   *server.Server
 	http     *httptest.Server
 	admin    *httptest.Server
-	log      *syncBuffer
+	log      *testkit.Buffer
 	minted   atomic.Int64 // by mint
 }
 
 func newWorld(t testing.TB, change ...func(*server.Config)) *world {
 	t.Helper()
 	bolt, err := bolt.Open(bolt.Config{Path: filepath.Join(t.TempDir(), "sessions.db")})
-	must(t, err)
+	testkit.NoError(t, err)
 	t.Cleanup(func() { bolt.Close() })
 	return newWorldOn(t, bolt, slog.LevelDebug, change...)
 }
@@ -78,19 +79,19 @@ func newUnserved(t testing.TB, st store.Store, level slog.Level, change ...func(
 		Keys:        []caveat.KeyPair{ours},
 		Homeservers: []caveat.Homeserver{{Name: "a.example", Key: theirs.Public}},
 	})
-	must(t, err)
+	testkit.NoError(t, err)
 	key, err := discharger.NewRefreshKey(nil)
-	must(t, err)
-	w := &world{t: t, keys: theirs, store: &breakable{Store: st}, log: &syncBuffer{}}
+	testkit.NoError(t, err)
+	w := &world{t: t, keys: theirs, store: &breakable{Store: st}, log: &testkit.Buffer{}}
 	log := slog.New(slog.NewJSONHandler(w.log, &slog.HandlerOptions{Level: level}))
 	reg := prometheus.NewRegistry()
 	metrics, err := server.NewMetrics(reg)
-	must(t, err)
+	testkit.NoError(t, err)
 	service, err := discharger.New(discharger.Config{
 		Opener: opener, Store: metrics.Store(w.store), RefreshKeys: []discharger.RefreshKey{key}, Observer: metrics, Log: log,
 		Limits: session.Limits{Grace: patience},
 	})
-	must(t, err)
+	testkit.NoError(t, err)
 	cfg := server.Config{
 		Service: service, PublicKey: ours.Public, Ready: w.store.Ready, Metrics: metrics, Gatherer: reg, Log: log,
 		APIKeys: map[string][][sha256.Size]byte{"a.example": {sha256.Sum256([]byte(apiKey))}},
@@ -101,7 +102,7 @@ func newUnserved(t testing.TB, st store.Store, level slog.Level, change ...func(
 		f(&cfg)
 	}
 	w.server, err = server.New(cfg)
-	must(t, err)
+	testkit.NoError(t, err)
 	return w, cfg
 }
 
@@ -113,7 +114,7 @@ func (w *world) homeserverFor(discharger caveat.PublicKey, location string) *hom
 		Name: "a.example", Keys: homeserver.Keys{master}, KeyPair: w.keys, Discharger: discharger, Location: location,
 	}
 	hs, err := homeserver.New(w.hsConfig)
-	must(w.t, err)
+	testkit.NoError(w.t, err)
 	return hs
 }
 
@@ -126,13 +127,6 @@ func startServer(t testing.TB, h http.Handler, log *slog.Logger) *httptest.Serve
 	return s
 }
 
-func must(t testing.TB, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
 func newKey(t testing.TB) caveat.KeyPair {
 	t.Helper()
 	k := caveat.GenerateKey()
@@ -143,7 +137,7 @@ func newKey(t testing.TB) caveat.KeyPair {
 func (w *world) mint(mode caveat.Mode) []byte {
 	w.t.Helper()
 	m, err := w.hs.Mint(homeserver.MintParams{User: "@alice:a.example", Device: fmt.Sprint("PHONE", w.minted.Add(1)), Mode: mode})
-	must(w.t, err)
+	testkit.NoError(w.t, err)
 	return m.Macaroon.Caveats()[0].Id
 }
 
@@ -176,10 +170,10 @@ func (a answer) discharge(t testing.TB) wire.DischargeResponse {
 func (w *world) do(r *http.Request) answer {
 	w.t.Helper()
 	resp, err := w.http.Client().Do(r)
-	must(w.t, err)
+	testkit.NoError(w.t, err)
 	defer resp.Body.Close()
 	body, err := io.ReadAll(resp.Body)
-	must(w.t, err)
+	testkit.NoError(w.t, err)
 	return answer{resp.StatusCode, resp.Header, body}
 }
 
@@ -190,18 +184,18 @@ func (w *world) early(path, body string, header ...string) answer {
 	w.t.Helper()
 	r := w.request(http.MethodPost, path, body, header...)
 	conn, err := net.Dial("tcp", w.http.Listener.Addr().String())
-	must(w.t, err)
-	must(w.t, conn.SetDeadline(time.Now().Add(patience)))
+	testkit.NoError(w.t, err)
+	testkit.NoError(w.t, conn.SetDeadline(time.Now().Add(patience)))
 	sent := make(chan struct{})
 	go func() {
 		defer close(sent)
 		_ = r.Write(conn)
 	}()
 	resp, err := http.ReadResponse(bufio.NewReader(conn), r)
-	must(w.t, err)
+	testkit.NoError(w.t, err)
 	got, err := io.ReadAll(resp.Body)
-	must(w.t, err)
-	must(w.t, conn.Close())
+	testkit.NoError(w.t, err)
+	testkit.NoError(w.t, conn.Close())
 	<-sent
 	return answer{resp.StatusCode, resp.Header, got}
 }
@@ -215,7 +209,7 @@ func (w *world) post(path string, form url.Values, header ...string) answer {
 func (w *world) request(method, path, body string, header ...string) *http.Request {
 	w.t.Helper()
 	r, err := http.NewRequest(method, w.http.URL+path, strings.NewReader(body))
-	must(w.t, err)
+	testkit.NoError(w.t, err)
 	for i := 0; i+1 < len(header); i += 2 {
 		r.Header.Add(header[i], header[i+1])
 	}
@@ -275,23 +269,6 @@ func (b *breakable) Ready(ctx context.Context) error {
 func (w *world) stored() int {
 	w.t.Helper()
 	l, err := w.store.List(context.Background(), store.UserKey{Homeserver: "a.example", User: "@alice:a.example"})
-	must(w.t, err)
+	testkit.NoError(w.t, err)
 	return len(l.Sessions)
-}
-
-type syncBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (s *syncBuffer) Write(p []byte) (int, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.Write(p)
-}
-
-func (s *syncBuffer) String() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.String()
 }
