@@ -91,34 +91,38 @@ func TestBoltFiles(t *testing.T) {
 			return m.Put([]byte("id"), []byte("discharger-1:0123456789012345678901"))
 		}),
 	} {
-		path := filepath.Join(t.TempDir(), "store.db")
-		if err := os.WriteFile(path, content, 0o600); err != nil {
-			t.Fatal(err)
-		}
-		b, err := bolt.Open(bolt.Config{Path: path})
-		if err == nil {
-			b.Close()
-			t.Errorf("%s: opened", what)
-		} else if !strings.Contains(err.Error(), path) {
-			t.Errorf("%s: error does not name the file: %v", what, err)
-		}
-		after, err := os.ReadFile(path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if !bytes.Equal(after, content) {
-			t.Errorf("%s: the file was changed", what)
-		}
+		t.Run(what, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "store.db")
+			if err := os.WriteFile(path, content, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			b, err := bolt.Open(bolt.Config{Path: path})
+			if err == nil {
+				b.Close()
+				t.Errorf("%s: opened", what)
+			} else if !strings.Contains(err.Error(), path) {
+				t.Errorf("%s: error does not name the file: %v", what, err)
+			}
+			after, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !bytes.Equal(after, content) {
+				t.Errorf("%s: the file was changed", what)
+			}
+		})
 	}
 	for what, path := range map[string]string{
 		"a directory":  t.TempDir(),
 		"no directory": filepath.Join(t.TempDir(), "no", "store.db"),
 		"no path":      "",
 	} {
-		if b, err := bolt.Open(bolt.Config{Path: path}); err == nil {
-			b.Close()
-			t.Errorf("%s: opened", what)
-		}
+		t.Run(what, func(t *testing.T) {
+			if b, err := bolt.Open(bolt.Config{Path: path}); err == nil {
+				b.Close()
+				t.Errorf("%s: opened", what)
+			}
+		})
 	}
 	for _, cfg := range []bolt.Config{{Path: good, SweepEvery: -1}, {Path: good, LockTimeout: -1}} {
 		if b, err := bolt.Open(cfg); err == nil {
@@ -159,18 +163,20 @@ func TestBoltCutShort(t *testing.T) {
 		"empty":      {},
 		"no buckets": foreignBolt(t, func(*bbolt.Tx) error { return nil }),
 	} {
-		path := filepath.Join(t.TempDir(), "store.db")
-		if err := os.WriteFile(path, content, 0o600); err != nil {
-			t.Fatal(err)
-		}
-		b, err := bolt.Open(bolt.Config{Path: path})
-		if err != nil {
-			t.Errorf("%s: %v", what, err)
-			continue
-		}
-		if err := errors.Join(b.Ready(t.Context()), b.Close()); err != nil {
-			t.Errorf("%s: %v", what, err)
-		}
+		t.Run(what, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "store.db")
+			if err := os.WriteFile(path, content, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			b, err := bolt.Open(bolt.Config{Path: path})
+			if err != nil {
+				t.Errorf("%s: %v", what, err)
+				return
+			}
+			if err := errors.Join(b.Ready(t.Context()), b.Close()); err != nil {
+				t.Errorf("%s: %v", what, err)
+			}
+		})
 	}
 }
 

@@ -166,10 +166,12 @@ func TestJournalRefuses(t *testing.T) {
 		"window":       {Path: filepath.Join(dir, "j"), Window: -1},
 		"entries":      {Path: filepath.Join(dir, "j"), MaxEntries: -1},
 	} {
-		if j, err := journal.Open(cfg); err == nil {
-			j.Close()
-			t.Errorf("%s: opened", what)
-		}
+		t.Run(what, func(t *testing.T) {
+			if j, err := journal.Open(cfg); err == nil {
+				j.Close()
+				t.Errorf("%s: opened", what)
+			}
+		})
 	}
 	j := storetest.OpenJournal(t, journal.Config{})
 	ctx, cancel := context.WithCancel(t.Context())

@@ -31,13 +31,15 @@ func TestFileMarker(t *testing.T) {
 		t.Errorf("left behind: %v, %v", entries, err)
 	}
 	for what, path := range map[string]string{"no directory": filepath.Join(path, "x"), "a directory": t.TempDir()} {
-		m := marker.FileMarker(path)
-		if b, err := m.Load(); err == nil {
-			t.Errorf("%s: loaded %q", what, b)
-		}
-		if err := m.Save([]byte("x")); err == nil {
-			t.Errorf("%s: saved", what)
-		}
+		t.Run(what, func(t *testing.T) {
+			m := marker.FileMarker(path)
+			if b, err := m.Load(); err == nil {
+				t.Errorf("%s: loaded %q", what, b)
+			}
+			if err := m.Save([]byte("x")); err == nil {
+				t.Errorf("%s: saved", what)
+			}
+		})
 	}
 	if err := os.WriteFile(path, nil, 0o600); err != nil {
 		t.Fatal(err)

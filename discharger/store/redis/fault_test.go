@@ -247,44 +247,46 @@ func TestRedisDamaged(t *testing.T) {
 		"other place":     func(key string, id caveat.SessionID) { s.Do(t, "hset", key, string(id[:]), "\x00\x00\x00\x00\x02abc") },
 		"no second piece": func(key string, id caveat.SessionID) { s.Do(t, "hdel", key, second(id)) },
 	} {
-		u, id := storetest.NewUser(), storetest.NewSession()
-		f := newRedisFixture(t, s)
-		f.MustSwap(t, true, u, store.Change{Session: id, New: long}, store.Change{New: long})
-		key := redis.UserHash(tagKey, u)
-		s.Do(t, "del", key)
-		f.MustSwap(t, true, u, store.Change{Session: id, New: long}, store.Change{New: long})
-		damage(key, id)
-		before := s.Do(t, "dump", key)
-		check := func() {
-			t.Helper()
-			if v, err := f.Load(t.Context(), u, id, revocation.DeviceTag{}); err == nil || errors.Is(err, store.ErrLost) {
-				t.Errorf("%s: Load gives %v, %v", what, v, err)
-			}
-			if l, err := f.List(t.Context(), u); err == nil || errors.Is(err, store.ErrLost) {
-				t.Errorf("%s: List gives %v, %v", what, l, err)
-			}
-			for _, w := range []store.Change{{Session: id, New: long}, {Session: id, Old: long, New: []byte("y")}, {Session: id, Old: long}} {
-				if ok, err := f.Swap(t.Context(), storetest.One(u, w)); err == nil || ok {
-					t.Errorf("%s: Swap gives %v, %v", what, ok, err)
+		t.Run(what, func(t *testing.T) {
+			u, id := storetest.NewUser(), storetest.NewSession()
+			f := newRedisFixture(t, s)
+			f.MustSwap(t, true, u, store.Change{Session: id, New: long}, store.Change{New: long})
+			key := redis.UserHash(tagKey, u)
+			s.Do(t, "del", key)
+			f.MustSwap(t, true, u, store.Change{Session: id, New: long}, store.Change{New: long})
+			damage(key, id)
+			before := s.Do(t, "dump", key)
+			check := func() {
+				t.Helper()
+				if v, err := f.Load(t.Context(), u, id, revocation.DeviceTag{}); err == nil || errors.Is(err, store.ErrLost) {
+					t.Errorf("%s: Load gives %v, %v", what, v, err)
+				}
+				if l, err := f.List(t.Context(), u); err == nil || errors.Is(err, store.ErrLost) {
+					t.Errorf("%s: List gives %v, %v", what, l, err)
+				}
+				for _, w := range []store.Change{{Session: id, New: long}, {Session: id, Old: long, New: []byte("y")}, {Session: id, Old: long}} {
+					if ok, err := f.Swap(t.Context(), storetest.One(u, w)); err == nil || ok {
+						t.Errorf("%s: Swap gives %v, %v", what, ok, err)
+					}
 				}
 			}
-		}
-		check()
-		if after := s.Do(t, "dump", key); after != before {
-			t.Errorf("%s: the damaged record was changed", what)
-		}
-		if s.Do(t, "type", key) != "hash" {
-			continue
-		}
-		// Other sessions of the user continue, and the damaged record stays.
-		for range 2 {
-			other := storetest.NewSession()
-			for second(other) == second(id) { // its second piece would stand in for the one that is missing
-				other = storetest.NewSession()
+			check()
+			if after := s.Do(t, "dump", key); after != before {
+				t.Errorf("%s: the damaged record was changed", what)
 			}
-			f.MustSwap(t, true, u, store.Change{Session: other, New: long, Expires: time.Now()})
-		}
-		check()
+			if s.Do(t, "type", key) != "hash" {
+				return
+			}
+			// Other sessions of the user continue, and the damaged record stays.
+			for range 2 {
+				other := storetest.NewSession()
+				for second(other) == second(id) { // its second piece would stand in for the one that is missing
+					other = storetest.NewSession()
+				}
+				f.MustSwap(t, true, u, store.Change{Session: other, New: long, Expires: time.Now()})
+			}
+			check()
+		})
 	}
 	// One piece of a record without the other one.
 	for _, field := range []string{"1", "\x01234567890123456\x01"} {

@@ -37,15 +37,17 @@ func TestRedisConfig(t *testing.T) {
 		"password":            func(c *redis.Config) { c.Username, c.Password = "x", secret.Bytes("opensesame") },
 		"no server":           func(c *redis.Config) { c.Addrs = []string{s.Socket + "x"} },
 	} {
-		cfg := s.Config()
-		change(&cfg)
-		r, err := redis.Open(t.Context(), cfg)
-		if err == nil {
-			r.Close()
-			t.Errorf("%s: opened", what)
-		} else if strings.Contains(err.Error(), "opensesame") {
-			t.Errorf("%s: error contains the password: %v", what, err)
-		}
+		t.Run(what, func(t *testing.T) {
+			cfg := s.Config()
+			change(&cfg)
+			r, err := redis.Open(t.Context(), cfg)
+			if err == nil {
+				r.Close()
+				t.Errorf("%s: opened", what)
+			} else if strings.Contains(err.Error(), "opensesame") {
+				t.Errorf("%s: error contains the password: %v", what, err)
+			}
+		})
 	}
 	cfg := s.Config()
 	cfg.Password = secret.Bytes("opensesame")
@@ -84,17 +86,19 @@ func TestRedisRefuses(t *testing.T) {
 				c.Durability, c.ReadTimeout = redis.DurabilityReplica, 4*time.Second
 			}},
 	} {
-		cfg := c.server().Config()
-		if c.change != nil {
-			c.change(&cfg)
-		}
-		r, err := redis.Open(t.Context(), cfg)
-		if err == nil {
-			r.Close()
-		}
-		if err == nil || !strings.Contains(err.Error(), c.want) {
-			t.Errorf("%s: %v, want an error with %q", c.what, err, c.want)
-		}
+		t.Run(c.what, func(t *testing.T) {
+			cfg := c.server().Config()
+			if c.change != nil {
+				c.change(&cfg)
+			}
+			r, err := redis.Open(t.Context(), cfg)
+			if err == nil {
+				r.Close()
+			}
+			if err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("%s: %v, want an error with %q", c.what, err, c.want)
+			}
+		})
 	}
 	OpenRedis(t, primary.Config())
 }
@@ -124,39 +128,41 @@ func TestRedisACL(t *testing.T) {
 	t.Parallel()
 	s := StartRedis(t)
 	for user, more := range map[string]string{"blind": "", "seeing": " " + redistest.Checks} {
-		args := []any{"acl", "setuser", user, "on", ">secret", "~ds{*"}
-		for _, c := range strings.Fields(redistest.Commands + more) {
-			args = append(args, c)
-		}
-		s.Do(t, args...)
-		var log storetest.LogBuffer
-		f := newRedisFixture(t, s, func(c *redis.Config) {
-			c.Username, c.Password = user, secret.Bytes("secret")
-			c.Log = log.Logger()
-			c.MaxEvents = 1
-			c.SetWait(func(context.Context, time.Duration) error { return nil })
+		t.Run(user, func(t *testing.T) {
+			args := []any{"acl", "setuser", user, "on", ">secret", "~ds{*"}
+			for _, c := range strings.Fields(redistest.Commands + more) {
+				args = append(args, c)
+			}
+			s.Do(t, args...)
+			var log storetest.LogBuffer
+			f := newRedisFixture(t, s, func(c *redis.Config) {
+				c.Username, c.Password = user, secret.Bytes("secret")
+				c.Log = log.Logger()
+				c.MaxEvents = 1
+				c.SetWait(func(context.Context, time.Duration) error { return nil })
+			})
+			warned := strings.Count(log.String(), "was not checked")
+			if want := map[string]int{"blind": 2, "seeing": 0}[user]; warned != want {
+				t.Errorf("%s: %d warnings, want %d: %s", user, warned, want, log.String())
+			}
+			u, id := storetest.NewUser(), storetest.NewSession()
+			f.MustSwap(t, true, u, store.Change{Session: id, New: make([]byte, 100), Expires: f.Clock.In(time.Hour)})
+			for i := range 600 {
+				f.MustSwap(t, true, u, store.Change{Session: caveat.SessionID{0: byte(i), 1: byte(i >> 8), 2: 1}, New: make([]byte, 100), Expires: f.Clock.In(time.Duration(i) * time.Hour)})
+			}
+			f.MustSwap(t, true, u, store.Change{Session: id, Old: make([]byte, 100)}, store.Change{New: []byte("u")})
+			f.Expect(t, u, id, "", "u")
+			if ok, err := f.SwapHomeserver(t.Context(), u.Homeserver, nil, []byte("a")); !ok || err != nil {
+				t.Errorf("SwapHomeserver: %v, %v", ok, err)
+			}
+			if ok, err := f.SwapHomeserver(t.Context(), u.Homeserver, []byte("a"), nil); !ok || err != nil {
+				t.Errorf("SwapHomeserver: %v, %v", ok, err)
+			}
+			if err := f.Ready(t.Context()); err != nil {
+				t.Errorf("Ready: %v", err)
+			}
+			followFeed(t, f, u.Homeserver)
 		})
-		warned := strings.Count(log.String(), "was not checked")
-		if want := map[string]int{"blind": 2, "seeing": 0}[user]; warned != want {
-			t.Errorf("%s: %d warnings, want %d: %s", user, warned, want, log.String())
-		}
-		u, id := storetest.NewUser(), storetest.NewSession()
-		f.MustSwap(t, true, u, store.Change{Session: id, New: make([]byte, 100), Expires: f.Clock.In(time.Hour)})
-		for i := range 600 {
-			f.MustSwap(t, true, u, store.Change{Session: caveat.SessionID{0: byte(i), 1: byte(i >> 8), 2: 1}, New: make([]byte, 100), Expires: f.Clock.In(time.Duration(i) * time.Hour)})
-		}
-		f.MustSwap(t, true, u, store.Change{Session: id, Old: make([]byte, 100)}, store.Change{New: []byte("u")})
-		f.Expect(t, u, id, "", "u")
-		if ok, err := f.SwapHomeserver(t.Context(), u.Homeserver, nil, []byte("a")); !ok || err != nil {
-			t.Errorf("SwapHomeserver: %v, %v", ok, err)
-		}
-		if ok, err := f.SwapHomeserver(t.Context(), u.Homeserver, []byte("a"), nil); !ok || err != nil {
-			t.Errorf("SwapHomeserver: %v, %v", ok, err)
-		}
-		if err := f.Ready(t.Context()); err != nil {
-			t.Errorf("Ready: %v", err)
-		}
-		followFeed(t, f, u.Homeserver)
 	}
 	// The list has nothing that could be left out.
 	calls := s.Calls(t)
@@ -197,14 +203,16 @@ func TestRedisClock(t *testing.T) {
 	t.Parallel()
 	s := StartRedis(t)
 	for ahead, want := range map[time.Duration]bool{0: false, time.Minute: true, -time.Minute: true} {
-		var log storetest.LogBuffer
-		newRedisFixture(t, s, func(c *redis.Config) {
-			*c = c.WithClock(func() time.Time { return time.Now().Add(ahead) })
-			c.Log = log.Logger()
+		t.Run(ahead.String(), func(t *testing.T) {
+			var log storetest.LogBuffer
+			newRedisFixture(t, s, func(c *redis.Config) {
+				*c = c.WithClock(func() time.Time { return time.Now().Add(ahead) })
+				c.Log = log.Logger()
+			})
+			if got := strings.Contains(log.String(), "clock"); got != want {
+				t.Errorf("with a clock %v ahead the log is %q", ahead, log.String())
+			}
 		})
-		if got := strings.Contains(log.String(), "clock"); got != want {
-			t.Errorf("with a clock %v ahead the log is %q", ahead, log.String())
-		}
 	}
 }
 
@@ -227,12 +235,14 @@ func TestRedisSecure(t *testing.T) {
 		"is let in with a wrong password":       func(c *redis.Config) { c.Password = secret.Bytes("wrong") },
 		"is accepted without credentials":       func(c *redis.Config) { c.Username, c.Password = "", nil },
 	} {
-		cfg := cfg
-		cfg.TLS = s.TLS()
-		change(&cfg)
-		if r, err := redis.Open(t.Context(), cfg); err == nil {
-			r.Close()
-			t.Error(what)
-		}
+		t.Run(what, func(t *testing.T) {
+			cfg := cfg
+			cfg.TLS = s.TLS()
+			change(&cfg)
+			if r, err := redis.Open(t.Context(), cfg); err == nil {
+				r.Close()
+				t.Error(what)
+			}
+		})
 	}
 }

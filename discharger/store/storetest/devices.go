@@ -100,9 +100,11 @@ func testDeviceAllOrNone(t *testing.T, f *Fixture) {
 		"empty": One(u, store.Change{Device: a, Old: []byte("a1"), New: []byte{}}),
 		"huge":  One(u, store.Change{Device: a, Old: []byte("a1"), New: make([]byte, 64<<10+1)}),
 	} {
-		if ok, err := f.Swap(t.Context(), w); ok || err == nil {
-			t.Errorf("%s: Swap gave %v, %v", what, ok, err)
-		}
+		t.Run(what, func(t *testing.T) {
+			if ok, err := f.Swap(t.Context(), w); ok || err == nil {
+				t.Errorf("%s: Swap gave %v, %v", what, ok, err)
+			}
+		})
 	}
 }
 
