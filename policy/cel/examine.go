@@ -155,7 +155,8 @@ func (c *checker) examineIn(x, container ast.Expr) {
 		}
 	}
 	if f := c.fieldAt(x); f != nil && f.addr && strings.HasPrefix(pathOf(container), listPrefix) {
-		c.failAt(container, "%s contains no addresses; lists of addresses and networks are under networks", pathOf(container))
+		c.failAt(container, "%s contains no addresses; lists of addresses and networks are under networks",
+			pathOf(container))
 	}
 }
 

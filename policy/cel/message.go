@@ -138,18 +138,20 @@ func (c *checker) noVariable(name, rest string) string {
 		full = name + "." + wordForm.FindString(after)
 	}
 	kind, member, _ := strings.Cut(full, ".")
-	switch kind + "." {
-	case listPrefix:
-		return fmt.Sprintf("list %s is unknown under lists%s", member, yamlfile.Suggest(member, slices.Sorted(maps.Keys(c.Lists))))
-	case networkPrefix:
-		return fmt.Sprintf("list %s is unknown under networks%s", member, yamlfile.Suggest(member, slices.Sorted(maps.Keys(c.Networks))))
+	if kind == "lists" || kind == "networks" {
+		lists := slices.Sorted(maps.Keys(c.Lists))
+		if kind == "networks" {
+			lists = slices.Sorted(maps.Keys(c.Networks))
+		}
+		return fmt.Sprintf("list %s is unknown under %s%s", member, kind, yamlfile.Suggest(member, lists))
 	}
 	for _, f := range c.table {
 		if slices.Contains(f.Enum, full) {
 			return fmt.Sprintf("variable %s is unknown; text is written in quotes: %q", full, full)
 		}
 	}
-	return fmt.Sprintf("variable %s is unknown%s", kind, yamlfile.SuggestOrList(kind, slices.Concat(Objects(), Names(c.table, ""), []string{"lists", "networks"})))
+	known := slices.Concat(Objects(), Names(c.table, ""), []string{"lists", "networks"})
+	return fmt.Sprintf("variable %s is unknown%s", kind, yamlfile.SuggestOrList(kind, known))
 }
 
 // fieldHint returns a hint for an unknown field: a similar name or an expression.
@@ -233,7 +235,8 @@ func (c *checker) overloadMessage(runes []rune, offset int, function, args strin
 		return offset, fmt.Sprintf("%s has no form for %s", function, args)
 	}
 	message = fmt.Sprintf("%s cannot take %s", function, args)
-	if f := c.env.Functions()[function]; f != nil && slices.ContainsFunc(f.OverloadDecls(), (*decls.OverloadDecl).IsMemberFunction) {
+	f := c.env.Functions()[function]
+	if f != nil && slices.ContainsFunc(f.OverloadDecls(), (*decls.OverloadDecl).IsMemberFunction) {
 		message += fmt.Sprintf("; it is written a.%s(b)", function)
 	}
 	return offset, message

@@ -94,7 +94,8 @@ func (c *compiler) unreachable(p *namedPolicy) {
 		if len(cases) == 0 {
 			c.ErrorIn(r.When, 0, "rule %s never runs: its condition is always false", r.Name)
 		} else if i := cases.CoveredBy(seen); i >= 0 {
-			c.Errorf(r.At, "rule %s never runs: rule %s in line %d matches in every case", r.Name, before[i].Name, before[i].At.Line)
+			c.Errorf(r.At, "rule %s never runs: rule %s in line %d matches in every case",
+				r.Name, before[i].Name, before[i].At.Line)
 		}
 		if r.then.hook == nil { // a webhook may have no opinion
 			before, seen = append(before, r), append(seen, cases)

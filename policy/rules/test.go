@@ -89,7 +89,8 @@ func failures(results []TestResult) yamlfile.Problems {
 		var parts []string
 		for _, d := range t.Differences {
 			if d.Want != "" || d.Key != "rule" {
-				parts = append(parts, fmt.Sprintf("%s is %s, want %s", d.Key, cmp.Or(d.Got, "empty"), cmp.Or(d.Want, "empty")))
+				got, want := cmp.Or(d.Got, "empty"), cmp.Or(d.Want, "empty")
+				parts = append(parts, fmt.Sprintf("%s is %s, want %s", d.Key, got, want))
 			} else {
 				parts = append(parts, "decided by rule "+d.Got)
 			}

@@ -20,7 +20,8 @@ func types() []schema.Definition {
 		{Type: "Decimal", Text: "a whole number of any size", Example: "42", Parse: parseDecimal},
 		{Type: "URI", Text: "a URI or a relative reference", Example: "https://example.org/path", Parse: parseURI},
 	}
-	all := append(scalars, schema.Definition{Type: "Binary", Text: "any bytes but a line feed", Example: "AAAA", Parse: parseBinary})
+	binary := schema.Definition{Type: "Binary", Text: "any bytes but a line feed", Example: "AAAA", Parse: parseBinary}
+	all := append(scalars, binary)
 	for _, t := range scalars {
 		all = append(all, schema.Definition{
 			Type: "List(" + t.Type + ")", Text: t.Text + "; any number, separated by white space",
