@@ -80,12 +80,8 @@ func (d *decoder) validateGateway(c *Config) {
 		}
 	}
 	d.validateUpstream(c)
-	if g.PublicURL != "" {
-		d.baseURL(key+"public_url", g.PublicURL)
-	}
-	if g.Service != "" {
-		d.baseURL(key+"service", g.Service)
-	}
+	d.baseURL(key+"public_url", g.PublicURL)
+	d.baseURL(key+"service", g.Service)
 	d.name(key+"name", g.Name)
 	d.policyName(key+"policy", g.Policy)
 	for i, h := range c.Homeservers {
@@ -163,8 +159,11 @@ func (d *decoder) validateLegacy(g *Gateway) {
 	}
 }
 
-// baseURL checks a URL to which paths are appended.
+// baseURL checks a URL to which paths are appended, unless it is empty.
 func (d *decoder) baseURL(key, text string) {
+	if text == "" {
+		return
+	}
 	if u := webURL(text); u == nil || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" {
 		d.at(key, "want http or https and a host, such as http://127.0.0.1:8008, got %q", yamlfile.Shorten(text))
 	}

@@ -6,11 +6,10 @@ import (
 	"unicode/utf8"
 )
 
-// maxWord is the longest word for which a suggestion is sought, in bytes.
-const maxWord = 64
-
-// maxListed is how many known names a message lists.
-const maxListed = 16
+const (
+	maxWord   = 64 // bytes of a word for which a suggestion is sought
+	maxListed = 16 // known names that a message lists
+)
 
 // Nearest returns the candidate that word is most likely a misspelling of, or "": one
 // that equals word but for letter case, is at an edit distance ([Distance]) of at most

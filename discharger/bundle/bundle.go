@@ -157,18 +157,8 @@ func (b *Bundle) Macaroons() (macaroon.Slice, error) {
 // Parse decodes a bundle of either form without copying its parts. Every error matches
 // [ErrMalformed].
 func Parse(text string) (*Bundle, error) {
-	if len(text) > MaxLength {
-		return nil, fmt.Errorf("%w: %d characters, more than %d", ErrMalformed, len(text), MaxLength)
-	}
-	if strings.IndexByte(text, '\n') >= 0 || strings.IndexByte(text, '\r') >= 0 {
-		return nil, fmt.Errorf("%w: %w", ErrMalformed, errBase64) // encoding/base64 skips them
-	}
-	data, err := strictURL.DecodeString(text)
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrMalformed, errBase64)
-	}
 	b := new(Bundle)
-	if err := b.parse(data); err != nil {
+	if err := b.parse(text); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrMalformed, err)
 	}
 	return b, nil
@@ -176,8 +166,17 @@ func Parse(text string) (*Bundle, error) {
 
 var strictURL = base64.RawURLEncoding.Strict()
 
-// parse fills b from the decoded text and keeps it.
-func (b *Bundle) parse(data []byte) error {
+func (b *Bundle) parse(text string) error {
+	if len(text) > MaxLength {
+		return fmt.Errorf("%d characters, more than %d", len(text), MaxLength)
+	}
+	if strings.IndexByte(text, '\n') >= 0 || strings.IndexByte(text, '\r') >= 0 {
+		return errBase64 // encoding/base64 skips them
+	}
+	data, err := strictURL.DecodeString(text)
+	if err != nil {
+		return errBase64
+	}
 	if len(data) > 0 && data[0] == compactMark {
 		b.Compact = true
 		data = data[1:]
@@ -189,7 +188,6 @@ func (b *Bundle) parse(data []byte) error {
 		}
 		start := len(caveats)
 		var v rawmacaroon.Macaroon
-		var err error
 		if data, caveats, err = rawmacaroon.Parse(data, &v, caveats); err != nil {
 			return err
 		}

@@ -49,8 +49,10 @@ func (s *Server) answer(err error) (status int, body wire.ErrorResponse, retryAf
 		return say(http.StatusBadRequest, wire.CodeBadRequest, invalid.Error())
 	case errors.As(err, &tooLarge):
 		return say(http.StatusRequestEntityTooLarge, wire.CodeTooLarge, "the request is too large")
+	case errors.Is(err, discharger.ErrBadRequest) && errors.Is(err, caveat.ErrMalformed):
+		return say(http.StatusBadRequest, wire.CodeBadRequest, "the caveat is malformed")
 	case errors.Is(err, discharger.ErrBadRequest):
-		return say(http.StatusBadRequest, wire.CodeBadRequest, badRequestText(err))
+		return say(http.StatusBadRequest, wire.CodeBadRequest, "the request is malformed")
 	case errors.As(err, &routing) && routing.Code == http.StatusNotFound:
 		return say(http.StatusNotFound, wire.CodeNotFound, "there is nothing at this path")
 	case errors.As(err, &routing) && routing.Code == http.StatusMethodNotAllowed:
@@ -112,13 +114,6 @@ func (s *Server) noteUnknownKey(c echo.Context) {
 		s.cfg.Log.LogAttrs(c.Request().Context(), slog.LevelWarn, "unknown key, request answered 503",
 			slog.String("kind", "api"), slog.String("path", c.Path()), slog.String("from", visitOf(c).from()))
 	})
-}
-
-func badRequestText(err error) string {
-	if errors.Is(err, caveat.ErrMalformed) {
-		return "the caveat is malformed"
-	}
-	return "the request is malformed"
 }
 
 // undecidedText distinguishes keys that are not in the ring from other causes, for
