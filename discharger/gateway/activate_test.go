@@ -9,6 +9,7 @@ import (
 	"github.com/discharger/discharger/discharger/gateway/matrix"
 	"github.com/discharger/discharger/discharger/gateway/service"
 	"github.com/discharger/discharger/discharger/gateway/upstream"
+	"github.com/discharger/discharger/discharger/testkit"
 	"github.com/discharger/discharger/discharger/wire"
 	"github.com/discharger/discharger/policy"
 )
@@ -40,7 +41,7 @@ func TestDeniedLoginLeavesNoDevice(t *testing.T) {
 		{name: "a session had it, which ended softly", stays: true, before: func(in anyMap) {
 			a := w.login(false, in)
 			_, err := w.gateway.client.RevokeSession(t.Context(), a.text("user_id"), w.sessionOf(a.text("access_token")), wire.RevokeOptions{Soft: true})
-			must(t, err)
+			testkit.NoError(t, err)
 		}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -82,7 +83,7 @@ func TestFailedLoginIsUndone(t *testing.T) {
 				if !w.hs.alive("LATE") {
 					t.Fatal("device logged out before the outcome of its login is known")
 				}
-				must(t, w.gateway.Close())
+				testkit.NoError(t, w.gateway.Close())
 				w.down.Store(false)
 				w.forward(service.ReadyFor)
 				w.http.Close()
@@ -93,7 +94,7 @@ func TestFailedLoginIsUndone(t *testing.T) {
 					w.startGateway()
 					w.login(false, anyMap{"device_id": "LATE"})
 					w.http.Close()
-					must(t, w.gateway.Close())
+					testkit.NoError(t, w.gateway.Close())
 					w.cfg.Outbox = path
 				}
 				w.startGateway()

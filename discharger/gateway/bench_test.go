@@ -13,6 +13,7 @@ import (
 
 	"github.com/discharger/discharger/discharger/clientaddr"
 	"github.com/discharger/discharger/discharger/gateway/upstream"
+	"github.com/discharger/discharger/discharger/testkit"
 )
 
 // BenchmarkCPU compares the CPU time of a request through the gateway with that through
@@ -30,7 +31,7 @@ func BenchmarkCPU(b *testing.B) {
 		_, _ = rw.Write(answer)
 	}
 	target, err := url.Parse(w.hs.URL)
-	must(b, err)
+	testkit.NoError(b, err)
 	bare := httptest.NewServer(&httputil.ReverseProxy{
 		Rewrite:   func(p *httputil.ProxyRequest) { p.SetURL(target); p.SetXForwarded() },
 		Transport: upstream.NewTransport(nil), FlushInterval: -1, BufferPool: &buffers{},

@@ -9,6 +9,7 @@ import (
 	"github.com/discharger/discharger/discharger/gateway/jsonbody"
 	"github.com/discharger/discharger/discharger/gateway/matrix"
 	"github.com/discharger/discharger/discharger/gateway/token"
+	"github.com/discharger/discharger/discharger/testkit"
 )
 
 // Large bodies that do not arrive are bounded in memory, and other clients log in
@@ -24,13 +25,13 @@ func TestStalledBodiesAreBounded(t *testing.T) {
 		for range attackers {
 			in, out := io.Pipe()
 			req, err := http.NewRequest("POST", w.http.URL+pathLogin, in)
-			must(t, err)
+			testkit.NoError(t, err)
 			senders = append(senders, out)
 			go func() {
 				_, _ = io.WriteString(out, `{"type":"`+strings.Repeat("x", jsonbody.MaxSize-1000))
 			}()
 			go func() {
-				resp, err := w.pipes.transport().RoundTrip(req)
+				resp, err := w.pipes.Transport().RoundTrip(req)
 				if err != nil {
 					ended <- 0
 					return
@@ -68,7 +69,7 @@ func TestNarrowedAnswersAreBounded(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	narrow, err := token.Attenuate(w.login(false).text("access_token"), "room !r:hs")
-	must(t, err)
+	testkit.NoError(t, err)
 	w.hs.set(func(s *stub) {
 		s.rooms = anyMap{"event_id": "$x", "room_id": "!r:hs", "content": anyMap{"body": strings.Repeat("x", 2*jsonbody.SmallSize)}}
 	})

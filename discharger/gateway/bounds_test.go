@@ -20,6 +20,7 @@ import (
 	"github.com/discharger/discharger/discharger/gateway/service"
 	"github.com/discharger/discharger/discharger/gateway/token"
 	"github.com/discharger/discharger/discharger/gateway/upstream"
+	"github.com/discharger/discharger/discharger/testkit"
 )
 
 // narrowedBy adds conditions of a size to a token, beyond the limits of Attenuate too.
@@ -28,7 +29,7 @@ func narrowedBy(t *testing.T, m *macaroon.Macaroon, name string, conditions, siz
 	m = m.Clone()
 	for i := range conditions {
 		c := fmt.Sprintf("%s !%s-%d:", token.CondRoom, name, i)
-		must(t, m.AddFirstPartyCaveat([]byte(c+strings.Repeat("x", size-len(c)))))
+		testkit.NoError(t, m.AddFirstPartyCaveat([]byte(c+strings.Repeat("x", size-len(c)))))
 	}
 	return heldText(t, m)
 }
@@ -36,16 +37,16 @@ func narrowedBy(t *testing.T, m *macaroon.Macaroon, name string, conditions, siz
 func heldText(t *testing.T, m *macaroon.Macaroon) string {
 	t.Helper()
 	text, err := bundle.Encode(macaroon.Slice{m})
-	must(t, err)
+	testkit.NoError(t, err)
 	return token.PrefixHeld + text
 }
 
 func accessMacaroon(t *testing.T, text string) *macaroon.Macaroon {
 	t.Helper()
 	b, err := token.ParseAccess(text)
-	must(t, err)
+	testkit.NoError(t, err)
 	m, err := token.AccessOf(b)
-	must(t, err)
+	testkit.NoError(t, err)
 	return m
 }
 
@@ -140,7 +141,7 @@ func TestManyTokensOfSession(t *testing.T) {
 	var all []string
 	for i := range 3 * service.VariantsOfSession {
 		token, err := token.Attenuate(whole, fmt.Sprintf("client-ip 127.0.0.0/%d", 8+i%8), fmt.Sprintf("client-ip 127.0.0.0/%d", 8+i/8))
-		must(t, err)
+		testkit.NoError(t, err)
 		all = append(all, token)
 	}
 	for range 2 {
@@ -164,7 +165,7 @@ func TestAttenuateIsBounded(t *testing.T) {
 	for range token.MaxConditions {
 		var err error
 		text, err = token.Attenuate(text, "client-ip 127.0.0.0/8")
-		must(t, err)
+		testkit.NoError(t, err)
 	}
 	w.want(w.do("GET", upstream.PathWhoami, text, nil), 200, "")
 	if got, err := token.Attenuate(text, token.CondReadOnly); err == nil || got != "" {
@@ -214,7 +215,7 @@ func TestEvictionChangesNoResponse(t *testing.T) {
 	w := newWorld(t, func(w *world) { w.cfg.CacheBytes = 1 }) // every entry is evicted
 	held, rotate := w.login(false).text("access_token"), w.login(true)
 	narrow, err := token.Attenuate(held, token.CondReadOnly)
-	must(t, err)
+	testkit.NoError(t, err)
 	for range 3 {
 		w.want(w.do("GET", upstream.PathWhoami, held, nil), 200, "")
 		w.want(w.do("GET", upstream.PathWhoami, narrow, nil), 200, "")

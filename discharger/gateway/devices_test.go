@@ -10,6 +10,7 @@ import (
 	"github.com/discharger/discharger/discharger/gateway/admission"
 	"github.com/discharger/discharger/discharger/gateway/matrix"
 	"github.com/discharger/discharger/discharger/gateway/upstream"
+	"github.com/discharger/discharger/discharger/testkit"
 	"github.com/discharger/discharger/discharger/wire"
 )
 
@@ -54,7 +55,7 @@ func like(dendrite bool) func(*world) {
 // settled runs a gateway's background work to completion.
 func (w *world) settled() {
 	w.t.Helper()
-	must(w.t, w.gateway.outbox.Flush(context.Background()))
+	testkit.NoError(w.t, w.gateway.outbox.Flush(context.Background()))
 }
 
 // softlyOver fails unless every request of a session is refused as softly ended.
@@ -287,7 +288,7 @@ func TestPendingRevocationSparesLaterSessions(t *testing.T) {
 			one.forward(time.Minute)
 			one.down.Store(false)
 			in := two.want(two.do("POST", pathLogin, "", onDevice("ONE")), 200, "")
-			must(t, one.gateway.outbox.Flush(context.Background()))
+			testkit.NoError(t, one.gateway.outbox.Flush(context.Background()))
 			two.works("the new session", in)
 			if a := two.refresh(old.text("refresh_token")); a.status != 401 {
 				t.Errorf("refresh of the old session: %d %s", a.status, a.raw)

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/discharger/discharger/discharger/gateway/upstream"
+	"github.com/discharger/discharger/discharger/testkit"
 )
 
 // slowHomeserver blocks every request until it is released, and records it.
@@ -41,10 +42,10 @@ func drainWorld(t *testing.T, begin bool) (*world, *slowHomeserver) {
 	w := newWorld(t, func(w *world) { w.cfg.jitter = func() float64 { return 0 } })
 	slow := httptest.NewServer(s)
 	t.Cleanup(slow.Close)
-	must(t, w.gateway.Close())
+	testkit.NoError(t, w.gateway.Close())
 	w.cfg.Upstream, w.cfg.Registerer = slow.URL, nil
 	g, err := New(w.cfg)
-	must(t, err)
+	testkit.NoError(t, err)
 	w.gateway = g
 	w.http = httptest.NewServer(g)
 	t.Cleanup(func() { w.http.Close(); _ = g.Close() })
@@ -101,7 +102,7 @@ func TestDrainAnsweredPoll(t *testing.T) {
 	t.Parallel()
 	w, s := drainWorld(t, true)
 	resp, err := http.Get(w.http.URL + "/_matrix/client/v3/sync")
-	must(t, err)
+	testkit.NoError(t, err)
 	defer resp.Body.Close()
 	<-s.arrived
 	w.gateway.Drain()

@@ -9,6 +9,7 @@ import (
 
 	"github.com/discharger/discharger/discharger/gateway/matrix"
 	"github.com/discharger/discharger/discharger/gateway/token"
+	"github.com/discharger/discharger/discharger/testkit"
 )
 
 // rejecting returns a world that refuses legacy tokens.
@@ -96,7 +97,7 @@ func TestContentTypesOfClients(t *testing.T) {
 	} {
 		t.Run(c.path+" "+c.contentType, func(t *testing.T) {
 			req, err := http.NewRequest(c.method, w.http.URL+c.path, strings.NewReader(`{"access_token":"x"}`))
-			must(t, err)
+			testkit.NoError(t, err)
 			req.Header.Set("Authorization", "Bearer "+token)
 			if c.contentType != "" {
 				req.Header.Set("Content-Type", c.contentType)
@@ -115,7 +116,7 @@ func TestUploadNeedsHeader(t *testing.T) {
 	old := w.foreign("@u:hs")
 	for _, contentType := range []string{"application/x-www-form-urlencoded", "multipart/form-data; boundary=x"} {
 		req, err := http.NewRequest("POST", w.http.URL+"/_matrix/media/v3/upload", strings.NewReader("access_token="+old))
-		must(t, err)
+		testkit.NoError(t, err)
 		req.Header.Set("Content-Type", contentType)
 		before := w.hs.count()
 		w.want(w.send(req), 401, matrix.CodeMissingToken)
@@ -161,7 +162,7 @@ func TestRoomConfinesEvents(t *testing.T) {
 	w := newWorld(t)
 	whole := w.login(false).text("access_token")
 	narrow, err := token.Attenuate(whole, "room !r:hs")
-	must(t, err)
+	testkit.NoError(t, err)
 	event := func(room string) anyMap {
 		return anyMap{"event_id": "$x", "room_id": room, "content": anyMap{"room_id": "!any:hs"}}
 	}

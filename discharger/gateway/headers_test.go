@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	"github.com/discharger/discharger/discharger/gateway/upstream"
+	"github.com/discharger/discharger/discharger/testkit"
 )
 
 // tap forwards connections to a homeserver and records the bytes sent to it.
@@ -26,7 +27,7 @@ type tap struct {
 func newTap(t *testing.T, target string) *tap {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
-	must(t, err)
+	testkit.NoError(t, err)
 	p := &tap{Listener: l}
 	t.Cleanup(func() { l.Close() })
 	go func() {
@@ -72,10 +73,10 @@ func (p *tap) head(mark string) (lines []string, rest string) {
 func (w *world) exchange(request string) (int, http.Header) {
 	w.t.Helper()
 	conn, err := net.Dial("tcp", w.http.Listener.Addr().String())
-	must(w.t, err)
+	testkit.NoError(w.t, err)
 	defer conn.Close()
 	_, err = io.WriteString(conn, request)
-	must(w.t, err)
+	testkit.NoError(w.t, err)
 	in := bufio.NewReader(conn)
 	for {
 		resp, err := http.ReadResponse(in, nil)

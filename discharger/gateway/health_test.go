@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/discharger/discharger/discharger/gateway/upstream"
+	"github.com/discharger/discharger/discharger/testkit"
 )
 
 // A gateway is ready without the service, but not without the homeserver or a writable
@@ -53,7 +54,7 @@ func TestHealthOfOutbox(t *testing.T) {
 	w.gateway.cancel() // no other goroutine uses the file now
 	w.gateway.background.Wait()
 	w.gateway.outbox.Stop()
-	must(t, w.gateway.outbox.Store.Close())
+	testkit.NoError(t, w.gateway.outbox.Store.Close())
 	if h := w.gateway.Health(t.Context()); h.Outbox != nil {
 		t.Errorf("recent result is not cached: %+v", h)
 	}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/discharger/discharger/discharger/gateway/upstream"
+	"github.com/discharger/discharger/discharger/testkit"
 )
 
 // A response of another server in the service's place decides nothing: no session ends,
@@ -34,7 +35,7 @@ func TestImposterDecidesNothing(t *testing.T) {
 			}))
 			t.Cleanup(other.Close)
 			w.http.Close()
-			must(t, w.gateway.Close())
+			testkit.NoError(t, w.gateway.Close())
 			genuine := w.cfg.ServiceURL
 			w.cfg.Registerer, w.cfg.ServiceURL = nil, other.URL
 			w.startGateway()

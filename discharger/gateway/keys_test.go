@@ -11,17 +11,18 @@ import (
 	"github.com/discharger/discharger/discharger/gateway/token"
 	"github.com/discharger/discharger/discharger/gateway/upstream"
 	"github.com/discharger/discharger/discharger/homeserver"
+	"github.com/discharger/discharger/discharger/testkit"
 	"github.com/discharger/discharger/discharger/wire"
 )
 
 // beside starts another gateway before the same homeserver.
 func (w *world) beside(change func(*Config)) *world {
 	w.t.Helper()
-	other := &world{t: w.t, hs: w.hs, service: w.service, log: &syncBuffer{}, cfg: w.cfg}
+	other := &world{t: w.t, hs: w.hs, service: w.service, log: &testkit.Buffer{}, cfg: w.cfg}
 	other.cfg.Registerer, other.cfg.Outbox = nil, filepath.Join(w.t.TempDir(), "gateway.db")
 	change(&other.cfg)
 	g, err := New(other.cfg)
-	must(w.t, err)
+	testkit.NoError(w.t, err)
 	other.gateway, other.http = g, httptest.NewServer(g)
 	w.t.Cleanup(func() {
 		other.http.Close()
@@ -131,11 +132,11 @@ func TestKeyOfUpstreamToken(t *testing.T) {
 	w := newWorld(t)
 	mint, seal := w.cfg.Keys[0], newMaster(t)
 	elsewhere, err := token.NewSealer(homeserver.Keys{seal}, nil)
-	must(t, err)
+	testkit.NoError(t, err)
 	w.gateway.sealer.Replace(elsewhere)
 	held, rotate := w.login(false), w.login(true)
 	own, err := token.NewSealer(homeserver.Keys{mint}, nil)
-	must(t, err)
+	testkit.NoError(t, err)
 	w.gateway.sealer.Replace(own)
 	w.wantUndecided(map[string]string{
 		"held": held.text("access_token"), "rotate": rotate.text("access_token"), "refresh": rotate.text("refresh_token"),
@@ -176,7 +177,7 @@ func TestUnknownKeysAreCounted(t *testing.T) {
 	w := newWorld(t)
 	text := w.login(true).text("refresh_token")
 	box, err := wire.DecodeBase64(text[token.PrefixSize:])
-	must(t, err)
+	testkit.NoError(t, err)
 	const tries = 3
 	for range tries {
 		box[0]++
@@ -185,7 +186,7 @@ func TestUnknownKeysAreCounted(t *testing.T) {
 		}
 	}
 	families, err := w.reg.Gather()
-	must(t, err)
+	testkit.NoError(t, err)
 	for _, f := range families {
 		if f.GetName() == "discharger_gateway_unknown_keys_total" {
 			if got := f.GetMetric()[0].GetCounter().GetValue(); got != tries {

@@ -13,6 +13,7 @@ import (
 	"github.com/discharger/discharger/discharger/gateway/admission"
 	"github.com/discharger/discharger/discharger/gateway/matrix"
 	"github.com/discharger/discharger/discharger/gateway/upstream"
+	"github.com/discharger/discharger/discharger/testkit"
 	"github.com/discharger/discharger/discharger/wire"
 )
 
@@ -32,13 +33,13 @@ func TestFailedLoginFreesDevice(t *testing.T) {
 		_, _ = rw.Write([]byte(big))
 	}
 	conn, err := net.Dial("tcp", w.http.Listener.Addr().String())
-	must(t, err)
+	testkit.NoError(t, err)
 	defer conn.Close()
 	body := `{"type":"m.login.password","user":"@u:hs","device_id":"ONE","password":"wrong"}`
 	_, err = fmt.Fprintf(conn, "POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s", pathLogin, len(body), body)
-	must(t, err)
+	testkit.NoError(t, err)
 	_, err = bufio.NewReader(conn).ReadString('\n') // the rest stays unread
-	must(t, err)
+	testkit.NoError(t, err)
 	if w.leases(admission.Device("@u:hs", "ONE")) > 0 {
 		t.Error("lease is held while the client reads the response")
 	}
@@ -76,13 +77,13 @@ func TestLeasedDeviceDelaysNoLogouts(t *testing.T) {
 	for _, in := range tokens {
 		w.do("GET", upstream.PathWhoami, in.text("access_token"), nil)
 	}
-	must(t, w.gateway.outbox.Reconcile(t.Context(), 0))
+	testkit.NoError(t, w.gateway.outbox.Reconcile(t.Context(), 0))
 	ids, err := w.gateway.outbox.Store.Logouts()
-	must(t, err)
+	testkit.NoError(t, err)
 	d, _, err := w.gateway.outbox.Store.Logout(ids[0])
-	must(t, err)
+	testkit.NoError(t, err)
 	release, err := w.gateway.leases.Acquire(t.Context(), admission.Device(d.User, d.Device), admission.Claim{})
-	must(t, err)
+	testkit.NoError(t, err)
 	if err := w.gateway.outbox.Flush(t.Context()); err == nil {
 		t.Error("device logged out while a request held its lease")
 	}
@@ -173,7 +174,7 @@ func TestUnnamedLoginExcludesLogout(t *testing.T) {
 					old := w.login(true, anyMap{"device_id": "ONE"})
 					if how == "pending" {
 						w.revoke(w.sessionOf(old.text("access_token")), wire.RevokeOptions{})
-						must(t, w.gateway.outbox.Reconcile(t.Context(), 0))
+						testkit.NoError(t, w.gateway.outbox.Reconcile(t.Context(), 0))
 					}
 					arrived, release := make(chan struct{}), make(chan struct{})
 					w.hs.handler = func(rw http.ResponseWriter, r *http.Request) {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/discharger/discharger/discharger/gateway/matrix"
 	"github.com/discharger/discharger/discharger/gateway/upstream"
+	"github.com/discharger/discharger/discharger/testkit"
 )
 
 // foreign adds a legacy token to the homeserver.
@@ -58,7 +59,7 @@ func TestLegacy(t *testing.T) {
 				t.Errorf("registration of a guest: %d %s", a.status, a.raw)
 			}
 			form, err := http.NewRequest("POST", w.http.URL+"/_matrix/client/v3/join/x", strings.NewReader("a=b&access%5ftoken="+old))
-			must(t, err)
+			testkit.NoError(t, err)
 			form.Header.Set("Content-Type", "application/x-www-form-urlencoded; charset=utf-8")
 			if a := w.send(form); a.status != 200 && c.legacy == (Legacy{}) || a.status != 401 && c.legacy != (Legacy{}) {
 				t.Errorf("in a form: %d %s", a.status, a.raw)

@@ -17,6 +17,7 @@ import (
 	"github.com/discharger/discharger/discharger/gateway/matrix"
 	"github.com/discharger/discharger/discharger/gateway/token"
 	"github.com/discharger/discharger/discharger/gateway/upstream"
+	"github.com/discharger/discharger/discharger/testkit"
 )
 
 // A homeserver's token in the response to a login never reaches the client: a success
@@ -209,7 +210,7 @@ func TestOwnRequests(t *testing.T) {
 	if r := w.hs.last(t); r.URI != upstream.PathLogout || r.Header.Get("User-Agent") != "Element/1" || r.Header.Get("X-Forwarded-For") != "192.0.2.1" {
 		t.Errorf("failed login was followed by %s as %v", r.URI, r.Header)
 	}
-	must(t, w.gateway.homeserver.Logout(t.Context(), w.hs.make("@u:hs", "TWO"), upstream.Origin{}))
+	testkit.NoError(t, w.gateway.homeserver.Logout(t.Context(), w.hs.make("@u:hs", "TWO"), upstream.Origin{}))
 	r := w.hs.last(t)
 	if got := r.Header["X-Forwarded-For"]; r.URI != upstream.PathLogout || len(got) != 1 || got[0] != "" || r.Header.Get("User-Agent") != upstream.UserAgent || r.Header.Get("X-Forwarded-Proto") != "https" {
 		t.Errorf("%s as %v", r.URI, r.Header)

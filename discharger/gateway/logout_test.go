@@ -11,6 +11,7 @@ import (
 	"github.com/discharger/discharger/discharger/gateway/upstream"
 	"github.com/discharger/discharger/discharger/homeserver"
 	"github.com/discharger/discharger/discharger/session"
+	"github.com/discharger/discharger/discharger/testkit"
 	"github.com/discharger/discharger/discharger/wire"
 	"github.com/discharger/discharger/policy"
 )
@@ -305,7 +306,7 @@ func TestLogoutSurvivesRestart(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
 		text := w.login(false, anyMap{"device_id": "ONE"}).text("access_token")
 		x := &exchange{route: matrix.Logout}
-		must(t, w.gateway.verifyLogout(t.Context(), x, token.Credential{Text: text, Kind: token.Held}, homeserver.Request{}))
+		testkit.NoError(t, w.gateway.verifyLogout(t.Context(), x, token.Credential{Text: text, Kind: token.Held}, homeserver.Request{}))
 		if pass, f := w.gateway.decideLogout(t.Context(), x); !pass || f != nil {
 			t.Fatalf("logout is not forwarded: %+v", f)
 		}

@@ -10,17 +10,18 @@ import (
 	"testing"
 
 	"github.com/discharger/discharger/discharger/gateway/upstream"
+	"github.com/discharger/discharger/discharger/testkit"
 )
 
 // loopWorld returns a world whose gateway has itself as upstream, directly or behind a
 // proxy.
 func loopWorld(t *testing.T, behind func(target *url.URL) http.Handler) *world {
 	w := newWorld(t)
-	must(t, w.gateway.Close())
+	testkit.NoError(t, w.gateway.Close())
 	front := httptest.NewUnstartedServer(nil)
 	t.Cleanup(front.Close)
 	self, err := url.Parse("http://" + front.Listener.Addr().String())
-	must(t, err)
+	testkit.NoError(t, err)
 	w.cfg.Upstream, w.cfg.Registerer = self.String(), nil
 	if behind != nil {
 		proxy := httptest.NewServer(behind(self))
@@ -28,7 +29,7 @@ func loopWorld(t *testing.T, behind func(target *url.URL) http.Handler) *world {
 		w.cfg.Upstream = proxy.URL
 	}
 	g, err := New(w.cfg)
-	must(t, err)
+	testkit.NoError(t, err)
 	t.Cleanup(func() { _ = g.Close() })
 	front.Config.Handler = g
 	front.Start()

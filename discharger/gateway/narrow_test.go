@@ -9,6 +9,7 @@ import (
 	"github.com/discharger/discharger/discharger/gateway/token"
 	"github.com/discharger/discharger/discharger/gateway/upstream"
 	"github.com/discharger/discharger/discharger/rawmacaroon"
+	"github.com/discharger/discharger/discharger/testkit"
 )
 
 // A narrowed token is accepted on the routes that its conditions allow.
@@ -83,7 +84,7 @@ func TestNarrowed(t *testing.T) {
 	} {
 		t.Run(fmt.Sprintf("%q %s %s", c.conditions, c.method, c.path), func(t *testing.T) {
 			token, err := token.Attenuate(whole, c.conditions...)
-			must(t, err)
+			testkit.NoError(t, err)
 			before := w.hs.count()
 			a := w.do(c.method, c.path, token, nil)
 			if a.status != c.want {
@@ -98,7 +99,7 @@ func TestNarrowed(t *testing.T) {
 
 	// An expired narrowed token fetches nothing and does not keep its session alive.
 	short, err := token.Attenuate(whole, rawmacaroon.TimeBefore(w.now().Add(time.Minute)))
-	must(t, err)
+	testkit.NoError(t, err)
 	w.want(w.do("GET", upstream.PathWhoami, short, nil), 200, "")
 	w.forward(2 * testTTL)
 	asked := w.asked.Load()
@@ -126,12 +127,12 @@ func TestAttenuateRefuses(t *testing.T) {
 		})
 	}
 	b, err := token.ParseAccess(held)
-	must(t, err)
+	testkit.NoError(t, err)
 	m, err := token.AccessOf(b)
-	must(t, err)
-	must(t, m.AddFirstPartyCaveat([]byte("moon-phase full")))
+	testkit.NoError(t, err)
+	testkit.NoError(t, m.AddFirstPartyCaveat([]byte("moon-phase full")))
 	odd, err := token.EncodeHeld(m)
-	must(t, err)
+	testkit.NoError(t, err)
 	before := w.hs.count()
 	if a := w.want(w.do("GET", upstream.PathWhoami, odd, nil), 401, matrix.CodeUnknownToken); !a.soft() || w.hs.count() > before {
 		t.Errorf("%s", a.raw)

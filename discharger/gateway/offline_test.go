@@ -16,6 +16,7 @@ import (
 	"github.com/discharger/discharger/discharger/gateway/service"
 	"github.com/discharger/discharger/discharger/gateway/token"
 	"github.com/discharger/discharger/discharger/gateway/upstream"
+	"github.com/discharger/discharger/discharger/testkit"
 	"github.com/discharger/discharger/policy"
 )
 
@@ -61,7 +62,7 @@ func TestServiceRefusesGateway(t *testing.T) {
 	w := newWorld(t)
 	held, rotate := w.login(false).text("access_token"), w.login(true).text("refresh_token")
 	w.http.Close()
-	must(t, w.gateway.Close())
+	testkit.NoError(t, w.gateway.Close())
 	w.cfg.APIKey, w.cfg.Registerer = []byte("wrong"), nil
 	w.startGateway()
 	w.forward(testTTL)
@@ -78,7 +79,7 @@ func TestOneFetchPerLifetime(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
 		text := w.login(false).text("access_token")
 		narrow, err := token.Attenuate(text, "client-ip 127.0.0.1")
-		must(t, err)
+		testkit.NoError(t, err)
 		start := w.asked.Load()
 		const lifetimes, steps = 4, 10
 		for range lifetimes * steps {
@@ -152,11 +153,11 @@ func TestPolicyReceivesClient(t *testing.T) {
 		}
 	})
 	req, err := http.NewRequest("POST", w.http.URL+pathLogin, strings.NewReader(`{"type":"m.login.password","user":"@u:hs"}`))
-	must(t, err)
+	testkit.NoError(t, err)
 	req.Header.Set("User-Agent", "Element/1.2")
 	w.want(w.send(req), 200, "")
 	list, err := w.gateway.client.Sessions(t.Context(), "@u:hs")
-	must(t, err)
+	testkit.NoError(t, err)
 	if len(list) != 1 || list[0].FirstIP.String() != "127.0.0.1" || list[0].FirstClient != "Element" || <-how != "m.login.password" || list[0].Device != "DEV1" {
 		t.Errorf("%+v", list)
 	}
@@ -218,6 +219,6 @@ func (r *recorded) ReadFrom(in io.Reader) (int64, error) { return io.Copy(&r.b, 
 
 func mustRequest(t testing.TB) *http.Request {
 	req, err := http.NewRequest("GET", "/metrics", nil)
-	must(t, err)
+	testkit.NoError(t, err)
 	return req
 }

@@ -16,13 +16,14 @@ import (
 	"time"
 
 	"github.com/discharger/discharger/discharger/gateway/admission"
+	"github.com/discharger/discharger/discharger/testkit"
 )
 
 // serveBubble serves requests in a bubble of testing/synctest, with the gateway's
 // deadlines.
 func serveBubble(t *testing.T, handle func(*admission.Recorder, *http.Request)) (dial func() net.Conn) {
-	p := newPipes()
-	l := p.listen()
+	p := testkit.NewPipes()
+	l := p.Listen()
 	s := &http.Server{IdleTimeout: time.Hour, ErrorLog: nil, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		out := admission.NewRecorder(w, r)
 		handle(out, r)
@@ -31,8 +32,8 @@ func serveBubble(t *testing.T, handle func(*admission.Recorder, *http.Request)) 
 	go func() { _ = s.Serve(l) }()
 	t.Cleanup(func() { s.Close() })
 	return func() net.Conn {
-		conn, err := p.dial(t.Context(), "tcp", l.addr.String())
-		must(t, err)
+		conn, err := p.Dial(t.Context(), "tcp", l.Addr().String())
+		testkit.NoError(t, err)
 		return conn
 	}
 }
@@ -159,10 +160,10 @@ func TestAnswersMakeProgress(t *testing.T) {
 				conn := dial()
 				defer conn.Close()
 				_, err := io.WriteString(conn, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-				must(t, err)
+				testkit.NoError(t, err)
 				if !c.cut {
 					resp, err := http.ReadResponse(bufio.NewReaderSize(conn, 64<<10), nil)
-					must(t, err)
+					testkit.NoError(t, err)
 					n := 0
 					for piece := make([]byte, 32<<10); ; {
 						time.Sleep(c.read)
@@ -203,9 +204,9 @@ func TestDeadlinesEndWithRequest(t *testing.T) {
 		in := bufio.NewReader(conn)
 		for range 3 {
 			_, err := io.WriteString(conn, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}")
-			must(t, err)
+			testkit.NoError(t, err)
 			resp, err := http.ReadResponse(in, nil)
-			must(t, err)
+			testkit.NoError(t, err)
 			if resp.StatusCode != 200 {
 				t.Errorf("status %d", resp.StatusCode)
 			}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/discharger/discharger/discharger/gateway/upstream"
 	"github.com/discharger/discharger/discharger/session"
+	"github.com/discharger/discharger/discharger/testkit"
 	"github.com/discharger/discharger/discharger/wire"
 )
 
@@ -112,7 +113,7 @@ func (h *history) step() {
 	case n < 16:
 		o := wire.RevokeOptions{Soft: n == 14}
 		out, err := w.gateway.client.RevokeSession(h.Context(), "@u:hs", w.sessionOf(token), o)
-		must(h, err)
+		testkit.NoError(h, err)
 		if out.Ended+map[bool]int{true: 1}[out.Marked] > 0 && !o.Soft {
 			h.decide(s)
 		}
@@ -158,7 +159,7 @@ func (h *history) check(step int) {
 		s.logouts = nil
 	})
 	live, err := h.gateways[0].gateway.client.Sessions(h.Context(), "@u:hs")
-	must(h, err)
+	testkit.NoError(h, err)
 	for _, s := range live {
 		if !hs.alive(s.Device) {
 			h.Errorf("step %d: live session without its device %s", step, s.Device)

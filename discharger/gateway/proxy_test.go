@@ -22,18 +22,19 @@ import (
 
 	"github.com/discharger/discharger/discharger/gateway/matrix"
 	"github.com/discharger/discharger/discharger/gateway/upstream"
+	"github.com/discharger/discharger/discharger/testkit"
 )
 
 // raw sends a request as written, and returns the request that the homeserver received.
 func (w *world) rawRequest(line string, header ...string) (status int) {
 	w.t.Helper()
 	conn, err := net.Dial("tcp", strings.TrimPrefix(w.http.URL, "http://"))
-	must(w.t, err)
+	testkit.NoError(w.t, err)
 	defer conn.Close()
 	_, err = fmt.Fprintf(conn, "%s HTTP/1.1\r\nHost: matrix.example\r\nConnection: close\r\n%s\r\n", line, strings.Join(append(header, ""), "\r\n"))
-	must(w.t, err)
+	testkit.NoError(w.t, err)
 	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
-	must(w.t, err)
+	testkit.NoError(w.t, err)
 	defer resp.Body.Close()
 	_, _ = io.Copy(io.Discard, resp.Body)
 	return resp.StatusCode
@@ -184,7 +185,7 @@ func megabytes(t *testing.T) int64 {
 	if text := os.Getenv("DISCHARGER_TEST_LARGE_MB"); text != "" {
 		var err error
 		mb, err = strconv.Atoi(text)
-		must(t, err)
+		testkit.NoError(t, err)
 	}
 	return int64(mb) << 20
 }
@@ -220,15 +221,15 @@ func TestLargeBodies(t *testing.T) {
 	}
 	peak, stop := watchHeap()
 	req, err := http.NewRequest("POST", w.http.URL+"/_matrix/media/v3/upload", io.LimitReader(&pattern{}, size))
-	must(t, err)
+	testkit.NoError(t, err)
 	req.Header.Set("Authorization", "Bearer "+token)
 	req.ContentLength = size
 	w.want(w.send(req), 200, "")
 	req, err = http.NewRequest("GET", w.http.URL+"/_matrix/client/v1/media/download/hs/x", nil)
-	must(t, err)
+	testkit.NoError(t, err)
 	req.Header.Set("Authorization", "Bearer "+token)
 	resp, err := http.DefaultTransport.RoundTrip(req)
-	must(t, err)
+	testkit.NoError(t, err)
 	defer resp.Body.Close()
 	got := sha256.New()
 	n, err := io.Copy(got, resp.Body)
@@ -324,11 +325,11 @@ func TestStreaming(t *testing.T) {
 		_, _ = rw.Write([]byte("second"))
 	}
 	resp, err := http.Get(w.http.URL + "/_matrix/client/v3/x")
-	must(t, err)
+	testkit.NoError(t, err)
 	defer resp.Body.Close()
 	b := make([]byte, 6)
 	_, err = io.ReadFull(resp.Body, b)
-	must(t, err)
+	testkit.NoError(t, err)
 	close(second)
 	rest, err := io.ReadAll(resp.Body)
 	if err != nil || string(b)+string(rest) != "first second" {

@@ -17,6 +17,7 @@ import (
 	"github.com/discharger/discharger/discharger/gateway/outbox"
 	"github.com/discharger/discharger/discharger/gateway/upstream"
 	"github.com/discharger/discharger/discharger/session"
+	"github.com/discharger/discharger/discharger/testkit"
 	"github.com/discharger/discharger/discharger/wire"
 	"github.com/discharger/discharger/policy"
 )
@@ -32,7 +33,7 @@ func (w *world) offline() {
 // reconciled runs one reconciliation and the logouts that it finds.
 func (w *world) reconciled() {
 	w.t.Helper()
-	must(w.t, w.gateway.outbox.Reconcile(context.Background(), 0))
+	testkit.NoError(w.t, w.gateway.outbox.Reconcile(context.Background(), 0))
 	w.settled()
 }
 
@@ -167,7 +168,7 @@ func TestReconcileRefusesMassLogout(t *testing.T) {
 		w.login(false)
 	}
 	w.forward(time.Second)
-	must(t, w.gateway.client.RevokeHomeserver(t.Context(), wire.RevokeOptions{}))
+	testkit.NoError(t, w.gateway.client.RevokeHomeserver(t.Context(), wire.RevokeOptions{}))
 	if err := w.gateway.outbox.Reconcile(t.Context(), 0); err == nil || !strings.Contains(err.Error(), "no device is logged out") {
 		t.Errorf("error of a mass logout: %v", err)
 	}
@@ -181,11 +182,11 @@ func TestReconcileRefusesMassLogout(t *testing.T) {
 func (w *world) rewrite(f func(tx *bbolt.Tx) error) {
 	w.t.Helper()
 	w.http.Close()
-	must(w.t, w.gateway.Close())
+	testkit.NoError(w.t, w.gateway.Close())
 	db, err := bbolt.Open(w.cfg.Outbox, 0o600, nil)
-	must(w.t, err)
-	must(w.t, db.Update(f))
-	must(w.t, db.Close())
+	testkit.NoError(w.t, err)
+	testkit.NoError(w.t, db.Update(f))
+	testkit.NoError(w.t, db.Close())
 	w.cfg.Registerer = nil
 	w.startGateway()
 }
@@ -275,14 +276,14 @@ func TestSoftEndsStaySoft(t *testing.T) {
 			},
 			"user": func(w *world, _ answer) {
 				_, err := w.gateway.client.RevokeUser(t.Context(), "@u:hs", wire.RevokeOptions{Soft: true})
-				must(t, err)
+				testkit.NoError(t, err)
 			},
 			"device": func(w *world, _ answer) {
 				_, err := w.gateway.client.RevokeDevice(t.Context(), "@u:hs", "ONE", wire.RevokeOptions{Soft: true})
-				must(t, err)
+				testkit.NoError(t, err)
 			},
 			"all": func(w *world, _ answer) {
-				must(t, w.gateway.client.RevokeHomeserver(t.Context(), wire.RevokeOptions{Soft: true}))
+				testkit.NoError(t, w.gateway.client.RevokeHomeserver(t.Context(), wire.RevokeOptions{Soft: true}))
 			},
 			"reauth":   func(w *world, _ answer) { w.reauth.Store(true) },
 			"replaced": func(w *world, _ answer) { w.login(true, anyMap{"device_id": "ONE"}) },
@@ -319,7 +320,7 @@ func softEnd(t *testing.T, name string, end func(*world, answer), dendrite, refr
 	check := func(what string, w *world) {
 		t.Helper()
 		w.settled()
-		must(t, w.gateway.outbox.Reconcile(t.Context(), 0))
+		testkit.NoError(t, w.gateway.outbox.Reconcile(t.Context(), 0))
 		w.settled()
 		if a := w.do("GET", upstream.PathWhoami, in.text("access_token"), nil); a.status != 401 || !a.soft() {
 			t.Errorf("%s: whoami: %d %s", what, a.status, a.raw)
@@ -369,7 +370,7 @@ func TestLateLogoutSparesDeviceInUse(t *testing.T) {
 				s.lastSeen = map[string]int64{"ONE": w.now().UnixMilli()}
 			})
 			w.revoke(w.sessionOf(old.text("access_token")), wire.RevokeOptions{})
-			must(t, w.gateway.outbox.Reconcile(t.Context(), 0))
+			testkit.NoError(t, w.gateway.outbox.Reconcile(t.Context(), 0))
 			if err := w.gateway.outbox.Flush(t.Context()); err == nil {
 				t.Fatal("logout did not fail")
 			}

@@ -14,6 +14,7 @@ import (
 	"github.com/discharger/discharger/discharger/gateway/token"
 	"github.com/discharger/discharger/discharger/gateway/upstream"
 	"github.com/discharger/discharger/discharger/homeserver"
+	"github.com/discharger/discharger/discharger/testkit"
 	"github.com/discharger/discharger/discharger/wire"
 	"github.com/discharger/discharger/policy"
 	"github.com/discharger/discharger/policy/rules"
@@ -153,12 +154,12 @@ func TestBoundToAddress(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t, func(w *world) {
 				set, err := rules.Load(rules.Config{})
-				must(t, err)
+				testkit.NoError(t, err)
 				w.cfg.TrustedProxies = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
 				w.policy = func(in *policy.Input) policy.Decision {
 					in.Policy = "strict"
 					d, err := set.Evaluate(t.Context(), in)
-					must(t, err)
+					testkit.NoError(t, err)
 					return d
 				}
 			})
@@ -240,9 +241,9 @@ func TestKindFromFeed(t *testing.T) {
 					default:
 						_, err = one.gateway.client.RevokeUser(t.Context(), "@u:hs", o)
 					}
-					must(t, err)
+					testkit.NoError(t, err)
 					id, err := two.gateway.hs.VerifyAccess(t.Context(), in.text("access_token")[token.PrefixSize:], homeserver.Request{})
-					must(t, err)
+					testkit.NoError(t, err)
 					eventually(t, "both feeds have the revocation", func() bool { return one.gateway.feed.Revoked(id) && two.gateway.feed.Revoked(id) })
 					one.down.Store(true)
 					for _, w := range []*world{one, two} {

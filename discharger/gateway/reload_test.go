@@ -23,14 +23,15 @@ import (
 	"github.com/discharger/discharger/discharger/gateway/upstream"
 	"github.com/discharger/discharger/discharger/homeserver"
 	"github.com/discharger/discharger/discharger/secret"
+	"github.com/discharger/discharger/discharger/testkit"
 )
 
 // reload changes the configuration and reloads the gateway.
 func (w *world) reload(change func(*Config)) {
 	w.t.Helper()
 	change(&w.cfg)
-	must(w.t, w.gateway.CheckReload(w.cfg))
-	must(w.t, w.gateway.Reload(w.cfg))
+	testkit.NoError(w.t, w.gateway.CheckReload(w.cfg))
+	testkit.NoError(w.t, w.gateway.Reload(w.cfg))
 }
 
 func newMaster(t testing.TB) homeserver.Key {
@@ -158,7 +159,7 @@ func TestReloadUpstreamTLS(t *testing.T) {
 	serve(before)
 	w := newWorld(t)
 	w.http.Close()
-	must(t, w.gateway.Close())
+	testkit.NoError(t, w.gateway.Close())
 	polling, release := make(chan struct{}), make(chan struct{})
 	srv := httptest.NewUnstartedServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		if strings.HasSuffix(r.URL.Path, "/sync") {
@@ -182,7 +183,7 @@ func TestReloadUpstreamTLS(t *testing.T) {
 	w.startGateway()
 	token := w.login(false).text("access_token")
 	poll, err := http.Get(w.http.URL + "/_matrix/client/v3/sync?access_token=" + token)
-	must(t, err)
+	testkit.NoError(t, err)
 	defer poll.Body.Close()
 	<-polling
 
@@ -250,14 +251,14 @@ func TestReloadableIsReadLive(t *testing.T) {
 		}
 	}
 	files, err := filepath.Glob("*.go")
-	must(t, err)
+	testkit.NoError(t, err)
 	fset := token.NewFileSet()
 	for _, file := range files {
 		if strings.HasSuffix(file, "_test.go") {
 			continue
 		}
 		parsed, err := parser.ParseFile(fset, file, nil, 0)
-		must(t, err)
+		testkit.NoError(t, err)
 		ast.Inspect(parsed, func(n ast.Node) bool {
 			field, ok := n.(*ast.SelectorExpr)
 			if !ok || !reloadable[field.Sel.Name] {

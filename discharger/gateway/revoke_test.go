@@ -11,6 +11,7 @@ import (
 	"github.com/discharger/discharger/discharger/gateway/matrix"
 	"github.com/discharger/discharger/discharger/gateway/upstream"
 	"github.com/discharger/discharger/discharger/homeserver"
+	"github.com/discharger/discharger/discharger/testkit"
 	"github.com/discharger/discharger/discharger/wire"
 	"github.com/discharger/discharger/policy"
 )
@@ -30,7 +31,7 @@ func eventually(t testing.TB, what string, f func() bool) {
 func (w *world) sessions() int {
 	w.t.Helper()
 	list, err := w.gateway.client.Sessions(context.Background(), "@u:hs")
-	must(w.t, err)
+	testkit.NoError(w.t, err)
 	return len(list)
 }
 
@@ -38,14 +39,14 @@ func (w *world) sessions() int {
 func (w *world) revoke(id caveat.SessionID, o wire.RevokeOptions) {
 	w.t.Helper()
 	_, err := w.gateway.client.RevokeSession(context.Background(), "@u:hs", id, o)
-	must(w.t, err)
+	testkit.NoError(w.t, err)
 }
 
 // sessionOf returns the session of an access token.
 func (w *world) sessionOf(token string) caveat.SessionID {
 	w.t.Helper()
 	id, _, err := w.gateway.verifyAccess(context.Background(), token, homeserver.Request{})
-	must(w.t, err)
+	testkit.NoError(w.t, err)
 	return id.Session
 }
 
@@ -194,12 +195,12 @@ func TestLogoutAfterRevocation(t *testing.T) {
 			t.Fatal("other sessions are logged out")
 		}
 		_, err := w.gateway.client.RevokeUser(ctx, "@u:hs", wire.RevokeOptions{Except: w.sessionOf(three.text("access_token"))})
-		must(t, err)
+		testkit.NoError(t, err)
 		eventually(t, "TWO is logged out", func() bool { return !w.hs.alive("TWO") })
 		w.want(w.do("GET", upstream.PathWhoami, two.text("access_token"), nil), 401, matrix.CodeUnknownToken)
 		w.want(w.do("GET", upstream.PathWhoami, three.text("access_token"), nil), 200, "")
 		w.forward(time.Second) // sessions of the same millisecond are spared
-		must(t, w.gateway.client.RevokeHomeserver(ctx, wire.RevokeOptions{}))
+		testkit.NoError(t, w.gateway.client.RevokeHomeserver(ctx, wire.RevokeOptions{}))
 		eventually(t, "THREE is logged out", func() bool { return !w.hs.alive("THREE") })
 	})
 }
@@ -214,7 +215,7 @@ func TestLogoutFromToken(t *testing.T) {
 				in := w.login(refresh, anyMap{"device_id": "ONE"})
 				id := w.sessionOf(in.text("access_token"))
 				w.http.Close()
-				must(t, w.gateway.Close())
+				testkit.NoError(t, w.gateway.Close())
 				w.cfg.Registerer = nil
 				w.cfg.Outbox += ".new"
 				w.startGateway()
@@ -270,7 +271,7 @@ func TestPendingCallsSurvive(t *testing.T) {
 		w.want(w.do("POST", "/_matrix/client/v3/logout", one.text("access_token"), anyMap{}), 200, "")
 		w.want(w.do("GET", upstream.PathWhoami, one.text("access_token"), nil), 401, matrix.CodeUnknownToken)
 		w.http.Close()
-		must(t, w.gateway.Close())
+		testkit.NoError(t, w.gateway.Close())
 		if !w.hs.alive("ONE") || !w.hs.alive("TWO") {
 			t.Fatal("device logged out before the service decided")
 		}
@@ -289,7 +290,7 @@ func TestPendingCallsSurvive(t *testing.T) {
 func (w *world) kept(id caveat.SessionID) (kept bool) {
 	w.t.Helper()
 	_, kept, err := w.gateway.outbox.Store.Session(id)
-	must(w.t, err)
+	testkit.NoError(w.t, err)
 	return kept
 }
 
@@ -297,7 +298,7 @@ func (w *world) kept(id caveat.SessionID) (kept bool) {
 func (w *world) pending() int {
 	w.t.Helper()
 	ids, err := w.gateway.outbox.Store.Logouts()
-	must(w.t, err)
+	testkit.NoError(w.t, err)
 	return len(ids)
 }
 
@@ -312,7 +313,7 @@ func TestPendingRevocationSparesNewSession(t *testing.T) {
 		w.down.Store(false)
 		in := w.login(true)
 		w.gateway.outbox.Wake()
-		must(t, w.gateway.outbox.Flush(context.Background()))
+		testkit.NoError(t, w.gateway.outbox.Flush(context.Background()))
 		w.want(w.do("GET", upstream.PathWhoami, in.text("access_token"), nil), 200, "")
 		w.want(w.refresh(in.text("refresh_token")), 200, "")
 		w.want(w.refresh(old.text("refresh_token")), 401, matrix.CodeUnknownToken)
@@ -378,7 +379,7 @@ func TestReusedToken(t *testing.T) {
 	if a := w.want(w.do("GET", upstream.PathWhoami, in.text("access_token"), nil), 401, matrix.CodeUnknownToken); !a.soft() {
 		t.Errorf("the owner's access token: %s", a.raw)
 	}
-	must(t, w.gateway.outbox.Flush(t.Context()))
+	testkit.NoError(t, w.gateway.outbox.Flush(t.Context()))
 	if !w.hs.alive("ONE") || w.hs.loggedOut() > 0 {
 		t.Error("the device was logged out")
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/discharger/discharger/discharger/gateway/token"
 	"github.com/discharger/discharger/discharger/gateway/upstream"
 	"github.com/discharger/discharger/discharger/homeserver"
+	"github.com/discharger/discharger/discharger/testkit"
 	"github.com/discharger/discharger/policy"
 	"github.com/discharger/discharger/policy/schema"
 )
@@ -22,11 +23,11 @@ import (
 func TestSchema(t *testing.T) {
 	t.Parallel()
 	data, err := os.ReadFile("../../deploy/gateway-caveats.yaml")
-	must(t, err)
+	testkit.NoError(t, err)
 	file, err := schema.Load("gateway-caveats.yaml", data)
-	must(t, err)
+	testkit.NoError(t, err)
 	checker, err := schema.New(schema.Config{Schema: file})
-	must(t, err)
+	testkit.NoError(t, err)
 	for _, path := range []string{
 		upstream.PathWhoami, "/_matrix/client/versions", "/_matrix/client/v3/rooms/!r:hs/messages", "/_matrix/client/v3/rooms/!q:hs/send/x/1",
 		"/_matrix/client/v1/rooms/!r:hs/hierarchy",
@@ -68,7 +69,7 @@ func TestClientMoves(t *testing.T) {
 	token := w.login(false).text("access_token")
 	from := func(addr string) int {
 		req, err := http.NewRequest("GET", w.http.URL+upstream.PathWhoami, nil)
-		must(t, err)
+		testkit.NoError(t, err)
 		req.Header.Set("Authorization", "Bearer "+token)
 		req.Header.Set("X-Forwarded-For", addr)
 		return w.send(req).status

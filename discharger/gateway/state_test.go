@@ -12,6 +12,7 @@ import (
 	"github.com/discharger/discharger/discharger/gateway/upstream"
 	"github.com/discharger/discharger/discharger/homeserver"
 	"github.com/discharger/discharger/discharger/session"
+	"github.com/discharger/discharger/discharger/testkit"
 	"github.com/discharger/discharger/discharger/wire"
 )
 
@@ -25,15 +26,15 @@ func TestConfirmedSessionEnds(t *testing.T) {
 			bubble(t, func(t *testing.T, w *world) {
 				w.forward(time.Hour) // the clock is wrong
 				_, err := w.gateway.client.RevokeUser(t.Context(), "@u:hs", wire.RevokeOptions{Soft: true})
-				must(t, err)
+				testkit.NoError(t, err)
 				synctest.Wait()
 				w.forward(-time.Hour)
 				_, err = w.gateway.client.LiftMarks(t.Context(), "@u:hs")
-				must(t, err)
+				testkit.NoError(t, err)
 				w.forward(time.Minute)
 				in := w.login(true, anyMap{"device_id": "ONE"})
 				id, err := w.gateway.hs.Verify(t.Context(), in.text("access_token")[token.PrefixSize:], homeserver.Request{})
-				must(t, err)
+				testkit.NoError(t, err)
 				if _, stale := w.gateway.feed.RevokedKind(id); !stale {
 					t.Error("the feed has no end of the session")
 				}
@@ -44,7 +45,7 @@ func TestConfirmedSessionEnds(t *testing.T) {
 				} else {
 					_, err = w.gateway.client.RevokeUser(t.Context(), "@u:hs", wire.RevokeOptions{Soft: true})
 				}
-				must(t, err)
+				testkit.NoError(t, err)
 				eventually(t, "the session is refused", func() bool {
 					return w.do("GET", upstream.PathWhoami, in.text("access_token"), nil).status == 401
 				})

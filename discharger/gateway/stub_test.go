@@ -16,6 +16,7 @@ import (
 
 	"github.com/discharger/discharger/discharger/gateway/matrix"
 	"github.com/discharger/discharger/discharger/gateway/upstream"
+	"github.com/discharger/discharger/discharger/testkit"
 )
 
 // stub is a homeserver with Synapse's relevant behavior: old tokens of a device stay
@@ -64,9 +65,9 @@ type stubRequest struct {
 	Header                   http.Header
 }
 
-func newStub(t testing.TB, p *pipes) *stub {
+func newStub(t testing.TB, p *testkit.Pipes) *stub {
 	s := &stub{tokens: make(map[string]stubDevice), softly: make(map[string]int)}
-	s.Server = p.serve(s)
+	s.Server = p.Serve(s)
 	t.Cleanup(s.Close)
 	return s
 }

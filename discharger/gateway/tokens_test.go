@@ -14,6 +14,7 @@ import (
 	"github.com/discharger/discharger/discharger/gateway/token"
 	"github.com/discharger/discharger/discharger/gateway/upstream"
 	"github.com/discharger/discharger/discharger/homeserver"
+	"github.com/discharger/discharger/discharger/testkit"
 	"github.com/discharger/discharger/discharger/wire"
 )
 
@@ -93,7 +94,7 @@ func TestLookAlikes(t *testing.T) {
 		"/_matrix/app/v1/transactions/1?access_token=hs", "/_matrix/key/v2/server",
 	} {
 		req, err := http.NewRequest("GET", w.http.URL+uri, nil)
-		must(t, err)
+		testkit.NoError(t, err)
 		req.Header.Set("Authorization", `X-Matrix origin="a",key="k",sig="s"`)
 		w.send(req)
 		if last := w.hs.last(t); last.URI != uri || last.Header.Get("Authorization") != `X-Matrix origin="a",key="k",sig="s"` {
@@ -114,7 +115,7 @@ func TestGuestUpgrade(t *testing.T) {
 	guest := w.want(w.do("POST", "/_matrix/client/v3/register?kind=guest", "", anyMap{}), 200, "").text("access_token")
 	w.want(w.do("POST", "/_matrix/client/v3/register", "", anyMap{"user": "@u:hs", "guest_access_token": guest}), 200, "")
 	var sent anyMap
-	must(t, json.Unmarshal([]byte(w.hs.last(t).Body), &sent))
+	testkit.NoError(t, json.Unmarshal([]byte(w.hs.last(t).Body), &sent))
 	if sent["guest_access_token"] != w.hs.made[0] {
 		t.Errorf("homeserver received %v", sent)
 	}
@@ -158,7 +159,7 @@ func TestCredentials(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			before := w.hs.count()
 			req, err := http.NewRequest("GET", w.http.URL+upstream.PathWhoami+c.query, nil)
-			must(t, err)
+			testkit.NoError(t, err)
 			if c.header != nil {
 				req.Header["Authorization"] = c.header
 			}
@@ -183,7 +184,7 @@ func TestCredentials(t *testing.T) {
 		t.Error("login of an application service was forwarded without its token")
 	}
 	req, err := http.NewRequest("OPTIONS", w.http.URL+upstream.PathWhoami+"?access_token="+text, nil)
-	must(t, err)
+	testkit.NoError(t, err)
 	if a := w.send(req); a.status != 200 || strings.Contains(w.hs.last(t).URI, "dga_") || len(a.header["Access-Control-Allow-Origin"]) != 1 {
 		t.Errorf("OPTIONS: %d, %v, %s", a.status, a.header, w.hs.last(t).URI)
 	}
@@ -256,11 +257,11 @@ func TestModesAreNotMixed(t *testing.T) {
 	w := newWorld(t)
 	rotate := w.login(true).text("access_token")
 	b, err := token.ParseAccess(rotate)
-	must(t, err)
+	testkit.NoError(t, err)
 	m, err := token.AccessOf(b)
-	must(t, err)
+	testkit.NoError(t, err)
 	cut, err := token.EncodeHeld(m)
-	must(t, err)
+	testkit.NoError(t, err)
 	asked, before := w.asked.Load(), w.hs.count()
 	w.want(w.do("GET", upstream.PathWhoami, cut, nil), 401, matrix.CodeUnknownToken)
 	w.want(w.do("POST", "/_matrix/client/v3/logout", cut, anyMap{}), 401, matrix.CodeUnknownToken)

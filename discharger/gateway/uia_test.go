@@ -11,6 +11,7 @@ import (
 	"github.com/discharger/discharger/discharger/gateway/token"
 	"github.com/discharger/discharger/discharger/gateway/uia"
 	"github.com/discharger/discharger/discharger/gateway/upstream"
+	"github.com/discharger/discharger/discharger/testkit"
 )
 
 const pathRegister = "/_matrix/client/v3/register"
@@ -98,7 +99,7 @@ func TestUIASessionsAreSeparate(t *testing.T) {
 	}
 	elsewhere := w.beginRegistration(anyMap{"refresh_token": true})
 	w.http.Close()
-	must(t, w.gateway.Close())
+	testkit.NoError(t, w.gateway.Close())
 	w.cfg.Registerer = nil
 	w.startGateway()
 	a := w.answered(elsewhere, nil)
@@ -175,7 +176,7 @@ func TestInteractiveAuthentication(t *testing.T) {
 					t.Fatalf("device alive at the homeserver: %v", alive)
 				}
 				live, err := w.gateway.client.Sessions(t.Context(), "@u:hs")
-				must(t, err)
+				testkit.NoError(t, err)
 				atService := false
 				for _, s := range live {
 					atService = atService || s.Device == other.text("device_id")

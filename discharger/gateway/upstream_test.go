@@ -4,6 +4,8 @@ import (
 	"crypto/tls"
 	"strings"
 	"testing"
+
+	"github.com/discharger/discharger/discharger/testkit"
 )
 
 // A homeserver that delegates logins causes a warning.
@@ -52,6 +54,6 @@ func TestConfig(t *testing.T) {
 	cfg.Outbox += "2"
 	cfg.Registerer = nil
 	g, err := New(cfg)
-	must(t, err)
-	must(t, g.Close())
+	testkit.NoError(t, err)
+	testkit.NoError(t, g.Close())
 }

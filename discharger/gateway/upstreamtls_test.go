@@ -20,6 +20,7 @@ import (
 
 	"github.com/discharger/discharger/discharger/gateway/matrix"
 	"github.com/discharger/discharger/discharger/gateway/upstream"
+	"github.com/discharger/discharger/discharger/testkit"
 	"github.com/discharger/discharger/discharger/wire"
 )
 
@@ -37,7 +38,7 @@ func newAuthority(t testing.TB) *authority {
 	a.key = own.PrivateKey.(*ecdsa.PrivateKey)
 	var err error
 	a.cert, err = x509.ParseCertificate(own.Certificate[0])
-	must(t, err)
+	testkit.NoError(t, err)
 	return a
 }
 
@@ -45,7 +46,7 @@ func newAuthority(t testing.TB) *authority {
 func (a *authority) sign(name string, self bool) tls.Certificate {
 	a.t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	must(a.t, err)
+	testkit.NoError(a.t, err)
 	c := &x509.Certificate{
 		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: name}, DNSNames: []string{name},
 		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
@@ -57,7 +58,7 @@ func (a *authority) sign(name string, self bool) tls.Certificate {
 		parent, signer = c, key
 	}
 	der, err := x509.CreateCertificate(rand.Reader, c, parent, &key.PublicKey, signer)
-	must(a.t, err)
+	testkit.NoError(a.t, err)
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
 }
 
@@ -90,7 +91,7 @@ func TestUpstreamTLS(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t)
 			w.http.Close()
-			must(t, w.gateway.Close())
+			testkit.NoError(t, w.gateway.Close())
 			srv := httptest.NewUnstartedServer(w.hs)
 			srv.TLS = &tls.Config{
 				Certificates: []tls.Certificate{ours.sign(name, false)}, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: ours.pool(),
@@ -102,11 +103,11 @@ func TestUpstreamTLS(t *testing.T) {
 			if !c.good {
 				before := w.hs.inspections()
 				g, err := New(w.cfg)
-				must(t, err)
+				testkit.NoError(t, err)
 				w.gateway, w.http = g, httptest.NewServer(g)
 				t.Cleanup(w.http.Close)
 				w.want(w.do("POST", pathLogin, "", anyMap{}), 502, matrix.CodeUnknown)
-				must(t, g.Close())
+				testkit.NoError(t, g.Close())
 				if w.hs.count() > 0 || w.hs.inspections() > before {
 					t.Error("request reached the homeserver")
 				}
@@ -123,12 +124,12 @@ func TestUpstreamSocket(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.http.Close()
-	must(t, w.gateway.Close())
+	testkit.NoError(t, w.gateway.Close())
 	socket := filepath.Join(t.TempDir(), "hs.sock")
 	l, err := net.Listen("unix", socket)
-	must(t, err)
+	testkit.NoError(t, err)
 	srv := httptest.NewUnstartedServer(w.hs)
-	must(t, srv.Listener.Close())
+	testkit.NoError(t, srv.Listener.Close())
 	srv.Listener = l
 	srv.Start()
 	t.Cleanup(srv.Close)

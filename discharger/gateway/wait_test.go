@@ -11,6 +11,7 @@ import (
 	"github.com/discharger/discharger/discharger/gateway/service"
 	"github.com/discharger/discharger/discharger/gateway/upstream"
 	"github.com/discharger/discharger/discharger/revocation"
+	"github.com/discharger/discharger/discharger/testkit"
 )
 
 const testWait = 10 * time.Second
@@ -29,10 +30,10 @@ func inBubble(t *testing.T, test func(*testing.T, *world), change ...func(*world
 func bubble(t *testing.T, test func(*testing.T, *world), change ...func(*world)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		p := newPipes()
-		w := newWorldOf(&world{t: t, pipes: p}, append(change, func(w *world) { w.cfg.dial = p.dial })...)
-		t.Cleanup(p.client.CloseIdleConnections)
-		must(t, w.gateway.feed.WaitCurrent(t.Context()))
+		p := testkit.NewPipes()
+		w := newWorldOf(&world{t: t, pipes: p}, append(change, func(w *world) { w.cfg.dial = p.Dial })...)
+		t.Cleanup(p.Transport().CloseIdleConnections)
+		testkit.NoError(t, w.gateway.feed.WaitCurrent(t.Context()))
 		test(t, w)
 	})
 }

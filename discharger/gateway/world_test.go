@@ -11,7 +11,6 @@ import (
 	"net/http/httptest"
 	"path/filepath"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -25,6 +24,7 @@ import (
 	"github.com/discharger/discharger/discharger/server"
 	"github.com/discharger/discharger/discharger/session"
 	"github.com/discharger/discharger/discharger/store/bolt"
+	"github.com/discharger/discharger/discharger/testkit"
 	"github.com/discharger/discharger/discharger/wire"
 	"github.com/discharger/discharger/policy"
 )
@@ -45,15 +45,15 @@ type world struct {
 	holding      atomic.Pointer[held] // blocks the next discharge; nil: none
 	gateway      *Gateway
 	http         *httptest.Server
-	log          *syncBuffer
+	log          *testkit.Buffer
 	reg          *prometheus.Registry
 	stopped      time.Time    // frozen real time; zero: it runs
 	ahead        atomic.Int64 // offset of the real clock, for all three
 	cfg          Config
 	policy       policyFunc
 	limits       session.Limits
-	reauth       atomic.Bool // the policy requires a new login
-	pipes        *pipes      // in place of the network; nil: the network
+	reauth       atomic.Bool    // the policy requires a new login
+	pipes        *testkit.Pipes // in place of the network; nil: the network
 }
 
 func (w *world) now() time.Time {
@@ -64,33 +64,9 @@ func (w *world) now() time.Time {
 	return now.Add(time.Duration(w.ahead.Load()))
 }
 func (w *world) forward(d time.Duration) { w.ahead.Add(int64(d)) }
-func must(t testing.TB, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
 
 // held is a blocked request for a discharge.
 type held struct{ arrived, release chan struct{} }
-
-// syncBuffer is a synchronized log buffer.
-type syncBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (s *syncBuffer) Write(p []byte) (int, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.Write(p)
-}
-
-func (s *syncBuffer) String() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.String()
-}
 
 // policyFunc is a policy for tests.
 type policyFunc func(*policy.Input) policy.Decision
@@ -114,10 +90,10 @@ func newWorld(t testing.TB, change ...func(*world)) *world {
 func newWorldOf(w *world, change ...func(*world)) *world {
 	t := w.t
 	t.Helper()
-	w.hs, w.log, w.reg = newStub(t, w.pipes), &syncBuffer{}, prometheus.NewRegistry()
+	w.hs, w.log, w.reg = newStub(t, w.pipes), &testkit.Buffer{}, prometheus.NewRegistry()
 	dir := t.TempDir()
 	bolt, err := bolt.Open(bolt.Config{Path: filepath.Join(dir, "sessions.db")}.WithClock(w.now))
-	must(t, err)
+	testkit.NoError(t, err)
 	t.Cleanup(func() { bolt.Close() })
 	ours := caveat.GenerateKey()
 	theirs := caveat.GenerateKey()
@@ -141,21 +117,21 @@ func (w *world) startService(st *bolt.Store, ours caveat.KeyPair, theirs caveat.
 	opener, err := caveat.NewOpener(caveat.OpenerConfig{
 		Keys: []caveat.KeyPair{ours}, Homeservers: []caveat.Homeserver{{Name: "gateway", Key: theirs}},
 	})
-	must(w.t, err)
+	testkit.NoError(w.t, err)
 	key, err := discharger.NewRefreshKey(nil)
-	must(w.t, err)
+	testkit.NoError(w.t, err)
 	dc := discharger.Config{Opener: opener, Store: st, RefreshKeys: []discharger.RefreshKey{key}, TTL: testTTL, Limits: w.limits}.WithClock(w.now)
 	if w.policy != nil {
 		dc.Policy = w.policy
 	}
 	svc, err := discharger.New(dc)
-	must(w.t, err)
+	testkit.NoError(w.t, err)
 	srv, err := server.New(server.Config{
 		Service: svc, PublicKey: ours.Public, Ready: st.Ready, Feed: server.FeedConfig{Source: st}, Timeout: time.Minute,
 		APIKeys: map[string][][sha256.Size]byte{"gateway": {sha256.Sum256([]byte(testAPIKey))}},
 	}.WithClock(w.now))
-	must(w.t, err)
-	w.service = w.pipes.serve(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+	testkit.NoError(w.t, err)
+	w.service = w.pipes.Serve(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		if w.down.Load() {
 			w.refused.Add(1)
 			panic(http.ErrAbortHandler)
@@ -186,10 +162,10 @@ func (w *world) startService(st *bolt.Store, ours caveat.KeyPair, theirs caveat.
 func (w *world) startGateway() {
 	before := w.hs.inspections()
 	g, err := New(w.cfg)
-	must(w.t, err)
+	testkit.NoError(w.t, err)
 	eventually(w.t, "the gateway has read the login flows", func() bool { return w.hs.inspections() > before })
 	w.gateway = g
-	w.http = w.pipes.serve(g)
+	w.http = w.pipes.Serve(g)
 	w.t.Cleanup(func() {
 		w.http.Close()
 		_ = w.gateway.Close() // the test may have closed it
@@ -222,11 +198,11 @@ func (w *world) request(method, path, token string, body any) *http.Request {
 		in = strings.NewReader(b)
 	default:
 		data, err := json.Marshal(b)
-		must(w.t, err)
+		testkit.NoError(w.t, err)
 		in = bytes.NewReader(data)
 	}
 	req, err := http.NewRequest(method, w.http.URL+path, in)
-	must(w.t, err)
+	testkit.NoError(w.t, err)
 	if token != "" {
 		req.Header.Set("Authorization", "Bearer "+token)
 	}
@@ -237,21 +213,21 @@ func (w *world) request(method, path, token string, body any) *http.Request {
 func (w *world) restart() {
 	w.t.Helper()
 	w.http.Close()
-	must(w.t, w.gateway.Close())
+	testkit.NoError(w.t, w.gateway.Close())
 	w.cfg.Registerer = nil
 	w.startGateway()
 	if !w.down.Load() {
-		must(w.t, w.gateway.feed.WaitCurrent(w.t.(*testing.T).Context()))
+		testkit.NoError(w.t, w.gateway.feed.WaitCurrent(w.t.(*testing.T).Context()))
 	}
 }
 
 func (w *world) send(req *http.Request) answer {
 	w.t.Helper()
-	resp, err := w.pipes.transport().RoundTrip(req)
-	must(w.t, err)
+	resp, err := w.pipes.Transport().RoundTrip(req)
+	testkit.NoError(w.t, err)
 	defer resp.Body.Close()
 	raw, err := io.ReadAll(resp.Body)
-	must(w.t, err)
+	testkit.NoError(w.t, err)
 	a := answer{status: resp.StatusCode, header: resp.Header, raw: raw}
 	_ = json.Unmarshal(raw, &a.body)
 	w.noCanary("an answer", string(raw))
