@@ -1,6 +1,7 @@
 package discharger
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -48,7 +49,7 @@ func (s *Service) decide(ctx context.Context, c *clientOp, rec *records) (verdic
 			return verdict{}, err
 		}
 	}
-	v := verdict{}
+	var v verdict
 	if v.Ruling, err = session.Apply(o, grant, decision, now, rec.User); err != nil {
 		return verdict{}, unavailable(err)
 	}
@@ -189,7 +190,8 @@ func (q *question) LiveSessions(ctx context.Context) (int, error) {
 func (s *Service) input(c *clientOp, rec *records, o *session.Outcome, g policy.Grant) policy.Input {
 	r := o.Session
 	in := policy.Input{
-		Now: c.now.UTC(), Action: o.Action, Policy: s.policyName(c), Replay: o.Replay,
+		Now: c.now.UTC(), Action: o.Action, Replay: o.Replay,
+		Policy:     cmp.Or(c.cond.Policy, s.cfg.Policies[c.opened.Homeserver], policy.DefaultName),
 		Homeserver: policy.Homeserver{Name: c.opened.Homeserver, Generation: rec.Homeserver.Generation},
 		User:       policy.User{ID: c.cond.User, Generation: rec.User.Generation, Sessions: -1},
 		Session: policy.Session{
@@ -216,17 +218,6 @@ func (s *Service) input(c *clientOp, rec *records, o *session.Outcome, g policy.
 	return in
 }
 
-// policyName returns the name of the policy that applies to the session.
-func (s *Service) policyName(c *clientOp) string {
-	if c.cond.Policy != "" {
-		return c.cond.Policy
-	}
-	if name := s.cfg.Policies[c.opened.Homeserver]; name != "" {
-		return name
-	}
-	return policy.DefaultName
-}
-
 // policyClient returns the client name of a record for the policy, in the form of
 // the request's client with which rules compare it.
 func (c *clientOp) policyClient(p session.Party) string {
@@ -250,10 +241,10 @@ func overlay(base, over map[string]string) map[string]string {
 	if len(over) == 0 {
 		return base
 	}
-	m := maps.Clone(base)
-	if m == nil {
+	if len(base) == 0 {
 		return over
 	}
+	m := maps.Clone(base)
 	maps.Copy(m, over)
 	return m
 }

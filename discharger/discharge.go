@@ -55,7 +55,7 @@ func (s *Service) settle(ctx context.Context, c *clientOp, retries int) (verdict
 		case err != nil:
 			return verdict{}, err
 		case done && v.Reason != "":
-			return verdict{}, refusal(&v.Ruling)
+			return verdict{}, refusal(&v.Outcome, v.Message)
 		case done:
 			return v, nil
 		}
@@ -168,14 +168,12 @@ type Discharge struct {
 
 // mint makes a discharge of an opened caveat.
 func mint(o *caveat.Opened, id []byte, caveats []string) *Discharge {
-	d := &Discharge{Version: o.Version, ID: id, Caveats: caveats, stdPrefix: o.StdPrefix}
 	sig := rawmacaroon.Key(o.RootKey)
 	sig = rawmacaroon.Hash(&sig, id)
 	for _, c := range caveats {
 		sig = rawmacaroon.Hash(&sig, []byte(c))
 	}
-	d.Signature = sig
-	return d
+	return &Discharge{Version: o.Version, ID: id, Caveats: caveats, Signature: sig, stdPrefix: o.StdPrefix}
 }
 
 // standard returns a condition of the namespace "std" with its prefix in the
@@ -206,17 +204,24 @@ func (d *Discharge) AppendJSON(b []byte) ([]byte, error) {
 	return append(b, '}'), err
 }
 
-func (d *Discharge) appendV1(b []byte) ([]byte, error) {
-	var err error
-	b = append(b, `{"caveats":[`...)
+// appendCaveats appends the caveats, each as an object with one member.
+func (d *Discharge) appendCaveats(b []byte, member string) (_ []byte, err error) {
 	for i, c := range d.Caveats {
 		if i > 0 {
 			b = append(b, ',')
 		}
-		if b, err = jsontext.AppendQuote(append(b, `{"cid":`...), c); err != nil {
+		if b, err = jsontext.AppendQuote(append(b, member...), c); err != nil {
 			return nil, err
 		}
 		b = append(b, '}')
+	}
+	return b, nil
+}
+
+func (d *Discharge) appendV1(b []byte) ([]byte, error) {
+	b, err := d.appendCaveats(append(b, `{"caveats":[`...), `{"cid":`)
+	if err != nil {
+		return nil, err
 	}
 	b, err = jsontext.AppendQuote(append(b, `],"location":"","identifier":`...), d.ID)
 	b = append(b, `,"signature":"`...)
@@ -225,16 +230,9 @@ func (d *Discharge) appendV1(b []byte) ([]byte, error) {
 }
 
 func (d *Discharge) appendV2(b []byte) ([]byte, error) {
-	var err error
-	b = append(b, `{"c":[`...)
-	for i, c := range d.Caveats {
-		if i > 0 {
-			b = append(b, ',')
-		}
-		if b, err = jsontext.AppendQuote(append(b, `{"i":`...), c); err != nil {
-			return nil, err
-		}
-		b = append(b, '}')
+	b, err := d.appendCaveats(append(b, `{"c":[`...), `{"i":`)
+	if err != nil {
+		return nil, err
 	}
 	b = base64.RawURLEncoding.AppendEncode(append(b, `],"i64":"`...), d.ID)
 	b = base64.RawURLEncoding.AppendEncode(append(b, `","s64":"`...), d.Signature[:])

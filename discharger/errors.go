@@ -38,8 +38,8 @@ func (r *Refusal) Error() string {
 	return fmt.Sprintf("refused (%s)", r.Reason)
 }
 
-func refusal(r *session.Ruling) error {
-	return &Refusal{Reason: r.Reason, Ended: r.Ended, SoftLogout: r.Ended && r.End.Soft, Message: r.Message}
+func refusal(o *session.Outcome, message string) error {
+	return &Refusal{Reason: o.Reason, Ended: o.Ended, SoftLogout: o.Ended && o.End.Soft, Message: message}
 }
 
 // UnavailableError is the error of an undecided request. Its cause is for the log

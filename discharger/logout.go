@@ -120,7 +120,7 @@ func (s *Service) authorize(ctx context.Context, c *clientOp, rec *records) erro
 		}
 	}
 	if o.Reason != "" {
-		return &Refusal{Reason: o.Reason, Ended: o.Ended, SoftLogout: o.Ended && o.End.Soft}
+		return refusal(&o, "")
 	}
 	return nil
 }

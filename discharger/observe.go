@@ -6,8 +6,6 @@ import (
 	"log/slog"
 	"time"
 
-	"golang.org/x/time/rate"
-
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/session"
 	"github.com/discharger/discharger/policy"
@@ -89,16 +87,9 @@ type unobserved struct{}
 
 func (unobserved) Observe(context.Context, Observation) {}
 
-// finish reports an operation to the observer, and returns its error.
-func (s *Service) finish(ctx context.Context, op *operation, err error) error {
-	s.result(ctx, op, err)
-	s.cfg.Observer.Observe(ctx, op.obs)
-	return err
-}
-
 // finishClient does the same as finish, and logs a replayed refresh token.
 func (s *Service) finishClient(ctx context.Context, c *clientOp, err error) error {
-	s.result(ctx, &c.operation, err)
+	err = s.finish(ctx, &c.operation, err)
 	if o := &c.obs; o.Replay == policy.ReplayFork || o.Replay == policy.ReplayReuse {
 		text := "refresh token replayed, refused"
 		if o.Ended && o.Reason == session.ReasonTokenReused {
@@ -109,12 +100,12 @@ func (s *Service) finishClient(ctx context.Context, c *clientOp, err error) erro
 			slog.String("replay", string(o.Replay)), slog.String("result", string(o.Result)),
 			slog.String("reason", string(o.Reason)), slog.String("from", addrText(c.event.From.Addr)))...)
 	}
-	s.cfg.Observer.Observe(ctx, c.obs)
 	return err
 }
 
-// result completes the observation of an operation, and logs an undecided one.
-func (s *Service) result(ctx context.Context, op *operation, err error) {
+// finish reports an operation to the observer, logs an undecided one, and returns its
+// error.
+func (s *Service) finish(ctx context.Context, op *operation, err error) error {
 	op.obs.Took = s.now().Sub(op.now)
 	var r *Refusal
 	switch {
@@ -128,6 +119,8 @@ func (s *Service) result(ctx context.Context, op *operation, err error) {
 		op.obs.Result = ResultUnavailable
 		s.logUndecided(ctx, op, err)
 	}
+	s.cfg.Observer.Observe(ctx, op.obs)
+	return err
 }
 
 // logUndecided logs the cause of an undecided request. Any client can send a caveat
@@ -147,13 +140,4 @@ func (s *Service) logUndecided(ctx context.Context, op *operation, err error) {
 		level = slog.LevelInfo
 	}
 	s.cfg.Log.LogAttrs(ctx, level, "request undecided, answered 503", attrs...)
-}
-
-// newUnknown returns the rate limits of log lines about unknown keys.
-func newUnknown() map[KeyKind]*rate.Sometimes {
-	limits := make(map[KeyKind]*rate.Sometimes)
-	for _, kind := range []KeyKind{KeyDischarger, KeyHomeserver, KeyRefresh} {
-		limits[kind] = &rate.Sometimes{Interval: time.Second}
-	}
-	return limits
 }

@@ -1,6 +1,7 @@
 package discharger
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -174,31 +175,16 @@ func (s *Service) load(ctx context.Context, op *operation) (records, error) {
 	if err != nil {
 		return records{}, unavailable(fmt.Errorf("load session: %w", err))
 	}
-	st, err := decodeView(v)
+	st := session.State{Losses: v.Losses}
+	err = cmp.Or(st.User.UnmarshalBinary(v.User), st.Homeserver.UnmarshalBinary(v.Homeserver), st.Device.UnmarshalBinary(v.Device))
+	if err == nil && v.Session != nil {
+		st.Session = new(session.Record)
+		err = st.Session.UnmarshalBinary(v.Session)
+	}
 	if err != nil {
 		return records{}, unavailable(err)
 	}
 	return records{State: st, view: v}, nil
-}
-
-func decodeView(v store.View) (session.State, error) {
-	st := session.State{Losses: v.Losses}
-	if err := st.User.UnmarshalBinary(v.User); err != nil {
-		return session.State{}, err
-	}
-	if err := st.Homeserver.UnmarshalBinary(v.Homeserver); err != nil {
-		return session.State{}, err
-	}
-	if err := st.Device.UnmarshalBinary(v.Device); err != nil {
-		return session.State{}, err
-	}
-	if v.Session != nil {
-		st.Session = new(session.Record)
-		if err := st.Session.UnmarshalBinary(v.Session); err != nil {
-			return session.State{}, err
-		}
-	}
-	return st, nil
 }
 
 // attrs returns the log attributes of the session, and more. The id of a session is

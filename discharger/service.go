@@ -33,6 +33,7 @@
 package discharger
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -124,26 +125,25 @@ func New(cfg Config) (*Service, error) {
 	if err != nil {
 		return nil, err
 	}
+	// Any client can send a key id, so log lines about unknown ones are limited.
+	unknown := make(map[KeyKind]*rate.Sometimes)
+	for _, kind := range []KeyKind{KeyDischarger, KeyHomeserver, KeyRefresh} {
+		unknown[kind] = &rate.Sometimes{Interval: time.Second}
+	}
 	_, plain := cfg.Policy.(policy.Allow)
 	return &Service{
 		cfg: cfg, ring: ring, plain: plain, life: revocation.Lifetime{MaxTTL: cfg.MaxTTL, Skew: cfg.Limits.Skew}, published: published,
-		clock: newClock(cfg.now, cfg.elapsed, cfg.Limits.Skew, cfg.Log), unknown: newUnknown(), names: new(clientname.Cache),
+		clock: newClock(cfg.now, cfg.elapsed, cfg.Limits.Skew, cfg.Log), unknown: unknown, names: new(clientname.Cache),
 	}, nil
 }
 
 func (c *Config) complete() {
-	orDefault := func(d *time.Duration, def time.Duration) {
-		if *d == 0 {
-			*d = def
-		}
-	}
-	orDefault(&c.TTL, 5*time.Minute)
-	orDefault(&c.MaxTTL, time.Hour)
-	c.MaxTTL = max(c.MaxTTL, c.TTL)
-	orDefault(&c.Limits.Activation, 10*time.Minute)
-	orDefault(&c.Limits.Grace, 10*time.Second)
-	orDefault(&c.Limits.Skew, time.Minute)
-	orDefault(&c.Limits.Remember, 90*24*time.Hour)
+	c.TTL = cmp.Or(c.TTL, 5*time.Minute)
+	c.MaxTTL = max(cmp.Or(c.MaxTTL, time.Hour), c.TTL)
+	c.Limits.Activation = cmp.Or(c.Limits.Activation, 10*time.Minute)
+	c.Limits.Grace = cmp.Or(c.Limits.Grace, 10*time.Second)
+	c.Limits.Skew = cmp.Or(c.Limits.Skew, time.Minute)
+	c.Limits.Remember = cmp.Or(c.Limits.Remember, 90*24*time.Hour)
 	if c.Policy == nil {
 		c.Policy = policy.Allow{}
 	}

@@ -2,6 +2,7 @@ package revocation
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"strconv"
@@ -284,12 +285,5 @@ const requestSlack = time.Minute
 // Until returns when no discharge issued before at is valid any more. Both are Unix
 // ms.
 func (l Lifetime) Until(at int64) int64 {
-	maxTTL, skew := l.MaxTTL, l.Skew
-	if maxTTL == 0 {
-		maxTTL = time.Hour
-	}
-	if skew == 0 {
-		skew = time.Minute
-	}
-	return at + (maxTTL + skew + requestSlack).Milliseconds()
+	return at + (cmp.Or(l.MaxTTL, time.Hour) + cmp.Or(l.Skew, time.Minute) + requestSlack).Milliseconds()
 }

@@ -3,6 +3,7 @@ package session
 import (
 	"encoding/binary"
 	"net/netip"
+	"slices"
 	"unicode/utf8"
 
 	"github.com/discharger/discharger/discharger/revocation"
@@ -18,17 +19,21 @@ func appendParty(b []byte, p Party) []byte {
 	return appendString(b, p.Client)
 }
 
+// flagIf returns a flag of a record if a condition holds.
+func flagIf(cond bool, flag byte) byte {
+	if cond {
+		return flag
+	}
+	return 0
+}
+
 // decoder reads stored records. After the first error it returns zeros.
 type decoder struct {
 	b   []byte
 	bad bool
 }
 
-func (d *decoder) fail(cond bool) {
-	if cond {
-		d.bad = true
-	}
-}
+func (d *decoder) fail(cond bool) { d.bad = d.bad || cond }
 
 func (d *decoder) bytes(n int) []byte {
 	if d.bad || n > len(d.b) {
@@ -132,12 +137,7 @@ const maxEndCode = 64
 //	1 byte   bit 7: soft; bit 6: a code follows; bits 0-5: cause
 //	string   code, after its length
 func appendEnd(b []byte, e revocation.End) []byte {
-	var head byte
-	for n, c := range causeCodes {
-		if c == e.Cause {
-			head = byte(n)
-		}
-	}
+	head := byte(max(slices.Index(causeCodes[:], e.Cause), 0))
 	if e.Soft {
 		head |= 1 << 7
 	}

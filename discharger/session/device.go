@@ -66,19 +66,9 @@ const (
 //	flag 4: Except(16)
 //	flag 8: Covered(ms) CoveredEnd(as in appendEnd)
 func (v DeviceRecord) MarshalBinary() ([]byte, error) {
-	var flags byte
-	if v.Current != (caveat.SessionID{}) {
-		flags |= deviceCurrent
-	}
-	if v.Revoked > 0 {
-		flags |= deviceRevoked
-		if v.Except != (caveat.SessionID{}) {
-			flags |= deviceExcept
-		}
-		if v.Covered > 0 {
-			flags |= deviceCovered
-		}
-	}
+	revoked := v.Revoked > 0
+	flags := flagIf(v.Current != caveat.SessionID{}, deviceCurrent) | flagIf(revoked, deviceRevoked) |
+		flagIf(revoked && v.Except != caveat.SessionID{}, deviceExcept) | flagIf(revoked && v.Covered > 0, deviceCovered)
 	b := append(make([]byte, 0, 48), kindDevice, flags)
 	if flags&deviceCurrent != 0 {
 		b = binary.AppendUvarint(append(b, v.Current[:]...), uint64(max(v.Since, 0)/1000))

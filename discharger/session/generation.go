@@ -3,6 +3,7 @@ package session
 import (
 	"encoding/binary"
 	"errors"
+	"slices"
 
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/revocation"
@@ -70,10 +71,8 @@ func (v *GenerationRecord) note(g GenerationEnd) {
 	if plain := (revocation.End{Cause: revocation.CauseRevoked, At: g.At}); g.End == plain || g.End == (revocation.End{Cause: revocation.CauseLogout, At: g.At}) {
 		return
 	}
-	for i := range v.Ends {
-		if v.Ends[i].Generation == g.Generation {
-			return
-		}
+	if slices.ContainsFunc(v.Ends, func(x GenerationEnd) bool { return x.Generation == g.Generation }) {
+		return
 	}
 	v.Ends = append(v.Ends, g)
 	for len(v.Ends) > MaxEnds {
@@ -141,14 +140,7 @@ func (v GenerationRecord) MarshalBinary() ([]byte, error) {
 		b = append(b, v.Except[:]...)
 	}
 	if kind == kindRevocationEnds {
-		var flags byte
-		if v.Devices {
-			flags |= revocationDevices
-		}
-		if v.Covered > 0 {
-			flags |= revocationCovered
-		}
-		b = append(b, flags)
+		b = append(b, flagIf(v.Devices, revocationDevices)|flagIf(v.Covered > 0, revocationCovered))
 		if v.Covered > 0 {
 			b = binary.AppendUvarint(b, uint64(v.Covered))
 		}

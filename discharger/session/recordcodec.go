@@ -54,22 +54,9 @@ func (r *Record) MarshalBinary() ([]byte, error) {
 	if r.Mode < caveat.ModeOpen || r.Mode > caveat.ModeHeld {
 		return nil, fmt.Errorf("encode session record: mode %d", r.Mode)
 	}
-	var flags byte
-	if r.Last != r.First {
-		flags |= flagLastDiffers
-	}
-	if len(r.Labels) > 0 {
-		flags |= flagLabels
-	}
-	if r.Successor != nil {
-		flags |= flagSuccessor
-	}
-	if r.UserGeneration > 0 || r.HomeserverGeneration > 0 {
-		flags |= flagGenerations
-	}
-	if r.Policy != "" {
-		flags |= flagPolicy
-	}
+	flags := flagIf(r.Last != r.First, flagLastDiffers) | flagIf(len(r.Labels) > 0, flagLabels) |
+		flagIf(r.Successor != nil, flagSuccessor) | flagIf(r.Policy != "", flagPolicy) |
+		flagIf(r.UserGeneration > 0 || r.HomeserverGeneration > 0, flagGenerations)
 	b = append(b, kindLive|byte(r.Mode), flags)
 	b = binary.BigEndian.AppendUint32(b, uint32(r.Created/1000))
 	if flags&flagGenerations != 0 {

@@ -117,13 +117,16 @@ func newReplay(l store.Listing, now time.Time) (*replay, error) {
 	return p, nil
 }
 
+// forgotten reports whether the store may have forgotten a revocation on time.
+func (p *replay) forgotten(r *revocation.Revocation) bool { return r.Keep != 0 && r.Keep*1000 <= p.now }
+
 // endSession makes a session's record a tombstone, and reports whether it was
 // none. Without a record, a tombstone is needed as long as the session could be
 // activated.
 func (p *replay) endSession(r *revocation.Revocation) bool {
 	x := p.sessions[r.Session]
 	switch {
-	case x == nil && r.Keep != 0 && r.Keep*1000 <= p.now, x != nil && x.Over():
+	case x == nil && p.forgotten(r), x != nil && x.Over():
 		return false
 	case x == nil:
 		x = &replayed{}
@@ -155,7 +158,7 @@ func (p *replay) end(x *replayed, r *revocation.Revocation) {
 func (p *replay) revokeDevice(r *revocation.Revocation) bool {
 	x := p.devices[r.Tag]
 	if x == nil {
-		if r.Keep != 0 && r.Keep*1000 <= p.now {
+		if p.forgotten(r) {
 			return false
 		}
 		x = &replayedDevice{}

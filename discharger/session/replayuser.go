@@ -15,7 +15,7 @@ import (
 // excepted there ends here if this revocation did not except it.
 func (p *replay) endUser(r *revocation.Revocation) (changed bool) {
 	lost := p.user.Generation < r.Generation
-	if lost && r.Keep != 0 && r.Keep*1000 <= p.now && !p.anyLive() {
+	if lost && p.forgotten(r) && !p.anyLive() {
 		return false // forgotten on time and not lost: the user has no session left
 	}
 	changed = p.endSessions(r, lost)
