@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -269,9 +270,4 @@ func (g *Gateway) refused(ctx context.Context, r *client.RefusedError) *reply.Re
 	return reply.Forbidden("This request was refused: " + messageOf(r))
 }
 
-func messageOf(r *client.RefusedError) string {
-	if r.Message != "" {
-		return r.Message
-	}
-	return r.Reason
-}
+func messageOf(r *client.RefusedError) string { return cmp.Or(r.Message, r.Reason) }

@@ -83,9 +83,10 @@
 //
 // The last request may contain only auth. From the requests before it the gateway keeps
 // the refresh_token flag, the devices to delete, and whether a new password logs other
-// devices out. Homeservers differ in which members they take from the first request. If
-// the last request does not name its devices, the homeserver's list of devices, or its
-// responses to their tokens, determine afterwards which sessions ended.
+// devices out. Synapse takes members that are missing later from the first request,
+// Dendrite takes none. If the last request does not name its devices, the homeserver's
+// list of devices, or its responses to their tokens, determine afterwards which sessions
+// ended.
 //
 // # Responses
 //

@@ -101,18 +101,6 @@ func (g *Gateway) endUnknown(ctx context.Context, x *exchange, v upstream.Verdic
 	return g.outbox.EndUnknown(ctx, x.identity, v)
 }
 
-// User-interactive authentication (Matrix specification, section 4.8) is one mechanism
-// for many endpoints. The homeserver answers 401 with flows and a session name; the
-// client repeats the request with a member auth that has the name. The repetition may
-// contain only auth: Synapse then takes other members from the earlier request,
-// Dendrite takes none. So the gateway keeps the members that it needs under the
-// session's name, and after the last request it does not rely on them alone, see
-// [Gateway.endDevices].
-//
-// They are kept per process, bounded in bytes and time. Without them, after a restart
-// or at another gateway, a registration has mode held: the client gets a working token
-// and no refresh token.
-
 // uiaState holds the parameters of user-interactive authentication of an exchange.
 type uiaState struct {
 	session string      // the homeserver's name of it; empty: the first request

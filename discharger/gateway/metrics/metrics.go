@@ -1,3 +1,4 @@
+// Package metrics defines the metrics of the gateway. Labels come from fixed sets.
 package metrics
 
 import (
@@ -11,14 +12,6 @@ import (
 	"github.com/discharger/discharger/discharger/gateway/reply"
 	"github.com/discharger/discharger/discharger/gateway/token"
 	"github.com/discharger/discharger/discharger/homeserver"
-)
-
-// Results of the gateway's own calls.
-const (
-	resultOK          = "ok"
-	resultRefused     = "refused"
-	resultUnavailable = "unavailable"
-	resultError       = "error"
 )
 
 // noToken is the label of requests without a token.
@@ -132,11 +125,11 @@ func (m *Metrics) Discharge(op string, err error) { m.fetches.WithLabelValues(op
 func Result(err error) string {
 	switch {
 	case err == nil:
-		return resultOK
+		return "ok"
 	case errors.Is(err, client.ErrRefused):
-		return resultRefused
+		return "refused"
 	case errors.Is(err, client.ErrUnavailable):
-		return resultUnavailable
+		return "unavailable"
 	}
-	return resultError
+	return "error"
 }

@@ -1,3 +1,9 @@
+// Package reply holds the answers that the gateway gives itself, in the form of the
+// Matrix client-server API, and the outcome of a request for metrics and logs.
+//
+// A 401 M_UNKNOWN_TOKEN always carries soft_logout: with false, clients delete their
+// encryption keys. A request that is not decided is 503 and never states anything
+// about a session.
 package reply
 
 import (
@@ -134,3 +140,29 @@ func (f *Refusal) body() []byte {
 	}
 	return o.Encode()
 }
+
+// Outcome is the result of a request, for metrics and the log.
+type Outcome uint8
+
+// The outcomes. Outcomes is their number.
+const (
+	outcomeForwarded   Outcome = iota // answered by the homeserver
+	OutcomeOwn                        // answered by the gateway
+	outcomeRefused                    // the token is invalid
+	outcomeForbidden                  // the token does not allow the request
+	outcomeDenied                     // the path is not passed on
+	OutcomeMalformed                  // the request is malformed
+	OutcomeUnavailable                // not decided
+	OutcomeUpstream                   // the homeserver did not answer
+	OutcomeGone                       // the client has disconnected
+	OutcomeSlow                       // the client sent too slowly
+	OutcomeLimited                    // too many concurrent requests
+	Outcomes
+)
+
+var outcomeNames = [Outcomes]string{
+	"forwarded", "answered", "refused", "forbidden", "denied", "malformed", "unavailable", "upstream_error", "client_gone", "client_slow", "limited",
+}
+
+// String returns the label of the outcome in metrics.
+func (o Outcome) String() string { return outcomeNames[o] }

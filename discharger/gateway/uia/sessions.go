@@ -1,6 +1,14 @@
+// Package uia remembers parameters of user-interactive authentication (Matrix
+// client-server API, section 4.8) between the requests of one session.
+//
+// The homeserver answers a request with 401, flows and the name of a session; the
+// client repeats the request with a member auth that has this name, and the other
+// members may be missing then. [Sessions] keeps those that the gateway needs, in
+// memory bounded in bytes and in time.
 package uia
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/binary"
 	"time"
@@ -51,17 +59,11 @@ func (a Params) Over(before *Params) Params {
 	if before == nil {
 		return a
 	}
-	if a.Refresh == Absent {
-		a.Refresh = before.Refresh
-	}
-	if a.Device == "" {
-		a.Device = before.Device
-	}
+	a.Refresh = cmp.Or(a.Refresh, before.Refresh)
+	a.Device = cmp.Or(a.Device, before.Device)
+	a.LogoutDevices = cmp.Or(a.LogoutDevices, before.LogoutDevices)
 	if a.Devices == nil {
 		a.Devices = before.Devices
-	}
-	if a.LogoutDevices == Absent {
-		a.LogoutDevices = before.LogoutDevices
 	}
 	return a
 }

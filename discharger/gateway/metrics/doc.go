@@ -1,2 +1,0 @@
-// Package metrics defines the metrics of the gateway. Labels come from fixed sets.
-package metrics
