@@ -109,12 +109,11 @@ type KeyPair struct {
 
 // GenerateKey returns a new random key pair.
 func GenerateKey() KeyPair {
-	private := PrivateKey{secret.NewKey()}
-	scalar, err := ecdh.X25519().NewPrivateKey(private.Key[:])
+	pair, err := NewKeyPair(PrivateKey{secret.NewKey()})
 	if err != nil {
-		panic("caveat: " + err.Error()) // 32 bytes are a private key
+		panic("caveat: " + err.Error()) // only zeros are refused
 	}
-	return KeyPair{Public: PublicKey(scalar.PublicKey().Bytes()), Private: private}
+	return pair
 }
 
 // NewKeyPair returns the pair of a private key. A key of zeros is [ErrWeakKey].
