@@ -38,12 +38,6 @@ func (o *Oven) Context(r *http.Request) context.Context {
 	}))
 }
 
-// hasValid reports whether the request of a context has a valid bundle.
-func hasValid(ctx context.Context) bool {
-	valid, ok := ctx.Value(validKey{}).(func() bool)
-	return ok && valid()
-}
-
 // requestOf returns the request of a context, and the zero value without one.
 func requestOf(ctx context.Context) homeserver.Request {
 	r, _ := ctx.Value(requestKey{}).(homeserver.Request)

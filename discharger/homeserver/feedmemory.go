@@ -19,8 +19,8 @@ import (
 // waits for more than one insertion, or for the tidying of one map.
 type memory struct {
 	all      atomic.Pointer[marks] // of the homeserver; never expire
-	sessions [sessionShards]sessionShard
-	users    [userShards]userShard
+	sessions [sessionShards]shard[caveat.SessionID, sessionEnd]
+	users    [userShards]shard[userDevice, userMarks]
 	anyUser  atomic.Bool // there has been an entry of a user or a device
 	seed     maphash.Seed
 
@@ -35,30 +35,29 @@ const (
 	tidyPeriod    = time.Minute // in which all shards are tidied once
 )
 
-type sessionShard struct {
-	mu   sync.RWMutex
-	ends map[caveat.SessionID]sessionEnd
-	peak int // the greatest size of the map since it was made
+type shard[K comparable, V interface{ over(now int64) bool }] struct {
+	mu      sync.RWMutex
+	entries map[K]V
+	peak    int // the greatest size of the map since it was made
 }
 
-// sessionEnd is how one session ended, and when the entry expires.
+// expiry is the Unix time in seconds, rounded up, at which an entry expires.
+type expiry uint32
+
+func (e expiry) over(now int64) bool { return now >= int64(e) }
+
+// sessionEnd is how one session ended.
 type sessionEnd struct {
-	until uint32 // Unix seconds, rounded up
-	soft  bool
-}
-
-type userShard struct {
-	mu    sync.RWMutex
-	marks map[userDevice]userMarks
-	peak  int // likewise
+	expiry
+	soft bool
 }
 
 // userDevice is a user, or a device of the user.
 type userDevice struct{ user, device string }
 
 type userMarks struct {
+	expiry
 	marks
-	until uint32
 }
 
 func (m *memory) init(now time.Time) {
@@ -66,12 +65,12 @@ func (m *memory) init(now time.Time) {
 	m.all.Store(new(marks))
 }
 
-func (m *memory) session(id *caveat.SessionID) *sessionShard {
+func (m *memory) session(id *caveat.SessionID) *shard[caveat.SessionID, sessionEnd] {
 	return &m.sessions[(uint(id[0])<<8|uint(id[1]))%sessionShards]
 }
 
 // user returns the shard of a user and its devices.
-func (m *memory) user(name string) *userShard {
+func (m *memory) user(name string) *shard[userDevice, userMarks] {
 	return &m.users[maphash.String(m.seed, name)%userShards]
 }
 
@@ -79,7 +78,7 @@ func (m *memory) user(name string) *userShard {
 func (m *memory) revoked(id *Identity) (soft, revoked bool) {
 	s := m.session(&id.Session)
 	s.mu.RLock()
-	end, ended := s.ends[id.Session]
+	end, ended := s.entries[id.Session]
 	s.mu.RUnlock()
 	if ended {
 		return end.soft, true
@@ -97,10 +96,10 @@ func (m *memory) revoked(id *Identity) (soft, revoked bool) {
 	}
 	u := m.user(id.User)
 	u.mu.RLock()
-	ofUser := u.marks[userDevice{user: id.User}]
+	ofUser := u.entries[userDevice{user: id.User}]
 	ofDevice := userMarks{}
 	if id.Device != "" {
-		ofDevice = u.marks[userDevice{user: id.User, device: id.Device}]
+		ofDevice = u.entries[userDevice{user: id.User, device: id.Device}]
 	}
 	u.mu.RUnlock()
 	consider(&ofUser.marks)
@@ -110,18 +109,12 @@ func (m *memory) revoked(id *Identity) (soft, revoked bool) {
 
 // add adds a revocation.
 func (m *memory) add(r *revocation.Event, leeway time.Duration) {
-	until := seconds(r.Until.Add(leeway))
+	until := expiry(min(max(r.Until.Add(leeway+time.Second-1).Unix(), 0), math.MaxUint32))
 	switch {
 	case r.Session != (caveat.SessionID{}):
-		s := m.session(&r.Session)
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		if s.ends == nil {
-			s.ends = make(map[caveat.SessionID]sessionEnd)
-		}
-		old, known := s.ends[r.Session]
-		s.ends[r.Session] = sessionEnd{until: max(old.until, until), soft: r.Soft || known && old.soft}
-		s.peak = max(s.peak, len(s.ends))
+		m.session(&r.Session).change(r.Session, func(old sessionEnd) sessionEnd {
+			return sessionEnd{max(old.expiry, until), r.Soft || old.soft}
+		})
 	case r.All:
 		for {
 			old := m.all.Load()
@@ -131,23 +124,22 @@ func (m *memory) add(r *revocation.Event, leeway time.Duration) {
 			}
 		}
 	default:
-		u := m.user(r.User)
-		u.mu.Lock()
-		defer u.mu.Unlock()
-		if u.marks == nil {
-			u.marks = make(map[userDevice]userMarks)
-		}
-		key := userDevice{user: r.User, device: r.Device}
-		old := u.marks[key]
-		u.marks[key] = userMarks{marks: old.add(markOf(r)), until: max(old.until, until)}
-		u.peak = max(u.peak, len(u.marks))
+		m.user(r.User).change(userDevice{user: r.User, device: r.Device}, func(old userMarks) userMarks {
+			return userMarks{max(old.expiry, until), old.add(markOf(r))}
+		})
 		m.anyUser.Store(true)
 	}
 }
 
-// seconds returns the Unix time, rounded up and clamped to 32 bits.
-func seconds(t time.Time) uint32 {
-	return uint32(min(max(t.Add(time.Second-1).Unix(), 0), math.MaxUint32))
+// change replaces the value of a key, zero if it has none.
+func (s *shard[K, V]) change(key K, f func(V) V) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.entries == nil {
+		s.entries = make(map[K]V)
+	}
+	s.entries[key] = f(s.entries[key])
+	s.peak = max(s.peak, len(s.entries))
 }
 
 // tidy removes expired entries, of a few shards at a time. It must not run
@@ -172,42 +164,31 @@ func (m *memory) tidy(now time.Time) {
 	}
 }
 
-func (s *sessionShard) tidy(now time.Time) {
+// tidy removes expired entries. It replaces a map that has become much smaller, since
+// a map keeps its memory.
+func (s *shard[K, V]) tidy(now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	maps.DeleteFunc(s.ends, func(_ caveat.SessionID, e sessionEnd) bool { return now.Unix() >= int64(e.until) })
-	s.ends, s.peak = shrink(s.ends, s.peak)
-}
-
-func (u *userShard) tidy(now time.Time) {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	maps.DeleteFunc(u.marks, func(_ userDevice, x userMarks) bool { return now.Unix() >= int64(x.until) })
-	u.marks, u.peak = shrink(u.marks, u.peak)
-}
-
-// shrink replaces a map that has become much smaller: a map keeps its memory.
-func shrink[K comparable, V any](m map[K]V, peak int) (map[K]V, int) {
-	if len(m) >= peak/4 {
-		return m, peak
+	maps.DeleteFunc(s.entries, func(_ K, v V) bool { return v.over(now.Unix()) })
+	if len(s.entries) < s.peak/4 {
+		small := make(map[K]V, len(s.entries))
+		maps.Copy(small, s.entries)
+		s.entries, s.peak = small, len(small)
 	}
-	small := make(map[K]V, len(m))
-	maps.Copy(small, m)
-	return small, len(small)
+}
+
+func (s *shard[K, V]) size() int {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return len(s.entries)
 }
 
 func (m *memory) size() (sessions, users int) {
 	for i := range m.sessions {
-		s := &m.sessions[i]
-		s.mu.RLock()
-		sessions += len(s.ends)
-		s.mu.RUnlock()
+		sessions += m.sessions[i].size()
 	}
 	for i := range m.users {
-		u := &m.users[i]
-		u.mu.RLock()
-		users += len(u.marks)
-		u.mu.RUnlock()
+		users += m.users[i].size()
 	}
 	return sessions, users
 }

@@ -35,6 +35,9 @@ type MiddlewareOptions struct {
 // scheme in any case). Two headers, another scheme and anything after the token are
 // malformed. The query parameter access_token is not read: URLs end up in logs.
 //
+// A CORS handler has to wrap the middleware: browsers send a preflight OPTIONS without
+// a token, which the middleware answers 401 as any other request.
+//
 // The *http.Request is in [Request.HTTP], for [Config.Check].
 func Middleware(h *Homeserver, o MiddlewareOptions) func(http.Handler) http.Handler {
 	if o.WriteError == nil {

@@ -6,6 +6,8 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"syscall"
+	"time"
 
 	"github.com/discharger/discharger/discharger/atomicfile"
 )
@@ -38,13 +40,18 @@ func Load(path string, a Access) (*Ring, error) {
 	return r, nil
 }
 
-// readSecret reads a file that other users can neither read nor change.
+// pipeTimeout bounds the wait for the writer of a pipe.
+const pipeTimeout = 10 * time.Second
+
+// readSecret reads a file that other users can neither read nor change. The file may
+// be a pipe, such as /dev/stdin, that has a writer.
 func readSecret(path string, a Access) ([]byte, error) {
-	f, err := os.Open(path)
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0) // opening a pipe waits for a writer
 	if err != nil {
 		return nil, fmt.Errorf("read key file: %w", err)
 	}
 	defer f.Close()
+	_ = f.SetReadDeadline(time.Now().Add(pipeTimeout)) // regular files have none
 	info, err := f.Stat()
 	if err != nil {
 		return nil, fmt.Errorf("read key file: %w", err)
@@ -63,6 +70,9 @@ func readSecret(path string, a Access) ([]byte, error) {
 	}
 	if len(data) > maxSize {
 		return nil, fmt.Errorf("key file %s is longer than %d bytes", path, maxSize)
+	}
+	if len(data) == 0 && info.Mode()&fs.ModeNamedPipe != 0 {
+		return nil, fmt.Errorf("key file %s is not a regular file, but a pipe without a writer", path)
 	}
 	return data, nil
 }
@@ -83,19 +93,26 @@ func Create(path string, r *Ring) error {
 // Update reads a key file, applies change to the ring, and replaces the file, whose
 // mode and owner are kept. If change returns an error, the file is unchanged.
 func Update(path string, a Access, change func(*Ring) error) error {
+	return replace(path, func() ([]byte, error) {
+		r, err := Load(path, a)
+		if err != nil {
+			return nil, err
+		}
+		if err := change(r); err != nil {
+			return nil, err
+		}
+		return checkedEncode(r)
+	})
+}
+
+// replace replaces a file, which is locked meanwhile, by the result of f.
+func replace(path string, f func() ([]byte, error)) error {
 	unlock, err := atomicfile.Lock(path)
 	if err != nil {
 		return fmt.Errorf("update key file: %w", err)
 	}
 	defer unlock()
-	r, err := Load(path, a)
-	if err != nil {
-		return err
-	}
-	if err := change(r); err != nil {
-		return err
-	}
-	data, err := checkedEncode(r)
+	data, err := f()
 	if err != nil {
 		return err
 	}

@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -489,4 +490,29 @@ func FuzzDecode(f *testing.F) {
 			}
 		}
 	})
+}
+
+// A pipe is read if it has a writer, and never waits for one.
+func TestPipe(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "keys")
+	if err := syscall.Mkfifo(path, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Load(path, OwnerOnly); err == nil || !strings.Contains(err.Error(), "not a regular file") {
+		t.Errorf("without a writer: %v", err)
+	}
+	text := encoded(t, service(t))
+	reader, writer, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer reader.Close()
+	go func() {
+		defer writer.Close()
+		_, _ = writer.Write(text)
+	}()
+	if _, err := Load(fmt.Sprintf("/dev/fd/%d", reader.Fd()), OwnerOnly); err != nil {
+		t.Errorf("with a writer: %v", err)
+	}
 }

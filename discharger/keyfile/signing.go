@@ -120,26 +120,16 @@ func (keys signingKeys) find(match func(*rsa.PublicKey) bool) (int, error) {
 
 // updateSigning changes the keys in a file, unless change fails.
 func updateSigning(path string, a Access, change func(signingKeys) (signingKeys, error)) error {
-	unlock, err := atomicfile.Lock(path)
-	if err != nil {
-		return fmt.Errorf("update signing keys: %w", err)
-	}
-	defer unlock()
-	keys, err := ListSigning(path, a)
-	if err != nil {
-		return err
-	}
-	if keys, err = change(keys); err != nil {
-		return fmt.Errorf("signing keys %s: %w", path, err)
-	}
-	text, err := encodeSigning(keys...)
-	if err != nil {
-		return err
-	}
-	if err := atomicfile.Replace(path, text); err != nil {
-		return fmt.Errorf("write signing keys: %w", err)
-	}
-	return nil
+	return replace(path, func() ([]byte, error) {
+		keys, err := ListSigning(path, a)
+		if err != nil {
+			return nil, err
+		}
+		if keys, err = change(keys); err != nil {
+			return nil, fmt.Errorf("signing keys %s: %w", path, err)
+		}
+		return encodeSigning(keys...)
+	})
 }
 
 // LoadSigning reads the keys in a file, at least one. The first signs.
@@ -209,10 +199,8 @@ func decodeSigning(data []byte) (signingKeys, error) {
 		if n := key.N.BitLen(); n < minSigning || n > maxSigning {
 			return nil, fmt.Errorf("key %d has %d bits, want %d to %d", len(keys)+1, n, minSigning, maxSigning)
 		}
-		for _, other := range keys {
-			if other.Equal(key) {
-				return nil, fmt.Errorf("key %d is a duplicate", len(keys)+1)
-			}
+		if slices.ContainsFunc(keys, func(other SigningKey) bool { return other.Equal(key) }) {
+			return nil, fmt.Errorf("key %d is a duplicate", len(keys)+1)
 		}
 		keys, rest = append(keys, SigningKey{key, state}), more
 	}

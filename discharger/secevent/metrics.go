@@ -10,7 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// Metrics counts deliveries, by homeserver. A nil Metrics counts nothing.
+// Metrics counts deliveries, by homeserver.
 type Metrics struct {
 	counters [counters]*prometheus.CounterVec
 	age      *prometheus.Desc
@@ -74,9 +74,6 @@ func (m *Metrics) Collect(to chan<- prometheus.Metric) {
 
 // begin creates the series of a receiver, with the value 0.
 func (m *Metrics) begin(homeserver string) {
-	if m == nil {
-		return
-	}
 	for _, c := range m.counters {
 		c.WithLabelValues(homeserver)
 	}
@@ -86,25 +83,19 @@ func (m *Metrics) begin(homeserver string) {
 // end removes the age of a receiver's oldest revocation, which is unknown from now
 // on.
 func (m *Metrics) end(homeserver string) {
-	if m != nil {
-		m.mu.Lock()
-		defer m.mu.Unlock()
-		delete(m.oldest, homeserver)
-	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.oldest, homeserver)
 }
 
 // waiting sets the time of the revocation to deliver next; zero: there is none.
 func (m *Metrics) waiting(homeserver string, since time.Time) {
-	if m != nil {
-		m.mu.Lock()
-		defer m.mu.Unlock()
-		m.oldest[homeserver] = since
-	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.oldest[homeserver] = since
 }
 
 // inc adds one to a counter of a receiver.
 func (m *Metrics) inc(c counter, homeserver string) {
-	if m != nil {
-		m.counters[c].WithLabelValues(homeserver).Inc()
-	}
+	m.counters[c].WithLabelValues(homeserver).Inc()
 }

@@ -67,6 +67,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/discharger/discharger/discharger/secret"
 	"github.com/discharger/discharger/discharger/store"
 )
@@ -142,6 +144,9 @@ func New(cfg Config) (*Sender, error) {
 func (c *Config) complete() {
 	c.Timeout = cmp.Or(c.Timeout, 10*time.Second)
 	c.Log = cmp.Or(c.Log, slog.New(slog.DiscardHandler))
+	if c.Metrics == nil {
+		c.Metrics, _ = NewMetrics(prometheus.NewRegistry()) // an empty registry accepts them
+	}
 	if c.Transport == nil {
 		c.Transport = &http.Transport{
 			Proxy:                  http.ProxyFromEnvironment,

@@ -123,25 +123,19 @@ func eventOf(e *revocation.Event) sessionRevoked {
 // reason as a sentence. A homeserver's revocation may be a user's or an operator's;
 // its entity is system.
 func reasonOf(reason revocation.Cause) (entity, text string) {
-	switch reason {
-	case revocation.CauseLogout:
-		return "user", "The user logged out."
-	case revocation.CauseReuse:
-		return "system", "Two parties held one refresh token."
-	case revocation.CausePolicy:
-		return "policy", "A policy decided so."
-	case revocation.CauseLimit:
-		return "policy", "The user has more sessions than a policy allows."
-	case revocation.CauseRevoked:
-		return "system", "The homeserver ordered it."
-	case revocation.CauseExpired:
-		return "system", "The session expired."
-	case revocation.CauseReplaced:
-		return "user", "A newer login on the same device replaced it."
-	case revocation.CauseLost:
-		return "system", "The service lost the data of the session."
-	case revocation.CauseAgain:
-		return "system", "It had ended before."
+	r, ok := map[revocation.Cause][2]string{
+		revocation.CauseLogout:   {"user", "The user logged out."},
+		revocation.CauseReuse:    {"system", "Two parties held one refresh token."},
+		revocation.CausePolicy:   {"policy", "A policy decided so."},
+		revocation.CauseLimit:    {"policy", "The user has more sessions than a policy allows."},
+		revocation.CauseRevoked:  {"system", "The homeserver ordered it."},
+		revocation.CauseExpired:  {"system", "The session expired."},
+		revocation.CauseReplaced: {"user", "A newer login on the same device replaced it."},
+		revocation.CauseLost:     {"system", "The service lost the data of the session."},
+		revocation.CauseAgain:    {"system", "It had ended before."},
+	}[reason]
+	if !ok {
+		return "system", "It was revoked."
 	}
-	return "system", "It was revoked."
+	return r[0], r[1]
 }
