@@ -295,7 +295,9 @@ func playIdle(t *testing.T, s *stage) {
 		s.runOut(t, olds...)
 		for i, a := range all {
 			newest := s.login(t, i+1, olds[i].id)
-			newest.uploadKeys(t)
+			if !s.uploadKeys(t, newest) {
+				return false
+			}
 			// A logout of a session that is over may succeed.
 			came := decided(t, func() answer { return a.do(t, olds[i]) })
 			if came.status != http.StatusOK || a.name != actionLogout {
@@ -326,14 +328,18 @@ func playIdleAlone(t *testing.T, s *stage) {
 func playForgotten(t *testing.T, s *stage) {
 	repeat(t, s, func() bool {
 		old := s.login(t, 0, randomName())
-		old.uploadKeys(t)
+		if !s.uploadKeys(t, old) {
+			return false
+		}
 		var alone []*device
 		for i := range s.gateways {
 			alone = append(alone, s.login(t, i, randomName()))
 		}
 		s.runOut(t, append(alone, old)...)
 		newest := s.login(t, 1, old.id)
-		newest.uploadKeys(t)
+		if !s.uploadKeys(t, newest) {
+			return false
+		}
 		for _, d := range alone {
 			inUse := true
 			eventually(t, "a device without a session is forgotten", func() bool {

@@ -87,7 +87,7 @@ func (s *stage) alive(t *testing.T, d *device) bool {
 	t.Helper()
 	now := time.Now()
 	a := decided(t, func() answer { return d.whoami(t) })
-	if s.idle > 0 && a.status == http.StatusUnauthorized && a.body["soft_logout"] == true && time.Since(d.used) >= s.idle-s.ttl {
+	if s.idledOut(d, a) {
 		return false
 	}
 	if a.ok(t).body.text("user_id") != d.user.id() || a.body.text("device_id") != d.id {
@@ -97,15 +97,42 @@ func (s *stage) alive(t *testing.T, d *device) bool {
 	return true
 }
 
-// kept fails the test unless the homeserver has the device, with its keys.
-func (s *stage) kept(t *testing.T, d *device) {
+// idledOut reports whether an answer is the end of a session that was idle for too
+// long because the machine paused.
+func (s *stage) idledOut(d *device, a answer) bool {
+	return a.status == http.StatusUnauthorized && a.body["soft_logout"] == true && s.paused(d)
+}
+
+// paused reports whether a session may have been idle for too long.
+func (s *stage) paused(d *device) bool { return s.idle > 0 && time.Since(d.used) >= s.idle-s.ttl }
+
+// uploadKeys uploads identity keys of a device. It returns false if its session was
+// idle for too long.
+func (s *stage) uploadKeys(t *testing.T, d *device) bool {
 	t.Helper()
-	if !s.homeserver.has(t, d) {
-		t.Fatal("the homeserver has no such device")
+	now := time.Now()
+	a := d.tryUploadKeys(t)
+	if s.idledOut(d, a) {
+		return false
 	}
-	if key := s.homeserver.identityKey(t, d); key != d.key {
-		t.Fatalf("the device's key is %q, want %q", key, d.key)
+	a.ok(t)
+	d.used = now
+	return true
+}
+
+// kept fails the test unless the homeserver has the device, with its keys. It returns
+// false if it has not and the session was idle for too long.
+func (s *stage) kept(t *testing.T, d *device) bool {
+	t.Helper()
+	has, key := s.homeserver.has(t, d), s.homeserver.identityKey(t, d)
+	switch {
+	case has && key == d.key:
+		return true
+	case s.forget > 0 && s.paused(d):
+		return false
 	}
+	t.Fatalf("the homeserver has the device: %t; its key is %q, want %q", has, key, d.key)
+	return false
 }
 
 // gone waits until the homeserver has neither the device, nor keys or tokens of
@@ -162,7 +189,9 @@ func (s *stage) only(t *testing.T, newest *device, older ...*device) bool {
 			return false
 		}
 	}
-	s.kept(t, newest)
+	if !s.kept(t, newest) {
+		return false
+	}
 	s.anyAccepted(t, newest)
 	s.played = append(s.played, outcome{newest, older})
 	return true
@@ -181,7 +210,9 @@ func (s *stage) finish(t *testing.T) bool {
 		if !s.alive(t, o.newest) {
 			return false
 		}
-		s.kept(t, o.newest)
+		if !s.kept(t, o.newest) {
+			return false
+		}
 		for _, d := range o.older {
 			for _, g := range s.gateways {
 				s.over(t, d, g)
