@@ -110,7 +110,7 @@ func (g *Gateway) lease(ctx context.Context, x *exchange, user, device string, c
 
 var errLeaseExpired = errors.New("homeserver response exceeded the lease of the device")
 
-// pass forwards a request. While it holds leases, the homeserver's response has a
+// forward forwards a request. While it holds leases, the homeserver's response has a
 // deadline.
 func (g *Gateway) forward(w http.ResponseWriter, r *http.Request, x *exchange) {
 	if len(x.leased.keys) > 0 {

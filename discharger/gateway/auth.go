@@ -38,35 +38,35 @@ func (g *Gateway) authenticate(r *http.Request, x *exchange, c token.Credential)
 			err = g.refuseExpired(ctx, x, c.Text, from, err)
 		}
 	}
-	if err != nil {
-		var refused *client.RefusedError
-		if errors.As(err, &refused) && refused.Ended && x.identity.Payload != "" {
-			g.outbox.NoteEnd(ctx, x.identity, outbox.FromRefusal(refused))
+	if err == nil {
+		if x.upstream, err = g.openUpstream(x.identity); err == nil {
+			return nil
 		}
-		x.identity = homeserver.Identity{}
-		return g.refusal(ctx, err)
 	}
-	if x.upstream, err = g.openUpstream(x.identity); err != nil {
-		x.identity = homeserver.Identity{}
-		return g.refusal(ctx, err)
+	var refused *client.RefusedError
+	if errors.As(err, &refused) && refused.Ended && x.identity.Payload != "" {
+		g.outbox.NoteEnd(ctx, x.identity, outbox.FromRefusal(refused))
 	}
-	return nil
+	x.identity = homeserver.Identity{}
+	return g.refusal(ctx, err)
 }
 
 // verifyAccess verifies the access macaroon of a token, which must have the mode of the
 // token's prefix: a bundle whose discharge was cut off is no held token.
-func (g *Gateway) verifyAccess(ctx context.Context, text string, from homeserver.Request) (id homeserver.Identity, narrowed bool, err error) {
+func (g *Gateway) verifyAccess(ctx context.Context, text string, from homeserver.Request) (*service.Presented, error) {
 	b, err := token.ParseAccess(text)
 	if err != nil {
-		return homeserver.Identity{}, false, err
+		return nil, err
 	}
-	if id, err = g.hs.VerifyAccess(ctx, text[token.PrefixSize:], from); err != nil {
-		return homeserver.Identity{}, false, err
+	id, err := g.hs.VerifyAccess(ctx, text[token.PrefixSize:], from)
+	if err != nil {
+		return nil, err
 	}
 	if id.Mode != token.Mode(token.KindOf(text)) {
-		return homeserver.Identity{}, false, token.ErrInvalid
+		return nil, token.ErrInvalid
 	}
-	return id, len(b.Access.Caveats) > 1, nil
+	access, err := token.AccessOf(b)
+	return &service.Presented{Identity: id, Access: access, Attenuated: len(b.Access.Caveats) > 1}, err
 }
 
 // verifyRotate verifies a bundle offline.
@@ -92,8 +92,7 @@ func (g *Gateway) verifyRotate(ctx context.Context, x *exchange, text string, fr
 	return g.outbox.Over(ctx, id)
 }
 
-// dischargeExpired reports whether a bundle was refused because its discharge has
-// expired.
+// dischargeExpired reports whether a bundle was refused for the expiry of its discharge.
 func dischargeExpired(err error) bool {
 	var invalid *homeserver.Error
 	return errors.As(err, &invalid) && invalid.Kind == homeserver.ErrExpired && invalid.Part == homeserver.PartDischarge
@@ -132,9 +131,10 @@ func (g *Gateway) verifyHeld(ctx context.Context, x *exchange, text string, who 
 	if !ok {
 		// Only a genuine token may cause a fetch.
 		var err error
-		if p, err = g.verifyUncached(ctx, text, from); err != nil {
+		if p, err = g.verifyAccess(ctx, text, from); err != nil {
 			return err
 		}
+		g.service.Discharges.Tokens.Put(strings.Clone(text), p)
 	}
 	if err := g.outbox.Over(ctx, p.Identity); err != nil {
 		x.identity = p.Identity
@@ -154,10 +154,10 @@ func (g *Gateway) verifyHeld(ctx context.Context, x *exchange, text string, who 
 			id, err = g.verifyDischarged(ctx, p, who)
 		}
 	}
-	x.identity, x.narrowed = id, p.Attenuated
 	if err != nil {
-		x.identity = p.Identity
+		id = p.Identity
 	}
+	x.identity, x.narrowed = id, p.Attenuated
 	return err
 }
 
@@ -178,31 +178,11 @@ func (g *Gateway) verifyDischarged(ctx context.Context, p *service.Presented, wh
 		return homeserver.Identity{}, err
 	}
 	id, err := g.hs.Verify(ctx, bundle, homeserver.Request{ClientIP: who.Addr})
-	var invalid *homeserver.Error
-	if errors.As(err, &invalid) && invalid.Kind == homeserver.ErrExpired && invalid.Part == homeserver.PartDischarge {
+	if dischargeExpired(err) {
 		g.service.Discharges.Drop(p.Identity.Session)
 		return id, &client.UnavailableError{Err: errors.New("new discharge has already expired: clocks of gateway and service differ")}
 	}
 	return id, err
-}
-
-// verifyUncached verifies a held token that is not in the cache.
-func (g *Gateway) verifyUncached(ctx context.Context, text string, from homeserver.Request) (*service.Presented, error) {
-	b, err := token.ParseAccess(text)
-	if err != nil {
-		return nil, err
-	}
-	id, narrowed, err := g.verifyAccess(ctx, text, from)
-	if err != nil {
-		return nil, err
-	}
-	access, err := token.AccessOf(b)
-	if err != nil {
-		return nil, err
-	}
-	p := &service.Presented{Identity: id, Access: access, Attenuated: narrowed}
-	g.service.Discharges.Tokens.Put(strings.Clone(text), p)
-	return p, nil
 }
 
 // openUpstream unseals the homeserver's token of a session.

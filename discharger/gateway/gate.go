@@ -6,7 +6,6 @@ import (
 	"errors"
 	"io"
 	"net/http"
-	"net/url"
 	"strings"
 
 	"github.com/discharger/discharger/discharger/gateway/jsonbody"
@@ -21,7 +20,9 @@ import (
 // that must not be forwarded with any token.
 func (x *exchange) matchRoute(r *http.Request) *reply.Refusal {
 	x.path, _, _ = strings.Cut(r.RequestURI, "?")
-	if !allowedMethod(r.Method) {
+	switch r.Method {
+	case http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodDelete, http.MethodOptions, http.MethodPatch:
+	default: // the response to TRACE would echo the homeserver's token
 		return reply.Unrecognized(http.StatusMethodNotAllowed)
 	}
 	target, err := matrix.ParseTarget(r.RequestURI)
@@ -35,23 +36,6 @@ func (x *exchange) matchRoute(r *http.Request) *reply.Refusal {
 		return reply.Unrecognized(x.match.Refused)
 	}
 	return nil
-}
-
-// allowedMethod reports whether a method is used by Matrix, or harmless. TRACE is not: its
-// response would echo the homeserver's token.
-func allowedMethod(method string) bool {
-	switch method {
-	case http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodDelete, http.MethodOptions, http.MethodPatch:
-		return true
-	}
-	return false
-}
-
-// setRawPath makes a URL encode to exactly this path.
-func setRawPath(u *url.URL, path string) {
-	if u.EscapedPath() != path {
-		u.Opaque = path
-	}
 }
 
 // checkBody checks the content type of a request where legacy tokens are refused.
@@ -73,10 +57,11 @@ func (g *Gateway) checkBody(w http.ResponseWriter, r *http.Request, x *exchange)
 			Outcome: reply.OutcomeMalformed,
 		}
 	}
+	c, err := token.FindCredential(r)
 	switch {
 	case mediaType != matrix.TypeForm && mediaType != matrix.TypeMultipart:
 		return nil
-	case body == matrix.BodyAny && hasCredential(r):
+	case body == matrix.BodyAny && err == nil && (c.Text != "" || r.Header[token.HeaderAuthorization] != nil):
 		return nil // a homeserver refuses a request with a second token in its body
 	case mediaType == matrix.TypeMultipart || x.match.Listed() && body == matrix.BodyAny:
 		return reply.MissingToken("A body of this content type needs an access token in the Authorization header.")
@@ -93,29 +78,21 @@ func (g *Gateway) checkBody(w http.ResponseWriter, r *http.Request, x *exchange)
 	return nil
 }
 
-// hasCredential reports whether there is a token outside the body.
-func hasCredential(r *http.Request) bool {
-	c, err := token.FindCredential(r)
-	return err == nil && (c.Text != "" || r.Header[token.HeaderAuthorization] != nil)
-}
-
 // checkCondition checks a condition that a holder added, for the exchange of ctx.
 func checkCondition(ctx context.Context, c homeserver.Caveat) error {
 	name, arg := rawmacaroon.CutCondition(c.Condition)
-	x := exchangeOf(ctx)
+	x, met := exchangeOf(ctx), false
 	switch {
 	case x == nil:
-		return homeserver.ErrNotMet
 	case c.Condition == token.CondReadOnly:
-		if !x.match.Allows(matrix.Limited | matrix.ReadOnly) {
-			return homeserver.ErrNotMet
-		}
+		met = x.match.Allows(matrix.Limited | matrix.ReadOnly)
 	case name == token.CondRoom && token.ValidRoom(arg):
-		if !x.enterRoom(arg) {
-			return homeserver.ErrNotMet
-		}
+		met = x.enterRoom(arg)
 	default:
 		return homeserver.ErrUnknownCaveat
+	}
+	if !met {
+		return homeserver.ErrNotMet
 	}
 	return nil
 }
@@ -123,10 +100,7 @@ func checkCondition(ctx context.Context, c homeserver.Caveat) error {
 // enterRoom reports whether a token narrowed to a room is accepted for the request, and
 // records the room for [Gateway.confine].
 func (x *exchange) enterRoom(id string) bool {
-	if !x.match.Allows(matrix.Limited | matrix.InRoom) {
-		return false
-	}
-	if x.match.Has("room") && x.match.ID("room") != id {
+	if !x.match.Allows(matrix.Limited|matrix.InRoom) || x.match.Has("room") && x.match.ID("room") != id {
 		return false
 	}
 	if x.match.Route.Events {
@@ -155,21 +129,17 @@ func (g *Gateway) confine(resp *http.Response, x *exchange) error {
 		return refused
 	}
 	for _, name := range [...]string{"event", "events_before", "events_after", "state", "chunk"} {
-		switch v := answer[name].(type) {
-		case nil:
+		if answer[name] == nil {
 			continue
-		case map[string]any:
-			if v[memberRoom] == nil {
+		}
+		events, list := answer[name].([]any)
+		if !list {
+			events = []any{answer[name]}
+		}
+		for _, e := range events {
+			if event, ok := e.(map[string]any); !ok || event[memberRoom] == nil {
 				return refused
 			}
-		case []any:
-			for _, e := range v {
-				if event, ok := e.(map[string]any); !ok || event[memberRoom] == nil {
-					return refused
-				}
-			}
-		default:
-			return refused
 		}
 		found = true
 	}

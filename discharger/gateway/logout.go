@@ -28,7 +28,10 @@ import (
 // verifyLogout verifies the token of POST /logout, which may have expired.
 func (g *Gateway) verifyLogout(ctx context.Context, x *exchange, c token.Credential, from homeserver.Request) (err error) {
 	if c.Kind == token.Held {
-		x.identity, x.narrowed, err = g.verifyAccess(ctx, c.Text, from)
+		p, err := g.verifyAccess(ctx, c.Text, from)
+		if err == nil {
+			x.identity, x.narrowed = p.Identity, p.Attenuated
+		}
 		return err
 	}
 	x.identity, err = g.verifyUntimed(ctx, c.Text, from)
@@ -55,10 +58,7 @@ func (g *Gateway) verifyUntimed(ctx context.Context, text string, from homeserve
 	if err == nil && id.Mode != token.Mode(token.KindOf(text)) {
 		err = token.ErrInvalid
 	}
-	if err != nil {
-		return homeserver.Identity{}, err
-	}
-	return id, nil
+	return id, err
 }
 
 // provenEpoch returns the epoch of an expired token, which the service compares with
@@ -162,47 +162,27 @@ func (g *Gateway) deferLogout(ctx context.Context, x *exchange, err error) *repl
 	return nil
 }
 
-// logoutForwarded is called after a logout was forwarded. If the device may still be at
-// the homeserver, the outbox logs it out.
-func (g *Gateway) logoutForwarded(ctx context.Context, x *exchange) {
-	if !x.loggedOut {
-		g.recordLogout(ctx, x.identity)
-		g.outbox.Wake()
-	}
-}
-
-// completeLogout removes the record of a logout that the homeserver has carried out.
-func (g *Gateway) completeLogout(ctx context.Context, x *exchange) {
-	x.loggedOut = true
-	if err := g.outbox.Store.Drop(x.identity.Session); err != nil {
-		g.cfg.Log.LogAttrs(ctx, slog.LevelError, "cannot record completed logout", slog.Any("error", err))
-	}
-}
-
-// answerLogout reads the homeserver's response to a logout. A token unknown there is
-// logged out.
+// answerLogout reads the homeserver's response to a logout, and removes the record of
+// one that is done. A token unknown there is logged out.
 func (g *Gateway) answerLogout(resp *http.Response, x *exchange) error {
-	ctx := resp.Request.Context()
-	switch resp.StatusCode {
-	case http.StatusOK:
-		g.completeLogout(ctx, x)
-	case http.StatusUnauthorized, http.StatusForbidden:
-		data, err := jsonbody.ReadResponse(resp)
+	if resp.StatusCode == http.StatusUnauthorized || resp.StatusCode == http.StatusForbidden {
+		body, err := jsonbody.ReadLenient(resp)
 		if err != nil {
 			return err
 		}
-		body, err := jsonbody.Parse(data)
-		if err != nil {
+		if code, _ := body.Text("errcode"); !upstream.LogoutDone(resp.StatusCode, code) {
 			return nil
 		}
-		code, _ := body.Text("errcode")
-		if upstream.LogoutDone(resp.StatusCode, code) {
-			g.completeLogout(ctx, x)
-		}
-		if x.loggedOut && resp.StatusCode == http.StatusUnauthorized {
-			resp.StatusCode, resp.Status = http.StatusOK, ""
-			jsonbody.SetResponse(resp, jsonbody.Object{}.Encode())
-		}
+	} else if resp.StatusCode != http.StatusOK {
+		return nil
+	}
+	x.loggedOut = true
+	if err := g.outbox.Store.Drop(x.identity.Session); err != nil {
+		g.cfg.Log.LogAttrs(resp.Request.Context(), slog.LevelError, "cannot record completed logout", slog.Any("error", err))
+	}
+	if resp.StatusCode == http.StatusUnauthorized {
+		resp.StatusCode, resp.Status = http.StatusOK, ""
+		jsonbody.SetResponse(resp, jsonbody.Object{}.Encode())
 	}
 	return nil
 }

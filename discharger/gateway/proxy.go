@@ -37,7 +37,9 @@ func (g *Gateway) rewrite(p *httputil.ProxyRequest) {
 	x := exchangeOf(p.In.Context())
 	base := g.homeserver.URL()
 	p.Out.URL.Scheme, p.Out.URL.Host = base.Scheme, base.Host
-	setRawPath(p.Out.URL, x.path)
+	if p.Out.URL.EscapedPath() != x.path {
+		p.Out.URL.Opaque = x.path
+	}
 	p.Out.URL.RawQuery = p.In.URL.RawQuery
 	p.Out.Host = p.In.Host
 	upstream.SetForwarded(p.Out, p.In, x.client, x.trusted, g.live().publicScheme())
@@ -95,7 +97,7 @@ func (g *Gateway) modifyResponse(resp *http.Response) error {
 // errSwitched refuses a 1xx response: the gateway never forwards Upgrade.
 var errSwitched = errors.New("homeserver switches protocols")
 
-// failed carries a refusal through the proxy as an error.
+// refusalError carries a refusal through the proxy as an error.
 type refusalError struct{ *reply.Refusal }
 
 func (f refusalError) Error() string { return f.Message }

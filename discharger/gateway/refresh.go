@@ -50,16 +50,15 @@ func (g *Gateway) refresh(w http.ResponseWriter, r *http.Request, x *exchange) *
 	if x.kind == token.Foreign && !g.sealer.WasOurs(text) {
 		return g.refreshForeign(w, r)
 	}
-	t, err := g.sealer.DecodeRefresh(text)
-	switch {
-	case errors.Is(err, token.ErrInvalid):
-		return reply.UnknownToken("Unknown refresh token.", true)
-	case err != nil:
-		return g.refreshRefused(r.Context(), x, err)
+	ctx := r.Context()
+	grant, err := g.exchangeRefresh(ctx, r, x, text)
+	if err != nil {
+		return g.refreshRefused(ctx, x, err)
 	}
-	out, f := g.exchangeRefresh(r, x, t, text)
-	if f != nil {
-		return f
+	out, err := g.encodeGrant(grant, caveat.ModeRotate)
+	if err != nil {
+		g.cfg.Log.LogAttrs(ctx, slog.LevelError, "cannot encode token", slog.Any("error", err))
+		return reply.Undecided(0).Text()
 	}
 	var body jsonbody.Object
 	body.Set(memberAccess, jsonbody.Quote(out.access))
@@ -70,40 +69,34 @@ func (g *Gateway) refresh(w http.ResponseWriter, r *http.Request, x *exchange) *
 }
 
 // exchangeRefresh fetches the next discharge for a refresh token.
-func (g *Gateway) exchangeRefresh(r *http.Request, x *exchange, t token.RefreshToken, text string) (issued, *reply.Refusal) {
-	ctx := r.Context()
+func (g *Gateway) exchangeRefresh(ctx context.Context, r *http.Request, x *exchange, text string) (client.Grant, error) {
+	t, err := g.sealer.DecodeRefresh(text)
+	if err != nil {
+		return client.Grant{}, err
+	}
 	access, err := bundle.Encode(macaroon.Slice{t.Access})
 	if err != nil {
-		return issued{}, reply.UnknownToken("Unknown refresh token.", true)
+		return client.Grant{}, token.ErrInvalid
 	}
 	id, err := g.hs.VerifyAccess(ctx, access, homeserver.Request{ClientIP: x.client})
-	if err != nil {
-		return issued{}, g.refreshRefused(ctx, x, err)
-	}
-	if id.Mode != caveat.ModeRotate {
-		return issued{}, reply.UnknownToken("Unknown refresh token.", true)
+	switch {
+	case err != nil:
+		return client.Grant{}, err
+	case id.Mode != caveat.ModeRotate:
+		return client.Grant{}, token.ErrInvalid
 	}
 	x.identity = id
-	if err := g.outbox.Over(ctx, id); err != nil {
-		return issued{}, g.refreshRefused(ctx, x, err)
+	known := func() error { return g.outbox.Over(ctx, id) }
+	if err := known(); err != nil {
+		return client.Grant{}, err
 	}
 	if err := g.confirmUpstream(ctx, r, x); err != nil {
-		return issued{}, g.refreshRefused(ctx, x, err)
+		return client.Grant{}, err
 	}
-	known := func() error { return g.outbox.Over(ctx, id) }
-	grant, err := g.service.Refresh(ctx, g.waiterFor(x, known), id.Session, client.Request{
+	return g.service.Refresh(ctx, g.waiterFor(x, known), id.Session, client.Request{
 		Access: client.Access{Macaroon: t.Access}, Token: t.Token, RequestID: g.requestID(text, x.client, r.UserAgent()),
 		ClientIP: x.client, UserAgent: r.UserAgent(),
 	})
-	if err != nil {
-		return issued{}, g.refreshRefused(ctx, x, err)
-	}
-	out, err := g.encodeGrant(grant, id.Mode)
-	if err != nil {
-		g.cfg.Log.LogAttrs(ctx, slog.LevelError, "cannot encode token", slog.Any("error", err))
-		return issued{}, reply.Undecided(0).Text()
-	}
-	return out, nil
 }
 
 // confirmUpstream confirms that the homeserver still accepts the session's token. It
@@ -132,6 +125,8 @@ func (g *Gateway) confirmUpstream(ctx context.Context, r *http.Request, x *excha
 func (g *Gateway) refreshRefused(ctx context.Context, x *exchange, err error) *reply.Refusal {
 	var refused *client.RefusedError
 	switch {
+	case errors.Is(err, token.ErrInvalid):
+		return reply.UnknownToken("Unknown refresh token.", true)
 	case !errors.As(err, &refused):
 	case refused.Ended:
 		g.outbox.NoteEnd(ctx, x.identity, outbox.FromRefusal(refused))

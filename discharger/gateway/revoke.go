@@ -207,7 +207,7 @@ func deviceParams(body jsonbody.Object) (a uia.Params) {
 	return a
 }
 
-// deletes returns the devices that a request deletes, sorted, from its own members and
+// deletedDevices returns the devices that a request deletes, sorted, from its own members and
 // those of earlier requests.
 func (x *exchange) deletedDevices() []string {
 	var devices []string

@@ -45,9 +45,9 @@ func (w *world) revoke(id caveat.SessionID, o wire.RevokeOptions) {
 // sessionOf returns the session of an access token.
 func (w *world) sessionOf(token string) caveat.SessionID {
 	w.t.Helper()
-	id, _, err := w.gateway.verifyAccess(context.Background(), token, homeserver.Request{})
+	p, err := w.gateway.verifyAccess(context.Background(), token, homeserver.Request{})
 	testkit.NoError(w.t, err)
-	return id.Session
+	return p.Identity.Session
 }
 
 // Requests that end sessions at the homeserver end them at the service; other requests

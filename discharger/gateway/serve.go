@@ -87,7 +87,12 @@ func (g *Gateway) logout(w http.ResponseWriter, r *http.Request, x *exchange) *r
 	case f != nil:
 		return f
 	case pass:
-		defer g.logoutForwarded(context.WithoutCancel(r.Context()), x) // the proxy panics when the client has disconnected
+		defer func() { // the proxy panics when the client has disconnected
+			if !x.loggedOut {
+				g.recordLogout(context.WithoutCancel(r.Context()), x.identity)
+				g.outbox.Wake()
+			}
+		}()
 		g.forward(w, r, x)
 		return nil
 	}
