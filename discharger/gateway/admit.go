@@ -68,22 +68,18 @@ func drained() *reply.Refusal {
 }
 
 // tooSlow returns the refusal of a request whose body does not arrive.
-func tooSlow(r *http.Request) *reply.Refusal {
+func tooSlow(r matrix.Effect) *reply.Refusal {
 	f := &reply.Refusal{
 		Status: http.StatusRequestTimeout, Code: matrix.CodeUnknown, Message: "The body of the request did not arrive in time.", Outcome: reply.OutcomeSlow,
 	}
-	if x := exchangeOf(r.Context()); x != nil && x.route == matrix.Refresh {
+	if r == matrix.Refresh {
 		return f.Text() // clients take any JSON there for the end of the session
 	}
 	return f
 }
 
-// limitBody bounds the time in which the body of a request has to arrive; 0: no bound.
-func limitBody(w http.ResponseWriter, d time.Duration) {
-	if r, ok := w.(*admission.Recorder); ok {
-		r.Limit(d)
-	}
-}
+// bodyTimeout bounds the arrival of a body that the gateway parses.
+const bodyTimeout = 30 * time.Second
 
 // leased holds the leases of one request.
 type leased struct {
@@ -151,6 +147,7 @@ func (g *Gateway) readRequest(r *http.Request) ([]byte, *reply.Refusal) {
 	err := jsonbody.ErrTooLarge
 	var data []byte
 	if r.ContentLength <= jsonbody.MaxSize {
+		admission.LimitBody(r, bodyTimeout)
 		data, err = g.bodies.Read(r.Body, &x.body)
 	}
 	switch {
@@ -162,7 +159,7 @@ func (g *Gateway) readRequest(r *http.Request) ([]byte, *reply.Refusal) {
 	case errors.Is(err, jsonbody.ErrNoRoom):
 		return nil, tooMany(x.route)
 	case errors.Is(err, admission.ErrSlow):
-		return nil, tooSlow(r)
+		return nil, tooSlow(x.route)
 	default:
 		return nil, reply.BadRequest(matrix.CodeUnknown, "The body could not be read.")
 	}
@@ -184,16 +181,6 @@ func (g *Gateway) waiterFor(x *exchange, known func() error) service.Waiter {
 		x.waitUntil = time.Now().Add(g.cfg.timeouts.wait)
 	}
 	return service.Waiter{Peer: g.limitKey(x.client), Place: &x.place, Known: known, Until: x.waitUntil}
-}
-
-// requireService refuses a login or registration while the service cannot decide.
-func (g *Gateway) requireService(ctx context.Context, x *exchange) *reply.Refusal {
-	w := g.waiterFor(x, nil)
-	w.Open = true
-	if err := g.service.Ready(ctx, w); err != nil {
-		return g.refusal(ctx, err)
-	}
-	return nil
 }
 
 // clientAddress returns the client's address, resolved through trusted proxies, and

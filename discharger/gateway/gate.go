@@ -42,7 +42,7 @@ func (x *exchange) matchRoute(r *http.Request) *reply.Refusal {
 // Homeservers also look for tokens in forms, and differ in how they read the header. So
 // exactly one well-formed Content-Type (RFC 9110) is accepted, and a form contains no
 // token.
-func (g *Gateway) checkBody(w http.ResponseWriter, r *http.Request, x *exchange) *reply.Refusal {
+func (g *Gateway) checkBody(r *http.Request, x *exchange) *reply.Refusal {
 	if r.ContentLength == 0 || !g.live().Legacy.restricts() {
 		return nil
 	}
@@ -66,12 +66,10 @@ func (g *Gateway) checkBody(w http.ResponseWriter, r *http.Request, x *exchange)
 	case mediaType == matrix.TypeMultipart || x.match.Listed() && body == matrix.BodyAny:
 		return reply.MissingToken("A body of this content type needs an access token in the Authorization header.")
 	}
-	limitBody(w, bodyTimeout)
 	data, f := g.readRequest(r)
 	if f != nil {
 		return f
 	}
-	limitBody(w, 0)
 	if _, tokens := token.CutQuery(string(data)); len(tokens) > 0 {
 		return reply.MissingToken("An access token does not belong into a form.")
 	}

@@ -32,10 +32,16 @@ import (
 	"github.com/discharger/discharger/discharger/loglimit"
 )
 
-const defaultCacheBytes = 256 << 20
-
 // noExpiry is a leeway beyond the lifetime of any token.
 const noExpiry = 100 * 365 * 24 * time.Hour
+
+// Memory of the caches. How full each gets depends on the mode of most sessions.
+const (
+	defaultCacheBytes = 256 << 20
+	wholeCache        = 64        // shares of Config.CacheBytes
+	verifiedParts     = 16        // shares of the verifier's cache
+	openedIdle        = time.Hour // of an unused entry; a polling client returns every 30 seconds
+)
 
 // Gateway is an HTTP handler in front of a homeserver. It is safe for concurrent use.
 type Gateway struct {
@@ -132,7 +138,11 @@ func New(cfg Config) (_ *Gateway, err error) {
 	if err := g.openOutbox(&cfg); err != nil {
 		return nil, err
 	}
-	if g.feed, err = g.newFeed(); err != nil {
+	g.feed, err = homeserver.NewFeed(homeserver.FeedConfig{
+		Client: g.client, OnEvent: g.outbox.Revoked, OnGap: g.outbox.Missed, OnCurrent: g.recovered, OnDisconnect: g.disconnected,
+		Log: cfg.Log, Leeway: cfg.Leeway,
+	}.WithClock(cfg.clock))
+	if err != nil {
 		return nil, errors.Join(err, g.outbox.Close())
 	}
 	g.start()
@@ -208,7 +218,8 @@ func (g *Gateway) connect() (err error) {
 	}
 	g.uiaUsers, g.uiaRegistrations = uia.NewSessions(uia.Memory), uia.NewSessions(uia.Memory)
 	g.proxy = g.newProxy(g.homeserver)
-	g.newProbes()
+	g.homeserverProbe = probe{life: homeserverLife, timeout: cfg.timeouts.health, check: g.probeHomeserver}
+	g.outboxProbe = probe{life: outboxProbeLife, timeout: cfg.timeouts.health, check: func(context.Context) error { return g.outbox.Store.Probe(cfg.clock()) }}
 	g.feedLost = make(chan struct{}, 1)
 	return nil
 }
@@ -224,7 +235,12 @@ func (g *Gateway) start() {
 	g.cancel = cancel
 	g.outbox.Start()
 	g.background.Go(func() { g.service.Epochs.Run(ctx) })
-	g.background.Go(func() { g.follow(ctx) })
+	g.background.Go(func() { g.reconnect(ctx) })
+	g.background.Go(func() {
+		if err := g.feed.Run(ctx); err != nil {
+			g.cfg.Log.LogAttrs(ctx, slog.LevelError, "cannot follow revocations", slog.Any("error", err))
+		}
+	})
 	g.background.Go(func() { g.inspectUpstream(ctx) })
 }
 
@@ -242,17 +258,6 @@ func (g *Gateway) Close() error {
 	return g.outbox.Close()
 }
 
-// wholeCache is the number of shares of Config.CacheBytes. How full each cache gets
-// depends on the mode of most sessions.
-const wholeCache = 64
-
-// verifiedParts are the shares of the verifier's cache.
-const verifiedParts = 16
-
-// openedIdle is how long an unused entry stays. A polling client returns every 30
-// seconds.
-const openedIdle = time.Hour
-
 // newCaches creates the gateway's own caches.
 func (g *Gateway) newCaches() (err error) {
 	if g.upstreamTokens, err = cache.NewShared(g.caches, 4, cache.ByID[caveat.SessionID](openedIdle, func(o openedToken) int { return len(o.payload) + len(o.token) })); err != nil {
@@ -267,22 +272,6 @@ func (g *Gateway) newCaches() (err error) {
 		Idle: openedIdle, Hash: service.TokenHash, Size: func(token string, _ struct{}) int { return len(token) },
 	})
 	return err
-}
-
-// newFeed creates the feed of the service's revocations.
-func (g *Gateway) newFeed() (*homeserver.Feed, error) {
-	return homeserver.NewFeed(homeserver.FeedConfig{
-		Client: g.client, OnEvent: g.outbox.Revoked, OnGap: g.outbox.Missed, OnCurrent: g.recovered, OnDisconnect: g.disconnected,
-		Log: g.cfg.Log, Leeway: g.cfg.Leeway,
-	}.WithClock(g.cfg.clock))
-}
-
-// follow runs the feed until ctx is done.
-func (g *Gateway) follow(ctx context.Context) {
-	go g.reconnect(ctx)
-	if err := g.feed.Run(ctx); err != nil {
-		g.cfg.Log.LogAttrs(ctx, slog.LevelError, "cannot follow revocations", slog.Any("error", err))
-	}
 }
 
 // recovered is called when the feed has become current. It ends the pauses between

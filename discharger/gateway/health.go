@@ -63,15 +63,12 @@ var (
 	errProbeTimeout = errors.New("timed out")
 )
 
-func (g *Gateway) newProbes() {
-	g.homeserverProbe = probe{life: homeserverLife, timeout: g.cfg.timeouts.health, check: func(ctx context.Context) error {
-		status, _, err := g.homeserver.Get(ctx, upstream.PathVersions, "", upstream.Origin{})
-		if err == nil && status >= 500 {
-			err = &upstream.StatusError{Status: status}
-		}
-		return err
-	}}
-	g.outboxProbe = probe{life: outboxProbeLife, timeout: g.cfg.timeouts.health, check: func(context.Context) error { return g.outbox.Store.Probe(g.cfg.clock()) }}
+func (g *Gateway) probeHomeserver(ctx context.Context) error {
+	status, _, err := g.homeserver.Get(ctx, upstream.PathVersions, "", upstream.Origin{})
+	if err == nil && status >= 500 {
+		err = &upstream.StatusError{Status: status}
+	}
+	return err
 }
 
 // probe shares one check, and its result for a while, among all callers.
@@ -185,7 +182,7 @@ func (g *Gateway) refuseLoop(w http.ResponseWriter, r *http.Request) *reply.Refu
 func (g *Gateway) CheckUpstream(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, g.cfg.timeouts.health)
 	defer cancel()
-	if _, _, err := g.homeserver.Get(ctx, upstream.PathVersions, "", upstream.Origin{}); errors.Is(err, upstream.ErrLoop) {
+	if err := g.probeHomeserver(ctx); errors.Is(err, upstream.ErrLoop) {
 		return err
 	}
 	return nil

@@ -101,16 +101,6 @@ func (g *Gateway) ownerOf(ctx context.Context, sum [sha256.Size]byte, token stri
 	return o.user, nil
 }
 
-// refreshForeign forwards a refresh with a token of the homeserver's.
-func (g *Gateway) refreshForeign(w http.ResponseWriter, r *http.Request) *reply.Refusal {
-	if g.legacyRejected() {
-		return reply.UnknownToken("This refresh token was issued before the gateway, and is no longer accepted. Log in again.", true)
-	}
-	r.Header.Del("Accept-Encoding")
-	g.proxy.ServeHTTP(w, r)
-	return nil
-}
-
 // answerRefresh checks the response to a forwarded refresh. A homeserver without
 // refresh tokens has no such route, so the token is unknown. With RejectAfterUpgrade,
 // the response names the owner of the refresh token and is withheld from users of the

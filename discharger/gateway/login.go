@@ -32,7 +32,7 @@ type login struct {
 	method string // how the client logs in, a label for policies
 }
 
-// Members of login bodies, and values of the label.
+// Members of login bodies.
 const (
 	memberAccess     = "access_token"
 	memberRefresh    = "refresh_token"
@@ -42,14 +42,10 @@ const (
 	memberUser       = "user_id"
 	memberDevice     = "device_id"
 	memberWellKnown  = "well_known"
-	labelLogin       = "login"
-	maxLoginType     = 64
-	loginTypePrefix  = "m.login."
-	loginTypeJWT     = "org.matrix.login.jwt"
-	methodRegister   = "register"
-	methodGuest      = "guest"
-	methodAdmin      = "admin"
 )
+
+// maxLoginType bounds the login type in the label of a session, in bytes.
+const maxLoginType = 64
 
 // prepareLogin reads the parameters of a login, waits for the service, and takes the
 // device's lease. It removes the wish for a refresh token: the homeserver's own token
@@ -59,11 +55,16 @@ func (g *Gateway) prepareLogin(r *http.Request, x *exchange) *reply.Refusal {
 	r.Header.Del("Accept-Encoding")
 	x.login.method = loginMethod(x.route, r)
 	data, f := g.readRequest(r)
-	if f == nil {
-		f = g.requireService(r.Context(), x)
-	}
-	if f != nil || len(strings.TrimSpace(string(data))) == 0 || x.route == matrix.AdminLogin {
+	if f != nil {
 		return f
+	}
+	w := g.waiterFor(x, nil)
+	w.Open = true
+	if err := g.service.Ready(r.Context(), w); err != nil {
+		return g.refusal(r.Context(), err)
+	}
+	if len(bytes.TrimSpace(data)) == 0 || x.route == matrix.AdminLogin {
+		return nil
 	}
 	body, err := g.parseBody(data)
 	if err != nil {
@@ -77,7 +78,8 @@ func (g *Gateway) prepareLogin(r *http.Request, x *exchange) *reply.Refusal {
 	}
 	wanted := x.uia.own.Over(x.uia.before)
 	x.login.rotate, x.login.device = wanted.Refresh == uia.Yes, wanted.Device
-	if t, ok := body.Text("type"); ok && x.route == matrix.Login && knownLogin(t) {
+	if t, _ := body.Text("type"); x.route == matrix.Login && len(t) <= maxLoginType &&
+		(strings.HasPrefix(t, "m.login.") || t == "org.matrix.login.jwt") {
 		x.login.method = t
 	}
 	if f := g.unwrapGuest(r, x, body); f != nil {
@@ -141,18 +143,15 @@ func loginParams(body *jsonbody.Object) (a uia.Params, f *reply.Refusal) {
 	return a, nil
 }
 
-func knownLogin(t string) bool {
-	return len(t) <= maxLoginType && (strings.HasPrefix(t, loginTypePrefix) || t == loginTypeJWT)
-}
-
+// loginMethod returns the label of a route whose requests have no login type.
 func loginMethod(r matrix.Effect, req *http.Request) string {
 	switch {
 	case r == matrix.AdminLogin || r == matrix.AdminRegister:
-		return methodAdmin
+		return "admin"
 	case r == matrix.Register && req.URL.Query().Get("kind") == "guest":
-		return methodGuest
+		return "guest"
 	case r == matrix.Register:
-		return methodRegister
+		return "register"
 	}
 	return ""
 }
@@ -225,14 +224,13 @@ func (g *Gateway) answerLogin(resp *http.Response, x *exchange) error {
 	if body == nil {
 		return nil
 	}
-	token, _ := body.Text(memberAccess)
-	user, _ := body.Text(memberUser)
+	in := upstreamLogin{session: caveat.NewSessionID(), userAgent: resp.Request.UserAgent()}
+	in.token, _ = body.Text(memberAccess)
+	in.user, _ = body.Text(memberUser)
+	in.device, _ = body.Text(memberDevice)
 	if x.route == matrix.AdminLogin {
-		user = x.match.ID("user")
+		in.user = x.match.ID("user")
 	}
-	device, _ := body.Text(memberDevice)
-	in := upstreamLogin{user: user, device: device, token: token, userAgent: resp.Request.UserAgent()}
-	in.session = caveat.NewSessionID()
 	if ms, err := strconv.ParseInt(string(body.Get(memberExpires)), 10, 64); err == nil && ms > 0 {
 		life := time.Duration(min(ms, maxLifetime)) * time.Millisecond
 		in.ends = g.cfg.clock().Add(life)
@@ -314,7 +312,7 @@ func (g *Gateway) issue(ctx context.Context, x *exchange, in upstreamLogin) (iss
 		p.Mode = caveat.ModeRotate
 	}
 	if x.login.method != "" {
-		p.Labels = map[string]string{labelLogin: x.login.method}
+		p.Labels = map[string]string{"login": x.login.method}
 	}
 	grant, err := g.activate(ctx, x, p, in)
 	if err != nil {
@@ -354,15 +352,11 @@ func (g *Gateway) encodeGrant(grant client.Grant, mode caveat.Mode) (out issued,
 // loginRefused maps the failure of a login that the homeserver accepted to a response.
 func (g *Gateway) loginRefused(ctx context.Context, err error) *reply.Refusal {
 	var refused *client.RefusedError
-	var unavailable *client.UnavailableError
 	switch {
-	case errors.As(err, &refused) && (refused.Reason == wire.ReasonHomeserverRequired || refused.Reason == wire.ReasonTokenRequired):
-		return g.refused(ctx, refused)
-	case errors.As(err, &refused):
+	case errors.As(err, &refused) && refused.Reason != wire.ReasonHomeserverRequired && refused.Reason != wire.ReasonTokenRequired:
 		return reply.Forbidden("The login was refused: " + messageOf(refused))
-	case errors.As(err, &unavailable):
-		g.cfg.Log.LogAttrs(ctx, slog.LevelWarn, "service is unavailable, login answered 503", slog.Any("error", err))
-		return reply.Undecided(unavailable.RetryAfter)
+	case refused != nil, errors.Is(err, client.ErrUnavailable):
+		return g.refusal(ctx, err)
 	}
 	g.cfg.Log.LogAttrs(ctx, slog.LevelError, "cannot begin session", slog.Any("error", err))
 	return reply.Undecided(0)

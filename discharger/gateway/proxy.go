@@ -86,7 +86,9 @@ func (g *Gateway) modifyResponse(resp *http.Response) error {
 	case matrix.Versions:
 		return g.answerVersions(resp)
 	case matrix.WellKnown:
-		return g.answerWellKnown(resp)
+		if g.live().PublicURL != "" {
+			return g.edit(resp, ".well-known", g.rebaseObject)
+		}
 	}
 	if x.ours() {
 		g.endSessions(resp.Request.Context(), x, x.origin(resp.Request))
@@ -114,7 +116,7 @@ func (g *Gateway) handleError(w http.ResponseWriter, r *http.Request, err error)
 	case errors.Is(context.Cause(r.Context()), admission.ErrPollEnded):
 		f = drained()
 	case errors.Is(err, admission.ErrSlow):
-		f = tooSlow(r)
+		f = tooSlow(x.route)
 	case errors.Is(err, context.Canceled) && r.Context().Err() != nil && !errors.Is(context.Cause(r.Context()), errLeaseExpired):
 		x.outcome = reply.OutcomeGone // the client has disconnected
 		w.WriteHeader(http.StatusBadGateway)
@@ -160,14 +162,6 @@ func (g *Gateway) answerVersions(resp *http.Response) error {
 	})
 }
 
-// answerWellKnown replaces the homeserver's URL by the gateway's.
-func (g *Gateway) answerWellKnown(resp *http.Response) error {
-	if g.live().PublicURL == "" {
-		return nil
-	}
-	return g.edit(resp, ".well-known", g.rebaseObject)
-}
-
 // edit changes a JSON response if change reports true. Other than an object is logged and
 // forwarded unchanged.
 func (g *Gateway) edit(resp *http.Response, what string, change func(*jsonbody.Object) bool) error {
@@ -193,6 +187,7 @@ func (g *Gateway) rebase(body *jsonbody.Object, name string) {
 	}
 }
 
+// rebaseObject replaces the homeserver's URL in a .well-known object by the gateway's.
 func (g *Gateway) rebaseObject(body *jsonbody.Object) bool {
 	const memberHomeserver, memberBase = "m.homeserver", "base_url"
 	hs, err := jsonbody.Parse(body.Get(memberHomeserver))

@@ -29,12 +29,10 @@ import (
 // A client takes any JSON other than a 200 for the end of its session. So decided
 // answers are JSON, and undecided ones text/plain.
 func (g *Gateway) refresh(w http.ResponseWriter, r *http.Request, x *exchange) *reply.Refusal {
-	limitBody(w, bodyTimeout)
 	data, f := g.readRequest(r)
 	if f != nil {
 		return f
 	}
-	limitBody(w, 0)
 	in, err := g.parseBody(data)
 	if err != nil {
 		return reply.BadBody(data)
@@ -48,7 +46,12 @@ func (g *Gateway) refresh(w http.ResponseWriter, r *http.Request, x *exchange) *
 	}
 	x.token, x.kind = true, token.KindOf(text)
 	if x.kind == token.Foreign && !g.sealer.WasOurs(text) {
-		return g.refreshForeign(w, r)
+		if g.legacyRejected() {
+			return reply.UnknownToken("This refresh token was issued before the gateway, and is no longer accepted. Log in again.", true)
+		}
+		r.Header.Del("Accept-Encoding")
+		g.proxy.ServeHTTP(w, r)
+		return nil
 	}
 	ctx := r.Context()
 	grant, err := g.exchangeRefresh(ctx, r, x, text)

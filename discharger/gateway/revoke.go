@@ -18,35 +18,26 @@ import (
 	"github.com/discharger/discharger/discharger/gateway/upstream"
 )
 
-// endSessions ends the sessions whose tokens the homeserver has just revoked.
+// endSessions ends the sessions whose tokens the homeserver has just revoked. Where the
+// request is partial, the homeserver's list of devices decides; if it is unavailable,
+// the next refresh or use of their tokens ends the sessions.
 func (g *Gateway) endSessions(ctx context.Context, x *exchange, who upstream.Origin) {
 	id := x.identity
-	switch x.route {
-	case matrix.LogoutAll:
-		g.outbox.Revoke(ctx, outbox.Job{Op: outbox.EndUser, User: id.User})
-	case matrix.Deactivate:
-		g.outbox.Revoke(ctx, outbox.Job{Op: outbox.EndUser, User: id.User, Every: true})
-	case matrix.Password, matrix.DeleteDevice, matrix.DeleteDevices:
-		g.endDevices(ctx, x, who)
-	}
-}
-
-// endDevices ends the sessions of devices that the homeserver has just deleted. Where
-// the request is partial, the homeserver's list of devices decides; if it is
-// unavailable, the next refresh or use of their tokens ends the sessions.
-func (g *Gateway) endDevices(ctx context.Context, x *exchange, who upstream.Origin) {
-	id := x.identity
 	switch {
+	case x.route == matrix.LogoutAll:
+		g.outbox.Revoke(ctx, outbox.Job{Op: outbox.EndUser, User: id.User})
+	case x.route == matrix.Deactivate:
+		g.outbox.Revoke(ctx, outbox.Job{Op: outbox.EndUser, User: id.User, Every: true})
 	case x.partial():
-		if err := g.outbox.RevokeMissing(ctx, x.identity, x.upstream, who); err != nil {
+		if err := g.outbox.RevokeMissing(ctx, id, x.upstream, who); err != nil {
 			g.cfg.Log.LogAttrs(ctx, slog.LevelWarn, "cannot compare sessions with the homeserver's devices", slog.Any("error", err))
 		}
-	case x.route != matrix.Password:
+	case x.route == matrix.Password && x.uia.own.LogoutDevices != uia.No: // Absent means yes
+		g.outbox.Revoke(ctx, outbox.Job{Op: outbox.EndUser, User: id.User, Session: id.Session})
+	default:
 		for _, device := range x.deletedDevices() {
 			g.outbox.Revoke(ctx, outbox.Job{Op: outbox.EndDevice, User: id.User, Device: device})
 		}
-	case x.uia.own.LogoutDevices != uia.No: // Absent means yes
-		g.outbox.Revoke(ctx, outbox.Job{Op: outbox.EndUser, User: id.User, Session: id.Session})
 	}
 }
 
@@ -66,10 +57,7 @@ func (g *Gateway) answerUnauthorized(resp *http.Response, x *exchange) error {
 	if err != nil {
 		return err
 	}
-	if body.Get("flows") != nil || body.Get("session") != nil {
-		return nil
-	}
-	if code, _ := body.Text("errcode"); code != matrix.CodeUnknownToken {
+	if body.Get("flows") != nil || body.Get("session") != nil || !body.Is("errcode", matrix.CodeUnknownToken) {
 		return nil
 	}
 	ctx := resp.Request.Context()
@@ -83,11 +71,11 @@ func (g *Gateway) answerUnauthorized(resp *http.Response, x *exchange) error {
 		return nil
 	}
 	e, err := g.endUnknown(ctx, x, v)
+	if soft := body.Get("soft_logout").Kind() == 't'; err == nil && e.Soft != soft {
+		err = e.Refusal()
+	}
 	if err != nil {
 		return refusalError{g.refusal(ctx, err)}
-	}
-	if soft := body.Get("soft_logout").Kind() == 't'; e.Soft != soft {
-		return refusalError{g.refusal(ctx, e.Refusal())}
 	}
 	return nil
 }
@@ -114,22 +102,11 @@ func usesUIA(r matrix.Effect) bool {
 	return r == matrix.Register || r == matrix.AdminRegister || r == matrix.Password || r == matrix.DeleteDevices
 }
 
-const (
-	memberAuth          = "auth"
-	memberSession       = "session"
-	memberFlows         = "flows"
-	memberDevices       = "devices"
-	memberLogoutDevices = "logout_devices"
-)
-
 // resumeUIA reads the member auth of a request and finds the parameters of earlier
 // requests in the same session.
 func (g *Gateway) resumeUIA(x *exchange, body jsonbody.Object) {
-	auth, err := g.parseBody(body.Get(memberAuth))
-	if err != nil {
-		return
-	}
-	if x.uia.session, _ = auth.Text(memberSession); x.uia.session != "" {
+	auth, _ := g.parseBody(body.Get("auth")) // nil: not an object
+	if x.uia.session, _ = auth.Text("session"); x.uia.session != "" {
 		x.uia.before = g.uiaSessions(x).Get(uia.KeyOf(x.route, x.identity.User, x.uia.session), g.cfg.clock())
 	}
 }
@@ -141,11 +118,9 @@ func (g *Gateway) keepChallenge(resp *http.Response, x *exchange) error {
 	if err != nil {
 		return err
 	}
-	name, _ := body.Text(memberSession)
-	if name == "" || body.Get(memberFlows) == nil {
-		return nil
+	if name, _ := body.Text("session"); name != "" && body.Get("flows") != nil {
+		g.uiaSessions(x).Put(uia.KeyOf(x.route, x.identity.User, name), x.uia.own.Over(x.uia.before), g.cfg.clock())
 	}
-	g.uiaSessions(x).Put(uia.KeyOf(x.route, x.identity.User, name), x.uia.own.Over(x.uia.before), g.cfg.clock())
 	return nil
 }
 
@@ -197,8 +172,8 @@ func (g *Gateway) prepareDevices(r *http.Request, x *exchange) *reply.Refusal {
 // deviceParams reads the members of a request that changes the password or deletes
 // devices.
 func deviceParams(body jsonbody.Object) (a uia.Params) {
-	a.LogoutDevices = uia.ChoiceOf(body.Get(memberLogoutDevices))
-	if list := body.Get(memberDevices); list != nil {
+	a.LogoutDevices = uia.ChoiceOf(body.Get("logout_devices"))
+	if list := body.Get("devices"); list != nil {
 		a.Devices = []string{}
 		if json.Unmarshal(list, &a.Devices) != nil {
 			a.Devices = []string{}

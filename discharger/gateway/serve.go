@@ -48,30 +48,21 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // handle serves a request that was admitted. The caller writes the refusal.
 func (g *Gateway) handle(w http.ResponseWriter, r *http.Request, x *exchange) *reply.Refusal {
 	defer x.releaseLeases()
-	switch {
-	case r.Method == http.MethodOptions:
-		dropCredential(r)
-		g.forward(w, r, x)
-		return nil
-	case x.route == matrix.Opaque:
+	if r.Method == http.MethodOptions || x.route == matrix.Opaque {
+		if r.Method == http.MethodOptions {
+			dropCredential(r)
+		}
 		g.forward(w, r, x)
 		return nil
 	}
-	if f := g.checkBody(w, r, x); f != nil {
+	if f := g.checkBody(r, x); f != nil {
 		return f
 	}
 	if x.route == matrix.Refresh {
 		return g.refresh(w, r, x)
 	}
-	parse := x.route.HandsOut() || x.route == matrix.Password || x.route == matrix.DeleteDevices
-	if parse {
-		limitBody(w, bodyTimeout)
-	}
 	if f := g.prepare(r, x); f != nil {
 		return f
-	}
-	if parse {
-		limitBody(w, 0)
 	}
 	if x.route == matrix.Logout && x.ours() {
 		return g.logout(w, r, x)
@@ -111,9 +102,6 @@ func (x *exchange) answer(w http.ResponseWriter, body jsonbody.Object) {
 	h.Set("Content-Length", strconv.Itoa(len(text)))
 	_, _ = w.Write(text)
 }
-
-// bodyTimeout bounds the arrival of a body that the gateway parses.
-const bodyTimeout = 30 * time.Second
 
 // prepare identifies the session of a request and prepares its route.
 func (g *Gateway) prepare(r *http.Request, x *exchange) *reply.Refusal {

@@ -29,7 +29,6 @@ type Recorder struct {
 	status  int
 	bytes   int64
 	conn    *http.ResponseController
-	bodyEnd time.Time // for the whole body; zero: no bound
 	written time.Time // when the deadline for writing was moved last
 }
 
@@ -37,7 +36,7 @@ type Recorder struct {
 func NewRecorder(w http.ResponseWriter, r *http.Request) *Recorder {
 	out := &Recorder{ResponseWriter: w, conn: http.NewResponseController(w)}
 	if r.Body != nil && r.Body != http.NoBody {
-		r.Body = &pacedBody{ReadCloser: r.Body, recorder: out}
+		r.Body = &pacedBody{ReadCloser: r.Body, conn: out.conn}
 	}
 	return out
 }
@@ -48,12 +47,11 @@ func (r *Recorder) End() (status int, bytes int64) {
 	return r.status, r.bytes
 }
 
-// Limit bounds the time for the whole body of the request, for bodies that are read
-// before the request is processed; 0: no bound.
-func (r *Recorder) Limit(d time.Duration) {
-	r.bodyEnd = time.Time{}
-	if d > 0 {
-		r.bodyEnd = time.Now().Add(d)
+// LimitBody bounds the time for the whole body of a request with a [Recorder], for
+// bodies that are read before the request is processed.
+func LimitBody(r *http.Request, d time.Duration) {
+	if b, ok := r.Body.(*pacedBody); ok {
+		b.end = time.Now().Add(d)
 	}
 }
 
@@ -91,9 +89,10 @@ func (r *Recorder) pace() {
 // pacedBody is a body with a minimum rate.
 type pacedBody struct {
 	io.ReadCloser
-	recorder *Recorder
-	moved    time.Time // when the deadline was moved last
-	since    int       // bytes since then
+	conn  *http.ResponseController
+	end   time.Time // deadline of the whole body; zero: none
+	moved time.Time // when the deadline of reading was moved last
+	since int       // bytes since then
 }
 
 // Read implements [io.Reader]. It returns [ErrSlow] if too few bytes arrive in time.
@@ -101,11 +100,11 @@ func (b *pacedBody) Read(p []byte) (int, error) {
 	now := time.Now()
 	if b.moved.IsZero() || b.since >= MinProgress && now.Sub(b.moved) >= paceEvery {
 		deadline := now.Add(ReadTimeout)
-		if end := b.recorder.bodyEnd; !end.IsZero() && end.Before(deadline) {
-			deadline = end
+		if !b.end.IsZero() && b.end.Before(deadline) {
+			deadline = b.end
 		}
 		b.moved, b.since = now, 0
-		_ = b.recorder.conn.SetReadDeadline(deadline)
+		_ = b.conn.SetReadDeadline(deadline)
 	}
 	n, err := b.ReadCloser.Read(p)
 	b.since += n
