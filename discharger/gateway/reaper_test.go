@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+	"unsafe"
 
 	"go.etcd.io/bbolt"
 
@@ -157,6 +158,39 @@ func TestReaperDistrustsClocks(t *testing.T) {
 	if w.hs.alive("ONE") {
 		t.Error("device is still there")
 	}
+}
+
+// The reaper compares the service's clock with the time that passed, and so it detects
+// that both clocks were set, as on one machine.
+func TestReaperDistrustsClockOfBoth(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, func(w *world) {
+		w.cfg.clock = func() time.Time {
+			now := time.Now()
+			return setClock(now, w.now().Sub(now).Truncate(time.Second))
+		}
+	})
+	w.offline()
+	in := w.login(false, anyMap{"device_id": "ONE"})
+	w.revoke(w.sessionOf(in.text("access_token")), wire.RevokeOptions{Soft: true})
+	w.reconciled()
+	w.forward(2 * testForget)
+	w.reconciled()
+	if w.hs.loggedOut() > 0 {
+		t.Fatal("device was logged out")
+	}
+	w.reconciled()
+	if w.hs.alive("ONE") {
+		t.Error("device is still there")
+	}
+}
+
+// setClock returns the time that time.Now would return if the wall clock had been set by
+// whole seconds: its monotonic reading is unchanged.
+func setClock(now time.Time, by time.Duration) time.Time {
+	wall := (*uint64)(unsafe.Pointer(&now)) // 1 bit, 33 bits of seconds, 30 bits of nanoseconds
+	*wall += uint64(by/time.Second) << 30
+	return now
 }
 
 // A reconciliation that would log out most devices is refused.

@@ -65,12 +65,12 @@ type Outbox struct {
 	gone    *cache.Cache[caveat.SessionID, struct{}]     // sessions whose devices were logged out at the homeserver
 	logins  *cache.Cache[admission.DeviceKey, time.Time] // the last login on a device
 
-	gap          chan struct{}                 // revocations may have been missed
-	reconfigured chan struct{}                 // Periods may have changed
-	woken        chan struct{}                 // a call may be due
-	flushing     sync.Mutex                    // held during Flush
-	sending      chan struct{}                 // holds a value while a kept job is sent
-	ahead        atomic.Pointer[time.Duration] // the clock of the service's store, of this machine's, at the last pass of reconciling
+	gap          chan struct{}             // revocations may have been missed
+	reconfigured chan struct{}             // Periods may have changed
+	woken        chan struct{}             // a call may be due
+	flushing     sync.Mutex                // held during Flush
+	sending      chan struct{}             // holds a value while a kept job is sent
+	lastPass     atomic.Pointer[passTimes] // of reconciling
 
 	cancel     context.CancelFunc
 	background sync.WaitGroup

@@ -113,17 +113,26 @@ func (b *Outbox) Reconcile(ctx context.Context, pause time.Duration) error {
 	return nil
 }
 
-// newPass begins a pass with the service's time. If the clocks have diverged since the
-// last pass, one of them was set, and no device is forgotten; nor in the first pass of
-// a process.
+// newPass begins a pass with the service's time. If since the last pass another time has
+// passed for the service than for this machine, a clock was set, and no device is
+// forgotten; nor in the first pass of a process.
 func (b *Outbox) newPass(ctx context.Context) (*pass, error) {
 	now, err := b.storeNow(ctx)
 	if err != nil {
 		return nil, err
 	}
-	ahead := now.Sub(b.cfg.Clock())
-	last := b.ahead.Swap(&ahead)
-	return &pass{now: now, reaping: last != nil && b.forgetAfter() > 0 && (ahead-*last).Abs() <= clockTolerance}, nil
+	times := &passTimes{store: now, here: b.cfg.Clock()}
+	last := b.lastPass.Swap(times)
+	return &pass{now: now, reaping: last != nil && b.forgetAfter() > 0 && times.diverged(last) <= clockTolerance}, nil
+}
+
+// passTimes is the beginning of a pass by the clocks of the service's store and of this
+// machine. The latter has a monotonic reading, which no setting of the clock changes.
+type passTimes struct{ store, here time.Time }
+
+// diverged returns the difference of the times since another pass.
+func (t *passTimes) diverged(last *passTimes) time.Duration {
+	return (t.store.Sub(last.store) - t.here.Sub(last.here)).Abs()
 }
 
 // compare compares the sessions of one user.
