@@ -11,15 +11,13 @@ import (
 	"github.com/discharger/discharger/discharger/gateway/service"
 	"github.com/discharger/discharger/discharger/gateway/upstream"
 	"github.com/discharger/discharger/discharger/homeserver"
-	"github.com/discharger/discharger/discharger/wire"
 )
 
 // activate mints the access macaroon of a login and fetches its first discharge. It
 // waits while the service is unavailable: the homeserver has issued a token already.
 func (g *Gateway) activate(ctx context.Context, x *exchange, p homeserver.MintParams, in upstreamLogin) (client.Grant, error) {
 	w := g.waiterFor(x, nil)
-	// Pending revocations of the user must not end the new session, so they are sent
-	// first.
+	// Pending revocations of the user must not end the new session: they are sent first.
 	_, err := service.Do(ctx, g.service, w, func(ctx context.Context) (struct{}, error) { return struct{}{}, g.outbox.FlushUser(ctx, in.user) })
 	if err != nil {
 		return client.Grant{}, err
@@ -28,11 +26,8 @@ func (g *Gateway) activate(ctx context.Context, x *exchange, p homeserver.MintPa
 	if err != nil {
 		return client.Grant{}, err
 	}
-	// All attempts have one request id.
-	var name [16]byte
-	_, _ = rand.Read(name[:])
-	request := client.Request{
-		Access: client.Access{Macaroon: m.Macaroon}, RequestID: wire.EncodeBase64(name[:]), ClientIP: x.client, UserAgent: in.userAgent,
+	request := client.Request{ // all attempts have one request id
+		Access: client.Access{Macaroon: m.Macaroon}, RequestID: rand.Text(), ClientIP: x.client, UserAgent: in.userAgent,
 	}
 	return service.Do(ctx, g.service, w, func(ctx context.Context) (client.Grant, error) {
 		grant, err := g.service.API.Discharge(ctx, request)

@@ -116,12 +116,10 @@ func (g *Gateway) refuseExpired(ctx context.Context, x *exchange, token string, 
 		return err
 	}
 	if g.service.Link.Recovered() != signs || g.service.Link.CouldNotRefresh(id.Expires) {
-		return &client.UnavailableError{Err: errWasUnavailable}
+		return &client.UnavailableError{Err: errors.New("service was unavailable when the access token expired")}
 	}
 	return expired
 }
-
-var errWasUnavailable = errors.New("service was unavailable when the access token expired")
 
 // verifyHeld verifies an access macaroon with its cached discharge, or with one that it
 // fetches.

@@ -22,13 +22,11 @@
 // A client that logs in with refresh_token: true has mode rotate, any other has mode
 // held. During user-interactive authentication the flag may be in the first request
 // only, if the same process receives the later requests: it keeps some ten thousand
-// sets of parameters for two days. Otherwise the mode is held. Each token has exactly
-// one accepted text: a changed byte or prefix is refused before the homeserver sees
-// the request.
+// sets of parameters for two days. Otherwise the mode is held. A token with a changed
+// byte or prefix is refused before the homeserver sees the request.
 //
-// The homeserver's token is sealed with XChaCha20-Poly1305 under a key derived from the
-// gateway's master key, and bound to the session. It stays the same for the whole
-// session: homeservers keep state of a device under it, such as transaction ids.
+// The homeserver's token stays the same for the whole session: homeservers keep state of
+// a device under it, such as transaction ids.
 //
 // # Routes
 //
@@ -118,16 +116,9 @@
 //
 // # Narrowed tokens
 //
-// The holder of a dga_ token can narrow it offline, see [token.Attenuate], and hand it
-// to a script. Up to 16 conditions of up to 512 bytes may be added:
-//
-//	time-before T   until a time, RFC 3339
-//	client-ip A     from an address or a CIDR only
-//	read-only       for reading
-//	room !id        in one room
-//
-// A token with any other condition is refused. A narrowed token works on an allow-list
-// of routes, which [matrix.WriteAllowList] writes and deploy/narrowed-tokens.md shows.
+// The holder of a dga_ token can narrow it offline, to a time, an address, reading or one
+// room, and hand it to a script; package token lists the conditions. A narrowed token
+// works on an allow-list of routes, which [matrix.WriteAllowList] writes and deploy/narrowed-tokens.md shows.
 // Excluded are logout, the account with its profile, data and push rules, devices, keys,
 // pushers, other tokens, extensions and the paths of administrators. A response to a
 // token for one room is withheld if it contains an event of another room.

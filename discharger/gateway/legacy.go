@@ -106,35 +106,30 @@ func (g *Gateway) ownerOf(ctx context.Context, sum [sha256.Size]byte, token stri
 // the response names the owner of the refresh token and is withheld from users of the
 // gateway.
 func (g *Gateway) answerRefresh(resp *http.Response, x *exchange) error {
-	switch {
-	case resp.StatusCode == http.StatusNotFound, resp.StatusCode == http.StatusMethodNotAllowed:
-	case resp.StatusCode == http.StatusOK && g.live().Legacy.RejectAfterUpgrade:
-	default:
+	unknown := resp.StatusCode == http.StatusNotFound || resp.StatusCode == http.StatusMethodNotAllowed
+	if !unknown && (resp.StatusCode != http.StatusOK || !g.live().Legacy.RejectAfterUpgrade) {
 		return nil
 	}
 	data, err := jsonbody.ReadResponse(resp)
 	if err != nil {
 		return err
 	}
-	body, err := jsonbody.Parse(data)
-	switch {
-	case resp.StatusCode != http.StatusOK && err == nil && body.Is("errcode", matrix.CodeUnrecognized):
-		return refusalError{reply.UnknownToken("Unknown refresh token.", true)}
-	case resp.StatusCode != http.StatusOK:
-		return nil
-	case err != nil:
-		return err
-	}
+	body, _ := jsonbody.Parse(data) // nil: not an object
 	token, ok := body.Text(memberAccess)
-	if !ok {
+	switch {
+	case unknown && body.Is("errcode", matrix.CodeUnrecognized):
+		return refusalError{reply.UnknownToken("Unknown refresh token.", true)}
+	case unknown:
+		return nil
+	case !ok:
 		return jsonbody.ErrNotJSON
 	}
-	switch f := g.refuseUpgraded(resp.Request.Context(), sha256.Sum256([]byte(token)), token, x.origin(resp.Request)); {
+	f := g.refuseUpgraded(resp.Request.Context(), sha256.Sum256([]byte(token)), token, x.origin(resp.Request))
+	switch {
 	case f == nil:
 		return nil
-	case f.Status == http.StatusUnauthorized:
-		return refusalError{f}
-	default:
-		return refusalError{f.Text()}
+	case f.Status != http.StatusUnauthorized:
+		f = f.Text()
 	}
+	return refusalError{f}
 }

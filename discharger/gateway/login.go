@@ -207,12 +207,10 @@ func (g *Gateway) readLogin(resp *http.Response) (jsonbody.Object, error) {
 	case !hasAccess && !hasRefresh:
 		return nil, nil // refused, or registered without a login
 	case !success || !ok || token == "":
-		return nil, errStrayToken
+		return nil, errors.New("token is unexpected or not a string")
 	}
 	return body, nil
 }
-
-var errStrayToken = errors.New("token is unexpected or not a string")
 
 // answerLogin replaces the token in the response to a login.
 func (g *Gateway) answerLogin(resp *http.Response, x *exchange) error {
@@ -270,8 +268,7 @@ func (g *Gateway) reportLifetime(ctx context.Context, x *exchange, life time.Dur
 	})
 }
 
-// maxLifetime bounds a token's lifetime in ms, so that arithmetic does not
-// overflow.
+// maxLifetime bounds a token's lifetime in ms, so that arithmetic does not overflow.
 const maxLifetime = 10 * 365 * 24 * int64(time.Hour/time.Millisecond)
 
 // upstreamLogin is the homeserver's response to a login.

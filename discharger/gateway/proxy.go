@@ -55,7 +55,7 @@ func (g *Gateway) modifyResponse(resp *http.Response) error {
 	}
 	defer x.releaseLeases() // a slow client must not hold the lease
 	if resp.StatusCode < http.StatusOK {
-		return errSwitched
+		return errors.New("homeserver switches protocols") // the gateway never forwards Upgrade
 	}
 	if x.room != "" && resp.StatusCode/100 == 2 {
 		return g.confine(resp, x)
@@ -96,9 +96,6 @@ func (g *Gateway) modifyResponse(resp *http.Response) error {
 	return nil
 }
 
-// errSwitched refuses a 1xx response: the gateway never forwards Upgrade.
-var errSwitched = errors.New("homeserver switches protocols")
-
 // refusalError carries a refusal through the proxy as an error.
 type refusalError struct{ *reply.Refusal }
 
@@ -133,24 +130,21 @@ func (g *Gateway) handleError(w http.ResponseWriter, r *http.Request, err error)
 // buffers pools the buffers of the proxy.
 type buffers struct{ pool sync.Pool }
 
-const bufferSize = 32 << 10
-
 // Get implements [httputil.BufferPool].
 func (b *buffers) Get() []byte {
 	if p, ok := b.pool.Get().(*[]byte); ok {
 		return *p
 	}
-	return make([]byte, bufferSize)
+	return make([]byte, 32<<10)
 }
 
 // Put implements [httputil.BufferPool].
 func (b *buffers) Put(buf []byte) { b.pool.Put(&buf) }
 
-// refreshVersion is the version of the specification that introduced refresh tokens.
-const refreshVersion = "v1.3"
-
-// answerVersions adds refreshVersion to the homeserver's versions.
+// answerVersions adds the version of the specification that introduced refresh tokens to
+// the homeserver's versions.
 func (g *Gateway) answerVersions(resp *http.Response) error {
+	const refreshVersion = "v1.3"
 	return g.edit(resp, "versions", func(body *jsonbody.Object) bool {
 		var versions []string
 		if err := json.Unmarshal(body.Get("versions"), &versions); err != nil || slices.Contains(versions, refreshVersion) {
