@@ -66,7 +66,7 @@ func writeBackup(ctx context.Context, tx *bbolt.Tx, w io.Writer, now time.Time) 
 	for _, c := range []struct {
 		bucket []byte
 		write  func(out *backup.Writer, k, v []byte, now time.Time) error
-	}{{bucketRecords, backupRow}, {bucketDevices, backupRow}, {bucketHomeservers, backupHomeserver}} {
+	}{{bucketRecords, backupRecord}, {bucketDevices, backupDevice}, {bucketHomeservers, backupHomeserver}} {
 		bucket := tx.Bucket(c.bucket)
 		if bucket == nil { // of devices, in a file of an earlier version
 			continue
@@ -95,29 +95,44 @@ func backupHomeserver(out *backup.Writer, k, v []byte, _ time.Time) error {
 	return out.Frame(backup.Homeserver, record.AppendText(nil, name), v)
 }
 
-// backupRow writes the row of a user, a session or a device.
-func backupRow(out *backup.Writer, k, v []byte, now time.Time) error {
-	homeserver, rest, ok := cutName(k)
-	user, id, ok2 := cutName(rest)
-	if !ok || !ok2 {
-		return record.ErrDamaged
-	}
-	e, _, err := record.SplitRow(v)
+// backupRecord writes the row of a user or a session.
+func backupRecord(out *backup.Writer, k, v []byte, now time.Time) error {
+	names, id, err := cutRow(k, len(caveat.SessionID{}))
 	if err != nil {
 		return err
 	}
-	names := record.AppendText(record.AppendText(nil, homeserver), user)
+	e, _, err := record.SplitRow(v)
 	switch {
-	case len(id) == len(revocation.DeviceTag{}):
-		return out.Frame(backup.Device, names, id, v)
-	case len(id) != len(caveat.SessionID{}):
-		return record.ErrDamaged
+	case err != nil:
+		return err
 	case caveat.SessionID(id) == caveat.SessionID{}:
 		return out.Frame(backup.User, names, v)
 	case e.Passed(now):
 		return nil
 	}
 	return out.Frame(backup.Session, names, id, v)
+}
+
+func backupDevice(out *backup.Writer, k, v []byte, _ time.Time) error {
+	names, id, err := cutRow(k, len(revocation.DeviceTag{}))
+	if err == nil {
+		_, _, err = record.SplitRow(v)
+	}
+	if err != nil {
+		return err
+	}
+	return out.Frame(backup.Device, names, id, v)
+}
+
+// cutRow returns the names in the key of a row, in the form of a backup, and the id
+// after them.
+func cutRow(key []byte, idLen int) (names, id []byte, err error) {
+	homeserver, rest, ok := cutName(key)
+	user, id, ok2 := cutName(rest)
+	if !ok || !ok2 || len(id) != idLen {
+		return nil, nil, record.ErrDamaged
+	}
+	return record.AppendText(record.AppendText(nil, homeserver), user), id, nil
 }
 
 func backupFeeds(out *backup.Writer, tx *bbolt.Tx, now time.Time) error {

@@ -3,12 +3,15 @@ package bolt_test
 import (
 	"bytes"
 	"errors"
+	"io"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"go.etcd.io/bbolt"
 
 	"github.com/discharger/discharger/discharger/boltfile"
 	"github.com/discharger/discharger/discharger/caveat"
@@ -20,6 +23,7 @@ import (
 	"github.com/discharger/discharger/discharger/store/backup"
 	"github.com/discharger/discharger/discharger/store/bolt"
 	"github.com/discharger/discharger/discharger/store/journal"
+	"github.com/discharger/discharger/discharger/store/record"
 	"github.com/discharger/discharger/discharger/store/redis"
 	"github.com/discharger/discharger/discharger/store/redistest"
 	"github.com/discharger/discharger/discharger/store/storetest"
@@ -228,6 +232,34 @@ func TestBackupFile(t *testing.T) {
 	if err := bolt.BackupFile(t.Context(), cfg, &b); err == nil {
 		t.Error("a backup of no file was made")
 	}
+}
+
+// TestBackupDamaged makes no backup of a file in which the length of a name in a key
+// differs.
+func TestBackupDamaged(t *testing.T) {
+	t.Parallel()
+	s := newJournaled(t)
+	s.begin(storetest.NewUser())
+	s.during(func() {
+		copyFile(t, s.path("sessions.db"), s.path("damaged.db"))
+		db, err := bbolt.Open(s.path("damaged.db"), 0o600, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = db.Update(func(tx *bbolt.Tx) error {
+			records := tx.Bucket([]byte("records"))
+			k, v := records.Cursor().First()
+			key := bytes.Clone(k)
+			key[2+int(key[1])+1] += 8 // of the user: the rest of the key is as long as that of a device
+			return errors.Join(records.Put(key, bytes.Clone(v)), records.Delete(k))
+		})
+		if err := errors.Join(err, db.Close()); err != nil {
+			t.Fatal(err)
+		}
+		if err := bolt.BackupFile(t.Context(), bolt.Config{Path: s.path("damaged.db")}, io.Discard); !errors.Is(err, record.ErrDamaged) {
+			t.Errorf("the error is %v", err)
+		}
+	})
 }
 
 // redisConfig returns the configuration of a store on a server.
