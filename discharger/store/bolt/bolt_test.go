@@ -62,6 +62,25 @@ func openBolt(t testing.TB, cfg bolt.Config) *bolt.Store {
 	return b
 }
 
+// TestLoadLosses has a loss accepted during a Load. If the store was lost when the Load
+// began, its records are those of the accepted store, and must come with its losses.
+func TestLoadLosses(t *testing.T) {
+	t.Parallel()
+	var b *bolt.Store
+	want := store.Losses{Missing: 1, All: 2}
+	now := func() time.Time {
+		if b != nil {
+			b.SetLosses(want)
+		}
+		return time.Now()
+	}
+	b = openBolt(t, bolt.Config{Path: filepath.Join(t.TempDir(), "store.db"), SweepEvery: time.Hour}.WithClock(now))
+	v, err := b.Load(t.Context(), storetest.NewUser(), storetest.NewSession(), revocation.DeviceTag{})
+	if err != nil || v.Losses != want {
+		t.Errorf("losses are %+v, %v, want %+v", v.Losses, err, want)
+	}
+}
+
 // killUser is whose sessions the process that gets killed writes.
 var killUser = store.UserKey{Homeserver: "example.org", User: "@alice:example.org"}
 

@@ -63,6 +63,9 @@ func (b *Store) PutRow(t testing.TB, u store.UserKey, id caveat.SessionID, row [
 	}
 }
 
+// SetLosses sets the losses as AcceptLoss does.
+func (b *Store) SetLosses(l store.Losses) { b.losses.Store(&l) }
+
 // BatchDelay is how long a swap waits for others to share a commit.
 const BatchDelay = batchDelay
 

@@ -21,7 +21,6 @@ import (
 // Load reads the records of a session, its user, its homeserver and a device.
 func (b *Store) Load(ctx context.Context, user store.UserKey, session caveat.SessionID, device revocation.DeviceTag) (v store.View, err error) {
 	defer wrap(&err, "load session")
-	v.Losses = b.Losses()
 	err = b.view(ctx, func(tx *bbolt.Tx) (err error) {
 		now, prefix := b.cfg.now(), userPrefix(user)
 		if v.User, err = readRow(tx, prefix, caveat.SessionID{}, revocation.DeviceTag{}, now); err != nil {
@@ -37,7 +36,7 @@ func (b *Store) Load(ctx context.Context, user store.UserKey, session caveat.Ses
 				return err
 			}
 		}
-		v.Homeserver = readHomeserver(tx, user.Homeserver)
+		v.Homeserver, v.Losses = readHomeserver(tx, user.Homeserver), b.Losses() // of the store that is usable now
 		return nil
 	}, limits.CheckUser(user))
 	return v, err
