@@ -1,6 +1,7 @@
 package client
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -24,7 +25,9 @@ const maxAccess = 64 << 10
 // ParseAccess parses an access macaroon in any form in which homeservers return
 // it: a bundle, of which it drops the discharges, or JSON of the macaroon library
 // (V1, V2) or of the bakery (V3, with external caveats).
+// White space around it is ignored.
 func ParseAccess(data []byte) (a Access, err error) {
+	data = bytes.TrimSpace(data)
 	switch {
 	case len(data) == 0 || len(data) > maxAccess:
 		err = errors.New("empty or too long")

@@ -43,6 +43,7 @@ func TestParseAccess(t *testing.T) {
 		external map[string][]byte
 	}{
 		{"text", []byte(encodeBundleT(t, macaroon.Slice{a.Macaroon})), a.Macaroon, nil},
+		{"text in a file", []byte(encodeBundleT(t, macaroon.Slice{a.Macaroon}) + "\n"), a.Macaroon, nil},
 		{"bundle", []byte(encodeBundleT(t, macaroon.Slice{a.Macaroon, old})), a.Macaroon, nil},
 		{"JSON", plain, a.Macaroon, nil},
 		{"JSON, version 1", v1, old, nil},

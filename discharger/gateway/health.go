@@ -140,8 +140,8 @@ func (g *Gateway) inspectUpstream(ctx context.Context) {
 			return struct{}{}, nil
 		case !warned:
 			warned = true
-			g.cfg.Log.LogAttrs(ctx, slog.LevelWarn, "homeserver is unreachable, retrying", slog.String("upstream", g.cfg.Upstream),
-				slog.Int("status", status), slog.Any("error", err))
+			g.cfg.Log.LogAttrs(ctx, slog.LevelWarn, "login flows of the homeserver cannot be read, retrying",
+				slog.String("upstream", g.cfg.Upstream), slog.Int("status", status), slog.Any("error", err))
 		}
 		return struct{}{}, &upstream.StatusError{Status: status}
 	}, backoff.WithBackOff(backoff.NewConstantBackOff(upstreamPause)), backoff.WithMaxElapsedTime(0))

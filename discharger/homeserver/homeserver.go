@@ -66,6 +66,15 @@
 // session has ended. With a [Feed] as [Config.Revocations], which follows the
 // discharger's revocations, Verify refuses them at once, and still does no I/O.
 // [Feed] documents the case of an unreachable discharger.
+// The API key that a feed needs is in the same key file as the other keys:
+//
+//	cfg, err := homeserver.ConfigFromFile(path, keyfile.OwnerOnly)
+//	ring, err := keyfile.Load(path, keyfile.OwnerOnly)
+//	c, err := client.New(client.Config{URL: ring.Peer.Service, APIKey: ring.Of(keyfile.API)[0].APIKey()})
+//	feed, err := homeserver.NewFeed(homeserver.FeedConfig{Client: c})
+//	cfg.Revocations = feed
+//	hs, err := homeserver.New(cfg)
+//	go feed.Run(ctx)
 //
 // # Guarantees
 //

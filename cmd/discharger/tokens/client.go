@@ -138,7 +138,7 @@ func refreshCommand() command.Command {
 		Long: `
 Reads the session file, fetches the next discharge and writes both into the file. If
 the answer is lost, run it again: it repeats the request-id, and the service returns
-the same answer.`,
+the same refresh token.`,
 		Setup: func(t *command.Terminal, f *flag.FlagSet) command.Action {
 			var c clientFlags
 			c.declare(f, t.Env("DISCHARGER_SERVICE", ""))

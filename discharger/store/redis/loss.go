@@ -126,7 +126,7 @@ func (r *Store) warnOfLosses(ctx context.Context, l Losses, now time.Time) {
 		at   time.Time
 		text string
 	}{
-		{l.Born, "store is new, sessions minted before are refused and must log in again"},
+		{l.Born, "store is new, sessions minted before without a record are refused and must log in again"},
 		{l.Missing, "loss of data was accepted, sessions minted before without a record are refused and must log in again"},
 		{l.All, "loss of revocations was accepted, sessions activated before are refused and must log in again"},
 	} {
