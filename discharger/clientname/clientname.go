@@ -116,7 +116,7 @@ func old(stored string) bool { return strings.Contains(stored, "/") }
 // versionless returns a User-Agent without the characters of versions.
 func versionless(s string) string {
 	return strings.Map(func(r rune) rune {
-		if strings.ContainsRune("0123456789._", r) {
+		if r >= '0' && r <= '9' || r == '.' || r == '_' {
 			return -1
 		}
 		return r

@@ -1,7 +1,6 @@
 package matrix
 
 import (
-	"cmp"
 	"net/http"
 	"slices"
 	"strings"
@@ -50,10 +49,13 @@ func (t Target) Match(method string) Match {
 	if method == http.MethodHead {
 		method = http.MethodGet
 	}
-	m := Match{Route: extension}
+	var m Match
 	n := table.find(t.Path, m.ids[:0])
 	if n != nil {
-		m.Route = cmp.Or(n.route(method), extension)
+		m.Route = n.route(method)
+	}
+	if m.Route == nil {
+		m.Route = extension
 	}
 	switch {
 	case m.Listed():
@@ -89,7 +91,11 @@ func (t Target) readings(method string, route *Route) (all []*Route) {
 			if n == nil {
 				continue
 			}
-			if r := cmp.Or(n.route(method), n.guarded()); r != nil && r != route {
+			r := n.route(method)
+			if r == nil {
+				r = n.guarded()
+			}
+			if r != nil && r != route {
 				all = append(all, r)
 			}
 		}
