@@ -118,10 +118,10 @@
 //
 // The holder of a dga_ token can narrow it offline, to a time, an address, reading or one
 // room, and hand it to a script; package token lists the conditions. A narrowed token
-// works on an allow-list of routes, which [matrix.WriteAllowList] writes and deploy/narrowed-tokens.md shows.
-// Excluded are logout, the account with its profile, data and push rules, devices, keys,
-// pushers, other tokens, extensions and the paths of administrators. A response to a
-// token for one room is withheld if it contains an event of another room.
+// works on an allow-list of routes, which deploy/narrowed-tokens.md shows. Excluded are
+// logout, the account with its profile, data and push rules, devices, keys, pushers, other
+// tokens, extensions and the paths of administrators. A response to a token for one room is
+// withheld if it contains an event of another room.
 //
 // # Limits
 //

@@ -1,3 +1,15 @@
+// Package wire has the wire contract of the discharger as constants and types:
+// paths, parameters, headers, bodies, codes and reasons. PROTOCOL.md beside it is the
+// contract in prose, for any language.
+//
+// It encodes and decodes, and never sends: it imports no HTTP client and no macaroon
+// library. Package client sends, package server answers, and package bundle has the
+// text that a client presents to its homeserver.
+//
+// Writers use one spelling of everything and readers accept what the contract allows:
+// base64 in four alphabets ([DecodeBase64]), unknown members of answers and events.
+// Requests are read strictly: an unknown member of a [RevokeEntry] is an error, since
+// it could narrow a revocation.
 package wire
 
 import (
@@ -95,3 +107,18 @@ const (
 	ReasonHomeserverRequired = "homeserver_required" // only the homeserver of the session may do this
 	ReasonPolicy             = "policy"              // denied by the policy
 )
+
+// The names of server-sent events on PathRevocations. Readers ignore names that
+// they do not know. Lines that begin with a colon come at the heartbeat's rate
+// while there is nothing else, so that silence means that the line is dead.
+const (
+	EventRevocation = "revocation" // data: a revocation.Event; id: where to resume
+	EventGap        = "gap"        // events may be missing; all that are retained follow
+	EventCurrent    = "current"    // all retained events were sent; data: a FeedState
+)
+
+// FeedState is the data of an EventCurrent.
+type FeedState struct {
+	// Heartbeat is how often something comes, at least; in milliseconds.
+	Heartbeat int64 `json:"heartbeat"`
+}

@@ -18,8 +18,7 @@ type Route struct {
 	// path for a token narrowed to it.
 	Events bool
 
-	names       []string // of the identifiers, in order
-	unversioned string   // the pattern with an ellipsis for the version
+	names []string // of the identifiers, in order
 }
 
 // Effect is the effect of a request on tokens and sessions.

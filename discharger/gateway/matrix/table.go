@@ -252,9 +252,7 @@ func makeRoutes() (all []*Route) {
 	expand := func(r row, prefix string) {
 		for version := range strings.SplitSeq(r.versions, " ") {
 			for method := range strings.SplitSeq(r.methods, " ") {
-				route := r.make(method, prefix+version+"/"+r.pattern)
-				route.unversioned = prefix + "…/" + r.pattern
-				all = append(all, route)
+				all = append(all, r.make(method, prefix+version+"/"+r.pattern))
 			}
 		}
 	}
@@ -276,7 +274,7 @@ func makeRoutes() (all []*Route) {
 }
 
 func (r *row) make(method, pattern string) *Route {
-	route := &Route{Method: method, Pattern: pattern, Effect: r.effect, unversioned: pattern}
+	route := &Route{Method: method, Pattern: pattern, Effect: r.effect}
 	for _, flag := range r.flags {
 		switch flag {
 		case 't':
