@@ -21,6 +21,7 @@ import (
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/client"
 	"github.com/discharger/discharger/discharger/homeserver"
+	"github.com/discharger/discharger/discharger/testkit"
 	"github.com/discharger/discharger/discharger/wire"
 )
 
@@ -90,24 +91,17 @@ func newCrash(t *testing.T) *crash {
 	theirs := caveat.GenerateKey()
 	config := fmt.Sprintf("listen: 127.0.0.1:0\nadmin_listen: 127.0.0.1:0\nrequest_timeout: 10s\ndata_dir: %s\nhomeservers:\n  - {name: a.example, public_key: %s}\n",
 		filepath.Join(c.dir, "data"), theirs.Public)
-	check(t, os.WriteFile(filepath.Join(c.dir, "discharger.yaml"), []byte(config), 0o600))
+	testkit.NoError(t, os.WriteFile(filepath.Join(c.dir, "discharger.yaml"), []byte(config), 0o600))
 	c.start()
 	service, err := c.client.Info(context.Background())
-	check(t, err)
+	testkit.NoError(t, err)
 	master := homeserver.NewKey()
 	c.hs, err = homeserver.New(homeserver.Config{
 		Name: "a.example", Keys: homeserver.Keys{master}, KeyPair: theirs, Discharger: service, Location: crashLocation,
 	})
-	check(t, err)
+	testkit.NoError(t, err)
 	c.kill()
 	return c
-}
-
-func check(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
 }
 
 var listening = regexp.MustCompile(`msg=listening clients=(http://\S+)`)
@@ -118,8 +112,8 @@ func (c *crash) start() {
 	c.process = exec.Command(c.binary, "serve", "--config", filepath.Join(c.dir, "discharger.yaml"))
 	c.process.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	stderr, err := c.process.StderrPipe()
-	check(c.t, err)
-	check(c.t, c.process.Start())
+	testkit.NoError(c.t, err)
+	testkit.NoError(c.t, c.process.Start())
 	c.t.Cleanup(c.kill)
 	url := ""
 	lines := bufio.NewScanner(stderr)
@@ -136,9 +130,9 @@ func (c *crash) start() {
 		}
 	}()
 	c.client, err = client.New(client.Config{URL: url, Location: crashLocation, Patience: -1})
-	check(c.t, err)
+	testkit.NoError(c.t, err)
 	c.scattered, err = client.New(client.Config{URL: url, Location: crashLocation, Patience: -1, HTTPClient: scattered()})
-	check(c.t, err)
+	testkit.NoError(c.t, err)
 }
 
 // scattered makes every request from another address of this machine: so many

@@ -33,15 +33,9 @@ import (
 	"github.com/discharger/discharger/discharger/server"
 	"github.com/discharger/discharger/discharger/session"
 	"github.com/discharger/discharger/discharger/store/bolt"
+	"github.com/discharger/discharger/discharger/testkit"
 	"github.com/discharger/discharger/discharger/wire"
 )
-
-func must(t testing.TB, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
 
 const testKey = "api key of a.example"
 
@@ -54,27 +48,27 @@ func startDischarger(t testing.TB) (string, caveat.PublicKey, caveat.KeyPair) {
 	opener, err := caveat.NewOpener(caveat.OpenerConfig{
 		Keys: []caveat.KeyPair{ours}, Homeservers: []caveat.Homeserver{{Name: "a.example", Key: theirs.Public}},
 	})
-	must(t, err)
+	testkit.NoError(t, err)
 	st, err := bolt.Open(bolt.Config{Path: filepath.Join(t.TempDir(), "sessions.db")})
-	must(t, err)
+	testkit.NoError(t, err)
 	t.Cleanup(func() { st.Close() })
 	key, err := discharger.NewRefreshKey(nil)
-	must(t, err)
+	testkit.NoError(t, err)
 	reg := prometheus.NewRegistry()
 	metrics, err := server.NewMetrics(reg)
-	must(t, err)
+	testkit.NoError(t, err)
 	log := slog.New(slog.DiscardHandler)
 	service, err := discharger.New(discharger.Config{
 		Opener: opener, Store: metrics.Store(st), RefreshKeys: []discharger.RefreshKey{key}, Observer: metrics, Log: log,
 		Limits: session.Limits{},
 	})
-	must(t, err)
+	testkit.NoError(t, err)
 	s, err := server.New(server.Config{
 		Service: service, PublicKey: ours.Public, Ready: st.Ready, Metrics: metrics, Gatherer: reg, Log: log,
 		APIKeys: map[string][][sha256.Size]byte{"a.example": {sha256.Sum256([]byte(testKey))}},
 		Feed:    server.FeedConfig{Source: st, Heartbeat: time.Second},
 	})
-	must(t, err)
+	testkit.NoError(t, err)
 	web := httptest.NewServer(s.Client())
 	t.Cleanup(web.Close)
 	return web.URL, ours.Public, theirs
@@ -95,7 +89,7 @@ func startAdopter(t testing.TB, change ...func(*sessionbakery.Config)) *adopter 
 	a := &adopter{revoked: make(chan string, 100)}
 	var err error
 	a.client, err = client.New(client.Config{URL: url, APIKey: []byte(testKey)})
-	must(t, err)
+	testkit.NoError(t, err)
 	master := homeserver.NewKey()
 	feed := homeserver.FeedConfig{Client: a.client}
 	feed.OnEvent = onEvent(a.revoked)
@@ -106,12 +100,12 @@ func startAdopter(t testing.TB, change ...func(*sessionbakery.Config)) *adopter 
 		f(&cfg)
 	}
 	a.oven, err = sessionbakery.New(cfg)
-	must(t, err)
+	testkit.NoError(t, err)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error)
 	go func() { done <- a.oven.Run(ctx) }()
 	t.Cleanup(func() { cancel(); <-done })
-	must(t, a.oven.WaitCurrent(ctx))
+	testkit.NoError(t, a.oven.WaitCurrent(ctx))
 
 	checker := bakery.NewChecker(bakery.CheckerParams{Checker: sessionbakery.NewChecker(), MacaroonVerifier: a.oven, Logger: quiet{}})
 	mux := http.NewServeMux()
@@ -157,12 +151,12 @@ func (quiet) Debugf(context.Context, string, ...any) {}
 func (a *adopter) do(t testing.TB, c *httpbakery.Client, method, path string) (int, string) {
 	t.Helper()
 	r, err := http.NewRequest(method, a.web.URL+path, nil)
-	must(t, err)
+	testkit.NoError(t, err)
 	resp, err := c.Do(r)
-	must(t, err)
+	testkit.NoError(t, err)
 	defer resp.Body.Close()
 	body, err := io.ReadAll(resp.Body)
-	must(t, err)
+	testkit.NoError(t, err)
 	return resp.StatusCode, string(body)
 }
 
@@ -179,7 +173,7 @@ func TestStockClientFromLoginToLogout(t *testing.T) {
 	if status, body := a.do(t, stock, "GET", "/whoami"); status != http.StatusOK || body != "alice LAPTOP" {
 		t.Fatalf("request: %d %s", status, body)
 	}
-	must(t, a.client.Logout(t.Context(), client.Request{Access: client.Access{Macaroon: a.minted.M()}}, wire.ScopeSession))
+	testkit.NoError(t, a.client.Logout(t.Context(), client.Request{Access: client.Access{Macaroon: a.minted.M()}}, wire.ScopeSession))
 	<-a.revoked
 	status, body := a.do(t, stock, "GET", "/whoami")
 	if status != http.StatusUnauthorized || !strings.Contains(body, "permission denied") {
@@ -205,12 +199,12 @@ func TestRevocationOfADevice(t *testing.T) {
 func (a *adopter) discharged(t testing.TB, conditions ...string) macaroon.Slice {
 	t.Helper()
 	m, err := a.oven.NewMacaroon(homeserver.MintParams{User: "alice", Device: "PHONE", Mode: caveat.ModeOpen})
-	must(t, err)
+	testkit.NoError(t, err)
 	for _, c := range conditions {
-		must(t, m.M().AddFirstPartyCaveat([]byte(c)))
+		testkit.NoError(t, m.M().AddFirstPartyCaveat([]byte(c)))
 	}
 	ms, err := httpbakery.NewClient().DischargeAll(t.Context(), m)
-	must(t, err)
+	testkit.NoError(t, err)
 	return ms
 }
 
@@ -274,7 +268,7 @@ func TestUndecidedIsNotARefusal(t *testing.T) {
 	w := httptest.NewRecorder()
 	sessionbakery.WriteError(ctx, w, err)
 	var body wire.ErrorResponse
-	must(t, json.Unmarshal(w.Body.Bytes(), &body))
+	testkit.NoError(t, json.Unmarshal(w.Body.Bytes(), &body))
 	if w.Code != http.StatusServiceUnavailable || body.Code != wire.CodeUnavailable {
 		t.Errorf("answered %d %+v", w.Code, body)
 	}
@@ -310,7 +304,7 @@ func TestUndecidedBundleBesideAValidOne(t *testing.T) {
 			r := httptest.NewRequest("GET", "/", nil)
 			for _, ms := range tc.request {
 				data, err := json.Marshal(ms)
-				must(t, err)
+				testkit.NoError(t, err)
 				r.Header.Add(httpbakery.MacaroonsHeader, base64.StdEncoding.EncodeToString(data))
 			}
 			ctx := a.oven.Context(r)
@@ -321,7 +315,7 @@ func TestUndecidedBundleBesideAValidOne(t *testing.T) {
 				}
 				return
 			}
-			must(t, err)
+			testkit.NoError(t, err)
 			if id, err := a.oven.Identity(ctx, info); err != nil || id.User != tc.user {
 				t.Errorf("identity %+v, %v", id, err)
 			}
@@ -335,7 +329,7 @@ func TestOvenPrintsNoKey(t *testing.T) {
 	oven, err := sessionbakery.New(sessionbakery.Config{Homeserver: homeserver.Config{
 		Keys: homeserver.Keys{master}, KeyPair: caveat.GenerateKey(), Discharger: caveat.GenerateKey().Public, Location: "https://discharger.example",
 	}})
-	must(t, err)
+	testkit.NoError(t, err)
 	bare := [32]byte(master.Key)
 	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%x", "%d"} {
 		shown := strings.Trim(fmt.Sprintf(verb, bare), "[32]uint8{}")
@@ -350,9 +344,9 @@ func TestLocator(t *testing.T) {
 	t.Parallel()
 	url, key, _ := startDischarger(t)
 	c, err := client.New(client.Config{URL: url})
-	must(t, err)
+	testkit.NoError(t, err)
 	locator, err := sessionbakery.NewLocator(t.Context(), c, url)
-	must(t, err)
+	testkit.NoError(t, err)
 	info, err := locator.ThirdPartyInfo(t.Context(), url+"/")
 	if err != nil || !bytes.Equal(info.PublicKey.Key[:], key[:]) || info.Version != bakery.LatestVersion {
 		t.Fatalf("%+v, %v", info, err)
@@ -411,9 +405,9 @@ func FuzzRequestMacaroons(f *testing.F) {
 	oven, err := sessionbakery.New(sessionbakery.Config{Homeserver: homeserver.Config{
 		Keys: homeserver.Keys{master}, KeyPair: pair, Discharger: service.Public, Location: "https://discharger.example",
 	}})
-	must(f, err)
+	testkit.NoError(f, err)
 	m, err := oven.NewMacaroon(homeserver.MintParams{User: "alice", Mode: caveat.ModeOpen})
-	must(f, err)
+	testkit.NoError(f, err)
 	for i, value := range hostile(macaroon.Slice{m.M()}) {
 		if i > 40 && i%40 > 0 {
 			continue

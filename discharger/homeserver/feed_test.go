@@ -24,6 +24,7 @@ import (
 	"github.com/discharger/discharger/discharger/revocation"
 	"github.com/discharger/discharger/discharger/secret"
 	"github.com/discharger/discharger/discharger/sse"
+	"github.com/discharger/discharger/discharger/testkit"
 	"github.com/discharger/discharger/discharger/wire"
 )
 
@@ -176,22 +177,7 @@ func (f *follower) send(t testing.TB, all ...revocation.Event) {
 func (f *follower) beCurrent(t testing.TB) {
 	t.Helper()
 	f.server.stream <- current
-	until(t, "it is current", func() bool { return f.Status().Current })
-}
-
-// until waits for something that happens on another goroutine.
-func until(t testing.TB, what string, ok func() bool) {
-	t.Helper()
-	tick := time.NewTicker(time.Millisecond)
-	defer tick.Stop()
-	deadline := time.After(time.Minute)
-	for !ok() {
-		select {
-		case <-tick.C:
-		case <-deadline:
-			t.Fatalf("not after a minute: %s", what)
-		}
-	}
+	testkit.Eventually(t, "it is current", func() bool { return f.Status().Current })
 }
 
 func (f *follower) session(n byte, lives time.Duration) revocation.Event {
@@ -328,7 +314,7 @@ func TestFeedForgets(t *testing.T) {
 		before := f.Status().LastContact
 		f.clock.advance(2 * time.Minute)
 		f.server.stream <- ":\n\n"
-		until(t, "the heartbeat arrives", func() bool { return f.Status().LastContact.After(before) })
+		testkit.Eventually(t, "the heartbeat arrives", func() bool { return f.Status().LastContact.After(before) })
 	}
 	f.clock.advance(time.Hour - 3*time.Minute)
 	beat()
@@ -354,7 +340,7 @@ func TestFeedReconnects(t *testing.T) {
 	var pauses []time.Duration
 	for range 9 {
 		f.server.cut <- struct{}{}
-		until(t, "the end is noticed", func() bool { return !f.Status().Connected })
+		testkit.Eventually(t, "the end is noticed", func() bool { return !f.Status().Connected })
 		if s := f.Status(); s.Current || s.Err == nil || !errors.Is(s.Err, client.ErrUnavailable) {
 			t.Fatalf("%+v", s)
 		}
@@ -415,7 +401,7 @@ func TestFeedSkips(t *testing.T) {
 		t.Errorf("%+v", s)
 	}
 	f.server.stream <- "event: revocation\nid: p4\ndata: {}\n\n"
-	until(t, "the event is skipped", func() bool { return f.Status().Skipped == 2 })
+	testkit.Eventually(t, "the event is skipped", func() bool { return f.Status().Skipped == 2 })
 	f.server.cut <- struct{}{}
 	<-f.waits
 	f.send(t, f.session(3, time.Hour))
@@ -504,7 +490,7 @@ func TestFeedGoesOn(t *testing.T) {
 	if err := f.WaitCurrent(ctx); !errors.Is(err, context.Canceled) {
 		t.Errorf("WaitCurrent: %v", err)
 	}
-	until(t, "it runs", func() bool { return f.server.connections() == 1 })
+	testkit.Eventually(t, "it runs", func() bool { return f.server.connections() == 1 })
 	if err := f.Run(context.Background()); err == nil || !strings.Contains(err.Error(), "already") {
 		t.Errorf("a second Run: %v", err)
 	}

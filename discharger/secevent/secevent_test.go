@@ -20,6 +20,7 @@ import (
 	"github.com/discharger/discharger/discharger/secret"
 	"github.com/discharger/discharger/discharger/store"
 	"github.com/discharger/discharger/discharger/store/storetest"
+	"github.com/discharger/discharger/discharger/testkit"
 )
 
 // The receiver gets each kind of revocation once, in order, with its subject.
@@ -79,8 +80,8 @@ func TestSubjects(t *testing.T) {
 		if e := r.next(); e.member("session") != "" || e.member("user") != alice || e.member("device") != "TABLET" {
 			t.Errorf("subject %v", e.claims["sub_id"])
 		}
-		must(t, w.service.RevokeHomeserver(ctx, "b.example", discharger.Order{})) // it has no receiver
-		must(t, w.service.RevokeHomeserver(ctx, "a.example", discharger.Order{}))
+		testkit.NoError(t, w.service.RevokeHomeserver(ctx, "b.example", discharger.Order{})) // it has no receiver
+		testkit.NoError(t, w.service.RevokeHomeserver(ctx, "a.example", discharger.Order{}))
 		if e := r.next(); e.member("tenant") != "a.example" || e.member("user") != "" || e.member("session") != "" {
 			t.Errorf("subject %v", e.claims["sub_id"])
 		}
@@ -100,8 +101,8 @@ func TestEventsWithoutNames(t *testing.T) {
 		at := time.Now()
 		id := caveat.NewSessionID()
 		until := at.Add(time.Hour)
-		must(t, w.store.Publish(t.Context(), "a.example", storetest.Event("malformed", until), storetest.Event("nameless", until)))
-		must(t, w.store.Publish(t.Context(), "a.example", storetest.Event("earlier version", until)))
+		testkit.NoError(t, w.store.Publish(t.Context(), "a.example", storetest.Event("malformed", until), storetest.Event("nameless", until)))
+		testkit.NoError(t, w.store.Publish(t.Context(), "a.example", storetest.Event("earlier version", until)))
 		cfg := w.config(r.to("a.example"))
 		cfg.Feed = &storetest.Raw{Feed: w.store, Data: map[string]string{
 			"malformed": "{nonsense",
@@ -150,14 +151,14 @@ func TestRestart(t *testing.T) {
 		r.quiet()
 
 		files, err := filepath.Glob(filepath.Join(w.dir, "security-events-*.json"))
-		must(t, err)
+		testkit.NoError(t, err)
 		if len(files) != 1 {
 			t.Fatalf("positions are in %v", files)
 		}
 		if info, err := os.Stat(files[0]); err != nil || info.Mode().Perm() != 0o600 {
 			t.Errorf("mode %v, %v", info.Mode(), err)
 		}
-		must(t, os.Remove(files[0]))
+		testkit.NoError(t, os.Remove(files[0]))
 		stop = w.send(cfg)
 		seen := make(map[string]bool)
 		for _, id := range ids {
@@ -172,7 +173,7 @@ func TestRestart(t *testing.T) {
 			t.Errorf("ids are not different: %v", ids)
 		}
 
-		must(t, os.WriteFile(files[0], []byte(`{"homeserver":"b.example"}`), 0o600))
+		testkit.NoError(t, os.WriteFile(files[0], []byte(`{"homeserver":"b.example"}`), 0o600))
 		if _, err := secevent.New(cfg); err == nil || !strings.Contains(err.Error(), "damaged") {
 			t.Errorf("a damaged position: %v", err)
 		}
@@ -293,18 +294,18 @@ func TestKeys(t *testing.T) {
 		t.Error("no keys were accepted")
 	}
 	short, err := rsa.GenerateKey(rand.Reader, 1024)
-	must(t, err)
+	testkit.NoError(t, err)
 	if _, err := secevent.NewKeys([]*rsa.PrivateKey{short}); err == nil || !strings.Contains(err.Error(), "1024 bits") {
 		t.Errorf("a short key: %v", err)
 	}
 	old, err := signingKey()
-	must(t, err)
+	testkit.NoError(t, err)
 	newer, err := rsa.GenerateKey(rand.Reader, 2048)
-	must(t, err)
+	testkit.NoError(t, err)
 	keys, err := secevent.NewKeys([]*rsa.PrivateKey{newer, old})
-	must(t, err)
+	testkit.NoError(t, err)
 	read, err := readJWKS(keys.JWKS())
-	must(t, err)
+	testkit.NoError(t, err)
 	if len(read) != 2 {
 		t.Errorf("%d keys are published, want 2", len(read))
 	}
@@ -314,7 +315,7 @@ func TestKeys(t *testing.T) {
 		}
 	}
 	text, err := json.Marshal(keys)
-	must(t, err)
+	testkit.NoError(t, err)
 	shown := fmt.Sprintf("%v %+v %#v %d %x %s", keys, keys, keys, keys, keys, text)
 	if shown != strings.TrimSpace(strings.Repeat("REDACTED ", 5)+`"REDACTED"`) {
 		t.Errorf("keys are shown as %s", shown)

@@ -234,9 +234,9 @@ func TestNoConnection(t *testing.T) {
 		dials := 0
 		cfg.Transport = &http.Transport{DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
 			if dials++; dials <= 3 {
-				return nil, refused
+				return w.pipes.Dial(ctx, network, "127.0.0.1:0") // no listener
 			}
-			return w.network.dial(ctx, network, address)
+			return w.pipes.Dial(ctx, network, address)
 		}}
 		w.send(cfg)
 		w.login("a.example", alice, "PHONE").logout(discharger.ScopeSession)

@@ -1,7 +1,6 @@
 package secevent_test
 
 import (
-	"bytes"
 	"context"
 	"crypto/rand"
 	"crypto/rsa"
@@ -13,12 +12,10 @@ import (
 	"log"
 	"log/slog"
 	"math/big"
-	"net"
 	"net/http"
 	"path/filepath"
 	"regexp"
 	"sync"
-	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -32,6 +29,7 @@ import (
 	"github.com/discharger/discharger/discharger/secevent"
 	"github.com/discharger/discharger/discharger/secret"
 	"github.com/discharger/discharger/discharger/store/bolt"
+	"github.com/discharger/discharger/discharger/testkit"
 )
 
 const (
@@ -46,13 +44,6 @@ const (
 
 var signingKey = sync.OnceValues(func() (*rsa.PrivateKey, error) { return rsa.GenerateKey(rand.Reader, 2048) })
 
-func must(t testing.TB, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
 // world is a service on a real store, with two homeservers.
 type world struct {
 	t       *testing.T
@@ -63,88 +54,14 @@ type world struct {
 	keys    *secevent.Keys
 	metrics *secevent.Metrics
 	reg     *prometheus.Registry
-	out     lockedBuffer // the log
-	network network
+	out     testkit.Buffer // the log
+	pipes   *testkit.Pipes
 }
-
-// lockedBuffer is a buffer for concurrent use.
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *lockedBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lockedBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
-
-// network connects senders with receivers through pipes, on which time in a bubble
-// passes while they wait.
-type network struct {
-	mu        sync.Mutex
-	listeners map[string]*pipeListener
-}
-
-func (n *network) listen(t *testing.T) *pipeListener {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	l := &pipeListener{address: fmt.Sprintf("127.0.0.1:%d", len(n.listeners)+1), conns: make(chan net.Conn), closed: make(chan struct{})}
-	n.listeners[l.address] = l
-	t.Cleanup(func() { l.Close() })
-	return l
-}
-
-func (n *network) dial(ctx context.Context, _, address string) (net.Conn, error) {
-	n.mu.Lock()
-	l := n.listeners[address]
-	n.mu.Unlock()
-	if l == nil {
-		return nil, refused
-	}
-	ours, theirs := net.Pipe()
-	select {
-	case l.conns <- theirs:
-		return ours, nil
-	case <-l.closed:
-		return nil, refused
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
-}
-
-var refused = &net.OpError{Op: "dial", Net: "tcp", Err: syscall.ECONNREFUSED}
-
-// pipeListener accepts the other ends of pipes.
-type pipeListener struct {
-	address string
-	conns   chan net.Conn
-	closed  chan struct{}
-	once    sync.Once
-}
-
-func (l *pipeListener) Accept() (net.Conn, error) {
-	select {
-	case c := <-l.conns:
-		return c, nil
-	case <-l.closed:
-		return nil, net.ErrClosed
-	}
-}
-
-func (l *pipeListener) Close() error   { l.once.Do(func() { close(l.closed) }); return nil }
-func (l *pipeListener) Addr() net.Addr { return &net.TCPAddr{} }
 
 func newWorld(t *testing.T, maxEvents int) *world {
 	t.Helper()
 	w := &world{t: t, dir: t.TempDir(), hs: make(map[string]*homeserver.Homeserver), reg: prometheus.NewRegistry(),
-		network: network{listeners: make(map[string]*pipeListener)}}
+		pipes: testkit.NewPipes()}
 	ours := caveat.GenerateKey()
 	oc := caveat.OpenerConfig{Keys: []caveat.KeyPair{ours}}
 	for _, name := range []string{"a.example", "b.example"} {
@@ -154,24 +71,24 @@ func newWorld(t *testing.T, maxEvents int) *world {
 		w.hs[name], err = homeserver.New(homeserver.Config{
 			Name: name, Keys: homeserver.Keys{master}, KeyPair: theirs, Discharger: ours.Public, Location: issuer,
 		})
-		must(t, err)
+		testkit.NoError(t, err)
 		oc.Homeservers = append(oc.Homeservers, caveat.Homeserver{Name: name, Key: theirs.Public})
 	}
 	opener, err := caveat.NewOpener(oc)
-	must(t, err)
+	testkit.NoError(t, err)
 	w.store, err = bolt.Open(bolt.Config{Path: filepath.Join(w.dir, "sessions.db"), MaxEvents: maxEvents})
-	must(t, err)
-	t.Cleanup(func() { must(t, w.store.Close()) })
+	testkit.NoError(t, err)
+	t.Cleanup(func() { testkit.NoError(t, w.store.Close()) })
 	w.service, err = discharger.New(discharger.Config{
 		Opener: opener, Store: w.store, RefreshKeys: []discharger.RefreshKey{{Key: secret.Key{1}}},
 	})
-	must(t, err)
+	testkit.NoError(t, err)
 	key, err := signingKey()
-	must(t, err)
+	testkit.NoError(t, err)
 	w.keys, err = secevent.NewKeys([]*rsa.PrivateKey{key})
-	must(t, err)
+	testkit.NoError(t, err)
 	w.metrics, err = secevent.NewMetrics(w.reg)
-	must(t, err)
+	testkit.NoError(t, err)
 	return w
 }
 
@@ -179,7 +96,7 @@ func newWorld(t *testing.T, maxEvents int) *world {
 func (w *world) config(receivers ...secevent.Receiver) secevent.Config {
 	return secevent.Config{
 		Feed: w.store, Receivers: receivers, Issuer: issuer, Keys: w.keys, Dir: w.dir, Metrics: w.metrics,
-		Timeout: patience, Log: slog.New(slog.NewTextHandler(&w.out, nil)), Transport: &http.Transport{DialContext: w.network.dial},
+		Timeout: patience, Log: slog.New(slog.NewTextHandler(&w.out, nil)), Transport: &http.Transport{DialContext: w.pipes.Dial},
 	}
 }
 
@@ -190,7 +107,7 @@ func (w *world) logged() (pauses []time.Duration) {
 	w.t.Helper()
 	for _, m := range loggedPause.FindAllStringSubmatch(w.out.String(), -1) {
 		d, err := time.ParseDuration(m[1])
-		must(w.t, err)
+		testkit.NoError(w.t, err)
 		pauses = append(pauses, d)
 	}
 	return pauses
@@ -213,7 +130,7 @@ func doubling(t *testing.T, pauses []time.Duration, n int) {
 func (w *world) send(cfg secevent.Config) (stop func()) {
 	w.t.Helper()
 	s, err := secevent.New(cfg)
-	must(w.t, err)
+	testkit.NoError(w.t, err)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() { s.Run(ctx); close(done) }()
@@ -236,7 +153,7 @@ type session struct {
 func (w *world) login(hs, user, device string) *session {
 	w.t.Helper()
 	m, err := w.hs[hs].Mint(homeserver.MintParams{User: user, Device: device, Mode: caveat.ModeOpen})
-	must(w.t, err)
+	testkit.NoError(w.t, err)
 	s := &session{id: m.Session, homeserver: hs, w: w}
 	for _, c := range m.Macaroon.Caveats() {
 		if len(c.VerificationId) > 0 {
@@ -244,7 +161,7 @@ func (w *world) login(hs, user, device string) *session {
 		}
 	}
 	_, err = w.service.Discharge(w.t.Context(), &discharger.Request{CaveatID: s.caveat})
-	must(w.t, err)
+	testkit.NoError(w.t, err)
 	return s
 }
 
@@ -252,7 +169,7 @@ func (w *world) login(hs, user, device string) *session {
 // other sessions of the user.
 func (s *session) logout(scope discharger.Scope) {
 	s.w.t.Helper()
-	must(s.w.t, s.w.service.Logout(s.w.t.Context(), &discharger.Request{CaveatID: s.caveat, Homeserver: s.homeserver}, scope))
+	testkit.NoError(s.w.t, s.w.service.Logout(s.w.t.Context(), &discharger.Request{CaveatID: s.caveat, Homeserver: s.homeserver}, scope))
 }
 
 // event is a verified token.
@@ -294,10 +211,10 @@ type receiver struct {
 func newReceiver(w *world, ready func(n int, w http.ResponseWriter, r *http.Request) bool) *receiver {
 	w.t.Helper()
 	keys, err := readJWKS(w.keys.JWKS())
-	must(w.t, err)
+	testkit.NoError(w.t, err)
 	r := &receiver{t: w.t, got: make(chan event, 64), keys: keys, ready: ready}
-	l := w.network.listen(w.t)
-	r.url = "http://" + l.address
+	l := w.pipes.Listen()
+	r.url = "http://" + l.Addr().String()
 	srv := &http.Server{Handler: r, ErrorLog: log.New(io.Discard, "", 0)}
 	go srv.Serve(l)
 	w.t.Cleanup(func() { srv.Close() })
@@ -441,7 +358,7 @@ func (w *world) until(name, hs string, want float64) {
 func (w *world) value(name, hs string) float64 {
 	w.t.Helper()
 	families, err := w.reg.Gather()
-	must(w.t, err)
+	testkit.NoError(w.t, err)
 	for _, f := range families {
 		if f.GetName() != "discharger_security_events_"+name {
 			continue

@@ -130,7 +130,7 @@ func TestFutureMark(t *testing.T) {
 	if e := w.post(wire.PathDischarge, form("id64", id)).error(t); e.Info == nil || !e.Info.Ended {
 		t.Errorf("after: %+v", e)
 	}
-	until(t, "the millisecond is over", func() bool { return time.Now().UnixMilli() > m.User.UnixMilli() })
+	testkit.Eventually(t, "the millisecond is over", func() bool { return time.Now().UnixMilli() > m.User.UnixMilli() })
 	w.post(wire.PathDischarge, form("id64", b64(w.mint(caveat.ModeOpen)))).discharge(t)
 	if metrics := scrape(t, w.admin.URL+wire.PathMetrics); !strings.Contains(metrics, "discharger_future_marks_total 1\n") {
 		t.Error("the mark is not counted")

@@ -78,21 +78,6 @@ func (w *world) verifying(r homeserver.Revocations) *homeserver.Homeserver {
 	return hs
 }
 
-// until waits for something that happens elsewhere.
-func until(t testing.TB, what string, ok func() bool) {
-	t.Helper()
-	tick := time.NewTicker(2 * time.Millisecond)
-	defer tick.Stop()
-	deadline := time.After(patience)
-	for !ok() {
-		select {
-		case <-tick.C:
-		case <-deadline:
-			t.Fatalf("not after %v: %s", patience, what)
-		}
-	}
-}
-
 // feedStream reads a feed line by line, as homeservers in other languages do.
 type feedStream struct {
 	t    testing.TB
@@ -191,9 +176,9 @@ func TestAttackFeedForgery(t *testing.T) {
 	// The stranger names our user's session, and revokes all there is.
 	revoked(t)(w.api(strangersKey).RevokeSession(t.Context(), "@alice:a.example", id, wire.RevokeOptions{}))
 	testkit.NoError(t, w.api(strangersKey).RevokeHomeserver(t.Context(), wire.RevokeOptions{}))
-	until(t, "they know", func() bool { return theirs.Status().Events == 2 })
+	testkit.Eventually(t, "they know", func() bool { return theirs.Status().Events == 2 })
 	revoked(t)(w.api(apiKey).RevokeUser(t.Context(), "@bob:a.example", wire.RevokeOptions{}))
-	until(t, "we know", func() bool { return ours.Status().Events == 1 })
+	testkit.Eventually(t, "we know", func() bool { return ours.Status().Events == 1 })
 	if ours.Revoked(homeserver.Identity{Session: id, User: "@alice:a.example"}) {
 		t.Error("another homeserver's revocation counts")
 	}
@@ -227,7 +212,7 @@ func TestRevokedIsRefused(t *testing.T) {
 			}
 			return
 		}
-		until(t, "it is refused", func() bool {
+		testkit.Eventually(t, "it is refused", func() bool {
 			_, err := hs.Verify(ctx, bundle, homeserver.Request{})
 			return errors.Is(err, want)
 		})
@@ -257,7 +242,7 @@ func TestRevokedIsRefused(t *testing.T) {
 	// A new login is not affected, and a restarted homeserver has the same
 	// revocations as the first one.
 	revoked := time.Now()
-	until(t, "the millisecond is over", func() bool { return time.Since(revoked) > 2*time.Millisecond })
+	testkit.Eventually(t, "the millisecond is over", func() bool { return time.Since(revoked) > 2*time.Millisecond })
 	fresh := w.session("@alice:a.example", "D", caveat.ModeRotate)
 	verify(fresh, bundle(fresh), nil)
 	hs = w.verifying(w.following())
@@ -295,7 +280,7 @@ func TestFeedManyFollow(t *testing.T) {
 	}
 	wg.Wait()
 	for i := range counts {
-		until(t, "all events are received", func() bool { return counts[i].Load() >= revokers*each })
+		testkit.Eventually(t, "all events are received", func() bool { return counts[i].Load() >= revokers*each })
 		for n := range heard[0] {
 			if heard[i][n] != heard[0][n] {
 				t.Fatalf("follower %d received %v as number %d, follower 0 %v", i, heard[i][n], n, heard[0][n])
@@ -374,7 +359,7 @@ func TestFeedSubscribers(t *testing.T) {
 		t.Errorf("another homeserver's first: %d", resp.StatusCode)
 	}
 	a.resp.Body.Close()
-	until(t, "there is room again", func() bool { return w.streamFeed("").resp.StatusCode == 200 })
+	testkit.Eventually(t, "there is room again", func() bool { return w.streamFeed("").resp.StatusCode == 200 })
 }
 
 // TestFeedSlowReader: a reader that does not read is cut off, and others do not wait.
@@ -408,7 +393,7 @@ func TestFeedSlowReader(t *testing.T) {
 		}
 		n += int64(len(events))
 		testkit.NoError(t, st.Publish(t.Context(), "a.example", events...))
-		until(t, "the quick one has it", func() bool { return heard.Load() == n })
+		testkit.Eventually(t, "the quick one has it", func() bool { return heard.Load() == n })
 		if n < 100_000 {
 			select {
 			case <-over:
@@ -428,7 +413,7 @@ func TestFeedSlowReader(t *testing.T) {
 		t.Error("the cut off is not counted")
 	}
 	// A machine that stands still may have cut the quick one off, too, who goes on.
-	until(t, "the quick one is up to date", func() bool { return quick.Status().Current })
+	testkit.Eventually(t, "the quick one is up to date", func() bool { return quick.Status().Current })
 	if s := quick.Status(); s.Gaps > 0 || heard.Load() != n {
 		t.Errorf("%d events of %d, %+v", heard.Load(), n, s)
 	}
@@ -485,9 +470,9 @@ func TestFeedUnreadable(t *testing.T) {
 		t.Errorf("got %q", got)
 	}
 	feed := w.follow()
-	until(t, "the feed has the error", func() bool { return errors.Is(feed.Status().Err, client.ErrUnavailable) })
+	testkit.Eventually(t, "the feed has the error", func() bool { return errors.Is(feed.Status().Err, client.ErrUnavailable) })
 	source.down.Store(false)
-	until(t, "it is up to date", func() bool { return feed.Status().Current })
+	testkit.Eventually(t, "it is up to date", func() bool { return feed.Status().Current })
 }
 
 // TestFeedServerRestart ends the service in the middle and starts another one
@@ -535,14 +520,14 @@ func TestFeedServerRestart(t *testing.T) {
 		}
 		down := http.Handler(http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) { rw.WriteHeader(http.StatusBadGateway) }))
 		current.Store(&down)
-		until(t, "the connection is lost", func() bool { return !feed.Status().Connected })
+		testkit.Eventually(t, "the connection is lost", func() bool { return !feed.Status().Connected })
 		testkit.NoError(t, b.Close())
 		b = open()
 		w = start(b)
 	}
 	t.Cleanup(func() { b.Close() })
 	revoked(t)(w.api(apiKey).RevokeSession(t.Context(), "@alice:a.example", caveat.SessionID{rounds + 1, 1}, wire.RevokeOptions{}))
-	until(t, "all events are received", func() bool { return count.Load() == rounds*each+1 })
+	testkit.Eventually(t, "all events are received", func() bool { return count.Load() == rounds*each+1 })
 	for i, id := range heard {
 		if want := (caveat.SessionID{byte(i/each + 1), byte(i%each + 1)}); id != want {
 			t.Fatalf("event %d is about %v, want %v", i, id, want)
@@ -574,7 +559,7 @@ func TestAttackFeedLoss(t *testing.T) {
 	h2 := other.server.Client()
 	target.Store(&h2)
 	w.server.Drain()
-	until(t, "both are known", func() bool {
+	testkit.Eventually(t, "both are known", func() bool {
 		return feed.Revoked(homeserver.Identity{Session: first}) && feed.Revoked(homeserver.Identity{Session: second})
 	})
 	if gaps.Load() != 1 {

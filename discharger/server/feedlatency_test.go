@@ -81,7 +81,7 @@ func TestFeedLatency(t *testing.T) {
 	close(work)
 	wg.Wait()
 	took := time.Since(start)
-	until(t, "all are refused", func() bool {
+	testkit.Eventually(t, "all are refused", func() bool {
 		mu.Lock()
 		defer mu.Unlock()
 		return len(refused) == n

@@ -127,7 +127,7 @@ func TestAttackIdleBodies(t *testing.T) { // measures memory: not beside others
 	for _, i := range all {
 		i.conn.Close()
 	}
-	until(t, "the address is served again", func() bool { return w.infoFrom("192.0.2.1") == http.StatusOK })
+	testkit.Eventually(t, "the address is served again", func() bool { return w.infoFrom("192.0.2.1") == http.StatusOK })
 }
 
 // liveHeap returns the bytes on the heap that are in use.
@@ -189,7 +189,7 @@ func TestReservedPlaces(t *testing.T) {
 	info := func(header ...string) int {
 		return w.do(w.request(http.MethodGet, wire.PathInfo, "", header...)).status
 	}
-	until(t, "clients have all of their places", func() bool { return info() == http.StatusServiceUnavailable })
+	testkit.Eventually(t, "clients have all of their places", func() bool { return info() == http.StatusServiceUnavailable })
 	if got := info("Authorization", "Bearer "+apiKey); got != http.StatusOK {
 		t.Errorf("a homeserver: %d", got)
 	}
@@ -301,7 +301,7 @@ func TestLargeBodies(t *testing.T) {
 		testkit.NoError(t, err)
 	}
 	const shed = `discharger_shed_requests_total{limit="reading"} `
-	until(t, "one more is put off", func() bool {
+	testkit.Eventually(t, "one more is put off", func() bool {
 		i := w.idleRequest("192.0.2.1", wire.PathSeen, key)
 		i.reading(t)
 		_, _ = i.conn.Write(part) // the server may have answered, and closed the connection

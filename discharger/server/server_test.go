@@ -365,10 +365,10 @@ func TestOverload(t *testing.T) {
 	answered := func(status int) func() bool { // something harmless
 		return func() bool { return w.do(w.request(http.MethodGet, wire.PathInfo, "")).status == status }
 	}
-	until(t, "there is no room", answered(http.StatusServiceUnavailable))
+	testkit.Eventually(t, "there is no room", answered(http.StatusServiceUnavailable))
 	cancel()
 	wg.Wait()
-	until(t, "there is room again", answered(http.StatusOK))
+	testkit.Eventually(t, "there is room again", answered(http.StatusOK))
 }
 
 // TestNoSecretsInLogs sends everything secret that there is, in good and bad
