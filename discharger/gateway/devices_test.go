@@ -17,7 +17,7 @@ import (
 // another returns a second gateway with the same homeserver, keys and service.
 func (w *world) another() *world {
 	w.t.Helper()
-	o := &world{t: w.t, hs: w.hs, service: w.service, log: w.log, cfg: w.cfg}
+	o := &world{t: w.t, hs: w.hs, service: w.service, log: w.log, cfg: w.cfg, pipes: w.pipes}
 	o.cfg.Outbox += ".another"
 	o.cfg.Registerer = nil
 	o.startGateway()
@@ -98,31 +98,32 @@ func TestLoginAgainOnDevice(t *testing.T) {
 		for _, refresh := range []bool{false, true} {
 			for _, where := range []string{"one gateway", "two gateways", "restart"} {
 				t.Run(fmt.Sprintf("%s, refresh %v", where, refresh), func(t *testing.T) {
-					one := newWorld(t, like(dendrite))
-					two := one
-					old := one.login(refresh, anyMap{"device_id": "ONE"})
-					other := one.login(refresh, anyMap{"device_id": "TWO"})
-					switch where {
-					case "two gateways":
-						two = one.another()
-					case "restart":
+					bubble(t, func(t *testing.T, one *world) {
+						two := one
+						old := one.login(refresh, anyMap{"device_id": "ONE"})
+						other := one.login(refresh, anyMap{"device_id": "TWO"})
+						switch where {
+						case "two gateways":
+							two = one.another()
+						case "restart":
+							one.restart()
+						}
+						in := two.login(refresh, anyMap{"device_id": "ONE"})
+						eventually(t, "the first gateway refuses the old token", func() bool { return one.do("GET", upstream.PathWhoami, old.text("access_token"), nil).status == 401 })
+						for _, w := range []*world{one, two} {
+							w.softlyOver("the old session", old)
+							w.settled()
+						}
 						one.restart()
-					}
-					in := two.login(refresh, anyMap{"device_id": "ONE"})
-					eventually(t, "the first gateway refuses the old token", func() bool { return one.do("GET", upstream.PathWhoami, old.text("access_token"), nil).status == 401 })
-					for _, w := range []*world{one, two} {
-						w.softlyOver("the old session", old)
-						w.settled()
-					}
-					one.restart()
-					one.softlyOver("the old session after a restart", old)
-					one.settled()
-					in = two.works("the new session", in)
-					one.works("the new session at the first gateway", in)
-					one.works("the other device", other)
-					if n := one.sessions(); n != 2 || one.hs.loggedOut() > 0 {
-						t.Errorf("%d sessions, %d logouts at the homeserver", n, one.hs.loggedOut())
-					}
+						one.softlyOver("the old session after a restart", old)
+						one.settled()
+						in = two.works("the new session", in)
+						one.works("the new session at the first gateway", in)
+						one.works("the other device", other)
+						if n := one.sessions(); n != 2 || one.hs.loggedOut() > 0 {
+							t.Errorf("%d sessions, %d logouts at the homeserver", n, one.hs.loggedOut())
+						}
+					}, like(dendrite))
 				})
 			}
 		}
@@ -196,25 +197,26 @@ func simultaneously(t *testing.T, gateways []*world, n int, atMost bool) {
 // homeserver's responses.
 func TestServiceDecidesRace(t *testing.T) {
 	t.Parallel()
-	one := newWorld(t)
-	two := one.another()
-	h := one.hold()
-	first := make(chan answer)
-	go func() { first <- one.do("POST", pathLogin, "", onDevice("ONE")) }()
-	<-h.arrived
-	early := two.want(two.do("POST", pathLogin, "", onDevice("ONE")), 200, "")
-	close(h.release)
-	late := one.want(<-first, 200, "")
-	eventually(t, "the other gateway refuses the old token", func() bool {
-		return two.do("GET", upstream.PathWhoami, early.text("access_token"), nil).status == 401
+	bubble(t, func(t *testing.T, one *world) {
+		two := one.another()
+		h := one.hold()
+		first := make(chan answer)
+		go func() { first <- one.do("POST", pathLogin, "", onDevice("ONE")) }()
+		<-h.arrived
+		early := two.want(two.do("POST", pathLogin, "", onDevice("ONE")), 200, "")
+		close(h.release)
+		late := one.want(<-first, 200, "")
+		eventually(t, "the other gateway refuses the old token", func() bool {
+			return two.do("GET", upstream.PathWhoami, early.text("access_token"), nil).status == 401
+		})
+		for _, w := range []*world{one, two} {
+			w.softlyOver("the early one", early)
+			late = w.works("the late one", late)
+		}
+		if n := one.sessions(); n != 1 {
+			t.Errorf("%d sessions", n)
+		}
 	})
-	for _, w := range []*world{one, two} {
-		w.softlyOver("the early one", early)
-		late = w.works("the late one", late)
-	}
-	if n := one.sessions(); n != 1 {
-		t.Errorf("%d sessions", n)
-	}
 }
 
 // A login waits for another login on its device, but not for one on another device.

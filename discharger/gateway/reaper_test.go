@@ -309,15 +309,15 @@ func TestSoftEndsStaySoft(t *testing.T) {
 				w.revoke(w.sessionOf(in.text("access_token")), wire.RevokeOptions{Soft: true})
 			},
 			"user": func(w *world, _ answer) {
-				_, err := w.gateway.client.RevokeUser(t.Context(), "@u:hs", wire.RevokeOptions{Soft: true})
+				_, err := w.gateway.client.RevokeUser(w.t.Context(), "@u:hs", wire.RevokeOptions{Soft: true})
 				testkit.NoError(t, err)
 			},
 			"device": func(w *world, _ answer) {
-				_, err := w.gateway.client.RevokeDevice(t.Context(), "@u:hs", "ONE", wire.RevokeOptions{Soft: true})
+				_, err := w.gateway.client.RevokeDevice(w.t.Context(), "@u:hs", "ONE", wire.RevokeOptions{Soft: true})
 				testkit.NoError(t, err)
 			},
 			"all": func(w *world, _ answer) {
-				testkit.NoError(t, w.gateway.client.RevokeHomeserver(t.Context(), wire.RevokeOptions{Soft: true}))
+				testkit.NoError(t, w.gateway.client.RevokeHomeserver(w.t.Context(), wire.RevokeOptions{Soft: true}))
 			},
 			"reauth":   func(w *world, _ answer) { w.reauth.Store(true) },
 			"replaced": func(w *world, _ answer) { w.login(true, anyMap{"device_id": "ONE"}) },
@@ -334,7 +334,9 @@ func TestSoftEndsStaySoft(t *testing.T) {
 }
 
 func softEnd(t *testing.T, name string, end func(*world, answer), dendrite, refresh bool) {
-	one := newWorld(t, like(dendrite), func(w *world) {
+	bubble(t, func(t *testing.T, one *world) {
+		staysSoft(t, one, name, end, refresh)
+	}, like(dendrite), func(w *world) {
 		w.limits = session.Limits{Idle: 24 * time.Hour, Absolute: 7 * 24 * time.Hour}
 		w.policy = func(in *policy.Input) policy.Decision {
 			if w.reauth.Load() && in.Action != policy.ActionActivate {
@@ -343,6 +345,10 @@ func softEnd(t *testing.T, name string, end func(*world, answer), dendrite, refr
 			return policy.Decision{Effect: policy.EffectAllow}
 		}
 	})
+}
+
+// staysSoft ends a session and checks that it stays softly ended at two gateways.
+func staysSoft(t *testing.T, one *world, name string, end func(*world, answer), refresh bool) {
 	two := one.another()
 	in := one.works("the session", one.login(refresh, anyMap{"device_id": "ONE"}))
 	one.forward(time.Second)

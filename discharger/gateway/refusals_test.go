@@ -226,37 +226,38 @@ func TestKindFromFeed(t *testing.T) {
 			for _, refresh := range []bool{false, true} {
 				t.Run(fmt.Sprintf("soft %v, %s, refresh %v", soft, scope, refresh), func(t *testing.T) {
 					t.Parallel()
-					one := newWorld(t)
-					two := one.another()
-					in := one.login(refresh, anyMap{"device_id": "ONE"})
-					two.want(two.do("GET", upstream.PathWhoami, in.text("access_token"), nil), 200, "")
-					one.forward(time.Second)
-					o := wire.RevokeOptions{Soft: soft}
-					var err error
-					switch scope {
-					case "session":
-						one.revoke(one.sessionOf(in.text("access_token")), o)
-					case "device":
-						_, err = one.gateway.client.RevokeDevice(t.Context(), "@u:hs", "ONE", o)
-					default:
-						_, err = one.gateway.client.RevokeUser(t.Context(), "@u:hs", o)
-					}
-					testkit.NoError(t, err)
-					id, err := two.gateway.hs.VerifyAccess(t.Context(), in.text("access_token")[token.PrefixSize:], homeserver.Request{})
-					testkit.NoError(t, err)
-					eventually(t, "both feeds have the revocation", func() bool { return one.gateway.feed.Revoked(id) && two.gateway.feed.Revoked(id) })
-					one.down.Store(true)
-					for _, w := range []*world{one, two} {
-						if a := w.want(w.do("GET", upstream.PathWhoami, in.text("access_token"), nil), 401, matrix.CodeUnknownToken); a.soft() != soft {
-							t.Errorf("service down: %s", a.raw)
+					bubble(t, func(t *testing.T, one *world) {
+						two := one.another()
+						in := one.login(refresh, anyMap{"device_id": "ONE"})
+						two.want(two.do("GET", upstream.PathWhoami, in.text("access_token"), nil), 200, "")
+						one.forward(time.Second)
+						o := wire.RevokeOptions{Soft: soft}
+						var err error
+						switch scope {
+						case "session":
+							one.revoke(one.sessionOf(in.text("access_token")), o)
+						case "device":
+							_, err = one.gateway.client.RevokeDevice(t.Context(), "@u:hs", "ONE", o)
+						default:
+							_, err = one.gateway.client.RevokeUser(t.Context(), "@u:hs", o)
 						}
-					}
-					one.down.Store(false)
-					for _, w := range []*world{one, two} {
-						if a := w.want(w.do("GET", upstream.PathWhoami, in.text("access_token"), nil), 401, matrix.CodeUnknownToken); a.soft() != soft {
-							t.Errorf("%s", a.raw)
+						testkit.NoError(t, err)
+						id, err := two.gateway.hs.VerifyAccess(t.Context(), in.text("access_token")[token.PrefixSize:], homeserver.Request{})
+						testkit.NoError(t, err)
+						eventually(t, "both feeds have the revocation", func() bool { return one.gateway.feed.Revoked(id) && two.gateway.feed.Revoked(id) })
+						one.down.Store(true)
+						for _, w := range []*world{one, two} {
+							if a := w.want(w.do("GET", upstream.PathWhoami, in.text("access_token"), nil), 401, matrix.CodeUnknownToken); a.soft() != soft {
+								t.Errorf("service down: %s", a.raw)
+							}
 						}
-					}
+						one.down.Store(false)
+						for _, w := range []*world{one, two} {
+							if a := w.want(w.do("GET", upstream.PathWhoami, in.text("access_token"), nil), 401, matrix.CodeUnknownToken); a.soft() != soft {
+								t.Errorf("%s", a.raw)
+							}
+						}
+					})
 				})
 			}
 		}

@@ -16,7 +16,8 @@ import (
 	"github.com/discharger/discharger/policy"
 )
 
-// eventually waits for a condition that other goroutines bring about.
+// eventually waits for a condition that other goroutines bring about. Under
+// testing/synctest the time is not real, and no machine is too slow for it.
 func eventually(t testing.TB, what string, f func() bool) {
 	t.Helper()
 	for end := time.Now().Add(30 * time.Second); !f(); {

@@ -129,20 +129,21 @@ func TestLogoutOfForgottenSession(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			w := newWorld(t, func(w *world) { w.limits = session.Limits{Idle: time.Hour} })
-			old := w.login(false, anyMap{"device_id": "ONE"})
-			c.end(w, old)
-			w.forward(4 * time.Hour)
-			w.restart()
-			w.offline()
-			w.gateway.outbox.Ends.Remove(w.sessionOf(old.text("access_token"))) // as after eviction from the feed
-			if a := w.want(w.do("POST", upstream.PathLogout, old.text("access_token"), anyMap{}), 401, matrix.CodeUnknownToken); !a.soft() {
-				t.Errorf("%s", a.raw)
-			}
-			w.settled()
-			if w.hs.loggedOut() > 0 {
-				t.Error("device was logged out")
-			}
+			bubble(t, func(t *testing.T, w *world) {
+				old := w.login(false, anyMap{"device_id": "ONE"})
+				c.end(w, old)
+				w.forward(4 * time.Hour)
+				w.restart()
+				w.offline()
+				w.gateway.outbox.Ends.Remove(w.sessionOf(old.text("access_token"))) // as after eviction from the feed
+				if a := w.want(w.do("POST", upstream.PathLogout, old.text("access_token"), anyMap{}), 401, matrix.CodeUnknownToken); !a.soft() {
+					t.Errorf("%s", a.raw)
+				}
+				w.settled()
+				if w.hs.loggedOut() > 0 {
+					t.Error("device was logged out")
+				}
+			}, func(w *world) { w.limits = session.Limits{Idle: time.Hour} })
 		})
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"strings"
 	"testing"
+	"testing/synctest"
 
 	"github.com/discharger/discharger/discharger/testkit"
 )
@@ -11,9 +12,12 @@ import (
 // A homeserver that delegates logins causes a warning.
 func TestDelegatedLogins(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, func(w *world) { w.hs.delegating = true })
-	eventually(t, "the warning", func() bool { return strings.Contains(w.log.String(), "delegates logins") })
-	w = newWorld(t)
+	bubble(t, func(t *testing.T, w *world) {
+		if synctest.Wait(); !strings.Contains(w.log.String(), "delegates logins") {
+			t.Error("no warning")
+		}
+	}, func(w *world) { w.hs.delegating = true })
+	w := newWorld(t)
 	w.gateway.inspectUpstream(t.Context())
 	if strings.Contains(w.log.String(), "delegates logins") {
 		t.Error("warning without delegated logins")

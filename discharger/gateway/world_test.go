@@ -160,10 +160,13 @@ func (w *world) startService(st *bolt.Store, ours caveat.KeyPair, theirs caveat.
 }
 
 func (w *world) startGateway() {
-	before := w.hs.inspections()
+	select {
+	case <-w.hs.inspected: // by a gateway that another function started
+	default:
+	}
 	g, err := New(w.cfg)
 	testkit.NoError(w.t, err)
-	eventually(w.t, "the gateway has read the login flows", func() bool { return w.hs.inspections() > before })
+	<-w.hs.inspected
 	w.gateway = g
 	w.http = w.pipes.Serve(g)
 	w.t.Cleanup(func() {
