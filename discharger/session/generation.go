@@ -1,6 +1,7 @@
 package session
 
 import (
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"slices"
@@ -66,16 +67,18 @@ func (v *GenerationRecord) Spare(before *GenerationRecord, except caveat.Session
 	}
 }
 
-// note adds the end of a generation, unless it is the default.
+// note adds the end of a generation, which may be an old one, unless it is the default.
 func (v *GenerationRecord) note(g GenerationEnd) {
-	if plain := (revocation.End{Cause: revocation.CauseRevoked, At: g.At}); g.End == plain || g.End == (revocation.End{Cause: revocation.CauseLogout, At: g.At}) {
+	if g.Code == "" && !g.Soft && (g.Cause == revocation.CauseRevoked || g.Cause == revocation.CauseLogout) {
 		return
 	}
-	if slices.ContainsFunc(v.Ends, func(x GenerationEnd) bool { return x.Generation == g.Generation }) {
+	i, found := slices.BinarySearchFunc(v.Ends, g.Generation, func(x GenerationEnd, generation uint64) int {
+		return cmp.Compare(x.Generation, generation)
+	})
+	if found {
 		return
 	}
-	v.Ends = append(v.Ends, g)
-	for len(v.Ends) > MaxEnds {
+	if v.Ends = slices.Insert(v.Ends, i, g); len(v.Ends) > MaxEnds {
 		v.SoftUpTo = max(v.SoftUpTo, v.Ends[0].Generation)
 		v.Ends = v.Ends[1:]
 	}

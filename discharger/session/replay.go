@@ -5,7 +5,6 @@ import (
 	"encoding"
 	"fmt"
 	"math"
-	"slices"
 	"time"
 
 	"github.com/discharger/discharger/discharger/caveat"
@@ -231,7 +230,6 @@ func ReplayHomeserver(homeserver string, journaled []revocation.Revocation, reco
 	if v.Generation == old.Generation && v.At == old.At {
 		return record, latest, nil
 	}
-	slices.SortFunc(v.Ends, byGeneration)
 	if next, err = v.MarshalBinary(); err != nil {
 		return nil, latest, fmt.Errorf("replay revocations: %w", err)
 	}

@@ -489,3 +489,35 @@ func TestReplayEndsStayInOrder(t *testing.T) {
 		t.Errorf("ended %v, %+v", over, end)
 	}
 }
+
+// TestReplayOldGeneration replays a generation older than the remembered ends, of
+// which the record has as many as it can. The newer ends stay exact.
+func TestReplayOldGeneration(t *testing.T) {
+	t.Parallel()
+	const now = 1_800_000_000_000
+	reuse := revocation.End{Cause: revocation.CauseReuse}
+	first := GenerationRecord{}.Raise(now, caveat.SessionID{}, reuse) // by a clock that is ahead
+	user := GenerationRecord{Generation: 1}
+	for i := range int64(MaxEnds) {
+		user = user.Raise(now-1000+i, caveat.SessionID{}, reuse)
+	}
+	stored, err := user.MarshalBinary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	entry := RevokedUser(ledgerUser, &first, time.UnixMilli(now).Add(time.Hour))
+	changes, _, err := Replay([]revocation.Revocation{entry}, store.Listing{User: stored}, time.UnixMilli(now))
+	if err != nil || len(changes) != 1 {
+		t.Fatalf("%d changes, %v", len(changes), err)
+	}
+	var got GenerationRecord
+	if err := got.UnmarshalBinary(changes[0].New); err != nil {
+		t.Fatal(err)
+	}
+	if end := got.EndAbove(1); end.Soft || end.Cause != revocation.CauseReuse {
+		t.Errorf("the sessions of generation 1 ended as %+v", end)
+	}
+	if len(got.Ends) != MaxEnds || got.SoftUpTo != 1 {
+		t.Errorf("%d ends, soft up to %d", len(got.Ends), got.SoftUpTo)
+	}
+}

@@ -1,9 +1,7 @@
 package session
 
 import (
-	"cmp"
 	"math"
-	"slices"
 
 	"github.com/discharger/discharger/discharger/revocation"
 	"github.com/discharger/discharger/discharger/store"
@@ -38,7 +36,6 @@ func (p *replay) endUser(r *revocation.Revocation) (changed bool) {
 	p.user.Generation = max(p.user.Generation, r.Generation)
 	if r.Cause != "" {
 		p.user.note(GenerationEnd{Generation: r.Generation, End: r.End()})
-		slices.SortFunc(p.user.Ends, byGeneration)
 	}
 	if p.raised = true; r.Keep != 0 {
 		p.keepUser = max(p.keepUser, r.Keep+(p.user.At-r.At)/1000)
@@ -83,8 +80,6 @@ func (p *replay) anyLive() bool {
 	}
 	return false
 }
-
-func byGeneration(x, y GenerationEnd) int { return cmp.Compare(x.Generation, y.Generation) }
 
 // lifted are marks from the future that an operator lifted.
 type lifted struct {
