@@ -84,9 +84,11 @@ func TestRevokedCounts(t *testing.T) {
 		"no device":  w.revokeDevice(user, "", discharger.Order{}),
 		"no session": errOf(w.service.Revoke(ctx, user, caveat.SessionID{}, discharger.Order{})),
 	} {
-		if !errors.Is(err, discharger.ErrBadRequest) {
-			t.Errorf("%s: %v", name, err)
-		}
+		t.Run(name, func(t *testing.T) {
+			if !errors.Is(err, discharger.ErrBadRequest) {
+				t.Error(err)
+			}
+		})
 	}
 }
 

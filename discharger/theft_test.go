@@ -513,9 +513,11 @@ func thiefCopy(t *testing.T, v *victim) {
 		"refresh token's signature": m.Signature(), "discharge's signature": g.Discharge.Signature[:], "root key": opened.RootKey,
 		"caveat": s.login.caveat[37:],
 	} {
-		if bytes.Contains(file, secret) || bytes.Contains(record, secret) {
-			t.Errorf("the store has the %s", name)
-		}
+		t.Run(name, func(t *testing.T) {
+			if bytes.Contains(file, secret) || bytes.Contains(record, secret) {
+				t.Error("the store has it")
+			}
+		})
 	}
 }
 

@@ -3,6 +3,7 @@ package bundle
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -189,9 +190,11 @@ func TestParseBundleIsStrict(t *testing.T) {
 	}
 	text := strictURL.EncodeToString(bare)
 	for _, bad := range []string{text + "A", text + "=", text + "==", text + "\n", "\n" + text, text[:8] + "\r\n" + text[8:], strings.ToLower(text), " " + text, strings.Repeat("A", MaxLength+1)} {
-		if _, err := Parse(bad); !errors.Is(err, ErrMalformed) {
-			t.Errorf("%.40q: error %v", bad, err)
-		}
+		t.Run(fmt.Sprintf("%.40q", bad), func(t *testing.T) {
+			if _, err := Parse(bad); !errors.Is(err, ErrMalformed) {
+				t.Errorf("error %v", err)
+			}
+		})
 	}
 	if _, err := Parse(strings.Replace(encodeBundleT(t, testkit.Bundle(t, 1, "???>>>")), "_", "/", 1)); err == nil {
 		t.Error("the standard alphabet is accepted")

@@ -59,45 +59,46 @@ func TestBakerySeals(t *testing.T) {
 		"V3":               {bakery.Version3, checkers.New(nil).Namespace(), V3, ""},
 		"V3 with a prefix": {bakery.Version3, custom, V3, "foo"},
 	} {
-		// The bakery escapes < > & in JSON, and the é is two bytes.
-		condition := strings.Replace(testCondition, "ABCDEFGHIJ", "a<b>&é", 1)
-		m := bakeryMacaroon(t, w, test.version, test.ns, condition)
-		discharge := func(_ context.Context, cav macaroon.Caveat, payload []byte) (*bakery.Macaroon, error) {
-			if payload == nil {
-				payload = cav.Id
+		t.Run(name, func(t *testing.T) {
+			// The bakery escapes < > & in JSON, and the é is two bytes.
+			condition := strings.Replace(testCondition, "ABCDEFGHIJ", "a<b>&é", 1)
+			m := bakeryMacaroon(t, w, test.version, test.ns, condition)
+			discharge := func(_ context.Context, cav macaroon.Caveat, payload []byte) (*bakery.Macaroon, error) {
+				if payload == nil {
+					payload = cav.Id
+				}
+				opened, err := w.opener.Open(payload)
+				if err != nil {
+					return nil, err
+				}
+				if opened.Version != test.want || opened.StdPrefix != test.prefix || string(opened.Condition) != condition ||
+					opened.HomeserverKey != w.homeserver.Public || len(opened.RootKey) != 24 {
+					t.Errorf("opened %v", opened)
+				}
+				d, err := macaroon.New(opened.RootKey, cav.Id, "", bakery.MacaroonVersion(test.version))
+				if err != nil {
+					return nil, err
+				}
+				first := checkers.ConditionWithPrefix(opened.StdPrefix, "time-before 2030-01-01T00:00:00Z")
+				if err := d.AddFirstPartyCaveat([]byte(first)); err != nil {
+					return nil, err
+				}
+				return bakery.NewLegacyMacaroon(d)
 			}
-			opened, err := w.opener.Open(payload)
+			bundle, err := bakery.DischargeAll(context.Background(), m, discharge)
 			if err != nil {
-				return nil, err
+				t.Fatal(err)
 			}
-			if opened.Version != test.want || opened.StdPrefix != test.prefix || string(opened.Condition) != condition ||
-				opened.HomeserverKey != w.homeserver.Public || len(opened.RootKey) != 24 {
-				t.Errorf("%s: opened %v", name, opened)
+			var conditions []string
+			check := func(condition string) error { conditions = append(conditions, condition); return nil }
+			if err := bundle[0].Verify([]byte("the homeserver's root key"), check, bundle[1:]); err != nil {
+				t.Error(err)
 			}
-			d, err := macaroon.New(opened.RootKey, cav.Id, "", bakery.MacaroonVersion(test.version))
-			if err != nil {
-				return nil, err
+			want := checkers.ConditionWithPrefix(test.prefix, "time-before 2030-01-01T00:00:00Z")
+			if len(conditions) != 1 || conditions[0] != want {
+				t.Errorf("verified conditions %q, want %q", conditions, want)
 			}
-			first := checkers.ConditionWithPrefix(opened.StdPrefix, "time-before 2030-01-01T00:00:00Z")
-			if err := d.AddFirstPartyCaveat([]byte(first)); err != nil {
-				return nil, err
-			}
-			return bakery.NewLegacyMacaroon(d)
-		}
-		bundle, err := bakery.DischargeAll(context.Background(), m, discharge)
-		if err != nil {
-			t.Errorf("%s: %v", name, err)
-			continue
-		}
-		var conditions []string
-		check := func(condition string) error { conditions = append(conditions, condition); return nil }
-		if err := bundle[0].Verify([]byte("the homeserver's root key"), check, bundle[1:]); err != nil {
-			t.Errorf("%s: %v", name, err)
-		}
-		want := checkers.ConditionWithPrefix(test.prefix, "time-before 2030-01-01T00:00:00Z")
-		if len(conditions) != 1 || conditions[0] != want {
-			t.Errorf("%s: verified conditions %q, want %q", name, conditions, want)
-		}
+		})
 	}
 }
 

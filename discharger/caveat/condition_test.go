@@ -3,6 +3,7 @@ package caveat
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"maps"
 	"math"
 	"reflect"
@@ -97,19 +98,21 @@ func TestConditionLimits(t *testing.T) {
 		"label value": {func(c *Condition) { c.Labels = labels(1, 1, 256) }, func(c *Condition) { c.Labels = labels(1, 1, 257) }, "labels"},
 		"whole":       {func(c *Condition) { c.Device, c.Labels = strings.Repeat("\x00", 512), labels(15, 64, 256) }, func(c *Condition) { c.Labels = labels(16, 64, 256) }, "8192"},
 	} {
-		c := Condition{Session: testSession(t), User: "u", Mode: ModeOpen}
-		test.good(&c)
-		text, err := c.Encode()
-		if err != nil {
-			t.Errorf("%s: %v", name, err)
-		}
-		if back, err := ParseCondition([]byte(text)); err != nil || !reflect.DeepEqual(back, c) {
-			t.Errorf("%s: does not read back: %v", name, err)
-		}
-		test.bad(&c)
-		if text, err := c.Encode(); err == nil || text != "" || !strings.Contains(err.Error(), test.says) {
-			t.Errorf("%s over the limit: got %q, %v", name, text, err)
-		}
+		t.Run(name, func(t *testing.T) {
+			c := Condition{Session: testSession(t), User: "u", Mode: ModeOpen}
+			test.good(&c)
+			text, err := c.Encode()
+			if err != nil {
+				t.Error(err)
+			}
+			if back, err := ParseCondition([]byte(text)); err != nil || !reflect.DeepEqual(back, c) {
+				t.Errorf("does not read back: %v", err)
+			}
+			test.bad(&c)
+			if text, err := c.Encode(); err == nil || text != "" || !strings.Contains(err.Error(), test.says) {
+				t.Errorf("over the limit: got %q, %v", text, err)
+			}
+		})
 	}
 }
 
@@ -134,11 +137,13 @@ func TestConditionEncodeRefuses(t *testing.T) {
 		"labels has":      func(c *Condition) { c.Labels = map[string]string{"k": "\xff"} },
 		"labels has a te": func(c *Condition) { c.Labels = map[string]string{"\xff": "v"} },
 	} {
-		c := fullCondition(t)
-		change(&c)
-		if text, err := c.Encode(); err == nil || text != "" || !strings.Contains(err.Error(), name) {
-			t.Errorf("%s: got %q, %v", name, text, err)
-		}
+		t.Run(name, func(t *testing.T) {
+			c := fullCondition(t)
+			change(&c)
+			if text, err := c.Encode(); err == nil || text != "" || !strings.Contains(err.Error(), name) {
+				t.Errorf("got %q, %v", text, err)
+			}
+		})
 	}
 }
 
@@ -192,37 +197,39 @@ func TestParseConditionMembers(t *testing.T) {
 		"expires": append([]string{"0"}, notInteger...),
 		"labels":  notLabels,
 	} {
-		for _, value := range values {
+		t.Run(name, func(t *testing.T) {
+			for _, value := range values {
+				m := maps.Clone(members)
+				m[name] = value
+				got, err := ParseCondition([]byte(conditionOf(m)))
+				if !errors.Is(err, ErrMalformed) || !reflect.DeepEqual(got, Condition{}) {
+					t.Errorf("%s: got %+v, %v", value, got, err)
+				} else if json.Valid([]byte(conditionOf(m)[len(conditionWord):])) && !strings.Contains(err.Error(), name) {
+					t.Errorf("%s: error does not name the member: %v", value, err)
+				}
+			}
+			twice := strings.TrimSuffix(conditionOf(members), "}") + `,"` + name + `":` + members[name] + "}"
+			if _, err := ParseCondition([]byte(twice)); !errors.Is(err, ErrMalformed) || !strings.Contains(err.Error(), name) {
+				t.Errorf("twice: got %v", err)
+			}
 			m := maps.Clone(members)
-			m[name] = value
-			got, err := ParseCondition([]byte(conditionOf(m)))
-			if !errors.Is(err, ErrMalformed) || !reflect.DeepEqual(got, Condition{}) {
-				t.Errorf("%s %s: got %+v, %v", name, value, got, err)
-			} else if json.Valid([]byte(conditionOf(m)[len(conditionWord):])) && !strings.Contains(err.Error(), name) {
-				t.Errorf("%s %s: error does not name it: %v", name, value, err)
+			delete(m, name)
+			_, err := ParseCondition([]byte(conditionOf(m)))
+			switch name {
+			case "policy", "max_ttl", "expires", "labels":
+				if err != nil {
+					t.Errorf("without: %v", err)
+				}
+			default:
+				if !errors.Is(err, ErrMalformed) || !strings.Contains(err.Error(), name) {
+					t.Errorf("without: got %v", err)
+				}
 			}
-		}
-		twice := strings.TrimSuffix(conditionOf(members), "}") + `,"` + name + `":` + members[name] + "}"
-		if _, err := ParseCondition([]byte(twice)); !errors.Is(err, ErrMalformed) || !strings.Contains(err.Error(), name) {
-			t.Errorf("%s twice: got %v", name, err)
-		}
-		m := maps.Clone(members)
-		delete(m, name)
-		_, err := ParseCondition([]byte(conditionOf(m)))
-		switch name {
-		case "policy", "max_ttl", "expires", "labels":
-			if err != nil {
-				t.Errorf("without %s: %v", name, err)
+			m[strings.ToUpper(name)] = members[name]
+			if _, err := ParseCondition([]byte(conditionOf(m))); !errors.Is(err, ErrMalformed) {
+				t.Errorf("in upper case: got %v", err)
 			}
-		default:
-			if !errors.Is(err, ErrMalformed) || !strings.Contains(err.Error(), name) {
-				t.Errorf("without %s: got %v", name, err)
-			}
-		}
-		m[strings.ToUpper(name)] = members[name]
-		if _, err := ParseCondition([]byte(conditionOf(m))); !errors.Is(err, ErrMalformed) {
-			t.Errorf("with %s in upper case: got %v", name, err)
-		}
+		})
 	}
 }
 
@@ -258,10 +265,12 @@ func TestParseConditionWhole(t *testing.T) {
 		"comment":          strings.Replace(good, "{", `{/**/`, 1),
 		"too long":         strings.Replace(good, "{", "{"+strings.Repeat(" ", maxCondition+1-len(good)), 1),
 	} {
-		got, err := ParseCondition([]byte(text))
-		if !errors.Is(err, ErrMalformed) || !reflect.DeepEqual(got, Condition{}) {
-			t.Errorf("%s: got %+v, %v", name, got, err)
-		}
+		t.Run(name, func(t *testing.T) {
+			got, err := ParseCondition([]byte(text))
+			if !errors.Is(err, ErrMalformed) || !reflect.DeepEqual(got, Condition{}) {
+				t.Errorf("got %+v, %v", got, err)
+			}
+		})
 	}
 	for _, text := range []string{
 		strings.Replace(good, "{", `{"`+strings.Repeat("x", 1000)+`":1,`, 1),
@@ -339,12 +348,14 @@ func TestSessionID(t *testing.T) {
 		"AAECAwQFBgcICQoLDA0O++", "AAECAwQFBgcICQoLDA0OD\n", "AAECAwQFBgcICQoLDA0O\r\n", "\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n",
 		"AAECAwQFBgcICQoLDA0ODw==",
 	} {
-		if got, err := ParseSessionID(bad); err == nil || got != (SessionID{}) {
-			t.Errorf("%q: got %s, %v", bad, got, err)
-		}
-		if err := back.UnmarshalText([]byte(bad)); err == nil || back != id {
-			t.Errorf("%q: left %s, %v", bad, back, err)
-		}
+		t.Run(fmt.Sprintf("%q", bad), func(t *testing.T) {
+			if got, err := ParseSessionID(bad); err == nil || got != (SessionID{}) {
+				t.Errorf("got %s, %v", got, err)
+			}
+			if err := back.UnmarshalText([]byte(bad)); err == nil || back != id {
+				t.Errorf("left %s, %v", back, err)
+			}
+		})
 	}
 	for b := range 256 {
 		id[0] = byte(b)

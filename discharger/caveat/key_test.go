@@ -20,10 +20,12 @@ func TestParsePublicKey(t *testing.T) {
 		"standard": base64.StdEncoding, "standard, unpadded": base64.RawStdEncoding,
 		"URL": base64.URLEncoding, "URL, unpadded": base64.RawURLEncoding,
 	} {
-		got, err := ParsePublicKey(enc.EncodeToString(key[:]))
-		if err != nil || got != key {
-			t.Errorf("%s: got %v, %v", name, got, err)
-		}
+		t.Run(name, func(t *testing.T) {
+			got, err := ParsePublicKey(enc.EncodeToString(key[:]))
+			if err != nil || got != key {
+				t.Errorf("got %v, %v", got, err)
+			}
+		})
 	}
 	if want := base64.StdEncoding.EncodeToString(key[:]); key.String() != want {
 		t.Errorf("String: got %s, want %s", key, want)
@@ -43,13 +45,15 @@ func TestParsePublicKey(t *testing.T) {
 		"only padding":      strings.Repeat("=", 44),
 		"hex":               hex.EncodeToString(key[:]),
 	} {
-		got, err := ParsePublicKey(text)
-		if err == nil || got != (PublicKey{}) {
-			t.Errorf("%s: got %v, %v", name, got, err)
-		}
-		if text != "" && err != nil && strings.Contains(err.Error(), text) {
-			t.Errorf("%s: the error repeats the text: %v", name, err)
-		}
+		t.Run(name, func(t *testing.T) {
+			got, err := ParsePublicKey(text)
+			if err == nil || got != (PublicKey{}) {
+				t.Errorf("got %v, %v", got, err)
+			}
+			if text != "" && err != nil && strings.Contains(err.Error(), text) {
+				t.Errorf("the error repeats the text: %v", err)
+			}
+		})
 	}
 }
 
@@ -147,9 +151,11 @@ func weakKey(tb testing.TB, text string) PublicKey {
 func TestCheckPublicKey(t *testing.T) {
 	t.Parallel()
 	for name, text := range weakKeys {
-		if err := CheckPublicKey(weakKey(t, text)); !errors.Is(err, ErrWeakKey) {
-			t.Errorf("%s: got %v", name, err)
-		}
+		t.Run(name, func(t *testing.T) {
+			if err := CheckPublicKey(weakKey(t, text)); !errors.Is(err, ErrWeakKey) {
+				t.Errorf("got %v", err)
+			}
+		})
 	}
 	for range 50 {
 		pair := GenerateKey()

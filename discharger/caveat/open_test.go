@@ -9,6 +9,7 @@ import (
 	"math/big"
 	"slices"
 	"sort"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -99,15 +100,17 @@ func TestOpenErrorOrder(t *testing.T) {
 			"retired, from another":        {retired, sealRaw(version, rogue.Public, rogue.Private, stranger.Public, plain), ErrRetired},
 			"in another's name":            {w.opener, sealRaw(version, w.homeserver.Public, rogue.Private, w.discharger.Public, plain), ErrMalformed},
 		} {
-			got, err := test.opener.Open(test.id)
-			if !errors.Is(err, test.want) || !got.isZero() {
-				t.Errorf("V%d, %s: got %v, %v", version, name, got, err)
-			}
-			for _, other := range []error{ErrNotOurs, ErrRetired, ErrUnknownHomeserver, ErrMalformed} {
-				if other != test.want && errors.Is(err, other) {
-					t.Errorf("V%d, %s: matches %v too", version, name, other)
+			t.Run(fmt.Sprintf("V%d, %s", version, name), func(t *testing.T) {
+				got, err := test.opener.Open(test.id)
+				if !errors.Is(err, test.want) || !got.isZero() {
+					t.Errorf("got %v, %v", got, err)
 				}
-			}
+				for _, other := range []error{ErrNotOurs, ErrRetired, ErrUnknownHomeserver, ErrMalformed} {
+					if other != test.want && errors.Is(err, other) {
+						t.Errorf("matches %v too", other)
+					}
+				}
+			})
 		}
 	}
 }
@@ -202,13 +205,15 @@ func TestOpenBadSecret(t *testing.T) {
 		{V1, "trailing data", `{"RootKey":"` + std + `","Condition":"cond"}{}`},
 		{V1, "unfinished", `{"RootKey":"` + std + `","Condition":"cond"`},
 	} {
-		got, err := w.opener.Open(w.sealPlain(test.version, []byte(test.plain)))
-		if !errors.Is(err, ErrMalformed) || !got.isZero() {
-			t.Errorf("V%d, %s: got %v, %v", test.version, test.name, got, err)
-		}
-		if err != nil && strings.Contains(err.Error(), "box does not open") {
-			t.Errorf("V%d, %s: the test itself is wrong: %v", test.version, test.name, err)
-		}
+		t.Run(fmt.Sprintf("V%d, %s", test.version, test.name), func(t *testing.T) {
+			got, err := w.opener.Open(w.sealPlain(test.version, []byte(test.plain)))
+			if !errors.Is(err, ErrMalformed) || !got.isZero() {
+				t.Errorf("got %v, %v", got, err)
+			}
+			if err != nil && strings.Contains(err.Error(), "box does not open") {
+				t.Errorf("the test itself is wrong: %v", err)
+			}
+		})
 	}
 }
 
@@ -245,17 +250,19 @@ func TestOpenBadText(t *testing.T) {
 		"two objects":       text + text,
 		"array":             "[" + text + "]",
 	} {
-		if changed == text {
-			t.Fatalf("%s: not changed", name)
-		}
-		id := std.EncodeToString([]byte(changed))
-		if name != "array" && id[0] != textMark {
-			t.Fatalf("%s: begins with %c", name, id[0])
-		}
-		got, err := w.opener.Open([]byte(id))
-		if !errors.Is(err, ErrMalformed) || !got.isZero() {
-			t.Errorf("%s: got %v, %v", name, got, err)
-		}
+		t.Run(name, func(t *testing.T) {
+			if changed == text {
+				t.Fatal("not changed")
+			}
+			id := std.EncodeToString([]byte(changed))
+			if name != "array" && id[0] != textMark {
+				t.Fatalf("begins with %c", id[0])
+			}
+			got, err := w.opener.Open([]byte(id))
+			if !errors.Is(err, ErrMalformed) || !got.isZero() {
+				t.Errorf("got %v, %v", got, err)
+			}
+		})
 	}
 	// White space between members and their order do not matter.
 	for name, changed := range map[string]string{
@@ -263,9 +270,11 @@ func TestOpenBadText(t *testing.T) {
 		"other order": `{"Nonce"` + strings.SplitAfter(strings.Split(text, `"Nonce"`)[1], `",`)[0] +
 			strings.Split(text, `"Nonce"`)[0][1:] + `"Id"` + strings.Split(text, `"Id"`)[1],
 	} {
-		if _, err := w.opener.Open([]byte(std.EncodeToString([]byte(changed)))); err != nil {
-			t.Errorf("%s: %v", name, err)
-		}
+		t.Run(name, func(t *testing.T) {
+			if _, err := w.opener.Open([]byte(std.EncodeToString([]byte(changed)))); err != nil {
+				t.Error(err)
+			}
+		})
 	}
 }
 
@@ -305,12 +314,14 @@ func TestOpenNamespace(t *testing.T) {
 		"https://example.org:8080/: std:\u00e9": "\u00e9",
 		"\u2003std:wide\u00a0other:x\n\tthird:y ": "wide",
 	} {
-		plain := append([]byte("\x03\x04root"), byte(len(namespace)))
-		plain = append(plain, namespace+"cond"...)
-		got, err := w.opener.Open(w.sealPlain(V3, plain))
-		if err != nil || got.StdPrefix != want || string(got.Condition) != "cond" {
-			t.Errorf("%q: got %q, %v, want %q", namespace, got.StdPrefix, err, want)
-		}
+		t.Run(strconv.Quote(namespace), func(t *testing.T) {
+			plain := append([]byte("\x03\x04root"), byte(len(namespace)))
+			plain = append(plain, namespace+"cond"...)
+			got, err := w.opener.Open(w.sealPlain(V3, plain))
+			if err != nil || got.StdPrefix != want || string(got.Condition) != "cond" {
+				t.Errorf("got %q, %v, want %q", got.StdPrefix, err, want)
+			}
+		})
 	}
 }
 
@@ -329,28 +340,30 @@ func TestOpenLowOrderForgery(t *testing.T) {
 	forger := fixedPair(t, 66)
 	plain := []byte("\x02\x04rootforged")
 	for _, name := range []string{"0", "1", "order 8", "order 8, the other", "p-1", "0 with top bit"} {
-		low := weakKey(t, weakKeys[name])
-		// Any private key agrees with a point of low order on the same secret.
-		var nonce [nonceSize]byte
-		sealed := box.Seal(nil, plain, &nonce, (*[keySize]byte)(&low), (*[keySize]byte)(&forger.Private.Key))
-		id := append([]byte{byte(V2)}, w.discharger.Public[:prefixSize]...)
-		id = append(id, low[:]...)
-		id = append(id, nonce[:]...)
-		id = append(id, sealed...)
+		t.Run(name, func(t *testing.T) {
+			low := weakKey(t, weakKeys[name])
+			// Any private key agrees with a point of low order on the same secret.
+			var nonce [nonceSize]byte
+			sealed := box.Seal(nil, plain, &nonce, (*[keySize]byte)(&low), (*[keySize]byte)(&forger.Private.Key))
+			id := append([]byte{byte(V2)}, w.discharger.Public[:prefixSize]...)
+			id = append(id, low[:]...)
+			id = append(id, nonce[:]...)
+			id = append(id, sealed...)
 
-		if got, ok := naiveOpen(w.discharger, id); !ok || !bytes.Equal(got, plain) {
-			t.Errorf("%s: the forgery does not even work on a naive opener", name)
-		}
-		if got, err := w.opener.Open(id); !errors.Is(err, ErrUnknownHomeserver) || !got.isZero() {
-			t.Errorf("%s: got %v, %v", name, got, err)
-		}
-		_, err := NewOpener(OpenerConfig{
-			Keys:        []KeyPair{w.discharger},
-			Homeservers: []Homeserver{{Name: "low", Key: low}},
+			if got, ok := naiveOpen(w.discharger, id); !ok || !bytes.Equal(got, plain) {
+				t.Error("the forgery does not even work on a naive opener")
+			}
+			if got, err := w.opener.Open(id); !errors.Is(err, ErrUnknownHomeserver) || !got.isZero() {
+				t.Errorf("got %v, %v", got, err)
+			}
+			_, err := NewOpener(OpenerConfig{
+				Keys:        []KeyPair{w.discharger},
+				Homeservers: []Homeserver{{Name: "low", Key: low}},
+			})
+			if !errors.Is(err, ErrWeakKey) {
+				t.Errorf("registered: %v", err)
+			}
 		})
-		if !errors.Is(err, ErrWeakKey) {
-			t.Errorf("%s: registered: %v", name, err)
-		}
 	}
 }
 
@@ -435,9 +448,11 @@ func TestNewOpenerRefuses(t *testing.T) {
 		"homeserver with our key":      {Keys: []KeyPair{a, b}, Homeservers: []Homeserver{{Name: "x", Key: b.Public}}},
 		"homeserver with our key twin": {Keys: []KeyPair{a}, Homeservers: []Homeserver{{Name: "x", Key: twinKey(hs.Public)}, {Name: "y", Key: hs.Public}}},
 	} {
-		if o, err := NewOpener(cfg); err == nil || o != nil {
-			t.Errorf("%s: no error", name)
-		}
+		t.Run(name, func(t *testing.T) {
+			if o, err := NewOpener(cfg); err == nil || o != nil {
+				t.Error("no error")
+			}
+		})
 	}
 }
 

@@ -66,18 +66,20 @@ func TestSealRefuses(t *testing.T) {
 		"no discharger":         {change: func(p *SealParams) { p.Discharger = PublicKey{} }, is: ErrWeakKey},
 		"discharger top bit":    {change: func(p *SealParams) { p.Discharger[31] |= 0x80 }, is: ErrWeakKey},
 	} {
-		p := SealParams{
-			Version: V2, Homeserver: homeserver, Discharger: discharger.Public,
-			RootKey: testRootKey, Condition: testCondition,
-		}
-		test.change(&p)
-		id, err := Seal(p)
-		if err == nil || id != nil {
-			t.Errorf("%s: got %d bytes, %v", name, len(id), err)
-		}
-		if test.is != nil && !errors.Is(err, test.is) {
-			t.Errorf("%s: got %v, want %v", name, err, test.is)
-		}
+		t.Run(name, func(t *testing.T) {
+			p := SealParams{
+				Version: V2, Homeserver: homeserver, Discharger: discharger.Public,
+				RootKey: testRootKey, Condition: testCondition,
+			}
+			test.change(&p)
+			id, err := Seal(p)
+			if err == nil || id != nil {
+				t.Errorf("got %d bytes, %v", len(id), err)
+			}
+			if test.is != nil && !errors.Is(err, test.is) {
+				t.Errorf("got %v, want %v", err, test.is)
+			}
+		})
 	}
 }
 

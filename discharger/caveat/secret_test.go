@@ -46,18 +46,20 @@ func TestSecretsDoNotPrint(t *testing.T) {
 		}{w.opener, sealer, [2]any{*w.opener, *sealer}},
 		"seal params": SealParams{Homeserver: w.homeserver, RootKey: testRootKey},
 	} {
-		for _, text := range renderings(t, value) {
-			for secret, raw := range map[string][]byte{
-				"discharger's key": w.discharger.Private.Key[:],
-				"homeserver's key": w.homeserver.Private.Key[:],
-				"root key":         testRootKey,
-				"shared key":       shared[:],
-			} {
-				if shows(text, raw) {
-					t.Errorf("%s shows the %s: %s", name, secret, text)
+		t.Run(name, func(t *testing.T) {
+			for _, text := range renderings(t, value) {
+				for secret, raw := range map[string][]byte{
+					"discharger's key": w.discharger.Private.Key[:],
+					"homeserver's key": w.homeserver.Private.Key[:],
+					"root key":         testRootKey,
+					"shared key":       shared[:],
+				} {
+					if shows(text, raw) {
+						t.Errorf("shows the %s: %s", secret, text)
+					}
 				}
 			}
-		}
+		})
 	}
 	for _, value := range []any{w.discharger.Private, opened.RootKey} {
 		for _, text := range renderings(t, value) {

@@ -63,12 +63,14 @@ func TestAttenuate(t *testing.T) {
 		t.Errorf("attenuation ends at %d characters: %v", len(narrow), err)
 	}
 	for _, bad := range []RefreshToken{"", "?", "AQ", RefreshToken(encodeBundleT(t, testkit.Bundle(t, 1, ""))), token + "AA", RefreshToken(encodeBundleT(t, testkit.Bundle(t, 1, "")[:1]))} {
-		if _, err := bad.Attenuate(); err == nil {
-			t.Errorf("%.20q is taken for a token", string(bad))
-		}
-		if _, err := ParseRefreshToken(string(bad)); err == nil {
-			t.Errorf("%.20q is taken for a token", string(bad))
-		}
+		t.Run(fmt.Sprintf("%.20q", string(bad)), func(t *testing.T) {
+			if _, err := bad.Attenuate(); err == nil {
+				t.Error("is taken for a token")
+			}
+			if _, err := ParseRefreshToken(string(bad)); err == nil {
+				t.Error("is taken for a token")
+			}
+		})
 	}
 }
 

@@ -90,12 +90,14 @@ func TestRevokedSaysHow(t *testing.T) {
 		"soft":     {kinds{true}, true},
 		"no kinds": {revocations(func(Identity) bool { return true }), true},
 	} {
-		w := newWorld(t, func(cfg *Config) { cfg.Revocations = c.revocations })
-		_, err := w.Verify(context.Background(), w.bundle(t, caveat.ModeRotate), someClient)
-		var e *Error
-		if !errors.As(err, &e) || !errors.Is(err, ErrRevoked) || e.Soft != c.soft || e.SoftLogout() != c.soft || e.StatusCode() != http.StatusUnauthorized {
-			t.Errorf("%s: %+v", name, err)
-		}
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, func(cfg *Config) { cfg.Revocations = c.revocations })
+			_, err := w.Verify(context.Background(), w.bundle(t, caveat.ModeRotate), someClient)
+			var e *Error
+			if !errors.As(err, &e) || !errors.Is(err, ErrRevoked) || e.Soft != c.soft || e.SoftLogout() != c.soft || e.StatusCode() != http.StatusUnauthorized {
+				t.Errorf("%+v", err)
+			}
+		})
 	}
 	// A feed has it from the event.
 	for _, soft := range []bool{false, true} {

@@ -295,9 +295,11 @@ func TestFeedKinds(t *testing.T) {
 		"after all of them":     {Identity{Session: caveat.SessionID{2}, User: "u", Device: "d", Minted: now.Add(time.Minute)}, false, false},
 		"device of another one": {Identity{Session: caveat.SessionID{2}, User: "v", Device: "d"}, false, false},
 	} {
-		if soft, revoked := f.RevokedKind(c.id); soft != c.soft || revoked != c.revoked || f.Revoked(c.id) != revoked {
-			t.Errorf("%s: revoked %v, soft %v", name, revoked, soft)
-		}
+		t.Run(name, func(t *testing.T) {
+			if soft, revoked := f.RevokedKind(c.id); soft != c.soft || revoked != c.revoked || f.Revoked(c.id) != revoked {
+				t.Errorf("revoked %v, soft %v", revoked, soft)
+			}
+		})
 	}
 }
 
@@ -507,9 +509,11 @@ func TestFeedConfig(t *testing.T) {
 		"negative silence": {Client: client, MaxSilence: -1},
 		"negative leeway":  {Client: client, Leeway: -1},
 	} {
-		if _, err := NewFeed(cfg); err == nil {
-			t.Errorf("%s: accepted", name)
-		}
+		t.Run(name, func(t *testing.T) {
+			if _, err := NewFeed(cfg); err == nil {
+				t.Error("accepted")
+			}
+		})
 	}
 }
 

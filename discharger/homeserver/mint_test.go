@@ -84,11 +84,13 @@ func TestMintRefuses(t *testing.T) {
 		"ended already":    func(p *MintParams) { p.Expires = testNow },
 		"policy with path": func(p *MintParams) { p.Policy = "../x" },
 	} {
-		p := good
-		edit(&p)
-		if m, err := w.Mint(p); err == nil || m.Macaroon != nil {
-			t.Errorf("%s: minted", name)
-		}
+		t.Run(name, func(t *testing.T) {
+			p := good
+			edit(&p)
+			if m, err := w.Mint(p); err == nil || m.Macaroon != nil {
+				t.Error("minted")
+			}
+		})
 	}
 	late := newWorld(t, func(c *Config) { *c = c.WithClock(func() time.Time { return time.UnixMilli(1 << 48) }) })
 	if _, err := late.Mint(good); err == nil {
@@ -105,24 +107,26 @@ func TestIdentifier(t *testing.T) {
 		{"u", strings.Repeat("d", 256), ""}, {"u", strings.Repeat("𝕕", 512), "p"}, {"u", strings.Repeat("\x00", 512), ""},
 		{"u", "d", strings.Repeat("p", 127)}, {"u", "d", strings.Repeat("p", 128)},
 	} {
-		want := identifier{
-			mode: caveat.ModeHeld, key: keyID{1, 2, 3, 4}, session: caveat.SessionID{15: 9}, minted: 0x0102_0304_0506,
-			user: []byte(names[0]), device: []byte(names[1]), payload: []byte(names[2]),
-		}
-		b := want.append(nil)
-		got, ok := parseIdentifier(b)
-		if !ok || !bytes.Equal(got.append(nil), b) || got.minted != want.minted || string(got.user) != names[0] || string(got.device) != names[1] ||
-			string(got.payload) != names[2] {
-			t.Errorf("%d and %d bytes: got %+v, %v", len(names[0]), len(names[1]), got, ok)
-		}
-		for cut := range b {
-			if _, ok := parseIdentifier(b[:cut]); ok {
-				t.Fatalf("parsed when cut at %d", cut)
+		t.Run(fmt.Sprintf("%d and %d and %d bytes", len(names[0]), len(names[1]), len(names[2])), func(t *testing.T) {
+			want := identifier{
+				mode: caveat.ModeHeld, key: keyID{1, 2, 3, 4}, session: caveat.SessionID{15: 9}, minted: 0x0102_0304_0506,
+				user: []byte(names[0]), device: []byte(names[1]), payload: []byte(names[2]),
 			}
-		}
-		if _, ok := parseIdentifier(append(b, 0)); ok {
-			t.Error("parsed with a byte too many")
-		}
+			b := want.append(nil)
+			got, ok := parseIdentifier(b)
+			if !ok || !bytes.Equal(got.append(nil), b) || got.minted != want.minted || string(got.user) != names[0] || string(got.device) != names[1] ||
+				string(got.payload) != names[2] {
+				t.Errorf("got %+v, %v", got, ok)
+			}
+			for cut := range b {
+				if _, ok := parseIdentifier(b[:cut]); ok {
+					t.Fatalf("parsed when cut at %d", cut)
+				}
+			}
+			if _, ok := parseIdentifier(append(b, 0)); ok {
+				t.Error("parsed with a byte too many")
+			}
+		})
 	}
 }
 
@@ -209,11 +213,13 @@ func TestNewRefuses(t *testing.T) {
 		"negative leeway":  func(c *Config) { c.Leeway = -1 },
 		"mismatched pairs": func(c *Config) { c.KeyPair.Public = c.Discharger },
 	} {
-		cfg := good
-		edit(&cfg)
-		if _, err := New(cfg); err == nil {
-			t.Errorf("%s: accepted", name)
-		}
+		t.Run(name, func(t *testing.T) {
+			cfg := good
+			edit(&cfg)
+			if _, err := New(cfg); err == nil {
+				t.Error("accepted")
+			}
+		})
 	}
 	cfg := good
 	cfg.Discharger = caveat.PublicKey{1}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"net/netip"
 	"slices"
 	"testing"
@@ -348,20 +349,22 @@ func TestExpiryIsTheEarliest(t *testing.T) {
 	for _, tc := range []struct{ access, discharge []int }{
 		{nil, []int{5}}, {nil, []int{5, 3, 4}}, {nil, []int{3, 5}}, {[]int{2, 9}, []int{5}}, {[]int{9}, []int{5, 4}},
 	} {
-		access, earliest := w.mint(t, alice(caveat.ModeOpen)), 99
-		conditions := func(minutes []int) (out []string) {
-			for _, m := range minutes {
-				earliest = min(earliest, m)
-				out = append(out, rawmacaroon.TimeBefore(testNow.Add(time.Duration(m)*time.Minute)))
+		t.Run(fmt.Sprintf("access %v, discharge %v", tc.access, tc.discharge), func(t *testing.T) {
+			access, earliest := w.mint(t, alice(caveat.ModeOpen)), 99
+			conditions := func(minutes []int) (out []string) {
+				for _, m := range minutes {
+					earliest = min(earliest, m)
+					out = append(out, rawmacaroon.TimeBefore(testNow.Add(time.Duration(m)*time.Minute)))
+				}
+				return out
 			}
-			return out
-		}
-		d := w.discharge(t, access, conditions(tc.discharge)...)
-		access = narrowed(t, access, conditions(tc.access)...)
-		got := w.accepted(t, encode(t, access, bound(access, d)), someClient)
-		if want := testNow.Add(time.Duration(earliest) * time.Minute); !got.Expires.Equal(want) {
-			t.Errorf("%v: expires %v, want %v", tc, got.Expires, want)
-		}
+			d := w.discharge(t, access, conditions(tc.discharge)...)
+			access = narrowed(t, access, conditions(tc.access)...)
+			got := w.accepted(t, encode(t, access, bound(access, d)), someClient)
+			if want := testNow.Add(time.Duration(earliest) * time.Minute); !got.Expires.Equal(want) {
+				t.Errorf("expires %v, want %v", got.Expires, want)
+			}
+		})
 	}
 }
 

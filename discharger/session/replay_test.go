@@ -1,6 +1,7 @@
 package session
 
 import (
+	"fmt"
 	"maps"
 	"reflect"
 	"slices"
@@ -211,23 +212,25 @@ func TestReplayClocks(t *testing.T) {
 	at := int64(1_800_000_000_000)
 	e := revocation.Revocation{Kind: revocation.KindUser, Homeserver: "h", User: "u", Generation: 1, At: at, Keep: at/1000 + 3600}
 	for created, want := range map[int64]bool{at - 1000: false, at: false, at + 5000: false, at + 11_000: true} {
-		l := store.Listing{Sessions: map[caveat.SessionID][]byte{}}
-		r := Record{Mode: caveat.ModeOpen, Created: created, LastUsed: created}
-		raw, err := r.MarshalBinary()
-		if err != nil {
-			t.Fatal(err)
-		}
-		l.Sessions[caveat.SessionID{1}] = raw
-		changes, _, err := Replay([]revocation.Revocation{e}, l, time.UnixMilli(at))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if got := len(changes) == 2; got != want {
-			t.Errorf("created %d ms after: lifted %v, want %v", created-at, got, want)
-		}
-		if c := changes[0]; !c.Expires.Equal(time.UnixMilli(at).Add(time.Hour)) {
-			t.Errorf("the user's record expires at %v", c.Expires)
-		}
+		t.Run(fmt.Sprintf("created %d ms after", created-at), func(t *testing.T) {
+			l := store.Listing{Sessions: map[caveat.SessionID][]byte{}}
+			r := Record{Mode: caveat.ModeOpen, Created: created, LastUsed: created}
+			raw, err := r.MarshalBinary()
+			if err != nil {
+				t.Fatal(err)
+			}
+			l.Sessions[caveat.SessionID{1}] = raw
+			changes, _, err := Replay([]revocation.Revocation{e}, l, time.UnixMilli(at))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := len(changes) == 2; got != want {
+				t.Errorf("lifted %v, want %v", got, want)
+			}
+			if c := changes[0]; !c.Expires.Equal(time.UnixMilli(at).Add(time.Hour)) {
+				t.Errorf("the user's record expires at %v", c.Expires)
+			}
+		})
 	}
 }
 

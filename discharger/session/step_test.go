@@ -439,19 +439,21 @@ func rowLostSibling(t *testing.T, who Party, _ bool) {
 
 func rowLostActivation(t *testing.T, who Party, _ bool) {
 	for _, pause := range []time.Duration{time.Second, 9 * time.Minute} {
-		b, t1 := activated(t)
-		t2 := b.issued(b.discharge(t1))
-		for _, lost := range []*Token{t1, t2} {
-			b.state = State{}
-			b.later(pause / 2)
-			o := b.discharge(lost, from(who))
-			next := b.issued(o)
-			if !o.LostWrite || o.Action != policy.ActionRefresh || next.Epoch != lost.Epoch+1 || len(o.Replaces) > 0 {
-				t.Errorf("issued %+v, %+v", next, o)
+		t.Run(pause.String(), func(t *testing.T) {
+			b, t1 := activated(t)
+			t2 := b.issued(b.discharge(t1))
+			for _, lost := range []*Token{t1, t2} {
+				b.state = State{}
+				b.later(pause / 2)
+				o := b.discharge(lost, from(who))
+				next := b.issued(o)
+				if !o.LostWrite || o.Action != policy.ActionRefresh || next.Epoch != lost.Epoch+1 || len(o.Replaces) > 0 {
+					t.Errorf("issued %+v, %+v", next, o)
+				}
+				b.issued(b.discharge(next))
+				b.refused(b.discharge(nil), ReasonTokenRequired)
 			}
-			b.issued(b.discharge(next))
-			b.refused(b.discharge(nil), ReasonTokenRequired)
-		}
+		})
 	}
 }
 
