@@ -38,8 +38,7 @@ func tagged(n *Node) bool { return n.Style&yaml.TaggedStyle != 0 }
 // of an environment variable, typed as YAML types it.
 func Scalar(text string) *Node { return &Node{Kind: yaml.ScalarNode, Value: text} }
 
-// Mistyped reports that a node is of another type than the wanted one, such as "a
-// list".
+// Mistyped reports that a node is of another type than the wanted one, such as "a list".
 func (d *Document) Mistyped(n *Node, path, want string) {
 	if n.Kind != yaml.ScalarNode {
 		d.hideSecret(n)

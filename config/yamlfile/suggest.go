@@ -47,8 +47,7 @@ func Suggest(word string, known []string) string {
 	return ""
 }
 
-// SuggestOrList is [Suggest], but lists the known names if none is near and
-// they are few.
+// SuggestOrList is [Suggest], but lists the known names if none is near and they are few.
 func SuggestOrList(word string, known []string) string {
 	if hint := Suggest(word, known); hint != "" || len(known) == 0 || len(known) > maxListed {
 		return hint

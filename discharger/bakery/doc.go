@@ -43,11 +43,10 @@
 // *[client.UnavailableError].
 //
 // An httpbakery.Interactor cannot do this. It is called only after an "interaction
-// required", which the discharger never answers; it receives a location and no
-// caveat, and so cannot choose the token of the session; and of the answer the
-// client keeps only the macaroon, so that the next refresh token would be lost and
-// the session ended as stolen. For the last reason a stock client must not present a
-// refresh token in any other way. Its cookie jar does not fit either: it drops an
-// access macaroon with the first discharge that expires, and only a login returns
-// another.
+// required", which the discharger never answers; it receives a location and no caveat,
+// and so cannot choose the token of the session; and of the answer the client keeps only
+// the macaroon, so that the next refresh token would be lost and the session ended as
+// stolen. For the last reason a stock client must not present a refresh token in any
+// other way. Its cookie jar does not fit either: it drops an access macaroon with the
+// first discharge that expires, and only a login returns another.
 package bakery

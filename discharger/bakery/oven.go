@@ -124,8 +124,7 @@ func (o *Oven) VerifyMacaroon(ctx context.Context, ms macaroon.Slice) ([]bakery.
 	return o.cfg.Ops(identity), conditions, nil
 }
 
-// Identity returns the identity of the first session that was used in an
-// authorization.
+// Identity returns the identity of the first session that was used in an authorization.
 func (o *Oven) Identity(ctx context.Context, info *bakery.AuthInfo) (homeserver.Identity, error) {
 	for i, used := range info.Used {
 		if used {

@@ -1,9 +1,8 @@
 // Package boltfile opens bbolt files, and turns the panics of bbolt into errors.
 //
-// bbolt maps its file into memory and trusts every pointer in it. On a damaged
-// file it panics, and a disk that cannot be read kills the process with a fault.
-// Every transaction of a [DB] returns an error instead, which begins with
-// "damaged file".
+// bbolt maps its file into memory and trusts every pointer in it. On a damaged file it
+// panics, and a disk that cannot be read kills the process with a fault. Every
+// transaction of a [DB] returns an error instead, which begins with "damaged file".
 //
 // [Check] reads the pages of a file before bbolt does, and reports damage that
 // bbolt would not: with one of its two roots damaged, bbolt shows the file as it

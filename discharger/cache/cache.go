@@ -58,8 +58,7 @@ func (c Config[K, V]) WithClock(now func() time.Time) Config[K, V] {
 	return c
 }
 
-// Cache keeps values by their keys. A nil Cache is empty. It is safe for concurrent
-// use.
+// Cache keeps values by their keys. A nil Cache is empty. It is safe for concurrent use.
 type Cache[K comparable, V any] struct {
 	cfg    Config[K, V]
 	half   int // bytes of each half of a shard

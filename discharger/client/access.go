@@ -22,10 +22,9 @@ type Access struct {
 // maxAccess bounds the input of ParseAccess, in bytes.
 const maxAccess = 64 << 10
 
-// ParseAccess parses an access macaroon in any form in which homeservers return
-// it: a bundle, of which it drops the discharges, or JSON of the macaroon library
-// (V1, V2) or of the bakery (V3, with external caveats).
-// White space around it is ignored.
+// ParseAccess parses an access macaroon in any form in which homeservers return it: a
+// bundle, of which it drops the discharges, or JSON of the macaroon library (V1, V2) or
+// of the bakery (V3, with external caveats). White space around it is ignored.
 func ParseAccess(data []byte) (a Access, err error) {
 	data = bytes.TrimSpace(data)
 	switch {
@@ -47,8 +46,7 @@ func ParseAccess(data []byte) (a Access, err error) {
 
 var errNotMacaroon = errors.New("malformed macaroon JSON")
 
-// parseMacaroonJSON parses a macaroon in JSON, bare or in the V3 wrapping of the
-// bakery.
+// parseMacaroonJSON parses a macaroon in JSON, bare or in the V3 wrapping of the bakery.
 func parseMacaroonJSON(data []byte) (Access, error) {
 	var wrapped struct {
 		Macaroon json.RawMessage   `json:"m"`

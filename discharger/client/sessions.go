@@ -23,8 +23,7 @@ func (c *Client) Sessions(ctx context.Context, user string) ([]wire.SessionInfo,
 	return body.Sessions, err
 }
 
-// EndedSessions lists the sessions of a user that have a tombstone, the latest end
-// first.
+// EndedSessions lists the sessions of a user that have a tombstone, the latest end first.
 func (c *Client) EndedSessions(ctx context.Context, user string) ([]wire.EndedSession, error) {
 	path := fill(wire.PathUserSessions, user) + "?" + wire.ParamEnded + "=true"
 	body, err := call[wire.EndedResponse](ctx, c, "list ended sessions", http.MethodGet, path)

@@ -64,8 +64,7 @@ type Cache struct {
 
 const slots = 512
 
-// cacheSeed differs between processes, so that no client can choose the slot of
-// another.
+// cacheSeed differs between processes, so that no client can choose the slot of another.
 var cacheSeed = maphash.MakeSeed()
 
 type named struct{ userAgent, name string }
@@ -101,8 +100,7 @@ func Was(stored, userAgent string) bool {
 	return is == was // it was not cut
 }
 
-// Stored returns the name for a stored one, which may be that of an earlier
-// version.
+// Stored returns the name for a stored one, which may be that of an earlier version.
 func Stored(stored string) string {
 	if old(stored) {
 		return Of(stored)

@@ -134,8 +134,7 @@ func (x *exchange) releaseLeases() {
 	x.leased = leased{}
 }
 
-// readRequest reads the body of a request and puts it back. A compressed body is
-// refused.
+// readRequest reads the body of a request and puts it back. A compressed body is refused.
 func (g *Gateway) readRequest(r *http.Request) ([]byte, *reply.Refusal) {
 	if enc := r.Header.Get("Content-Encoding"); enc != "" && !strings.EqualFold(enc, "identity") {
 		return nil, reply.BadRequest(matrix.CodeUnknown, "A compressed body cannot be read here.")

@@ -53,12 +53,11 @@
 // # Devices
 //
 // A device has at most one live session, the one the service activated last. Earlier
-// sessions ended softly. Homeservers differ: Synapse keeps old tokens of a device
-// alive, and POST /logout with any of them deletes the device with its keys; Dendrite
-// revokes the older token at a login. So the gateway logs a device out at the
-// homeserver only after its session ended hard, and only if the service reports no
-// other session on it. Logins and logouts of one device are serialized, and a login
-// cancels a pending logout.
+// sessions ended softly. Homeservers differ: Synapse keeps old tokens of a device alive,
+// and POST /logout with any of them deletes the device with its keys; Dendrite revokes
+// the older token at a login. So the gateway logs a device out at the homeserver only
+// after its session ended hard, and only if the service reports no other session on it.
+// Logins and logouts of one device are serialized, and a login cancels a pending logout.
 //
 // The device of a softly ended session stays, so that its user can log in again and
 // keep the keys. After Config.ForgetAfter on the service's clock, a reaper logs it out,

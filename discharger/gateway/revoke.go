@@ -41,8 +41,7 @@ func (g *Gateway) endSessions(ctx context.Context, x *exchange, who upstream.Ori
 	}
 }
 
-// awaitState returns the state of a session, and waits while the service is
-// unavailable.
+// awaitState returns the state of a session, and waits while the service is unavailable.
 func (g *Gateway) awaitState(ctx context.Context, user, device string, id caveat.SessionID) (outbox.State, error) {
 	return service.Do(ctx, g.service, g.waiterFor(exchangeOf(ctx), nil), func(ctx context.Context) (outbox.State, error) {
 		return g.outbox.State(ctx, user, device, id)
@@ -197,9 +196,8 @@ func (x *exchange) deletedDevices() []string {
 	return slices.Compact(devices)
 }
 
-// partial reports whether a request lacks the member that selects devices, or has
-// another value than earlier requests of its session. Homeservers differ in how they
-// treat that.
+// partial reports whether a request lacks the member that selects devices, or has another
+// value than earlier requests of its session. Homeservers differ in how they treat that.
 func (x *exchange) partial() bool {
 	own, before := x.uia.own, x.uia.before
 	switch x.route {

@@ -21,8 +21,7 @@ var (
 	// retired. Another process may have the key already, so the session may live.
 	// Such a bundle is easily made up, so limit its log messages.
 	ErrUnknownKey = errors.New("minted with an unknown key")
-	// ErrRetiredKey: minted with a retired master key. The session has ended,
-	// softly.
+	// ErrRetiredKey: minted with a retired master key. The session has ended, softly.
 	ErrRetiredKey = errors.New("minted with a retired key")
 	// ErrBadSignature: forged or damaged, or the discharge is not bound to this
 	// access macaroon.

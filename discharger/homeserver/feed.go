@@ -30,9 +30,8 @@ type FeedConfig struct {
 	// data or the position is too old. All retained events follow. May be nil;
 	// [FeedStatus] counts gaps.
 	OnGap func()
-	// OnCurrent is called when all events have been read from a new connection, or
-	// after a gap: the discharger is reachable. Nothing is read while it runs. May
-	// be nil.
+	// OnCurrent is called when all events have been read from a new connection, or after
+	// a gap: the discharger is reachable. Nothing is read while it runs. May be nil.
 	OnCurrent func()
 	// OnDisconnect is called when a connection has ended or could not be made, with
 	// its error, before the pause that precedes the next one. [Feed.Reconnect] ends
@@ -162,8 +161,7 @@ func (f *Feed) wait(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// Reconnect ends the pause before the next connection. Without a pause it has no
-// effect.
+// Reconnect ends the pause before the next connection. Without a pause it has no effect.
 func (f *Feed) Reconnect() {
 	select {
 	case f.reconnect <- struct{}{}:

@@ -111,8 +111,7 @@ func leftOut(all []mark, bare bool) gap {
 	return g
 }
 
-// first returns the time and the kind of the oldest revocation that covers a
-// session.
+// first returns the time and the kind of the oldest revocation that covers a session.
 func (s *marks) first(id *Identity, minted int64) (before int64, soft, covered bool) {
 	for i := range s.recent {
 		if m := &s.recent[i]; m.covers(id, minted) {

@@ -34,9 +34,8 @@
 // The payload belongs to the homeserver. Holders can read it, so secrets in it have
 // to be encrypted; they cannot change it.
 //
-// The root key is the HMAC-SHA256 of the identifier, after a label, under the
-// master key. So it need not be stored, and no part of the identifier can be
-// changed.
+// The root key is the HMAC-SHA256 of the identifier, after a label, under the master key.
+// So it need not be stored, and no part of the identifier can be changed.
 //
 // Master keys form a ring, [Keys]: the first mints, all of them verify. Retiring a
 // key ends every session minted with it; its id goes into [Config.Retired]. A bundle
@@ -45,11 +44,10 @@
 //
 // # Caveats of holders
 //
-// A holder of a macaroon can append caveats, and cannot change, remove or reorder
-// any. Verify interprets caveats by position. The first caveat of an access macaroon
-// is the homeserver's; the first caveats of a discharge are the discharger's, which
-// writes them in a fixed order. All further ones can be a holder's, so they only
-// narrow:
+// A holder of a macaroon can append caveats, and cannot change, remove or reorder any.
+// Verify interprets caveats by position. The first caveat of an access macaroon is the
+// homeserver's; the first caveats of a discharge are the discharger's, which writes them
+// in a fixed order. All further ones can be a holder's, so they only narrow:
 //
 //	time-before t   refused from t on
 //	client-ip a     refused unless the request comes from the address or CIDR
@@ -78,16 +76,14 @@
 //
 // # Guarantees
 //
-// Verify accepts exactly the bundles that the macaroon library accepts for the same
-// root key, except those that the rules above refuse and those that are not in
-// canonical encoding. The package's own code for it takes a fifth of the memory;
-// tests compare the two. A verified bundle is cached by its text: its signatures are
-// not computed again, while time, address, Check and revocations are checked every
-// time.
+// Verify accepts exactly the bundles that the macaroon library accepts for the same root
+// key, except those that the rules above refuse and those that are not in canonical
+// encoding. The package's own code for it takes a fifth of the memory; tests compare the
+// two. A verified bundle is cached by its text: its signatures are not computed again,
+// while time, address, Check and revocations are checked every time.
 //
-// It never panics on any input, and the cost of hostile input is bounded by the size
-// of a bundle. No error and no method shows a key or a signature; keys print as
-// REDACTED.
+// It never panics on any input, and the cost of hostile input is bounded by the size of a
+// bundle. No error and no method shows a key or a signature; keys print as REDACTED.
 package homeserver
 
 import (
@@ -112,19 +108,17 @@ type Config struct {
 	Keys Keys
 	// Retired are the ids of master keys that were retired; see [Key.ID].
 	Retired [][4]byte
-	// KeyPair seals caveats. The discharger identifies the homeserver by its
-	// public key.
+	// KeyPair seals caveats. The discharger identifies the homeserver by its public key.
 	KeyPair caveat.KeyPair
 	// Discharger is the discharger's public key, to which caveats are sealed.
 	Discharger caveat.PublicKey
 	// Location is the discharger's URL. Clients find the caveat by it.
 	Location string
-	// Check decides about a condition that this package does not define. It
-	// returns nil if the condition is known and holds, an error that matches
-	// ErrUnknownCaveat if it is unknown or ErrUndecided if a failure prevents the
-	// decision, and any other error if it does not hold.
-	// Any holder can have added the condition, so it can restrict a request and
-	// must not be taken as information. Nil: every such condition is unknown.
+	// Check decides about a condition that this package does not define. It returns nil
+	// if the condition is known and holds, an error that matches ErrUnknownCaveat if it
+	// is unknown or ErrUndecided if a failure prevents the decision, and any other error
+	// if it does not hold. Any holder can have added the condition, so it can restrict a
+	// request and must not be taken as information. Nil: every such condition is unknown.
 	Check func(ctx context.Context, c Caveat) error
 	// Revocations is consulted last, for every bundle that is otherwise valid; a
 	// [Feed] is one. Nil: no bundle is refused before it expires.
@@ -132,9 +126,8 @@ type Config struct {
 	// Leeway is how long a time-before still holds after its time, for clocks that
 	// differ. 0: not at all.
 	Leeway time.Duration
-	// MaxConditions is how many conditions a holder may have added to an access
-	// macaroon. One with more is malformed. 0: 16; below 0: as many as a bundle
-	// can have.
+	// MaxConditions is how many conditions a holder may have added to an access macaroon.
+	// One with more is malformed. 0: 16; below 0: as many as a bundle can have.
 	MaxConditions int
 	// MaxCondition is how many bytes such a condition may have. 0: 512; below 0:
 	// as many as a bundle can have.

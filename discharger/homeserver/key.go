@@ -12,14 +12,12 @@ import (
 	"github.com/discharger/discharger/discharger/secret"
 )
 
-// Key is a master key: 32 random bytes, from which the root keys of access
-// macaroons are derived. Its holder can mint access macaroons for any user. It
-// prints, logs and marshals as REDACTED; only Encode shows it. The zero value is not
-// a usable key.
+// Key is a master key: 32 random bytes, from which the root keys of access macaroons are
+// derived. Its holder can mint access macaroons for any user. It prints, logs and
+// marshals as REDACTED; only Encode shows it. The zero value is not a usable key.
 type Key struct{ secret.Key }
 
-// Keys is a ring of master keys, newest first. The first mints, all of them
-// verify.
+// Keys is a ring of master keys, newest first. The first mints, all of them verify.
 type Keys []Key
 
 // NewKey returns a random key.
@@ -88,8 +86,7 @@ func ConfigFromFile(path string, a keyfile.Access) (Config, error) {
 	return ConfigFromRing(ring), nil
 }
 
-// ConfigFromRing is [ConfigFromFile] for a ring in memory, whose owner is a
-// homeserver.
+// ConfigFromRing is [ConfigFromFile] for a ring in memory, whose owner is a homeserver.
 func ConfigFromRing(r *keyfile.Ring) Config {
 	cfg := Config{
 		Name: r.Peer.Name, Location: r.Peer.Service, Discharger: r.Peer.ServiceKey,

@@ -35,8 +35,7 @@ type Minted struct {
 	Condition caveat.Condition
 }
 
-// Text returns the access macaroon as text, in the form of a bundle without
-// discharges.
+// Text returns the access macaroon as text, in the form of a bundle without discharges.
 func (m Minted) Text() (string, error) { return bundle.Encode(macaroon.Slice{m.Macaroon}) }
 
 // rootKeySize is the size of the caveat's root key, which is the bakery's.

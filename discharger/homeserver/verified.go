@@ -144,10 +144,9 @@ func (v *verified) inTime(now time.Time) error {
 
 // verifiedBundles caches verified bundles by their text.
 //
-// The whole text is compared, so that only the verified bundle is found. The key is
-// not a SHA-256 of the text: computing one takes several times as long as the rest
-// of a look-up, and hides nothing from a reader of this memory, where the master
-// keys are too.
+// The whole text is compared, so that only the verified bundle is found. The key is not a
+// SHA-256 of the text: computing one takes several times as long as the rest of a
+// look-up, and hides nothing from a reader of this memory, where the master keys are too.
 type verifiedBundles = cache.Cache[string, *verified]
 
 const (

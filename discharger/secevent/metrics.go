@@ -80,8 +80,7 @@ func (m *Metrics) begin(homeserver string) {
 	m.waiting(homeserver, time.Time{})
 }
 
-// end removes the age of a receiver's oldest revocation, which is unknown from now
-// on.
+// end removes the age of a receiver's oldest revocation, which is unknown from now on.
 func (m *Metrics) end(homeserver string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

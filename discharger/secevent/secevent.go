@@ -33,16 +33,15 @@
 //
 // # Delivery
 //
-// Events are delivered at least once, in the order of the feed. An event is done
-// when the receiver answers 202 or 200. One that it rejects (400 and a body with
-// err, RFC 8935, section 2.4) is logged, counted and skipped: the same token would
-// be rejected again. Three codes concern our authentication and are retried:
-// authentication_failed, access_denied and invalid_key, the answer of a receiver
-// that has not fetched a new key yet. After these, and after any other answer or
-// none, the same token is sent again after a growing, randomized pause. Redirects
-// are not followed. The position in the feed is in a file that is written after
-// each event: an event that was sent before a crash may be sent again, with the
-// same jti.
+// Events are delivered at least once, in the order of the feed. An event is done when the
+// receiver answers 202 or 200. One that it rejects (400 and a body with err, RFC 8935,
+// section 2.4) is logged, counted and skipped: the same token would be rejected again.
+// Three codes concern our authentication and are retried: authentication_failed,
+// access_denied and invalid_key, the answer of a receiver that has not fetched a new key
+// yet. After these, and after any other answer or none, the same token is sent again
+// after a growing, randomized pause. Redirects are not followed. The position in the feed
+// is in a file that is written after each event: an event that was sent before a crash
+// may be sent again, with the same jti.
 //
 // Receivers are independent of each other, and no revocation waits for one. If
 // several processes send, receivers drop duplicates by jti.

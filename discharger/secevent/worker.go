@@ -13,8 +13,7 @@ import (
 )
 
 const (
-	// pollInterval bounds the time between two reads of a feed in which nothing
-	// is new.
+	// pollInterval bounds the time between two reads of a feed in which nothing is new.
 	pollInterval = 5 * time.Second
 	// readTimeout bounds one read of a feed.
 	readTimeout = 10 * time.Second
@@ -50,8 +49,7 @@ func newPauses() pauses {
 // NextBackOff returns the next pause.
 func (p *pauses) NextBackOff() time.Duration { return max(p.ExponentialBackOff.NextBackOff(), p.least) }
 
-// retry calls f until it returns nil or ctx ends. It calls notify before each
-// pause.
+// retry calls f until it returns nil or ctx ends. It calls notify before each pause.
 func retry(ctx context.Context, p *pauses, f func() error, notify backoff.Notify) error {
 	_, err := backoff.Retry(ctx, func() (struct{}, error) { return struct{}{}, f() },
 		backoff.WithBackOff(p), backoff.WithMaxElapsedTime(0), backoff.WithNotify(notify))

@@ -1,10 +1,9 @@
 // Package secret provides the types of values that must never appear in logs,
 // errors, dumps or encodings: [Key], of 32 bytes, and [Bytes], of any length.
 //
-// Both print as REDACTED for every verb of package fmt, and log and marshal as
-// REDACTED: to text, JSON, XML, gob and YAML, and through log/slog. Conversions
-// and [Key.Encode] are the only ways to the value. Equal compares in constant
-// time.
+// Both print as REDACTED for every verb of package fmt, and log and marshal as REDACTED:
+// to text, JSON, XML, gob and YAML, and through log/slog. Conversions and [Key.Encode]
+// are the only ways to the value. Equal compares in constant time.
 //
 // A type of its own, with methods of its own, embeds one of the two in a struct
 // and inherits the redaction:
@@ -12,12 +11,10 @@
 //	type MasterKey struct{ secret.Key }
 //
 // Package fmt calls no methods for %p and for %w outside [fmt.Errorf], which go vet
-// rejects, and none on unexported fields. A struct that has a secret
-// in one therefore redacts itself: it implements [fmt.Formatter] and
-// [log/slog.LogValuer].
+// rejects, and none on unexported fields. A struct that has a secret in one therefore
+// redacts itself: it implements [fmt.Formatter] and [log/slog.LogValuer].
 //
-// The package does not erase memory: Go's garbage collector may have copied the
-// value.
+// The package does not erase memory: Go's garbage collector may have copied the value.
 package secret
 
 import (
@@ -74,8 +71,7 @@ func ParseKey(s string) (Key, error) {
 	return Key(buf[:keySize]), nil
 }
 
-// Encode returns the key in standard base64, padded, for a key file. It does
-// not redact.
+// Encode returns the key in standard base64, padded, for a key file. It does not redact.
 func (k Key) Encode() string { return base64.StdEncoding.EncodeToString(k[:]) }
 
 // Equal reports whether two keys are equal, in constant time.
@@ -85,8 +81,7 @@ func (k Key) Equal(other Key) bool { return subtle.ConstantTimeCompare(k[:], oth
 // assignable to []byte.
 type Bytes []byte
 
-// Equal reports whether two secrets are equal. The time depends on their
-// lengths alone.
+// Equal reports whether two secrets are equal. The time depends on their lengths alone.
 func (b Bytes) Equal(other Bytes) bool { return subtle.ConstantTimeCompare(b, other) == 1 }
 
 // String returns REDACTED.

@@ -65,8 +65,7 @@ func newPlaces(l Limits) *places {
 	return &places{Limits: l, address: make(clientaddr.Tally)}
 }
 
-// arrive counts a request for its address. Without an error, the request must call
-// leave.
+// arrive counts a request for its address. Without an error, the request must call leave.
 func (p *places) arrive(v *visit) error {
 	if v.homeserver != "" {
 		return nil

@@ -66,8 +66,7 @@ func (s *Server) identify(r *http.Request, v *visit) {
 	v.homeserver, v.keyErr = s.keys.authenticate(r.Header)
 }
 
-// malformedFor counts a request with a malformed X-Forwarded-For, and logs the first
-// one.
+// malformedFor counts a request with a malformed X-Forwarded-For, and logs the first one.
 func (s *Server) malformedFor(ctx context.Context, o clientaddr.Origin) {
 	s.cfg.Metrics.badFor.Inc()
 	s.warnFor.Do(func() {

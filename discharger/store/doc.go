@@ -4,11 +4,10 @@
 //
 // # Operations
 //
-// It compares and swaps opaque bytes, all changes of a user or none, and forgets
-// expired records. It decides nothing about a session. Every write can be sent
-// again: a store that finds the result already there reports success and changes
-// nothing, so a broken connection costs a retry. Package storetest has the
-// conformance suite of all stores.
+// It compares and swaps opaque bytes, all changes of a user or none, and forgets expired
+// records. It decides nothing about a session. Every write can be sent again: a store
+// that finds the result already there reports success and changes nothing, so a broken
+// connection costs a retry. Package storetest has the conformance suite of all stores.
 //
 // # Durability
 //
@@ -23,13 +22,12 @@
 //
 // # Failover
 //
-// A lost refresh does no harm: the client's token is accepted, see package session.
-// A lost revocation revives a session. So a process with a journal writes its
-// revocations to a file of its own first, and uses an unknown primary only after a
-// replay of the journal. Until then every method returns an error, which is no
-// refusal, and Ready reports the reason. Primaries are known by their run id and
-// replication id, which are checked on every new connection, before its first
-// command, and every second.
+// A lost refresh does no harm: the client's token is accepted, see package session. A
+// lost revocation revives a session. So a process with a journal writes its revocations
+// to a file of its own first, and uses an unknown primary only after a replay of the
+// journal. Until then every method returns an error, which is no refusal, and Ready
+// reports the reason. Primaries are known by their run id and replication id, which are
+// checked on every new connection, before its first command, and every second.
 //
 // Processes with a journal exchange revocations through a stream in Redis, before
 // they are acknowledged. Each writes those of the others to its own journal, and
@@ -53,21 +51,19 @@
 // file from before the oldest checkpoint, of another identity than the journal, or
 // with a damaged journal is lost until AcceptLoss is called.
 //
-// The last commit is written to the journal with every revocation, once a minute,
-// and when the file is closed. So a copy that lacks only refreshes of the last minute
-// before a crash is not detected. Its clients present tokens that are newer than
-// their records, which are accepted. If the file and its journal are put back
-// together, nothing is detected, and sessions that ended since live again: restore a
-// backup instead.
+// The last commit is written to the journal with every revocation, once a minute, and
+// when the file is closed. So a copy that lacks only refreshes of the last minute before
+// a crash is not detected. Its clients present tokens that are newer than their records,
+// which are accepted. If the file and its journal are put back together, nothing is
+// detected, and sessions that ended since live again: restore a backup instead.
 //
 // # Backups
 //
-// A backup has the records of a bbolt store at one instant, in a format of its own,
-// and is restored into a bbolt file or an empty Redis. A truncated or altered backup
-// is refused. Revocations since the backup are made again from the journal. Without
-// a journal that is complete since then, all sessions from before the backup are
-// refused as lost, softly. So are sessions without a record that were minted before
-// the restore.
+// A backup has the records of a bbolt store at one instant, in a format of its own, and
+// is restored into a bbolt file or an empty Redis. A truncated or altered backup is
+// refused. Revocations since the backup are made again from the journal. Without a
+// journal that is complete since then, all sessions from before the backup are refused as
+// lost, softly. So are sessions without a record that were minted before the restore.
 //
 // # Detection of loss
 //
@@ -76,16 +72,15 @@
 // whose data is gone, or has another identity, returns [ErrLost] until AcceptLoss is
 // called. Redis is checked while it is in use.
 //
-// Older data under the same identity is detected by heartbeats: each primary gets
-// one a minute, and keeps those of a day. A process with a journal keeps the newest
-// ones it has seen. Before it uses an unknown primary, it looks for them. Where the
-// newest is missing, the data is as old as the last one before it. If the window of
-// the journal covers the time since, a replay repairs it; otherwise the store is
-// lost. That detects a snapshot or an append-only file that was put back, and a
-// replica that was cut off for long. It does not detect data that is a minute or two
-// old, which a replay repairs in any case; data that is put back while no process has
-// a journal, or only new ones; or a change under an unchanged run id and replication
-// id.
+// Older data under the same identity is detected by heartbeats: each primary gets one a
+// minute, and keeps those of a day. A process with a journal keeps the newest ones it has
+// seen. Before it uses an unknown primary, it looks for them. Where the newest is
+// missing, the data is as old as the last one before it. If the window of the journal
+// covers the time since, a replay repairs it; otherwise the store is lost. That detects a
+// snapshot or an append-only file that was put back, and a replica that was cut off for
+// long. It does not detect data that is a minute or two old, which a replay repairs in
+// any case; data that is put back while no process has a journal, or only new ones; or a
+// change under an unchanged run id and replication id.
 //
 // # Losses
 //

@@ -22,43 +22,37 @@ import (
 // that has lost its data returns [ErrLost] from Load, List and Ready until an
 // operator has accepted the loss; it never reports the loss as missing records.
 type Store interface {
-	// Load reads a session's record together with those of its user, its
-	// homeserver and a device, in one round trip; of the zero session and of
-	// the zero device there is no record. Those of session, user and device
-	// are read at one instant, no earlier than the call; the homeserver's may
-	// be as old as SwapHomeserver allows for.
+	// Load reads a session's record together with those of its user, its homeserver and a
+	// device, in one round trip; of the zero session and of the zero device there is no
+	// record. Those of session, user and device are read at one instant, no earlier than
+	// the call; the homeserver's may be as old as SwapHomeserver allows for.
 	Load(ctx context.Context, user UserKey, session caveat.SessionID, device revocation.DeviceTag) (View, error)
 
 	// List reads a user's record and all records of the user's sessions and
 	// devices that have not expired, at one instant.
 	List(ctx context.Context, user UserKey) (Listing, error)
 
-	// Swap makes all changes of a Write if every record is the old or the new
-	// one of its change. It reports whether it did; otherwise nothing was
-	// changed. A nil error means that the result is as durable as the store
-	// promises.
+	// Swap makes all changes of a Write if every record is the old or the new one of its
+	// change. It reports whether it did; otherwise nothing was changed. A nil error means
+	// that the result is as durable as the store promises.
 	//
-	// When it returns true, the events of its revocations are in the feed of the
-	// user's homeserver, at least once; when false, they are not. After an
-	// error the changes may have been made without the events; the same write,
-	// sent again, repairs that.
+	// When it returns true, the events of its revocations are in the feed of the user's
+	// homeserver, at least once; when false, they are not. After an error the changes may
+	// have been made without the events; the same write, sent again, repairs that.
 	Swap(ctx context.Context, w Write) (bool, error)
 
-	// SwapHomeserver does the same for a homeserver's record, which never
-	// expires. When it has returned true, no Load anywhere that starts later
-	// returns the old record.
+	// SwapHomeserver does the same for a homeserver's record, which never expires. When
+	// it has returned true, no Load anywhere that starts later returns the old record.
 	SwapHomeserver(ctx context.Context, homeserver string, old, new []byte, revocations ...revocation.Revocation) (bool, error)
 
 	// Publish appends the events of revocations to a homeserver's feed, as
 	// durably as a write that revokes. Sent again, it appends them again.
 	Publish(ctx context.Context, homeserver string, revocations ...revocation.Revocation) error
 
-	// Now returns the store's time, which marks carry: with Redis, that of the
-	// primary.
+	// Now returns the store's time, which marks carry: with Redis, that of the primary.
 	Now(ctx context.Context) (time.Time, error)
 
-	// Ready returns nil if the store answers, holds its data and accepts a
-	// write.
+	// Ready returns nil if the store answers, holds its data and accepts a write.
 	Ready(ctx context.Context) error
 
 	// Close releases the resources of the store. No other method may be running
@@ -66,8 +60,7 @@ type Store interface {
 	Close() error
 }
 
-// ErrLost is returned by a [Store] whose data is gone, or is not the data of
-// before.
+// ErrLost is returned by a [Store] whose data is gone, or is not the data of before.
 var ErrLost = errors.New("the store has lost its data")
 
 // UserKey identifies a user of one homeserver. Users of different homeservers
@@ -96,26 +89,23 @@ type Write struct {
 	User    UserKey
 	Changes []Change
 
-	// Revocations are the sessions that the write ends, also if it only repeats
-	// a stored revocation. Such a write is acknowledged when it has the
-	// durability configured for revocations. A store with a journal writes them
-	// there first, except those with Only. The events of those that have one are
-	// published.
+	// Revocations are the sessions that the write ends, also if it only repeats a stored
+	// revocation. Such a write is acknowledged when it has the durability configured for
+	// revocations. A store with a journal writes them there first, except those with
+	// Only. The events of those that have one are published.
 	Revocations []revocation.Revocation
 }
 
-// Change replaces one record: of a session, of a device, or, if both are zero,
-// the user's own. Records are never empty: nil stands for "no record", in Old
-// as in New.
+// Change replaces one record: of a session, of a device, or, if both are zero, the user's
+// own. Records are never empty: nil stands for "no record", in Old as in New.
 type Change struct {
 	Session caveat.SessionID
 	Device  revocation.DeviceTag // not with Session
 	Old     []byte
 	New     []byte
 
-	// Expires is when the store may forget New; zero means never. Records of
-	// a user and of devices additionally stay as long as any of the user's
-	// sessions.
+	// Expires is when the store may forget New; zero means never. Records of a user and
+	// of devices additionally stay as long as any of the user's sessions.
 	Expires time.Time
 }
 
@@ -150,10 +140,9 @@ func (e FeedEntry) Time() (at time.Time, ok bool) { return revocation.LineTime(e
 
 // FeedPage is a batch of consecutive feed entries.
 type FeedPage struct {
-	// Gap is set if the feed does not continue at the position: the position is
-	// unknown, or expired, or of another feed. Entries then begin with the
-	// oldest one. It is also set at the start of a feed from which events were
-	// dropped early.
+	// Gap is set if the feed does not continue at the position: the position is unknown,
+	// or expired, or of another feed. Entries then begin with the oldest one. It is also
+	// set at the start of a feed from which events were dropped early.
 	Gap     bool
 	Entries []FeedEntry // empty: no entry yet
 }

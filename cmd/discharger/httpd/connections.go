@@ -15,11 +15,10 @@ import (
 	"github.com/discharger/discharger/discharger/clientaddr"
 )
 
-// connections bounds the connections of a port, each of which takes a file
-// descriptor and some memory. A connection is idle between two requests, and until
-// the headers of one have arrived; requests have limits of their own. Beyond a bound,
-// the connections that have been idle for longest are closed. Their clients connect
-// again when they need to.
+// connections bounds the connections of a port, each of which takes a file descriptor and
+// some memory. A connection is idle between two requests, and until the headers of one
+// have arrived; requests have limits of their own. Beyond a bound, the connections that
+// have been idle for longest are closed. Their clients connect again when they need to.
 //
 // As with the limits of requests, addresses that do not come from the Internet have
 // no bound of their own: a proxy there holds connections for all clients.

@@ -2,9 +2,8 @@
 // manager handed over, without dropping a request at the end of the process.
 //
 // A [Port] is one socket or several. A [Server] answers there; its connections are
-// bounded, and idle ones make room for new ones. [Sockets] are the sockets of
-// systemd's socket activation, and a [Manager] notifies systemd of the process's
-// state.
+// bounded, and idle ones make room for new ones. [Sockets] are the sockets of systemd's
+// socket activation, and a [Manager] notifies systemd of the process's state.
 package httpd
 
 import (

@@ -1,10 +1,9 @@
 // Package serve runs the service: the command "serve".
 //
 // The process goes through five steps: it prepares configuration, keys and sockets;
-// starts store, rules, server, gateway and sender; waits for a signal; reloads at
-// SIGHUP; and stops in the reverse order of the start. A reload makes all
-// replacements before it applies the first one, so that a file that cannot be used
-// changes nothing.
+// starts store, rules, server, gateway and sender; waits for a signal; reloads at SIGHUP;
+// and stops in the reverse order of the start. A reload makes all replacements before it
+// applies the first one, so that a file that cannot be used changes nothing.
 package serve
 
 import (

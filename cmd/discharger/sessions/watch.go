@@ -54,8 +54,7 @@ type follower struct {
 
 var errUpToDate = errors.New("up to date")
 
-// run prints the feed until ctx ends, or the connection is lost for longer than
-// patience.
+// run prints the feed until ctx ends, or the connection is lost for longer than patience.
 func (w *follower) run(ctx context.Context, c *client.Client, patience time.Duration) error {
 	w.lastEvent = w.t.Now()
 	for {

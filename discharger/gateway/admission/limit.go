@@ -22,10 +22,9 @@ import (
 	"github.com/discharger/discharger/discharger/clientaddr"
 )
 
-// Limits bound the concurrent requests. Brief and lasting requests have bounds of
-// their own. Lasting requests are long polls, and requests that take longer than two
-// seconds, such as large files. Without room among the lasting ones, a request counts
-// as brief.
+// Limits bound the concurrent requests. Brief and lasting requests have bounds of their
+// own. Lasting requests are long polls, and requests that take longer than two seconds,
+// such as large files. Without room among the lasting ones, a request counts as brief.
 //
 // A request beyond a bound is answered at once with 429 M_LIMIT_EXCEEDED, since Matrix
 // clients respect its delay; some repeat a 503 without a pause. The answer to /refresh

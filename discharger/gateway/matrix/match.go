@@ -188,8 +188,7 @@ func (n *node) refusal(method string) int {
 	return 0
 }
 
-// find returns the node of a path, and appends the identifiers to ids up to its
-// capacity.
+// find returns the node of a path, and appends the identifiers to ids up to its capacity.
 func (n *node) find(path string, ids []string) *node {
 	if path == "" {
 		if len(n.routes) == 0 {

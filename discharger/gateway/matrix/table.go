@@ -6,8 +6,7 @@ import (
 	"strings"
 )
 
-// row is a line of the table: all methods and versions of one pattern. Flags are
-// letters:
+// row is a line of the table: all methods and versions of one pattern. Flags are letters:
 //
 //	t  accepts a token limited in time or to addresses
 //	r  accepts a read-only token; only with GET

@@ -8,9 +8,8 @@ import (
 	"github.com/discharger/discharger/discharger/caveat"
 )
 
-// Ends holds how sessions ended. Ends decided by the service are cached. Ends that
-// were not sent to the service yet are kept until then: only they refuse these
-// sessions.
+// Ends holds how sessions ended. Ends decided by the service are cached. Ends that were
+// not sent to the service yet are kept until then: only they refuse these sessions.
 type Ends struct {
 	decided *cache.Cache[caveat.SessionID, End]
 

@@ -155,9 +155,8 @@ func (b *Outbox) mayLogOut(ctx context.Context, id caveat.SessionID, d *PendingL
 // discharges expire later and clocks differ.
 const usedSlack = 15 * time.Minute
 
-// unusedSince reports whether the homeserver did not see a device in use since a
-// time. A device in use has had a session that the service does not list any more, and
-// it stays.
+// unusedSince reports whether the homeserver did not see a device in use since a time. A
+// device in use has had a session that the service does not list any more, and it stays.
 func (b *Outbox) unusedSince(ctx context.Context, id caveat.SessionID, d *PendingLogout, token string, since time.Time) (bool, error) {
 	status, body, err := b.cfg.Homeserver.Get(ctx, upstream.PathDevices+"/"+url.PathEscape(d.Device), token, upstream.Origin{})
 	if err != nil {

@@ -14,12 +14,11 @@
 // tokens already. It is sent at once, and kept if the service does not decide. A job
 // that is sent late carries its age, so that it spares sessions that began since.
 //
-// A pending logout ends a session's token, and the device with it, at the homeserver,
-// so that the device does not go on receiving keys. It is sent only if no other
-// session has the device, which is checked at the service at every try, under the
-// device's lease. A login on the device cancels it. After a soft end the device stays
-// until [Config].Periods lets it be forgotten: its user may log in again and keep the
-// keys.
+// A pending logout ends a session's token, and the device with it, at the homeserver, so
+// that the device does not go on receiving keys. It is sent only if no other session has
+// the device, which is checked at the service at every try, under the device's lease. A
+// login on the device cancels it. After a soft end the device stays until
+// [Config].Periods lets it be forgotten: its user may log in again and keep the keys.
 //
 // Failed calls are retried with growing intervals, and after a restart.
 //
@@ -182,8 +181,7 @@ func signal(c chan<- struct{}) {
 // idlePause is the pause between two flushes without failures.
 const idlePause = 10 * time.Minute
 
-// run makes pending calls until ctx ends. Failed calls are retried with growing
-// pauses.
+// run makes pending calls until ctx ends. Failed calls are retried with growing pauses.
 func (b *Outbox) run(ctx context.Context) {
 	pauses := backoff.ExponentialBackOff{
 		InitialInterval: time.Second, MaxInterval: 5 * time.Minute, Multiplier: 2, RandomizationFactor: backoff.DefaultRandomizationFactor,

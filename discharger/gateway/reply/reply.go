@@ -96,9 +96,8 @@ func (f *Refusal) Text() *Refusal {
 	return &g
 }
 
-// SetCORS sets the headers of cross-origin requests, and those against caching. They
-// are Synapse's, a superset of the specification's and of Dendrite's that browsers
-// request.
+// SetCORS sets the headers of cross-origin requests, and those against caching. They are
+// Synapse's, a superset of the specification's and of Dendrite's that browsers request.
 func SetCORS(h http.Header) {
 	h.Set("Access-Control-Allow-Origin", "*")
 	h.Set("Access-Control-Allow-Methods", "GET, HEAD, POST, PUT, DELETE, OPTIONS")

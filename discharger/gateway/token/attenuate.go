@@ -25,11 +25,10 @@ const (
 	MaxCondition  = 512 // bytes of a condition
 )
 
-// Attenuate returns a narrowed token: it is valid for the same requests as the given
-// one, where every condition holds. The conditions are those of the package comment;
+// Attenuate returns a narrowed token: it is valid for the same requests as the given one,
+// where every condition holds. The conditions are those of the package comment;
 // [rawmacaroon.TimeBefore] and [rawmacaroon.ClientIP] write two of them. The given token
-// is in mode held, begins with [PrefixHeld], and stays valid. Attenuate makes no
-// request.
+// is in mode held, begins with [PrefixHeld], and stays valid. Attenuate makes no request.
 func Attenuate(token string, conditions ...string) (string, error) {
 	switch KindOf(token) {
 	case Held:

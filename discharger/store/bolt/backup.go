@@ -17,9 +17,8 @@ import (
 	"github.com/discharger/discharger/discharger/store/record"
 )
 
-// Backup writes a backup of the store as it is at one instant. Other calls run
-// meanwhile, but a write that needs a larger file waits for it: w should be a
-// file.
+// Backup writes a backup of the store as it is at one instant. Other calls run meanwhile,
+// but a write that needs a larger file waits for it: w should be a file.
 func (b *Store) Backup(ctx context.Context, w io.Writer) (err error) {
 	defer wrap(&err, "back up store")
 	return b.view(ctx, func(tx *bbolt.Tx) error { return writeBackup(ctx, tx, w, b.cfg.now()) }, nil)

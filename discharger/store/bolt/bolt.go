@@ -105,12 +105,11 @@ var (
 	_ store.Feed  = (*Store)(nil)
 )
 
-// Open opens the file, or creates it. A file that is damaged, belongs to
-// another program or is open in another process is an error and stays
-// unchanged. A file that lacks revocations in the journal is given them. A file
-// that is not the one the marker or the journal names, or is older than the
-// journal can complete, or whose journal is damaged, is opened and lost until
-// [Store.AcceptLoss] is called.
+// Open opens the file, or creates it. A file that is damaged, belongs to another program
+// or is open in another process is an error and stays unchanged. A file that lacks
+// revocations in the journal is given them. A file that is not the one the marker or the
+// journal names, or is older than the journal can complete, or whose journal is damaged,
+// is opened and lost until [Store.AcceptLoss] is called.
 func Open(cfg Config) (*Store, error) {
 	cfg, err := cfg.complete()
 	if err != nil {

@@ -225,9 +225,8 @@ func (b *Store) write(ctx context.Context, homeserver string, revocations []revo
 	return done, nil
 }
 
-// update runs f in a write transaction that concurrent callers share: they wait
-// up to batchDelay for each other, and then for one sync. f may be run more
-// than once.
+// update runs f in a write transaction that concurrent callers share: they wait up to
+// batchDelay for each other, and then for one sync. f may be run more than once.
 func (b *Store) update(ctx context.Context, f func(*bbolt.Tx) error, invalid error) error {
 	if err := cmp.Or(invalid, b.usable(ctx)); err != nil {
 		return err

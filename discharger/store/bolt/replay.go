@@ -254,8 +254,7 @@ func (b *Store) noteCommits(ctx context.Context) {
 	}
 }
 
-// JournalStats returns the figures of journal and replays; without a journal,
-// zero.
+// JournalStats returns the figures of journal and replays; without a journal, zero.
 func (b *Store) JournalStats() journal.Stats {
 	if b.cfg.Journal == nil {
 		return journal.Stats{}

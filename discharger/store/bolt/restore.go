@@ -19,11 +19,10 @@ import (
 	"github.com/discharger/discharger/discharger/store/record"
 )
 
-// Restore creates the file of a [Store] from a backup. The file appears when it
-// is complete. Sessions without a record that were minted before the restore are
-// refused as lost from then on, softly, and so are those with a record if the
-// journal does not vouch for the backup. The file gets the identity of the store
-// in the backup.
+// Restore creates the file of a [Store] from a backup. The file appears when it is
+// complete. Sessions without a record that were minted before the restore are refused as
+// lost from then on, softly, and so are those with a record if the journal does not vouch
+// for the backup. The file gets the identity of the store in the backup.
 func Restore(ctx context.Context, cfg Config, from *backup.Backup) (out *backup.Restored, err error) {
 	defer wrap(&err, "restore "+cfg.Path)
 	if cfg, err = cfg.complete(); err != nil {

@@ -76,9 +76,8 @@ func (d *DamageError) add(from, to uint64) {
 	d.Numbers = append(d.Numbers, NumberRange{from, to})
 }
 
-// Damage returns a [*DamageError] if damage was found when the journal was opened
-// or read last. Nothing is written to a damaged journal until [Journal.Renew] is
-// called.
+// Damage returns a [*DamageError] if damage was found when the journal was opened or read
+// last. Nothing is written to a damaged journal until [Journal.Renew] is called.
 func (j *Journal) Damage() error {
 	j.mu.RLock()
 	defer j.mu.RUnlock()

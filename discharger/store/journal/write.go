@@ -150,10 +150,9 @@ func (j *Journal) clear(tx *bbolt.Tx, c *txn) error {
 // pruneAtOnce bounds the entries that one commit removes beyond the number it adds.
 const pruneAtOnce = 256
 
-// tidy makes a checkpoint if one is due, and removes the oldest entries if they
-// are past the window or too many. In the journal of a bbolt store, entries after
-// the last checkpoint stay: without them the start of the complete part would be
-// unknown.
+// tidy makes a checkpoint if one is due, and removes the oldest entries if they are past
+// the window or too many. In the journal of a bbolt store, entries after the last
+// checkpoint stay: without them the start of the complete part would be unknown.
 func (j *Journal) tidy(tx *bbolt.Tx, c *txn) error {
 	s := &c.state
 	full := s.next-s.first > uint64(j.cfg.MaxEntries)

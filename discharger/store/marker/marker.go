@@ -72,8 +72,7 @@ func NewID() string {
 	return idPrefix + base64.RawURLEncoding.EncodeToString(b[:])
 }
 
-// CheckID returns an error for an identity of another version, whose layout can
-// differ.
+// CheckID returns an error for an identity of another version, whose layout can differ.
 func CheckID(id string) error {
 	if len(id) != idLen || id[:len(idPrefix)] != idPrefix {
 		return fmt.Errorf("store id %.60q is not of this version", id)

@@ -78,9 +78,8 @@ func (r *Store) checkClock(ctx context.Context, node *redis.Client) error {
 	return nil
 }
 
-// checkEviction returns an error for a server that evicts keys when its memory
-// is full. A lost session is a user logged out; a lost revocation is a session
-// revived.
+// checkEviction returns an error for a server that evicts keys when its memory is full. A
+// lost session is a user logged out; a lost revocation is a session revived.
 func (r *Store) checkEviction(ctx context.Context, node *redis.Client, policy string) error {
 	if policy == "" {
 		got, err := node.ConfigGet(ctx, "maxmemory-policy").Result()

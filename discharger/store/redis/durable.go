@@ -11,8 +11,7 @@ import (
 	"github.com/discharger/discharger/discharger/store/redis/conn"
 )
 
-// Durability is the level that a revocation must reach before it is
-// acknowledged.
+// Durability is the level that a revocation must reach before it is acknowledged.
 type Durability string
 
 // Durabilities, the weakest first. None excludes all loss: a failover to a

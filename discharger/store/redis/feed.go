@@ -23,14 +23,12 @@ import (
 // a user can be on another node of a cluster, so events are added after the
 // swap took effect and before it is acknowledged. A repeated swap adds them again.
 //
-// A position is "id.entry": of the store and of the entry in the stream. It is
-// valid if the entry is there, or was the last one. After a failover that lost it,
-// the reader of a store with a journal, which publishes lost events again, goes back
-// by a minute, since the clocks of two primaries differ. Without a journal it starts
-// from the beginning.
+// A position is "id.entry": of the store and of the entry in the stream. It is valid if
+// the entry is there, or was the last one. After a failover that lost it, the reader of a
+// store with a journal, which publishes lost events again, goes back by a minute, since
+// the clocks of two primaries differ. Without a journal it starts from the beginning.
 
-// feedBlock is how long a read waits for an event. Then the feed is checked
-// again.
+// feedBlock is how long a read waits for an event. Then the feed is checked again.
 const feedBlock = 5 * time.Second
 
 // feedCall returns a call of a script on a feed.

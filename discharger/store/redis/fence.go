@@ -119,8 +119,7 @@ func (g *fence) primaries(ctx context.Context) (found []string, err error) {
 	return found, err
 }
 
-// start replays the journal unless the primaries have all of it, and starts the
-// checks.
+// start replays the journal unless the primaries have all of it, and starts the checks.
 func (g *fence) start(ctx context.Context, main *Store) error {
 	g.main = main
 	if err := g.journal.Damage(); err != nil {
@@ -259,9 +258,8 @@ func (g *fence) replay(ctx context.Context) (err error) {
 	return nil
 }
 
-// acceptDamage starts a damaged journal again, and reports whether the primaries may
-// lack revocations. They do not if they had the whole journal when it was written
-// last.
+// acceptDamage starts a damaged journal again, and reports whether the primaries may lack
+// revocations. They do not if they had the whole journal when it was written last.
 func (g *fence) acceptDamage(ctx context.Context) (missing bool, err error) {
 	if g.journal.Damage() == nil {
 		return false, nil

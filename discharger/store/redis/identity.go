@@ -100,9 +100,8 @@ func (r *Store) adopt(ctx context.Context, found *ids) (string, error) {
 	return id, r.writeIDs(ctx, id, false)
 }
 
-// birth reads the progress of the creation of the store: its identity, "" before
-// the start, the time, Unix ms, which earlier versions did not write, and whether
-// it is done.
+// birth reads the progress of the creation of the store: its identity, "" before the
+// start, the time, Unix ms, which earlier versions did not write, and whether it is done.
 func (r *Store) birth(ctx context.Context) (id, born string, done bool, err error) {
 	progress, err := r.unfenced().HMGet(ctx, r.layout.Birth, "id", "done", "born").Result()
 	if err != nil {
@@ -279,8 +278,7 @@ func (r *Store) markLost() error {
 	return store.ErrLost
 }
 
-// Lost reports whether the store lacks data whose loss no operator has
-// accepted.
+// Lost reports whether the store lacks data whose loss no operator has accepted.
 func (r *Store) Lost() bool { return r.lost.Load() }
 
 // setLost records whether the store has lost its data, and logs a change. The

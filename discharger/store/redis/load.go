@@ -18,9 +18,8 @@ import (
 	"github.com/discharger/discharger/discharger/store/redis/keys"
 )
 
-// Load reads the records of a session, its user, its homeserver and a device.
-// Only without a session it makes a second round trip, to check that the data
-// is there.
+// Load reads the records of a session, its user, its homeserver and a device. Only
+// without a session it makes a second round trip, to check that the data is there.
 func (r *Store) Load(ctx context.Context, user store.UserKey, session caveat.SessionID, device revocation.DeviceTag) (v store.View, err error) {
 	defer wrap(&err, "load session")
 	if err := r.usable(ctx, limits.CheckUser(user)); err != nil {
@@ -185,9 +184,8 @@ func joinAll(fields map[string]string, now time.Time) (store.Listing, error) {
 	return l, nil
 }
 
-// longestCache is how long any process may use the record of a homeserver. It
-// is the same for all processes, since none has the configuration of the
-// others.
+// longestCache is how long any process may use the record of a homeserver. It is the same
+// for all processes, since none has the configuration of the others.
 const longestCache = time.Second
 
 // homeserverCache caches records of homeservers.

@@ -83,10 +83,9 @@ type Config struct {
 
 	Unpipelined bool // sends every command alone; false: concurrent callers share pipelines
 
-	// Journal keeps the revocations of this process, and those of other
-	// processes with a journal. Nil: revocations lost in a failover are not
-	// replayed. The caller closes it after the store. The Redis user must be
-	// allowed INFO and ROLE.
+	// Journal keeps the revocations of this process, and those of other processes with a
+	// journal. Nil: revocations lost in a failover are not replayed. The caller closes it
+	// after the store. The Redis user must be allowed INFO and ROLE.
 	Journal  *journal.Journal
 	Replayer store.Replayer // of the journal; required with one
 
@@ -107,8 +106,7 @@ type Config struct {
 	wait   func(context.Context, time.Duration) error
 }
 
-// Store is a store in Redis or Valkey: one server, one watched by Sentinel, or
-// a cluster.
+// Store is a store in Redis or Valkey: one server, one watched by Sentinel, or a cluster.
 type Store struct {
 	cfg     Config
 	client  *conn.Client

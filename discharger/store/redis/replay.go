@@ -102,8 +102,7 @@ func (r *Store) revoke(ctx context.Context, entries []revocation.Revocation, wri
 	return done, nil
 }
 
-// JournalStats returns the figures of journal and replays; without a journal,
-// zero.
+// JournalStats returns the figures of journal and replays; without a journal, zero.
 func (r *Store) JournalStats() journal.Stats {
 	g := r.fence
 	if g == nil {
@@ -117,10 +116,9 @@ func (r *Store) JournalStats() journal.Stats {
 	return s
 }
 
-// PublishMissing reads the feeds and publishes the events that they lack. A
-// revocation can survive without its event: in a cluster they are on different
-// nodes, and a replica can have one and not the other. A homeserver's revocation and
-// its event are one step.
+// PublishMissing reads the feeds and publishes the events that they lack. A revocation
+// can survive without its event: in a cluster they are on different nodes, and a replica
+// can have one and not the other. A homeserver's revocation and its event are one step.
 func (t *target) PublishMissing(ctx context.Context, revocations []revocation.Revocation) (published int, err error) {
 	missing := make(map[string]events)
 	for _, e := range revocations {

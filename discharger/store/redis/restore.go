@@ -88,8 +88,7 @@ func (r *Store) checkEmpty(ctx context.Context) error {
 	})
 }
 
-// writeLosses writes losses beside every identity. All replaces the earlier
-// value.
+// writeLosses writes losses beside every identity. All replaces the earlier value.
 func (r *Store) writeLosses(ctx context.Context, l store.Losses) error {
 	return r.changeLosses(ctx, func(_ int, m *lossMark) {
 		m.missing, m.all = max(m.missing, l.Missing), l.All

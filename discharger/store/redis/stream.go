@@ -114,8 +114,7 @@ func (p *stream) open(values map[string]any) (e revocation.Revocation, own bool,
 	return e, false, err
 }
 
-// follow writes the revocations of other processes to the journal until ctx
-// ends.
+// follow writes the revocations of other processes to the journal until ctx ends.
 func (p *stream) follow(ctx context.Context) {
 	logged := ""
 	pauses := newBackOff(fenceRetry)
@@ -135,8 +134,7 @@ func (p *stream) follow(ctx context.Context) {
 	}
 }
 
-// step reads the stream once. The position advances only after the entries are
-// journaled.
+// step reads the stream once. The position advances only after the entries are journaled.
 func (p *stream) step(ctx context.Context) error {
 	g := p.main.fence
 	if g.raised.Load() {

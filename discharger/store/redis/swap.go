@@ -97,8 +97,7 @@ func (r *Store) Swap(ctx context.Context, w store.Write) (done bool, err error) 
 		case change.Device != revocation.DeviceTag{}:
 			first = keys.Device(change.Device)
 		}
-		// As strings: the command can be in flight when the caller uses the
-		// bytes again.
+		// As strings: the command can be in flight when the caller uses the bytes again.
 		c.args = append(c.args, first, string(change.Old), string(change.New),
 			string(record.ExpiryOf(change.Expires).Append(nil)))
 	}

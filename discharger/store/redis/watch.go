@@ -182,8 +182,7 @@ func (r *Store) count(ctx context.Context, node *redis.Client, server string, n 
 // testEvery is the least time between two writes that only test the primaries.
 const testEvery = time.Second
 
-// testWrite returns nil if the primaries accept a write, or did within the last
-// second.
+// testWrite returns nil if the primaries accept a write, or did within the last second.
 func (r *Store) testWrite(ctx context.Context) error {
 	w := &r.watch
 	w.mu.Lock()

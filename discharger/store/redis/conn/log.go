@@ -11,10 +11,9 @@ import (
 	"github.com/discharger/discharger/discharger/loglimit"
 )
 
-// SetLog routes the messages of go-redis to a logger, which would otherwise be
-// printed to standard error. Each kind of message is logged at most once a
-// second, with the number of suppressed ones. The setting is one for the
-// process; nil drops the messages.
+// SetLog routes the messages of go-redis to a logger, which would otherwise be printed to
+// standard error. Each kind of message is logged at most once a second, with the number
+// of suppressed ones. The setting is one for the process; nil drops the messages.
 func SetLog(log *slog.Logger) {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
