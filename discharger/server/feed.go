@@ -134,6 +134,9 @@ func (u *subscriber) run(ctx context.Context, page store.FeedPage) error {
 				return err
 			}
 		}
+		if ctx.Err() != nil { // before the events of what came after the end
+			return context.Cause(ctx)
+		}
 		if len(entries) > 0 {
 			if err := u.write(entries); err != nil {
 				return err
