@@ -21,29 +21,22 @@ type Marks struct {
 
 // Marks returns the marks that concern a user. A mark after Now was made by a wrong
 // clock; logins that it covers are undecided until then.
-func (s *Service) Marks(ctx context.Context, user store.UserKey) (m Marks, err error) {
-	a := s.newAdminOp(OpList, user, caveat.SessionID{}, Order{})
-	rec, err := s.load(ctx, &a.operation)
-	if err == nil {
-		m, err = s.marks(ctx, user, &rec)
-	}
-	return m, s.finish(ctx, &a.operation, err)
-}
-
-func (s *Service) marks(ctx context.Context, user store.UserKey, rec *records) (Marks, error) {
-	devices, err := s.deviceMarks(ctx, user, rec)
-	if err != nil {
-		return Marks{}, err
-	}
-	now, err := s.storeNow(ctx)
-	if err != nil {
-		return Marks{}, err
-	}
-	latest := int64(0)
-	for _, d := range devices {
-		latest = max(latest, d.Revoked)
-	}
-	return Marks{User: markTime(rec.User.At), Homeserver: markTime(rec.Homeserver.At), Device: markTime(latest), Now: utc(now)}, nil
+func (s *Service) Marks(ctx context.Context, user store.UserKey) (Marks, error) {
+	return read(ctx, s, user, func(_ *operation, rec *records) (Marks, error) {
+		devices, err := s.deviceMarks(ctx, user, rec)
+		if err != nil {
+			return Marks{}, err
+		}
+		now, err := s.storeNow(ctx)
+		if err != nil {
+			return Marks{}, err
+		}
+		latest := int64(0)
+		for _, d := range devices {
+			latest = max(latest, d.Revoked)
+		}
+		return Marks{User: markTime(rec.User.At), Homeserver: markTime(rec.Homeserver.At), Device: markTime(latest), Now: utc(now)}, nil
+	})
 }
 
 // deviceMarks lists the records of the user's devices.

@@ -39,23 +39,26 @@ type EndedSession struct {
 // Sessions lists the live sessions of a user, the most recently used first.
 // Sessions that are minted but not activated are not included.
 func (s *Service) Sessions(ctx context.Context, user store.UserKey) ([]SessionInfo, error) {
-	a := s.newAdminOp(OpList, user, caveat.SessionID{}, Order{})
-	var live []stored
-	rec, err := s.load(ctx, &a.operation)
-	if err == nil {
-		live, _, err = s.list(ctx, &a.operation, &rec)
-	}
-	return infos(live), s.finish(ctx, &a.operation, err)
+	return read(ctx, s, user, func(op *operation, rec *records) ([]SessionInfo, error) {
+		live, _, err := s.list(ctx, op, rec)
+		return infos(live), err
+	})
 }
 
 // EndedSessions lists the ended sessions of a user, the latest first, as long as
 // their records are kept.
 func (s *Service) EndedSessions(ctx context.Context, user store.UserKey) ([]EndedSession, error) {
+	return read(ctx, s, user, func(_ *operation, rec *records) ([]EndedSession, error) {
+		return s.endedSessions(ctx, user, rec.State)
+	})
+}
+
+// read makes an operation that reads about a user.
+func read[T any](ctx context.Context, s *Service, user store.UserKey, from func(*operation, *records) (T, error)) (out T, err error) {
 	a := s.newAdminOp(OpList, user, caveat.SessionID{}, Order{})
-	var out []EndedSession
 	rec, err := s.load(ctx, &a.operation)
 	if err == nil {
-		out, err = s.endedSessions(ctx, user, rec.State)
+		out, err = from(&a.operation, &rec)
 	}
 	return out, s.finish(ctx, &a.operation, err)
 }
