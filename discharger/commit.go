@@ -27,8 +27,7 @@ const maxRetries = 32
 // something to write. It is high so that the context's deadline ends the loop.
 const maxRevokeRetries = 1024
 
-// edit is a write to a user's records. Without changes, only its events are
-// published.
+// edit is a write to a user's records. Without changes, only its events are published.
 type edit struct {
 	changes     []store.Change
 	revocations []revocation.Revocation

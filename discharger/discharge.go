@@ -185,9 +185,8 @@ func standard(prefix, condition string) string {
 	return prefix + ":" + condition
 }
 
-// AppendJSON appends the macaroon in the bakery format of the caveat's version: for
-// V1 and V2 the macaroon formats 1 and 2, for V3 format 2 in an envelope with the
-// namespace.
+// AppendJSON appends the macaroon in the bakery format of the caveat's version: for V1
+// and V2 the macaroon formats 1 and 2, for V3 format 2 in an envelope with the namespace.
 func (d *Discharge) AppendJSON(b []byte) ([]byte, error) {
 	switch d.Version {
 	case caveat.V1:

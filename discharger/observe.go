@@ -11,8 +11,7 @@ import (
 	"github.com/discharger/discharger/policy"
 )
 
-// Observer observes answered requests. It is called concurrently and must not
-// block.
+// Observer observes answered requests. It is called concurrently and must not block.
 type Observer interface {
 	Observe(ctx context.Context, o Observation)
 }

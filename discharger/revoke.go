@@ -67,8 +67,7 @@ func (o *Order) spares(x *stored, mark int64) bool {
 // minted before the mark.
 func (o *Order) sparesByAge(x *stored, mark int64) bool { return o.Age > 0 && x.record.Created > mark }
 
-// Revoke ends one session of a user, activated or not. An unknown session is no
-// error.
+// Revoke ends one session of a user, activated or not. An unknown session is no error.
 func (s *Service) Revoke(ctx context.Context, user store.UserKey, id caveat.SessionID, o Order) (out Revoked, err error) {
 	a := s.newAdminOp(OpRevoke, user, id, o)
 	if id == (caveat.SessionID{}) { // to the store, the user's own record

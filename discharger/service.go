@@ -17,12 +17,11 @@
 // # Promises
 //
 // A session that has ended stays ended, and every answer about it agrees with its
-// tombstone. An answer that reports an end is returned when the end is as durable as
-// the store is configured to make it. Errors are of three kinds: a [*Refusal] is a
-// decision; an error that matches [ErrBadRequest] means that the request can never be
-// served; any other matches [ErrUnavailable]: the request is undecided, and the client
-// should try again. A client may learn only the kind of error, and the fields of a
-// refusal.
+// tombstone. An answer that reports an end is returned when the end is as durable as the
+// store is configured to make it. Errors are of three kinds: a [*Refusal] is a decision;
+// an error that matches [ErrBadRequest] means that the request can never be served; any
+// other matches [ErrUnavailable]: the request is undecided, and the client should try
+// again. A client may learn only the kind of error, and the fields of a refusal.
 //
 // # Limits
 //
@@ -87,8 +86,7 @@ func (c Config) WithClock(now func() time.Time) Config {
 	return c
 }
 
-// Service issues and refuses discharges. Its methods may be called
-// concurrently.
+// Service issues and refuses discharges. Its methods may be called concurrently.
 type Service struct {
 	cfg       Config
 	ring      *tokenRing

@@ -1,15 +1,13 @@
-// Package caveat seals and opens the third-party caveats that carry a session
-// from a homeserver to the discharger, and encodes and parses the condition
-// inside them.
+// Package caveat seals and opens the third-party caveats that carry a session from a
+// homeserver to the discharger, and encodes and parses the condition inside them.
 //
 // # Format
 //
-// A homeserver mints a macaroon and adds one caveat to it that only the
-// discharger can discharge. The caveat's id is a NaCl box (X25519, XSalsa20,
-// Poly1305) from the homeserver's key to the discharger's. The box contains the
-// root key of the discharge and the condition that has to hold. Three encodings
-// exist, all of the macaroon bakery; this package reads and writes all of them.
-// The first byte distinguishes them.
+// A homeserver mints a macaroon and adds one caveat to it that only the discharger can
+// discharge. The caveat's id is a NaCl box (X25519, XSalsa20, Poly1305) from the
+// homeserver's key to the discharger's. The box contains the root key of the discharge
+// and the condition that has to hold. Three encodings exist, all of the macaroon bakery;
+// this package reads and writes all of them. The first byte distinguishes them.
 //
 //	V1, text: standard base64 of a JSON object, so that the first byte is 'e'
 //
@@ -36,31 +34,28 @@
 //
 // # Guarantees
 //
-// The homeserver is identified by its public key, which is compared byte for byte
-// with the registered keys before anything is decrypted. That prevents two attacks.
-// X25519 ignores the top bit of a public key, so one key has two spellings; and with
-// a point of low order, such as all zeros, the shared key is public, so that any
-// forger can make a box that opens. An [Opener] refuses keys of both kinds, and also
-// two keys that agree with its own on the same secret: one homeserver's caveats would
-// pass for the other's.
+// The homeserver is identified by its public key, which is compared byte for byte with
+// the registered keys before anything is decrypted. That prevents two attacks. X25519
+// ignores the top bit of a public key, so one key has two spellings; and with a point of
+// low order, such as all zeros, the shared key is public, so that any forger can make a
+// box that opens. An [Opener] refuses keys of both kinds, and also two keys that agree
+// with its own on the same secret: one homeserver's caveats would pass for the other's.
 //
 // The box authenticates the root key, the condition, the nonce and both keys.
 // It does so deniably: a caveat proves to the discharger that the homeserver
 // made it, and proves nothing to third parties.
 //
-// Input is hostile. Its size is checked first, every byte is accounted for, and a
-// caveat that was truncated, extended or changed in any bit returns an error with
-// the zero value. A binary caveat of an unregistered key costs one comparison and
-// one map look-up.
+// Input is hostile. Its size is checked first, every byte is accounted for, and a caveat
+// that was truncated, extended or changed in any bit returns an error with the zero
+// value. A binary caveat of an unregistered key costs one comparison and one map look-up.
 //
 // A caveat id does not identify a session: the JSON of V1 has many spellings, and
 // one session may have many caveats. [Condition.Session] does.
 //
 // # Cost
 //
-// The expensive part of a box is the X25519 scalar multiplication. An [Opener] does
-// it once for every pair of own key and homeserver, when it is made; so does a
-// [Sealer].
+// The expensive part of a box is the X25519 scalar multiplication. An [Opener] does it
+// once for every pair of own key and homeserver, when it is made; so does a [Sealer].
 //
 // # The condition
 //
@@ -100,8 +95,7 @@ var (
 	// ErrNotOurs: the caveat is addressed to a key that is not in the ring: that of
 	// another discharger, or a key newer than the ring.
 	ErrNotOurs = errors.New("caveat is addressed to an unknown key")
-	// ErrRetired: the caveat is addressed to a retired key and cannot be opened any
-	// more.
+	// ErrRetired: the caveat is addressed to a retired key and cannot be opened any more.
 	ErrRetired = errors.New("caveat is addressed to a retired key")
 	// ErrUnknownHomeserver: the homeserver's key is not registered. It may be newer
 	// than the registration.

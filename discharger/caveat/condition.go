@@ -84,10 +84,9 @@ const (
 // conditionWord and the space after it begin a condition.
 const conditionWord = "session "
 
-// Encode returns the condition in its canonical spelling: members in the order of
-// the fields, without those that are zero, labels in the order of their keys,
-// no white space beside the one space. The error names the first limit that the
-// condition exceeds.
+// Encode returns the condition in its canonical spelling: members in the order of the
+// fields, without those that are zero, labels in the order of their keys, no white space
+// beside the one space. The error names the first limit that the condition exceeds.
 func (c Condition) Encode() (string, error) {
 	if err := c.validate(); err != nil {
 		return "", fmt.Errorf("encode condition: %w", err)

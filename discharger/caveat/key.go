@@ -43,10 +43,9 @@ func (k *PublicKey) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// CheckPublicKey returns an error that matches [ErrWeakKey] for a key that
-// must not be trusted: one that is not the canonical spelling of its point
-// (2²⁵⁵-19 or above, or with the top bit set), and one of low order, with which all
-// keys agree on the same secret.
+// CheckPublicKey returns an error that matches [ErrWeakKey] for a key that must not be
+// trusted: one that is not the canonical spelling of its point (2²⁵⁵-19 or above, or with
+// the top bit set), and one of low order, with which all keys agree on the same secret.
 func CheckPublicKey(key PublicKey) error {
 	if !canonical(key) {
 		return fmt.Errorf("%w: public key is not in canonical form", ErrWeakKey)

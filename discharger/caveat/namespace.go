@@ -14,10 +14,9 @@ const stdNamespace = "std"
 // have no prefix.
 const sealedNamespace = stdNamespace + ":"
 
-// stdPrefix returns the prefix of the std namespace in a list of "uri:prefix"
-// separated by white space. The last colon separates, since a URI may have some. A
-// list without std is an error: the homeserver would not understand the time limit of
-// the discharge.
+// stdPrefix returns the prefix of the std namespace in a list of "uri:prefix" separated
+// by white space. The last colon separates, since a URI may have some. A list without std
+// is an error: the homeserver would not understand the time limit of the discharge.
 func stdPrefix(namespace []byte) (string, error) {
 	if string(namespace) == sealedNamespace {
 		return "", nil

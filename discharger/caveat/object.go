@@ -11,9 +11,8 @@ import (
 )
 
 // object decodes one JSON object strictly, member by member. The decoder refuses
-// duplicate names and invalid UTF-8, and each value is read by its kind, so that
-// nothing nests deeper than the caller allows. Errors quote at most a short piece of
-// the text.
+// duplicate names and invalid UTF-8, and each value is read by its kind, so that nothing
+// nests deeper than the caller allows. Errors quote at most a short piece of the text.
 type object struct {
 	dec *jsontext.Decoder
 	end int64 // where the text ends

@@ -34,8 +34,7 @@ type Replayer struct {
 	log  *slog.Logger
 }
 
-// New returns a replayer for discharges of a lifetime. Without a logger it logs
-// nothing.
+// New returns a replayer for discharges of a lifetime. Without a logger it logs nothing.
 func New(life revocation.Lifetime, log *slog.Logger) *Replayer {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)

@@ -53,11 +53,10 @@ var (
 	errManyCaveats  = errors.New("too many caveats")
 )
 
-// Parse decodes the macaroon at the start of data into m, except for its Caveats,
-// which it appends to caveats. It returns the rest of data, and the caveats. It
-// copies nothing. Lengths must be in the fewest bytes and below 16384; a location
-// or verification id is absent rather than empty; only a third-party caveat has a
-// location.
+// Parse decodes the macaroon at the start of data into m, except for its Caveats, which
+// it appends to caveats. It returns the rest of data, and the caveats. It copies nothing.
+// Lengths must be in the fewest bytes and below 16384; a location or verification id is
+// absent rather than empty; only a third-party caveat has a location.
 func Parse(data []byte, m *Macaroon, caveats []Caveat) ([]byte, []Caveat, error) {
 	if len(data) == 0 {
 		return nil, nil, errCut

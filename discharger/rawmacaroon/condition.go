@@ -40,14 +40,12 @@ func ParseTimeBefore(arg string) (time.Time, error) {
 	return t, nil
 }
 
-// Epoch returns the condition by which the discharger declares the epoch of a
-// discharge.
+// Epoch returns the condition by which the discharger declares the epoch of a discharge.
 func Epoch(n uint64) string {
 	return CondDeclared + " " + declaredEpoch + strconv.FormatUint(n, 10)
 }
 
-// ParseEpoch parses the argument of a condition from [Epoch]; ok is false for any
-// other.
+// ParseEpoch parses the argument of a condition from [Epoch]; ok is false for any other.
 func ParseEpoch(arg string) (n uint64, ok bool) {
 	digits, ok := strings.CutPrefix(arg, declaredEpoch)
 	if !ok || digits == "" || (digits[0] == '0' && len(digits) > 1) {

@@ -282,8 +282,7 @@ type Lifetime struct {
 // that began before the revocation.
 const requestSlack = time.Minute
 
-// Until returns when no discharge issued before at is valid any more. Both are Unix
-// ms.
+// Until returns when no discharge issued before at is valid any more. Both are Unix ms.
 func (l Lifetime) Until(at int64) int64 {
 	return at + (cmp.Or(l.MaxTTL, time.Hour) + cmp.Or(l.Skew, time.Minute) + requestSlack).Milliseconds()
 }

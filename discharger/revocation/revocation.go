@@ -1,7 +1,6 @@
 // Package revocation has the type and the codec of a revocation: the event "these
-// sessions ended". It is a leaf: the core creates revocations, stores journal and
-// publish them, and the Go client, the gateway and the sender of security events
-// read them.
+// sessions ended". It is a leaf: the core creates revocations, stores journal and publish
+// them, and the Go client, the gateway and the sender of security events read them.
 //
 // # From request to refusal
 //
@@ -40,8 +39,7 @@ import (
 	"github.com/discharger/discharger/discharger/caveat"
 )
 
-// Kind is the scope of a revocation. The numbers are stored in journals and never
-// change.
+// Kind is the scope of a revocation. The numbers are stored in journals and never change.
 type Kind uint8
 
 // The kinds.

@@ -10,9 +10,8 @@ import (
 	"github.com/discharger/discharger/discharger/revocation"
 )
 
-// GenerationRecord is the record of a user or of a homeserver: the number of
-// revocations of all its sessions, and the time of the latest one. The zero value
-// means none.
+// GenerationRecord is the record of a user or of a homeserver: the number of revocations
+// of all its sessions, and the time of the latest one. The zero value means none.
 //
 // A session has ended if its generation is below Generation; its end is that of the
 // first revocation after its activation. So the record has the ends of the latest

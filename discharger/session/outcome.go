@@ -51,8 +51,7 @@ type Outcome struct {
 // Revokes reports whether the outcome ends the session.
 func (o *Outcome) Revokes() bool { return o.Next != nil && o.Next.Over() || o.NextUser != nil }
 
-// refuse returns the outcome that refuses a request and leaves the session
-// unchanged.
+// refuse returns the outcome that refuses a request and leaves the session unchanged.
 func refuse(r Reason) Outcome { return Outcome{Reason: r} }
 
 // over returns the outcome for a session that has ended.

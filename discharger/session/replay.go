@@ -55,11 +55,10 @@ type replayed struct {
 	keep    int64
 }
 
-// Replay returns the changes that make a user's records show revocations, which
-// are all of that user, the oldest first, and those revocations that the records
-// did not show: their events have to be published again. Without changes, the
-// records show all of them. Unreadable records are left as they are, since no
-// discharge is issued by them.
+// Replay returns the changes that make a user's records show revocations, which are all
+// of that user, the oldest first, and those revocations that the records did not show:
+// their events have to be published again. Without changes, the records show all of them.
+// Unreadable records are left as they are, since no discharge is issued by them.
 func Replay(journaled []revocation.Revocation, l store.Listing, now time.Time) (changes []store.Change, restored []revocation.Revocation, err error) {
 	p, err := newReplay(l, now)
 	if err != nil {
@@ -119,9 +118,8 @@ func newReplay(l store.Listing, now time.Time) (*replay, error) {
 // forgotten reports whether the store may have forgotten a revocation on time.
 func (p *replay) forgotten(r *revocation.Revocation) bool { return r.Keep != 0 && r.Keep*1000 <= p.now }
 
-// endSession makes a session's record a tombstone, and reports whether it was
-// none. Without a record, a tombstone is needed as long as the session could be
-// activated.
+// endSession makes a session's record a tombstone, and reports whether it was none.
+// Without a record, a tombstone is needed as long as the session could be activated.
 func (p *replay) endSession(r *revocation.Revocation) bool {
 	x := p.sessions[r.Session]
 	switch {

@@ -26,8 +26,7 @@ func (p *replay) endUser(r *revocation.Revocation) (changed bool) {
 	if !lost && p.user.At >= r.At {
 		return changed
 	}
-	// The record is kept as long after the latest revocation as it was after this
-	// one.
+	// The record is kept as long after the latest revocation as it was after this one.
 	if r.At >= p.user.At {
 		before := p.user
 		p.user.At = r.At

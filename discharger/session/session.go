@@ -121,9 +121,8 @@ type Limits struct {
 	Remember   time.Duration // how long a hard end is remembered
 }
 
-// reportSlack is how long another party can exchange the confirmed token after a
-// report that its successor's discharge was used: longer than a client repeats a
-// request.
+// reportSlack is how long another party can exchange the confirmed token after a report
+// that its successor's discharge was used: longer than a client repeats a request.
 const reportSlack = 3 * time.Minute
 
 // TombstoneSlack is how much longer than needed a tombstone is kept, so that a

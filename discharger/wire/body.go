@@ -57,8 +57,7 @@ type InfoResponse struct {
 	Version   int    `json:"Version"`   // 3
 }
 
-// PublicKeyResponse is the answer to PathPublicKey, for homeservers that seal V1
-// caveats.
+// PublicKeyResponse is the answer to PathPublicKey, for homeservers that seal V1 caveats.
 type PublicKeyResponse struct {
 	PublicKey string `json:"PublicKey"` // as in InfoResponse
 }

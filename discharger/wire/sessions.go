@@ -41,8 +41,7 @@ type EndedSession struct {
 	At     time.Time        `json:"at"`
 }
 
-// EndedResponse is the answer to PathUserSessions with ParamEnded, the latest end
-// first.
+// EndedResponse is the answer to PathUserSessions with ParamEnded, the latest end first.
 type EndedResponse struct {
 	Ended []EndedSession `json:"ended"`
 }
