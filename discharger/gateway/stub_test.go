@@ -32,7 +32,7 @@ type stub struct {
 
 	nextDevice string // of the next login without a device_id; empty: a new one
 
-	inspected  chan struct{} // signals a request for the login flows
+	inspected  chan struct{} // signals an answered request for the login flows
 	delegating bool          // the flows name an authentication service
 
 	dendrite bool             // Dendrite's behavior: a device has one token, and a 401 has no soft_logout
@@ -139,14 +139,18 @@ func (s *stub) serve(w http.ResponseWriter, r *http.Request) {
 	if form, err := url.ParseQuery(string(body)); token == "" && err == nil && strings.Contains(r.Header.Get("Content-Type"), "form") {
 		token = form.Get("access_token")
 	}
+	inspects := r.Method == http.MethodGet && r.RequestURI == upstream.PathLoginFlows // once per start of the gateway
+	if inspects {
+		defer func() { // when the stub is no longer read
+			select {
+			case s.inspected <- struct{}{}:
+			default:
+			}
+		}()
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if r.Method == http.MethodGet && r.RequestURI == upstream.PathLoginFlows {
-		select { // once per start of the gateway
-		case s.inspected <- struct{}{}:
-		default:
-		}
-	} else {
+	if !inspects {
 		s.requests = append(s.requests, stubRequest{r.Method, r.RequestURI, token, string(body), r.Header.Clone()})
 	}
 	h := w.Header()
