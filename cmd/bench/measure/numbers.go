@@ -24,10 +24,16 @@ type Number struct {
 	Note      string  `json:"note,omitempty"`
 }
 
+// unitAllocations is the unit of a number that can be 0 when it was measured.
+const unitAllocations = "allocations"
+
+// measured reports whether there is a measurement.
+func (n Number) measured() bool { return n.Found != Spread{} || n.Unit == unitAllocations }
+
 // Holds reports whether the median is within the bound. A number without a
 // measurement is not.
 func (n Number) Holds() bool {
-	return n.Found.Median > 0 && (n.AtLeast == 0 || n.Found.Median >= n.AtLeast) && (n.AtMost == 0 || n.Found.Median <= n.AtMost)
+	return n.measured() && (n.AtLeast == 0 || n.Found.Median >= n.AtLeast) && (n.AtMost == 0 || n.Found.Median <= n.AtMost)
 }
 
 // Numbers are all numbers with a bound.
@@ -172,7 +178,7 @@ func (n *Numbers) WriteText(w io.Writer) error {
 	for _, x := range n.Numbers {
 		verdict, found := "holds", x.Found.String()
 		switch {
-		case x.Found == (Spread{}):
+		case !x.measured():
 			verdict, found = "is unknown", "-"
 		case !x.Holds():
 			verdict = "does not hold"

@@ -162,7 +162,7 @@ func defaultPolicy(cfg NumbersConfig) ([]Number, error) {
 	}
 	return []Number{
 		{What: "default policy, evaluated", AtMost: 1, Unit: "µs", Found: spreadOf(took)},
-		{What: "default policy, evaluated", AtMost: 1, Unit: "allocations", Found: spreadOf(allocs)},
+		{What: "default policy, evaluated", AtMost: 1, Unit: unitAllocations, Found: spreadOf(allocs)},
 	}, nil
 }
 
