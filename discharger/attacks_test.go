@@ -11,6 +11,7 @@ import (
 	"github.com/discharger/discharger/discharger/revocation"
 	"github.com/discharger/discharger/discharger/session"
 	"github.com/discharger/discharger/discharger/store"
+	"github.com/discharger/discharger/discharger/testkit"
 )
 
 // TestAttackReplayAcrossRestart presents a token that was exchanged twice since, to
@@ -63,7 +64,7 @@ func TestAttackClockJumps(t *testing.T) {
 	eachStore(t, func(t *testing.T, w *world) {
 		l, gone := w.login(caveat.ModeRotate), w.login(caveat.ModeRotate)
 		tok, over := l.must().RefreshToken, gone.must().RefreshToken
-		mustDo(t, gone.logout(discharger.ScopeSession, token(over)))
+		testkit.NoError(t, gone.logout(discharger.ScopeSession, token(over)))
 		for _, jump := range []time.Duration{-10 * time.Minute, 20 * time.Minute, -time.Hour, time.Hour, -time.Millisecond} {
 			w.later(jump)
 			if jump < -time.Minute { // the caveat is from the future
@@ -112,8 +113,8 @@ func TestAttackTimingShape(t *testing.T) {
 	absent, ended, all := w.login(caveat.ModeOpen, user("@a:x")), w.login(caveat.ModeOpen, user("@b:x")), w.login(caveat.ModeOpen, user("@c:x"))
 	ended.must()
 	all.must()
-	mustDo(t, ended.logout(discharger.ScopeSession))
-	mustDo(t, all.logout(discharger.ScopeUser, homeserver("a.example")))
+	testkit.NoError(t, ended.logout(discharger.ScopeSession))
+	testkit.NoError(t, all.logout(discharger.ScopeUser, homeserver("a.example")))
 	w.later(20 * time.Minute)
 	for name, l := range map[string]*login{"never activated": absent, "logged out": ended, "all logged out": all} {
 		t.Run(name, func(t *testing.T) {

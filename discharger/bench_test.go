@@ -8,6 +8,7 @@ import (
 
 	"github.com/discharger/discharger/discharger"
 	"github.com/discharger/discharger/discharger/caveat"
+	"github.com/discharger/discharger/discharger/testkit"
 	"github.com/discharger/discharger/policy"
 	"github.com/discharger/discharger/policy/rules"
 )
@@ -20,7 +21,7 @@ func BenchmarkDischarge(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		g, err := l.discharge()
-		mustDo(b, err)
+		testkit.NoError(b, err)
 		if _, err := g.Discharge.AppendJSON(nil); err != nil {
 			b.Fatal(err)
 		}
@@ -31,7 +32,7 @@ func BenchmarkDischarge(b *testing.B) {
 // default policy.
 func BenchmarkPolicy(b *testing.B) {
 	rules, err := rules.NewReloader(rules.ReloaderConfig{})
-	mustDo(b, err)
+	testkit.NoError(b, err)
 	for name, evaluator := range map[string]policy.Evaluator{"allow": policy.Allow{}, "default": rules} {
 		b.Run(name, func(b *testing.B) {
 			w := newWorld(b, func(c *discharger.Config) { c.Policy = evaluator })
@@ -65,9 +66,9 @@ func BenchmarkMint(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {
 			m, err := macaroon.New(o.RootKey, id, "", macaroon.V2)
-			mustDo(b, err)
+			testkit.NoError(b, err)
 			for _, c := range conditions {
-				mustDo(b, m.AddFirstPartyCaveat([]byte(c)))
+				testkit.NoError(b, m.AddFirstPartyCaveat([]byte(c)))
 			}
 			if _, err := m.MarshalJSON(); err != nil {
 				b.Fatal(err)

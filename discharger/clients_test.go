@@ -8,6 +8,7 @@ import (
 	"github.com/discharger/discharger/discharger/clientname"
 	"github.com/discharger/discharger/discharger/session"
 	"github.com/discharger/discharger/discharger/store"
+	"github.com/discharger/discharger/discharger/testkit"
 	"github.com/discharger/discharger/policy"
 )
 
@@ -38,11 +39,11 @@ func (l *login) asStoredBefore(agent string) {
 	l.w.t.Helper()
 	raw := l.stored()
 	var r session.Record
-	mustDo(l.w.t, r.UnmarshalBinary(raw))
+	testkit.NoError(l.w.t, r.UnmarshalBinary(raw))
 	r.First.Client = clientname.Cut(agent, 40)
 	r.Last.Client = r.First.Client
 	next, err := r.MarshalBinary()
-	mustDo(l.w.t, err)
+	testkit.NoError(l.w.t, err)
 	w := store.Write{User: l.user(), Changes: []store.Change{{Session: l.cond.Session, Old: raw, New: next}}}
 	if ok, err := l.w.store.Swap(l.w.t.Context(), w); !ok || err != nil {
 		l.w.t.Fatal(ok, err)

@@ -14,6 +14,7 @@ import (
 	"github.com/discharger/discharger/discharger/revocation"
 	"github.com/discharger/discharger/discharger/session"
 	"github.com/discharger/discharger/discharger/store"
+	"github.com/discharger/discharger/discharger/testkit"
 	"github.com/discharger/discharger/policy"
 )
 
@@ -47,12 +48,12 @@ func TestReplacedByNewerLogin(t *testing.T) {
 			w.later(time.Minute)
 		}
 		// The logout of a replaced session ends no other.
-		mustDo(t, all[1].logout(discharger.ScopeSession))
+		testkit.NoError(t, all[1].logout(discharger.ScopeSession))
 		w.published(n)
 		all[len(all)-1].must()
 		var ends []string
 		list, err := w.service.EndedSessions(context.Background(), alice("a.example"))
-		mustDo(t, err)
+		testkit.NoError(t, err)
 		for _, e := range list {
 			if e.End.Cause != revocation.CauseReplaced || !e.End.Soft || e.Device != "PHONE" {
 				t.Errorf("tombstone %+v", e)
@@ -77,7 +78,7 @@ func TestSimultaneousActivations(t *testing.T) {
 			var cfg discharger.Config
 			w := newWorld(t, change(t), func(c *discharger.Config) { cfg = *c })
 			second, err := discharger.New(cfg)
-			mustDo(t, err)
+			testkit.NoError(t, err)
 			for _, n := range []int{2, 3, 12} {
 				t.Run(strconv.Itoa(n), func(t *testing.T) {
 					for range 5 {
@@ -129,10 +130,10 @@ func (l *login) lose() {
 	l.w.t.Helper()
 	ctx, tag := context.Background(), revocation.TagOf(l.cond.Device)
 	v, err := l.w.store.Load(ctx, l.user(), l.cond.Session, tag)
-	mustDo(l.w.t, err)
+	testkit.NoError(l.w.t, err)
 	changes := []store.Change{{Session: l.cond.Session, Old: v.Session}}
 	var d session.DeviceRecord
-	mustDo(l.w.t, d.UnmarshalBinary(v.Device))
+	testkit.NoError(l.w.t, d.UnmarshalBinary(v.Device))
 	if v.Device != nil && d.Current == l.cond.Session {
 		changes = append(changes, store.Change{Device: tag, Old: v.Device})
 	}
@@ -150,7 +151,7 @@ func TestLostActivation(t *testing.T) {
 			l := w.login(caveat.ModeRotate, func(c *caveat.Condition) { c.User = "@bob:a.example" })
 			tok := l.must().RefreshToken
 			l.lose()
-			mustDo(t, w.revokeUser(l.user(), discharger.Order{}))
+			testkit.NoError(t, w.revokeUser(l.user(), discharger.Order{}))
 			l.over(session.ReasonSessionEnded, false, token(tok))
 		})
 		t.Run("comes back", func(t *testing.T) {
@@ -285,8 +286,8 @@ func TestMarkFromTheFuture(t *testing.T) {
 	live, revoked := w.login(caveat.ModeOpen), w.login(caveat.ModeOpen)
 	live.must()
 	w.later(365 * 24 * time.Hour)
-	mustDo(t, w.service.RevokeHomeserver(ctx, "a.example", discharger.Order{}))
-	mustDo(t, w.revokeUser(user, discharger.Order{}))
+	testkit.NoError(t, w.service.RevokeHomeserver(ctx, "a.example", discharger.Order{}))
+	testkit.NoError(t, w.revokeUser(user, discharger.Order{}))
 	w.later(-365*24*time.Hour + time.Second)
 	live.over(session.ReasonSessionEnded, false)
 	l := w.login(caveat.ModeOpen)

@@ -9,6 +9,7 @@ import (
 	"github.com/discharger/discharger/discharger"
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/revocation"
+	"github.com/discharger/discharger/discharger/testkit"
 )
 
 // TestEventsNameTheSession tests that every event has user, device, kind and reason of
@@ -22,12 +23,12 @@ func TestEventsNameTheSession(t *testing.T) {
 		l.must()
 	}
 	user := byClient.user()
-	mustDo(t, byClient.logout(discharger.ScopeSession))
-	mustDo(t, byOrder.revokeBy(discharger.Order{Soft: true}))
-	mustDo(t, w.revokeDevice(user, byDevice.cond.Device, discharger.Order{Soft: true}))
-	mustDo(t, early.revokeBy(discharger.Order{}))
-	mustDo(t, w.revokeUser(user, discharger.Order{Soft: true}))
-	mustDo(t, w.service.RevokeHomeserver(context.Background(), "a.example", discharger.Order{Soft: true}))
+	testkit.NoError(t, byClient.logout(discharger.ScopeSession))
+	testkit.NoError(t, byOrder.revokeBy(discharger.Order{Soft: true}))
+	testkit.NoError(t, w.revokeDevice(user, byDevice.cond.Device, discharger.Order{Soft: true}))
+	testkit.NoError(t, early.revokeBy(discharger.Order{}))
+	testkit.NoError(t, w.revokeUser(user, discharger.Order{Soft: true}))
+	testkit.NoError(t, w.service.RevokeHomeserver(context.Background(), "a.example", discharger.Order{Soft: true}))
 	w.published(0,
 		byClient.ended(revocation.CauseLogout, false),
 		byOrder.ended(revocation.CauseRevoked, true),
@@ -43,7 +44,7 @@ func TestEventsNameTheSession(t *testing.T) {
 func TestParseEvent(t *testing.T) {
 	t.Parallel()
 	id, err := caveat.ParseSessionID("AAAAAAAAAAAAAAAAAAAAAQ")
-	mustDo(t, err)
+	testkit.NoError(t, err)
 	at := time.UnixMilli(1).UTC()
 	for name, tt := range map[string]struct {
 		data string

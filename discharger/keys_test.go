@@ -16,6 +16,7 @@ import (
 	"github.com/discharger/discharger/discharger/secret"
 	"github.com/discharger/discharger/discharger/session"
 	"github.com/discharger/discharger/discharger/store"
+	"github.com/discharger/discharger/discharger/testkit"
 )
 
 // sealedBy returns the caveat of a new session, sealed with these keys.
@@ -23,11 +24,11 @@ func sealedBy(t *testing.T, w *world, homeserver caveat.KeyPair, service caveat.
 	t.Helper()
 	c := w.login(caveat.ModeOpen).cond
 	text, err := c.Encode()
-	mustDo(t, err)
+	testkit.NoError(t, err)
 	b, err := caveat.Seal(caveat.SealParams{
 		Version: caveat.V2, Homeserver: homeserver, Discharger: service, RootKey: []byte(rootKey), Condition: text,
 	})
-	mustDo(t, err)
+	testkit.NoError(t, err)
 	return b
 }
 
@@ -41,7 +42,7 @@ func TestUnknownKeysAreUndecided(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	fresh, err := discharger.NewRefreshKey(nil)
-	mustDo(t, err)
+	testkit.NoError(t, err)
 	rotating := w.login(caveat.ModeRotate)
 	unsigned := swapKeyID(rotating.must().RefreshToken, fresh)
 	for kind, req := range map[discharger.KeyKind]*discharger.Request{
@@ -67,7 +68,7 @@ func unknownKey(t *testing.T, w *world, kind discharger.KeyKind, req *discharger
 			}
 		}),
 	}.WithClock(w.clock))
-	mustDo(t, err)
+	testkit.NoError(t, err)
 	for second := range 2 {
 		for range 100 {
 			g, err := service.Discharge(context.Background(), req)
@@ -98,15 +99,15 @@ func TestRetiredKeysEndSessions(t *testing.T) {
 	ended.must()
 	rotating := w.login(caveat.ModeRotate)
 	refresh := rotating.must().RefreshToken
-	mustDo(t, ended.logout(discharger.ScopeSession))
+	testkit.NoError(t, ended.logout(discharger.ScopeSession))
 	var err error
 	cfg.Opener, err = caveat.NewOpener(caveat.OpenerConfig{
 		Keys: []caveat.KeyPair{w.keys}, Retired: [][4]byte{[4]byte(old.Public[:4])},
 		Homeservers: []caveat.Homeserver{{Name: "a.example", Key: w.hs["a.example"].Public, Retired: true}},
 	})
-	mustDo(t, err)
+	testkit.NoError(t, err)
 	w.service, err = discharger.New(cfg)
-	mustDo(t, err)
+	testkit.NoError(t, err)
 	alive.unchanged(func() { alive.over(session.ReasonSessionEnded, true) })
 	ended.unchanged(func() { ended.over(session.ReasonSessionEnded, false) })
 	rotating.unchanged(func() { rotating.over(session.ReasonSessionEnded, true, token(refresh)) })

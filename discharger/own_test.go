@@ -10,6 +10,7 @@ import (
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/revocation"
 	"github.com/discharger/discharger/discharger/session"
+	"github.com/discharger/discharger/discharger/testkit"
 )
 
 func (l *login) own(opts ...option) (caveat.SessionID, []discharger.SessionInfo, error) {
@@ -39,21 +40,21 @@ func TestOwnSessions(t *testing.T) {
 			}
 		})
 		n := w.published(0)
-		mustDo(t, a.revoke(stranger, token(tok)))
+		testkit.NoError(t, a.revoke(stranger, token(tok)))
 		w.published(n)
 		stranger.must()
-		mustDo(t, a.revoke(w.login(caveat.ModeOpen), token(tok)))
+		testkit.NoError(t, a.revoke(w.login(caveat.ModeOpen), token(tok)))
 		w.published(n)
 		for range 2 {
-			mustDo(t, a.revoke(b, token(tok)))
+			testkit.NoError(t, a.revoke(b, token(tok)))
 			w.published(n, b.ended(revocation.CauseLogout, false))
 		}
 		b.refused(session.ReasonSessionEnded)
 		tok = a.must(token(tok)).RefreshToken
-		mustDo(t, a.revoke(a, token(tok)))
+		testkit.NoError(t, a.revoke(a, token(tok)))
 		w.published(n, b.ended(revocation.CauseLogout, false), a.ended(revocation.CauseLogout, false))
 		a.refused(session.ReasonSessionEnded, token(tok))
-		mustDo(t, a.revoke(a, token(tok))) // again
+		testkit.NoError(t, a.revoke(a, token(tok))) // again
 		if _, _, err := a.own(token(tok)); !isRefusal(err, session.ReasonSessionEnded) {
 			t.Errorf("after the end: %v", err)
 		}
@@ -126,7 +127,7 @@ func TestOwnSessionNotActivated(t *testing.T) {
 	if _, list, err := l.own(homeserver("a.example")); err != nil || len(list) != 0 {
 		t.Errorf("%v, %d sessions", err, len(list))
 	}
-	mustDo(t, l.revoke(l))
+	testkit.NoError(t, l.revoke(l))
 	l.refused(session.ReasonSessionEnded)
 	w.published(0, l.ended(revocation.CauseLogout, false))
 }

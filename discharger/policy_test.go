@@ -11,6 +11,7 @@ import (
 	"github.com/discharger/discharger/discharger"
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/session"
+	"github.com/discharger/discharger/discharger/testkit"
 	"github.com/discharger/discharger/policy"
 )
 
@@ -230,7 +231,7 @@ func TestPolicyLimitsSessions(t *testing.T) {
 		all = append(all, l)
 		w.later(time.Minute)
 	}
-	mustDo(t, all[3].logout(discharger.ScopeSession))
+	testkit.NoError(t, all[3].logout(discharger.ScopeSession))
 	p.set(policy.Decision{Effect: policy.EffectAllow, KeepSessions: 2})
 	fifth := w.login(caveat.ModeOpen)
 	fifth.must()

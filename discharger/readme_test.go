@@ -6,6 +6,8 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/discharger/discharger/discharger/testkit"
 )
 
 // TestReadmeNamesExist holds the walks of README.md to the code: each file exists,
@@ -13,7 +15,7 @@ import (
 func TestReadmeNamesExist(t *testing.T) {
 	t.Parallel()
 	text, err := os.ReadFile("README.md")
-	mustDo(t, err)
+	testkit.NoError(t, err)
 	rows := regexp.MustCompile(`(?m)^ +(\w+) +(\S+\.go)`).FindAllStringSubmatch(string(text), -1)
 	if len(rows) < 30 {
 		t.Fatalf("%d rows", len(rows))
@@ -22,7 +24,7 @@ func TestReadmeNamesExist(t *testing.T) {
 		name, file := row[1], row[2]
 		t.Run(strings.ReplaceAll(file, "/", "_")+"_"+name, func(t *testing.T) {
 			source, err := os.ReadFile(filepath.Join("..", file))
-			mustDo(t, err)
+			testkit.NoError(t, err)
 			if !regexp.MustCompile(`(?m)^func (\([^)]*\) )?` + name + `[(\[]`).Match(source) {
 				t.Errorf("%s has no function %s", file, name)
 			}

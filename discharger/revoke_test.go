@@ -11,6 +11,7 @@ import (
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/session"
 	"github.com/discharger/discharger/discharger/store"
+	"github.com/discharger/discharger/discharger/testkit"
 )
 
 // TestRevokeSoftly revokes sessions softly. A later hard revocation does not change
@@ -33,9 +34,9 @@ func TestRevokeSoftly(t *testing.T) {
 			eachStore(t, func(t *testing.T, w *world) {
 				l := w.login(caveat.ModeOpen)
 				l.must()
-				mustDo(t, revoke(w, l, soft))
+				testkit.NoError(t, revoke(w, l, soft))
 				l.over(session.ReasonSessionEnded, true)
-				mustDo(t, revoke(w, l, discharger.Order{}))
+				testkit.NoError(t, revoke(w, l, discharger.Order{}))
 				l.over(session.ReasonSessionEnded, true)
 				if name == "session" {
 					return
@@ -43,7 +44,7 @@ func TestRevokeSoftly(t *testing.T) {
 				w.pastMarks()
 				l = w.login(caveat.ModeOpen)
 				l.must()
-				mustDo(t, revoke(w, l, discharger.Order{}))
+				testkit.NoError(t, revoke(w, l, discharger.Order{}))
 				l.over(session.ReasonSessionEnded, false)
 			})
 		})
@@ -125,7 +126,7 @@ func TestRevokeSpares(t *testing.T) {
 		t.Run("user/"+name, func(t *testing.T) {
 			t.Parallel()
 			w, s := setUp(t)
-			mustDo(t, w.revokeUser(user, c.order(s)))
+			testkit.NoError(t, w.revokeUser(user, c.order(s)))
 			for _, x := range []struct {
 				l    *login
 				live bool
@@ -141,9 +142,9 @@ func TestRevokeSpares(t *testing.T) {
 	t.Run("device/later sessions", func(t *testing.T) {
 		t.Parallel()
 		w, s := setUp(t)
-		mustDo(t, w.revokeDevice(user, "YOUNG", discharger.Order{Age: time.Minute}))
+		testkit.NoError(t, w.revokeDevice(user, "YOUNG", discharger.Order{Age: time.Minute}))
 		s.young.must()
-		mustDo(t, w.revokeDevice(user, "YOUNG", discharger.Order{}))
+		testkit.NoError(t, w.revokeDevice(user, "YOUNG", discharger.Order{}))
 		s.young.over(session.ReasonSessionEnded, false)
 		s.old.must()
 	})
@@ -154,9 +155,9 @@ func TestRevokeSpares(t *testing.T) {
 		tok := kept.must().RefreshToken
 		kept.lose()
 		w.later(time.Second)
-		mustDo(t, w.revokeUser(user, but(kept)))
+		testkit.NoError(t, w.revokeUser(user, but(kept)))
 		kept.must(token(tok))
-		mustDo(t, w.revokeDevice(user, "PHONE", but(kept)))
+		testkit.NoError(t, w.revokeDevice(user, "PHONE", but(kept)))
 	})
 }
 

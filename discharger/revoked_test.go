@@ -13,6 +13,7 @@ import (
 	"github.com/discharger/discharger/discharger/revocation"
 	"github.com/discharger/discharger/discharger/session"
 	"github.com/discharger/discharger/discharger/store"
+	"github.com/discharger/discharger/discharger/testkit"
 	"github.com/discharger/discharger/policy"
 )
 
@@ -154,16 +155,16 @@ func TestEveryRevocationIsPublished(t *testing.T) {
 
 		l = w.login(caveat.ModeOpen)
 		l.must()
-		mustDo(t, l.logout(discharger.ScopeSession))
+		testkit.NoError(t, l.logout(discharger.ScopeSession))
 		n = w.published(n, l.ended(revocation.CauseLogout, false))
 		early := w.login(caveat.ModeOpen)
-		mustDo(t, early.logout(discharger.ScopeSession))
+		testkit.NoError(t, early.logout(discharger.ScopeSession))
 		n = w.published(n, early.ended(revocation.CauseLogout, false))
 
 		l = w.login(caveat.ModeOpen)
 		l.must()
 		w.later(time.Second)
-		mustDo(t, l.logout(discharger.ScopeUser, homeserver("a.example")))
+		testkit.NoError(t, l.logout(discharger.ScopeUser, homeserver("a.example")))
 		n = w.published(n, all(revocation.CauseLogout, caveat.SessionID{}))
 		w.pastMarks()
 
@@ -171,17 +172,17 @@ func TestEveryRevocationIsPublished(t *testing.T) {
 		kept.must()
 		other.must()
 		w.later(time.Second)
-		mustDo(t, w.revokeUser(user, but(kept)))
+		testkit.NoError(t, w.revokeUser(user, but(kept)))
 		n = w.published(n, all(revocation.CauseRevoked, kept.cond.Session))
 		kept.must()
 		// An ended session cannot be spared.
-		mustDo(t, w.revokeUser(user, but(other)))
+		testkit.NoError(t, w.revokeUser(user, but(other)))
 		n = w.published(n, all(revocation.CauseRevoked, caveat.SessionID{}))
 		w.pastMarks()
 
 		l = w.login(caveat.ModeOpen, func(c *caveat.Condition) { c.Device = "TABLET" })
 		l.must()
-		mustDo(t, w.revokeDevice(user, "TABLET", discharger.Order{}))
+		testkit.NoError(t, w.revokeDevice(user, "TABLET", discharger.Order{}))
 		n = w.published(n, l.ended(revocation.CauseRevoked, false),
 			revocation.Event{User: user.User, Device: "TABLET", Reason: revocation.CauseRevoked})
 		w.pastMarks()
@@ -191,10 +192,10 @@ func TestEveryRevocationIsPublished(t *testing.T) {
 		n = w.published(n, before.ended(revocation.CauseReplaced, true))
 		l = w.login(caveat.ModeOpen)
 		l.must()
-		mustDo(t, l.revokeBy(discharger.Order{}))
+		testkit.NoError(t, l.revokeBy(discharger.Order{}))
 		n = w.published(n, l.ended(revocation.CauseRevoked, false))
 
-		mustDo(t, w.service.RevokeHomeserver(ctx, "a.example", discharger.Order{}))
+		testkit.NoError(t, w.service.RevokeHomeserver(ctx, "a.example", discharger.Order{}))
 		w.published(n, revocation.Event{All: true, Reason: revocation.CauseRevoked})
 		if got := w.feed("b.example"); len(got) != 0 {
 			t.Errorf("another homeserver reads %+v", got)
@@ -276,10 +277,10 @@ func TestRepetitionPublishesLostEvents(t *testing.T) {
 			}
 			n := w.published(0)
 			u.broken = false
-			mustDo(t, c.revoke(w, l))
+			testkit.NoError(t, c.revoke(w, l))
 			want := c.want(l)
 			n = w.published(n, want...)
-			mustDo(t, c.revoke(w, l))
+			testkit.NoError(t, c.revoke(w, l))
 			w.published(n, want[len(want)-c.more:]...)
 		})
 	}
@@ -333,17 +334,17 @@ func TestRevocationIsPublishedByAnother(t *testing.T) {
 	w, u := newUnfedWorld(t)
 	l := w.login(caveat.ModeOpen)
 	l.must()
-	mustDo(t, l.logout(discharger.ScopeSession))
+	testkit.NoError(t, l.logout(discharger.ScopeSession))
 	n := w.published(0, l.ended(revocation.CauseLogout, false))
 	another := newWorld(t, func(c *discharger.Config) { c.Store = u.Store })
 	another.later(w.clock().Sub(another.clock())) // to the same time
 	_, err := another.service.Revoke(context.Background(), l.user(), l.cond.Session, discharger.Order{})
-	mustDo(t, err)
+	testkit.NoError(t, err)
 	n = w.published(n, l.ended(revocation.CauseLogout, false)) // as it ended
 	third := newWorld(t, func(c *discharger.Config) { c.Store = u.Store })
 	third.later(w.clock().Sub(third.clock()) + 2*time.Hour)
 	_, err = third.service.Revoke(context.Background(), l.user(), l.cond.Session, discharger.Order{})
-	mustDo(t, err)
+	testkit.NoError(t, err)
 	w.published(n)
 }
 
@@ -351,7 +352,7 @@ func TestRevocationIsPublishedByAnother(t *testing.T) {
 func TestPublishedIsBounded(t *testing.T) {
 	t.Parallel()
 	got, err := discharger.PublishedSize(20_000)
-	mustDo(t, err)
+	testkit.NoError(t, err)
 	if got > discharger.PublishedBytes || got < discharger.PublishedBytes/3 {
 		t.Errorf("%d bytes, want at most %d and a third at least", got, discharger.PublishedBytes)
 	}
@@ -373,7 +374,7 @@ func TestLogoutAllIsOneWrite(t *testing.T) {
 	}
 	w.later(time.Second)
 	u.swaps, u.bytes = 0, 0
-	mustDo(t, some[0].logout(discharger.ScopeUser, homeserver("a.example")))
+	testkit.NoError(t, some[0].logout(discharger.ScopeUser, homeserver("a.example")))
 	if u.swaps != 1 || u.bytes > 300 {
 		t.Errorf("%d swaps, %d bytes", u.swaps, u.bytes)
 	}
@@ -382,13 +383,6 @@ func TestLogoutAllIsOneWrite(t *testing.T) {
 		l.refused(session.ReasonSessionEnded)
 	}
 	t.Logf("%d sessions ended with %d write of %d bytes, event included", sessions, u.swaps, u.bytes)
-}
-
-func mustDo(t testing.TB, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
 }
 
 // TestCaveatAloneRevealsNothing tests that a request with the caveat of a rotating

@@ -17,6 +17,7 @@ import (
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/session"
 	"github.com/discharger/discharger/discharger/store"
+	"github.com/discharger/discharger/discharger/testkit"
 )
 
 func TestOpenSession(t *testing.T) {
@@ -38,7 +39,7 @@ func TestOpenSession(t *testing.T) {
 			l.must(identifier("a short id"))
 			w.later(time.Hour)
 			l.must()
-			mustDo(t, l.logout(discharger.ScopeSession))
+			testkit.NoError(t, l.logout(discharger.ScopeSession))
 			l.over(session.ReasonSessionEnded, false)
 			if err := l.logout(discharger.ScopeSession); err != nil {
 				t.Errorf("repeated: %v", err)
@@ -95,7 +96,7 @@ func TestHeldSession(t *testing.T) {
 			t.Error("another homeserver logged the session out")
 		}
 	})
-	mustDo(t, l.logout(discharger.ScopeSession, homeserver("a.example")))
+	testkit.NoError(t, l.logout(discharger.ScopeSession, homeserver("a.example")))
 	l.refused(session.ReasonSessionEnded, homeserver("a.example"))
 }
 
@@ -110,7 +111,7 @@ func TestHomeserversAreSeparate(t *testing.T) {
 	ga, gb := a.must(), b.must()
 	b.unchanged(func() {
 		b.refused(session.ReasonTokenInvalid, token(ga.RefreshToken))
-		mustDo(t, a.logout(discharger.ScopeUser, token(ga.RefreshToken)))
+		testkit.NoError(t, a.logout(discharger.ScopeUser, token(ga.RefreshToken)))
 	})
 	a.refused(session.ReasonSessionEnded, token(ga.RefreshToken))
 	b.must(token(gb.RefreshToken))
@@ -135,7 +136,7 @@ func logoutEverywhere(t *testing.T, w *world) {
 		t.Fatalf("the caveat alone ended the user's sessions: %v", err)
 	}
 	a.must()
-	mustDo(t, b.logout(discharger.ScopeUser, token(gb.RefreshToken)))
+	testkit.NoError(t, b.logout(discharger.ScopeUser, token(gb.RefreshToken)))
 	a.over(session.ReasonSessionEnded, false)
 	b.over(session.ReasonSessionEnded, false, token(gb.RefreshToken))
 	unused.over(session.ReasonSessionEnded, false)
@@ -173,12 +174,12 @@ func TestTTLIsWithinAllLimits(t *testing.T) {
 func attenuate(t testing.TB, b []byte, caveats ...string) []byte {
 	t.Helper()
 	var m macaroon.Macaroon
-	mustDo(t, m.UnmarshalBinary(b))
+	testkit.NoError(t, m.UnmarshalBinary(b))
 	for _, c := range caveats {
-		mustDo(t, m.AddFirstPartyCaveat([]byte(c)))
+		testkit.NoError(t, m.AddFirstPartyCaveat([]byte(c)))
 	}
 	out, err := m.MarshalBinary()
-	mustDo(t, err)
+	testkit.NoError(t, err)
 	return out
 }
 
@@ -252,7 +253,7 @@ func TestUnknownTokenKeyIsUndecided(t *testing.T) {
 	l := w.login(caveat.ModeRotate)
 	good := l.must().RefreshToken
 	fresh, err := discharger.NewRefreshKey(nil)
-	mustDo(t, err)
+	testkit.NoError(t, err)
 	l.unchanged(func() { l.undecided(token(swapKeyID(good, fresh))) })
 	aware := newWorld(t, func(c *discharger.Config) { c.RetiredKeys = [][4]byte{fresh.ID()} })
 	l = aware.login(caveat.ModeRotate)
@@ -376,7 +377,7 @@ func sealText(w *world, condition string) []byte {
 		Version: caveat.V2, Homeserver: w.hs["a.example"], Discharger: w.keys.Public,
 		RootKey: []byte(rootKey), Condition: condition,
 	})
-	mustDo(w.t, err)
+	testkit.NoError(w.t, err)
 	return b
 }
 
@@ -399,17 +400,17 @@ func TestSeenAndRevoke(t *testing.T) {
 	user := store.UserKey{Homeserver: l.homeserver, User: l.cond.User}
 	ctx := context.Background()
 	first := l.must()
-	mustDo(t, w.service.Seen(ctx, user, l.cond.Session, 1))
+	testkit.NoError(t, w.service.Seen(ctx, user, l.cond.Session, 1))
 	l.refused(session.ReasonTokenRequired)
 	second := l.must(token(first.RefreshToken))
 	for _, stale := range []uint64{0, 1, 99} {
 		l.unchanged(func() {
-			mustDo(t, w.service.Seen(ctx, user, l.cond.Session, stale))
+			testkit.NoError(t, w.service.Seen(ctx, user, l.cond.Session, stale))
 		})
 	}
-	mustDo(t, l.revokeBy(discharger.Order{}))
+	testkit.NoError(t, l.revokeBy(discharger.Order{}))
 	l.refused(session.ReasonSessionEnded, token(second.RefreshToken))
 	unused := w.login(caveat.ModeOpen)
-	mustDo(t, unused.revokeBy(discharger.Order{}))
+	testkit.NoError(t, unused.revokeBy(discharger.Order{}))
 	unused.refused(session.ReasonSessionEnded)
 }

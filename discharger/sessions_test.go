@@ -10,6 +10,7 @@ import (
 	"github.com/discharger/discharger/discharger/caveat"
 	"github.com/discharger/discharger/discharger/session"
 	"github.com/discharger/discharger/discharger/store"
+	"github.com/discharger/discharger/discharger/testkit"
 )
 
 func alice(homeserver string) store.UserKey {
@@ -19,7 +20,7 @@ func alice(homeserver string) store.UserKey {
 func (w *world) sessions(user store.UserKey) []discharger.SessionInfo {
 	w.t.Helper()
 	list, err := w.service.Sessions(context.Background(), user)
-	mustDo(w.t, err)
+	testkit.NoError(w.t, err)
 	return list
 }
 
@@ -36,7 +37,7 @@ func TestSessions(t *testing.T) {
 	b.must(at(away), client("curl/8"))
 	gone := w.login(caveat.ModeOpen)
 	gone.must()
-	mustDo(t, gone.logout(discharger.ScopeSession))
+	testkit.NoError(t, gone.logout(discharger.ScopeSession))
 	got := w.sessions(alice("a.example"))
 	if len(got) != 2 || got[0].ID != b.cond.Session || got[1].ID != a.cond.Session {
 		t.Fatalf("got %+v", got)
@@ -89,7 +90,7 @@ func TestRevokeUserButOne(t *testing.T) {
 	other.must()
 	for range 2 { // a repetition changes nothing
 		w.later(time.Second)
-		mustDo(t, w.revokeUser(alice("a.example"), but(keep)))
+		testkit.NoError(t, w.revokeUser(alice("a.example"), but(keep)))
 		other.refused(session.ReasonSessionEnded)
 		unused.refused(session.ReasonSessionEnded)
 		g = keep.must(token(g.RefreshToken))
@@ -98,10 +99,10 @@ func TestRevokeUserButOne(t *testing.T) {
 		}
 	}
 	w.later(time.Second)
-	mustDo(t, w.revokeUser(alice("a.example"), discharger.Order{}))
+	testkit.NoError(t, w.revokeUser(alice("a.example"), discharger.Order{}))
 	keep.refused(session.ReasonSessionEnded, token(g.RefreshToken))
 	dead := keep.cond.Session
-	mustDo(t, w.revokeUser(alice("a.example"), discharger.Order{Except: dead}))
+	testkit.NoError(t, w.revokeUser(alice("a.example"), discharger.Order{Except: dead}))
 	keep.refused(session.ReasonSessionEnded, token(g.RefreshToken)) // being excepted does not bring it back
 	w.later(time.Second)
 	w.login(caveat.ModeOpen).must()
@@ -113,11 +114,11 @@ func TestRevokeDevice(t *testing.T) {
 	old, fresh, laptop := w.login(caveat.ModeOpen), w.login(caveat.ModeOpen, device("PHONE")), w.login(caveat.ModeOpen, device("LAPTOP"))
 	fresh.must()
 	laptop.must()
-	mustDo(t, w.revokeDevice(alice("a.example"), "PHONE", but(fresh)))
+	testkit.NoError(t, w.revokeDevice(alice("a.example"), "PHONE", but(fresh)))
 	old.over(session.ReasonSessionEnded, false) // not activated
 	fresh.must()
 	laptop.must()
-	mustDo(t, w.revokeDevice(alice("a.example"), "PHONE", discharger.Order{}))
+	testkit.NoError(t, w.revokeDevice(alice("a.example"), "PHONE", discharger.Order{}))
 	fresh.refused(session.ReasonSessionEnded)
 	laptop.must()
 }
@@ -134,7 +135,7 @@ func TestRevokeHomeserver(t *testing.T) {
 	bob.must()
 	other.must()
 	w.later(time.Second)
-	mustDo(t, w.service.RevokeHomeserver(context.Background(), "a.example", discharger.Order{}))
+	testkit.NoError(t, w.service.RevokeHomeserver(context.Background(), "a.example", discharger.Order{}))
 	a.refused(session.ReasonSessionEnded, token(g.RefreshToken))
 	bob.refused(session.ReasonSessionEnded)
 	unused.refused(session.ReasonSessionEnded)

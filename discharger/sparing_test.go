@@ -15,6 +15,7 @@ import (
 	"github.com/discharger/discharger/discharger/session"
 	"github.com/discharger/discharger/discharger/store/bolt"
 	"github.com/discharger/discharger/discharger/store/journal"
+	"github.com/discharger/discharger/discharger/testkit"
 )
 
 // TestSparingRevivesNone revokes sessions without a record, and then again with an order
@@ -24,39 +25,39 @@ func TestSparingRevivesNone(t *testing.T) {
 		w := newWorld(t)
 		l := w.login(caveat.ModeRotate)
 		w.later(time.Second)
-		mustDo(t, w.revokeUser(l.user(), discharger.Order{}))
+		testkit.NoError(t, w.revokeUser(l.user(), discharger.Order{}))
 		l.over(session.ReasonSessionEnded, false)
 		w.later(time.Second)
-		mustDo(t, w.revokeUser(l.user(), but(l)))
+		testkit.NoError(t, w.revokeUser(l.user(), but(l)))
 		l.over(session.ReasonSessionEnded, false)
 	})
 	t.Run("device", func(t *testing.T) {
 		w := newWorld(t)
 		l := w.login(caveat.ModeRotate)
 		w.later(time.Second)
-		mustDo(t, w.revokeDevice(l.user(), "PHONE", discharger.Order{}))
+		testkit.NoError(t, w.revokeDevice(l.user(), "PHONE", discharger.Order{}))
 		l.over(session.ReasonSessionEnded, false)
 		w.later(time.Second)
-		mustDo(t, w.revokeDevice(l.user(), "PHONE", but(l)))
+		testkit.NoError(t, w.revokeDevice(l.user(), "PHONE", but(l)))
 		l.over(session.ReasonSessionEnded, false)
 	})
 	t.Run("user devices", func(t *testing.T) {
 		w := newWorld(t)
 		l := w.login(caveat.ModeRotate, device(""))
 		w.later(time.Second)
-		mustDo(t, w.revokeUser(l.user(), discharger.Order{}))
+		testkit.NoError(t, w.revokeUser(l.user(), discharger.Order{}))
 		w.later(time.Second)
-		mustDo(t, w.revokeUser(l.user(), discharger.Order{Devices: true}))
+		testkit.NoError(t, w.revokeUser(l.user(), discharger.Order{Devices: true}))
 		l.over(session.ReasonSessionEnded, false)
 	})
 	t.Run("device kind", func(t *testing.T) {
 		w := newWorld(t)
 		l := w.login(caveat.ModeRotate)
 		w.later(time.Second)
-		mustDo(t, w.revokeDevice(l.user(), "PHONE", discharger.Order{Soft: true}))
+		testkit.NoError(t, w.revokeDevice(l.user(), "PHONE", discharger.Order{Soft: true}))
 		l.over(session.ReasonSessionEnded, true)
 		w.later(time.Second)
-		mustDo(t, w.revokeDevice(l.user(), "PHONE", discharger.Order{}))
+		testkit.NoError(t, w.revokeDevice(l.user(), "PHONE", discharger.Order{}))
 		l.over(session.ReasonSessionEnded, true)
 	})
 }
@@ -120,18 +121,18 @@ func TestLiftedMarkStaysLifted(t *testing.T) {
 			reopen("copy")
 			switch scope {
 			case "user":
-				mustDo(t, w.revokeUser(x.user(), discharger.Order{}))
+				testkit.NoError(t, w.revokeUser(x.user(), discharger.Order{}))
 			case "homeserver":
-				mustDo(t, w.service.RevokeHomeserver(ctx, "a.example", discharger.Order{}))
+				testkit.NoError(t, w.service.RevokeHomeserver(ctx, "a.example", discharger.Order{}))
 			case "device":
-				mustDo(t, w.revokeDevice(x.user(), "PHONE", discharger.Order{}))
+				testkit.NoError(t, w.revokeDevice(x.user(), "PHONE", discharger.Order{}))
 			}
 			w.later(-240 * time.Hour)
 			w.later(time.Minute)
 			reopen("back")
 			x.undecided()
 			m, err := w.service.Marks(ctx, x.user())
-			mustDo(t, err)
+			testkit.NoError(t, err)
 			if !m.User.After(m.Now) && !m.Device.After(m.Now) && !m.Homeserver.After(m.Now) {
 				t.Errorf("no mark of %+v is in the future", m)
 			}
@@ -159,9 +160,9 @@ func TestReplayLeavesSparedAlone(t *testing.T) {
 		b.must()
 		w.later(10 * time.Minute)
 		reopen("copy")
-		mustDo(t, w.revokeUser(a.user(), but(b)))
+		testkit.NoError(t, w.revokeUser(a.user(), but(b)))
 		w.later(20 * time.Minute)
-		mustDo(t, w.revokeUser(a.user(), discharger.Order{Age: 45 * time.Minute}))
+		testkit.NoError(t, w.revokeUser(a.user(), discharger.Order{Age: 45 * time.Minute}))
 		if n := len(w.sessions(a.user())); n != 1 {
 			t.Fatalf("%d sessions live", n)
 		}
@@ -178,13 +179,13 @@ func TestReplayLeavesSparedAlone(t *testing.T) {
 		b := w.login(caveat.ModeRotate)
 		b.must()
 		w.later(10 * time.Minute)
-		mustDo(t, w.revokeUser(a.user(), but(b)))
+		testkit.NoError(t, w.revokeUser(a.user(), but(b)))
 		w.later(20 * time.Minute)
-		mustDo(t, w.revokeUser(a.user(), discharger.Order{Age: 45 * time.Minute}))
+		testkit.NoError(t, w.revokeUser(a.user(), discharger.Order{Age: 45 * time.Minute}))
 		reopen("copy")
 		w.later(20 * time.Minute)
 		w.login(caveat.ModeRotate).must()
-		mustDo(t, w.revokeUser(a.user(), discharger.Order{Age: 65 * time.Minute}))
+		testkit.NoError(t, w.revokeUser(a.user(), discharger.Order{Age: 65 * time.Minute}))
 		if n := len(w.sessions(a.user())); n != 2 {
 			t.Fatalf("%d sessions live", n)
 		}
@@ -201,12 +202,12 @@ func TestReplayLeavesSparedAlone(t *testing.T) {
 		b.must()
 		w.later(time.Hour)
 		reopen("copy")
-		mustDo(t, w.revokeUser(a.user(), discharger.Order{Devices: true, ExceptDevice: b.cond.Device}))
+		testkit.NoError(t, w.revokeUser(a.user(), discharger.Order{Devices: true, ExceptDevice: b.cond.Device}))
 		if n := len(w.sessions(a.user())); n != 2 {
 			t.Fatalf("%d sessions live", n)
 		}
 		w.later(time.Hour)
-		mustDo(t, w.revokeUser(a.user(), discharger.Order{Devices: true, ExceptDevice: b.cond.Device}))
+		testkit.NoError(t, w.revokeUser(a.user(), discharger.Order{Devices: true, ExceptDevice: b.cond.Device}))
 		reopen("back")
 		if n := len(w.sessions(a.user())); n != 2 {
 			t.Fatalf("%d sessions live after the replay", n)
@@ -220,11 +221,11 @@ func TestReplayLeavesSparedAlone(t *testing.T) {
 		b.must()
 		w.later(time.Hour)
 		reopen("copy")
-		mustDo(t, w.revokeUser(a.user(), discharger.Order{Devices: true}))
+		testkit.NoError(t, w.revokeUser(a.user(), discharger.Order{Devices: true}))
 		w.later(time.Hour)
 		c := w.login(caveat.ModeRotate)
 		c.must()
-		mustDo(t, w.revokeUser(a.user(), but(c)))
+		testkit.NoError(t, w.revokeUser(a.user(), but(c)))
 		if n := len(w.sessions(a.user())); n != 1 {
 			t.Fatalf("%d sessions live", n)
 		}
@@ -283,7 +284,7 @@ func TestDeviceRecordCovered(t *testing.T) {
 		Covered: 1000, CoveredEnd: revocation.End{Soft: true, Cause: revocation.CauseRevoked, At: 1000},
 	}
 	b, err := v.MarshalBinary()
-	mustDo(t, err)
+	testkit.NoError(t, err)
 	var got session.DeviceRecord
 	if err := got.UnmarshalBinary(b); err != nil || got != v {
 		t.Errorf("got %+v, %v; want %+v", got, err, v)
@@ -298,7 +299,7 @@ func TestDeviceRecordCovered(t *testing.T) {
 func TestRevocationCovered(t *testing.T) {
 	v := session.GenerationRecord{Generation: 2, At: 2000, Except: caveat.SessionID{1}, Covered: 1000}
 	b, err := v.MarshalBinary()
-	mustDo(t, err)
+	testkit.NoError(t, err)
 	var got session.GenerationRecord
 	if err := got.UnmarshalBinary(b); err != nil || got.Covered != v.Covered || got.Except != v.Except || got.Devices {
 		t.Errorf("got %+v, %v; want %+v", got, err, v)

@@ -22,6 +22,7 @@ import (
 	"github.com/discharger/discharger/discharger/session"
 	"github.com/discharger/discharger/discharger/store"
 	"github.com/discharger/discharger/discharger/store/bolt"
+	"github.com/discharger/discharger/discharger/testkit"
 )
 
 // victim is a homeserver in front of the service of a world.
@@ -43,7 +44,7 @@ func newVictim(t *testing.T) *victim {
 	v.world = newWorld(t, func(c *discharger.Config) {
 		v.path = filepath.Join(t.TempDir(), "stolen.db")
 		st, err := bolt.Open(bolt.Config{Path: v.path}.WithClock(c.Clock()))
-		mustDo(t, err)
+		testkit.NoError(t, err)
 		t.Cleanup(func() { st.Close() })
 		c.Store, c.RefreshKeys = st, []discharger.RefreshKey{v.key}
 	})
@@ -59,7 +60,7 @@ func (v *victim) homeserver(pair caveat.KeyPair, service caveat.PublicKey) *hs.H
 		Name: "a.example", Keys: hs.Keys{v.master}, KeyPair: pair, Discharger: service,
 		Location: "https://discharger.example",
 	}.WithClock(v.clock))
-	mustDo(v.t, err)
+	testkit.NoError(v.t, err)
 	return made
 }
 
@@ -77,7 +78,7 @@ func (v *victim) session(mode caveat.Mode, change ...func(*hs.MintParams)) *ownS
 		f(&p)
 	}
 	m, err := v.hs.Mint(p)
-	mustDo(v.t, err)
+	testkit.NoError(v.t, err)
 	s := &ownSession{v: v, access: m.Macaroon}
 	s.login = &login{w: v.world, homeserver: "a.example", version: caveat.V2, cond: m.Condition}
 	for _, c := range m.Macaroon.Caveats() {
@@ -102,9 +103,9 @@ func (s *ownSession) must(opts ...option) *discharger.Grant {
 func (s *ownSession) bundle(g *discharger.Grant) string {
 	s.v.t.Helper()
 	body, err := g.Discharge.AppendJSON(nil)
-	mustDo(s.v.t, err)
+	testkit.NoError(s.v.t, err)
 	var d bakery.Macaroon
-	mustDo(s.v.t, json.Unmarshal(body, &d))
+	testkit.NoError(s.v.t, json.Unmarshal(body, &d))
 	return s.bind(d.M())
 }
 
@@ -113,7 +114,7 @@ func (s *ownSession) bind(discharge *macaroon.Macaroon) string {
 	bound := discharge.Clone()
 	bound.Bind(s.access.Signature())
 	text, err := bundle.Encode(macaroon.Slice{s.access, bound})
-	mustDo(s.v.t, err)
+	testkit.NoError(s.v.t, err)
 	return text
 }
 
@@ -121,8 +122,8 @@ func (s *ownSession) bind(discharge *macaroon.Macaroon) string {
 func (s *ownSession) forge(rootKey []byte) *macaroon.Macaroon {
 	s.v.t.Helper()
 	d, err := macaroon.New(rootKey, s.login.caveat, "", macaroon.V2)
-	mustDo(s.v.t, err)
-	mustDo(s.v.t, d.AddFirstPartyCaveat([]byte(rawmacaroon.TimeBefore(s.v.clock().Add(time.Hour)))))
+	testkit.NoError(s.v.t, err)
+	testkit.NoError(s.v.t, d.AddFirstPartyCaveat([]byte(rawmacaroon.TimeBefore(s.v.clock().Add(time.Hour)))))
 	return d
 }
 
@@ -175,7 +176,7 @@ func thiefOpen(t *testing.T, v *victim) {
 	if err := s.logout(discharger.ScopeUser, at(away)); !isRefusal(err, session.ReasonHomeserverRequired) {
 		t.Errorf("ended the user's sessions: %v", err)
 	}
-	mustDo(t, s.logout(discharger.ScopeSession))
+	testkit.NoError(t, s.logout(discharger.ScopeSession))
 	s.over(session.ReasonSessionEnded, false, at(away))
 	v.later(5 * time.Minute)
 	if v.acts(last) {
@@ -276,7 +277,7 @@ func thiefBoth(t *testing.T, v *victim) {
 				}
 				*tok = g.RefreshToken
 				if reports {
-					mustDo(t, v.service.Seen(context.Background(), s.user(), s.cond.Session, g.Epoch))
+					testkit.NoError(t, v.service.Seen(context.Background(), s.user(), s.cond.Session, g.Epoch))
 				}
 				return true
 			}
@@ -330,11 +331,11 @@ func thiefTokenAlone(t *testing.T, v *victim) {
 	tok := s.must().RefreshToken
 	g := s.must(token(tok), at(away)) // the thief has the caveat too
 	body, err := g.Discharge.AppendJSON(nil)
-	mustDo(t, err)
+	testkit.NoError(t, err)
 	var d bakery.Macaroon
-	mustDo(t, json.Unmarshal(body, &d))
+	testkit.NoError(t, json.Unmarshal(body, &d))
 	alone, err := bundle.Encode(macaroon.Slice{d.M()})
-	mustDo(t, err)
+	testkit.NoError(t, err)
 	if v.acts(alone) {
 		t.Error("a discharge alone is accepted")
 	}
@@ -344,7 +345,7 @@ func thiefTokenAlone(t *testing.T, v *victim) {
 		t.Error("a discharge is accepted with another access macaroon")
 	}
 	other.alive(session.ReasonTokenInvalid, token(tok), at(away))
-	mustDo(t, s.logout(discharger.ScopeSession, token(tok), at(away)))
+	testkit.NoError(t, s.logout(discharger.ScopeSession, token(tok), at(away)))
 	s.over(session.ReasonSessionEnded, false, token(g.RefreshToken))
 }
 
@@ -409,9 +410,9 @@ func thiefSealingKey(t *testing.T, v *victim) {
 	opener, err := caveat.NewOpener(caveat.OpenerConfig{
 		Keys: []caveat.KeyPair{pair}, Homeservers: []caveat.Homeserver{{Name: "service", Key: v.keys.Public}},
 	})
-	mustDo(t, err)
+	testkit.NoError(t, err)
 	opened, err := opener.Open(swapped)
-	mustDo(t, err)
+	testkit.NoError(t, err)
 	if !v.acts(s.bind(s.forge(opened.RootKey))) {
 		t.Error("the forged discharge is refused")
 	}
@@ -441,9 +442,9 @@ func thiefMasterKey(t *testing.T, v *victim) {
 	opener, err := caveat.NewOpener(caveat.OpenerConfig{
 		Keys: []caveat.KeyPair{service}, Homeservers: []caveat.Homeserver{{Name: "a.example", Key: pair.Public}},
 	})
-	mustDo(t, err)
+	testkit.NoError(t, err)
 	opened, err := opener.Open(s.login.caveat)
-	mustDo(t, err)
+	testkit.NoError(t, err)
 	if !v.acts(s.bind(s.forge(opened.RootKey))) {
 		t.Error("the forged bundle is refused")
 	}
@@ -459,9 +460,9 @@ func thiefServiceKey(t *testing.T, v *victim) {
 	opener, err := caveat.NewOpener(caveat.OpenerConfig{
 		Keys: []caveat.KeyPair{v.keys}, Homeservers: []caveat.Homeserver{{Name: "a.example", Key: v.world.hs["a.example"].Public}},
 	})
-	mustDo(t, err)
+	testkit.NoError(t, err)
 	opened, err := opener.Open(s.login.caveat)
-	mustDo(t, err)
+	testkit.NoError(t, err)
 	if !v.acts(s.bind(s.forge(opened.RootKey))) {
 		t.Error("the forged discharge is refused")
 	}
@@ -494,21 +495,21 @@ func thiefCopy(t *testing.T, v *victim) {
 	g := s.must()
 	g = s.must(token(g.RefreshToken))
 	l, err := v.store.List(context.Background(), s.user())
-	mustDo(t, err)
+	testkit.NoError(t, err)
 	record := l.Sessions[s.cond.Session]
 	if !bytes.Contains(record, []byte("PHONE")) || !bytes.Contains(record, phone.AsSlice()) {
 		t.Errorf("record %x does not show the device and its address", record)
 	}
 	var m macaroon.Macaroon
-	mustDo(t, m.UnmarshalBinary(g.RefreshToken))
+	testkit.NoError(t, m.UnmarshalBinary(g.RefreshToken))
 	opener, err := caveat.NewOpener(caveat.OpenerConfig{
 		Keys: []caveat.KeyPair{v.keys}, Homeservers: []caveat.Homeserver{{Name: "a.example", Key: v.world.hs["a.example"].Public}},
 	})
-	mustDo(t, err)
+	testkit.NoError(t, err)
 	opened, err := opener.Open(s.login.caveat)
-	mustDo(t, err)
+	testkit.NoError(t, err)
 	file, err := os.ReadFile(v.path)
-	mustDo(t, err)
+	testkit.NoError(t, err)
 	for name, secret := range map[string][]byte{
 		"refresh token's signature": m.Signature(), "discharge's signature": g.Discharge.Signature[:], "root key": opened.RootKey,
 		"caveat": s.login.caveat[37:],
@@ -533,7 +534,7 @@ func thiefWrites(t *testing.T, v *victim) {
 			t.Fatal(ok, err)
 		}
 	}
-	mustDo(t, s.logout(discharger.ScopeSession, token(tok)))
+	testkit.NoError(t, s.logout(discharger.ScopeSession, token(tok)))
 	s.over(session.ReasonSessionEnded, false, token(tok))
 	write(s.stored(), before)
 	tok = s.must(token(tok)).RefreshToken

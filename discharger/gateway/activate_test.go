@@ -98,7 +98,7 @@ func TestFailedLoginIsUndone(t *testing.T) {
 					w.cfg.Outbox = path
 				}
 				w.startGateway()
-				eventually(t, "no logout is pending", func() bool { return w.pending() == 0 })
+				testkit.Eventually(t, "no logout is pending", func() bool { return w.pending() == 0 })
 				if w.hs.alive("LATE") != again {
 					t.Errorf("device is there: %v", !again)
 				}

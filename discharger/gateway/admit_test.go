@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/discharger/discharger/discharger/gateway/admission"
+	"github.com/discharger/discharger/discharger/testkit"
 )
 
 // An address at its limit of concurrent requests gets 429. Long polls have a limit of
@@ -80,7 +81,7 @@ func TestTooManyRequests(t *testing.T) {
 			t.Errorf("status %d", status)
 		}
 	}
-	eventually(t, "all places are free", func() bool {
+	testkit.Eventually(t, "all places are free", func() bool {
 		return w.gateway.limiter.Busy(admission.Brief)+w.gateway.limiter.Busy(admission.Lasting) == 0
 	})
 	for range 4 {

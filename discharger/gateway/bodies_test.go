@@ -57,7 +57,7 @@ func TestStalledBodiesAreBounded(t *testing.T) {
 		for _, s := range senders {
 			_ = s.CloseWithError(io.ErrUnexpectedEOF)
 		}
-		eventually(t, "no body is buffered", func() bool {
+		testkit.Eventually(t, "no body is buffered", func() bool {
 			return w.gateway.bodies.InUse() == 0
 		})
 		w.want(w.do("POST", pathRefresh, "", large), 401, matrix.CodeUnknownToken)

@@ -201,7 +201,7 @@ func TestUnsentEndsAreKept(t *testing.T) {
 		}
 		w.down.Store(false)
 		w.gateway.outbox.Wake()
-		eventually(t, "all ends are delivered", func() bool { return w.sessions() == 0 })
+		testkit.Eventually(t, "all ends are delivered", func() bool { return w.sessions() == 0 })
 		flood()
 		if a := w.want(w.do("GET", upstream.PathWhoami, token, nil), 401, matrix.CodeUnknownToken); a.soft() {
 			t.Error("logout ended softly")

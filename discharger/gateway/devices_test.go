@@ -109,7 +109,7 @@ func TestLoginAgainOnDevice(t *testing.T) {
 							one.restart()
 						}
 						in := two.login(refresh, anyMap{"device_id": "ONE"})
-						eventually(t, "the first gateway refuses the old token", func() bool { return one.do("GET", upstream.PathWhoami, old.text("access_token"), nil).status == 401 })
+						testkit.Eventually(t, "the first gateway refuses the old token", func() bool { return one.do("GET", upstream.PathWhoami, old.text("access_token"), nil).status == 401 })
 						for _, w := range []*world{one, two} {
 							w.softlyOver("the old session", old)
 							w.settled()
@@ -206,7 +206,7 @@ func TestServiceDecidesRace(t *testing.T) {
 		early := two.want(two.do("POST", pathLogin, "", onDevice("ONE")), 200, "")
 		close(h.release)
 		late := one.want(<-first, 200, "")
-		eventually(t, "the other gateway refuses the old token", func() bool {
+		testkit.Eventually(t, "the other gateway refuses the old token", func() bool {
 			return two.do("GET", upstream.PathWhoami, early.text("access_token"), nil).status == 401
 		})
 		for _, w := range []*world{one, two} {
@@ -229,7 +229,7 @@ func TestLoginsOnDeviceWait(t *testing.T) {
 		<-h.arrived
 		go func() { second <- w.do("POST", pathLogin, "", onDevice("ONE")) }()
 		w.login(true, anyMap{"device_id": "TWO"})
-		eventually(t, "the second login waits", func() bool {
+		testkit.Eventually(t, "the second login waits", func() bool {
 			return w.gateway.leases.Queue(admission.Device("@u:hs", "ONE")) == 2
 		})
 		w.hs.set(func(s *stub) {
@@ -326,7 +326,7 @@ func TestLoginCancelsLogout(t *testing.T) {
 			old := one.login(true, anyMap{"device_id": "ONE"})
 			one.hs.set(func(s *stub) { s.failLogouts = 1 << 20 })
 			one.revoke(one.sessionOf(old.text("access_token")), wire.RevokeOptions{})
-			eventually(t, "the logout is pending", func() bool { return one.pending() == 1 })
+			testkit.Eventually(t, "the logout is pending", func() bool { return one.pending() == 1 })
 			in := two.login(true, anyMap{"device_id": "ONE"})
 			if where == "here" && one.pending() != 0 {
 				t.Error("the logout was not cancelled")

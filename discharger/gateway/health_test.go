@@ -17,10 +17,10 @@ func TestHealth(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(t *testing.T, w *world) {
 		ctx := t.Context()
-		eventually(t, "every part works", func() bool { return w.gateway.Health(ctx) == Health{} })
+		testkit.Eventually(t, "every part works", func() bool { return w.gateway.Health(ctx) == Health{} })
 		w.down.Store(true)
 		w.service.CloseClientConnections()
-		eventually(t, "the feed is stale", func() bool { return errors.Is(w.gateway.Health(ctx).Service, errFeedStale) })
+		testkit.Eventually(t, "the feed is stale", func() bool { return errors.Is(w.gateway.Health(ctx).Service, errFeedStale) })
 		if h := w.gateway.Health(ctx); !h.Ready() {
 			t.Errorf("%+v", h)
 		}

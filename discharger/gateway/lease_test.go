@@ -123,7 +123,7 @@ func TestStrangersLoginsLeaveRoom(t *testing.T) {
 		}
 		out := make(chan answer, 1)
 		go func() { out <- w.do("POST", upstream.PathLogout, mine.text("access_token"), anyMap{}) }()
-		eventually(t, "the logout waits", func() bool { return w.leases(admission.Device("@u:hs", "ONE")) > admission.MaxOpenQueuePeer })
+		testkit.Eventually(t, "the logout waits", func() bool { return w.leases(admission.Device("@u:hs", "ONE")) > admission.MaxOpenQueuePeer })
 		close(hung)
 		w.want(<-out, 200, "")
 		for range admission.MaxOpenQueuePeer {
@@ -200,7 +200,7 @@ func TestUnnamedLoginExcludesLogout(t *testing.T) {
 					if how == "pending" {
 						<-done // the logout is retried later
 					} else {
-						eventually(t, "the logout waits", func() bool { return w.leases(admission.Device("", "ONE")) == 2 })
+						testkit.Eventually(t, "the logout waits", func() bool { return w.leases(admission.Device("", "ONE")) == 2 })
 					}
 					close(release)
 					new := <-in

@@ -111,7 +111,7 @@ func TestLogoutWithServiceDown(t *testing.T) {
 					w.want(w.do("POST", upstream.PathLogout, token, anyMap{}), 200, "")
 				}
 				w.gateway.outbox.Wake()
-				eventually(t, "the logout is delivered to service and homeserver", func() bool { return w.sessions() == 0 && !w.hs.alive("ONE") })
+				testkit.Eventually(t, "the logout is delivered to service and homeserver", func() bool { return w.sessions() == 0 && !w.hs.alive("ONE") })
 			})
 		})
 	}
@@ -124,7 +124,7 @@ func TestLogoutFailsUpstream(t *testing.T) {
 		token := w.login(false, anyMap{"device_id": "ONE"}).text("access_token")
 		w.hs.set(func(s *stub) { s.failLogouts = 1 })
 		w.want(w.do("POST", upstream.PathLogout, token, anyMap{}), 500, matrix.CodeUnknown)
-		eventually(t, "the device is logged out", func() bool { return !w.hs.alive("ONE") })
+		testkit.Eventually(t, "the device is logged out", func() bool { return !w.hs.alive("ONE") })
 		if w.sessions() != 0 {
 			t.Error("session is live")
 		}
@@ -288,10 +288,10 @@ func TestGuestLogoutSettles(t *testing.T) {
 		in := w.login(false, anyMap{"device_id": "ONE"})
 		w.hs.set(func(s *stub) { s.guests = true })
 		w.revoke(w.sessionOf(in.text("access_token")), wire.RevokeOptions{})
-		eventually(t, "the gateway refuses the token", func() bool {
+		testkit.Eventually(t, "the gateway refuses the token", func() bool {
 			return w.do("GET", upstream.PathWhoami, in.text("access_token"), nil).status == 401
 		})
-		eventually(t, "no logout is pending", func() bool { return w.pending() == 0 })
+		testkit.Eventually(t, "no logout is pending", func() bool { return w.pending() == 0 })
 		own := w.login(false)
 		w.want(w.do("POST", upstream.PathLogout, own.text("access_token"), anyMap{}), 403, matrix.CodeGuest)
 		if n := w.pending(); n != 0 || w.sessions() != 0 {
@@ -312,7 +312,7 @@ func TestLogoutSurvivesRestart(t *testing.T) {
 		}
 		x.releaseLeases()
 		w.restart()
-		eventually(t, "the device is logged out", func() bool { return !w.hs.alive("ONE") })
+		testkit.Eventually(t, "the device is logged out", func() bool { return !w.hs.alive("ONE") })
 	})
 }
 

@@ -375,7 +375,7 @@ func staysSoft(t *testing.T, one *world, name string, end func(*world, answer), 
 		}
 		w.settled()
 	}
-	eventually(t, "both gateways refuse the session", func() bool {
+	testkit.Eventually(t, "both gateways refuse the session", func() bool {
 		return one.do("GET", upstream.PathWhoami, in.text("access_token"), nil).status == 401 &&
 			two.do("GET", upstream.PathWhoami, in.text("access_token"), nil).status == 401
 	})

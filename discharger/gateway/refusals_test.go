@@ -244,7 +244,7 @@ func TestKindFromFeed(t *testing.T) {
 						testkit.NoError(t, err)
 						id, err := two.gateway.hs.VerifyAccess(t.Context(), in.text("access_token")[token.PrefixSize:], homeserver.Request{})
 						testkit.NoError(t, err)
-						eventually(t, "both feeds have the revocation", func() bool { return one.gateway.feed.Revoked(id) && two.gateway.feed.Revoked(id) })
+						testkit.Eventually(t, "both feeds have the revocation", func() bool { return one.gateway.feed.Revoked(id) && two.gateway.feed.Revoked(id) })
 						one.down.Store(true)
 						for _, w := range []*world{one, two} {
 							if a := w.want(w.do("GET", upstream.PathWhoami, in.text("access_token"), nil), 401, matrix.CodeUnknownToken); a.soft() != soft {

@@ -16,18 +16,6 @@ import (
 	"github.com/discharger/discharger/policy"
 )
 
-// eventually waits for a condition that other goroutines bring about. Under
-// testing/synctest the time is not real, and no machine is too slow for it.
-func eventually(t testing.TB, what string, f func() bool) {
-	t.Helper()
-	for end := time.Now().Add(30 * time.Second); !f(); {
-		if time.Now().After(end) {
-			t.Fatalf("timed out: %s", what)
-		}
-		time.Sleep(5 * time.Millisecond)
-	}
-}
-
 // sessions returns the number of the user's live sessions at the service.
 func (w *world) sessions() int {
 	w.t.Helper()
@@ -147,7 +135,7 @@ func TestHomeserverEndsSession(t *testing.T) {
 					t.Errorf("soft %v: refresh: %s", soft, a.raw)
 				}
 				if !soft {
-					eventually(t, "the service has ended the session", func() bool { return w.sessions() == 0 })
+					testkit.Eventually(t, "the service has ended the session", func() bool { return w.sessions() == 0 })
 				}
 			})
 		})
@@ -188,7 +176,7 @@ func TestLogoutAfterRevocation(t *testing.T) {
 		one, two, three := w.login(false, anyMap{"device_id": "ONE"}), w.login(true, anyMap{"device_id": "TWO"}), w.login(false, anyMap{"device_id": "THREE"})
 		w.hs.set(func(s *stub) { s.failLogouts = 1 })
 		w.revoke(w.sessionOf(one.text("access_token")), wire.RevokeOptions{})
-		eventually(t, "ONE is logged out", func() bool { return !w.hs.alive("ONE") })
+		testkit.Eventually(t, "ONE is logged out", func() bool { return !w.hs.alive("ONE") })
 		if a := w.want(w.do("GET", upstream.PathWhoami, one.text("access_token"), nil), 401, matrix.CodeUnknownToken); a.soft() {
 			t.Error("revocation ended softly")
 		}
@@ -197,12 +185,12 @@ func TestLogoutAfterRevocation(t *testing.T) {
 		}
 		_, err := w.gateway.client.RevokeUser(ctx, "@u:hs", wire.RevokeOptions{Except: w.sessionOf(three.text("access_token"))})
 		testkit.NoError(t, err)
-		eventually(t, "TWO is logged out", func() bool { return !w.hs.alive("TWO") })
+		testkit.Eventually(t, "TWO is logged out", func() bool { return !w.hs.alive("TWO") })
 		w.want(w.do("GET", upstream.PathWhoami, two.text("access_token"), nil), 401, matrix.CodeUnknownToken)
 		w.want(w.do("GET", upstream.PathWhoami, three.text("access_token"), nil), 200, "")
 		w.forward(time.Second) // sessions of the same millisecond are spared
 		testkit.NoError(t, w.gateway.client.RevokeHomeserver(ctx, wire.RevokeOptions{}))
-		eventually(t, "THREE is logged out", func() bool { return !w.hs.alive("THREE") })
+		testkit.Eventually(t, "THREE is logged out", func() bool { return !w.hs.alive("THREE") })
 	})
 }
 
@@ -226,7 +214,7 @@ func TestLogoutFromToken(t *testing.T) {
 				} else {
 					w.want(w.do("GET", upstream.PathWhoami, in.text("access_token"), nil), 401, matrix.CodeUnknownToken)
 				}
-				eventually(t, "the device is logged out", func() bool { return !w.hs.alive("ONE") })
+				testkit.Eventually(t, "the device is logged out", func() bool { return !w.hs.alive("ONE") })
 			})
 		})
 	}
@@ -267,7 +255,7 @@ func TestPendingCallsSurvive(t *testing.T) {
 		one, two := w.login(true, anyMap{"device_id": "ONE"}), w.login(true, anyMap{"device_id": "TWO"})
 		w.hs.set(func(s *stub) { s.failLogouts = 1 << 20 })
 		w.revoke(w.sessionOf(two.text("access_token")), wire.RevokeOptions{})
-		eventually(t, "the logout is pending", func() bool { return w.pending() == 1 })
+		testkit.Eventually(t, "the logout is pending", func() bool { return w.pending() == 1 })
 		w.down.Store(true)
 		w.want(w.do("POST", "/_matrix/client/v3/logout", one.text("access_token"), anyMap{}), 200, "")
 		w.want(w.do("GET", upstream.PathWhoami, one.text("access_token"), nil), 401, matrix.CodeUnknownToken)
@@ -281,8 +269,8 @@ func TestPendingCallsSurvive(t *testing.T) {
 		w.hs.set(func(s *stub) { s.failLogouts = 0 })
 		w.cfg.Registerer = nil
 		w.startGateway()
-		eventually(t, "the service has ended the sessions", func() bool { return w.sessions() == 0 })
-		eventually(t, "both devices are logged out", func() bool { return !w.hs.alive("ONE") && !w.hs.alive("TWO") })
+		testkit.Eventually(t, "the service has ended the sessions", func() bool { return w.sessions() == 0 })
+		testkit.Eventually(t, "both devices are logged out", func() bool { return !w.hs.alive("ONE") && !w.hs.alive("TWO") })
 		w.want(w.refresh(one.text("refresh_token")), 401, matrix.CodeUnknownToken)
 	})
 }
@@ -310,7 +298,7 @@ func TestPendingRevocationSparesNewSession(t *testing.T) {
 		old := w.login(true)
 		w.down.Store(true)
 		w.want(w.do("POST", "/_matrix/client/v3/logout/all", old.text("access_token"), anyMap{}), 200, "")
-		eventually(t, "the revocation was retried", func() bool { return strings.Contains(w.log.String(), "failed, retrying") })
+		testkit.Eventually(t, "the revocation was retried", func() bool { return strings.Contains(w.log.String(), "failed, retrying") })
 		w.down.Store(false)
 		in := w.login(true)
 		w.gateway.outbox.Wake()

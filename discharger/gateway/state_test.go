@@ -46,7 +46,7 @@ func TestConfirmedSessionEnds(t *testing.T) {
 					_, err = w.gateway.client.RevokeUser(t.Context(), "@u:hs", wire.RevokeOptions{Soft: true})
 				}
 				testkit.NoError(t, err)
-				eventually(t, "the session is refused", func() bool {
+				testkit.Eventually(t, "the session is refused", func() bool {
 					return w.do("GET", upstream.PathWhoami, in.text("access_token"), nil).status == 401
 				})
 			})
@@ -105,7 +105,7 @@ func TestLogoutPersists(t *testing.T) {
 				w.want(w.do("GET", upstream.PathWhoami, in.text("access_token"), nil), 401, matrix.CodeUnknownToken)
 				w.down.Store(false)
 				w.gateway.outbox.Wake()
-				eventually(t, "the logout is delivered to service and homeserver", func() bool { return w.sessions() == 0 && !w.hs.alive("ONE") })
+				testkit.Eventually(t, "the logout is delivered to service and homeserver", func() bool { return w.sessions() == 0 && !w.hs.alive("ONE") })
 			})
 		})
 	}
@@ -122,7 +122,7 @@ func TestLogoutOfForgottenSession(t *testing.T) {
 		{"replaced", func(w *world, _ answer) { w.login(false, anyMap{"device_id": "ONE"}) }},
 		{"order", func(w *world, in answer) {
 			w.revoke(w.sessionOf(in.text("access_token")), wire.RevokeOptions{Soft: true})
-			eventually(w.t, "the gateway has the end", func() bool {
+			testkit.Eventually(w.t, "the gateway has the end", func() bool {
 				return w.do("GET", upstream.PathWhoami, in.text("access_token"), nil).status == 401
 			})
 		}},

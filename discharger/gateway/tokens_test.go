@@ -321,7 +321,7 @@ func TestLoginFails(t *testing.T) {
 		}
 		w.down.Store(false)
 		w.gateway.outbox.Wake()
-		eventually(t, "the device of the failed login is gone", func() bool { return !w.hs.alive("DEV1") })
+		testkit.Eventually(t, "the device of the failed login is gone", func() bool { return !w.hs.alive("DEV1") })
 		if !w.hs.alive("MINE") {
 			t.Error("device named by the client was deleted")
 		}

@@ -160,5 +160,5 @@ func (w *world) reachable(never string) {
 		}
 	}
 	w.revoke(w.sessionOf(token), wire.RevokeOptions{})
-	eventually(w.t, "the device is logged out", func() bool { return !w.hs.alive("ONE") })
+	testkit.Eventually(w.t, "the device is logged out", func() bool { return !w.hs.alive("ONE") })
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/discharger/discharger/discharger/gateway/upstream"
+	"github.com/discharger/discharger/discharger/testkit"
 )
 
 // BenchmarkWaiting measures the memory and goroutines of 500 requests of as many
@@ -45,7 +46,7 @@ func BenchmarkWaiting(b *testing.B) {
 				}
 			})
 		}
-		eventually(b, "all requests wait", func() bool { return w.gateway.service.Waiting.Size() == requests })
+		testkit.Eventually(b, "all requests wait", func() bool { return w.gateway.service.Waiting.Size() == requests })
 		now, more := usage()
 		memory += (now - bytes) / requests
 		goroutines += (more - routines) / requests
